@@ -1,0 +1,118 @@
+"""The one contract of every method that keeps (or destroys) plasticity, and its algebra."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from plasticity.types import Array, Clock, Context, Key, Learner, Optimizer, Params, State
+
+if TYPE_CHECKING:
+    from plasticity.networks import NetworkSpec
+
+Step = Callable[[Key, State, Learner, Context], tuple[State, Learner]]
+Due = Callable[[Clock], Array]
+
+
+def same_network(spec: "NetworkSpec") -> "NetworkSpec":
+    return spec
+
+
+def same_optimizer(optimizer: Optimizer) -> Optimizer:
+    return optimizer
+
+
+def no_state(key: Key, params: Params) -> State:
+    del key, params
+    return ()
+
+
+def no_penalty(state: State, params: Params, context: Context) -> Array:
+    del state, params, context
+    return jnp.zeros(())
+
+
+def unchanged(key: Key, state: State, learner: Learner, context: Context) -> tuple[State, Learner]:
+    del key, context
+    return state, learner
+
+
+class Intervention(NamedTuple):
+    """Six functions, all optional; most methods fill one or two.
+
+    * ``network``: data -> data, before the network is built.
+    * ``optimizer``: wraps the agent's optimizer.
+    * ``init``: the plug-in's own state, from the initial parameters.
+    * ``penalty``: added to the loss and differentiated in the parameters.
+    * ``step``: after every update (forward + penalty -> gradient -> optimizer -> apply -> ``step`` -> target network).
+      ``learner.rest`` is empty here.
+    * ``switch``: once at the moment a task gives way to the next, outside the training loop. A method sees task
+      switches if and only if it fills this field. ``learner.rest`` holds what else a new agent would have.
+    """
+
+    network: Callable[["NetworkSpec"], "NetworkSpec"] = same_network
+    optimizer: Callable[[Optimizer], Optimizer] = same_optimizer
+    init: Callable[[Key, Params], State] = no_state
+    penalty: Callable[[State, Params, Context], Array] = no_penalty
+    step: Step = unchanged
+    switch: Step = unchanged
+
+
+def compose(*interventions: Intervention) -> Intervention:
+    """The interventions in order, as one: its state is the tuple of theirs; ``compose()`` does nothing.
+
+    Penalties add; ``network``, ``optimizer``, ``step`` and ``switch`` are applied left to right.
+    """
+
+    def network(spec: "NetworkSpec") -> "NetworkSpec":
+        for intervention in interventions:
+            spec = intervention.network(spec)
+        return spec
+
+    def optimizer(optimizer: Optimizer) -> Optimizer:
+        for intervention in interventions:
+            optimizer = intervention.optimizer(optimizer)
+        return optimizer
+
+    def init(key: Key, params: Params) -> State:
+        return tuple(each.init(jax.random.fold_in(key, i), params) for i, each in enumerate(interventions))
+
+    def penalty(state: State, params: Params, context: Context) -> Array:
+        terms = [each.penalty(s, params, context) for each, s in zip(interventions, state, strict=True)]
+        return sum(terms, jnp.zeros(()))
+
+    def chained(field: str) -> Step:
+        def step(key: Key, state: State, learner: Learner, context: Context) -> tuple[State, Learner]:
+            states = []
+            for i, (each, s) in enumerate(zip(interventions, state, strict=True)):
+                s, learner = getattr(each, field)(jax.random.fold_in(key, i), s, learner, context)
+                states.append(s)
+            return tuple(states), learner
+
+        return step
+
+    return Intervention(network, optimizer, init, penalty, chained("step"), chained("switch"))
+
+
+def every(period: int) -> Due:
+    """True at the last of every ``period`` updates (static).
+
+    ``ValueError`` if the period is not at least 1.
+    """
+    if period < 1:
+        raise ValueError(f"period must be at least 1, got {period}")
+    return lambda clock: (clock.update + 1) % period == 0
+
+
+def when(due: Due, step: Step) -> Step:
+    """``step`` where ``due(clock)``, else nothing. One ``lax.cond``: the clock is never batched, so only one branch runs."""
+
+    def conditional(key: Key, state: State, learner: Learner, context: Context) -> tuple[State, Learner]:
+        return jax.lax.cond(
+            due(context.clock),
+            lambda: step(key, state, learner, context),
+            lambda: (state, learner),
+        )
+
+    return conditional
