@@ -1,0 +1,141 @@
+"""What single hidden units do on a batch: dormant, dead, constant, linearised.
+
+All monitors here look at ``probe.activations`` (the agent's batch of recent transitions, the current parameters).
+Units lie on the last axis of an activation; where a convolution gives ``[B, H, W, channels]``, the unit is the channel
+and every position counts as a sample. Under CReLU the post-activation has twice the channels of the pre-activation:
+what is defined on ``post`` counts the former, what is defined on ``pre`` the latter.
+
+Each metric is a FRACTION OVER ALL hidden units together (dopamine reports that as a percentage, Plasticine the mean of
+the layers' fractions, Dohare et al. a count per layer), in [0, 1], beside ``<metric>/<layer>`` for every hidden layer.
+It is NaN where the activations it depends on are not finite, and absent where the network has no hidden layer.
+"""
+
+from collections.abc import Callable, Mapping
+
+import jax.numpy as jnp
+
+from plasticity.fields import NonNegative, card
+from plasticity.monitors.base import Monitor
+from plasticity.types import Activation, Array, Key, Metrics, Network, Probe, State
+
+
+def hidden_layers(network: Network, activations: Mapping[str, Activation]) -> dict[str, Activation]:
+    """The activations in the network's order (a mapping's own order does not survive ``jit``)."""
+    names = {units.source: units.name for units in network.units}
+    return {names[path]: activations[names[path]] for path in network.hidden if path in names}
+
+
+def by_unit(values: Array) -> Array:
+    """``[B, ..., units]`` -> ``[samples, units]``: positions count as samples."""
+    return values.reshape(-1, values.shape[-1])
+
+
+def _fraction_monitor(name: str, marked: Callable[[Activation], Array]) -> Monitor:
+    """A monitor from ``marked``: activation -> float32[units], 1 where the unit counts, 0 where not, NaN if unknown."""
+
+    def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
+        del key
+        marks = {layer: marked(values) for layer, values in hidden_layers(probe.network, probe.activations).items()}
+        if not marks:
+            return state, {}
+        layers = {f"{name}/{layer}": jnp.mean(each) for layer, each in marks.items()}
+        return state, {name: jnp.mean(jnp.concatenate(list(marks.values())))} | layers
+
+    return Monitor(measure)
+
+
+def _where_finite(statistic: Array, marked: Array) -> Array:
+    return jnp.where(jnp.isfinite(statistic), marked.astype(jnp.float32), jnp.nan)
+
+
+@card(paper="Sokar, Agarwal, Castro & Evci 2023, The Dormant Neuron Phenomenon in Deep Reinforcement Learning")
+def dormant_units(*, tau: NonNegative = 0.025) -> Monitor:
+    """Fraction of hidden units that are ``tau``-dormant.
+
+    ``score_i = E|h_i| / mean_k E|h_k|``, ``dormant_i = score_i <= tau``, with ``h`` the post-activation, ``E`` the mean
+    over the batch (and the positions of a convolution) and ``k`` over the units of the same layer. In a layer whose
+    activations are all zero every unit is dormant.
+
+    Paper: Sokar, Agarwal, Castro & Evci 2023, The Dormant Neuron Phenomenon in Deep Reinforcement Learning.
+
+    Args:
+        tau: the threshold (traced): 0.025 in ReDo's own runs and in Plasticine, 0.1 in some ports; 0 counts the
+            units that are exactly zero on the batch (see :func:`dead_units`).
+
+    The score is relative to the layer, so it can't see a layer that shrinks as a whole. Elsewhere "dormant" or
+    "dead" also means the share of ENTRIES with ``|h| < 0.01`` (MEAL) or of entries equal to zero, which is sparsity.
+    """
+
+    def marked(activation: Activation) -> Array:
+        size = jnp.mean(jnp.abs(by_unit(activation.post)), axis=0)
+        mean = jnp.mean(size)
+        return _where_finite(mean, size <= tau * mean)  # the score's definition without a division by a mean of zero
+
+    return _fraction_monitor("dormant_units", marked)
+
+
+@card(
+    paper="Dohare, Hernandez-Garcia, Lan, Rahman, Mahmood & Sutton 2024, Loss of plasticity in deep continual learning"
+)
+def dead_units() -> Monitor:
+    """Fraction of hidden units whose post-activation is exactly zero on the whole batch.
+
+    ``dead_i = (max |h_i| = 0)``, the maximum over the batch (and the positions of a convolution). A dead unit passes
+    nothing on, and behind a ReLU gets no gradient from this batch.
+
+    Paper: Dohare, Hernandez-Garcia, Lan, Rahman, Mahmood & Sutton 2024, Loss of plasticity in deep continual learning.
+
+    Meant for ReLU and CReLU; smooth or leaky activations are hardly ever exactly zero: use :func:`constant_units` for
+    tanh. The fraction can only fall as the batch grows. Elsewhere "dead" is also entry-wise, ``mean(h == 0)``
+    (awjuliani's deep-rl-plasticity), which is sparsity.
+    """
+
+    def marked(activation: Activation) -> Array:
+        largest = jnp.max(jnp.abs(by_unit(activation.post)), axis=0)
+        return _where_finite(largest, largest == 0)
+
+    return _fraction_monitor("dead_units", marked)
+
+
+@card(paper="Moalla, Miele, Pyatko, Pascanu & Gulcehre 2024, No Representation, No Trust")
+def constant_units(*, threshold: NonNegative = 1e-3) -> Monitor:
+    """Fraction of hidden units whose post-activation hardly varies over the batch: dead, or saturated.
+
+    ``constant_i = (std h_i <= threshold)``, the population standard deviation over the batch (and the positions of a
+    convolution), not relative to anything.
+
+    Paper: Moalla, Miele, Pyatko, Pascanu & Gulcehre 2024, No Representation, No Trust.
+
+    Args:
+        threshold: in the activation's own scale (traced).
+
+    The paper calls this "dead" for tanh only; here it is offered for every activation, under its own name.
+    """
+
+    def marked(activation: Activation) -> Array:
+        spread = jnp.std(by_unit(activation.post), axis=0)
+        return _where_finite(spread, spread <= threshold)
+
+    return _fraction_monitor("constant_units", marked)
+
+
+@card(
+    paper="Lyle, Zheng, Khetarpal, van Hasselt, Pascanu, Martens & Dabney 2024, Disentangling the causes of plasticity"
+)
+def linearised_units() -> Monitor:
+    """Fraction of hidden units whose pre-activation is positive on the whole batch ("zombie" units).
+
+    ``linearised_i = (min a_i > 0)`` with ``a`` the pre-activation, the minimum over the batch (and the positions of a
+    convolution). Behind a ReLU or a leaky ReLU such a unit is a linear function on this batch.
+
+    Paper: Lyle, Zheng, Khetarpal, van Hasselt, Pascanu, Martens & Dabney 2024, Disentangling the causes of plasticity
+    loss in neural networks.
+
+    The fraction can only fall as the batch grows; for tanh, GELU, SiLU and the identity it says nothing of linearity.
+    """
+
+    def marked(activation: Activation) -> Array:
+        smallest = jnp.min(by_unit(activation.pre), axis=0)
+        return _where_finite(smallest, smallest > 0)
+
+    return _fraction_monitor("linearised_units", marked)
