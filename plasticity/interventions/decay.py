@@ -1,0 +1,53 @@
+"""Weight decay apart from the gradient."""
+
+from typing import Any, Literal
+
+import jax
+import optax
+
+from plasticity.fields import NonNegative, card
+from plasticity.interventions.base import Intervention
+from plasticity.optimizers import wrap
+from plasticity.types import Array, Optimizer, Params
+
+
+@card(
+    paper="Loshchilov, Hutter 2019, Decoupled Weight Decay Regularization",
+    neutral={"rate": 0.0},
+)
+def weight_decay(
+    *,
+    rate: NonNegative = 1e-4,
+    per: Literal["update", "learning_rate"] = "update",
+    which: Literal["kernels", "all"] = "kernels",
+) -> Intervention:
+    """Decoupled weight decay, ``u`` being the optimizer's own update.
+
+    * ``per="update"``: ``theta <- (1 - rate) theta + u``, whatever the step size (the paper's ``lambda``).
+    * ``per="learning_rate"``: ``theta <- (1 - learning_rate rate) theta + u``, with the step size of this very update
+      (what PyTorch and optax call AdamW). The same decay as above needs a rate ``1 / learning_rate`` times as large.
+
+    ``rate`` is traced; ``per`` and ``which`` are static. ``kernels`` are the parameters with two or more axes, the
+    output layer's included. The paper decays every parameter (``which="all"``). ``ValueError`` for an unknown name.
+    """
+    for key, value, known in (("per", per, ("update", "learning_rate")), ("which", which, ("kernels", "all"))):
+        if value not in known:
+            raise ValueError(f"{key} must be one of {', '.join(known)}; got {value!r}")
+
+    def update(
+        updates: Params, state: Any, params: Params, *, learning_rate: Array, **extra: Any
+    ) -> tuple[Params, Any]:
+        del extra
+        share = rate * learning_rate if per == "learning_rate" else rate
+
+        def leaf(u: Array, theta: Array) -> Array:
+            return u - share * theta if which == "all" or theta.ndim >= 2 else u
+
+        return jax.tree.map(leaf, updates, params), state
+
+    transformation = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
+
+    def decayed(optimizer: Optimizer) -> Optimizer:
+        return wrap(optimizer, after=transformation)
+
+    return Intervention(optimizer=decayed)

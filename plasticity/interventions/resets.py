@@ -1,0 +1,145 @@
+"""Resets of whole modules, of the whole agent, or of the optimizer alone."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from plasticity.fields import Count, card
+from plasticity.interventions import surgery
+from plasticity.interventions.base import Intervention, Step, every
+from plasticity.interventions.base import when as conditionally
+from plasticity.types import Context, Key, Learner, Network, Optimizer, Params, Path, State
+
+When = Literal["switch", "periodic", "never"]
+Modules = Literal["all", "last"] | list[str]
+Rest = Literal["auto", "all", "none"] | list[str]
+What = Literal["all", "slots", "counts"]
+
+
+def check(key: str, value: str, known: tuple[str, ...]) -> None:
+    """``ValueError`` that lists the known names if ``value`` is none of them."""
+    if value not in known:
+        raise ValueError(f"{key} must be one of {', '.join(known)}; got {value!r}")
+
+
+def scheduled(when: When, period: int, step: Step) -> Intervention:
+    """``step`` at every task switch, after every ``period``-th update, or never."""
+    check("when", when, ("switch", "periodic", "never"))
+    due = every(period)
+    if when == "switch":
+        return Intervention(switch=step)
+    return Intervention(step=conditionally(due, step)) if when == "periodic" else Intervention()
+
+
+def chosen(network: Network, names: Modules) -> list[Path]:
+    """The paths of the modules named; ``ValueError`` (while tracing) that lists the network's modules."""
+    if names == "last":
+        return [network.output]
+    known = surgery.modules(network)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise ValueError(f"modules must be all, last or among {', '.join(known)}; got {', '.join(unknown)}")
+    return [known[name] for name in names]
+
+
+def renewed(old: Mapping[str, Any], new: Mapping[str, Any], names: Rest) -> Mapping[str, Any]:
+    """``old`` with the parts named taken from ``new``; ``ValueError`` (while tracing) that lists what there is."""
+    parts = {"all": list(new), "none": []}[names] if isinstance(names, str) else names
+    unknown = [name for name in parts if name not in new]
+    if unknown:
+        raise ValueError(f"rest must be auto, all, none or among {', '.join(new)}; got {', '.join(unknown)}")
+    return {**old, **{name: new[name] for name in parts}}
+
+
+def resolved(rest: Rest, when: When, modules: Modules) -> Rest:
+    """What ``rest`` means; ``ValueError`` if a part is asked for that cannot be had inside the training loop."""
+    if isinstance(rest, str):
+        check("rest", rest, ("auto", "all", "none"))
+    if rest == "auto":
+        return "all" if when == "switch" and modules == "all" else "none"
+    if when == "periodic" and rest not in ("none", []):
+        raise ValueError(f"rest must be none with when=periodic (the rest is at hand only at switches); got {rest!r}")
+    return rest
+
+
+@card(
+    paper="Nikishin et al. 2022, The Primacy Bias in Deep Reinforcement Learning",
+    neutral={"when": "never"},
+    sees_switches=True,
+    note="as it stands, without settings, it is the fresh control: a new agent at every switch",
+)
+def reset(
+    *,
+    when: When = "switch",
+    period: Count = 20_000,
+    modules: Modules = "all",
+    target: bool = True,
+    optimizer: bool = True,
+    rest: Rest = "auto",
+) -> Intervention:
+    """Gives modules of the network the values of a newborn agent.
+
+    ``theta_m <- theta'_m`` for the modules ``m``, with ``theta' ~ init``. ``when``: at every task switch ("switch"),
+    after every ``period``-th update ("periodic"), or never. ``modules``: the whole network ("all"), the output layer
+    ("last"), or a list of module names. ``target``: the target network takes the same values. ``optimizer``: of a
+    reset of all modules the whole optimizer state, counts and schedules included; else the slots (moments, traces) of
+    the modules reset, while counts go on. ``rest``: what else a new agent would have renewed (replay, schedules,
+    normalisers, by name), possible only at switches; "auto" is everything for a reset of all modules at switches and
+    nothing otherwise. All static. Nikishin et al. keep the replay, reset at a period, and take the last layer (Atari)
+    or everything (control). ``ValueError`` for an unknown name, a period below 1, or a part of ``rest`` at a period.
+    """
+    parts = resolved(rest, when, modules)
+    if isinstance(modules, str):
+        check("modules", modules, ("all", "last"))
+    elif not modules:
+        raise ValueError("modules must be all, last or at least one name; got []")
+
+    def whole(learner: Learner, fresh: Learner) -> Learner:
+        return Learner(
+            fresh.params,
+            fresh.target if target else learner.target,
+            fresh.opt_state if optimizer else learner.opt_state,
+        )
+
+    def partial(learner: Learner, fresh: Learner, context: Context) -> Learner:
+        incoming = surgery.module_mask(learner.params, chosen(context.network, modules))
+        outgoing = surgery.nowhere(learner.params)
+        return surgery.reinitialise(
+            learner, incoming, outgoing, fresh.params, context.optimizer, optimizer_slots=optimizer, target=target
+        )
+
+    def step(key: Key, state: State, learner: Learner, context: Context) -> tuple[State, Learner]:
+        fresh = context.fresh(key)
+        new = whole(learner, fresh) if modules == "all" else partial(learner, fresh, context)
+        return state, new._replace(rest=renewed(learner.rest, fresh.rest, parts))
+
+    return scheduled(when, period, step)
+
+
+@card(
+    paper="Asadi et al. 2023, Resetting the Optimizer in Deep RL: An Empirical Study",
+    neutral={"when": "never"},
+    sees_switches=True,
+)
+def optimizer_reset(*, when: When = "switch", period: Count = 8_000, what: What = "all") -> Intervention:
+    """Puts the optimizer's state back to its start and leaves the network alone.
+
+    ``s <- optimizer.init(theta)``. ``when`` and ``period`` as in :func:`reset`. ``what``: the whole state ("all"); the
+    arrays of the parameters' shape ("slots": momentum, second moments, traces); or everything else ("counts": Adam's
+    bias correction and the learning-rate schedule), which for Adam is Adam-Rel of Ellis et al. 2024, "Adam on Local
+    Time". All static. Asadi et al. reset at every renewal of the target network. ``ValueError`` for an unknown name or
+    a period below 1.
+    """
+    check("what", what, ("all", "slots", "counts"))
+
+    def new_state(rule: Optimizer, learner: Learner) -> Params:
+        if what == "all":
+            return rule.init(learner.params)
+        if what == "counts":
+            return surgery.reset_counts(rule, learner.opt_state, learner.params)
+        return surgery.reset_slots(rule, learner.opt_state, learner.params, surgery.everywhere(learner.params))
+
+    def step(key: Key, state: State, learner: Learner, context: Context) -> tuple[State, Learner]:
+        del key
+        return state, learner._replace(opt_state=new_state(context.optimizer, learner))
+
+    return scheduled(when, period, step)

@@ -1,0 +1,183 @@
+"""Optimizers that say their step size, and the one way to put a transformation before or after one.
+
+Every number may be an array of the compiled program. The state's slots that have the parameters' shape are found with
+``optax.tree_utils.tree_map_params`` (see ``interventions.surgery``), so an optimizer needs no code for resets.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from plasticity import schedules
+from plasticity.fields import BelowOne, Natural, NonNegative, Positive, card
+from plasticity.schedules import Number, Schedule
+from plasticity.types import Array, Optimizer, Params
+
+Shape = Literal["constant", "linear", "cosine"]
+Clip = Literal["none", "norm"]
+
+
+class Descent(NamedTuple):
+    """State of :func:`descend`."""
+
+    done: Array  # int32[], updates so far
+    direction: optax.OptState
+
+
+class Wrapped(NamedTuple):
+    """State of :func:`wrap`."""
+
+    before: optax.OptState
+    inner: optax.OptState
+    after: optax.OptState
+
+
+def descend(direction: optax.GradientTransformation, learning_rate: Schedule) -> Optimizer:
+    """``theta <- theta - learning_rate(t) d_t``, t = 0, 1, ...; ``direction`` turns gradients into ``d_t``."""
+    rule = optax.with_extra_args_support(direction)
+
+    def init(params: Params) -> Descent:
+        return Descent(jnp.zeros([], jnp.int32), rule.init(params))
+
+    def update(gradients: Params, state: Descent, params: Params = None, **extra: Any) -> tuple[Params, Descent]:
+        directions, inner = rule.update(gradients, state.direction, params, **extra)
+        rate = learning_rate(state.done)
+        updates = jax.tree.map(lambda d: -rate * d, directions)
+        # A compiler that fuses this product with the sum that follows skips a rounding, in some programs and not in
+        # others: without the barrier an intervention of strength 0 would not be the same run as no intervention.
+        return jax.lax.optimization_barrier(updates), Descent(optax.safe_increment(state.done), inner)
+
+    return Optimizer(init, update, lambda state: learning_rate(state.done))
+
+
+def wrap(
+    optimizer: Optimizer,
+    *,
+    before: optax.GradientTransformation | None = None,
+    after: optax.GradientTransformation | None = None,
+) -> Optimizer:
+    """``optimizer`` with an optax transformation of its gradients (``before``) or of its updates (``after``).
+
+    Both also receive ``learning_rate``, float32[], the step size of the update under way, as an extra argument.
+    """
+    first = optax.with_extra_args_support(before or optax.identity())
+    last = optax.with_extra_args_support(after or optax.identity())
+
+    def init(params: Params) -> Wrapped:
+        return Wrapped(first.init(params), optimizer.init(params), last.init(params))
+
+    def update(gradients: Params, state: Wrapped, params: Params = None, **extra: Any) -> tuple[Params, Wrapped]:
+        rate = {"learning_rate": optimizer.learning_rate(state.inner)}
+        updates, before_state = first.update(gradients, state.before, params, **(extra | rate))
+        updates, inner = optimizer.update(updates, state.inner, params, **extra)
+        updates, after_state = last.update(updates, state.after, params, **(extra | rate))
+        return updates, Wrapped(before_state, inner, after_state)
+
+    return Optimizer(init, update, lambda state: optimizer.learning_rate(state.inner))
+
+
+def step_size(learning_rate: Number, schedule: Shape, updates: int, end: Number, warm_up: int) -> Schedule:
+    """The step size over the updates; ``updates`` (static) is the length of the fall, after the warm-up.
+
+    ``ValueError`` for an unknown shape, or for one that falls over no update.
+    """
+    falling = {"linear": schedules.linear, "cosine": schedules.cosine}
+    if schedule == "constant":
+        return schedules.warm_up(schedules.constant(learning_rate), warm_up)
+    if schedule not in falling:
+        raise ValueError(f"schedule must be one of constant, linear, cosine; got {schedule!r}")
+    if updates < 1:
+        raise ValueError(f"schedule_updates must be at least 1 for schedule {schedule!r}; got {updates}")
+    return schedules.warm_up(falling[schedule](learning_rate, end, updates), warm_up)
+
+
+def clipped(clip: Clip, max_gradient_norm: Number) -> optax.GradientTransformation:
+    """``g min(1, max_gradient_norm / |g|)`` over the whole tree, or nothing; ``ValueError`` for an unknown name."""
+    if clip not in ("none", "norm"):
+        raise ValueError(f"clip must be one of none, norm; got {clip!r}")
+    return optax.clip_by_global_norm(max_gradient_norm) if clip == "norm" else optax.identity()
+
+
+@card(paper="Polyak 1964, Some methods of speeding up the convergence of iteration methods")
+def sgd(
+    *,
+    learning_rate: NonNegative = 1e-2,
+    momentum: BelowOne = 0.0,
+    nesterov: bool = False,
+    schedule: Shape = "constant",
+    schedule_updates: Natural = 0,
+    end_learning_rate: NonNegative = 0.0,
+    warm_up: Natural = 0,
+    clip: Clip = "none",
+    max_gradient_norm: Positive = 10.0,
+) -> Optimizer:
+    """Stochastic gradient descent with heavy-ball momentum.
+
+    ``m <- momentum m + g``, ``theta <- theta - learning_rate m``; with ``nesterov`` (static) the step is
+    ``g + momentum m``. The step size follows ``schedule`` (static) from ``learning_rate`` (traced) to
+    ``end_learning_rate`` (traced) over ``schedule_updates`` updates, after ``warm_up`` updates of linear rise (both
+    static); ``clip`` (static) bounds the gradient's global norm by ``max_gradient_norm`` (traced).
+    """
+    rate = step_size(learning_rate, schedule, schedule_updates, end_learning_rate, warm_up)
+    return descend(optax.chain(clipped(clip, max_gradient_norm), optax.trace(momentum, nesterov)), rate)
+
+
+@card(paper="Kingma, Ba 2015, Adam: A Method for Stochastic Optimization")
+def adam(
+    *,
+    learning_rate: NonNegative = 1e-3,
+    b1: BelowOne = 0.9,
+    b2: BelowOne = 0.999,
+    eps: NonNegative = 1e-8,
+    eps_root: NonNegative = 0.0,
+    schedule: Shape = "constant",
+    schedule_updates: Natural = 0,
+    end_learning_rate: NonNegative = 0.0,
+    warm_up: Natural = 0,
+    clip: Clip = "none",
+    max_gradient_norm: Positive = 10.0,
+) -> Optimizer:
+    """Adam.
+
+    ``m <- b1 m + (1 - b1) g``, ``v <- b2 v + (1 - b2) g^2``,
+    ``theta <- theta - learning_rate (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t) + eps_root) + eps)``. The five numbers are
+    traced; for schedule and clipping see :func:`sgd`. The paper has no ``eps_root``; it is the ``eps_bar`` of Lyle et
+    al. 2023, "Understanding plasticity in neural networks", who find b2 = 0.9, eps_root = 1e-3 stable where the
+    defaults are not.
+    """
+    rate = step_size(learning_rate, schedule, schedule_updates, end_learning_rate, warm_up)
+    return descend(optax.chain(clipped(clip, max_gradient_norm), optax.scale_by_adam(b1, b2, eps, eps_root)), rate)
+
+
+@card(paper="Graves 2013, Generating Sequences With Recurrent Neural Networks")
+def rmsprop(
+    *,
+    learning_rate: NonNegative = 2.5e-4,
+    decay: BelowOne = 0.95,
+    eps: NonNegative = 0.01 / 32**2,
+    centred: bool = True,
+    momentum: BelowOne = 0.0,
+    schedule: Shape = "constant",
+    schedule_updates: Natural = 0,
+    end_learning_rate: NonNegative = 0.0,
+    warm_up: Natural = 0,
+    clip: Clip = "none",
+    max_gradient_norm: Positive = 10.0,
+) -> Optimizer:
+    """RMSProp, by default with the settings of DQN Zoo's DQN.
+
+    ``v <- decay v + (1 - decay) g^2``, ``a <- decay a + (1 - decay) g``, ``m <- momentum m + g / sqrt(v - a^2 + eps)``,
+    ``theta <- theta - learning_rate m``, all starting at 0 and without bias correction; ``a = 0`` unless ``centred``
+    (static). ``eps`` is inside the square root (PyTorch has it outside). Numbers are traced; for schedule and clipping
+    see :func:`sgd`. The paper puts the step size inside the momentum; that differs only where it changes in time.
+    """
+    rate = step_size(learning_rate, schedule, schedule_updates, end_learning_rate, warm_up)
+    scale = optax.scale_by_stddev if centred else optax.scale_by_rms
+    rule = optax.chain(clipped(clip, max_gradient_norm), scale(decay, eps), optax.trace(momentum))
+    return descend(rule, rate)
+
+
+OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = {"sgd": sgd, "adam": adam, "rmsprop": rmsprop}

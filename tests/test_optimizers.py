@@ -1,0 +1,161 @@
+"""Optimizers against loops in NumPy, and the over-step of Adam after a quiet phase."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from plasticity.optimizers import OPTIMIZERS, adam, rmsprop, sgd, wrap
+from plasticity.types import Optimizer
+
+GRADIENTS = np.array([0.5, -1.0, 2.0, 0.25, 0.0, -3.0], np.float64)
+
+
+def run(optimizer: Optimizer, gradients: np.ndarray) -> np.ndarray:
+    """The updates for a sequence of scalar gradients."""
+
+    def body(state: optax.OptState, g: jax.Array) -> tuple[optax.OptState, jax.Array]:
+        updates, state = optimizer.update({"w": g}, state, {"w": jnp.zeros(())})
+        return state, updates["w"]
+
+    state = optimizer.init({"w": jnp.zeros(())})
+    return np.asarray(jax.lax.scan(body, state, jnp.asarray(gradients, jnp.float32))[1])
+
+
+def sgd_by_hand(rate: float, momentum: float, nesterov: bool) -> list[float]:
+    m, updates = 0.0, []
+    for g in GRADIENTS:
+        m = momentum * m + g
+        updates.append(-rate * (g + momentum * m if nesterov else m))
+    return updates
+
+
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("momentum", [0.0, 0.9])
+def test_sgd(momentum: float, nesterov: bool) -> None:
+    got = run(sgd(learning_rate=0.1, momentum=momentum, nesterov=nesterov), GRADIENTS)
+    np.testing.assert_allclose(got, sgd_by_hand(0.1, momentum, nesterov), rtol=1e-5)
+
+
+def test_adam_with_both_epsilons() -> None:
+    rate, b1, b2, eps, eps_root = 0.1, 0.8, 0.9, 1e-2, 1e-3
+    m = v = 0.0
+    expected = []
+    for t, g in enumerate(GRADIENTS, start=1):
+        m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g * g
+        expected.append(-rate * (m / (1 - b1**t)) / (np.sqrt(v / (1 - b2**t) + eps_root) + eps))
+    got = run(adam(learning_rate=rate, b1=b1, b2=b2, eps=eps, eps_root=eps_root), GRADIENTS)
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5])
+@pytest.mark.parametrize("centred", [False, True])
+def test_rmsprop_has_its_epsilon_inside_the_root(centred: bool, momentum: float) -> None:
+    rate, decay, eps = 0.1, 0.95, 0.01 / 32**2
+    a = v = m = 0.0
+    expected = []
+    for g in GRADIENTS:
+        v = decay * v + (1 - decay) * g * g
+        a = decay * a + (1 - decay) * g if centred else 0.0
+        m = momentum * m + g / np.sqrt(v - a * a + eps)
+        expected.append(-rate * m)
+    got = run(rmsprop(learning_rate=rate, centred=centred, momentum=momentum), GRADIENTS)
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+def test_adam_over_steps_after_a_quiet_phase() -> None:
+    """(1 - b1) / sqrt(1 - b2) = sqrt(10) at the first large gradient, 6.568 about ten updates later."""
+    gradients = np.concatenate([np.full(10_000, 1e-6), np.ones(50)])
+    steps = -run(adam(learning_rate=1e-3), gradients)[10_000:] / 1e-3
+    np.testing.assert_allclose(steps[[0, 1, 4, 49]], [3.162, 4.25, 5.80, 4.50], atol=5e-3)
+    np.testing.assert_allclose(steps.max(), 6.568, atol=2e-3)
+    assert steps.argmax() + 1 == 11
+    equal = -run(adam(learning_rate=1e-3, b1=0.9, b2=0.9), gradients)[10_000:] / 1e-3
+    assert equal.max() <= 1.0 + 1e-5
+
+
+def test_clipping_bounds_the_global_norm() -> None:
+    optimizer = sgd(learning_rate=1.0, clip="norm", max_gradient_norm=1.0)
+    long, short = {"a": jnp.array([3.0]), "b": jnp.array([-4.0])}, {"a": jnp.array([0.3]), "b": jnp.array([-0.4])}
+    state = optimizer.init(long)
+    np.testing.assert_allclose(optimizer.update(long, state)[0]["b"], [0.8], rtol=1e-6)
+    np.testing.assert_allclose(optimizer.update(short, state)[0]["b"], [0.4], rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "rates"), [("constant", [0.2, 0.4, 0.4, 0.4]), ("linear", [0.2, 0.4, 0.4, 0.25])]
+)
+def test_learning_rate_is_that_of_the_next_update(schedule: str, rates: list[float]) -> None:
+    optimizer = sgd(learning_rate=0.4, schedule=schedule, schedule_updates=2, end_learning_rate=0.1, warm_up=2)
+    state = optimizer.init(jnp.zeros(()))
+    for rate in rates:
+        np.testing.assert_allclose(optimizer.learning_rate(state), rate, rtol=1e-6)
+        updates, state = optimizer.update(jnp.ones(()), state)
+        np.testing.assert_allclose(updates, -rate, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"schedule": "linear"}, "schedule_updates must be at least 1 .* got 0"),
+        ({"schedule": "steps"}, "one of constant, linear, cosine; got 'steps'"),
+        ({"clip": "value"}, "one of none, norm; got 'value'"),
+    ],
+)
+@pytest.mark.parametrize("factory", OPTIMIZERS.values())
+def test_static_settings_are_checked(factory: Callable[..., Optimizer], settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        factory(**settings)
+
+
+@pytest.mark.parametrize("factory", OPTIMIZERS.values())
+def test_a_grid_of_learning_rates_is_one_program(factory: Callable[..., Optimizer]) -> None:
+    traces = 0
+
+    def second_update(rate: jax.Array) -> jax.Array:
+        nonlocal traces
+        traces += 1
+        optimizer = factory(learning_rate=rate, schedule="cosine", schedule_updates=10)
+        state = optimizer.init(jnp.zeros(()))
+        _, state = optimizer.update(jnp.ones(()), state)
+        return optimizer.update(jnp.ones(()), state)[0]
+
+    grid = jax.jit(jax.vmap(second_update))(jnp.array([0.1, 0.2, 0.3]))
+    assert traces == 1
+    np.testing.assert_allclose(grid / grid[0], [1.0, 2.0, 3.0], rtol=1e-5)
+
+
+@pytest.mark.parametrize("factory", OPTIMIZERS.values())
+def test_wrap_keeps_the_learning_rate_and_tells_it(factory: Callable[..., Optimizer]) -> None:
+    def replace_by_rate(updates, state, params=None, *, learning_rate, **extra):
+        return jax.tree.map(lambda u: jnp.zeros_like(u) + learning_rate, updates), state
+
+    last = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), replace_by_rate)
+    plain = factory(learning_rate=0.4, schedule="linear", schedule_updates=2)
+    optimizer = wrap(wrap(plain, before=optax.scale(2.0)), after=last)
+    state = optimizer.init(jnp.zeros(()))
+    for rate in (0.4, 0.2):
+        np.testing.assert_allclose(optimizer.learning_rate(state), rate, rtol=1e-6)
+        updates, state = optimizer.update(jnp.ones(()), state)
+        np.testing.assert_allclose(updates, rate, rtol=1e-6)
+
+
+def test_wrap_puts_transformations_on_their_side() -> None:
+    squared = optax.stateless(lambda updates, params: jax.tree.map(lambda u: jnp.sign(u) * u * u, updates))
+    plain = sgd(learning_rate=0.1)
+    for sides, expected in (({"before": squared}, -0.9), ({"after": squared}, -0.09)):
+        optimizer = wrap(plain, **sides)
+        updates, _ = optimizer.update(jnp.array(3.0), optimizer.init(jnp.zeros(())))
+        np.testing.assert_allclose(updates, expected, rtol=1e-5)
+
+
+def test_updates_are_rounded_before_they_are_applied() -> None:
+    """Fused into one multiply-add, ``theta + u`` would differ from the same sum in two programs, in the last bit."""
+    theta, g = jax.random.normal(jax.random.key(0), (2, 1000))
+    optimizer = sgd(learning_rate=jnp.float32(0.123))
+    state = optimizer.init(theta)
+    fused = jax.jit(lambda t, g: t + optimizer.update(g, state, t)[0])(theta, g)
+    np.testing.assert_array_equal(fused, theta + optimizer.update(g, state, theta)[0])
