@@ -40,7 +40,7 @@ class Transition(NamedTuple):
 
 
 def is_transition(transition: Transition) -> Array:
-    """bool[E]: False where ``current`` opens an episode, i.e. the pair joins two episodes and its action was ignored."""
+    """bool[E]: False where ``current`` opens an episode: the pair joins two episodes and its action was ignored."""
     return transition.current.step_type != FIRST
 
 
@@ -189,7 +189,7 @@ class AgentState(NamedTuple):
 
 
 class Agent(NamedTuple):
-    """A learner of one lane. ``learn`` and ``switch`` are the only writers; ``switch`` is called once at each switch."""
+    """A learner of one lane. ``learn`` runs at every step, ``switch`` once at each task switch; nothing else writes."""
 
     init: Callable[[Key, TimeStep], AgentState]
     act: Callable[[Key, AgentState, Any, Clock], Array]  # observation [E, ...] -> actions [E, ...]

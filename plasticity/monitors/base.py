@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import jax
 
-from plasticity.types import Key, Metrics, Params, Probe, State
+from plasticity.types import Array, Key, Metrics, Params, Probe, State
 
 
 def no_state(params: Params) -> State:
@@ -28,7 +28,8 @@ def compose(*monitors: Monitor) -> Monitor:
         return tuple(monitor.init(params) for monitor in monitors)
 
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
-        states, metrics = [], {}
+        states: list[State] = []
+        metrics: dict[str, Array] = {}
         for i, (monitor, s) in enumerate(zip(monitors, state, strict=True)):
             s, found = monitor.measure(jax.random.fold_in(key, i), s, probe)
             doubled = sorted(set(found) & set(metrics))

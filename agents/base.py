@@ -1,0 +1,115 @@
+"""What every agent shares: a network, an optimizer and ONE intervention, and the order of things inside an update."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import optax
+
+from plasticity import networks
+from plasticity.interventions.base import Intervention
+from plasticity.networks import NetworkSpec
+from plasticity.types import (
+    Activation,
+    AgentState,
+    Array,
+    Clock,
+    Context,
+    Key,
+    Learner,
+    Metrics,
+    Network,
+    Optimizer,
+    Params,
+    State,
+)
+
+Loss = Callable[[Params], tuple[Array, Mapping[str, Activation]]]
+Rest = Callable[[Array], Mapping[str, Any]]  # step of birth -> what a newborn remembers besides its Learner
+Target = Callable[[Params], Params]
+
+# One tag for each use of an agent's key.
+PARAMS, PLUGINS, ACTION, SAMPLE, STEP, FRESH = range(6)
+
+
+def no_target(params: Params) -> Params:
+    del params
+    return ()
+
+
+def nothing_else(born: Array) -> Mapping[str, Any]:
+    del born
+    return {}
+
+
+class Body(NamedTuple):
+    """The parts of one lane's agent after the intervention has had its say, and the functions every agent needs."""
+
+    network: Network
+    optimizer: Optimizer
+    intervention: Intervention
+    newborn: Callable[[Key, Array], Learner]  # key, step of birth -> everything a new agent has, `rest` included
+
+    def init(self, key: Key) -> AgentState:
+        """A new agent with its plug-in state."""
+        learner = self.newborn(jax.random.fold_in(key, PARAMS), jax.numpy.zeros((), jax.numpy.int32))
+        plugins = self.intervention.init(jax.random.fold_in(key, PLUGINS), learner.params)
+        return AgentState(learner._replace(rest={}), plugins, learner.rest)
+
+    def context(self, clock: Clock, **facts: Any) -> Context:
+        blank: dict[str, Any] = {"observation": (), "activations": {}, "gradients": ()}
+        return Context(
+            clock=clock,
+            network=self.network,
+            optimizer=self.optimizer,
+            fresh=lambda key: self.newborn(key, clock.step),
+            **(blank | facts),
+        )
+
+    def update(
+        self, key: Key, learner: Learner, plugins: State, loss: Loss, observation: Any, clock: Clock
+    ) -> tuple[Learner, State, Metrics]:
+        """Forward with the penalty added -> gradient -> optimizer -> apply -> the intervention's ``step``.
+
+        ``loss(params)`` gives the task loss and the activations of the forward pass on ``observation``.
+        """
+
+        def objective(params: Params) -> tuple[Array, tuple[Array, Mapping[str, Activation]]]:
+            task_loss, activations = loss(params)
+            seen = self.context(clock, observation=observation, activations=activations)
+            return task_loss + self.intervention.penalty(plugins, params, seen), (task_loss, activations)
+
+        gradients, (task_loss, activations) = jax.grad(objective, has_aux=True)(learner.params)
+        updates, opt_state = self.optimizer.update(gradients, learner.opt_state, learner.params)
+        learner = learner._replace(params=optax.apply_updates(learner.params, updates), opt_state=opt_state)
+        seen = self.context(clock, observation=observation, activations=activations, gradients=gradients)
+        plugins, learner = self.intervention.step(jax.random.fold_in(key, STEP), plugins, learner, seen)
+        return learner, plugins, {"loss": task_loss}
+
+    def switch(self, key: Key, state: AgentState, clock: Clock) -> AgentState:
+        """Hands everything the agent remembers to the intervention, once, when a task gives way to the next."""
+        whole = state.learner._replace(rest=state.rest)
+        plugins, whole = self.intervention.switch(key, state.plugins, whole, self.context(clock))
+        return AgentState(whole._replace(rest={}), plugins, whole.rest)
+
+
+def assemble(
+    spec: NetworkSpec,
+    optimizer: Optimizer,
+    intervention: Intervention,
+    *,
+    target: Target = no_target,
+    rest: Rest = nothing_else,
+) -> Body:
+    """Builds the body of an agent: the intervention rewrites the network's spec and wraps the optimizer, once.
+
+    ``target(params)`` is a newborn's target network; ``rest(step of birth)`` what else it remembers.
+    """
+    network = networks.build(intervention.network(spec))
+    optimizer = intervention.optimizer(optimizer)
+
+    def newborn(key: Key, born: Array) -> Learner:
+        params = network.init(key)
+        return Learner(params, target(params), optimizer.init(params), rest(born))
+
+    return Body(network, optimizer, intervention, newborn)

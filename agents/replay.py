@@ -1,0 +1,130 @@
+"""Replay: time steps are stored once, in order; n-step transitions and frame stacks are rebuilt when sampled.
+
+One item per environment step holds the newest frame of the observation, whether it opens an episode, the action, and
+the reward and discount that followed. flashbax stores the items and samples windows of consecutive ones. Episodes may
+end in any way: by termination (discount 0), truncation (discount 1), or by being cut off (a task switch); what they
+have in common is that the item after the end is a FIRST, so FIRST is the only boundary this module looks at.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flashbax
+import jax
+import jax.numpy as jnp
+
+from plasticity.schedules import Number
+from plasticity.types import FIRST, Array, Key, StreamSpec, Transition
+
+
+class Item(NamedTuple):
+    """What one environment step leaves behind, ``[E, ...]``."""
+
+    frame: Array  # the newest frame of the observation (the observation itself where nothing is stacked)
+    first: Array  # bool: the observation opens an episode
+    action: Array
+    reward: Array  # of the step that the action led to
+    discount: Array
+
+
+class Batch(NamedTuple):
+    """n-step transitions, ``[B, ...]``. Where an episode ends within the n steps the transition ends with it."""
+
+    observation: Array
+    action: Array
+    reward: Array  # sum_i gamma^i r_i over the steps up to the end
+    discount: Array  # gamma^m times the product of the discounts: what the bootstrap value is multiplied with
+    next_observation: Array
+    valid: Array  # bool: False where the window's first step joins two episodes
+
+
+class Replay(NamedTuple):
+    init: Callable[[], Any]
+    add: Callable[[Any, Transition], Any]
+    sample: Callable[[Any, Key, Number, Number], Batch]  # state, key, gamma, reward_clip
+    ready: Callable[[Any], Array]  # bool[]: holds at least the minimum
+
+
+def newest_frame(spec: StreamSpec, observation: Array) -> Array:
+    """``[E, stack, ...] -> [E, ...]``; the observation itself where nothing is stacked."""
+    return observation[:, -1] if spec.stack else observation
+
+
+def stacked(frames: Array, first: Array, position: Array, stack: int) -> Array:
+    """The stack of frames that ends at ``position`` of one window, oldest first: ``[stack, ...]``.
+
+    ``frames [T, ...]``, ``first bool[T]``, ``position int[]`` (>= stack - 1). Frames from before the episode's FIRST
+    are replaced by the FIRST frame, as the environment's own stack does.
+    """
+    places = jnp.arange(first.shape[0])
+    opening = jnp.max(jnp.where(first & (places <= position), places, 0))
+    wanted = position - jnp.arange(stack - 1, -1, -1)
+    return frames[jnp.maximum(wanted, opening)]
+
+
+def n_step(first: Array, reward: Array, discount: Array, gamma: Number) -> tuple[Array, Array, Array]:
+    """Return, bootstrap discount and length of the transition that starts at item 0.
+
+    With ``m`` = the number of steps before the next FIRST, at most n:
+    ``R = sum_{i<m} gamma^i (prod_{j<i} d_j) r_i`` and ``D = gamma^m prod_{j<m} d_j``. ``first bool[n + 1]``,
+    ``reward, discount float32[n]``; ``m = 0`` (R = 0) where item 1 is a FIRST: no transition.
+    """
+    taken = jnp.cumsum(first[1:]) == 0  # [n]: step i lies within the episode
+    factors = jnp.where(taken, gamma * discount, 1.0)
+    weights = jnp.concatenate([jnp.ones(1), jnp.cumprod(factors)])
+    return jnp.sum(jnp.where(taken, weights[:-1] * reward, 0.0)), weights[-1], jnp.sum(taken)
+
+
+def window_to_transition(window: Item, spec: StreamSpec, steps: int, gamma: Number, reward_clip: Number) -> Batch:
+    """One window of ``stack - 1 + 1 + steps`` items -> one n-step transition."""
+    start = max(spec.stack - 1, 0)
+    reward = jnp.clip(window.reward[start:-1], -reward_clip, reward_clip)
+    total, discount, length = n_step(window.first[start:], reward, window.discount[start:-1], gamma)
+    if spec.stack:
+        observation, following = (
+            stacked(window.frame, window.first, jnp.asarray(p), spec.stack) for p in (start, start + length)
+        )
+    else:
+        observation, following = window.frame[0], window.frame[length]
+    return Batch(observation, window.action[start], total, discount, following, length > 0)
+
+
+def replay(spec: StreamSpec, *, capacity: int, minimum: int, batch_size: int, steps: int) -> Replay:
+    """A uniform replay buffer of ``capacity`` environment steps for one lane (all static).
+
+    Sampling starts when it holds ``minimum`` steps. ``ValueError`` where the numbers do not fit each other.
+    """
+    window = max(spec.stack, 1) + steps
+    rows = capacity // spec.envs
+    if rows < window:
+        raise ValueError(f"replay.capacity: {capacity} is too small; {window * spec.envs} steps are the least")
+    if not window * spec.envs <= minimum <= capacity:
+        raise ValueError(
+            f"replay.minimum: {minimum} is not allowed; it lies between {window * spec.envs} and capacity {capacity}"
+        )
+    buffer = flashbax.make_trajectory_buffer(
+        add_batch_size=spec.envs,
+        sample_batch_size=batch_size,
+        sample_sequence_length=window,
+        period=1,
+        min_length_time_axis=-(-minimum // spec.envs),
+        max_length_time_axis=rows,
+    )
+
+    def init() -> Any:
+        observation = jnp.zeros(spec.observation.shape, spec.observation.dtype)
+        frame = newest_frame(spec, observation[None])[0]
+        zero = jnp.zeros((), jnp.float32)
+        return buffer.init(Item(frame, jnp.zeros((), bool), jnp.zeros((), jnp.int32), zero, zero))
+
+    def add(state: Any, transition: Transition) -> Any:
+        previous, action, current = transition
+        frame = newest_frame(spec, previous.observation)
+        item = Item(frame, previous.step_type == FIRST, action, current.reward, current.discount)
+        return buffer.add(state, jax.tree.map(lambda x: x[:, None], item))
+
+    def sample(state: Any, key: Key, gamma: Number, reward_clip: Number) -> Batch:
+        windows = buffer.sample(state, key).experience
+        return jax.vmap(lambda w: window_to_transition(w, spec, steps, gamma, reward_clip))(windows)
+
+    return Replay(init, add, sample, buffer.can_sample)

@@ -1,0 +1,102 @@
+"""Learners of supervised streams: a minibatch is ``E`` environments, an action is the prediction for one input."""
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import jax.numpy as jnp
+import optax
+
+from agents.base import Body, assemble
+from plasticity.fields import Fraction, Member
+from plasticity.interventions.base import Intervention
+from plasticity.types import (
+    Agent,
+    AgentState,
+    Array,
+    Clock,
+    Key,
+    Metrics,
+    Params,
+    Probe,
+    StreamSpec,
+    Supervised,
+    TimeStep,
+    Transition,
+)
+
+Predict = Callable[[Array], Array]  # outputs [E, n] -> actions [E, ...]
+Criterion = Callable[[Array, Array], Array]  # outputs [E, n], targets [E, ...] -> losses [E]
+
+
+def _supervised(body: Body, predict: Predict, criterion: Criterion) -> Agent:
+    def init(key: Key, timestep: TimeStep) -> AgentState:
+        del timestep
+        return body.init(key)
+
+    def act(key: Key, state: AgentState, observation: Supervised, clock: Clock) -> Array:
+        del key, clock
+        return predict(body.network.apply(state.learner.params, observation.input)[0])
+
+    def loss_on(batch: Supervised) -> Callable[[Params], tuple[Array, Any]]:
+        def loss(params: Params) -> tuple[Array, Any]:
+            outputs, activations = body.network.apply(params, batch.input)
+            return jnp.mean(criterion(outputs, batch.target)), activations
+
+        return loss
+
+    def learn(key: Key, state: AgentState, transition: Transition, clock: Clock) -> tuple[AgentState, Metrics]:
+        batch = transition.previous.observation
+        learner, plugins, metrics = body.update(key, state.learner, state.plugins, loss_on(batch), batch.input, clock)
+        return AgentState(learner, plugins, state.rest), {**metrics, "updates": jnp.ones(())}
+
+    def probe(state: AgentState, transition: Transition, clock: Clock) -> Probe:
+        loss = loss_on(transition.previous.observation)
+        _, activations = loss(state.learner.params)
+        return Probe(state.learner, body.network, body.optimizer, activations, lambda params: loss(params)[0], clock)
+
+    return Agent(init, act, learn, body.switch, probe)
+
+
+def _body(spec: StreamSpec, intervention: Intervention, network: Any, optimizer: Any) -> Body:
+    return assemble(network(spec.observation.input, spec.actions), optimizer(), intervention)
+
+
+def classifier(
+    spec: StreamSpec,
+    intervention: Intervention,
+    *,
+    network: Annotated[Any, Member("networks")] = "mlp",
+    optimizer: Annotated[Any, Member("optimizers")] = "adam",
+    label_smoothing: Fraction = 0.0,
+) -> Agent:
+    """Softmax classifier: mean cross-entropy over the minibatch; its prediction is the class of the largest logit.
+
+    ``label_smoothing`` s (traced) replaces the one-hot target by ``(1 - s) one_hot + s / classes``.
+    """
+
+    def cross_entropy(logits: Array, labels: Array) -> Array:
+        targets = optax.smooth_labels(jnp.eye(spec.actions)[labels], label_smoothing)
+        return optax.softmax_cross_entropy(logits, targets)
+
+    def largest(logits: Array) -> Array:
+        return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+
+    return _supervised(_body(spec, intervention, network, optimizer), largest, cross_entropy)
+
+
+def regressor(
+    spec: StreamSpec,
+    intervention: Intervention,
+    *,
+    network: Annotated[Any, Member("networks")] = "mlp",
+    optimizer: Annotated[Any, Member("optimizers")] = "adam",
+) -> Agent:
+    """Least squares: the mean over minibatch and outputs of ``(prediction - target)^2``."""
+
+    def squared_error(outputs: Array, targets: Array) -> Array:
+        return jnp.mean((outputs - targets) ** 2, axis=-1)
+
+    def identity(outputs: Array) -> Array:
+        return outputs
+
+    return _supervised(_body(spec, intervention, network, optimizer), identity, squared_error)

@@ -1,0 +1,100 @@
+"""Lanes: which learners there are, where each of them runs, and which random keys are theirs."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from plasticity.types import Key
+
+DATA, LEARNER = 0, 1  # data keys and learner keys are apart, so that all arms see the same stream
+
+
+class LaneKeys(NamedTuple):
+    data: Key
+    learner: Key
+
+
+def lane_keys(seed: jax.Array) -> LaneKeys:
+    """The root keys of the lane with this seed, whatever other lanes run: ``fold_in(fold_in(key(0), seed), tag)``."""
+    root = jax.random.fold_in(jax.random.key(0), seed)
+    return LaneKeys(jax.random.fold_in(root, DATA), jax.random.fold_in(root, LEARNER))
+
+
+class Placement(NamedTuple):
+    """``devices x groups x width`` places for lanes: a group runs on all devices at once, the groups one after another,
+    and each device advances ``width`` lanes in one vmap (1: no vmap at all)."""
+
+    devices: int
+    groups: int
+    width: int
+
+    @property
+    def block(self) -> int:
+        """Lanes of one group."""
+        return self.devices * self.width
+
+    def lanes_of(self, group: int, lanes: int) -> np.ndarray:
+        """The lane in each place of a group, int[block]; left-over places repeat the last lane and are not recorded."""
+        places = np.arange(group * self.block, (group + 1) * self.block)
+        return np.minimum(places, lanes - 1)
+
+
+# Work of one lane's step (parameters x batch) that keeps a CPU core busy, so that wider vmaps only cost cache. Measured
+# with `plasticity bench lanes`.
+BUSY = 1 << 18
+WIDEST_ON_CPU = 64
+
+
+def automatic_width(backend: str, lanes_per_device: int, work: int) -> int:
+    """The vmap width that ``place`` chooses.
+
+    All lanes of a device on an accelerator; on a CPU one lane at a time unless a step is so small that launching
+    operations dominates, then a power of two. It depends on the program alone, never on a measurement, so that the
+    same config gives the same numbers.
+    """
+    if backend != "cpu":
+        return lanes_per_device
+    width = 1
+    while width < min(WIDEST_ON_CPU, lanes_per_device) and work * width < BUSY:
+        width *= 2
+    return width
+
+
+def place(lanes: int, *, devices: int, backend: str = "cpu", work: int = BUSY, width: int | None = None) -> Placement:
+    """Spreads lanes over devices, sequential groups and vmap width.
+
+    ``width`` overrides the automatic choice and is then kept exactly (places without a lane repeat the last one), so
+    that a lane computes bit for bit the same whatever other lanes run. ``ValueError`` if it is not positive.
+    """
+    if width is not None and width < 1:
+        raise ValueError(f"placement.width: {width} is not allowed; it must be at least 1")
+    devices = min(devices, lanes)
+    per_device = -(-lanes // devices)
+    if width is None:
+        width = min(automatic_width(backend, per_device, work), per_device)
+    else:
+        devices = min(devices, -(-lanes // width))
+    return Placement(devices, -(-lanes // (devices * width)), width)
+
+
+def over(function: Callable[..., Any], width: int) -> Callable[..., Any]:
+    """``function`` of one lane -> of ``width`` lanes: vmap over the leading axis; for one lane no vmap at all.
+
+    Vmapped gathers and scatters are slow on a CPU, and a vmap of width 1 still pays for them.
+    """
+    if width != 1:
+        return jax.vmap(function)
+
+    def single(*args: Any) -> Any:
+        inner = jax.tree.map(lambda x: x[0], args)
+        return jax.tree.map(lambda x: jnp.asarray(x)[None], function(*inner))
+
+    return single
+
+
+def join(groups: Sequence[np.ndarray], lanes: int) -> np.ndarray:
+    """Per-group arrays ``[block, ...]`` -> one array ``[lanes, ...]``, places without a lane cut off."""
+    return np.concatenate(groups)[:lanes]

@@ -1,0 +1,144 @@
+"""Recorders: where the numbers of a run go. The loop hands them chunks; nothing else in the testbed writes tables."""
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from plasticity.runner import NEVER, Chunk
+
+PART = "part-{:05d}.parquet"
+COUNTS = ("update", "episodes")  # whole numbers
+
+
+def write_atomically(path: Path, write: Any) -> None:
+    """``write(temporary path)``, then one rename: a reader sees the old file or the whole new one."""
+    temporary = path.with_name(path.name + ".tmp")
+    write(temporary)
+    with open(temporary, "rb") as handle:
+        os.fsync(handle.fileno())
+    os.replace(temporary, path)
+
+
+def write_parquet(path: Path, table: pa.Table) -> None:
+    write_atomically(path, lambda temporary: pq.write_table(table, temporary))
+
+
+class Recorder(Protocol):
+    """Consumes chunks; ``flush`` makes everything so far durable and says how many parts there are."""
+
+    def add(self, chunk: Chunk) -> None: ...
+
+    def flush(self) -> int: ...
+
+
+class NullRecorder:
+    """Forgets everything."""
+
+    def add(self, chunk: Chunk) -> None:
+        del chunk
+
+    def flush(self) -> int:
+        return 0
+
+
+class ListRecorder:
+    """Keeps the chunks in memory, for tests and notebooks."""
+
+    def __init__(self) -> None:
+        self.chunks: list[Chunk] = []
+
+    def add(self, chunk: Chunk) -> None:
+        self.chunks.append(chunk)
+
+    def flush(self) -> int:
+        return len(self.chunks)
+
+
+def rows(chunk: Chunk, arm: str, lanes: np.ndarray, seeds: np.ndarray, frames_per_step: int) -> pa.Table:
+    """One chunk as a table, one row a lane; a number that is not finite becomes null."""
+    count = len(lanes)
+    visit, step_in_visit, step = chunk.position
+
+    def same(value: Any, kind: pa.DataType) -> pa.Array:
+        return pa.array([value] * count, kind)
+
+    columns = {
+        "arm": same(arm, pa.string()),
+        "lane": pa.array(lanes, pa.int32()),
+        "seed": pa.array(seeds, pa.int32()),
+        "step": same(step, pa.int64()),
+        "frames": same(step * frames_per_step, pa.int64()),
+        "visit": same(visit, pa.int32()),
+        "task": same(chunk.task, pa.string()),
+        "step_in_visit": same(step_in_visit, pa.int64()),
+    }
+    for name, values in chunk.metrics.items():
+        kind = pa.int64() if name in COUNTS else pa.float32()
+        columns[name] = pa.array(values, mask=~np.isfinite(values)).cast(kind)
+    return pa.table(columns)
+
+
+class ParquetRecorder:
+    """Appends numbered Parquet parts to a folder and keeps the table of lanes beside it up to date.
+
+    Parts that a killed run wrote after its last checkpoint are removed by ``cut_back``, so that a resumed run neither
+    loses nor doubles a row. ``lanes`` holds the columns of ``lanes.parquet`` for this program's lanes; ``others`` the
+    rows of the arm's finished programs.
+    """
+
+    def __init__(
+        self, folder: Path, arm: str, lanes: Mapping[str, Sequence[Any]], frames_per_step: int, parts: int = 0
+    ) -> None:
+        self.folder, self.arm, self.parts = folder, arm, parts
+        self.lanes = pa.table(dict(lanes))
+        self._numbers, self._seeds = (self.lanes[name].to_numpy() for name in ("lane", "seed"))
+        self._frames_per_step = frames_per_step
+        self._waiting: list[pa.Table] = []
+        self._diverged = np.full(len(self._numbers), NEVER)
+        (folder / "metrics").mkdir(parents=True, exist_ok=True)
+        self._others = self._rows_of_other_programs()
+        self._write_lanes()
+
+    @property
+    def _lanes_file(self) -> Path:
+        return self.folder / "lanes.parquet"
+
+    def _rows_of_other_programs(self) -> pa.Table | None:
+        if not self._lanes_file.exists():
+            return None
+        table = pq.read_table(self._lanes_file)
+        mine = pa.compute.is_in(table["lane"], value_set=pa.array(self._numbers, table["lane"].type))
+        return table.filter(pa.compute.invert(mine))
+
+    def _write_lanes(self) -> None:
+        known = pa.array(self._diverged, pa.int64(), mask=self._diverged == NEVER)
+        table = self.lanes.append_column("diverged_at", known)
+        if self._others is not None and self._others.num_rows:
+            table = pa.concat_tables([self._others, table], promote_options="permissive").sort_by("lane")
+        write_parquet(self._lanes_file, table)
+
+    def cut_back(self, parts: int) -> None:
+        """Removes every part from number ``parts`` on."""
+        for path in (self.folder / "metrics").glob("part-*.parquet*"):
+            if not path.name.endswith(".parquet") or int(path.name[5:10]) >= parts:
+                path.unlink()
+        self.parts = parts
+
+    def add(self, chunk: Chunk) -> None:
+        self._waiting.append(rows(chunk, self.arm, self._numbers, self._seeds, self._frames_per_step))
+        self._diverged = chunk.diverged_at
+
+    def flush(self) -> int:
+        """Writes what is waiting as one part. Returns the number of parts."""
+        if self._waiting:
+            table = pa.concat_tables(self._waiting, promote_options="default")
+            write_parquet(self.folder / "metrics" / PART.format(self.parts), table)
+            self.parts += 1
+            self._waiting = []
+        self._write_lanes()
+        return self.parts
