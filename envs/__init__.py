@@ -1,0 +1,9 @@
+"""Streams: what the learner lives through. ``STREAMS`` names their factories."""
+
+from collections.abc import Callable, Mapping
+
+from envs.atari import atari
+from envs.base import Source
+from envs.targets import regression, relabelled
+
+STREAMS: Mapping[str, Callable[..., Source]] = {"relabelled": relabelled, "regression": regression, "atari": atari}

@@ -1,0 +1,207 @@
+"""Sequences of Atari games, emulated by envpool on the host."""
+
+import difflib
+import os
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+from pydantic import Field
+
+from envs.base import Source
+from envs.host import Stepped, host
+from plasticity.fields import Count, Natural, card
+from plasticity.types import FIRST, LAST, MID, StreamSpec, VisitPlan
+
+FRAME_SKIP, STACK, SIDE = 4, 4, 84
+
+
+class Preset(NamedTuple):
+    """How a game is played. ``atari`` has a parameter of the same name for each of these."""
+
+    sticky: float  # probability that the emulator repeats the last action instead, at each frame
+    full_actions: bool  # all 18 actions, else those that a game uses
+    life_loss: bool  # a lost life has discount 0; the episode goes on
+    episode_frames: int  # an episode is cut here, with discount 1
+    noops: int  # an episode begins with 1 ... noops frames without action, one fewer before a FIRE
+    fire: bool  # and then with FIRE, where it is among the game's actions
+
+
+PRESETS: Mapping[str, Preset] = {
+    "machado18": Preset(0.25, True, False, 108_000, 1, False),
+    "dqn_legacy": Preset(0.0, False, True, 108_000, 30, True),
+    "cora": Preset(0.0, True, True, 40_000, 30, True),
+}
+
+
+class Game(NamedTuple):
+    """``-1``: the game's own default."""
+
+    name: str
+    mode: int = -1
+    difficulty: int = -1
+
+
+def known_games() -> list[str]:
+    """The names of the games that envpool has."""
+    from envpool.atari.registration import atari_game_list  # takes a second, and only this stream needs it
+
+    return ["".join(word.capitalize() for word in game.split("_")) for game in atari_game_list]
+
+
+def parse(text: str) -> Game:
+    """``Name[:mode[:difficulty]]``; ``ValueError`` names the nearest known game."""
+    name, *flavour = text.split(":")
+    known = known_games()
+    if name not in known:
+        near = difflib.get_close_matches(name.title().replace("_", "").replace(" ", ""), known, 1, 0.0)
+        raise ValueError(f"games: unknown game {name!r}; the nearest of the {len(known)} known ones is {near[0]!r}")
+    if len(flavour) > 2 or not all(part.isdecimal() for part in flavour):
+        raise ValueError(f"games: {text!r} is not of the form Name, Name:mode or Name:mode:difficulty")
+    return Game(name, *map(int, flavour))
+
+
+def make_envs(game: Game, preset: Preset, seeds: Sequence[int], threads: int) -> Any:
+    """An envpool of one env for each seed. Frames 84 x 84, grey, the maximum of the last two of each 4; raw rewards."""
+    import envpool
+
+    return envpool.make(
+        f"{game.name}-v5",
+        env_type="gymnasium",
+        num_envs=len(seeds),
+        seed=list(seeds),
+        num_threads=threads,
+        mode=game.mode,
+        difficulty=game.difficulty,
+        frame_skip=FRAME_SKIP,
+        stack_num=STACK,
+        img_height=SIDE,
+        img_width=SIDE,
+        repeat_action_probability=preset.sticky,
+        full_action_space=preset.full_actions,
+        max_episode_steps=preset.episode_frames // FRAME_SKIP,
+        noop_max=preset.noops,
+        use_fire_reset=preset.fire,
+        episodic_life=False,
+        reward_clip=False,
+    )
+
+
+def action_count(game: Game, preset: Preset) -> int:
+    """How many actions the game has; ``ValueError`` where it has no such mode or difficulty."""
+    if preset.full_actions and game == Game(game.name):
+        return 18
+    try:
+        envs = make_envs(game, preset, [1], 1)
+        envs.reset()
+    except RuntimeError as error:
+        raise ValueError(f"games: {game.name}:{game.mode}:{game.difficulty}: {error}") from error
+    count = int(envs.action_space.n)
+    envs.close()
+    return count
+
+
+class AtariPool:
+    """The :class:`envs.host.Pool` of one game."""
+
+    def __init__(self, game: Game, preset: Preset, seeds: np.ndarray, threads: int) -> None:
+        self.envs = make_envs(game, preset, [int(seed) for seed in seeds], min(threads, len(seeds)))
+        self.actions = int(self.envs.action_space.n)
+        self.life_loss = preset.life_loss
+        self.lives = np.zeros(len(seeds), np.int32)
+
+    def reset(self) -> np.ndarray:
+        observation, info = self.envs.reset()
+        self.lives = info["lives"]
+        return observation
+
+    def step(self, actions: np.ndarray) -> Stepped:
+        known = np.where(actions < self.actions, actions, 0).astype(np.int32)  # 0 is NOOP
+        observation, reward, terminated, truncated, info = self.envs.step(known)
+        opens = info["elapsed_step"] == 0
+        dead = info["terminated"].astype(bool)  # the game's own end, even where the time limit falls on it
+        if self.life_loss:
+            dead |= (info["lives"] < self.lives) & ~opens
+        self.lives = info["lives"]
+        step_type = np.where(opens, FIRST, np.where(terminated | truncated, LAST, MID)).astype(np.int8)
+        return observation, reward, (~dead).astype(np.float32), step_type
+
+    def close(self) -> None:
+        self.envs.close()
+
+
+def threads_of_a_block() -> int:
+    """Blocks on different devices step at the same time and share the cores."""
+    return max(1, (os.cpu_count() or 1) // jax.local_device_count())
+
+
+def chosen(preset: str, overrides: Mapping[str, Any]) -> Preset:
+    given = {name: value for name, value in overrides.items() if value is not None}
+    settings = PRESETS[preset]._replace(**given)
+    if settings.episode_frames % FRAME_SKIP:
+        raise ValueError(f"episode_frames must be a multiple of {FRAME_SKIP}, got {settings.episode_frames}")
+    return settings
+
+
+@card(paper="Machado et al. 2018, Revisiting the Arcade Learning Environment")
+def atari(
+    *,
+    games: Annotated[list[str], Field(min_length=1)],
+    preset: Literal["machado18", "dqn_legacy", "cora"] = "machado18",
+    frames_per_visit: Count = 20_000_000,
+    cycles: Count = 1,
+    envs: Count = 1,
+    sticky: Annotated[float, Field(ge=0, le=1)] | None = None,
+    full_actions: bool | None = None,
+    life_loss: bool | None = None,
+    episode_frames: Count | None = None,
+    noops: Count | None = None,
+    fire: bool | None = None,
+    threads: Natural = 0,
+) -> Source:
+    """Atari games one after the other, the whole list ``cycles`` times; reward = the game's score, never clipped.
+
+    Presets: ``machado18``, Machado et al. 2018, "Revisiting the Arcade Learning Environment: Evaluation Protocols and
+    Open Problems for General Agents" (sticky actions with probability 0.25, all 18 actions, an episode is a whole game
+    of at most 108,000 frames); ``dqn_legacy``, Mnih et al. 2015, "Human-level control through deep reinforcement
+    learning" as in OpenAI Baselines (nothing sticky, only the actions that the games use, discount 0 at a lost life, up
+    to 30 no-ops, then FIRE); ``cora``, Powers et al. 2022, "CORA: Benchmarks, Baselines, and Metrics as a Platform for
+    Continual Reinforcement Learning Agents" (as ``dqn_legacy``, with all 18 actions and at most 40,000 frames).
+
+    All settings are static. ``games``: ``Name``, ``Name:mode`` or ``Name:mode:difficulty``. ``frames_per_visit``: of
+    each env, a multiple of 4; an agent's step is 4 frames. ``sticky`` ... ``fire`` override the preset, see
+    :class:`Preset`. ``threads``: of each block of lanes; 0 shares the cores among the devices. Where games differ in
+    their actions all have as many as the richest, and the surplus does nothing.
+
+    Observations are uint8[4, 84, 84], the newest frame last. At FIRST all four are copies of the first frame; at every
+    other step the three older ones are the newer three of the step before. A time limit has discount 1.
+
+    ``ValueError`` for an unknown game, mode or difficulty, and frames that are no multiple of 4. It differs from
+    Machado et al. in one frame without action at the start of an episode, and from the other two in that an episode
+    goes on after a lost life, without no-ops and FIRE.
+    """
+    overrides = {
+        "sticky": sticky, "full_actions": full_actions, "life_loss": life_loss, "episode_frames": episode_frames,
+        "noops": noops, "fire": fire,
+    }  # fmt: skip
+    settings = chosen(preset, overrides)
+    if frames_per_visit % FRAME_SKIP:
+        raise ValueError(f"frames_per_visit must be a multiple of {FRAME_SKIP}, got {frames_per_visit}")
+    played = [parse(game) for game in games]
+    spec = StreamSpec(
+        observation=jax.ShapeDtypeStruct((STACK, SIDE, SIDE), np.uint8),
+        actions=max(action_count(game, settings) for game in played),
+        tasks=tuple(games),
+        visits=tuple(VisitPlan(task, frames_per_visit // FRAME_SKIP) for task in range(len(games))) * cycles,
+        envs=envs,
+        episodic=True,
+        frames_per_step=FRAME_SKIP,
+        stack=STACK,
+        reward_name="return",
+    )
+
+    def make_pool(task: int, seeds: np.ndarray) -> AtariPool:
+        return AtariPool(played[task], settings, seeds, threads or threads_of_a_block())
+
+    return Source(spec, lambda lanes: host(spec, make_pool, lanes, envs))

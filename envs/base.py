@@ -1,0 +1,104 @@
+"""Streams made of pure tasks, and what every stream factory returns."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from plasticity.types import FIRST, LAST, MID, Array, Clock, Key, State, Stream, StreamSpec, Task, TimeStep, Visit
+
+# What is derived from a lane's data key, each by a `fold_in` of its own.
+PARAMS, RESET, STEP, EMULATOR = 0, 1, 2, 3
+
+
+class Source(NamedTuple):
+    """A stream as the launcher gets it: what it is, and how to make it for a block of ``lanes`` lanes."""
+
+    spec: StreamSpec
+    make: Callable[[int], Stream]
+
+
+class PureState(NamedTuple):
+    """The state of a pure stream, ``W`` lanes x ``E`` envs."""
+
+    params: Any  # [W, ...]     the visit's problem, one for each lane
+    envs: State  # [W, E, ...]
+    step_type: Array  # int8[W, E]   of the newest time step
+
+
+def over(function: Callable[..., Any], size: int) -> Callable[..., Any]:
+    """``jax.vmap(function)`` over a leading axis of length ``size`` (static); without any vmap where it is 1.
+
+    A batched gather or scatter is many times slower on a CPU than a plain one, and a batched ``lax.cond`` runs both
+    of its branches.
+    """
+    if size != 1:
+        return jax.vmap(function)
+
+    def single(*arguments: Any) -> Any:
+        result = function(*jax.tree.map(lambda x: jnp.squeeze(x, 0), arguments))
+        return jax.tree.map(lambda x: jnp.expand_dims(x, 0), result)
+
+    return single
+
+
+def first(observation: Any, shape: tuple[int, ...] = ()) -> TimeStep:
+    """The time step that opens an episode: reward 0, discount 1; ``shape`` is that of the scalars."""
+    return TimeStep(jnp.full(shape, FIRST, jnp.int8), jnp.zeros(shape), jnp.ones(shape), observation)
+
+
+def restart(task: Task, params: Any, key: Key) -> tuple[State, TimeStep]:
+    """One env's first time step of an episode."""
+    state, observation = task.reset(key, params)
+    return state, first(observation)
+
+
+def advance(task: Task, params: Any, key: Key, state: State, action: Array) -> tuple[State, TimeStep]:
+    """One env's next time step within an episode."""
+    state, observation, reward, discount, last = task.step(key, state, action, params)
+    step_type = jnp.where(last, LAST, MID).astype(jnp.int8)
+    return state, TimeStep(step_type, jnp.float32(reward), jnp.float32(discount), observation)
+
+
+def proceed(task: Task, params: Any, key: Key, state: State, step_type: Array, action: Array) -> tuple[State, TimeStep]:
+    """One env's next time step; after LAST it is FIRST and the action is ignored."""
+    if not task.spec.episodic:
+        return advance(task, params, key, state, action)
+    return jax.lax.cond(
+        step_type == LAST,
+        lambda: restart(task, params, key),
+        lambda: advance(task, params, key, state, action),
+    )
+
+
+def vectorise(task: Task, lanes: int, envs: int) -> Stream:
+    """A pure stream: ``lanes`` x ``envs`` (static) copies of ``task``, arrays ``[lanes, envs, ...]``.
+
+    Each lane has parameters of its own, drawn at ``reset``. Keys: the visit's parameters from ``fold_in(key, PARAMS)``,
+    the first observations from ``fold_in(fold_in(key, RESET), visit.index)``, a step from
+    ``fold_in(fold_in(key, STEP), clock.step)``; the last two are split over the envs. Where ``task.spec.episodic`` is
+    False, the task never ends an episode and no reset is compiled into ``step``.
+    """
+
+    def reset(keys: Key, visit: Visit, block: Array) -> tuple[PureState, TimeStep]:
+        del block
+
+        def lane(key: Key) -> tuple[Any, State, TimeStep]:
+            params = task.params(jax.random.fold_in(key, PARAMS), visit)
+            draws = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, RESET), visit.index), envs)
+            return params, *over(partial(restart, task, params), envs)(draws)
+
+        params, state, timestep = over(lane, lanes)(keys)
+        return PureState(params, state, timestep.step_type), timestep
+
+    def step(keys: Key, state: PureState, actions: Array, clock: Clock) -> tuple[PureState, TimeStep]:
+        def lane(key: Key, params: Any, *rest: Any) -> tuple[State, TimeStep]:
+            draws = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, STEP), clock.step), envs)
+            return over(partial(proceed, task, params), envs)(draws, *rest)
+
+        new, timestep = over(lane, lanes)(keys, state.params, state.envs, state.step_type, actions)
+        return PureState(state.params, new, timestep.step_type), timestep
+
+    return Stream(task.spec._replace(envs=envs), reset, step)

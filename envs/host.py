@@ -1,0 +1,197 @@
+"""Streams whose environments live outside XLA: any vector environment on the host, stepped through a callback.
+
+One compiled program serves every task of a stream: which emulators a block of lanes is talking to is decided on the
+host, by the block's number. The callbacks are not ordered by XLA; a counter goes in and out of each, so data
+dependence orders them, and the host checks it. Nothing may be asked of a block's next visit before the steps of its
+last one are finished: the caller waits for their results before it calls ``reset``, ``save``, ``load`` or ``close``.
+"""
+
+import zlib
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import io_callback
+
+from envs.base import EMULATOR
+from plasticity.types import FIRST, Array, Clock, Key, Stream, StreamSpec, TimeStep, Visit
+
+Stepped = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+
+
+class Pool(Protocol):
+    """A vector of ``M`` environments on the host; NumPy arrays ``[M, ...]`` in and out, new ones at each call.
+
+    The step after LAST gives FIRST, with reward 0, and ignores its action.
+    """
+
+    def reset(self) -> np.ndarray: ...
+
+    # -> observation, float32 reward, float32 discount, int8 step type
+    def step(self, actions: np.ndarray) -> Stepped: ...
+
+    def close(self) -> None: ...
+
+
+MakePool = Callable[[int, np.ndarray], Pool]  # task, seeds int32[M] -> Pool
+
+
+class HostState(NamedTuple):
+    """What the compiled program knows of a block's emulators, int32 scalars."""
+
+    block: Array
+    visit: Array
+    steps: Array  # since the visit began
+
+
+class Actions:
+    """A growing array ``[T, M, ...]``."""
+
+    def __init__(self, shape: tuple[int, ...], dtype: Any) -> None:
+        self.rows = np.empty((1024, *shape), dtype)
+        self.count = 0
+
+    def append(self, row: np.ndarray) -> None:
+        if self.count == len(self.rows):
+            self.rows = np.concatenate([self.rows, np.empty_like(self.rows)])
+        self.rows[self.count] = row
+        self.count += 1
+
+    def taken(self) -> np.ndarray:
+        return self.rows[: self.count]
+
+
+class Block:
+    """One block's emulators during one visit, and all that is needed to bring them to the same point again."""
+
+    def __init__(self, pool: Pool, visit: int, task: int, seeds: np.ndarray, actions: Actions) -> None:
+        self.pool, self.visit, self.task, self.seeds, self.actions = pool, visit, task, seeds, actions
+        self.newest = pool.reset()
+
+    def step(self, actions: np.ndarray) -> Stepped:
+        self.actions.append(actions)
+        result = self.pool.step(actions)
+        self.newest = result[0]
+        return result
+
+    def checksum(self) -> np.ndarray:
+        return np.asarray(zlib.crc32(np.ascontiguousarray(self.newest).data), np.uint32)
+
+    def saved(self) -> dict[str, np.ndarray]:
+        return {
+            "visit": np.asarray(self.visit, np.int32),
+            "task": np.asarray(self.task, np.int32),
+            "seeds": self.seeds,
+            "actions": self.actions.taken().copy(),
+            "checksum": self.checksum(),
+        }
+
+
+class Table:
+    """The emulators of all blocks of a stream; its methods ``reset`` and ``step`` run inside the callbacks."""
+
+    def __init__(self, spec: StreamSpec, make_pool: MakePool, lanes: int, envs: int) -> None:
+        self.make_pool, self.lanes, self.envs = make_pool, lanes, envs
+        self.blocks: dict[int, Block] = {}
+        small = spec.discrete and spec.actions <= 256
+        self.action_type = np.uint8 if small else np.int32 if spec.discrete else np.float32
+        self.action_shape = (lanes * envs,) if spec.discrete else (lanes * envs, spec.actions)
+
+    def begin(self, block: int, visit: int, task: int, seeds: np.ndarray) -> Block:
+        """New emulators for a block, in place of those it had."""
+        if block in self.blocks:
+            self.blocks.pop(block).pool.close()
+        actions = Actions(self.action_shape, self.action_type)
+        self.blocks[block] = Block(self.make_pool(task, seeds), visit, task, seeds, actions)
+        return self.blocks[block]
+
+    def lead(self, array: np.ndarray) -> np.ndarray:
+        """``[M, ...] -> [W, E, ...]``."""
+        return array.reshape(self.lanes, self.envs, *array.shape[1:])
+
+    def reset(self, block: Any, visit: Any, task: Any, seeds: Any) -> tuple[Any, np.ndarray]:
+        started = self.begin(int(block), int(visit), int(task), np.array(seeds).reshape(-1))
+        return np.int32(0), self.lead(started.newest)
+
+    def step(self, block: Any, visit: Any, steps: Any, actions: Any) -> tuple[Any, Any]:
+        here = self.blocks.get(int(block))
+        known = None if here is None else (here.visit, here.actions.count)
+        if here is None or known != (int(visit), int(steps)):
+            raise RuntimeError(
+                f"block {int(block)}: step {int(steps)} of visit {int(visit)} was asked of emulators that are at "
+                f"(visit, step) {known}; a resumed stream needs `load` first"
+            )
+        taken = np.asarray(actions).reshape(self.action_shape).astype(self.action_type)
+        observation, reward, discount, step_type = (self.lead(x) for x in here.step(taken))
+        timestep: Any = (np.int8(step_type), np.float32(reward), np.float32(discount), observation)
+        return np.int32(here.actions.count), TimeStep(*timestep)
+
+    def save(self) -> dict[str, np.ndarray]:
+        return {f"block{i}/{name}": x for i, block in self.blocks.items() for name, x in block.saved().items()}
+
+    def load(self, saved: Mapping[str, np.ndarray]) -> None:
+        self.close()
+        for block in sorted({name.split("/")[0] for name in saved}):
+            field = {name.split("/")[1]: x for name, x in saved.items() if name.split("/")[0] == block}
+            self.replay(int(block.removeprefix("block")), field)
+
+    def replay(self, number: int, field: Mapping[str, np.ndarray]) -> None:
+        """Plays a block's recorded actions on new emulators; ``RuntimeError`` if they end elsewhere."""
+        block = self.begin(number, int(field["visit"]), int(field["task"]), np.asarray(field["seeds"]))
+        for actions in field["actions"]:
+            block.step(actions)
+        if block.checksum() != field["checksum"]:
+            raise RuntimeError(
+                f"block {number}: after {len(field['actions'])} recorded actions the emulators do not show what "
+                "they showed when saved; are the emulator's version and the stream's settings the same?"
+            )
+
+    def close(self) -> None:
+        while self.blocks:
+            self.blocks.popitem()[1].pool.close()
+
+
+def emulator_seeds(keys: Key, visit: Visit, envs: int) -> Array:
+    """int32[W, E], at least 1: different for every lane, env and visit; the same for every arm."""
+
+    def one(key: Key, env: Array) -> Array:
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(key, EMULATOR), visit.index), env)
+        return jax.random.randint(key, (), 1, np.iinfo(np.int32).max)
+
+    return jax.vmap(lambda key: jax.vmap(lambda env: one(key, env))(jnp.arange(envs)))(keys)
+
+
+def host(spec: StreamSpec, make_pool: MakePool, lanes: int, envs: int) -> Stream:
+    """A stream of emulators on the host, ``lanes`` x ``envs`` (static) for each block; env ``e`` of lane ``w`` is env
+    ``w * envs + e`` of its block's pool.
+
+    ``make_pool(task, seeds)`` is called on the host at every ``reset``, with the task's number and int32[lanes * envs]
+    seeds, one for each env. ``save`` gives each block's seeds and actions of this visit and a checksum of its newest
+    observation; ``load`` makes the emulators anew and plays the actions again, which takes as long as the emulators
+    took: exact, if they are deterministic, and ``RuntimeError`` if the checksum differs.
+    """
+    table = Table(spec, make_pool, lanes, envs)
+    scalar = jax.ShapeDtypeStruct((), jnp.int32)
+
+    def each(dtype: Any, shape: tuple[int, ...] = ()) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct((lanes, envs, *shape), dtype)
+
+    observation = each(spec.observation.dtype, spec.observation.shape)
+    timestep = TimeStep(each(jnp.int8), each(jnp.float32), each(jnp.float32), observation)  # type: ignore[arg-type]
+
+    def reset(keys: Key, visit: Visit, block: Array) -> tuple[HostState, TimeStep]:
+        seeds = emulator_seeds(keys, visit, envs)
+        steps, seen = io_callback(table.reset, (scalar, observation), block, visit.index, visit.task, seeds)
+        opening = TimeStep(
+            jnp.full((lanes, envs), FIRST, jnp.int8), jnp.zeros((lanes, envs)), jnp.ones((lanes, envs)), seen
+        )
+        return HostState(block, visit.index, steps), opening
+
+    def step(keys: Key, state: HostState, actions: Array, clock: Clock) -> tuple[HostState, TimeStep]:
+        del keys, clock
+        steps, seen = io_callback(table.step, (scalar, timestep), *state, actions)
+        return state._replace(steps=steps), seen
+
+    return Stream(spec._replace(envs=envs), reset, step, table.save, table.load, table.close)
