@@ -1,0 +1,257 @@
+"""One experiment: read from YAML, checked, resolved to plain data again, and laid out as programs of lanes."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+from pydantic import Field
+
+from plasticity.documents import from_yaml, locate, read_file, replaced
+from plasticity.errors import Location, NoSuchPlaceError, UserError, report, shown
+from plasticity.fields import Count, Member
+from plasticity.registry import Registry
+from plasticity.schema import schema_of
+from plasticity.settings import Choice, Parser, paths
+from plasticity.sweeps import Arm, Point, Sweep, blamed, parse_arm, parse_sweep, plain_sweep
+from plasticity.types import Array
+
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+RESERVED = ("figures", "experiment.yaml", "plan.json", "report.html")  # what lies in a run's folder beside its arms
+
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+Seeds = Annotated[int, Field(ge=1, le=100_000)] | Annotated[tuple[Seed, ...], Field(min_length=1)]
+Period = Count | Literal["visit"]  # env steps, or once a visit
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """How lanes lie on devices."""
+
+    width: Count | Literal["auto"] = "auto"  # lanes vectorised together
+    devices: Count | Literal["auto"] = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """The keys of a config file; :class:`Experiment` is what becomes of them."""
+
+    name: str | None = None  # default: the file's name without its suffix
+    stream: Annotated[Any, Member("streams")]
+    agent: Annotated[Any, Member("agents")]
+    interventions: Annotated[tuple[Any, ...], Member("interventions")] = ()  # of every arm that names none
+    monitors: Annotated[tuple[Any, ...], Member("monitors")] = ()
+    monitor_every: Period = "visit"
+    record_every: Count | None = None  # env steps
+    probe_size: Count = 512  # transitions a monitor looks at
+    seeds: Seeds = 1  # n: 0 ... n - 1
+    arms: dict[Any, Any] | None = None  # default: {baseline: {}}
+    sweep: dict[Any, Any] | None = None
+    placement: dict[Any, Any] | None = None
+    checkpoint_every: Period = "visit"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """What a config says, all of it explicit."""
+
+    name: str
+    stream: Choice
+    agent: Choice
+    interventions: tuple[Choice, ...]
+    monitors: tuple[Choice, ...]
+    monitor_every: int | Literal["visit"]
+    record_every: int | None
+    probe_size: int
+    seeds: tuple[int, ...]
+    arms: Mapping[str, Arm]
+    sweep: Sweep
+    placement: Placement
+    checkpoint_every: int | Literal["visit"]
+
+    def resolve(self) -> dict[str, Any]:
+        """Plain data, defaults filled in; as a config (``to_yaml``) it is read back as an equal experiment.
+
+        An arm lists what it changes of the base, so overrides of the base still reach it.
+        """
+        counted = self.seeds == tuple(range(len(self.seeds)))
+        return {
+            "name": self.name,
+            "stream": self.stream.dump(),
+            "agent": self.agent.dump(),
+            "interventions": [each.dump() for each in self.interventions],
+            "monitors": [each.dump() for each in self.monitors],
+            "monitor_every": self.monitor_every,
+            "record_every": self.record_every,
+            "probe_size": self.probe_size,
+            "seeds": len(self.seeds) if counted else list(self.seeds),
+            "arms": {name: arm.dump(self.agent, self.interventions) for name, arm in self.arms.items()},
+            "sweep": plain_sweep(self.sweep),
+            "placement": asdict(self.placement),
+            "checkpoint_every": self.checkpoint_every,
+        }
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = (), *, registry: Registry) -> Experiment:
+    """The experiment in a YAML file.
+
+    Args:
+        path: the file.
+        overrides: ``agent.optimizer.learning_rate=1e-3``; the value is YAML; ``interventions.weight_decay.rate=0`` and
+            ``interventions.0.rate=0`` name a member of a list by its kind or its index.
+        registry: the known members of each family.
+
+    ``UserError``, up to three lines, naming file, key, value and what is allowed.
+    """
+    return read_experiment(read_file(path), registry, overrides, source=str(path), name=Path(path).stem)
+
+
+def read_experiment(
+    raw: Any, registry: Registry, overrides: Sequence[str] = (), *, source: str = "", name: str = "experiment"
+) -> Experiment:
+    """The experiment in plain data; ``source`` opens every line of an error. See :func:`load_config`."""
+    if not isinstance(raw, Mapping):
+        what = "is empty" if raw is None else f"must be a mapping of keys, got {shown(raw)}"
+        raise UserError(": ".join(filter(None, (source, what))))
+    typed: list[Location] = []
+    for override in overrides:
+        raw, location = _overridden(raw, override)
+        typed.append(location)
+
+    def origin(at: Location) -> str:
+        return "command line" if any(at[: len(location)] == location for location in typed) else source
+
+    parser = Parser(registry)
+    experiment = _parse(parser, raw, name)
+    if experiment is None or parser.problems:
+        raise report(parser.problems, origin)
+    return experiment
+
+
+def _overridden(raw: Any, override: str) -> tuple[Any, Location]:
+    key, equals, text = override.partition("=")
+    key = key.strip()
+    if not equals or not key:
+        raise UserError(f"command line: {shown(override)} is not of the form KEY=VALUE")
+    value = from_yaml(text, f"command line: {key}")
+    try:
+        location = locate(raw, key)
+    except NoSuchPlaceError as error:
+        raise UserError(f"command line: {key}: {error}") from None
+    return replaced(raw, location, value), location
+
+
+def _parse(parser: Parser, raw: Mapping[str, Any], name: str) -> Experiment | None:
+    values = parser.settings(schema_of(Document), raw, ())
+    placement = parser.settings(schema_of(Placement), values.get("placement") or {}, ("placement",))
+    sweep = parse_sweep(parser, values.get("sweep") or {}, ("sweep",))
+    if parser.problems:
+        return None
+    document = Document(**values)
+    seeds = tuple(range(document.seeds)) if isinstance(document.seeds, int) else document.seeds
+    title = name if document.name is None else document.name
+    _check_name(parser, title, ("name",))
+    _check_doubled(parser, "seeds", seeds)
+    _check_doubled(parser, "monitors", document.monitors)
+    settled = values | {"name": title, "seeds": seeds, "sweep": sweep, "placement": Placement(**placement)}
+    return Experiment(**settled | {"arms": _parse_arms(parser, document, sweep)})
+
+
+def _parse_arms(parser: Parser, document: Document, sweep: Sweep) -> dict[str, Arm]:
+    arms = {}
+    given = {str(name): raw for name, raw in (document.arms or {"baseline": {}}).items()}
+    for name, raw in given.items():
+        _check_name(parser, name, ("arms", name), RESERVED)
+        arm = parse_arm(parser, name, raw, document.agent, document.interventions, sweep)
+        if arm is not None:
+            arms[name] = arm
+    parser.problems = blamed(parser.problems, len(given))
+    return arms
+
+
+def _check_name(parser: Parser, name: str, at: Location, reserved: Sequence[str] = ()) -> None:
+    if not NAME.fullmatch(name):
+        parser.refuse(at, f"{shown(name)} is no name; it may hold letters, digits, `.`, `_`, `-`; no `.` or `-` first")
+    if name in reserved:
+        parser.refuse(at, "is the name of something else in the run's folder; choose another")
+
+
+def _check_doubled(parser: Parser, key: str, items: Sequence[Any]) -> None:
+    first: dict[Any, int] = {}
+    for i, item in enumerate(items):
+        if item in first:
+            text = f"`{item.kind}` with the same settings" if isinstance(item, Choice) else str(item)
+            parser.refuse((key, i), f"{text} is given twice")
+        first.setdefault(item, i)
+
+
+# Programs.
+
+
+class Built(NamedTuple):
+    """The members of a program, with settings filled in; each still takes its positional arguments."""
+
+    agent: partial[Any]
+    interventions: tuple[partial[Any], ...]
+    monitors: tuple[partial[Any], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class ProgramSettings:
+    """All lanes of an arm that share one compiled computation: points x seeds, the seeds running fastest."""
+
+    arm: str
+    index: int  # among the arm's programs
+    agent: Choice
+    interventions: tuple[Choice, ...]
+    monitors: tuple[Choice, ...]
+    hyper: Mapping[str, np.ndarray]  # every traced number of agent and interventions: dotted path -> float32[lanes]
+    seeds: np.ndarray  # int32[lanes]
+    lanes: np.ndarray  # int32[lanes]: the lane's number within the arm
+    points: tuple[Mapping[str, Any], ...]  # the swept values of each lane
+
+    def build(self, hyper: Mapping[str, Array]) -> Built:
+        """The members with one lane's numbers (``hyper`` of one lane: float32 scalars, may be tracers)."""
+        return Built(
+            self.agent.build(hyper, "agent"),
+            _built("interventions", self.interventions, hyper),
+            _built("monitors", self.monitors, hyper),
+        )
+
+
+def _built(family: str, members: Sequence[Choice], hyper: Mapping[str, Array]) -> tuple[partial[Any], ...]:
+    return tuple(each.build(hyper, path) for path, each in zip(paths(family, members), members, strict=True))
+
+
+def programs(experiment: Experiment) -> list[ProgramSettings]:
+    """The experiment's programs, arm by arm: points that differ in traced numbers alone share one."""
+    return [program for name, arm in experiment.arms.items() for program in _programs_of(experiment, name, arm)]
+
+
+def _programs_of(experiment: Experiment, name: str, arm: Arm) -> list[ProgramSettings]:
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for i, point in enumerate(arm.points):
+        groups.setdefault(point.static(), []).append(i)
+    return [_program(experiment, name, arm.points, index, group) for index, group in enumerate(groups.values())]
+
+
+def _program(
+    experiment: Experiment, arm: str, points: Sequence[Point], index: int, group: list[int]
+) -> ProgramSettings:
+    seeds = np.array(experiment.seeds, np.int32)
+    chosen = [points[i] for i in group]
+    numbers = [point.traced() for point in chosen]
+    return ProgramSettings(
+        arm=arm,
+        index=index,
+        agent=chosen[0].agent,
+        interventions=chosen[0].interventions,
+        monitors=experiment.monitors,
+        hyper={path: np.repeat(np.array([n[path] for n in numbers], np.float32), len(seeds)) for path in numbers[0]},
+        seeds=np.tile(seeds, len(chosen)),
+        lanes=np.concatenate([i * len(seeds) + np.arange(len(seeds), dtype=np.int32) for i in group]),
+        points=tuple(point.values for point in chosen for _ in seeds),
+    )

@@ -1,0 +1,172 @@
+"""Settings of a member: ``adam`` or ``{kind: adam, learning_rate: 1e-3}`` in a config, a ``Choice`` here."""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from plasticity.documents import as_member, labels, merged
+from plasticity.errors import Location, Problem, UserError, listed, shown, unknown
+from plasticity.registry import Registry
+from plasticity.schema import Setting, schema_of
+from plasticity.types import Array
+
+EMPTY: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A member of a family with all its settings, the defaults filled in.
+
+    Two choices with equal :meth:`static` are the same compiled program; they differ in traced numbers at most.
+    """
+
+    family: str
+    kind: str
+    values: Mapping[str, Any]  # a nested member is a Choice, a list of members a tuple of them
+    factory: Callable[..., Any] = field(compare=False, repr=False)
+
+    def __hash__(self) -> int:
+        return hash(self.static())
+
+    def build(self, hyper: Mapping[str, Array] = EMPTY, prefix: str = "") -> functools.partial[Any]:
+        """The factory with its settings; it still takes the member's positional arguments.
+
+        Args:
+            hyper: dotted path -> number (may be a tracer); replaces the traced number of that path.
+            prefix: the member's own dotted path, e.g. ``agent`` or ``interventions.weight_decay``.
+        """
+        built: dict[str, Any] = {}
+        for name, value in self.values.items():
+            path = f"{prefix}.{name}".removeprefix(".")
+            if isinstance(value, Choice):
+                built[name] = value.build(hyper, path)
+            elif self._setting(name).many:
+                built[name] = tuple(m.build(hyper, p) for m, p in zip(value, paths(path, value), strict=True))
+            else:
+                built[name] = hyper.get(path, value) if self._setting(name).is_traced(value) else value
+        return functools.partial(self.factory, **built)
+
+    def traced(self, prefix: str = "") -> dict[str, float]:
+        """Every traced number by its dotted path, nested members included."""
+        numbers: dict[str, float] = {}
+        for name, value in self.values.items():
+            path = f"{prefix}.{name}".removeprefix(".")
+            if self._setting(name).is_traced(value):
+                numbers[path] = value
+            for member, place in self._nested(name, path):
+                numbers |= member.traced(place)
+        return numbers
+
+    def static(self) -> tuple[Any, ...]:
+        """Everything that is not a traced number, hashable."""
+        parts = []
+        for name, value in self.values.items():
+            nested = [member.static() for member, _ in self._nested(name, "")]
+            is_traced = self._setting(name).is_traced(value)
+            parts.append((name, tuple(nested) if nested else "traced" if is_traced else ("static", _frozen(value))))
+        return (self.family, self.kind, *parts)
+
+    def dump(self) -> dict[str, Any]:
+        """The choice as plain data, everything explicit; parsing it gives an equal choice."""
+        return {"kind": self.kind} | {name: _plain(value) for name, value in self.values.items()}
+
+    def _setting(self, name: str) -> Setting:
+        return schema_of(self.factory)[name]
+
+    def _nested(self, name: str, path: str) -> Iterator[tuple["Choice", str]]:
+        value = self.values[name]
+        if isinstance(value, Choice):
+            yield value, path
+        elif self._setting(name).many:
+            yield from zip(value, paths(path, value), strict=True)
+
+
+def paths(prefix: str, members: Sequence[Choice]) -> tuple[str, ...]:
+    """The dotted path of each member of a list: ``interventions.weight_decay``; by index where a kind comes twice."""
+    return tuple(f"{prefix}.{label}" for label in labels([{"kind": member.kind} for member in members]))
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Choice):
+        return value.dump()
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _frozen(value: Any) -> Any:
+    """Hashable, and different for 1, 1.0 and True."""
+    if isinstance(value, Mapping):
+        return ("mapping", frozenset((key, _frozen(item)) for key, item in value.items()))
+    if isinstance(value, list | tuple):
+        return tuple(_frozen(item) for item in value)
+    return (type(value).__name__, value)
+
+
+class Parser:
+    """Turns plain data into choices; collects every problem with its place instead of stopping at the first."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        self.problems: list[Problem] = []
+
+    def refuse(self, at: Location, text: str) -> None:
+        self.problems.append(Problem(at, text))
+
+    def member(self, family: str, raw: Any, at: Location, default: Any = None) -> Choice | None:
+        """A member from its name or mapping; settings without a ``kind`` are laid over the default member."""
+        raw = as_member(raw)
+        if not isinstance(raw, Mapping):
+            self.refuse(at, f"{shown(raw)} is not allowed; must be a name or {{kind: NAME, ...}}")
+            return None
+        if "kind" not in raw and default is not None:
+            raw = merged(as_member(default), raw)
+        kind = raw.get("kind")
+        if not isinstance(kind, str):
+            self.refuse(at, f"has no `kind` naming one of the {family}; known: {listed(self.registry.names(family))}")
+            return None
+        try:
+            factory = self.registry.factory(family, kind)
+            schema = self.registry.schema(family, kind)
+        except UserError as error:
+            self.refuse(at, str(error))
+            return None
+        values = self.settings(schema, {key: value for key, value in raw.items() if key != "kind"}, at)
+        return Choice(family, kind, values, factory)
+
+    def members(self, family: str, raw: Any, at: Location) -> tuple[Choice, ...]:
+        """A list of members."""
+        if not isinstance(raw, list | tuple):
+            self.refuse(at, f"{shown(raw)} is not allowed; must be a list of {family}")
+            return ()
+        choices = [self.member(family, item, (*at, i)) for i, item in enumerate(raw)]
+        return tuple(choice for choice in choices if choice is not None)
+
+    def settings(self, schema: Mapping[str, Setting], raw: Any, at: Location) -> dict[str, Any]:
+        """All settings of a schema, in its order; what is wrong is left out and noted in ``problems``."""
+        for key in raw:
+            if key not in schema:
+                self.refuse((*at, str(key)), unknown("key", str(key), schema, "allowed"))
+        values = {}
+        for name, setting in schema.items():
+            if name in raw or not setting.required:
+                values[name] = self.setting(setting, raw.get(name, setting.default), (*at, name))
+            else:
+                self.refuse((*at, name), f"is required; must be {setting.allowed}")
+        return values
+
+    def setting(self, setting: Setting, raw: Any, at: Location) -> Any:
+        """One setting's value; None where it is refused."""
+        if setting.family is None:
+            try:
+                return setting.parse(raw)
+            except ValueError as error:
+                self.refuse(at, str(error))
+                return None
+        if raw is None and setting.optional:
+            return None
+        if setting.many:
+            return self.members(setting.family, raw, at)
+        return self.member(setting.family, raw, at, None if setting.required else setting.default)
