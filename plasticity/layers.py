@@ -1,0 +1,111 @@
+"""What hidden layers are made of: non-linearities, initialisers and normalisations, each under its name."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from plasticity.types import Array, Key
+
+
+class NonLinearity(NamedTuple):
+    """``function`` maps ``[..., units]`` to ``[..., copies * units]``, copy after copy."""
+
+    function: Callable[[Array], Array]
+    copies: int = 1
+
+
+def crelu(z: Array) -> Array:
+    """Concatenated ReLU, ``[max(z, 0), max(-z, 0)]`` on the last axis, which doubles.
+
+    Shang, Sohn, Almeida, Lee 2016, "Understanding and Improving Convolutional Neural Networks via Concatenated
+    Rectified Linear Units"; against loss of plasticity Abbas, Zhao, Modayil, White, Machado 2023, "Loss of Plasticity
+    in Continual Deep Reinforcement Learning". The widths of a network count ``z``: halve them to keep the size.
+    """
+    return jnp.concatenate([jax.nn.relu(z), jax.nn.relu(-z)], axis=-1)
+
+
+def gelu(z: Array) -> Array:
+    """``z Phi(z)``, ``Phi`` the exact normal distribution function.
+
+    Hendrycks, Gimpel 2016, "Gaussian Error Linear Units (GELUs)".
+    """
+    return jax.nn.gelu(z, approximate=False)
+
+
+def identity(z: Array) -> Array:
+    return z
+
+
+ACTIVATIONS: Mapping[str, NonLinearity] = {
+    "relu": NonLinearity(jax.nn.relu),
+    "leaky_relu": NonLinearity(jax.nn.leaky_relu),  # slope 0.01
+    "tanh": NonLinearity(jnp.tanh),
+    "gelu": NonLinearity(gelu),
+    "silu": NonLinearity(jax.nn.silu),
+    "swish": NonLinearity(jax.nn.silu),
+    "elu": NonLinearity(jax.nn.elu),
+    "identity": NonLinearity(identity),
+    "linear": NonLinearity(identity),
+    "crelu": NonLinearity(crelu, copies=2),
+}
+
+
+def sparse(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+    """For each output unit ``ceil(0.9 fan_in)`` random inputs are 0, the others ``U(-1/sqrt(fan_in), 1/sqrt(fan_in))``.
+
+    Elsayed, Vasan, Mahmood 2024, "Streaming Deep Reinforcement Learning Finally Works". ``shape`` (static) is
+    ``[..., inputs, outputs]``; ``fan_in`` is the product of all but the last. As in the paper's code, but the number of
+    zeros is exact where a floating-point ``ceil`` would depend on rounding.
+    """
+    fan_in, outputs = math.prod(shape[:-1]), shape[-1]
+    zeros = -(-9 * fan_in // 10)
+    draw, order = jax.random.split(key)
+    bound = 1.0 / math.sqrt(fan_in)
+    kernel = jax.random.uniform(draw, (fan_in, outputs), dtype, -bound, bound)
+    rank = jnp.argsort(jnp.argsort(jax.random.uniform(order, (fan_in, outputs)), axis=0), axis=0)
+    return jnp.where(rank < zeros, 0, kernel).reshape(shape)
+
+
+INITIALISERS: Mapping[str, Callable[..., Array]] = {
+    "he": jax.nn.initializers.variance_scaling(2.0, "fan_in", "normal"),  # N(0, 2 / fan_in), not truncated
+    "lecun": jax.nn.initializers.variance_scaling(1.0, "fan_in", "normal"),  # N(0, 1 / fan_in), not truncated
+    "glorot": jax.nn.initializers.glorot_uniform(),  # U(-b, b), b = sqrt(6 / (fan_in + fan_out))
+    "orthogonal": jax.nn.initializers.orthogonal(math.sqrt(2.0)),  # orthonormal on the short side, times sqrt(2)
+    "sparse": sparse,
+}
+
+
+NORMALISATIONS = ("none", "layer", "rms", "map")
+
+
+class Normalisation(nn.Module):
+    """Normalises pre-activations ``z[B, ..., units]``: ``scale * (z - mean) / sqrt(variance + eps) + offset``.
+
+    * ``layer``: over the last axis, that is over the features of a dense layer and, for a convolution, over the
+      channels at each position apart; eps 1e-6. Ba, Kiros, Hinton 2016, "Layer Normalization".
+    * ``rms``: the same axis, ``scale * z / sqrt(mean(z^2) + eps)``; eps 1e-6. Zhang, Sennrich 2019, "Root Mean Square
+      Layer Normalization".
+    * ``map``: over all axes of a sample, nothing learnable; eps 1e-5. Elsayed, Vasan, Mahmood 2024, "Streaming Deep
+      Reinforcement Learning Finally Works".
+
+    ``affine`` (static): scale and offset are learnable, one for each unit, at first 1 and 0; else they are constant.
+    """
+
+    kind: str
+    affine: bool
+
+    @nn.compact
+    def __call__(self, z: Array) -> Array:
+        axes = tuple(range(1, z.ndim)) if self.kind == "map" else (-1,)
+        if self.kind != "rms":
+            z = z - z.mean(axes, keepdims=True)
+        epsilon = 1e-5 if self.kind == "map" else 1e-6
+        z = z * jax.lax.rsqrt(jnp.square(z).mean(axes, keepdims=True) + epsilon)
+        if self.kind == "map" or not self.affine:
+            return z
+        z = z * self.param("scale", nn.initializers.ones, z.shape[-1:])
+        return z if self.kind == "rms" else z + self.param("offset", nn.initializers.zeros, z.shape[-1:])

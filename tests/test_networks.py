@@ -1,0 +1,386 @@
+"""Networks: wiring, normalisations, initialisers, and what a spec refuses."""
+
+import dataclasses
+import inspect
+import typing
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from plasticity import networks
+from plasticity.layers import ACTIVATIONS, INITIALISERS, NORMALISATIONS
+from plasticity.networks import NETWORKS, Convolution, NetworkSpec, build
+
+# One operation for a convolution: most of these tests run outside jit. The patches have tests of their own.
+DEEP = NetworkSpec((7, 8, 2), 3, (Convolution(3, 3, 2), Convolution(4, 2, 1, "SAME")), (5, 4), convolution="lax")
+FLAT = NetworkSpec((6,), 3, widths=(5, 4))
+KEY = jax.random.key(7)
+
+
+def draw(shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+def leaves(params):
+    return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(params)}
+
+
+def rest_of(spec, params, i, post):
+    """Layers ``i + 1`` and following, as a network of their own, on the activations of layer ``i``."""
+    used = len(spec.convolutions)
+    tail = dataclasses.replace(
+        spec,
+        observation=post.shape[1:],
+        convolutions=spec.convolutions[i + 1 :],
+        widths=spec.widths[max(i + 1 - used, 0) :],
+    )
+    renamed = {f"hidden_{j}": params[f"hidden_{j + i + 1}"] for j in range(len(spec.layers) - i - 1)}
+    return build(tail).apply(renamed | {"output": params["output"]}, post)[0]
+
+
+def cut(params, units, unit, owner):
+    """The parameters with the outgoing rows of a unit at zero."""
+    sink = params[units.sink[0]]
+    kernel = jnp.where((owner == unit)[:, None], 0.0, sink["kernel"])
+    return params | {units.sink[0]: sink | {"kernel": kernel}}
+
+
+def depends(spec, params, i, unit, post):
+    """Whether the output changes with the activation of a unit of layer ``i``, told by its channel alone."""
+    size = spec.convolutions[i].filters if i < len(spec.convolutions) else spec.layers[i]
+    mine = np.arange(post.shape[-1]) % size == unit
+    changed = jnp.where(mine, post + 1.0 + draw(post.shape) ** 2, post)
+    before, after = (np.asarray(rest_of(spec, params, i, x)) for x in (post, changed))
+    return not np.array_equal(before, after)
+
+
+@pytest.mark.parametrize("normalisation", NORMALISATIONS)
+@pytest.mark.parametrize("activation", ["relu", "leaky_relu", "tanh", "gelu", "silu", "elu", "identity", "crelu"])
+def test_a_unit_without_its_outgoing_rows_is_out_of_the_network(activation, normalisation):
+    spec = dataclasses.replace(DEEP, activation=activation, normalisation=normalisation)
+    network = build(spec)
+    params, x = network.init(KEY), draw((4, 7, 8, 2))
+    outputs, activations = network.apply(params, x)
+    for i, units in enumerate(network.units):
+        post = activations[units.name].post
+        np.testing.assert_allclose(rest_of(spec, params, i, post), outputs, rtol=1e-5, atol=1e-6)
+        assert depends(spec, params, i, 1, post)
+        assert not depends(spec, cut(params, units, 1, units.owner), i, 1, post)
+
+
+@pytest.mark.parametrize("spec", [FLAT, DEEP, dataclasses.replace(DEEP, activation="crelu")])
+def test_without_its_outgoing_rows_the_incoming_weights_of_a_unit_do_not_matter(spec):
+    network = build(spec)
+    params, x = network.init(KEY), draw((4, *spec.observation))
+    for units in network.units:
+        layer = params[units.source[0]]
+        for unit in range(layer["bias"].shape[0]):
+            moved = jax.tree.map(lambda leaf, unit=unit: leaf.at[..., unit].add(1.0), layer)
+            severed = cut(params, units, unit, units.owner)
+            outputs = [network.apply(p, x)[0] for p in (severed, severed | {units.source[0]: moved})]
+            np.testing.assert_array_equal(*outputs)
+
+
+@pytest.mark.parametrize("activation", ["leaky_relu", "crelu"])
+def test_repeat_in_place_of_tile_leaves_a_convolutional_unit_connected(activation):
+    spec = dataclasses.replace(DEEP, activation=activation)
+    network = build(spec)
+    params, x = network.init(KEY), draw((4, 7, 8, 2))
+    units, post = network.units[1], network.apply(params, x)[1]["hidden_1"].post
+    assert units.sink == ("hidden_2",)
+    repeated = np.repeat(np.arange(4), len(units.owner) // 4)
+    for unit in range(4):
+        assert depends(spec, cut(params, units, unit, repeated), 1, unit, post)
+        assert not depends(spec, cut(params, units, unit, units.owner), 1, unit, post)
+
+
+def test_wiring_by_hand():
+    network = build(NetworkSpec((3, 4, 1), 2, (Convolution(2, 2), Convolution(3, 2)), (2,), activation="crelu"))
+    assert [(each.name, each.source, each.sink) for each in network.units] == [
+        ("hidden_0", ("hidden_0",), ("hidden_1",)),
+        ("hidden_1", ("hidden_1",), ("hidden_2",)),
+        ("hidden_2", ("hidden_2",), ("output",)),
+    ]
+    owners = [each.owner.tolist() for each in network.units]  # maps are 2x3, then 1x2
+    assert owners == [[0, 1, 0, 1], [0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2], [0, 1, 0, 1]]
+    assert network.hidden == (("hidden_0",), ("hidden_1",), ("hidden_2",))
+    assert network.output == ("output",)
+
+
+@pytest.mark.parametrize("activation", ["relu", "crelu"])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_shapes_agree_with_the_wiring(name, activation):
+    pixels = jax.ShapeDtypeStruct((10, 10, 4) if name == "minatar" else (4, 44, 44), jnp.uint8)
+    spec = NETWORKS[name](pixels, 5, activation=activation, normalisation="layer")
+    network = build(spec)
+    params = jax.eval_shape(network.init, KEY)
+    outputs, activations = jax.eval_shape(network.apply, params, jax.ShapeDtypeStruct((2, *pixels.shape), jnp.uint8))
+    assert outputs.shape == (2, 5)
+    assert tuple(activations) == tuple(each.name for each in network.units)
+    for units in network.units:
+        source, sink = params[units.source[0]], params[units.sink[0]]["kernel"]
+        size = units.owner.max() + 1
+        assert {leaf.shape[-1] for leaf in jax.tree.leaves(source)} == {size}
+        assert activations[units.name].pre.shape[-1] == size
+        assert units.owner.shape == (sink.shape[-2],)
+        assert set(np.bincount(units.owner)) == {sink.shape[-2] // size}
+
+
+def test_parameters_by_name():
+    spec = dataclasses.replace(FLAT, widths=(5,), normalisation="layer")
+    names = {
+        "layer": {"['hidden_0']['norm']['scale']", "['hidden_0']['norm']['offset']"},
+        "rms": {"['hidden_0']['norm']['scale']"},
+        "map": set(),
+        "none": set(),
+    }
+    always = {"['hidden_0']['kernel']", "['hidden_0']['bias']", "['output']['kernel']", "['output']['bias']"}
+    for normalisation, expected in names.items():
+        found = build(dataclasses.replace(spec, normalisation=normalisation)).init(KEY)
+        assert set(leaves(found)) == always | expected
+    bare = build(dataclasses.replace(spec, affine=False, bias=False)).init(KEY)
+    assert set(leaves(bare)) == always - {"['hidden_0']['bias']"}
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("relu", [0.0, 0.0, 2.0]),
+        ("leaky_relu", [-0.01, 0.0, 2.0]),
+        ("tanh", [-0.7615942, 0.0, 0.9640276]),
+        ("gelu", [-0.1586553, 0.0, 1.9544997]),  # z Phi(z)
+        ("silu", [-0.2689414, 0.0, 1.7615942]),
+        ("swish", [-0.2689414, 0.0, 1.7615942]),
+        ("elu", [-0.6321206, 0.0, 2.0]),
+        ("identity", [-1.0, 0.0, 2.0]),
+        ("linear", [-1.0, 0.0, 2.0]),
+        ("crelu", [0.0, 0.0, 2.0, 1.0, 0.0, 0.0]),
+    ],
+)
+def test_activation_values(name, expected):
+    network = build(NetworkSpec((3,), 1, widths=(3,), activation=name))
+    params = network.init(KEY)
+    params["hidden_0"]["kernel"] = jnp.eye(3)
+    _, activations = network.apply(params, jnp.array([[-1.0, 0.0, 2.0]]))
+    np.testing.assert_allclose(activations["hidden_0"].pre[0], [-1.0, 0.0, 2.0])
+    np.testing.assert_allclose(activations["hidden_0"].post[0], expected, atol=1e-6)
+
+
+def passed_through(normalisation, x, **settings):
+    """What enters the non-linearity where the kernel passes the input on as it is."""
+    size = x.shape[-1]
+    layers = {"widths": (size,)} if x.ndim == 2 else {"convolutions": (Convolution(size, 1),), "convolution": "lax"}
+    network = build(NetworkSpec(x.shape[1:], 1, normalisation=normalisation, **layers, **settings))
+    params = network.init(KEY)
+    params["hidden_0"]["kernel"] = jnp.eye(size).reshape(params["hidden_0"]["kernel"].shape)
+    if "norm" in params["hidden_0"]:
+        params["hidden_0"]["norm"]["scale"] = 2.0 * jnp.ones(size)
+    if normalisation == "layer" and "norm" in params["hidden_0"]:
+        params["hidden_0"]["norm"]["offset"] = jnp.arange(size) * 1.0
+    return network.apply(params, x)[1]["hidden_0"].pre
+
+
+def test_layer_and_rms_normalisation_by_hand():
+    x = jnp.array([[1.0, 2.0, 3.0, 4.0]])  # mean 2.5, variance 1.25, mean square 7.5
+    layer = np.array([[-1.5, -0.5, 0.5, 1.5]]) / np.sqrt(1.25 + 1e-6)
+    np.testing.assert_allclose(passed_through("layer", x), 2 * layer + np.arange(4), rtol=1e-6)
+    np.testing.assert_allclose(passed_through("layer", x, affine=False), layer, rtol=1e-6)
+    rms = np.array([[1.0, 2.0, 3.0, 4.0]]) / np.sqrt(7.5 + 1e-6)
+    np.testing.assert_allclose(passed_through("rms", x), 2 * rms, rtol=1e-6)
+    np.testing.assert_allclose(passed_through("rms", x, affine=False), rms, rtol=1e-6)
+
+
+def test_epsilon_is_inside_the_root():
+    x = jnp.array([[0.0, 2e-3]])  # mean 1e-3, variance 1e-6, mean square 2e-6
+    np.testing.assert_allclose(passed_through("layer", x, affine=False), [[-0.7071068, 0.7071068]], rtol=1e-4)
+    np.testing.assert_allclose(passed_through("rms", x, affine=False), [[0.0, 2 / np.sqrt(3)]], rtol=1e-4)
+    np.testing.assert_allclose(passed_through("map", x), np.array([[-1.0, 1.0]]) / np.sqrt(11), rtol=1e-4)
+
+
+def test_axes_of_the_normalisations_of_a_convolution():
+    x = draw((2, 3, 4, 5)) + 2.0
+    z = np.asarray(x, np.float64)
+    map_ = (z - z.mean((1, 2, 3), keepdims=True)) / np.sqrt(z.var((1, 2, 3), keepdims=True) + 1e-5)
+    np.testing.assert_allclose(passed_through("map", x), map_, atol=1e-5)
+    layer = (z - z.mean(-1, keepdims=True)) / np.sqrt(z.var(-1, keepdims=True) + 1e-6)
+    np.testing.assert_allclose(passed_through("layer", x, affine=False), layer, atol=1e-5)
+
+
+@pytest.mark.parametrize("spec", [FLAT, DEEP])
+@pytest.mark.parametrize("normalisation", ["layer", "rms", "map"])
+def test_normalised_layers_do_not_feel_the_scale_of_their_kernels(spec, normalisation):
+    network = build(dataclasses.replace(spec, normalisation=normalisation, bias=False))
+    params, x = network.init(KEY), draw((3, *spec.observation))
+    scaled = {
+        name: layer | {"kernel": layer["kernel"] * (1.0 if name == "output" else 3.0 + i)}
+        for i, (name, layer) in enumerate(params.items())
+    }
+    expected, found = network.apply(params, x)[0], network.apply(scaled, x)[0]
+    np.testing.assert_allclose(found, expected, atol=1e-3 * float(jnp.abs(expected).max()))
+
+
+def kernels(initialiser):
+    """A wide dense, a convolutional and a wide output kernel."""
+    flat = build(NetworkSpec((200,), 250, widths=(300,), initialiser=initialiser)).init(KEY)
+    conv = build(NetworkSpec((5, 5, 10), 1, (Convolution(200, 5),), initialiser=initialiser)).init(KEY)
+    kernels = [flat["hidden_0"]["kernel"], flat["output"]["kernel"], conv["hidden_0"]["kernel"].reshape(250, 200)]
+    assert all(not bias.any() for bias in (flat["hidden_0"]["bias"], flat["output"]["bias"], conv["hidden_0"]["bias"]))
+    return [np.asarray(kernel) for kernel in kernels]
+
+
+@pytest.mark.parametrize(("initialiser", "gain", "kurtosis"), [("he", 2.0, 3.0), ("lecun", 1.0, 3.0)])
+def test_normal_initialisers(initialiser, gain, kurtosis):
+    for kernel in kernels(initialiser):  # at least 50,000 numbers: the standard error of the variance is 0.6 %
+        variance = gain / kernel.shape[0]
+        assert kernel.var() == pytest.approx(variance, rel=0.03)
+        assert abs(kernel.mean()) < 4 * np.sqrt(variance / kernel.size)
+        assert (kernel**4).mean() / variance**2 == pytest.approx(kurtosis, rel=0.1)
+
+
+def test_glorot_and_orthogonal_initialisers():
+    dense, output, conv = kernels("glorot")
+    for kernel, outputs in ((dense, 300), (output, 250), (conv, 200 * 25)):  # fan_out counts the window too
+        bound = np.sqrt(6 / (kernel.shape[0] + outputs))
+        assert 0.99 * bound < np.abs(kernel).max() <= bound
+    for kernel in kernels("orthogonal"):
+        gram = kernel.T @ kernel if kernel.shape[0] >= kernel.shape[1] else kernel @ kernel.T
+        np.testing.assert_allclose(gram, 2 * np.eye(len(gram)), atol=1e-4)
+
+
+@pytest.mark.parametrize(("fan_in", "zeros"), [(200, 180), (300, 270), (250, 225), (7, 7), (11, 10), (70, 63)])
+def test_sparse_initialiser_leaves_a_tenth(fan_in, zeros):
+    kernel = np.asarray(INITIALISERS["sparse"](KEY, (fan_in, 50)))
+    assert set((kernel == 0).sum(0)) == {zeros}
+    assert np.abs(kernel).max(initial=0) <= 1 / np.sqrt(fan_in)
+
+
+def test_sparse_initialiser_in_a_network():
+    for kernel in kernels("sparse"):
+        fan_in = kernel.shape[0]
+        assert set((kernel == 0).sum(0)) == {-(-9 * fan_in // 10)}
+        used = kernel[kernel != 0]
+        assert used.var() == pytest.approx(1 / (3 * fan_in), rel=0.06)  # of U(-b, b): b^2 / 3
+        assert (kernel != 0).sum(1).std() > 1  # the units choose their inputs independently
+
+
+def test_init_is_a_function_of_the_key():
+    network = build(DEEP)
+    once, again, other = (leaves(network.init(jax.random.key(k))) for k in (1, 1, 2))
+    for name, leaf in once.items():
+        np.testing.assert_array_equal(leaf, again[name])
+        assert "kernel" not in name or not np.array_equal(leaf, other[name])
+
+
+@pytest.mark.parametrize("method", ["patches", "lax"])
+def test_lanes_by_vmap_equal_lanes_by_loop(method):
+    network = build(dataclasses.replace(DEEP, normalisation="layer", activation="crelu", convolution=method))
+    keys, x = jax.random.split(KEY, 3), draw((3, 4, 7, 8, 2))
+    init, apply = jax.jit(network.init), jax.jit(network.apply)
+    params = jax.jit(jax.vmap(network.init))(keys)
+    together = jax.jit(jax.vmap(network.apply))(params, x)
+    for lane in range(3):
+        own = init(keys[lane])
+        alone = apply(own, x[lane])
+        for a, b in zip(jax.tree.leaves((params, together)), jax.tree.leaves((own, alone)), strict=True):
+            np.testing.assert_allclose(a[lane], b, rtol=1e-5, atol=1e-5)
+
+
+def test_the_convolution_method_changes_neither_parameters_nor_outputs():
+    patches, lax = (build(dataclasses.replace(DEEP, convolution=method)) for method in ("patches", "lax"))
+    params, x = patches.init(KEY), draw((4, 7, 8, 2))
+    for name, leaf in leaves(lax.init(KEY)).items():
+        np.testing.assert_array_equal(leaf, leaves(params)[name])
+    np.testing.assert_allclose(patches.apply(params, x)[0], lax.apply(params, x)[0], atol=1e-5)
+
+
+def test_observations_are_scaled_converted_and_moved():
+    frames = np.random.default_rng(3).integers(0, 256, (2, 3, 40, 41)).astype(np.uint8)
+    spec = networks.nature(jax.ShapeDtypeStruct(frames.shape[1:], jnp.uint8), 2, widths=(8,), convolution="lax")
+    assert (spec.channels_first, spec.scale) == (True, 1 / 255)
+    plain = dataclasses.replace(spec, observation=(40, 41, 3), channels_first=False, scale=1.0)
+    params = build(spec).init(KEY)
+    expected = build(plain).apply(params, jnp.asarray(np.moveaxis(frames, 1, 3) / 255.0, jnp.float32))[0]
+    np.testing.assert_allclose(build(spec).apply(params, frames)[0], expected, rtol=1e-4, atol=1e-5)
+    flags = np.array([[True, False, True, True, False, False]])
+    network = build(FLAT)
+    params = network.init(KEY)
+    np.testing.assert_array_equal(network.apply(params, flags)[0], network.apply(params, flags * 1.0)[0])
+
+
+def test_factories():
+    maps = jax.ShapeDtypeStruct((10, 10, 4), jnp.float32)
+    assert networks.mlp(maps, 3, widths=[8]) == NetworkSpec((10, 10, 4), 3, widths=(8,))
+    assert networks.minatar(maps, 3) == NetworkSpec((10, 10, 4), 3, (Convolution(16, 3),), (128,))
+    frames = jax.ShapeDtypeStruct((4, 84, 84), jnp.uint8)
+    found = build(networks.nature(frames, 6))
+    shapes = {k: v["kernel"].shape for k, v in jax.eval_shape(found.init, KEY).items()}
+    assert shapes == {
+        "hidden_0": (8, 8, 4, 32),
+        "hidden_1": (4, 4, 32, 64),
+        "hidden_2": (3, 3, 64, 64),
+        "hidden_3": (3136, 512),
+        "output": (512, 6),
+    }
+    images = networks.nature(jax.ShapeDtypeStruct((32, 32, 3), jnp.float32), 10, padding="SAME")
+    assert (images.channels_first, images.scale, networks.maps(images)[-1]) == (False, 1.0, (4, 4, 64))
+    assert networks.nature(frames, 6, layout="channels_last", padding="SAME").channels_first is False
+
+
+@pytest.mark.parametrize(
+    ("setting", "known"),
+    [("activation", ACTIVATIONS), ("normalisation", NORMALISATIONS), ("initialiser", INITIALISERS)],
+)
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_schema_of_a_factory_knows_every_name(name, setting, known):
+    parameter = inspect.signature(NETWORKS[name]).parameters[setting]
+    assert parameter.kind is inspect.Parameter.KEYWORD_ONLY
+    assert typing.get_args(parameter.annotation) == tuple(known)
+
+
+def test_a_spec_is_hashable_data():
+    listed = NetworkSpec([7, 8, 2], 3, [*DEEP.convolutions], [5, 4], convolution="lax")
+    assert listed == DEEP
+    assert hash(listed) == hash(DEEP)
+    assert dataclasses.replace(DEEP, activation="crelu") != DEEP
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"activation": "rleu"}, r"activation must be one of relu, .*, crelu; got 'rleu'"),
+        ({"normalisation": "batch"}, "normalisation must be one of none, layer, rms, map; got 'batch'"),
+        ({"initialiser": "zero"}, "initialiser must be one of he, .*, sparse; got 'zero'"),
+        ({"convolution": "fft"}, "convolution must be one of auto, patches, lax; got 'fft'"),
+        ({"widths": (8, 0)}, "widths must be a whole number of at least 1; got 0"),
+        ({"widths": (2.5,)}, "widths must be a whole number of at least 1; got 2.5"),
+        ({"outputs": 0}, "outputs must be a whole number of at least 1; got 0"),
+        ({"observation": (7, 8)}, r"observation must have 3 axes .*; got \(7, 8\)"),
+        ({"observation": (2, 8, 2)}, "kernel must be at most 2, the side of its input; got 3"),
+        ({"observation": (0, 8, 2)}, "observation must be a whole number of at least 1; got 0"),
+    ],
+)
+def test_a_spec_refuses(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(DEEP, **change)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"filters": 0}, "convolutions.filters must be a whole number of at least 1; got 0"),
+        ({"stride": 0}, "convolutions.stride must be a whole number of at least 1; got 0"),
+        ({"padding": "same"}, "convolutions.padding must be one of VALID, SAME; got 'same'"),
+    ],
+)
+def test_a_convolution_refuses(change, message):
+    with pytest.raises(ValueError, match=message):
+        Convolution(**({"filters": 4, "kernel": 3} | change))
+
+
+def test_nature_refuses():
+    with pytest.raises(ValueError, match="layout must be one of auto, channels_first, channels_last; got 'nhwc'"):
+        networks.nature(jax.ShapeDtypeStruct((4, 84, 84), jnp.uint8), 6, layout="nhwc")
+    with pytest.raises(ValueError, match="observation must have 3 axes"):
+        networks.nature(jax.ShapeDtypeStruct((), jnp.float32), 6)
