@@ -1,0 +1,112 @@
+"""What holds for every stream, played with two lanes."""
+
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from playing import Player, lane_keys, play, player, random_actions, visit_of
+
+from envs import STREAMS
+from plasticity.types import FIRST, LAST, MID
+
+STEPS, LANES = 24, 2
+SETTINGS: dict[str, dict[str, Any]] = {
+    "relabelled": {"inputs": "gaussian", "samples": 30, "dimensions": 5, "envs": 3, "tasks": 3},
+    "regression": {"dimensions": 5, "hidden": 7, "outputs": 2, "envs": 3, "tasks": 3, "noise": 0.1},
+    "atari": {
+        "games": ["Pong", "Breakout"], "frames_per_visit": 400, "envs": 2, "episode_frames": 40, "noops": 30,
+    },
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=sorted(STREAMS))
+def name(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def pair(name: str) -> Player:
+    made = player(STREAMS[name](**SETTINGS[name]).make(LANES))
+    yield made
+    made.stream.close()
+
+
+@pytest.fixture(scope="module")
+def actions(pair: Player) -> np.ndarray:
+    return random_actions(pair.stream, STEPS, LANES)
+
+
+@pytest.fixture(scope="module")
+def life(pair: Player, actions: np.ndarray) -> Any:
+    return play(pair, lane_keys(3, 8), visit_of(0), actions)
+
+
+def test_shapes_and_types_are_those_of_the_spec(pair: Player, life: Any) -> None:
+    lead = (1 + STEPS, LANES, pair.stream.spec.envs)
+    assert [(x.dtype, x.shape) for x in life[:3]] == [(np.int8, lead), (np.float32, lead), (np.float32, lead)]
+    told = jax.tree.map(lambda leaf: (leaf.dtype, lead + leaf.shape), pair.stream.spec.observation)
+    assert told == jax.tree.map(lambda leaf: (leaf.dtype, leaf.shape), life.observation)
+
+
+def test_spec_is_consistent(pair: Player, name: str) -> None:
+    spec = pair.stream.spec
+    assert spec == STREAMS[name](**SETTINGS[name]).spec
+    assert all(plan.task in range(len(spec.tasks)) and plan.steps > 0 for plan in spec.visits)
+    assert len(set(spec.tasks)) == len(spec.tasks)
+
+
+def test_visit_opens_with_first(life: Any) -> None:
+    assert (life.step_type[0] == FIRST).all()
+
+
+def test_first_follows_last_and_only_last(life: Any) -> None:
+    np.testing.assert_array_equal(life.step_type[1:] == FIRST, life.step_type[:-1] == LAST)
+
+
+def test_episodes_end_if_and_only_if_the_spec_says_so(pair: Player, life: Any) -> None:
+    assert (life.step_type == LAST).any() == pair.stream.spec.episodic
+    if not pair.stream.spec.episodic:
+        assert (life.step_type[1:] == MID).all()
+        assert (life.discount[1:] == 0).all()
+
+
+def test_first_has_reward_0_and_discount_1(life: Any) -> None:
+    opening = life.step_type == FIRST
+    assert (life.reward[opening] == 0).all()
+    assert (life.discount[opening] == 1).all()
+
+
+def test_discounts_and_rewards_are_in_range(life: Any) -> None:
+    assert np.isin(life.discount, (0, 1)).all()
+    assert np.isfinite(life.reward).all()
+
+
+def test_same_keys_give_the_same_life(pair: Player, life: Any, actions: np.ndarray) -> None:
+    again = play(pair, lane_keys(3, 8), visit_of(0), actions)
+    jax.tree.map(np.testing.assert_array_equal, life, again)
+
+
+def differ(one: Any, other: Any) -> bool:
+    return any(not np.array_equal(a, b) for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True))
+
+
+def test_lanes_differ(life: Any) -> None:
+    assert differ(*(jax.tree.map(lambda leaf, w=w: leaf[:, w], life.observation) for w in range(2)))
+
+
+def test_envs_of_a_lane_differ(life: Any) -> None:
+    assert differ(*(jax.tree.map(lambda leaf, e=e: leaf[:, 0, e], life.observation) for e in range(2)))
+
+
+def test_visits_differ_and_nothing_is_compiled_again(pair: Player, life: Any, actions: np.ndarray) -> None:
+    other = play(pair, lane_keys(3, 8), visit_of(1), actions)
+    assert differ(life.observation, other.observation)
+    assert sorted(pair.traces) == ["reset", "steps"]
+
+
+def test_a_lane_of_two_equals_the_lane_alone(name: str, life: Any, actions: np.ndarray) -> None:
+    alone = player(STREAMS[name](**SETTINGS[name]).make(1))
+    lived = play(alone, lane_keys(8), visit_of(0), actions[:, :1])
+    alone.stream.close()
+    jax.tree.map(np.testing.assert_array_equal, lived, jax.tree.map(lambda leaf: leaf[:, 1:], life))
