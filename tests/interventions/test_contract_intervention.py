@@ -1,0 +1,139 @@
+"""What holds for every member of the family, whatever it does."""
+
+import inspect
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from update_loop import Loop, Run, make, train
+
+from plasticity.fields import TRACED, card_of
+from plasticity.interventions import INTERVENTIONS
+from plasticity.interventions.base import Intervention, compose, unchanged
+from plasticity.optimizers import OPTIMIZERS, adam
+
+Factory = Callable[..., Intervention]
+KEY = jax.random.key(3)
+MEMBERS = sorted(INTERVENTIONS)
+NEUTRAL = [name for name in MEMBERS if card_of(INTERVENTIONS[name]).neutral is not None]
+
+
+def settings_of(factory: Factory) -> Mapping[str, Any]:
+    """Settings under which a member acts within four updates."""
+    names = inspect.signature(factory).parameters
+    short = {"period": 2} if "period" in names else {}
+    return {**short, **({"when": "periodic"} if "when" in names else {})}
+
+
+def traced_of(factory: Factory) -> Mapping[str, float]:
+    """The traced settings and their defaults."""
+    hints = typing.get_type_hints(factory, include_extras=True)
+    names = [name for name, hint in hints.items() if TRACED in getattr(hint, "__metadata__", ())]
+    return {name: inspect.signature(factory).parameters[name].default for name in names}
+
+
+def as_data(tree: Any) -> list[np.ndarray]:
+    leaves = jax.tree.leaves(tree)
+    return [np.asarray(jax.random.key_data(x) if jnp.issubdtype(x.dtype, jax.dtypes.prng_key) else x) for x in leaves]
+
+
+def assert_same(a: Any, b: Any) -> None:
+    for x, y in zip(as_data(a), as_data(b), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def life(loop: Loop, key: jax.Array, run: Run) -> Run:
+    """Four updates, then a switch."""
+    run = loop.switch(key, train(loop, key, run, 4), jnp.int32(4))
+    return run._replace(learner=run.learner._replace(rest={}))
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_init_is_a_function_of_its_key(name: str) -> None:
+    loop = make(INTERVENTIONS[name](), adam())
+    assert_same(loop.init(KEY), loop.init(KEY))
+
+
+@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
+@pytest.mark.parametrize("name", MEMBERS)
+def test_keeps_structure_shapes_and_dtypes_with_every_optimizer(name: str, optimizer: str) -> None:
+    intervention, rule = INTERVENTIONS[name](**settings_of(INTERVENTIONS[name])), OPTIMIZERS[optimizer]()
+    loop = make(intervention, rule)
+    before = jax.eval_shape(loop.init, KEY)
+    after = jax.eval_shape(lambda key: life(loop, key, loop.init(key)), KEY)
+    chex.assert_trees_all_equal_shapes_and_dtypes(before, after)
+
+
+@pytest.mark.parametrize("name", NEUTRAL)
+def test_neutral_settings_do_nothing(name: str) -> None:
+    """Bit for bit, operation by operation (one compiled program may fuse multiply and add, another not)."""
+    neutral = INTERVENTIONS[name](**card_of(INTERVENTIONS[name]).neutral)
+    runs = []
+    for intervention in (neutral, compose()):
+        loop = make(intervention, adam(learning_rate=0.05))
+        run = loop.init(KEY)
+        for number in range(3):
+            run = loop.update(KEY, run, jnp.int32(number))
+        runs.append((run.learner.params, run.learner.target, loop.switch(KEY, run, jnp.int32(3)).learner.params))
+    assert_same(*runs)
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_a_grid_is_one_program_and_its_lanes_are_runs_alone(name: str) -> None:
+    factory, traces = INTERVENTIONS[name], 0
+    fixed = settings_of(factory)
+
+    def loop_of(numbers: Mapping[str, jax.Array]) -> Loop:
+        return make(factory(**fixed, **numbers), adam(learning_rate=0.05))
+
+    def lane(key: jax.Array, run: Run, numbers: Mapping[str, jax.Array]) -> Any:
+        nonlocal traces
+        traces += 1
+        return life(loop_of(numbers), key, run).learner.params
+
+    keys = jax.random.split(KEY, 3)
+    grid = {setting: default * jnp.array([1.0, 0.9, 0.5]) for setting, default in traced_of(factory).items()}
+    runs = jax.vmap(lambda key, numbers: loop_of(numbers).init(key))(keys, grid)
+    together = jax.jit(jax.vmap(lane))(keys, runs, grid)
+    assert traces == 1
+    alone = jax.jit(lane)(*jax.tree.map(lambda x: x[1], (keys, runs, grid)))
+    chex.assert_trees_all_close(jax.tree.map(lambda x: x[1], together), alone, rtol=1e-3, atol=1e-5)
+    chex.assert_tree_all_finite(together)
+    first, last = jax.tree.leaves(together)[-1][0], jax.tree.leaves(together)[-1][2]
+    assert not np.allclose(first, last)  # lanes have their own keys
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_only_members_that_say_so_see_switches(name: str) -> None:
+    factory = INTERVENTIONS[name]
+    has_when = "when" in inspect.signature(factory).parameters
+    if not card_of(factory).sees_switches:
+        assert factory().switch is unchanged
+        return
+    assert factory(**({"when": "switch"} if has_when else {})).switch is not unchanged
+    if has_when:
+        assert factory(when="periodic").switch is unchanged
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_has_settings_by_keyword_and_a_source(name: str) -> None:
+    factory = INTERVENTIONS[name]
+    assert card_of(factory).paper
+    assert all(p.kind is p.KEYWORD_ONLY for p in inspect.signature(factory).parameters.values())
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_one_cond_for_each_schedule(name: str) -> None:
+    """Each ``period`` is one ``cond``, and stays one under ``vmap`` over lanes, since the clock is not batched."""
+    factory = INTERVENTIONS[name]
+    schedules = [setting for setting in inspect.signature(factory).parameters if setting.endswith("period")]
+    loop = make(factory(**settings_of(factory)), adam())
+    keys = jax.random.split(KEY, 2)
+    runs = jax.eval_shape(jax.vmap(loop.init), keys)
+    jaxpr = jax.make_jaxpr(jax.vmap(loop.update, in_axes=(0, 0, None)))(keys, runs, jnp.int32(0))
+    assert str(jaxpr).count(" cond[") == len(schedules)

@@ -1,0 +1,145 @@
+"""Whole, partial and optimizer-only resets, at switches and at periods."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from update_loop import Loop, Run, make, train
+
+from plasticity.interventions import optimizer_reset, reset
+from plasticity.interventions.base import Intervention, unchanged
+from plasticity.optimizers import adam
+
+KEY = jax.random.key(5)
+SWITCH = jax.random.key(6)
+OPTIMIZER = adam(learning_rate=0.05, schedule="linear", schedule_updates=10)
+
+
+@pytest.fixture(scope="module")
+def worn() -> Run:
+    """A learner after three updates, whose target differs from its parameters."""
+    loop = make(Intervention(), OPTIMIZER)
+    run = jax.jit(lambda key: train(loop, key, loop.init(key), 3))(KEY)
+    return run
+
+
+def same(a: object, b: object) -> bool:
+    return jax.tree.structure(a) == jax.tree.structure(b) and all(
+        np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    )
+
+
+def switched(worn: Run, **settings: object) -> tuple[Loop, Run]:
+    loop = make(reset(**settings), OPTIMIZER)
+    return loop, loop.switch(SWITCH, worn, jnp.int32(3))
+
+
+def test_as_it_stands_it_is_the_fresh_control(worn: Run) -> None:
+    loop, run = switched(worn)
+    fresh = loop.context(jnp.int32(3)).fresh(SWITCH)
+    assert same(run.learner, fresh)
+    assert float(OPTIMIZER.learning_rate(run.learner.opt_state)) == pytest.approx(0.05)
+    assert float(OPTIMIZER.learning_rate(worn.learner.opt_state)) == pytest.approx(0.035)
+
+
+def test_parts_of_a_whole_reset_are_options(worn: Run) -> None:
+    loop, run = switched(worn, target=False, optimizer=False, rest="none")
+    assert same(run.learner.params, loop.context(jnp.int32(3)).fresh(SWITCH).params)
+    assert same(run.learner.target, worn.learner.target)
+    assert same(run.learner.opt_state, worn.learner.opt_state)
+    np.testing.assert_array_equal(run.learner.rest["replay"], [1.0, 1.0])
+
+
+def test_named_parts_of_the_rest(worn: Run) -> None:
+    _, run = switched(worn, rest=["schedule"])
+    assert int(run.learner.rest["schedule"]) == 0
+    np.testing.assert_array_equal(run.learner.rest["replay"], [1.0, 1.0])
+    with pytest.raises(ValueError, match="among replay, schedule; got buffer"):
+        switched(worn, rest=["buffer"])
+
+
+@pytest.mark.parametrize(("modules", "names"), [("last", {"output"}), (["hidden_1", "output"], {"hidden_1", "output"})])
+def test_a_partial_reset_keeps_the_others_bit_for_bit(worn: Run, modules: object, names: set[str]) -> None:
+    loop, run = switched(worn, modules=modules)
+    fresh = loop.context(jnp.int32(3)).fresh(SWITCH)
+    new, old = run.learner, worn.learner
+    adam_new, adam_old = new.opt_state.direction[1], old.opt_state.direction[1]
+    for name in old.params:
+        assert same(new.params[name], (fresh if name in names else old).params[name])
+        assert same(new.target[name], (fresh.params if name in names else old.target)[name])
+        for slot in ("mu", "nu"):
+            expected = fresh.opt_state.direction[1] if name in names else adam_old
+            assert same(getattr(adam_new, slot)[name], getattr(expected, slot)[name])
+    assert int(adam_new.count) == int(adam_old.count) == int(new.opt_state.done) == 3
+    np.testing.assert_array_equal(new.rest["replay"], [1.0, 1.0])
+
+
+def test_partial_without_slots_and_target(worn: Run) -> None:
+    _, run = switched(worn, modules="last", target=False, optimizer=False)
+    assert same(run.learner.target, worn.learner.target)
+    assert same(run.learner.opt_state, worn.learner.opt_state)
+    assert not same(run.learner.params, worn.learner.params)
+
+
+def test_periodic_resets_come_at_the_end_of_each_period() -> None:
+    """The second of every two updates ends with a newborn learner, also its optimizer."""
+    loop = make(reset(when="periodic", period=2), OPTIMIZER)
+    run = loop.init(KEY)
+    newborn = []
+    update = jax.jit(loop.update)
+    for number in range(4):
+        run = update(KEY, run, jnp.int32(number))
+        newborn.append(int(run.learner.opt_state.done) == 0 and same(run.learner.params, run.learner.target))
+    assert newborn == [False, True, False, True]
+    assert run.learner.rest == {}
+
+
+def test_periodic_reset_of_the_last_layer() -> None:
+    loop = make(reset(when="periodic", period=2, modules="last"), OPTIMIZER)
+    plain = make(Intervention(), OPTIMIZER)
+    run = loop.init(KEY)
+    expected = plain.init(KEY)._replace(state=run.state)
+    for number in range(2):
+        run = jax.jit(loop.update)(KEY, run, jnp.int32(number))
+        expected = jax.jit(plain.update)(KEY, expected, jnp.int32(number))
+    assert same(run.learner.params["hidden_0"], expected.learner.params["hidden_0"])
+    assert not same(run.learner.params["output"]["kernel"], expected.learner.params["output"]["kernel"])
+    np.testing.assert_array_equal(run.learner.params["output"]["bias"], [0.0, 0.0])
+
+
+def test_never_is_nothing() -> None:
+    for factory in (reset, optimizer_reset):
+        assert factory(when="never") == Intervention()
+        assert factory(when="switch").step is unchanged
+
+
+@pytest.mark.parametrize(("what", "done", "moments"), [("all", 0, False), ("slots", 3, False), ("counts", 0, True)])
+def test_optimizer_reset(worn: Run, what: str, done: int, moments: bool) -> None:
+    loop = make(optimizer_reset(what=what), OPTIMIZER)
+    new = loop.switch(SWITCH, worn, jnp.int32(3)).learner
+    state = new.opt_state.direction[1]
+    assert int(new.opt_state.done) == int(state.count) == done
+    assert same(state.mu, worn.learner.opt_state.direction[1].mu) is moments
+    assert same((new.params, new.target), (worn.learner.params, worn.learner.target))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"when": "always"}, "one of switch, periodic, never; got 'always'"),
+        ({"when": "periodic", "period": 0}, "period must be at least 1, got 0"),
+        ({"when": "periodic", "rest": "all"}, "rest must be none with when=periodic"),
+        ({"when": "periodic", "rest": ["replay"]}, "rest must be none with when=periodic"),
+        ({"modules": "first"}, "one of all, last; got 'first'"),
+        ({"modules": []}, "at least one name"),
+        ({"rest": "some"}, "one of auto, all, none; got 'some'"),
+    ],
+)
+def test_bad_settings(settings: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        reset(**settings)
+
+
+def test_unknown_modules_are_named_with_the_known_ones(worn: Run) -> None:
+    with pytest.raises(ValueError, match="among hidden_0, hidden_1, output; got torso"):
+        switched(worn, modules=["hidden_0", "torso"])

@@ -1,0 +1,193 @@
+"""Masks and slots, by the wiring of small networks and against ``optimizer.init``."""
+
+import functools
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from update_loop import CNN, MLP
+
+from plasticity import trees
+from plasticity.interventions import surgery, weight_decay
+from plasticity.networks import build
+from plasticity.optimizers import adam, rmsprop, sgd, wrap
+from plasticity.types import Learner, Network, Optimizer, Params
+
+OPTIMIZERS = {
+    "adam": adam(),
+    "momentum": sgd(momentum=0.9, nesterov=True),
+    "rmsprop": rmsprop(momentum=0.9),
+    "clipped": adam(clip="norm", max_gradient_norm=1.0),
+    "decayed": weight_decay(rate=0.1).optimizer(sgd(momentum=0.9)),
+    "chained": wrap(adam(), before=optax.chain(optax.clip(1.0), optax.trace(0.5)), after=optax.trace(0.5)),
+    "masked": wrap(adam(), before=optax.masked(optax.trace(0.5), lambda p: jax.tree.map(lambda x: x.ndim > 1, p))),
+}
+DEAD = {"hidden_0": jnp.array([False, True, False, True, False]), "hidden_1": jnp.array([True, False, False, False])}
+
+
+@functools.cache
+def fresh_values() -> tuple[Params, Params]:
+    """Two newborn networks' parameters, none of them 0."""
+    init = jax.jit(build(MLP).init)
+    first, second = (jax.tree.map(lambda x: x + 0.5, init(jax.random.key(seed))) for seed in (0, 1))
+    return first, second
+
+
+def full(masks: surgery.Masks, params: Params) -> surgery.Masks:
+    """The masks in the shapes of the parameters."""
+    return jax.tree.map(lambda m, p: np.broadcast_to(m, p.shape), masks, params)
+
+
+def shapes(network: Network) -> Params:
+    return jax.eval_shape(network.init, jax.random.key(0))
+
+
+def trained(optimizer: Optimizer) -> tuple[Learner, Params]:
+    """A learner after two updates, all slots in use, and fresh parameters."""
+    params, fresh = fresh_values()
+    state = optimizer.init(params)
+    for _ in range(2):
+        updates, state = optimizer.update(jax.tree.map(jnp.ones_like, params), state, params)
+        params = optax.apply_updates(params, updates)
+    return Learner(params, jax.tree.map(lambda x: 2 * x, params), state), fresh
+
+
+def slots_of(optimizer: Optimizer, state: optax.OptState, like: Params) -> list[Params]:
+    """Every part of the state that has the parameters' structure."""
+    structure = jax.tree.structure(like)
+
+    def is_slot(node: object) -> bool:
+        return jax.tree.structure(node) == structure
+
+    return [node for node in jax.tree.leaves(state, is_leaf=is_slot) if is_slot(node)]
+
+
+@pytest.fixture(scope="module")
+def mlp_masks() -> tuple[surgery.Masks, surgery.Masks]:
+    network = build(MLP)
+    return surgery.unit_masks(network, shapes(network), DEAD)
+
+
+def test_unit_masks_of_dense_layers(mlp_masks: tuple[surgery.Masks, surgery.Masks]) -> None:
+    incoming, outgoing = (full(masks, shapes(build(MLP))) for masks in mlp_masks)
+    np.testing.assert_array_equal(incoming["hidden_0"]["bias"], [0, 1, 0, 1, 0])
+    np.testing.assert_array_equal(incoming["hidden_0"]["kernel"], [[0, 1, 0, 1, 0]] * 3)
+    np.testing.assert_array_equal(incoming["hidden_1"]["kernel"], [[1, 0, 0, 0]] * 5)
+    np.testing.assert_array_equal(outgoing["hidden_1"]["kernel"], np.transpose([[0, 1, 0, 1, 0]] * 4))
+    np.testing.assert_array_equal(outgoing["output"]["kernel"], np.transpose([[1, 0, 0, 0]] * 2))
+    for masks, path in ((incoming, ("output", "kernel")), (outgoing, ("hidden_0", "kernel"))):
+        assert not trees.get(masks, path).any()
+    assert not any(outgoing[name]["bias"].any() for name in outgoing)
+
+
+def test_unit_masks_of_convolutions_and_of_what_reads_them() -> None:
+    """hidden_0: 3 maps of 3x3; hidden_1: 2 maps of 2x2, flattened to 8 rows with the channels innermost."""
+    network = build(CNN)
+    dead = {"hidden_0": jnp.array([False, False, True]), "hidden_1": jnp.array([True, False])}
+    masks = surgery.unit_masks(network, shapes(network), dead)
+    incoming, outgoing = (full(each, shapes(network)) for each in masks)
+    assert incoming["hidden_0"]["kernel"].sum(axis=(0, 1, 2)).tolist() == [0, 0, 8]
+    assert outgoing["hidden_1"]["kernel"].sum(axis=(0, 1, 3)).tolist() == [0, 0, 8]
+    np.testing.assert_array_equal(outgoing["hidden_2"]["kernel"][:, 0], [1, 0] * 4)
+
+
+@pytest.mark.parametrize("activation", ["relu", "crelu", "tanh"])
+def test_outgoing_zeros_silence_a_unit(activation: str) -> None:
+    """The output no longer depends on what comes into the units whose outgoing weights are zero."""
+    network = build(replace(CNN, activation=activation))
+    params = jax.jit(network.init)(jax.random.key(0))
+    dead = {"hidden_0": jnp.array([False, False, True]), "hidden_1": jnp.array([True, False])}
+    incoming, outgoing = surgery.unit_masks(network, params, dead)
+    silent = trees.where(outgoing, jax.tree.map(jnp.zeros_like, params), params)
+    moved = trees.where(incoming, jax.tree.map(lambda x: x + 1.0, params), silent)
+    moved = trees.where(outgoing, jax.tree.map(jnp.zeros_like, params), moved)
+    x = jax.random.normal(jax.random.key(2), (3, 4, 4, 2))
+    np.testing.assert_allclose(network.apply(moved, x)[0], network.apply(silent, x)[0], rtol=1e-5, atol=1e-6)
+    assert not np.allclose(network.apply(silent, x)[0], network.apply(params, x)[0])
+
+
+def test_unknown_layer_is_named() -> None:
+    network = build(MLP)
+    with pytest.raises(KeyError, match="hidden_9"):
+        surgery.unit_masks(network, shapes(network), {"hidden_9": jnp.ones(3, bool)})
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_reinitialise_changes_what_the_masks_say_and_nothing_else(
+    name: str, mlp_masks: tuple[surgery.Masks, surgery.Masks]
+) -> None:
+    optimizer = OPTIMIZERS[name]
+    learner, fresh = trained(optimizer)
+    incoming, outgoing = mlp_masks
+    new = jax.jit(lambda learner: surgery.reinitialise(learner, incoming, outgoing, fresh, optimizer))(learner)
+    both = full(surgery.either(*mlp_masks), fresh)
+    expected = jax.tree.map(
+        lambda i, o, f, p: np.where(o, 0.0, np.where(i, f, p)), incoming, outgoing, fresh, learner.params
+    )
+    jax.tree.map(np.testing.assert_array_equal, new.params, expected)
+    assert jax.tree.structure(new.opt_state) == jax.tree.structure(learner.opt_state)
+    old_slots, new_slots = (slots_of(optimizer, each.opt_state, fresh) for each in (learner, new))
+    initial_slots = slots_of(optimizer, optimizer.init(new.params), fresh)
+    assert len(old_slots) >= 1
+    for old, initial, slot in zip(old_slots, initial_slots, new_slots, strict=True):
+        jax.tree.map(lambda m, a, b, c: np.testing.assert_array_equal(np.where(m, b, a), c), both, old, initial, slot)
+        assert all(np.any(a != b) for a, b in zip(jax.tree.leaves(old), jax.tree.leaves(initial), strict=True))
+    jax.tree.map(np.testing.assert_array_equal, new.target, learner.target)
+    counts = [[int(x) for x in jax.tree.leaves(each.opt_state) if x.dtype == jnp.int32] for each in (learner, new)]
+    assert counts[0] == counts[1]
+
+
+def test_masked_slots_are_left_out_and_the_others_found() -> None:
+    optimizer = OPTIMIZERS["masked"]
+    learner, _ = trained(optimizer)
+    state = surgery.reset_slots(optimizer, learner.opt_state, learner.params, surgery.everywhere(learner.params))
+    assert float(trees.norm(state.before)) == 0.0
+    assert float(trees.norm(learner.opt_state.before)) > 0.0
+
+
+def test_slots_and_target_are_options() -> None:
+    optimizer = OPTIMIZERS["adam"]
+    learner, fresh = trained(optimizer)
+    masks = surgery.module_mask(learner.params, [("output",)]), surgery.nowhere(learner.params)
+    new = surgery.reinitialise(learner, *masks, fresh, optimizer, optimizer_slots=False, target=True)
+    jax.tree.map(np.testing.assert_array_equal, new.opt_state, learner.opt_state)
+    jax.tree.map(np.testing.assert_array_equal, new.target["output"], fresh["output"])
+    jax.tree.map(np.testing.assert_array_equal, new.target["hidden_0"], learner.target["hidden_0"])
+    assert surgery.reinitialise(learner._replace(target=()), *masks, fresh, optimizer, target=True).target == ()
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_counts_alone(name: str) -> None:
+    optimizer = OPTIMIZERS[name]
+    learner, fresh = trained(optimizer)
+    state = jax.jit(lambda s: surgery.reset_counts(optimizer, s, learner.params))(learner.opt_state)
+    assert all(int(x) == 0 for x in jax.tree.leaves(state) if x.dtype == jnp.int32)
+    for old, new in zip(*(slots_of(optimizer, s, fresh) for s in (learner.opt_state, state)), strict=True):
+        jax.tree.map(np.testing.assert_array_equal, old, new)
+
+
+def test_masks_of_each_lane_are_its_own() -> None:
+    network, optimizer = build(MLP), OPTIMIZERS["adam"]
+    learner, fresh = trained(optimizer)
+
+    def lane(dead: jax.Array) -> Learner:
+        masks = surgery.unit_masks(network, learner.params, {"hidden_0": dead})
+        return surgery.reinitialise(learner, *masks, fresh, optimizer)
+
+    dead = jnp.stack([DEAD["hidden_0"], ~DEAD["hidden_0"]])
+    together = jax.jit(jax.vmap(lane))(dead)
+    for i in range(2):
+        jax.tree.map(lambda x, y: np.testing.assert_array_equal(x[i], y), together, lane(dead[i]))  # noqa: B023
+
+
+def test_factored_slots_are_refused() -> None:
+    def init(params: Params) -> optax.TraceState:
+        return optax.TraceState(jax.tree.map(lambda x: jnp.zeros(x.shape[-1:]), params))
+
+    optimizer = Optimizer(init, lambda g, s, p=None: (g, s), lambda s: jnp.ones(()))
+    params = {"kernel": jnp.ones((2, 3))}
+    with pytest.raises(ValueError, match=r"\(3,\) cannot be reset under the mask of a \(2, 3\)"):
+        surgery.reset_slots(optimizer, init(params), params, surgery.everywhere(params))

@@ -1,0 +1,93 @@
+"""The order of one update, on a small regression, for the tests of interventions."""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from plasticity.interventions.base import Intervention
+from plasticity.networks import Convolution, NetworkSpec, build
+from plasticity.types import Array, Clock, Context, Key, Learner, Network, Optimizer
+
+MLP = NetworkSpec((3,), 2, widths=(5, 4))
+CNN = NetworkSpec((4, 4, 2), 2, convolutions=(Convolution(3, 2), Convolution(2, 2)), widths=(4,))
+
+
+class Run(NamedTuple):
+    state: Any
+    learner: Learner
+
+
+class Loop(NamedTuple):
+    """An agent reduced to what an intervention sees."""
+
+    network: Network
+    optimizer: Optimizer
+    init: Callable[[Key], Run]
+    update: Callable[[Key, Run, Array], Run]  # the number of the update
+    switch: Callable[[Key, Run, Array], Run]
+    context: Callable[[Array], Context]
+
+
+def clock_at(update: Any) -> Clock:
+    update = jnp.asarray(update, jnp.int32)
+    return Clock(update, update, jnp.int32(0), update)
+
+
+def batch_at(spec: NetworkSpec, update: Array) -> tuple[Array, Array]:
+    """Six inputs and targets between -1 and 1, others at every update (cheaper to compile than random numbers)."""
+    inputs = jnp.sin(jnp.arange(6 * math.prod(spec.observation)) * 1.7 + update)
+    targets = jnp.cos(jnp.arange(6 * spec.outputs) * 2.3 - update)
+    return inputs.reshape(6, *spec.observation), targets.reshape(6, spec.outputs)
+
+
+def make(intervention: Intervention, optimizer: Optimizer, spec: NetworkSpec = MLP) -> Loop:
+    """Forward with penalty -> gradient -> optimizer -> apply -> ``step``; the target network keeps its values."""
+    spec = intervention.network(spec)
+    network, optimizer = build(spec), intervention.optimizer(optimizer)
+
+    def fresh(key: Key) -> Learner:
+        params = network.init(key)
+        rest = {"replay": jax.random.normal(key, (2,)), "schedule": jnp.int32(0)}
+        return Learner(params, params, optimizer.init(params), rest)
+
+    def context(update: Array) -> Context:
+        return Context(clock_at(update), (), {}, (), network, optimizer, fresh)
+
+    def init(key: Key) -> Run:
+        learner = fresh(key)._replace(rest={})
+        return Run(intervention.init(jax.random.fold_in(key, 1), learner.params), learner)
+
+    def update(key: Key, run: Run, number: Array) -> Run:
+        inputs, targets = batch_at(spec, number)
+        state, learner = run
+
+        def loss(params: Any) -> tuple[Array, Any]:
+            outputs, activations = network.apply(params, inputs)
+            seen = context(number)._replace(observation=inputs, activations=activations)
+            return jnp.mean((outputs - targets) ** 2) + intervention.penalty(state, params, seen), activations
+
+        gradients, activations = jax.grad(loss, has_aux=True)(learner.params)
+        updates, opt_state = optimizer.update(gradients, learner.opt_state, learner.params)
+        learner = learner._replace(params=optax.apply_updates(learner.params, updates), opt_state=opt_state)
+        seen = context(number)._replace(observation=inputs, activations=activations, gradients=gradients)
+        return Run(*intervention.step(jax.random.fold_in(key, number), state, learner, seen))
+
+    def switch(key: Key, run: Run, number: Array) -> Run:
+        rest = {"replay": jnp.ones(2), "schedule": jnp.int32(7)}
+        state, learner = intervention.switch(key, run.state, run.learner._replace(rest=rest), context(number))
+        return Run(state, learner)
+
+    return Loop(network, optimizer, init, update, switch, context)
+
+
+def train(loop: Loop, key: Key, run: Run, updates: int, start: int = 0) -> Run:
+    """``updates`` updates in one scan: the carry proves that structure, shapes and dtypes stay as they were."""
+
+    def body(run: Run, number: Array) -> tuple[Run, None]:
+        return loop.update(key, run, number), None
+
+    return jax.lax.scan(body, run, start + jnp.arange(updates))[0]
