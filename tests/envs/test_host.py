@@ -1,6 +1,5 @@
 """``host`` with a NumPy environment whose life is known."""
 
-from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -48,9 +47,9 @@ class Adder:
 
 
 @pytest.fixture(autouse=True)
-def opened() -> Iterator[list[Adder]]:
+def opened() -> list[Adder]:
     Adder.opened = []
-    yield Adder.opened
+    return Adder.opened
 
 
 def expected_sums(actions: np.ndarray) -> np.ndarray:
