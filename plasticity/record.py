@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 
 from plasticity.runner import NEVER, Chunk
 
-PART = "part-{:05d}.parquet"
+PART = "part-{:03d}-{:05d}.parquet"  # program, number
 COUNTS = ("update", "episodes")  # whole numbers
 
 
@@ -84,17 +84,17 @@ def rows(chunk: Chunk, arm: str, lanes: np.ndarray, seeds: np.ndarray, frames_pe
 
 
 class ParquetRecorder:
-    """Appends numbered Parquet parts to a folder and keeps the table of lanes beside it up to date.
+    """Appends one program's Parquet parts to an arm's folder and keeps the arm's table of lanes up to date.
 
     Parts that a killed run wrote after its last checkpoint are removed by ``cut_back``, so that a resumed run neither
-    loses nor doubles a row. ``lanes`` holds the columns of ``lanes.parquet`` for this program's lanes; ``others`` the
-    rows of the arm's finished programs.
+    loses nor doubles a row. ``lanes``: the columns of ``lanes.parquet`` for this program's lanes; the rows of the
+    arm's other programs stay as they are. ``frames_per_step``: of all envs of a lane together.
     """
 
     def __init__(
-        self, folder: Path, arm: str, lanes: Mapping[str, Sequence[Any]], frames_per_step: int, parts: int = 0
+        self, folder: Path, arm: str, program: int, lanes: Mapping[str, Sequence[Any]], frames_per_step: int
     ) -> None:
-        self.folder, self.arm, self.parts = folder, arm, parts
+        self.folder, self.arm, self.program, self.parts = folder, arm, program, 0
         self.lanes = pa.table(dict(lanes))
         self._numbers, self._seeds = (self.lanes[name].to_numpy() for name in ("lane", "seed"))
         self._frames_per_step = frames_per_step
@@ -123,9 +123,9 @@ class ParquetRecorder:
         write_parquet(self._lanes_file, table)
 
     def cut_back(self, parts: int) -> None:
-        """Removes every part from number ``parts`` on."""
-        for path in (self.folder / "metrics").glob("part-*.parquet*"):
-            if not path.name.endswith(".parquet") or int(path.name[5:10]) >= parts:
+        """Removes every part of this program from number ``parts`` on."""
+        for path in (self.folder / "metrics").glob(f"part-{self.program:03d}-*"):
+            if path.suffix != ".parquet" or int(path.stem[-5:]) >= parts:
                 path.unlink()
         self.parts = parts
 
@@ -137,7 +137,7 @@ class ParquetRecorder:
         """Writes what is waiting as one part. Returns the number of parts."""
         if self._waiting:
             table = pa.concat_tables(self._waiting, promote_options="default")
-            write_parquet(self.folder / "metrics" / PART.format(self.parts), table)
+            write_parquet(self.folder / "metrics" / PART.format(self.program, self.parts), table)
             self.parts += 1
             self._waiting = []
         self._write_lanes()

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from plasticity.lanes import LaneKeys, Placement, join, lane_keys, over
 from plasticity.monitors.base import Monitor
@@ -97,6 +97,7 @@ class Compiled(NamedTuple):
     measure: Callable[..., tuple[tuple[State, ...], Metrics]]
     switch: Callable[..., Carry]
     stream: Stream
+    sharding: NamedSharding  # of every array with a lane axis
     traces: dict[str, int]  # how often each function was traced
 
 
@@ -291,23 +292,27 @@ def compile_program(program: Program, placement: Placement, devices: Sequence[ja
         measure=measure,
         switch=compiled("switch", with_block(lane.switch), (lanes, lanes, lanes, same, same, lanes), donate=(2,)),
         stream=stream,
+        sharding=NamedSharding(mesh, lanes),
         traces=traces,
     )
 
 
-def chunk_steps(visits: Sequence[VisitPlan], periods: Sequence[int] = (), record_every: int | None = None) -> int:
-    """Env steps of one chunk: ``record_every``, or a tenth of what all visits share, where that is whole.
+def chunk_steps(
+    visits: Sequence[VisitPlan], periods: Mapping[str, Sequence[int]], record_every: int | None = None
+) -> int:
+    """Env steps of one chunk: ``record_every``, or the largest number that fits a tenth of every visit and ``periods``.
 
-    ``ValueError`` names the length that does not fit: visits and monitor periods must be multiples of the chunk.
+    ``periods``: key -> env steps. ``ValueError`` names what is no multiple of ``record_every``.
     """
-    common = math.gcd(*(visit.steps for visit in visits))
-    chunk = record_every or (common // 10 if common % 10 == 0 else common)
-    if record_every is None and periods:
-        chunk = math.gcd(chunk, *periods)
-    for name, value in [("a visit", visit.steps) for visit in visits] + [("monitor_every", p) for p in periods]:
-        if value % chunk:
-            raise ValueError(f"record_every: {chunk} does not divide the {value} steps of {name}")
-    return chunk
+    lengths = [("steps of a visit", visit.steps) for visit in visits]
+    lengths += [(key, steps) for key, values in periods.items() for steps in values]
+    if record_every is None:
+        common = math.gcd(*(visit.steps for visit in visits))
+        return math.gcd(common // 10 if common % 10 == 0 else common, *(steps for _, steps in lengths))
+    for what, steps in lengths:
+        if steps % record_every:
+            raise ValueError(f"record_every: {record_every} is not allowed; it must divide the {steps} {what}")
+    return record_every
 
 
 class Run:
@@ -322,18 +327,36 @@ class Run:
 
     def _group_inputs(self, group: int) -> tuple[Hyper, Array, Array]:
         lanes = self.placement.lanes_of(group, len(self.program.seeds))
-        hyper = {path: jnp.asarray(values[lanes], jnp.float32) for path, values in self.program.hyper.items()}
+        hyper = {path: np.asarray(values[lanes], np.float32) for path, values in self.program.hyper.items()}
         blocks = group * self.placement.devices + np.arange(self.placement.devices, dtype=np.int32)
-        return hyper, jnp.asarray(self.program.seeds[lanes], jnp.int32), jnp.asarray(blocks)
+        inputs = (hyper, np.asarray(self.program.seeds[lanes], np.int32), blocks)
+        return jax.device_put(inputs, self.compiled.sharding)
 
     def begin(self) -> None:
         """Initial carries of all groups."""
         self.carries = [self.compiled.begin(hyper, seeds, block) for hyper, seeds, block in self._inputs]
 
+    def restore(self, carries: Sequence[Any], position: Position, host: Mapping[str, np.ndarray]) -> None:
+        """Takes up a run where it was left: NumPy carries of all groups and the stream's host side."""
+        self.carries = [jax.device_put(carry, self.compiled.sharding) for carry in carries]
+        self.position = position
+        self.compiled.stream.load(host)
+
     def carry_shape(self) -> Carry:
         """Shapes and dtypes of one group's carry, without computing it."""
         shape: Carry = jax.eval_shape(self.compiled.begin, *self._inputs[0])
         return shape
+
+    def activation_shape(self) -> Any:
+        """Shapes of all hidden activations of one lane on the probe batch."""
+
+        def activations(hyper: Hyper, carry: Carry) -> Any:
+            agent = self.program.build({path: values[0] for path, values in hyper.items()})
+            lane = jax.tree.map(lambda x: x[0], (carry.agent, carry.recent))
+            recent = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), lane[1])
+            return agent.probe(lane[0], recent, self.clock()).activations
+
+        return jax.eval_shape(activations, self._inputs[0][0], self.carry_shape())
 
     def clock(self) -> Clock:
         visit, step_in_visit, step = (jnp.asarray(x, jnp.int32) for x in self.position)

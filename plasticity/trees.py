@@ -1,5 +1,6 @@
 """Arithmetic on whole trees of arrays, and access to a part of one by its path."""
 
+import math
 from typing import Any
 
 import jax
@@ -74,3 +75,8 @@ def is_finite(tree: Tree) -> Array:
     """bool[]: no number of the tree is infinite or NaN (integers, booleans and keys always pass)."""
     floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(jnp.asarray(x).dtype, jnp.inexact)]
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in floats])) if floats else jnp.array(True)
+
+
+def size(tree: Tree) -> int:
+    """How many numbers the tree holds; arrays or their shapes."""
+    return sum(math.prod(x.shape) for x in jax.tree.leaves(tree))

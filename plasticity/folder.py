@@ -1,0 +1,84 @@
+"""A run's folder: made, continued or replaced; what it says of the run as a whole."""
+
+import importlib.metadata
+import json
+import platform
+import shutil
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from plasticity.documents import read_file, to_yaml
+from plasticity.errors import UserError, shown
+from plasticity.record import write_atomically
+
+EXPERIMENT, PLAN = "experiment.yaml", "plan.json"
+PACKAGES = ("plasticity", "jax", "jaxlib", "flax", "optax", "rlax", "flashbax", "envpool", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of what the numbers depend on, and this checkout's git revision where there is one."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    revision = _git_revision()
+    return found | ({"git": revision} if revision else {})
+
+
+def _git_revision() -> str | None:
+    here = Path(__file__).resolve().parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+def check(folder: Path, resolved: Mapping[str, Any], *, resume: bool, force: bool) -> None:
+    """Whether a run may use this folder; touches nothing. ``UserError`` if not."""
+    if resume and force:
+        raise UserError("--resume continues a run and --force replaces it; give one of them")
+    if resume:
+        _check_same(folder, resolved)
+    elif folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
+        _check_replaceable(folder, force)
+
+
+def _check_same(folder: Path, resolved: Mapping[str, Any]) -> None:
+    if not (folder / EXPERIMENT).exists():
+        raise UserError(f"{folder}: there is no run to resume; leave --resume out to start it")
+    before = read_file(folder / EXPERIMENT)
+    for key in {**before, **resolved}:
+        if before.get(key) != resolved.get(key):
+            was, now = shown(before.get(key), 60), shown(resolved.get(key), 60)
+            raise UserError(
+                f"{folder}: was made with another config: `{key}` was {was}, now {now}\n"
+                f"resume it with its own: plasticity run {folder / EXPERIMENT} --out {folder} --resume"
+            )
+
+
+def _check_replaceable(folder: Path, force: bool) -> None:
+    if not force:
+        raise UserError(f"{folder} exists; continue it with --resume, replace it with --force, or choose another --out")
+    if not (folder / EXPERIMENT).exists():
+        raise UserError(f"{folder} is not a run (it has no {EXPERIMENT}); --force will not remove it")
+
+
+def open_folder(folder: Path, resolved: Mapping[str, Any], plan: Mapping[str, Any], *, resume: bool) -> None:
+    """Makes the folder and writes what it is; an earlier run there goes (``check`` has allowed it)."""
+    if resume:
+        return
+    if folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True)
+    made_with = versions()
+    comment = ", ".join(f"{name} {version}" for name, version in made_with.items())
+    text = to_yaml(resolved, comment)
+    write_atomically(folder / EXPERIMENT, lambda path: path.write_text(text))
+    plan_text = json.dumps({**plan, "versions": made_with}, indent=1)
+    write_atomically(folder / PLAN, lambda path: path.write_text(plan_text))

@@ -1,0 +1,228 @@
+"""From a config to a finished run: the only module that brings agents, streams and the core together."""
+
+import functools
+import hashlib
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from agents import AGENTS
+from envs import STREAMS
+from envs.base import Source
+from plasticity import config, folder, memory
+from plasticity.config import Experiment
+from plasticity.errors import UserError
+from plasticity.interventions import INTERVENTIONS
+from plasticity.interventions.base import compose
+from plasticity.lanes import place
+from plasticity.memory import Memory, readable
+from plasticity.monitors import MONITORS
+from plasticity.networks import NETWORKS
+from plasticity.optimizers import OPTIMIZERS
+from plasticity.registry import Registry
+from plasticity.runner import Hyper, Monitoring, Program, Run, chunk_steps
+from plasticity.session import Job, NoProgress, Progress, run_job, stop_on_signals
+from plasticity.trees import size
+from plasticity.types import Agent, StreamSpec
+
+BUILT_IN = {
+    "agents": AGENTS,
+    "streams": STREAMS,
+    "interventions": INTERVENTIONS,
+    "monitors": MONITORS,
+    "networks": NETWORKS,
+    "optimizers": OPTIMIZERS,
+}
+
+
+@functools.cache
+def registry() -> Registry:
+    """All members: the built-in ones and those of installed packages."""
+    known = Registry()
+    for family, members in BUILT_IN.items():
+        known.register_all(family, members)
+    known.load_plugins()
+    return known
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
+    """The experiment in a YAML file, with ``key.sub=value`` overrides; ``UserError`` says what is wrong and where."""
+    return config.load_config(path, overrides, registry=registry())
+
+
+@functools.cache
+def devices() -> tuple[jax.Device, ...]:
+    """The devices to run on. On a CPU one XLA device per core: worth a factor of the number of cores.
+
+    Has to be called before anything else touches JAX's devices; later it takes what there is.
+    """
+    try:
+        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
+    except RuntimeError:
+        pass  # the devices are made already
+    return tuple(jax.devices())
+
+
+class Plan(NamedTuple):
+    """What a run will do: its jobs, and the memory each needs on each of its devices."""
+
+    experiment: Experiment
+    spec: StreamSpec
+    jobs: tuple[Job, ...]
+    memory: tuple[Memory, ...]
+
+    def describe(self) -> dict[str, Any]:
+        """The plan as plain data, ``plan.json``."""
+        visits = [{"task": visit.task, "steps": visit.steps} for visit in self.spec.visits]
+        return {
+            "name": self.experiment.name,
+            "arms": [
+                {"name": name, "lanes": sum(len(job.program.seeds) for job in self.jobs if job.arm == name)}
+                for name in self.experiment.arms
+            ],
+            "stream": {
+                "reward_name": self.spec.reward_name,
+                "episodic": self.spec.episodic,
+                "frames_per_step": self.spec.frames_per_step,
+                "envs": self.spec.envs,
+                "tasks": list(self.spec.tasks),
+                "visits": visits,
+            },
+            "programs": [
+                {
+                    "arm": job.arm,
+                    "lanes": len(job.program.seeds),
+                    "placement": job.placement._asdict(),
+                    "steps_per_chunk": job.program.chunk,
+                    "bytes_per_device": each._asdict(),
+                }
+                for job, each in zip(self.jobs, self.memory, strict=True)
+            ],
+        }
+
+
+def plan(experiment: Experiment) -> Plan:
+    """Lays the experiment out as jobs; computes nothing but shapes. ``UserError`` where parts do not fit each other."""
+    source = _checked("stream", experiment.stream.build())
+    settled = [_job(experiment, source, each) for each in config.programs(experiment)]
+    needs = tuple(memory.estimate(Run(job.program, job.placement, devices())) for job in settled)
+    return Plan(experiment, source.spec, tuple(settled), needs)
+
+
+def _checked(what: str, make: Any, *args: Any) -> Any:
+    """A member's ``ValueError`` (a value out of range, a missing file) is the user's to mend."""
+    try:
+        return make(*args)
+    except ValueError as error:
+        raise UserError(f"{what}: {error}") from error
+
+
+def _agent(each: config.ProgramSettings, spec: StreamSpec, hyper: Hyper) -> Agent:
+    built = each.build(hyper)
+    agent: Agent = built.agent(spec, compose(*(intervention() for intervention in built.interventions)))
+    return agent
+
+
+def _period(every: Any, spec: StreamSpec) -> list[int]:
+    """A period in env steps; ``visit``: the length of the shortest visit."""
+    return [min(visit.steps for visit in spec.visits)] if every == "visit" else [every]
+
+
+def _job(experiment: Experiment, source: Source, each: config.ProgramSettings) -> Job:
+    spec = source.spec
+    (monitor_every,) = _period(experiment.monitor_every, spec)
+    saved = [] if experiment.checkpoint_every == "visit" else [experiment.checkpoint_every]
+    periods = {"monitor_every": [monitor_every] if each.monitors else [], "checkpoint_every": saved}
+    chunk = _checked("stream", chunk_steps, spec.visits, periods, experiment.record_every)
+    program = Program(
+        spec=spec,
+        build=functools.partial(_agent, each, spec),
+        make_stream=source.make,
+        monitors=tuple(Monitoring(monitor(), monitor_every) for monitor in each.build({}).monitors),
+        hyper=each.hyper,
+        seeds=each.seeds,
+        chunk=chunk,
+        probe_size=experiment.probe_size,
+    )
+    width = experiment.placement.width
+    wanted = experiment.placement.devices
+    available = len(devices())
+    if isinstance(wanted, int) and wanted > available:
+        raise UserError(f"placement.devices: {wanted} is not allowed; this machine has {available}")
+    placement = place(
+        len(each.seeds),
+        devices=available if wanted == "auto" else wanted,
+        backend=devices()[0].platform,
+        work=_work(program, each),
+        width=None if width == "auto" else width,
+    )
+    columns: dict[str, list[Any]] = {"lane": each.lanes.tolist(), "seed": each.seeds.tolist()}
+    columns["program"] = [each.index] * len(each.seeds)
+    for path in each.points[0]:
+        columns[path] = [point[path] for point in each.points]
+    fingerprint = _fingerprint(experiment, each, placement)
+    every = None if experiment.checkpoint_every == "visit" else experiment.checkpoint_every
+    return Job(each.arm, each.index, program, placement, columns, every, fingerprint)
+
+
+def _work(program: Program, each: config.ProgramSettings) -> int:
+    """Parameters x envs of one lane: how much one step has to do."""
+
+    def parameters(hyper: Hyper) -> Any:
+        agent = program.build(hyper)
+        return agent.init(jax.random.key(0), None).learner.params  # type: ignore[arg-type]
+
+    hyper = {path: jax.ShapeDtypeStruct((), np.float32) for path in each.hyper}
+    shapes = _checked(f"arms.{each.arm}", jax.eval_shape, parameters, hyper)
+    return size(shapes) * program.spec.envs
+
+
+def _fingerprint(experiment: Experiment, each: config.ProgramSettings, placement: Any) -> str:
+    resolved = experiment.resolve()
+    facts = {key: resolved[key] for key in ("stream", "monitors", "monitor_every", "record_every", "probe_size")}
+    facts |= {"agent": each.agent.dump(), "interventions": [member.dump() for member in each.interventions]}
+    facts |= {"hyper": {path: values.tolist() for path, values in each.hyper.items()}}
+    facts |= {"seeds": each.seeds.tolist(), "placement": placement._asdict()}
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def check_memory(planned: Plan) -> None:
+    """``UserError`` where an arm needs more than its devices have; arms run one after another."""
+    for job, need in zip(planned.jobs, planned.memory, strict=True):
+        has = memory.capacity(devices()[0], job.placement.devices)
+        if need.total > has:
+            raise UserError(
+                f"arm {job.arm}: {len(job.program.seeds)} lanes need {readable(need.total)} on each of "
+                f"{job.placement.devices} devices, which have {readable(has)}\n"
+                "use fewer seeds at a time, a smaller replay_capacity, or more devices"
+            )
+
+
+def run(
+    experiment: Experiment,
+    out: str | Path | None = None,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Runs every arm of the experiment and returns the run's folder (default ``runs/NAME``).
+
+    ``resume`` goes on from the last checkpoints, ``force`` replaces an earlier run. ``UserError`` for anything the user
+    can mend, before anything is written; ``Interrupted`` after a signal, with the run saved.
+    """
+    place_to_be = Path(out) if out is not None else Path("runs") / experiment.name
+    resolved = experiment.resolve()
+    folder.check(place_to_be, resolved, resume=resume, force=force)
+    planned = plan(experiment)
+    check_memory(planned)
+    folder.open_folder(place_to_be, resolved, planned.describe(), resume=resume)
+    with stop_on_signals() as stop:
+        for job in planned.jobs:
+            run_job(job, place_to_be / job.arm, list(devices()), progress or NoProgress(), stop, resume)
+    return place_to_be

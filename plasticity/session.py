@@ -1,0 +1,201 @@
+"""One program from its first chunk (or its last checkpoint) to its end: recording, checkpoints, status, signals."""
+
+import json
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple, Protocol
+
+import jax
+
+from plasticity import checkpoint
+from plasticity.checkpoint import Snapshot
+from plasticity.errors import UserError
+from plasticity.lanes import Placement
+from plasticity.record import ParquetRecorder, Recorder, write_atomically
+from plasticity.runner import Chunk, Position, Program, Run
+
+STATUS_SECONDS = 2.0  # between two status files
+
+
+class Job(NamedTuple):
+    """One program of an arm, ready to run."""
+
+    arm: str
+    index: int  # of the program within its arm
+    program: Program
+    placement: Placement
+    lanes: Mapping[str, list[Any]]  # columns of lanes.parquet
+    checkpoint_every: int | None  # env steps; None: at the end of every visit
+    fingerprint: str  # equal for the same program under the same config
+
+
+class Interrupted(Exception):  # noqa: N818 (not an error: the run was asked to stop)
+    """The run stopped at a checkpoint because the process was told to."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+class Stop:
+    """Remembers that the process was told to stop."""
+
+    signal: int | None = None
+
+
+@contextmanager
+def stop_on_signals() -> Iterator[Stop]:
+    """Ctrl-C and SIGTERM finish the chunk under way; a second one acts at once. A no-op outside the main thread."""
+    stop, before = Stop(), {}
+
+    def remember(number: int, frame: FrameType | None) -> None:
+        del frame
+        stop.signal = number
+        signal.signal(number, before[number])
+
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before[number] = signal.getsignal(number)
+            signal.signal(number, remember)
+    except ValueError:  # not the main thread
+        before = {}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class Progress(Protocol):
+    """Looks on; ``job`` when a program begins, ``chunk`` after each chunk, ``say`` for a line of text."""
+
+    def job(self, job: Job, position: Position) -> None: ...
+
+    def chunk(self, chunk: Chunk) -> None: ...
+
+    def say(self, line: str) -> None: ...
+
+
+class NoProgress:
+    """Nobody looks on."""
+
+    def job(self, job: Job, position: Position) -> None:
+        del job, position
+
+    def chunk(self, chunk: Chunk) -> None:
+        del chunk
+
+    def say(self, line: str) -> None:
+        del line
+
+
+class Status:
+    """``status.json`` of an arm: what it does, how far it is, how fast, and which of its programs are finished."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.facts: dict[str, Any] = {"finished": []}
+        if path.exists():
+            self.facts |= json.loads(path.read_text())
+        self._written, self._mark = 0.0, (time.monotonic(), 0)
+
+    def finished(self, index: int) -> bool:
+        return index in self.facts["finished"]
+
+    def begin(self, job: Job, position: Position) -> None:
+        total = sum(visit.steps for visit in job.program.spec.visits)
+        lanes = len(job.program.seeds)
+        self.facts |= {"program": job.index, "lanes": lanes, "steps": total}
+        self._mark = (time.monotonic(), position.step)
+        self.write("running", position)
+
+    def tick(self, position: Position) -> None:
+        if time.monotonic() - self._written > STATUS_SECONDS:
+            self.write("running", position)
+
+    def write(self, state: str, position: Position) -> None:
+        started, first = self._mark
+        speed = (position.step - first) * self.facts["lanes"] / max(time.monotonic() - started, 1e-9)
+        self.facts |= {"state": state, "visit": position.visit, "step": position.step}
+        self.facts |= {"steps_per_second": round(speed, 1), "updated": time.time()}
+        text = json.dumps(self.facts, indent=1)
+        write_atomically(self.path, lambda temporary: temporary.write_text(text))
+        self._written = time.monotonic()
+
+    def finish(self, job: Job, position: Position) -> None:
+        self.facts["finished"] = sorted({*self.facts["finished"], job.index})
+        self.write("finished", position)
+
+
+def _last_step(job: Job, position: Position) -> bool:
+    visits = job.program.spec.visits
+    return position.visit + 1 == len(visits) and position.step_in_visit == visits[-1].steps
+
+
+def _checkpoint_due(job: Job, position: Position) -> bool:
+    if job.checkpoint_every is None:
+        return position.step_in_visit == job.program.spec.visits[position.visit].steps
+    return position.step % job.checkpoint_every == 0 or _last_step(job, position)
+
+
+def _save(run: Run, job: Job, folder: Path, recorder: Recorder) -> None:
+    """Tables first, then the checkpoint that knows how many parts there are."""
+    parts = recorder.flush()
+    meta = {"fingerprint": job.fingerprint, "position": list(run.position), "parts": parts}
+    snapshot = Snapshot(jax.device_get(run.carries), run.compiled.stream.save(), meta)
+    checkpoint.save(folder, f"{run.position.step:012d}", snapshot)
+
+
+def _restore(run: Run, job: Job, folder: Path, say: Callable[[str], None]) -> int:
+    """Puts the run where its newest sound checkpoint left it. Returns the number of parts that belong to it."""
+    like = [run.carry_shape()] * job.placement.groups
+    try:
+        found, passed = checkpoint.newest(folder, like, job.fingerprint)
+    except checkpoint.WrongCheckpointError as error:
+        raise UserError(str(error)) from None
+    for line in passed:
+        say(line)
+    if found is None:
+        if passed:
+            say(f"{folder}: no sound checkpoint is left; {job.arm} starts anew")
+        return 0
+    run.restore(found.arrays, Position(*found.meta["position"]), found.host)
+    return int(found.meta["parts"])
+
+
+def run_job(job: Job, folder: Path, devices: list[jax.Device], progress: Progress, stop: Stop, resume: bool) -> None:
+    """Runs one program to its end inside the arm's ``folder``; ``Interrupted`` when told to stop."""
+    status = Status(folder / "status.json")
+    if status.finished(job.index):
+        return
+    checkpoints = folder / "checkpoints" / f"{job.index:03d}"
+    run = Run(job.program, job.placement, devices)
+    try:
+        parts = _restore(run, job, checkpoints, progress.say) if resume else 0
+        frames = job.program.spec.frames_per_step * job.program.spec.envs
+        recorder = ParquetRecorder(folder, job.arm, job.index, job.lanes, frames)
+        recorder.cut_back(parts)
+        progress.job(job, run.position)
+        status.begin(job, run.position)
+        _loop(run, job, checkpoints, recorder, status, progress, stop)
+        status.finish(job, run.position)
+    finally:
+        run.close()
+
+
+def _loop(
+    run: Run, job: Job, checkpoints: Path, recorder: Recorder, status: Status, progress: Progress, stop: Stop
+) -> None:
+    for chunk in run.chunks():
+        recorder.add(chunk)
+        progress.chunk(chunk)
+        status.tick(chunk.position)
+        if _checkpoint_due(job, chunk.position) or stop.signal is not None:
+            _save(run, job, checkpoints, recorder)
+        if stop.signal is not None and not _last_step(job, chunk.position):
+            status.write("interrupted", chunk.position)
+            raise Interrupted(stop.signal)
