@@ -223,8 +223,9 @@ def test_normalised_layers_do_not_feel_the_scale_of_their_kernels(spec, normalis
 
 def kernels(initialiser):
     """A wide dense, a convolutional and a wide output kernel."""
-    flat = build(NetworkSpec((200,), 250, widths=(300,), initialiser=initialiser)).init(KEY)
-    conv = build(NetworkSpec((5, 5, 10), 1, (Convolution(200, 5),), initialiser=initialiser)).init(KEY)
+    wide = NetworkSpec((200,), 250, widths=(300,), initialiser=initialiser)
+    deep = NetworkSpec((5, 5, 10), 1, (Convolution(200, 5),), initialiser=initialiser, convolution="lax")
+    flat, conv = build(wide).init(KEY), build(deep).init(KEY)
     kernels = [flat["hidden_0"]["kernel"], flat["output"]["kernel"], conv["hidden_0"]["kernel"].reshape(250, 200)]
     assert all(not bias.any() for bias in (flat["hidden_0"]["bias"], flat["output"]["bias"], conv["hidden_0"]["bias"]))
     return [np.asarray(kernel) for kernel in kernels]
@@ -249,7 +250,7 @@ def test_glorot_and_orthogonal_initialisers():
         np.testing.assert_allclose(gram, 2 * np.eye(len(gram)), atol=1e-4)
 
 
-@pytest.mark.parametrize(("fan_in", "zeros"), [(200, 180), (300, 270), (250, 225), (7, 7), (11, 10), (70, 63)])
+@pytest.mark.parametrize(("fan_in", "zeros"), [(7, 7), (11, 10), (70, 63)])
 def test_sparse_initialiser_leaves_a_tenth(fan_in, zeros):
     kernel = np.asarray(INITIALISERS["sparse"](KEY, (fan_in, 50)))
     assert set((kernel == 0).sum(0)) == {zeros}
@@ -275,15 +276,17 @@ def test_init_is_a_function_of_the_key():
 
 @pytest.mark.parametrize("method", ["patches", "lax"])
 def test_lanes_by_vmap_equal_lanes_by_loop(method):
-    network = build(dataclasses.replace(DEEP, normalisation="layer", activation="crelu", convolution=method))
-    keys, x = jax.random.split(KEY, 3), draw((3, 4, 7, 8, 2))
-    init, apply = jax.jit(network.init), jax.jit(network.apply)
-    params = jax.jit(jax.vmap(network.init))(keys)
-    together = jax.jit(jax.vmap(network.apply))(params, x)
+    style = {"normalisation": "layer", "activation": "crelu", "initialiser": "glorot", "convolution": method}
+    network = build(NetworkSpec((5, 6, 2), 3, (Convolution(3, 3, 2),), (4,), **style))
+
+    def live(key, x):
+        params = network.init(key)
+        return params, network.apply(params, x)
+
+    keys, x = jax.random.split(KEY, 3), draw((3, 4, 5, 6, 2))
+    together, alone = jax.jit(jax.vmap(live))(keys, x), jax.jit(live)
     for lane in range(3):
-        own = init(keys[lane])
-        alone = apply(own, x[lane])
-        for a, b in zip(jax.tree.leaves((params, together)), jax.tree.leaves((own, alone)), strict=True):
+        for a, b in zip(jax.tree.leaves(together), jax.tree.leaves(alone(keys[lane], x[lane])), strict=True):
             np.testing.assert_allclose(a[lane], b, rtol=1e-5, atol=1e-5)
 
 
@@ -300,7 +303,7 @@ def test_observations_are_scaled_converted_and_moved():
     spec = networks.nature(jax.ShapeDtypeStruct(frames.shape[1:], jnp.uint8), 2, widths=(8,), convolution="lax")
     assert (spec.channels_first, spec.scale) == (True, 1 / 255)
     plain = dataclasses.replace(spec, observation=(40, 41, 3), channels_first=False, scale=1.0)
-    params = build(spec).init(KEY)
+    params = jax.tree.map(lambda leaf: draw(leaf.shape) / leaf.size**0.5, jax.eval_shape(build(spec).init, KEY))
     expected = build(plain).apply(params, jnp.asarray(np.moveaxis(frames, 1, 3) / 255.0, jnp.float32))[0]
     np.testing.assert_allclose(build(spec).apply(params, frames)[0], expected, rtol=1e-4, atol=1e-5)
     flags = np.array([[True, False, True, True, False, False]])
