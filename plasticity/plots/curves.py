@@ -74,7 +74,7 @@ def _along(axes: Axes, lines: Sequence[Series], visits: Sequence[Stay], value: s
     mark_switches(axes, list(visits))
     for place, line in enumerate(lines):
         rows = line.rows[line.rows["task"] == task] if task else line.rows
-        found = _with_gaps(intervals(_thinned(rows, value, x), value, ["visit", x]).reset_index())
+        found = _with_gaps(intervals(_thinned(rows, value, x), value, ["visit", x]).reset_index(), apart=task != "")
         draw_curve(axes, line, found, found[x].to_numpy(), len(lines), place)
     count_axis(axes, visits[-1].end)
 
@@ -89,11 +89,14 @@ def _thinned(rows: pd.DataFrame, value: str, x: str) -> pd.DataFrame:
     return rows.groupby([rows["lane"], pd.Series(group, rows.index)]).agg({"visit": "last", x: "max", value: "mean"})
 
 
-def _with_gaps(found: pd.DataFrame) -> pd.DataFrame:
-    """A row without a value at each switch, which interrupts the line; not where visits have but a point or two."""
-    step = found["visit"].diff(-1)
+def _with_gaps(found: pd.DataFrame, apart: bool = False) -> pd.DataFrame:
+    """Rows without a value that interrupt the line: at each switch, unless visits have but a point or two.
+
+    ``apart``: in any case between visits that do not follow each other.
+    """
     dense = len(found) >= 3 * found["visit"].nunique()
-    ends = found[step <= -1] if dense else found[step < -1]
+    steps = found["visit"].diff(-1)
+    ends = found[steps <= -1] if dense else found[steps < -1] if apart else found[:0]
     gaps = pd.DataFrame(np.nan, ends.index + 0.5, found.columns)
     return pd.concat([found, gaps]).sort_index() if len(gaps) else found
 
@@ -145,8 +148,9 @@ def monitor_names(metrics: pd.DataFrame, hyper: Sequence[str] | None = None) -> 
 
 
 def _panel(axes: Axes, lines: Sequence[Series], visits: Sequence[Stay], name: str, x: str) -> None:
-    curves = [intervals(_thinned(line.rows.dropna(subset=name), name, x), name, x) for line in lines]
-    means = np.concatenate([found["mean"] for found in curves])
+    records = [_thinned(line.rows.dropna(subset=name), name, x) for line in lines]
+    curves = [_with_gaps(intervals(rows, name, ["visit", x]).reset_index()) for rows in records]
+    means = np.concatenate([found["mean"].dropna() for found in curves])
     if means.min() > 0 and means.max() > 100 * means.min():
         axes.set_yscale("log")
         # A t interval may reach below zero, where a logarithm ends.
@@ -154,5 +158,5 @@ def _panel(axes: Axes, lines: Sequence[Series], visits: Sequence[Stay], name: st
     if len(visits) <= FEW:
         mark_switches(axes, list(visits))
     for place, (line, found) in enumerate(zip(lines, curves, strict=True)):
-        draw_curve(axes, line, found, found.index.to_numpy(), len(lines), place)
+        draw_curve(axes, line, found, found[x].to_numpy(), len(lines), place)
     count_axis(axes, visits[-1].end)

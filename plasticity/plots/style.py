@@ -84,8 +84,8 @@ def series(table: pd.DataFrame, hyper: Sequence[str] | None, controls: Sequence[
     figure. Points of a sweep have lighter shades and other dashes of their arm's look.
     """
     cells = points(table, swept_columns(table, hyper))
-    arms = _categories(table, "arm")
-    coloured = [(run, arm) for run in _categories(table, "run") or [""] for arm in arms if arm not in controls]
+    runs = _categories(table, "run") or [""]
+    coloured = [(run, arm) for run in runs for arm in _categories(table, "arm") if arm not in controls]
     seen: dict[tuple[str, str], list[Point]] = {}
     for cell in cells:
         seen.setdefault((cell.run, cell.arm), []).append(cell)
@@ -93,8 +93,11 @@ def series(table: pd.DataFrame, hyper: Sequence[str] | None, controls: Sequence[
     for cell in cells:
         siblings, where = seen[cell.run, cell.arm], (cell.run, cell.arm)
         place = next(index for index, other in enumerate(siblings) if other is cell)
-        number = coloured.index(where) if where in coloured else None
-        found.append(Series(cell.label, cell.rows, look(number, place, len(siblings))))
+        if where in coloured:
+            found.append(Series(cell.label, cell.rows, look(coloured.index(where), place, len(siblings))))
+        else:  # the runs' controls differ as the points of one do
+            place, count = place * len(runs) + runs.index(cell.run), len(siblings) * len(runs)
+            found.append(Series(cell.label, cell.rows, look(None, place, count)))
     return found
 
 

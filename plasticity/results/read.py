@@ -53,7 +53,7 @@ def _lanes_of_arm(run: RunPath, arm: str) -> pd.DataFrame:
     path = Path(run) / arm / "lanes.parquet"
     if not path.exists():
         return pd.DataFrame()
-    table = pq.read_table(path).to_pandas()
+    table = pq.read_table(path, partitioning=None).to_pandas()
     # A swept list (widths, say) has to be hashable to name a point.
     for column in table.columns.difference(list(BOOKKEEPING)):
         table[column] = table[column].map(lambda value: str(np.asarray(value).tolist()) if np.ndim(value) else value)
@@ -66,7 +66,9 @@ def _metrics_of_arm(run: RunPath, arm: str) -> pd.DataFrame:
     parts = sorted((Path(run) / arm / "metrics").glob("part-*.parquet"))
     if not parts:
         return pd.DataFrame()
-    table = pa.concat_tables([pq.read_table(part) for part in parts], promote_options="permissive").to_pandas()
+    table = pa.concat_tables(
+        [pq.read_table(part, partitioning=None) for part in parts], promote_options="permissive"
+    ).to_pandas()
     for column in table.columns.difference(["run", "arm", "task"]):
         table[column] = pd.to_numeric(table[column])  # a column of nulls only has no type in the file
     return table
