@@ -17,7 +17,6 @@ from plasticity.registry import Registry
 from plasticity.schema import schema_of
 from plasticity.settings import Choice, Parser, paths
 from plasticity.sweeps import Arm, Point, Sweep, blamed, parse_arm, parse_sweep, plain_sweep
-from plasticity.types import Array
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 RESERVED = ("figures", "experiment.yaml", "plan.json", "report.html")  # what lies in a run's folder beside its arms
@@ -122,7 +121,10 @@ def read_experiment(
         typed.append(location)
 
     def origin(at: Location) -> str:
-        return "command line" if any(at[: len(location)] == location for location in typed) else source
+        if any(at[: len(location)] == location for location in typed):
+            return "command line"
+        partly = any(location[: len(at)] == at for location in typed)
+        return " and ".join(filter(None, (source, "command line"))) if partly else source
 
     parser = Parser(registry)
     experiment = _parse(parser, raw, name)
@@ -213,7 +215,7 @@ class ProgramSettings:
     lanes: np.ndarray  # int32[lanes]: the lane's number within the arm
     points: tuple[Mapping[str, Any], ...]  # the swept values of each lane
 
-    def build(self, hyper: Mapping[str, Array]) -> Built:
+    def build(self, hyper: Mapping[str, Any]) -> Built:
         """The members with one lane's numbers (``hyper`` of one lane: float32 scalars, may be tracers)."""
         return Built(
             self.agent.build(hyper, "agent"),
@@ -222,7 +224,7 @@ class ProgramSettings:
         )
 
 
-def _built(family: str, members: Sequence[Choice], hyper: Mapping[str, Array]) -> tuple[partial[Any], ...]:
+def _built(family: str, members: Sequence[Choice], hyper: Mapping[str, Any]) -> tuple[partial[Any], ...]:
     return tuple(each.build(hyper, path) for path, each in zip(paths(family, members), members, strict=True))
 
 

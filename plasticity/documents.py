@@ -14,7 +14,9 @@ import yaml
 from plasticity.errors import Location, NoSuchPlaceError, UserError, listed, nearest, shown
 
 INTEGER = r"[-+]?(?:0|[1-9][0-9_]*)$"
-REAL = r"[-+]?(?:(?:\.[0-9]+|[0-9][0-9_]*(?:\.[0-9_]*)?)(?:[eE][-+]?[0-9]+)?|\.(?:inf|Inf|INF))$|\.(?:nan|NaN|NAN)$"
+POWER = r"[eE][-+]?[0-9]+"
+POINT = r"(?:\.[0-9]+|[0-9][0-9_]*\.[0-9_]*)"
+REAL = rf"[-+]?(?:{POINT}(?:{POWER})?|[0-9][0-9_]*{POWER}|\.(?:inf|Inf|INF))$|\.(?:nan|NaN|NAN)$"
 
 
 class _Loader(yaml.SafeLoader):
@@ -33,7 +35,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what either YAML 1.1 or 1.2 would not read back as text."""
+    """Quotes what YAML 1.1 or 1.2 would not read back as text; writes ASCII, as PyYAML breaks lines at U+0085."""
 
     def ignore_aliases(self, data: Any) -> bool:
         del data
@@ -67,12 +69,12 @@ def from_yaml(text: str, source: str) -> Any:
 def to_yaml(data: Any, comment: str = "") -> str:
     """The data as YAML that :func:`from_yaml` reads back unchanged, after ``comment`` as ``#`` lines."""
     heading = "".join(f"# {line}\n" for line in comment.splitlines())
-    return heading + yaml.dump(data, Dumper=_Dumper, sort_keys=False, width=110, allow_unicode=True)
+    return heading + yaml.dump(data, Dumper=_Dumper, sort_keys=False, width=110, default_flow_style=None)
 
 
 def on_one_line(data: Any) -> str:
     """The data as one line of YAML."""
-    text = yaml.dump(data, Dumper=_Dumper, sort_keys=False, width=10**9, default_flow_style=True, allow_unicode=True)
+    text = yaml.dump(data, Dumper=_Dumper, sort_keys=False, width=10**9, default_flow_style=True)
     return text.removesuffix("\n").removesuffix("\n...")
 
 

@@ -1,13 +1,14 @@
 """What a user is told when a config, a name or a file is wrong: a few lines, each naming the place and the way out."""
 
 import difflib
+import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 Location = tuple[str | int, ...]
 
 SHOWN = 3  # problems in one message
-NAMES, WIDTH = 8, 90  # of a list of known names
+NAMES, WIDTH = 8, 72  # of a list of known names
 
 
 class UserError(Exception):
@@ -33,8 +34,12 @@ def dotted(location: Location) -> str:
 
 
 def shown(value: Any, width: int = 48) -> str:
-    """The value as one short line."""
-    text = " ".join(repr(value).split())
+    """The value as one short line, written as in YAML."""
+    return cut(" ".join(json.dumps(value, ensure_ascii=False, default=str, skipkeys=True).split()), width)
+
+
+def cut(text: str, width: int) -> str:
+    """The text, or its beginning and ``...``."""
     return text if len(text) <= width else text[: width - 3] + "..."
 
 
@@ -50,7 +55,7 @@ def listed(names: Sequence[str]) -> str:
     for name in names[:NAMES]:
         if kept and len(", ".join([*kept, name])) > WIDTH:
             break
-        kept.append(shown(name, WIDTH).strip("'"))
+        kept.append(name[:WIDTH])
     return ", ".join(kept) + (f", ... ({len(names)} in all)" if len(kept) < len(names) else "")
 
 

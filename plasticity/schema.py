@@ -16,7 +16,7 @@ from pydantic.errors import PydanticUserError
 from pydantic.fields import FieldInfo
 
 from plasticity.documents import on_one_line
-from plasticity.errors import nearest, shown
+from plasticity.errors import cut, nearest, shown
 from plasticity.fields import Member, Traced
 
 PLAIN = {
@@ -62,15 +62,28 @@ class Setting:
         """The value in the parameter's type. ``ValueError``, in words, where it is not allowed."""
         try:
             parsed = self.adapter.validate_python(value)
-            if self.is_traced(parsed):  # what is in range must be so as the program's float32, too
-                self.adapter.validate_python(_single(parsed))
         except ValidationError as error:
-            own = [e["msg"] for e in error.errors() if e["type"] in ("value_error", "assertion_error")]
-            because = f" ({own[0].removeprefix('Value error, ')})" if own else ""
-            close = nearest(value, self.words) if isinstance(value, str) else None
-            hint = f"; did you mean `{close}`?" if close else ""
-            raise ValueError(f"{shown(value)} is not allowed; must be {self.allowed}{because}{hint}") from None
+            own = [e["msg"].removeprefix("Value error, ") for e in error.errors() if e["type"] == "value_error"]
+            raise ValueError(self._refusal(value, own[0] if own else "")) from None
+        if self.is_traced(parsed) and not self._survives(parsed):
+            raise ValueError(self._refusal(value, "as a float32"))
         return parsed
+
+    def _survives(self, value: float) -> bool:
+        """Whether a number is in range in the program's precision, too."""
+        with np.errstate(over="ignore"):
+            single = float(np.float32(value))
+        try:
+            self.adapter.validate_python(single)
+        except ValidationError:
+            return False
+        return bool(np.isinf(single) == np.isinf(value))
+
+    def _refusal(self, value: Any, because: str) -> str:
+        close = nearest(value, self.words) if isinstance(value, str) else None
+        reason = f" ({because})" if because else ""
+        hint = f"; did you mean `{close}`?" if close else ""
+        return f"{shown(value)} is not allowed; must be {cut(self.allowed, 100)}{reason}{hint}"
 
 
 @functools.cache
@@ -116,14 +129,6 @@ def _is_container(annotation: Any) -> bool:
 
 def _named(factory: Callable[..., Any]) -> str:
     return f"{factory.__module__}.{getattr(factory, '__qualname__', factory)}"
-
-
-def _single(value: float) -> float:
-    with np.errstate(over="ignore"):
-        single = float(np.float32(value))
-    if np.isinf(single) and not np.isinf(value):
-        raise ValueError(f"{value} is beyond float32")
-    return single
 
 
 # Walking annotations.
@@ -198,7 +203,7 @@ def words(annotation: Any) -> str:
 
 
 def _literal(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return f"`{value}`" if isinstance(value, str) else on_one_line(value)
 
 
 def _bounds(annotation: Any) -> str:

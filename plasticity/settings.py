@@ -10,7 +10,6 @@ from plasticity.documents import as_member, labels, merged
 from plasticity.errors import Location, Problem, UserError, listed, shown, unknown
 from plasticity.registry import Registry
 from plasticity.schema import Setting, schema_of
-from plasticity.types import Array
 
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
@@ -30,11 +29,11 @@ class Choice:
     def __hash__(self) -> int:
         return hash(self.static())
 
-    def build(self, hyper: Mapping[str, Array] = EMPTY, prefix: str = "") -> functools.partial[Any]:
+    def build(self, hyper: Mapping[str, Any] = EMPTY, prefix: str = "") -> functools.partial[Any]:
         """The factory with its settings; it still takes the member's positional arguments.
 
         Args:
-            hyper: dotted path -> number (may be a tracer); replaces the traced number of that path.
+            hyper: dotted path -> scalar Array (may be a tracer) or number; replaces the traced number of that path.
             prefix: the member's own dotted path, e.g. ``agent`` or ``interventions.weight_decay``.
         """
         built: dict[str, Any] = {}
@@ -148,7 +147,8 @@ class Parser:
         """All settings of a schema, in its order; what is wrong is left out and noted in ``problems``."""
         for key in raw:
             if key not in schema:
-                self.refuse((*at, str(key)), unknown("key", str(key), schema, "allowed"))
+                text = unknown("key", str(key), schema, "allowed") if schema else "unknown key; it has no settings"
+                self.refuse((*at, str(key)), text)
         values = {}
         for name, setting in schema.items():
             if name in raw or not setting.required:
