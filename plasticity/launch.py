@@ -1,10 +1,11 @@
 """From a config to a finished run: the only module that brings agents, streams and the core together."""
 
+import contextlib
 import functools
 import hashlib
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,7 +31,7 @@ from plasticity.session import Job, NoProgress, Progress, run_job, stop_on_signa
 from plasticity.trees import size
 from plasticity.types import Agent, StreamSpec
 
-BUILT_IN = {
+BUILT_IN: Mapping[str, Mapping[str, Callable[..., Any]]] = {
     "agents": AGENTS,
     "streams": STREAMS,
     "interventions": INTERVENTIONS,
@@ -61,10 +62,8 @@ def devices() -> tuple[jax.Device, ...]:
 
     Has to be called before anything else touches JAX's devices; later it takes what there is.
     """
-    try:
+    with contextlib.suppress(RuntimeError):  # the devices are made already
         jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
-    except RuntimeError:
-        pass  # the devices are made already
     return tuple(jax.devices())
 
 

@@ -25,7 +25,7 @@ class Job(NamedTuple):
     """One program of an arm, ready to run."""
 
     arm: str
-    index: int  # of the program within its arm
+    number: int  # of the program within its arm
     program: Program
     placement: Placement
     lanes: Mapping[str, list[Any]]  # columns of lanes.parquet
@@ -50,7 +50,8 @@ class Stop:
 @contextmanager
 def stop_on_signals() -> Iterator[Stop]:
     """Ctrl-C and SIGTERM finish the chunk under way; a second one acts at once. A no-op outside the main thread."""
-    stop, before = Stop(), {}
+    stop = Stop()
+    before: dict[int, Any] = {}
 
     def remember(number: int, frame: FrameType | None) -> None:
         del frame
@@ -109,7 +110,7 @@ class Status:
     def begin(self, job: Job, position: Position) -> None:
         total = sum(visit.steps for visit in job.program.spec.visits)
         lanes = len(job.program.seeds)
-        self.facts |= {"program": job.index, "lanes": lanes, "steps": total}
+        self.facts |= {"program": job.number, "lanes": lanes, "steps": total}
         self._mark = (time.monotonic(), position.step)
         self.write("running", position)
 
@@ -127,7 +128,7 @@ class Status:
         self._written = time.monotonic()
 
     def finish(self, job: Job, position: Position) -> None:
-        self.facts["finished"] = sorted({*self.facts["finished"], job.index})
+        self.facts["finished"] = sorted({*self.facts["finished"], job.number})
         self.write("finished", position)
 
 
@@ -170,14 +171,14 @@ def _restore(run: Run, job: Job, folder: Path, say: Callable[[str], None]) -> in
 def run_job(job: Job, folder: Path, devices: list[jax.Device], progress: Progress, stop: Stop, resume: bool) -> None:
     """Runs one program to its end inside the arm's ``folder``; ``Interrupted`` when told to stop."""
     status = Status(folder / "status.json")
-    if status.finished(job.index):
+    if status.finished(job.number):
         return
-    checkpoints = folder / "checkpoints" / f"{job.index:03d}"
+    checkpoints = folder / "checkpoints" / f"{job.number:03d}"
     run = Run(job.program, job.placement, devices)
     try:
         parts = _restore(run, job, checkpoints, progress.say) if resume else 0
         frames = job.program.spec.frames_per_step * job.program.spec.envs
-        recorder = ParquetRecorder(folder, job.arm, job.index, job.lanes, frames)
+        recorder = ParquetRecorder(folder, job.arm, job.number, job.lanes, frames)
         recorder.cut_back(parts)
         progress.job(job, run.position)
         status.begin(job, run.position)

@@ -1,0 +1,33 @@
+# Everything runs in .venv, which `make install` fills; the only things needed beforehand are Python 3.11+ and make.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: install quickstart smoke test test-slow lint clean
+
+install: .venv/installed
+
+.venv/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+quickstart: install
+	$(BIN)/plasticity run configs/quickstart.yaml --out runs/quickstart --force
+
+smoke: install
+	$(BIN)/plasticity run configs/atari/smoke.yaml --out runs/atari-smoke --force
+
+test: install
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf .venv

@@ -1,0 +1,194 @@
+"""The command line: ``plasticity run``, ``plan``, ``list``, ``plot``, ``bench``."""
+
+import shlex
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from plasticity.errors import UserError
+
+app = typer.Typer(
+    help="A testbed for loss of plasticity and continual reinforcement learning.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console(soft_wrap=False)
+errors = Console(stderr=True, soft_wrap=True, highlight=False)
+
+Config = Annotated[Path, typer.Argument(help="the experiment's YAML file", metavar="CONFIG")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="settings to change: agent.optimizer.learning_rate=1e-3", metavar="[KEY=VALUE]..."),
+]
+LISTED = ("agents", "streams", "interventions", "monitors", "networks", "optimizers", "configs")
+Out = Annotated[Path | None, typer.Option(help="folder of the run; default runs/NAME")]
+
+
+@app.command()
+def run(
+    config: Config,
+    overrides: Overrides = None,
+    out: Out = None,
+    resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoints")] = False,
+    force: Annotated[bool, typer.Option("--force", help="replace an earlier run in the folder")] = False,
+) -> None:
+    """Run an experiment: all arms, seeds and sweep points; then draw its figures."""
+    from plasticity import launch
+    from plasticity.progress import TerminalProgress
+    from plasticity.session import Interrupted
+
+    experiment = launch.load_config(config, overrides or [])
+    folder = out or Path("runs") / experiment.name
+    try:
+        with TerminalProgress(console) as progress:
+            launch.run(experiment, folder, resume=resume, force=force, progress=progress)
+    except Interrupted as stopped:
+        command = ["plasticity", "run", str(config), *(overrides or []), "--out", str(folder), "--resume"]
+        errors.print(Text(f"{stopped}: saved; go on with\n  {shlex.join(command)}"))
+        raise typer.Exit(128 + stopped.number) from None
+    _show(folder)
+
+
+def _show(folder: Path) -> None:
+    """The summary table and the figures of a run."""
+    from plasticity import plots, results
+
+    results.print_summary(folder, console)
+    written = plots.save_all([folder], folder / "figures")
+    console.print(Text(f"figures: {folder / 'figures'} ({', '.join(path.name for path in written)})"))
+
+
+@app.command()
+def plan(config: Config, overrides: Overrides = None) -> None:
+    """Show what a run would do: programs, lanes, steps and memory. Runs nothing."""
+    from plasticity import launch
+
+    planned = launch.plan(launch.load_config(config, overrides or []))
+    console.print(_plan_table(planned))
+    for line in _plan_lines(planned):
+        console.print(Text(line))
+    launch.check_memory(planned)
+
+
+def _plan_table(planned: Any) -> Table:
+    from plasticity.memory import readable
+
+    table = Table(title=planned.experiment.name, title_justify="left")
+    columns = ("arm", "program", "lanes", "devices x groups x width", "state / device", "with workspace")
+    for name in columns:
+        table.add_column(name, justify="left" if name == "arm" else "right")
+    for job, need in zip(planned.jobs, planned.memory, strict=True):
+        shape = "{} x {} x {}".format(*job.placement)
+        lanes = str(len(job.program.seeds))
+        table.add_row(job.arm, str(job.number), lanes, shape, readable(need.state), readable(need.total))
+    return table
+
+
+def _plan_lines(planned: Any) -> list[str]:
+    from plasticity.launch import devices
+    from plasticity.memory import capacity, readable
+
+    spec = planned.spec
+    steps = sum(visit.steps for visit in spec.visits)
+    lanes = sum(len(job.program.seeds) for job in planned.jobs)
+    widest = max(job.placement.devices for job in planned.jobs)
+    frames = steps * spec.envs * spec.frames_per_step
+    kind = devices()[0].device_kind
+    return [
+        f"{len(spec.visits)} visits to {len(spec.tasks)} tasks; each lane: {steps:,} steps of {spec.envs} envs, "
+        f"{frames:,} frames",
+        f"{lanes} lanes, {steps * lanes:,} lane steps in all; arms run one after another",
+        f"{len(devices())} devices ({kind}), {readable(capacity(devices()[0], widest))} each; workspace is an estimate",
+    ]
+
+
+@app.command(name="list")
+def list_members(
+    family: Annotated[
+        str, typer.Argument(help="agents, streams, interventions, monitors, networks, optimizers, configs")
+    ],
+    name: Annotated[str | None, typer.Argument(help="one of them, with its settings")] = None,
+) -> None:
+    """List the members of a family, or the settings of one."""
+    from plasticity import launch
+
+    if family == "configs":
+        for path in sorted(Path("configs").rglob("*.yaml")):
+            console.print(Text(f"{path}  {_first_comment(path)}"))
+        return
+    if name is None:
+        console.print(_family_table(launch.registry(), family))
+        return
+    _print_member(launch.registry(), family, name)
+
+
+def _first_comment(path: Path) -> str:
+    line = path.read_text().partition("\n")[0]
+    return line.removeprefix("#").strip() if line.startswith("#") else ""
+
+
+def _first_line(factory: Callable[..., Any]) -> str:
+    return (factory.__doc__ or "").strip().partition("\n")[0]
+
+
+def _family_table(registry: Any, family: str) -> Table:
+    table = Table(title=family, title_justify="left", show_header=False, box=None)
+    for name in registry.names(family):
+        table.add_row(name, Text(_first_line(registry.factory(family, name))))
+    return table
+
+
+def _print_member(registry: Any, family: str, name: str) -> None:
+    import inspect
+
+    factory, card = registry.factory(family, name), registry.card(family, name)
+    console.print(Text(f"{name}: {inspect.getdoc(factory) or ''}"))
+    table = Table(show_edge=False)
+    for heading in ("setting", "allowed", "default", "kind"):
+        table.add_column(heading)
+    for row in registry.rows(family, name):
+        table.add_row(*(Text(str(cell)) for cell in row))
+    console.print(table)
+    facts = {"paper": card.paper, "note": card.note, "task switches": "seen" if card.sees_switches else ""}
+    for what, fact in facts.items():
+        if fact:
+            console.print(Text(f"{what}: {fact}"))
+
+
+@app.command()
+def plot(
+    runs: Annotated[list[Path], typer.Argument(help="folders of runs", metavar="RUN...")],
+    out: Annotated[Path | None, typer.Option(help="folder for the figures; default RUN/figures")] = None,
+) -> None:
+    """Draw the figures of one run, or of several together, and print the summary."""
+    from plasticity import plots, results
+
+    results.plan(runs[0])
+    for path in plots.save_all(list(runs), out or runs[0] / "figures"):
+        console.print(Text(str(path)))
+    for folder in runs:
+        results.print_summary(folder, console)
+
+
+def main() -> None:
+    """Runs the command line; a user's mistake is told in a line or three, with exit code 2."""
+    try:
+        app()
+    except UserError as error:
+        for line in str(error).splitlines():
+            errors.print(Text(line))
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+
+
+if __name__ == "__main__":
+    main()
