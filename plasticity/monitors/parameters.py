@@ -31,7 +31,7 @@ def weight_norm() -> Monitor:
     ``weight_norm = sqrt(sum_l |W_l|_F^2)`` over all kernels, the output layer's too, without biases and normalisation
     parameters; ``weight_norm/<module> = |W_l|_F``. Of the online network; needs no batch.
 
-    Elsewhere also the mean of ``|w|`` over all weights (Dohare et al. 2024), or the norm of all parameters.
+    Elsewhere also the mean of ``|w|`` (Dohare et al. 2024) or the root mean square of all parameters (Plasticine).
     """
 
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
@@ -51,7 +51,7 @@ def distance_from_initialisation() -> Monitor:
     needs no batch. ``theta_0`` is kept in the monitor's state, and stays the first initialisation when an intervention
     resets the learner.
 
-    Plasticine's ``l2_norm_difference`` is the difference of two norms instead.
+    Plasticine's ``l2_norm_difference`` is this divided by the square root of the number of parameters.
     """
 
     def init(params: Params) -> State:

@@ -7,7 +7,7 @@ what is defined on ``post`` counts the former, what is defined on ``pre`` the la
 
 Each metric is a FRACTION OVER ALL hidden units together (dopamine reports that as a percentage, Plasticine the mean of
 the layers' fractions, Dohare et al. a count per layer), in [0, 1], beside ``<metric>/<layer>`` for every hidden layer.
-It is NaN where the activations it depends on are not finite, and absent where the network has no hidden layer.
+It is NaN where a layer has activations that are not finite, and absent where the network has no hidden layer.
 """
 
 from collections.abc import Callable, Mapping
@@ -44,8 +44,9 @@ def _fraction_monitor(name: str, marked: Callable[[Activation], Array]) -> Monit
     return Monitor(measure)
 
 
-def _where_finite(statistic: Array, marked: Array) -> Array:
-    return jnp.where(jnp.isfinite(statistic), marked.astype(jnp.float32), jnp.nan)
+def _where_finite(values: Array, marked: Array) -> Array:
+    """NaN for the whole layer where a value isn't finite: no comparison with NaN would show it."""
+    return jnp.where(jnp.all(jnp.isfinite(values)), marked.astype(jnp.float32), jnp.nan)
 
 
 @card(paper="Sokar, Agarwal, Castro & Evci 2023, The Dormant Neuron Phenomenon in Deep Reinforcement Learning")
@@ -59,17 +60,16 @@ def dormant_units(*, tau: NonNegative = 0.025) -> Monitor:
     Paper: Sokar, Agarwal, Castro & Evci 2023, The Dormant Neuron Phenomenon in Deep Reinforcement Learning.
 
     Args:
-        tau: the threshold (traced): 0.025 in ReDo's own runs and in Plasticine, 0.1 in some ports; 0 counts the
-            units that are exactly zero on the batch (see :func:`dead_units`).
+        tau: the threshold (traced): 0.025 in ReDo's own runs, 0.1 in some ports; 0 counts the units that are
+            exactly zero on the batch (see :func:`dead_units`).
 
-    The score is relative to the layer, so it can't see a layer that shrinks as a whole. Elsewhere "dormant" or
-    "dead" also means the share of ENTRIES with ``|h| < 0.01`` (MEAL) or of entries equal to zero, which is sparsity.
+    The score is relative to the layer, so it can't see a layer that shrinks as a whole. Elsewhere "dormant" is also the
+    share of ENTRIES with ``|h| < 0.01`` (MEAL) or equal to zero (Plasticine's metrics), which is sparsity.
     """
 
     def marked(activation: Activation) -> Array:
         size = jnp.mean(jnp.abs(by_unit(activation.post)), axis=0)
-        mean = jnp.mean(size)
-        return _where_finite(mean, size <= tau * mean)  # the score's definition without a division by a mean of zero
+        return _where_finite(size, size <= tau * jnp.mean(size))  # the definition, times the mean, which may be zero
 
     return _fraction_monitor("dormant_units", marked)
 
@@ -136,6 +136,6 @@ def linearised_units() -> Monitor:
 
     def marked(activation: Activation) -> Array:
         smallest = jnp.min(by_unit(activation.pre), axis=0)
-        return _where_finite(smallest, smallest > 0)
+        return _where_finite(activation.pre, smallest > 0)
 
     return _fraction_monitor("linearised_units", marked)

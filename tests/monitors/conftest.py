@@ -1,0 +1,71 @@
+"""Probes written by hand, and probes of real networks."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from plasticity.monitors import Monitor
+from plasticity.networks import NetworkSpec, build
+from plasticity.types import Activation, Clock, Learner, Network, Optimizer, Probe, Units
+
+
+def clock() -> Clock:
+    return Clock(*[jnp.zeros((), jnp.int32)] * 4)
+
+
+def sgd(rate: Any = 0.25) -> Optimizer:
+    transform = optax.sgd(rate)
+    return Optimizer(transform.init, transform.update, lambda state: jnp.asarray(rate, jnp.float32))
+
+
+def wired(names: tuple[str, ...]) -> Network:
+    """A network of which only the names of its layers matter."""
+    units = tuple(Units(name, (name,), ("output",), np.zeros(0, np.int64)) for name in names)
+    return Network(lambda key: {}, lambda params, x: (x, {}), units, tuple((name,) for name in names), ("output",))
+
+
+def written(activations: Mapping[str, Any], params: Any = (), loss: Callable[[Any], Any] | None = None) -> Probe:
+    """A probe of these activations: arrays stand for both the pre- and the post-activation."""
+    full = {k: v if isinstance(v, Activation) else Activation(v, v) for k, v in activations.items()}
+    return Probe(Learner(params, (), ()), wired(tuple(full)), sgd(), full, loss or (lambda p: jnp.zeros(())), clock())
+
+
+def of_network(spec: NetworkSpec, params: Any, inputs: Any, rate: Any = 0.25) -> Probe:
+    """A probe of a real network on a regression to ones."""
+    network = build(spec)
+    optimizer = sgd(rate)
+    learner = Learner(params, (), optimizer.init(params))
+
+    def loss(p: Any) -> Any:
+        return jnp.mean((network.apply(p, inputs)[0] - 1) ** 2)
+
+    return Probe(learner, network, optimizer, jax.jit(network.apply)(params, inputs)[1], loss, clock())
+
+
+def initial(spec: NetworkSpec, seed: int = 0) -> Any:
+    """A real network's parameters."""
+    return jax.jit(build(spec).init)(jax.random.key(seed))
+
+
+def measured(monitor: Monitor, probe: Probe, seed: int = 0) -> dict[str, float]:
+    state = monitor.init(probe.learner.params)
+    found = jax.jit(lambda key: monitor.measure(key, state, probe)[1])(jax.random.key(seed))
+    return {k: float(v) for k, v in found.items()}
+
+
+@pytest.fixture(scope="session")
+def probes() -> Any:
+    """The helpers of this file."""
+
+    class Probes:
+        pass
+
+    helpers: Any = Probes
+    for helper in (written, of_network, initial, measured):
+        setattr(helpers, helper.__name__, staticmethod(helper))
+    return helpers
