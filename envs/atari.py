@@ -188,12 +188,13 @@ def atari(
     settings = chosen(preset, overrides)
     if frames_per_visit % FRAME_SKIP:
         raise ValueError(f"frames_per_visit must be a multiple of {FRAME_SKIP}, got {frames_per_visit}")
-    played = [parse(game) for game in games]
+    tasks = tuple(dict.fromkeys(games))  # a game that comes again is another visit to the same task
+    played = [parse(game) for game in tasks]
     spec = StreamSpec(
         observation=jax.ShapeDtypeStruct((STACK, SIDE, SIDE), np.uint8),
         actions=max(action_count(game, settings) for game in played),
-        tasks=tuple(games),
-        visits=tuple(VisitPlan(task, frames_per_visit // FRAME_SKIP) for task in range(len(games))) * cycles,
+        tasks=tasks,
+        visits=tuple(VisitPlan(tasks.index(game), frames_per_visit // FRAME_SKIP) for game in games) * cycles,
         envs=envs,
         episodic=True,
         frames_per_step=FRAME_SKIP,

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from plasticity.lanes import over
 from plasticity.types import FIRST, LAST, MID, Array, Clock, Key, State, Stream, StreamSpec, Task, TimeStep, Visit
 
 # What is derived from a lane's data key, each by a `fold_in` of its own.
@@ -26,22 +27,6 @@ class PureState(NamedTuple):
     params: Any  # [W, ...]     the visit's problem, one for each lane
     envs: State  # [W, E, ...]
     step_type: Array  # int8[W, E]   of the newest time step
-
-
-def over(function: Callable[..., Any], size: int) -> Callable[..., Any]:
-    """``jax.vmap(function)`` over a leading axis of length ``size`` (static); without any vmap where it is 1.
-
-    A batched gather or scatter is many times slower on a CPU than a plain one, and a batched ``lax.cond`` runs both
-    of its branches.
-    """
-    if size != 1:
-        return jax.vmap(function)
-
-    def single(*arguments: Any) -> Any:
-        result = function(*jax.tree.map(lambda x: jnp.squeeze(x, 0), arguments))
-        return jax.tree.map(lambda x: jnp.expand_dims(x, 0), result)
-
-    return single
 
 
 def first(observation: Any, shape: tuple[int, ...] = ()) -> TimeStep:
@@ -77,7 +62,7 @@ def vectorise(task: Task, lanes: int, envs: int) -> Stream:
     """A pure stream: ``lanes`` x ``envs`` (static) copies of ``task``, arrays ``[lanes, envs, ...]``.
 
     Each lane has parameters of its own, drawn at ``reset``. Keys: the visit's parameters from ``fold_in(key, PARAMS)``,
-    the first observations from ``fold_in(fold_in(key, RESET), visit.index)``, a step from
+    the first observations from ``fold_in(fold_in(key, RESET), visit.number)``, a step from
     ``fold_in(fold_in(key, STEP), clock.step)``; the last two are split over the envs. Where ``task.spec.episodic`` is
     False, the task never ends an episode and no reset is compiled into ``step``.
     """
@@ -87,7 +72,7 @@ def vectorise(task: Task, lanes: int, envs: int) -> Stream:
 
         def lane(key: Key) -> tuple[Any, State, TimeStep]:
             params = task.params(jax.random.fold_in(key, PARAMS), visit)
-            draws = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, RESET), visit.index), envs)
+            draws = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, RESET), visit.number), envs)
             return params, *over(partial(restart, task, params), envs)(draws)
 
         params, state, timestep = over(lane, lanes)(keys)

@@ -39,7 +39,8 @@ MakePool = Callable[[int, np.ndarray], Pool]  # task, seeds int32[M] -> Pool
 
 
 class HostState(NamedTuple):
-    """What the compiled program knows of a block's emulators, int32 scalars."""
+    """What the compiled program knows of a block's emulators, int32[W]: the same number for each lane, as every state
+    of a stream has the lanes on its leading axis."""
 
     block: Array
     visit: Array
@@ -157,7 +158,7 @@ def emulator_seeds(keys: Key, visit: Visit, envs: int) -> Array:
     """int32[W, E], at least 1: different for every lane, env and visit; the same for every arm."""
 
     def one(key: Key, env: Array) -> Array:
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(key, EMULATOR), visit.index), env)
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(key, EMULATOR), visit.number), env)
         return jax.random.randint(key, (), 1, np.iinfo(np.int32).max)
 
     return jax.vmap(lambda key: jax.vmap(lambda env: one(key, env))(jnp.arange(envs)))(keys)
@@ -183,15 +184,15 @@ def host(spec: StreamSpec, make_pool: MakePool, lanes: int, envs: int) -> Stream
 
     def reset(keys: Key, visit: Visit, block: Array) -> tuple[HostState, TimeStep]:
         seeds = emulator_seeds(keys, visit, envs)
-        steps, seen = io_callback(table.reset, (scalar, observation), block, visit.index, visit.task, seeds)
+        steps, seen = io_callback(table.reset, (scalar, observation), block, visit.number, visit.task, seeds)
         opening = TimeStep(
             jnp.full((lanes, envs), FIRST, jnp.int8), jnp.zeros((lanes, envs)), jnp.ones((lanes, envs)), seen
         )
-        return HostState(block, visit.index, steps), opening
+        return HostState(*(jnp.full(lanes, x, jnp.int32) for x in (block, visit.number, steps))), opening
 
     def step(keys: Key, state: HostState, actions: Array, clock: Clock) -> tuple[HostState, TimeStep]:
         del keys, clock
-        steps, seen = io_callback(table.step, (scalar, timestep), *state, actions)
-        return state._replace(steps=steps), seen
+        steps, seen = io_callback(table.step, (scalar, timestep), *(x[0] for x in state), actions)
+        return state._replace(steps=jnp.full(lanes, steps)), seen
 
     return Stream(spec._replace(envs=envs), reset, step, table.save, table.load, table.close)

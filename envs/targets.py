@@ -146,7 +146,7 @@ def relabelled(
         drawn = jax.random.randint(jax.random.fold_in(labels, 0), (data.size,), 0, classes)
         start = drawn if initial == "random" else data.labels
         return Problem(
-            data.own(jax.random.fold_in(key, INPUTS)), redrawn_labels(labels, start, visit.index, fraction, classes)
+            data.own(jax.random.fold_in(key, INPUTS)), redrawn_labels(labels, start, visit.number, fraction, classes)
         )
 
     label = jax.ShapeDtypeStruct((), jnp.int32)
@@ -200,7 +200,7 @@ def fresh_problem(
     """A new normal input at each draw; ``y = shift(visit) + scale * g_visit(x)``."""
 
     def params(key: Key, visit: Visit) -> tuple[TargetNetwork, Array]:
-        key = jax.random.fold_in(jax.random.fold_in(key, TARGETS), visit.index)
+        key = jax.random.fold_in(jax.random.fold_in(key, TARGETS), visit.number)
         return target_network(key, dimensions, hidden, outputs), shift(visit)
 
     def draw(key: Key, problem: tuple[TargetNetwork, Array]) -> Supervised:
@@ -225,7 +225,7 @@ def fixed_problem(
 
     def params(key: Key, visit: Visit) -> Problem:
         own = data.own(jax.random.fold_in(key, INPUTS))
-        key = jax.random.fold_in(jax.random.fold_in(key, TARGETS), visit.index)
+        key = jax.random.fold_in(jax.random.fold_in(key, TARGETS), visit.number)
         return Problem(own, shift(visit) + scale * values(key, own))
 
     return Regression(data.shape, params, lambda key, problem: draw_row(data, key, problem))
@@ -292,7 +292,7 @@ def regression(
     offsets = jnp.atleast_1d(jnp.asarray(offset, jnp.float32))
 
     def shift(visit: Visit) -> Array:
-        return offsets[jnp.minimum(visit.index, len(offsets) - 1)]
+        return offsets[jnp.minimum(visit.number, len(offsets) - 1)]
 
     if inputs == "gaussian" and samples is None:
         problem = fresh_problem(dimensions, hidden, outputs, shift, scale)

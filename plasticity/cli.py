@@ -75,14 +75,17 @@ def plan(config: Config, overrides: Overrides = None) -> None:
     console.print(_plan_table(planned))
     for line in _plan_lines(planned):
         console.print(Text(line))
-    launch.check_memory(planned)
+    try:
+        launch.check_memory(planned)
+    except UserError as error:  # a plan for another machine is a good plan
+        console.print(Text(f"It does not fit this machine: {error}"))
 
 
 def _plan_table(planned: Any) -> Table:
     from plasticity.memory import readable
 
     table = Table(title=planned.experiment.name, title_justify="left")
-    columns = ("arm", "program", "lanes", "devices x groups x width", "state / device", "with workspace")
+    columns = ("arm", "program", "lanes", "placement", "state", "with workspace")
     for name in columns:
         table.add_column(name, justify="left" if name == "arm" else "right")
     for job, need in zip(planned.jobs, planned.memory, strict=True):
@@ -105,8 +108,9 @@ def _plan_lines(planned: Any) -> list[str]:
     return [
         f"{len(spec.visits)} visits to {len(spec.tasks)} tasks; each lane: {steps:,} steps of {spec.envs} envs, "
         f"{frames:,} frames",
+        "placement: devices x sequential groups x lanes in one vmap; memory: on each device, the workspace an estimate",
         f"{lanes} lanes, {steps * lanes:,} lane steps in all; arms run one after another",
-        f"{len(devices())} devices ({kind}), {readable(capacity(devices()[0], widest))} each; workspace is an estimate",
+        f"{len(devices())} devices ({kind}), {readable(capacity(devices()[0], widest))} each",
     ]
 
 

@@ -59,16 +59,16 @@ def stop_on_signals() -> Iterator[Stop]:
         signal.signal(number, before[number])
 
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            before[number] = signal.getsignal(number)
-            signal.signal(number, remember)
+        for chosen in (signal.SIGINT, signal.SIGTERM):
+            before[chosen] = signal.getsignal(chosen)
+            signal.signal(chosen, remember)
     except ValueError:  # not the main thread
         before = {}
     try:
         yield stop
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        for chosen, handler in before.items():
+            signal.signal(chosen, handler)
 
 
 class Progress(Protocol):

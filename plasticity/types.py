@@ -64,7 +64,7 @@ class Clock(NamedTuple):
 class Visit(NamedTuple):
     """One stay in a task, as a stream sees it: int32 scalars, traced."""
 
-    index: Array
+    number: Array
     task: Array
 
 

@@ -106,7 +106,7 @@ def every(period: int) -> Due:
 
 
 def when(due: Due, step: Step) -> Step:
-    """``step`` where ``due(clock)``, else nothing: one ``lax.cond``, and as the clock is never batched one branch runs."""
+    """``step`` where ``due(clock)``, else nothing: one ``lax.cond``, of which one branch runs (no clock is batched)."""
 
     def conditional(key: Key, state: State, learner: Learner, context: Context) -> tuple[State, Learner]:
         return jax.lax.cond(

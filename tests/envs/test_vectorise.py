@@ -17,7 +17,7 @@ def counting(episodic: bool, calls: list[str]) -> Task:
     spec = StreamSpec(jax.ShapeDtypeStruct((), jnp.float32), 9, ("a",), (VisitPlan(0, 9),), 1, episodic)
 
     def params(key: Any, visit: Visit) -> Any:
-        return 100.0 * visit.index
+        return 100.0 * visit.number
 
     def reset(key: Any, params: Any) -> Any:
         calls.append("reset")
