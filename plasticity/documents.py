@@ -4,6 +4,7 @@ The YAML is the 1.2 core schema: ``1e-3`` is a number, ``on`` and ``no`` are tex
 an error. Data are never changed in place.
 """
 
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -57,13 +58,17 @@ _resolve("merge", r"<<$", "<")
 def from_yaml(text: str, source: str) -> Any:
     """The data in the text. ``UserError`` with source, line and column where it is no YAML."""
     try:
-        return yaml.load(text, _Loader)
+        data = yaml.load(text, _Loader)  # a SafeLoader
+        json.dumps(data, default=str, skipkeys=True)
+        return data
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{source}, line {mark.line + 1}, column {mark.column + 1}" if mark else source
         raise UserError(f"{place}: {error.problem or error.context}") from None
     except yaml.YAMLError as error:
         raise UserError(f"{source}: {' '.join(str(error).split())}") from None
+    except (ValueError, RecursionError):  # json's word for a circle
+        raise UserError(f"{source}: a value contains itself, or lists and mappings are nested too deeply") from None
 
 
 def to_yaml(data: Any, comment: str = "") -> str:
@@ -74,8 +79,14 @@ def to_yaml(data: Any, comment: str = "") -> str:
 
 def on_one_line(data: Any) -> str:
     """The data as one line of YAML."""
-    text = yaml.dump(data, Dumper=_Dumper, sort_keys=False, width=10**9, default_flow_style=True)
-    return text.removesuffix("\n").removesuffix("\n...")
+    for style in (None, '"'):  # only double quotes keep line breaks within text on one line
+        text = yaml.dump(
+            data, Dumper=_Dumper, sort_keys=False, width=10**9, default_flow_style=True, default_style=style
+        )
+        text = text.removesuffix("\n").removesuffix("\n...")
+        if "\n" not in text:
+            break
+    return text
 
 
 def read_file(path: str | Path) -> Any:

@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+import numpy as np
+
 from plasticity.documents import as_member, labels, merged
 from plasticity.errors import Location, Problem, UserError, listed, shown, unknown
 from plasticity.registry import Registry
@@ -69,7 +71,7 @@ class Choice:
 
     def dump(self) -> dict[str, Any]:
         """The choice as plain data, everything explicit; parsing it gives an equal choice."""
-        return {"kind": self.kind} | {name: _plain(value) for name, value in self.values.items()}
+        return {"kind": self.kind} | {name: plain(value) for name, value in self.values.items()}
 
     def _setting(self, name: str) -> Setting:
         return schema_of(self.factory)[name]
@@ -87,12 +89,15 @@ def paths(prefix: str, members: Sequence[Choice]) -> tuple[str, ...]:
     return tuple(f"{prefix}.{label}" for label in labels([{"kind": member.kind} for member in members]))
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """The value as YAML can write it: choices dumped, tuples as lists, NumPy's numbers as Python's."""
+    if isinstance(value, np.generic):
+        return value.item()
     if isinstance(value, Choice):
         return value.dump()
     if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _frozen(value: Any) -> Any:

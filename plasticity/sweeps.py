@@ -1,16 +1,18 @@
 """Arms and sweeps: what differs between the variants of an experiment, and the grid of points of each."""
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from plasticity.documents import difference, found, locate, merged, on_one_line, replaced
-from plasticity.errors import Location, NoSuchPlaceError, Problem, listed, shown, unknown
+from plasticity.errors import Location, NoSuchPlaceError, Problem, dotted, listed, shown, unknown
 from plasticity.registry import Registry
-from plasticity.settings import Choice, Parser, paths
+from plasticity.settings import Choice, Parser, paths, plain
 
+POINTS = 100_000  # of one arm, at most
 SWEPT = ("agent", "interventions")
 ARM = (*SWEPT, "sweep")  # the keys of an arm
 Sweep = Mapping[str, tuple[Any, ...] | None]
@@ -78,6 +80,9 @@ def parse_arm(
     if "interventions" in raw:
         interventions = parser.members("interventions", raw["interventions"], (*at, "interventions"))
     own = parse_sweep(parser, {} if raw.get("sweep") is None else raw["sweep"], (*at, "sweep"), sweep)
+    size = math.prod(len(values) for values in {**sweep, **own}.values() if values is not None)
+    if size > POINTS:
+        parser.refuse(at, f"its sweep has {size} points; at most {POINTS} are allowed")
     if chosen is None or len(parser.problems) > before:
         return None
     points, problems = expand(parser.registry, chosen, interventions, {**sweep, **own})
@@ -110,7 +115,7 @@ def parse_sweep(parser: Parser, raw: Any, at: Location, base: Sweep = MappingPro
         if problem:
             parser.refuse((*at, path), problem)
         else:
-            sweep[path] = None if values is None else tuple(values)
+            sweep[path] = None if values is None else tuple(plain(value) for value in values)
     return sweep
 
 
@@ -166,12 +171,21 @@ def _point(parser: Parser, document: Any, swept: Mapping[str, Any]) -> Point | N
     agent = local.member("agents", document["agent"], ("agent",))
     interventions = local.members("interventions", document["interventions"], ("interventions",))
     for at, text, _ in local.problems:
-        place = next(place for place in reversed(where) if at[: len(place)] == place)
-        parser.refuse((where[place], *at[len(place) :]), text)
+        _blame(parser, where, at, text)
     if agent is None or local.problems:
         return None
     dumped = {"agent": agent.dump(), "interventions": [each.dump() for each in interventions]}
     return Point({path: _cell(found(dumped, at)) for at, path in where.items()}, agent, interventions)
+
+
+def _blame(parser: Parser, where: dict[Location, str], at: Location, text: str) -> None:
+    """Reports a problem of the point at the swept path that leads there; else at the path that leads nearest."""
+    for place in reversed(where):
+        if at[: len(place)] == place:
+            parser.refuse((where[place], *at[len(place) :]), text)
+            return
+    shared = {place: sum(at[: i + 1] == place[: i + 1] for i in range(len(place))) for place in where}
+    parser.refuse((where[max(where, key=shared.__getitem__)],), f"{dotted(at)}: {text}")
 
 
 def _cell(value: Any) -> Any:

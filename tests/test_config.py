@@ -401,6 +401,13 @@ def test_an_arms_sweep_multiplies_overrides_or_drops_the_experiments() -> None:
     ]
 
 
+def test_sweeps_written_in_python() -> None:
+    values = {"agent.discount": list(np.linspace(0, 1, 3)), "agent.network.widths": [(4,), (8,)]}
+    experiment = read({"sweep": values})
+    assert experiment.sweep == {"agent.discount": (0.0, 0.5, 1.0), "agent.network.widths": ([4], [8])}
+    assert read(to_yaml(experiment.resolve())) == experiment
+
+
 def test_programs_come_arm_by_arm() -> None:
     assert [(p.arm, p.index, len(p.seeds)) for p in programs(read(FULL))] == [
         ("baseline", 0, 4),
@@ -516,6 +523,14 @@ WRONG = [
     (
         {"interventions": ["reset"], "sweep": {"interventions.0.period": [1], "interventions.reset.period": [2]}},
         "sweep.interventions.reset.period: sets again what `interventions.0.period`",
+    ),
+    (
+        {"sweep": {"agent.n_step": [1], "agent.optimizer.kind": ["sgd"]}},
+        "sweep.agent.optimizer.kind: agent.optimizer.learning_rate: is required; must be a number greater than 0",
+    ),
+    (
+        {"sweep": {"agent.n_step": list(range(1, 402)), "agent.discount": [1 / k for k in range(1, 401)]}},
+        "arms.baseline: its sweep has 160400 points; at most 100000 are allowed",
     ),
     ({"arms": {"a": {"sweep": 3}}}, "arms.a.sweep: 3 is not allowed; must be a mapping of dotted paths to lists"),
     ({"arms": {"a": {"sweep": {"agent.discount": [3]}}}}, "arms.a.sweep.agent.discount: 3 is not allowed"),

@@ -86,6 +86,12 @@ def test_other_errors_are_one_line(text: Any) -> None:
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("text", ["a: &b [*b]", "a: &b {c: *b}", "[" * 3000 + "]" * 3000])
+def test_endless_data_are_refused(text: Any) -> None:
+    with pytest.raises(UserError, match=r"^f.yaml: a value contains itself, or"):
+        from_yaml(text, "f.yaml")
+
+
 def test_missing_files(tmp_path: Any) -> None:
     with pytest.raises(UserError, match=r"a.yaml: no such file; there is no config in "):
         read_file(tmp_path / "a.yaml")
@@ -131,6 +137,10 @@ def test_what_is_written_is_read_back(data: Any) -> None:
     assert same(from_yaml(to_yaml(data, comment="by\nsomeone"), "x"), data)
     assert same(from_yaml(on_one_line(data), "x"), data)
     assert "\n" not in on_one_line(data)
+
+
+def test_line_breaks_stay_on_one_line() -> None:
+    assert on_one_line(["a\nb", 1]) == '["a\\nb", !!int "1"]'
 
 
 def test_other_programs_read_the_same_text() -> None:
