@@ -17,7 +17,6 @@ from plasticity.schedules import Number, Schedule
 from plasticity.types import Array, Optimizer, Params
 
 Shape = Literal["constant", "linear", "cosine"]
-Clip = Literal["none", "norm"]
 
 
 class Descent(NamedTuple):
@@ -92,11 +91,11 @@ def step_size(learning_rate: Number, schedule: Shape, updates: int, end: Number,
     return schedules.warm_up(falling[schedule](learning_rate, end, updates), warm_up)
 
 
-def clipped(clip: Clip, max_gradient_norm: Number) -> optax.GradientTransformation:
-    """``g min(1, max_gradient_norm / |g|)`` over the whole tree, or nothing; ``ValueError`` for an unknown name."""
-    if clip not in ("none", "norm"):
-        raise ValueError(f"clip must be one of none, norm; got {clip!r}")
-    return optax.clip_by_global_norm(max_gradient_norm) if clip == "norm" else optax.identity()
+def clipped(max_gradient_norm: Number | None) -> optax.GradientTransformation:
+    """``g min(1, max_gradient_norm / |g|)``, ``|g|`` over the whole tree; nothing where it is None (static)."""
+    if max_gradient_norm is None:
+        return optax.identity()
+    return optax.clip_by_global_norm(max_gradient_norm)
 
 
 @card(paper="Polyak 1964, Some methods of speeding up the convergence of iteration methods")
@@ -109,18 +108,18 @@ def sgd(
     schedule_updates: Natural = 0,
     end_learning_rate: NonNegative = 0.0,
     warm_up: Natural = 0,
-    clip: Clip = "none",
-    max_gradient_norm: Positive = 10.0,
+    max_gradient_norm: Positive | None = None,
 ) -> Optimizer:
     """Stochastic gradient descent with heavy-ball momentum.
 
     ``m <- momentum m + g``, ``theta <- theta - learning_rate m``; with ``nesterov`` (static) the step is
     ``g + momentum m``. The step size follows ``schedule`` (static) from ``learning_rate`` (traced) to
     ``end_learning_rate`` (traced) over ``schedule_updates`` updates, after ``warm_up`` updates of linear rise (both
-    static); ``clip`` (static) bounds the gradient's global norm by ``max_gradient_norm`` (traced).
+    static). ``max_gradient_norm`` (traced) bounds the gradient's global norm, unless it is None (static).
+    ``ValueError`` for a schedule that is unknown or that falls over no update.
     """
     rate = step_size(learning_rate, schedule, schedule_updates, end_learning_rate, warm_up)
-    return descend(optax.chain(clipped(clip, max_gradient_norm), optax.trace(momentum, nesterov)), rate)
+    return descend(optax.chain(clipped(max_gradient_norm), optax.trace(momentum, nesterov)), rate)
 
 
 @card(paper="Kingma, Ba 2015, Adam: A Method for Stochastic Optimization")
@@ -135,8 +134,7 @@ def adam(
     schedule_updates: Natural = 0,
     end_learning_rate: NonNegative = 0.0,
     warm_up: Natural = 0,
-    clip: Clip = "none",
-    max_gradient_norm: Positive = 10.0,
+    max_gradient_norm: Positive | None = None,
 ) -> Optimizer:
     """Adam.
 
@@ -147,7 +145,7 @@ def adam(
     defaults are not.
     """
     rate = step_size(learning_rate, schedule, schedule_updates, end_learning_rate, warm_up)
-    return descend(optax.chain(clipped(clip, max_gradient_norm), optax.scale_by_adam(b1, b2, eps, eps_root)), rate)
+    return descend(optax.chain(clipped(max_gradient_norm), optax.scale_by_adam(b1, b2, eps, eps_root)), rate)
 
 
 @card(paper="Graves 2013, Generating Sequences With Recurrent Neural Networks")
@@ -162,8 +160,7 @@ def rmsprop(
     schedule_updates: Natural = 0,
     end_learning_rate: NonNegative = 0.0,
     warm_up: Natural = 0,
-    clip: Clip = "none",
-    max_gradient_norm: Positive = 10.0,
+    max_gradient_norm: Positive | None = None,
 ) -> Optimizer:
     """RMSProp, by default with the settings of DQN Zoo's DQN.
 
@@ -174,7 +171,7 @@ def rmsprop(
     """
     rate = step_size(learning_rate, schedule, schedule_updates, end_learning_rate, warm_up)
     scale = optax.scale_by_stddev if centred else optax.scale_by_rms
-    rule = optax.chain(clipped(clip, max_gradient_norm), scale(decay, eps), optax.trace(momentum))
+    rule = optax.chain(clipped(max_gradient_norm), scale(decay, eps), optax.trace(momentum))
     return descend(rule, rate)
 
 

@@ -78,7 +78,7 @@ def test_adam_over_steps_after_a_quiet_phase() -> None:
 
 
 def test_clipping_bounds_the_global_norm() -> None:
-    optimizer = sgd(learning_rate=1.0, clip="norm", max_gradient_norm=1.0)
+    optimizer = sgd(learning_rate=1.0, max_gradient_norm=1.0)
     long, short = {"a": jnp.array([3.0]), "b": jnp.array([-4.0])}, {"a": jnp.array([0.3]), "b": jnp.array([-0.4])}
     state = optimizer.init(long)
     np.testing.assert_allclose(optimizer.update(long, state)[0]["b"], [0.8], rtol=1e-6)
@@ -100,7 +100,6 @@ def test_learning_rate_is_that_of_the_next_update(schedule: str, rates: list[flo
     [
         ({"schedule": "linear"}, "schedule_updates must be at least 1 .* got 0"),
         ({"schedule": "steps"}, "one of constant, linear, cosine; got 'steps'"),
-        ({"clip": "value"}, "one of none, norm; got 'value'"),
     ],
 )
 @pytest.mark.parametrize("factory", OPTIMIZERS.values())

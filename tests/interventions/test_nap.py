@@ -1,12 +1,14 @@
 """Normalize-and-Project: norms that stay, predictions that don't feel them."""
 
+import functools
+from collections.abc import Callable
 from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from update_loop import CNN, MLP, Loop, make, train
+from update_loop import CNN, MLP, Run, make, train
 
 from plasticity.interventions import layer_norm, nap
 from plasticity.interventions.projection import rescaled
@@ -21,15 +23,25 @@ def norms(params: dict, leaf: str = "kernel") -> np.ndarray:
     return np.array([np.linalg.norm(module[leaf]) for name, module in sorted(params.items()) if name != "output"])
 
 
-def trained(updates: int, spec: NetworkSpec = WIDE, **settings: object) -> tuple[Loop, dict, dict]:
+@functools.cache
+def program(spec: NetworkSpec, **settings: object) -> tuple[Run, Callable[..., Run]]:
+    """A newborn learner and its compiled update."""
     loop = make(nap(**settings), adam(learning_rate=0.02), spec)
-    run = loop.init(KEY)
-    return loop, run.learner.params, jax.jit(lambda run: train(loop, KEY, run, updates))(run).learner.params
+    return loop.init(KEY), jax.jit(loop.update)
+
+
+def trained(updates: int, spec: NetworkSpec = WIDE, **settings: object) -> tuple[dict, dict]:
+    """The parameters before and after some updates."""
+    born, update = program(spec, **settings)
+    run = born
+    for number in range(updates):
+        run = update(KEY, run, jnp.int32(number))
+    return born.learner.params, run.learner.params
 
 
 @pytest.mark.parametrize("spec", [WIDE, CNN], ids=["mlp", "cnn"])
 def test_fifty_updates_keep_the_hidden_norms_and_move_the_output(spec: NetworkSpec) -> None:
-    _, before, after = trained(50, spec)
+    before, after = trained(50, spec)
     np.testing.assert_allclose(norms(after), norms(before), rtol=1e-6)
     for name in before:
         assert np.abs(after[name]["kernel"] - before[name]["kernel"]).max() > 1e-2
@@ -45,8 +57,8 @@ def test_layer_norm_alone_lets_the_norms_grow() -> None:
 
 def test_projects_at_the_end_of_each_period() -> None:
     """After 3 of 3 updates the norms are the initial ones, after 2 they are not."""
-    _, before, after_two = trained(2, period=3)
-    _, _, after_three = trained(3, period=3)
+    before, after_two = trained(2, period=3)
+    _, after_three = trained(3, period=3)
     assert (np.abs(norms(after_two) / norms(before) - 1) > 1e-4).all()
     np.testing.assert_allclose(norms(after_three), norms(before), rtol=1e-6)
 
@@ -76,7 +88,7 @@ def test_which_parameters_there_are() -> None:
 
 def test_scale_and_offset_joint_or_free() -> None:
     for affine, kept in (("joint", True), ("free", False)):
-        _, before, after = trained(20, affine=affine)
+        before, after = trained(20, affine=affine)
         pairs = [
             np.hypot(np.linalg.norm(p["hidden_0"]["norm"]["scale"]), np.linalg.norm(p["hidden_0"]["norm"]["offset"]))
             for p in (before, after)
@@ -87,7 +99,7 @@ def test_scale_and_offset_joint_or_free() -> None:
 
 
 def test_rms_norm_has_a_scale_only() -> None:
-    _, before, after = trained(10, norm="rms")
+    before, after = trained(10, norm="rms")
     assert set(after["hidden_0"]["norm"]) == {"scale"}
     np.testing.assert_allclose(np.linalg.norm(after["hidden_0"]["norm"]["scale"]), 4.0, rtol=1e-6)
     np.testing.assert_allclose(norms(after), norms(before), rtol=1e-6)

@@ -20,7 +20,7 @@ OPTIMIZERS = {
     "adam": adam(),
     "momentum": sgd(momentum=0.9, nesterov=True),
     "rmsprop": rmsprop(momentum=0.9),
-    "clipped": adam(clip="norm", max_gradient_norm=1.0),
+    "clipped": adam(max_gradient_norm=1.0),
     "decayed": weight_decay(rate=0.1).optimizer(sgd(momentum=0.9)),
     "chained": wrap(adam(), before=optax.chain(optax.clip(1.0), optax.trace(0.5)), after=optax.trace(0.5)),
     "masked": wrap(adam(), before=optax.masked(optax.trace(0.5), lambda p: jax.tree.map(lambda x: x.ndim > 1, p))),
