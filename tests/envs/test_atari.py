@@ -184,3 +184,9 @@ def test_overrides_replace_the_presets_settings() -> None:
 def test_refuses(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         atari(**{**QUICK, **settings})
+
+
+def test_a_game_that_comes_again_is_the_same_task() -> None:
+    spec = atari(games=["Pong", "Breakout", "Pong"], frames_per_visit=400).spec
+    assert spec.tasks == ("Pong", "Breakout")
+    assert spec.visits == ((0, 100), (1, 100), (0, 100))
