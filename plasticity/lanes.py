@@ -80,19 +80,27 @@ def place(lanes: int, *, devices: int, backend: str = "cpu", work: int = BUSY, w
     return Placement(devices, -(-lanes // (devices * width)), width)
 
 
-def over(function: Callable[..., Any], width: int) -> Callable[..., Any]:
-    """``function`` of one lane -> of ``width`` lanes: vmap over the leading axis; for one lane no vmap at all.
+def enter(tree: Any, width: int) -> Any:
+    """Arrays ``[width, ...]`` as :func:`across` takes them: a single lane has no lane axis."""
+    return tree if width != 1 else jax.tree.map(lambda x: jnp.squeeze(x, 0), tree)
+
+
+def leave(tree: Any, width: int) -> Any:
+    """The inverse of :func:`enter`: the lane axis is back."""
+    return tree if width != 1 else jax.tree.map(lambda x: jnp.expand_dims(x, 0), tree)
+
+
+def across(function: Callable[..., Any], width: int) -> Callable[..., Any]:
+    """``function`` of one lane -> of ``width`` lanes: vmap over the leading axis, and nothing at all for one lane.
 
     Vmapped gathers and scatters are slow on a CPU, and a vmap of width 1 still pays for them.
     """
-    if width != 1:
-        return jax.vmap(function)
+    return function if width == 1 else jax.vmap(function)
 
-    def single(*args: Any) -> Any:
-        inner = jax.tree.map(lambda x: x[0], args)
-        return jax.tree.map(lambda x: jnp.asarray(x)[None], function(*inner))
 
-    return single
+def over(function: Callable[..., Any], width: int) -> Callable[..., Any]:
+    """:func:`across` for arrays that keep their leading axis, ``[width, ...]``, whatever the width."""
+    return lambda *args: leave(across(function, width)(*enter(args, width)), width)
 
 
 def join(groups: Sequence[np.ndarray], lanes: int) -> np.ndarray:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from plasticity.lanes import LaneKeys, Placement, join, lane_keys, over
+from plasticity.lanes import LaneKeys, Placement, across, enter, join, lane_keys, leave, over
 from plasticity.monitors.base import Monitor
 from plasticity.trees import is_finite, select
 from plasticity.types import (
@@ -154,7 +154,11 @@ class _Lane(NamedTuple):
         return Carry(agent, stream, timestep, *rest)
 
     def step(self, hyper: Hyper, keys: LaneKeys, carry: Carry, clock: Clock) -> tuple[Carry, Metrics]:
-        """One env step of every lane: act, step the stream, learn, keep the books."""
+        """One env step of every lane: act, step the stream, learn, keep the books.
+
+        Everything but the stream's state is as ``enter`` gives it: with one lane, arrays have no lane axis. (To take
+        the axis off and put it back at every step would make XLA copy the replay buffer.)
+        """
         build = self.program.build
 
         def act(hyper: Hyper, keys: LaneKeys, state: AgentState, observation: Any) -> Array:
@@ -177,47 +181,54 @@ class _Lane(NamedTuple):
             }
             return state, recent, jnp.where(last, 0.0, returns), {**metrics, **books}
 
-        action = over(act, self.width)(hyper, keys, carry.agent, carry.timestep.observation)
-        stream, timestep = self.stream.step(keys.data, carry.stream, action, clock)
-        pair = Transition(carry.timestep, action, timestep)
-        agent, recent, returns, metrics = over(learn, self.width)(
+        width = self.width
+        action = across(act, width)(hyper, keys, carry.agent, carry.timestep.observation)
+        data = leave(keys.data, width)
+        stream, timestep = self.stream.step(data, carry.stream, leave(action, width), clock)
+        pair = Transition(carry.timestep, action, enter(timestep, width))
+        agent, recent, returns, metrics = across(learn, width)(
             hyper, keys, carry.agent, pair, carry.episode_return, carry.recent
         )
-        return carry._replace(
-            agent=agent, stream=stream, timestep=timestep, recent=recent, episode_return=returns
-        ), metrics
+        carry = carry._replace(agent=agent, stream=stream, timestep=pair.current, recent=recent, episode_return=returns)
+        return carry, metrics
 
     def chunk(self, hyper: Hyper, seeds: Array, carry: Carry, clock: Clock) -> tuple[Carry, Metrics]:
         """``program.chunk`` env steps of every lane.
 
         A lane whose loss or parameters stop being finite goes back to what it was at the chunk's start and stays there.
         """
-        keys = over(lane_keys, self.width)(seeds)
+        steps, width = self.program.chunk, self.width
+        hyper, seeds = enter((hyper, seeds), width)
+        keys = across(lane_keys, width)(seeds)
+        carry = enter(carry._replace(stream=()), width)._replace(stream=carry.stream)
         before = carry.agent
 
         def body(carry: Carry, i: Array) -> tuple[Carry, Metrics]:
             now = clock._replace(step=clock.step + i, update=clock.update + i, step_in_visit=clock.step_in_visit + i)
             return self.step(hyper, keys, carry, now)
 
-        carry, made = jax.lax.scan(body, carry, jnp.arange(self.program.chunk))
-        made = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), made)  # [steps, W] -> [W, steps]
+        carry, made = jax.lax.scan(body, carry, jnp.arange(steps))
 
         def close(before: AgentState, after: AgentState, made: Metrics, updates: Array, diverged_at: Array) -> Any:
             bad = ~jnp.isfinite(sum(made.values()))
             finite = ~jnp.any(bad) & is_finite(after.learner.params)
-            when = clock.step + jnp.where(jnp.any(bad), jnp.argmax(bad), self.program.chunk - 1) + 1
+            when = clock.step + jnp.where(jnp.any(bad), jnp.argmax(bad), steps - 1) + 1
             diverged_at = jnp.where((diverged_at == NEVER) & ~finite, when, diverged_at)
             alive = diverged_at == NEVER
             learner, plugins = select(alive, (after.learner, after.plugins), (before.learner, before.plugins))
-            record = _finite_record(made, self.program.chunk)
+            record = _finite_record(made, steps)
             record = {name: jnp.where(alive, value, jnp.nan) for name, value in record.items()}
             updates += jnp.where(alive, jnp.sum(made["updates"]), 0).astype(jnp.int32)
-            return after._replace(learner=learner, plugins=plugins), updates, diverged_at, {**record, "update": updates}
+            agent = after._replace(learner=learner, plugins=plugins)
+            return agent, updates, diverged_at, {**record, "update": updates}
 
-        agent, updates, diverged_at, record = over(close, self.width)(
+        if width != 1:
+            made = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), made)  # [steps, W] -> [W, steps]
+        agent, updates, diverged_at, record = across(close, width)(
             before, carry.agent, made, carry.updates, carry.diverged_at
         )
-        return carry._replace(agent=agent, updates=updates, diverged_at=diverged_at), record
+        carry = carry._replace(agent=agent, updates=updates, diverged_at=diverged_at)
+        return leave(carry._replace(stream=()), width)._replace(stream=carry.stream), leave(record, width)
 
     def measure(self, hyper: Hyper, seeds: Array, carry: Carry, clock: Clock, which: tuple[int, ...]) -> Any:
         """The monitors that are due, on the recent transitions of each lane."""

@@ -53,10 +53,10 @@ def stop_on_signals() -> Iterator[Stop]:
     stop = Stop()
     before: dict[int, Any] = {}
 
-    def remember(number: int, frame: FrameType | None) -> None:
+    def remember(received: int, frame: FrameType | None) -> None:
         del frame
-        stop.signal = number
-        signal.signal(number, before[number])
+        stop.signal = received
+        signal.signal(received, before[received])
 
     try:
         for chosen in (signal.SIGINT, signal.SIGTERM):
@@ -67,8 +67,8 @@ def stop_on_signals() -> Iterator[Stop]:
     try:
         yield stop
     finally:
-        for chosen, handler in before.items():
-            signal.signal(chosen, handler)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 class Progress(Protocol):
