@@ -1,0 +1,106 @@
+"""Every agent with settings and a stream that are small enough for tests."""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from chain import chain
+
+from agents import AGENTS
+from envs.base import Source
+from envs.targets import regression, relabelled
+from plasticity import launch
+from plasticity.interventions.base import Intervention, compose
+from plasticity.lanes import Placement
+from plasticity.networks import mlp
+from plasticity.optimizers import adam
+from plasticity.runner import Program, Run
+from plasticity.types import Agent, Clock, StreamSpec, TimeStep, Transition, Visit
+
+SMALL = {
+    "network": functools.partial(mlp, widths=(6,)),
+    "optimizer": functools.partial(adam, learning_rate=0.01),
+    "replay_capacity": 60,
+    "replay_minimum": 8,
+    "batch_size": 4,
+    "learn_every": 2,
+    "target_period": 3,
+}
+
+
+def source(name: str, **sizes: int) -> Source:
+    """The stream for an agent: a chain of states, unless the agent is supervised. ``sizes``: visits, steps, envs."""
+    visits, steps, envs = ({"visits": 2, "steps": 10, "envs": 2} | sizes).values()
+    if name == "classifier":
+        shape = {"inputs": "gaussian", "samples": 8, "dimensions": 3, "classes": 4}
+        return relabelled(tasks=visits, steps_per_task=steps, envs=envs, **shape)
+    if name == "regressor":
+        return regression(tasks=visits, steps_per_task=steps, envs=envs, dimensions=3, outputs=2, hidden=4)
+    return chain(visits, steps, envs)
+
+
+def settings(name: str, **changes: Any) -> dict[str, Any]:
+    known = inspect.signature(AGENTS[name]).parameters
+    return {key: value for key, value in (SMALL | changes).items() if key in known}
+
+
+def agent(name: str, spec: StreamSpec, *interventions: Intervention, **changes: Any) -> Agent:
+    built: Agent = AGENTS[name](spec, compose(*interventions), **settings(name, **changes))
+    return built
+
+
+def clock_at(step: Any, visit: int = 0) -> Clock:
+    step = jnp.asarray(step, jnp.int32)
+    return Clock(step, step, jnp.int32(visit), step)
+
+
+def program(
+    name: str,
+    *interventions: Callable[[], Intervention],
+    stream: Source | None = None,
+    seeds: tuple[int, ...] = (0,),
+    chunk: int = 10,
+    hyper: Mapping[str, Any] | None = None,
+    **changes: Any,
+) -> Program:
+    """A program built by hand; ``hyper``: traced settings of the agent, one number for each seed."""
+    stream = stream or source(name)
+    hyper = {key: np.asarray(values, np.float32) for key, values in (hyper or {}).items()}
+
+    def build(numbers: Mapping[str, Any]) -> Agent:
+        return agent(name, stream.spec, *(make() for make in interventions), **(changes | dict(numbers)))
+
+    return Program(stream.spec, build, stream.make, (), hyper, np.asarray(seeds, np.int32), chunk, probe_size=8)
+
+
+def run(planned: Program, width: int = 1) -> Run:
+    groups = -(-len(planned.seeds) // width)
+    return Run(planned, Placement(1, groups, width), launch.devices())
+
+
+def lived(name: str, agent: Agent, steps: int, seed: int = 0) -> tuple[Any, Transition]:
+    """The agent's state after ``steps`` steps of its stream, and all its transitions, ``[steps, E, ...]``."""
+    stream = source(name).make(1)
+    data, key = jax.random.key(seed + 100)[None], jax.random.key(seed)
+    state, timestep = stream.reset(data, Visit(jnp.int32(0), jnp.int32(0)), jnp.int32(0))
+    mind = agent.init(key, one_lane(timestep))
+
+    def step(carry: Any, i: Any) -> Any:
+        mind, state, timestep = carry
+        fold = functools.partial(jax.random.fold_in, jax.random.fold_in(key, i))
+        action = agent.act(fold(0), mind, timestep.observation, clock_at(i))
+        state, following = stream.step(data, state, action[None], clock_at(i))
+        pair = Transition(timestep, action, one_lane(following))
+        mind, metrics = agent.learn(fold(1), mind, pair, clock_at(i))
+        return (mind, state, pair.current), (pair, metrics)
+
+    (mind, _, _), (pairs, _) = jax.lax.scan(step, (mind, state, one_lane(timestep)), jnp.arange(steps))
+    return mind, pairs
+
+
+def one_lane(timestep: TimeStep) -> TimeStep:
+    return jax.tree.map(lambda x: x[0], timestep)
