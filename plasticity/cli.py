@@ -182,6 +182,23 @@ def plot(
         results.print_summary(folder, console)
 
 
+@app.command()
+def bench(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="lanes, convolution, monitors, loop; default: all", metavar="[NAME]...")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="also write the numbers to this file")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="small and rough: shows that it works")] = False,
+) -> None:
+    """Measure speed on this machine: placements of lanes, convolutions, monitors, the loop itself."""
+    from plasticity import bench as benchmarks
+
+    report = benchmarks.run(names or (), quick=quick, say=lambda line: errors.print(Text(line)))
+    if json is not None:
+        benchmarks.write(report, json)
+    benchmarks.show(report, console)
+
+
 def main() -> None:
     """Runs the command line; a user's mistake is told in a line or three, with exit code 2."""
     try:

@@ -107,6 +107,7 @@ class Plan(NamedTuple):
 
 def plan(experiment: Experiment) -> Plan:
     """Lays the experiment out as jobs; computes nothing but shapes. ``UserError`` where parts do not fit each other."""
+    devices()  # before a stream makes its first array
     source = _checked("stream", experiment.stream.build())
     settled = [_job(experiment, source, each) for each in config.programs(experiment)]
     needs = tuple(memory.estimate(Run(job.program, job.placement, devices())) for job in settled)

@@ -327,14 +327,19 @@ def chunk_steps(
 
 
 class Run:
-    """One program under way: its carries, its position, and the loop over them."""
+    """One program under way: its carries, its position, and the loop over them.
 
-    def __init__(self, program: Program, placement: Placement, devices: Sequence[jax.Device]) -> None:
+    ``compiled``: of another run of the program with as many devices and the same width (its lanes may be others).
+    """
+
+    def __init__(
+        self, program: Program, placement: Placement, devices: Sequence[jax.Device], compiled: Compiled | None = None
+    ) -> None:
         self.program, self.placement = program, placement
-        self.compiled = compile_program(program, placement, devices)
+        self.compiled = compiled or compile_program(program, placement, devices)
         self.position = Position()
         self.carries: list[Carry] = []
-        self._inputs = [self._group_inputs(group) for group in range(placement.groups)]
+        self.inputs = [self._group_inputs(group) for group in range(placement.groups)]
 
     def _group_inputs(self, group: int) -> tuple[Hyper, Array, Array]:
         lanes = self.placement.lanes_of(group, len(self.program.seeds))
@@ -345,7 +350,7 @@ class Run:
 
     def begin(self) -> None:
         """Initial carries of all groups."""
-        self.carries = [self.compiled.begin(hyper, seeds, block) for hyper, seeds, block in self._inputs]
+        self.carries = [self.compiled.begin(hyper, seeds, block) for hyper, seeds, block in self.inputs]
 
     def restore(self, carries: Sequence[Any], position: Position, host: Mapping[str, np.ndarray]) -> None:
         """Takes up a run where it was left: NumPy carries of all groups and the stream's host side."""
@@ -355,7 +360,7 @@ class Run:
 
     def carry_shape(self) -> Carry:
         """Shapes and dtypes of one group's carry, without computing it."""
-        shape: Carry = jax.eval_shape(self.compiled.begin, *self._inputs[0])
+        shape: Carry = jax.eval_shape(self.compiled.begin, *self.inputs[0])
         return shape
 
     def activation_shape(self) -> Any:
@@ -367,7 +372,7 @@ class Run:
             recent = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), lane[1])
             return agent.probe(lane[0], recent, self.clock()).activations
 
-        return jax.eval_shape(activations, self._inputs[0][0], self.carry_shape())
+        return jax.eval_shape(activations, self.inputs[0][0], self.carry_shape())
 
     def clock(self) -> Clock:
         visit, step_in_visit, step = (jnp.asarray(x, jnp.int32) for x in self.position)
@@ -378,7 +383,7 @@ class Run:
         records: list[Metrics] = [{} for _ in self.carries]
         if not due:
             return records
-        for group, (hyper, seeds, _) in enumerate(self._inputs):
+        for group, (hyper, seeds, _) in enumerate(self.inputs):
             carry = self.carries[group]
             monitors, records[group] = self.compiled.measure(hyper, seeds, carry, self.clock(), due)
             self.carries[group] = carry._replace(monitors=monitors)
@@ -386,14 +391,14 @@ class Run:
 
     def _switch(self) -> None:
         task = jnp.asarray(self.program.spec.visits[self.position.visit].task, jnp.int32)
-        for group, (hyper, seeds, block) in enumerate(self._inputs):
+        for group, (hyper, seeds, block) in enumerate(self.inputs):
             self.carries[group] = self.compiled.switch(hyper, seeds, self.carries[group], self.clock(), task, block)
 
     def _advance(self) -> Chunk:
         """One chunk of every group, then the monitors that are due."""
         clock, steps = self.clock(), self.program.chunk
         records: list[dict[str, Any]] = []
-        for group, (hyper, seeds, _) in enumerate(self._inputs):
+        for group, (hyper, seeds, _) in enumerate(self.inputs):
             self.carries[group], record = self.compiled.chunk(hyper, seeds, self.carries[group], clock)
             records.append(dict(record))
         here = self.position

@@ -1,0 +1,119 @@
+"""Which benchmarks there are, and what becomes of their rows."""
+
+import json
+import os
+import platform
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from plasticity import launch
+from plasticity.bench import convolution, loop, monitors, placements
+from plasticity.errors import UserError, unknown
+
+Say = Callable[[str], None]
+Rows = Sequence[Any]  # of one NamedTuple type
+
+
+class Benchmark(NamedTuple):
+    """``measure(say, quick)`` gives rows; ``say`` is told what comes next."""
+
+    title: str
+    measure: Callable[[Say, bool], Rows]
+    verdicts: Callable[[Any], list[str]] = lambda rows: []
+
+
+class Result(NamedTuple):
+    name: str
+    rows: Rows
+    verdicts: tuple[str, ...]
+
+
+class Report(NamedTuple):
+    machine: Mapping[str, Any]
+    quick: bool
+    results: tuple[Result, ...]
+
+
+BENCHMARKS: Mapping[str, Benchmark] = {
+    "lanes": Benchmark("updates per second by lanes and placement", placements.lanes, placements.verdicts),
+    "convolution": Benchmark("gradient of a Nature network", convolution.convolution, convolution.verdicts),
+    "monitors": Benchmark("monitors on the quickstart's classifier, for each lane", monitors.monitors),
+    "loop": Benchmark("the runner against a scan written by hand", loop.loop, loop.verdicts),
+}
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers depend on besides the program."""
+    devices = launch.devices()
+    return {
+        "cpus": len(os.sched_getaffinity(0)),
+        "processor": platform.processor() or platform.machine(),
+        "device_kind": devices[0].device_kind,
+        "devices": len(devices),
+        "python": platform.python_version(),
+        "jax": jax.__version__,
+    }
+
+
+def run(names: Sequence[str] = (), *, quick: bool = False, say: Say = lambda line: None) -> Report:
+    """Measures the named benchmarks, or all. ``UserError`` for an unknown name, before anything is measured."""
+    for name in names:
+        if name not in BENCHMARKS:
+            raise UserError(unknown(f"benchmark `{name}`", name, BENCHMARKS))
+    facts = machine()
+    results = []
+    for name in dict.fromkeys(names or BENCHMARKS):
+        benchmark = BENCHMARKS[name]
+        rows = benchmark.measure(say, quick)
+        results.append(Result(name, rows, tuple(benchmark.verdicts(rows))))
+    return Report(facts, quick, tuple(results))
+
+
+def as_json(report: Report) -> str:
+    """The whole report; a row is an object with the fields of its type."""
+    document = {
+        "machine": report.machine,
+        "quick": report.quick,
+        "benchmarks": {result.name: [row._asdict() for row in result.rows] for result in report.results},
+    }
+    return json.dumps(document, indent=1, allow_nan=False)
+
+
+def write(report: Report, path: Path) -> None:
+    """``UserError`` where the file cannot be written."""
+    try:
+        path.write_text(as_json(report) + "\n")
+    except OSError as error:
+        raise UserError(f"--json: {path}: {error.strerror}") from None
+
+
+def show(report: Report, console: Console) -> None:
+    """A table for each benchmark, and what to make of it."""
+    console.print(Text(", ".join(f"{key} {value}" for key, value in report.machine.items())))
+    for result in report.results:
+        console.print(_table(result))
+        for line in result.verdicts:
+            console.print(Text(line))
+
+
+def _table(result: Result) -> Table:
+    table = Table(title=f"{result.name}: {BENCHMARKS[result.name].title}", title_justify="left")
+    for number, name in enumerate(result.rows[0]._fields):
+        table.add_column(name.replace("_", " "), justify="left" if number == 0 else "right", no_wrap=number == 0)
+    for row in result.rows:
+        table.add_row(*(Text(_cell(value)) for value in row))
+    return table
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, bool):
+        return "*" if value else ""
+    if isinstance(value, float):
+        return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return str(value)
