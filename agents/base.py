@@ -29,7 +29,7 @@ Rest = Callable[[Array], Mapping[str, Any]]  # step of birth -> what a newborn r
 Target = Callable[[Params], Params]
 
 # One tag for each use of an agent's key.
-PARAMS, PLUGINS, ACTION, SAMPLE, STEP, FRESH = range(6)
+PARAMS, PLUGINS, ACTION, SAMPLE, STEP = range(5)
 
 
 def no_target(params: Params) -> Params:

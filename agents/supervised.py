@@ -57,6 +57,12 @@ def _supervised(body: Body, predict: Predict, criterion: Criterion) -> Agent:
     return Agent(init, act, learn, body.switch, probe)
 
 
+def _check(spec: StreamSpec, agent: str, wanted: str, dtype: Any) -> None:
+    """``ValueError`` where the stream's observations have no targets of this dtype."""
+    if not isinstance(spec.observation, Supervised) or not jnp.issubdtype(spec.observation.target.dtype, dtype):
+        raise ValueError(f"agent.kind: {agent} is not allowed; it needs a stream with {wanted}")
+
+
 def _body(spec: StreamSpec, intervention: Intervention, network: Any, optimizer: Any) -> Body:
     return assemble(network(spec.observation.input, spec.actions), optimizer(), intervention)
 
@@ -71,8 +77,10 @@ def classifier(
 ) -> Agent:
     """Softmax classifier: mean cross-entropy over the minibatch; its prediction is the class of the largest logit.
 
-    ``label_smoothing`` s (traced) replaces the one-hot target by ``(1 - s) one_hot + s / classes``.
+    ``label_smoothing`` s (traced) replaces the one-hot target by ``(1 - s) one_hot + s / classes``. ``ValueError``
+    on a stream without class labels.
     """
+    _check(spec, "classifier", "class labels", jnp.integer)
 
     def cross_entropy(logits: Array, labels: Array) -> Array:
         targets = optax.smooth_labels(jnp.eye(spec.actions)[labels], label_smoothing)
@@ -91,7 +99,11 @@ def regressor(
     network: Annotated[Any, Member("networks")] = "mlp",
     optimizer: Annotated[Any, Member("optimizers")] = "adam",
 ) -> Agent:
-    """Least squares: the mean over minibatch and outputs of ``(prediction - target)^2``."""
+    """Least squares: the mean over minibatch and outputs of ``(prediction - target)^2``.
+
+    ``ValueError`` on a stream without real-valued targets.
+    """
+    _check(spec, "regressor", "real-valued targets", jnp.floating)
 
     def squared_error(outputs: Array, targets: Array) -> Array:
         return jnp.mean((outputs - targets) ** 2, axis=-1)

@@ -192,9 +192,15 @@ def dqn(
     in env steps of each env since the agent's birth). Static: ``n_step``; ``replay_capacity``, ``replay_minimum``,
     ``batch_size`` in transitions; ``learn_every`` in env steps of each env; ``gradient_steps`` each time (the replay
     ratio is ``gradient_steps / (learn_every * envs)`` updates per transition); ``target_period`` in updates.
-    ``ValueError`` where the replay sizes do not fit each other. The paper clips the error's gradient, which is the
+    ``ValueError`` where the replay sizes do not fit each other, and on a stream whose actions are not discrete or whose
+    observations are not one array. The paper clips the error's gradient, which is the
     Huber loss; defaults are those of Dopamine's DQN in agent steps, with a tenth of its replay.
     """
+
+    if not spec.discrete or not hasattr(spec.observation, "shape"):
+        raise ValueError(
+            "agent.kind: dqn is not allowed; it needs a stream with discrete actions and plain observations"
+        )
 
     def rest(born: Array) -> Mapping[str, Any]:
         return {"replay": memory.init(), "schedule": born}

@@ -71,8 +71,8 @@ class Learning:
         self.life, self.settings, self.updates = life, settings, 0
         self.params = {m: {n: np.asarray(x, np.float64) for n, x in part.items()} for m, part in params.items()}
         self.target = self.params
-        self.first = {m: {n: 0.0 for n in part} for m, part in self.params.items()}
-        self.second = {m: {n: 0.0 for n in part} for m, part in self.params.items()}
+        self.first = {m: dict.fromkeys(part, 0.0) for m, part in self.params.items()}
+        self.second = {m: dict.fromkeys(part, 0.0) for m, part in self.params.items()}
         self.seen = {"empty": 0, "cut": 0, "terminal": 0, "clipped": 0, "far": 0, "near": 0, "other choice": 0}
 
     def find(self, observation: np.ndarray) -> tuple[int, int]:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from agent_cases import clock_at
+from agent_cases import clock_at, source
 from chain import chain
 from q_reference import Learning, Settings, script
 
@@ -198,3 +198,9 @@ def test_a_lane_whose_replay_was_cleared_waits_while_the_clock_goes_on():
         for t in range(5):
             np.testing.assert_array_equal(after[t], before)  # parameters, optimizer and target wait
     assert (learner.params["output"]["bias"][5] != born.params["output"]["bias"]).any()
+
+
+@pytest.mark.parametrize("name", ["classifier", "regressor"])
+def test_a_supervised_stream_is_refused(name):
+    with pytest.raises(ValueError, match=r"agent\.kind: dqn"):
+        small(source(name).spec)
