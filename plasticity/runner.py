@@ -8,6 +8,7 @@ groups take turns. The training step is traced and compiled once for the whole s
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -17,6 +18,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from plasticity.lanes import LaneKeys, Placement, across, enter, join, lane_keys, leave, over
 from plasticity.monitors.base import Monitor
+from plasticity.packing import Packed, pack, unpack
 from plasticity.trees import is_finite, select
 from plasticity.types import (
     LAST,
@@ -36,6 +38,7 @@ from plasticity.types import (
 
 Hyper = Mapping[str, Any]
 NEVER = -1
+DIVERGED = "diverged_at"  # among what a chunk sends to the host
 INIT, ACT, LEARN, SWITCH, MEASURE = range(5)  # one tag for each use of a lane's learner key
 
 
@@ -93,8 +96,8 @@ class Compiled(NamedTuple):
     """The four functions of one group; all take and return arrays with a leading axis ``devices x width``."""
 
     begin: Callable[..., Carry]
-    chunk: Callable[..., tuple[Carry, Metrics]]
-    measure: Callable[..., tuple[tuple[State, ...], Metrics]]
+    chunk: Callable[..., tuple[Carry, Packed]]
+    measure: Callable[..., tuple[tuple[State, ...], Packed]]
     switch: Callable[..., Carry]
     stream: Stream
     sharding: NamedSharding  # of every array with a lane axis
@@ -192,7 +195,7 @@ class _Lane(NamedTuple):
         carry = carry._replace(agent=agent, stream=stream, timestep=pair.current, recent=recent, episode_return=returns)
         return carry, metrics
 
-    def chunk(self, hyper: Hyper, seeds: Array, carry: Carry, clock: Clock) -> tuple[Carry, Metrics]:
+    def chunk(self, hyper: Hyper, seeds: Array, carry: Carry, clock: Clock) -> tuple[Carry, Packed]:
         """``program.chunk`` env steps of every lane.
 
         A lane whose loss or parameters stop being finite goes back to what it was at the chunk's start and stays there.
@@ -220,7 +223,7 @@ class _Lane(NamedTuple):
             record = {name: jnp.where(alive, value, jnp.nan) for name, value in record.items()}
             updates += jnp.where(alive, jnp.sum(made["updates"]), 0).astype(jnp.int32)
             agent = after._replace(learner=learner, plugins=plugins)
-            return agent, updates, diverged_at, {**record, "update": updates}
+            return agent, updates, diverged_at, pack({**record, "update": updates, DIVERGED: diverged_at})
 
         if width != 1:
             made = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), made)  # [steps, W] -> [W, steps]
@@ -244,7 +247,7 @@ class _Lane(NamedTuple):
                 states[i], found = monitor.measure(_fold(key, i), states[i], probe)
                 metrics |= found
             alive = carry.diverged_at == NEVER
-            return tuple(states), {name: jnp.where(alive, value, jnp.nan) for name, value in metrics.items()}
+            return tuple(states), pack({name: jnp.where(alive, value, jnp.nan) for name, value in metrics.items()})
 
         return over(one, self.width)(hyper, seeds, carry)
 
@@ -375,42 +378,49 @@ class Run:
         return jax.eval_shape(activations, self.inputs[0][0], self.carry_shape())
 
     def clock(self) -> Clock:
-        visit, step_in_visit, step = (jnp.asarray(x, jnp.int32) for x in self.position)
+        """NumPy scalars: they go to all devices with the call that takes them, and cost no transfer of their own."""
+        numbers: Any = (np.int32(x) for x in self.position)
+        visit, step_in_visit, step = numbers
         return Clock(step, step, visit, step_in_visit)
 
-    def _measure(self) -> list[Metrics]:
+    def _measure(self) -> list[Packed]:
+        """The monitors that are due, one record for each group; nothing where none is."""
         due = tuple(i for i, each in enumerate(self.program.monitors) if self.position.step % each.every == 0)
-        records: list[Metrics] = [{} for _ in self.carries]
-        if not due:
-            return records
-        for group, (hyper, seeds, _) in enumerate(self.inputs):
+        records = []
+        for group, (hyper, seeds, _) in enumerate(self.inputs if due else []):
             carry = self.carries[group]
-            monitors, records[group] = self.compiled.measure(hyper, seeds, carry, self.clock(), due)
+            monitors, record = self.compiled.measure(hyper, seeds, carry, self.clock(), due)
             self.carries[group] = carry._replace(monitors=monitors)
+            records.append(record)
         return records
 
     def _switch(self) -> None:
-        task = jnp.asarray(self.program.spec.visits[self.position.visit].task, jnp.int32)
+        task = np.int32(self.program.spec.visits[self.position.visit].task)
         for group, (hyper, seeds, block) in enumerate(self.inputs):
             self.carries[group] = self.compiled.switch(hyper, seeds, self.carries[group], self.clock(), task, block)
 
     def _advance(self) -> Chunk:
         """One chunk of every group, then the monitors that are due."""
         clock, steps = self.clock(), self.program.chunk
-        records: list[dict[str, Any]] = []
+        records = []
         for group, (hyper, seeds, _) in enumerate(self.inputs):
             self.carries[group], record = self.compiled.chunk(hyper, seeds, self.carries[group], clock)
-            records.append(dict(record))
+            records.append(record)
         here = self.position
         self.position = Position(here.visit, here.step_in_visit + steps, here.step + steps)
-        for record, found in zip(records, self._measure(), strict=True):
-            record |= found
-        lanes = len(self.program.seeds)
-        host = jax.device_get(records)
-        metrics = {name: join([record[name] for record in host], lanes) for name in host[0]}
-        diverged = join(jax.device_get([carry.diverged_at for carry in self.carries]), lanes)
+        made, measured = jax.device_get((records, self._measure()))
+        metrics = self._metrics(made)
+        diverged = metrics.pop(DIVERGED)
         spec = self.program.spec
-        return Chunk(self.position, spec.tasks[spec.visits[here.visit].task], metrics, diverged)
+        task = spec.tasks[spec.visits[here.visit].task]
+        return Chunk(self.position, task, metrics | self._metrics(measured), diverged)
+
+    def _metrics(self, groups: Sequence[Packed]) -> dict[str, np.ndarray]:
+        """The metrics of all lanes from those of the groups."""
+        if not groups:
+            return {}
+        bits = join([each.bits for each in groups], len(self.program.seeds))
+        return dict(unpack(replace(groups[0], bits=bits)))
 
     def chunks(self) -> Iterator[Chunk]:
         """The rest of the stream, chunk by chunk; between two chunks the run may be saved or left."""

@@ -7,8 +7,8 @@ import pytest
 import tiny
 
 from plasticity import launch
-from plasticity.lanes import place
-from plasticity.runner import Run, chunk_steps
+from plasticity.lanes import enter, lane_keys, place
+from plasticity.runner import Run, _Lane, chunk_steps
 from plasticity.types import VisitPlan
 
 
@@ -144,17 +144,15 @@ def test_mean_reward_and_loss_are_those_of_a_plain_loop():
     other = Run(job.program, place(1, devices=1, width=1), launch.devices())
     other.begin()
     carry, rewards, losses = other.carries[0], [], []
-    from plasticity.lanes import LaneKeys, lane_keys
-    from plasticity.runner import _Lane
-
     lane = _Lane(other.program, other.compiled.stream, 1)
-    hyper = {path: jnp.asarray(values) for path, values in other.program.hyper.items()}
-    keys = LaneKeys(*(key[None] for key in lane_keys(jnp.int32(4))))
+    hyper = {path: jnp.asarray(values[0]) for path, values in other.program.hyper.items()}
+    keys = lane_keys(jnp.int32(4))
+    carry = enter(carry._replace(stream=()), 1)._replace(stream=carry.stream)
     for i in range(5):
         now = other.clock()._replace(step=jnp.int32(i), update=jnp.int32(i), step_in_visit=jnp.int32(i))
         carry, made = lane.step(hyper, keys, carry, now)
-        rewards.append(float(made["reward"][0]))
-        losses.append(float(made["loss"][0]))
+        rewards.append(float(made["reward"]))
+        losses.append(float(made["loss"]))
     np.testing.assert_allclose(chunk.metrics["reward"][0], np.mean(rewards), rtol=1e-5)
     np.testing.assert_allclose(chunk.metrics["loss"][0], np.mean(losses), rtol=1e-5)
 
