@@ -2,11 +2,11 @@
 
 A checkpoint is an uncompressed ``.npz``: one member for each array of the carries, by its path in the tree, those of
 the stream's host side, and a JSON member that says what it belongs to. The zip format keeps a CRC of every member, so
-a truncated or damaged file is noticed when it is read. Files are written under a temporary name and renamed.
+a truncated or damaged file is noticed when it is read. Files are written under a temporary name and renamed; one that
+turns out damaged is renamed as well, so that it is neither tried again nor counted among the two that are kept.
 """
 
 import json
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +19,6 @@ from plasticity.record import write_atomically
 KEEP = 2
 META = "meta.json"
 HOST = "host:"
-DAMAGED = (zipfile.BadZipFile, OSError, ValueError, KeyError, EOFError)
 
 
 class Snapshot(NamedTuple):
@@ -28,6 +27,10 @@ class Snapshot(NamedTuple):
     arrays: Any
     host: Mapping[str, np.ndarray]
     meta: Mapping[str, Any]
+
+
+class DamagedError(Exception):
+    """The file is no whole checkpoint; the message says what gave it away."""
 
 
 class WrongCheckpointError(Exception):
@@ -63,7 +66,7 @@ def save(folder: Path, name: str, snapshot: Snapshot) -> Path:
 
     path = folder / f"{name}.npz"
     write_atomically(path, write)
-    for old in files(folder)[:-KEEP]:
+    for old in [*files(folder)[:-KEEP], *folder.glob("*.tmp")]:
         old.unlink()
     return path
 
@@ -80,16 +83,28 @@ def _restore(member: np.ndarray, like: Any) -> Any:
     return member.view(dtype) if dtype.kind == "V" else member
 
 
+def _members(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """All arrays of the file by name, and its JSON."""
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            members = {name: stored[name] for name in stored.files}  # reads everything: every CRC is checked
+        meta = json.loads(members.pop(META).tobytes())
+        return members, {**meta, "fingerprint": meta["fingerprint"]}
+    except Exception as error:  # a damaged header can make the readers of zip and npy raise nearly anything
+        raise DamagedError(" ".join(f"{type(error).__name__}: {error}".split())[:120]) from error
+
+
 def read(path: Path, like: Any, fingerprint: str) -> Snapshot:
     """One checkpoint, its arrays in the structure of ``like`` (shapes and dtypes).
 
-    Raises one of ``DAMAGED`` where the file is truncated or corrupted, ``WrongCheckpointError`` where it does not fit.
+    ``DamagedError`` where the file is truncated or corrupted, ``WrongCheckpointError`` where it does not fit.
     """
-    with np.load(path, allow_pickle=False) as stored:
-        members = {name: stored[name] for name in stored.files}  # reads everything: every CRC is checked
-    meta = json.loads(members.pop(META).tobytes())
+    members, meta = _members(path)
     if meta["fingerprint"] != fingerprint:
-        raise WrongCheckpointError(f"{path} was made with another config; start anew with --force")
+        raise WrongCheckpointError(
+            f"{path} was made with another config or placement (devices, groups, width of a vmap)\n"
+            "resume it with those it was made with, or start anew with --force"
+        )
     host = {name[len(HOST) :]: members.pop(name) for name in list(members) if name.startswith(HOST)}
     wanted = _named(like)
     if set(wanted) != set(members):
@@ -105,7 +120,7 @@ def read(path: Path, like: Any, fingerprint: str) -> Snapshot:
 
 
 def newest(folder: Path, like: Any, fingerprint: str) -> tuple[Snapshot | None, list[str]]:
-    """The newest sound checkpoint of a folder, and a line for each damaged one that was passed over.
+    """The newest sound checkpoint of a folder, and a line for each damaged one that was set aside.
 
     ``None`` where there is none. ``WrongCheckpointError`` where a sound one was made with another config.
     """
@@ -113,6 +128,7 @@ def newest(folder: Path, like: Any, fingerprint: str) -> tuple[Snapshot | None, 
     for path in reversed(files(folder)):
         try:
             return read(path, like, fingerprint), passed
-        except DAMAGED as error:
-            passed.append(f"{path}: damaged ({error or type(error).__name__}); using the one before")
+        except DamagedError as error:
+            path.rename(path.with_name(path.name + ".damaged"))
+            passed.append(f"{path} is damaged ({error}); set aside")
     return None, passed

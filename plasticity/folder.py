@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -14,6 +15,8 @@ from plasticity.errors import UserError, shown
 from plasticity.record import write_atomically
 
 EXPERIMENT, PLAN = "experiment.yaml", "plan.json"
+REPLACED = ".replaced"  # in a folder: a run that is being removed
+BEGUN = {PLAN, f"{PLAN}.tmp", f"{EXPERIMENT}.tmp"}  # what is there before EXPERIMENT makes a folder a run
 PACKAGES = ("plasticity", "jax", "jaxlib", "flax", "optax", "rlax", "flashbax", "envpool", "numpy")
 
 
@@ -45,7 +48,7 @@ def check(folder: Path, resolved: Mapping[str, Any], *, resume: bool, force: boo
         raise UserError("--resume continues a run and --force replaces it; give one of them")
     if resume:
         _check_same(folder, resolved)
-    elif folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
+    elif folder.exists() and not (folder.is_dir() and BEGUN.issuperset(path.name for path in folder.iterdir())):
         _check_replaceable(folder, force)
 
 
@@ -65,20 +68,36 @@ def _check_same(folder: Path, resolved: Mapping[str, Any]) -> None:
 def _check_replaceable(folder: Path, force: bool) -> None:
     if not force:
         raise UserError(f"{folder} exists; continue it with --resume, replace it with --force, or choose another --out")
-    if not (folder / EXPERIMENT).exists():
+    if not (folder / EXPERIMENT).exists() and not (folder / REPLACED).exists():
         raise UserError(f"{folder} is not a run (it has no {EXPERIMENT}); --force will not remove it")
 
 
 def open_folder(folder: Path, resolved: Mapping[str, Any], plan: Mapping[str, Any], *, resume: bool) -> None:
-    """Makes the folder and writes what it is; an earlier run there goes (``check`` has allowed it)."""
+    """Makes the folder and writes what it is; an earlier run there goes (``check`` has allowed it).
+
+    Killed at any moment it leaves a folder that ``check`` takes for no run, for the earlier one, or for the new one.
+    """
     if resume:
         return
-    if folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(parents=True)
     made_with = versions()
     comment = ", ".join(f"{name} {version}" for name, version in made_with.items())
-    text = to_yaml(resolved, comment)
-    write_atomically(folder / EXPERIMENT, lambda path: path.write_text(text))
-    plan_text = json.dumps({**plan, "versions": made_with}, indent=1)
-    write_atomically(folder / PLAN, lambda path: path.write_text(plan_text))
+    plan_text, text = json.dumps({**plan, "versions": made_with}, indent=1), to_yaml(resolved, comment)
+    try:
+        _clear(folder)
+        write_atomically(folder / PLAN, lambda path: path.write_text(plan_text))
+        write_atomically(folder / EXPERIMENT, lambda path: path.write_text(text))
+        (folder / REPLACED).unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written: {error.strerror}") from error
+
+
+def _clear(folder: Path) -> None:
+    """Makes the folder, or empties it; its config goes first, so that nobody resumes what is half removed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / EXPERIMENT).exists():
+        os.replace(folder / EXPERIMENT, folder / REPLACED)
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != REPLACED:
+            path.unlink()

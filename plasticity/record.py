@@ -88,18 +88,25 @@ class ParquetRecorder:
 
     Parts that a killed run wrote after its last checkpoint are removed by ``cut_back``, so that a resumed run neither
     loses nor doubles a row. ``lanes``: the columns of ``lanes.parquet`` for this program's lanes; the rows of the
-    arm's other programs stay as they are. ``frames_per_step``: of all envs of a lane together.
+    arm's other programs stay as they are. ``frames_per_step``: of all envs of a lane together. ``diverged_at``: of
+    each lane so far, int[lanes]; none has diverged where it is left out.
     """
 
     def __init__(
-        self, folder: Path, arm: str, program: int, lanes: Mapping[str, Sequence[Any]], frames_per_step: int
+        self,
+        folder: Path,
+        arm: str,
+        program: int,
+        lanes: Mapping[str, Sequence[Any]],
+        frames_per_step: int,
+        diverged_at: np.ndarray | None = None,
     ) -> None:
         self.folder, self.arm, self.program, self.parts = folder, arm, program, 0
         self.lanes = pa.table(dict(lanes))
         self._numbers, self._seeds = (self.lanes[name].to_numpy() for name in ("lane", "seed"))
         self._frames_per_step = frames_per_step
         self._waiting: list[pa.Table] = []
-        self._diverged = np.full(len(self._numbers), NEVER)
+        self._diverged = np.full(len(self._numbers), NEVER) if diverged_at is None else diverged_at
         (folder / "metrics").mkdir(parents=True, exist_ok=True)
         self._others = self._rows_of_other_programs()
         self._write_lanes()
@@ -122,12 +129,17 @@ class ParquetRecorder:
             table = pa.concat_tables([self._others, table], promote_options="permissive").sort_by("lane")
         write_parquet(self._lanes_file, table)
 
-    def cut_back(self, parts: int) -> None:
-        """Removes every part of this program from number ``parts`` on."""
+    def cut_back(self, parts: int) -> list[Path]:
+        """Removes every part of this program from number ``parts`` on. Returns those before it that are missing."""
+        kept = [self._part(number) for number in range(parts)]
         for path in (self.folder / "metrics").glob(f"part-{self.program:03d}-*"):
-            if path.suffix != ".parquet" or int(path.stem[-5:]) >= parts:
+            if path not in kept:
                 path.unlink()
         self.parts = parts
+        return [path for path in kept if not path.exists()]
+
+    def _part(self, number: int) -> Path:
+        return self.folder / "metrics" / PART.format(self.program, number)
 
     def add(self, chunk: Chunk) -> None:
         self._waiting.append(rows(chunk, self.arm, self._numbers, self._seeds, self._frames_per_step))
@@ -137,7 +149,7 @@ class ParquetRecorder:
         """Writes what is waiting as one part. Returns the number of parts."""
         if self._waiting:
             table = pa.concat_tables(self._waiting, promote_options="default")
-            write_parquet(self.folder / "metrics" / PART.format(self.program, self.parts), table)
+            write_parquet(self._part(self.parts), table)
             self.parts += 1
             self._waiting = []
         self._write_lanes()

@@ -1,10 +1,10 @@
 """One program from its first chunk (or its last checkpoint) to its end: recording, checkpoints, status, signals."""
 
+import contextlib
 import json
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple, Protocol
@@ -14,7 +14,7 @@ import jax
 from plasticity import checkpoint
 from plasticity.checkpoint import Snapshot
 from plasticity.errors import UserError
-from plasticity.lanes import Placement
+from plasticity.lanes import Placement, join
 from plasticity.record import ParquetRecorder, Recorder, write_atomically
 from plasticity.runner import Chunk, Position, Program, Run
 
@@ -47,7 +47,7 @@ class Stop:
     signal: int | None = None
 
 
-@contextmanager
+@contextlib.contextmanager
 def stop_on_signals() -> Iterator[Stop]:
     """Ctrl-C and SIGTERM finish the chunk under way; a second one acts at once. A no-op outside the main thread."""
     stop = Stop()
@@ -100,7 +100,7 @@ class Status:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.facts: dict[str, Any] = {"finished": []}
-        if path.exists():
+        with contextlib.suppress(FileNotFoundError, ValueError):  # an unreadable file: the checkpoints know as much
             self.facts |= json.loads(path.read_text())
         self._written, self._mark = 0.0, (time.monotonic(), 0)
 
@@ -158,14 +158,27 @@ def _restore(run: Run, job: Job, folder: Path, say: Callable[[str], None]) -> in
         found, passed = checkpoint.newest(folder, like, job.fingerprint)
     except checkpoint.WrongCheckpointError as error:
         raise UserError(str(error)) from None
+    position = Position() if found is None else Position(*found.meta["position"])
     for line in passed:
         say(line)
+    if passed:
+        say(f"{job.arm}: " + (f"goes on from step {position.step}" if found else "no checkpoint is left; starts anew"))
     if found is None:
-        if passed:
-            say(f"{folder}: no sound checkpoint is left; {job.arm} starts anew")
         return 0
-    run.restore(found.arrays, Position(*found.meta["position"]), found.host)
+    run.restore(found.arrays, position, found.host)
     return int(found.meta["parts"])
+
+
+def _recorder(run: Run, job: Job, folder: Path, parts: int) -> ParquetRecorder:
+    """The tables as they were when ``parts`` parts were written. ``UserError`` where one of those is gone."""
+    lanes = len(job.program.seeds)
+    diverged = join(jax.device_get([carry.diverged_at for carry in run.carries]), lanes) if run.carries else None
+    frames = job.program.spec.frames_per_step * job.program.spec.envs
+    recorder = ParquetRecorder(folder, job.arm, job.number, job.lanes, frames, diverged)
+    missing = recorder.cut_back(parts)
+    if missing:
+        raise UserError(f"{missing[0]} is missing, so the run cannot be resumed; start anew with --force")
+    return recorder
 
 
 def run_job(job: Job, folder: Path, devices: list[jax.Device], progress: Progress, stop: Stop, resume: bool) -> None:
@@ -173,13 +186,13 @@ def run_job(job: Job, folder: Path, devices: list[jax.Device], progress: Progres
     status = Status(folder / "status.json")
     if status.finished(job.number):
         return
+    if stop.signal is not None:  # it came during the last chunk of the program before
+        raise Interrupted(stop.signal)
     checkpoints = folder / "checkpoints" / f"{job.number:03d}"
     run = Run(job.program, job.placement, devices)
     try:
         parts = _restore(run, job, checkpoints, progress.say) if resume else 0
-        frames = job.program.spec.frames_per_step * job.program.spec.envs
-        recorder = ParquetRecorder(folder, job.arm, job.number, job.lanes, frames)
-        recorder.cut_back(parts)
+        recorder = _recorder(run, job, folder, parts)
         progress.job(job, run.position)
         status.begin(job, run.position)
         _loop(run, job, checkpoints, recorder, status, progress, stop)

@@ -1,0 +1,296 @@
+"""A run that ends at any moment and is resumed leaves the tables of a run that never ended."""
+
+import itertools
+import json
+import os
+import shutil
+import signal
+import threading
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+import tiny
+from crashes import Killed, Laboratory, Watcher, assert_same, tables, two_arms
+
+from envs.base import Source
+from envs.host import host
+from plasticity import launch, session
+from plasticity.config import read_experiment
+from plasticity.errors import UserError
+from plasticity.registry import Registry
+from plasticity.session import Interrupted, Stop, stop_on_signals
+from plasticity.types import FIRST, LAST, MID, StreamSpec, VisitPlan
+
+
+@pytest.fixture(scope="module")
+def laboratory():
+    return Laboratory(two_arms())
+
+
+@pytest.fixture(scope="module")
+def whole(laboratory, tmp_path_factory):
+    """The tables of the run that never ended."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    laboratory.run(run)
+    return tables(run)
+
+
+def test_the_run_that_never_ended(whole):
+    """What the others are compared with holds all there is to hold."""
+    metrics, lanes = whole["wide"]
+    assert len(metrics) == 2 * 2 * 4  # widths, seeds, chunks
+    assert lanes["lane"].tolist() == [0, 1, 2, 3]
+    assert lanes["program"].tolist() == [0, 0, 1, 1]
+    assert lanes["agent.network.widths"].tolist() == ["[4]", "[4]", "[8]", "[8]"]
+    assert lanes["diverged_at"].isna().all()
+    assert metrics.groupby("lane")["step"].apply(list).tolist() == [[5, 10, 15, 20]] * 4
+
+
+def test_divergence_is_in_the_table_of_lanes_and_the_other_lanes_are_untouched(whole):
+    metrics, lanes = whole["hot"]
+    assert lanes["agent.optimizer.learning_rate"].tolist() == [0.01, 0.01, 1e30, 1e30]
+    diverged = lanes["diverged_at"]
+    assert diverged.isna().tolist() == [True, True, False, False]
+    assert diverged[2:].between(1, 5).all()
+    cool, hot = metrics[metrics["lane"] < 2], metrics[metrics["lane"] >= 2]
+    assert cool["loss"].notna().all()
+    assert hot["loss"].isna().all()
+    assert (hot["update"] == 0).all()
+    narrow = whole["wide"][0]
+    same_lanes = narrow[narrow["lane"] >= 2].assign(lane=lambda table: table["lane"] - 2)  # width 8, the default rate
+    assert len(cool) == len(same_lanes)
+    assert set(cool["seed"]) == {0, 1}
+
+
+@pytest.mark.parametrize("stride", [5, pytest.param(1, marks=pytest.mark.slow)])
+def test_killed_at_any_moment_then_resumed(laboratory, whole, tmp_path, stride):
+    for moment in itertools.count(1, stride):
+        run = tmp_path / str(moment)
+        if not laboratory.killed(run, moment):
+            break
+        laboratory.resume(run)
+        assert_same(run, whole, f"killed at moment {moment}")
+        shutil.rmtree(run)
+    assert moment > 60  # otherwise the moments are not those that were meant
+    assert_same(run, whole)
+
+
+@pytest.mark.parametrize("life", [17, 23, 41])
+def test_killed_again_and_again(laboratory, whole, tmp_path, life):
+    """Every resumed run is killed as well: what was reached is never lost, so it comes to its end."""
+    run, lives = tmp_path / "run", 0
+    resume = False
+    while laboratory.killed(run, life, resume=resume):
+        resume = (run / "experiment.yaml").exists()
+        lives += 1
+        assert lives < 60
+    assert lives >= 2
+    assert_same(run, whole)
+
+
+def test_killed_while_an_earlier_run_is_replaced(laboratory, whole, tmp_path):
+    """What is half removed is never resumed; ``--force`` finishes the job."""
+    earlier, run = tmp_path / "earlier", tmp_path / "run"
+    laboratory.killed(earlier, 70)
+    assert {"wide", "hot"} < {path.name for path in earlier.iterdir()}
+    halves = 0
+    for moment in itertools.count(1):
+        shutil.rmtree(run, ignore_errors=True)
+        shutil.copytree(earlier, run)
+        assert laboratory.killed(run, moment, force=True)
+        if (run / "experiment.yaml").exists() and moment > 1:
+            break
+        if moment > 1:  # at moment 1 nothing has happened yet
+            halves += 1
+            with pytest.raises(UserError, match="there is no run to resume"):
+                laboratory.run(run, resume=True)
+            with pytest.raises(UserError, match="replace it with --force"):
+                laboratory.run(run)
+    assert halves > 10
+    laboratory.run(run, resume=True)
+    assert_same(run, whole)
+    laboratory.run(run, force=True)
+    assert not (run / ".replaced").exists()
+    assert_same(run, whole)
+
+
+def test_a_finished_run_is_resumed_without_a_step(laboratory, whole, tmp_path):
+    laboratory.run(tmp_path / "run")
+    watcher = laboratory.run(tmp_path / "run", resume=True)
+    assert watcher.jobs == []
+    assert_same(tmp_path / "run", whole)
+
+
+def test_resumed_between_the_two_programs_of_an_arm(laboratory, whole, tmp_path):
+    run = tmp_path / "run"
+
+    def at_chunk(count: int) -> None:
+        if count == 5:  # the first chunk of the second program
+            raise Killed
+
+    with pytest.raises(Killed):
+        laboratory.run(run, progress=Watcher(at_chunk))
+    assert json.loads((run / "wide" / "status.json").read_text())["finished"] == [0]
+    watcher = laboratory.run(run, resume=True)
+    assert watcher.jobs == [("wide", 1, 0), ("hot", 0, 0)]
+    assert_same(run, whole)
+
+
+# Signals.
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("chunk", [1, 2, 3, 4, 6, 12])
+def test_a_signal_finishes_the_chunk_and_saves(laboratory, whole, tmp_path, number, chunk):
+    """In the middle of a visit, at its end, at the end of a program, and at the end of everything."""
+    run = tmp_path / "run"
+    watcher = Watcher(lambda count: os.kill(os.getpid(), number) if count == chunk else None)
+    handlers = signal.getsignal(number)
+    if chunk < 12:
+        with pytest.raises(Interrupted) as stopped:
+            laboratory.run(run, progress=watcher)
+        assert stopped.value.number == number
+        assert len(watcher.positions) == chunk
+    else:  # nothing is left to do
+        laboratory.run(run, progress=watcher)
+    assert signal.getsignal(number) is handlers
+    resumed = laboratory.run(run, resume=True)
+    assert len(watcher.positions) + len(resumed.positions) == 12  # no chunk is computed twice
+    assert_same(run, whole)
+
+
+def test_a_second_signal_acts_at_once():
+    with stop_on_signals() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.signal == signal.SIGINT
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_status_of_an_interrupted_run(laboratory, tmp_path):
+    run = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        laboratory.run(run, progress=Watcher(lambda n: os.kill(os.getpid(), signal.SIGTERM) if n == 7 else None))
+    status = json.loads((run / "wide" / "status.json").read_text())
+    assert status.pop("steps_per_second") > 0
+    assert status.pop("updated") > 1.7e9
+    expected = {"program": 1, "lanes": 2, "steps": 20, "state": "interrupted", "visit": 1, "step": 15}
+    assert status == {"finished": [0], **expected}
+    assert not (run / "hot").exists()
+    laboratory.run(run, resume=True)
+    status = json.loads((run / "wide" / "status.json").read_text())
+    assert (status["state"], status["step"], status["finished"]) == ("finished", 20, [0, 1])
+
+
+@pytest.mark.parametrize("text", ["", "{", '{"finished": [0]'])
+def test_an_unreadable_status_costs_nothing(laboratory, whole, tmp_path, text):
+    run = tmp_path / "run"
+    laboratory.run(run)
+    (run / "wide" / "status.json").write_text(text)
+    laboratory.run(run, resume=True)
+    assert_same(run, whole)
+
+
+def test_status_speed_counts_lane_steps_since_the_start(laboratory, tmp_path, monkeypatch):
+    now = itertools.count(100.0, 1.0)
+    monkeypatch.setattr(session.time, "monotonic", lambda: next(now))
+    status = session.Status(tmp_path / "status.json")
+    job = laboratory.plan.jobs[0]
+    start = session.Position(0, 5, 5)
+    status.begin(job, start)
+    began = status._mark[0]
+    status.write("running", session.Position(1, 5, 15))
+    facts = json.loads((tmp_path / "status.json").read_text())
+    elapsed = round(10 * 2 / facts["steps_per_second"])
+    assert facts["step"] == 15
+    assert 1 <= elapsed <= next(now) - began
+
+
+def test_stop_is_unset_outside_the_main_thread():
+    seen = []
+
+    def work() -> None:
+        with stop_on_signals() as stop:
+            seen.append(stop.signal)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert seen == [None]
+    assert Stop().signal is None
+
+
+# Emulators on the host.
+
+
+class Walker:
+    """A walk on a line, pushed by the actions and by each env's own chance; it ends now and then."""
+
+    def __init__(self, task: int, seeds: np.ndarray) -> None:
+        self.task, self.chances = task, [np.random.default_rng(seed) for seed in seeds]
+        self.places, self.ended = np.zeros(len(seeds), np.float32), np.zeros(len(seeds), bool)
+
+    def see(self) -> np.ndarray:
+        return np.stack([self.places, np.full_like(self.places, self.task)], 1)
+
+    def reset(self) -> np.ndarray:
+        self.places[:] = 0
+        return self.see()
+
+    def step(self, actions: np.ndarray) -> Any:
+        chance = np.array([one.random() for one in self.chances], np.float32)
+        opens, self.ended = self.ended, ~self.ended & (chance < 0.2)
+        self.places = np.where(opens, 0, self.places + actions + chance - 1.5).astype(np.float32)
+        step_type = np.where(opens, FIRST, np.where(self.ended, LAST, MID)).astype(np.int8)
+        reward = np.where(opens, 0, -np.abs(self.places)).astype(np.float32)
+        return self.see(), reward, np.where(self.ended, 0, 1).astype(np.float32), step_type
+
+    def close(self) -> None:
+        self.chances = []
+
+
+def walk() -> Source:
+    """Walks on the host."""
+    observation = jax.ShapeDtypeStruct((2,), np.float32)
+    visits = (VisitPlan(0, 20), VisitPlan(1, 20))
+    spec = StreamSpec(observation, actions=3, tasks=("left", "right"), visits=visits, envs=2, episodic=True)
+    return Source(spec, lambda lanes: host(spec, Walker, lanes, 2))
+
+
+@pytest.fixture(scope="module")
+def walkers():
+    """Deep Q-learning of two lanes in two blocks of emulators; saved within visits and at their ends."""
+    known = Registry()
+    for family, members in launch.BUILT_IN.items():
+        known.register_all(family, members)
+    known.register("streams", "walk", walk)
+    changes = {"stream": "walk", "seeds": 2, "checkpoint_every": 10, "placement": {"width": 1, "devices": 1}}
+    return Laboratory(read_experiment(tiny.document(**tiny.DQN, **changes), known))
+
+
+def test_emulators_are_killed_at_any_moment_then_resumed(walkers, tmp_path):
+    walkers.run(tmp_path / "whole")
+    whole = tables(tmp_path / "whole")
+    metrics, _ = whole["baseline"]
+    assert metrics["update"].max() == 17  # at every second step from step 8 on
+    assert metrics["episodes"].sum() > 5
+    for moment in itertools.count(1, 3):
+        run = tmp_path / str(moment)
+        if not walkers.killed(run, moment):
+            break
+        walkers.resume(run)
+        assert_same(run, whole, f"killed at moment {moment}")
+    assert moment > 60
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 4, 7])
+def test_emulators_are_told_to_stop_within_a_visit(walkers, tmp_path, chunk):
+    walkers.run(tmp_path / "whole")
+    run = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        walkers.run(run, progress=Watcher(lambda n: os.kill(os.getpid(), signal.SIGTERM) if n == chunk else None))
+    watcher = walkers.run(run, resume=True)
+    assert watcher.jobs == [("baseline", 0, 5 * chunk)]
+    assert_same(run, tables(tmp_path / "whole"))
