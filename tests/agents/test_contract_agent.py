@@ -1,0 +1,166 @@
+"""What holds for every agent, whatever it learns."""
+
+import functools
+from typing import Any
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from agent_cases import agent, clock_at, lived, program, run, source
+
+from agents import AGENTS
+from plasticity.types import Agent
+
+KEY = jax.random.key(3)
+NAMES = sorted(AGENTS)
+STEPS = 14
+
+
+@functools.cache
+def made(name: str) -> Agent:
+    return agent(name, source(name).spec)
+
+
+@functools.cache
+def life(name: str) -> Any:
+    """State and transitions of two lanes side by side, ``[2, ...]``."""
+    return jax.jit(jax.vmap(lambda seed: lived(name, made(name), STEPS, seed)))(jnp.arange(2))
+
+
+def lane(name: str, i: int = 0) -> Any:
+    return jax.tree.map(lambda x: x[i], life(name))
+
+
+def newest(name: str) -> Any:
+    """A state and a transition that it has not learned from yet."""
+    state, pairs = lane(name)
+    return state, jax.tree.map(lambda x: x[-1], pairs)
+
+
+def as_data(tree: Any) -> list[np.ndarray]:
+    return [np.asarray(x) for x in jax.tree.leaves(tree)]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_functions_are_pure(name):
+    state, pair = newest(name)
+    agent = made(name)
+    calls = {
+        "init": (agent.init, (KEY, pair.previous)),
+        "act": (agent.act, (KEY, state, pair.previous.observation, clock_at(STEPS))),
+        "learn": (agent.learn, (KEY, state, pair, clock_at(STEPS))),
+        "switch": (agent.switch, (KEY, state, clock_at(STEPS))),
+    }
+    for field, (function, inputs) in calls.items():
+        assert not jax.make_jaxpr(function)(*inputs).effects, field
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_action_for_every_env(name):
+    state, pair = newest(name)
+    spec = source(name).spec
+    act = functools.partial(made(name).act, KEY, state, pair.previous.observation)
+    action = act(clock_at(STEPS))
+    assert action.shape == ((spec.envs,) if spec.discrete else (spec.envs, spec.actions))
+    assert action.dtype == (jnp.int32 if spec.discrete else jnp.float32)
+    np.testing.assert_array_equal(action, act(clock_at(STEPS)))
+    if spec.discrete:
+        assert ((action >= 0) & (action < spec.actions)).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_learn_and_switch_keep_structure_shapes_and_dtypes(name):
+    state, pair = newest(name)
+    after, metrics = jax.eval_shape(made(name).learn, KEY, state, pair, clock_at(STEPS))
+    chex.assert_trees_all_equal_shapes_and_dtypes(after, jax.eval_shape(lambda: state))
+    switched = jax.eval_shape(made(name).switch, KEY, state, clock_at(STEPS))
+    chex.assert_trees_all_equal_shapes_and_dtypes(switched, after)
+    born = jax.eval_shape(made(name).init, KEY, pair.previous)
+    chex.assert_trees_all_equal_shapes_and_dtypes(born, after)
+    assert {"loss", "updates"} <= set(metrics)
+    for metric in metrics.values():
+        assert (metric.shape, metric.dtype) == ((), jnp.float32)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_it_learns(name):
+    state, _ = lane(name)
+    born = made(name).init(jax.random.key(0), None)
+    for now, then in zip(as_data(state.learner.params), as_data(born.learner.params), strict=True):
+        assert (now != then).any()
+    chex.assert_tree_all_finite(state.learner)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_switch_without_intervention_changes_nothing(name):
+    state, _ = newest(name)
+    after = made(name).switch(KEY, state, clock_at(STEPS))
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    for a, b in zip(as_data(after), as_data(state), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_probe(name):
+    state, pairs = lane(name)
+    batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), pairs)
+    probe = made(name).probe(state, batch, clock_at(STEPS))
+    loss, gradient = jax.value_and_grad(probe.loss)(probe.learner.params)
+    assert loss.shape == ()
+    assert 0 < float(loss) < np.inf
+    chex.assert_tree_all_finite(gradient)
+    assert any((x != 0).any() for x in as_data(gradient))
+    assert set(probe.activations) == {units.name for units in probe.network.units}
+    for units in probe.network.units:
+        for values in probe.activations[units.name]:
+            assert values.shape == (STEPS * source(name).spec.envs, units.owner.max() + 1)
+    assert int(probe.clock.step) == STEPS
+    for a, b in zip(as_data(probe.learner), as_data(state.learner), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_newborn_is_a_function_of_its_key(name):
+    init = jax.jit(lambda key: made(name).init(key, None))
+    first, again, other = (jax.device_get(init(key)) for key in (KEY, KEY, jax.random.key(4)))
+    for a, b in zip(as_data(first), as_data(again), strict=True):
+        np.testing.assert_array_equal(a, b)
+    for module in first.learner.params:
+        kernels = [state.learner.params[module]["kernel"] for state in (first, other)]
+        assert (kernels[0] != kernels[1]).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_lane_among_others_is_the_lane_alone(name):
+    alone = jax.jit(lambda seed: lived(name, made(name), STEPS, seed))
+    for i in (0, 1):
+        chex.assert_trees_all_close(alone(jnp.int32(i)), lane(name, i), rtol=1e-4, atol=1e-5)
+    params = life(name)[0].learner.params
+    assert all((x[0] != x[1]).any() for x in as_data(params))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_lanes_share_no_initial_parameters(name):
+    started = run(program(name, seeds=(0, 1, 2)))
+    started.begin()
+    for module in started.carries[0].agent.learner.params.values():
+        assert module["kernel"].shape[0] == 1
+    for other in started.carries[1:]:
+        for module, part in started.carries[0].agent.learner.params.items():
+            assert (part["kernel"] != other.agent.learner.params[module]["kernel"]).all()
+
+
+def test_lanes_envs_and_steps_share_no_exploration():
+    """All actions random: 40 coin flips of each of two envs of three lanes; any two sequences agree in about half."""
+    planned = program("dqn", stream=source("dqn", steps=40), seeds=(0, 1, 2), chunk=40, epsilon_end=1.0)
+    started = run(planned._replace(probe_size=80))
+    next(started.chunks())
+    flips = np.concatenate([np.asarray(carry.recent.action[0]).T for carry in started.carries])
+    assert flips.shape == (6, 40)
+    for i in range(6):
+        assert 8 <= flips[i].sum() <= 32
+        for j in range(i):
+            assert 8 <= (flips[i] == flips[j]).sum() <= 32
+            assert 8 <= (flips[i, 1:] == flips[j, :-1]).sum() <= 31

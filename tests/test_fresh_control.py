@@ -1,0 +1,199 @@
+"""The fresh control and its partial cousins, in runs as they are launched: who is renewed at a switch, and how far."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from agent_cases import agent, program, run, source
+
+from agents import AGENTS
+from plasticity import launch
+from plasticity.interventions import reset
+from plasticity.interventions.base import Intervention
+from plasticity.lanes import Placement
+from plasticity.networks import mlp
+from plasticity.runner import NEVER, Position, Program, Run
+
+NAMES = sorted(AGENTS)
+VISIT, SEEDS = 20, (3, 8)
+
+
+def around_switch(started: Run, **changes: Any) -> tuple[list[Any], list[Any]]:
+    """The carries of all groups at the end of the first visit (with ``changes``), and right after the switch."""
+    chunks, spec = started.chunks(), started.program.spec
+    while started.position.step < spec.visits[0].steps:
+        next(chunks)
+    started.carries = [carry._replace(**changes) for carry in started.carries]
+    before = jax.device_get(started.carries)
+    started.position = Position(1, 0, started.position.step)
+    started._switch()
+    return before, jax.device_get(started.carries)
+
+
+def planned(name: str, *interventions: Any, seeds: tuple[int, ...] = SEEDS) -> Program:
+    return program(name, *interventions, stream=source(name, steps=VISIT), seeds=seeds)
+
+
+@functools.cache
+def switched(name: str, **settings: Any) -> Any:
+    """Around the switch of an arm with this ``reset``; without settings: of the baseline."""
+    arm = (functools.partial(reset, **settings),) if settings else ()
+    return around_switch(run(planned(name, *arm)))
+
+
+def fresh(name: str) -> Any:
+    return switched(name, when="switch")
+
+
+def leaves(tree: Any) -> list[np.ndarray]:
+    return [np.asarray(x) for x in jax.tree.leaves(tree)]
+
+
+def equal(a: Any, b: Any) -> bool:
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    return all(np.array_equal(x, y) for x, y in zip(leaves(a), leaves(b), strict=True))
+
+
+def assert_newborn(newborn: Any, state: Any, step: int) -> None:
+    """Everything but the drawn parameters has the value of an agent that has just been born at this step."""
+    for module in state.learner.params.values():
+        assert (module["bias"] == 0).all()
+    if jax.tree.leaves(newborn.learner.target):
+        assert equal(state.learner.target, state.learner.params)
+    assert equal(state.learner.opt_state, newborn.learner.opt_state)
+    assert equal({**state.rest, "schedule": 0}, {**newborn.rest, "schedule": 0})
+    if "schedule" in state.rest:
+        assert int(state.rest["schedule"]) == step
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_fresh_control_is_a_newborn(name):
+    newborn = agent(name, source(name).spec).init(jax.random.key(0), None)
+    first = run(planned(name))
+    first.begin()
+    for group, (before, after) in enumerate(zip(*fresh(name), strict=True)):
+        mind, past = (jax.tree.map(lambda x: x[0], carry.agent) for carry in (after, before))
+        assert_newborn(newborn, mind, VISIT)
+        assert not equal(past.learner.opt_state, newborn.learner.opt_state)  # there was something to renew
+        born = first.carries[group].agent.learner.params
+        for module, part in mind.learner.params.items():  # another draw than at the first birth
+            assert (part["kernel"] != past.learner.params[module]["kernel"]).all()
+            assert (part["kernel"] != born[module]["kernel"][0]).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_other_arms_keep_their_agent_and_see_the_same_stream(name):
+    before, after = switched(name)
+    renewed_before, renewed = fresh(name)
+    for i in range(len(SEEDS)):
+        assert equal(before[i].agent.learner, renewed_before[i].agent.learner)
+        assert equal(before[i].agent, after[i].agent)
+        assert equal(after[i].timestep, renewed[i].timestep)
+        assert equal(after[i].stream, renewed[i].stream)
+        assert (after[i].episode_return == 0).all()
+        assert (after[i].timestep.step_type == 0).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_lane_is_renewed_as_it_would_be_alone(name):
+    _, together = fresh(name)
+    for module in together[0].agent.learner.params:  # no two lanes draw the same
+        kernels = [carry.agent.learner.params[module]["kernel"] for carry in together]
+        assert (kernels[0] != kernels[1]).all()
+    alone = run(planned(name, reset, seeds=SEEDS[1:]))
+    assert equal(around_switch(alone)[1][0], together[1])
+
+
+def test_a_lane_that_diverged_stays_as_it_is():
+    before, after = around_switch(run(planned("dqn", reset)), diverged_at=jnp.asarray([12], jnp.int32))
+    for i in range(len(SEEDS)):
+        assert equal(before[i].agent, after[i].agent)
+        assert int(after[i].diverged_at[0]) == 12 != NEVER
+
+
+def test_last_layer_reset_keeps_replay_schedule_and_the_other_modules():
+    for before, after in zip(*switched("dqn", modules="last"), strict=True):
+        assert equal(before.agent.rest, after.agent.rest)
+        past, now = before.agent.learner, after.agent.learner
+        for then, new in ((past.params, now.params), (past.target, now.target)):
+            assert equal(then["hidden_0"], new["hidden_0"])
+            assert (then["output"]["kernel"] != new["output"]["kernel"]).all()
+        assert equal(now.target["output"], now.params["output"])
+        for then, new in zip(moments(past.opt_state), moments(now.opt_state), strict=True):
+            assert equal(then["hidden_0"], new["hidden_0"])
+            assert (new["output"]["kernel"] == 0).all()
+            assert (then["output"]["kernel"] != 0).any()
+        assert counts(past.opt_state) == counts(now.opt_state) == [9, 9]
+
+
+def moments(opt_state: Any) -> tuple[Any, Any]:
+    """Adam's two slots, each with the parameters' structure."""
+    adam = [x for x in jax.tree.leaves(opt_state, is_leaf=lambda x: hasattr(x, "mu")) if hasattr(x, "mu")]
+    return adam[0].mu, adam[0].nu
+
+
+def counts(opt_state: Any) -> list[int]:
+    return [int(x[0]) for x in leaves(opt_state) if np.issubdtype(x.dtype, np.integer)]
+
+
+@pytest.mark.parametrize(("rest", "renewed"), [("none", set()), (["replay"], {"replay"}), (["schedule"], {"schedule"})])
+def test_the_rest_is_renewed_as_named(rest, renewed):
+    before, after = around_switch(run(planned("dqn", functools.partial(reset, rest=rest), seeds=SEEDS[:1])))
+    kept = {part for part in before[0].agent.rest if equal(before[0].agent.rest[part], after[0].agent.rest[part])}
+    assert kept == {"replay", "schedule"} - renewed
+    assert counts(after[0].agent.learner.opt_state) == [0, 0]
+
+
+def test_what_the_reset_keeps_on_request():
+    settings = {"target": False, "optimizer": False}
+    before, after = around_switch(run(planned("dqn", functools.partial(reset, **settings), seeds=SEEDS[:1])))
+    past, now = before[0].agent.learner, after[0].agent.learner
+    assert equal(past.target, now.target)
+    assert equal(past.opt_state, now.opt_state)
+    assert not equal(past.params, now.params)
+
+
+def test_a_renewed_lane_learns_again_when_its_replay_is_ready():
+    """Updates after steps 4, 6, ..., 20 of the first visit; 8 transitions are there again after 4 steps of the next."""
+    for interventions, expected in (((), [4, 9, 14, 19]), ((reset,), [4, 9, 13, 18])):
+        chunks = run(planned("dqn", *interventions)).chunks()
+        made = [chunk.metrics["update"].tolist() for chunk in chunks]
+        assert made == [[n, n] for n in expected]
+
+
+def test_the_arm_of_a_launched_experiment_is_this_reset():
+    arms = {"baseline": {}, "fresh": {"interventions": [{"kind": "reset", "when": "switch"}]}}
+    jobs = launch.plan(tiny.experiment(seeds=2, arms=arms)).jobs
+    baseline, renewed = (around_switch(Run(job.program, Placement(1, 2, 1), launch.devices())) for job in jobs)
+    newborn = jobs[0].program.build({}).init(jax.random.key(0), None)
+    for i in range(2):
+        assert equal(baseline[0][i].agent, baseline[1][i].agent)
+        assert equal(baseline[0][i].agent.learner, renewed[0][i].agent.learner)
+        assert_newborn(newborn, jax.tree.map(lambda x: x[0], renewed[1][i].agent), 20)
+
+
+def test_a_switch_is_one_call_and_no_update():
+    """A reset at a switch leaves the count of updates and the recent transitions alone."""
+    seen = Intervention(
+        init=lambda key, params: jnp.int32(0), switch=lambda key, state, learner, seen: (state + 1, learner)
+    )
+    before, after = around_switch(run(planned("classifier", lambda: seen, seeds=SEEDS[:1])))
+    assert (before[0].agent.plugins[0].item(), after[0].agent.plugins[0].item()) == (0, 1)
+    for field in ("updates", "recent", "diverged_at", "monitors"):
+        assert equal(getattr(before[0], field), getattr(after[0], field))
+
+
+def test_deep_q_learning_solves_the_chain_and_a_newborn_solves_the_next():
+    """The best return is 1, that of random actions about 0.65. Greedy after 400 steps of each visit."""
+    learning = {"epsilon_end": 0.0, "epsilon_steps": 400, "learn_every": 2, "target_period": 10, "discount": 0.8}
+    sizes = {"replay_capacity": 4000, "replay_minimum": 100, "batch_size": 32}
+    network = functools.partial(mlp, widths=(32,))
+    stream = source("dqn", steps=800, envs=4)
+    arm = program("dqn", reset, stream=stream, seeds=(0, 1, 2), chunk=200, network=network, **learning, **sizes)
+    returns = np.stack([chunk.metrics["episodic_return"] for chunk in run(arm).chunks()])
+    assert (returns[[0, 4]] < 0.8).all()  # each visit begins at random
+    assert (returns[[3, 7]] > 0.97).all()
