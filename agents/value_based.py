@@ -161,6 +161,19 @@ def _replay_agent(
     return Agent(init, act, learn, body.switch, probe)
 
 
+def _check(spec: StreamSpec, learn_every: int) -> None:
+    """``ValueError`` where the stream does not suit a replay agent."""
+    if not spec.discrete or not hasattr(spec.observation, "shape"):
+        raise ValueError(
+            "agent.kind: dqn is not allowed; it needs a stream with discrete actions and plain observations"
+        )
+    for visit in spec.visits:
+        if visit.steps % learn_every:
+            raise ValueError(
+                f"agent.learn_every: {learn_every} is not allowed; it must divide the {visit.steps} steps of a visit"
+            )
+
+
 def dqn(
     spec: StreamSpec,
     intervention: Intervention,
@@ -192,15 +205,11 @@ def dqn(
     in env steps of each env since the agent's birth). Static: ``n_step``; ``replay_capacity``, ``replay_minimum``,
     ``batch_size`` in transitions; ``learn_every`` in env steps of each env; ``gradient_steps`` each time (the replay
     ratio is ``gradient_steps / (learn_every * envs)`` updates per transition); ``target_period`` in updates.
-    ``ValueError`` where the replay sizes do not fit each other, and on a stream whose actions are not discrete or whose
-    observations are not one array. The paper clips the error's gradient, which is the
-    Huber loss; defaults are those of Dopamine's DQN in agent steps, with a tenth of its replay.
+    ``ValueError`` where the replay sizes do not fit each other, ``learn_every`` does not divide the length of every
+    visit, or the stream's actions are not discrete or its observations not one array. The paper clips the error's
+    gradient, which is the Huber loss; defaults are those of Dopamine's DQN in agent steps, with a tenth of its replay.
     """
-
-    if not spec.discrete or not hasattr(spec.observation, "shape"):
-        raise ValueError(
-            "agent.kind: dqn is not allowed; it needs a stream with discrete actions and plain observations"
-        )
+    _check(spec, learn_every)
 
     def rest(born: Array) -> Mapping[str, Any]:
         return {"replay": memory.init(), "schedule": born}

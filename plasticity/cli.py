@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from plasticity.errors import UserError
+from plasticity.errors import UserError, unknown
 
 app = typer.Typer(
     help="A testbed for loss of plasticity and continual reinforcement learning.",
@@ -41,10 +41,10 @@ def run(
     force: Annotated[bool, typer.Option("--force", help="replace an earlier run in the folder")] = False,
 ) -> None:
     """Run an experiment: all arms, seeds and sweep points; then draw its figures."""
-    from plasticity import launch
     from plasticity.progress import TerminalProgress
     from plasticity.session import Interrupted
 
+    launch = _launch()
     experiment = launch.load_config(config, overrides or [])
     folder = out or Path("runs") / experiment.name
     try:
@@ -55,6 +55,15 @@ def run(
         errors.print(Text(f"{stopped}: saved; go on with\n  {shlex.join(command)}"))
         raise typer.Exit(128 + stopped.number) from None
     _show(folder)
+
+
+def _launch() -> Any:
+    """:mod:`plasticity.launch`, imported when it is needed; says which plug-ins cannot be used."""
+    from plasticity import launch
+
+    for line in launch.broken_plugins():
+        errors.print(Text(line))
+    return launch
 
 
 def _show(folder: Path) -> None:
@@ -69,8 +78,7 @@ def _show(folder: Path) -> None:
 @app.command()
 def plan(config: Config, overrides: Overrides = None) -> None:
     """Show what a run would do: programs, lanes, steps and memory. Runs nothing."""
-    from plasticity import launch
-
+    launch = _launch()
     planned = launch.plan(launch.load_config(config, overrides or []))
     console.print(_plan_table(planned))
     for line in _plan_lines(planned):
@@ -116,22 +124,21 @@ def _plan_lines(planned: Any) -> list[str]:
 
 @app.command(name="list")
 def list_members(
-    family: Annotated[
-        str, typer.Argument(help="agents, streams, interventions, monitors, networks, optimizers, configs")
-    ],
+    family: Annotated[str, typer.Argument(help=", ".join(LISTED))],
     name: Annotated[str | None, typer.Argument(help="one of them, with its settings")] = None,
 ) -> None:
     """List the members of a family, or the settings of one."""
-    from plasticity import launch
-
+    if family not in LISTED:
+        raise UserError(unknown(f"family `{family}`", family, LISTED))
     if family == "configs":
         for path in sorted(Path("configs").rglob("*.yaml")):
             console.print(Text(f"{path}  {_first_comment(path)}"))
         return
+    registry = _launch().registry()
     if name is None:
-        console.print(_family_table(launch.registry(), family))
-        return
-    _print_member(launch.registry(), family, name)
+        console.print(_family_table(registry, family))
+    else:
+        _print_member(registry, family, name)
 
 
 def _first_comment(path: Path) -> str:
@@ -141,6 +148,12 @@ def _first_comment(path: Path) -> str:
 
 def _first_line(factory: Callable[..., Any]) -> str:
     return (factory.__doc__ or "").strip().partition("\n")[0]
+
+
+def _flowing(text: str) -> str:
+    """A docstring whose paragraphs are one line each, for the terminal to break; indented ones stay as they are."""
+    paragraphs = text.split("\n\n")
+    return "\n\n".join(each if "\n " in each else " ".join(each.split("\n")) for each in paragraphs)
 
 
 def _family_table(registry: Any, family: str) -> Table:
@@ -154,7 +167,7 @@ def _print_member(registry: Any, family: str, name: str) -> None:
     import inspect
 
     factory, card = registry.factory(family, name), registry.card(family, name)
-    console.print(Text(f"{name}: {inspect.getdoc(factory) or ''}"))
+    console.print(Text(f"{name}: {_flowing(inspect.getdoc(factory) or '')}"))
     table = Table(show_edge=False)
     for heading in ("setting", "allowed", "default", "kind"):
         table.add_column(heading)
@@ -175,7 +188,11 @@ def plot(
     """Draw the figures of one run, or of several together, and print the summary."""
     from plasticity import plots, results
 
-    results.plan(runs[0])
+    for folder in runs:
+        try:
+            results.plan(folder)
+        except ValueError as error:
+            raise UserError(str(error)) from None
     for path in plots.save_all(list(runs), out or runs[0] / "figures"):
         console.print(Text(str(path)))
     for folder in runs:

@@ -42,13 +42,21 @@ BUILT_IN: Mapping[str, Mapping[str, Callable[..., Any]]] = {
 
 
 @functools.cache
-def registry() -> Registry:
-    """All members: the built-in ones and those of installed packages."""
+def _members() -> tuple[Registry, tuple[str, ...]]:
     known = Registry()
     for family, members in BUILT_IN.items():
         known.register_all(family, members)
-    known.load_plugins()
-    return known
+    return known, known.load_plugins()
+
+
+def registry() -> Registry:
+    """All members: the built-in ones and those of installed packages."""
+    return _members()[0]
+
+
+def broken_plugins() -> tuple[str, ...]:
+    """A line for each installed plug-in that cannot be used."""
+    return _members()[1]
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:

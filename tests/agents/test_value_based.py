@@ -20,7 +20,7 @@ from plasticity.optimizers import adam
 from plasticity.types import Agent, StreamSpec, TimeStep, Transition, VisitPlan
 
 KEY = jax.random.key(5)
-SPEC = StreamSpec(jax.ShapeDtypeStruct((3,), jnp.float32), 4, ("a",), (VisitPlan(0, 30),), 2, True)
+SPEC = StreamSpec(jax.ShapeDtypeStruct((3,), jnp.float32), 4, ("a",), (VisitPlan(0, 60),), 2, True)
 STEPS = 30
 
 
@@ -204,3 +204,8 @@ def test_a_lane_whose_replay_was_cleared_waits_while_the_clock_goes_on():
 def test_a_supervised_stream_is_refused(name):
     with pytest.raises(ValueError, match=r"agent\.kind: dqn"):
         small(source(name).spec)
+
+
+def test_a_visit_is_whole_periods_of_learning():
+    with pytest.raises(ValueError, match=r"agent\.learn_every: 7 is not allowed; it must divide the 60 steps of a visit"):
+        small(learn_every=7)
