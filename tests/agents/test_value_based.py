@@ -207,5 +207,5 @@ def test_a_supervised_stream_is_refused(name):
 
 
 def test_a_visit_is_whole_periods_of_learning():
-    with pytest.raises(ValueError, match=r"agent\.learn_every: 7 is not allowed; it must divide the 60 steps of a visit"):
+    with pytest.raises(ValueError, match=r"agent\.learn_every: 7 is not allowed; it must divide the 60 steps"):
         small(learn_every=7)
