@@ -1,0 +1,69 @@
+"""Every intervention with every agent, in the runner: ten steps, a switch, ten steps more."""
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+
+import chex
+import jax
+import numpy as np
+import pytest
+from agent_cases import program, run
+
+from agents import AGENTS
+from plasticity.interventions import INTERVENTIONS
+from plasticity.interventions.base import Intervention
+
+PAIRS = [(name, method) for name in sorted(AGENTS) for method in sorted(INTERVENTIONS)]
+
+
+def acting_soon(method: str) -> Callable[[], Intervention]:
+    """The method with every period of its settings at two updates."""
+    known = inspect.signature(INTERVENTIONS[method]).parameters
+    return partial(INTERVENTIONS[method], **{key: 2 for key in known if key.endswith("period")})
+
+
+def variants(method: str) -> list[Callable[[], Intervention]]:
+    """As it stands and, where it acts at switches, at a period too."""
+    found = [acting_soon(method)]
+    if "when" in inspect.signature(INTERVENTIONS[method]).parameters:
+        found.append(partial(found[0], when="periodic"))
+    return found
+
+
+@pytest.mark.parametrize(("name", "method"), PAIRS)
+def test_structure_is_kept_through_steps_and_a_switch(name, method):
+    """Traced only: what ``begin`` gives goes through ``chunk`` and ``switch`` unchanged in structure."""
+    for variant in variants(method):
+        started = run(program(name, variant))
+        carry, (hyper, seeds, block) = started.carry_shape(), started.inputs[0]
+        after, _ = jax.eval_shape(started.compiled.chunk, hyper, seeds, carry, started.clock())
+        chex.assert_trees_all_equal_shapes_and_dtypes(after, carry)
+        task = started.clock().visit
+        switched = jax.eval_shape(started.compiled.switch, hyper, seeds, carry, started.clock(), task, block)
+        chex.assert_trees_all_equal_shapes_and_dtypes(switched, carry)
+
+
+def lives_through(name: str, *methods: Callable[[], Intervention]) -> None:
+    started = run(program(name, *methods, seeds=(0, 1)))
+    first, last = list(started.chunks())
+    assert started.compiled.traces == {"begin": 1, "chunk": 1, "switch": 1}
+    assert np.isfinite(first.metrics["loss"]).all()
+    assert np.isfinite(last.metrics["loss"]).all()
+    assert (last.metrics["update"] > first.metrics["update"]).all()
+    assert (first.diverged_at == -1).all()
+    assert (last.diverged_at == -1).all()
+    for carry in started.carries:
+        chex.assert_tree_all_finite((carry.agent.learner, carry.agent.plugins))
+
+
+@pytest.mark.parametrize("name", sorted(AGENTS))
+def test_all_methods_together(name):
+    lives_through(name, *(variant for method in sorted(INTERVENTIONS) for variant in variants(method)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "method"), PAIRS)
+def test_each_method_runs(name, method):
+    for variant in variants(method):
+        lives_through(name, variant)

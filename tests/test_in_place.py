@@ -1,0 +1,31 @@
+"""The replay buffer, by far the largest array of a run, is written in place: the training loop never copies it."""
+
+import re
+
+import pytest
+from agent_cases import program, run
+
+ROWS = 777  # of the replay, a number that nothing else has: it finds the replay's arrays in the compiled program
+# Instructions that may name an array of that size without passing over it. A fusion's own instructions are looked at
+# like all others; an update of a slice and a scatter of a row write into their operand.
+CHEAP = {"parameter", "get-tuple-element", "bitcast", "tuple", "while", "conditional", "call", "fusion"}
+IN_PLACE = {"dynamic-update-slice", "scatter"}
+
+
+def instructions(width: int, learn_every: int) -> list[tuple[str, str]]:
+    """``(shape, operation)`` of every instruction of the compiled loop whose result has the replay's length."""
+    sizes = {"replay_capacity": 2 * ROWS, "learn_every": learn_every}
+    started = run(program("dqn", seeds=tuple(range(width)), **sizes), width)
+    hyper, seeds, _ = started.inputs[0]
+    text = started.compiled.chunk.lower(hyper, seeds, started.carry_shape(), started.clock()).compile().as_text()
+    found = re.findall(r"= (\w+\[[\d,]*\])\S* ([\w-]+)\(", text)
+    return [(shape, operation) for shape, operation in found if re.search(rf"\b{ROWS}\b", shape)]
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_the_loop_copies_no_replay_array(width):
+    found = instructions(width, learn_every=2)
+    lanes = "" if width == 1 else f"{width},"
+    frames = [operation for shape, operation in found if shape == f"f32[{lanes}2,{ROWS},5]"]
+    assert set(frames) & IN_PLACE  # the frames are there, and written
+    assert {operation for _, operation in found} <= CHEAP | IN_PLACE
