@@ -305,7 +305,7 @@ def test_without_the_control_there_is_no_gap(tmp_path):
     assert not {"gap", "gap_low", "closed"} & set(results.summary(folder))
     renamed = results.summary(folder, control="other").set_index("arm")
     assert renamed.loc["baseline", "gap"] == 1.0
-    assert renamed.loc["baseline", "closed"] == 0.0
+    assert np.isnan(renamed.loc["baseline", "closed"])  # it is above its control
 
 
 def test_a_single_seed_has_means_but_no_bounds(tmp_path):
@@ -385,3 +385,11 @@ def test_the_printed_table_warns_where_the_baselines_gap_may_be_zero(tmp_path):
     rewards = {"baseline": flat([0.2, 0.9], 4), "fresh": flat([0.3, 0.7], 4)}
     folder = write_arms(tmp_path / "run", plan, rewards)
     assert "not clearly off zero" in " ".join(printed(folder).split())
+
+
+def test_nothing_is_closed_where_the_baseline_does_not_fall_short(tmp_path):
+    plan = two_visits(["baseline", "nap", "fresh"])
+    rewards = {arm: np.full((2, 4), value) for arm, value in (("baseline", 0.9), ("nap", 0.8), ("fresh", 0.5))}
+    found = results.summary(write_arms(tmp_path / "run", plan, rewards))
+    assert found["closed"].isna().all()
+    assert found.set_index("arm").loc["nap", "gap"] == pytest.approx(0.3)

@@ -151,6 +151,7 @@ def _counterpart(cell: Point, cells: Sequence[Point], arm: str) -> Point | None:
 
 
 def _closed(cell: Point, baseline: Point | None, control: Point | None) -> float:
+    """Share of the baseline's shortfall that the cell makes up; NaN where the baseline does not fall short."""
     shared = pd.concat([_last(cell), _last(baseline), _last(control)], axis=1).dropna().mean().to_numpy()
     gap = shared[2] - shared[1]
-    return float((shared[0] - shared[1]) / gap) if gap else float("nan")
+    return float((shared[0] - shared[1]) / gap) if gap > 0 else float("nan")
