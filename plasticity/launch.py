@@ -118,8 +118,19 @@ def plan(experiment: Experiment) -> Plan:
     devices()  # before a stream makes its first array
     source = _checked("stream", experiment.stream.build())
     settled = [_job(experiment, source, each) for each in config.programs(experiment)]
-    needs = tuple(memory.estimate(Run(job.program, job.placement, devices())) for job in settled)
+    needs = tuple(_checked(f"arms.{job.arm}", _rehearse, job) for job in settled)
     return Plan(experiment, source.spec, tuple(settled), needs)
+
+
+def _rehearse(job: Job) -> Memory:
+    """Traces every function of a program, so that a setting which does not fit comes up now and not at a switch."""
+    run = Run(job.program, job.placement, devices())
+    hyper, seeds, block = run.inputs[0]
+    carry, clock, which = run.carry_shape(), run.clock(), tuple(range(len(job.program.monitors)))
+    jax.eval_shape(run.compiled.chunk, hyper, seeds, carry, clock)
+    jax.eval_shape(run.compiled.switch, hyper, seeds, carry, clock, np.int32(0), block)
+    jax.eval_shape(lambda carry: run.compiled.measure(hyper, seeds, carry, clock, which), carry)
+    return memory.estimate(run)
 
 
 def _checked(what: str, make: Any, *args: Any) -> Any:

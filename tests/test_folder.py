@@ -1,0 +1,160 @@
+"""A run's folder: what may be begun, resumed or replaced where, and what is written into it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from plasticity import folder
+from plasticity.documents import read_file
+from plasticity.errors import UserError
+
+RESOLVED = {"name": "tiny", "seeds": 3, "agent": {"kind": "classifier", "label_smoothing": 1e-3}}
+PLAN = {"name": "tiny", "arms": []}
+
+
+def opened(place: Path) -> Path:
+    folder.check(place, RESOLVED, resume=False, force=False)
+    folder.open_folder(place, RESOLVED, PLAN, resume=False)
+    return place
+
+
+def snapshot(place: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(place)): path.read_bytes() for path in place.rglob("*") if path.is_file()}
+
+
+def refused(place: Path, resolved: dict = RESOLVED, **options: bool) -> str:
+    """The message; nothing in the place was touched."""
+    before = snapshot(place)
+    with pytest.raises(UserError) as error:
+        folder.check(place, resolved, **{"resume": False, "force": False, **options})
+    assert snapshot(place) == before
+    assert len(str(error.value).splitlines()) <= 3
+    return str(error.value)
+
+
+def test_what_is_written(tmp_path):
+    place = opened(tmp_path / "deep" / "run")
+    assert read_file(place / "experiment.yaml") == RESOLVED
+    plan = json.loads((place / "plan.json").read_text())
+    versions = plan.pop("versions")
+    assert plan == PLAN
+    assert {"python", "jax", "jaxlib", "numpy", "plasticity"} <= set(versions)
+    first_line = (place / "experiment.yaml").read_text().splitlines()[0]
+    assert f"jax {versions['jax']}" in first_line
+    assert sorted(path.name for path in place.iterdir()) == ["experiment.yaml", "plan.json"]
+
+
+def test_versions_without_git(monkeypatch):
+    def missing(*args, **kwargs):
+        raise FileNotFoundError("git")
+
+    monkeypatch.setattr(folder.subprocess, "run", missing)
+    assert "git" not in folder.versions()
+
+
+def test_a_folder_that_exists(tmp_path):
+    place = opened(tmp_path / "run")
+    assert refused(place) == (
+        f"{place} exists; continue it with --resume, replace it with --force, or choose another --out"
+    )
+    folder.check(place, RESOLVED, resume=True, force=False)
+    folder.check(place, RESOLVED, resume=False, force=True)
+
+
+def test_resume_and_force_together(tmp_path):
+    assert "give one of them" in refused(opened(tmp_path / "run"), resume=True, force=True)
+
+
+def test_force_replaces_all_of_a_run(tmp_path):
+    place = opened(tmp_path / "run")
+    (place / "arm" / "metrics").mkdir(parents=True)
+    (place / "arm" / "metrics" / "part-000-00000.parquet").write_bytes(b"rows")
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "precious").write_bytes(b"mine")
+    (place / "link").symlink_to(tmp_path / "elsewhere")
+    folder.open_folder(place, {**RESOLVED, "seeds": 4}, PLAN, resume=False)
+    assert sorted(path.name for path in place.iterdir()) == ["experiment.yaml", "plan.json"]
+    assert read_file(place / "experiment.yaml")["seeds"] == 4
+    assert (tmp_path / "elsewhere" / "precious").exists()
+
+
+def test_force_in_a_linked_folder(tmp_path):
+    opened(tmp_path / "disk")
+    (tmp_path / "run").symlink_to(tmp_path / "disk")
+    folder.check(tmp_path / "run", RESOLVED, resume=False, force=True)
+    folder.open_folder(tmp_path / "run", RESOLVED, PLAN, resume=False)
+    assert (tmp_path / "run").is_symlink()
+    assert (tmp_path / "disk" / "experiment.yaml").exists()
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "arm/metrics", "other.yaml"])
+def test_force_spares_what_is_no_run(tmp_path, name):
+    place = tmp_path / "work"
+    (place / name).parent.mkdir(parents=True)
+    (place / name).write_text("years of work")
+    message = refused(place, force=True)
+    assert message == f"{place} is not a run (it has no experiment.yaml); --force will not remove it"
+    assert "--force" in refused(place)
+
+
+def test_a_file_in_the_way(tmp_path):
+    place = tmp_path / "file"
+    place.write_text("text")
+    assert "is not a run" in refused(place, force=True)
+    assert "exists" in refused(place)
+    folder.check(place / "below", RESOLVED, resume=False, force=False)
+    with pytest.raises(UserError, match="cannot be written: Not a directory"):
+        folder.open_folder(place / "below", RESOLVED, PLAN, resume=False)
+
+
+def test_an_empty_folder_and_a_run_that_never_was(tmp_path):
+    opened(tmp_path)
+    (tmp_path / "experiment.yaml").rename(tmp_path / "experiment.yaml.tmp")  # killed just before its name
+    opened(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["experiment.yaml", "plan.json"]
+
+
+def test_a_run_half_removed_can_be_replaced_and_not_resumed(tmp_path):
+    place = opened(tmp_path / "run")
+    (place / "experiment.yaml").rename(place / ".replaced")
+    (place / "arm").mkdir()
+    assert "there is no run to resume" in refused(place, resume=True)
+    assert "replace it with --force" in refused(place)
+    folder.check(place, RESOLVED, resume=False, force=True)
+    folder.open_folder(place, RESOLVED, PLAN, resume=False)
+    assert sorted(path.name for path in place.iterdir()) == ["experiment.yaml", "plan.json"]
+
+
+def test_resume_of_nothing(tmp_path):
+    message = refused(tmp_path / "run", resume=True)
+    assert message == f"{tmp_path / 'run'}: there is no run to resume; leave --resume out to start it"
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"seeds": 4}, "`seeds` was 3, now 4"),
+        ({"agent": {"kind": "regressor"}}, '`agent` was {"kind": "classifier", "label_smoothing": 0.001}'),
+        ({"sweep": {"a": [1]}}, '`sweep` was null, now {"a": [1]}'),
+    ],
+)
+def test_resume_with_another_config(tmp_path, changed, said):
+    place = opened(tmp_path / "run")
+    message = refused(place, {**RESOLVED, **changed}, resume=True)
+    assert said in message
+    assert f"plasticity run {place / 'experiment.yaml'} --out {place} --resume" in message
+
+
+def test_resume_with_a_damaged_config(tmp_path):
+    place = opened(tmp_path / "run")
+    (place / "experiment.yaml").write_text("name: [")
+    assert str(place / "experiment.yaml") in refused(place, resume=True)
+
+
+def test_resume_leaves_the_folder_as_it_is(tmp_path):
+    place = opened(tmp_path / "run")
+    before = snapshot(place)
+    folder.open_folder(place, RESOLVED, {"other": 1}, resume=True)
+    assert snapshot(place) == before

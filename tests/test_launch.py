@@ -1,0 +1,188 @@
+"""Experiments become jobs; what does not fit is refused in words before anything is written."""
+
+import dataclasses
+import importlib.metadata
+
+import numpy as np
+import pytest
+import tiny
+
+from plasticity import launch, memory
+from plasticity.errors import UserError
+from plasticity.registry import Registry
+
+
+def refused(**changes) -> str:
+    with pytest.raises(UserError) as error:
+        launch.plan(tiny.experiment(**changes))
+    assert len(str(error.value).splitlines()) <= 3
+    return str(error.value)
+
+
+def stream(**changes) -> dict:
+    return {"stream": {**tiny.document()["stream"], **changes}}
+
+
+def dqn(**changes) -> dict:
+    return {
+        "stream": {"kind": "atari", "games": ["Pong"], "frames_per_visit": 80},
+        "agent": {**tiny.DQN["agent"], **changes},
+    }
+
+
+def reset(**changes) -> dict:
+    return {"interventions": [{"kind": "reset", "when": "switch", **changes}]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"record_every": 7}, "stream: record_every: 7 is not allowed; it must divide the 20 steps of a visit"),
+        ({"monitor_every": 12}, "stream: record_every: 5 is not allowed; it must divide the 12 monitor_every"),
+        ({"checkpoint_every": 9}, "stream: record_every: 5 is not allowed; it must divide the 9 checkpoint_every"),
+        (dqn(learn_every=3), "arms.baseline: agent.learn_every: 3 is not allowed; it must divide the 20 steps"),
+        (dqn(replay_minimum=500), "agent.replay_minimum: 500 is not allowed; it must lie in [5, 200]"),
+        (dqn(replay_capacity=4), "agent.replay_capacity: 4 is not allowed; it must be at least 5"),
+        (stream(inputs="mnist", samples=None), "stream: inputs mnist need a path:"),
+        (stream(inputs="mnist", path="/nowhere"), "stream: path /nowhere does not hold mnist"),
+        (stream(inputs="digits", samples=9999), "stream: samples must be in [1, 1797] for these inputs, got 9999"),
+        ({"agent": "dqn"}, "arms.baseline: agent.kind: dqn is not allowed; it needs a stream with discrete actions"),
+        ({"placement": {"devices": 64}}, "placement.devices: 64 is not allowed; this machine has 2"),
+        (
+            {"stream": {"kind": "atari", "games": ["Pongg"]}},
+            "stream: games: unknown game 'Pongg'; the nearest of the 104 known ones is 'Pong'",
+        ),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit(changes, said):
+    assert said in refused(**changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            {"monitors": [{"kind": "effective_rank", "layer": "hidden_7"}]},
+            "effective_rank: layer must be last, all or one of hidden_0, got 'hidden_7'",
+        ),
+        (reset(modules=["nowhere"]), "modules must be all, last or among hidden_0, output; got nowhere"),
+        (reset(rest=["nowhere"]), "rest must be auto, all, none or among"),
+        (reset(when="periodic", rest="none", modules=["nowhere"]), "modules must be all, last or among hidden_0"),
+    ],
+)
+def test_what_does_not_fit_only_once_the_network_is_known(changes, said):
+    """Otherwise it would come up at the first measurement, or at the first switch of the last arm."""
+    assert refused(**changes).startswith(f"arms.baseline: {said}")
+
+
+def test_an_arm_that_does_not_fit_is_named():
+    assert refused(arms={"a": {}, "odd": {"agent": "regressor"}}).startswith("arms.odd: agent.kind: regressor")
+
+
+def test_too_little_memory(monkeypatch, tmp_path):
+    experiment = tiny.experiment(arms={"small": {}, "large": {"agent": {"network": {"kind": "mlp", "widths": [512]}}}})
+    need = launch.plan(experiment).memory
+    monkeypatch.setattr(memory, "capacity", lambda device, devices: need[0].total)
+    with pytest.raises(UserError) as error:
+        launch.run(experiment, tmp_path / "run")
+    assert str(error.value).splitlines() == [
+        f"arm large: 3 lanes need {memory.readable(need[1].total)} on each of 2 devices, "
+        f"which have {memory.readable(need[0].total)}",
+        "use fewer seeds at a time, a smaller replay_capacity, or more devices",
+    ]
+    assert not (tmp_path / "run").exists()
+
+
+def test_nothing_is_written_before_everything_is_checked(tmp_path):
+    run = tmp_path / "run"
+    launch_errors = [stream(inputs="mnist", path="/nowhere"), {"record_every": 7}]
+    for changes in launch_errors:
+        with pytest.raises(UserError):
+            launch.run(tiny.experiment(**changes), run, force=True)
+        assert not run.exists()
+
+
+def test_programs_and_lanes_of_a_sweep():
+    rates = [0.1, 0.01]
+    sweep = {"agent.network.widths": [[4], [8]], "agent.optimizer.learning_rate": rates}
+    planned = launch.plan(tiny.experiment(sweep=sweep, seeds=[5, 7]))
+    first, second = planned.jobs
+    assert [job.number for job in planned.jobs] == [0, 1]
+    assert first.lanes == {
+        "lane": [0, 1, 2, 3],
+        "seed": [5, 7, 5, 7],
+        "program": [0] * 4,
+        "agent.network.widths": ["[4]"] * 4,
+        "agent.optimizer.learning_rate": [0.1, 0.1, 0.01, 0.01],
+    }
+    assert second.lanes["lane"] == [4, 5, 6, 7]
+    for job in planned.jobs:
+        swept = job.program.hyper["agent.optimizer.learning_rate"]
+        np.testing.assert_array_equal(swept, np.float32([0.1, 0.1, 0.01, 0.01]))
+        np.testing.assert_array_equal(job.program.seeds, [5, 7, 5, 7])
+
+
+def test_fingerprints_tell_programs_apart():
+    def fingerprints(**changes) -> list[str]:
+        return [job.fingerprint for job in launch.plan(tiny.experiment(**changes)).jobs]
+
+    usual = fingerprints()
+    assert fingerprints() == usual
+    assert fingerprints(arms={"other_name": {}}) == usual  # the folder tells arms apart
+    others = [
+        fingerprints(seeds=4),
+        fingerprints(record_every=10),
+        fingerprints(**stream(fraction=0.5)),
+        fingerprints(sweep={"agent.optimizer.learning_rate": [0.02]}),
+        fingerprints(interventions=["layer_norm"]),
+        fingerprints(placement={"width": 1}),
+        usual,
+    ]
+    assert len({tuple(each) for each in others}) == len(others)
+
+
+def test_a_plan_as_data():
+    planned = launch.plan(tiny.experiment(arms={"a": {}, "b": {"sweep": {"agent.network.widths": [[4], [8]]}}}))
+    described = planned.describe()
+    assert described["arms"] == [{"name": "a", "lanes": 3}, {"name": "b", "lanes": 6}]
+    assert [each["arm"] for each in described["programs"]] == ["a", "b", "b"]
+    assert {each["steps_per_chunk"] for each in described["programs"]} == {5}
+    assert described["stream"]["visits"] == [{"task": task, "steps": 20} for task in range(3)]
+    assert described["stream"]["reward_name"] == "accuracy"
+    assert described["stream"]["envs"] == 4
+
+
+class Entry:
+    """An entry point of a package that cannot be imported."""
+
+    name, value, dist = "sparkle", "their_package:sparkle", None
+
+    def load(self):
+        raise ModuleNotFoundError("No module named 'their_package'")
+
+
+def test_a_plugin_that_cannot_be_imported(monkeypatch):
+    def entry_points(group: str) -> list:
+        return [Entry()] if group == "plasticity.interventions" else []
+
+    monkeypatch.setattr(importlib.metadata, "entry_points", entry_points)
+    launch._members.cache_clear()
+    try:
+        (line,) = launch.broken_plugins()
+        assert line == (
+            "plug-in `sparkle` of package their_package:sparkle (plasticity.interventions) cannot be used: "
+            "ModuleNotFoundError: No module named 'their_package'"
+        )
+        assert launch.plan(tiny.experiment()).jobs  # others are not disturbed
+        with pytest.raises(UserError, match="plug-in `sparkle` of package"):
+            tiny.experiment(interventions=["sparkle"])
+    finally:
+        monkeypatch.undo()
+        launch._members.cache_clear()
+    assert launch.broken_plugins() == ()
+    assert isinstance(launch.registry(), Registry)
+
+
+def test_an_experiment_is_frozen():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        tiny.experiment().seeds = (1,)
