@@ -97,10 +97,11 @@ def replay(spec: StreamSpec, *, capacity: int, minimum: int, batch_size: int, st
     window = max(spec.stack, 1) + steps
     rows = capacity // spec.envs
     if rows < window:
-        raise ValueError(f"agent.replay_capacity: {capacity} is not allowed; it must be at least {window * spec.envs}")
-    if not window * spec.envs <= minimum <= capacity:
+        raise ValueError(f"agent.replay_capacity: {capacity} is too small; {window * spec.envs} steps are the least")
+    if not window * spec.envs <= minimum <= rows * spec.envs:
         raise ValueError(
-            f"agent.replay_minimum: {minimum} is not allowed; it must lie in [{window * spec.envs}, {capacity}]"
+            f"agent.replay_minimum: {minimum} is not allowed; it lies between {window * spec.envs} and "
+            f"{rows * spec.envs}, what the replay holds"
         )
     buffer = flashbax.make_trajectory_buffer(
         add_batch_size=spec.envs,

@@ -12,10 +12,9 @@ CHEAP = {"parameter", "get-tuple-element", "bitcast", "tuple", "while", "conditi
 IN_PLACE = {"dynamic-update-slice", "scatter"}
 
 
-def instructions(width: int, learn_every: int) -> list[tuple[str, str]]:
+def instructions(width: int) -> list[tuple[str, str]]:
     """``(shape, operation)`` of every instruction of the compiled loop whose result has the replay's length."""
-    sizes = {"replay_capacity": 2 * ROWS, "learn_every": learn_every}
-    started = run(program("dqn", seeds=tuple(range(width)), **sizes), width)
+    started = run(program("dqn", seeds=tuple(range(width)), replay_capacity=2 * ROWS, gradient_steps=2), width)
     hyper, seeds, _ = started.inputs[0]
     text = started.compiled.chunk.lower(hyper, seeds, started.carry_shape(), started.clock()).compile().as_text()
     found = re.findall(r"= (\w+\[[\d,]*\])\S* ([\w-]+)\(", text)
@@ -24,7 +23,7 @@ def instructions(width: int, learn_every: int) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("width", [1, 2])
 def test_the_loop_copies_no_replay_array(width):
-    found = instructions(width, learn_every=2)
+    found = instructions(width)
     lanes = "" if width == 1 else f"{width},"
     frames = [operation for shape, operation in found if shape == f"f32[{lanes}2,{ROWS},5]"]
     assert set(frames) & IN_PLACE  # the frames are there, and written

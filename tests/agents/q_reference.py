@@ -51,6 +51,10 @@ def unrolled(life: Script, t: int, env: int, settings: Settings) -> tuple[float,
     return total, weight, now
 
 
+def as_float64(params: Any) -> Any:
+    return {module: {name: np.asarray(x, np.float64) for name, x in part.items()} for module, part in params.items()}
+
+
 def forward(params: Any, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     hidden = np.maximum(x @ params["hidden_0"]["kernel"] + params["hidden_0"]["bias"], 0.0)
     return hidden @ params["output"]["kernel"] + params["output"]["bias"], hidden
@@ -69,7 +73,7 @@ class Learning:
 
     def __init__(self, life: Script, params: Any, settings: Settings) -> None:
         self.life, self.settings, self.updates = life, settings, 0
-        self.params = {m: {n: np.asarray(x, np.float64) for n, x in part.items()} for m, part in params.items()}
+        self.params = as_float64(params)
         self.target = self.params
         self.first = {m: dict.fromkeys(part, 0.0) for m, part in self.params.items()}
         self.second = {m: dict.fromkeys(part, 0.0) for m, part in self.params.items()}

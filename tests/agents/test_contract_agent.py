@@ -1,6 +1,8 @@
 """What holds for every agent, whatever it learns."""
 
 import functools
+import inspect
+import typing
 from typing import Any
 
 import chex
@@ -11,6 +13,7 @@ import pytest
 from agent_cases import agent, clock_at, lived, program, run, source
 
 from agents import AGENTS
+from plasticity.fields import TRACED
 from plasticity.types import Agent
 
 KEY = jax.random.key(3)
@@ -139,6 +142,20 @@ def test_a_lane_among_others_is_the_lane_alone(name):
         chex.assert_trees_all_close(alone(jnp.int32(i)), lane(name, i), rtol=1e-4, atol=1e-5)
     params = life(name)[0].learner.params
     assert all((x[0] != x[1]).any() for x in as_data(params))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_traced_setting_may_be_an_array_of_the_program(name):
+    """One trace of a whole life; the numbers, at their defaults, are those of the agent built with plain floats."""
+    hints = typing.get_type_hints(AGENTS[name], include_extras=True)
+    traced = [setting for setting, hint in hints.items() if TRACED in getattr(hint, "__metadata__", ())]
+    numbers = {setting: inspect.signature(AGENTS[name]).parameters[setting].default for setting in traced}
+
+    @jax.jit
+    def with_arrays(numbers: Any) -> Any:
+        return lived(name, agent(name, source(name).spec, **numbers), STEPS)
+
+    chex.assert_trees_all_close(with_arrays(numbers), lane(name), rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)

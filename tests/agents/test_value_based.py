@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from agent_cases import clock_at, source
 from chain import chain
-from q_reference import Learning, Settings, script
+from q_reference import Learning, Settings, as_float64, forward, script
 
 from agents import dqn
 from agents.value_based import epsilon_greedy
@@ -87,6 +87,23 @@ def test_updates_agree_with_an_independent_reference(n_step, double, gradient_st
         np.testing.assert_allclose(made, np.reshape(losses, (-1, gradient_steps)).sum(1), rtol=1e-4)
         missed = {case for case, count in reference.seen.items() if not count}
         assert missed <= ({"cut"} if n_step == 1 else set()) | (set() if double else {"other choice"})
+
+
+def test_the_loss_that_monitors_see_leaves_out_pairs_that_join_two_episodes():
+    life, batch = script(), jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), pairs())
+    agent = small(SPEC, huber=0.0, reward_clip=1.5, discount=0.8)
+    state, other = (agent.init(jax.random.key(seed), None) for seed in (0, 1))
+    state = state._replace(learner=state.learner._replace(target=other.learner.params))
+    q, following = (
+        forward(as_float64(mind.learner.params), observation.reshape(60, 3))[0]
+        for mind, observation in ((state, life.observation[:-1]), (other, life.observation[1:]))
+    )
+    reward, discount = np.clip(life.reward[1:], -1.5, 1.5).ravel(), 0.8 * life.discount[1:].ravel()
+    error = reward + discount * following.max(1) - q[np.arange(60), life.action.ravel()]
+    loss = agent.probe(state, batch, clock_at(0)).loss(state.learner.params)
+    valid = life.step_type[1:].ravel() != 0
+    assert 0 < valid.sum() < 60
+    np.testing.assert_allclose(loss, np.mean(error[valid] ** 2) / 2, rtol=1e-4)
 
 
 def test_exploration_is_uniform_and_the_rest_greedy():
@@ -209,3 +226,11 @@ def test_a_supervised_stream_is_refused(name):
 def test_a_visit_is_whole_periods_of_learning():
     with pytest.raises(ValueError, match=r"agent\.learn_every: 7 is not allowed; it must divide the 60 steps"):
         small(learn_every=7)
+
+
+def test_a_minimum_that_the_replay_can_never_hold_is_refused():
+    """Three envs share 10 places: 3 rows, 9 steps."""
+    spec = SPEC._replace(envs=3)
+    small(spec, replay_capacity=10, replay_minimum=9)
+    with pytest.raises(ValueError, match=r"agent\.replay_minimum: 10 is not allowed; it lies between 6 and 9"):
+        small(spec, replay_capacity=10, replay_minimum=10)
