@@ -45,8 +45,7 @@ class TerminalProgress:
         self._job, self._begun, self._first = job, time.monotonic(), position.step
         self._said = self._begun
         total = sum(visit.steps for visit in job.program.spec.visits)
-        name = job.arm + (f" ({job.number + 1})" if job.number else "")
-        self._task = self._bar.add_task(name, total=total, completed=position.step, speed="...", news="compiling")
+        self._task = self._bar.add_task(_name(job), total=total, completed=position.step, speed="...", news="compiling")
 
     def chunk(self, chunk: Chunk) -> None:
         job = self._job
@@ -66,7 +65,12 @@ class TerminalProgress:
         now = time.monotonic()
         if not self.console.is_terminal and (last or now - self._said > QUIET_SECONDS):
             self._said = now
-            self.say(f"{job.arm}: {chunk.position.step}/{total} steps, {line}")
+            self.say(f"{_name(job)}: {chunk.position.step}/{total} steps, {line}")
+
+
+def _name(job: Job) -> str:
+    """The arm, and which of its programs it is where that is not the first."""
+    return job.arm + (f" ({job.number + 1})" if job.number else "")
 
 
 def _performance(job: Job, chunk: Chunk) -> str:

@@ -1,0 +1,423 @@
+"""The command line as a user meets it: what it prints, what it leaves, what it exits with."""
+
+import contextlib
+import io
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+import crashes
+import numpy as np
+import pytest
+import tiny
+import yaml
+from rich.console import Console
+
+from plasticity import cli, launch, memory, progress, results
+from plasticity.registry import FAMILIES
+from plasticity.runner import Chunk, Position
+
+ROOT = Path(__file__).resolve().parent.parent
+ARMS = {"baseline": {}, "fresh": {"interventions": [{"kind": "reset", "when": "switch"}]}}
+
+
+class Done(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+def plasticity(*words: object) -> Done:
+    """Runs the command line in this process, its output 80 columns wide and no terminal."""
+    out, err = io.StringIO(), io.StringIO()
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        patch.setattr(sys, "argv", ["plasticity", *map(str, words)])
+        patch.setattr(cli, "console", Console(file=out, width=80))
+        patch.setattr(cli, "errors", Console(file=err, width=80, soft_wrap=True, highlight=False))
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as stopped:
+            code = int(stopped.code or 0)
+    return Done(code, out.getvalue(), err.getvalue())
+
+
+def flat(text: str) -> str:
+    """The text without its line breaks."""
+    return " ".join(text.split())
+
+
+def write(path: Path, **changes: object) -> Path:
+    path.write_text("# A tiny experiment.\n" + yaml.safe_dump(tiny.document(**{"arms": ARMS, **changes})))
+    return path
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    return write(tmp_path_factory.mktemp("config") / "tiny.yaml")
+
+
+@pytest.fixture(scope="module")
+def finished(config, tmp_path_factory):
+    """A finished run and what the terminal showed."""
+    run = tmp_path_factory.mktemp("runs") / "run"
+    return run, plasticity("run", config, "--out", run)
+
+
+def readable(text: str) -> None:
+    """Nothing is wider than the terminal or cut off."""
+    assert text.strip()
+    assert max(map(len, text.splitlines())) <= 80
+    assert "…" not in text
+
+
+# What it shows.
+
+
+def test_run(finished):
+    run, done = finished
+    assert done.code == 0, done.err
+    readable(done.out)
+    lines = done.out.splitlines()
+    assert lines[0].startswith("baseline: 60/60 steps, ")
+    assert lines[1].startswith("fresh: 60/60 steps, ")
+    assert "labels_2 (3/3) accuracy 0." in lines[1]
+    assert "tiny: accuracy" in done.out
+    assert "gap to fresh" in done.out
+    assert "figures: " in flat(done.out)
+    assert sorted(path.name for path in run.iterdir()) == [
+        "baseline",
+        "experiment.yaml",
+        "figures",
+        "fresh",
+        "plan.json",
+    ]
+    figures = {path.name for path in (run / "figures").iterdir()}
+    assert {"performance.png", "learning_curve.pdf", "monitors.png"} <= figures
+    assert sorted(path.name for path in (run / "fresh").iterdir()) == [
+        "checkpoints",
+        "lanes.parquet",
+        "metrics",
+        "status.json",
+    ]
+    assert len(results.load(run)) == 2 * 3 * 12
+
+
+def test_status_of_a_finished_run(finished):
+    status = json.loads((finished[0] / "fresh" / "status.json").read_text())
+    assert time.time() - 3600 < status.pop("updated") < time.time() + 1
+    assert status.pop("steps_per_second") > 0
+    expected = {"program": 0, "lanes": 3, "steps": 60, "state": "finished", "visit": 2, "step": 60}
+    assert status == {"finished": [0], **expected}
+
+
+def test_plan(config):
+    done = plasticity("plan", config, "sweep={agent.network.widths: [[8], [16]]}", "seeds=5")
+    assert done.code == 0, done.err
+    readable(done.out)
+    rows = [line.split() for line in done.out.splitlines() if "baseline" in line or "fresh" in line]
+    assert [row[1:6:2] for row in rows] == [[arm, str(n), "5"] for arm in ("baseline", "fresh") for n in (0, 1)]
+    assert "3 visits to 3 tasks; each lane: 60 steps of 4 envs, 240 frames" in flat(done.out)
+    assert "20 lanes, 1,200 lane steps in all" in flat(done.out)
+    assert "2 devices (cpu)" in done.out
+
+
+def test_plan_for_another_machine(config, monkeypatch):
+    monkeypatch.setattr(memory, "capacity", lambda device, devices: 1000)
+    done = plasticity("plan", config)
+    assert done.code == 0
+    assert "It does not fit this machine: arm baseline: 3 lanes need" in flat(done.out)
+    assert "which have 1000 B" in flat(done.out)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_list_every_family_and_every_member(family):
+    done = plasticity("list", family)
+    assert done.code == 0, done.err
+    readable(done.out)
+    for name in launch.registry().names(family):
+        assert f" {name} " in done.out
+        member = plasticity("list", family, name)
+        assert member.code == 0, member.err
+        readable(member.out)
+        assert member.out.startswith(f"{name}: ")
+        for setting in launch.registry().schema(family, name):
+            assert f" {setting} " in member.out
+
+
+def test_a_docstring_fills_the_terminal():
+    assert cli._flowing("One line\nof text.\n\n    a b\n    c d\n\nLast\none.") == (
+        "One line of text.\n\n    a b\n    c d\n\nLast one."
+    )
+
+
+def test_list_configs(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    done = plasticity("list", "configs")
+    assert "configs/quickstart.yaml" in done.out
+    readable(done.out)
+
+
+@pytest.mark.slow
+def test_every_config_of_ours_can_be_planned():
+    """Atari needs seconds for each; those have tests of their own."""
+    for path in sorted((ROOT / "configs").rglob("*.yaml")):
+        experiment = launch.load_config(path)
+        if experiment.stream.kind != "atari":
+            assert launch.plan(experiment).jobs, path
+
+
+def test_plot(finished, tmp_path):
+    run, _ = finished
+    done = plasticity("plot", run, "--out", tmp_path / "figures")
+    assert done.code == 0, done.err
+    written = {path.name for path in (tmp_path / "figures").iterdir()}
+    assert {"performance.png", "performance.pdf", "learning_curve.png", "monitors.png"} <= written
+    assert all(name in done.out.replace("\n", "") for name in written)
+    assert "tiny: accuracy" in done.out
+
+
+def test_help():
+    done = plasticity("--help")
+    assert done.code == 0
+    assert all(command in done.out for command in ("run", "plan", "list", "plot", "bench"))
+    assert "--resume" in plasticity("run", "--help").out
+
+
+# Mistakes: one to three lines, exit code 2, no traceback, nothing written.
+
+MISTAKES = {
+    "unknown key": (["seedz=3"], ["unknown key", "seeds"]),
+    "unknown nested key": (["agent.optimizer.learning_rat=1"], ["learning_rat", "did you mean `learning_rate`?"]),
+    "misspelt member of an arm": (
+        ["arms={a: {interventions: [layer_nrom]}}"],
+        ["arms.a.interventions", "layer_nrom", "did you mean `layer_norm`?"],
+    ),
+    "misspelt agent": (["agent=clasifier"], ["agent `clasifier`", "did you mean `classifier`?"]),
+    "value out of range": (["agent.label_smoothing=1.5"], ["agent.label_smoothing: 1.5", "a number in [0, 1]"]),
+    "value of another type": (["seeds=many"], ["seeds", "many", "integer"]),
+    "records that do not fit": (["record_every=7"], ["record_every: 7", "must divide the 20 steps of a visit"]),
+    "no data": (["stream.inputs=mnist", "stream.path=/nowhere"], ["/nowhere", "mnist", "train-images-idx3-ubyte"]),
+    "unknown game": (["stream={kind: atari, games: [Pongg]}"], ["'Pongg'", "nearest", "'Pong'"]),
+    "not an override": (["seeds"], ["seeds", "KEY=VALUE"]),
+    "resume of nothing": (["--resume"], ["there is no run to resume", "leave --resume out"]),
+    "resume and force": (["--resume", "--force"], ["--resume", "--force", "give one of them"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_mistakes(config, tmp_path, mistake):
+    words, said = MISTAKES[mistake]
+    done = plasticity("run", config, *words, "--out", tmp_path / "run")
+    assert done.code == 2
+    assert done.out == ""
+    assert 1 <= len(done.err.splitlines()) <= 3
+    assert "Traceback" not in done.err
+    for part in said:
+        assert part in done.err
+    assert not (tmp_path / "run").exists()
+
+
+def contents(run: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(run)): path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "exists; continue it with --resume, replace it with --force, or choose another --out"),
+        (["--resume", "seeds=2"], "was made with another config: `seeds` was 3, now 2"),
+        (["--resume", "name=other"], '`name` was "tiny", now "other"'),
+        (["--force", "seedz=2"], "unknown key"),
+        (["--force", "record_every=7"], "record_every: 7 is not allowed"),
+    ],
+)
+def test_a_run_that_is_there_stays_as_it_is(config, finished, words, said):
+    run, _ = finished
+    before = contents(run)
+    done = plasticity("run", config, *words, "--out", run)
+    assert done.code == 2
+    assert said in done.err
+    assert len(done.err.splitlines()) <= 3
+    assert contents(run) == before
+
+
+def test_force_refuses_what_is_no_run(config, tmp_path):
+    (tmp_path / "thesis.tex").write_text("Chapter 1")
+    done = plasticity("run", config, "--out", tmp_path, "--force")
+    assert done.code == 2
+    assert done.err == f"{tmp_path} is not a run (it has no experiment.yaml); --force will not remove it\n"
+    assert (tmp_path / "thesis.tex").read_text() == "Chapter 1"
+
+
+def test_too_little_memory(config, tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "capacity", lambda device, devices: 1000)
+    done = plasticity("run", config, "--out", tmp_path / "run")
+    assert done.code == 2
+    assert "arm baseline: 3 lanes need" in done.err
+    assert "which have 1000 B" in done.err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["plan", "nowhere.yaml"], "nowhere.yaml: no such file"),
+        (["plot", "nowhere"], "nowhere is no run: there is no such folder"),
+        (["list", "agent"], "did you mean `agents`?"),
+        (["list", "agents", "dqm"], "did you mean `dqn`?"),
+    ],
+)
+def test_other_mistakes(words, said):
+    done = plasticity(*words)
+    assert done.code == 2
+    assert said in done.err
+    assert len(done.err.splitlines()) <= 3
+
+
+def test_broken_plugins_are_named_once_and_stop_nothing(config, monkeypatch):
+    monkeypatch.setattr(launch, "broken_plugins", lambda: ("plug-in `sparkle` of package p cannot be used: why",))
+    for words in (["plan", config], ["list", "agents"]):
+        done = plasticity(*words)
+        assert done.code == 0
+        assert done.err == "plug-in `sparkle` of package p cannot be used: why\n"
+
+
+# Signals, in this process and for real.
+
+
+def test_interrupted(config, finished, tmp_path, monkeypatch):
+    """The message is a command that does go on."""
+    run = tmp_path / "a run"
+
+    class Stopping(progress.TerminalProgress):
+        def chunk(self, chunk):
+            super().chunk(chunk)
+            if chunk.position.step == 35:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(progress, "TerminalProgress", Stopping)
+        done = plasticity("run", config, "monitor_every=10", "--out", run)
+    assert done.code == 143
+    first, command = done.err.splitlines()
+    assert first == "SIGTERM: saved; go on with"
+    words = shlex.split(command)
+    assert words == ["plasticity", "run", str(config), "monitor_every=10", "--out", str(run), "--resume"]
+    resumed = plasticity(*words[1:])
+    assert resumed.code == 0, resumed.err
+    crashes.assert_same(run, crashes.tables(finished[0]))
+
+
+def process(*words: object, cache: Path) -> subprocess.Popen[str]:
+    environment = {
+        **os.environ,
+        "JAX_COMPILATION_CACHE_DIR": str(cache),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+        "COLUMNS": "80",
+    }
+    command = [sys.executable, "-m", "plasticity.cli", *map(str, words)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True)
+
+
+def wait_for(path: Path, child: subprocess.Popen[str], delay: float = 0.0) -> None:
+    """Until the path exists, and a moment longer."""
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert child.poll() is None, child.stderr.read() if child.stderr else ""
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    time.sleep(delay)
+
+
+@pytest.fixture(scope="module")
+def longer(tmp_path_factory):
+    """A config that takes about a second once compiled, its cache of programs, and the tables of its whole run."""
+    place = tmp_path_factory.mktemp("processes")
+    stream = {**tiny.document()["stream"], "tasks": 60, "steps_per_task": 20}
+    config = write(place / "longer.yaml", stream=stream, checkpoint_every=10, placement={"width": 1})
+    done = process("run", config, "--out", place / "whole", cache=place / "cache")
+    assert done.wait(300) == 0
+    return config, place / "cache", crashes.tables(place / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_process_told_to_stop(longer, tmp_path, number):
+    config, cache, whole = longer
+    run = tmp_path / "run"
+    child = process("run", config, "--out", run, cache=cache)
+    wait_for(run / "baseline/checkpoints/000/000000000100.npz", child)
+    child.send_signal(number)
+    _, err = child.communicate(timeout=120)
+    assert child.returncode == 128 + number
+    assert err.splitlines()[-2:] == [
+        f"{number.name}: saved; go on with",
+        f"  plasticity run {config} --out {run} --resume",
+    ]
+    assert json.loads((run / "baseline/status.json").read_text())["state"] == "interrupted"
+    assert process("run", config, "--out", run, "--resume", cache=cache).wait(300) == 0
+    crashes.assert_same(run, whole)
+
+
+@pytest.mark.slow
+def test_a_process_killed_again_and_again(longer, tmp_path):
+    config, cache, whole = longer
+    run = tmp_path / "run"
+    places = ["experiment.yaml", "baseline/metrics/part-000-00003.parquet", "baseline/metrics/part-000-00040.parquet"]
+    places += ["fresh/lanes.parquet", "fresh/checkpoints/000/000000000200.npz"]
+    for i, place in enumerate(places):
+        resume = ["--resume"] if (run / "experiment.yaml").exists() else []
+        child = process("run", config, "--out", run, *resume, cache=cache)
+        wait_for(run / place, child, delay=0.013 * i)
+        child.kill()
+        child.communicate()
+        assert child.returncode == -signal.SIGKILL
+    assert process("run", config, "--out", run, "--resume", cache=cache).wait(300) == 0
+    crashes.assert_same(run, whole)
+
+
+# While it runs.
+
+
+def watched(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second program of an arm, 13 seconds a chunk; one of three lanes diverges at step 20."""
+    clock = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    job = launch.plan(tiny.experiment()).jobs[0]._replace(number=1)
+    with progress.TerminalProgress(console) as shown:
+        shown.job(job, Position(0, 0, 0))
+        for step in range(5, 65, 5):
+            clock[0] += 13.0
+            visit, inside = divmod(step - 1, 20)
+            reward = np.array([0.5, np.nan if step > 20 else 0.5, 0.25])
+            diverged = np.array([-1, 20 if step > 20 else -1, -1])
+            shown.chunk(Chunk(Position(visit, inside + 1, step), f"labels_{visit}", {"reward": reward}, diverged))
+
+
+def test_lines_now_and_then(monkeypatch):
+    """Off a terminal: a line every thirty seconds and one at the end."""
+    out = io.StringIO()
+    watched(Console(file=out, width=80), monkeypatch)
+    assert out.getvalue().splitlines() == [
+        "baseline (2): 15/60 steps, 1 steps/s, labels_0 (1/3) accuracy 0.417",
+        "baseline (2): 30/60 steps, 1 steps/s, labels_1 (2/3) accuracy 0.375, 1 diverged",
+        "baseline (2): 45/60 steps, 1 steps/s, labels_2 (3/3) accuracy 0.375, 1 diverged",
+        "baseline (2): 60/60 steps, 1 steps/s, labels_2 (3/3) accuracy 0.375, 1 diverged",
+    ]
+
+
+def test_a_bar_on_a_terminal(monkeypatch):
+    out = io.StringIO()
+    watched(Console(file=out, width=80, force_terminal=True, color_system=None, legacy_windows=False), monkeypatch)
+    last = out.getvalue().splitlines()[-2].split("\x1b[2K")[-1]  # the last one only shows the cursor again
+    assert last.startswith("baseline (2) ")
+    assert last.endswith(" 1 steps/s 00:00 labels_2 (3/3) accuracy 0.375, 1 diverged")
