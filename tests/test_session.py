@@ -294,3 +294,29 @@ def test_emulators_are_told_to_stop_within_a_visit(walkers, tmp_path, chunk):
     watcher = walkers.run(run, resume=True)
     assert watcher.jobs == [("baseline", 0, 5 * chunk)]
     assert_same(run, tables(tmp_path / "whole"))
+
+
+@pytest.mark.slow
+def test_a_real_game_is_resumed_within_a_visit(tmp_path):
+    """Sticky actions included: the emulator is brought to the same frame, by the actions it was given."""
+    stream = {"kind": "atari", "games": ["Pong", "Breakout"], "frames_per_visit": 1600}
+    periods = {"monitor_every": 200, "record_every": 50, "checkpoint_every": 100}
+    games = Laboratory(tiny.experiment(**tiny.DQN, stream=stream, seeds=2, **periods))
+    games.run(tmp_path / "whole")
+    whole = tables(tmp_path / "whole")
+    assert whole["baseline"][0]["episodes"].sum() > 0
+
+    def kill(count: int) -> None:
+        if count == 5:
+            raise Killed
+
+    run = tmp_path / "run"
+    with pytest.raises(Killed):
+        games.run(run, progress=Watcher(kill))
+    terminate = Watcher(lambda count: os.kill(os.getpid(), signal.SIGTERM) if count == 7 else None)
+    with pytest.raises(Interrupted):
+        games.run(run, resume=True, progress=terminate)
+    assert terminate.jobs == [("baseline", 0, 200)]
+    last = games.run(run, resume=True)
+    assert last.jobs == [("baseline", 0, 550)]
+    assert_same(run, whole)
