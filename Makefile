@@ -19,10 +19,10 @@ smoke: install
 	$(BIN)/plasticity run configs/atari/smoke.yaml --out runs/atari-smoke --force
 
 test: install
-	$(BIN)/python -m pytest -m 'not slow'
+	$(BIN)/python -m pytest --numprocesses 2 -m 'not slow'
 
 test-slow: install
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest --numprocesses 2 -m slow
 
 lint: install
 	$(BIN)/ruff check .
