@@ -126,6 +126,7 @@ class Laboratory:
             patch.setattr(runner, "compile_program", self._compile_once)
             patch.setattr(launch, "plan", lambda experiment: self.plan)
             patch.setattr(folder, "versions", dict)  # asks git, every time
+            patch.setattr(os, "fsync", lambda handle: None)  # for the case that the machine dies, which is not tested
             patch.setattr(session, "STATUS_SECONDS", -1.0)  # a status file after every chunk: always the same moments
             launch.run(self.experiment, out, progress=watcher, **options)
         return watcher

@@ -190,6 +190,15 @@ def test_help():
     assert "--resume" in plasticity("run", "--help").out
 
 
+def test_in_python(config, finished, tmp_path):
+    import plasticity as package
+
+    alone = "arms={fresh: {interventions: [{kind: reset, when: switch}]}}"
+    run = package.run(package.load_config(config, [alone]), tmp_path)
+    assert run == tmp_path
+    crashes.assert_same(run, {"fresh": crashes.tables(finished[0])["fresh"]})
+
+
 # Mistakes: one to three lines, exit code 2, no traceback, nothing written.
 
 MISTAKES = {

@@ -276,7 +276,7 @@ def test_emulators_are_killed_at_any_moment_then_resumed(walkers, tmp_path):
     metrics, _ = whole["baseline"]
     assert metrics["update"].max() == 17  # at every second step from step 8 on
     assert metrics["episodes"].sum() > 5
-    for moment in itertools.count(1, 3):
+    for moment in itertools.count(1, 7):
         run = tmp_path / str(moment)
         if not walkers.killed(run, moment):
             break
