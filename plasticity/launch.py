@@ -134,11 +134,11 @@ def _rehearse(job: Job) -> Memory:
 
 
 def _checked(what: str, make: Any, *args: Any) -> Any:
-    """A member's ``ValueError`` (a value out of range, a missing file) is the user's to mend."""
+    """A member's ``ValueError`` (a value out of range, a missing file) is the user's to mend; ``what`` leads to it."""
     try:
         return make(*args)
     except ValueError as error:
-        raise UserError(f"{what}: {error}") from error
+        raise UserError(": ".join(filter(None, (what, str(error))))) from error
 
 
 def _agent(each: config.ProgramSettings, spec: StreamSpec, hyper: Hyper) -> Agent:
@@ -157,7 +157,7 @@ def _job(experiment: Experiment, source: Source, each: config.ProgramSettings) -
     (monitor_every,) = _period(experiment.monitor_every, spec)
     saved = [] if experiment.checkpoint_every == "visit" else [experiment.checkpoint_every]
     periods = {"monitor_every": [monitor_every] if each.monitors else [], "checkpoint_every": saved}
-    chunk = _checked("stream", chunk_steps, spec.visits, periods, experiment.record_every)
+    chunk = _checked("", chunk_steps, spec.visits, periods, experiment.record_every)
     program = Program(
         spec=spec,
         build=functools.partial(_agent, each, spec),

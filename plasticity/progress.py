@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from plasticity.runner import Chunk, Position
-from plasticity.session import Job
+from plasticity.session import Job, Speed
 
 QUIET_SECONDS = 30.0  # between two lines where the output is no terminal
 
@@ -29,8 +29,7 @@ class TerminalProgress:
             console=console,
             disable=not console.is_terminal,
         )
-        self._said = self._begun = 0.0
-        self._first = 0
+        self._said, self._speed = 0.0, Speed(0)
         self._job: Job | None = None
         self._task: Any = None
 
@@ -42,16 +41,14 @@ class TerminalProgress:
         self._bar.stop()
 
     def job(self, job: Job, position: Position) -> None:
-        self._job, self._begun, self._first = job, time.monotonic(), position.step
-        self._said = self._begun
+        self._job, self._said, self._speed = job, time.monotonic(), Speed(len(job.program.seeds))
         total = sum(visit.steps for visit in job.program.spec.visits)
         self._task = self._bar.add_task(_name(job), total=total, completed=position.step, speed="...", news="compiling")
 
     def chunk(self, chunk: Chunk) -> None:
         job = self._job
         assert job is not None
-        lanes, passed = len(job.program.seeds), time.monotonic() - self._begun
-        speed = (chunk.position.step - self._first) * lanes / max(passed, 1e-9)
+        speed = self._speed.at(chunk.position.step)
         news = f"{chunk.task} ({chunk.position.visit + 1}/{len(job.program.spec.visits)}) {_performance(job, chunk)}"
         self._bar.update(self._task, completed=chunk.position.step, speed=_thousands(speed), news=news)
         self._say_quietly(job, chunk, f"{_thousands(speed)} steps/s, {news}")

@@ -94,6 +94,21 @@ class NoProgress:
         del line
 
 
+class Speed:
+    """Lane steps per second since the first chunk, so that compilation does not count."""
+
+    def __init__(self, lanes: int) -> None:
+        self._lanes = lanes
+        self._mark: tuple[float, int] | None = None
+
+    def at(self, step: int) -> float:
+        """The speed when ``step`` env steps are done; 0 at the first call."""
+        now = time.monotonic()
+        self._mark = self._mark or (now, step)
+        since, first = self._mark
+        return (step - first) * self._lanes / max(now - since, 1e-9)
+
+
 class Status:
     """``status.json`` of an arm: what it does, how far it is, how fast, and which of its programs are finished."""
 
@@ -102,7 +117,7 @@ class Status:
         self.facts: dict[str, Any] = {"finished": []}
         with contextlib.suppress(FileNotFoundError, ValueError):  # an unreadable file: the checkpoints know as much
             self.facts |= json.loads(path.read_text())
-        self._written, self._mark = 0.0, (time.monotonic(), 0)
+        self._written, self._rate, self._speed = 0.0, 0.0, Speed(0)
 
     def finished(self, index: int) -> bool:
         return index in self.facts["finished"]
@@ -111,18 +126,17 @@ class Status:
         total = sum(visit.steps for visit in job.program.spec.visits)
         lanes = len(job.program.seeds)
         self.facts |= {"program": job.number, "lanes": lanes, "steps": total}
-        self._mark = (time.monotonic(), position.step)
+        self._rate, self._speed = 0.0, Speed(lanes)
         self.write("running", position)
 
     def tick(self, position: Position) -> None:
+        self._rate = self._speed.at(position.step)
         if time.monotonic() - self._written > STATUS_SECONDS:
             self.write("running", position)
 
     def write(self, state: str, position: Position) -> None:
-        started, first = self._mark
-        speed = (position.step - first) * self.facts["lanes"] / max(time.monotonic() - started, 1e-9)
         self.facts |= {"state": state, "visit": position.visit, "step": position.step}
-        self.facts |= {"steps_per_second": round(speed, 1), "updated": time.time()}
+        self.facts |= {"steps_per_second": round(self._rate, 1), "updated": time.time()}
         text = json.dumps(self.facts, indent=1)
         write_atomically(self.path, lambda temporary: temporary.write_text(text))
         self._written = time.monotonic()

@@ -37,9 +37,9 @@ def reset(**changes) -> dict:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"record_every": 7}, "stream: record_every: 7 is not allowed; it must divide the 20 steps of a visit"),
-        ({"monitor_every": 12}, "stream: record_every: 5 is not allowed; it must divide the 12 monitor_every"),
-        ({"checkpoint_every": 9}, "stream: record_every: 5 is not allowed; it must divide the 9 checkpoint_every"),
+        ({"record_every": 7}, "record_every: 7 is not allowed; it must divide the 20 steps of a visit"),
+        ({"monitor_every": 12}, "record_every: 5 is not allowed; it must divide the 12 monitor_every"),
+        ({"checkpoint_every": 9}, "record_every: 5 is not allowed; it must divide the 9 checkpoint_every"),
         (dqn(learn_every=3), "arms.baseline: agent.learn_every: 3 is not allowed; it must divide the 20 steps"),
         (dqn(replay_minimum=500), "arms.baseline: agent.replay_minimum: 500 is not allowed; it lies between 5 and 200"),
         (dqn(replay_capacity=4), "arms.baseline: agent.replay_capacity: 4 is too small; 5 steps are the least"),

@@ -193,19 +193,13 @@ def test_an_unreadable_status_costs_nothing(laboratory, whole, tmp_path, text):
     assert_same(run, whole)
 
 
-def test_status_speed_counts_lane_steps_since_the_start(laboratory, tmp_path, monkeypatch):
-    now = itertools.count(100.0, 1.0)
-    monkeypatch.setattr(session.time, "monotonic", lambda: next(now))
-    status = session.Status(tmp_path / "status.json")
-    job = laboratory.plan.jobs[0]
-    start = session.Position(0, 5, 5)
-    status.begin(job, start)
-    began = status._mark[0]
-    status.write("running", session.Position(1, 5, 15))
-    facts = json.loads((tmp_path / "status.json").read_text())
-    elapsed = round(10 * 2 / facts["steps_per_second"])
-    assert facts["step"] == 15
-    assert 1 <= elapsed <= next(now) - began
+def test_speed_counts_lane_steps_since_the_first_chunk(monkeypatch):
+    times = iter([100.0, 102.0, 110.0])
+    monkeypatch.setattr(session.time, "monotonic", lambda: next(times))
+    speed = session.Speed(lanes=3)
+    assert speed.at(50) == 0.0  # compilation and the first chunk are over: the count begins
+    assert speed.at(70) == 3 * 20 / 2
+    assert speed.at(150) == 3 * 100 / 10
 
 
 def test_stop_is_unset_outside_the_main_thread():
