@@ -42,25 +42,29 @@ class Placement(NamedTuple):
         return np.minimum(places, lanes - 1)
 
 
-# Work of one lane's step (parameters x batch) that keeps a CPU core busy, so that wider vmaps only cost cache. Measured
-# with `plasticity bench lanes`.
-BUSY = 1 << 18
-WIDEST_ON_CPU = 64
+# `plasticity bench lanes` measures what these two are worth.
+BUSY = (
+    1 << 18
+)  # work of a step (parameters x batch x lanes) that keeps a CPU core busy: beyond it width only costs cache
+WIDEST_ON_CPU = 128
 
 
 def automatic_width(backend: str, lanes_per_device: int, work: int) -> int:
-    """The vmap width that ``place`` chooses.
+    """The vmap width that ``place`` chooses; ``work``: parameters x batch of one lane's step.
 
-    All lanes of a device on an accelerator; on a CPU one lane at a time unless a step is so small that launching
-    operations dominates, then a power of two. It depends on the program alone, never on a measurement, so that the
-    same config gives the same numbers.
+    All lanes of a device on an accelerator. On a CPU the least power of two that makes a step ``BUSY`` (1 for all but
+    small networks), or a width between half and twice of that which leaves fewer places without a lane. It depends on
+    the program alone, never on a measurement, so that the same config gives the same numbers.
     """
     if backend != "cpu":
         return lanes_per_device
-    width = 1
-    while width < min(WIDEST_ON_CPU, lanes_per_device) and work * width < BUSY:
-        width *= 2
-    return width
+    wanted = 1
+    while wanted < WIDEST_ON_CPU and work * wanted < BUSY:
+        wanted *= 2
+    if lanes_per_device <= wanted:
+        return lanes_per_device
+    widths = range(-(-wanted // 2), min(2 * wanted, lanes_per_device) + 1)
+    return min(widths, key=lambda width: (-(-lanes_per_device // width) * width, abs(width - wanted)))
 
 
 def place(lanes: int, *, devices: int, backend: str = "cpu", work: int = BUSY, width: int | None = None) -> Placement:
@@ -74,7 +78,7 @@ def place(lanes: int, *, devices: int, backend: str = "cpu", work: int = BUSY, w
     devices = min(devices, lanes)
     per_device = -(-lanes // devices)
     if width is None:
-        width = min(automatic_width(backend, per_device, work), per_device)
+        width = automatic_width(backend, per_device, work)
     else:
         devices = min(devices, -(-lanes // width))
     return Placement(devices, -(-lanes // (devices * width)), width)

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from plasticity.lanes import BUSY, Placement, automatic_width, join, lane_keys, over, place
+from plasticity.lanes import BUSY, WIDEST_ON_CPU, Placement, automatic_width, join, lane_keys, over, place
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 3, 5, 8, 31])
@@ -26,10 +26,28 @@ def test_a_given_width_is_kept_whatever_the_number_of_lanes():
 def test_automatic_width():
     assert automatic_width("gpu", 40, BUSY) == 40
     assert automatic_width("cpu", 40, BUSY) == 1
+    assert automatic_width("cpu", 41, BUSY) == 1
     assert automatic_width("cpu", 40, BUSY // 4) == 4
-    assert automatic_width("cpu", 1000, 1) == 64
+    assert automatic_width("cpu", 40, BUSY // 4 - 1) == 8  # 4 lanes would not keep it busy
+    assert automatic_width("cpu", 1024, 1) == WIDEST_ON_CPU == 128
+    assert automatic_width("cpu", 3, 1) == 3
     with pytest.raises(ValueError, match=r"placement\.width: 0"):
         place(4, devices=1, width=0)
+
+
+@pytest.mark.parametrize(
+    ("lanes", "width"),
+    [(5, 5), (7, 7), (6, 3), (10, 5), (11, 4), (12, 4), (13, 2), (20, 4)],  # 4 wanted
+)
+def test_automatic_width_leaves_few_places_without_a_lane(lanes, width):
+    assert automatic_width("cpu", lanes, BUSY // 4) == width
+
+
+@pytest.mark.parametrize("work", [1, BUSY // 64, BUSY // 8, BUSY // 2, BUSY])
+def test_at_most_one_place_in_eleven_is_without_a_lane(work):
+    for lanes in range(1, 300):
+        placement = place(lanes, devices=1, work=work)
+        assert lanes <= placement.groups * placement.width <= lanes * 12 / 11
 
 
 def test_keys_of_a_seed_do_not_depend_on_other_lanes_and_all_differ():
