@@ -42,10 +42,9 @@ class Placement(NamedTuple):
         return np.minimum(places, lanes - 1)
 
 
-# `plasticity bench lanes` measures what these two are worth.
-BUSY = (
-    1 << 18
-)  # work of a step (parameters x batch x lanes) that keeps a CPU core busy: beyond it width only costs cache
+# Work of a step (parameters x batch x lanes) that keeps a CPU core busy: beyond it, width only costs cache. Measured
+# with `plasticity bench lanes`.
+BUSY = 1 << 18
 WIDEST_ON_CPU = 128
 
 
