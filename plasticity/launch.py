@@ -25,8 +25,9 @@ from plasticity.memory import Memory, readable
 from plasticity.monitors import MONITORS
 from plasticity.networks import NETWORKS
 from plasticity.optimizers import OPTIMIZERS
+from plasticity.program import Hyper, Monitoring, Program
 from plasticity.registry import Registry
-from plasticity.runner import Hyper, Monitoring, Program, Run, chunk_steps
+from plasticity.runner import Run, chunk_steps
 from plasticity.session import Job, NoProgress, Progress, run_job, stop_on_signals
 from plasticity.trees import size
 from plasticity.types import Agent, StreamSpec

@@ -9,7 +9,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from plasticity.runner import NEVER, Chunk
+from plasticity.program import NEVER
+from plasticity.runner import Chunk
 
 PART = "part-{:03d}-{:05d}.parquet"  # program, number
 COUNTS = ("update", "episodes")  # whole numbers

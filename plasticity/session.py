@@ -15,8 +15,9 @@ from plasticity import checkpoint
 from plasticity.checkpoint import Snapshot
 from plasticity.errors import UserError
 from plasticity.lanes import Placement, join
+from plasticity.program import Program
 from plasticity.record import ParquetRecorder, Recorder, write_atomically
-from plasticity.runner import Chunk, Position, Program, Run
+from plasticity.runner import Chunk, Position, Run
 
 STATUS_SECONDS = 2.0  # between two status files
 

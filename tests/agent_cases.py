@@ -18,7 +18,8 @@ from plasticity.interventions.base import Intervention, compose
 from plasticity.lanes import Placement
 from plasticity.networks import mlp
 from plasticity.optimizers import adam
-from plasticity.runner import Program, Run
+from plasticity.program import Program
+from plasticity.runner import Run
 from plasticity.types import Agent, Clock, StreamSpec, TimeStep, Transition, Visit
 
 SMALL = {

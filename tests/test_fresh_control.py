@@ -15,7 +15,8 @@ from plasticity import launch
 from plasticity.interventions import reset
 from plasticity.lanes import Placement
 from plasticity.networks import mlp
-from plasticity.runner import NEVER, Position, Program, Run
+from plasticity.program import NEVER, Program
+from plasticity.runner import Position, Run
 
 NAMES = sorted(AGENTS)
 VISIT, SEEDS = 20, (3, 8)

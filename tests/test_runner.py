@@ -8,7 +8,8 @@ import tiny
 
 from plasticity import launch
 from plasticity.lanes import enter, lane_keys, place
-from plasticity.runner import Run, _Lane, chunk_steps
+from plasticity.program import Block
+from plasticity.runner import Run, chunk_steps
 from plasticity.types import VisitPlan
 
 
@@ -144,7 +145,7 @@ def test_mean_reward_and_loss_are_those_of_a_plain_loop():
     other = Run(job.program, place(1, devices=1, width=1), launch.devices())
     other.begin()
     carry, rewards, losses = other.carries[0], [], []
-    lane = _Lane(other.program, other.compiled.stream, 1)
+    lane = Block(other.program, other.compiled.stream, 1)
     hyper = {path: jnp.asarray(values[0]) for path, values in other.program.hyper.items()}
     keys = lane_keys(jnp.int32(4))
     carry = enter(carry._replace(stream=()), 1)._replace(stream=carry.stream)

@@ -9,7 +9,8 @@ from plasticity import launch
 from plasticity.bench.cases import CASES, Case, job
 from plasticity.bench.timing import QUICK, THOROUGH, Effort, Work, interleaved, ratio
 from plasticity.lanes import Placement, place
-from plasticity.runner import Compiled, Run
+from plasticity.program import Compiled
+from plasticity.runner import Run
 from plasticity.session import Job
 
 WIDTHS = (1, 2, 4, 8, 16, 32)
