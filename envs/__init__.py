@@ -4,6 +4,15 @@ from collections.abc import Callable, Mapping
 
 from envs.atari import atari
 from envs.base import Source
+from envs.control import acrobot, cartpole, catch, pendulum
 from envs.targets import regression, relabelled
 
-STREAMS: Mapping[str, Callable[..., Source]] = {"relabelled": relabelled, "regression": regression, "atari": atari}
+STREAMS: Mapping[str, Callable[..., Source]] = {
+    "relabelled": relabelled,
+    "regression": regression,
+    "catch": catch,
+    "cartpole": cartpole,
+    "acrobot": acrobot,
+    "pendulum": pendulum,
+    "atari": atari,
+}

@@ -1,0 +1,341 @@
+"""Small control problems that run as arrays: Catch, and three of gymnasium's classic ones."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from pydantic import Field
+
+from envs.base import Source, vectorise
+from envs.changes import limited, permuted_actions, permuted_observations, schedule
+from plasticity.fields import Count, Natural, card
+from plasticity.types import Array, Key, State, StreamSpec, Task, Visit
+
+Factor = float | tuple[float, ...]
+AtLeastTwo = Annotated[int, Field(ge=2)]
+Change = Literal["none", "observation", "action", "physics"]
+
+ONE = jnp.float32(1)
+
+
+class Physics(NamedTuple):
+    """A visit's problem: factors on the standard constants."""
+
+    gravity: Array
+    length: Array
+    sign: Array  # of the force that an action means; -1 where the task reverses it
+
+
+def stream(task: Task, envs: int) -> Source:
+    return Source(task.spec, lambda lanes: vectorise(task, lanes, envs))
+
+
+def task_names(name: str, change: str, visits: int, distinct: int) -> tuple[str, ...]:
+    """No change: one task. ``physics``: as many as there are values. A permutation: a new one at each visit."""
+    if change == "none":
+        return (name,)
+    count = min(visits, distinct) if change == "physics" else visits
+    kind = {"physics": "physics", "action": "actions", "observation": "observations"}[change]
+    return tuple(f"{kind}_{i}" for i in range(count))
+
+
+def factors(change: str, **given: Factor) -> tuple[list[Array], int]:
+    """Each factor as an array with one value for each task, and the number of tasks that differ by them."""
+    rows = {name: value if isinstance(value, Sequence) else (value,) for name, value in given.items()}
+    for name, row in rows.items():
+        if not row or min(row) <= 0:
+            raise ValueError(f"{name}: {given[name]} is not allowed; factors are greater than 0")
+    count = max(map(len, rows.values()))
+    if any(len(row) not in (1, count) for row in rows.values()):
+        told = ", ".join(f"{name}: {len(row)}" for name, row in rows.items())
+        raise ValueError(f"factors must be single or equal in number; got {told}")
+    if (count > 1) != (change == "physics"):
+        raise ValueError(f"change: {change!r} is not allowed with {count} values of {' and '.join(rows)}; several of "
+                         "them go with 'physics', and 'physics' with several")  # fmt: skip
+    return [jnp.broadcast_to(jnp.asarray(row, jnp.float32), (count,)) for row in rows.values()], count
+
+
+def physics_params(values: list[Array], count: int, reverse: bool = False) -> Callable[[Key, Visit], Physics]:
+    """``reverse``: every second task has the opposite sign."""
+
+    def params(key: Key, visit: Visit) -> Physics:
+        del key
+        gravity, length = (row[visit.task % count] for row in values)
+        return Physics(gravity, length, jnp.where(reverse & (visit.task % 2 == 1), -1.0, 1.0))
+
+    return params
+
+
+def changed(task: Task, change: str) -> Task:
+    if change == "observation":
+        return permuted_observations(task)
+    return permuted_actions(task) if change == "action" and task.spec.discrete else task
+
+
+def control_spec(
+    size: int, actions: int, names: tuple[str, ...], visits: int, steps: int, envs: int, low: float, high: float
+) -> StreamSpec:
+    return StreamSpec(
+        observation=jax.ShapeDtypeStruct((size,), jnp.float32),
+        actions=actions,
+        tasks=names,
+        visits=schedule(len(names), visits, steps),
+        envs=envs,
+        episodic=True,
+        reward_name="return",
+        reward_range=(low, high),
+    )
+
+
+class CatchState(NamedTuple):
+    row: Array  # of the ball
+    column: Array
+    paddle: Array
+
+
+def catch_task(spec: StreamSpec, params: Callable[[Key, Visit], Array]) -> Task:
+    """The game; a task's parameter is the reward for a ball that is caught, +1 or -1."""
+    rows, columns = spec.observation.shape
+    row, column = jnp.arange(rows)[:, None], jnp.arange(columns)
+
+    def board(state: CatchState) -> Array:
+        ball = (row == state.row) & (column == state.column)
+        return (ball | ((row == rows - 1) & (column == state.paddle))).astype(jnp.float32)
+
+    def reset(key: Key, prize: Array) -> tuple[CatchState, Array]:
+        state = CatchState(jnp.int32(0), jax.random.randint(key, (), 0, columns), jnp.int32(columns // 2))
+        return state, board(state)
+
+    def step(key: Key, state: CatchState, action: Array, prize: Array) -> tuple[State, Array, Array, Array, Array]:
+        paddle = jnp.clip(state.paddle + action - 1, 0, columns - 1)
+        state = CatchState(state.row + 1, state.column, paddle)
+        last = state.row == rows - 1
+        reward = jnp.where(last, jnp.where(paddle == state.column, prize, -prize), 0.0)
+        return state, board(state), reward, jnp.where(last, 0.0, 1.0), last
+
+    return Task(spec, params, reset, step)
+
+
+@card(paper="Osband et al. 2020, Behaviour Suite for Reinforcement Learning")
+def catch(
+    *,
+    rows: AtLeastTwo = 10,
+    columns: Count = 5,
+    change: Literal["none", "observation", "action", "reward"] = "observation",
+    tasks: Count = 10,
+    steps_per_task: Count = 20_000,
+    envs: Count = 1,
+) -> Source:
+    """A ball falls, one row a step, towards a paddle that moves left, stays or moves right (actions 0, 1, 2).
+
+    At the end of an episode, after ``rows - 1`` steps, the reward is +1 where the paddle is under the ball, else -1.
+    Osband et al. 2020, "Behaviour Suite for Reinforcement Learning". Observations are float32[rows, columns], 1 at the
+    ball and at the paddle, which starts in the middle of the last row.
+
+    All settings are static. ``change``: ``observation``, a new permutation of the pixels at each visit; ``action``, of
+    the actions; ``reward``, the ball is to be caught and to be avoided in turn; ``none``, every visit is to the same
+    task. Visit 0 is the standard problem. ``tasks``: the number of visits, each of ``steps_per_task`` steps.
+    """
+    names = ("catch", "avoid")[:tasks] if change == "reward" else task_names("catch", change, tasks, 1)
+    spec = control_spec(1, 3, names, tasks, steps_per_task, envs, -1, 1)
+    spec = spec._replace(observation=jax.ShapeDtypeStruct((rows, columns), jnp.float32))
+
+    def params(key: Key, visit: Visit) -> Array:
+        return jnp.where((change == "reward") & (visit.task % 2 == 1), -1.0, 1.0)
+
+    return stream(changed(catch_task(spec, params), change), envs)
+
+
+CART, POLE, FORCE, TICK = 1.0, 0.1, 10.0, 0.02  # kg, kg, N, s
+TRACK, TILT = 2.4, 12 * 2 * math.pi / 360  # beyond these an episode ends
+
+
+def cartpole_step(state: Array, force: Array, physics: Physics) -> Array:
+    """``(x, x', theta, theta')`` one Euler step later; the pole has half-length 0.5 times the factor."""
+    _, speed, angle, turn = state
+    length = 0.5 * physics.length
+    cosine, sine = jnp.cos(angle), jnp.sin(angle)
+    push = (force + POLE * length * turn**2 * sine) / (CART + POLE)
+    falling = 9.8 * physics.gravity * sine - cosine * push
+    turning = falling / (length * (4 / 3 - POLE * cosine**2 / (CART + POLE)))
+    moving = push - POLE * length * turning * cosine / (CART + POLE)
+    return state + TICK * jnp.stack([speed, moving, turn, turning])
+
+
+@card(paper="Barto, Sutton, Anderson 1983, Neuronlike Adaptive Elements That Can Solve Difficult Learning Control "
+            "Problems")  # fmt: skip
+def cartpole(
+    *,
+    change: Change = "observation",
+    gravity: Factor = 1.0,
+    length: Factor = 1.0,
+    episode_steps: Natural = 500,
+    tasks: Count = 10,
+    steps_per_task: Count = 50_000,
+    envs: Count = 1,
+) -> Source:
+    """A pole on a cart that is pushed left or right (actions 0, 1); reward 1 at every step, the last one included.
+
+    Barto, Sutton, Anderson 1983, "Neuronlike Adaptive Elements That Can Solve Difficult Learning Control Problems", as
+    gymnasium's CartPole-v1: float32[4] (position, speed, angle, angular speed), discount 0 where the cart is beyond 2.4
+    or the pole beyond 12 degrees, discount 1 where an episode is cut after ``episode_steps`` (0: never).
+
+    All settings are static. ``change``: ``observation``, a new permutation of the four numbers at each visit;
+    ``action``, of the actions, which with two of them is a swap at every switch; ``physics``, the values of ``gravity``
+    and ``length`` in turn, over and over; ``none``, every visit is to the same task. Visit 0 is never permuted.
+    ``gravity``, ``length`` (of the pole): factors on the standard values, one, or with ``physics`` several. ``tasks``:
+    the number of visits, each of ``steps_per_task`` steps.
+
+    ``ValueError`` for factors that are not positive, differ in number, or are several without ``physics``.
+    """
+    values, count = factors(change, gravity=gravity, length=length)
+    names = task_names("cartpole", change, tasks, count)
+    spec = control_spec(4, 2, names, tasks, steps_per_task, envs, 0, 1)
+
+    def reset(key: Key, physics: Physics) -> tuple[Array, Array]:
+        state = jax.random.uniform(key, (4,), minval=-0.05, maxval=0.05)
+        return state, state
+
+    def step(key: Key, state: Array, action: Array, physics: Physics) -> tuple[Array, Array, Array, Array, Array]:
+        state = cartpole_step(state, FORCE * (2 * action - 1), physics)
+        fallen = (jnp.abs(state[0]) > TRACK) | (jnp.abs(state[2]) > TILT)
+        return state, state, ONE, jnp.where(fallen, 0.0, 1.0), fallen
+
+    task = Task(spec, physics_params(values, count), reset, step)
+    return stream(changed(limited(task, episode_steps), change), envs)
+
+
+def wrapped(angle: Array) -> Array:
+    """The same angle in ``[-pi, pi)``."""
+    return jnp.mod(angle + jnp.pi, 2 * jnp.pi) - jnp.pi
+
+
+def acrobot_slope(state: Array, torque: Array, physics: Physics) -> Array:
+    """Time derivative of ``(angle 1, angle 2, speed 1, speed 2)``: two links of mass 1, length 1 times the factor,
+    centre of mass in the middle, moment of inertia 1."""
+    one, two, speed, bend = state
+    length, pull = physics.length, 9.8 * physics.gravity
+    half = 0.5 * length
+    cosine, sine = jnp.cos(two), jnp.sin(two)
+    d1 = half**2 + length**2 + half**2 + 2 * length * half * cosine + 2
+    d2 = half**2 + length * half * cosine + 1
+    lower = half * pull * jnp.sin(one + two)
+    upper = -length * half * sine * bend * (bend + 2 * speed) + (half + length) * pull * jnp.sin(one) + lower
+    bending = torque + d2 / d1 * upper - length * half * speed**2 * sine - lower
+    bending = bending / (half**2 + 1 - d2**2 / d1)
+    return jnp.stack([speed, bend, -(d2 * bending + upper) / d1, bending])
+
+
+def acrobot_step(state: Array, torque: Array, physics: Physics) -> Array:
+    """0.2 s later, by one Runge-Kutta step of fourth order."""
+
+    def slope(state: Array) -> Array:
+        return acrobot_slope(state, torque, physics)
+
+    one = slope(state)
+    two = slope(state + 0.1 * one)
+    three = slope(state + 0.1 * two)
+    four = slope(state + 0.2 * three)
+    state = state + 0.2 / 6 * (one + 2 * two + 2 * three + four)
+    fastest = jnp.array([4 * jnp.pi, 9 * jnp.pi])
+    return jnp.concatenate([wrapped(state[:2]), jnp.clip(state[2:], -fastest, fastest)])
+
+
+def acrobot_seen(state: Array) -> Array:
+    one, two, speed, bend = state
+    return jnp.stack([jnp.cos(one), jnp.sin(one), jnp.cos(two), jnp.sin(two), speed, bend])
+
+
+@card(paper="Sutton 1996, Generalization in Reinforcement Learning: Successful Examples Using Sparse Coarse Coding")
+def acrobot(
+    *,
+    change: Change = "observation",
+    gravity: Factor = 1.0,
+    length: Factor = 1.0,
+    episode_steps: Natural = 500,
+    tasks: Count = 10,
+    steps_per_task: Count = 50_000,
+    envs: Count = 1,
+) -> Source:
+    """Two hanging links; a torque of -1, 0 or 1 between them (actions 0, 1, 2) is to swing the free end above a line.
+
+    Sutton 1996, "Generalization in Reinforcement Learning: Successful Examples Using Sparse Coarse Coding", as
+    gymnasium's Acrobot-v1: float32[6] (cosine and sine of both angles, both speeds); reward -1 at each step but the
+    last, which has reward and discount 0; discount 1 where an episode is cut after ``episode_steps`` (0: never).
+
+    All settings are static and as those of :func:`cartpole`. ``length``: of both links.
+
+    ``ValueError`` for factors that are not positive, differ in number, or are several without ``physics``.
+    """
+    values, count = factors(change, gravity=gravity, length=length)
+    names = task_names("acrobot", change, tasks, count)
+    spec = control_spec(6, 3, names, tasks, steps_per_task, envs, -1, 0)
+
+    def reset(key: Key, physics: Physics) -> tuple[Array, Array]:
+        state = jax.random.uniform(key, (4,), minval=-0.1, maxval=0.1)
+        return state, acrobot_seen(state)
+
+    def step(key: Key, state: Array, action: Array, physics: Physics) -> tuple[Array, Array, Array, Array, Array]:
+        state = acrobot_step(state, jnp.float32(action - 1), physics)
+        up = -jnp.cos(state[0]) - jnp.cos(state[0] + state[1]) > 1
+        running = jnp.where(up, 0.0, 1.0)
+        return state, acrobot_seen(state), -running, running, up
+
+    task = Task(spec, physics_params(values, count), reset, step)
+    return stream(changed(limited(task, episode_steps), change), envs)
+
+
+def pendulum_seen(state: Array) -> Array:
+    return jnp.stack([jnp.cos(state[0]), jnp.sin(state[0]), state[1]])
+
+
+def pendulum_step(state: Array, torque: Array, physics: Physics) -> tuple[Array, Array]:
+    """``(angle, speed)`` 0.05 s later, and the reward; the torque is within its bounds."""
+    angle, speed = state
+    cost = wrapped(angle) ** 2 + 0.1 * speed**2 + 0.001 * torque**2
+    turning = 15 * physics.gravity / physics.length * jnp.sin(angle) + 3 / physics.length**2 * torque
+    speed = jnp.clip(speed + 0.05 * turning, -8, 8)
+    return jnp.stack([angle + 0.05 * speed, speed]), -cost
+
+
+@card(paper="Brockman et al. 2016, OpenAI Gym")
+def pendulum(
+    *,
+    change: Change = "observation",
+    gravity: Factor = 1.0,
+    length: Factor = 1.0,
+    episode_steps: Count = 200,
+    tasks: Count = 10,
+    steps_per_task: Count = 50_000,
+    envs: Count = 1,
+) -> Source:
+    """A pendulum is to be swung up and held by a torque, a real number; the action is clipped to [-2, 2].
+
+    ``reward = -(angle^2 + 0.1 speed^2 + 0.001 torque^2)`` before the step, the angle from upright. Brockman et al.
+    2016, "OpenAI Gym", as gymnasium's Pendulum-v1: float32[3] (cosine, sine, speed); every episode is cut after
+    ``episode_steps`` with discount 1.
+
+    All settings are static and as those of :func:`cartpole`, but ``change: action``: every second visit the torque's
+    sign is reversed.
+
+    ``ValueError`` for factors that are not positive, differ in number, or are several without ``physics``.
+    """
+    values, count = factors(change, gravity=gravity, length=length)
+    names = ("pendulum", "reversed")[:tasks] if change == "action" else task_names("pendulum", change, tasks, count)
+    lowest = -(math.pi**2 + 0.1 * 8**2 + 0.001 * 2**2)
+    spec = control_spec(3, 1, names, tasks, steps_per_task, envs, lowest, 0)._replace(discrete=False)
+
+    def reset(key: Key, physics: Physics) -> tuple[Array, Array]:
+        high = jnp.array([jnp.pi, 1.0])
+        state = jax.random.uniform(key, (2,), minval=-high, maxval=high)
+        return state, pendulum_seen(state)
+
+    def step(key: Key, state: Array, action: Array, physics: Physics) -> tuple[Array, Array, Array, Array, Any]:
+        torque = physics.sign * jnp.clip(action[0], -2, 2)
+        state, reward = pendulum_step(state, torque, physics)
+        return state, pendulum_seen(state), reward, ONE, jnp.zeros((), bool)
+
+    task = Task(spec, physics_params(values, count, change == "action"), reset, step)
+    return stream(changed(limited(task, episode_steps), change), envs)
