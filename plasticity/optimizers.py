@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from plasticity import schedules
+from plasticity.eligibility import STREAMING
 from plasticity.fields import BelowOne, Natural, NonNegative, Positive, card
 from plasticity.schedules import Number, Schedule
 from plasticity.types import Array, Optimizer, Params
@@ -175,4 +176,9 @@ def rmsprop(
     return descend(rule, rate)
 
 
-OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = {"sgd": sgd, "adam": adam, "rmsprop": rmsprop}
+OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = {
+    "sgd": sgd,
+    "adam": adam,
+    "rmsprop": rmsprop,
+    **STREAMING,
+}

@@ -12,6 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ORDER = (
     "errors fields types",
     "trees schedules convolution layers packing documents",
+    "eligibility",
     "networks optimizers schema",
     "interventions monitors registry",
     "lanes settings",

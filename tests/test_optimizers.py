@@ -8,9 +8,11 @@ import numpy as np
 import optax
 import pytest
 
+from plasticity.eligibility import STREAMING
 from plasticity.optimizers import OPTIMIZERS, adam, rmsprop, sgd, wrap
 from plasticity.types import Optimizer
 
+PLAIN = [factory for name, factory in OPTIMIZERS.items() if name not in STREAMING]
 GRADIENTS = np.array([0.5, -1.0, 2.0, 0.25, 0.0, -3.0], np.float64)
 
 
@@ -102,13 +104,13 @@ def test_learning_rate_is_that_of_the_next_update(schedule: str, rates: list[flo
         ({"schedule": "steps"}, "one of constant, linear, cosine; got 'steps'"),
     ],
 )
-@pytest.mark.parametrize("factory", OPTIMIZERS.values())
+@pytest.mark.parametrize("factory", PLAIN)
 def test_static_settings_are_checked(factory: Callable[..., Optimizer], settings: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         factory(**settings)
 
 
-@pytest.mark.parametrize("factory", OPTIMIZERS.values())
+@pytest.mark.parametrize("factory", PLAIN)
 def test_a_grid_of_learning_rates_is_one_program(factory: Callable[..., Optimizer]) -> None:
     traces = 0
 
@@ -125,7 +127,7 @@ def test_a_grid_of_learning_rates_is_one_program(factory: Callable[..., Optimize
     np.testing.assert_allclose(grid / grid[0], [1.0, 2.0, 3.0], rtol=1e-5)
 
 
-@pytest.mark.parametrize("factory", OPTIMIZERS.values())
+@pytest.mark.parametrize("factory", PLAIN)
 def test_wrap_keeps_the_learning_rate_and_tells_it(factory: Callable[..., Optimizer]) -> None:
     def replace_by_rate(updates, state, params=None, *, learning_rate, **extra):
         return jax.tree.map(lambda u: jnp.zeros_like(u) + learning_rate, updates), state

@@ -10,8 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from update_loop import Loop, Run, make, train
+from update_loop import Loop, Run, make, traced, train
 
+from plasticity.eligibility import STREAMING
 from plasticity.fields import TRACED, card_of
 from plasticity.interventions import INTERVENTIONS
 from plasticity.interventions.base import Intervention, compose, unchanged
@@ -63,7 +64,7 @@ def test_init_is_a_function_of_its_key(name: str) -> None:
 @pytest.mark.parametrize("name", MEMBERS)
 def test_keeps_structure_shapes_and_dtypes_with_every_optimizer(name: str, optimizer: str) -> None:
     intervention, rule = INTERVENTIONS[name](**settings_of(INTERVENTIONS[name])), OPTIMIZERS[optimizer]()
-    loop = make(intervention, rule)
+    loop = make(intervention, traced(rule) if optimizer in STREAMING else rule)
     before = jax.eval_shape(loop.init, KEY)
     after = jax.eval_shape(lambda key: life(loop, key, loop.init(key)), KEY)
     chex.assert_trees_all_equal_shapes_and_dtypes(before, after)

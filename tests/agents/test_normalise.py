@@ -1,0 +1,202 @@
+"""Statistics of observations and rewards against NumPy and by hand."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from agents.normalise import blank, deviation, include, perception
+from plasticity.types import FIRST, LAST, MID, Clock, StreamSpec, TimeStep, Transition, VisitPlan
+
+SPEC = StreamSpec(jax.ShapeDtypeStruct((3,), jnp.float32), 4, ("a",), (VisitPlan(0, 60),), 1, True)
+
+
+def clock(step: int, in_visit: int | None = None) -> Clock:
+    return Clock(*(jnp.int32(x) for x in (step, step, 0, step if in_visit is None else in_visit)))
+
+
+def pair(previous: Any, current: Any, kind: int = MID, reward: Any = 0.0, discount: float = 1.0) -> Transition:
+    """A pair of one env; other observations than floats keep their type."""
+    before, after = (jnp.asarray(x)[None] for x in (previous, current))
+    shaped = jnp.asarray(reward, jnp.float32).reshape(-1)
+
+    def step(kind: int, observation: Any) -> TimeStep:
+        return TimeStep(jnp.full(shaped.shape, kind, jnp.int8), shaped, jnp.full(shaped.shape, discount), observation)
+
+    return Transition(step(MID, before), jnp.zeros(shaped.shape, jnp.int32), step(kind, after))
+
+
+def seeing(spec: StreamSpec = SPEC, **settings: Any) -> Any:
+    whole = {"normalise": "running", "rate": 0.1, "scale_rewards": False, "discount": 0.9} | settings
+    return perception(spec, **whole)
+
+
+@pytest.mark.parametrize("batch", [1, 4])
+def test_running_statistics_are_numpys(batch):
+    values = np.random.default_rng(0).normal(3.0, [1.0, 0.01, 50.0], size=(25, batch, 3)).astype(np.float32)
+    statistics = blank((3,))
+    for t, seen in enumerate(values):
+        statistics = include(statistics, seen)
+        met = values[: t + 1].reshape(-1, 3).astype(np.float64)
+        np.testing.assert_allclose(statistics.mean, met.mean(0), rtol=1e-5)
+        expected = met.var(0, ddof=1) if len(met) > 1 else 1.0
+        np.testing.assert_allclose(deviation(statistics) ** 2, expected + 1e-8, rtol=1e-4)
+    assert float(statistics.seen) == 25 * batch
+
+
+def test_what_does_not_count_changes_nothing():
+    values = np.random.default_rng(0).normal(size=(2, 4)).astype(np.float32)
+    statistics = include(blank(()), values[0])
+    for rate in (None, 0.3):
+        same = include(statistics, values[1], False, rate)
+        for a, b in zip(same, statistics, strict=True):
+            np.testing.assert_array_equal(a, b)
+    some = include(statistics, values[1], jnp.array([True, False, True, False]))
+    met = np.concatenate([values[0], values[1, [0, 2]]])
+    np.testing.assert_allclose([some.mean, some.seen], [met.mean(), 6], rtol=1e-6)
+    np.testing.assert_allclose(some.variance, met.var(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("batch", [1, 3])
+def test_exponential_statistics_are_weighted_averages(batch):
+    rate, steps = 0.2, 30
+    values = np.random.default_rng(1).normal(2.0, 3.0, size=(steps, batch)).astype(np.float32)
+    statistics = blank(())
+    for t, seen in enumerate(values):
+        statistics = include(statistics, seen, True, rate)
+        weights = np.repeat((1 - rate) ** np.arange(t, -1, -1.0), batch)
+        mean = np.average(values[: t + 1].ravel(), weights=weights)
+        variance = np.average((values[: t + 1].ravel() - mean) ** 2, weights=weights)
+        np.testing.assert_allclose(statistics.mean, mean, rtol=1e-4)
+        np.testing.assert_allclose(statistics.variance, variance, rtol=1e-4, atol=1e-6)
+
+
+def test_a_constant_that_changes_is_off_by_the_root_of_its_age():
+    """The trap of the 1/n average, whatever the size of the change; an exponential average bounds it."""
+    for size in (0.5, 8.0):
+        statistics = {n: include_constant(n, None, size) for n in (100, 1000)}
+        for n, (before, after) in statistics.items():
+            assert float(before) == 0.0
+            np.testing.assert_allclose(after, np.sqrt(n), rtol=0.01)
+        _, bounded = include_constant(1000, 0.01, size)
+        np.testing.assert_allclose(bounded, np.sqrt(99), rtol=0.01)
+
+
+def include_constant(n: int, rate: float | None, size: float) -> tuple[Any, Any]:
+    """A pixel that was 1 for ``n`` steps and then changes: normalised before and at the change."""
+    statistics = jax.lax.fori_loop(0, n, lambda i, s: include(s, jnp.ones(1), True, rate), blank(()))
+    before = (1.0 - statistics.mean) / deviation(statistics, rate)
+    new = 1.0 + size
+    statistics = include(statistics, jnp.array([new]), True, rate)
+    return before, (new - statistics.mean) / deviation(statistics, rate)
+
+
+def test_every_observation_counts_once():
+    """The first of a visit arrives as `previous`, all others, the first of an episode too, as `current`."""
+    eyes = seeing()
+    stream = np.random.default_rng(2).normal(size=(8, 3)).astype(np.float32)
+    rest = eyes.init()
+    met: list[Any] = []
+    for t in range(7):
+        met = met or [stream[0]]
+        shown = eyes.act(rest, stream[t : t + 1], clock(t))
+        np.testing.assert_allclose(shown[0], normal(stream[t], met), rtol=1e-4, atol=1e-5)
+        kind = FIRST if t == 3 else MID
+        rest, previous, current, _ = eyes.learn(rest, pair(stream[t], stream[t + 1], kind), clock(t))
+        np.testing.assert_allclose(previous[0], normal(stream[t], met), rtol=1e-4, atol=1e-5)
+        met.append(stream[t + 1])
+        np.testing.assert_allclose(current[0], normal(stream[t + 1], met), rtol=1e-4, atol=1e-5)
+        assert float(rest["normaliser"].seen) == len(met)
+    born_later = stream[7:] + 5  # a new visit: its first observation was never `current`
+    met.append(born_later[0])
+    shown = eyes.act(rest, born_later, clock(7, in_visit=0))
+    np.testing.assert_allclose(shown[0], normal(born_later[0], met), rtol=1e-4, atol=1e-5)
+    again, previous, *_ = eyes.learn(rest, pair(born_later[0], stream[0]), clock(7, in_visit=0))
+    np.testing.assert_array_equal(previous, shown)
+    assert float(again["normaliser"].seen) == len(met) + 1
+
+
+def normal(value: np.ndarray, met: list[Any]) -> np.ndarray:
+    deviation = np.std(met, axis=0, ddof=1) if len(met) > 1 else 1.0
+    return (value - np.mean(met, axis=0)) / deviation
+
+
+def test_looking_and_playing_remember_nothing_and_use_what_is_known():
+    eyes = seeing()
+    rest, _, current, _ = eyes.learn(eyes.init(), pair(jnp.zeros(3), jnp.arange(3.0)), clock(0))
+    np.testing.assert_array_equal(eyes.play(rest, jnp.arange(3.0)[None]), current)
+    np.testing.assert_array_equal(eyes.look(rest, pair(jnp.zeros(3), jnp.arange(3.0)))[1], current)
+
+
+def test_the_switch_mode_begins_anew():
+    for normalise in ("running", "exponential", "switch", "none"):
+        eyes = seeing(normalise=normalise, scale_rewards=True)
+        rest, *_ = eyes.learn(eyes.init(), pair(jnp.zeros(3), jnp.arange(3.0), reward=2.0), clock(0))
+        after = eyes.switch({**rest, "schedule": 7})
+        assert after["schedule"] == 7
+        known = float(after["reward_scale"].statistics.seen)
+        assert known == (0 if normalise == "switch" else 1)
+        assert ("normaliser" in after) == (normalise != "none")
+        if normalise != "none":
+            assert float(after["normaliser"].seen) == (0 if normalise == "switch" else 2)
+
+
+def test_without_normalisation_observations_stay_as_they_are():
+    spec = SPEC._replace(observation=jax.ShapeDtypeStruct((3,), jnp.uint8))
+    eyes = seeing(spec, normalise="none")
+    assert eyes.observation.dtype == jnp.uint8
+    assert eyes.init() == {}
+    seen = eyes.play({}, jnp.array([[1, 2, 3]], jnp.uint8))
+    assert seen.dtype == jnp.uint8
+    assert seeing(spec).observation.dtype == jnp.float32  # normalised pixels are not divided by 255
+    np.testing.assert_allclose(eyes.learn({}, pair(jnp.zeros(3), jnp.ones(3), reward=2.0), clock(0))[3], 2.0)
+
+
+def test_a_stack_is_normalised_by_the_statistics_of_its_newest_frames():
+    frames = np.random.default_rng(3).integers(0, 255, size=(6, 2, 2)).astype(np.uint8)
+    spec = SPEC._replace(observation=jax.ShapeDtypeStruct((3, 2, 2), jnp.uint8), stack=3)
+    eyes = seeing(spec)
+    rest = eyes.init()
+    for t in range(3):
+        rest, _, current, _ = eyes.learn(rest, pair(frames[t : t + 3], frames[t + 1 : t + 4]), clock(t))
+    newest = frames[2:6].astype(np.float64)
+    assert rest["normaliser"].mean.shape == (2, 2)
+    np.testing.assert_allclose(rest["normaliser"].mean, newest.mean(0), rtol=1e-5)
+    np.testing.assert_allclose(current[0], (frames[3:6] - newest.mean(0)) / newest.std(0, ddof=1), rtol=1e-4)
+
+
+def test_rewards_by_hand():
+    """gamma 1/2. u: 2; 1 + 1 = 2 -> 3; cut off: 4 (the old sum goes); FIRST ignored; lost life: 6; then 3 + 1 = 4."""
+    eyes = seeing(normalise="none", scale_rewards=True, discount=0.5)
+    rest = eyes.init()
+    story = [(MID, 2.0, 1.0), (MID, 2.0, 1.0), (LAST, 4.0, 1.0), (FIRST, 0.0, 1.0), (MID, 6.0, 0.0), (MID, 1.0, 1.0)]
+    sums, met = [2.0, 3.0, 4.0, 4.0, 6.0, 4.0], []
+    for t, ((kind, reward, discount), total) in enumerate(zip(story, sums, strict=True)):
+        zeros = jnp.zeros(3)
+        rest, _, _, scaled = eyes.learn(rest, pair(zeros, zeros, kind, reward, discount), clock(t))
+        np.testing.assert_allclose(rest["reward_scale"].total, [total])
+        met += [total] if kind != FIRST else []
+        deviation = np.sqrt((np.var(met, ddof=1) if len(met) > 1 else 1.0) + 1e-8)
+        np.testing.assert_allclose(scaled, [reward / deviation], rtol=1e-5)
+    np.testing.assert_allclose(eyes.look(rest, pair(zeros, zeros, reward=1.0))[2], [1 / deviation], rtol=1e-5)
+
+
+def test_the_envs_of_a_lane_share_their_statistics():
+    spec = SPEC._replace(envs=2)
+    eyes = seeing(spec, scale_rewards=True)
+    observation = jnp.array([[0.0, 1.0, 2.0], [4.0, 5.0, 6.0]])
+    step = TimeStep(jnp.array([MID, FIRST], jnp.int8), jnp.array([2.0, 0.0]), jnp.ones(2), observation)
+    rest, *_ = eyes.learn(eyes.init(), Transition(step, jnp.zeros(2, jnp.int32), step), clock(0))
+    assert float(rest["normaliser"].seen) == 4
+    np.testing.assert_allclose(rest["normaliser"].mean, [2.0, 3.0, 4.0])
+    assert float(rest["reward_scale"].statistics.seen) == 1
+    np.testing.assert_array_equal(rest["reward_scale"].total, [2.0, 0.0])
+
+
+def test_what_cannot_be_normalised_is_refused():
+    with pytest.raises(ValueError, match=r"agent\.normalise: sometimes is not allowed; must be one of running"):
+        seeing(normalise="sometimes")
+    with pytest.raises(ValueError, match=r"agent\.normalise needs a stream with plain observations"):
+        seeing(SPEC._replace(observation=(SPEC.observation,)))
