@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from envs.atari import atari
 from envs.base import Source
 from envs.control import acrobot, cartpole, catch, pendulum
+from envs.minatar import minatar
 from envs.targets import regression, relabelled
 
 STREAMS: Mapping[str, Callable[..., Source]] = {
@@ -14,5 +15,6 @@ STREAMS: Mapping[str, Callable[..., Source]] = {
     "cartpole": cartpole,
     "acrobot": acrobot,
     "pendulum": pendulum,
+    "minatar": minatar,
     "atari": atari,
 }

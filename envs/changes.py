@@ -50,17 +50,12 @@ def permutation(key: Key, task: Array, size: int) -> Array:
 def permuted_observations(task: Task) -> Task:
     """Place ``i`` of the flattened observation shows what place ``order[i]`` shows in task 0."""
     shape = task.spec.observation.shape
-    return shown(task, math.prod(shape), lambda seen, order: seen.reshape(-1)[order].reshape(shape))
 
+    def show(seen: Array, order: Array) -> Array:
+        return seen.reshape(-1)[order].reshape(shape)
 
-def permuted_channels(task: Task) -> Task:
-    """Channel ``i``, on the observation's last axis, shows what channel ``order[i]`` shows in task 0."""
-    return shown(task, task.spec.observation.shape[-1], lambda seen, order: jnp.take(seen, order, -1))
-
-
-def shown(task: Task, size: int, show: Any) -> Task:
     def params(key: Key, visit: Visit) -> tuple[Any, Array]:
-        return task.params(key, visit), permutation(jax.random.fold_in(key, OBSERVATIONS), visit.task, size)
+        return task.params(key, visit), permutation(jax.random.fold_in(key, OBSERVATIONS), visit.task, math.prod(shape))
 
     def reset(key: Key, problem: tuple[Any, Array]) -> tuple[State, Any]:
         state, observation = task.reset(key, problem[0])

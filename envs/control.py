@@ -17,8 +17,6 @@ Factor = float | tuple[float, ...]
 AtLeastTwo = Annotated[int, Field(ge=2)]
 Change = Literal["none", "observation", "action", "physics"]
 
-ONE = jnp.float32(1)
-
 
 class Physics(NamedTuple):
     """A visit's problem: factors on the standard constants."""
@@ -201,7 +199,7 @@ def cartpole(
     def step(key: Key, state: Array, action: Array, physics: Physics) -> tuple[Array, Array, Array, Array, Array]:
         state = cartpole_step(state, FORCE * (2 * action - 1), physics)
         fallen = (jnp.abs(state[0]) > TRACK) | (jnp.abs(state[2]) > TILT)
-        return state, state, ONE, jnp.where(fallen, 0.0, 1.0), fallen
+        return state, state, jnp.ones(()), jnp.where(fallen, 0.0, 1.0), fallen
 
     task = Task(spec, physics_params(values, count), reset, step)
     return stream(changed(limited(task, episode_steps), change), envs)
@@ -335,7 +333,7 @@ def pendulum(
     def step(key: Key, state: Array, action: Array, physics: Physics) -> tuple[Array, Array, Array, Array, Any]:
         torque = physics.sign * jnp.clip(action[0], -2, 2)
         state, reward = pendulum_step(state, torque, physics)
-        return state, pendulum_seen(state), reward, ONE, jnp.zeros((), bool)
+        return state, pendulum_seen(state), reward, jnp.ones(()), jnp.zeros((), bool)
 
     task = Task(spec, physics_params(values, count, change == "action"), reset, step)
     return stream(changed(limited(task, episode_steps), change), envs)

@@ -19,6 +19,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "cartpole": {"episode_steps": 9, "envs": 2, "tasks": 3},
     "acrobot": {"episode_steps": 9, "envs": 2, "tasks": 3},
     "pendulum": {"episode_steps": 9, "envs": 2, "tasks": 3},
+    "minatar": {"games": ["asterix", "breakout"], "episode_steps": 12, "envs": 2},
     "atari": {
         "games": ["Pong", "Breakout"], "frames_per_visit": 400, "envs": 2, "episode_frames": 40, "noops": 30,
     },

@@ -1,0 +1,184 @@
+"""Sequences of MinAtar games that run as arrays."""
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from pydantic import Field
+
+from envs.base import Source, vectorise
+from envs.changes import OBSERVATIONS, limited, permutation, permuted_actions
+from envs.minatar_games import SIZE, Game, asterix, breakout, freeway, space_invaders
+from envs.minatar_seaquest import seaquest
+from plasticity.fields import Count, Natural, card
+from plasticity.types import Array, Key, State, StreamSpec, Task, Visit, VisitPlan
+
+GAMES: Mapping[str, Callable[[bool], Game]] = {
+    "asterix": asterix,
+    "breakout": breakout,
+    "freeway": freeway,
+    "seaquest": seaquest,
+    "space_invaders": space_invaders,
+}
+
+
+class Problem(NamedTuple):
+    """What a visit is to."""
+
+    game: Array  # index of the game
+    channels: Any  # int32[channels]: their order, or () for the game's own
+
+
+class Several(NamedTuple):
+    """Games of which one is played at a time: as :class:`envs.minatar_games.Game`, with its index (int32, traced)."""
+
+    channels: int
+    words: int
+    start: Callable[[Array], tuple[State, ...]]
+    act: Callable[[Array, Array, tuple[State, ...], Array], tuple[Any, ...]]  # states, packed picture, reward, over
+    picture: Callable[[Array, tuple[State, ...]], Array]
+
+
+class Playing(NamedTuple):
+    """One env."""
+
+    games: tuple[State, ...]  # one state for each game; only that of the visit's game moves
+    action: Array  # the last one, of the six
+
+
+def known(name: str) -> str:
+    """``name``; ``ValueError`` names the nearest game where there is none of that name."""
+    if name not in GAMES:
+        near = difflib.get_close_matches(name.lower().replace(" ", "_").replace("-", "_"), GAMES, 1, 0.0)
+        raise ValueError(f"games: unknown game {name!r}; the nearest of the {len(GAMES)} known ones is {near[0]!r}")
+    return name
+
+
+def replaced(states: tuple[State, ...], index: int, state: State) -> tuple[State, ...]:
+    return (*states[:index], state, *states[index + 1 :])
+
+
+def one_of(games: Sequence[Game]) -> Several:
+    """A single game is played without any branch."""
+    channels, words = max(game.channels for game in games), max(game.words for game in games)
+
+    def padded(game: Game, state: Any) -> Array:
+        return jnp.pad(game.picture(state), ((0, 0), (0, channels - game.channels)))
+
+    def choose(index: Array, branches: list[Callable[..., Any]], *operands: Any) -> Any:
+        return branches[0](*operands) if len(branches) == 1 else jax.lax.switch(index, branches, *operands)
+
+    def start(words: Array) -> tuple[State, ...]:
+        return tuple(game.start(words[: game.words]) for game in games)
+
+    def act(index: Array, words: Array, states: tuple[State, ...], action: Array) -> tuple[Any, ...]:
+        def branch(i: int, game: Game) -> Callable[..., Any]:
+            def played(words: Array, states: tuple[State, ...], action: Array) -> tuple[Any, ...]:
+                state, *said = game.act(words[: game.words], states[i], action)
+                return replaced(states, i, state), padded(game, state), *said
+
+            return played
+
+        return choose(index, [branch(i, game) for i, game in enumerate(games)], words, states, action)
+
+    def picture(index: Array, states: tuple[State, ...]) -> Array:
+        branches = [lambda states, i=i, game=game: padded(game, states[i]) for i, game in enumerate(games)]
+        return choose(index, branches, states)
+
+    return Several(channels, words, start, act, picture)
+
+
+def action_table(games: Sequence[Game], full: bool) -> Array:
+    """int32[games, actions]: what an action of the stream is among the six; 0, nothing, where a game has fewer."""
+    rows = [tuple(range(6)) if full else game.actions for game in games]
+    most = max(map(len, rows))
+    return jnp.array([(*row, *[0] * (most - len(row))) for row in rows], jnp.int32)
+
+
+def unpacked(rows: Array, channels: Any) -> Array:
+    """bool[10, 10, channels] of a packed picture, its channels in the given order."""
+    rows = rows if isinstance(channels, tuple) else rows[:, channels]
+    return ((rows[:, None, :] >> jnp.arange(SIZE)[:, None]) & 1).astype(bool)
+
+
+def minatar_task(
+    spec: StreamSpec, games: Sequence[Game], played: Array, table: Array, sticky: float, permute: bool
+) -> Task:
+    """``played`` int32[tasks]: the index of each task's game; ``table``: see :func:`action_table`."""
+    whole = one_of(games)
+
+    def params(key: Key, visit: Visit) -> Problem:
+        order = permutation(jax.random.fold_in(key, OBSERVATIONS), visit.task, whole.channels) if permute else ()
+        return Problem(played[visit.task], order)
+
+    def reset(key: Key, problem: Problem) -> tuple[Playing, Array]:
+        states = whole.start(jax.random.bits(key, (whole.words,)))
+        return Playing(states, jnp.int32(0)), unpacked(whole.picture(problem.game, states), problem.channels)
+
+    def step(key: Key, state: Playing, action: Array, problem: Problem) -> tuple[Playing, Array, Array, Array, Array]:
+        words = jax.random.bits(key, (whole.words + 1,))
+        action = table[problem.game, action]
+        if sticky:
+            action = jnp.where(words[-1] < jnp.uint32(round(sticky * (2**32 - 1))), state.action, action)
+        states, rows, reward, over = whole.act(problem.game, words, state.games, action)
+        return Playing(states, action), unpacked(rows, problem.channels), reward, jnp.where(over, 0.0, 1.0), over
+
+    return Task(spec, params, reset, step)
+
+
+@card(paper="Young, Tian 2019, MinAtar: An Atari-Inspired Testbed for Thorough and Reproducible Reinforcement Learning "
+            "Experiments")  # fmt: skip
+def minatar(
+    *,
+    games: Annotated[list[str], Field(min_length=1)],
+    steps_per_visit: Count = 1_000_000,
+    cycles: Count = 1,
+    change: Literal["none", "channels", "actions"] = "none",
+    envs: Count = 1,
+    sticky: Annotated[float, Field(ge=0, le=1)] = 0.1,
+    ramping: bool = True,
+    full_actions: bool = True,
+    episode_steps: Natural = 0,
+) -> Source:
+    """MinAtar games one after the other, the whole list ``cycles`` times; reward = the game's score.
+
+    Young, Tian 2019, "MinAtar: An Atari-Inspired Testbed for Thorough and Reproducible Reinforcement Learning
+    Experiments": ``asterix``, ``breakout``, ``freeway``, ``seaquest``, ``space_invaders``, by the rules of its
+    reference implementation. Observations are bool[10, 10, channels], one channel for each kind of thing; where games
+    differ in their channels all have as many as the richest, and the surplus stays empty.
+
+    All settings are static. ``change``: ``none``, a game that comes again is another visit to the same task;
+    ``channels`` or ``actions``, every visit is a new task with a new permutation of the channels or of the actions
+    (visit 0 has none). ``sticky``: probability that the last action is done again instead. ``ramping``: asterix,
+    seaquest and space_invaders get harder as one gets on. ``full_actions``: the same six actions in all games, else
+    those that a game uses; where games differ all have as many as the richest, and the surplus does nothing.
+    ``episode_steps``: an episode is cut there, with discount 1; 0: never. The end of freeway after 2501 steps is the
+    game's own, with discount 0.
+
+    ``ValueError`` for an unknown game. It differs from the paper's program in that each episode begins with no last
+    action, not with that of the episode before.
+    """
+    names = tuple(dict.fromkeys(known(game) for game in games))  # a game that comes again is the same task
+    visits = games * cycles
+    made = [GAMES[name](ramping) for name in names]
+    tasks = names if change == "none" else tuple(f"{game}_{i}" for i, game in enumerate(visits))
+    table = action_table(made, full_actions)
+    whole = one_of(made)
+    spec = StreamSpec(
+        observation=jax.ShapeDtypeStruct((SIZE, SIZE, whole.channels), jnp.bool_),
+        actions=table.shape[1],
+        tasks=tasks,
+        visits=tuple(
+            VisitPlan(names.index(game) if change == "none" else i, steps_per_visit) for i, game in enumerate(visits)
+        ),
+        envs=envs,
+        episodic=True,
+        reward_name="return",
+        reward_range=(0, max(game.highest for game in made)),
+    )
+    played = jnp.array([names.index(game) for game in (names if change == "none" else visits)], jnp.int32)
+    task = limited(minatar_task(spec, made, played, table, sticky, change == "channels"), episode_steps)
+    task = permuted_actions(task) if change == "actions" else task
+    return Source(spec, lambda lanes: vectorise(task, lanes, envs))

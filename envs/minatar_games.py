@@ -1,0 +1,353 @@
+"""The rules of four MinAtar games; ``envs.minatar_seaquest`` has the fifth.
+
+A board is packed: a row of ten cells is an integer whose bit ``x`` is column ``x``, a picture is int32[10, channels].
+A step is then a few operations on scalars and short vectors, without any scatter or gather.
+
+Young, Tian 2019, "MinAtar: An Atari-Inspired Testbed for Thorough and Reproducible Reinforcement Learning
+Experiments". Actions: 0 nothing, 1 left, 2 up, 3 right, 4 down, 5 fire. Each act gets one uint32 of chance for each of
+``words``.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from plasticity.types import Array
+
+SIZE, LEFT, UP, RIGHT, DOWN, FIRE = 10, 1, 2, 3, 4, 5
+FULL = 2**SIZE - 1  # a row with every cell occupied
+ROWS = np.arange(SIZE, dtype=np.int32)
+
+
+class Game(NamedTuple):
+    """One game, one env, pure."""
+
+    channels: int
+    actions: tuple[int, ...]  # those of the six that do something, and 0
+    highest: float  # reward of one step; the lowest is 0
+    words: int
+    start: Callable[[Array], Any]  # uint32[words] -> state
+    act: Callable[[Array, Any, Array], tuple[Any, Array, Array]]  # words, state, action -> state, reward, over
+    picture: Callable[[Any], Array]  # state -> int32[10, channels], packed
+
+
+def below(word: Array, count: Any) -> Array:
+    """int32 in ``0 ... count - 1``, each as likely but for 2**-24 of the whole, from one uint32 of chance."""
+    return ((word >> 8).astype(jnp.float32) * (2.0**-24 * count)).astype(jnp.int32)
+
+
+def step_of(action: Array, back: int, forth: int) -> Array:
+    """-1, 0 or 1."""
+    return (action == forth).astype(jnp.int32) - (action == back)
+
+
+def dot(row: Array, column: Array) -> Array:
+    """int32[10]: a board with one cell."""
+    return jnp.where(row == ROWS, 1 << column, 0)
+
+
+def cell(column: Array) -> Array:
+    """The bit of a column, 0 outside the board."""
+    return jnp.where((column >= 0) & (column < SIZE), 1 << jnp.clip(column, 0, SIZE - 1), 0)
+
+
+def integers(*values: int) -> tuple[Array, ...]:
+    return tuple(jnp.int32(value) for value in values)
+
+
+# Breakout
+
+
+class Breakout(NamedTuple):
+    paddle: Array
+    row: Array  # of the ball
+    column: Array
+    down: Array  # its direction, 1 or -1
+    right: Array
+    last_row: Array
+    last_column: Array
+    bricks: Array  # bit 10 * (row - 1) + column, rows 1 to 3
+    inside: Array  # the ball is where a brick is, and breaks no other before it has left
+
+
+WALL = 2**30 - 1
+
+
+def breakout_start(words: Array) -> Breakout:
+    right = below(words[0], 2) == 0
+    column = jnp.where(right, 0, 9)
+    row, one, paddle = integers(3, 1, 4)
+    return Breakout(paddle, row, column, one, jnp.where(right, 1, -1), row, column, jnp.int32(WALL), jnp.bool_(False))
+
+
+def breakout_act(words: Array, state: Breakout, action: Array) -> tuple[Breakout, Array, Array]:
+    paddle = jnp.clip(state.paddle + step_of(action, LEFT, RIGHT), 0, 9)
+    row, column = state.row + state.down, state.column + state.right
+    right = jnp.where((column < 0) | (column > 9), -state.right, state.right)
+    column = jnp.clip(column, 0, 9)
+    ceiling, floor = row < 0, row == 9
+    brick = jnp.where((row >= 1) & (row <= 3), 1 << jnp.clip(10 * (row - 1) + column, 0, 29), 0)
+    inside = (state.bricks & brick) != 0
+    broken = inside & ~state.inside
+    bricks = jnp.where(broken, state.bricks & ~brick, state.bricks)
+    bricks = jnp.where(floor & (bricks == 0), WALL, bricks)
+    above, beside = floor & (state.column == paddle), floor & (column == paddle)
+    returned = broken | above | beside
+    state = Breakout(
+        paddle,
+        jnp.where(ceiling, 0, jnp.where(returned, state.row, row)),
+        column,
+        jnp.where(ceiling | returned, -state.down, state.down),
+        jnp.where(beside & ~above, -right, right),
+        state.row,
+        state.column,
+        bricks,
+        inside,
+    )
+    return state, broken.astype(jnp.float32), floor & ~returned
+
+
+def breakout_picture(state: Breakout) -> Array:
+    rows = (state.bricks >> np.clip(10 * (ROWS - 1), 0, 20)) & FULL
+    bricks = jnp.where((ROWS >= 1) & (ROWS <= 3), rows, 0)
+    ball, trail = dot(state.row, state.column), dot(state.last_row, state.last_column)
+    return jnp.stack([dot(jnp.int32(9), state.paddle), ball, trail, bricks], -1)
+
+
+def breakout(ramping: bool) -> Game:
+    """A paddle, a ball, three rows of bricks; +1 for a brick; over when the ball reaches the floor. Never harder."""
+    return Game(4, (0, LEFT, RIGHT), 1, 1, breakout_start, breakout_act, breakout_picture)
+
+
+# Freeway
+
+
+class Freeway(NamedTuple):
+    player: Array  # row, in column 4
+    rest: Array  # steps until the player may move
+    time: Array  # steps left
+    column: Array  # int32[8]: the cars, in rows 1 to 8
+    wait: Array  # int32[8]: steps until a car moves
+    speed: Array  # int32[8]: steps from move to move, 1 to 5; negative: to the left
+
+
+LANES = np.arange(1, 9, dtype=np.int32)
+
+
+def freeway_speeds(words: Array) -> Array:
+    """Eight speeds, each of the ten as likely: the last four decimal digits of each of two numbers."""
+    digits = (words[:, None] // jnp.array([1, 10, 100, 1000], jnp.uint32) % 10).astype(jnp.int32).reshape(8)
+    return jnp.where(digits < 5, digits + 1, 4 - digits)
+
+
+def freeway_start(words: Array) -> Freeway:
+    speed = freeway_speeds(words)
+    player, rest, time = integers(9, 3, 2500)
+    return Freeway(player, rest, time, jnp.zeros(8, jnp.int32), jnp.abs(speed), speed)
+
+
+def freeway_act(words: Array, state: Freeway, action: Array) -> tuple[Freeway, Array, Array]:
+    step = jnp.where(state.rest == 0, step_of(action, UP, DOWN), 0)
+    rest = jnp.where(step != 0, 3, state.rest)
+    player = jnp.clip(state.player + step, 0, 9)
+    across = player == 0
+    player = jnp.where(across, 9, player)
+    speed = jnp.where(across, freeway_speeds(words), state.speed)
+    wait = jnp.where(across, jnp.abs(speed), state.wait)
+    moves = wait == 0
+    column = jnp.where(moves, (state.column + jnp.sign(speed)) % SIZE, state.column)
+    hit = (player == LANES) & ((state.column == 4) | (column == 4))
+    wait = jnp.where(moves, jnp.abs(speed), wait - 1)
+    time = state.time - 1
+    state = Freeway(jnp.where(hit.any(), 9, player), jnp.maximum(rest - 1, 0), time, column, wait, speed)
+    return state, across.astype(jnp.float32), time < 0
+
+
+def freeway_picture(state: Freeway) -> Array:
+    cars = 1 << state.column
+    trails = 1 << (state.column - jnp.sign(state.speed)) % SIZE
+    slowness = jnp.where(jnp.abs(state.speed)[:, None] == jnp.arange(1, 6), trails[:, None], 0)
+    lanes = jnp.pad(jnp.concatenate([cars[:, None], slowness], 1), ((1, 1), (0, 0)))
+    return jnp.concatenate([dot(state.player, jnp.int32(4))[:, None], lanes], 1)
+
+
+def freeway(ramping: bool) -> Game:
+    """A chicken and eight lanes of traffic; +1 for each crossing; over after 2501 steps. Never harder."""
+    return Game(7, (0, UP, DOWN), 1, 2, freeway_start, freeway_act, freeway_picture)
+
+
+# Asterix
+
+
+class Asterix(NamedTuple):
+    row: Array
+    column: Array
+    x: Array  # int32[8]: what is in rows 1 to 8, at most one in each
+    right: Array  # bool[8]
+    gold: Array  # bool[8]
+    there: Array  # bool[8]
+    spawn: Array  # steps until something appears
+    spawn_every: Array
+    move: Array  # steps until everything moves
+    move_every: Array
+    ramp: Array  # steps until it gets harder
+    level: Array
+
+
+def asterix_start(words: Array) -> Asterix:
+    none, five = jnp.zeros(8, bool), jnp.int32(5)
+    return Asterix(five, five, jnp.zeros(8, jnp.int32), none, none, none, *integers(10, 10, 5, 5, 100, 0))
+
+
+def asterix_appear(words: Array, state: Asterix) -> Asterix:
+    """One thing in an empty row: each such row, either side, and gold once in three times."""
+    kind = below(words[0], 6)
+    right, gold = kind % 2 == 0, kind < 2
+    empty = ~state.there
+    before = (empty & (LANES[:, None] > LANES)).sum(1)  # empty rows above
+    here = empty & (before == below(words[1], empty.sum())) & (state.spawn == 0)
+    return state._replace(
+        x=jnp.where(here, jnp.where(right, 0, 9), state.x),
+        right=jnp.where(here, right, state.right),
+        gold=jnp.where(here, gold, state.gold),
+        there=state.there | here,
+        spawn=jnp.where(state.spawn == 0, state.spawn_every, state.spawn),
+    )
+
+
+def asterix_harder(state: Asterix) -> Asterix:
+    """Every 102 steps things appear more often, every second time they also move more often."""
+    on = (state.spawn_every > 1) | (state.move_every > 1)
+    now = on & (state.ramp < 0)
+    quicker = now & (state.move_every > 1) & (state.level % 2 == 1)
+    return state._replace(
+        move_every=state.move_every - quicker,
+        spawn_every=state.spawn_every - (now & (state.spawn_every > 1)),
+        level=state.level + now,
+        ramp=jnp.where(now, 100, state.ramp - on),
+    )
+
+
+def asterix(ramping: bool) -> Game:
+    """Gold and enemies cross the board; +1 for gold; over when an enemy is touched."""
+
+    def act(words: Array, state: Asterix, action: Array) -> tuple[Asterix, Array, Array]:
+        state = asterix_appear(words, state)
+        column = jnp.clip(state.column + step_of(action, LEFT, RIGHT), 0, 9)
+        row = jnp.clip(state.row + step_of(action, UP, DOWN), 1, 8)
+        touched = state.there & (row == LANES) & (state.x == column)
+        there = state.there & ~(touched & state.gold)
+        moves = state.move == 0
+        x = jnp.where(moves, state.x + jnp.where(state.right, 1, -1), state.x)
+        met = moves & there & (row == LANES) & (x == column)
+        there = there & (x >= 0) & (x <= 9) & ~(met & state.gold)
+        reward = ((touched | met) & state.gold).any().astype(jnp.float32)
+        over = ((touched | met) & ~state.gold).any()
+        move = jnp.where(moves, state.move_every, state.move) - 1
+        state = state._replace(row=row, column=column, x=x, there=there, spawn=state.spawn - 1, move=move)
+        return asterix_harder(state) if ramping else state, reward, over
+
+    return Game(4, (0, LEFT, UP, RIGHT, DOWN), 1, 2, asterix_start, act, asterix_picture)
+
+
+def asterix_picture(state: Asterix) -> Array:
+    at = jnp.where(state.there, 1 << jnp.clip(state.x, 0, 9), 0)
+    trail = jnp.where(state.there, cell(state.x - jnp.where(state.right, 1, -1)), 0)
+    things = [jnp.where(state.gold, 0, at), trail, jnp.where(state.gold, at, 0)]
+    return jnp.stack([dot(state.row, state.column), *(jnp.pad(thing, 1) for thing in things)], -1)
+
+
+# Space Invaders
+
+
+class SpaceInvaders(NamedTuple):
+    cannon: Array
+    rest: Array  # steps until the cannon may fire
+    shots: Array  # int32[10], packed: the cannon's
+    bombs: Array  # int32[10], packed: the aliens'
+    aliens: Array  # int32[10], packed
+    right: Array  # the aliens' direction, 1 or -1
+    move: Array  # steps until the aliens move
+    bomb: Array  # steps until an alien fires
+    slowest: Array  # steps between two moves of many aliens
+
+
+FLEET = np.where(ROWS < 4, np.int32(0b0011111100), np.int32(0))
+
+
+def invaders_start(words: Array) -> SpaceInvaders:
+    none, (cannon, rest) = jnp.zeros(SIZE, jnp.int32), integers(5, 0)
+    return SpaceInvaders(cannon, rest, none, none, jnp.asarray(FLEET), *integers(-1, 12, 10, 12))
+
+
+def either(board: Array) -> Array:
+    """The rows of a packed board laid over each other."""
+    return jax.lax.reduce(board, jnp.int32(0), jax.lax.bitwise_or, (0,))
+
+
+def invaders_move(state: SpaceInvaders, columns: Array) -> tuple[SpaceInvaders, Array]:
+    """The aliens' move: sideways, or where they are at the edge down and back; whether they had landed."""
+    edge = jnp.where(state.right > 0, 1 << 9, 1)
+    turn = (columns & edge) != 0
+    aside = jnp.where(state.right > 0, state.aliens << 1, state.aliens >> 1)
+    aliens = jnp.where(turn, jnp.roll(state.aliens, 1), aside)
+    landed = turn & (state.aliens[9] != 0)
+    return state._replace(aliens=aliens, right=jnp.where(turn, -state.right, state.right)), landed
+
+
+def invaders_bomb(aliens: Array, cannon: Array) -> Array:
+    """int32[10], packed: below the nearest column with aliens, the left one of two, the lowest alien fires."""
+    taken = (either(aliens) >> ROWS) & 1
+    distance = jnp.where(taken == 1, 2 * jnp.abs(ROWS - cannon) + (cannon < ROWS), 99)
+    column = jnp.where(distance == distance.min(), 1 << ROWS, 0).sum()
+    row = jnp.where((aliens & column) != 0, ROWS, -1).max()
+    return jnp.where(row == ROWS, column, 0)
+
+
+def space_invaders(ramping: bool) -> Game:
+    """A cannon below a fleet of 24 aliens; +1 for each alien shot; over when a bomb or an alien comes down on it.
+
+    A fleet that is gone is followed by another, which is slowest at one step less than the last, down to 6.
+    """
+
+    def act(words: Array, state: SpaceInvaders, action: Array) -> tuple[SpaceInvaders, Array, Array]:
+        fires = (action == FIRE) & (state.rest == 0)
+        cannon = jnp.clip(state.cannon + step_of(action, LEFT, RIGHT), 0, 9)
+        shots = jnp.concatenate([state.shots[1:], jnp.zeros(1, jnp.int32)])
+        shots = jnp.where(fires & (ROWS == 8), shots | 1 << cannon, shots)
+        bombs = jnp.concatenate([jnp.zeros(1, jnp.int32), state.bombs[:-1]])
+        over = ((bombs[9] | state.aliens[9]) >> cannon) & 1 != 0
+        columns, count = either(state.aliens), jax.lax.population_count(state.aliens).sum()
+        moved, landed = invaders_move(state, columns)
+        moves = state.move == 0
+        aliens = jnp.where(moves, moved.aliens, state.aliens)
+        over |= (moves & landed) | ((aliens[9] >> cannon) & 1 != 0)
+        bombs = jnp.where(state.bomb == 0, bombs | invaders_bomb(aliens, cannon), bombs)
+        killed = aliens & shots
+        aliens, shots = aliens & ~killed, shots & ~killed
+        kills = jax.lax.population_count(killed).sum()
+        gone = count == kills
+        quicker = gone & (state.slowest > 6) & ramping
+        state = SpaceInvaders(
+            cannon,
+            jnp.maximum(jnp.where(fires, 5, state.rest) - 1, 0),
+            shots,
+            bombs,
+            jnp.where(gone, FLEET, aliens),
+            jnp.where(moves, moved.right, state.right),
+            jnp.where(moves, jnp.minimum(count, state.slowest), state.move) - 1,
+            jnp.where(state.bomb == 0, 10, state.bomb) - 1,
+            state.slowest - quicker,
+        )
+        return state, kills.astype(jnp.float32), over
+
+    return Game(6, (0, LEFT, RIGHT, FIRE), 2, 1, invaders_start, act, invaders_picture)
+
+
+def invaders_picture(state: SpaceInvaders) -> Array:
+    left, right = (jnp.where(state.right == way, state.aliens, 0) for way in (-1, 1))
+    cannon = dot(jnp.int32(9), state.cannon)
+    return jnp.stack([cannon, state.aliens, left, right, state.shots, state.bombs], -1)
