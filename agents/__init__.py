@@ -1,6 +1,21 @@
 """Agents: pure learners of one lane. They know no stream and no intervention by name."""
 
+from collections.abc import Callable, Mapping
+
+from agents.stream_ac import stream_ac
+from agents.stream_loss import stream_c51, stream_dqn
+from agents.streaming import adaptive_q, stream_q
 from agents.supervised import classifier, regressor
 from agents.value_based import dqn
+from plasticity.types import Agent
 
-AGENTS = {"classifier": classifier, "regressor": regressor, "dqn": dqn}
+AGENTS: Mapping[str, Callable[..., Agent]] = {
+    "classifier": classifier,
+    "regressor": regressor,
+    "dqn": dqn,
+    "stream_q": stream_q,
+    "adaptive_q": adaptive_q,
+    "stream_dqn": stream_dqn,
+    "stream_c51": stream_c51,
+    "stream_ac": stream_ac,
+}

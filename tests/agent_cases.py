@@ -14,6 +14,7 @@ from agents import AGENTS
 from envs.base import Source
 from envs.targets import regression, relabelled
 from plasticity import launch
+from plasticity.eligibility import adaptive_q, obgd
 from plasticity.interventions.base import Intervention, compose
 from plasticity.lanes import Placement
 from plasticity.networks import mlp
@@ -30,12 +31,20 @@ SMALL = {
     "batch_size": 4,
     "learn_every": 2,
     "target_period": 3,
+    "policy_optimizer": functools.partial(obgd, kappa=3.0),
+    "value_optimizer": obgd,
+}
+STREAMING = ("stream_q", "adaptive_q", "stream_dqn", "stream_c51", "stream_ac")  # one env, step by step
+OWN = {
+    "stream_q": {"optimizer": obgd},
+    "adaptive_q": {"optimizer": functools.partial(adaptive_q, learning_rate=0.01)},
+    "stream_c51": {"atoms": 5},
 }
 
 
 def source(name: str, **sizes: int) -> Source:
     """The stream for an agent: a chain of states, unless the agent is supervised. ``sizes``: visits, steps, envs."""
-    visits, steps, envs = ({"visits": 2, "steps": 10, "envs": 2} | sizes).values()
+    visits, steps, envs = ({"visits": 2, "steps": 10, "envs": 1 if name in STREAMING else 2} | sizes).values()
     if name == "classifier":
         shape = {"inputs": "gaussian", "samples": 8, "dimensions": 3, "classes": 4}
         return relabelled(tasks=visits, steps_per_task=steps, envs=envs, **shape)
@@ -46,7 +55,7 @@ def source(name: str, **sizes: int) -> Source:
 
 def settings(name: str, **changes: Any) -> dict[str, Any]:
     known = inspect.signature(AGENTS[name]).parameters
-    return {key: value for key, value in (SMALL | changes).items() if key in known}
+    return {key: value for key, value in (SMALL | OWN.get(name, {}) | changes).items() if key in known}
 
 
 def agent(name: str, spec: StreamSpec, *interventions: Intervention, **changes: Any) -> Agent:

@@ -12,6 +12,7 @@ import pytest
 from agent_cases import agent, clock_at, lived, program, run, source
 
 from agents import AGENTS
+from plasticity import trees
 from plasticity.fields import TRACED
 from plasticity.types import Agent
 
@@ -43,6 +44,11 @@ def newest(name: str) -> Any:
 
 def as_data(tree: Any) -> list[np.ndarray]:
     return [np.asarray(x) for x in jax.tree.leaves(tree)]
+
+
+def kernels(state: Any) -> list[Any]:
+    params = state.learner.params
+    return [trees.get(params, path) for path in trees.paths(params) if path[-1] == "kernel"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -129,9 +135,8 @@ def test_a_newborn_is_a_function_of_its_key(name):
     first, again, other = (jax.device_get(init(key)) for key in (KEY, KEY, jax.random.key(4)))
     for a, b in zip(as_data(first), as_data(again), strict=True):
         np.testing.assert_array_equal(a, b)
-    for module in first.learner.params:
-        kernels = [state.learner.params[module]["kernel"] for state in (first, other)]
-        assert (kernels[0] != kernels[1]).all()
+    for kernel, another in zip(kernels(first), kernels(other), strict=True):
+        assert (kernel != another).all()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -156,11 +161,11 @@ def test_every_traced_setting_may_be_an_array_of_the_program(name):
 def test_lanes_share_no_initial_parameters(name):
     started = run(program(name, seeds=(0, 1, 2)))
     started.begin()
-    for module in started.carries[0].agent.learner.params.values():
-        assert module["kernel"].shape[0] == 1
-    for other in started.carries[1:]:
-        for module, part in started.carries[0].agent.learner.params.items():
-            assert (part["kernel"] != other.agent.learner.params[module]["kernel"]).all()
+    first, *others = (kernels(carry.agent) for carry in started.carries)
+    assert all(kernel.shape[0] == 1 for kernel in first)
+    for other in others:
+        for kernel, another in zip(first, other, strict=True):
+            assert (kernel != another).all()
 
 
 def test_lanes_envs_and_steps_share_no_exploration():

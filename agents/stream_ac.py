@@ -1,0 +1,139 @@
+"""A streaming actor and critic: two networks, two traces, one error."""
+
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+
+from agents.base import Body
+from agents.normalise import Normalise, Share, perception
+from agents.replay import Batch
+from agents.streaming import CONTROL_NETWORK, check_stream, remembered, streaming_agent, trace_metrics
+from agents.value_based import mean_where
+from plasticity import networks
+from plasticity.eligibility import eligible, parts
+from plasticity.fields import BelowOne, Fraction, Member, NonNegative
+from plasticity.interventions.base import Intervention
+from plasticity.schedules import constant
+from plasticity.types import (
+    Agent,
+    Array,
+    Clock,
+    Key,
+    Learner,
+    Metrics,
+    Network,
+    Optimizer,
+    Params,
+    State,
+    StreamSpec,
+)
+
+
+def entropy(log_p: Array) -> Array:
+    """``-sum_a p log p``, over the last axis."""
+    return -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
+
+
+def log_probability(log_p: Array, action: Array) -> Array:
+    """``log_p[b, action[b]]``."""
+    return jnp.take_along_axis(log_p, action[:, None], axis=-1)[:, 0]
+
+
+def two_networks(policy: Any, value: Any, optimizer: Optimizer, intervention: Intervention, rest: Any) -> Body:
+    """The body of an actor and a critic; the intervention rewrites either's spec and sees both as one network."""
+    network: Network = networks.join(
+        {name: networks.build(intervention.network(spec)) for name, spec in (("policy", policy), ("value", value))}
+    )
+    rule = intervention.optimizer(optimizer)
+
+    def newborn(key: Key, born: Array) -> Learner:
+        params = network.init(key)
+        return Learner(params, (), rule.init(params), rest(born))
+
+    return Body(network, rule, intervention, newborn)
+
+
+def stream_ac(
+    spec: StreamSpec,
+    intervention: Intervention,
+    *,
+    network: Annotated[Any, Member("networks")] = {**CONTROL_NETWORK, "widths": [128, 128]},  # noqa: B006
+    policy_optimizer: Annotated[Any, Member("optimizers")] = {"kind": "obgd", "kappa": 3.0},  # noqa: B006
+    value_optimizer: Annotated[Any, Member("optimizers")] = {"kind": "obgd", "kappa": 2.0},  # noqa: B006
+    discount: BelowOne = 0.99,
+    trace: Fraction = 0.8,
+    entropy_coefficient: NonNegative = 0.01,
+    normalise: Normalise = "running",
+    normalise_rate: Share = 1e-4,
+    scale_rewards: bool = True,
+) -> Agent:
+    """Stream AC(lambda) for discrete actions.
+
+    ``delta = r + discount d v(s') - v(s)``; ``z_v <- discount trace z_v + grad v(s)``;
+    ``z_pi <- discount trace z_pi + grad [log pi(a|s) + entropy_coefficient sign(delta) H(pi(.|s))]``; each of the two
+    networks, built alike, takes its own optimizer's step along ``delta z``. Both traces end after the update at
+    terminations, lost lives and truncations. Elsayed, Vasan, Mahmood 2024, "Streaming Deep Reinforcement Learning
+    Finally Works".
+
+    Traced: ``discount``, ``trace`` (lambda), ``entropy_coefficient``; for the rest and for errors see ``stream_q``. The
+    step size recorded is the policy's. The loss that monitors see is ``delta^2 / 2 - delta log pi(a|s)`` less the
+    entropy's part, with ``delta`` fixed in the second term: it may be negative.
+    """
+    check_stream("stream_ac", spec)
+    eyes = perception(spec, normalise=normalise, rate=normalise_rate, scale_rewards=scale_rewards, discount=discount)
+    body = two_networks(
+        network(eyes.observation, spec.actions),
+        network(eyes.observation, 1),
+        parts({"policy": eligible(policy_optimizer()), "value": eligible(value_optimizer())}),
+        intervention,
+        remembered(eyes),
+    )
+
+    def heads(params: Params, observation: Array) -> tuple[Array, Array, Any]:
+        outputs, activations = body.network.apply(params, observation)
+        return jax.nn.log_softmax(outputs["policy"]), outputs["value"][:, 0], activations
+
+    def policy(key: Key, params: Params, observation: Array, epsilon: Array) -> Array:
+        coin, choice, draw = jax.random.split(key, 3)
+        log_p, _, _ = heads(params, observation)
+        uniform = jax.random.randint(choice, log_p.shape[:1], 0, spec.actions)
+        explore = jax.random.uniform(coin, log_p.shape[:1]) < epsilon
+        return jnp.where(explore, uniform, jax.random.categorical(draw, log_p)).astype(jnp.int32)
+
+    def update(
+        key: Key, learner: Learner, plugins: State, batch: Batch, ended: Array, clock: Clock
+    ) -> tuple[Learner, State, Metrics]:
+        _, following, _ = heads(learner.params, batch.next_observation)
+        target = batch.reward + batch.discount * following
+
+        def objective(params: Params) -> tuple[Array, tuple[Array, Any]]:
+            log_p, value, activations = heads(params, batch.observation)
+            error = jax.lax.stop_gradient(target - value)
+            bonus = entropy_coefficient * jnp.sign(error) * entropy(log_p)
+            return (log_probability(log_p, batch.action) + bonus + value)[0], (error[0], activations)
+
+        gradient, (error, activations) = jax.grad(objective, has_aux=True)(learner.params)
+        learner, plugins = body.finish(
+            key,
+            learner,
+            plugins,
+            gradient,
+            batch.observation,
+            activations,
+            clock,
+            td_error=error,
+            trace_decay=jnp.asarray(discount * trace, jnp.float32),
+            trace_end=ended,
+            penalty=body.penalty_gradients(learner, plugins, batch.observation, clock),
+        )
+        return learner, plugins, trace_metrics(body, learner, error)
+
+    def loss(params: Params, held: Params, batch: Batch) -> tuple[Array, Any]:
+        log_p, value, activations = heads(params, batch.observation)
+        errors = batch.reward + batch.discount * heads(held, batch.next_observation)[1] - value
+        fixed = jax.lax.stop_gradient(errors)
+        gain = fixed * log_probability(log_p, batch.action) + entropy_coefficient * jnp.abs(fixed) * entropy(log_p)
+        return mean_where(batch.valid, 0.5 * jnp.square(errors) - gain), activations
+
+    return streaming_agent(body, eyes, policy, constant(0.0), update, loss, discount)

@@ -1,0 +1,139 @@
+"""Streaming agents that follow the gradient of a loss on the newest transition alone, without a trace."""
+
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+import rlax
+
+from agents.base import Body, assemble
+from agents.normalise import Normalise, Perception, Share, perception
+from agents.replay import Batch
+from agents.streaming import (
+    CONTROL_NETWORK,
+    Loss,
+    Policy,
+    check_stream,
+    greedy_policy,
+    one_step_errors,
+    remembered,
+    streaming_agent,
+)
+from agents.value_based import error_loss, mean_where
+from plasticity.fields import BelowOne, Count, Fraction, Member, NonNegative, Positive
+from plasticity.interventions.base import Intervention
+from plasticity.schedules import Number, Schedule, linear
+from plasticity.types import Agent, Array, Clock, Key, Learner, Metrics, Params, State, StreamSpec
+
+# No momentum, and an epsilon that keeps the step small where gradients are.
+CALM_ADAM = {"kind": "adam", "learning_rate": 3e-4, "b1": 0.0, "eps": 1e-2}
+
+
+def batch_of_one(
+    body: Body, eyes: Perception, policy: Policy, epsilon: Schedule, loss: Loss, discount: Number
+) -> Agent:
+    """One gradient step on the newest transition; the target is the same network's, held fixed."""
+
+    def update(
+        key: Key, learner: Learner, plugins: State, batch: Batch, ended: Array, clock: Clock
+    ) -> tuple[Learner, State, Metrics]:
+        del ended
+        held = learner.params
+        return body.update(key, learner, plugins, lambda params: loss(params, held, batch), batch.observation, clock)
+
+    return streaming_agent(body, eyes, policy, epsilon, update, loss, discount)
+
+
+def stream_dqn(
+    spec: StreamSpec,
+    intervention: Intervention,
+    *,
+    network: Annotated[Any, Member("networks")] = CONTROL_NETWORK,
+    optimizer: Annotated[Any, Member("optimizers")] = CALM_ADAM,
+    discount: BelowOne = 0.99,
+    huber: NonNegative = 1.0,
+    epsilon_start: Fraction = 1.0,
+    epsilon_end: Fraction = 0.01,
+    epsilon_steps: Positive = 25_000,
+    normalise: Normalise = "running",
+    normalise_rate: Share = 1e-4,
+    scale_rewards: bool = True,
+) -> Agent:
+    """Deep Q-learning from the newest transition alone: no replay, no target network, no trace.
+
+    ``L = h(r + discount d max_a q(s', a) - q(s, a))``, the target held fixed, ``h`` the Huber loss with gradient bound
+    ``huber`` (traced; 0 for half the square): the bounded derivative that Gogianu, Lutu, Pascanu 2026, "Revisiting Adam
+    for Streaming RL", find necessary. Adam without momentum and with a large epsilon follows their diagnosis; its
+    numbers are ours. All else as in ``stream_q``.
+    """
+    check_stream("stream_dqn", spec)
+    eyes = perception(spec, normalise=normalise, rate=normalise_rate, scale_rewards=scale_rewards, discount=discount)
+    body = assemble(network(eyes.observation, spec.actions), optimizer(), intervention, rest=remembered(eyes))
+
+    def values(params: Params, observation: Array) -> Array:
+        q: Array = body.network.apply(params, observation)[0]
+        return q
+
+    def loss(params: Params, held: Params, batch: Batch) -> tuple[Array, Any]:
+        errors, activations = one_step_errors(body, params, held, batch)
+        return mean_where(batch.valid, error_loss(errors, huber)), activations
+
+    epsilon = linear(epsilon_start, epsilon_end, epsilon_steps)
+    return batch_of_one(body, eyes, greedy_policy(values), epsilon, loss, discount)
+
+
+def stream_c51(
+    spec: StreamSpec,
+    intervention: Intervention,
+    *,
+    network: Annotated[Any, Member("networks")] = CONTROL_NETWORK,
+    optimizer: Annotated[Any, Member("optimizers")] = CALM_ADAM,
+    discount: BelowOne = 0.99,
+    atoms: Count = 51,
+    value_max: Positive = 10.0,
+    epsilon_start: Fraction = 1.0,
+    epsilon_end: Fraction = 0.01,
+    epsilon_steps: Positive = 25_000,
+    normalise: Normalise = "running",
+    normalise_rate: Share = 1e-4,
+    scale_rewards: bool = True,
+) -> Agent:
+    """Categorical Q-learning (C51) from the newest transition alone: no replay, no target network, no trace.
+
+    The network gives the logits of ``p(s, a)`` over ``atoms`` (static, at least 2) values from ``-value_max`` to
+    ``value_max`` (traced). With ``a*`` the action of the largest mean in s', the distribution of ``r + discount d z``
+    under ``p(s', a*)`` is projected onto these values, and ``L = -sum_i projected_i log p_i(s, a)``. Bellemare, Dabney,
+    Munos 2017, "A Distributional Perspective on Reinforcement Learning"; as a streaming agent Gogianu, Lutu, Pascanu
+    2026, "Revisiting Adam for Streaming RL": the derivative of this loss is bounded. ``value_max`` is in scaled rewards
+    where ``scale_rewards``; it and Adam's numbers are ours. All else as in ``stream_q``. ``ValueError`` also for less
+    than two atoms.
+    """
+    check_stream("stream_c51", spec)
+    if atoms < 2:
+        raise ValueError(f"agent.atoms: {atoms} is not allowed; it must be at least 2")
+    eyes = perception(spec, normalise=normalise, rate=normalise_rate, scale_rewards=scale_rewards, discount=discount)
+    body = assemble(network(eyes.observation, spec.actions * atoms), optimizer(), intervention, rest=remembered(eyes))
+
+    def support() -> Array:
+        return value_max * jnp.linspace(-1.0, 1.0, atoms)
+
+    def logits(params: Params, observation: Array) -> tuple[Array, Any]:
+        outputs, activations = body.network.apply(params, observation)
+        return outputs.reshape(-1, spec.actions, atoms), activations
+
+    def values(params: Params, observation: Array) -> Array:
+        return jax.nn.softmax(logits(params, observation)[0]) @ support()
+
+    def loss(params: Params, held: Params, batch: Batch) -> tuple[Array, Any]:
+        now, activations = logits(params, batch.observation)
+        following, _ = logits(held, batch.next_observation)
+        best = jnp.argmax(jax.nn.softmax(following) @ support(), axis=-1)
+        probabilities = jax.nn.softmax(jnp.take_along_axis(following, best[:, None, None], axis=1)[:, 0])
+        returns = batch.reward[:, None] + batch.discount[:, None] * support()
+        project = jax.vmap(rlax.categorical_l2_project, in_axes=(0, 0, None))
+        log_p = jax.nn.log_softmax(jnp.take_along_axis(now, batch.action[:, None, None], axis=1)[:, 0])
+        losses = -jnp.sum(project(returns, probabilities, support()) * log_p, axis=-1)
+        return mean_where(batch.valid, losses), activations
+
+    epsilon = linear(epsilon_start, epsilon_end, epsilon_steps)
+    return batch_of_one(body, eyes, greedy_policy(values), epsilon, loss, discount)

@@ -1,0 +1,266 @@
+"""Agents that learn from every step as it comes and keep none: one env, no replay, no target network.
+
+A value-based one is a loss or a trace, in this regime, with any optimizer.
+"""
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import jax
+import jax.numpy as jnp
+
+from agents.base import ACTION, Body, Rest, assemble
+from agents.normalise import Normalise, Perception, Share, perception
+from agents.replay import Batch
+from agents.value_based import epsilon_greedy, error_loss, mean_where
+from plasticity.eligibility import eligible
+from plasticity.fields import BelowOne, Fraction, Member, NonNegative, Positive
+from plasticity.interventions.base import Intervention
+from plasticity.schedules import Number, linear
+from plasticity.trees import select
+from plasticity.types import (
+    LAST,
+    Agent,
+    AgentState,
+    Array,
+    Clock,
+    Key,
+    Learner,
+    Metrics,
+    Params,
+    Probe,
+    State,
+    StreamSpec,
+    TimeStep,
+    Transition,
+    is_transition,
+)
+
+Policy = Callable[[Key, Params, Array, Array], Array]  # key, parameters, observations [B, ...], epsilon -> actions [B]
+Loss = Callable[[Params, Params, Batch], tuple[Array, Any]]  # params, those held fixed in targets, batch
+Update = Callable[[Key, Learner, State, Batch, Array, Clock], tuple[Learner, State, Metrics]]
+# key, learner, plugins, the transition as a batch of one, bool[] its episode has ended, clock
+
+CONTROL_NETWORK = {
+    "kind": "mlp",
+    "widths": [32, 32],
+    "activation": "leaky_relu",
+    "normalisation": "map",
+    "initialiser": "sparse",
+}
+
+
+def check_stream(name: str, spec: StreamSpec) -> None:
+    """``ValueError`` where the stream does not suit an agent that learns from one env, step by step."""
+    if spec.envs != 1 or not spec.discrete or not hasattr(spec.observation, "shape"):
+        raise ValueError(
+            f"agent.kind: {name} is not allowed; it needs a stream of one env (here {spec.envs}) with discrete actions "
+            "and plain observations"
+        )
+
+
+def remembered(eyes: Perception) -> Rest:
+    """What a newborn has besides its learner: when it was born, and blank statistics."""
+    return lambda born: {"schedule": born, **eyes.init()}
+
+
+def streaming_agent(
+    body: Body,
+    eyes: Perception,
+    policy: Policy,
+    epsilon: Callable[[Array], Array],
+    update: Update,
+    loss: Loss,
+    discount: Number,
+) -> Agent:
+    """The streaming regime: perceive, update once, forget. ``epsilon(age)``, in env steps; ``loss`` is for probes."""
+
+    def init(key: Key, timestep: TimeStep) -> AgentState:
+        del timestep
+        return body.init(key)
+
+    def act(key: Key, state: AgentState, observation: Any, clock: Clock) -> Array:
+        seen = eyes.act(state.rest, observation, clock)
+        age = clock.step - state.rest["schedule"]
+        return policy(jax.random.fold_in(key, ACTION), state.learner.params, seen, epsilon(age))
+
+    def play(key: Key, state: AgentState, observation: Any, epsilon: Array) -> Array:
+        seen = eyes.play(state.rest, observation)
+        return policy(jax.random.fold_in(key, ACTION), state.learner.params, seen, epsilon)
+
+    def learn(key: Key, state: AgentState, transition: Transition, clock: Clock) -> tuple[AgentState, Metrics]:
+        rest, *seen = eyes.learn(state.rest, transition, clock)
+        current, valid = transition.current, is_transition(transition)[0]
+        ended = (current.step_type == LAST) | (current.discount == 0)
+        learner, plugins, made = update(
+            key, state.learner, state.plugins, as_batch(transition, discount, *seen), ended[0], clock
+        )
+        made = {name: jnp.where(valid, value, 0.0) for name, value in {**made, "updates": jnp.ones(())}.items()}
+        learner, plugins = select(valid, (learner, plugins), (state.learner, state.plugins))
+        return AgentState(learner, plugins, rest), made
+
+    def switch(key: Key, state: AgentState, clock: Clock) -> AgentState:
+        state = body.switch(key, state, clock)
+        return state._replace(rest=eyes.switch(state.rest))
+
+    def probe(state: AgentState, transition: Transition, clock: Clock) -> Probe:
+        batch, params = as_batch(transition, discount, *eyes.look(state.rest, transition)), state.learner.params
+        _, activations = body.network.apply(params, batch.observation)
+        return Probe(
+            state.learner, body.network, body.optimizer, activations, lambda p: loss(p, params, batch)[0], clock
+        )
+
+    return Agent(init, act, learn, switch, probe, play)
+
+
+def as_batch(transition: Transition, discount: Number, previous: Array, current: Array, reward: Array) -> Batch:
+    """Neighbouring time steps as they are perceived."""
+    bootstrap = discount * transition.current.discount
+    return Batch(previous, transition.action, reward, bootstrap, current, is_transition(transition))
+
+
+def greedy_policy(values: Callable[[Params, Array], Array]) -> Policy:
+    """Epsilon-greedy in ``values(params, observations) -> [B, actions]``."""
+    return lambda key, params, seen, epsilon: epsilon_greedy(key, values(params, seen), epsilon)
+
+
+def chosen(values: Array, action: Array) -> Array:
+    """``values[b, action[b]]`` (as a sum, whose gradient is no scatter)."""
+    return jnp.sum(jnp.where(jnp.arange(values.shape[-1]) == action[:, None], values, 0.0), axis=-1)
+
+
+def one_step_errors(body: Body, params: Params, held: Params, batch: Batch) -> tuple[Array, Any]:
+    """``r + D max_a q(s', a) - q(s, a)``, ``[B]``, with the maximum under ``held``; activations on s."""
+    q, activations = body.network.apply(params, batch.observation)
+    following, _ = body.network.apply(held, batch.next_observation)
+    targets = batch.reward + batch.discount * jnp.max(following, axis=-1)
+    return targets - chosen(q, batch.action), activations
+
+
+def bounded(error: Array, clip: Number) -> Array:
+    """The error clipped to ``+-clip``; as it is where ``clip`` (traced) is 0."""
+    return jnp.where(clip > 0, jnp.clip(error, -clip, clip), error)
+
+
+def traced_q(
+    body: Body, eyes: Perception, epsilon: Callable[[Array], Array], discount: Number, trace: Number, clip: Number
+) -> Agent:
+    """Q(lambda) with Watkins's cut: the trace ends after the update for an action that is not greedy."""
+
+    def values(params: Params, observation: Array) -> Array:
+        q: Array = body.network.apply(params, observation)[0]
+        return q
+
+    def update(
+        key: Key, learner: Learner, plugins: State, batch: Batch, ended: Array, clock: Clock
+    ) -> tuple[Learner, State, Metrics]:
+        def value(params: Params) -> tuple[Array, tuple[Array, Any]]:
+            q, activations = body.network.apply(params, batch.observation)
+            return chosen(q, batch.action)[0], (q[0], activations)
+
+        (estimate, (q, activations)), gradient = jax.value_and_grad(value, has_aux=True)(learner.params)
+        following = jnp.max(values(learner.params, batch.next_observation)[0])
+        error = batch.reward[0] + batch.discount[0] * following - estimate
+        learner, plugins = body.finish(
+            key,
+            learner,
+            plugins,
+            gradient,
+            batch.observation,
+            activations,
+            clock,
+            td_error=bounded(error, clip),
+            trace_decay=jnp.asarray(discount * trace, jnp.float32),
+            trace_end=ended | (batch.action[0] != jnp.argmax(q)),
+            penalty=body.penalty_gradients(learner, plugins, batch.observation, clock),
+        )
+        return learner, plugins, trace_metrics(body, learner, error, clip)
+
+    def loss(params: Params, held: Params, batch: Batch) -> tuple[Array, Any]:
+        errors, activations = one_step_errors(body, params, held, batch)
+        return mean_where(batch.valid, error_loss(errors, clip)), activations
+
+    return streaming_agent(body, eyes, greedy_policy(values), epsilon, update, loss, discount)
+
+
+def trace_metrics(body: Body, learner: Learner, error: Array, clip: Number = 0.0) -> dict[str, Array]:
+    """What an update with a trace records: the error's loss and size, and the step size (this update's, if bounded)."""
+    step_size = body.optimizer.learning_rate(learner.opt_state)
+    return {"loss": error_loss(error, clip), "td_error": jnp.abs(error), "step_size": step_size}
+
+
+def stream_q(
+    spec: StreamSpec,
+    intervention: Intervention,
+    *,
+    network: Annotated[Any, Member("networks")] = CONTROL_NETWORK,
+    optimizer: Annotated[Any, Member("optimizers")] = "obgd",
+    discount: BelowOne = 0.99,
+    trace: Fraction = 0.8,
+    error_clip: NonNegative = 0.0,
+    epsilon_start: Fraction = 1.0,
+    epsilon_end: Fraction = 0.01,
+    epsilon_steps: Positive = 25_000,
+    normalise: Normalise = "running",
+    normalise_rate: Share = 1e-4,
+    scale_rewards: bool = True,
+) -> Agent:
+    """Stream Q(lambda): learning from each step once, with eligibility traces and a bounded step.
+
+    ``delta = r + discount d max_a q(s', a) - q(s, a)``, ``z <- discount trace z + grad q(s, a)``, both before the
+    update ``theta <- theta + alpha delta z``, with ``alpha`` the optimizer's (``obgd``; any optimizer will do). After
+    it the trace ends at terminations, lost lives and truncations, and where the action was not greedy. Elsayed, Vasan,
+    Mahmood 2024, "Streaming Deep Reinforcement Learning Finally Works".
+
+    Traced: ``discount``; ``trace`` (lambda); ``error_clip`` (``delta`` is clipped to +- this, 0 for not at all);
+    ``epsilon_start``, ``epsilon_end``, ``epsilon_steps`` (linear, in env steps since the agent's birth);
+    ``normalise_rate`` (of "exponential"). Static: ``normalise``, ``scale_rewards`` (see ``agents.normalise``).
+    Penalties of interventions stay outside the trace. ``ValueError`` where the stream has more than one env, its
+    actions are not discrete or its observations not one array. Unlike in the paper's code for MinAtar, a truncation
+    bootstraps.
+    """
+    check_stream("stream_q", spec)
+    eyes = perception(spec, normalise=normalise, rate=normalise_rate, scale_rewards=scale_rewards, discount=discount)
+    body = assemble(network(eyes.observation, spec.actions), eligible(optimizer()), intervention, rest=remembered(eyes))
+    epsilon = linear(epsilon_start, epsilon_end, epsilon_steps)
+    return traced_q(body, eyes, epsilon, discount, trace, error_clip)
+
+
+def adaptive_q(
+    spec: StreamSpec,
+    intervention: Intervention,
+    *,
+    network: Annotated[Any, Member("networks")] = CONTROL_NETWORK,
+    optimizer: Annotated[Any, Member("optimizers")] = "adaptive_q",
+    discount: BelowOne = 0.99,
+    trace: Fraction = 0.8,
+    error_clip: NonNegative = 1.0,
+    epsilon_start: Fraction = 1.0,
+    epsilon_end: Fraction = 0.01,
+    epsilon_steps: Positive = 25_000,
+    normalise: Normalise = "running",
+    normalise_rate: Share = 1e-4,
+    scale_rewards: bool = True,
+) -> Agent:
+    """Adaptive Q(lambda): Stream Q(lambda) with a clipped error and a step divided by the gradients' size.
+
+    ``v <- b v + (1 - b) g^2`` with ``b = discount trace``, ``theta <- theta + eta clip(delta) z / (sqrt(v) + eps)``.
+    Gogianu, Lutu, Pascanu 2026, "Revisiting Adam for Streaming RL". Settings, errors and all else as :func:`stream_q`,
+    of which it is the case ``optimizer: adaptive_q, error_clip: 1``.
+    """
+    check_stream("adaptive_q", spec)
+    return stream_q(
+        spec,
+        intervention,
+        network=network,
+        optimizer=optimizer,
+        discount=discount,
+        trace=trace,
+        error_clip=error_clip,
+        epsilon_start=epsilon_start,
+        epsilon_end=epsilon_end,
+        epsilon_steps=epsilon_steps,
+        normalise=normalise,
+        normalise_rate=normalise_rate,
+        scale_rewards=scale_rewards,
+    )

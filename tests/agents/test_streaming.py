@@ -1,0 +1,436 @@
+"""Agents of the streaming family against an independent reference, and what ends a trace."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import stream_reference as reference
+from agent_cases import clock_at, source
+from stream_reference import Scaled, as_float64, backward, each, forward
+
+from agents import adaptive_q, stream_ac, stream_c51, stream_dqn, stream_q
+from plasticity import eligibility, networks
+from plasticity.interventions.base import Intervention, compose
+from plasticity.networks import mlp
+from plasticity.optimizers import adam, sgd
+from plasticity.types import Agent, Learner, StreamSpec, TimeStep, Transition, VisitPlan
+
+KEY = jax.random.key(5)
+SPEC = StreamSpec(jax.ShapeDtypeStruct((4,), jnp.float32), 3, ("a",), (VisitPlan(0, 60),), 1, True)
+DISCOUNT, LAMBDA = 0.9, 0.7
+LIFE = reference.life()
+STEPS = len(LIFE.action)
+MLP = functools.partial(mlp, widths=(5,), activation="leaky_relu", normalisation="map", initialiser="lecun")
+LINEAR = functools.partial(mlp, widths=(), initialiser="lecun")
+PLAIN = {"normalise": "none", "scale_rewards": False}
+
+
+def pairs() -> Transition:
+    """The life as neighbouring time steps, ``[51, 1, ...]``."""
+    steps = TimeStep(*(jnp.asarray(x)[:, None] for x in LIFE[:4]))
+    action = jnp.asarray(LIFE.action)[:, None]
+    return Transition(jax.tree.map(lambda x: x[:-1], steps), action, jax.tree.map(lambda x: x[1:], steps))
+
+
+def penalty(rate: float) -> Intervention:
+    """``rate |theta|^2 / 2``, whose gradient is ``rate theta``."""
+    squares = lambda params: sum(jnp.sum(x * x) for x in jax.tree.leaves(params))  # noqa: E731
+    return Intervention(penalty=lambda state, params, seen: rate * squares(params) / 2)
+
+
+def count() -> Intervention:
+    """Its state is how often ``step`` was called."""
+    step = lambda key, state, learner, seen: (state + 1, learner)  # noqa: E731
+    return Intervention(init=lambda key, params: jnp.int32(0), step=step)
+
+
+def live(agent: Agent, steps: int = STEPS) -> Any:
+    """The first parameters; after each pair of the life the whole state; the metrics."""
+
+    @jax.jit
+    def whole() -> Any:
+        def step(state: Any, inputs: Any) -> Any:
+            i, pair = inputs
+            state, metrics = agent.learn(jax.random.fold_in(KEY, i), state, pair, clock_at(i))
+            return state, (state, metrics)
+
+        start = agent.init(KEY, None)
+        told = jax.tree.map(lambda x: x[:steps], pairs())
+        return start, jax.lax.scan(step, start, (jnp.arange(steps), told))[1]
+
+    start, (states, metrics) = jax.device_get(whole())
+    return start.learner.params, states, metrics
+
+
+class Told:
+    """The life as the reference's agents perceive it, and what they share."""
+
+    def __init__(self, params: Any, rate: float = 0.0, normalise: bool = True) -> None:
+        self.params, self.rate, self.normalise = as_float64(params), rate, normalise
+        self.eyes, self.rewards, self.total = Scaled(), Scaled(), 0.0
+        self.seen: dict[str, int] = dict.fromkeys(("lost", "cut", "terminal", "not greedy", "greedy"), 0)
+        self.eyes.include(LIFE.observation[0])
+
+    def perceive(self, t: int) -> Any:
+        """Both observations, the reward, and whether the pair is a transition and the episode has ended."""
+        before, after = LIFE.observation[t].astype(float), LIFE.observation[t + 1].astype(float)
+        kind, reward, discount = LIFE.step_type[t + 1], float(LIFE.reward[t + 1]), LIFE.discount[t + 1]
+        ended = kind == reference.LAST or discount == 0
+        if self.normalise:
+            before = self.eyes(before)
+            self.eyes.include(after)
+            after = self.eyes(after)
+            if kind != reference.FIRST:
+                self.total = DISCOUNT * (0.0 if ended else self.total) + reward
+                self.rewards.include(self.total)
+                reward = reward / float(self.rewards.deviation)
+        self.seen["lost"] += kind == reference.MID and discount == 0
+        self.seen["cut"] += kind == reference.LAST and discount == 1
+        self.seen["terminal"] += kind == reference.LAST and discount == 0
+        return before, after, reward, DISCOUNT * discount, kind != reference.FIRST, ended
+
+
+class QLambda(Told):
+    def __init__(self, params: Any, rule: Any, clip: float, **settings: Any) -> None:
+        super().__init__(params, **settings)
+        self.rule, self.clip, self.trace = rule, clip, each(np.zeros_like, self.params)
+        self.error = 0.0
+
+    def learn(self, t: int) -> None:
+        before, after, reward, discount, valid, ended = self.perceive(t)
+        if not valid:
+            return
+        q, seen = forward(self.params, before)
+        action = LIFE.action[t]
+        gradient = backward(self.params, seen, np.eye(3)[action])
+        self.trace = each(lambda z, g: DISCOUNT * LAMBDA * z + g, self.trace, gradient)
+        self.error = reward + discount * forward(self.params, after)[0].max() - q[action]
+        error = np.clip(self.error, -self.clip, self.clip)
+        decay = each(lambda w: self.rate * w, self.params)
+        self.params = self.rule.step(self.params, self.trace, gradient, error, decay)
+        greedy = action == q.argmax()
+        self.seen["greedy" if greedy else "not greedy"] += 1
+        if ended or not greedy:
+            self.trace = each(np.zeros_like, self.trace)
+
+
+def compared(mine: Any, theirs: Any, t: int, **tolerance: float) -> None:
+    each(lambda a, b: np.testing.assert_allclose(a[t], b, **tolerance), mine, theirs)
+
+
+Q_CASES = {
+    "obgd, linear": (
+        stream_q, LINEAR, lambda: eligibility.obgd(learning_rate=0.5), lambda: reference.Obgd(0.5, 2.0), {}, 0.0,
+    ),
+    "obgd, mlp": (
+        stream_q, MLP, lambda: eligibility.obgd(learning_rate=0.5), lambda: reference.Obgd(0.5, 2.0), {}, 0.0,
+    ),
+    "obgd with a penalty": (
+        stream_q, MLP, lambda: eligibility.obgd(kappa=1.0), lambda: reference.Obgd(1.0, 1.0), PLAIN, 0.3,
+    ),
+    "adaptive_obgd, mlp": (
+        stream_q, MLP, eligibility.adaptive_obgd, lambda: reference.Obgd(1.0, 2.0, 0.999), {}, 0.0,
+    ),
+    "adaptive_q, linear": (
+        adaptive_q, LINEAR, lambda: eligibility.adaptive_q(learning_rate=0.01),
+        lambda: reference.AdaptiveQ(0.01, 0.1, DISCOUNT * LAMBDA), {}, 0.0,
+    ),
+    "adaptive_q, mlp": (
+        adaptive_q, MLP, lambda: eligibility.adaptive_q(learning_rate=0.01),
+        lambda: reference.AdaptiveQ(0.01, 0.1, DISCOUNT * LAMBDA), {}, 0.1,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", Q_CASES)
+def test_q_lambda_agrees_with_an_independent_reference(name):
+    make, network, optimizer, rule, settings, rate = Q_CASES[name]
+    numbers = {"discount": DISCOUNT, "trace": LAMBDA}
+    agent = make(SPEC, penalty(rate), network=network, optimizer=optimizer, **numbers, **settings)
+    start, states, metrics = live(agent)
+    clip = 1.0 if make is adaptive_q else np.inf
+    other = QLambda(start, rule(), clip, rate=rate, normalise=not settings)
+    for t in range(STEPS):
+        other.learn(t)
+        compared(states.learner.params, other.params, t, atol=1e-5)
+        if LIFE.step_type[t + 1] != reference.FIRST:
+            size = abs(other.error)
+            np.testing.assert_allclose(metrics["td_error"][t], size, rtol=1e-3, atol=1e-4)
+            expected = size**2 / 2 if size < clip else clip * (size - clip / 2)
+            np.testing.assert_allclose(metrics["loss"][t], expected, rtol=1e-3, atol=1e-4)
+            np.testing.assert_allclose(metrics["step_size"][t], other.rule.alpha, rtol=1e-3)
+    assert min(other.seen.values()) >= 3
+
+
+class ActorCritic(Told):
+    def __init__(self, params: Any, coefficient: float) -> None:
+        super().__init__(params)
+        self.coefficient = coefficient
+        self.rules = {"policy": reference.Obgd(1.0, 3.0), "value": reference.Obgd(1.0, 2.0)}
+        self.trace = each(np.zeros_like, self.params)
+
+    def learn(self, t: int) -> None:
+        before, after, reward, discount, valid, ended = self.perceive(t)
+        if not valid:
+            return
+        (logits, seen), (value, glimpse) = (forward(self.params[k], before) for k in ("policy", "value"))
+        error = reward + discount * forward(self.params["value"], after)[0][0] - value[0]
+        p = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+        surprise = -np.log(p)
+        slope = np.eye(3)[LIFE.action[t]] - p
+        slope = slope + self.coefficient * np.sign(error) * p * (surprise - (p * surprise).sum())
+        gradients = {
+            "policy": backward(self.params["policy"], seen, slope),
+            "value": backward(self.params["value"], glimpse, np.ones(1)),
+        }
+        self.trace = each(lambda z, g: DISCOUNT * LAMBDA * z + g, self.trace, gradients)
+        nothing = each(np.zeros_like, self.trace)
+        self.params = {
+            k: rule.step(self.params[k], self.trace[k], None, error, nothing[k]) for k, rule in self.rules.items()
+        }
+        if ended:
+            self.trace = nothing
+
+
+def test_actor_and_critic_agree_with_an_independent_reference():
+    agent = stream_ac(
+        SPEC,
+        compose(),
+        network=MLP,
+        policy_optimizer=functools.partial(eligibility.obgd, kappa=3.0),
+        value_optimizer=eligibility.obgd,
+        discount=DISCOUNT,
+        trace=LAMBDA,
+        entropy_coefficient=0.3,
+    )
+    start, states, metrics = live(agent)
+    other = ActorCritic(start, 0.3)
+    for t in range(STEPS):
+        other.learn(t)
+        compared(states.learner.params, other.params, t, atol=1e-5)
+        if LIFE.step_type[t + 1] != reference.FIRST:
+            np.testing.assert_allclose(metrics["step_size"][t], other.rules["policy"].alpha, rtol=1e-3)
+
+
+def test_an_actor_draws_from_its_policy():
+    agent = stream_ac(SPEC, compose(), network=LINEAR, policy_optimizer=sgd, value_optimizer=sgd, **PLAIN)
+    state = agent.init(KEY, None)
+    p = np.array([0.7, 0.2, 0.1])
+    params = jax.tree.map(jnp.zeros_like, state.learner.params)
+    params["policy"]["output"]["bias"] = jnp.log(p)
+    state = state._replace(learner=state.learner._replace(params=params))
+    n = 20_000
+    seen = jnp.zeros((n, 4))
+    actions = {
+        "act": agent.act(KEY, state, seen, clock_at(3)),
+        "play": agent.play(KEY, state, seen, jnp.float32(0.0)),
+        "half": agent.play(KEY, state, seen, jnp.float32(0.5)),
+    }
+    for name, found in actions.items():
+        expected = (p + 1 / 3) / 2 if name == "half" else p
+        np.testing.assert_allclose(np.bincount(found, minlength=3) / n, expected, atol=0.015)
+
+
+AGENTS = {
+    "stream_q": lambda *methods, **s: stream_q(
+        SPEC, compose(*methods), network=MLP, optimizer=eligibility.adaptive_obgd, **s
+    ),
+    "adaptive_q": lambda *methods, **s: adaptive_q(
+        SPEC, compose(*methods), network=MLP, optimizer=eligibility.adaptive_q, **s
+    ),
+    "stream_q with adam": lambda *methods, **s: stream_q(
+        SPEC, compose(*methods), network=MLP, optimizer=functools.partial(adam, learning_rate=0.01), **s
+    ),
+    "stream_dqn": lambda *methods, **s: stream_dqn(SPEC, compose(*methods), network=MLP, optimizer=adam, **s),
+    "stream_c51": lambda *methods, **s: stream_c51(SPEC, compose(*methods), network=MLP, optimizer=adam, **s),
+    "stream_ac": lambda *methods, **s: stream_ac(
+        SPEC, compose(*methods), network=MLP, policy_optimizer=adam, value_optimizer=adam, **s
+    ),
+}
+
+
+@pytest.mark.parametrize("name", AGENTS)
+def test_pairs_that_join_two_episodes_teach_nothing(name):
+    """Parameters, optimizer and plug-in wait; every other pair is one update."""
+    _, states, metrics = live(AGENTS[name](count()), 20)
+    first = LIFE.step_type[1:21] == reference.FIRST
+    assert first.sum() == 4
+    np.testing.assert_array_equal(metrics["updates"], ~first)
+    np.testing.assert_array_equal(states.plugins[0], np.cumsum(~first))
+    for t in np.flatnonzero(first):
+        for x in jax.tree.leaves((states.learner, states.plugins)):
+            np.testing.assert_array_equal(x[t], x[t - 1])
+        assert all(metric[t] == 0 for metric in metrics.values())
+    for t in np.flatnonzero(~first[1:]) + 1:
+        assert any((x[t] != x[t - 1]).any() for x in jax.tree.leaves(states.learner.params))
+    assert (states.rest["normaliser"].seen == np.arange(2, 22)).all()  # observations count at every pair
+
+
+def test_without_bounds_any_optimizer_follows_the_trace():
+    """Plain descent along ``-delta z + penalty``, the ablation of the bounded step."""
+
+    class Descent:
+        alpha = 0.01
+
+        def step(self, params: Any, trace: Any, gradient: Any, error: float, decay: Any) -> Any:
+            return each(lambda w, z, p: w - 0.01 * (p - error * z), params, trace, decay)
+
+    optimizer = functools.partial(sgd, learning_rate=0.01)
+    numbers = {"discount": DISCOUNT, "trace": LAMBDA}
+    start, states, _ = live(stream_q(SPEC, penalty(0.2), network=MLP, optimizer=optimizer, **numbers), 30)
+    other = QLambda(start, Descent(), np.inf, rate=0.2)
+    for t in range(30):
+        other.learn(t)
+        compared(states.learner.params, other.params, t, atol=1e-5)
+
+
+def test_the_gradient_of_one_transition():
+    """stream_dqn with plain descent: ``theta + rate clip(delta) grad q``; stream_c51 against its loss by hand."""
+    descent = functools.partial(sgd, learning_rate=0.1)
+    start, states, metrics = live(stream_dqn(SPEC, compose(), network=MLP, optimizer=descent, discount=DISCOUNT), 8)
+    told = Told(start)
+    for t in range(8):
+        before, after, reward, discount, valid, _ = told.perceive(t)
+        if not valid:
+            continue
+        q, seen = forward(told.params, before)
+        error = reward + discount * forward(told.params, after)[0].max() - q[LIFE.action[t]]
+        gradient = backward(told.params, seen, np.eye(3)[LIFE.action[t]])
+        told.params = each(lambda w, g, e=error: w + 0.1 * max(-1, min(e, 1)) * g, told.params, gradient)
+        compared(states.learner.params, told.params, t, atol=1e-5)
+        size = abs(error)
+        expected = size**2 / 2 if size < 1 else size - 0.5
+        np.testing.assert_allclose(metrics["loss"][t], expected, rtol=1e-3)
+
+
+def projected(values: np.ndarray, weights: np.ndarray, support: np.ndarray) -> np.ndarray:
+    """Each value's weight, shared between its two neighbours on the support."""
+    found = np.zeros(len(support))
+    for value, weight in zip(np.clip(values, support[0], support[-1]), weights, strict=True):
+        place = (value - support[0]) / (support[1] - support[0])
+        low = min(int(np.floor(place)), len(support) - 2)
+        found[low] += weight * (low + 1 - place)
+        found[low + 1] += weight * (place - low)
+    return found
+
+
+def test_the_categorical_gradient_of_one_transition():
+    descent = functools.partial(sgd, learning_rate=0.1)
+    settings = {"atoms": 5, "value_max": 2.0, "discount": DISCOUNT}
+    start, states, metrics = live(stream_c51(SPEC, compose(), network=MLP, optimizer=descent, **settings), 8)
+    told, support = Told(start), np.linspace(-2.0, 2.0, 5)
+
+    def distributions(logits: np.ndarray) -> np.ndarray:
+        p = np.exp(logits.reshape(3, 5))
+        return p / p.sum(1, keepdims=True)
+
+    for t in range(8):
+        before, after, reward, discount, valid, _ = told.perceive(t)
+        if not valid:
+            continue
+        outputs, seen = forward(told.params, before)
+        now, following = distributions(outputs), distributions(forward(told.params, after)[0])
+        best, action = (following @ support).argmax(), LIFE.action[t]
+        target = projected(reward + discount * support, following[best], support)
+        slope = np.zeros((3, 5))
+        slope[action] = now[action] - target
+        gradient = backward(told.params, seen, slope.ravel())
+        told.params = each(lambda w, g: w - 0.1 * g, told.params, gradient)
+        compared(states.learner.params, told.params, t, atol=1e-5)
+        np.testing.assert_allclose(metrics["loss"][t], -(target * np.log(now[action])).sum(), rtol=1e-4)
+
+
+def test_the_loss_that_monitors_see():
+    """Mean half square of the error over transitions, by statistics of now; the target is held fixed."""
+    agent = stream_q(SPEC, compose(), network=MLP, optimizer=eligibility.obgd, discount=DISCOUNT)
+    _, states, _ = live(agent)
+    state = jax.tree.map(lambda x: x[-1], states)
+    batch = jax.tree.map(lambda x: x[:, 0], pairs())
+    probe = agent.probe(state, batch, clock_at(STEPS))
+    told = Told(state.learner.params)
+    for t in range(STEPS):
+        told.perceive(t)
+    valid = LIFE.step_type[1:] != reference.FIRST
+    errors, slopes = [], each(np.zeros_like, told.params)
+    for t in np.flatnonzero(valid):
+        q, seen = forward(told.params, told.eyes(LIFE.observation[t]))
+        following = forward(told.params, told.eyes(LIFE.observation[t + 1]))[0].max()
+        reward = LIFE.reward[t + 1] / told.rewards.deviation
+        errors.append(reward + DISCOUNT * LIFE.discount[t + 1] * following - q[LIFE.action[t]])
+        gradient = backward(told.params, seen, np.eye(3)[LIFE.action[t]] * -errors[-1] / valid.sum())
+        slopes = each(np.add, slopes, gradient)
+    loss, gradient = jax.value_and_grad(probe.loss)(probe.learner.params)
+    np.testing.assert_allclose(loss, np.mean(np.square(errors)) / 2, rtol=1e-4)
+    each(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), jax.device_get(gradient), slopes)
+
+
+def test_epsilon_falls_from_birth_and_play_has_its_own():
+    agent = AGENTS["stream_q"](epsilon_start=0.9, epsilon_end=0.1, epsilon_steps=100.0, normalise="none")
+    state = agent.init(KEY, None)
+    n = 20_000
+    seen = jnp.broadcast_to(jnp.array([1.0, -1.0, 2.0, 0.5]), (n, 4))
+    greedy = int(agent.play(KEY, state, seen[:1], jnp.float32(0.0))[0])
+
+    def exploring(actions: Any) -> float:
+        return 1.5 * float(np.mean(np.asarray(actions) != greedy))
+
+    for step, expected in ((0, 0.9), (25, 0.7), (100, 0.1), (5000, 0.1)):
+        np.testing.assert_allclose(exploring(agent.act(KEY, state, seen, clock_at(step))), expected, atol=0.02)
+    assert exploring(agent.play(KEY, state, seen, jnp.float32(0.0))) == 0
+    np.testing.assert_allclose(exploring(agent.play(KEY, state, seen, jnp.float32(0.5))), 0.5, atol=0.02)
+    late = state._replace(rest={**state.rest, "schedule": jnp.int32(5000)})
+    np.testing.assert_allclose(exploring(agent.act(KEY, late, seen, clock_at(5000))), 0.9, atol=0.02)
+
+
+def test_a_task_switch_blanks_the_statistics_only_if_asked():
+    for normalise, seen in (("running", 6), ("switch", 0)):
+        agent = AGENTS["stream_q"](normalise=normalise)
+        _, states, _ = live(agent, 5)
+        state = jax.tree.map(lambda x: x[-1], states)
+        after = agent.switch(KEY, state, clock_at(5))
+        assert float(after.rest["normaliser"].seen) == seen
+        for a, b in zip(jax.tree.leaves(after.learner), jax.tree.leaves(state.learner), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["stream_q", "adaptive_q", "stream_dqn", "stream_c51", "stream_ac"])
+def test_other_streams_are_refused(name):
+    make = {"stream_q": stream_q, "adaptive_q": adaptive_q, "stream_dqn": stream_dqn, "stream_c51": stream_c51}.get(
+        name, stream_ac
+    )
+    for spec in (SPEC._replace(envs=2), SPEC._replace(discrete=False), source("classifier").spec):
+        with pytest.raises(ValueError, match=rf"agent\.kind: {name} is not allowed; it needs a stream of one env"):
+            make(spec, compose())
+
+
+def test_a_distribution_needs_two_atoms():
+    with pytest.raises(ValueError, match=r"agent\.atoms: 1 is not allowed"):
+        stream_c51(SPEC, compose(), network=MLP, optimizer=adam, atoms=1)
+
+
+def test_the_default_network_is_the_published_one():
+    """Two hidden layers of 32, normalised over all units of a sample, nothing learnable in the normalisation."""
+    settings = {key: value for key, value in stream_q.__kwdefaults__["network"].items() if key != "kind"}
+    network = networks.build(mlp(jax.ShapeDtypeStruct((20,), jnp.float32), 3, **settings))
+    params = network.init(KEY)
+    assert set(params) == {"hidden_0", "hidden_1", "output"}
+    assert all(set(part) == {"kernel", "bias"} for part in params.values())
+    assert params["hidden_1"]["kernel"].shape == (32, 32)
+    np.testing.assert_array_equal((params["hidden_1"]["kernel"] == 0).sum(0), 29)  # of 32
+    pre = network.apply(params, jnp.arange(40.0).reshape(2, 20))[1]["hidden_1"].pre
+    np.testing.assert_allclose(pre.mean(1), 0.0, atol=1e-6)
+    np.testing.assert_allclose(np.square(pre).mean(1), 1.0, rtol=1e-3)
+
+
+def test_a_learner_is_all_that_methods_rewrite():
+    """A method's own ``step`` sees the learner after the update, and what it writes stays."""
+
+    def halve(key: Any, state: Any, learner: Learner, seen: Any) -> Any:
+        del key
+        return state, learner._replace(params=jax.tree.map(lambda x: 0.5 * x, learner.params))
+
+    plain, halved = (live(AGENTS["stream_q"](*methods), 1)[1] for methods in ((), (Intervention(step=halve),)))
+    each(lambda a, b: np.testing.assert_allclose(a, 0.5 * b, rtol=1e-6), halved.learner.params, plain.learner.params)
