@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping
 
 from envs.atari import atari
 from envs.base import Source
-from envs.control import acrobot, cartpole, catch, pendulum
+from envs.control import acrobot, cartpole, pendulum
 from envs.minatar import minatar
 from envs.targets import regression, relabelled
+from envs.toys import catch
 
 STREAMS: Mapping[str, Callable[..., Source]] = {
     "relabelled": relabelled,

@@ -1,4 +1,4 @@
-"""What can be done to any pure task: a time limit, and a change of its problem from task to task.
+"""What can be done to any pure task: a time limit, and a change of its problem from task to task; small streams.
 
 Task 0 is the standard problem. What a later task is follows from the lane's data key and the task's index alone.
 """
@@ -9,7 +9,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from plasticity.types import Array, Key, State, Task, Visit, VisitPlan
+from envs.base import Source, vectorise
+from plasticity.types import Array, Key, State, StreamSpec, Task, Visit, VisitPlan
 
 OBSERVATIONS, ACTIONS = 10, 11  # what is derived from the key of the parameters
 
@@ -84,3 +85,46 @@ def permuted_actions(task: Task) -> Task:
 def schedule(tasks: int, visits: int, steps: int) -> tuple[VisitPlan, ...]:
     """``visits`` stays of ``steps`` steps in ``tasks`` tasks, over and over."""
     return tuple(VisitPlan(i % tasks, steps) for i in range(visits))
+
+
+def task_names(name: str, change: str, visits: int, distinct: int) -> tuple[str, ...]:
+    """No change: one task. ``physics``: as many as there are values. A permutation: a new one at each visit."""
+    if change == "none":
+        return (name,)
+    count = min(visits, distinct) if change == "physics" else visits
+    kind = {"physics": "physics", "action": "actions", "observation": "observations"}[change]
+    return tuple(f"{kind}_{i}" for i in range(count))
+
+
+def changed(task: Task, change: str) -> Task:
+    """``task`` with what ``change`` does to its observations or discrete actions."""
+    if change == "observation":
+        return permuted_observations(task)
+    return permuted_actions(task) if change == "action" and task.spec.discrete else task
+
+
+def small_spec(
+    shape: tuple[int, ...],
+    actions: int,
+    names: tuple[str, ...],
+    visits: int,
+    steps: int,
+    envs: int,
+    low: float,
+    high: float,
+) -> StreamSpec:
+    """An episodic stream of ``visits`` visits to the tasks ``names`` in turn, rewards from ``low`` to ``high``."""
+    return StreamSpec(
+        observation=jax.ShapeDtypeStruct(shape, jnp.float32),
+        actions=actions,
+        tasks=names,
+        visits=schedule(len(names), visits, steps),
+        envs=envs,
+        episodic=True,
+        reward_name="return",
+        reward_range=(low, high),
+    )
+
+
+def stream(task: Task, envs: int) -> Source:
+    return Source(task.spec, lambda lanes: vectorise(task, lanes, envs))

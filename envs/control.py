@@ -1,20 +1,19 @@
-"""Small control problems that run as arrays: Catch, and three of gymnasium's classic ones."""
+"""Three of gymnasium's classic control problems, as arrays."""
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from pydantic import Field
+import numpy as np
 
-from envs.base import Source, vectorise
-from envs.changes import limited, permuted_actions, permuted_observations, schedule
+from envs.base import Source
+from envs.changes import changed, limited, small_spec, stream, task_names
 from plasticity.fields import Count, Natural, card
-from plasticity.types import Array, Key, State, StreamSpec, Task, Visit
+from plasticity.types import Array, Key, Task, Visit
 
 Factor = float | tuple[float, ...]
-AtLeastTwo = Annotated[int, Field(ge=2)]
 Change = Literal["none", "observation", "action", "physics"]
 
 
@@ -26,20 +25,7 @@ class Physics(NamedTuple):
     sign: Array  # of the force that an action means; -1 where the task reverses it
 
 
-def stream(task: Task, envs: int) -> Source:
-    return Source(task.spec, lambda lanes: vectorise(task, lanes, envs))
-
-
-def task_names(name: str, change: str, visits: int, distinct: int) -> tuple[str, ...]:
-    """No change: one task. ``physics``: as many as there are values. A permutation: a new one at each visit."""
-    if change == "none":
-        return (name,)
-    count = min(visits, distinct) if change == "physics" else visits
-    kind = {"physics": "physics", "action": "actions", "observation": "observations"}[change]
-    return tuple(f"{kind}_{i}" for i in range(count))
-
-
-def factors(change: str, **given: Factor) -> tuple[list[Array], int]:
+def factors(change: str, **given: Factor) -> tuple[list[np.ndarray], int]:
     """Each factor as an array with one value for each task, and the number of tasks that differ by them."""
     rows = {name: value if isinstance(value, Sequence) else (value,) for name, value in given.items()}
     for name, row in rows.items():
@@ -52,98 +38,18 @@ def factors(change: str, **given: Factor) -> tuple[list[Array], int]:
     if (count > 1) != (change == "physics"):
         raise ValueError(f"change: {change!r} is not allowed with {count} values of {' and '.join(rows)}; several of "
                          "them go with 'physics', and 'physics' with several")  # fmt: skip
-    return [jnp.broadcast_to(jnp.asarray(row, jnp.float32), (count,)) for row in rows.values()], count
+    return [np.broadcast_to(np.asarray(row, np.float32), (count,)) for row in rows.values()], count
 
 
-def physics_params(values: list[Array], count: int, reverse: bool = False) -> Callable[[Key, Visit], Physics]:
+def physics_params(values: list[np.ndarray], count: int, reverse: bool = False) -> Callable[[Key, Visit], Physics]:
     """``reverse``: every second task has the opposite sign."""
 
     def params(key: Key, visit: Visit) -> Physics:
         del key
-        gravity, length = (row[visit.task % count] for row in values)
+        gravity, length = (jnp.asarray(row)[visit.task % count] for row in values)
         return Physics(gravity, length, jnp.where(reverse & (visit.task % 2 == 1), -1.0, 1.0))
 
     return params
-
-
-def changed(task: Task, change: str) -> Task:
-    if change == "observation":
-        return permuted_observations(task)
-    return permuted_actions(task) if change == "action" and task.spec.discrete else task
-
-
-def control_spec(
-    size: int, actions: int, names: tuple[str, ...], visits: int, steps: int, envs: int, low: float, high: float
-) -> StreamSpec:
-    return StreamSpec(
-        observation=jax.ShapeDtypeStruct((size,), jnp.float32),
-        actions=actions,
-        tasks=names,
-        visits=schedule(len(names), visits, steps),
-        envs=envs,
-        episodic=True,
-        reward_name="return",
-        reward_range=(low, high),
-    )
-
-
-class CatchState(NamedTuple):
-    row: Array  # of the ball
-    column: Array
-    paddle: Array
-
-
-def catch_task(spec: StreamSpec, params: Callable[[Key, Visit], Array]) -> Task:
-    """The game; a task's parameter is the reward for a ball that is caught, +1 or -1."""
-    rows, columns = spec.observation.shape
-    row, column = jnp.arange(rows)[:, None], jnp.arange(columns)
-
-    def board(state: CatchState) -> Array:
-        ball = (row == state.row) & (column == state.column)
-        return (ball | ((row == rows - 1) & (column == state.paddle))).astype(jnp.float32)
-
-    def reset(key: Key, prize: Array) -> tuple[CatchState, Array]:
-        state = CatchState(jnp.int32(0), jax.random.randint(key, (), 0, columns), jnp.int32(columns // 2))
-        return state, board(state)
-
-    def step(key: Key, state: CatchState, action: Array, prize: Array) -> tuple[State, Array, Array, Array, Array]:
-        paddle = jnp.clip(state.paddle + action - 1, 0, columns - 1)
-        state = CatchState(state.row + 1, state.column, paddle)
-        last = state.row == rows - 1
-        reward = jnp.where(last, jnp.where(paddle == state.column, prize, -prize), 0.0)
-        return state, board(state), reward, jnp.where(last, 0.0, 1.0), last
-
-    return Task(spec, params, reset, step)
-
-
-@card(paper="Osband et al. 2020, Behaviour Suite for Reinforcement Learning")
-def catch(
-    *,
-    rows: AtLeastTwo = 10,
-    columns: Count = 5,
-    change: Literal["none", "observation", "action", "reward"] = "observation",
-    tasks: Count = 10,
-    steps_per_task: Count = 20_000,
-    envs: Count = 1,
-) -> Source:
-    """A ball falls, one row a step, towards a paddle that moves left, stays or moves right (actions 0, 1, 2).
-
-    At the end of an episode, after ``rows - 1`` steps, the reward is +1 where the paddle is under the ball, else -1.
-    Osband et al. 2020, "Behaviour Suite for Reinforcement Learning". Observations are float32[rows, columns], 1 at the
-    ball and at the paddle, which starts in the middle of the last row.
-
-    All settings are static. ``change``: ``observation``, a new permutation of the pixels at each visit; ``action``, of
-    the actions; ``reward``, the ball is to be caught and to be avoided in turn; ``none``, every visit is to the same
-    task. Visit 0 is the standard problem. ``tasks``: the number of visits, each of ``steps_per_task`` steps.
-    """
-    names = ("catch", "avoid")[:tasks] if change == "reward" else task_names("catch", change, tasks, 1)
-    spec = control_spec(1, 3, names, tasks, steps_per_task, envs, -1, 1)
-    spec = spec._replace(observation=jax.ShapeDtypeStruct((rows, columns), jnp.float32))
-
-    def params(key: Key, visit: Visit) -> Array:
-        return jnp.where((change == "reward") & (visit.task % 2 == 1), -1.0, 1.0)
-
-    return stream(changed(catch_task(spec, params), change), envs)
 
 
 CART, POLE, FORCE, TICK = 1.0, 0.1, 10.0, 0.02  # kg, kg, N, s
@@ -190,7 +96,7 @@ def cartpole(
     """
     values, count = factors(change, gravity=gravity, length=length)
     names = task_names("cartpole", change, tasks, count)
-    spec = control_spec(4, 2, names, tasks, steps_per_task, envs, 0, 1)
+    spec = small_spec((4,), 2, names, tasks, steps_per_task, envs, 0, 1)
 
     def reset(key: Key, physics: Physics) -> tuple[Array, Array]:
         state = jax.random.uniform(key, (4,), minval=-0.05, maxval=0.05)
@@ -269,7 +175,7 @@ def acrobot(
     """
     values, count = factors(change, gravity=gravity, length=length)
     names = task_names("acrobot", change, tasks, count)
-    spec = control_spec(6, 3, names, tasks, steps_per_task, envs, -1, 0)
+    spec = small_spec((6,), 3, names, tasks, steps_per_task, envs, -1, 0)
 
     def reset(key: Key, physics: Physics) -> tuple[Array, Array]:
         state = jax.random.uniform(key, (4,), minval=-0.1, maxval=0.1)
@@ -323,7 +229,7 @@ def pendulum(
     values, count = factors(change, gravity=gravity, length=length)
     names = ("pendulum", "reversed")[:tasks] if change == "action" else task_names("pendulum", change, tasks, count)
     lowest = -(math.pi**2 + 0.1 * 8**2 + 0.001 * 2**2)
-    spec = control_spec(3, 1, names, tasks, steps_per_task, envs, lowest, 0)._replace(discrete=False)
+    spec = small_spec((3,), 1, names, tasks, steps_per_task, envs, lowest, 0)._replace(discrete=False)
 
     def reset(key: Key, physics: Physics) -> tuple[Array, Array]:
         high = jnp.array([jnp.pi, 1.0])

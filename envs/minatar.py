@@ -6,11 +6,13 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from pydantic import Field
 
 from envs.base import Source, vectorise
 from envs.changes import OBSERVATIONS, limited, permutation, permuted_actions
-from envs.minatar_games import SIZE, Game, asterix, breakout, freeway, space_invaders
+from envs.minatar_games import SIZE, Game, asterix, breakout, freeway
+from envs.minatar_invaders import space_invaders
 from envs.minatar_seaquest import seaquest
 from plasticity.fields import Count, Natural, card
 from plasticity.types import Array, Key, State, StreamSpec, Task, Visit, VisitPlan
@@ -90,11 +92,11 @@ def one_of(games: Sequence[Game]) -> Several:
     return Several(channels, words, start, act, picture)
 
 
-def action_table(games: Sequence[Game], full: bool) -> Array:
+def action_table(games: Sequence[Game], full: bool) -> np.ndarray:
     """int32[games, actions]: what an action of the stream is among the six; 0, nothing, where a game has fewer."""
     rows = [tuple(range(6)) if full else game.actions for game in games]
     most = max(map(len, rows))
-    return jnp.array([(*row, *[0] * (most - len(row))) for row in rows], jnp.int32)
+    return np.array([(*row, *[0] * (most - len(row))) for row in rows], np.int32)
 
 
 def unpacked(rows: Array, channels: Any) -> Array:
@@ -104,14 +106,14 @@ def unpacked(rows: Array, channels: Any) -> Array:
 
 
 def minatar_task(
-    spec: StreamSpec, games: Sequence[Game], played: Array, table: Array, sticky: float, permute: bool
+    spec: StreamSpec, games: Sequence[Game], played: np.ndarray, table: np.ndarray, sticky: float, permute: bool
 ) -> Task:
     """``played`` int32[tasks]: the index of each task's game; ``table``: see :func:`action_table`."""
     whole = one_of(games)
 
     def params(key: Key, visit: Visit) -> Problem:
         order = permutation(jax.random.fold_in(key, OBSERVATIONS), visit.task, whole.channels) if permute else ()
-        return Problem(played[visit.task], order)
+        return Problem(jnp.asarray(played)[visit.task], order)
 
     def reset(key: Key, problem: Problem) -> tuple[Playing, Array]:
         states = whole.start(jax.random.bits(key, (whole.words,)))
@@ -119,7 +121,7 @@ def minatar_task(
 
     def step(key: Key, state: Playing, action: Array, problem: Problem) -> tuple[Playing, Array, Array, Array, Array]:
         words = jax.random.bits(key, (whole.words + 1,))
-        action = table[problem.game, action]
+        action = jnp.asarray(table)[problem.game, action]
         if sticky:
             action = jnp.where(words[-1] < jnp.uint32(round(sticky * (2**32 - 1))), state.action, action)
         states, rows, reward, over = whole.act(problem.game, words, state.games, action)
@@ -178,7 +180,7 @@ def minatar(
         reward_name="return",
         reward_range=(0, max(game.highest for game in made)),
     )
-    played = jnp.array([names.index(game) for game in (names if change == "none" else visits)], jnp.int32)
+    played = np.array([names.index(game) for game in (names if change == "none" else visits)], np.int32)
     task = limited(minatar_task(spec, made, played, table, sticky, change == "channels"), episode_steps)
     task = permuted_actions(task) if change == "actions" else task
     return Source(spec, lambda lanes: vectorise(task, lanes, envs))

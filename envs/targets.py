@@ -80,6 +80,7 @@ def supervised_spec(
         episodic=False,
         discrete=target.dtype == jnp.int32,
         reward_name="accuracy" if target.dtype == jnp.int32 else "negative_squared_error",
+        reward_range=(0, 1) if target.dtype == jnp.int32 else (-math.inf, 0),
     )
 
 

@@ -83,9 +83,12 @@ def test_first_has_reward_0_and_discount_1(life: Any) -> None:
     assert (life.discount[opening] == 1).all()
 
 
-def test_discounts_and_rewards_are_in_range(life: Any) -> None:
+def test_discounts_and_rewards_are_in_range(pair: Player, life: Any) -> None:
     assert np.isin(life.discount, (0, 1)).all()
     assert np.isfinite(life.reward).all()
+    low, high = pair.stream.spec.reward_range
+    assert low <= 0 <= high
+    assert low <= life.reward.min() <= life.reward.max() <= high
 
 
 def test_same_keys_give_the_same_life(pair: Player, life: Any, actions: np.ndarray) -> None:

@@ -13,18 +13,16 @@ from playing import clock_at, lane_keys, play, player, random_actions, visit_of
 from envs import STREAMS
 from envs.changes import permutation
 from envs.control import (
-    CatchState,
     Physics,
     acrobot_seen,
     acrobot_step,
     cartpole,
     cartpole_step,
-    catch,
-    catch_task,
     pendulum,
     pendulum_seen,
     pendulum_step,
 )
+from envs.toys import CatchState, catch, catch_task
 from plasticity.types import FIRST, LAST, MID
 
 STANDARD = Physics(jnp.float32(1), jnp.float32(1), jnp.float32(1))

@@ -1,0 +1,100 @@
+"""The rules of MinAtar's Space Invaders; boards and chance as in ``envs.minatar_games``."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from envs.minatar_games import FIRE, LEFT, RIGHT, ROWS, SIZE, Game, dot, integers, step_of
+from plasticity.types import Array
+
+
+class SpaceInvaders(NamedTuple):
+    cannon: Array
+    rest: Array  # steps until the cannon may fire
+    shots: Array  # int32[10], packed: the cannon's
+    bombs: Array  # int32[10], packed: the aliens'
+    aliens: Array  # int32[10], packed
+    right: Array  # the aliens' direction, 1 or -1
+    move: Array  # steps until the aliens move
+    bomb: Array  # steps until an alien fires
+    slowest: Array  # steps between two moves of many aliens
+
+
+FLEET = np.where(ROWS < 4, np.int32(0b0011111100), np.int32(0))
+
+
+def invaders_start(words: Array) -> SpaceInvaders:
+    none, (cannon, rest) = jnp.zeros(SIZE, jnp.int32), integers(5, 0)
+    return SpaceInvaders(cannon, rest, none, none, jnp.asarray(FLEET), *integers(-1, 12, 10, 12))
+
+
+def either(board: Array) -> Array:
+    """The rows of a packed board laid over each other."""
+    return jax.lax.reduce(board, jnp.int32(0), jax.lax.bitwise_or, (0,))
+
+
+def invaders_move(state: SpaceInvaders, columns: Array) -> tuple[SpaceInvaders, Array]:
+    """The aliens' move: sideways, or where they are at the edge down and back; whether they had landed."""
+    edge = jnp.where(state.right > 0, 1 << 9, 1)
+    turn = (columns & edge) != 0
+    aside = jnp.where(state.right > 0, state.aliens << 1, state.aliens >> 1)
+    aliens = jnp.where(turn, jnp.roll(state.aliens, 1), aside)
+    landed = turn & (state.aliens[9] != 0)
+    return state._replace(aliens=aliens, right=jnp.where(turn, -state.right, state.right)), landed
+
+
+def invaders_bomb(aliens: Array, cannon: Array) -> Array:
+    """int32[10], packed: below the nearest column with aliens, the left one of two, the lowest alien fires."""
+    taken = (either(aliens) >> ROWS) & 1
+    distance = jnp.where(taken == 1, 2 * jnp.abs(ROWS - cannon) + (cannon < ROWS), 99)
+    column = jnp.where(distance == distance.min(), 1 << ROWS, 0).sum()
+    row = jnp.where((aliens & column) != 0, ROWS, -1).max()
+    return jnp.where(row == ROWS, column, 0)
+
+
+def space_invaders(ramping: bool) -> Game:
+    """A cannon below a fleet of 24 aliens; +1 for each alien shot; over when a bomb or an alien comes down on it.
+
+    A fleet that is gone is followed by another, which is slowest at one step less than the last, down to 6.
+    """
+
+    def act(words: Array, state: SpaceInvaders, action: Array) -> tuple[SpaceInvaders, Array, Array]:
+        fires = (action == FIRE) & (state.rest == 0)
+        cannon = jnp.clip(state.cannon + step_of(action, LEFT, RIGHT), 0, 9)
+        shots = jnp.concatenate([state.shots[1:], jnp.zeros(1, jnp.int32)])
+        shots = jnp.where(fires & (ROWS == 8), shots | 1 << cannon, shots)
+        bombs = jnp.concatenate([jnp.zeros(1, jnp.int32), state.bombs[:-1]])
+        over = ((bombs[9] | state.aliens[9]) >> cannon) & 1 != 0
+        columns, count = either(state.aliens), jax.lax.population_count(state.aliens).sum()
+        moved, landed = invaders_move(state, columns)
+        moves = state.move == 0
+        aliens = jnp.where(moves, moved.aliens, state.aliens)
+        over |= (moves & landed) | ((aliens[9] >> cannon) & 1 != 0)
+        bombs = jnp.where(state.bomb == 0, bombs | invaders_bomb(aliens, cannon), bombs)
+        killed = aliens & shots
+        aliens, shots = aliens & ~killed, shots & ~killed
+        kills = jax.lax.population_count(killed).sum()
+        gone = count == kills
+        quicker = gone & (state.slowest > 6) & ramping
+        state = SpaceInvaders(
+            cannon,
+            jnp.maximum(jnp.where(fires, 5, state.rest) - 1, 0),
+            shots,
+            bombs,
+            jnp.where(gone, FLEET, aliens),
+            jnp.where(moves, moved.right, state.right),
+            jnp.where(moves, jnp.minimum(count, state.slowest), state.move) - 1,
+            jnp.where(state.bomb == 0, 10, state.bomb) - 1,
+            state.slowest - quicker,
+        )
+        return state, kills.astype(jnp.float32), over
+
+    return Game(6, (0, LEFT, RIGHT, FIRE), 2, 1, invaders_start, act, invaders_picture)
+
+
+def invaders_picture(state: SpaceInvaders) -> Array:
+    left, right = (jnp.where(state.right == way, state.aliens, 0) for way in (-1, 1))
+    cannon = dot(jnp.int32(9), state.cannon)
+    return jnp.stack([cannon, state.aliens, left, right, state.shots, state.bombs], -1)
