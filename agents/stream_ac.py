@@ -102,7 +102,7 @@ def stream_ac(
         return jnp.where(explore, uniform, jax.random.categorical(draw, log_p)).astype(jnp.int32)
 
     def update(
-        key: Key, learner: Learner, plugins: State, batch: Batch, ended: Array, clock: Clock
+        key: Key, learner: Learner, plugins: State, batch: Batch, first: Array, ended: Array, clock: Clock
     ) -> tuple[Learner, State, Metrics]:
         _, following, _ = heads(learner.params, batch.next_observation)
         target = batch.reward + batch.discount * following
@@ -124,6 +124,7 @@ def stream_ac(
             clock,
             td_error=error,
             trace_decay=jnp.asarray(discount * trace, jnp.float32),
+            trace_start=first,
             trace_end=ended,
             penalty=body.penalty_gradients(learner, plugins, batch.observation, clock),
         )

@@ -35,9 +35,9 @@ def batch_of_one(
     """One gradient step on the newest transition; the target is the same network's, held fixed."""
 
     def update(
-        key: Key, learner: Learner, plugins: State, batch: Batch, ended: Array, clock: Clock
+        key: Key, learner: Learner, plugins: State, batch: Batch, first: Array, ended: Array, clock: Clock
     ) -> tuple[Learner, State, Metrics]:
-        del ended
+        del first, ended
         held = learner.params
         return body.update(key, learner, plugins, lambda params: loss(params, held, batch), batch.observation, clock)
 

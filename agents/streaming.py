@@ -17,8 +17,8 @@ from plasticity.eligibility import eligible
 from plasticity.fields import BelowOne, Fraction, Member, NonNegative, Positive
 from plasticity.interventions.base import Intervention
 from plasticity.schedules import Number, linear
-from plasticity.trees import select
 from plasticity.types import (
+    FIRST,
     LAST,
     Agent,
     AgentState,
@@ -38,8 +38,8 @@ from plasticity.types import (
 
 Policy = Callable[[Key, Params, Array, Array], Array]  # key, parameters, observations [B, ...], epsilon -> actions [B]
 Loss = Callable[[Params, Params, Batch], tuple[Array, Any]]  # params, those held fixed in targets, batch
-Update = Callable[[Key, Learner, State, Batch, Array, Clock], tuple[Learner, State, Metrics]]
-# key, learner, plugins, the transition as a batch of one, bool[] its episode has ended, clock
+Update = Callable[[Key, Learner, State, Batch, Array, Array, Clock], tuple[Learner, State, Metrics]]
+# key, learner, plugins, the transition as a batch of one, bool[] it is its episode's first, bool[] its last, clock
 
 CONTROL_NETWORK = {
     "kind": "mlp",
@@ -91,12 +91,19 @@ def streaming_agent(
     def learn(key: Key, state: AgentState, transition: Transition, clock: Clock) -> tuple[AgentState, Metrics]:
         rest, *seen = eyes.learn(state.rest, transition, clock)
         current, valid = transition.current, is_transition(transition)[0]
+        first = transition.previous.step_type == FIRST
         ended = (current.step_type == LAST) | (current.discount == 0)
-        learner, plugins, made = update(
-            key, state.learner, state.plugins, as_batch(transition, discount, *seen), ended[0], clock
-        )
-        made = {name: jnp.where(valid, value, 0.0) for name, value in {**made, "updates": jnp.ones(())}.items()}
-        learner, plugins = select(valid, (learner, plugins), (state.learner, state.plugins))
+        batch = as_batch(transition, discount, *seen)
+
+        def updated() -> tuple[Learner, State, Metrics]:
+            learner, plugins, made = update(key, state.learner, state.plugins, batch, first[0], ended[0], clock)
+            return learner, plugins, {**made, "updates": jnp.ones(())}
+
+        def unchanged() -> tuple[Learner, State, Metrics]:
+            return state.learner, state.plugins, {name: jnp.zeros(()) for name in jax.eval_shape(updated)[2]}
+
+        # A branch, not a select after the update: XLA writes both in place, and the select is a pass over the trace.
+        learner, plugins, made = jax.lax.cond(valid, updated, unchanged)
         return AgentState(learner, plugins, rest), made
 
     def switch(key: Key, state: AgentState, clock: Clock) -> AgentState:
@@ -152,7 +159,7 @@ def traced_q(
         return q
 
     def update(
-        key: Key, learner: Learner, plugins: State, batch: Batch, ended: Array, clock: Clock
+        key: Key, learner: Learner, plugins: State, batch: Batch, first: Array, ended: Array, clock: Clock
     ) -> tuple[Learner, State, Metrics]:
         def value(params: Params) -> tuple[Array, tuple[Array, Any]]:
             q, activations = body.network.apply(params, batch.observation)
@@ -171,6 +178,7 @@ def traced_q(
             clock,
             td_error=bounded(error, clip),
             trace_decay=jnp.asarray(discount * trace, jnp.float32),
+            trace_start=first,
             trace_end=ended | (batch.action[0] != jnp.argmax(q)),
             penalty=body.penalty_gradients(learner, plugins, batch.observation, clock),
         )

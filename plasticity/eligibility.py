@@ -64,11 +64,12 @@ def eligible(optimizer: Optimizer) -> Optimizer:
     ``z <- decay z + g``; the optimizer's gradient is ``-td_error z + penalty``; after the update ``z <- 0`` where the
     trace ends. Sutton 1988, "Learning to predict by the methods of temporal differences".
 
-    ``update(gradients, state, params, *, td_error, trace_decay, trace_end, penalty=None)``: ``gradients`` are those of
-    the value (or log-probability) itself, to be increased where ``td_error`` (float32[]) is positive; ``trace_decay``
-    (float32[]) is the product of discount and lambda; ``trace_end`` (bool[]); ``penalty`` the gradient of the
-    penalties, which stay outside the trace. The optimizer also receives the fields of :class:`Traced` as
-    extra arguments.
+    ``update(gradients, state, params, *, td_error, trace_decay, trace_end, trace_start=False, penalty=None)``, where
+    ``gradients`` are those of the value (or log-probability) itself, to be increased where ``td_error`` (float32[]) is
+    positive; ``trace_decay`` (float32[]) is the product of discount and lambda; ``trace_end`` and ``trace_start``
+    (bool[]) say that the trace ends after, or begins anew before this update (an episode may be cut short by a task
+    switch, without an end); ``penalty`` is the gradient of the penalties, which stay outside the trace. The optimizer
+    also receives the fields of :class:`Traced` as extra arguments.
     ``ValueError`` while tracing where ``td_error``, ``trace_decay`` or ``trace_end`` is missing.
     """
 
@@ -83,12 +84,13 @@ def eligible(optimizer: Optimizer) -> Optimizer:
         td_error: Array | None = None,
         trace_decay: Number | None = None,
         trace_end: Array | None = None,
+        trace_start: Array | bool = False,
         penalty: Params | None = None,
         **extra: Any,
     ) -> tuple[Params, Eligibility]:
         if td_error is None or trace_decay is None or trace_end is None:
             raise ValueError("a trace needs td_error, trace_decay and trace_end at every update")
-        kept = jnp.asarray(trace_decay, jnp.float32) * state.going
+        kept = jnp.asarray(trace_decay, jnp.float32) * jnp.where(trace_start, 0.0, state.going)
         trace = jax.tree.map(lambda z, g: kept * z + g, state.trace, gradients)
         if penalty is None:
             penalty = jax.tree.map(jnp.zeros_like, gradients)

@@ -140,6 +140,10 @@ def test_the_trace_ends_after_the_update_and_the_penalty_stays_out_of_it():
     np.testing.assert_allclose(updates["w"], 0.1 * 2 * 1.5, rtol=1e-6)  # no penalty in the trace, which still holds
     updates, state = one(rule, w, state, one_)
     np.testing.assert_allclose(updates["w"], 0.1 * 2 * 1, rtol=1e-6)
+    updates, state = one(rule, w, state, one_, trace_start=jnp.array(True))
+    np.testing.assert_allclose(updates["w"], 0.1 * 2 * 1, rtol=1e-6)
+    updates, state = one(rule, w, state, one_, trace_start=jnp.array(False))
+    np.testing.assert_allclose(updates["w"], 0.1 * 2 * 1.5, rtol=1e-6)
 
 
 def test_the_bound_by_hand():

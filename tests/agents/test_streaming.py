@@ -396,6 +396,33 @@ def test_a_task_switch_blanks_the_statistics_only_if_asked():
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("name", ["stream_q with adam", "stream_ac"])
+def test_an_episode_that_a_task_switch_cut_short_leaves_no_trace(name):
+    """The first pair of a visit comes after FIRST though no episode ended: what was before does not count."""
+    agent = AGENTS[name](**PLAIN)
+    told = jax.tree.map(lambda x: x[1], pairs())
+    opening = told._replace(previous=told.previous._replace(step_type=jnp.zeros_like(told.previous.step_type)))
+    born = agent.init(KEY, None)
+
+    def trace(state: Any) -> list[Any]:
+        opt_state = state.learner.opt_state
+        return jax.tree.leaves(opt_state.trace if "q" in name else [opt_state[k].trace for k in opt_state])
+
+    state = born._replace(learner=born.learner._replace(opt_state=with_trace(born.learner.opt_state, 7.0)))
+    for pair, same in ((told, False), (opening, True)):
+        after, expected = (agent.learn(KEY, s, pair, clock_at(1))[0] for s in (state, born))
+        for a, b in zip(trace(after), trace(expected), strict=True):
+            assert np.allclose(a, b) == same
+
+
+def with_trace(opt_state: Any, value: float) -> Any:
+    """The state with all its traces in force and filled with a number."""
+    if isinstance(opt_state, eligibility.Eligibility):
+        full = jax.tree.map(lambda x: jnp.full_like(x, value), opt_state.trace)
+        return opt_state._replace(trace=full, going=jnp.ones(()))
+    return {name: with_trace(part, value) for name, part in opt_state.items()}
+
+
 @pytest.mark.parametrize("name", ["stream_q", "adaptive_q", "stream_dqn", "stream_c51", "stream_ac"])
 def test_other_streams_are_refused(name):
     make = {"stream_q": stream_q, "adaptive_q": adaptive_q, "stream_dqn": stream_dqn, "stream_c51": stream_c51}.get(
