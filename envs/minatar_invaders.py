@@ -35,21 +35,30 @@ def either(board: Array) -> Array:
     return jax.lax.reduce(board, jnp.int32(0), jax.lax.bitwise_or, (0,))
 
 
-def invaders_move(state: SpaceInvaders, columns: Array) -> tuple[SpaceInvaders, Array]:
-    """The aliens' move: sideways, or where they are at the edge down and back; whether they had landed."""
+def sideways(board: Array, right: Array) -> Array:
+    return jnp.where(right > 0, board << 1, board >> 1)
+
+
+def invaders_move(state: SpaceInvaders, columns: Array) -> tuple[SpaceInvaders, Array, Array]:
+    """The aliens' move: sideways, or where they are at the edge down and back; their columns; had they landed?"""
     edge = jnp.where(state.right > 0, 1 << 9, 1)
     turn = (columns & edge) != 0
-    aside = jnp.where(state.right > 0, state.aliens << 1, state.aliens >> 1)
-    aliens = jnp.where(turn, jnp.roll(state.aliens, 1), aside)
-    landed = turn & (state.aliens[9] != 0)
-    return state._replace(aliens=aliens, right=jnp.where(turn, -state.right, state.right)), landed
+    aliens = jnp.where(turn, jnp.roll(state.aliens, 1), sideways(state.aliens, state.right))
+    columns = jnp.where(turn, columns, sideways(columns, state.right))
+    moved = state._replace(aliens=aliens, right=jnp.where(turn, -state.right, state.right))
+    return moved, columns, turn & (state.aliens[9] != 0)
 
 
-def invaders_bomb(aliens: Array, cannon: Array) -> Array:
-    """int32[10], packed: below the nearest column with aliens, the left one of two, the lowest alien fires."""
-    taken = (either(aliens) >> ROWS) & 1
-    distance = jnp.where(taken == 1, 2 * jnp.abs(ROWS - cannon) + (cannon < ROWS), 99)
-    column = jnp.where(distance == distance.min(), 1 << ROWS, 0).sum()
+def nearest(columns: Array, cannon: Array) -> Array:
+    """Of the bits of ``columns`` that nearest to that of the cannon, the left one of two."""
+    left, right = columns & ((2 << cannon) - 1), columns >> cannon << cannon
+    below, above = 31 - jax.lax.clz(left), 31 - jax.lax.clz(right & -right)  # -1 where there is none
+    closer = (left != 0) & ((right == 0) | (cannon - below <= above - cannon))
+    return 1 << jnp.where(closer, below, above)
+
+
+def invaders_bomb(aliens: Array, column: Array) -> Array:
+    """int32[10], packed: the lowest alien of the column (its bit) fires."""
     row = jnp.where((aliens & column) != 0, ROWS, -1).max()
     return jnp.where(row == ROWS, column, 0)
 
@@ -68,11 +77,12 @@ def space_invaders(ramping: bool) -> Game:
         bombs = jnp.concatenate([jnp.zeros(1, jnp.int32), state.bombs[:-1]])
         over = ((bombs[9] | state.aliens[9]) >> cannon) & 1 != 0
         columns, count = either(state.aliens), jax.lax.population_count(state.aliens).sum()
-        moved, landed = invaders_move(state, columns)
+        moved, columns_then, landed = invaders_move(state, columns)
         moves = state.move == 0
         aliens = jnp.where(moves, moved.aliens, state.aliens)
         over |= (moves & landed) | ((aliens[9] >> cannon) & 1 != 0)
-        bombs = jnp.where(state.bomb == 0, bombs | invaders_bomb(aliens, cannon), bombs)
+        column = nearest(jnp.where(moves, columns_then, columns), cannon)
+        bombs = jnp.where(state.bomb == 0, bombs | invaders_bomb(aliens, column), bombs)
         killed = aliens & shots
         aliens, shots = aliens & ~killed, shots & ~killed
         kills = jax.lax.population_count(killed).sum()

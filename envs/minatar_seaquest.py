@@ -29,6 +29,7 @@ from envs.minatar_games import (
 from plasticity.types import Array
 
 ENEMIES, DIVERS, AIR, CREW = 32, 4, 200, 6
+NEVER = 2**31 - 1
 
 
 class Swimmers(NamedTuple):
@@ -139,9 +140,8 @@ def steer(state: Seaquest, action: Array) -> Seaquest:
 def strike(bullets: Bullets, i: int, enemies: Swimmers, where: Array, turn: Array) -> tuple[Bullets, Swimmers, Array]:
     """Bullet ``i`` takes the enemy with the lowest ``turn`` of those in its cell and ``where``; how many, 0 or 1."""
     hit = where & enemies.there & (enemies.x == bullets.x[i]) & (enemies.y == bullets.y[i]) & bullets.there[i]
-    turns = jnp.where(hit, turn, 2**31 - 1)
-    taken = hit & (turns == turns.min())
-    struck = taken.any()
+    first = jnp.where(hit, turn, NEVER).min()
+    taken, struck = hit & (turn == first), first < NEVER
     bullets = bullets._replace(there=bullets.there & ~(struck & (jnp.arange(2) == i)))
     return bullets, enemies._replace(there=enemies.there & ~taken), struck.astype(jnp.int32)
 
@@ -193,20 +193,22 @@ def attack(state: Seaquest) -> tuple[Seaquest, Array, Array]:
     turn = jnp.where(state.armed, 0, 2**30) - enemies.born
     bullets, enemies, one = strike(state.bullets, 0, enemies, moves & ~met, turn)
     bullets, enemies, two = strike(bullets, 1, enemies, moves & ~met, turn)
-    leftward, rightward = (
-        old | packed(enemies, fires & (enemies.right == way))
-        for old, way in ((state.leftward, False), (state.rightward, True))
-    )
+    fired = laid(enemies, fires, cell(enemies.x) << jnp.where(enemies.right, 10, 0))
+    leftward, rightward = state.leftward | fired & FULL, state.rightward | fired >> 10
     bomb = jnp.where(state.bomb == 0, 10, state.bomb - 1)
     state = state._replace(enemies=enemies, bullets=bullets, leftward=leftward, rightward=rightward, bomb=bomb)
     return state, one + two, over
 
 
-def packed(swimmers: Swimmers | Bullets, where: Array, behind: bool = False) -> Array:
-    """int32[10], packed: the cells of the swimmers ``where``, or those behind them."""
-    x = swimmers.x - jnp.where(swimmers.right, 1, -1) if behind else swimmers.x
-    bits = jnp.where((swimmers.y == ROWS[:, None]) & where, cell(x), 0)
-    return jax.lax.reduce(bits, jnp.int32(0), jax.lax.bitwise_or, (1,))
+def laid(swimmers: Swimmers | Bullets, where: Array, bits: Array) -> Array:
+    """int32[10]: in each row the bits of those ``where`` in it, over each other; three boards fit beside each other."""
+    lines = jnp.where((swimmers.y == ROWS[:, None]) & where, bits, 0)
+    return jax.lax.reduce(lines, jnp.int32(0), jax.lax.bitwise_or, (1,))
+
+
+def behind(swimmers: Swimmers) -> Array:
+    """The bits of the cells behind."""
+    return cell(swimmers.x - jnp.where(swimmers.right, 1, -1))
 
 
 def fly(state: Seaquest) -> tuple[Seaquest, Array]:
@@ -268,16 +270,19 @@ def seaquest_picture(state: Seaquest) -> Array:
     enemies, divers, last = state.enemies, state.divers, jnp.int32(9)
     air = jnp.where(last == ROWS, (1 << jnp.maximum(state.air, 0) * 10 // AIR) - 1, 0)
     crew = ((1 << jnp.maximum(state.aboard, 0)) - 1) << 9 - jnp.maximum(state.aboard, 0)
+    bits = cell(enemies.x) << jnp.where(state.armed, 10, 0) | behind(enemies) << 20
+    foes = laid(enemies, enemies.there, bits)
+    friends = laid(divers, divers.there, cell(divers.x) | behind(divers) << 20)
     channels = [
         dot(state.row, state.column),
         dot(state.row, state.column - jnp.where(state.right, 1, -1)),
-        packed(state.bullets, state.bullets.there),
-        packed(enemies, enemies.there, True) | packed(divers, divers.there, True),
+        laid(state.bullets, state.bullets.there, cell(state.bullets.x)),
+        (foes | friends) >> 20,
         state.leftward | state.rightward,
-        packed(enemies, enemies.there & ~state.armed),
-        packed(enemies, enemies.there & state.armed),
+        foes & FULL,
+        foes >> 10 & FULL,
         air,
         jnp.where(last == ROWS, crew, 0),
-        packed(divers, divers.there),
+        friends & FULL,
     ]
     return jnp.stack(channels, -1)

@@ -5,6 +5,7 @@ from typing import Annotated, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from pydantic import Field
 
 from envs.base import Source
@@ -24,7 +25,7 @@ class CatchState(NamedTuple):
 def catch_task(spec: StreamSpec, params: Callable[[Key, Visit], Array]) -> Task:
     """The game; a task's parameter is the reward for a ball that is caught, +1 or -1."""
     rows, columns = spec.observation.shape
-    row, column = jnp.arange(rows)[:, None], jnp.arange(columns)
+    row, column = np.arange(rows)[:, None], np.arange(columns)
 
     def board(state: CatchState) -> Array:
         ball = (row == state.row) & (column == state.column)

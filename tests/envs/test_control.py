@@ -1,6 +1,7 @@
 """Catch by hand; the classic problems against gymnasium's; time limits and changes on all of them."""
 
-from functools import partial
+import json
+from functools import cache, partial
 from typing import Any
 
 import gymnasium
@@ -8,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from playing import clock_at, lane_keys, play, player, random_actions, visit_of
+from playing import Player, clock_at, lane_keys, play, player, random_actions, visit_of
 
 from envs import STREAMS
 from envs.changes import permutation
@@ -28,12 +29,17 @@ from plasticity.types import FIRST, LAST, MID
 STANDARD = Physics(jnp.float32(1), jnp.float32(1), jnp.float32(1))
 
 
+@cache
+def player_of(name: str, settings: str, lanes: int) -> Player:
+    """Compiled once for all visits."""
+    return player(STREAMS[name](**json.loads(settings)).make(lanes))
+
+
 def lives(name: str, visit: int, steps: int, actions: Any = None, lanes: int = 1, **settings: Any) -> Any:
     """One visit, time steps ``[1 + T, lanes, 1, ...]``; the task is the one that the spec plans."""
-    source = STREAMS[name](**settings)
-    stream = source.make(lanes)
-    played = random_actions(stream, steps, lanes) if actions is None else actions
-    return play(player(stream), lane_keys(*range(lanes)), visit_of(visit, source.spec.visits[visit].task), played)
+    made = player_of(name, json.dumps(settings), lanes)
+    played = random_actions(made.stream, steps, lanes) if actions is None else actions
+    return play(made, lane_keys(*range(lanes)), visit_of(visit, made.stream.spec.visits[visit].task), played)
 
 
 # Catch

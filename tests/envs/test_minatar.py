@@ -1,5 +1,6 @@
 """The games against their rules in plain Python, Seaquest by hand; then what the stream adds to them."""
 
+import json
 from functools import cache
 from typing import Any
 
@@ -8,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from minatar_rules import RULES
-from playing import clock_at, lane_keys, play, player, random_actions, visit_of
+from playing import Player, clock_at, lane_keys, play, player, random_actions, visit_of
 
 from envs.minatar import GAMES, minatar
 from envs.minatar_seaquest import Bullets, Seaquest, placed
@@ -252,11 +253,16 @@ def test_each_surfacing_makes_it_harder() -> None:
 # The stream
 
 
+@cache
+def player_of(settings: str, lanes: int) -> Player:
+    """Compiled once for all visits."""
+    return player(minatar(**json.loads(settings)).make(lanes))
+
+
 def lives(visit: int, steps: int, actions: Any = None, lanes: int = 1, **settings: Any) -> Any:
-    source = minatar(**settings)
-    stream = source.make(lanes)
-    played = random_actions(stream, steps, lanes) if actions is None else actions
-    return play(player(stream), lane_keys(*range(lanes)), visit_of(visit, source.spec.visits[visit].task), played)
+    made = player_of(json.dumps(settings), lanes)
+    played = random_actions(made.stream, steps, lanes) if actions is None else actions
+    return play(made, lane_keys(*range(lanes)), visit_of(visit, made.stream.spec.visits[visit].task), played)
 
 
 @pytest.mark.parametrize(("name", "channels", "actions"), [
