@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from agents.base import Body
 from agents.normalise import Normalise, Share, perception
 from agents.replay import Batch
-from agents.streaming import CONTROL_NETWORK, check_stream, remembered, streaming_agent, trace_metrics
+from agents.streaming import CONTROL_NETWORK, check_stream, chosen, remembered, streaming_agent, trace_metrics
 from agents.value_based import mean_where
 from plasticity import networks
 from plasticity.eligibility import eligible, parts
@@ -33,11 +33,6 @@ from plasticity.types import (
 def entropy(log_p: Array) -> Array:
     """``-sum_a p log p``, over the last axis."""
     return -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
-
-
-def log_probability(log_p: Array, action: Array) -> Array:
-    """``log_p[b, action[b]]``."""
-    return jnp.take_along_axis(log_p, action[:, None], axis=-1)[:, 0]
 
 
 def two_networks(policy: Any, value: Any, optimizer: Optimizer, intervention: Intervention, rest: Any) -> Body:
@@ -111,7 +106,7 @@ def stream_ac(
             log_p, value, activations = heads(params, batch.observation)
             error = jax.lax.stop_gradient(target - value)
             bonus = entropy_coefficient * jnp.sign(error) * entropy(log_p)
-            return (log_probability(log_p, batch.action) + bonus + value)[0], (error[0], activations)
+            return (chosen(log_p, batch.action) + bonus + value)[0], (error[0], activations)
 
         gradient, (error, activations) = jax.grad(objective, has_aux=True)(learner.params)
         learner, plugins = body.finish(
@@ -134,7 +129,7 @@ def stream_ac(
         log_p, value, activations = heads(params, batch.observation)
         errors = batch.reward + batch.discount * heads(held, batch.next_observation)[1] - value
         fixed = jax.lax.stop_gradient(errors)
-        gain = fixed * log_probability(log_p, batch.action) + entropy_coefficient * jnp.abs(fixed) * entropy(log_p)
+        gain = fixed * chosen(log_p, batch.action) + entropy_coefficient * jnp.abs(fixed) * entropy(log_p)
         return mean_where(batch.valid, 0.5 * jnp.square(errors) - gain), activations
 
     return streaming_agent(body, eyes, policy, constant(0.0), update, loss, discount)

@@ -82,6 +82,11 @@ def stream_dqn(
     return batch_of_one(body, eyes, greedy_policy(values), epsilon, loss, discount)
 
 
+def of_action(logits: Array, action: Array) -> Array:
+    """``logits[b, action[b]]``, ``[B, atoms]``."""
+    return jnp.take_along_axis(logits, action[:, None, None], axis=1)[:, 0]
+
+
 def stream_c51(
     spec: StreamSpec,
     intervention: Intervention,
@@ -128,10 +133,10 @@ def stream_c51(
         now, activations = logits(params, batch.observation)
         following, _ = logits(held, batch.next_observation)
         best = jnp.argmax(jax.nn.softmax(following) @ support(), axis=-1)
-        probabilities = jax.nn.softmax(jnp.take_along_axis(following, best[:, None, None], axis=1)[:, 0])
+        probabilities = jax.nn.softmax(of_action(following, best))
         returns = batch.reward[:, None] + batch.discount[:, None] * support()
         project = jax.vmap(rlax.categorical_l2_project, in_axes=(0, 0, None))
-        log_p = jax.nn.log_softmax(jnp.take_along_axis(now, batch.action[:, None, None], axis=1)[:, 0])
+        log_p = jax.nn.log_softmax(of_action(now, batch.action))
         losses = -jnp.sum(project(returns, probabilities, support()) * log_p, axis=-1)
         return mean_where(batch.valid, losses), activations
 

@@ -106,7 +106,7 @@ def behind_trace(name: str, extra: Mapping[str, Any]) -> Traced:
     """What :func:`eligible` tells the optimizer ``name``; ``ValueError`` where no trace stands in front of it."""
     if any(extra.get(field) is None for field in Traced._fields):
         raise ValueError(
-            f"optimizer.kind: {name} is not allowed; it needs an agent with eligibility traces ({AGENTS_WITH_TRACES})"
+            f"agent.optimizer: {name} is not allowed; it needs an agent with eligibility traces ({AGENTS_WITH_TRACES})"
         )
     return Traced(**{field: extra[field] for field in Traced._fields})
 

@@ -166,7 +166,7 @@ def test_the_bound_by_hand():
 def test_an_agent_without_traces_is_refused(name):
     rule, params = OPTIMIZERS[name](), {"w": jnp.zeros(2)}
     with pytest.raises(
-        ValueError, match=rf"optimizer\.kind: {name} is not allowed; it needs an agent with eligibility"
+        ValueError, match=rf"agent\.optimizer: {name} is not allowed; it needs an agent with eligibility"
     ):
         rule.update(params, rule.init(params), params)
 

@@ -6,13 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from agent_cases import agent, lived, source
+from agent_cases import STREAMING, agent, lived, source
 
 from agents import AGENTS
 from agents.base import Body, assemble
+from plasticity import trees
 from plasticity.interventions.base import Intervention
 from plasticity.networks import NetworkSpec
-from plasticity.types import Clock, Context, Learner, Optimizer
+from plasticity.types import Activation, Clock, Context, Learner, Optimizer
 
 KEY = jax.random.key(1)
 RATE, STRENGTH, NUMBER = 0.1, 0.3, 6
@@ -25,19 +26,24 @@ def remembering(optimizer: Optimizer) -> Optimizer:
     """``theta <- theta - 0.1 g``; its state is the newest gradient."""
     del optimizer
 
-    def update(gradients: Any, state: Any, params: Any = None) -> Any:
-        del state, params
+    def update(gradients: Any, state: Any, params: Any = None, **extra: Any) -> Any:
+        del state, params, extra
         return jax.tree.map(lambda g: -RATE * g, gradients), gradients
 
     return Optimizer(lambda params: jax.tree.map(jnp.zeros_like, params), update, lambda state: jnp.asarray(RATE))
+
+
+def first_hidden(seen: Context) -> Activation:
+    return next(iter(seen.activations.values()))
 
 
 def penalty(state: Any, params: Any, seen: Context) -> Any:
     """``STRENGTH |theta|^2 / 2 + (update + 1) sum(post) + mean(observation) sum(output bias)``."""
     del state
     squares = 0.5 * STRENGTH * sum(jnp.sum(x**2) for x in jax.tree.leaves(params))
-    features = (seen.clock.update + 1) * jnp.sum(seen.activations["hidden_0"].post)
-    return squares + features + jnp.mean(seen.observation) * jnp.sum(params["output"]["bias"])
+    features = (seen.clock.update + 1) * jnp.sum(first_hidden(seen).post)
+    bias = trees.get(params, seen.network.outputs[0])["bias"]
+    return squares + features + jnp.mean(seen.observation) * jnp.sum(bias)
 
 
 def recording(key: Any, state: Any, learner: Learner, seen: Context) -> Any:
@@ -166,10 +172,10 @@ def test_every_agent_updates_this_way(name):
     def keep(key: Any, state: Any, learner: Learner, seen: Context) -> Any:
         del key, state
         params = jax.tree.map(lambda x: x + 1.0, learner.params)
-        facts = (learner.params, learner.opt_state, seen.gradients, seen.activations["hidden_0"].pre)
+        facts = (learner.params, learner.opt_state, seen.gradients, first_hidden(seen).pre)
         return facts, learner._replace(params=params)
 
-    rows = spec.envs if name in ("classifier", "regressor") else 4
+    rows = spec.envs if name in ("classifier", "regressor", *STREAMING) else 4
 
     def init(key: Any, params: Any) -> Any:
         zeros = jax.tree.map(jnp.zeros_like, params)

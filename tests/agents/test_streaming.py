@@ -12,10 +12,12 @@ from agent_cases import clock_at, source
 from stream_reference import Scaled, as_float64, backward, each, forward
 
 from agents import adaptive_q, stream_ac, stream_c51, stream_dqn, stream_q
-from plasticity import eligibility, networks
+from agents.streaming import CONTROL_NETWORK
+from plasticity import eligibility, launch, networks
 from plasticity.interventions.base import Intervention, compose
 from plasticity.networks import mlp
 from plasticity.optimizers import adam, sgd
+from plasticity.settings import Parser
 from plasticity.types import Agent, Learner, StreamSpec, TimeStep, Transition, VisitPlan
 
 KEY = jax.random.key(5)
@@ -461,3 +463,14 @@ def test_a_learner_is_all_that_methods_rewrite():
 
     plain, halved = (live(AGENTS["stream_q"](*methods), 1)[1] for methods in ((), (Intervention(step=halve),)))
     each(lambda a, b: np.testing.assert_allclose(a, 0.5 * b, rtol=1e-6), halved.learner.params, plain.learner.params)
+
+
+def test_settings_are_laid_over_a_default_that_is_a_mapping():
+    parser = Parser(launch.registry())
+    choice = parser.member("agents", {"kind": "stream_ac", "network": {"widths": [8]}, "policy_optimizer": "sgd"}, ())
+    assert not parser.problems
+    assert choice.values["network"].values["widths"] == (8,)
+    assert choice.values["network"].values["initialiser"] == "sparse"
+    assert choice.values["policy_optimizer"].kind == "sgd"
+    assert choice.traced()["value_optimizer.kappa"] == 2.0
+    assert CONTROL_NETWORK["widths"] == [32, 32]
