@@ -80,11 +80,36 @@ class Body(NamedTuple):
             return task_loss + self.intervention.penalty(plugins, params, seen), (task_loss, activations)
 
         gradients, (task_loss, activations) = jax.grad(objective, has_aux=True)(learner.params)
-        updates, opt_state = self.optimizer.update(gradients, learner.opt_state, learner.params)
+        learner, plugins = self.finish(key, learner, plugins, gradients, observation, activations, clock)
+        return learner, plugins, {"loss": task_loss}
+
+    def finish(
+        self,
+        key: Key,
+        learner: Learner,
+        plugins: State,
+        gradients: Params,
+        observation: Any,
+        activations: Mapping[str, Activation],
+        clock: Clock,
+        **extra: Any,
+    ) -> tuple[Learner, State]:
+        """Optimizer -> apply -> the intervention's ``step``; ``extra`` is for the optimizer."""
+        updates, opt_state = self.optimizer.update(gradients, learner.opt_state, learner.params, **extra)
         learner = learner._replace(params=optax.apply_updates(learner.params, updates), opt_state=opt_state)
         seen = self.context(clock, observation=observation, activations=activations, gradients=gradients)
         plugins, learner = self.intervention.step(jax.random.fold_in(key, STEP), plugins, learner, seen)
-        return learner, plugins, {"loss": task_loss}
+        return learner, plugins
+
+    def penalty_gradients(self, learner: Learner, plugins: State, observation: Any, clock: Clock) -> Params:
+        """The gradient of the penalty alone, for agents that keep it out of their eligibility trace."""
+
+        def penalty(params: Params) -> Array:
+            _, activations = self.network.apply(params, observation)
+            seen = self.context(clock, observation=observation, activations=activations)
+            return self.intervention.penalty(plugins, params, seen)
+
+        return jax.grad(penalty)(learner.params)
 
     def switch(self, key: Key, state: AgentState, clock: Clock) -> AgentState:
         """Hands everything the agent remembers to the intervention, once, when a task gives way to the next."""

@@ -34,8 +34,8 @@ def _supervised(body: Body, predict: Predict, criterion: Criterion) -> Agent:
         return body.init(key)
 
     def act(key: Key, state: AgentState, observation: Supervised, clock: Clock) -> Array:
-        del key, clock
-        return predict(body.network.apply(state.learner.params, observation.input)[0])
+        del clock
+        return play(key, state, observation, jnp.zeros(()))
 
     def loss_on(batch: Supervised) -> Callable[[Params], tuple[Array, Any]]:
         def loss(params: Params) -> tuple[Array, Any]:
@@ -54,7 +54,11 @@ def _supervised(body: Body, predict: Predict, criterion: Criterion) -> Agent:
         _, activations = loss(state.learner.params)
         return Probe(state.learner, body.network, body.optimizer, activations, lambda params: loss(params)[0], clock)
 
-    return Agent(init, act, learn, body.switch, probe)
+    def play(key: Key, state: AgentState, observation: Supervised, epsilon: Array) -> Array:
+        del key, epsilon
+        return predict(body.network.apply(state.learner.params, observation.input)[0])
+
+    return Agent(init, act, learn, body.switch, probe, play)
 
 
 def _check(spec: StreamSpec, agent: str, wanted: str, dtype: Any) -> None:

@@ -106,8 +106,11 @@ def _replay_agent(
         return body.init(key)
 
     def act(key: Key, state: AgentState, observation: Any, clock: Clock) -> Array:
+        return play(key, state, observation, epsilon(clock.step - state.rest["schedule"]))
+
+    def play(key: Key, state: AgentState, observation: Any, epsilon: Array) -> Array:
         q, _ = body.network.apply(state.learner.params, observation)
-        return epsilon_greedy(jax.random.fold_in(key, ACTION), q, epsilon(clock.step - state.rest["schedule"]))
+        return epsilon_greedy(jax.random.fold_in(key, ACTION), q, epsilon)
 
     def one_update(
         key: Key, learner: Learner, plugins: State, stored: Any, clock: Clock
@@ -158,7 +161,7 @@ def _replay_agent(
             clock,
         )
 
-    return Agent(init, act, learn, body.switch, probe)
+    return Agent(init, act, learn, body.switch, probe, play)
 
 
 def _check(spec: StreamSpec, learn_every: int) -> None:

@@ -11,7 +11,7 @@ from plasticity.lanes import over
 from plasticity.types import FIRST, LAST, MID, Array, Clock, Key, State, Stream, StreamSpec, Task, TimeStep, Visit
 
 # What is derived from a lane's data key, each by a `fold_in` of its own.
-PARAMS, RESET, STEP, EMULATOR = 0, 1, 2, 3
+PARAMS, RESET, STEP, EMULATOR, REPLICA = range(5)
 
 
 class Source(NamedTuple):
@@ -58,13 +58,21 @@ def proceed(task: Task, params: Any, key: Key, state: State, step_type: Array, a
     )
 
 
+def chance(key: Key, visit: Visit) -> Key:
+    """The lane's data key as far as it decides what happens in a visit, not which problem it is."""
+    if isinstance(visit.replica, int) and visit.replica == 0:
+        return key
+    return jax.random.fold_in(jax.random.fold_in(key, REPLICA), visit.replica)
+
+
 def vectorise(task: Task, lanes: int, envs: int) -> Stream:
     """A pure stream: ``lanes`` x ``envs`` (static) copies of ``task``, arrays ``[lanes, envs, ...]``.
 
     Each lane has parameters of its own, drawn at ``reset``. Keys: the visit's parameters from ``fold_in(key, PARAMS)``,
     the first observations from ``fold_in(fold_in(key, RESET), visit.number)``, a step from
-    ``fold_in(fold_in(key, STEP), clock.step)``; the last two are split over the envs. Where ``task.spec.episodic`` is
-    False, the task never ends an episode and no reset is compiled into ``step``.
+    ``fold_in(fold_in(key, STEP), clock.step)``; the last two are split over the envs. For a replica of the visit the
+    first observations come from another key (:func:`chance`), and the caller gives ``step`` that key. Where
+    ``task.spec.episodic`` is False, the task never ends an episode and no reset is compiled into ``step``.
     """
 
     def reset(keys: Key, visit: Visit, block: Array) -> tuple[PureState, TimeStep]:
@@ -72,7 +80,8 @@ def vectorise(task: Task, lanes: int, envs: int) -> Stream:
 
         def lane(key: Key) -> tuple[Any, State, TimeStep]:
             params = task.params(jax.random.fold_in(key, PARAMS), visit)
-            draws = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, RESET), visit.number), envs)
+            opening = jax.random.fold_in(jax.random.fold_in(chance(key, visit), RESET), visit.number)
+            draws = jax.random.split(opening, envs)
             return params, *over(partial(restart, task, params), envs)(draws)
 
         params, state, timestep = over(lane, lanes)(keys)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import io_callback
 
-from envs.base import EMULATOR
+from envs.base import EMULATOR, chance
 from plasticity.types import FIRST, Array, Clock, Key, Stream, StreamSpec, TimeStep, Visit
 
 Stepped = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -155,10 +155,11 @@ class Table:
 
 
 def emulator_seeds(keys: Key, visit: Visit, envs: int) -> Array:
-    """int32[W, E], at least 1: different for every lane, env and visit; the same for every arm."""
+    """int32[W, E], at least 1: different for every lane, env, visit and replica; the same for every arm."""
 
     def one(key: Key, env: Array) -> Array:
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(key, EMULATOR), visit.number), env)
+        key = jax.random.fold_in(chance(key, visit), EMULATOR)
+        key = jax.random.fold_in(jax.random.fold_in(key, visit.number), env)
         return jax.random.randint(key, (), 1, np.iinfo(np.int32).max)
 
     return jax.vmap(lambda key: jax.vmap(lambda env: one(key, env))(jnp.arange(envs)))(keys)

@@ -4,6 +4,9 @@ A hidden layer is kernel, optional bias, optional normalisation, non-linearity, 
 ``i`` lie under ``hidden_i`` and all of them have the layer's units on their last axis::
 
     {"hidden_0": {"kernel": ..., "bias": ..., "norm": {"scale": ..., "offset": ...}}, ..., "output": {"kernel", "bias"}}
+
+A spec may end in several heads instead of one output layer; the modules of a head are ``NAME_hidden_i`` and
+``NAME_output``. ``join`` makes one network of several that share nothing.
 """
 
 import math
@@ -12,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -65,6 +69,29 @@ class Convolution:
 
 
 @dataclass(frozen=True)
+class Head:
+    """A branch behind the last common layer: dense hidden layers of its own and an output layer (all static).
+
+    ``ValueError`` for a number below 1.
+    """
+
+    name: str
+    outputs: int
+    widths: tuple[int, ...] = ()
+    scale: float = 1.0  # the output layer's initial kernel is multiplied by it
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "widths", tuple(self.widths))
+        for number in (self.outputs, *self.widths):
+            check_count(f"heads.{self.name}", number)
+
+    @property
+    def modules(self) -> tuple[str, ...]:
+        """The names of its layers in order, the output layer last."""
+        return (*(f"{self.name}_hidden_{i}" for i in range(len(self.widths))), f"{self.name}_output")
+
+
+@dataclass(frozen=True)
 class NetworkSpec:
     """Everything there is to know about a network, as hashable data (all static).
 
@@ -83,9 +110,11 @@ class NetworkSpec:
     channels_first: bool = False  # the observation is [channels, H, W]
     scale: float = 1.0  # the observation is multiplied by it
     convolution: str = "auto"  # how a convolution is computed: auto, patches, lax
+    output_scale: float = 1.0  # the output layer's initial kernel is multiplied by it
+    heads: tuple[Head, ...] = ()  # instead of the one output layer; their outputs are concatenated in this order
 
     def __post_init__(self) -> None:
-        for key in ("observation", "convolutions", "widths"):
+        for key in ("observation", "convolutions", "widths", "heads"):
             object.__setattr__(self, key, tuple(getattr(self, key)))
         check_name("activation", self.activation, ACTIVATIONS)
         check_name("normalisation", self.normalisation, NORMALISATIONS)
@@ -97,6 +126,8 @@ class NetworkSpec:
                 check_count(key, number)
         if (self.convolutions or self.channels_first) and len(self.observation) != 3:
             raise ValueError(f"observation must have 3 axes for convolutions or channels_first; got {self.observation}")
+        if self.heads and sum(head.outputs for head in self.heads) != self.outputs:
+            raise ValueError(f"heads must have {self.outputs} outputs together; got {self.heads}")
         maps(self)
 
     @property
@@ -130,11 +161,12 @@ class Layer(nn.Module):
     spec: NetworkSpec
     shape: Convolution | int
     hidden: bool = True
+    scale: float = 1.0  # of the initial kernel
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         spec, conv = self.spec, self.shape
-        init = INITIALISERS[spec.initialiser]
+        init = scaled(INITIALISERS[spec.initialiser], self.scale)
         if isinstance(conv, Convolution):
             kernel = self.param("kernel", init, (conv.kernel, conv.kernel, x.shape[-1], conv.filters))
             z = convolve(x, kernel, conv.stride, conv.padding, spec.convolution)
@@ -157,13 +189,30 @@ class Layers(nn.Module):
     def __call__(self, observations: Array) -> tuple[Array, dict[str, Activation]]:
         spec = self.spec
         function = ACTIVATIONS[spec.activation].function
-        activations = {}
+        activations: dict[str, Activation] = {}
+
+        def hidden(name: str, layer: Convolution | int, x: Array) -> Array:
+            z = Layer(spec, layer, name=name)(x)
+            activations[name] = Activation(z, function(z))
+            return activations[name].post
+
         x = prepare(spec, observations)
         for i, layer in enumerate(spec.layers):
-            z = Layer(spec, layer, name=f"hidden_{i}")(x)
-            x = function(z)
-            activations[f"hidden_{i}"] = Activation(z, x)
-        return Layer(spec, spec.outputs, hidden=False, name="output")(x), activations
+            x = hidden(f"hidden_{i}", layer, x)
+        if not spec.heads:
+            return Layer(spec, spec.outputs, False, spec.output_scale, name="output")(x), activations
+        outputs = []
+        for head in spec.heads:
+            y = x
+            for name, width in zip(head.modules, head.widths, strict=False):
+                y = hidden(name, width, y)
+            outputs.append(Layer(spec, head.outputs, False, head.scale, name=head.modules[-1])(y))
+        return jnp.concatenate(outputs, axis=-1), activations
+
+
+def scaled(init: Callable[..., Array], scale: float) -> Callable[..., Array]:
+    """An initialiser whose values are multiplied by ``scale`` (static)."""
+    return init if scale == 1.0 else lambda *args: scale * init(*args)
 
 
 def prepare(spec: NetworkSpec, observations: Array) -> Array:
@@ -181,12 +230,18 @@ def wiring(spec: NetworkSpec) -> tuple[Units, ...]:
     ``arange(channels)`` tiled, not repeated; likewise the copies of crelu.
     """
     flattened = len(spec.convolutions) - 1
+    branches = [head.modules for head in spec.heads] or [("output",)]
+    trunk = [f"hidden_{i}" for i in range(len(spec.layers))]
     found = []
     for i, layer in enumerate(spec.layers):
         units = layer.filters if isinstance(layer, Convolution) else layer
         positions = math.prod(maps(spec)[i][:2]) if i == flattened else 1
-        sink: Path = (f"hidden_{i + 1}",) if i + 1 < len(spec.layers) else ("output",)
-        found.append(Units(f"hidden_{i}", (f"hidden_{i}",), sink, np.tile(np.arange(units), spec.copies * positions)))
+        owner = np.tile(np.arange(units), spec.copies * positions)
+        sinks = trunk[i + 1 : i + 2] or [modules[0] for modules in branches]
+        found += [Units(trunk[i], (trunk[i],), (sink,), owner) for sink in sinks]
+    for head in spec.heads:
+        for name, sink, width in zip(head.modules, head.modules[1:], head.widths, strict=False):
+            found.append(Units(name, (name,), (sink,), np.tile(np.arange(width), spec.copies)))
     return tuple(found)
 
 
@@ -206,7 +261,35 @@ def build(spec: NetworkSpec) -> Network:
         return found
 
     units = wiring(spec)
-    return Network(init, apply, units, tuple(each.source for each in units), ("output",))
+    outputs = [head.modules[-1] for head in spec.heads] or ["output"]
+    hidden = tuple(dict.fromkeys(each.source for each in units))
+    return Network(init, apply, units, hidden, tuple((name,) for name in outputs))
+
+
+def join(networks: Mapping[str, Network]) -> Network:
+    """One network of several that see the same observation and share nothing.
+
+    Parameters and outputs are mappings with the same keys; layers are called ``NAME/hidden_0`` and so on, and their
+    paths begin with ``NAME``. ``init`` gives each network a key of its own, by its place.
+    """
+
+    def init(key: Key) -> Params:
+        return {name: each.init(jax.random.fold_in(key, i)) for i, (name, each) in enumerate(networks.items())}
+
+    def apply(params: Params, observations: Any) -> tuple[dict[str, Array], Mapping[str, Activation]]:
+        made = {name: each.apply(params[name], observations) for name, each in networks.items()}
+        activations = {f"{name}/{layer}": seen for name, (_, found) in made.items() for layer, seen in found.items()}
+        return {name: output for name, (output, _) in made.items()}, activations
+
+    def paths(field: str) -> tuple[Path, ...]:
+        return tuple((name, *path) for name, each in networks.items() for path in getattr(each, field))
+
+    units = tuple(
+        Units(f"{name}/{unit.name}", (name, *unit.source), (name, *unit.sink), unit.owner)
+        for name, each in networks.items()
+        for unit in each.units
+    )
+    return Network(init, apply, units, paths("hidden"), paths("outputs"))
 
 
 def mlp(
@@ -280,9 +363,38 @@ def nature(
     return NetworkSpec(shape, outputs, convolutions, widths, *style, first, pixel_scale(observation), convolution)
 
 
+def streaming(
+    observation: Any,
+    outputs: int,
+    *,
+    widths: tuple[Count, ...] = (256,),
+    activation: ActivationName = "leaky_relu",
+    normalisation: NormalisationName = "map",
+    affine: bool = True,
+    bias: bool = True,
+    initialiser: InitialiserName = "sparse",
+    convolution: Method = "auto",
+) -> NetworkSpec:
+    """Convolutions of 32 8x8 kernels at stride 5, 64 4x4 at 3, 64 3x3 at 2, and a dense layer, for stacked frames.
+
+    Elsayed, Vasan, Mahmood 2024, "Streaming Deep Reinforcement Learning Finally Works"; all settings static. Unsigned
+    bytes are divided by 255, which a normaliser of observations makes irrelevant.
+    """
+    sizes = ((32, 8, 5), (64, 4, 3), (64, 3, 2))
+    convolutions = tuple(Convolution(*size) for size in sizes)
+    style = (activation, normalisation, affine, bias, initialiser)
+    scale = pixel_scale(observation)
+    return NetworkSpec(observation.shape, outputs, convolutions, widths, *style, True, scale, convolution)
+
+
 def pixel_scale(observation: Any) -> float:
     """1/255 for unsigned bytes, else 1."""
     return 1.0 / 255.0 if jnp.dtype(observation.dtype) == jnp.uint8 else 1.0
 
 
-NETWORKS: Mapping[str, Callable[..., NetworkSpec]] = {"mlp": mlp, "minatar": minatar, "nature": nature}
+NETWORKS: Mapping[str, Callable[..., NetworkSpec]] = {
+    "mlp": mlp,
+    "minatar": minatar,
+    "nature": nature,
+    "streaming": streaming,
+}

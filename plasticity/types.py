@@ -5,6 +5,7 @@ knows that other lanes exist. Inside a lane arrays have one leading axis, ``E``,
 (the minibatch of a supervised stream). ``docs/contracts.md`` explains each record and the rules that hold for it.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -66,6 +67,7 @@ class Visit(NamedTuple):
 
     number: Array
     task: Array
+    replica: Array | int = 0  # 0: the one that is learned on; others: the same problem with other chance, to evaluate
 
 
 class VisitPlan(NamedTuple):
@@ -88,6 +90,7 @@ class StreamSpec(NamedTuple):
     frames_per_step: int = 1
     stack: int = 0  # > 0: the observation's leading axis holds this many frames, the newest last
     reward_name: str = "reward"  # what the reward is, for axis labels: accuracy, return, ...
+    reward_range: tuple[float, float] = (-math.inf, math.inf)  # of one step; infinite where unknown
 
 
 class Task(NamedTuple):
@@ -134,10 +137,10 @@ class Units(NamedTuple):
 
 class Network(NamedTuple):
     init: Callable[[Key], Params]
-    apply: Callable[[Params, Any], tuple[Array, Mapping[str, Activation]]]  # observations [B, *shape] -> [B, outputs]
+    apply: Callable[[Params, Any], tuple[Any, Mapping[str, Activation]]]  # observations [B, *shape] -> [B, outputs]
     units: tuple[Units, ...]
-    hidden: tuple[Path, ...]  # modules with a kernel, in order, without the output layer
-    output: Path  # the output layer's module
+    hidden: tuple[Path, ...]  # modules with a kernel, in order, without the output layers
+    outputs: tuple[Path, ...]  # the output layers' modules, one for each head
 
 
 class Optimizer(NamedTuple):
@@ -196,3 +199,6 @@ class Agent(NamedTuple):
     learn: Callable[[Key, AgentState, Transition, Clock], tuple[AgentState, Metrics]]
     switch: Callable[[Key, AgentState, Clock], AgentState]
     probe: Callable[[AgentState, Transition, Clock], Probe]
+    play: Callable[[Key, AgentState, Any, Array], Array]
+    # observation [E, ...], epsilon float32[] -> actions [E, ...]; for evaluation: nothing is explored but that with
+    # probability epsilon a discrete action is uniformly random

@@ -107,13 +107,13 @@ def test_wiring_by_hand():
     owners = [each.owner.tolist() for each in network.units]  # maps are 2x3, then 1x2
     assert owners == [[0, 1, 0, 1], [0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2], [0, 1, 0, 1]]
     assert network.hidden == (("hidden_0",), ("hidden_1",), ("hidden_2",))
-    assert network.output == ("output",)
+    assert network.outputs == (("output",),)
 
 
 @pytest.mark.parametrize("activation", ["relu", "crelu"])
 @pytest.mark.parametrize("name", NETWORKS)
 def test_shapes_agree_with_the_wiring(name, activation):
-    pixels = jax.ShapeDtypeStruct((10, 10, 4) if name == "minatar" else (4, 44, 44), jnp.uint8)
+    pixels = jax.ShapeDtypeStruct((10, 10, 4) if name == "minatar" else (4, 84, 84), jnp.uint8)
     spec = NETWORKS[name](pixels, 5, activation=activation, normalisation="layer")
     network = build(spec)
     params = jax.eval_shape(network.init, KEY)

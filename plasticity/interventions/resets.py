@@ -33,7 +33,7 @@ def scheduled(when: When, period: int, step: Step) -> Intervention:
 def chosen(network: Network, names: Modules) -> list[Path]:
     """The paths of the modules named; ``ValueError`` (while tracing) that lists the network's modules."""
     if names == "last":
-        return [network.output]
+        return list(network.outputs)
     known = surgery.modules(network)
     unknown = [name for name in names if name not in known]
     if unknown:

@@ -38,8 +38,8 @@ def marked(masks: Masks, path: Path, where: Array) -> Masks:
 
 
 def modules(network: Network) -> Mapping[str, Path]:
-    """The network's modules in order, the output layer last, under the names a config uses."""
-    return {"/".join(path): path for path in (*network.hidden, network.output)}
+    """The network's modules in order, the output layers last, under the names a config uses."""
+    return {"/".join(path): path for path in (*network.hidden, *network.outputs)}
 
 
 def module_mask(params: Params, paths: Iterable[Path]) -> Masks:

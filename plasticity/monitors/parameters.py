@@ -36,7 +36,7 @@ def weight_norm() -> Monitor:
 
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
         del key
-        norms = kernel_norms(probe.learner.params, (*probe.network.hidden, probe.network.output))
+        norms = kernel_norms(probe.learner.params, (*probe.network.hidden, *probe.network.outputs))
         total = jnp.linalg.norm(jnp.stack(list(norms.values())))
         return state, {"weight_norm": total} | {f"weight_norm/{name}": norm for name, norm in norms.items()}
 

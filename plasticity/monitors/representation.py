@@ -29,7 +29,7 @@ import jax.numpy as jnp
 from plasticity.fields import BelowOne, NonNegative, card
 from plasticity.monitors.base import Monitor
 from plasticity.monitors.units import hidden_layers
-from plasticity.types import Activation, Array, Key, Metrics, Probe, State
+from plasticity.types import Activation, Array, Key, Metrics, Network, Probe, State
 
 Rank = Callable[[Array, tuple[int, int]], Array]  # singular values, descending; (samples, features) -> float32[]
 
@@ -66,7 +66,13 @@ def _until(weights: Array, delta: Array | float) -> Array:
     return _count(tails > delta * tails[0], weights)
 
 
-def _chosen(name: str, layer: str, layers: dict[str, Activation]) -> dict[str, Array]:
+def _before_outputs(network: Network) -> list[str]:
+    """The hidden layers that an output layer reads, the one of the first output layer first."""
+    readers = {unit.sink: unit.name for unit in network.units}
+    return list(dict.fromkeys(readers[path] for path in network.outputs if path in readers))
+
+
+def _chosen(name: str, layer: str, network: Network, layers: dict[str, Activation]) -> dict[str, Array]:
     """Metric -> post-activations."""
     if not layers:
         return {}
@@ -74,13 +80,16 @@ def _chosen(name: str, layer: str, layers: dict[str, Activation]) -> dict[str, A
         return {f"{name}/{each}": activation.post for each, activation in layers.items()}
     if layer != "last" and layer not in layers:
         raise ValueError(f"{name}: layer must be last, all or one of {', '.join(layers)}, got {layer!r}")
-    return {name: layers[next(reversed(layers)) if layer == "last" else layer].post}
+    if layer != "last":
+        return {name: layers[layer].post}
+    first, *others = _before_outputs(network)
+    return {name: layers[first].post} | {f"{name}/{each}": layers[each].post for each in others}
 
 
 def _rank_monitor(name: str, layer: str, centred: bool, rank: Rank) -> Monitor:
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
         del key
-        chosen = _chosen(name, layer, hidden_layers(probe.network, probe.activations))
+        chosen = _chosen(name, layer, probe.network, hidden_layers(probe.network, probe.activations))
         shapes = {metric: (len(post), post[0].size) for metric, post in chosen.items()}
         return state, {m: rank(singular_values(post, centred), shapes[m]) for m, post in chosen.items()}
 

@@ -26,7 +26,7 @@ def sgd(rate: Any = 0.25) -> Optimizer:
 def wired(names: tuple[str, ...]) -> Network:
     """A network of which only the names of its layers matter."""
     units = tuple(Units(name, (name,), ("output",), np.zeros(0, np.int64)) for name in names)
-    return Network(lambda key: {}, lambda params, x: (x, {}), units, tuple((name,) for name in names), ("output",))
+    return Network(lambda key: {}, lambda params, x: (x, {}), units, tuple((name,) for name in names), (("output",),))
 
 
 def written(activations: Mapping[str, Any], params: Any = (), loss: Callable[[Any], Any] | None = None) -> Probe:
