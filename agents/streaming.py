@@ -223,9 +223,9 @@ def stream_q(
     Traced: ``discount``; ``trace`` (lambda); ``error_clip`` (``delta`` is clipped to +- this, 0 for not at all);
     ``epsilon_start``, ``epsilon_end``, ``epsilon_steps`` (linear, in env steps since the agent's birth);
     ``normalise_rate`` (of "exponential"). Static: ``normalise``, ``scale_rewards`` (see ``agents.normalise``).
-    Penalties of interventions stay outside the trace. ``ValueError`` where the stream has more than one env, its
-    actions are not discrete or its observations not one array. Unlike in the paper's code for MinAtar, a truncation
-    bootstraps.
+    Penalties of interventions stay outside the trace; the gradients that interventions see are those of ``q(s, a)``.
+    ``ValueError`` where the stream has more than one env, its actions are not discrete or its observations not one
+    array. Unlike in the paper's code for MinAtar, a truncation bootstraps.
     """
     check_stream("stream_q", spec)
     eyes = perception(spec, normalise=normalise, rate=normalise_rate, scale_rewards=scale_rewards, discount=discount)

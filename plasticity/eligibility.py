@@ -69,7 +69,8 @@ def eligible(optimizer: Optimizer) -> Optimizer:
     positive; ``trace_decay`` (float32[]) is the product of discount and lambda; ``trace_end`` and ``trace_start``
     (bool[]) say that the trace ends after, or begins anew before this update (an episode may be cut short by a task
     switch, without an end); ``penalty`` is the gradient of the penalties, which stay outside the trace. The optimizer
-    also receives the fields of :class:`Traced` as extra arguments.
+    also receives the fields of :class:`Traced` as extra arguments. A transformation that ``optimizers.wrap`` puts
+    before this one acts on the gradients as they enter the trace.
     ``ValueError`` while tracing where ``td_error``, ``trace_decay`` or ``trace_end`` is missing.
     """
 
