@@ -35,6 +35,17 @@ class Placement:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Episodes that nothing is learned from, in environments of their own."""
+
+    every: Period = "visit"
+    tasks: Literal["current", "seen", "all"] = "current"
+    episodes: Count = 10  # of a lane
+    steps: Count = 10_000  # env steps at most; of a stream without episodes exactly so many
+    epsilon: Annotated[float, Field(ge=0, le=1)] = 0.0  # probability of a random action
+
+
+@dataclass(frozen=True, kw_only=True)
 class Document:
     """The keys of a config file; :class:`Experiment` is what becomes of them."""
 
@@ -49,6 +60,7 @@ class Document:
     seeds: Seeds = 1  # n: 0 ... n - 1
     arms: dict[Any, Any] | None = None  # default: {baseline: {}}
     sweep: dict[Any, Any] | None = None
+    evaluation: dict[Any, Any] | None = None
     placement: dict[Any, Any] | None = None
     checkpoint_every: Period = "visit"
 
@@ -68,6 +80,7 @@ class Experiment:
     seeds: tuple[int, ...]
     arms: Mapping[str, Arm]
     sweep: Sweep
+    evaluation: Evaluation | None
     placement: Placement
     checkpoint_every: int | Literal["visit"]
 
@@ -89,6 +102,7 @@ class Experiment:
             "seeds": len(self.seeds) if counted else list(self.seeds),
             "arms": {name: arm.dump(self.agent, self.interventions) for name, arm in self.arms.items()},
             "sweep": plain_sweep(self.sweep),
+            "evaluation": asdict(self.evaluation) if self.evaluation else None,
             "placement": asdict(self.placement),
             "checkpoint_every": self.checkpoint_every,
         }
@@ -149,6 +163,8 @@ def _overridden(raw: Any, override: str) -> tuple[Any, Location]:
 def _parse(parser: Parser, raw: Mapping[str, Any], name: str) -> Experiment | None:
     values = parser.settings(schema_of(Document), raw, ())
     placement = parser.settings(schema_of(Placement), values.get("placement") or {}, ("placement",))
+    given = values.get("evaluation")
+    evaluation = None if given is None else parser.settings(schema_of(Evaluation), given, ("evaluation",))
     sweep = parse_sweep(parser, values.get("sweep") or {}, ("sweep",))
     if parser.problems:
         return None
@@ -159,6 +175,7 @@ def _parse(parser: Parser, raw: Mapping[str, Any], name: str) -> Experiment | No
     _check_doubled(parser, "seeds", seeds)
     _check_doubled(parser, "monitors", document.monitors)
     settled = values | {"name": title, "seeds": seeds, "sweep": sweep, "placement": Placement(**placement)}
+    settled["evaluation"] = None if evaluation is None else Evaluation(**evaluation)
     return Experiment(**settled | {"arms": _parse_arms(parser, document, sweep)})
 
 

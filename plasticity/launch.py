@@ -18,6 +18,7 @@ from envs.base import Source
 from plasticity import config, folder, memory
 from plasticity.config import Experiment
 from plasticity.errors import UserError
+from plasticity.evaluation import Evaluation
 from plasticity.interventions import INTERVENTIONS
 from plasticity.interventions.base import compose
 from plasticity.lanes import place
@@ -130,6 +131,8 @@ def _rehearse(job: Job) -> Memory:
     carry, clock, which = run.carry_shape(), run.clock(), tuple(range(len(job.program.monitors)))
     jax.eval_shape(run.compiled.chunk, hyper, seeds, carry, clock)
     jax.eval_shape(run.compiled.switch, hyper, seeds, carry, clock, np.int32(0), block)
+    if job.program.evaluation:
+        jax.eval_shape(run.compiled.evaluate, hyper, seeds, carry, clock, np.int32(0), np.int32(0), block)
     jax.eval_shape(lambda carry: run.compiled.measure(hyper, seeds, carry, clock, which), carry)
     return memory.estimate(run)
 
@@ -153,11 +156,21 @@ def _period(every: Any, spec: StreamSpec) -> list[int]:
     return [min(visit.steps for visit in spec.visits)] if every == "visit" else [every]
 
 
+def _evaluation(experiment: Experiment) -> Evaluation | None:
+    asked = experiment.evaluation
+    if asked is None:
+        return None
+    every = None if asked.every == "visit" else asked.every
+    return Evaluation(every, asked.tasks, asked.episodes, asked.steps, asked.epsilon)
+
+
 def _job(experiment: Experiment, source: Source, each: config.ProgramSettings) -> Job:
     spec = source.spec
     (monitor_every,) = _period(experiment.monitor_every, spec)
     saved = [] if experiment.checkpoint_every == "visit" else [experiment.checkpoint_every]
+    evaluated = _evaluation(experiment)
     periods = {"monitor_every": [monitor_every] if each.monitors else [], "checkpoint_every": saved}
+    periods["evaluation.every"] = [evaluated.every] if evaluated and evaluated.every else []
     chunk = _checked("", chunk_steps, spec.visits, periods, experiment.record_every)
     program = Program(
         spec=spec,
@@ -168,6 +181,7 @@ def _job(experiment: Experiment, source: Source, each: config.ProgramSettings) -
         seeds=each.seeds,
         chunk=chunk,
         probe_size=experiment.probe_size,
+        evaluation=evaluated,
     )
     width = experiment.placement.width
     wanted = experiment.placement.devices

@@ -1,8 +1,8 @@
 """A program: all lanes of one arm with the same static structure, as four compiled functions.
 
 The functions work on one *group* of lanes (``devices x width``, see ``plasticity.lanes``): ``begin``, ``chunk``,
-``measure``, ``switch``. The training step is traced and compiled once for the whole stream: a task switch changes
-arrays.
+``measure``, ``evaluate``, ``switch``. The training step is traced and compiled once for the whole stream: a task
+switch changes arrays.
 """
 
 import functools
@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from plasticity import evaluation
+from plasticity.evaluation import Evaluation
 from plasticity.lanes import LaneKeys, Placement, across, enter, lane_keys, leave, over
 from plasticity.monitors.base import Monitor
 from plasticity.packing import Packed, pack
@@ -36,7 +38,7 @@ from plasticity.types import (
 Hyper = Mapping[str, Any]
 NEVER = -1
 DIVERGED = "diverged_at"  # among what a chunk sends to the host
-INIT, ACT, LEARN, SWITCH, MEASURE = range(5)  # one tag for each use of a lane's learner key
+INIT, ACT, LEARN, SWITCH, MEASURE, PLAY = range(6)  # one tag for each use of a lane's learner key
 
 
 class Monitoring(NamedTuple):
@@ -57,6 +59,7 @@ class Program(NamedTuple):
     seeds: np.ndarray  # int32[lanes]
     chunk: int  # env steps of one compiled scan
     probe_size: int = 512  # transitions that monitors look at
+    evaluation: Evaluation | None = None
 
 
 class Carry(NamedTuple):
@@ -73,13 +76,15 @@ class Carry(NamedTuple):
 
 
 class Compiled(NamedTuple):
-    """The four functions of one group; all take and return arrays with a leading axis ``devices x width``."""
+    """The functions of one group; all take and return arrays with a leading axis ``devices x width``."""
 
     begin: Callable[..., Carry]
     chunk: Callable[..., tuple[Carry, Packed]]
     measure: Callable[..., tuple[tuple[State, ...], Packed]]
+    evaluate: Callable[..., Packed]
     switch: Callable[..., Carry]
     stream: Stream
+    arena: Stream  # the environments of evaluation
     sharding: NamedSharding  # of every array with a lane axis
     traces: dict[str, int]  # how often each function was traced
 
@@ -117,6 +122,7 @@ class Block(NamedTuple):
     program: Program
     stream: Stream
     width: int
+    arena: Stream
 
     def begin(self, hyper: Hyper, seeds: Array, block: Array) -> Carry:
         """Newborn agents, the stream's first time step, a ring filled with it."""
@@ -233,6 +239,30 @@ class Block(NamedTuple):
 
         return over(one, self.width)(hyper, seeds, carry)
 
+    def evaluate(
+        self, hyper: Hyper, seeds: Array, carry: Carry, clock: Clock, number: Array, task: Array, block: Array
+    ) -> Packed:
+        """What each lane, as it is, achieves in a replica of visit ``number``; the carry is only read."""
+        width, settings = self.width, self.program.evaluation
+        assert settings is not None
+        hyper, seeds, agent, diverged_at = enter((hyper, seeds, carry.agent, carry.diverged_at), width)
+        keys = across(lane_keys, width)(seeds)
+
+        def play(i: Array, observation: Any) -> Array:
+            def one(hyper: Hyper, keys: LaneKeys, state: AgentState, observation: Any) -> Array:
+                key = _fold(keys.learner, PLAY, clock.step, number, i)
+                return self.program.build(hyper).play(key, state, observation, jnp.float32(settings.epsilon))
+
+            return across(one, width)(hyper, keys, agent, observation)
+
+        visit = Visit(number, task, clock.step + 1)
+        found = evaluation.evaluate(self.arena, width, settings, play, leave(keys.data, width), visit, block)
+
+        def close(metrics: Metrics, diverged_at: Array) -> Packed:
+            return pack({name: jnp.where(diverged_at == NEVER, value, jnp.nan) for name, value in metrics.items()})
+
+        return leave(across(close, width)(enter(found, width), diverged_at), width)
+
     def switch(self, hyper: Hyper, seeds: Array, carry: Carry, clock: Clock, task: Array, block: Array) -> Carry:
         """The next task begins: the stream's parameters change, and the agent is told (most agents do nothing)."""
         keys = over(lane_keys, self.width)(seeds)
@@ -252,9 +282,9 @@ class Block(NamedTuple):
 
 
 def compile_program(program: Program, placement: Placement, devices: Sequence[jax.Device]) -> Compiled:
-    """The four functions of one group, jitted; over several devices by ``shard_map``, the carry donated."""
-    stream = program.make_stream(placement.width)
-    lane = Block(program, stream, placement.width)
+    """The functions of one group, jitted; over several devices by ``shard_map``, the carry donated."""
+    stream, arena = program.make_stream(placement.width), program.make_stream(placement.width)
+    lane = Block(program, stream, placement.width, arena)
     traces: dict[str, int] = {}
     mesh = Mesh(np.asarray(devices[: placement.devices]), ("lanes",))
     lanes, same = PartitionSpec("lanes"), PartitionSpec()
@@ -286,8 +316,10 @@ def compile_program(program: Program, placement: Placement, devices: Sequence[ja
         begin=compiled("begin", with_block(lane.begin), (lanes, lanes, lanes)),
         chunk=compiled("chunk", lane.chunk, (lanes, lanes, lanes, same), donate=(2,)),
         measure=measure,
+        evaluate=compiled("evaluate", with_block(lane.evaluate), (lanes, lanes, lanes, same, same, same, lanes)),
         switch=compiled("switch", with_block(lane.switch), (lanes, lanes, lanes, same, same, lanes), donate=(2,)),
         stream=stream,
+        arena=arena,
         sharding=NamedSharding(mesh, lanes),
         traces=traces,
     )

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -13,6 +13,7 @@ from plasticity.program import NEVER
 from plasticity.runner import Chunk
 
 PART = "part-{:03d}-{:05d}.parquet"  # program, number
+METRICS, EVALUATIONS = "metrics", "evaluations"  # folders of an arm
 COUNTS = ("update", "episodes")  # whole numbers
 
 
@@ -60,28 +61,57 @@ class ListRecorder:
         return len(self.chunks)
 
 
-def rows(chunk: Chunk, arm: str, lanes: np.ndarray, seeds: np.ndarray, frames_per_step: int) -> pa.Table:
-    """One chunk as a table, one row a lane; a number that is not finite becomes null."""
-    count = len(lanes)
+class Lanes(NamedTuple):
+    """Whose numbers they are."""
+
+    arm: str
+    numbers: np.ndarray
+    seeds: np.ndarray
+    frames_per_step: int  # of all envs of a lane together
+
+
+def _identity(chunk: Chunk, lanes: Lanes) -> dict[str, Any]:
+    """The columns that say whose and when."""
+    count = len(lanes.numbers)
     visit, step_in_visit, step = chunk.position
 
     def same(value: Any, kind: pa.DataType) -> pa.Array:
         return pa.array([value] * count, kind)
 
-    columns = {
-        "arm": same(arm, pa.string()),
-        "lane": pa.array(lanes, pa.int32()),
-        "seed": pa.array(seeds, pa.int32()),
+    return {
+        "arm": same(lanes.arm, pa.string()),
+        "lane": pa.array(lanes.numbers, pa.int32()),
+        "seed": pa.array(lanes.seeds, pa.int32()),
         "step": same(step, pa.int64()),
-        "frames": same(step * frames_per_step, pa.int64()),
+        "frames": same(step * lanes.frames_per_step, pa.int64()),
         "visit": same(visit, pa.int32()),
         "task": same(chunk.task, pa.string()),
         "step_in_visit": same(step_in_visit, pa.int64()),
     }
-    for name, values in chunk.metrics.items():
-        kind = pa.int64() if name in COUNTS else pa.float32()
-        columns[name] = pa.array(values, mask=~np.isfinite(values)).cast(kind)
-    return pa.table(columns)
+
+
+def _numbers(metrics: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """A number that is not finite becomes null."""
+    kinds = {name: pa.int64() if name in COUNTS else pa.float32() for name in metrics}
+    return {name: pa.array(values, mask=~np.isfinite(values)).cast(kinds[name]) for name, values in metrics.items()}
+
+
+def rows(chunk: Chunk, lanes: Lanes) -> pa.Table:
+    """One chunk as a table, one row a lane."""
+    return pa.table(_identity(chunk, lanes) | _numbers(chunk.metrics))
+
+
+def evaluation_rows(chunk: Chunk, lanes: Lanes) -> list[pa.Table]:
+    """The chunk's evaluations: one row for each lane and evaluated task."""
+    count = len(lanes.numbers)
+    return [
+        pa.table(
+            _identity(chunk, lanes)
+            | {"evaluated_visit": pa.array([each.visit] * count, pa.int32()), "evaluated_task": [each.task] * count}
+            | _numbers(each.metrics)
+        )
+        for each in chunk.evaluations
+    ]
 
 
 class ParquetRecorder:
@@ -104,11 +134,11 @@ class ParquetRecorder:
     ) -> None:
         self.folder, self.arm, self.program, self.parts = folder, arm, program, 0
         self.lanes = pa.table(dict(lanes))
-        self._numbers, self._seeds = (self.lanes[name].to_numpy() for name in ("lane", "seed"))
-        self._frames_per_step = frames_per_step
-        self._waiting: list[pa.Table] = []
+        self._numbers = self.lanes["lane"].to_numpy()
+        self._who = Lanes(arm, self._numbers, self.lanes["seed"].to_numpy(), frames_per_step)
+        self._waiting: dict[str, list[pa.Table]] = {METRICS: [], EVALUATIONS: []}
         self._diverged = np.full(len(self._numbers), NEVER) if diverged_at is None else diverged_at
-        (folder / "metrics").mkdir(parents=True, exist_ok=True)
+        (folder / METRICS).mkdir(parents=True, exist_ok=True)
         self._others = self._rows_of_other_programs()
         self._write_lanes()
 
@@ -131,27 +161,38 @@ class ParquetRecorder:
         write_parquet(self._lanes_file, table)
 
     def cut_back(self, parts: int) -> list[Path]:
-        """Removes every part of this program from number ``parts`` on. Returns those before it that are missing."""
-        kept = [self._part(number) for number in range(parts)]
-        for path in (self.folder / "metrics").glob(f"part-{self.program:03d}-*"):
-            if path not in kept:
-                path.unlink()
-        self.parts = parts
-        return [path for path in kept if not path.exists()]
+        """Removes every part of this program from number ``parts`` on. Returns those before it that are missing.
 
-    def _part(self, number: int) -> Path:
-        return self.folder / "metrics" / PART.format(self.program, number)
+        Not every part has evaluations, so that none of those is missed.
+        """
+        for table in self._waiting:
+            kept = [self._part(number, table) for number in range(parts)]
+            for path in (self.folder / table).glob(f"part-{self.program:03d}-*"):
+                if path not in kept:
+                    path.unlink()
+        self.parts = parts
+        return [path for path in map(self._part, range(parts)) if not path.exists()]
+
+    def _part(self, number: int, table: str = METRICS) -> Path:
+        return self.folder / table / PART.format(self.program, number)
 
     def add(self, chunk: Chunk) -> None:
-        self._waiting.append(rows(chunk, self.arm, self._numbers, self._seeds, self._frames_per_step))
+        self._waiting[METRICS].append(rows(chunk, self._who))
+        self._waiting[EVALUATIONS] += evaluation_rows(chunk, self._who)
         self._diverged = chunk.diverged_at
 
     def flush(self) -> int:
         """Writes what is waiting as one part. Returns the number of parts."""
-        if self._waiting:
-            table = pa.concat_tables(self._waiting, promote_options="default")
-            write_parquet(self._part(self.parts), table)
+        if self._waiting[METRICS]:
+            for table in (EVALUATIONS, METRICS):
+                self._write_part(table)
             self.parts += 1
-            self._waiting = []
         self._write_lanes()
         return self.parts
+
+    def _write_part(self, table: str) -> None:
+        waiting, self._waiting[table] = self._waiting[table], []
+        if waiting:
+            path = self._part(self.parts, table)
+            path.parent.mkdir(exist_ok=True)
+            write_parquet(path, pa.concat_tables(waiting, promote_options="default"))

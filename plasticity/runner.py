@@ -8,10 +8,13 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from plasticity.evaluation import Target, targets
 from plasticity.lanes import Placement, join
 from plasticity.packing import Packed, unpack
 from plasticity.program import DIVERGED, Carry, Compiled, Hyper, Program, compile_program
 from plasticity.types import Array, Clock, VisitPlan
+
+PERFORMANCE = ("episodic_return", "reward")
 
 
 class Position(NamedTuple):
@@ -22,6 +25,14 @@ class Position(NamedTuple):
     step: int = 0
 
 
+class Evaluated(NamedTuple):
+    """How the lanes did in a replica of one visit."""
+
+    visit: int
+    task: str
+    metrics: Mapping[str, np.ndarray]  # float32[lanes]; NaN where no episode was finished
+
+
 class Chunk(NamedTuple):
     """What one chunk of the loop gives its consumers."""
 
@@ -29,6 +40,7 @@ class Chunk(NamedTuple):
     task: str
     metrics: Mapping[str, np.ndarray]  # float32[lanes]; NaN where there is nothing to say
     diverged_at: np.ndarray  # int32[lanes]
+    evaluations: tuple[Evaluated, ...] = ()  # where evaluation was due; the visit under way first
 
 
 def chunk_steps(
@@ -47,6 +59,14 @@ def chunk_steps(
         if steps % record_every:
             raise ValueError(f"record_every: {record_every} is not allowed; it must divide the {steps} {what}")
     return record_every
+
+
+def current(evaluations: Sequence[Evaluated]) -> dict[str, np.ndarray]:
+    """The evaluation of the task being learned, as a metric."""
+    if not evaluations:
+        return {}
+    found = evaluations[0].metrics
+    return {f"evaluation_{name.removeprefix('episodic_')}": found[name] for name in PERFORMANCE if name in found}
 
 
 class Run:
@@ -114,6 +134,29 @@ class Run:
             records.append(record)
         return records
 
+    def _evaluation_due(self) -> bool:
+        settings, here = self.program.evaluation, self.position
+        if settings is None:
+            return False
+        if settings.every is None:
+            return here.step_in_visit == self.program.spec.visits[here.visit].steps
+        return here.step % settings.every == 0
+
+    def _evaluate(self, target: Target) -> Evaluated:
+        visit, task = np.int32(target.visit), np.int32(target.task)
+        found = [
+            self.compiled.evaluate(hyper, seeds, carry, self.clock(), visit, task, block)
+            for (hyper, seeds, block), carry in zip(self.inputs, self.carries, strict=True)
+        ]
+        return Evaluated(target.visit, self.program.spec.tasks[target.task], self._metrics(jax.device_get(found)))
+
+    def _evaluations(self) -> tuple[Evaluated, ...]:
+        """The evaluations that are due, one for each task; nothing where none is."""
+        settings, spec = self.program.evaluation, self.program.spec
+        if settings is None or not self._evaluation_due():
+            return ()
+        return tuple(self._evaluate(target) for target in targets(spec, self.position.visit, settings.tasks))
+
     def _switch(self) -> None:
         task = np.int32(self.program.spec.visits[self.position.visit].task)
         for group, (hyper, seeds, block) in enumerate(self.inputs):
@@ -133,7 +176,9 @@ class Run:
         diverged = metrics.pop(DIVERGED)
         spec = self.program.spec
         task = spec.tasks[spec.visits[here.visit].task]
-        return Chunk(self.position, task, metrics | self._metrics(measured), diverged)
+        evaluations = self._evaluations()
+        metrics |= self._metrics(measured) | current(evaluations)
+        return Chunk(self.position, task, metrics, diverged, evaluations)
 
     def _metrics(self, groups: Sequence[Packed]) -> dict[str, np.ndarray]:
         """The metrics of all lanes from those of the groups."""
@@ -157,3 +202,4 @@ class Run:
 
     def close(self) -> None:
         self.compiled.stream.close()
+        self.compiled.arena.close()

@@ -439,7 +439,7 @@ def test_a_program_is_built_inside_the_trace() -> None:
 WRONG = [
     (
         {"nmae": "a"},
-        "nmae: unknown key; allowed: agent, arms, checkpoint_every, interventions, monitor_every, monitors, ... (13",
+        "nmae: unknown key; allowed: agent, arms, checkpoint_every, evaluation, interventions, monitor_every, ... (14",
     ),
     ({"sede": 1}, "sede: unknown key; allowed: agent,"),
     ({"seed": 1}, "did you mean `seeds`?"),

@@ -7,8 +7,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from plasticity.record import ListRecorder, NullRecorder, ParquetRecorder, rows, write_atomically
-from plasticity.runner import Chunk, Position
+from plasticity.record import Lanes, ListRecorder, NullRecorder, ParquetRecorder, rows, write_atomically
+from plasticity.runner import Chunk, Evaluated, Position
 
 LANES = {"lane": [2, 3], "seed": [0, 1], "program": [1, 1], "agent.rate": [0.5, 0.5]}
 
@@ -30,7 +30,7 @@ def test_rows():
     loss = np.array([np.nan, np.inf], np.float32)
     episodes = np.array([3.0, np.nan], np.float32)
     made = chunk(25, loss=loss, episodes=episodes)
-    table = rows(made, "arm", np.array([2, 3]), np.array([0, 1]), 8)
+    table = rows(made, Lanes("arm", np.array([2, 3]), np.array([0, 1]), 8))
     expected = {
         "arm": ["arm", "arm"],
         "lane": [2, 3],
@@ -66,6 +66,23 @@ def test_parts_hold_what_came_between_two_flushes(tmp_path):
     assert part(tmp_path, 0)["step"].to_pylist() == [25, 25, 30, 30]
     assert part(tmp_path, 0)["rank"].to_pylist() == [None, None, 1.0, 2.0]
     assert part(tmp_path, 1)["step"].to_pylist() == [35, 35]
+
+
+def test_evaluations_are_a_table_of_their_own_and_are_cut_back_too(tmp_path):
+    made = recorder(tmp_path)
+    found = tuple(Evaluated(i, "ab"[i], {"episodic_return": np.array([i, np.nan], np.float32)}) for i in (1, 0))
+    for step in (25, 30, 35):
+        made.add(chunk(step)._replace(evaluations=found if step != 30 else ()))
+        made.flush()
+    folder = tmp_path / "evaluations"
+    assert sorted(path.name.split("-")[-1] for path in folder.iterdir()) == ["00000.parquet", "00002.parquet"]
+    table = pq.read_table(folder / "part-001-00002.parquet")
+    assert table["evaluated_task"].to_pylist() == ["b", "b", "a", "a"]
+    assert table["evaluated_visit"].to_pylist() == [1, 1, 0, 0]
+    assert table["episodic_return"].to_pylist() == [1.0, None, 0.0, None]
+    assert table["step"].to_pylist() == [35] * 4
+    assert made.cut_back(2) == []
+    assert [path.name for path in folder.iterdir()] == ["part-001-00000.parquet"]
 
 
 def test_cut_back_removes_later_parts_of_this_program_only(tmp_path):

@@ -6,13 +6,14 @@ diverged has missing values from then on; it drops out of every mean, and :func:
 
 from plasticity.results.compare import Point, points, summary
 from plasticity.results.intervals import Interval, curve, mean_interval
-from plasticity.results.read import hyper_parameters, lanes, load, plan, visits
+from plasticity.results.read import evaluations, hyper_parameters, lanes, load, plan, visits
 from plasticity.results.show import print_summary
 
 __all__ = [
     "Interval",
     "Point",
     "curve",
+    "evaluations",
     "hyper_parameters",
     "lanes",
     "load",

@@ -62,14 +62,14 @@ def _lanes_of_arm(run: RunPath, arm: str) -> pd.DataFrame:
     return table
 
 
-def _metrics_of_arm(run: RunPath, arm: str) -> pd.DataFrame:
-    parts = sorted((Path(run) / arm / "metrics").glob("part-*.parquet"))
+def _rows_of_arm(run: RunPath, arm: str, folder: str = "metrics") -> pd.DataFrame:
+    parts = sorted((Path(run) / arm / folder).glob("part-*.parquet"))
     if not parts:
         return pd.DataFrame()
     table = pa.concat_tables(
         [pq.read_table(part, partitioning=None) for part in parts], promote_options="permissive"
     ).to_pandas()
-    for column in table.columns.difference(["run", "arm", "task"]):
+    for column in table.columns.difference(["run", "arm", "task", "evaluated_task"]):
         table[column] = pd.to_numeric(table[column])  # a column of nulls only has no type in the file
     return table
 
@@ -134,15 +134,38 @@ def load(run: RunPath, *runs: RunPath) -> pd.DataFrame:
     return _several((run, *runs), _load)
 
 
-def _load(run: RunPath) -> pd.DataFrame:
+def _joined(run: RunPath, folder: str, columns: Sequence[str]) -> pd.DataFrame:
+    """The rows of all arms in a folder of theirs, with the swept hyper-parameters."""
     tables = {}
     for arm in arm_names(run):
-        table, known = _metrics_of_arm(run, arm), _lanes_of_arm(run, arm)
+        table, known = _rows_of_arm(run, arm, folder), _lanes_of_arm(run, arm)
         swept = [column for column in known.columns if column not in BOOKKEEPING]
         tables[arm] = table.merge(known[["lane", *swept]], on="lane", how="left") if swept and len(table) else table
-    table = _gather(run, tables, (*IDENTITY[1:], *REWARDS))
+    return _gather(run, tables, columns)
+
+
+def _load(run: RunPath) -> pd.DataFrame:
+    table = _joined(run, "metrics", (*IDENTITY[1:], *REWARDS))
     table = table.assign(**{name: np.nan for name in REWARDS if name not in table})
     return table.sort_values(["arm", "lane", "step"], kind="stable", ignore_index=True)
+
+
+def evaluations(run: RunPath, *runs: RunPath) -> pd.DataFrame:
+    """The evaluations: one row per lane, time of evaluation and evaluated task.
+
+    Returns:
+      ``arm, lane, seed, step, frames, visit, task, step_in_visit`` at the time of evaluation; ``evaluated_visit`` and
+      ``evaluated_task``, what was played; ``episodes, episodic_return, episode_length`` (means over the episodes), or
+      ``reward`` (mean over the steps) where the stream has no episodes; the swept hyper-parameters. No rows where the
+      config asked for no evaluation.
+    """
+
+    def read(one: RunPath) -> pd.DataFrame:
+        table = _joined(one, "evaluations", [name for name in IDENTITY[1:] if name != "update"])
+        keys = ["arm", "lane", "step", "evaluated_visit"]
+        return table if table.empty else table.sort_values(keys, kind="stable", ignore_index=True)
+
+    return _several((run, *runs), read)
 
 
 def visits(run: RunPath, *runs: RunPath) -> pd.DataFrame:
