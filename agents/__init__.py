@@ -2,17 +2,19 @@
 
 from collections.abc import Callable, Mapping
 
+from agents.c51 import c51
+from agents.dqn import dqn
 from agents.stream_ac import stream_ac
 from agents.stream_loss import stream_c51, stream_dqn
 from agents.streaming import adaptive_q, stream_q
 from agents.supervised import classifier, regressor
-from agents.value_based import dqn
 from plasticity.types import Agent
 
 AGENTS: Mapping[str, Callable[..., Agent]] = {
     "classifier": classifier,
     "regressor": regressor,
     "dqn": dqn,
+    "c51": c51,
     "stream_q": stream_q,
     "adaptive_q": adaptive_q,
     "stream_dqn": stream_dqn,

@@ -24,7 +24,7 @@ from plasticity.types import (
     State,
 )
 
-Loss = Callable[[Params], tuple[Array, Mapping[str, Activation]]]
+Loss = Callable[[Params], tuple[Any, ...]]  # -> task loss, activations and, if wanted, a mapping of more to report
 Rest = Callable[[Array], Mapping[str, Any]]  # step of birth -> what a newborn remembers besides its Learner
 Target = Callable[[Params], Params]
 
@@ -71,17 +71,19 @@ class Body(NamedTuple):
     ) -> tuple[Learner, State, Metrics]:
         """Forward with the penalty added -> gradient -> optimizer -> apply -> the intervention's ``step``.
 
-        ``loss(params)`` gives the task loss and the activations of the forward pass on ``observation``.
+        ``loss(params)`` gives the task loss, the activations of the forward pass on ``observation`` and, where there is
+        more to report than the loss, a mapping of it.
         """
 
-        def objective(params: Params) -> tuple[Array, tuple[Array, Mapping[str, Activation]]]:
-            task_loss, activations = loss(params)
+        def objective(params: Params) -> tuple[Array, tuple[Mapping[str, Activation], Metrics]]:
+            task_loss, activations, *more = loss(params)
             seen = self.context(clock, observation=observation, activations=activations)
-            return task_loss + self.intervention.penalty(plugins, params, seen), (task_loss, activations)
+            made = {"loss": task_loss} | (more[0] if more else {})
+            return task_loss + self.intervention.penalty(plugins, params, seen), (activations, made)
 
-        gradients, (task_loss, activations) = jax.grad(objective, has_aux=True)(learner.params)
+        gradients, (activations, made) = jax.grad(objective, has_aux=True)(learner.params)
         learner, plugins = self.finish(key, learner, plugins, gradients, observation, activations, clock)
-        return learner, plugins, {"loss": task_loss}
+        return learner, plugins, made
 
     def finish(
         self,

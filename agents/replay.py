@@ -41,8 +41,17 @@ class Batch(NamedTuple):
 class Replay(NamedTuple):
     init: Callable[[], Any]
     add: Callable[[Any, Transition], Any]
-    sample: Callable[[Any, Key, Number, Number], Batch]  # state, key, gamma, reward_clip
+    sample: Callable[[Any, Key, Number, Number | None], Batch]  # state, key, gamma, reward_clip
     ready: Callable[[Any], Array]  # bool[]: holds at least the minimum
+    at: Callable[[Any, Array, Array, Number, Number | None], Batch]
+    # state, env [B], row [B], gamma, reward_clip -> the transitions whose windows start there
+    rows: int  # time steps of each env that it holds
+    window: int  # items that make one transition
+
+
+def clipped(reward: Array, bound: Number | None) -> Array:
+    """``reward`` between ``-bound`` and ``bound`` (traced); as it is where ``bound`` is None (static)."""
+    return reward if bound is None else jnp.clip(reward, -bound, bound)
 
 
 def newest_frame(spec: StreamSpec, observation: Array) -> Array:
@@ -75,10 +84,12 @@ def n_step(first: Array, reward: Array, discount: Array, gamma: Number) -> tuple
     return jnp.sum(jnp.where(taken, weights[:-1] * reward, 0.0)), weights[-1], jnp.sum(taken)
 
 
-def window_to_transition(window: Item, spec: StreamSpec, steps: int, gamma: Number, reward_clip: Number) -> Batch:
+def window_to_transition(
+    window: Item, spec: StreamSpec, steps: int, gamma: Number, reward_clip: Number | None
+) -> Batch:
     """One window of ``stack - 1 + 1 + steps`` items -> one n-step transition."""
     start = max(spec.stack - 1, 0)
-    reward = jnp.clip(window.reward[start:-1], -reward_clip, reward_clip)
+    reward = clipped(window.reward[start:-1], reward_clip)
     total, discount, length = n_step(window.first[start:], reward, window.discount[start:-1], gamma)
     if spec.stack:
         observation, following = (
@@ -124,8 +135,15 @@ def replay(spec: StreamSpec, *, capacity: int, minimum: int, batch_size: int, st
         item = Item(frame, previous.step_type == FIRST, action, current.reward, current.discount)
         return buffer.add(state, jax.tree.map(lambda x: x[:, None], item))
 
-    def sample(state: Any, key: Key, gamma: Number, reward_clip: Number) -> Batch:
-        windows = buffer.sample(state, key).experience
+    def transitions(windows: Item, gamma: Number, reward_clip: Number | None) -> Batch:
         return jax.vmap(lambda w: window_to_transition(w, spec, steps, gamma, reward_clip))(windows)
 
-    return Replay(init, add, sample, buffer.can_sample)
+    def sample(state: Any, key: Key, gamma: Number, reward_clip: Number | None) -> Batch:
+        return transitions(buffer.sample(state, key).experience, gamma, reward_clip)
+
+    def at(state: Any, env: Array, row: Array, gamma: Number, reward_clip: Number | None) -> Batch:
+        places = (row[:, None] + jnp.arange(window)) % rows
+        windows = jax.tree.map(lambda x: x[env[:, None], places], state.experience)
+        return transitions(windows, gamma, reward_clip)
+
+    return Replay(init, add, sample, buffer.can_sample, at, rows, window)

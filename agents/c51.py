@@ -1,0 +1,101 @@
+"""Categorical Q-learning (C51) from a replay buffer, with a target network."""
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+import jax.numpy as jnp
+from pydantic import Field
+
+from agents.base import assemble
+from agents.categorical import check_atoms, check_support, cross_entropies, expected
+from agents.replay import Batch, replay
+from agents.replay_regime import Criterion, Timing, check_stream, replay_agent, uniform
+from plasticity.fields import BelowOne, Count, Fraction, Member, Positive
+from plasticity.interventions.base import Intervention
+from plasticity.schedules import linear
+from plasticity.types import Activation, Agent, Array, Params, StreamSpec
+
+Logits = Callable[[Params, Any], tuple[Array, Mapping[str, Activation]]]
+# parameters, observations [B, ...] -> logits [B, actions, atoms], activations
+Bound = Annotated[float, Field(gt=0)]  # static: the support is checked against it before anything is compiled
+
+# DQN Zoo's settings of C51.
+ADAM = {"kind": "adam", "learning_rate": 2.5e-4, "eps": 0.01 / 32}
+
+
+def categorical_criterion(logits: Logits, double: bool, v_min: float, v_max: float, atoms: int) -> Criterion:
+    """Act on expected values; minimise the cross-entropy against the projected n-step target distribution."""
+
+    def support() -> Array:
+        return jnp.linspace(v_min, v_max, atoms)
+
+    def values(params: Params, observation: Any) -> Array:
+        return expected(logits(params, observation)[0], support())
+
+    def losses(batch: Batch, params: Params, target: Params) -> tuple[Array, Array, Mapping[str, Activation]]:
+        now, activations = logits(params, batch.observation)
+        following, _ = logits(target, batch.next_observation)
+        selector = values(params, batch.next_observation) if double else expected(following, support())
+        entropies = cross_entropies(batch, now, following, selector, support())
+        return entropies, expected(now, support()), activations
+
+    return Criterion(values, losses)
+
+
+def c51(
+    spec: StreamSpec,
+    intervention: Intervention,
+    *,
+    network: Annotated[Any, Member("networks")] = "mlp",
+    optimizer: Annotated[Any, Member("optimizers")] = ADAM,
+    discount: BelowOne = 0.99,
+    double: bool = False,
+    n_step: Count = 1,
+    atoms: Count = 51,
+    v_min: float = -10.0,
+    v_max: float = 10.0,
+    reward_clip: Bound | None = 1.0,
+    epsilon_start: Fraction = 1.0,
+    epsilon_end: Fraction = 0.01,
+    epsilon_steps: Positive = 250_000,
+    replay_capacity: Count = 100_000,
+    replay_minimum: Count = 20_000,
+    batch_size: Count = 32,
+    learn_every: Count = 4,
+    gradient_steps: Count = 1,
+    target_period: Count = 2_000,
+) -> Agent:
+    """Categorical deep Q-learning, C51, for one lane.
+
+    The network gives the logits of ``p(s, a)`` over ``atoms`` values from ``v_min`` to ``v_max``. With R and D the
+    n-step return and bootstrap discount and ``a*`` the action of the largest mean in s' (under the target network; with
+    ``double`` under the online network), the distribution of ``R + D z``, z from ``p_target(s', a*)``, is projected
+    onto these values, and ``L = -mean_B sum_i projected_i log p_i(s, a)``. Bellemare, Dabney, Munos 2017, "A
+    Distributional Perspective on Reinforcement Learning".
+
+    Static: ``atoms`` (at least 2), ``v_min``, ``v_max``, and here ``reward_clip`` too (None: not clipped). All other
+    settings and errors as :func:`agents.dqn.dqn`, without ``huber``; ``ValueError`` also where the values leave out a
+    reward of one step. Defaults are those of DQN Zoo's C51, its schedules as for ``dqn``; actions are epsilon-greedy in
+    expected values.
+    """
+    check_stream("c51", spec, learn_every)
+    check_atoms(atoms)
+    check_support(spec, v_min, v_max, reward_clip)
+    stored = replay(spec, capacity=replay_capacity, minimum=replay_minimum, batch_size=batch_size, steps=n_step)
+    memory = uniform(stored, batch_size, discount, reward_clip)
+    body = assemble(
+        network(spec.observation, spec.actions * atoms),
+        optimizer(),
+        intervention,
+        target=lambda params: params,
+        rest=lambda born: {"replay": memory.init(), "schedule": born},
+    )
+
+    def logits(params: Params, observation: Any) -> tuple[Array, Mapping[str, Activation]]:
+        outputs, activations = body.network.apply(params, observation)
+        return outputs.reshape(-1, spec.actions, atoms), activations
+
+    timing = Timing(-(-replay_minimum // spec.envs), learn_every, gradient_steps, target_period)
+    epsilon = linear(epsilon_start, epsilon_end, epsilon_steps)
+    criterion = categorical_criterion(logits, double, v_min, v_max, atoms)
+    return replay_agent(body, memory, timing, epsilon, criterion, discount, reward_clip)

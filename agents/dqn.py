@@ -1,0 +1,89 @@
+"""Deep Q-learning from a replay buffer, with a target network."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import jax
+import rlax
+
+from agents.base import assemble
+from agents.replay import Batch, replay
+from agents.replay_regime import Criterion, Timing, check_stream, replay_agent, uniform
+from agents.value_based import error_loss
+from plasticity.fields import BelowOne, Count, Fraction, Member, NonNegative, Positive
+from plasticity.interventions.base import Intervention
+from plasticity.schedules import Number, linear
+from plasticity.types import Activation, Agent, Array, Network, Params, StreamSpec
+
+
+def q_criterion(network: Network, double: bool, huber: Number) -> Criterion:
+    """n-step (double) Q-learning: ``h(R + D max_a q(s', a) - q(s, a))``, the maximum under the target network.
+
+    With the double option the online network chooses the action in s' (van Hasselt et al. 2016).
+    """
+
+    def values(params: Params, observation: Any) -> Array:
+        q: Array = network.apply(params, observation)[0]
+        return q
+
+    def losses(batch: Batch, params: Params, target: Params) -> tuple[Array, Array, Mapping[str, Activation]]:
+        q, activations = network.apply(params, batch.observation)
+        following = values(target, batch.next_observation)
+        selector = values(params, batch.next_observation) if double else following
+        errors = jax.vmap(rlax.double_q_learning)(
+            q, batch.action, batch.reward, batch.discount, following, jax.lax.stop_gradient(selector)
+        )
+        return error_loss(errors, huber), q, activations
+
+    return Criterion(values, losses)
+
+
+def dqn(
+    spec: StreamSpec,
+    intervention: Intervention,
+    *,
+    network: Annotated[Any, Member("networks")] = "mlp",
+    optimizer: Annotated[Any, Member("optimizers")] = "adam",
+    discount: BelowOne = 0.99,
+    double: bool = False,
+    n_step: Count = 1,
+    huber: NonNegative = 1.0,
+    reward_clip: Positive | None = 1.0,
+    epsilon_start: Fraction = 1.0,
+    epsilon_end: Fraction = 0.01,
+    epsilon_steps: Positive = 250_000,
+    replay_capacity: Count = 100_000,
+    replay_minimum: Count = 20_000,
+    batch_size: Count = 32,
+    learn_every: Count = 4,
+    gradient_steps: Count = 1,
+    target_period: Count = 2_000,
+) -> Agent:
+    """Deep Q-network (Mnih et al. 2015, Human-level control through deep reinforcement learning), for one lane.
+
+    ``L = mean_B h(R + D max_a q_target(s', a) - q(s, a))`` with ``h`` the Huber loss, R and D the n-step return and
+    bootstrap discount; ``double`` lets the online network choose the maximising action (van Hasselt et al. 2016).
+
+    Traced: ``discount``; ``huber`` (gradient bound, 0 for squared error); ``reward_clip`` (rewards are clipped to
+    +-this for learning, the stream's records stay raw; static None: not clipped); ``epsilon_start``, ``epsilon_end``,
+    ``epsilon_steps`` (linear, in env steps of each env since the agent's birth). Static: ``n_step``;
+    ``replay_capacity``, ``replay_minimum``, ``batch_size`` in transitions; ``learn_every`` in env steps of each env;
+    ``gradient_steps`` each time (the replay ratio is ``gradient_steps / (learn_every * envs)`` updates per transition);
+    ``target_period`` in updates. ``ValueError`` where the replay sizes do not fit each other, ``learn_every`` does not
+    divide the length of every visit, or the stream's actions are not discrete or its observations not one array. The
+    paper clips the error's gradient, which is the Huber loss; defaults are those of Dopamine's DQN in agent steps, with
+    a tenth of its replay.
+    """
+    check_stream("dqn", spec, learn_every)
+    stored = replay(spec, capacity=replay_capacity, minimum=replay_minimum, batch_size=batch_size, steps=n_step)
+    memory = uniform(stored, batch_size, discount, reward_clip)
+    body = assemble(
+        network(spec.observation, spec.actions),
+        optimizer(),
+        intervention,
+        target=lambda params: params,
+        rest=lambda born: {"replay": memory.init(), "schedule": born},
+    )
+    timing = Timing(-(-replay_minimum // spec.envs), learn_every, gradient_steps, target_period)
+    epsilon = linear(epsilon_start, epsilon_end, epsilon_steps)
+    return replay_agent(body, memory, timing, epsilon, q_criterion(body.network, double, huber), discount, reward_clip)

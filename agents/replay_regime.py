@@ -1,0 +1,209 @@
+"""The replay regime: store every step, learn from samples at a period. What is learned is the caller's criterion."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from agents.base import ACTION, SAMPLE, Body
+from agents.replay import Batch, Replay, clipped
+from agents.value_based import epsilon_greedy, mean_where
+from plasticity.schedules import Number, Schedule
+from plasticity.trees import select
+from plasticity.types import (
+    Activation,
+    Agent,
+    AgentState,
+    Array,
+    Clock,
+    Key,
+    Learner,
+    Metrics,
+    Params,
+    Probe,
+    State,
+    StreamSpec,
+    TimeStep,
+    Transition,
+    is_transition,
+)
+
+Values = Callable[[Params, Any], Array]  # observations [B, ...] -> q [B, actions]
+Losses = Callable[[Batch, Params, Params], tuple[Array, Array, Mapping[str, Activation]]]
+# batch, params, target -> the loss of each transition [B], q [B, actions] and activations on the batch's observations
+
+
+class Criterion(NamedTuple):
+    """What a replay agent acts on and what it minimises."""
+
+    values: Values
+    losses: Losses
+
+
+class Timing(NamedTuple):
+    """When a replay agent learns (static), in env steps of each env and in updates."""
+
+    first: int  # env steps before the first update
+    period: int  # env steps between updates
+    gradient_steps: int  # updates each time
+    target_period: int  # updates between copies into the target network
+
+    def due(self, clock: Clock) -> Array:
+        done = clock.step + 1
+        return (done >= self.first) & (done % self.period == 0)
+
+    def update(self, clock: Clock) -> Array:
+        """Number of the first update made at this step."""
+        return ((clock.step + 1) // self.period - -(-self.first // self.period)) * self.gradient_steps
+
+
+class Sample(NamedTuple):
+    batch: Batch
+    weights: Array  # float32[B] of the losses
+    places: Array  # int32[B]: where the memory keeps what it knows of these transitions
+
+
+class Memory(NamedTuple):
+    """Where transitions come from; its state is the agent's ``replay``, never branched over."""
+
+    init: Callable[[], Any]
+    add: Callable[[Any, Transition], Any]
+    ready: Callable[[Any], Array]
+    sample: Callable[[Any, Key, Array], Sample]  # state, key, age of the agent in env steps
+    settle: Callable[[Any, Array, Array, Array, Array], Any]
+    # state, int32[] updates made (never batched), bool[] they count, places and losses [updates, B] -> state
+    batch_size: int
+
+
+def uniform(replay: Replay, batch_size: int, gamma: Number, reward_clip: Number | None) -> Memory:
+    """Every stored transition is as likely as any other, and weighs as much."""
+
+    def sample(state: Any, key: Key, age: Array) -> Sample:
+        del age
+        batch = replay.sample(state, key, gamma, reward_clip)
+        return Sample(batch, jnp.ones(batch_size), jnp.zeros(batch_size, jnp.int32))
+
+    def settle(state: Any, made: Array, counts: Array, places: Array, losses: Array) -> Any:
+        del made, counts, places, losses
+        return state
+
+    return Memory(replay.init, replay.add, replay.ready, sample, settle, batch_size)
+
+
+def check_stream(name: str, spec: StreamSpec, learn_every: int) -> None:
+    """``ValueError`` where the stream does not suit a replay agent."""
+    if not spec.discrete or not hasattr(spec.observation, "shape"):
+        raise ValueError(
+            f"agent.kind: {name} is not allowed; it needs a stream with discrete actions and plain observations"
+        )
+    for visit in spec.visits:
+        if visit.steps % learn_every:
+            raise ValueError(
+                f"agent.learn_every: {learn_every} is not allowed; it must divide the {visit.steps} steps of a visit"
+            )
+
+
+def one_step(transition: Transition, gamma: Number, reward_clip: Number | None) -> Batch:
+    """A batch of neighbouring time steps as 1-step transitions, for probes."""
+    previous, action, current = transition
+    reward, discount = clipped(current.reward, reward_clip), gamma * current.discount
+    return Batch(previous.observation, action, reward, discount, current.observation, is_transition(transition))
+
+
+class Updating(NamedTuple):
+    """The updates of a replay agent."""
+
+    body: Body
+    memory: Memory
+    timing: Timing
+    losses: Losses
+
+    def once(
+        self, key: Key, learner: Learner, plugins: State, stored: Any, age: Array, clock: Clock
+    ) -> tuple[Learner, State, Metrics, tuple[Array, Array]]:
+        """One update; also the sample's places and losses."""
+        batch, weights, places = self.memory.sample(stored, jax.random.fold_in(key, SAMPLE), age)
+
+        def loss(params: Params) -> tuple[Array, Mapping[str, Activation], Metrics]:
+            losses, q, activations = self.losses(batch, params, learner.target)
+            more = {"q_mean": mean_where(batch.valid, jnp.max(q, axis=-1)), "losses": losses}
+            return mean_where(batch.valid, weights * losses), activations, more
+
+        learner, plugins, made = self.body.update(key, learner, plugins, loss, batch.observation, clock)
+        copy = (clock.update + 1) % self.timing.target_period == 0
+        target = jax.lax.cond(copy, lambda: learner.params, lambda: learner.target)
+        metrics = {"loss": made["loss"], "q_mean": made["q_mean"]}
+        return learner._replace(target=target), plugins, metrics, (places, made["losses"])
+
+    def all(self, key: Key, learner: Learner, plugins: State, stored: Any, age: Array, clock: Clock) -> Any:
+        """All updates of one step. A lane whose (new) replay is not ready yet keeps what it has."""
+        number = self.timing.gradient_steps
+
+        def step(carry: Any, i: Array) -> Any:
+            now = clock._replace(update=self.timing.update(clock) + i)
+            learner, plugins, *made = self.once(jax.random.fold_in(key, i), carry[0], carry[1], stored, age, now)
+            return (learner, plugins), made
+
+        if number == 1:
+            new, made = step((learner, plugins), jnp.zeros((), jnp.int32))
+            made = jax.tree.map(lambda x: x[None], made)
+        else:
+            new, made = jax.lax.scan(step, (learner, plugins), jnp.arange(number))
+        ready, (metrics, seen) = self.memory.ready(stored), made
+        metrics = {name: jnp.sum(values) for name, values in metrics.items()} | {"updates": jnp.float32(number)}
+        metrics = {name: jnp.where(ready, value, 0.0) for name, value in metrics.items()}
+        return select(ready, new, (learner, plugins)), metrics, tuple(seen)
+
+    def none(self, learner: Learner, plugins: State) -> Any:
+        """What :meth:`all` gives, where no update is due."""
+        shape = (self.timing.gradient_steps, self.memory.batch_size)
+        metrics = dict.fromkeys(("loss", "q_mean", "updates"), jnp.zeros(()))
+        return (learner, plugins), metrics, (jnp.zeros(shape, jnp.int32), jnp.zeros(shape))
+
+
+def replay_agent(
+    body: Body,
+    memory: Memory,
+    timing: Timing,
+    epsilon: Schedule,
+    criterion: Criterion,
+    gamma: Number,
+    reward_clip: Number | None,
+) -> Agent:
+    """The agent of this regime; ``epsilon(age)`` in env steps, ``gamma`` and ``reward_clip`` for probes."""
+    updating = Updating(body, memory, timing, criterion.losses)
+
+    def init(key: Key, timestep: TimeStep) -> AgentState:
+        del timestep
+        return body.init(key)
+
+    def act(key: Key, state: AgentState, observation: Any, clock: Clock) -> Array:
+        return play(key, state, observation, epsilon(clock.step - state.rest["schedule"]))
+
+    def play(key: Key, state: AgentState, observation: Any, epsilon: Array) -> Array:
+        q = criterion.values(state.learner.params, observation)
+        return epsilon_greedy(jax.random.fold_in(key, ACTION), q, epsilon)
+
+    def learn(key: Key, state: AgentState, transition: Transition, clock: Clock) -> tuple[AgentState, Metrics]:
+        stored = memory.add(state.rest["replay"], transition)
+        age, due = clock.step - state.rest["schedule"], timing.due(clock)
+        (learner, plugins), metrics, seen = jax.lax.cond(
+            due,
+            lambda: updating.all(key, state.learner, state.plugins, stored, age, clock),
+            lambda: updating.none(state.learner, state.plugins),
+        )
+        made = jnp.where(due, timing.gradient_steps, 0)
+        stored = memory.settle(stored, made, metrics["updates"] > 0, *seen)
+        return AgentState(learner, plugins, {**state.rest, "replay": stored}), metrics
+
+    def probe(state: AgentState, transition: Transition, clock: Clock) -> Probe:
+        batch, learner = one_step(transition, gamma, reward_clip), state.learner
+        _, activations = body.network.apply(learner.params, batch.observation)
+
+        def loss(params: Params) -> Array:
+            return mean_where(batch.valid, criterion.losses(batch, params, learner.target)[0])
+
+        return Probe(learner, body.network, body.optimizer, activations, loss, clock)
+
+    return Agent(init, act, learn, body.switch, probe, play)
