@@ -202,12 +202,13 @@ def plot(
 @app.command()
 def bench(
     names: Annotated[
-        list[str] | None, typer.Argument(help="lanes, convolution, monitors, loop; default: all", metavar="[NAME]...")
+        list[str] | None,
+        typer.Argument(help="agents, lanes, convolution, monitors, loop; default: all", metavar="[NAME]..."),
     ] = None,
     json: Annotated[Path | None, typer.Option(help="also write the numbers to this file")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="small and rough: shows that it works")] = False,
 ) -> None:
-    """Measure speed on this machine: placements of lanes, convolutions, monitors, the loop itself."""
+    """Measure speed on this machine: agents, placements of lanes, convolutions, monitors, the loop itself."""
     from plasticity import bench as benchmarks
 
     report = benchmarks.run(names or (), quick=quick, say=lambda line: errors.print(Text(line)))

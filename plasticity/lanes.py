@@ -44,7 +44,7 @@ class Placement(NamedTuple):
 
 # Work of a step (parameters x batch x lanes) that keeps a CPU core busy: beyond it, width only costs cache. Measured
 # with `plasticity bench lanes`.
-BUSY = 1 << 18
+BUSY = 1 << 16
 WIDEST_ON_CPU = 128
 
 
