@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 from agents.c51 import c51
 from agents.dqn import dqn
+from agents.ppo import ppo
 from agents.stream_ac import stream_ac
 from agents.stream_loss import stream_c51, stream_dqn
 from agents.streaming import adaptive_q, stream_q
@@ -15,6 +16,7 @@ AGENTS: Mapping[str, Callable[..., Agent]] = {
     "regressor": regressor,
     "dqn": dqn,
     "c51": c51,
+    "ppo": ppo,
     "stream_q": stream_q,
     "adaptive_q": adaptive_q,
     "stream_dqn": stream_dqn,

@@ -11,7 +11,7 @@ import tiny
 from agent_cases import agent, clock_at, program, run, source
 
 from agents import AGENTS
-from plasticity import launch
+from plasticity import launch, trees
 from plasticity.interventions import reset
 from plasticity.lanes import Placement
 from plasticity.networks import mlp
@@ -53,6 +53,16 @@ def leaves(tree: Any) -> list[np.ndarray]:
     return [np.asarray(x) for x in jax.tree.leaves(tree)]
 
 
+def named(name: str, params: Any) -> list[np.ndarray]:
+    """All parameters of this name (kernel, bias), whatever module they belong to."""
+    return [np.asarray(trees.get(params, path)) for path in trees.paths(params) if path[-1] == name]
+
+
+def all_differ(a: Any, b: Any) -> bool:
+    """Every number of every kernel is another one."""
+    return all((x != y).all() for x, y in zip(named("kernel", a), named("kernel", b), strict=True))
+
+
 def equal(a: Any, b: Any) -> bool:
     assert jax.tree.structure(a) == jax.tree.structure(b)
     return all(np.array_equal(x, y) for x, y in zip(leaves(a), leaves(b), strict=True))
@@ -60,8 +70,7 @@ def equal(a: Any, b: Any) -> bool:
 
 def assert_newborn(newborn: Any, state: Any, step: int) -> None:
     """Everything but the drawn parameters has the value of an agent that has just been born at this step."""
-    for module in state.learner.params.values():
-        assert (module["bias"] == 0).all()
+    assert all((bias == 0).all() for bias in named("bias", state.learner.params))
     if jax.tree.leaves(newborn.learner.target):
         assert equal(state.learner.target, state.learner.params)
     assert equal(state.learner.opt_state, newborn.learner.opt_state)
@@ -80,9 +89,8 @@ def test_the_fresh_control_is_a_newborn(name):
         assert_newborn(newborn, mind, VISIT)
         assert not equal(past.learner.opt_state, newborn.learner.opt_state)  # there was something to renew
         born = first.carries[group].agent.learner.params
-        for module, part in mind.learner.params.items():  # another draw than at the first birth
-            assert (part["kernel"] != past.learner.params[module]["kernel"]).all()
-            assert (part["kernel"] != born[module]["kernel"][0]).all()
+        assert all_differ(mind.learner.params, past.learner.params)
+        assert all_differ(mind.learner.params, jax.tree.map(lambda x: x[0], born))  # another draw than at first
         for kept in ("updates", "recent", "diverged_at", "monitors"):  # the books are not the agent's
             assert equal(getattr(before, kept), getattr(after, kept))
 
@@ -103,9 +111,7 @@ def test_other_arms_keep_their_agent_and_see_the_same_stream(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_a_lane_is_renewed_as_it_would_be_alone(name):
     _, together = fresh(name)
-    for module in together[0].agent.learner.params:  # no two lanes draw the same
-        kernels = [carry.agent.learner.params[module]["kernel"] for carry in together]
-        assert (kernels[0] != kernels[1]).all()
+    assert all_differ(*(carry.agent.learner.params for carry in together))  # no two lanes draw the same
     alone = run(planned(name, reset, seeds=SEEDS[1:]))
     assert equal(around_switch(alone)[1][0], together[1])
 
@@ -179,8 +185,7 @@ def test_the_arm_of_a_launched_experiment_is_this_reset():
     newborn = jax.jit(lambda key: job.program.build({}).init(key, None))(jax.random.key(0))
     for i in range(2):
         assert_newborn(newborn, jax.tree.map(lambda x: x[0], after[i].agent), 20)
-        for module, part in after[i].agent.learner.params.items():
-            assert (part["kernel"] != before[i].agent.learner.params[module]["kernel"]).all()
+        assert all_differ(after[i].agent.learner.params, before[i].agent.learner.params)
 
 
 def test_deep_q_learning_solves_the_chain_and_a_newborn_solves_the_next():

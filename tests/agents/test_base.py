@@ -175,14 +175,15 @@ def test_every_agent_updates_this_way(name):
         facts = (learner.params, learner.opt_state, seen.gradients, first_hidden(seen).pre)
         return facts, learner._replace(params=params)
 
-    rows = spec.envs if name in ("classifier", "regressor", *STREAMING) else 4
+    rows = spec.envs if name in ("classifier", "regressor", "ppo", *STREAMING) else 4
 
     def init(key: Any, params: Any) -> Any:
         zeros = jax.tree.map(jnp.zeros_like, params)
         return zeros, zeros, zeros, jnp.zeros((rows, 6))
 
     intervention = Intervention(optimizer=remembering, init=init, penalty=penalty, step=keep)
-    acting = agent(name, spec, intervention, target_period=1, learn_every=1)
+    every_step = {"learn_every": 1, "rollout_length": 1, "epochs": 1, "minibatches": 1}
+    acting = agent(name, spec, intervention, target_period=1, **every_step)
     state, before = jax.jit(lambda: (lived(name, acting, 5)[0], lived(name, acting, 4)[0]))()
     (applied, opt_state, gradients, pre), params = state.plugins[0], state.learner.params
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b + 1, rtol=1e-6), params, applied)

@@ -1,0 +1,43 @@
+"""The clipped losses of proximal policy optimization, row by row, and how the clip is doing."""
+
+import jax.numpy as jnp
+
+from agents.value_based import mean_where
+from plasticity.schedules import Number
+from plasticity.types import Array
+
+
+def policy_loss(log_ratio: Array, advantage: Array, clip: Number) -> Array:
+    """``-min(rho A, clip(rho, 1 - clip, 1 + clip) A)``, ``[B]``, with ``rho = exp(log_ratio)``; ``clip`` is traced."""
+    ratio = jnp.exp(log_ratio)
+    return -jnp.minimum(ratio * advantage, jnp.clip(ratio, 1 - clip, 1 + clip) * advantage)
+
+
+def value_loss(value: Array, old: Array, target: Array, clip: Number | None) -> Array:
+    """``(v - target)^2 / 2``, ``[B]``; not less than at ``old + clip(v - old, -clip, clip)``, if there is a clip."""
+    error = 0.5 * jnp.square(value - target)
+    if clip is None:
+        return error
+    held = old + jnp.clip(value - old, -clip, clip)
+    return jnp.maximum(error, 0.5 * jnp.square(held - target))
+
+
+def ratio_metrics(log_ratio: Array, valid: Array, clip: Number) -> dict[str, Array]:
+    """How far the policy is from the one that acted, over the valid rows; ``rho = exp(log_ratio)``, ``[B]``.
+
+    * ``approx_kl``: ``mean(rho - 1 - log rho)`` (Schulman 2020, "Approximating KL Divergence").
+    * ``clip_fraction``: the share with ``|rho - 1| > clip``.
+    * ``ratio_above``, ``ratio_below``: the mean of rho where it is above ``1 + clip``, below ``1 - clip``; 1, the
+      ratio of a policy that has not moved, where there is none.
+    * ``excess_ratio``: the former by the latter (Moalla et al. 2024, "No Representation, No Trust").
+    """
+    ratio = jnp.exp(log_ratio)
+    above, below = valid & (ratio > 1 + clip), valid & (ratio < 1 - clip)
+    means = [jnp.where(jnp.any(those), mean_where(those, ratio), 1.0) for those in (above, below)]
+    return {
+        "approx_kl": mean_where(valid, ratio - 1 - log_ratio),
+        "clip_fraction": mean_where(valid, (above | below).astype(jnp.float32)),
+        "ratio_above": means[0],
+        "ratio_below": means[1],
+        "excess_ratio": means[0] / jnp.maximum(means[1], 1e-8),
+    }

@@ -1,0 +1,55 @@
+"""What a policy's outputs mean: distributions over actions, one for each row of a batch."""
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from plasticity.types import Array, Key
+
+
+class Distribution(NamedTuple):
+    """The policy in ``B`` states."""
+
+    sample: Callable[[Key], Array]  # actions [B], or [B, size] where they are real numbers
+    log_probability: Callable[[Array], Array]  # actions -> float32[B]; of real numbers the log density
+    mode: Array  # the likeliest actions
+    entropy: Array  # float32[B], in nats
+
+
+def categorical(logits: Array) -> Distribution:
+    """``p_a = exp(logits_a) / sum_b exp(logits_b)``, ``H = -sum_a p_a log p_a``; ``logits [B, actions]``."""
+    log_p = jax.nn.log_softmax(logits)
+
+    def log_probability(actions: Array) -> Array:
+        taken = jnp.arange(logits.shape[-1]) == actions[:, None]
+        return jnp.sum(jnp.where(taken, log_p, 0.0), axis=-1)  # a sum, whose gradient is no scatter
+
+    return Distribution(
+        lambda key: jax.random.categorical(key, log_p).astype(jnp.int32),
+        log_probability,
+        jnp.argmax(logits, axis=-1).astype(jnp.int32),
+        -jnp.sum(jnp.exp(log_p) * log_p, axis=-1),
+    )
+
+
+def gaussian(mean: Array, log_std: Array) -> Distribution:
+    """Independent normal numbers, ``mean [B, size]``, with deviations ``exp(log_std)``, ``log_std [size]``.
+
+    ``log p = -sum_i [((a_i - mean_i) / std_i)^2 / 2 + log std_i + log(2 pi) / 2]``,
+    ``H = sum_i [log std_i + (1 + log(2 pi)) / 2]``.
+    """
+    half = 0.5 * math.log(2 * math.pi)
+
+    def log_probability(actions: Array) -> Array:
+        distance = (actions - mean) * jnp.exp(-log_std)
+        return -jnp.sum(0.5 * jnp.square(distance) + log_std + half, axis=-1)
+
+    return Distribution(
+        lambda key: mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape),
+        log_probability,
+        mean,
+        jnp.broadcast_to(jnp.sum(log_std + half + 0.5), mean.shape[:1]),
+    )

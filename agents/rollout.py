@@ -1,0 +1,95 @@
+"""The steps of a rollout, and what a policy gradient makes of them.
+
+Log-probabilities and values are not stored while the agent acts: its parameters stay as they are during a rollout, so
+they are computed for all steps at once when it ends.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from agents.advantages import generalised_advantages
+from plasticity.schedules import Number
+from plasticity.types import FIRST, LAST, Array, StreamSpec, Transition
+
+Judge = Callable[[Array, Array], tuple[Array, Array]]
+# observations [B, ...], actions [B, ...] -> log-probabilities [B], values [B]
+
+
+class Rollout(NamedTuple):
+    """``T`` env steps of ``E`` envs, ``[T, E, ...]``."""
+
+    observation: Array  # before the step, as the network gets it
+    action: Array
+    reward: Array  # of the step, as the agent sees it
+    discount: Array  # the environment's, after the step
+    step_type: Array  # int8, after the step: FIRST where the pair is no transition
+
+
+class Samples(NamedTuple):
+    """A rollout, or a part of one, to learn from: ``[N, ...]``."""
+
+    observation: Array
+    action: Array
+    valid: Array  # bool: False where the pair is no transition
+    log_probability: Array  # of the action, under the parameters of the rollout
+    value: Array  # of the observation, under the same
+    advantage: Array
+    target: Array  # what the value is to become: advantage + value
+
+
+def empty(spec: StreamSpec, observation: Any, length: int) -> Rollout:
+    """A rollout of nothing; ``observation`` has the shape and dtype of what the network gets from one env."""
+    rows = (length, spec.envs)
+    actions = jnp.zeros(rows, jnp.int32) if spec.discrete else jnp.zeros((*rows, spec.actions))
+    zero = jnp.zeros(rows)
+    seen = jnp.zeros((*rows, *observation.shape), observation.dtype)
+    return Rollout(seen, actions, zero, zero, jnp.zeros(rows, jnp.int8))
+
+
+def write(rollout: Rollout, row: Array, observation: Array, reward: Array, transition: Transition) -> Rollout:
+    """The rollout with one step more, in ``row`` int32[]; observation and reward as the agent sees them."""
+    current = transition.current
+    new = Rollout(observation, transition.action, reward, current.discount, current.step_type)
+    return jax.tree.map(lambda all, one: jax.lax.dynamic_update_index_in_dim(all, one, row, 0), rollout, new)
+
+
+def in_parts(judge: Judge, rollout: Rollout, parts: int) -> tuple[Array, Array]:
+    """Log-probabilities and values of all steps, ``[T, E]`` each, ``1 / parts`` of them at a time to save memory."""
+    rows = rollout.reward.shape
+    split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[2:]), (rollout.observation, rollout.action))
+    judged = jax.lax.map(lambda part: judge(*part), split)
+    log_probability, value = (x.reshape(rows) for x in judged)
+    return log_probability, value
+
+
+def to_samples(
+    rollout: Rollout,
+    final: Array,
+    judge: Judge,
+    *,
+    gamma: Number,
+    trace: Number,
+    bootstrap_truncation: bool = True,
+    parts: int = 1,
+) -> Samples:
+    """What the rollout says under the parameters that made it, step by step and env by env, ``[T * E, ...]``.
+
+    ``final [E, ...]`` is the observation after the last step. Where an episode is cut off the value of its last
+    observation counts, or nothing where ``bootstrap_truncation`` (static) is False. Advantages and targets of pairs
+    that are no transition are 0.
+    """
+    log_probability, value = in_parts(judge, rollout, parts)
+    _, after = judge(final, rollout.action[-1])
+    following = jnp.concatenate([value[1:], after[None]])
+    last, valid = rollout.step_type == LAST, rollout.step_type != FIRST
+    discount = gamma * rollout.discount
+    if not bootstrap_truncation:
+        discount = jnp.where(last, 0.0, discount)
+    advantage = generalised_advantages(rollout.reward, discount, valid & ~last, value, following, trace)
+    advantage = jnp.where(valid, advantage, 0.0)
+    target = jnp.where(valid, advantage + value, 0.0)
+    whole = Samples(rollout.observation, rollout.action, valid, log_probability, value, advantage, target)
+    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), whole)
