@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from agents.c51 import c51
 from agents.dqn import dqn
 from agents.ppo import ppo
+from agents.rainbow import rainbow
 from agents.stream_ac import stream_ac
 from agents.stream_loss import stream_c51, stream_dqn
 from agents.streaming import adaptive_q, stream_q
@@ -16,6 +17,7 @@ AGENTS: Mapping[str, Callable[..., Agent]] = {
     "regressor": regressor,
     "dqn": dqn,
     "c51": c51,
+    "rainbow": rainbow,
     "ppo": ppo,
     "stream_q": stream_q,
     "adaptive_q": adaptive_q,

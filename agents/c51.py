@@ -20,7 +20,7 @@ Logits = Callable[[Params, Any], tuple[Array, Mapping[str, Activation]]]
 Bound = Annotated[float, Field(gt=0)]  # static: the support is checked against it before anything is compiled
 
 # DQN Zoo's settings of C51.
-ADAM = {"kind": "adam", "learning_rate": 2.5e-4, "eps": 0.01 / 32}
+ADAM = {"kind": "adam", "learning_rate": 2.5e-4, "eps": 0.01 / 32, "max_gradient_norm": 10.0}
 
 
 def categorical_criterion(logits: Logits, double: bool, v_min: float, v_max: float, atoms: int) -> Criterion:

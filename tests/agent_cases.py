@@ -41,6 +41,7 @@ OWN = {
     "adaptive_q": {"optimizer": functools.partial(adaptive_q, learning_rate=0.01)},
     "stream_c51": {"atoms": 5},
     "c51": {"atoms": 5, "v_min": -1.0, "v_max": 2.0},
+    "rainbow": {"atoms": 5, "v_min": -1.0, "v_max": 2.0, "n_step": 2},
 }
 
 

@@ -1,0 +1,148 @@
+"""Prioritised replay: a tree of sums over what is stored, and the memory that samples by it.
+
+Every place (env, row) of the replay has a number: the priority, to the power of its exponent, of the transition whose
+window starts there; 0 where none does. The tree's lowest level holds these numbers in rows of ``fan``; each higher
+level holds the sums of the rows below, down to one row. Sums are made anew from their row at every change, so nothing
+drifts; all levels are written in place.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from agents.replay import Replay
+from agents.replay_regime import Memory, Sample
+from plasticity.schedules import Number, Schedule
+from plasticity.types import Array, Key, StreamSpec, Transition
+
+Tree = tuple[Array, ...]  # float32[rows, fan] each, the lowest level first, the last of one row
+FAN = 64
+SMALLEST = 1e-6  # priority: nothing that is stored becomes impossible to sample
+
+
+def blank(places: int, fan: int = FAN) -> Tree:
+    """A tree of zeros over ``places`` numbers (static)."""
+    rows = -(-places // fan)
+    lowest = jnp.zeros((rows, fan))
+    return (lowest,) if rows == 1 else (lowest, *blank(rows, fan))
+
+
+def get(tree: Tree, places: Array) -> Array:
+    """The numbers at ``places``, int32 of any shape."""
+    fan = tree[0].shape[1]
+    return tree[0][places // fan, places % fan]
+
+
+def put(tree: Tree, places: Array, values: Array) -> Tree:
+    """``values [k]`` at ``places int32[k]``; where a place comes twice, so must its value."""
+    levels = []
+    for level in tree:
+        rows = places // level.shape[1]
+        level = level.at[rows, places % level.shape[1]].set(values)
+        levels.append(level)
+        places, values = rows, jnp.sum(level[rows], axis=1)
+    return tuple(levels)
+
+
+def total(tree: Tree) -> Array:
+    return jnp.sum(tree[-1])
+
+
+def find(tree: Tree, target: Array) -> Array:
+    """The place at which the running sum of the numbers passes ``target``, float32[] in ``[0, total)``.
+
+    A place whose number is 0 is never found while there is another; rounding may shift a border by its own size.
+    """
+    place = jnp.zeros((), jnp.int32)
+    for level in reversed(tree):
+        row = level[place]
+        sums, fan = jnp.cumsum(row), row.shape[0]
+        passed = (sums > target) & (row > 0)
+        last = fan - 1 - jnp.argmax(row[::-1] > 0)
+        child = jnp.where(jnp.any(passed), jnp.argmax(passed), last).astype(jnp.int32)
+        target = target - (sums[child] - row[child])
+        place = place * fan + child
+    return place
+
+
+def stratified(tree: Tree, key: Key, number: int) -> Array:
+    """``number`` (static) places, int32: one from each of as many equal parts of the total."""
+    parts = (jnp.arange(number) + jax.random.uniform(key, (number,))) / number
+    return jax.vmap(find, in_axes=(None, 0))(tree, parts * total(tree))
+
+
+def importance(numbers: Array, exponent: Number) -> Array:
+    """``(N P_i)^-exponent``, divided by the largest of the batch, ``[B]``; N cancels. 0 where ``numbers`` is 0."""
+    rarest = jnp.min(jnp.where(numbers > 0, numbers, jnp.inf))
+    return jnp.where(numbers > 0, (rarest / jnp.where(numbers > 0, numbers, 1.0)) ** exponent, 0.0)
+
+
+class Stored(NamedTuple):
+    """State of :func:`prioritised`."""
+
+    steps: Any  # of the replay
+    tree: Tree
+    largest: Array  # float32[] number so far; what is new gets it
+
+
+def prioritised(
+    replay: Replay,
+    spec: StreamSpec,
+    *,
+    batch_size: int,
+    discount: Number,
+    reward_clip: Number | None,
+    exponent: Number,
+    correction: Schedule,
+    fan: int = FAN,
+) -> Memory:
+    """Transitions in proportion to the size of their loss, to the power of ``exponent``, when last learned from.
+
+    ``P(i) = p_i^exponent / sum_j p_j^exponent``; a loss is weighted by ``(N P(i))^-correction(age)`` over the largest
+    such weight of the batch. What is new has the largest priority so far, 1 to begin with. Schaul, Quan, Antonoglou,
+    Silver 2016, "Prioritized Experience Replay". ``exponent`` and ``correction`` (of the agent's age in env steps) are
+    traced, ``batch_size`` and ``fan`` static. Pairs that join two episodes have no place in it. All updates of one step
+    sample by the priorities as they were before it.
+    """
+    rows, window = replay.rows, replay.window
+
+    def init() -> Stored:
+        return Stored(replay.init(), blank(spec.envs * rows, fan), jnp.ones(()))
+
+    def add(state: Stored, transition: Transition) -> Stored:
+        """The windows that begin at the row written are gone; one that ends there is whole now."""
+        steps = replay.add(state.steps, transition)
+        row = (steps.current_index - 1) % rows
+        begun = (row - window + 1) % rows
+        joins = steps.experience.first[:, (begun + max(spec.stack, 1)) % rows]
+        whole = steps.is_full | (steps.current_index >= window)
+        offset = jnp.arange(spec.envs, dtype=jnp.int32) * rows
+        places = jnp.concatenate([offset + row, offset + begun])
+        values = jnp.where(whole & ~joins, state.largest, 0.0)
+        return Stored(steps, put(state.tree, places, jnp.concatenate([jnp.zeros(spec.envs), values])), state.largest)
+
+    def sample(state: Stored, key: Key, age: Array) -> Sample:
+        places = jnp.minimum(stratified(state.tree, key, batch_size), spec.envs * rows - 1)
+        batch = replay.at(state.steps, places // rows, places % rows, discount, reward_clip)
+        numbers = get(state.tree, places)
+        batch = batch._replace(valid=batch.valid & (numbers > 0))
+        return Sample(batch, importance(numbers, correction(age)), places)
+
+    def settle(state: Stored, made: Array, counts: Array, places: Array, losses: Array) -> Stored:
+        """A loop of as many rounds as updates were made, 0 at most steps, instead of a branch: nothing is copied."""
+
+        def one(i: Array, carry: tuple[Tree, Array]) -> tuple[Tree, Array]:
+            tree, largest = carry
+            before = get(tree, places[i])
+            changes = counts & (before > 0)
+            numbers = jnp.where(changes, jnp.maximum(losses[i], SMALLEST) ** exponent, before)
+            return put(tree, places[i], numbers), jnp.maximum(largest, jnp.max(jnp.where(changes, numbers, 0.0)))
+
+        tree, largest = jax.lax.fori_loop(0, made, one, (state.tree, state.largest))
+        return state._replace(tree=tree, largest=largest)
+
+    def ready(state: Stored) -> Array:
+        return replay.ready(state.steps)
+
+    return Memory(init, add, ready, sample, settle, batch_size)

@@ -1,0 +1,115 @@
+"""Rainbow: categorical Q-learning with the improvements of Q-learning that were found useful together."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Annotated, Any
+
+import jax.numpy as jnp
+
+from agents.base import assemble
+from agents.c51 import Bound, categorical_criterion
+from agents.categorical import check_atoms, check_support
+from agents.priorities import prioritised as prioritised_memory
+from agents.replay import replay
+from agents.replay_regime import Timing, check_stream, replay_agent, uniform
+from plasticity.fields import BelowOne, Count, Fraction, Member, Positive
+from plasticity.interventions.base import Intervention
+from plasticity.networks import Head, NetworkSpec
+from plasticity.schedules import linear
+from plasticity.types import Activation, Agent, Array, Params, StreamSpec
+
+# DQN Zoo's settings of Rainbow.
+ADAM = {"kind": "adam", "learning_rate": 6.25e-5, "eps": 0.005 / 32, "max_gradient_norm": 10.0}
+
+
+def two_heads(spec: NetworkSpec, actions: int, atoms: int) -> NetworkSpec:
+    """The network with its last dense layer in each of two heads, one for the state and one for the actions."""
+    own, scale = spec.widths[-1:], spec.output_scale
+    heads = (Head("value", atoms, own, scale), Head("advantage", actions * atoms, own, scale))
+    return replace(spec, widths=spec.widths[:-1], heads=heads, outputs=(actions + 1) * atoms)
+
+
+def combined(outputs: Array, actions: int, atoms: int) -> Array:
+    """``V + A_a - mean_b A_b``, ``[B, actions, atoms]``, of the two heads' outputs side by side."""
+    value, advantage = outputs[:, None, :atoms], outputs[:, atoms:].reshape(-1, actions, atoms)
+    return value + advantage - jnp.mean(advantage, axis=1, keepdims=True)
+
+
+def rainbow(
+    spec: StreamSpec,
+    intervention: Intervention,
+    *,
+    network: Annotated[Any, Member("networks")] = "mlp",
+    optimizer: Annotated[Any, Member("optimizers")] = ADAM,
+    discount: BelowOne = 0.99,
+    double: bool = True,
+    dueling: bool = True,
+    prioritised: bool = True,
+    n_step: Count = 3,
+    atoms: Count = 51,
+    v_min: float = -10.0,
+    v_max: float = 10.0,
+    priority_exponent: Fraction = 0.5,
+    importance_start: Fraction = 0.4,
+    importance_end: Fraction = 1.0,
+    importance_steps: Positive = 1_000_000,
+    reward_clip: Bound | None = 1.0,
+    epsilon_start: Fraction = 1.0,
+    epsilon_end: Fraction = 0.01,
+    epsilon_steps: Positive = 250_000,
+    replay_capacity: Count = 100_000,
+    replay_minimum: Count = 20_000,
+    batch_size: Count = 32,
+    learn_every: Count = 4,
+    gradient_steps: Count = 1,
+    target_period: Count = 2_000,
+) -> Agent:
+    """Rainbow, for one lane: C51 with double, dueling and n-step Q-learning and prioritised replay.
+
+    Hessel et al. 2018, "Rainbow: Combining Improvements in Deep Reinforcement Learning". The loss is that of
+    :func:`agents.c51.c51`. ``dueling`` (Wang et al. 2016, "Dueling Network Architectures for Deep Reinforcement
+    Learning"): the network's last dense layer is there twice, and the logits are ``V + A_a - mean_b A_b``.
+    ``prioritised`` (Schaul et al. 2016, "Prioritized Experience Replay"): transitions are sampled in proportion to
+    ``loss^priority_exponent``, the loss when they were last learned from, and weighted by ``(N P)^-importance`` over
+    the largest weight of the batch; ``importance`` goes from ``importance_start`` to ``importance_end`` over
+    ``importance_steps`` env steps of each env since the agent's birth (DQN Zoo: over its whole run).
+
+    Static: ``double``, ``dueling``, ``prioritised`` switch the parts; all off and ``n_step`` 1, it is C51. Traced:
+    ``priority_exponent`` and the three of ``importance``. All other settings and errors as :func:`agents.c51.c51`.
+    Defaults are DQN Zoo's, but for a tenth of its replay. The priority is the cross-entropy, as there (in the paper the
+    divergence), without a share of uniform samples.
+    """
+    check_stream("rainbow", spec, learn_every)
+    check_atoms(atoms)
+    check_support(spec, v_min, v_max, reward_clip)
+    stored = replay(spec, capacity=replay_capacity, minimum=replay_minimum, batch_size=batch_size, steps=n_step)
+    memory = uniform(stored, batch_size, discount, reward_clip)
+    if prioritised:
+        memory = prioritised_memory(
+            stored,
+            spec,
+            batch_size=batch_size,
+            discount=discount,
+            reward_clip=reward_clip,
+            exponent=priority_exponent,
+            correction=linear(importance_start, importance_end, importance_steps),
+        )
+    wanted = network(spec.observation, spec.actions * atoms)
+    body = assemble(
+        two_heads(wanted, spec.actions, atoms) if dueling else wanted,
+        optimizer(),
+        intervention,
+        target=lambda params: params,
+        rest=lambda born: {"replay": memory.init(), "schedule": born},
+    )
+
+    def logits(params: Params, observation: Any) -> tuple[Array, Mapping[str, Activation]]:
+        outputs, activations = body.network.apply(params, observation)
+        if dueling:
+            return combined(outputs, spec.actions, atoms), activations
+        return outputs.reshape(-1, spec.actions, atoms), activations
+
+    timing = Timing(-(-replay_minimum // spec.envs), learn_every, gradient_steps, target_period)
+    epsilon = linear(epsilon_start, epsilon_end, epsilon_steps)
+    criterion = categorical_criterion(logits, double, v_min, v_max, atoms)
+    return replay_agent(body, memory, timing, epsilon, criterion, discount, reward_clip)
