@@ -15,7 +15,7 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from plasticity import bench, launch
-from plasticity.bench import convolution, loop, monitors, placements, report, timing
+from plasticity.bench import agents, convolution, loop, monitors, placements, report, timing
 from plasticity.bench.cases import CASES, job
 from plasticity.bench.streams import FILM, frames, vectors
 from plasticity.cli import app
@@ -167,6 +167,27 @@ def test_the_scan_by_hand_learns_what_the_runner_learns():
     assert last < 0.05
     assert ours[-1] < 0.05
     assert float(accuracy) == 1.0
+
+
+def test_agent_rows_count_the_steps_of_all_lanes_and_envs(monkeypatch):
+    stream = {"kind": "catch", "steps_per_task": 10_000, "envs": 3}
+    network = {"kind": "mlp", "widths": [4]}
+    settings = {"kind": "dqn", "network": network, "replay_minimum": 30, "replay_capacity": 300}
+    case = agents.agent(stream, 20, (1, 2), {2: 10**9}, **settings)
+    seconds = {1: [0.5, 0.25, 9.0], 2: [0.5, 0.25, 1.0]}
+    monkeypatch.setattr(
+        agents, "interleaved", lambda works, effort: {n: seconds[n] for n in works if works[n]() is None}
+    )
+    one, two = agents.measure("tiny", case, (1, 2), FAST)
+    assert (one.steps_per_second, two.steps_per_second) == (20 * 3 / 0.5, 2 * 20 * 3 / 0.5)
+    assert (one.of_one_lane, two.of_one_lane) == (1.0, 2.0)
+    assert agents.verdicts([one, two]) == ["tiny, 2 lanes: 240 env steps/s (target 1,000,000,000)"]
+
+
+@pytest.mark.parametrize("name", agents.CASES)
+def test_agents_of_the_benchmark_can_be_run(name):
+    planned = job(agents.CASES[name].case, 2)
+    assert planned.program.spec.visits[0].steps > 10**7
 
 
 class Row(NamedTuple):
