@@ -2,11 +2,10 @@
 
 from typing import Annotated, Any
 
-import jax
 import jax.numpy as jnp
-import rlax
 
 from agents.base import Body, assemble
+from agents.categorical import check_atoms, cross_entropies, expected
 from agents.normalise import Normalise, Perception, Share, perception
 from agents.replay import Batch
 from agents.streaming import (
@@ -82,11 +81,6 @@ def stream_dqn(
     return batch_of_one(body, eyes, greedy_policy(values), epsilon, loss, discount)
 
 
-def of_action(logits: Array, action: Array) -> Array:
-    """``logits[b, action[b]]``, ``[B, atoms]``."""
-    return jnp.take_along_axis(logits, action[:, None, None], axis=1)[:, 0]
-
-
 def stream_c51(
     spec: StreamSpec,
     intervention: Intervention,
@@ -114,8 +108,7 @@ def stream_c51(
     than two atoms.
     """
     check_stream("stream_c51", spec)
-    if atoms < 2:
-        raise ValueError(f"agent.atoms: {atoms} is not allowed; it must be at least 2")
+    check_atoms(atoms)
     eyes = perception(spec, normalise=normalise, rate=normalise_rate, scale_rewards=scale_rewards, discount=discount)
     body = assemble(network(eyes.observation, spec.actions * atoms), optimizer(), intervention, rest=remembered(eyes))
 
@@ -127,17 +120,12 @@ def stream_c51(
         return outputs.reshape(-1, spec.actions, atoms), activations
 
     def values(params: Params, observation: Array) -> Array:
-        return jax.nn.softmax(logits(params, observation)[0]) @ support()
+        return expected(logits(params, observation)[0], support())
 
     def loss(params: Params, held: Params, batch: Batch) -> tuple[Array, Any]:
         now, activations = logits(params, batch.observation)
         following, _ = logits(held, batch.next_observation)
-        best = jnp.argmax(jax.nn.softmax(following) @ support(), axis=-1)
-        probabilities = jax.nn.softmax(of_action(following, best))
-        returns = batch.reward[:, None] + batch.discount[:, None] * support()
-        project = jax.vmap(rlax.categorical_l2_project, in_axes=(0, 0, None))
-        log_p = jax.nn.log_softmax(of_action(now, batch.action))
-        losses = -jnp.sum(project(returns, probabilities, support()) * log_p, axis=-1)
+        losses = cross_entropies(batch, now, following, expected(following, support()), support())
         return mean_where(batch.valid, losses), activations
 
     epsilon = linear(epsilon_start, epsilon_end, epsilon_steps)

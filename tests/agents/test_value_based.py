@@ -10,6 +10,7 @@ import pytest
 from agent_cases import clock_at, source
 from chain import chain
 from q_reference import Learning, Settings, as_float64, forward, script
+from replay_cases import KEY, SPEC, STEPS, live, pairs, remember
 
 from agents import dqn
 from agents.value_based import epsilon_greedy
@@ -17,11 +18,7 @@ from plasticity.interventions import reset
 from plasticity.interventions.base import Intervention, compose, every
 from plasticity.networks import mlp
 from plasticity.optimizers import adam
-from plasticity.types import Agent, StreamSpec, TimeStep, Transition, VisitPlan
-
-KEY = jax.random.key(5)
-SPEC = StreamSpec(jax.ShapeDtypeStruct((3,), jnp.float32), 4, ("a",), (VisitPlan(0, 60),), 2, True)
-STEPS = 30
+from plasticity.types import Agent, StreamSpec
 
 
 def small(spec: StreamSpec = SPEC, *interventions: Intervention, **settings: Any) -> Agent:
@@ -29,36 +26,6 @@ def small(spec: StreamSpec = SPEC, *interventions: Intervention, **settings: Any
     network = functools.partial(mlp, widths=(8,))
     optimizer = functools.partial(adam, learning_rate=0.01)
     return dqn(spec, compose(*interventions), network=network, optimizer=optimizer, **(sizes | settings))
-
-
-def pairs() -> Transition:
-    """The script as neighbouring time steps, ``[30, 2, ...]``."""
-    life = script()
-    steps = TimeStep(*(jnp.asarray(x) for x in life[:4]))
-    return Transition(
-        jax.tree.map(lambda x: x[:-1], steps), jnp.asarray(life.action), jax.tree.map(lambda x: x[1:], steps)
-    )
-
-
-def remember(updates: int, batch: int = 8) -> Intervention:
-    """Keeps the observations of every update, in the row with the update's number."""
-    return Intervention(
-        init=lambda key, params: jnp.full((updates, batch, 3), jnp.nan),
-        step=lambda key, state, learner, seen: (state.at[seen.clock.update].set(seen.observation), learner),
-    )
-
-
-def live(agent: Agent, state: Any, start: int = 0, steps: int = STEPS, watch: Any = lambda state: ()) -> Any:
-    """``steps`` steps of the script from step ``start``, whatever the actions: the state, metrics and what is seen."""
-
-    def step(state: Any, inputs: Any) -> Any:
-        i, pair = inputs
-        state, metrics = agent.learn(jax.random.fold_in(KEY, i), state, pair, clock_at(i))
-        return state, (metrics, watch(state))
-
-    wanted = jax.tree.map(lambda x: jnp.resize(x, (60, *x.shape[1:]))[start : start + steps], pairs())
-    state, (metrics, seen) = jax.lax.scan(step, state, (start + jnp.arange(steps), wanted))
-    return state, metrics, seen
 
 
 CASES = [(1, False, 1, 3), (3, True, 2, 3), (2, True, 1, 4)]  # n_step, double, gradient steps, target period

@@ -1,0 +1,236 @@
+"""Categorical Q-learning: the projection and whole updates against NumPy, what it acts on, what it refuses."""
+
+import functools
+import itertools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import rlax
+from agent_cases import clock_at, source
+from chain import chain
+from q_reference import Learning, Settings, script, unrolled
+from replay_cases import KEY, SPEC, live, pairs, remember
+
+from agents import c51, dqn
+from agents.categorical import cross_entropies, expected
+from agents.replay import Batch
+from plasticity.interventions.base import Intervention, compose
+from plasticity.networks import mlp
+from plasticity.optimizers import adam
+from plasticity.types import Agent, StreamSpec
+
+SUPPORT = np.linspace(-2.0, 3.0, 5)
+SMALL = {"replay_capacity": 100, "replay_minimum": 8, "batch_size": 8, "learn_every": 2, "target_period": 3}
+ATOMS = {"atoms": 5, "v_min": -2.0, "v_max": 3.0}
+
+
+def small(spec: StreamSpec = SPEC, *interventions: Intervention, **settings: Any) -> Agent:
+    network, optimizer = functools.partial(mlp, widths=()), functools.partial(adam, learning_rate=0.01)
+    settings = {**SMALL, **ATOMS, "network": network, "optimizer": optimizer, **settings}
+    return c51(spec, compose(*interventions), **settings)
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    p = np.exp(logits - logits.max(-1, keepdims=True))
+    return p / p.sum(-1, keepdims=True)
+
+
+def projected(values: np.ndarray, weights: np.ndarray, support: np.ndarray) -> np.ndarray:
+    """Each value's weight, shared between its two neighbours on the support in proportion to their nearness."""
+    found, gap = np.zeros(len(support)), support[1] - support[0]
+    for value, weight in zip(np.clip(values, support[0], support[-1]), weights, strict=True):
+        for i, atom in enumerate(support):
+            found[i] += weight * max(0.0, 1.0 - abs(value - atom) / gap)
+    return found
+
+
+def batch_of(reward: np.ndarray, discount: np.ndarray, action: np.ndarray) -> Batch:
+    blank = jnp.zeros((len(reward), 3))
+    numbers = (jnp.asarray(x, jnp.float32) for x in (reward, discount))
+    return Batch(blank, jnp.asarray(action, jnp.int32), *numbers, blank, jnp.ones(len(reward), bool))
+
+
+def test_the_loss_against_a_loop_and_rlax():
+    rng = np.random.default_rng(0)
+    now, following = rng.normal(size=(2, 40, 3, 5))
+    selector = rng.normal(size=(40, 3))
+    reward, discount = rng.normal(scale=3, size=40), rng.choice([0.0, 0.729, 0.9], 40)
+    batch = batch_of(reward, discount, rng.integers(0, 3, 40))
+    support = jnp.asarray(SUPPORT, jnp.float32)
+    logits = [jnp.asarray(x, jnp.float32) for x in (now, following, selector)]
+    made = cross_entropies(batch, *logits, support)
+    for i, action in enumerate(np.asarray(batch.action)):
+        p = softmax(following[i, selector[i].argmax()])
+        wanted = projected(reward[i] + discount[i] * SUPPORT, p, SUPPORT)
+        np.testing.assert_allclose(wanted.sum(), 1.0)
+        np.testing.assert_allclose(made[i], -(wanted * np.log(softmax(now[i, action]))).sum(), rtol=1e-5)
+    theirs = jax.vmap(rlax.categorical_double_q_learning, in_axes=(None, 0, 0, 0, 0, None, 0, 0))(
+        support, logits[0], batch.action, batch.reward, batch.discount, support, logits[1], logits[2]
+    )
+    np.testing.assert_allclose(made, theirs, rtol=1e-5)
+
+
+def test_the_projection_keeps_the_mean_of_what_lies_within_and_moves_the_rest_to_the_ends():
+    """With logits 0 in s the loss is ``log 5`` whatever is wanted; its gradient ``1/5 - wanted`` shows the target."""
+    point = jnp.zeros((1, 1, 5)).at[0, 0, 2].set(50.0)  # all weight on the middle value, 0.5
+
+    def wanted(reward: float, discount: float) -> np.ndarray:
+        batch = batch_of(np.array([reward]), np.array([discount]), np.array([0]))
+        support = jnp.asarray(SUPPORT, jnp.float32)
+        loss = lambda now: cross_entropies(batch, now, point, jnp.zeros((1, 1)), support)[0]  # noqa: E731
+        return 0.2 - np.asarray(jax.grad(loss)(jnp.zeros((1, 1, 5))))[0, 0]
+
+    np.testing.assert_allclose(wanted(0.0, 1.0), [0, 0, 1, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(wanted(0.5, 1.0), [0, 0, 0.6, 0.4, 0], atol=1e-6)  # 1.0 between 0.5 and 1.75
+    np.testing.assert_allclose(wanted(-1.0, 0.0), [0.2, 0.8, 0, 0, 0], atol=1e-6)  # an end: the reward alone
+    np.testing.assert_allclose(wanted(9.0, 1.0), [0, 0, 0, 0, 1], atol=1e-6)
+    np.testing.assert_allclose(wanted(-9.0, 1.0), [1, 0, 0, 0, 0], atol=1e-6)
+
+
+class Categorical(Learning):
+    """The reference for a linear network: one kernel and bias to the logits of 4 actions x 5 atoms."""
+
+    def logits(self, params: Any, x: np.ndarray) -> np.ndarray:
+        return (x @ params["output"]["kernel"] + params["output"]["bias"]).reshape(-1, 4, 5)
+
+    def update(self, batch: np.ndarray) -> float:
+        life, settings = self.life, self.settings
+        places = [self.find(observation) for observation in batch]
+        slope, losses, q_max = np.zeros((len(batch), 4, 5)), [], []
+        for i, (t, env) in enumerate(places):
+            total, weight, end = unrolled(life, t, env, settings)
+            self.seen["empty"] += end == t
+            if end == t:
+                continue
+            self.seen["cut"] += end < t + settings.n_step
+            self.seen["terminal"] += weight == 0.0
+            self.seen["clipped"] += abs(life.reward[t + 1, env]) > settings.reward_clip
+            following = softmax(self.logits(self.target, life.observation[end, env])[0])
+            best = (following @ SUPPORT).argmax()
+            if settings.double:
+                other = (softmax(self.logits(self.params, life.observation[end, env])[0]) @ SUPPORT).argmax()
+                self.seen["other choice"] += other != best
+                best = other
+            wanted = projected(total + weight * SUPPORT, following[best], SUPPORT)
+            now, action = softmax(self.logits(self.params, batch[i])[0]), life.action[t, env]
+            losses.append(-(wanted * np.log(now[action])).sum())
+            q_max.append((now @ SUPPORT).max())
+            slope[i, action] = now[action] - wanted
+        self.q_mean = float(np.mean(q_max))
+        slope = slope.reshape(len(batch), -1) / max(len(losses), 1)
+        self.descend({"output": {"kernel": batch.T.astype(np.float64) @ slope, "bias": slope.sum(0)}})
+        return float(np.mean(losses))
+
+
+CASES = [(1, False, 1, 3), (3, True, 2, 3)]  # n_step, double, gradient steps, target period
+
+
+@pytest.mark.parametrize(("n_step", "double", "gradient_steps", "target_period"), CASES)
+def test_updates_agree_with_an_independent_reference(n_step, double, gradient_steps, target_period):
+    updates = 14 * gradient_steps  # after steps 4, 6, ..., 30
+    structure = {"n_step": n_step, "double": double, "gradient_steps": gradient_steps, "target_period": target_period}
+    agent = small(SPEC, remember(updates), discount=0.8, reward_clip=1.5, **structure)
+    start = agent.init(KEY, None)
+    state, metrics, _ = jax.device_get(jax.jit(functools.partial(live, agent))(start))
+    reference = Categorical(script(), start.learner.params, Settings(0.8, 0, 1.5, n_step, double, 0.01, target_period))
+    losses, q_means = [], []
+    for batch in state.plugins[0]:
+        losses.append(reference.update(np.asarray(batch)))
+        q_means.append(reference.q_mean)
+    for mine, theirs in ((state.learner.params, reference.params), (state.learner.target, reference.target)):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), mine, theirs)
+    for name, values in (("loss", losses), ("q_mean", q_means)):
+        wanted = np.reshape(values, (-1, gradient_steps)).sum(1)
+        np.testing.assert_allclose(metrics[name][3::2], wanted, rtol=1e-4, atol=1e-5)
+    needed = ["empty", "terminal", "clipped"] + ["cut"] * (n_step > 1) + ["other choice"] * double
+    assert all(reference.seen[case] for case in needed)
+
+
+def test_it_acts_on_expected_values():
+    """Action 1 is likeliest to bring most, action 0 has the larger mean."""
+    agent = small(chain().spec)
+    state = agent.init(KEY, None)
+    far = jnp.log(jnp.asarray([[0.01, 0.01, 0.01, 0.96, 0.01], [0.5, 0.01, 0.01, 0.01, 0.47]]))
+    blank = jax.tree.map(jnp.zeros_like, state.learner.params)
+    params = {"output": {**blank["output"], "bias": far.ravel()}}
+    np.testing.assert_allclose(expected(far, jnp.asarray(SUPPORT)), [1.6875, 0.425], atol=1e-5)
+    state = state._replace(learner=state.learner._replace(params=params))
+    n = 20_000
+    seen, play = jnp.ones((n, 5)), jax.jit(agent.play)
+    for epsilon, share in ((0.0, 0.0), (0.4, 0.2)):
+        assert np.mean(np.asarray(play(KEY, state, seen, jnp.asarray(epsilon)))) == pytest.approx(share, abs=0.012)
+    act = jax.jit(agent.act)(KEY, state, seen, clock_at(10**7))  # epsilon_end is 0.01
+    assert np.mean(np.asarray(act)) == pytest.approx(0.005, abs=0.003)
+
+
+def test_the_loss_that_monitors_see():
+    """One-step transitions of the script, those that join two episodes left out."""
+    life, agent = script(), small(reward_clip=1.5, discount=0.8)
+    state = agent.init(KEY, None)
+    batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), pairs())
+    loss = agent.probe(state, batch, clock_at(0)).loss(state.learner.params)
+    reference = Categorical(life, state.learner.params, Settings(0.8, 0, 1.5, 1, False, 0.0, 9))
+    np.testing.assert_allclose(loss, reference.update(life.observation[:-1].reshape(-1, 3)), rtol=1e-5)
+    assert reference.seen["empty"]
+
+
+@pytest.mark.parametrize("make", [dqn, c51])
+def test_rewards_may_stay_as_they_are(make):
+    """Without a clip a reward of 2 is learned from as 2: seen in the loss of a network that says 0 (uniform)."""
+    known = {"network": functools.partial(mlp, widths=()), "optimizer": adam, **SMALL} | (
+        ATOMS if make is c51 else {"huber": 0.0}
+    )
+    spec = SPEC._replace(reward_range=(-2.0, 2.0))
+    pair = jax.tree.map(lambda x: x[1, :1], pairs())
+    pair = pair._replace(current=pair.current._replace(reward=jnp.full(1, 1.9), discount=jnp.zeros(1)))
+    slopes = []
+    for clip in (None, 1.0):
+        agent = make(spec, compose(), reward_clip=clip, **known)
+        state = agent.init(KEY, None)
+        params = jax.tree.map(jnp.zeros_like, state.learner.params)
+        state = state._replace(learner=state.learner._replace(target=params))
+        gradient = jax.grad(agent.probe(state, pair, clock_at(0)).loss)(params)["output"]["bias"]
+        slopes.append(-np.asarray(gradient).reshape(4, -1)[int(pair.action[0])])
+    if make is dqn:
+        np.testing.assert_allclose(slopes, [[1.9], [1.0]], rtol=1e-5)
+    else:  # the target's projection less 1/5
+        np.testing.assert_allclose(
+            slopes, [projected(np.array([r]), np.ones(1), SUPPORT) - 0.2 for r in (1.9, 1.0)], atol=1e-6
+        )
+
+
+REFUSED = [
+    ({"v_max": 0.5}, r"agent\.v_max: 0\.5 is not allowed; rewards reach 1\.0 \(clipped at 1\.0\)"),
+    ({"v_min": -0.5}, r"agent\.v_min: -0\.5 is not allowed; rewards reach -1\.0 \(clipped at 1\.0\)"),
+    ({"v_min": 4.0}, r"agent\.v_max: 3\.0 is not allowed; it must be finite and above v_min, 4\.0"),
+    ({"reward_clip": None}, r"agent\.reward_clip: null is not allowed; rewards have no known bound"),
+    ({"atoms": 1}, r"agent\.atoms: 1 is not allowed; it must be at least 2"),
+    ({"learn_every": 7}, r"agent\.learn_every: 7 is not allowed"),
+]
+
+
+@pytest.mark.parametrize(("settings", "message"), REFUSED)
+def test_what_does_not_fit_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        small(SPEC, **settings)
+
+
+def test_the_support_must_contain_what_a_step_can_give_and_no_more():
+    spec = SPEC._replace(reward_range=(0.0, 0.4))
+    for settings in ({"v_min": 0.0, "v_max": 0.4, "reward_clip": None}, {"v_min": 0.0, "v_max": 0.4}):
+        small(spec, **settings)
+    with pytest.raises(ValueError, match=r"agent\.v_max: 0\.3 is not allowed; rewards reach 0\.4 \(clipped at 1\.0\)"):
+        small(spec, v_min=0.0, v_max=0.3)
+    with pytest.raises(ValueError, match=r"agent\.v_max: 0\.3 is not allowed; rewards reach 0\.4$"):
+        small(spec, v_min=0.0, v_max=0.3, reward_clip=None)
+    small(spec, v_min=0.0, v_max=0.3, reward_clip=0.25)
+
+
+def test_streams_that_do_not_suit_are_refused_by_the_agents_own_name():
+    continuous, supervised = SPEC._replace(discrete=False), source("classifier").spec
+    for (name, make), spec in itertools.product((("dqn", dqn), ("c51", c51)), (continuous, supervised)):
+        with pytest.raises(ValueError, match=rf"agent\.kind: {name} is not allowed"):
+            make(spec, compose(), **SMALL)
