@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import rlax
 from agent_cases import clock_at, source
+from categorical_reference import SUPPORT, Categorical, projected, softmax
 from chain import chain
-from q_reference import Learning, Settings, script, unrolled
+from q_reference import Settings, script
 from replay_cases import KEY, SPEC, live, pairs, remember
 
 from agents import c51, dqn
@@ -22,7 +23,6 @@ from plasticity.networks import mlp
 from plasticity.optimizers import adam
 from plasticity.types import Agent, StreamSpec
 
-SUPPORT = np.linspace(-2.0, 3.0, 5)
 SMALL = {"replay_capacity": 100, "replay_minimum": 8, "batch_size": 8, "learn_every": 2, "target_period": 3}
 ATOMS = {"atoms": 5, "v_min": -2.0, "v_max": 3.0}
 
@@ -31,20 +31,6 @@ def small(spec: StreamSpec = SPEC, *interventions: Intervention, **settings: Any
     network, optimizer = functools.partial(mlp, widths=()), functools.partial(adam, learning_rate=0.01)
     settings = {**SMALL, **ATOMS, "network": network, "optimizer": optimizer, **settings}
     return c51(spec, compose(*interventions), **settings)
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    p = np.exp(logits - logits.max(-1, keepdims=True))
-    return p / p.sum(-1, keepdims=True)
-
-
-def projected(values: np.ndarray, weights: np.ndarray, support: np.ndarray) -> np.ndarray:
-    """Each value's weight, shared between its two neighbours on the support in proportion to their nearness."""
-    found, gap = np.zeros(len(support)), support[1] - support[0]
-    for value, weight in zip(np.clip(values, support[0], support[-1]), weights, strict=True):
-        for i, atom in enumerate(support):
-            found[i] += weight * max(0.0, 1.0 - abs(value - atom) / gap)
-    return found
 
 
 def batch_of(reward: np.ndarray, discount: np.ndarray, action: np.ndarray) -> Batch:
@@ -88,41 +74,6 @@ def test_the_projection_keeps_the_mean_of_what_lies_within_and_moves_the_rest_to
     np.testing.assert_allclose(wanted(-1.0, 0.0), [0.2, 0.8, 0, 0, 0], atol=1e-6)  # an end: the reward alone
     np.testing.assert_allclose(wanted(9.0, 1.0), [0, 0, 0, 0, 1], atol=1e-6)
     np.testing.assert_allclose(wanted(-9.0, 1.0), [1, 0, 0, 0, 0], atol=1e-6)
-
-
-class Categorical(Learning):
-    """The reference for a linear network: one kernel and bias to the logits of 4 actions x 5 atoms."""
-
-    def logits(self, params: Any, x: np.ndarray) -> np.ndarray:
-        return (x @ params["output"]["kernel"] + params["output"]["bias"]).reshape(-1, 4, 5)
-
-    def update(self, batch: np.ndarray) -> float:
-        life, settings = self.life, self.settings
-        places = [self.find(observation) for observation in batch]
-        slope, losses, q_max = np.zeros((len(batch), 4, 5)), [], []
-        for i, (t, env) in enumerate(places):
-            total, weight, end = unrolled(life, t, env, settings)
-            self.seen["empty"] += end == t
-            if end == t:
-                continue
-            self.seen["cut"] += end < t + settings.n_step
-            self.seen["terminal"] += weight == 0.0
-            self.seen["clipped"] += abs(life.reward[t + 1, env]) > settings.reward_clip
-            following = softmax(self.logits(self.target, life.observation[end, env])[0])
-            best = (following @ SUPPORT).argmax()
-            if settings.double:
-                other = (softmax(self.logits(self.params, life.observation[end, env])[0]) @ SUPPORT).argmax()
-                self.seen["other choice"] += other != best
-                best = other
-            wanted = projected(total + weight * SUPPORT, following[best], SUPPORT)
-            now, action = softmax(self.logits(self.params, batch[i])[0]), life.action[t, env]
-            losses.append(-(wanted * np.log(now[action])).sum())
-            q_max.append((now @ SUPPORT).max())
-            slope[i, action] = now[action] - wanted
-        self.q_mean = float(np.mean(q_max))
-        slope = slope.reshape(len(batch), -1) / max(len(losses), 1)
-        self.descend({"output": {"kernel": batch.T.astype(np.float64) @ slope, "bias": slope.sum(0)}})
-        return float(np.mean(losses))
 
 
 CASES = [(1, False, 1, 3), (3, True, 2, 3)]  # n_step, double, gradient steps, target period
