@@ -1,0 +1,38 @@
+"""Agents learn catch, with the settings of the repository's config: chance is about -0.6, perfection 1."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from plasticity import launch
+from plasticity.runner import Run
+
+CONFIG = Path(__file__).parent.parent / "configs/catch/agents.yaml"
+QUICK = ("dqn", "c51", "ppo", "stream_q")  # a regime each
+REST = ("rainbow", "adaptive_q", "stream_dqn", "stream_c51", "stream_ac")
+LEVEL = {"ppo": 0.6, "stream_c51": 0.5, "stream_ac": -0.2}  # after so few steps; all others 0.85
+
+
+def returns(arm: str, *changes: str) -> np.ndarray:
+    """The mean return of each record and lane, ``[records, lanes]``, in 30,000 steps."""
+    settings = ["stream.steps_per_task=30000", "seeds=2", "monitors=[]", "evaluation=null", *changes]
+    experiment = launch.load_config(CONFIG, settings)
+    (job,) = [job for job in launch.plan(experiment).jobs if job.arm == arm]
+    run = Run(job.program, job.placement, launch.devices())
+    return np.stack([chunk.metrics["episodic_return"] for chunk in run.chunks()])
+
+
+@pytest.mark.parametrize("arm", [*QUICK, *(pytest.param(arm, marks=pytest.mark.slow) for arm in REST)])
+def test_every_lane_learns_catch(arm):
+    found = returns(arm)
+    assert (found[:2].mean(0) < -0.2).all()
+    assert (found[-5:].mean(0) > LEVEL.get(arm, 0.85)).all()
+
+
+@pytest.mark.parametrize("arm", ["dqn", "stream_q"])
+def test_nobody_learns_without_a_step(arm):
+    """The control: what is learned above is not the environment's doing."""
+    still = "obgd, learning_rate: 1.0e-9" if arm == "stream_q" else "sgd, learning_rate: 0.0"
+    found = returns("dqn", f"agent={{kind: {arm}, optimizer: {{kind: {still}}}}}", "arms={dqn: {}}")
+    assert found[-5:].mean() < 0.2
