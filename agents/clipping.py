@@ -29,7 +29,9 @@ def ratio_metrics(log_ratio: Array, valid: Array, clip: Number) -> dict[str, Arr
     * ``clip_fraction``: the share with ``|rho - 1| > clip``.
     * ``ratio_above``, ``ratio_below``: the mean of rho where it is above ``1 + clip``, below ``1 - clip``; 1, the
       ratio of a policy that has not moved, where there is none.
-    * ``excess_ratio``: the former by the latter (Moalla et al. 2024, "No Representation, No Trust").
+
+    Of a rollout there is besides ``excess_ratio``, the mean of ``ratio_above`` over its updates by that of
+    ``ratio_below`` (Moalla et al. 2024, "No Representation, No Trust").
     """
     ratio = jnp.exp(log_ratio)
     above, below = valid & (ratio > 1 + clip), valid & (ratio < 1 - clip)
@@ -39,5 +41,12 @@ def ratio_metrics(log_ratio: Array, valid: Array, clip: Number) -> dict[str, Arr
         "clip_fraction": mean_where(valid, (above | below).astype(jnp.float32)),
         "ratio_above": means[0],
         "ratio_below": means[1],
-        "excess_ratio": means[0] / jnp.maximum(means[1], 1e-8),
     }
+
+
+def with_excess(total: dict[str, Array]) -> dict[str, Array]:
+    """Sums over a rollout's updates with ``excess_ratio`` added: the ratio of the means, once for each update.
+
+    The first update of a rollout has all ratios at 1, so nothing is divided by 0.
+    """
+    return {**total, "excess_ratio": total["updates"] * total["ratio_above"] / total["ratio_below"]}

@@ -65,6 +65,11 @@ def in_parts(judge: Judge, rollout: Rollout, parts: int) -> tuple[Array, Array]:
     return log_probability, value
 
 
+def kept_discount(discount: Array, step_type: Array, bootstrap_truncation: bool) -> Array:
+    """The environment's discount; 0 where an episode is cut off, unless ``bootstrap_truncation`` (static)."""
+    return discount if bootstrap_truncation else jnp.where(step_type == LAST, 0.0, discount)
+
+
 def to_samples(
     rollout: Rollout,
     final: Array,
@@ -85,9 +90,7 @@ def to_samples(
     _, after = judge(final, rollout.action[-1])
     following = jnp.concatenate([value[1:], after[None]])
     last, valid = rollout.step_type == LAST, rollout.step_type != FIRST
-    discount = gamma * rollout.discount
-    if not bootstrap_truncation:
-        discount = jnp.where(last, 0.0, discount)
+    discount = gamma * kept_discount(rollout.discount, rollout.step_type, bootstrap_truncation)
     advantage = generalised_advantages(rollout.reward, discount, valid & ~last, value, following, trace)
     advantage = jnp.where(valid, advantage, 0.0)
     target = jnp.where(valid, advantage + value, 0.0)

@@ -1,0 +1,222 @@
+"""The on-policy regime: keep every step of a rollout, learn from all of it with clipped losses, forget it."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from agents.advantages import normalised
+from agents.base import ACTION, SAMPLE, STEP, Body
+from agents.clipping import policy_loss, ratio_metrics, value_loss, with_excess
+from agents.distributions import Distribution, categorical, gaussian
+from agents.normalise import Perception
+from agents.rollout import Rollout, Samples, kept_discount, to_samples, write
+from agents.value_based import mean_where
+from plasticity.schedules import Number
+from plasticity.types import (
+    Agent,
+    AgentState,
+    Array,
+    Clock,
+    Key,
+    Learner,
+    Metrics,
+    Params,
+    Probe,
+    State,
+    StreamSpec,
+    TimeStep,
+    Transition,
+    is_transition,
+)
+
+
+class Rules(NamedTuple):
+    """An agent's settings, apart from those that went into its network, optimizer and perception."""
+
+    length: int  # env steps of a rollout
+    epochs: int
+    minibatches: int
+    discount: Number
+    trace: Number
+    clip: Number
+    value_clip: Number | None
+    value_coefficient: Number
+    entropy_coefficient: Number
+    normalise_advantages: str
+    bootstrap_truncation: bool
+    sign_rewards: bool
+    reward_clip: Number
+    optimizer_reset: bool
+    target_kl: Number | None
+    evaluate: str
+
+    @property
+    def updates(self) -> int:
+        """Updates after each rollout."""
+        return self.epochs * self.minibatches
+
+
+def judge(body: Body, params: Params, observation: Array) -> tuple[Distribution, Array, Any]:
+    """The policy and the values ``[B]`` in these states, and the activations."""
+    outputs, activations = body.network.apply(params, observation)
+    mean_or_logits = outputs["policy"]
+    policy = gaussian(mean_or_logits, outputs["scale"]) if "scale" in outputs else categorical(mean_or_logits)
+    return policy, outputs["value"][:, 0], activations
+
+
+def loss(body: Body, rules: Rules, params: Params, batch: Samples) -> tuple[Array, Any, Metrics]:
+    """The loss of a minibatch, the activations of its forward pass and what is recorded of it."""
+    policy, value, activations = judge(body, params, batch.observation)
+    log_ratio = policy.log_probability(batch.action) - batch.log_probability
+    log_ratio = jnp.where(batch.valid, log_ratio, 0.0)
+    advantage = batch.advantage
+    if rules.normalise_advantages == "minibatch":
+        advantage = normalised(advantage, batch.valid)
+    parts = {
+        "policy_loss": mean_where(batch.valid, policy_loss(log_ratio, advantage, rules.clip)),
+        "value_loss": mean_where(batch.valid, value_loss(value, batch.value, batch.target, rules.value_clip)),
+        "entropy": mean_where(batch.valid, policy.entropy),
+    }
+    total = parts["policy_loss"] + rules.value_coefficient * parts["value_loss"]
+    total -= rules.entropy_coefficient * parts["entropy"]
+    return total, activations, parts | ratio_metrics(log_ratio, batch.valid, rules.clip)
+
+
+def minibatches(key: Key, rules: Rules, size: int) -> Array:
+    """The rows of every minibatch, int32 ``[updates, size / minibatches]``: each epoch is a permutation."""
+    keys = jax.vmap(lambda epoch: jax.random.fold_in(key, epoch))(jnp.arange(rules.epochs))
+    return jax.vmap(lambda key: jax.random.permutation(key, size))(keys).reshape(rules.updates, -1)
+
+
+def update_phase(
+    body: Body, rules: Rules, key: Key, learner: Learner, plugins: State, rollout: Rollout, final: Array, clock: Clock
+) -> tuple[Learner, State, Metrics]:
+    """All updates after a rollout: epochs over it, minibatch by minibatch. Metrics are sums over the updates made."""
+
+    def old(observation: Array, action: Array) -> tuple[Array, Array]:
+        policy, value, _ = judge(body, learner.params, observation)
+        return policy.log_probability(action), value
+
+    samples = to_samples(
+        rollout,
+        final,
+        old,
+        gamma=rules.discount,
+        trace=rules.trace,
+        bootstrap_truncation=rules.bootstrap_truncation,
+        parts=rules.minibatches,
+    )
+    if rules.normalise_advantages == "batch":
+        samples = samples._replace(advantage=normalised(samples.advantage, samples.valid))
+    if rules.optimizer_reset:
+        learner = learner._replace(opt_state=body.optimizer.init(learner.params))
+    number = clock.step // rules.length * rules.updates
+
+    def step(carry: Any, inputs: tuple[Array, Array]) -> tuple[Any, Metrics]:
+        learner, plugins, stopped = carry
+        i, rows = inputs
+        draw = jax.random.fold_in(jax.random.fold_in(key, STEP), i)
+        batch = jax.tree.map(lambda x: x[rows], samples)
+
+        def updated() -> tuple[Learner, State, Metrics]:
+            now = clock._replace(update=number + i)
+            made = body.update(
+                draw, learner, plugins, lambda params: loss(body, rules, params, batch), batch.observation, now
+            )
+            return *made[:2], {**made[2], "updates": jnp.ones(())}
+
+        if rules.target_kl is None:
+            learner, plugins, made = updated()
+        else:
+            learner, plugins, made = jax.lax.cond(stopped, lambda: no_update(learner, plugins, updated), updated)
+            ends = (i + 1) % rules.minibatches == 0
+            stopped |= ends & (made["approx_kl"] > rules.target_kl)
+        return (learner, plugins, stopped), made
+
+    rows = minibatches(jax.random.fold_in(key, SAMPLE), rules, samples.valid.size)
+    start = (learner, plugins, jnp.zeros((), bool))
+    (learner, plugins, _), made = jax.lax.scan(step, start, (jnp.arange(rules.updates), rows))
+    return learner, plugins, with_excess(jax.tree.map(jnp.sum, made))
+
+
+def no_update(learner: Learner, plugins: State, updated: Any) -> tuple[Learner, State, Metrics]:
+    """What ``updated()`` has the shape of, where nothing is learned."""
+    return learner, plugins, {name: jnp.zeros(()) for name in jax.eval_shape(updated)[2]}
+
+
+def one_step_loss(
+    body: Body, rules: Rules, params: Params, held: Params, seen: tuple[Array, Array, Array], pairs: Transition
+) -> Array:
+    """What monitors see: the policy gradient and the value's error with one-step advantages, no clip, no old policy.
+
+    ``-A log pi(a|s) + value_coefficient (v(s) - v'(s) - A)^2 / 2 - entropy_coefficient H`` in the mean, with
+    ``A = r + D v'(s') - v'(s)`` and ``v'`` the value under ``held``. It may be negative.
+    """
+    previous, current, reward = seen
+    valid, values = is_transition(pairs), [judge(body, held, x)[1] for x in (previous, current)]
+    discount = kept_discount(pairs.current.discount, pairs.current.step_type, rules.bootstrap_truncation)
+    target = reward + rules.discount * discount * values[1]
+    policy, value, _ = judge(body, params, previous)
+    gain = (target - values[0]) * policy.log_probability(pairs.action) + rules.entropy_coefficient * policy.entropy
+    return mean_where(valid, 0.5 * rules.value_coefficient * jnp.square(value - target) - gain)
+
+
+def rollout_agent(spec: StreamSpec, body: Body, eyes: Perception, rules: Rules) -> Agent:
+    """An agent that acts for a rollout, then learns from it."""
+
+    def init(key: Key, timestep: TimeStep) -> AgentState:
+        del timestep
+        return body.init(key)
+
+    def act(key: Key, state: AgentState, observation: Any, clock: Clock) -> Array:
+        policy, *_ = judge(body, state.learner.params, eyes.act(state.rest, observation, clock))
+        return policy.sample(jax.random.fold_in(key, ACTION))
+
+    def play(key: Key, state: AgentState, observation: Any, epsilon: Array) -> Array:
+        coin, choice, draw = jax.random.split(jax.random.fold_in(key, ACTION), 3)
+        policy, *_ = judge(body, state.learner.params, eyes.play(state.rest, observation))
+        actions = policy.mode if rules.evaluate == "mode" else policy.sample(draw)
+        if not spec.discrete:
+            return actions
+        uniform = jax.random.randint(choice, actions.shape, 0, spec.actions)
+        return jnp.where(jax.random.uniform(coin, actions.shape) < epsilon, uniform, actions)
+
+    def rewarded(pairs: Transition) -> Transition:
+        reward = pairs.current.reward
+        return pairs._replace(current=pairs.current._replace(reward=jnp.sign(reward) if rules.sign_rewards else reward))
+
+    def bounded(reward: Array) -> Array:
+        return jnp.where(rules.reward_clip > 0, jnp.clip(reward, -rules.reward_clip, rules.reward_clip), reward)
+
+    def learn(key: Key, state: AgentState, transition: Transition, clock: Clock) -> tuple[AgentState, Metrics]:
+        rest, previous, current, reward = eyes.learn(state.rest, rewarded(transition), clock)
+        row = clock.step % rules.length
+        rollout = write(rest["rollout"], row, previous, bounded(reward), transition)
+
+        def updated() -> tuple[Learner, State, Metrics]:
+            return update_phase(body, rules, key, state.learner, state.plugins, rollout, current, clock)
+
+        learner, plugins, made = jax.lax.cond(
+            row == rules.length - 1, updated, lambda: no_update(state.learner, state.plugins, updated)
+        )
+        return AgentState(learner, plugins, {**rest, "rollout": rollout}), made
+
+    def switch(key: Key, state: AgentState, clock: Clock) -> AgentState:
+        state = body.switch(key, state, clock)
+        return state._replace(rest=eyes.switch(state.rest))
+
+    def probe(state: AgentState, transition: Transition, clock: Clock) -> Probe:
+        previous, current, reward = eyes.look(state.rest, rewarded(transition))
+        seen, params = (previous, current, bounded(reward)), state.learner.params
+        _, _, activations = judge(body, params, previous)
+        return Probe(
+            state.learner,
+            body.network,
+            body.optimizer,
+            activations,
+            lambda p: one_step_loss(body, rules, p, params, seen, transition),
+            clock,
+        )
+
+    return Agent(init, act, learn, switch, probe, play)
