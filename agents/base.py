@@ -29,7 +29,7 @@ Rest = Callable[[Array], Mapping[str, Any]]  # step of birth -> what a newborn r
 Target = Callable[[Params], Params]
 
 # One tag for each use of an agent's key.
-PARAMS, PLUGINS, ACTION, SAMPLE, STEP = range(5)
+PARAMS, PLUGINS, ACTION, SAMPLE, STEP, NOISE = range(6)
 
 
 def no_target(params: Params) -> Params:
@@ -127,12 +127,14 @@ def assemble(
     *,
     target: Target = no_target,
     rest: Rest = nothing_else,
+    dress: Callable[[Network], Network] = lambda network: network,
 ) -> Body:
     """Builds the body of an agent: the intervention rewrites the network's spec and wraps the optimizer, once.
 
-    ``target(params)`` is a newborn's target network; ``rest(step of birth)`` what else it remembers.
+    ``target(params)`` is a newborn's target network; ``rest(step of birth)`` what else it remembers; ``dress`` may give
+    the network more parameters.
     """
-    network = networks.build(intervention.network(spec))
+    network = dress(networks.build(intervention.network(spec)))
     optimizer = intervention.optimizer(optimizer)
 
     def newborn(key: Key, born: Array) -> Learner:

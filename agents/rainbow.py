@@ -9,10 +9,12 @@ import jax.numpy as jnp
 from agents.base import assemble
 from agents.c51 import Bound, categorical_criterion
 from agents.categorical import check_atoms, check_support
+from agents.noisy import noisy as noisy_network
+from agents.noisy import perturbed
 from agents.priorities import prioritised as prioritised_memory
 from agents.replay import replay
 from agents.replay_regime import Timing, check_stream, replay_agent, uniform
-from plasticity.fields import BelowOne, Count, Fraction, Member, Positive
+from plasticity.fields import BelowOne, Count, Fraction, Member, NonNegative, Positive
 from plasticity.interventions.base import Intervention
 from plasticity.networks import Head, NetworkSpec
 from plasticity.schedules import linear
@@ -45,6 +47,7 @@ def rainbow(
     double: bool = True,
     dueling: bool = True,
     prioritised: bool = True,
+    noisy: bool = False,
     n_step: Count = 3,
     atoms: Count = 51,
     v_min: float = -10.0,
@@ -53,6 +56,7 @@ def rainbow(
     importance_start: Fraction = 0.4,
     importance_end: Fraction = 1.0,
     importance_steps: Positive = 1_000_000,
+    noise_scale: NonNegative = 0.5,
     reward_clip: Bound | None = 1.0,
     epsilon_start: Fraction = 1.0,
     epsilon_end: Fraction = 0.01,
@@ -74,10 +78,15 @@ def rainbow(
     the largest weight of the batch; ``importance`` goes from ``importance_start`` to ``importance_end`` over
     ``importance_steps`` env steps of each env since the agent's birth (DQN Zoo: over its whole run).
 
-    Static: ``double``, ``dueling``, ``prioritised`` switch the parts; all off and ``n_step`` 1, it is C51. Traced:
-    ``priority_exponent`` and the three of ``importance``. All other settings and errors as :func:`agents.c51.c51`.
-    Defaults are DQN Zoo's, but for a tenth of its replay. The priority is the cross-entropy, as there (in the paper the
-    divergence), without a share of uniform samples.
+    ``noisy`` (Fortunato et al. 2018, "Noisy Networks for Exploration"): the parameters of dense layers are drawn anew
+    for every action and update, around what is learned, with a learned spread that begins as ``noise_scale /
+    sqrt(inputs)``; off by default, since a reset of units leaves the noise on what they feed. With it the paper's
+    epsilon is 0. To evaluate, the agent plays without noise.
+
+    Static: ``double``, ``dueling``, ``prioritised``, ``noisy`` switch the parts; all off and ``n_step`` 1, it is C51.
+    Traced: ``priority_exponent``, the three of ``importance``, ``noise_scale``. All other settings and errors as
+    :func:`agents.c51.c51`. Defaults are DQN Zoo's, but for the noise and a tenth of its replay. The priority is the
+    cross-entropy, as there (in the paper the divergence), without a share of uniform samples.
     """
     check_stream("rainbow", spec, learn_every)
     check_atoms(atoms)
@@ -101,6 +110,7 @@ def rainbow(
         intervention,
         target=lambda params: params,
         rest=lambda born: {"replay": memory.init(), "schedule": born},
+        dress=(lambda plain: noisy_network(plain, noise_scale)) if noisy else lambda plain: plain,
     )
 
     def logits(params: Params, observation: Any) -> tuple[Array, Mapping[str, Activation]]:
@@ -112,4 +122,6 @@ def rainbow(
     timing = Timing(-(-replay_minimum // spec.envs), learn_every, gradient_steps, target_period)
     epsilon = linear(epsilon_start, epsilon_end, epsilon_steps)
     criterion = categorical_criterion(logits, double, v_min, v_max, atoms)
+    if noisy:
+        criterion = criterion._replace(perturb=perturbed)
     return replay_agent(body, memory, timing, epsilon, criterion, discount, reward_clip)

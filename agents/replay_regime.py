@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from agents.base import ACTION, SAMPLE, Body
+from agents.base import ACTION, NOISE, SAMPLE, Body
 from agents.replay import Batch, Replay, clipped
 from agents.value_based import epsilon_greedy, mean_where
 from plasticity.schedules import Number, Schedule
@@ -34,11 +34,20 @@ Losses = Callable[[Batch, Params, Params], tuple[Array, Array, Mapping[str, Acti
 # batch, params, target -> the loss of each transition [B], q [B, actions] and activations on the batch's observations
 
 
+Perturb = Callable[[Key, Params], Params]
+
+
+def exact(key: Key, params: Params) -> Params:
+    del key
+    return params
+
+
 class Criterion(NamedTuple):
     """What a replay agent acts on and what it minimises."""
 
     values: Values
     losses: Losses
+    perturb: Perturb = exact  # the parameters as they are used to act and, drawn apart for the target, to learn
 
 
 class Timing(NamedTuple):
@@ -117,16 +126,18 @@ class Updating(NamedTuple):
     body: Body
     memory: Memory
     timing: Timing
-    losses: Losses
+    criterion: Criterion
 
     def once(
         self, key: Key, learner: Learner, plugins: State, stored: Any, age: Array, clock: Clock
     ) -> tuple[Learner, State, Metrics, tuple[Array, Array]]:
         """One update; also the sample's places and losses."""
         batch, weights, places = self.memory.sample(stored, jax.random.fold_in(key, SAMPLE), age)
+        online, other = jax.random.split(jax.random.fold_in(key, NOISE))
+        target = self.criterion.perturb(other, learner.target)
 
         def loss(params: Params) -> tuple[Array, Mapping[str, Activation], Metrics]:
-            losses, q, activations = self.losses(batch, params, learner.target)
+            losses, q, activations = self.criterion.losses(batch, self.criterion.perturb(online, params), target)
             more = {"q_mean": mean_where(batch.valid, jnp.max(q, axis=-1)), "losses": losses}
             return mean_where(batch.valid, weights * losses), activations, more
 
@@ -172,13 +183,15 @@ def replay_agent(
     reward_clip: Number | None,
 ) -> Agent:
     """The agent of this regime; ``epsilon(age)`` in env steps, ``gamma`` and ``reward_clip`` for probes."""
-    updating = Updating(body, memory, timing, criterion.losses)
+    updating = Updating(body, memory, timing, criterion)
 
     def init(key: Key, timestep: TimeStep) -> AgentState:
         del timestep
         return body.init(key)
 
     def act(key: Key, state: AgentState, observation: Any, clock: Clock) -> Array:
+        params = criterion.perturb(jax.random.fold_in(key, NOISE), state.learner.params)
+        state = state._replace(learner=state.learner._replace(params=params))
         return play(key, state, observation, epsilon(clock.step - state.rest["schedule"]))
 
     def play(key: Key, state: AgentState, observation: Any, epsilon: Array) -> Array:

@@ -1,0 +1,65 @@
+"""Noisy networks: dense layers whose parameters are drawn anew at every use, with a learned spread."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from plasticity.schedules import Number
+from plasticity.types import Array, Key, Network, Params
+
+
+def _dense(params: Params, change: Callable[[int, Mapping[str, Any]], Mapping[str, Any]]) -> Params:
+    """``params`` with ``change(number, module)`` in place of every module that has a matrix for a kernel."""
+    numbers = iter(range(len(jax.tree.leaves(params))))
+
+    def inside(part: Any) -> Any:
+        if not isinstance(part, Mapping):
+            return part
+        if "kernel" in part and part["kernel"].ndim == 2:
+            return dict(change(next(numbers), part))
+        return {name: inside(part[name]) for name in sorted(part)}
+
+    return inside(params)
+
+
+def _signed_root(key: Key, size: int) -> Array:
+    """``sign(x) sqrt(|x|)`` of standard normal x, ``[size]``."""
+    x = jax.random.normal(key, (size,))
+    return jnp.sign(x) * jnp.sqrt(jnp.abs(x))
+
+
+def noisy(network: Network, scale: Number) -> Network:
+    """The network with ``noise_kernel`` and ``noise_bias`` beside every dense kernel and bias.
+
+    They begin as ``scale / sqrt(inputs)``, ``scale`` traced. ``apply`` takes no notice of them: :func:`perturbed` does.
+    """
+
+    def init(key: Key) -> Params:
+        def spread(number: int, module: Mapping[str, Any]) -> Mapping[str, Any]:
+            del number
+            start = scale / jnp.sqrt(module["kernel"].shape[0])
+            known = {name: module[name] for name in ("kernel", "bias") if name in module}
+            return {**module, **{f"noise_{name}": start * jnp.ones_like(x) for name, x in known.items()}}
+
+        return _dense(network.init(key), spread)
+
+    return network._replace(init=init)
+
+
+def perturbed(key: Key, params: Params) -> Params:
+    """``kernel + noise_kernel f(x) f(y)^T`` and ``bias + noise_bias f(y)`` in every dense layer.
+
+    x (inputs) and y (units) are standard normal, ``f(x) = sign(x) sqrt(|x|)``. Fortunato et al. 2018, "Noisy Networks
+    for Exploration", factorised noise. Kernels begin as the network has them, not as in the paper.
+    """
+
+    def draw(number: int, module: Mapping[str, Any]) -> Mapping[str, Any]:
+        keys = jax.random.split(jax.random.fold_in(key, number))
+        inputs, units = (_signed_root(k, size) for k, size in zip(keys, module["kernel"].shape, strict=True))
+        noise: dict[str, Array] = {"kernel": inputs[:, None] * units, "bias": units}
+        moved = {name: module[name] + module[f"noise_{name}"] * noise[name] for name in noise if name in module}
+        return {**module, **moved}
+
+    return _dense(params, draw)
