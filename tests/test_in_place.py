@@ -1,12 +1,14 @@
 """The replay buffer, by far the largest array of a run, is written in place: the training loop never copies it.
 
-Nor does it copy the tree of priorities over it.
+Nor does it copy the tree of priorities over it, or the rollout of an agent that learns on-policy.
 """
 
 import re
+from typing import Any
 
 import pytest
 from agent_cases import program, run
+from chain import chain
 
 ROWS = 777  # of the replay, a number that nothing else has: it finds the replay's arrays in the compiled program
 TREE = 25  # rows of the lowest level of the tree of priorities: 2 envs x 777 places by 64
@@ -17,21 +19,31 @@ CHEAP = {"parameter", "get-tuple-element", "bitcast", "tuple", "while", "conditi
 IN_PLACE = {"dynamic-update-slice", "scatter"}
 
 
-def instructions(name: str, width: int) -> list[tuple[str, str]]:
-    """``(shape, operation)`` of every instruction of the compiled loop whose result is an array of the replay."""
-    started = run(program(name, seeds=tuple(range(width)), replay_capacity=2 * ROWS, gradient_steps=2), width)
+def instructions(name: str, width: int, sizes: str, **settings: Any) -> list[tuple[str, str]]:
+    """``(shape, operation)`` of every instruction of the compiled loop whose result is an array of these sizes."""
+    started = run(program(name, seeds=tuple(range(width)), **settings), width)
     hyper, seeds, _ = started.inputs[0]
     text = started.compiled.chunk.lower(hyper, seeds, started.carry_shape(), started.clock()).compile().as_text()
     found = re.findall(r"= (\w+\[[\d,]*\])\S* ([\w-]+)\(", text)
-    return [(shape, operation) for shape, operation in found if re.search(SIZES, shape)]
+    return [(shape, operation) for shape, operation in found if re.search(sizes, shape)]
 
 
 @pytest.mark.parametrize("width", [1, 2])
 @pytest.mark.parametrize("name", ["dqn", "rainbow"])
 def test_the_loop_copies_no_replay_array(name, width):
-    found = instructions(name, width)
+    found = instructions(name, width, SIZES, replay_capacity=2 * ROWS, gradient_steps=2)
     lanes = "" if width == 1 else f"{width},"
     kept = [f"f32[{lanes}2,{ROWS},5]"] + [f"f32[{lanes}{TREE},64]"] * (name == "rainbow")
     for array in kept:
         assert {operation for shape, operation in found if shape == array} & IN_PLACE, array  # there, and written
     assert {operation for _, operation in found} <= CHEAP | IN_PLACE
+
+
+@pytest.mark.parametrize("width", [1, 2])
+def test_the_loop_copies_no_rollout(width):
+    """Not even the branch that learns from it: it takes rows."""
+    array = f"[{'' if width == 1 else f'{width},'}{ROWS},2,5]"
+    settings = {"stream": chain(1, ROWS), "chunk": ROWS // 7, "rollout_length": ROWS, "minibatches": 6}
+    found = {operation for _, operation in instructions("ppo", width, re.escape(array), **settings)}
+    assert found & IN_PLACE
+    assert found <= CHEAP | IN_PLACE
