@@ -48,7 +48,7 @@ def check_support(spec: StreamSpec, v_min: float, v_max: float, reward_clip: flo
     if not (math.isfinite(v_min) and math.isfinite(v_max) and v_min < v_max):
         raise ValueError(f"agent.v_max: {v_max} is not allowed; it must be finite and above v_min, {v_min}")
     bound, how = (math.inf, "") if reward_clip is None else (reward_clip, f" (clipped at {reward_clip})")
-    low, high = (min(max(limit, -bound), bound) for limit in spec.reward_range)
+    low, high = (float(min(max(limit, -bound), bound)) for limit in spec.reward_range)
     for key, value, reward in (("v_min", v_min, low), ("v_max", v_max, high)):
         if math.isinf(reward):
             raise ValueError(f"agent.reward_clip: null is not allowed; rewards have no known bound, so {key} has none")

@@ -16,6 +16,7 @@ from replay_cases import KEY, SPEC, live, remember
 from agents import c51, rainbow
 from agents.rainbow import combined, two_heads
 from plasticity import networks
+from plasticity.interventions import reset
 from plasticity.interventions.base import Intervention, compose
 from plasticity.networks import mlp
 from plasticity.optimizers import adam
@@ -167,6 +168,21 @@ def ended(**settings: Any) -> Any:
 def test_every_part_changes_what_is_learned(part, on):
     before, after = ended(), ended(**{part: on})
     assert any(a.shape != b.shape or (a != b).any() for a, b in zip(before, after, strict=False))
+
+
+def test_who_clears_the_replay_clears_its_priorities():
+    agent = small(SPEC, reset(rest=["replay"], modules="last"))
+
+    @jax.jit
+    def whole() -> Any:
+        state = live(agent, agent.init(KEY, None))[0]
+        return state, agent.switch(KEY, state, clock_at(30))
+
+    before, after = (state.rest["replay"] for state in jax.device_get(whole()))
+    assert before.tree[0].any()
+    assert before.largest != 1
+    assert not after.tree[0].any()
+    assert (after.largest, after.steps.current_index) == (1, 0)
 
 
 def test_it_is_refused_by_its_own_name():
