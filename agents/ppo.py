@@ -95,13 +95,14 @@ def ppo(
     freely), both coefficients, ``target_kl`` (no epoch begins after one whose last minibatch had a larger
     ``approx_kl``), ``reward_clip`` (rewards, once scaled, are clipped to +- this; 0: not at all), ``normalise_rate``.
     Static: ``trunk`` (policy and value apart, or two output layers on common hidden ones); ``policy_gain``,
-    ``value_gain`` (of the output layers' initial kernels, where hidden ones have sqrt(2)); ``rollout_length``,
-    ``epochs``, ``minibatches``; ``normalise_advantages`` (over what); ``bootstrap_truncation`` (False: an episode cut
-    off counts as ended); ``optimizer_reset`` (a fresh optimizer state, schedule included, at every rollout);
-    ``normalise``, ``scale_rewards`` (see ``agents.normalise``); ``sign_rewards`` (before they are scaled);
-    ``evaluate`` (in evaluation, actions are drawn or the likeliest). A ``schedule`` of the optimizer counts updates.
+    ``value_gain`` (of the output layers' initial kernels, where hidden ones have sqrt(2), as with "orthogonal" and
+    "he"); ``rollout_length``, ``epochs``, ``minibatches``; ``normalise_advantages`` (over what);
+    ``bootstrap_truncation`` (False: an episode cut off counts as ended); ``optimizer_reset`` (a fresh optimizer state,
+    schedule included, at every rollout); ``normalise``, ``scale_rewards`` (see ``agents.normalise``); ``sign_rewards``
+    (before they are scaled); ``evaluate`` (in evaluation, actions are drawn or the likeliest). A ``schedule`` of the
+    optimizer counts updates.
 
-    Metrics, in the mean over the updates: loss and its parts, entropy, and those of ``clipping.ratio_metrics``.
+    Metrics, in the mean over the updates: loss and its parts, entropy, and those of ``agents.clipping``.
     ``ValueError`` where observations are not one array, ``rollout_length`` does not divide the steps of a visit or
     ``minibatches`` those of a rollout. Real-valued actions are not squashed: the stream clips them. Pairs that join two
     episodes take places in minibatches but enter no mean.
