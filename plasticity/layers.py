@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from plasticity import linalg
 from plasticity.types import Array, Key
 
 
@@ -70,11 +71,16 @@ def sparse(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
     return jnp.where(rank < zeros, 0, kernel).reshape(shape)
 
 
+def orthogonal(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+    """``sqrt(2)`` times a matrix that is orthonormal on its short side (see ``linalg.orthogonal``)."""
+    return linalg.orthogonal(key, shape, math.sqrt(2.0)).astype(dtype)
+
+
 INITIALISERS: Mapping[str, Callable[..., Array]] = {
     "he": jax.nn.initializers.variance_scaling(2.0, "fan_in", "normal"),  # N(0, 2 / fan_in), not truncated
     "lecun": jax.nn.initializers.variance_scaling(1.0, "fan_in", "normal"),  # N(0, 1 / fan_in), not truncated
     "glorot": jax.nn.initializers.glorot_uniform(),  # U(-b, b), b = sqrt(6 / (fan_in + fan_out))
-    "orthogonal": jax.nn.initializers.orthogonal(math.sqrt(2.0)),  # orthonormal on the short side, times sqrt(2)
+    "orthogonal": orthogonal,
     "sparse": sparse,
 }
 

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
+from plasticity import linalg
 from plasticity.fields import Count, card
 from plasticity.monitors.base import Monitor
 from plasticity.types import Array, Key, Metrics, Params, Probe, State
@@ -111,7 +112,7 @@ def hessian_top_eigenvalue(*, iterations: Count = 20) -> Monitor:
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
         product, flat = hessian_product(probe.loss, probe.learner.params)
         start = jax.random.normal(key, flat.shape, flat.dtype)
-        ritz = jnp.linalg.eigvalsh(tridiagonal(*lanczos(product, start, iterations)))
+        ritz = linalg.eigenvalues(tridiagonal(*lanczos(product, start, iterations)))
         return state, {"hessian_top_eigenvalue": ritz[-1], "hessian_bottom_eigenvalue": ritz[0]}
 
     return Monitor(measure)

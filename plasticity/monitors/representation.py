@@ -26,6 +26,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from plasticity import linalg
 from plasticity.fields import BelowOne, NonNegative, card
 from plasticity.monitors.base import Monitor
 from plasticity.monitors.units import hidden_layers
@@ -39,7 +40,7 @@ def singular_values(features: Array, centred: bool = False) -> Array:
     matrix = features.reshape(features.shape[0], -1)
     if centred:
         matrix = matrix - jnp.mean(matrix, axis=0)
-    return jnp.linalg.svd(matrix, compute_uv=False)
+    return linalg.singular_values(matrix)
 
 
 def _ratio(numerator: Array, denominator: Array) -> Array:
