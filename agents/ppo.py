@@ -19,8 +19,11 @@ NormaliseAdvantages = Literal["minibatch", "batch", "none"]
 Evaluate = Literal["sample", "mode"]
 
 
-def check(spec: StreamSpec, length: int, minibatches: int) -> None:
+def check(spec: StreamSpec, actions: str, length: int, minibatches: int) -> None:
     """``ValueError`` where the stream does not suit the agent, or the numbers do not fit each other."""
+    given = "discrete" if spec.discrete else "continuous"
+    if actions not in ("auto", given):
+        raise ValueError(f"agent.actions: {actions} is not allowed; those of the stream are {given}")
     if not hasattr(spec.observation, "shape"):
         raise ValueError("agent.kind: ppo is not allowed; it needs a stream with plain observations")
     for visit in spec.visits:
@@ -58,6 +61,7 @@ def ppo(
         "eps": 1e-5,
         "max_gradient_norm": 0.5,
     },
+    actions: Literal["auto", "discrete", "continuous"] = "auto",
     trunk: Trunk = "separate",
     policy_gain: Gain = 0.01,
     value_gain: Gain = 1.0,
@@ -94,8 +98,8 @@ def ppo(
     ``gae_lambda``, ``clip``, ``value_clip`` (the value moves at most this far per rollout for its loss to fall; None:
     freely), both coefficients, ``target_kl`` (no epoch begins after one whose last minibatch had a larger
     ``approx_kl``), ``reward_clip`` (rewards, once scaled, are clipped to +- this; 0: not at all), ``normalise_rate``.
-    Static: ``trunk`` (policy and value apart, or two output layers on common hidden ones); ``policy_gain``,
-    ``value_gain`` (of the output layers' initial kernels, where hidden ones have sqrt(2), as with "orthogonal" and
+    Static: ``actions`` (what the stream must have; "auto": as the stream has them); ``trunk`` (policy and value apart,
+    or two output layers on common hidden ones); ``policy_gain``, ``value_gain`` (of the output layers' initial kernels, where hidden ones have sqrt(2), as with "orthogonal" and
     "he"); ``rollout_length``, ``epochs``, ``minibatches``; ``normalise_advantages`` (over what);
     ``bootstrap_truncation`` (False: an episode cut off counts as ended); ``optimizer_reset`` (a fresh optimizer state,
     schedule included, at every rollout); ``normalise``, ``scale_rewards`` (see ``agents.normalise``); ``sign_rewards``
@@ -107,7 +111,7 @@ def ppo(
     ``minibatches`` those of a rollout. Real-valued actions are not squashed: the stream clips them. Pairs that join two
     episodes take places in minibatches but enter no mean.
     """
-    check(spec, rollout_length, minibatches)
+    check(spec, actions, rollout_length, minibatches)
     check_names(
         trunk=(trunk, ("separate", "shared")),
         normalise_advantages=(normalise_advantages, ("minibatch", "batch", "none")),
