@@ -99,8 +99,9 @@ def ppo(
     freely), both coefficients, ``target_kl`` (no epoch begins after one whose last minibatch had a larger
     ``approx_kl``), ``reward_clip`` (rewards, once scaled, are clipped to +- this; 0: not at all), ``normalise_rate``.
     Static: ``actions`` (what the stream must have; "auto": as the stream has them); ``trunk`` (policy and value apart,
-    or two output layers on common hidden ones); ``policy_gain``, ``value_gain`` (of the output layers' initial kernels, where hidden ones have sqrt(2), as with "orthogonal" and
-    "he"); ``rollout_length``, ``epochs``, ``minibatches``; ``normalise_advantages`` (over what);
+    or two output layers on common hidden ones); ``policy_gain``, ``value_gain`` (of the output layers' initial kernels,
+    where hidden ones have sqrt(2), as with "orthogonal" and "he"); ``rollout_length``, ``epochs``, ``minibatches``;
+    ``normalise_advantages`` (over what);
     ``bootstrap_truncation`` (False: an episode cut off counts as ended); ``optimizer_reset`` (a fresh optimizer state,
     schedule included, at every rollout); ``normalise``, ``scale_rewards`` (see ``agents.normalise``); ``sign_rewards``
     (before they are scaled); ``evaluate`` (in evaluation, actions are drawn or the likeliest). A ``schedule`` of the
