@@ -308,6 +308,19 @@ def test_without_the_control_there_is_no_gap(tmp_path):
     assert np.isnan(renamed.loc["baseline", "closed"])  # it is above its control
 
 
+def test_a_stream_of_one_visit_is_told_as_a_whole_and_at_its_end(tmp_path):
+    plan = made.plan(["a"], tasks=["t"], visits=[(0, 20)])
+    rewards = {"a": np.stack([np.arange(10.0), np.arange(10.0) + 2])}  # ten records of two steps
+    folder = write_arms(tmp_path / "run", plan, rewards, every=2)
+    found = results.summary(folder).iloc[0]
+    assert found[["first", "last"]].tolist() == [5.5, 10.0]
+    console = Console(record=True, width=80)
+    results.print_summary(folder, console)
+    text = console.export_text()
+    assert "whole" in text
+    assert "10.0 [-2.71, 22.7]" in text  # mean 10, standard error 1, t = 12.706
+
+
 def test_a_single_seed_has_means_but_no_bounds(tmp_path):
     plan = two_visits(["a", "fresh"])
     rewards = {"a": np.full((1, 4), 0.25), "fresh": np.full((1, 4), 0.75)}

@@ -63,8 +63,9 @@ def summary(
     """One row per arm and swept point: performance early and late, and the gap to the fresh control.
 
     ``first`` and ``last`` are the means over the first and the last tenth of the visits (at least one visit), for
-    each seed and then over seeds. ``gap`` is the mean over seeds of (arm - control) on the last tenth, paired by seed
-    and taken at the control's point with the same hyper-parameters, or the only one that does not contradict them.
+    each seed and then over seeds; of a stream of one visit, over that visit and over its last tenth. ``gap`` is the
+    mean over seeds of (arm - control) on the last tenth, paired by seed and taken at the control's point with the same
+    hyper-parameters, or the only one that does not contradict them.
     ``closed = (arm - baseline) / (control - baseline)`` on the last tenth, over the seeds all three have: 0 at the
     baseline, 1 at the control. It means little where the baseline's own gap is not clearly off zero.
 
@@ -84,7 +85,8 @@ def summary(
     hyper, count = hyper_parameters(run), len(plan(run)["stream"]["visits"])
     rows, length, known = visits_and_losses(run), int(tenth(count)), lanes(run)
     known["first"] = _stage(rows, known, range(length), measure)
-    known["last"] = _stage(rows, known, range(count - length, count), measure)
+    late = measure if count > 1 else "performance_end"
+    known["last"] = _stage(rows, known, range(count - length, count), late)
     cells = points(known, hyper)
     arms = set(arm_names(run))
     table = []

@@ -29,9 +29,10 @@ def print_summary(run: RunPath, console: Console | None = None, **options: Any) 
     title = escape(f"{about.get('name', run)}: {measured}")
     layout: dict[str, Any] = {"box": box.SIMPLE_HEAD, "show_edge": False, "pad_edge": False, "collapse_padding": True}
     table = Table(title=title, title_justify="left", caption_justify="left", **layout)
+    single = len(stream["visits"]) == 1
     headings = {
-        "first": "first\ntenth",
-        "last": "last\ntenth",
+        "first": "whole\nvisit" if single else "first\ntenth",
+        "last": "last tenth\n[interval]" if single else "last\ntenth",
         "gap": f"gap to {control}\n[interval]",
         "closed": "closed\n%",
     }
@@ -42,20 +43,21 @@ def print_summary(run: RunPath, console: Console | None = None, **options: Any) 
     for point in points(found, hyper_parameters(run)):
         row = point.rows.iloc[0]
         label = "\n  ".join([point.arm, *point.settings])
-        table.add_row(escape(label), *[_cell(row, column) for column in shown], _diverged(row))
-    table.caption = _caption(found, options)
+        table.add_row(escape(label), *[_cell(row, column, single) for column in shown], _diverged(row))
+    table.caption = _caption(found, options, single)
     (console or Console()).print(table)
 
 
-def _cell(row: pd.Series, key: str) -> str:
+def _cell(row: pd.Series, key: str, single: bool = False) -> str:
     if math.isnan(row[key]):
         return MISSING
     if key == "closed":
         return f"{100 * row[key]:.0f}"
-    if key != "gap":
-        return _number(row[key])
-    bounds = "" if math.isnan(row["gap_low"]) else f" [{_number(row['gap_low'])}, {_number(row['gap_high'])}]"
-    return escape(_number(row[key], "+") + bounds)
+    if key == "gap" or (key == "last" and single):
+        low, high = row[f"{key}_low"], row[f"{key}_high"]
+        bounds = "" if math.isnan(low) else f" [{_number(low)}, {_number(high)}]"
+        return escape(_number(row[key], "+" if key == "gap" else "") + bounds)
+    return _number(row[key])
 
 
 def _number(value: float, sign: str = "") -> str:
@@ -70,10 +72,13 @@ def _diverged(row: pd.Series) -> str:
     return f"{row['diverged']}/{row['lanes']}" if row["lanes"] else MISSING
 
 
-def _caption(found: pd.DataFrame, options: dict[str, Any]) -> str:
+def _caption(found: pd.DataFrame, options: dict[str, Any], single: bool) -> str:
+    percent = f"{100 * options.get('confidence', 0.95):g} %"
     texts = ["Means over seeds of the first and the last tenth of the visits."]
+    if single:
+        texts = [f"Means over seeds of the visit and of its last tenth, with {percent} t intervals."]
     if "gap" in found:
-        texts.append(f"Gaps are paired by seed, with {100 * options.get('confidence', 0.95):g} % t intervals.")
+        texts.append(f"Gaps are paired by seed, with {percent} t intervals.")
     if "closed" in found:
         texts.append("Closed: share of the baseline's gap.")
         own = found[found["arm"] == options.get("baseline", "baseline")]
