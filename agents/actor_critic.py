@@ -19,10 +19,14 @@ HIDDEN_GAIN = math.sqrt(2.0)  # of the initialisers "orthogonal" and "he"
 
 
 def separate(
-    make: Make, observation: Any, outputs: Mapping[str, int], gains: Mapping[str, float], method: Intervention
+    make: Make, observation: Any, outputs: Mapping[str, int], gains: Mapping[str, float] | None, method: Intervention
 ) -> Network:
-    """Networks that share nothing, of equal hidden layers; ``method`` rewrites each."""
-    specs = {name: replace(make(observation, n), output_scale=gains[name] / HIDDEN_GAIN) for name, n in outputs.items()}
+    """Networks that share nothing, of equal hidden layers; ``method`` rewrites each.
+
+    Without ``gains`` an output layer is initialised as any other.
+    """
+    scales = {name: gains[name] / HIDDEN_GAIN if gains else 1.0 for name in outputs}
+    specs = {name: replace(make(observation, n), output_scale=scales[name]) for name, n in outputs.items()}
     return networks.join({name: networks.build(method.network(spec)) for name, spec in specs.items()})
 
 

@@ -135,10 +135,22 @@ def assemble(
     the network more parameters.
     """
     network = dress(networks.build(intervention.network(spec)))
-    optimizer = intervention.optimizer(optimizer)
+    return embody(network, optimizer, intervention, target=target, rest=rest)
+
+
+def embody(
+    network: Network,
+    optimizer: Optimizer,
+    intervention: Intervention,
+    *,
+    target: Target = no_target,
+    rest: Rest = nothing_else,
+) -> Body:
+    """:func:`assemble` for a network that is built; the intervention has had its say in it, and wraps the optimizer."""
+    rule = intervention.optimizer(optimizer)
 
     def newborn(key: Key, born: Array) -> Learner:
         params = network.init(key)
-        return Learner(params, target(params), optimizer.init(params), rest(born))
+        return Learner(params, target(params), rule.init(params), rest(born))
 
-    return Body(network, optimizer, intervention, newborn)
+    return Body(network, rule, intervention, newborn)

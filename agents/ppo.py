@@ -6,13 +6,13 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from agents.actor_critic import Trunk, separate, shared, with_scale
-from agents.base import Body
+from agents.base import embody
 from agents.normalise import Normalise, Share, perception
 from agents.on_policy import Rules, rollout_agent
 from agents.rollout import empty
 from plasticity.fields import BelowOne, Count, Fraction, Member, NonNegative, Positive, Real
 from plasticity.interventions.base import Intervention
-from plasticity.types import Agent, Array, Key, Learner, StreamSpec
+from plasticity.types import Agent, Array, StreamSpec
 
 Gain = Annotated[float, Field(gt=0)]  # static
 NormaliseAdvantages = Literal["minibatch", "batch", "none"]
@@ -123,16 +123,12 @@ def ppo(
     build = separate if trunk == "separate" else shared
     wired = build(network, eyes.observation, heads, gains, intervention)
     wired = wired if spec.discrete else with_scale(wired, spec.actions, log_std)
-    rule = intervention.optimizer(optimizer())
 
-    def rest() -> Mapping[str, Any]:
+    def rest(born: Array) -> Mapping[str, Any]:
+        del born
         return {"rollout": empty(spec, eyes.observation, rollout_length), **eyes.init()}
 
-    def newborn(key: Key, born: Array) -> Learner:
-        del born
-        params = wired.init(key)
-        return Learner(params, (), rule.init(params), rest())
-
+    body = embody(wired, optimizer(), intervention, rest=rest)
     rules = Rules(
         rollout_length,
         epochs,
@@ -151,4 +147,4 @@ def ppo(
         target_kl,
         evaluate,
     )
-    return rollout_agent(spec, Body(wired, rule, intervention, newborn), eyes, rules)
+    return rollout_agent(spec, body, eyes, rules)

@@ -5,12 +5,12 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 
-from agents.base import Body
+from agents.actor_critic import separate
+from agents.base import embody
 from agents.normalise import Normalise, Share, perception
 from agents.replay import Batch
 from agents.streaming import CONTROL_NETWORK, check_stream, chosen, remembered, streaming_agent, trace_metrics
 from agents.value_based import mean_where
-from plasticity import networks
 from plasticity.eligibility import eligible, parts
 from plasticity.fields import BelowOne, Fraction, Member, NonNegative
 from plasticity.interventions.base import Intervention
@@ -22,8 +22,6 @@ from plasticity.types import (
     Key,
     Learner,
     Metrics,
-    Network,
-    Optimizer,
     Params,
     State,
     StreamSpec,
@@ -33,20 +31,6 @@ from plasticity.types import (
 def entropy(log_p: Array) -> Array:
     """``-sum_a p log p``, over the last axis."""
     return -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
-
-
-def two_networks(policy: Any, value: Any, optimizer: Optimizer, intervention: Intervention, rest: Any) -> Body:
-    """The body of an actor and a critic; the intervention rewrites either's spec and sees both as one network."""
-    network: Network = networks.join(
-        {name: networks.build(intervention.network(spec)) for name, spec in (("policy", policy), ("value", value))}
-    )
-    rule = intervention.optimizer(optimizer)
-
-    def newborn(key: Key, born: Array) -> Learner:
-        params = network.init(key)
-        return Learner(params, (), rule.init(params), rest(born))
-
-    return Body(network, rule, intervention, newborn)
 
 
 def stream_ac(
@@ -77,13 +61,9 @@ def stream_ac(
     """
     check_stream("stream_ac", spec)
     eyes = perception(spec, normalise=normalise, rate=normalise_rate, scale_rewards=scale_rewards, discount=discount)
-    body = two_networks(
-        network(eyes.observation, spec.actions),
-        network(eyes.observation, 1),
-        parts({"policy": eligible(policy_optimizer()), "value": eligible(value_optimizer())}),
-        intervention,
-        remembered(eyes),
-    )
+    wired = separate(network, eyes.observation, {"policy": spec.actions, "value": 1}, None, intervention)
+    rule = parts({"policy": eligible(policy_optimizer()), "value": eligible(value_optimizer())})
+    body = embody(wired, rule, intervention, rest=remembered(eyes))
 
     def heads(params: Params, observation: Array) -> tuple[Array, Array, Any]:
         outputs, activations = body.network.apply(params, observation)
