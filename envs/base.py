@@ -60,9 +60,8 @@ def proceed(task: Task, params: Any, key: Key, state: State, step_type: Array, a
 
 def chance(key: Key, visit: Visit) -> Key:
     """The lane's data key as far as it decides what happens in a visit, not which problem it is."""
-    if isinstance(visit.replica, int) and visit.replica == 0:
-        return key
-    return jax.random.fold_in(jax.random.fold_in(key, REPLICA), visit.replica)
+    other = jax.random.fold_in(jax.random.fold_in(key, REPLICA), visit.replica)
+    return jnp.where(visit.replica == 0, key, other)  # a traced 0 is 0 too
 
 
 def vectorise(task: Task, lanes: int, envs: int) -> Stream:

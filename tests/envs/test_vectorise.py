@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from playing import clock_at, lane_keys, play, player, visit_of
 
-from envs.base import over, vectorise
+from envs.base import chance, over, vectorise
 from plasticity.types import FIRST, LAST, MID, StreamSpec, Task, Visit, VisitPlan
 
 
@@ -79,3 +79,12 @@ def test_over_maps_keys_and_arrays(size: int) -> None:
     drawn, doubled = over(lambda key, x: (jax.random.normal(key, (2,)), 2 * x), size)(keys, values)
     np.testing.assert_array_equal(drawn, np.stack([jax.random.normal(key, (2,)) for key in keys]))
     np.testing.assert_array_equal(doubled, 2 * np.arange(size))
+
+
+def test_replica_0_is_the_visit_itself_traced_or_not() -> None:
+    key = jax.random.key(3)
+    traced = jax.jit(lambda replica: jax.random.key_data(chance(key, Visit(jnp.int32(1), jnp.int32(0), replica))))
+    data = [np.asarray(traced(replica)).tolist() for replica in (0, 1, 2)]
+    assert data[0] == jax.random.key_data(key).tolist()
+    assert jax.random.key_data(chance(key, visit_of(1))).tolist() == data[0]
+    assert len({tuple(each) for each in data}) == 3
