@@ -10,7 +10,6 @@ from agents.base import ACTION, NOISE, SAMPLE, Body
 from agents.replay import Batch, Replay, clipped
 from agents.value_based import epsilon_greedy, mean_where
 from plasticity.schedules import Number, Schedule
-from plasticity.trees import select
 from plasticity.types import (
     Activation,
     Agent,
@@ -148,7 +147,7 @@ class Updating(NamedTuple):
         return learner._replace(target=target), plugins, metrics, (places, made["losses"])
 
     def all(self, key: Key, learner: Learner, plugins: State, stored: Any, age: Array, clock: Clock) -> Any:
-        """All updates of one step. A lane whose (new) replay is not ready yet keeps what it has."""
+        """All updates of one step."""
         number = self.timing.gradient_steps
 
         def step(carry: Any, i: Array) -> Any:
@@ -161,10 +160,9 @@ class Updating(NamedTuple):
             made = jax.tree.map(lambda x: x[None], made)
         else:
             new, made = jax.lax.scan(step, (learner, plugins), jnp.arange(number))
-        ready, (metrics, seen) = self.memory.ready(stored), made
+        metrics, seen = made
         metrics = {name: jnp.sum(values) for name, values in metrics.items()} | {"updates": jnp.float32(number)}
-        metrics = {name: jnp.where(ready, value, 0.0) for name, value in metrics.items()}
-        return select(ready, new, (learner, plugins)), metrics, tuple(seen)
+        return new, metrics, tuple(seen)
 
     def none(self, learner: Learner, plugins: State) -> Any:
         """What :meth:`all` gives, where no update is due."""
@@ -201,11 +199,20 @@ def replay_agent(
     def learn(key: Key, state: AgentState, transition: Transition, clock: Clock) -> tuple[AgentState, Metrics]:
         stored = memory.add(state.rest["replay"], transition)
         age, due = clock.step - state.rest["schedule"], timing.due(clock)
-        (learner, plugins), metrics, seen = jax.lax.cond(
-            due,
-            lambda: updating.all(key, state.learner, state.plugins, stored, age, clock),
-            lambda: updating.none(state.learner, state.plugins),
-        )
+
+        def none() -> Any:
+            return updating.none(state.learner, state.plugins)
+
+        def unless_new() -> Any:
+            """A lane whose (new) replay is not ready yet keeps what it has."""
+            return jax.lax.cond(
+                memory.ready(stored),
+                lambda: updating.all(key, state.learner, state.plugins, stored, age, clock),
+                none,
+            )
+
+        # Two branches: `due` is the same for all lanes, `ready` is not, and becomes a select where lanes are vmapped.
+        (learner, plugins), metrics, seen = jax.lax.cond(due, unless_new, none)
         made = jnp.where(due, timing.gradient_steps, 0)
         stored = memory.settle(stored, made, metrics["updates"] > 0, *seen)
         return AgentState(learner, plugins, {**state.rest, "replay": stored}), metrics
