@@ -17,6 +17,8 @@ from plasticity.types import Agent, Array, StreamSpec
 Gain = Annotated[float, Field(gt=0)]  # static
 NormaliseAdvantages = Literal["minibatch", "batch", "none"]
 Evaluate = Literal["sample", "mode"]
+NETWORK = {"kind": "mlp", "widths": [64, 64], "activation": "tanh", "initialiser": "orthogonal"}
+OPTIMIZER = {"kind": "adam", "learning_rate": 2.5e-4, "eps": 1e-5, "max_gradient_norm": 0.5}
 
 
 def check(spec: StreamSpec, actions: str, length: int, minibatches: int) -> None:
@@ -49,18 +51,8 @@ def ppo(
     spec: StreamSpec,
     intervention: Intervention,
     *,
-    network: Annotated[Any, Member("networks")] = {  # noqa: B006
-        "kind": "mlp",
-        "widths": [64, 64],
-        "activation": "tanh",
-        "initialiser": "orthogonal",
-    },
-    optimizer: Annotated[Any, Member("optimizers")] = {  # noqa: B006
-        "kind": "adam",
-        "learning_rate": 2.5e-4,
-        "eps": 1e-5,
-        "max_gradient_norm": 0.5,
-    },
+    network: Annotated[Any, Member("networks")] = NETWORK,
+    optimizer: Annotated[Any, Member("optimizers")] = OPTIMIZER,
     actions: Literal["auto", "discrete", "continuous"] = "auto",
     trunk: Trunk = "separate",
     policy_gain: Gain = 0.01,

@@ -27,6 +27,10 @@ from plasticity.types import (
     StreamSpec,
 )
 
+WIDER_NETWORK = {**CONTROL_NETWORK, "widths": [128, 128]}
+POLICY_OPTIMIZER = {"kind": "obgd", "kappa": 3.0}
+VALUE_OPTIMIZER = {"kind": "obgd", "kappa": 2.0}
+
 
 def entropy(log_p: Array) -> Array:
     """``-sum_a p log p``, over the last axis."""
@@ -37,9 +41,9 @@ def stream_ac(
     spec: StreamSpec,
     intervention: Intervention,
     *,
-    network: Annotated[Any, Member("networks")] = {**CONTROL_NETWORK, "widths": [128, 128]},  # noqa: B006
-    policy_optimizer: Annotated[Any, Member("optimizers")] = {"kind": "obgd", "kappa": 3.0},  # noqa: B006
-    value_optimizer: Annotated[Any, Member("optimizers")] = {"kind": "obgd", "kappa": 2.0},  # noqa: B006
+    network: Annotated[Any, Member("networks")] = WIDER_NETWORK,
+    policy_optimizer: Annotated[Any, Member("optimizers")] = POLICY_OPTIMIZER,
+    value_optimizer: Annotated[Any, Member("optimizers")] = VALUE_OPTIMIZER,
     discount: BelowOne = 0.99,
     trace: Fraction = 0.8,
     entropy_coefficient: NonNegative = 0.01,

@@ -42,8 +42,8 @@ class Placement(NamedTuple):
         return np.minimum(places, lanes - 1)
 
 
-# Work of a step (parameters x batch x lanes) that keeps a CPU core busy: beyond it, width only costs cache. Measured
-# with `plasticity bench lanes`.
+# Work of a step (parameters x batch x lanes) that keeps a CPU core busy: beyond it, width only costs cache, and turns
+# branches into selects. Measured with `plasticity bench lanes` and `agents`.
 BUSY = 1 << 16
 WIDEST_ON_CPU = 128
 
