@@ -49,6 +49,7 @@ class Perception(NamedTuple):
     look: Callable[[Mapping[str, Any], Transition], tuple[Array, Array, Array]]  # the same, with nothing remembered
     play: Callable[[Mapping[str, Any], Any], Array]  # rest, observation [B, ...] -> as the network gets it
     switch: Callable[[Mapping[str, Any]], Mapping[str, Any]]  # at a task switch
+    told: str = ""  # the setting that makes it act there
 
 
 def blank(shape: tuple[int, ...]) -> Statistics:
@@ -170,4 +171,4 @@ def perception(
         return {**rest, **init()} if normalise == "switch" else rest
 
     given = jax.ShapeDtypeStruct(spec.observation.shape, jnp.float32) if seeing else spec.observation
-    return Perception(given, init, act, learn, look, play, switch)
+    return Perception(given, init, act, learn, look, play, switch, "normalise" if normalise == "switch" else "")

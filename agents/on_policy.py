@@ -225,4 +225,4 @@ def rollout_agent(spec: StreamSpec, body: Body, eyes: Perception, rules: Rules) 
         meaning: Meaning = "logits" if spec.discrete else "prediction"
         return body.probe(state.learner, previous, losses, is_transition(transition), scores, meaning, clock)
 
-    return Agent(init, act, learn, switch, probe, play)
+    return Agent(init, act, learn, switch, probe, play, eyes.told)

@@ -129,7 +129,7 @@ def streaming_agent(
             clock,
         )
 
-    return Agent(init, act, learn, switch, probe, play)
+    return Agent(init, act, learn, switch, probe, play, eyes.told)
 
 
 def as_batch(transition: Transition, discount: Number, previous: Array, current: Array, reward: Array) -> Batch:

@@ -1,4 +1,4 @@
-"""Streams: what the learner lives through. ``STREAMS`` names their factories."""
+"""Streams, what the learner lives through (``STREAMS``), and what can be done to any of them (``TRANSFORMS``)."""
 
 from collections.abc import Callable, Mapping
 
@@ -8,6 +8,7 @@ from envs.control import acrobot, cartpole, pendulum
 from envs.minatar import minatar
 from envs.targets import regression, relabelled
 from envs.toys import catch
+from envs.transforms import TRANSFORMS as TRANSFORMS
 
 STREAMS: Mapping[str, Callable[..., Source]] = {
     "relabelled": relabelled,

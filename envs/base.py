@@ -24,7 +24,7 @@ class Source(NamedTuple):
 class PureState(NamedTuple):
     """The state of a pure stream, ``W`` lanes x ``E`` envs."""
 
-    params: Any  # [W, ...]     the visit's problem, one for each lane
+    params: Any  # [W, ...]     the visit's problem, one for each lane, before `Task.at`
     envs: State  # [W, E, ...]
     step_type: Array  # int8[W, E]   of the newest time step
 
@@ -64,6 +64,11 @@ def chance(key: Key, visit: Visit) -> Key:
     return jnp.where(visit.replica == 0, key, other)  # a traced 0 is 0 too
 
 
+def tasks_of(visit: Visit, lanes: int) -> Array:
+    """int32[lanes]: each lane's task, also where the visit says one for all."""
+    return jnp.broadcast_to(jnp.asarray(visit.task, jnp.int32), (lanes,))
+
+
 def vectorise(task: Task, lanes: int, envs: int) -> Stream:
     """A pure stream: ``lanes`` x ``envs`` (static) copies of ``task``, arrays ``[lanes, envs, ...]``.
 
@@ -73,23 +78,25 @@ def vectorise(task: Task, lanes: int, envs: int) -> Stream:
     first observations come from another key (:func:`chance`), and the caller gives ``step`` that key. Where
     ``task.spec.episodic`` is False, the task never ends an episode and no reset is compiled into ``step``.
     """
+    moment = task.at or (lambda params, step: params)
 
     def reset(keys: Key, visit: Visit, block: Array) -> tuple[PureState, TimeStep]:
         del block
 
-        def lane(key: Key) -> tuple[Any, State, TimeStep]:
-            params = task.params(jax.random.fold_in(key, PARAMS), visit)
+        def lane(key: Key, own: Array) -> tuple[Any, State, TimeStep]:
+            params = task.params(jax.random.fold_in(key, PARAMS), visit._replace(task=own))
             opening = jax.random.fold_in(jax.random.fold_in(chance(key, visit), RESET), visit.number)
             draws = jax.random.split(opening, envs)
-            return params, *over(partial(restart, task, params), envs)(draws)
+            now = moment(params, jnp.asarray(visit.moment, jnp.int32))
+            return params, *over(partial(restart, task, now), envs)(draws)
 
-        params, state, timestep = over(lane, lanes)(keys)
+        params, state, timestep = over(lane, lanes)(keys, tasks_of(visit, lanes))
         return PureState(params, state, timestep.step_type), timestep
 
     def step(keys: Key, state: PureState, actions: Array, clock: Clock) -> tuple[PureState, TimeStep]:
         def lane(key: Key, params: Any, *rest: Any) -> tuple[State, TimeStep]:
             draws = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, STEP), clock.step), envs)
-            return over(partial(proceed, task, params), envs)(draws, *rest)
+            return over(partial(proceed, task, moment(params, clock.step_in_visit)), envs)(draws, *rest)
 
         new, timestep = over(lane, lanes)(keys, state.params, state.envs, state.step_type, actions)
         return PureState(state.params, new, timestep.step_type), timestep

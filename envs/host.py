@@ -7,7 +7,7 @@ last one are finished: the caller waits for their results before it calls ``rese
 """
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import io_callback
 
-from envs.base import EMULATOR, chance
+from envs.base import EMULATOR, chance, tasks_of
 from plasticity.types import FIRST, Array, Clock, Key, Stream, StreamSpec, TimeStep, Visit
 
 Stepped = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -36,6 +36,37 @@ class Pool(Protocol):
 
 
 MakePool = Callable[[int, np.ndarray], Pool]  # task, seeds int32[M] -> Pool
+
+
+class Several:
+    """One pool of the environments of several: a block whose lanes are in different tasks. ``members``: for each pool
+    the places of its environments among all of them."""
+
+    def __init__(self, pools: Sequence[Pool], members: Sequence[np.ndarray]) -> None:
+        self.pools = pools
+        self.back = np.argsort(np.concatenate(members))
+        self.members = members
+
+    def reset(self) -> np.ndarray:
+        return np.concatenate([pool.reset() for pool in self.pools])[self.back]
+
+    def step(self, actions: np.ndarray) -> Stepped:
+        parts = [pool.step(actions[members]) for pool, members in zip(self.pools, self.members, strict=True)]
+        observation, reward, discount, step_type = (
+            np.concatenate(arrays)[self.back] for arrays in zip(*parts, strict=True)
+        )
+        return observation, reward, discount, step_type
+
+    def close(self) -> None:
+        for pool in self.pools:
+            pool.close()
+
+
+def pool_of(make_pool: MakePool, tasks: np.ndarray, seeds: np.ndarray) -> Pool:
+    """One pool for environments of the given tasks, int32[M]."""
+    members = [np.flatnonzero(tasks == task) for task in np.unique(tasks)]
+    pools = [make_pool(int(tasks[each[0]]), seeds[each]) for each in members]
+    return pools[0] if len(pools) == 1 else Several(pools, members)
 
 
 class HostState(NamedTuple):
@@ -67,8 +98,8 @@ class Actions:
 class Block:
     """One block's emulators during one visit, and all that is needed to bring them to the same point again."""
 
-    def __init__(self, pool: Pool, visit: int, task: int, seeds: np.ndarray, actions: Actions) -> None:
-        self.pool, self.visit, self.task, self.seeds, self.actions = pool, visit, task, seeds, actions
+    def __init__(self, pool: Pool, visit: int, tasks: np.ndarray, seeds: np.ndarray, actions: Actions) -> None:
+        self.pool, self.visit, self.tasks, self.seeds, self.actions = pool, visit, tasks, seeds, actions
         self.newest = pool.reset()
 
     def step(self, actions: np.ndarray) -> Stepped:
@@ -83,7 +114,7 @@ class Block:
     def saved(self) -> dict[str, np.ndarray]:
         return {
             "visit": np.asarray(self.visit, np.int32),
-            "task": np.asarray(self.task, np.int32),
+            "tasks": self.tasks,
             "seeds": self.seeds,
             "actions": self.actions.taken().copy(),
             "checksum": self.checksum(),
@@ -100,20 +131,21 @@ class Table:
         self.action_type = np.uint8 if small else np.int32 if spec.discrete else np.float32
         self.action_shape = (lanes * envs,) if spec.discrete else (lanes * envs, spec.actions)
 
-    def begin(self, block: int, visit: int, task: int, seeds: np.ndarray) -> Block:
+    def begin(self, block: int, visit: int, tasks: np.ndarray, seeds: np.ndarray) -> Block:
         """New emulators for a block, in place of those it had."""
         if block in self.blocks:
             self.blocks.pop(block).pool.close()
         actions = Actions(self.action_shape, self.action_type)
-        self.blocks[block] = Block(self.make_pool(task, seeds), visit, task, seeds, actions)
+        pool = pool_of(self.make_pool, np.repeat(tasks, self.envs), seeds)
+        self.blocks[block] = Block(pool, visit, tasks, seeds, actions)
         return self.blocks[block]
 
     def lead(self, array: np.ndarray) -> np.ndarray:
         """``[M, ...] -> [W, E, ...]``."""
         return array.reshape(self.lanes, self.envs, *array.shape[1:])
 
-    def reset(self, block: Any, visit: Any, task: Any, seeds: Any) -> tuple[Any, np.ndarray]:
-        started = self.begin(int(block), int(visit), int(task), np.array(seeds).reshape(-1))
+    def reset(self, block: Any, visit: Any, tasks: Any, seeds: Any) -> tuple[Any, np.ndarray]:
+        started = self.begin(int(block), int(visit), np.array(tasks), np.array(seeds).reshape(-1))
         return np.int32(0), self.lead(started.newest)
 
     def step(self, block: Any, visit: Any, steps: Any, actions: Any) -> tuple[Any, Any]:
@@ -140,7 +172,7 @@ class Table:
 
     def replay(self, number: int, field: Mapping[str, np.ndarray]) -> None:
         """Plays a block's recorded actions on new emulators; ``RuntimeError`` if they end elsewhere."""
-        block = self.begin(number, int(field["visit"]), int(field["task"]), np.asarray(field["seeds"]))
+        block = self.begin(number, int(field["visit"]), np.asarray(field["tasks"]), np.asarray(field["seeds"]))
         for actions in field["actions"]:
             block.step(actions)
         if block.checksum() != field["checksum"]:
@@ -169,10 +201,10 @@ def host(spec: StreamSpec, make_pool: MakePool, lanes: int, envs: int) -> Stream
     """A stream of emulators on the host, ``lanes`` x ``envs`` (static) for each block; env ``e`` of lane ``w`` is env
     ``w * envs + e`` of its block's pool.
 
-    ``make_pool(task, seeds)`` is called on the host at every ``reset``, with the task's number and int32[lanes * envs]
-    seeds, one for each env. ``save`` gives each block's seeds and actions of this visit and a checksum of its newest
-    observation; ``load`` makes the emulators anew and plays the actions again, which takes as long as the emulators
-    took: exact, if they are deterministic, and ``RuntimeError`` if the checksum differs.
+    ``make_pool(task, seeds)`` is called on the host at every ``reset``, for each task that lanes of the block are in,
+    with the task's number and an int32 seed for each env. ``save`` gives each block's seeds and actions of this visit
+    and a checksum of its newest observation; ``load`` makes the emulators anew and plays the actions again, which takes
+    as long as the emulators took: exact, if they are deterministic, and ``RuntimeError`` if the checksum differs.
     """
     table = Table(spec, make_pool, lanes, envs)
     scalar = jax.ShapeDtypeStruct((), jnp.int32)
@@ -185,7 +217,9 @@ def host(spec: StreamSpec, make_pool: MakePool, lanes: int, envs: int) -> Stream
 
     def reset(keys: Key, visit: Visit, block: Array) -> tuple[HostState, TimeStep]:
         seeds = emulator_seeds(keys, visit, envs)
-        steps, seen = io_callback(table.reset, (scalar, observation), block, visit.number, visit.task, seeds)
+        steps, seen = io_callback(
+            table.reset, (scalar, observation), block, visit.number, tasks_of(visit, lanes), seeds
+        )
         opening = TimeStep(
             jnp.full((lanes, envs), FIRST, jnp.int8), jnp.zeros((lanes, envs)), jnp.ones((lanes, envs)), seen
         )
@@ -196,4 +230,4 @@ def host(spec: StreamSpec, make_pool: MakePool, lanes: int, envs: int) -> Stream
         steps, seen = io_callback(table.step, (scalar, timestep), *(x[0] for x in state), actions)
         return state._replace(steps=jnp.full(lanes, steps)), seen
 
-    return Stream(spec._replace(envs=envs), reset, step, table.save, table.load, table.close)
+    return Stream(spec._replace(envs=envs), reset, step, save=table.save, load=table.load, close=table.close)

@@ -15,8 +15,8 @@ from plasticity.errors import Location, NoSuchPlaceError, UserError, report, sho
 from plasticity.fields import Count, Member
 from plasticity.registry import Registry
 from plasticity.schema import schema_of
-from plasticity.settings import Choice, Parser, Period, paths
-from plasticity.sweeps import Arm, Point, Sweep, blamed, parse_arm, parse_sweep, plain_sweep
+from plasticity.settings import Choice, Parser, Period, paths, plain
+from plasticity.sweeps import Arm, Base, Sweep, blamed, parse_arm, parse_sweep, plain_sweep
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 RESERVED = ("figures", "experiment.yaml", "plan.json", "report.html")  # what lies in a run's folder beside its arms
@@ -31,6 +31,16 @@ class Placement:
 
     width: Count | Literal["auto"] = "auto"  # lanes vectorised together
     devices: Count | Literal["auto"] = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """Another sequence of visits than the stream's own (``plasticity.visits.scheduled``)."""
+
+    order: Literal["fixed", "shuffled"] = "fixed"  # shuffled: each seed meets the tasks in an order of its own
+    visits: tuple[int | str, ...] | None = None  # names or numbers of tasks
+    steps: Count | tuple[Count, ...] | None = None  # env steps of each env in a visit; a list is gone through in turn
+    cycles: Count = 1  # how often the sequence is gone through
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +60,11 @@ class Document:
 
     name: str | None = None  # default: the file's name without its suffix
     stream: Annotated[Any, Member("streams")]
+    transforms: Annotated[tuple[Any, ...], Member("transforms")] = ()  # of the stream, the first one innermost
+    schedule: dict[Any, Any] | None = None
     agent: Annotated[Any, Member("agents")]
     interventions: Annotated[tuple[Any, ...], Member("interventions")] = ()  # of every arm that names none
+    told: bool = False  # of every arm that does not say: whether the learner may know when a task gives way to another
     monitors: Annotated[tuple[Any, ...], Member("monitors")] = ()
     monitor_every: Period = "visit"  # of the monitors that have no ``every`` of their own
     record_every: Count | None = None  # env steps
@@ -70,8 +83,11 @@ class Experiment:
 
     name: str
     stream: Choice
+    transforms: tuple[Choice, ...]
+    schedule: Schedule
     agent: Choice
     interventions: tuple[Choice, ...]
+    told: bool
     monitors: tuple[Choice, ...]
     monitor_every: int | Literal["visit"]
     record_every: int | None
@@ -92,14 +108,17 @@ class Experiment:
         return {
             "name": self.name,
             "stream": self.stream.dump(),
+            "transforms": [each.dump() for each in self.transforms],
+            "schedule": plain(asdict(self.schedule)),
             "agent": self.agent.dump(),
             "interventions": [each.dump() for each in self.interventions],
+            "told": self.told,
             "monitors": [each.dump() for each in self.monitors],
             "monitor_every": self.monitor_every,
             "record_every": self.record_every,
             "probe_size": self.probe_size,
             "seeds": len(self.seeds) if counted else list(self.seeds),
-            "arms": {name: arm.dump(self.agent, self.interventions) for name, arm in self.arms.items()},
+            "arms": {name: arm.dump(self.agent, self.interventions, self.told) for name, arm in self.arms.items()},
             "sweep": plain_sweep(self.sweep),
             "evaluation": asdict(self.evaluation) if self.evaluation else None,
             "placement": asdict(self.placement),
@@ -162,6 +181,7 @@ def _overridden(raw: Any, override: str) -> tuple[Any, Location]:
 def _parse(parser: Parser, raw: Mapping[str, Any], name: str) -> Experiment | None:
     values = parser.settings(schema_of(Document), raw, ())
     placement = parser.settings(schema_of(Placement), values.get("placement") or {}, ("placement",))
+    schedule = parser.settings(schema_of(Schedule), values.get("schedule") or {}, ("schedule",))
     given = values.get("evaluation")
     evaluation = None if given is None else parser.settings(schema_of(Evaluation), given, ("evaluation",))
     sweep = parse_sweep(parser, values.get("sweep") or {}, ("sweep",))
@@ -174,6 +194,7 @@ def _parse(parser: Parser, raw: Mapping[str, Any], name: str) -> Experiment | No
     _check_doubled(parser, "seeds", seeds)
     _check_doubled(parser, "monitors", [replace(each, every=None) for each in document.monitors])
     settled = values | {"name": title, "seeds": seeds, "sweep": sweep, "placement": Placement(**placement)}
+    settled["schedule"] = Schedule(**schedule)
     settled["evaluation"] = None if evaluation is None else Evaluation(**evaluation)
     return Experiment(**settled | {"arms": _parse_arms(parser, document, sweep)})
 
@@ -183,7 +204,8 @@ def _parse_arms(parser: Parser, document: Document, sweep: Sweep) -> dict[str, A
     given = {str(name): raw for name, raw in (document.arms or {"baseline": {}}).items()}
     for name, raw in given.items():
         _check_name(parser, name, ("arms", name), RESERVED)
-        arm = parse_arm(parser, name, raw, document.agent, document.interventions, sweep)
+        base = Base(document.agent, document.interventions, document.told)
+        arm = parse_arm(parser, name, raw, base, sweep)
         if arm is not None:
             arms[name] = arm
     parser.problems = blamed(parser.problems, len(given))
@@ -225,6 +247,7 @@ class ProgramSettings:
     index: int  # among the arm's programs
     agent: Choice
     interventions: tuple[Choice, ...]
+    told: bool
     monitors: tuple[Choice, ...]
     hyper: Mapping[str, np.ndarray]  # every traced number of agent and interventions: dotted path -> float32[lanes]
     seeds: np.ndarray  # int32[lanes]
@@ -253,20 +276,19 @@ def _programs_of(experiment: Experiment, name: str, arm: Arm) -> list[ProgramSet
     groups: dict[tuple[Any, ...], list[int]] = {}
     for i, point in enumerate(arm.points):
         groups.setdefault(point.static(), []).append(i)
-    return [_program(experiment, name, arm.points, index, group) for index, group in enumerate(groups.values())]
+    return [_program(experiment, name, arm, index, group) for index, group in enumerate(groups.values())]
 
 
-def _program(
-    experiment: Experiment, arm: str, points: Sequence[Point], index: int, group: list[int]
-) -> ProgramSettings:
+def _program(experiment: Experiment, name: str, arm: Arm, index: int, group: list[int]) -> ProgramSettings:
     seeds = np.array(experiment.seeds, np.int32)
-    chosen = [points[i] for i in group]
+    chosen = [arm.points[i] for i in group]
     numbers = [point.traced() for point in chosen]
     return ProgramSettings(
-        arm=arm,
+        arm=name,
         index=index,
         agent=chosen[0].agent,
         interventions=chosen[0].interventions,
+        told=arm.told,
         monitors=experiment.monitors,
         hyper={path: np.repeat(np.array([n[path] for n in numbers], np.float32), len(seeds)) for path in numbers[0]},
         seeds=np.tile(seeds, len(chosen)),

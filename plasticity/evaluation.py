@@ -63,10 +63,11 @@ def blank(envs: int) -> Books:
     return Books(zero, none, none, zero, zero, zero)
 
 
-def entered(books: Books, timestep: TimeStep, wanted: int) -> Books:
-    """The books after one more time step; an env that has played its ``wanted`` episodes is not counted any more."""
+def entered(books: Books, timestep: TimeStep, score: Array, wanted: int) -> Books:
+    """The books after one more time step and its ``score``; an env that has played its ``wanted`` episodes counts no
+    more."""
     counts = (books.episodes < wanted) & (timestep.step_type != FIRST)
-    running = jnp.where(counts, books.running + timestep.reward, books.running)
+    running = jnp.where(counts, books.running + score, books.running)
     age = books.age + counts
     last = counts & (timestep.step_type == LAST)
     return Books(
@@ -75,7 +76,7 @@ def entered(books: Books, timestep: TimeStep, wanted: int) -> Books:
         episodes=books.episodes + last,
         returns=books.returns + jnp.where(last, running, 0.0),
         lengths=books.lengths + jnp.where(last, age, 0),
-        reward=books.reward + jnp.where(counts, timestep.reward, 0.0),
+        reward=books.reward + jnp.where(counts, score, 0.0),
     )
 
 
@@ -97,7 +98,7 @@ def evaluate(
     """Plays a replica of ``visit`` with a block of ``width`` lanes; numbers ``[width]``.
 
     ``data``: the lanes' data keys ``[width]``; ``play`` and everything inside the loop see a single lane without axis.
-    The steps are numbered -1, -2, ..., apart from those of training.
+    The steps are numbered -1, -2, ..., apart from those of training. The visit stands still at its ``moment``.
     """
     spec = stream.spec
     wanted = -(-settings.episodes // spec.envs)
@@ -111,10 +112,10 @@ def evaluate(
     def step(carry: Any) -> Any:
         i, state, timestep, books = carry
         action = leave(play(i, timestep.observation), width)
-        clock = Clock(-1 - i, -1 - i, visit.number, i)
+        clock = Clock(-1 - i, -1 - i, visit.number, jnp.asarray(visit.moment, jnp.int32))
         state, following = stream.step(replica, state, action, clock)
-        timestep = enter(following, width)
-        return i + 1, state, timestep, across(lambda b, t: entered(b, t, wanted), width)(books, timestep)
+        timestep, score = enter((following, stream.score(state, following)), width)
+        return i + 1, state, timestep, across(lambda b, t, s: entered(b, t, s, wanted), width)(books, timestep, score)
 
     books = jax.tree.map(lambda x: jnp.broadcast_to(x, (width, *x.shape)), blank(spec.envs))
     start = (jnp.zeros((), jnp.int32), state, enter(timestep, width), enter(books, width))

@@ -13,7 +13,7 @@ import jax
 import numpy as np
 
 from agents import AGENTS
-from envs import STREAMS
+from envs import STREAMS, TRANSFORMS
 from envs.base import Source
 from plasticity import config, folder, memory
 from plasticity.config import Experiment
@@ -21,7 +21,7 @@ from plasticity.errors import UserError
 from plasticity.evaluation import Evaluation
 from plasticity.fields import card_of
 from plasticity.interventions import INTERVENTIONS
-from plasticity.interventions.base import Intervention, clashes, compose
+from plasticity.interventions.base import Intervention, clashes, compose, unchanged
 from plasticity.lanes import place
 from plasticity.memory import Memory, readable
 from plasticity.monitors import MONITORS
@@ -34,10 +34,12 @@ from plasticity.session import Job, NoProgress, Progress, run_job, stop_on_signa
 from plasticity.settings import Choice, paths
 from plasticity.trees import size
 from plasticity.types import Agent, StreamSpec
+from plasticity.visits import scheduled
 
 BUILT_IN: Mapping[str, Mapping[str, Callable[..., Any]]] = {
     "agents": AGENTS,
     "streams": STREAMS,
+    "transforms": TRANSFORMS,
     "interventions": INTERVENTIONS,
     "monitors": MONITORS,
     "networks": NETWORKS,
@@ -93,8 +95,12 @@ class Plan(NamedTuple):
         return {
             "name": self.experiment.name,
             "arms": [
-                {"name": name, "lanes": sum(len(job.program.seeds) for job in self.jobs if job.arm == name)}
-                for name in self.experiment.arms
+                {
+                    "name": name,
+                    "lanes": sum(len(job.program.seeds) for job in self.jobs if job.arm == name),
+                    "told": arm.told,
+                }
+                for name, arm in self.experiment.arms.items()
             ],
             "stream": {
                 "reward_name": self.spec.reward_name,
@@ -102,6 +108,7 @@ class Plan(NamedTuple):
                 "frames_per_step": self.spec.frames_per_step,
                 "envs": self.spec.envs,
                 "tasks": list(self.spec.tasks),
+                "shuffled": self.spec.shuffled,
                 "visits": visits,
             },
             "programs": [
@@ -120,10 +127,35 @@ class Plan(NamedTuple):
 def plan(experiment: Experiment) -> Plan:
     """Lays the experiment out as jobs; computes nothing but shapes. ``UserError`` where parts do not fit each other."""
     devices()  # before a stream makes its first array
-    source = _checked("stream", experiment.stream.build())
+    source = source_of(experiment)
     settled = [_job(experiment, source, each) for each in config.programs(experiment)]
     needs = tuple(_checked(f"arms.{job.arm}", _rehearse, job) for job in settled)
     return Plan(experiment, source.spec, tuple(settled), needs)
+
+
+def source_of(experiment: Experiment) -> Source:
+    """The stream with its transforms and its schedule. ``UserError`` where they do not fit."""
+    source: Source = _checked("stream", experiment.stream.build())
+    for path, each in zip(paths("transforms", experiment.transforms), experiment.transforms, strict=True):
+        source = _checked(path, _checked(path, each.build()), source)
+    spec = _checked("schedule", functools.partial(scheduled, source.spec, **vars(experiment.schedule)))
+    make = source.make
+    return Source(spec, lambda lanes: make(lanes)._replace(spec=spec))
+
+
+def _check_told(each: config.ProgramSettings, spec: StreamSpec) -> None:
+    """``UserError`` where the arm acts at task switches, which it is not told of."""
+    if each.told or len(spec.visits) == 1:
+        return
+    built = each.build({})
+    labels = paths("interventions", each.interventions)
+    needing = [label for label, made in zip(labels, built.interventions, strict=True) if made().switch is not unchanged]
+    own = built.agent(spec, Intervention()).told
+    needing += [f"agent.{own}"] if own else []
+    if needing:
+        raise UserError(
+            f"arms.{each.arm}: {' and '.join(needing)} must know when a task gives way to the next; set `told: true`"
+        )
 
 
 def _rehearse(job: Job) -> Memory:
@@ -176,19 +208,25 @@ def _period(every: Any, spec: StreamSpec) -> list[int]:
 def _monitor_periods(experiment: Experiment, monitors: Sequence[Choice], spec: StreamSpec) -> dict[str, int]:
     """Env steps between two measurements, by each monitor's path: its own ``every``, else what its card says.
 
-    A card's ``period`` counts periods of ``monitor_every``. Where so many do not divide every visit, the monitor is
-    measured once a visit, or every ``monitor_every`` where that is rarer.
+    A card's ``period`` counts periods of ``monitor_every``: that many, or fewer so that the monitor is measured within
+    every visit, or else at the ends of visits and at least four times; once a visit where no number fits.
     """
     (usual,) = _period(experiment.monitor_every, spec)
-    (visit,) = _period("visit", spec)
+    (shortest,) = _period("visit", spec)
+    lengths = [visit.steps for visit in spec.visits]
+
+    def fits(period: int) -> bool:
+        within = all(steps % period == 0 for steps in lengths)
+        return within or (all(period % steps == 0 for steps in lengths) and 4 * period <= sum(lengths))
+
     found = {}
     for path, each in zip(paths("monitors", monitors), monitors, strict=True):
         multiple = card_of(each.factory).extra.get("period", 1)
         if not isinstance(multiple, int) or multiple < 1:
             raise UserError(f"{path}: the period on its card is {multiple!r}; it must be an integer of at least 1")
-        long = multiple * usual
-        fits = multiple == 1 or all(each.steps % long == 0 for each in spec.visits)
-        (found[path],) = [long if fits else max(usual, visit)] if each.every is None else _period(each.every, spec)
+        rarely = (count * usual for count in range(multiple, 1, -1) if fits(count * usual))
+        default = usual if multiple == 1 else next(rarely, max(usual, shortest))
+        (found[path],) = [default] if each.every is None else _period(each.every, spec)
     return found
 
 
@@ -202,6 +240,7 @@ def _evaluation(experiment: Experiment) -> Evaluation | None:
 
 def _job(experiment: Experiment, source: Source, each: config.ProgramSettings) -> Job:
     spec = source.spec
+    _check_told(each, spec)
     every = _monitor_periods(experiment, each.monitors, spec)
     saved = [] if experiment.checkpoint_every == "visit" else [experiment.checkpoint_every]
     evaluated = _evaluation(experiment)
@@ -258,7 +297,10 @@ def _work(program: Program, each: config.ProgramSettings) -> int:
 
 def _fingerprint(experiment: Experiment, each: config.ProgramSettings, placement: Any, every: Mapping[str, int]) -> str:
     resolved = experiment.resolve()
-    facts = {key: resolved[key] for key in ("stream", "monitors", "monitor_every", "record_every", "probe_size")}
+    facts = {
+        key: resolved[key]
+        for key in ("stream", "transforms", "schedule", "monitors", "monitor_every", "record_every", "probe_size")
+    }
     facts |= {"agent": each.agent.dump(), "interventions": [member.dump() for member in each.interventions]}
     facts |= {"hyper": {path: values.tolist() for path, values in each.hyper.items()}}
     facts["monitor_periods"] = dict(every)

@@ -34,9 +34,11 @@ from plasticity.types import (
     Transition,
     Visit,
 )
+from plasticity.visits import own_task
 
 Hyper = Mapping[str, Any]
 NEVER = -1
+FINISHED = 1 << 30  # env steps after which a visit that changes gradually has changed
 DIVERGED = "diverged_at"  # among what a chunk sends to the host
 INIT, ACT, LEARN, SWITCH, MEASURE, PLAY = range(6)  # one tag for each use of a lane's learner key
 
@@ -129,7 +131,8 @@ class Block(NamedTuple):
         program, spec = self.program, self.program.spec
         keys = over(lane_keys, self.width)(seeds)
         zero = jnp.zeros((), jnp.int32)
-        stream, timestep = self.stream.reset(keys.data, Visit(zero, zero + spec.visits[0].task), block)
+        task = own_task(spec, keys.data, zero + spec.visits[0].task)
+        stream, timestep = self.stream.reset(keys.data, Visit(zero, task), block)
 
         def one(hyper: Hyper, keys: LaneKeys, timestep: TimeStep) -> Any:
             agent = program.build(hyper)
@@ -156,17 +159,18 @@ class Block(NamedTuple):
             return build(hyper).act(_fold(keys.learner, ACT, clock.step), state, observation, clock)
 
         def learn(
-            hyper: Hyper, keys: LaneKeys, state: AgentState, pair: Transition, returns: Array, recent: Transition
-        ) -> Any:
+            hyper: Hyper, keys: LaneKeys, state: AgentState, pair: Transition, score: Array, returns: Array,
+            recent: Transition,
+        ) -> Any:  # fmt: skip
             state, metrics = build(hyper).learn(_fold(keys.learner, LEARN, clock.step), state, pair, clock)
             slot = clock.step % slots(self.program)
             recent = jax.tree.map(
                 lambda ring, new: jax.lax.dynamic_update_index_in_dim(ring, new, slot, 0), recent, pair
             )
-            returns = returns + pair.current.reward
+            returns = returns + score
             last = pair.current.step_type == LAST
             books = {
-                "reward": jnp.mean(pair.current.reward),
+                "reward": jnp.mean(score),
                 "episodes": jnp.sum(last, dtype=jnp.float32),
                 "episodic_return": jnp.sum(jnp.where(last, returns, 0.0)),
             }
@@ -177,8 +181,9 @@ class Block(NamedTuple):
         data = leave(keys.data, width)
         stream, timestep = self.stream.step(data, carry.stream, leave(action, width), clock)
         pair = Transition(carry.timestep, action, enter(timestep, width))
+        score = enter(self.stream.score(stream, timestep), width)
         agent, recent, returns, metrics = across(learn, width)(
-            hyper, keys, carry.agent, pair, carry.episode_return, carry.recent
+            hyper, keys, carry.agent, pair, score, carry.episode_return, carry.recent
         )
         carry = carry._replace(agent=agent, stream=stream, timestep=pair.current, recent=recent, episode_return=returns)
         return carry, metrics
@@ -255,8 +260,10 @@ class Block(NamedTuple):
 
             return across(one, width)(hyper, keys, agent, observation)
 
-        visit = Visit(number, task, clock.step + 1)
-        found = evaluation.evaluate(self.arena, width, settings, play, leave(keys.data, width), visit, block)
+        data = leave(keys.data, width)
+        moment = jnp.where(number == clock.visit, clock.step_in_visit, FINISHED)
+        visit = Visit(number, own_task(self.program.spec, data, task), clock.step + 1, moment)
+        found = evaluation.evaluate(self.arena, width, settings, play, data, visit, block)
 
         def close(metrics: Metrics, diverged_at: Array) -> Packed:
             return pack({name: jnp.where(diverged_at == NEVER, value, jnp.nan) for name, value in metrics.items()})
@@ -266,6 +273,7 @@ class Block(NamedTuple):
     def switch(self, hyper: Hyper, seeds: Array, carry: Carry, clock: Clock, task: Array, block: Array) -> Carry:
         """The next task begins: the stream's parameters change, and the agent is told (most agents do nothing)."""
         keys = over(lane_keys, self.width)(seeds)
+        task = own_task(self.program.spec, keys.data, task)
         stream, timestep = self.stream.reset(keys.data, Visit(clock.visit, task), block)
 
         def one(hyper: Hyper, keys: LaneKeys, state: AgentState, diverged_at: Array) -> AgentState:

@@ -49,7 +49,8 @@ class TerminalProgress:
         job = self._job
         assert job is not None
         speed = self._speed.at(chunk.position.step)
-        news = f"{chunk.task} ({chunk.position.visit + 1}/{len(job.program.spec.visits)}) {_performance(job, chunk)}"
+        task = chunk.task if isinstance(chunk.task, str) else "tasks in each seed's order"
+        news = f"{task} ({chunk.position.visit + 1}/{len(job.program.spec.visits)}) {_performance(job, chunk)}"
         self._bar.update(self._task, completed=chunk.position.step, speed=_thousands(speed), news=news)
         self._say_quietly(job, chunk, f"{_thousands(speed)} steps/s, {news}")
 

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from plasticity.program import NEVER
-from plasticity.runner import Chunk
+from plasticity.runner import Chunk, TaskNames
 
 PART = "part-{:03d}-{:05d}.parquet"  # program, number
 METRICS, EVALUATIONS = "metrics", "evaluations"  # folders of an arm
@@ -90,9 +90,13 @@ def _identity(chunk: Chunk, lanes: Lanes) -> dict[str, Any]:
         "step": same(step, pa.int64()),
         "frames": same(step * lanes.frames_per_step, pa.int64()),
         "visit": same(visit, pa.int32()),
-        "task": same(chunk.task, pa.string()),
+        "task": _tasks(chunk.task, count),
         "step_in_visit": same(step_in_visit, pa.int64()),
     }
+
+
+def _tasks(names: TaskNames, count: int) -> pa.Array:
+    return pa.array([names] * count if isinstance(names, str) else names, pa.string())
 
 
 def _numbers(metrics: Mapping[str, np.ndarray]) -> dict[str, Any]:
@@ -112,7 +116,10 @@ def evaluation_rows(chunk: Chunk, lanes: Lanes) -> list[pa.Table]:
     return [
         pa.table(
             _identity(chunk, lanes)
-            | {"evaluated_visit": pa.array([each.visit] * count, pa.int32()), "evaluated_task": [each.task] * count}
+            | {
+                "evaluated_visit": pa.array([each.visit] * count, pa.int32()),
+                "evaluated_task": _tasks(each.task, count),
+            }
             | _numbers(each.metrics)
         )
         for each in chunk.evaluations

@@ -17,7 +17,7 @@ from plasticity.errors import UserError, unknown
 from plasticity.fields import Card, card_of
 from plasticity.schema import Setting, schema_of
 
-FAMILIES = ("agents", "streams", "interventions", "monitors", "networks", "optimizers")
+FAMILIES = ("agents", "streams", "transforms", "interventions", "monitors", "networks", "optimizers")
 
 BUILT_IN = "built in"
 

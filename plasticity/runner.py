@@ -6,14 +6,17 @@ from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from plasticity.evaluation import Target, targets
-from plasticity.lanes import Placement, join
+from plasticity.lanes import Placement, join, lane_keys
 from plasticity.packing import Packed, unpack
 from plasticity.program import DIVERGED, Carry, Compiled, Hyper, Program, compile_program
 from plasticity.types import Array, Clock, VisitPlan
+from plasticity.visits import own_task
 
+TaskNames = str | tuple[str, ...]  # of all lanes, or of each
 PERFORMANCE = ("episodic_return", "reward")
 
 
@@ -29,7 +32,7 @@ class Evaluated(NamedTuple):
     """How the lanes did in a replica of one visit."""
 
     visit: int
-    task: str
+    task: TaskNames
     metrics: Mapping[str, np.ndarray]  # float32[lanes]; NaN where no episode was finished
 
 
@@ -37,7 +40,7 @@ class Chunk(NamedTuple):
     """What one chunk of the loop gives its consumers."""
 
     position: Position  # after the chunk
-    task: str
+    task: TaskNames
     metrics: Mapping[str, np.ndarray]  # float32[lanes]; NaN where there is nothing to say
     diverged_at: np.ndarray  # int32[lanes]
     evaluations: tuple[Evaluated, ...] = ()  # where evaluation was due; the visit under way first
@@ -82,6 +85,7 @@ class Run:
         self.compiled = compiled or compile_program(program, placement, devices)
         self.position = Position()
         self.carries: list[Carry] = []
+        self._names: dict[int, TaskNames] = {}
         self.inputs = [self._group_inputs(group) for group in range(placement.groups)]
 
     def _group_inputs(self, group: int) -> tuple[Hyper, Array, Array]:
@@ -100,6 +104,16 @@ class Run:
         self.carries = [jax.device_put(carry, self.compiled.sharding) for carry in carries]
         self.position = position
         self.compiled.stream.load(host)
+
+    def names(self, task: int) -> TaskNames:
+        """What the task of the sequence is: its name, or, where each lane has an order of its own, each lane's."""
+        spec = self.program.spec
+        if not spec.shuffled:
+            return spec.tasks[task]
+        if task not in self._names:
+            keys = jax.vmap(lane_keys)(jnp.asarray(self.program.seeds, jnp.int32))
+            self._names[task] = tuple(spec.tasks[own] for own in own_task(spec, keys.data, jnp.int32(task)).tolist())
+        return self._names[task]
 
     def carry_shape(self) -> Carry:
         """Shapes and dtypes of one group's carry, without computing it."""
@@ -148,7 +162,7 @@ class Run:
             self.compiled.evaluate(hyper, seeds, carry, self.clock(), visit, task, block)
             for (hyper, seeds, block), carry in zip(self.inputs, self.carries, strict=True)
         ]
-        return Evaluated(target.visit, self.program.spec.tasks[target.task], self._metrics(jax.device_get(found)))
+        return Evaluated(target.visit, self.names(target.task), self._metrics(jax.device_get(found)))
 
     def _evaluations(self) -> tuple[Evaluated, ...]:
         """The evaluations that are due, one for each task; nothing where none is."""
@@ -175,7 +189,7 @@ class Run:
         metrics = self._metrics(made)
         diverged = metrics.pop(DIVERGED)
         spec = self.program.spec
-        task = spec.tasks[spec.visits[here.visit].task]
+        task = self.names(spec.visits[here.visit].task)
         evaluations = self._evaluations()
         metrics |= self._metrics(measured) | current(evaluations)
         return Chunk(self.position, task, metrics, diverged, evaluations)

@@ -10,11 +10,12 @@ from typing import Any, NamedTuple
 from plasticity.documents import difference, found, locate, merged, on_one_line, replaced
 from plasticity.errors import Location, NoSuchPlaceError, Problem, dotted, listed, shown, unknown
 from plasticity.registry import Registry
+from plasticity.schema import schema_of
 from plasticity.settings import Choice, Parser, paths, plain
 
 POINTS = 100_000  # of one arm, at most
 SWEPT = ("agent", "interventions")
-ARM = (*SWEPT, "sweep")  # the keys of an arm
+ARM = (*SWEPT, "told", "sweep")  # the keys of an arm
 Sweep = Mapping[str, tuple[Any, ...] | None]
 
 
@@ -43,16 +44,18 @@ class Arm:
 
     agent: Choice
     interventions: tuple[Choice, ...]
+    told: bool  # whether the learner may know when a task gives way to another
     sweep: Sweep  # the arm's own; None takes a path of the experiment's sweep away
     points: tuple[Point, ...]
 
-    def dump(self, agent: Choice, interventions: Sequence[Choice]) -> dict[str, Any]:
+    def dump(self, agent: Choice, interventions: Sequence[Choice], told: bool) -> dict[str, Any]:
         """What the arm changes of the base, as plain data."""
         changed: dict[str, Any] = {}
         if self.agent != agent:
             changed["agent"] = difference(agent.dump(), self.agent.dump())
         if self.interventions != tuple(interventions):
             changed["interventions"] = [each.dump() for each in self.interventions]
+        changed |= {} if self.told == told else {"told": self.told}
         return changed | ({"sweep": plain_sweep(self.sweep)} if self.sweep else {})
 
 
@@ -61,9 +64,20 @@ def plain_sweep(sweep: Sweep) -> dict[str, list[Any] | None]:
     return {path: None if values is None else list(values) for path, values in sweep.items()}
 
 
-def parse_arm(
-    parser: Parser, name: str, raw: Any, agent: Choice, interventions: Sequence[Choice], sweep: Sweep
-) -> Arm | None:
+def own_flag(*, told: bool = False) -> bool:
+    """What a config may say of an arm beside its members, as a schema."""
+    return told
+
+
+class Base(NamedTuple):
+    """What an arm is where it says nothing else."""
+
+    agent: Choice
+    interventions: Sequence[Choice]
+    told: bool
+
+
+def parse_arm(parser: Parser, name: str, raw: Any, base: Base, sweep: Sweep) -> Arm | None:
     """An arm from its overrides of the base; None where it is refused."""
     at: Location = ("arms", name)
     raw = {} if raw is None else raw
@@ -74,7 +88,10 @@ def parse_arm(
     for key in raw:
         if key not in ARM:
             parser.refuse((*at, str(key)), unknown("key", str(key), ARM, "allowed"))
+    agent, interventions, told = base
     chosen: Choice | None = agent
+    if "told" in raw:
+        told = parser.setting(schema_of(own_flag)["told"], raw["told"], (*at, "told"))
     if "agent" in raw:
         chosen = parser.member("agents", merged(agent.dump(), raw["agent"]), (*at, "agent"))
     if "interventions" in raw:
@@ -89,7 +106,7 @@ def parse_arm(
     for (path, *rest), text, _ in problems:
         mine = path in own
         parser.problems.append(Problem((*(at if mine else ()), "sweep", path, *rest), text, "" if mine else name))
-    return Arm(chosen, tuple(interventions), own, points)
+    return Arm(chosen, tuple(interventions), told, own, points)
 
 
 def blamed(problems: Sequence[Problem], arms: int) -> list[Problem]:

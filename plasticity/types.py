@@ -63,11 +63,13 @@ class Clock(NamedTuple):
 
 
 class Visit(NamedTuple):
-    """One stay in a task, as a stream sees it: int32 scalars, traced."""
+    """One stay in a task, as a stream sees it: int32 scalars, traced. (To ``Stream.reset`` the tasks may also come as
+    int32[W], one for each lane, where lanes meet them in orders of their own.)"""
 
     number: Array
     task: Array
     replica: Array | int = 0  # 0: the one that is learned on; others: the same problem with other chance, to evaluate
+    moment: Array | int = 0  # env steps of the visit that lie behind; not 0 where it is entered later, to evaluate
 
 
 class VisitPlan(NamedTuple):
@@ -91,6 +93,7 @@ class StreamSpec(NamedTuple):
     stack: int = 0  # > 0: the observation's leading axis holds this many frames, the newest last
     reward_name: str = "reward"  # what the reward is, for axis labels: accuracy, return, ...
     reward_range: tuple[float, float] = (-math.inf, math.inf)  # of one step; infinite where unknown
+    shuffled: bool = False  # each lane meets the tasks in an order of its own (``plasticity.visits.own_task``)
 
 
 class Task(NamedTuple):
@@ -101,6 +104,13 @@ class Task(NamedTuple):
     reset: Callable[[Key, Any], tuple[State, Any]]  # key, params -> state, observation
     step: Callable[[Key, State, Array, Any], tuple[State, Any, Array, Array, Array]]
     # key, state, action, params -> state, observation, reward, discount, last
+    at: Callable[[Any, Array], Any] | None = None
+    # params, env steps since the visit began (int32) -> the params of this moment, for a problem that changes gradually
+
+
+def reward_of(state: State, timestep: TimeStep) -> Array:
+    del state
+    return timestep.reward
 
 
 class Stream(NamedTuple):
@@ -113,6 +123,8 @@ class Stream(NamedTuple):
     spec: StreamSpec
     reset: Callable[[Key, Visit, Array], tuple[State, TimeStep]]  # keys[W], visit, block
     step: Callable[[Key, State, Array, Clock], tuple[State, TimeStep]]  # keys[W], state, actions[W, E, ...], clock
+    # What is recorded as the performance of a step, float32[W, E], from the state and the time step that it led to.
+    score: Callable[[State, TimeStep], Array] = reward_of
     # What lives outside the arrays (a host stream's emulators); nothing for a pure stream.
     save: Callable[[], Mapping[str, np.ndarray]] = dict
     load: Callable[[Mapping[str, np.ndarray]], None] = lambda saved: None
@@ -213,3 +225,4 @@ class Agent(NamedTuple):
     play: Callable[[Key, AgentState, Any, Array], Array]
     # observation [E, ...], epsilon float32[] -> actions [E, ...]; for evaluation: nothing is explored but that with
     # probability epsilon a discrete action is uniformly random
+    told: str = ""  # the setting through which the agent itself, beside its intervention, acts at task switches

@@ -115,7 +115,8 @@ def test_a_setting_whose_name_is_like_it_stays_a_setting():
     [
         (2, 10, None, 20),  # twice the usual period divides a visit of 20
         (4, 5, None, 20),
-        (3, 5, None, 20),  # 15 does not: once a visit
+        (3, 5, None, 10),  # 15 does not
+        (3, 15, None, 20),  # nor does any multiple of 15: once a visit
         (10, "visit", None, 20),
         (10, 40, None, 40),  # never more often than the others
         (2, 10, 10, 10),  # the config wins
@@ -129,6 +130,18 @@ def test_a_card_may_say_how_many_usual_periods_are_the_default(multiple, usual, 
     document = tiny.document(monitors=[{"kind": "costly", "every": own}], monitor_every=usual)
     experiment = read_experiment(document, known(costly=costly))
     assert experiment.resolve()["monitors"][0].get("every") == own
+    assert launch.plan(experiment).jobs[0].program.monitors[0].every == steps
+
+
+@pytest.mark.parametrize(("multiple", "visits", "steps"), [(2, 8, 40), (3, 8, 40), (3, 7, 20), (3, 12, 60)])
+def test_the_default_may_be_some_visits_with_four_measurements_at_least(multiple, visits, steps):
+    @card(extra={"period": multiple})
+    def costly() -> Any:
+        return weight_norm()
+
+    stream = {**tiny.document()["stream"], "tasks": visits}
+    document = tiny.document(monitors=["costly"], monitor_every="visit", stream=stream)
+    experiment = read_experiment(document, known(costly=costly))
     assert launch.plan(experiment).jobs[0].program.monitors[0].every == steps
 
 

@@ -15,6 +15,7 @@ from plasticity.runner import Run
 THOROUGH, QUICK = Effort(3, 0.1), Effort(3, 0.01)
 TRAINING = "one chunk"
 LIMIT = 0.1  # of the training time
+COSTLY = 10  # usual periods between two measurements, by default
 USUAL = ("effective_rank", "dormant_units", "hessian_top_eigenvalue", "weight_norm")  # the quickstart's
 
 
@@ -25,12 +26,12 @@ class Learner(NamedTuple):
     lanes: tuple[int, ...]
     probe_size: int
     every: int  # env steps between measurements in the experiments that are meant
-    costly: bool = True  # whether the monitors that are measured more rarely by default are timed too
+    costly: bool = True  # whether the monitors that are measured far more rarely by default are timed too
 
 
 DQN: Mapping[str, Any] = {"kind": "dqn", "replay_capacity": 2_000, **REPLAY}
 LEARNERS: Mapping[str, Learner] = {
-    "MLP": Learner(CASES["classifier"], (2, 8), 512, 1_000),
+    "MLP": Learner(CASES["classifier"], (2, 8), 512, 2_000),
     "MinAtar": Learner(Case({"stream": BREAKOUT, "agent": {**DQN, "network": "minatar"}}, 512, ()), (2,), 512, 50_000),
     "Nature": Learner(
         Case({"stream": ATARI, "agent": {**DQN, "network": "nature"}}, 64, ()), (2,), 256, 50_000, costly=False
@@ -46,15 +47,18 @@ class Cost(NamedTuple):
     lanes: int
     milliseconds: float  # of one measurement, divided by the number of lanes
     steps: float  # env steps that take as long as one measurement
-    share: float  # of the training time, at the learner's period
+    share: float  # of the training time, at the learner's period or the monitor's multiple of it
+
+
+def multiple(name: str) -> int:
+    """How many usual periods lie between two measurements by default."""
+    return launch.registry().card("monitors", name).extra.get("period", 1)
 
 
 def names_for(learner: Learner) -> list[str]:
     """The monitors of installed packages too, but those that this learner's optimizer or outputs don't suit."""
     known = launch.registry()
-    names = [
-        name for name in known.names("monitors") if learner.costly or "period" not in known.card("monitors", name).extra
-    ]
+    names = [name for name in known.names("monitors") if learner.costly or multiple(name) < COSTLY]
     supervised = learner.case is CASES["classifier"]
     return [name for name in names if supervised or name != "upgd_plasticity"]
 
@@ -87,7 +91,7 @@ def measure(name: str, names: Sequence[str], lanes: int, effort: Effort) -> list
     run.close()
     step = medians.pop(TRAINING) / case.chunk
     return [
-        Cost(each, name, lanes, 1e3 * seconds / lanes, seconds / step, seconds / step / learner.every)
+        Cost(each, name, lanes, 1e3 * seconds / lanes, seconds / step, seconds / step / learner.every / multiple(each))
         for each, seconds in medians.items()
     ]
 
@@ -106,10 +110,10 @@ def monitors(say: Callable[[str], None], quick: bool = False) -> list[Cost]:
 
 
 def verdicts(rows: Sequence[Cost]) -> list[str]:
-    """What the quickstart's monitors add together, at the periods of the experiments that are meant."""
+    """What the quickstart's monitors add together, at the default periods of the experiments that are meant."""
     lines = []
     for name, lanes in dict.fromkeys((row.learner, row.lanes) for row in rows):
         shares = [row.share for row in rows if (row.learner, row.lanes) == (name, lanes) and row.monitor in USUAL]
-        what = f"{', '.join(USUAL)} every {LEARNERS[name].every:,} steps"
+        what = f"{', '.join(USUAL)} every {LEARNERS[name].every:,} steps or their default multiple of it"
         lines.append(f"{name}, {lanes} lanes: {what} add {sum(shares):.1%} (at most {LIMIT:.0%})")
     return lines

@@ -188,7 +188,9 @@ def at_least(user: str, key: str, value: int, least: int) -> None:
 
 
 @card(
-    paper="Ghorbani, Krishnan & Xiao 2019, An Investigation into Neural Net Optimization via Hessian Eigenvalue Density"
+    paper="Ghorbani, Krishnan & Xiao 2019, An Investigation into Neural Net Optimization via Hessian Eigenvalue "
+    "Density",
+    extra={"period": 2},
 )
 def hessian_top_eigenvalue(
     *,
