@@ -28,7 +28,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(help="settings to change: agent.optimizer.learning_rate=1e-3", metavar="[KEY=VALUE]..."),
 ]
-LISTED = ("agents", "streams", "interventions", "monitors", "networks", "optimizers", "configs")
+LISTED = ("agents", "streams", "transforms", "interventions", "monitors", "networks", "optimizers", "configs")
 Out = Annotated[Path | None, typer.Option(help="folder of the run; default runs/NAME")]
 
 
@@ -113,11 +113,14 @@ def _plan_lines(planned: Any) -> list[str]:
     widest = max(job.placement.devices for job in planned.jobs)
     frames = steps * spec.envs * spec.frames_per_step
     kind = devices()[0].device_kind
+    order = " in an order of each seed's own" if spec.shuffled else ""
+    told = [name for name, arm in planned.experiment.arms.items() if arm.told]
     return [
-        f"{len(spec.visits)} visits to {len(spec.tasks)} tasks; each lane: {steps:,} steps of {spec.envs} envs, "
+        f"{len(spec.visits)} visits to {len(spec.tasks)} tasks{order}; each lane: {steps:,} steps of {spec.envs} envs, "
         f"{frames:,} frames",
         "placement: devices x sequential groups x lanes in one vmap; memory: on each device, the workspace an estimate",
         f"{lanes} lanes, {steps * lanes:,} lane steps in all; arms run one after another",
+        f"told of task switches: {', '.join(told) or 'no arm'}",
         f"{len(devices())} devices ({kind}), {readable(capacity(devices()[0], widest))} each",
     ]
 

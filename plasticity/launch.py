@@ -240,7 +240,6 @@ def _evaluation(experiment: Experiment) -> Evaluation | None:
 
 def _job(experiment: Experiment, source: Source, each: config.ProgramSettings) -> Job:
     spec = source.spec
-    _check_told(each, spec)
     every = _monitor_periods(experiment, each.monitors, spec)
     saved = [] if experiment.checkpoint_every == "visit" else [experiment.checkpoint_every]
     evaluated = _evaluation(experiment)
@@ -274,6 +273,7 @@ def _job(experiment: Experiment, source: Source, each: config.ProgramSettings) -
         work=_work(program, each),
         width=None if width == "auto" else width,
     )
+    _check_told(each, spec)
     columns: dict[str, list[Any]] = {"lane": each.lanes.tolist(), "seed": each.seeds.tolist()}
     columns["program"] = [each.index] * len(each.seeds)
     for path in each.points[0]:

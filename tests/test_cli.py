@@ -24,7 +24,7 @@ from plasticity.registry import FAMILIES
 from plasticity.runner import Chunk, Position
 
 ROOT = Path(__file__).resolve().parent.parent
-ARMS = {"baseline": {}, "fresh": {"interventions": [{"kind": "reset", "when": "switch"}]}}
+ARMS = {"baseline": {}, "fresh": {"told": True, "interventions": [{"kind": "reset", "when": "switch"}]}}
 
 
 class Done(NamedTuple):
@@ -121,7 +121,7 @@ def test_plan(config):
     done = plasticity("plan", config, "sweep={agent.network.widths: [[8], [16]]}", "seeds=5")
     assert done.code == 0, done.err
     readable(done.out)
-    rows = [line.split() for line in done.out.splitlines() if "baseline" in line or "fresh" in line]
+    rows = [line.split() for line in done.out.splitlines() if line.startswith(("│ baseline", "│ fresh"))]
     assert [row[1:6:2] for row in rows] == [[arm, str(n), "5"] for arm in ("baseline", "fresh") for n in (0, 1)]
     assert "3 visits to 3 tasks; each lane: 60 steps of 4 envs, 240 frames" in flat(done.out)
     assert "20 lanes, 1,200 lane steps in all" in flat(done.out)
@@ -193,7 +193,7 @@ def test_help():
 def test_in_python(config, finished, tmp_path):
     import plasticity as package
 
-    alone = "arms={fresh: {interventions: [{kind: reset, when: switch}]}}"
+    alone = "arms={fresh: {told: true, interventions: [{kind: reset, when: switch}]}}"
     run = package.run(package.load_config(config, [alone]), tmp_path)
     assert run == tmp_path
     crashes.assert_same(run, {"fresh": crashes.tables(finished[0])["fresh"]})

@@ -439,7 +439,7 @@ def test_a_program_is_built_inside_the_trace() -> None:
 WRONG = [
     (
         {"nmae": "a"},
-        "nmae: unknown key; allowed: agent, arms, checkpoint_every, evaluation, interventions, monitor_every, ... (14",
+        "nmae: unknown key; allowed: agent, arms, checkpoint_every, evaluation, interventions, monitor_every, ... (17",
     ),
     ({"sede": 1}, "sede: unknown key; allowed: agent,"),
     ({"seed": 1}, "did you mean `seeds`?"),
@@ -482,9 +482,9 @@ WRONG = [
     ({"arms": {"ln": ["layer_norm"]}}, 'arms.ln: ["layer_norm"] is not allowed; must be a mapping'),
     (
         {"arms": {"ln": {"intervention": []}}},
-        "arms.ln.intervention: unknown key; allowed: agent, interventions, sweep; did you mean `interventions`?",
+        "arms.ln.intervention: unknown key; allowed: agent, interventions, sweep, told; did you mean `interventions`?",
     ),
-    ({"arms": {"ln": {"seeds": 3}}}, "arms.ln.seeds: unknown key; allowed: agent, interventions, sweep"),
+    ({"arms": {"ln": {"seeds": 3}}}, "arms.ln.seeds: unknown key; allowed: agent, interventions, sweep, told"),
     (
         {"arms": {"ln": {"interventions": ["layer_nrm"]}}},
         "arms.ln.interventions[0]: unknown intervention `layer_nrm`; known: layer_norm, reset, weight_decay; did you",

@@ -179,7 +179,7 @@ def test_a_renewed_lane_learns_again_when_its_replay_is_ready():
 
 
 def test_the_arm_of_a_launched_experiment_is_this_reset():
-    arms = {"fresh": {"interventions": [{"kind": "reset", "when": "switch"}]}}
+    arms = {"fresh": {"told": True, "interventions": [{"kind": "reset", "when": "switch"}]}}
     (job,) = launch.plan(tiny.experiment(seeds=2, arms=arms, monitors=[])).jobs
     before, after = around_switch(Run(job.program, Placement(1, 2, 1), launch.devices()))
     newborn = jax.jit(lambda key: job.program.build({}).init(key, None))(jax.random.key(0))

@@ -31,7 +31,7 @@ def dqn(**changes) -> dict:
 
 
 def reset(**changes) -> dict:
-    return {"interventions": [{"kind": "reset", "when": "switch", **changes}]}
+    return {"told": True, "interventions": [{"kind": "reset", "when": "switch", **changes}]}
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_fingerprints_tell_programs_apart():
 def test_a_plan_as_data():
     planned = launch.plan(tiny.experiment(arms={"a": {}, "b": {"sweep": {"agent.network.widths": [[4], [8]]}}}))
     described = planned.describe()
-    assert described["arms"] == [{"name": "a", "lanes": 3}, {"name": "b", "lanes": 6}]
+    assert described["arms"] == [{"name": "a", "lanes": 3, "told": False}, {"name": "b", "lanes": 6, "told": False}]
     assert [each["arm"] for each in described["programs"]] == ["a", "b", "b"]
     assert {each["steps_per_chunk"] for each in described["programs"]} == {5}
     assert described["stream"]["visits"] == [{"task": task, "steps": 20} for task in range(3)]

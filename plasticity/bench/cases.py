@@ -74,6 +74,6 @@ def registry() -> Registry:
 
 def job(case: Case, lanes: int, **changes: Any) -> Job:
     """The one program of a case with this many lanes, placed as ``plasticity run`` would place it."""
-    document = {**case.document, "name": "bench", "record_every": case.chunk, "seeds": lanes, **changes}
+    document = {**case.document, "name": "bench", "record_every": case.chunk, "seeds": lanes, "told": True, **changes}
     (only,) = launch.plan(read_experiment(document, registry())).jobs
     return only

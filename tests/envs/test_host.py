@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import Mesh, PartitionSpec
 from playing import clock_at, lane_keys, play, player, random_actions, visit_of
 
-from envs.host import emulator_seeds, host
+from envs.host import Table, emulator_seeds, host
 from plasticity.types import FIRST, LAST, MID, StreamSpec, VisitPlan
 
 SPEC = StreamSpec(jax.ShapeDtypeStruct((3,), jnp.float32), 5, ("a", "b"), (VisitPlan(0, 9),) * 2, 2, True)
@@ -161,5 +161,23 @@ def test_blocks_on_two_devices_keep_apart() -> None:
     seeds = np.asarray(steps.observation[:, 0, :, 1])
     np.testing.assert_array_equal(seeds, emulator_seeds(lane_keys(0, 1), visit_of(0), 2) % 1000)
     assert sorted(stream.save()) == sorted(
-        f"block{i}/{name}" for i in range(2) for name in ("actions", "checksum", "seeds", "task", "visit")
+        f"block{i}/{name}" for i in range(2) for name in ("actions", "checksum", "seeds", "tasks", "visit")
     )
+
+
+def test_lanes_in_different_tasks_have_pools_of_their_own() -> None:
+    """Each env of the joined pool lives as in a pool of its task alone; a resumed block is the same."""
+    tasks, seeds = np.array([1, 0, 1], np.int32), np.arange(1, 7, dtype=np.int32)
+    table = Table(SPEC, Adder, lanes=3, envs=2)
+    table.reset(0, 0, tasks, seeds)
+    actions = np.random.default_rng(1).integers(0, 5, (8, 3, 2)).astype(np.int32)
+    lived = [table.step(0, 0, step, row)[1].observation for step, row in enumerate(actions)]
+    for lane, task in enumerate(tasks):
+        alone = Table(SPEC, Adder, lanes=1, envs=2)
+        alone.reset(0, 0, np.array([task]), seeds[2 * lane : 2 * lane + 2])
+        for step, row in enumerate(actions):
+            seen = alone.step(0, 0, step, row[lane : lane + 1])[1].observation
+            np.testing.assert_array_equal(seen[0], lived[step][lane])
+    again = Table(SPEC, Adder, lanes=3, envs=2)
+    again.load(table.save())
+    np.testing.assert_array_equal(again.blocks[0].newest, table.blocks[0].newest)

@@ -88,3 +88,22 @@ def test_replica_0_is_the_visit_itself_traced_or_not() -> None:
     assert data[0] == jax.random.key_data(key).tolist()
     assert jax.random.key_data(chance(key, visit_of(1))).tolist() == data[0]
     assert len({tuple(each) for each in data}) == 3
+
+
+def test_lanes_may_be_in_different_tasks() -> None:
+    """What a lane is given is what it is given where the visit names its task for all."""
+    task = counting(True, [])
+    named = task._replace(params=lambda key, visit: 100.0 * visit.task)
+    stream, keys, tasks = vectorise(named, 2, 1), lane_keys(0, 1), jnp.array([4, 1])
+    _, opening = stream.reset(keys, Visit(jnp.int32(0), tasks), jnp.int32(0))
+    np.testing.assert_array_equal(opening.observation[:, 0], [400, 100])
+
+
+def test_params_of_the_moment() -> None:
+    """``at`` sees the params of the visit at every step, and where the visit is entered late."""
+    task = counting(False, [])._replace(at=lambda params, step: params + 10.0 * step)
+    stream = vectorise(task, 1, 1)
+    life = play(player(stream), lane_keys(0), visit_of(2), jnp.zeros((4, 1, 1)))
+    np.testing.assert_array_equal(life.observation[:, 0, 0], [200, 201, 212, 223, 234])
+    _, opening = stream.reset(lane_keys(0), visit_of(2)._replace(moment=jnp.int32(7)), jnp.int32(0))
+    assert opening.observation == 270
