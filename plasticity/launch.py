@@ -253,7 +253,8 @@ def _job(experiment: Experiment, source: Source, each: config.ProgramSettings) -
         build=functools.partial(_agent, each, spec),
         make_stream=source.make,
         monitors=tuple(
-            Monitoring(made(), steps) for made, steps in zip(each.build({}).monitors, every.values(), strict=True)
+            Monitoring(_checked(path, made), steps)
+            for made, (path, steps) in zip(each.build({}).monitors, every.items(), strict=True)
         ),
         hyper=each.hyper,
         seeds=each.seeds,

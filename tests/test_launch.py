@@ -47,6 +47,10 @@ def reset(**changes) -> dict:
         (stream(inputs="mnist", path="/nowhere"), "stream: path /nowhere does not hold mnist"),
         (stream(inputs="digits", samples=9999), "stream: samples must be in [1, 1797] for these inputs, got 9999"),
         ({"agent": "dqn"}, "arms.baseline: agent.kind: dqn is not allowed; it needs a stream with discrete actions"),
+        (
+            {"monitors": [{"kind": "hessian_top_eigenvalue", "k": 30}]},
+            "monitors.hessian_top_eigenvalue: hessian_top_eigenvalue: k must be at most iterations (20), got 30",
+        ),
         ({"placement": {"devices": 64}}, "placement.devices: 64 is not allowed; this machine has 2"),
         (
             {"stream": {"kind": "atari", "games": ["Pongg"]}},
