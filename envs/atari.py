@@ -1,7 +1,7 @@
 """Sequences of Atari games, emulated by envpool on the host."""
 
-import difflib
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -9,12 +9,19 @@ import jax
 import numpy as np
 from pydantic import Field
 
+from envs.atari_games import Game, curriculum, parse
+from envs.atari_suites import suite_of
 from envs.base import Source
 from envs.host import Stepped, host
 from plasticity.fields import Count, Natural, card
 from plasticity.types import FIRST, LAST, MID, StreamSpec, VisitPlan
 
 FRAME_SKIP, STACK, SIDE = 4, 4, 84
+# Five minutes of play, the limit of an episode in Bellemare et al. 2013, "The Arcade Learning Environment". How long a
+# game lasts is not known beforehand: Freeway 8,160 frames, Breakout under a random policy a thousand.
+USUAL_EPISODE = 18_000
+
+ListOfModes = Annotated[list[Natural], Field(min_length=1)] | Literal["all"]
 
 
 class Preset(NamedTuple):
@@ -33,33 +40,6 @@ PRESETS: Mapping[str, Preset] = {
     "dqn_legacy": Preset(0.0, False, True, 108_000, 30, True),
     "cora": Preset(0.0, True, True, 40_000, 30, True),
 }
-
-
-class Game(NamedTuple):
-    """``-1``: the game's own default."""
-
-    name: str
-    mode: int = -1
-    difficulty: int = -1
-
-
-def known_games() -> list[str]:
-    """The names of the games that envpool has."""
-    from envpool.atari.registration import atari_game_list  # takes a second, and only this stream needs it
-
-    return ["".join(word.capitalize() for word in game.split("_")) for game in atari_game_list]
-
-
-def parse(text: str) -> Game:
-    """``Name[:mode[:difficulty]]``; ``ValueError`` names the nearest known game."""
-    name, *flavour = text.split(":")
-    known = known_games()
-    if name not in known:
-        near = difflib.get_close_matches(name.title().replace("_", "").replace(" ", ""), known, 1, 0.0)
-        raise ValueError(f"games: unknown game {name!r}; the nearest of the {len(known)} known ones is {near[0]!r}")
-    if len(flavour) > 2 or not all(part.isdecimal() for part in flavour):
-        raise ValueError(f"games: {text!r} is not of the form Name, Name:mode or Name:mode:difficulty")
-    return Game(name, *map(int, flavour))
 
 
 def make_envs(game: Game, preset: Preset, seeds: Sequence[int], threads: int) -> Any:
@@ -89,14 +69,10 @@ def make_envs(game: Game, preset: Preset, seeds: Sequence[int], threads: int) ->
 
 
 def action_count(game: Game, preset: Preset) -> int:
-    """How many actions the game has; ``ValueError`` where it has no such mode or difficulty."""
-    if preset.full_actions and game == Game(game.name):
+    """How many actions the game has, in each of its modes."""
+    if preset.full_actions:
         return 18
-    try:
-        envs = make_envs(game, preset, [1], 1)
-        envs.reset()
-    except RuntimeError as error:
-        raise ValueError(f"games: {game.name}:{game.mode}:{game.difficulty}: {error}") from error
+    envs = make_envs(Game(game.name), preset, [1], 1)
     count = int(envs.action_space.n)
     envs.close()
     return count
@@ -144,13 +120,29 @@ def chosen(preset: str, overrides: Mapping[str, Any]) -> Preset:
     return settings
 
 
+def visit_frames(frames: int | None, usual: int, episode: int) -> int:
+    """Frames of each env in a visit, as given or about ``usual``; a warning where an episode may last longer."""
+    if frames is not None and frames % FRAME_SKIP:
+        raise ValueError(f"frames_per_visit must be a multiple of {FRAME_SKIP}, got {frames}")
+    if frames is not None and frames < min(episode, USUAL_EPISODE):
+        warnings.warn(
+            f"frames_per_visit: {frames} may be shorter than an episode, which lasts up to {episode} frames; where no "
+            "episode ends within a visit there is no return to report",
+            stacklevel=3,
+        )
+    return usual // FRAME_SKIP * FRAME_SKIP if frames is None else frames
+
+
 @card(paper="Machado et al. 2018, Revisiting the Arcade Learning Environment")
 def atari(
     *,
-    games: Annotated[list[str], Field(min_length=1)],
-    preset: Literal["machado18", "dqn_legacy", "cora"] = "machado18",
-    frames_per_visit: Count = 20_000_000,
-    cycles: Count = 1,
+    games: Annotated[list[str], Field(min_length=1)] | None = None,
+    suite: str | None = None,
+    modes: ListOfModes | None = None,
+    difficulties: ListOfModes | None = None,
+    preset: Literal["machado18", "dqn_legacy", "cora"] | None = None,
+    frames_per_visit: Count | None = None,
+    cycles: Count | None = None,
     envs: Count = 1,
     sticky: Annotated[float, Field(ge=0, le=1)] | None = None,
     full_actions: bool | None = None,
@@ -169,32 +161,41 @@ def atari(
     to 30 no-ops, then FIRE); ``cora``, Powers et al. 2022, "CORA: Benchmarks, Baselines, and Metrics as a Platform for
     Continual Reinforcement Learning Agents" (as ``dqn_legacy``, with all 18 actions and at most 40,000 frames).
 
-    All settings are static. ``games``: ``Name``, ``Name:mode`` or ``Name:mode:difficulty``. ``frames_per_visit``: of
-    each env, a multiple of 4; an agent's step is 4 frames. ``sticky`` ... ``fire`` override the preset, see
-    :class:`Preset`. ``threads``: of each block of lanes; 0 shares the cores among the devices. Where games differ in
-    their actions all have as many as the richest, and the surplus does nothing.
+    All settings are static. ``games``: ``Name``, ``Name:mode`` or ``Name:mode:difficulty``. ``suite``: ``cora``,
+    ``sequence10``, ``rusu_space_invaders``, ``rusu_breakout`` or ``rusu_freeway`` (:mod:`envs.atari_suites`), which
+    gives games, modes, preset, cycles and frames; what is set beside it replaces it. ``modes``, ``difficulties``: a
+    curriculum, each game in each mode at the first difficulty, then at the next; ``all``: those that it has; where one
+    of the two is left out the first that the game has. ``preset``: by default ``machado18``. ``frames_per_visit``: of
+    each env, a multiple of 4; an agent's step is 4 frames; by default 20,000,000, in a suite the suite's number divided
+    by ``envs``. ``cycles``: by default 1. ``sticky`` ... ``fire`` override the preset, see :class:`Preset`.
+    ``threads``: of each block of lanes; 0 shares the cores among the devices. Where games differ in their actions all
+    have as many as the richest, and the surplus does nothing.
 
     Observations are uint8[4, 84, 84], the newest frame last. At FIRST all four are copies of the first frame; at every
     other step the three older ones are the newer three of the step before. A time limit has discount 1.
 
-    ``ValueError`` for an unknown game, mode or difficulty, and frames that are no multiple of 4. It differs from
-    Machado et al. in one frame without action at the start of an episode, and from the other two in that an episode
-    goes on after a lost life, without no-ops and FIRE.
+    ``ValueError`` for an unknown suite, game, mode or difficulty, and frames that are no multiple of 4; a warning where
+    a visit is shorter than five minutes of play (and than the limit of an episode). It differs from Machado et al. in
+    one frame without action at the start of an episode, and from the other two in that an episode goes on after a lost
+    life, without no-ops and FIRE.
     """
+    whole = suite_of(suite, games)
     overrides = {
         "sticky": sticky, "full_actions": full_actions, "life_loss": life_loss, "episode_frames": episode_frames,
         "noops": noops, "fire": fire,
     }  # fmt: skip
-    settings = chosen(preset, overrides)
-    if frames_per_visit % FRAME_SKIP:
-        raise ValueError(f"frames_per_visit must be a multiple of {FRAME_SKIP}, got {frames_per_visit}")
-    tasks = tuple(dict.fromkeys(games))  # a game that comes again is another visit to the same task
+    settings = chosen(preset or whole.preset, overrides)
+    usual = whole.frames // (envs if suite else 1)
+    frames = visit_frames(frames_per_visit, usual, settings.episode_frames)
+    sequence = curriculum(whole.games, modes or whole.modes, difficulties or whole.difficulties)
+    tasks = tuple(dict.fromkeys(sequence))  # a game that comes again is another visit to the same task
     played = [parse(game) for game in tasks]
+    visits = tuple(VisitPlan(tasks.index(game), frames // FRAME_SKIP) for game in sequence)
     spec = StreamSpec(
         observation=jax.ShapeDtypeStruct((STACK, SIDE, SIDE), np.uint8),
-        actions=max(action_count(game, settings) for game in played),
+        actions=max(action_count(game, settings) for game in {Game(game.name) for game in played}),
         tasks=tasks,
-        visits=tuple(VisitPlan(tasks.index(game), frames_per_visit // FRAME_SKIP) for game in games) * cycles,
+        visits=visits * (cycles or whole.cycles),
         envs=envs,
         episodic=True,
         frames_per_step=FRAME_SKIP,

@@ -11,8 +11,11 @@ from ale_py import ALEInterface, LoggerMode, roms
 from jax.sharding import Mesh, PartitionSpec
 from playing import clock_at, lane_keys, play, player, random_actions, visit_of
 
-from envs.atari import PRESETS, AtariPool, Game, Preset, atari, chosen, parse
+from envs.atari import PRESETS, AtariPool, Preset, atari, chosen
+from envs.atari_games import Game, parse
 from plasticity.types import FIRST, LAST, MID
+
+pytestmark = pytest.mark.filterwarnings("ignore:frames_per_visit")
 
 QUICK = {"games": ["Pong", "Breakout"], "frames_per_visit": 4000}
 
@@ -175,7 +178,8 @@ def test_overrides_replace_the_presets_settings() -> None:
     [
         ({"games": ["Braekout"]}, "unknown game 'Braekout'; the nearest of the 104 known ones is 'Breakout'"),
         ({"games": ["space_invaders"]}, "the nearest of the 104 known ones is 'SpaceInvaders'"),
-        ({"games": ["Breakout:5"]}, "games: Breakout:5:-1: Invalid game mode"),
+        ({"games": ["Breakout:5"]}, "games: Breakout has no mode 5; its modes: 0, 4, 8, 12, .*, 44$"),
+        ({"games": ["Breakout:4:2"]}, "games: Breakout has no difficulty 2; its difficulties: 0, 1"),
         ({"games": ["Breakout:a"]}, "not of the form Name, Name:mode or Name:mode:difficulty"),
         ({"frames_per_visit": 4001}, "frames_per_visit must be a multiple of 4, got 4001"),
         ({"episode_frames": 41}, "episode_frames must be a multiple of 4, got 41"),

@@ -9,16 +9,23 @@ import pytest
 from playing import Player, lane_keys, play, player, random_actions, visit_of
 
 from envs import STREAMS
-from plasticity.types import FIRST, LAST, MID
+from plasticity.types import FIRST, LAST, MID, Supervised
 
 STEPS, LANES = 24, 2
 SETTINGS: dict[str, dict[str, Any]] = {
     "relabelled": {"inputs": "gaussian", "samples": 30, "dimensions": 5, "envs": 3, "tasks": 3},
     "regression": {"dimensions": 5, "hidden": 7, "outputs": 2, "envs": 3, "tasks": 3, "noise": 0.1},
+    "permuted_inputs": {"labels": "random", "inputs": "gaussian", "samples": 30, "dimensions": 5, "envs": 3, "tasks": 3},
+    "permuted_labels": {"samples": 30, "envs": 3, "tasks": 3, "gradual": 0.01},
+    "slowly_changing_regression": {"bits": 6, "slow": 4, "units": 7, "envs": 3, "tasks": 3, "steps_per_task": 10},
+    "class_incremental": {"samples": 30, "envs": 3},
+    "warm_start": {"samples": 30, "envs": 3},
+    "classification_mdp": {"samples": 30, "envs": 3, "change": "labels"},
     "catch": {"rows": 6, "envs": 2, "tasks": 3},
     "cartpole": {"episode_steps": 9, "envs": 2, "tasks": 3},
     "acrobot": {"episode_steps": 9, "envs": 2, "tasks": 3},
     "pendulum": {"episode_steps": 9, "envs": 2, "tasks": 3},
+    "gridworld": {"size": 6, "walls": "four_rooms", "start": "random", "episode_steps": 9, "envs": 2, "tasks": 3},
     "minatar": {"games": ["asterix", "breakout"], "episode_steps": 12, "envs": 2},
     "atari": {
         "games": ["Pong", "Breakout"], "frames_per_visit": 400, "envs": 2, "episode_frames": 40, "noops": 30,
@@ -74,7 +81,8 @@ def test_episodes_end_if_and_only_if_the_spec_says_so(pair: Player, life: Any) -
     assert (life.step_type == LAST).any() == pair.stream.spec.episodic
     if not pair.stream.spec.episodic:
         assert (life.step_type[1:] == MID).all()
-        assert (life.discount[1:] == 0).all()
+        supervised = isinstance(pair.stream.spec.observation, Supervised)
+        assert (life.discount[1:] == (0 if supervised else 1)).all()
 
 
 def test_first_has_reward_0_and_discount_1(life: Any) -> None:

@@ -1,0 +1,105 @@
+"""Atari games by name, mode and difficulty, and curricula made of them."""
+
+import difflib
+from collections.abc import Sequence
+from functools import cache
+from typing import Literal, NamedTuple
+
+Chosen = Sequence[int] | Literal["all"] | None
+
+
+class Game(NamedTuple):
+    """``-1``: the game's own default."""
+
+    name: str
+    mode: int = -1
+    difficulty: int = -1
+
+
+class Flavours(NamedTuple):
+    """What a game's cartridge offers."""
+
+    modes: tuple[int, ...]
+    difficulties: tuple[int, ...]
+
+
+@cache
+def cartridges() -> dict[str, str]:
+    """The games that envpool has: name -> name of the cartridge."""
+    from envpool.atari.registration import atari_game_list  # takes a second, and only this stream needs it
+
+    return {"".join(word.capitalize() for word in game.split("_")): game for game in atari_game_list}
+
+
+def known_games() -> list[str]:
+    """The names of the games that envpool has."""
+    return list(cartridges())
+
+
+@cache
+def flavours(name: str) -> Flavours:
+    """The modes and difficulties of a game, as the emulator itself tells them; takes a tenth of a second."""
+    from ale_py import ALEInterface, LoggerMode, roms
+
+    ALEInterface.setLoggerMode(LoggerMode.Error)
+    emulator, cartridge = ALEInterface(), roms.get_rom_path(cartridges()[name])
+    assert cartridge is not None
+    emulator.loadROM(cartridge)
+    return Flavours(tuple(emulator.getAvailableModes()), tuple(emulator.getAvailableDifficulties()))
+
+
+def known(name: str) -> str:
+    """``name``; ``ValueError`` names the nearest game where there is none of that name."""
+    if name not in cartridges():
+        near = difflib.get_close_matches(name.title().replace("_", "").replace(" ", ""), known_games(), 1, 0.0)
+        raise ValueError(
+            f"games: unknown game {name!r}; the nearest of the {len(cartridges())} known ones is {near[0]!r}"
+        )
+    return name
+
+
+def _allowed(key: str, name: str, given: int, allowed: tuple[int, ...]) -> None:
+    if given not in allowed:
+        kind = "mode" if key == "modes" else "difficulty"
+        told = ", ".join(map(str, allowed))
+        raise ValueError(f"games: {name} has no {kind} {given}; its {key}: {told}")
+
+
+def checked(game: Game) -> Game:
+    """``game``; ``ValueError`` names the allowed ones where it has no such mode or difficulty."""
+    if game.mode >= 0:
+        _allowed("modes", game.name, game.mode, flavours(game.name).modes)
+    if game.difficulty >= 0:
+        _allowed("difficulties", game.name, game.difficulty, flavours(game.name).difficulties)
+    return game
+
+
+def parse(text: str) -> Game:
+    """``Name[:mode[:difficulty]]``; ``ValueError`` where the game, its mode or its difficulty does not exist."""
+    name, *flavour = text.split(":")
+    known(name)
+    if len(flavour) > 2 or not all(part.isdecimal() for part in flavour):
+        raise ValueError(f"games: {text!r} is not of the form Name, Name:mode or Name:mode:difficulty")
+    return checked(Game(name, *map(int, flavour)))
+
+
+def _chosen(given: Chosen, every: tuple[int, ...]) -> Sequence[int]:
+    return every[:1] if given is None else every if isinstance(given, str) else given
+
+
+def curriculum(games: Sequence[str], modes: Chosen, difficulties: Chosen) -> list[str]:
+    """Each game in each of the modes at the first difficulty, then in each of them at the next.
+
+    ``"all"``: those that the game has, in ascending order. None for both: the games as they are; for one of them: the
+    first that the game has. ``ValueError`` where a game names a mode already.
+    """
+    if modes is None and difficulties is None:
+        return list(games)
+    if named := [game for game in games if ":" in game]:
+        raise ValueError(f"games: {named[0]!r} names a mode already; leave it out, or modes and difficulties")
+    found = []
+    for name in map(known, games):
+        has = flavours(name)
+        hard, played = _chosen(difficulties, has.difficulties), _chosen(modes, has.modes)
+        found += [f"{name}:{mode}:{difficulty}" for difficulty in hard for mode in played]
+    return found

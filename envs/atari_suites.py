@@ -1,0 +1,59 @@
+"""Sequences of Atari games that the literature uses, by name: ``suite: cora``."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from envs.atari_games import Chosen
+from plasticity.errors import nearest
+
+
+class Suite(NamedTuple):
+    """What a suite gives where the config says nothing else. ``atari`` has a parameter for each."""
+
+    games: Sequence[str]
+    preset: str = "machado18"
+    frames: int = 20_000_000  # of a visit, all envs of a lane together
+    cycles: int = 1
+    modes: Chosen = None
+    difficulties: Chosen = None
+
+
+SUITES: Mapping[str, Suite] = {
+    # Powers et al. 2022, "CORA: Benchmarks, Baselines, and Metrics as a Platform for Continual Reinforcement Learning
+    # Agents": 50 million frames each, five cycles.
+    "cora": Suite(("SpaceInvaders", "Krull", "BeamRider", "Hero", "StarGunner", "MsPacman"), "cora", 50_000_000, 5),
+    # Lyle et al. 2024, "Normalization and effective learning rates in reinforcement learning": ten games, 20 million
+    # frames each, the list twice. Which games is not published; these are the ones that the literature on plasticity
+    # reports on most.
+    "sequence10": Suite(
+        ("Asterix", "DemonAttack", "Phoenix", "Seaquest", "YarsRevenge", "Qbert", "SpaceInvaders", "Enduro", "Gopher",
+         "Alien"),
+        cycles=2,
+    ),
+    # Rusu et al. 2022, "Probing Transfer in Deep Reinforcement Learning without Task Engineering": the modes of three
+    # games by their difficulties. Order, frames and preset are not theirs.
+    "rusu_space_invaders": Suite(("SpaceInvaders",), modes=range(16), difficulties=(0, 1)),
+    "rusu_breakout": Suite(("Breakout",), modes=range(0, 48, 4), difficulties=(0, 1)),
+    "rusu_freeway": Suite(("Freeway",), modes=range(8), difficulties=(0, 1)),
+}  # fmt: skip
+
+
+def suite_named(name: str) -> Suite:
+    """``ValueError`` names the nearest suite where there is none of that name."""
+    if name not in SUITES:
+        near = nearest(name, SUITES)
+        meant = f"; did you mean `{near}`?" if near else ""
+        raise ValueError(f"suite: unknown suite {name!r}; known are {', '.join(SUITES)}{meant}")
+    return SUITES[name]
+
+
+def suite_of(name: str | None, games: Sequence[str] | None) -> Suite:
+    """The named suite, or one of nothing but ``games``; ``ValueError`` where neither is given."""
+    if name is None and games is None:
+        raise ValueError(f"games: must be given where `suite` is not; suites are {', '.join(SUITES)}")
+    own = Suite(games or ())
+    if name is None:
+        return own
+    suite = suite_named(name)
+    # Modes belong to a game: with other games come their own.
+    return suite if games is None else suite._replace(games=games, modes=None, difficulties=None)
