@@ -3,6 +3,7 @@
 import shlex
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
@@ -289,10 +290,20 @@ def bench(
     benchmarks.show(report, console)
 
 
+def _warn(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any) -> None:
+    """What a user may want to know, in a line without a place in our code."""
+    if issubclass(category, UserWarning):
+        errors.print(Text(f"warning: {message}"))
+    else:
+        sys.stderr.write(warnings.formatwarning(message, category, filename, lineno))
+
+
 def main() -> None:
     """Runs the command line; a user's mistake is told in a line or three, with exit code 2."""
     try:
-        app()
+        with warnings.catch_warnings():
+            warnings.showwarning = _warn
+            app()
     except UserError as error:
         for line in str(error).splitlines():
             errors.print(Text(line))

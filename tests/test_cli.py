@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
@@ -20,6 +21,7 @@ import yaml
 from rich.console import Console
 
 from plasticity import cli, launch, memory, progress, results
+from plasticity.errors import UserError
 from plasticity.registry import FAMILIES
 from plasticity.runner import Chunk, Position
 
@@ -296,6 +298,16 @@ def test_broken_plugins_are_named_once_and_stop_nothing(config, monkeypatch):
         done = plasticity(*words)
         assert done.code == 0
         assert done.err == "plug-in `sparkle` of package p cannot be used: why\n"
+
+
+def test_a_warning_is_a_line_without_a_place_in_our_code(config, monkeypatch):
+    def warned(experiment):
+        warnings.warn("a visit is short", stacklevel=1)
+        raise UserError("enough")
+
+    monkeypatch.setattr(launch, "plan", warned)
+    done = plasticity("plan", config)
+    assert (done.code, done.err) == (2, "warning: a visit is short\nenough\n")
 
 
 # Signals, in this process and for real.
