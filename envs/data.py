@@ -1,17 +1,20 @@
-"""What supervised streams show: the digits of scikit-learn, data sets from files the user names, Gaussian vectors."""
+"""Labelled images: the digits of scikit-learn, and data sets from files that the user names, in published formats."""
 
 import gzip
+import io
 import math
 import pickle
+import zipfile
+import zlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from plasticity.types import Array, Key
+Inputs = Literal[
+    "digits", "gaussian", "mnist", "fashion_mnist", "emnist_balanced", "emnist_letters", "cifar10", "cifar100", "npz"
+]
 
 
 class Images(NamedTuple):
@@ -21,24 +24,13 @@ class Images(NamedTuple):
     labels: np.ndarray  # int32[N]
 
 
-def moments(pixels: np.ndarray) -> tuple[float, float]:
-    """Mean and deviation of all pixels of all images, exactly, from a count of the 256 values."""
-    share = np.bincount(pixels.ravel(), minlength=256) / pixels.size
-    values = np.arange(256)
-    mean = share @ values
-    return float(mean), float(np.sqrt(share @ (values - mean) ** 2))
+class Layout(NamedTuple):
+    """A data set as it was published."""
 
-
-LAYOUTS: Mapping[str, str] = {
-    "mnist": (
-        "a folder with train-images-idx3-ubyte and train-labels-idx1-ubyte (either may end in .gz),\n"
-        "or one .npz file with the arrays images uint8[N, 28, 28] and labels [N]"
-    ),
-    "cifar10": (
-        "a folder with data_batch_1 ... data_batch_5 (the Python version, cifar-10-batches-py),\n"
-        "or one .npz file with the arrays images uint8[N, 32, 32, 3] and labels [N]"
-    ),
-}
+    files: str  # what a folder must hold
+    shape: tuple[int, ...]  # of one image
+    classes: int
+    read: Callable[[Path], Images]
 
 
 def digits() -> Images:
@@ -53,98 +45,132 @@ def idx(path: Path) -> np.ndarray:
     """An array from a file in the IDX format (``path`` or ``path.gz``): magic 0 0 8 rank, big-endian sizes, bytes."""
     zipped = path.with_name(path.name + ".gz")
     raw = path.read_bytes() if path.exists() else gzip.decompress(zipped.read_bytes())
-    if raw[:3] != b"\x00\x00\x08":
+    if raw[:3] != b"\x00\x00\x08" or len(raw) < 4 + 4 * raw[3]:
         raise ValueError(f"{path} is no IDX file of unsigned bytes: it starts with {raw[:4]!r}")
-    rank = raw[3]
-    sizes = np.frombuffer(raw, ">i4", rank, 4)
-    return np.frombuffer(raw, np.uint8, offset=4 + 4 * rank).reshape(sizes)
+    start = 4 + 4 * raw[3]
+    sizes = np.frombuffer(raw, ">i4", raw[3], 4).tolist()
+    if len(raw) != start + math.prod(sizes):
+        raise ValueError(f"{path} has {len(raw)} bytes, but an array {sizes} takes {start + math.prod(sizes)}")
+    return np.frombuffer(raw, np.uint8, offset=start).reshape(sizes)
 
 
-def mnist(folder: Path) -> Images:
-    """The 60,000 training images from the four-file distribution."""
-    images, labels = idx(folder / "train-images-idx3-ubyte"), idx(folder / "train-labels-idx1-ubyte")
-    return Images(images[..., None], labels.astype(np.int32))
+def idx_pair(stem: str, *, first_label: int = 0, transposed: bool = False) -> Callable[[Path], Images]:
+    """A reader of ``{stem}-images-idx3-ubyte`` and ``{stem}-labels-idx1-ubyte``; labels begin at ``first_label``."""
+
+    def pair(folder: Path) -> Images:
+        images, labels = idx(folder / f"{stem}-images-idx3-ubyte"), idx(folder / f"{stem}-labels-idx1-ubyte")
+        images = images.swapaxes(1, 2) if transposed and images.ndim == 3 else images
+        return Images(np.ascontiguousarray(images[..., None]), labels.astype(np.int32) - first_label)
+
+    return pair
 
 
-def cifar10(folder: Path) -> Images:
-    """The 50,000 training images from the Python version (pickles: open only files that you trust)."""
-    batches = [pickle.loads((folder / f"data_batch_{i}").read_bytes(), encoding="bytes") for i in range(1, 6)]
-    images = np.concatenate([batch[b"data"] for batch in batches]).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
-    return Images(
-        np.ascontiguousarray(images), np.concatenate([batch[b"labels"] for batch in batches]).astype(np.int32)
-    )
+class _Arrays(pickle.Unpickler):
+    """Reads pickles of dictionaries, lists and NumPy arrays; nothing else in a file can be run."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        module = module.replace("numpy.core", "numpy._core")
+        known = {
+            "numpy": ("ndarray", "dtype"),
+            "numpy._core.multiarray": ("_reconstruct",),
+            "numpy._core.numeric": ("_frombuffer",),
+            "_codecs": ("encode",),
+        }
+        if name not in known.get(module, ()):
+            raise pickle.UnpicklingError(f"{module}.{name} has no place in a file of images")
+        return super().find_class(module, name)
+
+
+def cifar(files: tuple[str, ...], labels: bytes) -> Callable[[Path], Images]:
+    """A reader of ``files`` of the Python version: rows of 1024 red, 1024 green and 1024 blue bytes."""
+
+    def batches(folder: Path) -> Images:
+        found = [_Arrays(io.BytesIO((folder / name).read_bytes()), encoding="bytes").load() for name in files]
+        rows = np.concatenate([batch[b"data"] for batch in found])
+        if rows.dtype != np.uint8 or rows.shape[1:] != (3072,):
+            raise ValueError(f"data must be uint8[N, 3072], got {rows.dtype}{list(rows.shape)}")
+        images = np.ascontiguousarray(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
+        return Images(images, np.concatenate([batch[labels] for batch in found]).astype(np.int32))
+
+    return batches
 
 
 def archive(path: Path) -> Images:
     """An ``.npz`` file with ``images`` uint8[N, height, width] or [N, height, width, channels], and ``labels`` [N]."""
     with np.load(path) as arrays:
         images, labels = arrays["images"], arrays["labels"]
-    if images.dtype != np.uint8 or images.ndim not in (3, 4) or labels.shape != images.shape[:1]:
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
-            f"{path}: images must be uint8[N, height, width(, channels)] and labels [N], "
+            f"images must be uint8[N, height, width(, channels)] and labels whole numbers [N], "
             f"got {images.dtype}{list(images.shape)} and {labels.dtype}{list(labels.shape)}"
         )
     return Images(images if images.ndim == 4 else images[..., None], labels.astype(np.int32))
 
 
-READERS: Mapping[str, Callable[[Path], Images]] = {"mnist": mnist, "cifar10": cifar10}
+def _idx_layout(stem: str, classes: int, more: str = "", **facts: Any) -> Layout:
+    files = f"{stem}-images-idx3-ubyte and {stem}-labels-idx1-ubyte (either may end in .gz){more}"
+    return Layout(files, (28, 28, 1), classes, idx_pair(stem, **facts))
+
+
+# EMNIST's files hold columns where MNIST's hold rows: every image is transposed, and turned upright here.
+LAYOUTS: Mapping[str, Layout] = {
+    "mnist": _idx_layout("train", 10),
+    "fashion_mnist": _idx_layout("train", 10),
+    "emnist_balanced": _idx_layout("emnist-balanced-train", 47, ", images transposed as published", transposed=True),
+    "emnist_letters": _idx_layout(
+        "emnist-letters-train", 26, ", images transposed and labels from 1 as published", transposed=True, first_label=1
+    ),
+    "cifar10": Layout(
+        "data_batch_1 ... data_batch_5 (the Python version, cifar-10-batches-py)",
+        (32, 32, 3),
+        10,
+        cifar(tuple(f"data_batch_{i}" for i in range(1, 6)), b"labels"),
+    ),
+    "cifar100": Layout(
+        "train (the Python version, cifar-100-python; its fine labels)",
+        (32, 32, 3),
+        100,
+        cifar(("train",), b"fine_labels"),
+    ),
+}
+BROKEN = (OSError, KeyError, TypeError, ValueError, EOFError, zlib.error, zipfile.BadZipFile, pickle.UnpicklingError)
+
+
+def expected(name: str) -> str:
+    """Two lines: what must be where the user says that ``name`` is."""
+    if name == "npz":
+        return "one .npz file with the arrays\nimages uint8[N, height, width] or [N, height, width, channels], and labels [N]"
+    layout = LAYOUTS[name]
+    sizes = ", ".join(str(size) for size in layout.shape if size > 1)
+    return f"a folder with {layout.files},\nor one .npz file with the arrays images uint8[N, {sizes}] and labels [N]"
+
+
+def checked(images: Images, layout: Layout | None) -> Images:
+    """``images``, if there is a label to each, in range, and they have the published size (``layout`` None: any)."""
+    inputs, labels = images
+    if labels.shape != inputs.shape[:1] or not len(labels):
+        raise ValueError(f"there must be one label to each image, got {list(labels.shape)} for {list(inputs.shape)}")
+    if layout and inputs.shape[1:] != layout.shape:
+        raise ValueError(f"images must be {list(layout.shape)}, got {list(inputs.shape[1:])}")
+    most = layout.classes - 1 if layout else np.inf
+    if labels.min() < 0 or labels.max() > most:
+        raise ValueError(f"labels must lie in 0 ... {most}, got {labels.min()} ... {labels.max()}")
+    return images
 
 
 def read(name: str, path: str | None) -> Images:
-    """The images of ``name``, one of digits, mnist, cifar10; the last two from ``path``, in a published format.
+    """The images of ``name``, one of :data:`Inputs`; all but ``digits`` from ``path``, in the published format.
 
-    ``ValueError`` names the files expected where ``path`` is missing or lacks them.
+    A part of a set in its published layout is accepted. ``ValueError`` names the files expected, where ``path`` is
+    missing, lacks them, or holds something else: cut files, other sizes, labels out of range, fewer labels than images.
     """
     if name == "digits":
         return digits()
     if path is None:
-        raise ValueError(f"inputs {name} need a path:\n{LAYOUTS[name]}")
-    place = Path(path).expanduser()
+        raise ValueError(f"inputs {name} need a path:\n{expected(name)}")
+    place, layout = Path(path).expanduser(), LAYOUTS.get(name)
     try:
-        return archive(place) if place.suffix == ".npz" else READERS[name](place)
-    except (OSError, KeyError) as error:
-        raise ValueError(f"path {path} does not hold {name} ({error}); expected\n{LAYOUTS[name]}") from error
-
-
-def select(images: Images, samples: int | None) -> Images:
-    """The first ``samples`` of the images; all where it is None. ``ValueError`` where there are fewer."""
-    if samples is not None and samples > len(images.inputs):
-        raise ValueError(f"samples must be in [1, {len(images.inputs)}] for these inputs, got {samples}")
-    return Images(images.inputs[:samples], images.labels[:samples])
-
-
-class Samples(NamedTuple):
-    """The finite set of inputs that a stream shows."""
-
-    size: int
-    shape: tuple[int, ...]  # of one input
-    labels: Any  # int32[size]; None where there are no true ones
-    own: Callable[[Key], Any]  # key -> a lane's own inputs; () where all lanes share them
-    rows: Callable[[Any, Any], Array]  # the lane's own inputs, index of rows -> float32[..., *shape]
-
-
-def gaussian_samples(count: int, dimensions: int) -> Samples:
-    """``count`` standard normal inputs for each lane, drawn from its data key once for its whole life."""
-
-    def own(key: Key) -> Array:
-        return jax.random.normal(key, (count, dimensions))
-
-    return Samples(count, (dimensions,), None, own, lambda inputs, index: inputs[index])
-
-
-def image_samples(name: str, path: str | None, count: int | None, flat: bool) -> Samples:
-    """Images, shared by all lanes, kept as bytes; standardised when drawn, by one mean and deviation for all pixels.
-
-    The set is a constant of the compiled programs: 150 MB (all of CIFAR-10) add some ten seconds to each compilation.
-    """
-    images = select(read(name, path), count)
-    mean, deviation = moments(images.inputs)
-    found, *shape = images.inputs.shape
-    shape = [math.prod(shape)] if flat else shape
-    pixels = jnp.asarray(images.inputs.reshape(found, *shape))
-
-    def rows(inputs: Any, index: Any) -> Array:
-        del inputs
-        return (pixels[index].astype(jnp.float32) - mean) / deviation
-
-    return Samples(found, tuple(shape), jnp.asarray(images.labels), lambda key: (), rows)
+        found = layout.read(place) if layout and place.suffix != ".npz" else archive(place)
+        return checked(found, layout)
+    except BROKEN as error:
+        raise ValueError(f"path {path} does not hold {name} ({error}); expected\n{expected(name)}") from error

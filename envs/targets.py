@@ -1,93 +1,43 @@
-"""Supervised streams whose targets change: labels drawn anew, and regression on new random functions.
-
-An env is one row of the minibatch. Its observation is a :class:`~plasticity.types.Supervised` sample, its action is
-the prediction for the sample before, and the reward says how good that prediction was. Samples are drawn with
-replacement. The discount is 0 and no episode ends.
-"""
+"""Supervised streams whose targets change: labels drawn anew or permuted, and regression on new random functions."""
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 import jax
 import jax.numpy as jnp
 from pydantic import Field
 
-from envs.base import Source, vectorise
-from envs.data import Samples, gaussian_samples, image_samples
+from envs.base import Source
+from envs.changes import permutation
+from envs.data import Inputs
+from envs.functions import fixed_inputs, fresh_inputs, functions, noisy
+from envs.samples import check_true_labels, labels_of, samples_of
+from envs.supervised import (
+    INPUTS,
+    LABELS,
+    TARGETS,
+    Sampler,
+    StaticFraction,
+    StaticNonNegative,
+    accuracy,
+    between,
+    either,
+    label_spec,
+    negative_squared_error,
+    row_sampler,
+    supervised_source,
+    supervised_spec,
+)
 from plasticity.fields import Count, card
-from plasticity.types import Array, Key, StreamSpec, Supervised, Task, Visit, VisitPlan
+from plasticity.types import Array, Key
 
-Inputs = Literal["digits", "gaussian", "mnist", "cifar10"]
-StaticFraction = Annotated[float, Field(ge=0, le=1)]
-StaticNonNegative = Annotated[float, Field(ge=0)]
-
-INPUTS, TARGETS = 0, 1  # what is derived from the key of the parameters
+StaticPositive = Annotated[float, Field(gt=0)]
 
 
-class Problem(NamedTuple):
-    """What a lane learns during one visit."""
+def redrawn_labels(key: Key, start: Array, task: Array, fraction: float, classes: int) -> Array:
+    """Labels int32[size] of a task: ``start`` after ``task`` (int32, traced) redraws, from nothing but the key.
 
-    inputs: Any  # the lane's own, or ()
-    targets: Array  # [size, ...]
-
-
-class TargetNetwork(NamedTuple):
-    """``g(x) = (relu(x @ first) @ second - mean) / deviation``"""
-
-    first: Array  # [dimensions, hidden]
-    second: Array  # [hidden, outputs]
-    mean: Array  # [outputs]
-    deviation: Array  # [outputs]
-
-
-def supervised_task(
-    spec: StreamSpec,
-    params: Callable[[Key, Visit], Any],
-    draw: Callable[[Key, Any], Supervised],
-    score: Callable[[Array, Array], Array],
-) -> Task:
-    """A task without end: ``draw`` gives the next sample, ``score(prediction, target)`` the reward for the last one."""
-
-    def reset(key: Key, problem: Any) -> tuple[Array, Supervised]:
-        sample = draw(key, problem)
-        return sample.target, sample
-
-    def step(key: Key, target: Array, action: Array, problem: Any) -> tuple[Array, Supervised, Array, Array, Array]:
-        sample = draw(key, problem)
-        return sample.target, sample, score(action, target), jnp.zeros(()), jnp.zeros((), bool)
-
-    return Task(spec, params, reset, step)
-
-
-def draw_row(samples: Samples, key: Key, problem: Problem) -> Supervised:
-    """One of the samples, each as likely as any other."""
-    row = jax.random.randint(key, (), 0, samples.size)
-    return Supervised(samples.rows(problem.inputs, row), problem.targets[row])
-
-
-def supervised_spec(
-    shape: Sequence[int], target: jax.ShapeDtypeStruct, actions: int, name: str, tasks: int, steps: int, envs: int
-) -> StreamSpec:
-    """``tasks`` visits, each a new task, of ``steps`` minibatches of ``envs`` samples."""
-    observation: Any = (jax.ShapeDtypeStruct(tuple(shape), jnp.float32), target)
-    return StreamSpec(
-        observation=Supervised(*observation),
-        actions=actions,
-        tasks=tuple(f"{name}_{i}" for i in range(tasks)),
-        visits=tuple(VisitPlan(i, steps) for i in range(tasks)),
-        envs=envs,
-        episodic=False,
-        discrete=target.dtype == jnp.int32,
-        reward_name="accuracy" if target.dtype == jnp.int32 else "negative_squared_error",
-        reward_range=(0, 1) if target.dtype == jnp.int32 else (-math.inf, 0),
-    )
-
-
-def redrawn_labels(key: Key, start: Array, visit: Array, fraction: float, classes: int) -> Array:
-    """Labels int32[size] of a visit: ``start`` after ``visit`` (int32, traced) switches, from nothing but the key.
-
-    At switch ``u`` each label is redrawn, uniformly over the classes, with probability ``fraction`` (static).
+    At redraw ``u`` each label is drawn anew, uniformly over the classes, with probability ``fraction`` (static).
     """
 
     def redraw(u: Array, labels: Array) -> Array:
@@ -95,17 +45,8 @@ def redrawn_labels(key: Key, start: Array, visit: Array, fraction: float, classe
         fresh = jax.random.randint(what, labels.shape, 0, classes)
         return jnp.where(jax.random.bernoulli(where, fraction, labels.shape), fresh, labels)
 
-    oldest = jnp.maximum(visit, 1) if fraction == 1 else 1  # nothing survives a switch that redraws every label
-    return jax.lax.fori_loop(oldest, visit + 1, redraw, start)
-
-
-def check_true_labels(initial: str, samples: Samples, classes: int) -> None:
-    if initial != "true":
-        return
-    if samples.labels is None:
-        raise ValueError("initial must be 'random' for gaussian inputs, which have no true labels; got 'true'")
-    if classes <= int(samples.labels.max()):
-        raise ValueError(f"classes must be at least {int(samples.labels.max()) + 1} for initial 'true', got {classes}")
+    oldest = jnp.maximum(task, 1) if fraction == 1 else 1  # nothing survives a switch that redraws every label
+    return jax.lax.fori_loop(oldest, task + 1, redraw, start)
 
 
 @card(paper="Lyle et al. 2023, Understanding plasticity in neural networks")
@@ -119,6 +60,7 @@ def relabelled(
     classes: Count = 10,
     initial: Literal["random", "true"] = "random",
     fraction: StaticFraction = 1.0,
+    gradual: StaticFraction = 0.0,
     tasks: Count = 40,
     steps_per_task: Count = 500,
     envs: Count = 64,
@@ -126,128 +68,82 @@ def relabelled(
     """Classification of a fixed set of inputs whose labels are drawn anew at every switch; reward = accuracy.
 
     ``label <- uniform over the classes`` with probability ``fraction``, apart for each sample: the number of labels
-    redrawn is binomial, and one in ``classes`` of them keeps its value. The labels of a visit are a function of the
-    lane's data key and the visit's index alone. Lyle et al. 2023, "Understanding plasticity in neural networks"
+    redrawn is binomial, and one in ``classes`` of them keeps its value. The labels of a task are a function of the
+    lane's data key and the task's index alone. Lyle et al. 2023, "Understanding plasticity in neural networks"
     (``fraction`` 1); Lyle et al. 2024, "Disentangling the causes of plasticity loss in neural networks" (below 1).
 
     All settings are static. ``samples``: that many of the inputs, the first in the file; all of them by default
     (1000 for gaussian). ``flat``: images as vectors, else ``[height, width, channels]``. ``dimensions``: of gaussian
-    inputs only. ``initial``: the labels of the first visit. ``envs``: the size of a minibatch. Pixels have mean 0 and
-    variance 1 over all images and places together.
+    inputs only. ``initial``: the labels of the first task. ``gradual``: over this share of ``steps_per_task`` the
+    target of a drawn sample is the new label with a probability that grows from 0 to 1, else that of the task before
+    in order of index; 0 is abrupt. ``envs``: the size of a minibatch. Pixels have mean 0 and variance 1 over all
+    images and places together. ``fraction: 0`` is a control: a stationary stream with labelled visits.
 
     ``ValueError`` where files are missing or hold fewer samples, and for ``initial: true`` without true labels. The
     papers pass over the samples in epochs; here they are drawn with replacement.
     """
-    gaussian = inputs == "gaussian"
-    data = gaussian_samples(samples or 1000, dimensions) if gaussian else image_samples(inputs, path, samples, flat)
-    check_true_labels(initial, data, classes)
+    data = samples_of(inputs, path, samples, flat, dimensions)
+    check_true_labels("initial", initial, data, classes)
 
-    def params(key: Key, visit: Visit) -> Problem:
+    def targets(key: Key, own: Any, task: Array) -> Array:
         labels = jax.random.fold_in(key, TARGETS)
         drawn = jax.random.randint(jax.random.fold_in(labels, 0), (data.size,), 0, classes)
-        start = drawn if initial == "random" else data.labels
-        return Problem(
-            data.own(jax.random.fold_in(key, INPUTS)), redrawn_labels(labels, start, visit.number, fraction, classes)
-        )
+        return redrawn_labels(labels, drawn if initial == "random" else data.labels, task, fraction, classes)
 
-    label = jax.ShapeDtypeStruct((), jnp.int32)
-    spec = supervised_spec(data.shape, label, classes, "labels", tasks, steps_per_task, envs)
-    task = supervised_task(
-        spec, params, lambda key, problem: draw_row(data, key, problem), lambda action, target: action == target
-    )
-    return Source(spec, lambda lanes: vectorise(task, lanes, envs))
+    spec = label_spec(data.shape, classes, "labels", tasks, steps_per_task, envs)
+    return supervised_source(spec, row_sampler(data, targets), accuracy, either, gradual * steps_per_task)
 
 
-def target_network(key: Key, dimensions: int, hidden: int, outputs: int) -> TargetNetwork:
-    """A random ReLU network whose outputs have mean 0 and variance 1 over ``x ~ N(0, I)``, exactly.
+@card(
+    paper="Elsayed and Mahmood 2024, Addressing Loss of Plasticity and Catastrophic Forgetting in Continual Learning",
+    note="with ten classes a control: no loss of plasticity is expected",
+)
+def permuted_labels(
+    *,
+    inputs: Inputs = "digits",
+    path: str | None = None,
+    samples: Count | None = None,
+    flat: bool = True,
+    dimensions: Count = 64,
+    classes: Count | None = None,
+    labels: Literal["true", "random"] = "true",
+    gradual: StaticFraction = 0.0,
+    tasks: Count = 40,
+    steps_per_task: Count = 2500,
+    envs: Count = 1,
+) -> Source:
+    """Classification where the classes change names at every switch; reward = accuracy.
 
-    With ``s_i`` the norms of the first layer's columns and ``t_ij`` the angles between them,
-    ``E[relu_i] = s_i / sqrt(2 pi)`` and ``E[relu_i relu_j] = s_i s_j (sin t_ij + (pi - t_ij) cos t_ij) / (2 pi)``:
-    Cho, Saul 2009, "Kernel Methods for Deep Learning". All sizes are static.
+    ``label = order_u[label in task 0]``, ``order_u`` a permutation of the classes drawn from the lane's data key, other
+    than that of the task before; ``order_0`` is the identity. What an input has in common with others of its class
+    stays, so that only the output layer must change. Elsayed, Mahmood 2024, "Addressing Loss of Plasticity and
+    Catastrophic Forgetting in Continual Learning". With ten classes this is a **control**: no loss of plasticity is
+    expected; with the 47 of ``emnist_balanced`` the paper finds some.
+
+    All settings are static. ``labels``: those of task 0; ``random`` ones are drawn once for each lane. ``classes``: by
+    default as many as there are true labels, 10 random ones; with one class nothing changes. The other settings are
+    those of ``relabelled``.
+
+    ``ValueError`` as there. The paper's order is over the classes' names in the data set in every seed alike; here
+    each seed has permutations of its own.
     """
-    one, two = jax.random.split(key)
-    first = jax.random.normal(one, (dimensions, hidden)) / math.sqrt(dimensions)
-    second = jax.random.normal(two, (hidden, outputs)) / math.sqrt(hidden)
-    norms = jnp.linalg.norm(first, axis=0)
-    means = norms / math.sqrt(2 * math.pi)
-    cosines = jnp.clip((first / norms).T @ (first / norms), -1, 1)
-    angles = jnp.arccos(cosines)
-    moments = jnp.outer(norms, norms) * (jnp.sin(angles) + (math.pi - angles) * cosines) / (2 * math.pi)
-    variance = jnp.einsum("io,ij,jo->o", second, moments - jnp.outer(means, means), second)
-    return TargetNetwork(first, second, means @ second, jnp.sqrt(variance))
+    data = samples_of(inputs, path, samples, flat, dimensions)
+    known = labels_of(labels, data, classes)
 
+    def own(key: Key) -> tuple[Any, Any]:
+        return data.own(jax.random.fold_in(key, INPUTS)), known.own(jax.random.fold_in(key, LABELS))
 
-def respond(network: TargetNetwork, inputs: Array) -> Array:
-    """``g``: ``[..., dimensions] -> [..., outputs]``."""
-    return (jax.nn.relu(inputs @ network.first) @ network.second - network.mean) / network.deviation
+    def targets(key: Key, own: Any, task: Array) -> Array:
+        del own
+        return permutation(jax.random.fold_in(key, TARGETS), task, known.classes)
 
+    def draw(key: Key, own: tuple[Any, Any]) -> tuple[Array, Array]:
+        row = jax.random.randint(key, (), 0, data.size)
+        return known.at(own[1], row), data.rows(own[0], row)
 
-def standardised(values: Array) -> Array:
-    """Each column of ``[size, outputs]`` with mean 0 and variance 1."""
-    return (values - values.mean(0)) / values.std(0)
-
-
-class Regression(NamedTuple):
-    """How targets come about."""
-
-    shape: tuple[int, ...]  # of one input
-    params: Callable[[Key, Visit], Any]
-    draw: Callable[[Key, Any], Supervised]  # one sample, without noise
-
-
-def fresh_problem(
-    dimensions: int, hidden: int, outputs: int, shift: Callable[[Visit], Array], scale: float
-) -> Regression:
-    """A new normal input at each draw; ``y = shift(visit) + scale * g_visit(x)``."""
-
-    def params(key: Key, visit: Visit) -> tuple[TargetNetwork, Array]:
-        key = jax.random.fold_in(jax.random.fold_in(key, TARGETS), visit.number)
-        return target_network(key, dimensions, hidden, outputs), shift(visit)
-
-    def draw(key: Key, problem: tuple[TargetNetwork, Array]) -> Supervised:
-        network, offset = problem
-        x = jax.random.normal(key, (dimensions,))
-        return Supervised(x, offset + scale * respond(network, x))
-
-    return Regression((dimensions,), params, draw)
-
-
-def fixed_problem(
-    data: Samples, hidden: int | None, outputs: int, shift: Callable[[Visit], Array], scale: float
-) -> Regression:
-    """One of ``data`` at each draw; ``g_visit`` is standardised over ``data``. ``hidden`` None: it is a normal number
-    for each of them instead."""
-
-    def values(key: Key, own: Any) -> Array:
-        if hidden is None:
-            return jax.random.normal(key, (data.size, outputs))
-        network = target_network(key, math.prod(data.shape), hidden, outputs)
-        return standardised(respond(network, data.rows(own, slice(None)).reshape(data.size, -1)))
-
-    def params(key: Key, visit: Visit) -> Problem:
-        own = data.own(jax.random.fold_in(key, INPUTS))
-        key = jax.random.fold_in(jax.random.fold_in(key, TARGETS), visit.number)
-        return Problem(own, shift(visit) + scale * values(key, own))
-
-    return Regression(data.shape, params, lambda key, problem: draw_row(data, key, problem))
-
-
-def noisy(draw: Callable[[Key, Any], Supervised], deviation: float) -> Callable[[Key, Any], Supervised]:
-    """``draw`` with ``deviation * N(0, 1)`` (static) added to its targets."""
-    if deviation == 0:
-        return draw
-
-    def drawn(key: Key, problem: Any) -> Supervised:
-        one, two = jax.random.split(key)
-        sample = draw(one, problem)
-        return Supervised(sample.input, sample.target + deviation * jax.random.normal(two, sample.target.shape))
-
-    return drawn
-
-
-def negative_squared_error(prediction: Array, target: Array) -> Array:
-    """``-mean((prediction - target)^2)`` over the outputs."""
-    return -jnp.mean(jnp.square(prediction - target))
+    sampler = Sampler(data.shape, own, targets, draw, lambda order, label: order[label])
+    spec = label_spec(data.shape, known.classes, "names", tasks, steps_per_task, envs)
+    return supervised_source(spec, sampler, accuracy, either, gradual * steps_per_task)
 
 
 def check_regression(inputs: str, samples: int | None, targets: str) -> None:
@@ -266,42 +162,51 @@ def regression(
     flat: bool = True,
     dimensions: Count = 64,
     outputs: Count = 1,
-    targets: Literal["network", "noise"] = "network",
+    targets: Literal["network", "sinusoid", "noise"] = "network",
     hidden: Count = 64,
+    frequency: StaticPositive = 100.0,
     offset: float | tuple[float, ...] = 0.0,
     scale: StaticNonNegative = 1.0,
     noise: StaticNonNegative = 0.0,
+    gradual: StaticFraction = 0.0,
     tasks: Count = 40,
     steps_per_task: Count = 500,
     envs: Count = 64,
 ) -> Source:
-    """Regression on a new random function at every visit; reward = minus the squared error, mean over the outputs.
+    """Regression on a new random function at every switch; reward = minus the squared error, mean over the outputs.
 
-    ``y = offset + scale * g_visit(x) + noise * N(0, 1)``, ``g_visit`` with mean 0 and variance 1 over the inputs. Lyle
+    ``y = offset + scale * g_task(x) + noise * N(0, 1)``, ``g_task`` with mean 0 and variance 1 over the inputs. Lyle
     et al. 2024, "Disentangling the causes of plasticity loss in neural networks": a large ``offset`` spoils the
     features.
 
     All settings are static. ``samples``: a fixed set of that many inputs; None: gaussian inputs drawn afresh for every
     row, or all of the images. ``targets``: ``network``, a random ReLU network of ``hidden`` units (on a fixed set
-    standardised over it, else in closed form); ``noise``, a normal number for each sample of a fixed set. ``offset``: a
-    number, or one for each visit (the last is kept from there on). ``envs``: the size of a minibatch.
+    standardised over it, else in closed form); ``sinusoid``, ``sqrt(2) sin(frequency * network(x) + phase)`` (the probe
+    targets of Lyle et al. 2023, "Understanding plasticity in neural networks", whose frequency of 1e5 float32 resolves
+    to about 0.01 of the phase, and otherwise where sums are ordered otherwise); ``noise``, a normal number for each
+    sample of a fixed set. ``offset``: a number, or one for each task (the last is kept from there on). ``gradual``:
+    over this share of ``steps_per_task`` the target moves evenly from that of the task before in order of index to the
+    new one; 0 is abrupt. ``envs``: the size of a minibatch.
 
     ``ValueError`` where files are missing, hold fewer samples, or ``noise`` has no fixed set. The paper's targets are
-    ``noise`` on MNIST, with an offset in the first visit only: ``offset: [100, 0]``.
+    ``noise`` on MNIST, with an offset in the first task only: ``offset: [100, 0]``.
     """
     check_regression(inputs, samples, targets)
     offsets = jnp.atleast_1d(jnp.asarray(offset, jnp.float32))
 
-    def shift(visit: Visit) -> Array:
-        return offsets[jnp.minimum(visit.number, len(offsets) - 1)]
+    def shift(task: Array) -> Array:
+        return offsets[jnp.minimum(task, len(offsets) - 1)]
 
     if inputs == "gaussian" and samples is None:
-        problem = fresh_problem(dimensions, hidden, outputs, shift, scale)
+        assert targets != "noise"
+        sampler = fresh_inputs(dimensions, functions(targets, (dimensions, hidden, outputs), frequency), shift, scale)
     else:
-        gaussian = inputs == "gaussian"
-        data = gaussian_samples(samples or 0, dimensions) if gaussian else image_samples(inputs, path, samples, flat)
-        problem = fixed_problem(data, hidden if targets == "network" else None, outputs, shift, scale)
+        data = samples_of(inputs, path, samples, flat, dimensions)
+        sizes = (math.prod(data.shape), hidden, outputs)
+        family = None if targets == "noise" else functions(targets, sizes, frequency)
+        sampler = fixed_inputs(data, family, outputs, shift, scale)
     target = jax.ShapeDtypeStruct((outputs,), jnp.float32)
-    spec = supervised_spec(problem.shape, target, outputs, "function", tasks, steps_per_task, envs)
-    task = supervised_task(spec, problem.params, noisy(problem.draw, noise), negative_squared_error)
-    return Source(spec, lambda lanes: vectorise(task, lanes, envs))
+    spec = supervised_spec(sampler.shape, target, outputs, "function", tasks, steps_per_task, envs)
+    return supervised_source(
+        spec, sampler, negative_squared_error, between, gradual * steps_per_task, also=noisy(noise)
+    )

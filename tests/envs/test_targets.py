@@ -10,16 +10,9 @@ from playing import lane_keys, play, player, random_actions, visit_of
 from sklearn.datasets import load_digits
 
 from envs.base import PARAMS
-from envs.targets import (
-    TARGETS,
-    TargetNetwork,
-    negative_squared_error,
-    redrawn_labels,
-    regression,
-    relabelled,
-    respond,
-    target_network,
-)
+from envs.functions import TargetNetwork, respond, target_network
+from envs.supervised import TARGETS, negative_squared_error
+from envs.targets import redrawn_labels, regression, relabelled
 
 START = jnp.zeros(5000, jnp.int32)
 

@@ -1,0 +1,133 @@
+"""Classification as a Markov decision process."""
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from envs.base import Source
+from envs.changes import permutation, schedule
+from envs.data import Inputs
+from envs.samples import Samples, classes_of, samples_of
+from envs.supervised import INPUTS, LABELS, endless
+from plasticity.fields import Count, card
+from plasticity.types import Array, Key, StreamSpec, Task, Visit
+
+
+class Images(NamedTuple):
+    """The observations of one visit."""
+
+    inputs: Any  # the lane's own for life, or ()
+    order: Array  # int32: the class of a state, [states], or rows, state after state
+
+
+class Views(NamedTuple):
+    """Which image is seen in a state."""
+
+    states: int
+    order: Callable[[Key, Array], Array]  # key, task -> Images.order
+    row: Callable[[Key, Array, Array], Array]  # key, Images.order, state -> row
+
+
+def true_views(data: Samples, relabel: bool) -> Views:
+    """State ``s`` shows an image of class ``order[s]``, each as likely as any other; task 0 of class ``s``."""
+    groups = classes_of(data)
+    rows, start, count = (jnp.asarray(array) for array in groups)
+    states = len(groups.sizes)
+
+    def order(key: Key, task: Array) -> Array:
+        return permutation(key, task if relabel else jnp.zeros_like(task), states)
+
+    def row(key: Key, order: Array, state: Array) -> Array:
+        shown = order[state]
+        return rows[start[shown] + jax.random.randint(key, (), 0, count[shown])]
+
+    return Views(states, order, row)
+
+
+def random_views(data: Samples, relabel: bool, states: int) -> Views:
+    """Each state shows images of its own, equally many and at random; images that are left over are never shown."""
+    each = data.size // states
+    if each == 0:
+        raise ValueError(f"samples must be at least {states}, one for each class, got {data.size}")
+
+    def order(key: Key, task: Array) -> Array:
+        return jax.random.permutation(jax.random.fold_in(key, task if relabel else 0), data.size)[: each * states]
+
+    return Views(states, order, lambda key, order, state: order[state * each + jax.random.randint(key, (), 0, each)])
+
+
+def classification_task(spec: StreamSpec, data: Samples, views: Views, sparse: bool) -> Task:
+    """``state, image -> state'``; see :func:`classification_mdp`."""
+
+    def see(key: Key, problem: Images, state: Array) -> tuple[Array, Array]:
+        return state, data.rows(problem.inputs, views.row(key, problem.order, state))
+
+    def params(key: Key, visit: Visit) -> Images:
+        order = views.order(jax.random.fold_in(key, LABELS), visit.task)
+        return Images(data.own(jax.random.fold_in(key, INPUTS)), order)
+
+    def reset(key: Key, problem: Images) -> tuple[Array, Array]:
+        one, two = jax.random.split(key)
+        return see(two, problem, jax.random.randint(one, (), 0, views.states))
+
+    def step(key: Key, state: Array, action: Array, problem: Images) -> tuple[Array, Array, Array, Array, Array]:
+        one, two = jax.random.split(key)
+        right = action == state
+        following = jax.random.randint(one, (), 0, views.states)
+        if sparse:
+            following = jnp.where(right, (state + 1) % views.states, following)
+        reward = right & (state == views.states - 1) if sparse else right
+        return *see(two, problem, following), reward, jnp.ones(()), jnp.zeros((), bool)
+
+    return Task(spec, params, reset, step)
+
+
+@card(paper="Lyle et al. 2023, Understanding plasticity in neural networks")
+def classification_mdp(
+    *,
+    mdp: Literal["true_label", "random_label", "sparse"] = "true_label",
+    inputs: Inputs = "digits",
+    path: str | None = None,
+    samples: Count | None = None,
+    flat: bool = True,
+    dimensions: Count = 64,
+    classes: Count = 10,
+    change: Literal["none", "labels"] = "none",
+    tasks: Count = 10,
+    steps_per_task: Count = 10_000,
+    envs: Count = 1,
+) -> Source:
+    """A decision process with a state and an action for each class, seen through images of the class.
+
+    ``true_label``: reward 1 where the action is the state, else 0; the next state is uniform over the states whatever
+    the action. ``random_label``: the same, each image given a class at random (in equal numbers) instead of its own.
+    ``sparse``: reward 1 where action and state are the last class, else 0; the next state is ``s + 1`` (0 after the
+    last) where the action is the state, else uniform. In every step the image is drawn anew from those of the state.
+    The process never ends: the discount is 1, no episode closes, and performance is the mean reward. Lyle et al.
+    2023, "Understanding plasticity in neural networks": how fast a network learns new targets after TD learning here.
+
+    All settings are static. ``classes``: states of ``random_label`` only; there are as many others as true labels.
+    ``change``, from visit to visit: ``none``, the same task again; ``labels``, other classes for the states (images at
+    random again, or a permutation of the true classes, of which task 0 has the identity); the transforms
+    ``permute_observations`` and ``permute_actions`` change the rest. ``tasks``: visits of ``steps_per_task`` steps. The
+    other settings are those of ``relabelled``.
+
+    ``ValueError`` where files are missing, and for gaussian inputs where true labels are needed. The paper does not say
+    what follows the last state of ``sparse``.
+    """
+    data = samples_of(inputs, path, samples, flat, dimensions)
+    relabel = change == "labels"
+    views = random_views(data, relabel, classes) if mdp == "random_label" else true_views(data, relabel)
+    names = tuple(f"labels_{i}" for i in range(tasks)) if relabel else ("classes",)
+    spec = StreamSpec(
+        observation=jax.ShapeDtypeStruct(data.shape, jnp.float32),
+        actions=views.states,
+        tasks=names,
+        visits=schedule(len(names), tasks, steps_per_task),
+        envs=envs,
+        episodic=False,
+        reward_range=(0, 1),
+    )
+    return endless(classification_task(spec, data, views, mdp == "sparse"))

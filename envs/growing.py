@@ -1,0 +1,145 @@
+"""Streams whose set of samples grows: class after class, or share after share of all of them."""
+
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from envs.base import Source
+from envs.data import Inputs
+from envs.samples import classes_of, labels_of, samples_of
+from envs.supervised import (
+    INPUTS,
+    LABELS,
+    TARGETS,
+    StaticFraction,
+    accuracy,
+    endless,
+    label_spec,
+    supervised_task,
+)
+from plasticity.fields import Count, card
+from plasticity.types import Array, Key, Supervised, Visit
+
+
+class Shown(NamedTuple):
+    """The classes that one visit shows, in the lane's order of classes."""
+
+    start: Array  # int32[classes]: where the class begins among the rows
+    ends: Array  # int32[classes]: samples shown of this class and those before it in the order
+    first: Array  # int32[classes]: those before it alone
+
+
+@card(paper="Dohare et al. 2024, Loss of plasticity in deep continual learning")
+def class_incremental(
+    *,
+    inputs: Inputs = "digits",
+    path: str | None = None,
+    samples: Count | None = None,
+    flat: bool = True,
+    classes_per_task: Count = 2,
+    shown: Literal["seen", "new"] = "seen",
+    order: Literal["random", "fixed"] = "random",
+    steps_per_task: Count = 2000,
+    envs: Count = 64,
+) -> Source:
+    """Classification where classes arrive in groups; reward = accuracy.
+
+    Task ``u`` shows samples of the classes ``order[0 ... (u + 1) k - 1]``, or only of the new ones, ``order[u k ...
+    (u + 1) k - 1]``, each sample as likely as any other. Dohare et al. 2024, "Loss of plasticity in deep continual
+    learning" (``cifar100``, ``classes_per_task`` 5: 20 tasks, of all classes so far).
+
+    All settings are static. ``classes_per_task``: k; there are as many tasks as that takes, and the last may add fewer.
+    ``shown``: ``seen``, all classes so far; ``new``, those of the task. ``order``: of the classes, ``random`` from the
+    lane's data key, or ``fixed``, by label. The other settings are those of ``relabelled``.
+
+    ``ValueError`` where files are missing, for gaussian inputs, which have no classes, and where ``samples`` leave one
+    out. The learner has outputs for all classes from the start; accuracy is that on the samples shown, while the
+    paper's is that on test images, and its learner begins each task with the best parameters of the last.
+    """
+    data = samples_of(inputs, path, samples, flat, 1)
+    groups = classes_of(data)
+    classes = len(groups.sizes)
+    rows, start, count = (jnp.asarray(array) for array in groups)
+    place = jnp.arange(classes)
+
+    def params(key: Key, visit: Visit) -> Shown:
+        key = jax.random.fold_in(key, TARGETS)
+        own = jax.random.permutation(key, classes) if order == "random" else place
+        present = place // classes_per_task <= visit.task
+        if shown == "new":
+            present &= place // classes_per_task == visit.task
+        sizes = jnp.where(present, count[own], 0)
+        ends = jnp.cumsum(sizes)
+        return Shown(start[own], ends, ends - sizes)
+
+    def draw(key: Key, problem: Shown) -> Supervised:
+        one = jax.random.randint(key, (), 0, problem.ends[-1])
+        which = jnp.sum(one >= problem.ends)
+        row = rows[problem.start[which] + one - problem.first[which]]
+        return Supervised(data.rows((), row), data.labels[row])
+
+    spec = label_spec(data.shape, classes, "groups", -(-classes // classes_per_task), steps_per_task, envs)
+    return endless(supervised_task(spec, params, draw, accuracy))
+
+
+class Share(NamedTuple):
+    """What a lane learns during one visit."""
+
+    inputs: Any  # the lane's own for life, or ()
+    labels: Any  # likewise
+    order: Array  # int32[size], a permutation of the rows, likewise
+    first: Array  # int32[]: the rows order[first ... end - 1] are shown
+    end: Array
+
+
+@card(paper="Ash and Adams 2020, On Warm-Starting Neural Network Training")
+def warm_start(
+    *,
+    inputs: Inputs = "digits",
+    path: str | None = None,
+    samples: Count | None = None,
+    flat: bool = True,
+    dimensions: Count = 64,
+    classes: Count | None = None,
+    labels: Literal["true", "random"] = "true",
+    shares: tuple[float, ...] = (0.5, 1.0),
+    held_out: StaticFraction = 0.2,
+    steps_per_task: Count = 2000,
+    envs: Count = 64,
+) -> Source:
+    """Classification of a share of the samples, then of all of them; reward = accuracy.
+
+    Task ``u`` shows the first ``shares[u] n`` samples of an order drawn once from the lane's data key, each as likely
+    as any other; ``n`` leaves out a last part of ``held_out`` of all samples, which evaluation shows instead: the
+    ``evaluation`` of a run is then the accuracy on samples never trained on, which is what warm-starting harms. Ash,
+    Adams 2020, "On Warm-Starting Neural Network Training"; many ``shares`` (0.05, 0.1, ...) are its online experiment.
+
+    All settings are static. ``shares``: in (0, 1], one for each task. ``held_out``: 0 evaluates on the samples of the
+    task. ``labels`` and ``classes`` as in ``permuted_inputs``, the other settings as in ``relabelled``. A convex
+    learner is a **control**: the paper finds logistic regression not damaged.
+
+    ``ValueError`` for a share outside (0, 1], and as in ``relabelled``. The paper trains until 99 % of the training
+    samples are right; here each task takes ``steps_per_task`` minibatches.
+    """
+    if not shares or not all(0 < share <= 1 for share in shares):
+        raise ValueError(f"shares must be numbers in (0, 1], one for each task; got {list(shares)}")
+    data = samples_of(inputs, path, samples, flat, dimensions)
+    known = labels_of(labels, data, classes)
+    kept = data.size - round(held_out * data.size)
+    if kept < 1:
+        raise ValueError(f"held_out must leave samples to train on, got {held_out} of {data.size}")
+    counts = jnp.asarray([max(1, round(share * kept)) for share in shares], jnp.int32)
+
+    def params(key: Key, visit: Visit) -> Share:
+        own = data.own(jax.random.fold_in(key, INPUTS)), known.own(jax.random.fold_in(key, LABELS))
+        order = jax.random.permutation(jax.random.fold_in(key, TARGETS), data.size)
+        trained = (jnp.asarray(visit.replica) == 0) | (kept == data.size)
+        return Share(*own, order, jnp.where(trained, 0, kept), jnp.where(trained, counts[visit.task], data.size))
+
+    def draw(key: Key, problem: Share) -> Supervised:
+        row = problem.order[jax.random.randint(key, (), problem.first, problem.end)]
+        return Supervised(data.rows(problem.inputs, row), known.at(problem.labels, row))
+
+    spec = label_spec(data.shape, known.classes, "share", len(shares), steps_per_task, envs)
+    return endless(supervised_task(spec, params, draw, accuracy))

@@ -1,0 +1,77 @@
+"""Permuted inputs."""
+
+import math
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from envs.base import Source
+from envs.changes import permutation
+from envs.data import Inputs
+from envs.samples import labels_of, samples_of
+from envs.supervised import INPUTS, LABELS, TARGETS, accuracy, endless, label_spec, supervised_task
+from plasticity.fields import Count, card
+from plasticity.types import Array, Key, Supervised, Visit
+
+
+class Permuted(NamedTuple):
+    """What a lane learns during one visit."""
+
+    inputs: Any  # the lane's own for life, or ()
+    labels: Any  # likewise
+    order: Array  # int32[size of an input]
+
+
+def fresh_permutation(key: Key, task: Array, size: int) -> Array:
+    """int32[size]: the identity for task 0, else uniform over the permutations and apart for each task (traced)."""
+    drawn = jax.random.permutation(jax.random.fold_in(key, task), size)
+    return jnp.where(task == 0, jnp.arange(size), drawn).astype(jnp.int32)
+
+
+@card(paper="Dohare et al. 2024, Loss of plasticity in deep continual learning")
+def permuted_inputs(
+    *,
+    inputs: Inputs = "digits",
+    path: str | None = None,
+    samples: Count | None = None,
+    flat: bool = True,
+    dimensions: Count = 64,
+    classes: Count | None = None,
+    labels: Literal["true", "random"] = "true",
+    permutations: Literal["cumulative", "fresh"] = "cumulative",
+    tasks: Count = 100,
+    steps_per_task: Count = 2000,
+    envs: Count = 1,
+) -> Source:
+    """Classification of inputs whose entries change places at every switch, their labels unchanged; reward = accuracy.
+
+    ``x_u[i] = x[order_u[i]]``; ``cumulative``: ``order_u = order_{u-1}[q_u]``, what is permuted already is permuted
+    again; ``fresh``: ``order_u = q_u``; ``q_u`` uniform over the permutations, drawn from the lane's data key, and
+    ``order_0`` the identity. Both give uniform orders independent of each other, so that they differ in nothing but
+    their random numbers (and the cost of a switch: ``cumulative`` goes through all tasks up to ``u``). Dohare et al.
+    2024, "Loss of plasticity in deep continual learning" (online permuted MNIST: cumulative, 800 tasks of 60,000
+    images, one at a time); Goodfellow et al. 2014, "An Empirical Investigation of Catastrophic Forgetting in
+    Gradient-Based Neural Networks" (fresh).
+
+    All settings are static. ``labels``: ``random`` ones are drawn once for each lane. ``classes``: by default as many
+    as there are true labels, 10 random ones. ``flat: false`` permutes over height, width and channels together. The
+    other settings are those of ``relabelled``.
+
+    ``ValueError`` as there. The paper shows each image of a task once; here they are drawn with replacement.
+    """
+    data = samples_of(inputs, path, samples, flat, dimensions)
+    known, size = labels_of(labels, data, classes), math.prod(data.shape)
+    reorder = permutation if permutations == "cumulative" else fresh_permutation
+
+    def params(key: Key, visit: Visit) -> Permuted:
+        own = data.own(jax.random.fold_in(key, INPUTS)), known.own(jax.random.fold_in(key, LABELS))
+        return Permuted(*own, reorder(jax.random.fold_in(key, TARGETS), visit.task, size))
+
+    def draw(key: Key, problem: Permuted) -> Supervised:
+        row = jax.random.randint(key, (), 0, data.size)
+        x = data.rows(problem.inputs, row).reshape(-1)[problem.order]
+        return Supervised(x.reshape(data.shape), known.at(problem.labels, row))
+
+    spec = label_spec(data.shape, known.classes, "permutation", tasks, steps_per_task, envs)
+    return endless(supervised_task(spec, params, draw, accuracy))

@@ -1,0 +1,126 @@
+"""What supervised streams show: images and standard normal vectors, as rows that are drawn by their number."""
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from envs.data import Images, read
+from plasticity.types import Array, Key
+
+
+class Samples(NamedTuple):
+    """The finite set of inputs that a stream shows."""
+
+    size: int
+    shape: tuple[int, ...]  # of one input
+    labels: Any  # int32[size]; None where there are no true ones
+    own: Callable[[Key], Any]  # key -> a lane's own inputs; () where all lanes share them
+    rows: Callable[[Any, Any], Array]  # the lane's own inputs, index of rows -> float32[..., *shape]
+
+
+class Labels(NamedTuple):
+    """Labels that stay for life: the true ones, or each lane's own random ones."""
+
+    classes: int
+    own: Callable[[Key], Any]  # key -> a lane's own labels; () where all lanes share them
+    at: Callable[[Any, Any], Array]  # the lane's own labels, index of rows -> int32[...]
+
+
+def moments(pixels: np.ndarray) -> tuple[float, float]:
+    """Mean and deviation of all pixels of all images, exactly, from a count of the 256 values."""
+    share = np.bincount(pixels.ravel(), minlength=256) / pixels.size
+    values = np.arange(256)
+    mean = share @ values
+    return float(mean), float(np.sqrt(share @ (values - mean) ** 2))
+
+
+def select(images: Images, samples: int | None) -> Images:
+    """The first ``samples`` of the images; all where it is None. ``ValueError`` where there are fewer."""
+    if samples is not None and samples > len(images.inputs):
+        raise ValueError(f"samples must be in [1, {len(images.inputs)}] for these inputs, got {samples}")
+    return Images(images.inputs[:samples], images.labels[:samples])
+
+
+def gaussian_samples(count: int, dimensions: int) -> Samples:
+    """``count`` standard normal inputs for each lane, drawn from its data key once for its whole life."""
+
+    def own(key: Key) -> Array:
+        return jax.random.normal(key, (count, dimensions))
+
+    return Samples(count, (dimensions,), None, own, lambda inputs, index: inputs[index])
+
+
+def image_samples(name: str, path: str | None, count: int | None, flat: bool) -> Samples:
+    """Images, shared by all lanes, kept as bytes; standardised when drawn, by one mean and deviation for all pixels.
+
+    The set is a constant of the compiled programs: 150 MB (all of CIFAR-10) add some ten seconds to each compilation.
+    """
+    images = select(read(name, path), count)
+    mean, deviation = moments(images.inputs)
+    if deviation == 0:
+        raise ValueError(f"inputs {name} cannot be standardised: all of their pixels are alike")
+    found, *shape = images.inputs.shape
+    shape = [math.prod(shape)] if flat else shape
+    pixels = jnp.asarray(images.inputs.reshape(found, *shape))
+
+    def rows(inputs: Any, index: Any) -> Array:
+        del inputs
+        return (pixels[index].astype(jnp.float32) - mean) / deviation
+
+    return Samples(found, tuple(shape), jnp.asarray(images.labels), lambda key: (), rows)
+
+
+def samples_of(inputs: str, path: str | None, samples: int | None, flat: bool, dimensions: int) -> Samples:
+    """The inputs that a stream's settings ask for; 1000 of the gaussian ones where no number is given."""
+    return (
+        gaussian_samples(samples or 1000, dimensions)
+        if inputs == "gaussian"
+        else image_samples(inputs, path, samples, flat)
+    )
+
+
+def check_true_labels(setting: str, value: str, samples: Samples, classes: int | None) -> None:
+    """``ValueError`` where ``setting`` asks for true labels, and there are none or more than ``classes``."""
+    if value != "true":
+        return
+    if samples.labels is None:
+        raise ValueError(f"{setting} must be 'random' for gaussian inputs, which have no true labels; got 'true'")
+    if classes is not None and classes <= int(samples.labels.max()):
+        raise ValueError(
+            f"classes must be at least {int(samples.labels.max()) + 1} for {setting} 'true', got {classes}"
+        )
+
+
+def labels_of(kind: Literal["true", "random"], samples: Samples, classes: int | None) -> Labels:
+    """Labels for life. ``classes`` None: as many as there are true ones, 10 random ones. Errors as above."""
+    check_true_labels("labels", kind, samples, classes)
+    if kind == "true":
+        count = classes or int(samples.labels.max()) + 1
+        return Labels(count, lambda key: (), lambda own, index: samples.labels[index])
+    count = classes or 10
+    return Labels(count, lambda key: jax.random.randint(key, (samples.size,), 0, count), lambda own, index: own[index])
+
+
+class Classes(NamedTuple):
+    """The rows of a labelled set, class after class (NumPy)."""
+
+    rows: np.ndarray  # int32[size]
+    start: np.ndarray  # int32[classes]: where a class begins in `rows`
+    sizes: np.ndarray  # int32[classes]
+
+
+def classes_of(samples: Samples) -> Classes:
+    """``ValueError`` where there are no true labels, or a class below the largest label has no sample."""
+    if samples.labels is None:
+        raise ValueError("inputs must have true labels here; gaussian ones have none")
+    labels = np.asarray(samples.labels)
+    count = np.bincount(labels)
+    if not count.all():
+        raise ValueError(f"samples must include every class; there is none of class {int(np.argmin(count))}")
+    start = np.cumsum(count) - count
+    rows = np.argsort(labels, kind="stable")
+    return Classes(rows.astype(np.int32), start.astype(np.int32), count.astype(np.int32))

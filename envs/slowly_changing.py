@@ -1,0 +1,120 @@
+"""Slowly-changing regression (bit flipping)."""
+
+from typing import Annotated, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from pydantic import Field
+
+from envs.base import Source
+from envs.supervised import (
+    INPUTS,
+    TARGETS,
+    StaticFraction,
+    endless,
+    negative_squared_error,
+    supervised_spec,
+    supervised_task,
+)
+from plasticity.fields import Count, Natural, card
+from plasticity.types import Array, Key, Supervised, Visit
+
+AtLeastTwo = Annotated[int, Field(ge=2)]
+
+
+class ThresholdNetwork(NamedTuple):
+    """``f(x) = output_bias + sum_i output_i [w_i . x + bias_i > threshold_i]``, all weights +1 or -1."""
+
+    weights: Array  # float32[units, bits]
+    bias: Array  # float32[units]
+    threshold: Array  # float32[units]
+    output: Array  # float32[units]
+    output_bias: Array  # float32[]
+
+
+class Bits(NamedTuple):
+    """What a lane learns during one visit."""
+
+    slow: Array  # float32[slow], 0 or 1
+    network: ThresholdNetwork
+
+
+def signs(key: Key, shape: tuple[int, ...]) -> Array:
+    return jax.random.rademacher(key, shape, jnp.float32)
+
+
+def threshold_network(key: Key, bits: int, units: int, beta: float) -> ThresholdNetwork:
+    """``threshold_i = beta (bits + 1) - S_i``, ``S_i`` the number of -1 among the ``bits + 1`` weights into unit i.
+
+    So a unit fires where more than ``beta (bits + 1)`` of its inputs (with the constant 1) agree in sign with its
+    weights, 1 with +1 and 0 with -1.
+    """
+    entering = signs(jax.random.fold_in(key, 0), (units, bits + 1))
+    leaving = signs(jax.random.fold_in(key, 1), (units + 1,))
+    threshold = beta * (bits + 1) - (entering < 0).sum(1)
+    return ThresholdNetwork(entering[:, :-1], entering[:, -1], threshold, leaving[:-1], leaving[-1])
+
+
+def fire(network: ThresholdNetwork, bits: Array) -> Array:
+    """``f``: ``[bits] -> []``."""
+    return network.output_bias + network.output @ (network.weights @ bits + network.bias > network.threshold)
+
+
+def slow_bits(key: Key, task: Array, count: int, flips: Literal["one", "all"]) -> Array:
+    """int32[count], the slow bits of a task (int32, traced): from the start ``one`` bit flipped at each switch, or
+    ``all`` drawn anew."""
+
+    def drawn(u: Array) -> Array:
+        return jax.random.bernoulli(jax.random.fold_in(key, u), 0.5, (count,)).astype(jnp.int32)
+
+    def flip(u: Array, bits: Array) -> Array:
+        which = jax.random.randint(jax.random.fold_in(key, u), (), 0, count)
+        return jnp.where(jnp.arange(count) == which, 1 - bits, bits)
+
+    return drawn(task) if flips == "all" else jax.lax.fori_loop(1, task + 1, flip, drawn(jnp.zeros_like(task)))
+
+
+@card(paper="Dohare et al. 2024, Loss of plasticity in deep continual learning")
+def slowly_changing_regression(
+    *,
+    bits: AtLeastTwo = 20,
+    slow: Natural = 15,
+    units: Count = 100,
+    beta: StaticFraction = 0.7,
+    flips: Literal["one", "all"] = "one",
+    tasks: Count = 100,
+    steps_per_task: Count = 10_000,
+    envs: Count = 1,
+) -> Source:
+    """Regression on a fixed network of threshold units while some of its input bits change slowly; reward = minus the
+    squared error.
+
+    ``x = (slow bits, random bits)``: the first are constant during a task, the others 0 or 1 with equal chance in every
+    sample. ``y = b + sum_i v_i [w_i . x + b_i > beta (bits + 1) - S_i]`` with ``b, v, w, b_i`` +1 or -1 and ``S_i`` the
+    number of -1 among ``w_i, b_i``; drawn once for each lane from its data key. Dohare et al. 2024, "Loss of plasticity
+    in deep continual learning": a network of 5 ReLU units learns worse and worse.
+
+    All settings are static. ``bits``: inputs, the first ``slow`` of them slow. ``units``: of the target network.
+    ``flips``: at a switch ``one`` slow bit flips (the paper's text), or ``all`` are drawn anew (the default of its
+    published code). ``tasks``: periods, each of ``steps_per_task`` samples of each env; the paper has 300 of 10,000.
+    ``envs``: the size of a minibatch, which shares the slow bits.
+
+    ``ValueError`` where ``slow`` exceeds ``bits``. The constant input is left to the learner's bias. The published
+    code counts the bias into ``S_i`` with its sign reversed and by a half; here as in the paper.
+    """
+    if slow > bits or (slow == 0 and flips == "one"):
+        least = 1 if flips == "one" else 0
+        raise ValueError(f"slow must be in [{least}, {bits}], the number of bits, for flips {flips!r}; got {slow}")
+
+    def params(key: Key, visit: Visit) -> Bits:
+        held = slow_bits(jax.random.fold_in(key, INPUTS), visit.task, slow, flips)
+        return Bits(held.astype(jnp.float32), threshold_network(jax.random.fold_in(key, TARGETS), bits, units, beta))
+
+    def draw(key: Key, problem: Bits) -> Supervised:
+        free = jax.random.bernoulli(key, 0.5, (bits - slow,)).astype(jnp.float32)
+        x = jnp.concatenate([problem.slow, free])
+        return Supervised(x, fire(problem.network, x)[None])
+
+    target = jax.ShapeDtypeStruct((1,), jnp.float32)
+    spec = supervised_spec((bits,), target, 1, "bits", tasks, steps_per_task, envs)
+    return endless(supervised_task(spec, params, draw, negative_squared_error))

@@ -1,0 +1,186 @@
+"""What all supervised streams share.
+
+An env is one row of the minibatch. Its observation is a :class:`~plasticity.types.Supervised` sample, its action is
+the prediction for the sample before, and the reward says how good that prediction was. Samples are drawn with
+replacement. The discount is 0 and no episode ends.
+
+Controls, which should show no loss of plasticity: a stationary stream (any stream here with the ``schedule`` ``{visits:
+[0], cycles: 40}``, or ``relabelled`` with ``fraction: 0``: visits to one and the same task); ``permuted_labels`` with
+ten classes; and a convex learner (a network without hidden layers) on any of them.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from pydantic import Field
+
+from envs.base import Source, vectorise
+from envs.samples import Samples
+from plasticity.types import Array, Key, StreamSpec, Supervised, Task, Visit, VisitPlan
+
+StaticFraction = Annotated[float, Field(ge=0, le=1)]
+StaticNonNegative = Annotated[float, Field(ge=0)]
+
+INPUTS, TARGETS, LABELS = 0, 1, 2  # what is derived from the key of the parameters
+
+Draw = Callable[[Key, Any], Supervised]
+Mix = Callable[[Key, Array, Array, Array], Array]  # key, target before, new target, progress in [0, 1] -> target
+
+
+class Problem(NamedTuple):
+    """What a lane learns during one visit."""
+
+    inputs: Any  # the lane's own for life, or ()
+    targets: Any  # what the task is
+    before: Any = ()  # the same of the task before, where the change is gradual
+    progress: Any = ()  # float32[] in [0, 1], where the change is gradual
+
+
+class Sampler(NamedTuple):
+    """Where samples come from: what a lane has for life and what a task changes, apart."""
+
+    shape: tuple[int, ...]  # of one input
+    own: Callable[[Key], Any]  # key of the parameters -> what a lane has for life
+    targets: Callable[[Key, Any, Array], Any]  # key of the parameters, the lane's own, task -> what the task is
+    draw: Callable[[Key, Any], tuple[Any, Array]]  # key, the lane's own -> place, input
+    look: Callable[[Any, Any], Array]  # what the task is, place -> target
+
+
+def row_sampler(samples: Samples, targets: Callable[[Key, Any, Array], Array]) -> Sampler:
+    """One of the samples, each as likely as any other; ``targets`` ``[size, ...]`` of a task."""
+
+    def draw(key: Key, own: Any) -> tuple[Array, Array]:
+        row = jax.random.randint(key, (), 0, samples.size)
+        return row, samples.rows(own, row)
+
+    def own(key: Key) -> Any:
+        return samples.own(jax.random.fold_in(key, INPUTS))
+
+    return Sampler(samples.shape, own, targets, draw, lambda values, row: values[row])
+
+
+def supervised_task(
+    spec: StreamSpec,
+    params: Callable[[Key, Visit], Any],
+    draw: Draw,
+    score: Callable[[Array, Array], Array],
+    at: Callable[[Any, Array], Any] | None = None,
+) -> Task:
+    """A task without end: ``draw`` gives the next sample, ``score(prediction, target)`` the reward for the last one."""
+
+    def reset(key: Key, problem: Any) -> tuple[Array, Supervised]:
+        sample = draw(key, problem)
+        return sample.target, sample
+
+    def step(key: Key, target: Array, action: Array, problem: Any) -> tuple[Array, Supervised, Array, Array, Array]:
+        sample = draw(key, problem)
+        return sample.target, sample, score(action, target), jnp.zeros(()), jnp.zeros((), bool)
+
+    return Task(spec, params, reset, step, at)
+
+
+def abrupt(sampler: Sampler) -> tuple[Callable[[Key, Visit], Problem], Draw]:
+    """Parameters and samples of tasks that give way to each other at once."""
+
+    def params(key: Key, visit: Visit) -> Problem:
+        own = sampler.own(key)
+        return Problem(own, sampler.targets(key, own, visit.task))
+
+    def draw(key: Key, problem: Problem) -> Supervised:
+        place, x = sampler.draw(key, problem.inputs)
+        return Supervised(x, sampler.look(problem.targets, place))
+
+    return params, draw
+
+
+def gradual_change(sampler: Sampler, mix: Mix) -> tuple[Callable[[Key, Visit], Problem], Draw]:
+    """The same, with targets between those of task ``u - 1`` and those of task ``u``, as ``Problem.progress`` says.
+
+    Task 0 has none before it: its progress is 1 from the start.
+    """
+
+    def params(key: Key, visit: Visit) -> Problem:
+        own = sampler.own(key)
+        targets, before = (sampler.targets(key, own, u) for u in (visit.task, jnp.maximum(visit.task - 1, 0)))
+        return Problem(own, targets, before, jnp.where(visit.task == 0, 1.0, 0.0))
+
+    def draw(key: Key, problem: Problem) -> Supervised:
+        one, two = jax.random.split(key)
+        place, x = sampler.draw(one, problem.inputs)
+        old, new = (sampler.look(targets, place) for targets in (problem.before, problem.targets))
+        return Supervised(x, mix(two, old, new, problem.progress))
+
+    return params, draw
+
+
+def progressing(steps: float) -> Callable[[Problem, Array], Problem]:
+    """``Task.at``: progress grows evenly from 0 to 1 over ``steps`` (static) env steps."""
+
+    def at(problem: Problem, step: Array) -> Problem:
+        return problem._replace(progress=jnp.maximum(problem.progress, jnp.minimum(step / steps, 1.0)))
+
+    return at
+
+
+def either(key: Key, old: Array, new: Array, progress: Array) -> Array:
+    """The new label with probability ``progress``, else the old one."""
+    return jnp.where(jax.random.bernoulli(key, progress), new, old)
+
+
+def between(key: Key, old: Array, new: Array, progress: Array) -> Array:
+    """``(1 - progress) old + progress new``"""
+    del key
+    return (1 - progress) * old + progress * new
+
+
+def supervised_source(
+    spec: StreamSpec,
+    sampler: Sampler,
+    score: Callable[[Array, Array], Array],
+    mix: Mix,
+    steps: float,
+    also: Callable[[Draw], Draw] = lambda draw: draw,
+) -> Source:
+    """A stream of ``sampler``'s tasks; ``steps`` > 0 (static): each change takes that many env steps. ``also`` may
+    change samples once they are drawn."""
+    params, draw = gradual_change(sampler, mix) if steps > 0 else abrupt(sampler)
+    return endless(supervised_task(spec, params, also(draw), score, progressing(steps) if steps > 0 else None))
+
+
+def endless(task: Task) -> Source:
+    return Source(task.spec, lambda lanes: vectorise(task, lanes, task.spec.envs))
+
+
+def supervised_spec(
+    shape: Sequence[int], target: jax.ShapeDtypeStruct, actions: int, name: str, tasks: int, steps: int, envs: int
+) -> StreamSpec:
+    """``tasks`` visits, each a new task, of ``steps`` minibatches of ``envs`` samples."""
+    observation: Any = (jax.ShapeDtypeStruct(tuple(shape), jnp.float32), target)
+    return StreamSpec(
+        observation=Supervised(*observation),
+        actions=actions,
+        tasks=tuple(f"{name}_{i}" for i in range(tasks)),
+        visits=tuple(VisitPlan(i, steps) for i in range(tasks)),
+        envs=envs,
+        episodic=False,
+        discrete=target.dtype == jnp.int32,
+        reward_name="accuracy" if target.dtype == jnp.int32 else "negative_squared_error",
+        reward_range=(0, 1) if target.dtype == jnp.int32 else (-math.inf, 0),
+    )
+
+
+def label_spec(shape: Sequence[int], classes: int, name: str, tasks: int, steps: int, envs: int) -> StreamSpec:
+    """Classification; the rest as in :func:`supervised_spec`."""
+    return supervised_spec(shape, jax.ShapeDtypeStruct((), jnp.int32), classes, name, tasks, steps, envs)
+
+
+def accuracy(prediction: Array, target: Array) -> Array:
+    return prediction == target
+
+
+def negative_squared_error(prediction: Array, target: Array) -> Array:
+    """``-mean((prediction - target)^2)`` over the outputs."""
+    return -jnp.mean(jnp.square(prediction - target))
