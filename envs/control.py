@@ -108,7 +108,7 @@ def cartpole(
         return state, state, jnp.ones(()), jnp.where(fallen, 0.0, 1.0), fallen
 
     task = Task(spec, physics_params(values, count), reset, step)
-    return stream(changed(limited(task, episode_steps), change), envs)
+    return changed(stream(limited(task, episode_steps), envs), change)
 
 
 def wrapped(angle: Array) -> Array:
@@ -188,7 +188,7 @@ def acrobot(
         return state, acrobot_seen(state), -running, running, up
 
     task = Task(spec, physics_params(values, count), reset, step)
-    return stream(changed(limited(task, episode_steps), change), envs)
+    return changed(stream(limited(task, episode_steps), envs), change)
 
 
 def pendulum_seen(state: Array) -> Array:
@@ -242,4 +242,4 @@ def pendulum(
         return state, pendulum_seen(state), reward, jnp.ones(()), jnp.zeros((), bool)
 
     task = Task(spec, physics_params(values, count, change == "action"), reset, step)
-    return stream(changed(limited(task, episode_steps), change), envs)
+    return changed(stream(limited(task, episode_steps), envs), change)

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import Field
 
-from envs.base import Source, vectorise
-from envs.changes import OBSERVATIONS, limited, permutation, permuted_actions
+from envs.base import Source
+from envs.changes import OBSERVATIONS, changed, limited, permutation, stream
 from envs.minatar_games import SIZE, Game, asterix, breakout, freeway
 from envs.minatar_invaders import space_invaders
 from envs.minatar_seaquest import seaquest
@@ -182,5 +182,4 @@ def minatar(
     )
     played = np.array([names.index(game) for game in (names if change == "none" else visits)], np.int32)
     task = limited(minatar_task(spec, made, played, table, sticky, change == "channels"), episode_steps)
-    task = permuted_actions(task) if change == "actions" else task
-    return Source(spec, lambda lanes: vectorise(task, lanes, envs))
+    return changed(stream(task, envs), "action" if change == "actions" else "none")

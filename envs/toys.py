@@ -71,4 +71,4 @@ def catch(
     def params(key: Key, visit: Visit) -> Array:
         return jnp.where((change == "reward") & (visit.task % 2 == 1), -1.0, 1.0)
 
-    return stream(changed(catch_task(spec, params), change), envs)
+    return changed(stream(catch_task(spec, params), envs), change)

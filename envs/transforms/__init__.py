@@ -3,5 +3,20 @@
 from collections.abc import Callable, Mapping
 
 from envs.base import Source
+from envs.transforms.permutations import permute_actions, permute_observations
+from envs.transforms.rewards import clip_reward, delay_reward, flip_reward, scale_reward
+from envs.transforms.sight import frame_stack, observation_dropout, observation_noise
+from envs.transforms.sticky import sticky_actions
 
-TRANSFORMS: Mapping[str, Callable[..., Callable[[Source], Source]]] = {}
+TRANSFORMS: Mapping[str, Callable[..., Callable[[Source], Source]]] = {
+    "permute_observations": permute_observations,
+    "permute_actions": permute_actions,
+    "scale_reward": scale_reward,
+    "clip_reward": clip_reward,
+    "flip_reward": flip_reward,
+    "delay_reward": delay_reward,
+    "observation_noise": observation_noise,
+    "observation_dropout": observation_dropout,
+    "sticky_actions": sticky_actions,
+    "frame_stack": frame_stack,
+}

@@ -24,6 +24,7 @@ from plasticity.interventions.perturbation import shrink_perturb, soft_reset
 from plasticity.interventions.projection import nap, weight_clip
 from plasticity.interventions.recycling import cpr, redo, regrama
 from plasticity.interventions.resets import optimizer_reset, reset
+from plasticity.interventions.switch_policy import at_switch
 from plasticity.interventions.weights import selective_weight_reinit
 
 INTERVENTIONS: Mapping[str, Callable[..., Intervention]] = {
@@ -50,6 +51,7 @@ INTERVENTIONS: Mapping[str, Callable[..., Intervention]] = {
     "weight_clip": weight_clip,
     "reset": reset,
     "optimizer_reset": optimizer_reset,
+    "at_switch": at_switch,
     "shrink_perturb": shrink_perturb,
     "soft_reset": soft_reset,
     "hare_tortoise": hare_tortoise,

@@ -1,0 +1,159 @@
+"""Permutations of what is seen and of what actions do."""
+
+import math
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+
+from envs.base import Source
+from envs.transforms.base import (
+    Change,
+    Done,
+    Per,
+    Transform,
+    between,
+    check_gradual,
+    check_rewarded,
+    divided,
+    in_turn,
+    transformed,
+)
+from envs.transforms.sight import Alter, frame_of, seeing
+from plasticity.fields import card
+from plasticity.types import Array, Key, StreamSpec
+
+WHEN = 1  # folded into the key of a permutation: when each place changes
+
+
+def permutation(key: Key, task: Array, size: int) -> Array:
+    """int32[size], a permutation of ``0 ... size - 1`` for the ``task``-th task (int32, traced).
+
+    ``order_0`` is the identity and ``order_u = order_{u-1}[q_u]`` with ``q_u`` uniform over the permutations, so that
+    ``order_u`` is; only where ``q_u`` is the identity is it a rotation by one, so that neighbouring tasks differ.
+    """
+    identity = jnp.arange(size, dtype=jnp.int32)
+
+    def another(u: Array, order: Array) -> Array:
+        drawn = jax.random.permutation(jax.random.fold_in(key, u), identity)
+        return order[jnp.where((drawn == identity).all(), jnp.roll(identity, 1), drawn)]
+
+    return jax.lax.fori_loop(1, task + 1, another, identity)
+
+
+def orders(size: int, first: int, gradual: float) -> Callable[[Key, Array], tuple[Any, ...]]:
+    """The problem of a permutation: the new one; where it comes gradually also the last one, and when each place
+    changes, uniform in [0, 1)."""
+
+    def problem(key: Key, index: Array) -> tuple[Any, ...]:
+        new = permutation(key, index + first, size)
+        if not gradual:
+            return (new,)
+        when = jax.random.uniform(jax.random.fold_in(jax.random.fold_in(key, index), WHEN), (size,))
+        return new, permutation(key, jnp.maximum(index - 1, 0) + first, size), when
+
+    return problem
+
+
+def order_of(problem: tuple[Any, ...], done: Done) -> Array:
+    if done is None:
+        order: Array = problem[0]
+        return order
+    new, last, when = problem
+    return jnp.where(done > when, new, last)
+
+
+def permuted_places(spec: StreamSpec, channels: bool) -> tuple[int, Alter]:
+    """How many places there are to permute, and how to show place ``order[i]`` at place ``i``."""
+    shape = frame_of(spec).shape
+    if channels and len(shape) < 3:
+        raise ValueError(f"what: channels is not allowed; it needs images with channels, and this stream has {shape}")
+    size = shape[-1] if channels else math.prod(shape)
+
+    def alter(draw: Key, problem: Any, seen: Array, done: Done) -> Array:
+        order = order_of(problem, done)
+        if channels:
+            return seen[..., order]
+        return seen.reshape(len(seen), -1)[:, order].reshape(seen.shape)
+
+    return size, alter
+
+
+def observations_change(spec: StreamSpec, channels: bool = False, first: int = 0, gradual: float = 0.0) -> Change:
+    size, alter = permuted_places(spec, channels)
+    memory, see = seeing(spec, alter)
+    return Change(problem=orders(size, first, gradual), memory=memory, see=see)
+
+
+def actions_change(spec: StreamSpec, first: int = 0, gradual: float = 0.0) -> Change:
+    """Discrete actions are permuted; of real-valued ones every second problem has the opposite sign."""
+
+    def permuted(draw: Key, problem: Any, memory: Any, action: Array, done: Done) -> tuple[Any, Array]:
+        return memory, order_of(problem, done)[action]
+
+    def turned(draw: Key, problem: Any, memory: Any, action: Array, done: Done) -> tuple[Any, Array]:
+        return memory, between(problem, done) * action
+
+    if spec.discrete:
+        return Change(problem=orders(spec.actions, first, gradual), act=permuted)
+    return Change(problem=in_turn((-1.0, 1.0) if first else (1.0, -1.0)), act=turned)
+
+
+@card(paper="Goodfellow et al. 2013, An Empirical Investigation of Catastrophic Forgetting in Gradient-Based Neural "
+            "Networks")  # fmt: skip
+def permute_observations(
+    *,
+    what: Literal["pixels", "channels"] = "pixels",
+    per: Per = "visit",
+    first: Literal["standard", "permuted"] = "standard",
+    gradual: float = 0.0,
+) -> Transform:
+    """Place ``i`` of an observation shows what place ``order_k[i]`` shows without the transform.
+
+    ``order_0`` is the identity, ``order_k = order_{k-1} q_k`` with ``q_k`` a uniform permutation other than the
+    identity, drawn from the lane's data key. Goodfellow et al. 2013, "An Empirical Investigation of Catastrophic
+    Forgetting in Gradient-Based Neural Networks".
+
+    All settings are static. ``what``: the places of the flattened observation, or the last axis of an image; of stacked
+    frames each alike; of a supervised stream the input. ``per``: k is the number of the visit, and every visit becomes
+    a task of its own, or of the stream's task. ``first``: whether k = 0 is standard or permuted too. ``gradual``: the
+    share of the visit in which places change one by one, at moments uniform over it; 0: all at once. It starts from
+    ``order_{k-1}``, and is a share of the visit as the stream plans it.
+
+    ``ValueError`` for channels without images, a share out of range and observations of several arrays. The paper draws
+    permutations apart from each other, which gives the same distribution.
+    """
+    check_gradual(gradual)
+
+    def apply(source: Source) -> Source:
+        plan = divided(source.spec, per)
+        change = observations_change(source.spec, what == "channels", int(first == "permuted"), gradual)
+        return transformed("permute_observations", source, plan, change, gradual)
+
+    return apply
+
+
+@card(paper="Juliani, Ash 2024, A Study of Plasticity Loss in On-Policy Deep Reinforcement Learning")
+def permute_actions(
+    *,
+    per: Per = "visit",
+    first: Literal["standard", "permuted"] = "standard",
+    gradual: float = 0.0,
+) -> Transform:
+    """Action ``a`` does what action ``order_k[a]`` does without the transform.
+
+    ``order_k`` and the settings, all static, are as in :func:`permute_observations`. Real-valued actions change their
+    sign at every second k; gradually, the factor goes from the last sign to the new one.
+
+    ``ValueError`` for a share out of range and on a supervised stream. Juliani, Ash 2024, "A Study of Plasticity Loss
+    in On-Policy Deep Reinforcement Learning", change what is seen and where things are; here it is what actions do.
+    """
+    check_gradual(gradual)
+
+    def apply(source: Source) -> Source:
+        check_rewarded("permute_actions", source.spec)
+        change = actions_change(source.spec, int(first == "permuted"), gradual)
+        return transformed("permute_actions", source, divided(source.spec, per), change, gradual)
+
+    return apply

@@ -1,0 +1,152 @@
+"""What is rewarded. All but :func:`flip_reward` leave alone what is recorded as performance."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from envs.base import Source
+from envs.transforms.base import (
+    Change,
+    Done,
+    Per,
+    Transform,
+    Values,
+    between,
+    by_values,
+    check_gradual,
+    check_rewarded,
+    divided,
+    in_turn,
+    listed_values,
+    transformed,
+)
+from plasticity.fields import card
+from plasticity.types import FIRST, LAST, Array, Key, StreamSpec, TimeStep
+
+Reward = Callable[[Any, Array, Done], Array]  # problem, rewards [E], done -> rewards [E]
+
+
+def raw(problem: Any, score: Array, done: Done) -> Array:
+    return score
+
+
+def rewarding(reward: Reward) -> Callable[..., tuple[Any, TimeStep]]:
+    """``see`` of a change of the reward alone; on FIRST there is none."""
+
+    def see(draw: Key, problem: Any, memory: Any, timestep: TimeStep, done: Done) -> tuple[Any, TimeStep]:
+        changed = jnp.where(timestep.step_type == FIRST, 0.0, reward(problem, timestep.reward, done))
+        return memory, timestep._replace(reward=changed)
+
+    return see
+
+
+def product(problem: Any, reward: Array, done: Done) -> Array:
+    return between(problem, done) * reward
+
+
+def ranged(spec: StreamSpec, *limits: float) -> StreamSpec:
+    """``spec`` with rewards between the least and the greatest of ``limits`` and 0."""
+    return spec._replace(reward_range=(min(0.0, *limits), max(0.0, *limits)))
+
+
+@card(paper="")
+def scale_reward(*, factor: Values = 1.0, per: Per = "visit", gradual: float = 0.0) -> Transform:
+    """``r <- factor * r``; the performance recorded stays that without the factor.
+
+    All settings are static. ``factor``: a number or a list, gone through in turn over and over: at each visit, or
+    (``per: task``) by the stream's tasks. Visits with the same task and factor are one task. ``gradual``: the share of
+    the visit in which it goes linearly from the last value to the new; then every visit is a task of its own.
+
+    ``ValueError`` for factors that are not greater than 0 (see :func:`flip_reward`), a share out of range and on a
+    supervised stream.
+    """
+    check_gradual(gradual)
+    values = listed_values("factor", factor, float(np.finfo(np.float32).tiny), np.inf, "greater than 0")
+
+    def apply(source: Source) -> Source:
+        check_rewarded("scale_reward", source.spec)
+        if values == (1.0,):
+            return source
+        spec = ranged(source.spec, *(value * limit for value in values for limit in source.spec.reward_range))
+        change = Change(problem=in_turn(values), see=rewarding(product), score=raw)
+        return transformed("scale_reward", source, by_values(spec, per, values, gradual), change, gradual)
+
+    return apply
+
+
+@card(paper="Mnih et al. 2015, Human-level control through deep reinforcement learning")
+def clip_reward(*, low: float = -1.0, high: float = 1.0) -> Transform:
+    """``r <- min(max(r, low), high)``; the performance recorded stays the reward as it was (Mnih et al. 2015,
+    "Human-level control through deep reinforcement learning").
+
+    Both are static. ``ValueError`` where ``low`` is not below ``high``, and on a supervised stream.
+    """
+    if not low < high:
+        raise ValueError(f"low: {low} is not allowed; must be below high, {high}")
+
+    def clipped(problem: Any, reward: Array, done: Done) -> Array:
+        return jnp.clip(reward, low, high)
+
+    def apply(source: Source) -> Source:
+        check_rewarded("clip_reward", source.spec)
+        spec = ranged(source.spec, *(min(max(limit, low), high) for limit in source.spec.reward_range))
+        change = Change(see=rewarding(clipped), score=raw)
+        return transformed("clip_reward", source, divided(spec, "task"), change)
+
+    return apply
+
+
+@card(paper="")
+def flip_reward(*, per: Per = "visit", gradual: float = 0.0) -> Transform:
+    """``r <- -r`` in every second task: what was to be sought is to be avoided, and the performance recorded says so.
+
+    Both settings are static. ``per``: of every two visits the second, which is then another task, or (``task``) of the
+    stream's tasks every second. ``gradual``: the share of the visit in which the factor goes linearly from the last
+    sign to the new; then every visit is a task of its own. ``ValueError`` for a share out of range and on a supervised
+    stream.
+    """
+    check_gradual(gradual)
+    signs = (1.0, -1.0)
+
+    def apply(source: Source) -> Source:
+        check_rewarded("flip_reward", source.spec)
+        spec = ranged(source.spec, *(sign * limit for sign in signs for limit in source.spec.reward_range))
+        change = Change(problem=in_turn(signs), see=rewarding(product), score=product)
+        return transformed("flip_reward", source, by_values(spec, per, signs, gradual), change, gradual)
+
+    return apply
+
+
+@card(paper="")
+def delay_reward(*, steps: int | tuple[int, ...] = 10, per: Per = "visit") -> Transform:
+    """A reward is paid ``steps`` env steps after it was earned, in the same episode; at its end all that is owed.
+
+    ``r'_t = r_{t - n}`` and, at LAST, ``r'_t = r_{t - n} + ... + r_t``: the sum over an episode is the same. What is
+    owed when a task gives way to the next, or where no episode ends, is not paid. The performance recorded is what was
+    earned at a step.
+
+    Both settings are static. ``steps``: a number or a list, gone through in turn as in
+    :func:`envs.transforms.rewards.scale_reward`. ``ValueError`` for negative numbers and on a supervised stream.
+    """
+    values = listed_values("steps", steps, 0, 1_000_000, "at least 0")
+    places = int(max(values)) + 1
+
+    def see(draw: Key, problem: Any, owed: Array, timestep: TimeStep, done: Done) -> tuple[Array, TimeStep]:
+        """``owed[e, k]`` is to be paid k steps from now."""
+        owed = jnp.concatenate([owed[:, 1:], jnp.zeros_like(owed[:, :1])], 1)
+        owed = owed + timestep.reward[:, None] * (jnp.arange(places) == problem[1])
+        opens, ends = timestep.step_type == FIRST, timestep.step_type == LAST
+        paid = jnp.where(opens, 0.0, jnp.where(ends, owed.sum(1), owed[:, 0]))
+        return jnp.where((opens | ends)[:, None], 0.0, owed), timestep._replace(reward=paid)
+
+    def apply(source: Source) -> Source:
+        check_rewarded("delay_reward", source.spec)
+        if values == (0,):
+            return source
+        spec = ranged(source.spec, *(limit * places for limit in source.spec.reward_range))
+        change = Change(problem=in_turn(values), memory=lambda: jnp.zeros((spec.envs, places)), see=see, score=raw)
+        return transformed("delay_reward", source, by_values(spec, per, values, 0.0), change)
+
+    return apply

@@ -1,0 +1,183 @@
+"""What is seen: noise, places that show nothing, stacked frames."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from envs.base import Source
+from envs.transforms.base import (
+    Change,
+    Done,
+    Per,
+    Transform,
+    Values,
+    between,
+    by_values,
+    check_gradual,
+    check_rewarded,
+    divided,
+    in_turn,
+    listed_values,
+    transformed,
+)
+from plasticity.fields import Count, card
+from plasticity.types import FIRST, Array, Key, StreamSpec, Supervised, TimeStep
+
+Alter = Callable[[Key, Any, Array, Done], Array]  # key, problem, pictures [E, ...], done -> pictures [E, ...]
+
+
+def picture_of(spec: StreamSpec) -> jax.ShapeDtypeStruct:
+    """The array that is seen. ``ValueError`` where observations are several arrays."""
+    seen = spec.observation.input if isinstance(spec.observation, Supervised) else spec.observation
+    if not hasattr(seen, "shape"):
+        raise ValueError(f"not allowed on this stream; it needs observations that are one array, here {seen}")
+    return jax.ShapeDtypeStruct(seen.shape, seen.dtype)
+
+
+def frame_of(spec: StreamSpec) -> jax.ShapeDtypeStruct:
+    """One frame of what is seen; without a stack it is the whole."""
+    seen = picture_of(spec)
+    return jax.ShapeDtypeStruct(seen.shape[1:], seen.dtype) if spec.stack else seen
+
+
+def is_first(timestep: TimeStep, like: Array) -> Array:
+    """bool[E, 1, ...], with as many axes as ``like``."""
+    return (timestep.step_type == FIRST).reshape(-1, *(1 for _ in like.shape[1:]))
+
+
+def pushed(stack: Array, frame: Array, opens: Array) -> Array:
+    """``[E, n, ...]`` with one frame ``[E, ...]`` more, the newest last; where an episode opens it is all of them."""
+    newest = frame[:, None]
+    return jnp.where(opens, newest, jnp.concatenate([stack[:, 1:], newest], 1))
+
+
+def seeing(spec: StreamSpec, alter: Alter) -> tuple[Callable[[], Any], Callable[..., tuple[Any, TimeStep]]]:
+    """``memory`` and ``see`` of a change of what is seen.
+
+    Of stacked frames only the newest is altered and the older ones are remembered as they were shown, so that a replay
+    of single frames holds what was seen.
+    """
+    seen = picture_of(spec)
+
+    def memory() -> Any:
+        dtype = jax.eval_shape(lambda x: x, seen).dtype
+        return jnp.zeros((spec.envs, *seen.shape), dtype) if spec.stack else ()
+
+    def see(draw: Key, problem: Any, shown: Any, timestep: TimeStep, done: Done) -> tuple[Any, TimeStep]:
+        if isinstance(timestep.observation, Supervised):
+            altered = alter(draw, problem, timestep.observation.input, done)
+            return shown, timestep._replace(observation=timestep.observation._replace(input=altered))
+        if not spec.stack:
+            return shown, timestep._replace(observation=alter(draw, problem, timestep.observation, done))
+        newest = alter(draw, problem, timestep.observation[:, -1], done)
+        shown = pushed(shown, newest, is_first(timestep, shown))
+        return shown, timestep._replace(observation=shown)
+
+    return memory, see
+
+
+def with_picture(spec: StreamSpec, shape: tuple[int, ...], dtype: Any) -> StreamSpec:
+    """``spec`` with another array to be seen."""
+    seen: Any = jax.ShapeDtypeStruct(shape, dtype)
+    supervised = isinstance(spec.observation, Supervised)
+    return spec._replace(observation=spec.observation._replace(input=seen) if supervised else seen)
+
+
+@card(paper="")
+def observation_noise(*, deviation: Values = 0.1, per: Per = "visit", gradual: float = 0.0) -> Transform:
+    """``o <- o + deviation * N(0, 1)``, apart for each place, env and step.
+
+    All settings are static. ``deviation``: a number or a list, gone through in turn over and over: at each visit, or
+    (``per: task``) by the stream's tasks. Visits with the same task and deviation are one task. ``gradual``: the share
+    of the visit in which it goes linearly from the last value to the new; then every visit is a task of its own.
+
+    Observations must be real numbers, or bool, which become real; ``ValueError`` for others, whose scale a network may
+    infer from their type, for negative deviations and for a share out of range.
+    """
+    check_gradual(gradual)
+    values = listed_values("deviation", deviation, 0.0, np.inf, "at least 0")
+
+    def alter(draw: Key, problem: Any, seen: Array, done: Done) -> Array:
+        return seen + between(problem, done) * jax.random.normal(draw, seen.shape)
+
+    def apply(source: Source) -> Source:
+        seen = picture_of(source.spec)
+        if not (jnp.issubdtype(seen.dtype, jnp.floating) or seen.dtype == jnp.bool_):
+            raise ValueError(f"observation_noise: not allowed on observations of type {seen.dtype}; they must be real")
+        if values == (0.0,):
+            return source
+        spec = with_picture(source.spec, seen.shape, jnp.promote_types(seen.dtype, jnp.float32))
+        memory, see = seeing(spec, alter)
+        change = Change(problem=in_turn(values), memory=memory, see=see)
+        return transformed("observation_noise", source, by_values(spec, per, values, gradual), change, gradual)
+
+    return apply
+
+
+@card(paper="")
+def observation_dropout(
+    *,
+    probability: Values = 0.1,
+    what: Literal["places", "whole"] = "places",
+    per: Per = "visit",
+    gradual: float = 0.0,
+) -> Transform:
+    """``o <- 0`` with a probability, apart for each place (or the whole observation), env and step.
+
+    All settings are static and, but for ``what``, as in :func:`observation_noise`. Nothing is scaled up to make good
+    for what is missing. ``ValueError`` for probabilities outside [0, 1] and a share out of range.
+    """
+    check_gradual(gradual)
+    values = listed_values("probability", probability, 0.0, 1.0, "in [0, 1]")
+
+    def alter(draw: Key, problem: Any, seen: Array, done: Done) -> Array:
+        shape = seen.shape if what == "places" else (len(seen), *(1 for _ in seen.shape[1:]))
+        hidden = jax.random.uniform(draw, shape) < between(problem, done)
+        return jnp.where(hidden, jnp.zeros((), seen.dtype), seen)
+
+    def apply(source: Source) -> Source:
+        memory, see = seeing(source.spec, alter)
+        if values == (0.0,):
+            return source
+        change = Change(problem=in_turn(values), memory=memory, see=see)
+        plan = by_values(source.spec, per, values, gradual)
+        return transformed("observation_dropout", source, plan, change, gradual)
+
+    return apply
+
+
+@card(paper="Mnih et al. 2015, Human-level control through deep reinforcement learning")
+def frame_stack(*, frames: Count = 4) -> Transform:
+    """The last ``frames`` observations in one, on a leading axis, the newest last (Mnih et al. 2015, "Human-level
+    control through deep reinforcement learning").
+
+    Static. At the beginning of an episode all of them are its first. Agents know the axis (``StreamSpec.stack``): a
+    replay keeps single frames. With 1 the stream is as it was. ``ValueError`` for less than 1, for frames that are
+    stacked already and on a supervised stream.
+    """
+    if frames < 1:
+        raise ValueError(f"frames: {frames} is not allowed; must be at least 1")
+
+    def apply(source: Source) -> Source:
+        spec = source.spec
+        check_rewarded("frame_stack", spec)
+        if spec.stack:
+            raise ValueError(f"frame_stack: not allowed on a stream that stacks {spec.stack} frames already")
+        if frames == 1:
+            return source
+        seen = picture_of(spec)
+        stacked = with_picture(spec, (frames, *seen.shape), seen.dtype)._replace(stack=frames)
+
+        def memory() -> Array:
+            return jnp.zeros((spec.envs, frames, *seen.shape), seen.dtype)
+
+        def see(draw: Key, problem: Any, shown: Array, timestep: TimeStep, done: Done) -> tuple[Array, TimeStep]:
+            shown = pushed(shown, timestep.observation, is_first(timestep, shown))
+            return shown, timestep._replace(observation=shown)
+
+        return transformed("frame_stack", source, divided(stacked, "task"), Change(memory=memory, see=see))
+
+    return apply

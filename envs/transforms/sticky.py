@@ -1,0 +1,65 @@
+"""Actions that stick."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from envs.base import Source
+from envs.transforms.base import (
+    Change,
+    Done,
+    Per,
+    Transform,
+    Values,
+    between,
+    by_values,
+    check_gradual,
+    check_rewarded,
+    in_turn,
+    listed_values,
+    transformed,
+)
+from plasticity.fields import card
+from plasticity.types import FIRST, Array, Key, TimeStep
+
+
+@card(paper="Machado et al. 2018, Revisiting the Arcade Learning Environment")
+def sticky_actions(*, probability: Values = 0.25, per: Per = "visit", gradual: float = 0.0) -> Transform:
+    """With a probability the last action that was done is done again instead of the one chosen.
+
+    Machado et al. 2018, "Revisiting the Arcade Learning Environment: Evaluation Protocols and Open Problems for General
+    Agents". All settings are static. ``probability``: a number or a list, gone through in turn over and over: at each
+    visit, or (``per: task``) by the stream's tasks. Visits with the same task and probability are one task.
+    ``gradual``: the share of the visit in which it goes linearly from the last value to the new; then every visit is a
+    task of its own.
+
+    ``ValueError`` for probabilities outside [0, 1], a share out of range and on a supervised stream. The paper's
+    emulator draws for each frame; here it is for each step, and the first action of an episode is always done.
+    """
+    check_gradual(gradual)
+    values = listed_values("probability", probability, 0.0, 1.0, "in [0, 1]")
+
+    def act(draw: Key, problem: Any, memory: Any, action: Array, done: Done) -> tuple[Any, Array]:
+        last, opened = memory
+        sticks = ~opened & (jax.random.uniform(draw, opened.shape) < between(problem, done))
+        chosen = jnp.where(sticks.reshape(-1, *(1 for _ in action.shape[1:])), last, action)
+        return (chosen, opened), chosen
+
+    def see(draw: Key, problem: Any, memory: Any, timestep: TimeStep, done: Done) -> tuple[Any, TimeStep]:
+        return (memory[0], timestep.step_type == FIRST), timestep
+
+    def apply(source: Source) -> Source:
+        spec = source.spec
+        check_rewarded("sticky_actions", spec)
+        if values == (0.0,):
+            return source
+        shape, dtype = ((), jnp.int32) if spec.discrete else ((spec.actions,), jnp.float32)
+
+        def memory() -> tuple[Array, Array]:
+            return jnp.zeros((spec.envs, *shape), dtype), jnp.ones(spec.envs, bool)
+
+        change = Change(problem=in_turn(values), memory=memory, act=act, see=see)
+        return transformed("sticky_actions", source, by_values(spec, per, values, gradual), change, gradual)
+
+    return apply

@@ -1,0 +1,79 @@
+"""Which of a learner's memories begin anew when a task gives way to the next."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import jax
+
+from plasticity.fields import card
+from plasticity.interventions.base import Intervention
+from plasticity.interventions.resets import check, renewed
+from plasticity.types import Context, Key, Learner, Params, State
+
+# The part of `Learner.rest` that a setting is about, by any of these names.
+PARTS: Mapping[str, tuple[str, ...]] = {
+    "replay": ("replay",),
+    "schedule": ("schedule",),
+    "normaliser": ("normaliser", "reward_scale"),
+}
+
+
+def begun_anew(learner: Learner, fresh: Learner, settings: tuple[str, ...]) -> Mapping[str, Any]:
+    """``learner.rest`` with what the settings are about as a newborn has it; ``ValueError`` (while tracing) that lists
+    what there is, where the agent has no such thing."""
+    names: list[str] = []
+    for setting in settings:
+        found = [name for name in PARTS[setting] if name in learner.rest]
+        if not found:
+            have = f"it has {', '.join(sorted(learner.rest))}" if learner.rest else "it remembers nothing beside its network"
+            raise ValueError(f"{setting}: this agent has none ({have}); must be keep")
+        names += found
+    return renewed(learner.rest, fresh.rest, names)
+
+
+def new_target(learner: Learner, fresh: Learner, target: str) -> Params:
+    if target != "keep" and not jax.tree.leaves(learner.target):
+        raise ValueError(f"target: {target} is not allowed; this agent has no target network; must be keep")
+    return {"keep": learner.target, "reset": fresh.target, "copy": learner.params}[target]
+
+
+@card(
+    paper="Asadi et al. 2023, Resetting the Optimizer in Deep RL: An Empirical Study",
+    neutral={},
+    sees_switches=True,
+    note="as it stands, without settings, everything is kept",
+)
+def at_switch(
+    *,
+    replay: Literal["keep", "clear"] = "keep",
+    optimizer: Literal["keep", "reset"] = "keep",
+    target: Literal["keep", "reset", "copy"] = "keep",
+    schedule: Literal["keep", "restart"] = "keep",
+    normaliser: Literal["keep", "reset"] = "keep",
+) -> Intervention:
+    """At each task switch some of the learner's memories begin anew; the network goes on.
+
+    ``replay``: the buffer is emptied; ``optimizer``: ``s <- optimizer.init(theta)``, counts included, as in Asadi et
+    al. 2023, "Resetting the Optimizer in Deep RL: An Empirical Study", who do it when the target network is renewed;
+    ``target``: the target network is that of a newborn ("reset") or a copy of the network ("copy"); ``schedule``: what
+    counts from an agent's birth (exploration) starts again; ``normaliser``: statistics of observations and rewards are
+    those of nothing. All static. ``ValueError`` for an unknown word and, while tracing, for what the agent lacks.
+    """
+    words = {"replay": (replay, "clear"), "schedule": (schedule, "restart"), "normaliser": (normaliser, "reset")}
+    for key, (value, anew) in words.items():
+        check(key, value, ("keep", anew))
+    check("optimizer", optimizer, ("keep", "reset"))
+    check("target", target, ("keep", "reset", "copy"))
+    settings = tuple(key for key, (value, anew) in words.items() if value == anew)
+
+    def switch(key: Key, state: State, learner: Learner, context: Context) -> tuple[State, Learner]:
+        fresh = context.fresh(key)
+        rule = context.optimizer
+        return state, Learner(
+            learner.params,
+            new_target(learner, fresh, target),
+            rule.init(learner.params) if optimizer == "reset" else learner.opt_state,
+            begun_anew(learner, fresh, settings),
+        )
+
+    return Intervention(switch=switch)
