@@ -50,6 +50,7 @@ class Card:
     neutral: Mapping[str, Any] | None = None  # settings under which an intervention does nothing
     sees_switches: bool = False  # it acts at task switches, which its paper must allow it to know
     note: str = ""
+    example: Mapping[str, Any] = field(default_factory=dict)  # of a stream: settings that show it, small
     extra: Mapping[str, Any] = field(default_factory=dict)
 
 
