@@ -4,6 +4,8 @@ Reads files only. A run may be under way: arms without a folder and records not 
 diverged has missing values from then on; it drops out of every mean, and :func:`summary` counts it.
 """
 
+from plasticity.results.aggregate import aggregates
+from plasticity.results.atari_scores import human_normalised, human_normalised_score
 from plasticity.results.behaviour import (
     Scores,
     learning_curves_area,
@@ -12,8 +14,12 @@ from plasticity.results.behaviour import (
     steps_to_threshold,
 )
 from plasticity.results.compare import Point, points, summary
+from plasticity.results.export import csv_text, latex_text, save_table
 from plasticity.results.intervals import Interval, curve, mean_interval
+from plasticity.results.profiles import performance_profiles, probability_of_improvement
 from plasticity.results.read import evaluations, hyper_parameters, lanes, load, plan, visits
+from plasticity.results.scores import TaskScores, differences, normalise, task_scores
+from plasticity.results.selection import Selection, select, sensitivity
 from plasticity.results.show import print_summary
 from plasticity.results.transfer import (
     Matrix,
@@ -34,29 +40,44 @@ __all__ = [
     "Matrix",
     "Point",
     "Scores",
+    "Selection",
+    "TaskScores",
+    "aggregates",
     "average_performance",
     "backward_transfer",
+    "csv_text",
     "curve",
+    "differences",
     "evaluations",
     "forgetting",
     "forgetting_from_best",
     "forward_transfer",
     "forward_transfer_of_areas",
+    "human_normalised",
+    "human_normalised_score",
     "hyper_parameters",
     "intransigence",
     "isolated_forgetting",
     "isolated_forward_transfer",
     "lanes",
+    "latex_text",
     "learning_curves_area",
     "load",
     "mean_interval",
+    "normalise",
     "performance_matrix",
+    "performance_profiles",
     "plan",
     "points",
     "print_summary",
+    "probability_of_improvement",
     "relative_learning_speed",
     "revisits",
+    "save_table",
+    "select",
+    "sensitivity",
     "steps_to_threshold",
     "summary",
+    "task_scores",
     "visits",
 ]

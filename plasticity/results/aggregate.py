@@ -1,0 +1,185 @@
+"""Aggregates over seeds and tasks: interquartile mean, mean, median and optimality gap, with bootstrap intervals.
+
+Two steps: :func:`task_scores` makes of a table one array ``[seeds, tasks]`` for each arm and swept point, and
+:func:`aggregates` (or a performance profile, or a choice among the points of a sweep) summarises these.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Literal, get_args
+
+import numpy as np
+import pandas as pd
+
+from plasticity.results.scores import TaskScores, identity, one_stream
+
+Unit = Literal["scores", "lanes"]
+CHUNK = 1_000_000  # numbers of resamples held at a time
+
+# ---------------------------------------------------------------------------------------------- the statistics
+
+
+def task_means(values: np.ndarray) -> np.ndarray:
+    """``[..., seeds, tasks] -> [..., tasks]``: means over the seeds that have a score; NaN where none has."""
+    held = np.isfinite(values)
+    count = held.sum(-2)
+    return np.where(held, values, 0.0).sum(-2) / np.where(count > 0, count, np.nan)
+
+
+def mean(values: np.ndarray) -> np.ndarray:
+    """``1/T sum_t 1/n_t sum_s x_st``; ``values[..., seeds, tasks]``."""
+    return task_means(values).mean(-1)
+
+
+def median(values: np.ndarray) -> np.ndarray:
+    """The median over tasks of the means over seeds."""
+    return np.median(task_means(values), -1)
+
+
+def interquartile_mean(values: np.ndarray) -> np.ndarray:
+    """The mean of the middle half of all scores, seeds and tasks together.
+
+    ``1/(N - 2c) sum_{c < i <= N - c} x_(i)`` with ``x_(i)`` in order and ``c = floor(N / 4)``. NaN where a task has no
+    score: over the other tasks it would be another quantity.
+    """
+    ordered = np.sort(values.reshape(*values.shape[:-2], -1), axis=-1)  # NaN last
+    held = np.isfinite(ordered)
+    count = held.sum(-1, keepdims=True)
+    place = np.arange(ordered.shape[-1])
+    inner = (place >= count // 4) & (place < count - count // 4)
+    total = np.where(inner, ordered, 0.0).sum(-1) / np.where(count > 0, inner.sum(-1, keepdims=True), np.nan)[..., 0]
+    return np.where(np.isfinite(values).any(-2).all(-1), total, np.nan)
+
+
+def optimality_gap(values: np.ndarray, gamma: float = 1.0) -> np.ndarray:
+    """``gamma - 1/N sum min(x, gamma)``: how far scores fall short of ``gamma``; lower is better."""
+    held = np.isfinite(values)
+    count = np.where(held.any(-2).all(-1), held.sum((-2, -1)), np.nan)
+    return gamma - np.where(held, np.minimum(values, gamma), 0.0).sum((-2, -1)) / count
+
+
+STATISTICS: dict[str, Callable[..., np.ndarray]] = {
+    "iqm": interquartile_mean,
+    "mean": mean,
+    "median": median,
+    "optimality_gap": optimality_gap,
+}
+
+
+def statistic(name: str, gamma: float = 1.0) -> Callable[[np.ndarray], np.ndarray]:
+    """The statistic of that name as a function ``[..., seeds, tasks] -> [...]``."""
+    if name not in STATISTICS:
+        raise ValueError(f"statistic = {name!r} is not known; there are {', '.join(STATISTICS)}")
+    if not math.isfinite(gamma):
+        raise ValueError(f"gamma = {gamma} is not allowed; it must be a finite number")
+    return (lambda values: optimality_gap(values, gamma)) if name == "optimality_gap" else STATISTICS[name]
+
+
+# ---------------------------------------------------------------------------------------------- the bootstrap
+
+
+def resampled(
+    values: np.ndarray, count: int, generator: np.random.Generator, unit: Unit = "scores", chunk: int | None = None
+) -> Iterator[np.ndarray]:
+    """``count`` resamples of ``values[seeds, tasks]``, in chunks ``[some, seeds, tasks]``; see :func:`aggregates`."""
+    if unit not in get_args(Unit):
+        raise ValueError(f"resample = {unit!r} is not allowed; it must be one of {', '.join(get_args(Unit))}")
+    held, columns = np.isfinite(values).sum(0), np.arange(values.shape[1])
+    packed = np.take_along_axis(values, np.argsort(~np.isfinite(values), axis=0, kind="stable"), axis=0)
+    beyond = np.arange(len(values))[:, None] >= held  # a task is drawn as many scores as it has
+    chunk = chunk or max(1, CHUNK // max(1, values.size))
+    for start in range(0, count, chunk):
+        some = min(chunk, count - start)
+        if unit == "lanes":
+            yield values[generator.integers(0, len(values), (some, len(values)))]
+        else:
+            index = (generator.random((some, *values.shape)) * held).astype(np.intp)
+            yield np.where(beyond, np.nan, packed[index, columns])
+
+
+def bounds(draws: np.ndarray, confidence: float) -> np.ndarray:
+    """The lower and the upper percentile over the first axis: ``[2, ...]``; NaN draws are left out."""
+    tail = (1 - confidence) / 2
+    return np.nanquantile(draws, [tail, 1 - tail], axis=0)
+
+
+def check_bootstrap(confidence: float, resamples: int) -> None:
+    if not 0.0 < confidence < 1.0:
+        raise ValueError(f"confidence = {confidence} is outside (0, 1)")
+    if resamples < 1:
+        raise ValueError(f"resamples = {resamples} is not allowed; it must be at least 1")
+
+
+def enough(values: np.ndarray) -> bool:
+    """Two scores at least for each task: one says nothing about the spread."""
+    return values.shape[1] > 0 and bool((np.isfinite(values).sum(0) > 1).all())
+
+
+def aggregates(
+    scores: Sequence[TaskScores],
+    statistics: Sequence[str] = tuple(STATISTICS),
+    *,
+    gamma: float = 1.0,
+    resample: Unit = "scores",
+    confidence: float = 0.95,
+    resamples: int = 2000,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Statistics over seeds and tasks with percentile intervals of a stratified bootstrap.
+
+    ``iqm, mean, median, optimality_gap`` as in Agarwal, Schwarzer, Castro, Courville, Bellemare 2021, "Deep
+    Reinforcement Learning at the Edge of the Statistical Precipice". Their bootstrap (``resample="scores"``) draws the
+    seeds of each task by themselves, as runs of separate tasks are independent. Here one lane lives through all tasks
+    of a stream: where its scores go together these intervals are too narrow, and ``resample="lanes"``, which draws
+    whole lanes, is right (of one task both are the same): with 10 lanes, 10 tasks and half of the variance between
+    lanes, 95 % intervals of the mean held the truth in 53 % of simulations against 90 %.
+
+    Percentile intervals of few seeds are too narrow. Of independent normal scores, 95 % intervals of the mean held the
+    truth in 74, 84, 91, 92, 94 % (+- 0.5) of simulations with one task and 3, 5, 10, 20, 40 seeds; in 86, 91, 94 % with
+    ten tasks and 3, 5, 10 seeds; of the interquartile mean likewise. :func:`mean_interval` is exact there.
+
+    Args:
+      scores: of :func:`task_scores`, normalised where tasks differ in scale; all of one stream.
+      statistics: which of the four.
+      gamma: the optimality gap's target, in units of the scores.
+      resample: what is drawn with replacement: ``scores`` within each task, or ``lanes``.
+      confidence: of the intervals, in (0, 1).
+      resamples: of the bootstrap; the paper uses 50 000 for final numbers.
+      seed: of the resampling, the same for every arm, so that an arm's interval does not depend on the others.
+
+    Returns:
+      One row per arm and swept point: ``seeds, tasks``, ``incomplete`` (seeds that miss something), ``missing`` (scores
+      left out), and ``x, x_low, x_high`` of each statistic. Bounds are NaN where a task has fewer than two scores, the
+      statistic too where it has none.
+
+    Raises:
+      ValueError: an unknown statistic, a setting out of its range, or scores of different streams.
+    """
+    check_bootstrap(confidence, resamples)
+    one_stream(scores)
+    chosen = {name: statistic(name, gamma) for name in statistics}
+    rows = []
+    for each in scores:
+        row = identity(each) | {"seeds": len(each.seeds), "tasks": len(each.tasks)}
+        row |= {"incomplete": int((~each.whole).sum()), "missing": int(np.isnan(each.values).sum())}
+        intervals = _intervals(each.values, chosen, resample, confidence, resamples, seed)
+        for (name, function), (low, high) in zip(chosen.items(), intervals, strict=True):
+            row |= {name: float(function(each.values)), f"{name}_low": low, f"{name}_high": high}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _intervals(
+    values: np.ndarray,
+    chosen: Mapping[str, Callable[[np.ndarray], np.ndarray]],
+    resample: Unit,
+    confidence: float,
+    resamples: int,
+    seed: int,
+) -> np.ndarray:
+    """``[statistics, 2]``."""
+    if not enough(values):
+        return np.full((len(chosen), 2), np.nan)
+    parts = resampled(values, resamples, np.random.default_rng(seed), resample)
+    draws = np.concatenate([np.stack([function(part) for function in chosen.values()], -1) for part in parts])
+    return bounds(draws, confidence).T

@@ -1,0 +1,220 @@
+"""The scores of seeds and tasks: one array for each arm and swept point of a table, and the differences of arms."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from plasticity.results.compare import Point, counterpart, points
+from plasticity.results.read import tenth
+
+
+class TaskScores(NamedTuple):
+    """The scores of one arm at one point of its sweep; ``values`` is NaN where there is none."""
+
+    point: Point
+    seeds: tuple[int, ...]
+    tasks: tuple[str, ...]
+    values: np.ndarray  # float[seeds, tasks]
+    whole: np.ndarray  # bool[seeds]: nothing that was to be measured is missing
+
+    def of_seeds(self, seeds: Sequence[int]) -> "TaskScores":
+        """Only these seeds, in this order; each must be one of ``self.seeds``."""
+        rows = [self.seeds.index(seed) for seed in seeds]
+        return self._replace(seeds=tuple(seeds), values=self.values[rows], whole=self.whole[rows])
+
+    def of_tasks(self, tasks: Sequence[str]) -> "TaskScores":
+        """Only these tasks, in this order; each must be one of ``self.tasks``."""
+        return self._replace(tasks=tuple(tasks), values=self.values[:, [self.tasks.index(task) for task in tasks]])
+
+
+def task_scores(
+    table: pd.DataFrame,
+    *,
+    metric: str = "performance",
+    hyper: Sequence[str] = (),
+    task: str = "task",
+    last_tenth: bool = False,
+    missing: float | None = None,
+) -> list[TaskScores]:
+    """``scores[seed, task]`` of each arm and swept point: the mean of ``metric`` over the seed's rows of the task.
+
+    A lane that diverged counts with what it recorded: the mean is over the rows that have the metric, and without
+    any the score is left out of every aggregate, which counts it as ``missing``. That flatters an arm whose lanes
+    diverge, so give ``missing`` where the metric has a worst value. A row that is not there, of a visit that is not
+    finished, is never filled in.
+
+    Args:
+      table: of :func:`visits`, :func:`evaluations` or :func:`load`, of one run or several on one stream.
+      metric: a column of it. In a table with rewards, a row that has a reward but no metric was not measured and does
+        not count. Records and visits weigh equally, whatever their length.
+      hyper: the swept hyper-parameters, :func:`hyper_parameters` of the same runs.
+      task: the column of the tasks; ``evaluated_task`` in a table of evaluations.
+      last_tenth: only the last tenth of the rows of each task, one at least. The last tenth of each visit is the metric
+        ``performance_end``.
+      missing: the score of a row without the metric, e.g. 0 for accuracy; None: it is left out.
+
+    Raises:
+      ValueError: a column that is not there; streams that differ in their tasks or the numbers of visits to them (their
+        lengths are not in the table); lanes that are not told apart; ``missing`` not finite.
+    """
+    _check_columns(table, metric, task, hyper)
+    if missing is not None and not math.isfinite(missing):
+        raise ValueError(f"missing = {missing} is not allowed; it must be a finite number, or None")
+    _check_one_stream(table, task)
+    table = table.reset_index(drop=True)
+    rows = table.assign(score=table[metric].astype(float).replace([np.inf, -np.inf], np.nan))
+    if "reward" in table:
+        rows = rows[rows["score"].notna() | rows["reward"].isna()]
+    names = tuple(dict.fromkeys(table[task].astype(str)))
+    cells = points(rows, hyper)
+    for cell in cells:
+        _check_lanes(cell, task)
+    lane = [name for name in ("run", "arm", "lane", "seed") if name in rows] + [task]
+    order = "step" if "step" in rows else "visit"
+    rank = rows.groupby(lane, observed=True)[order].rank(method="first")
+    count = rank.groupby(rows[task].to_numpy()).transform("max")
+    kept = rank > count - tenth(count) if last_tenth else rank > 0
+    expected = rank[kept].groupby(rows.loc[kept, task].astype(str)).nunique().reindex(names, fill_value=0)
+    return [_of_point(cell, task, kept, expected, missing) for cell in cells]
+
+
+def _of_point(cell: Point, task: str, kept: pd.Series, expected: pd.Series, missing: float | None) -> TaskScores:
+    rows, seeds = cell.rows[kept.loc[cell.rows.index]], tuple(dict.fromkeys(cell.rows["seed"].astype(int)))
+    score = rows["score"] if missing is None else rows["score"].fillna(missing)
+    groups = score.groupby([rows["seed"].to_numpy(), rows[task].astype(str).to_numpy()])
+    names = list(expected.index)
+    values = groups.mean().unstack().reindex(index=list(seeds), columns=names).to_numpy(float)
+    counts = groups.count().unstack().reindex(index=list(seeds), columns=names).fillna(0).to_numpy(int)
+    return TaskScores(cell, seeds, tuple(expected.index), values, (counts == expected.to_numpy()).all(1))
+
+
+def _check_columns(table: pd.DataFrame, metric: str, task: str, hyper: Sequence[str]) -> None:
+    if metric not in table:
+        numbers = [str(name) for name in table.select_dtypes("number") if name not in ("lane", "seed", *hyper)]
+        raise ValueError(f"metric = {metric!r} is no column of the table; there are {', '.join(numbers) or 'none'}")
+    absent = [name for name in ("arm", "lane", "seed", "visit", task, *hyper) if name not in table]
+    if absent:
+        raise ValueError(f"the table has no column {', '.join(absent)}; its columns: {', '.join(map(str, table))}")
+
+
+def _check_one_stream(table: pd.DataFrame, task: str) -> None:
+    """An aggregate over other tasks, or other numbers of visits to them, is another quantity."""
+    lane = [name for name in ("run", "arm", "lane") if name in table]
+    counts = table.groupby([*lane, task], observed=True)["visit"].nunique().unstack(fill_value=0)
+    if counts.empty:
+        return
+    if "run" in table:
+        found = counts.groupby(level="run", observed=True).max()
+        numbers = found.to_numpy(int)
+        if (numbers != numbers[0]).any():
+            i, j = np.argwhere(numbers != numbers[0])[0]
+            raise ValueError(
+                f"the runs have different streams, or one is under way: task {found.columns[j]!r} has {numbers[0, j]} "
+                f"visits in {found.index[0]} and {numbers[i, j]} in {found.index[i]}; aggregate each by itself"
+            )
+    if not (counts > 0).all(axis=1).any():
+        raise ValueError(
+            f"the table mixes streams: none of its lanes has all of its {counts.shape[1]} tasks; aggregate each stream "
+            "by itself"
+        )
+
+
+def _check_lanes(cell: Point, task: str) -> None:
+    rows = cell.rows
+    key = ["seed", task, *(name for name in ("step", "visit") if name in rows)]
+    several = rows.groupby("seed")["lane"].nunique() > 1
+    if several.any() or rows.duplicated(key).any():
+        seed = several.idxmax() if several.any() else rows.loc[rows.duplicated(key), "seed"].iloc[0]
+        raise ValueError(
+            f"arm {cell.arm!r} has several lanes with seed {seed}; name what tells them apart: `hyper` the swept "
+            "hyper-parameters, the column `run` the runs"
+        )
+
+
+def normalise(
+    scores: Sequence[TaskScores], low: float | Mapping[str, float], high: float | Mapping[str, float]
+) -> list[TaskScores]:
+    """``(score - low) / (high - low)`` per task, so that tasks can be averaged and 1 is the optimality gap's target.
+
+    Args:
+      scores: of :func:`task_scores`.
+      low: the score that becomes 0, e.g. of random play: one number, or one for each task.
+      high: the score that becomes 1, e.g. a human's.
+
+    Raises:
+      ValueError: a task without a number, or with ``high`` not above ``low``.
+    """
+
+    def row(name: str, given: float | Mapping[str, float], tasks: Sequence[str]) -> np.ndarray:
+        if not isinstance(given, Mapping):
+            return np.full(len(tasks), float(given))
+        absent = [task for task in tasks if task not in given]
+        if absent:
+            raise ValueError(f"{name} has no number for task {', '.join(absent)}")
+        return np.asarray([given[task] for task in tasks], float)
+
+    found = []
+    for each in scores:
+        bottom, top = row("low", low, each.tasks), row("high", high, each.tasks)
+        if not (top > bottom).all():
+            worst = int(np.argmin(top > bottom))
+            raise ValueError(
+                f"high = {top[worst]:g} of task {each.tasks[worst]!r} is not above low = {bottom[worst]:g}"
+            )
+        found.append(each._replace(values=(each.values - bottom) / (top - bottom)))
+    return found
+
+
+def differences(scores: Sequence[TaskScores], control: str) -> list[TaskScores]:
+    """``score - score(control)`` of each other arm, paired by seed, task and swept point as in :func:`summary`.
+
+    Only seeds that both have are left; none where the control has no point, or several, that agree with the arm's. The
+    interquartile mean of differences is not the difference of interquartile means; of means it is.
+
+    Raises:
+      ValueError: no such arm.
+    """
+    found = []
+    for each, other in matched(scores, control):
+        seeds = [seed for seed in each.seeds if other is not None and seed in other.seeds]
+        mine = each.of_seeds(seeds)
+        if other is not None and seeds:
+            theirs = other.of_seeds(seeds)
+            mine = mine._replace(values=mine.values - theirs.values, whole=mine.whole & theirs.whole)
+        found.append(mine._replace(point=each.point._replace(label=f"{each.point.label} - {control}")))
+    return found
+
+
+def matched(scores: Sequence[TaskScores], control: str) -> list[tuple[TaskScores, TaskScores | None]]:
+    """Each other arm's point with the control's in the same run that agrees with it, if there is exactly one."""
+    one_stream(scores)
+    if control not in {each.point.arm for each in scores}:
+        names = dict.fromkeys(each.point.arm for each in scores)
+        raise ValueError(f"control = {control!r} is no arm of the scores; their arms: {', '.join(names)}")
+    pairs: list[tuple[TaskScores, TaskScores | None]] = []
+    for each in scores:
+        mates = [other for other in scores if other.point.run == each.point.run]
+        mate = counterpart(each.point, [other.point for other in mates], control)
+        partner = next((other.of_tasks(each.tasks) for other in mates if other.point is mate), None)
+        pairs += [(each, partner)] if each.point.arm != control else []
+    return pairs
+
+
+def one_stream(scores: Sequence[TaskScores]) -> None:
+    """``ValueError`` where the tasks are not the same in all."""
+    for each in scores:
+        if set(each.tasks) != set(scores[0].tasks):
+            only = sorted(set(each.tasks) ^ set(scores[0].tasks))
+            raise ValueError(
+                f"{scores[0].point.label} and {each.point.label} are of different streams: not both have task "
+                f"{', '.join(only[:3])}; aggregate each by itself"
+            )
+
+
+def identity(scores: TaskScores) -> dict[str, object]:
+    """The columns that say whose they are: ``run`` (of several), ``arm`` and the swept values."""
+    point = scores.point
+    return ({"run": point.run} if point.run else {}) | {"arm": point.arm} | point.values
