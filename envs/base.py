@@ -19,6 +19,8 @@ class Source(NamedTuple):
 
     spec: StreamSpec
     make: Callable[[int], Stream]
+    # Of a stream on the host: a task's number, int32 seeds -> its environments (`envs.host.Pool`), to compare with.
+    make_pool: Callable[[int, Any], Any] | None = None
 
 
 class PureState(NamedTuple):

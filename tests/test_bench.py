@@ -16,7 +16,17 @@ from rich.console import Console
 from typer.testing import CliRunner
 
 from plasticity import bench, launch
-from plasticity.bench import agents, convolution, interventions, loop, monitors, placements, report, timing
+from plasticity.bench import (
+    agents,
+    convolution,
+    interventions,
+    loop,
+    monitors,
+    placements,
+    report,
+    stream_rates,
+    timing,
+)
 from plasticity.bench.cases import CASES, job
 from plasticity.bench.streams import FILM, frames, vectors
 from plasticity.cli import app
@@ -288,3 +298,23 @@ def test_the_quick_version_of_everything():
     assert [result.name for result in found.results] == list(bench.BENCHMARKS)
     assert all(result.rows for result in found.results)
     json.loads(bench.as_json(found))
+
+
+def test_rates_of_streams():
+    rows = stream_rates.streams(lambda line: None, quick=True)
+    assert [(row.stream, row.envs) for row in rows] == [(n, e) for n in ("catch", "relabelled") for e in (1, 8)]
+    assert all(row.steps_per_second > 0 and not row.on_host and row.overhead is None for row in rows)
+    assert stream_rates.verdicts(rows) == []
+    slow = stream_rates.Rate("atari", 8, 10.0, True, 0.2)
+    assert stream_rates.verdicts([slow]) == ["atari, 8 envs: the host path adds 20.0% (at most 15%)"]
+
+
+def test_a_stream_is_compiled_once_before_it_is_timed():
+    source = launch.registry().factory("streams", "catch")(rows=3, envs=1)
+    seen = []
+    stream = source.make(1)
+    spied = stream._replace(step=lambda *given: seen.append(given[3].step) or stream.step(*given))
+    work = stream_rates.playing(source, spied)
+    work()
+    work()
+    assert len(seen) == 1  # traced once

@@ -13,7 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from plasticity import launch
-from plasticity.bench import agents, convolution, interventions, loop, monitors, placements
+from plasticity.bench import agents, convolution, interventions, loop, monitors, placements, stream_rates
 from plasticity.errors import UserError, unknown
 
 Say = Callable[[str], None]
@@ -48,6 +48,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "lanes": Benchmark("updates per second by lanes and placement", placements.lanes, placements.verdicts),
     "convolution": Benchmark("gradient of a Nature network", convolution.convolution, convolution.verdicts),
     "monitors": Benchmark("one measurement of a monitor, for each lane", monitors.monitors, monitors.verdicts),
+    "streams": Benchmark("steps per second, one lane", stream_rates.streams, stream_rates.verdicts),
     "loop": Benchmark("the runner against a scan written by hand", loop.loop, loop.verdicts),
 }
 

@@ -1,0 +1,118 @@
+"""Steps per second of every stream by the number of environments, and what the path to the host costs."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from envs.base import Source
+from plasticity import launch
+from plasticity.bench.timing import QUICK, Effort, Work, interleaved, ratio
+from plasticity.lanes import lane_keys
+from plasticity.types import Clock, Stream, Visit
+
+THOROUGH = Effort(5, 0.1)
+ENVS = (1, 8, 64)
+CHUNK, HOST_CHUNK = 500, 20  # steps of one compiled scan
+COMPARED = 8  # environments at which the host path is compared with the emulators alone
+LIMIT = 0.15  # of the emulators' own time
+
+
+class Rate(NamedTuple):
+    """One stream, one lane on one device."""
+
+    stream: str
+    envs: int
+    steps_per_second: float  # of all environments together
+    on_host: bool
+    overhead: float | None  # time of a step through the host path over that of the emulators alone, minus 1
+
+
+def settings_of(name: str, envs: int) -> Mapping[str, Any]:
+    """The example on the stream's card with so many environments."""
+    return {**launch.registry().card("streams", name).example, "envs": envs}
+
+
+def chunk_of(source: Source) -> int:
+    return CHUNK if source.make_pool is None else HOST_CHUNK
+
+
+def actions_for(source: Source) -> np.ndarray:
+    """Random actions ``[steps, 1, envs, ...]``."""
+    spec, steps, draw = source.spec, chunk_of(source), np.random.default_rng(0)
+    if spec.discrete:
+        return draw.integers(0, spec.actions, (steps, 1, spec.envs)).astype(np.int32)
+    return draw.uniform(-1, 1, (steps, 1, spec.envs, spec.actions)).astype(np.float32)
+
+
+def playing(source: Source, stream: Stream) -> Work:
+    """So many steps at each call as the runner makes them: one compiled scan, the state taken from call to call."""
+    keys, zero = jax.vmap(lane_keys)(jnp.zeros(1, jnp.int32)).data, jnp.int32(0)
+    state, _ = jax.jit(stream.reset)(keys, Visit(zero, zero + source.spec.visits[0].task), zero)
+    actions = jnp.asarray(actions_for(source))
+    now = 0
+
+    @jax.jit
+    def play(state: Any, start: Any) -> Any:
+        def body(state: Any, given: Any) -> Any:
+            i, action = given
+            state, timestep = stream.step(keys, state, action, Clock(start + i, start + i, zero, start + i))
+            return state, (timestep.reward.sum(), jax.tree.map(lambda x: x.ravel()[0], timestep.observation))
+
+        return jax.lax.scan(body, state, (jnp.arange(len(actions)), actions))
+
+    def work() -> None:
+        nonlocal state, now
+        state, seen = play(state, jnp.int32(now))
+        jax.block_until_ready((state, seen))
+        now += len(actions)
+
+    return work
+
+
+def bare(source: Source) -> Work:
+    """The emulators themselves, so many steps at each call."""
+    assert source.make_pool is not None
+    pool = source.make_pool(source.spec.visits[0].task, np.arange(1, source.spec.envs + 1, dtype=np.int32))
+    pool.reset()
+    actions = actions_for(source)[:, 0]
+
+    def work() -> None:
+        for row in actions:
+            pool.step(row)
+
+    return work
+
+
+def measure(name: str, envs: int, effort: Effort) -> Rate:
+    """One row; a stream on the host is compared with its emulators at ``COMPARED`` environments."""
+    source: Source = launch.registry().factory("streams", name)(**settings_of(name, envs))
+    stream = source.make(1)
+    compared = source.make_pool is not None and envs == COMPARED
+    contenders = {"stream": playing(source, stream)} | ({"bare": bare(source)} if compared else {})
+    turns = interleaved(contenders, effort)
+    stream.close()
+    rate = chunk_of(source) * envs / float(np.median(turns["stream"]))
+    overhead = ratio(turns["stream"], turns["bare"]) - 1 if compared else None
+    return Rate(name, envs, rate, source.make_pool is not None, overhead)
+
+
+def streams(say: Callable[[str], None], quick: bool = False) -> list[Rate]:
+    """Every stream there is, installed packages' too; two of them in the quick version."""
+    names = ("catch", "relabelled") if quick else launch.registry().names("streams")
+    found = []
+    for name in names:
+        say(f"streams: {name}")
+        found += [measure(name, envs, QUICK if quick else THOROUGH) for envs in ((1, 8) if quick else ENVS)]
+    return found
+
+
+def verdicts(rows: Sequence[Rate]) -> list[str]:
+    """What the path to the host adds."""
+    return [
+        f"{row.stream}, {row.envs} envs: the host path adds {row.overhead:.1%} (at most {LIMIT:.0%})"
+        for row in rows
+        if row.overhead is not None
+    ]
