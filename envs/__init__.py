@@ -8,9 +8,12 @@ from envs.classification import classification_mdp
 from envs.control import acrobot, cartpole, pendulum
 from envs.gridworld import gridworld
 from envs.growing import class_incremental, warm_start
+from envs.gym import gym
 from envs.minatar import minatar
 from envs.permuted import permuted_inputs
+from envs.pools import envpool
 from envs.slowly_changing import slowly_changing_regression
+from envs.suites import continual_world, dmc, minigrid, procgen
 from envs.targets import permuted_labels, regression, relabelled
 from envs.toys import catch
 from envs.transforms import TRANSFORMS as TRANSFORMS
@@ -31,4 +34,10 @@ STREAMS: Mapping[str, Callable[..., Source]] = {
     "gridworld": gridworld,
     "minatar": minatar,
     "atari": atari,
+    "gym": gym,
+    "envpool": envpool,
+    "procgen": procgen,
+    "minigrid": minigrid,
+    "dmc": dmc,
+    "continual_world": continual_world,
 }

@@ -1,0 +1,128 @@
+"""Any environment of gymnasium's registry, on the host."""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from envs.base import Source
+from envs.spaces import Made, Space, VectorPool, closest, joined, seen_as, sequence, space_of, variants
+from plasticity.fields import Count, Natural, card
+
+EXTRAS = ("mujoco", "box2d")  # of this package: what environments of gymnasium's own need
+
+
+def registered(key: str, id: str) -> None:
+    """``ValueError`` names the nearest known id."""
+    import gymnasium
+
+    if id.startswith("ALE/"):
+        import ale_py
+
+        gymnasium.register_envs(ale_py)
+    if ":" not in id and id not in gymnasium.registry:
+        near = closest(id, gymnasium.registry)
+        raise ValueError(f"{key}: unknown environment {id!r}; the nearest of the {len(gymnasium.registry)} known ones "
+                         f"is {near!r}")  # fmt: skip
+
+
+def make_env(id: str, options: dict[str, Any], flatten: bool) -> Any:
+    """One environment; also what a worker process calls, in which nothing is registered yet."""
+    import gymnasium
+
+    registered("id", id)
+    env = gymnasium.make(id, **options)
+    return gymnasium.wrappers.FlattenObservation(env) if flatten else env
+
+
+def examined(task: Made, flatten: bool) -> Space:
+    """What the environment shows and takes; ``ValueError`` where it cannot be made or shows something else."""
+    import gymnasium
+
+    try:
+        env = make_env(task.id, dict(task.options), flatten)
+    except gymnasium.error.DependencyNotInstalled as error:
+        missing = next((extra for extra in EXTRAS if extra in str(error).lower()), "")
+        extra = f'; install the extra {missing}: pip install "plasticity[{missing}]"' if missing else ""
+        raise ValueError(f"{task.name}: a library is missing: {error}{extra}") from error
+    except (TypeError, ValueError, gymnasium.error.Error) as error:
+        raise ValueError(f"{task.name}: gymnasium cannot make it: {error}") from error
+    seen, limit = env.observation_space, env.spec.max_episode_steps
+    if not isinstance(seen, gymnasium.spaces.Box):
+        env.close()
+        raise ValueError(f"{task.name}: observations {seen} are not allowed; must be a Box, or `flatten: true`")
+    env.close()
+    return space_of(task.name, seen.shape, seen_as(seen.dtype), env.action_space, limit)
+
+
+def make_envs(task: Made, count: int, flatten: bool, workers: bool) -> Any:
+    """A gymnasium vector environment that resets at the step after an episode's end."""
+    from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
+
+    makers = [partial(make_env, task.id, dict(task.options), flatten)] * count
+    if not workers:
+        return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
+    # A fork of this process would inherit the locks of XLA's threads.
+    return AsyncVectorEnv(makers, context="spawn", autoreset_mode=AutoresetMode.NEXT_STEP)
+
+
+def asked(id: str | None, ids: Sequence[str] | None) -> list[str]:
+    if (id is None) == (ids is None):
+        raise ValueError(f"id: {id!r} with ids: {ids!r} is not allowed; must be one of the two")
+    return [id] if id is not None else list(ids or ())
+
+
+@card(paper="Towers et al. 2024, Gymnasium: A Standard Interface for Reinforcement Learning Environments")
+def gym(
+    *,
+    id: str | None = None,
+    ids: Annotated[list[str], Field(min_length=1)] | None = None,
+    variations: Annotated[list[dict[str, Any]], Field(min_length=1)] = [{}],  # noqa: B006 (read only)
+    steps_per_visit: Count = 100_000,
+    cycles: Count = 1,
+    envs: Count = 1,
+    workers: bool = False,
+    flatten: bool = False,
+    pad: bool = False,
+    idle: Natural = 0,
+) -> Source:
+    """Environments of gymnasium one after the other, the whole list ``cycles`` times; reward = the environment's.
+
+    Towers et al. 2024, "Gymnasium: A Standard Interface for Reinforcement Learning Environments". The tasks are every
+    variation of every id. Discount 0 where the environment says ``terminated``, 1 where ``truncated``.
+
+    All settings are static. ``id`` or ``ids``: as in gymnasium, ``ALE/...`` included (Atari; the stream ``atari`` is
+    faster and has its protocols). ``variations``: of each id, keywords for ``gymnasium.make``, ``max_episode_steps``
+    among them. ``steps_per_visit``: env steps of each env. ``workers``: every env in a process of its own, which takes
+    seconds to start and pays where a step takes milliseconds. ``flatten``: observations as one row of numbers
+    (gymnasium's ``FlattenObservation``), which Dict, Tuple and Discrete ones need. ``pad``: tasks may differ in the
+    size of observations (zeros at the end of each axis) and in actions (surplus numbers are ignored; a surplus action
+    is played as action number ``idle``).
+
+    Observations stay uint8 or become float32; real actions are clipped to the space. A resumed visit is played again,
+    see :func:`envs.host.host`, so the environments must be deterministic for a seed.
+
+    ``ValueError`` for an unknown id (names the nearest), keywords that the environment refuses, a library that is
+    missing, spaces that are neither of these, tasks that differ without ``pad``; a warning for visits that are shorter
+    than an episode may be. ViZDoom, MiniHack and MetaWorld register environments too where they are installed:
+    ``module:Id`` imports their module first.
+    """
+    tasks = variants(asked(id, ids), variations)
+    for task in tasks:
+        registered("id" if id is not None else "ids", task.id)
+    known = {task.name: task for task in tasks}
+    spaces = {name: examined(task, flatten) for name, task in known.items()}
+    each, whole = list(known.values()), joined(spaces, pad)
+
+    def make_pool(task: int, seeds: np.ndarray) -> VectorPool:
+        made, own = make_envs(each[task], len(seeds), flatten, workers), spaces[each[task].name]
+
+        def begin() -> np.ndarray:
+            return made.reset(seed=[int(seed) for seed in seeds])[0]
+
+        return VectorPool(made, own, whole, idle, own.action.dtype, begin)
+
+    order = [task.name for task in tasks]
+    return sequence(spaces, make_pool, order, steps=steps_per_visit, cycles=cycles, envs=envs, pad=pad, idle=idle)

@@ -1,0 +1,187 @@
+"""Any environment that envpool has, on the host, but for Atari, which has a stream of its own."""
+
+import ctypes
+import warnings
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, NamedTuple
+
+import numpy as np
+from pydantic import Field
+
+from envs.atari import threads_of_a_block
+from envs.base import Source
+from envs.spaces import Made, Space, VectorPool, closest, joined, seen_as, sequence, space_of, variants
+from plasticity.errors import listed
+from plasticity.fields import Count, Natural, card
+
+REFUSED = {
+    "envpool.atari": "Atari is the stream `atari`",
+    "envpool.vizdoom": "opened by several threads, envpool's ViZDoom ends the process, and it writes into the folder",
+    "envpool.pgx": "it is a game of two players",
+}
+
+
+def library() -> Any:
+    """The package; it takes a second to import, and only these streams need it."""
+    import envpool
+
+    warnings.filterwarnings("ignore", ".*precision lowered", module="gymnasium")  # on bounds in float64
+    return envpool
+
+
+def known() -> dict[str, str]:
+    """The suite of every task that can be a stream's."""
+    from envpool.registration import registry
+
+    suites = {name: registry.specs[name][0] for name in library().list_all_envs()}
+    return {name: suite for name, suite in suites.items() if suite not in REFUSED}
+
+
+def checked(name: str) -> None:
+    """``ValueError`` names the nearest known task, or says why the stream has not this one."""
+    from envpool.registration import registry
+
+    allowed = known()
+    if name in registry.specs and name not in allowed:
+        raise ValueError(f"tasks: {name} is not allowed; {REFUSED[registry.specs[name][0]]}")
+    if name not in allowed:
+        near = closest(name, allowed)
+        raise ValueError(f"tasks: unknown task {name!r}; the nearest of the {len(allowed)} known ones is {near!r}")
+
+
+class View(NamedTuple):
+    """What a pool's observations become: ``see`` makes one array ``[M, *shape]`` of them."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    see: Callable[[Any], np.ndarray]
+
+
+def one_hot(count: int) -> View:
+    def see(seen: np.ndarray) -> np.ndarray:
+        return np.eye(count, dtype=np.float32)[np.asarray(seen).reshape(-1)]
+
+    return View((count,), np.dtype(np.float32), see)
+
+
+def channels_last(space: Any) -> View:
+    """Frames ``[channels, height, width]`` as ``[height, width, channels]``."""
+    return View((*space.shape[1:], space.shape[0]), seen_as(space.dtype), lambda seen: np.moveaxis(seen, 1, -1))
+
+
+def chosen(name: str, space: Any, keys: Sequence[str] | None) -> View:
+    """One part of a Dict as it is, several as one row of numbers."""
+    for key in keys or ():
+        if key not in space.spaces:
+            raise ValueError(f"keys: {key!r} is not allowed; the observations of {name} have {', '.join(space.spaces)}")
+    if len(names := list(keys or sorted(space.spaces))) == 1:
+        part = space.spaces[names[0]]
+        return View(part.shape, seen_as(part.dtype), lambda seen: np.asarray(seen[names[0]]))
+    length = sum(int(np.prod(space.spaces[key].shape)) for key in names)
+
+    def see(seen: Any) -> np.ndarray:
+        return np.concatenate([np.asarray(seen[key], np.float32).reshape(len(seen[key]), -1) for key in names], 1)
+
+    return View((length,), np.dtype(np.float32), see)
+
+
+def view_of(task: Made, space: Any, keys: Sequence[str] | None) -> View:
+    if hasattr(space, "spaces"):
+        return chosen(task.name, space, keys)
+    if keys:
+        raise ValueError(f"keys: {listed(list(keys))} is not allowed; {task.name} has observations of one part")
+    if hasattr(space, "n") and np.ndim(space.n) == 0:
+        return one_hot(int(space.n))
+    if known()[task.id] == "envpool.procgen" or task.options.get("from_pixels"):
+        return channels_last(space)
+    return View(space.shape, seen_as(space.dtype), np.asarray)
+
+
+def load_renderer() -> None:
+    """Makes the OpenGL that envpool brings visible to its MuJoCo, which finds none by the names that it looks for."""
+    folder = Path(library().__file__).parent.parent / "envpool.libs"
+    for file in sorted([*folder.glob("libEGL*"), *folder.glob("libOpenGL*")]):
+        ctypes.CDLL(str(file), ctypes.RTLD_GLOBAL)
+
+
+def examined(task: Made, keys: Sequence[str] | None, floats: bool) -> tuple[Space, View]:
+    """What the environment shows and takes; ``ValueError`` where envpool cannot make it."""
+    try:
+        spec = library().make_spec(task.id, **task.options)
+    except ImportError as error:
+        raise ValueError(f"{task.name}: envpool has it, but not what it needs of this system: {error}") from error
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{task.name}: envpool refuses an option: {str(error).splitlines()[0]}") from error
+    if spec.config.max_num_players != 1:
+        raise ValueError(f"{task.name} is not allowed; it has {spec.config.max_num_players} players")
+    view = view_of(task, spec.gymnasium_observation_space, keys)
+    dtype = np.float32 if floats else view.dtype
+    return space_of(task.name, view.shape, dtype, spec.gymnasium_action_space, spec.config.max_episode_steps), view
+
+
+def make_envs(task: Made, seeds: np.ndarray, threads: int) -> Any:
+    if task.options.get("from_pixels"):
+        load_renderer()
+    return library().make(
+        task.id,
+        env_type="gymnasium",
+        num_envs=len(seeds),
+        seed=[int(seed) for seed in seeds],
+        num_threads=min(threads or threads_of_a_block(), len(seeds)),
+        **task.options,
+    )
+
+
+@card(paper="Weng et al. 2022, EnvPool: A Highly Parallel Reinforcement Learning Environment Execution Engine")
+def envpool(
+    *,
+    tasks: Annotated[list[str], Field(min_length=1)],
+    variations: Annotated[list[dict[str, Any]], Field(min_length=1)] = [{}],  # noqa: B006 (read only)
+    keys: Annotated[list[str], Field(min_length=1)] | None = None,
+    floats: bool = False,
+    steps_per_visit: Count = 100_000,
+    cycles: Count = 1,
+    envs: Count = 1,
+    pad: bool = False,
+    idle: Natural = 0,
+    threads: Natural = 0,
+) -> Source:
+    """Environments of envpool one after the other, the whole list ``cycles`` times; reward = the environment's.
+
+    Weng et al. 2022, "EnvPool: A Highly Parallel Reinforcement Learning Environment Execution Engine". What it offers
+    (1.2.5): DeepMind Control, Gymnasium's MuJoCo and Box2D, MetaWorld v3, MiniGrid and BabyAI, Procgen (needs Qt 5 on
+    the system), classic control, toy text, robotics, highway, MyoSuite, MuJoCo Playground, Jumanji, Google football.
+    Not here: Atari (the stream ``atari``), ViZDoom (opened by several threads it ends the process) and games of two
+    players. It has no MiniHack.
+
+    All settings are static. ``tasks``: envpool's names. ``variations``: of each task, options for ``envpool.make``,
+    such as ``max_episode_steps``, or ``from_pixels: true`` with ``render_width`` and ``render_height`` for frames
+    instead of numbers (MuJoCo; a machine without any OpenGL ends the process). ``keys``: which parts of a Dict of
+    observations are seen, default all by their names' order; one part stays as it is, several become one row of
+    numbers. ``floats``: also uint8 observations become float32, for those that are categories, not brightness.
+    ``steps_per_visit``: env steps of each env. ``pad``: tasks may differ in the size of observations (zeros at the end
+    of each axis) and in actions (surplus numbers are ignored; a surplus action is played as action number ``idle``).
+    ``threads``: of each block of lanes; 0 shares the cores among the devices.
+
+    Frames are channels-last; a number of finitely many is seen one-hot. Discount 0 where the environment ends the
+    episode, 1 at its time limit, also where both fall together. Real actions are clipped to the space.
+
+    ``ValueError`` for an unknown task (names the nearest), refused options, a suite that lacks something here, tasks
+    that differ without ``pad``; a warning for visits that are shorter than an episode may be.
+    """
+    for name in tasks:
+        checked(name)
+    played = variants(tasks, variations)
+    each = list({task.name: task for task in played}.values())
+    looked = [examined(task, keys, floats) for task in each]
+    spaces = {task.name: space for task, (space, _) in zip(each, looked, strict=True)}
+    whole = joined(spaces, pad)
+
+    def make_pool(task: int, seeds: np.ndarray) -> VectorPool:
+        made, (own, view) = make_envs(each[task], seeds, threads), looked[task]
+        dtype = np.int32 if own.discrete else own.action.dtype
+        return VectorPool(made, own, whole, idle, dtype, lambda: made.reset()[0], view.see)
+
+    order = [task.name for task in played]
+    return sequence(spaces, make_pool, order, steps=steps_per_visit, cycles=cycles, envs=envs, pad=pad, idle=idle)

@@ -1,0 +1,119 @@
+"""Suites of tasks that the literature uses, each a few settings on top of the stream ``envpool``."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from envs.base import Source
+from envs.pools import envpool
+from plasticity.fields import Count, Natural, card
+
+Names = Annotated[list[str], Field(min_length=1)]
+
+# Wolczyk et al. 2021, "Continual World: A Robotic Benchmark For Continual Reinforcement Learning", in its order.
+CW10 = (
+    "Hammer", "PushWall", "FaucetClose", "PushBack", "StickPull", "HandlePressSide", "Push", "ShelfPlace",
+    "WindowClose", "PegUnplugSide",
+)  # fmt: skip
+
+
+@card(paper="Cobbe et al. 2020, Leveraging Procedural Generation to Benchmark Reinforcement Learning")
+def procgen(
+    *,
+    games: Names,
+    difficulty: Literal["easy", "hard", "extreme", "memory", "exploration"] = "easy",
+    start_levels: Annotated[list[Natural], Field(min_length=1)] = [0],  # noqa: B006 (read only)
+    levels: Natural = 0,
+    steps_per_visit: Count = 2_000_000,
+    cycles: Count = 1,
+    envs: Count = 1,
+    threads: Natural = 0,
+) -> Source:
+    """Procgen's games one after the other, or the levels of a game: every start level of every game is a task.
+
+    Cobbe et al. 2020, "Leveraging Procedural Generation to Benchmark Reinforcement Learning". All settings are static.
+    ``games``: ``coinrun``, ``starpilot``, ... ``difficulty``: not every game has each. ``start_levels``: the first of
+    the ``levels`` (0: without bound) that a task draws its episodes from; several of them make a shift of levels.
+    Frames are uint8[64, 64, 3]; 15 actions. ``ValueError`` for an unknown game, and where the Qt 5 libraries, which
+    envpool's Procgen needs, are not on the system.
+    """
+    return envpool(
+        tasks=[f"{game.capitalize()}{difficulty.capitalize()}-v0" for game in games],
+        variations=[{"start_level": start, "num_levels": levels} for start in start_levels],
+        steps_per_visit=steps_per_visit, cycles=cycles, envs=envs, threads=threads, idle=4,
+    )  # fmt: skip
+
+
+@card(paper="Chevalier-Boisvert et al. 2023, Minigrid & Miniworld: Modular & Customizable RL Environments")
+def minigrid(
+    *,
+    tasks: Names,
+    episode_steps: Natural = 0,
+    steps_per_visit: Count = 100_000,
+    cycles: Count = 1,
+    envs: Count = 1,
+    pad: bool = False,
+    threads: Natural = 0,
+) -> Source:
+    """MiniGrid's tasks one after the other, seen as the agent does: 7 x 7 cells, three categories each.
+
+    Chevalier-Boisvert et al. 2023, "Minigrid & Miniworld: Modular & Customizable Reinforcement Learning Environments
+    for Goal-Oriented Tasks". All settings are static. ``tasks``: ``Empty-5x5``, ``DoorKey-6x6``, ...
+    ``episode_steps``: the time limit; 0 for each task's own. Observations are float32[7, 7, 3], an object's kind,
+    colour and state as numbers; the direction and the mission are not seen (``kind: envpool`` with ``keys`` shows
+    them). ``pad``: for tasks of fewer than 7 actions beside others; a surplus action turns left. ``ValueError`` for an
+    unknown task.
+    """
+    return envpool(
+        tasks=[f"MiniGrid-{task}-v0" for task in tasks],
+        variations=[{"max_episode_steps": episode_steps} if episode_steps else {}],
+        keys=["image"], floats=True,
+        steps_per_visit=steps_per_visit, cycles=cycles, envs=envs, pad=pad, threads=threads,
+    )  # fmt: skip
+
+
+@card(paper="Tassa et al. 2018, DeepMind Control Suite")
+def dmc(
+    *,
+    tasks: Names,
+    episode_steps: Count = 1000,
+    steps_per_visit: Count = 1_000_000,
+    cycles: Count = 1,
+    envs: Count = 1,
+    pad: bool = False,
+    threads: Natural = 0,
+) -> Source:
+    """Tasks of the DeepMind Control Suite one after the other; observations are all that a task tells, as one row.
+
+    Tassa et al. 2018, "DeepMind Control Suite". All settings are static. ``tasks``: ``CheetahRun``, ``WalkerWalk``, ...
+    ``episode_steps``: an episode's length. ``pad``: see the stream ``envpool``; tasks of one body mostly need none.
+    Rewards are in [0, 1]. ``ValueError`` for an unknown task, and for bodies that differ without ``pad``.
+    """
+    return envpool(
+        tasks=[f"{task}-v1" for task in tasks],
+        variations=[{"max_episode_steps": episode_steps}],
+        steps_per_visit=steps_per_visit, cycles=cycles, envs=envs, pad=pad, threads=threads,
+    )  # fmt: skip
+
+
+@card(paper="Wolczyk et al. 2021, Continual World: A Robotic Benchmark For Continual Reinforcement Learning")
+def continual_world(
+    *,
+    preset: Literal["cw10", "cw20"] = "cw10",
+    episode_steps: Count = 200,
+    steps_per_visit: Count = 1_000_000,
+    envs: Count = 1,
+    threads: Natural = 0,
+) -> Source:
+    """Ten tasks of a robot arm one after the other (``cw10``), or the ten twice (``cw20``).
+
+    Wolczyk et al. 2021, "Continual World: A Robotic Benchmark For Continual Reinforcement Learning". All settings are
+    static. ``episode_steps``: an episode's length, 200 in the paper. Observations are float32[39], actions 4 numbers in
+    [-1, 1]. It differs from the paper in MetaWorld's version (v3 for v1: other rewards, longer observations) and in
+    that the observation does not say the task. Performance is the return, not the rate of success.
+    """
+    return envpool(
+        tasks=[f"MetaWorld/{task}-v3" for task in CW10],
+        variations=[{"max_episode_steps": episode_steps}],
+        steps_per_visit=steps_per_visit, cycles=2 if preset == "cw20" else 1, envs=envs, threads=threads,
+    )  # fmt: skip

@@ -1,0 +1,191 @@
+"""The stream ``gym`` against gymnasium itself, used directly."""
+
+import warnings
+from typing import Any
+
+import ale_py
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from gymnasium.vector import SyncVectorEnv
+from playing import lane_keys, play, player, random_actions, visit_of
+
+from envs.gym import gym
+from envs.host import emulator_seeds
+from plasticity.types import FIRST, LAST, MID
+
+gymnasium.register_envs(ale_py)
+
+
+def direct(id: str, seeds: Any, actions: np.ndarray, **options: Any) -> list[tuple[np.ndarray, ...]]:
+    """Each env alone, reset by hand: observation, reward, terminated, truncated, reset; ``actions [T, E, ...]``."""
+    lives = []
+    for env, seed in enumerate(seeds):
+        made, life = gymnasium.make(id, **options), []
+        seen, over = made.reset(seed=int(seed))[0], False
+        life.append((seen, 0.0, False, False, True))
+        for action in actions[:, env]:
+            if over:
+                life.append((made.reset()[0], 0.0, False, False, True))
+                over = False
+                continue
+            seen, reward, terminated, truncated, _ = made.step(action)
+            over = terminated or truncated
+            life.append((seen, reward, terminated, truncated, False))
+        lives.append([np.array(column) for column in zip(*life, strict=True)])
+        made.close()
+    return [np.stack(column, 1) for column in zip(*lives, strict=True)]
+
+
+def compared(id: str, steps: int, **options: Any) -> Any:
+    """Plays the stream and the library with the same actions; the life, ``[1 + T, E]``."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        source = gym(id=id, variations=[options], envs=2)
+    stream, keys = source.make(1), lane_keys(5)
+    actions = random_actions(stream, steps, 1)
+    life = jax.tree.map(lambda leaf: leaf[:, 0], play(player(stream), keys, visit_of(0), actions))
+    stream.close()
+    taken = actions[:, 0]
+    if not source.spec.discrete:
+        space = gymnasium.make(id).action_space
+        taken = np.clip(taken, space.low, space.high)
+    seeds = emulator_seeds(keys, visit_of(0), 2)[0]
+    seen, reward, terminated, truncated, opens = direct(id, seeds, taken, **options)
+    np.testing.assert_array_equal(life.observation, seen.astype(life.observation.dtype))
+    np.testing.assert_array_equal(life.reward, reward.astype(np.float32))
+    np.testing.assert_array_equal(life.discount, 1 - np.float32(terminated))
+    np.testing.assert_array_equal(life.step_type, np.where(opens, FIRST, np.where(terminated | truncated, LAST, MID)))
+    return life
+
+
+@pytest.mark.parametrize(
+    ("id", "options"),
+    [("CartPole-v1", {}), ("Pendulum-v1", {}), ("MountainCarContinuous-v0", {"max_episode_steps": 90})],
+)
+def test_equals_gymnasium(id: str, options: dict[str, Any]) -> None:
+    life = compared(id, 300, **options)
+    assert (life.step_type == LAST).sum() >= 2
+    assert life.observation.dtype == np.float32
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("id", ["CartPole-v1", "Pendulum-v1", "Acrobot-v1", "ALE/Breakout-v5"])
+def test_equals_gymnasium_for_long(id: str) -> None:
+    assert (compared(id, 2000).step_type == LAST).sum() >= 2
+
+
+def test_pixels_stay_bytes() -> None:
+    life = compared("ALE/Pong-v5", 20, max_episode_steps=8)
+    assert life.observation.dtype == np.uint8
+    assert life.observation.shape == (21, 2, 210, 160, 3)
+
+
+def test_truncation_has_discount_1_and_termination_0() -> None:
+    life = compared("CartPole-v1", 100, max_episode_steps=15)
+    ended = life.step_type == LAST
+    assert set(life.discount[ended].tolist()) == {0.0, 1.0}
+
+
+def test_resumes_in_mid_visit_bit_for_bit() -> None:
+    source, keys = gym(id="CartPole-v1", envs=2), lane_keys(4)
+    whole, resumed = player(source.make(1)), player(source.make(1))
+    actions = random_actions(whole.stream, 90, 1)
+    state, _ = whole.reset(keys, visit_of(0), jnp.int32(0))
+    state, _ = jax.block_until_ready(whole.steps(keys, state, actions[:50], jnp.int32(0)))
+    resumed.stream.load(whole.stream.save())
+    rest = [each.steps(keys, state, actions[50:], jnp.int32(50))[1] for each in (whole, resumed)]
+    jax.tree.map(np.testing.assert_array_equal, *rest)
+    assert (np.asarray(rest[0].step_type) == LAST).any()
+    whole.stream.close()
+    resumed.stream.close()
+
+
+@pytest.mark.slow
+def test_workers_change_nothing() -> None:
+    lives = []
+    for workers in (False, True):
+        stream = gym(id="CartPole-v1", envs=2, workers=workers).make(1)
+        lives.append(play(player(stream), lane_keys(2), visit_of(0), random_actions(stream, 40, 1)))
+        stream.close()
+    jax.tree.map(np.testing.assert_array_equal, *lives)
+
+
+def test_padding() -> None:
+    """CartPole has 4 numbers and 2 actions, Acrobot 6 and 3; the surplus action is played as the idle one."""
+    source = gym(ids=["CartPole-v1", "Acrobot-v1"], pad=True, idle=1)
+    assert (source.spec.observation.shape, source.spec.actions) == ((6,), 3)
+    actions = np.array([0, 2, 1, 2, 2, 0, 2, 2]).reshape(-1, 1, 1)
+    stream = source.make(1)
+    life = play(player(stream), lane_keys(1), visit_of(0), actions)
+    stream.close()
+    np.testing.assert_array_equal(life.observation[..., 4:], 0)
+    seeds = emulator_seeds(lane_keys(1), visit_of(0), 1)[0]
+    seen, *_ = direct("CartPole-v1", seeds, np.where(actions[:, 0] == 2, 1, actions[:, 0]))
+    np.testing.assert_array_equal(life.observation[:, 0, :, :4], seen)
+
+
+def test_flattened_observations() -> None:
+    """Blackjack shows a Tuple of 32, 11 and 2 categories."""
+    stream = gym(id="Blackjack-v1", flatten=True, envs=2).make(1)
+    life = play(player(stream), lane_keys(1), visit_of(0), random_actions(stream, 10, 1))
+    stream.close()
+    assert life.observation.shape[3:] == (45,)
+    for begin, end in ((0, 32), (32, 43), (43, 45)):
+        np.testing.assert_array_equal(life.observation[..., begin:end].sum(-1), 1)
+
+
+def test_tasks_and_visits() -> None:
+    source = gym(
+        ids=["CartPole-v1", "Acrobot-v1"], variations=[{}, {"max_episode_steps": 50}],
+        steps_per_visit=600, cycles=2, pad=True,
+    )  # fmt: skip
+    names = ("CartPole-v1", "CartPole-v1[max_episode_steps=50]", "Acrobot-v1", "Acrobot-v1[max_episode_steps=50]")
+    assert source.spec.tasks == names
+    assert source.spec.visits == tuple((task, 600) for task in (0, 1, 2, 3) * 2)
+    again = gym(ids=["CartPole-v1", "Acrobot-v1", "CartPole-v1"], steps_per_visit=600, pad=True)
+    assert [visit.task for visit in again.spec.visits] == [0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"id": "cartpole"}, "id: unknown environment 'cartpole'; the nearest of the .* known ones is 'CartPole-v1'"),
+        ({"ids": ["ALE/Pog-v5"]}, "ids: unknown environment .* is 'ALE/Pong-v5'"),
+        ({}, "must be one of the two"),
+        ({"id": "CartPole-v1", "ids": ["CartPole-v1"]}, "must be one of the two"),
+        ({"id": "CartPole-v1", "variations": [{"foo": 1}]}, "CartPole-v1: gymnasium cannot make it: .*foo"),
+        ({"id": "Blackjack-v1"}, "must be a Box, or `flatten: true`"),
+        ({"ids": ["CartPole-v1", "Acrobot-v1"]}, r"float32\(4,\) and float32\(6,\), 2 and 3 actions; .*`pad: true`"),
+        ({"ids": ["CartPole-v1", "Pendulum-v1"], "pad": True}, "discrete actions, the other real ones"),
+        ({"id": "CartPole-v1", "idle": 2}, "idle: 2 is not allowed; must be one of the 2 actions"),
+    ],
+)
+def test_mistakes(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        gym(**settings)
+
+
+def test_a_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    def lacking(id: str, **options: Any) -> Any:
+        raise gymnasium.error.DependencyNotInstalled("MuJoCo is not installed")
+
+    monkeypatch.setattr(gymnasium, "make", lacking)
+    with pytest.raises(ValueError, match=r'CartPole-v1: a library is missing: .*pip install "plasticity\[mujoco\]"'):
+        gym(id="CartPole-v1")
+
+
+def test_a_visit_shorter_than_an_episode_is_warned_of() -> None:
+    with pytest.warns(UserWarning, match=r"steps_per_visit: 499 is less than an episode may last in CartPole-v1"):
+        gym(id="CartPole-v1", steps_per_visit=499)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gym(id="CartPole-v1", steps_per_visit=500)
+
+
+def test_vector_environments_reset_at_the_next_step() -> None:
+    """What the stream relies on: gymnasium's default, also where it is not asked for."""
+    envs = SyncVectorEnv([lambda: gymnasium.make("CartPole-v1")])
+    assert envs.metadata["autoreset_mode"] is gymnasium.vector.AutoresetMode.NEXT_STEP
