@@ -139,7 +139,7 @@ BROKEN = (OSError, KeyError, TypeError, ValueError, EOFError, zlib.error, zipfil
 def expected(name: str) -> str:
     """Two lines: what must be where the user says that ``name`` is."""
     if name == "npz":
-        return "one .npz file with the arrays\nimages uint8[N, height, width] or [N, height, width, channels], and labels [N]"
+        return "one .npz file with the arrays images uint8[N, height, width(, channels)]\nand labels [N]"
     layout = LAYOUTS[name]
     sizes = ", ".join(str(size) for size in layout.shape if size > 1)
     return f"a folder with {layout.files},\nor one .npz file with the arrays images uint8[N, {sizes}] and labels [N]"

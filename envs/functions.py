@@ -62,8 +62,8 @@ class Functions(NamedTuple):
 def functions(kind: Literal["network", "sinusoid"], sizes: tuple[int, int, int], frequency: float) -> Functions:
     """``network``: a :class:`TargetNetwork` of ``sizes`` (dimensions, hidden, outputs).
 
-    ``sinusoid``: ``sqrt(2) sin(frequency g(x) + phase)`` with such a ``g`` and phases uniform over the circle: mean 0 and
-    variance 1 on average over them. ``frequency`` is static.
+    ``sinusoid``: ``sqrt(2) sin(frequency g(x) + phase)`` with such a ``g`` and phases uniform over the circle: mean 0
+    and variance 1 on average over them. ``frequency`` is static.
     """
     if kind == "network":
         return Functions(lambda key: target_network(key, *sizes), respond)

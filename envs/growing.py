@@ -119,8 +119,8 @@ def warm_start(
     task. ``labels`` and ``classes`` as in ``permuted_inputs``, the other settings as in ``relabelled``. A convex
     learner is a **control**: the paper finds logistic regression not damaged.
 
-    ``ValueError`` for a share outside (0, 1], and as in ``relabelled``. The paper trains until 99 % of the training
-    samples are right; here each task takes ``steps_per_task`` minibatches.
+    ``ValueError`` for a share outside (0, 1], and as in ``relabelled``. The paper trains in epochs until nothing more
+    is gained; here each task takes ``steps_per_task`` minibatches, drawn with replacement.
     """
     if not shares or not all(0 < share <= 1 for share in shares):
         raise ValueError(f"shares must be numbers in (0, 1], one for each task; got {list(shares)}")

@@ -99,8 +99,8 @@ def slowly_changing_regression(
     published code). ``tasks``: periods, each of ``steps_per_task`` samples of each env; the paper has 300 of 10,000.
     ``envs``: the size of a minibatch, which shares the slow bits.
 
-    ``ValueError`` where ``slow`` exceeds ``bits``. The constant input is left to the learner's bias. The published
-    code counts the bias into ``S_i`` with its sign reversed and by a half; here as in the paper.
+    ``ValueError`` where ``slow`` exceeds ``bits``. The constant input is left to the learner's bias. In the published
+    code ``S_i`` is the number of -1 among ``w_i`` plus ``b_i / 2``.
     """
     if slow > bits or (slow == 0 and flips == "one"):
         least = 1 if flips == "one" else 0

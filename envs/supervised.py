@@ -117,7 +117,7 @@ def gradual_change(sampler: Sampler, mix: Mix) -> tuple[Callable[[Key, Visit], P
 
 
 def progressing(steps: float) -> Callable[[Problem, Array], Problem]:
-    """``Task.at``: progress grows evenly from 0 to 1 over ``steps`` (static) env steps."""
+    """``Task.at``: progress grows evenly from 0 to 1 over ``steps`` (static) env steps, however long the visit is."""
 
     def at(problem: Problem, step: Array) -> Problem:
         return problem._replace(progress=jnp.maximum(problem.progress, jnp.minimum(step / steps, 1.0)))

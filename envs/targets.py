@@ -76,8 +76,8 @@ def relabelled(
     (1000 for gaussian). ``flat``: images as vectors, else ``[height, width, channels]``. ``dimensions``: of gaussian
     inputs only. ``initial``: the labels of the first task. ``gradual``: over this share of ``steps_per_task`` the
     target of a drawn sample is the new label with a probability that grows from 0 to 1, else that of the task before
-    in order of index; 0 is abrupt. ``envs``: the size of a minibatch. Pixels have mean 0 and variance 1 over all
-    images and places together. ``fraction: 0`` is a control: a stationary stream with labelled visits.
+    in order of index (meanwhile no prediction can be sure); 0 is abrupt. ``envs``: the size of a minibatch. Pixels
+    have mean 0 and variance 1 over all images and places together. ``fraction: 0`` is a **control**: nothing changes.
 
     ``ValueError`` where files are missing or hold fewer samples, and for ``initial: true`` without true labels. The
     papers pass over the samples in epochs; here they are drawn with replacement.
@@ -118,14 +118,13 @@ def permuted_labels(
     than that of the task before; ``order_0`` is the identity. What an input has in common with others of its class
     stays, so that only the output layer must change. Elsayed, Mahmood 2024, "Addressing Loss of Plasticity and
     Catastrophic Forgetting in Continual Learning". With ten classes this is a **control**: no loss of plasticity is
-    expected; with the 47 of ``emnist_balanced`` the paper finds some.
+    expected. The paper's benchmarks of plasticity have more classes, as the 47 of ``emnist_balanced``.
 
     All settings are static. ``labels``: those of task 0; ``random`` ones are drawn once for each lane. ``classes``: by
     default as many as there are true labels, 10 random ones; with one class nothing changes. The other settings are
     those of ``relabelled``.
 
-    ``ValueError`` as there. The paper's order is over the classes' names in the data set in every seed alike; here
-    each seed has permutations of its own.
+    ``ValueError`` as there. Unlike in the paper an order is never the same as the one before.
     """
     data = samples_of(inputs, path, samples, flat, dimensions)
     known = labels_of(labels, data, classes)
@@ -181,10 +180,9 @@ def regression(
 
     All settings are static. ``samples``: a fixed set of that many inputs; None: gaussian inputs drawn afresh for every
     row, or all of the images. ``targets``: ``network``, a random ReLU network of ``hidden`` units (on a fixed set
-    standardised over it, else in closed form); ``sinusoid``, ``sqrt(2) sin(frequency * network(x) + phase)`` (the probe
-    targets of Lyle et al. 2023, "Understanding plasticity in neural networks", whose frequency of 1e5 float32 resolves
-    to about 0.01 of the phase, and otherwise where sums are ordered otherwise); ``noise``, a normal number for each
-    sample of a fixed set. ``offset``: a number, or one for each task (the last is kept from there on). ``gradual``:
+    standardised over it, else in closed form); ``sinusoid``, ``sqrt(2) sin(frequency * network(x) + phase)`` (Lyle et
+    al. 2023, "Understanding plasticity in neural networks", probe with such targets of frequency 1e5; float32 rounds
+    the phase by about 1e-7 of the frequency); ``noise``, a normal number for each sample of a fixed set. ``offset``: a number, or one for each task (the last is kept from there on). ``gradual``:
     over this share of ``steps_per_task`` the target moves evenly from that of the task before in order of index to the
     new one; 0 is abrupt. ``envs``: the size of a minibatch.
 

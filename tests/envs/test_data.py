@@ -4,39 +4,57 @@ import gzip
 import pickle
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from envs.data import digits, image_samples, read, select
+from envs.data import digits, read
+from envs.samples import classes_of, gaussian_samples, image_samples, labels_of, select
 
 
 def idx_bytes(array: np.ndarray) -> bytes:
     return bytes([0, 0, 8, array.ndim]) + struct.pack(f">{array.ndim}i", *array.shape) + array.tobytes()
 
 
-@pytest.fixture
-def images() -> np.ndarray:
-    return np.random.default_rng(0).integers(0, 256, (10, 4, 3), dtype=np.uint8)
-
-
+IMAGES = np.random.default_rng(0).integers(0, 256, (10, 28, 28), dtype=np.uint8)
 LABELS = np.array([3, 1, 4, 1, 5, 9, 2, 6, 5, 3], np.uint8)
 
 
-@pytest.mark.parametrize("zipped", [False, True])
-def test_mnist(tmp_path: Path, images: np.ndarray, zipped: bool) -> None:
-    (tmp_path / "train-labels-idx1-ubyte").write_bytes(idx_bytes(LABELS))
-    name, raw = "train-images-idx3-ubyte", idx_bytes(images)
-    (tmp_path / (name + ".gz" * zipped)).write_bytes(gzip.compress(raw) if zipped else raw)
-    found = read("mnist", str(tmp_path))
-    np.testing.assert_array_equal(found.inputs, images[..., None])
+def write_idx(folder: Path, stem: str, images: np.ndarray, labels: np.ndarray) -> str:
+    """The images zipped, the labels not."""
+    (folder / f"{stem}-labels-idx1-ubyte").write_bytes(idx_bytes(labels))
+    (folder / f"{stem}-images-idx3-ubyte.gz").write_bytes(gzip.compress(idx_bytes(images)))
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    ("name", "stem", "published"),
+    [("mnist", "train", 0), ("fashion_mnist", "train", 0), ("emnist_letters", "emnist-letters-train", 1)],
+)
+def test_idx_files(tmp_path: Path, name: str, stem: str, published: int) -> None:
+    found = read(name, write_idx(tmp_path, stem, IMAGES, LABELS + np.uint8(published)))
+    upright = IMAGES.transpose(0, 2, 1) if name.startswith("emnist") else IMAGES
+    np.testing.assert_array_equal(found.inputs, upright[..., None])
     np.testing.assert_array_equal(found.labels, LABELS)
+
+
+def test_emnist_is_turned_upright_and_has_47_classes(tmp_path: Path) -> None:
+    labels = LABELS.copy()
+    labels[0] = 46
+    found = read("emnist_balanced", write_idx(tmp_path, "emnist-balanced-train", IMAGES, labels))
+    assert found.inputs[2, 5, 7, 0] == IMAGES[2, 7, 5]
+    assert found.labels[0] == 46
+
+
+def cifar_bytes(rows: np.ndarray, **labels: list[int]) -> bytes:
+    return pickle.dumps({b"data": rows, **{key.encode(): value for key, value in labels.items()}}, protocol=2)
 
 
 def test_cifar10(tmp_path: Path) -> None:
     rows = np.random.default_rng(0).integers(0, 256, (5, 2, 3072), dtype=np.uint8)
     for i, batch in enumerate(rows, start=1):
-        (tmp_path / f"data_batch_{i}").write_bytes(pickle.dumps({b"data": batch, b"labels": [i, i + 1]}))
+        (tmp_path / f"data_batch_{i}").write_bytes(cifar_bytes(batch, labels=[i, i + 1]))
     found = read("cifar10", str(tmp_path))
     assert found.inputs.shape == (10, 32, 32, 3)
     # a row holds 1024 red, then 1024 green, then 1024 blue bytes, line after line
@@ -44,8 +62,19 @@ def test_cifar10(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.labels, [1, 2, 2, 3, 3, 4, 4, 5, 5, 6])
 
 
-@pytest.mark.parametrize("name", ["mnist", "cifar10"])
-def test_npz(tmp_path: Path, images: np.ndarray, name: str) -> None:
+def test_cifar100_has_its_fine_labels(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).integers(0, 256, (3, 3072), dtype=np.uint8)
+    written = cifar_bytes(rows, fine_labels=[99, 0, 41], coarse_labels=[1, 2, 3])
+    # the published pickles are older than the modules of today's NumPy
+    (tmp_path / "train").write_bytes(written.replace(b"numpy._core.multiarray", b"numpy.core.multiarray"))
+    found = read("cifar100", str(tmp_path))
+    np.testing.assert_array_equal(found.labels, [99, 0, 41])
+    assert found.inputs[2, 31, 30, 2] == rows[2, 2048 + 31 * 32 + 30]
+
+
+@pytest.mark.parametrize(("name", "size"), [("mnist", 28), ("npz", 4)])
+def test_npz(tmp_path: Path, name: str, size: int) -> None:
+    images = IMAGES[:, :size, :size]
     np.savez(tmp_path / "some.npz", images=images, labels=LABELS)
     found = read(name, str(tmp_path / "some.npz"))
     np.testing.assert_array_equal(found.inputs[..., 0], images)
@@ -54,7 +83,13 @@ def test_npz(tmp_path: Path, images: np.ndarray, name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "files"),
-    [("mnist", "train-images-idx3-ubyte and train-labels-idx1-ubyte"), ("cifar10", "data_batch_1 ... data_batch_5")],
+    [
+        ("mnist", "train-images-idx3-ubyte and train-labels-idx1-ubyte"),
+        ("emnist_balanced", "emnist-balanced-train-images-idx3-ubyte and .* transposed"),
+        ("cifar10", "data_batch_1 ... data_batch_5"),
+        ("cifar100", "train .*fine labels"),
+        ("npz", "one .npz file"),
+    ],
 )
 @pytest.mark.parametrize("path", [None, "nowhere", "nowhere.npz"])
 def test_missing_files_are_named(name: str, files: str, path: str | None) -> None:
@@ -63,13 +98,79 @@ def test_missing_files_are_named(name: str, files: str, path: str | None) -> Non
     assert len(str(error.value).splitlines()) == 3
 
 
-def test_other_contents_are_refused(tmp_path: Path, images: np.ndarray) -> None:
-    np.savez(tmp_path / "float.npz", images=images / 255, labels=LABELS)
-    with pytest.raises(ValueError, match=r"images must be uint8.*got float64\[10, 4, 3\]"):
-        read("mnist", str(tmp_path / "float.npz"))
-    (tmp_path / "train-images-idx3-ubyte").write_bytes(b"<html>")
-    with pytest.raises(ValueError, match="is no IDX file"):
-        read("mnist", str(tmp_path))
+def write_npz(path: Path, **arrays: Any) -> str:
+    np.savez(path, **arrays)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"images": IMAGES / 255, "labels": LABELS}, r"images must be uint8.*got float64\[10, 28, 28\]"),
+        ({"images": IMAGES, "labels": LABELS / 1}, r"labels whole numbers"),
+        ({"images": IMAGES, "labels": LABELS[1:]}, r"one label to each image, got \[9\] for \[10, 28, 28, 1\]"),
+        ({"images": IMAGES[:, 1:], "labels": LABELS}, r"images must be \[28, 28, 1\], got \[27, 28, 1\]"),
+        ({"images": IMAGES, "labels": LABELS + 1}, r"labels must lie in 0 ... 9, got 2 ... 10"),
+        ({"images": IMAGES}, "labels"),
+    ],
+)
+def test_other_arrays_are_refused(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=rf"does not hold mnist \(.*{message}.*\); expected"):
+        read("mnist", write_npz(tmp_path / "some.npz", **arrays))
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (b"<html>", "is no IDX file"),
+        (idx_bytes(IMAGES)[:-1], r"has 7855 bytes, but an array \[10, 28, 28\] takes 7856"),
+        (idx_bytes(IMAGES) + b"x", "has 7857 bytes"),
+        (idx_bytes(IMAGES)[:9], "is no IDX file"),
+        (idx_bytes(IMAGES[:9]), "one label to each image"),
+        (idx_bytes(IMAGES[0]), "must be"),
+    ],
+)
+def test_other_idx_files_are_refused(tmp_path: Path, raw: bytes, message: str) -> None:
+    path = write_idx(tmp_path, "train", IMAGES, LABELS)
+    (tmp_path / "train-images-idx3-ubyte").write_bytes(raw)  # before the zipped one
+    with pytest.raises(ValueError, match=message) as error:
+        read("mnist", path)
+    assert "expected\na folder with train-images-idx3-ubyte" in str(error.value)
+
+
+def test_cut_archives_are_refused(tmp_path: Path) -> None:
+    path = write_idx(tmp_path, "train", IMAGES, LABELS)
+    zipped = tmp_path / "train-images-idx3-ubyte.gz"
+    zipped.write_bytes(zipped.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="does not hold mnist"):
+        read("mnist", path)
+    npz = Path(write_npz(tmp_path / "cut.npz", images=IMAGES, labels=LABELS))
+    npz.write_bytes(npz.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="does not hold npz"):
+        read("npz", str(npz))
+
+
+class Harmful:
+    def __reduce__(self) -> Any:
+        return print, ("run",)
+
+
+@pytest.mark.parametrize(
+    ("raw", "message"),
+    [
+        (pickle.dumps({b"data": Harmful()}), "builtins.print has no place"),
+        (cifar_bytes(np.zeros((3, 3072), np.uint8), fine_labels=[1, 2, 3])[:-40], "does not hold cifar100"),
+        (cifar_bytes(np.zeros((3, 3071), np.uint8), fine_labels=[1, 2, 3]), r"got uint8\[3, 3071\]"),
+        (cifar_bytes(np.zeros((3, 3072), np.uint8), labels=[1, 2, 3]), "fine_labels"),
+        (cifar_bytes(np.zeros((3, 3072), np.uint8), fine_labels=[1, 2, 100]), "0 ... 99, got 1 ... 100"),
+        (pickle.dumps([1]), "does not hold cifar100"),
+    ],
+)
+def test_other_pickles_are_refused_and_not_run(tmp_path: Path, raw: bytes, message: str, capsys: Any) -> None:
+    (tmp_path / "train").write_bytes(raw)
+    with pytest.raises(ValueError, match=message):
+        read("cifar100", str(tmp_path))
+    assert not capsys.readouterr().out
 
 
 def test_select_takes_the_first() -> None:
@@ -78,10 +179,39 @@ def test_select_takes_the_first() -> None:
     assert some.inputs.shape == (5, 8, 8, 1)
 
 
-def test_rows_have_mean_0_and_variance_1(tmp_path: Path, images: np.ndarray) -> None:
-    np.savez(tmp_path / "some.npz", images=images, labels=LABELS)
-    samples = image_samples("mnist", str(tmp_path / "some.npz"), None, flat=True)
+def test_rows_have_mean_0_and_variance_1(tmp_path: Path) -> None:
+    images = IMAGES[:, :4, :3]
+    samples = image_samples("npz", write_npz(tmp_path / "some.npz", images=images, labels=LABELS), None, flat=True)
     rows = np.asarray(samples.rows((), slice(None)))
     assert rows.shape == (10, 12)
     np.testing.assert_allclose([rows.mean(), rows.std()], [0, 1], atol=1e-5)
     np.testing.assert_allclose(rows[3], (images[3].ravel() - images.mean()) / images.std(), rtol=1e-5, atol=1e-6)
+
+
+def test_images_without_contrast_are_refused(tmp_path: Path) -> None:
+    path = write_npz(tmp_path / "flat.npz", images=np.full((2, 3, 3), 7, np.uint8), labels=LABELS[:2])
+    with pytest.raises(ValueError, match="all of their pixels are alike"):
+        image_samples("npz", path, None, flat=True)
+
+
+def test_rows_class_after_class(tmp_path: Path) -> None:
+    labels = np.array([2, 0, 1, 0, 2], np.uint8)
+    path = write_npz(tmp_path / "some.npz", images=IMAGES[:5], labels=labels)
+    found = classes_of(image_samples("npz", path, None, flat=True))
+    np.testing.assert_array_equal(found.rows, [1, 3, 2, 0, 4])
+    np.testing.assert_array_equal(found.start, [0, 2, 3])
+    np.testing.assert_array_equal(found.sizes, [2, 1, 2])
+    with pytest.raises(ValueError, match="none of class 1"):
+        classes_of(image_samples("npz", path, 2, flat=True))
+    with pytest.raises(ValueError, match="gaussian ones have none"):
+        classes_of(gaussian_samples(5, 2))
+
+
+def test_true_labels_need_classes_enough() -> None:
+    samples = image_samples("digits", None, None, flat=True)
+    assert labels_of("true", samples, None).classes == 10
+    assert labels_of("true", samples, 12).classes == 12
+    with pytest.raises(ValueError, match="classes must be at least 10 for labels 'true', got 9"):
+        labels_of("true", samples, 9)
+    with pytest.raises(ValueError, match="labels must be 'random' for gaussian inputs"):
+        labels_of("true", gaussian_samples(5, 2), None)

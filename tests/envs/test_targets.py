@@ -10,9 +10,9 @@ from playing import lane_keys, play, player, random_actions, visit_of
 from sklearn.datasets import load_digits
 
 from envs.base import PARAMS
-from envs.functions import TargetNetwork, respond, target_network
+from envs.functions import TargetNetwork, functions, respond, target_network
 from envs.supervised import TARGETS, negative_squared_error
-from envs.targets import redrawn_labels, regression, relabelled
+from envs.targets import permuted_labels, redrawn_labels, regression, relabelled
 
 START = jnp.zeros(5000, jnp.int32)
 
@@ -207,3 +207,116 @@ def test_fixed_regression_without_noise_gives_the_targets_of_its_samples() -> No
 def test_regression_refuses(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         regression(**settings)
+
+
+@pytest.mark.parametrize(
+    ("make", "settings"),
+    [
+        (relabelled, {"inputs": "gaussian", "samples": 20, "dimensions": 2, "fraction": 0.5}),
+        (regression, {"dimensions": 3, "hidden": 4, "offset": (1.0, 5.0, -2.0)}),
+        (permuted_labels, {"samples": 20}),
+    ],
+)
+def test_a_task_that_comes_again_is_the_same(make: Any, settings: dict[str, Any]) -> None:
+    reset = jax.jit(make(envs=2, **settings).make(1).reset)
+    second, again, other = (
+        reset(lane_keys(0), visit_of(number, task), jnp.int32(0)) for number, task in ((2, 2), (7, 2), (2, 1))
+    )
+    jax.tree.map(np.testing.assert_array_equal, second[0].params, again[0].params)
+    assert not np.array_equal(second[1].observation.input, again[1].observation.input)
+    assert not all(map(np.array_equal, jax.tree.leaves(second[0].params), jax.tree.leaves(other[0].params)))
+
+
+def at_moments(source: Any, task: int, moments: tuple[int, ...]) -> list[Any]:
+    """The samples of one lane that open a visit at some moments."""
+    reset = jax.jit(source.make(1).reset)
+    keys, block = lane_keys(0), jnp.int32(0)
+    openings = [reset(keys, visit_of(task)._replace(moment=jnp.int32(m)), block)[1].observation for m in moments]
+    return [jax.tree.map(lambda leaf: np.asarray(leaf[0]), opening) for opening in openings]
+
+
+def test_labels_give_way_gradually() -> None:
+    settings = {"inputs": "gaussian", "samples": 50, "dimensions": 2, "classes": 10**6, "steps_per_task": 80}
+    source = relabelled(gradual=0.5, envs=400, **settings)
+    _, before, after = problems(relabelled(**settings), 3)
+    for sample, progress in zip(at_moments(source, 2, (0, 10, 20, 40, 60)), (0, 0.25, 0.5, 1, 1), strict=True):
+        row = (sample.input[:, None] == after.inputs).all(-1).argmax(1)
+        new = sample.target == after.targets[row]
+        np.testing.assert_array_equal(~new, sample.target == before.targets[row])
+        assert abs(new.mean() - progress) <= 4 * np.sqrt(progress * (1 - progress) / 400)
+    (opening,) = at_moments(source, 0, (0,))
+    row = (opening.input[:, None] == after.inputs).all(-1).argmax(1)
+    np.testing.assert_array_equal(opening.target, problems(relabelled(**settings), 1)[0].targets[row])
+
+
+def test_progress_follows_the_steps_of_the_visit() -> None:
+    """Labels drawn over the steps of a visit: all old in the first, all new from step 8 on, and both between."""
+    settings = {"inputs": "gaussian", "samples": 4, "dimensions": 2, "classes": 10_000, "steps_per_task": 16}
+    stream = relabelled(gradual=0.5, envs=60, **settings).make(1)
+    life = play(player(stream), lane_keys(0), visit_of(1), random_actions(stream, 12, 1))
+    after = problems(relabelled(**settings), 2)[1]
+    row = (life.observation.input[..., None, :] == after.inputs).all(-1).argmax(-1)
+    share = (life.observation.target == after.targets[row]).mean((1, 2))  # of the opening, then after steps 0, 1, ...
+    assert (share[:2] == 0).all()
+    assert (share[9:] == 1).all()
+    assert (np.abs(share[1:9] - np.arange(8) / 8) < 4 * np.sqrt(0.25 / 60)).all()
+
+
+@pytest.mark.parametrize("fixed", [True, False])
+def test_functions_give_way_gradually(fixed: bool) -> None:
+    settings = {"dimensions": 3, "hidden": 4, "outputs": 2, "offset": (0.0, 3.0), "steps_per_task": 80}
+    settings |= {"samples": 50} if fixed else {}
+    source = regression(gradual=0.5, envs=40, **settings)
+    abruptly = problems(regression(**settings), 2)
+    for sample, progress in zip(at_moments(source, 1, (0, 10, 20, 40, 60)), (0, 0.25, 0.5, 1, 1), strict=True):
+        if fixed:
+            row = (sample.input[:, None] == abruptly[0].inputs).all(-1).argmax(1)
+            old, new = (problem.targets[row] for problem in abruptly)
+        else:
+            old, new = (respond(f, jnp.asarray(sample.input)) + shift for f, shift in (p.targets for p in abruptly))
+        np.testing.assert_allclose(sample.target, (1 - progress) * old + progress * new, rtol=1e-4, atol=1e-4)
+
+
+def test_sinusoid_by_hand() -> None:
+    family = functions("sinusoid", (3, 5, 2), frequency=2.0)
+    network, phase = family.draw(jax.random.key(0))
+    x = np.array([[0.5, -1.0, 2.0]], np.float32)
+    y = np.asarray(respond(network, jnp.asarray(x)))
+    np.testing.assert_allclose(family.at((network, phase), x), np.sqrt(2) * np.sin(2 * y + phase), rtol=1e-4, atol=1e-5)
+
+
+def test_sinusoid_of_high_frequency_has_mean_0_and_variance_1() -> None:
+    stream = regression(targets="sinusoid", dimensions=4, hidden=9, envs=5000).make(1)
+    _, opening = jax.jit(stream.reset)(lane_keys(0), visit_of(0), jnp.int32(0))
+    y = np.asarray(opening.observation.target)
+    assert abs(y.mean()) < 5 / np.sqrt(5000)
+    assert abs(y.var() - 1) < 5 * np.sqrt(0.5 / 5000)  # the fourth moment of sqrt(2) sin is 1.5
+
+
+def test_classes_change_names() -> None:
+    """All samples of a class go by one name, other than in the task before; task 0 has the true labels."""
+    source = permuted_labels(samples=200, envs=100)
+    labels, reset = load_digits(return_X_y=True)[1], jax.jit(source.make(1).reset)
+    orders = []
+    for task in range(3):
+        _, opening = reset(lane_keys(0), visit_of(task), jnp.int32(0))
+        true = labels[row_of_digit(np.asarray(opening.observation.input[0]), 200)]
+        names = [np.unique(opening.observation.target[0][true == label]) for label in range(10)]
+        assert [len(name) for name in names] == [1] * 10
+        orders.append(np.concatenate(names))
+        assert sorted(orders[-1]) == list(range(10))
+    np.testing.assert_array_equal(orders[0], np.arange(10))
+    assert not np.array_equal(orders[0], orders[1])
+    assert not np.array_equal(orders[1], orders[2])
+
+
+def test_random_labels_are_a_lanes_own_and_permuted() -> None:
+    source = permuted_labels(inputs="gaussian", samples=30, dimensions=2, labels="random", classes=4, envs=200)
+    reset = jax.jit(source.make(2).reset)
+    (state, first), (_, second) = (reset(lane_keys(0, 1), visit_of(v), jnp.int32(0)) for v in range(2))
+    inputs, labels = (np.asarray(x) for x in state.params.inputs)
+    assert not np.array_equal(labels[0], labels[1])
+    for lane, order in enumerate(np.asarray(reset(lane_keys(0, 1), visit_of(1), jnp.int32(0))[0].params.targets)):
+        for opening, names in ((first, np.arange(4)), (second, order)):
+            row = (opening.observation.input[lane][:, None] == inputs[lane]).all(-1).argmax(1)
+            np.testing.assert_array_equal(opening.observation.target[lane], names[labels[lane][row]])
