@@ -77,8 +77,24 @@ def test_what_was_not_measured_is_not_missing(tmp_path):
     ends = records[records["step_in_visit"] == 20]["effective_rank"].to_numpy()
     np.testing.assert_allclose(found.values[0], ends[:2])
     np.testing.assert_allclose(found.values[1], [ends[2], -1.0])
-    (evaluated,) = results.task_scores(records.assign(evaluated_task="c"), metric="reward", task="evaluated_task")
-    assert evaluated.tasks == ("c",)
+
+
+def test_scores_of_evaluations():
+    """After each of ten visits both tasks are evaluated; the last tenth is what is left at the end."""
+    rows = [
+        ("a", 0, 5, 10 * (v + 1), v, "x", task, v + shift) for v in range(10) for task, shift in (("x", 0), ("y", 50))
+    ]
+    columns = ["arm", "lane", "seed", "step", "visit", "task", "evaluated_task", "reward"]
+    table = pd.DataFrame(rows, columns=columns)
+    (found,) = results.task_scores(table, metric="reward", task="evaluated_task")
+    assert found.tasks == ("x", "y")
+    np.testing.assert_array_equal(found.values, [[4.5, 54.5]])
+    (found,) = results.task_scores(table, metric="reward", task="evaluated_task", last_tenth=True)
+    np.testing.assert_array_equal(found.values, [[9.0, 59.0]])
+    last = results.task_scores(table.assign(reward=table["reward"].mask(table["visit"] == 9)), metric="reward",
+                               task="evaluated_task", last_tenth=True)  # fmt: skip
+    assert np.isnan(last[0].values).all()  # it diverged before
+    assert not last[0].whole.any()
 
 
 def test_a_visit_under_way_is_never_filled_in():
@@ -170,6 +186,14 @@ def test_differences_are_paired_by_seed():
     assert row["mean"] == (-13 - 26) / 2
     with pytest.raises(ValueError, match=r"control = 'frehs' is no arm of the scores; their arms: base, fresh"):
         results.differences(results.task_scores(table), "frehs")
+
+
+def test_differences_are_of_the_same_task_whatever_the_order():
+    base = results.task_scores(table_of({"base": [[1.0, 2.0]]}, tasks="ab"))
+    fresh = results.task_scores(table_of({"fresh": [[10.0, 30.0]]}, tasks="ba"))
+    (found,) = results.differences([*base, *fresh], "fresh")
+    assert found.tasks == ("a", "b")
+    np.testing.assert_array_equal(found.values, [[1 - 30, 2 - 10]])
 
 
 def test_a_control_with_several_points_that_agree_has_no_difference():

@@ -29,6 +29,7 @@ def test_csv_holds_every_digit(table):
     text = results.csv_text(table)
     assert text.splitlines()[0] == "arm,seeds,iqm,iqm_low,iqm_high,rate"
     assert text.splitlines()[2] == "50% & more,1,-0.25,,,"
+    assert "\r" not in text
     again = pd.read_csv(io.StringIO(text))
     pd.testing.assert_frame_equal(again, table.astype({"arm": "str"}), check_exact=True, check_dtype=False)
 

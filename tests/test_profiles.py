@@ -109,6 +109,13 @@ def test_an_interval_of_improvement_by_hand():
     assert narrow[["probability_low", "probability_high"]].tolist() == [0.5, 0.5]
 
 
+def test_the_two_arms_are_drawn_independently():
+    # The same two scores in both: 1/16 of the pairs of resamples are all won, and 1/16 all lost.
+    scores = scores_of({"a": [[0.0], [1.0]], "base": [[0.0], [1.0]]})
+    row = results.probability_of_improvement(scores, "base").iloc[0]
+    assert row[["probability", "probability_low", "probability_high"]].tolist() == [0.5, 0.0, 1.0]
+
+
 def test_missing_scores_are_no_games():
     scores = scores_of({"a": [[2.0], [NAN], [0.0]], "base": [[1.0], [1.0], [NAN]]})
     assert results.probability_of_improvement(scores, "base")["probability"].tolist() == [0.5]

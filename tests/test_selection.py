@@ -163,6 +163,15 @@ def test_sensitivity_of_arms_that_have_it():
     assert found[RATE].tolist() == [0.1, 0.2, 0.3]
 
 
+def test_values_that_are_no_numbers_stay_in_their_order():
+    cells = {("relu", 0.0): [1.0, 2.0], ("adam", 0.0): [3.0, 4.0]}
+    assert results.sensitivity(sweep({"a": cells}), RATE)[RATE].tolist() == ["relu", "adam"]
+    assert (
+        results.select(sweep({"a": {key: [*each, *each] for key, each in cells.items()}}), [0, 1]).chosen["at_edge"][0]
+        == ""
+    )
+
+
 def test_sensitivity_of_one_seed_has_no_bounds():
     found = results.sensitivity(sweep({"a": {(0.1, 0.0): [1.0], (0.2, 0.0): [2.0]}}), RATE)
     assert found["mean"].tolist() == [1.0, 2.0]
