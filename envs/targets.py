@@ -182,9 +182,10 @@ def regression(
     row, or all of the images. ``targets``: ``network``, a random ReLU network of ``hidden`` units (on a fixed set
     standardised over it, else in closed form); ``sinusoid``, ``sqrt(2) sin(frequency * network(x) + phase)`` (Lyle et
     al. 2023, "Understanding plasticity in neural networks", probe with such targets of frequency 1e5; float32 rounds
-    the phase by about 1e-7 of the frequency); ``noise``, a normal number for each sample of a fixed set. ``offset``: a number, or one for each task (the last is kept from there on). ``gradual``:
-    over this share of ``steps_per_task`` the target moves evenly from that of the task before in order of index to the
-    new one; 0 is abrupt. ``envs``: the size of a minibatch.
+    the phase by about 1e-7 of the frequency); ``noise``, a normal number for each sample of a fixed set. ``offset``: a
+    number, or one for each task (the last is kept from there on). ``gradual``: over this share of ``steps_per_task``
+    the target moves evenly from that of the task before in order of index to the new one; 0 is abrupt. ``envs``: the
+    size of a minibatch.
 
     ``ValueError`` where files are missing, hold fewer samples, or ``noise`` has no fixed set. The paper's targets are
     ``noise`` on MNIST, with an offset in the first task only: ``offset: [100, 0]``.
