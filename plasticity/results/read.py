@@ -2,7 +2,8 @@
 
 import difflib
 import json
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pyarrow.parquet as pq
 
 IDENTITY = ("run", "arm", "lane", "seed", "step", "frames", "update", "visit", "task", "step_in_visit")
 REWARDS = ("reward", "episodic_return", "episodes")
+NAMES = ("arm", "task", "evaluated_task")  # columns of a few texts, over and over
 BOOKKEEPING = ("lane", "seed", "program", "diverged_at")
 RunPath = str | Path
 
@@ -49,11 +51,26 @@ def arm_names(run: RunPath) -> list[str]:
     return [arm["name"] for arm in plan(run)["arms"]]
 
 
+def _read(path: Path, wanted: Collection[str] | None = None) -> pa.Table | None:
+    """The file's columns, those of ``wanted`` that it has; None, and a warning that names it, where it is damaged."""
+    try:
+        schema = pq.read_schema(path)
+        names = [name for name in schema.names if wanted is None or name in wanted]
+        texts = [name for name in names if name in NAMES and pa.types.is_string(schema.field(name).type)]
+        with pq.ParquetFile(path, read_dictionary=texts) as file:
+            return file.read(columns=names)
+    except (pa.ArrowException, OSError) as error:
+        reason = str(error).partition("\n")[0].partition(". ")[0][:100]
+        warnings.warn(f"{path} is unreadable ({reason}); what it holds is left out", UserWarning, stacklevel=2)
+        return None
+
+
 def _lanes_of_arm(run: RunPath, arm: str) -> pd.DataFrame:
     path = Path(run) / arm / "lanes.parquet"
-    if not path.exists():
+    found = _read(path) if path.exists() else None
+    if found is None:
         return pd.DataFrame()
-    table = pq.read_table(path, partitioning=None).to_pandas()
+    table = found.to_pandas()
     # A swept list (widths, say) has to be hashable to name a point.
     for column in table.columns.difference(list(BOOKKEEPING)):
         table[column] = table[column].map(lambda value: str(np.asarray(value).tolist()) if np.ndim(value) else value)
@@ -62,16 +79,10 @@ def _lanes_of_arm(run: RunPath, arm: str) -> pd.DataFrame:
     return table
 
 
-def _rows_of_arm(run: RunPath, arm: str, folder: str = "metrics") -> pd.DataFrame:
-    parts = sorted((Path(run) / arm / folder).glob("part-*.parquet"))
-    if not parts:
-        return pd.DataFrame()
-    table = pa.concat_tables(
-        [pq.read_table(part, partitioning=None) for part in parts], promote_options="permissive"
-    ).to_pandas()
-    for column in table.columns.difference(["run", "arm", "task", "evaluated_task"]):
-        table[column] = pd.to_numeric(table[column])  # a column of nulls only has no type in the file
-    return table
+def _rows_of_arm(run: RunPath, arm: str, folder: str, wanted: Collection[str] | None) -> pa.Table | None:
+    paths = sorted((Path(run) / arm / folder).glob("part-*.parquet"))
+    parts = [part for part in (_read(path, wanted) for path in paths) if part is not None and part.num_rows]
+    return pa.concat_tables(parts, promote_options="permissive") if parts else None
 
 
 def _gather(run: RunPath, tables: Mapping[str, pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
@@ -117,37 +128,92 @@ def hyper_parameters(run: RunPath, *runs: RunPath) -> list[str]:
     return [column for column in lanes(run, *runs).columns if column not in (*BOOKKEEPING, "arm", "run")]
 
 
-def load(run: RunPath, *runs: RunPath) -> pd.DataFrame:
+def load(run: RunPath, *runs: RunPath, metrics: Sequence[str] | None = None) -> pd.DataFrame:
     """The metrics: one row per lane and record, arms in the order of the config, the swept hyper-parameters joined.
+
+    A part that is damaged is named in a warning and left out.
 
     Args:
       run: the run's folder.
       *runs: more runs; the column ``run`` then tells them apart.
+      metrics: only these, which is faster where the run has many; None: all.
 
     Returns:
       The columns ``arm, lane, seed, step, frames, update, visit, task, step_in_visit``, taken at the end of the
       record, the metrics (missing where they were not measured), and the swept hyper-parameters.
 
     Raises:
-      ValueError: a path that is not the folder of a run.
+      ValueError: a path that is not the folder of a run; a metric that a run with records does not have.
     """
-    return several((run, *runs), _load)
+    return several((run, *runs), lambda one: _load(one, metrics))
 
 
-def _joined(run: RunPath, folder: str, columns: Sequence[str]) -> pd.DataFrame:
-    """The rows of all arms in a folder of theirs, with the swept hyper-parameters."""
-    tables = {}
-    for arm in arm_names(run):
-        table, known = _rows_of_arm(run, arm, folder), _lanes_of_arm(run, arm)
-        swept = [column for column in known.columns if column not in BOOKKEEPING]
-        tables[arm] = table.merge(known[["lane", *swept]], on="lane", how="left") if swept and len(table) else table
-    return _gather(run, tables, columns)
+def _joined(
+    run: RunPath, folder: str, columns: Sequence[str], keys: Sequence[str], wanted: Collection[str] | None = None
+) -> pd.DataFrame:
+    """The rows of all arms in a folder of theirs, by arm, lane and ``keys``, with the swept hyper-parameters."""
+    arms, known = arm_names(run), lanes(run)
+    tables = [_rows_of_arm(run, arm, folder, wanted) for arm in arms]
+    counts = [0 if table is None else table.num_rows for table in tables]
+    present = [table for table in tables if table is not None]
+    if not present:
+        return _gather(run, {}, columns)
+    table, codes = pa.concat_tables(present, promote_options="permissive"), np.repeat(np.arange(len(arms)), counts)
+    del tables, present  # a column's memory is to be free as soon as it is in order
+    lane = table["lane"].to_numpy()
+    order = _order([codes, lane, *(table[key].to_numpy() for key in keys)])
+    codes, lane = codes[order], lane[order]
+    found: dict[str, Any] = {"arm": pd.Categorical.from_codes(codes, categories=pd.Index(arms), ordered=True)}
+    names = [name for name in table.column_names if name != "arm"]
+    for name in [*(name for name in columns if name in names), *(name for name in names if name not in columns)]:
+        found[name] = _values(table[name], order)
+        table = table.drop_columns(name)
+    swept = known.columns.difference([*BOOKKEEPING, "arm"], sort=False)
+    if len(swept):
+        rows = pd.MultiIndex.from_arrays([known["arm"].cat.codes, known["lane"]])
+        where = rows.get_indexer(pd.MultiIndex.from_arrays([codes, lane]))
+        found |= {name: known[name].take(np.maximum(where, 0)).where(where >= 0).to_numpy() for name in swept}
+    return pd.DataFrame(found, copy=False)
 
 
-def _load(run: RunPath) -> pd.DataFrame:
-    table = _joined(run, "metrics", (*IDENTITY[1:], *REWARDS))
-    table = table.assign(**{name: np.nan for name in REWARDS if name not in table})
-    return table.sort_values(["arm", "lane", "step"], kind="stable", ignore_index=True)
+def _order(keys: Sequence[np.ndarray]) -> np.ndarray:
+    """What sorts by the first key, then the second, ...; keys are integers, the first two small."""
+    owner = keys[0] * (int(keys[1].max()) + 1) + keys[1]
+    order = np.argsort(owner.astype(np.min_scalar_type(owner.max())), kind="stable")
+    owner, step = owner[order], keys[2][order]
+    written_in_order = len(keys) == 3 and ((np.diff(step) >= 0) | (np.diff(owner) > 0)).all()
+    return order if written_in_order else np.lexsort(keys[::-1])
+
+
+def _values(column: pa.ChunkedArray, order: np.ndarray) -> Any:
+    """A column of the file in ``order``, missing values as NaN; names as categories, which compare fast."""
+    if pa.types.is_dictionary(column.type):
+        return column.unify_dictionaries().combine_chunks().to_pandas().array.take(order)
+    if pa.types.is_null(column.type):  # a column of nulls only has no type in the file
+        return np.full(len(order), np.nan)
+    return column.to_numpy()[order]
+
+
+def _load(run: RunPath, metrics: Collection[str] | None = None) -> pd.DataFrame:
+    wanted = None if metrics is None else {*IDENTITY, *metrics}
+    table = _joined(run, "metrics", (*IDENTITY[1:], *REWARDS), ["step"], wanted)
+    _check_known(run, table, metrics)
+    absent = [name for name in REWARDS if name not in table and (metrics is None or name in metrics)]
+    return table.assign(**dict.fromkeys(absent, np.nan))
+
+
+def _check_known(run: RunPath, table: pd.DataFrame, metrics: Collection[str] | None) -> None:
+    unknown = [name for name in metrics or () if name not in table and name not in REWARDS]
+    if unknown and len(table):
+        known = [name for name in _load(run).columns if name not in IDENTITY]
+        raise ValueError(no_column(f"{run} has no metric", unknown[0], known))
+
+
+def no_column(what: str, name: str, known: Iterable[str]) -> str:
+    """``WHAT 'name'; the nearest is ...; there are a, b, c``."""
+    names = sorted(map(str, known))
+    near = difflib.get_close_matches(name, names, n=1)
+    return f"{what} {name!r}{f'; the nearest is {near[0]}' if near else ''}; there are {', '.join(names) or 'none'}"
 
 
 def evaluations(run: RunPath, *runs: RunPath) -> pd.DataFrame:
@@ -161,9 +227,10 @@ def evaluations(run: RunPath, *runs: RunPath) -> pd.DataFrame:
     """
 
     def read(one: RunPath) -> pd.DataFrame:
-        table = _joined(one, "evaluations", [name for name in IDENTITY[1:] if name != "update"])
-        keys = ["arm", "lane", "step", "evaluated_visit"]
-        return table if table.empty else table.sort_values(keys, kind="stable", ignore_index=True)
+        first = [name for name in IDENTITY[1:] if name != "update"]
+        table = _joined(one, "evaluations", first, ["step", "evaluated_visit"])
+        names = [name for name in ("task", "evaluated_task") if name in table]
+        return table.astype(dict.fromkeys(names, "str"))
 
     return several((run, *runs), read)
 
@@ -190,38 +257,43 @@ def tenth(count: Any) -> Any:
 
 def visits_and_losses(run: RunPath) -> pd.DataFrame:
     """:func:`visits` of one run with the column ``lost``: the lane had diverged before the visit ended."""
-    stream, table, swept = plan(run)["stream"], _load(run), hyper_parameters(run)
+    stream, table, swept = plan(run)["stream"], _load(run, REWARDS), hyper_parameters(run)
     columns = ["arm", "lane", "seed", "visit", "task"]
     measures = ["performance", "performance_end"]
     if table.empty:
         return table.reindex(columns=[*columns, *measures, *swept, "lost"])
-    key = ["arm", "lane", "visit"]
-    sums = _weighted(table, stream).groupby([table[name] for name in key], observed=True).sum()
+    # Rows are in the order of arm, lane and step, so that a visit's records lie together.
+    who = [table["arm"].cat.codes.to_numpy(), table["lane"].to_numpy(), table["visit"].to_numpy()]
+    first = np.r_[True, np.any([each[1:] != each[:-1] for each in who], axis=0)]
+    starts = np.flatnonzero(first)
+    sums = {name: np.add.reduceat(value, starts) for name, value in _weighted(table, first, stream).items()}
     lost = sums["lost"] > 0
-    sums["performance"] = (sums["total"] / sums["weight"].replace(0.0, np.nan)).mask(lost)
-    sums["performance_end"] = (sums["total_end"] / sums["weight_end"].replace(0.0, np.nan)).mask(lost)
-    sums["lost"] = lost
-    finished = sums.loc[sums["finished"] > 0, [*measures, "lost"]].reset_index()
-    rows = table.drop_duplicates(key)[[*columns, *swept]].merge(finished, on=key)
-    return rows[[*columns, *measures, *swept, "lost"]]
+    rows = table.iloc[starts][[*columns, *swept]].astype({"task": "str"})
+    for name, end in zip(measures, ("", "_end"), strict=True):
+        weight = np.where(sums[f"weight{end}"] > 0, sums[f"weight{end}"], np.nan)
+        rows[name] = np.where(lost, np.nan, sums[f"total{end}"] / weight)
+    rows["lost"] = lost
+    return rows.loc[sums["finished"] > 0, [*columns, *measures, *swept, "lost"]].reset_index(drop=True)
 
 
-def _weighted(table: pd.DataFrame, stream: Mapping[str, Any]) -> pd.DataFrame:
-    """For each record what it adds to the weighted means of its visit, and whether it ends it."""
-    steps = np.asarray([visit["steps"] for visit in stream["visits"]])[table["visit"]]
-    before = table.groupby(["arm", "lane", "visit"], observed=True)["step_in_visit"].shift(fill_value=0)
-    window = table["step_in_visit"] - before
-    inside = np.minimum(table["step_in_visit"] - (steps - tenth(steps)), window).clip(lower=0)
-    value = table["episodic_return" if stream["episodic"] else "reward"]
-    weight = (table["episodes"] if stream["episodic"] else window).where(value.notna(), 0)
-    total, share = (weight * value).fillna(0.0), inside / window
-    return pd.DataFrame(
-        {
-            "weight": weight,
-            "total": total,
-            "weight_end": weight * share,
-            "total_end": total * share,
-            "lost": table["reward"].isna(),
-            "finished": table["step_in_visit"] >= steps,
-        }
-    )
+def _weighted(table: pd.DataFrame, first: np.ndarray, stream: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """For each record what it adds to the weighted means of its visit, and whether it ends it.
+
+    ``first``: whether a record is the first of its lane and visit.
+    """
+    steps = np.asarray([visit["steps"] for visit in stream["visits"]])[table["visit"].to_numpy()]
+    done = table["step_in_visit"].to_numpy()
+    window = done - np.where(first, 0, np.r_[0, done[:-1]])
+    inside = np.clip(done - (steps - tenth(steps)), 0, window)
+    value = table["episodic_return" if stream["episodic"] else "reward"].to_numpy(float)
+    held = ~np.isnan(value)
+    weight = np.where(held, table["episodes"].to_numpy(float) if stream["episodic"] else window, 0.0)
+    total, share = np.where(held, weight * value, 0.0), inside / window
+    return {
+        "weight": weight,
+        "total": total,
+        "weight_end": weight * share,
+        "total_end": total * share,
+        "lost": table["reward"].isna().to_numpy().astype(int),
+        "finished": (done >= steps).astype(int),
+    }
