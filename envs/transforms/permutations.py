@@ -14,6 +14,7 @@ from envs.transforms.base import (
     Per,
     Transform,
     between,
+    by_values,
     check_gradual,
     check_rewarded,
     divided,
@@ -24,6 +25,7 @@ from envs.transforms.sight import Alter, frame_of, seeing
 from plasticity.fields import card
 from plasticity.types import Array, Key, StreamSpec
 
+SIGNS = (1.0, -1.0)  # of real-valued actions
 WHEN = 1  # folded into the key of a permutation: when each place changes
 
 
@@ -97,7 +99,7 @@ def actions_change(spec: StreamSpec, first: int = 0, gradual: float = 0.0) -> Ch
 
     if spec.discrete:
         return Change(problem=orders(spec.actions, first, gradual), act=permuted)
-    return Change(problem=in_turn((-1.0, 1.0) if first else (1.0, -1.0)), act=turned)
+    return Change(problem=in_turn(SIGNS[first:] + SIGNS[:first]), act=turned)
 
 
 @card(paper="Goodfellow et al. 2013, An Empirical Investigation of Catastrophic Forgetting in Gradient-Based Neural "
@@ -144,7 +146,8 @@ def permute_actions(
     """Action ``a`` does what action ``order_k[a]`` does without the transform.
 
     ``order_k`` and the settings, all static, are as in :func:`permute_observations`. Real-valued actions change their
-    sign at every second k; gradually, the factor goes from the last sign to the new one.
+    sign at every second k, and visits with the same task and sign are one task; gradually, the factor goes from the
+    last sign to the new one, and every visit is a task of its own.
 
     ``ValueError`` for a share out of range and on a supervised stream. Juliani, Ash 2024, "A Study of Plasticity Loss
     in On-Policy Deep Reinforcement Learning", change what is seen and where things are; here it is what actions do.
@@ -153,7 +156,9 @@ def permute_actions(
 
     def apply(source: Source) -> Source:
         check_rewarded("permute_actions", source.spec)
-        change = actions_change(source.spec, int(first == "permuted"), gradual)
-        return transformed("permute_actions", source, divided(source.spec, per), change, gradual)
+        spec = source.spec
+        plan = divided(spec, per) if spec.discrete else by_values(spec, per, SIGNS, gradual)
+        change = actions_change(spec, int(first == "permuted"), gradual)
+        return transformed("permute_actions", source, plan, change, gradual)
 
     return apply

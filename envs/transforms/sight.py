@@ -63,8 +63,7 @@ def seeing(spec: StreamSpec, alter: Alter) -> tuple[Callable[[], Any], Callable[
     seen = picture_of(spec)
 
     def memory() -> Any:
-        dtype = jax.eval_shape(lambda x: x, seen).dtype
-        return jnp.zeros((spec.envs, *seen.shape), dtype) if spec.stack else ()
+        return jnp.zeros((spec.envs, *seen.shape), seen.dtype) if spec.stack else ()
 
     def see(draw: Key, problem: Any, shown: Any, timestep: TimeStep, done: Done) -> tuple[Any, TimeStep]:
         if isinstance(timestep.observation, Supervised):

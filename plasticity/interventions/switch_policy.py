@@ -25,7 +25,7 @@ def begun_anew(learner: Learner, fresh: Learner, settings: tuple[str, ...]) -> M
     for setting in settings:
         found = [name for name in PARTS[setting] if name in learner.rest]
         if not found:
-            have = f"it has {', '.join(sorted(learner.rest))}" if learner.rest else "it remembers nothing beside its network"
+            have = f"it has {', '.join(sorted(learner.rest))}" if learner.rest else "it has nothing beside its network"
             raise ValueError(f"{setting}: this agent has none ({have}); must be keep")
         names += found
     return renewed(learner.rest, fresh.rest, names)

@@ -114,7 +114,7 @@ def test_statistics_begin_anew() -> None:
         ("dqn", "normaliser", "normaliser: this agent has none .it has replay, schedule.; must be keep"),
         ("stream_q", "replay", "replay: this agent has none .it has normaliser, reward_scale, schedule."),
         ("stream_q", "target", "target: copy is not allowed; this agent has no target network"),
-        ("classifier", "replay", "it remembers nothing beside its network"),
+        ("classifier", "replay", "it has nothing beside its network"),
         ("classifier", "schedule", "schedule: this agent has none"),
     ],
 )
