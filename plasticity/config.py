@@ -19,7 +19,8 @@ from plasticity.settings import Choice, Parser, Period, paths, plain
 from plasticity.sweeps import Arm, Base, Sweep, blamed, parse_arm, parse_sweep, plain_sweep
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
-RESERVED = ("figures", "experiment.yaml", "plan.json", "report.html")  # what lies in a run's folder beside its arms
+# What lies in a run's folder beside its arms.
+RESERVED = ("figures", "experiment.yaml", "plan.json", "report.html", "tensorboard", "wandb")
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Seeds = Annotated[int, Field(ge=1, le=100_000)] | Annotated[tuple[Seed, ...], Field(min_length=1)]
@@ -75,6 +76,7 @@ class Document:
     evaluation: dict[Any, Any] | None = None
     placement: dict[Any, Any] | None = None
     checkpoint_every: Period = "visit"
+    recorders: tuple[Literal["tensorboard", "wandb"], ...] = ()  # where numbers go beside the tables
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +100,7 @@ class Experiment:
     evaluation: Evaluation | None
     placement: Placement
     checkpoint_every: int | Literal["visit"]
+    recorders: tuple[str, ...]
 
     def resolve(self) -> dict[str, Any]:
         """Plain data, defaults filled in; as a config (``to_yaml``) it is read back as an equal experiment.
@@ -123,6 +126,7 @@ class Experiment:
             "evaluation": asdict(self.evaluation) if self.evaluation else None,
             "placement": asdict(self.placement),
             "checkpoint_every": self.checkpoint_every,
+            "recorders": list(self.recorders),
         }
 
 
@@ -192,6 +196,7 @@ def _parse(parser: Parser, raw: Mapping[str, Any], name: str) -> Experiment | No
     title = name if document.name is None else document.name
     _check_name(parser, title, ("name",))
     _check_doubled(parser, "seeds", seeds)
+    _check_doubled(parser, "recorders", document.recorders)
     _check_doubled(parser, "monitors", [replace(each, every=None) for each in document.monitors])
     settled = values | {"name": title, "seeds": seeds, "sweep": sweep, "placement": Placement(**placement)}
     settled["schedule"] = Schedule(**schedule)

@@ -16,6 +16,7 @@ from plasticity.record import write_atomically
 
 EXPERIMENT, PLAN = "experiment.yaml", "plan.json"
 REPLACED = ".replaced"  # in a folder: a run that is being removed
+FREE = ("recorders",)  # what a resumed run may have otherwise: it changes no number
 BEGUN = {PLAN, f"{PLAN}.tmp", f"{EXPERIMENT}.tmp"}  # what is there before EXPERIMENT makes a folder a run
 PACKAGES = ("plasticity", "jax", "jaxlib", "flax", "optax", "rlax", "flashbax", "envpool", "numpy")
 
@@ -56,7 +57,7 @@ def _check_same(folder: Path, resolved: Mapping[str, Any]) -> None:
     if not (folder / EXPERIMENT).exists():
         raise UserError(f"{folder}: there is no run to resume; leave --resume out to start it")
     before = read_file(folder / EXPERIMENT)
-    for key in {**before, **resolved}:
+    for key in (key for key in {**before, **resolved} if key not in FREE):
         if before.get(key) != resolved.get(key):
             was, now = shown(before.get(key), 60), shown(resolved.get(key), 60)
             raise UserError(

@@ -15,7 +15,7 @@ import numpy as np
 from agents import AGENTS
 from envs import STREAMS, TRANSFORMS
 from envs.base import Source
-from plasticity import config, folder, memory
+from plasticity import config, folder, memory, recorders
 from plasticity.config import Experiment
 from plasticity.errors import UserError
 from plasticity.evaluation import Evaluation
@@ -129,8 +129,9 @@ def plan(experiment: Experiment) -> Plan:
     devices()  # before a stream makes its first array
     source = source_of(experiment)
     settled = [_job(experiment, source, each) for each in config.programs(experiment)]
-    needs = tuple(_checked(f"arms.{job.arm}", _rehearse, job) for job in settled)
-    return Plan(experiment, source.spec, tuple(settled), needs)
+    rehearsed = [_checked(f"arms.{job.arm}", _rehearse, job) for job in settled]
+    jobs = tuple(job._replace(measured=names) for job, (_, names) in zip(settled, rehearsed, strict=True))
+    return Plan(experiment, source.spec, jobs, tuple(need for need, _ in rehearsed))
 
 
 def source_of(experiment: Experiment) -> Source:
@@ -158,8 +159,11 @@ def _check_told(each: config.ProgramSettings, spec: StreamSpec) -> None:
         )
 
 
-def _rehearse(job: Job) -> Memory:
-    """Traces every function of a program, so that a setting which does not fit comes up now and not at a switch."""
+def _rehearse(job: Job) -> tuple[Memory, frozenset[str]]:
+    """Traces every function of a program, so that a setting which does not fit comes up now and not at a switch.
+
+    Returns what memory it needs and which metrics its monitors write.
+    """
     run = Run(job.program, job.placement, devices())
     hyper, seeds, block = run.inputs[0]
     carry, clock, which = run.carry_shape(), run.clock(), tuple(range(len(job.program.monitors)))
@@ -167,8 +171,8 @@ def _rehearse(job: Job) -> Memory:
     jax.eval_shape(run.compiled.switch, hyper, seeds, carry, clock, np.int32(0), block)
     if job.program.evaluation:
         jax.eval_shape(run.compiled.evaluate, hyper, seeds, carry, clock, np.int32(0), np.int32(0), block)
-    jax.eval_shape(lambda carry: run.compiled.measure(hyper, seeds, carry, clock, which), carry)
-    return memory.estimate(run)
+    _, record = jax.eval_shape(lambda carry: run.compiled.measure(hyper, seeds, carry, clock, which), carry)
+    return memory.estimate(run), frozenset(record.names)
 
 
 def _checked(what: str, make: Any, *args: Any) -> Any:
@@ -337,10 +341,13 @@ def run(
     place_to_be = Path(out) if out is not None else Path("runs") / experiment.name
     resolved = experiment.resolve()
     folder.check(place_to_be, resolved, resume=resume, force=force)
+    recorders.check(experiment.recorders)
     planned = plan(experiment)
     check_memory(planned)
+    recorders.check_lanes(experiment.recorders, planned.jobs)
+    others = functools.partial(recorders.make, experiment.recorders, place_to_be, resolved)
     folder.open_folder(place_to_be, resolved, planned.describe(), resume=resume)
     with stop_on_signals() as stop:
         for job in planned.jobs:
-            run_job(job, place_to_be / job.arm, list(devices()), progress or NoProgress(), stop, resume)
+            run_job(job, place_to_be / job.arm, list(devices()), progress or NoProgress(), stop, resume, others)
     return place_to_be

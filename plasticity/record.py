@@ -42,6 +42,8 @@ class Recorder(Protocol):
 
     def flush(self) -> int: ...
 
+    def close(self) -> None: ...
+
 
 class NullRecorder:
     """Forgets everything."""
@@ -51,6 +53,8 @@ class NullRecorder:
 
     def flush(self) -> int:
         return 0
+
+    def close(self) -> None: ...
 
 
 class ListRecorder:
@@ -64,6 +68,28 @@ class ListRecorder:
 
     def flush(self) -> int:
         return len(self.chunks)
+
+    def close(self) -> None: ...
+
+
+class Several:
+    """A program's tables, and others that look on; the number of parts is that of the tables."""
+
+    def __init__(self, tables: Recorder, *others: Recorder) -> None:
+        self.tables, self.others = tables, others
+
+    def add(self, chunk: Chunk) -> None:
+        for each in (self.tables, *self.others):
+            each.add(chunk)
+
+    def flush(self) -> int:
+        for each in self.others:
+            each.flush()
+        return self.tables.flush()
+
+    def close(self) -> None:
+        for each in (self.tables, *self.others):
+            each.close()
 
 
 class Lanes(NamedTuple):
@@ -201,6 +227,9 @@ class ParquetRecorder:
             self.parts += 1
         self._write_lanes()
         return self.parts
+
+    def close(self) -> None:
+        """Leaves what is waiting: it belongs to no checkpoint, so that a resumed run makes it again."""
 
     def _write_part(self, table: str) -> None:
         waiting, self._waiting[table] = self._waiting[table], []

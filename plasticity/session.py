@@ -4,7 +4,7 @@ import contextlib
 import json
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple, Protocol
@@ -16,10 +16,11 @@ from plasticity.checkpoint import Snapshot
 from plasticity.errors import UserError
 from plasticity.lanes import Placement, join
 from plasticity.program import Program
-from plasticity.record import ParquetRecorder, Recorder, write_atomically
+from plasticity.record import ParquetRecorder, Recorder, Several, write_atomically
 from plasticity.runner import Chunk, Position, Run
 
 STATUS_SECONDS = 2.0  # between two status files
+PART_SECONDS, PART_SHARE = 20.0, 0.02  # between two parts of the tables: the larger of the two, of the time so far
 
 
 class Job(NamedTuple):
@@ -32,6 +33,7 @@ class Job(NamedTuple):
     lanes: Mapping[str, list[Any]]  # columns of lanes.parquet
     checkpoint_every: int | None  # env steps; None: at the end of every visit
     fingerprint: str  # equal for the same program under the same config
+    measured: frozenset[str] = frozenset()  # the metrics that monitors write
 
 
 class Interrupted(Exception):  # noqa: N818 (not an error: the run was asked to stop)
@@ -147,6 +149,20 @@ class Status:
         self.write("finished", position)
 
 
+class Pace:
+    """When the tables are due between two checkpoints: often enough to be watched, and so rarely that parts are few."""
+
+    def __init__(self) -> None:
+        self._begun = self._last = time.monotonic()
+
+    def due(self) -> bool:
+        now = time.monotonic()
+        return now - self._last > max(PART_SECONDS, PART_SHARE * (now - self._begun))
+
+    def reset(self) -> None:
+        self._last = time.monotonic()
+
+
 def _last_step(job: Job, position: Position) -> bool:
     visits = job.program.spec.visits
     return position.visit + 1 == len(visits) and position.step_in_visit == visits[-1].steps
@@ -196,8 +212,19 @@ def _recorder(run: Run, job: Job, folder: Path, parts: int) -> ParquetRecorder:
     return recorder
 
 
-def run_job(job: Job, folder: Path, devices: list[jax.Device], progress: Progress, stop: Stop, resume: bool) -> None:
-    """Runs one program to its end inside the arm's ``folder``; ``Interrupted`` when told to stop."""
+def run_job(
+    job: Job,
+    folder: Path,
+    devices: list[jax.Device],
+    progress: Progress,
+    stop: Stop,
+    resume: bool,
+    others: Callable[[Job, Position], Sequence[Recorder]] = lambda job, position: (),
+) -> None:
+    """Runs one program to its end inside the arm's ``folder``; ``Interrupted`` when told to stop.
+
+    ``others``: more recorders for a program that starts, or goes on, at a position.
+    """
     status = Status(folder / "status.json")
     if status.finished(job.number):
         return
@@ -207,10 +234,11 @@ def run_job(job: Job, folder: Path, devices: list[jax.Device], progress: Progres
     run = Run(job.program, job.placement, devices)
     try:
         parts = _restore(run, job, checkpoints, progress.say) if resume else 0
-        recorder = _recorder(run, job, folder, parts)
+        tables = _recorder(run, job, folder, parts)
         progress.job(job, run.position)
         status.begin(job, run.position)
-        _loop(run, job, checkpoints, recorder, status, progress, stop)
+        with contextlib.closing(Several(tables, *others(job, run.position))) as recorder:
+            _loop(run, job, checkpoints, recorder, status, progress, stop)
         status.finish(job, run.position)
     finally:
         run.close()
@@ -219,12 +247,17 @@ def run_job(job: Job, folder: Path, devices: list[jax.Device], progress: Progres
 def _loop(
     run: Run, job: Job, checkpoints: Path, recorder: Recorder, status: Status, progress: Progress, stop: Stop
 ) -> None:
+    pace = Pace()
     for chunk in run.chunks():
         recorder.add(chunk)
         progress.chunk(chunk)
         status.tick(chunk.position)
         if _checkpoint_due(job, chunk.position) or stop.signal is not None:
             _save(run, job, checkpoints, recorder)
+            pace.reset()
+        elif pace.due():  # these parts belong to no checkpoint: a run that is resumed makes them again
+            recorder.flush()
+            pace.reset()
         if stop.signal is not None and not _last_step(job, chunk.position):
             status.write("interrupted", chunk.position)
             raise Interrupted(stop.signal)

@@ -439,7 +439,7 @@ def test_a_program_is_built_inside_the_trace() -> None:
 WRONG = [
     (
         {"nmae": "a"},
-        "nmae: unknown key; allowed: agent, arms, checkpoint_every, evaluation, interventions, monitor_every, ... (17",
+        "nmae: unknown key; allowed: agent, arms, checkpoint_every, evaluation, interventions, monitor_every, ... (18",
     ),
     ({"sede": 1}, "sede: unknown key; allowed: agent,"),
     ({"seed": 1}, "did you mean `seeds`?"),

@@ -23,7 +23,7 @@ ORDER = (
     "record memory config",
     "checkpoint folder",
     "session",
-    "progress agents envs",
+    "progress recorders agents envs",
     "launch",
     "bench measure",
     "cli",
@@ -35,7 +35,8 @@ CONFIG = ("errors", "fields", "documents", "schema", "registry", "settings", "sw
 
 MAY_TOUCH_FILES = {
     "plasticity.record", "plasticity.checkpoint", "plasticity.folder", "plasticity.session", "plasticity.documents",
-    "plasticity.cli", "plasticity.results.read", "plasticity.plots.save", "plasticity.bench.report", "envs.data",
+    "plasticity.recorders", "plasticity.cli", "plasticity.results.read", "plasticity.plots.save",
+    "plasticity.bench.report", "envs.data",
 }  # fmt: skip
 FILE_CALLS = {
     "open", "fsync", "mkdir", "unlink", "rmtree", "rmdir", "rename", "touch", "glob", "rglob", "iterdir", "exists",
