@@ -264,7 +264,7 @@ def test_rliables_intervals_agree():
     np.random.seed(1)
     both = lambda x: np.array([metrics.aggregate_iqm(x), metrics.aggregate_mean(x)])  # noqa: E731
     _, expected = library.get_interval_estimates({"a": values}, both, reps=2000)
-    row = results.aggregates(scores_of({"a": values}, tasks=tasks), resamples=8000).iloc[0]
+    row = results.aggregates(scores_of({"a": values}, tasks=tasks), resample="scores", resamples=8000).iloc[0]
     # A quantile at 2.5 % of 2000 draws has a standard error of 0.06 of a standard deviation: 0.06 * 0.14.
     np.testing.assert_allclose([row["iqm_low"], row["mean_low"]], expected["a"][0], atol=0.03)
     np.testing.assert_allclose([row["iqm_high"], row["mean_high"]], expected["a"][1], atol=0.03)
@@ -297,7 +297,7 @@ def test_the_standard_deviation_of_the_bootstrap():
 
 def test_an_interval_is_the_same_whatever_else_is_in_the_table():
     rng = np.random.default_rng(5)
-    arms = {"a": rng.normal(size=(4, 3)), "b": rng.normal(size=(4, 3))}
+    arms = {"a": rng.normal(size=(9, 3)), "b": rng.normal(size=(9, 3))}
     both, alone = results.aggregates(scores_of(arms)), results.aggregates(scores_of({"b": arms["b"]}))
     pd.testing.assert_frame_equal(both[both["arm"] == "b"].reset_index(drop=True), alone)
     other = results.aggregates(scores_of(arms), seed=1)

@@ -74,7 +74,8 @@ def test_profiles_agree_with_rliable():
     library = reference_rliable.library()
     values, taus = drawn((7, 5), 1), np.linspace(-2, 2, 23)
     one, mean = (
-        results.performance_profiles(scores_of({"a": values}), taus, averaged=averaged) for averaged in (False, True)
+        results.performance_profiles(scores_of({"a": values}), taus, averaged=averaged, resample="scores")
+        for averaged in (False, True)
     )
     np.testing.assert_array_equal(one["share"], library.score_distributions(values, taus))
     np.testing.assert_array_equal(mean["share"], library.average_score_distributions(values, taus))
