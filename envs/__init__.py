@@ -6,6 +6,7 @@ from envs.atari import atari
 from envs.base import Source
 from envs.classification import classification_mdp
 from envs.control import acrobot, cartpole, pendulum
+from envs.gather import gather
 from envs.gridworld import gridworld
 from envs.growing import class_incremental, warm_start
 from envs.gym import gym
@@ -32,6 +33,7 @@ STREAMS: Mapping[str, Callable[..., Source]] = {
     "acrobot": acrobot,
     "pendulum": pendulum,
     "gridworld": gridworld,
+    "gather": gather,
     "minatar": minatar,
     "atari": atari,
     "gym": gym,

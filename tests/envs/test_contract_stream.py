@@ -26,6 +26,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "acrobot": {"episode_steps": 9, "envs": 2, "tasks": 3},
     "pendulum": {"episode_steps": 9, "envs": 2, "tasks": 3},
     "gridworld": {"size": 6, "walls": "four_rooms", "start": "random", "episode_steps": 9, "envs": 2, "tasks": 3},
+    "gather": {"size": 4, "gems": 3, "pits": 2, "blocks": 2, "levels": 2, "episode_steps": 9, "envs": 2, "tasks": 3},
     "minatar": {"games": ["asterix", "breakout"], "episode_steps": 12, "envs": 2},
     "atari": {
         "games": ["Pong", "Breakout"], "frames_per_visit": 400, "envs": 2, "episode_frames": 40, "noops": 30,
