@@ -74,7 +74,10 @@ def asked(id: str | None, ids: Sequence[str] | None) -> list[str]:
     return [id] if id is not None else list(ids or ())
 
 
-@card(paper="Towers et al. 2024, Gymnasium: A Standard Interface for Reinforcement Learning Environments")
+@card(
+    paper="Towers et al. 2024, Gymnasium: A Standard Interface for Reinforcement Learning Environments",
+    example={"id": "CartPole-v1", "steps_per_visit": 1000},
+)
 def gym(
     *,
     id: str | None = None,

@@ -133,7 +133,10 @@ def make_envs(task: Made, seeds: np.ndarray, threads: int) -> Any:
     )
 
 
-@card(paper="Weng et al. 2022, EnvPool: A Highly Parallel Reinforcement Learning Environment Execution Engine")
+@card(
+    paper="Weng et al. 2022, EnvPool: A Highly Parallel Reinforcement Learning Environment Execution Engine",
+    example={"tasks": ["CartPole-v1"], "steps_per_visit": 1000},
+)
 def envpool(
     *,
     tasks: Annotated[list[str], Field(min_length=1)],

@@ -169,4 +169,4 @@ def sequence(
         discrete=whole.discrete,
         reward_name="return",
     )
-    return Source(spec, lambda lanes: host(spec, make_pool, lanes, envs))
+    return Source(spec, lambda lanes: host(spec, make_pool, lanes, envs), make_pool)

@@ -17,7 +17,10 @@ CW10 = (
 )  # fmt: skip
 
 
-@card(paper="Cobbe et al. 2020, Leveraging Procedural Generation to Benchmark Reinforcement Learning")
+@card(
+    paper="Cobbe et al. 2020, Leveraging Procedural Generation to Benchmark Reinforcement Learning",
+    example={"games": ["coinrun"], "steps_per_visit": 1000},
+)
 def procgen(
     *,
     games: Names,
@@ -44,7 +47,10 @@ def procgen(
     )  # fmt: skip
 
 
-@card(paper="Chevalier-Boisvert et al. 2023, Minigrid & Miniworld: Modular & Customizable RL Environments")
+@card(
+    paper="Chevalier-Boisvert et al. 2023, Minigrid & Miniworld: Modular & Customizable RL Environments",
+    example={"tasks": ["Empty-Random-5x5"], "steps_per_visit": 1000},
+)
 def minigrid(
     *,
     tasks: Names,
@@ -72,7 +78,10 @@ def minigrid(
     )  # fmt: skip
 
 
-@card(paper="Tassa et al. 2018, DeepMind Control Suite")
+@card(
+    paper="Tassa et al. 2018, DeepMind Control Suite",
+    example={"tasks": ["WalkerWalk"], "steps_per_visit": 1000},
+)
 def dmc(
     *,
     tasks: Names,
@@ -96,7 +105,10 @@ def dmc(
     )  # fmt: skip
 
 
-@card(paper="Wolczyk et al. 2021, Continual World: A Robotic Benchmark For Continual Reinforcement Learning")
+@card(
+    paper="Wolczyk et al. 2021, Continual World: A Robotic Benchmark For Continual Reinforcement Learning",
+    example={"steps_per_visit": 1000},
+)
 def continual_world(
     *,
     preset: Literal["cw10", "cw20"] = "cw10",
