@@ -17,7 +17,7 @@ from plasticity.fields import Count, Natural, card
 
 REFUSED = {
     "envpool.atari": "Atari is the stream `atari`",
-    "envpool.vizdoom": "opened by several threads, envpool's ViZDoom ends the process, and it writes into the folder",
+    "envpool.vizdoom": "envpool's ViZDoom has crashed a whole process, and writes files into the working folder",
     "envpool.pgx": "it is a game of two players",
 }
 
@@ -155,8 +155,7 @@ def envpool(
     Weng et al. 2022, "EnvPool: A Highly Parallel Reinforcement Learning Environment Execution Engine". What it offers
     (1.2.5): DeepMind Control, Gymnasium's MuJoCo and Box2D, MetaWorld v3, MiniGrid and BabyAI, Procgen (needs Qt 5 on
     the system), classic control, toy text, robotics, highway, MyoSuite, MuJoCo Playground, Jumanji, Google football.
-    Not here: Atari (the stream ``atari``), ViZDoom (opened by several threads it ends the process) and games of two
-    players. It has no MiniHack.
+    Not here: Atari (the stream ``atari``), ViZDoom (it has crashed a whole process) and games of two players. It has no MiniHack.
 
     All settings are static. ``tasks``: envpool's names. ``variations``: of each task, options for ``envpool.make``,
     such as ``max_episode_steps``, or ``from_pixels: true`` with ``render_width`` and ``render_height`` for frames
