@@ -155,7 +155,8 @@ def envpool(
     Weng et al. 2022, "EnvPool: A Highly Parallel Reinforcement Learning Environment Execution Engine". What it offers
     (1.2.5): DeepMind Control, Gymnasium's MuJoCo and Box2D, MetaWorld v3, MiniGrid and BabyAI, Procgen (needs Qt 5 on
     the system), classic control, toy text, robotics, highway, MyoSuite, MuJoCo Playground, Jumanji, Google football.
-    Not here: Atari (the stream ``atari``), ViZDoom (it has crashed a whole process) and games of two players. It has no MiniHack.
+    Not here: Atari (the stream ``atari``), ViZDoom (it has crashed a whole process) and games of two players. It
+    has no MiniHack.
 
     All settings are static. ``tasks``: envpool's names. ``variations``: of each task, options for ``envpool.make``,
     such as ``max_episode_steps``, or ``from_pixels: true`` with ``render_width`` and ``render_height`` for frames
