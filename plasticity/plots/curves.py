@@ -12,19 +12,21 @@ from plasticity.plots.streams import Stay, mark_switches, name_tasks, stays
 from plasticity.plots.style import (
     FEW,
     WIDTH,
+    Drawn,
     Series,
+    check_column,
     count_axis,
     draw_curve,
     finish,
+    finish_panel,
     intervals,
     series,
     styled,
     swept_columns,
 )
+from plasticity.plots.thin import thinned
+from plasticity.results.read import IDENTITY, REWARDS
 
-MOST_POINTS = 800  # of a line
-NOT_MONITORS = ("run", "arm", "lane", "seed", "step", "frames", "update", "visit", "task", "step_in_visit")
-REWARDS = ("reward", "episodic_return", "episodes")
 X_LABELS = {"step": "env steps", "frames": "frames", "update": "updates"}
 
 
@@ -38,7 +40,8 @@ def learning_curve(
     by_task: bool = False,
     hyper: Sequence[str] | None = None,
     controls: Sequence[str] = ("fresh",),
-) -> Figure:
+    axes: Axes | None = None,
+) -> Drawn:
     """The mean over seeds of ``value`` along the whole stream, with 95 % t intervals and the switches.
 
     A stream of more than 800 records is averaged over groups of neighbouring ones, lane by lane.
@@ -51,19 +54,26 @@ def learning_curve(
       by_task: a row with its own scale for each task, for returns that can't be compared between tasks.
       hyper: the swept hyper-parameters; by default the columns with a dot in their name.
       controls: arms drawn in dashed grey.
+      axes: to draw on, and to return instead of a figure; not with ``by_task``.
 
     Raises:
-      ValueError: ``metrics`` has no value to draw.
+      ValueError: ``metrics`` has no value to draw, no such column, or runs of different streams.
     """
+    check_column(metrics, value)
     if not metrics[value].notna().any():
         raise ValueError(f"{value} has no value in this table")
+    metrics = thinned(metrics, x, [value], hyper)
     lines, visits = series(metrics, hyper, controls), stays(metrics, x)
+    if axes is not None:
+        _along(axes, lines, visits, value, x, "")
+        axes.set(xlabel=X_LABELS.get(x, x), ylabel=label)
+        return finish_panel(axes, lines, own=False)
     names = list(dict.fromkeys(stay.task for stay in visits)) if by_task else [""]
     figure = Figure(figsize=(WIDTH, 3.6 if len(names) == 1 else 0.8 + 1.5 * len(names)), layout="constrained")
     panels = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
-    for name, axes in zip(names, panels, strict=True):
-        _along(axes, lines, visits, value, x, name)
-        axes.set_ylabel(f"{name}\n{label}" if name else label)
+    for name, panel in zip(names, panels, strict=True):
+        _along(panel, lines, visits, value, x, name)
+        panel.set_ylabel(f"{name}\n{label}" if name else label)
     name_tasks(panels[0], visits, WIDTH - 2.5)
     panels[-1].set_xlabel(X_LABELS.get(x, x))
     return finish(figure, lines)
@@ -74,19 +84,9 @@ def _along(axes: Axes, lines: Sequence[Series], visits: Sequence[Stay], value: s
     mark_switches(axes, list(visits))
     for place, line in enumerate(lines):
         rows = line.rows[line.rows["task"] == task] if task else line.rows
-        found = _with_gaps(intervals(_thinned(rows, value, x), value, ["visit", x]).reset_index(), apart=task != "")
+        found = _with_gaps(intervals(rows, value, ["visit", x]).reset_index(), apart=task != "")
         draw_curve(axes, line, found, found[x].to_numpy(), len(lines), place)
     count_axis(axes, visits[-1].end)
-
-
-def _thinned(rows: pd.DataFrame, value: str, x: str) -> pd.DataFrame:
-    """Each lane's records averaged in groups, so that at most MOST_POINTS places are left."""
-    places = np.unique(rows[x])
-    size = math.ceil(len(places) / MOST_POINTS)
-    if size < 2:
-        return rows
-    group = np.searchsorted(places, rows[x]) // size
-    return rows.groupby([rows["lane"], pd.Series(group, rows.index)]).agg({"visit": "last", x: "max", value: "mean"})
 
 
 def _with_gaps(found: pd.DataFrame, apart: bool = False) -> pd.DataFrame:
@@ -112,6 +112,8 @@ def monitors(
 ) -> Figure:
     """A panel for each monitor over time, with 95 % t intervals over seeds; logarithmic beyond two decades.
 
+    On a stream of more than 12 visits a monitor that is measured within visits is drawn by its last value in each.
+
     Args:
       metrics: a table of :func:`plasticity.results.load`.
       names: the columns to draw; by default all metrics that have values, but those of single layers (``a/b``).
@@ -120,11 +122,15 @@ def monitors(
       controls: arms drawn in dashed grey.
 
     Raises:
-      ValueError: ``metrics`` has no monitor to draw.
+      ValueError: ``metrics`` has no monitor to draw, no such column, or runs of different streams.
     """
     names = monitor_names(metrics, hyper) if names is None else list(names)
+    for name in names:
+        check_column(metrics, name)
+    names = [name for name in names if metrics[name].notna().any()]
     if not names:
         raise ValueError("this table has no monitor with a value")
+    metrics = thinned(metrics, x, names, hyper)
     lines, visits = series(metrics, hyper, controls), stays(metrics, x)
     columns = {1: 1, 2: 2, 4: 2}.get(len(names), 3)
     rows = math.ceil(len(names) / columns)
@@ -139,7 +145,7 @@ def monitors(
 
 def monitor_names(metrics: pd.DataFrame, hyper: Sequence[str] | None = None) -> list[str]:
     """The metrics with a value that belong to the whole network, loss included, rewards not."""
-    others = {*NOT_MONITORS, *REWARDS, *swept_columns(metrics, hyper)}
+    others = {*IDENTITY, *REWARDS, *swept_columns(metrics, hyper)}
     return [
         name
         for name in map(str, metrics.columns)
@@ -148,7 +154,11 @@ def monitor_names(metrics: pd.DataFrame, hyper: Sequence[str] | None = None) -> 
 
 
 def _panel(axes: Axes, lines: Sequence[Series], visits: Sequence[Stay], name: str, x: str) -> None:
-    records = [_thinned(line.rows.dropna(subset=name), name, x) for line in lines]
+    records = [line.rows[["lane", "visit", x, name]].dropna(subset=name) for line in lines]
+    if len(visits) > FEW and any(rows.duplicated(["lane", "visit"]).any() for rows in records):
+        # The fall within each of many visits would be a hatch.
+        records = [rows.drop_duplicates(["lane", "visit"], keep="last") for rows in records]
+        axes.set_title(f"{axes.get_title()}\n(end of visit)")
     curves = [_with_gaps(intervals(rows, name, ["visit", x]).reset_index()) for rows in records]
     means = np.concatenate([found["mean"].dropna() for found in curves])
     if means.min() > 0 and means.max() > 100 * means.min():

@@ -8,8 +8,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from plasticity.plots.streams import ordinal, visit_counts
-from plasticity.plots.style import FEW, WIDTH, Series, draw_curve, finish, intervals, series, styled
+from plasticity.plots.streams import ordinal, task_names, visit_counts
+from plasticity.plots.style import (
+    FEW,
+    WIDTH,
+    Drawn,
+    Series,
+    canvas,
+    check_column,
+    draw_curve,
+    finish,
+    finish_panel,
+    intervals,
+    series,
+    styled,
+)
 
 
 @styled
@@ -21,7 +34,8 @@ def performance(
     by_task: bool = False,
     hyper: Sequence[str] | None = None,
     controls: Sequence[str] = ("fresh",),
-) -> Figure:
+    axes: Axes | None = None,
+) -> Drawn:
     """The mean over seeds of each visit's performance, one line for each arm, with 95 % t intervals.
 
     Args:
@@ -31,25 +45,27 @@ def performance(
       by_task: a panel with its own scale for each task, for returns that can't be compared between tasks.
       hyper: the swept hyper-parameters; by default the columns with a dot in their name.
       controls: arms drawn in dashed grey.
+      axes: to draw on, and to return instead of a figure; not with ``by_task``.
 
     Raises:
-      ValueError: ``visits`` has no value to draw.
+      ValueError: ``visits`` has no value to draw, no such column, or runs of different streams.
     """
+    check_column(visits, measure)
     if not visits[measure].notna().any():
         raise ValueError(f"{measure} has no value in this table: no visit has been finished")
     lines = series(visits, hyper, controls)
-    tasks = visits.drop_duplicates("visit").set_index("visit")["task"].astype(str).sort_index()
+    tasks = task_names(visits)
     if by_task:
         return _panels(lines, tasks, measure, label)
-    figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
-    axes = figure.add_subplot(ylabel=label)
+    own, axes = axes is None, canvas(axes)
+    axes.set_ylabel(label)
     if len(tasks) <= FEW:
         _few(axes, lines, list(tasks.index), measure)
         axes.set_xticks(range(len(tasks)), _tick_labels(tasks))
         axes.set_xlabel("visit")
     else:
         _many(axes, lines, tasks, measure)
-    return finish(figure, lines)
+    return finish_panel(axes, lines, own)
 
 
 def _few(axes: Axes, lines: Sequence[Series], order: list[int], measure: str) -> None:

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 
 from plasticity.plots.style import FEW, SWITCH_COLOUR
 
+VARIOUS = "various"  # the task of a visit that is not the same in all lanes
 MOST_SWITCHES = 150  # lines that can still be told apart over the width of a page
 
 
@@ -23,12 +24,41 @@ class Stay(NamedTuple):
 
 def stays(metrics: pd.DataFrame, x: str) -> list[Stay]:
     """The visits that the metrics have reached, in order."""
-    ends = metrics.groupby("visit").agg(task=("task", "first"), end=(x, "max")).sort_index()
-    starts = ends["end"].shift(fill_value=0)
+    ends = metrics.groupby("visit")[x].max().sort_index()
+    starts, tasks = ends.shift(fill_value=0), task_names(metrics).reindex(ends.index)
     return [
         Stay(int(visit), str(task), float(start), float(end))
-        for visit, task, start, end in zip(ends.index, ends["task"], starts, ends["end"], strict=True)
+        for visit, task, start, end in zip(ends.index, tasks, starts, ends, strict=True)
     ]
+
+
+def task_names(table: pd.DataFrame) -> pd.Series:
+    """The task of each visit; ``various`` where it is not the same in all lanes.
+
+    ``ValueError`` where the table's runs have different streams, as far as their tasks tell.
+    """
+    keys = [name for name in ("run", "visit", "task") if name in table]
+    pairs = table[keys].drop_duplicates().astype({"task": str})
+    own = pairs.groupby(keys[:-1], observed=True)["task"].agg(
+        lambda names: names.iloc[0] if len(names) == 1 else VARIOUS
+    )
+    if "run" in table:
+        check_same(own.unstack("run"))
+    return pairs.groupby("visit")["task"].agg(lambda names: names.iloc[0] if names.nunique() == 1 else VARIOUS)
+
+
+def check_same(tasks: pd.DataFrame) -> None:
+    """``tasks``: by visit and run."""
+    first = tasks.columns[0]
+    for other in tasks.columns[1:]:
+        both = tasks[[first, other]].dropna()
+        unlike = both[both[first] != both[other]]
+        if len(unlike):
+            visit, (one, two) = unlike.index[0] + 1, unlike.iloc[0]
+            raise ValueError(
+                f"{first} and {other} are runs of different streams: visit {visit} is to {one!r} and to {two!r}; "
+                "draw each by itself"
+            )
 
 
 def mark_switches(axes: Axes, visits: list[Stay]) -> None:

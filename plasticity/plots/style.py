@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, NamedTuple, ParamSpec, TypeAlias, TypeVar
 
 import matplotlib
 import numpy as np
@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
 from plasticity.results import Point, curve, points
+from plasticity.results.read import IDENTITY, no_column
 
 WIDTH = 8.5  # inches
 # After Okabe and Ito (2008), Color Universal Design, without black and yellow, and a wine red as the seventh.
@@ -49,6 +50,7 @@ RC: dict[Any, Any] = {
 
 Arguments = ParamSpec("Arguments")
 Returned = TypeVar("Returned")
+Drawn: TypeAlias = Any  # a Figure, or the Axes that were given to draw on
 
 
 class Series(NamedTuple):
@@ -84,8 +86,16 @@ def series(table: pd.DataFrame, hyper: Sequence[str] | None, controls: Sequence[
     figure. Points of a sweep have lighter shades and other dashes of their arm's look.
     """
     cells = points(table, swept_columns(table, hyper))
-    runs = _categories(table, "run") or [""]
-    coloured = [(run, arm) for run in runs for arm in _categories(table, "arm") if arm not in controls]
+    return [Series(cell.label, cell.rows, each) for cell, each in zip(cells, looks(cells, controls), strict=True)]
+
+
+def looks(cells: Sequence[Point], controls: Sequence[str]) -> list[dict[str, Any]]:
+    """The looks of the points of one table; arms that the table knows but does not have count too."""
+    if not cells:
+        return []
+    runs = _categories(cells[0].rows, "run") or [""]
+    arms = list(dict.fromkeys([*_categories(cells[0].rows, "arm"), *(cell.arm for cell in cells)]))
+    coloured = [(run, arm) for run in runs for arm in arms if arm not in controls]
     seen: dict[tuple[str, str], list[Point]] = {}
     for cell in cells:
         seen.setdefault((cell.run, cell.arm), []).append(cell)
@@ -94,10 +104,9 @@ def series(table: pd.DataFrame, hyper: Sequence[str] | None, controls: Sequence[
         siblings, where = seen[cell.run, cell.arm], (cell.run, cell.arm)
         place = next(index for index, other in enumerate(siblings) if other is cell)
         if where in coloured:
-            found.append(Series(cell.label, cell.rows, look(coloured.index(where), place, len(siblings))))
+            found.append(look(coloured.index(where), place, len(siblings)))
         else:  # the runs' controls differ as the points of one do
-            place, count = place * len(runs) + runs.index(cell.run), len(siblings) * len(runs)
-            found.append(Series(cell.label, cell.rows, look(None, place, count)))
+            found.append(look(None, place * len(runs) + runs.index(cell.run), len(siblings) * len(runs)))
     return found
 
 
@@ -144,21 +153,49 @@ def draw_curve(axes: Axes, line: Series, found: pd.DataFrame, x: np.ndarray, cro
     axes.fill_between(x, trusted["low"], trusted["high"], color=line.look["color"], alpha=opacity, linewidth=0)
 
 
-def finish(figure: Figure, lines: Sequence[Series]) -> Figure:
-    """Adds the legend outside the axes: on the right, or below, on more paper, where it is long."""
-    handles = [Line2D([], [], label=line.label, **line.look) for line in lines]
+def canvas(axes: Axes | None, height: float = 3.6) -> Axes:
+    """The axes given, or those of a new figure as wide as a page."""
+    return axes or Figure(figsize=(WIDTH, height), layout="constrained").add_subplot()
+
+
+def finish_panel(axes: Axes, lines: Sequence[Series], own: bool, note: str | None = None) -> Drawn:
+    """The figure with its legend; where the axes were given these, with a legend of their own if it says anything."""
+    if own:
+        return finish(axes.get_figure(), lines, note)
+    if len(lines) > 1:
+        axes.legend(handles=_handles(lines), loc="best", handlelength=3.2, ncols=1 + len(lines) // 13)
+    return axes
+
+
+def _handles(lines: Sequence[Series]) -> list[Line2D]:
+    return [Line2D([], [], label=line.label, **line.look) for line in lines]
+
+
+def finish(figure: Any, lines: Sequence[Series], note: str | None = None) -> Figure:
+    """Adds the legend outside the axes: on the right, or below, on more paper, where it is long.
+
+    ``note``: its title; by default what the lines are means over.
+    """
     width, height = figure.get_size_inches()
-    widest = max(len(line.label) for line in lines)
-    title = seeds_note(lines)
-    if widest <= 24 and 0.2 * (len(lines) + 2) <= height:
-        figure.legend(handles=handles, loc="outside right upper", title=title, alignment="left", handlelength=3.2)
-        return figure
+    widest = max(max(map(len, line.label.splitlines())) for line in lines)
+    title, tall = seeds_note(lines) if note is None else note, max(line.label.count("\n") + 1 for line in lines)
+    if widest <= 24 and 0.2 * (tall * len(lines) + 2) <= height:
+        figure.legend(
+            handles=_handles(lines), loc="outside right upper", title=title, alignment="left", handlelength=3.2
+        )
+        return figure  # type: ignore[no-any-return]
     columns = max(1, min(len(lines), int((width - 0.2) / (0.066 * widest + 0.65))))
     rows = math.ceil(len(lines) / columns)
-    figure.set_size_inches(width, height + 0.18 * rows + 0.3)
+    figure.set_size_inches(width, height + 0.18 * tall * rows + 0.3)
     title = title.replace("\n", " ")
-    figure.legend(handles=handles, loc="outside lower center", ncols=columns, title=title, handlelength=3.2)
-    return figure
+    figure.legend(handles=_handles(lines), loc="outside lower center", ncols=columns, title=title, handlelength=3.2)
+    return figure  # type: ignore[no-any-return]
+
+
+def grid(count: int, most: int = 5) -> tuple[int, int]:
+    """Rows and columns for so many small panels."""
+    columns = min(count, most) if count <= most or count > 2 * most else math.ceil(count / 2)
+    return math.ceil(count / columns), columns
 
 
 def seeds_note(lines: Sequence[Series]) -> str:
@@ -179,3 +216,11 @@ def count_axis(axes: Axes, end: float) -> None:
 def intervals(rows: pd.DataFrame, value: str, by: str | Sequence[str]) -> pd.DataFrame:
     """:func:`plasticity.results.curve` without the places where no lane has a value."""
     return curve(rows, value, by).dropna(subset="mean")
+
+
+def check_column(table: pd.DataFrame, name: str) -> None:
+    """``ValueError`` where the table has no such column; lists what there is to draw."""
+    if name not in table:
+        identity = {*IDENTITY, *(column for column in table if "." in str(column))}
+        known = [str(column) for column in table.select_dtypes("number") if column not in identity]
+        raise ValueError(no_column("the table has no column", name, known))

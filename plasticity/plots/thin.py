@@ -1,0 +1,73 @@
+"""Long tables made short before anything is drawn: a page can't show more than some hundred places."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from plasticity.plots.style import swept_columns
+from plasticity.results.read import IDENTITY
+
+MOST_POINTS = 800  # of a line
+
+
+def thinned(
+    metrics: pd.DataFrame, x: str = "step", names: Sequence[str] | None = None, hyper: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Neighbouring records of a lane averaged, so that at most about 800 places are left.
+
+    Groups end where a visit ends, unless there are more than 400 visits; there may be one more place for each visit.
+
+    Args:
+      metrics: a table of :func:`plasticity.results.load`.
+      x: ``step``, ``frames`` or ``update``: the last in a group stands for it.
+      names: the metrics to keep; None: all. Missing values are left out of a mean.
+      hyper: the swept hyper-parameters; by default the columns with a dot in their name.
+    """
+    kept = {*IDENTITY, *swept_columns(metrics, hyper)}
+    chosen = [name for name in metrics if name in kept or names is None or name in names]
+    metrics = metrics[chosen]
+    place, places = pd.factorize(metrics[x], sort=True)
+    size = math.ceil(len(places) / MOST_POINTS)
+    if size < 2:
+        return metrics
+    owners = [_codes(metrics[name]) for name in ("run", "arm", "lane") if name in metrics]
+    if not _in_order([*owners, place]):
+        order = np.lexsort([place, *owners[::-1]])
+        metrics, place, owners = metrics.iloc[order], place[order], [each[order] for each in owners]
+    visit = metrics["visit"].to_numpy()
+    inside = [visit] if metrics["visit"].nunique() <= MOST_POINTS // 2 else []
+    new = np.any([each[1:] != each[:-1] for each in (*owners, *inside, place // size)], axis=0)
+    starts = np.r_[0, np.flatnonzero(new) + 1]
+    found = metrics.iloc[np.r_[starts[1:], len(metrics)] - 1].reset_index(drop=True)
+    means = {
+        str(name): _means(metrics[name].to_numpy(), starts)
+        for name in metrics
+        if name not in kept and pd.api.types.is_numeric_dtype(metrics[name])
+    }
+    return found.assign(**means)
+
+
+def _codes(column: pd.Series) -> np.ndarray:
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        return column.cat.codes.to_numpy()
+    return column.to_numpy() if pd.api.types.is_numeric_dtype(column) else pd.factorize(column)[0]
+
+
+def _in_order(keys: Sequence[np.ndarray]) -> bool:
+    """Whether rows are sorted by the first key, then by the second, ..."""
+    ahead = np.zeros(len(keys[0]) - 1, bool)
+    for key in keys:
+        step = np.diff(key.astype(np.int64))
+        if (~ahead & (step < 0)).any():
+            return False
+        ahead |= step > 0
+    return True
+
+
+def _means(values: np.ndarray, starts: np.ndarray) -> np.ndarray:
+    held = ~np.isnan(values)
+    count = np.add.reduceat(held, starts, dtype=np.int64)
+    total = np.add.reduceat(np.where(held, values, 0), starts, dtype=float)
+    return total / np.where(count > 0, count, np.nan)
