@@ -206,4 +206,4 @@ def atari(
     def make_pool(task: int, seeds: np.ndarray) -> AtariPool:
         return AtariPool(played[task], settings, seeds, threads or threads_of_a_block())
 
-    return Source(spec, lambda lanes: host(spec, make_pool, lanes, envs))
+    return Source(spec, lambda lanes: host(spec, make_pool, lanes, envs), make_pool)
