@@ -1,0 +1,248 @@
+"""Run folders to one plain dict: everything the page shows, as numbers and text."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.colors import to_hex, to_rgb
+
+from plasticity import plots, results
+from plasticity.plots import style
+from plasticity.report.facts import facts
+from plasticity.report.lines import FEWEST_POINTS, Grids, lines, most_points, rounded
+from plasticity.report.verdict import rule, verdict
+from plasticity.results.read import RunPath
+
+CONTROL, BASELINE = "fresh", "baseline"
+MOST_TASKS = 12  # that can be chosen one by one
+
+
+def collect(runs: Sequence[RunPath]) -> dict[str, Any]:
+    """What the page of these runs shows.
+
+    Args:
+      runs: the folders of one or more runs, finished or not.
+
+    Returns:
+      ``title`` and ``groups``: runs on the same stream are a group, with common charts (``series``, ``grids``,
+      ``charts``), and for each of its ``runs`` the summary, the evaluations and the facts. Numbers of the charts have
+      five significant digits, half widths of intervals three.
+
+    Raises:
+      ValueError: no run, or a path that is not the folder of a run.
+    """
+    if not runs:
+        raise ValueError("there is no run to report: name at least one")
+    groups: dict[str, list[RunPath]] = {}
+    for run in runs:
+        groups.setdefault(json.dumps(results.plan(run)["stream"], sort_keys=True), []).append(run)
+    made = [_group(members, len(groups)) for members in groups.values()]
+    names = [run["name"] for group in made for run in group["runs"]]
+    return {"title": ", ".join(dict.fromkeys(names)), "groups": made}
+
+
+def _group(runs: list[RunPath], groups: int) -> dict[str, Any]:
+    stream, hyper = results.plan(runs[0])["stream"], results.hyper_parameters(*runs)
+    known = results.lanes(*runs)
+    series = style.series(known, hyper, (CONTROL,)) if len(known) else []
+    numbered = _numbered(known, series)
+    metrics, visits = _joined(results.load(*runs), numbered), _joined(results.visits(*runs), numbered)
+    evaluations = _joined(results.evaluations(*runs), numbered)
+    x = "frames" if stream["frames_per_step"] > 1 else "step"
+    axis = _axis(stream, metrics, x)
+    grids = Grids()
+    return {
+        "runs": [_run(run, stream, series, len(runs)) for run in runs],
+        "reward": measured(stream),
+        "episodic": bool(stream["episodic"]),
+        "x": {"step": "env steps", "frames": "frames"}[x],
+        **axis,
+        "series": [_series(line) for line in series],
+        **_charts(stream, metrics, visits, evaluations, x, axis, hyper, grids, groups * max(len(series), 1)),
+        "grids": grids.lists,
+    }
+
+
+def measured(stream: dict[str, Any]) -> str:
+    return "episodic return" if stream["episodic"] else str(stream["reward_name"])
+
+
+def _numbered(known: pd.DataFrame, series: Sequence[style.Series]) -> pd.DataFrame:
+    """The lanes with the number of the line they belong to."""
+    keys = [key for key in ("run", "arm", "lane") if key in known]
+    parts = [line.rows[keys].assign(series=number) for number, line in enumerate(series)]
+    table = pd.concat(parts, ignore_index=True) if parts else known.reindex(columns=[*keys, "series"])
+    return table.astype({key: str for key in keys if key != "lane"})
+
+
+def _joined(table: pd.DataFrame, numbered: pd.DataFrame) -> pd.DataFrame:
+    keys = [key for key in ("run", "arm", "lane") if key in numbered]
+    if table.empty:
+        return table.assign(series=pd.Series(dtype=int))
+    return table.astype({key: str for key in keys if key != "lane"}).merge(numbered, on=keys)
+
+
+def _axis(stream: dict[str, Any], metrics: pd.DataFrame, x: str) -> dict[str, Any]:
+    """Where visits end on the axis, and their tasks; None as a visit's task where each seed has an order of its own."""
+    scale = metrics[x].max() / metrics["step"].max() if len(metrics) else 1
+    ends = np.cumsum([visit["steps"] for visit in stream["visits"]]) * scale
+    names = [str(stream["tasks"][visit["task"]]) for visit in stream["visits"]]
+    differ = metrics.groupby("visit")["task"].nunique().max() > 1 if len(metrics) else False
+    tasks = list(dict.fromkeys(names))
+    apart = bool(stream["episodic"]) and 2 <= len(tasks) <= MOST_TASKS and not differ
+    numbers = None if differ else [tasks.index(name) for name in names]
+    return {"ends": [float(end) for end in ends], "tasks": tasks, "task_of": numbers, "by_task": apart}
+
+
+def _series(line: style.Series) -> dict[str, Any]:
+    look = line.look
+    dash = look["linestyle"][1] if isinstance(look["linestyle"], tuple) else ()
+    return {
+        "label": line.label,
+        "colour": look["color"],
+        "dark": _brighter(look["color"]),
+        "dash": [float(part) for part in dash],
+        "marker": look["marker"],
+        "seeds": int(line.rows["seed"].nunique()),
+    }
+
+
+def _brighter(colour: str, least: float = 0.28) -> str:
+    """The colour on a dark ground: mixed with white until its luminance is at least ``least``."""
+    rgb = np.asarray(to_rgb(colour))
+    for share in np.arange(0.0, 1.0, 0.05):
+        mixed = (1 - share) * rgb + share
+        if float(mixed**2.2 @ [0.2126, 0.7152, 0.0722]) >= least:
+            return str(to_hex(tuple(mixed)))
+    return "#ffffff"
+
+
+# ---------------------------------------------------------------------------------------------------- the charts
+
+
+def _charts(
+    stream: dict[str, Any],
+    metrics: pd.DataFrame,
+    visits: pd.DataFrame,
+    evaluations: pd.DataFrame,
+    x: str,
+    axis: dict[str, Any],
+    hyper: Sequence[str],
+    grids: Grids,
+    crowd: int,
+) -> dict[str, Any]:
+    """``charts``, each with its metrics, and ``left_out``, the metrics of single layers for which there is no room."""
+    label, ends = measured(stream), axis["ends"]
+    whole = plots.monitor_names(metrics.drop(columns="series"), hyper) if len(metrics) else []
+    whole = sorted(whole, key=lambda name: name == "loss")  # it says little of plasticity
+    parts = [name for name in map(str, metrics.columns) if "/" in name and metrics[name].notna().any()]
+    room = crowd * (len(whole) + len(parts)) * FEWEST_POINTS <= 130_000
+    names = _families(whole, parts) if room else whole
+    most = most_points(crowd * (len(names) + 4))
+    tables = {str(task): rows for task, rows in evaluations.groupby("evaluated_task")} if len(evaluations) else {}
+    evaluated = "episodic_return" if stream["episodic"] else "reward"
+    tables = dict(list(tables.items())[:MOST_TASKS])
+
+    def metric(rows: pd.DataFrame, name: str, text: str, along: str = x, log: bool | None = False) -> dict[str, Any]:
+        found = lines(rows, name, along, ends if along == x else (), most, grids) if name in rows else []
+        return {"name": name, "label": text, "log": _wide(found) if log is None else log, "lines": found}
+
+    counted = visits.assign(number=visits["visit"] + 1)
+    charts = {
+        "visits": [
+            metric(counted, "performance", f"{label}, whole visit", "number"),
+            metric(counted, "performance_end", f"{label}, last tenth of the visit", "number"),
+        ],
+        "stream": [
+            *([metric(metrics, "episodic_return", label)] if stream["episodic"] else []),
+            metric(metrics, "reward", "reward per step" if stream["episodic"] else label),
+            *(metric(rows, evaluated, f"evaluation on {task}") for task, rows in tables.items()),
+        ],
+        "monitors": [metric(metrics, name, name.replace("_", " "), log=None) for name in names],
+    }
+    if len(stream["visits"]) == 1:
+        del charts["visits"]  # one point: the table says it
+    kept = {name: [each for each in found if each["lines"]] for name, found in charts.items()}
+    return {"charts": {name: found for name, found in kept.items() if found}, "left_out": [] if room else parts}
+
+
+def _families(whole: Sequence[str], parts: Sequence[str]) -> list[str]:
+    """Each metric followed by its parts, which have its name and a slash in front."""
+    ordered = [name for each in whole for name in (each, *(part for part in parts if part.startswith(f"{each}/")))]
+    return [*ordered, *(part for part in parts if part not in ordered)]
+
+
+def _wide(found: Sequence[dict[str, Any]]) -> bool:
+    """Positive over more than two decades."""
+    values = [value for line in found for value in line["m"] if value is not None]
+    return bool(values) and min(values) > 0 and max(values) > 100 * min(values)
+
+
+# ---------------------------------------------------------------------------------------------------- one run
+
+
+def _run(run: RunPath, stream: dict[str, Any], series: Sequence[style.Series], runs: int) -> dict[str, Any]:
+    about, table = facts(run), results.summary(run, control=CONTROL, baseline=BASELINE)
+    played = {visit["task"] for visit in stream["visits"]}
+    comparable, several = not stream["episodic"] or len(played) == 1, len(stream["visits"]) > 1
+    labels = {line.label: number for number, line in enumerate(series)}
+    own = f"{_run_name(run, series)}: " if runs > 1 else ""
+    told = {arm["name"] for arm in about["arms"] if arm["told"]}
+    rows = []
+    for point in results.points(table, results.hyper_parameters(run)):
+        row: dict[str, Any] = {str(key): value for key, value in point.rows.iloc[0].items()}
+        word, why = verdict(row, control=CONTROL, comparable=comparable, several=several)
+        rows.append(
+            {
+                "arm": point.arm,
+                "settings": list(point.settings),
+                "series": labels.get(own + point.label),
+                "told": point.arm in told,
+                **{key: int(row[key]) for key in ("lanes", "diverged", "seeds")},
+                **{key: _number(row[key]) for key in row if key.split("_")[0] in ("first", "last", "gap", "closed")},
+                "verdict": word,
+                "why": why,
+            }
+        )
+    return {
+        **about,
+        "visits": len(stream["visits"]),
+        "steps": sum(visit["steps"] for visit in stream["visits"]),
+        "envs": stream["envs"],
+        "tasks": len(played),
+        "summary": rows,
+        "has_gap": "gap" in table,
+        "rule": rule(CONTROL, "gap" in table, comparable) if several else [],
+        "evaluations": _evaluations(run, stream),
+    }
+
+
+def _run_name(run: RunPath, series: Sequence[style.Series]) -> str:
+    """The run as labels of several runs name it: its folder, or its path where folders have the same name."""
+    runs = {str(name) for line in series for name in line.rows["run"]}
+    return str(run) if str(run) in runs else Path(run).absolute().name
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def _evaluations(run: RunPath, stream: dict[str, Any]) -> dict[str, Any] | None:
+    """The last evaluation of each lane, mean and interval over seeds: a row for each arm, a column for each task."""
+    table = results.evaluations(run)
+    value = "episodic_return" if stream["episodic"] else "reward"
+    if table.empty or value not in table:
+        return None
+    latest = table[table["step"] == table.groupby(["arm", "lane"], observed=True)["step"].transform("max")]
+    tasks = list(dict.fromkeys(map(str, latest["evaluated_task"])))
+    rows = []
+    for point in results.points(latest, results.hyper_parameters(run)):
+        found = results.curve(point.rows, value, "evaluated_task")
+        cells = {
+            str(task): [rounded(each, 5) for each in row[["mean", "low", "high"]]] for task, row in found.iterrows()
+        }
+        rows.append({"label": point.label, "step": int(point.rows["step"].max()), "cells": cells})
+    return {"tasks": tasks, "rows": rows, "value": measured(stream)}

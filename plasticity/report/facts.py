@@ -1,0 +1,118 @@
+"""What a run's folder says of the run apart from its tables: config, versions, progress, speed, memory, losses."""
+
+import json
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from plasticity import results
+from plasticity.results.read import RunPath
+
+
+def facts(run: RunPath) -> dict[str, Any]:
+    """``name, path, finished, share, versions, seeds, arms, diverged, command, config`` and what the config names.
+
+    Raises:
+      ValueError: ``run`` is not the folder of a run.
+    """
+    plan, folder = results.plan(run), Path(run)
+    text = _text(folder / "experiment.yaml")
+    arms = [_arm(folder, plan, arm["name"]) for arm in plan["arms"]]
+    finished = all(arm["state"] == "finished" for arm in arms)
+    known = results.lanes(run)
+    seeds = [int(seed) for seed in np.unique(known["seed"])] if len(known) else []
+    return {
+        "name": str(plan.get("name", folder.absolute().name)),
+        "path": str(folder),
+        "finished": finished,
+        "share": float(np.mean([arm["share"] for arm in arms])) if arms else 0.0,
+        "versions": dict(plan.get("versions", {})),
+        "seeds": seeds,
+        "arms": arms,
+        "diverged": _diverged(run),
+        "command": _command(folder, finished),
+        "config": text.partition("\n")[2] if text.startswith("#") else text,
+        **_kinds(text),
+    }
+
+
+def _text(path: Path) -> str:
+    return path.read_text(errors="replace") if path.exists() else ""
+
+
+def _kinds(text: str) -> dict[str, str]:
+    """The kinds of the stream and of the agents; empty where the config does not say."""
+    try:
+        config = yaml.safe_load(text) or {}
+    except yaml.YAMLError:
+        config = {}
+    arms = config.get("arms") or {}
+    own = [arm.get("agent") for arm in arms.values() if isinstance(arm, Mapping)]
+    default = config.get("agent") if None in own or not own else None
+    agents = dict.fromkeys(_kind(agent) for agent in (default, *own))
+    return {"stream": _kind(config.get("stream")), "agent": ", ".join(filter(None, agents))}
+
+
+def _kind(section: Any) -> str:
+    return str(section.get("kind", "")) if isinstance(section, Mapping) else ""
+
+
+def _arm(folder: Path, plan: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """Progress, speed, placement and memory of an arm; what the folder does not say is None."""
+    programs = [program for program in plan.get("programs", ()) if program["arm"] == name]
+    lanes = next(arm["lanes"] for arm in plan["arms"] if arm["name"] == name)
+    steps = sum(visit["steps"] for visit in plan["stream"]["visits"])
+    status = _status(folder / name / "status.json")
+    speed = status.get("steps_per_second") or None
+    share = _share(status, len(programs) or 1, steps)
+    finished = len(status.get("finished", ())) >= (len(programs) or 1)
+    return {
+        "name": name,
+        "lanes": lanes,
+        "told": any(program.get("told", False) for program in programs),
+        "state": "finished" if finished else str(status.get("state", "not started")),
+        "share": share,
+        "speed": speed,
+        "seconds": lanes * steps / speed if speed and finished else None,
+        "updated": status.get("updated"),
+        "placements": [program["placement"] for program in programs if "placement" in program],
+        "bytes": [sum(program["bytes_per_device"].values()) for program in programs if "bytes_per_device" in program],
+    }
+
+
+def _status(path: Path) -> dict[str, Any]:
+    try:
+        return dict(json.loads(_text(path) or "{}"))
+    except ValueError:  # it is being replaced by a machine that keeps no order
+        return {}
+
+
+def _share(status: Mapping[str, Any], programs: int, steps: int) -> float:
+    """How much of an arm is done, in [0, 1]."""
+    finished = status.get("finished", ())
+    under_way = 0.0 if status.get("program") in finished else status.get("step", 0) / max(steps, 1)
+    return min(1.0, (len(finished) + under_way) / programs)
+
+
+def _diverged(run: RunPath) -> list[dict[str, Any]]:
+    """The lanes whose numbers stopped being finite: ``arm, lane, seed, step, settings``."""
+    table, hyper = results.lanes(run), results.hyper_parameters(run)
+    if table.empty or "diverged_at" not in table:
+        return []
+    found = []
+    for point in results.points(table, hyper):
+        for row in point.rows[point.rows["diverged_at"].notna()].to_dict("records"):
+            lane, seed, step = int(row["lane"]), int(row["seed"]), int(row["diverged_at"])
+            found.append({"arm": point.label, "lane": lane, "seed": seed, "step": step})
+    return found
+
+
+def _command(folder: Path, finished: bool) -> str:
+    """What runs the experiment once more, or goes on with it."""
+    config = str(folder / "experiment.yaml")
+    out = ["--out", f"{folder}-again"] if finished else ["--out", str(folder), "--resume"]
+    return shlex.join(["plasticity", "run", config, *out])

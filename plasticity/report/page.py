@@ -1,0 +1,71 @@
+"""The dict of :func:`plasticity.report.collect` as one HTML file."""
+
+import html
+import json
+import os
+import re
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from plasticity.report.data import collect
+from plasticity.report.sections import group_section
+from plasticity.results.read import RunPath
+
+CHART_KEYS = ("reward", "episodic", "x", "ends", "tasks", "task_of", "by_task", "series", "charts", "grids")
+
+
+def save(runs: Sequence[RunPath], out: RunPath | None = None) -> Path:
+    """Writes the page of one or more runs; by default ``report.html`` in the first one's folder.
+
+    Raises:
+      ValueError: no run, or a path that is not the folder of a run.
+      OSError: the file cannot be written.
+    """
+    text = page(collect(runs))
+    path = Path(runs[0]) / "report.html" if out is None else Path(out)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)
+    return path
+
+
+def page(data: Mapping[str, Any]) -> str:
+    """The whole file; every text in ``data`` is escaped."""
+    groups = data["groups"]
+    parts = {
+        "title": html.escape(data["title"]),
+        "style": _asset("style.css"),
+        "colours": colours(groups),
+        "body": "\n".join(group_section(group, number) for number, group in enumerate(groups)),
+        "data": embedded([{key: group[key] for key in CHART_KEYS} for group in groups]),
+        "script": _asset("script.js"),
+    }
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _asset("page.html"))
+
+
+def _asset(name: str) -> str:
+    return resources.files("plasticity.report").joinpath(name).read_text(encoding="utf-8")
+
+
+def embedded(value: Any) -> str:
+    """JSON that may stand inside a ``script`` element."""
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    for sign in "<>&\u2028\u2029":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return text
+
+
+def colours(groups: Sequence[Mapping[str, Any]]) -> str:
+    """Each line's colour as a CSS variable, brighter on a dark ground."""
+    light, dark = [
+        "".join(
+            f"--g{number}s{place}:{line[key]};"
+            for number, group in enumerate(groups)
+            for place, line in enumerate(group["series"])
+        )
+        for key in ("colour", "dark")
+    ]
+    return f":root{{{light}}}\n@media screen and (prefers-color-scheme: dark){{:root{{{dark}}}}}"

@@ -1,0 +1,513 @@
+"use strict";
+// One page, no library. `data` is a list of groups of runs on one stream; see plasticity/report/data.py for its keys.
+const data = JSON.parse(document.getElementById("data").textContent);
+const FEW = 12; // places that are drawn as points with whiskers
+const MARKS = {
+  o: "M-3.4 0a3.4 3.4 0 1 0 6.8 0a3.4 3.4 0 1 0-6.8 0Z", s: "M-3-3H3V3H-3Z", "^": "M0-4L3.8 3H-3.8Z",
+  v: "M0 4L3.8-3H-3.8Z", "<": "M-4 0L3-3.8V3.8Z", ">": "M4 0L-3-3.8V3.8Z", D: "M0-4.2L4.2 0L0 4.2L-4.2 0Z",
+  P: "M-1.4-4H1.4V-1.4H4V1.4H1.4V4H-1.4V1.4H-4V-1.4H-1.4Z", X: "M-3.8-2L-2-3.8L0-1.8L2-3.8L3.8-2L1.8 0L3.8 2L2 3.8L0 1.8L-2 3.8L-3.8 2L-1.8 0Z",
+  p: "M0-4L3.8-1.2L2.4 3.2H-2.4L-3.8-1.2Z", h: "M0-4L3.5-2V2L0 4L-3.5 2V-2Z", "": "M-4-.9H4V.9H-4Z",
+};
+const NICE = [1, 2, 2.5, 5, 10];
+
+const escaped = (text) => String(text).replace(/[&<>"']/g, (sign) => `&#${sign.charCodeAt(0)};`);
+const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
+
+function element(name, attributes = {}, text = "") {
+  const made = document.createElement(name);
+  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
+  made.textContent = text;
+  return made;
+}
+
+// ------------------------------------------------------------------------------------------------ numbers and ticks
+
+function number(value) {
+  if (value === null || !Number.isFinite(value)) return "–";
+  const size = Math.abs(value);
+  if (size !== 0 && (size < 1e-4 || size >= 1e7)) return value.toExponential(1).replace(/-/g, "−");
+  const digits = size === 0 ? 2 : clamp(2 - Math.floor(Math.log10(size)), 0, size < 0.01 ? 6 : 3);
+  return value.toLocaleString("en-GB", { minimumFractionDigits: digits, maximumFractionDigits: digits }).replace("-", "−");
+}
+
+function short(value) { // 250000 -> 250k
+  const size = Math.abs(value);
+  for (const [scale, unit] of [[1e9, "G"], [1e6, "M"], [1e3, "k"]])
+    if (size >= scale) return `${Number((value / scale).toPrecision(4))}${unit}`.replace("-", "−");
+  if (size !== 0 && size < 1e-3) return value.toExponential(0).replace(/-/g, "−");
+  return `${Number(value.toPrecision(4))}`.replace("-", "−");
+}
+
+function linearTicks(low, high, wanted, whole) {
+  const rough = (high - low) / Math.max(wanted, 1), power = 10 ** Math.floor(Math.log10(rough));
+  let step = power * NICE.find((each) => each * power >= rough * 0.999);
+  if (whole) step = Math.max(1, Math.round(step));
+  const ticks = [];
+  for (let place = Math.ceil(low / step - 1e-9); place * step <= high + 1e-9 * step; place++) ticks.push(place * step);
+  return ticks;
+}
+
+function logTicks(low, high) {
+  const first = Math.floor(Math.log10(low)), last = Math.ceil(Math.log10(high)), ticks = [];
+  const every = Math.max(1, Math.ceil((last - first) / 7)), parts = last - first <= 2 ? [1, 2, 5] : [1];
+  for (let power = first; power <= last; power += every)
+    for (const part of parts) if (part * 10 ** power >= low && part * 10 ** power <= high) ticks.push(part * 10 ** power);
+  return ticks.length > 1 ? ticks : linearTicks(low, high, 4);
+}
+
+function nearest(sorted, value) { // the index of the place nearest to `value`
+  let low = 0, high = sorted.length - 1;
+  while (high - low > 1) {
+    const middle = (low + high) >> 1;
+    if (sorted[middle] <= value) low = middle; else high = middle;
+  }
+  return Math.abs(sorted[low] - value) <= Math.abs(sorted[high] - value) ? low : high;
+}
+
+// ------------------------------------------------------------------------------------------------ one group of runs
+
+class Explorer {
+  constructor(root, group, index) {
+    Object.assign(this, { root, group, index, hidden: new Set(), range: {}, task: null, lit: null });
+    this.keys = [...root.querySelectorAll(".key")];
+    this.keys.forEach((key, place) => {
+      key.addEventListener("click", (event) => (event.shiftKey ? this.only(place) : this.toggle(place)));
+      for (const [type, lit] of [["pointerenter", place], ["focus", place], ["pointerleave", null], ["blur", null]])
+        key.addEventListener(type, () => this.light(lit));
+    });
+    root.querySelector('[data-do="all"]').addEventListener("click", () => this.show(() => true));
+    root.querySelector('[data-do="none"]').addEventListener("click", () => this.show(() => false));
+    this.charts = [...root.querySelectorAll(".chart")].map((section) => new Chart(this, section));
+    const wanted = new URLSearchParams(location.hash.slice(1)).getAll("hide");
+    this.show((place) => !wanted.includes(group.series[place].label));
+  }
+
+  toggle(place) {
+    if (!this.hidden.delete(place)) this.hidden.add(place);
+    this.update();
+  }
+
+  only(place) {
+    const alone = this.hidden.size === this.keys.length - 1 && !this.hidden.has(place);
+    this.show((each) => alone || each === place);
+  }
+
+  show(wanted) {
+    this.hidden = new Set(this.group.series.map((_, place) => place).filter((place) => !wanted(place)));
+    this.update();
+  }
+
+  light(place) {
+    this.lit = place;
+    this.charts.forEach((chart) => chart.light(place));
+  }
+
+  update() {
+    this.keys.forEach((key, place) => key.setAttribute("aria-pressed", String(!this.hidden.has(place))));
+    this.charts.forEach((chart) => chart.update());
+  }
+
+  zoom(axis, range) { // charts along the same axis show the same part of it
+    this.range[axis] = range;
+    this.charts.forEach((chart) => chart.axis === axis && chart.update());
+  }
+
+  visitAt(x, axis) {
+    if (axis === "visit") return x - 1;
+    const ends = this.group.ends;
+    let low = 0, high = ends.length - 1;
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (ends[middle] >= x * (1 - 1e-12)) high = middle; else low = middle + 1;
+    }
+    return low;
+  }
+
+  taskOf(visit) {
+    return this.group.task_of ? this.group.task_of[visit] : null;
+  }
+}
+
+// ------------------------------------------------------------------------------------------------ one chart
+
+class Chart {
+  constructor(explorer, section) {
+    Object.assign(this, { explorer, section, name: section.dataset.chart, group: explorer.group, tall: null, cursor: null });
+    this.axis = this.name === "visits" ? "visit" : "stream";
+    this.metrics = this.group.charts[this.name];
+    this.svg = section.querySelector(".figure");
+    this.tip = section.querySelector(".tip");
+    this.said = section.querySelector(".said");
+    this.makeControls(section.querySelector(".controls"));
+    this.makeThumbs(section.querySelector(".small"));
+    this.listen();
+    this.choose(0, false);
+    new ResizeObserver(() => this.width !== this.svg.clientWidth && this.update()).observe(this.svg.parentElement);
+  }
+
+  // what is chosen
+
+  makeControls(place) {
+    this.select = element("select", { "aria-label": "metric" });
+    let family = null;
+    this.metrics.forEach((metric, index) => {
+      const [whole, part] = metric.name.split(/\/(.*)/s);
+      const option = element("option", { value: index }, metric.label);
+      if (this.name === "monitors" && part) {
+        if (!family || family.label !== `${whole}, in parts`) {
+          family = element("optgroup", { label: `${whole}, in parts` });
+          this.select.append(family);
+        }
+        family.append(option);
+      } else this.select.append(option);
+    });
+    this.select.addEventListener("change", () => this.choose(Number(this.select.value)));
+    this.logButton = element("button", { type: "button", "aria-pressed": "false" }, "log scale");
+    this.logButton.addEventListener("click", () => { this.log = !this.log; this.tall = null; this.update(); });
+    this.back = element("button", { type: "button", class: "back", hidden: "" }, "whole range");
+    this.back.addEventListener("click", () => this.reset());
+    place.append(this.select, ...this.makeTasks(), this.logButton, this.back);
+  }
+
+  makeTasks() {
+    if (!this.group.by_task) return [];
+    this.tasks = element("select", { "aria-label": "task" });
+    this.tasks.append(element("option", { value: "" }, "all tasks"));
+    this.group.tasks.forEach((task, index) => this.tasks.append(element("option", { value: index }, task)));
+    this.tasks.addEventListener("change", () => {
+      this.explorer.task = this.tasks.value === "" ? null : Number(this.tasks.value);
+      this.explorer.charts.forEach((chart) => { chart.tasks.value = this.tasks.value; chart.tall = null; chart.update(); });
+    });
+    return [this.tasks];
+  }
+
+  makeThumbs(place) {
+    this.thumbs = [];
+    if (this.name !== "monitors") return;
+    this.metrics.forEach((metric, index) => {
+      if (metric.name.includes("/")) return;
+      const button = element("button", { type: "button", class: "thumb", "aria-pressed": "false" });
+      button.innerHTML = '<svg viewBox="0 0 160 62" preserveAspectRatio="none" aria-hidden="true"></svg>';
+      button.append(element("span", {}, metric.label));
+      button.addEventListener("click", () => this.choose(index));
+      place.append(button);
+      this.thumbs.push({ button, metric, index });
+    });
+    if (this.thumbs.length < 2) place.hidden = true;
+  }
+
+  choose(index, redraw = true) {
+    this.metric = this.metrics[index];
+    this.log = this.metric.log;
+    this.tall = null;
+    this.cursor = null;
+    this.select.value = index;
+    this.thumbs.forEach((thumb) => thumb.button.setAttribute("aria-pressed", String(thumb.index === index)));
+    if (redraw) this.update();
+  }
+
+  reset() {
+    this.tall = null;
+    this.explorer.zoom(this.axis, null);
+  }
+
+  // from data to points
+
+  lines(metric = this.metric) { // the lines that are shown: places, means, half widths, and the visit of each place
+    return metric.lines.filter((line) => !this.explorer.hidden.has(line.s)).map((line) => {
+      const grid = this.group.grids[line.g], points = [];
+      grid.forEach((x, index) => {
+        const visit = this.explorer.visitAt(x, this.axis);
+        if (this.explorer.task !== null && this.explorer.taskOf(visit) !== this.explorer.task) return;
+        points.push({ x, y: line.m[index], half: line.h ? line.h[index] : null, visit });
+      });
+      return { series: line.s, points };
+    });
+  }
+
+  whole() { // the axis from end to end
+    if (this.axis === "visit") return [0.5, this.group.ends.length + 0.5];
+    return [0, this.group.ends[this.group.ends.length - 1]];
+  }
+
+  vertical(lines, [left, right]) {
+    if (this.tall) return this.tall;
+    let low = Infinity, high = -Infinity;
+    for (const line of lines)
+      for (const point of line.points) {
+        if (point.x < left || point.x > right || (this.log && point.y <= 0)) continue;
+        const half = point.half || 0;
+        low = Math.min(low, this.log && point.y - half <= 0 ? point.y / 2 : point.y - half);
+        high = Math.max(high, point.y + half);
+      }
+    if (!(low <= high)) return this.log ? [0.1, 1] : [0, 1];
+    if (this.log) { const room = (high / low) ** 0.04; return low === high ? [low / 2, high * 2] : [low / room, high * room]; }
+    const room = high > low ? 0.05 * (high - low) : Math.abs(high) * 0.05 || 0.5;
+    return [low - room, high + room];
+  }
+
+  // drawing
+
+  update() {
+    const width = (this.width = this.svg.clientWidth || 760), narrow = width < 520;
+    const height = narrow ? 260 : 360, box = { left: 50, right: width - 12, top: 20, bottom: height - 40 };
+    const lines = this.lines(), range = this.explorer.range[this.axis] || this.whole(), tall = this.vertical(lines, range);
+    const scale = this.log ? Math.log : (value) => value, [low, high] = tall.map(scale);
+    Object.assign(this, { box, range, shown: lines, tallNow: tall });
+    this.toX = (x) => box.left + ((x - range[0]) / (range[1] - range[0])) * (box.right - box.left);
+    this.toY = (y) => box.bottom - ((scale(this.log ? Math.max(y, tall[0] / 1e3) : y) - low) / (high - low)) * (box.bottom - box.top);
+    this.fromX = (at) => range[0] + ((at - box.left) / (box.right - box.left)) * (range[1] - range[0]);
+    this.fromY = (at) => {
+      const value = low + ((box.bottom - at) / (box.bottom - box.top)) * (high - low);
+      return this.log ? Math.exp(value) : value;
+    };
+    const clip = `clip-${this.explorer.index}-${this.name}`;
+    this.svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
+    this.svg.setAttribute("aria-label", this.described());
+    this.svg.style.height = `${height}px`;
+    this.svg.innerHTML =
+      `<clipPath id="${clip}"><rect x="${box.left}" y="${box.top - 6}" width="${box.right - box.left}" height="${box.bottom - box.top + 12}"/></clipPath>` +
+      this.frame(narrow) + `<g clip-path="url(#${clip})">${lines.map((line, place) => this.drawn(line, place, lines.length)).join("")}</g>` +
+      '<g class="over"></g>';
+    this.logButton.setAttribute("aria-pressed", String(this.log));
+    this.back.hidden = !this.tall && !this.explorer.range[this.axis];
+    this.thumbs.forEach((thumb) => this.drawThumb(thumb));
+    this.light(this.explorer.lit);
+    this.point(null);
+  }
+
+  described() {
+    const shown = this.shown.length, label = this.metric.label;
+    return `${label}, ${shown} of ${this.group.series.length} arms shown. Arrow keys read values, plus and minus zoom, escape shows the whole range.`;
+  }
+
+  frame(narrow) {
+    const { box, range } = this, parts = [];
+    if (this.axis === "stream") parts.push(this.switches());
+    for (const tick of this.log ? logTicks(...this.tallNow) : linearTicks(...this.tallNow, 5)) {
+      const y = this.toY(tick).toFixed(1);
+      parts.push(`<line class="grid" x1="${box.left}" x2="${box.right}" y1="${y}" y2="${y}"/>`);
+      parts.push(`<text x="${box.left - 8}" y="${y}" dy=".35em" text-anchor="end">${short(tick)}</text>`);
+    }
+    const whole = this.axis === "visit";
+    for (const tick of linearTicks(...range, narrow ? 4 : 8, whole)) {
+      const x = this.toX(tick).toFixed(1);
+      parts.push(`<line class="axis" x1="${x}" x2="${x}" y1="${box.bottom}" y2="${box.bottom + 4}"/>`);
+      parts.push(`<text x="${x}" y="${box.bottom + 18}" text-anchor="middle">${short(tick)}</text>`);
+    }
+    parts.push(`<line class="axis" x1="${box.left}" x2="${box.right}" y1="${box.bottom}" y2="${box.bottom}"/>`);
+    parts.push(`<text x="${box.right}" y="${box.bottom + 35}" text-anchor="end">${whole ? "visit" : escaped(this.group.x)}</text>`);
+    return parts.join("");
+  }
+
+  switches() { // light lines where the task changes, and its names where there is room
+    const { ends, tasks } = this.group, [left, right] = this.range, parts = [];
+    const inside = ends.map((end, visit) => [visit ? ends[visit - 1] : 0, end, visit]).filter(([start, end]) => end > left && start < right);
+    const every = Math.ceil(inside.length / 150), room = (this.box.right - this.box.left) / inside.length;
+    for (const [start, end, visit] of inside) {
+      if (start > left && visit % every === 0) {
+        const x = this.toX(start).toFixed(1);
+        parts.push(`<line class="switch" x1="${x}" x2="${x}" y1="${this.box.top}" y2="${this.box.bottom}"/>`);
+      }
+      const task = this.explorer.taskOf(visit);
+      if (tasks.length < 2 || task === null || room < 6.6 * Math.max(...tasks.map((name) => name.length)) + 6) continue;
+      const middle = (this.toX(Math.max(start, left)) + this.toX(Math.min(end, right))) / 2;
+      parts.push(`<text x="${middle.toFixed(1)}" y="12" text-anchor="middle">${escaped(tasks[task])}</text>`);
+    }
+    return parts.join("");
+  }
+
+  drawn(line, place, crowd) {
+    const points = line.points.filter((point) => !this.log || point.y > 0), look = this.group.series[line.series];
+    const few = this.axis === "visit" && this.group.ends.length <= FEW, shift = few ? this.dodge(place, crowd) : 0;
+    const at = (point) => [(this.toX(point.x) + shift).toFixed(1), this.toY(point.y).toFixed(1)];
+    const parts = pieces(points).map((piece) => `<path class="line" d="M${piece.map((point) => at(point).join(" ")).join("L")}" stroke-dasharray="${look.dash.map((part) => 1.8 * part).join(" ")}"/>`);
+    parts.unshift(few ? this.whiskers(points, shift) : this.bands(points, crowd));
+    const inView = points.filter((point) => point.x >= this.range[0] && point.x <= this.range[1]);
+    const gap = few || inView.length <= 15 ? 1 : Math.max(1, Math.floor(inView.length / 7));
+    const offset = gap === 1 ? 0 : Math.floor((place * gap) / Math.max(crowd, 1));
+    if (look.marker || few || inView.length === 1)
+      inView.forEach((point, index) => {
+        if (index % gap === offset) parts.push(`<path class="mark" d="${MARKS[look.marker]}" transform="translate(${at(point).join(" ")})"/>`);
+      });
+    const thin = points.length > 150 ? " thin" : "";
+    return `<g class="one${thin}" data-series="${line.series}" style="--c:var(--g${this.explorer.index}s${line.series})">${parts.join("")}</g>`;
+  }
+
+  dodge(place, crowd) { // arms side by side within a visit
+    const visit = this.toX(2) - this.toX(1);
+    return Math.min(14, (0.7 * visit) / crowd) * (place - (crowd - 1) / 2);
+  }
+
+  whiskers(points, shift) {
+    return points.filter((point) => point.half !== null).map((point) =>
+      `<path class="whisker" d="M${(this.toX(point.x) + shift).toFixed(1)} ${this.toY(point.y - point.half).toFixed(1)}V${this.toY(point.y + point.half).toFixed(1)}"/>`).join("");
+  }
+
+  bands(points, crowd) {
+    const opacity = crowd <= 8 ? 0.18 : 0.07;
+    return pieces(points, (point) => point.half !== null).map((piece) => {
+      const upper = piece.map((point) => `${this.toX(point.x).toFixed(1)} ${this.toY(point.y + point.half).toFixed(1)}`);
+      const lower = piece.map((point) => `${this.toX(point.x).toFixed(1)} ${this.toY(point.y - point.half).toFixed(1)}`).reverse();
+      return `<path class="band" opacity="${opacity}" d="M${upper.join("L")}L${lower.join("L")}Z"/>`;
+    }).join("");
+  }
+
+  drawThumb({ button, metric }) {
+    const lines = this.lines(metric), values = lines.flatMap((line) => line.points.map((point) => point.y)).filter((y) => !metric.log || y > 0);
+    const scale = metric.log ? Math.log : (value) => value, [left, right] = this.whole();
+    const low = scale(Math.min(...values)), high = scale(Math.max(...values)), span = high - low || 1;
+    const at = (point) => `${(160 * (point.x - left) / (right - left)).toFixed(1)} ${(58 - 54 * (scale(point.y) - low) / span).toFixed(1)}`;
+    button.firstElementChild.innerHTML = '<path class="axis" fill="none" d="M0 61.5H160"/>' + lines.map((line) => {
+      const points = line.points.filter((point) => !metric.log || point.y > 0);
+      const dash = this.group.series[line.series].dash.map((part) => 1.2 * part).join(" ");
+      return `<path class="line" style="--c:var(--g${this.explorer.index}s${line.series})" stroke-dasharray="${dash}" d="${points.length ? `M${points.map(at).join("L")}` : ""}"/>`;
+    }).join("");
+  }
+
+  light(series) { // the others fade
+    for (const one of this.svg.querySelectorAll(".one")) one.classList.toggle("dim", series !== null && Number(one.dataset.series) !== series && !this.explorer.hidden.has(series));
+  }
+
+  // reading values
+
+  listen() {
+    const svg = this.svg;
+    svg.addEventListener("pointerdown", (event) => {
+      if (event.button !== 0) return;
+      this.start = this.place(event);
+      if (event.pointerType === "mouse") svg.setPointerCapture?.(event.pointerId);
+    });
+    svg.addEventListener("pointermove", (event) => {
+      const [x, y] = this.place(event);
+      if (this.start && Math.abs(x - this.start[0]) > 4) this.mark(this.start, [x, y]);
+      else if (!this.start) this.point(this.fromX(x), y);
+    });
+    svg.addEventListener("pointerup", (event) => this.release(this.place(event)));
+    svg.addEventListener("pointercancel", () => { this.start = null; this.point(null); });
+    svg.addEventListener("pointerleave", () => this.start || this.point(null));
+    svg.addEventListener("dblclick", () => this.reset());
+    svg.addEventListener("keydown", (event) => this.key(event));
+    svg.addEventListener("blur", () => this.point(null));
+  }
+
+  place(event) {
+    const where = this.svg.getBoundingClientRect();
+    return [clamp(event.clientX - where.left, this.box.left, this.box.right), clamp(event.clientY - where.top, this.box.top, this.box.bottom)];
+  }
+
+  corners([x0, y0], [x1, y1]) { // a flat rectangle chooses a part of the horizontal axis only
+    const flat = Math.abs(y1 - y0) < 36;
+    return { left: Math.min(x0, x1), right: Math.max(x0, x1), top: flat ? this.box.top : Math.min(y0, y1), bottom: flat ? this.box.bottom : Math.max(y0, y1), flat };
+  }
+
+  mark(from, to) {
+    const { left, right, top, bottom } = this.corners(from, to);
+    this.point(null);
+    this.svg.querySelector(".over").innerHTML = `<rect class="chosen" x="${left}" y="${top}" width="${right - left}" height="${bottom - top}"/>`;
+  }
+
+  release(to) {
+    const from = this.start;
+    this.start = null;
+    if (!from || Math.abs(to[0] - from[0]) < 8) return;
+    const { left, right, top, bottom, flat } = this.corners(from, to);
+    const range = [this.fromX(left), this.fromX(right)];
+    this.tall = flat ? null : [this.fromY(bottom), this.fromY(top)];
+    if (this.axis !== "visit" || range[1] - range[0] > 0.2) this.explorer.zoom(this.axis, range);
+  }
+
+  values(x) { // the value of each shown line nearest to x
+    const found = [];
+    for (const line of this.shown) {
+      const inside = line.points.filter((point) => point.x >= this.range[0] && point.x <= this.range[1]);
+      if (inside.length) found.push({ series: line.series, ...inside[nearest(inside.map((point) => point.x), x)] });
+    }
+    const best = Math.min(...found.map((each) => Math.abs(each.x - x)));
+    return found.filter((each) => Math.abs(each.x - x) <= best + 1e-9 * Math.abs(x) + (this.axis === "visit" ? 0 : (this.range[1] - this.range[0]) / 60));
+  }
+
+  point(x, y = null) { // shows the values at x; y tells the arm that is meant
+    const over = this.svg.querySelector(".over"), found = x === null ? [] : this.values(x);
+    this.tip.hidden = !found.length;
+    if (over) over.innerHTML = "";
+    this.light(this.explorer.lit);
+    if (!found.length) return;
+    found.sort((a, b) => b.y - a.y);
+    const distance = (each) => Math.abs(this.toY(each.y) - y);
+    const meant = y === null ? null : found.reduce((best, each) => (distance(each) < distance(best) ? each : best));
+    const middle = meant ? found.indexOf(meant) : 0, first = clamp(middle - 5, 0, Math.max(0, found.length - FEW));
+    const at = (meant || found[0]).x, px = this.toX(at).toFixed(1);
+    over.innerHTML = `<line class="cross" x1="${px}" x2="${px}" y1="${this.box.top}" y2="${this.box.bottom}"/>` + found.map((each) =>
+      `<circle class="mark" r="3" style="--c:var(--g${this.explorer.index}s${each.series})" cx="${this.toX(each.x).toFixed(1)}" cy="${this.toY(each.y).toFixed(1)}"/>`).join("");
+    if (meant && found.length > 8) this.light(meant.series); // one line among many
+    this.tip.innerHTML = `<p class="where">${escaped(this.where(at))}</p><table>${found.slice(first, first + FEW).map((each) => this.row(each, meant)).join("")}</table>` +
+      (found.length > FEW ? `<p class="where">${found.length - FEW} more arms</p>` : "");
+    const room = this.svg.clientWidth, wide = this.tip.offsetWidth, beside = Number(px) + 16;
+    this.tip.style.left = `${Math.max(0, beside + wide > room ? Number(px) - wide - 16 : beside)}px`;
+  }
+
+  where(x) {
+    const visit = this.explorer.visitAt(x, this.axis), task = this.explorer.taskOf(visit);
+    const parts = [`visit ${(visit + 1).toLocaleString("en-GB")}`];
+    if (task !== null && this.group.tasks.length > 1) parts.push(this.group.tasks[task]);
+    if (this.axis === "stream") parts.push(`${x.toLocaleString("en-GB")} ${this.group.x}`);
+    return parts.join(" · ");
+  }
+
+  bounds(each) {
+    return each.half === null ? "" : `[${number(each.y - each.half)}, ${number(each.y + each.half)}]`;
+  }
+
+  row(each, meant) {
+    const look = this.group.series[each.series];
+    return `<tr class="${each === meant ? "nearest" : ""}"><td>${swatch(look, `--g${this.explorer.index}s${each.series}`)}${escaped(look.label)}</td>` +
+      `<td class="n">${number(each.y)}</td><td class="bounds">${this.bounds(each)}</td></tr>`;
+  }
+
+  key(event) {
+    const places = [...new Set(this.shown.flatMap((line) => line.points.map((point) => point.x)))].sort((a, b) => a - b)
+      .filter((x) => x >= this.range[0] && x <= this.range[1]);
+    const now = this.cursor === null ? -1 : nearest(places, this.cursor), last = places.length - 1;
+    const moves = { ArrowRight: now + 1, ArrowLeft: now < 0 ? last : now - 1, Home: 0, End: last };
+    if (event.key in moves && places.length) {
+      this.cursor = places[clamp(moves[event.key], 0, last)];
+      this.point(this.cursor);
+      this.said.textContent = `${this.where(this.cursor)}: ${this.values(this.cursor).slice(0, FEW).map((each) => `${this.group.series[each.series].label} ${number(each.y)} ${this.bounds(each)}`).join(", ")}`;
+    } else if (event.key === "Escape") this.reset();
+    else if (event.key === "+" || event.key === "=" || event.key === "-") this.closer(event.key === "-" ? 2 : 0.5);
+    else return;
+    event.preventDefault();
+  }
+
+  closer(factor) {
+    const [left, right] = this.range, whole = this.whole(), middle = this.cursor ?? (left + right) / 2;
+    const half = ((right - left) * factor) / 2, range = [Math.max(whole[0], middle - half), Math.min(whole[1], middle + half)];
+    this.explorer.zoom(this.axis, range[0] === whole[0] && range[1] === whole[1] ? null : range);
+  }
+}
+
+function pieces(points, wanted = () => true) { // cut where a visit ends, unless visits have but a point or two, and where a point is missing
+  const dense = points.length >= 3 * new Set(points.map((point) => point.visit)).size, found = [];
+  let piece = [];
+  points.forEach((point, index) => {
+    const before = points[index - 1];
+    const cut = before && (dense ? point.visit !== before.visit : point.visit - before.visit > 1 && points.length > 1 && !spans(points));
+    if (cut || !wanted(point)) { if (piece.length) found.push(piece); piece = []; }
+    if (wanted(point)) piece.push(point);
+  });
+  return piece.length ? [...found, piece] : found;
+}
+
+function spans(points) { // records are further apart than visits are long: their line goes on
+  return points[points.length - 1].visit - points[0].visit > 2 * points.length;
+}
+
+function swatch(look, colour) {
+  const dash = look.dash.map((part) => 1.8 * part).join(" ");
+  return `<svg class="swatch" viewBox="0 0 34 12" aria-hidden="true" style="--c:var(${colour})"><path d="M1 6H33" stroke-dasharray="${dash}"/>${look.marker ? `<path class="mark" d="${MARKS[look.marker]}" transform="translate(17 6)"/>` : ""}</svg>`;
+}
+
+for (const drawn of document.querySelectorAll(".swatch[data-marker]"))
+  if (drawn.dataset.marker) drawn.insertAdjacentHTML("beforeend", `<path class="mark" d="${MARKS[drawn.dataset.marker]}" transform="translate(17 6)"/>`);
+const explorers = [...document.querySelectorAll(".explorer")].map((root) => new Explorer(root, data[Number(root.dataset.group)], Number(root.dataset.group)));

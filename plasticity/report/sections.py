@@ -1,0 +1,76 @@
+"""A group of runs on one stream: each one's head and summary, their charts, each one's details."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from plasticity.report.details import details
+from plasticity.report.summary import head, swatch
+from plasticity.report.words import plural
+
+TITLES = {
+    "visits": ("Visit by visit", "One point for each task visited: does the line stay up?"),
+    "stream": (
+        "Along the stream",
+        "Records in the order in which they were made.",
+    ),
+    "monitors": ("Inside the network", "What was measured on the learner along the way."),
+}
+
+
+def group_section(group: Mapping[str, Any], index: int) -> str:
+    """Runs on one stream: each one's summary, their charts, and each one's details."""
+    runs = group["runs"]
+    several = len(runs) > 1
+    heads = "\n".join(head(run, group, index, second=several or index > 0) for run in runs)
+    made = "\n".join(details(run, named=several) for run in runs)
+    return f'<main class="group" id="group-{index}">\n{heads}\n{_charts(group, index)}\n{made}\n</main>'
+
+
+def _charts(group: Mapping[str, Any], index: int) -> str:
+    """The legend and an empty place for each chart, which the script fills."""
+    if not group["charts"]:
+        return '<p class="notice" role="note">Nothing has been recorded yet.</p>'
+    legend = "\n".join(
+        f'<button type="button" class="key" data-series="{place}" aria-pressed="true">'
+        f"{swatch(group, index, place)}<span>{escape(line['label'])}</span></button>"
+        for place, line in enumerate(group["series"])
+    )
+    charts = "\n".join(
+        _chart(name, index, switches=len(group["ends"]) > 1) for name in TITLES if name in group["charts"]
+    )
+    left_out = f'<p class="caption">{escape(_left_out(group["left_out"]))}</p>' if group["left_out"] else ""
+    return f"""<div class="explorer" data-group="{index}">
+<aside class="legend" aria-label="arms">
+<div class="keys">
+{legend}
+</div>
+<p class="tools"><button type="button" data-do="all">show all</button>
+<button type="button" data-do="none">hide all</button></p>
+<p class="hint">Click to show or hide, shift-click to see one alone.</p>
+</aside>
+<div class="charts">
+<noscript><p class="notice">The charts need JavaScript; nothing is loaded from elsewhere.</p></noscript>
+{charts}
+{left_out}</div>
+</div>"""
+
+
+def _left_out(names: Sequence[str]) -> str:
+    return (
+        f"{plural(len(names), 'metric')} of single layers are not on this page, which would be too large: "
+        f"{', '.join(names[:6])}{', ...' if len(names) > 6 else ''}."
+    )
+
+
+def _chart(name: str, index: int, *, switches: bool) -> str:
+    title, lead = TITLES[name]
+    lead += " Light lines are switches of the task." if switches and name == "stream" else ""
+    label = f"chart-{index}-{name}"
+    return f"""<section class="chart" data-chart="{name}" aria-labelledby="{label}">
+<h3 id="{label}">{title}</h3><p class="lead">{lead}</p>
+<div class="controls"></div>
+<div class="plot"><svg class="figure" role="img" tabindex="0"></svg><div class="tip" hidden></div></div>
+<p class="said" aria-live="polite"></p>
+<div class="small"></div>
+</section>"""

@@ -1,0 +1,425 @@
+"""The page of a run: its numbers are those of ``results``, its text is escaped, and it works in a browser."""
+
+import html.parser
+import json
+import math
+import re
+import shutil
+import subprocess
+
+import numpy as np
+import pandas as pd
+import pytest
+import synthetic_run as made
+
+from plasticity import report, results
+from plasticity.plots import style
+from plasticity.report import lines, words
+from plasticity.report.facts import facts
+from plasticity.report.page import embedded
+from plasticity.report.verdict import verdict
+
+ARMS = ["baseline", "<b>", "fresh"]
+VISITS = 14
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
+
+
+def planned(arms=ARMS, visits=VISITS, steps=20, **more):
+    plan = made.plan(arms, tasks=["a", "b"], visits=[(visit % 2, steps) for visit in range(visits)], lanes=3, **more)
+    placement = {"devices": 2, "groups": 1, "width": 3}
+    bytes_ = {"state": 1024, "workspace": 512}
+    plan["programs"] = [
+        {"arm": arm, "told": arm == "fresh", "placement": placement, "bytes_per_device": bytes_} for arm in arms
+    ]
+    return plan | {"versions": {"python": "3.11", "odd": "</script><script>x"}}
+
+
+def status(folder, arm, **facts):
+    done = {"finished": [0], "program": 0, "lanes": 3, "steps": 280, "state": "finished", "visit": 13, "step": 280}
+    (folder / arm / "status.json").write_text(
+        json.dumps(done | {"steps_per_second": 100.0, "updated": 86400.0} | facts)
+    )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Three arms, three seeds; one lane of the second arm is lost at step 100."""
+    folder = tmp_path_factory.mktemp("runs") / "run"
+    made.invented(
+        folder, planned(), [3, 4, 5], monitors=("effective_rank", "norm", "norm/a"), diverged={"<b>": {1: 100}}
+    )
+    for arm in ARMS:
+        status(folder, arm)
+    config = "# python 3.11\nname: made\nstream: {kind: relabelled}\nagent: {kind: dqn}\narms: {baseline: {}, x: <i>}\n"
+    (folder / "experiment.yaml").write_text(config)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def data(run):
+    return report.collect([run])
+
+
+@pytest.fixture(scope="module")
+def text(data):
+    return report.page(data)
+
+
+# ---------------------------------------------------------------------------------------------- numbers
+
+
+def line_of(group, chart, metric, series):
+    found = next(each for each in group["charts"][chart] if each["name"] == metric)
+    return next(line for line in found["lines"] if line["s"] == series)
+
+
+@pytest.mark.parametrize("place", range(3))
+def test_curves_are_those_of_results(run, data, place):
+    group = data["groups"][0]
+    assert [line["label"] for line in group["series"]] == ARMS
+    visits, metrics = results.visits(run), results.load(run)
+    for chart, table, name, x in (
+        ("visits", visits, "performance", "visit"),
+        ("stream", metrics, "reward", "step"),
+        ("monitors", metrics, "effective_rank", "step"),
+    ):
+        expected = results.curve(table[table["arm"] == ARMS[place]], name, x).dropna(subset="mean")
+        line = line_of(group, chart, name, place)
+        assert group["grids"][line["g"]] == [each + (x == "visit") for each in expected.index]
+        np.testing.assert_allclose(line["m"], expected["mean"], rtol=1e-4)
+        half = np.array(line["h"], float)
+        trusted = (expected["n"] >= 3).to_numpy()  # of three seeds all three
+        np.testing.assert_allclose(half[trusted], (expected["high"] - expected["mean"])[trusted], rtol=1e-2)
+        assert np.isnan(half[~trusted]).all()
+        assert (~trusted).any() == (place == 1)  # a lane of this arm is lost
+
+
+def test_the_summary_is_that_of_results(run, data):
+    expected = results.summary(run)
+    rows = data["groups"][0]["runs"][0]["summary"]
+    assert [row["arm"] for row in rows] == ARMS
+    for row, (_, wanted) in zip(rows, expected.iterrows(), strict=True):
+        for name in ("first", "last", "gap", "gap_low", "gap_high", "closed"):
+            assert row[name] is None if math.isnan(wanted[name]) else row[name] == wanted[name]
+        assert (row["lanes"], row["diverged"], row["seeds"]) == (3, wanted["diverged"], wanted["seeds"])
+    assert [row["told"] for row in rows] == [False, False, True]
+    assert [row["series"] for row in rows] == [0, 1, 2]
+
+
+def test_arms_look_as_in_the_figures(run, data):
+    drawn = style.series(results.load(run), None, ("fresh",))
+    assert [line["colour"] for line in data["groups"][0]["series"]] == [line.look["color"] for line in drawn]
+    assert [line["marker"] for line in data["groups"][0]["series"]] == [line.look["marker"] for line in drawn]
+
+
+def test_long_curves_are_averaged_over_neighbours_within_visits():
+    # two lanes, two visits of 3 and 4 records, at most 4 points: groups (1, 2) (3), (4, 5) (6, 7)
+    rows = pd.DataFrame({"step": [*range(1, 8)] * 2, "lane": [0] * 7 + [1] * 7, "series": 0})
+    rows["value"] = [1, 3, 5, 7, 9, 11, 13, 2, 4, 6, 8, 10, 12, np.nan]
+    grids = lines.Grids()
+    (line,) = lines.lines(rows, "value", "step", (3, 7), 4, grids)
+    assert grids.lists == [[2, 3, 5, 7]]
+    assert line["m"] == [2.5, 5.5, 8.5, 12]  # lane means 2 and 3; 5 and 6; 8 and 9; 12 and 12
+    half = 12.7062 * np.sqrt(0.5) / np.sqrt(2)  # t(0.975) of one degree of freedom
+    np.testing.assert_allclose(line["h"], [half, half, half, 0], rtol=1e-2)
+
+
+def test_many_lines_get_fewer_points():
+    assert lines.most_points(1) == 800
+    assert lines.most_points(1000) == 130
+    assert lines.most_points(10**6) == 40
+
+
+# ---------------------------------------------------------------------------------------------- words
+
+
+def row(**numbers):
+    base = {"arm": "x", "lanes": 4, "diverged": 0, "first": 0.8, "first_low": 0.75, "first_high": 0.85, "last": 0.7}
+    return base | {"last_low": 0.69, "last_high": 0.71} | numbers
+
+
+@pytest.mark.parametrize(
+    ("numbers", "comparable", "word"),
+    [
+        ({"gap": -0.2, "gap_low": -0.3, "gap_high": -0.1}, True, "loses"),
+        ({"gap": -0.2, "gap_low": -0.3, "gap_high": -0.1, "last_high": 0.76}, True, "slows"),
+        ({"gap": -0.2, "gap_low": -0.3, "gap_high": -0.1, "last_high": 0.76}, False, "loses"),
+        ({"gap": 0.2, "gap_low": 0.1, "gap_high": 0.3}, True, "keeps"),
+        ({"gap": 0.0, "gap_low": -0.06, "gap_high": 0.1}, True, "keeps"),  # the control is at 0.7, a tenth of it 0.07
+        ({"gap": 0.0, "gap_low": -0.08, "gap_high": 0.1}, True, "open"),
+        ({"gap": -0.2, "gap_low": math.nan, "gap_high": math.nan}, True, "open"),
+        ({"arm": "fresh", "gap": math.nan}, True, "control"),
+        ({"last": math.nan}, True, "unfinished"),
+        ({"last": math.nan, "diverged": 4}, True, "diverged"),
+        ({}, True, "falls"),
+        ({"last_low": 0.86, "last_high": 0.9}, True, "rises"),
+        ({"last_high": 0.76}, True, "holds"),
+        ({"last_low": math.nan, "last_high": math.nan}, True, "open"),
+        ({}, False, ""),
+    ],
+)
+def test_verdicts(numbers, comparable, word):
+    assert verdict(row(**numbers), control="fresh", comparable=comparable, several=True).word == word
+
+
+def test_one_visit_has_no_verdict():
+    assert verdict(row(), control="fresh", comparable=True, several=False).word == ""
+
+
+def test_numbers_in_words():
+    assert [words.number(value) for value in (0.0, 0.12345, -12.3, 1234.5, 1e-7)] == [
+        "0.00", "0.123", "\u221212.3", "1,234", "1.0e\u221207",
+    ]  # fmt: skip
+    assert [words.duration(value) for value in (41.2, 200, 18120, 183600)] == [
+        "41 s",
+        "3 min 20 s",
+        "5 h 2 min",
+        "2 d 3 h",
+    ]
+    assert [words.size(value) for value in (12, 1536, 3 * 2**30)] == ["12 B", "1.5 KiB", "3.0 GiB"]
+    assert [words.plural(count, "arm") for count in (1, 1000)] == ["1 arm", "1,000 arms"]
+
+
+# ---------------------------------------------------------------------------------------------- facts
+
+
+def test_facts_of_a_finished_run(run):
+    found = facts(run)
+    assert (found["finished"], found["share"], found["seeds"]) == (True, 1.0, [3, 4, 5])
+    assert found["diverged"] == [{"arm": "<b>", "lane": 1, "seed": 4, "step": 100}]
+    assert found["command"] == f"plasticity run {run}/experiment.yaml --out {run}-again"
+    assert found["config"].startswith("name: made\n")
+    assert (found["stream"], found["agent"]) == ("relabelled", "dqn")
+    arm = found["arms"][0]
+    assert (arm["speed"], arm["seconds"], arm["bytes"]) == (100.0, 3 * 280 / 100, [1536])
+
+
+def test_a_half_finished_run_says_so(tmp_path):
+    folder = tmp_path / "half"
+    until = {"baseline": 280, "<b>": 110, "fresh": 0}
+    made.invented(folder, planned(), [0, 1], until=until)
+    status(folder, "baseline")
+    status(folder, "<b>", finished=[], state="interrupted", step=140, visit=6)
+    found = facts(folder)
+    assert [arm["state"] for arm in found["arms"]] == ["finished", "interrupted", "not started"]
+    assert found["share"] == pytest.approx((1 + 0.5 + 0) / 3)
+    assert found["command"].endswith(f"--out {folder} --resume")
+    text = report.page(report.collect([folder]))
+    assert "Not finished: 50 % done." in text
+    assert "&lt;b&gt;, fresh." in text
+    assert [row["verdict"] for row in report.collect([folder])["groups"][0]["runs"][0]["summary"]][1:] == [
+        "unfinished"
+    ] * 2
+
+
+def test_nothing_recorded_yet(tmp_path):
+    folder = made.write(tmp_path / "new", planned())
+    assert "Nothing has been recorded yet" in report.page(report.collect([folder]))
+
+
+@pytest.mark.parametrize(("arms", "visits", "seeds"), [(["only"], 1, [0]), (["only"], 3, [0]), (ARMS, 1, [0, 1])])
+def test_small_runs(tmp_path, arms, visits, seeds):
+    folder = made.invented(tmp_path / "run", planned(arms, visits), seeds, monitors=())
+    group = report.collect([folder])["groups"][0]
+    assert set(group["charts"]) == ({"stream"} if visits == 1 else {"visits", "stream"})
+    line = group["charts"]["stream"][0]["lines"][0]
+    assert ("h" in line) == (len(seeds) > 1)
+    assert "<main" in report.page({"title": "x", "groups": [group]})
+
+
+def test_several_runs(tmp_path, run):
+    other = made.invented(tmp_path / "other", planned(["baseline"], visits=3), [0, 1])
+    twin = made.invented(tmp_path / "twin", planned(), [0, 1])
+    groups = report.collect([run, other, twin])["groups"]
+    assert [len(group["runs"]) for group in groups] == [2, 1]  # runs on the same stream share charts
+    assert [line["label"] for line in groups[0]["series"]] == [
+        f"{name}: {arm}" for name in ("run", "twin") for arm in ARMS
+    ]
+    assert [row["series"] for row in groups[0]["runs"][1]["summary"]] == [3, 4, 5]
+    assert len({line["colour"] for line in groups[0]["series"] if "fresh" not in line["label"]}) == 4
+
+
+def test_evaluations_are_a_table(tmp_path):
+    folder = made.invented(tmp_path / "run", planned(["a<"], visits=2, episodic=True), [0, 1])
+    (folder / "a<" / "evaluations").mkdir()
+    keys = {"arm": "a<", "frames": 0, "visit": 1, "task": "b", "step_in_visit": 20, "evaluated_visit": 0}
+    rows = [
+        {**keys, "lane": lane, "seed": lane, "step": step, "evaluated_task": "a", "episodic_return": value}
+        for lane, step, value in ((0, 20, 9.0), (1, 20, 9.0), (0, 40, 1.0), (1, 40, 2.0))
+    ]
+    pd.DataFrame(rows).to_parquet(folder / "a<" / "evaluations" / "part-00000.parquet", index=False)
+    group = report.collect([folder])["groups"][0]
+    half = 12.7062 * np.sqrt(0.5) / np.sqrt(2)
+    (found,) = group["runs"][0]["evaluations"]["rows"]
+    np.testing.assert_allclose(found["cells"]["a"], [1.5, 1.5 - half, 1.5 + half], rtol=1e-4)
+    assert "evaluation on a" in [metric["label"] for metric in group["charts"]["stream"]]
+    assert "<h3>Evaluations</h3>" in report.page({"title": "x", "groups": [group]})
+
+
+def test_no_run_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="no run to report"):
+        report.collect([])
+    with pytest.raises(ValueError, match="there is no such folder"):
+        report.save([tmp_path / "absent"])
+
+
+# ---------------------------------------------------------------------------------------------- the file
+
+
+class Parsed(html.parser.HTMLParser):
+    """Which elements are open where, and the text outside scripts."""
+
+    VOID = ("meta", "link", "br", "circle", "line", "path", "rect")
+    LOOSE = ("th", "td")  # end where the next one or the row begins
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.seen, self.words = [], [], ""
+
+    def handle_starttag(self, tag, attributes):
+        self.seen.append((tag, dict(attributes)))
+        if tag not in (*self.VOID, *self.LOOSE):
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if tag not in (*self.VOID, *self.LOOSE):
+            assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if not {"script", "style"} & set(self.open):
+            self.words += data
+
+
+def test_the_page_is_whole_and_its_text_escaped(text):
+    parsed = Parsed()
+    parsed.feed(text)
+    assert parsed.open == []
+    assert "b" not in [tag for tag, _ in parsed.seen]
+    assert "<b>" in parsed.words
+    assert "odd </script><script>x" in parsed.words
+    assert "x: <i>" in parsed.words
+    assert sum(tag == "script" for tag, _ in parsed.seen) == 2
+    assert text.count("</script>") == 2
+
+
+def test_the_page_needs_nothing_else(text):
+    assert not re.search(r"https?:|//[a-z]|\bsrc=|@import|url\((?!#)|<link", text.replace("//# ", ""))
+    named = Parsed()
+    named.feed(text)
+    assert not [each for _, each in named.seen if {"src", "href", "srcset", "action"} & set(each)]
+
+
+def test_embedded_data_is_the_dict_and_cannot_end_its_element(data, text):
+    found = re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL)
+    (group,) = json.loads(found[1])
+    assert group["series"] == data["groups"][0]["series"]
+    assert group["charts"] == data["groups"][0]["charts"]
+    assert embedded("</script>&\u2028") == '"\\u003c/script\\u003e\\u0026\\u2028"'
+
+
+def test_a_long_run_makes_a_small_page(tmp_path):
+    count, seeds = 2000, [0, 1]
+    plan = planned([f"arm_{place}" for place in range(12)], visits=1, steps=count)
+    table = made.records("x", plan, seeds, rewards=np.random.default_rng(0).random((2, count)), every=1)
+    for name in range(25):
+        table[f"metric_{name}"] = np.random.default_rng(name).normal(size=len(table))
+    arms = [arm["name"] for arm in plan["arms"]]
+    tables = {arm: table.assign(arm=arm) for arm in arms}
+    folder = made.write(tmp_path / "long", plan, {arm: made.lane_table(seeds) for arm in arms}, tables)
+    path = report.save([folder])
+    assert path == folder / "report.html"
+    assert 1e6 < path.stat().st_size < 3e6
+
+
+# ---------------------------------------------------------------------------------------------- in a browser
+
+CHECKS = """
+<script>
+const failed = []; let count = 0;
+const check = (what, fine) => { count++; if (!fine) failed.push(what); };
+const all = (selector, root = document) => [...root.querySelectorAll(selector)];
+const [visits, stream, monitors] = all(".chart"), [chart, , inside] = explorers[0].charts;
+const shown = (section) => all(".figure .one", section).map((one) => Number(one.dataset.series));
+const pointer = (type, x, y, target = chart.svg) => {
+  const box = target.getBoundingClientRect();
+  const where = { clientX: box.left + x, clientY: box.top + y };
+  target.dispatchEvent(new PointerEvent(type, { ...where, button: 0, bubbles: true }));
+};
+const press = (key) => chart.svg.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+const near = (found, wanted) => found.every((each, place) => Math.abs(each - wanted[place]) < 0.05);
+const path = () => visits.querySelector(".one .line").getAttribute("d");
+
+check("hash hides an arm in all charts", [visits, stream, monitors].every((each) => String(shown(each)) === "0,2"));
+const keys = all(".key");
+check("legend says so", keys[1].getAttribute("aria-pressed") === "false");
+check("names are text", keys[1].textContent.trim() === "<b>" && !document.querySelector("b"));
+keys[1].click();
+check("click shows it", [visits, stream, monitors].every((each) => String(shown(each)) === "0,1,2"));
+keys[2].dispatchEvent(new MouseEvent("click", { shiftKey: true, bubbles: true }));
+check("shift-click shows one", String(shown(stream)) === "2");
+document.querySelector('[data-do="none"]').click();
+check("hide all", shown(visits).length === 0);
+document.querySelector('[data-do="all"]').click();
+check("show all", shown(visits).length === 3);
+
+check("bands", all(".band", visits).length >= 3);
+const line = data[0].charts.visits[0].lines[0], grid = data[0].grids[line.g];
+pointer("pointermove", chart.toX(grid[4]), chart.toY(line.m[4]));
+const tip = visits.querySelector(".tip");
+check("hover names the visit", !tip.hidden && tip.textContent.includes("visit 5") && tip.textContent.includes("a"));
+check("hover shows the value", tip.querySelector(".nearest").textContent.includes("baseline" + number(line.m[4])));
+const bounds = `[${number(line.m[4] - line.h[4])}, ${number(line.m[4] + line.h[4])}]`;
+check("hover shows the interval", tip.querySelector(".nearest .bounds").textContent === bounds);
+pointer("pointerleave", 0, 0);
+check("leaving hides it", tip.hidden);
+
+const before = path(), x = [chart.toX(3), chart.toX(8)];
+pointer("pointerdown", x[0], 100); pointer("pointermove", x[1], 102); pointer("pointerup", x[1], 102);
+check("dragging zooms", near(chart.range, [3, 8]) && path() !== before);
+check("the others keep their axis", explorers[0].charts[1].range[0] === 0);
+check("a way back is offered", !chart.back.hidden);
+chart.svg.dispatchEvent(new MouseEvent("dblclick", { bubbles: true }));
+check("double click shows all again", path() === before && chart.back.hidden);
+const heights = [chart.fromY(200), chart.fromY(60)];
+pointer("pointerdown", x[0], 60); pointer("pointermove", x[1], 200); pointer("pointerup", x[1], 200);
+check("a rectangle zooms both axes", near(chart.range, [3, 8]) && near(chart.tallNow, heights));
+press("Escape");
+check("escape shows all again", path() === before);
+press("+");
+check("plus zooms", chart.range[1] - chart.range[0] < 8);
+press("Escape"); press("ArrowRight"); press("ArrowRight");
+check("arrow keys read values", visits.querySelector(".said").textContent.includes("visit 2"));
+press("Escape");
+
+const linear = path();
+chart.logButton.click();
+check("log", chart.logButton.getAttribute("aria-pressed") === "true" && path() !== linear);
+check("log is a logarithm", Math.abs(chart.toY(0.4) - chart.toY(0.2) - (chart.toY(0.8) - chart.toY(0.4))) < 1e-6);
+chart.logButton.click();
+check("and back", path() === linear);
+chart.select.value = "1"; chart.select.dispatchEvent(new Event("change"));
+check("metric", chart.metric.name === "performance_end");
+check("parts of a metric stand under it", all("optgroup option").map((each) => each.textContent).join() === "norm/a");
+all(".thumb", monitors)[1].click();
+check("a thumbnail chooses", inside.metric.name === "norm" && inside.select.value === "1");
+check("focus and names", all(".figure").every((each) => each.tabIndex === 0 && each.getAttribute("aria-label")));
+check("swatches have markers", all(".key .mark").length === 2);
+check("nothing is wider than the page", document.documentElement.scrollWidth <= innerWidth);
+const outcome = failed.length ? `failed: ${failed.join("; ")}` : `passed ${count}`;
+document.body.append(element("pre", { id: "selftest" }, outcome));
+</script>
+"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome is installed")
+@pytest.mark.parametrize("width", [1200, 400])
+def test_the_page_works_in_a_browser(text, tmp_path, width):
+    path = tmp_path / "page.html"
+    path.write_text(text.replace("</body>", f"{CHECKS}</body>"))
+    options = ["--headless=new", "--no-sandbox", "--disable-gpu", f"--window-size={width},1600", "--dump-dom"]
+    profile = f"--user-data-dir={tmp_path / 'profile'}"
+    command = [BROWSER, *options, profile, "--virtual-time-budget=4000", f"file://{path}#hide=%3Cb%3E"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    found = re.search(r'<pre id="selftest">(.*?)</pre>', done.stdout)
+    assert found, done.stdout[-500:] + done.stderr[-500:]
+    assert re.fullmatch(r"passed \d\d", found[1]), found[1]
