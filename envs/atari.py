@@ -1,7 +1,6 @@
 """Sequences of Atari games, emulated by envpool on the host."""
 
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -12,6 +11,7 @@ from pydantic import Field
 from envs.atari_games import Game, curriculum, parse
 from envs.atari_suites import suite_of
 from envs.base import Source
+from envs.episodes import warn_if_short
 from envs.host import Stepped, host
 from plasticity.fields import Count, Natural, card
 from plasticity.types import FIRST, LAST, MID, StreamSpec, VisitPlan
@@ -124,16 +124,15 @@ def visit_frames(frames: int | None, usual: int, episode: int) -> int:
     """Frames of each env in a visit, as given or about ``usual``; a warning where an episode may last longer."""
     if frames is not None and frames % FRAME_SKIP:
         raise ValueError(f"frames_per_visit must be a multiple of {FRAME_SKIP}, got {frames}")
-    if frames is not None and frames < min(episode, USUAL_EPISODE):
-        warnings.warn(
-            f"frames_per_visit: {frames} may be shorter than an episode, which lasts up to {episode} frames; where no "
-            "episode ends within a visit there is no return to report",
-            stacklevel=3,
-        )
+    if frames is not None:
+        warn_if_short("frames_per_visit", frames, episode, "frames", least=USUAL_EPISODE)
     return usual // FRAME_SKIP * FRAME_SKIP if frames is None else frames
 
 
-@card(paper="Machado et al. 2018, Revisiting the Arcade Learning Environment")
+@card(
+    paper="Machado et al. 2018, Revisiting the Arcade Learning Environment",
+    example={"games": ["Breakout", "Pong"], "frames_per_visit": 40_000},
+)
 def atari(
     *,
     games: Annotated[list[str], Field(min_length=1)] | None = None,

@@ -84,7 +84,10 @@ def classification_task(spec: StreamSpec, data: Samples, views: Views, sparse: b
     return Task(spec, params, reset, step)
 
 
-@card(paper="Lyle et al. 2023, Understanding plasticity in neural networks")
+@card(
+    paper="Lyle et al. 2023, Understanding plasticity in neural networks",
+    example={"mdp": "true_label", "change": "labels", "tasks": 5, "steps_per_task": 2000},
+)
 def classification_mdp(
     *,
     mdp: Literal["true_label", "random_label", "sparse"] = "true_label",

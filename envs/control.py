@@ -10,6 +10,7 @@ import numpy as np
 
 from envs.base import Source
 from envs.changes import changed, limited, small_spec, stream, task_names
+from envs.episodes import warn_if_short
 from plasticity.fields import Count, Natural, card
 from plasticity.types import Array, Key, Task, Visit
 
@@ -68,8 +69,11 @@ def cartpole_step(state: Array, force: Array, physics: Physics) -> Array:
     return state + TICK * jnp.stack([speed, moving, turn, turning])
 
 
-@card(paper="Barto, Sutton, Anderson 1983, Neuronlike Adaptive Elements That Can Solve Difficult Learning Control "
-            "Problems")  # fmt: skip
+@card(
+    paper="Barto, Sutton, Anderson 1983, Neuronlike Adaptive Elements That Can Solve Difficult Learning Control "
+    "Problems",
+    example={"change": "physics", "gravity": [1.0, 2.0], "length": [1.0, 0.5], "tasks": 4, "steps_per_task": 5000},
+)
 def cartpole(
     *,
     change: Change = "observation",
@@ -92,9 +96,11 @@ def cartpole(
     ``gravity``, ``length`` (of the pole): factors on the standard values, one, or with ``physics`` several. ``tasks``:
     the number of visits, each of ``steps_per_task`` steps.
 
-    ``ValueError`` for factors that are not positive, differ in number, or are several without ``physics``.
+    ``ValueError`` for factors that are not positive, differ in number, or are several without ``physics``; a warning
+    where a visit is shorter than an episode may last.
     """
     values, count = factors(change, gravity=gravity, length=length)
+    warn_if_short("steps_per_task", steps_per_task, episode_steps)
     names = task_names("cartpole", change, tasks, count)
     spec = small_spec((4,), 2, names, tasks, steps_per_task, envs, 0, 1)
 
@@ -152,7 +158,10 @@ def acrobot_seen(state: Array) -> Array:
     return jnp.stack([jnp.cos(one), jnp.sin(one), jnp.cos(two), jnp.sin(two), speed, bend])
 
 
-@card(paper="Sutton 1996, Generalization in Reinforcement Learning: Successful Examples Using Sparse Coarse Coding")
+@card(
+    paper="Sutton 1996, Generalization in Reinforcement Learning: Successful Examples Using Sparse Coarse Coding",
+    example={"change": "physics", "gravity": [1.0, 1.5], "tasks": 4, "steps_per_task": 5000},
+)
 def acrobot(
     *,
     change: Change = "observation",
@@ -171,9 +180,11 @@ def acrobot(
 
     All settings are static and as those of :func:`cartpole`. ``length``: of both links.
 
-    ``ValueError`` for factors that are not positive, differ in number, or are several without ``physics``.
+    ``ValueError`` for factors that are not positive, differ in number, or are several without ``physics``; a warning
+    where a visit is shorter than an episode may last.
     """
     values, count = factors(change, gravity=gravity, length=length)
+    warn_if_short("steps_per_task", steps_per_task, episode_steps)
     names = task_names("acrobot", change, tasks, count)
     spec = small_spec((6,), 3, names, tasks, steps_per_task, envs, -1, 0)
 
@@ -204,7 +215,10 @@ def pendulum_step(state: Array, torque: Array, physics: Physics) -> tuple[Array,
     return jnp.stack([angle + 0.05 * speed, speed]), -cost
 
 
-@card(paper="Brockman et al. 2016, OpenAI Gym")
+@card(
+    paper="Brockman et al. 2016, OpenAI Gym",
+    example={"change": "action", "tasks": 4, "steps_per_task": 5000},
+)
 def pendulum(
     *,
     change: Change = "observation",
@@ -224,9 +238,11 @@ def pendulum(
     All settings are static and as those of :func:`cartpole`, but ``change: action``: every second visit the torque's
     sign is reversed.
 
-    ``ValueError`` for factors that are not positive, differ in number, or are several without ``physics``.
+    ``ValueError`` for factors that are not positive, differ in number, or are several without ``physics``; a warning
+    where a visit is shorter than an episode may last.
     """
     values, count = factors(change, gravity=gravity, length=length)
+    warn_if_short("steps_per_task", steps_per_task, episode_steps)
     names = ("pendulum", "reversed")[:tasks] if change == "action" else task_names("pendulum", change, tasks, count)
     lowest = -(math.pi**2 + 0.1 * 8**2 + 0.001 * 2**2)
     spec = small_spec((3,), 1, names, tasks, steps_per_task, envs, lowest, 0)._replace(discrete=False)

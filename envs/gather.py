@@ -1,6 +1,5 @@
 """A gridworld of gems, pits and blocks whose layouts change from task to task."""
 
-import warnings
 from functools import partial
 from typing import Annotated, Literal, NamedTuple
 
@@ -11,6 +10,7 @@ from pydantic import Field
 
 from envs.base import Source
 from envs.changes import changed, limited, small_spec, stream, task_names
+from envs.episodes import warn_if_short
 from envs.gridworld import MOVES
 from plasticity.fields import Count, Natural, card
 from plasticity.types import Array, Key, StreamSpec, Task, Visit
@@ -84,7 +84,10 @@ def gather_task(spec: StreamSpec, gems: int, pits: int, blocks: int, prize: floa
     return Task(spec, params, reset, step)
 
 
-@card(paper="Juliani, Ash 2024, A Study of Plasticity Loss in On-Policy Deep Reinforcement Learning")
+@card(
+    paper="Juliani, Ash 2024, A Study of Plasticity Loss in On-Policy Deep Reinforcement Learning",
+    example={"levels": 4, "tasks": 5, "steps_per_task": 20_000},
+)
 def gather(
     *,
     size: AtLeastThree = 9,
@@ -120,11 +123,7 @@ def gather(
     things = gems + pits + blocks
     if things > size**2 - 1:
         raise ValueError(f"gems + pits + blocks: {things} is not allowed; size {size} has {size**2 - 1} cells for them")
-    if steps_per_task < episode_steps:
-        warnings.warn(
-            f"steps_per_task: {steps_per_task} is shorter than an episode (episode_steps: {episode_steps})",
-            stacklevel=2,
-        )
+    warn_if_short("steps_per_task", steps_per_task, episode_steps)
     shifts = change in ("window", "expand")
     names = tuple(f"layouts_{i}" for i in range(tasks)) if shifts else task_names("gather", change, tasks, 1)
     spec = small_spec((size, size, 3), 4, names, tasks, steps_per_task, envs, -prize, prize)

@@ -1,6 +1,5 @@
 """A gridworld whose goal moves from task to task."""
 
-import warnings
 from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
@@ -10,6 +9,7 @@ from pydantic import Field
 
 from envs.base import Source
 from envs.changes import changed, limited, small_spec, stream, task_names
+from envs.episodes import warn_if_short
 from plasticity.fields import Count, Natural, card
 from plasticity.types import Array, Key, StreamSpec, Task, Visit
 
@@ -103,14 +103,13 @@ def check_grid(size: int, walls: str, episode_steps: int, steps_per_task: int) -
     rooms = ROOMS[walls]
     if size % rooms or (rooms > 1 and size // rooms < 2):
         raise ValueError(f"size: {size} is not allowed with walls: {walls}; must be {rooms} times 2 or more")
-    if steps_per_task < episode_steps:
-        warnings.warn(
-            f"steps_per_task: {steps_per_task} is shorter than an episode may last (episode_steps: {episode_steps})",
-            stacklevel=3,
-        )
+    warn_if_short("steps_per_task", steps_per_task, episode_steps)
 
 
-@card(paper="Chung et al. 2024, Parseval Regularization for Continual Reinforcement Learning")
+@card(
+    paper="Chung et al. 2024, Parseval Regularization for Continual Reinforcement Learning",
+    example={"prize": 3.0, "shaping": 0.01, "tasks": 5, "steps_per_task": 10_000},
+)
 def gridworld(
     *,
     size: AtLeastTwo = 15,

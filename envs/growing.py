@@ -30,7 +30,10 @@ class Shown(NamedTuple):
     first: Array  # int32[classes]: those before it alone
 
 
-@card(paper="Dohare et al. 2024, Loss of plasticity in deep continual learning")
+@card(
+    paper="Dohare et al. 2024, Loss of plasticity in deep continual learning",
+    example={"classes_per_task": 2, "steps_per_task": 1000},
+)
 def class_incremental(
     *,
     inputs: Inputs = "digits",
@@ -93,7 +96,10 @@ class Share(NamedTuple):
     end: Array
 
 
-@card(paper="Ash and Adams 2020, On Warm-Starting Neural Network Training")
+@card(
+    paper="Ash and Adams 2020, On Warm-Starting Neural Network Training",
+    example={"shares": [0.5, 1.0], "held_out": 0.2, "steps_per_task": 1000},
+)
 def warm_start(
     *,
     inputs: Inputs = "digits",

@@ -11,6 +11,7 @@ from pydantic import Field
 
 from envs.base import Source
 from envs.changes import OBSERVATIONS, changed, limited, permutation, stream
+from envs.episodes import warn_if_short
 from envs.minatar_games import SIZE, Game, asterix, breakout, freeway
 from envs.minatar_invaders import space_invaders
 from envs.minatar_seaquest import seaquest
@@ -130,8 +131,11 @@ def minatar_task(
     return Task(spec, params, reset, step)
 
 
-@card(paper="Young, Tian 2019, MinAtar: An Atari-Inspired Testbed for Thorough and Reproducible Reinforcement Learning "
-            "Experiments")  # fmt: skip
+@card(
+    paper="Young, Tian 2019, MinAtar: An Atari-Inspired Testbed for Thorough and Reproducible Reinforcement Learning "
+    "Experiments",
+    example={"games": ["breakout", "asterix"], "steps_per_visit": 10_000, "cycles": 2},
+)
 def minatar(
     *,
     games: Annotated[list[str], Field(min_length=1)],
@@ -162,6 +166,7 @@ def minatar(
     ``ValueError`` for an unknown game. It differs from the paper's program in that each episode begins with no last
     action, not with that of the episode before.
     """
+    warn_if_short("steps_per_visit", steps_per_visit, episode_steps)
     names = tuple(dict.fromkeys(known(game) for game in games))  # a game that comes again is the same task
     visits = games * cycles
     made = [GAMES[name](ramping) for name in names]

@@ -29,7 +29,10 @@ def fresh_permutation(key: Key, task: Array, size: int) -> Array:
     return jnp.where(task == 0, jnp.arange(size), drawn).astype(jnp.int32)
 
 
-@card(paper="Dohare et al. 2024, Loss of plasticity in deep continual learning")
+@card(
+    paper="Dohare et al. 2024, Loss of plasticity in deep continual learning",
+    example={"inputs": "digits", "tasks": 10, "steps_per_task": 2000},
+)
 def permuted_inputs(
     *,
     inputs: Inputs = "digits",

@@ -74,7 +74,10 @@ def slow_bits(key: Key, task: Array, count: int, flips: Literal["one", "all"]) -
     return drawn(task) if flips == "all" else jax.lax.fori_loop(1, task + 1, flip, drawn(jnp.zeros_like(task)))
 
 
-@card(paper="Dohare et al. 2024, Loss of plasticity in deep continual learning")
+@card(
+    paper="Dohare et al. 2024, Loss of plasticity in deep continual learning",
+    example={"tasks": 10, "steps_per_task": 2000},
+)
 def slowly_changing_regression(
     *,
     bits: AtLeastTwo = 20,

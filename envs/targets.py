@@ -49,7 +49,10 @@ def redrawn_labels(key: Key, start: Array, task: Array, fraction: float, classes
     return jax.lax.fori_loop(oldest, task + 1, redraw, start)
 
 
-@card(paper="Lyle et al. 2023, Understanding plasticity in neural networks")
+@card(
+    paper="Lyle et al. 2023, Understanding plasticity in neural networks",
+    example={"inputs": "gaussian", "samples": 512, "tasks": 10, "steps_per_task": 500},
+)
 def relabelled(
     *,
     inputs: Inputs = "digits",
@@ -97,6 +100,7 @@ def relabelled(
 @card(
     paper="Elsayed and Mahmood 2024, Addressing Loss of Plasticity and Catastrophic Forgetting in Continual Learning",
     note="with ten classes a control: no loss of plasticity is expected",
+    example={"inputs": "digits", "tasks": 10, "steps_per_task": 2000},
 )
 def permuted_labels(
     *,
@@ -152,7 +156,10 @@ def check_regression(inputs: str, samples: int | None, targets: str) -> None:
         raise ValueError(f"samples must be at least 2 for targets of unit variance, got {samples}")
 
 
-@card(paper="Lyle et al. 2024, Disentangling the causes of plasticity loss in neural networks")
+@card(
+    paper="Lyle et al. 2024, Disentangling the causes of plasticity loss in neural networks",
+    example={"dimensions": 16, "offset": 10.0, "tasks": 10, "steps_per_task": 500},
+)
 def regression(
     *,
     inputs: Inputs = "gaussian",

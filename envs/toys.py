@@ -10,6 +10,7 @@ from pydantic import Field
 
 from envs.base import Source
 from envs.changes import changed, small_spec, stream, task_names
+from envs.episodes import warn_if_short
 from plasticity.fields import Count, card
 from plasticity.types import Array, Key, State, StreamSpec, Task, Visit
 
@@ -45,7 +46,10 @@ def catch_task(spec: StreamSpec, params: Callable[[Key, Visit], Array]) -> Task:
     return Task(spec, params, reset, step)
 
 
-@card(paper="Osband et al. 2020, Behaviour Suite for Reinforcement Learning")
+@card(
+    paper="Osband et al. 2020, Behaviour Suite for Reinforcement Learning",
+    example={"change": "observation", "tasks": 5, "steps_per_task": 2000},
+)
 def catch(
     *,
     rows: AtLeastTwo = 10,
@@ -64,7 +68,10 @@ def catch(
     All settings are static. ``change``: ``observation``, a new permutation of the pixels at each visit; ``action``, of
     the actions; ``reward``, the ball is to be caught and to be avoided in turn; ``none``, every visit is to the same
     task. Visit 0 is the standard problem. ``tasks``: the number of visits, each of ``steps_per_task`` steps.
+
+    A warning where a visit is shorter than an episode.
     """
+    warn_if_short("steps_per_task", steps_per_task, rows - 1)
     names = ("catch", "avoid")[:tasks] if change == "reward" else task_names("catch", change, tasks, 1)
     spec = small_spec((rows, columns), 3, names, tasks, steps_per_task, envs, -1, 1)
 

@@ -102,8 +102,11 @@ def actions_change(spec: StreamSpec, first: int = 0, gradual: float = 0.0) -> Ch
     return Change(problem=in_turn(SIGNS[first:] + SIGNS[:first]), act=turned)
 
 
-@card(paper="Goodfellow et al. 2013, An Empirical Investigation of Catastrophic Forgetting in Gradient-Based Neural "
-            "Networks")  # fmt: skip
+@card(
+    paper="Goodfellow et al. 2013, An Empirical Investigation of Catastrophic Forgetting in Gradient-Based Neural "
+    "Networks",
+    example={"what": "pixels", "gradual": 0.2},
+)
 def permute_observations(
     *,
     what: Literal["pixels", "channels"] = "pixels",
@@ -136,7 +139,10 @@ def permute_observations(
     return apply
 
 
-@card(paper="Juliani, Ash 2024, A Study of Plasticity Loss in On-Policy Deep Reinforcement Learning")
+@card(
+    paper="Juliani, Ash 2024, A Study of Plasticity Loss in On-Policy Deep Reinforcement Learning",
+    example={"per": "visit"},
+)
 def permute_actions(
     *,
     per: Per = "visit",

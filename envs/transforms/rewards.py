@@ -51,7 +51,7 @@ def ranged(spec: StreamSpec, *limits: float) -> StreamSpec:
     return spec._replace(reward_range=(min(0.0, *limits), max(0.0, *limits)))
 
 
-@card(paper="")
+@card(example={"factor": [1.0, 10.0]})
 def scale_reward(*, factor: Values = 1.0, per: Per = "visit", gradual: float = 0.0) -> Transform:
     """``r <- factor * r``; the performance recorded stays that without the factor.
 
@@ -76,7 +76,10 @@ def scale_reward(*, factor: Values = 1.0, per: Per = "visit", gradual: float = 0
     return apply
 
 
-@card(paper="Mnih et al. 2015, Human-level control through deep reinforcement learning")
+@card(
+    paper="Mnih et al. 2015, Human-level control through deep reinforcement learning",
+    example={"low": -1.0, "high": 1.0},
+)
 def clip_reward(*, low: float = -1.0, high: float = 1.0) -> Transform:
     """``r <- min(max(r, low), high)``; the performance recorded stays the reward as it was (Mnih et al. 2015,
     "Human-level control through deep reinforcement learning").
@@ -98,7 +101,7 @@ def clip_reward(*, low: float = -1.0, high: float = 1.0) -> Transform:
     return apply
 
 
-@card(paper="")
+@card(example={"per": "visit"})
 def flip_reward(*, per: Per = "visit", gradual: float = 0.0) -> Transform:
     """``r <- -r`` in every second task: what was to be sought is to be avoided, and the performance recorded says so.
 
@@ -119,7 +122,7 @@ def flip_reward(*, per: Per = "visit", gradual: float = 0.0) -> Transform:
     return apply
 
 
-@card(paper="")
+@card(example={"steps": [0, 10]})
 def delay_reward(*, steps: int | tuple[int, ...] = 10, per: Per = "visit") -> Transform:
     """A reward is paid ``steps`` env steps after it was earned, in the same episode; at its end all that is owed.
 

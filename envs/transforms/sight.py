@@ -85,7 +85,7 @@ def with_picture(spec: StreamSpec, shape: tuple[int, ...], dtype: Any) -> Stream
     return spec._replace(observation=spec.observation._replace(input=seen) if supervised else seen)
 
 
-@card(paper="")
+@card(example={"deviation": [0.0, 0.3]})
 def observation_noise(*, deviation: Values = 0.1, per: Per = "visit", gradual: float = 0.0) -> Transform:
     """``o <- o + deviation * N(0, 1)``, apart for each place, env and step.
 
@@ -116,7 +116,7 @@ def observation_noise(*, deviation: Values = 0.1, per: Per = "visit", gradual: f
     return apply
 
 
-@card(paper="")
+@card(example={"probability": [0.0, 0.3]})
 def observation_dropout(
     *,
     probability: Values = 0.1,
@@ -148,7 +148,10 @@ def observation_dropout(
     return apply
 
 
-@card(paper="Mnih et al. 2015, Human-level control through deep reinforcement learning")
+@card(
+    paper="Mnih et al. 2015, Human-level control through deep reinforcement learning",
+    example={"frames": 4},
+)
 def frame_stack(*, frames: Count = 4) -> Transform:
     """The last ``frames`` observations in one, on a leading axis, the newest last (Mnih et al. 2015, "Human-level
     control through deep reinforcement learning").

@@ -24,7 +24,10 @@ from plasticity.fields import card
 from plasticity.types import FIRST, Array, Key, TimeStep
 
 
-@card(paper="Machado et al. 2018, Revisiting the Arcade Learning Environment")
+@card(
+    paper="Machado et al. 2018, Revisiting the Arcade Learning Environment",
+    example={"probability": [0.0, 0.25]},
+)
 def sticky_actions(*, probability: Values = 0.25, per: Per = "visit", gradual: float = 0.0) -> Transform:
     """With a probability the last action that was done is done again instead of the one chosen.
 
