@@ -171,12 +171,16 @@ def test_lanes_in_different_tasks_have_pools_of_their_own() -> None:
     table = Table(SPEC, Adder, lanes=3, envs=2)
     table.reset(0, 0, tasks, seeds)
     actions = np.random.default_rng(1).integers(0, 5, (8, 3, 2)).astype(np.int32)
-    lived = [table.step(0, 0, step, row)[1].observation for step, row in enumerate(actions)]
+
+    def pack(step: int, row: np.ndarray) -> np.ndarray:
+        return np.concatenate([[0, 0, step], row.reshape(-1)]).astype(np.int32)
+
+    lived = [table.step(pack(step, row))[1].observation for step, row in enumerate(actions)]
     for lane, task in enumerate(tasks):
         alone = Table(SPEC, Adder, lanes=1, envs=2)
         alone.reset(0, 0, np.array([task]), seeds[2 * lane : 2 * lane + 2])
         for step, row in enumerate(actions):
-            seen = alone.step(0, 0, step, row[lane : lane + 1])[1].observation
+            seen = alone.step(pack(step, row[lane : lane + 1]))[1].observation
             np.testing.assert_array_equal(seen[0], lived[step][lane])
     again = Table(SPEC, Adder, lanes=3, envs=2)
     again.load(table.save())
