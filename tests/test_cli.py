@@ -20,7 +20,7 @@ import tiny
 import yaml
 from rich.console import Console
 
-from plasticity import cli, launch, memory, progress, results
+from plasticity import cli, launch, memory, progress, results, tables
 from plasticity.errors import UserError
 from plasticity.registry import FAMILIES
 from plasticity.runner import Chunk, Position
@@ -154,7 +154,7 @@ def test_list_every_family_and_every_member(family):
 
 
 def test_a_docstring_fills_the_terminal():
-    assert cli._flowing("One line\nof text.\n\n    a b\n    c d\n\nLast\none.") == (
+    assert tables.flowing("One line\nof text.\n\n    a b\n    c d\n\nLast\none.") == (
         "One line of text.\n\n    a b\n    c d\n\nLast one."
     )
 
@@ -171,8 +171,12 @@ def test_every_config_of_ours_can_be_planned():
     """Atari needs seconds for each; those have tests of their own."""
     for path in sorted((ROOT / "configs").rglob("*.yaml")):
         experiment = launch.load_config(path)
-        if experiment.stream.kind != "atari":
+        if experiment.stream.kind == "atari":
+            continue
+        try:
             assert launch.plan(experiment).jobs, path
+        except UserError as error:
+            assert "Qt 5" in str(error), (path, error)  # what Procgen needs is not on every system
 
 
 def test_plot(finished, tmp_path):
