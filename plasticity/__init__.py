@@ -1,7 +1,7 @@
 """A testbed for loss of plasticity and continual reinforcement learning.
 
-``load_config(path, overrides)`` reads an experiment, ``run(experiment)`` runs it and returns its folder,
-``plasticity.results.load(folder)`` reads its tables.
+``run(experiment)`` runs a config's file, a mapping with its keys or what ``load_config(path, overrides)`` read, and
+returns the run: its folder, with the tables ``metrics``, ``visits``, ``evaluations`` and ``summary``.
 """
 
 from typing import Any
@@ -16,9 +16,18 @@ def load_config(path: Any, overrides: Any = ()) -> Any:
     return launch.load_config(path, overrides)
 
 
-def run(experiment: Any, out: Any = None, **options: Any) -> Any:
-    """Runs an experiment and returns its folder; see :func:`plasticity.launch.run`."""
-    from plasticity import launch
+def run(experiment: Any, out: Any = None, *, overrides: Any = (), **options: Any) -> Any:
+    """Runs an experiment and returns it as a :class:`plasticity.results.RunFolder`.
+
+    Args:
+        experiment: a config's path, its keys as a mapping, or the experiment that :func:`load_config` returned.
+        out: the run's folder; default ``runs/NAME``.
+        overrides: ``["agent.optimizer.learning_rate=1e-3", ...]``, of a path or a mapping.
+        **options: ``resume``, ``force`` and ``progress`` of :func:`plasticity.launch.run`.
+
+    ``UserError`` for anything the user can mend; ``Interrupted`` after a signal, with the run saved.
+    """
+    from plasticity import launch, results
 
     launch.devices()
-    return launch.run(experiment, out, **options)
+    return results.RunFolder(launch.run(launch.experiment_of(experiment, overrides), out, **options))

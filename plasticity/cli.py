@@ -1,18 +1,17 @@
-"""The command line: ``plasticity run``, ``plan``, ``list``, ``plot``, ``measure``, ``bench``."""
+"""The command line: ``plasticity run``, ``watch``, ``plot`` and the others that ``plasticity --help`` lists."""
 
 import shlex
 import signal
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
+from plasticity import tables
 from plasticity.errors import UserError, unknown
 
 app = typer.Typer(
@@ -81,49 +80,13 @@ def plan(config: Config, overrides: Overrides = None) -> None:
     """Show what a run would do: programs, lanes, steps and memory. Runs nothing."""
     launch = _launch()
     planned = launch.plan(launch.load_config(config, overrides or []))
-    console.print(_plan_table(planned))
-    for line in _plan_lines(planned):
+    console.print(tables.plan_table(planned))
+    for line in tables.plan_lines(planned):
         console.print(Text(line))
     try:
         launch.check_memory(planned)
     except UserError as error:  # a plan for another machine is a good plan
         console.print(Text(f"It does not fit this machine: {error}"))
-
-
-def _plan_table(planned: Any) -> Table:
-    from plasticity.memory import readable
-
-    table = Table(title=planned.experiment.name, title_justify="left")
-    columns = ("arm", "program", "lanes", "placement", "state", "with workspace")
-    for name in columns:
-        table.add_column(name, justify="left" if name == "arm" else "right")
-    for job, need in zip(planned.jobs, planned.memory, strict=True):
-        shape = "{} x {} x {}".format(*job.placement)
-        lanes = str(len(job.program.seeds))
-        table.add_row(job.arm, str(job.number), lanes, shape, readable(need.state), readable(need.total))
-    return table
-
-
-def _plan_lines(planned: Any) -> list[str]:
-    from plasticity.launch import devices
-    from plasticity.memory import capacity, readable
-
-    spec = planned.spec
-    steps = sum(visit.steps for visit in spec.visits)
-    lanes = sum(len(job.program.seeds) for job in planned.jobs)
-    widest = max(job.placement.devices for job in planned.jobs)
-    frames = steps * spec.envs * spec.frames_per_step
-    kind = devices()[0].device_kind
-    order = " in an order of each seed's own" if spec.shuffled else ""
-    told = [name for name, arm in planned.experiment.arms.items() if arm.told]
-    return [
-        f"{len(spec.visits)} visits to {len(spec.tasks)} tasks{order}; each lane: {steps:,} steps of {spec.envs} envs, "
-        f"{frames:,} frames",
-        "placement: devices x sequential groups x lanes in one vmap; memory: on each device, the workspace an estimate",
-        f"{lanes} lanes, {steps * lanes:,} lane steps in all; arms run one after another",
-        f"told of task switches: {', '.join(told) or 'no arm'}",
-        f"{len(devices())} devices ({kind}), {readable(capacity(devices()[0], widest))} each",
-    ]
 
 
 @app.command(name="list")
@@ -135,7 +98,7 @@ def list_members(
     if family is None:
         for each in LISTED:
             if each != "configs":
-                console.print(_family_table(_launch().registry(), each))
+                console.print(tables.family_table(_launch().registry(), each))
         return
     if family not in LISTED:
         raise UserError(unknown(f"family `{family}`", family, LISTED))
@@ -145,9 +108,9 @@ def list_members(
         return
     registry = _launch().registry()
     if name is None:
-        console.print(_family_table(registry, family))
+        console.print(tables.family_table(registry, family))
     else:
-        _print_member(registry, family, name)
+        tables.print_member(registry, family, name, console)
 
 
 def _first_comment(path: Path) -> str:
@@ -155,51 +118,41 @@ def _first_comment(path: Path) -> str:
     return line.removeprefix("#").strip() if line.startswith("#") else ""
 
 
-def _first_line(factory: Callable[..., Any]) -> str:
-    return (factory.__doc__ or "").strip().partition("\n")[0]
+def _check_run(folder: Path) -> None:
+    """``UserError`` where the folder is no run."""
+    from plasticity import results
+
+    try:
+        results.plan(folder)
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
-def _flowing(text: str) -> str:
-    """A docstring whose paragraphs are one line each, for the terminal to break; indented ones stay as they are."""
-    paragraphs = text.split("\n\n")
-    return "\n\n".join(each if "\n " in each else " ".join(each.split("\n")) for each in paragraphs)
+@app.command()
+def watch(
+    folder: Annotated[Path, typer.Argument(help="folder of a run, under way or not", metavar="RUN")],
+    once: Annotated[bool, typer.Option("--once", help="print what there is now, and return")] = False,
+    every: Annotated[float, typer.Option(help="seconds between two looks", min=0.1)] = 1.0,
+) -> None:
+    """Look on while an experiment runs, from anywhere that sees its folder; ends with the run, or with Ctrl-C."""
+    from plasticity import watch as watching
+
+    _check_run(folder)
+    watching.watch(folder, console, once=once, every=every)
 
 
-def _family_table(registry: Any, family: str) -> Table:
-    table = Table(title=family, title_justify="left", show_header=False, box=None)
-    for name in registry.names(family):
-        table.add_row(name, Text(_first_line(registry.factory(family, name))), Text(_from(registry, family, name)))
-    return table
+@app.command()
+def compare(
+    a: Annotated[Path, typer.Argument(help="folder of a run", metavar="RUN_A")],
+    b: Annotated[Path, typer.Argument(help="folder of another", metavar="RUN_B")],
+) -> None:
+    """Tell two runs apart: config, versions, arms, results; where configs are equal, whether every number is."""
+    from plasticity import results
 
-
-def _from(registry: Any, family: str, name: str) -> str:
-    """Nothing for a built-in member, else the package that offers it."""
-    from plasticity.registry import BUILT_IN
-
-    origin = registry.origin(family, name)
-    return "" if origin == BUILT_IN else f"[{origin}]"
-
-
-def _print_member(registry: Any, family: str, name: str) -> None:
-    import inspect
-
-    factory, card = registry.factory(family, name), registry.card(family, name)
-    console.print(Text(f"{name}: {_flowing(inspect.getdoc(factory) or '')}"))
-    table = Table(show_edge=False)
-    for heading in ("setting", "allowed", "default", "kind"):
-        table.add_column(heading)
-    for row in registry.rows(family, name):
-        table.add_row(*(Text(str(cell)) for cell in row))
-    console.print(table)
-    facts = {
-        "from": _from(registry, family, name).strip("[]"),
-        "paper": card.paper,
-        "note": card.note,
-        "task switches": "seen" if card.sees_switches else "",
-    }
-    for what, fact in facts.items():
-        if fact:
-            console.print(Text(f"{what}: {fact}"))
+    try:
+        results.print_comparison(a, b, console)
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 @app.command()
@@ -211,14 +164,28 @@ def plot(
     from plasticity import plots, results
 
     for folder in runs:
-        try:
-            results.plan(folder)
-        except ValueError as error:
-            raise UserError(str(error)) from None
+        _check_run(folder)
     for path in plots.save_all(list(runs), out or runs[0] / "figures"):
         console.print(Text(str(path)))
     for folder in runs:
         results.print_summary(folder, console)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="folders of runs, finished or not", metavar="RUN...")],
+    out: Annotated[Path | None, typer.Option(help="the file; default RUN/report.html", metavar="FILE.html")] = None,
+) -> None:
+    """Write one HTML page about one run or several: summary in words, figures to look into, how it was made."""
+    from plasticity import report as reporting
+
+    try:
+        path = reporting.save(runs, out)
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    except OSError as error:
+        raise UserError(f"{out or runs[0]}: cannot be written: {error.strerror}") from None
+    console.print(Text(f"report: {path}"))
 
 
 @app.command()
@@ -248,26 +215,8 @@ def measure(
         record.write_tables(path, [each.table for each in found])
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {error.strerror}") from error
-    _print_measured(found)
+    tables.print_measured(found, console)
     console.print(Text(f"measured: {path}"))
-
-
-def _print_measured(found: list[Any], most: int = 40) -> None:
-    """Each monitor's headline number for each lane and checkpoint; a long table is cut."""
-    rows = [row for each in found for row in each.table.to_pylist()]
-    named = ["arm", "lane", "seed", "step"]
-    table = Table(show_edge=False)
-    for name in named:
-        table.add_column(name, justify="left" if name == "arm" else "right", overflow="fold")
-    metrics = list(dict.fromkeys(name for each in found for name in each.metrics if "/" not in name))
-    for name in metrics:
-        table.add_column(name, justify="right", overflow="fold")
-    for row in rows[:most]:
-        numbers = [row.get(name) for name in metrics]
-        table.add_row(*(str(row[name]) for name in named), *("" if x is None else f"{x:.4g}" for x in numbers))
-    console.print(table)
-    if len(rows) > most:
-        console.print(Text(f"the first {most} of {len(rows)} rows"))
 
 
 @app.command()

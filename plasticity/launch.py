@@ -70,6 +70,17 @@ def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
     return config.load_config(path, overrides, registry=registry())
 
 
+def experiment_of(given: Experiment | str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Experiment:
+    """The experiment in a YAML file or in a mapping with its keys; one that was read already, as it is."""
+    if not isinstance(given, Experiment):
+        if isinstance(given, Mapping):
+            return config.read_experiment(given, registry(), overrides)
+        return load_config(given, overrides)
+    if overrides:
+        raise UserError("overrides change a config before it is read; give them to load_config, or give run its path")
+    return given
+
+
 @functools.cache
 def devices() -> tuple[jax.Device, ...]:
     """The devices to run on. On a CPU one XLA device per core: worth a factor of the number of cores.

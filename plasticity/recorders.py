@@ -128,7 +128,7 @@ class Curves:
 
     def _common(self, position: Position) -> dict[str, float]:
         now, step = time.monotonic(), self.step(position)
-        found = {
+        found: dict[str, float] = {
             "charts/frames": step * self._spec.frames_per_step,
             "charts/visit": position.visit,
             "charts/step_in_visit": position.step_in_visit,

@@ -18,9 +18,11 @@ from plasticity.results.export import csv_text, latex_text, save_table
 from plasticity.results.intervals import Interval, curve, mean_interval
 from plasticity.results.profiles import performance_profiles, probability_of_improvement
 from plasticity.results.read import evaluations, hyper_parameters, lanes, load, plan, visits
+from plasticity.results.run_folder import RunFolder
 from plasticity.results.scores import TaskScores, differences, normalise, task_scores
 from plasticity.results.selection import Selection, select, sensitivity
 from plasticity.results.show import print_summary
+from plasticity.results.show_two_runs import print_comparison
 from plasticity.results.transfer import (
     Matrix,
     average_performance,
@@ -34,17 +36,21 @@ from plasticity.results.transfer import (
     isolated_forward_transfer,
     performance_matrix,
 )
+from plasticity.results.two_runs import TwoRuns, compare_runs
 
 __all__ = [
     "Interval",
     "Matrix",
     "Point",
+    "RunFolder",
     "Scores",
     "Selection",
     "TaskScores",
+    "TwoRuns",
     "aggregates",
     "average_performance",
     "backward_transfer",
+    "compare_runs",
     "csv_text",
     "curve",
     "differences",
@@ -69,6 +75,7 @@ __all__ = [
     "performance_profiles",
     "plan",
     "points",
+    "print_comparison",
     "print_summary",
     "probability_of_improvement",
     "relative_learning_speed",

@@ -84,9 +84,9 @@ def summary(
     """
     hyper, count = hyper_parameters(run), len(plan(run)["stream"]["visits"])
     rows, length, known = visits_and_losses(run), int(tenth(count)), lanes(run)
-    known["first"] = _stage(rows, known, range(length), measure)
+    known["first"] = stage_means(rows, known, range(length), measure)
     late = measure if count > 1 else "performance_end"
-    known["last"] = _stage(rows, known, range(count - length, count), late)
+    known["last"] = stage_means(rows, known, range(count - length, count), late)
     cells = points(known, hyper)
     arms = set(arm_names(run))
     table = []
@@ -115,7 +115,7 @@ def _in_order(table: pd.DataFrame, run: RunPath, hyper: Sequence[str]) -> pd.Dat
     return table.sort_values("arm", kind="stable", ignore_index=True)
 
 
-def _stage(rows: pd.DataFrame, known: pd.DataFrame, stage: range, measure: str) -> np.ndarray:
+def stage_means(rows: pd.DataFrame, known: pd.DataFrame, stage: range, measure: str) -> np.ndarray:
     """Each lane's mean over the visits of a stage: missing unless it finished and survived them all."""
     groups = rows[rows["visit"].isin(stage)].groupby(["arm", "lane"], observed=True)
     whole = (groups["visit"].nunique() == len(stage)) & ~groups["lost"].any()

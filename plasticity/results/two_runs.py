@@ -1,0 +1,254 @@
+"""Two runs side by side: config, versions, arms, results, and whether the records of equal configs are equal."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import yaml
+from scipy import stats
+
+from plasticity.results.compare import Point, counterpart, points, stage_means
+from plasticity.results.intervals import Interval, mean_interval
+from plasticity.results.read import (
+    RunPath,
+    arm_names,
+    hyper_parameters,
+    lanes,
+    load,
+    plan,
+    tenth,
+    visits_and_losses,
+)
+
+ABSENT = "-"
+NO_NUMBERS = ("name", "placement", "checkpoint_every", "recorders")  # keys that change no number of the tables
+SAME_DATA = ("stream", "transforms", "schedule", "seeds")  # equal: a seed sees the same data in both runs
+
+
+class Change(NamedTuple):
+    """One setting or version; :data:`ABSENT` where a run has none."""
+
+    key: str
+    a: Any
+    b: Any
+
+
+class Result(NamedTuple):
+    """The last tenth of an arm's visits, mean over seeds, in both runs."""
+
+    label: str  # the arm, with its point where it was swept
+    a: float
+    b: float
+    difference: Interval  # b - a
+    seeds: int  # pairs, or lanes of the run with fewer
+    paired: bool  # by seed; otherwise Welch's interval of two independent samples
+
+
+class Replica(NamedTuple):
+    """The records of an arm with the same config in both runs."""
+
+    arm: str
+    rows: int  # in both
+    only_a: int
+    only_b: int
+    differing: int  # of the rows in both
+    first: Mapping[str, Any] | None  # lane, seed, step, metric, a, b of the first row that differs
+    metrics: tuple[str, ...]  # recorded in one of the runs only
+
+    @property
+    def equal(self) -> bool:
+        """Value for value, as far as both runs went."""
+        return not self.differing and not self.metrics
+
+
+class TwoRuns(NamedTuple):
+    """What :func:`compare_runs` finds."""
+
+    config: tuple[Change, ...]
+    versions: tuple[Change, ...]
+    only_a: tuple[str, ...]  # arms
+    only_b: tuple[str, ...]
+    measured: tuple[str, str]  # what the performance is
+    results: tuple[Result, ...]  # none where the runs measure different things
+    replicas: tuple[Replica, ...]  # of the arms whose configs are equal
+
+
+def compare_runs(a: RunPath, b: RunPath, *, confidence: float = 0.95) -> TwoRuns:
+    """What differs between two runs.
+
+    Results are those of :func:`summary`: means over the last tenth of the visits. Where both runs have the same stream
+    and seeds, the interval of the difference is Student's on differences by seed; otherwise Welch's,
+    ``b - a +- t(df) sqrt(s_a^2 / n_a + s_b^2 / n_b)`` (Welch, 1947, The generalization of "Student's" problem when
+    several different population variances are involved).
+
+    Args:
+      a: a run's folder.
+      b: another's.
+      confidence: of the intervals, in (0, 1).
+
+    Raises:
+      ValueError: a path that is not the folder of a run.
+    """
+    about = plan(a), plan(b)
+    names = [arm_names(run) for run in (a, b)]
+    shared = [name for name in names[0] if name in names[1]]
+    changes = _config_changes(_config(a), _config(b), shared)
+    paired = about[0]["stream"]["visits"] == about[1]["stream"]["visits"] and not _under(changes, SAME_DATA)
+    measured = _measured(about[0]), _measured(about[1])
+    return TwoRuns(
+        config=tuple(changes),
+        versions=tuple(_changes(about[0].get("versions", {}), about[1].get("versions", {}))),
+        only_a=tuple(name for name in names[0] if name not in shared),
+        only_b=tuple(name for name in names[1] if name not in shared),
+        measured=measured,
+        results=tuple(_results(a, b, shared, paired, confidence)) if measured[0] == measured[1] else (),
+        replicas=tuple(_replicas(a, b, [name for name in shared if _same(changes, name)])),
+    )
+
+
+def _measured(about: Mapping[str, Any]) -> str:
+    stream = about["stream"]
+    return "episodic return" if stream["episodic"] else str(stream["reward_name"])
+
+
+# ----------------------------------------------------------------------------------------------------- the config
+
+
+def _config(run: RunPath) -> dict[str, Any]:
+    path = Path(run) / "experiment.yaml"
+    try:
+        return dict(yaml.safe_load(path.read_text()))
+    except (OSError, yaml.YAMLError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())[:120]}") from None
+
+
+def flat(value: Any, path: str = "") -> dict[str, Any]:
+    """Dotted key -> value; a member of a list goes by its kind, and the list itself is there as its kinds."""
+    if isinstance(value, Mapping):
+        found = [flat(each, f"{path}.{key}".removeprefix(".")) for key, each in value.items()]
+        return {key: each for part in found for key, each in part.items()}
+    members = value if isinstance(value, list) and value and all(isinstance(x, Mapping) for x in value) else []
+    kinds = [str(each.get("kind", number)) for number, each in enumerate(members)]
+    result = {path: kinds if members else value}
+    for number, (kind, each) in enumerate(zip(kinds, members, strict=True)):
+        label = kind if kinds.count(kind) == 1 else f"{kind}[{number}]"
+        rest = {key: inner for key, inner in each.items() if key != "kind"}
+        result |= flat(rest, f"{path}.{label}")
+    return result
+
+
+def _changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Change]:
+    for key in {**a, **b}:
+        if a.get(key, ABSENT) != b.get(key, ABSENT):
+            yield Change(key, a.get(key, ABSENT), b.get(key, ABSENT))
+
+
+def _config_changes(a: Mapping[str, Any], b: Mapping[str, Any], shared: Sequence[str]) -> list[Change]:
+    """Without the arms of one run only, and without the settings that go with another kind of member."""
+    found = list(_changes(flat(_with_arms(a, shared)), flat(_with_arms(b, shared))))
+    replaced = {change.key.removesuffix(".kind") for change in found if ABSENT not in (change.a, change.b)}
+    return [
+        change
+        for change in found
+        if ABSENT not in (change.a, change.b) or not any(change.key.startswith(f"{other}.") for other in replaced)
+    ]
+
+
+def _with_arms(config: Mapping[str, Any], shared: Sequence[str]) -> dict[str, Any]:
+    arms = config.get("arms") or {}
+    return {**config, "arms": {name: arms[name] for name in shared if name in arms}}
+
+
+def _under(changes: Sequence[Change], keys: Sequence[str]) -> bool:
+    return any(change.key.partition(".")[0] in keys for change in changes)
+
+
+def _same(changes: Sequence[Change], arm: str) -> bool:
+    """Whether nothing differs that could change a number of the arm."""
+    mine = [change for change in changes if not change.key.startswith("arms.") or change.key.startswith(f"arms.{arm}.")]
+    return all(change.key.partition(".")[0] in NO_NUMBERS for change in mine)
+
+
+# ----------------------------------------------------------------------------------------------------- the results
+
+
+def _cells(run: RunPath) -> list[Point]:
+    """The run's arms and points; their rows are lanes with the column ``last``."""
+    count, known = len(plan(run)["stream"]["visits"]), lanes(run)
+    late = "performance" if count > 1 else "performance_end"
+    known["last"] = stage_means(visits_and_losses(run), known, range(count - int(tenth(count)), count), late)
+    return points(known, hyper_parameters(run))
+
+
+def _results(a: RunPath, b: RunPath, shared: Sequence[str], paired: bool, confidence: float) -> Iterator[Result]:
+    others = _cells(b)
+    for cell in _cells(a):
+        other = counterpart(cell, others, cell.arm) if cell.arm in shared else None
+        if other is not None:
+            yield _result(cell, other, paired, confidence)
+
+
+def _result(cell: Point, other: Point, paired: bool, confidence: float) -> Result:
+    a, b = (point.rows.set_index("seed")["last"] for point in (cell, other))
+    together = paired and a.index.is_unique and set(a.index) == set(b.index)
+    if together:
+        gaps = (b - a).dropna()
+        difference, seeds = mean_interval(gaps, confidence), len(gaps)
+    else:
+        difference, seeds = welch(a, b, confidence), int(min(a.notna().sum(), b.notna().sum()))
+    return Result(cell.label, float(a.mean()), float(b.mean()), difference, seeds, together)
+
+
+def welch(a: Any, b: Any, confidence: float = 0.95) -> Interval:
+    """The mean of ``b`` less that of ``a``, two independent samples; NaN is left out, one value gives no bounds."""
+    samples = [np.asarray(values, float)[np.isfinite(np.asarray(values, float))] for values in (a, b)]
+    if min(map(len, samples)) == 0:
+        return Interval(np.nan, np.nan, np.nan)
+    difference = float(samples[1].mean() - samples[0].mean())
+    if min(map(len, samples)) < 2:
+        return Interval(difference, np.nan, np.nan)
+    parts = np.array([values.var(ddof=1) / len(values) for values in samples])
+    degrees = np.array([len(values) - 1 for values in samples])
+    freedom = parts.sum() ** 2 / (parts**2 / degrees).sum() if parts.any() else degrees.sum()
+    half = float(stats.t.ppf(0.5 + confidence / 2, freedom) * np.sqrt(parts.sum()))
+    return Interval(difference, difference - half, difference + half)
+
+
+# ----------------------------------------------------------------------------------------------------- the records
+
+
+def _replicas(a: RunPath, b: RunPath, arms: Sequence[str]) -> Iterator[Replica]:
+    if not arms:
+        return
+    tables = load(a), load(b)
+    for arm in arms:
+        mine, theirs = (table[table["arm"] == arm].drop(columns="arm") for table in tables)
+        yield _replica(arm, mine, theirs)
+
+
+def _replica(arm: str, a: pd.DataFrame, b: pd.DataFrame) -> Replica:
+    """Rows are those of one lane and step; the order in which they are compared is that of time."""
+    a, b = (table.dropna(axis=1, how="all").set_index(["step", "lane"]).sort_index() for table in (a, b))
+    both = a.index.intersection(b.index).sort_values()
+    columns = [column for column in a.columns if column in b.columns]
+    x, y = (table.loc[both, columns] for table in (a, b))
+    differs = ~((x == y) | (x.isna() & y.isna()))
+    which = np.flatnonzero(differs.any(axis=1))
+    return Replica(
+        arm=arm,
+        rows=len(both),
+        only_a=len(a) - len(both),
+        only_b=len(b) - len(both),
+        differing=len(which),
+        first=_row(x, y, differs, int(which[0])) if len(which) else None,
+        metrics=tuple(sorted(set(a.columns) ^ set(b.columns))) if len(both) else (),
+    )
+
+
+def _row(x: pd.DataFrame, y: pd.DataFrame, differs: pd.DataFrame, row: int) -> dict[str, Any]:
+    step, lane = x.index[row]
+    metric = str(differs.columns[int(np.argmax(differs.to_numpy()[row]))])
+    facts = {"lane": int(lane), "seed": int(x["seed"].iloc[row]), "step": int(step), "metric": metric}
+    return facts | {"a": x[metric].iloc[row], "b": y[metric].iloc[row]}
