@@ -268,7 +268,8 @@ def test_edge_cases_are_drawn_without_a_warning_and_inside_the_page(tmp_path, ca
         assert ("monitors" in found) == (case != "no monitors")
         for figure in found.values():
             assert everything_inside(figure)
-            assert len(legend_texts(figure)) == results.load(folder)["arm"].nunique()
+        for name in {"performance", "learning_curve", "monitors"} & set(found):
+            assert len(legend_texts(found[name])) == results.load(folder)["arm"].nunique()
 
 
 def test_nothing_to_draw_is_said(run):
@@ -287,9 +288,11 @@ def test_nothing_to_draw_is_said(run):
 def test_save_all_writes_every_figure_in_every_format(run, tmp_path):
     written = plots.save_all([run], tmp_path / "figures")
     names = {path.name for path in written}
-    assert names == {
-        f"{name}.{end}" for name in ("performance", "learning_curve", "monitors") for end in ("png", "pdf")
-    }
+    drawn = (
+        "performance", "learning_curve", "aggregates", "profiles", "revisits", "learning_speed", "monitors",
+        "mechanisms", "layers_dormant_units",
+    )  # fmt: skip
+    assert names == {f"{name}.{end}" for name in drawn for end in ("png", "pdf")}
     assert all(path.parent == tmp_path / "figures" for path in written)
     png = (tmp_path / "figures" / "performance.png").read_bytes()
     assert png.startswith(b"\x89PNG")
@@ -304,8 +307,9 @@ def test_runs_on_different_streams_get_folders_of_their_own(tmp_path):
     for name, steps in (("one", 10), ("two", 20)):
         made.invented(tmp_path / name, made.plan(["a"], tasks=["t"], visits=[(0, steps)]), [0], monitors=())
     written = plots.save_all([tmp_path / "one", tmp_path / "two"], tmp_path / "out", formats=("png",))
+    names = [f"{name}.png" for name in ("performance", "learning_curve", "aggregates", "profiles")]
     assert [str(path.relative_to(tmp_path / "out")) for path in written] == [
-        "one/performance.png", "one/learning_curve.png", "two/performance.png", "two/learning_curve.png",
+        *(f"one/{name}" for name in names), *(f"two/{name}" for name in names),
     ]  # fmt: skip
 
 

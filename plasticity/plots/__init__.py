@@ -1,7 +1,34 @@
 """Tables to figures: one function for each figure, none of them with hidden state, and :func:`save_all`."""
 
+from plasticity.plots.aggregates import aggregates, profiles, sensitivity
+from plasticity.plots.behaviour import first_against_later, learning_speed, performance_matrix
 from plasticity.plots.curves import learning_curve, monitor_names, monitors
+from plasticity.plots.layers import hessian_density, layer_names, layers
+from plasticity.plots.mechanisms import correlations, mechanisms
+from plasticity.plots.methods import against_baseline
 from plasticity.plots.performance import performance
 from plasticity.plots.save import figures, save, save_all
+from plasticity.plots.thin import thinned
 
-__all__ = ["figures", "learning_curve", "monitor_names", "monitors", "performance", "save", "save_all"]
+__all__ = [
+    "against_baseline",
+    "aggregates",
+    "correlations",
+    "figures",
+    "first_against_later",
+    "hessian_density",
+    "layer_names",
+    "layers",
+    "learning_curve",
+    "learning_speed",
+    "mechanisms",
+    "monitor_names",
+    "monitors",
+    "performance",
+    "performance_matrix",
+    "profiles",
+    "save",
+    "save_all",
+    "sensitivity",
+    "thinned",
+]

@@ -3,41 +3,174 @@
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
+import numpy as np
+import pandas as pd
+import yaml
 from matplotlib.figure import Figure
 
 from plasticity import results
+from plasticity.plots.aggregates import aggregates, profiles, sensitivity
+from plasticity.plots.behaviour import first_against_later, learning_speed, performance_matrix
 from plasticity.plots.curves import learning_curve, monitor_names, monitors
+from plasticity.plots.layers import BINS, hessian_density, layer_names, layers
+from plasticity.plots.mechanisms import correlations, mechanisms
 from plasticity.plots.performance import performance
 from plasticity.plots.style import FEW
+from plasticity.plots.thin import thinned
 from plasticity.results.read import RunPath
 
 FORMATS = ("png", "pdf")
+ORDER = (
+    "performance", "learning_curve", "aggregates", "profiles", "sensitivity", "revisits", "learning_speed", "matrix",
+    "monitors", "mechanisms", "layers", "hessian_density",
+)  # fmt: skip
 
 
-def figures(run: RunPath, *runs: RunPath) -> dict[str, Figure]:
-    """The figures of a run, or of several on the same stream in one: ``performance, learning_curve, monitors``.
+def figures(run: RunPath, *runs: RunPath, control: str = "fresh") -> dict[str, Figure]:
+    """Every figure that a run has data for, or several runs on one stream in the same figures, by name.
 
-    A figure without anything to show yet is absent.
+    ``performance, learning_curve, aggregates, profiles, sensitivity_SETTING, revisits, learning_speed, matrix,
+    monitors, mechanisms, layers_MONITOR, hessian_density``. What there is nothing to show of yet is absent, and so are
+    aggregates over tasks whose returns can't be compared.
+
+    Args:
+      run: the run's folder; ``runs``: more of them.
+      control: the arm that the speed of learning is compared with, where there is one.
+
+    Raises:
+      ValueError: a path that is not the folder of a run, or runs of different streams.
     """
-    stream, hyper = results.plan(run)["stream"], results.hyper_parameters(run, *runs)
-    metrics, visits = results.load(run, *runs), results.visits(run, *runs)
-    episodic = stream["episodic"]
-    label = "episodic return" if episodic else stream["reward_name"]
-    value = "episodic_return" if episodic else "reward"
-    x = "frames" if stream["frames_per_step"] > 1 else "step"
-    played = {visit["task"] for visit in stream["visits"]}
-    by_task = episodic and 2 <= len(played) <= FEW
-    found = {}
-    if visits["performance"].notna().any():
-        found["performance"] = performance(visits, label=label, by_task=by_task, hyper=hyper)
-    if metrics[value].notna().any():
-        found["learning_curve"] = learning_curve(metrics, value=value, label=label, x=x, by_task=by_task, hyper=hyper)
-    if monitor_names(metrics, hyper):
-        found["monitors"] = monitors(metrics, x=x, hyper=hyper)
+    one = _Run((run, *runs), _one_stream((run, *runs)), results.hyper_parameters(run, *runs), control)
+    found = _of_visits(one) | _of_behaviour(one)
+    # Last, and short at once: this is the table that may have millions of rows.
+    metrics = thinned(results.load(run, *runs), one.x, hyper=one.hyper)
+    found |= _of_metrics(one, metrics, results.visits(run, *runs))
+    return {name: found[name] for name in sorted(found, key=_place)}
+
+
+class _Run(NamedTuple):
+    runs: tuple[RunPath, ...]
+    stream: dict[str, Any]
+    hyper: list[str]
+    control: str
+
+    @property
+    def label(self) -> str:
+        return "episodic return" if self.stream["episodic"] else str(self.stream["reward_name"])
+
+    @property
+    def x(self) -> str:
+        return "frames" if self.stream["frames_per_step"] > 1 else "step"
+
+    @property
+    def unlike(self) -> bool:
+        """Whether tasks have returns that can't be compared."""
+        return bool(self.stream["episodic"]) and len({visit["task"] for visit in self.stream["visits"]}) > 1
+
+    @property
+    def by_task(self) -> bool:
+        return self.unlike and len({visit["task"] for visit in self.stream["visits"]}) <= FEW
+
+
+def _place(name: str) -> int:
+    return next(place for place, each in enumerate(ORDER) if name.startswith(each))
+
+
+def _one_stream(runs: Sequence[RunPath]) -> dict[str, Any]:
+    """What all runs' streams are; ``ValueError`` that names the first difference."""
+    first, *others = (results.plan(run)["stream"] for run in runs)
+    for run, other in zip(runs[1:], others, strict=True):
+        keys = [key for key in {**first, **other} if first.get(key) != other.get(key)]
+        if keys:
+            was, now = (
+                f"{len(each)} visits" if keys[0] == "visits" else each
+                for each in (first.get(keys[0]), other.get(keys[0]))
+            )
+            raise ValueError(
+                f"{runs[0]} and {run} are runs of different streams: `{keys[0]}` is {str(was)[:60]} and "
+                f"{str(now)[:60]}; draw each by itself"
+            )
+    return first
+
+
+def _of_visits(one: _Run) -> dict[str, Figure]:
+    visits = results.visits(*one.runs)
+    if not visits["performance"].notna().any():
+        return {}
+    found = {"performance": performance(visits, label=one.label, by_task=one.by_task, hyper=one.hyper)}
+    if one.unlike:
+        return found
+    try:
+        scores = results.task_scores(visits, hyper=one.hyper)
+    except ValueError:  # runs, or lanes, that are not equally far
+        return found
+    values = np.concatenate([each.values.ravel() for each in scores])
+    shares = np.nanmin(values) >= 0 and np.nanmax(values) <= 1
+    statistics = ("iqm", "mean", "median", "optimality_gap") if shares else ("iqm", "mean", "median")
+    found["aggregates"] = aggregates(scores, statistics, label=one.label)
+    found["profiles"] = profiles(scores, label=one.label, resamples=500)
+    for name in sorted({key for each in scores for key in each.point.values}):
+        try:
+            figure = sensitivity(scores, name, label=one.label)
+        except ValueError:  # no point of an arm is complete
+            continue
+        found[f"sensitivity_{name.replace('.', '_')}"] = figure
     return found
+
+
+def _of_behaviour(one: _Run) -> dict[str, Figure]:
+    found, visits = {}, [visit["task"] for visit in one.stream["visits"]]
+    if len(set(visits)) < len(visits):
+        again = results.revisits(*one.runs)
+        if again.lanes[["first", "later"]].notna().all(axis=1).any():
+            found["revisits"] = first_against_later(again, label=one.label, hyper=one.hyper)
+    if len(visits) > 2 and all(one.control in results.lanes(run)["arm"].astype(str).unique() for run in one.runs):
+        value = "relative_speed" if one.unlike else "difference"
+        speeds = results.relative_learning_speed(*one.runs, control=one.control).lanes
+        if speeds[value].notna().any():
+            label = None if one.unlike else f"mean {one.label} over the visit,\nminus the control's"
+            found["learning_speed"] = learning_speed(speeds, value=value, label=label, hyper=one.hyper)
+    elif len(visits) > 2 and not one.unlike:
+        areas = results.learning_curves_area(*one.runs)
+        if areas["area"].notna().any():
+            label = f"mean {one.label} over the visit"
+            found["learning_speed"] = learning_speed(areas, value="area", label=label, hyper=one.hyper)
+    try:
+        matrix = results.performance_matrix(*one.runs)
+    except ValueError:  # not evaluated at the ends of visits
+        return found
+    if len(visits) > 1 and np.isfinite(matrix.values).any():
+        found["matrix"] = performance_matrix(matrix, label=one.label, by_task=one.unlike)
+    return found
+
+
+def _of_metrics(one: _Run, metrics: pd.DataFrame, visits: pd.DataFrame) -> dict[str, Figure]:
+    found, value = {}, "episodic_return" if one.stream["episodic"] else "reward"
+    shown: dict[str, Any] = {"x": one.x, "hyper": one.hyper}
+    if metrics[value].notna().any():
+        found["learning_curve"] = learning_curve(metrics, value=value, label=one.label, by_task=one.by_task, **shown)
+    if monitor_names(metrics, one.hyper):
+        found["monitors"] = monitors(metrics, **shown)
+    if (correlations(metrics, visits, hyper=one.hyper)["lanes"] > 0).any():
+        found["mechanisms"] = mechanisms(metrics, visits, label=one.label, hyper=one.hyper)
+    for name in layer_names(metrics):
+        found[f"layers_{name}"] = layers(metrics, name, **shown)
+    if any(str(name).startswith(BINS) and metrics[name].notna().any() for name in metrics):
+        found["hessian_density"] = hessian_density(metrics, **shown, **_eigenvalue_grid(one.runs[0]))
+    return found
+
+
+def _eigenvalue_grid(run: RunPath) -> dict[str, Any]:
+    """The settings of the run's ``hessian_density`` that say where its bins are."""
+    try:
+        config = yaml.safe_load((Path(run) / "experiment.yaml").read_text())
+        settings = next(each for each in config["monitors"] if each["kind"] == "hessian_density")
+        return {name: settings[name] for name in ("smallest", "largest", "scale") if name in settings}
+    except (OSError, yaml.YAMLError, LookupError, TypeError, StopIteration):
+        return {}
 
 
 def save_all(run_dirs: Sequence[RunPath], out: RunPath, formats: Iterable[str] = FORMATS) -> list[Path]:

@@ -179,7 +179,7 @@ def finish(figure: Any, lines: Sequence[Series], note: str | None = None) -> Fig
     width, height = figure.get_size_inches()
     widest = max(max(map(len, line.label.splitlines())) for line in lines)
     title, tall = seeds_note(lines) if note is None else note, max(line.label.count("\n") + 1 for line in lines)
-    if widest <= 24 and 0.2 * (tall * len(lines) + 2) <= height:
+    if max(widest, *map(len, title.splitlines())) <= 26 and 0.2 * (tall * len(lines) + 2) <= height:
         figure.legend(
             handles=_handles(lines), loc="outside right upper", title=title, alignment="left", handlelength=3.2
         )

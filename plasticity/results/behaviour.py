@@ -10,6 +10,7 @@ import pandas as pd
 from plasticity.results.compare import counterpart, points
 from plasticity.results.intervals import mean_interval
 from plasticity.results.read import (
+    REWARDS,
     RunPath,
     arm_names,
     hyper_parameters,
@@ -85,7 +86,7 @@ def check_control(run: RunPath, control: str) -> None:
 def _per_visit(run: RunPath) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The records with their ``value`` and ``window`` (env steps), and the finished visits."""
     finished = visits_and_losses(run)
-    table = load(run)
+    table = load(run, metrics=REWARDS)
     if table.empty:
         return table.assign(value=np.nan, window=np.nan), finished
     before = table.groupby(["arm", "lane", "visit"], observed=True)["step_in_visit"].shift(fill_value=0)

@@ -16,6 +16,7 @@ IDENTITY = ("run", "arm", "lane", "seed", "step", "frames", "update", "visit", "
 REWARDS = ("reward", "episodic_return", "episodes")
 NAMES = ("arm", "task", "evaluated_task")  # columns of a few texts, over and over
 BOOKKEEPING = ("lane", "seed", "program", "diverged_at")
+FEW_ROWS = 1_000_000
 RunPath = str | Path
 
 
@@ -173,7 +174,7 @@ def _joined(
         rows = pd.MultiIndex.from_arrays([known["arm"].cat.codes, known["lane"]])
         where = rows.get_indexer(pd.MultiIndex.from_arrays([codes, lane]))
         found |= {name: known[name].take(np.maximum(where, 0)).where(where >= 0).to_numpy() for name in swept}
-    return pd.DataFrame(found, copy=False)
+    return pd.DataFrame(found, copy=len(order) < FEW_ROWS)  # one block, or columns as they are without a second copy
 
 
 def _order(keys: Sequence[np.ndarray]) -> np.ndarray:

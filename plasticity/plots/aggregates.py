@@ -1,0 +1,188 @@
+"""Scores over all seeds and tasks: aggregates with intervals, performance profiles, sensitivity to a setting."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from plasticity import results
+from plasticity.plots.style import WIDTH, Drawn, Series, canvas, finish_panel, grid, looks, styled
+from plasticity.results import TaskScores
+
+NAMES = {"iqm": "interquartile mean", "mean": "mean", "median": "median", "optimality_gap": "optimality gap"}
+
+
+def _lines(scores: Sequence[TaskScores], controls: Sequence[str]) -> list[Series]:
+    if not scores or not any(np.isfinite(each.values).any() for each in scores):
+        raise ValueError("there is no score to draw")
+    cells = [each.point for each in scores]
+    return [Series(cell.label, cell.rows, look) for cell, look in zip(cells, looks(cells, controls), strict=True)]
+
+
+def _note(scores: Sequence[TaskScores], what: str) -> str:
+    seeds = sorted({len(each.seeds) for each in scores})
+    tasks = len(scores[0].tasks)
+    number = f"{seeds[0]}-{seeds[-1]} seeds" if len(seeds) > 1 else "one seed" if seeds == [1] else f"{seeds[0]} seeds"
+    return f"{what}{number} x {tasks} {'task' if tasks == 1 else 'tasks'},\n95 % bootstrap interval"
+
+
+@styled
+def aggregates(
+    scores: Sequence[TaskScores],
+    statistics: Sequence[str] = tuple(NAMES),
+    *,
+    label: str = "score",
+    controls: Sequence[str] = ("fresh",),
+    **bootstrap: Any,
+) -> Figure:
+    """A panel for each statistic, a row for each arm: the value and its 95 % interval of the stratified bootstrap.
+
+    Args:
+      scores: of :func:`plasticity.results.task_scores`, normalised where tasks differ in scale.
+      statistics: of ``iqm, mean, median, optimality_gap``.
+      label: what is measured, with its unit.
+      controls: arms drawn in grey.
+      **bootstrap: ``gamma, resample, confidence, resamples, seed`` of :func:`plasticity.results.aggregates`.
+
+    Raises:
+      ValueError: there is no score; what :func:`plasticity.results.aggregates` refuses.
+    """
+    lines, table = _lines(scores, controls), results.aggregates(scores, statistics, **bootstrap)
+    rows, columns = grid(len(statistics), 4)
+    height = 0.22 * len(lines) + 0.35
+    figure = Figure(figsize=(WIDTH, 0.6 + rows * height + 0.3), layout="constrained")
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    for panel, name in zip(panels.flat, statistics, strict=False):
+        for place, line in enumerate(lines):
+            value, low, high = (table[f"{name}{end}"].iloc[place] for end in ("", "_low", "_high"))
+            panel.hlines(place, low, high, color=line.look["color"], linewidth=6, alpha=0.45)
+            panel.plot(value, place, "|", color=line.look["color"], markersize=8, markeredgewidth=1.8)
+        better = "lower is better" if name == "optimality_gap" else ""
+        panel.set_title("\n".join(filter(None, (NAMES.get(name, name), better))), fontsize=8.5)
+        panel.xaxis.set_major_locator(MaxNLocator(4))
+        panel.grid(axis="x")
+    panels[0, 0].set(yticks=range(len(lines)), ylim=(len(lines) - 0.4, -0.6))
+    panels[0, 0].set_yticklabels([line.label for line in lines])
+    for panel in panels.flat[len(statistics) :]:
+        panel.set_axis_off()
+    figure.supxlabel(f"{label}; {_note(scores, '')}".replace("\n", " "), fontsize=8.5)
+    return figure
+
+
+@styled
+def profiles(
+    scores: Sequence[TaskScores],
+    *,
+    label: str = "score",
+    averaged: bool = False,
+    controls: Sequence[str] = ("fresh",),
+    axes: Axes | None = None,
+    **options: Any,
+) -> Drawn:
+    """Performance profiles: the share of scores above each threshold, with pointwise 95 % bootstrap bands.
+
+    Args:
+      scores: of :func:`plasticity.results.task_scores`, normalised where tasks differ in scale.
+      label: what is measured, with its unit.
+      averaged: over seeds first, then the share of tasks.
+      controls: arms drawn in dashed grey.
+      axes: to draw on, and to return instead of a figure.
+      **options: ``thresholds, resample, confidence, resamples, seed`` of
+        :func:`plasticity.results.performance_profiles`.
+
+    Raises:
+      ValueError: there is no score; what :func:`plasticity.results.performance_profiles` refuses.
+    """
+    lines = _lines(scores, controls)
+    table = results.performance_profiles(scores, averaged=averaged, **options)
+    count = len(table) // len(lines)
+    own, axes = axes is None, canvas(axes)
+    for place, line in enumerate(lines):
+        part = table.iloc[place * count : (place + 1) * count]
+        opacity = 0.18 if len(lines) <= 8 else 0.07
+        every = (place * count // (7 * len(lines)), max(1, count // 7))
+        axes.plot(
+            part["threshold"], part["share"], label=line.label, markevery=every, drawstyle="steps-post", **line.look
+        )
+        axes.fill_between(
+            part["threshold"], part["share_low"], part["share_high"], step="post", color=line.look["color"],
+            alpha=opacity, linewidth=0,
+        )  # fmt: skip
+    what = "tasks with a mean" if averaged else "scores"
+    axes.set(xlabel=f"threshold of the {label}", ylabel=f"share of {what} above it", ylim=(-0.02, 1.02))
+    return finish_panel(axes, lines, own, _note(scores, ""))
+
+
+@styled
+def sensitivity(
+    scores: Sequence[TaskScores],
+    name: str,
+    *,
+    by: str = "mean",
+    label: str = "score",
+    controls: Sequence[str] = ("fresh",),
+    axes: Axes | None = None,
+    **options: Any,
+) -> Drawn:
+    """The performance at each value of one swept hyper-parameter, a line for each arm, with 95 % bootstrap intervals.
+
+    Args:
+      scores: of :func:`plasticity.results.task_scores` with the swept hyper-parameters.
+      name: the hyper-parameter; its axis is logarithmic where its values span a factor of ten.
+      by: ``iqm``, ``mean``, ``median`` or ``optimality_gap``.
+      label: what is measured, with its unit.
+      controls: arms drawn in dashed grey.
+      axes: to draw on, and to return instead of a figure.
+      **options: of :func:`plasticity.results.sensitivity`.
+
+    Raises:
+      ValueError: ``name`` is not swept; what :func:`plasticity.results.sensitivity` refuses.
+    """
+    table = results.sensitivity(scores, name, by=by, **options)
+    if not table[by].notna().any():
+        raise ValueError("there is no score to draw")
+    arms = {(each.point.run, each.point.arm): each.point._replace(values={}) for each in scores}
+    shown = [cell for cell in arms.values() if _own(table, cell)[by].notna().any()]
+    lines = [
+        Series(f"{cell.run}: {cell.arm}" if cell.run else cell.arm, cell.rows, look)
+        for cell, look in zip(arms.values(), looks(list(arms.values()), controls), strict=True)
+        if any(cell is each for each in shown)
+    ]
+    own, axes = axes is None, canvas(axes)
+    where = _places(axes, table[name])
+    for place, (cell, line) in enumerate(zip(shown, lines, strict=True)):
+        part = _own(table, cell)
+        x = where(part[name], 0 if len(lines) < 2 else place / (len(lines) - 1) - 0.5)
+        axes.plot(x, part[by], label=line.label, **{**line.look, "marker": line.look["marker"] or "_"})
+        axes.vlines(x, part[f"{by}_low"], part[f"{by}_high"], color=line.look["color"], linewidth=1.1)
+    axes.set(xlabel=name, ylabel=f"{label} ({NAMES.get(by, by)})")
+    return finish_panel(axes, lines, own, _note(scores, ""))
+
+
+def _own(table: pd.DataFrame, cell: results.Point) -> pd.DataFrame:
+    mine = table["arm"].astype(str) == cell.arm
+    return table[mine & (table["run"].astype(str) == cell.run)] if cell.run else table[mine]
+
+
+def _places(axes: Axes, values: pd.Series) -> Any:
+    """Where values lie on the horizontal axis, moved a little from line to line so that intervals can be seen."""
+    numbers = pd.to_numeric(values, errors="coerce") if not pd.api.types.is_bool_dtype(values) else values * np.nan
+    if numbers.isna().any():
+        names = list(dict.fromkeys(values.astype(str)))
+        axes.set_xticks(range(len(names)), names)
+        return lambda part, shift: [names.index(str(each)) + 0.3 * shift for each in part]
+    low, high, known = float(numbers.min()), float(numbers.max()), sorted(set(numbers.astype(float)))
+    if low > 0 and high >= 10 * low:
+        axes.set_xscale("log")
+        if len(known) <= 12:
+            axes.set_xticks(known, [f"{each:g}" for each in known])
+            axes.minorticks_off()
+        width = 0.12 * math.log(high / low) / max(1, len(known) - 1)
+        return lambda part, shift: part.astype(float) * np.exp(width * shift)
+    width = 0.12 * (high - low) / max(1, len(known) - 1)
+    return lambda part, shift: part.astype(float) + width * shift

@@ -1,0 +1,161 @@
+"""What is seen best as an area: layers over time, and the density of the Hessian's eigenvalues over time."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter, MaxNLocator
+
+from plasticity.plots.curves import X_LABELS
+from plasticity.plots.style import WIDTH, Series, check_column, grid, series, styled
+from plasticity.plots.thin import thinned
+
+BINS = "hessian_density/bin_"
+MOST_RIDGES = 12  # of a panel
+FLOOR = 1e-4  # the share of eigenvalues at which a ridge begins
+
+
+def layer_names(metrics: pd.DataFrame) -> list[str]:
+    """The monitors of ranks and units that have columns ``NAME/LAYER``, if their values ever change."""
+    found = (str(name).partition("/") for name in metrics if "/" in str(name) and metrics[name].nunique() > 1)
+    return list(dict.fromkeys(base for base, _, _ in found if "rank" in base or base.endswith("_units")))
+
+
+@styled
+def layers(
+    metrics: pd.DataFrame,
+    name: str,
+    *,
+    x: str = "step",
+    hyper: Sequence[str] | None = None,
+    controls: Sequence[str] = ("fresh",),
+) -> Figure:
+    """A monitor of every layer over time as a heat map, a panel for each arm: means over seeds, one scale of colours.
+
+    Args:
+      metrics: a table of :func:`plasticity.results.load`.
+      name: of the monitor; its columns are ``NAME/LAYER``, first layers at the top.
+      x: ``step``, ``frames`` or ``update``.
+      hyper: the swept hyper-parameters; by default the columns with a dot in their name.
+      controls: has no influence on this figure's colours; it orders the panels as in the others.
+
+    Raises:
+      ValueError: the monitor has no layers with values.
+    """
+    columns = [each for each in map(str, metrics) if each.startswith(f"{name}/") and metrics[each].notna().any()]
+    if not columns:
+        check_column(metrics, f"{name}/LAYER")
+    table = thinned(metrics.dropna(subset=columns, how="all"), x, columns, hyper)
+    lines = series(table, hyper, controls)
+    means = [line.rows.groupby(x)[columns].mean() for line in lines]
+    low, high = min(mean.min().min() for mean in means), max(mean.max().max() for mean in means)
+    figure, panels = _panels(lines, 0.75 + 0.16 * len(columns))
+    for panel, mean in zip(panels, means, strict=True):
+        edges = _edges(mean.index.to_numpy(float))
+        image = panel.pcolormesh(
+            edges, np.arange(len(columns) + 1), mean.to_numpy().T, cmap="viridis", vmin=low, vmax=high, rasterized=True
+        )
+        panel.set_yticks(np.arange(len(columns)) + 0.5, [each.removeprefix(f"{name}/") for each in columns])
+        panel.set_ylim(len(columns), 0)
+        panel.xaxis.set_major_formatter(EngFormatter(sep=""))
+        panel.xaxis.set_major_locator(MaxNLocator(4 if len(panels) < 4 else 2))
+    figure.supxlabel(X_LABELS.get(x, x), fontsize=9)
+    figure.colorbar(image, ax=panels, label=name.replace("_", " "), aspect=25 if len(panels) > 5 else 12)
+    return figure
+
+
+def _panels(lines: Sequence[Series], height: float) -> tuple[Figure, list[Axes]]:
+    rows, columns = grid(len(lines))
+    figure = Figure(figsize=(WIDTH, 0.6 + max(height, 1.3) * rows), layout="constrained")
+    panels = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
+    for panel, line in zip(panels, lines, strict=False):
+        panel.set_title(line.label, fontsize=8 if len(lines) < 10 else 7)
+        panel.grid(visible=False)
+    for panel in panels[len(lines) :]:
+        panel.set_axis_off()
+    return figure, panels[: len(lines)]
+
+
+def _edges(places: np.ndarray) -> np.ndarray:
+    """A measurement's colour reaches back to the one before it."""
+    gap = places[1] - places[0] if len(places) > 1 else places[0] or 1.0
+    return np.r_[max(0.0, places[0] - gap), places]
+
+
+@styled
+def hessian_density(
+    metrics: pd.DataFrame,
+    *,
+    x: str = "step",
+    smallest: float = 1e-2,
+    largest: float = 1e3,
+    scale: str = "symlog",
+    hyper: Sequence[str] | None = None,
+    controls: Sequence[str] = ("fresh",),
+) -> Figure:
+    """The density of the Hessian's eigenvalues over time as ridges, a panel for each arm, time upwards.
+
+    The height of a ridge is the decimal logarithm of the share of eigenvalues in a bin of the monitor's grid, from
+    ``10^-4`` on (mean over seeds). At most 12 measurements are drawn, equally far apart.
+
+    Args:
+      metrics: a table of :func:`plasticity.results.load` with the columns of the monitor ``hessian_density``.
+      x: ``step``, ``frames`` or ``update``.
+      smallest, largest, scale: the monitor's own settings, which its columns do not tell.
+      hyper: the swept hyper-parameters; by default the columns with a dot in their name.
+      controls: arms drawn in grey.
+
+    Raises:
+      ValueError: the table has no such columns with values.
+    """
+    bins = sorted(name for name in map(str, metrics) if name.startswith(BINS))
+    if not bins or not metrics[bins].notna().any(axis=None):
+        check_column(metrics, f"{BINS}00")
+        raise ValueError("hessian_density has no value in this table")
+    table = thinned(metrics.dropna(subset=bins), x, bins, hyper)
+    lines = series(table, hyper, controls)
+    figure, panels = _panels(lines, 3.4 if len(lines) <= 5 else 2.2)
+    for panel, line in zip(panels, lines, strict=True):
+        found = line.rows.groupby(x)[bins].mean()
+        chosen = np.unique(np.linspace(0, len(found) - 1, min(len(found), MOST_RIDGES)).round().astype(int))
+        _ridges(panel, line, found.iloc[chosen])
+        _eigenvalue_axis(panel, len(bins), smallest, largest, scale)
+    figure.supxlabel("eigenvalue of the Hessian", fontsize=9)
+    what = X_LABELS.get(x, x)
+    figure.supylabel(f"{what}; a ridge's height: share of eigenvalues,\nlogarithmic from {FLOOR:g} on", fontsize=8.5)
+    return figure
+
+
+def _ridges(axes: Axes, line: Series, found: pd.DataFrame) -> None:
+    places = np.arange(found.shape[1])
+    heights = np.log10(np.clip(found.to_numpy(float), FLOOR, 1) / FLOOR) / -np.log10(FLOOR)
+    for level in reversed(range(len(found))):
+        ridge = level + 1.6 * heights[level]
+        axes.fill_between(
+            places, level, ridge, color=line.look["color"], alpha=0.35, linewidth=0, zorder=2 + len(found) - level
+        )
+        axes.plot(places, ridge, color=line.look["color"], linewidth=0.7, zorder=2 + len(found) - level)
+    form = EngFormatter(sep="")
+    axes.set_yticks(range(len(found)), [form(place) for place in found.index])
+    axes.set_ylim(-0.15, len(found) + 0.8)
+
+
+def _eigenvalue_axis(axes: Axes, count: int, smallest: float, largest: float, scale: str) -> None:
+    """Ticks in eigenvalues on an axis that counts bins; the middle one is around 0."""
+    middle = (count - 1) / 2
+    axes.set_xlim(0, count - 1)
+    if scale == "linear":
+        ends = largest * count / (count + 1)
+        axes.set_xticks([0, middle, count - 1], [f"{-ends:.2g}", "0", f"{ends:.2g}"])
+        return
+    decades = np.log10(largest / smallest)
+    powers = [10.0**power for power in range(int(np.ceil(np.log10(smallest))), int(np.floor(np.log10(largest))) + 1)]
+    powers = powers[-1 :: -max(2, -(-len(powers) // 2))]
+    # An edge at eigenvalue v lies half a bin beyond the middle of the bin below it.
+    away = [0.5 + np.log10(power / smallest) / decades * (count // 2) for power in powers]
+    names = [f"10$^{{{round(np.log10(power))}}}$" for power in powers]
+    ticks = [middle - each for each in away] + [middle] + [middle + each for each in away]
+    axes.set_xticks(ticks, [f"-{name}" for name in names] + ["0"] + names)
+    axes.set_xlim(-0.5, count - 0.5)

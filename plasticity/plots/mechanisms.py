@@ -1,0 +1,147 @@
+"""Which monitor goes with performance: scatters with rank correlations."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from plasticity.plots.curves import monitor_names
+from plasticity.plots.style import WIDTH, check_column, finish, series, styled, swept_columns
+from plasticity.plots.thin import thinned
+
+MOST_PANELS = 15
+MOST_DOTS = 1500  # of one arm in one panel
+
+
+def correlations(
+    metrics: pd.DataFrame,
+    visits: pd.DataFrame,
+    *,
+    names: Sequence[str] | None = None,
+    measure: str = "performance",
+    hyper: Sequence[str] | None = None,
+) -> pd.DataFrame:
+    """Spearman's correlation of each monitor's mean over a visit with the performance in that visit.
+
+    ``rho = corr(rank(monitor), rank(performance))`` over all lanes and visits (``spearman``), and within each lane over
+    its visits, then the mean over lanes (``within_lanes``): the first mixes differences between arms with changes in
+    time, the second is of changes in time alone. Neither is a cause. Performance is ranked within each task first where
+    ``visits`` are of several tasks that come again.
+
+    Args:
+      metrics: a table of :func:`plasticity.results.load`.
+      visits: a table of :func:`plasticity.results.visits`, of the same runs.
+      names: the monitors; by default all metrics of the whole network.
+      measure: the column of ``visits``.
+      hyper: the swept hyper-parameters; by default the columns with a dot in their name.
+
+    Returns:
+      ``monitor, spearman, within_lanes, lanes, points``, the strongest within lanes first; NaN where nothing varies.
+
+    Raises:
+      ValueError: no such column.
+    """
+    names = monitor_names(metrics, hyper) if names is None else list(names)
+    table = paired(metrics, visits, names, measure, hyper)
+    rows = [{"monitor": name, **_correlated(table, name, measure)} for name in names]
+    found = pd.DataFrame(rows, columns=["monitor", "spearman", "within_lanes", "lanes", "points"])
+    strength = found["within_lanes"].abs().fillna(-1.0)
+    return found.iloc[np.argsort(-strength, kind="stable")].reset_index(drop=True)
+
+
+def paired(
+    metrics: pd.DataFrame, visits: pd.DataFrame, names: Sequence[str], measure: str, hyper: Sequence[str] | None
+) -> pd.DataFrame:
+    """One row per lane and finished visit: ``names`` averaged over the visit beside ``measure``."""
+    for name in names:
+        check_column(metrics, name)
+    check_column(visits, measure)
+    keys = [name for name in ("run", "arm", "lane", "visit") if name in metrics]
+    means = thinned(metrics, names=names, hyper=hyper).groupby(keys, observed=True)[list(names)].mean().reset_index()
+    swept = [name for name in swept_columns(visits, hyper) if name in visits]
+    return visits[[*keys, "seed", "task", measure, *swept]].merge(means, on=keys).dropna(subset=measure)
+
+
+def _correlated(table: pd.DataFrame, name: str, measure: str) -> dict[str, float]:
+    rows = table.dropna(subset=name).reset_index(drop=True)
+    again = rows["task"].nunique() < rows["visit"].nunique()
+    values = rows.groupby("task", observed=True)[measure].rank(pct=True) if again else rows[measure]
+    keys = [rows[key] for key in ("run", "arm", "lane") if key in rows]
+    each = [
+        _spearman(part[name].to_numpy(float), values[part.index].to_numpy(float))
+        for _, part in rows.groupby(keys, observed=True)
+    ]
+    within = np.asarray([rho for rho in each if math.isfinite(rho)])
+    mean = float(within.mean()) if within.size else math.nan
+    overall = _spearman(rows[name].to_numpy(float), values.to_numpy(float))
+    return {"spearman": overall, "within_lanes": mean, "lanes": within.size, "points": len(rows)}
+
+
+def _spearman(x: np.ndarray, y: np.ndarray) -> float:
+    """Of at least four points; NaN where one of them is constant."""
+    if len(x) < 4 or np.ptp(x) == 0 or np.ptp(y) == 0:
+        return math.nan
+    return float(np.corrcoef(pd.Series(x).rank(), pd.Series(y).rank())[0, 1])
+
+
+@styled
+def mechanisms(
+    metrics: pd.DataFrame,
+    visits: pd.DataFrame,
+    *,
+    names: Sequence[str] | None = None,
+    measure: str = "performance",
+    label: str = "performance",
+    hyper: Sequence[str] | None = None,
+    controls: Sequence[str] = ("fresh",),
+) -> Figure:
+    """A panel for each monitor: its mean over a visit, and the performance in that visit, one dot per lane and visit.
+
+    The titles give :func:`correlations`: over everything, and within lanes. The strongest within lanes come first.
+
+    Args:
+      metrics: a table of :func:`plasticity.results.load`.
+      visits: a table of :func:`plasticity.results.visits`, of the same runs.
+      names: the monitors; by default the 15 of the strongest correlation within lanes.
+      measure: the column of ``visits``.
+      label: what it is, with its unit.
+      hyper: the swept hyper-parameters; by default the columns with a dot in their name.
+      controls: arms drawn in grey.
+
+    Raises:
+      ValueError: no such column, or no monitor with a value in a finished visit.
+    """
+    found = correlations(metrics, visits, names=names, measure=measure, hyper=hyper)
+    found = found[found["points"] > 1].head(MOST_PANELS if names is None else len(found))
+    if found.empty:
+        raise ValueError("no monitor has a value in two finished visits")
+    table = paired(metrics, visits, list(found["monitor"]), measure, hyper)
+    lines = series(table, hyper, controls)
+    columns = min(3 if len(found) != 4 else 2, len(found))
+    rows = math.ceil(len(found) / columns)
+    figure = Figure(figsize=(WIDTH, 0.5 + (3.2 if columns < 3 else 2.1) * rows), layout="constrained")
+    panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
+    for panel, row in zip(panels.flat, found.to_dict("records"), strict=False):
+        name = row["monitor"]
+        panel.set_xlabel("mean over a visit", fontsize=8)
+        for line in lines:
+            dots = line.rows[:: math.ceil(len(line.rows) / MOST_DOTS)]
+            look = {"color": line.look["color"], "marker": line.look["marker"] or "x"}
+            panel.plot(dots[name], dots[measure], linestyle="", markersize=2.2, alpha=0.55, rasterized=True, **look)
+        if table[name].min() > 0 and table[name].max() > 100 * table[name].min():
+            panel.set_xscale("log")
+        else:
+            panel.xaxis.set_major_locator(MaxNLocator(3))
+        rho, within = (
+            f"{row[key]:+.2f}" if math.isfinite(row[key]) else "none" for key in ("spearman", "within_lanes")
+        )
+        panel.set_title(f"{name.replace('_', ' ')}\nall {rho}, within lanes {within}", fontsize=7.5)
+    for panel in panels.flat[len(found) :]:
+        panel.set_axis_off()
+    for panel in panels[:, 0]:
+        panel.set_ylabel(label)
+    shown = [line._replace(look={**line.look, "linestyle": "", "marker": line.look["marker"] or "x"}) for line in lines]
+    return finish(figure, shown, "a dot: one lane, one visit; numbers: Spearman's correlation")
