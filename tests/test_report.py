@@ -148,6 +148,7 @@ def row(**numbers):
         ({"gap": 0.0, "gap_low": -0.06, "gap_high": 0.1}, True, "keeps"),  # the control is at 0.7, a tenth of it 0.07
         ({"gap": 0.0, "gap_low": -0.08, "gap_high": 0.1}, True, "open"),
         ({"gap": -0.2, "gap_low": math.nan, "gap_high": math.nan}, True, "open"),
+        ({"gap": math.nan}, True, "open"),  # the control is not there yet
         ({"arm": "fresh", "gap": math.nan}, True, "control"),
         ({"last": math.nan}, True, "unfinished"),
         ({"last": math.nan, "diverged": 4}, True, "diverged"),
@@ -159,11 +160,17 @@ def row(**numbers):
     ],
 )
 def test_verdicts(numbers, comparable, word):
-    assert verdict(row(**numbers), control="fresh", comparable=comparable, several=True).word == word
+    assert verdict(row(**numbers), math.nan, control="fresh", comparable=comparable, several=True).word == word
 
 
 def test_one_visit_has_no_verdict():
-    assert verdict(row(), control="fresh", comparable=True, several=False).word == ""
+    assert verdict(row(), math.nan, control="fresh", comparable=True, several=False).word == ""
+
+
+def test_who_was_slow_from_the_start_is_told_so():
+    numbers = row(gap=-0.2, gap_low=-0.3, gap_high=-0.1, last_high=0.76)
+    for early, why in ((0.86, "behind fresh from the start on"), (0.85, "behind fresh, not its own beginning")):
+        assert verdict(numbers, early, control="fresh", comparable=True, several=True) == ("slows", why)
 
 
 def test_numbers_in_words():
@@ -224,13 +231,16 @@ def test_small_runs(tmp_path, arms, visits, seeds):
     assert set(group["charts"]) == ({"stream"} if visits == 1 else {"visits", "stream"})
     line = group["charts"]["stream"][0]["lines"][0]
     assert ("h" in line) == (len(seeds) > 1)
-    assert "<main" in report.page({"title": "x", "groups": [group]})
+    assert "<main" in report.page(report.collect([folder]))
 
 
 def test_several_runs(tmp_path, run):
     other = made.invented(tmp_path / "other", planned(["baseline"], visits=3), [0, 1])
     twin = made.invented(tmp_path / "twin", planned(), [0, 1])
-    groups = report.collect([run, other, twin])["groups"]
+    data = report.collect([run, other, twin])
+    groups, text = data["groups"], report.page(data)
+    assert data["title"] == "run, twin, other"
+    assert all(f'<a href="#{each["anchor"]}">{each["label"]}</a>' in text for each in groups[0]["runs"])
     assert [len(group["runs"]) for group in groups] == [2, 1]  # runs on the same stream share charts
     assert [line["label"] for line in groups[0]["series"]] == [
         f"{name}: {arm}" for name in ("run", "twin") for arm in ARMS
@@ -253,7 +263,7 @@ def test_evaluations_are_a_table(tmp_path):
     (found,) = group["runs"][0]["evaluations"]["rows"]
     np.testing.assert_allclose(found["cells"]["a"], [1.5, 1.5 - half, 1.5 + half], rtol=1e-4)
     assert "evaluation on a" in [metric["label"] for metric in group["charts"]["stream"]]
-    assert "<h3>Evaluations</h3>" in report.page({"title": "x", "groups": [group]})
+    assert "<h3>Evaluations</h3>" in report.page(report.collect([folder]))
 
 
 def test_no_run_is_refused(tmp_path):
@@ -411,15 +421,47 @@ document.body.append(element("pre", { id: "selftest" }, outcome));
 """
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome is installed")
-@pytest.mark.parametrize("width", [1200, 400])
-def test_the_page_works_in_a_browser(text, tmp_path, width):
-    path = tmp_path / "page.html"
-    path.write_text(text.replace("</body>", f"{CHECKS}</body>"))
+def in_browser(text, checks, folder, width=1200, fragment=""):
+    """What the checks write into the page."""
+    path = folder / "page.html"
+    path.write_text(text.replace("</body>", f"{checks}</body>"))
     options = ["--headless=new", "--no-sandbox", "--disable-gpu", f"--window-size={width},1600", "--dump-dom"]
-    profile = f"--user-data-dir={tmp_path / 'profile'}"
-    command = [BROWSER, *options, profile, "--virtual-time-budget=4000", f"file://{path}#hide=%3Cb%3E"]
+    profile = f"--user-data-dir={folder / 'profile'}"
+    command = [BROWSER, *options, profile, "--virtual-time-budget=4000", f"file://{path}{fragment}"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
     found = re.search(r'<pre id="selftest">(.*?)</pre>', done.stdout)
     assert found, done.stdout[-500:] + done.stderr[-500:]
-    assert re.fullmatch(r"passed \d\d", found[1]), found[1]
+    return found[1]
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome is installed")
+@pytest.mark.parametrize("width", [1200, 400])
+def test_the_page_works_in_a_browser(text, tmp_path, width):
+    assert re.fullmatch(r"passed \d\d", in_browser(text, CHECKS, tmp_path, width, "#hide=%3Cb%3E"))
+
+
+TASK_CHECKS = """
+<script>
+const [chart, stream] = explorers[0].charts;
+const pieces_ = () => document.querySelectorAll(".chart[data-chart=visits] .one .line").length;
+const fine = [pieces_() === 2, chart.thumbs.length === 2];
+chart.thumbs[1].button.click();
+fine.push(pieces_() === 1, chart.tasks.value === "1", stream.task === 1);
+fine.push(stream.shown[0].points.every((point) => point.visit % 2 === 1) && stream.shown[0].points.length === WANTED);
+stream.thumbs[1].button.click();
+fine.push(chart.task === null && chart.tasks.value === "");
+document.body.append(element("pre", { id: "selftest" }, fine.join()));
+</script>
+"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome is installed")
+def test_tasks_with_scales_of_their_own_can_be_chosen(tmp_path):
+    folder = made.invented(tmp_path / "run", planned(["only"], visits=4, episodic=True), [0, 1], monitors=())
+    collected = report.collect([folder])
+    group = collected["groups"][0]
+    places = group["grids"][group["charts"]["stream"][0]["lines"][0]["g"]]
+    second = sum((place - 1) // 20 % 2 for place in places)  # records of the second task
+    assert 0 < second < len(places)
+    checks = TASK_CHECKS.replace("WANTED", str(second))
+    assert in_browser(report.page(collected), checks, tmp_path) == ",".join(["true"] * 7)

@@ -40,8 +40,11 @@ def collect(runs: Sequence[RunPath]) -> dict[str, Any]:
     for run in runs:
         groups.setdefault(json.dumps(results.plan(run)["stream"], sort_keys=True), []).append(run)
     made = [_group(members, len(groups)) for members in groups.values()]
-    names = [run["name"] for group in made for run in group["runs"]]
-    return {"title": ", ".join(dict.fromkeys(names)), "groups": made}
+    shown = [run for group in made for run in group["runs"]]
+    for number, run in enumerate(shown):
+        own = run["folder"] if [other["folder"] for other in shown].count(run["folder"]) == 1 else run["path"]
+        run |= {"label": run["name"] if len(shown) == 1 else own, "anchor": f"run-{number}"}
+    return {"title": ", ".join(run["label"] for run in shown), "groups": made}
 
 
 def _group(runs: list[RunPath], groups: int) -> dict[str, Any]:
@@ -188,13 +191,15 @@ def _run(run: RunPath, stream: dict[str, Any], series: Sequence[style.Series], r
     about, table = facts(run), results.summary(run, control=CONTROL, baseline=BASELINE)
     played = {visit["task"] for visit in stream["visits"]}
     comparable, several = not stream["episodic"] or len(played) == 1, len(stream["visits"]) > 1
+    control = table.loc[table["arm"] == CONTROL, "first_low"]
+    early = float(control.iloc[0]) if len(control) == 1 else float("nan")
     labels = {line.label: number for number, line in enumerate(series)}
     own = f"{_run_name(run, series)}: " if runs > 1 else ""
     told = {arm["name"] for arm in about["arms"] if arm["told"]}
     rows = []
     for point in results.points(table, results.hyper_parameters(run)):
         row: dict[str, Any] = {str(key): value for key, value in point.rows.iloc[0].items()}
-        word, why = verdict(row, control=CONTROL, comparable=comparable, several=several)
+        word, why = verdict(row, early, control=CONTROL, comparable=comparable, several=several)
         rows.append(
             {
                 "arm": point.arm,

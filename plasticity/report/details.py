@@ -9,7 +9,7 @@ from plasticity.report.words import MISSING, TIMES, amount, duration, plural, si
 
 
 def details(run: Mapping[str, Any], *, named: bool) -> str:
-    of = f" of {escape(run['name'])}" if named else ""
+    of = f" of {escape(run['label'])}" if named else ""
     return f"""<section class="details" aria-label="details"><h3>How it was made{of}</h3>
 <p class="lead">{"Run it again" if run["finished"] else "Go on with it"}:</p>
 <pre class="command"><code>{escape(run["command"])}</code></pre>

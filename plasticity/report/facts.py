@@ -14,7 +14,7 @@ from plasticity.results.read import RunPath
 
 
 def facts(run: RunPath) -> dict[str, Any]:
-    """``name, path, finished, share, versions, seeds, arms, diverged, command, config`` and what the config names.
+    """``name, folder, path, finished, share, versions, seeds, arms, diverged, command, config, stream, agent``.
 
     Raises:
       ValueError: ``run`` is not the folder of a run.
@@ -27,6 +27,7 @@ def facts(run: RunPath) -> dict[str, Any]:
     seeds = [int(seed) for seed in np.unique(known["seed"])] if len(known) else []
     return {
         "name": str(plan.get("name", folder.absolute().name)),
+        "folder": folder.absolute().name,
         "path": str(folder),
         "finished": finished,
         "share": float(np.mean([arm["share"] for arm in arms])) if arms else 0.0,

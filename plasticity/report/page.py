@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from plasticity.report.data import collect
-from plasticity.report.sections import group_section
+from plasticity.report.sections import sections
 from plasticity.results.read import RunPath
 
 CHART_KEYS = ("reward", "episodic", "x", "ends", "tasks", "task_of", "by_task", "series", "charts", "grids")
@@ -39,7 +39,7 @@ def page(data: Mapping[str, Any]) -> str:
         "title": html.escape(data["title"]),
         "style": _asset("style.css"),
         "colours": colours(groups),
-        "body": "\n".join(group_section(group, number) for number, group in enumerate(groups)),
+        "body": sections(groups),
         "data": embedded([{key: group[key] for key in CHART_KEYS} for group in groups]),
         "script": _asset("script.js"),
     }

@@ -97,6 +97,15 @@ class Explorer {
     this.update();
   }
 
+  chooseTask(task) {
+    this.task = task;
+    this.charts.forEach((chart) => {
+      chart.tasks.value = task ?? "";
+      chart.tall = null;
+      chart.update();
+    });
+  }
+
   light(place) {
     this.lit = place;
     this.charts.forEach((chart) => chart.light(place));
@@ -169,31 +178,38 @@ class Chart {
     place.append(this.select, ...this.makeTasks(), this.logButton, this.back);
   }
 
+  get task() {
+    return this.explorer.task;
+  }
+
   makeTasks() {
     if (!this.group.by_task) return [];
     this.tasks = element("select", { "aria-label": "task" });
     this.tasks.append(element("option", { value: "" }, "all tasks"));
     this.group.tasks.forEach((task, index) => this.tasks.append(element("option", { value: index }, task)));
-    this.tasks.addEventListener("change", () => {
-      this.explorer.task = this.tasks.value === "" ? null : Number(this.tasks.value);
-      this.explorer.charts.forEach((chart) => { chart.tasks.value = this.tasks.value; chart.tall = null; chart.update(); });
-    });
+    this.tasks.addEventListener("change", () => this.explorer.chooseTask(this.tasks.value === "" ? null : Number(this.tasks.value)));
     return [this.tasks];
   }
 
-  makeThumbs(place) {
+  makeThumbs(place) { // a small picture of each monitor, or of each task where tasks have scales of their own
     this.thumbs = [];
-    if (this.name !== "monitors") return;
-    this.metrics.forEach((metric, index) => {
-      if (metric.name.includes("/")) return;
-      const button = element("button", { type: "button", class: "thumb", "aria-pressed": "false" });
-      button.innerHTML = '<svg viewBox="0 0 160 62" preserveAspectRatio="none" aria-hidden="true"></svg>';
-      button.append(element("span", {}, metric.label));
-      button.addEventListener("click", () => this.choose(index));
-      place.append(button);
-      this.thumbs.push({ button, metric, index });
-    });
+    if (this.name === "monitors")
+      this.metrics.forEach((metric, index) => metric.name.includes("/") || this.addThumb(place, metric.label, {
+        metric: () => metric, task: () => this.task, chosen: () => this.metric === metric, choose: () => this.choose(index) }));
+    else if (this.group.by_task)
+      this.group.tasks.forEach((name, task) => this.addThumb(place, name, {
+        metric: () => this.metric, task: () => task, chosen: () => this.task === task,
+        choose: () => this.explorer.chooseTask(this.task === task ? null : task) }));
     if (this.thumbs.length < 2) place.hidden = true;
+  }
+
+  addThumb(place, label, what) {
+    const button = element("button", { type: "button", class: "thumb" });
+    button.innerHTML = '<svg viewBox="0 0 160 62" preserveAspectRatio="none" aria-hidden="true"></svg>';
+    button.append(element("span", {}, label));
+    button.addEventListener("click", what.choose);
+    place.append(button);
+    this.thumbs.push({ button, ...what });
   }
 
   choose(index, redraw = true) {
@@ -202,7 +218,6 @@ class Chart {
     this.tall = null;
     this.cursor = null;
     this.select.value = index;
-    this.thumbs.forEach((thumb) => thumb.button.setAttribute("aria-pressed", String(thumb.index === index)));
     if (redraw) this.update();
   }
 
@@ -213,12 +228,12 @@ class Chart {
 
   // from data to points
 
-  lines(metric = this.metric) { // the lines that are shown: places, means, half widths, and the visit of each place
+  lines(metric = this.metric, task = this.task) { // the lines that are shown: places, means, half widths, and the visit of each place
     return metric.lines.filter((line) => !this.explorer.hidden.has(line.s)).map((line) => {
       const grid = this.group.grids[line.g], points = [];
       grid.forEach((x, index) => {
         const visit = this.explorer.visitAt(x, this.axis);
-        if (this.explorer.task !== null && this.explorer.taskOf(visit) !== this.explorer.task) return;
+        if (task !== null && this.explorer.taskOf(visit) !== task) return;
         points.push({ x, y: line.m[index], half: line.h ? line.h[index] : null, visit });
       });
       return { series: line.s, points };
@@ -321,7 +336,8 @@ class Chart {
     const points = line.points.filter((point) => !this.log || point.y > 0), look = this.group.series[line.series];
     const few = this.axis === "visit" && this.group.ends.length <= FEW, shift = few ? this.dodge(place, crowd) : 0;
     const at = (point) => [(this.toX(point.x) + shift).toFixed(1), this.toY(point.y).toFixed(1)];
-    const parts = pieces(points).map((piece) => `<path class="line" d="M${piece.map((point) => at(point).join(" ")).join("L")}" stroke-dasharray="${look.dash.map((part) => 1.8 * part).join(" ")}"/>`);
+    const joined = this.axis === "visit" && this.group.by_task ? this.byTask(points) : pieces(points);
+    const parts = joined.map((piece) => `<path class="line" d="M${piece.map((point) => at(point).join(" ")).join("L")}" stroke-dasharray="${look.dash.map((part) => 1.8 * part).join(" ")}"/>`);
     parts.unshift(few ? this.whiskers(points, shift) : this.bands(points, crowd));
     const inView = points.filter((point) => point.x >= this.range[0] && point.x <= this.range[1]);
     const gap = few || inView.length <= 15 ? 1 : Math.max(1, Math.floor(inView.length / 7));
@@ -332,6 +348,10 @@ class Chart {
       });
     const thin = points.length > 150 ? " thin" : "";
     return `<g class="one${thin}" data-series="${line.series}" style="--c:var(--g${this.explorer.index}s${line.series})">${parts.join("")}</g>`;
+  }
+
+  byTask(points) { // returns of different tasks have different scales: a line joins the visits to one task
+    return this.group.tasks.map((_, task) => points.filter((point) => this.explorer.taskOf(point.visit) === task)).filter((piece) => piece.length);
   }
 
   dodge(place, crowd) { // arms side by side within a visit
@@ -353,11 +373,12 @@ class Chart {
     }).join("");
   }
 
-  drawThumb({ button, metric }) {
-    const lines = this.lines(metric), values = lines.flatMap((line) => line.points.map((point) => point.y)).filter((y) => !metric.log || y > 0);
+  drawThumb({ button, chosen, metric: chosenMetric, task }) {
+    const metric = chosenMetric(), lines = this.lines(metric, task()), values = lines.flatMap((line) => line.points.map((point) => point.y)).filter((y) => !metric.log || y > 0);
     const scale = metric.log ? Math.log : (value) => value, [left, right] = this.whole();
     const low = scale(Math.min(...values)), high = scale(Math.max(...values)), span = high - low || 1;
     const at = (point) => `${(160 * (point.x - left) / (right - left)).toFixed(1)} ${(58 - 54 * (scale(point.y) - low) / span).toFixed(1)}`;
+    button.setAttribute("aria-pressed", String(chosen()));
     button.firstElementChild.innerHTML = '<path class="axis" fill="none" d="M0 61.5H160"/>' + lines.map((line) => {
       const points = line.points.filter((point) => !metric.log || point.y > 0);
       const dash = this.group.series[line.series].dash.map((part) => 1.2 * part).join(" ");
@@ -410,7 +431,8 @@ class Chart {
   release(to) {
     const from = this.start;
     this.start = null;
-    if (!from || Math.abs(to[0] - from[0]) < 8) return;
+    if (!from) return;
+    if (Math.abs(to[0] - from[0]) < 8) { this.point(this.fromX(to[0]), to[1]); return; }
     const { left, right, top, bottom, flat } = this.corners(from, to);
     const range = [this.fromX(left), this.fromX(right)];
     this.tall = flat ? null : [this.fromY(bottom), this.fromY(top)];
@@ -487,20 +509,17 @@ class Chart {
   }
 }
 
-function pieces(points, wanted = () => true) { // cut where a visit ends, unless visits have but a point or two, and where a point is missing
+function pieces(points, wanted = () => true) { // cut where a visit ends, unless visits have but a point or two, and at what is not wanted
   const dense = points.length >= 3 * new Set(points.map((point) => point.visit)).size, found = [];
   let piece = [];
   points.forEach((point, index) => {
-    const before = points[index - 1];
-    const cut = before && (dense ? point.visit !== before.visit : point.visit - before.visit > 1 && points.length > 1 && !spans(points));
-    if (cut || !wanted(point)) { if (piece.length) found.push(piece); piece = []; }
+    if ((dense && index && point.visit !== points[index - 1].visit) || !wanted(point)) {
+      if (piece.length) found.push(piece);
+      piece = [];
+    }
     if (wanted(point)) piece.push(point);
   });
   return piece.length ? [...found, piece] : found;
-}
-
-function spans(points) { // records are further apart than visits are long: their line goes on
-  return points[points.length - 1].visit - points[0].visit > 2 * points.length;
 }
 
 function swatch(look, colour) {

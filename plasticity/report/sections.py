@@ -18,13 +18,23 @@ TITLES = {
 }
 
 
-def group_section(group: Mapping[str, Any], index: int) -> str:
+def sections(groups: Sequence[Mapping[str, Any]]) -> str:
+    """All groups, with a list of the runs in front where there are several."""
+    runs = [run for group in groups for run in group["runs"]]
+    made = "\n".join(_group(group, index, several=len(runs) > 1) for index, group in enumerate(groups))
+    return f"{_contents(runs) if len(runs) > 1 else ''}<main>\n{made}\n</main>"
+
+
+def _contents(runs: Sequence[Mapping[str, Any]]) -> str:
+    links = "\n".join(f'<a href="#{escape(run["anchor"])}">{escape(run["label"])}</a>' for run in runs)
+    return f'<nav class="contents" aria-label="runs"><h1>{plural(len(runs), "run")}</h1><p>\n{links}\n</p></nav>\n'
+
+
+def _group(group: Mapping[str, Any], index: int, *, several: bool) -> str:
     """Runs on one stream: each one's summary, their charts, and each one's details."""
-    runs = group["runs"]
-    several = len(runs) > 1
-    heads = "\n".join(head(run, group, index, second=several or index > 0) for run in runs)
-    made = "\n".join(details(run, named=several) for run in runs)
-    return f'<main class="group" id="group-{index}">\n{heads}\n{_charts(group, index)}\n{made}\n</main>'
+    heads = "\n".join(head(run, group, index, second=several) for run in group["runs"])
+    made = "\n".join(details(run, named=len(group["runs"]) > 1) for run in group["runs"])
+    return f'<article class="group">\n{heads}\n{_charts(group, index)}\n{made}\n</article>'
 
 
 def _charts(group: Mapping[str, Any], index: int) -> str:

@@ -11,8 +11,8 @@ from plasticity.report.words import MISSING, amount, number, plural
 def head(run: Mapping[str, Any], group: Mapping[str, Any], index: int, *, second: bool) -> str:
     level = "h2" if second else "h1"
     notice = "" if run["finished"] else _unfinished(run)
-    return f"""<header>
-<{level} class="title">{escape(run["name"])}</{level}>
+    return f"""<header id="{escape(run["anchor"])}">
+<{level} class="title">{escape(run["label"])}</{level}>
 <p class="question">{escape(_question(run))}</p>
 <p class="facts">{" ".join(f"<span>{escape(part)}</span>" for part in _in_a_line(run, group))}</p>
 {notice}</header>
@@ -132,7 +132,8 @@ def _row(
     cells = [f"<th scope=row>{swatch(group, index, row['series'])}{escape(row['arm'])}{told}{settings}"]
     if not single:
         why = f'<span class="why">{escape(row["why"])}</span>' if row["why"] else ""
-        cells.append(f'<td class="verdict"><span class="word {row["verdict"]}">{row["verdict"]}</span>{why}')
+        word = f'<span class="word {row["verdict"]}">{row["verdict"]}</span>' if row["verdict"] else MISSING
+        cells.append(f'<td class="verdict">{word}{why}')
     cells += [f"<td class=n>{_mean(row.get(name))}" for name in ("first", "last")]
     cells.append(f'<td class="strip">{_strip(row, key, scale, index)}')
     cells.append(f"<td class=n>{_interval(row, key)}")

@@ -26,11 +26,12 @@ def rule(control: str, has_control: bool, comparable: bool) -> list[tuple[str, s
     return [("keeps", near), *slows, ("loses", loses), ("open", "the interval holds zero and much below it")]
 
 
-def verdict(row: Mapping[str, Any], *, control: str, comparable: bool, several: bool) -> Verdict:
+def verdict(row: Mapping[str, Any], early: float, *, control: str, comparable: bool, several: bool) -> Verdict:
     """The verdict on one row of :func:`plasticity.results.summary`.
 
     Args:
       row: the row.
+      early: the lower bound of the control on the first tenth; NaN where it is not known.
       control: the name of the control arm.
       comparable: performance on different visits is on one scale.
       several: the stream has more than one visit.
@@ -44,9 +45,11 @@ def verdict(row: Mapping[str, Any], *, control: str, comparable: bool, several: 
         return Verdict("control", "starts anew at every switch")
     fell = comparable and row["last_high"] < row["first_low"]
     rose = comparable and row["last_low"] > row["first_high"]
-    if "gap" not in row or pd.isna(row["gap"]):
+    if "gap" in row and pd.isna(row["gap"]):
+        return Verdict("open", f"no {control} to compare with yet")
+    if "gap" not in row:
         return _alone(row, fell, rose, comparable)
-    return _against(row, control, fell, comparable)
+    return _against(row, early, control, fell, comparable)
 
 
 def _alone(row: Mapping[str, Any], fell: bool, rose: bool, comparable: bool) -> Verdict:
@@ -59,7 +62,7 @@ def _alone(row: Mapping[str, Any], fell: bool, rose: bool, comparable: bool) -> 
     return Verdict("rises", "above its own beginning") if rose else Verdict("holds", "about where it began")
 
 
-def _against(row: Mapping[str, Any], control: str, fell: bool, comparable: bool) -> Verdict:
+def _against(row: Mapping[str, Any], early: float, control: str, fell: bool, comparable: bool) -> Verdict:
     low, high = row["gap_low"], row["gap_high"]
     if pd.isna(low):
         return Verdict("open", "one seed: no interval")
@@ -74,4 +77,5 @@ def _against(row: Mapping[str, Any], control: str, fell: bool, comparable: bool)
         return Verdict("loses", f"behind {control}")
     if fell:
         return Verdict("loses", f"behind {control} and its own beginning")
-    return Verdict("slows", f"behind {control}, not its own beginning")
+    slow = row["first_high"] < early
+    return Verdict("slows", f"behind {control}" + (" from the start on" if slow else ", not its own beginning"))
