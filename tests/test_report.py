@@ -148,7 +148,7 @@ def row(**numbers):
         ({"gap": 0.0, "gap_low": -0.06, "gap_high": 0.1}, True, "keeps"),  # the control is at 0.7, a tenth of it 0.07
         ({"gap": 0.0, "gap_low": -0.08, "gap_high": 0.1}, True, "open"),
         ({"gap": -0.2, "gap_low": math.nan, "gap_high": math.nan}, True, "open"),
-        ({"gap": math.nan}, True, "open"),  # the control is not there yet
+        ({"gap": math.nan}, True, ""),  # the control is not there yet
         ({"arm": "fresh", "gap": math.nan}, True, "control"),
         ({"last": math.nan}, True, "unfinished"),
         ({"last": math.nan, "diverged": 4}, True, "diverged"),

@@ -13,6 +13,7 @@ from plasticity.report.data import collect
 from plasticity.report.sections import sections
 from plasticity.results.read import RunPath
 
+SCRIPTS = ("helpers.js", "chart.js", "explorer.js")
 CHART_KEYS = ("reward", "episodic", "x", "ends", "tasks", "task_of", "by_task", "series", "charts", "grids")
 
 
@@ -41,7 +42,7 @@ def page(data: Mapping[str, Any]) -> str:
         "colours": colours(groups),
         "body": sections(groups),
         "data": embedded([{key: group[key] for key in CHART_KEYS} for group in groups]),
-        "script": _asset("script.js"),
+        "script": "\n".join(map(_asset, SCRIPTS)),
     }
     return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], _asset("page.html"))
 

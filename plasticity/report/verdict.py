@@ -46,7 +46,7 @@ def verdict(row: Mapping[str, Any], early: float, *, control: str, comparable: b
     fell = comparable and row["last_high"] < row["first_low"]
     rose = comparable and row["last_low"] > row["first_high"]
     if "gap" in row and pd.isna(row["gap"]):
-        return Verdict("open", f"no {control} to compare with yet")
+        return Verdict("", f"no {control} to compare with yet")
     if "gap" not in row:
         return _alone(row, fell, rose, comparable)
     return _against(row, early, control, fell, comparable)

@@ -1,144 +1,4 @@
-"use strict";
-// One page, no library. `data` is a list of groups of runs on one stream; see plasticity/report/data.py for its keys.
-const data = JSON.parse(document.getElementById("data").textContent);
-const FEW = 12; // places that are drawn as points with whiskers
-const MARKS = {
-  o: "M-3.4 0a3.4 3.4 0 1 0 6.8 0a3.4 3.4 0 1 0-6.8 0Z", s: "M-3-3H3V3H-3Z", "^": "M0-4L3.8 3H-3.8Z",
-  v: "M0 4L3.8-3H-3.8Z", "<": "M-4 0L3-3.8V3.8Z", ">": "M4 0L-3-3.8V3.8Z", D: "M0-4.2L4.2 0L0 4.2L-4.2 0Z",
-  P: "M-1.4-4H1.4V-1.4H4V1.4H1.4V4H-1.4V1.4H-4V-1.4H-1.4Z", X: "M-3.8-2L-2-3.8L0-1.8L2-3.8L3.8-2L1.8 0L3.8 2L2 3.8L0 1.8L-2 3.8L-3.8 2L-1.8 0Z",
-  p: "M0-4L3.8-1.2L2.4 3.2H-2.4L-3.8-1.2Z", h: "M0-4L3.5-2V2L0 4L-3.5 2V-2Z", "": "M-4-.9H4V.9H-4Z",
-};
-const NICE = [1, 2, 2.5, 5, 10];
-
-const escaped = (text) => String(text).replace(/[&<>"']/g, (sign) => `&#${sign.charCodeAt(0)};`);
-const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
-
-function element(name, attributes = {}, text = "") {
-  const made = document.createElement(name);
-  for (const [key, value] of Object.entries(attributes)) made.setAttribute(key, value);
-  made.textContent = text;
-  return made;
-}
-
-// ------------------------------------------------------------------------------------------------ numbers and ticks
-
-function number(value) {
-  if (value === null || !Number.isFinite(value)) return "–";
-  const size = Math.abs(value);
-  if (size !== 0 && (size < 1e-4 || size >= 1e7)) return value.toExponential(1).replace(/-/g, "−");
-  const digits = size === 0 ? 2 : clamp(2 - Math.floor(Math.log10(size)), 0, size < 0.01 ? 6 : 3);
-  return value.toLocaleString("en-GB", { minimumFractionDigits: digits, maximumFractionDigits: digits }).replace("-", "−");
-}
-
-function short(value) { // 250000 -> 250k
-  const size = Math.abs(value);
-  for (const [scale, unit] of [[1e9, "G"], [1e6, "M"], [1e3, "k"]])
-    if (size >= scale) return `${Number((value / scale).toPrecision(4))}${unit}`.replace("-", "−");
-  if (size !== 0 && size < 1e-3) return value.toExponential(0).replace(/-/g, "−");
-  return `${Number(value.toPrecision(4))}`.replace("-", "−");
-}
-
-function linearTicks(low, high, wanted, whole) {
-  const rough = (high - low) / Math.max(wanted, 1), power = 10 ** Math.floor(Math.log10(rough));
-  let step = power * NICE.find((each) => each * power >= rough * 0.999);
-  if (whole) step = Math.max(1, Math.round(step));
-  const ticks = [];
-  for (let place = Math.ceil(low / step - 1e-9); place * step <= high + 1e-9 * step; place++) ticks.push(place * step);
-  return ticks;
-}
-
-function logTicks(low, high) {
-  const first = Math.floor(Math.log10(low)), last = Math.ceil(Math.log10(high)), ticks = [];
-  const every = Math.max(1, Math.ceil((last - first) / 7)), parts = last - first <= 2 ? [1, 2, 5] : [1];
-  for (let power = first; power <= last; power += every)
-    for (const part of parts) if (part * 10 ** power >= low && part * 10 ** power <= high) ticks.push(part * 10 ** power);
-  return ticks.length > 1 ? ticks : linearTicks(low, high, 4);
-}
-
-function nearest(sorted, value) { // the index of the place nearest to `value`
-  let low = 0, high = sorted.length - 1;
-  while (high - low > 1) {
-    const middle = (low + high) >> 1;
-    if (sorted[middle] <= value) low = middle; else high = middle;
-  }
-  return Math.abs(sorted[low] - value) <= Math.abs(sorted[high] - value) ? low : high;
-}
-
-// ------------------------------------------------------------------------------------------------ one group of runs
-
-class Explorer {
-  constructor(root, group, index) {
-    Object.assign(this, { root, group, index, hidden: new Set(), range: {}, task: null, lit: null });
-    this.keys = [...root.querySelectorAll(".key")];
-    this.keys.forEach((key, place) => {
-      key.addEventListener("click", (event) => (event.shiftKey ? this.only(place) : this.toggle(place)));
-      for (const [type, lit] of [["pointerenter", place], ["focus", place], ["pointerleave", null], ["blur", null]])
-        key.addEventListener(type, () => this.light(lit));
-    });
-    root.querySelector('[data-do="all"]').addEventListener("click", () => this.show(() => true));
-    root.querySelector('[data-do="none"]').addEventListener("click", () => this.show(() => false));
-    this.charts = [...root.querySelectorAll(".chart")].map((section) => new Chart(this, section));
-    const wanted = new URLSearchParams(location.hash.slice(1)).getAll("hide");
-    this.show((place) => !wanted.includes(group.series[place].label));
-  }
-
-  toggle(place) {
-    if (!this.hidden.delete(place)) this.hidden.add(place);
-    this.update();
-  }
-
-  only(place) {
-    const alone = this.hidden.size === this.keys.length - 1 && !this.hidden.has(place);
-    this.show((each) => alone || each === place);
-  }
-
-  show(wanted) {
-    this.hidden = new Set(this.group.series.map((_, place) => place).filter((place) => !wanted(place)));
-    this.update();
-  }
-
-  chooseTask(task) {
-    this.task = task;
-    this.charts.forEach((chart) => {
-      chart.tasks.value = task ?? "";
-      chart.tall = null;
-      chart.update();
-    });
-  }
-
-  light(place) {
-    this.lit = place;
-    this.charts.forEach((chart) => chart.light(place));
-  }
-
-  update() {
-    this.keys.forEach((key, place) => key.setAttribute("aria-pressed", String(!this.hidden.has(place))));
-    this.charts.forEach((chart) => chart.update());
-  }
-
-  zoom(axis, range) { // charts along the same axis show the same part of it
-    this.range[axis] = range;
-    this.charts.forEach((chart) => chart.axis === axis && chart.update());
-  }
-
-  visitAt(x, axis) {
-    if (axis === "visit") return x - 1;
-    const ends = this.group.ends;
-    let low = 0, high = ends.length - 1;
-    while (low < high) {
-      const middle = (low + high) >> 1;
-      if (ends[middle] >= x * (1 - 1e-12)) high = middle; else low = middle + 1;
-    }
-    return low;
-  }
-
-  taskOf(visit) {
-    return this.group.task_of ? this.group.task_of[visit] : null;
-  }
-}
-
-// ------------------------------------------------------------------------------------------------ one chart
-
+// One chart: what is chosen, its points, the drawing, and reading values off it.
 class Chart {
   constructor(explorer, section) {
     Object.assign(this, { explorer, section, name: section.dataset.chart, group: explorer.group, tall: null, cursor: null });
@@ -382,7 +242,7 @@ class Chart {
     button.firstElementChild.innerHTML = '<path class="axis" fill="none" d="M0 61.5H160"/>' + lines.map((line) => {
       const points = line.points.filter((point) => !metric.log || point.y > 0);
       const dash = this.group.series[line.series].dash.map((part) => 1.2 * part).join(" ");
-      return `<path class="line" style="--c:var(--g${this.explorer.index}s${line.series})" stroke-dasharray="${dash}" d="${points.length ? `M${points.map(at).join("L")}` : ""}"/>`;
+      return `<path class="line" style="--c:var(--g${this.explorer.index}s${line.series})" stroke-dasharray="${dash}" d="${pieces(points).map((piece) => `M${piece.map(at).join("L")}`).join("")}"/>`;
     }).join("");
   }
 
@@ -483,7 +343,7 @@ class Chart {
 
   row(each, meant) {
     const look = this.group.series[each.series];
-    return `<tr class="${each === meant ? "nearest" : ""}"><td>${swatch(look, `--g${this.explorer.index}s${each.series}`)}${escaped(look.label)}</td>` +
+    return `<tr class="${each === meant ? "nearest" : ""}"><td><div class="who">${swatch(look, `--g${this.explorer.index}s${each.series}`)}<span>${escaped(look.label)}</span></div></td>` +
       `<td class="n">${number(each.y)}</td><td class="bounds">${this.bounds(each)}</td></tr>`;
   }
 
@@ -508,25 +368,3 @@ class Chart {
     this.explorer.zoom(this.axis, range[0] === whole[0] && range[1] === whole[1] ? null : range);
   }
 }
-
-function pieces(points, wanted = () => true) { // cut where a visit ends, unless visits have but a point or two, and at what is not wanted
-  const dense = points.length >= 3 * new Set(points.map((point) => point.visit)).size, found = [];
-  let piece = [];
-  points.forEach((point, index) => {
-    if ((dense && index && point.visit !== points[index - 1].visit) || !wanted(point)) {
-      if (piece.length) found.push(piece);
-      piece = [];
-    }
-    if (wanted(point)) piece.push(point);
-  });
-  return piece.length ? [...found, piece] : found;
-}
-
-function swatch(look, colour) {
-  const dash = look.dash.map((part) => 1.8 * part).join(" ");
-  return `<svg class="swatch" viewBox="0 0 34 12" aria-hidden="true" style="--c:var(${colour})"><path d="M1 6H33" stroke-dasharray="${dash}"/>${look.marker ? `<path class="mark" d="${MARKS[look.marker]}" transform="translate(17 6)"/>` : ""}</svg>`;
-}
-
-for (const drawn of document.querySelectorAll(".swatch[data-marker]"))
-  if (drawn.dataset.marker) drawn.insertAdjacentHTML("beforeend", `<path class="mark" d="${MARKS[drawn.dataset.marker]}" transform="translate(17 6)"/>`);
-const explorers = [...document.querySelectorAll(".explorer")].map((root) => new Explorer(root, data[Number(root.dataset.group)], Number(root.dataset.group)));
