@@ -33,13 +33,36 @@ BOOKKEEPING = ("lane", "seed", "program")
 
 
 def check(names: Sequence[str]) -> None:
-    """``UserError`` where a recorder's package is not installed."""
+    """``UserError`` where a recorder's package is not installed, or where nobody is logged in to W&B."""
     for name in names:
         if importlib.util.find_spec(PACKAGES[name]) is None:
             raise UserError(
                 f"recorders: `{name}` needs the package {PACKAGES[name]}, which is not installed; "
                 f"install the extra `{name}` (pip install -e '.[{name}]') or leave it out"
             )
+    if "wandb" in names:
+        _log_in()
+
+
+def _log_in() -> None:
+    """Asks for W&B's key on a terminal where none is known; nothing where ``WANDB_MODE`` says to stay offline."""
+    import wandb
+
+    with _told_by_wandb():
+        if wandb.setup().settings.mode == "online":
+            wandb.login()
+
+
+@contextlib.contextmanager
+def _told_by_wandb() -> Iterator[None]:
+    """What W&B refuses is the user's to mend."""
+    import wandb
+
+    try:
+        yield
+    except wandb.errors.Error as error:
+        why = str(error).partition("\n")[0]
+        raise UserError(f"recorders: wandb: {why}\nWANDB_MODE=offline records without an account") from None
 
 
 def check_lanes(names: Sequence[str], jobs: Sequence[Job]) -> None:
@@ -232,7 +255,8 @@ class WandB:
 def _wandb_run(run: Path, resolved: Mapping[str, Any], label: Label, name: str, resumed: bool) -> Any:
     import wandb
 
-    try:
+    os.environ.setdefault("WANDB_DISABLE_WEAVE", "true")  # it takes our `agents` for a library of that name
+    with _told_by_wandb():
         return wandb.init(
             project=resolved["name"],
             group=label.facts["arm"],
@@ -244,6 +268,3 @@ def _wandb_run(run: Path, resolved: Mapping[str, Any], label: Label, name: str, 
             reinit="create_new",
             settings=wandb.Settings(silent=True, console="off"),
         )
-    except wandb.errors.Error as error:
-        why = str(error).partition("\n")[0]
-        raise UserError(f"recorders: wandb: {why}\nWANDB_MODE=offline records without an account") from None

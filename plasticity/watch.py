@@ -257,7 +257,7 @@ def _remarks(seen: Seen, run: str | Path, low: float, high: float) -> list[Text]
         if arm.state == "silent":
             compiling = "" if arm.done else ": it compiles, or is gone"
             lines.append(Text(f"{arm.name}: no sign of life for {duration(arm.silent)}{compiling}", "red"))
-        elif arm.state == "running" and not arm.speed:
+        elif arm.state == "running" and not arm.speed and not math.isfinite(arm.now):
             lines.append(Text(f"{arm.name}: compiling", "dim"))
     if any(arm.state in ("silent", "stopped") for arm in seen.arms):
         again = f"plasticity run {Path(run) / 'experiment.yaml'} --out {run} --resume"

@@ -4,6 +4,7 @@ import json
 import struct
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import NamedTuple
 
 import crashes
@@ -264,6 +265,24 @@ def test_wandb_that_refuses(tmp_path, offline, monkeypatch):
     monkeypatch.setattr(wandb, "init", refuse)
     with pytest.raises(UserError, match=r"api_key not configured .no-tty.\nWANDB_MODE=offline records without"):
         recorders.WandB(tmp_path, {"name": "tiny"}, job(), Position())
+
+
+def test_wandb_without_an_account(tmp_path, monkeypatch):
+    """It is asked for before anything is planned or written; offline it is not asked for."""
+    wandb = pytest.importorskip("wandb")
+    mode = ["online"]
+
+    def refuse():
+        raise wandb.errors.UsageError("No API key configured.")
+
+    monkeypatch.setattr(wandb, "setup", lambda: SimpleNamespace(settings=SimpleNamespace(mode=mode[0])))
+    monkeypatch.setattr(wandb, "login", refuse)
+    monkeypatch.setattr(launch, "plan", lambda experiment: pytest.fail("it went on"))
+    with pytest.raises(UserError, match=r"No API key configured\.\nWANDB_MODE=offline records without an account"):
+        launch.run(tiny.experiment(recorders=["wandb"]), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    mode[0] = "offline"
+    recorders.check(["wandb"])
 
 
 # Between two checkpoints.
