@@ -137,8 +137,10 @@ def watch(
     """Look on while an experiment runs, from anywhere that sees its folder; ends with the run, or with Ctrl-C."""
     from plasticity import watch as watching
 
-    _check_run(folder)
-    watching.watch(folder, console, once=once, every=every)
+    try:
+        watching.watch(folder, console, once=once, every=every)
+    except ValueError as error:
+        raise UserError(str(error)) from None
 
 
 @app.command()
