@@ -6,13 +6,14 @@ import math
 import re
 import shutil
 import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 import synthetic_run as made
 
-from plasticity import report, results
+from plasticity import cli, report, results
 from plasticity.plots import style
 from plasticity.report import lines, words
 from plasticity.report.facts import facts
@@ -127,7 +128,7 @@ def test_long_curves_are_averaged_over_neighbours_within_visits():
 def test_many_lines_get_fewer_points():
     assert lines.most_points(1) == 800
     assert lines.most_points(1000) == 130
-    assert lines.most_points(10**6) == 40
+    assert lines.most_points(10**6) == 12
 
 
 # ---------------------------------------------------------------------------------------------- words
@@ -339,6 +340,35 @@ def test_a_long_run_makes_a_small_page(tmp_path):
     path = report.save([folder])
     assert path == folder / "report.html"
     assert 1e6 < path.stat().st_size < 3e6
+
+
+def test_the_command(run, tmp_path, monkeypatch, capsys):
+    def said(*words):
+        monkeypatch.setattr(sys, "argv", ["plasticity", "report", *map(str, words)])
+        with pytest.raises(SystemExit) as stopped:
+            cli.main()
+        out, err = capsys.readouterr()
+        return stopped.value.code or 0, " ".join(out.split()), err
+
+    path = tmp_path / "new" / "page.html"
+    code, out, _ = said(run, "--out", path)
+    assert code == 0
+    assert out.startswith("report: ")
+    assert path.read_text() == report.page(report.collect([run]))
+    code, _, err = said(tmp_path / "absent")
+    assert code == 2
+    assert "there is no such folder" in err
+    code, _, err = said(run, "--out", path / "x.html")  # a file where a folder should be
+    assert code == 2
+    assert "cannot be written" in err
+
+
+def test_metrics_of_layers_are_left_out_where_there_is_no_room(tmp_path, monkeypatch):
+    folder = made.invented(tmp_path / "run", planned(["only"], visits=1), [0], monitors=("norm", "norm/a"))
+    monkeypatch.setattr("plasticity.report.data.BUDGET", 79)  # of two lines of 40 points each
+    data = report.collect([folder])
+    assert [metric["name"] for metric in data["groups"][0]["charts"]["monitors"]] == ["norm"]
+    assert "Of single layers 1 metric would make this page too large" in report.page(data)
 
 
 # ---------------------------------------------------------------------------------------------- in a browser

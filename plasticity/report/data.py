@@ -12,11 +12,12 @@ from matplotlib.colors import to_hex, to_rgb
 from plasticity import plots, results
 from plasticity.plots import style
 from plasticity.report.facts import facts
-from plasticity.report.lines import FEWEST_POINTS, Grids, lines, most_points, rounded
+from plasticity.report.lines import BUDGET, Grids, lines, most_points, rounded
 from plasticity.report.verdict import rule, verdict
 from plasticity.results.read import RunPath
 
 CONTROL, BASELINE = "fresh", "baseline"
+ENOUGH_POINTS = 40  # of a line; with fewer than that the metrics of single layers are left out
 MOST_TASKS = 12  # that can be chosen one by one
 
 
@@ -142,7 +143,7 @@ def _charts(
     whole = plots.monitor_names(metrics.drop(columns="series"), hyper) if len(metrics) else []
     whole = sorted(whole, key=lambda name: name == "loss")  # it says little of plasticity
     parts = [name for name in map(str, metrics.columns) if "/" in name and metrics[name].notna().any()]
-    room = crowd * (len(whole) + len(parts)) * FEWEST_POINTS <= 130_000
+    room = crowd * (len(whole) + len(parts)) * ENOUGH_POINTS <= BUDGET
     names = _families(whole, parts) if room else whole
     most = most_points(crowd * (len(names) + 4))
     tables = {str(task): rows for task, rows in evaluations.groupby("evaluated_task")} if len(evaluations) else {}

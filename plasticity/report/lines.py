@@ -10,7 +10,7 @@ import pandas as pd
 from plasticity import results
 
 MOST_POINTS = 800  # of a line
-FEWEST_POINTS = 40
+FEWEST_POINTS = 12
 BUDGET = 130_000  # points of a page; one takes about 15 bytes
 
 

@@ -25,7 +25,8 @@ def save(runs: Sequence[RunPath], out: RunPath | None = None) -> Path:
       OSError: the file cannot be written.
     """
     text = page(collect(runs))
-    path = Path(runs[0]) / "report.html" if out is None else Path(out)
+    path = Path(runs[0] if out is None else out)
+    path = path / "report.html" if path.is_dir() else path
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.tmp")
     temporary.write_text(text, encoding="utf-8")

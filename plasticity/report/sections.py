@@ -68,7 +68,7 @@ def _charts(group: Mapping[str, Any], index: int) -> str:
 
 def _left_out(names: Sequence[str]) -> str:
     return (
-        f"{plural(len(names), 'metric')} of single layers are not on this page, which would be too large: "
+        f"Of single layers {plural(len(names), 'metric')} would make this page too large; the tables have them: "
         f"{', '.join(names[:6])}{', ...' if len(names) > 6 else ''}."
     )
 

@@ -20,10 +20,16 @@ def rule(control: str, has_control: bool, comparable: bool) -> list[tuple[str, s
     if not has_control:
         meant = "the last tenth of the visits is {} the first, their 95 % intervals apart"
         return [("rises", meant.format("above")), ("falls", meant.format("below")), ("holds", "the intervals meet")]
-    near = f"not behind {control} on the last tenth: the interval reaches zero, and at most {100 * NEAR:.0f} % below it"
+    near = f"not behind {control} on the last tenth: the interval reaches zero, and its lower end is at most "
+    near += f"{100 * NEAR:.0f} % of the level of {control} below"
     slows = [("slows", f"behind {control}, but not below its own beginning")] if comparable else []
     loses = f"behind {control}" + (" and below its own beginning" if comparable else "")
-    return [("keeps", near), *slows, ("loses", loses), ("open", "the interval holds zero and much below it")]
+    return [
+        ("keeps", near),
+        *slows,
+        ("loses", loses),
+        ("open", "the interval holds zero, but also more than that below: more seeds would tell"),
+    ]
 
 
 def verdict(row: Mapping[str, Any], early: float, *, control: str, comparable: bool, several: bool) -> Verdict:
