@@ -141,8 +141,10 @@ class Chart {
     this.svg.setAttribute("aria-label", this.described());
     this.svg.style.height = `${height}px`;
     this.svg.innerHTML =
-      `<clipPath id="${clip}"><rect x="${box.left}" y="${box.top - 6}" width="${box.right - box.left}" height="${box.bottom - box.top + 12}"/></clipPath>` +
-      this.frame(narrow) + `<g clip-path="url(#${clip})">${lines.map((line, place) => this.drawn(line, place, lines.length)).join("")}</g>` +
+      `<clipPath id="${clip}"><rect x="${box.left}" y="${box.top - 6}" width="${box.right - box.left}" ` +
+      `height="${box.bottom - box.top + 12}"/></clipPath>` +
+      this.frame(narrow) +
+      `<g clip-path="url(#${clip})">${lines.map((line, place) => this.drawn(line, place, lines.length)).join("")}</g>` +
       '<g class="over"></g>';
     this.logButton.setAttribute("aria-pressed", String(this.log));
     this.back.hidden = !this.tall && !this.explorer.range[this.axis];
@@ -195,19 +197,20 @@ class Chart {
   drawn(line, place, crowd) {
     const points = line.points.filter((point) => !this.log || point.y > 0), look = this.group.series[line.series];
     const few = this.axis === "visit" && this.group.ends.length <= FEW, shift = few ? this.dodge(place, crowd) : 0;
-    const at = (point) => [(this.toX(point.x) + shift).toFixed(1), this.toY(point.y).toFixed(1)];
+    const at = (point) => [this.toX(point.x) + shift, this.toY(point.y)];
     const joined = this.axis === "visit" && this.group.by_task ? this.byTask(points) : pieces(points);
-    const parts = joined.map((piece) => `<path class="line" d="M${piece.map((point) => at(point).join(" ")).join("L")}" stroke-dasharray="${look.dash.map((part) => 1.8 * part).join(" ")}"/>`);
+    const dash = dashes(look, 1.8);
+    const parts = joined.map((piece) => `<path class="line" d="${trace(piece, at)}" stroke-dasharray="${dash}"/>`);
     parts.unshift(few ? this.whiskers(points, shift) : this.bands(points, crowd));
     const inView = points.filter((point) => point.x >= this.range[0] && point.x <= this.range[1]);
     const gap = few || inView.length <= 15 ? 1 : Math.max(1, Math.floor(inView.length / 7));
     const offset = gap === 1 ? 0 : Math.floor((place * gap) / Math.max(crowd, 1));
     if (look.marker || few || inView.length === 1)
       inView.forEach((point, index) => {
-        if (index % gap === offset) parts.push(`<path class="mark" d="${MARKS[look.marker]}" transform="translate(${at(point).join(" ")})"/>`);
+        if (index % gap === offset) parts.push(mark(look.marker, ...at(point)));
       });
     const thin = points.length > 150 ? " thin" : "";
-    return `<g class="one${thin}" data-series="${line.series}" style="--c:var(--g${this.explorer.index}s${line.series})">${parts.join("")}</g>`;
+    return `<g class="one${thin}" data-series="${line.series}" style="${this.colour(line.series)}">${parts.join("")}</g>`;
   }
 
   byTask(points) { // returns of different tasks have different scales: a line joins the visits to one task
@@ -220,34 +223,43 @@ class Chart {
   }
 
   whiskers(points, shift) {
-    return points.filter((point) => point.half !== null).map((point) =>
-      `<path class="whisker" d="M${(this.toX(point.x) + shift).toFixed(1)} ${this.toY(point.y - point.half).toFixed(1)}V${this.toY(point.y + point.half).toFixed(1)}"/>`).join("");
+    return points.filter((point) => point.half !== null).map((point) => {
+      const [low, high] = [point.y - point.half, point.y + point.half].map((y) => fixed(this.toY(y)));
+      return `<path class="whisker" d="M${fixed(this.toX(point.x) + shift)} ${low}V${high}"/>`;
+    }).join("");
   }
 
   bands(points, crowd) {
     const opacity = crowd <= 8 ? 0.18 : 0.07;
+    const at = ({ x, y }) => [this.toX(x), this.toY(y)];
     return pieces(points, (point) => point.half !== null).map((piece) => {
-      const upper = piece.map((point) => `${this.toX(point.x).toFixed(1)} ${this.toY(point.y + point.half).toFixed(1)}`);
-      const lower = piece.map((point) => `${this.toX(point.x).toFixed(1)} ${this.toY(point.y - point.half).toFixed(1)}`).reverse();
-      return `<path class="band" opacity="${opacity}" d="M${upper.join("L")}L${lower.join("L")}Z"/>`;
+      const upper = piece.map(({ x, y, half }) => ({ x, y: y + half })), lower = piece.map(({ x, y, half }) => ({ x, y: y - half }));
+      return `<path class="band" opacity="${opacity}" d="${trace([...upper, ...lower.reverse()], at)}Z"/>`;
     }).join("");
   }
 
   drawThumb({ button, chosen, metric: chosenMetric, task }) {
-    const metric = chosenMetric(), lines = this.lines(metric, task()), values = lines.flatMap((line) => line.points.map((point) => point.y)).filter((y) => !metric.log || y > 0);
+    const metric = chosenMetric(), lines = this.lines(metric, task());
+    lines.forEach((line) => { line.points = line.points.filter((point) => !metric.log || point.y > 0); });
+    const values = lines.flatMap((line) => line.points.map((point) => point.y)).sort((a, b) => a - b);
     const scale = metric.log ? Math.log : (value) => value, [left, right] = this.whole();
-    const low = scale(Math.min(...values)), high = scale(Math.max(...values)), span = high - low || 1;
-    const at = (point) => `${(160 * (point.x - left) / (right - left)).toFixed(1)} ${(58 - 54 * (scale(point.y) - low) / span).toFixed(1)}`;
+    const low = scale(values[0] ?? 1), high = scale(values[values.length - 1] ?? 1), span = high - low || 1;
+    const at = (point) => [160 * (point.x - left) / (right - left), 58 - 54 * (scale(point.y) - low) / span];
     button.setAttribute("aria-pressed", String(chosen()));
-    button.firstElementChild.innerHTML = '<path class="axis" fill="none" d="M0 61.5H160"/>' + lines.map((line) => {
-      const points = line.points.filter((point) => !metric.log || point.y > 0);
-      const dash = this.group.series[line.series].dash.map((part) => 1.2 * part).join(" ");
-      return `<path class="line" style="--c:var(--g${this.explorer.index}s${line.series})" stroke-dasharray="${dash}" d="${pieces(points).map((piece) => `M${piece.map(at).join("L")}`).join("")}"/>`;
+    button.firstElementChild.innerHTML = '<path class="axis" fill="none" d="M0 61.5H160"/>' + lines.map(({ series, points }) => {
+      const path = pieces(points).map((piece) => trace(piece, at)).join("");
+      const dash = dashes(this.group.series[series], 1.2);
+      return `<path class="line" style="${this.colour(series)}" stroke-dasharray="${dash}" d="${path}"/>`;
     }).join("");
   }
 
+  colour(series) {
+    return `--c:var(--g${this.explorer.index}s${series})`;
+  }
+
   light(series) { // the others fade
-    for (const one of this.svg.querySelectorAll(".one")) one.classList.toggle("dim", series !== null && Number(one.dataset.series) !== series && !this.explorer.hidden.has(series));
+    const some = series !== null && !this.explorer.hidden.has(series);
+    for (const one of this.svg.querySelectorAll(".one")) one.classList.toggle("dim", some && Number(one.dataset.series) !== series);
   }
 
   // reading values
@@ -279,7 +291,8 @@ class Chart {
 
   corners([x0, y0], [x1, y1]) { // a flat rectangle chooses a part of the horizontal axis only
     const flat = Math.abs(y1 - y0) < 36;
-    return { left: Math.min(x0, x1), right: Math.max(x0, x1), top: flat ? this.box.top : Math.min(y0, y1), bottom: flat ? this.box.bottom : Math.max(y0, y1), flat };
+    const [top, bottom] = flat ? [this.box.top, this.box.bottom] : [Math.min(y0, y1), Math.max(y0, y1)];
+    return { left: Math.min(x0, x1), right: Math.max(x0, x1), top, bottom, flat };
   }
 
   mark(from, to) {
@@ -306,7 +319,8 @@ class Chart {
       if (inside.length) found.push({ series: line.series, ...inside[nearest(inside.map((point) => point.x), x)] });
     }
     const best = Math.min(...found.map((each) => Math.abs(each.x - x)));
-    return found.filter((each) => Math.abs(each.x - x) <= best + 1e-9 * Math.abs(x) + (this.axis === "visit" ? 0 : (this.range[1] - this.range[0]) / 60));
+    const slack = this.axis === "visit" ? 1e-9 : (this.range[1] - this.range[0]) / 60; // records of arms may be apart
+    return found.filter((each) => Math.abs(each.x - x) <= best + slack);
   }
 
   point(x, y = null) { // shows the values at x; y tells the arm that is meant
@@ -321,9 +335,10 @@ class Chart {
     const middle = meant ? found.indexOf(meant) : 0, first = clamp(middle - 5, 0, Math.max(0, found.length - FEW));
     const at = (meant || found[0]).x, px = this.toX(at).toFixed(1);
     over.innerHTML = `<line class="cross" x1="${px}" x2="${px}" y1="${this.box.top}" y2="${this.box.bottom}"/>` + found.map((each) =>
-      `<circle class="mark" r="3" style="--c:var(--g${this.explorer.index}s${each.series})" cx="${this.toX(each.x).toFixed(1)}" cy="${this.toY(each.y).toFixed(1)}"/>`).join("");
+      `<circle class="mark" r="3" style="${this.colour(each.series)}" cx="${fixed(this.toX(each.x))}" cy="${fixed(this.toY(each.y))}"/>`).join("");
     if (meant && found.length > 8) this.light(meant.series); // one line among many
-    this.tip.innerHTML = `<p class="where">${escaped(this.where(at))}</p><table>${found.slice(first, first + FEW).map((each) => this.row(each, meant)).join("")}</table>` +
+    const rows = found.slice(first, first + FEW).map((each) => this.row(each, meant)).join("");
+    this.tip.innerHTML = `<p class="where">${escaped(this.where(at))}</p><table>${rows}</table>` +
       (found.length > FEW ? `<p class="where">${found.length - FEW} more arms</p>` : "");
     const room = this.svg.clientWidth, wide = this.tip.offsetWidth, beside = Number(px) + 16;
     this.tip.style.left = `${Math.max(0, beside + wide > room ? Number(px) - wide - 16 : beside)}px`;
@@ -343,7 +358,8 @@ class Chart {
 
   row(each, meant) {
     const look = this.group.series[each.series];
-    return `<tr class="${each === meant ? "nearest" : ""}"><td><div class="who">${swatch(look, `--g${this.explorer.index}s${each.series}`)}<span>${escaped(look.label)}</span></div></td>` +
+    const who = `<div class="who">${swatch(look, this.colour(each.series))}<span>${escaped(look.label)}</span></div>`;
+    return `<tr class="${each === meant ? "nearest" : ""}"><td>${who}</td>` +
       `<td class="n">${number(each.y)}</td><td class="bounds">${this.bounds(each)}</td></tr>`;
   }
 
@@ -355,7 +371,8 @@ class Chart {
     if (event.key in moves && places.length) {
       this.cursor = places[clamp(moves[event.key], 0, last)];
       this.point(this.cursor);
-      this.said.textContent = `${this.where(this.cursor)}: ${this.values(this.cursor).slice(0, FEW).map((each) => `${this.group.series[each.series].label} ${number(each.y)} ${this.bounds(each)}`).join(", ")}`;
+      const said = (each) => `${this.group.series[each.series].label} ${number(each.y)} ${this.bounds(each)}`;
+      this.said.textContent = `${this.where(this.cursor)}: ${this.values(this.cursor).slice(0, FEW).map(said).join(", ")}`;
     } else if (event.key === "Escape") this.reset();
     else if (event.key === "+" || event.key === "=" || event.key === "-") this.closer(event.key === "-" ? 2 : 0.5);
     else return;

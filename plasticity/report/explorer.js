@@ -71,5 +71,8 @@ class Explorer {
 }
 
 for (const drawn of document.querySelectorAll(".swatch[data-marker]"))
-  if (drawn.dataset.marker) drawn.insertAdjacentHTML("beforeend", `<path class="mark" d="${MARKS[drawn.dataset.marker]}" transform="translate(17 6)"/>`);
-const explorers = [...document.querySelectorAll(".explorer")].map((root) => new Explorer(root, data[Number(root.dataset.group)], Number(root.dataset.group)));
+  if (drawn.dataset.marker) drawn.insertAdjacentHTML("beforeend", mark(drawn.dataset.marker, 17, 6));
+const explorers = [...document.querySelectorAll(".explorer")].map((root) => {
+  const index = Number(root.dataset.group);
+  return new Explorer(root, data[index], index);
+});

@@ -79,7 +79,15 @@ function pieces(points, wanted = () => true) { // cut where a visit ends, unless
   return piece.length ? [...found, piece] : found;
 }
 
+const fixed = (value) => value.toFixed(1);
+const trace = (points, at) => `M${points.map((point) => at(point).map(fixed).join(" ")).join("L")}`; // the path through points
+const dashes = (look, width) => look.dash.map((part) => width * part).join(" ");
+
+function mark(marker, x, y) {
+  return `<path class="mark" d="${MARKS[marker]}" transform="translate(${fixed(x)} ${fixed(y)})"/>`;
+}
+
 function swatch(look, colour) {
-  const dash = look.dash.map((part) => 1.8 * part).join(" ");
-  return `<svg class="swatch" viewBox="0 0 34 12" aria-hidden="true" style="--c:var(${colour})"><path d="M1 6H33" stroke-dasharray="${dash}"/>${look.marker ? `<path class="mark" d="${MARKS[look.marker]}" transform="translate(17 6)"/>` : ""}</svg>`;
+  const drawn = `<path d="M1 6H33" stroke-dasharray="${dashes(look, 1.8)}"/>${look.marker ? mark(look.marker, 17, 6) : ""}`;
+  return `<svg class="swatch" viewBox="0 0 34 12" aria-hidden="true" style="${colour}">${drawn}</svg>`;
 }

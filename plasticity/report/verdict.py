@@ -20,8 +20,8 @@ def rule(control: str, has_control: bool, comparable: bool) -> list[tuple[str, s
     if not has_control:
         meant = "the last tenth of the visits is {} the first, their 95 % intervals apart"
         return [("rises", meant.format("above")), ("falls", meant.format("below")), ("holds", "the intervals meet")]
-    near = f"not behind {control} on the last tenth: the interval reaches zero, and its lower end is at most "
-    near += f"{100 * NEAR:.0f} % of the level of {control} below"
+    near = f"not behind {control} on the last tenth: the interval reaches zero and, below it, at most "
+    near += f"{100 * NEAR:.0f} % of {control}'s level"
     slows = [("slows", f"behind {control}, but not below its own beginning")] if comparable else []
     loses = f"behind {control}" + (" and below its own beginning" if comparable else "")
     return [
