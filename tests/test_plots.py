@@ -307,7 +307,7 @@ def test_runs_on_different_streams_get_folders_of_their_own(tmp_path):
     for name, steps in (("one", 10), ("two", 20)):
         made.invented(tmp_path / name, made.plan(["a"], tasks=["t"], visits=[(0, steps)]), [0], monitors=())
     written = plots.save_all([tmp_path / "one", tmp_path / "two"], tmp_path / "out", formats=("png",))
-    names = [f"{name}.png" for name in ("performance", "learning_curve", "aggregates", "profiles")]
+    names = [f"{name}.png" for name in ("performance", "learning_curve", "aggregates")]
     assert [str(path.relative_to(tmp_path / "out")) for path in written] == [
         *(f"one/{name}" for name in names), *(f"two/{name}" for name in names),
     ]  # fmt: skip

@@ -24,11 +24,12 @@ def _lines(scores: Sequence[TaskScores], controls: Sequence[str]) -> list[Series
     return [Series(cell.label, cell.rows, look) for cell, look in zip(cells, looks(cells, controls), strict=True)]
 
 
-def _note(scores: Sequence[TaskScores], what: str) -> str:
+def _note(scores: Sequence[TaskScores]) -> str:
     seeds = sorted({len(each.seeds) for each in scores})
     tasks = len(scores[0].tasks)
     number = f"{seeds[0]}-{seeds[-1]} seeds" if len(seeds) > 1 else "one seed" if seeds == [1] else f"{seeds[0]} seeds"
-    return f"{what}{number} x {tasks} {'task' if tasks == 1 else 'tasks'},\n95 % bootstrap interval"
+    scale = f"{number} x {tasks} {'task' if tasks == 1 else 'tasks'}"
+    return scale if seeds == [1] else f"{scale},\n95 % bootstrap interval"
 
 
 @styled
@@ -70,7 +71,7 @@ def aggregates(
     panels[0, 0].set_yticklabels([line.label for line in lines])
     for panel in panels.flat[len(statistics) :]:
         panel.set_axis_off()
-    figure.supxlabel(f"{label}; {_note(scores, '')}".replace("\n", " "), fontsize=8.5)
+    figure.supxlabel(f"{label}; {_note(scores)}".replace("\n", " "), fontsize=8.5)
     return figure
 
 
@@ -115,7 +116,7 @@ def profiles(
         )  # fmt: skip
     what = "tasks with a mean" if averaged else "scores"
     axes.set(xlabel=f"threshold of the {label}", ylabel=f"share of {what} above it", ylim=(-0.02, 1.02))
-    return finish_panel(axes, lines, own, _note(scores, ""))
+    return finish_panel(axes, lines, own, _note(scores))
 
 
 @styled
@@ -161,7 +162,7 @@ def sensitivity(
         axes.plot(x, part[by], label=line.label, **{**line.look, "marker": line.look["marker"] or "_"})
         axes.vlines(x, part[f"{by}_low"], part[f"{by}_high"], color=line.look["color"], linewidth=1.1)
     axes.set(xlabel=name, ylabel=f"{label} ({NAMES.get(by, by)})")
-    return finish_panel(axes, lines, own, _note(scores, ""))
+    return finish_panel(axes, lines, own, _note(scores))
 
 
 def _own(table: pd.DataFrame, cell: results.Point) -> pd.DataFrame:

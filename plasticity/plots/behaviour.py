@@ -61,23 +61,32 @@ def first_against_later(
         axes.hlines(later["mean"], first["low"], first["high"], color=look["color"], linewidth=0.7, alpha=0.6)
         axes.vlines(first["mean"], later["low"], later["high"], color=look["color"], linewidth=0.7, alpha=0.6)
         axes.plot(first["mean"], later["mean"], label=line.label, **look)
-    axes.axline((0, 0), slope=1, color="#808080", linewidth=0.8, linestyle=(0, (4, 3)), zorder=0.5)
-    low, high = _limits(axes)
-    axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
+    _square(axes)
     axes.set(xlabel=f"{label}, first visit to a task", ylabel=f"{label}, later visits")
-    axes.annotate("as good as at first", (0.97, 0.97), (-3, 3), xycoords="axes fraction", ha="right", va="bottom",
+    axes.annotate("as good as at first", (0.02, 0.02), (-5, 5), xycoords="axes fraction", ha="left", va="bottom",
                   textcoords="offset points", rotation=45, rotation_mode="anchor", color="#808080",
                   fontsize=7.5)  # fmt: skip
     shown = [line._replace(look={**line.look, "linestyle": "", "marker": line.look["marker"] or "*"}) for line in lines]
     return finish_panel(axes, shown, own)
 
 
-def _limits(axes: Axes) -> tuple[float, float]:
-    """One range for both axes around everything that is drawn as a point."""
-    drawn = [values for line in axes.get_lines() if line.get_marker() not in ("", "None") for values in line.get_data()]
-    values = np.concatenate([np.asarray(each, float) for each in drawn])
-    room = 0.08 * (values.max() - values.min()) or 0.1 * abs(values.max()) or 1.0
-    return float(values.min() - room), float(values.max() + room)
+def _square(axes: Axes) -> None:
+    """One range on both axes around the points, with their intervals up to half of it, and the diagonal."""
+    drawn = [line.get_data() for line in axes.get_lines()]
+    values = np.concatenate([np.asarray(each, float) for pair in drawn for each in pair])
+    low, high = float(values.min()), float(values.max())
+    if low > 0 and high > 30 * low:  # returns of different games
+        axes.set(xscale="log", yscale="log")
+        low, high = low / 1.6, high * 1.6
+    else:
+        bars = np.concatenate(
+            [np.asarray(path.vertices).ravel() for bar in axes.collections for path in bar.get_paths()]
+        )
+        room = (high - low) or 0.2 * abs(high) or 1.0
+        ends = np.clip(bars[np.isfinite(bars)], low - room / 2, high + room / 2)
+        low, high = min([low, *ends]) - 0.06 * room, max([high, *ends]) + 0.06 * room
+    axes.plot([low, high], [low, high], color="#808080", linewidth=0.8, linestyle=(0, (4, 3)), zorder=0.5)
+    axes.set(xlim=(low, high), ylim=(low, high), aspect="equal")
 
 
 @styled
@@ -230,4 +239,12 @@ def _label_cells(axes: Axes, tasks: Sequence[str], cell: Point, mean: np.ndarray
     axes.set_yticks(ticks, names)
     for i, j in np.argwhere(np.isfinite(mean)) if count <= FEW_CELLS else ():
         colour = "black" if share[i, j] > 0.6 else "white"
-        axes.text(j, i, f"{mean[i, j]:.2g}", ha="center", va="center", fontsize=6.5, color=colour)
+        axes.text(
+            j,
+            i,
+            f"{mean[i, j]:{'.0f' if abs(mean[i, j]) >= 100 else '.2g'}}",
+            ha="center",
+            va="center",
+            fontsize=6.5,
+            color=colour,
+        )

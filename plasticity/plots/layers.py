@@ -67,7 +67,8 @@ def layers(
 
 
 def _panels(lines: Sequence[Series], height: float) -> tuple[Figure, list[Axes]]:
-    rows, columns = grid(len(lines))
+    widest = max(len(line.label) for line in lines)
+    rows, columns = grid(len(lines), max(1, min(5, int((WIDTH - 1.5) / (0.055 * widest + 0.1)))))
     figure = Figure(figsize=(WIDTH, 0.6 + max(height, 1.3) * rows), layout="constrained")
     panels = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
     for panel, line in zip(panels, lines, strict=False):

@@ -111,7 +111,8 @@ def _of_visits(one: _Run) -> dict[str, Figure]:
     shares = np.nanmin(values) >= 0 and np.nanmax(values) <= 1
     statistics = ("iqm", "mean", "median", "optimality_gap") if shares else ("iqm", "mean", "median")
     found["aggregates"] = aggregates(scores, statistics, label=one.label)
-    found["profiles"] = profiles(scores, label=one.label, resamples=500)
+    if np.isfinite(values).sum() > len(scores):
+        found["profiles"] = profiles(scores, label=one.label, resamples=500)
     for name in sorted({key for each in scores for key in each.point.values}):
         try:
             figure = sensitivity(scores, name, label=one.label)
@@ -155,7 +156,11 @@ def _of_metrics(one: _Run, metrics: pd.DataFrame, visits: pd.DataFrame) -> dict[
     if monitor_names(metrics, one.hyper):
         found["monitors"] = monitors(metrics, **shown)
     if (correlations(metrics, visits, hyper=one.hyper)["lanes"] > 0).any():
-        found["mechanisms"] = mechanisms(metrics, visits, label=one.label, hyper=one.hyper)
+        label = one.label
+        if one.unlike:
+            visits["performance"] = visits.groupby("task", observed=True)["performance"].rank(pct=True)
+            label = f"{label}, rank within the task"
+        found["mechanisms"] = mechanisms(metrics, visits, label=label, hyper=one.hyper)
     for name in layer_names(metrics):
         found[f"layers_{name}"] = layers(metrics, name, **shown)
     if any(str(name).startswith(BINS) and metrics[name].notna().any() for name in metrics):

@@ -17,7 +17,8 @@ def thinned(
 ) -> pd.DataFrame:
     """Neighbouring records of a lane averaged, so that at most about 800 places are left.
 
-    Groups end where a visit ends, unless there are more than 400 visits; there may be one more place for each visit.
+    Groups end where a visit ends, so that there may be one more place for each visit. Where there are more than 400
+    visits, whole ones are averaged.
 
     Args:
       metrics: a table of :func:`plasticity.results.load`.
@@ -29,16 +30,17 @@ def thinned(
     chosen = [name for name in metrics if name in kept or names is None or name in names]
     metrics = metrics[chosen]
     place, places = pd.factorize(metrics[x], sort=True)
-    size = math.ceil(len(places) / MOST_POINTS)
-    if size < 2:
+    if len(places) <= MOST_POINTS:
         return metrics
     owners = [_codes(metrics[name]) for name in ("run", "arm", "lane") if name in metrics]
     if not _in_order([*owners, place]):
         order = np.lexsort([place, *owners[::-1]])
         metrics, place, owners = metrics.iloc[order], place[order], [each[order] for each in owners]
-    visit = metrics["visit"].to_numpy()
-    inside = [visit] if metrics["visit"].nunique() <= MOST_POINTS // 2 else []
-    new = np.any([each[1:] != each[:-1] for each in (*owners, *inside, place // size)], axis=0)
+    visit, visits = metrics["visit"].to_numpy(), metrics["visit"].nunique()
+    groups = [visit, place // math.ceil(len(places) / MOST_POINTS)]
+    if visits > MOST_POINTS // 2:
+        groups = [visit // math.ceil(visits / MOST_POINTS)]
+    new = np.any([each[1:] != each[:-1] for each in (*owners, *groups)], axis=0)
     starts = np.r_[0, np.flatnonzero(new) + 1]
     found = metrics.iloc[np.r_[starts[1:], len(metrics)] - 1].reset_index(drop=True)
     means = {

@@ -1,6 +1,7 @@
 """A run's folder as tidy tables: lanes, metrics, visits."""
 
 import difflib
+import functools
 import json
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -258,6 +259,15 @@ def tenth(count: Any) -> Any:
 
 def visits_and_losses(run: RunPath) -> pd.DataFrame:
     """:func:`visits` of one run with the column ``lost``: the lane had diverged before the visit ended."""
+    files = [path for name in ("*/metrics/*.parquet", "*/lanes.parquet", "plan.json") for path in Path(run).glob(name)]
+    state = [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files]
+    return _visits_and_losses(str(run), tuple(sorted(state))).copy()
+
+
+@functools.lru_cache(maxsize=8)  # several measures need it, and it takes reading a whole run
+def _visits_and_losses(run: str, state: tuple[tuple[str, int, int], ...]) -> pd.DataFrame:
+    """``state``: of the files, so that a run that goes on is read again."""
+    del state
     stream, table, swept = plan(run)["stream"], _load(run, REWARDS), hyper_parameters(run)
     columns = ["arm", "lane", "seed", "visit", "task"]
     measures = ["performance", "performance_end"]
