@@ -175,7 +175,9 @@ class TensorBoard:
 
     def __init__(self, folder: Path, job: Job, position: Position) -> None:
         from tensorboardX import SummaryWriter
+        from tensorboardX.proto.summary_pb2 import Summary
 
+        self._summary = Summary
         self._curves = Curves(job)
         done = self._curves.step(position)
         self._writers = [
@@ -190,8 +192,9 @@ class TensorBoard:
     def add(self, chunk: Chunk) -> None:
         step = self._curves.step(chunk.position)
         for writer, numbers in zip(self._writers, self._curves.lanes(chunk), strict=True):
-            for name, value in numbers.items():
-                writer.add_scalar(name, value, step)
+            values = [self._summary.Value(tag=name, simple_value=value) for name, value in numbers.items()]
+            if values:
+                writer.file_writer.add_summary(self._summary(value=values), step)  # one record a lane, not one a number
 
     def flush(self) -> int:
         for writer in self._writers:

@@ -132,6 +132,7 @@ def test_tensorboard_files(tmp_path):
     first.close()
     again = recorders.TensorBoard(tmp_path, job(), Position(1, 0, 10))
     again.add(chunk(15, loss=[15, -15]))
+    again.add(chunk(20, loss=[20, -20], diverged=(17, 18)))
     again.close()
     one, other = read(tmp_path / "ln" / "seed_3"), read(tmp_path / "ln" / "seed_5")
     assert one.starts == [41]
