@@ -241,6 +241,37 @@ def bench(
     benchmarks.show(report, console)
 
 
+@app.command()
+def findings(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(help="names, ids (F5) or files of findings; default: all of configs/paper", metavar="[NAME]..."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="folder of the runs")] = Path("runs/findings"),
+    full: Annotated[bool, typer.Option("--full", help="at the published size, for a GPU")] = False,
+    plan: Annotated[bool, typer.Option("--plan", help="show what would run; run nothing")] = False,
+    listed: Annotated[bool, typer.Option("--list", help="print the table of what is there; run nothing")] = False,
+    force: Annotated[bool, typer.Option("--force", help="run anew what has run")] = False,
+) -> None:
+    """Run published findings again, one after another, and judge each by the criterion in its file."""
+    from plasticity.findings import command
+
+    chosen = command.chosen(names or ())
+    if plan:
+        _launch()
+        for planned in command.plans(chosen, full):
+            console.print(tables.plan_table(planned))
+            for line in tables.plan_lines(planned):
+                console.print(Text(line))
+    elif listed:
+        command.print_table(chosen, out, full, console)
+    else:
+        _launch()
+        code = command.run(chosen, out, full, force, console, errors)
+        if code:
+            raise typer.Exit(code)
+
+
 def _warn(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any) -> None:
     """What a user may want to know, in a line without a place in our code."""
     if issubclass(category, UserWarning):

@@ -25,7 +25,7 @@ ORDER = (
     "session",
     "progress recorders agents envs",
     "launch",
-    "bench measure tables",
+    "bench measure tables findings",
     "cli",
 )
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms.split()}
@@ -38,12 +38,16 @@ MAY_TOUCH_FILES = {
     "plasticity.recorders", "plasticity.cli", "plasticity.plots.save", "plasticity.bench.report", "envs.data",
     "plasticity.results.read", "plasticity.results.export",
     "plasticity.results.two_runs", "plasticity.watch", "plasticity.report.facts", "plasticity.report.page",
+    "plasticity.findings.store",
 }  # fmt: skip
 FILE_CALLS = {
     "open", "fsync", "mkdir", "unlink", "rmtree", "rmdir", "rename", "touch", "glob", "rglob", "iterdir", "exists",
     "read_text", "write_text", "read_bytes", "write_bytes", "read_table", "write_table", "read_csv", "to_csv",
     "read_parquet", "to_parquet", "savefig", "savez", "fromfile", "tofile", "symlink_to", "copytree",
 }  # fmt: skip
+USES_BOTH = (  # agents or envs
+    "plasticity.launch", "plasticity.bench.streams", "plasticity.bench.stream_rates", "plasticity.findings.exact"
+)  # fmt: skip
 FILE_MODULES = {"shutil", "tempfile", "pickle", "gzip", "zipfile", "pyarrow", "sqlite3", "h5py"}
 
 
@@ -106,7 +110,7 @@ def check_imports(module: str) -> None:
             before = READERS[: READERS.index(here)]
             assert room(name) in before, f"{module} imports {name}: results, plots, report and watch read files only"
         elif room(name) in READERS:
-            assert here in ("cli", "bench"), f"{module} imports {name}"
+            assert here in ("cli", "bench", "findings"), f"{module} imports {name}"
         elif not typing:
             assert LEVEL[room(name)] < LEVEL[here], f"{module} imports {name}"
 
@@ -131,7 +135,7 @@ def test_agents_and_envs_know_nothing_of_each_other():
         elif module.startswith("envs"):
             assert "agents" not in tops, module
         elif tops & {"agents", "envs"}:
-            assert module in ("plasticity.launch", "plasticity.bench.streams", "plasticity.bench.stream_rates"), module
+            assert module in USES_BOTH, module
 
 
 def test_methods_know_no_agent_and_agents_no_method():

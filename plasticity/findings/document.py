@@ -1,0 +1,140 @@
+"""A finding's file: what is claimed, by whom, what must come out here, and the experiment that shows it."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from plasticity.documents import merged
+from plasticity.errors import UserError, shown, unknown
+from plasticity.findings.criterion import BEHAVIOUR, Clause, Group, check_keys, clauses, parse_criterion
+from plasticity.findings.judge import LEAST
+from plasticity.findings.quantities import AGENT, known
+
+FILE = ("finding", "experiment", "parts", "full", "exact")
+FINDING = ("id", "title", "source", "published", "minutes", "criterion")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Finding:
+    """A published result and what counts as having it again."""
+
+    name: str  # of the file
+    id: str
+    title: str
+    source: str
+    published: str
+    minutes: float  # estimated, on two CPU cores
+    criterion: Group
+    exact: str | None  # the function of ``plasticity.findings.exact`` that computes its numbers
+    parts: Mapping[str, Any]  # config of each run; the only one is called ""
+    full: Mapping[str, Any]  # the same at the published size
+    digest: str  # changes with criterion and configs
+
+    def runs(self, full: bool) -> Mapping[str, Any]:
+        return self.full if full else self.parts
+
+
+def parse_finding(raw: Any, name: str, source: str, exact: Sequence[str]) -> Finding:
+    """The finding in plain data; ``exact``: the names of the exact ones' functions.
+
+    ``UserError``, which begins with ``source``, for a key, an arm, a quantity or a value that is not allowed, and for
+    an experiment of fewer than 8 seeds.
+    """
+    if not isinstance(raw, Mapping):
+        raise UserError(f"{source}: must be a mapping with the keys {', '.join(FILE)}")
+    check_keys(raw, FILE, source)
+    facts = raw.get("finding")
+    if not isinstance(facts, Mapping):
+        raise UserError(f"{source}: finding: must be a mapping with the keys {', '.join(FINDING)}")
+    check_keys(facts, FINDING, f"{source}: finding")
+    missing = [key for key in FINDING if key not in facts]
+    if missing:
+        raise UserError(f"{source}: finding: `{missing[0]}` is missing")
+    criterion = parse_criterion(facts["criterion"], f"{source}: finding.criterion")
+    text = {key: _text(facts[key], f"{source}: finding.{key}") for key in ("id", "title", "source", "published")}
+    parts, full = _parts(raw, source, exact)
+    if parts:
+        _check(criterion, parts, source)
+        _check(criterion, full, f"{source}: full")
+    content = json.dumps([facts["criterion"], parts, raw.get("exact")], sort_keys=True, default=str)
+    return Finding(
+        name=name,
+        **text,
+        minutes=_minutes(facts["minutes"], source),
+        criterion=criterion,
+        exact=raw.get("exact"),
+        parts=parts,
+        full=full,
+        digest=hashlib.sha256(content.encode()).hexdigest()[:16],
+    )
+
+
+def _text(value: Any, at: str) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise UserError(f"{at}: {shown(value)} is not allowed; must be text")
+    return " ".join(value.split())
+
+
+def _minutes(value: Any, source: str) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+        raise UserError(f"{source}: finding.minutes: {shown(value)} is not allowed; must be a number of at least 0")
+    return float(value)
+
+
+def _parts(raw: Mapping[str, Any], source: str, exact: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The configs of the runs, and those at the published size; none of an exact finding."""
+    if ("exact" in raw) == ("experiment" in raw):
+        raise UserError(f"{source}: must have either `experiment` or `exact`")
+    if "exact" in raw:
+        if raw["exact"] not in exact:
+            raise UserError(f"{source}: exact: {unknown(shown(raw['exact']), str(raw['exact']), exact)}")
+        return {}, {}
+    for key in ("experiment", "parts", "full"):
+        if not isinstance(raw.get(key, {}), Mapping):
+            raise UserError(f"{source}: {key}: {shown(raw[key])} is not allowed; must be a mapping")
+    parts = {str(name): change or {} for name, change in raw.get("parts", {"": {}}).items()}
+    wrong = [name for name in parts if "/" in name]
+    if wrong or not parts:
+        raise UserError(f"{source}: parts: {shown(wrong[0]) if wrong else 'an empty mapping'} is not allowed")
+    small = {name: merged(raw["experiment"], change) for name, change in parts.items()}
+    large = {name: merged(merged(raw["experiment"], raw.get("full", {})), change) for name, change in parts.items()}
+    return small, large
+
+
+def _check(criterion: Group, parts: Mapping[str, Any], source: str) -> None:
+    """``UserError`` where a clause names an arm or a quantity that there is not, or seeds are too few."""
+    swept = {}
+    for part, config in parts.items():
+        seeds = config.get("seeds", 1)
+        count = len(seeds) if isinstance(seeds, list) else seeds
+        if not isinstance(count, int) or count < LEAST:
+            raise UserError(f"{source}: experiment.seeds: {shown(seeds)} is not allowed; a finding has {LEAST} or more")
+        for arm, change in (config.get("arms") or {"baseline": {}}).items():
+            label = f"{part}/{arm}" if part else str(arm)
+            swept[label] = bool(config.get("sweep") or (change or {}).get("sweep"))
+    monitors = [_kind(each) for config in parts.values() for each in config.get("monitors", ())]
+    for clause in clauses(criterion):
+        _check_clause(clause, swept, monitors, source)
+
+
+def _kind(monitor: Any) -> str:
+    return str(monitor.get("kind") if isinstance(monitor, Mapping) else monitor)
+
+
+def _check_clause(clause: Clause, swept: Mapping[str, bool], monitors: list[str], source: str) -> None:
+    at = f"{source}: criterion"
+    for arm in clause.arms:
+        if arm not in swept:
+            raise UserError(f"{at}: {unknown(f'arm `{arm}`', arm, swept)}")
+        if swept[arm] and clause.compare != "correlation":
+            raise UserError(
+                f"{at}: arm `{arm}` has a sweep, which only a correlation goes over; make an arm of each point"
+            )
+    if not clause.arms and clause.compare != "correlation":
+        raise UserError(f"{at}: `arms` is missing in the clause on {clause.what}")
+    for what in filter(None, (clause.what, clause.against)):
+        if not known(monitors, what):
+            names = [*BEHAVIOUR, *monitors]
+            raise UserError(f"{at}: {unknown(f'quantity `{what}`', what, names)} (an agent's metric: {AGENT}NAME)")

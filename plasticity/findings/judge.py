@@ -1,0 +1,171 @@
+"""A criterion applied to tables: pure functions, a table for each quantity.
+
+A table has a row for each lane and visit: ``arm`` (``PART/ARM`` where there are parts), ``point`` (of the arm's
+sweep), ``seed``, ``visit``, ``value``, ``lost`` (the lane had diverged before the visit ended); ``attrs["visits"]``
+says how many there are.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from plasticity.findings.criterion import Clause, Group, Stage, told
+from plasticity.results.intervals import mean_interval
+
+LEAST = 8  # seeds that a clause must rest on
+Tables = Callable[[str, str], pd.DataFrame]  # quantity, which record of a visit -> table
+
+
+class Judged(NamedTuple):
+    """One clause, and what came out."""
+
+    text: str
+    number: float
+    low: float
+    high: float
+    seeds: int
+    holds: bool
+
+
+class Verdict(NamedTuple):
+    passed: bool
+    judged: tuple[Judged, ...]  # every clause, in the order of the criterion
+
+
+def judge(criterion: Clause | Group, tables: Tables, least: int = LEAST) -> Verdict:
+    """Whether the criterion holds: a clause does where its interval lies on the right side of its bound and rests on
+    ``least`` seeds at least."""
+    if isinstance(criterion, Clause):
+        judged = judge_clause(criterion, tables, least)
+        return Verdict(judged.holds, (judged,))
+    parts = [judge(each, tables, least) for each in criterion.clauses]
+    join = all if criterion.needs == "all" else any
+    return Verdict(join(part.passed for part in parts), tuple(one for part in parts for one in part.judged))
+
+
+def judge_clause(clause: Clause, tables: Tables, least: int = LEAST) -> Judged:
+    if clause.compare == "ratio":
+        return _judge_ratio(clause, tables, least)
+    values = per_seed(clause, tables)
+    number, low, high = map(float, mean_interval(values, clause.confidence))
+    seeds = int(np.isfinite(values).sum())
+    return Judged(told(clause), number, low, high, seeds, seeds >= least and right_side(clause, low, high))
+
+
+def right_side(clause: Clause, low: float, high: float) -> bool:
+    """Whether all of the interval is above, below or within the bound."""
+    above = clause.direction == "below" or low > clause.bound[0]
+    below = clause.direction == "above" or high < clause.bound[-1]
+    return bool(np.isfinite(low) and np.isfinite(high) and above and below)
+
+
+def per_seed(clause: Clause, tables: Tables) -> np.ndarray:
+    """One number for each seed, NaN where something is missing: a value, a paired difference, a rank correlation."""
+    if clause.compare == "correlation":
+        return _correlations(clause, tables)
+    columns = _columns(clause, tables)
+    return (columns[0] - columns[1] if clause.compare == "difference" else columns[0]).to_numpy(float)
+
+
+def _columns(clause: Clause, tables: Tables) -> list[pd.Series]:
+    """A series over seeds for each arm."""
+    values = lane_values(clause, tables(clause.what, clause.within))
+    wide = values.pivot_table("value", "seed", "arm", dropna=False, observed=False) if len(values) else pd.DataFrame()
+    return [wide[arm] if arm in wide else pd.Series(np.nan, wide.index) for arm in clause.arms or list(wide)]
+
+
+def lane_values(clause: Clause, table: pd.DataFrame) -> pd.DataFrame:
+    """The clause's value of each lane of its arms (of all, where it names none): ``arm, point, seed, value``."""
+    table = table[table["arm"].isin(clause.arms)] if clause.arms else table
+    visits = table.attrs["visits"]
+    keys = ["arm", "point", "seed"]
+    rows = []
+    for key, lane in table.groupby(keys, sort=False):
+        value = at_stage(lane, clause.at, visits, clause.diverged)
+        if clause.less is not None:
+            value -= at_stage(lane, clause.less, visits, clause.diverged)
+        rows.append((*key, value))
+    return pd.DataFrame(rows, columns=[*keys, "value"])
+
+
+def at_stage(lane: pd.DataFrame, stage: Stage, visits: int, diverged: float | None = None) -> float:
+    """A lane's mean over the visits of a stage in which there is a value, or its least-squares slope by visit.
+
+    NaN where the lane diverged in one of them, unless ``diverged`` says what such a visit counts, and where nothing
+    was measured.
+    """
+    chosen = stage_visits(stage, visits)
+    lane = lane[lane["visit"].isin(chosen)]
+    value = lane["value"].where(~lane["lost"], np.nan if diverged is None else diverged).astype(float)
+    if value[lane["lost"]].isna().any() or value.notna().sum() < (2 if stage == "slope" else 1):
+        return float("nan")
+    value = value.dropna()
+    if stage == "slope":
+        return float(np.polyfit(lane.loc[value.index, "visit"].to_numpy(float), value.to_numpy(), 1)[0])
+    return float(value.mean())
+
+
+def stage_visits(stage: Stage, visits: int) -> range:
+    """The visits of a stage: a tenth is at least one, and so is any share."""
+    length = max(1, visits // 10)
+    if isinstance(stage, tuple):
+        first = min(int(stage[0] * visits), visits - 1)
+        return range(first, max(first + 1, int(stage[1] * visits)))
+    if isinstance(stage, int):
+        return range(stage % visits, stage % visits + 1)
+    words = {"first": range(length), "last": range(visits - length, visits), "end": range(visits - 1, visits)}
+    return words.get(stage, range(visits))
+
+
+def _correlations(clause: Clause, tables: Tables) -> np.ndarray:
+    """Spearman's correlation for each seed over the arms and points of sweeps."""
+    ours = lane_values(clause, tables(clause.what, clause.within))
+    if clause.levels:
+        other = ours.assign(value=ours["arm"].map(dict(zip(clause.arms, clause.levels, strict=True))))
+    else:
+        other = lane_values(clause, tables(str(clause.against), "end"))
+    pairs = ours.merge(other, on=["arm", "point", "seed"], suffixes=("", "_other"))
+    return np.array([_spearman(part) for _, part in pairs.groupby("seed")], float)
+
+
+def _spearman(pairs: pd.DataFrame) -> float:
+    """NaN where a value is missing, or one side is the same everywhere."""
+    ranks = pairs[["value", "value_other"]].rank()
+    if ranks.isna().any(axis=None) or (ranks.nunique() < 2).any():
+        return float("nan")
+    return float(np.corrcoef(ranks["value"], ranks["value_other"])[0, 1])
+
+
+def _judge_ratio(clause: Clause, tables: Tables, least: int) -> Judged:
+    """The ratio of means with Fieller's interval.
+
+    It holds where the t interval of ``a - bound b`` lies on the right side of 0; with a denominator clearly above 0
+    this is the same as Fieller's interval lying on the right side of the bound, and needs no division.
+    """
+    above, below = (column.to_numpy(float) for column in _columns(clause, tables))
+    kept = np.isfinite(above) & np.isfinite(below)
+    above, below = above[kept], below[kept]
+    _, low, high = mean_interval(above - clause.bound[0] * below, clause.confidence)
+    holds = len(above) >= least and bool(low > 0 if clause.direction == "above" else high < 0)
+    number = float(above.mean() / below.mean()) if len(below) and below.mean() != 0 else float("nan")
+    return Judged(told(clause), number, *fieller(above, below, clause.confidence), int(kept.sum()), holds)
+
+
+def fieller(above: np.ndarray, below: np.ndarray, confidence: float) -> tuple[float, float]:
+    """The ratios ``r`` for which the t interval of the mean of ``above - r below`` holds 0; infinite where unbounded.
+
+    Fieller 1954, "Some Problems in Interval Estimation".
+    """
+    n = len(above)
+    if n < 2:
+        return float("nan"), float("nan")
+    squared = stats.t.ppf(0.5 + confidence / 2, n - 1) ** 2 / n
+    cover = np.cov(above, below)
+    a = below.mean() ** 2 - squared * cover[1, 1]
+    b = above.mean() * below.mean() - squared * cover[0, 1]
+    c = above.mean() ** 2 - squared * cover[0, 0]
+    root = np.sqrt(max(b * b - a * c, 0.0))
+    return (float((b - root) / a), float((b + root) / a)) if a > 0 else (-np.inf, np.inf)

@@ -1,0 +1,28 @@
+"""Numbers that are computed and not measured, as tables for :mod:`plasticity.findings.judge`."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+
+from plasticity.errors import UserError, unknown
+from plasticity.findings.criterion import Clause, Group, clauses
+from plasticity.findings.judge import Tables
+
+
+def constants(numbers: Mapping[str, float]) -> Tables:
+    """Each number as what two equal seeds of one arm gave, so that its interval is the number itself."""
+
+    def table(what: str, within: str) -> pd.DataFrame:
+        del within
+        rows = pd.DataFrame({"seed": [0, 1], "arm": "", "point": 0, "visit": 0, "value": numbers[what], "lost": False})
+        rows.attrs["visits"] = 1
+        return rows
+
+    return table
+
+
+def check_names(criterion: Clause | Group, numbers: Mapping[str, float], source: str) -> None:
+    """``UserError`` for a clause on a number that there is not."""
+    for clause in clauses(criterion):
+        if clause.what not in numbers:
+            raise UserError(f"{source}: criterion: {unknown(f'number `{clause.what}`', clause.what, numbers)}")

@@ -1,0 +1,90 @@
+"""Quantities of a finding's runs, lane by lane and visit by visit, as :mod:`plasticity.findings.judge` takes them."""
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from plasticity import results
+from plasticity.errors import UserError
+from plasticity.findings.criterion import BEHAVIOUR
+from plasticity.findings.judge import Tables
+from plasticity.results.read import visits_and_losses
+
+AGENT = "agent."  # in front of a metric that the agent writes
+ALSO = ("hessian_bottom_eigenvalue",)  # metrics whose name does not begin with their monitor's
+RECORD = {"end": "last", "first": "first", "mean": "mean", "max": "max"}  # pandas leaves missing values out in all
+
+
+def tables(runs: Mapping[str, Path]) -> Tables:
+    """The tables of one run (its part is called "") or of several, the arms then called ``PART/ARM``."""
+
+    @cache
+    def table(what: str, within: str) -> pd.DataFrame:
+        found = {part: of_run(run, what, within) for part, run in runs.items()}
+        counts = {len(results.plan(run)["stream"]["visits"]) for run in runs.values()}
+        if len(counts) > 1:
+            raise UserError(f"the parts have different numbers of visits ({sorted(counts)}); give all the same")
+        for part, each in found.items():
+            each["arm"] = [f"{part}/{arm}" if part else str(arm) for arm in each["arm"]]
+        joined = pd.concat(found.values(), ignore_index=True)
+        joined.attrs["visits"] = counts.pop()
+        return joined
+
+    return table
+
+
+def of_run(run: Path, what: str, within: str = "end") -> pd.DataFrame:
+    """``arm, point, seed, visit, value, lost`` of a quantity; ``within`` says which record of a visit counts."""
+    finished = visits_and_losses(run)
+    keys = ["arm", "lane", "visit"]
+    rows = finished[[*keys, "seed", "lost"]].merge(_values(run, what, within, finished), on=keys, how="left")
+    known = results.lanes(run)[["arm", "lane"]]
+    seeds = results.lanes(run).groupby("arm", observed=True)["seed"].nunique()
+    point = {(arm, lane): lane // int(seeds[arm]) for arm, lane in known.itertuples(index=False)}
+    rows["point"] = [point[each] for each in zip(rows["arm"], rows["lane"], strict=True)]
+    return rows[["arm", "point", "seed", "visit", "value", "lost"]]
+
+
+def _values(run: Path, what: str, within: str, finished: pd.DataFrame) -> pd.DataFrame:
+    """``arm, lane, visit, value``."""
+    keys = ["arm", "lane", "visit"]
+    if what in ("performance", "performance_end"):
+        found = _valued(finished, what)
+    elif what == "area":
+        found = _valued(results.learning_curves_area(run), "area")
+    elif what == "relative_speed":
+        found = _valued(results.relative_learning_speed(run).lanes, "relative_speed")
+    elif what == "evaluation":
+        found = _evaluated(run)
+    else:
+        found = _metric(run, what, within)
+    return found[[*keys, "value"]].astype({"value": float})
+
+
+def _valued(table: pd.DataFrame, column: str) -> pd.DataFrame:
+    return table.assign(value=table[column])
+
+
+def _evaluated(run: Path) -> pd.DataFrame:
+    """The last evaluation of the visit under way, in each visit."""
+    table = results.evaluations(run)
+    table = table[table["evaluated_visit"] == table["visit"]]
+    episodic = "episodic_return" in table and table["episodic_return"].notna().any()
+    rows = table.sort_values("step", kind="stable").groupby(["arm", "lane", "visit"], observed=True).last()
+    return _valued(rows.reset_index(), "episodic_return" if episodic else "reward")
+
+
+def _metric(run: Path, what: str, within: str) -> pd.DataFrame:
+    name = what.removeprefix(AGENT)
+    table = results.load(run, metrics=[name])
+    values = table[name].replace([np.inf, -np.inf], np.nan)
+    groups = values.groupby([table[key] for key in ("arm", "lane", "visit")], observed=True)
+    return groups.agg(RECORD[within]).reset_index(name="value")
+
+
+def known(monitors: list[str], what: str) -> bool:
+    """Whether a run with these monitors has the quantity, as far as its config tells."""
+    return what in BEHAVIOUR or what.startswith(AGENT) or what.partition("/")[0] in monitors or what in ALSO

@@ -1,0 +1,105 @@
+"""Runs findings one after another, goes on where it was left, and judges them."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from plasticity import config, folder, launch
+from plasticity.errors import UserError
+from plasticity.findings import store
+from plasticity.findings.document import Finding
+from plasticity.findings.exact import EXACT
+from plasticity.findings.judge import LEAST, Verdict, judge
+from plasticity.findings.numbers import check_names, constants
+from plasticity.findings.quantities import tables
+from plasticity.session import Progress
+
+
+def experiments(finding: Finding, full: bool = False) -> dict[str, config.Experiment]:
+    """The experiment of each part. ``UserError`` where its config is wrong."""
+    found = {}
+    for part, raw in finding.runs(full).items():
+        name = f"{finding.name}-{part}" if part else finding.name
+        source = f"{finding.name}: {part}" if part else finding.name
+        found[part] = config.read_experiment({"name": name, **raw}, launch.registry(), source=source)
+    return found
+
+
+def run_finding(
+    finding: Finding,
+    root: Path = store.PLACE,
+    *,
+    full: bool = False,
+    force: bool = False,
+    progress: Progress | None = None,
+    say: Callable[[str], None] = print,
+) -> dict[str, Any]:
+    """Runs what is missing, judges, and returns the result, which is kept beside the run.
+
+    A result there that belongs to the same criterion and config is returned as it is, unless ``force``, which runs
+    anew. ``Interrupted`` after a signal, with the run saved; ``UserError`` for a run there of another config.
+    """
+    place = store.place_of(finding, root, full)
+    if force:
+        store.clear(place)
+    before = current_result(finding, root, full)
+    if before is not None:
+        return before
+    say(f"{finding.id} {finding.name}: {finding.title}")
+    if finding.exact is not None:
+        started = time.monotonic()
+        numbers = EXACT[finding.exact]()
+        check_names(finding.criterion, numbers, finding.name)
+        verdict = judge(finding.criterion, constants(numbers), least=1)
+        store.add_seconds(place, time.monotonic() - started)
+    else:
+        runs = _run_parts(finding, place, full, progress)
+        verdict = judge(finding.criterion, tables(runs), LEAST)
+    result = _result(finding, verdict, store.seconds(place), full)
+    store.save_result(place, result)
+    return result
+
+
+def current_result(finding: Finding, root: Path = store.PLACE, full: bool = False) -> dict[str, Any] | None:
+    """The result that is there, if it belongs to the finding as its file has it now."""
+    result = store.read_result(store.place_of(finding, root, full))
+    return result if result and result.get("digest") == finding.digest else None
+
+
+def _run_parts(finding: Finding, place: Path, full: bool, progress: Progress | None) -> Mapping[str, Path]:
+    runs = {}
+    for part, experiment in experiments(finding, full).items():
+        runs[part] = place / (part or "run")
+        started, resume = time.monotonic(), store.begun(runs[part])
+        try:
+            launch.run(experiment, runs[part], resume=resume, progress=progress)
+        except UserError as error:
+            first = str(error).partition("\n")[0]
+            raise UserError(f"{first}\nrun it anew with --force" if resume else str(error)) from None
+        finally:
+            store.add_seconds(place, time.monotonic() - started)
+        jax.clear_caches()  # a set of findings would keep every program in memory
+    return runs
+
+
+def _result(finding: Finding, verdict: Verdict, seconds: float, full: bool) -> dict[str, Any]:
+    return {
+        "name": finding.name,
+        "id": finding.id,
+        "digest": finding.digest,
+        "full": full,
+        "passed": verdict.passed,
+        "minutes": seconds / 60,
+        "clauses": [
+            {
+                key: None if isinstance(value, float) and not math.isfinite(value) else value
+                for key, value in row.items()
+            }
+            for row in (each._asdict() for each in verdict.judged)
+        ],
+        "versions": folder.versions(),
+    }

@@ -1,0 +1,100 @@
+"""The files of findings: their configs, and what came out, beside the runs."""
+
+import json
+import re
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from plasticity.documents import read_file
+from plasticity.errors import UserError, unknown
+from plasticity.findings.document import Finding, parse_finding
+from plasticity.record import write_atomically
+
+CONFIGS = Path("configs/paper")
+PLACE = Path("runs/findings")
+RESULT, TIME = "result.json", "seconds.json"
+
+
+def place_of(finding: Finding, root: Path = PLACE, full: bool = False) -> Path:
+    """The folder of the finding's runs and its result."""
+    return root / (f"{finding.name}-full" if full else finding.name)
+
+
+def load_findings(names: Sequence[str], exact: Sequence[str], folder: Path = CONFIGS) -> list[Finding]:
+    """The findings of those names, ids (``F5``) or paths; without any, all in the folder, by their ids.
+
+    ``UserError`` for a name that is none (with the nearest one) and for a file that is wrong.
+    """
+    paths = {path.stem: path for path in sorted(folder.glob("*.yaml"))} if folder.is_dir() else {}
+    if not names:
+        if not paths:
+            raise UserError(f"{folder}: there is no finding here; run this in a checkout, or name a finding's file")
+        return sorted((_load(path, exact) for path in paths.values()), key=_order)
+    ids: dict[str, str] = {}
+    if any(name not in paths and not _is_path(name) for name in names):
+        ids = {_load(path, exact).id.lower(): stem for stem, path in paths.items()}
+    found = []
+    for name in names:
+        stem = ids.get(name.lower(), name)
+        if stem not in paths and not _is_path(name):
+            raise UserError(unknown(f"finding `{name}`", name, [*paths, *ids]))
+        found.append(_load(paths.get(stem, Path(name)), exact))
+    return found
+
+
+def _is_path(name: str) -> bool:
+    return name.endswith((".yaml", ".yml"))
+
+
+def _load(path: Path, exact: Sequence[str]) -> Finding:
+    return parse_finding(read_file(path), path.stem, str(path), exact)
+
+
+def _order(finding: Finding) -> tuple[bool, int, str]:
+    number = re.search(r"\d+", finding.id)
+    return number is None, int(number.group()) if number else 0, finding.name
+
+
+def begun(folder: Path) -> bool:
+    """Whether there is a run to go on with."""
+    return (folder / "experiment.yaml").exists()
+
+
+def clear(folder: Path) -> None:
+    """Takes a finding's earlier runs away; ``UserError`` for a folder that is none of ours."""
+    if not folder.exists():
+        return
+    ours = [path for path in folder.rglob("*") if path.name in ("experiment.yaml", RESULT, TIME)]
+    if not ours and any(folder.iterdir()):
+        raise UserError(f"{folder} holds no finding; --force will not remove it")
+    shutil.rmtree(folder)
+
+
+def save_result(folder: Path, result: Mapping[str, Any]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / RESULT, lambda path: path.write_text(json.dumps(result, indent=1)))
+
+
+def read_result(folder: Path) -> dict[str, Any] | None:
+    return _json(folder / RESULT)
+
+
+def seconds(folder: Path) -> float:
+    """How long the finding has run so far."""
+    return float((_json(folder / TIME) or {}).get("seconds", 0.0))
+
+
+def add_seconds(folder: Path, more: float) -> None:
+    total = json.dumps({"seconds": seconds(folder) + more})
+    folder.mkdir(parents=True, exist_ok=True)
+    write_atomically(folder / TIME, lambda path: path.write_text(total))
+
+
+def _json(path: Path) -> dict[str, Any] | None:
+    try:
+        found = json.loads(path.read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    return found if isinstance(found, dict) else None

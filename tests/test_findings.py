@@ -1,0 +1,212 @@
+"""Findings: their files, the exact ones, and a tiny one run, stopped, resumed and judged."""
+
+import copy
+import json
+
+import pytest
+import tiny
+from typer.testing import CliRunner
+
+from plasticity import cli, launch
+from plasticity.documents import to_yaml
+from plasticity.errors import UserError
+from plasticity.findings import EXACT_NAMES, load_findings, parse_finding, store
+from plasticity.findings import run as running
+from plasticity.findings.exact import EXACT
+from plasticity.findings.show import rows
+
+FACTS = {"id": "T1", "title": "a title", "source": "a source", "published": "a number", "minutes": 0.1}
+CLAUSES = [
+    {
+        "what": "performance",
+        "arms": ["one/baseline", "one/fresh"],
+        "compare": "difference",
+        "direction": "below",
+        "bound": 9,
+    },
+    {
+        "what": "weight_norm",
+        "arms": ["two/baseline", "one/baseline"],
+        "compare": "ratio",
+        "direction": "above",
+        "bound": 0.1,
+    },
+    {"what": "performance", "against": "weight_norm", "compare": "correlation", "direction": "above", "bound": -2},
+]
+
+
+def document():
+    arms = {"baseline": {}, "fresh": {"told": True, "interventions": ["reset"]}}
+    experiment = tiny.document(seeds=8, arms=arms)
+    del experiment["name"]
+    return {
+        "finding": {**FACTS, "criterion": {"needs": "all", "clauses": copy.deepcopy(CLAUSES)}},
+        "experiment": experiment,
+        "parts": {"one": {}, "two": {"stream": {"fraction": 0.5}}},
+        "full": {"stream": {"steps_per_task": 40}},
+    }
+
+
+def parse(raw):
+    return parse_finding(raw, "made", "made.yaml", EXACT_NAMES)
+
+
+def test_the_names_of_the_exact_ones_are_known_without_the_numerics():
+    assert set(EXACT_NAMES) == set(EXACT)
+
+
+@pytest.mark.parametrize("name", ["adam_over_step", "clip_and_rank"])
+def test_the_exact_findings_hold(name, tmp_path):
+    (finding,) = load_findings([name], EXACT_NAMES)
+    result = running.run_finding(finding, tmp_path, say=lambda line: None)
+    assert result["passed"], [each["text"] for each in result["clauses"] if not each["holds"]]
+
+
+def test_every_finding_of_the_repository_is_sound():
+    findings = load_findings([], EXACT_NAMES)
+    ids = [finding.id for finding in findings]
+    assert len(set(ids)) == len(ids)
+    assert ids[:2] == ["F1", "F2"]
+    for finding in findings:
+        assert 0 < finding.minutes <= 20, finding.name
+        for full in (False, True):
+            running.experiments(finding, full)
+
+
+def test_parts_and_the_full_size():
+    finding = parse(document())
+    assert list(finding.parts) == ["one", "two"]
+    assert finding.parts["two"]["stream"]["fraction"] == 0.5
+    assert finding.parts["two"]["stream"]["steps_per_task"] == 20
+    assert finding.full["two"]["stream"]["steps_per_task"] == 40
+    assert running.experiments(finding)["one"].name == "made-one"
+
+
+def test_the_digest_changes_with_the_criterion_and_not_with_the_words():
+    raw = document()
+    before = parse(raw).digest
+    raw["finding"]["title"] = "another title"
+    assert parse(raw).digest == before
+    raw["finding"]["criterion"]["clauses"][0]["bound"] = 8
+    assert parse(raw).digest != before
+
+
+def changed(path, value):
+    raw = document()
+    place = raw
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    return raw
+
+
+MISTAKES = [
+    (("finding", "idd"), 1, "unknown key `idd`.*did you mean `id`"),
+    (("findings",), {}, "did you mean `finding`"),
+    (("finding", "title"), 3, "must be text"),
+    (("finding", "minutes"), "long", "at least 0"),
+    (("exact",), "adam_over_step", "either `experiment` or `exact`"),
+    (("experiment", "seeds"), 4, "8 or more"),
+    (("parts",), {"a/b": {}}, "not allowed"),
+    (("finding", "criterion", "clauses", 0, "arms"), ["one/baseline", "one/frsh"], "did you mean `one/fresh`"),
+    (("finding", "criterion", "clauses", 1, "what"), "weight_nrm", "did you mean `weight_norm`"),
+    (("finding", "criterion", "clauses", 0, "arms"), [], "takes 2, got 0"),
+    (("experiment", "sweep"), {"agent.optimizer.learning_rate": [0.1, 0.2]}, "has a sweep"),
+]
+
+
+@pytest.mark.parametrize(("path", "value", "message"), MISTAKES)
+def test_mistakes_in_a_file(path, value, message):
+    with pytest.raises(UserError, match=message) as error:
+        parse(changed(path, value))
+    assert str(error.value).startswith("made.yaml")
+
+
+def test_an_exact_finding_without_its_function():
+    raw = {"finding": {**FACTS, "criterion": {"clauses": [CLAUSES[0]]}}, "exact": "adam_overstep"}
+    with pytest.raises(UserError, match="did you mean `adam_over_step`"):
+        parse(raw)
+
+
+def test_names_and_ids():
+    assert [each.name for each in load_findings(["f1", "clip_and_rank"], EXACT_NAMES)] == [
+        "adam_over_step",
+        "clip_and_rank",
+    ]
+    with pytest.raises(UserError, match="did you mean `adam_over_step`"):
+        load_findings(["adam_oversteps"], EXACT_NAMES)
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    root = tmp_path_factory.mktemp("findings")
+    finding = parse(document())
+    return finding, root, running.run_finding(finding, root, say=lambda line: None)
+
+
+def test_a_finding_runs_and_is_judged(ran):
+    finding, root, result = ran
+    assert result["passed"]
+    assert [each["seeds"] for each in result["clauses"]] == [8, 8, 8]
+    assert (root / "made" / "one" / "plan.json").exists()
+    assert (root / "made" / "two" / "plan.json").exists()
+    assert 0 < result["minutes"] < 5
+    assert rows(finding, result)[0][4] == "PASS"
+    assert len(rows(finding, result)) == 3
+
+
+def test_the_verdict_agrees_with_the_summary(ran):
+    from plasticity import results
+
+    _, root, result = ran
+    table = results.summary(root / "made" / "one").set_index("arm")
+    gap = table.loc["baseline", ["gap", "gap_low", "gap_high"]].to_numpy(float)
+    assert [result["clauses"][0][key] for key in ("number", "low", "high")] == pytest.approx(gap, abs=1e-12)
+
+
+def test_what_has_run_is_not_run_again(ran, monkeypatch):
+    finding, root, result = ran
+    monkeypatch.setattr(launch, "run", lambda *args, **kwargs: pytest.fail("ran again"))
+    assert running.run_finding(finding, root) == json.loads(json.dumps(result))
+
+
+def test_another_criterion_is_judged_on_the_runs_that_are_there(ran, capsys):
+    _, root, result = ran
+    raw = document()
+    raw["finding"]["criterion"]["clauses"][0]["bound"] = -9
+    finding = parse(raw)
+    assert running.current_result(finding, root) is None
+    again = running.run_finding(finding, root, say=lambda line: None)
+    assert not again["passed"]
+    assert again["clauses"][1:] == result["clauses"][1:]
+    store.save_result(root / "made", result)
+
+
+def test_another_experiment_needs_force(ran):
+    _, root, _ = ran
+    raw = document()
+    raw["experiment"]["record_every"] = 10
+    with pytest.raises(UserError, match=r"made with another config: `record_every`.*\n.*--force"):
+        running.run_finding(parse(raw), root, say=lambda line: None)
+
+
+def test_the_command(ran, tmp_path):
+    _, root, _ = ran
+    path = tmp_path / "made.yaml"
+    path.write_text(to_yaml(document()))
+    listed = CliRunner().invoke(cli.app, ["findings", str(path), "--list", "--out", str(root)])
+    assert listed.exit_code == 0
+    assert "PASS" in listed.output
+    elsewhere = CliRunner().invoke(cli.app, ["findings", str(path), "--list", "--out", str(tmp_path / "none")])
+    assert "not run" in elsewhere.output
+    assert "PASS" not in elsewhere.output
+    planned = CliRunner().invoke(cli.app, ["findings", str(path), "--plan", "--full"])
+    assert planned.exit_code == 0
+    assert "made-two" in planned.output
+
+
+def test_force_takes_only_findings_away(tmp_path):
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "thesis.tex").write_text("")
+    with pytest.raises(UserError, match="holds no finding"):
+        running.run_finding(parse(document()), tmp_path, force=True)
