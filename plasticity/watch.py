@@ -219,7 +219,7 @@ def _heading(seen: Seen) -> Text:
     states = [arm.state for arm in seen.arms]
     state = next((each for each in ("running", "silent", "stopped") if each in states), "waiting")
     state = "finished" if seen.finished else state
-    left = "" if seen.finished else f", {duration(seen.left)} left"
+    left = f", {duration(seen.left)} left" if state == "running" and math.isfinite(seen.left) else ""
     counted = f"{states.count('finished')} of {len(states)} arms"
     return Text.assemble(
         f"{seen.name}: ", (state, STYLES[state]), f", {100 * done / max(total, 1):.0f} % ({counted}){left}"
