@@ -1,21 +1,25 @@
-"""Writes docs/interventions.md and docs/monitors.md: the members' docstrings, and what they did in a run.
+"""Writes docs/interventions.md, monitors.md and streams.md: the members' docstrings, and what they did or look like.
 
 plasticity run configs/interventions.yaml
 python docs/make_pages.py interventions runs/interventions
 plasticity run configs/monitors.yaml
 plasticity bench monitors --json monitors.json
 python docs/make_pages.py monitors runs/monitors [monitors.json]
+python docs/make_pages.py streams [--text]
 """
 
-import importlib
 import functools
+import importlib
 import inspect
 import json
 import re
 import sys
 from pathlib import Path
 
+import stream_pictures
+
 from plasticity import plots, results
+from plasticity.documents import on_one_line
 from plasticity.fields import Card
 from plasticity.launch import registry
 from plasticity.plots.methods import against_baseline
@@ -85,7 +89,6 @@ when the network is nearly dead, so that a single late value of them says little
 """,
 }
 
-
 COSTS = DOCS / "monitor_costs.json"
 
 
@@ -137,16 +140,35 @@ def facts(family: str, name: str, card: Card) -> str:
     return " ".join(found)
 
 
+def config_line(family: str, name: str, card: Card) -> list[str]:
+    """The card's example, as a config says it."""
+    if not card.example:
+        return []
+    member = on_one_line({"kind": name, **card.example})
+    line = f"stream: {member}" if family == "streams" else f"transforms: [{member}]"
+    return ["```yaml", line, "```", ""]
+
+
 def section(family: str, name: str) -> str:
     """One member: docstring, source, settings."""
     known = registry()
-    lines = [f"### {name}", "", plain(known.factory(family, name).__doc__ or ""), ""]
-    lines += [facts(family, name, known.card(family, name)), ""]
+    lines = [f"###{DEEPER.get(family, '')} {name}", "", plain(known.factory(family, name).__doc__ or ""), ""]
+    told = facts(family, name, known.card(family, name))
+    lines += [told, ""] if told else []
+    lines += config_line(family, name, known.card(family, name))
     rows = known.rows(family, name)
     if rows:
         lines += ["| setting | allowed | default | |", "|---|---|---|---|"]
         lines += [f"| `{row.name}` | {row.allowed} | `{row.default}` | {row.kind} |" for row in rows] + [""]
     return "\n".join(lines)
+
+
+def picture(module: str) -> list[str]:
+    """The picture of a module's members, where there is one."""
+    if module not in stream_pictures.PICTURES:
+        return []
+    caption = stream_pictures.PICTURES[module][1]
+    return [f"![{caption}](figures/{stream_pictures.file_of(module)})\n\n{caption}.\n"]
 
 
 def sections(family: str) -> str:
@@ -158,8 +180,8 @@ def sections(family: str) -> str:
             groups.setdefault(known.factory(family, name).__module__, []).append(name)
     text = []
     for module, names in groups.items():
-        title = (importlib.import_module(module).__doc__ or module).partition("\n")[0].rstrip(".")
-        text += [f"## {title}\n", *(section(family, name) for name in names)]
+        title = (importlib.import_module(module).__doc__ or module).partition("\n")[0].partition(". ")[0].rstrip(".")
+        text += [f"##{DEEPER.get(family, '')} {plain(title)}\n", *picture(module), *(section(family, n) for n in names)]
     return "\n".join(text)
 
 
@@ -199,13 +221,29 @@ def of_monitors(run: Path) -> str:
 
 
 EVIDENCE = {"interventions": of_interventions, "monitors": of_monitors}
+DEEPER = {"transforms": "#"}  # their page is that of streams
 
 
-def main(family: str, run: Path, bench: Path | None = None) -> None:
-    if bench:
-        keep_costs(bench)
-    (DOCS / f"{family}.md").write_text(HEADS[family] + EVIDENCE[family](run) + sections(family) + "\n")
+def of_streams() -> str:
+    """The template with the members' sections."""
+    text = (DOCS / "streams.template.md").read_text()
+    for family in ("streams", "transforms"):
+        text = text.replace(f"{{{{{family}}}}}", sections(family).rstrip("\n"))
+    return text
+
+
+def main(family: str, *given: str) -> None:
+    if family == "streams":
+        if "--text" not in given:
+            stream_pictures.draw()
+        text = of_streams()
+    else:
+        run, *bench = map(Path, given)
+        for path in bench:
+            keep_costs(path)
+        text = HEADS[family] + EVIDENCE[family](run) + sections(family) + "\n"
+    (DOCS / f"{family}.md").write_text(text)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], *map(Path, sys.argv[2:]))
+    main(*sys.argv[1:])
