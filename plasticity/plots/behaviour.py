@@ -63,7 +63,7 @@ def first_against_later(
         axes.plot(first["mean"], later["mean"], label=line.label, **look)
     _square(axes)
     axes.set(xlabel=f"{label}, first visit to a task", ylabel=f"{label}, later visits")
-    axes.annotate("as good as at first", (0.02, 0.02), (-5, 5), xycoords="axes fraction", ha="left", va="bottom",
+    axes.annotate("as good as at first", (0.06, 0.06), (-5, 5), xycoords="axes fraction", ha="left", va="bottom",
                   textcoords="offset points", rotation=45, rotation_mode="anchor", color="#808080",
                   fontsize=7.5)  # fmt: skip
     shown = [line._replace(look={**line.look, "linestyle": "", "marker": line.look["marker"] or "*"}) for line in lines]

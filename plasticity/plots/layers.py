@@ -148,15 +148,16 @@ def _eigenvalue_axis(axes: Axes, count: int, smallest: float, largest: float, sc
     middle = (count - 1) / 2
     axes.set_xlim(0, count - 1)
     if scale == "linear":
-        ends = largest * count / (count + 1)
+        ends = largest * (count - 1) / count
         axes.set_xticks([0, middle, count - 1], [f"{-ends:.2g}", "0", f"{ends:.2g}"])
         return
     decades = np.log10(largest / smallest)
     powers = [10.0**power for power in range(int(np.ceil(np.log10(smallest))), int(np.floor(np.log10(largest))) + 1)]
     powers = powers[-1 :: -max(2, -(-len(powers) // 2))]
-    # An edge at eigenvalue v lies half a bin beyond the middle of the bin below it.
+    # The middle bin ends at `smallest`, half a bin from its middle; ticks beside that of 0 would overlap it.
     away = [0.5 + np.log10(power / smallest) / decades * (count // 2) for power in powers]
-    names = [f"10$^{{{round(np.log10(power))}}}$" for power in powers]
+    away = [each for each in away if each > 0.12 * count]
+    names = [f"10$^{{{round(np.log10(power))}}}$" for power in powers[: len(away)]]
     ticks = [middle - each for each in away] + [middle] + [middle + each for each in away]
     axes.set_xticks(ticks, [f"-{name}" for name in names] + ["0"] + names)
     axes.set_xlim(-0.5, count - 0.5)

@@ -69,8 +69,11 @@ def mark_switches(axes: Axes, visits: list[Stay]) -> None:
 
 
 def name_tasks(axes: Axes, visits: list[Stay], width: float) -> None:
-    """Task names above axes ``width`` inches wide, in the middle of their visits; every k-th where there is no room."""
-    if len({stay.task for stay in visits}) < 2:
+    """Task names above axes ``width`` inches wide, in the middle of their visits; every k-th where there is no room.
+
+    None where there are very many visits: every k-th name would tell nothing.
+    """
+    if len({stay.task for stay in visits}) < 2 or len(visits) > MOST_SWITCHES:
         return
     widest = max(len(stay.task) for stay in visits)
     upright = len(visits) * (0.066 * widest + 0.1) <= width
