@@ -139,39 +139,54 @@ def row(**numbers):
     return base | {"last_low": 0.69, "last_high": 0.71} | numbers
 
 
+def falling(low, mean, high, gap=(-0.3, -0.2, -0.1)):
+    """A row whose difference to the control changes so from the first to the last tenth."""
+    names = [f"{name}{bound}" for name in ("change", "gap") for bound in ("_low", "", "_high")]
+    return row(**dict(zip(names, (low, mean, high, *gap), strict=True)))
+
+
 @pytest.mark.parametrize(
-    ("numbers", "comparable", "word"),
-    [
-        ({"gap": -0.2, "gap_low": -0.3, "gap_high": -0.1}, True, "loses"),
-        ({"gap": -0.2, "gap_low": -0.3, "gap_high": -0.1, "last_high": 0.76}, True, "slows"),
-        ({"gap": -0.2, "gap_low": -0.3, "gap_high": -0.1, "last_high": 0.76}, False, "loses"),
-        ({"gap": 0.2, "gap_low": 0.1, "gap_high": 0.3}, True, "keeps"),
-        ({"gap": 0.0, "gap_low": -0.06, "gap_high": 0.1}, True, "keeps"),  # the control is at 0.7, a tenth of it 0.07
-        ({"gap": 0.0, "gap_low": -0.08, "gap_high": 0.1}, True, "open"),
-        ({"gap": -0.2, "gap_low": math.nan, "gap_high": math.nan}, True, "open"),
-        ({"gap": math.nan}, True, ""),  # the control is not there yet
-        ({"arm": "fresh", "gap": math.nan}, True, "control"),
-        ({"last": math.nan}, True, "unfinished"),
-        ({"last": math.nan, "diverged": 4}, True, "diverged"),
-        ({}, True, "falls"),
-        ({"last_low": 0.86, "last_high": 0.9}, True, "rises"),
-        ({"last_high": 0.76}, True, "holds"),
-        ({"last_low": math.nan, "last_high": math.nan}, True, "open"),
-        ({}, False, ""),
+    ("given", "comparable", "word"),
+    [  # the control is at 0.7 + 0.2, a tenth of it is 0.09
+        (falling(-0.3, -0.2, -0.1), True, "loses"),
+        (falling(-0.1, -0.08, -0.01), True, "slips"),
+        (falling(-0.1, -0.1, -0.01), True, "loses"),
+        (falling(0.1, 0.2, 0.3), True, "keeps"),
+        (falling(-0.08, 0.0, 0.1), True, "keeps"),
+        (falling(-0.1, 0.0, 0.1), True, "open"),
+        (falling(math.nan, -0.2, math.nan), True, "open"),
+        (falling(0.1, 0.2, 0.3), False, "loses"),  # tasks have scales of their own: the end alone counts
+        (falling(-0.3, -0.2, -0.1, gap=(0.1, 0.2, 0.3)), False, "keeps"),
+        (row(gap=math.nan), True, ""),  # the control is not there yet
+        (row(arm="fresh", gap=math.nan), True, "control"),
+        (row(last=math.nan), True, "unfinished"),
+        (row(last=math.nan, diverged=4), True, "diverged"),
+        (row(), True, "falls"),
+        (row(last_low=0.86, last_high=0.9), True, "rises"),
+        (row(last_high=0.76), True, "holds"),
+        (row(last_low=math.nan, last_high=math.nan), True, "open"),
+        (row(), False, ""),
     ],
 )
-def test_verdicts(numbers, comparable, word):
-    assert verdict(row(**numbers), math.nan, control="fresh", comparable=comparable, several=True).word == word
+def test_verdicts(given, comparable, word):
+    assert verdict(given, control="fresh", comparable=comparable, several=True).word == word
 
 
 def test_one_visit_has_no_verdict():
-    assert verdict(row(), math.nan, control="fresh", comparable=True, several=False).word == ""
+    assert verdict(row(), control="fresh", comparable=True, several=False).word == ""
 
 
-def test_who_was_slow_from_the_start_is_told_so():
-    numbers = row(gap=-0.2, gap_low=-0.3, gap_high=-0.1, last_high=0.76)
-    for early, why in ((0.86, "behind fresh from the start on"), (0.85, "behind fresh, not its own beginning")):
-        assert verdict(numbers, early, control="fresh", comparable=True, several=True) == ("slows", why)
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        (falling(-0.01, 0.0, 0.01), "behind fresh from the beginning on"),
+        (falling(-0.3, -0.2, -0.1), "behind fresh at the end"),
+        (falling(-0.3, -0.2, -0.1, gap=(-0.1, 0.0, 0.1)), "not told apart from fresh at the end"),
+        (falling(0.1, 0.2, 0.3, gap=(0.1, 0.2, 0.3)), "above fresh at the end"),
+    ],
+)
+def test_the_verdict_says_where_the_arm_ends(given, why):
+    assert verdict(given, control="fresh", comparable=True, several=True).why == why
 
 
 def test_numbers_in_words():

@@ -271,7 +271,18 @@ def test_the_gap_is_paired_by_seed_whatever_the_order_of_arms_and_lanes(tmp_path
     assert found.loc["nap", "closed"] == pytest.approx((0.51 - 0.30) / (1.9 / 3 - 0.30))
     assert found.loc["baseline", "closed"] == 0.0
     assert found.loc["fresh", "closed"] == pytest.approx(1.0)
-    assert np.isnan(found.loc["fresh", "gap"])
+    assert found.loc["fresh", ["gap", "change"]].isna().all()
+    assert found.loc["nap", "change"] == pytest.approx(0.0)  # every visit of a lane has the same reward
+
+
+def test_the_change_is_that_of_the_difference_to_the_control(tmp_path):
+    # 20 visits: the tenths are 0, 1 and 18, 19; behind by 1 at first and by 3 or 6 at last.
+    rewards = {"a": np.full((2, 20), 4.0), "fresh": np.full((2, 20), 5.0)}
+    rewards["a"][0, 18:], rewards["a"][1, 18:] = 2.0, -1.0
+    plan = made.plan(list(rewards), tasks=["t"], visits=[(0, 10)] * 20)
+    found = results.summary(write_arms(tmp_path / "run", plan, rewards)).set_index("arm")
+    expected = results.mean_interval([-2.0, -5.0])
+    assert found.loc["a", ["change", "change_low", "change_high"]].tolist() == pytest.approx(list(expected))
 
 
 def test_only_seeds_that_both_arms_have_are_paired(tmp_path):

@@ -17,6 +17,7 @@ from plasticity.report.verdict import rule, verdict
 from plasticity.results.read import RunPath
 
 CONTROL, BASELINE = "fresh", "baseline"
+SHOWN = ("first", "last", "gap", "change", "closed")  # columns of the summary, with their bounds
 ENOUGH_POINTS = 40  # of a line; with fewer than that the metrics of single layers are left out
 MOST_TASKS = 12  # that can be chosen one by one
 
@@ -192,15 +193,13 @@ def _run(run: RunPath, stream: dict[str, Any], series: Sequence[style.Series], r
     about, table = facts(run), results.summary(run, control=CONTROL, baseline=BASELINE)
     played = {visit["task"] for visit in stream["visits"]}
     comparable, several = not stream["episodic"] or len(played) == 1, len(stream["visits"]) > 1
-    control = table.loc[table["arm"] == CONTROL, "first_low"]
-    early = float(control.iloc[0]) if len(control) == 1 else float("nan")
     labels = {line.label: number for number, line in enumerate(series)}
     own = f"{_run_name(run, series)}: " if runs > 1 else ""
     told = {arm["name"] for arm in about["arms"] if arm["told"]}
     rows = []
     for point in results.points(table, results.hyper_parameters(run)):
         row: dict[str, Any] = {str(key): value for key, value in point.rows.iloc[0].items()}
-        word, why = verdict(row, early, control=CONTROL, comparable=comparable, several=several)
+        word, why = verdict(row, control=CONTROL, comparable=comparable, several=several)
         rows.append(
             {
                 "arm": point.arm,
@@ -208,7 +207,7 @@ def _run(run: RunPath, stream: dict[str, Any], series: Sequence[style.Series], r
                 "series": labels.get(own + point.label),
                 "told": point.arm in told,
                 **{key: int(row[key]) for key in ("lanes", "diverged", "seeds")},
-                **{key: _number(row[key]) for key in row if key.split("_")[0] in ("first", "last", "gap", "closed")},
+                **{key: _number(row[key]) for key in row if key.split("_")[0] in SHOWN},
                 "verdict": word,
                 "why": why,
             }

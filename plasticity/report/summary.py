@@ -79,12 +79,12 @@ def _summary(run: Mapping[str, Any], group: Mapping[str, Any], index: int) -> st
 
 
 def _answer(run: Mapping[str, Any]) -> str:
-    """Who keeps, slows and loses, in a sentence."""
+    """Who keeps, slips and loses, in a sentence."""
     found: dict[str, list[str]] = {}
     for row in run["summary"]:
         if row["verdict"] not in ("", "control", "unfinished"):
             found.setdefault(row["verdict"], []).append(", ".join([row["arm"], *row["settings"]]))
-    order = ("keeps", "rises", "holds", "slows", "falls", "loses", "open", "diverged")
+    order = ("keeps", "rises", "holds", "slips", "falls", "loses", "open", "diverged")
     parts = []
     for word in sorted(found, key=order.index):
         arms = found[word]

@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-NEAR = 0.1  # share of the control's level that an interval around zero may reach below it
+NEAR = 0.1  # share of the control's level: falling behind by less is a small loss
 
 
 class Verdict(NamedTuple):
-    word: str  # keeps, loses, slows, open; control; unfinished, diverged; without a control: holds, falls, rises
+    word: str  # keeps, slips, loses, open; control; unfinished, diverged; without a control: holds, falls, rises
     why: str
 
 
@@ -20,24 +20,22 @@ def rule(control: str, has_control: bool, comparable: bool) -> list[tuple[str, s
     if not has_control:
         meant = "the last tenth of the visits is {} the first, their 95 % intervals apart"
         return [("rises", meant.format("above")), ("falls", meant.format("below")), ("holds", "the intervals meet")]
-    near = f"not behind {control} on the last tenth: the interval reaches zero and, below it, at most "
-    near += f"{100 * NEAR:.0f} % of {control}'s level"
-    slows = [("slows", f"behind {control}, but not below its own beginning")] if comparable else []
-    loses = f"behind {control}" + (" and below its own beginning" if comparable else "")
+    when = "from the first to the last tenth of the visits" if comparable else "on the last tenth of the visits"
+    keeps, falls = ("does not fall", "falls behind") if comparable else ("is not", "is behind")
+    share = f"{100 * NEAR:.0f} % of {control}'s level"
     return [
-        ("keeps", near),
-        *slows,
-        ("loses", loses),
+        ("keeps", f"{keeps} behind {control} {when}: the interval reaches zero, and less than {share} below it"),
+        ("slips", f"{falls} {control} {when}, by less than {share}"),
+        ("loses", f"{falls} {control} by more"),
         ("open", "the interval holds zero, but also more than that below: more seeds would tell"),
     ]
 
 
-def verdict(row: Mapping[str, Any], early: float, *, control: str, comparable: bool, several: bool) -> Verdict:
+def verdict(row: Mapping[str, Any], *, control: str, comparable: bool, several: bool) -> Verdict:
     """The verdict on one row of :func:`plasticity.results.summary`.
 
     Args:
       row: the row.
-      early: the lower bound of the control on the first tenth; NaN where it is not known.
       control: the name of the control arm.
       comparable: performance on different visits is on one scale.
       several: the stream has more than one visit.
@@ -55,7 +53,7 @@ def verdict(row: Mapping[str, Any], early: float, *, control: str, comparable: b
         return Verdict("", f"no {control} to compare with yet")
     if "gap" not in row:
         return _alone(row, fell, rose, comparable)
-    return _against(row, early, control, fell, comparable)
+    return _against(row, control, "change" if comparable else "gap")
 
 
 def _alone(row: Mapping[str, Any], fell: bool, rose: bool, comparable: bool) -> Verdict:
@@ -68,20 +66,22 @@ def _alone(row: Mapping[str, Any], fell: bool, rose: bool, comparable: bool) -> 
     return Verdict("rises", "above its own beginning") if rose else Verdict("holds", "about where it began")
 
 
-def _against(row: Mapping[str, Any], early: float, control: str, fell: bool, comparable: bool) -> Verdict:
-    low, high = row["gap_low"], row["gap_high"]
+def _against(row: Mapping[str, Any], control: str, key: str) -> Verdict:
+    """``key``: ``change``, how far it fell behind along the stream, or ``gap``, how far it is behind at the end."""
+    low, high, why = row[f"{key}_low"], row[f"{key}_high"], _at_the_end(row, control)
+    margin = NEAR * abs(row["last"] - row["gap"])  # of the control's level
     if pd.isna(low):
         return Verdict("open", "one seed: no interval")
-    if low > 0:
-        return Verdict("keeps", f"above {control}")
-    if high >= 0:
-        level = row["last"] - row["gap"]  # the control's
-        if low >= -NEAR * abs(level):
-            return Verdict("keeps", f"not told apart from {control}")
-        return Verdict("open", "more seeds would tell")
-    if not comparable:
-        return Verdict("loses", f"behind {control}")
-    if fell:
-        return Verdict("loses", f"behind {control} and its own beginning")
-    slow = row["first_high"] < early
-    return Verdict("slows", f"behind {control}" + (" from the start on" if slow else ", not its own beginning"))
+    if high < 0:
+        return Verdict("slips" if row[key] > -margin else "loses", why)
+    return Verdict("keeps", why) if low >= -margin else Verdict("open", f"more seeds would tell; {why}")
+
+
+def _at_the_end(row: Mapping[str, Any], control: str) -> str:
+    if row["gap_low"] > 0:
+        return f"above {control} at the end"
+    if row["gap_high"] >= 0:
+        return f"not told apart from {control} at the end"
+    early = row.get("change_high")
+    kept = early is not None and not pd.isna(early) and early >= 0
+    return f"behind {control} from the beginning on" if kept else f"behind {control} at the end"

@@ -65,7 +65,9 @@ def summary(
     ``first`` and ``last`` are the means over the first and the last tenth of the visits (at least one visit), for
     each seed and then over seeds; of a stream of one visit, over that visit and over its last tenth. ``gap`` is the
     mean over seeds of (arm - control) on the last tenth, paired by seed and taken at the control's point with the same
-    hyper-parameters, or the only one that does not contradict them.
+    hyper-parameters, or the only one that does not contradict them. ``change`` is the mean over seeds of that
+    difference minus the same on the first tenth: how far the arm falls behind the control along the stream, whatever
+    its level at the beginning (another architecture may learn every task a little worse without losing plasticity).
     ``closed = (arm - baseline) / (control - baseline)`` on the last tenth, over the seeds all three have: 0 at the
     baseline, 1 at the control. It means little where the baseline's own gap is not clearly off zero.
 
@@ -78,8 +80,9 @@ def summary(
 
     Returns:
       ``arm``, the swept hyper-parameters, ``lanes``, ``diverged`` (how many of them), ``seeds`` (lanes with all of
-      the last tenth), ``first, first_low, first_high``, the same for ``last`` and ``gap``, and ``closed``. The
-      columns of ``gap`` are absent without a control arm, ``closed`` without a control or a baseline arm. A stage
+      the last tenth), ``first, first_low, first_high``, the same for ``last``, ``gap`` and ``change``, and ``closed``.
+      The columns of ``gap`` and ``change`` are absent without a control arm (``change`` also of a single visit),
+      ``closed`` without a control or a baseline arm. A stage
       that a lane has not finished, or not survived, is missing for it.
     """
     hyper, count = hyper_parameters(run), len(plan(run)["stream"]["visits"])
@@ -94,8 +97,9 @@ def summary(
         row = {"arm": cell.arm, **cell.values, **_counts(cell.rows)}
         row |= _named("first", cell.rows["first"], confidence) | _named("last", cell.rows["last"], confidence)
         if control in arms:
-            gap = _last(cell) - _last(counterpart(cell, cells, control))
-            row |= _named("gap", gap if cell.arm != control else gap * np.nan, confidence)
+            late, early = (_difference(cell, counterpart(cell, cells, control), name) for name in ("last", "first"))
+            row |= _named("gap", late, confidence)
+            row |= _named("change", late - early, confidence) if count > 1 else {}
         if {control, baseline} <= arms:
             row["closed"] = _closed(cell, counterpart(cell, cells, baseline), counterpart(cell, cells, control))
         table.append(row)
@@ -106,7 +110,7 @@ def _in_order(table: pd.DataFrame, run: RunPath, hyper: Sequence[str]) -> pd.Dat
     """``summary``'s rows with a row for each arm that has not started, and its columns in their order."""
     absent = [arm for arm in arm_names(run) if table.empty or arm not in set(table["arm"])]
     rows = [*table.to_dict("records"), *({"arm": arm, "lanes": 0, "diverged": 0, "seeds": 0} for arm in absent)]
-    numbers = [f"{name}{bound}" for name in ("first", "last", "gap") for bound in ("", "_low", "_high")]
+    numbers = [f"{name}{bound}" for name in ("first", "last", "gap", "change") for bound in ("", "_low", "_high")]
     columns = ["arm", *hyper, "lanes", "diverged", "seeds", *numbers, "closed"]
     always = {"arm", "lanes", "diverged", "seeds", *hyper, *numbers[:6]}
     columns = [column for column in columns if column in always or column in table]
@@ -135,8 +139,14 @@ def _named(name: str, values: Any, confidence: float) -> dict[str, float]:
     return dict(zip((name, f"{name}_low", f"{name}_high"), mean_interval(values, confidence), strict=True))
 
 
-def _last(cell: Point | None) -> pd.Series:
-    return cell.rows.set_index("seed")["last"] if cell else pd.Series(dtype=float)
+def _of_seeds(cell: Point | None, stage: str = "last") -> pd.Series:
+    return cell.rows.set_index("seed")[stage] if cell else pd.Series(dtype=float)
+
+
+def _difference(cell: Point, control: Point | None, stage: str) -> pd.Series:
+    """Paired by seed; NaN of the control itself."""
+    found = _of_seeds(cell, stage) - _of_seeds(control, stage)
+    return found * np.nan if control is not None and cell.arm == control.arm else found
 
 
 def counterpart(cell: Point, cells: Sequence[Point], arm: str) -> Point | None:
@@ -154,6 +164,6 @@ def counterpart(cell: Point, cells: Sequence[Point], arm: str) -> Point | None:
 
 def _closed(cell: Point, baseline: Point | None, control: Point | None) -> float:
     """Share of the baseline's shortfall that the cell makes up; NaN where the baseline does not fall short."""
-    shared = pd.concat([_last(cell), _last(baseline), _last(control)], axis=1).dropna().mean().to_numpy()
+    shared = pd.concat([_of_seeds(cell), _of_seeds(baseline), _of_seeds(control)], axis=1).dropna().mean().to_numpy()
     gap = shared[2] - shared[1]
     return float((shared[0] - shared[1]) / gap) if gap > 0 else float("nan")
