@@ -1,7 +1,6 @@
 """Long, damaged and unlike runs: what is read, averaged and refused before anything is drawn."""
 
 import os
-import warnings
 
 import numpy as np
 import pandas as pd
@@ -90,9 +89,9 @@ def test_a_damaged_part_is_named_and_left_out(run):
         found = results.load(run)
     assert len(found) == len(whole) - len(lost)
     assert set(found.loc[found["arm"] == "one", "step"]).isdisjoint(set(lost["step"]) - {10})
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with pytest.warns(UserWarning, match="is unreadable") as told:
         assert {"performance", "learning_curve", "monitors"} <= set(plots.figures(run))
+    assert len(told) == 1
 
 
 def test_a_damaged_table_of_lanes_is_named(run):

@@ -1,7 +1,9 @@
 """All figures of a run, written to files."""
 
+import contextlib
 import json
-from collections.abc import Iterable, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -43,12 +45,22 @@ def figures(run: RunPath, *runs: RunPath, control: str = "fresh") -> dict[str, F
     Raises:
       ValueError: a path that is not the folder of a run, or runs of different streams.
     """
-    one = _Run((run, *runs), _one_stream((run, *runs)), results.hyper_parameters(run, *runs), control)
-    found = _of_visits(one) | _of_behaviour(one)
-    # Last, and short at once: this is the table that may have millions of rows.
-    metrics = thinned(results.load(run, *runs), one.x, hyper=one.hyper)
-    found |= _of_metrics(one, metrics, results.visits(run, *runs))
+    with _each_warning_once():
+        one = _Run((run, *runs), _one_stream((run, *runs)), results.hyper_parameters(run, *runs), control)
+        found = _of_visits(one) | _of_behaviour(one)
+        # Last, and short at once: this is the table that may have millions of rows.
+        metrics = thinned(results.load(run, *runs), one.x, hyper=one.hyper)
+        found |= _of_metrics(one, metrics, results.visits(run, *runs))
     return {name: found[name] for name in sorted(found, key=_place)}
+
+
+@contextlib.contextmanager
+def _each_warning_once() -> Iterator[None]:
+    """A damaged file is met whenever the run is read."""
+    with warnings.catch_warnings(record=True) as caught:
+        yield
+    for text, category in dict.fromkeys((str(each.message), each.category) for each in caught):
+        warnings.warn(text, category, stacklevel=4)
 
 
 class _Run(NamedTuple):
