@@ -1,6 +1,7 @@
 """The command line as a user meets it: what it prints, what it leaves, what it exits with."""
 
 import contextlib
+import ctypes.util
 import io
 import json
 import os
@@ -166,17 +167,21 @@ def test_list_configs(monkeypatch):
     readable(done.out)
 
 
+def has_qt() -> bool:
+    """What envpool's Procgen needs of the system."""
+    return all(ctypes.util.find_library(f"Qt5{part}") for part in ("Core", "Gui"))
+
+
 @pytest.mark.slow
 def test_every_config_of_ours_can_be_planned():
-    """Atari needs seconds for each; those have tests of their own."""
-    for path in sorted((ROOT / "configs").rglob("*.yaml")):
+    """Atari needs seconds for each, findings are more than a config; those have tests of their own."""
+    for path in sorted(set((ROOT / "configs").rglob("*.yaml")) - set((ROOT / "configs" / "paper").iterdir())):
         experiment = launch.load_config(path)
         if experiment.stream.kind == "atari":
             continue
-        try:
-            assert launch.plan(experiment).jobs, path
-        except UserError as error:
-            assert "Qt 5" in str(error), (path, error)  # what Procgen needs is not on every system
+        if experiment.stream.kind == "procgen" and not has_qt():
+            continue
+        assert launch.plan(experiment).jobs, path
 
 
 def test_plot(finished, tmp_path):

@@ -115,4 +115,4 @@ def human_normalised(table: pd.DataFrame, score: str | None = None, task: str | 
     random, human = (
         games.map({name: each[which] for name, each in REFERENCES.items()}).astype(float) for which in (0, 1)
     )
-    return ((table[score].astype(float) - random) / (human - random)).rename("human_normalised")
+    return pd.Series((table[score].astype(float) - random) / (human - random), name="human_normalised")

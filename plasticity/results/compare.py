@@ -97,9 +97,10 @@ def summary(
         row = {"arm": cell.arm, **cell.values, **_counts(cell.rows)}
         row |= _named("first", cell.rows["first"], confidence) | _named("last", cell.rows["last"], confidence)
         if control in arms:
-            late, early = (_difference(cell, counterpart(cell, cells, control), name) for name in ("last", "first"))
-            row |= _named("gap", late, confidence)
-            row |= _named("change", late - early, confidence) if count > 1 else {}
+            against = counterpart(cell, cells, control)
+            gap = _difference(cell, against, "last")
+            row |= _named("gap", gap, confidence)
+            row |= _named("change", gap - _difference(cell, against, "first"), confidence) if count > 1 else {}
         if {control, baseline} <= arms:
             row["closed"] = _closed(cell, counterpart(cell, cells, baseline), counterpart(cell, cells, control))
         table.append(row)
