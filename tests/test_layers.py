@@ -35,7 +35,8 @@ CONFIG = ("errors", "fields", "documents", "schema", "registry", "settings", "sw
 
 MAY_TOUCH_FILES = {
     "plasticity.record", "plasticity.checkpoint", "plasticity.folder", "plasticity.session", "plasticity.documents",
-    "plasticity.recorders", "plasticity.cli", "plasticity.plots.save", "plasticity.bench.report", "envs.data", "envs.pools",
+    "plasticity.recorders", "plasticity.cli", "plasticity.plots.save", "plasticity.bench.report",
+    "envs.data", "envs.pools",
     "plasticity.results.read", "plasticity.results.export",
     "plasticity.results.two_runs", "plasticity.watch", "plasticity.report.facts", "plasticity.report.page",
     "plasticity.findings.store",
