@@ -19,10 +19,10 @@ from pathlib import Path
 import stream_pictures
 
 from plasticity import plots, results
-from plasticity.documents import on_one_line
 from plasticity.fields import Card
 from plasticity.launch import registry
 from plasticity.plots.methods import against_baseline
+from plasticity.tables import example_line
 
 DOCS = Path(__file__).resolve().parent
 HEADS = {
@@ -142,11 +142,8 @@ def facts(family: str, name: str, card: Card) -> str:
 
 def config_line(family: str, name: str, card: Card) -> list[str]:
     """The card's example, as a config says it."""
-    if not card.example:
-        return []
-    member = on_one_line({"kind": name, **card.example})
-    line = f"stream: {member}" if family == "streams" else f"transforms: [{member}]"
-    return ["```yaml", line, "```", ""]
+    line = example_line(family, name, card)
+    return ["```yaml", line, "```", ""] if line else []
 
 
 def section(family: str, name: str) -> str:

@@ -37,7 +37,8 @@ def factors(change: str, **given: Factor) -> tuple[list[np.ndarray], int]:
         told = ", ".join(f"{name}: {len(row)}" for name, row in rows.items())
         raise ValueError(f"factors must be single or equal in number; got {told}")
     if (count > 1) != (change == "physics"):
-        raise ValueError(f"change: {change!r} is not allowed with {count} values of {' and '.join(rows)}; several of "
+        many = "1 value each" if count == 1 else f"{count} values"
+        raise ValueError(f"change: {change!r} is not allowed with {many} of {' and '.join(rows)}; several of "
                          "them go with 'physics', and 'physics' with several")  # fmt: skip
     return [np.broadcast_to(np.asarray(row, np.float32), (count,)) for row in rows.values()], count
 

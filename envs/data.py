@@ -98,6 +98,8 @@ def cifar(files: tuple[str, ...], labels: bytes) -> Callable[[Path], Images]:
 def archive(path: Path) -> Images:
     """An ``.npz`` file with ``images`` uint8[N, height, width] or [N, height, width, channels], and ``labels`` [N]."""
     with np.load(path) as arrays:
+        if missing := [name for name in ("images", "labels") if name not in arrays]:
+            raise ValueError(f"no array {' and '.join(missing)} in it, only {', '.join(arrays) or 'nothing'}")
         images, labels = arrays["images"], arrays["labels"]
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
@@ -158,6 +160,13 @@ def checked(images: Images, layout: Layout | None) -> Images:
     return images
 
 
+def told(error: Exception) -> str:
+    """What is wrong with a file, without the system's error number."""
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return str(error)
+
+
 def read(name: str, path: str | None) -> Images:
     """The images of ``name``, one of :data:`Inputs`; all but ``digits`` from ``path``, in the published format.
 
@@ -173,4 +182,4 @@ def read(name: str, path: str | None) -> Images:
         found = layout.read(place) if layout and place.suffix != ".npz" else archive(place)
         return checked(found, layout)
     except BROKEN as error:
-        raise ValueError(f"path {path} does not hold {name} ({error}); expected\n{expected(name)}") from error
+        raise ValueError(f"path {path} does not hold {name} ({told(error)}); expected\n{expected(name)}") from error

@@ -70,6 +70,15 @@ def _from(registry: Any, family: str, name: str) -> str:
     return "" if origin == BUILT_IN else f"[{origin}]"
 
 
+def example_line(family: str, name: str, card: Any) -> str:
+    """The example of a stream or a transform as a config says it; nothing where there is none."""
+    from plasticity.documents import on_one_line
+
+    member = {"kind": name, **card.example}
+    whole = {"streams": {"stream": member}, "transforms": {"transforms": [member]}}.get(family)
+    return on_one_line(whole)[1:-1] if whole and card.example else ""
+
+
 def print_member(registry: Any, family: str, name: str, console: Console) -> None:
     factory, card = registry.factory(family, name), registry.card(family, name)
     console.print(Text(f"{name}: {flowing(inspect.getdoc(factory) or '')}"))
@@ -84,6 +93,7 @@ def print_member(registry: Any, family: str, name: str, console: Console) -> Non
         "paper": card.paper,
         "note": card.note,
         "task switches": "seen" if card.sees_switches else "",
+        "example": example_line(family, name, card),
     }
     for what, fact in facts.items():
         if fact:

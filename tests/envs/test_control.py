@@ -320,7 +320,7 @@ def test_without_a_change_every_visit_is_to_the_same_task() -> None:
         ({"gravity": (1.0, 0.0), "change": "physics"}, r"gravity: \(1.0, 0.0\) is not allowed"),
         ({"gravity": (1.0, 2.0), "length": (1.0, 2.0, 3.0), "change": "physics"}, "gravity: 2, length: 3"),
         ({"gravity": (1.0, 2.0)}, "'observation' is not allowed with 2 values of gravity and length"),
-        ({"change": "physics"}, "'physics' is not allowed with 1 values"),
+        ({"change": "physics"}, "'physics' is not allowed with 1 value each of gravity and length"),
     ],
 )
 def test_impossible_physics_are_refused(settings: dict[str, Any], message: str) -> None:

@@ -5,6 +5,7 @@ import warnings
 
 import pytest
 import tiny
+from rich.console import Console
 from test_contract_stream import missing
 
 from envs import STREAMS, TRANSFORMS
@@ -16,6 +17,7 @@ from plasticity import launch
 from plasticity.config import read_experiment
 from plasticity.documents import from_yaml, to_yaml
 from plasticity.fields import card_of
+from plasticity.tables import print_member
 
 
 def example(family, name):
@@ -84,3 +86,11 @@ def test_when_a_visit_is_short(given, longest, least, short):
         warnings.simplefilter("always")
         warn_if_short("steps", given, longest, least=least)
     assert len(told) == short
+
+
+def test_list_prints_the_example_as_a_config_line(capsys):
+    print_member(launch.registry(), "streams", "catch", Console(width=200))
+    print_member(launch.registry(), "transforms", "clip_reward", Console(width=200))
+    said = capsys.readouterr().out
+    assert "example: stream: {kind: catch, change: observation, tasks: 5, steps_per_task: 2000}" in said
+    assert "example: transforms: [{kind: clip_reward, low: -1.0, high: 1.0}]" in said
