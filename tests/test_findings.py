@@ -13,7 +13,9 @@ from plasticity.errors import UserError
 from plasticity.findings import EXACT_NAMES, load_findings, parse_finding, store
 from plasticity.findings import run as running
 from plasticity.findings.exact import EXACT
+from plasticity.findings.judge import Verdict
 from plasticity.findings.show import rows
+from plasticity.session import Interrupted
 
 FACTS = {"id": "T1", "title": "a title", "source": "a source", "published": "a number", "minutes": 0.1}
 CLAUSES = [
@@ -84,11 +86,14 @@ def test_parts_and_the_full_size():
 
 def test_the_digest_changes_with_the_criterion_and_not_with_the_words():
     raw = document()
-    before = parse(raw).digest
+    before, large = parse(raw).digest(), parse(raw).digest(full=True)
     raw["finding"]["title"] = "another title"
-    assert parse(raw).digest == before
+    assert parse(raw).digest() == before
+    raw["full"]["seeds"] = 20
+    assert parse(raw).digest() == before
+    assert parse(raw).digest(full=True) != large
     raw["finding"]["criterion"]["clauses"][0]["bound"] = 8
-    assert parse(raw).digest != before
+    assert parse(raw).digest() != before
 
 
 def changed(path, value):
@@ -162,6 +167,26 @@ def test_the_verdict_agrees_with_the_summary(ran):
     table = results.summary(root / "made" / "one").set_index("arm")
     gap = table.loc["baseline", ["gap", "gap_low", "gap_high"]].to_numpy(float)
     assert [result["clauses"][0][key] for key in ("number", "low", "high")] == pytest.approx(gap, abs=1e-12)
+
+
+def test_a_finding_that_was_stopped_goes_on(tmp_path, monkeypatch):
+    calls = []
+
+    def stopped(experiment, out, *, resume, progress):
+        calls.append((out.name, resume))
+        (out / "experiment.yaml").parent.mkdir(parents=True, exist_ok=True)
+        (out / "experiment.yaml").write_text("")
+        if len(calls) == 2:
+            raise Interrupted(15)
+
+    finding = parse(document())
+    monkeypatch.setattr(launch, "run", stopped)
+    with pytest.raises(Interrupted):
+        running.run_finding(finding, tmp_path, say=lambda line: None)
+    assert store.read_result(tmp_path / "made") is None
+    monkeypatch.setattr(running, "judge", lambda criterion, tables, least: Verdict(True, ()))
+    assert running.run_finding(finding, tmp_path, say=lambda line: None)["passed"]
+    assert calls == [("one", False), ("two", False), ("one", True), ("two", True)]
 
 
 def test_what_has_run_is_not_run_again(ran, monkeypatch):

@@ -135,6 +135,16 @@ def test_correlation_with_another_quantity_goes_over_points_and_arms():
     assert judge_clause(clause(arms=[], compare="correlation", against="y"), of(one, y=flat)).seeds == 0
 
 
+def test_a_correlation_passes_over_a_few_missing_lanes():
+    points = np.stack([constant(level) for level in (1.0, 2.0, 4.0, 5.0)])
+    points[0, 3] = np.nan
+    other = table({"a": points**2})
+    settings = {"arms": ["a"], "compare": "correlation", "against": "y"}
+    assert judge_clause(clause(**settings), of(table({"a": points}), y=other)).seeds == 8
+    points[1, 3] = np.nan
+    assert judge_clause(clause(**settings), of(table({"a": points}), y=other)).seeds == 7
+
+
 def test_groups():
     good, bad = {"what": "x", "arms": "a", "direction": "above", "bound": 0}, {
         "what": "x", "arms": "a", "direction": "below", "bound": 0

@@ -30,10 +30,15 @@ class Finding:
     exact: str | None  # the function of ``plasticity.findings.exact`` that computes its numbers
     parts: Mapping[str, Any]  # config of each run; the only one is called ""
     full: Mapping[str, Any]  # the same at the published size
-    digest: str  # changes with criterion and configs
+    written: Any  # the criterion as it stands in the file
 
     def runs(self, full: bool) -> Mapping[str, Any]:
         return self.full if full else self.parts
+
+    def digest(self, full: bool = False) -> str:
+        """A text that changes with the criterion and the configs of the runs, and with nothing else."""
+        content = json.dumps([self.written, self.runs(full), self.exact], sort_keys=True, default=str)
+        return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def parse_finding(raw: Any, name: str, source: str, exact: Sequence[str]) -> Finding:
@@ -58,7 +63,6 @@ def parse_finding(raw: Any, name: str, source: str, exact: Sequence[str]) -> Fin
     if parts:
         _check(criterion, parts, source)
         _check(criterion, full, f"{source}: full")
-    content = json.dumps([facts["criterion"], parts, raw.get("exact")], sort_keys=True, default=str)
     return Finding(
         name=name,
         **text,
@@ -67,7 +71,7 @@ def parse_finding(raw: Any, name: str, source: str, exact: Sequence[str]) -> Fin
         exact=raw.get("exact"),
         parts=parts,
         full=full,
-        digest=hashlib.sha256(content.encode()).hexdigest()[:16],
+        written=facts["criterion"],
     )
 
 

@@ -16,6 +16,7 @@ from plasticity.findings.criterion import Clause, Group, Stage, told
 from plasticity.results.intervals import mean_interval
 
 LEAST = 8  # seeds that a clause must rest on
+SHARE = 0.75  # of the lanes of a seed that a correlation of two quantities must rest on
 Tables = Callable[[str, str], pd.DataFrame]  # quantity, which record of a visit -> table
 
 
@@ -73,7 +74,7 @@ def per_seed(clause: Clause, tables: Tables) -> np.ndarray:
 def _columns(clause: Clause, tables: Tables) -> list[pd.Series]:
     """A series over seeds for each arm."""
     values = lane_values(clause, tables(clause.what, clause.within))
-    wide = values.pivot_table("value", "seed", "arm", dropna=False, observed=False) if len(values) else pd.DataFrame()
+    wide = values.pivot(index="seed", columns="arm", values="value")
     return [wide[arm] if arm in wide else pd.Series(np.nan, wide.index) for arm in clause.arms or list(wide)]
 
 
@@ -128,13 +129,15 @@ def _correlations(clause: Clause, tables: Tables) -> np.ndarray:
     else:
         other = lane_values(clause, tables(str(clause.against), "end"))
     pairs = ours.merge(other, on=["arm", "point", "seed"], suffixes=("", "_other"))
-    return np.array([_spearman(part) for _, part in pairs.groupby("seed")], float)
+    share = 1.0 if clause.levels else SHARE
+    return np.array([_spearman(part, share) for _, part in pairs.groupby("seed")], float)
 
 
-def _spearman(pairs: pd.DataFrame) -> float:
-    """NaN where a value is missing, or one side is the same everywhere."""
-    ranks = pairs[["value", "value_other"]].rank()
-    if ranks.isna().any(axis=None) or (ranks.nunique() < 2).any():
+def _spearman(pairs: pd.DataFrame, share: float) -> float:
+    """NaN where less than ``share`` of the pairs are whole, or one side is the same everywhere."""
+    whole = pairs[["value", "value_other"]].dropna()
+    ranks = whole.rank()
+    if len(whole) < share * len(pairs) or (ranks.nunique() < 2).any():
         return float("nan")
     return float(np.corrcoef(ranks["value"], ranks["value_other"])[0, 1])
 

@@ -67,7 +67,7 @@ def run_finding(
 def current_result(finding: Finding, root: Path = store.PLACE, full: bool = False) -> dict[str, Any] | None:
     """The result that is there, if it belongs to the finding as its file has it now."""
     result = store.read_result(store.place_of(finding, root, full))
-    return result if result and result.get("digest") == finding.digest else None
+    return result if result and result.get("digest") == finding.digest(full) else None
 
 
 def _run_parts(finding: Finding, place: Path, full: bool, progress: Progress | None) -> Mapping[str, Path]:
@@ -90,7 +90,7 @@ def _result(finding: Finding, verdict: Verdict, seconds: float, full: bool) -> d
     return {
         "name": finding.name,
         "id": finding.id,
-        "digest": finding.digest,
+        "digest": finding.digest(full),
         "full": full,
         "passed": verdict.passed,
         "minutes": seconds / 60,
