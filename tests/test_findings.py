@@ -116,6 +116,7 @@ MISTAKES = [
     (("finding", "criterion", "clauses", 0, "arms"), ["one/baseline", "one/frsh"], "did you mean `one/fresh`"),
     (("finding", "criterion", "clauses", 1, "what"), "weight_nrm", "did you mean `weight_norm`"),
     (("finding", "criterion", "clauses", 0, "arms"), [], "takes 2, got 0"),
+    (("finding", "criterion", "clauses", 1, "what"), "evaluation", "needs `experiment.evaluation`"),
     (("experiment", "sweep"), {"agent.optimizer.learning_rate": [0.1, 0.2]}, "has a sweep"),
 ]
 
@@ -125,6 +126,13 @@ def test_mistakes_in_a_file(path, value, message):
     with pytest.raises(UserError, match=message) as error:
         parse(changed(path, value))
     assert str(error.value).startswith("made.yaml")
+
+
+def test_a_metric_that_no_monitor_writes(tmp_path):
+    finding = parse(changed(("finding", "criterion", "clauses", 1, "what"), "weight_norm/hidden_7"))
+    with pytest.raises(UserError, match=r"arm baseline: unknown metric `weight_norm/hidden_7`.*did you mean"):
+        running.run_finding(finding, tmp_path, say=lambda line: None)
+    assert not (tmp_path / "made" / "one").exists()
 
 
 def test_an_exact_finding_without_its_function():

@@ -20,13 +20,14 @@ def chosen(names: Sequence[str]) -> list[Finding]:
 
 
 def plans(findings: Sequence[Finding], full: bool) -> Iterator[Any]:
-    """The plan of each run of each finding; computes nothing but shapes."""
+    """The plan of each run of each finding; computes nothing but shapes. ``UserError`` for a quantity not measured."""
     from plasticity import launch
-    from plasticity.findings.run import experiments
+    from plasticity.findings.run import check_measured, experiments
 
     for finding in findings:
-        for experiment in experiments(finding, full).values():
-            yield launch.plan(experiment)
+        found = {part: launch.plan(experiment) for part, experiment in experiments(finding, full).items()}
+        check_measured(finding, found)
+        yield from found.values()
 
 
 def print_table(findings: Sequence[Finding], root: Path, full: bool, console: Console) -> None:

@@ -119,6 +119,11 @@ def _check(criterion: Group, parts: Mapping[str, Any], source: str) -> None:
             label = f"{part}/{arm}" if part else str(arm)
             swept[label] = bool(config.get("sweep") or (change or {}).get("sweep"))
     monitors = [_kind(each) for config in parts.values() for each in config.get("monitors", ())]
+    asked = {what for clause in clauses(criterion) for what in (clause.what, clause.against)}
+    if "evaluation" in asked and not all(config.get("evaluation") for config in parts.values()):
+        raise UserError(f"{source}: criterion: the quantity `evaluation` needs `experiment.evaluation`")
+    if "relative_speed" in asked and not all("fresh" in (config.get("arms") or {}) for config in parts.values()):
+        raise UserError(f"{source}: criterion: the quantity `relative_speed` needs an arm `fresh`")
     for clause in clauses(criterion):
         _check_clause(clause, swept, monitors, source)
 

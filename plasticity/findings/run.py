@@ -9,13 +9,14 @@ from typing import Any
 import jax
 
 from plasticity import config, folder, launch
-from plasticity.errors import UserError
+from plasticity.errors import UserError, unknown
 from plasticity.findings import store
+from plasticity.findings.criterion import BEHAVIOUR, clauses
 from plasticity.findings.document import Finding
 from plasticity.findings.exact import EXACT
 from plasticity.findings.judge import LEAST, Verdict, judge
 from plasticity.findings.numbers import check_names, constants
-from plasticity.findings.quantities import tables
+from plasticity.findings.quantities import AGENT, tables
 from plasticity.session import Progress
 
 
@@ -27,6 +28,21 @@ def experiments(finding: Finding, full: bool = False) -> dict[str, config.Experi
         source = f"{finding.name}: {part}" if part else finding.name
         found[part] = config.read_experiment({"name": name, **raw}, launch.registry(), source=source)
     return found
+
+
+def check_measured(finding: Finding, plans: Mapping[str, launch.Plan]) -> None:
+    """``UserError`` for a clause on a metric that no monitor writes in a program of its arms."""
+    for clause in clauses(finding.criterion):
+        for what in (clause.what, clause.against):
+            if what is None or what in BEHAVIOUR or what.startswith(AGENT):
+                continue
+            for part, plan in plans.items():
+                for job in plan.jobs:
+                    asked = not clause.arms or (f"{part}/{job.arm}" if part else job.arm) in clause.arms
+                    if asked and what not in job.measured:
+                        raise UserError(
+                            f"{finding.name}: arm {job.arm}: {unknown(f'metric `{what}`', what, job.measured)}"
+                        )
 
 
 def run_finding(
@@ -72,7 +88,10 @@ def current_result(finding: Finding, root: Path = store.PLACE, full: bool = Fals
 
 def _run_parts(finding: Finding, place: Path, full: bool, progress: Progress | None) -> Mapping[str, Path]:
     runs = {}
-    for part, experiment in experiments(finding, full).items():
+    chosen = experiments(finding, full)
+    if not any(store.begun(place / (part or "run")) for part in chosen):
+        check_measured(finding, {part: launch.plan(each) for part, each in chosen.items()})
+    for part, experiment in chosen.items():
         runs[part] = place / (part or "run")
         started, resume = time.monotonic(), store.begun(runs[part])
         try:

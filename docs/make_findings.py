@@ -1,0 +1,129 @@
+"""Writes docs/findings.md: the findings' files, what came out, and what is to be said about it.
+
+plasticity findings
+python docs/make_findings.py runs/findings      # takes results and figures over from the runs
+python docs/make_findings.py                    # the page alone
+
+``docs/findings/opening.md`` opens the page and ``docs/findings/NAME.md`` ends the section of a finding.
+"""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from plasticity import plots
+from plasticity.findings import EXACT_NAMES, Finding, load_findings
+from plasticity.findings.criterion import clauses, told
+from plasticity.findings.show import number
+
+DOCS = Path(__file__).resolve().parent
+NOTES, RESULTS, FIGURES = DOCS / "findings", DOCS / "findings" / "results.json", DOCS / "figures"
+SHOWN = {  # which figure of its runs a finding is shown by, where it is not that of performance
+    "default_adam": "monitors", "revived_units": "monitors", "dormancy": "monitors", "replay_ratio": "monitors",
+    "annealing": "monitors", "metric_disagreement": "mechanisms",
+}  # fmt: skip
+HEAD = (
+    "<!-- Made by docs/make_findings.py from configs/paper, docs/findings and the results of `plasticity findings`. -->"
+)
+STANDARD = """## How a finding is judged
+
+`plasticity findings [NAME ...]` runs what has no result yet, goes on where it was stopped, and prints the table below;
+`--list` prints it without running, `--plan` says what would run, `--full` takes the published size. Each file in
+`configs/paper` holds what the source reports, the criterion and the experiment, and was committed before it was
+run; a criterion is not changed after its result. A clause holds where its 95 % t interval, over 8 seeds or more and
+paired by seed where arms are compared, lies wholly on the right side of its bound. `first` and `last` are tenths of
+the visits."""
+
+
+def take_over(findings: Iterable[Finding], runs: Path) -> None:
+    """Results into ``results.json``, figures into ``figures/finding_NAME_PART.png``."""
+    kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for finding in findings:
+        path = runs / finding.name / "result.json"
+        if not path.exists():
+            continue
+        result = json.loads(path.read_text())
+        kept[finding.name] = {key: value for key, value in result.items() if key != "versions"}
+        for part in finding.parts:
+            drawn = plots.figures(path.parent / (part or "run"))
+            figure = drawn.get(SHOWN.get(finding.name, "performance"))
+            if figure is not None:
+                figure.savefig(figure_path(finding, part), dpi=80)
+    RESULTS.write_text(json.dumps(kept, indent=1) + "\n")
+
+
+def figure_path(finding: Finding, part: str) -> Path:
+    return FIGURES / f"finding_{'_'.join(filter(None, (finding.name, part)))}.png"
+
+
+def page(findings: Iterable[Finding], results: Mapping[str, Any]) -> str:
+    """The page as text."""
+    listed = list(findings)
+    opening = note("opening") or "# Findings"
+    parts = [opening, HEAD, STANDARD, overview(listed, results), *(section(each, results) for each in listed)]
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def note(name: str) -> str:
+    path = NOTES / f"{name}.md"
+    return path.read_text().strip() if path.exists() else ""
+
+
+def overview(findings: list[Finding], results: Mapping[str, Any]) -> str:
+    rows = ["| finding | | verdict | minutes |", "|---|---|---|---|"]
+    for each in findings:
+        minutes = f"{results[each.name]['minutes']:.1f}" if each.name in results else f"~{each.minutes:g}"
+        rows.append(
+            f"| {each.id} [{each.title}](#{each.name}) | `{each.name}` | {verdict(each, results)} | {minutes} |"
+        )
+    return "\n".join(rows)
+
+
+def verdict(finding: Finding, results: Mapping[str, Any]) -> str:
+    result = results.get(finding.name)
+    if result is None:
+        return "not run"
+    if result["digest"] != finding.digest():
+        return "run with another criterion or config"
+    return "**PASS**" if result["passed"] else "**FAIL**"
+
+
+def section(finding: Finding, results: Mapping[str, Any]) -> str:
+    """Source, published, ours, figure, time, verdict, and what is to be said."""
+    result = results.get(finding.name)
+    time = f"{result['minutes']:.1f} minutes" if result else f"about {finding.minutes:g} minutes"
+    lines = [f'<a id="{finding.name}"></a>\n\n## {finding.id}: {finding.title}', f"{finding.source}."]
+    lines += [f"*Published.* {finding.published}"]
+    needs = "any one of" if finding.criterion.needs == "any" else "all of"
+    lines += [
+        f"*Criterion* ({needs} these), and what came out (`configs/paper/{finding.name}.yaml`, {time}):",
+        table(finding, result),
+    ]
+    shown = [figure_path(finding, part) for part in finding.parts]
+    images = [f"![{path.stem.replace('_', ' ')}](figures/{path.name})" for path in shown if path.exists()]
+    lines += [*images, f"Verdict: {verdict(finding, results)}.", note(finding.name)]
+    return "\n\n".join(filter(None, lines))
+
+
+def table(finding: Finding, result: Mapping[str, Any] | None) -> str:
+    rows = ["| clause | number [interval] | |", "|---|---|---|"]
+    if result is None:
+        return "\n".join([*rows, *(f"| {told(each)} | | |" for each in clauses(finding.criterion))])
+    held = {True: "holds", False: "does not hold"}
+    return "\n".join(
+        [*rows, *(f"| {each['text']} | {number(each)} | {held[each['holds']]} |" for each in result["clauses"])]
+    )
+
+
+def main() -> None:
+    findings = load_findings([], EXACT_NAMES, DOCS.parent / "configs" / "paper")
+    if len(sys.argv) > 1:
+        take_over(findings, Path(sys.argv[1]))
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    (DOCS / "findings.md").write_text(page(findings, results))
+
+
+if __name__ == "__main__":
+    main()
