@@ -2,6 +2,7 @@
 
 import inspect
 import warnings
+from pathlib import Path
 
 import pytest
 import tiny
@@ -94,3 +95,17 @@ def test_list_prints_the_example_as_a_config_line(capsys):
     said = capsys.readouterr().out
     assert "example: stream: {kind: catch, change: observation, tasks: 5, steps_per_task: 2000}" in said
     assert "example: transforms: [{kind: clip_reward, low: -1.0, high: 1.0}]" in said
+
+
+CONFIGS = Path(__file__).resolve().parents[2] / "configs"
+
+
+@pytest.mark.parametrize(
+    "path", [*CONFIGS.glob("streams/*.yaml"), *CONFIGS.glob("gridworld/*.yaml")], ids=lambda p: p.stem
+)
+def test_the_small_configs_are_plans_without_a_warning(path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        experiment = launch.load_config(path)
+        experiment.stream.build()()
+    assert path.read_text().startswith("# ")
