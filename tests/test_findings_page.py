@@ -1,0 +1,50 @@
+"""The page of findings is what their files and results say."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from plasticity.findings import EXACT_NAMES, load_findings
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+
+
+@pytest.fixture
+def pages(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS))
+    yield __import__("make_findings")
+    sys.modules.pop("make_findings")
+
+
+def result(finding, **changes):
+    clause = {"text": "peak in [6, 7]", "number": 6.5, "low": 6.5, "high": 6.5, "seeds": 2, "holds": True}
+    return {"digest": finding.digest(), "passed": True, "minutes": 0.25, "clauses": [clause], **changes}
+
+
+def test_a_section(pages):
+    (finding,) = load_findings(["adam_over_step"], EXACT_NAMES)
+    text = pages.section(finding, {finding.name: result(finding)})
+    assert "| peak in [6, 7] | 6.5 | holds |" in text
+    assert "Verdict: **PASS**." in text
+    assert "0.2 minutes" in text
+    failed = pages.section(finding, {finding.name: result(finding, passed=False)})
+    assert "Verdict: **FAIL**." in failed
+    assert "not run" in pages.section(finding, {})
+
+
+def test_a_result_of_another_criterion_is_no_verdict(pages):
+    (finding,) = load_findings(["adam_over_step"], EXACT_NAMES)
+    stale = {finding.name: result(finding, digest="other")}
+    assert pages.verdict(finding, stale) == "run with another criterion or config"
+
+
+def test_the_page_is_up_to_date(pages):
+    """Every finding has its section; once the page is written it is what would be written now."""
+    findings = load_findings([], EXACT_NAMES, DOCS.parent / "configs" / "paper")
+    results = json.loads(pages.RESULTS.read_text()) if pages.RESULTS.exists() else {}
+    text = pages.page(findings, results)
+    assert all(f'<a id="{finding.name}"></a>' in text for finding in findings)
+    written = DOCS / "findings.md"
+    assert not written.exists() or written.read_text() == text, "run `python docs/make_findings.py`"
