@@ -10,7 +10,7 @@ from rich.text import Text
 from plasticity.findings.criterion import clauses, told
 from plasticity.findings.document import Finding
 
-COLUMNS = ("finding", "source", "criterion", "number [interval]", "verdict", "minutes")
+COLUMNS = ("finding", "source", "criterion", "number and interval", "verdict", "minutes")
 ROWS = 8  # clauses of one finding, at most; the others are in its result
 
 
