@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 from chain import chain
 
 from agents import AGENTS
@@ -35,6 +36,10 @@ SMALL = {
     "value_optimizer": obgd,
 }
 SOON = ("dqn", "ppo", "stream_q")  # one of each regime of reinforcement learning; where the others are slow tests
+# All agents, for what compiles much of each: a supervised one and one of each regime now, the others as slow tests.
+SOME_SOON = [
+    pytest.param(name, marks=[] if name in (*SOON, "classifier") else pytest.mark.slow) for name in sorted(AGENTS)
+]
 STREAMING = ("stream_q", "adaptive_q", "stream_dqn", "stream_c51", "stream_ac")  # one env, step by step
 OWN = {
     "ppo": {"rollout_length": 2, "epochs": 2, "minibatches": 2},

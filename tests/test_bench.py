@@ -154,9 +154,9 @@ def test_monitor_rows():
     assert (row.monitor, row.learner, row.lanes) == ("weight_norm", "MLP", 2)
     assert row.milliseconds > 0
     assert row.steps > 0
-    np.testing.assert_allclose(row.share, row.steps / 1_000)  # the quickstart's period
+    np.testing.assert_allclose(row.share, row.steps / 2_000)  # the quickstart's period
     (line,) = monitors.verdicts([row, row._replace(monitor="effective_rank", share=0.25), row._replace(monitor="ntk")])
-    assert f"every 1,000 steps add {row.share + 0.25:.1%} (at most 10%)" in line
+    assert f"every 2,000 steps or their default multiple of it add {row.share + 0.25:.1%} (at most 10%)" in line
 
 
 @pytest.mark.slow
@@ -300,6 +300,7 @@ def test_the_quick_version_of_everything():
     json.loads(bench.as_json(found))
 
 
+@pytest.mark.slow
 def test_rates_of_streams():
     rows = stream_rates.streams(lambda line: None, quick=True)
     assert [(row.stream, row.envs) for row in rows] == [(n, e) for n in ("catch", "relabelled") for e in (1, 8)]

@@ -29,7 +29,7 @@ def instructions(name: str, width: int, sizes: str, **settings: Any) -> list[tup
 
 
 @pytest.mark.parametrize("width", [1, 2])
-@pytest.mark.parametrize("name", ["dqn", "rainbow"])
+@pytest.mark.parametrize("name", ["dqn", pytest.param("rainbow", marks=pytest.mark.slow)])
 def test_the_loop_copies_no_replay_array(name, width):
     found = instructions(name, width, SIZES, replay_capacity=2 * ROWS, gradient_steps=2)
     lanes = "" if width == 1 else f"{width},"

@@ -126,7 +126,7 @@ SMALL = {"mlp": (4, 3, 1), "minatar": (5, 5, 2), "nature": (36, 36, 1), "streami
 
 @pytest.mark.parametrize("style", [{}, {"activation": "crelu", "parameterisation": "weight", "injected": 1}])
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in ("mlp", "streaming") else pytest.mark.slow) for name in NETWORKS]
+    "name", [pytest.param(name, marks=[] if name == "mlp" else pytest.mark.slow) for name in NETWORKS]
 )
 def test_a_recycled_unit_of_every_factory_has_no_effect(name, style):
     observation = jax.ShapeDtypeStruct(SMALL[name], jnp.float32)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from agent_cases import SOON, agent, clock_at, lived, program, run, source
+from agent_cases import SOME_SOON, agent, clock_at, lived, program, run, source
 
 from agents import AGENTS
 from plasticity import trees
@@ -18,8 +18,6 @@ from plasticity.types import Agent
 
 KEY = jax.random.key(3)
 NAMES = sorted(AGENTS)
-# Where whole lives are compiled twice, the others are slow tests.
-TWICE = [pytest.param(name, marks=[] if name in (*SOON, "classifier") else pytest.mark.slow) for name in NAMES]
 STEPS = 14
 
 
@@ -53,7 +51,7 @@ def kernels(state: Any) -> list[Any]:
     return [trees.get(params, path) for path in trees.paths(params) if path[-1] == "kernel"]
 
 
-@pytest.mark.parametrize("name", TWICE)
+@pytest.mark.parametrize("name", SOME_SOON)
 def test_functions_are_pure(name):
     state, pair = newest(name)
     agent = made(name)
@@ -67,7 +65,7 @@ def test_functions_are_pure(name):
         assert not jax.make_jaxpr(function)(*inputs).effects, field
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", SOME_SOON)
 def test_an_action_for_every_env(name):
     state, pair = newest(name)
     spec = source(name).spec
@@ -112,7 +110,7 @@ def test_a_switch_without_intervention_changes_nothing(name):
         np.testing.assert_array_equal(a, b)
 
 
-@pytest.mark.parametrize("name", TWICE)
+@pytest.mark.parametrize("name", SOME_SOON)
 def test_probe(name):
     state, pairs = lane(name)
     batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), pairs)
@@ -141,7 +139,7 @@ def test_a_newborn_is_a_function_of_its_key(name):
         assert (kernel != another).all()
 
 
-@pytest.mark.parametrize("name", TWICE)
+@pytest.mark.parametrize("name", SOME_SOON)
 def test_a_lane_among_others_is_the_lane_alone(name):
     alone = jax.jit(lambda seed: lived(name, made(name), STEPS, seed))
     for i in (0, 1):

@@ -14,7 +14,10 @@ from envs import host as on_host
 from plasticity.types import Visit
 
 STEPS = 6
-NAMES = sorted(set(STREAMS) - missing())
+HOST = ("continual_world", "dmc", "envpool", "gym", "minigrid", "procgen")  # beside `atari`, which goes the same way
+NAMES = [
+    pytest.param(name, marks=[pytest.mark.slow] if name in HOST else []) for name in sorted(set(STREAMS) - missing())
+]
 
 
 @pytest.fixture(scope="module", params=NAMES)
