@@ -126,6 +126,7 @@ def test_streams_give_what_their_spec_says(make):
         np.testing.assert_array_equal(seen[3][1][:, 0], seen[2][0][:, 0, 3])  # action 3 on the observation before
 
 
+@pytest.mark.slow
 def test_scan_and_single_calls_descend_alike():
     """The contenders of the convolution benchmark compute the same parameters."""
     init, step = convolution.descent("patches", 36)
@@ -149,6 +150,7 @@ def test_convolution_rows():
     assert len(convolution.verdicts(rows)) == 1
 
 
+@pytest.mark.slow
 def test_monitor_rows():
     (row,) = monitors.measure("MLP", ["weight_norm"], 2, FAST)
     assert (row.monitor, row.learner, row.lanes) == ("weight_norm", "MLP", 2)
@@ -218,6 +220,7 @@ def test_agent_rows_count_the_steps_of_all_lanes_and_envs(monkeypatch):
     assert agents.verdicts([one, two]) == ["tiny, 2 lanes: 240 env steps/s (target 1,000,000,000)"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", agents.CASES)
 def test_agents_of_the_benchmark_can_be_run(name):
     planned = job(agents.CASES[name].case, 2)
@@ -279,6 +282,7 @@ def test_tables_mark_what_is_automatic():
     assert "so it is" in text
 
 
+@pytest.mark.slow
 def test_a_stream_that_makes_arrays_does_not_cost_the_other_devices():
     """In a process of its own: the regression's factory touches JAX before anything is placed."""
     code = """

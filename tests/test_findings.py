@@ -157,6 +157,7 @@ def ran(tmp_path_factory):
     return finding, root, running.run_finding(finding, root, say=lambda line: None)
 
 
+@pytest.mark.slow
 def test_a_finding_runs_and_is_judged(ran):
     finding, root, result = ran
     assert result["passed"]

@@ -28,7 +28,7 @@ def instructions(name: str, width: int, sizes: str, **settings: Any) -> list[tup
     return [(shape, operation) for shape, operation in found if re.search(sizes, shape)]
 
 
-@pytest.mark.parametrize("width", [1, 2])
+@pytest.mark.parametrize("width", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["dqn", pytest.param("rainbow", marks=pytest.mark.slow)])
 def test_the_loop_copies_no_replay_array(name, width):
     found = instructions(name, width, SIZES, replay_capacity=2 * ROWS, gradient_steps=2)
@@ -39,7 +39,7 @@ def test_the_loop_copies_no_replay_array(name, width):
     assert {operation for _, operation in found} <= CHEAP | IN_PLACE
 
 
-@pytest.mark.parametrize("width", [1, 2])
+@pytest.mark.parametrize("width", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_the_loop_copies_no_rollout(width):
     """Not even the branch that learns from it: it takes rows."""
     array = f"[{'' if width == 1 else f'{width},'}{ROWS},2,5]"

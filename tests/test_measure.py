@@ -69,6 +69,7 @@ def test_what_is_printed(measured):
     assert f"{first['weight_norm']:.4g}" in out
 
 
+@pytest.mark.slow
 def test_monitors_that_the_run_did_not_have(run):
     """With their defaults, or with settings from the command line."""
     found = list(measure.measure(run, ["dead_units", "srank", "churn"], ["monitors.srank.delta=0.9"]))

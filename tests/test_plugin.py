@@ -53,6 +53,7 @@ def test_members_are_listed_with_their_package(python):
     assert "Neelakantan" in plasticity(python, "list", "interventions", "gradient_noise")
 
 
+@pytest.mark.slow
 def test_its_config_runs(python, tmp_path):
     short = ["stream.tasks=2", "stream.steps_per_task=20", "monitor_every=10"]
     plasticity(python, "run", EXAMPLE / "noise.yaml", "--out", tmp_path / "run", *short)

@@ -29,6 +29,7 @@ def parameters() -> Any:
     return params, jax.jit(jax.vmap(lambda key: perturbed(key, params)))(jax.random.split(KEY, 200))
 
 
+@pytest.mark.slow
 def test_what_is_learned_is_the_plain_network_with_a_spread_beside_it():
     params, plain = parameters()[0], PLAIN.init(KEY)
     for module, inputs in (("hidden_0", 30), ("output", 20)):
@@ -122,6 +123,7 @@ def parts(**settings: Any) -> Any:
     return jax.device_get(whole())
 
 
+@pytest.mark.slow
 def test_the_spread_is_learned():
     before, after = parts()
     for module, part in after.items():
@@ -130,6 +132,7 @@ def test_the_spread_is_learned():
             assert np.isfinite(part[name]).all()
 
 
+@pytest.mark.slow
 def test_without_spread_the_first_update_is_the_plain_agent_s():
     plain, still = (parts(noisy=on, noise_scale=0.0, learn_every=4, steps=5)[1] for on in (False, True))
     for module, part in plain.items():

@@ -241,6 +241,7 @@ def test_samples_have_these_distributions():
     assert abs(np.corrcoef(drawn.T)[0, 1]) < 0.02
 
 
+@pytest.mark.slow
 def test_acting_draws_and_playing_draws_or_takes_the_mode():
     n, spec = 20_000, SPEC._replace(envs=1)
     observation = jnp.ones((n, 3))
@@ -258,6 +259,7 @@ def test_acting_draws_and_playing_draws_or_takes_the_mode():
             np.testing.assert_allclose(share, (1 - epsilon) * played + epsilon / 4, atol=0.015)
 
 
+@pytest.mark.slow
 def test_an_optimizer_begun_anew_at_every_rollout():
     momentum = functools.partial(sgd, learning_rate=0.1, momentum=0.9, schedule="linear", schedule_updates=12)
     lasting, renewed = (small(optimizer=momentum, optimizer_reset=value) for value in (False, True))
@@ -278,6 +280,7 @@ def test_an_optimizer_begun_anew_at_every_rollout():
     assert np.abs(kernels[0] - kernels[1]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_target_divergence_ends_the_updates_of_a_rollout_after_an_epoch():
     """The policy moves within the first epoch, which is finished all the same."""
     for target, expected in ((1e-9, 5), (1e9, 10)):
@@ -332,6 +335,7 @@ def test_output_layers_begin_with_their_gains(trunk):
     np.testing.assert_allclose(value["kernel"].T @ value["kernel"], [[1.0]], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_shared_trunk_gives_each_loss_its_own_outputs():
     """Linear in the observation, shared or not: the same numbers under other names."""
     first = jax.tree.map(lambda x: x[:LENGTH], pairs())
@@ -352,6 +356,7 @@ def test_a_shared_trunk_gives_each_loss_its_own_outputs():
     chex.assert_trees_all_close(made, others, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_an_episode_cut_off_may_count_as_ended():
     wanted = pairs()
     ended = wanted.current._replace(discount=jnp.where(wanted.current.step_type == 2, 0.0, wanted.current.discount))
@@ -448,6 +453,7 @@ def test_distance_and_gradient_count_the_deviations():
     assert (gradient["scale"]["log_std"] != 0).all()
 
 
+@pytest.mark.slow
 def test_only_a_whole_reset_renews_the_deviations():
     for settings, renewed in (({}, True), ({"modules": "last"}, False)):
         agent = small(REAL, reset(**settings), log_std=-0.3)

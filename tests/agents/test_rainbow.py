@@ -164,7 +164,15 @@ def ended(**settings: Any) -> Any:
     return jax.tree.leaves(state.learner.params)
 
 
-@pytest.mark.parametrize(("part", "on"), [("double", True), ("dueling", True), ("prioritised", True), ("n_step", 3)])
+@pytest.mark.parametrize(
+    ("part", "on"),
+    [
+        ("double", True),
+        ("dueling", True),
+        pytest.param("prioritised", True, marks=pytest.mark.slow),
+        pytest.param("n_step", 3, marks=pytest.mark.slow),
+    ],
+)
 def test_every_part_changes_what_is_learned(part, on):
     before, after = ended(), ended(**{part: on})
     assert any(a.shape != b.shape or (a != b).any() for a, b in zip(before, after, strict=False))

@@ -345,6 +345,7 @@ def test_the_categorical_gradient_of_one_transition():
         np.testing.assert_allclose(metrics["loss"][t], -(target * np.log(now[action])).sum(), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_loss_that_monitors_see():
     """Mean half square of the error over transitions, by statistics of now; the target is held fixed."""
     agent = stream_q(SPEC, compose(), network=MLP, optimizer=eligibility.obgd, discount=DISCOUNT)

@@ -171,6 +171,7 @@ def test_a_stream_without_targets_is_refused(factory):
         linear(factory, spec)
 
 
+@pytest.mark.slow
 def test_a_classifier_memorises_sixteen_samples():
     stream = relabelled(inputs="gaussian", samples=16, dimensions=8, classes=4, tasks=1, steps_per_task=400, envs=16)
     network = functools.partial(mlp, widths=(32,))

@@ -56,7 +56,13 @@ def missing() -> set[str]:
     return set()
 
 
-@pytest.fixture(scope="module", params=sorted(set(STREAMS) - missing()))
+SUITES = ("continual_world", "dmc", "envpool", "minigrid", "procgen")  # what `gym` and `atari` are, by another library
+NAMES = [
+    pytest.param(name, marks=[pytest.mark.slow] if name in SUITES else []) for name in sorted(set(STREAMS) - missing())
+]
+
+
+@pytest.fixture(scope="module", params=NAMES)
 def name(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -146,6 +152,7 @@ def test_visits_differ_and_nothing_is_compiled_again(pair: Player, life: Any, ac
     assert sorted(pair.traces) == ["reset", "steps"]
 
 
+@pytest.mark.slow
 def test_a_lane_of_two_equals_the_lane_alone(name: str, life: Any, actions: np.ndarray) -> None:
     alone = player(STREAMS[name](**SETTINGS[name]).make(1))
     lived = play(alone, lane_keys(8), visit_of(0), actions[:, :1])

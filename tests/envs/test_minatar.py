@@ -148,6 +148,7 @@ def channel(state: Seaquest, number: int) -> list[tuple[int, int]]:
     return [(row, column) for row in range(10) for column in range(10) if packed[row] >> column & 1]
 
 
+@pytest.mark.slow
 def test_a_bullet_flies_a_cell_a_step_and_takes_an_enemy() -> None:
     state = with_enemy(deep(), 2, 4, True, 50, False)
     state, reward, _ = after(state, FIRE)
@@ -283,6 +284,7 @@ def test_a_sequence_has_the_shape_of_the_richest_game() -> None:
     assert (spec.observation.shape, spec.actions, spec.reward_range) == ((10, 10, 6), 4, (0, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lanes", [1, 2])
 def test_a_game_in_a_sequence_is_the_game_alone_with_surplus(lanes: int) -> None:
     both = {"games": ["freeway", "breakout"], "sticky": 0.0, "full_actions": False}
@@ -293,6 +295,7 @@ def test_a_game_in_a_sequence_is_the_game_alone_with_surplus(lanes: int) -> None
     jax.tree.map(np.testing.assert_array_equal, other[:3], alone[:3])
 
 
+@pytest.mark.slow
 def test_surplus_actions_do_nothing() -> None:
     """Breakout's are 0, left and right; the fourth is Space Invaders'."""
     games = {"games": ["breakout", "space_invaders"], "sticky": 0.0, "full_actions": False}
@@ -306,6 +309,7 @@ def paddle(life: Any) -> np.ndarray:
     return life.observation[:, 0, :, 9, :, 0].argmax(-1)
 
 
+@pytest.mark.slow
 def test_sticky_actions_repeat_the_last_one_with_the_given_probability() -> None:
     """The paddle goes right, right, then left: where it goes on to the right the action was repeated."""
     actions = np.broadcast_to(np.array([3, 3, 1])[:, None, None], (3, 1, 2000)).astype(np.int32)
@@ -346,6 +350,7 @@ def test_freeway_ends_by_itself() -> None:
     assert said == [(MID, 1), (LAST, 0), (FIRST, 1)]
 
 
+@pytest.mark.slow
 def test_channels_are_permuted_at_every_visit_but_the_first() -> None:
     games = {"games": ["seaquest"], "cycles": 3}
     assert minatar(**games, change="channels").spec.tasks == ("seaquest_0", "seaquest_1", "seaquest_2")
@@ -360,6 +365,7 @@ def test_channels_are_permuted_at_every_visit_but_the_first() -> None:
     assert orders[1] != orders[0] != orders[2] != orders[1]
 
 
+@pytest.mark.slow
 def test_actions_are_permuted_at_every_visit_but_the_first() -> None:
     """Where the paddle goes under each of the three actions, in three visits."""
     actions = np.arange(3, dtype=np.int32)[None, None]

@@ -7,17 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from playing import Player, lane_keys, play, player, random_actions
-from test_contract_stream import LANES, SETTINGS, differ, missing
+from test_contract_stream import LANES, NAMES, SETTINGS, differ
 
 from envs import STREAMS
 from envs import host as on_host
 from plasticity.types import Visit
 
 STEPS = 6
-HOST = ("continual_world", "dmc", "envpool", "gym", "minigrid", "procgen")  # beside `atari`, which goes the same way
-NAMES = [
-    pytest.param(name, marks=[pytest.mark.slow] if name in HOST else []) for name in sorted(set(STREAMS) - missing())
-]
 
 
 @pytest.fixture(scope="module", params=NAMES)

@@ -160,6 +160,7 @@ def regressed() -> tuple[Any, Any]:
     return actions, play(player(stream), lane_keys(0), visit_of(0), actions)
 
 
+@pytest.mark.slow
 def test_fresh_regression_has_the_moments_asked_for(regressed: tuple[Any, Any]) -> None:
     _, life = regressed
     targets = life.observation.target.reshape(-1, 2).astype(np.float64)
@@ -249,6 +250,7 @@ def test_labels_give_way_gradually() -> None:
     np.testing.assert_array_equal(opening.target, problems(relabelled(**settings), 1)[0].targets[row])
 
 
+@pytest.mark.slow
 def test_progress_follows_the_steps_of_the_visit() -> None:
     """Labels drawn over the steps of a visit: all old in the first, all new from step 8 on, and both between."""
     settings = {"inputs": "gaussian", "samples": 4, "dimensions": 2, "classes": 10_000, "steps_per_task": 16}

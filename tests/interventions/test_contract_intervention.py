@@ -94,7 +94,10 @@ def test_neutral_settings_do_nothing(name: str) -> None:
     assert_same(*runs)
 
 
-@pytest.fixture(scope="module", params=MEMBERS)
+GRIDS = ("weight_decay", "redo", "shrink_perturb")  # compiled now; the others are slow tests
+
+
+@pytest.fixture(scope="module", params=[pytest.param(n, marks=[] if n in GRIDS else pytest.mark.slow) for n in MEMBERS])
 def grid(request: pytest.FixtureRequest) -> Any:
     """Three lanes of a member, with other settings and keys: how to live, from what, what comes of it, traces."""
     factory, traces = INTERVENTIONS[request.param], []

@@ -224,6 +224,7 @@ def test_infer_by_hand(reduce: str, share: float) -> None:
     np.testing.assert_allclose(gradient["first"]["kernel"], expected, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_infer_adds_outputs_that_the_network_ignores() -> None:
     spec = infer(heads=3).network(CNN)
     plain, extended = build(CNN), build(spec)

@@ -174,6 +174,7 @@ def test_what_moves_before_and_after(history):
         assert moves(params[i], params[i + 1]) == {"hidden_0", "new_hidden_1", "new_output"}
 
 
+@pytest.mark.slow
 def test_an_agent_that_missed_the_moment_is_injected_at_its_next_update():
     loop = make(plasticity_injection(at=4), adam())
     run = loop.update(KEY, loop.update(KEY, loop.init(KEY), jnp.int32(0)), jnp.int32(9))

@@ -118,6 +118,7 @@ def test_finite_float32_scalars(name, alone):
         assert np.isfinite(value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MONITORS)
 def test_a_lane_of_many_equals_the_lane_alone(name, alone, together):
     for metric, value in of_monitor(name, together).items():

@@ -126,6 +126,7 @@ def test_against_numpy(probes):
         assert float(found[f"plasticity_probe{name}"]) == pytest.approx(value, abs=1e-5), name
 
 
+@pytest.mark.slow
 def test_the_continued_optimizer_has_names_of_its_own(probes):
     """Momentum that is far away drives the learner off; a newborn's is blank."""
     spec = NetworkSpec((4,), 2)
@@ -159,6 +160,7 @@ def test_minibatches_are_the_same_for_both(probes):
     assert found["plasticity_probe/initial_loss"] == pytest.approx(whole["plasticity_probe/initial_loss"], rel=1e-2)
 
 
+@pytest.mark.slow
 def test_a_learner_that_is_not_finite_has_no_numbers(probes):
     """Not even the newborn's."""
     params = jax.tree.map(lambda x: x * jnp.nan, probes.initial(SPEC))
