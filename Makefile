@@ -18,11 +18,12 @@ quickstart: install
 smoke: install
 	$(BIN)/plasticity run configs/atari/smoke.yaml --out runs/atari-smoke --force
 
+# Files stay whole: what a file compiles once, only one process compiles.
 test: install
-	$(BIN)/python -m pytest --numprocesses 2 -m 'not slow'
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'not slow'
 
 test-slow: install
-	$(BIN)/python -m pytest --numprocesses 2 -m slow
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m slow
 
 lint: install
 	$(BIN)/ruff check .

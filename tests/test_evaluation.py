@@ -122,6 +122,7 @@ def test_a_run_keeps_its_evaluations(tmp_path):
     assert metrics["evaluation_reward"].notna().equals(metrics["step"] % 10 == 0)
 
 
+@pytest.mark.slow
 def test_a_run_without_evaluation_has_none(tmp_path):
     launch.run(read_experiment(document(seeds=1), launch.registry()), tmp_path / "run")
     assert results.evaluations(tmp_path / "run").empty

@@ -107,6 +107,7 @@ def moved(params, mask):
     return jax.tree.map(lambda leaf, m: jnp.where(m, leaf + 1.0, leaf), params, mask)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECYCLED)
 def test_a_recycled_unit_has_no_effect_whatever_comes_into_it(name):
     """Neither its fresh incoming weights, nor any other: nothing but its outgoing weights connects it."""

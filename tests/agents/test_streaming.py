@@ -254,6 +254,7 @@ AGENTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", AGENTS)
 def test_pairs_that_join_two_episodes_teach_nothing(name):
     """Parameters, optimizer and plug-in wait; every other pair is one update."""
