@@ -18,7 +18,7 @@ from plasticity.interventions.continual_backprop import continual_backprop
 from plasticity.interventions.decay import weight_decay
 from plasticity.interventions.feature_penalties import c_chain, effective_rank, infer, pfo
 from plasticity.interventions.injection import plasticity_injection
-from plasticity.interventions.optimization import trac, upgd
+from plasticity.interventions.optimization import random_walk, trac, upgd
 from plasticity.interventions.penalties import l2, l2_init, parseval, spectral, wasserstein_init
 from plasticity.interventions.perturbation import shrink_perturb, soft_reset
 from plasticity.interventions.projection import nap, weight_clip
@@ -57,6 +57,7 @@ INTERVENTIONS: Mapping[str, Callable[..., Intervention]] = {
     "hare_tortoise": hare_tortoise,
     "upgd": upgd,
     "trac": trac,
+    "random_walk": random_walk,
     "redo": redo,
     "regrama": regrama,
     "cpr": cpr,

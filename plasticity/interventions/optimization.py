@@ -1,7 +1,7 @@
 """Interventions that change what an optimizer does with its gradients, whatever the optimizer is."""
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import jax
 import jax.numpy as jnp
@@ -10,7 +10,8 @@ import optax
 from plasticity import trees
 from plasticity.fields import BelowOne, NonNegative, Positive, card
 from plasticity.interventions.base import Intervention
-from plasticity.interventions.perturbation import noise_like
+from plasticity.interventions.penalties import check
+from plasticity.interventions.perturbation import Per, layer_numbers, noise_like, spread_out
 from plasticity.types import Array, Optimizer, Params
 
 BETAS = (0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999)
@@ -89,6 +90,46 @@ def upgd(*, beta: BelowOne = 0.999, sigma: NonNegative = 0.001, weight_decay: No
             return updates, Utility(utility, inner)
 
         return Optimizer(init, update, lambda state: optimizer.learning_rate(state.inner))
+
+    return Intervention(optimizer=wrapped)
+
+
+def layer_norms(tree: Params, per: Per) -> Array:
+    """The Euclidean norm of each layer's numbers, or of all of them, float32[layers]."""
+    numbers = jnp.array(layer_numbers(tree, per))
+    squares = jnp.stack([jnp.sum(x * x) for x in jax.tree.leaves(tree)])
+    return jnp.sqrt(jax.ops.segment_sum(squares, numbers, len(set(layer_numbers(tree, per)))))
+
+
+@card(
+    paper="Lyle et al. 2023, Understanding plasticity in neural networks",
+    note="a control and no remedy; no settings make it do nothing",
+)
+def random_walk(*, per: Per = "network") -> Intervention:
+    """A Gaussian step as long as the optimizer's own, in its place: as much movement, nothing learned.
+
+    ``theta <- theta + |u| xi / |xi|``, ``xi ~ N(0, I)``, where ``u`` is the update that the optimizer would make where
+    the walk is. ``per`` (static): norms of the whole network, or of each layer by itself.
+
+    The control for what moving parameters does by itself, to curvature for instance. The paper compares gradient
+    descent with a Gaussian walk of the same norms at each step; whether those are taken along the walk or along the
+    descent it does not say. Along the walk the loss does not fall, so its steps tend to be the longer ones.
+    ``ValueError`` for an unknown ``per`` and while tracing where an agent gives its optimizer no key.
+    """
+    check("per", per, get_args(Per))
+
+    def wrapped(optimizer: Optimizer) -> Optimizer:
+        def update(gradients: Params, state: Any, params: Params = None, **extra: Any) -> tuple[Params, Any]:
+            if extra.get("key") is None:
+                raise ValueError("random_walk needs a key at every update of the optimizer")
+            inner = extra | {"key": jax.random.fold_in(extra["key"], 1)}
+            updates, state = optimizer.update(gradients, state, params, **inner)
+            noise = noise_like(jax.random.fold_in(extra["key"], 0), updates)
+            length = layer_norms(noise, per)
+            factors = spread_out(layer_norms(updates, per) / jnp.where(length > 0, length, 1.0), updates, per)
+            return jax.tree.map(jnp.multiply, noise, factors), state
+
+        return Optimizer(optimizer.init, update, optimizer.learning_rate)
 
     return Intervention(optimizer=wrapped)
 

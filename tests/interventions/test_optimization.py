@@ -7,7 +7,7 @@ import pytest
 import scipy.special
 
 from plasticity.eligibility import eligible
-from plasticity.interventions import surgery, trac, upgd, weight_decay
+from plasticity.interventions import random_walk, surgery, trac, upgd, weight_decay
 from plasticity.interventions.optimization import erfi, relative_utility
 from plasticity.optimizers import adam, sgd
 
@@ -90,9 +90,43 @@ def test_the_most_useful_parameter_moves_least():
     np.testing.assert_array_equal(relative_utility({"a": jnp.array([-1.0, -2.0])})["a"], [0.5, 0.5])
 
 
-def test_upgd_needs_a_key():
-    optimizer = upgd().optimizer(sgd())
-    with pytest.raises(ValueError, match="upgd needs a key"):
+LAYERS = {name: {"kernel": np.ones((60, 50)), "bias": np.ones(50)} for name in ("first", "second")}
+SLOPES = {
+    name: jax.tree.map(lambda x, scale=scale: scale * x, LAYERS[name])
+    for name, scale in (("first", 3.0), ("second", -0.5))
+}
+
+
+def test_a_random_walk_is_as_long_as_the_updates():
+    """Its steps: |u| of the whole network, in a direction that the gradient has no part in, another one each time."""
+    params = single(LAYERS)
+    path, _ = walk(random_walk().optimizer(sgd(learning_rate=0.1)), [SLOPES, SLOPES], LAYERS)
+    flat = [np.concatenate([np.ravel(x) for x in jax.tree.leaves(tree)]) for tree in (params, *path, SLOPES)]
+    steps, slope = [flat[1] - flat[0], flat[2] - flat[1]], flat[3]
+    for step in steps:
+        np.testing.assert_allclose(np.linalg.norm(step), 0.1 * np.linalg.norm(slope), rtol=1e-4)
+        np.testing.assert_allclose(step.std(), 0.1 * np.sqrt((9.0 + 0.25) / 2), rtol=1e-2)
+    assert (abs(np.corrcoef([*steps, slope])) - np.eye(3) < 0.05).all()
+
+
+def test_a_random_walk_by_layer():
+    path, _ = walk(random_walk(per="layer").optimizer(sgd(learning_rate=0.1)), [SLOPES], LAYERS)
+    for name, scale in (("first", 3.0), ("second", 0.5)):
+        steps = [path[0][name][part] - LAYERS[name][part] for part in ("kernel", "bias")]
+        length = np.sqrt(sum((step**2).sum() for step in steps))
+        np.testing.assert_allclose(length, 0.1 * scale * np.sqrt(60 * 50 + 50), rtol=1e-4)
+
+
+def test_a_random_walk_stands_still_where_the_optimizer_does():
+    still = jax.tree.map(np.zeros_like, PARAMS)
+    path, _ = walk(random_walk().optimizer(adam()), [still])
+    close(path[0], PARAMS, 1e-7)
+
+
+@pytest.mark.parametrize(("name", "method"), [("upgd", upgd), ("random_walk", random_walk)])
+def test_methods_that_draw_need_a_key(name, method):
+    optimizer = method().optimizer(sgd())
+    with pytest.raises(ValueError, match=f"{name} needs a key"):
         optimizer.update(single(PARAMS), optimizer.init(single(PARAMS)), single(PARAMS))
 
 
