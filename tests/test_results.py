@@ -45,6 +45,17 @@ def test_load_keeps_the_order_of_the_config_and_joins_the_sweep(tmp_path):
     assert results.hyper_parameters(tmp_path / "run") == [RATE]
 
 
+def test_runs_are_grouped_by_their_stream(tmp_path):
+    longer = made.plan(["a"], tasks=["a", "b"], visits=[(0, 20), (1, 40)])
+    one, other, third = (
+        write_arms(tmp_path / name, plan, {"a": np.zeros((2, rows))})
+        for name, plan, rows in (("one", two_visits(["a"]), 4), ("other", longer, 6), ("third", two_visits(["a"]), 4))
+    )
+    assert results.by_stream([one, other, third]) == [[one, third], [other]]
+    with pytest.raises(ValueError, match="is no run"):
+        results.by_stream([tmp_path / "none"])
+
+
 @pytest.mark.parametrize("parts", [1, 2, 5])
 def test_parts_are_joined_without_loss(tmp_path, parts):
     plan = two_visits(["one"])

@@ -1,7 +1,6 @@
 """All figures of a run, written to files."""
 
 import contextlib
-import json
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -206,11 +205,9 @@ def save_all(run_dirs: Sequence[RunPath], out: RunPath, formats: Iterable[str] =
     """
     if not run_dirs:
         raise ValueError("run_dirs is empty: name at least one run")
-    groups: dict[str, list[RunPath]] = {}
-    for run in run_dirs:
-        groups.setdefault(json.dumps(results.plan(run)["stream"], sort_keys=True), []).append(run)
+    groups = results.by_stream(run_dirs)
     written = []
-    for members in groups.values():
+    for members in groups:
         folder = Path(out) if len(groups) == 1 else Path(out) / Path(members[0]).absolute().name
         for name, figure in figures(*members).items():
             written += [save(figure, folder / f"{name}.{ending}") for ending in formats]

@@ -1,6 +1,5 @@
 """Run folders to one plain dict: everything the page shows, as numbers and text."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,10 +37,8 @@ def collect(runs: Sequence[RunPath]) -> dict[str, Any]:
     """
     if not runs:
         raise ValueError("there is no run to report: name at least one")
-    groups: dict[str, list[RunPath]] = {}
-    for run in runs:
-        groups.setdefault(json.dumps(results.plan(run)["stream"], sort_keys=True), []).append(run)
-    made = [_group(members, len(groups)) for members in groups.values()]
+    groups = results.by_stream(runs)
+    made = [_group(members, len(groups)) for members in groups]
     shown = [run for group in made for run in group["runs"]]
     for number, run in enumerate(shown):
         own = run["folder"] if [other["folder"] for other in shown].count(run["folder"]) == 1 else run["path"]

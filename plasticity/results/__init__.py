@@ -17,7 +17,7 @@ from plasticity.results.compare import Point, points, summary
 from plasticity.results.export import csv_text, latex_text, save_table
 from plasticity.results.intervals import Interval, curve, mean_interval
 from plasticity.results.profiles import performance_profiles, probability_of_improvement
-from plasticity.results.read import evaluations, hyper_parameters, lanes, load, plan, visits
+from plasticity.results.read import by_stream, evaluations, hyper_parameters, lanes, load, plan, visits
 from plasticity.results.run_folder import RunFolder
 from plasticity.results.scores import TaskScores, differences, normalise, task_scores
 from plasticity.results.selection import Selection, select, sensitivity
@@ -50,6 +50,7 @@ __all__ = [
     "aggregates",
     "average_performance",
     "backward_transfer",
+    "by_stream",
     "compare_runs",
     "csv_text",
     "curve",

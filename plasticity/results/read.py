@@ -41,6 +41,14 @@ def plan(run: RunPath) -> dict[str, Any]:
     raise ValueError(f"{folder} is no run: {missing}{_nearest(folder)}")
 
 
+def by_stream(runs: Sequence[RunPath]) -> list[list[RunPath]]:
+    """The runs grouped by their stream, in the order given; ``ValueError`` where one is none."""
+    groups: dict[str, list[RunPath]] = {}
+    for run in runs:
+        groups.setdefault(json.dumps(plan(run)["stream"], sort_keys=True), []).append(run)
+    return list(groups.values())
+
+
 def _nearest(folder: Path) -> str:
     """A hint at the run whose name is nearest, among the folders beside ``folder`` and inside it."""
     places = [place for place in (folder.absolute().parent, folder) if place.is_dir()]
