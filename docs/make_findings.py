@@ -16,7 +16,7 @@ from typing import Any
 from plasticity import plots
 from plasticity.findings import EXACT_NAMES, Finding, load_findings
 from plasticity.findings.criterion import clauses, told
-from plasticity.findings.show import number
+from plasticity.findings.show import judged
 
 DOCS = Path(__file__).resolve().parent
 NOTES, RESULTS, FIGURES = DOCS / "findings", DOCS / "findings" / "results.json", DOCS / "figures"
@@ -109,12 +109,9 @@ def section(finding: Finding, results: Mapping[str, Any]) -> str:
 
 def table(finding: Finding, result: Mapping[str, Any] | None) -> str:
     rows = ["| clause | number [interval] | |", "|---|---|---|"]
-    if result is None:
+    if result is None or result["digest"] != finding.digest():
         return "\n".join([*rows, *(f"| {told(each)} | | |" for each in clauses(finding.criterion))])
-    held = {True: "holds", False: "does not hold"}
-    return "\n".join(
-        [*rows, *(f"| {each['text']} | {number(each)} | {held[each['holds']]} |" for each in result["clauses"])]
-    )
+    return "\n".join([*rows, *(f"| {' | '.join(row)} |" for row in judged(finding, result))])
 
 
 def main() -> None:

@@ -165,8 +165,7 @@ def test_a_finding_runs_and_is_judged(ran):
     assert (root / "made" / "one" / "plan.json").exists()
     assert (root / "made" / "two" / "plan.json").exists()
     assert 0 < result["minutes"] < 5
-    assert rows(finding, result)[0][4] == "PASS"
-    assert len(rows(finding, result)) == 3
+    assert [row[2] for row in rows(finding, result)] == ["holds"] * 3
 
 
 def test_the_verdict_agrees_with_the_summary(ran):
@@ -230,13 +229,27 @@ def test_the_command(ran, tmp_path):
     path.write_text(to_yaml(document()))
     listed = CliRunner().invoke(cli.app, ["findings", str(path), "--list", "--out", str(root)])
     assert listed.exit_code == 0
-    assert "PASS" in listed.output
+    assert "PASS  T1 a title" in listed.output
+    assert "1 PASS" in listed.output
     elsewhere = CliRunner().invoke(cli.app, ["findings", str(path), "--list", "--out", str(tmp_path / "none")])
     assert "not run" in elsewhere.output
     assert "PASS" not in elsewhere.output
     planned = CliRunner().invoke(cli.app, ["findings", str(path), "--plan", "--full"])
     assert planned.exit_code == 0
     assert "made-two" in planned.output
+
+
+def test_of_many_parts_those_that_hold_are_shown_first():
+    raw = document()
+    both = [{**CLAUSES[0], "bound": bound} for bound in (1, 2)]
+    parts = [{"clauses": copy.deepcopy(both)} for _ in range(5)]
+    raw["finding"]["criterion"] = {"needs": "any", "clauses": parts}
+    held = [False, True, False, False, True, False, True, True, False, False]
+    clauses = [{"number": float(i), "low": None, "high": None, "holds": each} for i, each in enumerate(held)]
+    shown = rows(parse(raw), {"clauses": clauses})
+    assert [row[1].split()[0] for row in shown[:-1]] == ["6", "7", "0", "1", "4", "5", "2", "3"]
+    assert shown[0][0].startswith("any of: performance, last tenth")
+    assert shown[-1][0] == "... and 2 more"
 
 
 def test_force_takes_only_findings_away(tmp_path):

@@ -164,10 +164,11 @@ def test_lane_values_take_only_the_arms_of_the_clause():
 
 
 def test_told():
-    assert told(clause(arms=["a", "b"], compare="difference", bound=0.2)) == "last performance: a - b > 0.2"
-    assert told(clause(direction="within", bound=[-1, 1], less="first")) == "last minus first performance: a in [-1, 1]"
+    assert told(clause(arms=["a", "b"], compare="difference", bound=0.2)) == "performance, last tenth: a - b > 0.2"
+    rise = clause(direction="within", bound=[-1, 1], less="first")
+    assert told(rise) == "performance, last tenth minus first tenth: a in [-1, 1]"
     text = told(clause(arms=["a", "b"], compare="correlation", levels=[1, 2], at=[0.05, 0.1], within="max"))
-    assert text == "Spearman(5-10 % max performance, level) over a, b > 0"
+    assert text == "Spearman of (max performance of a visit, 5-10 % of the visits) with the level over a, b > 0"
 
 
 @pytest.mark.parametrize(

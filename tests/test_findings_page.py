@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from plasticity.findings import EXACT_NAMES, load_findings
+from plasticity.findings.criterion import clauses
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -19,14 +20,14 @@ def pages(monkeypatch):
 
 
 def result(finding, **changes):
-    clause = {"text": "peak in [6, 7]", "number": 6.5, "low": 6.5, "high": 6.5, "seeds": 2, "holds": True}
-    return {"digest": finding.digest(), "passed": True, "minutes": 0.25, "clauses": [clause], **changes}
+    held = [{"number": 6.5, "low": 6.5, "high": 6.5, "seeds": 2, "holds": True} for _ in clauses(finding.criterion)]
+    return {"digest": finding.digest(), "passed": True, "minutes": 0.25, "clauses": held, **changes}
 
 
 def test_a_section(pages):
     (finding,) = load_findings(["adam_over_step"], EXACT_NAMES)
     text = pages.section(finding, {finding.name: result(finding)})
-    assert "| peak in [6, 7] | 6.5 | holds |" in text
+    assert "| peak in [6.567, 6.57] | 6.5 | holds |" in text
     assert "Verdict: **PASS**." in text
     assert "0.2 minutes" in text
     failed = pages.section(finding, {finding.name: result(finding, passed=False)})
@@ -38,6 +39,7 @@ def test_a_result_of_another_criterion_is_no_verdict(pages):
     (finding,) = load_findings(["adam_over_step"], EXACT_NAMES)
     stale = {finding.name: result(finding, digest="other")}
     assert pages.verdict(finding, stale) == "run with another criterion or config"
+    assert "6.5" not in pages.table(finding, stale[finding.name])
 
 
 def test_the_page_is_up_to_date(pages):

@@ -164,12 +164,12 @@ def _check_comparison(clause: Clause, at: str) -> None:
 
 
 def told(clause: Clause) -> str:
-    """The clause on one line: ``last dead_units: default - tuned > 0.2``."""
-    what = clause.what if clause.within == "end" else f"{clause.within} {clause.what}"
-    head = f"{_told_stage(clause)}{what}" if clause.arms else clause.what
+    """The clause on one line: ``dead_units, last tenth: default - tuned > 0.2``."""
+    what = clause.what if clause.within == "end" else f"{clause.within} {clause.what} of a visit"
+    head = f"{what}, {_told_stage(clause)}" if clause.arms else clause.what
     if clause.compare == "correlation":
         arms = f" over {', '.join(clause.arms)}" if len(clause.arms) <= 4 else f" over {len(clause.arms)} arms"
-        head = f"Spearman({head}, {clause.against or 'level'}){arms}"
+        head = f"Spearman of ({head}) with {clause.against or 'the level'}{arms}"
     elif clause.arms:
         joint = {"difference": " - ", "ratio": " / "}.get(clause.compare, "")
         head = f"{head}: {joint.join(clause.arms)}"
@@ -178,10 +178,15 @@ def told(clause: Clause) -> str:
     return f"{head} {'>' if clause.direction == 'above' else '<'} {clause.bound[0]:g}"
 
 
+STAGE_WORDS = {
+    "first": "first tenth", "last": "last tenth", "all": "all visits", "end": "last visit", "slope": "slope by visit",
+}  # fmt: skip
+
+
 def _told_stage(clause: Clause) -> str:
     def name(stage: Stage) -> str:
         if isinstance(stage, tuple):
-            return f"{100 * stage[0]:g}-{100 * stage[1]:g} %"
-        return f"visit {stage}" if isinstance(stage, int) else stage
+            return f"{100 * stage[0]:g}-{100 * stage[1]:g} % of the visits"
+        return f"visit {stage}" if isinstance(stage, int) else STAGE_WORDS[stage]
 
-    return f"{name(clause.at)} " if clause.less is None else f"{name(clause.at)} minus {name(clause.less)} "
+    return name(clause.at) if clause.less is None else f"{name(clause.at)} minus {name(clause.less)}"

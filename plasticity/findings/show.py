@@ -1,53 +1,75 @@
-"""The table of findings: what was claimed, what must come out, what came out."""
+"""The findings as a terminal shows them: what was claimed, what must come out, what came out."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from plasticity.findings.criterion import clauses, told
+from plasticity.findings.criterion import Group, clauses, told
 from plasticity.findings.document import Finding
 
-COLUMNS = ("finding", "source", "criterion", "number and interval", "verdict", "minutes")
-ROWS = 8  # clauses of one finding, at most; the others are in its result
+ROWS = 8  # clauses of one finding, at most; all are in its result
+STYLES = {"PASS": "bold green", "FAIL": "bold red"}
+Found = Mapping[str, Any] | str | None  # a result, what went wrong, or None where a finding has not run
 
 
-def show(console: Console, findings: Sequence[Finding], found: Mapping[str, Mapping[str, Any] | str | None]) -> None:
-    """A row for each clause of each finding; ``found``: its result, what went wrong, or None where it has not run."""
-    table = Table(title="findings", title_justify="left", show_lines=False)
-    for name in COLUMNS:
-        table.add_column(name, overflow="fold", justify="right" if name == "minutes" else "left")
+def show(console: Console, findings: Sequence[Finding], found: Mapping[str, Found]) -> None:
+    """A section for each finding: verdict, title, source, minutes, a row for each clause; at the end a count."""
     for finding in findings:
+        word, minutes = verdict(found.get(finding.name)), taken(finding, found.get(finding.name))
+        console.print(Text.assemble((word, STYLES.get(word, "")), f"  {finding.id} {finding.title}"))
+        console.print(Padding(Text(f"{finding.source}; {finding.name}, {minutes} minutes"), (0, 0, 0, 4)))
+        table = Table.grid(padding=(0, 2))
         for row in rows(finding, found.get(finding.name)):
             table.add_row(*map(Text, row))
-        table.add_section()
-    console.print(table)
+        console.print(Padding(table, (0, 0, 1, 4)))
+    counts = Counter(verdict(found.get(finding.name)) for finding in findings)
+    console.print(Text(", ".join(f"{count} {word}" for word, count in counts.items())))
 
 
-def rows(finding: Finding, found: Mapping[str, Any] | str | None) -> list[tuple[str, ...]]:
-    """The finding's lines as texts, in the order of ``COLUMNS``."""
+def verdict(found: Found) -> str:
     if isinstance(found, str) or found is None:
-        texts = [(told(clause), "") for clause in clauses(finding.criterion)]
-        verdict, minutes = found or "not run", f"~{finding.minutes:g}"
+        return found or "not run"
+    return "PASS" if found["passed"] else "FAIL"
+
+
+def taken(finding: Finding, found: Found) -> str:
+    """The minutes that it took, or about how many it will."""
+    return f"{found['minutes']:.1f}" if isinstance(found, Mapping) else f"about {finding.minutes:g}"
+
+
+def rows(finding: Finding, found: Found) -> list[tuple[str, str, str]]:
+    """``criterion, number and interval, whether it holds`` of each clause, of many of them the first few.
+
+    Where any of several parts will do, those that hold come first.
+    """
+    if isinstance(found, Mapping):
+        texts = _held_first(finding.criterion, judged(finding, found))
     else:
-        texts = [(_marked(each), number(each)) for each in found["clauses"]]
-        verdict, minutes = "PASS" if found["passed"] else "FAIL", f"{found['minutes']:.1f}"
+        texts = [(told(clause), "", "") for clause in clauses(finding.criterion)]
     if finding.criterion.needs == "any" and len(texts) > 1:
-        texts[0] = (f"any of: {texts[0][0]}", texts[0][1])
+        texts[0] = (f"any of: {texts[0][0]}", *texts[0][1:])
     more = len(texts) - ROWS
-    if more > 0:
-        texts = [*texts[:ROWS], (f"... and {more} more", "")]
-    first = (f"{finding.id} {finding.title}", finding.source)
-    return [
-        (*(first if i == 0 else ("", "")), *text, *((verdict, minutes) if i == 0 else ("", "")))
-        for i, text in enumerate(texts)
-    ]
+    return texts if more <= 0 else [*texts[:ROWS], (f"... and {more} more", "", "")]
 
 
-def _marked(clause: Mapping[str, Any]) -> str:
-    return clause["text"] if clause["holds"] else f"{clause['text']} (does not hold)"
+def judged(finding: Finding, found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """All clauses of a result, in the order of the file."""
+    pairs = zip(clauses(finding.criterion), found["clauses"], strict=True)
+    return [(told(clause), number(each), "holds" if each["holds"] else "does not hold") for clause, each in pairs]
+
+
+def _held_first(criterion: Group, texts: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+    if criterion.needs == "all":
+        return texts
+    left: Iterator[tuple[str, str, str]] = iter(texts)
+    parts = [list(islice(left, sum(1 for _ in clauses(part)))) for part in criterion.clauses]
+    return [text for part in sorted(parts, key=lambda part: sum(row[2] != "holds" for row in part)) for text in part]
 
 
 def number(clause: Mapping[str, Any]) -> str:
