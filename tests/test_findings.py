@@ -64,6 +64,13 @@ def test_the_exact_findings_hold(name, tmp_path):
     assert result["passed"], [each["text"] for each in result["clauses"] if not each["holds"]]
 
 
+def test_the_quick_finding_holds(tmp_path):
+    """A network that loses plasticity and a remedy that keeps it: the whole way from the file to the verdict."""
+    (finding,) = load_findings(["new_labels"], EXACT_NAMES)
+    result = running.run_finding(finding, tmp_path, say=lambda line: None)
+    assert result["passed"], [each["text"] for each in result["clauses"] if not each["holds"]]
+
+
 def test_every_finding_of_the_repository_is_sound():
     findings = load_findings([], EXACT_NAMES)
     ids = [finding.id for finding in findings]
