@@ -13,17 +13,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from plasticity import plots
 from plasticity.findings import EXACT_NAMES, Finding, load_findings
 from plasticity.findings.criterion import clauses, told
+from plasticity.findings.figure import figure
 from plasticity.findings.show import judged
 
 DOCS = Path(__file__).resolve().parent
 NOTES, RESULTS, FIGURES = DOCS / "findings", DOCS / "findings" / "results.json", DOCS / "figures"
-SHOWN = {  # which figure of its runs a finding is shown by, where it is not that of performance
-    "default_adam": "monitors", "revived_units": "monitors", "dormancy": "monitors", "replay_ratio": "monitors",
-    "annealing": "monitors", "metric_disagreement": "mechanisms",
-}  # fmt: skip
 HEAD = (
     "<!-- Made by docs/make_findings.py from configs/paper, docs/findings and the results of `plasticity findings`. -->"
 )
@@ -38,7 +34,7 @@ the visits."""
 
 
 def take_over(findings: Iterable[Finding], runs: Path) -> None:
-    """Results into ``results.json``, figures into ``figures/finding_NAME_PART.png``."""
+    """Results into ``results.json``, figures into ``figures/finding_NAME.png``."""
     kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for finding in findings:
         path = runs / finding.name / "result.json"
@@ -46,16 +42,14 @@ def take_over(findings: Iterable[Finding], runs: Path) -> None:
             continue
         result = json.loads(path.read_text())
         kept[finding.name] = {key: value for key, value in result.items() if key != "versions"}
-        for part in finding.parts:
-            drawn = plots.figures(path.parent / (part or "run"))
-            figure = drawn.get(SHOWN.get(finding.name, "performance"))
-            if figure is not None:
-                figure.savefig(figure_path(finding, part), dpi=80)
+        if finding.parts:
+            drawn = figure(finding, {part: path.parent / (part or "run") for part in finding.parts})
+            drawn.savefig(figure_path(finding), dpi=80)
     RESULTS.write_text(json.dumps(kept, indent=1) + "\n")
 
 
-def figure_path(finding: Finding, part: str) -> Path:
-    return FIGURES / f"finding_{'_'.join(filter(None, (finding.name, part)))}.png"
+def figure_path(finding: Finding) -> Path:
+    return FIGURES / f"finding_{finding.name}.png"
 
 
 def page(findings: Iterable[Finding], results: Mapping[str, Any]) -> str:
@@ -101,9 +95,9 @@ def section(finding: Finding, results: Mapping[str, Any]) -> str:
         f"*Criterion* ({needs} these), and what came out (`configs/paper/{finding.name}.yaml`, {time}):",
         table(finding, result),
     ]
-    shown = [figure_path(finding, part) for part in finding.parts]
-    images = [f"![{path.stem.replace('_', ' ')}](figures/{path.name})" for path in shown if path.exists()]
-    lines += [*images, f"Verdict: {verdict(finding, results)}.", note(finding.name)]
+    image = figure_path(finding)
+    lines += [f"![{finding.title}](figures/{image.name})"] if image.exists() else []
+    lines += [f"Verdict: {verdict(finding, results)}.", note(finding.name)]
     return "\n\n".join(filter(None, lines))
 
 

@@ -3,16 +3,19 @@
 import copy
 import json
 
+import numpy as np
 import pytest
 import tiny
+from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
 from plasticity import cli, launch
 from plasticity.documents import to_yaml
 from plasticity.errors import UserError
-from plasticity.findings import EXACT_NAMES, load_findings, parse_finding, store
+from plasticity.findings import EXACT_NAMES, load_findings, parse_finding, quantities, store
 from plasticity.findings import run as running
 from plasticity.findings.exact import EXACT
+from plasticity.findings.figure import figure
 from plasticity.findings.judge import Verdict
 from plasticity.findings.show import rows
 from plasticity.session import Interrupted
@@ -184,6 +187,27 @@ def test_the_verdict_agrees_with_the_summary(ran):
     assert [result["clauses"][0][key] for key in ("number", "low", "high")] == pytest.approx(gap, abs=1e-12)
 
 
+def test_the_figure_shows_the_quantities_of_the_criterion(ran):
+    """Curves of what is judged over visits, dots of what is judged in one, lanes of what goes with something."""
+    finding, root, _ = ran
+    assert (root / "made" / "figure.png").stat().st_size > 5000
+    runs = {part: root / "made" / part for part in finding.parts}
+    curves, norms, lanes = figure(finding, runs).axes
+    assert [each.get_title() for each in (curves, norms, lanes)] == ["performance", "weight_norm", "performance"]
+    assert lanes.get_xlabel() == "weight_norm"
+    table = quantities.tables(runs)("performance", "end")
+    expected = table[table["arm"] == "one/baseline"].groupby("visit")["value"].mean()
+    (line,) = [each for each in curves.get_lines() if each.get_label() == "one/baseline"]
+    np.testing.assert_allclose(line.get_ydata(), expected, rtol=1e-6)
+    assert sum(len(each.get_offsets()) for each in lanes.collections) == len(table) / table.attrs["visits"]
+    raw = document()
+    raw["finding"]["criterion"] = {"clauses": [{**CLAUSES[0], "at": "end"}]}
+    (dots,) = figure(parse(raw), runs).axes
+    assert [label.get_text() for label in dots.get_yticklabels()] == list(dict.fromkeys(table["arm"]))
+    last = table[table["visit"] == table.attrs["visits"] - 1].groupby("arm", sort=False)["value"].mean()
+    np.testing.assert_allclose([each.lines[0].get_xdata()[0] for each in dots.containers], last, rtol=1e-6)
+
+
 def test_a_finding_that_was_stopped_goes_on(tmp_path, monkeypatch):
     calls = []
 
@@ -200,6 +224,7 @@ def test_a_finding_that_was_stopped_goes_on(tmp_path, monkeypatch):
         running.run_finding(finding, tmp_path, say=lambda line: None)
     assert store.read_result(tmp_path / "made") is None
     monkeypatch.setattr(running, "judge", lambda criterion, tables, least: Verdict(True, ()))
+    monkeypatch.setattr(running, "figure", lambda finding, runs: Figure())
     assert running.run_finding(finding, tmp_path, say=lambda line: None)["passed"]
     assert calls == [("one", False), ("two", False), ("one", True), ("two", True)]
 

@@ -14,10 +14,14 @@ from plasticity.findings import store
 from plasticity.findings.criterion import BEHAVIOUR, clauses
 from plasticity.findings.document import Finding
 from plasticity.findings.exact import EXACT
+from plasticity.findings.figure import figure
 from plasticity.findings.judge import LEAST, Verdict, judge
 from plasticity.findings.numbers import check_names, constants
 from plasticity.findings.quantities import AGENT, tables
+from plasticity.plots.save import save
 from plasticity.session import Progress
+
+FIGURE = "figure.png"
 
 
 def experiments(finding: Finding, full: bool = False) -> dict[str, config.Experiment]:
@@ -54,7 +58,7 @@ def run_finding(
     progress: Progress | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Runs what is missing, judges, and returns the result, which is kept beside the run.
+    """Runs what is missing, judges, and returns the result, which is kept beside the run, with a figure of it.
 
     A result there that belongs to the same criterion and config is returned as it is, unless ``force``, which runs
     anew. ``Interrupted`` after a signal, with the run saved; ``UserError`` for a run there of another config.
@@ -75,6 +79,7 @@ def run_finding(
     else:
         runs = _run_parts(finding, place, full, progress)
         verdict = judge(finding.criterion, tables(runs), LEAST)
+        save(figure(finding, runs), place / FIGURE)
     result = _result(finding, verdict, store.seconds(place), full)
     store.save_result(place, result)
     return result

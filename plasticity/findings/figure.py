@@ -1,0 +1,139 @@
+"""A finding's figure: every quantity of its criterion visit by visit, or against the one that it goes with."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from plasticity.findings.criterion import Clause, clauses
+from plasticity.findings.document import Finding
+from plasticity.findings.judge import Tables, lane_values
+from plasticity.findings.quantities import tables
+from plasticity.plots import style
+from plasticity.results.intervals import mean_interval
+
+CONTROL = "fresh"
+MOST = 12  # arms of which all are drawn; of more only those that the criterion names, and the controls
+WIDE = 100.0  # times the smallest value: from there on the axis is logarithmic
+
+
+@style.styled
+def figure(finding: Finding, runs: Mapping[str, Path]) -> Figure:
+    """A panel for each quantity.
+
+    Args:
+      finding: its criterion says what is drawn.
+      runs: the run's folder for each part.
+
+    Means over seeds with 95 % t intervals; of two quantities that go together a point for each lane.
+    """
+    found = tables(runs)
+    panels: dict[tuple[str, str, str | None], list[Clause]] = {}
+    for clause in clauses(finding.criterion):
+        panels.setdefault((clause.what, clause.within, clause.against), []).append(clause)
+    height, columns = style.grid(len(panels), most=3)
+    drawn = Figure(figsize=(style.WIDTH, 2.6 * height), layout="constrained")
+    lines: list[style.Series] = []
+    for place, ((what, within, against), those) in enumerate(panels.items()):
+        axes = drawn.add_subplot(height, columns, place + 1)
+        if against is None and all(_one_visit(clause) for clause in those):
+            _dots(axes, those[0], found, named(finding))
+        elif against is None:
+            lines = _curves(axes, what, found(what, within), named(finding)) or lines
+        else:
+            lines = _points(axes, those, found) or lines
+    return style.finish(drawn, lines) if lines else drawn
+
+
+def named(finding: Finding) -> list[str]:
+    """The arms that the criterion names, in its order."""
+    return list(dict.fromkeys(arm for clause in clauses(finding.criterion) for arm in clause.arms))
+
+
+def chosen(table: pd.DataFrame, arms: Sequence[str]) -> list[str]:
+    """The arms to draw: all of a few; of many those named and the controls."""
+    known = list(dict.fromkeys(table["arm"]))
+    return known if len(known) <= MOST else [arm for arm in known if arm in arms or _control(arm)]
+
+
+def _control(arm: str) -> bool:
+    return arm.rpartition("/")[2] == CONTROL
+
+
+def _series(table: pd.DataFrame, arms: Sequence[str]) -> list[style.Series]:
+    others = [arm for arm in arms if not _control(arm)]
+    controls = [arm for arm in arms if _control(arm)]
+    found = []
+    for arm in arms:
+        look = style.look(None, controls.index(arm), len(controls)) if _control(arm) else style.look(others.index(arm))
+        found.append(style.Series(arm, table[table["arm"] == arm], look))
+    return found
+
+
+def _curves(axes: Axes, what: str, table: pd.DataFrame, arms: Sequence[str]) -> list[style.Series]:
+    lines = _series(table, chosen(table, arms))
+    for place, line in enumerate(lines):
+        kept = line.rows.assign(value=line.rows["value"].where(~line.rows["lost"]))
+        wide = kept.pivot_table(index="visit", columns=["point", "seed"], values="value").dropna(how="all")
+        if wide.empty:
+            continue
+        mean, low, high = mean_interval(wide.to_numpy(float))
+        counted = pd.DataFrame({"mean": mean, "low": low, "high": high, "n": wide.notna().sum(axis=1).to_numpy()})
+        style.draw_curve(axes, line, counted, wide.index.to_numpy() + 1, len(lines), place)
+    axes.set_xlabel("visit")
+    axes.set_title(what)
+    _scale(axes)
+    return lines
+
+
+def _one_visit(clause: Clause) -> bool:
+    return (clause.at == "end" or isinstance(clause.at, int)) and clause.less is None
+
+
+def _dots(axes: Axes, clause: Clause, found: Tables, named: Sequence[str]) -> None:
+    """The arms one below the other, each with its mean and interval in the visit that is judged."""
+    table = found(clause.what, clause.within)
+    arms = chosen(table, named)
+    every = Clause(what=clause.what, arms=tuple(arms), direction="above", bound=(0.0,), at=clause.at)
+    values = lane_values(every, table).pivot(index="arm", columns=["point", "seed"], values="value").loc[arms]
+    mean, low, high = mean_interval(values.to_numpy(float))
+    places = np.arange(len(arms))
+    for place, line in zip(places, _series(table, arms), strict=True):
+        reach = [[mean[place] - low[place]], [high[place] - mean[place]]]
+        marker = line.look["marker"] or "o"
+        axes.errorbar(mean[place], place, xerr=reach, fmt=marker, color=line.look["color"], capsize=2)
+    axes.set_yticks(places, arms)
+    axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
+    axes.grid(visible=True, axis="x", color="#EBEBEB")
+    axes.set_xlabel("mean over seeds, 95 % interval")
+    axes.set_title(f"{clause.what}, {'last visit' if clause.at == 'end' else f'visit {clause.at}'}")
+
+
+def _scale(axes: Axes) -> None:
+    """Logarithmic where all is positive and goes far."""
+    heights = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.get_lines()] or [np.zeros(1)])
+    heights = heights[np.isfinite(heights)]
+    if len(heights) and heights.min() > 0 and heights.max() > WIDE * heights.min():
+        axes.set_yscale("log")
+
+
+def _points(axes: Axes, those: Sequence[Clause], found: Tables) -> list[style.Series]:
+    """One panel of two quantities; a point for each lane of the arms (of all, where none is named)."""
+    first = those[0]
+    arms = list(dict.fromkeys(arm for clause in those for arm in clause.arms))
+    every: dict[str, Any] = {"arms": tuple(arms), "at": first.at, "less": first.less}
+    clause = Clause(what=first.what, direction="above", bound=(0.0,), **every)
+    sides = [lane_values(clause, found(what, "end")) for what in (str(first.against), first.what)]
+    pairs = sides[0].merge(sides[1], on=["arm", "point", "seed"], suffixes=("", "_other"))
+    lines = _series(pairs, arms or list(dict.fromkeys(pairs["arm"])))
+    for line in lines:
+        look = {"color": line.look["color"], "marker": line.look["marker"] or "o"}
+        axes.scatter(line.rows["value"], line.rows["value_other"], s=9, alpha=0.6, linewidths=0, **look)
+    axes.set_xlabel(str(first.against))
+    axes.set_title(first.what)
+    return lines
