@@ -16,7 +16,7 @@ from typing import Any
 from plasticity.findings import EXACT_NAMES, Finding, load_findings
 from plasticity.findings.criterion import clauses, told
 from plasticity.findings.figure import figure
-from plasticity.findings.show import judged
+from plasticity.findings.show import judged, taken
 
 DOCS = Path(__file__).resolve().parent
 NOTES, RESULTS, FIGURES = DOCS / "findings", DOCS / "findings" / "results.json", DOCS / "figures"
@@ -25,12 +25,12 @@ HEAD = (
 )
 STANDARD = """## How a finding is judged
 
-`plasticity findings [NAME ...]` runs what has no result yet, goes on where it was stopped, and prints the table below;
-`--list` prints it without running, `--plan` says what would run, `--full` takes the published size. Each file in
-`configs/paper` holds what the source reports, the criterion and the experiment, and was committed before it was
-run; a criterion is not changed after its result. A clause holds where its 95 % t interval, over 8 seeds or more and
-paired by seed where arms are compared, lies wholly on the right side of its bound. `first` and `last` are tenths of
-the visits."""
+`plasticity findings [NAME ...]` runs what has no result yet, goes on where it was stopped, and prints verdicts and
+numbers; `--list` prints them without running, `--plan` says what would run, `--full` takes the published size. Each
+file in `configs/paper` holds what the source reports, the criterion with its reasons, and the experiment. It was
+committed before it was run, and a criterion is not changed after its result. A clause holds where its 95 % t interval,
+over 8 seeds or more and paired by seed where arms are compared, lies wholly on the right side of its bound. Minutes
+are those of two CPU cores, some of them busy with other things."""
 
 
 def take_over(findings: Iterable[Finding], runs: Path) -> None:
@@ -66,12 +66,10 @@ def note(name: str) -> str:
 
 
 def overview(findings: list[Finding], results: Mapping[str, Any]) -> str:
-    rows = ["| finding | | verdict | minutes |", "|---|---|---|---|"]
+    rows = ["| finding | | verdict | time |", "|---|---|---|---|"]
     for each in findings:
-        minutes = f"{results[each.name]['minutes']:.1f}" if each.name in results else f"~{each.minutes:g}"
-        rows.append(
-            f"| {each.id} [{each.title}](#{each.name}) | `{each.name}` | {verdict(each, results)} | {minutes} |"
-        )
+        title = f"{each.id} [{each.title}](#{each.name})"
+        rows.append(f"| {title} | `{each.name}` | {verdict(each, results)} | {taken(each, results.get(each.name))} |")
     return "\n".join(rows)
 
 
@@ -87,14 +85,11 @@ def verdict(finding: Finding, results: Mapping[str, Any]) -> str:
 def section(finding: Finding, results: Mapping[str, Any]) -> str:
     """Source, published, ours, figure, time, verdict, and what is to be said."""
     result = results.get(finding.name)
-    time = f"{result['minutes']:.1f} minutes" if result else f"about {finding.minutes:g} minutes"
     lines = [f'<a id="{finding.name}"></a>\n\n## {finding.id}: {finding.title}', f"{finding.source}."]
     lines += [f"*Published.* {finding.published}"]
     needs = "any one of" if finding.criterion.needs == "any" else "all of"
-    lines += [
-        f"*Criterion* ({needs} these), and what came out (`configs/paper/{finding.name}.yaml`, {time}):",
-        table(finding, result),
-    ]
+    where = f"`configs/paper/{finding.name}.yaml`, {taken(finding, result)}"
+    lines += [f"*Criterion* ({needs} these), and what came out ({where}):", table(finding, result)]
     image = figure_path(finding)
     lines += [f"![{finding.title}](figures/{image.name})"] if image.exists() else []
     lines += [f"Verdict: {verdict(finding, results)}.", note(finding.name)]

@@ -13,6 +13,7 @@ from rich.text import Text
 from plasticity.findings.criterion import Group, clauses, told
 from plasticity.findings.document import Finding
 
+SOON = 0.1  # minutes
 ROWS = 8  # clauses of one finding, at most; all are in its result
 STYLES = {"PASS": "bold green", "FAIL": "bold red"}
 Found = Mapping[str, Any] | str | None  # a result, what went wrong, or None where a finding has not run
@@ -21,9 +22,11 @@ Found = Mapping[str, Any] | str | None  # a result, what went wrong, or None whe
 def show(console: Console, findings: Sequence[Finding], found: Mapping[str, Found]) -> None:
     """A section for each finding: verdict, title, source, minutes, a row for each clause; at the end a count."""
     for finding in findings:
-        word, minutes = verdict(found.get(finding.name)), taken(finding, found.get(finding.name))
+        word = verdict(found.get(finding.name))
         console.print(Text.assemble((word, STYLES.get(word, "")), f"  {finding.id} {finding.title}"))
-        console.print(Padding(Text(f"{finding.source}; {finding.name}, {minutes} minutes"), (0, 0, 0, 4)))
+        console.print(
+            Padding(Text(f"{finding.source}; {finding.name}, {taken(finding, found.get(finding.name))}"), (0, 0, 0, 4))
+        )
         table = Table.grid(padding=(0, 2))
         for row in rows(finding, found.get(finding.name)):
             table.add_row(*map(Text, row))
@@ -39,8 +42,10 @@ def verdict(found: Found) -> str:
 
 
 def taken(finding: Finding, found: Found) -> str:
-    """The minutes that it took, or about how many it will."""
-    return f"{found['minutes']:.1f}" if isinstance(found, Mapping) else f"about {finding.minutes:g}"
+    """How long it took, or about how long it will."""
+    if not isinstance(found, Mapping):
+        return f"about {finding.minutes:g} minutes"
+    return f"{found['minutes']:.1f} minutes" if found["minutes"] >= SOON else "seconds"
 
 
 def rows(finding: Finding, found: Found) -> list[tuple[str, str, str]]:

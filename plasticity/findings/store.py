@@ -54,7 +54,7 @@ def _load(path: Path, exact: Sequence[str]) -> Finding:
 
 def _order(finding: Finding) -> tuple[bool, int, str]:
     number = re.search(r"\d+", finding.id)
-    return number is None, int(number.group()) if number else 0, finding.name
+    return number is None, int(number.group()) if number else 0, finding.id
 
 
 def begun(folder: Path) -> bool:
