@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -85,11 +86,17 @@ def experiment_of(given: Experiment | str | Path | Mapping[str, Any], overrides:
 def devices() -> tuple[jax.Device, ...]:
     """The devices to run on. On a CPU one XLA device per core: worth a factor of the number of cores.
 
-    Has to be called before anything else touches JAX's devices; later it takes what there is.
+    Has to be called before anything else touches JAX's devices; later it takes what there is, and warns where that is
+    one for several cores.
     """
+    cores = len(os.sched_getaffinity(0))
     with contextlib.suppress(RuntimeError):  # the devices are made already
-        jax.config.update("jax_num_cpu_devices", len(os.sched_getaffinity(0)))
-    return tuple(jax.devices())
+        jax.config.update("jax_num_cpu_devices", cores)
+    found = tuple(jax.devices())
+    if found[0].platform == "cpu" and len(found) == 1 < cores:
+        told = f"JAX was in use before: runs have one device for {cores} cores and take longer"
+        warnings.warn(f"{told}; call plasticity.launch.devices() first", stacklevel=2)
+    return found
 
 
 class Plan(NamedTuple):

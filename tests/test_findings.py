@@ -2,6 +2,10 @@
 
 import copy
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -65,6 +69,34 @@ def test_the_exact_findings_hold(name, tmp_path):
     (finding,) = load_findings([name], EXACT_NAMES)
     result = running.run_finding(finding, tmp_path, say=lambda line: None)
     assert result["passed"], [each["text"] for each in result["clauses"] if not each["holds"]]
+
+
+IN_A_SET = """
+import os, sys, warnings
+os.sched_getaffinity = lambda process: {0, 1}
+from plasticity import launch
+from plasticity.findings import EXACT_NAMES, load_findings, run
+if sys.argv[1] == "exact":
+    run.run_finding(load_findings(["clip_and_rank"], EXACT_NAMES)[0], run.store.Path(sys.argv[2]))
+else:
+    launch.jax.devices()
+with warnings.catch_warnings(record=True) as told:
+    warnings.simplefilter("always")
+    print(len(launch.devices()), *(each.message for each in told))
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "expected"), [("exact", "2"), ("jax", "1 JAX was in use before: runs have one device")]
+)
+def test_an_exact_finding_leaves_all_cores_to_those_after_it(first, expected, tmp_path):
+    """A device for each core; where JAX made its devices before, a warning."""
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, "-c", IN_A_SET, first, str(tmp_path)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, env=environment, check=True, cwd=Path(__file__).parent.parent
+    )
+    assert done.stdout.splitlines()[-1].startswith(expected)
 
 
 def test_the_quick_finding_holds(tmp_path):

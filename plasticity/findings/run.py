@@ -71,6 +71,7 @@ def run_finding(
         return before
     say(f"{finding.id} {finding.name}: {finding.title}")
     if finding.exact is not None:
+        launch.devices()  # before the numbers use JAX: findings after this one have runs
         started = time.monotonic()
         numbers = EXACT[finding.exact]()
         check_names(finding.criterion, numbers, finding.name)
