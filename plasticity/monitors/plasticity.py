@@ -107,6 +107,10 @@ def plasticity_probe(
     Cost: ``2 steps targets`` forward and backward passes on ``batch`` rows, and the memory of ``2 targets`` of them at
     once. ``ValueError`` for counts below 1, a frequency out of range or an unknown ``optimizer``.
 
+    Look at ``/initial_loss`` beside it: where that is far above 0.5 (a classifier that is sure of its labels), the
+    default number of updates mostly measures how far the outputs have to fall, and a network that is alive can score
+    worse than a dead one (docs/findings.md, F4). Take ``steps: 2000`` with a ``batch`` then.
+
     The paper subtracts the probe loss at the start of training, not that of a newborn at the same time, and the newborn
     here sees the same data. The phase ``frequency f`` is reduced exactly, but carries ``frequency`` times the rounding
     error of the random network's forward pass: at 1e5 some 0.01 radians for outputs of order 1, and any phase beyond
