@@ -4,7 +4,6 @@ from plasticity.findings.criterion import Clause, Group, parse_criterion
 from plasticity.findings.document import Finding, parse_finding
 from plasticity.findings.judge import Judged, Verdict, judge
 from plasticity.findings.names import EXACT_NAMES
-from plasticity.findings.show import show
 from plasticity.findings.store import load_findings
 
 __all__ = [
@@ -18,5 +17,4 @@ __all__ = [
     "load_findings",
     "parse_criterion",
     "parse_finding",
-    "show",
 ]

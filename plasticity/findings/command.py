@@ -11,7 +11,7 @@ from plasticity.errors import UserError
 from plasticity.findings import store
 from plasticity.findings.document import Finding
 from plasticity.findings.names import EXACT_NAMES
-from plasticity.findings.show import show
+from plasticity.findings.show import overview, section
 
 
 def chosen(names: Sequence[str]) -> list[Finding]:
@@ -31,8 +31,11 @@ def plans(findings: Sequence[Finding], full: bool) -> Iterator[Any]:
 
 
 def print_table(findings: Sequence[Finding], root: Path, full: bool, console: Console) -> None:
-    """The table from the results that are there; one that belongs to another criterion or config says so."""
-    show(console, findings, {each.name: _kept(each, root, full) for each in findings})
+    """The results that are there; one that belongs to another criterion or config says so."""
+    found = {each.name: _kept(each, root, full) for each in findings}
+    for finding in findings:
+        section(console, finding, found[finding.name])
+    overview(console, findings, found)
 
 
 def _kept(finding: Finding, root: Path, full: bool) -> Any:
@@ -43,7 +46,7 @@ def _kept(finding: Finding, root: Path, full: bool) -> Any:
 
 
 def run(findings: Sequence[Finding], root: Path, full: bool, force: bool, console: Console, errors: Console) -> int:
-    """Runs what has no result, prints the table, and returns the exit code.
+    """Runs what has no result, prints each as it ends and a line for each at the end, and returns the exit code.
 
     A finding that cannot run is told of and the others go on (code 2); a signal ends it all with what ran saved
     (128 and the signal's number). A FAIL is a result and no error.
@@ -66,5 +69,6 @@ def run(findings: Sequence[Finding], root: Path, full: bool, force: bool, consol
         except Interrupted as stopped:
             errors.print(Text(f"{stopped}: saved; go on with the same command (without --force)"))
             return 128 + int(stopped.number)
-    show(console, findings, found)
+        section(console, finding, found[finding.name])
+    overview(console, findings, found)
     return code

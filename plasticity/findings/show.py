@@ -19,18 +19,25 @@ STYLES = {"PASS": "bold green", "FAIL": "bold red"}
 Found = Mapping[str, Any] | str | None  # a result, what went wrong, or None where a finding has not run
 
 
-def show(console: Console, findings: Sequence[Finding], found: Mapping[str, Found]) -> None:
-    """A section for each finding: verdict, title, source, minutes, a row for each clause; at the end a count."""
+def section(console: Console, finding: Finding, found: Found) -> None:
+    """Verdict and title, source and time, a row for each clause."""
+    word = verdict(found)
+    console.print(Text.assemble((word, STYLES.get(word, "")), f"  {finding.id} {finding.title}"))
+    console.print(Padding(Text(f"{finding.source}; {finding.name}, {taken(finding, found)}"), (0, 0, 0, 4)))
+    table = Table.grid(padding=(0, 2))
+    for row in rows(finding, found):
+        table.add_row(*map(Text, row))
+    console.print(Padding(table, (0, 0, 1, 4)))
+
+
+def overview(console: Console, findings: Sequence[Finding], found: Mapping[str, Found]) -> None:
+    """A line for each finding, and how many came out how."""
+    table = Table.grid(padding=(0, 2))
     for finding in findings:
         word = verdict(found.get(finding.name))
-        console.print(Text.assemble((word, STYLES.get(word, "")), f"  {finding.id} {finding.title}"))
-        console.print(
-            Padding(Text(f"{finding.source}; {finding.name}, {taken(finding, found.get(finding.name))}"), (0, 0, 0, 4))
-        )
-        table = Table.grid(padding=(0, 2))
-        for row in rows(finding, found.get(finding.name)):
-            table.add_row(*map(Text, row))
-        console.print(Padding(table, (0, 0, 1, 4)))
+        time = taken(finding, found.get(finding.name))
+        table.add_row(Text(word, STYLES.get(word, "")), finding.id, Text(finding.name), Text(time))
+    console.print(table)
     counts = Counter(verdict(found.get(finding.name)) for finding in findings)
     console.print(Text(", ".join(f"{count} {word}" for word, count in counts.items())))
 
