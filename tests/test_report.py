@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import synthetic_run as made
+import tiny
 
-from plasticity import cli, report, results
+from plasticity import cli, launch, report, results
 from plasticity.plots import style
 from plasticity.report import lines, words
 from plasticity.report.facts import facts
@@ -29,10 +30,17 @@ def planned(arms=ARMS, visits=VISITS, steps=20, **more):
     plan = made.plan(arms, tasks=["a", "b"], visits=[(visit % 2, steps) for visit in range(visits)], lanes=3, **more)
     placement = {"devices": 2, "groups": 1, "width": 3}
     bytes_ = {"state": 1024, "workspace": 512}
-    plan["programs"] = [
-        {"arm": arm, "told": arm == "fresh", "placement": placement, "bytes_per_device": bytes_} for arm in arms
-    ]
+    plan["programs"] = [{"arm": arm, "placement": placement, "bytes_per_device": bytes_} for arm in arms]
+    plan["arms"] = [{**each, "told": each["name"] == "fresh"} for each in plan["arms"]]
     return plan | {"versions": {"python": "3.11", "odd": "</script><script>x"}}
+
+
+def test_invented_plans_have_the_keys_of_real_ones():
+    real, invented = launch.plan(tiny.experiment()).describe(), planned()
+    for key in ("arms", "programs"):
+        assert set(invented[key][0]) <= set(real[key][0]), key
+    assert set(invented["stream"]) <= set(real["stream"])
+    assert set(invented) - {"versions"} <= set(real)  # added when the plan is written
 
 
 def status(folder, arm, **facts):

@@ -65,7 +65,8 @@ def _kind(section: Any) -> str:
 def _arm(folder: Path, plan: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Progress, speed, placement and memory of an arm; what the folder does not say is None."""
     programs = [program for program in plan.get("programs", ()) if program["arm"] == name]
-    lanes = next(arm["lanes"] for arm in plan["arms"] if arm["name"] == name)
+    arm = next(arm for arm in plan["arms"] if arm["name"] == name)
+    lanes = arm["lanes"]
     steps = sum(visit["steps"] for visit in plan["stream"]["visits"])
     status = _status(folder / name / "status.json")
     speed = status.get("steps_per_second") or None
@@ -74,7 +75,7 @@ def _arm(folder: Path, plan: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {
         "name": name,
         "lanes": lanes,
-        "told": any(program.get("told", False) for program in programs),
+        "told": bool(arm.get("told")),  # plans of old versions do not say
         "state": "finished" if finished else str(status.get("state", "not started")),
         "share": share,
         "speed": speed,
