@@ -187,6 +187,8 @@ def _told_stage(clause: Clause) -> str:
     def name(stage: Stage) -> str:
         if isinstance(stage, tuple):
             return f"{100 * stage[0]:g}-{100 * stage[1]:g} % of the visits"
-        return f"visit {stage}" if isinstance(stage, int) else STAGE_WORDS[stage]
+        if isinstance(stage, int):
+            return f"visit {stage + 1 if stage >= 0 else stage}"  # shown from 1 on, as everywhere
+        return STAGE_WORDS[stage]
 
     return name(clause.at) if clause.less is None else f"{name(clause.at)} minus {name(clause.less)}"
