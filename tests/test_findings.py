@@ -225,8 +225,8 @@ def test_the_figure_shows_the_quantities_of_the_criterion(ran):
     assert (root / "made" / "figure.png").stat().st_size > 5000
     runs = {part: root / "made" / part for part in finding.parts}
     curves, norms, lanes = figure(finding, runs).axes
-    assert [each.get_title() for each in (curves, norms, lanes)] == ["performance", "weight_norm", "performance"]
-    assert lanes.get_xlabel() == "weight_norm"
+    assert [each.get_title() for each in (curves, norms)] == ["performance", "weight_norm"]
+    assert (lanes.get_xlabel(), lanes.get_ylabel()) == ("weight_norm", "performance")
     table = quantities.tables(runs)("performance", "end")
     expected = table[table["arm"] == "one/baseline"].groupby("visit")["value"].mean()
     (line,) = [each for each in curves.get_lines() if each.get_label() == "one/baseline"]

@@ -46,7 +46,8 @@ def figure(finding: Finding, runs: Mapping[str, Path]) -> Figure:
             lines = _curves(axes, what, found(what, within), named(finding)) or lines
         else:
             lines = _points(axes, those, found) or lines
-    return style.finish(drawn, lines) if lines else drawn
+    note = "a point for each lane" if all(against for _, _, against in panels) else None
+    return style.finish(drawn, lines, note) if lines else drawn
 
 
 def named(finding: Finding) -> list[str]:
@@ -135,5 +136,5 @@ def _points(axes: Axes, those: Sequence[Clause], found: Tables) -> list[style.Se
         look = {"color": line.look["color"], "marker": line.look["marker"] or "o"}
         axes.scatter(line.rows["value"], line.rows["value_other"], s=9, alpha=0.6, linewidths=0, **look)
     axes.set_xlabel(str(first.against))
-    axes.set_title(first.what)
+    axes.set_ylabel(first.what)
     return lines
