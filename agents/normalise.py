@@ -81,7 +81,9 @@ def include(
     if rate is None:
         share = new / jnp.maximum(seen, 1.0)
     else:
-        share = any_new * rate / -jnp.expm1(jnp.maximum(updates, 1.0) * jnp.log1p(-jnp.asarray(rate, jnp.float32)))
+        share = rate / -jnp.expm1(jnp.maximum(updates, 1.0) * jnp.log1p(-jnp.asarray(rate, jnp.float32)))
+        # Rounded to more than 1 at first, it would make a variance below 0 of a constant.
+        share = any_new * jnp.where(updates <= 1, 1.0, jnp.minimum(share, 1.0))
     step = jnp.where(new > 0, mean - statistics.mean, 0.0)
     spread = (1 - share) * (statistics.variance + share * jnp.square(step)) + share * variance
     return Statistics(seen, updates, statistics.mean + share * step, spread)

@@ -73,6 +73,16 @@ def test_exponential_statistics_are_weighted_averages(batch):
         np.testing.assert_allclose(statistics.variance, variance, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("rate", [1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.1, 0.3])
+def test_a_constant_has_no_variance_whatever_the_rate(rate):
+    """Not less than none either: the first weight, rate / (1 - (1 - rate)), may be rounded to more than 1."""
+    statistics = blank((2,))
+    for _ in range(5):
+        statistics = jax.jit(include)(statistics, jnp.array([[1.0, 0.3]]), True, rate)
+        np.testing.assert_array_equal(statistics.variance, [0.0, 0.0])
+        assert np.isfinite(deviation(statistics, rate)).all()
+
+
 def test_a_constant_that_changes_is_off_by_the_root_of_its_age():
     """The trap of the 1/n average, whatever the size of the change; an exponential average bounds it."""
     for size in (0.5, 8.0):
