@@ -8,6 +8,7 @@ python docs/make_findings.py                    # the page alone
 """
 
 import json
+import re
 import sys
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -68,9 +69,18 @@ def note(name: str) -> str:
 def overview(findings: list[Finding], results: Mapping[str, Any]) -> str:
     rows = ["| finding | | verdict | time |", "|---|---|---|---|"]
     for each in findings:
-        title = f"{each.id} [{each.title}](#{each.name})"
+        title = f"{each.id} [{each.title}](#{anchor(each)})"
         rows.append(f"| {title} | `{each.name}` | {verdict(each, results)} | {taken(each, results.get(each.name))} |")
     return "\n".join(rows)
+
+
+def heading(finding: Finding) -> str:
+    return f"{finding.id}: {finding.title}"
+
+
+def anchor(finding: Finding) -> str:
+    """Where a browser of the page finds the heading."""
+    return re.sub(r"[^\w -]", "", heading(finding)).lower().replace(" ", "-")
 
 
 def verdict(finding: Finding, results: Mapping[str, Any]) -> str:
@@ -85,7 +95,7 @@ def verdict(finding: Finding, results: Mapping[str, Any]) -> str:
 def section(finding: Finding, results: Mapping[str, Any]) -> str:
     """Source, published, ours, figure, time, verdict, and what is to be said."""
     result = results.get(finding.name)
-    lines = [f'<a id="{finding.name}"></a>\n\n## {finding.id}: {finding.title}', f"{finding.source}."]
+    lines = [f"## {heading(finding)}", f"{finding.source}."]
     lines += [f"*Published.* {finding.published}"]
     needs = "any one of" if finding.criterion.needs == "any" else "all of"
     where = f"`configs/paper/{finding.name}.yaml`, {taken(finding, result)}"
