@@ -250,7 +250,7 @@ def findings(
     out: Annotated[Path, typer.Option(help="folder of the runs")] = Path("runs/findings"),
     full: Annotated[bool, typer.Option("--full", help="at the published size, for a GPU")] = False,
     plan: Annotated[bool, typer.Option("--plan", help="show what would run; run nothing")] = False,
-    listed: Annotated[bool, typer.Option("--list", help="print the table of what is there; run nothing")] = False,
+    listed: Annotated[bool, typer.Option("--list", help="print what is there; run nothing")] = False,
     force: Annotated[bool, typer.Option("--force", help="run anew what has run")] = False,
 ) -> None:
     """Run published findings again, one after another, and judge each by the criterion in its file."""

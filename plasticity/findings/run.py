@@ -70,6 +70,7 @@ def run_finding(
     if before is not None:
         return before
     say(f"{finding.id} {finding.name}: {finding.title}")
+    runs: Mapping[str, Path] = {}
     if finding.exact is not None:
         launch.devices()  # before the numbers use JAX: findings after this one have runs
         started = time.monotonic()
@@ -80,9 +81,10 @@ def run_finding(
     else:
         runs = _run_parts(finding, place, full, progress)
         verdict = judge(finding.criterion, tables(runs), LEAST)
-        save(figure(finding, runs), place / FIGURE)
     result = _result(finding, verdict, store.seconds(place), full)
     store.save_result(place, result)
+    if runs:
+        save(figure(finding, runs), place / FIGURE)
     return result
 
 

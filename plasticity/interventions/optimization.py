@@ -113,7 +113,8 @@ def random_walk(*, per: Per = "network") -> Intervention:
 
     The control for what moving parameters does by itself, to curvature for instance. The paper compares gradient
     descent with a Gaussian walk of the same norms at each step; whether those are taken along the walk or along the
-    descent it does not say. Along the walk the loss does not fall, so its steps tend to be the longer ones.
+    descent is not clear from what we could read. Along the walk the loss does not fall, so its steps tend to be the
+    longer ones.
     ``ValueError`` for an unknown ``per`` and while tracing where an agent gives its optimizer no key.
     """
     check("per", per, get_args(Per))
