@@ -1,22 +1,24 @@
-"""Sequences of Atari games, emulated by envpool on the host."""
+"""Sequences of Atari games, emulated on the host by envpool or by ale-py."""
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import numpy as np
 from pydantic import Field
 
+from envs.atari_ale import AlePool, ale_actions
 from envs.atari_games import Game, curriculum, parse
+from envs.atari_presets import FRAME_SKIP, PRESETS, SIDE, STACK, Preset
 from envs.atari_suites import suite_of
 from envs.base import Source
 from envs.episodes import warn_if_short
-from envs.host import Stepped, host
+from envs.host import Pool, Stepped, host
 from plasticity.fields import Count, Natural, card
 from plasticity.types import FIRST, LAST, MID, StreamSpec, VisitPlan
 
-FRAME_SKIP, STACK, SIDE = 4, 4, 84
 # Five minutes of play, the limit of an episode in Bellemare et al. 2013, "The Arcade Learning Environment". How long a
 # game lasts is not known beforehand: Freeway 8,160 frames, Breakout under a random policy a thousand.
 USUAL_EPISODE = 18_000
@@ -24,27 +26,18 @@ USUAL_EPISODE = 18_000
 ListOfModes = Annotated[list[Natural], Field(min_length=1)] | Literal["all"]
 
 
-class Preset(NamedTuple):
-    """How a game is played. ``atari`` has a parameter of the same name for each of these."""
-
-    sticky: float  # probability that the emulator repeats the last action instead, at each frame
-    full_actions: bool  # all 18 actions, else those that a game uses
-    life_loss: bool  # a lost life has discount 0; the episode goes on
-    episode_frames: int  # an episode is cut here, with discount 1
-    noops: int  # an episode begins with 1 ... noops frames without action, one fewer before a FIRE
-    fire: bool  # and then with FIRE, where it is among the game's actions
-
-
-PRESETS: Mapping[str, Preset] = {
-    "machado18": Preset(0.25, True, False, 108_000, 1, False),
-    "dqn_legacy": Preset(0.0, False, True, 108_000, 30, True),
-    "cora": Preset(0.0, True, True, 40_000, 30, True),
-}
+def library() -> Any:
+    """envpool, which takes a second to import; ``ValueError`` where it is not installed."""
+    try:
+        import envpool
+    except ImportError as error:
+        raise ValueError(f"backend: envpool cannot be imported ({error}); install it, or use `backend: ale`") from error
+    return envpool
 
 
 def make_envs(game: Game, preset: Preset, seeds: Sequence[int], threads: int) -> Any:
     """An envpool of one env for each seed. Frames 84 x 84, grey, the maximum of the last two of each 4; raw rewards."""
-    import envpool
+    envpool = library()
 
     return envpool.make(
         f"{game.name}-v5",
@@ -68,14 +61,19 @@ def make_envs(game: Game, preset: Preset, seeds: Sequence[int], threads: int) ->
     )
 
 
-def action_count(game: Game, preset: Preset) -> int:
-    """How many actions the game has, in each of its modes."""
-    if preset.full_actions:
-        return 18
-    envs = make_envs(Game(game.name), preset, [1], 1)
+@cache
+def minimal_actions(name: str) -> int:
+    """How many actions the game uses, in each of its modes."""
+    envs = make_envs(Game(name), PRESETS["dqn_legacy"], [1], 1)
     count = int(envs.action_space.n)
     envs.close()
     return count
+
+
+def envpool_actions(game: Game, preset: Preset) -> int:
+    """How many actions the game has; ``ValueError`` where there is no envpool."""
+    library()
+    return 18 if preset.full_actions else minimal_actions(game.name)
 
 
 class AtariPool:
@@ -105,6 +103,19 @@ class AtariPool:
 
     def close(self) -> None:
         self.envs.close()
+
+
+class Backend(NamedTuple):
+    """What emulates the games."""
+
+    pool: Callable[[Game, Preset, np.ndarray, int], Pool]  # game, preset, seeds, threads
+    actions: Callable[[Game, Preset], int]  # `ValueError` where the backend cannot play it
+
+
+BACKENDS: Mapping[str, Backend] = {
+    "envpool": Backend(AtariPool, envpool_actions),
+    "ale": Backend(AlePool, ale_actions),
+}
 
 
 def threads_of_a_block() -> int:
@@ -140,6 +151,7 @@ def atari(
     modes: ListOfModes | None = None,
     difficulties: ListOfModes | None = None,
     preset: Literal["machado18", "dqn_legacy", "cora"] | None = None,
+    backend: Literal["envpool", "ale"] = "envpool",
     frames_per_visit: Count | None = None,
     cycles: Count | None = None,
     envs: Count = 1,
@@ -166,16 +178,22 @@ def atari(
     curriculum, each game in each mode at the first difficulty, then at the next; ``all``: those that it has; where one
     of the two is left out the first that the game has. ``preset``: by default ``machado18``. ``frames_per_visit``: of
     each env, a multiple of 4; an agent's step is 4 frames; by default 20,000,000, in a suite the suite's number divided
-    by ``envs``. ``cycles``: by default 1. ``sticky`` ... ``fire`` override the preset, see :class:`Preset`.
-    ``threads``: of each block of lanes; 0 shares the cores among the devices. Where games differ in their actions all
-    have as many as the richest, and the surplus does nothing.
+    by ``envs``. ``cycles``: by default 1. ``sticky`` ... ``fire`` override the preset, see ``Preset``. ``threads``: of
+    each block of lanes; 0 shares the cores among the devices. Where games differ in their actions all have as many as
+    the richest, and the surplus does nothing.
+
+    ``backend``: ``envpool``, or ``ale``, ale-py's vector environment, for machines without envpool. It has no modes and
+    difficulties. From the same frame on both give the same frames, rewards and ends. They differ in this: an episode of
+    ``ale`` begins with 0 ... ``noops`` - 1 frames without action, where ``envpool`` has 1 ... ``noops``; one seed draws
+    other numbers of them; frames without action count towards the time limit; and the last frame of a game may be one
+    of the four before its end.
 
     Observations are uint8[4, 84, 84], the newest frame last. At FIRST all four are copies of the first frame; at every
     other step the three older ones are the newer three of the step before. A time limit has discount 1.
 
     ``ValueError`` for an unknown suite, game, mode or difficulty, and frames that are no multiple of 4; a warning where
     a visit is shorter than five minutes of play (and than the limit of an episode). It differs from Machado et al. in
-    one frame without action at the start of an episode, and from the other two in that an episode goes on after a lost
+    one frame without action at the start of an episode (none with ``ale``), and from the other two in that an episode goes on after a lost
     life, without no-ops and FIRE.
     """
     whole = suite_of(suite, games)
@@ -190,9 +208,10 @@ def atari(
     tasks = tuple(dict.fromkeys(sequence))  # a game that comes again is another visit to the same task
     played = [parse(game) for game in tasks]
     visits = tuple(VisitPlan(tasks.index(game), frames // FRAME_SKIP) for game in sequence)
+    backed = BACKENDS[backend]
     spec = StreamSpec(
         observation=jax.ShapeDtypeStruct((STACK, SIDE, SIDE), np.uint8),
-        actions=max(action_count(game, settings) for game in {Game(game.name) for game in played}),
+        actions=max(backed.actions(game, settings) for game in played),
         tasks=tasks,
         visits=visits * (cycles or whole.cycles),
         envs=envs,
@@ -202,7 +221,7 @@ def atari(
         reward_name="return",
     )
 
-    def make_pool(task: int, seeds: np.ndarray) -> AtariPool:
-        return AtariPool(played[task], settings, seeds, threads or threads_of_a_block())
+    def make_pool(task: int, seeds: np.ndarray) -> Pool:
+        return backed.pool(played[task], settings, seeds, threads or threads_of_a_block())
 
     return Source(spec, lambda lanes: host(spec, make_pool, lanes, envs), make_pool)

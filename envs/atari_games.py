@@ -6,6 +6,7 @@ from functools import cache
 from typing import Literal, NamedTuple
 
 Chosen = Sequence[int] | Literal["all"] | None
+TWO_PLAYERS = ("combat", "joust", "maze_craze", "warlords")
 
 
 class Game(NamedTuple):
@@ -25,14 +26,15 @@ class Flavours(NamedTuple):
 
 @cache
 def cartridges() -> dict[str, str]:
-    """The games that envpool has: name -> name of the cartridge."""
-    from envpool.atari.registration import atari_game_list  # takes a second, and only this stream needs it
+    """The games for one player that the emulator has, which are envpool's too: name -> name of the cartridge."""
+    from ale_py import roms
 
-    return {"".join(word.capitalize() for word in game.split("_")): game for game in atari_game_list}
+    games = [game for game in roms.get_all_rom_ids() if game not in TWO_PLAYERS]
+    return {"".join(word.capitalize() for word in game.split("_")): game for game in games}
 
 
 def known_games() -> list[str]:
-    """The names of the games that envpool has."""
+    """The names of the games."""
     return list(cartridges())
 
 

@@ -23,8 +23,11 @@ REFUSED = {
 
 
 def library() -> Any:
-    """The package; it takes a second to import, and only these streams need it."""
-    import envpool
+    """The package; it takes a second to import, and only these streams need it. ``ValueError`` where there is none."""
+    try:
+        import envpool
+    except ImportError as error:
+        raise ValueError(f"envpool cannot be imported ({error}); these tasks need it: pip install envpool") from error
 
     warnings.filterwarnings("ignore", ".*precision lowered", module="gymnasium")  # on bounds in float64
     return envpool
@@ -32,17 +35,18 @@ def library() -> Any:
 
 def known() -> dict[str, str]:
     """The suite of every task that can be a stream's."""
+    names = library().list_all_envs()
     from envpool.registration import registry
 
-    suites = {name: registry.specs[name][0] for name in library().list_all_envs()}
+    suites = {name: registry.specs[name][0] for name in names}
     return {name: suite for name, suite in suites.items() if suite not in REFUSED}
 
 
 def checked(name: str) -> None:
     """``ValueError`` names the nearest known task, or says why the stream has not this one."""
+    allowed = known()
     from envpool.registration import registry
 
-    allowed = known()
     if name in registry.specs and name not in allowed:
         raise ValueError(f"tasks: {name} is not allowed; {REFUSED[registry.specs[name][0]]}")
     if name not in allowed:
