@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install quickstart smoke test test-slow lint clean
+.PHONY: install quickstart smoke test test-slow lint gpu-check clean
 
 install: .venv/installed
 
@@ -29,6 +29,10 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# On a machine with one GPU, after `pip install -e '.[cuda]'`: at most eight minutes. PYTHON=... takes another interpreter.
+gpu-check:
+	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m plasticity.bench.gpu --out gpu.json
 
 clean:
 	rm -rf .venv

@@ -193,8 +193,8 @@ def atari(
 
     ``ValueError`` for an unknown suite, game, mode or difficulty, and frames that are no multiple of 4; a warning where
     a visit is shorter than five minutes of play (and than the limit of an episode). It differs from Machado et al. in
-    one frame without action at the start of an episode (none with ``ale``), and from the other two in that an episode goes on after a lost
-    life, without no-ops and FIRE.
+    one frame without action at the start of an episode (none with ``ale``), and from the other two in that an episode
+    goes on after a lost life, without no-ops and FIRE.
     """
     whole = suite_of(suite, games)
     overrides = {

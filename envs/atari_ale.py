@@ -38,7 +38,7 @@ def make_ale(game: Game, preset: Preset, count: int, threads: int) -> Any:
 
 
 def ale_actions(game: Game, preset: Preset) -> int:
-    """How many actions the game has; ``ValueError`` where it has a mode, which ale-py's vector environment cannot set."""
+    """How many actions the game has; ``ValueError`` where it has a mode, which the vector environment cannot set."""
     if game.mode >= 0 or game.difficulty >= 0:
         asked = ":".join(str(part) for part in game if part != -1)
         told = "which has no modes and difficulties; use `backend: envpool`"

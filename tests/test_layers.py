@@ -39,7 +39,8 @@ MAY_TOUCH_FILES = {
     "envs.data", "envs.pools",
     "plasticity.results.read", "plasticity.results.export",
     "plasticity.results.two_runs", "plasticity.watch", "plasticity.report.facts", "plasticity.report.page",
-    "plasticity.findings.store",
+    "plasticity.findings.store", "plasticity.bench.gpu.conductor", "plasticity.bench.gpu.real",
+    "plasticity.bench.gpu.suite",
 }  # fmt: skip
 FILE_CALLS = {
     "open", "fsync", "mkdir", "unlink", "rmtree", "rmdir", "rename", "touch", "glob", "rglob", "iterdir", "exists",

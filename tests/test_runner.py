@@ -14,6 +14,8 @@ from plasticity.types import VisitPlan
 
 
 def run_of(width: int | None = None, devices: int = 1, arm: int = 0, **changes) -> Run:
+    if devices > len(launch.devices()):
+        pytest.skip(f"needs {devices} devices")
     job = launch.plan(tiny.experiment(**changes)).jobs[arm]
     return Run(job.program, place(len(job.program.seeds), devices=devices, width=width), launch.devices())
 

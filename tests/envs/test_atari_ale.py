@@ -38,7 +38,7 @@ def whole_game(name: str, preset: Preset, steps: int) -> tuple[int, float]:
     ours, other = AlePool(game, preset._replace(noops=2), seeds, 1), AtariPool(game, preset, seeds, 1)
     np.testing.assert_array_equal(ours.reset(), other.reset())
     rng, score = np.random.default_rng(0), 0.0
-    for step in range(steps):
+    for step in range(steps):  # noqa: B007 (the last one is the result)
         action = rng.integers(0, 18, 1)
         (frames, *rest), (expected, *others) = ours.step(action), other.step(action)
         for found, wanted in zip(rest, others, strict=True):

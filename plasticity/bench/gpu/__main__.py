@@ -1,0 +1,38 @@
+"""The command line of the check, and of one of its sections."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from plasticity.bench.gpu.plan import NAMES, SECTIONS, Settings
+
+
+def parsed(arguments: Sequence[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m plasticity.bench.gpu", description="Checks and times one GPU.")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file; written anew after every result")
+    parser.add_argument("--seconds", type=float, default=450.0, help="of the whole check (default 450)")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that everything runs")
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, metavar="NAME", help=", ".join(NAMES))
+    parser.add_argument(
+        "--workers", type=int, default=None, help="sections that prepare at a time (default: cores - 2)"
+    )
+    parser.add_argument("--section", nargs="+", help=argparse.SUPPRESS)  # module, function, arguments
+    return parser.parse_args(arguments)
+
+
+def main(arguments: Sequence[str]) -> int:
+    given = parsed(arguments)
+    settings = Settings(given.quick, given.seconds)
+    if given.section:
+        from plasticity.bench.gpu import section
+
+        return section.main(*given.section[:2], given.section[2:], settings, given.out)
+    from plasticity.bench.gpu import conductor
+
+    wanted = [section for section in SECTIONS if section.name in given.only]
+    return conductor.conduct(wanted, settings, given.out, given.workers)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

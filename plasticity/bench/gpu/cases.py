@@ -1,0 +1,64 @@
+"""The experiments of the check."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from plasticity.bench.agents import BREAKOUT, SMALL, STEPS, STREAMING
+from plasticity.bench.cases import ADAM, CLASSIFIER, Case, job
+from plasticity.lanes import Placement
+from plasticity.program import Program
+from plasticity.runner import Run
+
+REPLAY: dict[str, Any] = {"optimizer": ADAM, "replay_minimum": 64, "batch_size": 32, "learn_every": 4}
+ALE: dict[str, Any] = {"kind": "atari", "games": ["Breakout"], "backend": "ale", "frames_per_visit": 4 * STEPS}
+NATURE: dict[str, Any] = {"kind": "dqn", "network": "nature", "replay_capacity": 2_000, **REPLAY}
+LANES = (1, 64, 256, 16, 4)  # by value: the requirement compares the first two
+
+
+class Scaled(NamedTuple):
+    """One agent, and the numbers of lanes that advance in one vmap."""
+
+    case: Case
+    lanes: tuple[int, ...] = LANES
+    first: int = 64  # env steps before it learns
+
+
+def minatar(chunk: int, envs: int = 1, **agent: Any) -> Case:
+    return Case({"stream": {**BREAKOUT, "envs": envs}, "agent": agent}, chunk, ())
+
+
+CASES: Mapping[str, Scaled] = {
+    "classifier": Scaled(Case(CLASSIFIER, 256, ()), first=0),
+    "stream_q": Scaled(minatar(256, kind="stream_q", network={**SMALL, **STREAMING}), first=0),
+    "dqn": Scaled(minatar(256, kind="dqn", network=SMALL, replay_capacity=5_000, **REPLAY)),
+    "c51": Scaled(minatar(256, kind="c51", network=SMALL, replay_capacity=5_000, **REPLAY)),
+    "ppo": Scaled(minatar(128, 16, kind="ppo", network=SMALL, rollout_length=128), first=0),
+    "atari_frames": Scaled(Case({"stream": "frames", "agent": NATURE}, 64, ()), (1, 16, 64)),
+    "atari_ale": Scaled(Case({"stream": ALE, "agent": NATURE}, 32, ()), (1, 16)),
+}
+QUICK_LANES = 2  # numbers of lanes of a rehearsal: one and four
+
+
+def program(case: Case, lanes: int) -> Program:
+    return job(case, lanes, placement={"devices": 1, "width": 1}).program
+
+
+def run_of(planned: Program, device: jax.Device | None = None) -> Run:
+    """All lanes in one vmap on one device, the first by default."""
+    return Run(planned, Placement(1, 1, len(planned.seeds)), [device or jax.devices()[0]])
+
+
+def shortened(case: Case, chunk: int) -> Case:
+    return case._replace(chunk=chunk)
+
+
+def on_host(tree: Any) -> Any:
+    """NumPy arrays; random keys as their numbers."""
+
+    def leaf(x: Any) -> np.ndarray:
+        return np.asarray(jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x)
+
+    return jax.tree.map(leaf, tree)

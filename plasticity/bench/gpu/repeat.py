@@ -1,0 +1,85 @@
+"""Whether a second run gives the same numbers, value for value, and whether a resumed one does."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from plasticity import checkpoint
+from plasticity.bench.gpu.cases import CASES, on_host, program, run_of
+from plasticity.bench.gpu.plan import AGENTS, Settings
+from plasticity.bench.gpu.section import Report, Turn
+from plasticity.checkpoint import Snapshot
+from plasticity.program import Compiled
+from plasticity.runner import Position, Run
+
+LANES, CHUNKS = 4, 3
+
+
+def begun(name: str, known: Compiled | None = None) -> Run:
+    run = run_of(program(CASES[name].case._replace(chunk=128), LANES))
+    if known is not None:
+        run.compiled = known
+    return run
+
+
+def advanced(run: Run, chunks: int) -> Any:
+    """The carry after so many chunks, on the host."""
+    made = run.chunks()
+    for _ in range(chunks):
+        next(made)
+    return on_host(run.carries[0])
+
+
+def differing(found: Any, expected: Any) -> list[str]:
+    """Paths of the arrays that are not equal value for value."""
+    pairs = zip(jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(expected), strict=True)
+    return [
+        jax.tree_util.keystr(path)
+        for (path, ours), theirs in pairs
+        if not np.array_equal(ours, theirs, equal_nan=ours.dtype.kind == "f")
+    ]
+
+
+def digest(tree: Any) -> str:
+    whole = hashlib.sha256()
+    for leaf in jax.tree.leaves(tree):
+        whole.update(np.ascontiguousarray(leaf).tobytes())
+    return whole.hexdigest()[:16]
+
+
+def chosen(settings: Settings) -> tuple[str, ...]:
+    return AGENTS[:2] if settings.quick else AGENTS
+
+
+def determinism(report: Report, turn: Turn, settings: Settings, folder: Path) -> None:
+    """A row for each agent; the digest is for comparing with another process."""
+    del turn, folder
+    for name in chosen(settings):
+        with report.guarded(agent=name):
+            one = begun(name)
+            first = advanced(one, CHUNKS)
+            second = advanced(begun(name, one.compiled), CHUNKS)
+            unequal = differing(second, first)
+            report.row(agent=name, equal=not unequal, digest=digest(first), differing=unequal[:8], count=len(unequal))
+
+
+def resume(report: Report, turn: Turn, settings: Settings, folder: Path) -> None:
+    """A row for each agent: saved in the middle, read from the file and gone on, against the same run undisturbed."""
+    del turn
+    for name in chosen(settings):
+        with report.guarded(agent=name):
+            one = begun(name)
+            whole = advanced(one, CHUNKS)
+            half = begun(name, one.compiled)
+            advanced(half, 1)
+            meta = {"fingerprint": name, "position": list(half.position)}
+            checkpoint.save(folder / name, "1", Snapshot(jax.device_get(half.carries), {}, meta))
+            found, _ = checkpoint.newest(folder / name, [half.carry_shape()], name)
+            assert found is not None
+            other = begun(name, one.compiled)
+            other.restore(found.arrays, Position(*found.meta["position"]), found.host)
+            unequal = differing(advanced(other, CHUNKS - 1), whole)
+            report.row(agent=name, equal=not unequal, differing=unequal[:8], count=len(unequal))

@@ -1,0 +1,82 @@
+"""One section in a process of its own: it reports rows as it finds them, and asks for its turn to time something.
+
+Standard output is the line to the conductor: one JSON object a line. Whatever else is printed goes to the log.
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, TextIO
+
+from plasticity.bench.gpu.plan import PREPARE, Settings
+
+BEGAN = "PLASTICITY_GPU_CHECK_BEGAN"  # seconds since the epoch at which the whole check began
+
+
+class Report:
+    """What a section has found so far."""
+
+    def __init__(self, line: TextIO) -> None:
+        self.line = line
+
+    def send(self, **message: Any) -> None:
+        print(json.dumps(message, default=float), file=self.line, flush=True)
+
+    def row(self, **values: Any) -> None:
+        self.send(row=values)
+
+    @contextlib.contextmanager
+    def guarded(self, **what: Any) -> Iterator[None]:
+        """An error becomes a row that says so, and the section goes on."""
+        try:
+            yield
+        except Exception as error:
+            traceback.print_exc()
+            self.row(**what, error=shortened(error))
+
+
+class Turn:
+    """The exclusive use of the machine: ``with turn() as seconds:``."""
+
+    def __init__(self, report: Report, answers: TextIO, began: float, settings: Settings) -> None:
+        self.report, self.answers = report, answers
+        self.prepare_until = began + PREPARE * settings.seconds
+
+    def may_prepare(self) -> bool:
+        return time.time() < self.prepare_until
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[float]:
+        """Waits for the turn and gives its length in seconds."""
+        self.report.send(turn="wanted")
+        seconds = float(self.answers.readline() or 0)
+        yield seconds
+        self.report.send(turn="over")
+
+
+def shortened(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"[:600]
+
+
+def main(module: str, function: str, arguments: Sequence[str], settings: Settings, folder: Path) -> int:
+    """Runs one section."""
+    line = os.fdopen(os.dup(sys.stdout.fileno()), "w")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    report = Report(line)
+    turn = Turn(report, sys.stdin, float(os.environ.get(BEGAN, time.time())), settings)
+    try:
+        found = importlib.import_module(module if "." in module else f"{__package__}.{module}")
+        started = time.perf_counter()
+        getattr(found, function)(report, turn, settings, folder, *arguments)
+        report.send(done=round(time.perf_counter() - started, 1))
+    except BaseException as error:
+        traceback.print_exc()
+        report.send(error=shortened(error))
+        return 1
+    return 0
