@@ -1,6 +1,7 @@
 """The command line of the check, and of one of its sections."""
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +28,8 @@ def main(arguments: Sequence[str]) -> int:
     if given.section:
         from plasticity.bench.gpu import section
 
-        return section.main(*given.section[:2], given.section[2:], settings, given.out)
+        code = section.main(*given.section[:2], given.section[2:], settings, given.out)
+        os._exit(code)  # whatever threads are left
     from plasticity.bench.gpu import conductor
 
     wanted = [section for section in SECTIONS if section.name in given.only]

@@ -1,5 +1,6 @@
 """What monitors cost on this device, those of the Hessian first of all."""
 
+import functools
 import statistics
 import time
 from pathlib import Path
@@ -55,7 +56,7 @@ def curvature(report: Report, turn: Turn, settings: Settings, folder: Path) -> N
                 if turn.may_prepare():
                     with report.guarded(learner=learner, lanes=lanes, monitor=monitor):
                         started = time.perf_counter()
-                        measure(run, which)
+                        turn.prepared(functools.partial(measure, run, which))
                         compiled = round(time.perf_counter() - started, 2)
                         report.row(learner=learner, lanes=lanes, monitor=monitor, compile_seconds=compiled)
                         ready.append((learner, lanes, which, run))

@@ -1,5 +1,6 @@
 """The convolution of the networks by its methods: the same numbers, and how fast each is here."""
 
+import functools
 import statistics
 import time
 from pathlib import Path
@@ -43,6 +44,14 @@ def equal_values(report: Report) -> None:
                 report.row(layer=f"{kernel}x{kernel}", precision=precision, method=method, largest_deviation=worst)
 
 
+def compiled(batch: int, lanes: int) -> dict[Contender, Work]:
+    """Every contender, called once."""
+    made = {each: work(each, batch, lanes) for each in CONTENDERS}
+    for each in made.values():
+        each()
+    return made
+
+
 def convolution(report: Report, turn: Turn, settings: Settings, folder: Path) -> None:
     """A row for each shape and method: milliseconds of one gradient of one lane, in a scan."""
     del folder
@@ -55,9 +64,7 @@ def convolution(report: Report, turn: Turn, settings: Settings, folder: Path) ->
             continue
         with report.guarded(batch=batch, lanes=lanes):
             started = time.perf_counter()
-            made = {each: work(each, batch, lanes) for each in CONTENDERS}
-            for each in made.values():
-                each()
+            made = turn.prepared(functools.partial(compiled, batch, lanes))
             report.row(batch=batch, lanes=lanes, compile_seconds=round(time.perf_counter() - started, 2))
             works[batch, lanes] = made
     with turn() as seconds:

@@ -83,15 +83,15 @@ def real(report: Report, turn: Turn, settings: Settings, folder: Path) -> None:
     started = time.monotonic()
     with (folder / "run.log").open("w") as log:
         first = subprocess.Popen(command(folder, *changes), stdout=log, stderr=log, env=os.environ.copy())
-        until(first, time.monotonic() + 60 if settings.quick else turn.prepare_until - time.time() + started,
-              lambda: done(run) > 0)  # fmt: skip
+        until(first, time.monotonic() + turn.prepare_until - time.time(), lambda: done(run) > 0)
         code = stopped(first)
         begun = done(run)
         report.row(what="begun", exit_code=code, seconds=round(time.monotonic() - started, 1), steps=begun,
                    arms=progress(run))  # fmt: skip
         with turn() as seconds:
             resumed = time.monotonic()
-            second = subprocess.Popen(command(folder, *changes, "--resume"), stdout=log, stderr=log)
+            options = [*changes, *(["--resume"] if begun else ["--force"])]
+            second = subprocess.Popen(command(folder, *options), stdout=log, stderr=log)
             until(second, resumed + seconds - 15, lambda: False)
             whole = second.poll() is not None
             code = stopped(second)
@@ -99,7 +99,8 @@ def real(report: Report, turn: Turn, settings: Settings, folder: Path) -> None:
         what="resumed", whole=whole, exit_code=code, seconds=round(time.monotonic() - resumed, 1),
         steps=done(run) - begun, arms=progress(run), log=(folder / "run.log").read_text().splitlines()[-15:],
     )  # fmt: skip
-    report.row(what="performance", visits=performance(run))
+    with report.guarded(what="performance"):
+        report.row(what="performance", visits=performance(run))
 
 
 def performance(run: Path) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Steps per second and memory of an agent by the number of lanes in one vmap."""
 
+import functools
 import statistics
 import time
 from collections.abc import Iterator
@@ -105,7 +106,7 @@ def scaling(report: Report, turn: Turn, settings: Settings, folder: Path, name: 
             continue
         with report.guarded(agent=name, lanes=lanes):
             run = run_of(program(scaled.case, lanes))
-            report.row(agent=name, lanes=lanes, **compiled(run))
+            report.row(agent=name, lanes=lanes, **turn.prepared(functools.partial(compiled, run)))
             ready[lanes] = run
     playing: dict[int, Iterator[Any]] = {}
     for lanes, run in ready.items():

@@ -8,15 +8,19 @@ import importlib
 import json
 import os
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeVar
 
 from plasticity.bench.gpu.plan import PREPARE, Settings
 
 BEGAN = "PLASTICITY_GPU_CHECK_BEGAN"  # seconds since the epoch at which the whole check began
+
+PATIENCE = 20.0  # seconds beyond the time to prepare
+Result = TypeVar("Result")
 
 
 class Report:
@@ -51,6 +55,26 @@ class Turn:
     def may_prepare(self) -> bool:
         return time.time() < self.prepare_until
 
+    def prepared(self, work: Callable[[], Result]) -> Result:
+        """``work()``; ``TimeoutError`` where it goes on long after the time to prepare (a compiler that is stuck)."""
+        found: list[Result] = []
+        errors: list[Exception] = []
+
+        def run() -> None:
+            try:
+                found.append(work())
+            except Exception as error:
+                errors.append(error)
+
+        thread = threading.Thread(target=run, daemon=True)
+        thread.start()
+        thread.join(max(1.0, self.prepare_until + PATIENCE - time.time()))
+        if errors:
+            raise errors[0]
+        if not found:
+            raise TimeoutError("was not prepared in time")
+        return found[0]
+
     @contextlib.contextmanager
     def __call__(self) -> Iterator[float]:
         """Waits for the turn and gives its length in seconds."""
@@ -79,4 +103,6 @@ def main(module: str, function: str, arguments: Sequence[str], settings: Setting
         traceback.print_exc()
         report.send(error=shortened(error))
         return 1
+    finally:
+        line.flush()
     return 0

@@ -7,6 +7,8 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
+
 from plasticity.bench.gpu.plan import Settings
 from plasticity.bench.gpu.section import Report, Turn
 
@@ -54,7 +56,8 @@ def suite(report: Report, turn: Turn, settings: Settings, folder: Path) -> None:
             said = time.monotonic()
             report.row(counts=dict(counts))
         if not turn.may_prepare():
-            process.kill()
+            for each in [*psutil.Process(process.pid).children(recursive=True), process]:
+                each.kill()
             break
     code = process.wait()
     report.row(counts=counts, complete=turn.may_prepare(), exit_code=code, output=output[-60:])
