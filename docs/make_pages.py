@@ -1,4 +1,5 @@
-"""Writes docs/interventions.md, monitors.md and streams.md: the members' docstrings, and what they did or look like.
+"""Writes docs/interventions.md, monitors.md and streams.md: the members' docstrings, and what they did or look like;
+and the part of speed.md on a GPU.
 
 plasticity run configs/interventions.yaml
 python docs/make_pages.py interventions runs/interventions
@@ -6,6 +7,8 @@ plasticity run configs/monitors.yaml
 plasticity bench monitors --json monitors.json
 python docs/make_pages.py monitors runs/monitors [monitors.json]
 python docs/make_pages.py streams [--text]
+make gpu-check
+python docs/make_pages.py gpu gpu.json
 """
 
 import functools
@@ -16,6 +19,7 @@ import re
 import sys
 from pathlib import Path
 
+import gpu_page
 import stream_pictures
 
 from plasticity import plots, results
@@ -230,6 +234,9 @@ def of_streams() -> str:
 
 
 def main(family: str, *given: str) -> None:
+    if family == "gpu":
+        gpu_page.main(*given)
+        return
     if family == "streams":
         if "--text" not in given:
             stream_pictures.draw()

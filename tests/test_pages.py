@@ -35,6 +35,24 @@ def test_every_picture_of_streams_is_drawn_and_shown(monkeypatch):
     assert sys.modules.pop("stream_pictures")
 
 
+def test_the_section_on_a_gpu_is_made_of_the_file_that_is_kept(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS))
+    gpu = __import__("gpu_page")
+    written = (DOCS / "speed.md").read_text()
+    assert gpu.page(written, gpu.kept()) == written, "run `python docs/make_pages.py gpu`"
+    lanes = {"agent": "dqn", "lanes": 64, "steps_per_second": 1e6, "microseconds_per_step": 64.0}
+    rows = [
+        {"agent": "dqn", "lanes": 64, "compile_seconds": 2.5, "trace_seconds": 1.0, "state_bytes_per_lane": 2**20},
+        {**lanes, "chunk_seconds": 0.1, "time_of_one_lane": 3.25, "within_limit": True},
+        {"agent": "dqn", "lanes": 256, "error": "out of memory"},
+    ]
+    made = gpu.text({"sections": {"lanes dqn": {"state": "ended", "rows": rows}}})
+    assert "| `dqn` | 64 | 1,000,000 | 64 | 3.25 | 1 | 2.5 | 1.0 |  |" in made
+    assert "`dqn` 3.25." in made
+    assert "Did not come to their end: lanes dqn." in made
+    assert sys.modules.pop("gpu_page")
+
+
 def test_links_within_the_pages_lead_somewhere():
     for page in set(DOCS.glob("*.md")) - set(DOCS.glob("*.template.md")):
         for target, anchor in re.findall(r"\]\(([\w./-]*)#([\w-]+)\)", page.read_text()):

@@ -1,0 +1,192 @@
+"""The section of docs/speed.md on a GPU, made of the file that `make gpu-check` writes (kept as docs/gpu.json)."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+DOCS = Path(__file__).resolve().parent
+KEPT, PAGE = DOCS / "gpu.json", DOCS / "speed.md"
+BEGIN, END = "<!-- Made by `python docs/make_pages.py gpu FILE`: begin -->", "<!-- end -->"
+NOTHING = (
+    "Nothing has been measured on a GPU yet. `make gpu-check` (one GPU, at most eight minutes) writes the numbers, and\n"
+    "`python docs/make_pages.py gpu gpu.json` this section."
+)
+Row = Mapping[str, Any]
+
+
+def rows(document: Row, section: str) -> list[Row]:
+    return list(document["sections"].get(section, {}).get("rows", []))
+
+
+def sections(document: Row, kind: str) -> Iterator[tuple[str, list[Row]]]:
+    """Name after ``kind`` -> its rows."""
+    for name in document["sections"]:
+        if name.startswith(f"{kind} "):
+            yield name.removeprefix(f"{kind} "), rows(document, name)
+
+
+def table(head: tuple[str, ...], lines: list[tuple[str, ...]]) -> list[str]:
+    if not lines:
+        return []
+    return [f"| {' | '.join(line)} |" for line in (head, ("---",) * len(head), *lines)] + [""]
+
+
+def number(value: Any, form: str = ",.3g") -> str:
+    return "" if value is None else f"{value:{form}}"
+
+
+def megabytes(value: int | None) -> str:
+    return "" if value is None else f"{value / 2**20:,.1f}"
+
+
+def scaling(document: Row) -> list[str]:
+    """Speed, compilation and memory by lanes."""
+    lines = []
+    for agent, found in sections(document, "lanes"):
+        speeds = {row["lanes"]: row for row in found if "chunk_seconds" in row}
+        compiled = {row["lanes"]: row for row in found if "compile_seconds" in row}
+        for lanes in sorted(speeds):
+            one, made = speeds[lanes], compiled.get(lanes, {})
+            lines.append(
+                (
+                    f"`{agent}`", str(lanes), number(one["steps_per_second"], ",.0f"),
+                    number(one["microseconds_per_step"], ",.0f"), number(one["time_of_one_lane"], ".2f"),
+                    number(made.get("trace_seconds")), number(made.get("compile_seconds")),
+                    megabytes(made.get("state_bytes_per_lane")), megabytes(made.get("temp_size")),
+                )
+            )  # fmt: skip
+    head = ("agent", "lanes in one vmap", "env steps/s", "µs a step of all lanes", "time / that of one lane",
+            "trace, s", "compile, s", "state of a lane, MiB", "workspace of all, MiB")  # fmt: skip
+    return table(head, lines)
+
+
+def verdict(document: Row) -> list[str]:
+    found = [row for _, each in sections(document, "lanes") for row in each if row.get("within_limit") is not None]
+    if not found:
+        return []
+    told = ", ".join(f"`{row['agent']}` {row['time_of_one_lane']:.2f}" for row in found)
+    return [f"64 lanes take, of the time of one (at most 4 is asked for): {told}.", ""]
+
+
+def deviations(document: Row) -> list[str]:
+    lines = [
+        (
+            f"`{agent}`", row["precision"], str(row["steps"]), str(row["updates"]), number(row["of_change"], ".1e"),
+            number(row["of_parameters"], ".1e"), "yes" if row["same_stream"] else "no",
+        )
+        for agent, found in sections(document, "against_cpu")
+        for row in found
+        if "of_change" in row
+    ]  # fmt: skip
+    head = ("agent", "precision", "env steps", "updates", "deviation of the change", "of the parameters", "same stream")
+    return table(head, lines)
+
+
+def repeated(document: Row) -> list[str]:
+    again = {row.get("agent"): row.get("digest") for row in rows(document, "determinism again")}
+    resumed = {row.get("agent"): row.get("equal") for row in rows(document, "resume")}
+    says = {True: "yes", False: "no", None: "not measured"}
+    lines = []
+    for row in rows(document, "determinism"):
+        if "equal" in row:
+            other = again.get(row["agent"])
+            equal = None if other is None else other == row["digest"]
+            lines.append((f"`{row['agent']}`", says[row["equal"]], says[equal], says[resumed.get(row["agent"])]))
+    return table(("agent", "equal in one process", "equal in another process", "a resumed run is equal"), lines)
+
+
+def convolutions(document: Row) -> list[str]:
+    found: dict[tuple[int, int], dict[str, float]] = {}
+    for row in rows(document, "convolution"):
+        if "milliseconds" in row:
+            found.setdefault((row["batch"], row["lanes"]), {})[row["method"]] = row["milliseconds"]
+    lines = [
+        (str(batch), str(lanes), number(each.get("lax")), number(each.get("patches")))
+        for (batch, lanes), each in found.items()
+    ]
+    return table(("batch", "lanes", "`lax`, ms a lane", "patches, ms a lane"), lines)
+
+
+def monitors(document: Row) -> list[str]:
+    lines = [
+        (row["learner"], str(row["lanes"]), f"`{row['monitor']}`", number(row["milliseconds"]))
+        for row in rows(document, "curvature")
+        if "milliseconds" in row
+    ]
+    return table(("learner", "lanes", "monitor", "ms a lane"), lines)
+
+
+def run(document: Row) -> list[str]:
+    lines = [
+        (row["what"], arm, f"{each['step']:,} of {each['steps']:,}", number(each["steps_per_second"], ",.0f"))
+        for row in rows(document, "real run")
+        for arm, each in row.get("arms", {}).items()
+    ]
+    return table(("", "arm", "steps of each lane", "steps/s of all lanes"), lines)
+
+
+def tests(document: Row) -> list[str]:
+    found = [row for row in rows(document, "tests") if "counts" in row]
+    if not found:
+        return []
+    failed = [f"`{row['failed']}`" for row in rows(document, "tests") if "failed" in row]
+    told = ", ".join(f"{count} {result.lower()}" for result, count in found[-1]["counts"].items())
+    whole = "" if found[-1].get("complete") else " (not all of them had time)"
+    return [f"Quick tests on it{whole}: {told}" + (f": {', '.join(failed)}" if failed else "") + ".", ""]
+
+
+def facts(document: Row) -> list[str]:
+    (found, *_) = [row for row in rows(document, "facts") if "device" in row] or [{}]
+    if not found:
+        return []
+    packages = found["packages"]
+    told = f"{found['device']}, JAX {packages['jax']}, Python {document['python']}, {found['cpus']} CPU cores"
+    memory = "" if found.get("memory") is None else f", {found['memory'] / 2**30:.0f} GiB for JAX"
+    return [f"`make gpu-check`, {document['seconds']:.0f} s in all, {document['began']}: {told}{memory}.", ""]
+
+
+def unfinished(document: Row) -> list[str]:
+    names = [name for name, each in document["sections"].items() if each["state"] != "done"]
+    return [f"Did not come to their end: {', '.join(names)}.", ""] if names else []
+
+
+PARTS = (
+    ("", (facts, unfinished)),
+    ("**Lanes.**", (verdict, scaling)),
+    ("**Against the CPU**, two lanes; at the default precision matrix products may use TF32.", (deviations,)),
+    ("**Repeatability**, value for value.", (repeated,)),
+    ("**Convolution**, one gradient of the Nature network in a scan.", (convolutions,)),
+    ("**Monitors.**", (monitors,)),
+    ("**A real run**, stopped and resumed.", (run,)),
+    ("", (tests,)),
+)
+
+
+def text(document: Row | None) -> str:
+    """The section's text; a sentence where nothing has been measured."""
+    if document is None:
+        return NOTHING
+    lines: list[str] = []
+    for title, parts in PARTS:
+        body = [line for part in parts for line in part(document)]
+        lines += ([title, ""] if title and body else []) + body
+    return "\n".join(lines).rstrip()
+
+
+def kept() -> Row | None:
+    return json.loads(KEPT.read_text()) if KEPT.exists() else None
+
+
+def page(written: str, document: Row | None) -> str:
+    """The page with the section anew."""
+    before, _, rest = written.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{text(document)}\n\n{END}{after}"
+
+
+def main(*given: str) -> None:
+    """``FILE``: what the check wrote; without it the section is made of what is kept."""
+    for path in given:
+        KEPT.write_text(json.dumps(json.loads(Path(path).read_text()), indent=1) + "\n")
+    PAGE.write_text(page(PAGE.read_text(), kept()))
