@@ -9,8 +9,8 @@ DOCS = Path(__file__).resolve().parent
 KEPT, PAGE = DOCS / "gpu.json", DOCS / "speed.md"
 BEGIN, END = "<!-- Made by `python docs/make_pages.py gpu FILE`: begin -->", "<!-- end -->"
 NOTHING = (
-    "Nothing has been measured on a GPU yet. `make gpu-check` (one GPU, at most eight minutes) writes the numbers, and\n"
-    "`python docs/make_pages.py gpu gpu.json` this section."
+    "Nothing has been measured on a GPU yet. `make gpu-check` (one GPU, at most eight minutes) writes the numbers,\n"
+    "and `python docs/make_pages.py gpu gpu.json` this section."
 )
 Row = Mapping[str, Any]
 
