@@ -11,6 +11,8 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from plasticity import counting
+from plasticity.counting import Precise, plus
 from plasticity.lanes import across, enter, leave
 from plasticity.types import FIRST, LAST, Array, Clock, Key, Metrics, Stream, StreamSpec, TimeStep, Visit
 
@@ -38,12 +40,12 @@ class Target(NamedTuple):
 class Books(NamedTuple):
     """What one lane counts, ``[E]`` each."""
 
-    running: Array  # return of the episode under way
+    running: Precise  # return of the episode under way
     age: Array  # int32: its steps so far
     episodes: Array  # int32, finished
-    returns: Array  # of the finished ones, summed
-    lengths: Array
-    reward: Array  # of all steps, summed
+    returns: Precise  # of the finished ones, summed
+    lengths: Array  # int32
+    reward: Precise  # of all steps, summed
 
 
 def targets(spec: StreamSpec, visit: int, which: Which) -> list[Target]:
@@ -59,37 +61,37 @@ def targets(spec: StreamSpec, visit: int, which: Which) -> list[Target]:
 
 
 def blank(envs: int) -> Books:
-    zero, none = jnp.zeros(envs), jnp.zeros(envs, jnp.int32)
-    return Books(zero, none, none, zero, zero, zero)
+    zero, none = counting.zeros((envs,)), jnp.zeros(envs, jnp.int32)
+    return Books(zero, none, none, zero, none, zero)
 
 
 def entered(books: Books, timestep: TimeStep, score: Array, wanted: int) -> Books:
     """The books after one more time step and its ``score``; an env that has played its ``wanted`` episodes counts no
     more."""
     counts = (books.episodes < wanted) & (timestep.step_type != FIRST)
-    running = jnp.where(counts, books.running + score, books.running)
+    running = plus(books.running, jnp.where(counts, score, 0.0))
     age = books.age + counts
     last = counts & (timestep.step_type == LAST)
     return Books(
-        running=jnp.where(last, 0.0, running),
+        running=jax.tree.map(lambda x: jnp.where(last, 0.0, x), running),
         age=jnp.where(last, 0, age),
         episodes=books.episodes + last,
-        returns=books.returns + jnp.where(last, running, 0.0),
+        returns=plus(books.returns, jnp.where(last, running.value, 0.0)),
         lengths=books.lengths + jnp.where(last, age, 0),
-        reward=books.reward + jnp.where(counts, score, 0.0),
+        reward=plus(books.reward, jnp.where(counts, score, 0.0)),
     )
 
 
 def summary(books: Books, steps: Array, episodic: bool) -> Metrics:
     """One lane's numbers; NaN where no episode was finished."""
     if not episodic:
-        return {"reward": jnp.mean(books.reward) / steps}
+        return {"reward": jnp.mean(books.reward.value) / steps}
     count = jnp.sum(books.episodes)
 
     def mean(total: Array) -> Array:
-        return jnp.where(count > 0, jnp.sum(total) / jnp.maximum(count, 1), jnp.nan)
+        return jnp.where(count > 0, jnp.sum(total.astype(jnp.float32)) / jnp.maximum(count, 1), jnp.nan)
 
-    return {"episodes": count, "episodic_return": mean(books.returns), "episode_length": mean(books.lengths)}
+    return {"episodes": count, "episodic_return": mean(books.returns.value), "episode_length": mean(books.lengths)}
 
 
 def evaluate(

@@ -33,6 +33,17 @@ def crelu(z: Array) -> Array:
     return jnp.concatenate([jax.nn.relu(z), jax.nn.relu(-z)], axis=-1)
 
 
+def leaky_relu(z: Array, *, negative_slope: float) -> Array:
+    """``z`` where it is above 0, else ``negative_slope z``; the slope at 0 itself is the small one, as in PyTorch.
+
+    (``jax.nn.leaky_relu`` has slope 1 there.) It matters where pre-activations are exactly 0, as all of them are at the
+    first step of a streaming agent, whose first normalised observation is 0. The slope of ``relu`` and of both halves
+    of ``crelu`` at 0 is 0 in either library. Maas, Hannun, Ng 2013, "Rectifier Nonlinearities Improve Neural Network
+    Acoustic Models".
+    """
+    return jnp.where(z > 0, z, negative_slope * z)
+
+
 def gelu(z: Array) -> Array:
     """``z Phi(z)``, ``Phi`` the exact normal distribution function.
 
@@ -51,7 +62,8 @@ def deep_fourier(z: Array) -> Array:
 
 
 def smooth_leaky(z: Array, *, alpha: float, c: float, p: float) -> Array:
-    """``alpha z + (1 - alpha) z sigmoid(c z / p)``: slope 1 far to the right, ``alpha`` far to the left.
+    """``alpha z + (1 - alpha) z sigmoid(c z / p)``: slope 1 far to the right, ``alpha`` far to the left,
+    ``(1 + alpha) / 2`` at 0.
 
     Lillo, Cheney 2025, "Activation Function Design Sustains Plasticity in Continual Learning".
     """
@@ -64,7 +76,7 @@ def identity(z: Array) -> Array:
 
 ACTIVATIONS: Mapping[str, NonLinearity] = {
     "relu": NonLinearity(jax.nn.relu),
-    "leaky_relu": NonLinearity(jax.nn.leaky_relu, settings={"negative_slope": 0.01}),
+    "leaky_relu": NonLinearity(leaky_relu, settings={"negative_slope": 0.01}),
     "tanh": NonLinearity(jnp.tanh),
     "gelu": NonLinearity(gelu),
     "silu": NonLinearity(jax.nn.silu),

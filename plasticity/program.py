@@ -14,7 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from plasticity import evaluation
+from plasticity import counting, evaluation
+from plasticity.counting import Precise
 from plasticity.evaluation import Evaluation
 from plasticity.lanes import LaneKeys, Placement, across, enter, lane_keys, leave, over
 from plasticity.monitors.base import Monitor
@@ -71,7 +72,7 @@ class Carry(NamedTuple):
     stream: State
     timestep: TimeStep
     recent: Transition  # ring [slots, E, ...] of the newest transitions, for the monitors
-    episode_return: Array  # float32[E] of the episodes under way
+    episode_return: Precise  # [E], of the episodes under way
     monitors: tuple[State, ...]
     updates: Array  # int32: updates made so far
     diverged_at: Array  # int32: the env step at which the lane's numbers stopped being finite, or NEVER
@@ -103,12 +104,15 @@ def _fold(keys: Any, *tags: Any) -> Any:
 
 
 def _finite_record(made: Metrics, steps: int) -> Metrics:
-    """Per-step sums of one lane over a chunk -> what is recorded; NaN where nothing was counted."""
+    """Per-step sums of one lane over a chunk -> what is recorded; NaN where nothing was counted.
+
+    However long the chunk is: whole numbers are added as such, the rest block by block.
+    """
 
     def ratio(total: Array, count: Array) -> Array:
         return jnp.where(count > 0, total / jnp.maximum(count, 1), jnp.nan)
 
-    total = {name: jnp.sum(value) for name, value in made.items()}
+    total = {name: counting.total(value) for name, value in made.items()}
     updates, episodes = total.pop("updates"), total.pop("episodes")
     record = {
         "reward": total.pop("reward") / steps,
@@ -142,7 +146,7 @@ class Block(NamedTuple):
             pair = Transition(timestep, jnp.zeros_like(action), timestep)
             recent = jax.tree.map(lambda x: jnp.broadcast_to(x, (slots(program), *x.shape)), pair)
             monitors = tuple(each.monitor.init(state.learner.params) for each in program.monitors)
-            return state, recent, jnp.zeros(spec.envs), monitors, zero, zero + NEVER
+            return state, recent, counting.zeros((spec.envs,)), monitors, zero, zero + NEVER
 
         agent, *rest = over(one, self.width)(hyper, keys, timestep)
         return Carry(agent, stream, timestep, *rest)
@@ -159,7 +163,7 @@ class Block(NamedTuple):
             return build(hyper).act(_fold(keys.learner, ACT, clock.step), state, observation, clock)
 
         def learn(
-            hyper: Hyper, keys: LaneKeys, state: AgentState, pair: Transition, score: Array, returns: Array,
+            hyper: Hyper, keys: LaneKeys, state: AgentState, pair: Transition, score: Array, returns: Precise,
             recent: Transition,
         ) -> Any:  # fmt: skip
             state, metrics = build(hyper).learn(_fold(keys.learner, LEARN, clock.step), state, pair, clock)
@@ -167,14 +171,15 @@ class Block(NamedTuple):
             recent = jax.tree.map(
                 lambda ring, new: jax.lax.dynamic_update_index_in_dim(ring, new, slot, 0), recent, pair
             )
-            returns = returns + score
+            returns = counting.plus(returns, score)
             last = pair.current.step_type == LAST
             books = {
                 "reward": jnp.mean(score),
                 "episodes": jnp.sum(last, dtype=jnp.float32),
-                "episodic_return": jnp.sum(jnp.where(last, returns, 0.0)),
+                "episodic_return": jnp.sum(jnp.where(last, returns.value, 0.0)),
             }
-            return state, recent, jnp.where(last, 0.0, returns), {**metrics, **books}
+            returns = jax.tree.map(lambda x: jnp.where(last, 0.0, x), returns)
+            return state, recent, returns, {**metrics, **books}
 
         width = self.width
         action = across(act, width)(hyper, keys, carry.agent, carry.timestep.observation)
@@ -214,7 +219,7 @@ class Block(NamedTuple):
             learner, plugins = select(alive, (after.learner, after.plugins), (before.learner, before.plugins))
             record = _finite_record(made, steps)
             record = {name: jnp.where(alive, value, jnp.nan) for name, value in record.items()}
-            updates += jnp.where(alive, jnp.sum(made["updates"]), 0).astype(jnp.int32)
+            updates += jnp.where(alive, jnp.sum(made["updates"].astype(jnp.int32)), 0)
             agent = after._replace(learner=learner, plugins=plugins)
             return agent, updates, diverged_at, pack({**record, "update": updates, DIVERGED: diverged_at})
 
@@ -285,7 +290,7 @@ class Block(NamedTuple):
             agent=agent,
             stream=stream,
             timestep=timestep,
-            episode_return=jnp.zeros_like(carry.episode_return),
+            episode_return=jax.tree.map(jnp.zeros_like, carry.episode_return),
         )
 
 

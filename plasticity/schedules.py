@@ -50,6 +50,7 @@ def warm_up(schedule: Schedule, steps: Number) -> Schedule:
     """
 
     def warmed(count: Array) -> Array:
-        return fraction(count + 1, steps) * schedule(jnp.maximum(count - steps, 0))
+        # In float32: a count that stays at 2^31 - 1 (the largest) must not wrap to below 0.
+        return fraction(jnp.asarray(count, jnp.float32) + 1.0, steps) * schedule(jnp.maximum(count - steps, 0))
 
     return warmed

@@ -61,7 +61,7 @@ def forward(params: Tree, x: np.ndarray) -> tuple[np.ndarray, Any]:
     centred = z - z.mean()
     length = np.sqrt((centred**2).mean() + NORM_EPSILON)
     y = centred / length
-    hidden = np.where(y >= 0, y, SLOPE * y)
+    hidden = np.where(y > 0, y, SLOPE * y)
     return hidden @ params["output"]["kernel"] + params["output"]["bias"], (x, length, y, hidden)
 
 
@@ -71,7 +71,7 @@ def backward(params: Tree, seen: Any, slope: np.ndarray) -> Any:
     if "hidden_0" not in params:
         return {"output": last}
     x, length, y, _ = seen
-    dy = (params["output"]["kernel"] @ slope) * np.where(y >= 0, 1.0, SLOPE)
+    dy = (params["output"]["kernel"] @ slope) * np.where(y > 0, 1.0, SLOPE)  # at 0 the small slope, as in PyTorch
     dz = (dy - dy.mean() - y * (dy * y).mean()) / length
     return {"hidden_0": {"kernel": np.outer(x, dz), "bias": dz}, "output": last}
 

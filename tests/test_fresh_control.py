@@ -102,7 +102,7 @@ def test_other_arms_keep_their_agent_and_see_the_same_stream(name):
         assert equal(before[i].agent, after[i].agent)
         assert equal(after[i].timestep, renewed[i].timestep)
         assert equal(after[i].stream, renewed[i].stream)
-        assert (after[i].episode_return == 0).all()
+        assert (after[i].episode_return.value == 0).all()
         assert (after[i].timestep.step_type == 0).all()
 
 

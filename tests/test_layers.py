@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ORDER = (
     "errors fields types",
     "linalg",
-    "trees schedules convolution layers packing documents visits",
+    "trees schedules counting convolution layers packing documents visits",
     "eligibility blueprint",
     "networks optimizers schema",
     "interventions monitors registry",

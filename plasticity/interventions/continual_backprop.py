@@ -6,8 +6,10 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
-from plasticity import trees
+from plasticity import counting, trees
+from plasticity.counting import Precise
 from plasticity.fields import BelowOne, Count, Fraction, Natural, card
 from plasticity.interventions import surgery, units
 from plasticity.interventions.base import Intervention, every
@@ -24,7 +26,7 @@ class Ledger(NamedTuple):
 
     age: Array  # int32[units], updates since the unit was born
     utility: Array  # float32[units], running mean, not corrected for its start at 0
-    budget: Array  # float32[], units that may be replaced; below 1 after every update
+    budget: Precise  # [], units that may be replaced; below 1 after every update
 
 
 class Memory(NamedTuple):
@@ -47,7 +49,7 @@ def empty(params: Params) -> Memory:
     kernels = units.kernels(params)
 
     def ledger(count: int) -> Ledger:
-        return Ledger(jnp.zeros(count, jnp.int32), jnp.zeros(count), jnp.zeros(()))
+        return Ledger(jnp.zeros(count, jnp.int32), jnp.zeros(count), counting.zeros())
 
     ledgers = {name: ledger(kernel.shape[-1]) for name, kernel in kernels.items()}
     means = {name: jnp.zeros(kernel.shape[-2]) for name, kernel in kernels.items()}
@@ -73,14 +75,18 @@ def correction(decay: Array | float, age: Array) -> Array:
 
 def least_useful(
     ledger: Ledger, decay: Array | float, maturity: int, rate: Array | float, most: int
-) -> tuple[Picked, Array]:
-    """The least useful mature units, as many as the budget allows, and what is left of it."""
+) -> tuple[Picked, Precise]:
+    """The least useful mature units, as many as the budget allows, and what is left of it.
+
+    The budget is compensated: at a rate of 1e-8 a float32 would stop growing before it reaches 1.
+    """
     mature = ledger.age > maturity
-    budget = ledger.budget + rate * mature.sum()
+    budget = counting.plus(ledger.budget, jnp.asarray(rate * mature.sum(), jnp.float32))
+    whole = counting.floor(budget)
     ranked = jnp.where(mature, ledger.utility / correction(decay, ledger.age), jnp.inf)
     number = jnp.argmin(ranked)[None] if most == 1 else jnp.argsort(ranked)[:most]
-    replaced = (jnp.arange(number.size) < jnp.floor(budget)) & mature[number]
-    return Picked(number, replaced), budget - jnp.floor(budget)
+    replaced = (jnp.arange(number.size) < whole) & mature[number]
+    return Picked(number, replaced), counting.plus(budget, -whole)
 
 
 def cleared(values: Array, picked: Picked) -> Array:
@@ -207,7 +213,7 @@ def continual_backprop(
 
     def observed(ledger: Ledger, mean: Array, params: Params, post: Array, wirings: Wiring) -> tuple[Ledger, Array]:
         """The layer's ledger and mean activations with one more update in them."""
-        owner, age = wirings[0].owner, ledger.age + 1
+        owner, age = wirings[0].owner, optax.safe_increment(ledger.age)
         mean = decay * mean + (1 - decay) * post.reshape(-1, owner.size).mean(0)
         useful = usefulness(params, post, wirings, mean / correction(decay, age)[owner])
         return ledger._replace(age=age, utility=decay * ledger.utility + (1 - decay) * useful), mean
