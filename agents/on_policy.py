@@ -11,7 +11,8 @@ from agents.base import ACTION, REFERENCE, SAMPLE, STEP, Body, Meaning
 from agents.clipping import policy_loss, ratio_metrics, value_loss, with_excess
 from agents.distributions import Distribution, categorical, gaussian
 from agents.normalise import Perception
-from agents.rollout import Rollout, Samples, kept_discount, to_samples, write
+from agents.rollout import Rollout, Samples, to_samples, write
+from agents.truncation import Truncation, kept_discount
 from agents.value_based import mean_where
 from plasticity.schedules import Number
 from plasticity.types import (
@@ -45,7 +46,7 @@ class Rules(NamedTuple):
     value_coefficient: Number
     entropy_coefficient: Number
     normalise_advantages: str
-    bootstrap_truncation: bool
+    truncation: Truncation
     sign_rewards: bool
     reward_clip: Number
     optimizer_reset: bool
@@ -106,7 +107,7 @@ def update_phase(
         old,
         gamma=rules.discount,
         trace=rules.trace,
-        bootstrap_truncation=rules.bootstrap_truncation,
+        truncation=rules.truncation,
         parts=rules.minibatches,
     )
     if rules.normalise_advantages == "batch":
@@ -160,7 +161,7 @@ def one_step_losses(
     """
     previous, current, reward = seen
     values = [judge(body, held, x)[1] for x in (previous, current)]
-    discount = kept_discount(pairs.current.discount, pairs.current.step_type, rules.bootstrap_truncation)
+    discount = kept_discount(pairs.current.discount, pairs.current.step_type, rules.truncation)
     target = reward + rules.discount * discount * values[1]
     policy, value, _ = judge(body, params, previous)
     gain = (target - values[0]) * policy.log_probability(pairs.action) + rules.entropy_coefficient * policy.entropy

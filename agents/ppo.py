@@ -10,6 +10,7 @@ from agents.base import embody
 from agents.normalise import Normalise, Share, perception
 from agents.on_policy import Rules, rollout_agent
 from agents.rollout import empty
+from agents.truncation import Truncation, check_truncation
 from plasticity.fields import BelowOne, Count, Fraction, Member, NonNegative, Positive, Real
 from plasticity.interventions.base import Intervention
 from plasticity.types import Agent, Array, StreamSpec
@@ -68,7 +69,7 @@ def ppo(
     value_coefficient: NonNegative = 0.5,
     entropy_coefficient: NonNegative = 0.01,
     normalise_advantages: NormaliseAdvantages = "minibatch",
-    bootstrap_truncation: bool = True,
+    truncation: Truncation = "bootstrap",
     target_kl: Positive | None = None,
     optimizer_reset: bool = False,
     normalise: Normalise = "none",
@@ -93,11 +94,11 @@ def ppo(
     Static: ``actions`` (what the stream must have; "auto": as the stream has them); ``trunk`` (policy and value apart,
     or two output layers on common hidden ones); ``policy_gain``, ``value_gain`` (of the output layers' initial kernels,
     where hidden ones have sqrt(2), as with "orthogonal" and "he"); ``rollout_length``, ``epochs``, ``minibatches``;
-    ``normalise_advantages`` (over what);
-    ``bootstrap_truncation`` (False: an episode cut off counts as ended); ``optimizer_reset`` (a fresh optimizer state,
-    schedule included, at every rollout); ``normalise``, ``scale_rewards`` (see ``agents.normalise``); ``sign_rewards``
-    (before they are scaled); ``evaluate`` (in evaluation, actions are drawn or the likeliest). A ``schedule`` of the
-    optimizer counts updates.
+    ``normalise_advantages`` (over what; by the population's standard deviation, where the code of Huang et al. divides
+    the sum of squares by n - 1); ``truncation`` ("terminal": an episode cut off counts as ended, see
+    ``agents.truncation``); ``optimizer_reset`` (a fresh optimizer state, schedule included, at every rollout);
+    ``normalise``, ``scale_rewards`` (see ``agents.normalise``); ``sign_rewards`` (before they are scaled); ``evaluate``
+    (in evaluation, actions are drawn or the likeliest). A ``schedule`` of the optimizer counts updates.
 
     Metrics, in the mean over the updates: loss and its parts, entropy, and those of ``agents.clipping``.
     ``ValueError`` where observations are not one array, ``rollout_length`` does not divide the steps of a visit or
@@ -110,6 +111,7 @@ def ppo(
         normalise_advantages=(normalise_advantages, ("minibatch", "batch", "none")),
         evaluate=(evaluate, ("sample", "mode")),
     )
+    check_truncation(truncation)
     eyes = perception(spec, normalise=normalise, rate=normalise_rate, scale_rewards=scale_rewards, discount=discount)
     heads, gains = {"policy": spec.actions, "value": 1}, {"policy": policy_gain, "value": value_gain}
     build = separate if trunk == "separate" else shared
@@ -132,7 +134,7 @@ def ppo(
         value_coefficient,
         entropy_coefficient,
         normalise_advantages,
-        bootstrap_truncation,
+        truncation,
         sign_rewards,
         reward_clip,
         optimizer_reset,

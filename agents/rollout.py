@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from agents.advantages import generalised_advantages
+from agents.truncation import Truncation, kept_discount
 from plasticity.schedules import Number
 from plasticity.types import FIRST, LAST, Array, StreamSpec, Transition
 
@@ -65,11 +66,6 @@ def in_parts(judge: Judge, rollout: Rollout, parts: int) -> tuple[Array, Array]:
     return log_probability, value
 
 
-def kept_discount(discount: Array, step_type: Array, bootstrap_truncation: bool) -> Array:
-    """The environment's discount; 0 where an episode is cut off, unless ``bootstrap_truncation`` (static)."""
-    return discount if bootstrap_truncation else jnp.where(step_type == LAST, 0.0, discount)
-
-
 def to_samples(
     rollout: Rollout,
     final: Array,
@@ -77,20 +73,20 @@ def to_samples(
     *,
     gamma: Number,
     trace: Number,
-    bootstrap_truncation: bool = True,
+    truncation: Truncation = "bootstrap",
     parts: int = 1,
 ) -> Samples:
     """What the rollout says under the parameters that made it, step by step and env by env, ``[T * E, ...]``.
 
     ``final [E, ...]`` is the observation after the last step. Where an episode is cut off the value of its last
-    observation counts, or nothing where ``bootstrap_truncation`` (static) is False. Advantages and targets of pairs
-    that are no transition are 0.
+    observation counts, or nothing with ``truncation`` (static) "terminal". Advantages and targets of pairs that are no
+    transition are 0.
     """
     log_probability, value = in_parts(judge, rollout, parts)
     _, after = judge(final, rollout.action[-1])
     following = jnp.concatenate([value[1:], after[None]])
     last, valid = rollout.step_type == LAST, rollout.step_type != FIRST
-    discount = gamma * kept_discount(rollout.discount, rollout.step_type, bootstrap_truncation)
+    discount = gamma * kept_discount(rollout.discount, rollout.step_type, truncation)
     advantage = generalised_advantages(rollout.reward, discount, valid & ~last, value, following, trace)
     advantage = jnp.where(valid, advantage, 0.0)
     target = jnp.where(valid, advantage + value, 0.0)

@@ -10,6 +10,7 @@ from agents.base import embody
 from agents.normalise import Normalise, Share, perception
 from agents.replay import Batch
 from agents.streaming import CONTROL_NETWORK, check_stream, chosen, remembered, streaming_agent, trace_metrics
+from agents.truncation import Truncation, check_truncation
 from plasticity.eligibility import eligible, parts
 from plasticity.fields import BelowOne, Fraction, Member, NonNegative
 from plasticity.interventions.base import Intervention
@@ -49,6 +50,7 @@ def stream_ac(
     normalise: Normalise = "running",
     normalise_rate: Share = 1e-4,
     scale_rewards: bool = True,
+    truncation: Truncation = "bootstrap",
 ) -> Agent:
     """Stream AC(lambda) for discrete actions.
 
@@ -63,6 +65,7 @@ def stream_ac(
     entropy's part, with ``delta`` fixed in the second term: it may be negative.
     """
     check_stream("stream_ac", spec)
+    check_truncation(truncation)
     eyes = perception(spec, normalise=normalise, rate=normalise_rate, scale_rewards=scale_rewards, discount=discount)
     wired = separate(network, eyes.observation, {"policy": spec.actions, "value": 1}, None, intervention)
     rule = parts({"policy": policy_optimizer(), "value": value_optimizer()})
@@ -119,4 +122,4 @@ def stream_ac(
     def scores(params: Params, observation: Array) -> Array:
         return heads(params, observation)[0]
 
-    return streaming_agent(body, eyes, policy, constant(0.0), update, losses, scores, "logits", discount)
+    return streaming_agent(body, eyes, policy, constant(0.0), update, losses, scores, "logits", discount, truncation)

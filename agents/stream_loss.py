@@ -18,6 +18,7 @@ from agents.streaming import (
     remembered,
     streaming_agent,
 )
+from agents.truncation import Truncation, check_truncation
 from agents.value_based import error_loss, mean_where
 from plasticity.fields import BelowOne, Count, Fraction, Member, NonNegative, Positive
 from plasticity.interventions.base import Intervention
@@ -29,7 +30,13 @@ CALM_ADAM = {"kind": "adam", "learning_rate": 3e-4, "b1": 0.0, "eps": 1e-2}
 
 
 def batch_of_one(
-    body: Body, eyes: Perception, values: Scores, epsilon: Schedule, losses: Losses, discount: Number
+    body: Body,
+    eyes: Perception,
+    values: Scores,
+    epsilon: Schedule,
+    losses: Losses,
+    discount: Number,
+    truncation: Truncation,
 ) -> Agent:
     """One gradient step on the newest transition; the target is the same network's, held fixed."""
 
@@ -44,7 +51,8 @@ def batch_of_one(
         held = learner.params
         return body.update(key, learner, plugins, lambda params: loss(params, held, batch), batch.observation, clock)
 
-    return streaming_agent(body, eyes, greedy_policy(values), epsilon, update, losses, values, "values", discount)
+    policy = greedy_policy(values)
+    return streaming_agent(body, eyes, policy, epsilon, update, losses, values, "values", discount, truncation)
 
 
 def stream_dqn(
@@ -61,6 +69,7 @@ def stream_dqn(
     normalise: Normalise = "running",
     normalise_rate: Share = 1e-4,
     scale_rewards: bool = True,
+    truncation: Truncation = "bootstrap",
 ) -> Agent:
     """Deep Q-learning from the newest transition alone: no replay, no target network, no trace.
 
@@ -70,6 +79,7 @@ def stream_dqn(
     numbers are ours. All else as in ``stream_q``.
     """
     check_stream("stream_dqn", spec)
+    check_truncation(truncation)
     eyes = perception(spec, normalise=normalise, rate=normalise_rate, scale_rewards=scale_rewards, discount=discount)
     body = assemble(network(eyes.observation, spec.actions), optimizer(), intervention, rest=remembered(eyes))
 
@@ -82,7 +92,7 @@ def stream_dqn(
         return error_loss(errors, huber), activations
 
     epsilon = linear(epsilon_start, epsilon_end, epsilon_steps)
-    return batch_of_one(body, eyes, values, epsilon, losses, discount)
+    return batch_of_one(body, eyes, values, epsilon, losses, discount, truncation)
 
 
 def stream_c51(
@@ -102,6 +112,7 @@ def stream_c51(
     normalise: Normalise = "running",
     normalise_rate: Share = 1e-4,
     scale_rewards: bool = True,
+    truncation: Truncation = "bootstrap",
 ) -> Agent:
     """Categorical Q-learning (C51) from the newest transition alone: no replay, no target network, no trace.
 
@@ -114,6 +125,7 @@ def stream_c51(
     All else as in ``stream_q``. ``ValueError`` also for less than two atoms.
     """
     check_stream("stream_c51", spec)
+    check_truncation(truncation)
     check_atoms(atoms)
     spread(targets, sigma)
     eyes = perception(spec, normalise=normalise, rate=normalise_rate, scale_rewards=scale_rewards, discount=discount)
@@ -136,4 +148,4 @@ def stream_c51(
         return cross_entropies(batch, now, following, greedy, support(), spread(targets, sigma)), activations
 
     epsilon = linear(epsilon_start, epsilon_end, epsilon_steps)
-    return batch_of_one(body, eyes, values, epsilon, losses, discount)
+    return batch_of_one(body, eyes, values, epsilon, losses, discount, truncation)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from agents.base import ACTION, Body, Meaning, Rest, assemble
 from agents.normalise import Normalise, Perception, Share, perception
 from agents.replay import Batch
+from agents.truncation import Truncation, check_truncation, kept_discount
 from agents.value_based import epsilon_greedy, error_loss
 from plasticity.eligibility import eligible
 from plasticity.fields import BelowOne, Fraction, Member, NonNegative, Positive
@@ -76,6 +77,7 @@ def streaming_agent(
     scores: Scores,
     meaning: Meaning,
     discount: Number,
+    truncation: Truncation = "bootstrap",
 ) -> Agent:
     """The streaming regime: perceive, update once, forget.
 
@@ -100,7 +102,7 @@ def streaming_agent(
         current, valid = transition.current, is_transition(transition)[0]
         first = transition.previous.step_type == FIRST
         ended = (current.step_type == LAST) | (current.discount == 0)
-        batch = as_batch(transition, discount, *seen)
+        batch = as_batch(transition, discount, truncation, *seen)
 
         def updated() -> tuple[Learner, State, Metrics]:
             learner, plugins, made = update(key, state.learner, state.plugins, batch, first[0], ended[0], clock)
@@ -118,7 +120,8 @@ def streaming_agent(
         return state._replace(rest=eyes.switch(state.rest))
 
     def probe(state: AgentState, transition: Transition, clock: Clock) -> Probe:
-        batch, params = as_batch(transition, discount, *eyes.look(state.rest, transition)), state.learner.params
+        batch = as_batch(transition, discount, truncation, *eyes.look(state.rest, transition))
+        params = state.learner.params
         return body.probe(
             state.learner,
             batch.observation,
@@ -132,9 +135,11 @@ def streaming_agent(
     return Agent(init, act, learn, switch, probe, play, eyes.told)
 
 
-def as_batch(transition: Transition, discount: Number, previous: Array, current: Array, reward: Array) -> Batch:
+def as_batch(
+    transition: Transition, discount: Number, truncation: Truncation, previous: Array, current: Array, reward: Array
+) -> Batch:
     """Neighbouring time steps as they are perceived."""
-    bootstrap = discount * transition.current.discount
+    bootstrap = discount * kept_discount(transition.current.discount, transition.current.step_type, truncation)
     return Batch(previous, transition.action, reward, bootstrap, current, is_transition(transition))
 
 
@@ -162,7 +167,13 @@ def bounded(error: Array, clip: Number) -> Array:
 
 
 def traced_q(
-    body: Body, eyes: Perception, epsilon: Callable[[Array], Array], discount: Number, trace: Number, clip: Number
+    body: Body,
+    eyes: Perception,
+    epsilon: Callable[[Array], Array],
+    discount: Number,
+    trace: Number,
+    clip: Number,
+    truncation: Truncation,
 ) -> Agent:
     """Q(lambda) with Watkins's cut: the trace ends after the update for an action that is not greedy."""
 
@@ -202,7 +213,8 @@ def traced_q(
         errors, activations = one_step_errors(body, params, held, batch)
         return error_loss(errors, clip), activations
 
-    return streaming_agent(body, eyes, greedy_policy(values), epsilon, update, losses, values, "values", discount)
+    policy = greedy_policy(values)
+    return streaming_agent(body, eyes, policy, epsilon, update, losses, values, "values", discount, truncation)
 
 
 def trace_metrics(body: Body, learner: Learner, error: Array, clip: Number = 0.0) -> dict[str, Array]:
@@ -226,6 +238,7 @@ def stream_q(
     normalise: Normalise = "running",
     normalise_rate: Share = 1e-4,
     scale_rewards: bool = True,
+    truncation: Truncation = "bootstrap",
 ) -> Agent:
     """Stream Q(lambda): learning from each step once, with eligibility traces and a bounded step.
 
@@ -236,17 +249,19 @@ def stream_q(
 
     Traced: ``discount``; ``trace`` (lambda); ``error_clip`` (``delta`` is clipped to +- this, 0 for not at all);
     ``epsilon_start``, ``epsilon_end``, ``epsilon_steps`` (linear, in env steps since the agent's birth);
-    ``normalise_rate`` (of "exponential"). Static: ``normalise``, ``scale_rewards`` (see ``agents.normalise``).
-    Penalties of interventions stay outside the trace; the gradients that interventions see are those of ``q(s, a)``.
-    ``ValueError`` where the stream has more than one env, its actions are not discrete or its observations not one
-    array. Unlike in the paper's code for MinAtar, a truncation bootstraps.
+    ``normalise_rate`` (of "exponential"). Static: ``normalise``, ``scale_rewards`` (see ``agents.normalise``);
+    ``truncation``: where an episode is cut off, the value of its last observation counts ("bootstrap"), or it counts as
+    ended ("terminal"), as in all of the paper's scripts; the trace ends in both cases. Penalties of interventions stay
+    outside the trace; the gradients that interventions see are those of ``q(s, a)``. ``ValueError`` where the stream
+    has more than one env, its actions are not discrete or its observations not one array, or for an unknown name.
     """
     check_stream("stream_q", spec)
+    check_truncation(truncation)
     eyes = perception(spec, normalise=normalise, rate=normalise_rate, scale_rewards=scale_rewards, discount=discount)
     spec_of_network, rest = network(eyes.observation, spec.actions), remembered(eyes)
     body = assemble(spec_of_network, optimizer(), intervention, rest=rest, trace=eligible)
     epsilon = linear(epsilon_start, epsilon_end, epsilon_steps)
-    return traced_q(body, eyes, epsilon, discount, trace, error_clip)
+    return traced_q(body, eyes, epsilon, discount, trace, error_clip, truncation)
 
 
 def adaptive_q(
@@ -264,6 +279,7 @@ def adaptive_q(
     normalise: Normalise = "running",
     normalise_rate: Share = 1e-4,
     scale_rewards: bool = True,
+    truncation: Truncation = "bootstrap",
 ) -> Agent:
     """Adaptive Q(lambda): Stream Q(lambda) with a clipped error and a step divided by the gradients' size.
 
@@ -286,4 +302,5 @@ def adaptive_q(
         normalise=normalise,
         normalise_rate=normalise_rate,
         scale_rewards=scale_rewards,
+        truncation=truncation,
     )

@@ -21,11 +21,16 @@ Shape = Literal["constant", "linear", "cosine"]
 Counts = Literal["shared", "parameter"]
 
 
+class Scheduled(NamedTuple):
+    """A mark without arrays in the state of an optimizer: its step size depends on the count of updates."""
+
+
 class Descent(NamedTuple):
     """State of :func:`descend`."""
 
     done: Array  # int32[], updates so far
     direction: optax.OptState
+    mark: Scheduled | tuple[()] = ()
 
 
 class Counted(NamedTuple):
@@ -44,20 +49,30 @@ class Wrapped(NamedTuple):
     after: optax.OptState
 
 
-def descend(direction: optax.GradientTransformation, learning_rate: Schedule) -> Optimizer:
-    """``theta <- theta - learning_rate(t) d_t``, t = 0, 1, ...; ``direction`` turns gradients into ``d_t``."""
-    rule = optax.with_extra_args_support(direction)
+def descend(direction: optax.GradientTransformation, learning_rate: Schedule, scheduled: bool = True) -> Optimizer:
+    """``theta <- theta - learning_rate(t) d_t``, t = 0, 1, ...; ``direction`` turns gradients into ``d_t``.
+
+    ``scheduled`` (static) is False where the step size is known to be the same at every ``t``.
+    """
+    rule, mark = optax.with_extra_args_support(direction), Scheduled() if scheduled else ()
 
     def init(params: Params) -> Descent:
-        return Descent(jnp.zeros([], jnp.int32), rule.init(params))
+        return Descent(jnp.zeros([], jnp.int32), rule.init(params), mark)
 
     def update(gradients: Params, state: Descent, params: Params = None, **extra: Any) -> tuple[Params, Descent]:
         directions, inner = rule.update(gradients, state.direction, params, **extra)
         rate = learning_rate(state.done)
         updates = jax.tree.map(lambda d: -rate * d, directions)
-        return updates, Descent(optax.safe_increment(state.done), inner)
+        return updates, Descent(optax.safe_increment(state.done), inner, mark)
 
     return Optimizer(init, update, lambda state: learning_rate(state.done))
+
+
+def has_schedule(optimizer: Optimizer) -> bool:
+    """Whether there is a count of updates in the optimizer's state, however wrapped, that its step size depends on."""
+    state = jax.eval_shape(optimizer.init, jax.ShapeDtypeStruct((), jnp.float32))
+    nodes = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, Scheduled))
+    return any(isinstance(node, Scheduled) for node in nodes)
 
 
 def wrap(
@@ -101,6 +116,11 @@ def step_size(learning_rate: Number, schedule: Shape, updates: int, end: Number,
     return schedules.warm_up(falling[schedule](learning_rate, end, updates), warm_up)
 
 
+def varies(schedule: Shape, warm_up: int) -> bool:
+    """Whether :func:`step_size` gives other step sizes at other counts."""
+    return schedule != "constant" or warm_up > 0
+
+
 def clipped(max_gradient_norm: Number | None) -> optax.GradientTransformation:
     """``g min(1, max_gradient_norm / |g|)``, ``|g|`` over the whole tree; nothing where it is None (static)."""
     if max_gradient_norm is None:
@@ -129,7 +149,8 @@ def sgd(
     ``ValueError`` for a schedule that is unknown or that falls over no update.
     """
     rate = step_size(learning_rate, schedule, schedule_updates, end_learning_rate, warm_up)
-    return descend(optax.chain(clipped(max_gradient_norm), optax.trace(momentum, nesterov)), rate)
+    rule = optax.chain(clipped(max_gradient_norm), optax.trace(momentum, nesterov))
+    return descend(rule, rate, varies(schedule, warm_up))
 
 
 def grown(x: Array) -> Array:
@@ -194,7 +215,7 @@ def adam(
         raise ValueError(f"counts must be one of shared, parameter; got {counts!r}")
     rate = step_size(learning_rate, schedule, schedule_updates, end_learning_rate, warm_up)
     rule = optax.scale_by_adam if counts == "shared" else scale_by_counted_adam
-    return descend(optax.chain(clipped(max_gradient_norm), rule(b1, b2, eps, eps_root)), rate)
+    return descend(optax.chain(clipped(max_gradient_norm), rule(b1, b2, eps, eps_root)), rate, varies(schedule, warm_up))
 
 
 @card(paper="Graves 2013, Generating Sequences With Recurrent Neural Networks")
@@ -221,7 +242,7 @@ def rmsprop(
     rate = step_size(learning_rate, schedule, schedule_updates, end_learning_rate, warm_up)
     scale = optax.scale_by_stddev if centred else optax.scale_by_rms
     rule = optax.chain(clipped(max_gradient_norm), scale(decay, eps), optax.trace(momentum))
-    return descend(rule, rate)
+    return descend(rule, rate, varies(schedule, warm_up))
 
 
 OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = {

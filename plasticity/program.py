@@ -39,7 +39,7 @@ from plasticity.visits import own_task
 
 Hyper = Mapping[str, Any]
 NEVER = -1
-FINISHED = 1 << 30  # env steps after which a visit that changes gradually has changed
+FINISHED = 2**31 - 1  # env steps after which any visit that changes gradually has changed
 DIVERGED = "diverged_at"  # among what a chunk sends to the host
 INIT, ACT, LEARN, SWITCH, MEASURE, PLAY = range(6)  # one tag for each use of a lane's learner key
 
@@ -106,7 +106,7 @@ def _fold(keys: Any, *tags: Any) -> Any:
 def _finite_record(made: Metrics, steps: int) -> Metrics:
     """Per-step sums of one lane over a chunk -> what is recorded; NaN where nothing was counted.
 
-    However long the chunk is: whole numbers are added as such, the rest block by block.
+    Added block by block, so that a long chunk loses no small numbers.
     """
 
     def ratio(total: Array, count: Array) -> Array:

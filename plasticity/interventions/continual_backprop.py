@@ -68,6 +68,15 @@ def outgoing(params: Params, wirings: Wiring) -> Array:
     return sums / sum(kernel.size // kernel.shape[-2] for kernel in kernels)
 
 
+def by_channel(means: Array, channels: int) -> Array:
+    """The means of what a sink reads, averaged over the positions of a flattened map, float32[rows].
+
+    ``channels`` (static) is the last axis of the activation, the copies of crelu included; of a dense layer, and of a
+    convolution that another one reads, there is one position.
+    """
+    return jnp.tile(means.reshape(-1, channels).mean(0), means.size // channels)
+
+
 def correction(decay: Array | float, age: Array) -> Array:
     """``1 - decay^age``: what a running mean that started at 0 is to be divided by."""
     return 1 - jnp.power(jnp.asarray(decay, jnp.float32), age)
@@ -176,7 +185,8 @@ def continual_backprop(
 ) -> Intervention:
     """Continual backpropagation: after every update a few of the least useful mature units are born again.
 
-    For each unit ``i`` of a hidden layer, ``E`` over the batch (and positions), ``a_i`` updates after its birth:
+    For each unit ``i`` of a hidden layer, a convolution's channel for instance, ``E`` over the batch and the positions,
+    ``a_i`` updates after its birth:
 
     * ``f_i <- decay f_i + (1 - decay) E h_i``, ``f'_i = f_i / (1 - decay^a_i)``;
     * contribution: ``y_i = E|h_i| mean|W_out,i|``;
@@ -185,9 +195,11 @@ def continual_backprop(
 
     Units with ``a_i > maturity_period`` are mature. The budget of a layer grows by ``replacement_rate`` times their
     number; the lowest ``floor(budget)`` of them are replaced and the fraction is kept. So nothing piles up while no
-    unit is mature, and when all become mature at once the rate is what it always is. Replaced: weights, bias and
-    normalisation from a newborn network, weights out of it 0, ``f_i = u_i = a_i = 0``, slots of the optimizer initial.
-    With ``mean_transfer`` the next layer's bias first takes ``W_out,i f'_i``, which keeps its mean input as it was.
+    unit is mature, and when all become mature at once the rate is what it always is. (The authors' code for dense
+    layers counts the mature units too; that for convolutions takes the size of the layer, as soon as one is mature.)
+    Replaced: weights, bias and normalisation from a newborn network, weights out of it 0, ``f_i = u_i = a_i = 0``,
+    slots of the optimizer initial. With ``mean_transfer`` the next layer's bias first takes ``W_out,i f'_i``, which
+    keeps its mean input as it was; here ``f'_i`` is that of each position, where the next layer reads a flattened map.
 
     ``replacement_rate`` (share of the mature units per update; published 1e-6 to 3e-4) and ``decay`` are traced;
     ``maturity_period`` (updates; published 100 to 10,000), ``utility``, ``mean_transfer``, ``at_once`` and
@@ -195,8 +207,9 @@ def continual_backprop(
     budget being dropped; it matters only where ``replacement_rate`` times the units of a layer is above it. Newborn
     parameters are drawn every ``maturity_period + 1`` updates, in which no unit can be replaced twice. The paper draws
     from a uniform distribution; here it is the network's own. Where a unit feeds several rows of weights (a flattened
-    map, crelu) ``y_i`` is the mean over them. ``ValueError`` for an unknown utility and, while tracing, for a network
-    without hidden units or, with ``mean_transfer``, without biases.
+    map, crelu) ``y_i`` is the mean over them; ``f'_i`` is one for all positions, as in the authors' code for
+    convolutions, and one for each copy of crelu. ``ValueError`` for an unknown utility and, while tracing, for a
+    network without hidden units or, with ``mean_transfer``, without biases.
     """
     check("utility", utility, ("contribution", "adaptable_contribution"))
     drawing = every(maturity_period + 1)
@@ -204,7 +217,8 @@ def continual_backprop(
     def usefulness(params: Params, post: Array, wirings: Wiring, means: Array) -> Array:
         """``y``, float32[units]."""
         owner, values = wirings[0].owner, post.reshape(-1, wirings[0].owner.size)
-        size = jnp.abs(values if utility == "contribution" else values - means).mean(0) * outgoing(params, wirings)
+        centre = 0.0 if utility == "contribution" else by_channel(means, post.shape[-1])
+        size = jnp.abs(values - centre).mean(0) * outgoing(params, wirings)
         each = size[rows_of(owner)].mean(-1)
         if utility == "contribution":
             return each

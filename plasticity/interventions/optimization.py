@@ -151,7 +151,7 @@ def erfi(x: Array) -> Array:
 
 @card(
     paper="Muppidi, Zhang, Yang 2024, Fast TRAC: A Parameter-Free Optimizer for Lifelong Reinforcement Learning",
-    note="no settings make it do nothing",
+    note="no settings make it do nothing; keeps the sum of updates, where the paper's code loses some of it in float32",
 )
 def trac(*, betas: tuple[float, ...] = BETAS, start: Positive = 1e-8, eps: Positive = 1e-8) -> Intervention:
     """Scales how far the optimizer has come from the first parameters, by how well that went.
@@ -165,9 +165,12 @@ def trac(*, betas: tuple[float, ...] = BETAS, start: Positive = 1e-8, eps: Posit
     The step is computed as ``S Delta - S' Delta'`` (new minus old), which is the same as long as nobody else writes
     into the parameters; what others write (decay, projections, resets) moves ``theta_ref`` along instead of being
     undone. A reset parameter has the slot ``Delta = 0``, so its new value is its reference. The paper's code finds
-    ``Delta`` by dividing ``theta - theta_ref`` by ``S``, and loses it where ``S`` is 0. erfi's argument is bounded by
-    9. Behind an eligibility trace ``g`` is the direction of descent. ``learning_rate`` is the optimizer's own times
-    ``S`` of the last update. ``ValueError`` if there are no betas or one is not between 0 and 1.
+    ``Delta`` by dividing ``theta - theta_ref`` by ``S + 1e-8``, with two effects of float32 that are not here, where
+    ``Delta`` is kept: at an ``S`` of 1e-9, ``S Delta`` is rounded away when it is added to weights of ordinary size,
+    and what was accumulated is lost with it; and as long as ``S`` is not far above 1e-8, the 1e-8 in the division makes
+    ``Delta`` smaller than it is (half as large at ``S`` = 1e-8). erfi's argument is bounded by 9. Behind an eligibility
+    trace ``g`` is the direction of descent. ``learning_rate`` is the optimizer's own times ``S`` of the last update.
+    ``ValueError`` if there are no betas or one is not between 0 and 1.
     """
     betas = tuple(betas)
     if not betas or not all(0.0 <= beta < 1.0 for beta in betas):

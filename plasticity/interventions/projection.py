@@ -11,8 +11,8 @@ from plasticity import trees
 from plasticity.fields import Count, NonNegative, Positive, card
 from plasticity.interventions.base import Intervention, every, no_penalty, unchanged, when
 from plasticity.interventions.penalties import Which, check
-from plasticity.optimizers import Descent
-from plasticity.types import Array, Context, Key, Learner, Network, Params, State
+from plasticity.optimizers import Descent, has_schedule
+from plasticity.types import Array, Context, Key, Learner, Network, Optimizer, Params, State
 
 if TYPE_CHECKING:
     from plasticity.networks import NetworkSpec
@@ -70,10 +70,10 @@ def nap(
     loss; "free" lets them learn unprojected; "none" has none. ``bias`` keeps the biases in front of the
     normalisation, which the paper drops as redundant (with them, predictions do feel the length of ``W``). ``restart``
     "switch" begins the optimizer's schedule anew at every task switch, as the paper does on its sequence of games;
-    Adam's moments and bias correction go on, and an optimizer without a schedule is left as it is.
+    Adam's moments and bias correction go on.
 
-    ``affine_strength`` is traced, its default ours; all else is static. ``ValueError`` for an unknown name or a period
-    below 1.
+    ``affine_strength`` is traced, its default ours; all else is static. ``ValueError`` for an unknown name, a period
+    below 1 and, where the agent is built, for ``restart`` "switch" with an optimizer whose step size is constant.
     """
     named = {"norm": norm, "affine": affine, "restart": restart}
     known = {"norm": ("layer", "rms"), "affine": ("none", "free", "joint", "penalty"), "restart": ("never", "switch")}
@@ -86,6 +86,14 @@ def nap(
     def init(key: Key, params: Params) -> State:
         del key
         return jax.tree.map(trees.norm, params)  # of every array: which modules are hidden is not known here
+
+    def optimizer(rule: Optimizer) -> Optimizer:
+        if restart == "switch" and not has_schedule(rule):
+            raise ValueError(
+                "interventions: nap: restart=switch has nothing to begin anew; the agent's optimizer has no schedule: "
+                "give it one (schedule, warm_up) or take restart=never"
+            )
+        return rule
 
     def penalty(state: State, params: Params, context: Context) -> Array:
         del state
@@ -108,6 +116,7 @@ def nap(
 
     return Intervention(
         network=network,
+        optimizer=optimizer,
         init=init,
         penalty=penalty if affine == "penalty" else no_penalty,
         step=when(every(period), step),

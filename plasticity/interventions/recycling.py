@@ -76,7 +76,8 @@ def redo(
     ``s_i = E|h_i| / mean_k E|h_k|``, ``k`` over the units of a layer, ``E`` over the batch and, of a convolution, the
     positions. After every ``period``-th update, where ``s_i <= threshold``: the weights into the unit, its bias and its
     normalisation as in a newborn network, the weights out of it 0, the optimizer's slots of both initial (counts go on,
-    see ``surgery.reset_slots``). Online network only. A unit's copies (crelu) are judged together.
+    see ``surgery.reset_slots``), those of the bias too, which the authors' code leaves as they are. Online network
+    only. A unit's copies (crelu) are judged together.
 
     ``threshold`` (traced): 0.025 is the paper's for its default replay ratio; its text says 0.1; 0 recycles the units
     that are 0 on the whole batch and changes no prediction on it (unless a layer normalisation follows the unit's

@@ -47,15 +47,16 @@ def capacity(*, learning_rate: NonNegative = 1e-3, batch: Count = 32) -> Monitor
     target-fitting capacity is a loss as well, to convergence on a data set.
 
     Args:
-        learning_rate: of Adam (traced); the default is ours.
-        batch: rows of a minibatch, at most the probe's batch (static); the default is ours. Rows left over by the last
-            whole minibatch of the shuffled batch are not trained on.
+        learning_rate: of Adam (traced); the paper takes that of the run's own optimizer, so set both alike to compare.
+            The default is ours.
+        batch: rows of a minibatch, at most the probe's batch (static); the paper takes the run's own minibatch. The
+            default is ours. Rows left over by the last whole minibatch of the shuffled batch are not trained on.
 
     Cost: for each output's name a forward and backward pass on every row once. ``ValueError`` for ``batch`` below 1.
 
     The paper fits on a fixed data set, that of the run's first rollout; here it is the recent transitions, so numbers
-    compare where the data do. The direction of the paper's divergence is unverified: this one is ours. For a policy
-    over real numbers the means are fitted, by the squared error.
+    compare where the data do. The divergence is the paper's, from the target to the output fitted. For a policy over
+    real numbers the means are fitted, by the squared error.
     """
     at_least_one(batch=batch)
     rule = optimizers.adam(learning_rate=learning_rate)

@@ -103,7 +103,7 @@ def test_a_rollout_becomes_rows(bootstrap, parts):
     assert rollout.observation.dtype == jnp.uint8
     for written, given in zip(rollout, Rollout(observation[:14], action, reward, discount, kind), strict=True):
         np.testing.assert_allclose(written, given, rtol=1e-6)
-    settings = {"gamma": GAMMA, "trace": TRACE, "bootstrap_truncation": bootstrap, "parts": parts}
+    settings = {"gamma": GAMMA, "trace": TRACE, "truncation": "bootstrap" if bootstrap else "terminal", "parts": parts}
     samples = to_samples(rollout, jnp.asarray(observation[14]), judge, **settings)
     value = observation[:14, :, 0].astype(float)
     kept = discount if bootstrap else np.where(kind == LAST, 0.0, discount)

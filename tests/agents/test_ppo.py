@@ -360,7 +360,7 @@ def test_a_shared_trunk_gives_each_loss_its_own_outputs():
 def test_an_episode_cut_off_may_count_as_ended():
     wanted = pairs()
     ended = wanted.current._replace(discount=jnp.where(wanted.current.step_type == 2, 0.0, wanted.current.discount))
-    agents = small(), small(bootstrap_truncation=False)
+    agents = small(), small(truncation="terminal")
     lived = [
         live(agent, agent.init(KEY, None), given)[0].learner
         for agent, given in ((agents[0], wanted._replace(current=ended)), (agents[1], wanted), (agents[0], wanted))

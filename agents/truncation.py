@@ -1,0 +1,22 @@
+"""What an episode that is cut off counts as."""
+
+from typing import Literal, get_args
+
+import jax.numpy as jnp
+
+from plasticity.types import LAST, Array
+
+Truncation = Literal["bootstrap", "terminal"]
+# bootstrap: the value of its last observation counts, as if it went on; terminal: nothing does, as if it had ended
+
+
+def check_truncation(truncation: Truncation) -> None:
+    """``ValueError`` for an unknown name."""
+    if truncation not in get_args(Truncation):
+        known = ", ".join(get_args(Truncation))
+        raise ValueError(f"agent.truncation: {truncation} is not allowed; must be one of {known}")
+
+
+def kept_discount(discount: Array, step_type: Array, truncation: Truncation) -> Array:
+    """The environment's discount; with "terminal" (static) 0 where an episode is cut off."""
+    return discount if truncation == "bootstrap" else jnp.where(step_type == LAST, 0.0, discount)
