@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agents.normalise import blank, deviation, include, perception
+from agents.normalise import RewardScale, Statistics, blank, deviation, include, perception
+from plasticity.counting import Moments, count, precise
 from plasticity.types import FIRST, LAST, MID, Clock, StreamSpec, TimeStep, Transition, VisitPlan
 
 SPEC = StreamSpec(jax.ShapeDtypeStruct((3,), jnp.float32), 4, ("a",), (VisitPlan(0, 60),), 1, True)
@@ -210,3 +211,105 @@ def test_what_cannot_be_normalised_is_refused():
         seeing(normalise="sometimes")
     with pytest.raises(ValueError, match=r"agent\.normalise needs a stream with plain observations"):
         seeing(SPEC._replace(observation=(SPEC.observation,)))
+
+
+def known(samples: int, mean: float, variance: float) -> Statistics:
+    """Statistics of so many single values."""
+    moments = Moments(precise(mean), precise(variance))
+    return Statistics(count(samples), count(samples), moments)
+
+
+def streamed(statistics: Statistics, values: Any, rate: float | None = None) -> Statistics:
+    """The statistics after ``values [T, E]``."""
+
+    def step(statistics: Statistics, batch: Any) -> tuple[Statistics, None]:
+        return include(statistics, batch, True, rate), None
+
+    return jax.jit(lambda s, v: jax.lax.scan(step, s, v)[0])(statistics, jnp.asarray(values, jnp.float32))
+
+
+def merged(samples: int, mean: float, variance: float, values: np.ndarray) -> tuple[float, float]:
+    """Mean and variance of the whole, in double precision."""
+    values = np.float32(values).astype(np.float64).ravel()
+    whole, apart = samples + values.size, values.mean() - mean
+    spread = samples * variance + values.size * values.var() + apart**2 * samples * values.size / whole
+    return mean + apart * values.size / whole, spread / whole
+
+
+def test_two_million_samples_more_move_ten_million() -> None:
+    found = streamed(known(10_000_000, 10.0, 1.0), np.full((2_000_000 // 16, 16), 12.0))
+    np.testing.assert_allclose(found.mean, 10 + 1 / 3, rtol=1e-6)
+    np.testing.assert_allclose(found.variance, (1e7 + 1e7 * 2e6 / 1.2e7 * 4) / 1.2e7, rtol=1e-5)
+    assert float(found.seen) == 12_000_000
+
+
+@pytest.mark.parametrize("samples", [2**24 - 3, 2**24, 10**9, 2**31 - 5, 2**32 - 5, 10**10])
+@pytest.mark.parametrize("envs", [1, 8])
+def test_statistics_at_their_limit(samples: int, envs: int) -> None:
+    """Each value moves the mean by less than half the spacing of floats there; together they count."""
+    values = np.random.default_rng(0).normal(300.0, 20.0, size=(20_000, envs))
+    found = streamed(known(samples, 100.0, 4.0), values)
+    mean, variance = merged(samples, 100.0, 4.0, values)
+    np.testing.assert_allclose([found.mean, found.variance], [mean, variance], rtol=1e-6)
+    moved = (exact(found.moments.mean) - 100) / (mean - 100), (exact(found.moments.variance) - 4) / (variance - 4)
+    np.testing.assert_allclose(moved, 1.0, rtol=1e-4)
+    assert (int(found.samples.high) << 32) + int(found.samples.low) == samples + values.size
+
+
+def exact(number: Any) -> float:
+    return float(number.value) + float(number.carry)
+
+
+@pytest.mark.parametrize(("mean", "deviation"), [(100.0, 1.0), (0.1, None)], ids=["normal", "bernoulli"])
+def test_millions_of_samples_one_by_one(mean: float, deviation: float | None) -> None:
+    rng = np.random.default_rng(1)
+    values = rng.random(4_000_000) < mean if deviation is None else rng.normal(mean, deviation, 1_000_000)
+    found = streamed(blank(()), np.asarray(values)[:, None])
+    expected = np.float32(values).astype(np.float64)
+    np.testing.assert_allclose(found.mean, expected.mean(), rtol=3e-7)
+    np.testing.assert_allclose(found.variance, expected.var(), rtol=3e-6)
+
+
+def test_a_slow_exponential_average_does_not_stop() -> None:
+    """At a rate of 1e-8 every step is below half the spacing of floats about 1."""
+    rate = np.float32(1e-8)
+    found = streamed(known(10**9, 1.0, 1.0)._replace(batches=count(2**40)), np.full((50_000, 1), 2.0), rate)
+    kept = (1 - float(rate)) ** 50_000
+    np.testing.assert_allclose(exact(found.moments.mean), 2 - kept, rtol=1e-6)
+    np.testing.assert_allclose(exact(found.moments.variance), kept + kept * (1 - kept), rtol=1e-6)
+
+
+def test_the_scale_of_rewards_at_its_limit() -> None:
+    """A billion sums of variance 4, then rewards of 300 in episodes of one step, by two envs, of which one waits."""
+    spec = SPEC._replace(envs=2)
+    eyes = seeing(spec, normalise="none", scale_rewards=True)
+    rest = {"reward_scale": RewardScale(jnp.zeros(2), known(10**9, 1.0, 4.0))}
+    last = TimeStep(jnp.array([LAST, FIRST], jnp.int8), jnp.array([300.0, 0.0]), jnp.ones(2), jnp.zeros((2, 3)))
+    pairs = Transition(last, jnp.zeros(2, jnp.int32), last)
+    step = jax.jit(
+        lambda rest: jax.lax.fori_loop(0, 20_000, lambda i, rest: eyes.learn(rest, pairs, clock(5))[0], rest)
+    )
+    scaled = eyes.look(step(rest), pairs)[2]
+    _, variance = merged(10**9, 1.0, 4.0, np.full(20_000, 300.0))
+    np.testing.assert_allclose(scaled[0], 300 / np.sqrt(variance), rtol=1e-6)
+
+
+def test_lanes_under_vmap_count_alike() -> None:
+    values = jnp.asarray(np.random.default_rng(0).normal(300.0, 20.0, size=(3, 500, 4)), jnp.float32)
+    starts = [known(samples, 100.0, 4.0) for samples in (2**24, 2**32 - 700, 7)]
+    together = jax.vmap(streamed)(jax.tree.map(lambda *x: jnp.stack(x), *starts), values)
+    for lane, start in enumerate(starts):
+        alone = streamed(start, values[lane])
+        mine = jax.tree.map(lambda x, lane=lane: x[lane], together)
+        assert (int(mine.samples.high), int(mine.samples.low)) == (int(alone.samples.high), int(alone.samples.low))
+        np.testing.assert_allclose([mine.mean, mine.variance], [alone.mean, alone.variance], rtol=1e-6)
+
+
+def test_the_sum_of_rewards_ends_where_a_task_switch_cuts_the_episode() -> None:
+    """gamma 0.9, rewards 10, 10, 10 | 1: the sum of the first visit is 27.1, that of the next begins with 1."""
+    eyes, zeros = seeing(normalise="none", scale_rewards=True), jnp.zeros(3)
+    rest, sums = eyes.init(), []
+    for t, (in_visit, reward) in enumerate(zip((0, 1, 2, 0, 1), (10.0, 10.0, 10.0, 1.0, 1.0), strict=True)):
+        rest, *_ = eyes.learn(rest, pair(zeros, zeros, reward=reward), clock(t, in_visit))
+        sums.append(float(rest["reward_scale"].total[0]))
+    np.testing.assert_allclose(sums, [10.0, 19.0, 27.1, 1.0, 1.9], rtol=1e-6)

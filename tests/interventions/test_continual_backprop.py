@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from update_loop import CNN, MLP, Loop, Run, make
 
+from plasticity.counting import precise
 from plasticity.interventions import continual_backprop, surgery
-from plasticity.interventions.continual_backprop import Memory
+from plasticity.interventions.continual_backprop import Ledger, Memory, least_useful
 from plasticity.networks import Head, NetworkSpec
 from plasticity.optimizers import adam, sgd
 from plasticity.types import Activation, Context, Learner
@@ -237,6 +238,49 @@ def test_utility_of_many_rows_is_their_mean() -> None:
     leaving = np.abs(kernel).mean(1).reshape(3, 3, 2, 3)  # position, copy, unit
     expected = (np.abs(post).mean(0).reshape(3, 3, 2, 3) * leaving).mean((0, 1, 2))
     np.testing.assert_allclose(state.ledgers["hidden_0"].utility, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("activation", ["relu", "crelu"])
+def test_adaptable_contribution_behind_a_convolution_has_one_mean_for_each_channel(activation: str) -> None:
+    """decay 0: ``f'`` is this update's mean over batch and positions, of each copy of crelu by itself."""
+    spec = replace(FLAT, activation=activation)
+    _, method, run, facts = learned(spec, adam(), decay=0.0, replacement_rate=0.0, utility="adaptable_contribution")
+    state, _ = stepped(method, run, facts)
+    post = np.asarray(facts.activations["hidden_0"].post, np.float64)  # batch, row, column, copy and channel
+    kernels = {name: np.abs(np.asarray(run.learner.params[name]["kernel"])) for name in ("hidden_0", "hidden_1")}
+    leaving = kernels["hidden_1"].mean(1).reshape(3, 3, -1, 3)  # row, column, copy, channel
+    apart = np.abs(post - post.mean((0, 1, 2))).mean(0).reshape(3, 3, -1, 3)
+    expected = (apart * leaving).mean((0, 1, 2)) / kernels["hidden_0"].mean((0, 1, 2))
+    np.testing.assert_allclose(state.ledgers["hidden_0"].utility, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize("rate", [1e-9, 3e-8])
+def test_a_budget_grows_by_less_than_the_spacing_of_floats(rate: float) -> None:
+    """Near 1 a float32 cannot say 1 + 3e-8; at such a rate a unit has its turn when it has waited long enough."""
+    ledger = Ledger(jnp.array([10**6]), jnp.ones(1), precise(1 - 2**-10))
+
+    def step(ledger: Ledger, _: None) -> tuple[Ledger, jax.Array]:
+        picked, budget = least_useful(ledger, 0.9, 1, rate, 1)
+        return ledger._replace(budget=budget), picked.replaced[0]
+
+    need = 2**-10 / float(np.float32(rate))
+    updates = min(int(1.5 * need), 50_000)
+    after, replaced = jax.jit(lambda start: jax.lax.scan(step, start, None, updates))(ledger)
+    grown = 1 - 2**-10 + updates * float(np.float32(rate))
+    assert replaced.sum() == int(grown)
+    assert grown < 1 or abs(int(replaced.argmax()) - need) < 2
+    left = float(after.budget.value) + float(after.budget.carry)
+    np.testing.assert_allclose(left, grown - int(grown), rtol=1e-9)
+
+
+def test_an_age_stays_at_the_largest_whole_number() -> None:
+    loop = make(continual_backprop(replacement_rate=0.0), sgd(), MLP)
+    run = loop.init(KEY)
+    oldest = jax.tree.map(lambda x: jnp.full_like(x, 2**31 - 1) if x.dtype == jnp.int32 else x, run.state.ledgers)
+    after = loop.update(KEY, run._replace(state=run.state._replace(ledgers=oldest)), jnp.int32(0))
+    for ledger in after.state.ledgers.values():
+        assert (ledger.age == 2**31 - 1).all() or (ledger.age == 0).all()
+        assert np.isfinite(ledger.utility).all()
 
 
 def trace(spec: NetworkSpec, **settings: Any) -> None:

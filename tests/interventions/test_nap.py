@@ -10,11 +10,22 @@ import numpy as np
 import pytest
 from update_loop import CNN, MLP, Run, make, train
 
-from plasticity.interventions import layer_norm, nap, weight_clip, weight_decay
-from plasticity.interventions.base import compose
+from plasticity.eligibility import STREAMING, eligible, parts
+from plasticity.interventions import (
+    layer_norm,
+    nap,
+    plasticity_injection,
+    random_walk,
+    soft_reset,
+    trac,
+    upgd,
+    weight_clip,
+    weight_decay,
+)
+from plasticity.interventions.base import Intervention, compose
 from plasticity.interventions.projection import rescaled
 from plasticity.networks import NetworkSpec, build
-from plasticity.optimizers import adam
+from plasticity.optimizers import adam, rmsprop, sgd
 from plasticity.types import Learner, Network
 
 KEY = jax.random.key(0)
@@ -142,6 +153,30 @@ def test_a_switch_begins_the_schedule_anew_and_leaves_the_moments(clip: float | 
         assert float(loop.optimizer.learning_rate(after.opt_state)) == expected
         same = jax.tree.map(lambda a, b: bool(np.array_equal(a, b)), after.opt_state, later)
         assert sum(not each for each in jax.tree.leaves(same)) == (restart == "switch")
+
+
+WITH_A_SCHEDULE = {"warm_up": 5}, {"schedule": "cosine", "schedule_updates": 9}
+WRAPPERS = [compose(), weight_decay(), trac(), upgd(), soft_reset(), random_walk(), plasticity_injection(at=5)]
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
+@pytest.mark.parametrize("rule", [adam, sgd, rmsprop])
+def test_a_restart_of_no_schedule_is_refused_when_the_agent_is_built(rule: Callable, wrapper: Intervention) -> None:
+    method = compose(wrapper, nap(restart="switch"))
+    for whole in (lambda each: each, eligible, lambda each: parts({"policy": each, "value": sgd()})):
+        with pytest.raises(
+            ValueError, match=r"nap: restart=switch has nothing to begin anew; .* \(schedule, warm_up\)"
+        ):
+            method.optimizer(whole(rule()))
+        compose(wrapper, nap()).optimizer(whole(rule()))
+        for settings in WITH_A_SCHEDULE:
+            method.optimizer(whole(rule(**settings)))
+
+
+@pytest.mark.parametrize("rule", STREAMING.values())
+def test_the_streaming_optimizers_have_no_schedule(rule: Callable) -> None:
+    with pytest.raises(ValueError, match="the agent's optimizer has no schedule"):
+        nap(restart="switch").optimizer(rule())
 
 
 def test_weights_are_clipped_by_their_layers_fan_in() -> None:
