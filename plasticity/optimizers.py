@@ -214,8 +214,9 @@ def adam(
     if counts not in ("shared", "parameter"):
         raise ValueError(f"counts must be one of shared, parameter; got {counts!r}")
     rate = step_size(learning_rate, schedule, schedule_updates, end_learning_rate, warm_up)
-    rule = optax.scale_by_adam if counts == "shared" else scale_by_counted_adam
-    return descend(optax.chain(clipped(max_gradient_norm), rule(b1, b2, eps, eps_root)), rate, varies(schedule, warm_up))
+    scale = optax.scale_by_adam if counts == "shared" else scale_by_counted_adam
+    rule = optax.chain(clipped(max_gradient_norm), scale(b1, b2, eps, eps_root))
+    return descend(rule, rate, varies(schedule, warm_up))
 
 
 @card(paper="Graves 2013, Generating Sequences With Recurrent Neural Networks")

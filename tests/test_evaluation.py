@@ -13,6 +13,7 @@ from tiny import DQN, document
 from envs.control import cartpole
 from plasticity import evaluation, launch, results
 from plasticity.config import read_experiment
+from plasticity.counting import precise
 from plasticity.errors import UserError
 from plasticity.evaluation import Evaluation, Target, blank, entered, evaluate, targets
 from plasticity.types import FIRST, LAST, MID, TimeStep, Visit, VisitPlan
@@ -40,6 +41,24 @@ def test_books_of_one_env_by_hand():
     assert {name: float(value) for name, value in found.items()} == {
         "episodes": 2, "episodic_return": 4.0, "episode_length": 2.0
     }  # fmt: skip
+
+
+def test_books_of_episodes_longer_than_a_float_counts():
+    """2^24 rewards of 1 so far: one more each is seen, in returns, in lengths and in the mean of all steps."""
+    so_far = 2**24
+
+    def books(episodic):
+        start, many = blank(2), jnp.full(2, so_far, jnp.int32)
+        start = start._replace(age=many, running=precise(many), reward=precise(many))
+        for kind in [MID] * 4 + [LAST]:
+            timestep = TimeStep(jnp.full(2, kind, jnp.int8), jnp.ones(2), jnp.ones(2), observation=None)
+            start = entered(start, timestep, timestep.reward, 1)
+        return evaluation.summary(start, jnp.int32(so_far + 5), episodic)
+
+    found = books(True)
+    assert abs(float(found["episodic_return"]) - (so_far + 5)) <= 1
+    assert abs(float(found["episode_length"]) - (so_far + 5)) <= 1
+    np.testing.assert_allclose(books(False)["reward"], 1.0, rtol=1e-7)
 
 
 def to_the_right(i, observation):

@@ -269,6 +269,26 @@ def test_activation_values(name, expected):
     np.testing.assert_allclose(activations["hidden_0"].post[0], expected, atol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("name", "slopes"),
+    [
+        ("relu", [0.0]),
+        ("leaky_relu", [0.01]),
+        ("elu", [1.0]),
+        ("crelu", [0.0, 0.0]),
+        ("smooth_leaky", [0.55]),
+    ],
+)
+def test_slopes_at_zero_are_those_of_pytorch(name, slopes):
+    """Of a streaming agent all pre-activations are exactly 0 at the first step; the slopes are PyTorch's, by its rules:
+    relu ``z > 0``, leaky_relu ``z > 0 ? 1 : slope``, elu ``z > 0 ? 1 : alpha exp(z)``."""
+    network = build(NetworkSpec((1,), 1, widths=(1,), activation=name))
+    params = network.init(KEY)
+    params["hidden_0"] = {"kernel": jnp.ones((1, 1)), "bias": jnp.zeros(1)}
+    found = jax.jacobian(lambda x: network.apply(params, x[None])[1]["hidden_0"].post[0])(jnp.zeros(1))
+    np.testing.assert_allclose(found.ravel(), slopes, rtol=1e-6)
+
+
 def passed_through(normalisation, x, **settings):
     """What enters the non-linearity where the kernel passes the input on as it is."""
     size = x.shape[-1]

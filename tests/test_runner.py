@@ -1,13 +1,16 @@
 """The loop: compilations, independence of lanes, divergence, switches, books."""
 
+import agent_cases
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
 
+from envs.control import cartpole
 from plasticity import launch
 from plasticity.lanes import enter, lane_keys, place
+from plasticity.packing import unpack
 from plasticity.program import Block
 from plasticity.runner import Run, chunk_steps
 from plasticity.types import VisitPlan
@@ -74,6 +77,25 @@ def test_a_lane_of_a_wide_vmap_is_exact_at_the_same_width_and_close_at_another(w
 
 def test_two_devices_compute_what_one_does(whole):
     assert_same(history(run_of(width=1, devices=2)), whole)
+
+
+def test_an_episode_of_more_rewards_than_a_float_counts():
+    """Rewards of 1 behind a return of 2^24, and a chunk of more steps than one plain sum takes."""
+    planned = agent_cases.program("dqn", stream=cartpole(tasks=1, steps_per_task=3000, envs=1), chunk=3000)
+    run = agent_cases.run(planned)
+    run.begin()
+    start = run.carries[0]
+    run.carries = [start._replace(episode_return=start.episode_return._replace(value=jnp.full((1, 1), 2.0**24)))]
+    carry, packed = run.compiled.chunk(*run.inputs[0][:2], run.carries[0], run.clock())
+    found = {name: float(x[0]) for name, x in unpack(jax.device_get(packed)).items()}
+    # All steps but those that open an episode are rewarded; the last episode is not over.
+    rewards = found["reward"] * 3000
+    under_way = float(carry.episode_return.value[0, 0])
+    total = found["episodic_return"] * found["episodes"]
+    assert found["episodes"] > 20
+    assert (
+        abs(total - (2**24 + rewards - under_way)) <= 4
+    )  # as far as float32 can say; the first episode alone has more
 
 
 def test_seeds_differ(whole):

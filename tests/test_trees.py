@@ -73,6 +73,15 @@ def test_schedules_by_hand(schedule: schedules.Schedule, expected: list[float]) 
     np.testing.assert_allclose(jax.vmap(schedule)(jnp.arange(5)), expected, atol=1e-6)
 
 
+def test_the_largest_count_is_no_beginning() -> None:
+    """Where a count has stopped at 2^31 - 1 the step size is that of the end, not 0."""
+    last = jnp.int32(2**31 - 1)
+    for steps in (0, 5):
+        assert float(schedules.warm_up(schedules.constant(0.25), steps)(last)) == 0.25
+        assert float(schedules.warm_up(schedules.linear(4.0, 0.5, 100), steps)(last)) == 0.5
+    np.testing.assert_allclose(schedules.linear(1.0, 0.0, 2e9)(jnp.int32(1_500_000_000)), 0.25, rtol=1e-6)
+
+
 def test_schedules_take_traced_numbers() -> None:
     def value(start: jax.Array, steps: jax.Array) -> jax.Array:
         return schedules.warm_up(schedules.linear(start, 0.0, steps), steps)(jnp.array(3))

@@ -419,6 +419,45 @@ def test_an_episode_that_a_task_switch_cut_short_leaves_no_trace(name):
             assert np.allclose(a, b) == same
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "stream_q with adam",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("stream_dqn", "stream_c51", "stream_ac")),
+    ],
+)
+def test_a_truncation_may_count_as_an_end(name):
+    """ "terminal" learns from a life that is cut off as "bootstrap" does from one that ends there."""
+    told = jax.tree.map(lambda x: x[int(np.flatnonzero(LIFE.step_type[1:] == reference.LAST)[1])], pairs())
+    assert float(told.current.discount[0]) == 1.0
+    ended = told._replace(current=told.current._replace(discount=jnp.zeros(1)))
+    found = {}
+    for truncation in ("bootstrap", "terminal"):
+        agent = AGENTS[name](**PLAIN, truncation=truncation)
+        learn = jax.jit(agent.learn)
+        born = agent.init(KEY, None)
+        for kind, pair in (("cut", told), ("ended", ended)):
+            found[truncation, kind] = jax.tree.leaves(learn(KEY, born, pair, clock_at(1))[0].learner)
+        loss = agent.probe(born, told, clock_at(1)).loss(born.learner.params)
+        found[truncation, "cut"].append(loss)
+        found[truncation, "ended"].append(agent.probe(born, ended, clock_at(1)).loss(born.learner.params))
+    for a, b in zip(found["terminal", "cut"], found["bootstrap", "ended"], strict=True):
+        np.testing.assert_array_equal(a, b)
+    for same in (0, -1):
+        assert any(
+            not np.allclose(a, b, rtol=1e-6)
+            for a, b in zip(found["bootstrap", "cut"][same:], found["bootstrap", "ended"][same:], strict=True)
+        )
+
+
+@pytest.mark.parametrize("agent", [stream_q, adaptive_q, stream_dqn, stream_c51, stream_ac])
+def test_what_a_truncation_cannot_be(agent):
+    with pytest.raises(
+        ValueError, match=r"agent\.truncation: never is not allowed; must be one of bootstrap, terminal"
+    ):
+        agent(SPEC, compose(), truncation="never")
+
+
 def with_trace(opt_state: Any, value: float) -> Any:
     """The state with all its traces in force and filled with a number."""
     full = jax.tree.map(lambda x: jnp.full_like(x, value), opt_state.trace)

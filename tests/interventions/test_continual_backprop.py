@@ -277,7 +277,8 @@ def test_an_age_stays_at_the_largest_whole_number() -> None:
     loop = make(continual_backprop(replacement_rate=0.0), sgd(), MLP)
     run = loop.init(KEY)
     oldest = jax.tree.map(lambda x: jnp.full_like(x, 2**31 - 1) if x.dtype == jnp.int32 else x, run.state.ledgers)
-    after = loop.update(KEY, run._replace(state=run.state._replace(ledgers=oldest)), jnp.int32(0))
+    older = run._replace(state=run.state._replace(ledgers=oldest))
+    after = jax.jit(loop.update)(KEY, older, jnp.int32(0))
     for ledger in after.state.ledgers.values():
         assert (ledger.age == 2**31 - 1).all() or (ledger.age == 0).all()
         assert np.isfinite(ledger.utility).all()
