@@ -49,6 +49,8 @@ class Card:
     paper: str = ""  # authors, year, title
     neutral: Mapping[str, Any] | None = None  # settings under which an intervention does nothing
     sees_switches: bool = False  # it acts at task switches, which its paper must allow it to know
+    # A setting that has an effect with some values of another only -> that other one -> those values.
+    only_with: Mapping[str, Mapping[str, tuple[Any, ...]]] = field(default_factory=dict)
     note: str = ""
     example: Mapping[str, Any] = field(default_factory=dict)  # of a stream: settings that show it, small
     extra: Mapping[str, Any] = field(default_factory=dict)

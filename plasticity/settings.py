@@ -10,7 +10,7 @@ import numpy as np
 
 from plasticity.documents import as_member, labels, merged
 from plasticity.errors import Location, Problem, UserError, listed, nearest, shown, unknown
-from plasticity.fields import Count
+from plasticity.fields import Count, card_of
 from plasticity.registry import Registry
 from plasticity.schema import Setting, schema_of
 
@@ -151,8 +151,23 @@ class Parser:
         except UserError as error:
             self.refuse(at, str(error))
             return None
+        before = len(self.problems)
         values = self.settings(schema, {key: value for key, value in raw.items() if key != "kind"}, at)
+        if len(self.problems) == before:
+            self.refuse_idle(factory, values, at)
         return Choice(family, kind, values, factory)
+
+    def refuse_idle(self, factory: Callable[..., Any], values: Mapping[str, Any], at: Location) -> None:
+        """Notes settings that were given another value than the default and can have no effect (``Card.only_with``)."""
+        schema = schema_of(factory)
+        for name, needs in card_of(factory).only_with.items():
+            for other, allowed in needs.items():
+                if values[name] != schema[name].default and values[other] not in allowed:
+                    wanted = " or ".join(str(value) for value in allowed)
+                    text = (
+                        f"{shown(values[name])} has no effect with {other}={values[other]}; it needs {other}={wanted}"
+                    )
+                    self.refuse((*at, name), text)
 
     def members(self, family: str, raw: Any, at: Location) -> tuple[Choice, ...]:
         """A list of members."""

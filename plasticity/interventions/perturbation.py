@@ -29,6 +29,7 @@ def noise_like(key: Key, tree: Params) -> Params:
     paper="Ash, Adams 2020, On Warm-Starting Neural Network Training",
     neutral={"shrink": 1.0, "perturb": 0.0},
     sees_switches=True,
+    only_with={"period": {"when": ("periodic",)}, "sigma": {"noise": ("gaussian",)}},
     note="soft: {when: periodic, period: 1, shrink: 0.999999, perturb: 1.0e-6}",
 )
 def shrink_perturb(

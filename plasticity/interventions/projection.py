@@ -45,6 +45,7 @@ def distance_from_identity(network: Network, params: Params) -> Array:
 @card(
     paper="Lyle et al. 2024, Normalization and effective learning rates in reinforcement learning",
     sees_switches=True,
+    only_with={"affine_strength": {"affine": ("penalty",)}},
     note="it acts at switches with restart=switch only",
 )
 def nap(

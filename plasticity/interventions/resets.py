@@ -65,6 +65,7 @@ def resolved(rest: Rest, when: When, modules: Modules) -> Rest:
     paper="Nikishin et al. 2022, The Primacy Bias in Deep Reinforcement Learning",
     neutral={"when": "never"},
     sees_switches=True,
+    only_with={"period": {"when": ("periodic",)}},
     note="as it stands, without settings, it is the fresh control: a new agent at every switch",
 )
 def reset(
@@ -121,6 +122,7 @@ def reset(
     paper="Asadi et al. 2023, Resetting the Optimizer in Deep RL: An Empirical Study",
     neutral={"when": "never"},
     sees_switches=True,
+    only_with={"period": {"when": ("periodic",)}},
 )
 def optimizer_reset(*, when: When = "switch", period: Count = 8_000, what: What = "all") -> Intervention:
     """Puts the optimizer's state back to its start and leaves the network alone.

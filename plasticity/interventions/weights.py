@@ -48,6 +48,7 @@ def lowest(key: Key, utility: Array, proportion: Array | float) -> Array:
     paper="Hernandez-Garcia, Dohare, Luo, Sutton 2025, Reinitializing weights vs units for maintaining plasticity in "
     "neural networks",
     neutral={"proportion": 0.0},
+    only_with={"proportion": {"prune": ("proportion",)}, "threshold": {"prune": ("threshold",)}},
 )
 def selective_weight_reinit(
     *,
