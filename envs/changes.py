@@ -84,6 +84,7 @@ def small_spec(
         episodic=True,
         reward_name="return",
         reward_range=(low, high),
+        alike=True,
     )
 
 

@@ -182,6 +182,7 @@ def minatar(
         ),
         envs=envs,
         episodic=True,
+        alike=len(names) == 1,  # variants of one game
         reward_name="return",
         reward_range=(0, max(game.highest for game in made)),
     )

@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from plasticity.documents import from_yaml, locate, read_file, replaced
-from plasticity.errors import Location, NoSuchPlaceError, UserError, report, shown
+from plasticity.errors import Location, NoSuchPlaceError, UserError, report, shown, unknown
 from plasticity.fields import Count, Member
 from plasticity.registry import Registry
 from plasticity.schema import schema_of
@@ -214,7 +214,32 @@ def _parse_arms(parser: Parser, document: Document, sweep: Sweep) -> dict[str, A
         if arm is not None:
             arms[name] = arm
     parser.problems = blamed(parser.problems, len(given))
+    for name, raw in given.items():
+        control = raw.get("control") if isinstance(raw, Mapping) else None
+        if control is not None:
+            _check_control(parser, name, control, given)
     return arms
+
+
+def _check_control(parser: Parser, name: str, control: Any, given: Mapping[str, Any]) -> None:
+    """The fresh control of an arm is another arm, which has none of its own."""
+    at: Location = ("arms", name, "control")
+    if not isinstance(control, str) or control not in given:
+        parser.refuse(at, unknown(f"arm {shown(control)}", str(control), list(given), "in this config"))
+    elif control == name:
+        parser.refuse(at, f"{shown(control)} is the arm itself; name the arm that starts anew at every switch")
+    elif isinstance(given[control], Mapping) and given[control].get("control") is not None:
+        parser.refuse(at, f"{shown(control)} has a control of its own, so that it cannot be one")
+
+
+FRESH = "fresh"  # the control of the arms that name none
+
+
+def controls(arms: Mapping[str, Arm]) -> dict[str, str | None]:
+    """The fresh control of each arm: the one it names, else the arm ``fresh``; None of the controls themselves."""
+    named = {arm.control for arm in arms.values() if arm.control} | {FRESH}
+    usual = FRESH if FRESH in arms else None
+    return {name: arm.control or (None if name in named else usual) for name, arm in arms.items()}
 
 
 def _check_name(parser: Parser, name: str, at: Location, reserved: Sequence[str] = ()) -> None:

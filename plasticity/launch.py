@@ -110,6 +110,7 @@ class Plan(NamedTuple):
     def describe(self) -> dict[str, Any]:
         """The plan as plain data, ``plan.json``."""
         visits = [{"task": visit.task, "steps": visit.steps} for visit in self.spec.visits]
+        controls = config.controls(self.experiment.arms)
         return {
             "name": self.experiment.name,
             "arms": [
@@ -117,6 +118,7 @@ class Plan(NamedTuple):
                     "name": name,
                     "lanes": sum(len(job.program.seeds) for job in self.jobs if job.arm == name),
                     "told": arm.told,
+                    "control": controls[name],
                 }
                 for name, arm in self.experiment.arms.items()
             ],
@@ -127,6 +129,7 @@ class Plan(NamedTuple):
                 "envs": self.spec.envs,
                 "tasks": list(self.spec.tasks),
                 "shuffled": self.spec.shuffled,
+                "alike": self.spec.alike,
                 "visits": visits,
             },
             "programs": [

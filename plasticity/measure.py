@@ -159,7 +159,7 @@ def _measure(job: Job, run: Run) -> tuple[list[Any], Measured]:
     records = jax.device_get([record for _, record in made])
     metrics = dict(unpack(replace(records[0], bits=join([record.bits for record in records], count))))
     diverged = join(jax.device_get([carry.diverged_at for carry in run.carries]), count)
-    task = spec.tasks[spec.visits[run.position.visit].task]
+    task = run.names(spec.visits[run.position.visit].task)
     who = Lanes(job.arm, np.asarray(job.lanes["lane"]), run.program.seeds, spec.frames_per_step * spec.envs)
     table = rows(Chunk(run.position, task, metrics, diverged), who)
     return [states for states, _ in made], Measured(job.arm, run.position, metrics, table)

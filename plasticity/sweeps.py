@@ -15,7 +15,7 @@ from plasticity.settings import Choice, Parser, paths, plain
 
 POINTS = 100_000  # of one arm, at most
 SWEPT = ("agent", "interventions")
-ARM = (*SWEPT, "told", "sweep")  # the keys of an arm
+ARM = (*SWEPT, "told", "sweep", "control")  # the keys of an arm
 Sweep = Mapping[str, tuple[Any, ...] | None]
 
 
@@ -47,6 +47,7 @@ class Arm:
     told: bool  # whether the learner may know when a task gives way to another
     sweep: Sweep  # the arm's own; None takes a path of the experiment's sweep away
     points: tuple[Point, ...]
+    control: str | None = None  # the arm that is its fresh control; None: the usual one, see ``config.controls``
 
     def dump(self, agent: Choice, interventions: Sequence[Choice], told: bool) -> dict[str, Any]:
         """What the arm changes of the base, as plain data."""
@@ -56,6 +57,7 @@ class Arm:
         if self.interventions != tuple(interventions):
             changed["interventions"] = [each.dump() for each in self.interventions]
         changed |= {} if self.told == told else {"told": self.told}
+        changed |= {} if self.control is None else {"control": self.control}
         return changed | ({"sweep": plain_sweep(self.sweep)} if self.sweep else {})
 
 
@@ -106,7 +108,8 @@ def parse_arm(parser: Parser, name: str, raw: Any, base: Base, sweep: Sweep) -> 
     for (path, *rest), text, _ in problems:
         mine = path in own
         parser.problems.append(Problem((*(at if mine else ()), "sweep", path, *rest), text, "" if mine else name))
-    return Arm(chosen, tuple(interventions), told, own, points)
+    control = raw.get("control")
+    return Arm(chosen, tuple(interventions), told, own, points, None if control is None else str(control))
 
 
 def blamed(problems: Sequence[Problem], arms: int) -> list[Problem]:

@@ -93,6 +93,7 @@ class StreamSpec(NamedTuple):
     stack: int = 0  # > 0: the observation's leading axis holds this many frames, the newest last
     reward_name: str = "reward"  # what the reward is, for axis labels: accuracy, return, ...
     reward_range: tuple[float, float] = (-math.inf, math.inf)  # of one step; infinite where unknown
+    alike: bool = False  # episodic returns of all tasks are of one kind (variants of one problem) and can be averaged
     shuffled: bool = False  # each lane meets the tasks in an order of its own (``plasticity.visits.own_task``)
 
 

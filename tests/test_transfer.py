@@ -103,7 +103,7 @@ def run(tmp_path):
     folder = made.write(tmp_path / "run", plan, {arm: made.lane_table([7]) for arm in arms}, arms)
     for arm, table in arms.items():
         rows = table.drop(columns=["reward", "update", "episodes", "episodic_return"])
-        parts = [rows.assign(evaluated_task=task, evaluated_visit=0) for task in ("a", "b")]
+        parts = [rows.assign(evaluated_task=task, evaluated_visit=visit) for visit, task in enumerate("ab")]
         for part, values in zip(parts, ([1, 2, 3], [4, 5, 6]), strict=True):
             part["reward"] = np.stack([np.full(3, -1.0), values], 1).ravel() + (100 if arm == "fresh" else 0)
         (folder / arm / "evaluations").mkdir()

@@ -116,6 +116,7 @@ def flip_reward(*, per: Per = "visit", gradual: float = 0.0) -> Transform:
     def apply(source: Source) -> Source:
         check_rewarded("flip_reward", source.spec)
         spec = ranged(source.spec, *(sign * limit for sign in signs for limit in source.spec.reward_range))
+        spec = spec._replace(alike=False)  # a good return is high in one task and low in another
         change = Change(problem=in_turn(signs), see=rewarding(product), score=product)
         return transformed("flip_reward", source, by_values(spec, per, signs, gradual), change, gradual)
 

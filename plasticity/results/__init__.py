@@ -13,12 +13,15 @@ from plasticity.results.behaviour import (
     revisits,
     steps_to_threshold,
 )
-from plasticity.results.compare import Point, points, summary
+from plasticity.results.change import Compared, Rule, alike, compare_lanes, rule
+from plasticity.results.compare import summary, task_changes
 from plasticity.results.export import csv_text, latex_text, save_table
 from plasticity.results.intervals import Interval, curve, mean_interval
+from plasticity.results.points import Point, points
 from plasticity.results.profiles import performance_profiles, probability_of_improvement
-from plasticity.results.read import by_stream, evaluations, hyper_parameters, lanes, load, plan, visits
+from plasticity.results.read import by_stream, controls, evaluations, hyper_parameters, lanes, load, plan, visits
 from plasticity.results.run_folder import RunFolder
+from plasticity.results.scales import Scale, Scales
 from plasticity.results.scores import TaskScores, differences, normalise, task_scores
 from plasticity.results.selection import Selection, select, sensitivity
 from plasticity.results.show import print_summary
@@ -39,19 +42,26 @@ from plasticity.results.transfer import (
 from plasticity.results.two_runs import TwoRuns, compare_runs
 
 __all__ = [
+    "Compared",
     "Interval",
     "Matrix",
     "Point",
+    "Rule",
     "RunFolder",
+    "Scale",
+    "Scales",
     "Scores",
     "Selection",
     "TaskScores",
     "TwoRuns",
     "aggregates",
+    "alike",
     "average_performance",
     "backward_transfer",
     "by_stream",
+    "compare_lanes",
     "compare_runs",
+    "controls",
     "csv_text",
     "curve",
     "differences",
@@ -81,11 +91,13 @@ __all__ = [
     "probability_of_improvement",
     "relative_learning_speed",
     "revisits",
+    "rule",
     "save_table",
     "select",
     "sensitivity",
     "steps_to_threshold",
     "summary",
+    "task_changes",
     "task_scores",
     "visits",
 ]

@@ -79,6 +79,11 @@ REFERENCES: Mapping[str, Reference] = {
 }
 
 
+def reference(task: str) -> Reference | None:
+    """The scores known of a game, named as tasks of the Atari stream are: with or without a mode and difficulty."""
+    return REFERENCES.get(task.partition(":")[0])
+
+
 def human_normalised_score(task: str, score: float) -> float:
     """``(score - random) / (human - random)``: 0 is random play, 1 a human; NaN for a game without references.
 
@@ -86,7 +91,7 @@ def human_normalised_score(task: str, score: float) -> float:
     are left out, since references exist for the usual mode only. Mnih et al. 2015, "Human-level control through deep
     reinforcement learning".
     """
-    found = REFERENCES.get(task.partition(":")[0])
+    found = reference(task)
     return float("nan") if found is None else (score - found.random) / (found.human - found.random)
 
 

@@ -1,18 +1,21 @@
 """How fast the lanes of a run learn, visit by visit: areas under curves, time to a threshold, the fresh control."""
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from plasticity.results.compare import counterpart, points
+from plasticity.results.change import alike
 from plasticity.results.intervals import mean_interval
+from plasticity.results.points import control_of, points
 from plasticity.results.read import (
+    FRESH,
     REWARDS,
     RunPath,
     arm_names,
+    controls,
     hyper_parameters,
     lanes,
     load,
@@ -35,6 +38,11 @@ class Scores(NamedTuple):
     lanes: pd.DataFrame  # one row per lane and visit (task, or pair of visits)
     means: pd.DataFrame  # the mean over seeds of each of them: one row per arm, swept point and visit
     overall: pd.DataFrame  # each lane's mean over them, then the mean over seeds: one row per arm and swept point
+
+    def without_overall(self, *values: str) -> "Scores":
+        """The same without means over tasks, of measures that have another unit in each."""
+        names = [f"{name}{bound}" for name in values for bound in ("", "_low", "_high")]
+        return self._replace(overall=self.overall.assign(**dict.fromkeys(names, np.nan)))
 
 
 def scores(
@@ -64,22 +72,25 @@ def _over_seeds(table: pd.DataFrame, by: Sequence[str], values: Sequence[str], c
     return pd.DataFrame(rows, columns=columns)
 
 
-def partners(known: pd.DataFrame, hyper: Sequence[str], control: str) -> np.ndarray:
+def partners(known: pd.DataFrame, hyper: Sequence[str], control: str | Mapping[str, str | None]) -> np.ndarray:
     """For each row of a table of lanes (rows 0, 1, ...) the row of the control's lane with the same seed, at the same
-    swept point or the only one that agrees with it; -1 where there is none."""
+    swept point or the only one that agrees with it; -1 where there is none. ``control``: of all arms, or of each."""
+    each_of = control if isinstance(control, Mapping) else dict.fromkeys(known["arm"].astype(str), control)
     cells, found = points(known, hyper), np.full(len(known), -1)
     for cell in cells:
-        other = counterpart(cell, [each for each in cells if each.run == cell.run], control)
+        other = control_of(cell, cells, each_of)
         if other is not None:
             rows = pd.Series(other.rows.index, other.rows["seed"])
             found[cell.rows.index] = rows.reindex(cell.rows["seed"]).fillna(-1).astype(int)
     return found
 
 
-def check_control(run: RunPath, control: str) -> None:
-    """``ValueError`` where the run has no such arm."""
+def check_control(run: RunPath, control: str | None) -> None:
+    """``ValueError`` where the run has no such arm, or (None) no arm with a control."""
     names = arm_names(run)
-    if control not in names:
+    if control is None and not any(controls(run).values()):
+        raise ValueError(f"no arm of {run} has a control, and none is called {FRESH!r}; its arms: {', '.join(names)}")
+    if control is not None and control not in names:
         raise ValueError(f"control = {control!r} is no arm of {run}; its arms: {', '.join(names)}")
 
 
@@ -114,7 +125,8 @@ def learning_curves_area(run: RunPath, *runs: RunPath) -> pd.DataFrame:
         sums = pd.DataFrame({"total": weight * table["value"], "weight": weight}).astype(float)
         sums = sums.groupby([table[name] for name in keys], observed=True).sum()
         area = (sums["total"] / sums["weight"].replace(0.0, np.nan)).reset_index(name="area")
-        rows = finished.drop(columns=["performance", "performance_end"]).merge(area, on=keys, how="left")
+        kept = finished.drop(columns=[name for name in finished if name.startswith("performance")])
+        rows = kept.merge(area, on=keys, how="left")
         rows["area"] = rows["area"].astype(float).mask(rows["lost"].astype(bool))
         first = ["arm", "lane", "seed", "visit", "task", "area"]
         return rows[[*first, *hyper_parameters(one)]]
@@ -156,7 +168,7 @@ def steps_to_threshold(run: RunPath, *runs: RunPath, threshold: float) -> pd.Dat
 def relative_learning_speed(
     run: RunPath,
     *runs: RunPath,
-    control: str = "fresh",
+    control: str | None = None,
     auc_max: float | None = None,
     confidence: float = 0.95,
 ) -> Scores:
@@ -169,17 +181,19 @@ def relative_learning_speed(
 
     Args:
       run: the run's folder; ``runs``: more of them, each compared with its own control.
-      control: the arm that starts afresh at every switch.
+      control: the arm that starts afresh at every switch; None: what the config says of each arm.
       auc_max: the area of the best possible curve, e.g. 1 for accuracy; None: the largest area of any lane and visit
-        of the run, which depends on what else the run holds.
+        of the run (of the same task, where rewards are of several kinds), which depends on what else the run holds.
       confidence: of the intervals.
 
     Returns:
       Per lane of the other arms and visit ``area, control_area, difference, relative_speed``; their means over seeds
-      for each visit, and over all visits. ``relative_speed`` is missing where its denominator is not positive.
+      for each visit, and over all visits (``difference`` not where rewards are of several kinds). ``relative_speed`` is
+      missing where its denominator is not positive.
 
     Raises:
-      ValueError: a run without the control's arm (the message lists the arms), or ``auc_max`` not finite.
+      ValueError: a run without the control's arm, or without any (the message lists the arms), or ``auc_max`` not
+        finite.
     """
     if auc_max is not None and not math.isfinite(auc_max):
         raise ValueError(f"auc_max = {auc_max} is not allowed; it must be a finite number, or None")
@@ -187,26 +201,35 @@ def relative_learning_speed(
         check_control(one, control)
     hyper = hyper_parameters(run, *runs)
     table = several((run, *runs), lambda one: _relative(one, control, auc_max))
-    return scores(table, ["visit", "task"], ["difference", "relative_speed"], hyper, confidence)
+    found = scores(table, ["visit", "task"], ["difference", "relative_speed"], hyper, confidence)
+    return found if _alike(run, *runs) else found.without_overall("difference")
 
 
-def _relative(run: RunPath, control: str, auc_max: float | None) -> pd.DataFrame:
+def _relative(run: RunPath, control: str | None, auc_max: float | None) -> pd.DataFrame:
     hyper, known, stream = hyper_parameters(run), lanes(run), plan(run)["stream"]
     visits = pd.DataFrame(
         {"visit": range(len(stream["visits"])), "task": [stream["tasks"][each["task"]] for each in stream["visits"]]}
     )
     areas = learning_curves_area(run)[["arm", "lane", "visit", "area"]].astype({"area": float})
-    known = known.assign(partner=partners(known, hyper, control), row=range(len(known)))
+    chosen = controls(run, control)
+    known = known.assign(partner=partners(known, hyper, chosen), row=range(len(known)))
     table = known.merge(visits, how="cross").merge(areas.astype({"arm": known["arm"].dtype}), how="left")
     control_area = table.set_index(["row", "visit"])["area"].reindex(
         pd.MultiIndex.from_frame(table[["partner", "visit"]])
     )
     table["control_area"] = control_area.to_numpy(float)
     table["difference"] = table["area"] - table["control_area"]
-    room = (areas["area"].max() if auc_max is None else auc_max) - table["control_area"]
+    if auc_max is not None:
+        highest: Any = auc_max
+    elif alike(stream):
+        highest = areas["area"].max()
+    else:
+        highest = table.groupby("task")["area"].transform("max")
+    room = highest - table["control_area"]
     table["relative_speed"] = table["difference"] / room.where(room > 0)
     columns = ["arm", "lane", "seed", "visit", "task", "area", "control_area", "difference", "relative_speed", *hyper]
-    return table.loc[table["arm"] != control, columns].reset_index(drop=True)
+    compared = [arm for arm, other in chosen.items() if other is not None]
+    return table.loc[table["arm"].isin(compared), columns].reset_index(drop=True)
 
 
 def revisits(run: RunPath, *runs: RunPath, measure: str = "performance", confidence: float = 0.95) -> Scores:
@@ -214,8 +237,7 @@ def revisits(run: RunPath, *runs: RunPath, measure: str = "performance", confide
 
     ``Delta_k = p(k-th visit to the task) - p(1st visit)``, as in the figures of Lyle et al. 2024, "Normalization and
     effective learning rates in reinforcement learning" and Abbas et al. 2023, "Loss of Plasticity in Continual Deep
-    Reinforcement Learning". What a lane remembers raises it, what it can no longer learn lowers it. Do not read
-    ``overall`` where tasks have scores of different scale.
+    Reinforcement Learning". What a lane remembers raises it, what it can no longer learn lowers it.
 
     Args:
       run: the run's folder; ``runs``: more of them.
@@ -224,7 +246,8 @@ def revisits(run: RunPath, *runs: RunPath, measure: str = "performance", confide
 
     Returns:
       Per lane and later visit ``task, visit, occasion`` (2 for the second visit), ``first, later, difference``; means
-      over seeds of each task (over its later visits first), and over all tasks. No rows where no task comes twice.
+      over seeds of each task (over its later visits first), and over all tasks (missing where rewards are of several
+      kinds: :func:`summary` has tasks on scales of their own). No rows where no task comes twice.
     """
     hyper = hyper_parameters(run, *runs)
     table = several((run, *runs), lambda one: _revisits(one, measure))
@@ -232,7 +255,12 @@ def revisits(run: RunPath, *runs: RunPath, measure: str = "performance", confide
     values = ["difference", "first", "later"]
     groups = table.groupby([*lane, "task"], observed=True, dropna=False, sort=False)
     per_task = groups[values].mean().where(groups["difference"].count() == groups.size(), axis=0).reset_index()
-    return scores(per_task, ["task"], values, hyper, confidence)._replace(lanes=table)
+    found = scores(per_task, ["task"], values, hyper, confidence)._replace(lanes=table)
+    return found if _alike(run, *runs) else found.without_overall(*values)
+
+
+def _alike(*runs: RunPath) -> bool:
+    return all(alike(plan(run)["stream"]) for run in runs)
 
 
 def _revisits(run: RunPath, measure: str) -> pd.DataFrame:

@@ -1,117 +1,87 @@
-"""The arms of a run compared: early and late performance, and the gap to the fresh control."""
+"""The arms of a run compared: early and late performance, the gap to the fresh control and how it changes."""
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from plasticity.results.change import STAGES, Compared, compare_lanes, grouped, of_seeds, stage_means
 from plasticity.results.intervals import mean_interval
-from plasticity.results.read import RunPath, arm_names, hyper_parameters, lanes, plan, tenth, visits_and_losses
+from plasticity.results.points import Point, control_of, counterpart, points
+from plasticity.results.read import RunPath, arm_names, controls, hyper_parameters, lanes, plan, visits_and_losses
 
-
-class Point(NamedTuple):
-    """The rows of one arm at one point of its sweep."""
-
-    label: str  # the arm, with the point where the arm has several: "baseline, learning_rate=0.001"
-    settings: tuple[str, ...]  # the point's part of the label
-    run: str  # "" in a table of one run
-    arm: str
-    values: dict[str, Any]  # the point: swept hyper-parameter -> value
-    rows: pd.DataFrame
-
-
-def points(table: pd.DataFrame, hyper: Sequence[str]) -> list[Point]:
-    """The arms and points of a table, in the order of the config; ``hyper`` are its swept hyper-parameters."""
-    keys = [key for key in ("run", "arm") if key in table]
-    several = "run" in table
-    found = []
-    for names, part in table.groupby(keys, observed=True, sort=True):
-        run, arm = ("", *names)[-2:]
-        swept = [column for column in hyper if column in part and part[column].notna().any()]
-        varied = [column for column in swept if part[column].nunique(dropna=False) > 1]
-        groups = part.groupby(varied, dropna=False, sort=False) if varied else [((), part)]
-        for _, rows in groups:
-            first = rows.iloc[0]
-            values = {column: first[column] for column in swept if pd.notna(first[column])}
-            settings = tuple(f"{_short(column, hyper)}={_plain(first[column])}" for column in varied)
-            label = ", ".join([f"{run}: {arm}" if several else str(arm), *settings])
-            found.append(Point(label, settings, str(run), str(arm), values, rows))
-    return found
-
-
-def _short(column: str, columns: Sequence[str]) -> str:
-    """The shortest dotted ending of ``column`` that no other column has."""
-    parts = column.split(".")
-    endings = [".".join(parts[-length:]) for length in range(1, len(parts) + 1)]
-    others = [other for other in columns if other != column]
-    return next((end for end in endings if not any(f".{other}".endswith(f".{end}") for other in others)), column)
-
-
-def _plain(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+NUMBERS = ("first", "last", "gap", "change", "own")
 
 
 def summary(
     run: RunPath,
     *,
-    control: str = "fresh",
+    control: str | None = None,
     baseline: str = "baseline",
     measure: str = "performance",
     confidence: float = 0.95,
 ) -> pd.DataFrame:
     """One row per arm and swept point: performance early and late, and the gap to the fresh control.
 
-    ``first`` and ``last`` are the means over the first and the last tenth of the visits (at least one visit), for
-    each seed and then over seeds; of a stream of one visit, over that visit and over its last tenth. ``gap`` is the
-    mean over seeds of (arm - control) on the last tenth, paired by seed and taken at the control's point with the same
-    hyper-parameters, or the only one that does not contradict them. ``change`` is the mean over seeds of that
-    difference minus the same on the first tenth: how far the arm falls behind the control along the stream, whatever
-    its level at the beginning (another architecture may learn every task a little worse without losing plasticity).
-    ``closed = (arm - baseline) / (control - baseline)`` on the last tenth, over the seeds all three have: 0 at the
-    baseline, 1 at the control. It means little where the baseline's own gap is not clearly off zero.
+    What is early and late, and what may be averaged, follows from the stream (:func:`plasticity.results.rule`). Where
+    no task comes again and rewards are of one kind, ``first`` and ``last`` are the means over the first and the last
+    tenth of the visits (at least one visit), for each seed and then over seeds. Where tasks come again they are means
+    over tasks of the first and of the last visits to each; where rewards are of several kinds each task has a scale of
+    its own first (:class:`plasticity.results.Scales`). Of a stream of one visit they are that visit and its last
+    tenth. Where games of several kinds are played once each they are missing, and so is all that follows from them:
+    :func:`task_changes` has each task by itself.
+
+    ``gap`` is the mean over seeds of (arm - control) late, paired by seed and taken at the control's point with the
+    same hyper-parameters, or the only one that does not contradict them. ``change`` is the mean over seeds of that
+    difference minus the same early: how far the arm falls behind the control along the stream, whatever its level at
+    the beginning (another architecture may learn every task a little worse without losing plasticity). ``own`` is the
+    mean over seeds of ``last - first`` of a lane, without any control. ``closed = (arm - baseline) / (control -
+    baseline)`` late, over the seeds all three have, for arms with the baseline's control: 0 at the baseline, 1 at the
+    control. It means little where the baseline's own gap is not clearly off zero.
 
     Args:
       run: the run's folder.
-      control: the arm that starts afresh at every switch.
+      control: the arm that starts afresh at every switch, for all arms; None: what the config says of each arm.
       baseline: the arm whose gap to the control is to be closed.
       measure: ``performance`` or ``performance_end``, see :func:`visits`.
       confidence: of the Student-t intervals.
 
     Returns:
       ``arm``, the swept hyper-parameters, ``lanes``, ``diverged`` (how many of them), ``seeds`` (lanes with all of
-      the last tenth), ``first, first_low, first_high``, the same for ``last``, ``gap`` and ``change``, and ``closed``.
-      The columns of ``gap`` and ``change`` are absent without a control arm (``change`` also of a single visit),
-      ``closed`` without a control or a baseline arm. A stage
-      that a lane has not finished, or not survived, is missing for it.
+      the last stage), ``first, first_low, first_high``, the same for ``last``, ``gap``, ``change`` and ``own``,
+      ``change_seeds`` and ``own_seeds`` (how many these rest on), and ``closed``. The columns of ``gap`` and ``change``
+      are absent without a control arm, ``closed`` without a control or a baseline arm, ``change`` and ``own`` where
+      nothing earlier is comparable. A stage that a lane has not finished, or not survived, is missing for it.
     """
-    hyper, count = hyper_parameters(run), len(plan(run)["stream"]["visits"])
-    rows, length, known = visits_and_losses(run), int(tenth(count)), lanes(run)
-    known["first"] = stage_means(rows, known, range(length), measure)
-    late = measure if count > 1 else "performance_end"
-    known["last"] = stage_means(rows, known, range(count - length, count), late)
-    cells = points(known, hyper)
+    found, hyper = compare_lanes(run, control=control, measure=measure), hyper_parameters(run)
     arms = set(arm_names(run))
-    table = []
-    for cell in cells:
-        row = {"arm": cell.arm, **cell.values, **_counts(cell.rows)}
-        row |= _named("first", cell.rows["first"], confidence) | _named("last", cell.rows["last"], confidence)
-        if control in arms:
-            against = counterpart(cell, cells, control)
-            gap = _difference(cell, against, "last")
-            row |= _named("gap", gap, confidence)
-            row |= _named("change", gap - _difference(cell, against, "first"), confidence) if count > 1 else {}
-        if {control, baseline} <= arms:
-            row["closed"] = _closed(cell, counterpart(cell, cells, baseline), counterpart(cell, cells, control))
-        table.append(row)
+    controlled = any(found.controls.values())
+    table = [_row(found, cell, controlled, baseline if baseline in arms else None, confidence) for cell in found.cells]
     return _in_order(pd.DataFrame(table), run, hyper)
+
+
+def _row(found: Compared, cell: Point, controlled: bool, baseline: str | None, confidence: float) -> dict[str, Any]:
+    row = {"arm": cell.arm, **cell.values, **_counts(cell.rows)}
+    row |= _named("first", cell.rows["first"], confidence) | _named("last", cell.rows["last"], confidence)
+    if controlled:
+        row |= _named("gap", found.gap(cell), confidence)
+    if found.rule.changes:
+        changes = {"own": found.own(cell)}
+        changes |= {"change": found.gap(cell) - found.gap(cell, "first")} if controlled else {}
+        for name, values in changes.items():
+            row |= _named(name, values, confidence) | {f"{name}_seeds": int(values.notna().sum())}
+    if controlled and baseline is not None:
+        row["closed"] = _closed(found, cell, baseline)
+    return row
 
 
 def _in_order(table: pd.DataFrame, run: RunPath, hyper: Sequence[str]) -> pd.DataFrame:
     """``summary``'s rows with a row for each arm that has not started, and its columns in their order."""
     absent = [arm for arm in arm_names(run) if table.empty or arm not in set(table["arm"])]
     rows = [*table.to_dict("records"), *({"arm": arm, "lanes": 0, "diverged": 0, "seeds": 0} for arm in absent)]
-    numbers = [f"{name}{bound}" for name in ("first", "last", "gap", "change") for bound in ("", "_low", "_high")]
+    numbers = [f"{name}{bound}" for name in NUMBERS for bound in ("", "_low", "_high")]
+    numbers += [f"{name}_seeds" for name in ("change", "own")]
     columns = ["arm", *hyper, "lanes", "diverged", "seeds", *numbers, "closed"]
     always = {"arm", "lanes", "diverged", "seeds", *hyper, *numbers[:6]}
     columns = [column for column in columns if column in always or column in table]
@@ -120,19 +90,11 @@ def _in_order(table: pd.DataFrame, run: RunPath, hyper: Sequence[str]) -> pd.Dat
     return table.sort_values("arm", kind="stable", ignore_index=True)
 
 
-def stage_means(rows: pd.DataFrame, known: pd.DataFrame, stage: range, measure: str) -> np.ndarray:
-    """Each lane's mean over the visits of a stage: missing unless it finished and survived them all."""
-    groups = rows[rows["visit"].isin(stage)].groupby(["arm", "lane"], observed=True)
-    whole = (groups["visit"].nunique() == len(stage)) & ~groups["lost"].any()
-    means = groups[measure].mean().where(whole)  # a visit in which no episode ended is left out
-    return means.reindex(pd.MultiIndex.from_frame(known[["arm", "lane"]])).to_numpy(float)
-
-
 def _counts(rows: pd.DataFrame) -> dict[str, int]:
     return {
         "lanes": len(rows),
         "diverged": int(rows["diverged_at"].notna().sum()),
-        "seeds": int(rows["last"].notna().sum()),
+        "seeds": int(rows["whole"].sum()),
     }
 
 
@@ -140,31 +102,69 @@ def _named(name: str, values: Any, confidence: float) -> dict[str, float]:
     return dict(zip((name, f"{name}_low", f"{name}_high"), mean_interval(values, confidence), strict=True))
 
 
-def _of_seeds(cell: Point | None, stage: str = "last") -> pd.Series:
-    return cell.rows.set_index("seed")[stage] if cell else pd.Series(dtype=float)
-
-
-def _difference(cell: Point, control: Point | None, stage: str) -> pd.Series:
-    """Paired by seed; NaN of the control itself."""
-    found = _of_seeds(cell, stage) - _of_seeds(control, stage)
-    return found * np.nan if control is not None and cell.arm == control.arm else found
-
-
-def counterpart(cell: Point, cells: Sequence[Point], arm: str) -> Point | None:
-    """``arm`` at the point of ``cell``: the same one, else the only one that agrees where both have a value."""
-    others = [other for other in cells if other.arm == arm]
-    same = [other for other in others if other.values == cell.values]
-    agreeing = [
-        other
-        for other in others
-        if all(other.values[name] == value for name, value in cell.values.items() if name in other.values)
-    ]
-    chosen = same or agreeing
-    return chosen[0] if len(chosen) == 1 else None
-
-
-def _closed(cell: Point, baseline: Point | None, control: Point | None) -> float:
+def _closed(found: Compared, cell: Point, baseline: str) -> float:
     """Share of the baseline's shortfall that the cell makes up; NaN where the baseline does not fall short."""
-    shared = pd.concat([_of_seeds(cell), _of_seeds(baseline), _of_seeds(control)], axis=1).dropna().mean().to_numpy()
+    control = found.controls.get(baseline)
+    if control is None or control not in (cell.arm, found.controls.get(cell.arm)):
+        return float("nan")
+    others = [cell, counterpart(cell, found.cells, baseline), counterpart(cell, found.cells, control)]
+    shared = pd.concat([of_seeds(each, "last") for each in others], axis=1).dropna().mean().to_numpy()
     gap = shared[2] - shared[1]
     return float((shared[0] - shared[1]) / gap) if gap > 0 else float("nan")
+
+
+# ------------------------------------------------------------------------------------------------ task by task
+
+
+def task_changes(
+    run: RunPath, *, control: str | None = None, measure: str = "performance", confidence: float = 0.95
+) -> pd.DataFrame:
+    """One row per arm, swept point and task, in units of the reward or the return: no task is averaged with another.
+
+    ``first`` and ``last`` are means over the first and the last visits to the task (a tenth of them, one at least; of
+    a task that is visited once both are that visit), ``gap`` is (arm - control) of the last ones, ``own`` is ``last -
+    first``, and ``change`` that less the same of the control; all paired by seed. With an order of its own for each
+    seed, a task's first visit is at another place for each.
+
+    Returns:
+      ``arm``, the swept hyper-parameters, ``task``, ``visits`` (to it, in the stream), ``seeds``, and ``first, last,
+      gap, change, own`` with ``_low`` and ``_high``; ``gap`` and ``change`` are missing without a control, ``change``
+      and ``own`` of a task that is visited once.
+    """
+    stream, hyper, known = plan(run)["stream"], hyper_parameters(run), lanes(run)
+    stages = grouped([visit["task"] for visit in stream["visits"]])
+    table = stage_means(visits_and_losses(run), known, stages, measure).dropna(subset="task")
+    table = table.merge(known[["arm", "lane", "seed"]], on=["arm", "lane"])
+    counts = stages.groupby("group").size()
+    table["visits"] = counts.reindex(table["group"]).to_numpy()
+    cells, chosen = points(known, hyper), controls(run, control)
+    rows = [row for cell in cells for row in _task_rows(cell, control_of(cell, cells, chosen), table, confidence)]
+    order = {task: place for place, task in enumerate(map(str, stream["tasks"]))}
+    columns = [f"{name}{bound}" for name in NUMBERS for bound in ("", "_low", "_high")]
+    made = pd.DataFrame(rows, columns=["arm", *hyper, "task", "visits", "seeds", *columns])
+    made["arm"] = pd.Categorical(made["arm"], categories=arm_names(run), ordered=True)
+    return made.iloc[np.argsort(made["task"].map(order).to_numpy(), kind="stable")].reset_index(drop=True)
+
+
+def _task_rows(cell: Point, other: Point | None, table: pd.DataFrame, confidence: float) -> Iterator[dict[str, Any]]:
+    """``other``: the control's point."""
+    mine, theirs = (_of_cell(table, each) for each in (cell, other))
+    for task, rows in mine.groupby("task", sort=False):
+        own = rows.set_index("seed")
+        control = theirs[theirs["task"] == task].set_index("seed")
+        gaps = {stage: own[stage] - control[stage] for stage in STAGES}
+        again = (own["visits"] > 1).all()
+        values = {stage: own[stage] for stage in STAGES} | {"gap": gaps["last"]}
+        values["own"] = own["last"] - own["first"] if again else own["last"] * np.nan
+        values["change"] = gaps["last"] - gaps["first"] if again else gaps["last"] * np.nan
+        row = {"arm": cell.arm, **cell.values, "task": str(task), "visits": int(own["visits"].max())}
+        row["seeds"] = int(own["last"].notna().sum())
+        for name, each in values.items():
+            row |= _named(name, each, confidence)
+        yield row
+
+
+def _of_cell(table: pd.DataFrame, cell: Point | None) -> pd.DataFrame:
+    if cell is None:
+        return table.iloc[:0]
+    return table[(table["arm"] == cell.arm) & table["lane"].isin(cell.rows["lane"])]

@@ -1,5 +1,6 @@
 """Means over seeds with Student-t intervals."""
 
+import math
 from collections.abc import Iterable
 from typing import Any, NamedTuple
 
@@ -46,6 +47,43 @@ def mean_interval(values: Any, confidence: float = 0.95, axis: int = -1) -> Inte
     squares = np.where(kept, values - np.expand_dims(mean, axis), 0.0) ** 2
     half = _half_width(np.sqrt(squares.sum(axis) / np.where(count > 1, count - 1, np.nan)), count, confidence)
     return Interval(mean, mean - half, mean + half)
+
+
+MOST_SEEDS = 100_000  # beyond that, more seeds are no answer
+
+
+def seeds_to_tell(
+    half_width: float, seeds: int, distance: float, confidence: float = 0.95, most: int = MOST_SEEDS
+) -> int | None:
+    """How many seeds would make a t interval narrow enough, if they spread as those at hand.
+
+    The least ``n`` with ``t(n - 1, (1 + confidence) / 2) * s / sqrt(n) <= distance``, where ``s`` is the sample
+    deviation behind the interval at hand, ``s = half_width * sqrt(seeds) / t(seeds - 1, ...)``. The mean is taken to
+    stay where it is, so this is an order of magnitude, no promise.
+
+    Args:
+      half_width: of the interval at hand.
+      seeds: how many values it rests on.
+      distance: how far its mean is from the bound that it should clear.
+      confidence: of both intervals.
+      most: None is returned where more would be needed.
+
+    Returns:
+      ``n``, or None where there is no spread to go by (fewer than two seeds), or no number up to ``most`` will do.
+    """
+    if seeds < 2 or not math.isfinite(half_width) or not distance > 0:
+        return None
+    deviation = half_width * math.sqrt(seeds) / stats.t.ppf(0.5 + confidence / 2, seeds - 1)
+    if _half_width(deviation, most, confidence) > distance:
+        return None
+    low, high = (
+        1,
+        most,
+    )  # the half width falls with n: too wide at ``low`` (one seed has none), narrow enough at ``high``
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _half_width(deviation, middle, confidence) <= distance else (middle, high)
+    return high
 
 
 def curve(table: pd.DataFrame, value: str, by: str | Iterable[str], confidence: float = 0.95) -> pd.DataFrame:

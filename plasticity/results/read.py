@@ -18,6 +18,7 @@ REWARDS = ("reward", "episodic_return", "episodes")
 NAMES = ("arm", "task", "evaluated_task")  # columns of a few texts, over and over
 BOOKKEEPING = ("lane", "seed", "program", "diverged_at")
 FEW_ROWS = 1_000_000
+FRESH = "fresh"  # the control of the arms that name none
 RunPath = str | Path
 
 
@@ -33,7 +34,8 @@ def plan(run: RunPath) -> dict[str, Any]:
     folder = Path(run)
     try:
         found = json.loads((folder / "plan.json").read_text())
-        return {**found, "arms": list(found["arms"]), "stream": dict(found["stream"])}
+        # Older plans do not say whether returns of several tasks are of one kind.
+        return {**found, "arms": list(found["arms"]), "stream": {"alike": False, **found["stream"]}}
     except (FileNotFoundError, NotADirectoryError):
         missing = "plan.json is missing" if folder.is_dir() else "there is no such folder"
     except (json.JSONDecodeError, KeyError, TypeError) as error:
@@ -45,7 +47,8 @@ def by_stream(runs: Sequence[RunPath]) -> list[list[RunPath]]:
     """The runs grouped by their stream, in the order given; ``ValueError`` where one is none."""
     groups: dict[str, list[RunPath]] = {}
     for run in runs:
-        groups.setdefault(json.dumps(plan(run)["stream"], sort_keys=True), []).append(run)
+        stream = {key: value for key, value in plan(run)["stream"].items() if key != "alike"}
+        groups.setdefault(json.dumps(stream, sort_keys=True), []).append(run)
     return list(groups.values())
 
 
@@ -59,6 +62,23 @@ def _nearest(folder: Path) -> str:
 
 def arm_names(run: RunPath) -> list[str]:
     return [arm["name"] for arm in plan(run)["arms"]]
+
+
+def controls(run: RunPath, control: str | None = None) -> dict[str, str | None]:
+    """The fresh control of each arm; None of an arm that has none, and of the controls themselves.
+
+    Args:
+      run: the run's folder.
+      control: one control for all arms (None for all where the run has no such arm); by default what the config says
+        arm by arm, and where it says nothing the arm ``fresh``.
+    """
+    arms = plan(run)["arms"]
+    names = [arm["name"] for arm in arms]
+    usual = control or FRESH
+    usual_control = usual if usual in names else None
+    if control is not None or not any("control" in arm for arm in arms):  # plans of older versions do not say
+        return {name: usual_control if name != usual_control else None for name in names}
+    return {arm["name"]: arm.get("control") for arm in arms}
 
 
 def _read(path: Path, wanted: Collection[str] | None = None) -> pa.Table | None:
@@ -257,7 +277,7 @@ def visits(run: RunPath, *runs: RunPath) -> pd.DataFrame:
       ``arm, lane, seed, visit, task, performance, performance_end`` and the swept hyper-parameters; ``run`` in front
       where there are several.
     """
-    return several((run, *runs), lambda one: visits_and_losses(one).drop(columns="lost"))
+    return several((run, *runs), lambda one: visits_and_losses(one).drop(columns=["lost", "performance_start"]))
 
 
 def tenth(count: Any) -> Any:
@@ -266,7 +286,11 @@ def tenth(count: Any) -> Any:
 
 
 def visits_and_losses(run: RunPath) -> pd.DataFrame:
-    """:func:`visits` of one run with the column ``lost``: the lane had diverged before the visit ended."""
+    """:func:`visits` of one run with two columns more.
+
+    ``lost``: the lane had diverged before the visit ended; ``performance_start``: the performance over the first tenth
+    of the visit's steps.
+    """
     files = [path for name in ("*/metrics/*.parquet", "*/lanes.parquet", "plan.json") for path in Path(run).glob(name)]
     state = [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files]
     return _visits_and_losses(str(run), tuple(sorted(state))).copy()
@@ -278,7 +302,7 @@ def _visits_and_losses(run: str, state: tuple[tuple[str, int, int], ...]) -> pd.
     del state
     stream, table, swept = plan(run)["stream"], _load(run, REWARDS), hyper_parameters(run)
     columns = ["arm", "lane", "seed", "visit", "task"]
-    measures = ["performance", "performance_end"]
+    measures = ["performance", "performance_end", "performance_start"]
     if table.empty:
         return table.reindex(columns=[*columns, *measures, *swept, "lost"])
     # Rows are in the order of arm, lane and step, so that a visit's records lie together.
@@ -288,7 +312,7 @@ def _visits_and_losses(run: str, state: tuple[tuple[str, int, int], ...]) -> pd.
     sums = {name: np.add.reduceat(value, starts) for name, value in _weighted(table, first, stream).items()}
     lost = sums["lost"] > 0
     rows = table.iloc[starts][[*columns, *swept]].astype({"task": "str"})
-    for name, end in zip(measures, ("", "_end"), strict=True):
+    for name, end in zip(measures, ("", "_end", "_start"), strict=True):
         weight = np.where(sums[f"weight{end}"] > 0, sums[f"weight{end}"], np.nan)
         rows[name] = np.where(lost, np.nan, sums[f"total{end}"] / weight)
     rows["lost"] = lost
@@ -308,11 +332,14 @@ def _weighted(table: pd.DataFrame, first: np.ndarray, stream: Mapping[str, Any])
     held = ~np.isnan(value)
     weight = np.where(held, table["episodes"].to_numpy(float) if stream["episodic"] else window, 0.0)
     total, share = np.where(held, weight * value, 0.0), inside / window
+    opening = np.clip(np.minimum(done, tenth(steps)) - (done - window), 0, window) / window
     return {
         "weight": weight,
         "total": total,
         "weight_end": weight * share,
         "total_end": total * share,
+        "weight_start": weight * opening,
+        "total_start": total * opening,
         "lost": table["reward"].isna().to_numpy().astype(int),
         "finished": (done >= steps).astype(int),
     }

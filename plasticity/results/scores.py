@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from plasticity.results.compare import Point, counterpart, points
+from plasticity.results.points import Point, counterpart, points
 from plasticity.results.read import tenth
 
 

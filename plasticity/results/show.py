@@ -9,54 +9,126 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from plasticity.results.compare import points, summary
-from plasticity.results.read import RunPath, hyper_parameters, plan
+from plasticity.results.change import Compared, Rule, compare_lanes, rule
+from plasticity.results.compare import summary, task_changes
+from plasticity.results.points import points
+from plasticity.results.read import RunPath, controls, hyper_parameters, plan
+from plasticity.results.verdict import meaning
 
 MISSING = "-"
+MOST_TASKS = 20  # that are shown one by one
+WHY = (
+    "No task comes again, and rewards of these tasks are of several kinds: one game's return says nothing of "
+    "another's, so there is no verdict on the stream as a whole. Each task by itself, means over seeds in units of its "
+    "own reward"
+)
 
 
 def print_summary(run: RunPath, console: Console | None = None, **options: Any) -> None:
     """Prints :func:`summary` of a run: one row per arm and swept point, 80 columns wide.
+
+    Where no number stands for all tasks, a row for each task of each arm instead (:func:`task_changes`).
 
     Args:
       run: the run's folder.
       console: where to; standard output by default.
       **options: of :func:`summary`.
     """
-    found, about = summary(run, **options), plan(run)
-    stream, control = about["stream"], options.get("control", "fresh")
+    about = plan(run)
+    stream, found = about["stream"], rule(about["stream"])
     measured = "episodic return" if stream["episodic"] else stream["reward_name"]
     title = escape(f"{about.get('name', run)}: {measured}")
-    layout: dict[str, Any] = {"box": box.SIMPLE_HEAD, "show_edge": False, "pad_edge": False, "collapse_padding": True}
-    table = Table(title=title, title_justify="left", caption_justify="left", **layout)
-    single = len(stream["visits"]) == 1
-    headings = {
-        "first": "whole\nvisit" if single else "first\ntenth",
-        "last": "last tenth\n[interval]" if single else "last\ntenth",
-        "gap": f"gap to {control}\n[interval]",
-        "closed": "closed\n%",
-    }
-    shown = {column: heading for column, heading in headings.items() if column in found}
-    table.add_column("arm", overflow="fold")
-    for heading in (*shown.values(), "diverged"):
-        table.add_column(escape(heading), justify="right", no_wrap=True)
-    for point in points(found, hyper_parameters(run)):
-        row = point.rows.iloc[0]
-        label = "\n  ".join([point.arm, *point.settings])
-        table.add_row(escape(label), *[_cell(row, column, single) for column in shown], _diverged(row))
-    table.caption = _caption(found, options, single)
+    table = _table(title)
+    if found.overall:
+        compared = compare_lanes(run, control=options.get("control"), measure=options.get("measure", "performance"))
+        _fill(table, run, found, options)
+        table.caption = _caption(summary(run, **options), options, compared)
+    else:
+        table.caption = _fill_by_task(table, run, options)
     (console or Console()).print(table)
 
 
-def _cell(row: pd.Series, key: str, single: bool = False) -> str:
+def _table(title: str) -> Table:
+    layout: dict[str, Any] = {"box": box.SIMPLE_HEAD, "show_edge": False, "pad_edge": False, "collapse_padding": True}
+    return Table(title=title, title_justify="left", caption_justify="left", **layout)
+
+
+def _fill(table: Table, run: RunPath, found: Rule, options: dict[str, Any]) -> None:
+    rows = summary(run, **options)
+    headings = _headings(run, found, rows, options)
+    table.add_column("arm", overflow="fold")
+    for heading in (*headings.values(), "diverged"):
+        table.add_column(escape(heading), justify="right", no_wrap=True)
+    for point in points(rows, hyper_parameters(run)):
+        row = point.rows.iloc[0]
+        label = "\n  ".join([point.arm, *point.settings])
+        table.add_row(escape(label), *[_cell(row, column, found.kind) for column in headings], _diverged(row))
+
+
+def _headings(run: RunPath, found: Rule, rows: pd.DataFrame, options: dict[str, Any]) -> dict[str, str]:
+    """The columns that are shown, with their headings: at most one with an interval in brackets, for 80 columns."""
+    against = _control_name(run, options)
+    gap = f"gap to {against}\n[interval]"
+    if found.kind == "single":
+        chosen = {"first": "whole\nvisit", "last": "last tenth\n[interval]", "gap": gap}
+    elif found.kind == "sequence":
+        chosen = {"first": "first\ntenth", "last": "last\ntenth", "gap": gap}
+    else:
+        chosen = {"first": "first\nvisits", "last": "last\nvisits", "gap": f"gap to {against}\n± half width"}
+        chosen |= {"change": "its change\n± half width"}
+    if found.changes and "gap" not in rows:
+        chosen |= {"own": "change\n[interval]"}
+    chosen |= {"closed": "closed\n%"}
+    return {column: heading for column, heading in chosen.items() if column in rows}
+
+
+def _control_name(run: RunPath, options: dict[str, Any]) -> str:
+    named = {name for name in controls(run, options.get("control")).values() if name}
+    return named.pop() if len(named) == 1 else "control"
+
+
+def _fill_by_task(table: Table, run: RunPath, options: dict[str, Any]) -> str:
+    """A row for each arm and task; returns the caption."""
+    chosen = {key: value for key, value in options.items() if key in ("control", "measure", "confidence")}
+    rows, percent = task_changes(run, **chosen), f"{100 * options.get('confidence', 0.95):g} %"
+    against = _control_name(run, options)
+    shown = {"last": "whole visit\n± half width"}
+    shown |= {"gap": f"gap to {against}\n± half width"} if rows["gap"].notna().any() else {}
+    for name in ("task", "arm"):
+        table.add_column(name, overflow="fold")
+    for heading in (*shown.values(), "seeds"):
+        table.add_column(escape(heading), justify="right", no_wrap=True)
+    tasks = list(dict.fromkeys(rows["task"]))
+    for task in tasks[:MOST_TASKS]:
+        for point in points(rows[rows["task"] == task], hyper_parameters(run)):
+            row = point.rows.iloc[0]
+            label = "\n  ".join([point.arm, *point.settings])
+            cells = [_plus_minus(row, column) for column in shown]
+            table.add_row(escape(task), escape(label), *cells, str(row["seeds"]))
+        table.add_section()
+    more = f" {len(tasks) - MOST_TASKS} more tasks are in results.task_changes." if len(tasks) > MOST_TASKS else ""
+    return f"{WHY}, with {percent} t intervals; gaps are paired by seed.{more}"
+
+
+def _plus_minus(row: pd.Series, key: str) -> str:
+    if math.isnan(row[key]):
+        return MISSING
+    half = (row[f"{key}_high"] - row[f"{key}_low"]) / 2
+    sign = "" if key in ("first", "last") else "+"
+    return _number(row[key], sign) + ("" if math.isnan(half) else f" ± {_number(half)}")
+
+
+def _cell(row: pd.Series, key: str, kind: str) -> str:
     if math.isnan(row[key]):
         return MISSING
     if key == "closed":
         return f"{100 * row[key]:.0f}"
-    if key == "gap" or (key == "last" and single):
+    if kind == "revisits" and key in ("gap", "change"):
+        return _plus_minus(row, key)
+    if key in ("gap", "own") or (key == "last" and kind == "single"):
         low, high = row[f"{key}_low"], row[f"{key}_high"]
         bounds = "" if math.isnan(low) else f" [{_number(low)}, {_number(high)}]"
-        return escape(_number(row[key], "+" if key == "gap" else "") + bounds)
+        return escape(_number(row[key], "" if key == "last" else "+") + bounds)
     return _number(row[key])
 
 
@@ -72,14 +144,18 @@ def _diverged(row: pd.Series) -> str:
     return f"{row['diverged']}/{row['lanes']}" if row["lanes"] else MISSING
 
 
-def _caption(found: pd.DataFrame, options: dict[str, Any], single: bool) -> str:
-    percent = f"{100 * options.get('confidence', 0.95):g} %"
-    texts = ["Means over seeds of the first and the last tenth of the visits."]
-    if single:
+def _caption(found: pd.DataFrame, options: dict[str, Any], compared: Compared) -> str:
+    percent, kind = f"{100 * options.get('confidence', 0.95):g} %", compared.rule.kind
+    texts = [meaning(compared)]
+    if kind == "single":
         texts = [f"Means over seeds of the visit and of its last tenth, with {percent} t intervals."]
     if "gap" in found:
         texts.append(f"Gaps are paired by seed, with {percent} t intervals.")
-    if "closed" in found:
+    if kind == "revisits" and "gap" in found:
+        texts.append("Its change: the gap in the last visits less that in the first.")
+    if compared.rule.changes and "gap" not in found:
+        texts.append(f"The change is of each lane by itself, with its {percent} t interval.")
+    if "closed" in found and found["closed"].notna().any() | (kind != "revisits"):
         texts.append("Closed: share of the baseline's gap.")
         own = found[found["arm"] == options.get("baseline", "baseline")]
         if ((own["gap_low"] <= 0) & (own["gap_high"] >= 0)).any():

@@ -66,13 +66,19 @@ def _print_results(out: Console, found: TwoRuns, confidence: float) -> None:
     if found.measured[0] != found.measured[1]:
         out.print(Text(f"results: not comparable, as A measures {found.measured[0]} and B {found.measured[1]}"))
         return
-    table = _table(f"{found.measured[0]}, last tenth", "A", "B", "B - A [interval]", "seeds")
+    table = _table(f"{found.measured[0]}, {found.stage}", "A", "B", "B - A [interval]", "seeds")
     for column in table.columns[1:]:
         column.justify = "right"
     for each in found.results:
-        table.add_row(Text(each.label), _number(each.a), _number(each.b), _gap(each), str(each.seeds))
+        label = f"{each.label}: {each.task}" if each.task else each.label
+        table.add_row(Text(label), _number(each.a), _number(each.b), _gap(each), str(each.seeds))
     out.print(table)
-    out.print(Text(" ".join(_how(found.results, confidence)), "dim"))
+    lines = [*_how(found.results, confidence)]
+    if {bool(each.task) for each in found.results} == {True, False}:
+        lines.append("Without a task: mean over tasks, each on the scale of its own that it has in A.")
+    elif found.stage.endswith("task by task") and found.results:
+        lines.append("Rewards of these tasks are of several kinds, so there is no mean over tasks.")
+    out.print(Text(" ".join(lines), "dim"))
 
 
 def _gap(result: Result) -> Text:

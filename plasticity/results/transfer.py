@@ -5,14 +5,27 @@ task that is visited twice stands in two columns, as in Continual World's CW20. 
 the same names are told apart in each docstring. All are in units of the reward or the return, ratios apart.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from plasticity.results.behaviour import WHOSE, Scores, partners, relative_learning_speed, scores
-from plasticity.results.read import RunPath, arm_names, evaluations, lanes, plan
+from plasticity.results.change import alike, rule
+from plasticity.results.read import (
+    FRESH,
+    RunPath,
+    arm_names,
+    controls,
+    evaluations,
+    hyper_parameters,
+    lanes,
+    plan,
+    visits_and_losses,
+)
+from plasticity.results.scales import Scales
 
 
 class Matrix(NamedTuple):
@@ -21,18 +34,23 @@ class Matrix(NamedTuple):
     lanes: pd.DataFrame  # one row per lane: (run), arm, lane, seed and the swept hyper-parameters
     tasks: tuple[str, ...]  # of each visit
     values: np.ndarray  # float[lanes, visits, visits]
+    controls: Mapping[str, str | None] = MappingProxyType({})  # of each arm; empty: an arm `fresh`, if there is one
+    alike: bool = True  # the values of all tasks are of one kind, or scaled, and may be averaged
 
     @property
     def hyper(self) -> list[str]:
         return [str(name) for name in self.lanes if name not in WHOSE]
 
 
-def performance_matrix(run: RunPath, *runs: RunPath, arm: str | None = None) -> Matrix:
+def performance_matrix(run: RunPath, *runs: RunPath, arm: str | None = None, scaled: bool = False) -> Matrix:
     """The evaluations at the ends of visits as a matrix for each lane.
 
     Args:
       run: the run's folder; ``runs``: more of them, with the same visits.
       arm: only this arm's lanes; None: all.
+      scaled: each task on a scale of its own (:class:`plasticity.results.Scales`), so that measures may be averaged
+        over tasks whose rewards are of several kinds. Without it, what is averaged over such tasks is missing. A task
+        without a scale is missing.
 
     Raises:
       ValueError: a run that was not evaluated, or not at the end of a visit; an unknown arm; runs whose visits differ.
@@ -45,13 +63,18 @@ def performance_matrix(run: RunPath, *runs: RunPath, arm: str | None = None) -> 
     unknown = [one for one in several if arm is not None and arm not in arm_names(one)]
     if unknown:
         raise ValueError(f"arm = {arm!r} is no arm of {unknown[0]}; its arms: {', '.join(arm_names(unknown[0]))}")
-    values = [_values(one, stream, tasks) for one, stream, tasks in zip(several, streams, sequences, strict=True)]
+    values = [_values(one, stream, scaled) for one, stream in zip(several, streams, strict=True)]
     known = lanes(*several).drop(columns=["program", "diverged_at"])
     kept = np.full(len(known), True) if arm is None else (known["arm"] == arm).to_numpy()
-    return Matrix(known[kept].reset_index(drop=True), sequences[0], np.concatenate(values)[kept])
+    tasks = sequences[0]
+    if any(stream.get("shuffled") for stream in streams):  # a column is another task for each seed
+        tasks = tuple(f"task {visit['task'] + 1} of each seed" for visit in streams[0]["visits"])
+    same = scaled or all(map(alike, streams))
+    chosen = {name: control for one in several for name, control in controls(one).items()}
+    return Matrix(known[kept].reset_index(drop=True), tasks, np.concatenate(values)[kept], chosen, same)
 
 
-def _values(run: RunPath, stream: dict[str, Any], tasks: Sequence[str]) -> np.ndarray:
+def _values(run: RunPath, stream: dict[str, Any], scaled: bool) -> np.ndarray:
     table, known = evaluations(run), lanes(run)
     if table.empty:
         raise ValueError(f"{run} has no evaluations; set evaluation: {{every: visit, tasks: all}} in its config")
@@ -59,15 +82,24 @@ def _values(run: RunPath, stream: dict[str, Any], tasks: Sequence[str]) -> np.nd
     table = table[table["step_in_visit"].to_numpy() == steps[table["visit"]]]
     if table.empty:
         raise ValueError(f"{run} has no evaluation at the end of a visit; set evaluation.every: visit in its config")
+    measure, keys = "episodic_return" if stream["episodic"] else "reward", ["arm", "lane"]
+    if scaled:
+        table = _scaled(run, table.rename(columns={"task": "during", "evaluated_task": "task"}), measure)
     rows = {key: row for row, key in enumerate(zip(known["arm"], known["lane"], strict=True))}
-    found = np.full((len(known), len(tasks), len(tasks)), np.nan)
-    columns = {task: [j for j, other in enumerate(tasks) if other == task] for task in tasks}
-    measure = "episodic_return" if stream["episodic"] else "reward"
-    for arm, lane, visit, task, value in table[["arm", "lane", "visit", "evaluated_task", measure]].itertuples(
+    order = np.asarray([visit["task"] for visit in stream["visits"]])
+    found = np.full((len(known), len(order), len(order)), np.nan)
+    for arm, lane, visit, evaluated, value in table[[*keys, "visit", "evaluated_visit", measure]].itertuples(
         index=False
-    ):
-        found[rows[arm, lane], visit, columns[task]] = value
+    ):  # by place in the sequence, as names differ from seed to seed where each has an order of its own
+        found[rows[arm, lane], visit, order == order[evaluated]] = value
     return found
+
+
+def _scaled(run: RunPath, table: pd.DataFrame, measure: str) -> pd.DataFrame:
+    found = Scales(
+        visits_and_losses(run), lanes(run), hyper_parameters(run), controls(run), rule(plan(run)["stream"]).stages
+    )
+    return found.applied(table, [measure])[0]
 
 
 def _check(matrix: Matrix, wanted: str) -> None:
@@ -100,8 +132,12 @@ def _table(
     return table.drop(columns="row")
 
 
-def _scored(matrix: Matrix, table: pd.DataFrame, values: Sequence[str], confidence: float) -> Scores:
-    return scores(table, ["visit", "evaluated_visit", "evaluated_task"], values, matrix.hyper, confidence)
+def _scored(
+    matrix: Matrix, table: pd.DataFrame, values: Sequence[str], confidence: float, ratios: Sequence[str] = ()
+) -> Scores:
+    """``ratios``: those of ``values`` that have no unit, and may always be averaged over tasks."""
+    found = scores(table, ["visit", "evaluated_visit", "evaluated_task"], values, matrix.hyper, confidence)
+    return found if matrix.alike else found.without_overall(*(name for name in values if name not in ratios))
 
 
 def average_performance(matrix: Matrix, confidence: float = 0.95) -> Scores:
@@ -109,8 +145,15 @@ def average_performance(matrix: Matrix, confidence: float = 0.95) -> Scores:
 
     Wolczyk et al. 2021, "Continual World"; Lopez-Paz, Ranzato 2017, "Gradient Episodic Memory for Continual Learning".
     Missing where one task was not evaluated. ``overall`` is the mean over ``t``, not P(T).
+
+    Raises:
+      ValueError: tasks whose rewards are of several kinds, in a matrix that is not scaled.
     """
     _check(matrix, "seen or all")
+    if not matrix.alike:
+        raise ValueError(
+            "rewards of these tasks are of several kinds and have no common mean; make the matrix with scaled=True"
+        )
     last = len(matrix.tasks) - 1
     table = _table(
         matrix, [(i, last) for i in range(last + 1)], {"average_performance": lambda i, j: matrix.values[:, i].mean(-1)}
@@ -183,7 +226,9 @@ def forward_transfer(matrix: Matrix, baseline: Any, confidence: float = 0.95) ->
     return _scored(matrix, table, ["forward_transfer"], confidence)
 
 
-def forward_transfer_of_areas(run: RunPath, *runs: RunPath, control: str = "fresh", confidence: float = 0.95) -> Scores:
+def forward_transfer_of_areas(
+    run: RunPath, *runs: RunPath, control: str | None = None, confidence: float = 0.95
+) -> Scores:
     """``FT_i = (AUC_i - AUC_i^b) / (1 - AUC_i^b)``: Continual World (Wolczyk et al. 2021), for performance in [0, 1].
 
     ``relative_learning_speed`` with ``auc_max = 1``; the control's areas stand for those of learners of one task.
@@ -205,7 +250,7 @@ def _isolated(matrix: Matrix, name: str, sign: int, pairs: Sequence[tuple[int, i
         return sign * (r[:, i, j] - r[:, i - 1, j])
 
     table = _table(matrix, pairs, {"difference": change, name: lambda i, j: change(i, j) / largest[:, j]})
-    return _scored(matrix, table, ["difference", name], confidence)
+    return _scored(matrix, table, ["difference", name], confidence, [name])
 
 
 def isolated_forgetting(matrix: Matrix, confidence: float = 0.95) -> Scores:
@@ -232,7 +277,7 @@ def isolated_forward_transfer(matrix: Matrix, confidence: float = 0.95) -> Score
     return _isolated(matrix, "isolated_forward_transfer", 1, pairs, confidence)
 
 
-def intransigence(matrix: Matrix, control: str = "fresh", confidence: float = 0.95) -> Scores:
+def intransigence(matrix: Matrix, control: str | None = None, confidence: float = 0.95) -> Scores:
     """``I_k = a*_k - R[k, k]``: how much worse than the control a lane does at the end of a visit.
 
     Chaudhry et al. 2018 (:func:`forgetting_from_best`). ``a*_k`` is the control's ``R[k, k]``, same seed and swept
@@ -242,11 +287,15 @@ def intransigence(matrix: Matrix, control: str = "fresh", confidence: float = 0.
       ValueError: the matrix has no such arm.
     """
     names = list(dict.fromkeys(matrix.lanes["arm"].astype(str)))
-    if control not in names:
-        raise ValueError(f"control = {control!r} is no arm of the matrix; its arms: {', '.join(names)}")
+    each_of = matrix.controls if control is None and matrix.controls else dict.fromkeys(names, control or FRESH)
+    known = {other for arm, other in each_of.items() if other and arm in names}
+    if not known or known - set(names):
+        missing = sorted(known - set(names))[0] if known else FRESH
+        raise ValueError(f"control = {missing!r} is no arm of the matrix; its arms: {', '.join(names)}")
     own = np.diagonal(matrix.values, axis1=1, axis2=2)
-    partner = partners(matrix.lanes, matrix.hyper, control)
+    partner = partners(matrix.lanes, matrix.hyper, each_of)
     reference = np.where(partner[:, None] >= 0, own[partner], np.nan)
     pairs = [(k, k) for k in range(len(matrix.tasks))]
     table = _table(matrix, pairs, {"intransigence": lambda i, j: reference[:, j] - own[:, j]})
-    return _scored(matrix, table[table["arm"] != control].reset_index(drop=True), ["intransigence"], confidence)
+    compared = table[~table["arm"].astype(str).isin(known)].reset_index(drop=True)
+    return _scored(matrix, compared, ["intransigence"], confidence)

@@ -9,18 +9,10 @@ import pandas as pd
 import yaml
 from scipy import stats
 
-from plasticity.results.compare import Point, counterpart, points, stage_means
+from plasticity.results.change import Rule, compare_lanes, grouped, rule, stage_means
 from plasticity.results.intervals import Interval, mean_interval
-from plasticity.results.read import (
-    RunPath,
-    arm_names,
-    hyper_parameters,
-    lanes,
-    load,
-    plan,
-    tenth,
-    visits_and_losses,
-)
+from plasticity.results.points import Point, counterpart, points
+from plasticity.results.read import RunPath, arm_names, hyper_parameters, lanes, load, plan, visits_and_losses
 
 ABSENT = "-"
 NO_NUMBERS = ("name", "placement", "checkpoint_every", "recorders")  # keys that change no number of the tables
@@ -36,7 +28,7 @@ class Change(NamedTuple):
 
 
 class Result(NamedTuple):
-    """The last tenth of an arm's visits, mean over seeds, in both runs."""
+    """How well an arm does late in the stream (:func:`plasticity.results.rule`), mean over seeds, in both runs."""
 
     label: str  # the arm, with its point where it was swept
     a: float
@@ -44,6 +36,7 @@ class Result(NamedTuple):
     difference: Interval  # b - a
     seeds: int  # pairs, or lanes of the run with fewer
     paired: bool  # by seed; otherwise Welch's interval of two independent samples
+    task: str = ""  # of a single one, in units of its own reward; "": all that count
 
 
 class Replica(NamedTuple):
@@ -71,6 +64,7 @@ class TwoRuns(NamedTuple):
     only_a: tuple[str, ...]  # arms
     only_b: tuple[str, ...]
     measured: tuple[str, str]  # what the performance is
+    stage: str  # what of a run is compared
     results: tuple[Result, ...]  # none where the runs measure different things
     replicas: tuple[Replica, ...]  # of the arms whose configs are equal
 
@@ -78,7 +72,9 @@ class TwoRuns(NamedTuple):
 def compare_runs(a: RunPath, b: RunPath, *, confidence: float = 0.95) -> TwoRuns:
     """What differs between two runs.
 
-    Results are those of :func:`summary`: means over the last tenth of the visits. Where both runs have the same stream
+    Results are ``last`` of :func:`summary`. Where rewards are of several kinds, each task in both runs has results of
+    its own, and results over all tasks are there where both runs come again to the same tasks, on the scales
+    (:class:`plasticity.results.Scales`) of the first. Where both runs have the same stream
     and seeds, the interval of the difference is Student's on differences by seed; otherwise Welch's,
     ``b - a +- t(df) sqrt(s_a^2 / n_a + s_b^2 / n_b)`` (Welch, 1947, The generalization of "Student's" problem when
     several different population variances are involved).
@@ -96,14 +92,15 @@ def compare_runs(a: RunPath, b: RunPath, *, confidence: float = 0.95) -> TwoRuns
     shared = [name for name in names[0] if name in names[1]]
     changes = _config_changes(_config(a), _config(b), shared)
     paired = about[0]["stream"]["visits"] == about[1]["stream"]["visits"] and not _under(changes, SAME_DATA)
-    measured = _measured(about[0]), _measured(about[1])
+    measured, rules = (_measured(about[0]), _measured(about[1])), (rule(about[0]["stream"]), rule(about[1]["stream"]))
     return TwoRuns(
         config=tuple(changes),
         versions=tuple(_changes(about[0].get("versions", {}), about[1].get("versions", {}))),
         only_a=tuple(name for name in names[0] if name not in shared),
         only_b=tuple(name for name in names[1] if name not in shared),
         measured=measured,
-        results=tuple(_results(a, b, shared, paired, confidence)) if measured[0] == measured[1] else (),
+        stage=_stage(rules),
+        results=tuple(_results(a, b, shared, rules, paired, confidence)) if measured[0] == measured[1] else (),
         replicas=tuple(_replicas(a, b, [name for name in shared if _same(changes, name)])),
     )
 
@@ -166,28 +163,67 @@ def _under(changes: Sequence[Change], keys: Sequence[str]) -> bool:
 
 
 def _same(changes: Sequence[Change], arm: str) -> bool:
-    """Whether nothing differs that could change a number of the arm."""
+    """Whether nothing differs that could change a number of the arm; which arm is its control changes none."""
     mine = [change for change in changes if not change.key.startswith("arms.") or change.key.startswith(f"arms.{arm}.")]
+    mine = [change for change in mine if change.key != f"arms.{arm}.control"]
     return all(change.key.partition(".")[0] in NO_NUMBERS for change in mine)
 
 
 # ----------------------------------------------------------------------------------------------------- the results
 
 
-def _cells(run: RunPath) -> list[Point]:
-    """The run's arms and points; their rows are lanes with the column ``last``."""
-    count, known = len(plan(run)["stream"]["visits"]), lanes(run)
-    late = "performance" if count > 1 else "performance_end"
-    known["last"] = stage_means(visits_and_losses(run), known, range(count - int(tenth(count)), count), late)
-    return points(known, hyper_parameters(run))
+def _stage(rules: Sequence[Rule]) -> str:
+    if any(each.scaled for each in rules):
+        return "last visits, task by task"
+    return "last visits to each task" if {each.kind for each in rules} == {"revisits"} else "last tenth"
 
 
-def _results(a: RunPath, b: RunPath, shared: Sequence[str], paired: bool, confidence: float) -> Iterator[Result]:
-    others = _cells(b)
-    for cell in _cells(a):
+def _results(
+    a: RunPath, b: RunPath, shared: Sequence[str], rules: Sequence[Rule], paired: bool, confidence: float
+) -> Iterator[Result]:
+    if not any(each.scaled for each in rules):
+        yield from _paired_up(compare_lanes(a).cells, compare_lanes(b).cells, shared, paired, confidence)
+        return
+    if _same_tasks(a, b, rules):
+        first = compare_lanes(a)
+        scales = first.scales.for_another_run(lanes(b)) if first.scales else None
+        yield from _paired_up(first.cells, compare_lanes(b, scales=scales).cells, shared, paired, confidence)
+    mine, theirs = _by_task(a), _by_task(b)
+    for task in (task for task in mine if task in theirs):
+        yield from _paired_up(mine[task], theirs[task], shared, paired, confidence, task)
+
+
+def _same_tasks(a: RunPath, b: RunPath, rules: Sequence[Rule]) -> bool:
+    """Whether both runs come again to the same tasks."""
+    if any(each.kind != "revisits" for each in rules):
+        return False
+    found = []
+    for run, each in zip((a, b), rules, strict=True):
+        names, groups = plan(run)["stream"]["tasks"], each.stages["group"]
+        found.append({names[group] for group in groups[groups >= 0]})
+    return found[0] == found[1]
+
+
+def _by_task(run: RunPath) -> dict[str, list[Point]]:
+    """Task -> the run's arms and points; their rows are the lanes that met it, with the column ``last``."""
+    known, order = lanes(run), [visit["task"] for visit in plan(run)["stream"]["visits"]]
+    table = stage_means(visits_and_losses(run), known, grouped(order), "performance")
+    found = {str(task): known.merge(part[["arm", "lane", "last"]]) for task, part in table.groupby("task")}
+    return {task: points(part, hyper_parameters(run)) for task, part in found.items()}
+
+
+def _paired_up(
+    cells: Sequence[Point],
+    others: Sequence[Point],
+    shared: Sequence[str],
+    paired: bool,
+    confidence: float,
+    task: str = "",
+) -> Iterator[Result]:
+    for cell in cells:
         other = counterpart(cell, others, cell.arm) if cell.arm in shared else None
         if other is not None:
-            yield _result(cell, other, paired, confidence)
+            yield _result(cell, other, paired, confidence)._replace(task=task)
 
 
 def _result(cell: Point, other: Point, paired: bool, confidence: float) -> Result:

@@ -1,0 +1,152 @@
+"""A row of the summary in plain words: what its intervals say, and no more."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from plasticity.results.change import Compared, Rule
+from plasticity.results.intervals import seeds_to_tell
+
+NEAR = 0.1  # share of the control's level: to fall behind it by less is a small loss
+HOLDS = 0.05  # share of the level of the first stage: without a control, a change is called none inside this margin
+STAGES = {
+    "sequence": ("the first tenth of the visits", "the last tenth"),
+    "revisits": ("the first visits to each task", "the last visits to the same task"),
+}
+NO_VERDICT = (
+    "Rewards of these tasks are of several kinds and no task comes again: nothing earlier can be compared, and no "
+    "number stands for all tasks, so there is no verdict. Each task is shown by itself."
+)
+SCALES = {
+    "human": "random play is 0 and a human 1",
+    "control": "what the control reaches at the end of a visit is 1, its beginning 0",
+    "own": "what the arm itself reaches at the end of its first visits is 1, their beginning 0",
+}
+
+
+class Verdict(NamedTuple):
+    word: str  # keeps, slips, falls, loses, open; control; unfinished, diverged; without a control: holds, falls, rises
+    why: str
+
+
+def meaning(compared: Compared) -> str:
+    """What ``first`` and ``last`` of the summary are means over, in a sentence or two."""
+    kind, scaled = compared.rule.kind, compared.scales
+    if kind == "single":
+        return "Means over seeds of the visit and of its last tenth."
+    if kind != "revisits":
+        return "Means over seeds of the first and the last tenth of the visits."
+    texts = ["Means over seeds and tasks of the first and the last visits to each task."]
+    if scaled is not None:
+        known = ", or where that is not known ".join(SCALES[each] for each in scaled.kinds)
+        texts = [texts[0], f"Each task has a scale of its own: {known}."]
+    if compared.left_out:
+        texts.append(f"Without a scale, and left out: {', '.join(compared.left_out)}.")
+    return " ".join(texts)
+
+
+def words(rule: Rule, controls: Mapping[str, str | None]) -> list[tuple[str, str]]:
+    """How the words are chosen: each with its meaning; a meaning without a word where there is no verdict."""
+    if rule.kind == "single":
+        return []
+    if rule.kind == "none":
+        return [("", NO_VERDICT)]
+    early, late = STAGES[rule.kind]
+    found, named = [], list(dict.fromkeys(name for name in controls.values() if name))
+    if named:
+        control = named[0] if len(named) == 1 else "its control"
+        share = f"{100 * NEAR:.0f} % of {control}'s level"
+        found += [
+            ("keeps", f"from {early} to {late}, less than {share} is lost to {control}: the interval of the change "
+                      "reaches zero, and less than that below it"),
+            ("slips", f"falls behind {control}, by less than {share}: the whole interval says so"),
+            ("loses", f"falls behind {control} by more: the whole interval says so"),
+            ("falls", f"falls behind {control}; the interval does not tell by how much"),
+            ("open", "the interval holds zero, but also more than that below: the seeds do not tell"),
+        ]  # fmt: skip
+    if any(arm not in named and other is None for arm, other in controls.items()):
+        share, own = f"{100 * HOLDS:.0f} % of the level at first", "without a control: " if named else ""
+        found += [
+            ("rises", f"{own}from {early} to {late} performance rises, lane by lane: the interval is above zero"),
+            *([] if named else [("falls", "it falls: the interval is below zero")]),
+            ("holds", f"{own}it changes by less than {share}: the whole interval says so, and holds zero"),
+            *([] if named else [("open", "the interval holds zero, but also a change larger than that")]),
+        ]
+    return found
+
+
+def verdict(row: Mapping[str, Any], rule: Rule, controls: Mapping[str, str | None]) -> Verdict:
+    """The verdict on one row of :func:`plasticity.results.summary`.
+
+    Args:
+      row: the row.
+      rule: of the run's stream.
+      controls: of each arm, see :func:`plasticity.results.controls`.
+    """
+    arm, control = str(row["arm"]), controls.get(str(row["arm"]))
+    if not row["seeds"]:
+        lost = row["lanes"] > 0 and row["diverged"] == row["lanes"]
+        return Verdict("diverged", "no seed is left") if lost else Verdict("unfinished", "")
+    if rule.kind == "single":
+        return Verdict("", "")
+    if arm in controls.values():
+        return Verdict("control", "starts anew at every switch")
+    if rule.kind == "none":
+        return Verdict("", "no task comes again: see each by itself")
+    if pd.isna(row["last"]):
+        return Verdict("", "no task has a scale")
+    if control is None:
+        return _alone(row)
+    return Verdict("", f"no {control} to compare with yet") if pd.isna(row["change"]) else _against(row, control)
+
+
+def _alone(row: Mapping[str, Any]) -> Verdict:
+    """By the change of the lane itself, paired by seed."""
+    mean, low, high, margin = (*_interval(row, "own"), HOLDS * abs(row["first"]))
+    if pd.isna(low):
+        return Verdict("open", "one seed: no interval")
+    if high < 0:
+        return Verdict("falls", "below its own beginning")
+    if low > 0:
+        return Verdict("rises", "above its own beginning")
+    if -margin < low and high < margin:
+        return Verdict("holds", "about where it began")
+    return Verdict("open", _would_tell(row, "own", max(abs(mean), margin - abs(mean))))
+
+
+def _against(row: Mapping[str, Any], control: str) -> Verdict:
+    """By how far the arm fell behind its control along the stream."""
+    mean, low, high = _interval(row, "change")
+    margin, why = NEAR * abs(row["last"] - row["gap"]), _at_the_end(row, control)
+    if pd.isna(low):
+        return Verdict("open", "one seed: no interval")
+    if high < -margin:
+        return Verdict("loses", why)
+    if high < 0 and low > -margin:
+        return Verdict("slips", why)
+    if high < 0:
+        return Verdict("falls", f"{why}; by how much is open: {_would_tell(row, 'change', abs(mean + margin))}")
+    if low > -margin:
+        return Verdict("keeps", why)
+    return Verdict("open", f"{_would_tell(row, 'change', max(-mean, mean + margin))}; {why}")
+
+
+def _interval(row: Mapping[str, Any], name: str) -> tuple[float, float, float]:
+    return float(row[name]), float(row[f"{name}_low"]), float(row[f"{name}_high"])
+
+
+def _would_tell(row: Mapping[str, Any], name: str, distance: float) -> str:
+    """How many seeds would make the interval as narrow as ``distance`` to either side."""
+    _, low, high = _interval(row, name)
+    number = seeds_to_tell((high - low) / 2, int(row[f"{name}_seeds"]), distance)
+    return "no number of seeds in reach would tell" if number is None else f"about {number:,} seeds would tell"
+
+
+def _at_the_end(row: Mapping[str, Any], control: str) -> str:
+    if row["gap_low"] > 0:
+        return f"above {control} at the end"
+    if row["gap_high"] >= 0:
+        return f"not told apart from {control} at the end"
+    kept = row["change_high"] >= 0
+    return f"behind {control} from the beginning on" if kept else f"behind {control} at the end"
