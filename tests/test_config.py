@@ -482,9 +482,9 @@ WRONG = [
     ({"arms": {"ln": ["layer_norm"]}}, 'arms.ln: ["layer_norm"] is not allowed; must be a mapping'),
     (
         {"arms": {"ln": {"intervention": []}}},
-        "arms.ln.intervention: unknown key; allowed: agent, interventions, sweep, told; did you mean `interventions`?",
+        "arms.ln.intervention: unknown key; allowed: agent, control, interventions, sweep, told; did you mean `interventions`?",
     ),
-    ({"arms": {"ln": {"seeds": 3}}}, "arms.ln.seeds: unknown key; allowed: agent, interventions, sweep, told"),
+    ({"arms": {"ln": {"seeds": 3}}}, "arms.ln.seeds: unknown key; allowed: agent, control, interventions, sweep, told"),
     (
         {"arms": {"ln": {"interventions": ["layer_nrm"]}}},
         "arms.ln.interventions[0]: unknown intervention `layer_nrm`; known: layer_norm, reset, weight_decay; did you",

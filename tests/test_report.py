@@ -19,7 +19,8 @@ from plasticity.plots import style
 from plasticity.report import lines, words
 from plasticity.report.facts import facts
 from plasticity.report.page import embedded
-from plasticity.report.verdict import verdict
+from plasticity.results.change import rule
+from plasticity.results.verdict import verdict
 
 ARMS = ["baseline", "<b>", "fresh"]
 VISITS = 14
@@ -143,45 +144,55 @@ def test_many_lines_get_fewer_points():
 
 
 def row(**numbers):
-    base = {"arm": "x", "lanes": 4, "diverged": 0, "first": 0.8, "first_low": 0.75, "first_high": 0.85, "last": 0.7}
-    return base | {"last_low": 0.69, "last_high": 0.71} | numbers
+    base = {"arm": "x", "lanes": 4, "diverged": 0, "seeds": 4, "first": 0.8, "last": 0.7}
+    return base | {"own": -0.1, "own_low": -0.15, "own_high": -0.05, "own_seeds": 4} | numbers
 
 
 def falling(low, mean, high, gap=(-0.3, -0.2, -0.1)):
     """A row whose difference to the control changes so from the first to the last tenth."""
     names = [f"{name}{bound}" for name in ("change", "gap") for bound in ("_low", "", "_high")]
-    return row(**dict(zip(names, (low, mean, high, *gap), strict=True)))
+    return row(change_seeds=4, **dict(zip(names, (low, mean, high, *gap), strict=True)))
+
+
+def stream_of(order, alike=True):
+    visits = [{"task": task, "steps": 10} for task in order]
+    return {"episodic": True, "alike": alike, "tasks": list("abc"), "visits": visits}
+
+
+SEQUENCE, SINGLE, GAMES = rule(stream_of([0, 1, 2])), rule(stream_of([0])), rule(stream_of([0, 1, 2], alike=False))
+CONTROLLED, ALONE = {"x": "fresh", "fresh": None}, {"x": None}
 
 
 @pytest.mark.parametrize(
-    ("given", "comparable", "word"),
-    [  # the control is at 0.7 + 0.2, a tenth of it is 0.09
-        (falling(-0.3, -0.2, -0.1), True, "loses"),
-        (falling(-0.1, -0.08, -0.01), True, "slips"),
-        (falling(-0.1, -0.1, -0.01), True, "loses"),
-        (falling(0.1, 0.2, 0.3), True, "keeps"),
-        (falling(-0.08, 0.0, 0.1), True, "keeps"),
-        (falling(-0.1, 0.0, 0.1), True, "open"),
-        (falling(math.nan, -0.2, math.nan), True, "open"),
-        (falling(0.1, 0.2, 0.3), False, "loses"),  # tasks have scales of their own: the end alone counts
-        (falling(-0.3, -0.2, -0.1, gap=(0.1, 0.2, 0.3)), False, "keeps"),
-        (row(gap=math.nan), True, ""),  # the control is not there yet
-        (row(arm="fresh", gap=math.nan), True, "control"),
-        (row(last=math.nan), True, "unfinished"),
-        (row(last=math.nan, diverged=4), True, "diverged"),
-        (row(), True, "falls"),
-        (row(last_low=0.86, last_high=0.9), True, "rises"),
-        (row(last_high=0.76), True, "holds"),
-        (row(last_low=math.nan, last_high=math.nan), True, "open"),
-        (row(), False, ""),
+    ("given", "controls", "word"),
+    [  # the control is at 0.7 + 0.2, a tenth of it is 0.09; a twentieth of the first level is 0.04
+        (falling(-0.3, -0.2, -0.1), CONTROLLED, "loses"),
+        (falling(-0.08, -0.05, -0.01), CONTROLLED, "slips"),
+        (falling(-0.1, -0.08, -0.01), CONTROLLED, "falls"),  # may be more than 0.09, may be less
+        (falling(-0.1, -0.1, -0.01), CONTROLLED, "falls"),
+        (falling(0.1, 0.2, 0.3), CONTROLLED, "keeps"),
+        (falling(-0.08, 0.0, 0.1), CONTROLLED, "keeps"),
+        (falling(-0.1, 0.0, 0.1), CONTROLLED, "open"),
+        (falling(math.nan, -0.2, math.nan), CONTROLLED, "open"),
+        (row(change=math.nan), CONTROLLED, ""),  # the control is not there yet
+        (row(arm="fresh", change=math.nan), CONTROLLED, "control"),
+        (row(last=math.nan, seeds=0), CONTROLLED, "unfinished"),
+        (row(last=math.nan, seeds=0, diverged=4), CONTROLLED, "diverged"),
+        (row(), ALONE, "falls"),
+        (row(own=0.1, own_low=0.05, own_high=0.15), ALONE, "rises"),
+        (row(own=0.0, own_low=-0.03, own_high=0.03), ALONE, "holds"),
+        (row(own=0.0, own_low=-0.05, own_high=0.05), ALONE, "open"),
+        (row(own=-0.02, own_low=-0.05, own_high=0.01), ALONE, "open"),
+        (row(own_low=math.nan, own_high=math.nan), ALONE, "open"),
     ],
 )
-def test_verdicts(given, comparable, word):
-    assert verdict(given, control="fresh", comparable=comparable, several=True).word == word
+def test_verdicts(given, controls, word):
+    assert verdict(given, SEQUENCE, controls).word == word
 
 
-def test_one_visit_has_no_verdict():
-    assert verdict(row(), control="fresh", comparable=True, several=False).word == ""
+def test_no_verdict_where_nothing_can_be_compared():
+    assert verdict(row(), SINGLE, ALONE).word == ""
+    assert verdict(row(last=math.nan), GAMES, ALONE) == ("", "no task comes again: see each by itself")
 
 
 @pytest.mark.parametrize(
@@ -191,10 +202,12 @@ def test_one_visit_has_no_verdict():
         (falling(-0.3, -0.2, -0.1), "behind fresh at the end"),
         (falling(-0.3, -0.2, -0.1, gap=(-0.1, 0.0, 0.1)), "not told apart from fresh at the end"),
         (falling(0.1, 0.2, 0.3, gap=(0.1, 0.2, 0.3)), "above fresh at the end"),
+        # s = 0.1 * 2 / 3.182 = 0.0629; the margin is 0.07; 2.776 s / sqrt 5 = 0.078 and 2.571 s / sqrt 6 = 0.066
+        (falling(-0.1, 0.0, 0.1, gap=(-0.1, 0.0, 0.1)), "about 6 seeds would tell; not told apart from fresh at the end"),
     ],
 )
 def test_the_verdict_says_where_the_arm_ends(given, why):
-    assert verdict(given, control="fresh", comparable=True, several=True).why == why
+    assert verdict(given, SEQUENCE, CONTROLLED).why == why
 
 
 def test_numbers_in_words():

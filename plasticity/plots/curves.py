@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from plasticity.plots.streams import Stay, mark_switches, name_tasks, stays
+from plasticity.plots.streams import VARIOUS, Stay, mark_switches, name_tasks, stays
 from plasticity.plots.style import (
     FEW,
     WIDTH,
@@ -69,6 +69,8 @@ def learning_curve(
         axes.set(xlabel=X_LABELS.get(x, x), ylabel=label)
         return finish_panel(axes, lines, own=False)
     names = list(dict.fromkeys(stay.task for stay in visits)) if by_task else [""]
+    if VARIOUS in names:  # each seed has an order of its own
+        names = sorted(set(metrics["task"].astype(str)))
     figure = Figure(figsize=(WIDTH, 3.6 if len(names) == 1 else 0.8 + 1.5 * len(names)), layout="constrained")
     panels = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
     for name, panel in zip(names, panels, strict=True):

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from plasticity.plots.streams import ordinal, task_names, visit_counts
+from plasticity.plots.streams import VARIOUS, ordinal, task_names, visit_counts
 from plasticity.plots.style import (
     FEW,
     WIDTH,
@@ -105,7 +105,29 @@ def _many(axes: Axes, lines: Sequence[Series], tasks: pd.Series, measure: str) -
                       textcoords="offset points", fontsize=7.5)  # fmt: skip
 
 
+def _own_panels(lines: Sequence[Series], measure: str, label: str) -> Figure:
+    """Where each seed meets tasks in an order of its own: a task's panel has its first, second, ... visit of all."""
+    keys = [name for name in ("run", "arm", "lane", "task") if name in lines[0].rows]
+    counted = [
+        line._replace(rows=line.rows.assign(visit=line.rows.groupby(keys, observed=True).cumcount())) for line in lines
+    ]
+    names = list(dict.fromkeys(name for line in lines for name in line.rows["task"].astype(str)))
+    columns = min(len(names), 4)
+    rows = math.ceil(len(names) / columns)
+    figure = Figure(figsize=(WIDTH, 0.6 + 2.3 * rows), layout="constrained")
+    for place, name in enumerate(sorted(names)):
+        mine = [line._replace(rows=line.rows[line.rows["task"].astype(str) == name]) for line in counted]
+        order = sorted({int(visit) for line in mine for visit in line.rows["visit"]})
+        axes = figure.add_subplot(rows, columns, place + 1, title=name, xlabel="visit to it")
+        axes.set_ylabel(label if place % columns == 0 else "")
+        _few(axes, mine, order, measure)
+        axes.set_xticks(range(len(order)), [str(visit + 1) for visit in order])
+    return finish(figure, lines)
+
+
 def _panels(lines: Sequence[Series], tasks: pd.Series, measure: str, label: str) -> Figure:
+    if VARIOUS in set(tasks):
+        return _own_panels(lines, measure, label)
     names = list(dict.fromkeys(tasks))
     columns = min(len(names), 4)
     rows = math.ceil(len(names) / columns)

@@ -19,7 +19,7 @@ from plasticity.plots.curves import learning_curve, monitor_names, monitors
 from plasticity.plots.layers import BINS, hessian_density, layer_names, layers
 from plasticity.plots.mechanisms import correlations, mechanisms
 from plasticity.plots.performance import performance
-from plasticity.plots.style import FEW
+from plasticity.plots.style import FEW, controls_of
 from plasticity.plots.thin import thinned
 from plasticity.results.read import RunPath
 
@@ -30,7 +30,7 @@ ORDER = (
 )  # fmt: skip
 
 
-def figures(run: RunPath, *runs: RunPath, control: str = "fresh") -> dict[str, Figure]:
+def figures(run: RunPath, *runs: RunPath, control: str | None = None) -> dict[str, Figure]:
     """Every figure that a run has data for, or several runs on one stream in the same figures, by name.
 
     ``performance, learning_curve, aggregates, profiles, sensitivity_SETTING, revisits, learning_speed, matrix,
@@ -39,13 +39,15 @@ def figures(run: RunPath, *runs: RunPath, control: str = "fresh") -> dict[str, F
 
     Args:
       run: the run's folder; ``runs``: more of them.
-      control: the arm that the speed of learning is compared with, where there is one.
+      control: the arm that the speed of learning is compared with, where there is one; None: what each config says.
 
     Raises:
       ValueError: a path that is not the folder of a run, or runs of different streams.
     """
     with _each_warning_once():
-        one = _Run((run, *runs), _one_stream((run, *runs)), results.hyper_parameters(run, *runs), control)
+        members = (run, *runs)
+        greyed = controls_of(members) if control is None else (control,)
+        one = _Run(members, _one_stream(members), results.hyper_parameters(*members), control, greyed)
         found = _of_visits(one) | _of_behaviour(one)
         # Last, and short at once: this is the table that may have millions of rows.
         metrics = thinned(results.load(run, *runs), one.x, hyper=one.hyper)
@@ -66,7 +68,8 @@ class _Run(NamedTuple):
     runs: tuple[RunPath, ...]
     stream: dict[str, Any]
     hyper: list[str]
-    control: str
+    control: str | None
+    controls: tuple[str, ...]  # arms drawn as controls
 
     @property
     def label(self) -> str:
@@ -79,7 +82,7 @@ class _Run(NamedTuple):
     @property
     def unlike(self) -> bool:
         """Whether tasks have returns that can't be compared."""
-        return bool(self.stream["episodic"]) and len({visit["task"] for visit in self.stream["visits"]}) > 1
+        return not results.alike(self.stream)
 
     @property
     def by_task(self) -> bool:
@@ -94,7 +97,7 @@ def _one_stream(runs: Sequence[RunPath]) -> dict[str, Any]:
     """What all runs' streams are; ``ValueError`` that names the first difference."""
     first, *others = (results.plan(run)["stream"] for run in runs)
     for run, other in zip(runs[1:], others, strict=True):
-        keys = [key for key in {**first, **other} if first.get(key) != other.get(key)]
+        keys = [key for key in {**first, **other} if first.get(key) != other.get(key) and key != "alike"]
         if keys:
             was, now = (
                 f"{len(each)} visits" if keys[0] == "visits" else each
@@ -111,7 +114,8 @@ def _of_visits(one: _Run) -> dict[str, Figure]:
     visits = results.visits(*one.runs)
     if not visits["performance"].notna().any():
         return {}
-    found = {"performance": performance(visits, label=one.label, by_task=one.by_task, hyper=one.hyper)}
+    grey: dict[str, Any] = {"controls": one.controls}
+    found = {"performance": performance(visits, label=one.label, by_task=one.by_task, hyper=one.hyper, **grey)}
     if one.unlike:
         return found
     try:
@@ -121,12 +125,12 @@ def _of_visits(one: _Run) -> dict[str, Figure]:
     values = np.concatenate([each.values.ravel() for each in scores])
     shares = np.nanmin(values) >= 0 and np.nanmax(values) <= 1
     statistics = ("iqm", "mean", "median", "optimality_gap") if shares else ("iqm", "mean", "median")
-    found["aggregates"] = aggregates(scores, statistics, label=one.label)
+    found["aggregates"] = aggregates(scores, statistics, label=one.label, **grey)
     if np.isfinite(values).sum() > len(scores):
-        found["profiles"] = profiles(scores, label=one.label, resamples=500)
+        found["profiles"] = profiles(scores, label=one.label, resamples=500, **grey)
     for name in sorted({key for each in scores for key in each.point.values}):
         try:
-            figure = sensitivity(scores, name, label=one.label)
+            figure = sensitivity(scores, name, label=one.label, **grey)
         except ValueError:  # no point of an arm is complete
             continue
         found[f"sensitivity_{name.replace('.', '_')}"] = figure
@@ -135,21 +139,22 @@ def _of_visits(one: _Run) -> dict[str, Figure]:
 
 def _of_behaviour(one: _Run) -> dict[str, Figure]:
     found, visits = {}, [visit["task"] for visit in one.stream["visits"]]
+    shown: dict[str, Any] = {"hyper": one.hyper, "controls": one.controls}
     if len(set(visits)) < len(visits):
         again = results.revisits(*one.runs)
         if again.lanes[["first", "later"]].notna().all(axis=1).any():
-            found["revisits"] = first_against_later(again, label=one.label, hyper=one.hyper)
-    if len(visits) > 2 and all(one.control in results.lanes(run)["arm"].astype(str).unique() for run in one.runs):
+            found["revisits"] = first_against_later(again, label=one.label, **shown)
+    if len(visits) > 2 and all(_has_control(run, one.control) for run in one.runs):
         value = "relative_speed" if one.unlike else "difference"
         speeds = results.relative_learning_speed(*one.runs, control=one.control).lanes
         if speeds[value].notna().any():
             label = None if one.unlike else f"mean {one.label} over the visit,\nminus the control's"
-            found["learning_speed"] = learning_speed(speeds, value=value, label=label, hyper=one.hyper)
+            found["learning_speed"] = learning_speed(speeds, value=value, label=label, **shown)
     elif len(visits) > 2 and not one.unlike:
         areas = results.learning_curves_area(*one.runs)
         if areas["area"].notna().any():
             label = f"mean {one.label} over the visit"
-            found["learning_speed"] = learning_speed(areas, value="area", label=label, hyper=one.hyper)
+            found["learning_speed"] = learning_speed(areas, value="area", label=label, **shown)
     try:
         matrix = results.performance_matrix(*one.runs)
     except ValueError:  # not evaluated at the ends of visits
@@ -159,9 +164,15 @@ def _of_behaviour(one: _Run) -> dict[str, Figure]:
     return found
 
 
+def _has_control(run: RunPath, control: str | None) -> bool:
+    """Whether an arm of the run has a control that has begun."""
+    begun = set(results.lanes(run)["arm"].astype(str))
+    return any(other in begun for other in results.controls(run, control).values())
+
+
 def _of_metrics(one: _Run, metrics: pd.DataFrame, visits: pd.DataFrame) -> dict[str, Figure]:
     found, value = {}, "episodic_return" if one.stream["episodic"] else "reward"
-    shown: dict[str, Any] = {"x": one.x, "hyper": one.hyper}
+    shown: dict[str, Any] = {"x": one.x, "hyper": one.hyper, "controls": one.controls}
     if metrics[value].notna().any():
         found["learning_curve"] = learning_curve(metrics, value=value, label=one.label, by_task=one.by_task, **shown)
     if monitor_names(metrics, one.hyper):
@@ -171,7 +182,7 @@ def _of_metrics(one: _Run, metrics: pd.DataFrame, visits: pd.DataFrame) -> dict[
         if one.unlike:
             visits["performance"] = visits.groupby("task", observed=True)["performance"].rank(pct=True)
             label = f"{label}, rank within the task"
-        found["mechanisms"] = mechanisms(metrics, visits, label=label, hyper=one.hyper)
+        found["mechanisms"] = mechanisms(metrics, visits, label=label, hyper=one.hyper, controls=one.controls)
     for name in layer_names(metrics):
         found[f"layers_{name}"] = layers(metrics, name, **shown)
     if any(str(name).startswith(BINS) and metrics[name].notna().any() for name in metrics):

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import EngFormatter
 
-from plasticity.results import Point, curve, points
-from plasticity.results.read import IDENTITY, no_column
+from plasticity.results import Point, controls, curve, points
+from plasticity.results.read import FRESH, IDENTITY, RunPath, no_column
 
 WIDTH = 8.5  # inches
 # After Okabe and Ito (2008), Color Universal Design, without black and yellow, and a wine red as the seventh.
@@ -79,6 +79,12 @@ def swept_columns(table: pd.DataFrame, hyper: Sequence[str] | None) -> list[str]
     return [column for column in map(str, table.columns) if "." in column and "/" not in column]
 
 
+def controls_of(runs: Sequence[RunPath]) -> tuple[str, ...]:
+    """The arms that are fresh controls in these runs; ``fresh`` where there are none."""
+    named = {name for run in runs for name in controls(run).values() if name}
+    return tuple(sorted(named)) or (FRESH,)
+
+
 def series(table: pd.DataFrame, hyper: Sequence[str] | None, controls: Sequence[str]) -> list[Series]:
     """The lines of a table, in the order of the config.
 
@@ -95,7 +101,8 @@ def looks(cells: Sequence[Point], controls: Sequence[str]) -> list[dict[str, Any
         return []
     runs = _categories(cells[0].rows, "run") or [""]
     arms = list(dict.fromkeys([*_categories(cells[0].rows, "arm"), *(cell.arm for cell in cells)]))
-    coloured = [(run, arm) for run in runs for arm in arms if arm not in controls]
+    both = [(run, arm) for run in runs for arm in arms]
+    coloured, grey = ([pair for pair in both if (pair[1] in controls) == control] for control in (False, True))
     seen: dict[tuple[str, str], list[Point]] = {}
     for cell in cells:
         seen.setdefault((cell.run, cell.arm), []).append(cell)
@@ -105,8 +112,8 @@ def looks(cells: Sequence[Point], controls: Sequence[str]) -> list[dict[str, Any
         place = next(index for index, other in enumerate(siblings) if other is cell)
         if where in coloured:
             found.append(look(coloured.index(where), place, len(siblings)))
-        else:  # the runs' controls differ as the points of one do
-            found.append(look(None, place * len(runs) + runs.index(cell.run), len(siblings) * len(runs)))
+        else:  # several controls differ as the points of one do
+            found.append(look(None, place * len(grey) + grey.index(where), len(siblings) * len(grey)))
     return found
 
 

@@ -12,11 +12,11 @@ from plasticity import plots, results
 from plasticity.plots import style
 from plasticity.report.facts import facts
 from plasticity.report.lines import BUDGET, Grids, lines, most_points, rounded
-from plasticity.report.verdict import rule, verdict
 from plasticity.results.read import RunPath
+from plasticity.results.verdict import meaning, verdict, words
 
-CONTROL, BASELINE = "fresh", "baseline"
-SHOWN = ("first", "last", "gap", "change", "closed")  # columns of the summary, with their bounds
+BASELINE = "baseline"
+SHOWN = ("first", "last", "gap", "change", "own", "closed")  # columns of the summary, with their bounds
 ENOUGH_POINTS = 40  # of a line; with fewer than that the metrics of single layers are left out
 MOST_TASKS = 12  # that can be chosen one by one
 
@@ -49,7 +49,7 @@ def collect(runs: Sequence[RunPath]) -> dict[str, Any]:
 def _group(runs: list[RunPath], groups: int) -> dict[str, Any]:
     stream, hyper = results.plan(runs[0])["stream"], results.hyper_parameters(*runs)
     known = results.lanes(*runs)
-    series = style.series(known, hyper, (CONTROL,)) if len(known) else []
+    series = style.series(known, hyper, style.controls_of(runs)) if len(known) else []
     numbered = _numbered(known, series)
     metrics, visits = _joined(results.load(*runs), numbered), _joined(results.visits(*runs), numbered)
     evaluations = _joined(results.evaluations(*runs), numbered)
@@ -153,13 +153,19 @@ def _charts(
         return {"name": name, "label": text, "log": _wide(found) if log is None else log, "lines": found}
 
     counted = visits.assign(number=visits["visit"] + 1)
+    # Where each seed meets games in an order of its own, a visit's mean over seeds would be one over games.
+    own = axis["task_of"] is None and not results.alike(stream)
+    if own:
+        counted["number"] = counted.groupby(["series", "lane", "task"], observed=True).cumcount() + 1
+    parted, along = (_by_own_task(table) if own else {"": table} for table in (counted, metrics))
     charts = {
         "visits": [
-            metric(counted, "performance", f"{label}, whole visit", "number"),
-            metric(counted, "performance_end", f"{label}, last tenth of the visit", "number"),
+            metric(rows, name, f"{label}{task}, {what}", "number")
+            for task, rows in parted.items()
+            for name, what in (("performance", "whole visit"), ("performance_end", "last tenth of the visit"))
         ],
         "stream": [
-            *([metric(metrics, "episodic_return", label)] if stream["episodic"] else []),
+            *(metric(rows, "episodic_return", f"{label}{task}") for task, rows in along.items() if stream["episodic"]),
             metric(metrics, "reward", "reward per step" if stream["episodic"] else label),
             *(metric(rows, evaluated, f"evaluation on {task}") for task, rows in tables.items()),
         ],
@@ -169,6 +175,12 @@ def _charts(
         del charts["visits"]  # one point: the table says it
     kept = {name: [each for each in found if each["lines"]] for name, found in charts.items()}
     return {"charts": {name: found for name, found in kept.items() if found}, "left_out": [] if room else parts}
+
+
+def _by_own_task(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """The rows of each task, with what its chart is called by."""
+    names = table["task"].astype(str)
+    return {f" on {task}": table[names == task] for task in sorted(set(names))[:MOST_TASKS]}
 
 
 def _families(whole: Sequence[str], parts: Sequence[str]) -> list[str]:
@@ -187,16 +199,15 @@ def _wide(found: Sequence[dict[str, Any]]) -> bool:
 
 
 def _run(run: RunPath, stream: dict[str, Any], series: Sequence[style.Series], runs: int) -> dict[str, Any]:
-    about, table = facts(run), results.summary(run, control=CONTROL, baseline=BASELINE)
+    about, table, compared = facts(run), results.summary(run, baseline=BASELINE), results.compare_lanes(run)
     played = {visit["task"] for visit in stream["visits"]}
-    comparable, several = not stream["episodic"] or len(played) == 1, len(stream["visits"]) > 1
     labels = {line.label: number for number, line in enumerate(series)}
     own = f"{_run_name(run, series)}: " if runs > 1 else ""
     told = {arm["name"] for arm in about["arms"] if arm["told"]}
     rows = []
     for point in results.points(table, results.hyper_parameters(run)):
         row: dict[str, Any] = {str(key): value for key, value in point.rows.iloc[0].items()}
-        word, why = verdict(row, control=CONTROL, comparable=comparable, several=several)
+        word, why = verdict(row, compared.rule, compared.controls)
         rows.append(
             {
                 "arm": point.arm,
@@ -205,6 +216,7 @@ def _run(run: RunPath, stream: dict[str, Any], series: Sequence[style.Series], r
                 "told": point.arm in told,
                 **{key: int(row[key]) for key in ("lanes", "diverged", "seeds")},
                 **{key: _number(row[key]) for key in row if key.split("_")[0] in SHOWN},
+                "control": compared.controls.get(point.arm),
                 "verdict": word,
                 "why": why,
             }
@@ -216,10 +228,37 @@ def _run(run: RunPath, stream: dict[str, Any], series: Sequence[style.Series], r
         "envs": stream["envs"],
         "tasks": len(played),
         "summary": rows,
+        "kind": compared.rule.kind,
         "has_gap": "gap" in table,
-        "rule": rule(CONTROL, "gap" in table, comparable) if several else [],
+        "control": _control(compared),
+        "meaning": meaning(compared),
+        "rule": words(compared.rule, compared.controls),
+        "by_task": _by_task(run, compared),
         "evaluations": _evaluations(run, stream),
     }
+
+
+def _control(compared: results.Compared) -> str:
+    """What the gap is to, in a heading."""
+    named = {name for name in compared.controls.values() if name}
+    return named.pop() if len(named) == 1 else "control"
+
+
+def _by_task(run: RunPath, compared: results.Compared) -> list[dict[str, Any]]:
+    """A row for each task and arm, where rewards of tasks are of several kinds; none of very many tasks."""
+    if not compared.rule.scaled:
+        return []
+    table = results.task_changes(run)
+    if table["task"].nunique() > MOST_TASKS:
+        return []
+    rows = []
+    for task in dict.fromkeys(table["task"]):
+        for point in results.points(table[table["task"] == task], results.hyper_parameters(run)):
+            row = point.rows.iloc[0]
+            names = (f"{name}{bound}" for name in SHOWN[:-1] for bound in ("", "_low", "_high"))
+            numbers = {name: _number(row[name]) for name in names}
+            rows.append({"task": task, "label": point.label, "visits": int(row["visits"]), **numbers})
+    return rows
 
 
 def _run_name(run: RunPath, series: Sequence[style.Series]) -> str:

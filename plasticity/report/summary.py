@@ -7,6 +7,13 @@ from typing import Any
 
 from plasticity.report.words import MISSING, amount, number, plural
 
+STAGES = {
+    "single": ("whole visit", "last tenth"),
+    "sequence": ("first tenth", "last tenth"),
+    "revisits": ("first visits", "last visits"),
+}
+DIFFERENCES = ("gap", "change", "own")
+
 
 def head(run: Mapping[str, Any], group: Mapping[str, Any], index: int, *, second: bool) -> str:
     level = "h2" if second else "h1"
@@ -55,14 +62,17 @@ def _unfinished(run: Mapping[str, Any]) -> str:
 
 
 def _summary(run: Mapping[str, Any], group: Mapping[str, Any], index: int) -> str:
-    rows, single = run["summary"], run["visits"] == 1
-    key = "gap" if run["has_gap"] else "last"
+    rows, single = run["summary"], run["kind"] == "single"
+    early, late = STAGES.get(run["kind"], STAGES["sequence"])
+    if run["has_gap"]:
+        # Where tasks come again the change is what the verdict goes by; along a sequence the gap at the end shows it.
+        key = "change" if run["kind"] == "revisits" else "gap"
+    else:
+        key = "last" if single or run["kind"] == "none" else "own"
+    title = {"gap": f"gap to {run['control']}", "change": f"change against {run['control']}", "own": "change"}
     heads = ["<th scope=col>arm"] + ([] if single else ["<th scope=col>verdict"])
-    heads += [
-        "<th scope=col class=n>" + ("whole visit" if single else "first tenth"),
-        "<th scope=col class=n>last tenth",
-    ]
-    heads.append(f"<th scope=col colspan=2>{'gap to fresh' if key == 'gap' else 'last tenth'}, 95 % interval")
+    heads += [f"<th scope=col class=n>{early}", f"<th scope=col class=n>{late}"]
+    heads.append(f"<th scope=col colspan=2>{escape(title.get(key, late))}, 95 % interval")
     heads += ["<th scope=col class=n>closed"] if any("closed" in row for row in rows) else []
     heads.append("<th scope=col class=n>diverged")
     scale = _scale(rows, key)
@@ -75,7 +85,7 @@ def _summary(run: Mapping[str, Any], group: Mapping[str, Any], index: int) -> st
 {body}
 </tbody></table></div>
 <p class="caption">{_caption(run, single)}</p>
-{_rule(run["rule"])}</section>"""
+{_rule(run["rule"])}{_tasks(run)}</section>"""
 
 
 def _answer(run: Mapping[str, Any]) -> str:
@@ -93,14 +103,37 @@ def _answer(run: Mapping[str, Any]) -> str:
     return f'<p class="answers">{" ".join(parts)}</p>' if parts else ""
 
 
+def _tasks(run: Mapping[str, Any]) -> str:
+    """Each task by itself, where rewards are of several kinds."""
+    if not run["by_task"]:
+        return ""
+    again = any(row["visits"] > 1 for row in run["by_task"])
+    shown = {"first": "first visits"} if again else {}
+    shown |= {"last": "last visits" if again else "its visit"}
+    shown |= {"gap": f"gap to {run['control']}"} if run["has_gap"] else {}
+    shown |= {"change" if run["has_gap"] else "own": "change"} if again else {}
+    heads = "".join(f"<th scope=col class=n>{escape(text)}" for text in shown.values())
+    body = "\n".join(
+        f"<tr><th scope=row>{escape(row['task'])}<td>{escape(row['label'])}"
+        + "".join(f"<td class=n>{_interval(row, name)}" for name in shown)
+        + "</tr>"
+        for row in run["by_task"]
+    )
+    return f"""<h3>Task by task</h3>
+<p class="lead">Each in units of its own reward, so that nothing is averaged over tasks; 95 % intervals over seeds.</p>
+<div class="scroll" tabindex="0" role="region" aria-label="table of tasks">
+<table><thead><tr><th scope=col>task<th scope=col>arm{heads}</tr></thead>
+<tbody>
+{body}
+</tbody></table></div>"""
+
+
 def _caption(run: Mapping[str, Any], single: bool) -> str:
-    texts = [
-        "Means over seeds of the visit and of its last tenth."
-        if single
-        else "Means over seeds of the first and the last tenth of the visits."
-    ]
+    texts = [] if run["kind"] == "none" else [escape(run["meaning"])]
     if run["has_gap"]:
-        texts.append("The gap is paired by seed; closed is the share of the baseline's gap that an arm makes up.")
+        texts.append("Differences are paired by seed; closed is the share of the baseline's gap that an arm makes up.")
+    elif not single and run["kind"] != "none":
+        texts.append("The change is of each lane by itself, so it is paired by seed.")
     texts.append("Intervals: 95 %, Student's t over seeds.")
     if any(row["told"] for row in run["summary"]):
         texts.append('An arm marked <span class="told">told</span> knows when the task changes.')
@@ -119,7 +152,7 @@ def _scale(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[float, float]:
     """The range of the strip: all intervals, and zero for gaps."""
     names = (key, f"{key}_low", f"{key}_high")
     values = [row[name] for row in rows for name in names if row.get(name) is not None]
-    values += [0.0] if key == "gap" else []
+    values += [0.0] if key in DIFFERENCES else []
     low, high = min(values, default=0.0), max(values, default=1.0)
     return (low, high) if high > low else (low - 0.5, high + 0.5)
 
@@ -153,7 +186,7 @@ def _interval(row: Mapping[str, Any], key: str) -> str:
         return MISSING
     low, high = row[f"{key}_low"], row[f"{key}_high"]
     bounds = "" if low is None else f' <span class="bounds">[{number(low)}, {number(high)}]</span>'
-    return number(row[key], "+" if key == "gap" else "") + bounds
+    return number(row[key], "+" if key in DIFFERENCES else "") + bounds
 
 
 def _strip(row: Mapping[str, Any], key: str, scale: tuple[float, float], index: int) -> str:

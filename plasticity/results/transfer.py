@@ -84,7 +84,7 @@ def _values(run: RunPath, stream: dict[str, Any], scaled: bool) -> np.ndarray:
         raise ValueError(f"{run} has no evaluation at the end of a visit; set evaluation.every: visit in its config")
     measure, keys = "episodic_return" if stream["episodic"] else "reward", ["arm", "lane"]
     if scaled:
-        table = _scaled(run, table.rename(columns={"task": "during", "evaluated_task": "task"}), measure)
+        table = _scaled(run, table.assign(task=table["evaluated_task"]), measure)
     rows = {key: row for row, key in enumerate(zip(known["arm"], known["lane"], strict=True))}
     order = np.asarray([visit["task"] for visit in stream["visits"]])
     found = np.full((len(known), len(order), len(order)), np.nan)
