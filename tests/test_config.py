@@ -12,7 +12,7 @@ from fake_members import fake_registry
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plasticity.config import Experiment, Placement, load_config, programs, read_experiment
+from plasticity.config import Experiment, Placement, controls, load_config, programs, read_experiment
 from plasticity.documents import from_yaml, to_yaml
 from plasticity.errors import UserError
 
@@ -131,6 +131,16 @@ def test_round_trip() -> None:
     text = to_yaml(experiment.resolve(), comment="resolved")
     assert read(text) == experiment
     assert to_yaml(read(text).resolve(), comment="resolved") == text
+
+
+def test_an_arm_names_its_control() -> None:
+    arms: dict[str, Any] = {"dqn": {}, "fresh": {}, "ppo": {"control": "fresh_ppo"}, "fresh_ppo": None}
+    experiment = read({"arms": arms})
+    assert controls(experiment.arms) == {"dqn": "fresh", "fresh": None, "ppo": "fresh_ppo", "fresh_ppo": None}
+    assert experiment.resolve()["arms"]["ppo"] == {"control": "fresh_ppo"}
+    assert read(experiment.resolve()) == experiment
+    del arms["fresh"]
+    assert controls(read({"arms": arms}).arms) == {"dqn": None, "ppo": "fresh_ppo", "fresh_ppo": None}
 
 
 def test_resolved_data_are_explicit() -> None:
@@ -482,7 +492,18 @@ WRONG = [
     ({"arms": {"ln": ["layer_norm"]}}, 'arms.ln: ["layer_norm"] is not allowed; must be a mapping'),
     (
         {"arms": {"ln": {"intervention": []}}},
-        "arms.ln.intervention: unknown key; allowed: agent, control, interventions, sweep, told; did you mean `interventions`?",
+        "arms.ln.intervention: unknown key; allowed: agent, control, interventions, sweep, told; did you mean "
+        "`interventions`?",
+    ),
+    (
+        {"arms": {"ppo": {"control": "fresh_pp"}, "fresh_ppo": {}}},
+        'arms.ppo.control: unknown arm "fresh_pp"; in this config: fresh_ppo, ppo; did you mean `fresh_ppo`?',
+    ),
+    ({"arms": {"ppo": {"control": 3}, "3": {}}}, "arms.ppo.control: unknown arm 3; in this config: 3, ppo"),
+    ({"arms": {"ppo": {"control": "ppo"}}}, 'arms.ppo.control: "ppo" is the arm itself; name the arm that starts anew'),
+    (
+        {"arms": {"a": {"control": "b"}, "b": {"control": "c"}, "c": {}}},
+        'arms.a.control: "b" has a control of its own, so that it cannot be one',
     ),
     ({"arms": {"ln": {"seeds": 3}}}, "arms.ln.seeds: unknown key; allowed: agent, control, interventions, sweep, told"),
     (

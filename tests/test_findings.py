@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from plasticity import cli, launch
 from plasticity.documents import to_yaml
 from plasticity.errors import UserError
-from plasticity.findings import EXACT_NAMES, load_findings, parse_finding, quantities, store
+from plasticity.findings import EXACT_NAMES, judge, load_findings, parse_criterion, parse_finding, quantities, store
 from plasticity.findings import run as running
 from plasticity.findings.exact import EXACT
 from plasticity.findings.figure import figure
@@ -321,3 +321,58 @@ def test_force_takes_only_findings_away(tmp_path):
     (tmp_path / "made" / "thesis.tex").write_text("")
     with pytest.raises(UserError, match="holds no finding"):
         running.run_finding(parse(document()), tmp_path, force=True)
+
+
+def test_the_change_is_that_of_the_summary(ran):
+    from plasticity import results
+
+    _, root, _ = ran
+    table = results.summary(root / "made" / "one").set_index("arm")
+    clause = {"what": "change", "arms": ["one/baseline"], "direction": "below", "bound": 9}
+    criterion = parse_criterion({"clauses": [clause]}, "c")
+    (judged,) = judge(criterion, quantities.tables({"one": root / "made" / "one"})).judged
+    expected = table.loc["baseline", ["change", "change_low", "change_high"]].to_numpy(float)
+    assert [judged.number, judged.low, judged.high] == pytest.approx(expected, abs=1e-12)
+
+
+GAMES = {"episodic": True, "alike": False, "visits": [{"task": task, "steps": 10} for task in (0, 1, 0, 1)]}
+
+
+@pytest.mark.parametrize(
+    ("clause", "message"),
+    [
+        ({"what": "performance", "at": "last", "less": "first"}, "`performance` over visits to 2 tasks whose rewards"),
+        ({"what": "area", "at": "all"}, "`area` over visits to 2 tasks"),
+        ({"what": "performance", "at": 3, "less": 1}, None),  # one task, named visit by visit
+        ({"what": "performance", "at": "end"}, None),
+        ({"what": "change"}, None),
+        ({"what": "relative_speed", "at": "all"}, None),
+        ({"what": "weight_norm", "at": "all"}, None),
+    ],
+)
+def test_rewards_of_several_kinds_are_not_averaged(clause, message):
+    whole = {"arms": ["baseline"], "direction": "above", "bound": 0, **clause}
+    criterion = parse_criterion({"clauses": [whole]}, "c")
+    quantities.check_comparable("x", criterion, {"": {**GAMES, "alike": True}})
+    if message is None:
+        quantities.check_comparable("x", criterion, {"": GAMES})
+        return
+    with pytest.raises(UserError, match=message):
+        quantities.check_comparable("x", criterion, {"": GAMES})
+
+
+def test_a_change_needs_something_to_compare_with():
+    clause = {"what": "change", "arms": ["baseline"], "direction": "above", "bound": 0}
+    once = {**GAMES, "visits": GAMES["visits"][:2]}
+    with pytest.raises(UserError, match="`change` needs a task that comes again, or rewards of one kind"):
+        quantities.check_comparable("x", parse_criterion({"clauses": [clause]}, "c"), {"": once})
+
+
+def test_every_published_finding_compares_what_can_be_compared():
+    for finding in load_findings((), EXACT_NAMES):
+        for full in (False, True) if finding.exact is None else ():
+            streams = {
+                part: launch.Plan(each, launch.source_of(each).spec, (), ()).describe()["stream"]
+                for part, each in running.experiments(finding, full).items()
+            }
+            quantities.check_comparable(finding.name, finding.criterion, streams)

@@ -165,3 +165,18 @@ def test_a_run_without_checkpoints(run, tmp_path):
     shutil.copytree(run, copy, ignore=shutil.ignore_patterns("*.npz"))
     with pytest.raises(UserError, match="there is no checkpoint yet"):
         list(measure.measure(copy, ["weight_norm"]))
+
+
+def test_each_lane_has_the_task_that_it_met(tmp_path):
+    """With an order of its own for each seed, as the run recorded it."""
+    changes = {"schedule": {"order": "shuffled"}, "arms": {"one": {}}, "seeds": 3, "monitors": ["weight_norm"]}
+    stream = {**tiny.document()["stream"], "tasks": 3, "steps_per_task": 10}
+    path = config(tmp_path / "tiny.yaml", stream=stream, **changes)
+    launch.run(launch.load_config(path), tmp_path / "run")
+    found = pd.concat(each.table.to_pandas() for each in measure.measure(tmp_path / "run", ["weight_norm"]))
+    keys = ["lane", "step", "task", "weight_norm"]
+    expected = tables(tmp_path / "run")["one"][0]
+    expected = expected[expected["step"].isin(found["step"])]
+    assert (expected.groupby("step")["task"].nunique() > 1).any()  # else there is nothing to get wrong
+    found, expected = (each[keys].sort_values(keys[:2]).reset_index(drop=True) for each in (found, expected))
+    pd.testing.assert_frame_equal(found, expected, rtol=1e-6)

@@ -203,7 +203,10 @@ def test_no_verdict_where_nothing_can_be_compared():
         (falling(-0.3, -0.2, -0.1, gap=(-0.1, 0.0, 0.1)), "not told apart from fresh at the end"),
         (falling(0.1, 0.2, 0.3, gap=(0.1, 0.2, 0.3)), "above fresh at the end"),
         # s = 0.1 * 2 / 3.182 = 0.0629; the margin is 0.07; 2.776 s / sqrt 5 = 0.078 and 2.571 s / sqrt 6 = 0.066
-        (falling(-0.1, 0.0, 0.1, gap=(-0.1, 0.0, 0.1)), "about 6 seeds would tell; not told apart from fresh at the end"),
+        (
+            falling(-0.1, 0.0, 0.1, gap=(-0.1, 0.0, 0.1)),
+            "about 6 seeds would tell; not told apart from fresh at the end",
+        ),
     ],
 )
 def test_the_verdict_says_where_the_arm_ends(given, why):

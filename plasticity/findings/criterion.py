@@ -12,7 +12,8 @@ Needs = Literal["all", "any"]
 Within = Literal["end", "first", "mean", "max"]
 STAGES = ("first", "last", "all", "end", "slope")
 Stage = str | int | tuple[float, float]
-BEHAVIOUR = ("performance", "performance_end", "area", "relative_speed", "evaluation")
+RAW = ("performance", "performance_end", "area", "evaluation")  # in units of the reward
+BEHAVIOUR = (*RAW, "relative_speed", "change")
 CLAUSE = (
     "what", "arms", "compare", "direction", "bound", "at", "less", "within", "against", "levels", "diverged",
     "confidence",

@@ -122,10 +122,15 @@ def _check(criterion: Group, parts: Mapping[str, Any], source: str) -> None:
     asked = {what for clause in clauses(criterion) for what in (clause.what, clause.against)}
     if "evaluation" in asked and not all(config.get("evaluation") for config in parts.values()):
         raise UserError(f"{source}: criterion: the quantity `evaluation` needs `experiment.evaluation`")
-    if "relative_speed" in asked and not all("fresh" in (config.get("arms") or {}) for config in parts.values()):
-        raise UserError(f"{source}: criterion: the quantity `relative_speed` needs an arm `fresh`")
+    if "relative_speed" in asked and not all(map(_has_control, parts.values())):
+        raise UserError(f"{source}: criterion: the quantity `relative_speed` needs an arm `fresh` or a `control`")
     for clause in clauses(criterion):
         _check_clause(clause, swept, monitors, source)
+
+
+def _has_control(config: Mapping[str, Any]) -> bool:
+    arms = config.get("arms") or {}
+    return "fresh" in arms or any(isinstance(change, Mapping) and change.get("control") for change in arms.values())
 
 
 def _kind(monitor: Any) -> str:

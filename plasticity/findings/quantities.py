@@ -3,14 +3,15 @@
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from plasticity import results
 from plasticity.errors import UserError
-from plasticity.findings.criterion import BEHAVIOUR
-from plasticity.findings.judge import Tables
+from plasticity.findings.criterion import BEHAVIOUR, RAW, Clause, Group, clauses
+from plasticity.findings.judge import Tables, stage_visits
 from plasticity.results.read import visits_and_losses
 
 AGENT = "agent."  # in front of a metric that the agent writes
@@ -57,6 +58,8 @@ def _values(run: Path, what: str, within: str, finished: pd.DataFrame) -> pd.Dat
         found = _valued(results.learning_curves_area(run), "area")
     elif what == "relative_speed":
         found = _valued(results.relative_learning_speed(run).lanes, "relative_speed")
+    elif what == "change":
+        found = finished[keys].merge(_changes(run), on=["arm", "lane"])
     elif what == "evaluation":
         found = _evaluated(run)
     else:
@@ -66,6 +69,39 @@ def _values(run: Path, what: str, within: str, finished: pd.DataFrame) -> pd.Dat
 
 def _valued(table: pd.DataFrame, column: str) -> pd.DataFrame:
     return table.assign(value=table[column])
+
+
+def _changes(run: Path) -> pd.DataFrame:
+    """``arm, lane, value``: how far performance changed (:meth:`plasticity.results.Compared.change`)."""
+    compared = results.compare_lanes(run)
+    parts = [
+        cell.rows[["arm", "lane"]].assign(value=cell.rows["seed"].map(compared.change(cell))) for cell in compared.cells
+    ]
+    return pd.concat(parts, ignore_index=True)
+
+
+def check_comparable(source: str, criterion: Clause | Group, streams: Mapping[str, Mapping[str, Any]]) -> None:
+    """``UserError`` for a clause that averages rewards of several kinds; ``streams``: what each part's plan says.
+
+    Means of such rewards over visits to several games are no quantity; `change` has each game on a scale of its own.
+    """
+    for clause in clauses(criterion):
+        for part, stream in streams.items():
+            named = not clause.arms or any(arm.rpartition("/")[0] == part for arm in clause.arms)
+            if not named or results.alike(stream):
+                continue
+            stages = [clause.at] if clause.less is None else [clause.at, clause.less]
+            count = len(stream["visits"])
+            played = {stream["visits"][k]["task"] for stage in stages for k in stage_visits(stage, count)}
+            asked = {clause.what, clause.against}
+            if "change" in asked and not results.rule(stream).overall:
+                raise UserError(f"{source}: criterion: `change` needs a task that comes again, or rewards of one kind")
+            if asked & set(RAW) and len(played) > 1:
+                what = next(each for each in RAW if each in asked)
+                raise UserError(
+                    f"{source}: criterion: `{what}` over visits to {len(played)} tasks whose rewards are of "
+                    "several kinds; ask for `change`, or for one visit"
+                )
 
 
 def _evaluated(run: Path) -> pd.DataFrame:

@@ -17,7 +17,7 @@ from plasticity.findings.exact import EXACT
 from plasticity.findings.figure import figure
 from plasticity.findings.judge import LEAST, Verdict, judge
 from plasticity.findings.numbers import check_names, constants
-from plasticity.findings.quantities import AGENT, tables
+from plasticity.findings.quantities import AGENT, check_comparable, tables
 from plasticity.plots.save import save
 from plasticity.session import Progress
 
@@ -35,7 +35,10 @@ def experiments(finding: Finding, full: bool = False) -> dict[str, config.Experi
 
 
 def check_measured(finding: Finding, plans: Mapping[str, launch.Plan]) -> None:
-    """``UserError`` for a clause on a metric that no monitor writes in a program of its arms."""
+    """``UserError`` for a clause on a metric that no monitor writes in a program of its arms, or on a mean of rewards
+    of several kinds."""
+    streams = {part: plan.describe()["stream"] for part, plan in plans.items()}
+    check_comparable(finding.name, finding.criterion, streams)
     for clause in clauses(finding.criterion):
         for what in (clause.what, clause.against):
             if what is None or what in BEHAVIOUR or what.startswith(AGENT):
