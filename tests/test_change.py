@@ -1,6 +1,7 @@
 """How far performance changed: what is compared with what, on which scale, paired how, and what may be said of it."""
 
 import io
+import json
 
 import numpy as np
 import pandas as pd
@@ -368,3 +369,53 @@ def test_means_over_games_are_missing_where_they_would_be_of_raw_returns(cycles)
     rows = speeds.lanes[speeds.lanes["task"] == "pluck"].iloc[0]
     best = max(BASE[:, [0, 3]].max(), FRESH[:, [0, 3]].max()) / 2 * SCALES["pluck"]
     assert rows["relative_speed"] == pytest.approx(rows["difference"] / (best - rows["control_area"]))
+
+
+@pytest.fixture
+def shuffled(tmp_path):
+    """Two seeds that meet three games in orders of their own, twice; with evaluations of all at the end of visits."""
+    orders = np.array([[0, 1, 2, 0, 1, 2], [2, 0, 1, 2, 0, 1]])
+    folder = games(tmp_path / "run", {"x": BASE[:2], "fresh": FRESH[:2]}, seeds=(0, 1), order=orders)
+    plan = results.plan(folder)
+    (folder / "plan.json").write_text(json.dumps({**plan, "stream": {**plan["stream"], "shuffled": True}}))
+    for arm in ("x", "fresh"):
+        rows = results.load(folder)
+        rows = rows[(rows["arm"] == arm) & (rows["step_in_visit"] == 20)].drop(columns=["episodic_return", "reward"])
+        parts = []
+        for place in range(3):  # of the sequence; a lane's own game there
+            task = np.asarray(GAMES)[orders[rows["lane"].to_numpy(), place]]
+            value = 100.0 * rows["lane"] + 10.0 * place + rows["visit"]
+            parts.append(rows.assign(evaluated_visit=place, evaluated_task=task, episodic_return=value, arm=arm))
+        (folder / arm / "evaluations").mkdir()
+        pd.concat(parts).to_parquet(folder / arm / "evaluations" / "part-00000.parquet", index=False)
+    return folder
+
+
+def test_the_matrix_goes_by_each_seeds_own_order(shuffled):
+    """A column is a place in the sequence, which is one game for each seed."""
+    found = results.performance_matrix(shuffled, arm="x")
+    i, j = np.indices((6, 6))
+    np.testing.assert_array_equal(found.values, [10.0 * (j % 3) + i, 100 + 10.0 * (j % 3) + i])
+    assert found.tasks[:2] == ("task 1 of each seed", "task 2 of each seed")
+    assert results.forgetting(found).overall["forgetting"].isna().all()  # games of several kinds
+    with pytest.raises(ValueError, match="make the matrix with scaled=True"):
+        results.average_performance(found)
+    scaled = results.performance_matrix(shuffled, arm="x", scaled=True)
+    ends = results.load(shuffled).query("arm == 'fresh' and task == 'tower' and step_in_visit == 20")
+    mean = ends.groupby("lane")["episodic_return"].mean().mean()  # it begins at 0
+    assert scaled.values[1, 0, 0] == pytest.approx(100.0 / mean)  # seed 1 meets the tower first
+    assert results.average_performance(scaled).overall["average_performance"].notna().all()
+
+
+def test_figures_keep_the_games_of_each_seeds_own_order_apart(shuffled):
+    from plasticity import plots
+
+    found = plots.figures(shuffled)
+    panels = found["performance"].axes
+    assert [panel.get_title() for panel in panels] == GAMES
+    (line,) = [each for each in panels[2].get_lines() if each.get_label() == "fresh"]
+    first = results.visits(shuffled).query("arm == 'fresh' and task == 'tower'").groupby("lane")["performance"].first()
+    assert line.get_ydata()[0] == pytest.approx(first.mean())
+    labels = [each["label"] for each in report.collect([shuffled])["groups"][0]["charts"]["visits"]]
+    assert labels[0] == "episodic return on pluck, whole visit"
+    assert len(labels) == 6
