@@ -21,7 +21,7 @@ from plasticity.findings import run as running
 from plasticity.findings.exact import EXACT
 from plasticity.findings.figure import figure
 from plasticity.findings.judge import Verdict
-from plasticity.findings.show import rows
+from plasticity.findings.show import outcome, rows
 from plasticity.session import Interrupted
 
 FACTS = {"id": "T1", "title": "a title", "source": "a source", "published": "a number", "minutes": 0.1}
@@ -359,6 +359,25 @@ def test_rewards_of_several_kinds_are_not_averaged(clause, message):
         return
     with pytest.raises(UserError, match=message):
         quantities.check_comparable("x", criterion, {"": GAMES})
+
+
+@pytest.mark.parametrize(
+    ("direction", "bound", "low", "high", "word"),
+    [
+        ("above", 0.0, 0.1, 0.3, "holds"),
+        ("above", 0.0, -0.3, -0.1, "does not hold"),
+        ("above", 0.0, -0.3, 0.1, "does not tell"),
+        ("below", 0.0, 0.1, 0.3, "does not hold"),
+        ("below", 0.0, -0.1, 0.3, "does not tell"),
+        ("within", [-1.0, 1.0], 1.1, 1.2, "does not hold"),
+        ("within", [-1.0, 1.0], 0.9, 1.2, "does not tell"),
+        ("above", 0.0, None, None, "does not tell"),
+    ],
+)
+def test_an_interval_that_holds_its_bound_shows_nothing_to_the_contrary(direction, bound, low, high, word):
+    raw = {"what": "performance", "arms": ["a"], "direction": direction, "bound": bound}
+    (clause,) = parse_criterion({"clauses": [raw]}, "c").clauses
+    assert outcome(clause, {"holds": word == "holds", "low": low, "high": high}) == word
 
 
 def test_a_change_needs_something_to_compare_with():

@@ -1,5 +1,6 @@
 """The findings as a terminal shows them: what was claimed, what must come out, what came out."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
@@ -10,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from plasticity.findings.criterion import Group, clauses, told
+from plasticity.findings.criterion import Clause, Group, clauses, told
 from plasticity.findings.document import Finding
 
 SOON = 0.1  # minutes
@@ -73,7 +74,18 @@ def rows(finding: Finding, found: Found) -> list[tuple[str, str, str]]:
 def judged(finding: Finding, found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """All clauses of a result, in the order of the file."""
     pairs = zip(clauses(finding.criterion), found["clauses"], strict=True)
-    return [(told(clause), number(each), "holds" if each["holds"] else "does not hold") for clause, each in pairs]
+    return [(told(clause), number(each), outcome(clause, each)) for clause, each in pairs]
+
+
+def outcome(clause: Clause, found: Mapping[str, Any]) -> str:
+    """``holds``; ``does not hold`` where the whole interval lies on the wrong side of the bound; else it ``does not
+    tell``: for the criterion that is not enough, but it shows nothing to the contrary."""
+    if found["holds"]:
+        return "holds"
+    low, high = (math.nan if found[end] is None else float(found[end]) for end in ("low", "high"))
+    below = clause.direction != "below" and high <= clause.bound[0]
+    above = clause.direction != "above" and low >= clause.bound[-1]
+    return "does not hold" if below or above else "does not tell"
 
 
 def _held_first(criterion: Group, texts: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
