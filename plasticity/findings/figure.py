@@ -1,6 +1,6 @@
 """A finding's figure: every quantity of its criterion visit by visit, or against the one that it goes with."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,6 @@ from plasticity.findings.quantities import tables
 from plasticity.plots import style
 from plasticity.results.intervals import mean_interval
 
-CONTROL = "fresh"
 MOST = 12  # arms of which all are drawn; of more only those that the criterion names, and the controls
 WIDE = 100.0  # times the smallest value: from there on the axis is logarithmic
 
@@ -31,7 +30,7 @@ def figure(finding: Finding, runs: Mapping[str, Path]) -> Figure:
 
     Means over seeds with 95 % t intervals; of two quantities that go together a point for each lane.
     """
-    found = tables(runs)
+    found, controls = tables(runs), _controls(runs)
     panels: dict[tuple[str, str, str | None], list[Clause]] = {}
     for clause in clauses(finding.criterion):
         panels.setdefault((clause.what, clause.within, clause.against), []).append(clause)
@@ -41,11 +40,11 @@ def figure(finding: Finding, runs: Mapping[str, Path]) -> Figure:
     for place, ((what, within, against), those) in enumerate(panels.items()):
         axes = drawn.add_subplot(height, columns, place + 1)
         if against is None and all(_one_visit(clause) for clause in those):
-            _dots(axes, those[0], found, named(finding))
+            _dots(axes, those[0], found, named(finding), controls)
         elif against is None:
-            lines = _curves(axes, what, found(what, within), named(finding)) or lines
+            lines = _curves(axes, what, found(what, within), named(finding), controls) or lines
         else:
-            lines = _points(axes, those, found) or lines
+            lines = _points(axes, those, found, controls) or lines
     note = "a point for each lane" if all(against for _, _, against in panels) else None
     return style.finish(drawn, lines, note) if lines else drawn
 
@@ -55,28 +54,31 @@ def named(finding: Finding) -> list[str]:
     return list(dict.fromkeys(arm for clause in clauses(finding.criterion) for arm in clause.arms))
 
 
-def chosen(table: pd.DataFrame, arms: Sequence[str]) -> list[str]:
+def chosen(table: pd.DataFrame, arms: Sequence[str], controls: Collection[str]) -> list[str]:
     """The arms to draw: all of a few; of many those named and the controls."""
     known = list(dict.fromkeys(table["arm"]))
-    return known if len(known) <= MOST else [arm for arm in known if arm in arms or _control(arm)]
+    return known if len(known) <= MOST else [arm for arm in known if arm in arms or arm in controls]
 
 
-def _control(arm: str) -> bool:
-    return arm.rpartition("/")[2] == CONTROL
+def _controls(runs: Mapping[str, Path]) -> set[str]:
+    """The fresh controls, as the tables call them: ``PART/ARM`` where there are parts."""
+    return {f"{part}/{arm}" if part else arm for part, run in runs.items() for arm in style.controls_of([run])}
 
 
-def _series(table: pd.DataFrame, arms: Sequence[str]) -> list[style.Series]:
-    others = [arm for arm in arms if not _control(arm)]
-    controls = [arm for arm in arms if _control(arm)]
+def _series(table: pd.DataFrame, arms: Sequence[str], controls: Collection[str]) -> list[style.Series]:
+    others = [arm for arm in arms if arm not in controls]
+    grey = [arm for arm in arms if arm in controls]
     found = []
     for arm in arms:
-        look = style.look(None, controls.index(arm), len(controls)) if _control(arm) else style.look(others.index(arm))
+        look = style.look(None, grey.index(arm), len(grey)) if arm in controls else style.look(others.index(arm))
         found.append(style.Series(arm, table[table["arm"] == arm], look))
     return found
 
 
-def _curves(axes: Axes, what: str, table: pd.DataFrame, arms: Sequence[str]) -> list[style.Series]:
-    lines = _series(table, chosen(table, arms))
+def _curves(
+    axes: Axes, what: str, table: pd.DataFrame, arms: Sequence[str], controls: Collection[str]
+) -> list[style.Series]:
+    lines = _series(table, chosen(table, arms, controls), controls)
     for place, line in enumerate(lines):
         kept = line.rows.assign(value=line.rows["value"].where(~line.rows["lost"]))
         wide = kept.pivot_table(index="visit", columns=["point", "seed"], values="value").dropna(how="all")
@@ -95,15 +97,15 @@ def _one_visit(clause: Clause) -> bool:
     return (clause.at == "end" or isinstance(clause.at, int)) and clause.less is None
 
 
-def _dots(axes: Axes, clause: Clause, found: Tables, named: Sequence[str]) -> None:
+def _dots(axes: Axes, clause: Clause, found: Tables, named: Sequence[str], controls: Collection[str]) -> None:
     """The arms one below the other, each with its mean and interval in the visit that is judged."""
     table = found(clause.what, clause.within)
-    arms = chosen(table, named)
+    arms = chosen(table, named, controls)
     every = Clause(what=clause.what, arms=tuple(arms), direction="above", bound=(0.0,), at=clause.at)
     values = lane_values(every, table).pivot(index="arm", columns=["point", "seed"], values="value").loc[arms]
     mean, low, high = mean_interval(values.to_numpy(float))
     places = np.arange(len(arms))
-    for place, line in zip(places, _series(table, arms), strict=True):
+    for place, line in zip(places, _series(table, arms, controls), strict=True):
         reach = [[mean[place] - low[place]], [high[place] - mean[place]]]
         marker = line.look["marker"] or "o"
         axes.errorbar(mean[place], place, xerr=reach, fmt=marker, color=line.look["color"], capsize=2)
@@ -123,7 +125,7 @@ def _scale(axes: Axes) -> None:
         axes.set_yscale("log")
 
 
-def _points(axes: Axes, those: Sequence[Clause], found: Tables) -> list[style.Series]:
+def _points(axes: Axes, those: Sequence[Clause], found: Tables, controls: Collection[str]) -> list[style.Series]:
     """One panel of two quantities; a point for each lane of the arms (of all, where none is named)."""
     first = those[0]
     arms = list(dict.fromkeys(arm for clause in those for arm in clause.arms))
@@ -131,7 +133,7 @@ def _points(axes: Axes, those: Sequence[Clause], found: Tables) -> list[style.Se
     clause = Clause(what=first.what, direction="above", bound=(0.0,), **every)
     sides = [lane_values(clause, found(what, "end")) for what in (str(first.against), first.what)]
     pairs = sides[0].merge(sides[1], on=["arm", "point", "seed"], suffixes=("", "_other"))
-    lines = _series(pairs, arms or list(dict.fromkeys(pairs["arm"])))
+    lines = _series(pairs, arms or list(dict.fromkeys(pairs["arm"])), controls)
     for line in lines:
         look = {"color": line.look["color"], "marker": line.look["marker"] or "o"}
         axes.scatter(line.rows["value"], line.rows["value_other"], s=9, alpha=0.6, linewidths=0, **look)

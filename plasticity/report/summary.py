@@ -71,12 +71,13 @@ def _summary(run: Mapping[str, Any], group: Mapping[str, Any], index: int) -> st
         key = "last" if single or run["kind"] == "none" else "own"
     title = {"gap": f"gap to {run['control']}", "change": f"change against {run['control']}", "own": "change"}
     heads = ["<th scope=col>arm"] + ([] if single else ["<th scope=col>verdict"])
-    heads += [f"<th scope=col class=n>{early}", f"<th scope=col class=n>{late}"]
-    heads.append(f"<th scope=col colspan=2>{escape(title.get(key, late))}, 95 % interval")
-    heads += ["<th scope=col class=n>closed"] if any("closed" in row for row in rows) else []
+    if run["kind"] != "none":  # else there is no number that stands for all tasks
+        heads += [f"<th scope=col class=n>{early}", f"<th scope=col class=n>{late}"]
+        heads.append(f"<th scope=col colspan=2>{escape(title.get(key, late))}, 95 % interval")
+        heads += ["<th scope=col class=n>closed"] if any("closed" in row for row in rows) else []
     heads.append("<th scope=col class=n>diverged")
     scale = _scale(rows, key)
-    body = "\n".join(_row(row, group, index, key, scale, single) for row in rows)
+    body = "\n".join(_row(row, group, index, key if run["kind"] != "none" else "", scale, single) for row in rows)
     return f"""<section class="summary" aria-label="summary">
 {_answer(run)}
 <div class="scroll" tabindex="0" role="region" aria-label="summary table">
@@ -167,10 +168,11 @@ def _row(
         why = f'<span class="why">{escape(row["why"])}</span>' if row["why"] else ""
         word = f'<span class="word {row["verdict"]}">{row["verdict"]}</span>' if row["verdict"] else MISSING
         cells.append(f'<td class="verdict">{word}{why}')
-    cells += [f"<td class=n>{_mean(row.get(name))}" for name in ("first", "last")]
-    cells.append(f'<td class="strip">{_strip(row, key, scale, index)}')
-    cells.append(f"<td class=n>{_interval(row, key)}")
-    if "closed" in row:
+    if key:
+        cells += [f"<td class=n>{_mean(row.get(name))}" for name in ("first", "last")]
+        cells.append(f'<td class="strip">{_strip(row, key, scale, index)}')
+        cells.append(f"<td class=n>{_interval(row, key)}")
+    if key and "closed" in row:
         cells.append("<td class=n>" + (MISSING if row["closed"] is None else f"{100 * row['closed']:.0f} %"))
     lost = f"{row['diverged']}/{row['lanes']}" if row["lanes"] else MISSING
     cells.append(f'<td class="n{" lost" if row["diverged"] else ""}">{lost}')

@@ -125,7 +125,7 @@ def learning_curves_area(run: RunPath, *runs: RunPath) -> pd.DataFrame:
         sums = pd.DataFrame({"total": weight * table["value"], "weight": weight}).astype(float)
         sums = sums.groupby([table[name] for name in keys], observed=True).sum()
         area = (sums["total"] / sums["weight"].replace(0.0, np.nan)).reset_index(name="area")
-        kept = finished.drop(columns=[name for name in finished if name.startswith("performance")])
+        kept = finished.drop(columns=[name for name in finished if str(name).startswith("performance")])
         rows = kept.merge(area, on=keys, how="left")
         rows["area"] = rows["area"].astype(float).mask(rows["lost"].astype(bool))
         first = ["arm", "lane", "seed", "visit", "task", "area"]

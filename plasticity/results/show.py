@@ -12,7 +12,7 @@ from rich.table import Table
 from plasticity.results.change import Compared, Rule, compare_lanes, rule
 from plasticity.results.compare import summary, task_changes
 from plasticity.results.points import points
-from plasticity.results.read import RunPath, controls, hyper_parameters, plan
+from plasticity.results.read import RunPath, controls, hyper_parameters, lanes, plan
 from plasticity.results.verdict import meaning
 
 MISSING = "-"
@@ -107,7 +107,11 @@ def _fill_by_task(table: Table, run: RunPath, options: dict[str, Any]) -> str:
             table.add_row(escape(task), escape(label), *cells, str(row["seeds"]))
         table.add_section()
     more = f" {len(tasks) - MOST_TASKS} more tasks are in results.task_changes." if len(tasks) > MOST_TASKS else ""
-    return f"{WHY}, with {percent} t intervals; gaps are paired by seed.{more}"
+    lost = lanes(run)
+    lost = lost[lost["diverged_at"].notna()] if len(lost) else lost
+    counts = ", ".join(f"{count} of {arm}" for arm, count in lost["arm"].value_counts().items() if count)
+    diverged = f" Lanes that diverged: {counts}." if counts else ""
+    return f"{WHY}, with {percent} t intervals; gaps are paired by seed.{more}{diverged}"
 
 
 def _plus_minus(row: pd.Series, key: str) -> str:
