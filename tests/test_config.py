@@ -479,6 +479,11 @@ WRONG = [
     ({"arms": ["a"]}, 'arms: ["a"] is not allowed; must be a mapping or null'),
     ({"arms": {"a/b": {}}}, 'arms.a/b: "a/b" is no name'),
     ({"arms": {"figures": {}}}, "arms.figures: is the name of something else in the run's folder"),
+    ({"arms": {"Figures": {}}}, "arms.Figures: is the name of something else in the run's folder"),
+    ({"arms": {"a": {}, "A": {}}}, "arms.A: differs from 'a' in case only: one folder on macOS and Windows; rename it"),
+    ({"arms": {"con": {}}}, "arms.con: 'con' cannot name a folder on Windows; choose another"),
+    ({"arms": {"Nul.1": {}}}, "arms.Nul.1: 'Nul.1' cannot name a folder on Windows; choose another"),
+    ({"arms": {"a.": {}}}, "arms.a.: 'a.' cannot name a folder on Windows; choose another"),
     ({"arms": {"ln": ["layer_norm"]}}, 'arms.ln: ["layer_norm"] is not allowed; must be a mapping'),
     (
         {"arms": {"ln": {"intervention": []}}},

@@ -32,7 +32,7 @@ def plan(run: RunPath) -> dict[str, Any]:
     """
     folder = Path(run)
     try:
-        found = json.loads((folder / "plan.json").read_text())
+        found = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
         return {**found, "arms": list(found["arms"]), "stream": dict(found["stream"])}
     except (FileNotFoundError, NotADirectoryError):
         missing = "plan.json is missing" if folder.is_dir() else "there is no such folder"
