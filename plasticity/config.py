@@ -229,9 +229,9 @@ def _parse_arms(parser: Parser, document: Document, sweep: Sweep) -> dict[str, A
 def _check_name(parser: Parser, name: str, at: Location, reserved: Sequence[str] = ()) -> None:
     if not NAME.fullmatch(name):
         parser.refuse(at, f"{shown(name)} is no name; it may hold letters, digits, `.`, `_`, `-`; no `.` or `-` first")
-    if name.lower() in reserved:
+    elif name.lower() in reserved:
         parser.refuse(at, "is the name of something else in the run's folder; choose another")
-    if DEVICE.fullmatch(name) or name.endswith("."):
+    elif DEVICE.fullmatch(name) or name.endswith("."):
         parser.refuse(at, f"{shown(name)} cannot name a folder on Windows; choose another")
 
 
