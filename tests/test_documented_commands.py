@@ -123,6 +123,9 @@ def test_a_documented_command(command: str, places: dict[str, Path], monkeypatch
         names = [word for word in words[1:] if word.islower() and not word.startswith("-")]
         monkeypatch.undo()
         assert set(names) <= set(bench.BENCHMARKS)
+    elif program == "python":  # a script with options of its own
+        text = (ROOT / words[0]).read_text(encoding="utf-8")
+        assert all(f'"{word}"' in text for word in words[1:] if word.startswith("--"))
     elif program == "chromium":
         assert "--headless" in command  # the page in a browser: test_report.py
     else:  # minutes or more

@@ -3,7 +3,7 @@
     python tests/stress/kills.py --kills 100
 
 Each case is a tiny experiment that the command line runs in a process of its own. A round starts one, ends the process
-at one to four random moments (SIGKILL, or SIGTERM and SIGINT to its whole group, as a scheduler and Ctrl-C send them),
+at one to four random moments (SIGKILL, or to its whole group SIGTERM, SIGINT, SIGHUP or SIGUSR1, as schedulers and Ctrl-C do),
 resumes it each time, lets it come to its end and reads its tables. Programs come from a compilation cache, so that a
 start takes seconds. The moments follow from ``--seed``, as far as time repeats itself. Exit code 1 where a table
 differs, a traceback was printed, a process of the run was left over, or a run did not come to its end.
@@ -31,7 +31,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 300.0  # seconds for one process
-SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+SIGNALS = (*[signal.SIGKILL] * 4, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
 BEFORE, NO_CHECKPOINT, CHUNK, SAVING, DRAWING = (
     "before the run exists", "before a checkpoint", "in a chunk", "while saving", "after the last step"
 )  # fmt: skip
