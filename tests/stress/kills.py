@@ -3,7 +3,7 @@
     python tests/stress/kills.py --kills 100
 
 Each case is a tiny experiment that the command line runs in a process of its own. A round starts one, ends the process
-at one to four random moments (SIGKILL, or to its whole group SIGTERM, SIGINT, SIGHUP or SIGUSR1, as schedulers and Ctrl-C do),
+at one to four random moments (SIGKILL, or to its whole group one of the signals that Ctrl-C and schedulers send),
 resumes it each time, lets it come to its end and reads its tables. Programs come from a compilation cache, so that a
 start takes seconds. The moments follow from ``--seed``, as far as time repeats itself. Exit code 1 where a table
 differs, a traceback was printed, a process of the run was left over, or a run did not come to its end.
