@@ -25,10 +25,10 @@ def pytest_runtest_protocol(item: pytest.Item) -> Any:
     try:
         return (yield)
     finally:
-        costs[item.nodeid] = (sum(os.times()[:4]) - before, saved[0] - known)
+        used, waived = costs[item.nodeid] = (sum(os.times()[:4]) - before, saved[0] - known)
         if path := os.environ.get("COSTS_FILE"):
             with open(path, "a", encoding="utf-8") as file:
-                file.write("{:.2f}\t{:.2f}\t{}\n".format(*costs[item.nodeid], item.nodeid))
+                file.write(f"{used:.2f}\t{waived:.2f}\t{item.nodeid}\n")
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
