@@ -97,7 +97,8 @@ def real(report: Report, turn: Turn, settings: Settings, folder: Path) -> None:
             code = stopped(second)
     report.row(
         what="resumed", whole=whole, exit_code=code, seconds=round(time.monotonic() - resumed, 1),
-        steps=done(run) - begun, arms=progress(run), log=(folder / "run.log").read_text(encoding="utf-8").splitlines()[-15:],
+        steps=done(run) - begun, arms=progress(run),
+        log=(folder / "run.log").read_text(encoding="utf-8").splitlines()[-15:],
     )  # fmt: skip
     report.row(what="performance", visits=performance(run))
 
