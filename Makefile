@@ -29,6 +29,7 @@ lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/mypy --config-file tests/mypy.ini
 
 # On a machine with one GPU, after `pip install -e '.[cuda]'`: at most eight minutes. PYTHON=... takes another interpreter.
 gpu-check:

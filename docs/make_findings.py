@@ -37,17 +37,17 @@ enough for the criterion. Minutes are those of two CPU cores, some of them busy 
 
 def take_over(findings: Iterable[Finding], runs: Path) -> None:
     """Results into ``results.json``, figures into ``figures/finding_NAME.png``."""
-    kept = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     for finding in findings:
         path = runs / finding.name / "result.json"
         if not path.exists():
             continue
-        result = json.loads(path.read_text())
+        result = json.loads(path.read_text(encoding="utf-8"))
         kept[finding.name] = {key: value for key, value in result.items() if key != "versions"}
         if finding.parts:
             drawn = figure(finding, {part: path.parent / (part or "run") for part in finding.parts})
             drawn.savefig(figure_path(finding), dpi=80)
-    RESULTS.write_text(json.dumps(kept, indent=1) + "\n")
+    RESULTS.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 
 def figure_path(finding: Finding) -> Path:
@@ -64,7 +64,7 @@ def page(findings: Iterable[Finding], results: Mapping[str, Any]) -> str:
 
 def note(name: str) -> str:
     path = NOTES / f"{name}.md"
-    return path.read_text().strip() if path.exists() else ""
+    return path.read_text(encoding="utf-8").strip() if path.exists() else ""
 
 
 def overview(findings: list[Finding], results: Mapping[str, Any]) -> str:
@@ -118,8 +118,8 @@ def main() -> None:
     findings = load_findings([], EXACT_NAMES, DOCS.parent / "configs" / "paper")
     if len(sys.argv) > 1:
         take_over(findings, Path(sys.argv[1]))
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    (DOCS / "findings.md").write_text(page(findings, results))
+    results = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    (DOCS / "findings.md").write_text(page(findings, results), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -98,21 +98,23 @@ COSTS = DOCS / "monitor_costs.json"
 
 def keep_costs(bench: Path) -> None:
     """What `plasticity bench monitors` measured, as the sections use it."""
-    found = json.loads(bench.read_text())
+    found = json.loads(bench.read_text(encoding="utf-8"))
     rows = [
         json.dumps([row["monitor"], row["learner"], row["lanes"], round(row["milliseconds"], 3)])
         for row in found["benchmarks"]["monitors"]
     ]
     machine, columns = json.dumps(found["machine"]), '["monitor", "learner", "lanes", "milliseconds for each lane"]'
     lines = ",\n  ".join(rows)
-    COSTS.write_text(f'{{\n "machine": {machine},\n "columns": {columns},\n "rows": [\n  {lines}\n ]\n}}\n')
+    COSTS.write_text(
+        f'{{\n "machine": {machine},\n "columns": {columns},\n "rows": [\n  {lines}\n ]\n}}\n', encoding="utf-8"
+    )
 
 
 @functools.cache
 def costs() -> dict[str, dict[str, float]]:
     """Monitor -> learner -> milliseconds of a measurement for each lane."""
     found: dict[str, dict[str, float]] = {}
-    for monitor, learner, lanes, milliseconds in json.loads(COSTS.read_text())["rows"]:
+    for monitor, learner, lanes, milliseconds in json.loads(COSTS.read_text(encoding="utf-8"))["rows"]:
         found.setdefault(monitor, {})[f"{learner}, {lanes} lanes"] = milliseconds
     return found
 
@@ -227,7 +229,7 @@ DEEPER = {"transforms": "#"}  # their page is that of streams
 
 def of_streams() -> str:
     """The template with the members' sections."""
-    text = (DOCS / "streams.template.md").read_text()
+    text = (DOCS / "streams.template.md").read_text(encoding="utf-8")
     for family in ("streams", "transforms"):
         text = text.replace(f"{{{{{family}}}}}", sections(family).rstrip("\n"))
     return text
@@ -246,7 +248,7 @@ def main(family: str, *given: str) -> None:
         for path in bench:
             keep_costs(path)
         text = HEADS[family] + EVIDENCE[family](run) + sections(family) + "\n"
-    (DOCS / f"{family}.md").write_text(text)
+    (DOCS / f"{family}.md").write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

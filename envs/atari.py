@@ -1,6 +1,5 @@
 """Sequences of Atari games, emulated on the host by envpool or by ale-py."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, Literal, NamedTuple
@@ -16,6 +15,7 @@ from envs.atari_suites import suite_of
 from envs.base import Source
 from envs.episodes import warn_if_short
 from envs.host import Pool, Stepped, host
+from plasticity.cores import cores
 from plasticity.fields import Count, Natural, card
 from plasticity.types import FIRST, LAST, MID, StreamSpec, VisitPlan
 
@@ -120,7 +120,7 @@ BACKENDS: Mapping[str, Backend] = {
 
 def threads_of_a_block() -> int:
     """Blocks on different devices step at the same time and share the cores."""
-    return max(1, (os.cpu_count() or 1) // jax.local_device_count())
+    return max(1, cores() // jax.local_device_count())
 
 
 def chosen(preset: str, overrides: Mapping[str, Any]) -> Preset:

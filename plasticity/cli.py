@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.text import Text
+from typer.core import TyperCommand
 
 from plasticity import tables
 from plasticity.errors import UserError, unknown
@@ -114,7 +115,7 @@ def list_members(
 
 
 def _first_comment(path: Path) -> str:
-    line = path.read_text().partition("\n")[0]
+    line = path.read_text(encoding="utf-8").partition("\n")[0]
     return line.removeprefix("#").strip() if line.startswith("#") else ""
 
 
@@ -221,18 +222,25 @@ def measure(
     console.print(Text(f"measured: {path}"))
 
 
-@app.command()
+class _NamesBenchmarks(TyperCommand):
+    """Its help ends with the benchmarks that there are; they are imported, with JAX, only for that."""
+
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        from plasticity.bench import BENCHMARKS
+
+        self.epilog = "\n\n".join(["Benchmarks:", *(f"{name}: {each.title}" for name, each in BENCHMARKS.items())])
+        super().format_help(ctx, formatter)
+
+
+@app.command(cls=_NamesBenchmarks)
 def bench(
     names: Annotated[
-        list[str] | None,
-        typer.Argument(
-            help="agents, interventions, lanes, convolution, monitors, loop; default: all", metavar="[NAME]..."
-        ),
+        list[str] | None, typer.Argument(help="see the list below; default: all", metavar="[NAME]...")
     ] = None,
     json: Annotated[Path | None, typer.Option(help="also write the numbers to this file")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="small and rough: shows that it works")] = False,
 ) -> None:
-    """Measure speed on this machine: agents, interventions, placements of lanes, convolutions, monitors, the loop."""
+    """Measure speed on this machine."""
     from plasticity import bench as benchmarks
 
     report = benchmarks.run(names or (), quick=quick, say=lambda line: errors.print(Text(line)))

@@ -20,7 +20,10 @@ from plasticity.sweeps import Arm, Base, Sweep, blamed, parse_arm, parse_sweep, 
 
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
 # What lies in a run's folder beside its arms.
-RESERVED = ("figures", "experiment.yaml", "plan.json", "report.html", "tensorboard", "wandb")
+RESERVED = (  # in lower case: macOS and Windows do not tell `Figures` from `figures`
+    "figures", "experiment.yaml", "plan.json", "report.html", "tensorboard", "wandb",
+)  # fmt: skip
+DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)  # what Windows keeps for itself
 
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 Seeds = Annotated[int, Field(ge=1, le=100_000)] | Annotated[tuple[Seed, ...], Field(min_length=1)]
@@ -207,8 +210,14 @@ def _parse(parser: Parser, raw: Mapping[str, Any], name: str) -> Experiment | No
 def _parse_arms(parser: Parser, document: Document, sweep: Sweep) -> dict[str, Arm]:
     arms = {}
     given = {str(name): raw for name, raw in (document.arms or {"baseline": {}}).items()}
+    folders: dict[str, str] = {}
     for name, raw in given.items():
         _check_name(parser, name, ("arms", name), RESERVED)
+        if folders.setdefault(name.lower(), name) != name:
+            twin = shown(folders[name.lower()])
+            parser.refuse(
+                ("arms", name), f"differs from {twin} in case only: one folder on macOS and Windows; rename it"
+            )
         base = Base(document.agent, document.interventions, document.told)
         arm = parse_arm(parser, name, raw, base, sweep)
         if arm is not None:
@@ -245,8 +254,10 @@ def controls(arms: Mapping[str, Arm]) -> dict[str, str | None]:
 def _check_name(parser: Parser, name: str, at: Location, reserved: Sequence[str] = ()) -> None:
     if not NAME.fullmatch(name):
         parser.refuse(at, f"{shown(name)} is no name; it may hold letters, digits, `.`, `_`, `-`; no `.` or `-` first")
-    if name in reserved:
+    elif name.lower() in reserved:
         parser.refuse(at, "is the name of something else in the run's folder; choose another")
+    elif DEVICE.fullmatch(name) or name.endswith("."):
+        parser.refuse(at, f"{shown(name)} cannot name a folder on Windows; choose another")
 
 
 def _check_doubled(parser: Parser, key: str, items: Sequence[Any]) -> None:

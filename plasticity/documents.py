@@ -92,6 +92,8 @@ def on_one_line(data: Any) -> str:
 def read_file(path: str | Path) -> Any:
     """The data in a YAML file. ``UserError`` if there is no such file (with the nearest name) or it is no YAML."""
     path = Path(path)
+    if path.is_dir():  # what the system says of it differs: "Is a directory", "Permission denied"
+        raise UserError(_folder(path))
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -110,6 +112,15 @@ def _missing(path: Path) -> str:
     close = nearest(path.name, there) or nearest(f"{path.name}.yaml", there)
     known = f"; in {path.parent}: {listed(there)}" if there else f"; there is no config in {path.parent}"
     return f"{path}: no such file{known}" + (f"; did you mean `{path.parent / close}`?" if close else "")
+
+
+def _folder(path: Path) -> str:
+    """What a folder is, given for a file, and which of its files may be meant."""
+    there = sorted(file.name for file in path.glob("*.y*ml"))
+    if "experiment.yaml" in there:
+        return f"{path}: is the folder of a run, not a config; its config is {path / 'experiment.yaml'}"
+    known = f"give one of its files: {listed(there)}" if there else "there is no config in it"
+    return f"{path}: is a folder, not a config; {known}"
 
 
 def labels(members: Sequence[Any]) -> tuple[str, ...]:

@@ -80,7 +80,7 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             what = f"it has no {name}" if folder.is_dir() else "there is no such folder"
             raise UserError(f"{folder} is no run: {what}")
     try:
-        return dict(read_file(folder / EXPERIMENT)), dict(json.loads((folder / PLAN).read_text()))
+        return dict(read_file(folder / EXPERIMENT)), dict(json.loads((folder / PLAN).read_text(encoding="utf-8")))
     except (ValueError, TypeError) as error:
         raise UserError(f"{folder} is no run: {' '.join(str(error).split())[:120]}") from None
 
@@ -97,8 +97,8 @@ def open_folder(folder: Path, resolved: Mapping[str, Any], plan: Mapping[str, An
     plan_text, text = json.dumps({**plan, "versions": made_with}, indent=1), to_yaml(resolved, comment)
     try:
         _clear(folder)
-        write_atomically(folder / PLAN, lambda path: path.write_text(plan_text))
-        write_atomically(folder / EXPERIMENT, lambda path: path.write_text(text))
+        write_atomically(folder / PLAN, lambda path: path.write_text(plan_text, encoding="utf-8"))
+        write_atomically(folder / EXPERIMENT, lambda path: path.write_text(text, encoding="utf-8"))
         (folder / REPLACED).unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written: {error.strerror}") from error

@@ -4,7 +4,6 @@ import contextlib
 import functools
 import hashlib
 import json
-import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from envs import STREAMS, TRANSFORMS
 from envs.base import Source
 from plasticity import config, folder, memory, recorders
 from plasticity.config import Experiment
+from plasticity.cores import cores
 from plasticity.errors import UserError
 from plasticity.evaluation import Evaluation
 from plasticity.fields import card_of
@@ -89,12 +89,12 @@ def devices() -> tuple[jax.Device, ...]:
     Has to be called before anything else touches JAX's devices; later it takes what there is, and warns where that is
     one for several cores.
     """
-    cores = len(os.sched_getaffinity(0))
+    count = cores()
     with contextlib.suppress(RuntimeError):  # the devices are made already
-        jax.config.update("jax_num_cpu_devices", cores)
+        jax.config.update("jax_num_cpu_devices", count)
     found = tuple(jax.devices())
-    if found[0].platform == "cpu" and len(found) == 1 < cores:
-        told = f"JAX was in use before: runs have one device for {cores} cores and take longer"
+    if found[0].platform == "cpu" and len(found) == 1 < count:
+        told = f"JAX was in use before: runs have one device for {count} cores and take longer"
         warnings.warn(f"{told}; call plasticity.launch.devices() first", stacklevel=2)
     return found
 

@@ -228,7 +228,7 @@ class WandB:
     def _read(self, lanes: int) -> dict[str, Any]:
         """The W&B runs of the program and the last step sent to them."""
         with contextlib.suppress(FileNotFoundError, ValueError):
-            return dict(json.loads(self._file.read_text()))
+            return dict(json.loads(self._file.read_text(encoding="utf-8")))
         self._file.parent.mkdir(parents=True, exist_ok=True)
         return {"ids": [uuid.uuid4().hex[:12] for _ in range(lanes)], "step": 0}
 
@@ -244,7 +244,7 @@ class WandB:
 
     def _remember(self) -> None:
         temporary = self._file.with_suffix(".tmp")
-        temporary.write_text(json.dumps(self._sent))
+        temporary.write_text(json.dumps(self._sent), encoding="utf-8")
         os.replace(temporary, self._file)  # not forced to the disk, as that would take longer than many a chunk
 
     def flush(self) -> int:

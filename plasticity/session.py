@@ -119,7 +119,7 @@ class Status:
         self.path = path
         self.facts: dict[str, Any] = {"finished": []}
         with contextlib.suppress(FileNotFoundError, ValueError):  # an unreadable file: the checkpoints know as much
-            self.facts |= json.loads(path.read_text())
+            self.facts |= json.loads(path.read_text(encoding="utf-8"))
         self._written, self._rate, self._speed = 0.0, 0.0, Speed(0)
 
     def finished(self, index: int) -> bool:
@@ -141,7 +141,7 @@ class Status:
         self.facts |= {"state": state, "visit": position.visit, "step": position.step}
         self.facts |= {"steps_per_second": round(self._rate, 1), "updated": time.time()}
         text = json.dumps(self.facts, indent=1)
-        write_atomically(self.path, lambda temporary: temporary.write_text(text))
+        write_atomically(self.path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
         self._written = time.monotonic()
 
     def finish(self, job: Job, position: Position) -> None:

@@ -134,7 +134,7 @@ def _read_part(path: Path, measure: str) -> np.ndarray:
 def _status(arm: Path) -> dict[str, Any]:
     """The arm's status; empty where it has none that can be read."""
     try:
-        found = dict(json.loads((arm / "status.json").read_text()))
+        found = dict(json.loads((arm / "status.json").read_text(encoding="utf-8")))
         return found if {"state", "step", "updated", "finished", "program"} <= set(found) else {}
     except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
         return {}

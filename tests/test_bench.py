@@ -40,7 +40,7 @@ FAST = timing.Effort(2, 0.0)
 
 def test_contenders_take_turns_and_every_other_round_runs_backwards():
     log: list[str] = []
-    turns = timing.interleaved({name: lambda name=name: log.append(name) for name in "abc"}, timing.Effort(3, 0.0))
+    turns = timing.interleaved({name: lambda name=name: log.append(name) for name in "abc"}, timing.Effort(3, 0.0))  # type: ignore[misc]
     assert "".join(log) == "aabbcc" + "abc" + "cba" + "abc"
     assert {name: len(seconds) for name, seconds in turns.items()} == {"a": 3, "b": 3, "c": 3}
 

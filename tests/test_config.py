@@ -12,7 +12,16 @@ from fake_members import fake_registry
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plasticity.config import Experiment, Placement, controls, load_config, programs, read_experiment
+from plasticity.config import (
+    DEVICE,
+    RESERVED,
+    Experiment,
+    Placement,
+    controls,
+    load_config,
+    programs,
+    read_experiment,
+)
 from plasticity.documents import from_yaml, to_yaml
 from plasticity.errors import UserError
 
@@ -186,7 +195,10 @@ RESET = st.fixed_dictionaries(
     optional={"period": st.integers(0, 9), "layers": st.none() | st.lists(st.text(max_size=3))},
 )
 METHODS = st.lists(st.sampled_from(["layer_norm", "reset", "weight_decay"]) | DECAY | RESET, max_size=3)
-NAMES = st.from_regex(r"\A[A-Za-z0-9_][A-Za-z0-9._-]{0,6}\Z").filter(lambda name: name != "figures")
+# No two differ in case only.
+NAMES = st.from_regex(r"\A[A-Z0-9_][a-z0-9._-]{0,5}[a-z0-9_-]\Z").filter(
+    lambda name: name.lower() not in RESERVED and not DEVICE.fullmatch(name)
+)
 SWEEPS = st.fixed_dictionaries(
     {},
     optional={
@@ -489,6 +501,11 @@ WRONG = [
     ({"arms": ["a"]}, 'arms: ["a"] is not allowed; must be a mapping or null'),
     ({"arms": {"a/b": {}}}, 'arms.a/b: "a/b" is no name'),
     ({"arms": {"figures": {}}}, "arms.figures: is the name of something else in the run's folder"),
+    ({"arms": {"Figures": {}}}, "arms.Figures: is the name of something else in the run's folder"),
+    ({"arms": {"a": {}, "A": {}}}, 'arms.A: differs from "a" in case only: one folder on macOS and Windows; rename it'),
+    ({"arms": {"con": {}}}, 'arms.con: "con" cannot name a folder on Windows; choose another'),
+    ({"arms": {"Nul.1": {}}}, 'arms.Nul.1: "Nul.1" cannot name a folder on Windows; choose another'),
+    ({"arms": {"a.": {}}}, 'arms.a.: "a." cannot name a folder on Windows; choose another'),
     ({"arms": {"ln": ["layer_norm"]}}, 'arms.ln: ["layer_norm"] is not allowed; must be a mapping'),
     (
         {"arms": {"ln": {"intervention": []}}},

@@ -152,7 +152,7 @@ def test_equal_records(tmp_path, first):
     other = write(tmp_path / "other", changed(name="again", placement={"width": 4}))
     a, b = results.compare_runs(first, other).replicas
     assert a == ("a", 6, 0, 0, 0, None, ())
-    assert a.equal
+    assert a.equal  # type: ignore[attr-defined]
     assert b.equal
 
 

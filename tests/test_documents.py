@@ -105,8 +105,14 @@ def test_missing_files(tmp_path: Any) -> None:
         read_file(tmp_path / "quickstart")
     with pytest.raises(UserError, match="there is no folder"):
         read_file(tmp_path / "nowhere" / "a.yaml")
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError) as caught:
         read_file(tmp_path)
+    told = "is a folder, not a config; give one of its files: atari.yml, quickstart.yaml"
+    assert str(caught.value) == f"{tmp_path}: {told}"
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/experiment.yaml").touch()
+    with pytest.raises(UserError, match=r"run: is the folder of a run, not a config; its config is .*experiment.yaml$"):
+        read_file(tmp_path / "run")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\xfa")
     with pytest.raises(UserError, match="UTF-8"):
         read_file(tmp_path / "binary.yaml")

@@ -35,7 +35,7 @@ def test_books_of_one_env_by_hand():
     books = blank(1)
     kinds = [MID, MID, LAST, FIRST, LAST, FIRST, MID, LAST]
     for kind, reward in zip(kinds, [1.0, 0.0, 2.0, 0.0, 5.0, 0.0, 7.0, 9.0], strict=True):
-        timestep = TimeStep(*(jnp.asarray([x]) for x in (np.int8(kind), reward, 1.0)), observation=None)
+        timestep = TimeStep(*(jnp.asarray([x]) for x in (np.int8(kind), reward, 1.0)), observation=None)  # type: ignore[misc]
         books = entered(books, timestep, timestep.reward, 2)
     found = evaluation.summary(books, jnp.int32(8), episodic=True)
     assert {name: float(value) for name, value in found.items()} == {

@@ -231,13 +231,13 @@ def test_the_figure_shows_the_quantities_of_the_criterion(ran):
     expected = table[table["arm"] == "one/baseline"].groupby("visit")["value"].mean()
     (line,) = [each for each in curves.get_lines() if each.get_label() == "one/baseline"]
     np.testing.assert_allclose(line.get_ydata(), expected, rtol=1e-6)
-    assert sum(len(each.get_offsets()) for each in lanes.collections) == len(table) / table.attrs["visits"]
+    assert sum(len(each.get_offsets()) for each in lanes.collections) == len(table) / table.attrs["visits"]  # type: ignore[misc]
     raw = document()
     raw["finding"]["criterion"] = {"clauses": [{**CLAUSES[0], "at": "end"}]}
     (dots,) = figure(parse(raw), runs).axes
     assert [label.get_text() for label in dots.get_yticklabels()] == list(dict.fromkeys(table["arm"]))
     last = table[table["visit"] == table.attrs["visits"] - 1].groupby("arm", sort=False)["value"].mean()
-    np.testing.assert_allclose([each.lines[0].get_xdata()[0] for each in dots.containers], last, rtol=1e-6)
+    np.testing.assert_allclose([each.lines[0].get_xdata()[0] for each in dots.containers], last, rtol=1e-6)  # type: ignore[attr-defined]
 
 
 def test_a_finding_that_was_stopped_goes_on(tmp_path, monkeypatch):

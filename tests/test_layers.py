@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Bottom up. A room (a module, or a package as a whole) imports from lower lines only; packages order themselves.
 ORDER = (
-    "errors fields types",
+    "errors fields types cores",
     "linalg",
     "trees schedules counting convolution layers packing documents visits",
     "eligibility blueprint",

@@ -43,7 +43,7 @@ def test_aggregates_have_a_panel_each_and_a_row_for_each_arm(scores):
     for panel, name in zip(figure.axes, ("iqm", "optimality_gap"), strict=True):
         values = [line.get_xdata()[0] for line in panel.get_lines()]
         np.testing.assert_allclose(values, table[name])
-        spans = [bar.get_segments()[0][:, 0] for bar in panel.collections]
+        spans = [bar.get_segments()[0][:, 0] for bar in panel.collections]  # type: ignore[attr-defined]
         np.testing.assert_allclose(spans, table[[f"{name}_low", f"{name}_high"]])
     assert "3 seeds x 2 tasks" in figure.get_supxlabel()
 

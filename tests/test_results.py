@@ -396,7 +396,7 @@ def test_labels_use_the_shortest_ending_that_is_unique():
 def printed(folder, **options):
     console = Console(width=80, file=io.StringIO())
     results.print_summary(folder, console, **options)
-    return console.file.getvalue()
+    return console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_the_printed_table_fits_80_columns_and_shows_what_there_is(tmp_path):

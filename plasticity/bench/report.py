@@ -1,7 +1,6 @@
 """Which benchmarks there are, and what becomes of their rows."""
 
 import json
-import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from rich.text import Text
 
 from plasticity import launch
 from plasticity.bench import agents, convolution, interventions, loop, monitors, placements, stream_rates
+from plasticity.cores import cores
 from plasticity.errors import UserError, unknown
 
 Say = Callable[[str], None]
@@ -57,7 +57,7 @@ def machine() -> dict[str, Any]:
     """What the numbers depend on besides the program."""
     devices = launch.devices()
     return {
-        "cpus": len(os.sched_getaffinity(0)),
+        "cpus": cores(),
         "processor": platform.processor() or platform.machine(),
         "device_kind": devices[0].device_kind,
         "devices": len(devices),
@@ -93,7 +93,7 @@ def as_json(report: Report) -> str:
 def write(report: Report, path: Path) -> None:
     """``UserError`` where the file cannot be written."""
     try:
-        path.write_text(as_json(report) + "\n")
+        path.write_text(as_json(report) + "\n", encoding="utf-8")
     except OSError as error:
         raise UserError(f"--json: {path}: {error.strerror}") from None
 

@@ -74,7 +74,7 @@ def clear(folder: Path) -> None:
 
 def save_result(folder: Path, result: Mapping[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / RESULT, lambda path: path.write_text(json.dumps(result, indent=1)))
+    write_atomically(folder / RESULT, lambda path: path.write_text(json.dumps(result, indent=1), encoding="utf-8"))
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
@@ -89,12 +89,12 @@ def seconds(folder: Path) -> float:
 def add_seconds(folder: Path, more: float) -> None:
     total = json.dumps({"seconds": seconds(folder) + more})
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / TIME, lambda path: path.write_text(total))
+    write_atomically(folder / TIME, lambda path: path.write_text(total, encoding="utf-8"))
 
 
 def _json(path: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(path.read_text())
+        found = json.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, json.JSONDecodeError):
         return None
     return found if isinstance(found, dict) else None

@@ -193,7 +193,7 @@ def _of_metrics(one: _Run, metrics: pd.DataFrame, visits: pd.DataFrame) -> dict[
 def _eigenvalue_grid(run: RunPath) -> dict[str, Any]:
     """The settings of the run's ``hessian_density`` that say where its bins are."""
     try:
-        config = yaml.safe_load((Path(run) / "experiment.yaml").read_text())
+        config = yaml.safe_load((Path(run) / "experiment.yaml").read_text(encoding="utf-8"))
         settings = next(each for each in config["monitors"] if each["kind"] == "hessian_density")
         return {name: settings[name] for name in ("smallest", "largest", "scale") if name in settings}
     except (OSError, yaml.YAMLError, LookupError, TypeError, StopIteration):

@@ -42,7 +42,7 @@ def facts(run: RunPath) -> dict[str, Any]:
 
 
 def _text(path: Path) -> str:
-    return path.read_text(errors="replace") if path.exists() else ""
+    return path.read_text(errors="replace", encoding="utf-8") if path.exists() else ""
 
 
 def _kinds(text: str) -> dict[str, str]:

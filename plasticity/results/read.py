@@ -33,7 +33,7 @@ def plan(run: RunPath) -> dict[str, Any]:
     """
     folder = Path(run)
     try:
-        found = json.loads((folder / "plan.json").read_text())
+        found = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
         # Older plans do not say whether returns of several tasks are of one kind.
         return {**found, "arms": list(found["arms"]), "stream": {"alike": False, **found["stream"]}}
     except (FileNotFoundError, NotADirectoryError):

@@ -116,7 +116,7 @@ def _measured(about: Mapping[str, Any]) -> str:
 def _config(run: RunPath) -> dict[str, Any]:
     path = Path(run) / "experiment.yaml"
     try:
-        return dict(yaml.safe_load(path.read_text()))
+        return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
     except (OSError, yaml.YAMLError, TypeError, ValueError) as error:
         raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())[:120]}") from None
 

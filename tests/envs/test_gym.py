@@ -19,7 +19,7 @@ from plasticity.types import FIRST, LAST, MID
 gymnasium.register_envs(ale_py)
 
 
-def direct(id: str, seeds: Any, actions: np.ndarray, **options: Any) -> list[tuple[np.ndarray, ...]]:
+def direct(id: str, seeds: Any, actions: np.ndarray, **options: Any) -> list[np.ndarray]:
     """Each env alone, reset by hand: observation, reward, terminated, truncated, reset; ``actions [T, E, ...]``."""
     lives = []
     for env, seed in enumerate(seeds):
@@ -50,7 +50,7 @@ def compared(id: str, steps: int, **options: Any) -> Any:
     stream.close()
     taken = actions[:, 0]
     if not source.spec.discrete:
-        space = gymnasium.make(id).action_space
+        space: Any = gymnasium.make(id).action_space
         taken = np.clip(taken, space.low, space.high)
     seeds = emulator_seeds(keys, visit_of(0), 2)[0]
     seen, reward, terminated, truncated, opens = direct(id, seeds, taken, **options)

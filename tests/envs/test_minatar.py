@@ -87,7 +87,7 @@ def test_asterix_gets_harder_every_102_steps_where_it_ramps() -> None:
     for ramping, expected in ((True, (8, 4)), (False, (10, 5))):
         game = GAMES["asterix"](ramping)
         state, _ = jax.lax.scan(
-            lambda state, _, game=game: (game.act(words_of([0, 0]), state, jnp.int32(0))[0], None),
+            lambda state, _, game=game: (game.act(words_of([0, 0]), state, jnp.int32(0))[0], None),  # type: ignore[misc]
             game.start(words_of([0, 0])), None, 204,
         )  # fmt: skip
         assert (int(state.spawn_every), int(state.move_every)) == expected

@@ -25,7 +25,6 @@ from plasticity.settings import Parser
 Factory = Callable[..., Intervention]
 KEY = jax.random.key(3)
 MEMBERS = sorted(INTERVENTIONS)
-SOON = ("adam", "obgd")  # the other optimizers in the slow tests
 NEUTRAL = [name for name in MEMBERS if card_of(INTERVENTIONS[name]).neutral is not None]
 
 
@@ -99,9 +98,7 @@ def test_init_is_a_function_of_its_key(name: str) -> None:
     assert_same(loop.init(KEY), loop.init(KEY))
 
 
-@pytest.mark.parametrize(
-    "optimizer", [pytest.param(name, marks=[] if name in SOON else pytest.mark.slow) for name in sorted(OPTIMIZERS)]
-)
+@pytest.mark.parametrize("optimizer", sorted(OPTIMIZERS))
 @pytest.mark.parametrize("name", MEMBERS)
 def test_keeps_structure_shapes_and_dtypes_with_every_optimizer(name: str, optimizer: str) -> None:
     intervention, rule = INTERVENTIONS[name](**settings_of(INTERVENTIONS[name])), OPTIMIZERS[optimizer]()

@@ -191,8 +191,8 @@ def test_thresholds_can_be_swept_in_one_program(probes):
         np.testing.assert_allclose(jax.jit(jax.vmap(measure))(values), expected)
     for name in ("srank", "approximate_rank"):
 
-        def measure(value, name=name):
+        def measured(value, name=name):
             return MONITORS[name](delta=value).measure(jax.random.key(0), (), probe)[1][name]
 
         expected = {"srank": [4, 2, 1], "approximate_rank": [4, 1, 1]}[name]  # sums 4 6 7 8; 16 20 21 22
-        np.testing.assert_allclose(jax.jit(jax.vmap(measure))(jnp.asarray([0.0, 0.3, 0.6])), expected)
+        np.testing.assert_allclose(jax.jit(jax.vmap(measured))(jnp.asarray([0.0, 0.3, 0.6])), expected)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 from plasticity.bench.gpu.plan import ALONE, PREPARE, Section, Settings
 from plasticity.bench.gpu.section import BEGAN
+from plasticity.cores import cores
 
 GRACE = 10.0  # seconds beyond its time before a section is ended
 LOG_LINES = 25  # of a section that failed
@@ -68,7 +69,7 @@ class Player:
 
     def tail(self) -> list[str]:
         try:
-            return self.log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+            return self.log.read_text(errors="replace", encoding="utf-8").splitlines()[-LOG_LINES:]
         except OSError:
             return []
 
@@ -78,7 +79,7 @@ class Conductor:
 
     def __init__(self, sections: Sequence[Section], settings: Settings, out: Path, workers: int | None) -> None:
         self.settings, self.out = settings, out
-        self.workers = workers or max(2, len(os.sched_getaffinity(0)) - 2)
+        self.workers = workers or max(2, cores() - 2)
         self.began, self.waiting = time.time(), list(sections)
         self.inbox: queue.Queue[Message] = queue.Queue()
         self.players: dict[str, Player] = {}
@@ -108,7 +109,7 @@ class Conductor:
     def write(self) -> None:
         self.document["seconds"] = round(self.elapsed(), 1)
         temporary = self.out.with_name(self.out.name + ".part")
-        temporary.write_text(json.dumps(self.document, indent=1) + "\n")
+        temporary.write_text(json.dumps(self.document, indent=1) + "\n", encoding="utf-8")
         temporary.replace(self.out)
 
     def say(self, text: str) -> None:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from plasticity.bench.gpu.plan import Settings
 from plasticity.bench.gpu.section import Report, Turn
+from plasticity.cores import cores
 
 PACKAGES = (
     "jax", "jaxlib", "jax-cuda13-plugin", "nvidia-cudnn-cu13", "nvidia-cublas", "flax", "optax", "rlax", "flashbax",
@@ -36,7 +37,7 @@ def facts(report: Report, turn: Turn, settings: Settings, folder: Path) -> None:
         devices=len(jax.devices()),
         memory=(device.memory_stats() or {}).get("bytes_limit"),
         seconds_to_the_first_device=round(time.perf_counter() - started, 2),
-        cpus=len(os.sched_getaffinity(0)),
+        cpus=cores(),
         machine=platform.machine(),
         xla_flags=os.environ.get("XLA_FLAGS", ""),
         packages={name: version(name) for name in PACKAGES},

@@ -49,7 +49,7 @@ def progress(run: Path) -> dict[str, Any]:
     """State, steps and steps per second of each arm that has begun."""
     found = {}
     for path in sorted(run.glob("*/status.json")):
-        status = json.loads(path.read_text())
+        status = json.loads(path.read_text(encoding="utf-8"))
         keys = ("state", "step", "steps", "steps_per_second", "lanes")
         found[path.parent.name] = {key: status.get(key) for key in keys}
     return found
@@ -78,7 +78,7 @@ def stopped(process: subprocess.Popen[bytes]) -> int | None:
 def real(report: Report, turn: Turn, settings: Settings, folder: Path) -> None:
     """Begun before its turn (it compiles), stopped at the first steps, resumed in its turn and stopped at its end."""
     run = folder / "run"
-    (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG))
+    (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG), encoding="utf-8")
     changes = [*(QUICK if settings.quick else []), "--out", str(run)]
     started = time.monotonic()
     with (folder / "run.log").open("w") as log:
@@ -97,7 +97,8 @@ def real(report: Report, turn: Turn, settings: Settings, folder: Path) -> None:
             code = stopped(second)
     report.row(
         what="resumed", whole=whole, exit_code=code, seconds=round(time.monotonic() - resumed, 1),
-        steps=done(run) - begun, arms=progress(run), log=(folder / "run.log").read_text().splitlines()[-15:],
+        steps=done(run) - begun, arms=progress(run),
+        log=(folder / "run.log").read_text(encoding="utf-8").splitlines()[-15:],
     )  # fmt: skip
     with report.guarded(what="performance"):
         report.row(what="performance", visits=performance(run))
