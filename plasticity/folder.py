@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from plasticity import lock
 from plasticity.documents import read_file, to_yaml
 from plasticity.errors import UserError, shown
 from plasticity.files import TEMPORARY, sweep, write_text
-from plasticity.lock import LOCK
 from plasticity.memory import readable
 from plasticity.record import EVALUATIONS, METRICS
 
@@ -71,13 +71,13 @@ def _is_free(folder: Path) -> bool:
 
 
 def _is_beginning(name: str) -> bool:
-    ours = name.startswith((PLAN, EXPERIMENT, LOCK))
-    return name in (PLAN, LOCK) or (ours and name.endswith(TEMPORARY))
+    ours = name.startswith((PLAN, EXPERIMENT, *lock.FILES))
+    return name in (PLAN, *lock.FILES) or (ours and name.endswith(TEMPORARY))
 
 
 def has_begun(folder: Path) -> bool:
     """Whether a run is in the folder, or a process that will make one."""
-    return any((folder / name).exists() for name in (EXPERIMENT, LOCK, REPLACED))
+    return any((folder / name).exists() for name in (EXPERIMENT, REPLACED, *lock.FILES))
 
 
 def is_finished(folder: Path) -> bool:
@@ -91,9 +91,9 @@ def is_finished(folder: Path) -> bool:
 
 
 def _check_same(folder: Path, resolved: Mapping[str, Any]) -> None:
-    if (folder / REPLACED).exists():
-        raise UserError(f"{folder}: there is no run to resume, as --force was removing it; begin anew with --force")
     if not (folder / EXPERIMENT).exists():
+        if (folder / REPLACED).exists():
+            raise UserError(f"{folder}: there is no run to resume, as --force was removing it; begin anew with --force")
         raise UserError(
             f"{folder} is not a run (it has no {EXPERIMENT}): there is no run to resume; choose another --out"
         )
@@ -179,7 +179,7 @@ def _clear(folder: Path) -> None:
     for path in folder.iterdir():
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
-        elif path.name not in (REPLACED, LOCK):
+        elif path.name not in (REPLACED, *lock.FILES):
             path.unlink()
 
 

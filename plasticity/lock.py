@@ -1,9 +1,9 @@
 """One process at a time in a run's folder: an exclusive lock that ends with its process.
 
 The lock is the operating system's, on the file ``.lock`` in the folder, so that no crash leaves it behind; on NFS it
-holds across hosts. The file names the holder. Where a file system has no locks, the file's existence is the lock: its
-holder touches it every half minute, and it is taken over when the holder is gone (a process of this host that has
-ended, or one of another host that has not touched it for five minutes).
+holds across hosts. The file names the holder. Where a file system has no locks, the existence of another file,
+``.lock-holder``, is the lock: its holder touches it every half minute, and it is taken over when the holder is gone (a
+process of this host that has ended, or one of another host that has not touched it for five minutes).
 """
 
 import contextlib
@@ -24,7 +24,8 @@ import psutil
 
 from plasticity.errors import UserError
 
-LOCK = ".lock"
+LOCK, HOLDER = ".lock", ".lock-holder"
+FILES = (LOCK, HOLDER)  # what a process that ended may leave
 HEARTBEAT_SECONDS, DEAD_SECONDS = 30.0, 300.0  # where the file system has no locks
 HELD = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK, getattr(errno, "EDEADLOCK", errno.EDEADLK)}
 NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
@@ -57,10 +58,10 @@ def held(folder: Path) -> Iterator[None]:
             raise UserError(f"{folder}: cannot be written: {os.strerror(error.errno or 0)}") from None
         handle = None
     if handle is None:
-        warnings.warn(
-            f"{folder}: this file system has no locks; a lock file that is kept fresh stands in", stacklevel=3
-        )
-        with _existing(path):
+        warnings.warn(f"{folder}: the file system has no locks; a lock file that is kept fresh stands in", stacklevel=3)
+        with contextlib.suppress(OSError):
+            path.unlink()
+        with _existing(folder / HOLDER):
             yield
         return
     try:
@@ -197,7 +198,7 @@ def _alive(path: Path, holder: Mapping[str, Any]) -> bool:
             return False
         except psutil.Error:
             return True
-    probe = path.with_name(f"{LOCK}.{uuid.uuid4().hex}.tmp")  # its time is the file server's, as that of the lock is
+    probe = path.with_name(f"{HOLDER}.{uuid.uuid4().hex}.tmp")  # its time is the file server's, as that of the lock is
     try:
         probe.touch()
         return probe.stat().st_mtime - path.stat().st_mtime < DEAD_SECONDS
@@ -212,7 +213,7 @@ def _alive(path: Path, holder: Mapping[str, Any]) -> bool:
 
 def _set_aside(path: Path, holder: Mapping[str, Any]) -> None:
     """Removes a dead holder's file; a rename, so that only one of several processes does it."""
-    aside = path.with_name(f"{LOCK}.{uuid.uuid4().hex}.tmp")
+    aside = path.with_name(f"{HOLDER}.{uuid.uuid4().hex}.tmp")
     try:
         os.rename(path, aside)
     except FileNotFoundError:

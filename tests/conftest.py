@@ -8,6 +8,7 @@ harmless.
 """
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from pathlib import Path
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true")
 
 import jax
+import pytest
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 sys.path.append(str(CHECKOUT))  # `pytest` finds agents and envs as `python -m pytest` does; tests/ has folders so named
@@ -25,3 +27,16 @@ jax.config.update(
 )
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+SIGNALS = {"SIGINT": signal.default_int_handler, **dict.fromkeys(("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"))}
+
+
+@pytest.fixture
+def usual_signals():
+    """Signals do what they do in a process that a terminal starts; `nohup` and `&` in a script have some ignored."""
+    numbers = {getattr(signal, name): handler for name, handler in SIGNALS.items() if hasattr(signal, name)}
+    before = {number: signal.signal(number, handler or signal.SIG_DFL) for number, handler in numbers.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
