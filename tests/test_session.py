@@ -262,8 +262,8 @@ def test_a_write_that_fails_at_any_place(laboratory, whole, tmp_path):
         laboratory.run(run, resume=True)
         assert "reason" not in json.loads((run / arm / "status.json").read_text())
         assert_same(run, whole, f"write {first} failed")
-    assert len(states) > 15
-    assert set(states) == {0, 5, 10, 15, 20}
+    assert len(states) > 10
+    assert {0, 10, 20} <= set(states)
 
 
 def test_a_disk_that_stays_full(laboratory, whole, tmp_path):
