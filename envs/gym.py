@@ -9,6 +9,7 @@ from pydantic import Field
 
 from envs.base import Source
 from envs.spaces import Made, Space, VectorPool, closest, joined, seen_as, sequence, space_of, variants
+from envs.workers import end_with_us, in_worker, shielded
 from plasticity.fields import Count, Natural, card
 
 EXTRAS = ("mujoco", "box2d")  # of this package: what environments of gymnasium's own need
@@ -61,11 +62,15 @@ def make_envs(task: Made, count: int, flatten: bool, workers: bool) -> Any:
     """A gymnasium vector environment that resets at the step after an episode's end."""
     from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
-    makers = [partial(make_env, task.id, dict(task.options), flatten)] * count
+    make = partial(make_env, task.id, dict(task.options), flatten)
     if not workers:
-        return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
-    # A fork of this process would inherit the locks of XLA's threads.
-    return AsyncVectorEnv(makers, context="spawn", autoreset_mode=AutoresetMode.NEXT_STEP)
+        return SyncVectorEnv([make] * count, autoreset_mode=AutoresetMode.NEXT_STEP)
+    makers = [in_worker(make)] * count
+    with shielded():
+        # A fork of this process would inherit the locks of XLA's threads.
+        envs = AsyncVectorEnv(makers, context="spawn", autoreset_mode=AutoresetMode.NEXT_STEP)
+    end_with_us(envs.processes)
+    return envs
 
 
 def asked(id: str | None, ids: Sequence[str] | None) -> list[str]:

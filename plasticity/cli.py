@@ -13,10 +13,13 @@ from rich.text import Text
 from typer.core import TyperCommand
 
 from plasticity import tables
-from plasticity.errors import UserError, unknown
+from plasticity.display import never_fail
+from plasticity.errors import StorageError, UserError, unknown, why
 
 app = typer.Typer(
     help="A testbed for loss of plasticity and continual reinforcement learning.",
+    epilog="Exit codes: 0 done; 2 a mistake in what was asked for; 74 a file could not be written or read; "
+    "128 + N stopped by signal N.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -38,7 +41,7 @@ def run(
     config: Config,
     overrides: Overrides = None,
     out: Out = None,
-    resume: Annotated[bool, typer.Option("--resume", help="go on from the last checkpoints")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="bring the run to its end: go on, or begin")] = False,
     force: Annotated[bool, typer.Option("--force", help="replace an earlier run in the folder")] = False,
 ) -> None:
     """Run an experiment: all arms, seeds and sweep points; then draw its figures."""
@@ -52,10 +55,18 @@ def run(
         with TerminalProgress(console) as progress:
             launch.run(experiment, folder, resume=resume, force=force, progress=progress)
     except Interrupted as stopped:
-        command = ["plasticity", "run", str(config), *(overrides or []), "--out", str(folder), "--resume"]
-        errors.print(Text(f"{stopped}: saved; go on with\n  {shlex.join(command)}"))
+        errors.print(Text(f"{stopped}: saved; go on with\n  {_again(config, overrides, folder)}"))
         raise typer.Exit(128 + stopped.number) from None
+    except StorageError as failed:
+        told = "; ".join(str(failed).splitlines())
+        errors.print(Text(f"{told}\nwhat was saved is kept; go on with\n  {_again(config, overrides, folder)}"))
+        raise typer.Exit(failed.code) from None
     _show(folder)
+
+
+def _again(config: Path, overrides: list[str] | None, folder: Path) -> str:
+    """The command that goes on with a run."""
+    return shlex.join(["plasticity", "run", str(config), *(overrides or []), "--out", str(folder), "--resume"])
 
 
 def _launch() -> Any:
@@ -77,17 +88,13 @@ def _show(folder: Path) -> None:
 
 
 @app.command()
-def plan(config: Config, overrides: Overrides = None) -> None:
-    """Show what a run would do: programs, lanes, steps and memory. Runs nothing."""
+def plan(config: Config, overrides: Overrides = None, out: Out = None) -> None:
+    """Show what a run would do: programs, lanes, steps, memory, and what this machine lacks for it. Runs nothing."""
     launch = _launch()
     planned = launch.plan(launch.load_config(config, overrides or []))
     console.print(tables.plan_table(planned))
-    for line in tables.plan_lines(planned):
+    for line in [*tables.plan_lines(planned), *launch.obstacles(planned, out)]:  # a plan for another machine is good
         console.print(Text(line))
-    try:
-        launch.check_memory(planned)
-    except UserError as error:  # a plan for another machine is a good plan
-        console.print(Text(f"It does not fit this machine: {error}"))
 
 
 @app.command(name="list")
@@ -115,7 +122,7 @@ def list_members(
 
 
 def _first_comment(path: Path) -> str:
-    line = path.read_text(encoding="utf-8").partition("\n")[0]
+    line = path.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
     return line.removeprefix("#").strip() if line.startswith("#") else ""
 
 
@@ -289,7 +296,8 @@ def _warn(message: Warning | str, category: type[Warning], filename: str, lineno
 
 
 def main() -> None:
-    """Runs the command line; a user's mistake is told in a line or three, with exit code 2."""
+    """Runs the command line; a user's mistake is told in a line or three, with code 2, a file's failure with 74."""
+    never_fail()
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warn
@@ -297,7 +305,12 @@ def main() -> None:
     except UserError as error:
         for line in str(error).splitlines():
             errors.print(Text(line))
-        sys.exit(2)
+        sys.exit(error.code)
+    except OSError as error:
+        if error.errno is None:  # none of the system's
+            raise
+        errors.print(Text(why(error)))
+        sys.exit(StorageError.code)
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
 

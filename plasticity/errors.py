@@ -2,6 +2,7 @@
 
 import difflib
 import json
+import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +14,20 @@ NAMES, WIDTH = 8, 72  # of a list of known names
 
 class UserError(Exception):
     """A mistake the user can mend; the message is one to three lines and is shown without a traceback."""
+
+    code = 2  # the process ends with this one
+
+
+class StorageError(UserError):
+    """A file could not be written or read while a run was under way; what was saved before is still there."""
+
+    code = 74  # EX_IOERR of sysexits.h
+
+
+def why(error: OSError) -> str:
+    """The file, where it is known, and the system's words: ``runs/a/plan.json: No space left on device``."""
+    reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split())
+    return ": ".join(filter(None, (os.fsdecode(error.filename) if error.filename else "", cut(reason, 200))))
 
 
 class Problem(NamedTuple):

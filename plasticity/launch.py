@@ -15,7 +15,7 @@ import numpy as np
 from agents import AGENTS
 from envs import STREAMS, TRANSFORMS
 from envs.base import Source
-from plasticity import config, folder, memory, recorders
+from plasticity import checkpoint, config, folder, memory, recorders
 from plasticity.config import Experiment
 from plasticity.cores import cores
 from plasticity.errors import UserError
@@ -24,6 +24,7 @@ from plasticity.fields import card_of
 from plasticity.interventions import INTERVENTIONS
 from plasticity.interventions.base import Intervention, clashes, compose, unchanged
 from plasticity.lanes import place
+from plasticity.lock import held
 from plasticity.memory import Memory, readable
 from plasticity.monitors import MONITORS
 from plasticity.networks import NETWORKS, NetworkSpec
@@ -346,6 +347,39 @@ def check_memory(planned: Plan) -> None:
             )
 
 
+def obstacles(planned: Plan, out: str | Path | None = None) -> list[str]:
+    """A line for each thing on this machine that is in the way of the run; none where it can begin."""
+    experiment = planned.experiment
+    place = _place_of(experiment, out)
+    checks = [
+        ("It does not fit this machine", lambda: check_memory(planned)),
+        ("It cannot run here", lambda: recorders.check_installed(experiment.recorders)),
+        ("It cannot run", lambda: recorders.check_lanes(experiment.recorders, planned.jobs)),
+        ("It cannot begin", lambda: folder.check(place, experiment.resolve(), resume=False, force=False)),
+        ("It cannot begin", lambda: folder.check_writable(place)),
+        ("The disk may become full", lambda: folder.check_space(place, checkpoint_bytes(planned))),
+    ]
+    return [f"{what}: {said}" for what, check in checks for said in _refusal(check)]
+
+
+def _refusal(check: Callable[[], Any]) -> list[str]:
+    try:
+        check()
+    except UserError as error:
+        return [str(error)]
+    return []
+
+
+def checkpoint_bytes(planned: Plan) -> int:
+    """What the checkpoints of a run take on the disk when it ends; one more of the largest while it is written."""
+    sizes = [need.state * job.placement.devices for job, need in zip(planned.jobs, planned.memory, strict=True)]
+    return checkpoint.KEEP * sum(sizes) + max(sizes)
+
+
+def _place_of(experiment: Experiment, out: str | Path | None) -> Path:
+    return Path(out) if out is not None else Path("runs") / experiment.name
+
+
 def run(
     experiment: Experiment,
     out: str | Path | None = None,
@@ -356,19 +390,40 @@ def run(
 ) -> Path:
     """Runs every arm of the experiment and returns the run's folder (default ``runs/NAME``).
 
-    ``resume`` goes on from the last checkpoints, ``force`` replaces an earlier run. ``UserError`` for anything the user
-    can mend, before anything is written; ``Interrupted`` after a signal, with the run saved.
+    ``resume`` brings the run in the folder to its end: it goes on from the last checkpoints, begins where there is no
+    run yet, and does nothing where it is finished. ``force`` replaces an earlier run. While it runs it holds the
+    folder's lock. ``UserError`` for anything the user can mend, before anything is written; ``StorageError`` where a
+    file cannot be written later, ``Interrupted`` after a signal, both with the run saved.
     """
-    place_to_be = Path(out) if out is not None else Path("runs") / experiment.name
+    place_to_be = _place_of(experiment, out)
     resolved = experiment.resolve()
-    folder.check(place_to_be, resolved, resume=resume, force=force)
+    progress = progress or NoProgress()
+    with contextlib.ExitStack() as stack:
+        begun = folder.has_begun(place_to_be)
+        if begun:
+            stack.enter_context(held(place_to_be))
+        goes_on = folder.check(place_to_be, resolved, resume=resume, force=force)
+        finished = goes_on and folder.is_finished(place_to_be)
+        planned = _planned(experiment, finished)
+        if not begun:  # nothing was written so far; another process may have begun a run in the meantime
+            stack.enter_context(held(place_to_be))
+            goes_on = folder.check(place_to_be, resolved, resume=resume, force=force)
+        folder.open_folder(place_to_be, resolved, planned.describe(), resume=goes_on)
+        if finished:
+            progress.say(f"{place_to_be}: already finished")
+        others = functools.partial(recorders.make, experiment.recorders, place_to_be, resolved)
+        with stop_on_signals() as stop:
+            for job in planned.jobs:
+                run_job(job, place_to_be / job.arm, list(devices()), progress, stop, goes_on, others)
+    return place_to_be
+
+
+def _planned(experiment: Experiment, finished: bool) -> Plan:
+    """The plan, checked against what this machine has; a finished run needs none of that any more."""
+    if finished:
+        return plan(experiment)
     recorders.check(experiment.recorders)
     planned = plan(experiment)
     check_memory(planned)
     recorders.check_lanes(experiment.recorders, planned.jobs)
-    others = functools.partial(recorders.make, experiment.recorders, place_to_be, resolved)
-    folder.open_folder(place_to_be, resolved, planned.describe(), resume=resume)
-    with stop_on_signals() as stop:
-        for job in planned.jobs:
-            run_job(job, place_to_be / job.arm, list(devices()), progress or NoProgress(), stop, resume, others)
-    return place_to_be
+    return planned

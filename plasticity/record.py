@@ -1,6 +1,5 @@
 """Recorders: where the numbers of a run go. The loop hands them chunks; nothing else in the testbed writes tables."""
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -9,21 +8,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from plasticity.files import write_atomically
 from plasticity.program import NEVER
 from plasticity.runner import Chunk, TaskNames
 
 PART = "part-{:03d}-{:05d}.parquet"  # program, number
 METRICS, EVALUATIONS = "metrics", "evaluations"  # folders of an arm
 COUNTS = ("update", "episodes")  # whole numbers
-
-
-def write_atomically(path: Path, write: Any) -> None:
-    """``write(temporary path)``, then one rename: a reader sees the old file or the whole new one."""
-    temporary = path.with_name(path.name + ".tmp")
-    write(temporary)
-    with open(temporary, "rb") as handle:
-        os.fsync(handle.fileno())
-    os.replace(temporary, path)
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:

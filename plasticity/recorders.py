@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from plasticity.errors import UserError
+from plasticity.files import write_atomically
 from plasticity.record import Recorder
 from plasticity.runner import Chunk, Evaluated, Position
 from plasticity.session import Job
@@ -34,14 +35,19 @@ BOOKKEEPING = ("lane", "seed", "program")
 
 def check(names: Sequence[str]) -> None:
     """``UserError`` where a recorder's package is not installed, or where nobody is logged in to W&B."""
+    check_installed(names)
+    if "wandb" in names:
+        _log_in()
+
+
+def check_installed(names: Sequence[str]) -> None:
+    """``UserError`` where a recorder's package is not installed."""
     for name in names:
         if importlib.util.find_spec(PACKAGES[name]) is None:
             raise UserError(
                 f"recorders: `{name}` needs the package {PACKAGES[name]}, which is not installed; "
                 f"install the extra `{name}` (pip install -e '.[{name}]') or leave it out"
             )
-    if "wandb" in names:
-        _log_in()
 
 
 def _log_in() -> None:
@@ -243,9 +249,9 @@ class WandB:
                 run.log({**numbers, "global_step": step}, step=step)
 
     def _remember(self) -> None:
-        temporary = self._file.with_suffix(".tmp")
-        temporary.write_text(json.dumps(self._sent), encoding="utf-8")
-        os.replace(temporary, self._file)  # not forced to the disk, as that would take longer than many a chunk
+        text = json.dumps(self._sent)
+        # Not forced to the disk, as that would take longer than many a chunk.
+        write_atomically(self._file, lambda temporary: temporary.write_text(text, encoding="utf-8"), durable=False)
 
     def flush(self) -> int:
         return 0

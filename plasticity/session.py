@@ -13,13 +13,16 @@ import jax
 
 from plasticity import checkpoint
 from plasticity.checkpoint import Snapshot
-from plasticity.errors import UserError
+from plasticity.errors import StorageError, UserError, cut, why
+from plasticity.files import write_text
 from plasticity.lanes import Placement, join
 from plasticity.program import Program
-from plasticity.record import ParquetRecorder, Recorder, Several, write_atomically
+from plasticity.record import ParquetRecorder, Recorder, Several
 from plasticity.runner import Chunk, Position, Run
 
 STATUS_SECONDS = 2.0  # between two status files
+AGAIN_SECONDS = 0.2  # what comes sooner is the same request: `timeout`, shells and wrappers may send a signal twice
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")  # those the system has ask the run to stop
 PART_SECONDS, PART_SHARE = 20.0, 0.02  # between two parts of the tables: the larger of the two, of the time so far
 
 
@@ -52,19 +55,29 @@ class Stop:
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """Ctrl-C and SIGTERM finish the chunk under way; a second one acts at once. A no-op outside the main thread."""
+    """Ctrl-C, SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 finish the chunk under way; the same one again acts at once.
+
+    A signal that the process ignores stays ignored: `nohup`, cron and shells set that for what they start. A no-op
+    outside the main thread.
+    """
     stop = Stop()
     before: dict[int, Any] = {}
+    came: dict[int, float] = {}
 
     def remember(received: int, frame: FrameType | None) -> None:
-        del frame
-        stop.signal = received
-        signal.signal(received, before[received])
+        now = time.monotonic()
+        if received not in came:
+            came[received] = now
+            stop.signal = stop.signal or received
+        elif now - came[received] >= AGAIN_SECONDS:
+            _act(received, frame, before[received])
 
     try:
-        for chosen in (signal.SIGINT, signal.SIGTERM):
-            before[chosen] = signal.getsignal(chosen)
-            signal.signal(chosen, remember)
+        for chosen in (getattr(signal, name) for name in SIGNALS if hasattr(signal, name)):
+            handler = signal.getsignal(chosen)
+            if handler not in (signal.SIG_IGN, None):  # None: a handler that is not Python's
+                signal.signal(chosen, remember)
+                before[chosen] = handler
     except ValueError:  # not the main thread
         before = {}
     try:
@@ -72,6 +85,15 @@ def stop_on_signals() -> Iterator[Stop]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _act(number: int, frame: FrameType | None, handler: Any) -> None:
+    """What the signal does without :func:`stop_on_signals`."""
+    signal.signal(number, handler)
+    if callable(handler):
+        handler(number, frame)
+    else:
+        signal.raise_signal(number)
 
 
 class Progress(Protocol):
@@ -129,6 +151,7 @@ class Status:
         total = sum(visit.steps for visit in job.program.spec.visits)
         lanes = len(job.program.seeds)
         self.facts |= {"program": job.number, "lanes": lanes, "steps": total}
+        self.facts.pop("reason", None)  # why it failed before
         self._rate, self._speed = 0.0, Speed(lanes)
         self.write("running", position)
 
@@ -140,9 +163,14 @@ class Status:
     def write(self, state: str, position: Position) -> None:
         self.facts |= {"state": state, "visit": position.visit, "step": position.step}
         self.facts |= {"steps_per_second": round(self._rate, 1), "updated": time.time()}
-        text = json.dumps(self.facts, indent=1)
-        write_atomically(self.path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+        write_text(self.path, json.dumps(self.facts, indent=1))
         self._written = time.monotonic()
+
+    def fail(self, job: Job, position: Position, reason: str) -> None:
+        """Says that the program failed and why, where it can still be written."""
+        self.facts |= {"program": job.number, "reason": reason}
+        with contextlib.suppress(OSError):
+            self.write("failed", position)
 
     def finish(self, job: Job, position: Position) -> None:
         self.facts["finished"] = sorted({*self.facts["finished"], job.number})
@@ -223,7 +251,8 @@ def run_job(
 ) -> None:
     """Runs one program to its end inside the arm's ``folder``; ``Interrupted`` when told to stop.
 
-    ``others``: more recorders for a program that starts, or goes on, at a position.
+    ``others``: more recorders for a program that starts, or goes on, at a position. ``StorageError`` where a file
+    cannot be written or read. After that, and after any other failure, ``status.json`` says ``failed`` and why.
     """
     status = Status(folder / "status.json")
     if status.finished(job.number):
@@ -233,15 +262,31 @@ def run_job(
     checkpoints = folder / "checkpoints" / f"{job.number:03d}"
     run = Run(job.program, job.placement, devices)
     try:
-        parts = _restore(run, job, checkpoints, progress.say) if resume else 0
-        tables = _recorder(run, job, folder, parts)
-        progress.job(job, run.position)
-        status.begin(job, run.position)
-        with contextlib.closing(Several(tables, *others(job, run.position))) as recorder:
-            _loop(run, job, checkpoints, recorder, status, progress, stop)
-        status.finish(job, run.position)
+        with _told(status, job, run):
+            parts = _restore(run, job, checkpoints, progress.say) if resume else 0
+            tables = _recorder(run, job, folder, parts)
+            progress.job(job, run.position)
+            status.begin(job, run.position)
+            with contextlib.closing(Several(tables, *others(job, run.position))) as recorder:
+                _loop(run, job, checkpoints, recorder, status, progress, stop)
+            status.finish(job, run.position)
     finally:
         run.close()
+
+
+@contextlib.contextmanager
+def _told(status: Status, job: Job, run: Run) -> Iterator[None]:
+    """Failures are told in the status; those of files become ``StorageError``."""
+    try:
+        yield
+    except (UserError, Interrupted):
+        raise
+    except OSError as error:
+        status.fail(job, run.position, why(error))
+        raise StorageError(f"{why(error)}\narm {job.arm} has stopped at step {run.position.step}") from error
+    except Exception as error:
+        status.fail(job, run.position, cut(f"{type(error).__name__}: {' '.join(str(error).split())}", 200))
+        raise
 
 
 def _loop(

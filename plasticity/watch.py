@@ -21,7 +21,9 @@ from plasticity.results.read import plan
 QUIET_SECONDS = 60.0  # without a new status until the watcher says so
 WIDTH = 16  # of a sparkline
 BLOCKS, PLAIN_BLOCKS = "▁▂▃▄▅▆▇█", "_.-:=+*#"
-STYLES = {"finished": "green", "running": "cyan", "stopped": "yellow", "waiting": "dim", "silent": "red"}
+STYLES = {
+    "finished": "green", "running": "cyan", "stopped": "yellow", "failed": "red", "waiting": "dim", "silent": "red"
+}  # fmt: skip
 
 
 class Arm(NamedTuple):
@@ -30,7 +32,7 @@ class Arm(NamedTuple):
     name: str
     lanes: int
     diverged: int
-    state: str  # finished, running, stopped (told to), silent (says it runs, but nothing was heard), waiting
+    state: str  # finished, running, stopped (told to), failed, silent (nothing was heard of it), waiting
     silent: float  # seconds since the last status; 0 where there is none
     done: int
     total: int
@@ -38,6 +40,7 @@ class Arm(NamedTuple):
     speed: float  # lane steps per second; 0: not known
     curve: np.ndarray  # float[WIDTH]: mean performance along the run, NaN where there is none yet
     now: float  # the newest performance, mean over lanes
+    reason: str = ""  # why it failed
 
 
 class Seen(NamedTuple):
@@ -97,6 +100,7 @@ class Watcher:
             speed=float(status.get("steps_per_second", 0.0)),
             curve=_curve(points, steps),
             now=float(points[-1, 1]) if len(points) else math.nan,
+            reason=str(status.get("reason", "")),
         )
 
     def _points(self, arm: str, measure: str) -> np.ndarray:
@@ -162,6 +166,8 @@ def _state(status: Mapping[str, Any], programs: int, silent: float) -> str:
         return "finished"
     if status["state"] == "interrupted":
         return "stopped"
+    if status["state"] == "failed":
+        return "failed"
     return "silent" if silent > QUIET_SECONDS else "running"
 
 
@@ -217,7 +223,7 @@ def frame(seen: Seen, run: str | Path, blocks: str = BLOCKS) -> RenderableType:
 def _heading(seen: Seen) -> Text:
     done, total = (sum(getattr(arm, name) for arm in seen.arms) for name in ("done", "total"))
     states = [arm.state for arm in seen.arms]
-    state = next((each for each in ("running", "silent", "stopped") if each in states), "waiting")
+    state = next((each for each in ("running", "silent", "failed", "stopped") if each in states), "waiting")
     state = "finished" if seen.finished else state
     left = f", {duration(seen.left)} left" if state == "running" and math.isfinite(seen.left) else ""
     counted = f"{states.count('finished')} of {len(states)} arms"
@@ -254,12 +260,14 @@ def _remarks(seen: Seen, run: str | Path, low: float, high: float) -> list[Text]
     for arm in seen.arms:
         if arm.diverged:
             lines.append(Text(f"{arm.name}: {arm.diverged} of {arm.lanes} lanes diverged", "red"))
+        if arm.state == "failed":
+            lines.append(Text(f"{arm.name}: failed: {arm.reason}", "red"))
         if arm.state == "silent":
             compiling = "" if arm.done else ": it compiles, or is gone"
             lines.append(Text(f"{arm.name}: no sign of life for {duration(arm.silent)}{compiling}", "red"))
         elif arm.state == "running" and not arm.speed and not math.isfinite(arm.now):
             lines.append(Text(f"{arm.name}: compiling", "dim"))
-    if any(arm.state in ("silent", "stopped") for arm in seen.arms):
+    if any(arm.state in ("silent", "stopped", "failed") for arm in seen.arms):
         again = f"plasticity run {Path(run) / 'experiment.yaml'} --out {run} --resume"
         lines.append(Text(f"if it has stopped: {again}"))
     return lines

@@ -8,6 +8,7 @@ harmless.
 """
 
 import os
+import signal
 import sys
 from pathlib import Path
 
@@ -33,3 +34,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.filterwarnings("default"))
+
+
+SIGNALS = {"SIGINT": signal.default_int_handler, **dict.fromkeys(("SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2"))}
+
+
+@pytest.fixture
+def usual_signals():
+    """Signals do what they do in a process that a terminal starts; `nohup` and `&` in a script have some ignored."""
+    numbers = {getattr(signal, name): handler for name, handler in SIGNALS.items() if hasattr(signal, name)}
+    before = {number: signal.signal(number, handler or signal.SIG_DFL) for number, handler in numbers.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)

@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes.util
+import errno
 import io
 import json
 import os
@@ -12,19 +13,24 @@ import sys
 import time
 import warnings
 from pathlib import Path
-from typing import NamedTuple
+from types import SimpleNamespace
+from typing import Any, NamedTuple
 
 import crashes
+import jax
 import numpy as np
+import psutil
 import pytest
 import tiny
 import yaml
 from rich.console import Console
 
-from plasticity import cli, launch, memory, progress, results, tables
+from plasticity import cli, folder, launch, memory, progress, recorders, results, tables
 from plasticity.errors import UserError
 from plasticity.registry import FAMILIES
 from plasticity.runner import Chunk, Position
+
+pytestmark = pytest.mark.usefixtures("usual_signals")
 
 ROOT = Path(__file__).resolve().parent.parent
 ARMS = {"baseline": {}, "fresh": {"told": True, "interventions": [{"kind": "reset", "when": "switch"}]}}
@@ -226,7 +232,6 @@ MISTAKES = {
     "no data": (["stream.inputs=mnist", "stream.path=/nowhere"], ["/nowhere", "mnist", "train-images-idx3-ubyte"]),
     "unknown game": (["stream={kind: atari, games: [Pongg]}"], ["'Pongg'", "nearest", "'Pong'"]),
     "not an override": (["seeds"], ["seeds", "KEY=VALUE"]),
-    "resume of nothing": (["--resume"], ["there is no run to resume", "leave --resume out"]),
     "resume and force": (["--resume", "--force"], ["--resume", "--force", "give one of them"]),
 }  # fmt: skip
 
@@ -345,7 +350,7 @@ def test_interrupted(config, finished, tmp_path, monkeypatch):
     crashes.assert_same(run, crashes.tables(finished[0]))
 
 
-def process(*words: object, cache: Path) -> subprocess.Popen[str]:
+def process(*words: object, cache: Path, before: str = "", **options: Any) -> subprocess.Popen[str]:
     environment = {
         **os.environ,
         "JAX_COMPILATION_CACHE_DIR": str(cache),
@@ -353,9 +358,10 @@ def process(*words: object, cache: Path) -> subprocess.Popen[str]:
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         "COLUMNS": "80",
     }
-    command = [sys.executable, "-m", "plasticity.cli", *map(str, words)]
+    code = ["-c", f"{before}\nfrom plasticity import cli\ncli.main()"] if before else ["-m", "plasticity.cli"]
+    command = [sys.executable, *code, *map(str, words)]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True, **options)
 
 
 def wait_for(path: Path, child: subprocess.Popen[str], delay: float = 0.0) -> None:
@@ -413,6 +419,160 @@ def test_a_process_killed_again_and_again(longer, tmp_path):
         assert child.returncode == -signal.SIGKILL
     assert process("run", config, "--out", run, "--resume", cache=cache).wait(300) == 0
     crashes.assert_same(run, whole)
+
+
+# Real processes in the quick tests: one experiment of two arms, about a second of steps.
+
+
+@pytest.fixture(scope="module")
+def short(tmp_path_factory):
+    """A config, the cache in which its programs are, and the tables of its whole run, made in this process."""
+    place = tmp_path_factory.mktemp("short")
+    stream = {**tiny.document()["stream"], "tasks": 30, "steps_per_task": 20}
+    one_device = {"devices": 1, "width": 1}
+    config = write(place / "short.yaml", stream=stream, checkpoint_every=10, placement=one_device, seeds=1)
+    done = plasticity("run", config, "--out", place / "whole")
+    assert done.code == 0, done.err
+    return config, Path(jax.config.jax_compilation_cache_dir), crashes.tables(place / "whole")
+
+
+def test_killed_and_resumed_by_the_same_command(short, tmp_path):
+    """One line of a job that is requeued: it begins the run, goes on with it, and does nothing once it is finished."""
+    config, cache, whole = short
+    run, command = tmp_path / "run", ["run", config, "--out", tmp_path / "run", "--resume"]
+    child = process(*command, cache=cache)
+    wait_for(run / "baseline/checkpoints/000/000000000050.npz", child)
+    child.kill()
+    child.communicate()
+    assert child.returncode == -signal.SIGKILL
+    assert (run / ".lock").exists()
+    child = process(*command, cache=cache)
+    out, err = child.communicate(timeout=300)
+    assert child.returncode == 0, err
+    assert "already finished" not in out
+    assert not (run / ".lock").exists()
+    crashes.assert_same(run, whole)
+    done = plasticity(*command)
+    assert done.code == 0
+    assert flat(done.out).startswith(f"{run}: already finished".replace("\n", " ")[:60])
+    assert "gap to fresh" in done.out
+    crashes.assert_same(run, whole)
+
+
+def test_nobody_reads_and_the_files_have_a_limit(short, tmp_path, monkeypatch):
+    """A pipe that is closed at once, ASCII only, no file above 9 kB: one message, code 74, and the way on."""
+    config, cache, whole = short
+    run, words = tmp_path / "r\u00fcn", ["run", config, "--out", tmp_path / "r\u00fcn", "--resume"]
+
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    limit = "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (9000, 9000))"
+    child = process(*words, cache=cache, before=limit)
+    child.stdout.close()
+    err = child.stderr.read()
+    assert child.wait(300) == 74, err
+    lines = [line for line in err.splitlines() if not line.startswith("warning: ")]
+    assert "File too large" in lines[0]
+    assert lines[1] == "what was saved is kept; go on with"
+    assert len(lines) == 3
+    status = json.loads((run / "baseline/status.json").read_text())
+    assert status["state"] == "failed"
+    assert status["reason"].endswith(": File too large")
+    watched = plasticity("watch", run, "--once")
+    assert "baseline: failed: " in flat(watched.out)
+    assert plasticity(*words).code == 0
+    crashes.assert_same(run, whole)
+
+
+GYM = {
+    "stream": {"kind": "gym", "id": "CartPole-v1", "steps_per_visit": 6000, "envs": 2, "workers": True},
+    "placement": {"devices": 1, "width": 1},
+    "seeds": 1,
+    "arms": {"baseline": {}},
+    "monitor_every": 60,
+    "record_every": 60,
+    "checkpoint_every": 600,
+}
+
+
+def group(leader: int) -> list[int]:
+    """The living processes of a process group."""
+    found = []
+    for each in psutil.process_iter():
+        with contextlib.suppress(OSError, psutil.Error):
+            if os.getpgid(each.pid) == leader and each.status() != psutil.STATUS_ZOMBIE:
+                found.append(each.pid)
+    return found
+
+
+def wait_until_gone(leader: int) -> None:
+    deadline = time.monotonic() + 60
+    while group(leader):
+        assert time.monotonic() < deadline, [psutil.Process(pid).cmdline() for pid in group(leader)]
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+def test_a_signal_to_a_run_and_its_workers(tmp_path, number):
+    """As a terminal or a scheduler sends it: to the whole group. Then SIGKILL to the run alone: no worker is left."""
+    config = write(tmp_path / "gym.yaml", **{**tiny.DQN, **GYM})
+    run, cache = tmp_path / "run", Path(jax.config.jax_compilation_cache_dir)
+    child = process("run", config, "--out", run, cache=cache, start_new_session=True)
+    wait_for(run / "baseline/checkpoints/000/000000000600.npz", child)
+    assert len(group(child.pid)) >= 3
+    os.killpg(child.pid, number)
+    _, err = child.communicate(timeout=120)
+    assert child.returncode == 128 + number, err
+    assert f"{signal.Signals(number).name}: saved; go on with" in err
+    assert "Traceback" not in err
+    wait_until_gone(child.pid)
+    child = process("run", config, "--out", run, "--resume", cache=cache, start_new_session=True)
+    step = json.loads((run / "baseline/status.json").read_text())["step"]
+    wait_for(run / f"baseline/checkpoints/000/{(step // 600 + 1) * 600:012d}.npz", child)
+    child.kill()
+    child.communicate()
+    wait_until_gone(child.pid)
+
+
+def test_a_plan_says_what_this_machine_lacks(config, tmp_path, monkeypatch):
+    monkeypatch.setitem(recorders.PACKAGES, "tensorboard", "no_such_package")
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(folder.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
+    done = plasticity("plan", config, "recorders=[tensorboard]", "--out", tmp_path / "file" / "run")
+    assert done.code == 0
+    said = flat(done.out)
+    assert "It cannot run here: recorders: `tensorboard` needs the package no_such_package" in said
+    assert "It cannot begin: " in said
+    assert "cannot be written: " in said
+    assert "The disk may become full: " in said
+    assert "1000 B are free there" in said
+    assert "is a file" in said
+
+
+def test_a_plan_for_a_folder_with_a_run(config, finished):
+    done = plasticity("plan", config, "--out", finished[0])
+    assert done.code == 0
+    assert "exists; continue it with --resume" in flat(done.out)
+
+
+@pytest.mark.parametrize("command", ["plot", "report", "run"])
+def test_a_file_that_cannot_be_written_after_the_run(config, finished, monkeypatch, command):
+    """The figures of a finished run, on a disk that is full."""
+    run, _ = finished
+
+    def full(source, target):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(source))
+
+    before = contents(run)
+    words = ["run", config, "--out", run, "--resume"] if command == "run" else [command, run]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "replace", full)
+        done = plasticity(*words)
+    assert done.code in (2, 74)
+    assert "No space left on device" in flat(done.err)
+    assert 1 <= len(done.err.splitlines()) <= 3
+    assert {name: data for name, data in contents(run).items() if "figures" not in name} == {
+        name: data for name, data in before.items() if "figures" not in name
+    }
 
 
 # While it runs.

@@ -58,8 +58,8 @@ def test_a_folder_that_exists(tmp_path):
     assert refused(place) == (
         f"{place} exists; continue it with --resume, replace it with --force, or choose another --out"
     )
-    folder.check(place, RESOLVED, resume=True, force=False)
-    folder.check(place, RESOLVED, resume=False, force=True)
+    assert folder.check(place, RESOLVED, resume=True, force=False)
+    assert not folder.check(place, RESOLVED, resume=False, force=True)
 
 
 def test_resume_and_force_together(tmp_path):
@@ -110,7 +110,8 @@ def test_a_file_in_the_way(tmp_path):
 
 def test_an_empty_folder_and_a_run_that_never_was(tmp_path):
     opened(tmp_path)
-    (tmp_path / "experiment.yaml").rename(tmp_path / "experiment.yaml.tmp")  # killed just before its name
+    (tmp_path / "experiment.yaml").rename(tmp_path / "experiment.yaml.7-ab.tmp")  # killed just before its name
+    assert not folder.check(tmp_path, RESOLVED, resume=True, force=False)
     opened(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["experiment.yaml", "plan.json"]
 
@@ -126,10 +127,55 @@ def test_a_run_half_removed_can_be_replaced_and_not_resumed(tmp_path):
     assert sorted(path.name for path in place.iterdir()) == ["experiment.yaml", "plan.json"]
 
 
-def test_resume_of_nothing(tmp_path):
-    message = refused(tmp_path / "run", resume=True)
-    assert message == f"{tmp_path / 'run'}: there is no run to resume; leave --resume out to start it"
+def test_resume_of_nothing_begins(tmp_path):
+    for place in (tmp_path / "run", tmp_path):
+        assert not folder.check(place, RESOLVED, resume=True, force=False)
     assert not (tmp_path / "run").exists()
+
+
+def test_resume_of_what_is_no_run(tmp_path):
+    (tmp_path / "thesis.tex").write_text("Chapter 1")
+    said = "is not a run (it has no experiment.yaml): there is no run to resume; choose another --out"
+    assert refused(tmp_path, resume=True) == f"{tmp_path} {said}"
+    assert said in refused(tmp_path / "thesis.tex", resume=True)
+
+
+def test_resume_removes_what_killed_processes_left_under_way(tmp_path):
+    place = opened(tmp_path / "run")
+    left = ["lanes.parquet.1-a.tmp", "metrics/part-000-00003.parquet.1-a.tmp", "checkpoints/000/9.npz.1-a.tmp"]
+    spared = ["report.html.2-b.tmp", "figures/performance.png.2-b.tmp"]  # of commands that may be at work now
+    for name in [f"arm/{name}" for name in left] + spared:
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).touch()
+    folder.open_folder(place, RESOLVED, {"arms": [{"name": "arm"}, {"name": "later"}]}, resume=True)
+    assert sorted(str(path.relative_to(place)) for path in place.rglob("*.tmp")) == sorted(spared)
+
+
+def test_what_a_run_needs_of_the_disk(tmp_path, monkeypatch):
+    folder.check_writable(tmp_path / "deep" / "run")
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file is a file"):
+        folder.check_writable(tmp_path / "file" / "run")
+    monkeypatch.setattr(folder.os, "access", lambda path, mode: False)  # root may write everywhere
+    with pytest.raises(UserError, match=f"no permission in {tmp_path}$"):
+        folder.check_writable(tmp_path / "deep" / "run")
+    folder.check_space(tmp_path / "run", 1)
+    with pytest.raises(UserError, match=r"checkpoints take 1048576.0 TiB; .* are free there"):
+        folder.check_space(tmp_path / "run", 2**60)
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_whether_a_run_is_finished(tmp_path, finished):
+    place = opened(tmp_path / "run")
+    assert not folder.is_finished(place)
+    (place / "plan.json").write_text(json.dumps({"programs": [{"arm": "a"}, {"arm": "b"}, {"arm": "b"}]}))
+    for arm, numbers in {"a": [0], "b": [0, 1] if finished else [0]}.items():
+        (place / arm).mkdir()
+        assert not folder.is_finished(place)
+        (place / arm / "status.json").write_text(json.dumps({"finished": numbers}))
+    assert folder.is_finished(place) == finished
+    (place / "b" / "status.json").write_text("[")
+    assert not folder.is_finished(place)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """A run that ends at any moment and is resumed leaves the tables of a run that never ended."""
 
+import errno
 import itertools
 import json
 import os
@@ -18,10 +19,12 @@ from envs.base import Source
 from envs.host import host
 from plasticity import launch, session
 from plasticity.config import read_experiment
-from plasticity.errors import UserError
+from plasticity.errors import StorageError, UserError
 from plasticity.registry import Registry
 from plasticity.session import Interrupted, Stop, stop_on_signals
 from plasticity.types import FIRST, LAST, MID, StreamSpec, VisitPlan
+
+pytestmark = pytest.mark.usefixtures("usual_signals")
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +123,8 @@ def test_a_finished_run_is_resumed_without_a_step(laboratory, whole, tmp_path):
     laboratory.run(tmp_path / "run")
     watcher = laboratory.run(tmp_path / "run", resume=True)
     assert watcher.jobs == []
+    assert watcher.lines == [f"{tmp_path / 'run'}: already finished"]
+    assert list((tmp_path / "run").glob(".*")) == []
     assert_same(tmp_path / "run", whole)
 
 
@@ -141,8 +146,11 @@ def test_resumed_between_the_two_programs_of_an_arm(laboratory, whole, tmp_path)
 # Signals.
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("chunk", [1, 2, 3, 4, 6, 12])
+OTHERS = [getattr(signal, name) for name in ("SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)]
+WHEN = [(number, chunk) for number in (signal.SIGTERM, signal.SIGINT) for chunk in (1, 2, 3, 4, 6, 12)]
+
+
+@pytest.mark.parametrize(("number", "chunk"), [*WHEN, *((number, 2) for number in OTHERS)])
 def test_a_signal_finishes_the_chunk_and_saves(laboratory, whole, tmp_path, number, chunk):
     """In the middle of a visit, at its end, at the end of a program, and at the end of everything."""
     run = tmp_path / "run"
@@ -161,12 +169,38 @@ def test_a_signal_finishes_the_chunk_and_saves(laboratory, whole, tmp_path, numb
     assert_same(run, whole)
 
 
-def test_a_second_signal_acts_at_once():
+def test_a_second_signal_acts_at_once(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(session.time, "monotonic", lambda: now[0])
     with stop_on_signals() as stop:
         os.kill(os.getpid(), signal.SIGINT)
         assert stop.signal == signal.SIGINT
+        now[0] += 0.1
+        os.kill(os.getpid(), signal.SIGINT)  # `timeout` and wrappers send one request twice
+        now[0] += 0.2
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("number", OTHERS)
+def test_another_signal_is_no_second_one(number):
+    """A scheduler's warning, then its SIGTERM: the code is the first one's."""
+    with stop_on_signals() as stop:
+        os.kill(os.getpid(), number)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.signal == number
+    assert signal.getsignal(number) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, *OTHERS])
+def test_an_ignored_signal_stays_ignored(number):
+    signal.signal(number, signal.SIG_IGN)
+    with stop_on_signals() as stop:
+        os.kill(os.getpid(), number)
+        assert stop.signal is None
+        assert signal.getsignal(number) is signal.SIG_IGN
+    assert signal.getsignal(number) is signal.SIG_IGN
 
 
 def test_status_of_an_interrupted_run(laboratory, tmp_path):
@@ -182,6 +216,129 @@ def test_status_of_an_interrupted_run(laboratory, tmp_path):
     laboratory.run(run, resume=True)
     status = json.loads((run / "wide" / "status.json").read_text())
     assert (status["state"], status["step"], status["finished"]) == ("finished", 20, [0, 1])
+
+
+# Files that cannot be written.
+
+
+class Full:
+    """A disk on which the writing of the file number ``first``, counted from 0, and of ``more`` after it fails."""
+
+    def __init__(self, first: int, code: int, more: int = 0) -> None:
+        self.count, self.failing, self.code = 0, range(first, first + more + 1), code
+        self.replace = os.replace
+
+    def __call__(self, source: Any, target: Any) -> None:
+        self.count += 1
+        if self.count - 1 in self.failing:
+            raise OSError(self.code, os.strerror(self.code), str(source))
+        self.replace(source, target)
+
+
+CODES = [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG, errno.EACCES, errno.ESTALE]
+
+
+def test_a_write_that_fails_at_any_place(laboratory, whole, tmp_path):
+    """Told in two lines, in the status too; what was saved is kept, and the run goes on to the same tables."""
+    states = []
+    for first in itertools.count(2, 3):  # 0 and 1 are the plan and the config, before the run begins
+        run, disk = tmp_path / str(first), Full(first, CODES[first % len(CODES)])
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(os, "replace", disk)
+            try:
+                laboratory.run(run)
+                break
+            except StorageError as error:
+                said = str(error).splitlines()
+        assert len(said) == 2
+        assert said[0].startswith(f"{run}/")
+        assert said[0].endswith(f": {os.strerror(disk.code)}")
+        assert not said[0].partition(": ")[0].endswith(".tmp")
+        arm = said[1].split()[1]
+        status = json.loads((run / arm / "status.json").read_text())
+        assert (status["state"], status["reason"]) == ("failed", said[0])
+        states.append(status["step"])
+        assert not list(run.rglob("*.tmp"))
+        laboratory.run(run, resume=True)
+        assert "reason" not in json.loads((run / arm / "status.json").read_text())
+        assert_same(run, whole, f"write {first} failed")
+    assert len(states) > 10
+    assert {0, 10, 20} <= set(states)
+
+
+def test_a_disk_that_stays_full(laboratory, whole, tmp_path):
+    run = tmp_path / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "replace", Full(20, errno.ENOSPC, more=1000))
+        with pytest.raises(StorageError, match="No space left on device"):
+            laboratory.run(run)
+        with pytest.raises(StorageError, match="No space left on device"):  # full still
+            laboratory.run(run, resume=True)
+    laboratory.run(run, resume=True)
+    assert_same(run, whole)
+
+
+def test_a_folder_that_is_removed_under_a_run(laboratory, tmp_path):
+    run = tmp_path / "run"
+    with pytest.raises(StorageError) as error:
+        laboratory.run(run, progress=Watcher(lambda count: shutil.rmtree(run) if count == 6 else None))
+    assert len(str(error.value).splitlines()) == 2
+    assert "No such file or directory" in str(error.value)
+    assert not run.exists()
+
+
+def test_a_bug_is_in_the_status_and_keeps_its_traceback(laboratory, whole, tmp_path):
+    run = tmp_path / "run"
+
+    def break_down(count: int) -> None:
+        if count == 6:
+            raise ZeroDivisionError("division by\nzero")
+
+    with pytest.raises(ZeroDivisionError):
+        laboratory.run(run, progress=Watcher(break_down))
+    status = json.loads((run / "wide" / "status.json").read_text())
+    assert (status["state"], status["reason"]) == ("failed", "ZeroDivisionError: division by zero")
+    laboratory.run(run, resume=True)
+    assert_same(run, whole)
+
+
+# The lock.
+
+
+def test_a_live_run_is_refused_to_others_and_can_be_read(laboratory, whole, tmp_path):
+    run, said = tmp_path / "run", []
+
+    def disturb(count: int) -> None:
+        for options in ({}, {"resume": True}, {"force": True}) if count == 5 else ():
+            with pytest.raises(UserError) as error:
+                launch.run(laboratory.experiment, run, **options)
+            said.append(str(error.value))
+        if count == 5:
+            assert len(tables(run)) == 1
+
+    laboratory.run(run, progress=Watcher(disturb))
+    assert len(said) == 3
+    assert all(f"{run}: in use by process {os.getpid()} on " in line and "\n" not in line for line in said)
+    assert_same(run, whole)
+
+
+@pytest.mark.parametrize("options", [{}, {"resume": True}])
+def test_a_run_that_begins_while_another_one_is_planned(laboratory, whole, tmp_path, monkeypatch, options):
+    """The folder was free when it was looked at: it is looked at again under the lock."""
+    run, planned = tmp_path / "run", launch._planned
+
+    def slowly(*args: Any) -> launch.Plan:
+        monkeypatch.setattr(launch, "_planned", planned)
+        laboratory.run(run)
+        return planned(*args)
+
+    monkeypatch.setattr(launch, "_planned", slowly)
+    if options:
+        assert laboratory.run(run, **options).jobs == []
+    else:
+        with pytest.raises(UserError, match="exists; continue it with --resume"):
+            laboratory.run(run)
+    assert_same(run, whole)
 
 
 @pytest.mark.parametrize("text", ["", "{", '{"finished": [0]'])

@@ -10,6 +10,8 @@ from crashes import Laboratory, Watcher, assert_same, tables
 
 from plasticity.session import Interrupted
 
+pytestmark = pytest.mark.usefixtures("usual_signals")
+
 SUPERVISED = tiny.document()["agent"]
 REGRESSOR = {**SUPERVISED, "kind": "regressor"}
 STEPS, EVERY = (8, 12, 8), 4  # of the visits; of the chunks: visits of two, three and two

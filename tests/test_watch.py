@@ -20,6 +20,8 @@ from rich.console import Console
 
 from plasticity import watch
 
+pytestmark = pytest.mark.usefixtures("usual_signals")
+
 ROOT = Path(__file__).resolve().parent.parent
 NOW = 1_000_000.0
 
@@ -53,6 +55,16 @@ def test_what_the_status_files_say(run):
     assert (later.state, later.done, later.work, later.speed) == ("waiting", 0, 160, 0.0)
     assert told.state == "waiting"
     assert math.isnan(sweep.now)
+
+
+def test_a_run_that_failed_says_why(run):
+    status(run, "told", state="failed", reason="/data: No space left on device", step=20)
+    seen = watch.Watcher(run).look(NOW)
+    assert seen.arms[2].state == "failed"
+    out = io.StringIO()
+    Console(file=out, width=100).print(watch.frame(seen, run))
+    assert "told: failed: /data: No space left on device" in out.getvalue()
+    assert "--resume" in out.getvalue()
 
 
 def test_time_left(run):

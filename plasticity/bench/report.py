@@ -15,6 +15,7 @@ from plasticity import launch
 from plasticity.bench import agents, convolution, interventions, loop, monitors, placements, stream_rates
 from plasticity.cores import cores
 from plasticity.errors import UserError, unknown
+from plasticity.files import write_text
 
 Say = Callable[[str], None]
 Rows = Sequence[Any]  # of one NamedTuple type
@@ -93,7 +94,7 @@ def as_json(report: Report) -> str:
 def write(report: Report, path: Path) -> None:
     """``UserError`` where the file cannot be written."""
     try:
-        path.write_text(as_json(report) + "\n", encoding="utf-8")
+        write_text(path, as_json(report) + "\n")
     except OSError as error:
         raise UserError(f"--json: {path}: {error.strerror}") from None
 

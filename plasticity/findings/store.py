@@ -1,5 +1,6 @@
 """The files of findings: their configs, and what came out, beside the runs."""
 
+import contextlib
 import json
 import re
 import shutil
@@ -9,8 +10,9 @@ from typing import Any
 
 from plasticity.documents import read_file
 from plasticity.errors import UserError, unknown
+from plasticity.files import write_text
 from plasticity.findings.document import Finding, parse_finding
-from plasticity.record import write_atomically
+from plasticity.lock import held
 
 CONFIGS = Path("configs/paper")
 PLACE = Path("runs/findings")
@@ -63,18 +65,21 @@ def begun(folder: Path) -> bool:
 
 
 def clear(folder: Path) -> None:
-    """Takes a finding's earlier runs away; ``UserError`` for a folder that is none of ours."""
+    """Takes a finding's earlier runs away; ``UserError`` for a folder that is none of ours, or where a run is live."""
     if not folder.exists():
         return
     ours = [path for path in folder.rglob("*") if path.name in ("experiment.yaml", RESULT, TIME)]
     if not ours and any(folder.iterdir()):
         raise UserError(f"{folder} holds no finding; --force will not remove it")
-    shutil.rmtree(folder)
+    with contextlib.ExitStack() as locks:
+        for path in {each.parent for each in ours if each.name == "experiment.yaml"}:
+            locks.enter_context(held(path))
+        shutil.rmtree(folder)
 
 
 def save_result(folder: Path, result: Mapping[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / RESULT, lambda path: path.write_text(json.dumps(result, indent=1), encoding="utf-8"))
+    write_text(folder / RESULT, json.dumps(result, indent=1))
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
@@ -89,7 +94,7 @@ def seconds(folder: Path) -> float:
 def add_seconds(folder: Path, more: float) -> None:
     total = json.dumps({"seconds": seconds(folder) + more})
     folder.mkdir(parents=True, exist_ok=True)
-    write_atomically(folder / TIME, lambda path: path.write_text(total, encoding="utf-8"))
+    write_text(folder / TIME, total)
 
 
 def _json(path: Path) -> dict[str, Any] | None:

@@ -13,6 +13,7 @@ import yaml
 from matplotlib.figure import Figure
 
 from plasticity import results
+from plasticity.files import write_atomically
 from plasticity.plots.aggregates import aggregates, profiles, sensitivity
 from plasticity.plots.behaviour import first_against_later, learning_speed, performance_matrix
 from plasticity.plots.curves import learning_curve, monitor_names, monitors
@@ -231,5 +232,9 @@ def save(figure: Figure, path: Path) -> Path:
     settings: dict[Any, Any] = {"pdf.fonttype": 42, "ps.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "plot"}
     undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(path.suffix[1:])
     with matplotlib.rc_context(settings):
-        figure.savefig(path, dpi=150, metadata=undated)
+        write_atomically(
+            path,
+            lambda temporary: figure.savefig(temporary, format=path.suffix[1:], dpi=150, metadata=undated),
+            durable=False,
+        )
     return path

@@ -2,13 +2,13 @@
 
 import html
 import json
-import os
 import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from plasticity.files import write_text
 from plasticity.report.data import collect
 from plasticity.report.sections import sections
 from plasticity.results.read import RunPath
@@ -28,9 +28,7 @@ def save(runs: Sequence[RunPath], out: RunPath | None = None) -> Path:
     path = Path(runs[0] if out is None else out)
     path = path / "report.html" if path.is_dir() else path
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, text)
     return path
 
 

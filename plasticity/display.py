@@ -1,0 +1,73 @@
+"""Output that never stops a program: what cannot be shown is lost, or shown in other characters."""
+
+import contextlib
+import io
+import os
+import sys
+from typing import TextIO
+
+SUBSTITUTES = "backslashreplace"  # what becomes of a character that the encoding does not have
+
+
+class _Patient(io.RawIOBase):
+    """Writes to a file descriptor; once that fails (closed pipe, lost terminal, full disk), to nothing."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor, self._lost = descriptor, False
+
+    def writable(self) -> bool:
+        return True
+
+    def fileno(self) -> int:
+        return self._descriptor
+
+    def isatty(self) -> bool:
+        return not self._lost and os.isatty(self._descriptor)
+
+    def write(self, data: object, /) -> int:
+        view = memoryview(data)  # type: ignore[arg-type]
+        if self._lost:
+            return len(view)
+        try:
+            return os.write(self._descriptor, view)
+        except BlockingIOError:  # the reader is slow, and someone made the pipe one that does not wait
+            return len(view)
+        except OSError:
+            self._lost = True
+            return len(view)
+
+
+def patient(stream: TextIO | None, descriptor: int) -> TextIO | None:
+    """The text stream, of that file descriptor, as one that neither a reader nor an encoding can make fail.
+
+    A stream of another kind (a notebook's, a test's) is returned as it is.
+    """
+    try:
+        if stream is None or stream.fileno() != descriptor:
+            return stream
+        if sys.platform == "win32" and stream.isatty():  # a console there has a channel of its own
+            stream.reconfigure(errors=SUBSTITUTES)  # type: ignore[attr-defined]
+            return stream
+        stream.flush()
+    except (OSError, ValueError, AttributeError):
+        return stream
+    raw = io.BufferedWriter(_Patient(descriptor), 8192)
+    terminal = stream.isatty()
+    made = io.TextIOWrapper(raw, stream.encoding, SUBSTITUTES, line_buffering=True, write_through=terminal)
+    return made
+
+
+def never_fail() -> None:
+    """Makes the process's standard output and standard error such streams; closed ones go nowhere.
+
+    A closed descriptor is opened first: the next file to be opened would get its number, and whatever a library
+    prints would end up in that file.
+    """
+    for descriptor in (0, 1, 2):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            with contextlib.suppress(OSError):
+                os.open(os.devnull, os.O_RDWR)
+    sys.stdout = patient(sys.stdout, 1) or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = patient(sys.stderr, 2) or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115

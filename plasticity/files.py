@@ -1,0 +1,59 @@
+"""Files that are replaced whole: a reader sees the old one or the new one, never a half."""
+
+import contextlib
+import os
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+TEMPORARY = ".tmp"  # how the names of files under way end
+ABANDONED_SECONDS = 3600.0  # a file under way that is older than this has no writer any more
+
+
+def write_atomically(path: Path, write: Callable[[Path], Any], *, durable: bool = True) -> None:
+    """``write(temporary path)``, then one rename.
+
+    The temporary file is in the same folder under a name that no other writer has, so that several processes may write
+    the same file: the last one to finish wins. After an error it is removed; after the end of the process it stays
+    until :func:`sweep`.
+
+    Args:
+      path: the file.
+      write: receives the path to write to.
+      durable: wait until the contents are on the disk before the rename.
+
+    Raises:
+      OSError: the file cannot be written; its ``filename`` is ``path``.
+    """
+    path = path.resolve() if path.is_symlink() else path
+    if path.exists() and not path.is_file():  # /dev/stdout, a pipe: nothing to replace
+        write(path)
+        return
+    temporary = path.with_name(f"{path.name}.{os.getpid()}-{uuid.uuid4().hex[:8]}{TEMPORARY}")
+    try:
+        write(temporary)
+        if durable:
+            with open(temporary, "rb") as handle:
+                os.fsync(handle.fileno())
+        os.replace(temporary, path)
+    except Exception as error:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        if isinstance(error, OSError):
+            error.filename, error.filename2 = str(path), None
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replaces the file's contents by the text, in UTF-8."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def sweep(folder: Path, *, older: float = ABANDONED_SECONDS) -> None:
+    """Removes the temporary files in a folder, not below it, that are at least ``older`` seconds old."""
+    for path in folder.glob(f"*{TEMPORARY}"):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_mtime >= older:
+                path.unlink()
