@@ -16,7 +16,7 @@ import numpy as np
 from agents import AGENTS
 from envs import STREAMS, TRANSFORMS
 from envs.base import Source
-from plasticity import config, folder, memory, recorders
+from plasticity import config, folder, memory, recorders, verify
 from plasticity.config import Experiment
 from plasticity.errors import UserError
 from plasticity.evaluation import Evaluation
@@ -129,6 +129,7 @@ class Plan(NamedTuple):
                 "shuffled": self.spec.shuffled,
                 "visits": visits,
             },
+            **({"data": [{"path": path, "sha256": sha} for path, sha in self.spec.data]} if self.spec.data else {}),
             "programs": [
                 {
                     "arm": job.arm,
@@ -301,7 +302,7 @@ def _job(experiment: Experiment, source: Source, each: config.ProgramSettings) -
     columns["program"] = [each.index] * len(each.seeds)
     for path in each.points[0]:
         columns[path] = [point[path] for point in each.points]
-    fingerprint = _fingerprint(experiment, each, placement, every)
+    fingerprint = _fingerprint(experiment, each, placement, every, spec)
     save_every = None if experiment.checkpoint_every == "visit" else experiment.checkpoint_every
     return Job(each.arm, each.index, program, placement, columns, save_every, fingerprint)
 
@@ -318,9 +319,12 @@ def _work(program: Program, each: config.ProgramSettings) -> int:
     return size(shapes) * program.spec.envs
 
 
-def _fingerprint(experiment: Experiment, each: config.ProgramSettings, placement: Any, every: Mapping[str, int]) -> str:
+def _fingerprint(
+    experiment: Experiment, each: config.ProgramSettings, placement: Any, every: Mapping[str, int], spec: StreamSpec
+) -> str:
+    """Equal for programs that compute the same; data count by their contents, wherever they lie."""
     resolved = experiment.resolve()
-    facts = {
+    facts: dict[str, Any] = {
         key: resolved[key]
         for key in ("stream", "transforms", "schedule", "monitors", "monitor_every", "record_every", "probe_size")
     }
@@ -328,6 +332,9 @@ def _fingerprint(experiment: Experiment, each: config.ProgramSettings, placement
     facts |= {"hyper": {path: values.tolist() for path, values in each.hyper.items()}}
     facts["monitor_periods"] = dict(every)
     facts |= {"seeds": each.seeds.tolist(), "placement": placement._asdict()}
+    if spec.data:
+        facts["stream"] = {key: value for key, value in resolved["stream"].items() if key != "path"}
+        facts["data"] = [sha for _, sha in spec.data]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -364,8 +371,28 @@ def run(
     check_memory(planned)
     recorders.check_lanes(experiment.recorders, planned.jobs)
     others = functools.partial(recorders.make, experiment.recorders, place_to_be, resolved)
-    folder.open_folder(place_to_be, resolved, planned.describe(), resume=resume)
+    look = progress or NoProgress()
+    for line in folder.open_folder(place_to_be, _located(resolved, planned.spec), planned.describe(), resume=resume):
+        look.say(line)
+    if resume:
+        _mend_lanes(place_to_be, planned.jobs, look.say)
     with stop_on_signals() as stop:
         for job in planned.jobs:
-            run_job(job, place_to_be / job.arm, list(devices()), progress or NoProgress(), stop, resume, others)
+            run_job(job, place_to_be / job.arm, list(devices()), look, stop, resume, others)
     return place_to_be
+
+
+def _located(resolved: Mapping[str, Any], spec: StreamSpec) -> dict[str, Any]:
+    """The config with the path of the stream's data made absolute, so that it leads there from anywhere."""
+    stream = resolved["stream"]
+    if not spec.data or not isinstance(stream.get("path"), str):
+        return dict(resolved)
+    return {**resolved, "stream": {**stream, "path": str(Path(stream["path"]).expanduser().absolute())}}
+
+
+def _mend_lanes(run: Path, jobs: Sequence[Job], say: Callable[[str], None]) -> None:
+    """The tables of lanes before anything is built upon them."""
+    for arm in dict.fromkeys(job.arm for job in jobs):
+        line = verify.mend_lanes(run / arm, {job.number: job.lanes for job in jobs if job.arm == arm})
+        if line:
+            say(line)

@@ -94,6 +94,7 @@ class StreamSpec(NamedTuple):
     reward_name: str = "reward"  # what the reward is, for axis labels: accuracy, return, ...
     reward_range: tuple[float, float] = (-math.inf, math.inf)  # of one step; infinite where unknown
     shuffled: bool = False  # each lane meets the tasks in an order of its own (``plasticity.visits.own_task``)
+    data: tuple[tuple[str, str], ...] = ()  # files that the stream was made from: absolute path, SHA-256 of the bytes
 
 
 class Task(NamedTuple):

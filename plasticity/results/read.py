@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
+
+from plasticity.accounts import read_plan
+from plasticity.stored import DamagedError, read_table
 
 IDENTITY = ("run", "arm", "lane", "seed", "step", "frames", "update", "visit", "task", "step_in_visit")
 REWARDS = ("reward", "episodic_return", "episodes")
@@ -32,12 +34,11 @@ def plan(run: RunPath) -> dict[str, Any]:
     """
     folder = Path(run)
     try:
-        found = json.loads((folder / "plan.json").read_text())
-        return {**found, "arms": list(found["arms"]), "stream": dict(found["stream"])}
+        return read_plan(folder)
     except (FileNotFoundError, NotADirectoryError):
         missing = "plan.json is missing" if folder.is_dir() else "there is no such folder"
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        missing = f"plan.json is unreadable ({type(error).__name__}: {error})"
+    except DamagedError as error:
+        missing = f"plan.json is unreadable ({error}); `plasticity run ... --resume` writes it anew"
     raise ValueError(f"{folder} is no run: {missing}{_nearest(folder)}")
 
 
@@ -64,14 +65,9 @@ def arm_names(run: RunPath) -> list[str]:
 def _read(path: Path, wanted: Collection[str] | None = None) -> pa.Table | None:
     """The file's columns, those of ``wanted`` that it has; None, and a warning that names it, where it is damaged."""
     try:
-        schema = pq.read_schema(path)
-        names = [name for name in schema.names if wanted is None or name in wanted]
-        texts = [name for name in names if name in NAMES and pa.types.is_string(schema.field(name).type)]
-        with pq.ParquetFile(path, read_dictionary=texts) as file:
-            return file.read(columns=names)
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).partition("\n")[0].partition(". ")[0][:100]
-        warnings.warn(f"{path} is unreadable ({reason}); what it holds is left out", UserWarning, stacklevel=2)
+        return read_table(path, wanted, NAMES)
+    except (DamagedError, OSError) as error:
+        warnings.warn(f"{path} is unreadable ({error}); what it holds is left out", UserWarning, stacklevel=2)
         return None
 
 
