@@ -1,4 +1,4 @@
-"""What a run's folder says of the run in JSON, ``plan.json`` and each arm's ``status.json``: read, and types checked."""
+"""``plan.json`` and each arm's ``status.json``, what a folder says of its run: read, and types checked."""
 
 from pathlib import Path
 from typing import Any

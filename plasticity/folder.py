@@ -135,9 +135,7 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return dict(config), plan
 
 
-def open_folder(
-    folder: Path, resolved: Mapping[str, Any], plan: Mapping[str, Any], *, resume: bool
-) -> list[str]:
+def open_folder(folder: Path, resolved: Mapping[str, Any], plan: Mapping[str, Any], *, resume: bool) -> list[str]:
     """Makes the folder and writes what it is; an earlier run there goes (``check`` has allowed it).
 
     Killed at any moment it leaves a folder that ``check`` takes for no run, for the earlier one, or for the new one.

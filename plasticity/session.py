@@ -196,8 +196,7 @@ def _restore(run: Run, job: Job, arm: Path, say: Callable[[str], None]) -> int:
     except checkpoint.WrongCheckpointError as error:
         raise UserError(str(error)) from None
     except checkpoint.LostRowsError as error:
-        raise UserError(f"{error}, so the run cannot be resumed
-{_way_out(arm)}") from None
+        raise UserError(f"{error}, so the run cannot be resumed\n{_way_out(arm)}") from None
     position = Position() if found is None else Position(*found.meta["position"])
     for line in passed:
         say(line)

@@ -10,7 +10,8 @@ from plasticity.documents import read_file
 from plasticity.errors import UserError
 
 RESOLVED = {"name": "tiny", "seeds": 3, "agent": {"kind": "classifier", "label_smoothing": 1e-3}}
-PLAN = {"name": "tiny", "arms": []}
+STREAM = {"reward_name": "accuracy", "episodic": False, "frames_per_step": 1, "tasks": [], "visits": []}
+PLAN = {"name": "tiny", "arms": [], "stream": STREAM}
 
 
 def opened(place: Path) -> Path:
@@ -38,7 +39,8 @@ def test_what_is_written(tmp_path):
     assert read_file(place / "experiment.yaml") == RESOLVED
     plan = json.loads((place / "plan.json").read_text())
     versions = plan.pop("versions")
-    assert plan == PLAN
+    assert {key: plan[key] for key in PLAN} == PLAN
+    assert set(plan) - set(PLAN) == {"config", "crc32"}
     assert {"python", "jax", "jaxlib", "numpy", "plasticity"} <= set(versions)
     first_line = (place / "experiment.yaml").read_text().splitlines()[0]
     assert f"jax {versions['jax']}" in first_line
@@ -156,5 +158,5 @@ def test_resume_with_a_damaged_config(tmp_path):
 def test_resume_leaves_the_folder_as_it_is(tmp_path):
     place = opened(tmp_path / "run")
     before = snapshot(place)
-    folder.open_folder(place, RESOLVED, {"other": 1}, resume=True)
+    assert folder.open_folder(place, RESOLVED, PLAN, resume=True) == []
     assert snapshot(place) == before

@@ -119,9 +119,12 @@ def _measured(about: Mapping[str, Any]) -> str:
 def _config(run: RunPath) -> dict[str, Any]:
     path = Path(run) / "experiment.yaml"
     try:
-        return dict(yaml.safe_load(path.read_text()))
-    except (OSError, yaml.YAMLError, TypeError, ValueError) as error:
+        found = yaml.safe_load(path.read_text())
+        if not isinstance(found, dict) or not isinstance(found.get("arms") or {}, dict):
+            raise ValueError("it holds no config")
+    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())[:120]}") from None
+    return found
 
 
 def flat(value: Any, path: str = "") -> dict[str, Any]:
