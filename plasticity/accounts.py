@@ -1,11 +1,14 @@
 """``plan.json`` and each arm's ``status.json``, what a folder says of its run: read, and types checked."""
 
+import re
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 from plasticity.stored import DamagedError, has, is_list, is_number, is_whole, read_json
 
 PLAN, STATUS = "plan.json", "status.json"
+PART = "part-{:03d}-{:05d}.parquet"  # program, number
 
 
 def _is_text(value: Any) -> bool:
@@ -43,18 +46,56 @@ def read_plan(run: Path) -> dict[str, Any]:
     return found
 
 
-KINDS = {
+def _few(counts: Iterable[Any]) -> bool:
+    return all(is_whole(count) and count < 1_000_000 for count in counts)
+
+
+KINDS: dict[str, Callable[[Any], bool]] = {
     "state": _is_text,
     "finished": lambda numbers: is_list(numbers, is_whole),
     **dict.fromkeys(("program", "lanes", "steps", "visit", "step"), is_whole),
     **dict.fromkeys(("steps_per_second", "updated"), is_number),
+    "parts": lambda counts: isinstance(counts, dict) and all(map(str.isdecimal, counts)) and _few(counts.values()),
 }
 
 
-def read_status(arm: Path) -> dict[str, Any]:
-    """What the arm does; nothing where its status is missing or damaged, since the checkpoints know as much."""
+def read_status(arm: Path, told: Callable[[Path, str], None] = lambda path, why: None) -> dict[str, Any]:
+    """What the arm does; nothing where its status is missing or damaged, since the checkpoints know as much.
+
+    ``told`` receives the file, and why it is left out, where it is damaged.
+    """
+    path = arm / STATUS
     try:
-        found = read_json(arm / STATUS)
-    except (OSError, DamagedError):
-        return {}
-    return found if all(KINDS[key](value) for key, value in found.items() if key in KINDS) else {}
+        found = read_json(path)
+        if all(key not in found or kind(found[key]) for key, kind in KINDS.items()):
+            return found
+        told(path, "its values are of other types")
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except (OSError, DamagedError) as error:
+        told(path, str(error))
+    return {}
+
+
+def table_parts(arm: Path, told: Callable[[Path, str], None], folder: str = "metrics") -> list[Path]:
+    """The parts of an arm's table that are there, in order; ``told`` receives each that is missing among them.
+
+    Parts are numbered from 0 within each program; how many a finished program has is in the status. Evaluations need
+    not be in every part.
+    """
+    paths = sorted((arm / folder).glob("part-*.parquet"))
+    if folder != "metrics":
+        return paths
+    counts = {int(program): count for program, count in read_status(arm).get("parts", {}).items()}
+    for program, number in (_numbers(path) for path in paths if _numbers(path)):
+        counts[program] = max(counts.get(program, 0), number + 1)
+    wanted = (arm / folder / PART.format(program, k) for program, count in counts.items() for k in range(count))
+    for path in sorted(set(wanted) - set(paths)):
+        told(path, "it is missing")
+    return paths
+
+
+def _numbers(path: Path) -> tuple[int, int] | None:
+    """Program and number of a part."""
+    found = re.fullmatch(r"part-(\d+)-(\d+)\.parquet", path.name)
+    return (int(found[1]), int(found[2])) if found else None

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import pyarrow as pa
 
+from plasticity.accounts import PART
 from plasticity.program import NEVER
 from plasticity.runner import Chunk, TaskNames
 from plasticity.stored import digest, read_table, table_bytes
 
-PART = "part-{:03d}-{:05d}.parquet"  # program, number
 METRICS, EVALUATIONS = "metrics", "evaluations"  # folders of an arm
 COUNTS = ("update", "episodes")  # whole numbers
 

@@ -127,6 +127,7 @@ class Status:
 
     def begin(self, job: Job, position: Position) -> None:
         self.facts["finished"] = [number for number in self.facts["finished"] if number != job.number]
+        self.facts.get("parts", {}).pop(str(job.number), None)
         total = sum(visit.steps for visit in job.program.spec.visits)
         lanes = len(job.program.seeds)
         self.facts |= {"program": job.number, "lanes": lanes, "steps": total}
@@ -145,7 +146,8 @@ class Status:
         write_atomically(self.path, lambda temporary: temporary.write_text(text))
         self._written = time.monotonic()
 
-    def finish(self, job: Job, position: Position) -> None:
+    def finish(self, job: Job, position: Position, parts: int) -> None:
+        self.facts["parts"] = {**self.facts.get("parts", {}), str(job.number): parts}
         self.facts["finished"] = sorted({*self.facts["finished"], job.number})
         self.write("finished", position)
 
@@ -268,7 +270,7 @@ def run_job(
         status.begin(job, run.position)
         with contextlib.closing(Several(tables, *others(job, run.position))) as recorder:
             _loop(run, job, _checkpoints(job, folder), recorder, status, progress, stop)
-        status.finish(job, run.position)
+        status.finish(job, run.position, tables.parts)
     finally:
         run.close()
 

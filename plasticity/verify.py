@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from plasticity import checkpoint
+from plasticity.accounts import PART
 from plasticity.lanes import join
 from plasticity.program import NEVER
-from plasticity.record import EVALUATIONS, METRICS, PART, lanes_table, write_parquet
+from plasticity.record import EVALUATIONS, METRICS, lanes_table, write_parquet
 from plasticity.stored import DamagedError, digest, is_list, is_whole, read_table
 
 

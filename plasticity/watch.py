@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from plasticity.accounts import read_status
+from plasticity.accounts import read_status, table_parts
 from plasticity.results.read import plan
 from plasticity.stored import DamagedError, read_table
 
@@ -83,7 +83,7 @@ class Watcher:
         return Seen(str(about.get("name", self.run.name)), measured, arms, damaged)
 
     def _arm(self, about: Mapping[str, Any], name: str, lanes: int, now: float) -> Arm:
-        stream, status = about["stream"], _status(self.run / name)
+        stream, status = about["stream"], self._status(self.run / name)
         steps = sum(visit["steps"] for visit in stream["visits"])
         programs = [each["lanes"] for each in about.get("programs", []) if each["arm"] == name] or [lanes]
         done = _done(status, len(programs), steps)
@@ -105,7 +105,7 @@ class Watcher:
 
     def _points(self, arm: str, measure: str) -> np.ndarray:
         """``(step, mean over lanes)`` of each record that has a value, by step; of all programs together."""
-        sums = [self._sums(path, measure) for path in sorted((self.run / arm / "metrics").glob("part-*.parquet"))]
+        sums = [self._sums(path, measure) for path in table_parts(self.run / arm, self._damaged.__setitem__)]
         joined = np.concatenate([np.zeros((0, 3)), *sums])
         steps, which = np.unique(joined[:, 0], return_inverse=True)
         total, count = (np.bincount(which, joined[:, k], len(steps)) for k in (1, 2))
@@ -134,6 +134,11 @@ class Watcher:
             self._damaged[path] = str(error)
             return np.zeros((0, 3))
 
+    def _status(self, arm: Path) -> dict[str, Any]:
+        """The arm's status; empty where it has none that can be read."""
+        found = read_status(arm, self._damaged.__setitem__)
+        return found if {"state", "step", "updated", "finished", "program"} <= set(found) else {}
+
     def _diverged(self, arm: Path) -> int:
         path = arm / "lanes.parquet"
         try:
@@ -155,12 +160,6 @@ def _read_part(path: Path, measure: str) -> np.ndarray:
     steps, which = np.unique(table["step"].to_numpy()[known], return_inverse=True)
     sums = np.bincount(which, values[known], len(steps)), np.bincount(which, minlength=len(steps))
     return np.stack([steps.astype(float), *sums], axis=1)
-
-
-def _status(arm: Path) -> dict[str, Any]:
-    """The arm's status; empty where it has none that can be read."""
-    found = read_status(arm)
-    return found if {"state", "step", "updated", "finished", "program"} <= set(found) else {}
 
 
 def _done(status: Mapping[str, Any], programs: int, steps: int) -> list[int]:

@@ -36,7 +36,7 @@ FORMATS = READERS[:2]  # which those that write the files share
 CONFIG = ("errors", "fields", "documents", "schema", "registry", "settings", "sweeps")  # works without the numerics
 
 MAY_TOUCH_FILES = {
-    "plasticity.stored", "plasticity.verify",
+    "plasticity.stored", "plasticity.accounts", "plasticity.verify",
     "plasticity.record", "plasticity.checkpoint", "plasticity.folder", "plasticity.session", "plasticity.documents",
     "plasticity.recorders", "plasticity.cli", "plasticity.plots.save", "plasticity.bench.report",
     "envs.data", "envs.pools",

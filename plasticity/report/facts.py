@@ -10,7 +10,7 @@ import yaml
 
 from plasticity import results
 from plasticity.accounts import read_status
-from plasticity.results.read import RunPath
+from plasticity.results.read import RunPath, leave_out
 
 
 def facts(run: RunPath) -> dict[str, Any]:
@@ -72,7 +72,7 @@ def _arm(folder: Path, plan: Mapping[str, Any], name: str) -> dict[str, Any]:
     arm = next(arm for arm in plan["arms"] if arm["name"] == name)
     lanes = arm["lanes"]
     steps = sum(visit["steps"] for visit in plan["stream"]["visits"])
-    status = read_status(folder / name)
+    status = read_status(folder / name, leave_out)
     speed = status.get("steps_per_second") or None
     share = _share(status, len(programs) or 1, steps)
     finished = len(status.get("finished", ())) >= (len(programs) or 1)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from plasticity.accounts import read_plan
+from plasticity.accounts import read_plan, table_parts
 from plasticity.stored import DamagedError, read_table
 
 IDENTITY = ("run", "arm", "lane", "seed", "step", "frames", "update", "visit", "task", "step_in_visit")
@@ -38,7 +38,7 @@ def plan(run: RunPath) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         missing = "plan.json is missing" if folder.is_dir() else "there is no such folder"
     except DamagedError as error:
-        missing = f"plan.json is unreadable ({error}); `plasticity run ... --resume` writes it anew"
+        missing = f"plan.json is unreadable ({error})"
     raise ValueError(f"{folder} is no run: {missing}{_nearest(folder)}")
 
 
@@ -54,6 +54,7 @@ def _nearest(folder: Path) -> str:
     """A hint at the run whose name is nearest, among the folders beside ``folder`` and inside it."""
     places = [place for place in (folder.absolute().parent, folder) if place.is_dir()]
     runs = {path.parent.name: path.parent for place in places for path in place.glob("*/plan.json")}
+    runs.pop(folder.absolute().name, None)
     names = difflib.get_close_matches(folder.absolute().name, runs, n=1, cutoff=0.0)
     return f"; the nearest run is {runs[names[0]]}" if names else ""
 
@@ -67,14 +68,22 @@ def _read(path: Path, wanted: Collection[str] | None = None) -> pa.Table | None:
     try:
         return read_table(path, wanted, NAMES)
     except (DamagedError, OSError) as error:
-        warnings.warn(f"{path} is unreadable ({error}); what it holds is left out", UserWarning, stacklevel=2)
+        leave_out(path, str(error))
         return None
 
 
+def leave_out(path: Path, why: str) -> None:
+    """A warning that names a file."""
+    warnings.warn(f"{path} is unreadable ({why}); what it holds is left out", UserWarning, stacklevel=3)
+
+
 def _lanes_of_arm(run: RunPath, arm: str) -> pd.DataFrame:
+    """Without it nobody knows whose the arm's rows are: they are left out."""
     path = Path(run) / arm / "lanes.parquet"
     found = _read(path) if path.exists() else None
-    if found is None:
+    if not path.exists() and any((Path(run) / arm / "metrics").glob("part-*.parquet")):
+        leave_out(path, "it is missing")
+    if found is None or not {"lane", "seed"} <= set(found.column_names):
         return pd.DataFrame()
     table = found.to_pandas()
     # A swept list (widths, say) has to be hashable to name a point.
@@ -86,7 +95,7 @@ def _lanes_of_arm(run: RunPath, arm: str) -> pd.DataFrame:
 
 
 def _rows_of_arm(run: RunPath, arm: str, folder: str, wanted: Collection[str] | None) -> pa.Table | None:
-    paths = sorted((Path(run) / arm / folder).glob("part-*.parquet"))
+    paths = table_parts(Path(run) / arm, leave_out, folder)
     parts = [part for part in (_read(path, wanted) for path in paths) if part is not None and part.num_rows]
     return pa.concat_tables(parts, promote_options="permissive") if parts else None
 
@@ -159,7 +168,8 @@ def _joined(
 ) -> pd.DataFrame:
     """The rows of all arms in a folder of theirs, by arm, lane and ``keys``, with the swept hyper-parameters."""
     arms, known = arm_names(run), lanes(run)
-    tables = [_rows_of_arm(run, arm, folder, wanted) for arm in arms]
+    there = set(known["arm"].astype(str))
+    tables = [_rows_of_arm(run, arm, folder, wanted) if arm in there else None for arm in arms]
     counts = [0 if table is None else table.num_rows for table in tables]
     present = [table for table in tables if table is not None]
     if not present:
