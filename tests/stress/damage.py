@@ -364,6 +364,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--damages", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--minutes", type=float, default=1e9, help="stop after so long, with fewer damages")
     parser.add_argument("--small", action="store_true", help="one config instead of three")
     parser.add_argument("--json", type=Path, help="also write every outcome to this file")
     chosen = parser.parse_args()
@@ -372,6 +373,8 @@ def main() -> int:
         found.append(each)
         for name, fault in each.faults.items():
             print(f"FAULT {len(found) - 1}: {each.subject}, {each.kind} {each.file}, {name}: {fault}", flush=True)
+        if time.monotonic() - started > 60 * chosen.minutes:
+            break
     counts = {name: Counter(each.outcomes[name] for each in found) for name in COMMANDS}
     print(f"{len(found)} damages, seed {chosen.seed}, {time.monotonic() - started:.0f} s")
     print(f"{'':10}" + "".join(f"{outcome:>9}" for outcome in OUTCOMES))
