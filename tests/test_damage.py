@@ -124,6 +124,18 @@ def test_a_finished_run_without_checkpoints_stays_finished(laboratory, finished,
         laboratory.run(run, resume=True)
 
 
+def test_a_run_that_has_not_met_every_task_is_compared(finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    for path in run.glob("*/metrics/part-*-00001.parquet"):  # of the second visit
+        path.unlink()
+    with pytest.warns(UserWarning, match=r"part-000-00001\.parquet is unreadable \(it is missing\)"):
+        found = results.compare_runs(finished, run)
+    assert [(each.arm, each.rows, each.differing, each.only_a) for each in found.replicas] == [
+        ("wide", 8, 0, 8),
+        ("hot", 4, 0, 4),
+    ]
+
+
 def test_an_arm_without_its_lanes_is_left_out_and_named(finished, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
     (run / "hot/lanes.parquet").unlink()
