@@ -87,7 +87,7 @@ def table_parts(arm: Path, told: Callable[[Path, str], None], folder: str = "met
     if folder != "metrics":
         return paths
     counts = {int(program): count for program, count in read_status(arm).get("parts", {}).items()}
-    for program, number in (_numbers(path) for path in paths if _numbers(path)):
+    for program, number in filter(None, map(_numbers, paths)):
         counts[program] = max(counts.get(program, 0), number + 1)
     wanted = (arm / folder / PART.format(program, k) for program, count in counts.items() for k in range(count))
     for path in sorted(set(wanted) - set(paths)):

@@ -132,7 +132,7 @@ def test_a_run_that_has_not_met_every_task_is_compared(finished, tmp_path):
         found = results.compare_runs(finished, run)
     assert [(each.arm, each.rows, each.differing, each.only_a) for each in found.replicas] == [
         ("wide", 8, 0, 8),
-        ("hot", 4, 0, 4),
+        ("hot", 8, 0, 8),
     ]
 
 
