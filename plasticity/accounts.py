@@ -67,9 +67,9 @@ def read_status(arm: Path, told: Callable[[Path, str], None] = lambda path, why:
     path = arm / STATUS
     try:
         found = read_json(path)
-        if all(key not in found or kind(found[key]) for key, kind in KINDS.items()):
+        if found.keys() & KINDS.keys() and all(kind(found[key]) for key, kind in KINDS.items() if key in found):
             return found
-        told(path, "its values are of other types")
+        told(path, "it does not hold the facts of a status")
     except (FileNotFoundError, NotADirectoryError):
         pass
     except (OSError, DamagedError) as error:

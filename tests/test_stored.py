@@ -100,7 +100,10 @@ def test_a_status_of_other_types_is_left_out_and_named(tmp_path, key, value):
     (tmp_path / "status.json").write_text(to_json({**STATUS, key: value}))
     told = []
     assert read_status(tmp_path, lambda path, why: told.append((path.name, why))) == {}
-    assert told == [("status.json", "its values are of other types")]
+    assert told == [("status.json", "it does not hold the facts of a status")]
+    (tmp_path / "status.json").write_text("{}")
+    assert read_status(tmp_path, lambda path, why: told.append(path.name)) == {}
+    assert told[1:] == ["status.json"]
 
 
 def test_missing_parts_are_named(tmp_path):
