@@ -132,5 +132,6 @@ def classification_mdp(
         envs=envs,
         episodic=False,
         reward_range=(0, 1),
+        data=data.files,
     )
     return endless(classification_task(spec, data, views, mdp == "sparse"))

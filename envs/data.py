@@ -1,6 +1,8 @@
 """Labelled images: the digits of scikit-learn, and data sets from files that the user names, in published formats."""
 
+import functools
 import gzip
+import hashlib
 import io
 import math
 import pickle
@@ -31,6 +33,7 @@ class Layout(NamedTuple):
     shape: tuple[int, ...]  # of one image
     classes: int
     read: Callable[[Path], Images]
+    names: tuple[str, ...]  # of the files in the folder; any may be there with .gz at its end instead
 
 
 def digits() -> Images:
@@ -110,10 +113,12 @@ def archive(path: Path) -> Images:
 
 
 def _idx_layout(stem: str, classes: int, more: str = "", **facts: Any) -> Layout:
-    files = f"{stem}-images-idx3-ubyte and {stem}-labels-idx1-ubyte (either may end in .gz){more}"
-    return Layout(files, (28, 28, 1), classes, idx_pair(stem, **facts))
+    names = (f"{stem}-images-idx3-ubyte", f"{stem}-labels-idx1-ubyte")
+    files = f"{names[0]} and {names[1]} (either may end in .gz){more}"
+    return Layout(files, (28, 28, 1), classes, idx_pair(stem, **facts), names)
 
 
+CIFAR10 = tuple(f"data_batch_{i}" for i in range(1, 6))
 # EMNIST's files hold columns where MNIST's hold rows: every image is transposed, and turned upright here.
 LAYOUTS: Mapping[str, Layout] = {
     "mnist": _idx_layout("train", 10),
@@ -126,13 +131,15 @@ LAYOUTS: Mapping[str, Layout] = {
         "data_batch_1 ... data_batch_5 (the Python version, cifar-10-batches-py)",
         (32, 32, 3),
         10,
-        cifar(tuple(f"data_batch_{i}" for i in range(1, 6)), b"labels"),
+        cifar(CIFAR10, b"labels"),
+        CIFAR10,
     ),
     "cifar100": Layout(
         "train (the Python version, cifar-100-python; its fine labels)",
         (32, 32, 3),
         100,
         cifar(("train",), b"fine_labels"),
+        ("train",),
     ),
 }
 BROKEN = (OSError, KeyError, TypeError, ValueError, EOFError, zlib.error, zipfile.BadZipFile, pickle.UnpicklingError)
@@ -183,3 +190,22 @@ def read(name: str, path: str | None) -> Images:
         return checked(found, layout)
     except BROKEN as error:
         raise ValueError(f"path {path} does not hold {name} ({told(error)}); expected\n{expected(name)}") from error
+
+
+def contents(name: str, path: str | None) -> tuple[tuple[str, str], ...]:
+    """Absolute path and SHA-256 (hexadecimal) of each file that :func:`read` reads; none for ``digits``."""
+    if name == "digits" or path is None:
+        return ()
+    place, layout = Path(path).expanduser().absolute(), LAYOUTS.get(name)
+    files = [place / each for each in layout.names] if layout and place.suffix != ".npz" else [place]
+    there = [file if file.exists() else file.with_name(f"{file.name}.gz") for file in files]
+    facts = [(str(file), file.stat()) for file in there]
+    return tuple((file, _sha256(file, fact.st_mtime_ns, fact.st_size)) for file, fact in facts)
+
+
+@functools.lru_cache(maxsize=64)
+def _sha256(path: str, modified: int, size: int) -> str:
+    """``modified`` and ``size`` are the file's: it is read again once they change."""
+    del modified, size
+    with open(path, "rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -83,6 +83,7 @@ def class_incremental(
         return Supervised(data.rows((), row), data.labels[row])
 
     spec = label_spec(data.shape, classes, "groups", -(-classes // classes_per_task), steps_per_task, envs)
+    spec = spec._replace(data=data.files)
     return endless(supervised_task(spec, params, draw, accuracy))
 
 
@@ -147,5 +148,5 @@ def warm_start(
         row = problem.order[jax.random.randint(key, (), problem.first, problem.end)]
         return Supervised(data.rows(problem.inputs, row), known.at(problem.labels, row))
 
-    spec = label_spec(data.shape, known.classes, "share", len(shares), steps_per_task, envs)
+    spec = label_spec(data.shape, known.classes, "share", len(shares), steps_per_task, envs)._replace(data=data.files)
     return endless(supervised_task(spec, params, draw, accuracy))

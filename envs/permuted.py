@@ -76,5 +76,5 @@ def permuted_inputs(
         x = data.rows(problem.inputs, row).reshape(-1)[problem.order]
         return Supervised(x.reshape(data.shape), known.at(problem.labels, row))
 
-    spec = label_spec(data.shape, known.classes, "permutation", tasks, steps_per_task, envs)
+    spec = label_spec(data.shape, known.classes, "permutation", tasks, steps_per_task, envs)._replace(data=data.files)
     return endless(supervised_task(spec, params, draw, accuracy))

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.data import Images, read
+from envs.data import Images, contents, read
 from plasticity.types import Array, Key
 
 
@@ -20,6 +20,7 @@ class Samples(NamedTuple):
     labels: Any  # int32[size]; None where there are no true ones
     own: Callable[[Key], Any]  # key -> a lane's own inputs; () where all lanes share them
     rows: Callable[[Any, Any], Array]  # the lane's own inputs, index of rows -> float32[..., *shape]
+    files: tuple[tuple[str, str], ...] = ()  # they come from, as ``StreamSpec.data``
 
 
 class Labels(NamedTuple):
@@ -71,7 +72,7 @@ def image_samples(name: str, path: str | None, count: int | None, flat: bool) ->
         del inputs
         return (pixels[index].astype(jnp.float32) - mean) / deviation
 
-    return Samples(found, tuple(shape), jnp.asarray(images.labels), lambda key: (), rows)
+    return Samples(found, tuple(shape), jnp.asarray(images.labels), lambda key: (), rows, contents(name, path))
 
 
 def samples_of(inputs: str, path: str | None, samples: int | None, flat: bool, dimensions: int) -> Samples:

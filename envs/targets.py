@@ -93,7 +93,7 @@ def relabelled(
         drawn = jax.random.randint(jax.random.fold_in(labels, 0), (data.size,), 0, classes)
         return redrawn_labels(labels, drawn if initial == "random" else data.labels, task, fraction, classes)
 
-    spec = label_spec(data.shape, classes, "labels", tasks, steps_per_task, envs)
+    spec = label_spec(data.shape, classes, "labels", tasks, steps_per_task, envs)._replace(data=data.files)
     return supervised_source(spec, row_sampler(data, targets), accuracy, either, gradual * steps_per_task)
 
 
@@ -145,7 +145,7 @@ def permuted_labels(
         return known.at(own[1], row), data.rows(own[0], row)
 
     sampler = Sampler(data.shape, own, targets, draw, lambda order, label: order[label])
-    spec = label_spec(data.shape, known.classes, "names", tasks, steps_per_task, envs)
+    spec = label_spec(data.shape, known.classes, "names", tasks, steps_per_task, envs)._replace(data=data.files)
     return supervised_source(spec, sampler, accuracy, either, gradual * steps_per_task)
 
 
@@ -206,13 +206,14 @@ def regression(
     if inputs == "gaussian" and samples is None:
         assert targets != "noise"
         sampler = fresh_inputs(dimensions, functions(targets, (dimensions, hidden, outputs), frequency), shift, scale)
+        files: tuple[tuple[str, str], ...] = ()
     else:
         data = samples_of(inputs, path, samples, flat, dimensions)
         sizes = (math.prod(data.shape), hidden, outputs)
         family = None if targets == "noise" else functions(targets, sizes, frequency)
-        sampler = fixed_inputs(data, family, outputs, shift, scale)
+        sampler, files = fixed_inputs(data, family, outputs, shift, scale), data.files
     target = jax.ShapeDtypeStruct((outputs,), jnp.float32)
     spec = supervised_spec(sampler.shape, target, outputs, "function", tasks, steps_per_task, envs)
     return supervised_source(
-        spec, sampler, negative_squared_error, between, gradual * steps_per_task, also=noisy(noise)
+        spec._replace(data=files), sampler, negative_squared_error, between, gradual * steps_per_task, also=noisy(noise)
     )

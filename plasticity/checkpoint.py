@@ -1,20 +1,24 @@
 """Checkpoints: everything a program needs to go on as if it had never stopped, in one file.
 
 A checkpoint is an uncompressed ``.npz``: one member for each array of the carries, by its path in the tree, those of
-the stream's host side, and a JSON member that says what it belongs to. The zip format keeps a CRC of every member, so
-a truncated or damaged file is noticed when it is read. Files are written under a temporary name and renamed; one that
-turns out damaged is renamed as well, so that it is neither tried again nor counted among the two that are kept.
+the stream's host side, and a JSON member that says what it belongs to: the position, and length and CRC-32 of every
+part of the tables up to there. The zip format keeps a CRC of every member, so a truncated or damaged file is noticed
+when it is read. Files are written under a temporary name and renamed; one that turns out damaged, or whose parts of the
+tables are no longer whole, is renamed as well, so that it is neither tried again nor counted among the two that are
+kept.
 """
 
 import json
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from plasticity.record import write_atomically
+from plasticity.files import write_atomically
+from plasticity.stored import DamagedError, has, is_list, is_whole
 
 KEEP = 2
 META = "meta.json"
@@ -29,12 +33,12 @@ class Snapshot(NamedTuple):
     meta: Mapping[str, Any]
 
 
-class DamagedError(Exception):
-    """The file is no whole checkpoint; the message says what gave it away."""
-
-
 class WrongCheckpointError(Exception):
     """The checkpoint is sound but belongs to something else."""
+
+
+class LostRowsError(Exception):
+    """There are sound checkpoints, but none whose rows of the tables are all there; the message names a file."""
 
 
 def _is_key(leaf: Any) -> bool:
@@ -83,15 +87,50 @@ def _restore(member: np.ndarray, like: Any) -> Any:
     return member.view(dtype) if dtype.kind == "V" else member
 
 
-def _members(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-    """All arrays of the file by name, and its JSON."""
+def _members(path: Path, wanted: Collection[str] | None = None) -> dict[str, np.ndarray]:
+    """Arrays of the file by name, all or those in ``wanted``; each is read to its end, where its CRC is checked."""
+    found = {}
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            members = {name: stored[name] for name in stored.files}  # reads everything: every CRC is checked
-        meta = json.loads(members.pop(META).tobytes())
-        return members, {**meta, "fingerprint": meta["fingerprint"]}
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                key = name.removesuffix(".npy")
+                if wanted is None or key in wanted:
+                    with archive.open(name) as handle:
+                        found[key] = np.lib.format.read_array(handle, allow_pickle=False)
+                        if handle.read(1):
+                            raise ValueError(f"{key} is longer than it says")
     except Exception as error:  # a damaged header can make the readers of zip and npy raise nearly anything
         raise DamagedError(" ".join(f"{type(error).__name__}: {error}".split())[:120]) from error
+    return found
+
+
+def _meta(members: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The file's JSON, which is taken from ``members``; its types are checked."""
+    try:
+        meta = json.loads(members.pop(META).tobytes())
+    except (KeyError, ValueError) as error:
+        raise DamagedError(" ".join(f"{type(error).__name__}: {error}".split())[:120]) from error
+    facts = {"fingerprint": lambda text: isinstance(text, str), "parts": is_whole}
+    facts["position"] = lambda numbers: is_list(numbers, is_whole) and len(numbers) == 3
+    if not has(meta, **facts) or not isinstance(meta.get("files", {}), dict):
+        raise DamagedError("its JSON is not that of a checkpoint")
+    found: dict[str, Any] = meta
+    return found
+
+
+def about(path: Path) -> dict[str, Any]:
+    """A checkpoint's JSON (fingerprint, position, parts, files) without its arrays; ``DamagedError`` as in ``read``."""
+    return _meta(_members(path, {META}))
+
+
+def of_groups(path: Path, name: str) -> list[np.ndarray]:
+    """One array of the carry of each group, ``[block, ...]``; ``DamagedError`` where there is none."""
+    found: list[np.ndarray] = []
+    while members := _members(path, {key := f"[{len(found)}].{name}"}):
+        found.append(members[key])
+    if not found:
+        raise DamagedError(f"it has no {name}")
+    return found
 
 
 def read(path: Path, like: Any, fingerprint: str | None) -> Snapshot:
@@ -99,7 +138,8 @@ def read(path: Path, like: Any, fingerprint: str | None) -> Snapshot:
 
     ``DamagedError`` where the file is truncated or corrupted, ``WrongCheckpointError`` where it does not fit.
     """
-    members, meta = _members(path)
+    members = _members(path)
+    meta = _meta(members)
     if fingerprint not in (None, meta["fingerprint"]):
         raise WrongCheckpointError(
             f"{path} was made with another config or placement (devices, groups, width of a vmap)\n"
@@ -119,16 +159,45 @@ def read(path: Path, like: Any, fingerprint: str | None) -> Snapshot:
     return Snapshot(jax.tree.unflatten(jax.tree.structure(like), leaves), host, meta)
 
 
-def newest(folder: Path, like: Any, fingerprint: str) -> tuple[Snapshot | None, list[str]]:
-    """The newest sound checkpoint of a folder, and a line for each damaged one that was set aside.
+def newest(
+    folder: Path, like: Any, fingerprint: str, fault: Callable[[Mapping[str, Any]], str | None] = lambda meta: None
+) -> tuple[Snapshot | None, list[str]]:
+    """The newest sound checkpoint of a folder, and a line for each one that was set aside.
 
-    ``None`` where there is none. ``WrongCheckpointError`` where a sound one was made with another config.
+    Args:
+        folder: of a program's checkpoints.
+        like: its carries (shapes and dtypes).
+        fingerprint: of the program.
+        fault: a checkpoint's JSON -> what is wrong with the tables that belong to it; None where they are whole.
+
+    Returns:
+        ``None`` where there is no sound checkpoint.
+
+    Raises:
+        WrongCheckpointError: a sound one was made with another config.
+        LostRowsError: there are sound ones, but no tables of any are whole. Those stay where they are.
     """
     passed: list[str] = []
+    lost: dict[Path, str] = {}
+    found = None
     for path in reversed(files(folder)):
         try:
-            return read(path, like, fingerprint), passed
+            found = read(path, like, fingerprint)
         except DamagedError as error:
-            path.rename(path.with_name(path.name + ".damaged"))
+            _set_aside(path)
             passed.append(f"{path} is damaged ({error}); set aside")
-    return None, passed
+            continue
+        why = fault(found.meta)
+        if why is None:
+            break
+        lost[path], found = why, None
+    if found is None and lost:
+        raise LostRowsError(next(iter(lost.values())))
+    for path, why in lost.items():
+        _set_aside(path)
+        passed.append(f"{why}; {path.name}, which it belongs to, is set aside")
+    return found, passed
+
+
+def _set_aside(path: Path) -> None:
+    path.rename(path.with_name(path.name + ".damaged"))

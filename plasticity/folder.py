@@ -1,5 +1,6 @@
 """A run's folder: made, continued or replaced; what it says of the run as a whole."""
 
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -11,16 +12,19 @@ from pathlib import Path
 from typing import Any
 
 from plasticity import lock
+from plasticity.accounts import PLAN, read_plan, read_status
 from plasticity.documents import read_file, to_yaml
-from plasticity.errors import UserError, shown
+from plasticity.errors import UserError, contrasted, cut
 from plasticity.files import TEMPORARY, sweep, write_text
 from plasticity.memory import readable
 from plasticity.record import EVALUATIONS, METRICS
+from plasticity.stored import DamagedError, to_json
 
-EXPERIMENT, PLAN = "experiment.yaml", "plan.json"
+EXPERIMENT = "experiment.yaml"
 CHECKPOINTS = "checkpoints"  # of an arm
 REPLACED = ".replaced"  # in a folder: a run that is being removed
 FREE = ("recorders",)  # what a resumed run may have otherwise: it changes no number
+CONFIG, DATA, VERSIONS, RESUMED = "config", "data", "versions", "resumed_with"  # in PLAN
 PACKAGES = ("plasticity", "jax", "jaxlib", "flax", "optax", "rlax", "flashbax", "envpool", "numpy")
 
 
@@ -83,11 +87,11 @@ def has_begun(folder: Path) -> bool:
 def is_finished(folder: Path) -> bool:
     """Whether every program of the run there says that it has come to its end."""
     try:
-        programs = [each["arm"] for each in json.loads((folder / PLAN).read_text(encoding="utf-8"))["programs"]]
-        texts = {arm: (folder / arm / "status.json").read_text(encoding="utf-8") for arm in set(programs)}
-        return all(len(json.loads(texts[arm])["finished"]) >= programs.count(arm) for arm in texts)
-    except (OSError, ValueError, LookupError, TypeError):
+        programs = [each["arm"] for each in read_plan(folder)["programs"]]
+    except (OSError, LookupError, DamagedError):
         return False
+    finished = {arm: read_status(folder / arm).get("finished", ()) for arm in programs}
+    return all(len(finished[arm]) >= programs.count(arm) for arm in finished)
 
 
 def _check_same(folder: Path, resolved: Mapping[str, Any]) -> None:
@@ -97,14 +101,56 @@ def _check_same(folder: Path, resolved: Mapping[str, Any]) -> None:
         raise UserError(
             f"{folder} is not a run (it has no {EXPERIMENT}): there is no run to resume; choose another --out"
         )
-    before = read_file(folder / EXPERIMENT)
-    for key in (key for key in {**before, **resolved} if key not in FREE):
-        if before.get(key) != resolved.get(key):
-            was, now = shown(before.get(key), 60), shown(resolved.get(key), 60)
+    plan = _plan(folder)
+    before, now_wanted = (_identity(each, plan) for each in (_config(folder, resolved, plan), resolved))
+    for key in {**before, **now_wanted}:
+        if before.get(key) != now_wanted.get(key):
+            was, now = contrasted(before.get(key), resolved.get(key))
             raise UserError(
                 f"{folder}: was made with another config: `{key}` was {was}, now {now}\n"
                 f"resume it with its own: plasticity run {folder / EXPERIMENT} --out {folder} --resume"
             )
+
+
+def _identity(config: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:
+    """What must stay as it was: without what changes no number, and without the path of data known by their content."""
+    kept = {key: value for key, value in config.items() if key not in FREE}
+    if plan.get(DATA) and isinstance(kept.get("stream"), Mapping):
+        kept["stream"] = {key: value for key, value in kept["stream"].items() if key != "path"}
+    return kept
+
+
+def fingerprint(config: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
+    """Of the config of a run; ``plan``: the run's, which says whether its data are known by their content."""
+    text = json.dumps(_identity(config, plan), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _plan(folder: Path) -> dict[str, Any]:
+    """The run's plan; empty where it has none that is whole."""
+    try:
+        return read_plan(folder)
+    except (OSError, DamagedError):
+        return {}
+
+
+def _config(folder: Path, resolved: Mapping[str, Any], plan: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The config in the folder; ``resolved`` where that is damaged and the plan knows this one for the run's own.
+
+    ``UserError``, one line, where it is damaged and this one is not known to be the same.
+    """
+    try:
+        found = read_file(folder / EXPERIMENT)
+        why = "" if isinstance(found, Mapping) and found else "it holds no config"
+    except UserError as error:
+        found, why = {}, cut(" ".join(str(error).split()).removeprefix(f"{folder / EXPERIMENT}").lstrip(":, "), 80)
+    if not why and plan.get(CONFIG, fingerprint(found, plan)) != fingerprint(found, plan):
+        why = "it is not the config that the run was started with"
+    if why and plan.get(CONFIG) == fingerprint(resolved, plan):
+        return resolved
+    if why:
+        raise UserError(f"{folder / EXPERIMENT} is damaged ({why}); resume the run with the config it was made from")
+    return dict(found)
 
 
 def _check_replaceable(folder: Path, force: bool) -> None:
@@ -145,30 +191,112 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             what = f"it has no {name}" if folder.is_dir() else "there is no such folder"
             raise UserError(f"{folder} is no run: {what}")
     try:
-        return dict(read_file(folder / EXPERIMENT)), dict(json.loads((folder / PLAN).read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
-        raise UserError(f"{folder} is no run: {' '.join(str(error).split())[:120]}") from None
+        plan = read_plan(folder)
+    except (OSError, DamagedError) as error:
+        raise UserError(f"{folder / PLAN} is damaged ({error}); `plasticity run ... --resume` writes it anew") from None
+    config = read_file(folder / EXPERIMENT)
+    if not isinstance(config, Mapping) or plan.get(CONFIG, "") not in ("", fingerprint(config, plan)):
+        raise UserError(f"{folder / EXPERIMENT} is damaged: it does not hold the config that the run was started with")
+    return dict(config), plan
 
 
-def open_folder(folder: Path, resolved: Mapping[str, Any], plan: Mapping[str, Any], *, resume: bool) -> None:
+def open_folder(folder: Path, resolved: Mapping[str, Any], plan: Mapping[str, Any], *, resume: bool) -> list[str]:
     """Makes the folder and writes what it is; an earlier run there goes (``check`` has allowed it).
 
     The caller holds the folder's lock. Killed at any moment it leaves a folder that ``check`` takes for no run, for the
-    earlier one, or for the new one.
+    earlier one, or for the new one. A run that is resumed keeps what is there; files that are missing or damaged are
+    written anew. Returns a line for each of those, and one where versions have changed. ``UserError`` where its data
+    have other contents now.
     """
-    if resume:
-        _sweep(folder, plan)
-        return
-    made_with = versions()
-    comment = ", ".join(f"{name} {version}" for name, version in made_with.items())
-    plan_text, text = json.dumps({**plan, "versions": made_with}, indent=1), to_yaml(resolved, comment)
+    plan = {**plan, CONFIG: fingerprint(resolved, plan)}
     try:
+        if resume:
+            _sweep(folder, plan)
+            return _mend(folder, resolved, plan)
+        made_with = versions()
+        comment = ", ".join(f"{name} {version}" for name, version in made_with.items())
+        plan_text, text = to_json({**plan, VERSIONS: made_with}), to_yaml(resolved, comment)
         _clear(folder)
         write_text(folder / PLAN, plan_text)
         write_text(folder / EXPERIMENT, text)
         (folder / REPLACED).unlink(missing_ok=True)
     except OSError as error:
         raise UserError(f"{folder}: cannot be written: {error.strerror}") from error
+    return []
+
+
+def _mend(folder: Path, resolved: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:
+    """Writes anew what a resumed run lacks of its config and its plan; what was done, line by line."""
+    lines: list[str] = []
+    now = versions()
+    try:
+        before = read_plan(folder)
+        _check_data(before.get(DATA) or (), plan.get(DATA) or ())
+        why = "" if _fits(before, plan) else "does not fit the config"
+    except (OSError, DamagedError) as error:
+        before, why = {}, f"is damaged ({error})" if (folder / PLAN).exists() else "is missing"
+    if why:
+        lines.append(f"{folder / PLAN} {why}; written anew")
+        before = {**plan, VERSIONS: _versions_in_config(folder) or now}
+    changed = _changed_versions(before, now)
+    if changed:
+        lines.append(f"warning: made with other versions so far, numbers may differ: {changed}")
+        before = {**before, RESUMED: [*before.get(RESUMED, []), now]}
+    if lines:
+        write_text(folder / PLAN, to_json(before))
+    if _config_is_damaged(folder, before):
+        comment = ", ".join(f"{name} {version}" for name, version in before.get(VERSIONS, {}).items())
+        write_text(folder / EXPERIMENT, to_yaml(resolved, comment))
+        lines.append(f"{folder / EXPERIMENT} was damaged; written anew")
+    return lines
+
+
+def _config_is_damaged(folder: Path, plan: Mapping[str, Any]) -> bool:
+    """``check`` has seen to it that the config at hand is the run's own."""
+    try:
+        found = read_file(folder / EXPERIMENT)
+    except UserError:
+        return True
+    return not isinstance(found, Mapping) or plan.get(CONFIG, "") not in ("", fingerprint(found, plan))
+
+
+def _fits(before: Mapping[str, Any], plan: Mapping[str, Any]) -> bool:
+    """Whether arms and stream of a plan are those of another, as far as both say."""
+    arms = [{key: arm[key] for key in ("name", "lanes")} for each in (before, plan) for arm in each.get("arms", [])]
+    half = len(arms) // 2
+    streams = [json.loads(json.dumps(each.get("stream", {}))) for each in (before, plan)]
+    same = all(streams[0][key] == streams[1][key] for key in streams[0] if key in streams[1])
+    return arms[:half] == arms[half:] and same
+
+
+def _check_data(before: Any, now: Any) -> None:
+    """``UserError`` where the files that the run was made from have other contents now; they may lie elsewhere."""
+    for was, found in zip(before, now, strict=False):
+        if was["sha256"] != found["sha256"]:
+            raise UserError(
+                f"{found['path']} is not the file that the run was started with ({was['path']}): its SHA-256 was "
+                f"{was['sha256'][:12]}..., now {found['sha256'][:12]}..."
+            )
+    if before and len(before) != len(now):
+        raise UserError(f"the run was started with {len(before)} files of data, now there are {len(now)}")
+
+
+def _versions_in_config(folder: Path) -> dict[str, str]:
+    """The versions in the first line of the config, where the plan that had them is gone."""
+    try:
+        first = (folder / EXPERIMENT).read_text(encoding="utf-8", errors="replace").partition("\n")[0]
+    except OSError:
+        return {}
+    pairs = [part.strip().split(" ") for part in first.removeprefix("#").split(",")] if first.startswith("# ") else []
+    return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
+
+
+def _changed_versions(plan: Mapping[str, Any], now: Mapping[str, str]) -> str:
+    """``jax 0.4.1 -> 0.5.0, ...``, against the run's last start."""
+    last = (plan.get(RESUMED) or [plan.get(VERSIONS, {})])[-1]
+    changed = [name for name in {**last, **now} if last.get(name) != now.get(name)] if last else []
+    shown_now = [f"{name} {last.get(name, 'none')} -> {now.get(name, 'none')}" for name in changed]
+    return cut(", ".join(shown_now), 160)
 
 
 def _clear(folder: Path) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from agents import AGENTS
 from envs import STREAMS, TRANSFORMS
 from envs.base import Source
-from plasticity import checkpoint, config, folder, memory, recorders
+from plasticity import checkpoint, config, folder, memory, recorders, verify
 from plasticity.config import Experiment
 from plasticity.cores import cores
 from plasticity.errors import UserError
@@ -133,6 +133,7 @@ class Plan(NamedTuple):
                 "alike": self.spec.alike,
                 "visits": visits,
             },
+            **({"data": [{"path": path, "sha256": sha} for path, sha in self.spec.data]} if self.spec.data else {}),
             "programs": [
                 {
                     "arm": job.arm,
@@ -305,7 +306,7 @@ def _job(experiment: Experiment, source: Source, each: config.ProgramSettings) -
     columns["program"] = [each.index] * len(each.seeds)
     for path in each.points[0]:
         columns[path] = [point[path] for point in each.points]
-    fingerprint = _fingerprint(experiment, each, placement, every)
+    fingerprint = _fingerprint(experiment, each, placement, every, spec)
     save_every = None if experiment.checkpoint_every == "visit" else experiment.checkpoint_every
     return Job(each.arm, each.index, program, placement, columns, save_every, fingerprint)
 
@@ -322,9 +323,12 @@ def _work(program: Program, each: config.ProgramSettings) -> int:
     return size(shapes) * program.spec.envs
 
 
-def _fingerprint(experiment: Experiment, each: config.ProgramSettings, placement: Any, every: Mapping[str, int]) -> str:
+def _fingerprint(
+    experiment: Experiment, each: config.ProgramSettings, placement: Any, every: Mapping[str, int], spec: StreamSpec
+) -> str:
+    """Equal for programs that compute the same; data count by their contents, wherever they lie."""
     resolved = experiment.resolve()
-    facts = {
+    facts: dict[str, Any] = {
         key: resolved[key]
         for key in ("stream", "transforms", "schedule", "monitors", "monitor_every", "record_every", "probe_size")
     }
@@ -332,6 +336,9 @@ def _fingerprint(experiment: Experiment, each: config.ProgramSettings, placement
     facts |= {"hyper": {path: values.tolist() for path, values in each.hyper.items()}}
     facts["monitor_periods"] = dict(every)
     facts |= {"seeds": each.seeds.tolist(), "placement": placement._asdict()}
+    if spec.data:
+        facts["stream"] = {key: value for key, value in resolved["stream"].items() if key != "path"}
+        facts["data"] = [sha for _, sha in spec.data]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -408,7 +415,11 @@ def run(
         if not begun:  # nothing was written so far; another process may have begun a run in the meantime
             stack.enter_context(held(place_to_be))
             goes_on = folder.check(place_to_be, resolved, resume=resume, force=force)
-        folder.open_folder(place_to_be, resolved, planned.describe(), resume=goes_on)
+        located = _located(resolved, planned.spec)
+        for line in folder.open_folder(place_to_be, located, planned.describe(), resume=goes_on):
+            progress.say(line)
+        if goes_on:
+            _mend_lanes(place_to_be, planned.jobs, progress.say)
         if finished:
             progress.say(f"{place_to_be}: already finished")
         others = functools.partial(recorders.make, experiment.recorders, place_to_be, resolved)
@@ -427,3 +438,19 @@ def _planned(experiment: Experiment, finished: bool) -> Plan:
     check_memory(planned)
     recorders.check_lanes(experiment.recorders, planned.jobs)
     return planned
+
+
+def _located(resolved: Mapping[str, Any], spec: StreamSpec) -> dict[str, Any]:
+    """The config with the path of the stream's data made absolute, so that it leads there from anywhere."""
+    stream = resolved["stream"]
+    if not spec.data or not isinstance(stream.get("path"), str):
+        return dict(resolved)
+    return {**resolved, "stream": {**stream, "path": str(Path(stream["path"]).expanduser().absolute())}}
+
+
+def _mend_lanes(run: Path, jobs: Sequence[Job], say: Callable[[str], None]) -> None:
+    """The tables of lanes before anything is built upon them."""
+    for arm in dict.fromkeys(job.arm for job in jobs):
+        line = verify.mend_lanes(run / arm, {job.number: job.lanes for job in jobs if job.arm == arm})
+        if line:
+            say(line)

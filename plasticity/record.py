@@ -6,19 +6,21 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from plasticity.accounts import PART
 from plasticity.files import write_atomically
 from plasticity.program import NEVER
 from plasticity.runner import Chunk, TaskNames
+from plasticity.stored import digest, read_table, table_bytes
 
-PART = "part-{:03d}-{:05d}.parquet"  # program, number
 METRICS, EVALUATIONS = "metrics", "evaluations"  # folders of an arm
 COUNTS = ("update", "episodes")  # whole numbers
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:
-    write_atomically(path, lambda temporary: pq.write_table(table, temporary))
+    """A table that readers find to be whole or damaged (:mod:`plasticity.stored`)."""
+    raw = table_bytes(table)
+    write_atomically(path, lambda temporary: temporary.write_bytes(raw))
 
 
 def write_tables(path: Path, tables: Sequence[pa.Table]) -> None:
@@ -68,6 +70,11 @@ class Several:
 
     def __init__(self, tables: Recorder, *others: Recorder) -> None:
         self.tables, self.others = tables, others
+
+    @property
+    def files(self) -> dict[str, list[int]]:
+        """Length and CRC-32 of every part of the tables, by its path within the arm's folder."""
+        return dict(getattr(self.tables, "files", {}))
 
     def add(self, chunk: Chunk) -> None:
         for each in (self.tables, *self.others):
@@ -143,6 +150,15 @@ def evaluation_rows(chunk: Chunk, lanes: Lanes) -> list[pa.Table]:
     ]
 
 
+def lanes_table(lanes: Mapping[str, Sequence[Any]], diverged_at: np.ndarray, others: pa.Table | None) -> pa.Table:
+    """The rows of ``lanes.parquet``: those of a program's lanes, among those of the arm's other programs."""
+    known = pa.array(diverged_at, pa.int64(), mask=diverged_at == NEVER)
+    table = pa.table(dict(lanes)).append_column("diverged_at", known)
+    if others is None or not others.num_rows:
+        return table
+    return pa.concat_tables([others, table], promote_options="permissive").sort_by("lane")
+
+
 class ParquetRecorder:
     """Appends one program's Parquet parts to an arm's folder and keeps the arm's table of lanes up to date.
 
@@ -162,9 +178,9 @@ class ParquetRecorder:
         diverged_at: np.ndarray | None = None,
     ) -> None:
         self.folder, self.arm, self.program, self.parts = folder, arm, program, 0
-        self.lanes = pa.table(dict(lanes))
-        self._numbers = self.lanes["lane"].to_numpy()
-        self._who = Lanes(arm, self._numbers, self.lanes["seed"].to_numpy(), frames_per_step)
+        self.lanes, self.files = dict(lanes), dict[str, list[int]]()
+        self._numbers = np.asarray(lanes["lane"])
+        self._who = Lanes(arm, self._numbers, np.asarray(lanes["seed"]), frames_per_step)
         self._waiting: dict[str, list[pa.Table]] = {METRICS: [], EVALUATIONS: []}
         self._diverged = np.full(len(self._numbers), NEVER) if diverged_at is None else diverged_at
         (folder / METRICS).mkdir(parents=True, exist_ok=True)
@@ -178,29 +194,26 @@ class ParquetRecorder:
     def _rows_of_other_programs(self) -> pa.Table | None:
         if not self._lanes_file.exists():
             return None
-        table = pq.read_table(self._lanes_file)
+        table = read_table(self._lanes_file)
         mine = pa.compute.is_in(table["lane"], value_set=pa.array(self._numbers, table["lane"].type))
         return table.filter(pa.compute.invert(mine))
 
     def _write_lanes(self) -> None:
-        known = pa.array(self._diverged, pa.int64(), mask=self._diverged == NEVER)
-        table = self.lanes.append_column("diverged_at", known)
-        if self._others is not None and self._others.num_rows:
-            table = pa.concat_tables([self._others, table], promote_options="permissive").sort_by("lane")
-        write_parquet(self._lanes_file, table)
+        write_parquet(self._lanes_file, lanes_table(self.lanes, self._diverged, self._others))
 
-    def cut_back(self, parts: int) -> list[Path]:
-        """Removes every part of this program from number ``parts`` on. Returns those before it that are missing.
-
-        Not every part has evaluations, so that none of those is missed.
-        """
+    def cut_back(self, parts: int) -> None:
+        """Removes every part of this program from number ``parts`` on. Those before it are known to be whole."""
+        self.parts, self.files = parts, {}
         for table in self._waiting:
             kept = [self._part(number, table) for number in range(parts)]
-            for path in (self.folder / table).glob(f"part-{self.program:03d}-*"):
-                if path not in kept:
+            for path in sorted((self.folder / table).glob(f"part-{self.program:03d}-*")):
+                if path in kept:
+                    self._enter(path)
+                else:
                     path.unlink()
-        self.parts = parts
-        return [path for path in map(self._part, range(parts)) if not path.exists()]
+
+    def _enter(self, path: Path) -> None:
+        self.files[path.relative_to(self.folder).as_posix()] = digest(path)
 
     def _part(self, number: int, table: str = METRICS) -> Path:
         return self.folder / table / PART.format(self.program, number)
@@ -228,3 +241,4 @@ class ParquetRecorder:
             path = self._part(self.parts, table)
             path.parent.mkdir(exist_ok=True)
             write_parquet(path, pa.concat_tables(waiting, promote_options="default"))
+            self._enter(path)

@@ -5,11 +5,11 @@ The x-axis, ``global_step``, counts the env steps of all envs of a lane together
 
 import contextlib
 import importlib.util
-import json
 import math
 import os
 import time
 import uuid
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from plasticity.files import write_atomically
 from plasticity.record import Recorder
 from plasticity.runner import Chunk, Evaluated, Position
 from plasticity.session import Job
+from plasticity.stored import DamagedError, is_list, is_whole, read_json, to_json
 
 PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb"}
 LANES_AT_MOST = {"tensorboard": 500, "wandb": 100}  # open at once: files, or runs of W&B
@@ -176,7 +177,8 @@ def _evaluated(each: Evaluated, lane: int) -> dict[str, float]:
 class TensorBoard:
     """Event files, one for each lane: ``FOLDER/ARM/seed_N``.
 
-    A resumed run writes new files that begin with the step from which TensorBoard forgets what the earlier ones say.
+    A resumed run writes new files that begin with the step from which TensorBoard forgets what the earlier ones say. A
+    program that begins anew removes its earlier files: all they say comes again.
     """
 
     def __init__(self, folder: Path, job: Job, position: Position) -> None:
@@ -186,13 +188,16 @@ class TensorBoard:
         self._summary = Summary
         self._curves = Curves(job)
         done = self._curves.step(position)
+        places = [folder / label.path for label in labels(job)]
+        for path in (path for place in places if not done for path in place.glob("events.out.tfevents.*")):
+            path.unlink()
         self._writers = [
             SummaryWriter(
-                str(folder / label.path),
+                str(place),
                 purge_step=done + 1 if done else None,
                 filename_suffix=f".{time.time_ns()}",  # two files of one second would have one name
             )
-            for label in labels(job)
+            for place in places
         ]
 
     def add(self, chunk: Chunk) -> None:
@@ -232,9 +237,16 @@ class WandB:
             raise
 
     def _read(self, lanes: int) -> dict[str, Any]:
-        """The W&B runs of the program and the last step sent to them."""
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            return dict(json.loads(self._file.read_text(encoding="utf-8")))
+        """The W&B runs of the program and the last step sent to them; new ones where nothing says which there were."""
+        try:
+            found = read_json(self._file)
+            if is_list(found.get("ids"), _is_id) and len(found["ids"]) == lanes and is_whole(found.get("step")):
+                return found
+            raise DamagedError("it does not name the runs")
+        except FileNotFoundError:
+            pass
+        except (OSError, DamagedError) as error:
+            warnings.warn(f"{self._file} is damaged ({error}); new runs of W&B are begun", stacklevel=2)
         self._file.parent.mkdir(parents=True, exist_ok=True)
         return {"ids": [uuid.uuid4().hex[:12] for _ in range(lanes)], "step": 0}
 
@@ -249,7 +261,7 @@ class WandB:
                 run.log({**numbers, "global_step": step}, step=step)
 
     def _remember(self) -> None:
-        text = json.dumps(self._sent)
+        text = to_json(self._sent, None)
         # Not forced to the disk, as that would take longer than many a chunk.
         write_atomically(self._file, lambda temporary: temporary.write_text(text, encoding="utf-8"), durable=False)
 
@@ -259,6 +271,10 @@ class WandB:
     def close(self) -> None:
         for run in self._runs:
             run.finish()
+
+
+def _is_id(value: Any) -> bool:
+    return isinstance(value, str) and bool(value)
 
 
 def _wandb_run(run: Path, resolved: Mapping[str, Any], label: Label, name: str, resumed: bool) -> Any:

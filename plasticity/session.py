@@ -1,7 +1,7 @@
 """One program from its first chunk (or its last checkpoint) to its end: recording, checkpoints, status, signals."""
 
 import contextlib
-import json
+import functools
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -11,7 +11,8 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 
-from plasticity import checkpoint
+from plasticity import checkpoint, verify
+from plasticity.accounts import read_status
 from plasticity.checkpoint import Snapshot
 from plasticity.errors import StorageError, UserError, cut, why
 from plasticity.files import write_text
@@ -19,6 +20,7 @@ from plasticity.lanes import Placement, join
 from plasticity.program import Program
 from plasticity.record import ParquetRecorder, Recorder, Several
 from plasticity.runner import Chunk, Position, Run
+from plasticity.stored import to_json
 
 STATUS_SECONDS = 2.0  # between two status files
 AGAIN_SECONDS = 0.2  # what comes sooner is the same request: `timeout`, shells and wrappers may send a signal twice
@@ -139,15 +141,15 @@ class Status:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.facts: dict[str, Any] = {"finished": []}
-        with contextlib.suppress(FileNotFoundError, ValueError):  # an unreadable file: the checkpoints know as much
-            self.facts |= json.loads(path.read_text(encoding="utf-8"))
+        self.facts: dict[str, Any] = {"finished": []} | read_status(path.parent)
         self._written, self._rate, self._speed = 0.0, 0.0, Speed(0)
 
     def finished(self, index: int) -> bool:
         return index in self.facts["finished"]
 
     def begin(self, job: Job, position: Position) -> None:
+        self.facts["finished"] = [number for number in self.facts["finished"] if number != job.number]
+        self.facts.get("parts", {}).pop(str(job.number), None)
         total = sum(visit.steps for visit in job.program.spec.visits)
         lanes = len(job.program.seeds)
         self.facts |= {"program": job.number, "lanes": lanes, "steps": total}
@@ -163,7 +165,7 @@ class Status:
     def write(self, state: str, position: Position) -> None:
         self.facts |= {"state": state, "visit": position.visit, "step": position.step}
         self.facts |= {"steps_per_second": round(self._rate, 1), "updated": time.time()}
-        write_text(self.path, json.dumps(self.facts, indent=1))
+        write_text(self.path, to_json(self.facts))
         self._written = time.monotonic()
 
     def fail(self, job: Job, position: Position, reason: str) -> None:
@@ -172,7 +174,8 @@ class Status:
         with contextlib.suppress(OSError):
             self.write("failed", position)
 
-    def finish(self, job: Job, position: Position) -> None:
+    def finish(self, job: Job, position: Position, parts: int) -> None:
+        self.facts["parts"] = {**self.facts.get("parts", {}), str(job.number): parts}
         self.facts["finished"] = sorted({*self.facts["finished"], job.number})
         self.write("finished", position)
 
@@ -202,41 +205,70 @@ def _checkpoint_due(job: Job, position: Position) -> bool:
     return position.step % job.checkpoint_every == 0 or _last_step(job, position)
 
 
-def _save(run: Run, job: Job, folder: Path, recorder: Recorder) -> None:
-    """Tables first, then the checkpoint that knows how many parts there are."""
+def _save(run: Run, job: Job, folder: Path, recorder: Several) -> None:
+    """Tables first, then the checkpoint that knows which parts there are, how long, and with which CRC-32."""
     parts = recorder.flush()
-    meta = {"fingerprint": job.fingerprint, "position": list(run.position), "parts": parts}
+    meta = {"fingerprint": job.fingerprint, "position": list(run.position), "parts": parts, "files": recorder.files}
     snapshot = Snapshot(jax.device_get(run.carries), run.compiled.stream.save(), meta)
     checkpoint.save(folder, f"{run.position.step:012d}", snapshot)
 
 
-def _restore(run: Run, job: Job, folder: Path, say: Callable[[str], None]) -> int:
-    """Puts the run where its newest sound checkpoint left it. Returns the number of parts that belong to it."""
+def _restore(run: Run, job: Job, arm: Path, say: Callable[[str], None]) -> int:
+    """Puts the run where its newest sound checkpoint left it. Returns the number of parts that belong to it.
+
+    ``UserError`` where rows that every sound checkpoint counts on are gone.
+    """
     like = [run.carry_shape()] * job.placement.groups
     try:
-        found, passed = checkpoint.newest(folder, like, job.fingerprint)
+        found, passed = checkpoint.newest(
+            _checkpoints(job, arm), like, job.fingerprint, functools.partial(verify.fault, arm, job.number)
+        )
     except checkpoint.WrongCheckpointError as error:
         raise UserError(str(error)) from None
+    except checkpoint.LostRowsError as error:
+        raise UserError(f"{error}, so the run cannot be resumed\n{_way_out(arm)}") from None
     position = Position() if found is None else Position(*found.meta["position"])
     for line in passed:
         say(line)
-    if passed:
-        say(f"{job.arm}: " + (f"goes on from step {position.step}" if found else "no checkpoint is left; starts anew"))
     if found is None:
+        if passed or verify.table_parts(arm, job.number):
+            say(f"{job.arm}: no checkpoint is left; starts anew")
         return 0
+    if passed:
+        say(f"{job.arm}: goes on from step {position.step}")
     run.restore(found.arrays, position, found.host)
     return int(found.meta["parts"])
 
 
+def _checkpoints(job: Job, arm: Path) -> Path:
+    return arm / "checkpoints" / f"{job.number:03d}"
+
+
+def _way_out(arm: Path) -> str:
+    return f"put the file back, or remove the folder {arm} to run that arm anew, or start anew with --force"
+
+
+def _is_finished(job: Job, arm: Path, status: Status, resume: bool, say: Callable[[str], None]) -> bool:
+    """Whether there is nothing left to do: the status says so, and the tables are whole."""
+    if not status.finished(job.number) or not resume:
+        return status.finished(job.number)
+    steps = sum(visit.steps for visit in job.program.spec.visits)
+    why = verify.unfinished(arm, job.number, steps, steps // job.program.chunk * len(job.program.seeds))
+    if why is None:
+        return True
+    if not checkpoint.files(_checkpoints(job, arm)) and verify.table_parts(arm, job.number):
+        raise UserError(f"{why}, and no checkpoint is left\n{_way_out(arm)}")
+    say(f"{job.arm}: was finished, but {why}")
+    return False
+
+
 def _recorder(run: Run, job: Job, folder: Path, parts: int) -> ParquetRecorder:
-    """The tables as they were when ``parts`` parts were written. ``UserError`` where one of those is gone."""
+    """The tables as they were when ``parts`` parts were written."""
     lanes = len(job.program.seeds)
     diverged = join(jax.device_get([carry.diverged_at for carry in run.carries]), lanes) if run.carries else None
     frames = job.program.spec.frames_per_step * job.program.spec.envs
     recorder = ParquetRecorder(folder, job.arm, job.number, job.lanes, frames, diverged)
-    missing = recorder.cut_back(parts)
-    if missing:
-        raise UserError(f"{missing[0]} is missing, so the run cannot be resumed; start anew with --force")
+    recorder.cut_back(parts)
     return recorder
 
 
@@ -255,21 +287,20 @@ def run_job(
     cannot be written or read. After that, and after any other failure, ``status.json`` says ``failed`` and why.
     """
     status = Status(folder / "status.json")
-    if status.finished(job.number):
+    if _is_finished(job, folder, status, resume, progress.say):
         return
     if stop.signal is not None:  # it came during the last chunk of the program before
         raise Interrupted(stop.signal)
-    checkpoints = folder / "checkpoints" / f"{job.number:03d}"
     run = Run(job.program, job.placement, devices)
     try:
         with _told(status, job, run):
-            parts = _restore(run, job, checkpoints, progress.say) if resume else 0
+            parts = _restore(run, job, folder, progress.say) if resume else 0
             tables = _recorder(run, job, folder, parts)
             progress.job(job, run.position)
             status.begin(job, run.position)
             with contextlib.closing(Several(tables, *others(job, run.position))) as recorder:
-                _loop(run, job, checkpoints, recorder, status, progress, stop)
-            status.finish(job, run.position)
+                _loop(run, job, _checkpoints(job, folder), recorder, status, progress, stop)
+            status.finish(job, run.position, tables.parts)
     finally:
         run.close()
 
@@ -290,7 +321,7 @@ def _told(status: Status, job: Job, run: Run) -> Iterator[None]:
 
 
 def _loop(
-    run: Run, job: Job, checkpoints: Path, recorder: Recorder, status: Status, progress: Progress, stop: Stop
+    run: Run, job: Job, checkpoints: Path, recorder: Several, status: Status, progress: Progress, stop: Stop
 ) -> None:
     pace = Pace()
     for chunk in run.chunks():

@@ -95,6 +95,7 @@ class StreamSpec(NamedTuple):
     reward_range: tuple[float, float] = (-math.inf, math.inf)  # of one step; infinite where unknown
     alike: bool = False  # episodic returns of all tasks are of one kind (variants of one problem) and can be averaged
     shuffled: bool = False  # each lane meets the tasks in an order of its own (``plasticity.visits.own_task``)
+    data: tuple[tuple[str, str], ...] = ()  # files that the stream was made from: absolute path, SHA-256 of the bytes
 
 
 class Task(NamedTuple):

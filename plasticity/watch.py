@@ -1,6 +1,5 @@
 """A run seen from outside while it is under way: its files, read again and again. Nothing here touches the run."""
 
-import json
 import math
 import time
 from collections.abc import Mapping, Sequence
@@ -9,14 +8,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from rich import box
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from plasticity.accounts import read_status, table_parts
 from plasticity.results.read import plan
+from plasticity.stored import DamagedError, read_table
 
 QUIET_SECONDS = 60.0  # without a new status until the watcher says so
 WIDTH = 16  # of a sparkline
@@ -49,6 +49,7 @@ class Seen(NamedTuple):
     name: str
     measured: str  # what the performance is
     arms: tuple[Arm, ...]
+    damaged: tuple[str, ...] = ()  # files that were left out, and why
 
     @property
     def finished(self) -> bool:
@@ -71,18 +72,21 @@ class Watcher:
     def __init__(self, run: str | Path) -> None:
         self.run = Path(run)
         self._parts: dict[Path, tuple[tuple[int, int], np.ndarray]] = {}
+        self._damaged: dict[Path, str] = {}
         plan(self.run)
 
     def look(self, now: float | None = None) -> Seen:
         """The run as its files are at this moment; ``now``: seconds since 1970."""
         about = plan(self.run)
+        self._damaged = {path: why for path, why in self._damaged.items() if path in self._parts}
         stream, moment = about["stream"], time.time() if now is None else now
         arms = tuple(self._arm(about, arm["name"], arm["lanes"], moment) for arm in about["arms"])
         measured = "episodic return" if stream["episodic"] else stream["reward_name"]
-        return Seen(str(about.get("name", self.run.name)), measured, arms)
+        damaged = tuple(f"{path} is unreadable ({why}); left out" for path, why in self._damaged.items())
+        return Seen(str(about.get("name", self.run.name)), measured, arms, damaged)
 
     def _arm(self, about: Mapping[str, Any], name: str, lanes: int, now: float) -> Arm:
-        stream, status = about["stream"], _status(self.run / name)
+        stream, status = about["stream"], self._status(self.run / name)
         steps = sum(visit["steps"] for visit in stream["visits"])
         programs = [each["lanes"] for each in about.get("programs", []) if each["arm"] == name] or [lanes]
         done = _done(status, len(programs), steps)
@@ -91,7 +95,7 @@ class Watcher:
         return Arm(
             name=name,
             lanes=lanes,
-            diverged=_diverged(self.run / name),
+            diverged=self._diverged(self.run / name),
             state=_state(status, len(programs), silent),
             silent=silent,
             done=sum(done),
@@ -105,7 +109,7 @@ class Watcher:
 
     def _points(self, arm: str, measure: str) -> np.ndarray:
         """``(step, mean over lanes)`` of each record that has a value, by step; of all programs together."""
-        sums = [self._sums(path, measure) for path in sorted((self.run / arm / "metrics").glob("part-*.parquet"))]
+        sums = [self._sums(path, measure) for path in table_parts(self.run / arm, self._damaged.__setitem__)]
         joined = np.concatenate([np.zeros((0, 3)), *sums])
         steps, which = np.unique(joined[:, 0], return_inverse=True)
         total, count = (np.bincount(which, joined[:, k], len(steps)) for k in (1, 2))
@@ -117,39 +121,49 @@ class Watcher:
             facts = path.stat()
             mark = (facts.st_mtime_ns, facts.st_size)  # a resumed run writes other parts under the same names
             if self._parts.get(path, (None,))[0] != mark:
-                self._parts[path] = (mark, _read_part(path, measure))
+                self._damaged.pop(path, None)
+                self._parts[path] = (mark, self._of_part(path, measure))
         except FileNotFoundError:
+            self._parts.pop(path, None)
             return np.zeros((0, 3))
         return self._parts[path][1]
 
+    def _of_part(self, path: Path, measure: str) -> np.ndarray:
+        """What a part holds; nothing, and a remark, where it is damaged."""
+        try:
+            return _read_part(path, measure)
+        except FileNotFoundError:
+            raise
+        except (OSError, DamagedError) as error:
+            self._damaged[path] = str(error)
+            return np.zeros((0, 3))
+
+    def _status(self, arm: Path) -> dict[str, Any]:
+        """The arm's status; empty where it has none that can be read."""
+        found = read_status(arm, self._damaged.__setitem__)
+        return found if {"state", "step", "updated", "finished", "program"} <= set(found) else {}
+
+    def _diverged(self, arm: Path) -> int:
+        path = arm / "lanes.parquet"
+        try:
+            ended = read_table(path, ["diverged_at"])["diverged_at"]
+        except (FileNotFoundError, KeyError):
+            return 0
+        except (OSError, DamagedError) as error:
+            self._damaged[path] = str(error)
+            return 0
+        return len(ended) - ended.null_count
+
 
 def _read_part(path: Path, measure: str) -> np.ndarray:
-    names = pq.read_schema(path).names
-    if measure not in names:
+    table = read_table(path, ["step", measure])
+    if not {"step", measure} <= set(table.column_names):
         return np.zeros((0, 3))
-    table = pq.read_table(path, columns=["step", measure], partitioning=None)
     values = table[measure].cast(pa.float64()).to_numpy()
     known = np.isfinite(values)
     steps, which = np.unique(table["step"].to_numpy()[known], return_inverse=True)
     sums = np.bincount(which, values[known], len(steps)), np.bincount(which, minlength=len(steps))
     return np.stack([steps.astype(float), *sums], axis=1)
-
-
-def _status(arm: Path) -> dict[str, Any]:
-    """The arm's status; empty where it has none that can be read."""
-    try:
-        found = dict(json.loads((arm / "status.json").read_text(encoding="utf-8")))
-        return found if {"state", "step", "updated", "finished", "program"} <= set(found) else {}
-    except (FileNotFoundError, NotADirectoryError, ValueError, TypeError):
-        return {}
-
-
-def _diverged(arm: Path) -> int:
-    try:
-        table = pq.read_table(arm / "lanes.parquet", columns=["diverged_at"], partitioning=None)
-    except FileNotFoundError:
-        return 0
-    return int(table.num_rows - table["diverged_at"].null_count)
 
 
 def _done(status: Mapping[str, Any], programs: int, steps: int) -> list[int]:
@@ -257,6 +271,7 @@ def _remarks(seen: Seen, run: str | Path, low: float, high: float) -> list[Text]
     lines = []
     if math.isfinite(low):
         lines.append(Text(f"curves: from {low:.3g} to {high:.3g}, as wide as the whole run", "dim"))
+    lines += [Text(line, "red") for line in seen.damaged]
     for arm in seen.arms:
         if arm.diverged:
             lines.append(Text(f"{arm.name}: {arm.diverged} of {arm.lanes} lanes diverged", "red"))

@@ -93,7 +93,7 @@ def test_newest_passes_over_what_is_damaged(saved):
     found, lines = checkpoint.newest(saved.parent, LIKE, "mine")
     assert found is not None
     assert_equal(found)
-    assert lines == [f"{newer} is damaged (EOFError: No data left in file); set aside"]
+    assert lines == [f"{newer} is damaged (BadZipFile: File is not a zip file); set aside"]
     assert sorted(path.name for path in saved.parent.iterdir()) == [saved.name, newer.name + ".damaged"]
     assert checkpoint.newest(saved.parent / "nowhere", LIKE, "mine") == (None, [])
 

@@ -10,7 +10,8 @@ from plasticity.documents import read_file
 from plasticity.errors import UserError
 
 RESOLVED = {"name": "tiny", "seeds": 3, "agent": {"kind": "classifier", "label_smoothing": 1e-3}}
-PLAN = {"name": "tiny", "arms": []}
+STREAM = {"reward_name": "accuracy", "episodic": False, "frames_per_step": 1, "tasks": [], "visits": []}
+PLAN = {"name": "tiny", "arms": [], "stream": STREAM}
 
 
 def opened(place: Path) -> Path:
@@ -38,7 +39,8 @@ def test_what_is_written(tmp_path):
     assert read_file(place / "experiment.yaml") == RESOLVED
     plan = json.loads((place / "plan.json").read_text())
     versions = plan.pop("versions")
-    assert plan == PLAN
+    assert {key: plan[key] for key in PLAN} == PLAN
+    assert set(plan) - set(PLAN) == {"config", "crc32"}
     assert {"python", "jax", "jaxlib", "numpy", "plasticity"} <= set(versions)
     first_line = (place / "experiment.yaml").read_text().splitlines()[0]
     assert f"jax {versions['jax']}" in first_line
@@ -195,12 +197,73 @@ def test_resume_with_another_config(tmp_path, changed, said):
 
 def test_resume_with_a_damaged_config(tmp_path):
     place = opened(tmp_path / "run")
-    (place / "experiment.yaml").write_text("name: [")
-    assert str(place / "experiment.yaml") in refused(place, resume=True)
+    whole = snapshot(place)
+    for text in ("name: [", "", "[]", "name: tiny\nseeds: 4\n"):
+        (place / "experiment.yaml").write_text(text)
+        said = refused(place, {**RESOLVED, "seeds": 4}, resume=True)
+        assert said.startswith(f"{place / 'experiment.yaml'} is damaged (")
+        assert len(said.splitlines()) == 1
+        folder.check(place, RESOLVED, resume=True, force=False)  # the plan knows that this one is the run's own
+        assert folder.open_folder(place, RESOLVED, PLAN, resume=True) == [
+            f"{place / 'experiment.yaml'} was damaged; written anew"
+        ]
+        assert snapshot(place) == whole
+
+
+@pytest.mark.parametrize("text", [None, "", "{", "[]", '{"arms": 3, "stream": []}', '{"name": "tiny", "arms": []}'])
+def test_resume_with_a_damaged_plan(tmp_path, text):
+    """It is written anew before anything is computed, with the versions that the config's first line has kept."""
+    place = opened(tmp_path / "run")
+    whole = snapshot(place)
+    (place / "plan.json").unlink()
+    if text is not None:
+        (place / "plan.json").write_text(text)
+    folder.check(place, RESOLVED, resume=True, force=False)
+    (line,) = folder.open_folder(place, RESOLVED, PLAN, resume=True)
+    assert line.startswith(f"{place / 'plan.json'} is {'missing' if text is None else 'damaged ('}")
+    assert line.endswith("; written anew")
+    assert snapshot(place) == whole
+
+
+def test_a_plan_of_one_changed_digit_is_noticed(tmp_path):
+    place = opened(tmp_path / "run")
+    path = place / "plan.json"
+    path.write_text(path.read_text().replace('"frames_per_step": 1', '"frames_per_step": 2'))
+    with pytest.raises(UserError, match=r"plan\.json is damaged \(its checksum is wrong\)"):
+        folder.read(place)
+
+
+def test_other_versions_are_told_once_and_recorded(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder, "versions", lambda: {"jax": "1.0", "numpy": "2.0"})
+    place = opened(tmp_path / "run")
+    monkeypatch.setattr(folder, "versions", lambda: {"jax": "1.1", "numpy": "2.0"})
+    said = [folder.open_folder(place, RESOLVED, PLAN, resume=True) for _ in range(2)]
+    assert said == [["warning: made with other versions so far, numbers may differ: jax 1.0 -> 1.1"], []]
+    plan = json.loads((place / "plan.json").read_text())
+    assert plan["versions"] == {"jax": "1.0", "numpy": "2.0"}
+    assert plan["resumed_with"] == [{"jax": "1.1", "numpy": "2.0"}]
+
+
+def test_other_data_are_refused_and_moved_data_are_not(tmp_path):
+    resolved = {**RESOLVED, "stream": {"kind": "relabelled", "path": "a.npz"}}
+    plan = {**PLAN, "data": [{"path": "/a.npz", "sha256": "12" * 32}]}
+    place = tmp_path / "run"
+    folder.open_folder(place, resolved, plan, resume=False)
+    moved = {**resolved, "stream": {"kind": "relabelled", "path": "b.npz"}}
+    folder.check(place, moved, resume=True, force=False)
+    assert (
+        folder.open_folder(place, moved, {**plan, "data": [{"path": "/b.npz", "sha256": "12" * 32}]}, resume=True) == []
+    )
+    with pytest.raises(UserError) as error:
+        folder.open_folder(place, moved, {**plan, "data": [{"path": "/b.npz", "sha256": "34" * 32}]}, resume=True)
+    assert str(error.value) == (
+        "/b.npz is not the file that the run was started with (/a.npz): its SHA-256 was 121212121212..., "
+        "now 343434343434..."
+    )
 
 
 def test_resume_leaves_the_folder_as_it_is(tmp_path):
     place = opened(tmp_path / "run")
     before = snapshot(place)
-    folder.open_folder(place, RESOLVED, {"other": 1}, resume=True)
+    assert folder.open_folder(place, RESOLVED, PLAN, resume=True) == []
     assert snapshot(place) == before

@@ -10,8 +10,8 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Bottom up. A room (a module, or a package as a whole) imports from lower lines only; packages order themselves.
 ORDER = (
-    "errors fields types cores",
-    "linalg files display",
+    "errors fields types cores stored",
+    "linalg files display accounts",
     "trees schedules counting convolution layers packing documents visits lock",
     "eligibility blueprint",
     "networks optimizers schema",
@@ -22,6 +22,7 @@ ORDER = (
     "runner",
     "record memory config",
     "checkpoint folder",
+    "verify",
     "session",
     "progress recorders agents envs",
     "launch",
@@ -30,12 +31,14 @@ ORDER = (
 )
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms.split()}
 PROJECT = ("plasticity", "agents", "envs")
-READERS = ("results", "plots", "report", "watch")  # of a run's files, nothing else; each may use those before it
+READERS = ("stored", "accounts", "results", "plots", "report", "watch")  # of a run's files; each uses those before it
+FORMATS = READERS[:2]  # which those that write the files share
 WRITING = ("files",)  # how readers write what they make
 CONFIG = ("errors", "fields", "documents", "schema", "registry", "settings", "sweeps")  # works without the numerics
 
 MAY_TOUCH_FILES = {
     "plasticity.files", "plasticity.lock", "plasticity.display",
+    "plasticity.stored", "plasticity.accounts", "plasticity.verify",
     "plasticity.record", "plasticity.checkpoint", "plasticity.folder", "plasticity.session", "plasticity.documents",
     "plasticity.recorders", "plasticity.cli", "plasticity.plots.save", "plasticity.bench.report",
     "envs.data", "envs.pools",
@@ -115,7 +118,7 @@ def check_imports(module: str) -> None:
             assert room(name) in (*before, *WRITING), (
                 f"{module} imports {name}: results, plots, report and watch read files only"
             )
-        elif room(name) in READERS:
+        elif room(name) in READERS and room(name) not in FORMATS:
             assert here in ("cli", "bench", "findings"), f"{module} imports {name}"
         elif not typing:
             assert LEVEL[room(name)] < LEVEL[here], f"{module} imports {name}"

@@ -142,6 +142,34 @@ def test_tensorboard_files(tmp_path):
     assert "monitors/dormant_units" not in other.points
 
 
+def test_tensorboard_of_a_program_that_begins_anew_has_no_point_twice(tmp_path):
+    """Killed before the first checkpoint; the files of another program stay."""
+    pytest.importorskip("tensorboardX")
+    other = recorders.TensorBoard(tmp_path, job()._replace(arm="other"), Position())
+    first = recorders.TensorBoard(tmp_path, job(), Position())
+    for each in (other, first):
+        each.add(chunk(5, loss=[5, -5]))
+        each.flush()  # and the process is gone
+    again = recorders.TensorBoard(tmp_path, job(), Position())
+    for step in (5, 10):
+        again.add(chunk(step, loss=[step, -step]))
+    for each in (again, other, first):
+        each.close()
+    assert read(tmp_path / "ln" / "seed_3").points["losses/loss"] == [(20, 5.0), (40, 10.0)]
+    assert read(tmp_path / "other" / "seed_3").points["losses/loss"] == [(20, 5.0)]
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"ids": ["a"], "step": 3}', '{"ids": [1, 2], "step": "x"}'])
+def test_a_damaged_note_of_wandb_begins_new_runs_and_says_so(tmp_path, monkeypatch, text):
+    opened = []
+    monkeypatch.setattr(recorders, "_wandb_run", lambda *args, **kwargs: opened.append(args[3]) or SimpleNamespace())
+    (tmp_path / "wandb").mkdir()
+    (tmp_path / "wandb" / "ln-000.json").write_text(text)
+    with pytest.warns(UserWarning, match=r"ln-000\.json is damaged .*; new runs of W&B are begun"):
+        recorders.WandB(tmp_path, {"name": "tiny"}, job(), Position())
+    assert len(set(opened)) == 2
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """A real run, recorded by TensorBoard."""

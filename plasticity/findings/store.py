@@ -1,7 +1,6 @@
 """The files of findings: their configs, and what came out, beside the runs."""
 
 import contextlib
-import json
 import re
 import shutil
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from plasticity.errors import UserError, unknown
 from plasticity.files import write_text
 from plasticity.findings.document import Finding, parse_finding
 from plasticity.lock import held
+from plasticity.stored import DamagedError, is_list, is_number, read_json, to_json
 
 CONFIGS = Path("configs/paper")
 PLACE = Path("runs/findings")
@@ -79,27 +79,39 @@ def clear(folder: Path) -> None:
 
 def save_result(folder: Path, result: Mapping[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    write_text(folder / RESULT, json.dumps(result, indent=1))
+    write_text(folder / RESULT, to_json(result))
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
-    return _json(folder / RESULT)
+    found = _json(folder / RESULT)
+    return found if found and _is_result(found) else None
+
+
+def _is_result(found: Mapping[str, Any]) -> bool:
+    """Whether it can be shown: the verdict, the time, and the numbers of its clauses."""
+    verdict, clauses = found.get("passed"), found.get("clauses")
+    return verdict in (True, False, None) and is_number(found.get("minutes")) and is_list(clauses, _is_mapping)
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, dict)
 
 
 def seconds(folder: Path) -> float:
     """How long the finding has run so far."""
-    return float((_json(folder / TIME) or {}).get("seconds", 0.0))
+    found = (_json(folder / TIME) or {}).get("seconds", 0.0)
+    return float(found) if is_number(found) else 0.0
 
 
 def add_seconds(folder: Path, more: float) -> None:
-    total = json.dumps({"seconds": seconds(folder) + more})
+    total = to_json({"seconds": seconds(folder) + more}, None)
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / TIME, total)
 
 
 def _json(path: Path) -> dict[str, Any] | None:
+    """None where there is none, or a damaged one: it is made again."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+        return read_json(path)
+    except (OSError, DamagedError):
         return None
-    return found if isinstance(found, dict) else None

@@ -1,6 +1,5 @@
 """What a run's folder says of the run apart from its tables: config, versions, progress, speed, memory, losses."""
 
-import json
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,8 @@ import numpy as np
 import yaml
 
 from plasticity import results
-from plasticity.results.read import RunPath
+from plasticity.accounts import read_status
+from plasticity.results.read import RunPath, leave_out
 
 
 def facts(run: RunPath) -> dict[str, Any]:
@@ -42,17 +42,21 @@ def facts(run: RunPath) -> dict[str, Any]:
 
 
 def _text(path: Path) -> str:
-    return path.read_text(errors="replace", encoding="utf-8") if path.exists() else ""
+    try:
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return ""
 
 
 def _kinds(text: str) -> dict[str, str]:
     """The kinds of the stream and of the agents; empty where the config does not say."""
     try:
-        config = yaml.safe_load(text) or {}
-    except yaml.YAMLError:
+        config = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError):
         config = {}
-    arms = config.get("arms") or {}
-    own = [arm.get("agent") for arm in arms.values() if isinstance(arm, Mapping)]
+    config = config if isinstance(config, Mapping) else {}
+    arms = config.get("arms")
+    own = [arm.get("agent") for arm in (arms.values() if isinstance(arms, Mapping) else ()) if isinstance(arm, Mapping)]
     default = config.get("agent") if None in own or not own else None
     agents = dict.fromkeys(_kind(agent) for agent in (default, *own))
     return {"stream": _kind(config.get("stream")), "agent": ", ".join(filter(None, agents))}
@@ -68,7 +72,7 @@ def _arm(folder: Path, plan: Mapping[str, Any], name: str) -> dict[str, Any]:
     arm = next(arm for arm in plan["arms"] if arm["name"] == name)
     lanes = arm["lanes"]
     steps = sum(visit["steps"] for visit in plan["stream"]["visits"])
-    status = _status(folder / name / "status.json")
+    status = read_status(folder / name, leave_out)
     speed = status.get("steps_per_second") or None
     share = _share(status, len(programs) or 1, steps)
     finished = len(status.get("finished", ())) >= (len(programs) or 1)
@@ -84,13 +88,6 @@ def _arm(folder: Path, plan: Mapping[str, Any], name: str) -> dict[str, Any]:
         "placements": [program["placement"] for program in programs if "placement" in program],
         "bytes": [sum(program["bytes_per_device"].values()) for program in programs if "bytes_per_device" in program],
     }
-
-
-def _status(path: Path) -> dict[str, Any]:
-    try:
-        return dict(json.loads(_text(path) or "{}"))
-    except ValueError:  # it is being replaced by a machine that keeps no order
-        return {}
 
 
 def _share(status: Mapping[str, Any], programs: int, steps: int) -> float:

@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
+
+from plasticity.accounts import read_plan, table_parts
+from plasticity.stored import DamagedError, read_table
 
 IDENTITY = ("run", "arm", "lane", "seed", "step", "frames", "update", "visit", "task", "step_in_visit")
 REWARDS = ("reward", "episodic_return", "episodes")
@@ -33,13 +35,13 @@ def plan(run: RunPath) -> dict[str, Any]:
     """
     folder = Path(run)
     try:
-        found = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
         # Older plans do not say whether returns of several tasks are of one kind.
-        return {**found, "arms": list(found["arms"]), "stream": {"alike": False, **found["stream"]}}
+        found = read_plan(folder)
+        return {**found, "stream": {"alike": False, **found["stream"]}}
     except (FileNotFoundError, NotADirectoryError):
         missing = "plan.json is missing" if folder.is_dir() else "there is no such folder"
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
-        missing = f"plan.json is unreadable ({type(error).__name__}: {error})"
+    except DamagedError as error:
+        missing = f"plan.json is unreadable ({error})"
     raise ValueError(f"{folder} is no run: {missing}{_nearest(folder)}")
 
 
@@ -56,6 +58,7 @@ def _nearest(folder: Path) -> str:
     """A hint at the run whose name is nearest, among the folders beside ``folder`` and inside it."""
     places = [place for place in (folder.absolute().parent, folder) if place.is_dir()]
     runs = {path.parent.name: path.parent for place in places for path in place.glob("*/plan.json")}
+    runs.pop(folder.absolute().name, None)
     names = difflib.get_close_matches(folder.absolute().name, runs, n=1, cutoff=0.0)
     return f"; the nearest run is {runs[names[0]]}" if names else ""
 
@@ -84,21 +87,24 @@ def controls(run: RunPath, control: str | None = None) -> dict[str, str | None]:
 def _read(path: Path, wanted: Collection[str] | None = None) -> pa.Table | None:
     """The file's columns, those of ``wanted`` that it has; None, and a warning that names it, where it is damaged."""
     try:
-        schema = pq.read_schema(path)
-        names = [name for name in schema.names if wanted is None or name in wanted]
-        texts = [name for name in names if name in NAMES and pa.types.is_string(schema.field(name).type)]
-        with pq.ParquetFile(path, read_dictionary=texts) as file:
-            return file.read(columns=names)
-    except (pa.ArrowException, OSError) as error:
-        reason = str(error).partition("\n")[0].partition(". ")[0][:100]
-        warnings.warn(f"{path} is unreadable ({reason}); what it holds is left out", UserWarning, stacklevel=2)
+        return read_table(path, wanted, NAMES)
+    except (DamagedError, OSError) as error:
+        leave_out(path, str(error))
         return None
 
 
+def leave_out(path: Path, why: str) -> None:
+    """A warning that names a file."""
+    warnings.warn(f"{path} is unreadable ({why}); what it holds is left out", UserWarning, stacklevel=3)
+
+
 def _lanes_of_arm(run: RunPath, arm: str) -> pd.DataFrame:
+    """Without it nobody knows whose the arm's rows are: they are left out."""
     path = Path(run) / arm / "lanes.parquet"
     found = _read(path) if path.exists() else None
-    if found is None:
+    if not path.exists() and any((Path(run) / arm / "metrics").glob("part-*.parquet")):
+        leave_out(path, "it is missing")
+    if found is None or not {"lane", "seed"} <= set(found.column_names):
         return pd.DataFrame()
     table = found.to_pandas()
     # A swept list (widths, say) has to be hashable to name a point.
@@ -110,7 +116,7 @@ def _lanes_of_arm(run: RunPath, arm: str) -> pd.DataFrame:
 
 
 def _rows_of_arm(run: RunPath, arm: str, folder: str, wanted: Collection[str] | None) -> pa.Table | None:
-    paths = sorted((Path(run) / arm / folder).glob("part-*.parquet"))
+    paths = table_parts(Path(run) / arm, leave_out, folder)
     parts = [part for part in (_read(path, wanted) for path in paths) if part is not None and part.num_rows]
     return pa.concat_tables(parts, promote_options="permissive") if parts else None
 
@@ -183,7 +189,8 @@ def _joined(
 ) -> pd.DataFrame:
     """The rows of all arms in a folder of theirs, by arm, lane and ``keys``, with the swept hyper-parameters."""
     arms, known = arm_names(run), lanes(run)
-    tables = [_rows_of_arm(run, arm, folder, wanted) for arm in arms]
+    there = set(known["arm"].astype(str))
+    tables = [_rows_of_arm(run, arm, folder, wanted) if arm in there else None for arm in arms]
     counts = [0 if table is None else table.num_rows for table in tables]
     present = [table for table in tables if table is not None]
     if not present:

@@ -116,9 +116,12 @@ def _measured(about: Mapping[str, Any]) -> str:
 def _config(run: RunPath) -> dict[str, Any]:
     path = Path(run) / "experiment.yaml"
     try:
-        return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except (OSError, yaml.YAMLError, TypeError, ValueError) as error:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if not isinstance(found, dict) or not isinstance(found.get("arms") or {}, dict):
+            raise ValueError("it holds no config")
+    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())[:120]}") from None
+    return found
 
 
 def flat(value: Any, path: str = "") -> dict[str, Any]:
@@ -269,7 +272,7 @@ def _replica(arm: str, a: pd.DataFrame, b: pd.DataFrame) -> Replica:
     a, b = (table.dropna(axis=1, how="all").set_index(["step", "lane"]).sort_index() for table in (a, b))
     both = a.index.intersection(b.index).sort_values()
     columns = [column for column in a.columns if column in b.columns]
-    x, y = (table.loc[both, columns] for table in (a, b))
+    x, y = (_plain(table.loc[both, columns]) for table in (a, b))
     differs = ~((x == y) | (x.isna() & y.isna()))
     which = np.flatnonzero(differs.any(axis=1))
     return Replica(
@@ -281,6 +284,12 @@ def _replica(arm: str, a: pd.DataFrame, b: pd.DataFrame) -> Replica:
         first=_row(x, y, differs, int(which[0])) if len(which) else None,
         metrics=tuple(sorted(set(a.columns) ^ set(b.columns))) if len(both) else (),
     )
+
+
+def _plain(table: pd.DataFrame) -> pd.DataFrame:
+    """Names as text: a run that has not met every task knows fewer of them."""
+    few = [name for name in table if isinstance(table[name].dtype, pd.CategoricalDtype)]
+    return table.astype(dict.fromkeys(few, object))
 
 
 def _row(x: pd.DataFrame, y: pd.DataFrame, differs: pd.DataFrame, row: int) -> dict[str, Any]:
