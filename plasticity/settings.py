@@ -14,6 +14,7 @@ from plasticity.fields import Count
 from plasticity.registry import Registry
 from plasticity.schema import Setting, schema_of
 
+MEMBERS = 100  # of one list
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 Period = Count | Literal["visit"]  # env steps, or once a visit
 
@@ -143,7 +144,9 @@ class Parser:
             raw = merged(as_member(default), raw)
         kind = raw.get("kind")
         if not isinstance(kind, str):
-            self.refuse(at, f"has no `kind` naming one of the {family}; known: {listed(self.registry.names(family))}")
+            self.refuse(
+                at, f"`kind` is missing; known {family}: {listed(self.registry.names(family))}"
+            )
             return None
         try:
             factory = self.registry.factory(family, kind)
@@ -158,6 +161,9 @@ class Parser:
         """A list of members."""
         if not isinstance(raw, list | tuple):
             self.refuse(at, f"{shown(raw)} is not allowed; must be a list of {family}")
+            return ()
+        if len(raw) > MEMBERS:
+            self.refuse(at, f"has {len(raw):,} {family}; at most {MEMBERS} are allowed")
             return ()
         read = self.monitor if family == "monitors" else functools.partial(self.member, family)
         choices = [read(item, (*at, i)) for i, item in enumerate(raw)]
@@ -174,7 +180,7 @@ class Parser:
             return self.member("monitors", given, at)  # says what is wrong
         if "every" in schema:
             text = (
-                f"`{given['kind']}` has a setting `every`, which is what a config calls a monitor's period; rename it"
+                f"`{given['kind']}` has a setting `every`, which in a config is a monitor's period; rename it"
             )
             self.refuse(at, text)
             return None
@@ -188,7 +194,9 @@ class Parser:
         """All settings of a schema, in its order; what is wrong is left out and noted in ``problems``."""
         for key in raw:
             if key not in schema:
-                text = unknown("key", str(key), schema, "allowed") if schema else "unknown key; it has no settings"
+                text = (
+                    unknown("key", str(key), schema, "allowed") if schema else "unknown key; it has no settings"
+                )
                 self.refuse((*at, str(key)), text)
         values = {}
         for name, setting in schema.items():

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Bottom up. A room (a module, or a package as a whole) imports from lower lines only; packages order themselves.
 ORDER = (
     "errors fields types",
-    "linalg",
+    "linalg counters precision",
     "trees schedules convolution layers packing documents visits",
     "eligibility blueprint",
     "networks optimizers schema",

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from plasticity import trees
-from plasticity.fields import BelowOne, Count, Fraction, Natural, card
+from plasticity.fields import BelowOne, Fraction, Natural, Size, card
 from plasticity.interventions import surgery, units
 from plasticity.interventions.base import Intervention, every
 from plasticity.interventions.resets import check
@@ -165,7 +165,7 @@ def continual_backprop(
     maturity_period: Natural = 100,
     utility: Utility = "contribution",
     mean_transfer: bool = False,
-    at_once: Count = 1,
+    at_once: Size = 1,
     optimizer_slots: bool = True,
 ) -> Intervention:
     """Continual backpropagation: after every update a few of the least useful mature units are born again.

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from plasticity import results
+from plasticity.documents import from_yaml
+from plasticity.errors import UserError
 from plasticity.results.read import RunPath
 
 
@@ -48,9 +49,10 @@ def _text(path: Path) -> str:
 def _kinds(text: str) -> dict[str, str]:
     """The kinds of the stream and of the agents; empty where the config does not say."""
     try:
-        config = yaml.safe_load(text) or {}
-    except yaml.YAMLError:
+        config = from_yaml(text, "experiment.yaml")
+    except UserError:
         config = {}
+    config = config if isinstance(config, Mapping) else {}
     arms = config.get("arms") or {}
     own = [arm.get("agent") for arm in arms.values() if isinstance(arm, Mapping)]
     default = config.get("agent") if None in own or not own else None

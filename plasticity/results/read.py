@@ -1,6 +1,5 @@
 """A run's folder as tidy tables: lanes, metrics, visits."""
 
-import difflib
 import functools
 import json
 import warnings
@@ -12,6 +11,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from plasticity.errors import listed, nearest, shown, suggestion
 
 IDENTITY = ("run", "arm", "lane", "seed", "step", "frames", "update", "visit", "task", "step_in_visit")
 REWARDS = ("reward", "episodic_return", "episodes")
@@ -53,8 +54,10 @@ def _nearest(folder: Path) -> str:
     """A hint at the run whose name is nearest, among the folders beside ``folder`` and inside it."""
     places = [place for place in (folder.absolute().parent, folder) if place.is_dir()]
     runs = {path.parent.name: path.parent for place in places for path in place.glob("*/plan.json")}
-    names = difflib.get_close_matches(folder.absolute().name, runs, n=1, cutoff=0.0)
-    return f"; the nearest run is {runs[names[0]]}" if names else ""
+    if len(runs) == 1:
+        return f"; there is one run: {next(iter(runs.values()))}"
+    close = nearest(folder.absolute().name, runs)
+    return f"; did you mean {runs[close]}?" if close else f"; there are {listed(sorted(runs))}" if runs else ""
 
 
 def arm_names(run: RunPath) -> list[str]:
@@ -220,10 +223,9 @@ def _check_known(run: RunPath, table: pd.DataFrame, metrics: Collection[str] | N
 
 
 def no_column(what: str, name: str, known: Iterable[str]) -> str:
-    """``WHAT 'name'; the nearest is ...; there are a, b, c``."""
+    """``WHAT "name"; there are a, b, c; did you mean `b`?``"""
     names = sorted(map(str, known))
-    near = difflib.get_close_matches(name, names, n=1)
-    return f"{what} {name!r}{f'; the nearest is {near[0]}' if near else ''}; there are {', '.join(names) or 'none'}"
+    return f"{what} {shown(name)}; there are {', '.join(names) or 'none'}{suggestion(name, names)}"
 
 
 def evaluations(run: RunPath, *runs: RunPath) -> pd.DataFrame:

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import yaml
 from scipy import stats
 
+from plasticity.documents import read_file
+from plasticity.errors import UserError
 from plasticity.results.compare import Point, counterpart, points, stage_means
 from plasticity.results.intervals import Interval, mean_interval
 from plasticity.results.read import (
@@ -119,8 +120,8 @@ def _measured(about: Mapping[str, Any]) -> str:
 def _config(run: RunPath) -> dict[str, Any]:
     path = Path(run) / "experiment.yaml"
     try:
-        return dict(yaml.safe_load(path.read_text()))
-    except (OSError, yaml.YAMLError, TypeError, ValueError) as error:
+        return dict(read_file(path))
+    except (UserError, TypeError, ValueError) as error:
         raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())[:120]}") from None
 
 
