@@ -105,10 +105,12 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     Near: at most one slip (a letter too many, too few, wrong, or two swapped) for every three letters of the longer
     word, and at most three. Case, underscores, hyphens and spaces do not count.
     """
-    given = _plain(word[: LONGEST + 1])
+    if len(word) > LONGEST:
+        return None
+    given = _plain(word)
     best, least = None, 4
     for name in itertools.islice(known, CANDIDATES):
-        plain = _plain(name[: LONGEST + 1])
+        plain = _plain(name)
         found = _slips(given, plain, min(3, least - 1, max(len(given), len(plain)) // 3))
         if found is not None:
             best, least = name, found

@@ -144,9 +144,7 @@ class Parser:
             raw = merged(as_member(default), raw)
         kind = raw.get("kind")
         if not isinstance(kind, str):
-            self.refuse(
-                at, f"`kind` is missing; known {family}: {listed(self.registry.names(family))}"
-            )
+            self.refuse(at, f"`kind` is missing; known {family}: {listed(self.registry.names(family))}")
             return None
         try:
             factory = self.registry.factory(family, kind)
@@ -179,9 +177,7 @@ class Parser:
         except UserError:
             return self.member("monitors", given, at)  # says what is wrong
         if "every" in schema:
-            text = (
-                f"`{given['kind']}` has a setting `every`, which in a config is a monitor's period; rename it"
-            )
+            text = f"`{given['kind']}` has a setting `every`, which in a config is a monitor's period; rename it"
             self.refuse(at, text)
             return None
         period = {key: value for key, value in given.items() if _means_period(str(key), schema)}
@@ -194,9 +190,7 @@ class Parser:
         """All settings of a schema, in its order; what is wrong is left out and noted in ``problems``."""
         for key in raw:
             if key not in schema:
-                text = (
-                    unknown("key", str(key), schema, "allowed") if schema else "unknown key; it has no settings"
-                )
+                text = unknown("key", str(key), schema, "allowed") if schema else "unknown key; it has no settings"
                 self.refuse((*at, str(key)), text)
         values = {}
         for name, setting in schema.items():

@@ -495,7 +495,10 @@ WRONG = [
     ),
     ({"arms": {"ln": {"agent": {"optimizr": 1}}}}, "arms.ln.agent.optimizr: unknown key"),
     ({"placement": {"widht": 1}}, "placement.widht: unknown key; allowed: devices, width; did you mean `width`?"),
-    ({"placement": {"devices": 0}}, "placement.devices: 0 is not allowed; must be an integer in [1, 1048576] or `auto`"),
+    (
+        {"placement": {"devices": 0}},
+        "placement.devices: 0 is not allowed; must be an integer in [1, 1048576] or `auto`",
+    ),
     ({"placement": 3}, "placement: 3 is not allowed; must be a mapping or null"),
     ({"sweep": []}, "sweep: [] is not allowed; must be a mapping or null"),
     ({"sweep": {"stream.tasks": [1, 2]}}, "sweep.stream.tasks: a stream cannot be swept"),

@@ -88,7 +88,10 @@ def test_other_errors_are_one_line(text: Any) -> None:
 
 @pytest.mark.parametrize("text", ["a: &b [*b]", "a: &b {c: *b}", "[" * 3000 + "]" * 3000])
 def test_endless_data_are_refused(text: Any) -> None:
-    with pytest.raises(UserError, match=r"^f.yaml, line 1, column \d+: (a value contains itself|lists and mappings are nested more than 50 deep)$"):
+    with pytest.raises(
+        UserError,
+        match=r"^f.yaml, line 1, column \d+: (a value contains itself|lists .* nested more than 50 deep)$",
+    ):
         from_yaml(text, "f.yaml")
 
 

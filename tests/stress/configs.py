@@ -4,10 +4,11 @@ Usage::
 
     python tests/stress/configs.py --configs 1000 --seed 0 --json configs.json
 
-Every case takes a shipped config (those of findings included), changes it at one to three places or adds overrides, then
-reads and plans it in a child process, as ``plasticity plan`` would. A case fails with a traceback, with a message that is
-longer than three lines or holds what a terminal may act upon, after 20 seconds, or with more than 2 GB. Arms beyond the
-first two are left out first, so that the time is that of the change and not that of thirty programs.
+Every case takes a shipped config (those of findings included), changes it at one to three places or adds overrides,
+then reads and plans it in a child process, as ``plasticity plan`` would. A case fails with a traceback, with a message
+that is longer than three lines or holds what a terminal may act upon, after 20 seconds of processor time, or with more
+than 2 GB. Arms beyond the first two are left out first, so that the time is that of the change and not that of thirty
+programs.
 """
 
 import argparse
@@ -48,7 +49,7 @@ WORDS = (
     "\x1b[31mred",
     "\x00",
     "x" * 5000,
-    "１２",
+    "\uff11\uff12",
     "²",
     "a.b",
     "..",
@@ -100,6 +101,12 @@ def places(data: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from places(value, (*at, key))
 
 
+def found(data: Any, at: tuple[Any, ...]) -> Any:
+    for key in at:
+        data = data[key]
+    return data
+
+
 def nested(depth: int) -> Any:
     value: Any = 1
     for _ in range(depth):
@@ -110,13 +117,14 @@ def nested(depth: int) -> Any:
 def changed(raw: dict[str, Any], draw: random.Random) -> tuple[dict[str, Any], str]:
     """The config with one change of its data."""
     raw = copy.deepcopy(raw)
-    at = draw.choice(list(places(raw)) or [("name",)])
-    holder: Any = raw
-    for key in at[:-1]:
-        holder = holder[key]
-    key = at[-1]
-    if key not in holder if isinstance(holder, dict) else False:
-        return raw, "nothing"
+    at = draw.choice(list(places(raw)))
+    if draw.random() < 0.5:  # a number, so that what is planned is not only what was shipped
+        at = draw.choice([way for way in places(raw) if isinstance(found(raw, way), int | float)] or [at])
+    holder, key = found(raw, at[:-1]), at[-1]
+    if isinstance(holder[key], int | float) and draw.random() < 0.7:
+        factor = draw.choice((0, 0.5, 2, 10, 1000, 10**6, -1, 2**31))
+        holder[key] = int(holder[key] * factor) if isinstance(holder[key], int) else holder[key] * factor
+        return raw, f"{factor} times {'.'.join(map(str, at))[:60]}"
     what = draw.choice(("delete", "rename", "number", "number", "word", "type", "deep", "list", "copy"))
     if what == "delete":
         del holder[key]
@@ -125,12 +133,9 @@ def changed(raw: dict[str, Any], draw: random.Random) -> tuple[dict[str, Any], s
         holder[new] = holder.pop(key)
     elif what == "copy":
         other = draw.choice(list(places(raw)))
-        value = raw
-        for step in other:
-            value = value[step]  # type: ignore[index]
-        holder[key] = copy.deepcopy(value)
+        holder[key] = copy.deepcopy(found(raw, other))
     elif what == "deep":
-        holder[key] = nested(draw.choice((5, 40, 200)))
+        holder[key] = nested(draw.choice((5, 40, 80)))
     elif what == "list":
         holder[key] = [copy.deepcopy(holder[key])] * draw.choice((1, 2, 200))
     else:
@@ -178,13 +183,17 @@ def override(raw: dict[str, Any], draw: random.Random) -> str:
 
 
 def cases(count: int, seed: int) -> Iterator[Case]:
+    sys.setrecursionlimit(20_000)  # of this process alone, which writes what is nested deeply
     draw = random.Random(seed)
     configs = shipped()
     for _ in range(count):
         name = draw.choice(list(configs))
-        raw, told = configs[name], []
+        raw: dict[str, Any] = configs[name]
+        told: list[str] = []
         kind = draw.random()
         for _ in range(draw.choice((1, 1, 2, 3)) if kind < 0.65 else 0):
+            if not raw:
+                break
             raw, what = changed(raw, draw)
             told.append(what)
         text = to_yaml(raw)
