@@ -144,7 +144,8 @@ class Parser:
             raw = merged(as_member(default), raw)
         kind = raw.get("kind")
         if not isinstance(kind, str):
-            self.refuse(at, f"`kind` is missing; known {family}: {listed(self.registry.names(family))}")
+            what = f"kind: {shown(kind)} is not allowed" if "kind" in raw else "`kind` is missing"
+            self.refuse(at, f"{what}; known {family}: {listed(self.registry.names(family))}")
             return None
         try:
             factory = self.registry.factory(family, kind)

@@ -1,6 +1,7 @@
 """What a user may write, at its limits: YAML, keys, messages, integers, counters, and JAX's own settings."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -132,8 +133,8 @@ def test_what_a_user_wrote_is_shown_escaped_and_cut(text: str) -> None:
         raise UserError("\n".join([text] * 9))
     lines = str(caught.value).split("\n")
     assert len(lines) <= 3
-    assert all(line.isprintable()
-    assert len(line) <= LINE for line in lines)
+    assert all(line.isprintable() for line in lines)
+    assert max(map(len, lines)) <= LINE
 
 
 def test_two_values_are_cut_around_their_difference() -> None:
@@ -288,7 +289,24 @@ def test_a_run_in_a_64_bit_environment_has_the_same_numbers(tmp_path: Path) -> N
     assert told[0] == told[1] == told[2]
 
 
-# The stress script, tiny.
+# Shipped configs, and broken ones.
+
+
+@pytest.mark.parametrize("name", list(stress.shipped()))
+@pytest.mark.filterwarnings("ignore:.*steps_per_visit", "ignore:.*frames_per_visit", "ignore:.*episode")
+def test_every_shipped_config_is_read_and_its_first_arm_planned(name: str) -> None:
+    """One program of each, findings included: what all its arms share. All arms are planned by a slow test."""
+    raw = stress.shipped()[name]
+    whole = read_experiment(raw, launch.registry())
+    first = next(iter(whole.arms))
+    one = {first: {**((raw.get("arms") or {}).get(first) or {}), "sweep": {}}}
+    alone = read_experiment({**raw, "arms": one, "sweep": {}, "seeds": 1}, launch.registry())
+    try:
+        assert len(launch.plan(alone).jobs) == 1
+    except UserError as error:
+        if not re.search("installed|no module|needs|cannot be|lib", str(error)):
+            raise
+        pytest.skip(str(error))  # a suite lacks something of this system, and says so
 
 
 def test_broken_configs_are_planned_or_refused() -> None:
