@@ -326,7 +326,7 @@ BARE = "`kind` is missing; known optimizers: adam, sgd"
     [
         ("optimizers", "adm", {}, (), ADM),
         ("optimizers", None, {}, (), BARE),
-        ("optimizers", 3, {}, (), BARE),
+        ("optimizers", 3, {}, (), "kind: 3 is not allowed; known optimizers: adam, sgd"),
         ("optimizers", "sgd", {}, ("learning_rate",), "is required; must be a number greater than 0"),
         ("monitors", "norm", {"x": 1}, ("x",), "unknown key; it has no settings"),
         ("monitors", "rank", {1: 1}, ("1",), "unknown key; allowed: delta"),
