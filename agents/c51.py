@@ -10,7 +10,7 @@ from agents.base import assemble
 from agents.categorical import Spread, Targets, check_atoms, check_support, cross_entropies, expected, spread
 from agents.replay import Batch, replay
 from agents.replay_regime import Criterion, Timing, check_stream, replay_agent, uniform
-from plasticity.fields import BelowOne, Count, Fraction, Member, Positive
+from plasticity.fields import BelowOne, Count, Fraction, Member, Positive, Repeats, Size
 from plasticity.interventions.base import Intervention
 from plasticity.schedules import linear
 from plasticity.types import Activation, Agent, Array, Params, StreamSpec
@@ -52,8 +52,8 @@ def c51(
     optimizer: Annotated[Any, Member("optimizers")] = ADAM,
     discount: BelowOne = 0.99,
     double: bool = False,
-    n_step: Count = 1,
-    atoms: Count = 51,
+    n_step: Repeats = 1,
+    atoms: Repeats = 51,
     v_min: float = -10.0,
     v_max: float = 10.0,
     targets: Targets = "distribution",
@@ -64,9 +64,9 @@ def c51(
     epsilon_steps: Positive = 250_000,
     replay_capacity: Count = 100_000,
     replay_minimum: Count = 20_000,
-    batch_size: Count = 32,
+    batch_size: Size = 32,
     learn_every: Count = 4,
-    gradient_steps: Count = 1,
+    gradient_steps: Repeats = 1,
     target_period: Count = 2_000,
 ) -> Agent:
     """Categorical deep Q-learning, C51, for one lane.
@@ -86,7 +86,7 @@ def c51(
     leave out a reward of one step. Defaults are those of DQN Zoo's C51, its schedules as for ``dqn``; actions are
     epsilon-greedy in expected values.
     """
-    check_stream("c51", spec, learn_every)
+    check_stream("c51", spec, learn_every, gradient_steps)
     check_atoms(atoms)
     check_support(spec, v_min, v_max, reward_clip)
     stored = replay(spec, capacity=replay_capacity, minimum=replay_minimum, batch_size=batch_size, steps=n_step)

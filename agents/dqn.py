@@ -10,7 +10,7 @@ from agents.base import assemble
 from agents.replay import Batch, replay
 from agents.replay_regime import Criterion, Timing, check_stream, replay_agent, uniform
 from agents.value_based import error_loss
-from plasticity.fields import BelowOne, Count, Fraction, Member, NonNegative, Positive
+from plasticity.fields import BelowOne, Count, Fraction, Member, NonNegative, Positive, Repeats, Size
 from plasticity.interventions.base import Intervention
 from plasticity.schedules import Number, linear
 from plasticity.types import Activation, Agent, Array, Network, Params, StreamSpec
@@ -46,7 +46,7 @@ def dqn(
     optimizer: Annotated[Any, Member("optimizers")] = "adam",
     discount: BelowOne = 0.99,
     double: bool = False,
-    n_step: Count = 1,
+    n_step: Repeats = 1,
     huber: NonNegative = 1.0,
     reward_clip: Positive | None = 1.0,
     epsilon_start: Fraction = 1.0,
@@ -54,9 +54,9 @@ def dqn(
     epsilon_steps: Positive = 250_000,
     replay_capacity: Count = 100_000,
     replay_minimum: Count = 20_000,
-    batch_size: Count = 32,
+    batch_size: Size = 32,
     learn_every: Count = 4,
-    gradient_steps: Count = 1,
+    gradient_steps: Repeats = 1,
     target_period: Count = 2_000,
 ) -> Agent:
     """Deep Q-network (Mnih et al. 2015, Human-level control through deep reinforcement learning), for one lane.
@@ -74,7 +74,7 @@ def dqn(
     paper clips the error's gradient, which is the Huber loss; defaults are those of Dopamine's DQN in agent steps, with
     a tenth of its replay.
     """
-    check_stream("dqn", spec, learn_every)
+    check_stream("dqn", spec, learn_every, gradient_steps)
     stored = replay(spec, capacity=replay_capacity, minimum=replay_minimum, batch_size=batch_size, steps=n_step)
     memory = uniform(stored, batch_size, discount, reward_clip)
     body = assemble(

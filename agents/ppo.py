@@ -11,7 +11,8 @@ from agents.normalise import Normalise, Share, perception
 from agents.on_policy import Rules, rollout_agent
 from agents.rollout import empty
 from agents.truncation import Truncation, check_truncation
-from plasticity.fields import BelowOne, Count, Fraction, Member, NonNegative, Positive, Real
+from plasticity.counters import check_updates
+from plasticity.fields import BelowOne, Fraction, Member, NonNegative, Positive, Real, Repeats, Size
 from plasticity.interventions.base import Intervention
 from plasticity.types import Agent, Array, StreamSpec
 
@@ -22,7 +23,7 @@ NETWORK = {"kind": "mlp", "widths": [64, 64], "activation": "tanh", "initialiser
 OPTIMIZER = {"kind": "adam", "learning_rate": 2.5e-4, "eps": 1e-5, "max_gradient_norm": 0.5}
 
 
-def check(spec: StreamSpec, actions: str, length: int, minibatches: int) -> None:
+def check(spec: StreamSpec, actions: str, length: int, epochs: int, minibatches: int) -> None:
     """``ValueError`` where the stream does not suit the agent, or the numbers do not fit each other."""
     given = "discrete" if spec.discrete else "continuous"
     if actions not in ("auto", given):
@@ -34,6 +35,7 @@ def check(spec: StreamSpec, actions: str, length: int, minibatches: int) -> None
             raise ValueError(
                 f"agent.rollout_length: {length} is not allowed; it must divide the {visit.steps} steps of a visit"
             )
+    check_updates("agent.epochs x agent.minibatches", spec, epochs * minibatches, length)
     if length * spec.envs % minibatches:
         raise ValueError(
             f"agent.minibatches: {minibatches} is not allowed; it must divide the {length * spec.envs} steps of a "
@@ -59,9 +61,9 @@ def ppo(
     policy_gain: Gain = 0.01,
     value_gain: Gain = 1.0,
     log_std: Real = 0.0,
-    rollout_length: Count = 128,
-    epochs: Count = 4,
-    minibatches: Count = 4,
+    rollout_length: Size = 128,
+    epochs: Repeats = 4,
+    minibatches: Repeats = 4,
     discount: BelowOne = 0.99,
     gae_lambda: Fraction = 0.95,
     clip: Positive = 0.2,
@@ -105,7 +107,7 @@ def ppo(
     ``minibatches`` those of a rollout. Real-valued actions are not squashed: the stream clips them. Pairs that join two
     episodes take places in minibatches but enter no mean.
     """
-    check(spec, actions, rollout_length, minibatches)
+    check(spec, actions, rollout_length, epochs, minibatches)
     check_names(
         trunk=(trunk, ("separate", "shared")),
         normalise_advantages=(normalise_advantages, ("minibatch", "batch", "none")),

@@ -14,7 +14,7 @@ from agents.noisy import perturbed
 from agents.priorities import prioritised as prioritised_memory
 from agents.replay import replay
 from agents.replay_regime import Timing, check_stream, replay_agent, uniform
-from plasticity.fields import BelowOne, Count, Fraction, Member, NonNegative, Positive
+from plasticity.fields import BelowOne, Count, Fraction, Member, NonNegative, Positive, Repeats, Size
 from plasticity.interventions.base import Intervention
 from plasticity.networks import Head, NetworkSpec
 from plasticity.schedules import linear
@@ -48,8 +48,8 @@ def rainbow(
     dueling: bool = True,
     prioritised: bool = True,
     noisy: bool = False,
-    n_step: Count = 3,
-    atoms: Count = 51,
+    n_step: Repeats = 3,
+    atoms: Repeats = 51,
     v_min: float = -10.0,
     v_max: float = 10.0,
     targets: Targets = "distribution",
@@ -65,9 +65,9 @@ def rainbow(
     epsilon_steps: Positive = 250_000,
     replay_capacity: Count = 100_000,
     replay_minimum: Count = 20_000,
-    batch_size: Count = 32,
+    batch_size: Size = 32,
     learn_every: Count = 4,
-    gradient_steps: Count = 1,
+    gradient_steps: Repeats = 1,
     target_period: Count = 2_000,
 ) -> Agent:
     """Rainbow, for one lane: C51 with double, dueling and n-step Q-learning and prioritised replay.
@@ -90,7 +90,7 @@ def rainbow(
     :func:`agents.c51.c51`. Defaults are DQN Zoo's, but for the noise and a tenth of its replay. The priority is the
     cross-entropy, as there (in the paper the divergence), without a share of uniform samples.
     """
-    check_stream("rainbow", spec, learn_every)
+    check_stream("rainbow", spec, learn_every, gradient_steps)
     check_atoms(atoms)
     check_support(spec, v_min, v_max, reward_clip)
     stored = replay(spec, capacity=replay_capacity, minimum=replay_minimum, batch_size=batch_size, steps=n_step)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from agents.base import ACTION, NOISE, REFERENCE, SAMPLE, Body
 from agents.replay import Batch, Replay, clipped
 from agents.value_based import epsilon_greedy, mean_where
+from plasticity.counters import check_updates
 from plasticity.schedules import Number, Schedule
 from plasticity.types import (
     Activation,
@@ -99,8 +100,8 @@ def uniform(replay: Replay, batch_size: int, gamma: Number, reward_clip: Number 
     return Memory(replay.init, replay.add, replay.ready, sample, settle, batch_size)
 
 
-def check_stream(name: str, spec: StreamSpec, learn_every: int) -> None:
-    """``ValueError`` where the stream does not suit a replay agent."""
+def check_stream(name: str, spec: StreamSpec, learn_every: int, gradient_steps: int) -> None:
+    """``ValueError`` where the stream does not suit a replay agent, or makes more updates than their counter holds."""
     if not spec.discrete or not hasattr(spec.observation, "shape"):
         raise ValueError(
             f"agent.kind: {name} is not allowed; it needs a stream with discrete actions and plain observations"
@@ -110,6 +111,7 @@ def check_stream(name: str, spec: StreamSpec, learn_every: int) -> None:
             raise ValueError(
                 f"agent.learn_every: {learn_every} is not allowed; it must divide the {visit.steps} steps of a visit"
             )
+    check_updates("agent.gradient_steps", spec, gradient_steps, learn_every)
 
 
 def one_step(transition: Transition, gamma: Number, reward_clip: Number | None) -> Batch:

@@ -20,7 +20,7 @@ from agents.streaming import (
 )
 from agents.truncation import Truncation, check_truncation
 from agents.value_based import error_loss, mean_where
-from plasticity.fields import BelowOne, Count, Fraction, Member, NonNegative, Positive
+from plasticity.fields import BelowOne, Fraction, Member, NonNegative, Positive, Repeats
 from plasticity.interventions.base import Intervention
 from plasticity.schedules import Number, Schedule, linear
 from plasticity.types import Agent, Array, Clock, Key, Learner, Metrics, Params, State, StreamSpec
@@ -102,7 +102,7 @@ def stream_c51(
     network: Annotated[Any, Member("networks")] = CONTROL_NETWORK,
     optimizer: Annotated[Any, Member("optimizers")] = CALM_ADAM,
     discount: BelowOne = 0.99,
-    atoms: Count = 51,
+    atoms: Repeats = 51,
     value_max: Positive = 10.0,
     targets: Targets = "distribution",
     sigma: Positive = 0.75,

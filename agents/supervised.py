@@ -8,7 +8,7 @@ import optax
 
 from agents.base import Body, Meaning, assemble
 from agents.categorical import check_atoms, check_range, expected, spread
-from plasticity.fields import Count, Fraction, Member, Positive
+from plasticity.fields import Fraction, Member, Positive, Repeats
 from plasticity.interventions.base import Intervention
 from plasticity.schedules import Number
 from plasticity.types import (
@@ -140,7 +140,7 @@ def regressor(
     network: Annotated[Any, Member("networks")] = "mlp",
     optimizer: Annotated[Any, Member("optimizers")] = "adam",
     loss: Literal["squared", "two_hot", "hl_gauss"] = "squared",
-    atoms: Count = 51,
+    atoms: Repeats = 51,
     v_min: float = -10.0,
     v_max: float = 10.0,
     sigma: Positive = 0.75,

@@ -16,14 +16,15 @@ from envs.base import Source
 from envs.episodes import warn_if_short
 from envs.host import Pool, Stepped, host
 from plasticity.cores import cores
-from plasticity.fields import Count, Natural, card
+from plasticity.counters import check_visits
+from plasticity.fields import Count, Cycles, Natural, Repeats, Size, Threads, card
 from plasticity.types import FIRST, LAST, MID, StreamSpec, VisitPlan
 
 # Five minutes of play, the limit of an episode in Bellemare et al. 2013, "The Arcade Learning Environment". How long a
 # game lasts is not known beforehand: Freeway 8,160 frames, Breakout under a random policy a thousand.
 USUAL_EPISODE = 18_000
 
-ListOfModes = Annotated[list[Natural], Field(min_length=1)] | Literal["all"]
+ListOfModes = Annotated[list[Natural], Field(min_length=1, max_length=1000)] | Literal["all"]
 
 
 def library() -> Any:
@@ -153,15 +154,15 @@ def atari(
     preset: Literal["machado18", "dqn_legacy", "cora"] | None = None,
     backend: Literal["envpool", "ale"] = "envpool",
     frames_per_visit: Count | None = None,
-    cycles: Count | None = None,
-    envs: Count = 1,
+    cycles: Cycles | None = None,
+    envs: Size = 1,
     sticky: Annotated[float, Field(ge=0, le=1)] | None = None,
     full_actions: bool | None = None,
     life_loss: bool | None = None,
     episode_frames: Count | None = None,
-    noops: Count | None = None,
+    noops: Repeats | None = None,
     fire: bool | None = None,
-    threads: Natural = 0,
+    threads: Threads = 0,
 ) -> Source:
     """Atari games one after the other, the whole list ``cycles`` times; reward = the game's score, never clipped.
 
@@ -205,6 +206,7 @@ def atari(
     usual = whole.frames // (envs if suite else 1)
     frames = visit_frames(frames_per_visit, usual, settings.episode_frames)
     sequence = curriculum(whole.games, modes or whole.modes, difficulties or whole.difficulties)
+    check_visits(len(sequence), cycles or whole.cycles)
     tasks = tuple(dict.fromkeys(sequence))  # a game that comes again is another visit to the same task
     played = [parse(game) for game in tasks]
     visits = tuple(VisitPlan(tasks.index(game), frames // FRAME_SKIP) for game in sequence)

@@ -1,9 +1,10 @@
 """Atari games by name, mode and difficulty, and curricula made of them."""
 
-import difflib
 from collections.abc import Sequence
 from functools import cache
 from typing import Literal, NamedTuple
+
+from plasticity.errors import shown, suggestion
 
 Chosen = Sequence[int] | Literal["all"] | None
 TWO_PLAYERS = ("combat", "joust", "maze_craze", "warlords")
@@ -53,10 +54,8 @@ def flavours(name: str) -> Flavours:
 def known(name: str) -> str:
     """``name``; ``ValueError`` names the nearest game where there is none of that name."""
     if name not in cartridges():
-        near = difflib.get_close_matches(name.title().replace("_", "").replace(" ", ""), known_games(), 1, 0.0)
-        raise ValueError(
-            f"games: unknown game {name!r}; the nearest of the {len(cartridges())} known ones is {near[0]!r}"
-        )
+        hint = suggestion(name, known_games())
+        raise ValueError(f"games: unknown game {shown(name)}; {len(cartridges())} are known{hint}")
     return name
 
 

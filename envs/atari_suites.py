@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from envs.atari_games import Chosen
-from plasticity.errors import nearest
+from plasticity.errors import shown, unknown
 
 
 class Suite(NamedTuple):
@@ -41,9 +41,7 @@ SUITES: Mapping[str, Suite] = {
 def suite_named(name: str) -> Suite:
     """``ValueError`` names the nearest suite where there is none of that name."""
     if name not in SUITES:
-        near = nearest(name, SUITES)
-        meant = f"; did you mean `{near}`?" if near else ""
-        raise ValueError(f"suite: unknown suite {name!r}; known are {', '.join(SUITES)}{meant}")
+        raise ValueError(f"suite: {unknown(f'suite {shown(name)}', name, SUITES)}")
     return SUITES[name]
 
 

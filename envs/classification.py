@@ -11,7 +11,7 @@ from envs.changes import permutation, schedule
 from envs.data import Inputs
 from envs.samples import Samples, classes_of, samples_of
 from envs.supervised import INPUTS, LABELS, endless
-from plasticity.fields import Count, card
+from plasticity.fields import Count, Size, Tasks, card
 from plasticity.types import Array, Key, StreamSpec, Task, Visit
 
 
@@ -95,12 +95,12 @@ def classification_mdp(
     path: str | None = None,
     samples: Count | None = None,
     flat: bool = True,
-    dimensions: Count = 64,
-    classes: Count = 10,
+    dimensions: Size = 64,
+    classes: Size = 10,
     change: Literal["none", "labels"] = "none",
-    tasks: Count = 10,
+    tasks: Tasks = 10,
     steps_per_task: Count = 10_000,
-    envs: Count = 1,
+    envs: Size = 1,
 ) -> Source:
     """A decision process with a state and an action for each class, seen through images of the class.
 

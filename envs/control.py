@@ -11,7 +11,7 @@ import numpy as np
 from envs.base import Source
 from envs.changes import changed, limited, small_spec, stream, task_names
 from envs.episodes import warn_if_short
-from plasticity.fields import Count, Natural, card
+from plasticity.fields import Count, Natural, Size, Tasks, card
 from plasticity.types import Array, Key, Task, Visit
 
 Factor = float | tuple[float, ...]
@@ -81,9 +81,9 @@ def cartpole(
     gravity: Factor = 1.0,
     length: Factor = 1.0,
     episode_steps: Natural = 500,
-    tasks: Count = 10,
+    tasks: Tasks = 10,
     steps_per_task: Count = 50_000,
-    envs: Count = 1,
+    envs: Size = 1,
 ) -> Source:
     """A pole on a cart that is pushed left or right (actions 0, 1); reward 1 at every step, the last one included.
 
@@ -169,9 +169,9 @@ def acrobot(
     gravity: Factor = 1.0,
     length: Factor = 1.0,
     episode_steps: Natural = 500,
-    tasks: Count = 10,
+    tasks: Tasks = 10,
     steps_per_task: Count = 50_000,
-    envs: Count = 1,
+    envs: Size = 1,
 ) -> Source:
     """Two hanging links; a torque of -1, 0 or 1 between them (actions 0, 1, 2) is to swing the free end above a line.
 
@@ -226,9 +226,9 @@ def pendulum(
     gravity: Factor = 1.0,
     length: Factor = 1.0,
     episode_steps: Count = 200,
-    tasks: Count = 10,
+    tasks: Tasks = 10,
     steps_per_task: Count = 50_000,
-    envs: Count = 1,
+    envs: Size = 1,
 ) -> Source:
     """A pendulum is to be swung up and held by a torque, a real number; the action is clipped to [-2, 2].
 

@@ -12,10 +12,12 @@ from envs.base import Source
 from envs.changes import changed, limited, small_spec, stream, task_names
 from envs.episodes import warn_if_short
 from envs.gridworld import MOVES
-from plasticity.fields import Count, Natural, card
+from plasticity.fields import Count, Size, Tasks, card
 from plasticity.types import Array, Key, StreamSpec, Task, Visit
 
-AtLeastThree = Annotated[int, Field(ge=3)]
+AtLeastThree = Annotated[int, Field(ge=3, le=256)]
+Gems = Annotated[int, Field(ge=1, le=1_000)]
+Others = Annotated[int, Field(ge=0, le=1_000)]
 
 LAYOUTS = 0  # what is derived from the key of the parameters
 
@@ -91,16 +93,16 @@ def gather_task(spec: StreamSpec, gems: int, pits: int, blocks: int, prize: floa
 def gather(
     *,
     size: AtLeastThree = 9,
-    gems: Count = 5,
-    pits: Natural = 5,
-    blocks: Natural = 10,
+    gems: Gems = 5,
+    pits: Others = 5,
+    blocks: Others = 10,
     prize: Annotated[float, Field(gt=0)] = 0.75,
     change: Literal["window", "expand", "observation", "action", "none"] = "window",
-    levels: Count = 10,
+    levels: Tasks = 10,
     episode_steps: Count = 100,
-    tasks: Count = 10,
+    tasks: Tasks = 10,
     steps_per_task: Count = 500_000,
-    envs: Count = 1,
+    envs: Size = 1,
 ) -> Source:
     """A walk that collects gems and avoids pits, in layouts drawn at random: each task has layouts of its own.
 

@@ -10,10 +10,10 @@ from pydantic import Field
 from envs.base import Source
 from envs.changes import changed, limited, small_spec, stream, task_names
 from envs.episodes import warn_if_short
-from plasticity.fields import Count, Natural, card
+from plasticity.fields import Count, Natural, Size, Tasks, card
 from plasticity.types import Array, Key, StreamSpec, Task, Visit
 
-AtLeastTwo = Annotated[int, Field(ge=2)]
+AtLeastTwo = Annotated[int, Field(ge=2, le=1024)]
 Walls = Literal["none", "four_rooms", "nine_rooms"]
 
 MOVES = ((-1, 0), (1, 0), (0, -1), (0, 1))  # up, down, left, right
@@ -120,9 +120,9 @@ def gridworld(
     prize: Annotated[float, Field(gt=0)] = 1.0,
     shaping: Annotated[float, Field(ge=0)] = 0.0,
     episode_steps: Natural = 100,
-    tasks: Count = 20,
+    tasks: Tasks = 20,
     steps_per_task: Count = 40_000,
-    envs: Count = 1,
+    envs: Size = 1,
 ) -> Source:
     """A walk to a goal that the observation does not show and that is elsewhere in every task.
 

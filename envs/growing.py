@@ -18,7 +18,7 @@ from envs.supervised import (
     label_spec,
     supervised_task,
 )
-from plasticity.fields import Count, card
+from plasticity.fields import Count, Size, card
 from plasticity.types import Array, Key, Supervised, Visit
 
 
@@ -40,11 +40,11 @@ def class_incremental(
     path: str | None = None,
     samples: Count | None = None,
     flat: bool = True,
-    classes_per_task: Count = 2,
+    classes_per_task: Size = 2,
     shown: Literal["seen", "new"] = "seen",
     order: Literal["random", "fixed"] = "random",
     steps_per_task: Count = 2000,
-    envs: Count = 64,
+    envs: Size = 64,
 ) -> Source:
     """Classification where classes arrive in groups; reward = accuracy.
 
@@ -107,13 +107,13 @@ def warm_start(
     path: str | None = None,
     samples: Count | None = None,
     flat: bool = True,
-    dimensions: Count = 64,
-    classes: Count | None = None,
+    dimensions: Size = 64,
+    classes: Size | None = None,
     labels: Literal["true", "random"] = "true",
     shares: tuple[float, ...] = (0.5, 1.0),
     held_out: StaticFraction = 0.2,
     steps_per_task: Count = 2000,
-    envs: Count = 64,
+    envs: Size = 64,
 ) -> Source:
     """Classification of a share of the samples, then of all of them; reward = accuracy.
 

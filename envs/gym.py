@@ -8,9 +8,9 @@ import numpy as np
 from pydantic import Field
 
 from envs.base import Source
-from envs.spaces import Made, Space, VectorPool, closest, joined, seen_as, sequence, space_of, variants
+from envs.spaces import Made, Space, VectorPool, joined, seen_as, sequence, space_of, unknown_name, variants
 from envs.workers import end_with_us, in_worker, shielded
-from plasticity.fields import Count, Natural, card
+from plasticity.fields import Count, Cycles, Natural, Size, card
 
 EXTRAS = ("mujoco", "box2d")  # of this package: what environments of gymnasium's own need
 
@@ -24,9 +24,7 @@ def registered(key: str, id: str) -> None:
 
         gymnasium.register_envs(ale_py)
     if ":" not in id and id not in gymnasium.registry:
-        near = closest(id, gymnasium.registry)
-        raise ValueError(f"{key}: unknown environment {id!r}; the nearest of the {len(gymnasium.registry)} known ones "
-                         f"is {near!r}")  # fmt: skip
+        raise ValueError(f"{key}: {unknown_name('environment', id, gymnasium.registry)}")
 
 
 def make_env(id: str, options: dict[str, Any], flatten: bool) -> Any:
@@ -89,8 +87,8 @@ def gym(
     ids: Annotated[list[str], Field(min_length=1)] | None = None,
     variations: Annotated[list[dict[str, Any]], Field(min_length=1)] = [{}],  # noqa: B006 (read only)
     steps_per_visit: Count = 100_000,
-    cycles: Count = 1,
-    envs: Count = 1,
+    cycles: Cycles = 1,
+    envs: Size = 1,
     workers: bool = False,
     flatten: bool = False,
     pad: bool = False,

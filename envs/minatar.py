@@ -1,6 +1,5 @@
 """Sequences of MinAtar games that run as arrays."""
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -15,7 +14,9 @@ from envs.episodes import warn_if_short
 from envs.minatar_games import SIZE, Game, asterix, breakout, freeway
 from envs.minatar_invaders import space_invaders
 from envs.minatar_seaquest import seaquest
-from plasticity.fields import Count, Natural, card
+from plasticity.counters import check_visits
+from plasticity.errors import listed, shown, suggestion
+from plasticity.fields import Count, Cycles, Natural, Size, card
 from plasticity.types import Array, Key, State, StreamSpec, Task, Visit, VisitPlan
 
 GAMES: Mapping[str, Callable[[bool], Game]] = {
@@ -54,8 +55,8 @@ class Playing(NamedTuple):
 def known(name: str) -> str:
     """``name``; ``ValueError`` names the nearest game where there is none of that name."""
     if name not in GAMES:
-        near = difflib.get_close_matches(name.lower().replace(" ", "_").replace("-", "_"), GAMES, 1, 0.0)
-        raise ValueError(f"games: unknown game {name!r}; the nearest of the {len(GAMES)} known ones is {near[0]!r}")
+        known = listed(sorted(GAMES))
+        raise ValueError(f"games: unknown game {shown(name)}; known: {known}{suggestion(name, GAMES)}")
     return name
 
 
@@ -140,9 +141,9 @@ def minatar(
     *,
     games: Annotated[list[str], Field(min_length=1)],
     steps_per_visit: Count = 1_000_000,
-    cycles: Count = 1,
+    cycles: Cycles = 1,
     change: Literal["none", "channels", "actions"] = "none",
-    envs: Count = 1,
+    envs: Size = 1,
     sticky: Annotated[float, Field(ge=0, le=1)] = 0.1,
     ramping: bool = True,
     full_actions: bool = True,
@@ -168,6 +169,7 @@ def minatar(
     """
     warn_if_short("steps_per_visit", steps_per_visit, episode_steps)
     names = tuple(dict.fromkeys(known(game) for game in games))  # a game that comes again is the same task
+    check_visits(len(games), cycles)
     visits = games * cycles
     made = [GAMES[name](ramping) for name in names]
     tasks = names if change == "none" else tuple(f"{game}_{i}" for i, game in enumerate(visits))

@@ -11,7 +11,7 @@ from envs.changes import permutation
 from envs.data import Inputs
 from envs.samples import labels_of, samples_of
 from envs.supervised import INPUTS, LABELS, TARGETS, accuracy, endless, label_spec, supervised_task
-from plasticity.fields import Count, card
+from plasticity.fields import Count, Size, Tasks, card
 from plasticity.types import Array, Key, Supervised, Visit
 
 
@@ -39,13 +39,13 @@ def permuted_inputs(
     path: str | None = None,
     samples: Count | None = None,
     flat: bool = True,
-    dimensions: Count = 64,
-    classes: Count | None = None,
+    dimensions: Size = 64,
+    classes: Size | None = None,
     labels: Literal["true", "random"] = "true",
     permutations: Literal["cumulative", "fresh"] = "cumulative",
-    tasks: Count = 100,
+    tasks: Tasks = 100,
     steps_per_task: Count = 2000,
-    envs: Count = 1,
+    envs: Size = 1,
 ) -> Source:
     """Classification of inputs whose entries change places at every switch, their labels unchanged; reward = accuracy.
 

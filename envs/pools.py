@@ -11,9 +11,9 @@ from pydantic import Field
 
 from envs.atari import threads_of_a_block
 from envs.base import Source
-from envs.spaces import Made, Space, VectorPool, closest, joined, seen_as, sequence, space_of, variants
+from envs.spaces import Made, Space, VectorPool, joined, seen_as, sequence, space_of, unknown_name, variants
 from plasticity.errors import listed
-from plasticity.fields import Count, Natural, card
+from plasticity.fields import Count, Cycles, Natural, Size, Threads, card
 
 REFUSED = {
     "envpool.atari": "Atari is the stream `atari`",
@@ -50,8 +50,7 @@ def checked(name: str) -> None:
     if name in registry.specs and name not in allowed:
         raise ValueError(f"tasks: {name} is not allowed; {REFUSED[registry.specs[name][0]]}")
     if name not in allowed:
-        near = closest(name, allowed)
-        raise ValueError(f"tasks: unknown task {name!r}; the nearest of the {len(allowed)} known ones is {near!r}")
+        raise ValueError(f"tasks: {unknown_name('task', name, allowed)}")
 
 
 class View(NamedTuple):
@@ -148,11 +147,11 @@ def envpool(
     keys: Annotated[list[str], Field(min_length=1)] | None = None,
     floats: bool = False,
     steps_per_visit: Count = 100_000,
-    cycles: Count = 1,
-    envs: Count = 1,
+    cycles: Cycles = 1,
+    envs: Size = 1,
     pad: bool = False,
     idle: Natural = 0,
-    threads: Natural = 0,
+    threads: Threads = 0,
 ) -> Source:
     """Environments of envpool one after the other, the whole list ``cycles`` times; reward = the environment's.
 

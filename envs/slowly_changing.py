@@ -16,10 +16,11 @@ from envs.supervised import (
     supervised_spec,
     supervised_task,
 )
-from plasticity.fields import Count, Natural, card
+from plasticity.fields import Count, Size, Tasks, card
 from plasticity.types import Array, Key, Supervised, Visit
 
-AtLeastTwo = Annotated[int, Field(ge=2)]
+AtLeastTwo = Annotated[int, Field(ge=2, le=1024)]
+Slow = Annotated[int, Field(ge=0, le=1024)]
 
 
 class ThresholdNetwork(NamedTuple):
@@ -81,13 +82,13 @@ def slow_bits(key: Key, task: Array, count: int, flips: Literal["one", "all"]) -
 def slowly_changing_regression(
     *,
     bits: AtLeastTwo = 20,
-    slow: Natural = 15,
-    units: Count = 100,
+    slow: Slow = 15,
+    units: Size = 100,
     beta: StaticFraction = 0.7,
     flips: Literal["one", "all"] = "one",
-    tasks: Count = 100,
+    tasks: Tasks = 100,
     steps_per_task: Count = 10_000,
-    envs: Count = 1,
+    envs: Size = 1,
 ) -> Source:
     """Regression on a fixed network of threshold units while some of its input bits change slowly; reward = minus the
     squared error.

@@ -1,6 +1,6 @@
 """Environments on the host whose observations and actions are gymnasium spaces: one shape for all tasks of a stream."""
 
-import difflib
+import re
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
@@ -11,7 +11,8 @@ import numpy as np
 
 from envs.base import Source
 from envs.host import MakePool, Stepped, host
-from plasticity.errors import listed, shown
+from plasticity.counters import check_visits
+from plasticity.errors import listed, nearest, shown
 from plasticity.types import FIRST, LAST, MID, StreamSpec, VisitPlan
 
 Options = Mapping[str, Any]
@@ -39,10 +40,13 @@ def variants(ids: Sequence[str], variations: Sequence[Options]) -> list[Made]:
     return [Made(name(id, options), id, options) for id, options in product(ids, variations)]
 
 
-def closest(word: str, known: Iterable[str]) -> str:
-    """The known name most like the word, whatever its case."""
-    folded = {name.lower(): name for name in known}
-    return folded[difflib.get_close_matches(word.lower(), list(folded), 1, 0.0)[0]]
+def unknown_name(what: str, word: str, known: Iterable[str]) -> str:
+    """``unknown WHAT "word"; 117 are known``, with a suggestion that does not mind a missing ``-v1`` or ``ALE/``."""
+    names = list(known)
+    short = {re.sub(r"-v[0-9]+$", "", name.rpartition("/")[2]): name for name in names}
+    close = nearest(word, names) or short.get(nearest(word, short) or "")
+    hint = f"; did you mean `{close}`?" if close else ""
+    return f"unknown {what} {shown(word)}; {len(names)} are known{hint}"
 
 
 class Space(NamedTuple):
@@ -161,6 +165,7 @@ def sequence(
             stacklevel=3,
         )
     names = tuple(spaces)
+    check_visits(len(order), cycles)
     spec = StreamSpec(
         observation=jax.ShapeDtypeStruct(whole.shape, whole.dtype),
         actions=whole.actions,

@@ -6,9 +6,9 @@ from pydantic import Field
 
 from envs.base import Source
 from envs.pools import envpool
-from plasticity.fields import Count, Natural, card
+from plasticity.fields import Count, Cycles, Natural, Size, Threads, card
 
-Names = Annotated[list[str], Field(min_length=1)]
+Names = Annotated[list[str], Field(min_length=1, max_length=1000)]
 
 # Wolczyk et al. 2021, "Continual World: A Robotic Benchmark For Continual Reinforcement Learning", in its order.
 CW10 = (
@@ -25,12 +25,12 @@ def procgen(
     *,
     games: Names,
     difficulty: Literal["easy", "hard", "extreme", "memory", "exploration"] = "easy",
-    start_levels: Annotated[list[Natural], Field(min_length=1)] = [0],  # noqa: B006 (read only)
+    start_levels: Annotated[list[Natural], Field(min_length=1, max_length=1000)] = [0],  # noqa: B006 (read only)
     levels: Natural = 0,
     steps_per_visit: Count = 2_000_000,
-    cycles: Count = 1,
-    envs: Count = 1,
-    threads: Natural = 0,
+    cycles: Cycles = 1,
+    envs: Size = 1,
+    threads: Threads = 0,
 ) -> Source:
     """Procgen's games one after the other, or the levels of a game: every start level of every game is a task.
 
@@ -56,10 +56,10 @@ def minigrid(
     tasks: Names,
     episode_steps: Natural = 0,
     steps_per_visit: Count = 100_000,
-    cycles: Count = 1,
-    envs: Count = 1,
+    cycles: Cycles = 1,
+    envs: Size = 1,
     pad: bool = False,
-    threads: Natural = 0,
+    threads: Threads = 0,
 ) -> Source:
     """MiniGrid's tasks one after the other, seen as the agent does: 7 x 7 cells, three categories each.
 
@@ -87,10 +87,10 @@ def dmc(
     tasks: Names,
     episode_steps: Count = 1000,
     steps_per_visit: Count = 1_000_000,
-    cycles: Count = 1,
-    envs: Count = 1,
+    cycles: Cycles = 1,
+    envs: Size = 1,
     pad: bool = False,
-    threads: Natural = 0,
+    threads: Threads = 0,
 ) -> Source:
     """Tasks of the DeepMind Control Suite one after the other; observations are all that a task tells, as one row.
 
@@ -114,8 +114,8 @@ def continual_world(
     preset: Literal["cw10", "cw20"] = "cw10",
     episode_steps: Count = 200,
     steps_per_visit: Count = 1_000_000,
-    envs: Count = 1,
-    threads: Natural = 0,
+    envs: Size = 1,
+    threads: Threads = 0,
 ) -> Source:
     """Ten tasks of a robot arm one after the other (``cw10``), or the ten twice (``cw20``).
 

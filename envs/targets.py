@@ -28,7 +28,7 @@ from envs.supervised import (
     supervised_source,
     supervised_spec,
 )
-from plasticity.fields import Count, card
+from plasticity.fields import Count, Size, Tasks, card
 from plasticity.types import Array, Key
 
 StaticPositive = Annotated[float, Field(gt=0)]
@@ -59,14 +59,14 @@ def relabelled(
     path: str | None = None,
     samples: Count | None = None,
     flat: bool = True,
-    dimensions: Count = 64,
-    classes: Count = 10,
+    dimensions: Size = 64,
+    classes: Size = 10,
     initial: Literal["random", "true"] = "random",
     fraction: StaticFraction = 1.0,
     gradual: StaticFraction = 0.0,
-    tasks: Count = 40,
+    tasks: Tasks = 40,
     steps_per_task: Count = 500,
-    envs: Count = 64,
+    envs: Size = 64,
 ) -> Source:
     """Classification of a fixed set of inputs whose labels are drawn anew at every switch; reward = accuracy.
 
@@ -108,13 +108,13 @@ def permuted_labels(
     path: str | None = None,
     samples: Count | None = None,
     flat: bool = True,
-    dimensions: Count = 64,
-    classes: Count | None = None,
+    dimensions: Size = 64,
+    classes: Size | None = None,
     labels: Literal["true", "random"] = "true",
     gradual: StaticFraction = 0.0,
-    tasks: Count = 40,
+    tasks: Tasks = 40,
     steps_per_task: Count = 2500,
-    envs: Count = 1,
+    envs: Size = 1,
 ) -> Source:
     """Classification where the classes change names at every switch; reward = accuracy.
 
@@ -166,18 +166,18 @@ def regression(
     path: str | None = None,
     samples: Count | None = None,
     flat: bool = True,
-    dimensions: Count = 64,
-    outputs: Count = 1,
+    dimensions: Size = 64,
+    outputs: Size = 1,
     targets: Literal["network", "sinusoid", "noise"] = "network",
-    hidden: Count = 64,
+    hidden: Size = 64,
     frequency: StaticPositive = 100.0,
     offset: float | tuple[float, ...] = 0.0,
     scale: StaticNonNegative = 1.0,
     noise: StaticNonNegative = 0.0,
     gradual: StaticFraction = 0.0,
-    tasks: Count = 40,
+    tasks: Tasks = 40,
     steps_per_task: Count = 500,
-    envs: Count = 64,
+    envs: Size = 64,
 ) -> Source:
     """Regression on a new random function at every switch; reward = minus the squared error, mean over the outputs.
 

@@ -11,10 +11,11 @@ from pydantic import Field
 from envs.base import Source
 from envs.changes import changed, small_spec, stream, task_names
 from envs.episodes import warn_if_short
-from plasticity.fields import Count, card
+from plasticity.fields import Count, Size, Tasks, card
 from plasticity.types import Array, Key, State, StreamSpec, Task, Visit
 
-AtLeastTwo = Annotated[int, Field(ge=2)]
+Side = Annotated[int, Field(ge=1, le=1024)]
+AtLeastTwo = Annotated[int, Field(ge=2, le=1024)]
 
 
 class CatchState(NamedTuple):
@@ -53,11 +54,11 @@ def catch_task(spec: StreamSpec, params: Callable[[Key, Visit], Array]) -> Task:
 def catch(
     *,
     rows: AtLeastTwo = 10,
-    columns: Count = 5,
+    columns: Side = 5,
     change: Literal["none", "observation", "action", "reward"] = "observation",
-    tasks: Count = 10,
+    tasks: Tasks = 10,
     steps_per_task: Count = 20_000,
-    envs: Count = 1,
+    envs: Size = 1,
 ) -> Source:
     """A ball falls, one row a step, towards a paddle that moves left, stays or moves right (actions 0, 1, 2).
 

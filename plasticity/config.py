@@ -10,31 +10,33 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from plasticity.documents import from_yaml, locate, read_file, replaced
-from plasticity.errors import Location, NoSuchPlaceError, UserError, report, shown, unknown
-from plasticity.fields import Count, Member
+from plasticity.counters import LANES
+from plasticity.documents import from_yaml, locate, read_file, replaced, with_text_keys
+from plasticity.errors import KEYS, Location, NoSuchPlaceError, UserError, cut, report, shown, unknown
+from plasticity.fields import Count, Cycles, Member, Natural, Seed, Size
 from plasticity.registry import Registry
 from plasticity.schema import schema_of
 from plasticity.settings import Choice, Parser, Period, paths, plain
 from plasticity.sweeps import Arm, Base, Sweep, blamed, parse_arm, parse_sweep, plain_sweep
 
-NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]*")
+LONGEST = 100  # characters of a name, which is also that of a folder
+NAME = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9._-]{{0,{LONGEST - 1}}}")
+SEEDS = 100_000
 # What lies in a run's folder beside its arms.
 RESERVED = (  # in lower case: macOS and Windows do not tell `Figures` from `figures`
     "figures", "experiment.yaml", "plan.json", "report.html", "tensorboard", "wandb",
 )  # fmt: skip
 DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)  # what Windows keeps for itself
 
-Seed = Annotated[int, Field(ge=0, lt=2**31)]
-Seeds = Annotated[int, Field(ge=1, le=100_000)] | Annotated[tuple[Seed, ...], Field(min_length=1)]
+Seeds = Annotated[int, Field(ge=1, le=SEEDS)] | Annotated[tuple[Seed, ...], Field(min_length=1, max_length=SEEDS)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
     """How lanes lie on devices."""
 
-    width: Count | Literal["auto"] = "auto"  # lanes vectorised together
-    devices: Count | Literal["auto"] = "auto"
+    width: Size | Literal["auto"] = "auto"  # lanes vectorised together
+    devices: Size | Literal["auto"] = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,9 +44,9 @@ class Schedule:
     """Another sequence of visits than the stream's own (``plasticity.visits.scheduled``)."""
 
     order: Literal["fixed", "shuffled"] = "fixed"  # shuffled: each seed meets the tasks in an order of its own
-    visits: tuple[int | str, ...] | None = None  # names or numbers of tasks
+    visits: tuple[Natural | str, ...] | None = None  # names or numbers of tasks
     steps: Count | tuple[Count, ...] | None = None  # env steps of each env in a visit; a list is gone through in turn
-    cycles: Count = 1  # how often the sequence is gone through
+    cycles: Cycles = 1  # how often the sequence is gone through
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,7 +74,7 @@ class Document:
     monitors: Annotated[tuple[Any, ...], Member("monitors")] = ()
     monitor_every: Period = "visit"  # of the monitors that have no ``every`` of their own
     record_every: Count | None = None  # env steps
-    probe_size: Count = 512  # transitions a monitor looks at
+    probe_size: Size = 512  # transitions a monitor looks at
     seeds: Seeds = 1  # n: 0 ... n - 1
     arms: dict[Any, Any] | None = None  # default: {baseline: {}}
     sweep: dict[Any, Any] | None = None
@@ -154,6 +156,7 @@ def read_experiment(
     if not isinstance(raw, Mapping):
         what = "is empty" if raw is None else f"must be a mapping of keys, got {shown(raw)}"
         raise UserError(": ".join(filter(None, (source, what))))
+    raw = with_text_keys(raw)
     typed: list[Location] = []
     for override in overrides:
         raw, location = _overridden(raw, override)
@@ -177,11 +180,11 @@ def _overridden(raw: Any, override: str) -> tuple[Any, Location]:
     key = key.strip()
     if not equals or not key:
         raise UserError(f"command line: {shown(override)} is not of the form KEY=VALUE")
-    value = from_yaml(text, f"command line: {key}")
+    value = from_yaml(text, f"command line: {cut(key, KEYS)}")
     try:
         location = locate(raw, key)
     except NoSuchPlaceError as error:
-        raise UserError(f"command line: {key}: {error}") from None
+        raise UserError(f"command line: {cut(key, KEYS)}: {error}") from None
     return replaced(raw, location, value), location
 
 
@@ -204,12 +207,12 @@ def _parse(parser: Parser, raw: Mapping[str, Any], name: str) -> Experiment | No
     settled = values | {"name": title, "seeds": seeds, "sweep": sweep, "placement": Placement(**placement)}
     settled["schedule"] = Schedule(**schedule)
     settled["evaluation"] = None if evaluation is None else Evaluation(**evaluation)
-    return Experiment(**settled | {"arms": _parse_arms(parser, document, sweep)})
+    return Experiment(**settled | {"arms": _parse_arms(parser, document, sweep, len(seeds))})
 
 
-def _parse_arms(parser: Parser, document: Document, sweep: Sweep) -> dict[str, Arm]:
+def _parse_arms(parser: Parser, document: Document, sweep: Sweep, seeds: int) -> dict[str, Arm]:
     arms = {}
-    given = {str(name): raw for name, raw in (document.arms or {"baseline": {}}).items()}
+    given = document.arms or {"baseline": {}}
     folders: dict[str, str] = {}
     for name, raw in given.items():
         _check_name(parser, name, ("arms", name), RESERVED)
@@ -222,6 +225,7 @@ def _parse_arms(parser: Parser, document: Document, sweep: Sweep) -> dict[str, A
         arm = parse_arm(parser, name, raw, base, sweep)
         if arm is not None:
             arms[name] = arm
+            _check_lanes(parser, name, len(arm.points) * seeds)
     parser.problems = blamed(parser.problems, len(given))
     for name, raw in given.items():
         control = raw.get("control") if isinstance(raw, Mapping) else None
@@ -230,15 +234,20 @@ def _parse_arms(parser: Parser, document: Document, sweep: Sweep) -> dict[str, A
     return arms
 
 
+def _check_lanes(parser: Parser, arm: str, lanes: int) -> None:
+    if lanes > LANES:
+        parser.refuse(("arms", arm), f"its points x seeds are {lanes:,} lanes; at most {LANES:,} are allowed")
+
+
 def _check_control(parser: Parser, name: str, control: Any, given: Mapping[str, Any]) -> None:
     """The fresh control of an arm is another arm, which has none of its own."""
     at: Location = ("arms", name, "control")
     if not isinstance(control, str) or control not in given:
         parser.refuse(at, unknown(f"arm {shown(control)}", str(control), list(given), "in this config"))
     elif control == name:
-        parser.refuse(at, f"{shown(control)} is the arm itself; name the arm that starts anew at every switch")
+        parser.refuse(at, f"{shown(control)} is the arm itself; name the arm that starts afresh at every switch")
     elif isinstance(given[control], Mapping) and given[control].get("control") is not None:
-        parser.refuse(at, f"{shown(control)} has a control of its own, so that it cannot be one")
+        parser.refuse(at, f"{shown(control)} has a control of its own, so it cannot be one")
 
 
 FRESH = "fresh"  # the control of the arms that name none
@@ -253,9 +262,13 @@ def controls(arms: Mapping[str, Arm]) -> dict[str, str | None]:
 
 def _check_name(parser: Parser, name: str, at: Location, reserved: Sequence[str] = ()) -> None:
     if not NAME.fullmatch(name):
-        parser.refuse(at, f"{shown(name)} is no name; it may hold letters, digits, `.`, `_`, `-`; no `.` or `-` first")
+        text = (
+            f"{shown(name)} is not allowed as a name; use up to {LONGEST} letters, digits, `.`, `_` and `-`, "
+            "with a letter, a digit or `_` first"
+        )
+        parser.refuse(at, text)
     elif name.lower() in reserved:
-        parser.refuse(at, "is the name of something else in the run's folder; choose another")
+        parser.refuse(at, "is the name of something else in the folder of the run; choose another name")
     elif DEVICE.fullmatch(name) or name.endswith("."):
         parser.refuse(at, f"{shown(name)} cannot name a folder on Windows; choose another")
 

@@ -1,10 +1,11 @@
 """Configs as plain data: YAML in and out, dotted paths, and how one mapping is laid over another.
 
-The YAML is the 1.2 core schema: ``1e-3`` is a number, ``on`` and ``no`` are text, dates are text; a key given twice is
-an error. Data are never changed in place.
+The YAML is the 1.2 core schema: ``1e-3`` is a number, ``on`` and ``no`` are text, dates are text. Keys are text as
+written: ``1.10``, ``true`` and ``null`` before a colon are names. A key given twice is an error, and so is a tag,
+or a document that is too long, too deep, or too large once its aliases are written out. Data are never changed in
+place.
 """
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from plasticity.errors import Location, NoSuchPlaceError, UserError, listed, nearest, shown
+from plasticity.errors import KEY, Location, NoSuchPlaceError, UserError, cut, listed, nearest, shown, suggestion
 
 INTEGER = r"[-+]?(?:0|[1-9][0-9_]*)$"
 POWER = r"[eE][-+]?[0-9]+"
@@ -20,19 +21,76 @@ POINT = r"(?:\.[0-9]+|[0-9][0-9_]*\.[0-9_]*)"
 REAL = rf"[-+]?(?:{POINT}(?:{POWER})?|[0-9][0-9_]*{POWER}|\.(?:inf|Inf|INF))$|\.(?:nan|NaN|NAN)$"
 
 
+LENGTH = 1_000_000  # characters of a document, at most; PyYAML reads some 100,000 in a second
+NODES = 200_000  # keys, values, lists and mappings, where what an alias stands for counts each time
+DEPTH = 50  # of lists and mappings in one another, and of a dotted path
+DIGITS = 1_000  # of an integer
+SOURCE = 300  # characters of a file's name in a message
+MERGE = "tag:yaml.org,2002:merge"
+TOO_DEEP = f"lists and mappings are nested more than {DEPTH} deep"
+
+
+def _refusal(text: str, mark: yaml.Mark) -> yaml.MarkedYAMLError:
+    return yaml.MarkedYAMLError(None, None, text, mark)
+
+
 class _Loader(yaml.SafeLoader):
+    """Refuses, before it makes any data, what would take too much time or memory."""
+
     yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012 (PyYAML's own attribute)
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = self._nodes = 0
+        self._sizes: dict[int, int] = {}  # id of a finished node -> how many there are in it
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        event = self.peek_event()
+        if getattr(event, "tag", None) is not None:
+            name = event.tag.replace("tag:yaml.org,2002:", "!!")
+            raise _refusal(f"the tag `{cut(name, KEY)}` is not allowed; write the value without it", event.start_mark)
+        if self._depth == DEPTH:
+            raise _refusal(TOO_DEEP, event.start_mark)
+        before = self._nodes
+        self._depth += 1
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if not isinstance(event, yaml.AliasEvent):
+            self._nodes += 1
+            self._sizes[id(node)] = self._nodes - before
+        elif id(node) in self._sizes:
+            self._nodes += self._sizes[id(node)]
+        else:
+            raise _refusal("a value contains itself", event.start_mark)
+        if self._nodes > NODES:
+            text = f"is too large: with all aliases written out it has more than {NODES:,} keys and values"
+            raise _refusal(text, event.start_mark)
+        return node
 
     def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         node = super().compose_mapping_node(anchor)
-        lines: dict[tuple[str, str], int] = {}
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if (key.tag, key.value) in lines:
-                first = lines[key.tag, key.value]
-                text = f"the key `{key.value}` is given twice (first on line {first})"
-                raise yaml.composer.ComposerError(None, None, text, key.start_mark)
-            lines[key.tag, key.value] = key.start_mark.line + 1
+        lines: dict[tuple[bool, str], int] = {}
+        for key in (key for key, _ in node.value):
+            if not isinstance(key, yaml.ScalarNode):
+                raise _refusal("a key must be text, not a list or a mapping", key.start_mark)
+            name = (key.tag == MERGE, key.value)
+            if name in lines:
+                text = f"the key `{cut(key.value, KEY)}` is given twice (first on line {lines[name]})"
+                raise _refusal(text, key.start_mark)
+            lines[name] = key.start_mark.line + 1
         return node
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[str, Any]:
+        self.flatten_mapping(node)
+        return {key.value: self.construct_object(value, deep=deep) for key, value in node.value}
+
+    def construct_yaml_int(self, node: Any) -> int:
+        if len(node.value) > DIGITS:
+            raise _refusal(f"an integer of {len(node.value)} digits is too long", node.start_mark)
+        return int(super().construct_yaml_int(node))
+
+
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -41,6 +99,15 @@ class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
         del data
         return True
+
+
+class _QuotingDumper(_Dumper):
+    """Writes text in double quotes, the only form that keeps line breaks within text on one line."""
+
+
+_QuotingDumper.add_representer(
+    str, lambda dumper, text: dumper.represent_scalar("tag:yaml.org,2002:str", text, style='"')
+)
 
 
 def _resolve(tag: str, pattern: str, first: str) -> None:
@@ -56,19 +123,42 @@ _resolve("merge", r"<<$", "<")
 
 
 def from_yaml(text: str, source: str) -> Any:
-    """The data in the text. ``UserError`` with source, line and column where it is no YAML."""
+    """The data in the text; keys are text as written.
+
+    ``UserError``, one line with source, line and column, where it is no YAML, has a tag, or is too large.
+    """
+    source = cut(source, SOURCE)
+    if len(text) > LENGTH:
+        raise UserError(f"{source}: is too long; at most {LENGTH:,} characters are allowed")
     try:
-        data = yaml.load(text, _Loader)  # a SafeLoader
-        json.dumps(data, default=str, skipkeys=True)
-        return data
+        return yaml.load(text, _Loader)  # a SafeLoader
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{source}, line {mark.line + 1}, column {mark.column + 1}" if mark else source
         raise UserError(f"{place}: {error.problem or error.context}") from None
     except yaml.YAMLError as error:
         raise UserError(f"{source}: {' '.join(str(error).split())}") from None
-    except (ValueError, RecursionError):  # json's word for a circle
-        raise UserError(f"{source}: a value contains itself, or lists and mappings are nested too deeply") from None
+    except RecursionError:  # the caller is deep in calls itself
+        raise UserError(f"{source}: {TOO_DEEP}") from None
+
+
+def with_text_keys(data: Any, depth: int = DEPTH) -> Any:
+    """Data made in Python as a YAML file would give them: every key is text, tuples are lists.
+
+    ``UserError`` where they are nested too deeply or contain themselves.
+    """
+    if depth < 0:
+        raise UserError(TOO_DEEP)
+    if isinstance(data, Mapping):
+        found = {_key(key): with_text_keys(value, depth - 1) for key, value in data.items()}
+        if len(found) < len(data):
+            raise UserError(f"two keys of {shown(data)} are alike as text")
+        return found
+    return [with_text_keys(item, depth - 1) for item in data] if isinstance(data, list | tuple) else data
+
+
+def _key(key: Any) -> str:
+    return key if isinstance(key, str) else on_one_line(key) if key is None or isinstance(key, bool) else str(key)
 
 
 def to_yaml(data: Any, comment: str = "") -> str:
@@ -79,10 +169,8 @@ def to_yaml(data: Any, comment: str = "") -> str:
 
 def on_one_line(data: Any) -> str:
     """The data as one line of YAML."""
-    for style in (None, '"'):  # only double quotes keep line breaks within text on one line
-        text = yaml.dump(
-            data, Dumper=_Dumper, sort_keys=False, width=10**9, default_flow_style=True, default_style=style
-        )
+    for dumper in (_Dumper, _QuotingDumper):
+        text = yaml.dump(data, Dumper=dumper, sort_keys=False, width=10**9, default_flow_style=True)
         text = text.removesuffix("\n").removesuffix("\n...")
         if "\n" not in text:
             break
@@ -90,18 +178,22 @@ def on_one_line(data: Any) -> str:
 
 
 def read_file(path: str | Path) -> Any:
-    """The data in a YAML file. ``UserError`` if there is no such file (with the nearest name) or it is no YAML."""
+    """The data in a YAML file. ``UserError`` if there is no such file (with the nearest name); else as in
+    :func:`from_yaml`."""
     path = Path(path)
     if path.is_dir():  # what the system says of it differs: "Is a directory", "Permission denied"
         raise UserError(_folder(path))
     try:
-        text = path.read_text(encoding="utf-8")
+        with path.open(encoding="utf-8") as file:
+            text = file.read(LENGTH + 1)  # a device may have no end
     except FileNotFoundError:
         raise UserError(_missing(path)) from None
     except UnicodeDecodeError:
         raise UserError(f"{path}: is not text in UTF-8") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
+    except ValueError:
+        raise UserError(f"{shown(str(path))} is not the name of a file") from None
     return from_yaml(text, str(path))
 
 
@@ -109,7 +201,7 @@ def _missing(path: Path) -> str:
     there = sorted(file.name for file in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
     if not path.parent.is_dir():
         return f"{path}: no such file; there is no folder {path.parent}"
-    close = nearest(path.name, there) or nearest(f"{path.name}.yaml", there)
+    close = nearest(f"{path.name}.yaml", there) or nearest(path.name, there)
     known = f"; in {path.parent}: {listed(there)}" if there else f"; there is no config in {path.parent}"
     return f"{path}: no such file{known}" + (f"; did you mean `{path.parent / close}`?" if close else "")
 
@@ -139,10 +231,12 @@ def _kind(member: Any) -> str | None:
 def locate(document: Any, path: str) -> Location:
     """Where a dotted path leads: keys of mappings; kinds or indices in lists of members. The last keys may be new.
 
-    ``NoSuchPlaceError`` where it leads through something that has no keys, or to no member of a list.
+    ``NoSuchPlaceError`` where it leads through something that has no keys, or to no member of a list, or is too long.
     """
     location: Location = ()
     parts = path.split(".")
+    if len(parts) > DEPTH:
+        raise NoSuchPlaceError(f"a path has {DEPTH} parts at most; this one has {len(parts)}")
     while parts:
         step, taken = _step(document, location, parts)
         location, parts = (*location, step), parts[taken:]
@@ -159,21 +253,20 @@ def _step(document: Any, location: Location, parts: list[str]) -> tuple[str | in
             if ".".join(parts[:taken]) in document:
                 return ".".join(parts[:taken]), taken
     elif document is not None and not isinstance(document, str):
-        raise NoSuchPlaceError(f"`{parts[0]}` leads nowhere: the value there is {shown(document)}, which has no keys")
+        raise NoSuchPlaceError(f"there is no key `{cut(parts[0], KEY)}`: the value above it is {shown(document)}")
     return (".".join(parts), len(parts)) if location[-1:] == ("sweep",) else (parts[0], 1)
 
 
 def _member(members: Sequence[Any], name: str) -> int:
-    if name.isdigit() and int(name) < len(members):
+    if re.fullmatch(r"[0-9]{1,6}", name) and int(name) < len(members):
         return int(name)
     names = labels(members)
     if name in names:
         return names.index(name)
     if name in [_kind(member) for member in members]:
-        raise NoSuchPlaceError(f"there are several `{name}`; say which by its index, from 0")
-    close = nearest(name, names)
-    there = f"there: {listed(names)}" if names else "the list is empty"
-    raise NoSuchPlaceError(f"no `{name}` in this list; {there}" + (f"; did you mean `{close}`?" if close else ""))
+        raise NoSuchPlaceError(f"there are several `{cut(name, KEY)}`; say which by its index, from 0")
+    there = f"it has {listed(names)}" if names else "it is empty"
+    raise NoSuchPlaceError(f"there is no `{cut(name, KEY)}` in this list; {there}{suggestion(name, names)}")
 
 
 def _child(document: Any, step: str | int) -> Any:

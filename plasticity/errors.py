@@ -1,6 +1,6 @@
 """What a user is told when a config, a name or a file is wrong: a few lines, each naming the place and the way out."""
 
-import difflib
+import itertools
 import json
 import os
 from collections.abc import Callable, Iterable, Sequence
@@ -10,10 +10,20 @@ Location = tuple[str | int, ...]
 
 SHOWN = 3  # problems in one message
 NAMES, WIDTH = 8, 72  # of a list of known names
+LINE = 600  # characters of one line of a message, at most
+KEY, KEYS = 60, 160  # characters of one key and of a dotted path
+LONGEST, CANDIDATES = 64, 5_000  # of a name, and how many of them, for a suggestion
+SEPARATORS = str.maketrans("", "", "_- ")
 
 
 class UserError(Exception):
-    """A mistake the user can mend; the message is one to three lines and is shown without a traceback."""
+    """A mistake the user can mend; the message is one to three lines and is shown without a traceback.
+
+    Whatever it quotes, every line is printable and of bounded length.
+    """
+
+    def __init__(self, message: object = "") -> None:
+        super().__init__(bounded(str(message)))
 
     code = 2  # the process ends with this one
 
@@ -44,43 +54,129 @@ class NoSuchPlaceError(Exception):
 
 def dotted(location: Location) -> str:
     """``("arms", "ln", "interventions", 0)`` -> ``arms.ln.interventions[0]``."""
-    text = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in location)
-    return text.removeprefix(".")
+    steps = (f"[{step}]" if isinstance(step, int) else f".{cut(step, KEY)}" for step in location)
+    return cut("".join(steps).removeprefix("."), KEYS)
+
+
+def printable(text: str) -> str:
+    """The text with everything that a terminal may act upon written as an escape: line breaks, control characters,
+    marks that turn the direction of writing, lone surrogates."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def bounded(message: str) -> str:
+    """At most ``SHOWN`` printable lines of at most ``LINE`` characters; further lines are joined to the last one."""
+    lines = message[: 4 * SHOWN * LINE].split("\n", SHOWN - 1)
+    return "\n".join(cut(line, LINE) for line in lines)
 
 
 def shown(value: Any, width: int = 48) -> str:
     """The value as one short line, written as in YAML."""
-    return cut(" ".join(json.dumps(value, ensure_ascii=False, default=str, skipkeys=True).split()), width)
+    return cut(" ".join(_written(value, 4 * width).split()), width)
+
+
+def _written(value: Any, enough: int) -> str:
+    """The value as JSON, as far as ``enough`` characters or a little further; a circle does no harm."""
+    if isinstance(value, str):
+        value = value[:enough]
+    encoder = json.JSONEncoder(ensure_ascii=False, default=_other, skipkeys=True, check_circular=False)
+    text = ""
+    try:
+        for piece in encoder.iterencode(value):
+            text += piece
+            if len(text) > enough:
+                break
+    except (ValueError, RecursionError):  # an integer of thousands of digits
+        return text + "..."
+    return text
+
+
+def _other(value: Any) -> str:
+    return str(value)[:1000]
+
+
+def contrasted(one: Any, other: Any, width: int = 60) -> tuple[str, str]:
+    """Two values as short lines that show where they differ: long ones are cut around their first difference."""
+    a, b = (" ".join(_written(value, 1_000_000).split()) for value in (one, other))
+    if max(len(a), len(b)) <= width:
+        return printable(a), printable(b)
+    same = next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
+    start = max(0, same - width // 3)
+    opening = "..." if start else ""
+    return tuple(cut(opening + text[start : start + width + 1], width) for text in (a, b))  # type: ignore[return-value]
 
 
 def cut(text: str, width: int) -> str:
-    """The text, or its beginning and ``...``."""
+    """The text, printable, or its beginning and ``...``."""
+    text = printable(text[: width + 1])
     return text if len(text) <= width else text[: width - 3] + "..."
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known name most like the word; None where none is."""
-    found = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
-    return found[0] if found else None
+    """The known name that the word is most likely meant for; None where none is near.
+
+    Near: at most one slip (a letter too many, too few, wrong, or two swapped) for every three letters of the longer
+    word, and at most three. Case, underscores, hyphens and spaces do not count.
+    """
+    if len(word) > LONGEST:
+        return None
+    given = _plain(word)
+    best, least = None, 4
+    for name in itertools.islice(known, CANDIDATES):
+        plain = _plain(name)
+        found = _slips(given, plain, min(3, least - 1, max(len(given), len(plain)) // 3))
+        if found is not None:
+            best, least = name, found
+    return best
+
+
+def _plain(word: str) -> str:
+    return word.lower().translate(SEPARATORS)
+
+
+def _slips(a: str, b: str, most: int) -> int | None:
+    """The optimal string alignment distance of two words; None where it is more than ``most``."""
+    if abs(len(a) - len(b)) > most or most < 0:
+        return None
+    far = most + 1
+    before, row = [far] * (len(b) + 1), [min(j, far) for j in range(len(b) + 1)]
+    for i, letter in enumerate(a, 1):
+        new = [min(i, far)] + [far] * len(b)
+        for j in range(max(1, i - most), min(len(b), i + most) + 1):
+            new[j] = min(row[j] + 1, new[j - 1] + 1, row[j - 1] + (letter != b[j - 1]), far)
+            if i > 1 and j > 1 and letter == b[j - 2] and a[i - 2] == b[j - 1]:
+                new[j] = min(new[j], before[j - 2] + 1)
+        if min(new) > most:
+            return None
+        before, row = row, new
+    return row[-1] if row[-1] <= most else None
 
 
 def listed(names: Sequence[str]) -> str:
     """The names, cut to a line's length: ``adam, obgd, ... (12 in all)``."""
     kept: list[str] = []
-    for name in names[:NAMES]:
+    for name in (cut(str(name), WIDTH) for name in names[:NAMES]):
         if kept and len(", ".join([*kept, name])) > WIDTH:
             break
-        kept.append(name[:WIDTH])
+        kept.append(name)
     return ", ".join(kept) + (f", ... ({len(names)} in all)" if len(kept) < len(names) else "")
 
 
 def unknown(what: str, word: str, known: Iterable[str], heading: str = "known") -> str:
     """``unknown WHAT; known: a, b, c; did you mean `b`?``"""
     names = sorted(known)
+    what = cut(what, 2 * KEY)
     if not names:
         return f"unknown {what}; there is none"
-    close = nearest(word, names)
-    return f"unknown {what}; {heading}: {listed(names)}" + (f"; did you mean `{close}`?" if close else "")
+    return f"unknown {what}; {heading}: {listed(names)}{suggestion(word, names)}"
+
+
+def suggestion(word: str, known: Iterable[str]) -> str:
+    """``; did you mean `b`?``, or nothing where no known name is near (see :func:`nearest`)."""
+    close = nearest(word, known)
+    return f"; did you mean `{cut(close, KEY)}`?" if close else ""
 
 
 def report(problems: Sequence[Problem], source: Callable[[Location], str]) -> UserError:

@@ -38,8 +38,21 @@ Positive = Annotated[float, Field(gt=0), TRACED]
 NonNegative = Annotated[float, Field(ge=0), TRACED]
 Fraction = Annotated[float, Field(ge=0, le=1), TRACED]
 BelowOne = Annotated[float, Field(ge=0, lt=1), TRACED]
-Count = Annotated[int, Field(ge=1)]
-Natural = Annotated[int, Field(ge=0)]
+
+# Integers. Each has an upper bound: what becomes an int32 in the program must fit one; what becomes the length of an
+# axis, a number of visits or a loop that is written out in the program is bounded further, so that a slip of the
+# keyboard is refused at once and not after gigabytes.
+LARGEST = 2**31 - 1  # int32
+Count = Annotated[int, Field(ge=1, le=LARGEST)]  # of steps, updates, samples
+Natural = Annotated[int, Field(ge=0, le=LARGEST)]
+Seed = Annotated[int, Field(ge=0, le=LARGEST)]
+Size = Annotated[int, Field(ge=1, le=2**20)]  # of an axis: units, envs, a batch, classes
+Tasks = Annotated[int, Field(ge=1, le=1_000_000)]
+Cycles = Annotated[int, Field(ge=1, le=1_000_000)]
+Repeats = Annotated[int, Field(ge=1, le=10_000)]  # of a computation within one update, step or measurement
+Few = Annotated[int, Field(ge=1, le=100)]  # of what is written out in the program one by one
+Widths = Annotated[tuple[Size, ...], Field(max_length=100)]  # of hidden layers
+Threads = Annotated[int, Field(ge=0, le=1024)]
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,10 @@ import numpy as np
 from agents import AGENTS
 from envs import STREAMS, TRANSFORMS
 from envs.base import Source
-from plasticity import checkpoint, config, folder, memory, recorders, verify
+from plasticity import checkpoint, config, folder, memory, precision, recorders, verify
 from plasticity.config import Experiment
 from plasticity.cores import cores
+from plasticity.counters import check_stream
 from plasticity.errors import UserError
 from plasticity.evaluation import Evaluation
 from plasticity.fields import card_of
@@ -150,9 +151,11 @@ class Plan(NamedTuple):
 def plan(experiment: Experiment) -> Plan:
     """Lays the experiment out as jobs; computes nothing but shapes. ``UserError`` where parts do not fit each other."""
     devices()  # before a stream makes its first array
+    precision.settle()
     source = source_of(experiment)
     settled = [_job(experiment, source, each) for each in config.programs(experiment)]
     rehearsed = [_checked(f"arms.{job.arm}", _rehearse, job) for job in settled]
+    precision.check()
     jobs = tuple(job._replace(measured=names) for job, (_, names) in zip(settled, rehearsed, strict=True))
     return Plan(experiment, source.spec, jobs, tuple(need for need, _ in rehearsed))
 
@@ -160,9 +163,11 @@ def plan(experiment: Experiment) -> Plan:
 def source_of(experiment: Experiment) -> Source:
     """The stream with its transforms and its schedule. ``UserError`` where they do not fit."""
     source: Source = _checked("stream", experiment.stream.build())
+    _checked("stream", check_stream, source.spec)
     for path, each in zip(paths("transforms", experiment.transforms), experiment.transforms, strict=True):
         source = _checked(path, _checked(path, each.build()), source)
     spec = _checked("schedule", functools.partial(scheduled, source.spec, **vars(experiment.schedule)))
+    _checked("schedule", check_stream, spec)
     make = source.make
     return Source(spec, lambda lanes: make(lanes)._replace(spec=spec))
 

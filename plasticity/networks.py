@@ -36,7 +36,7 @@ from plasticity.blueprint import (
     wiring,
 )
 from plasticity.convolution import convolve
-from plasticity.fields import Count
+from plasticity.fields import Size, Widths
 from plasticity.layers import (
     ACTIVATIONS,
     INITIALISERS,
@@ -224,7 +224,7 @@ def mlp(
     observation: Any,
     outputs: int,
     *,
-    widths: tuple[Count, ...] = (256, 256),
+    widths: Widths = (256, 256),
     activation: ActivationName = "relu",
     normalisation: NormalisationName = "none",
     affine: bool = True,
@@ -243,8 +243,8 @@ def minatar(
     observation: Any,
     outputs: int,
     *,
-    filters: Count = 16,
-    widths: tuple[Count, ...] = (128,),
+    filters: Size = 16,
+    widths: Widths = (128,),
     activation: ActivationName = "relu",
     normalisation: NormalisationName = "none",
     affine: bool = True,
@@ -266,7 +266,7 @@ def nature(
     observation: Any,
     outputs: int,
     *,
-    widths: tuple[Count, ...] = (512,),
+    widths: Widths = (512,),
     padding: Padding = "VALID",
     layout: Literal["auto", "channels_first", "channels_last"] = "auto",
     activation: ActivationName = "relu",
@@ -295,7 +295,7 @@ def streaming(
     observation: Any,
     outputs: int,
     *,
-    widths: tuple[Count, ...] = (256,),
+    widths: Widths = (256,),
     activation: ActivationName = "leaky_relu",
     normalisation: NormalisationName = "map",
     affine: bool = True,

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from plasticity.errors import UserError, unknown
+from plasticity.errors import KEY, UserError, cut, unknown
 from plasticity.fields import Card, card_of
 from plasticity.schema import Setting, schema_of
 
@@ -87,7 +87,7 @@ class Registry:
         if (family, name) in self._refused:
             raise UserError(self._refused[family, name])
         if name not in members:
-            raise UserError(unknown(f"{family.removesuffix('s')} `{name}`", name, members))
+            raise UserError(unknown(f"{family.removesuffix('s')} `{cut(name, KEY)}`", name, members))
         return members[name]
 
     def schema(self, family: str, name: str) -> Mapping[str, Setting]:

@@ -16,7 +16,7 @@ from pydantic.errors import PydanticUserError
 from pydantic.fields import FieldInfo
 
 from plasticity.documents import on_one_line
-from plasticity.errors import cut, nearest, shown
+from plasticity.errors import cut, shown, suggestion
 from plasticity.fields import Member, Traced
 
 PLAIN = {
@@ -80,9 +80,8 @@ class Setting:
         return bool(np.isinf(single) == np.isinf(value))
 
     def _refusal(self, value: Any, because: str) -> str:
-        close = nearest(value, self.words) if isinstance(value, str) else None
+        hint = suggestion(value, self.words) if isinstance(value, str) else ""
         reason = f" ({because})" if because else ""
-        hint = f"; did you mean `{close}`?" if close else ""
         return f"{shown(value)} is not allowed; must be {cut(self.allowed, 100)}{reason}{hint}"
 
 

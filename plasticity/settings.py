@@ -14,6 +14,7 @@ from plasticity.fields import Count, card_of
 from plasticity.registry import Registry
 from plasticity.schema import Setting, schema_of
 
+MEMBERS = 100  # of one list
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 Period = Count | Literal["visit"]  # env steps, or once a visit
 
@@ -143,7 +144,8 @@ class Parser:
             raw = merged(as_member(default), raw)
         kind = raw.get("kind")
         if not isinstance(kind, str):
-            self.refuse(at, f"has no `kind` naming one of the {family}; known: {listed(self.registry.names(family))}")
+            what = f"kind: {shown(kind)} is not allowed" if "kind" in raw else "`kind` is missing"
+            self.refuse(at, f"{what}; known {family}: {listed(self.registry.names(family))}")
             return None
         try:
             factory = self.registry.factory(family, kind)
@@ -174,6 +176,9 @@ class Parser:
         if not isinstance(raw, list | tuple):
             self.refuse(at, f"{shown(raw)} is not allowed; must be a list of {family}")
             return ()
+        if len(raw) > MEMBERS:
+            self.refuse(at, f"has {len(raw):,} {family}; at most {MEMBERS} are allowed")
+            return ()
         read = self.monitor if family == "monitors" else functools.partial(self.member, family)
         choices = [read(item, (*at, i)) for i, item in enumerate(raw)]
         return tuple(choice for choice in choices if choice is not None)
@@ -188,9 +193,7 @@ class Parser:
         except UserError:
             return self.member("monitors", given, at)  # says what is wrong
         if "every" in schema:
-            text = (
-                f"`{given['kind']}` has a setting `every`, which is what a config calls a monitor's period; rename it"
-            )
+            text = f"`{given['kind']}` has a setting `every`, which in a config is a monitor's period; rename it"
             self.refuse(at, text)
             return None
         period = {key: value for key, value in given.items() if _means_period(str(key), schema)}

@@ -13,7 +13,7 @@ from plasticity.registry import Registry
 from plasticity.schema import schema_of
 from plasticity.settings import Choice, Parser, paths, plain
 
-POINTS = 100_000  # of one arm, at most
+POINTS = 10_000  # of one arm, at most: some ten seconds to lay out
 SWEPT = ("agent", "interventions")
 ARM = (*SWEPT, "told", "sweep", "control")  # the keys of an arm
 Sweep = Mapping[str, tuple[Any, ...] | None]
@@ -101,7 +101,7 @@ def parse_arm(parser: Parser, name: str, raw: Any, base: Base, sweep: Sweep) -> 
     own = parse_sweep(parser, {} if raw.get("sweep") is None else raw["sweep"], (*at, "sweep"), sweep)
     size = math.prod(len(values) for values in {**sweep, **own}.values() if values is not None)
     if size > POINTS:
-        parser.refuse(at, f"its sweep has {size} points; at most {POINTS} are allowed")
+        parser.refuse(at, f"its sweep has {size:,} points; at most {POINTS:,} are allowed")
     if chosen is None or len(parser.problems) > before:
         return None
     points, problems = expand(parser.registry, chosen, interventions, {**sweep, **own})
@@ -153,6 +153,8 @@ def _bad_values(values: Any) -> str | None:
         return f"{shown(values)} is not allowed; must be a list of values"
     if not values:
         return "the list of values is empty"
+    if len(values) > POINTS:
+        return f"has {len(values):,} values; at most {POINTS:,} are allowed"
     doubled = [value for i, value in enumerate(values) if value in values[:i]]
     return f"{shown(doubled[0])} is given twice" if doubled else None
 
@@ -183,7 +185,7 @@ def _point(parser: Parser, document: Any, swept: Mapping[str, Any]) -> Point | N
             return None
         undone = [other for place, other in where.items() if place[: len(location)] == location]
         if undone:
-            parser.refuse((path,), f"sets again what `{undone[0]}`, given before it, sets")
+            parser.refuse((path,), f"sets the same setting as `{undone[0]}`; leave one of them out")
             return None
         where[location] = path
         document = replaced(document, location, value)

@@ -6,7 +6,8 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from plasticity.errors import listed, nearest
+from plasticity.counters import check_visits
+from plasticity.errors import listed, shown, suggestion
 from plasticity.types import Array, Key, StreamSpec, VisitPlan
 
 ORDER = 5  # folded into a lane's data key; 0 ... 4 belong to ``envs.base``
@@ -33,9 +34,8 @@ def _index(name: str | int, tasks: Sequence[str], key: str) -> int:
             raise ValueError(f"{key}: {name} is not allowed; the stream's tasks are numbered 0 ... {len(tasks) - 1}")
         return name
     if name not in tasks:
-        hint = nearest(str(name), tasks)
-        meant = f"; did you mean `{hint}`?" if hint else ""
-        raise ValueError(f"{key}: unknown task {name!r}; the stream has {listed(list(tasks))}{meant}")
+        hint = suggestion(str(name), tasks)
+        raise ValueError(f"{key}: unknown task {shown(name)}; the stream has {listed(tasks)}{hint}")
     return list(tasks).index(str(name))
 
 
@@ -64,6 +64,7 @@ def scheduled(
         usual = {plan.task: plan.steps for plan in reversed(plans)}  # as at the first visit to it
         chosen = [_index(name, spec.tasks, f"visits[{i}]") for i, name in enumerate(visits)]
         plans = [VisitPlan(task, usual.get(task, plans[0].steps)) for task in chosen]
+    check_visits(len(plans), cycles)
     plans = plans * cycles
     if steps is not None:
         lengths = [steps] if isinstance(steps, int) else list(steps)

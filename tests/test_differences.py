@@ -259,7 +259,7 @@ def test_commands(monkeypatch, tmp_path, first, words):
     nowhere = tmp_path / "nowhere"
     code, out, err = command(monkeypatch, *(nowhere if word == "RUN" else word for word in words))
     assert (code, out) == (2, "")
-    assert err.startswith(f"{nowhere} is no run: there is no such folder; the nearest run is {first}")
+    assert err.startswith(f"{nowhere} is no run: there is no such folder; there")
     assert len(err.splitlines()) == 1
 
 

@@ -88,7 +88,10 @@ def test_other_errors_are_one_line(text: Any) -> None:
 
 @pytest.mark.parametrize("text", ["a: &b [*b]", "a: &b {c: *b}", "[" * 3000 + "]" * 3000])
 def test_endless_data_are_refused(text: Any) -> None:
-    with pytest.raises(UserError, match=r"^f.yaml: a value contains itself, or"):
+    with pytest.raises(
+        UserError,
+        match=r"^f.yaml, line 1, column \d+: (a value contains itself|lists .* nested more than 50 deep)$",
+    ):
         from_yaml(text, "f.yaml")
 
 
@@ -146,7 +149,7 @@ def test_what_is_written_is_read_back(data: Any) -> None:
 
 
 def test_line_breaks_stay_on_one_line() -> None:
-    assert on_one_line(["a\nb", 1]) == '["a\\nb", !!int "1"]'
+    assert on_one_line(["a\nb", 1]) == '["a\\nb", 1]'
 
 
 def test_other_programs_read_the_same_text() -> None:
@@ -190,10 +193,10 @@ def test_locate(path: Any, location: Any) -> None:
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        ("interventions.napp.x", "no `napp` in this list; there: nap, decay, 2, 3; did you mean `nap`"),
-        ("interventions.9.x", "no `9` in this list"),
+        ("interventions.napp.x", "there is no `napp` in this list; it has nap, decay, 2, 3; did you mean `nap`"),
+        ("interventions.9.x", "there is no `9` in this list"),
         ("interventions.reset.when", "several `reset`; say which by its index"),
-        ("arms.a.x.y", "`y` leads nowhere: the value there is 1, which has no keys"),
+        ("arms.a.x.y", "there is no key `y`: the value above it is 1"),
     ],
 )
 def test_paths_to_nowhere(path: Any, message: Any) -> None:

@@ -54,7 +54,7 @@ def reset(**changes) -> dict:
         ({"placement": {"devices": 64}}, "placement.devices: 64 is not allowed; this machine has 2"),
         (
             {"stream": {"kind": "atari", "games": ["Pongg"]}},
-            "stream: games: unknown game 'Pongg'; the nearest of the 104 known ones is 'Pong'",
+            'stream: games: unknown game "Pongg"; 104 are known; did you mean `Pong`?',
         ),
     ],
 )  # fmt: skip

@@ -61,7 +61,7 @@ def test_fingerprints_tell_periods_apart():
 @pytest.mark.parametrize(
     ("monitor", "message"),
     [
-        ({"every": 0}, "monitors[0].every: 0 is not allowed; must be an integer of at least 1 or `visit` or null"),
+        ({"every": 0}, "monitors[0].every: 0 is not allowed; must be an integer in [1, 2147483647] or `visit` or null"),
         ({"every": "vist"}, "did you mean `visit`?"),
         ({"every": 2.5}, "monitors[0].every: 2.5 is not allowed"),
         ({"evry": 5}, "monitors[0].evry: unknown key; allowed: every; did you mean `every`?"),
@@ -96,9 +96,7 @@ def test_a_monitor_with_a_setting_of_that_name_is_refused():
         return every
 
     said = refused("greedy", registry=known(greedy=greedy))
-    assert said.startswith(
-        "monitors[0]: `greedy` has a setting `every`, which is what a config calls a monitor's period"
-    )
+    assert said.startswith("monitors[0]: `greedy` has a setting `every`, which in a config is a monitor's period")
 
 
 def test_a_setting_whose_name_is_like_it_stays_a_setting():

@@ -121,7 +121,7 @@ def test_only_the_metrics_asked_for_are_read(run):
 
 
 def test_an_unknown_metric_is_told_with_what_there_is(run):
-    message = r"'effective_rnk'; the nearest is effective_rank; there are .*reward"
+    message = r'"effective_rnk"; there are .*reward; did you mean `effective_rank`\?'
     with pytest.raises(ValueError, match=message):
         results.load(run, metrics=["effective_rnk"])
     metrics = results.load(run)
@@ -132,14 +132,14 @@ def test_an_unknown_metric_is_told_with_what_there_is(run):
     ):
         with pytest.raises(ValueError, match=message):
             draw()
-    with pytest.raises(ValueError, match="'perf'; there are performance, performance_end"):
+    with pytest.raises(ValueError, match=r".perf.; there are performance, performance_end"):
         plots.performance(results.visits(run), measure="perf")
 
 
 def test_runs_of_different_streams_are_refused_in_one_figure(tmp_path):
     for name, tasks, steps in (("a", ["t"], 10), ("b", ["u"], 10), ("c", ["t"], 20)):
         made.invented(tmp_path / name, made.plan(["one"], tasks=tasks, visits=[(0, steps)]), [0])
-    with pytest.raises(ValueError, match=r"a and .*b are runs of different streams: `tasks` is \['t'\] and \['u'\]"):
+    with pytest.raises(ValueError, match=r"a and .*b are runs of different streams: `tasks` is \[.t.\] and \[.u.\]"):
         plots.figures(tmp_path / "a", tmp_path / "b")
     with pytest.raises(ValueError, match="different streams: `visits`"):
         plots.figures(tmp_path / "a", tmp_path / "c")

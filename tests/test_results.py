@@ -123,13 +123,10 @@ def test_a_run_without_records_gives_empty_tables(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("relabe", r"relabe is no run: there is no such folder; the nearest run is .*relabel$"),
-        ("empty", r"empty is no run: plan.json is missing; the nearest run is .*$"),
-        ("broken", r"broken is no run: plan.json is unreadable \(JSONDecodeError: .*\); the nearest run is .*$"),
-        (
-            "partial",
-            r"partial is no run: plan.json is unreadable \(it does not hold the arms .*\); the nearest run is .*$",
-        ),
+        ("relabe", r"relabe is no run: there is no such folder; did you mean .*relabel\?$"),
+        ("empty", r"empty is no run: plan.json is missing; there .*$"),
+        ("broken", r"broken is no run: plan.json is unreadable \(JSONDecodeError: .*\); .*$"),
+        ("partial", r"partial is no run: plan.json is unreadable \(it does not hold the arms .*\); .*$"),
     ],
 )
 def test_no_run_is_refused_in_one_line(tmp_path, name, message):
@@ -146,7 +143,7 @@ def test_no_run_is_refused_in_one_line(tmp_path, name, message):
 
 def test_the_folder_of_the_runs_names_one_of_them(tmp_path):
     made.write(tmp_path / "runs" / "relabel", two_visits(["a"]))
-    with pytest.raises(ValueError, match=r"plan.json is missing; the nearest run is .*runs/relabel$"):
+    with pytest.raises(ValueError, match=r"plan.json is missing; there is one run: .*runs/relabel$"):
         results.load(tmp_path / "runs")
 
 

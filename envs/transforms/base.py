@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from envs.base import Source, chance, tasks_of
+from plasticity.errors import shown
 from plasticity.lanes import over
 from plasticity.types import Array, Clock, Key, State, Stream, StreamSpec, Supervised, TimeStep, Visit, VisitPlan
 
@@ -219,7 +220,7 @@ def listed_values(key: str, value: Values, low: float, high: float, allowed: str
     """A number or several as a tuple. ``ValueError`` where there is none, or one outside ``[low, high]``."""
     values = tuple(value) if isinstance(value, Sequence) else (value,)
     if not values or not all(low <= each <= high for each in values):
-        raise ValueError(f"{key}: {value} is not allowed; must be {allowed}, or a list of such numbers")
+        raise ValueError(f"{key}: {shown(value)} is not allowed; must be {allowed}, or a list of such numbers")
     return values
 
 

@@ -1,10 +1,11 @@
 """What is rewarded. All but :func:`flip_reward` leave alone what is recorded as performance."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import jax.numpy as jnp
 import numpy as np
+from pydantic import Field
 
 from envs.base import Source
 from envs.transforms.base import (
@@ -25,6 +26,7 @@ from envs.transforms.base import (
 from plasticity.fields import card
 from plasticity.types import FIRST, LAST, Array, Key, StreamSpec, TimeStep
 
+Delay = Annotated[int, Field(ge=0, le=1_000_000)]
 Reward = Callable[[Any, Array, Done], Array]  # problem, rewards [E], done -> rewards [E]
 
 
@@ -124,7 +126,9 @@ def flip_reward(*, per: Per = "visit", gradual: float = 0.0) -> Transform:
 
 
 @card(example={"steps": [0, 10]})
-def delay_reward(*, steps: int | tuple[int, ...] = 10, per: Per = "visit") -> Transform:
+def delay_reward(
+    *, steps: Delay | Annotated[tuple[Delay, ...], Field(max_length=1000)] = 10, per: Per = "visit"
+) -> Transform:
     """A reward is paid ``steps`` env steps after it was earned, in the same episode; at its end all that is owed.
 
     ``r'_t = r_{t - n}`` and, at LAST, ``r'_t = r_{t - n} + ... + r_t``: the sum over an episode is the same. What is

@@ -23,7 +23,7 @@ from envs.transforms.base import (
     listed_values,
     transformed,
 )
-from plasticity.fields import Count, card
+from plasticity.fields import Few, card
 from plasticity.types import FIRST, Array, Key, StreamSpec, Supervised, TimeStep
 
 Alter = Callable[[Key, Any, Array, Done], Array]  # key, problem, pictures [E, ...], done -> pictures [E, ...]
@@ -152,7 +152,7 @@ def observation_dropout(
     paper="Mnih et al. 2015, Human-level control through deep reinforcement learning",
     example={"frames": 4},
 )
-def frame_stack(*, frames: Count = 4) -> Transform:
+def frame_stack(*, frames: Few = 4) -> Transform:
     """The last ``frames`` observations in one, on a leading axis, the newest last (Mnih et al. 2015, "Human-level
     control through deep reinforcement learning").
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Literal
 
 from plasticity.blueprint import Convolution, NetworkSpec
-from plasticity.fields import Count, card
+from plasticity.fields import Repeats, card
 from plasticity.interventions.base import Intervention
 
 
@@ -145,7 +145,7 @@ def weight_norm() -> Intervention:
     paper="Miyato, Kataoka, Koyama, Yoshida 2018, Spectral Normalization for Generative Adversarial Networks",
     note="the first dense layer alone: Lyle et al. 2023, Understanding plasticity in neural networks",
 )
-def spectral_norm(*, layers: Literal["first", "all"] = "first", iterations: Count = 20) -> Intervention:
+def spectral_norm(*, layers: Literal["first", "all"] = "first", iterations: Repeats = 20) -> Intervention:
     """Hidden kernels divided by their largest singular value: ``W / sigma_1(W)``.
 
     ``layers`` (static): the first dense layer ("first"; of each head, where heads share none), or every hidden layer

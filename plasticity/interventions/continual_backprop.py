@@ -10,7 +10,7 @@ import optax
 
 from plasticity import counting, trees
 from plasticity.counting import Precise
-from plasticity.fields import BelowOne, Count, Fraction, Natural, card
+from plasticity.fields import BelowOne, Fraction, Natural, Size, card
 from plasticity.interventions import surgery, units
 from plasticity.interventions.base import Intervention, every
 from plasticity.interventions.resets import check
@@ -180,7 +180,7 @@ def continual_backprop(
     maturity_period: Natural = 100,
     utility: Utility = "contribution",
     mean_transfer: bool = False,
-    at_once: Count = 1,
+    at_once: Size = 1,
     optimizer_slots: bool = True,
 ) -> Intervention:
     """Continual backpropagation: after every update a few of the least useful mature units are born again.

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from plasticity import linalg, trees
-from plasticity.fields import Count, NonNegative, Real, card
+from plasticity.fields import Count, Few, NonNegative, Real, Size, card
 from plasticity.interventions.base import Intervention, when
 from plasticity.interventions.penalties import TINY, Reduce, check, start_of, total
 from plasticity.types import Array, Context, Key, Learner, Network, Params, Path, State
@@ -128,7 +128,7 @@ def with_gradient(found: Spectrum, matrix: Array) -> Array:
     note="L2-ER",
 )
 def effective_rank(
-    *, strength: NonNegative = 1e-2, decay: NonNegative = 0.0, depth: Count = 2, period: Count = 1
+    *, strength: NonNegative = 1e-2, decay: NonNegative = 0.0, depth: Few = 2, period: Count = 1
 ) -> Intervention:
     """Raises the effective rank of the last hidden layers' features (L2-ER).
 
@@ -218,7 +218,7 @@ def head_outputs(network: Network, params: Params, activations: Any) -> list[Arr
 
 @card(paper="Lyle, Rowland, Dabney 2022, Understanding and Preventing Capacity Loss in Reinforcement Learning")
 def infer(
-    *, strength: NonNegative = 0.1, scale: Real = 100.0, heads: Count = 10, reduce: Reduce = "mean"
+    *, strength: NonNegative = 0.1, scale: Real = 100.0, heads: Size = 10, reduce: Reduce = "mean"
 ) -> Intervention:
     """Initial feature regularisation (InFeR): further outputs must go on giving what they gave at first, magnified.
 

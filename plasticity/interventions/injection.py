@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from pydantic import Field
 
 from plasticity.blueprint import ANCHOR, INJECTION, NEW, NetworkSpec
 from plasticity.fields import Natural, card
@@ -14,6 +15,8 @@ from plasticity.interventions.base import Intervention
 from plasticity.networks import is_open
 from plasticity.optimizers import wrap
 from plasticity.types import Array, Context, Key, Learner, Optimizer, Params, State
+
+Layers = Annotated[int, Field(ge=0, le=100)]
 
 Change = Callable[[Mapping[str, Any], Mapping[str, Any]], Mapping[str, Any]]
 
@@ -61,7 +64,7 @@ NOTHING = 2**31 - 1  # no update seen since birth: one born after `at` has no in
     neutral={"at": 0},
     note="stands last among the interventions that wrap the optimizer; the frozen heads double its memory",
 )
-def plasticity_injection(*, at: Natural = 100_000, layers: Natural = 1) -> Intervention:
+def plasticity_injection(*, at: Natural = 100_000, layers: Layers = 1) -> Intervention:
     """A new head takes over the learning, and no output changes at that moment.
 
     The head ``h`` is the output layers and the last ``layers`` dense hidden layers before them, ``phi`` what enters it:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from plasticity import trees
-from plasticity.fields import Count, NonNegative, Positive, card
+from plasticity.fields import Count, Few, NonNegative, Positive, Repeats, card
 from plasticity.interventions.base import Intervention, when
 from plasticity.types import Array, Clock, Context, Key, Learner, Network, Params, Path, State
 
@@ -144,9 +144,9 @@ def unit(vector: Array) -> Array:
 def spectral(
     *,
     strength: NonNegative = 1e-4,
-    power: Count = 2,
+    power: Few = 2,
     target: Positive = 1.0,
-    iterations: Count = 1,
+    iterations: Repeats = 1,
     output: bool = True,
     reduce: Reduce = "sum",
 ) -> Intervention:

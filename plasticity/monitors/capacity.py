@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from plasticity import optimizers
-from plasticity.fields import Count, NonNegative, card
+from plasticity.fields import NonNegative, Size, card
 from plasticity.monitors.base import Monitor
 from plasticity.monitors.fitting import Rows, Start, at, at_least_one, mean_where, outputs, train
 from plasticity.types import Array, Key, Metrics, Probe, State
@@ -31,7 +31,7 @@ def _distance(name: str, probe: Probe) -> Distance:
 
 
 @card(paper="Moalla, Miele, Pyatko, Pascanu & Gulcehre 2024, No Representation, No Trust", extra={"period": 10})
-def capacity(*, learning_rate: NonNegative = 1e-3, batch: Count = 32) -> Monitor:
+def capacity(*, learning_rate: NonNegative = 1e-3, batch: Size = 32) -> Monitor:
     """The loss that remains after the learner has been fitted to a newborn's outputs; higher is worse.
 
     One epoch of shuffled minibatches over the probe's batch, by a copy of the learner with a fresh Adam, of

@@ -33,7 +33,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from plasticity import linalg
-from plasticity.fields import Count, Positive, card
+from plasticity.fields import Few, Positive, Repeats, card
 from plasticity.monitors.base import Monitor
 from plasticity.monitors.updates import second_moments
 from plasticity.schedules import Number
@@ -194,8 +194,8 @@ def at_least(user: str, key: str, value: int, least: int) -> None:
 )
 def hessian_top_eigenvalue(
     *,
-    iterations: Count = 20,
-    k: Count = 1,
+    iterations: Repeats = 20,
+    k: Few = 1,
     loss: Loss = "task",
     matrix: Matrix = "hessian",
     preconditioner_eps: Positive = 1e-8,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from plasticity import linalg
-from plasticity.fields import Count, NonNegative, Positive, card
+from plasticity.fields import NonNegative, Positive, Repeats, card
 from plasticity.monitors.base import Monitor
 from plasticity.monitors.curvature import Loss, Matrix, Matvec, at_least, lanczos, product_of, tridiagonal
 from plasticity.types import Array, Key, Metrics, Probe, State
@@ -85,9 +85,9 @@ def _checked_grid(bins: int, smallest: float, largest: float, scale: str) -> Non
 )
 def hessian_density(
     *,
-    iterations: Count = 30,
-    starts: Count = 2,
-    bins: Count = 41,
+    iterations: Repeats = 30,
+    starts: Repeats = 2,
+    bins: Repeats = 41,
     scale: Scale = "symlog",
     smallest: float = 1e-2,
     largest: float = 1e3,
@@ -168,7 +168,7 @@ def hessian_density(
 )
 def hessian_trace(
     *,
-    samples: Count = 10,
+    samples: Repeats = 10,
     loss: Loss = "task",
     matrix: Matrix = "hessian",
     preconditioner_eps: Positive = 1e-8,

@@ -15,12 +15,12 @@ import jax.numpy as jnp
 from pydantic import Field
 
 from plasticity import linalg
-from plasticity.fields import Count, card
+from plasticity.fields import Repeats, card
 from plasticity.monitors.base import Monitor
 from plasticity.monitors.representation import entropy_rank, ratio
 from plasticity.types import Array, Key, Metrics, Params, Probe, State
 
-Several = Annotated[int, Field(ge=2)]
+Several = Annotated[int, Field(ge=2, le=10_000)]
 
 
 def kernel_product(function: Callable[[Params], Array], params: Params) -> Callable[[Array], Array]:
@@ -124,7 +124,7 @@ def gradient_covariance(*, k: Several = 32) -> Monitor:
     paper="Jacot, Gabriel & Hongler 2018, Neural Tangent Kernel: Convergence and Generalization in Neural Networks",
     extra={"period": 10},
 )
-def ntk(*, k: Count = 32) -> Monitor:
+def ntk(*, k: Repeats = 32) -> Monitor:
     """Rank, condition and shape of the empirical neural tangent kernel.
 
     ``K_ij = (1 / n) sum_o <d f_o(x_i) / d theta, d f_o(x_j) / d theta>``: the trace over the ``n`` outputs of

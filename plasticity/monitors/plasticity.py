@@ -14,7 +14,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from plasticity.fields import Count, card
+from plasticity.fields import Count, Repeats, Size, card
 from plasticity.monitors.base import Monitor
 from plasticity.monitors.fitting import Rows, Start, at, at_least_one, current_and_fresh, mean_where, outputs, train
 from plasticity.trees import is_finite
@@ -74,9 +74,9 @@ def _of_finite(probe: Probe, metrics: dict[str, Array]) -> dict[str, Array]:
 def plasticity_probe(
     *,
     steps: Count = 200,
-    targets: Count = 5,
+    targets: Repeats = 5,
     optimizer: Literal["fresh", "continued"] = "fresh",
-    batch: Count | None = None,
+    batch: Size | None = None,
     frequency: float = 1e5,
 ) -> Monitor:
     """How much worse than a newborn the learner fits random targets: its plasticity loss.

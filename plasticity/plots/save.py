@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import matplotlib
 import numpy as np
 import pandas as pd
-import yaml
 from matplotlib.figure import Figure
 
 from plasticity import results
+from plasticity.documents import read_file
+from plasticity.errors import UserError, contrasted
 from plasticity.files import write_atomically
 from plasticity.plots.aggregates import aggregates, profiles, sensitivity
 from plasticity.plots.behaviour import first_against_later, learning_speed, performance_matrix
@@ -100,14 +101,9 @@ def _one_stream(runs: Sequence[RunPath]) -> dict[str, Any]:
     for run, other in zip(runs[1:], others, strict=True):
         keys = [key for key in {**first, **other} if first.get(key) != other.get(key) and key != "alike"]
         if keys:
-            was, now = (
-                f"{len(each)} visits" if keys[0] == "visits" else each
-                for each in (first.get(keys[0]), other.get(keys[0]))
-            )
-            raise ValueError(
-                f"{runs[0]} and {run} are runs of different streams: `{keys[0]}` is {str(was)[:60]} and "
-                f"{str(now)[:60]}; draw each by itself"
-            )
+            was, now = contrasted(first.get(keys[0]), other.get(keys[0]))
+            told = f"`{keys[0]}` is {was} and {now}; draw each by itself"
+            raise ValueError(f"{runs[0]} and {run} are runs of different streams: {told}")
     return first
 
 
@@ -194,10 +190,10 @@ def _of_metrics(one: _Run, metrics: pd.DataFrame, visits: pd.DataFrame) -> dict[
 def _eigenvalue_grid(run: RunPath) -> dict[str, Any]:
     """The settings of the run's ``hessian_density`` that say where its bins are."""
     try:
-        config = yaml.safe_load((Path(run) / "experiment.yaml").read_text(encoding="utf-8"))
+        config = read_file(Path(run) / "experiment.yaml")
         settings = next(each for each in config["monitors"] if each["kind"] == "hessian_density")
         return {name: settings[name] for name in ("smallest", "largest", "scale") if name in settings}
-    except (OSError, yaml.YAMLError, LookupError, TypeError, StopIteration):
+    except (UserError, LookupError, TypeError, StopIteration):
         return {}
 
 

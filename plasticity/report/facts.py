@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
 
 from plasticity import results
 from plasticity.accounts import read_status
+from plasticity.documents import from_yaml
+from plasticity.errors import UserError
 from plasticity.results.read import RunPath, leave_out
 
 
@@ -51,8 +52,8 @@ def _text(path: Path) -> str:
 def _kinds(text: str) -> dict[str, str]:
     """The kinds of the stream and of the agents; empty where the config does not say."""
     try:
-        config = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError):
+        config = from_yaml(text, "experiment.yaml")
+    except UserError:
         config = {}
     config = config if isinstance(config, Mapping) else {}
     arms = config.get("arms")

@@ -1,6 +1,5 @@
 """A run's folder as tidy tables: lanes, metrics, visits."""
 
-import difflib
 import functools
 import json
 import warnings
@@ -13,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from plasticity.accounts import read_plan, table_parts
+from plasticity.errors import listed, nearest, shown, suggestion
 from plasticity.stored import DamagedError, read_table
 
 IDENTITY = ("run", "arm", "lane", "seed", "step", "frames", "update", "visit", "task", "step_in_visit")
@@ -59,8 +59,10 @@ def _nearest(folder: Path) -> str:
     places = [place for place in (folder.absolute().parent, folder) if place.is_dir()]
     runs = {path.parent.name: path.parent for place in places for path in place.glob("*/plan.json")}
     runs.pop(folder.absolute().name, None)
-    names = difflib.get_close_matches(folder.absolute().name, runs, n=1, cutoff=0.0)
-    return f"; the nearest run is {runs[names[0]]}" if names else ""
+    if len(runs) == 1:
+        return f"; there is one run: {next(iter(runs.values()))}"
+    close = nearest(folder.absolute().name, runs)
+    return f"; did you mean {runs[close]}?" if close else f"; there are {listed(sorted(runs))}" if runs else ""
 
 
 def arm_names(run: RunPath) -> list[str]:
@@ -247,10 +249,9 @@ def _check_known(run: RunPath, table: pd.DataFrame, metrics: Collection[str] | N
 
 
 def no_column(what: str, name: str, known: Iterable[str]) -> str:
-    """``WHAT 'name'; the nearest is ...; there are a, b, c``."""
+    """``WHAT "name"; there are a, b, c; did you mean `b`?``"""
     names = sorted(map(str, known))
-    near = difflib.get_close_matches(name, names, n=1)
-    return f"{what} {name!r}{f'; the nearest is {near[0]}' if near else ''}; there are {', '.join(names) or 'none'}"
+    return f"{what} {shown(name)}; there are {', '.join(names) or 'none'}{suggestion(name, names)}"
 
 
 def evaluations(run: RunPath, *runs: RunPath) -> pd.DataFrame:

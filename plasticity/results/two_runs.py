@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import yaml
 from scipy import stats
 
+from plasticity.documents import read_file
+from plasticity.errors import UserError
 from plasticity.results.change import Rule, compare_lanes, grouped, rule, stage_means
 from plasticity.results.intervals import Interval, mean_interval
 from plasticity.results.points import Point, counterpart, points
@@ -116,12 +117,12 @@ def _measured(about: Mapping[str, Any]) -> str:
 def _config(run: RunPath) -> dict[str, Any]:
     path = Path(run) / "experiment.yaml"
     try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict) or not isinstance(found.get("arms") or {}, dict):
+        found = read_file(path)
+        if not isinstance(found, Mapping) or not isinstance(found.get("arms") or {}, Mapping):
             raise ValueError("it holds no config")
-    except (OSError, yaml.YAMLError, ValueError, RecursionError) as error:
+    except (UserError, ValueError) as error:
         raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())[:120]}") from None
-    return found
+    return dict(found)
 
 
 def flat(value: Any, path: str = "") -> dict[str, Any]:

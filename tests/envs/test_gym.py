@@ -152,7 +152,7 @@ def test_tasks_and_visits() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"id": "cartpole"}, "id: unknown environment 'cartpole'; the nearest of the .* known ones is 'CartPole-v1'"),
+        ({"id": "cartpole"}, 'id: unknown environment "cartpole"; .* are known; did you mean `CartPole-v1`'),
         ({"ids": ["ALE/Pog-v5"]}, "ids: unknown environment .* is 'ALE/Pong-v5'"),
         ({}, "must be one of the two"),
         ({"id": "CartPole-v1", "ids": ["CartPole-v1"]}, "must be one of the two"),

@@ -211,7 +211,11 @@ def test_procgen() -> None:
 @pytest.mark.parametrize(
     ("factory", "settings", "message"),
     [
-        (envpool, {"tasks": ["cheetahrun"]}, "tasks: unknown task 'cheetahrun'; the nearest of .* is 'CheetahRun-v1'"),
+        (
+            envpool,
+            {"tasks": ["cheetahrun"]},
+            'tasks: unknown task "cheetahrun"; .* are known; did you mean `CheetahRun-v1`',
+        ),
         (minigrid, {"tasks": ["Empty-5x6"]}, "is 'MiniGrid-Empty-.*-v0'"),
         (procgen, {"games": ["coinru"]}, "is 'CoinrunEasy-v0'"),
         (envpool, {"tasks": ["Pong-v5"]}, "Pong-v5 is not allowed; Atari is the stream `atari`"),
