@@ -96,9 +96,10 @@ def list_members(
 ) -> None:
     """List all members, those of a family, or the settings of one; what an installed package adds says so."""
     if family is None:
+        registry = _launch().registry()
         for each in LISTED:
             if each != "configs":
-                console.print(tables.family_table(_launch().registry(), each))
+                console.print(tables.family_table(registry, each))
         return
     if family not in LISTED:
         raise UserError(unknown(f"family `{family}`", family, LISTED))

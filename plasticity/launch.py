@@ -21,20 +21,23 @@ from plasticity.config import Experiment
 from plasticity.errors import UserError
 from plasticity.evaluation import Evaluation
 from plasticity.fields import card_of
-from plasticity.interventions import INTERVENTIONS
+from plasticity.foreign import Returns
+from plasticity.interventions import INTERVENTIONS, rehearsal
 from plasticity.interventions.base import Intervention, clashes, compose, unchanged
 from plasticity.lanes import place
 from plasticity.memory import Memory, readable
-from plasticity.monitors import MONITORS
+from plasticity.monitors import MONITORS, Monitor
+from plasticity.monitors.base import labelled
 from plasticity.networks import NETWORKS, NetworkSpec
-from plasticity.optimizers import OPTIMIZERS
+from plasticity.optimizers import OPTIMIZERS, lifted
 from plasticity.program import Hyper, Monitoring, Program
+from plasticity.record import IDENTITY
 from plasticity.registry import Registry
 from plasticity.runner import Run, chunk_steps
 from plasticity.session import Job, NoProgress, Progress, run_job, stop_on_signals
 from plasticity.settings import Choice, paths
 from plasticity.trees import size
-from plasticity.types import Agent, StreamSpec
+from plasticity.types import Agent, Optimizer, StreamSpec
 from plasticity.visits import scheduled
 
 BUILT_IN: Mapping[str, Mapping[str, Callable[..., Any]]] = {
@@ -47,10 +50,20 @@ BUILT_IN: Mapping[str, Mapping[str, Callable[..., Any]]] = {
     "optimizers": OPTIMIZERS,
 }
 
+RETURNS: Mapping[str, Returns] = {
+    "agents": Returns(Agent),
+    "streams": Returns(Source),
+    "transforms": Returns(Source),
+    "interventions": Returns(Intervention),
+    "monitors": Returns(Monitor),
+    "networks": Returns(NetworkSpec),
+    "optimizers": Returns(Optimizer, lifted),
+}
+
 
 @functools.cache
 def _members() -> tuple[Registry, tuple[str, ...]]:
-    known = Registry()
+    known = Registry(RETURNS)
     for family, members in BUILT_IN.items():
         known.register_all(family, members)
     return known, known.load_plugins()
@@ -146,8 +159,9 @@ def plan(experiment: Experiment) -> Plan:
     """Lays the experiment out as jobs; computes nothing but shapes. ``UserError`` where parts do not fit each other."""
     devices()  # before a stream makes its first array
     source = source_of(experiment)
-    settled = [_job(experiment, source, each) for each in config.programs(experiment)]
-    rehearsed = [_checked(f"arms.{job.arm}", _rehearse, job) for job in settled]
+    each = config.programs(experiment)
+    settled = [_job(experiment, source, one) for one in each]
+    rehearsed = [_checked(f"arms.{job.arm}", _rehearse, *pair) for pair in zip(settled, each, strict=True)]
     jobs = tuple(job._replace(measured=names) for job, (_, names) in zip(settled, rehearsed, strict=True))
     return Plan(experiment, source.spec, jobs, tuple(need for need, _ in rehearsed))
 
@@ -177,20 +191,35 @@ def _check_told(each: config.ProgramSettings, spec: StreamSpec) -> None:
         )
 
 
-def _rehearse(job: Job) -> tuple[Memory, frozenset[str]]:
+def _rehearse(job: Job, settings: config.ProgramSettings) -> tuple[Memory, frozenset[str]]:
     """Traces every function of a program, so that a setting which does not fit comes up now and not at a switch.
 
-    Returns what memory it needs and which metrics its monitors write.
+    Returns what memory it needs and which metrics its monitors write. ``ValueError`` where an intervention cannot take
+    effect, or two numbers would be written into one column.
     """
-    run = Run(job.program, job.placement, devices())
+    seen: rehearsal.Seen = set()
+    watched = job.program._replace(build=functools.partial(job.program.build, seen=seen))
+    run = Run(watched, job.placement, devices())
     hyper, seeds, block = run.inputs[0]
     carry, clock, which = run.carry_shape(), run.clock(), tuple(range(len(job.program.monitors)))
-    jax.eval_shape(run.compiled.chunk, hyper, seeds, carry, clock)
+    _, made = jax.eval_shape(run.compiled.chunk, hyper, seeds, carry, clock)
     jax.eval_shape(run.compiled.switch, hyper, seeds, carry, clock, np.int32(0), block)
     if job.program.evaluation:
         jax.eval_shape(run.compiled.evaluate, hyper, seeds, carry, clock, np.int32(0), np.int32(0), block)
     _, record = jax.eval_shape(lambda carry: run.compiled.measure(hyper, seeds, carry, clock, which), carry)
+    for label, why in rehearsal.unused(_interventions(settings.build({}), settings), seen):
+        raise ValueError(f"{label} is not allowed with agent `{settings.agent.kind}`: {why}")
+    _check_columns(job, made.names, record.names)
     return memory.estimate(run), frozenset(record.names)
+
+
+def _check_columns(job: Job, made: Sequence[str], measured: Sequence[str]) -> None:
+    """``ValueError`` where a metric has the name of another column of the tables."""
+    taken = {*IDENTITY, *job.columns}
+    for whose, names, others in (("agent.kind", made, taken), ("monitors", measured, {*taken, *made})):
+        doubled = [name for name in names if name in others or name.startswith("evaluation_")]
+        if doubled:
+            raise ValueError(f"{whose}: the metric `{doubled[0]}` has the name of another column; rename it")
 
 
 def _checked(what: str, make: Any, *args: Any) -> Any:
@@ -201,20 +230,26 @@ def _checked(what: str, make: Any, *args: Any) -> Any:
         raise UserError(": ".join(filter(None, (what, str(error))))) from error
 
 
-def _agent(each: config.ProgramSettings, spec: StreamSpec, hyper: Hyper) -> Agent:
+def _agent(each: config.ProgramSettings, spec: StreamSpec, hyper: Hyper, seen: rehearsal.Seen | None = None) -> Agent:
+    """``seen``: where it is noted what the agent calls of each intervention."""
     built = each.build(hyper)
-    labels = [path.partition(".")[2] for path in paths("interventions", each.interventions)]
-    named = {label: intervention() for label, intervention in zip(labels, built.interventions, strict=True)}
-    agent: Agent = built.agent(spec, without_clashes(named))
+    agent: Agent = built.agent(spec, without_clashes(_interventions(built, each), seen))
     return agent
 
 
-def without_clashes(named: Mapping[str, Intervention]) -> Intervention:
+def _interventions(built: config.Built, each: config.ProgramSettings) -> dict[str, Intervention]:
+    """The interventions by their paths."""
+    labels = paths("interventions", each.interventions)
+    return {label: made() for label, made in zip(labels, built.interventions, strict=True)}
+
+
+def without_clashes(named: Mapping[str, Intervention], seen: rehearsal.Seen | None = None) -> Intervention:
     """All of them as one, which refuses (``ValueError``) a network that two of them would set differently."""
-    whole = compose(*named.values())
+    whole = compose(*(rehearsal.labelled(label, each, seen) for label, each in named.items()))
+    short = {label.partition(".")[2] or label: each for label, each in named.items()}
 
     def network(spec: NetworkSpec) -> NetworkSpec:
-        problem = clashes(spec, named)
+        problem = clashes(spec, short)
         if problem:
             raise ValueError(problem)
         return whole.network(spec)
@@ -275,7 +310,7 @@ def _job(experiment: Experiment, source: Source, each: config.ProgramSettings) -
         build=functools.partial(_agent, each, spec),
         make_stream=source.make,
         monitors=tuple(
-            Monitoring(_checked(path, made), steps)
+            Monitoring(labelled(path, _checked(path, made)), steps, path)
             for made, (path, steps) in zip(each.build({}).monitors, every.items(), strict=True)
         ),
         hyper=each.hyper,

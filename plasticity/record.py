@@ -15,6 +15,8 @@ from plasticity.runner import Chunk, TaskNames
 PART = "part-{:03d}-{:05d}.parquet"  # program, number
 METRICS, EVALUATIONS = "metrics", "evaluations"  # folders of an arm
 COUNTS = ("update", "episodes")  # whole numbers
+# The columns that say whose and when, in metrics and evaluations.
+IDENTITY = ("arm", "lane", "seed", "step", "frames", "visit", "task", "step_in_visit")
 
 
 def write_atomically(path: Path, write: Any) -> None:

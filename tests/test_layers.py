@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Bottom up. A room (a module, or a package as a whole) imports from lower lines only; packages order themselves.
 ORDER = (
     "errors fields types",
-    "linalg",
+    "linalg stepsizes foreign",
     "trees schedules convolution layers packing documents visits",
     "eligibility blueprint",
     "networks optimizers schema",
@@ -31,7 +31,7 @@ ORDER = (
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms.split()}
 PROJECT = ("plasticity", "agents", "envs")
 READERS = ("results", "plots", "report", "watch")  # of a run's files, nothing else; each may use those before it
-CONFIG = ("errors", "fields", "documents", "schema", "registry", "settings", "sweeps")  # works without the numerics
+CONFIG = ("errors", "fields", "foreign", "documents", "schema", "registry", "settings", "sweeps")  # works without the numerics
 
 MAY_TOUCH_FILES = {
     "plasticity.record", "plasticity.checkpoint", "plasticity.folder", "plasticity.session", "plasticity.documents",
