@@ -105,6 +105,16 @@ def eligible(optimizer: Optimizer) -> Optimizer:
     return Optimizer(init, update, carried(optimizer, lambda state: optimizer.learning_rate(state.inner)))
 
 
+def remembers(state: optax.OptState) -> bool:
+    """Whether an optimizer's state says anything to the next update once a task switch has ended the trace."""
+
+    def is_own(node: Any) -> bool:
+        return isinstance(node, Eligibility | Bounded)
+
+    nodes = jax.tree.leaves(state, is_leaf=is_own)
+    return any(remembers(n.inner) if isinstance(n, Eligibility) else not isinstance(n, Bounded) for n in nodes)
+
+
 def behind_trace(name: str, extra: Mapping[str, Any]) -> Traced:
     """What :func:`eligible` tells the optimizer ``name``; ``ValueError`` where no trace stands in front of it."""
     if any(extra.get(field) is None for field in Traced._fields):

@@ -9,9 +9,7 @@ from plasticity.errors import UserError, cut
 WIDTH = 240  # of what a foreign package says, in a message
 STOPS = (Exception, SystemExit)  # whatever a foreign function may end with, but Ctrl-C
 
-Lift = Callable[
-    [str, Any], Any
-]  # the member's name, what it returned -> what it should have returned, where that can be
+Lift = Callable[[str, Any], Any]  # the member's name, what it returned -> the same as the family's type, if that can be
 
 
 class Returns(NamedTuple):
@@ -71,7 +69,7 @@ def record(origin: Origin, made: Any) -> Any:
     own = {
         name: calling(origin, value, name)
         for name, value in zip(made._fields, made, strict=True)
-        if callable(value) and not isinstance(value, type) and value is not defaults.get(name)
+        if callable(value) and not isinstance(value, type | tuple) and value is not defaults.get(name)
     }
     return made._replace(**own) if own else made
 
@@ -103,7 +101,7 @@ def guarded(origin: Origin, factory: Callable[..., Any], returns: Mapping[str, R
 
 
 def article(noun: str) -> str:
-    return f"{'an' if noun[:1] in 'AEIOU' else 'a'} {noun}"
+    return f"{'an' if noun[:1] in 'AEIOUaeiou' else 'a'} {noun}"
 
 
 def described(value: Any) -> str:

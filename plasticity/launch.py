@@ -159,9 +159,9 @@ def plan(experiment: Experiment) -> Plan:
     """Lays the experiment out as jobs; computes nothing but shapes. ``UserError`` where parts do not fit each other."""
     devices()  # before a stream makes its first array
     source = source_of(experiment)
-    each = config.programs(experiment)
-    settled = [_job(experiment, source, one) for one in each]
-    rehearsed = [_checked(f"arms.{job.arm}", _rehearse, *pair) for pair in zip(settled, each, strict=True)]
+    asked = config.programs(experiment)
+    settled = [_job(experiment, source, each) for each in asked]
+    rehearsed = [_checked(f"arms.{job.arm}", _rehearse, job, each) for job, each in zip(settled, asked, strict=True)]
     jobs = tuple(job._replace(measured=names) for job, (_, names) in zip(settled, rehearsed, strict=True))
     return Plan(experiment, source.spec, jobs, tuple(need for need, _ in rehearsed))
 
@@ -202,20 +202,26 @@ def _rehearse(job: Job, settings: config.ProgramSettings) -> tuple[Memory, froze
     run = Run(watched, job.placement, devices())
     hyper, seeds, block = run.inputs[0]
     carry, clock, which = run.carry_shape(), run.clock(), tuple(range(len(job.program.monitors)))
+    _check_used(settings, seen, rehearsal.AT_BIRTH)
     _, made = jax.eval_shape(run.compiled.chunk, hyper, seeds, carry, clock)
     jax.eval_shape(run.compiled.switch, hyper, seeds, carry, clock, np.int32(0), block)
     if job.program.evaluation:
         jax.eval_shape(run.compiled.evaluate, hyper, seeds, carry, clock, np.int32(0), np.int32(0), block)
     _, record = jax.eval_shape(lambda carry: run.compiled.measure(hyper, seeds, carry, clock, which), carry)
-    for label, why in rehearsal.unused(_interventions(settings.build({}), settings), seen):
-        raise ValueError(f"{label} is not allowed with agent `{settings.agent.kind}`: {why}")
+    _check_used(settings, seen, rehearsal.ASKED)
     _check_columns(job, made.names, record.names)
     return memory.estimate(run), frozenset(record.names)
 
 
+def _check_used(settings: config.ProgramSettings, seen: rehearsal.Seen, fields: Sequence[str]) -> None:
+    """``ValueError`` where the agent has left one of these parts of an intervention out."""
+    for label, why in rehearsal.unused(_interventions(settings.build({}), settings), seen, fields):
+        raise ValueError(f"{label} is not allowed with agent `{settings.agent.kind}`: {why}")
+
+
 def _check_columns(job: Job, made: Sequence[str], measured: Sequence[str]) -> None:
     """``ValueError`` where a metric has the name of another column of the tables."""
-    taken = {*IDENTITY, *job.columns}
+    taken = {*IDENTITY, *job.lanes}
     for whose, names, others in (("agent.kind", made, taken), ("monitors", measured, {*taken, *made})):
         doubled = [name for name in names if name in others or name.startswith("evaluation_")]
         if doubled:
@@ -239,8 +245,14 @@ def _agent(each: config.ProgramSettings, spec: StreamSpec, hyper: Hyper, seen: r
 
 def _interventions(built: config.Built, each: config.ProgramSettings) -> dict[str, Intervention]:
     """The interventions by their paths."""
-    labels = paths("interventions", each.interventions)
+    labels = _labels("interventions", each.interventions)
     return {label: made() for label, made in zip(labels, built.interventions, strict=True)}
+
+
+def _labels(family: str, members: Sequence[Choice]) -> list[str]:
+    """The members' paths, with the kind where a path has the index for it."""
+    named = zip(paths(family, members), members, strict=True)
+    return [path if path.endswith(f".{each.kind}") else f"{path} ({each.kind})" for path, each in named]
 
 
 def without_clashes(named: Mapping[str, Intervention], seen: rehearsal.Seen | None = None) -> Intervention:
@@ -310,8 +322,10 @@ def _job(experiment: Experiment, source: Source, each: config.ProgramSettings) -
         build=functools.partial(_agent, each, spec),
         make_stream=source.make,
         monitors=tuple(
-            Monitoring(labelled(path, _checked(path, made)), steps, path)
-            for made, (path, steps) in zip(each.build({}).monitors, every.items(), strict=True)
+            Monitoring(labelled(label, kind.kind, _checked(label, made)), steps, label)
+            for label, kind, made, steps in zip(
+                _labels("monitors", each.monitors), each.monitors, each.build({}).monitors, every.values(), strict=True
+            )
         ),
         hyper=each.hyper,
         seeds=each.seeds,

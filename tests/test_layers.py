@@ -31,7 +31,8 @@ ORDER = (
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms.split()}
 PROJECT = ("plasticity", "agents", "envs")
 READERS = ("results", "plots", "report", "watch")  # of a run's files, nothing else; each may use those before it
-CONFIG = ("errors", "fields", "foreign", "documents", "schema", "registry", "settings", "sweeps")  # works without the numerics
+# Works without the numerics.
+CONFIG = ("errors", "fields", "foreign", "documents", "schema", "registry", "settings", "sweeps")
 
 MAY_TOUCH_FILES = {
     "plasticity.record", "plasticity.checkpoint", "plasticity.folder", "plasticity.session", "plasticity.documents",

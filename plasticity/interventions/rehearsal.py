@@ -2,7 +2,7 @@
 
 import functools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -14,6 +14,8 @@ from plasticity.networks import NetworkSpec, build
 Seen = set[tuple[str, str]]  # labels of interventions, and the fields of theirs that the agent has called
 
 ASKED = tuple(name for name in Intervention._fields if name != "renews")  # what an agent calls
+
+AT_BIRTH = ("network", "optimizer", "init")  # of these, what it calls while it is made
 
 # What an agent leaves out that never calls a field.
 LEFT_OUT: Mapping[str, str] = {
@@ -60,11 +62,11 @@ def labelled(label: str, intervention: Intervention, seen: Seen | None = None) -
     return intervention._replace(**changed)
 
 
-def unused(named: Mapping[str, Intervention], seen: Seen) -> Iterator[tuple[str, str]]:
-    """Label and reason of each intervention of which the agent has left a part out."""
+def unused(named: Mapping[str, Intervention], seen: Seen, fields: Collection[str] = ASKED) -> Iterator[tuple[str, str]]:
+    """Label and reason of each intervention of which the agent has left a part out, one of ``fields``."""
     for label, intervention in named.items():
         for field in own_fields(intervention):
-            if (label, field) not in seen:
+            if field in fields and (label, field) not in seen:
                 yield label, f"the agent {LEFT_OUT[field]} (`{field}`), so that it would have no effect or half of it"
                 break
 

@@ -59,7 +59,7 @@ def together(written: Iterable[tuple[str, Metrics]]) -> Metrics:
     return metrics
 
 
-def labelled(path: str, monitor: Monitor) -> Monitor:
+def labelled(path: str, kind: str, monitor: Monitor) -> Monitor:
     """The monitor, whose ``ValueError`` opens with its path; ``ValueError`` also where it writes no named numbers."""
 
     def named(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -67,7 +67,7 @@ def labelled(path: str, monitor: Monitor) -> Monitor:
             try:
                 return function(*args)
             except ValueError as error:
-                raise ValueError(f"{path}: {error}") from error
+                raise ValueError(f"{path}: {str(error).removeprefix(f'{kind}: ')}") from error
 
         return call
 
