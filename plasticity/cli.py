@@ -282,7 +282,12 @@ def _warn(message: Warning | str, category: type[Warning], filename: str, lineno
 
 
 def main() -> None:
-    """Runs the command line; a user's mistake is told in a line or three, with exit code 2."""
+    """Runs the command line; a user's mistake is told in a line or three, with exit code 2.
+
+    Modules of the current folder can be imported, as with ``python -m plasticity.cli``; installed ones go first.
+    """
+    if "" not in sys.path:
+        sys.path.append("")
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warn
