@@ -27,7 +27,7 @@ from plasticity.interventions.base import Intervention, clashes, compose, unchan
 from plasticity.lanes import place
 from plasticity.memory import Memory, readable
 from plasticity.monitors import MONITORS, Monitor
-from plasticity.monitors.base import labelled
+from plasticity.monitors.base import labelled, noting
 from plasticity.networks import NETWORKS, NetworkSpec
 from plasticity.optimizers import OPTIMIZERS, lifted
 from plasticity.program import Hyper, Monitoring, Program
@@ -162,8 +162,9 @@ def plan(experiment: Experiment) -> Plan:
     asked = config.programs(experiment)
     settled = [_job(experiment, source, each) for each in asked]
     rehearsed = [_checked(f"arms.{job.arm}", _rehearse, job, each) for job, each in zip(settled, asked, strict=True)]
-    jobs = tuple(job._replace(measured=names) for job, (_, names) in zip(settled, rehearsed, strict=True))
-    return Plan(experiment, source.spec, jobs, tuple(need for need, _ in rehearsed))
+    _check_silent(rehearsed, settled)
+    jobs = tuple(job._replace(measured=each.measured) for job, each in zip(settled, rehearsed, strict=True))
+    return Plan(experiment, source.spec, jobs, tuple(each.memory for each in rehearsed))
 
 
 def source_of(experiment: Experiment) -> Source:
@@ -191,14 +192,24 @@ def _check_told(each: config.ProgramSettings, spec: StreamSpec) -> None:
         )
 
 
-def _rehearse(job: Job, settings: config.ProgramSettings) -> tuple[Memory, frozenset[str]]:
+class Rehearsed(NamedTuple):
+    """What came of tracing a program."""
+
+    memory: Memory
+    measured: frozenset[str]  # the metrics of its monitors
+    wrote: frozenset[str]  # the paths of those that write any
+
+
+def _rehearse(job: Job, settings: config.ProgramSettings) -> Rehearsed:
     """Traces every function of a program, so that a setting which does not fit comes up now and not at a switch.
 
-    Returns what memory it needs and which metrics its monitors write. ``ValueError`` where an intervention cannot take
+    ``ValueError`` where an intervention cannot take
     effect, or two numbers would be written into one column.
     """
     seen: rehearsal.Seen = set()
-    watched = job.program._replace(build=functools.partial(job.program.build, seen=seen))
+    wrote: set[str] = set()
+    noted = tuple(each._replace(monitor=noting(each.path, each.monitor, wrote)) for each in job.program.monitors)
+    watched = job.program._replace(build=functools.partial(job.program.build, seen=seen), monitors=noted)
     run = Run(watched, job.placement, devices())
     hyper, seeds, block = run.inputs[0]
     carry, clock, which = run.carry_shape(), run.clock(), tuple(range(len(job.program.monitors)))
@@ -210,7 +221,17 @@ def _rehearse(job: Job, settings: config.ProgramSettings) -> tuple[Memory, froze
     _, record = jax.eval_shape(lambda carry: run.compiled.measure(hyper, seeds, carry, clock, which), carry)
     _check_used(settings, seen, rehearsal.ASKED)
     _check_columns(job, made.names, record.names)
-    return memory.estimate(run), frozenset(record.names)
+    return Rehearsed(memory.estimate(run), frozenset(record.names), frozenset(wrote))
+
+
+def _check_silent(rehearsed: Sequence[Rehearsed], jobs: Sequence[Job]) -> None:
+    """``UserError`` where a monitor has nothing to say in any arm; one that is silent in some arms is welcome."""
+    for each in jobs[0].program.monitors:
+        if not any(each.path in one.wrote for one in rehearsed):
+            raise UserError(
+                f"{each.path} has nothing to say of this network and agent: what it measures, such as hidden layers or a "
+                "kind of outputs, is not there; leave it out"
+            )
 
 
 def _check_used(settings: config.ProgramSettings, seen: rehearsal.Seen, fields: Sequence[str]) -> None:

@@ -173,3 +173,65 @@ def test_an_agent_that_leaves_a_method_out_refuses_it(plugin: Any) -> None:
     )
     assert "interventions.nap is not allowed with agent `odd`" in refusal(agent="odd", interventions=["nap"])
     assert "does not call it at task switches" in refusal(agent="odd", interventions=["reset"], told=True)
+
+
+@pytest.mark.parametrize(
+    ("monitors", "said"),
+    [
+        (
+            [{"kind": "srank", "delta": 0.1}, {"kind": "srank", "delta": 0.2}],
+            "monitors.0 (srank) and monitors.1 (srank) both write the metric `srank`; keep one",
+        ),
+        (["weight_norm", "odd"], "monitors.weight_norm and monitors.odd both write the metric `weight_norm`; keep one"),
+    ],
+)
+def test_two_monitors_that_write_one_metric_are_refused(plugin: Any, monitors: Any, said: str) -> None:
+    plugin("monitors", WRITES.format("weight_norm"))
+    assert said in refusal(monitors=monitors)
+
+
+WRITES = (
+    "import jax.numpy as jnp\nfrom plasticity.monitors import Monitor\n"
+    "def odd():\n    return Monitor(lambda key, state, probe: (state, {{'{}': jnp.ones(())}}))\n"
+)
+
+
+@pytest.mark.parametrize("column", ["loss", "reward", "step", "lane", "task", "update", "seed", "evaluation_return"])
+def test_a_metric_with_the_name_of_another_column_is_refused(plugin: Any, column: str) -> None:
+    plugin("monitors", WRITES.format(column))
+    assert f"the metric `{column}` has the name of another column; rename it" in refusal(monitors=["odd"])
+
+
+@pytest.mark.parametrize("column", ["reward", "episodes", "update", "lane", "diverged_at"])
+def test_so_is_an_agents_metric(plugin: Any, column: str) -> None:
+    plugin(
+        "agents",
+        "from agents import AGENTS\nfrom plasticity.networks import mlp\nfrom plasticity.optimizers import sgd\n"
+        "def odd(spec, intervention):\n"
+        "    made = AGENTS['classifier'](spec, intervention, network=mlp, optimizer=sgd)\n"
+        "    def learn(*args):\n        state, metrics = made.learn(*args)\n"
+        f"        return state, {{**metrics, '{column}': metrics['loss']}}\n"
+        "    return made._replace(learn=learn)\n",
+    )
+    assert f"metric `{column}` has the name of a" in refusal(agent="odd")
+
+
+def test_a_monitor_without_anything_to_say_is_refused_unless_another_arm_has_it() -> None:
+    linear = {"kind": "classifier", "network": {"kind": "mlp", "widths": []}}
+    deep = {"network": {"kind": "mlp", "widths": [4]}}
+    assert refusal(agent=linear, monitors=["srank"]).startswith("monitors.srank has nothing to say of this network")
+    assert launch.plan(tiny.experiment(agent=linear, monitors=["srank"], arms={"a": {}, "b": {"agent": deep}})).jobs
+
+
+def test_a_method_that_leaves_the_network_as_it_is_is_refused() -> None:
+    def classifier(**network: Any) -> dict[str, Any]:
+        return {"kind": "classifier", "network": {"kind": "mlp", "widths": [8], **network}}
+
+    for method, network, why in (
+        ("layer_norm", {"widths": []}, "no hidden layer"),
+        ("layer_norm", {"normalisation": "layer"}, "this already"),
+        ("leaky_relu", {"activation": "leaky_relu"}, "this already"),
+    ):
+        said = refusal(agent=classifier(**network), interventions=[method])
+        assert said == f"arms.baseline: interventions.{method} changes nothing: the network has {why}"
+    assert launch.plan(tiny.experiment(agent=classifier(), interventions=["layer_norm"])).jobs

@@ -83,5 +83,17 @@ def labelled(path: str, kind: str, monitor: Monitor) -> Monitor:
     return Monitor(named(measure), named(monitor.init))
 
 
+def noting(path: str, monitor: Monitor, wrote: set[str]) -> Monitor:
+    """The monitor, whose path is in ``wrote`` once it has been traced and has written any number."""
+
+    def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
+        state, found = monitor.measure(key, state, probe)
+        if found:
+            wrote.add(path)
+        return state, found
+
+    return monitor._replace(measure=measure)
+
+
 def is_number(value: Any) -> bool:
     return isinstance(value, int | float | jax.Array) and jnp.shape(value) == ()
