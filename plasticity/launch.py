@@ -229,8 +229,8 @@ def _check_silent(rehearsed: Sequence[Rehearsed], jobs: Sequence[Job]) -> None:
     for each in jobs[0].program.monitors:
         if not any(each.path in one.wrote for one in rehearsed):
             raise UserError(
-                f"{each.path} has nothing to say of this network and agent: what it measures, such as hidden layers or a "
-                "kind of outputs, is not there; leave it out"
+                f"{each.path} has nothing to say of this network and agent: what it measures, such as hidden layers, "
+                "is not there; leave it out"
             )
 
 

@@ -11,7 +11,8 @@ import pytest
 
 from plasticity.fields import card_of
 from plasticity.monitors import MONITORS, Monitor, compose
-from plasticity.monitors.base import labelled, together
+from plasticity.monitors.base import labelled
+from plasticity.monitors.base import together as joined
 from plasticity.networks import Convolution, Head, NetworkSpec, build
 from plasticity.optimizers import adam
 
@@ -208,9 +209,23 @@ KINDS = {
     "crelu": NetworkSpec((5,), 3, (), (6, 4), "crelu"),
     "injected": NetworkSpec((5,), 3, (), (6, 4), injected=1, auxiliary=2),
 }
-NEEDS_HIDDEN = "effective_rank srank approximate_rank feature_rank numerical_rank stable_rank participation_ratio " \
-    "feature_norm dormant_units dead_units constant_units saturated_units linearised_units activation_sparsity " \
-    "effective_learning_rate".split()  # fmt: skip
+NEEDS_HIDDEN = [
+    "effective_rank",
+    "srank",
+    "approximate_rank",
+    "feature_rank",
+    "numerical_rank",
+    "stable_rank",
+    "participation_ratio",
+    "feature_norm",
+    "dormant_units",
+    "dead_units",
+    "constant_units",
+    "saturated_units",
+    "linearised_units",
+    "activation_sparsity",
+    "effective_learning_rate",
+]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -233,9 +248,9 @@ def test_every_monitor_works_on_every_kind_of_network_or_says_why_not(probes, ki
 
 def test_two_monitors_that_write_one_metric_are_both_named():
     found = {"a": jnp.ones(()), "b": jnp.ones(())}
-    assert set(together([("monitors.x", {"a": found["a"]}), ("monitors.y", {"b": found["b"]})])) == {"a", "b"}
+    assert set(joined([("monitors.x", {"a": found["a"]}), ("monitors.y", {"b": found["b"]})])) == {"a", "b"}
     with pytest.raises(ValueError, match=r"^monitors.x and monitors.y both write the metric `a`; keep one"):
-        together([("monitors.x", {"a": found["a"]}), ("monitors.y", found)])
+        joined([("monitors.x", {"a": found["a"]}), ("monitors.y", found)])
 
 
 def test_what_is_no_mapping_of_numbers_is_refused():
