@@ -23,7 +23,7 @@ def life(name: str, *methods: Intervention) -> list[np.ndarray]:
     """Everything the agent has learned and all that it recorded, after two visits with a switch between."""
     steps = STEPS.get(name, 10)
     stream = source(name, visits=2, steps=steps)
-    made = agent(name, stream.spec, *methods)
+    made = agent(name, stream.spec, *methods, epsilon_steps=10)  # so that exploration changes in so short a life
     world = stream.make(1)
 
     def visit(carry: Any, start: int) -> Any:
