@@ -18,6 +18,7 @@ from plasticity.eligibility import eligible
 from plasticity.fields import BelowOne, Fraction, Member, NonNegative, Positive
 from plasticity.interventions.base import Intervention
 from plasticity.schedules import Number, linear
+from plasticity.stepsizes import says
 from plasticity.types import (
     FIRST,
     LAST,
@@ -218,9 +219,12 @@ def traced_q(
 
 
 def trace_metrics(body: Body, learner: Learner, error: Array, clip: Number = 0.0) -> dict[str, Array]:
-    """What an update with a trace records: the error's loss and size, and the step size (this update's, if bounded)."""
-    step_size = body.optimizer.learning_rate(learner.opt_state)
-    return {"loss": error_loss(error, clip), "td_error": jnp.abs(error), "step_size": step_size}
+    """What an update with a trace records: the error's loss and size, and the step size (this update's, if bounded;
+    not recorded where the optimizer does not say it)."""
+    made = {"loss": error_loss(error, clip), "td_error": jnp.abs(error)}
+    if not says(body.optimizer):
+        return made
+    return {**made, "step_size": body.optimizer.learning_rate(learner.opt_state)}
 
 
 def stream_q(

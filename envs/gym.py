@@ -1,5 +1,6 @@
 """Any environment of gymnasium's registry, on the host."""
 
+import importlib
 from collections.abc import Sequence
 from functools import partial
 from typing import Annotated, Any
@@ -8,9 +9,11 @@ import numpy as np
 from pydantic import Field
 
 from envs.base import Source
-from envs.spaces import Made, Space, VectorPool, joined, seen_as, sequence, space_of, unknown_name, variants
+from envs.spaces import Made, Space, VectorPool, described, joined, seen_as, sequence, space_of, unknown_name, variants
 from envs.workers import end_with_us, in_worker, shielded
+from plasticity.errors import shown
 from plasticity.fields import Count, Cycles, Natural, Size, card
+from plasticity.foreign import said
 
 EXTRAS = ("mujoco", "box2d")  # of this package: what environments of gymnasium's own need
 
@@ -23,8 +26,25 @@ def registered(key: str, id: str) -> None:
         import ale_py
 
         gymnasium.register_envs(ale_py)
-    if ":" not in id and id not in gymnasium.registry:
-        raise ValueError(f"{key}: {unknown_name('environment', id, gymnasium.registry)}")
+    module, colon, name = id.rpartition(":")
+    if colon:
+        imported(key, module)
+    if name not in gymnasium.registry:
+        raise ValueError(f"{key}: {unknown_name('environment', name, gymnasium.registry)}")
+
+
+def imported(key: str, module: str) -> None:
+    """Imports the module that registers an environment; ``ValueError`` where it is not found or fails."""
+    try:
+        importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is not None and module.startswith(error.name):
+            raise ValueError(
+                f"{key}: there is no module {shown(module)}, neither installed nor in the current folder"
+            ) from error
+        raise ValueError(f"{key}: module {shown(module)} cannot be imported: {said(error)}") from error
+    except (Exception, SystemExit) as error:  # it may do anything while it is imported
+        raise ValueError(f"{key}: module {shown(module)} cannot be imported: {said(error)}") from error
 
 
 def make_env(id: str, options: dict[str, Any], flatten: bool) -> Any:
@@ -48,11 +68,14 @@ def examined(task: Made, flatten: bool) -> Space:
         raise ValueError(f"{task.name}: a library is missing: {error}{extra}") from error
     except (TypeError, ValueError, gymnasium.error.Error) as error:
         raise ValueError(f"{task.name}: gymnasium cannot make it: {error}") from error
+    except (Exception, SystemExit) as error:  # an environment may raise anything, a space that cannot be flattened too
+        raise ValueError(f"{task.name}: gymnasium cannot make it: {said(error)}") from error
     seen, limit = env.observation_space, env.spec.max_episode_steps
-    if not isinstance(seen, gymnasium.spaces.Box):
-        env.close()
-        raise ValueError(f"{task.name}: observations {seen} are not allowed; must be a Box, or `flatten: true`")
     env.close()
+    if not isinstance(seen, gymnasium.spaces.Box):
+        flat = not flatten and getattr(seen, "is_np_flattenable", False)
+        hint = ", or `flatten: true`" if flat else "; this one has no fixed size, so that it cannot be flattened"
+        raise ValueError(f"{task.name}: observations {described(seen)} are not allowed; must be a Box{hint}")
     return space_of(task.name, seen.shape, seen_as(seen.dtype), env.action_space, limit)
 
 
@@ -110,10 +133,13 @@ def gym(
     Observations stay uint8 or become float32; real actions are clipped to the space. A resumed visit is played again,
     see :func:`envs.host.host`, so the environments must be deterministic for a seed.
 
+    Actions are a Discrete space (wherever it starts) or a Box of real numbers; observations a Box. All other spaces of
+    actions (MultiDiscrete, MultiBinary, Dict, Tuple, Text, Sequence, Graph, OneOf, a Box of integers) are refused.
+
     ``ValueError`` for an unknown id (names the nearest), keywords that the environment refuses, a library that is
     missing, spaces that are neither of these, tasks that differ without ``pad``; a warning for visits that are shorter
     than an episode may be. ViZDoom, MiniHack and MetaWorld register environments too where they are installed:
-    ``module:Id`` imports their module first.
+    ``module:Id`` imports their module first, or one of the current folder.
     """
     tasks = variants(asked(id, ids), variations)
     for task in tasks:

@@ -12,7 +12,7 @@ import numpy as np
 from envs.base import Source
 from envs.host import MakePool, Stepped, host
 from plasticity.counters import check_visits
-from plasticity.errors import listed, nearest, shown
+from plasticity.errors import cut, listed, nearest, shown
 from plasticity.types import FIRST, LAST, MID, StreamSpec, VisitPlan
 
 Options = Mapping[str, Any]
@@ -69,13 +69,22 @@ def seen_as(dtype: Any) -> np.dtype[Any]:
 
 
 def space_of(name: str, shape: tuple[int, ...], dtype: Any, action: Any, limit: int | None) -> Space:
-    """``ValueError`` where actions are neither one of several nor real numbers."""
+    """``ValueError`` where actions are neither a Discrete space nor a Box of real numbers."""
+    from gymnasium import spaces
+
     known = 0 if limit is None or limit >= np.iinfo(np.int32).max else int(limit)
-    if hasattr(action, "n") and np.ndim(action.n) == 0:
+    if isinstance(action, spaces.Discrete):
         return Space(shape, np.dtype(dtype), int(action.n), action, known)
-    if hasattr(action, "low") and np.issubdtype(action.dtype, np.floating):
+    if isinstance(action, spaces.Box) and np.issubdtype(action.dtype, np.floating):
         return Space(shape, np.dtype(dtype), int(np.prod(action.shape)), action, known)
-    raise ValueError(f"{name}: its actions, {action}, are not allowed; must be Discrete or a Box of real numbers")
+    raise ValueError(
+        f"{name}: its actions, {described(action)}, are not allowed; must be Discrete or a Box of real numbers"
+    )
+
+
+def described(space: Any) -> str:
+    """The space as one short line."""
+    return cut(" ".join(str(space).split()), 80)
 
 
 def joined(spaces: Mapping[str, Space], pad: bool) -> Space:

@@ -104,9 +104,10 @@ def list_members(
 ) -> None:
     """List all members, those of a family, or the settings of one; what an installed package adds says so."""
     if family is None:
+        registry = _launch().registry()
         for each in LISTED:
             if each != "configs":
-                console.print(tables.family_table(_launch().registry(), each))
+                console.print(tables.family_table(registry, each))
         return
     if family not in LISTED:
         raise UserError(unknown(f"family `{family}`", family, LISTED))
@@ -296,8 +297,13 @@ def _warn(message: Warning | str, category: type[Warning], filename: str, lineno
 
 
 def main() -> None:
-    """Runs the command line; a user's mistake is told in a line or three, with code 2, a file's failure with 74."""
+    """Runs the command line; a user's mistake is told in a line or three, with code 2, a file's failure with 74.
+
+    Modules of the current folder can be imported, as with ``python -m plasticity.cli``; installed ones go first.
+    """
     never_fail()
+    if "" not in sys.path:
+        sys.path.append("")
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warn

@@ -14,6 +14,7 @@ import optax
 
 from plasticity.fields import BelowOne, NonNegative, Positive, card
 from plasticity.schedules import Number
+from plasticity.stepsizes import carried
 from plasticity.types import Array, Optimizer, Params
 
 DIVIDED = ("trace", "gradient", "penalty")  # extra arguments that have the parameters' structure
@@ -101,7 +102,17 @@ def eligible(optimizer: Optimizer) -> Optimizer:
         updates, inner = optimizer.update(descent, state.inner, params, **(extra | facts._asdict()))
         return updates, Eligibility(trace, 1.0 - jnp.asarray(trace_end, jnp.float32), inner)
 
-    return Optimizer(init, update, lambda state: optimizer.learning_rate(state.inner))
+    return Optimizer(init, update, carried(optimizer, lambda state: optimizer.learning_rate(state.inner)))
+
+
+def remembers(state: optax.OptState) -> bool:
+    """Whether an optimizer's state says anything to the next update once a task switch has ended the trace."""
+
+    def is_own(node: Any) -> bool:
+        return isinstance(node, Eligibility | Bounded)
+
+    nodes = jax.tree.leaves(state, is_leaf=is_own)
+    return any(remembers(n.inner) if isinstance(n, Eligibility) else not isinstance(n, Bounded) for n in nodes)
 
 
 def behind_trace(name: str, extra: Mapping[str, Any]) -> Traced:
@@ -242,7 +253,8 @@ def parts(optimizers: Mapping[str, Optimizer]) -> Optimizer:
         return {name: updates[name] for name in gradients}, new
 
     first = next(iter(optimizers))
-    return Optimizer(init, update, lambda state: optimizers[first].learning_rate(state[first]))
+    rate = carried(optimizers[first], lambda state: optimizers[first].learning_rate(state[first]))
+    return Optimizer(init, update, rate)
 
 
 STREAMING: Mapping[str, Callable[..., Optimizer]] = {

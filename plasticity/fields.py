@@ -83,5 +83,6 @@ def card(**facts: Any) -> Callable[[F], F]:
 
 
 def card_of(factory: Callable[..., Any]) -> Card:
-    """The factory's card; an empty one where it has none."""
-    return getattr(factory, "card", Card())
+    """The factory's card; an empty one where it has none, or where a plug-in calls something else so."""
+    found = getattr(factory, "card", None)
+    return found if isinstance(found, Card) else Card()

@@ -22,21 +22,24 @@ from plasticity.counters import check_stream
 from plasticity.errors import UserError
 from plasticity.evaluation import Evaluation
 from plasticity.fields import card_of
-from plasticity.interventions import INTERVENTIONS
+from plasticity.foreign import Returns
+from plasticity.interventions import INTERVENTIONS, rehearsal
 from plasticity.interventions.base import Intervention, clashes, compose, unchanged
 from plasticity.lanes import place
 from plasticity.lock import held
 from plasticity.memory import Memory, readable
-from plasticity.monitors import MONITORS
+from plasticity.monitors import MONITORS, Monitor
+from plasticity.monitors.base import labelled, noting
 from plasticity.networks import NETWORKS, NetworkSpec
-from plasticity.optimizers import OPTIMIZERS
+from plasticity.optimizers import OPTIMIZERS, lifted
 from plasticity.program import Hyper, Monitoring, Program
+from plasticity.record import IDENTITY
 from plasticity.registry import Registry
 from plasticity.runner import Run, chunk_steps
 from plasticity.session import Job, NoProgress, Progress, run_job, stop_on_signals
 from plasticity.settings import Choice, paths
 from plasticity.trees import size
-from plasticity.types import Agent, StreamSpec
+from plasticity.types import Agent, Optimizer, StreamSpec
 from plasticity.visits import scheduled
 
 BUILT_IN: Mapping[str, Mapping[str, Callable[..., Any]]] = {
@@ -49,10 +52,20 @@ BUILT_IN: Mapping[str, Mapping[str, Callable[..., Any]]] = {
     "optimizers": OPTIMIZERS,
 }
 
+RETURNS: Mapping[str, Returns] = {
+    "agents": Returns(Agent),
+    "streams": Returns(Source),
+    "transforms": Returns(Source),
+    "interventions": Returns(Intervention),
+    "monitors": Returns(Monitor),
+    "networks": Returns(NetworkSpec),
+    "optimizers": Returns(Optimizer, lifted),
+}
+
 
 @functools.cache
 def _members() -> tuple[Registry, tuple[str, ...]]:
-    known = Registry()
+    known = Registry(RETURNS)
     for family, members in BUILT_IN.items():
         known.register_all(family, members)
     return known, known.load_plugins()
@@ -153,11 +166,13 @@ def plan(experiment: Experiment) -> Plan:
     devices()  # before a stream makes its first array
     precision.settle()
     source = source_of(experiment)
-    settled = [_job(experiment, source, each) for each in config.programs(experiment)]
-    rehearsed = [_checked(f"arms.{job.arm}", _rehearse, job) for job in settled]
+    asked = config.programs(experiment)
+    settled = [_job(experiment, source, each) for each in asked]
+    rehearsed = [_checked(f"arms.{job.arm}", _rehearse, job, each) for job, each in zip(settled, asked, strict=True)]
     precision.check()
-    jobs = tuple(job._replace(measured=names) for job, (_, names) in zip(settled, rehearsed, strict=True))
-    return Plan(experiment, source.spec, jobs, tuple(need for need, _ in rehearsed))
+    _check_silent(rehearsed, settled)
+    jobs = tuple(job._replace(measured=each.measured) for job, each in zip(settled, rehearsed, strict=True))
+    return Plan(experiment, source.spec, jobs, tuple(each.memory for each in rehearsed))
 
 
 def source_of(experiment: Experiment) -> Source:
@@ -187,20 +202,61 @@ def _check_told(each: config.ProgramSettings, spec: StreamSpec) -> None:
         )
 
 
-def _rehearse(job: Job) -> tuple[Memory, frozenset[str]]:
+class Rehearsed(NamedTuple):
+    """What came of tracing a program."""
+
+    memory: Memory
+    measured: frozenset[str]  # the metrics of its monitors
+    wrote: frozenset[str]  # the paths of those that write any
+
+
+def _rehearse(job: Job, settings: config.ProgramSettings) -> Rehearsed:
     """Traces every function of a program, so that a setting which does not fit comes up now and not at a switch.
 
-    Returns what memory it needs and which metrics its monitors write.
+    ``ValueError`` where an intervention cannot take
+    effect, or two numbers would be written into one column.
     """
-    run = Run(job.program, job.placement, devices())
+    seen: rehearsal.Seen = set()
+    wrote: set[str] = set()
+    noted = tuple(each._replace(monitor=noting(each.path, each.monitor, wrote)) for each in job.program.monitors)
+    watched = job.program._replace(build=functools.partial(job.program.build, seen=seen), monitors=noted)
+    run = Run(watched, job.placement, devices())
     hyper, seeds, block = run.inputs[0]
     carry, clock, which = run.carry_shape(), run.clock(), tuple(range(len(job.program.monitors)))
-    jax.eval_shape(run.compiled.chunk, hyper, seeds, carry, clock)
+    _check_used(settings, seen, rehearsal.AT_BIRTH)
+    _, made = jax.eval_shape(run.compiled.chunk, hyper, seeds, carry, clock)
     jax.eval_shape(run.compiled.switch, hyper, seeds, carry, clock, np.int32(0), block)
     if job.program.evaluation:
         jax.eval_shape(run.compiled.evaluate, hyper, seeds, carry, clock, np.int32(0), np.int32(0), block)
     _, record = jax.eval_shape(lambda carry: run.compiled.measure(hyper, seeds, carry, clock, which), carry)
-    return memory.estimate(run), frozenset(record.names)
+    _check_used(settings, seen, rehearsal.ASKED)
+    _check_columns(job, made.names, record.names)
+    return Rehearsed(memory.estimate(run), frozenset(record.names), frozenset(wrote))
+
+
+def _check_silent(rehearsed: Sequence[Rehearsed], jobs: Sequence[Job]) -> None:
+    """``UserError`` where a monitor has nothing to say in any arm; one that is silent in some arms is welcome."""
+    for each in jobs[0].program.monitors:
+        if not any(each.path in one.wrote for one in rehearsed):
+            raise UserError(
+                f"{each.path} has nothing to say of this network and agent: what it measures, such as hidden layers, "
+                "is not there; leave it out"
+            )
+
+
+def _check_used(settings: config.ProgramSettings, seen: rehearsal.Seen, fields: Sequence[str]) -> None:
+    """``ValueError`` where the agent has left one of these parts of an intervention out."""
+    for label, why in rehearsal.unused(_interventions(settings.build({}), settings), seen, fields):
+        raise ValueError(f"{label} is not allowed with agent `{settings.agent.kind}`: {why}")
+
+
+def _check_columns(job: Job, made: Sequence[str], measured: Sequence[str]) -> None:
+    """``ValueError`` where a metric has the name of another column of the tables."""
+    taken = {*IDENTITY, *job.lanes}
+    for whose, names, others in (("agent.kind", made, taken), ("monitors", measured, {*taken, *made})):
+        doubled = [name for name in names if name in others or name.startswith("evaluation_")]
+        if doubled:
+            raise ValueError(f"{whose}: the metric `{doubled[0]}` has the name of another column; rename it")
 
 
 def _checked(what: str, make: Any, *args: Any) -> Any:
@@ -211,20 +267,32 @@ def _checked(what: str, make: Any, *args: Any) -> Any:
         raise UserError(": ".join(filter(None, (what, str(error))))) from error
 
 
-def _agent(each: config.ProgramSettings, spec: StreamSpec, hyper: Hyper) -> Agent:
+def _agent(each: config.ProgramSettings, spec: StreamSpec, hyper: Hyper, seen: rehearsal.Seen | None = None) -> Agent:
+    """``seen``: where it is noted what the agent calls of each intervention."""
     built = each.build(hyper)
-    labels = [path.partition(".")[2] for path in paths("interventions", each.interventions)]
-    named = {label: intervention() for label, intervention in zip(labels, built.interventions, strict=True)}
-    agent: Agent = built.agent(spec, without_clashes(named))
+    agent: Agent = built.agent(spec, without_clashes(_interventions(built, each), seen))
     return agent
 
 
-def without_clashes(named: Mapping[str, Intervention]) -> Intervention:
+def _interventions(built: config.Built, each: config.ProgramSettings) -> dict[str, Intervention]:
+    """The interventions by their paths."""
+    labels = _labels("interventions", each.interventions)
+    return {label: made() for label, made in zip(labels, built.interventions, strict=True)}
+
+
+def _labels(family: str, members: Sequence[Choice]) -> list[str]:
+    """The members' paths, with the kind where a path has the index for it."""
+    named = zip(paths(family, members), members, strict=True)
+    return [path if path.endswith(f".{each.kind}") else f"{path} ({each.kind})" for path, each in named]
+
+
+def without_clashes(named: Mapping[str, Intervention], seen: rehearsal.Seen | None = None) -> Intervention:
     """All of them as one, which refuses (``ValueError``) a network that two of them would set differently."""
-    whole = compose(*named.values())
+    whole = compose(*(rehearsal.labelled(label, each, seen) for label, each in named.items()))
+    short = {label.partition(".")[2] or label: each for label, each in named.items()}
 
     def network(spec: NetworkSpec) -> NetworkSpec:
-        problem = clashes(spec, named)
+        problem = clashes(spec, short)
         if problem:
             raise ValueError(problem)
         return whole.network(spec)
@@ -285,8 +353,10 @@ def _job(experiment: Experiment, source: Source, each: config.ProgramSettings) -
         build=functools.partial(_agent, each, spec),
         make_stream=source.make,
         monitors=tuple(
-            Monitoring(_checked(path, made), steps)
-            for made, (path, steps) in zip(each.build({}).monitors, every.items(), strict=True)
+            Monitoring(labelled(label, kind.kind, _checked(label, made)), steps, label)
+            for label, kind, made, steps in zip(
+                _labels("monitors", each.monitors), each.monitors, each.build({}).monitors, every.values(), strict=True
+            )
         ),
         hyper=each.hyper,
         seeds=each.seeds,

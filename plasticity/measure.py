@@ -22,11 +22,13 @@ from plasticity import checkpoint, config, folder, launch
 from plasticity.checkpoint import DamagedError, WrongCheckpointError
 from plasticity.errors import UserError
 from plasticity.lanes import Placement, join
+from plasticity.monitors.base import Monitor, labelled
 from plasticity.packing import unpack
 from plasticity.program import Carry, Monitoring
 from plasticity.record import Lanes, rows
 from plasticity.runner import Chunk, Position, Run
 from plasticity.session import Job
+from plasticity.settings import Choice
 
 
 class Measured(NamedTuple):
@@ -89,10 +91,15 @@ def _jobs(place: Path, names: Sequence[str], settings: Sequence[str]) -> list[tu
         raise UserError(f"{place}: its plan.json does not fit its config ({error})") from None
     built = [each.build({}).monitors for each in config.programs(wanted)]
     try:
-        made = [tuple(Monitoring(monitor(), 1) for monitor in each) for each in built]
+        made = [tuple(map(_monitoring, each, wanted.monitors)) for each in built]
     except ValueError as error:
         raise UserError(f"monitors: {error}") from None
     return list(zip(jobs, made, strict=True))
+
+
+def _monitoring(make: Callable[[], Monitor], chosen: Choice) -> Monitoring:
+    path = f"monitors.{chosen.kind}"
+    return Monitoring(labelled(path, chosen.kind, make()), 1, path)
 
 
 def _placement(was: Mapping[str, int]) -> Placement:
@@ -134,7 +141,7 @@ def _first_states(run: Run) -> list[Any]:
     try:
         jax.eval_shape(lambda carry: run.compiled.measure(hyper, seeds, carry, run.clock(), which), shape)
     except ValueError as error:
-        raise UserError(f"monitors: {error}") from error
+        raise UserError(str(error)) from error
     if not jax.tree.leaves(shape.monitors):
         return [shape.monitors] * len(run.inputs)
     begin = jax.jit(lambda *inputs: run.compiled.begin(*inputs).monitors)  # the rest of the carry is never made

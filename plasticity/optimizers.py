@@ -15,6 +15,7 @@ from plasticity import schedules
 from plasticity.eligibility import STREAMING
 from plasticity.fields import BelowOne, Natural, NonNegative, Positive, card
 from plasticity.schedules import Number, Schedule
+from plasticity.stepsizes import Unsaid, carried, says
 from plasticity.types import Array, Optimizer, Params
 
 Shape = Literal["constant", "linear", "cosine"]
@@ -83,7 +84,8 @@ def wrap(
 ) -> Optimizer:
     """``optimizer`` with an optax transformation of its gradients (``before``) or of its updates (``after``).
 
-    Both also receive ``learning_rate``, float32[], the step size of the update under way, as an extra argument.
+    Both also receive ``learning_rate``, float32[], the step size of the update under way, as an extra argument, where
+    the optimizer says it.
     """
     first = optax.with_extra_args_support(before or optax.identity())
     last = optax.with_extra_args_support(after or optax.identity())
@@ -92,13 +94,21 @@ def wrap(
         return Wrapped(first.init(params), optimizer.init(params), last.init(params))
 
     def update(gradients: Params, state: Wrapped, params: Params = None, **extra: Any) -> tuple[Params, Wrapped]:
-        rate = {"learning_rate": optimizer.learning_rate(state.inner)}
+        rate = {"learning_rate": optimizer.learning_rate(state.inner)} if says(optimizer) else {}
         updates, before_state = first.update(gradients, state.before, params, **(extra | rate))
         updates, inner = optimizer.update(updates, state.inner, params, **extra)
         updates, after_state = last.update(updates, state.after, params, **(extra | rate))
         return updates, Wrapped(before_state, inner, after_state)
 
-    return Optimizer(init, update, lambda state: optimizer.learning_rate(state.inner))
+    return Optimizer(init, update, carried(optimizer, lambda state: optimizer.learning_rate(state.inner)))
+
+
+def lifted(name: str, made: Any) -> Any:
+    """A plain optax transformation as an optimizer that does not say its step size; anything else as it is."""
+    if isinstance(made, Optimizer) or not isinstance(made, optax.GradientTransformation):
+        return made
+    rule = optax.with_extra_args_support(made)
+    return Optimizer(rule.init, rule.update, Unsaid(name))
 
 
 def step_size(learning_rate: Number, schedule: Shape, updates: int, end: Number, warm_up: int) -> Schedule:

@@ -18,7 +18,7 @@ from plasticity import counting, evaluation
 from plasticity.counting import Precise
 from plasticity.evaluation import Evaluation
 from plasticity.lanes import LaneKeys, Placement, across, enter, lane_keys, leave, over
-from plasticity.monitors.base import Monitor
+from plasticity.monitors.base import Monitor, together
 from plasticity.packing import Packed, pack
 from plasticity.trees import is_finite, select
 from plasticity.types import (
@@ -49,6 +49,7 @@ class Monitoring(NamedTuple):
 
     monitor: Monitor
     every: int
+    path: str = "monitors"  # in a config
 
 
 class Program(NamedTuple):
@@ -122,6 +123,14 @@ def _finite_record(made: Metrics, steps: int) -> Metrics:
     return record | {name: ratio(value, updates) for name, value in total.items()}
 
 
+def with_books(metrics: Metrics, books: Metrics) -> Metrics:
+    """What the agent and the runner record of a step; ``ValueError`` where the agent uses a name of the runner's."""
+    doubled = sorted(set(metrics) & {*books, "update", DIVERGED})
+    if doubled:
+        raise ValueError(f"agent.kind: its metric `{doubled[0]}` has the name of a column of every run; rename it")
+    return {**metrics, **books}
+
+
 class Block(NamedTuple):
     """The functions of a block of ``width`` lanes on one device."""
 
@@ -179,7 +188,7 @@ class Block(NamedTuple):
                 "episodic_return": jnp.sum(jnp.where(last, returns.value, 0.0)),
             }
             returns = jax.tree.map(lambda x: jnp.where(last, 0.0, x), returns)
-            return state, recent, returns, {**metrics, **books}
+            return state, recent, returns, with_books(metrics, books)
 
         width = self.width
         action = across(act, width)(hyper, keys, carry.agent, carry.timestep.observation)
@@ -239,11 +248,12 @@ class Block(NamedTuple):
             recent = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), carry.recent)
             probe = agent.probe(carry.agent, recent, clock)
             states = list(carry.monitors)
-            metrics: dict[str, Array] = {}
+            written: list[tuple[str, Metrics]] = []
             for i in which:
-                monitor = self.program.monitors[i].monitor
-                states[i], found = monitor.measure(_fold(key, i), states[i], probe)
-                metrics |= found
+                each = self.program.monitors[i]
+                states[i], found = each.monitor.measure(_fold(key, i), states[i], probe)
+                written.append((each.path, found))
+            metrics = together(written)
             alive = carry.diverged_at == NEVER
             return tuple(states), pack({name: jnp.where(alive, value, jnp.nan) for name, value in metrics.items()})
 

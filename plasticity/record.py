@@ -15,6 +15,8 @@ from plasticity.stored import digest, read_table, table_bytes
 
 METRICS, EVALUATIONS = "metrics", "evaluations"  # folders of an arm
 COUNTS = ("update", "episodes")  # whole numbers
+# The columns that say whose and when, in metrics and evaluations.
+IDENTITY = ("arm", "lane", "seed", "step", "frames", "visit", "task", "step_in_visit")
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:

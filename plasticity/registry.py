@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from plasticity.errors import KEY, UserError, cut, unknown
 from plasticity.fields import Card, card_of
+from plasticity.foreign import Origin, Returns, guarded, said
 from plasticity.schema import Setting, schema_of
 
 FAMILIES = ("agents", "streams", "transforms", "interventions", "monitors", "networks", "optimizers")
@@ -34,11 +35,15 @@ class Row(NamedTuple):
 
 
 class Registry:
-    """Families of members: name -> factory, readable as ``registry["optimizers"]``."""
+    """Families of members: name -> factory, readable as ``registry["optimizers"]``.
 
-    def __init__(self) -> None:
+    ``returns``: by family, what a member of another package has to return.
+    """
+
+    def __init__(self, returns: Mapping[str, Returns] = MappingProxyType({})) -> None:
+        self._returns = returns
         self._members: dict[str, dict[str, Factory]] = {family: {} for family in FAMILIES}
-        self._refused: dict[tuple[str, str], str] = {}
+        self._broken: dict[tuple[str, str], str] = {}
         self._origins: dict[tuple[str, str], str] = {}
 
     def __getitem__(self, family: str) -> Mapping[str, Factory]:
@@ -71,21 +76,52 @@ class Registry:
     def load_plugins(self) -> tuple[str, ...]:
         """Adds the members that installed packages offer; returns one line for each that cannot be used.
 
-        A broken plug-in stops only what names it: :meth:`factory` raises its line.
+        A broken plug-in stops only what names it: :meth:`factory` raises its line. A built-in member keeps its name; a
+        name that two packages offer belongs to neither.
         """
         for family in FAMILIES:
+            offered: dict[str, dict[tuple[str, str], importlib.metadata.EntryPoint]] = {}
             for entry in importlib.metadata.entry_points(group=f"plasticity.{family}"):
-                try:
-                    self.register(family, entry.name, entry.load(), _package(entry))
-                except Exception as error:  # a foreign package may raise anything while it is imported
-                    self._refused[family, entry.name] = _broken(entry, family, error)
-        return tuple(self._refused.values())
+                offered.setdefault(entry.name, {})[_package(entry), entry.value] = entry
+            for entries in offered.values():
+                self._offer(family, list(entries.values()))
+        return tuple(self._broken.values())
+
+    def _offer(self, family: str, entries: list[importlib.metadata.EntryPoint]) -> None:
+        entry = entries[0]
+        refused = self._refusal(family, entries)
+        if refused is None:
+            try:
+                self.register(family, entry.name, self._loaded(family, entry), _package(entry))
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # a foreign package may raise anything while it is imported, or exit
+                refused = _refused(entries, family, f"cannot be used: {said(error)}")
+        if refused is not None:
+            self._broken[family, entry.name] = refused
+
+    def _refusal(self, family: str, entries: list[importlib.metadata.EntryPoint]) -> str | None:
+        """What speaks against the plug-ins of one name before any is imported."""
+        if entries[0].name in self._members[family]:
+            return _refused(entries, family, "is left out: a built-in member has that name")
+        if len(entries) > 1:
+            return _refused(entries, family, "is left out: the name must belong to one package")
+        return None
+
+    def _loaded(self, family: str, entry: importlib.metadata.EntryPoint) -> Factory:
+        """The member, whose errors name it. ``ValueError`` where it is no function, ``TypeError`` where it has no
+        schema."""
+        factory = entry.load()
+        if not callable(factory):
+            raise ValueError(f"must be a function, got {type(factory).__name__}")
+        schema_of(factory)
+        return guarded(Origin(family, entry.name, _package(entry)), factory, self._returns)
 
     def factory(self, family: str, name: str) -> Factory:
         """The member's factory. ``UserError`` listing the known names, the nearest first named, if there is none."""
         members = self[family]
-        if (family, name) in self._refused:
-            raise UserError(self._refused[family, name])
+        if name not in members and (family, name) in self._broken:
+            raise UserError(self._broken[family, name])
         if name not in members:
             raise UserError(unknown(f"{family.removesuffix('s')} `{cut(name, KEY)}`", name, members))
         return members[name]
@@ -120,7 +156,7 @@ def _package(entry: importlib.metadata.EntryPoint) -> str:
     return f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
 
 
-def _broken(entry: importlib.metadata.EntryPoint, family: str, error: Exception) -> str:
-    package = entry.dist.name if entry.dist else entry.value
-    why = " ".join(f"{type(error).__name__}: {error}".split())[:120]
-    return f"plug-in `{entry.name}` of package {package} (plasticity.{family}) cannot be used: {why}"
+def _refused(entries: list[importlib.metadata.EntryPoint], family: str, why: str) -> str:
+    packages = sorted({entry.dist.name if entry.dist else entry.value for entry in entries})
+    of = f"package {packages[0]}" if len(packages) == 1 else f"packages {' and '.join(packages)}"
+    return f"plug-in `{entries[0].name}` of {of} (plasticity.{family}) {why}"

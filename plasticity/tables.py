@@ -48,7 +48,7 @@ def plan_lines(planned: Any) -> list[str]:
 
 
 def _first_line(factory: Callable[..., Any]) -> str:
-    return (factory.__doc__ or "").strip().partition("\n")[0]
+    return str(factory.__doc__ or "").strip().partition("\n")[0]
 
 
 def flowing(text: str) -> str:

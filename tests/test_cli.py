@@ -611,3 +611,13 @@ def test_a_bar_on_a_terminal(monkeypatch):
     last = out.getvalue().splitlines()[-2].split("\x1b[2K")[-1]  # the last one only shows the cursor again
     assert last.startswith("baseline (2) ")
     assert last.endswith(" 1 steps/s 00:00 labels_2 (3/3) accuracy 0.375, 1 diverged")
+
+
+def test_the_current_folder_is_importable_but_last(monkeypatch):
+    """Where a script starts the command line, its own folder is on the path and the current one is not."""
+    kept = [place for place in sys.path if place]
+    monkeypatch.setattr(sys, "path", list(kept))
+    monkeypatch.setattr(sys, "argv", ["plasticity", "list", "networks"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    assert sys.path == [*kept, ""]

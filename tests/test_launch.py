@@ -67,11 +67,17 @@ def test_what_does_not_fit(changes, said):
     [
         (
             {"monitors": [{"kind": "effective_rank", "layer": "hidden_7"}]},
-            "effective_rank: layer must be last, all or one of hidden_0, got 'hidden_7'",
+            "monitors.effective_rank: layer must be last, all or one of hidden_0, got 'hidden_7'",
         ),
-        (reset(modules=["nowhere"]), "modules must be all, last or among hidden_0, output; got nowhere"),
-        (reset(rest=["nowhere"]), "rest must be auto, all, none or among"),
-        (reset(when="periodic", rest="none", modules=["nowhere"]), "modules must be all, last or among hidden_0"),
+        (
+            reset(modules=["nowhere"]),
+            "interventions.reset: modules must be all, last or among hidden_0, output; got nowhere",
+        ),
+        (reset(rest=["nowhere"]), "interventions.reset: rest must be auto, all, none or among"),
+        (
+            reset(when="periodic", rest="none", modules=["nowhere"]),
+            "interventions.reset: modules must be all, last or among hidden_0",
+        ),
     ],
 )
 def test_what_does_not_fit_only_once_the_network_is_known(changes, said):

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Bottom up. A room (a module, or a package as a whole) imports from lower lines only; packages order themselves.
 ORDER = (
     "errors fields types cores stored",
-    "linalg files display accounts counters precision",
+    "linalg files display accounts counters precision stepsizes foreign",
     "trees schedules counting convolution layers packing documents visits lock",
     "eligibility blueprint",
     "networks optimizers schema",
@@ -34,7 +34,8 @@ PROJECT = ("plasticity", "agents", "envs")
 READERS = ("stored", "accounts", "results", "plots", "report", "watch")  # of a run's files; each uses those before it
 FORMATS = READERS[:2]  # which those that write the files share
 WRITING = ("files",)  # how readers write what they make
-CONFIG = ("errors", "fields", "documents", "schema", "registry", "settings", "sweeps")  # works without the numerics
+# Works without the numerics.
+CONFIG = ("errors", "fields", "foreign", "documents", "schema", "registry", "settings", "sweeps")
 
 MAY_TOUCH_FILES = {
     "plasticity.files", "plasticity.lock", "plasticity.display",

@@ -97,14 +97,14 @@ def test_a_signature_that_is_no_schema_is_the_users_news() -> None:
 
 
 @pytest.fixture
-def distribution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
+def distribution(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., None]]:
     """Writes a distribution ``other-methods`` whose module and entry points are given, and puts it on the path."""
 
-    def install(module: str, entry_points: str) -> None:
+    def install(module: str, entry_points: str, name: str = "other-methods") -> None:
         (tmp_path / "other_methods.py").write_text(module)
-        info = tmp_path / "other_methods-1.0.dist-info"
+        info = tmp_path / f"{name.replace('-', '_')}-1.0.dist-info"
         info.mkdir()
-        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: other-methods\nVersion: 1.0\n")
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
         (info / "entry_points.txt").write_text(entry_points)
         monkeypatch.syspath_prepend(tmp_path)
         importlib.invalidate_caches()
@@ -137,6 +137,9 @@ def test_every_family_takes_plug_ins(family: Any, distribution: Any) -> None:
     [
         ("import a_module_nobody_has\n", "shrink = other_methods:shrink", "ModuleNotFoundError: No module named"),
         ("x = 1 / 0\n", "shrink = other_methods:shrink", "ZeroDivisionError"),
+        ("import sys\nsys.exit(3)\n", "shrink = other_methods:shrink", "SystemExit: 3"),
+        ("class Odd(BaseException): pass\nraise Odd('x')\n", "shrink = other_methods:shrink", "Odd: x"),
+        ("def shrink(*, by): pass\n", "shrink = other_methods:shrink", "`by` has no annotation"),
         (GOOD, "shrink = other_methods:absent", "AttributeError"),
         (GOOD, "shrink = other_methods", "must be a function, got module"),
     ],
@@ -156,15 +159,31 @@ def test_a_broken_plug_in_is_named_in_one_line_and_stops_only_what_needs_it(
     assert str(caught.value) == line
 
 
-def test_a_plug_in_with_a_taken_name_makes_that_name_an_error(distribution: Any) -> None:
-    distribution(
-        "def weight_decay():\n    pass\n", "[plasticity.interventions]\nweight_decay = other_methods:weight_decay\n"
+def test_a_built_in_member_keeps_its_name(distribution: Any) -> None:
+    """The plug-in is not even imported."""
+    distribution("1 / 0\n", "[plasticity.interventions]\nweight_decay = other_methods:weight_decay\n")
+    registry = fake_registry()
+    assert registry.load_plugins() == (
+        "plug-in `weight_decay` of package other-methods (plasticity.interventions) is left out: a built-in member has "
+        "that name",
     )
+    assert registry.factory("interventions", "weight_decay") is weight_decay
+    assert registry.origin("interventions", "weight_decay") == "built in"
+
+
+def test_a_name_that_two_packages_offer_belongs_to_neither(distribution: Any) -> None:
+    entries = "[plasticity.interventions]\nshrink = other_methods:shrink\n"
+    distribution(GOOD, entries)
+    distribution(GOOD, entries, "more-methods")
     registry = fake_registry()
     (line,) = registry.load_plugins()
-    assert "taken by fake_members" in line
-    with pytest.raises(UserError, match="taken by"):
-        registry.factory("interventions", "weight_decay")
+    assert line == (
+        "plug-in `shrink` of packages more-methods and other-methods (plasticity.interventions) is left out: the name "
+        "must belong to one package"
+    )
+    assert "shrink" not in registry.names("interventions")
+    with pytest.raises(UserError, match="belong to one package"):
+        registry.factory("interventions", "shrink")
 
 
 @pytest.mark.parametrize(

@@ -73,11 +73,17 @@ class Intervention(NamedTuple):
     renews: Due | None = None
 
 
+def fills(intervention: Intervention, field: str) -> bool:
+    """Whether the intervention sets this function itself."""
+    return getattr(intervention, field) is not Intervention._field_defaults[field]
+
+
 def compose(*interventions: Intervention) -> Intervention:
     """The interventions in order, as one: its state is the tuple of theirs; ``compose()`` does nothing.
 
-    Penalties add; all else is applied left to right.
+    Penalties add; all else is applied left to right. A field that none of them fills stays as it is by default.
     """
+    filled = {field for field in Intervention._fields for each in interventions if fills(each, field)}
 
     def network(spec: "NetworkSpec") -> "NetworkSpec":
         for intervention in interventions:
@@ -119,8 +125,9 @@ def compose(*interventions: Intervention) -> Intervention:
             params = each.acting(s, params)
         return params
 
-    step, switch, prepare = (chained(field) for field in ("step", "switch", "prepare"))
-    return Intervention(network, optimizer, init, penalty, step, switch, prepare, acting)
+    made = {"network": network, "optimizer": optimizer, "penalty": penalty, "acting": acting}
+    made |= {field: chained(field) for field in ("step", "switch", "prepare")}
+    return Intervention(init=init, **{field: made[field] for field in made if field in filled})
 
 
 def every(period: int) -> Due:

@@ -8,6 +8,7 @@ import optax
 from plasticity.fields import NonNegative, card
 from plasticity.interventions.base import Intervention
 from plasticity.optimizers import wrap
+from plasticity.stepsizes import needed
 from plasticity.types import Array, Optimizer, Params
 
 
@@ -28,14 +29,15 @@ def weight_decay(
       (what PyTorch and optax call AdamW). The same decay as above needs a rate ``1 / learning_rate`` times as large.
 
     ``rate`` is traced; ``per`` and ``which`` are static. ``kernels`` are the parameters with two or more axes, the
-    output layer's included. The paper decays every parameter (``which="all"``). ``ValueError`` for an unknown name.
+    output layer's included. The paper decays every parameter (``which="all"``). ``ValueError`` for an unknown name,
+    and for ``per="learning_rate"`` with an optimizer that does not say its step size.
     """
     for key, value, known in (("per", per, ("update", "learning_rate")), ("which", which, ("kernels", "all"))):
         if value not in known:
             raise ValueError(f"{key} must be one of {', '.join(known)}; got {value!r}")
 
     def update(
-        updates: Params, state: Any, params: Params, *, learning_rate: Array, **extra: Any
+        updates: Params, state: Any, params: Params, *, learning_rate: Array | float = 0.0, **extra: Any
     ) -> tuple[Params, Any]:
         del extra
         share = rate * learning_rate if per == "learning_rate" else rate
@@ -48,6 +50,8 @@ def weight_decay(
     transformation = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update)
 
     def decayed(optimizer: Optimizer) -> Optimizer:
+        if per == "learning_rate":
+            needed(optimizer, "weight_decay with per=learning_rate")
         return wrap(optimizer, after=transformation)
 
     return Intervention(optimizer=decayed)

@@ -139,7 +139,7 @@ def effective_rank(
     ``strength`` and ``decay`` are traced; ``depth`` (the paper's code: 2) and ``period`` (in updates: the rank enters
     the last of every so many) are static. In that code the rank is raised by a separate step of its own size, on a
     batch of 12 to 100, here by a term of the loss, which the optimizer rescales. The defaults are ours. ``ValueError``
-    for a number below 1; while tracing, for a network without hidden layers.
+    for a number below 1; while tracing, for a network without hidden layers and for a batch of one.
     """
     if depth < 1:
         raise ValueError(f"depth must be at least 1; got {depth}")
@@ -158,6 +158,8 @@ def effective_rank(
     def penalty(state: State, params: Params, context: Context) -> Array:
         del state
         features = [flat(context.activations[name].post) for name in nearest(context.network, depth)]
+        if len(features[0]) == 1:
+            raise ValueError("effective_rank needs a batch; the features of one observation have rank 1 whatever it is")
         found = [with_gradient(*pair) for pair in zip(ranks(features, context), features, strict=True)]
         return decay * trees.squared_norm(params) - strength * total(found) / len(found)
 

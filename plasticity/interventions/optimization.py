@@ -12,6 +12,7 @@ from plasticity.fields import BelowOne, NonNegative, Positive, card
 from plasticity.interventions.base import Intervention
 from plasticity.interventions.penalties import check
 from plasticity.interventions.perturbation import Per, layer_numbers, noise_like, spread_out
+from plasticity.stepsizes import carried, needed
 from plasticity.types import Array, Optimizer, Params
 
 BETAS = (0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999)
@@ -73,7 +74,7 @@ def upgd(*, beta: BelowOne = 0.999, sigma: NonNegative = 0.001, weight_decay: No
         def update(gradients: Params, state: Utility, params: Params = None, **extra: Any) -> tuple[Params, Utility]:
             if extra.get("key") is None:
                 raise ValueError("upgd needs a key at every update of the optimizer")
-            eta = optimizer.learning_rate(state.inner)
+            eta = needed(optimizer, "upgd")(state.inner)
             # The inner optimizer draws with another key, should it draw too.
             updates, inner = optimizer.update(
                 gradients, state.inner, params, **(extra | {"key": jax.random.fold_in(extra["key"], 1)})
@@ -199,6 +200,6 @@ def trac(*, betas: tuple[float, ...] = BETAS, start: Positive = 1e-8, eps: Posit
         def learning_rate(state: Tuned) -> Array:
             return state.scale * optimizer.learning_rate(state.inner)
 
-        return Optimizer(init, update, learning_rate)
+        return Optimizer(init, update, carried(optimizer, learning_rate))
 
     return Intervention(optimizer=wrapped)

@@ -233,6 +233,8 @@ def parseval(*, strength: NonNegative = 1e-3, scale: Positive = 2.0, scale_width
 
     def penalty(state: State, params: Params, context: Context) -> Array:
         del state
+        if not context.network.hidden:
+            raise ValueError("parseval needs a network with a hidden layer; this one has none")
         return strength * total([layer(trees.get(params, path)["kernel"]) for path in context.network.hidden])
 
     return Intervention(penalty=penalty)

@@ -12,6 +12,7 @@ from plasticity.fields import Count, NonNegative, Positive, card
 from plasticity.interventions.base import Intervention, every
 from plasticity.interventions.base import when as conditionally
 from plasticity.interventions.resets import When, check, scheduled
+from plasticity.stepsizes import carried
 from plasticity.types import Array, Context, Key, Learner, Optimizer, Params, Path, State
 
 Noise = Literal["fresh", "gaussian", "initial"]
@@ -134,7 +135,7 @@ def scaled_by_layer(optimizer: Optimizer, per: Per) -> Optimizer:
     def learning_rate(state: Scaled) -> Array:
         return jnp.mean(state.factors) * optimizer.learning_rate(state.inner)
 
-    return Optimizer(init, update, learning_rate)
+    return Optimizer(init, update, carried(optimizer, learning_rate))
 
 
 def is_scaled(node: Any) -> bool:

@@ -82,6 +82,8 @@ def nap(
         check(key, value, known[key])
 
     def network(spec: "NetworkSpec") -> "NetworkSpec":
+        if not spec.layers and not any(head.widths for head in spec.heads):
+            raise ValueError("nap needs a network with a hidden layer; this one has none")
         return replace(spec, normalisation=norm, affine=affine != "none", bias=bias)
 
     def init(key: Key, params: Params) -> State:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from plasticity.eligibility import remembers
 from plasticity.fields import Count, card
 from plasticity.interventions import surgery
 from plasticity.interventions.base import Intervention, Step, every
@@ -28,6 +29,15 @@ def scheduled(when: When, period: int, step: Step) -> Intervention:
     if when == "switch":
         return Intervention(switch=step)
     return Intervention(step=conditionally(due, step)) if when == "periodic" else Intervention()
+
+
+def check_memory(key: str, value: str, learner: Learner) -> None:
+    """``ValueError`` (while tracing) where the optimizer has no memory that a task switch does not end by itself."""
+    if not remembers(learner.opt_state):
+        raise ValueError(
+            f"{key}: {value} would change nothing; all that this optimizer remembers is its eligibility trace, which "
+            "ends at a task switch"
+        )
 
 
 def chosen(network: Network, names: Modules) -> list[Path]:
@@ -132,7 +142,8 @@ def optimizer_reset(*, when: When = "switch", period: Count = 8_000, what: What 
     own); all that is no moment or trace ("counts": Adam's bias correction and the learning-rate schedule), which for
     Adam is Adam-Rel of Ellis et al. 2024, "Adam on Local Time"; or one kind of moment alone ("first_moment",
     "second_moment"). All static. Asadi et al. reset at every renewal of the target network. ``ValueError`` for an
-    unknown name, a period below 1 or, while tracing, a moment that the optimizer does not have.
+    unknown name, a period below 1 or, while tracing, a moment that the optimizer does not have; at switches, for an
+    optimizer that remembers only its eligibility trace.
     """
     check("what", what, ("all", "slots", "counts", "first_moment", "second_moment"))
 
@@ -147,6 +158,8 @@ def optimizer_reset(*, when: When = "switch", period: Count = 8_000, what: What 
 
     def step(key: Key, state: State, learner: Learner, context: Context) -> tuple[State, Learner]:
         del key
+        if when == "switch":
+            check_memory("when", when, learner)
         return state, learner._replace(opt_state=new_state(context.optimizer, learner))
 
     return scheduled(when, period, step)

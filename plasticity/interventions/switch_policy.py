@@ -7,7 +7,7 @@ import jax
 
 from plasticity.fields import card
 from plasticity.interventions.base import Intervention
-from plasticity.interventions.resets import check, renewed
+from plasticity.interventions.resets import check, check_memory, renewed
 from plasticity.types import Context, Key, Learner, Params, State
 
 # The part of `Learner.rest` that a setting is about, by any of these names.
@@ -69,6 +69,8 @@ def at_switch(
     def switch(key: Key, state: State, learner: Learner, context: Context) -> tuple[State, Learner]:
         fresh = context.fresh(key)
         rule = context.optimizer
+        if optimizer == "reset":
+            check_memory("optimizer", optimizer, learner)
         return state, Learner(
             learner.params,
             new_target(learner, fresh, target),

@@ -1,9 +1,10 @@
 """The contract of everything that looks at a learner without touching it."""
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 from plasticity.types import Array, Key, Metrics, Params, Probe, State
 
@@ -29,14 +30,70 @@ def compose(*monitors: Monitor) -> Monitor:
 
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
         states: list[State] = []
-        metrics: dict[str, Array] = {}
+        written: list[tuple[str, Metrics]] = []
         for i, (monitor, s) in enumerate(zip(monitors, state, strict=True)):
             s, found = monitor.measure(jax.random.fold_in(key, i), s, probe)
-            doubled = sorted(set(found) & set(metrics))
-            if doubled:
-                raise ValueError(f"two monitors write the same metric: {', '.join(doubled)}")
-            metrics |= found
+            written.append((f"monitors.{i}", found))
             states.append(s)
-        return tuple(states), metrics
+        return tuple(states), together(written)
 
     return Monitor(measure, init)
+
+
+def together(written: Iterable[tuple[str, Metrics]]) -> Metrics:
+    """All metrics, from pairs of a monitor's path and what it wrote.
+
+    ``ValueError`` naming both monitors and the metric where two write the same one.
+    """
+    metrics: dict[str, Array] = {}
+    writers: dict[str, str] = {}
+    for path, found in written:
+        doubled = [name for name in found if name in metrics]
+        if doubled:
+            raise ValueError(
+                f"{writers[doubled[0]]} and {path} both write the metric `{doubled[0]}`; keep one, and measure the "
+                "other afterwards (`plasticity measure`)"
+            )
+        writers |= dict.fromkeys(found, path)
+        metrics |= found
+    return metrics
+
+
+def labelled(path: str, kind: str, monitor: Monitor) -> Monitor:
+    """The monitor, whose ``ValueError`` opens with its path; ``ValueError`` also where it writes no named numbers."""
+
+    def named(function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*args: Any) -> Any:
+            try:
+                return function(*args)
+            except ValueError as error:
+                raise ValueError(f"{path}: {str(error).removeprefix(f'{kind}: ')}") from error
+
+        return call
+
+    def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
+        made = monitor.measure(key, state, probe)
+        if not isinstance(made, tuple) or len(made) != 2 or not isinstance(made[1], Mapping):
+            raise ValueError("`measure` must return its state and a mapping of numbers by name")
+        for name, value in made[1].items():
+            if not isinstance(name, str) or not is_number(value):
+                raise ValueError(f"the metric `{name}` must be one number; it is {jnp.shape(value)}")
+        return made
+
+    return Monitor(named(measure), named(monitor.init))
+
+
+def noting(path: str, monitor: Monitor, wrote: set[str]) -> Monitor:
+    """The monitor, whose path is in ``wrote`` once it has been traced and has written any number."""
+
+    def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
+        state, found = monitor.measure(key, state, probe)
+        if found:
+            wrote.add(path)
+        return state, found
+
+    return monitor._replace(measure=measure)
+
+
+def is_number(value: Any) -> bool:
+    return isinstance(value, int | float | jax.Array) and jnp.shape(value) == ()

@@ -37,6 +37,7 @@ from plasticity.fields import Few, Positive, Repeats, card
 from plasticity.monitors.base import Monitor
 from plasticity.monitors.updates import second_moments
 from plasticity.schedules import Number
+from plasticity.stepsizes import says
 from plasticity.types import Array, Key, Metrics, Params, Probe, State
 
 Loss = Literal["task", "perturbed"]
@@ -245,7 +246,8 @@ def hessian_top_eigenvalue(
         ritz = linalg.eigenvalues(tridiagonal(*lanczos(product, start, iterations)))
         found = {name: ritz[-1], "hessian_bottom_eigenvalue": ritz[0]}
         found |= {f"{name}/{i}": ritz[-i] for i in range(2, k + 1)}
-        found[f"{name}/times_learning_rate"] = probe.optimizer.learning_rate(probe.learner.opt_state) * ritz[-1]
+        if says(probe.optimizer):
+            found[f"{name}/times_learning_rate"] = probe.optimizer.learning_rate(probe.learner.opt_state) * ritz[-1]
         return state, found
 
     return Monitor(measure)

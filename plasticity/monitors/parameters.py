@@ -10,6 +10,7 @@ import optax
 from plasticity import linalg, trees
 from plasticity.fields import card
 from plasticity.monitors.base import Monitor
+from plasticity.stepsizes import needed
 from plasticity.types import Array, Key, Metrics, Network, Params, Path, Probe, State
 
 Law = Literal["adam", "sgd"]
@@ -144,7 +145,7 @@ def effective_learning_rate(*, law: Law = "adam") -> Monitor:
 
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
         del key
-        eta = probe.optimizer.learning_rate(probe.learner.opt_state)
+        eta = needed(probe.optimizer, "effective_learning_rate")(probe.learner.opt_state)
         norms = kernel_norms(probe.learner.params, probe.network.hidden)
         rates = {name: eta / norm**power for name, norm in norms.items()}
         if not rates:

@@ -1,5 +1,6 @@
 """The stream ``gym`` against gymnasium itself, used directly."""
 
+import sys
 import warnings
 from typing import Any
 
@@ -189,3 +190,119 @@ def test_vector_environments_reset_at_the_next_step() -> None:
     """What the stream relies on: gymnasium's default, also where it is not asked for."""
     envs = SyncVectorEnv([lambda: gymnasium.make("CartPole-v1")])
     assert envs.metadata["autoreset_mode"] is gymnasium.vector.AutoresetMode.NEXT_STEP
+
+
+# Spaces and names.
+
+SPACES = gymnasium.spaces
+REAL = SPACES.Box(-1.0, 1.0, (2,))
+GRAPH = SPACES.Graph(SPACES.Box(-1.0, 1.0, (2,)), SPACES.Discrete(2))
+SHOWN: dict[str, Any] = {  # one of each class, and the variants of those that some are allowed of
+    "Box": REAL,
+    "Box of integers": SPACES.Box(0, 3, (2,), np.int32),
+    "Discrete": SPACES.Discrete(3),
+    "Discrete from -1": SPACES.Discrete(3, start=-1),
+    "Text": SPACES.Text(4),
+    "MultiDiscrete": SPACES.MultiDiscrete([2, 3]),
+    "MultiBinary": SPACES.MultiBinary(3),
+    "MultiBinary of a shape": SPACES.MultiBinary((2, 2)),
+    "Graph": GRAPH,
+    "Tuple": SPACES.Tuple((SPACES.Discrete(2), REAL)),
+    "Sequence": SPACES.Sequence(SPACES.Discrete(2)),
+    "Dict": SPACES.Dict(a=SPACES.Discrete(2), b=REAL),
+    "OneOf": SPACES.OneOf((SPACES.Discrete(2), REAL)),
+}
+PLAYED = ("Box", "Discrete", "Discrete from -1")  # as actions
+SEEN = ("Box", "Box of integers")  # as observations, as they are ...
+FLAT = (  # ... and flattened
+    "Box", "Box of integers", "Discrete", "Discrete from -1", "Text", "MultiDiscrete", "MultiBinary",
+    "MultiBinary of a shape", "Tuple", "Dict", "OneOf",
+)  # fmt: skip
+
+
+class Blank(gymnasium.Env):
+    """Shows samples of one space and takes another."""
+
+    def __init__(self, shows: str, takes: str) -> None:
+        self.observation_space, self.action_space = SHOWN[shows], SHOWN[takes]
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.observation_space.seed(seed)
+        return self.observation_space.sample(), {}
+
+    def step(self, action: Any) -> Any:
+        assert self.action_space.contains(action), action
+        return self.observation_space.sample(), 0.0, False, False, {}
+
+
+gymnasium.register("Blank-v0", Blank, max_episode_steps=5)
+
+
+def blank(shows: str = "Box", takes: str = "Discrete", **settings: Any) -> Any:
+    return gym(id="Blank-v0", variations=[{"shows": shows, "takes": takes}], steps_per_visit=10, **settings)
+
+
+def test_every_class_of_space_is_tried() -> None:
+    classes = {c for c in vars(SPACES).values() if isinstance(c, type) and issubclass(c, SPACES.Space)}
+    assert {type(space) for space in SHOWN.values()} == classes - {SPACES.Space}
+
+
+@pytest.mark.parametrize("takes", SHOWN)
+def test_actions_are_played_or_refused_by_name(takes: str) -> None:
+    if takes not in PLAYED:
+        with pytest.raises(ValueError, match="are not allowed; must be Discrete or a Box of real numbers") as caught:
+            blank(takes=takes)
+        assert str(caught.value).startswith(f"Blank-v0: its actions, {str(SHOWN[takes])[:20]}")
+        assert "\n" not in str(caught.value)
+        return
+    stream = blank(takes=takes).make(1)
+    play(player(stream), lane_keys(1), visit_of(0), random_actions(stream, 7, 1))
+    stream.close()
+
+
+@pytest.mark.parametrize("shows", SHOWN)
+@pytest.mark.parametrize("flatten", [False, True])
+def test_observations_are_shown_or_refused_by_name(shows: str, flatten: bool) -> None:
+    if shows not in (FLAT if flatten else SEEN):
+        with pytest.raises(ValueError, match=r"^Blank-v0: (observations|gymnasium cannot make it)") as caught:
+            blank(shows=shows, flatten=flatten)
+        assert "\n" not in str(caught.value)
+        assert ("or `flatten: true`" in str(caught.value)) == (shows in FLAT and not flatten)
+        return
+    assert len(blank(shows=shows, flatten=flatten).spec.observation.shape) == 1
+
+
+@pytest.fixture
+def here(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A folder with modules ``drifting_envs``, which registers Drift-v0, and ``broken_envs``."""
+    (tmp_path / "drifting_envs.py").write_text(
+        "import gymnasium\nfrom gymnasium.envs.classic_control import CartPoleEnv\n"
+        "gymnasium.register('Drift-v0', CartPoleEnv, max_episode_steps=9)\n"
+    )
+    (tmp_path / "broken_envs.py").write_text("import a_library_nobody_has\n")
+    (tmp_path / "leaving_envs.py").write_text("raise SystemExit(3)\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend("")
+    yield
+    gymnasium.registry.pop("Drift-v0", None)
+    sys.modules.pop("drifting_envs", None)
+
+
+def test_a_module_of_the_current_folder_registers_its_environments(here: Any) -> None:
+    assert gym(id="drifting_envs:Drift-v0", steps_per_visit=10).spec.actions == 2
+
+
+@pytest.mark.parametrize(
+    ("id", "said"),
+    [
+        ("no_envs:CartPole-v1", "id: there is no module 'no_envs', .* nearest known environment is 'CartPole-v1'$"),
+        ("drifting_envs:Drif-v0", "id: unknown environment 'drifting_envs:Drif-v0'; .* is 'Drift-v0'$"),
+        ("broken_envs:A-v0", "id: module 'broken_envs' cannot be imported: .*'a_library_nobody_has'$"),
+        ("leaving_envs:A-v0", "id: module 'leaving_envs' cannot be imported: SystemExit: 3$"),
+        (":CartPole-v1", "id: "),
+    ],
+)
+def test_an_id_with_a_module_that_leads_nowhere(here: Any, id: str, said: str) -> None:
+    with pytest.raises(ValueError, match=said) as caught:
+        gym(id=id, steps_per_visit=10)
+    assert "\n" not in str(caught.value)

@@ -11,7 +11,9 @@ import pytest
 
 from plasticity.fields import card_of
 from plasticity.monitors import MONITORS, Monitor, compose
-from plasticity.networks import NetworkSpec, build
+from plasticity.monitors.base import labelled
+from plasticity.monitors.base import together as joined
+from plasticity.networks import Convolution, Head, NetworkSpec, build
 from plasticity.optimizers import adam
 
 SPEC = NetworkSpec((5,), 3, widths=(6, 4), activation="tanh", normalisation="layer")
@@ -196,3 +198,63 @@ def test_thresholds_can_be_swept_in_one_program(probes):
 
         expected = {"srank": [4, 2, 1], "approximate_rank": [4, 1, 1]}[name]  # sums 4 6 7 8; 16 20 21 22
         np.testing.assert_allclose(jax.jit(jax.vmap(measured))(jnp.asarray([0.0, 0.3, 0.6])), expected)
+
+
+KINDS = {
+    "no hidden layer": NetworkSpec((5,), 3),
+    "convolution": NetworkSpec((6, 6, 2), 3, (Convolution(4, 3),), (6,)),
+    "convolution alone": NetworkSpec((6, 6, 2), 3, (Convolution(4, 3), Convolution(4, 3))),
+    "heads": NetworkSpec((5,), 3, (), (6,), heads=(Head("a", 1, (4,)), Head("b", 2))),
+    "heads without a trunk": NetworkSpec((5,), 3, heads=(Head("a", 1, (4,)), Head("b", 2, (4,)))),
+    "crelu": NetworkSpec((5,), 3, (), (6, 4), "crelu"),
+    "injected": NetworkSpec((5,), 3, (), (6, 4), injected=1, auxiliary=2),
+}
+NEEDS_HIDDEN = [
+    "effective_rank",
+    "srank",
+    "approximate_rank",
+    "feature_rank",
+    "numerical_rank",
+    "stable_rank",
+    "participation_ratio",
+    "feature_norm",
+    "dormant_units",
+    "dead_units",
+    "constant_units",
+    "saturated_units",
+    "linearised_units",
+    "activation_sparsity",
+    "effective_learning_rate",
+]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_monitor_works_on_every_kind_of_network_or_says_why_not(probes, kind):
+    """Traced only. A monitor of hidden layers is silent where there is none; the launcher says so."""
+    spec = KINDS[kind]
+    params = probes.initial(spec)
+    probe = probes.of_network(spec, params, jnp.ones((7, *spec.observation)), optimizer=adam())._replace(
+        meaning="logits"
+    )
+    for name, factory in MONITORS.items():
+        monitor = labelled(f"monitors.{name}", name, factory(**SMALL.get(name, {})))
+        measure = partial(monitor.measure, jax.random.key(0), monitor.init(params), probe)
+        try:
+            found = jax.eval_shape(measure)[1]
+        except ValueError as error:
+            pytest.fail(f"{name}: {error}")
+        assert bool(found) != (kind == "no hidden layer" and name in NEEDS_HIDDEN), name
+
+
+def test_two_monitors_that_write_one_metric_are_both_named():
+    found = {"a": jnp.ones(()), "b": jnp.ones(())}
+    assert set(joined([("monitors.x", {"a": found["a"]}), ("monitors.y", {"b": found["b"]})])) == {"a", "b"}
+    with pytest.raises(ValueError, match=r"^monitors.x and monitors.y both write the metric `a`; keep one"):
+        joined([("monitors.x", {"a": found["a"]}), ("monitors.y", found)])
+
+
+def test_what_is_no_mapping_of_numbers_is_refused():
+    for made in ((), {"a": 1.0}, ((), {"a": jnp.ones(2)}), ((), {"a": "much"}), ((), {1: 1.0})):
+        monitor = labelled("monitors.odd", "odd", Monitor(lambda key, state, probe, made=made: made))
+        with pytest.raises(ValueError, match=r"^monitors.odd: "):
+            monitor.measure(jax.random.key(0), (), None)

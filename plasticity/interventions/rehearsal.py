@@ -1,0 +1,98 @@
+"""Whether an intervention takes effect on an agent, seen while the agent's functions are traced before a run."""
+
+import functools
+import re
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from plasticity.interventions.base import Intervention, fills
+from plasticity.networks import NetworkSpec, build
+
+Seen = set[tuple[str, str]]  # labels of interventions, and the fields of theirs that the agent has called
+
+ASKED = tuple(name for name in Intervention._fields if name != "renews")  # what an agent calls
+
+AT_BIRTH = ("network", "optimizer", "init")  # of these, what it calls while it is made
+
+# What an agent leaves out that never calls a field.
+LEFT_OUT: Mapping[str, str] = {
+    "network": "builds its network without it",
+    "optimizer": "does not let it wrap its optimizer",
+    "init": "keeps no state for it",
+    "penalty": "adds no penalty to its loss",
+    "step": "does not call it after an update",
+    "switch": "does not call it at task switches",
+    "prepare": "does not call it before an update",
+    "acting": "does not act with its parameters",
+}
+
+
+def own_fields(intervention: Intervention) -> list[str]:
+    """The functions that the intervention sets."""
+    return [name for name in ASKED if fills(intervention, name)]
+
+
+def labelled(label: str, intervention: Intervention, seen: Seen | None = None) -> Intervention:
+    """The intervention, whose ``ValueError`` opens with its label; what is called of it is noted in ``seen``.
+
+    Where ``seen`` is given, ``ValueError`` also for an intervention on the network alone that leaves the network what
+    it is.
+    """
+
+    def calling(field: str) -> Callable[..., Any]:
+        function = getattr(intervention, field)
+
+        def call(*args: Any) -> Any:
+            if seen is not None:
+                seen.add((label, field))
+            try:
+                return function(*args)
+            except ValueError as error:
+                raise ValueError(f"{label}: {error}") from error
+
+        return call
+
+    fields = own_fields(intervention)
+    changed = {field: calling(field) for field in fields}
+    if seen is not None and fields == ["network"]:
+        changed["network"] = effective(label, changed["network"])
+    return intervention._replace(**changed)
+
+
+def unused(named: Mapping[str, Intervention], seen: Seen, fields: Collection[str] = ASKED) -> Iterator[tuple[str, str]]:
+    """Label and reason of each intervention of which the agent has left a part out, one of ``fields``."""
+    for label, intervention in named.items():
+        for field in own_fields(intervention):
+            if field in fields and (label, field) not in seen:
+                yield label, f"the agent {LEFT_OUT[field]} (`{field}`), so that it would have no effect or half of it"
+                break
+
+
+def effective(label: str, network: Callable[[NetworkSpec], NetworkSpec]) -> Callable[[NetworkSpec], NetworkSpec]:
+    """``network``; ``ValueError`` where what it makes of a network computes the same."""
+
+    def changed(spec: NetworkSpec) -> NetworkSpec:
+        new = network(spec)
+        if new == spec or computation(new) == computation(spec):
+            why = (
+                "has this already" if spec.layers or any(head.widths for head in spec.heads) else "has no hidden layer"
+            )
+            raise ValueError(f"{label} changes nothing: the network {why}")
+        return new
+
+    return changed
+
+
+@functools.lru_cache(64)
+def computation(spec: NetworkSpec) -> str:
+    """How the network is made and what it computes, as text that is the same for equal computations."""
+    network, key = build(spec), jax.random.key(0)
+    observations = jax.ShapeDtypeStruct((2, *spec.observation), jnp.float32)
+    made = (
+        jax.make_jaxpr(network.init)(key),
+        jax.make_jaxpr(network.apply)(jax.eval_shape(network.init, key), observations),
+    )
+    return re.sub(r"0x[0-9a-f]+", "", " ".join(map(str, made)))

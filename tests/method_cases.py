@@ -1,0 +1,60 @@
+"""Every method with settings under which it acts on a tiny network within a few updates."""
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from plasticity.interventions import INTERVENTIONS
+from plasticity.interventions.base import Intervention
+
+STRONG: dict[str, dict[str, Any]] = {
+    "plasticity_injection": {"at": 2},
+    "weight_decay": {"rate": 0.1},
+    "weight_clip": {"bound": 0.1},
+    "hare_tortoise": {"decay": 0.5},
+    "redo": {"threshold": 2.0},
+    "regrama": {"threshold": 2.0},
+    "continual_backprop": {"replacement_rate": 1.0, "maturity_period": 0},
+    "selective_weight_reinit": {"proportion": 0.5},
+    "l2": {"strength": 0.1},
+    "spectral": {"strength": 0.1},
+    "effective_rank": {"strength": 1.0},
+}
+
+
+def acting_soon(method: str, **changes: Any) -> Callable[[], Intervention]:
+    """The method with every period at two updates, and strong enough to be seen."""
+    known = inspect.signature(INTERVENTIONS[method]).parameters
+    periods = {key: 2 for key in known if key.endswith("period")}
+    return partial(INTERVENTIONS[method], **(periods | STRONG.get(method, {}) | changes))
+
+
+def variants(method: str) -> dict[str, Callable[[], Intervention]]:
+    """Each setting of the method that is a way of its own to act, by a name for it."""
+    known = inspect.signature(INTERVENTIONS[method]).parameters
+    if method == "at_switch":
+        settings = {"replay": "clear", "optimizer": "reset", "target": "copy", "schedule": "restart"}
+        settings["normaliser"] = "reset"
+        return {f"{method}-{key}": acting_soon(method, **{key: value}) for key, value in settings.items()}
+    found = {method: acting_soon(method)}
+    if "when" in known:
+        found[f"{method}-periodic"] = acting_soon(method, when="periodic")
+    return found
+
+
+CASES = {name: made for method in sorted(INTERVENTIONS) for name, made in variants(method).items()}
+
+STREAMED = ("stream_q", "adaptive_q", "stream_dqn", "stream_c51", "stream_ac")
+REPLAYED = ("dqn", "c51", "rainbow")
+SUPERVISED = ("classifier", "regressor")
+# The agents on which a case can have no effect, and which refuse it.
+REFUSED: dict[str, tuple[str, ...]] = {
+    "effective_rank": STREAMED,
+    "optimizer_reset": ("stream_q", "stream_ac"),
+    "at_switch-optimizer": ("stream_q", "stream_ac"),
+    "at_switch-replay": (*STREAMED, *SUPERVISED, "ppo"),
+    "at_switch-target": (*STREAMED, *SUPERVISED, "ppo"),
+    "at_switch-schedule": (*SUPERVISED, "ppo"),
+    "at_switch-normaliser": (*SUPERVISED, *REPLAYED, "ppo"),
+}

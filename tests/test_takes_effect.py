@@ -1,0 +1,82 @@
+"""A method either changes what an agent learns or is refused by name: none is accepted and then without effect."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from agent_cases import agent, clock_at, one_lane, source
+from method_cases import CASES, REFUSED
+
+from agents import AGENTS
+from plasticity.interventions import rehearsal
+from plasticity.interventions.base import Intervention
+from plasticity.types import Transition, Visit
+
+SOON = ("classifier", "stream_q")  # now; the others are slow tests
+STEPS = {"dqn": 16, "c51": 16, "rainbow": 16, "stream_dqn": 10}  # of a visit, in which everything acts at least once
+
+
+def life(name: str, *methods: Intervention) -> list[np.ndarray]:
+    """Everything the agent has learned and all that it recorded, after two visits with a switch between."""
+    steps = STEPS.get(name, 10)
+    stream = source(name, visits=2, steps=steps)
+    made = agent(name, stream.spec, *methods, epsilon_steps=10)  # so that exploration changes in so short a life
+    world = stream.make(1)
+
+    def visit(carry: Any, start: int) -> Any:
+        def step(carry: Any, i: Any) -> Any:
+            mind, state, timestep = carry
+            key = jax.random.fold_in(jax.random.key(5), i)
+            action = made.act(jax.random.fold_in(key, 0), mind, timestep.observation, clock_at(i))
+            state, following = world.step(jax.random.key(7)[None], state, action[None], clock_at(i))
+            pair = Transition(timestep, action, one_lane(following))
+            mind, metrics = made.learn(jax.random.fold_in(key, 1), mind, pair, clock_at(i))
+            return (mind, state, pair.current), metrics
+
+        return jax.lax.scan(step, carry, start + jnp.arange(steps))
+
+    @jax.jit
+    def whole() -> Any:
+        data, zero = jax.random.key(7)[None], jnp.int32(0)
+        state, timestep = world.reset(data, Visit(zero, zero), zero)
+        mind = made.init(jax.random.key(5), one_lane(timestep))
+        (mind, *_), first = visit((mind, state, one_lane(timestep)), 0)
+        mind = made.switch(jax.random.key(6), mind, clock_at(steps, 1))
+        state, timestep = world.reset(data, Visit(zero + 1, zero + 1), zero)
+        (mind, *_), second = visit((mind, state, one_lane(timestep)), steps)
+        return mind.learner.params, first, second
+
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(whole())]
+
+
+@functools.cache
+def undisturbed(name: str) -> list[np.ndarray]:
+    return life(name)
+
+
+def differs(a: list[np.ndarray], b: list[np.ndarray]) -> bool:
+    shapes = [x.shape for x in a] != [x.shape for x in b]
+    return shapes or any(not np.array_equal(x, y, equal_nan=True) for x, y in zip(a, b, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("name", "case"),
+    [
+        pytest.param(name, case, marks=[] if name in SOON else pytest.mark.slow)
+        for name in sorted(AGENTS)
+        for case in CASES
+    ],
+)
+def test_a_method_is_refused_by_name_or_changes_the_numbers(name: str, case: str) -> None:
+    label, seen = f"interventions.{case}", set()
+    method = rehearsal.labelled(label, CASES[case](), seen)
+    if name in REFUSED.get(case, ()):
+        with pytest.raises(ValueError, match=label):
+            life(name, method)
+        return
+    made = life(name, method)
+    assert not list(rehearsal.unused({label: CASES[case]()}, seen))
+    assert differs(made, undisturbed(name)), "accepted, and without effect"
