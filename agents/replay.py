@@ -127,7 +127,9 @@ def replay(spec: StreamSpec, *, capacity: int, minimum: int, batch_size: int, st
         observation = jnp.zeros(spec.observation.shape, spec.observation.dtype)
         frame = newest_frame(spec, observation[None])[0]
         zero = jnp.zeros((), jnp.float32)
-        return buffer.init(Item(frame, jnp.zeros((), bool), jnp.zeros((), jnp.int32), zero, zero))
+        state = buffer.init(Item(frame, jnp.zeros((), bool), jnp.zeros((), jnp.int32), zero, zero))
+        # flashbax begins with `jnp.empty`, which newer JAX leaves uninitialised: two equal runs would hold other bytes.
+        return state.replace(experience=jax.tree.map(jnp.zeros_like, state.experience))
 
     def add(state: Any, transition: Transition) -> Any:
         previous, action, current = transition

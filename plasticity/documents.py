@@ -30,7 +30,7 @@ MERGE = "tag:yaml.org,2002:merge"
 TOO_DEEP = f"lists and mappings are nested more than {DEPTH} deep"
 
 
-def _refusal(text: str, mark: yaml.Mark) -> yaml.MarkedYAMLError:
+def _refusal(text: str, mark: Any) -> yaml.MarkedYAMLError:
     return yaml.MarkedYAMLError(None, None, text, mark)
 
 
@@ -80,7 +80,7 @@ class _Loader(yaml.SafeLoader):
             lines[name] = key.start_mark.line + 1
         return node
 
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[str, Any]:
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         self.flatten_mapping(node)
         return {key.value: self.construct_object(value, deep=deep) for key, value in node.value}
 

@@ -213,13 +213,13 @@ class Rehearsed(NamedTuple):
 def _rehearse(job: Job, settings: config.ProgramSettings) -> Rehearsed:
     """Traces every function of a program, so that a setting which does not fit comes up now and not at a switch.
 
-    ``ValueError`` where an intervention cannot take
-    effect, or two numbers would be written into one column.
+    ``ValueError`` where an intervention cannot take effect, or two numbers would be written into one column.
     """
     seen: rehearsal.Seen = set()
     wrote: set[str] = set()
     noted = tuple(each._replace(monitor=noting(each.path, each.monitor, wrote)) for each in job.program.monitors)
-    watched = job.program._replace(build=functools.partial(job.program.build, seen=seen), monitors=noted)
+    build = functools.partial(_agent, settings, job.program.spec, seen=seen)
+    watched = job.program._replace(build=build, monitors=noted)
     run = Run(watched, job.placement, devices())
     hyper, seeds, block = run.inputs[0]
     carry, clock, which = run.carry_shape(), run.clock(), tuple(range(len(job.program.monitors)))

@@ -108,7 +108,8 @@ def lifted(name: str, made: Any) -> Any:
     if isinstance(made, Optimizer) or not isinstance(made, optax.GradientTransformation):
         return made
     rule = optax.with_extra_args_support(made)
-    return Optimizer(rule.init, rule.update, Unsaid(name))
+    unsaid: Any = Unsaid(name)
+    return Optimizer(rule.init, rule.update, unsaid)
 
 
 def step_size(learning_rate: Number, schedule: Shape, updates: int, end: Number, warm_up: int) -> Schedule:

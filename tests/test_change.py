@@ -20,9 +20,9 @@ SCALES = {"pluck": 2.0, "sling": 100.0, "tower": 5000.0}
 
 
 def printed(folder, **options):
-    console = Console(width=80, file=io.StringIO())
-    results.print_summary(folder, console, **options)
-    return console.file.getvalue()
+    text = io.StringIO()
+    results.print_summary(folder, Console(width=80, file=text), **options)
+    return text.getvalue()
 
 
 def games(folder, levels, *, tasks=GAMES, visits=CYCLES, seeds=(0, 1, 2), order=None, controls=None, start=0.0):
@@ -353,9 +353,9 @@ def test_two_runs_of_games_are_compared_task_by_task(tmp_path, cycles):
 def test_two_runs_of_games_played_once_have_no_mean_over_tasks(tmp_path, once):
     other = games(tmp_path / "other", {"baseline": BASE[:, :3]}, visits=CYCLES[:3])
     assert {each.task for each in results.compare_runs(once, other).results} == set(GAMES)
-    console = Console(width=100, file=io.StringIO())
-    results.print_comparison(once, other, console)
-    assert "no mean over tasks" in console.file.getvalue()
+    text = io.StringIO()
+    results.print_comparison(once, other, Console(width=100, file=text))
+    assert "no mean over tasks" in text.getvalue()
 
 
 def test_means_over_games_are_missing_where_they_would_be_of_raw_returns(cycles):

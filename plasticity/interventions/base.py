@@ -125,7 +125,7 @@ def compose(*interventions: Intervention) -> Intervention:
             params = each.acting(s, params)
         return params
 
-    made = {"network": network, "optimizer": optimizer, "penalty": penalty, "acting": acting}
+    made: dict[str, Any] = {"network": network, "optimizer": optimizer, "penalty": penalty, "acting": acting}
     made |= {field: chained(field) for field in ("step", "switch", "prepare")}
     return Intervention(init=init, **{field: made[field] for field in made if field in filled})
 

@@ -140,3 +140,10 @@ def test_samples_agree_with_a_walk_over_the_stream(capacity):
 def test_sizes_that_do_not_fit_are_named(sizes, key):
     with pytest.raises(ValueError, match=key):
         replay(spec(4), batch_size=4, steps=1, **sizes)
+
+
+def test_a_new_replay_is_zero_whatever_memory_held(monkeypatch):
+    """Newer JAX leaves ``jnp.empty`` uninitialised; here it holds sevens."""
+    monkeypatch.setattr(jnp, "empty_like", lambda x, *args, **kwargs: jnp.full_like(x, 7))
+    state = replay(spec(), capacity=20, minimum=5, batch_size=2, steps=1).init()
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(state))

@@ -3,6 +3,7 @@
 import inspect
 import typing
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -254,7 +255,8 @@ def test_two_monitors_that_write_one_metric_are_both_named():
 
 
 def test_what_is_no_mapping_of_numbers_is_refused():
-    for made in ((), {"a": 1.0}, ((), {"a": jnp.ones(2)}), ((), {"a": "much"}), ((), {1: 1.0})):
+    wrong: tuple[Any, ...] = ((), {"a": 1.0}, ((), {"a": jnp.ones(2)}), ((), {"a": "much"}), ((), {1: 1.0}))
+    for made in wrong:
         monitor = labelled("monitors.odd", "odd", Monitor(lambda key, state, probe, made=made: made))
         with pytest.raises(ValueError, match=r"^monitors.odd: "):
             monitor.measure(jax.random.key(0), (), None)

@@ -28,7 +28,8 @@ def main(arguments: Sequence[str]) -> int:
     if given.section:
         from plasticity.bench.gpu import section
 
-        code = section.main(*given.section[:2], given.section[2:], settings, given.out)
+        module, function, *words = given.section
+        code = section.main(module, function, words, settings, given.out)
         os._exit(code)  # whatever threads are left
     from plasticity.bench.gpu import conductor
 

@@ -40,7 +40,7 @@ def states(case: Case, device: jax.Device, ends: tuple[int, ...]) -> list[Any]:
 
 
 def deviation(found: np.ndarray, expected: np.ndarray) -> float:
-    return float(np.linalg.norm(found - expected) / max(np.linalg.norm(expected), 1e-30))
+    return float(np.linalg.norm(found - expected)) / max(float(np.linalg.norm(expected)), 1e-30)
 
 
 def same_stream(found: Any, expected: Any) -> bool:

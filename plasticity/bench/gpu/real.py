@@ -109,4 +109,5 @@ def performance(run: Path) -> list[dict[str, Any]]:
     from plasticity import results
 
     found = results.visits(run).groupby(["arm", "visit"], observed=True).performance.mean()
-    return [{"arm": arm, "visit": int(visit), "performance": value} for (arm, visit), value in found.items()]
+    rows: list[dict[str, Any]] = found.reset_index().to_dict("records")  # type: ignore[assignment]
+    return [{"arm": row["arm"], "visit": int(row["visit"]), "performance": float(row["performance"])} for row in rows]
