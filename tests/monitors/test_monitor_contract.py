@@ -254,9 +254,13 @@ def test_two_monitors_that_write_one_metric_are_both_named():
         joined([("monitors.x", {"a": found["a"]}), ("monitors.y", found)])
 
 
+def returning(made: Any) -> Any:
+    return lambda key, state, probe: made
+
+
 def test_what_is_no_mapping_of_numbers_is_refused():
     wrong: tuple[Any, ...] = ((), {"a": 1.0}, ((), {"a": jnp.ones(2)}), ((), {"a": "much"}), ((), {1: 1.0}))
     for made in wrong:
-        monitor = labelled("monitors.odd", "odd", Monitor(lambda key, state, probe, made=made: made))
+        monitor = labelled("monitors.odd", "odd", Monitor(returning(made)))
         with pytest.raises(ValueError, match=r"^monitors.odd: "):
             monitor.measure(jax.random.key(0), (), None)
