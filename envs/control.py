@@ -37,9 +37,10 @@ def factors(change: str, **given: Factor) -> tuple[list[np.ndarray], int]:
         told = ", ".join(f"{name}: {len(row)}" for name, row in rows.items())
         raise ValueError(f"factors must be single or equal in number; got {told}")
     if (count > 1) != (change == "physics"):
-        many = "1 value each" if count == 1 else f"{count} values"
-        raise ValueError(f"change: {change!r} is not allowed with {many} of {' and '.join(rows)}; several of "
-                         "them go with 'physics', and 'physics' with several")  # fmt: skip
+        names = " or ".join(rows)
+        needs = f"needs several values of {names}" if count == 1 else f"takes one value of {names}"
+        only = "" if count == 1 else f", got {count}; several values need change: physics"
+        raise ValueError(f"change: {change!r} {needs}{only}")
     return [np.broadcast_to(np.asarray(row, np.float32), (count,)) for row in rows.values()], count
 
 

@@ -299,7 +299,7 @@ def _warn(message: Warning | str, category: type[Warning], filename: str, lineno
 def main() -> None:
     """Runs the command line; a user's mistake is told in a line or three, with code 2, a file's failure with 74.
 
-    Modules of the current folder can be imported, as with ``python -m plasticity.cli``; installed ones go first.
+    Modules of the current folder can be imported, as with ``python -m plasticity``; installed ones go first.
     """
     never_fail()
     if "" not in sys.path:

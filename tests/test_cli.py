@@ -358,7 +358,7 @@ def process(*words: object, cache: Path, before: str = "", **options: Any) -> su
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         "COLUMNS": "80",
     }
-    code = ["-c", f"{before}\nfrom plasticity import cli\ncli.main()"] if before else ["-m", "plasticity.cli"]
+    code = ["-c", f"{before}\nfrom plasticity import cli\ncli.main()"] if before else ["-m", "plasticity"]
     command = [sys.executable, *code, *map(str, words)]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True, **options)

@@ -76,7 +76,7 @@ def test_an_encoding_without_the_character(tmp_path, encoding, shown):
     "environment", [{"PYTHONIOENCODING": "ascii"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}]
 )
 def test_commands_in_an_encoding_without_boxes(environment):
-    command = [sys.executable, "-m", "plasticity.cli", "--help"]
+    command = [sys.executable, "-m", "plasticity", "--help"]
     done = subprocess.run(command, cwd=ROOT, env={**os.environ, **environment}, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
     assert b"Traceback" not in done.stderr

@@ -28,6 +28,7 @@ ORDER = (
     "launch",
     "bench measure tables findings",
     "cli",
+    "__main__",
 )
 LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms.split()}
 PROJECT = ("plasticity", "agents", "envs")

@@ -37,7 +37,7 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def plasticity(python: Path, *words: str | Path) -> str:
     environment = {**os.environ, "COLUMNS": "160"}
     done = subprocess.run(
-        [python, "-m", "plasticity.cli", *words], capture_output=True, text=True, env=environment, cwd=python.parent
+        [python, "-m", "plasticity", *words], capture_output=True, text=True, env=environment, cwd=python.parent
     )
     assert done.returncode == 0, done.stderr
     return done.stdout

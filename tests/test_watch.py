@@ -250,7 +250,7 @@ def test_a_folder_that_is_no_run(tmp_path):
 def test_ctrl_c_in_a_terminal(run):
     """In a pseudo-terminal, where frames follow each other until the signal comes."""
     master, slave = pty.openpty()
-    command = [sys.executable, "-m", "plasticity.cli", "watch", str(run)]
+    command = [sys.executable, "-m", "plasticity", "watch", str(run)]
     child = subprocess.Popen(command, cwd=ROOT, stdout=slave, stderr=slave, env={**os.environ, "TERM": "xterm"})
     os.close(slave)
     data, deadline = b"", time.monotonic() + 60

@@ -125,7 +125,7 @@ class Found(NamedTuple):
 
 
 def command(config: Path, run: Path) -> list[str]:
-    words = [sys.executable, "-m", "plasticity.cli", "run", str(config), "--out", str(run)]
+    words = [sys.executable, "-m", "plasticity", "run", str(config), "--out", str(run)]
     return [*words, "--resume"] if (run / "experiment.yaml").exists() else words
 
 
