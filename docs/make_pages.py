@@ -6,7 +6,10 @@ python docs/make_pages.py interventions runs/interventions
 plasticity run configs/monitors.yaml
 plasticity bench monitors --json monitors.json
 python docs/make_pages.py monitors runs/monitors [monitors.json]
-python docs/make_pages.py streams [--text]
+python docs/make_pages.py streams
+
+With ``--text`` in place of a run a page keeps its numbers and pictures, and its docstrings are renewed.
+
 make gpu-check
 python docs/make_pages.py gpu gpu.json
 """
@@ -235,6 +238,20 @@ def of_streams() -> str:
     return text
 
 
+def evidence(family: str, run: str, *bench: str) -> str:
+    """What the run and the benchmark measured."""
+    for path in bench:
+        keep_costs(Path(path))
+    return EVIDENCE[family](Path(run))
+
+
+def measured(family: str) -> str:
+    """What the page holds of that now: everything between its head and its first section."""
+    written = (DOCS / f"{family}.md").read_text(encoding="utf-8")
+    start = written.index("| arm |" if family == "interventions" else "| monitor |")
+    return written[start : written.index("\n## ", start) + 1]
+
+
 def main(family: str, *given: str) -> None:
     if family == "gpu":
         gpu_page.main(*given)
@@ -244,10 +261,8 @@ def main(family: str, *given: str) -> None:
             stream_pictures.draw()
         text = of_streams()
     else:
-        run, *bench = map(Path, given)
-        for path in bench:
-            keep_costs(path)
-        text = HEADS[family] + EVIDENCE[family](run) + sections(family) + "\n"
+        text = HEADS[family] + (measured(family) if "--text" in given else evidence(family, *given))
+        text += sections(family) + "\n"
     (DOCS / f"{family}.md").write_text(text, encoding="utf-8")
 
 
