@@ -1,8 +1,10 @@
 """The command line: ``plasticity run``, ``watch``, ``plot`` and the others that ``plasticity --help`` lists."""
 
+import _thread
 import shlex
 import signal
 import sys
+import threading
 import warnings
 from pathlib import Path
 from typing import Annotated, Any
@@ -296,12 +298,21 @@ def _warn(message: Warning | str, category: type[Warning], filename: str, lineno
         sys.stderr.write(warnings.formatwarning(message, category, filename, lineno))
 
 
+def _interrupt_later(unraisable: Any) -> None:
+    """Ctrl-C inside a callback of a library, which Python would print and forget, acts as soon as that has ended."""
+    if issubclass(unraisable.exc_type, KeyboardInterrupt):
+        threading.Timer(0.01, _thread.interrupt_main).start()
+    else:
+        sys.__unraisablehook__(unraisable)
+
+
 def main() -> None:
     """Runs the command line; a user's mistake is told in a line or three, with code 2, a file's failure with 74.
 
     Modules of the current folder can be imported, as with ``python -m plasticity``; installed ones go first.
     """
     never_fail()
+    sys.unraisablehook = _interrupt_later
     if "" not in sys.path:
         sys.path.append("")
     try:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
+from pyarrow import compute
 
 from plasticity.accounts import PART
 from plasticity.files import write_atomically
@@ -197,8 +198,8 @@ class ParquetRecorder:
         if not self._lanes_file.exists():
             return None
         table = read_table(self._lanes_file)
-        mine = pa.compute.is_in(table["lane"], value_set=pa.array(self._numbers, table["lane"].type))
-        return table.filter(pa.compute.invert(mine))
+        mine = compute.is_in(table["lane"], value_set=pa.array(self._numbers, table["lane"].type))
+        return table.filter(compute.invert(mine))
 
     def _write_lanes(self) -> None:
         write_parquet(self._lanes_file, lanes_table(self.lanes, self._diverged, self._others))

@@ -4,9 +4,12 @@ import os
 import pty
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
+
+from plasticity import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 SPEAK = """
@@ -82,3 +85,17 @@ def test_commands_in_an_encoding_without_boxes(environment):
     assert b"Traceback" not in done.stderr
     assert done.stdout.isascii()
     assert b"exit codes" in done.stdout.lower()
+
+
+def test_ctrl_c_inside_a_callback_of_a_library_is_not_lost(usual_signals, monkeypatch, capfd):
+    """Python prints an exception of a destructor and goes on; Ctrl-C is raised again as soon as it can be."""
+    monkeypatch.setattr(sys, "unraisablehook", cli._interrupt_later)
+
+    class Interrupted:
+        def __del__(self):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        Interrupted()
+        time.sleep(5)
+    assert "Traceback" not in capfd.readouterr().err

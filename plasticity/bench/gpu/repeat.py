@@ -75,10 +75,11 @@ def resume(report: Report, turn: Turn, settings: Settings, folder: Path) -> None
             whole = advanced(one, CHUNKS)
             half = begun(name, one.compiled)
             advanced(half, 1)
-            meta = {"fingerprint": name, "position": list(half.position)}
+            meta = {"fingerprint": name, "position": list(half.position), "parts": 0, "files": {}}
             checkpoint.save(folder / name, "1", Snapshot(jax.device_get(half.carries), {}, meta))
-            found, _ = checkpoint.newest(folder / name, [half.carry_shape()], name)
-            assert found is not None
+            found, passed = checkpoint.newest(folder / name, [half.carry_shape()], name)
+            if found is None:
+                raise ValueError(f"the checkpoint is not read: {passed}")
             other = begun(name, one.compiled)
             other.restore(found.arrays, Position(*found.meta["position"]), found.host)
             unequal = differing(advanced(other, CHUNKS - 1), whole)
