@@ -95,7 +95,10 @@ def test_ctrl_c_inside_a_callback_of_a_library_is_not_lost(usual_signals, monkey
         def __del__(self):
             raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
+    def wait() -> None:
         Interrupted()
         time.sleep(5)
+
+    with pytest.raises(KeyboardInterrupt):
+        wait()
     assert "Traceback" not in capfd.readouterr().err
