@@ -171,6 +171,10 @@ def text(document: Row | None) -> str:
     for title, parts in PARTS:
         body = [line for part in parts for line in part(document)]
         lines += ([title, ""] if title and body else []) + body
+    for later in document.get("later", ()):
+        flags = f" with `XLA_FLAGS={later['xla_flags']}`" if later.get("xla_flags") else ""
+        lines += [f"**Some of it again**{flags}, {later['began']}, after what the first run showed was mended.", ""]
+        lines += [line for part in (unfinished, repeated, verdict, convolutions, monitors) for line in part(later)]
     return "\n".join(lines).rstrip()
 
 
@@ -186,7 +190,8 @@ def page(written: str, document: Row | None) -> str:
 
 
 def main(*given: str) -> None:
-    """``FILE``: what the check wrote; without it the section is made of what is kept."""
-    for path in given:
-        KEPT.write_text(json.dumps(json.loads(Path(path).read_text()), indent=1) + "\n")
+    """``FILE [LATER ...]``: what the check wrote, and later checks of some sections; none: what is kept."""
+    if given:
+        whole, *later = (json.loads(Path(path).read_text()) for path in given)
+        KEPT.write_text(json.dumps({**whole, **({"later": later} if later else {})}, indent=1) + "\n")
     PAGE.write_text(page(PAGE.read_text(), kept()))

@@ -89,6 +89,7 @@ class Conductor:
             "seconds_allowed": settings.seconds,
             "began": time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime()),
             "python": platform.python_version(),
+            "xla_flags": os.environ.get("XLA_FLAGS", ""),
             "sections": {section.name: {"state": "not started", "rows": []} for section in sections},
         }
         self.env = {
