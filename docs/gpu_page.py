@@ -179,7 +179,7 @@ def text(document: Row | None) -> str:
 
 
 def kept() -> Row | None:
-    return json.loads(KEPT.read_text()) if KEPT.exists() else None
+    return json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.exists() else None
 
 
 def page(written: str, document: Row | None) -> str:
@@ -192,6 +192,6 @@ def page(written: str, document: Row | None) -> str:
 def main(*given: str) -> None:
     """``FILE [LATER ...]``: what the check wrote, and later checks of some sections; none: what is kept."""
     if given:
-        whole, *later = (json.loads(Path(path).read_text()) for path in given)
-        KEPT.write_text(json.dumps({**whole, **({"later": later} if later else {})}, indent=1) + "\n")
-    PAGE.write_text(page(PAGE.read_text(), kept()))
+        whole, *later = (json.loads(Path(path).read_text(encoding="utf-8")) for path in given)
+        KEPT.write_text(json.dumps({**whole, **({"later": later} if later else {})}, indent=1) + "\n", encoding="utf-8")
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), kept()), encoding="utf-8")

@@ -100,7 +100,7 @@ def cifar(files: tuple[str, ...], labels: bytes) -> Callable[[Path], Images]:
 
 def archive(path: Path) -> Images:
     """An ``.npz`` file with ``images`` uint8[N, height, width] or [N, height, width, channels], and ``labels`` [N]."""
-    with np.load(path) as arrays:
+    with path.open("rb") as file, np.load(file) as arrays:  # of a cut file NumPy leaves its own handle open
         if missing := [name for name in ("images", "labels") if name not in arrays]:
             raise ValueError(f"no array {' and '.join(missing)} in it, only {', '.join(arrays) or 'nothing'}")
         images, labels = arrays["images"], arrays["labels"]

@@ -42,7 +42,7 @@ def read_plan(run: Path) -> dict[str, Any]:
     if not has(found, arms=lambda arms: is_list(arms, _is_arm), stream=_is_stream):
         raise DamagedError("it does not hold the arms and the stream of a run")
     if not is_list(found.get("programs", []), _is_program) or not isinstance(found.get("versions", {}), dict):
-        raise DamagedError("its programs or versions are none")
+        raise DamagedError("its programs or versions are not those of a run")
     return found
 
 

@@ -25,7 +25,7 @@ def write_atomically(path: Path, write: Callable[[Path], Any], *, durable: bool 
       durable: wait until the contents are on the disk before the rename.
 
     Raises:
-      OSError: the file cannot be written; its ``filename`` is ``path``.
+      OSError: the file cannot be written; where the system says so, its ``filename`` is ``path``.
     """
     path = path.resolve() if path.is_symlink() else path
     if path.exists() and not path.is_file():  # /dev/stdout, a pipe: nothing to replace
@@ -41,8 +41,9 @@ def write_atomically(path: Path, write: Callable[[Path], Any], *, durable: bool 
     except Exception as error:
         with contextlib.suppress(OSError):
             os.unlink(temporary)
-        if isinstance(error, OSError):
-            error.filename, error.filename2 = str(path), None
+        if isinstance(error, OSError) and error.errno is not None:  # else its text is all that it says
+            error.filename = str(path)
+            del error.filename2
         raise
 
 

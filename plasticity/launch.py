@@ -495,12 +495,14 @@ def run(
             progress.say(line)
         if goes_on:
             _mend_lanes(place_to_be, planned.jobs, progress.say)
-        if finished:
-            progress.say(f"{place_to_be}: already finished")
         others = functools.partial(recorders.make, experiment.recorders, place_to_be, resolved)
         with stop_on_signals() as stop:
-            for job in planned.jobs:
+            ran = [
                 run_job(job, place_to_be / job.arm, list(devices()), progress, stop, goes_on, others)
+                for job in planned.jobs
+            ]
+        if not any(ran):
+            progress.say(f"{place_to_be}: already finished")
     return place_to_be
 
 

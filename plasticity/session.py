@@ -280,15 +280,17 @@ def run_job(
     stop: Stop,
     resume: bool,
     others: Callable[[Job, Position], Sequence[Recorder]] = lambda job, position: (),
-) -> None:
+) -> bool:
     """Runs one program to its end inside the arm's ``folder``; ``Interrupted`` when told to stop.
+
+    Returns whether anything was left to do.
 
     ``others``: more recorders for a program that starts, or goes on, at a position. ``StorageError`` where a file
     cannot be written or read. After that, and after any other failure, ``status.json`` says ``failed`` and why.
     """
     status = Status(folder / "status.json")
     if _is_finished(job, folder, status, resume, progress.say):
-        return
+        return False
     if stop.signal is not None:  # it came during the last chunk of the program before
         raise Interrupted(stop.signal)
     run = Run(job.program, job.placement, devices)
@@ -301,6 +303,7 @@ def run_job(
             with contextlib.closing(Several(tables, *others(job, run.position))) as recorder:
                 _loop(run, job, _checkpoints(job, folder), recorder, status, progress, stop)
             status.finish(job, run.position, tables.parts)
+        return True
     finally:
         run.close()
 

@@ -91,7 +91,8 @@ def mend_lanes(folder: Path, programs: Mapping[int, Mapping[str, Sequence[Any]]]
     path = folder / "lanes.parquet"
     begun = [number for number in programs if _begun(folder, number)]
     if not begun:
-        path.unlink(missing_ok=True)  # the first program writes it
+        if path.exists():
+            path.unlink()  # the first program writes it
         return None
     wanted = sorted(lane for number in begun for lane in programs[number]["lane"])
     try:

@@ -122,8 +122,9 @@ def test_status_of_a_finished_run(finished):
     status = json.loads((finished[0] / "fresh" / "status.json").read_text())
     assert time.time() - 3600 < status.pop("updated") < time.time() + 1
     assert status.pop("steps_per_second") > 0
+    assert len(status.pop("crc32")) == 8
     expected = {"program": 0, "lanes": 3, "steps": 60, "state": "finished", "visit": 2, "step": 60}
-    assert status == {"finished": [0], **expected}
+    assert status == {"finished": [0], "parts": {"0": 3}, **expected}  # a part for each of three visits
 
 
 def test_plan(config):
@@ -230,7 +231,7 @@ MISTAKES = {
     "value of another type": (["seeds=many"], ["seeds", "many", "integer"]),
     "records that do not fit": (["record_every=7"], ["record_every: 7", "must divide the 20 steps of a visit"]),
     "no data": (["stream.inputs=mnist", "stream.path=/nowhere"], ["/nowhere", "mnist", "train-images-idx3-ubyte"]),
-    "unknown game": (["stream={kind: atari, games: [Pongg]}"], ["'Pongg'", "nearest", "'Pong'"]),
+    "unknown game": (["stream={kind: atari, games: [Pongg]}"], ['unknown game "Pongg"', "104 are known", "did you mean `Pong`?"]),
     "not an override": (["seeds"], ["seeds", "KEY=VALUE"]),
     "resume and force": (["--resume", "--force"], ["--resume", "--force", "give one of them"]),
 }  # fmt: skip
@@ -314,6 +315,7 @@ def test_broken_plugins_are_named_once_and_stop_nothing(config, monkeypatch):
         assert done.err == "plug-in `sparkle` of package p cannot be used: why\n"
 
 
+@pytest.mark.filterwarnings("default:a visit is short")
 def test_a_warning_is_a_line_without_a_place_in_our_code(config, monkeypatch):
     def warned(experiment):
         warnings.warn("a visit is short", stacklevel=1)
@@ -361,7 +363,21 @@ def process(*words: object, cache: Path, before: str = "", **options: Any) -> su
     code = ["-c", f"{before}\nfrom plasticity import cli\ncli.main()"] if before else ["-m", "plasticity"]
     command = [sys.executable, *code, *map(str, words)]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True, **options)
+    child = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True, **options)
+    STARTED.append(child)
+    return child
+
+
+STARTED: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def ended():
+    """No process and no pipe to one is left."""
+    yield
+    while STARTED:
+        with STARTED.pop() as child:
+            child.kill()
 
 
 def wait_for(path: Path, child: subprocess.Popen[str], delay: float = 0.0) -> None:

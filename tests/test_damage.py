@@ -59,7 +59,7 @@ def test_a_finished_run_goes_back_to_the_checkpoint_whose_parts_are_whole(labora
     assert watcher.jobs == [("wide", 1, 10)]
     assert watcher.lines[0].startswith(f"wide: was finished, but {part} is ")
     assert watcher.lines[1].endswith("; 000000000020.npz, which it belongs to, is set aside")
-    assert watcher.lines[2] == "wide: goes on from step 10"
+    assert watcher.lines[2:] == ["wide: goes on from step 10"]
     assert_same(run, tables(finished))
 
 
@@ -96,10 +96,10 @@ def test_the_table_of_lanes_is_made_again(laboratory, finished, tmp_path, harm):
         harm(run / arm / "lanes.parquet")
     watcher = laboratory.run(run, resume=True)
     assert watcher.jobs == []
-    assert [line.partition(" ")[0] for line in watcher.lines] == [
-        str(run / arm / "lanes.parquet") for arm in ("wide", "hot")
-    ]
-    assert all(line.endswith("; made again from the config and the checkpoints") for line in watcher.lines)
+    *mended, last = watcher.lines
+    assert [line.partition(" ")[0] for line in mended] == [str(run / arm / "lanes.parquet") for arm in ("wide", "hot")]
+    assert all(line.endswith("; made again from the config and the checkpoints") for line in mended)
+    assert last == f"{run}: already finished"  # nothing was left to compute
     assert_same(run, tables(finished))
 
 
@@ -128,8 +128,12 @@ def test_a_run_that_has_not_met_every_task_is_compared(finished, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
     for path in run.glob("*/metrics/part-*-00001.parquet"):  # of the second visit
         path.unlink()
-    with pytest.warns(UserWarning, match=r"part-000-00001\.parquet is unreadable \(it is missing\)"):
+    with pytest.warns(UserWarning, match=r"unreadable \(it is missing\)") as told:
         found = results.compare_runs(finished, run)
+    missing = {Path(str(each.message).partition(" ")[0]).relative_to(run).as_posix() for each in told}
+    assert missing == {
+        f"{arm}/metrics/part-{number:03d}-00001.parquet" for arm, number in (("wide", 0), ("wide", 1), ("hot", 0))
+    }
     assert [(each.arm, each.rows, each.differing, each.only_a) for each in found.replicas] == [
         ("wide", 8, 0, 8),
         ("hot", 8, 0, 8),

@@ -30,6 +30,7 @@ SHORT = ["stream.tasks=2", "stream.steps_per_task=20", "monitor_every=10", "stre
 TINY = {
     "plasticity run": ["run --help"],
     "plasticity run CONFIG [KEY=VALUE ...] [--out DIR] [--resume | --force]": ["run {config} --out {run} --force"],
+    "plasticity run CONFIG --out DIR --resume": ["run {config} --out {run} --resume"],
     "plasticity plan CONFIG [KEY=VALUE ...]": ["plan {config} seeds=2"],
     "plasticity plan": ["plan {config}"],
     "plasticity list": ["list"],
@@ -40,6 +41,7 @@ TINY = {
     "plasticity plot RUN [RUN ...] [--out DIR]": ["plot {run} {run} --out {new}"],
     "plasticity report RUN [RUN ...] [--out FILE]": ["report {run} {run} --out {new}.html"],
     "plasticity report runs/quickstart": ["report {run}"],
+    "plasticity compare": ["compare {run} {run}"],
     "plasticity compare RUN_A RUN_B": ["compare {run} {run}"],
     "plasticity measure RUN --monitors A,B": ["measure {run} --monitors weight_norm,stable_rank --force"],
     "plasticity bench [NAME ...]": ["bench loop", "bench"],
@@ -80,7 +82,9 @@ def normal(line: str) -> str:
 
 
 def commands(page: Path) -> list[str]:
-    lines = [line for block in blocks(page, "", "sh", "bash", "console") for line in block.splitlines()]
+    lines = [
+        line for block in blocks(page, "", "sh", "bash", "console") for line in block.replace("\\\n", " ").splitlines()
+    ]
     prose = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     lines += [" ".join(line.split()) for line in re.findall(r"`([^`]+)`", prose)]
     return sorted({normal(line) for line in lines if line.strip().removeprefix(".venv/bin/").startswith(tuple(f"{p} " for p in PROGRAMS))})  # noqa: E501 # fmt: skip

@@ -149,7 +149,9 @@ def test_resume_removes_what_killed_processes_left_under_way(tmp_path):
     for name in [f"arm/{name}" for name in left] + spared:
         (place / name).parent.mkdir(parents=True, exist_ok=True)
         (place / name).touch()
-    folder.open_folder(place, RESOLVED, {"arms": [{"name": "arm"}, {"name": "later"}]}, resume=True)
+    folder.open_folder(
+        place, RESOLVED, {**PLAN, "arms": [{"name": "arm", "lanes": 3}, {"name": "later", "lanes": 3}]}, resume=True
+    )
     assert sorted(str(path.relative_to(place)) for path in place.rglob("*.tmp")) == sorted(spared)
 
 
@@ -170,7 +172,7 @@ def test_what_a_run_needs_of_the_disk(tmp_path, monkeypatch):
 def test_whether_a_run_is_finished(tmp_path, finished):
     place = opened(tmp_path / "run")
     assert not folder.is_finished(place)
-    (place / "plan.json").write_text(json.dumps({"programs": [{"arm": "a"}, {"arm": "b"}, {"arm": "b"}]}))
+    (place / "plan.json").write_text(json.dumps({**PLAN, "programs": [{"arm": arm, "lanes": 1} for arm in "abb"]}))
     for arm, numbers in {"a": [0], "b": [0, 1] if finished else [0]}.items():
         (place / arm).mkdir()
         assert not folder.is_finished(place)

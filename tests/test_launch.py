@@ -154,7 +154,8 @@ def test_fingerprints_tell_programs_apart():
 def test_a_plan_as_data():
     planned = launch.plan(tiny.experiment(arms={"a": {}, "b": {"sweep": {"agent.network.widths": [[4], [8]]}}}))
     described = planned.describe()
-    assert described["arms"] == [{"name": "a", "lanes": 3, "told": False}, {"name": "b", "lanes": 6, "told": False}]
+    facts = {"told": False, "control": None}  # no arm is called fresh
+    assert described["arms"] == [{"name": "a", "lanes": 3, **facts}, {"name": "b", "lanes": 6, **facts}]
     assert [each["arm"] for each in described["programs"]] == ["a", "b", "b"]
     assert {each["steps_per_chunk"] for each in described["programs"]} == {5}
     assert described["stream"]["visits"] == [{"task": task, "steps": 20} for task in range(3)]

@@ -36,7 +36,21 @@ except UserError as error:
 
 def process(folder: Path, *words: str, start: float = 0.0) -> subprocess.Popen[str]:
     command = [sys.executable, "-W", "ignore", "-c", HOLD, str(folder), str(start), *words]
-    return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    child = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    STARTED.append(child)
+    return child
+
+
+STARTED: list[subprocess.Popen[str]] = []
+
+
+@pytest.fixture(autouse=True)
+def ended():
+    """No process and no pipe to one is left."""
+    yield
+    while STARTED:
+        with STARTED.pop() as child:
+            child.kill()
 
 
 def refusal(folder: Path) -> str:

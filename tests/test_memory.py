@@ -23,6 +23,7 @@ def nbytes(tree) -> int:
     return max(devices.values())
 
 
+@pytest.mark.filterwarnings("ignore:frames_per_visit. 400 is shorter")
 @pytest.mark.parametrize(
     ("changes", "devices", "width"),
     [({}, 2, 1), ({}, 1, 2), ({"seeds": 5}, 2, 2), ({**tiny.DQN, **PONG}, 2, 1)],

@@ -24,10 +24,13 @@ LACKING = {
 
 # Third parties are imported before: what they need of a system is theirs to know.
 PRETEND = """
-import importlib, os, signal, sys
+import importlib, os, shutil, signal, sys
 import jax, matplotlib.pyplot, pandas, psutil, pyarrow.parquet, rich.progress, scipy.stats, sklearn.datasets, typer
 import gymnasium.vector, multiprocessing.context, multiprocessing.popen_spawn_posix
 lacking, commands = {lacking!r}, {commands!r}
+if 'statvfs' in lacking['os']:  # Windows answers this in another way
+    usage = shutil.disk_usage('.')
+    shutil.disk_usage = lambda path: usage
 {platform}
 for name in lacking["os"]:
     if hasattr(os, name):
@@ -76,12 +79,13 @@ def text_calls(tree: ast.AST) -> list[int]:
     """Lines that open a file as text without saying how it is encoded; Windows would take a code page."""
     found = []
     for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
-        name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-        plain = name == "open" and isinstance(call.func, ast.Name)
+        method = isinstance(call.func, ast.Attribute)  # our own function write_text writes UTF-8
+        name = call.func.attr if method else getattr(call.func, "id", "")
+        plain = name == "open" and not method
         mode = call.args[1].value if len(call.args) > 1 and isinstance(call.args[1], ast.Constant) else "r"
-        if (name in ("read_text", "write_text") or (plain and "b" not in str(mode))) and "encoding" not in {
-            keyword.arg for keyword in call.keywords
-        }:
+        if (
+            (method and name in ("read_text", "write_text")) or (plain and "b" not in str(mode))
+        ) and "encoding" not in {keyword.arg for keyword in call.keywords}:
             found.append(call.lineno)
     return found
 

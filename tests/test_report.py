@@ -31,7 +31,7 @@ def planned(arms=ARMS, visits=VISITS, steps=20, **more):
     plan = made.plan(arms, tasks=["a", "b"], visits=[(visit % 2, steps) for visit in range(visits)], lanes=3, **more)
     placement = {"devices": 2, "groups": 1, "width": 3}
     bytes_ = {"state": 1024, "workspace": 512}
-    plan["programs"] = [{"arm": arm, "placement": placement, "bytes_per_device": bytes_} for arm in arms]
+    plan["programs"] = [{"arm": arm, "lanes": 3, "placement": placement, "bytes_per_device": bytes_} for arm in arms]
     plan["arms"] = [{**each, "told": each["name"] == "fresh"} for each in plan["arms"]]
     return plan | {"versions": {"python": "3.11", "odd": "</script><script>x"}}
 

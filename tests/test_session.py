@@ -212,7 +212,7 @@ def test_status_of_an_interrupted_run(laboratory, tmp_path):
     assert status.pop("updated") > 1.7e9
     assert len(status.pop("crc32")) == 8
     expected = {"program": 1, "lanes": 2, "steps": 20, "state": "interrupted", "visit": 1, "step": 15}
-    assert status == {"finished": [0], **expected}
+    assert status == {"finished": [0], "parts": {"0": 2}, **expected}
     assert not (run / "hot").exists()
     laboratory.run(run, resume=True)
     status = json.loads((run / "wide" / "status.json").read_text())

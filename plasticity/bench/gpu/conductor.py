@@ -1,5 +1,6 @@
 """Starts the sections, gives turns, ends what takes too long, and keeps the file up to date. Needs no JAX."""
 
+import contextlib
 import json
 import os
 import platform
@@ -37,12 +38,14 @@ class Player:
                 command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, text=True, env=dict(env),
                 start_new_session=True,
             )  # fmt: skip
-        threading.Thread(target=self._listen, args=(inbox,), daemon=True).start()
+        self.listener = threading.Thread(target=self._listen, args=(inbox,), daemon=True)
+        self.listener.start()
 
     def _listen(self, inbox: Any) -> None:
         assert self.process.stdout is not None
-        for line in self.process.stdout:
-            inbox.put(Message(self.section.name, line))
+        with self.process.stdout as lines:
+            for line in lines:
+                inbox.put(Message(self.section.name, line))
         self.process.wait()
         inbox.put(Message(self.section.name, ""))
 
@@ -66,6 +69,15 @@ class Player:
                 self.process.wait(3)
             except subprocess.TimeoutExpired:
                 continue
+
+    def close(self) -> None:
+        """Ends the process if it has not ended, and closes the pipes to it."""
+        if self.process.poll() is None:
+            self.end()
+        self.listener.join(GRACE)  # it closes the pipe that it reads
+        assert self.process.stdin is not None
+        with contextlib.suppress(OSError):
+            self.process.stdin.close()
 
     def tail(self) -> list[str]:
         try:
@@ -212,8 +224,7 @@ class Conductor:
 
     def close(self) -> None:
         for name, player in self.players.items():
-            if player.process.poll() is None:
-                player.end()
+            player.close()
             if player.state not in ("done", "failed", "ended"):
                 self.mark(name, "ended", error="the check was over")
         self.document["complete"] = True

@@ -41,6 +41,13 @@ def suite(report: Report, turn: Turn, settings: Settings, folder: Path) -> None:
     process = subprocess.Popen(
         command(settings.quick), cwd=ROOT, env=env, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     )
+    with process:
+        counts, output = followed(process, report, turn)
+    report.row(counts=counts, complete=turn.may_prepare(), exit_code=process.returncode, output=output[-60:])
+
+
+def followed(process: "subprocess.Popen[str]", report: Report, turn: Turn) -> tuple[dict[str, int], list[str]]:
+    """How many tests had which result, and what pytest said; ends the process when the time to prepare is over."""
     assert process.stdout is not None
     counts: dict[str, int] = {}
     output: list[str] = []
@@ -59,5 +66,4 @@ def suite(report: Report, turn: Turn, settings: Settings, folder: Path) -> None:
             for each in [*psutil.Process(process.pid).children(recursive=True), process]:
                 each.kill()
             break
-    code = process.wait()
-    report.row(counts=counts, complete=turn.may_prepare(), exit_code=code, output=output[-60:])
+    return counts, output
