@@ -142,8 +142,7 @@ def read(path: Path, like: Any, fingerprint: str | None) -> Snapshot:
     meta = _meta(members)
     if fingerprint not in (None, meta["fingerprint"]):
         raise WrongCheckpointError(
-            f"{path} was made with another config or placement (devices, groups, width of a vmap)\n"
-            "resume it with those it was made with, or start anew with --force"
+            f"{path} was made with another config or placement (devices, groups, width of a vmap)"
         )
     host = {name[len(HOST) :]: members.pop(name) for name in list(members) if name.startswith(HOST)}
     wanted = _named(like)

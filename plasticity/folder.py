@@ -299,6 +299,15 @@ def _changed_versions(plan: Mapping[str, Any], now: Mapping[str, str]) -> str:
     return cut(", ".join(shown_now), 160)
 
 
+def made_otherwise(folder: Path) -> str:
+    """``the run was made with other versions (git 1a -> 2b); `` of a run that does not fit; empty where none differ."""
+    plan, now = _plan(folder), versions()
+    starts = [plan.get(VERSIONS) or _versions_in_config(folder), *plan.get(RESUMED, [])]
+    others = [each for each in starts if each != now]  # this start has been entered already
+    changed = _changed_versions({VERSIONS: others[-1]}, now) if others else ""
+    return f"the run was made with other versions ({changed}); " if changed else ""
+
+
 def _clear(folder: Path) -> None:
     """Makes the folder, or empties it; its config goes first, so that nobody resumes what is half removed."""
     folder.mkdir(parents=True, exist_ok=True)

@@ -125,7 +125,8 @@ def _measure_job(
                 say(f"{path} is damaged ({error}); passed over")
                 continue
             except WrongCheckpointError as error:
-                raise UserError(str(error)) from None
+                made = folder.made_otherwise(path.parents[3]).rstrip("; ")  # run/arm/checkpoints/program/file
+                raise UserError("\n".join(filter(None, (str(error), made)))) from None
             run.position = Position(*found.meta["position"])
             run.carries = [_carry(run, *each) for each in zip(found.arrays, states, strict=True)]
             states, measured = _measure(job, run)

@@ -16,6 +16,7 @@ from plasticity.accounts import read_status
 from plasticity.checkpoint import Snapshot
 from plasticity.errors import StorageError, UserError, cut, why
 from plasticity.files import write_text
+from plasticity.folder import made_otherwise
 from plasticity.lanes import Placement, join
 from plasticity.program import Program
 from plasticity.record import ParquetRecorder, Recorder, Several
@@ -224,7 +225,8 @@ def _restore(run: Run, job: Job, arm: Path, say: Callable[[str], None]) -> int:
             _checkpoints(job, arm), like, job.fingerprint, functools.partial(verify.fault, arm, job.number)
         )
     except checkpoint.WrongCheckpointError as error:
-        raise UserError(str(error)) from None
+        way_on = "resume it with what it was made with, or start anew with --force"
+        raise UserError(f"{error}\n{made_otherwise(arm.parent)}{way_on}") from None
     except checkpoint.LostRowsError as error:
         raise UserError(f"{error}, so the run cannot be resumed\n{_way_out(arm)}") from None
     position = Position() if found is None else Position(*found.meta["position"])

@@ -110,6 +110,8 @@ class Watcher(session.NoProgress):
 class Laboratory:
     """One experiment whose plan and programs are made once; :meth:`run` is ``launch.run`` of it."""
 
+    versions: Any = dict  # none; the real ones are asked of git, every time
+
     def __init__(self, experiment: Experiment) -> None:
         self.experiment, self.fate, self.plan = experiment, Fate(), launch.plan(experiment)
         self._compiled: dict[int, runner.Compiled] = {}
@@ -125,7 +127,7 @@ class Laboratory:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(runner, "compile_program", self._compile_once)
             patch.setattr(launch, "plan", lambda experiment: self.plan)
-            patch.setattr(folder, "versions", dict)  # asks git, every time
+            patch.setattr(folder, "versions", self.versions)
             patch.setattr(os, "fsync", lambda handle: None)  # for the case that the machine dies, which is not tested
             patch.setattr(session, "STATUS_SECONDS", -1.0)  # a status file after every chunk: always the same moments
             launch.run(self.experiment, out, progress=watcher, **options)

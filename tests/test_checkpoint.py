@@ -13,6 +13,7 @@ from crashes import Killed, Laboratory, Watcher, assert_same, tables, two_arms
 from plasticity import checkpoint
 from plasticity.checkpoint import DamagedError, Snapshot, WrongCheckpointError
 from plasticity.errors import UserError
+from plasticity.stored import read_json, to_json
 
 ARRAYS = {
     "key": jax.random.key(3),
@@ -219,3 +220,25 @@ def test_a_missing_part_is_not_passed_over_in_silence(laboratory, finished_first
     part.unlink()
     with pytest.raises(UserError, match=r"part-000-00000\.parquet is missing, so the run cannot be resumed"):
         laboratory.run(run, resume=True)
+
+
+def test_a_checkpoint_of_an_older_revision_is_named(laboratory, finished_first_program, tmp_path, monkeypatch):
+    """Its carries had other fields: what does not fit, which revision made it, and the way on; also the second time."""
+    run = shutil.copytree(finished_first_program, tmp_path / "run")
+    newest = run / "wide/checkpoints/000/000000000020.npz"
+    with np.load(newest) as archive:
+        members = dict(archive)
+    members["[0].a_field_of_old"] = members.pop("[0].updates")
+    np.savez(newest, **members)
+    plan = read_json(run / "plan.json")
+    (run / "plan.json").write_text(to_json({**plan, "versions": {"jax": "0.4.1", "git": "367096a48f4e"}}))
+    monkeypatch.setattr(laboratory, "versions", lambda: {"jax": "0.4.1", "git": "0123456789ab"})
+    for _ in range(2):
+        with pytest.raises(UserError) as refused:
+            laboratory.run(run, resume=True)
+        assert str(refused.value) == (
+            f"{newest} does not fit this program: [0].a_field_of_old is in one of them only\n"
+            "the run was made with other versions (git 367096a48f4e -> 0123456789ab); "
+            "resume it with what it was made with, or start anew with --force"
+        )
+    assert newest.exists()

@@ -82,9 +82,8 @@ def normal(line: str) -> str:
 
 
 def commands(page: Path) -> list[str]:
-    lines = [
-        line for block in blocks(page, "", "sh", "bash", "console") for line in block.replace("\\\n", " ").splitlines()
-    ]
+    joined = (block.replace("\\\n", " ") for block in blocks(page, "", "sh", "bash", "console"))
+    lines = [line for block in joined for line in block.splitlines()]
     prose = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     lines += [" ".join(line.split()) for line in re.findall(r"`([^`]+)`", prose)]
     return sorted({normal(line) for line in lines if line.strip().removeprefix(".venv/bin/").startswith(tuple(f"{p} " for p in PROGRAMS))})  # noqa: E501 # fmt: skip
