@@ -11,7 +11,7 @@ from pydantic import Field
 from envs.base import Source
 from envs.spaces import Made, Space, VectorPool, described, joined, seen_as, sequence, space_of, unknown_name, variants
 from envs.workers import end_with_us, in_worker, shielded
-from plasticity.errors import shown
+from plasticity.errors import shown, suggestion
 from plasticity.fields import Count, Cycles, Natural, Size, card
 from plasticity.foreign import said
 
@@ -28,19 +28,22 @@ def registered(key: str, id: str) -> None:
         gymnasium.register_envs(ale_py)
     module, colon, name = id.rpartition(":")
     if colon:
-        imported(key, module)
+        imported(key, module, suggestion(name, gymnasium.registry))
     if name not in gymnasium.registry:
-        raise ValueError(f"{key}: {unknown_name('environment', name, gymnasium.registry)}")
+        # What is suggested can be written as it stands: other modules are not imported by themselves.
+        known = [f"{module}{colon}{each}" for each in gymnasium.registry]
+        raise ValueError(f"{key}: {unknown_name('environment', id, known)}")
 
 
-def imported(key: str, module: str) -> None:
-    """Imports the module that registers an environment; ``ValueError`` where it is not found or fails."""
+def imported(key: str, module: str, hint: str) -> None:
+    """Imports the module that registers an environment; ``ValueError``, with ``hint``, where it is not found, or where
+    it fails."""
     try:
         importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is not None and module.startswith(error.name):
             raise ValueError(
-                f"{key}: there is no module {shown(module)}, neither installed nor in the current folder"
+                f"{key}: there is no module {shown(module)}, neither installed nor in the current folder{hint}"
             ) from error
         raise ValueError(f"{key}: module {shown(module)} cannot be imported: {said(error)}") from error
     except (Exception, SystemExit) as error:  # it may do anything while it is imported

@@ -40,10 +40,15 @@ def variants(ids: Sequence[str], variations: Sequence[Options]) -> list[Made]:
     return [Made(name(id, options), id, options) for id, options in product(ids, variations)]
 
 
+def _newest_first(name: str) -> tuple[str, int]:
+    stem, _, version = name.rpartition("-v")
+    return (stem, -int(version)) if version.isdigit() else (name, 0)
+
+
 def unknown_name(what: str, word: str, known: Iterable[str]) -> str:
     """``unknown WHAT "word"; 117 are known``, with a suggestion that does not mind a missing ``-v1`` or ``ALE/``."""
-    names = list(known)
-    short = {re.sub(r"-v[0-9]+$", "", name.rpartition("/")[2]): name for name in names}
+    names = sorted(known, key=_newest_first)
+    short = {re.sub(r"-v[0-9]+$", "", name.rpartition("/")[2]): name for name in reversed(names)}
     close = nearest(word, names) or short.get(nearest(word, short) or "")
     hint = f"; did you mean `{close}`?" if close else ""
     return f"unknown {what} {shown(word)}; {len(names)} are known{hint}"

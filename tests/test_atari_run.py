@@ -8,6 +8,8 @@ from plasticity import launch
 from plasticity.lanes import place
 from plasticity.runner import Run
 
+pytestmark = pytest.mark.filterwarnings("ignore:frames_per_visit")  # visits are short on purpose
+
 STREAM = {"kind": "atari", "games": ["Breakout", "Pong", "Breakout"], "frames_per_visit": 1600}
 AGENT = {**tiny.DQN["agent"], "epsilon_steps": 100}
 

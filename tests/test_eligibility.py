@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from agent_cases import clock_at
 from stream_reference import AdaptiveQ, Obgd, each
 
 from plasticity.eligibility import adaptive_obgd, adaptive_q, eligible, obgd, parts
@@ -219,10 +220,29 @@ def test_the_optimizer_reset_method_clears_the_trace():
     rule = eligible(obgd())
     _, state = lived(rule, penalise=False)
     params = jax.tree.map(jnp.asarray, start())
-    context = Context(None, (), {}, (), None, rule, None, None, None)
+    assert all((x != 0).any() for x in jax.tree.leaves(state.trace))
+    context = Context(clock_at(0), (), {}, (), None, rule, None, None, None)
     for what in ("all", "slots"):
-        _, learner = optimizer_reset(what=what).switch(None, (), Learner(params, (), state), context)
+        method = optimizer_reset(when="periodic", period=1, what=what)
+        _, learner = method.step(None, (), Learner(params, (), state), context)
         assert all((x == 0).all() for x in jax.tree.leaves(learner.opt_state.trace))
+
+
+@pytest.mark.parametrize(("inner", "carries"), [(obgd(), False), (adam(), True), (adaptive_q(), True)])
+def test_at_switches_only_an_optimizer_that_carries_something_over_is_reset(inner, carries):
+    """The trace ends there by itself: a reset of it alone would change nothing, and is refused."""
+    rule = eligible(inner)
+    _, state = lived(rule, penalise=False)
+    params = jax.tree.map(jnp.asarray, start())
+    context = Context(None, (), {}, (), None, rule, None, None, None)
+    method = optimizer_reset()
+    if not carries:
+        with pytest.raises(ValueError, match="when: switch would change nothing; .* carries nothing over a task switch"):
+            method.switch(None, (), Learner(params, (), state), context)
+        return
+    _, learner = method.switch(None, (), Learner(params, (), state), context)
+    for old, new in zip(jax.tree.leaves(rule.init(params)), jax.tree.leaves(learner.opt_state), strict=True):
+        np.testing.assert_array_equal(old, new)
 
 
 def test_each_part_has_its_own_bound():

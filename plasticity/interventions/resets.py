@@ -35,8 +35,8 @@ def check_memory(key: str, value: str, learner: Learner) -> None:
     """``ValueError`` (while tracing) where the optimizer has no memory that a task switch does not end by itself."""
     if not remembers(learner.opt_state):
         raise ValueError(
-            f"{key}: {value} would change nothing; all that this optimizer remembers is its eligibility trace, which "
-            "ends at a task switch"
+            f"{key}: {value} would change nothing; this agent's optimizer carries nothing over a task switch "
+            "(an eligibility trace ends there in any case)"
         )
 
 

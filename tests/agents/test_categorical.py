@@ -40,6 +40,7 @@ def batch_of(reward: np.ndarray, discount: np.ndarray, action: np.ndarray) -> Ba
     return Batch(blank, jnp.asarray(action, jnp.int32), *numbers, blank, jnp.ones(len(reward), bool))
 
 
+@pytest.mark.filterwarnings("ignore:Rlax categorical_cross_entropy")  # of the reference; our code does not call it
 def test_the_loss_against_a_loop_and_rlax():
     rng = np.random.default_rng(0)
     now, following = rng.normal(size=(2, 40, 3, 5))

@@ -76,7 +76,7 @@ def test_every_suite_can_be_made() -> None:
         ({"games": ["Breakout"], "modes": [0, 3]}, "games: Breakout has no mode 3; its modes: 0, 4, 8, 12, "),
         ({"games": ["Pong"], "difficulties": [4]}, "games: Pong has no difficulty 4; its difficulties: 0, 1, 2, 3$"),
         ({"games": ["Pong:1"], "modes": [0]}, "games: 'Pong:1' names a mode already"),
-        ({"games": ["Pogn"], "modes": "all"}, "unknown game 'Pogn'; .* 'Pong'"),
+        ({"games": ["Pogn"], "modes": "all"}, 'games: unknown game "Pogn"; .* are known; did you mean `Pong`'),
     ],
 )
 def test_refuses(settings: dict[str, Any], message: str) -> None:

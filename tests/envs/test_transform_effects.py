@@ -332,7 +332,7 @@ def test_what_makes_no_sense_on_a_supervised_stream_is_refused(name: str) -> Non
         ("clip_reward", {"low": 1.0, "high": 1.0}, "low: 1.0 is not allowed; must be below high"),
         ("delay_reward", {"steps": (1, -1)}, "steps: .* must be at least 0"),
         ("observation_noise", {"deviation": -0.1}, "deviation: -0.1 is not allowed; must be at least 0"),
-        ("observation_noise", {"deviation": math.nan}, "deviation: nan is not allowed"),
+        ("observation_noise", {"deviation": math.nan}, "deviation: NaN is not allowed; must be at least 0"),
         ("observation_dropout", {"probability": 1.1}, "probability: 1.1 is not allowed"),
         ("sticky_actions", {"probability": (0.5, 2.0)}, r"in \[0, 1\], or a list of such numbers"),
         ("frame_stack", {"frames": 0}, "frames: 0 is not allowed; must be at least 1"),

@@ -167,11 +167,18 @@ def test_effective_rank_acts_at_the_end_of_each_period() -> None:
     assert values[1] == values[3] < -0.09
 
 
-@pytest.mark.parametrize("x", [X[:1], np.zeros((1, 2), np.float32)], ids=["one", "nothing"])
-def test_effective_rank_of_a_batch_of_one_has_no_gradient(x: np.ndarray) -> None:
-    _, value, gradient = penalised(effective_rank(), (), LINEAR.init(KEY), x=x)
-    assert np.isfinite(value)
-    np.testing.assert_allclose(gradient["first"]["kernel"], np.zeros((2, 3)), atol=1e-7)
+@pytest.mark.parametrize(("row", "rank"), [([[3.0, -1.0, 2.0]], 1.0), ([[0.0, 0.0, 0.0]], 0.0)], ids=["one", "zero"])
+def test_one_row_has_rank_one_and_no_gradient(row: Any, rank: float) -> None:
+    found = spectrum(jnp.asarray(row))
+    np.testing.assert_allclose(found.rank, rank, atol=1e-6)
+    np.testing.assert_allclose(found.gradient, np.zeros((1, 3)), atol=1e-7)
+
+
+def test_effective_rank_refuses_a_batch_of_one() -> None:
+    with pytest.raises(ValueError, match="effective_rank needs a batch of 2 or more observations"):
+        penalised(effective_rank(), (), LINEAR.init(KEY), x=X[:1])
+    _, _, gradient = penalised(effective_rank(), (), LINEAR.init(KEY), x=X[:2])
+    assert np.abs(gradient["first"]["kernel"]).max() > 1e-4
 
 
 def test_churn_by_hand_on_a_linear_network() -> None:

@@ -9,10 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from plasticity.bench.gpu.plan import Settings
 from plasticity.bench.gpu.section import Report, Turn
+from plasticity.documents import to_yaml
 
 SEEDS = 32
 AGENT: dict[str, Any] = {
@@ -78,7 +77,7 @@ def stopped(process: subprocess.Popen[bytes]) -> int | None:
 def real(report: Report, turn: Turn, settings: Settings, folder: Path) -> None:
     """Begun before its turn (it compiles), stopped at the first steps, resumed in its turn and stopped at its end."""
     run = folder / "run"
-    (folder / "config.yaml").write_text(yaml.safe_dump(CONFIG), encoding="utf-8")
+    (folder / "config.yaml").write_text(to_yaml(CONFIG), encoding="utf-8")
     changes = [*(QUICK if settings.quick else []), "--out", str(run)]
     started = time.monotonic()
     with (folder / "run.log").open("w") as log:
