@@ -517,7 +517,10 @@ WRONG = [
         'arms.ppo.control: unknown arm "fresh_pp"; in this config: fresh_ppo, ppo; did you mean `fresh_ppo`?',
     ),
     ({"arms": {"ppo": {"control": 3}, "3": {}}}, "arms.ppo.control: unknown arm 3; in this config: 3, ppo"),
-    ({"arms": {"ppo": {"control": "ppo"}}}, 'arms.ppo.control: "ppo" is the arm itself; name the arm that starts afresh'),
+    (
+        {"arms": {"ppo": {"control": "ppo"}}},
+        'arms.ppo.control: "ppo" is the arm itself; name the arm that starts afresh',
+    ),
     (
         {"arms": {"a": {"control": "b"}, "b": {"control": "c"}, "c": {}}},
         'arms.a.control: "b" has a control of its own, so it cannot be one',

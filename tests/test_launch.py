@@ -58,7 +58,7 @@ def reset(**changes) -> dict:
         ),
     ],
 )  # fmt: skip
-@pytest.mark.filterwarnings("ignore:frames_per_visit: 80 ")  # so short on purpose
+@pytest.mark.filterwarnings("ignore:frames_per_visit")  # so short on purpose
 def test_what_does_not_fit(changes, said):
     assert said in refused(**changes)
 

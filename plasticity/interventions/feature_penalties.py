@@ -159,7 +159,9 @@ def effective_rank(
         del state
         features = [flat(context.activations[name].post) for name in nearest(context.network, depth)]
         if len(features[0]) == 1:
-            raise ValueError("effective_rank needs a batch of 2 or more observations; the features of one always have rank 1")
+            raise ValueError(
+                "effective_rank needs a batch of 2 or more observations; the features of one always have rank 1"
+            )
         found = [with_gradient(*pair) for pair in zip(ranks(features, context), features, strict=True)]
         return decay * trees.squared_norm(params) - strength * total(found) / len(found)
 

@@ -296,7 +296,10 @@ def test_a_module_of_the_current_folder_registers_its_environments(here: Any) ->
     ("id", "said"),
     [
         ("no_envs:CartPole-v1", 'id: there is no module "no_envs", .*; did you mean `CartPole-v1`.$'),
-        ("drifting_envs:Drif-v0", 'id: unknown environment "drifting_envs:Drif-v0"; .* did you mean `drifting_envs:Drift-v0`.$'),
+        (
+            "drifting_envs:Drif-v0",
+            'id: unknown environment "drifting_envs:Drif-v0"; .* did you mean `drifting_envs:Drift-v0`.$',
+        ),
         ("broken_envs:A-v0", "id: module \"broken_envs\" cannot be imported: .*'a_library_nobody_has'$"),
         ("leaving_envs:A-v0", 'id: module "leaving_envs" cannot be imported: SystemExit: 3$'),
         (":CartPole-v1", "id: "),

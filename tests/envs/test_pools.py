@@ -216,7 +216,11 @@ def test_procgen() -> None:
             {"tasks": ["cheetahrun"]},
             'tasks: unknown task "cheetahrun"; .* are known; did you mean `CheetahRun-v1`',
         ),
-        (minigrid, {"tasks": ["Empty-5x6"]}, 'unknown task "MiniGrid-Empty-5x6-v0"; .*; did you mean `MiniGrid-Empty-5x5-v0`'),
+        (
+            minigrid,
+            {"tasks": ["Empty-5x6"]},
+            'unknown task "MiniGrid-Empty-5x6-v0"; .*; did you mean `MiniGrid-Empty-5x5-v0`',
+        ),
         (procgen, {"games": ["coinru"]}, 'unknown task "CoinruEasy-v0"; .*; did you mean `CoinrunEasy-v0`'),
         (envpool, {"tasks": ["Pong-v5"]}, "Pong-v5 is not allowed; Atari is the stream `atari`"),
         (envpool, {"tasks": ["D1Basic-v1"]}, "D1Basic-v1 is not allowed; .*ViZDoom"),
