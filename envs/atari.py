@@ -128,14 +128,16 @@ def chosen(preset: str, overrides: Mapping[str, Any]) -> Preset:
     given = {name: value for name, value in overrides.items() if value is not None}
     settings = PRESETS[preset]._replace(**given)
     if settings.episode_frames % FRAME_SKIP:
-        raise ValueError(f"episode_frames must be a multiple of {FRAME_SKIP}, got {settings.episode_frames}")
+        raise ValueError(
+            f"episode_frames: {settings.episode_frames} is not allowed; must be a multiple of {FRAME_SKIP}"
+        )
     return settings
 
 
 def visit_frames(frames: int | None, usual: int, episode: int) -> int:
     """Frames of each env in a visit, as given or about ``usual``; a warning where an episode may last longer."""
     if frames is not None and frames % FRAME_SKIP:
-        raise ValueError(f"frames_per_visit must be a multiple of {FRAME_SKIP}, got {frames}")
+        raise ValueError(f"frames_per_visit: {frames} is not allowed; must be a multiple of {FRAME_SKIP}")
     if frames is not None:
         warn_if_short("frames_per_visit", frames, episode, "frames", least=USUAL_EPISODE)
     return usual // FRAME_SKIP * FRAME_SKIP if frames is None else frames

@@ -97,7 +97,9 @@ def curriculum(games: Sequence[str], modes: Chosen, difficulties: Chosen) -> lis
     if modes is None and difficulties is None:
         return list(games)
     if named := [game for game in games if ":" in game]:
-        raise ValueError(f"games: {named[0]!r} names a mode already; leave it out, or modes and difficulties")
+        raise ValueError(
+            f"games: {shown(named[0])} already names a mode; leave it out there, or leave out modes and difficulties"
+        )
     found = []
     for name in map(known, games):
         has = flavours(name)

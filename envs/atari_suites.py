@@ -48,7 +48,7 @@ def suite_named(name: str) -> Suite:
 def suite_of(name: str | None, games: Sequence[str] | None) -> Suite:
     """The named suite, or one of nothing but ``games``; ``ValueError`` where neither is given."""
     if name is None and games is None:
-        raise ValueError(f"games: must be given where `suite` is not; suites are {', '.join(SUITES)}")
+        raise ValueError(f"games: missing; give a list of games, or `suite`: one of {', '.join(SUITES)}")
     own = Suite(games or ())
     if name is None:
         return own

@@ -50,7 +50,7 @@ def random_views(data: Samples, relabel: bool, states: int) -> Views:
     """Each state shows images of its own, equally many and at random; images that are left over are never shown."""
     each = data.size // states
     if each == 0:
-        raise ValueError(f"samples must be at least {states}, one for each class, got {data.size}")
+        raise ValueError(f"samples: {data.size} is not allowed; must be at least {states}, one for each class")
 
     def order(key: Key, task: Array) -> Array:
         return jax.random.permutation(jax.random.fold_in(key, task if relabel else 0), data.size)[: each * states]

@@ -31,16 +31,15 @@ def factors(change: str, **given: Factor) -> tuple[list[np.ndarray], int]:
     rows = {name: value if isinstance(value, Sequence) else (value,) for name, value in given.items()}
     for name, row in rows.items():
         if not row or min(row) <= 0:
-            raise ValueError(f"{name}: {given[name]} is not allowed; factors are greater than 0")
+            raise ValueError(f"{name}: {given[name]} is not allowed; must be one or more factors greater than 0")
     count = max(map(len, rows.values()))
     if any(len(row) not in (1, count) for row in rows.values()):
-        told = ", ".join(f"{name}: {len(row)}" for name, row in rows.items())
-        raise ValueError(f"factors must be single or equal in number; got {told}")
+        told = " and ".join(f"{len(row)} factors for {name}" for name, row in rows.items())
+        raise ValueError(f"{told} are not allowed; each setting must have one factor, or all the same number of them")
     if (count > 1) != (change == "physics"):
-        names = " or ".join(rows)
-        needs = f"needs several values of {names}" if count == 1 else f"takes one value of {names}"
-        only = "" if count == 1 else f", got {count}; several values need change: physics"
-        raise ValueError(f"change: {change!r} {needs}{only}")
+        several = f"{count} factors for {' or '.join(rows)}; must be physics"
+        single = f"one factor each for {' and '.join(rows)}; give one of them several"
+        raise ValueError(f"change: {change} is not allowed with {single if count == 1 else several}")
     return [np.broadcast_to(np.asarray(row, np.float32), (count,)) for row in rows.values()], count
 
 

@@ -183,13 +183,13 @@ def read(name: str, path: str | None) -> Images:
     if name == "digits":
         return digits()
     if path is None:
-        raise ValueError(f"inputs {name} need a path:\n{expected(name)}")
+        raise ValueError(f"path: missing; with inputs: {name} it must lead to\n{expected(name)}")
     place, layout = Path(path).expanduser(), LAYOUTS.get(name)
     try:
         found = layout.read(place) if layout and place.suffix != ".npz" else archive(place)
         return checked(found, layout)
     except BROKEN as error:
-        raise ValueError(f"path {path} does not hold {name} ({told(error)}); expected\n{expected(name)}") from error
+        raise ValueError(f"path: {path} does not hold {name} ({told(error)}); expected\n{expected(name)}") from error
 
 
 def contents(name: str, path: str | None) -> tuple[tuple[str, str], ...]:

@@ -130,12 +130,12 @@ def warm_start(
     is gained; here each task takes ``steps_per_task`` minibatches, drawn with replacement.
     """
     if not shares or not all(0 < share <= 1 for share in shares):
-        raise ValueError(f"shares must be numbers in (0, 1], one for each task; got {list(shares)}")
+        raise ValueError(f"shares: {list(shares)} is not allowed; must be numbers in (0, 1], one for each task")
     data = samples_of(inputs, path, samples, flat, dimensions)
     known = labels_of(labels, data, classes)
     kept = data.size - round(held_out * data.size)
     if kept < 1:
-        raise ValueError(f"held_out must leave samples to train on, got {held_out} of {data.size}")
+        raise ValueError(f"held_out: {held_out} is not allowed; it leaves none of the {data.size} samples to train on")
     counts = jnp.asarray([max(1, round(share * kept)) for share in shares], jnp.int32)
 
     def params(key: Key, visit: Visit) -> Share:

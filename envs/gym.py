@@ -99,7 +99,7 @@ def make_envs(task: Made, count: int, flatten: bool, workers: bool) -> Any:
 
 def asked(id: str | None, ids: Sequence[str] | None) -> list[str]:
     if (id is None) == (ids is None):
-        raise ValueError(f"id: {id!r} with ids: {ids!r} is not allowed; must be one of the two")
+        raise ValueError(f"id: {shown(id)} with ids: {shown(ids)} is not allowed; exactly one of the two must be given")
     return [id] if id is not None else list(ids or ())
 
 

@@ -42,7 +42,7 @@ def moments(pixels: np.ndarray) -> tuple[float, float]:
 def select(images: Images, samples: int | None) -> Images:
     """The first ``samples`` of the images; all where it is None. ``ValueError`` where there are fewer."""
     if samples is not None and samples > len(images.inputs):
-        raise ValueError(f"samples must be in [1, {len(images.inputs)}] for these inputs, got {samples}")
+        raise ValueError(f"samples: {samples} is not allowed; must be in [1, {len(images.inputs)}] for these inputs")
     return Images(images.inputs[:samples], images.labels[:samples])
 
 
@@ -63,7 +63,7 @@ def image_samples(name: str, path: str | None, count: int | None, flat: bool) ->
     images = select(read(name, path), count)
     mean, deviation = moments(images.inputs)
     if deviation == 0:
-        raise ValueError(f"inputs {name} cannot be standardised: all of their pixels are alike")
+        raise ValueError(f"inputs: {name} cannot be standardised; all pixels have the same value")
     found, *shape = images.inputs.shape
     shape = [math.prod(shape)] if flat else shape
     pixels = jnp.asarray(images.inputs.reshape(found, *shape))
@@ -89,10 +89,12 @@ def check_true_labels(setting: str, value: str, samples: Samples, classes: int |
     if value != "true":
         return
     if samples.labels is None:
-        raise ValueError(f"{setting} must be 'random' for gaussian inputs, which have no true labels; got 'true'")
+        raise ValueError(
+            f"{setting}: true is not allowed; must be random with gaussian inputs, which have no true labels"
+        )
     if classes is not None and classes <= int(samples.labels.max()):
         raise ValueError(
-            f"classes must be at least {int(samples.labels.max()) + 1} for {setting} 'true', got {classes}"
+            f"classes: {classes} is not allowed; must be at least {int(samples.labels.max()) + 1} with {setting}: true"
         )
 
 
@@ -117,11 +119,13 @@ class Classes(NamedTuple):
 def classes_of(samples: Samples) -> Classes:
     """``ValueError`` where there are no true labels, or a class below the largest label has no sample."""
     if samples.labels is None:
-        raise ValueError("inputs must have true labels here; gaussian ones have none")
+        raise ValueError("inputs: gaussian is not allowed; this stream needs inputs with true labels")
     labels = np.asarray(samples.labels)
     count = np.bincount(labels)
     if not count.all():
-        raise ValueError(f"samples must include every class; there is none of class {int(np.argmin(count))}")
+        raise ValueError(
+            f"samples: {labels.size} are not enough; they include no sample of class {int(np.argmin(count))}"
+        )
     start = np.cumsum(count) - count
     rows = np.argsort(labels, kind="stable")
     return Classes(rows.astype(np.int32), start.astype(np.int32), count.astype(np.int32))

@@ -108,7 +108,9 @@ def slowly_changing_regression(
     """
     if slow > bits or (slow == 0 and flips == "one"):
         least = 1 if flips == "one" else 0
-        raise ValueError(f"slow must be in [{least}, {bits}], the number of bits, for flips {flips!r}; got {slow}")
+        raise ValueError(
+            f"slow: {slow} is not allowed; must be in [{least}, {bits}], the number of bits, with flips: {flips}"
+        )
 
     def params(key: Key, visit: Visit) -> Bits:
         held = slow_bits(jax.random.fold_in(key, INPUTS), visit.task, slow, flips)

@@ -151,9 +151,11 @@ def permuted_labels(
 
 def check_regression(inputs: str, samples: int | None, targets: str) -> None:
     if targets == "noise" and inputs == "gaussian" and samples is None:
-        raise ValueError("targets 'noise' need a fixed set of inputs: set samples, or inputs other than gaussian")
+        raise ValueError(
+            "targets: noise is not allowed without a fixed set of inputs; set samples, or inputs other than gaussian"
+        )
     if samples is not None and samples < 2:
-        raise ValueError(f"samples must be at least 2 for targets of unit variance, got {samples}")
+        raise ValueError(f"samples: {samples} is not allowed; must be at least 2, for targets of unit variance")
 
 
 @card(

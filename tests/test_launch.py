@@ -43,9 +43,9 @@ def reset(**changes) -> dict:
         (dqn(learn_every=3), "arms.baseline: agent.learn_every: 3 is not allowed; it must divide the 20 steps"),
         (dqn(replay_minimum=500), "arms.baseline: agent.replay_minimum: 500 is not allowed; it lies between 5 and 200"),
         (dqn(replay_capacity=4), "arms.baseline: agent.replay_capacity: 4 is too small; 5 steps are the least"),
-        (stream(inputs="mnist", samples=None), "stream: inputs mnist need a path:"),
-        (stream(inputs="mnist", path="/nowhere"), "stream: path /nowhere does not hold mnist"),
-        (stream(inputs="digits", samples=9999), "stream: samples must be in [1, 1797] for these inputs, got 9999"),
+        (stream(inputs="mnist", samples=None), "stream: path: missing; with inputs: mnist it must lead to"),
+        (stream(inputs="mnist", path="/nowhere"), "stream: path: /nowhere does not hold mnist"),
+        (stream(inputs="digits", samples=9999), "stream: samples: 9999 is not allowed; must be in [1, 1797]"),
         ({"agent": "dqn"}, "arms.baseline: agent.kind: dqn is not allowed; it needs a stream with discrete actions"),
         (
             {"monitors": [{"kind": "hessian_top_eigenvalue", "k": 30}]},
@@ -72,12 +72,12 @@ def test_what_does_not_fit(changes, said):
         ),
         (
             reset(modules=["nowhere"]),
-            "interventions.reset: modules must be all, last or among hidden_0, output; got nowhere",
+            'interventions.reset: modules: "nowhere" is not allowed; must be all, last, or a list of: hidden_0, output',
         ),
-        (reset(rest=["nowhere"]), "interventions.reset: rest must be auto, all, none or among"),
+        (reset(rest=["nowhere"]), 'interventions.reset: rest: "nowhere" is not allowed; must be auto, all, none'),
         (
             reset(when="periodic", rest="none", modules=["nowhere"]),
-            "interventions.reset: modules must be all, last or among hidden_0",
+            'interventions.reset: modules: "nowhere" is not allowed; must be all, last, or a list of: hidden_0',
         ),
     ],
 )

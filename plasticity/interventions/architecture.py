@@ -5,6 +5,7 @@ from dataclasses import replace
 from typing import Literal
 
 from plasticity.blueprint import Convolution, NetworkSpec
+from plasticity.errors import shown
 from plasticity.fields import Repeats, card
 from plasticity.interventions.base import Intervention
 
@@ -71,7 +72,7 @@ def finite(**numbers: float) -> None:
     """``ValueError`` that names the number which is infinite or NaN."""
     for key, value in numbers.items():
         if not math.isfinite(value):
-            raise ValueError(f"{key} must be finite; got {value}")
+            raise ValueError(f"{key}: {value} is not allowed; must be finite")
 
 
 @card(
@@ -122,7 +123,7 @@ def smooth_leaky(*, alpha: float = 0.1, c: float = 5.0, p: float = 3.0) -> Inter
     """
     finite(alpha=alpha, c=c, p=p)
     if p == 0:
-        raise ValueError(f"p must not be 0; got {p}")
+        raise ValueError(f"p: {p} is not allowed; must not be 0")
     return activation("smooth_leaky", alpha=alpha, c=c, p=p)
 
 
@@ -158,6 +159,6 @@ def spectral_norm(*, layers: Literal["first", "all"] = "first", iterations: Repe
     ``layers``, and while tracing for a network without such a layer.
     """
     if layers not in ("first", "all"):
-        raise ValueError(f"layers must be one of first, all; got {layers!r}")
+        raise ValueError(f"layers: {shown(layers)} is not allowed; must be one of first, all")
     kind = "spectral" if layers == "all" else "spectral_first"
     return Intervention(network=lambda spec: replace(spec, parameterisation=kind, power_iterations=iterations))

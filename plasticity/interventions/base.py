@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from plasticity.errors import shown
 from plasticity.types import Array, Clock, Context, Key, Learner, Optimizer, Params, State
 
 if TYPE_CHECKING:
@@ -130,13 +131,19 @@ def compose(*interventions: Intervention) -> Intervention:
     return Intervention(init=init, **{field: made[field] for field in made if field in filled})
 
 
+def check(key: str, value: str, known: tuple[str, ...]) -> None:
+    """``ValueError`` that lists the known names if ``value`` is none of them."""
+    if value not in known:
+        raise ValueError(f"{key}: {shown(value)} is not allowed; must be one of {', '.join(known)}")
+
+
 def every(period: int) -> Due:
     """True at the last of every ``period`` updates (static).
 
     ``ValueError`` if the period is not at least 1.
     """
     if period < 1:
-        raise ValueError(f"period must be at least 1, got {period}")
+        raise ValueError(f"period: {period} is not allowed; must be at least 1")
     return lambda clock: (clock.update + 1) % period == 0
 
 

@@ -12,8 +12,7 @@ from plasticity import counting, trees
 from plasticity.counting import Precise
 from plasticity.fields import BelowOne, Fraction, Natural, Size, card
 from plasticity.interventions import surgery, units
-from plasticity.interventions.base import Intervention, every
-from plasticity.interventions.resets import check
+from plasticity.interventions.base import Intervention, check, every
 from plasticity.types import Array, Context, Key, Learner, Params, Path, State, Units
 
 Utility = Literal["contribution", "adaptable_contribution"]

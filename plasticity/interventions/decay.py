@@ -6,7 +6,7 @@ import jax
 import optax
 
 from plasticity.fields import NonNegative, card
-from plasticity.interventions.base import Intervention
+from plasticity.interventions.base import Intervention, check
 from plasticity.optimizers import wrap
 from plasticity.stepsizes import needed
 from plasticity.types import Array, Optimizer, Params
@@ -32,9 +32,8 @@ def weight_decay(
     output layer's included. The paper decays every parameter (``which="all"``). ``ValueError`` for an unknown name,
     and for ``per="learning_rate"`` with an optimizer that does not say its step size.
     """
-    for key, value, known in (("per", per, ("update", "learning_rate")), ("which", which, ("kernels", "all"))):
-        if value not in known:
-            raise ValueError(f"{key} must be one of {', '.join(known)}; got {value!r}")
+    check("per", per, ("update", "learning_rate"))
+    check("which", which, ("kernels", "all"))
 
     def update(
         updates: Params, state: Any, params: Params, *, learning_rate: Array | float = 0.0, **extra: Any

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from plasticity import linalg, trees
+from plasticity.errors import shown
 from plasticity.fields import Count, Few, NonNegative, Real, Size, card
-from plasticity.interventions.base import Intervention, when
-from plasticity.interventions.penalties import TINY, Reduce, check, start_of, total
+from plasticity.interventions.base import Intervention, check, when
+from plasticity.interventions.penalties import TINY, Reduce, start_of, total
 from plasticity.types import Array, Context, Key, Learner, Network, Params, Path, State
 
 if TYPE_CHECKING:
@@ -43,7 +44,9 @@ def of_network(names: list[str], prefix: str) -> list[str]:
     """
     kept = [name for name in names if not prefix or name.startswith(f"{prefix}/")]
     if not kept:
-        raise ValueError(f"network must be empty or one whose layers are among {', '.join(names)}; got {prefix!r}")
+        raise ValueError(
+            f"network: {shown(prefix)} is not allowed; must be empty or the first part of one of {', '.join(names)}"
+        )
     return kept
 
 
@@ -142,9 +145,9 @@ def effective_rank(
     for a number below 1; while tracing, for a network without hidden layers and for a batch of one.
     """
     if depth < 1:
-        raise ValueError(f"depth must be at least 1; got {depth}")
+        raise ValueError(f"depth: {depth} is not allowed; must be at least 1")
     if period < 1:
-        raise ValueError(f"period must be at least 1, got {period}")
+        raise ValueError(f"period: {period} is not allowed; must be at least 1")
 
     def ranks(features: list[Array], context: Context) -> list[Spectrum]:
         held = jax.lax.stop_gradient(features)

@@ -89,7 +89,7 @@ def plasticity_injection(*, at: Natural = 100_000, layers: Layers = 1) -> Interv
     """
     for key, value in (("at", at), ("layers", layers)):
         if value < 0:
-            raise ValueError(f"{key} must be a whole number of at least 0; got {value}")
+            raise ValueError(f"{key}: {value} is not allowed; must be an integer of at least 0")
     if at == 0:
         return Intervention()
 

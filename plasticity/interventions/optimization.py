@@ -9,8 +9,7 @@ import optax
 
 from plasticity import trees
 from plasticity.fields import BelowOne, NonNegative, Positive, card
-from plasticity.interventions.base import Intervention
-from plasticity.interventions.penalties import check
+from plasticity.interventions.base import Intervention, check
 from plasticity.interventions.perturbation import Per, layer_numbers, noise_like, spread_out
 from plasticity.stepsizes import carried, needed
 from plasticity.types import Array, Optimizer, Params
@@ -175,7 +174,7 @@ def trac(*, betas: tuple[float, ...] = BETAS, start: Positive = 1e-8, eps: Posit
     """
     betas = tuple(betas)
     if not betas or not all(0.0 <= beta < 1.0 for beta in betas):
-        raise ValueError(f"betas must be one or more numbers of at least 0 and below 1; got {list(betas)}")
+        raise ValueError(f"betas: {list(betas)} is not allowed; must be one or more numbers of at least 0 and below 1")
 
     def scale_of(gain: Array, variance: Array) -> Array:
         s = erfi(gain / (jnp.sqrt(2.0 * variance) + eps))

@@ -9,18 +9,12 @@ import jax.numpy as jnp
 
 from plasticity import trees
 from plasticity.fields import Count, Few, NonNegative, Positive, Repeats, card
-from plasticity.interventions.base import Intervention, when
+from plasticity.interventions.base import Intervention, check, when
 from plasticity.types import Array, Clock, Context, Key, Learner, Network, Params, Path, State
 
 Which = Literal["kernels", "all"]
 Reduce = Literal["sum", "mean"]
 TINY = float(jnp.finfo(jnp.float32).tiny)
-
-
-def check(key: str, value: str, known: tuple[str, ...]) -> None:
-    """``ValueError`` that lists the known names if ``value`` is none of them."""
-    if value not in known:
-        raise ValueError(f"{key} must be one of {', '.join(known)}; got {value!r}")
 
 
 def chosen(which: Which, params: Params) -> dict[str, Array]:
@@ -36,7 +30,7 @@ def total(terms: list[Array]) -> Array:
 def start_of(period: int) -> Callable[[Clock], Array]:
     """True at the first of every ``period`` updates (static); ``ValueError`` if the period is not at least 1."""
     if period < 1:
-        raise ValueError(f"period must be at least 1, got {period}")
+        raise ValueError(f"period: {period} is not allowed; must be at least 1")
     return lambda clock: clock.update % period == 0
 
 
@@ -165,7 +159,7 @@ def spectral(
     check("reduce", reduce, ("sum", "mean"))
     for key, value in (("power", power), ("iterations", iterations)):
         if value < 1:
-            raise ValueError(f"{key} must be at least 1; got {value}")
+            raise ValueError(f"{key}: {value} is not allowed; must be at least 1")
 
     def init(key: Key, params: Params) -> State:
         kernels = [path for path in trees.paths(params) if path[-1] == "kernel"]

@@ -9,9 +9,9 @@ import optax
 
 from plasticity import trees
 from plasticity.fields import Count, NonNegative, Positive, card
-from plasticity.interventions.base import Intervention, every
+from plasticity.interventions.base import Intervention, check, every
 from plasticity.interventions.base import when as conditionally
-from plasticity.interventions.resets import When, check, scheduled
+from plasticity.interventions.resets import When, scheduled
 from plasticity.stepsizes import carried
 from plasticity.types import Array, Context, Key, Learner, Optimizer, Params, Path, State
 
@@ -152,7 +152,7 @@ def with_factors(state: optax.OptState, factors: Array) -> optax.OptState:
         if not is_scaled(node):
             return node
         if any(is_scaled(inner) for inner in jax.tree.leaves(node.inner, is_leaf=is_scaled)):
-            raise ValueError("interventions: soft_reset is allowed once in an agent")
+            raise ValueError("a second soft_reset is not allowed; an arm can have one")
         return node._replace(factors=factors)
 
     return jax.tree.map(leaf, state, is_leaf=is_scaled)
@@ -199,7 +199,7 @@ def soft_reset(
     check("predict", predict, ("sample", "mean"))
     check("prior", prior, ("initial", "zero"))
     if gamma_steps < 1:
-        raise ValueError(f"gamma_steps must be at least 1, got {gamma_steps}")
+        raise ValueError(f"gamma_steps: {gamma_steps} is not allowed; must be at least 1")
 
     def init(key: Key, params: Params) -> Drift:
         del key

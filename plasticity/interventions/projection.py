@@ -9,8 +9,8 @@ import jax.numpy as jnp
 
 from plasticity import trees
 from plasticity.fields import Count, NonNegative, Positive, card
-from plasticity.interventions.base import Intervention, every, no_penalty, unchanged, when
-from plasticity.interventions.penalties import Which, check
+from plasticity.interventions.base import Intervention, check, every, no_penalty, unchanged, when
+from plasticity.interventions.penalties import Which
 from plasticity.optimizers import Descent, has_schedule
 from plasticity.types import Array, Context, Key, Learner, Network, Optimizer, Params, State
 
@@ -93,8 +93,8 @@ def nap(
     def optimizer(rule: Optimizer) -> Optimizer:
         if restart == "switch" and not has_schedule(rule):
             raise ValueError(
-                "interventions: nap: restart=switch has nothing to begin anew; the agent's optimizer has no schedule: "
-                "give it one (schedule, warm_up) or take restart=never"
+                "restart: switch has nothing to restart; the agent's optimizer has no schedule. Give it one (schedule, "
+                "warm_up), or set restart: never"
             )
         return rule
 

@@ -4,9 +4,10 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from plasticity.eligibility import remembers
+from plasticity.errors import shown
 from plasticity.fields import Count, card
 from plasticity.interventions import surgery
-from plasticity.interventions.base import Intervention, Step, every
+from plasticity.interventions.base import Intervention, Step, check, every
 from plasticity.interventions.base import when as conditionally
 from plasticity.types import Context, Key, Learner, Network, Optimizer, Params, Path, State
 
@@ -14,12 +15,6 @@ When = Literal["switch", "periodic", "never"]
 Modules = Literal["all", "last"] | list[str]
 Rest = Literal["auto", "all", "none"] | list[str]
 What = Literal["all", "slots", "counts", "first_moment", "second_moment"]
-
-
-def check(key: str, value: str, known: tuple[str, ...]) -> None:
-    """``ValueError`` that lists the known names if ``value`` is none of them."""
-    if value not in known:
-        raise ValueError(f"{key} must be one of {', '.join(known)}; got {value!r}")
 
 
 def scheduled(when: When, period: int, step: Step) -> Intervention:
@@ -47,7 +42,9 @@ def chosen(network: Network, names: Modules) -> list[Path]:
     known = surgery.modules(network)
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise ValueError(f"modules must be all, last or among {', '.join(known)}; got {', '.join(unknown)}")
+        raise ValueError(
+            f"modules: {shown(unknown[0])} is not allowed; must be all, last, or a list of: {', '.join(known)}"
+        )
     return [known[name] for name in names]
 
 
@@ -56,7 +53,9 @@ def renewed(old: Mapping[str, Any], new: Mapping[str, Any], names: Rest) -> Mapp
     parts = {"all": list(new), "none": []}[names] if isinstance(names, str) else names
     unknown = [name for name in parts if name not in new]
     if unknown:
-        raise ValueError(f"rest must be auto, all, none or among {', '.join(new)}; got {', '.join(unknown)}")
+        raise ValueError(
+            f"rest: {shown(unknown[0])} is not allowed; must be auto, all, none, or a list of: {', '.join(new)}"
+        )
     return {**old, **{name: new[name] for name in parts}}
 
 
@@ -67,7 +66,9 @@ def resolved(rest: Rest, when: When, modules: Modules) -> Rest:
     if rest == "auto":
         return "all" if when == "switch" and modules == "all" else "none"
     if when == "periodic" and rest not in ("none", []):
-        raise ValueError(f"rest must be none with when=periodic (the rest is at hand only at switches); got {rest!r}")
+        raise ValueError(
+            f"rest: {shown(rest)} is not allowed with when: periodic; must be none (it is renewed only at switches)"
+        )
     return rest
 
 
@@ -103,7 +104,7 @@ def reset(
     if isinstance(modules, str):
         check("modules", modules, ("all", "last"))
     elif not modules:
-        raise ValueError("modules must be all, last or at least one name; got []")
+        raise ValueError("modules: [] is not allowed; must be all, last, or a list of at least one name")
 
     def whole(learner: Learner, fresh: Learner) -> Learner:
         return Learner(

@@ -6,8 +6,8 @@ from typing import Any, Literal
 import jax
 
 from plasticity.fields import card
-from plasticity.interventions.base import Intervention
-from plasticity.interventions.resets import check, check_memory, renewed
+from plasticity.interventions.base import Intervention, check
+from plasticity.interventions.resets import check_memory, renewed
 from plasticity.types import Context, Key, Learner, Params, State
 
 # The part of `Learner.rest` that a setting is about, by any of these names.

@@ -11,6 +11,7 @@ from typing import Literal
 import jax.numpy as jnp
 
 from plasticity import trees
+from plasticity.errors import shown
 from plasticity.interventions import surgery
 from plasticity.types import Activation, Array, Context, Learner, Network, Params, Path, Units
 
@@ -43,7 +44,7 @@ def hidden_layers(network: Network, method: str) -> Mapping[str, Sequence[Units]
 def check_layers(layers: Layers, words: Sequence[str] = ("all",)) -> None:
     """``ValueError`` if ``layers`` is a word that means nothing."""
     if isinstance(layers, str) and layers not in words:
-        raise ValueError(f"layers must be {', '.join(words)} or a list of names; got {layers!r}")
+        raise ValueError(f"layers: {shown(layers)} is not allowed; must be {', '.join(words)} or a list of names")
 
 
 def chosen(network: Network, method: str, layers: Layers) -> Mapping[str, Path]:
@@ -51,7 +52,7 @@ def chosen(network: Network, method: str, layers: Layers) -> Mapping[str, Path]:
     known = {name: wirings[0].source for name, wirings in hidden_layers(network, method).items()}
     unknown = [] if layers == "all" else [name for name in layers if name not in known]
     if unknown:
-        raise ValueError(f"layers must be all or among {', '.join(known)}; got {', '.join(unknown)}")
+        raise ValueError(f"layers: {shown(unknown[0])} is not allowed; must be all, or a list of: {', '.join(known)}")
     return known if layers == "all" else {name: known[name] for name in layers}
 
 

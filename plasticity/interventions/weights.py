@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from plasticity import trees
+from plasticity.errors import shown
 from plasticity.fields import Count, Fraction, NonNegative, card
 from plasticity.interventions import surgery, units
-from plasticity.interventions.base import Intervention, every, when
-from plasticity.interventions.resets import check
+from plasticity.interventions.base import Intervention, check, every, when
 from plasticity.types import Array, Context, Key, Learner, Network, Path, State
 
 Utility = Literal["gradient", "magnitude", "random"]
@@ -27,7 +27,9 @@ def chosen(network: Network, layers: Kernels) -> Mapping[str, Path]:
         return {"/".join(path): path for path in network.hidden}
     unknown = [name for name in layers if name not in known]
     if unknown:
-        raise ValueError(f"layers must be all, hidden or among {', '.join(known)}; got {', '.join(unknown)}")
+        raise ValueError(
+            f"layers: {shown(unknown[0])} is not allowed; must be all, hidden, or a list of: {', '.join(known)}"
+        )
     return {name: known[name] for name in layers}
 
 

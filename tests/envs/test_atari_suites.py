@@ -71,11 +71,11 @@ def test_every_suite_can_be_made() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "games: must be given where `suite` is not; suites are cora, sequence10, "),
+        ({}, "games: missing; give a list of games, or `suite`: one of cora, sequence10, "),
         ({"suite": "coar"}, 'suite: unknown suite "coar"; known: .*; did you mean `cora`?'),
         ({"games": ["Breakout"], "modes": [0, 3]}, "games: Breakout has no mode 3; its modes: 0, 4, 8, 12, "),
         ({"games": ["Pong"], "difficulties": [4]}, "games: Pong has no difficulty 4; its difficulties: 0, 1, 2, 3$"),
-        ({"games": ["Pong:1"], "modes": [0]}, "games: 'Pong:1' names a mode already"),
+        ({"games": ["Pong:1"], "modes": [0]}, 'games: "Pong:1" already names a mode'),
         ({"games": ["Pogn"], "modes": "all"}, 'games: unknown game "Pogn"; .* are known; did you mean `Pong`'),
     ],
 )

@@ -117,8 +117,8 @@ def test_tasks_and_visits() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"inputs": "gaussian"}, "gaussian ones have none"),
-        ({"mdp": "random_label", "samples": 7}, "samples must be at least 10, one for each class, got 7"),
+        ({"inputs": "gaussian"}, "inputs: gaussian is not allowed; this stream needs inputs with true labels"),
+        ({"mdp": "random_label", "samples": 7}, "samples: 7 is not allowed; must be at least 10, one for each class"),
     ],
 )
 def test_refused(settings: dict[str, Any], message: str) -> None:

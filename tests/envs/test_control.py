@@ -318,9 +318,18 @@ def test_without_a_change_every_visit_is_to_the_same_task() -> None:
     ("settings", "message"),
     [
         ({"gravity": (1.0, 0.0), "change": "physics"}, r"gravity: \(1.0, 0.0\) is not allowed"),
-        ({"gravity": (1.0, 2.0), "length": (1.0, 2.0, 3.0), "change": "physics"}, "gravity: 2, length: 3"),
-        ({"gravity": (1.0, 2.0)}, "'observation' is not allowed with 2 values of gravity and length"),
-        ({"change": "physics"}, "'physics' is not allowed with 1 value each of gravity and length"),
+        (
+            {"gravity": (1.0, 2.0), "length": (1.0, 2.0, 3.0), "change": "physics"},
+            "2 factors for gravity and 3 factors for length are not allowed; each setting must have one",
+        ),
+        (
+            {"gravity": (1.0, 2.0)},
+            "change: observation is not allowed with 2 factors for gravity or length; must be physics",
+        ),
+        (
+            {"change": "physics"},
+            "change: physics is not allowed with one factor each for gravity and length; give one of them several",
+        ),
     ],
 )
 def test_impossible_physics_are_refused(settings: dict[str, Any], message: str) -> None:

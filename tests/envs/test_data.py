@@ -190,7 +190,7 @@ def test_rows_have_mean_0_and_variance_1(tmp_path: Path) -> None:
 
 def test_images_without_contrast_are_refused(tmp_path: Path) -> None:
     path = write_npz(tmp_path / "flat.npz", images=np.full((2, 3, 3), 7, np.uint8), labels=LABELS[:2])
-    with pytest.raises(ValueError, match="all of their pixels are alike"):
+    with pytest.raises(ValueError, match="inputs: npz cannot be standardised; all pixels have the same value"):
         image_samples("npz", path, None, flat=True)
 
 
@@ -211,7 +211,7 @@ def test_true_labels_need_classes_enough() -> None:
     samples = image_samples("digits", None, None, flat=True)
     assert labels_of("true", samples, None).classes == 10
     assert labels_of("true", samples, 12).classes == 12
-    with pytest.raises(ValueError, match="classes must be at least 10 for labels 'true', got 9"):
+    with pytest.raises(ValueError, match="classes: 9 is not allowed; must be at least 10 with labels: true"):
         labels_of("true", samples, 9)
-    with pytest.raises(ValueError, match="labels must be 'random' for gaussian inputs"):
+    with pytest.raises(ValueError, match="labels: true is not allowed; must be random with gaussian inputs"):
         labels_of("true", gaussian_samples(5, 2), None)

@@ -49,7 +49,7 @@ def test_classes_arrive_in_groups(shown: Any, order: Any) -> None:
 
 
 def test_classes_need_true_labels() -> None:
-    with pytest.raises(ValueError, match="gaussian ones have none"):
+    with pytest.raises(ValueError, match="inputs: gaussian is not allowed; this stream needs inputs with true labels"):
         class_incremental(inputs="gaussian")
 
 
@@ -86,10 +86,13 @@ def test_nothing_held_out() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"shares": (0.5, 1.1)}, r"shares must be numbers in \(0, 1\].*got \[0.5, 1.1\]"),
-        ({"shares": (0.0, 1.0)}, "shares must be"),
-        ({"shares": ()}, "shares must be"),
-        ({"held_out": 1.0}, "held_out must leave samples to train on"),
+        (
+            {"shares": (0.5, 1.1)},
+            r"shares: \[0.5, 1.1\] is not allowed; must be numbers in \(0, 1\], one for each task",
+        ),
+        ({"shares": (0.0, 1.0)}, r"shares: \[0.0, 1.0\] is not allowed"),
+        ({"shares": ()}, r"shares: \[\] is not allowed"),
+        ({"held_out": 1.0}, "held_out: 1.0 is not allowed; it leaves none of the 1797 samples to train on"),
     ],
 )
 def test_warm_start_refuses(settings: dict[str, Any], message: str) -> None:

@@ -155,8 +155,8 @@ def test_tasks_and_visits() -> None:
     [
         ({"id": "cartpole"}, 'id: unknown environment "cartpole"; .* are known; did you mean `CartPole-v1`'),
         ({"ids": ["ALE/Pog-v5"]}, 'ids: unknown environment "ALE/Pog-v5"; .* are known; did you mean `ALE/Pong-v5`'),
-        ({}, "must be one of the two"),
-        ({"id": "CartPole-v1", "ids": ["CartPole-v1"]}, "must be one of the two"),
+        ({}, "id: null with ids: null is not allowed; exactly one of the two must be given"),
+        ({"id": "CartPole-v1", "ids": ["CartPole-v1"]}, "exactly one of the two must be given"),
         ({"id": "CartPole-v1", "variations": [{"foo": 1}]}, "CartPole-v1: gymnasium cannot make it: .*foo"),
         ({"id": "Blackjack-v1"}, "must be a Box, or `flatten: true`"),
         ({"ids": ["CartPole-v1", "Acrobot-v1"]}, r"float32\(4,\) and float32\(6,\), 2 and 3 actions; .*`pad: true`"),

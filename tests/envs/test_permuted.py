@@ -60,5 +60,5 @@ def test_images_keep_their_shape() -> None:
 
 
 def test_true_labels_are_refused_without_any() -> None:
-    with pytest.raises(ValueError, match="labels must be 'random' for gaussian inputs"):
+    with pytest.raises(ValueError, match="labels: true is not allowed; must be random with gaussian inputs"):
         permuted_inputs(inputs="gaussian")

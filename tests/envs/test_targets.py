@@ -115,10 +115,13 @@ def test_images_keep_their_shape_unless_flat() -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"inputs": "gaussian", "initial": "true"}, "initial must be 'random'"),
-        ({"initial": "true", "classes": 9}, "classes must be at least 10 for initial 'true', got 9"),
-        ({"samples": 1798}, r"samples must be in \[1, 1797\] for these inputs, got 1798"),
-        ({"inputs": "mnist"}, "inputs mnist need a path"),
+        (
+            {"inputs": "gaussian", "initial": "true"},
+            "initial: true is not allowed; must be random with gaussian inputs",
+        ),
+        ({"initial": "true", "classes": 9}, "classes: 9 is not allowed; must be at least 10 with initial: true"),
+        ({"samples": 1798}, r"samples: 1798 is not allowed; must be in \[1, 1797\] for these inputs"),
+        ({"inputs": "mnist"}, "path: missing; with inputs: mnist it must lead to"),
     ],
 )
 def test_relabelled_refuses(settings: dict[str, Any], message: str) -> None:
@@ -203,7 +206,10 @@ def test_fixed_regression_without_noise_gives_the_targets_of_its_samples() -> No
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"targets": "noise"}, "targets 'noise' need a fixed set"), ({"samples": 1}, "samples must be at least 2")],
+    [
+        ({"targets": "noise"}, "targets: noise is not allowed without a fixed set"),
+        ({"samples": 1}, "samples: 1 is not allowed; must be at least 2"),
+    ],
 )
 def test_regression_refuses(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -67,10 +67,10 @@ def test_the_numbers_of_the_activations_reach_the_network():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: leaky_relu(slope=float("nan")), "slope must be finite; got nan"),
-        (lambda: smooth_leaky(c=float("inf")), "c must be finite; got inf"),
-        (lambda: smooth_leaky(p=0.0), "p must not be 0; got 0.0"),
-        (lambda: spectral_norm(layers="last"), "layers must be one of first, all; got 'last'"),
+        (lambda: leaky_relu(slope=float("nan")), "slope: nan is not allowed; must be finite"),
+        (lambda: smooth_leaky(c=float("inf")), "c: inf is not allowed; must be finite"),
+        (lambda: smooth_leaky(p=0.0), "p: 0.0 is not allowed; must not be 0"),
+        (lambda: spectral_norm(layers="last"), 'layers: "last" is not allowed; must be one of first, all'),
         (lambda: weight_norm().network(replace(MLP, widths=())), "'weight' needs a network with a hidden layer"),
     ],
 )

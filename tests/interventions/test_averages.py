@@ -56,5 +56,5 @@ def test_the_tortoise_lags_behind_in_the_order_of_an_update():
 
 
 def test_a_period_is_at_least_1():
-    with pytest.raises(ValueError, match="period must be at least 1, got 0"):
+    with pytest.raises(ValueError, match="period: 0 is not allowed; must be at least 1"):
         hare_tortoise(period=0)

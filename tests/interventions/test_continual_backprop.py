@@ -296,5 +296,7 @@ def test_what_it_needs_is_said_while_tracing() -> None:
     with pytest.raises(ValueError, match="a bias in every layer that follows; hidden_1 has none"):
         trace(without, mean_transfer=True)
     trace(without)
-    with pytest.raises(ValueError, match="utility must be one of contribution, adaptable_contribution; got 'size'"):
+    with pytest.raises(
+        ValueError, match='utility: "size" is not allowed; must be one of contribution, adaptable_contribution'
+    ):
         continual_backprop(utility="size")  # type: ignore[arg-type]

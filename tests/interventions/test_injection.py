@@ -231,8 +231,8 @@ def test_never_is_no_injection():
 @pytest.mark.parametrize(
     ("make_it", "message"),
     [
-        (lambda: plasticity_injection(at=-1), "at must be a whole number of at least 0; got -1"),
-        (lambda: plasticity_injection(layers=-1), "layers must be a whole number of at least 0; got -1"),
+        (lambda: plasticity_injection(at=-1), "at: -1 is not allowed; must be an integer of at least 0"),
+        (lambda: plasticity_injection(layers=-1), "layers: -1 is not allowed; must be an integer of at least 0"),
         (lambda: plasticity_injection(layers=3).network(MLP), "at most the number of dense hidden layers; got 3"),
         (lambda: plasticity_injection().network(replace(CNN, widths=())), "at most the number of dense hidden layers"),
     ],

@@ -235,7 +235,9 @@ def test_needs_hidden_units(method: Any) -> None:
 
 def test_unknown_layers() -> None:
     loop = make(redo(layers=["hidden_0", "hidden_9"]), adam())
-    with pytest.raises(ValueError, match="layers must be all or among hidden_0, hidden_1; got hidden_9"):
+    with pytest.raises(
+        ValueError, match='layers: "hidden_9" is not allowed; must be all, or a list of: hidden_0, hidden_1'
+    ):
         jax.eval_shape(lambda key: loop.update(key, loop.init(key), jnp.int32(0)), KEY)
-    with pytest.raises(ValueError, match="layers must be all or a list of names; got 'last'"):
+    with pytest.raises(ValueError, match='layers: "last" is not allowed; must be all or a list of names'):
         redo(layers="last")  # type: ignore[arg-type]

@@ -122,11 +122,11 @@ def test_the_whole_and_a_fraction_of_distinct_numbers() -> None:
 
 
 def test_unknown_names() -> None:
-    with pytest.raises(ValueError, match="utility must be one of gradient, magnitude, random; got 'size'"):
+    with pytest.raises(ValueError, match='utility: "size" is not allowed; must be one of gradient, magnitude, random'):
         selective_weight_reinit(utility="size")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="prune must be one of proportion, threshold; got 'some'"):
+    with pytest.raises(ValueError, match='prune: "some" is not allowed; must be one of proportion, threshold'):
         selective_weight_reinit(prune="some")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="layers must be all, hidden or a list of names; got 'last'"):
+    with pytest.raises(ValueError, match='layers: "last" is not allowed; must be all, hidden or a list of names'):
         selective_weight_reinit(layers="last")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="among hidden_0, hidden_1, output; got hidden_7"):
         stepped(layers=["hidden_7"])
