@@ -98,7 +98,7 @@ def test_the_layers_nearest_to_the_outputs() -> None:
     assert of_network(nearest(both, 1), "policy") == ["policy/hidden_1"]
     with pytest.raises(
         ValueError,
-        match='network: "actor" is not allowed; must be .* first part of one of policy/hidden_1, value/hidden_1',
+        match=r'network: "actor" is not allowed; must be .* first part of one of policy/hidden_1, value/hidden_1',
     ):
         of_network(nearest(both, 1), "actor")
     with pytest.raises(ValueError, match="needs a network with a hidden layer"):
