@@ -58,7 +58,9 @@ def test_named_parts_of_the_rest(worn: Run) -> None:
     _, run = switched(worn, rest=["schedule"])
     assert int(run.learner.rest["schedule"]) == 0
     np.testing.assert_array_equal(run.learner.rest["replay"], [1.0, 1.0])
-    with pytest.raises(ValueError, match="among replay, schedule; got buffer"):
+    with pytest.raises(
+        ValueError, match='rest: "buffer" is not allowed; must be auto, all, none, or a list of: replay, schedule'
+    ):
         switched(worn, rest=["buffer"])
 
 
@@ -194,7 +196,9 @@ def test_only_what_there_is_can_be_reset() -> None:
 
 
 def test_unknown_modules_are_named_with_the_known_ones(worn: Run) -> None:
-    with pytest.raises(ValueError, match="among hidden_0, hidden_1, output; got torso"):
+    with pytest.raises(
+        ValueError, match='modules: "torso" is not allowed; must be all, last, or a list of: hidden_0, hidden_1, output'
+    ):
         switched(worn, modules=["hidden_0", "torso"])
 
 
