@@ -198,7 +198,7 @@ def test_soft_resets_do_not_combine():
     method = compose(soft_reset(), soft_reset())
     optimizer = method.optimizer(sgd())
     context = SimpleNamespace(loss=half_square, clock=Clock(*(jnp.int32(0) for _ in range(4))))
-    with pytest.raises(ValueError, match="soft_reset is allowed once"):
+    with pytest.raises(ValueError, match="a second soft_reset is not allowed; an arm can have one"):
         method.prepare(KEY, method.init(KEY, MU), Learner(THETA, (), optimizer.init(THETA)), context)
 
 
