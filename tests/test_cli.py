@@ -17,7 +17,6 @@ from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import crashes
-import jax
 import numpy as np
 import psutil
 import pytest
@@ -441,7 +440,7 @@ def test_a_process_killed_again_and_again(longer, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def short(tmp_path_factory):
+def short(tmp_path_factory, program_cache):
     """A config, the cache in which its programs are, and the tables of its whole run, made in this process."""
     place = tmp_path_factory.mktemp("short")
     stream = {**tiny.document()["stream"], "tasks": 30, "steps_per_task": 20}
@@ -449,7 +448,7 @@ def short(tmp_path_factory):
     config = write(place / "short.yaml", stream=stream, checkpoint_every=10, placement=one_device, seeds=1)
     done = plasticity("run", config, "--out", place / "whole")
     assert done.code == 0, done.err
-    return config, Path(jax.config.jax_compilation_cache_dir), crashes.tables(place / "whole")
+    return config, program_cache, crashes.tables(place / "whole")
 
 
 def test_killed_and_resumed_by_the_same_command(short, tmp_path):
@@ -528,11 +527,11 @@ def wait_until_gone(leader: int) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
-def test_a_signal_to_a_run_and_its_workers(tmp_path, number):
+def test_a_signal_to_a_run_and_its_workers(tmp_path, program_cache, number):
     """As a terminal or a scheduler sends it: to the whole group. Then SIGKILL to the run alone: no worker is left."""
     config = write(tmp_path / "gym.yaml", **{**tiny.DQN, **GYM})
-    run, cache = tmp_path / "run", Path(jax.config.jax_compilation_cache_dir)
-    child = process("run", config, "--out", run, cache=cache, start_new_session=True)
+    run = tmp_path / "run"
+    child = process("run", config, "--out", run, cache=program_cache, start_new_session=True)
     wait_for(run / "baseline/checkpoints/000/000000000600.npz", child)
     assert len(group(child.pid)) >= 3
     os.killpg(child.pid, number)
@@ -541,7 +540,7 @@ def test_a_signal_to_a_run_and_its_workers(tmp_path, number):
     assert f"{signal.Signals(number).name}: saved; go on with" in err
     assert "Traceback" not in err
     wait_until_gone(child.pid)
-    child = process("run", config, "--out", run, "--resume", cache=cache, start_new_session=True)
+    child = process("run", config, "--out", run, "--resume", cache=program_cache, start_new_session=True)
     step = json.loads((run / "baseline/status.json").read_text())["step"]
     wait_for(run / f"baseline/checkpoints/000/{(step // 600 + 1) * 600:012d}.npz", child)
     child.kill()

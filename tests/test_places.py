@@ -80,7 +80,7 @@ def text_calls(tree: ast.AST) -> list[int]:
     found = []
     for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
         method = isinstance(call.func, ast.Attribute)  # our own function write_text writes UTF-8
-        name = call.func.attr if method else getattr(call.func, "id", "")
+        name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
         plain = name == "open" and not method
         mode = call.args[1].value if len(call.args) > 1 and isinstance(call.args[1], ast.Constant) else "r"
         if (
