@@ -9,6 +9,7 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
+from multiprocessing import resource_tracker
 from typing import Any
 
 # A terminal or a scheduler sends these to the whole process group; the parent decides what becomes of the run.
@@ -26,6 +27,9 @@ def shielded() -> Iterator[None]:
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
+        # The first process started would start the tracker, which then unblocks SIGINT and SIGTERM in this thread.
+        resource_tracker.ensure_running()
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)

@@ -318,8 +318,9 @@ def _told(status: Status, job: Job, run: Run) -> Iterator[None]:
     except (UserError, Interrupted):
         raise
     except OSError as error:
-        status.fail(job, run.position, why(error))
-        raise StorageError(f"{why(error)}\narm {job.arm} has stopped at step {run.position.step}") from error
+        told = f"a worker process has ended: {why(error)}" if isinstance(error, ConnectionError) else why(error)
+        status.fail(job, run.position, told)
+        raise StorageError(f"{told}\narm {job.arm} has stopped at step {run.position.step}") from error
     except Exception as error:
         status.fail(job, run.position, cut(f"{type(error).__name__}: {' '.join(str(error).split())}", 200))
         raise
