@@ -79,7 +79,8 @@ from plasticity.findings import EXACT_NAMES, load_findings, run
 if sys.argv[1] == "exact":
     run.run_finding(load_findings(["clip_and_rank"], EXACT_NAMES)[0], run.store.Path(sys.argv[2]))
 else:
-    launch.jax.devices()
+    import jax
+    jax.devices()
 with warnings.catch_warnings(record=True) as told:
     warnings.simplefilter("always")
     print(len(launch.devices()), *(each.message for each in told))

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import tiny
 
-from plasticity import cli, launch
+from plasticity import cli, launch, members
 from plasticity.errors import UserError
 
 FAMILIES = {family: family.removesuffix("s") for family in launch.BUILT_IN}
@@ -38,12 +38,12 @@ def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable
         (info / "entry_points.txt").write_text(f"[plasticity.{family}]\nodd = odd_one:odd\n")
         monkeypatch.syspath_prepend(tmp_path)
         importlib.invalidate_caches()
-        launch._members.cache_clear()
+        members.known.cache_clear()
 
     yield install
     monkeypatch.undo()
     sys.modules.pop("odd_one", None)
-    launch._members.cache_clear()
+    members.known.cache_clear()
 
 
 def refusal(**changes: Any) -> str:

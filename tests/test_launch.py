@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tiny
 
-from plasticity import launch, memory
+from plasticity import launch, members, memory
 from plasticity.errors import UserError
 from plasticity.registry import Registry
 
@@ -178,7 +178,7 @@ def test_a_plugin_that_cannot_be_imported(monkeypatch):
         return [Entry()] if group == "plasticity.interventions" else []
 
     monkeypatch.setattr(importlib.metadata, "entry_points", entry_points)
-    launch._members.cache_clear()
+    members.known.cache_clear()
     try:
         (line,) = launch.broken_plugins()
         assert line == (
@@ -190,7 +190,7 @@ def test_a_plugin_that_cannot_be_imported(monkeypatch):
             tiny.experiment(interventions=["sparkle"])
     finally:
         monkeypatch.undo()
-        launch._members.cache_clear()
+        members.known.cache_clear()
     assert launch.broken_plugins() == ()
     assert isinstance(launch.registry(), Registry)
 

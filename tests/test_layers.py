@@ -25,6 +25,8 @@ ORDER = (
     "verify",
     "session",
     "progress recorders agents envs",
+    "members",
+    "planning",
     "launch",
     "bench measure tables findings",
     "cli",
@@ -55,7 +57,8 @@ FILE_CALLS = {
     "read_parquet", "to_parquet", "savefig", "savez", "fromfile", "tofile", "symlink_to", "copytree",
 }  # fmt: skip
 USES_BOTH = (  # agents or envs
-    "plasticity.launch", "plasticity.bench.streams", "plasticity.bench.stream_rates", "plasticity.findings.exact"
+    "plasticity.members", "plasticity.planning", "plasticity.bench.streams", "plasticity.bench.stream_rates",
+    "plasticity.findings.exact",
 )  # fmt: skip
 FILE_MODULES = {"shutil", "tempfile", "pickle", "gzip", "zipfile", "pyarrow", "sqlite3", "h5py"}
 
