@@ -1,14 +1,26 @@
-"""``plan.json`` and each arm's ``status.json``, what a folder says of its run: read, and types checked."""
+"""What a folder says of its run: ``plan.json``, each arm's ``status.json``, and which parts its tables have.
 
+``lanes.parquet`` is written after the parts of every flush, and its footer notes them: under :data:`NOTE` JSON with the
+number of each program -> a digit for each part of its metrics, ``1`` where a part of the evaluations belongs to it.
+Without that a reader could not miss a part at the end of a run that has stopped, or any part of the evaluations.
+"""
+
+import hashlib
+import json
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from plasticity.stored import DamagedError, has, is_list, is_number, is_whole, read_json
+from plasticity.stored import DamagedError, has, is_list, is_number, is_whole, read_json, read_table
 
-PLAN, STATUS = "plan.json", "status.json"
+EXPERIMENT, PLAN, STATUS, LANES = "experiment.yaml", "plan.json", "status.json", "lanes.parquet"
+CONFIG, DATA = "config", "data"  # in PLAN
+FREE = ("recorders",)  # what a resumed run may have otherwise: it changes no number
+METRICS, EVALUATIONS = "metrics", "evaluations"  # folders of an arm
 PART = "part-{:03d}-{:05d}.parquet"  # program, number
+NOTE = "parts"  # in the footer of LANES
+MISSING = "it is missing"
 
 
 def _is_text(value: Any) -> bool:
@@ -46,6 +58,25 @@ def read_plan(run: Path) -> dict[str, Any]:
     return found
 
 
+def unchanging(config: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:
+    """What must stay as it was: without what changes no number, and without the path of data known by their content."""
+    kept = {key: value for key, value in config.items() if key not in FREE}
+    if plan.get(DATA) and isinstance(kept.get("stream"), Mapping):
+        kept["stream"] = {key: value for key, value in kept["stream"].items() if key != "path"}
+    return kept
+
+
+def fingerprint(config: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
+    """Of the config of a run; ``plan``: the run's, which says whether its data are known by their content."""
+    text = json.dumps(unchanging(config, plan), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def is_own_config(config: Any, plan: Mapping[str, Any]) -> bool:
+    """Whether a run was started with this config, as far as its plan knows: those of older versions do not."""
+    return isinstance(config, Mapping) and plan.get(CONFIG, "") in ("", fingerprint(config, plan))
+
+
 def _few(counts: Iterable[Any]) -> bool:
     return all(is_whole(count) and count < 1_000_000 for count in counts)
 
@@ -62,7 +93,7 @@ KINDS: dict[str, Callable[[Any], bool]] = {
 def read_status(arm: Path, told: Callable[[Path, str], None] = lambda path, why: None) -> dict[str, Any]:
     """What the arm does; nothing where its status is missing or damaged, since the checkpoints know as much.
 
-    ``told`` receives the file, and why it is left out, where it is damaged.
+    ``told`` receives the file, and why it is left out, where it is damaged, or missing although the arm has begun.
     """
     path = arm / STATUS
     try:
@@ -71,27 +102,62 @@ def read_status(arm: Path, told: Callable[[Path, str], None] = lambda path, why:
             return found
         told(path, "it does not hold the facts of a status")
     except (FileNotFoundError, NotADirectoryError):
-        pass
+        if has_begun(arm):
+            told(path, MISSING)
     except (OSError, DamagedError) as error:
         told(path, str(error))
     return {}
 
 
-def table_parts(arm: Path, told: Callable[[Path, str], None], folder: str = "metrics") -> list[Path]:
+def has_begun(arm: Path) -> bool:
+    """Whether an arm has tables."""
+    return (arm / LANES).exists() or any((arm / METRICS).glob("part-*.parquet"))
+
+
+def note(program: int, parts: int, names: Collection[str]) -> str:
+    """What :data:`NOTE` says of a program with so many parts.
+
+    ``names``: of its files that are there, relative to the arm's folder.
+    """
+    return "".join("01"[f"{EVALUATIONS}/{PART.format(program, number)}" in names] for number in range(parts))
+
+
+def to_footer(notes: Mapping[int, str]) -> dict[str, str]:
+    """The notes of an arm's programs, as the footer of a table holds them."""
+    return {NOTE: json.dumps({str(program): notes[program] for program in sorted(notes)})}
+
+
+def from_footer(footer: Mapping[bytes, bytes] | None) -> dict[int, str]:
+    """What :func:`to_footer` made; nothing of older versions' tables."""
+    return {int(program): marks for program, marks in json.loads((footer or {}).get(NOTE.encode(), b"{}")).items()}
+
+
+def _notes(arm: Path) -> dict[int, str]:
+    """Nothing where the table of lanes is missing or damaged: those who read it say so."""
+    try:
+        return from_footer(read_table(arm / LANES, ()).schema.metadata)
+    except (OSError, DamagedError):
+        return {}
+
+
+def table_parts(arm: Path, told: Callable[[Path, str], None], folder: str = METRICS) -> list[Path]:
     """The parts of an arm's table that are there, in order; ``told`` receives each that is missing among them.
 
-    Parts are numbered from 0 within each program; how many a finished program has is in the status. Evaluations need
-    not be in every part.
+    Parts are numbered from 0 within each program; how many there are is noted in the table of lanes, and in the status
+    once a program is finished. Evaluations need not be in every part.
     """
+    notes, counts = _notes(arm), read_status(arm).get("parts", {})  # first: a run under way writes parts before them
     paths = sorted((arm / folder).glob("part-*.parquet"))
-    if folder != "metrics":
-        return paths
-    counts = {int(program): count for program, count in read_status(arm).get("parts", {}).items()}
-    for program, number in filter(None, map(_numbers, paths)):
-        counts[program] = max(counts.get(program, 0), number + 1)
-    wanted = (arm / folder / PART.format(program, k) for program, count in counts.items() for k in range(count))
-    for path in sorted(set(wanted) - set(paths)):
-        told(path, "it is missing")
+    if folder == EVALUATIONS:
+        wanted = {(program, k) for program, marks in notes.items() for k, mark in enumerate(marks) if mark == "1"}
+    else:
+        ends = {program: len(marks) for program, marks in notes.items()}
+        found = [(int(program), count) for program, count in counts.items()]
+        for program, end in [*found, *((one, last + 1) for one, last in filter(None, map(_numbers, paths)))]:
+            ends[program] = max(ends.get(program, 0), end)
+        wanted = {(program, k) for program, end in ends.items() for k in range(end)}
+    for path in sorted({arm / folder / PART.format(*numbers) for numbers in wanted} - set(paths)):
+        told(path, MISSING)
     return paths
 
 

@@ -22,6 +22,7 @@ from plasticity.stored import DamagedError, has, is_list, is_whole
 
 KEEP = 2
 META = "meta.json"
+FIRST = "first"  # in META: whether no checkpoint was there before it
 HOST = "host:"
 
 
@@ -121,6 +122,16 @@ def _meta(members: dict[str, np.ndarray]) -> dict[str, Any]:
 def about(path: Path) -> dict[str, Any]:
     """A checkpoint's JSON (fingerprint, position, parts, files) without its arrays; ``DamagedError`` as in ``read``."""
     return _meta(_members(path, {META}))
+
+
+def lacking(folder: Path) -> str | None:
+    """What to say where one of the checkpoints that ought to be kept is missing; None where none is known to be."""
+    there = files(folder)
+    try:
+        first = about(there[-1]).get(FIRST, True) if there else True
+    except (OSError, DamagedError):
+        first = True
+    return None if first or len(there) >= KEEP else f"{folder}: one of the last {KEEP} checkpoints is missing"
 
 
 def of_groups(path: Path, name: str) -> list[np.ndarray]:

@@ -1,6 +1,5 @@
 """A run's folder: made, continued or replaced; what it says of the run as a whole."""
 
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -12,19 +11,28 @@ from pathlib import Path
 from typing import Any
 
 from plasticity import lock
-from plasticity.accounts import PLAN, read_plan, read_status
+from plasticity.accounts import (
+    CONFIG,
+    DATA,
+    EVALUATIONS,
+    EXPERIMENT,
+    METRICS,
+    PLAN,
+    fingerprint,
+    is_own_config,
+    read_plan,
+    read_status,
+    unchanging,
+)
 from plasticity.documents import read_file, to_yaml
 from plasticity.errors import UserError, contrasted, cut
 from plasticity.files import TEMPORARY, sweep, write_text
 from plasticity.memory import readable
-from plasticity.record import EVALUATIONS, METRICS
 from plasticity.stored import DamagedError, to_json
 
-EXPERIMENT = "experiment.yaml"
 CHECKPOINTS = "checkpoints"  # of an arm
 REPLACED = ".replaced"  # in a folder: a run that is being removed
-FREE = ("recorders",)  # what a resumed run may have otherwise: it changes no number
-CONFIG, DATA, VERSIONS, RESUMED = "config", "data", "versions", "resumed_with"  # in PLAN
+VERSIONS, RESUMED = "versions", "resumed_with"  # in PLAN
 PACKAGES = ("plasticity", "jax", "jaxlib", "flax", "optax", "rlax", "flashbax", "envpool", "numpy")
 
 
@@ -102,7 +110,7 @@ def _check_same(folder: Path, resolved: Mapping[str, Any]) -> None:
             f"{folder} is not a run (it has no {EXPERIMENT}): there is no run to resume; choose another --out"
         )
     plan = _plan(folder)
-    before, now_wanted = (_identity(each, plan) for each in (_config(folder, resolved, plan), resolved))
+    before, now_wanted = (unchanging(each, plan) for each in (_config(folder, resolved, plan), resolved))
     for key in {**before, **now_wanted}:
         if before.get(key) != now_wanted.get(key):
             was, now = contrasted(before.get(key), resolved.get(key))
@@ -110,20 +118,6 @@ def _check_same(folder: Path, resolved: Mapping[str, Any]) -> None:
                 f"{folder}: was made with another config: `{key}` was {was}, now {now}\n"
                 f"resume it with its own: plasticity run {folder / EXPERIMENT} --out {folder} --resume"
             )
-
-
-def _identity(config: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:
-    """What must stay as it was: without what changes no number, and without the path of data known by their content."""
-    kept = {key: value for key, value in config.items() if key not in FREE}
-    if plan.get(DATA) and isinstance(kept.get("stream"), Mapping):
-        kept["stream"] = {key: value for key, value in kept["stream"].items() if key != "path"}
-    return kept
-
-
-def fingerprint(config: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
-    """Of the config of a run; ``plan``: the run's, which says whether its data are known by their content."""
-    text = json.dumps(_identity(config, plan), sort_keys=True, default=str)
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def _plan(folder: Path) -> dict[str, Any]:
@@ -195,7 +189,7 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     except (OSError, DamagedError) as error:
         raise UserError(f"{folder / PLAN} is damaged ({error}); `plasticity run ... --resume` writes it anew") from None
     config = read_file(folder / EXPERIMENT)
-    if not isinstance(config, Mapping) or plan.get(CONFIG, "") not in ("", fingerprint(config, plan)):
+    if not is_own_config(config, plan):
         raise UserError(f"{folder / EXPERIMENT} is damaged: it does not hold the config that the run was started with")
     return dict(config), plan
 
@@ -257,7 +251,7 @@ def _config_is_damaged(folder: Path, plan: Mapping[str, Any]) -> bool:
         found = read_file(folder / EXPERIMENT)
     except UserError:
         return True
-    return not isinstance(found, Mapping) or plan.get(CONFIG, "") not in ("", fingerprint(found, plan))
+    return not is_own_config(found, plan)
 
 
 def _fits(before: Mapping[str, Any], plan: Mapping[str, Any]) -> bool:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from plasticity import checkpoint, config, folder, launch
+from plasticity import checkpoint, config, folder, launch, verify
 from plasticity.checkpoint import DamagedError, WrongCheckpointError
 from plasticity.errors import UserError
 from plasticity.lanes import Placement, join
@@ -49,7 +49,7 @@ def measure(
         run_folder: of a run, finished or not.
         monitors: names. A monitor of the run's own config has its settings, any other one its defaults.
         settings: ``monitors.NAME.KEY=VALUE``, which go before both.
-        say: receives a line for each damaged checkpoint that is passed over.
+        say: receives a line for each checkpoint that is damaged or missing.
 
     The lanes are vectorised as they were when the run was made, on as many devices if there are so many, else on one.
     ``UserError`` for a folder that is no run, an unknown monitor, a setting that is not allowed, a run without
@@ -62,11 +62,22 @@ def measure(
         raise UserError(f"{place}: there is no checkpoint yet")
     sound = False
     for (job, chosen), files in zip(jobs, paths, strict=True):
+        why = _lacking(place / job.arm, job.number)
+        if why:
+            say(f"{why}; passed over")
         for measured in _measure_job(job, chosen, files, say) if files else ():
             sound = True
             yield measured
     if not sound:
         raise UserError(f"{place}: every checkpoint is damaged")
+
+
+def _lacking(arm: Path, program: int) -> str | None:
+    """Which checkpoints of a program that has begun are missing."""
+    place = arm / "checkpoints" / f"{program:03d}"
+    if not checkpoint.files(place) and verify.table_parts(arm, program):
+        return f"{place}: there is no checkpoint"
+    return checkpoint.lacking(place)
 
 
 def _jobs(place: Path, names: Sequence[str], settings: Sequence[str]) -> list[tuple[Job, tuple[Monitoring, ...]]]:

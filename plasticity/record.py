@@ -8,13 +8,12 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import compute
 
-from plasticity.accounts import PART
+from plasticity.accounts import EVALUATIONS, LANES, METRICS, PART, from_footer, note, to_footer
 from plasticity.files import write_atomically
 from plasticity.program import NEVER
 from plasticity.runner import Chunk, TaskNames
 from plasticity.stored import digest, read_table, table_bytes
 
-METRICS, EVALUATIONS = "metrics", "evaluations"  # folders of an arm
 COUNTS = ("update", "episodes")  # whole numbers
 # The columns that say whose and when, in metrics and evaluations.
 IDENTITY = ("arm", "lane", "seed", "step", "frames", "visit", "task", "step_in_visit")
@@ -188,11 +187,12 @@ class ParquetRecorder:
         self._diverged = np.full(len(self._numbers), NEVER) if diverged_at is None else diverged_at
         (folder / METRICS).mkdir(parents=True, exist_ok=True)
         self._others = self._rows_of_other_programs()
+        self._notes = {} if self._others is None else from_footer(self._others.schema.metadata)
         self._write_lanes()
 
     @property
     def _lanes_file(self) -> Path:
-        return self.folder / "lanes.parquet"
+        return self.folder / LANES
 
     def _rows_of_other_programs(self) -> pa.Table | None:
         if not self._lanes_file.exists():
@@ -202,7 +202,10 @@ class ParquetRecorder:
         return table.filter(compute.invert(mine))
 
     def _write_lanes(self) -> None:
-        write_parquet(self._lanes_file, lanes_table(self.lanes, self._diverged, self._others))
+        """Also notes the parts so far; the notes of the arm's other programs stay."""
+        self._notes[self.program] = note(self.program, self.parts, self.files)
+        table = lanes_table(self.lanes, self._diverged, self._others)
+        write_parquet(self._lanes_file, table.replace_schema_metadata(to_footer(self._notes)))
 
     def cut_back(self, parts: int) -> None:
         """Removes every part of this program from number ``parts`` on. Those before it are known to be whole."""
@@ -214,6 +217,7 @@ class ParquetRecorder:
                     self._enter(path)
                 else:
                     path.unlink()
+        self._write_lanes()
 
     def _enter(self, path: Path) -> None:
         self.files[path.relative_to(self.folder).as_posix()] = digest(path)

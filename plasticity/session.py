@@ -209,9 +209,11 @@ def _checkpoint_due(job: Job, position: Position) -> bool:
 def _save(run: Run, job: Job, folder: Path, recorder: Several) -> None:
     """Tables first, then the checkpoint that knows which parts there are, how long, and with which CRC-32."""
     parts = recorder.flush()
+    name = f"{run.position.step:012d}"
     meta = {"fingerprint": job.fingerprint, "position": list(run.position), "parts": parts, "files": recorder.files}
+    meta[checkpoint.FIRST] = all(path.stem >= name for path in checkpoint.files(folder))
     snapshot = Snapshot(jax.device_get(run.carries), run.compiled.stream.save(), meta)
-    checkpoint.save(folder, f"{run.position.step:012d}", snapshot)
+    checkpoint.save(folder, name, snapshot)
 
 
 def _restore(run: Run, job: Job, arm: Path, say: Callable[[str], None]) -> int:

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from plasticity import checkpoint
-from plasticity.accounts import PART
+from plasticity.accounts import LANES, PART, note, to_footer
+from plasticity.accounts import table_parts as parts_of_arm
 from plasticity.lanes import join
 from plasticity.program import NEVER
 from plasticity.record import EVALUATIONS, METRICS, lanes_table, write_parquet
@@ -79,7 +81,14 @@ def unfinished(folder: Path, program: int, steps: int, rows: int) -> str | None:
     if damaged is None:
         found = sum(read_table(path, ["step"]).num_rows for path in parts)
         damaged = None if found == rows else f"{folder / METRICS} holds {found} of {rows} rows of program {program}"
-    return damaged
+    return damaged or _missing_evaluations(folder, program)
+
+
+def _missing_evaluations(folder: Path, program: int) -> str | None:
+    missing: list[Path] = []
+    parts_of_arm(folder, lambda path, why: missing.append(path), EVALUATIONS)
+    mine = [path for path in missing if path.name.startswith(f"part-{program:03d}-")]
+    return f"{mine[0]} is missing" if mine else None
 
 
 def mend_lanes(folder: Path, programs: Mapping[int, Mapping[str, Sequence[Any]]]) -> str | None:
@@ -88,7 +97,7 @@ def mend_lanes(folder: Path, programs: Mapping[int, Mapping[str, Sequence[Any]]]
     ``programs``: number -> columns of ``lanes.parquet`` of each program of the arm. Where a lane diverged is taken from
     the program's newest checkpoint. Returns a line that says so; None where nothing had to be done.
     """
-    path = folder / "lanes.parquet"
+    path = folder / LANES
     begun = [number for number in programs if _begun(folder, number)]
     if not begun:
         if path.exists():
@@ -102,19 +111,33 @@ def mend_lanes(folder: Path, programs: Mapping[int, Mapping[str, Sequence[Any]]]
         why = "lacks lanes"
     except (OSError, DamagedError, KeyError) as error:
         why = f"is damaged ({error})" if path.exists() else "is missing"
-    table, unknown = None, []
+    table, unknown = pa.table({}), []
     for number in begun:
         ended = _diverged_at(folder, number, len(programs[number]["lane"]))
         unknown += [] if ended is not None else [str(number)]
         ended = np.full(len(programs[number]["lane"]), NEVER) if ended is None else ended
         table = lanes_table(programs[number], ended, table)
-    write_parquet(path, table)
+    notes = {number: _note(folder, number) for number in begun}
+    write_parquet(path, table.replace_schema_metadata(to_footer(notes)))
     lost = f"; where lanes of program {', '.join(unknown)} diverged is not known any more" if unknown else ""
     return f"{path} {why}; made again from the config and the checkpoints{lost}"
 
 
 def _begun(folder: Path, program: int) -> bool:
     return bool(table_parts(folder, program) or checkpoint.files(folder / "checkpoints" / f"{program:03d}"))
+
+
+def _note(folder: Path, program: int) -> str:
+    """Which parts a program has: those of its newest sound checkpoint, or, without one, those that are there."""
+    for path in reversed(checkpoint.files(folder / "checkpoints" / f"{program:03d}")):
+        try:
+            meta = checkpoint.about(path)
+        except DamagedError:
+            continue
+        if "files" in meta:
+            return note(program, meta["parts"], meta["files"])
+    there = [f"{EVALUATIONS}/{path.name}" for path in table_parts(folder, program, EVALUATIONS)]
+    return note(program, len(table_parts(folder, program)), there)
 
 
 def _diverged_at(folder: Path, program: int, lanes: int) -> np.ndarray | None:

@@ -14,7 +14,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from plasticity.accounts import read_status, table_parts
+from plasticity.accounts import LANES, MISSING, has_begun, read_status, table_parts
 from plasticity.results.read import plan
 from plasticity.stored import DamagedError, read_table
 
@@ -144,10 +144,14 @@ class Watcher:
         return found if {"state", "step", "updated", "finished", "program"} <= set(found) else {}
 
     def _diverged(self, arm: Path) -> int:
-        path = arm / "lanes.parquet"
+        path = arm / LANES
         try:
             ended = read_table(path, ["diverged_at"])["diverged_at"]
-        except (FileNotFoundError, KeyError):
+        except KeyError:  # of an older version
+            return 0
+        except FileNotFoundError:
+            if has_begun(arm):
+                self._damaged[path] = MISSING
             return 0
         except (OSError, DamagedError) as error:
             self._damaged[path] = str(error)

@@ -31,6 +31,7 @@ def write(folder, plan, lanes=None, metrics=None, parts=1):
     for arm, table in (lanes or {}).items():
         (folder / arm).mkdir(exist_ok=True)
         table.to_parquet(folder / arm / "lanes.parquet", index=False)
+        (folder / arm / "status.json").write_text('{"finished": []}')
     for arm, table in (metrics or {}).items():
         (folder / arm / "metrics").mkdir(parents=True, exist_ok=True)
         for part, rows in enumerate(np.array_split(np.arange(len(table)), parts)):

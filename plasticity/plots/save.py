@@ -12,8 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from plasticity import results
-from plasticity.documents import read_file
-from plasticity.errors import UserError, contrasted
+from plasticity.errors import contrasted
 from plasticity.files import write_atomically
 from plasticity.plots.aggregates import aggregates, profiles, sensitivity
 from plasticity.plots.behaviour import first_against_later, learning_speed, performance_matrix
@@ -23,7 +22,7 @@ from plasticity.plots.mechanisms import correlations, mechanisms
 from plasticity.plots.performance import performance
 from plasticity.plots.style import FEW, controls_of
 from plasticity.plots.thin import thinned
-from plasticity.results.read import RunPath
+from plasticity.results.read import RunPath, config_if_whole
 
 FORMATS = ("png", "pdf")
 ORDER = (
@@ -189,11 +188,11 @@ def _of_metrics(one: _Run, metrics: pd.DataFrame, visits: pd.DataFrame) -> dict[
 
 def _eigenvalue_grid(run: RunPath) -> dict[str, Any]:
     """The settings of the run's ``hessian_density`` that say where its bins are."""
+    config = config_if_whole(run)
     try:
-        config = read_file(Path(run) / "experiment.yaml")
         settings = next(each for each in config["monitors"] if each["kind"] == "hessian_density")
         return {name: settings[name] for name in ("smallest", "largest", "scale") if name in settings}
-    except (UserError, LookupError, TypeError, StopIteration):
+    except (LookupError, TypeError, StopIteration):
         return {}
 
 

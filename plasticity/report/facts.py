@@ -8,10 +8,8 @@ from typing import Any
 import numpy as np
 
 from plasticity import results
-from plasticity.accounts import read_status
-from plasticity.documents import from_yaml
-from plasticity.errors import UserError
-from plasticity.results.read import RunPath, leave_out
+from plasticity.accounts import EXPERIMENT, read_status
+from plasticity.results.read import RunPath, config_if_whole, leave_out
 
 
 def facts(run: RunPath) -> dict[str, Any]:
@@ -21,7 +19,8 @@ def facts(run: RunPath) -> dict[str, Any]:
       ValueError: ``run`` is not the folder of a run.
     """
     plan, folder = results.plan(run), Path(run)
-    text = _text(folder / "experiment.yaml")
+    config = config_if_whole(run)
+    text = _text(folder / EXPERIMENT) if config else ""
     arms = [_arm(folder, plan, arm["name"]) for arm in plan["arms"]]
     finished = all(arm["state"] == "finished" for arm in arms)
     known = results.lanes(run)
@@ -38,7 +37,7 @@ def facts(run: RunPath) -> dict[str, Any]:
         "diverged": _diverged(run),
         "command": _command(folder, finished),
         "config": text.partition("\n")[2] if text.startswith("#") else text,
-        **_kinds(text),
+        **_kinds(config),
     }
 
 
@@ -49,13 +48,8 @@ def _text(path: Path) -> str:
         return ""
 
 
-def _kinds(text: str) -> dict[str, str]:
+def _kinds(config: Mapping[str, Any]) -> dict[str, str]:
     """The kinds of the stream and of the agents; empty where the config does not say."""
-    try:
-        config = from_yaml(text, "experiment.yaml")
-    except UserError:
-        config = {}
-    config = config if isinstance(config, Mapping) else {}
     arms = config.get("arms")
     own = [arm.get("agent") for arm in (arms.values() if isinstance(arms, Mapping) else ()) if isinstance(arm, Mapping)]
     default = config.get("agent") if None in own or not own else None
@@ -113,6 +107,6 @@ def _diverged(run: RunPath) -> list[dict[str, Any]]:
 
 def _command(folder: Path, finished: bool) -> str:
     """What runs the experiment once more, or goes on with it."""
-    config = str(folder / "experiment.yaml")
+    config = str(folder / EXPERIMENT)
     out = ["--out", f"{folder}-again"] if finished else ["--out", str(folder), "--resume"]
     return shlex.join(["plasticity", "run", config, *out])

@@ -11,8 +11,19 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from plasticity.accounts import read_plan, table_parts
-from plasticity.errors import listed, nearest, shown, suggestion
+from plasticity.accounts import (
+    EVALUATIONS,
+    EXPERIMENT,
+    LANES,
+    METRICS,
+    MISSING,
+    has_begun,
+    is_own_config,
+    read_plan,
+    table_parts,
+)
+from plasticity.documents import read_file
+from plasticity.errors import UserError, cut, listed, nearest, shown, suggestion
 from plasticity.stored import DamagedError, read_table
 
 IDENTITY = ("run", "arm", "lane", "seed", "step", "frames", "update", "visit", "task", "step_in_visit")
@@ -43,6 +54,41 @@ def plan(run: RunPath) -> dict[str, Any]:
     except DamagedError as error:
         missing = f"plan.json is unreadable ({error})"
     raise ValueError(f"{folder} is no run: {missing}{_nearest(folder)}")
+
+
+def config(run: RunPath) -> dict[str, Any]:
+    """The config that the run was started with: its ``experiment.yaml``.
+
+    Raises:
+      ValueError: it is missing, holds no config, or another one than the run was started with.
+    """
+    found, why = _config(run)
+    if why:
+        raise ValueError(f"{Path(run) / EXPERIMENT} {why}")
+    return found
+
+
+def config_if_whole(run: RunPath) -> dict[str, Any]:
+    """:func:`config`; empty, and a warning that names the file, where there is none that is whole."""
+    found, why = _config(run)
+    if why:
+        warnings.warn(f"{Path(run) / EXPERIMENT} {why}; what it holds is left out", UserWarning, stacklevel=2)
+    return found
+
+
+def _config(run: RunPath) -> tuple[dict[str, Any], str]:
+    """The config, or what is wrong with the file."""
+    path = Path(run) / EXPERIMENT
+    try:
+        found = read_file(path)
+    except UserError as error:
+        reason = " ".join(str(error).split()).removeprefix(str(path)).lstrip(":, ")
+        return {}, f"cannot be read ({cut(reason, 120)})"
+    if not isinstance(found, Mapping) or not isinstance(found.get("arms") or {}, Mapping):
+        return {}, "cannot be read (it holds no config)"
+    if not is_own_config(found, plan(run)):
+        return {}, "is damaged (it does not hold the config that the run was started with)"
+    return dict(found), ""
 
 
 def by_stream(runs: Sequence[RunPath]) -> list[list[RunPath]]:
@@ -102,11 +148,14 @@ def leave_out(path: Path, why: str) -> None:
 
 def _lanes_of_arm(run: RunPath, arm: str) -> pd.DataFrame:
     """Without it nobody knows whose the arm's rows are: they are left out."""
-    path = Path(run) / arm / "lanes.parquet"
+    path = Path(run) / arm / LANES
     found = _read(path) if path.exists() else None
-    if not path.exists() and any((Path(run) / arm / "metrics").glob("part-*.parquet")):
-        leave_out(path, "it is missing")
-    if found is None or not {"lane", "seed"} <= set(found.column_names):
+    if not path.exists() and has_begun(path.parent):
+        leave_out(path, MISSING)
+    if found is not None and not {"lane", "seed"} <= set(found.column_names):
+        leave_out(path, "it does not say whose the lanes are")
+        found = None
+    if found is None:
         return pd.DataFrame()
     table = found.to_pandas()
     # A swept list (widths, say) has to be hashable to name a point.
@@ -235,7 +284,7 @@ def _values(column: pa.ChunkedArray, order: np.ndarray) -> Any:
 
 def _load(run: RunPath, metrics: Collection[str] | None = None) -> pd.DataFrame:
     wanted = None if metrics is None else {*IDENTITY, *metrics}
-    table = _joined(run, "metrics", (*IDENTITY[1:], *REWARDS), ["step"], wanted)
+    table = _joined(run, METRICS, (*IDENTITY[1:], *REWARDS), ["step"], wanted)
     _check_known(run, table, metrics)
     absent = [name for name in REWARDS if name not in table and (metrics is None or name in metrics)]
     return table.assign(**dict.fromkeys(absent, np.nan))
@@ -266,7 +315,7 @@ def evaluations(run: RunPath, *runs: RunPath) -> pd.DataFrame:
 
     def read(one: RunPath) -> pd.DataFrame:
         first = [name for name in IDENTITY[1:] if name != "update"]
-        table = _joined(one, "evaluations", first, ["step", "evaluated_visit"])
+        table = _joined(one, EVALUATIONS, first, ["step", "evaluated_visit"])
         names = [name for name in ("task", "evaluated_task") if name in table]
         return table.astype(dict.fromkeys(names, "str"))
 

@@ -1,19 +1,16 @@
 """Two runs side by side: config, versions, arms, results, and whether the records of equal configs are equal."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from plasticity.documents import read_file
-from plasticity.errors import UserError
 from plasticity.results.change import Rule, compare_lanes, grouped, rule, stage_means
 from plasticity.results.intervals import Interval, mean_interval
 from plasticity.results.points import Point, counterpart, points
-from plasticity.results.read import RunPath, arm_names, hyper_parameters, lanes, load, plan, visits_and_losses
+from plasticity.results.read import RunPath, arm_names, config, hyper_parameters, lanes, load, plan, visits_and_losses
 
 ABSENT = "-"
 NO_NUMBERS = ("name", "placement", "checkpoint_every", "recorders")  # keys that change no number of the tables
@@ -91,7 +88,7 @@ def compare_runs(a: RunPath, b: RunPath, *, confidence: float = 0.95) -> TwoRuns
     about = plan(a), plan(b)
     names = [arm_names(run) for run in (a, b)]
     shared = [name for name in names[0] if name in names[1]]
-    changes = _config_changes(_config(a), _config(b), shared)
+    changes = _config_changes(config(a), config(b), shared)
     paired = about[0]["stream"]["visits"] == about[1]["stream"]["visits"] and not _under(changes, SAME_DATA)
     measured, rules = (_measured(about[0]), _measured(about[1])), (rule(about[0]["stream"]), rule(about[1]["stream"]))
     return TwoRuns(
@@ -112,17 +109,6 @@ def _measured(about: Mapping[str, Any]) -> str:
 
 
 # ----------------------------------------------------------------------------------------------------- the config
-
-
-def _config(run: RunPath) -> dict[str, Any]:
-    path = Path(run) / "experiment.yaml"
-    try:
-        found = read_file(path)
-        if not isinstance(found, Mapping) or not isinstance(found.get("arms") or {}, Mapping):
-            raise ValueError("it holds no config")
-    except (UserError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read: {' '.join(str(error).split())[:120]}") from None
-    return dict(found)
 
 
 def flat(value: Any, path: str = "") -> dict[str, Any]:
@@ -270,7 +256,7 @@ def _replicas(a: RunPath, b: RunPath, arms: Sequence[str]) -> Iterator[Replica]:
 
 def _replica(arm: str, a: pd.DataFrame, b: pd.DataFrame) -> Replica:
     """Rows are those of one lane and step; the order in which they are compared is that of time."""
-    a, b = (table.dropna(axis=1, how="all").set_index(["step", "lane"]).sort_index() for table in (a, b))
+    a, b = (table.set_index(["step", "lane"]).dropna(axis=1, how="all").sort_index() for table in (a, b))
     both = a.index.intersection(b.index).sort_values()
     columns = [column for column in a.columns if column in b.columns]
     x, y = (_plain(table.loc[both, columns]) for table in (a, b))

@@ -245,9 +245,12 @@ def shown(name: str, said: Said, run: Path) -> str:
 # ------------------------------------------------------------------------------------------------------ the verdict
 
 
-def names(text: str, path: Path, run: Path) -> bool:
-    """Whether the text names the damaged file: its name, or the folder of its arm."""
-    return path.name in text or str(path.relative_to(run).parent) in text
+def names(text: str, sound: str, path: Path, run: Path) -> bool:
+    """Whether a line that is not there of the sound run names the damaged file, or its folder inside its arm."""
+    known = set(sound.splitlines())
+    new = [line for line in text.replace(str(run), "RUN").splitlines() if line not in known]
+    parent = path.relative_to(run).parent
+    return any(path.name in line or (len(parent.parts) > 1 and str(parent) in line) for line in new)
 
 
 def judge(name: str, said: Said, subject: Subject, run: Path, path: Path, sound: str) -> tuple[str, str]:
@@ -262,10 +265,10 @@ def judge(name: str, said: Said, subject: Subject, run: Path, path: Path, sound:
         wrong = differing(run, subject.whole)
         if wrong:
             return "FAULT", wrong
-        return ("told", "") if names(said.text, path, run) else ("same", "")
+        return ("told", "") if names(said.text, "", path, run) else ("same", "")
     if shown(name, said, run) == sound:
         return "same", ""
-    if names(said.text, path, run) or "damaged" in said.text or "unreadable" in said.text:
+    if names(said.text, sound, path, run):
         return "told", ""
     return "FAULT", f"shows something else without a word: {first_difference(shown(name, said, run), sound)}"
 
