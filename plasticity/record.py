@@ -167,7 +167,7 @@ class ParquetRecorder:
     Parts that a killed run wrote after its last checkpoint are removed by ``cut_back``, so that a resumed run neither
     loses nor doubles a row. ``lanes``: the columns of ``lanes.parquet`` for this program's lanes; the rows of the
     arm's other programs stay as they are. ``frames_per_step``: of all envs of a lane together. ``diverged_at``: of
-    each lane so far, int[lanes]; none has diverged where it is left out.
+    each lane so far, int[lanes]; none has diverged where it is left out. ``parts``: how many of this program stay.
     """
 
     def __init__(
@@ -178,6 +178,7 @@ class ParquetRecorder:
         lanes: Mapping[str, Sequence[Any]],
         frames_per_step: int,
         diverged_at: np.ndarray | None = None,
+        parts: int = 0,
     ) -> None:
         self.folder, self.arm, self.program, self.parts = folder, arm, program, 0
         self.lanes, self.files = dict(lanes), dict[str, list[int]]()
@@ -188,7 +189,8 @@ class ParquetRecorder:
         (folder / METRICS).mkdir(parents=True, exist_ok=True)
         self._others = self._rows_of_other_programs()
         self._notes = {} if self._others is None else from_footer(self._others.schema.metadata)
-        self._write_lanes()
+        there = {f"{EVALUATIONS}/{path.name}" for path in (folder / EVALUATIONS).glob("part-*")}
+        self._write_lanes(note(program, parts, there))
 
     @property
     def _lanes_file(self) -> Path:
@@ -201,23 +203,29 @@ class ParquetRecorder:
         mine = compute.is_in(table["lane"], value_set=pa.array(self._numbers, table["lane"].type))
         return table.filter(compute.invert(mine))
 
-    def _write_lanes(self) -> None:
-        """Also notes the parts so far; the notes of the arm's other programs stay."""
-        self._notes[self.program] = note(self.program, self.parts, self.files)
+    def _write_lanes(self, parts: str) -> None:
+        """``parts``: the note of this program's; those of the arm's other programs stay."""
+        self._notes[self.program] = parts
         table = lanes_table(self.lanes, self._diverged, self._others)
         write_parquet(self._lanes_file, table.replace_schema_metadata(to_footer(self._notes)))
 
     def cut_back(self, parts: int) -> None:
         """Removes every part of this program from number ``parts`` on. Those before it are known to be whole."""
-        self.parts, self.files = parts, {}
+        self.parts, self.files, later = parts, {}, []
         for table in self._waiting:
-            kept = [self._part(number, table) for number in range(parts)]
+            kept = {self._part(number, table) for number in range(parts)}
             for path in sorted((self.folder / table).glob(f"part-{self.program:03d}-*")):
                 if path in kept:
                     self._enter(path)
                 else:
-                    path.unlink()
-        self._write_lanes()
+                    later.append(path)
+        if self._note() != self._notes[self.program]:
+            self._write_lanes(self._note())
+        for path in later:
+            path.unlink()
+
+    def _note(self) -> str:
+        return note(self.program, self.parts, self.files)
 
     def _enter(self, path: Path) -> None:
         self.files[path.relative_to(self.folder).as_posix()] = digest(path)
@@ -236,7 +244,7 @@ class ParquetRecorder:
             for table in (EVALUATIONS, METRICS):
                 self._write_part(table)
             self.parts += 1
-        self._write_lanes()
+        self._write_lanes(self._note())
         return self.parts
 
     def close(self) -> None:

@@ -149,14 +149,17 @@ class Status:
         return index in self.facts["finished"]
 
     def begin(self, job: Job, position: Position) -> None:
-        self.facts["finished"] = [number for number in self.facts["finished"] if number != job.number]
-        self.facts.get("parts", {}).pop(str(job.number), None)
+        self._not_finished(job)
         total = sum(visit.steps for visit in job.program.spec.visits)
         lanes = len(job.program.seeds)
         self.facts |= {"program": job.number, "lanes": lanes, "steps": total}
         self.facts.pop("reason", None)  # why it failed before
         self._rate, self._speed = 0.0, Speed(lanes)
         self.write("running", position)
+
+    def _not_finished(self, job: Job) -> None:
+        self.facts["finished"] = [number for number in self.facts["finished"] if number != job.number]
+        self.facts.get("parts", {}).pop(str(job.number), None)
 
     def tick(self, position: Position) -> None:
         self._rate = self._speed.at(position.step)
@@ -171,6 +174,7 @@ class Status:
 
     def fail(self, job: Job, position: Position, reason: str) -> None:
         """Says that the program failed and why, where it can still be written."""
+        self._not_finished(job)  # what failed may be the status that says so
         self.facts |= {"program": job.number, "reason": reason}
         with contextlib.suppress(OSError):
             self.write("failed", position)
@@ -271,7 +275,7 @@ def _recorder(run: Run, job: Job, folder: Path, parts: int) -> ParquetRecorder:
     lanes = len(job.program.seeds)
     diverged = join(jax.device_get([carry.diverged_at for carry in run.carries]), lanes) if run.carries else None
     frames = job.program.spec.frames_per_step * job.program.spec.envs
-    recorder = ParquetRecorder(folder, job.arm, job.number, job.lanes, frames, diverged)
+    recorder = ParquetRecorder(folder, job.arm, job.number, job.lanes, frames, diverged, parts)
     recorder.cut_back(parts)
     return recorder
 
