@@ -129,7 +129,12 @@ def to_footer(notes: Mapping[int, str]) -> dict[str, str]:
 
 def from_footer(footer: Mapping[bytes, bytes] | None) -> dict[int, str]:
     """What :func:`to_footer` made; nothing of older versions' tables."""
-    return {int(program): marks for program, marks in json.loads((footer or {}).get(NOTE.encode(), b"{}")).items()}
+    try:
+        found = json.loads((footer or {}).get(NOTE.encode(), b"{}"))
+    except ValueError:
+        return {}
+    whole = isinstance(found, dict) and all(map(str.isdecimal, found)) and all(map(_is_text, found.values()))
+    return {int(program): marks for program, marks in found.items()} if whole else {}
 
 
 def _notes(arm: Path) -> dict[int, str]:

@@ -19,6 +19,7 @@ import jax
 import numpy as np
 
 from plasticity import checkpoint, config, folder, launch, verify
+from plasticity.accounts import read_status
 from plasticity.checkpoint import DamagedError, WrongCheckpointError
 from plasticity.errors import UserError
 from plasticity.lanes import Placement, join
@@ -62,7 +63,7 @@ def measure(
         raise UserError(f"{place}: there is no checkpoint yet")
     sound = False
     for (job, chosen), files in zip(jobs, paths, strict=True):
-        why = _lacking(place / job.arm, job.number)
+        why = _lacking(place / job.arm, job)
         if why:
             say(f"{why}; passed over")
         for measured in _measure_job(job, chosen, files, say) if files else ():
@@ -72,12 +73,18 @@ def measure(
         raise UserError(f"{place}: every checkpoint is damaged")
 
 
-def _lacking(arm: Path, program: int) -> str | None:
-    """Which checkpoints of a program that has begun are missing."""
-    place = arm / "checkpoints" / f"{program:03d}"
-    if not checkpoint.files(place) and verify.table_parts(arm, program):
-        return f"{place}: there is no checkpoint"
-    return checkpoint.lacking(place)
+def _lacking(arm: Path, job: Job) -> str | None:
+    """Which checkpoints of a program that has begun are missing, as far as the others and the status know."""
+    place, status = arm / "checkpoints" / f"{job.number:03d}", read_status(arm)
+    there = checkpoint.files(place)
+    if not there:
+        return f"{place}: there is no checkpoint" if verify.table_parts(arm, job.number) else None
+    stopped = status.get("state") == "interrupted" and status.get("program") == job.number
+    end = status.get("step", 0) if stopped else 0
+    if job.number in status.get("finished", ()):
+        end = sum(visit.steps for visit in job.program.spec.visits)
+    newest = f"{end:012d}.npz"
+    return f"{place / newest} is missing" if there[-1].name < newest else checkpoint.lacking(place)
 
 
 def _jobs(place: Path, names: Sequence[str], settings: Sequence[str]) -> list[tuple[Job, tuple[Monitoring, ...]]]:

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import tiny
 from crashes import Killed, Laboratory, Watcher, assert_same, tables, two_arms
@@ -145,6 +146,68 @@ def test_an_arm_without_its_lanes_is_left_out_and_named(finished, tmp_path):
     with pytest.warns(UserWarning, match=r"hot/lanes\.parquet is unreadable \(it is missing\)"):
         found = results.load(run)
     assert set(found["arm"]) == {"wide"}
+
+
+def test_the_last_part_of_a_run_that_has_stopped_is_missed(stopped, tmp_path):
+    """No part comes after it, and no status says how many there are."""
+    run = shutil.copytree(stopped, tmp_path / "run")
+    assert len(results.load(run)) == 8 + 4  # no warning
+    (run / "wide/metrics/part-001-00000.parquet").unlink()
+    with pytest.warns(UserWarning, match=r"metrics/part-001-00000\.parquet is unreadable \(it is missing\)"):
+        assert len(results.load(run)) == 8
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    """A classifier that is evaluated at the end of its two visits, a part each."""
+    stream = {**tiny.document()["stream"], "tasks": 2, "steps_per_task": 10}
+    evaluation = {"every": "visit", "tasks": "seen", "steps": 3}
+    experiment = tiny.experiment(stream=stream, evaluation=evaluation, seeds=1, checkpoint_every=5)
+    return launch.run(experiment, tmp_path_factory.mktemp("evaluated") / "run"), experiment
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_a_missing_part_of_the_evaluations_is_named_and_made_again(evaluated, tmp_path, number):
+    """The table of lanes knows of it, also when that was made again and no checkpoint is left."""
+    whole, experiment = evaluated
+    run = shutil.copytree(whole, tmp_path / "run")
+    part = run / f"baseline/evaluations/part-000-{number:05d}.parquet"
+    assert sorted(path.stem[-1] for path in part.parent.iterdir()) == ["1", "3"]
+    expected = results.evaluations(run)  # no warning
+    (run / "baseline/lanes.parquet").unlink()
+    launch.run(experiment, run, resume=True)
+    part.unlink()
+    with pytest.warns(UserWarning, match=rf"evaluations/{part.stem}\.parquet is unreadable \(it is missing\)"):
+        assert len(results.evaluations(run)) < len(expected)
+    checkpoints = shutil.move(run / "baseline/checkpoints", tmp_path / "checkpoints")
+    with pytest.raises(UserError, match=rf"{part.stem}\.parquet is missing, and no checkpoint is left"):
+        launch.run(experiment, run, resume=True)
+    if number == 3:  # the checkpoint before it is kept
+        shutil.move(checkpoints, run / "baseline/checkpoints")
+        launch.run(experiment, run, resume=True)
+        pd.testing.assert_frame_equal(results.evaluations(run), expected)
+
+
+def test_a_config_that_is_not_the_runs_own_is_named_by_the_report(finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    path = run / "experiment.yaml"
+    found = facts.facts(run)
+    assert "widths" in found["config"]
+    path.write_text(path.read_text().replace("seeds: 2", "seeds: 3"))
+    with pytest.warns(UserWarning, match=r"experiment\.yaml is damaged: it does not hold the config"):
+        assert facts.facts(run) == {**found, "config": "", "stream": "", "agent": ""}
+    path.unlink()
+    with pytest.warns(UserWarning, match=r"experiment\.yaml cannot be read \(no such file"):
+        assert facts.facts(run)["config"] == ""
+
+
+def test_a_missing_status_is_named_by_the_report(finished, tmp_path):
+    run = shutil.copytree(finished, tmp_path / "run")
+    (run / "wide/status.json").unlink()
+    with pytest.warns(UserWarning, match=r"wide/status\.json is unreadable \(it is missing\)"):
+        assert facts.facts(run)["finished"] is False
+    shutil.rmtree(run / "wide")  # as if it had not begun
+    assert facts.facts(run)["arms"][0]["state"] == "not started"
 
 
 def test_a_damaged_status_is_named_by_the_report(finished, tmp_path):

@@ -1,8 +1,10 @@
 """Two runs side by side, and a run as an object."""
 
 import io
+import json
 import math
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -17,6 +19,7 @@ from scipy import stats
 
 import plasticity
 from plasticity import cli, launch, results
+from plasticity.accounts import fingerprint
 from plasticity.errors import UserError
 from plasticity.results.two_runs import flat, welch
 
@@ -187,6 +190,34 @@ def test_a_run_that_is_not_finished(tmp_path, first):
     found = results.compare_runs(first, other)
     assert found.replicas[0] == ("a", 3, 3, 0, 0, None, ())
     assert math.isnan(found.results[0].b)
+
+
+@pytest.mark.parametrize("arms", [["a"], ["a", "b"]])
+def test_arms_without_rows_have_none_in_common(tmp_path, first, arms):
+    """Whose table of lanes is damaged, and which have not begun."""
+    other = write(tmp_path / "other")
+    for arm in arms:
+        (other / arm / "lanes.parquet").write_bytes(b"")
+    with pytest.warns(UserWarning, match=r"lanes\.parquet is unreadable \(it is empty\)"):
+        found = results.compare_runs(first, other)
+    assert [each.arm for each in found.replicas if each == (each.arm, 0, 6, 0, 0, None, ())] == arms
+    for arm in arms:
+        shutil.rmtree(other / arm)
+    again = results.compare_runs(other, first)
+    assert [each.arm for each in again.replicas if each == (each.arm, 0, 0, 6, 0, None, ())] == arms
+
+
+def test_another_config_than_the_run_was_started_with(tmp_path, first):
+    """A changed value is a config too; the plan knows that it is not this one."""
+    other = write(tmp_path / "other")
+    about = json.loads((other / "plan.json").read_text())
+    (other / "plan.json").write_text(json.dumps({**about, "config": fingerprint(CONFIG, about)}))
+    assert results.compare_runs(first, other).config == ()
+    text = (other / "experiment.yaml").read_text()
+    (other / "experiment.yaml").write_text(text.replace("discount: 0.9", "discount: 0.8"))
+    with pytest.raises(ValueError, match=r"experiment\.yaml is damaged: it does not hold the config") as told:
+        results.compare_runs(first, other)
+    assert len(str(told.value).splitlines()) == 1
 
 
 @pytest.mark.parametrize(

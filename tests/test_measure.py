@@ -121,6 +121,23 @@ def test_a_damaged_checkpoint_is_passed_over(run, tmp_path):
     assert len(lines) == 1 + 4
 
 
+@pytest.mark.parametrize("name", ["000000000010.npz", "000000000020.npz"])
+def test_a_missing_checkpoint_is_named(run, tmp_path, name):
+    copy, lines = tmp_path / "run", []
+    shutil.copytree(run, copy)
+    place = copy / "wide/checkpoints/000"
+    assert list(measure.measure(copy, ["weight_norm"], say=lines.append))
+    assert lines == []
+    (place / name).unlink()
+    list(measure.measure(copy, ["weight_norm"], say=lines.append))
+    last = f"{place / name} is missing; passed over"
+    assert lines == [last if "20" in name else f"{place}: one of the last 2 checkpoints is missing; passed over"]
+    for each in place.glob("*.npz"):
+        each.unlink()
+    list(measure.measure(copy, ["weight_norm"], say=lines.append))
+    assert lines[-1] == f"{place}: there is no checkpoint; passed over"
+
+
 # Mistakes.
 
 

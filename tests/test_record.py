@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from plasticity.accounts import from_footer
 from plasticity.files import write_atomically
 from plasticity.record import Lanes, ListRecorder, NullRecorder, ParquetRecorder, rows
 from plasticity.runner import Chunk, Evaluated, Position
@@ -136,6 +137,37 @@ def test_lanes_of_an_arms_programs_share_a_table(tmp_path):
     first.flush()  # knows nothing of the other program and leaves it out: programs of an arm run one after another
     recorder(tmp_path)
     assert pq.read_table(tmp_path / "lanes.parquet")["lane"].to_pylist() == [0, 1, 2, 3, 4]
+
+
+def noted(folder) -> dict[int, str]:
+    return from_footer(pq.read_schema(folder / "lanes.parquet").metadata)
+
+
+def test_the_parts_are_noted_and_those_of_other_programs_stay(tmp_path):
+    others = {"lane": [0, 1], "seed": [0, 1], "program": [0, 0], "agent.rate": [0.1, 0.1]}
+    first = ParquetRecorder(tmp_path, "arm", 0, others, 8)
+    first.add(chunk(5))
+    first.flush()
+    made = recorder(tmp_path)
+    assert noted(tmp_path) == {0: "0", 1: ""}
+    found = (Evaluated(0, "a", {"episodic_return": np.zeros(2, np.float32)}),)
+    for step in (25, 30, 35):
+        made.add(chunk(step)._replace(evaluations=found if step != 30 else ()))
+        made.flush()
+    assert noted(tmp_path) == {0: "0", 1: "101"}
+    assert noted_before(recorder(tmp_path, parts=2), 2) == {0: "0", 1: "10"}
+    recorder(tmp_path).cut_back(1)  # of a run of an older version: from the files that are there
+    assert noted(tmp_path) == {0: "0", 1: "1"}
+
+
+def noted_before(made: ParquetRecorder, parts: int) -> dict[int, str]:
+    """What is noted when the first of the parts that go is removed: never more than there is."""
+    seen: list[dict[int, str]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(made.folder), "unlink", lambda path, **options: seen.append(noted(made.folder)))
+        made.cut_back(parts)
+    assert len(seen) == 2  # of the metrics and of the evaluations
+    return seen[0]
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path):

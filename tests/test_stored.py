@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from plasticity import stored
-from plasticity.accounts import read_status, table_parts
+from plasticity.accounts import EVALUATIONS, from_footer, note, read_status, table_parts, to_footer
 from plasticity.stored import DamagedError, read_json, read_table, to_json
 
 TABLE = pa.table({"arm": ["a"] * 50, "step": list(range(50)), "x": np.linspace(0, 1, 50, dtype=np.float32)})
@@ -118,3 +118,43 @@ def test_missing_parts_are_named(tmp_path):
     told.clear()
     table_parts(tmp_path, lambda path, why: told.append(path.name))
     assert told == ["part-000-00000.parquet", "part-001-00001.parquet"]
+
+
+def test_parts_that_the_table_of_lanes_notes(tmp_path):
+    """The last part of a run that has stopped, and parts of the evaluations, which no numbering would miss."""
+    for folder, names in (("metrics", ["000-00000", "000-00001"]), ("evaluations", ["000-00002", "001-00000"])):
+        (tmp_path / folder).mkdir()
+        for name in names:
+            (tmp_path / folder / f"part-{name}.parquet").touch()
+
+    def missing(folder):
+        told = []
+        table_parts(tmp_path, lambda path, why: told.append((path.name, why)), folder)
+        return told
+
+    assert missing("metrics") == missing(EVALUATIONS) == []
+    names = ["evaluations/part-000-00000.parquet", "evaluations/part-000-00002.parquet"]
+    notes = {1: "1", 0: note(0, 3, names)}
+    assert notes[0] == "101"
+    table = TABLE.replace_schema_metadata(to_footer(notes))
+    (tmp_path / "lanes.parquet").write_bytes(stored.table_bytes(table))
+    assert missing("metrics") == [
+        ("part-000-00002.parquet", "it is missing"),
+        ("part-001-00000.parquet", "it is missing"),
+    ]
+    assert missing(EVALUATIONS) == [("part-000-00000.parquet", "it is missing")]
+
+
+@pytest.mark.parametrize("text", ["", "[]", "3", '{"x": "1"}', '{"0": 1}', "\x01"])
+def test_notes_of_another_kind_say_nothing(text):
+    assert from_footer({b"parts": text.encode()}) == {}
+    assert from_footer(None) == from_footer({}) == {}
+
+
+def test_a_status_is_missed_where_there_are_tables(tmp_path):
+    told = []
+    assert read_status(tmp_path, lambda path, why: told.append((path.name, why))) == {}
+    assert told == []  # not started
+    (tmp_path / "lanes.parquet").touch()
+    assert read_status(tmp_path, lambda path, why: told.append((path.name, why))) == {}
+    assert told == [("status.json", "it is missing")]

@@ -99,6 +99,16 @@ def test_a_status_that_cannot_be_read(run, text):
     assert watch.Watcher(run).look(NOW).arms[1].state == "waiting"
 
 
+def test_what_is_missing_of_an_arm_that_has_begun_is_named(run):
+    """And nothing of one that has not."""
+    part(run, 0, [10], [0.5])
+    (run / "sweep" / "status.json").unlink()
+    damaged = watch.Watcher(run).look(NOW).damaged
+    assert damaged == tuple(
+        f"{run / 'sweep' / name} is unreadable (it is missing); left out" for name in ("status.json", "lanes.parquet")
+    )
+
+
 def part(run: Path, number: int, steps: list[int], values: list[float], column: str = "reward") -> Path:
     path = run / "sweep" / "metrics" / f"part-000-{number:05d}.parquet"
     path.parent.mkdir(exist_ok=True)

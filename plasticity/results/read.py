@@ -87,7 +87,7 @@ def _config(run: RunPath) -> tuple[dict[str, Any], str]:
     if not isinstance(found, Mapping) or not isinstance(found.get("arms") or {}, Mapping):
         return {}, "cannot be read (it holds no config)"
     if not is_own_config(found, plan(run)):
-        return {}, "is damaged (it does not hold the config that the run was started with)"
+        return {}, "is damaged: it does not hold the config that the run was started with"
     return dict(found), ""
 
 
