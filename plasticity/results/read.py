@@ -11,17 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from plasticity.accounts import (
-    EVALUATIONS,
-    EXPERIMENT,
-    LANES,
-    METRICS,
-    MISSING,
-    has_begun,
-    is_own_config,
-    read_plan,
-    table_parts,
-)
+from plasticity.accounts import EXPERIMENT, LANES, MISSING, has_begun, is_own_config, read_plan, table_parts
 from plasticity.documents import read_file
 from plasticity.errors import UserError, cut, listed, nearest, shown, suggestion
 from plasticity.stored import DamagedError, read_table
@@ -284,7 +274,7 @@ def _values(column: pa.ChunkedArray, order: np.ndarray) -> Any:
 
 def _load(run: RunPath, metrics: Collection[str] | None = None) -> pd.DataFrame:
     wanted = None if metrics is None else {*IDENTITY, *metrics}
-    table = _joined(run, METRICS, (*IDENTITY[1:], *REWARDS), ["step"], wanted)
+    table = _joined(run, "metrics", (*IDENTITY[1:], *REWARDS), ["step"], wanted)
     _check_known(run, table, metrics)
     absent = [name for name in REWARDS if name not in table and (metrics is None or name in metrics)]
     return table.assign(**dict.fromkeys(absent, np.nan))
@@ -315,7 +305,7 @@ def evaluations(run: RunPath, *runs: RunPath) -> pd.DataFrame:
 
     def read(one: RunPath) -> pd.DataFrame:
         first = [name for name in IDENTITY[1:] if name != "update"]
-        table = _joined(one, EVALUATIONS, first, ["step", "evaluated_visit"])
+        table = _joined(one, "evaluations", first, ["step", "evaluated_visit"])
         names = [name for name in ("task", "evaluated_task") if name in table]
         return table.astype(dict.fromkeys(names, "str"))
 
