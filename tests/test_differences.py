@@ -200,11 +200,11 @@ def test_arms_without_rows_have_none_in_common(tmp_path, first, arms):
         (other / arm / "lanes.parquet").write_bytes(b"")
     with pytest.warns(UserWarning, match=r"lanes\.parquet is unreadable \(it is empty\)"):
         found = results.compare_runs(first, other)
-    assert [each.arm for each in found.replicas if each == (each.arm, 0, 6, 0, 0, None, ())] == arms
+    assert [each.arm for each in found.replicas if tuple(each)[1:] == (0, 6, 0, 0, None, ())] == arms
     for arm in arms:
         shutil.rmtree(other / arm)
     again = results.compare_runs(other, first)
-    assert [each.arm for each in again.replicas if each == (each.arm, 0, 0, 6, 0, None, ())] == arms
+    assert [each.arm for each in again.replicas if tuple(each)[1:] == (0, 0, 6, 0, None, ())] == arms
 
 
 def test_another_config_than_the_run_was_started_with(tmp_path, first):
