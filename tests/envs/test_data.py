@@ -203,7 +203,7 @@ def test_rows_class_after_class(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.sizes, [2, 1, 2])
     with pytest.raises(ValueError, match="samples: 2 are not enough; they include no sample of class 1"):
         classes_of(image_samples("npz", path, 2, flat=True))
-    with pytest.raises(ValueError, match="gaussian ones have none"):
+    with pytest.raises(ValueError, match="inputs: gaussian is not allowed; this stream needs inputs with true labels"):
         classes_of(gaussian_samples(5, 2))
 
 
