@@ -72,7 +72,7 @@ def test_a_lost_life_equals_envpools() -> None:
 @pytest.mark.parametrize("name", ["Pong", "Qbert", "MsPacman", "Freeway", "Asterix", "Seaquest"])
 def test_more_games_equal_envpool(name: str) -> None:
     _, score = whole_game(name, PRESETS["machado18"], 2000)
-    assert score > 0
+    assert score > 0 or name == "Freeway"  # whose chicken does not cross by chance
 
 
 def life(pool: AlePool, steps: int, actions: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
