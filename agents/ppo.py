@@ -12,6 +12,7 @@ from agents.on_policy import Rules, rollout_agent
 from agents.rollout import empty
 from agents.truncation import Truncation, check_truncation
 from plasticity.counters import check_updates
+from plasticity.errors import check
 from plasticity.fields import BelowOne, Fraction, Member, NonNegative, Positive, Real, Repeats, Size
 from plasticity.interventions.base import Intervention
 from plasticity.types import Agent, Array, StreamSpec
@@ -23,7 +24,7 @@ NETWORK = {"kind": "mlp", "widths": [64, 64], "activation": "tanh", "initialiser
 OPTIMIZER = {"kind": "adam", "learning_rate": 2.5e-4, "eps": 1e-5, "max_gradient_norm": 0.5}
 
 
-def check(spec: StreamSpec, actions: str, length: int, epochs: int, minibatches: int) -> None:
+def check_rollout(spec: StreamSpec, actions: str, length: int, epochs: int, minibatches: int) -> None:
     """``ValueError`` where the stream does not suit the agent, or the numbers do not fit each other."""
     given = "discrete" if spec.discrete else "continuous"
     if actions not in ("auto", given):
@@ -46,8 +47,7 @@ def check(spec: StreamSpec, actions: str, length: int, epochs: int, minibatches:
 def check_names(**chosen: tuple[str, tuple[str, ...]]) -> None:
     """``ValueError`` for a setting that is none of its names."""
     for key, (value, known) in chosen.items():
-        if value not in known:
-            raise ValueError(f"agent.{key}: {value} is not allowed; must be one of {', '.join(known)}")
+        check(f"agent.{key}", value, known)
 
 
 def ppo(
@@ -107,7 +107,7 @@ def ppo(
     ``minibatches`` those of a rollout. Real-valued actions are not squashed: the stream clips them. Pairs that join two
     episodes take places in minibatches but enter no mean.
     """
-    check(spec, actions, rollout_length, epochs, minibatches)
+    check_rollout(spec, actions, rollout_length, epochs, minibatches)
     check_names(
         trunk=(trunk, ("separate", "shared")),
         normalise_advantages=(normalise_advantages, ("minibatch", "batch", "none")),

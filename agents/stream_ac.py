@@ -14,7 +14,6 @@ from agents.truncation import Truncation, check_truncation
 from plasticity.eligibility import eligible, parts
 from plasticity.fields import BelowOne, Fraction, Member, NonNegative
 from plasticity.interventions.base import Intervention
-from plasticity.schedules import constant
 from plasticity.types import (
     Agent,
     Array,
@@ -69,7 +68,7 @@ def stream_ac(
     eyes = perception(spec, normalise=normalise, rate=normalise_rate, scale_rewards=scale_rewards, discount=discount)
     wired = separate(network, eyes.observation, {"policy": spec.actions, "value": 1}, None, intervention)
     rule = parts({"policy": policy_optimizer(), "value": value_optimizer()})
-    body = embody(wired, rule, intervention, rest=remembered(eyes), trace=eligible)
+    body = embody(wired, rule, intervention, rest=remembered(eyes, scheduled=False), trace=eligible)
 
     def heads(params: Params, observation: Array) -> tuple[Array, Array, Any]:
         outputs, activations = body.network.apply(params, observation)
@@ -122,4 +121,4 @@ def stream_ac(
     def scores(params: Params, observation: Array) -> Array:
         return heads(params, observation)[0]
 
-    return streaming_agent(body, eyes, policy, constant(0.0), update, losses, scores, "logits", discount, truncation)
+    return streaming_agent(body, eyes, policy, None, update, losses, scores, "logits", discount, truncation)

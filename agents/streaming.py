@@ -63,16 +63,16 @@ def check_stream(name: str, spec: StreamSpec) -> None:
         )
 
 
-def remembered(eyes: Perception) -> Rest:
-    """What a newborn has besides its learner: when it was born, and blank statistics."""
-    return lambda born: {"schedule": born, **eyes.init()}
+def remembered(eyes: Perception, *, scheduled: bool = True) -> Rest:
+    """What a newborn has besides its learner: blank statistics and, where exploration fades, when it was born."""
+    return lambda born: {**({"schedule": born} if scheduled else {}), **eyes.init()}
 
 
 def streaming_agent(
     body: Body,
     eyes: Perception,
     policy: Policy,
-    epsilon: Callable[[Array], Array],
+    epsilon: Callable[[Array], Array] | None,
     update: Update,
     losses: Losses,
     scores: Scores,
@@ -82,7 +82,8 @@ def streaming_agent(
 ) -> Agent:
     """The streaming regime: perceive, update once, forget.
 
-    ``epsilon(age)``, in env steps; ``losses``, ``scores`` and what they mean are for probes.
+    ``epsilon(age)``, in env steps (``None``: always 0, and ``remembered`` has no schedule); ``losses``, ``scores`` and
+    what they mean are for probes.
     """
 
     def init(key: Key, timestep: TimeStep) -> AgentState:
@@ -91,8 +92,8 @@ def streaming_agent(
 
     def act(key: Key, state: AgentState, observation: Any, clock: Clock) -> Array:
         seen = eyes.act(state.rest, observation, clock)
-        age = clock.step - state.rest["schedule"]
-        return policy(jax.random.fold_in(key, ACTION), body.acting(state), seen, epsilon(age))
+        explore = jnp.zeros(()) if epsilon is None else epsilon(clock.step - state.rest["schedule"])
+        return policy(jax.random.fold_in(key, ACTION), body.acting(state), seen, explore)
 
     def play(key: Key, state: AgentState, observation: Any, epsilon: Array) -> Array:
         seen = eyes.play(state.rest, observation)

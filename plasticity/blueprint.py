@@ -5,13 +5,14 @@ heads instead of one output layer; the modules of a head are ``NAME_hidden_i`` a
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import numpy as np
 
 from plasticity.convolution import METHODS
+from plasticity.errors import check, check_least, refused
 from plasticity.layers import ACTIVATIONS, INITIALISERS, NORMALISATIONS, PARAMETERISATIONS
 from plasticity.types import Units
 
@@ -38,18 +39,6 @@ INJECTION = "injection"  # the module that holds the gate of an injection
 NEW, ANCHOR = "new_", "anchor_"  # what the names of its two further heads begin with
 
 
-def check_name(key: str, value: str, known: Iterable[str]) -> None:
-    """``ValueError`` that lists the known names if ``value`` is none of them."""
-    if value not in known:
-        raise ValueError(f"{key} must be one of {', '.join(known)}; got {value!r}")
-
-
-def check_count(key: str, value: int) -> None:
-    """``ValueError`` if ``value`` is not a whole number of at least 1."""
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 1:
-        raise ValueError(f"{key} must be a whole number of at least 1; got {value!r}")
-
-
 @dataclass(frozen=True)
 class Convolution:
     """A convolutional layer of ``filters`` square kernels of side ``kernel`` (all static).
@@ -64,8 +53,8 @@ class Convolution:
 
     def __post_init__(self) -> None:
         for key in ("filters", "kernel", "stride"):
-            check_count(f"convolutions.{key}", getattr(self, key))
-        check_name("convolutions.padding", self.padding, ("VALID", "SAME"))
+            check_least(f"convolutions.{key}", getattr(self, key), 1)
+        check("convolutions.padding", self.padding, ("VALID", "SAME"))
 
     def size(self, inputs: int) -> int:
         """Side of the output map for an input map of side ``inputs``."""
@@ -89,7 +78,7 @@ class Head:
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths))
         for number in (self.outputs, *self.widths):
-            check_count(f"heads.{self.name}", number)
+            check_least(f"heads.{self.name}", number, 1)
 
     @property
     def modules(self) -> tuple[str, ...]:
@@ -127,23 +116,23 @@ class NetworkSpec:
     def __post_init__(self) -> None:
         for key in ("observation", "convolutions", "widths", "heads"):
             object.__setattr__(self, key, tuple(getattr(self, key)))
-        check_name("activation", self.activation, ACTIVATIONS)
+        check("activation", self.activation, ACTIVATIONS)
         object.__setattr__(self, "activation_settings", tuple(self.activation_settings))
         for name, _ in self.activation_settings:
-            check_name(f"activation_settings of {self.activation}", name, ACTIVATIONS[self.activation].settings)
-        check_name("parameterisation", self.parameterisation, PARAMETERISATIONS)
-        check_count("power_iterations", self.power_iterations)
-        check_name("normalisation", self.normalisation, NORMALISATIONS)
-        check_name("initialiser", self.initialiser, INITIALISERS)
-        check_name("convolution", self.convolution, METHODS)
-        check_count("outputs", self.outputs)
+            check(f"activation_settings of {self.activation}", name, ACTIVATIONS[self.activation].settings)
+        check("parameterisation", self.parameterisation, PARAMETERISATIONS)
+        check_least("power_iterations", self.power_iterations, 1)
+        check("normalisation", self.normalisation, NORMALISATIONS)
+        check("initialiser", self.initialiser, INITIALISERS)
+        check("convolution", self.convolution, METHODS)
+        check_least("outputs", self.outputs, 1)
         for key in ("observation", "widths"):
             for number in getattr(self, key):
-                check_count(key, number)
+                check_least(key, number, 1)
         if (self.convolutions or self.channels_first) and len(self.observation) != 3:
             raise ValueError(f"observation must have 3 axes for convolutions or channels_first; got {self.observation}")
         if self.auxiliary:
-            check_count("auxiliary", self.auxiliary)
+            check_least("auxiliary", self.auxiliary, 1)
         if self.heads and sum(head.outputs for head in self.heads) != self.outputs:
             raise ValueError(f"heads must have {self.outputs} outputs together; got {self.heads}")
         maps(self)
@@ -169,7 +158,7 @@ def maps(spec: NetworkSpec) -> tuple[Shape, ...]:
         height, width = layer.size(shape[0]), layer.size(shape[1])
         if min(height, width) < 1:
             side = min(shape[:2])
-            raise ValueError(f"convolutions.kernel must be at most {side}, the side of its input; got {layer.kernel}")
+            raise refused("convolutions.kernel", layer.kernel, f"at most {side}, the side of its input")
         shape = (height, width, layer.filters * spec.copies)
         found.append(shape)
     return tuple(found)
@@ -236,7 +225,7 @@ def injected_head(nodes: list[Node], layers: int) -> list[Node]:
     for _ in range(layers):
         last = [by_name[node.reads] for node in last if node.reads in by_name and by_name[node.reads].dense_hidden]
         if not last:
-            raise ValueError(f"injected must be at most the number of dense hidden layers; got {layers}")
+            raise refused("injected", layers, "at most the number of dense hidden layers")
         chosen |= {node.name for node in last}
     for node in nodes:
         if node.reads in chosen:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import numbers
 import os
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
@@ -70,6 +71,24 @@ def bounded(message: str) -> str:
     """At most ``SHOWN`` printable lines of at most ``LINE`` characters; further lines are joined to the last one."""
     lines = message[: 4 * SHOWN * LINE].split("\n", SHOWN - 1)
     return "\n".join(cut(line, LINE) for line in lines)
+
+
+def refused(key: str, value: Any, allowed: str, user: str = "") -> ValueError:
+    """``user: key: value is not allowed; must be ...``, to be raised."""
+    return ValueError(f"{user and f'{user}: '}{key}: {shown(value)} is not allowed; must be {allowed}")
+
+
+def check(key: str, value: Any, known: Iterable[str], user: str = "") -> None:
+    """``ValueError`` that lists the known names if ``value`` is none of them."""
+    names = tuple(known)
+    if value not in names:
+        raise refused(key, value, f"one of {', '.join(names)}", user)
+
+
+def check_least(key: str, value: Any, least: int, user: str = "") -> None:
+    """``ValueError`` if ``value`` is not a whole number of at least ``least``."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise refused(key, value, f"a whole number of at least {least}", user)
 
 
 def shown(value: Any, width: int = 48) -> str:

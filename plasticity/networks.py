@@ -29,13 +29,13 @@ from plasticity.blueprint import (
     NormalisationName,
     Padding,
     auxiliary_nodes,
-    check_name,
     maps,
     nodes_of,
     outputs_of,
     wiring,
 )
 from plasticity.convolution import convolve
+from plasticity.errors import check
 from plasticity.fields import Size, Widths
 from plasticity.layers import (
     ACTIVATIONS,
@@ -282,7 +282,7 @@ def nature(
     ``layout`` "auto" takes the first axis for the channels where it is shorter than the last (stacked frames
     ``[4, 84, 84]``). Images smaller than 36x36 need ``padding`` "SAME". The paper's initialisation is not He's.
     """
-    check_name("layout", layout, ("auto", "channels_first", "channels_last"))
+    check("layout", layout, ("auto", "channels_first", "channels_last"))
     shape = tuple(observation.shape)
     first = shape[:1] < shape[-1:] if layout == "auto" else layout == "channels_first"
     sizes = ((32, 8, 4), (64, 4, 2), (64, 3, 1))

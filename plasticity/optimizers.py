@@ -13,6 +13,7 @@ import optax
 
 from plasticity import schedules
 from plasticity.eligibility import STREAMING
+from plasticity.errors import check, refused
 from plasticity.fields import BelowOne, Natural, NonNegative, Positive, card
 from plasticity.schedules import Number, Schedule
 from plasticity.stepsizes import Unsaid, carried, says
@@ -120,10 +121,9 @@ def step_size(learning_rate: Number, schedule: Shape, updates: int, end: Number,
     falling = {"linear": schedules.linear, "cosine": schedules.cosine}
     if schedule == "constant":
         return schedules.warm_up(schedules.constant(learning_rate), warm_up)
-    if schedule not in falling:
-        raise ValueError(f"schedule must be one of constant, linear, cosine; got {schedule!r}")
+    check("schedule", schedule, ("constant", *falling))
     if updates < 1:
-        raise ValueError(f"schedule_updates must be at least 1 for schedule {schedule!r}; got {updates}")
+        raise refused("schedule_updates", updates, f"at least 1 with schedule: {schedule}")
     return schedules.warm_up(falling[schedule](learning_rate, end, updates), warm_up)
 
 
@@ -222,8 +222,7 @@ def adam(
     ``learning_rate`` and not of 3.2 times it (an int32 and two exponentials for each parameter). ``ValueError`` for an
     unknown name.
     """
-    if counts not in ("shared", "parameter"):
-        raise ValueError(f"counts must be one of shared, parameter; got {counts!r}")
+    check("counts", counts, ("shared", "parameter"))
     rate = step_size(learning_rate, schedule, schedule_updates, end_learning_rate, warm_up)
     scale = optax.scale_by_adam if counts == "shared" else scale_by_counted_adam
     rule = optax.chain(clipped(max_gradient_norm), scale(b1, b2, eps, eps_root))

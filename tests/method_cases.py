@@ -20,6 +20,7 @@ STRONG: dict[str, dict[str, Any]] = {
     "l2": {"strength": 0.1},
     "spectral": {"strength": 0.1},
     "effective_rank": {"strength": 1.0},
+    "soft_reset": {"gamma_learning_rate": 10.0, "predict": "mean", "prior": "zero"},
 }
 
 
@@ -55,6 +56,6 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "at_switch-optimizer": ("stream_q", "stream_ac"),
     "at_switch-replay": (*STREAMED, *SUPERVISED, "ppo"),
     "at_switch-target": (*STREAMED, *SUPERVISED, "ppo"),
-    "at_switch-schedule": (*SUPERVISED, "ppo"),
+    "at_switch-schedule": (*SUPERVISED, "ppo", "stream_ac"),
     "at_switch-normaliser": (*SUPERVISED, *REPLAYED, "ppo"),
 }

@@ -100,6 +100,7 @@ def test_an_exact_finding_leaves_all_cores_to_those_after_it(first, expected, tm
     assert done.stdout.splitlines()[-1].startswith(expected)
 
 
+@pytest.mark.slow
 def test_the_quick_finding_holds(tmp_path):
     """A network that loses plasticity and a remedy that keeps it: the whole way from the file to the verdict."""
     (finding,) = load_findings(["new_labels"], EXACT_NAMES)

@@ -178,7 +178,9 @@ def test_the_numbers_of_an_activation():
     params = network.init(KEY)
     params["hidden_0"]["kernel"] = jnp.eye(3)
     np.testing.assert_allclose(network.apply(params, x)[1]["hidden_0"].post, [[-1.5, 0.5, 2.0]])
-    with pytest.raises(ValueError, match="activation_settings of leaky_relu must be one of negative_slope; got 'p'"):
+    with pytest.raises(
+        ValueError, match='activation_settings of leaky_relu: "p" is not allowed; must be one of negative_slope'
+    ):
         dataclasses.replace(spec, activation_settings=(("p", 0.5),))
 
 
@@ -472,20 +474,23 @@ def test_a_spec_is_hashable_data():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"activation": "rleu"}, r"activation must be one of relu, .*, smooth_leaky; got 'rleu'"),
-        ({"normalisation": "batch"}, "normalisation must be one of none, layer, rms, map; got 'batch'"),
-        ({"initialiser": "zero"}, "initialiser must be one of he, .*, sparse; got 'zero'"),
-        ({"convolution": "fft"}, "convolution must be one of auto, patches, lax; got 'fft'"),
-        ({"widths": (8, 0)}, "widths must be a whole number of at least 1; got 0"),
-        ({"widths": (2.5,)}, "widths must be a whole number of at least 1; got 2.5"),
-        ({"parameterisation": "batch"}, "parameterisation must be one of none, weight, spectral, spectral_first; got"),
-        ({"power_iterations": 0}, "power_iterations must be a whole number of at least 1; got 0"),
+        ({"activation": "rleu"}, r"activation: .rleu. is not allowed; must be one of relu, .*, smooth_leaky"),
+        ({"normalisation": "batch"}, "normalisation: .batch. is not allowed; must be one of none, layer, rms, map"),
+        ({"initialiser": "zero"}, "initialiser: .zero. is not allowed; must be one of he, .*, sparse"),
+        ({"convolution": "fft"}, "convolution: .fft. is not allowed; must be one of auto, patches, lax"),
+        ({"widths": (8, 0)}, "widths: 0 is not allowed; must be a whole number of at least 1"),
+        ({"widths": (2.5,)}, "widths: 2.5 is not allowed; must be a whole number of at least 1"),
+        (
+            {"parameterisation": "batch"},
+            "parameterisation: .* is not allowed; must be one of none, weight, spectral, spectral_first",
+        ),
+        ({"power_iterations": 0}, "power_iterations: 0 is not allowed; must be a whole number of at least 1"),
         ({"parameterisation": "spectral_first", "widths": ()}, "'spectral_first' needs a network with a dense hidden"),
-        ({"injected": 3}, "injected must be at most the number of dense hidden layers; got 3"),
-        ({"outputs": 0}, "outputs must be a whole number of at least 1; got 0"),
+        ({"injected": 3}, "injected: 3 is not allowed; must be at most the number of dense hidden layers"),
+        ({"outputs": 0}, "outputs: 0 is not allowed; must be a whole number of at least 1"),
         ({"observation": (7, 8)}, r"observation must have 3 axes .*; got \(7, 8\)"),
-        ({"observation": (2, 8, 2)}, "kernel must be at most 2, the side of its input; got 3"),
-        ({"observation": (0, 8, 2)}, "observation must be a whole number of at least 1; got 0"),
+        ({"observation": (2, 8, 2)}, "kernel: 3 is not allowed; must be at most 2, the side of its input"),
+        ({"observation": (0, 8, 2)}, "observation: 0 is not allowed; must be a whole number of at least 1"),
     ],
 )
 def test_a_spec_refuses(change, message):
@@ -496,9 +501,9 @@ def test_a_spec_refuses(change, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"filters": 0}, "convolutions.filters must be a whole number of at least 1; got 0"),
-        ({"stride": 0}, "convolutions.stride must be a whole number of at least 1; got 0"),
-        ({"padding": "same"}, "convolutions.padding must be one of VALID, SAME; got 'same'"),
+        ({"filters": 0}, "convolutions.filters: 0 is not allowed; must be a whole number of at least 1"),
+        ({"stride": 0}, "convolutions.stride: 0 is not allowed; must be a whole number of at least 1"),
+        ({"padding": "same"}, "convolutions.padding: .same. is not allowed; must be one of VALID, SAME"),
     ],
 )
 def test_a_convolution_refuses(change, message):
@@ -507,7 +512,9 @@ def test_a_convolution_refuses(change, message):
 
 
 def test_nature_refuses():
-    with pytest.raises(ValueError, match="layout must be one of auto, channels_first, channels_last; got 'nhwc'"):
+    with pytest.raises(
+        ValueError, match='layout: "nhwc" is not allowed; must be one of auto, channels_first, channels_last'
+    ):
         networks.nature(jax.ShapeDtypeStruct((4, 84, 84), jnp.uint8), 6, layout="nhwc")
     with pytest.raises(ValueError, match="observation must have 3 axes"):
         networks.nature(jax.ShapeDtypeStruct((), jnp.float32), 6)

@@ -116,7 +116,7 @@ def test_what_a_count_is_turned_into() -> None:
 
 
 def test_unknown_counts() -> None:
-    with pytest.raises(ValueError, match="one of shared, parameter; got 'unit'"):
+    with pytest.raises(ValueError, match='counts: "unit" is not allowed; must be one of shared, parameter'):
         adam(counts="unit")
 
 
@@ -141,8 +141,8 @@ def test_learning_rate_is_that_of_the_next_update(schedule: str, rates: list[flo
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"schedule": "linear"}, "schedule_updates must be at least 1 .* got 0"),
-        ({"schedule": "steps"}, "one of constant, linear, cosine; got 'steps'"),
+        ({"schedule": "linear"}, "schedule_updates: 0 is not allowed; must be at least 1"),
+        ({"schedule": "steps"}, "schedule: .steps. is not allowed; must be one of constant, linear, cosine"),
     ],
 )
 @pytest.mark.parametrize("factory", PLAIN)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from plasticity.errors import shown
 from plasticity.types import Array, Clock, Context, Key, Learner, Optimizer, Params, State
 
 if TYPE_CHECKING:
@@ -129,12 +128,6 @@ def compose(*interventions: Intervention) -> Intervention:
     made: dict[str, Any] = {"network": network, "optimizer": optimizer, "penalty": penalty, "acting": acting}
     made |= {field: chained(field) for field in ("step", "switch", "prepare")}
     return Intervention(init=init, **{field: made[field] for field in made if field in filled})
-
-
-def check(key: str, value: str, known: tuple[str, ...]) -> None:
-    """``ValueError`` that lists the known names if ``value`` is none of them."""
-    if value not in known:
-        raise ValueError(f"{key}: {shown(value)} is not allowed; must be one of {', '.join(known)}")
 
 
 def every(period: int) -> Due:

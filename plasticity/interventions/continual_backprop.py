@@ -10,9 +10,10 @@ import optax
 
 from plasticity import counting, trees
 from plasticity.counting import Precise
+from plasticity.errors import check
 from plasticity.fields import BelowOne, Fraction, Natural, Size, card
 from plasticity.interventions import surgery, units
-from plasticity.interventions.base import Intervention, check, every
+from plasticity.interventions.base import Intervention, every
 from plasticity.types import Array, Context, Key, Learner, Params, Path, State, Units
 
 Utility = Literal["contribution", "adaptable_contribution"]

@@ -5,8 +5,9 @@ from typing import Any, Literal
 import jax
 import optax
 
+from plasticity.errors import check
 from plasticity.fields import NonNegative, card
-from plasticity.interventions.base import Intervention, check
+from plasticity.interventions.base import Intervention
 from plasticity.optimizers import wrap
 from plasticity.stepsizes import needed
 from plasticity.types import Array, Optimizer, Params

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 
 from plasticity import linalg, trees
-from plasticity.errors import shown
+from plasticity.errors import check, shown
 from plasticity.fields import Count, Few, NonNegative, Real, Size, card
-from plasticity.interventions.base import Intervention, check, when
+from plasticity.interventions.base import Intervention, when
 from plasticity.interventions.penalties import TINY, Reduce, start_of, total
 from plasticity.types import Array, Context, Key, Learner, Network, Params, Path, State
 

@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import optax
 
 from plasticity import trees
+from plasticity.errors import check
 from plasticity.fields import BelowOne, NonNegative, Positive, card
-from plasticity.interventions.base import Intervention, check
+from plasticity.interventions.base import Intervention
 from plasticity.interventions.perturbation import Per, layer_numbers, noise_like, spread_out
 from plasticity.stepsizes import carried, needed
 from plasticity.types import Array, Optimizer, Params

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from plasticity import trees
+from plasticity.errors import check
 from plasticity.fields import Count, Few, NonNegative, Positive, Repeats, card
-from plasticity.interventions.base import Intervention, check, when
+from plasticity.interventions.base import Intervention, when
 from plasticity.types import Array, Clock, Context, Key, Learner, Network, Params, Path, State
 
 Which = Literal["kernels", "all"]

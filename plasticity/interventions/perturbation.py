@@ -8,8 +8,9 @@ import jax.numpy as jnp
 import optax
 
 from plasticity import trees
+from plasticity.errors import check
 from plasticity.fields import Count, NonNegative, Positive, card
-from plasticity.interventions.base import Intervention, check, every
+from plasticity.interventions.base import Intervention, every
 from plasticity.interventions.base import when as conditionally
 from plasticity.interventions.resets import When, scheduled
 from plasticity.stepsizes import carried

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from plasticity import trees
+from plasticity.errors import check
 from plasticity.fields import Count, NonNegative, Positive, card
-from plasticity.interventions.base import Intervention, check, every, no_penalty, unchanged, when
+from plasticity.interventions.base import Intervention, every, no_penalty, unchanged, when
 from plasticity.interventions.penalties import Which
 from plasticity.optimizers import Descent, has_schedule
 from plasticity.types import Array, Context, Key, Learner, Network, Optimizer, Params, State

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from plasticity.eligibility import remembers
-from plasticity.errors import shown
+from plasticity.errors import check, shown
 from plasticity.fields import Count, card
 from plasticity.interventions import surgery
-from plasticity.interventions.base import Intervention, Step, check, every
+from plasticity.interventions.base import Intervention, Step, every
 from plasticity.interventions.base import when as conditionally
 from plasticity.types import Context, Key, Learner, Network, Optimizer, Params, Path, State
 

@@ -5,8 +5,9 @@ from typing import Any, Literal
 
 import jax
 
+from plasticity.errors import check
 from plasticity.fields import card
-from plasticity.interventions.base import Intervention, check
+from plasticity.interventions.base import Intervention
 from plasticity.interventions.resets import check_memory, renewed
 from plasticity.types import Context, Key, Learner, Params, State
 

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from plasticity import trees
-from plasticity.errors import shown
+from plasticity.errors import check, shown
 from plasticity.fields import Count, Fraction, NonNegative, card
 from plasticity.interventions import surgery, units
-from plasticity.interventions.base import Intervention, check, every, when
+from plasticity.interventions.base import Intervention, every, when
 from plasticity.types import Array, Context, Key, Learner, Network, Path, State
 
 Utility = Literal["gradient", "magnitude", "random"]

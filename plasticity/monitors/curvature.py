@@ -33,6 +33,7 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from plasticity import linalg
+from plasticity.errors import check, check_least, refused
 from plasticity.fields import Few, Positive, Repeats, card
 from plasticity.monitors.base import Monitor
 from plasticity.monitors.updates import second_moments
@@ -107,8 +108,7 @@ def _gauss_newton(loss: Loss, probe: Probe) -> tuple[Matvec, Array]:
 def product_of(user: str, loss: Loss, matrix: Matrix, preconditioner_eps: Number) -> Product:
     """The chosen matrix of the chosen loss; ``ValueError``, naming the ``user``, for another name of either."""
     for key, value, known in (("loss", loss, get_args(Loss)), ("matrix", matrix, get_args(Matrix))):
-        if value not in known:
-            raise ValueError(f"{user}: {key} must be one of {', '.join(known)}, got {value!r}")
+        check(key, value, known, user)
 
     def build(key: Key, probe: Probe) -> tuple[Matvec, Array]:
         if matrix == "gauss_newton":
@@ -182,12 +182,6 @@ def tridiagonal(alphas: Array, betas: Array) -> Array:
     return jnp.diag(alphas) + jnp.diag(betas, 1) + jnp.diag(betas, -1)
 
 
-def at_least(user: str, key: str, value: int, least: int) -> None:
-    """``ValueError`` if a static count is too small."""
-    if value < least:
-        raise ValueError(f"{user}: {key} must be at least {least}, got {value}")
-
-
 @card(
     paper="Ghorbani, Krishnan & Xiao 2019, An Investigation into Neural Net Optimization via Hessian Eigenvalue "
     "Density",
@@ -232,16 +226,16 @@ def hessian_top_eigenvalue(
     iteration), which is the bottom one where that is the more negative.
     """
     name = "hessian_top_eigenvalue"
-    at_least(name, "iterations", iterations, 1)
-    at_least(name, "k", k, 1)
+    check_least("iterations", iterations, 1, name)
+    check_least("k", k, 1, name)
     if k > iterations:
-        raise ValueError(f"{name}: k must be at most iterations ({iterations}), got {k}")
+        raise refused("k", k, f"at most iterations ({iterations})", name)
     build = product_of(name, loss, matrix, preconditioner_eps)
 
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
         product, flat = build(key, probe)
         if k > flat.size:
-            raise ValueError(f"{name}: k must be at most the number of parameters ({flat.size}), got {k}")
+            raise refused("k", k, f"at most the number of parameters ({flat.size})", name)
         start = jax.random.normal(key, flat.shape, flat.dtype)
         ritz = linalg.eigenvalues(tridiagonal(*lanczos(product, start, iterations)))
         found = {name: ritz[-1], "hessian_bottom_eigenvalue": ritz[0]}

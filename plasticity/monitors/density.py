@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from plasticity import linalg
+from plasticity.errors import check, check_least, refused
 from plasticity.fields import NonNegative, Positive, Repeats, card
 from plasticity.monitors.base import Monitor
-from plasticity.monitors.curvature import Loss, Matrix, Matvec, at_least, lanczos, product_of, tridiagonal
+from plasticity.monitors.curvature import Loss, Matrix, Matvec, lanczos, product_of, tridiagonal
 from plasticity.types import Array, Key, Metrics, Probe, State
 
 Scale = Literal["symlog", "linear"]
@@ -68,14 +69,13 @@ def mass_in_bins(nodes: Array, weights: Array, edges: np.ndarray, smoothing: Arr
 
 def _checked_grid(bins: int, smallest: float, largest: float, scale: str) -> None:
     name = "hessian_density"
-    if scale not in get_args(Scale):
-        raise ValueError(f"{name}: scale must be one of {', '.join(get_args(Scale))}, got {scale!r}")
+    check("scale", scale, get_args(Scale), name)
     if bins < 3 or bins % 2 == 0:
-        raise ValueError(f"{name}: bins must be odd (the middle one is around 0) and at least 3, got {bins}")
+        raise refused("bins", bins, "odd (the middle one is around 0) and at least 3", name)
     if not 0 < largest < float("inf"):
-        raise ValueError(f"{name}: largest must be positive and finite, got {largest}")
+        raise refused("largest", largest, "positive and finite", name)
     if scale == "symlog" and not 0 < smallest < largest:
-        raise ValueError(f"{name}: smallest must be positive and below largest ({largest}), got {smallest}")
+        raise refused("smallest", smallest, f"positive and below largest ({largest})", name)
 
 
 @card(
@@ -138,8 +138,8 @@ def hessian_density(
     a small ``epsilon``.
     """
     name = "hessian_density"
-    at_least(name, "iterations", iterations, 1)
-    at_least(name, "starts", starts, 1)
+    check_least("iterations", iterations, 1, name)
+    check_least("starts", starts, 1, name)
     _checked_grid(bins, smallest, largest, scale)
     build = product_of(name, loss, matrix, preconditioner_eps)
     edges = density_edges(bins, smallest, largest, scale)
@@ -195,7 +195,7 @@ def hessian_trace(
     The paper's matrix is that of a smoothing spline; the estimator is the same.
     """
     name = "hessian_trace"
-    at_least(name, "samples", samples, 2)
+    check_least("samples", samples, 2, name)
     build = product_of(name, loss, matrix, preconditioner_eps)
 
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from plasticity.eligibility import Eligibility
+from plasticity.errors import check_least
 from plasticity.types import Array, Key, Network, Optimizer, Params, Probe
 
 Rows = Array | None  # indices into the probe's batch; None: all of it
@@ -94,5 +95,4 @@ def mean_where(valid: Array, values: Array) -> Array:
 def at_least_one(**settings: int) -> None:
     """``ValueError`` that names the static setting which is no whole number of at least 1."""
     for name, value in settings.items():
-        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} must be a whole number of at least 1; got {value!r}")
+        check_least(name, value, 1)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from pydantic import Field
 
 from plasticity import linalg
+from plasticity.errors import check_least, refused
 from plasticity.fields import Repeats, card
 from plasticity.monitors.base import Monitor
 from plasticity.monitors.representation import entropy_rank, ratio
@@ -37,7 +38,7 @@ def kernel_product(function: Callable[[Params], Array], params: Params) -> Calla
 def first_valid(name: str, k: int, valid: Array) -> tuple[Array, Array]:
     """int32[k] numbers of the first valid rows, and float32[k] 1, or 0 where there are not so many."""
     if k > len(valid):
-        raise ValueError(f"{name}: k must be at most the size of the batch (probe_size), {len(valid)}, got {k}")
+        raise refused("k", k, f"at most the size of the batch (probe_size), {len(valid)}", name)
     rows = jnp.argsort(~valid, stable=True)[:k]
     return rows, valid[rows].astype(jnp.float32)
 
@@ -92,8 +93,7 @@ def gradient_covariance(*, k: Several = 32) -> Monitor:
     The paper takes 512 samples and looks at the whole matrix; these summaries and the default are ours. Despite the
     name it is neither centred nor a covariance: cosines do not see the gradients' lengths.
     """
-    if k < 2:
-        raise ValueError(f"gradient_covariance: k must be at least 2, got {k}")
+    check_least("k", k, 2, "gradient_covariance")
 
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
         del key
@@ -153,8 +153,7 @@ def ntk(*, k: Repeats = 32) -> Monitor:
     The summaries are ours. Elsewhere also the kernel of the summed outputs (one gradient for each row), which sees only
     the common part of the outputs: in a duelling network, the state's value and no advantage.
     """
-    if k < 1:
-        raise ValueError(f"ntk: k must be at least 1, got {k}")
+    check_least("k", k, 1, "ntk")
 
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
         del key

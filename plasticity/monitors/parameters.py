@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from plasticity import linalg, trees
+from plasticity.errors import check
 from plasticity.fields import card
 from plasticity.monitors.base import Monitor
 from plasticity.stepsizes import needed
@@ -139,8 +140,7 @@ def effective_learning_rate(*, law: Law = "adam") -> Monitor:
     The meaning is exact only for layers followed by a normalisation. The paper derives the law of SGD; that of Adam
     follows from the same argument with an update of fixed size.
     """
-    if law not in get_args(Law):
-        raise ValueError(f"effective_learning_rate: law must be one of {', '.join(get_args(Law))}, got {law!r}")
+    check("law", law, get_args(Law), "effective_learning_rate")
     power = {"adam": 1, "sgd": 2}[law]
 
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:

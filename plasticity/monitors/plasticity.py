@@ -14,6 +14,7 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
+from plasticity.errors import check, refused
 from plasticity.fields import Count, Repeats, Size, card
 from plasticity.monitors.base import Monitor
 from plasticity.monitors.fitting import Rows, Start, at, at_least_one, current_and_fresh, mean_where, outputs, train
@@ -119,10 +120,9 @@ def plasticity_probe(
     eligibility trace the optimizer is used without the trace (``plasticity.monitors.fitting.plain``).
     """
     at_least_one(steps=steps, targets=targets, batch=1 if batch is None else batch)
-    if optimizer not in ("fresh", "continued"):
-        raise ValueError(f"optimizer must be one of fresh, continued; got {optimizer!r}")
+    check("optimizer", optimizer, ("fresh", "continued"))
     if not 0 < frequency <= 2e5:
-        raise ValueError(f"frequency must be above 0 and at most 2e5; got {frequency!r}")
+        raise refused("frequency", frequency, "above 0 and at most 2e5")
     continued = optimizer == "continued"
     prefix = "plasticity_probe/" + "continued_" * continued
 

@@ -28,6 +28,7 @@ import jax
 import jax.numpy as jnp
 
 from plasticity import linalg
+from plasticity.errors import refused
 from plasticity.fields import BelowOne, NonNegative, card
 from plasticity.monitors.base import Monitor
 from plasticity.monitors.units import hidden_layers
@@ -88,7 +89,7 @@ def _chosen(name: str, layer: str, network: Network, layers: dict[str, Activatio
     if layer == "all":
         return {f"{name}/{each}": activation.post for each, activation in layers.items()}
     if layer != "last" and layer not in layers:
-        raise ValueError(f"{name}: layer must be last, all or one of {', '.join(layers)}, got {layer!r}")
+        raise refused("layer", layer, f"last, all or one of {', '.join(layers)}", name)
     if layer != "last":
         return {name: layers[layer].post}
     first, *others = _before_outputs(network)

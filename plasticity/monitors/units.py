@@ -16,6 +16,7 @@ from typing import Annotated
 import jax.numpy as jnp
 from pydantic import Field
 
+from plasticity.errors import refused
 from plasticity.fields import BelowOne, NonNegative, card
 from plasticity.monitors.base import Monitor
 from plasticity.types import Activation, Array, Key, Metrics, Network, Probe, State
@@ -79,7 +80,7 @@ def dormant_units(*, tau: NonNegative = 0.025, taus: tuple[Share, ...] = ()) -> 
     names = [f"dormant_units/tau_{each:g}" for each in taus]
     outside = [each for each in taus if not 0 <= each <= 1]
     if outside:
-        raise ValueError(f"dormant_units: every one of taus must be in [0, 1], got {outside[0]}")
+        raise refused("taus", outside[0], "in [0, 1], every one of them", "dormant_units")
 
     def measured(threshold: Array | float) -> Callable[[Activation], Array]:
         def marked(activation: Activation) -> Array:

@@ -470,9 +470,9 @@ REFUSED = [
     ({"actions": "continuous"}, r"agent\.actions: continuous is not allowed; those of the stream are discrete"),
     ({"rollout_length": 7}, r"agent\.rollout_length: 7 is not allowed; it must divide the 30 steps"),
     ({"minibatches": 3}, r"agent\.minibatches: 3 is not allowed; it must divide the 20 steps of a rollout"),
-    ({"trunk": "joint"}, r"agent\.trunk: joint is not allowed; must be one of separate, shared"),
-    ({"normalise_advantages": "all"}, r"agent\.normalise_advantages: all is not allowed; must be one of minibatch"),
-    ({"evaluate": "best"}, r"agent\.evaluate: best is not allowed; must be one of sample, mode"),
+    ({"trunk": "joint"}, r'agent\.trunk: "joint" is not allowed; must be one of separate, shared'),
+    ({"normalise_advantages": "all"}, r'agent\.normalise_advantages: "all" is not allowed; must be one of minibatch'),
+    ({"evaluate": "best"}, r'agent\.evaluate: "best" is not allowed; must be one of sample, mode'),
 ]
 
 

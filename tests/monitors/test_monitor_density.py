@@ -171,16 +171,19 @@ def test_lanes_in_one_program_equal_lanes_alone(probes):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"bins": 4}, r"bins must be odd \(the middle one is around 0\) and at least 3, got 4"),
-        ({"bins": 1}, "bins must be odd .* got 1"),
-        ({"largest": 0.0}, "largest must be positive and finite, got 0.0"),
-        ({"largest": math.inf}, "largest must be positive and finite, got inf"),
-        ({"smallest": -1.0}, r"smallest must be positive and below largest \(1000.0\), got -1.0"),
-        ({"smallest": 2.0, "largest": 1.0}, r"smallest must be positive and below largest \(1.0\), got 2.0"),
-        ({"scale": "log"}, "scale must be one of symlog, linear, got 'log'"),
-        ({"starts": 0}, "starts must be at least 1, got 0"),
-        ({"iterations": 0}, "iterations must be at least 1, got 0"),
-        ({"loss": "td"}, "loss must be one of task, perturbed, got 'td'"),
+        ({"bins": 4}, r"bins: 4 is not allowed; must be odd \(the middle one is around 0\) and at least 3"),
+        ({"bins": 1}, "bins: 1 is not allowed; must be odd"),
+        ({"largest": 0.0}, "largest: 0.0 is not allowed; must be positive and finite"),
+        ({"largest": math.inf}, "largest: Infinity is not allowed; must be positive and finite"),
+        ({"smallest": -1.0}, r"smallest: -1.0 is not allowed; must be positive and below largest \(1000.0\)"),
+        (
+            {"smallest": 2.0, "largest": 1.0},
+            r"smallest: 2.0 is not allowed; must be positive and below largest \(1.0\)",
+        ),
+        ({"scale": "log"}, "scale: .log. is not allowed; must be one of symlog, linear"),
+        ({"starts": 0}, "starts: 0 is not allowed; must be a whole number of at least 1"),
+        ({"iterations": 0}, "iterations: 0 is not allowed; must be a whole number of at least 1"),
+        ({"loss": "td"}, "loss: .td. is not allowed; must be one of task, perturbed"),
     ],
 )
 def test_settings_that_are_refused(settings, message):
@@ -190,7 +193,10 @@ def test_settings_that_are_refused(settings, message):
 
 @pytest.mark.parametrize(
     ("settings", "message"),
-    [({"samples": 1}, "samples must be at least 2, got 1"), ({"matrix": "fisher"}, "matrix must be one of .*'fisher'")],
+    [
+        ({"samples": 1}, "samples: 1 is not allowed; must be a whole number of at least 2"),
+        ({"matrix": "fisher"}, "matrix: .fisher. is not allowed; must be one of"),
+    ],
 )
 def test_settings_of_the_trace_that_are_refused(settings, message):
     with pytest.raises(ValueError, match=f"hessian_trace: {message}"):

@@ -192,8 +192,13 @@ def test_a_kernel_of_zeros(probes):
 
 @pytest.mark.parametrize(("factory", "least"), [(gradient_covariance, 2), (ntk, 1)])
 def test_impossible_numbers_of_samples(probes, factory, least):
-    with pytest.raises(ValueError, match=f"{factory.__name__}: k must be at least {least}, got {least - 1}"):
+    with pytest.raises(
+        ValueError,
+        match=f"{factory.__name__}: k: {least - 1} is not allowed; must be a whole number of at least {least}",
+    ):
         factory(k=least - 1)
     probe = with_kernel(probes, np.ones((3, 1, 2)))
-    with pytest.raises(ValueError, match=rf"{factory.__name__}: k must be at most the size of the batch .*, 3, got 4"):
+    with pytest.raises(
+        ValueError, match=rf"{factory.__name__}: k: 4 is not allowed; must be at most the size of the batch .*, 3"
+    ):
         jax.eval_shape(lambda key: factory(k=4).measure(key, (), probe)[1], jax.random.key(0))

@@ -136,5 +136,7 @@ def test_the_law_is_that_of_a_scale_invariant_layer(probes, law, power):
 
 
 def test_an_unknown_law_is_refused():
-    with pytest.raises(ValueError, match="effective_learning_rate: law must be one of adam, sgd, got 'rmsprop'"):
+    with pytest.raises(
+        ValueError, match='effective_learning_rate: law: "rmsprop" is not allowed; must be one of adam, sgd'
+    ):
         effective_learning_rate(law="rmsprop")

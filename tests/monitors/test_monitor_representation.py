@@ -241,5 +241,7 @@ def test_layers_by_name(probes):
 
 def test_an_unknown_layer_lists_the_known_ones(probes):
     probe = probes.written({"hidden_0": jnp.eye(2), "hidden_1": jnp.eye(2)})
-    with pytest.raises(ValueError, match=r"srank: layer must be last, all or one of hidden_0, hidden_1, got 'middle'"):
+    with pytest.raises(
+        ValueError, match=r"srank: layer: .middle. is not allowed; must be last, all or one of hidden_0, hidden_1"
+    ):
         probes.measured(srank(layer="middle"), probe)

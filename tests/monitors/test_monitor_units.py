@@ -2,6 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from plasticity.errors import shown
 from plasticity.monitors import (
     activation_sparsity,
     constant_units,
@@ -117,7 +118,7 @@ def test_further_thresholds_of_dormancy(probes):
 
 @pytest.mark.parametrize("bad", [-0.1, 1.5, float("nan")])
 def test_thresholds_outside_the_range_are_refused(bad):
-    with pytest.raises(ValueError, match=rf"dormant_units: every one of taus must be in \[0, 1\], got {bad}"):
+    with pytest.raises(ValueError, match=rf"dormant_units: taus: {shown(bad)} is not allowed; must be in \[0, 1\]"):
         dormant_units(taus=(0.1, bad))
 
 
