@@ -49,7 +49,7 @@ def reset(**changes) -> dict:
         ({"agent": "dqn"}, "arms.baseline: agent.kind: dqn is not allowed; it needs a stream with discrete actions"),
         (
             {"monitors": [{"kind": "hessian_top_eigenvalue", "k": 30}]},
-            "monitors.hessian_top_eigenvalue: hessian_top_eigenvalue: k must be at most iterations (20), got 30",
+            "monitors.hessian_top_eigenvalue: hessian_top_eigenvalue: k: 30 is not allowed; must be at most iterations (20)",
         ),
         ({"placement": {"devices": 64}}, "placement.devices: 64 is not allowed; this machine has 2"),
         (
@@ -68,7 +68,7 @@ def test_what_does_not_fit(changes, said):
     [
         (
             {"monitors": [{"kind": "effective_rank", "layer": "hidden_7"}]},
-            "monitors.effective_rank: layer must be last, all or one of hidden_0, got 'hidden_7'",
+            'monitors.effective_rank: layer: "hidden_7" is not allowed; must be last, all or one of hidden_0',
         ),
         (
             reset(modules=["nowhere"]),

@@ -171,7 +171,7 @@ def test_what_cannot_be_measured(run, tmp_path):
     assert "name at least one" in complaint(run, *some[2:])
     assert "only settings of monitors" in complaint(run, "agent.kind=dqn", *some)
     assert "monitors" in complaint(run, "monitors.srank.delta=7", "--monitors", "srank", *some[2:])
-    assert "layer must be last, all or one of" in complaint(
+    assert "is not allowed; must be last, all or one of" in complaint(
         run, "monitors.srank.layer=hidden_9", "--monitors", "srank", *some[2:]
     )
     assert not (tmp_path / "table.parquet").exists()
