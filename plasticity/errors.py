@@ -73,6 +73,11 @@ def bounded(message: str) -> str:
     return "\n".join(cut(line, LINE) for line in lines)
 
 
+def placed(place: str, text: str) -> str:
+    """The place, then the text, which may open with the member's name: ``monitors.srank`` says it already."""
+    return ": ".join(filter(None, (place, text.removeprefix(f"{place.rpartition('.')[2]}: "))))
+
+
 def refused(key: str, value: Any, allowed: str, user: str = "") -> ValueError:
     """``user: key: value is not allowed; must be ...``, to be raised."""
     return ValueError(f"{user and f'{user}: '}{key}: {shown(value)} is not allowed; must be {allowed}")

@@ -16,7 +16,7 @@ from plasticity import config, memory, precision
 from plasticity.config import Experiment
 from plasticity.cores import cores
 from plasticity.counters import check_stream
-from plasticity.errors import UserError
+from plasticity.errors import UserError, placed
 from plasticity.evaluation import Evaluation
 from plasticity.fields import card_of
 from plasticity.interventions import rehearsal
@@ -202,7 +202,7 @@ def _checked(what: str, make: Any, *args: Any) -> Any:
     try:
         return make(*args)
     except ValueError as error:
-        raise UserError(": ".join(filter(None, (what, str(error))))) from error
+        raise UserError(placed(what, str(error))) from error
 
 
 def _agent(each: config.ProgramSettings, spec: StreamSpec, hyper: Hyper, seen: rehearsal.Seen | None = None) -> Agent:

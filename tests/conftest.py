@@ -3,9 +3,10 @@
 Nearly all programs are so small that they run for less time than optimising their machine code takes, so XLA is told
 not to optimise it. ``XLA_FLAGS`` in the environment is left as it is: ``XLA_FLAGS= make test`` tests the code that
 users run. One of the options, without which compiling takes 1.7 times as long, may be gone from another version of JAX,
-where an unknown one would end the process: it is tried in a process of its own first. Many tests build the same tiny programs anew. JAX's own cache in ``.jax_cache`` keeps what XLA made of them:
-tracing still happens (and is counted by tests), the several seconds of XLA's work only once. Deleting the folder is
-harmless.
+where an unknown one would end the process: it is tried in a process of its own first.
+
+Many tests build the same tiny programs anew. JAX's own cache in ``.jax_cache`` keeps what XLA made of them: tracing
+still happens (and is counted by tests), the several seconds of XLA's work only once. Deleting the folder is harmless.
 """
 
 import os
@@ -29,8 +30,8 @@ def known(flags: str) -> bool:
 if "XLA_FLAGS" not in os.environ:
     os.environ["XLA_FLAGS"] = QUICKER if known(QUICKER) else QUICK
 
-import jax
-import pytest
+import jax  # noqa: E402
+import pytest  # noqa: E402
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 sys.path.append(str(CHECKOUT))  # `pytest` finds agents and envs as `python -m pytest` does; tests/ has folders so named

@@ -49,7 +49,7 @@ def reset(**changes) -> dict:
         ({"agent": "dqn"}, "arms.baseline: agent.kind: dqn is not allowed; it needs a stream with discrete actions"),
         (
             {"monitors": [{"kind": "hessian_top_eigenvalue", "k": 30}]},
-            "monitors.hessian_top_eigenvalue: hessian_top_eigenvalue: k: 30 is not allowed; must be at most iterations (20)",
+            "monitors.hessian_top_eigenvalue: k: 30 is not allowed; must be at most iterations (20)",
         ),
         ({"placement": {"devices": 64}}, "placement.devices: 64 is not allowed; this machine has 2"),
         (

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from plasticity.errors import placed
 from plasticity.interventions.base import Intervention, fills
 from plasticity.networks import NetworkSpec, build
 
@@ -51,7 +52,7 @@ def labelled(label: str, intervention: Intervention, seen: Seen | None = None) -
             try:
                 return function(*args)
             except ValueError as error:
-                raise ValueError(f"{label}: {error}") from error
+                raise ValueError(placed(label, str(error))) from error
 
         return call
 
