@@ -1,7 +1,8 @@
 """Members of other packages: what they return is checked, and what they raise is told in a line that names them."""
 
+import contextlib
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from plasticity.errors import UserError, cut
@@ -35,6 +36,17 @@ def said(error: BaseException) -> str:
     return cut(" ".join(f"{type(error).__name__}: {error}".split()), WIDTH)
 
 
+@contextlib.contextmanager
+def told(where: str) -> Iterator[None]:
+    """Whatever ends the block but Ctrl-C becomes a ``UserError`` of one line that opens with ``where``."""
+    try:
+        yield
+    except UserError:
+        raise
+    except STOPS as error:
+        raise UserError(f"{where}: {said(error)}") from error
+
+
 def calling(origin: Origin, function: Callable[..., Any], where: str) -> Callable[..., Any]:
     """The function, whose errors are the user's news: ``UserError``, in a line that opens with member and package.
 
@@ -42,12 +54,8 @@ def calling(origin: Origin, function: Callable[..., Any], where: str) -> Callabl
     """
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        try:
+        with told(f"{origin}: `{where}` fails"):
             made = function(*args, **kwargs)
-        except UserError:
-            raise
-        except STOPS as error:
-            raise UserError(f"{origin}: `{where}` fails: {said(error)}") from error
         return record(origin, made)
 
     return call
@@ -83,12 +91,8 @@ def guarded(origin: Origin, factory: Callable[..., Any], returns: Mapping[str, R
 
     @functools.wraps(factory)
     def make(*args: Any, **kwargs: Any) -> Any:
-        try:
+        with told(str(origin)):
             made = factory(*args, **kwargs)
-        except UserError:
-            raise
-        except STOPS as error:
-            raise UserError(f"{origin}: {said(error)}") from error
         wanted = returns.get(origin.family)
         if wanted is None:
             return made

@@ -22,6 +22,7 @@ import psutil
 import pytest
 import tiny
 import yaml
+from processes import ended, started  # noqa: F401  (a fixture)
 from rich.console import Console
 
 from plasticity import cli, folder, launch, memory, progress, recorders, results, tables
@@ -361,22 +362,7 @@ def process(*words: object, cache: Path, before: str = "", **options: Any) -> su
     }
     code = ["-c", f"{before}\nfrom plasticity import cli\ncli.main()"] if before else ["-m", "plasticity"]
     command = [sys.executable, *code, *map(str, words)]
-    pipe = subprocess.PIPE
-    child = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=pipe, stderr=pipe, text=True, **options)
-    STARTED.append(child)
-    return child
-
-
-STARTED: list[subprocess.Popen[str]] = []
-
-
-@pytest.fixture(autouse=True)
-def ended():
-    """No process and no pipe to one is left."""
-    yield
-    while STARTED:
-        with STARTED.pop() as child:
-            child.kill()
+    return started(command, env=environment, stderr=subprocess.PIPE, **options)
 
 
 def wait_for(path: Path, child: subprocess.Popen[str], delay: float = 0.0) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import psutil
 import pytest
+from processes import ended, started  # noqa: F401  (a fixture)
 
 from plasticity import lock
 from plasticity.errors import UserError
@@ -36,21 +37,7 @@ except UserError as error:
 
 def process(folder: Path, *words: str, start: float = 0.0) -> subprocess.Popen[str]:
     command = [sys.executable, "-W", "ignore", "-c", HOLD, str(folder), str(start), *words]
-    child = subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    STARTED.append(child)
-    return child
-
-
-STARTED: list[subprocess.Popen[str]] = []
-
-
-@pytest.fixture(autouse=True)
-def ended():
-    """No process and no pipe to one is left."""
-    yield
-    while STARTED:
-        with STARTED.pop() as child:
-            child.kill()
+    return started(command, stdin=subprocess.PIPE)
 
 
 def refusal(folder: Path) -> str:

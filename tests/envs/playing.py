@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from plasticity.types import Clock, Stream, Visit
+from envs.base import Source
+from plasticity.types import LAST, Clock, Stream, Visit
 
 
 def lane_keys(*seeds: int) -> jax.Array:
@@ -64,3 +65,18 @@ def random_actions(stream: Stream, steps: int, lanes: int, seed: int = 0) -> np.
     else:
         one = draw.normal(size=(steps, 1, spec.envs, spec.actions)).astype(np.float32)
     return np.broadcast_to(one, (steps, lanes, *one.shape[2:]))
+
+
+def assert_resumes_in_mid_visit(source: Source, task: int) -> None:
+    """A copy that loads what a stream saves after 40 steps of a visit goes on exactly as the stream does."""
+    keys = lane_keys(4)
+    whole, resumed = player(source.make(1)), player(source.make(1))
+    actions = random_actions(whole.stream, 70, 1)
+    state, _ = whole.reset(keys, visit_of(1, task), jnp.int32(0))
+    state, _ = jax.block_until_ready(whole.steps(keys, state, actions[:40], jnp.int32(0)))
+    resumed.stream.load(whole.stream.save())
+    rest = [each.steps(keys, state, actions[40:], jnp.int32(40))[1] for each in (whole, resumed)]
+    jax.tree.map(np.testing.assert_array_equal, *rest)
+    assert (np.asarray(rest[0].step_type) == LAST).any()
+    for each in (whole, resumed):
+        each.stream.close()

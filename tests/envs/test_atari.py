@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from ale_py import ALEInterface, LoggerMode, roms
 from jax.sharding import Mesh, PartitionSpec
-from playing import clock_at, lane_keys, play, player, random_actions, visit_of
+from playing import assert_resumes_in_mid_visit, clock_at, lane_keys, play, player, random_actions, visit_of
 
 from envs.atari import PRESETS, AtariPool, Preset, atari, chosen
 from envs.atari_games import Game, parse
@@ -118,17 +118,7 @@ def test_env_of_a_pool_equals_the_env_alone() -> None:
 
 @pytest.mark.parametrize("task", [0, 1])
 def test_resumes_in_mid_visit_bit_for_bit(task: int) -> None:
-    source, keys = atari(**QUICK, envs=2, episode_frames=120), lane_keys(4)
-    whole, resumed = player(source.make(1)), player(source.make(1))
-    actions = random_actions(whole.stream, 70, 1)
-    state, _ = whole.reset(keys, visit_of(1, task), jnp.int32(0))
-    state, _ = jax.block_until_ready(whole.steps(keys, state, actions[:40], jnp.int32(0)))
-    resumed.stream.load(whole.stream.save())
-    rest = [each.steps(keys, state, actions[40:], jnp.int32(40))[1] for each in (whole, resumed)]
-    jax.tree.map(np.testing.assert_array_equal, *rest)
-    assert (np.asarray(rest[0].step_type) == LAST).any()
-    for each in (whole, resumed):
-        each.stream.close()
+    assert_resumes_in_mid_visit(atari(**QUICK, envs=2, episode_frames=120), task)
 
 
 def test_blocks_on_two_devices_equal_blocks_alone() -> None:
