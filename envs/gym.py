@@ -50,12 +50,19 @@ def imported(key: str, module: str, hint: str) -> None:
         raise ValueError(f"{key}: module {shown(module)} cannot be imported: {said(error)}") from error
 
 
+LARGEST = 2**24  # numbers of a flattened observation: 64 MiB
+
+
 def make_env(id: str, options: dict[str, Any], flatten: bool) -> Any:
     """One environment; also what a worker process calls, in which nothing is registered yet."""
     import gymnasium
 
     registered("id", id)
     env = gymnasium.make(id, **options)
+    size = gymnasium.spaces.flatdim(env.observation_space) if flatten else 0
+    if size > LARGEST:
+        env.close()
+        raise ValueError(f"its observation is {size} numbers once flattened; at most {LARGEST} are allowed")
     return gymnasium.wrappers.FlattenObservation(env) if flatten else env
 
 

@@ -16,7 +16,7 @@ from typer.core import TyperCommand
 
 from plasticity import tables
 from plasticity.display import never_fail
-from plasticity.errors import StorageError, UserError, unknown, why
+from plasticity.errors import StorageError, UserError, shown, unknown, why
 
 app = typer.Typer(
     help="A testbed for loss of plasticity and continual reinforcement learning.",
@@ -114,6 +114,10 @@ def list_members(
     if family not in LISTED:
         raise UserError(unknown(f"family `{family}`", family, LISTED))
     if family == "configs":
+        if name is not None:
+            raise UserError(
+                f"list configs takes no name, got {shown(name)}; a config is shown by: plasticity plan FILE"
+            )
         for path in sorted(Path("configs").rglob("*.yaml")):
             console.print(Text(f"{path}  {_first_comment(path)}"))
         return

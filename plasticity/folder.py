@@ -16,8 +16,10 @@ from plasticity.accounts import (
     DATA,
     EVALUATIONS,
     EXPERIMENT,
+    LANES,
     METRICS,
     PLAN,
+    STATUS,
     fingerprint,
     is_own_config,
     read_plan,
@@ -66,6 +68,8 @@ def check(folder: Path, resolved: Mapping[str, Any], *, resume: bool, force: boo
     """
     if resume and force:
         raise UserError("--resume continues a run and --force replaces it; give one of them")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; choose another --out")
     if _is_free(folder):
         return False
     if resume:
@@ -110,6 +114,7 @@ def _check_same(folder: Path, resolved: Mapping[str, Any]) -> None:
             f"{folder} is not a run (it has no {EXPERIMENT}): there is no run to resume; choose another --out"
         )
     plan = _plan(folder)
+    _check_kinds(folder, plan)
     before, now_wanted = (unchanging(each, plan) for each in (_config(folder, resolved, plan), resolved))
     for key in {**before, **now_wanted}:
         if before.get(key) != now_wanted.get(key):
@@ -118,6 +123,18 @@ def _check_same(folder: Path, resolved: Mapping[str, Any]) -> None:
                 f"{folder}: was made with another config: `{key}` was {was}, now {now}\n"
                 f"resume it with its own: plasticity run {folder / EXPERIMENT} --out {folder} --resume"
             )
+
+
+def _check_kinds(folder: Path, plan: Mapping[str, Any]) -> None:
+    """``UserError`` where a folder lies in place of one of the run's files, or a file in place of a folder."""
+    arms = [folder / each["name"] for each in plan.get("arms", ())]
+    for path in (folder / PLAN, *(arm / name for arm in arms for name in (STATUS, LANES))):
+        if path.is_dir():
+            raise UserError(f"{path} is a folder and ought to be a file; move it away, then resume")
+    parts = (arm / name for arm in arms for name in (METRICS, EVALUATIONS, CHECKPOINTS))
+    for path in (*arms, *parts):
+        if path.is_file():
+            raise UserError(f"{path} is a file and ought to be a folder; move it away, then resume")
 
 
 def _plan(folder: Path) -> dict[str, Any]:
@@ -182,7 +199,8 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """The run's config and its plan, as plain data. ``UserError`` where the folder is no run."""
     for name in (EXPERIMENT, PLAN):
         if not (folder / name).exists():
-            what = f"it has no {name}" if folder.is_dir() else "there is no such folder"
+            outside = "it is a file" if folder.exists() else "there is no such folder"
+            what = f"it has no {name}" if folder.is_dir() else outside
             raise UserError(f"{folder} is no run: {what}")
     try:
         plan = read_plan(folder)

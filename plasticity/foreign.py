@@ -3,6 +3,7 @@
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from plasticity.errors import UserError, cut
@@ -13,11 +14,16 @@ STOPS = (Exception, SystemExit)  # whatever a foreign function may end with, but
 Lift = Callable[[str, Any], Any]  # the member's name, what it returned -> the same as the family's type, if that can be
 
 
+Keeps = Callable[..., tuple[Any, Callable[[Any], Any]]]
+# a function's arguments -> what it has to keep, and how that is taken from what it returns
+
+
 class Returns(NamedTuple):
     """What a member of a family has to return."""
 
     kind: type
     lift: Lift = lambda name, made: made
+    keeps: Mapping[str, Keeps] = MappingProxyType({})  # of its functions
 
 
 class Origin(NamedTuple):
@@ -47,7 +53,22 @@ def told(where: str) -> Iterator[None]:
         raise UserError(f"{where}: {said(error)}") from error
 
 
-def calling(origin: Origin, function: Callable[..., Any], where: str) -> Callable[..., Any]:
+def unlike(found: Any, wanted: Any) -> str:
+    """How a tree of arrays differs from another in structure, shapes or types; nothing where it does not."""
+    import jax  # late: a registry has no need of it
+    import jax.numpy as jnp
+
+    (mine, shape), (theirs, expected) = (jax.tree_util.tree_flatten_with_path(tree) for tree in (found, wanted))
+    if str(shape) != str(expected):
+        return "a tree of another structure"
+    for (path, a), (_, b) in zip(mine, theirs, strict=True):
+        has, had = (f"{jnp.result_type(x)}{list(jnp.shape(x))}" for x in (a, b))
+        if has != had:
+            return f"{has} for {had} at {jax.tree_util.keystr(path)}"
+    return ""
+
+
+def calling(origin: Origin, function: Callable[..., Any], where: str, keeps: Keeps | None = None) -> Callable[..., Any]:
     """The function, whose errors are the user's news: ``UserError``, in a line that opens with member and package.
 
     Records of functions that it returns are treated alike.
@@ -56,6 +77,11 @@ def calling(origin: Origin, function: Callable[..., Any], where: str) -> Callabl
     def call(*args: Any, **kwargs: Any) -> Any:
         with told(f"{origin}: `{where}` fails"):
             made = function(*args, **kwargs)
+            if keeps is not None:
+                wanted, part = keeps(*args)
+                other = unlike(part(made), wanted)
+                if other:
+                    raise TypeError(f"returns {other}")
         return record(origin, made)
 
     return call
@@ -69,13 +95,13 @@ def is_record(made: Any) -> bool:
     )
 
 
-def record(origin: Origin, made: Any) -> Any:
+def record(origin: Origin, made: Any, keeps: Mapping[str, Keeps] = MappingProxyType({})) -> Any:
     """A record of functions with each of them as :func:`calling` makes it; those it has by default stay as they are."""
     if not is_record(made):
         return made
     defaults = type(made)._field_defaults
     own = {
-        name: calling(origin, value, name)
+        name: calling(origin, value, name, keeps.get(name))
         for name, value in zip(made._fields, made, strict=True)
         if callable(value) and not isinstance(value, type | tuple) and value is not defaults.get(name)
     }
@@ -99,7 +125,7 @@ def guarded(origin: Origin, factory: Callable[..., Any], returns: Mapping[str, R
         made = wanted.lift(origin.name, made)
         if not isinstance(made, wanted.kind):
             raise UserError(f"{origin} must return {article(wanted.kind.__name__)}; it returns {described(made)}")
-        return record(origin, made)
+        return record(origin, made, wanted.keeps)
 
     return make
 

@@ -7,7 +7,7 @@ from typing import Any
 from agents import AGENTS
 from envs import STREAMS, TRANSFORMS
 from envs.base import Source
-from plasticity.foreign import Returns
+from plasticity.foreign import Keeps, Returns
 from plasticity.interventions import INTERVENTIONS
 from plasticity.interventions.base import Intervention
 from plasticity.monitors import MONITORS, Monitor
@@ -26,12 +26,28 @@ BUILT_IN: Mapping[str, Mapping[str, Callable[..., Any]]] = {
     "optimizers": OPTIMIZERS,
 }
 
+
+def _learner(key: Any, state: Any, learner: Any, context: Any) -> Any:
+    """A step keeps the shape of its state and of the learner."""
+    return (state, learner), tuple
+
+
+def _acting(state: Any, params: Any) -> Any:
+    return params, lambda made: made
+
+
+def _measured(key: Any, state: Any, probe: Any) -> Any:
+    return state, lambda made: made[0]
+
+
+KEPT_BY_METHODS: Mapping[str, Keeps] = {"step": _learner, "switch": _learner, "prepare": _learner, "acting": _acting}
+
 RETURNS: Mapping[str, Returns] = {
     "agents": Returns(Agent),
     "streams": Returns(Source),
     "transforms": Returns(Source),
-    "interventions": Returns(Intervention),
-    "monitors": Returns(Monitor),
+    "interventions": Returns(Intervention, keeps=KEPT_BY_METHODS),
+    "monitors": Returns(Monitor, keeps={"measure": _measured}),
     "networks": Returns(NetworkSpec),
     "optimizers": Returns(Optimizer, lifted),
 }

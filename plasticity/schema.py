@@ -64,6 +64,7 @@ class Setting:
             parsed = self.adapter.validate_python(value)
         except ValidationError as error:
             own = [e["msg"].removeprefix("Value error, ") for e in error.errors() if e["type"] == "value_error"]
+            own += [f"at most {e['ctx']['max_length']} of them" for e in error.errors() if e["type"] == "too_long"]
             raise ValueError(self._refusal(value, own[0] if own else "")) from None
         if self.is_traced(parsed) and not self._survives(parsed):
             raise ValueError(self._refusal(value, "as a float32"))

@@ -103,8 +103,8 @@ def test_force_spares_what_is_no_run(tmp_path, name):
 def test_a_file_in_the_way(tmp_path):
     place = tmp_path / "file"
     place.write_text("text")
-    assert "is not a run" in refused(place, force=True)
-    assert "exists" in refused(place)
+    for options in ({}, {"force": True}, {"resume": True}):
+        assert refused(place, **options) == f"{place} is a file; choose another --out"
     folder.check(place / "below", RESOLVED, resume=False, force=False)
     with pytest.raises(UserError, match="cannot be written: Not a directory"):
         folder.open_folder(place / "below", RESOLVED, PLAN, resume=False)
@@ -139,7 +139,6 @@ def test_resume_of_what_is_no_run(tmp_path):
     (tmp_path / "thesis.tex").write_text("Chapter 1")
     said = "is not a run (it has no experiment.yaml): there is no run to resume; choose another --out"
     assert refused(tmp_path, resume=True) == f"{tmp_path} {said}"
-    assert said in refused(tmp_path / "thesis.tex", resume=True)
 
 
 def test_resume_removes_what_killed_processes_left_under_way(tmp_path):
@@ -269,3 +268,17 @@ def test_resume_leaves_the_folder_as_it_is(tmp_path):
     before = snapshot(place)
     assert folder.open_folder(place, RESOLVED, PLAN, resume=True) == []
     assert snapshot(place) == before
+
+
+ARM = {"name": "one", "agent": "classifier", "lanes": 1, "group": {}, "interventions": [], "told": False}
+
+
+@pytest.mark.parametrize("name", ["status.json", "lanes.parquet", "metrics", "checkpoints"])
+def test_a_folder_in_place_of_a_file_or_a_file_of_a_folder_is_named(tmp_path, name):
+    place = tmp_path / "run"
+    folder.open_folder(place, RESOLVED, {**PLAN, "arms": [ARM]}, resume=False)
+    path = place / "one" / name
+    path.mkdir(parents=True) if "." in name else (path.parent.mkdir(), path.touch())
+    kinds = ("folder", "file") if "." in name else ("file", "folder")
+    said = "{} is a {} and ought to be a {}; move it away, then resume"
+    assert refused(place, resume=True) == said.format(path, *kinds)

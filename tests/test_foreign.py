@@ -100,6 +100,27 @@ def test_an_error_inside_a_trace_names_member_and_package(plugin: Any, family: s
     assert message.endswith("fails: ZeroDivisionError: division by zero"), message
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("l._replace(params=3)", "a tree of another structure"),
+        (
+            "l._replace(params=jax.tree.map(lambda x: x.astype('float16'), l.params))",
+            r"float16\[\d+\] for float32\[\d+\] at",
+        ),
+    ],
+)
+def test_a_step_that_returns_another_learner_is_named(plugin: Any, change: str, said: str) -> None:
+    plugin(
+        "interventions",
+        "import jax\n"
+        "from plasticity.interventions.base import Intervention\n"
+        f"def odd():\n    return Intervention(step=lambda k, s, l, c: (s, {change}))\n",
+    )
+    start = r"intervention `odd` \(odd-one 1.0\): `step` fails: TypeError: returns "
+    assert re.match(start + said, refusal(**NAMED["interventions"]))
+
+
 def test_the_command_line_names_a_broken_plug_in_once(
     plugin: Any, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -242,6 +242,12 @@ def blank(shows: str = "Box", takes: str = "Discrete", **settings: Any) -> Any:
     return gym(id="Blank-v0", variations=[{"shows": shows, "takes": takes}], steps_per_visit=10, **settings)
 
 
+def test_an_observation_too_large_to_flatten_is_refused_before_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(SHOWN, "Huge", SPACES.Discrete(10**8))
+    with pytest.raises(ValueError, match="100000000 numbers once flattened; at most 16777216 are allowed"):
+        blank(shows="Huge", flatten=True)
+
+
 def test_every_class_of_space_is_tried() -> None:
     classes = {c for c in vars(SPACES).values() if isinstance(c, type) and issubclass(c, SPACES.Space)}
     assert {type(space) for space in SHOWN.values()} == classes - {SPACES.Space}
