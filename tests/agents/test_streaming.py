@@ -442,10 +442,10 @@ def test_a_truncation_may_count_as_an_end(name):
         found[truncation, "cut"].append(loss)
         found[truncation, "ended"].append(agent.probe(born, ended, clock_at(1)).loss(born.learner.params))
     for a, b in zip(found["terminal", "cut"], found["bootstrap", "ended"], strict=True):
-        np.testing.assert_array_equal(a, b)
+        np.testing.assert_allclose(a, b, rtol=2e-6)  # two programs, which XLA may round differently
     for same in (0, -1):
         assert any(
-            not np.allclose(a, b, rtol=1e-6)
+            not np.allclose(a, b, rtol=1e-4)
             for a, b in zip(found["bootstrap", "cut"][same:], found["bootstrap", "ended"][same:], strict=True)
         )
 
