@@ -1,6 +1,7 @@
 """The command line: ``plasticity run``, ``watch``, ``plot`` and the others that ``plasticity --help`` lists."""
 
 import _thread
+import re
 import shlex
 import signal
 import sys
@@ -16,7 +17,7 @@ from typer.core import TyperCommand
 
 from plasticity import tables
 from plasticity.display import never_fail
-from plasticity.errors import StorageError, UserError, shown, unknown, why
+from plasticity.errors import StorageError, UserError, printable, shown, unknown, why
 
 app = typer.Typer(
     help="A testbed for loss of plasticity and continual reinforcement learning.",
@@ -294,10 +295,14 @@ def findings(
             raise typer.Exit(code)
 
 
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # with which some libraries write their warnings
+
+
 def _warn(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any) -> None:
     """What a user may want to know, in a line without a place in our code."""
     if issubclass(category, UserWarning):
-        errors.print(Text(f"warning: {message}"))
+        for line in COLOURS.sub("", f"warning: {message}").splitlines():
+            errors.print(Text(printable(line)))
     else:
         sys.stderr.write(warnings.formatwarning(message, category, filename, lineno))
 

@@ -326,6 +326,17 @@ def test_a_warning_is_a_line_without_a_place_in_our_code(config, monkeypatch):
     assert (done.code, done.err) == (2, "warning: a visit is short\nenough\n")
 
 
+@pytest.mark.filterwarnings("default:.*WARN: a name")
+def test_a_warning_has_no_raw_escapes(config, monkeypatch):
+    def load(*_):
+        warnings.warn("\x1b[33mWARN: a name\x1b[0m with \x1b]0;title\x07", stacklevel=1)
+        raise UserError("enough")
+
+    monkeypatch.setattr(launch, "load_config", load)
+    done = plasticity("plan", config)
+    assert done.err.splitlines() == [r"warning: WARN: a name with \x1b]0;title\x07", "enough"]
+
+
 # Signals, in this process and for real.
 
 
