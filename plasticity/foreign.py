@@ -14,8 +14,7 @@ STOPS = (Exception, SystemExit)  # whatever a foreign function may end with, but
 Lift = Callable[[str, Any], Any]  # the member's name, what it returned -> the same as the family's type, if that can be
 
 
-Keeps = Callable[..., tuple[Any, Callable[[Any], Any]]]
-# a function's arguments -> what it has to keep, and how that is taken from what it returns
+Keeps = Callable[[tuple[Any, ...], Any], str]  # a function's arguments, what it returned -> what is wrong with that
 
 
 class Returns(NamedTuple):
@@ -53,21 +52,6 @@ def told(where: str) -> Iterator[None]:
         raise UserError(f"{where}: {said(error)}") from error
 
 
-def unlike(found: Any, wanted: Any) -> str:
-    """How a tree of arrays differs from another in structure, shapes or types; nothing where it does not."""
-    import jax  # late: a registry has no need of it
-    import jax.numpy as jnp
-
-    (mine, shape), (theirs, expected) = (jax.tree_util.tree_flatten_with_path(tree) for tree in (found, wanted))
-    if str(shape) != str(expected):
-        return "a tree of another structure"
-    for (path, a), (_, b) in zip(mine, theirs, strict=True):
-        has, had = (f"{jnp.result_type(x)}{list(jnp.shape(x))}" for x in (a, b))
-        if has != had:
-            return f"{has} for {had} at {jax.tree_util.keystr(path)}"
-    return ""
-
-
 def calling(origin: Origin, function: Callable[..., Any], where: str, keeps: Keeps | None = None) -> Callable[..., Any]:
     """The function, whose errors are the user's news: ``UserError``, in a line that opens with member and package.
 
@@ -77,11 +61,9 @@ def calling(origin: Origin, function: Callable[..., Any], where: str, keeps: Kee
     def call(*args: Any, **kwargs: Any) -> Any:
         with told(f"{origin}: `{where}` fails"):
             made = function(*args, **kwargs)
-            if keeps is not None:
-                wanted, part = keeps(*args)
-                other = unlike(part(made), wanted)
-                if other:
-                    raise TypeError(f"returns {other}")
+            wrong = keeps(args, made) if keeps else ""
+            if wrong:
+                raise TypeError(f"returns {wrong}")
         return record(origin, made)
 
     return call

@@ -4,6 +4,9 @@ import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import jax
+import jax.numpy as jnp
+
 from agents import AGENTS
 from envs import STREAMS, TRANSFORMS
 from envs.base import Source
@@ -27,27 +30,35 @@ BUILT_IN: Mapping[str, Mapping[str, Callable[..., Any]]] = {
 }
 
 
-def _learner(key: Any, state: Any, learner: Any, context: Any) -> Any:
-    """A step keeps the shape of its state and of the learner."""
-    return (state, learner), tuple
+def unlike(found: Any, wanted: Any) -> str:
+    """How a tree of arrays differs from another in structure, shapes or types; nothing where it does not."""
+    (mine, shape), (theirs, expected) = (jax.tree_util.tree_flatten_with_path(tree) for tree in (found, wanted))
+    if str(shape) != str(expected):
+        return "a tree of another structure"
+    for (path, a), (_, b) in zip(mine, theirs, strict=True):
+        has, had = (f"{jnp.result_type(x)}{list(jnp.shape(x))}" for x in (a, b))
+        if has != had:
+            return f"{has} for {had} at {jax.tree_util.keystr(path)}"
+    return ""
 
 
-def _acting(state: Any, params: Any) -> Any:
-    return params, lambda made: made
+def _step(args: tuple[Any, ...], made: Any) -> str:
+    _, state, learner, _ = args
+    return unlike(tuple(made), (state, learner))
 
 
-def _measured(key: Any, state: Any, probe: Any) -> Any:
-    return state, lambda made: made[0]
-
-
-KEPT_BY_METHODS: Mapping[str, Keeps] = {"step": _learner, "switch": _learner, "prepare": _learner, "acting": _acting}
+KEPT_BY_METHODS: Mapping[str, Keeps] = {
+    **dict.fromkeys(("step", "switch", "prepare"), _step),
+    "acting": lambda args, made: unlike(made, args[1]),
+}
+KEPT_BY_MONITORS: Mapping[str, Keeps] = {"measure": lambda args, made: unlike(made[0], args[1])}
 
 RETURNS: Mapping[str, Returns] = {
     "agents": Returns(Agent),
     "streams": Returns(Source),
     "transforms": Returns(Source),
     "interventions": Returns(Intervention, keeps=KEPT_BY_METHODS),
-    "monitors": Returns(Monitor, keeps={"measure": _measured}),
+    "monitors": Returns(Monitor, keeps=KEPT_BY_MONITORS),
     "networks": Returns(NetworkSpec),
     "optimizers": Returns(Optimizer, lifted),
 }
