@@ -10,6 +10,7 @@ from agents.base import embody
 from agents.normalise import Normalise, Share, perception
 from agents.on_policy import Rules, rollout_agent
 from agents.rollout import empty
+from agents.suits import check_acting
 from agents.truncation import Truncation, check_truncation
 from plasticity.counters import check_updates
 from plasticity.errors import check
@@ -29,8 +30,7 @@ def check_rollout(spec: StreamSpec, actions: str, length: int, epochs: int, mini
     given = "discrete" if spec.discrete else "continuous"
     if actions not in ("auto", given):
         raise ValueError(f"agent.actions: {actions} is not allowed; those of the stream are {given}")
-    if not hasattr(spec.observation, "shape"):
-        raise ValueError("agent.kind: ppo is not allowed; it needs a stream with plain observations")
+    check_acting("ppo", spec)
     for visit in spec.visits:
         if visit.steps % length:
             raise ValueError(

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from agents.base import ACTION, NOISE, REFERENCE, SAMPLE, Body
 from agents.replay import Batch, Replay, clipped
+from agents.suits import check_acting
 from agents.value_based import epsilon_greedy, mean_where
 from plasticity.counters import check_updates
 from plasticity.schedules import Number, Schedule
@@ -102,10 +103,7 @@ def uniform(replay: Replay, batch_size: int, gamma: Number, reward_clip: Number 
 
 def check_stream(name: str, spec: StreamSpec, learn_every: int, gradient_steps: int) -> None:
     """``ValueError`` where the stream does not suit a replay agent, or makes more updates than their counter holds."""
-    if not spec.discrete or not hasattr(spec.observation, "shape"):
-        raise ValueError(
-            f"agent.kind: {name} is not allowed; it needs a stream with discrete actions and plain observations"
-        )
+    check_acting(name, spec, discrete=True)
     for visit in spec.visits:
         if visit.steps % learn_every:
             raise ValueError(

@@ -9,7 +9,8 @@ from agents.actor_critic import separate
 from agents.base import embody
 from agents.normalise import Normalise, Share, perception
 from agents.replay import Batch
-from agents.streaming import CONTROL_NETWORK, check_stream, chosen, remembered, streaming_agent, trace_metrics
+from agents.streaming import CONTROL_NETWORK, chosen, remembered, streaming_agent, trace_metrics
+from agents.suits import check_acting
 from agents.truncation import Truncation, check_truncation
 from plasticity.eligibility import eligible, parts
 from plasticity.fields import BelowOne, Fraction, Member, NonNegative
@@ -63,7 +64,7 @@ def stream_ac(
     step size recorded is the policy's. The loss that monitors see is ``delta^2 / 2 - delta log pi(a|s)`` less the
     entropy's part, with ``delta`` fixed in the second term: it may be negative.
     """
-    check_stream("stream_ac", spec)
+    check_acting("stream_ac", spec, discrete=True, one_env=True)
     check_truncation(truncation)
     eyes = perception(spec, normalise=normalise, rate=normalise_rate, scale_rewards=scale_rewards, discount=discount)
     wired = separate(network, eyes.observation, {"policy": spec.actions, "value": 1}, None, intervention)

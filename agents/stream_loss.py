@@ -12,12 +12,12 @@ from agents.streaming import (
     CONTROL_NETWORK,
     Losses,
     Scores,
-    check_stream,
     greedy_policy,
     one_step_errors,
     remembered,
     streaming_agent,
 )
+from agents.suits import check_acting
 from agents.truncation import Truncation, check_truncation
 from agents.value_based import error_loss, mean_where
 from plasticity.fields import BelowOne, Fraction, Member, NonNegative, Positive, Repeats
@@ -78,7 +78,7 @@ def stream_dqn(
     for Streaming RL", find necessary. Adam without momentum and with a large epsilon follows their diagnosis; its
     numbers are ours. All else as in ``stream_q``.
     """
-    check_stream("stream_dqn", spec)
+    check_acting("stream_dqn", spec, discrete=True, one_env=True)
     check_truncation(truncation)
     eyes = perception(spec, normalise=normalise, rate=normalise_rate, scale_rewards=scale_rewards, discount=discount)
     body = assemble(network(eyes.observation, spec.actions), optimizer(), intervention, rest=remembered(eyes))
@@ -124,7 +124,7 @@ def stream_c51(
     where ``scale_rewards``; it and Adam's numbers are ours. ``targets`` (static) and ``sigma`` (traced) as in ``c51``.
     All else as in ``stream_q``. ``ValueError`` also for less than two atoms.
     """
-    check_stream("stream_c51", spec)
+    check_acting("stream_c51", spec, discrete=True, one_env=True)
     check_truncation(truncation)
     check_atoms(atoms)
     spread(targets, sigma)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from agents.base import ACTION, Body, Meaning, Rest, assemble
 from agents.normalise import Normalise, Perception, Share, perception
 from agents.replay import Batch
+from agents.suits import check_acting
 from agents.truncation import Truncation, check_truncation, kept_discount
 from agents.value_based import epsilon_greedy, error_loss
 from plasticity.eligibility import eligible
@@ -52,15 +53,6 @@ CONTROL_NETWORK = {
     "normalisation": "map",
     "initialiser": "sparse",
 }
-
-
-def check_stream(name: str, spec: StreamSpec) -> None:
-    """``ValueError`` where the stream does not suit an agent that learns from one env, step by step."""
-    if spec.envs != 1 or not spec.discrete or not hasattr(spec.observation, "shape"):
-        raise ValueError(
-            f"agent.kind: {name} is not allowed; it needs a stream of one env (here {spec.envs}) with discrete actions "
-            "and plain observations"
-        )
 
 
 def remembered(eyes: Perception, *, scheduled: bool = True) -> Rest:
@@ -260,7 +252,7 @@ def stream_q(
     outside the trace; the gradients that interventions see are those of ``q(s, a)``. ``ValueError`` where the stream
     has more than one env, its actions are not discrete or its observations not one array, or for an unknown name.
     """
-    check_stream("stream_q", spec)
+    check_acting("stream_q", spec, discrete=True, one_env=True)
     check_truncation(truncation)
     eyes = perception(spec, normalise=normalise, rate=normalise_rate, scale_rewards=scale_rewards, discount=discount)
     spec_of_network, rest = network(eyes.observation, spec.actions), remembered(eyes)
@@ -292,7 +284,7 @@ def adaptive_q(
     Gogianu, Lutu, Pascanu 2026, "Revisiting Adam for Streaming RL". Settings, errors and all else as :func:`stream_q`,
     of which it is the case ``optimizer: adaptive_q, error_clip: 1``.
     """
-    check_stream("adaptive_q", spec)
+    check_acting("adaptive_q", spec, discrete=True, one_env=True)
     return stream_q(
         spec,
         intervention,

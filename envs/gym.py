@@ -38,6 +38,8 @@ def registered(key: str, id: str) -> None:
 def imported(key: str, module: str, hint: str) -> None:
     """Imports the module that registers an environment; ``ValueError``, with ``hint``, where it is not found, or where
     it fails."""
+    if not all(part.isidentifier() for part in module.split(".")):
+        raise ValueError(f"{key}: {shown(module)} is no name of a module; an id is `Name-v0` or `module:Name-v0`{hint}")
     try:
         importlib.import_module(module)
     except ModuleNotFoundError as error:

@@ -74,9 +74,13 @@ def seen_as(dtype: Any) -> np.dtype[Any]:
 
 
 def space_of(name: str, shape: tuple[int, ...], dtype: Any, action: Any, limit: int | None) -> Space:
-    """``ValueError`` where actions are neither a Discrete space nor a Box of real numbers."""
+    """``ValueError`` where actions are neither a Discrete space nor a Box of real numbers, or nothing is shown or
+    taken."""
     from gymnasium import spaces
 
+    for what, numbers in (("observations", shape), ("actions", action.shape or ())):
+        if 0 in numbers:
+            raise ValueError(f"{name}: its {what} are empty, of shape {numbers}; every axis must be at least 1")
     known = 0 if limit is None or limit >= np.iinfo(np.int32).max else int(limit)
     if isinstance(action, spaces.Discrete):
         return Space(shape, np.dtype(dtype), int(action.n), action, known)

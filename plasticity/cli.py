@@ -17,7 +17,7 @@ from typer.core import TyperCommand
 
 from plasticity import tables
 from plasticity.display import never_fail
-from plasticity.errors import StorageError, UserError, printable, shown, unknown, why
+from plasticity.errors import LINE, StorageError, UserError, cut, printable, shown, unknown, why
 
 app = typer.Typer(
     help="A testbed for loss of plasticity and continual reinforcement learning.",
@@ -48,11 +48,12 @@ def run(
     force: Annotated[bool, typer.Option("--force", help="replace an earlier run in the folder")] = False,
 ) -> None:
     """Run an experiment: all arms, seeds and sweep points; then draw its figures."""
+    from plasticity import launch
     from plasticity.progress import TerminalProgress
     from plasticity.session import Interrupted
 
-    launch = _launch()
     experiment = launch.load_config(config, overrides or [])
+    _say_broken()
     folder = out or Path("runs") / experiment.name
     try:
         with TerminalProgress(console) as progress:
@@ -72,13 +73,14 @@ def _again(config: Path, overrides: list[str] | None, folder: Path) -> str:
     return shlex.join(["plasticity", "run", str(config), *(overrides or []), "--out", str(folder), "--resume"])
 
 
-def _launch() -> Any:
-    """:mod:`plasticity.launch`, imported when it is needed; says which plug-ins cannot be used."""
+def _say_broken() -> None:
+    """Which plug-ins cannot be used, in one line; said once a command is not refused, as a refusal says its own."""
     from plasticity import launch
 
-    for line in launch.broken_plugins():
-        errors.print(Text(line))
-    return launch
+    lines = launch.broken_plugins()
+    if lines:
+        more = f" (and {len(lines) - 1} more; `plasticity list` names each)" if len(lines) > 1 else ""
+        errors.print(Text(f"{lines[0]}{more}"))
 
 
 def _show(folder: Path) -> None:
@@ -93,10 +95,13 @@ def _show(folder: Path) -> None:
 @app.command()
 def plan(config: Config, overrides: Overrides = None, out: Out = None) -> None:
     """Show what a run would do: programs, lanes, steps, memory, and what this machine lacks for it. Runs nothing."""
-    launch = _launch()
+    from plasticity import launch
+
     planned = launch.plan(launch.load_config(config, overrides or []))
+    lines = [*tables.plan_lines(planned), *launch.obstacles(planned, out)]  # a plan for another machine is good
+    _say_broken()
     console.print(tables.plan_table(planned))
-    for line in [*tables.plan_lines(planned), *launch.obstacles(planned, out)]:  # a plan for another machine is good
+    for line in lines:
         console.print(Text(line))
 
 
@@ -106,11 +111,14 @@ def list_members(
     name: Annotated[str | None, typer.Argument(help="one of them, with its settings")] = None,
 ) -> None:
     """List all members, those of a family, or the settings of one; what an installed package adds says so."""
+    from plasticity import launch
+
     if family is None:
-        registry = _launch().registry()
+        for line in launch.broken_plugins():
+            errors.print(Text(line))
         for each in LISTED:
             if each != "configs":
-                console.print(tables.family_table(registry, each))
+                console.print(tables.family_table(launch.registry(), each))
         return
     if family not in LISTED:
         raise UserError(unknown(f"family `{family}`", family, LISTED))
@@ -122,11 +130,11 @@ def list_members(
         for path in sorted(Path("configs").rglob("*.yaml")):
             console.print(Text(f"{path}  {_first_comment(path)}"))
         return
-    registry = _launch().registry()
     if name is None:
-        console.print(tables.family_table(registry, family))
+        _say_broken()
+        console.print(tables.family_table(launch.registry(), family))
     else:
-        tables.print_member(registry, family, name, console)
+        tables.print_member(launch.registry(), family, name, console)
 
 
 def _first_comment(path: Path) -> str:
@@ -227,8 +235,11 @@ def measure(
     if out is not None and not path.parent.is_dir():
         raise UserError(f"{path}: there is no folder {path.parent}")
     names = [name.strip() for name in monitors.split(",") if name.strip()]
-    _launch()
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"--monitors: {shown(name)} is given twice")
     found = list(measuring.measure(folder, names, settings or (), say=lambda line: errors.print(Text(line))))
+    _say_broken()
     try:
         record.write_tables(path, [each.table for each in found])
     except OSError as error:
@@ -281,7 +292,7 @@ def findings(
 
     chosen = command.chosen(names or ())
     if plan:
-        _launch()
+        _say_broken()
         for planned in command.plans(chosen, full):
             console.print(tables.plan_table(planned))
             for line in tables.plan_lines(planned):
@@ -289,7 +300,7 @@ def findings(
     elif listed:
         command.print_table(chosen, out, full, console)
     else:
-        _launch()
+        _say_broken()
         code = command.run(chosen, out, full, force, console, errors)
         if code:
             raise typer.Exit(code)
@@ -305,6 +316,19 @@ def _warn(message: Warning | str, category: type[Warning], filename: str, lineno
             errors.print(Text(printable(line)))
     else:
         sys.stderr.write(warnings.formatwarning(message, category, filename, lineno))
+
+
+USAGE: Any = typer.BadParameter.__base__  # of a command that cannot be understood; typer does not export it
+
+
+def _misused(error: Any) -> None:
+    """A command that cannot be understood, in two lines; without any arguments, the help."""
+    if error.ctx is not None and type(error).__name__ == "NoArgsIsHelpError":
+        print(error.ctx.get_help())  # it writes to the terminal itself, and returns nothing, where rich is used
+        return
+    errors.print(Text(cut(" ".join(error.format_message().split()), LINE)))
+    if error.ctx is not None:
+        errors.print(Text(f"see: {error.ctx.command_path} --help"))
 
 
 def _interrupt_later(unraisable: Any) -> None:
@@ -327,7 +351,11 @@ def main() -> None:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warn
-            app()
+            code = app(standalone_mode=False)
+            sys.exit(code if isinstance(code, int) else 0)
+    except USAGE as error:
+        _misused(error)
+        sys.exit(UserError.code)
     except UserError as error:
         for line in str(error).splitlines():
             errors.print(Text(line))

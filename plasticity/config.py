@@ -11,7 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from plasticity.counters import LANES
-from plasticity.documents import from_yaml, locate, read_file, replaced, with_text_keys
+from plasticity.documents import locate, read_file, replaced, value_of, with_text_keys
 from plasticity.errors import KEYS, Location, NoSuchPlaceError, UserError, cut, report, shown, unknown
 from plasticity.fields import Count, Cycles, Member, Natural, Seed, Size
 from plasticity.registry import Registry
@@ -178,9 +178,9 @@ def read_experiment(
 def _overridden(raw: Any, override: str) -> tuple[Any, Location]:
     key, equals, text = override.partition("=")
     key = key.strip()
-    if not equals or not key:
+    if not equals or not all(part.strip() for part in key.split(".")):
         raise UserError(f"command line: {shown(override)} is not of the form KEY=VALUE")
-    value = from_yaml(text, f"command line: {cut(key, KEYS)}")
+    value = value_of(key.rpartition(".")[2], text, f"command line: {cut(key, KEYS)}")
     try:
         location = locate(raw, key)
     except NoSuchPlaceError as error:

@@ -26,7 +26,8 @@ NODES = 200_000  # keys, values, lists and mappings, where what an alias stands 
 DEPTH = 50  # of lists and mappings in one another, and of a dotted path
 DIGITS = 1_000  # of an integer
 SOURCE = 300  # characters of a file's name in a message
-MERGE = "tag:yaml.org,2002:merge"
+MERGE, NULL = "tag:yaml.org,2002:merge", "tag:yaml.org,2002:null"
+NAMED = ("name", "control")  # keys whose value is a name: text as written, like a key
 TOO_DEEP = f"lists and mappings are nested more than {DEPTH} deep"
 
 
@@ -82,7 +83,12 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         self.flatten_mapping(node)
-        return {key.value: self.construct_object(value, deep=deep) for key, value in node.value}
+        return {key.value: self._value(key.value, value, deep) for key, value in node.value}
+
+    def _value(self, key: str, value: yaml.Node, deep: bool) -> Any:
+        if key in NAMED and isinstance(value, yaml.ScalarNode) and value.tag != NULL:
+            return value.value
+        return self.construct_object(value, deep=deep)
 
     def construct_yaml_int(self, node: Any) -> int:
         if len(node.value) > DIGITS:
@@ -122,8 +128,15 @@ _resolve("float", REAL, "-+.0123456789")
 _resolve("merge", r"<<$", "<")
 
 
+def value_of(key: str, text: str, source: str) -> Any:
+    """The data in the text, which is a key's value; a name is text as written. See :func:`from_yaml`."""
+    value = from_yaml(text, source)
+    named = key in NAMED and value is not None and not isinstance(value, str | list | dict)
+    return text.strip() if named else value
+
+
 def from_yaml(text: str, source: str) -> Any:
-    """The data in the text; keys are text as written.
+    """The data in the text; keys and names (``NAMED``) are text as written.
 
     ``UserError``, one line with source, line and column, where it is no YAML, has a tag, or is too large.
     """
@@ -136,6 +149,9 @@ def from_yaml(text: str, source: str) -> Any:
         mark = error.problem_mark or error.context_mark
         place = f"{source}, line {mark.line + 1}, column {mark.column + 1}" if mark else source
         raise UserError(f"{place}: {error.problem or error.context}") from None
+    except yaml.reader.ReaderError as error:
+        place = f"{source}, line {text.count(chr(10), 0, error.position) + 1}"
+        raise UserError(f"{place}: the character U+{error.character:04X} is not allowed in YAML") from None
     except yaml.YAMLError as error:
         raise UserError(f"{source}: {' '.join(str(error).split())}") from None
     except RecursionError:  # the caller is deep in calls itself

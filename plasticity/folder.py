@@ -6,6 +6,7 @@ import os
 import platform
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -172,12 +173,17 @@ def _check_replaceable(folder: Path, force: bool) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """``UserError`` where the folder cannot be made or written; touches nothing."""
+    """``UserError`` where the folder cannot be made or written; leaves nothing behind."""
     there = _nearest(folder)
     if not there.is_dir():
         raise UserError(f"{folder}: cannot be written: {there} is a file")
     if not os.access(there, os.W_OK | os.X_OK):
         raise UserError(f"{folder}: cannot be written: no permission in {there}")
+    if there != folder:
+        try:  # root has every permission, and some file systems still take no folder
+            tempfile.TemporaryDirectory(dir=there).cleanup()
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be written: {error.strerror}") from None
 
 
 def check_space(folder: Path, needed: int) -> None:

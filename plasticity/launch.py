@@ -8,7 +8,7 @@ from typing import Any
 
 from plasticity import checkpoint, config, folder, recorders, verify
 from plasticity.config import Experiment
-from plasticity.errors import UserError
+from plasticity.errors import UserError, why
 from plasticity.lock import held
 from plasticity.members import BUILT_IN, broken_plugins, registry
 from plasticity.planning import Plan, check_memory, devices, plan, source_of
@@ -49,7 +49,7 @@ def obstacles(planned: Plan, out: str | Path | None = None) -> list[str]:
         ("It cannot begin", lambda: folder.check_writable(place)),
         ("The disk may become full", lambda: folder.check_space(place, checkpoint_bytes(planned))),
     ]
-    return [f"{what}: {said}" for what, check in checks for said in _refusal(check)]
+    return list(dict.fromkeys(f"{what}: {said}" for what, check in checks for said in _refusal(check)))
 
 
 def _refusal(check: Callable[[], Any]) -> list[str]:
@@ -57,6 +57,8 @@ def _refusal(check: Callable[[], Any]) -> list[str]:
         check()
     except UserError as error:
         return [str(error)]
+    except OSError as error:  # a name that is too long
+        return [why(error)]
     return []
 
 

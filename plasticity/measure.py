@@ -98,7 +98,7 @@ def _jobs(place: Path, names: Sequence[str], settings: Sequence[str]) -> list[tu
             raise UserError(f"command line: {text}: only settings of monitors can be given: monitors.NAME.KEY=VALUE")
     own = [each for each in raw.get("monitors") or [] if isinstance(each, Mapping)]
     chosen: list[Any] = []
-    for name in dict.fromkeys(names):
+    for name in names:
         chosen += [each for each in own if each.get("kind") == name] or [name]
     wanted = config.read_experiment({**raw, "monitors": chosen}, launch.registry(), settings)
     planned = launch.plan(config.read_experiment(raw, launch.registry(), source=str(place))).jobs

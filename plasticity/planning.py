@@ -161,6 +161,7 @@ def _rehearse(job: Job, settings: config.ProgramSettings) -> Rehearsed:
     run = Run(watched, job.placement, devices())
     hyper, seeds, block = run.inputs[0]
     carry, clock, which = run.carry_shape(), run.clock(), tuple(range(len(job.program.monitors)))
+    _check_filled(settings)
     _check_used(settings, seen, rehearsal.AT_BIRTH)
     _, made = jax.eval_shape(run.compiled.chunk, hyper, seeds, carry, clock)
     jax.eval_shape(run.compiled.switch, hyper, seeds, carry, clock, np.int32(0), block)
@@ -180,6 +181,16 @@ def _check_silent(rehearsed: Sequence[Rehearsed], jobs: Sequence[Job]) -> None:
                 f"{each.path} has nothing to say of this network and agent: what it measures, such as hidden layers, "
                 "is not there; leave it out"
             )
+
+
+def _check_filled(settings: config.ProgramSettings) -> None:
+    """``ValueError`` where an intervention has no part at all, unless its settings are those that do nothing."""
+    made = _interventions(settings.build({}), settings)
+    for (label, intervention), choice in zip(made.items(), settings.interventions, strict=True):
+        neutral = card_of(choice.factory).neutral or {}
+        asked = neutral and all(choice.values.get(key) == value for key, value in neutral.items())
+        if not asked and not rehearsal.own_fields(intervention):
+            raise ValueError(f"{label} changes nothing: what it returns has no function of its own")
 
 
 def _check_used(settings: config.ProgramSettings, seen: rehearsal.Seen, fields: Sequence[str]) -> None:

@@ -297,14 +297,17 @@ def run_job(
     cannot be written or read. After that, and after any other failure, ``status.json`` says ``failed`` and why.
     """
     status = Status(folder / "status.json")
-    if _is_finished(job, folder, status, resume, progress.say):
+    found: list[str] = []  # told once it is known that the run can go on: a refusal says it in its own words
+    if _is_finished(job, folder, status, resume, found.append):
         return False
     if stop.signal is not None:  # it came during the last chunk of the program before
         raise Interrupted(stop.signal)
     run = Run(job.program, job.placement, devices)
     try:
         with _told(status, job, run):
-            parts = _restore(run, job, folder, progress.say) if resume else 0
+            parts = _restore(run, job, folder, found.append) if resume else 0
+            for line in found:
+                progress.say(line)
             tables = _recorder(run, job, folder, parts)
             progress.job(job, run.position)
             status.begin(job, run.position)

@@ -10,6 +10,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import warnings
 from pathlib import Path
@@ -298,6 +299,12 @@ def test_too_little_memory(config, tmp_path, monkeypatch):
         (["plot", "nowhere"], "nowhere is no run: there is no such folder"),
         (["list", "agent"], "did you mean `agents`?"),
         (["list", "agents", "dqm"], "did you mean `dqn`?"),
+        (["run"], "Missing argument 'CONFIG'"),
+        (["plna"], "No such command 'plna'"),
+        (["run", "--rseume"], "No such option: --rseume"),
+        (["run", "a.yaml", "--out"], "'--out' requires an argument"),
+        (["watch", "a", "--every", "soon"], "Invalid value for '--every'"),
+        (["measure", "a", "--monitors", "srank,srank"], '--monitors: "srank" is given twice'),
     ],
 )
 def test_other_mistakes(words, said):
@@ -305,6 +312,24 @@ def test_other_mistakes(words, said):
     assert done.code == 2
     assert said in done.err
     assert len(done.err.splitlines()) <= 3
+
+
+def test_no_arguments_at_all_show_the_help():
+    done = plasticity()
+    assert done.code == 2
+    assert "Usage: plasticity" in done.out
+
+
+def test_several_broken_plugins_take_one_line_and_none_in_a_refusal(config, monkeypatch):
+    lines = tuple(f"plug-in `{name}` of package p cannot be used: why" for name in "abc")
+    monkeypatch.setattr(launch, "broken_plugins", lambda: lines)
+    done = plasticity("plan", config)
+    assert (done.code, done.err) == (0, f"{lines[0]} (and 2 more; `plasticity list` names each)\n")
+    assert plasticity("list").err.splitlines() == list(lines)
+    for words in (["plan", config, "agent=no_such"], ["run", config, "agent=no_such"], ["list", "agents", "no_such"]):
+        done = plasticity(*words)
+        assert done.code == 2
+        assert "plug-in" not in done.err
 
 
 def test_broken_plugins_are_named_once_and_stop_nothing(config, monkeypatch):
@@ -558,6 +583,25 @@ def test_a_plan_says_what_this_machine_lacks(config, tmp_path, monkeypatch):
     assert "The disk may become full: " in said
     assert "1000 B are free there" in said
     assert "is a file" in said
+
+
+@pytest.mark.parametrize("folder", ["x" * 300, "locked/run"])
+def test_a_plan_for_a_folder_that_cannot_be_made(config, tmp_path, monkeypatch, folder):
+    """Also where permissions say nothing, as for root."""
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(tempfile, "mkdtemp", refuse)
+    done = plasticity("plan", config, "--out", tmp_path / folder)
+    assert done.code == 0
+    assert done.out.count("It cannot begin: ") == 1
+    assert any(os.strerror(number) in flat(done.out) for number in (errno.EROFS, errno.ENAMETOOLONG))
+
+
+def test_a_plan_leaves_nothing_behind(config, tmp_path):
+    assert "It cannot begin" not in plasticity("plan", config, "--out", tmp_path / "a" / "run").out
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_plan_for_a_folder_with_a_run(config, finished):

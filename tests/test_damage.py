@@ -125,6 +125,17 @@ def test_a_finished_run_without_checkpoints_stays_finished(laboratory, finished,
         laboratory.run(run, resume=True)
 
 
+def test_what_is_lost_for_good_is_said_once(laboratory, finished, tmp_path):
+    """In the refusal, not before it too."""
+    run = shutil.copytree(finished, tmp_path / "run")
+    (run / "wide/metrics/part-001-00000.parquet").unlink()
+    watcher = Watcher()
+    with pytest.raises(UserError, match=r"part-001-00000\.parquet is missing") as caught:
+        laboratory.run(run, resume=True, progress=watcher)
+    assert watcher.lines == []
+    assert len(str(caught.value).splitlines()) == 2
+
+
 def test_a_run_that_has_not_met_every_task_is_compared(finished, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
     for path in run.glob("*/metrics/part-*-00001.parquet"):  # of the second visit

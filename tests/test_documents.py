@@ -69,6 +69,7 @@ def test_anchors_and_merge_keys() -> None:
         ("a: b: c", "f.yaml, line 1, column 5: mapping values are not allowed here"),
         ("a:\n\t- 1", "f.yaml, line 2, column 1: found character '\\t' that cannot start any token"),
         ("*a", "f.yaml, line 1, column 1: found undefined alias 'a'"),
+        ("a: 1\nb: \x01\n", "f.yaml, line 2: the character U+0001 is not allowed in YAML"),
     ],
 )
 def test_errors_name_line_and_column(text: Any, message: Any) -> None:

@@ -134,6 +134,18 @@ def test_the_command_line_names_a_broken_plug_in_once(
     assert "weight_decay" in told.out
 
 
+def test_a_method_without_any_function_is_refused_unless_it_is_asked_to_do_nothing(plugin: Any) -> None:
+    plugin(
+        "interventions",
+        "from plasticity.fields import card\nfrom plasticity.interventions.base import Intervention\n"
+        "@card(paper='none', neutral={'rate': 0.0})\n"
+        "def odd(*, rate: float = 1.0):\n    return Intervention()\n",
+    )
+    said = "interventions.odd changes nothing: what it returns has no function of its own"
+    assert said in refusal(interventions=["odd"])
+    assert launch.plan(tiny.experiment(interventions=[{"kind": "odd", "rate": 0}])).jobs
+
+
 PLAIN = "import optax\ndef odd(*, rate: float = 0.1):\n    return optax.sgd(rate)\n"
 SGD = {"kind": "sgd", "learning_rate": 0.1}
 

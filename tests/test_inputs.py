@@ -61,6 +61,33 @@ def test_an_override_changes_only_its_own_key_of_an_arm(name: str) -> None:
     assert again == experiment
 
 
+@pytest.mark.parametrize("name", ["2024", "true", "2020-01-01", "1e-3", "1.10", "0x1", "1_000"])
+def test_a_name_is_text_as_written(name: str) -> None:
+    """In a file, on the command line, and where an arm names its control."""
+    text = f"{{name: {name}, arms: {{{name}: {{}}, other: {{control: {name}}}}}}}"
+    written = read_experiment(tiny.document() | from_yaml(text, "x"), launch.registry())
+    assert written.name == name
+    assert written.arms["other"].control == name
+    typed = read_experiment(
+        tiny.document(arms={name: {}, "other": {}}), launch.registry(), [f"name={name}", f"arms.other.control={name}"]
+    )
+    assert (typed.name, typed.arms) == (written.name, written.arms)
+    assert read_experiment(from_yaml(to_yaml(typed.resolve()), "x"), launch.registry()) == typed
+
+
+@pytest.mark.parametrize("name", ["null", "~", ""])
+def test_no_name_is_the_usual_one(name: str) -> None:
+    assert from_yaml(f"name: {name}", "x") == {"name": None}
+    document = {key: value for key, value in tiny.document().items() if key != "name"}
+    assert read_experiment(document, launch.registry(), [f"name={name}"]).name == "experiment"
+
+
+@pytest.mark.parametrize("override", ["=3", ".=3", "a..b=3", ".a=3", "a.=3", "seeds"])
+def test_an_override_without_a_key_is_refused(override: str) -> None:
+    with pytest.raises(UserError, match=f'^command line: "{override}" is not of the form KEY=VALUE$'):
+        read_experiment(tiny.document(), launch.registry(), [override])
+
+
 def test_keys_made_in_python_are_text_too() -> None:
     experiment = read_experiment(
         tiny.document(arms={1: {"told": True}, None: {}}), launch.registry(), ["arms.1.told=false"]

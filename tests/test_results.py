@@ -125,8 +125,8 @@ def test_a_run_without_records_gives_empty_tables(tmp_path):
     [
         ("relabe", r"relabe is no run: there is no such folder; did you mean .*relabel\?$"),
         ("empty", r"empty is no run: plan.json is missing; there .*$"),
-        ("broken", r"broken is no run: plan.json is unreadable \(JSONDecodeError: .*\); .*$"),
-        ("partial", r"partial is no run: plan.json is unreadable \(it does not hold the arms .*\); .*$"),
+        ("broken", r"broken/plan.json is damaged \(JSONDecodeError: .*\); .* --resume` writes it anew$"),
+        ("partial", r"partial/plan.json is damaged \(it does not hold the arms .*\); .*$"),
     ],
 )
 def test_no_run_is_refused_in_one_line(tmp_path, name, message):

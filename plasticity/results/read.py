@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from plasticity.accounts import EXPERIMENT, LANES, MISSING, has_begun, is_own_config, read_plan, table_parts
+from plasticity.accounts import EXPERIMENT, LANES, MISSING, PLAN, has_begun, is_own_config, read_plan, table_parts
 from plasticity.documents import read_file
 from plasticity.errors import UserError, cut, listed, nearest, shown, suggestion
 from plasticity.stored import DamagedError, read_table
@@ -32,7 +32,8 @@ def plan(run: RunPath) -> dict[str, Any]:
     """What the run set out to do: its ``plan.json``.
 
     Raises:
-      ValueError: ``run`` is not the folder of a run; says what is missing and which run has the nearest name.
+      ValueError: ``run`` is not the folder of a run (says what is missing and which run has the nearest name), or
+        its plan is damaged.
     """
     folder = Path(run)
     try:
@@ -42,7 +43,8 @@ def plan(run: RunPath) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         missing = "plan.json is missing" if folder.is_dir() else "there is no such folder"
     except DamagedError as error:
-        missing = f"plan.json is unreadable ({error})"
+        way_on = "`plasticity run ... --resume` writes it anew"
+        raise ValueError(f"{folder / PLAN} is damaged ({error}); {way_on}") from None
     raise ValueError(f"{folder} is no run: {missing}{_nearest(folder)}")
 
 

@@ -470,7 +470,7 @@ def test_other_streams_are_refused(name):
         name, stream_ac
     )
     for spec in (SPEC._replace(envs=2), SPEC._replace(discrete=False), source("classifier").spec):
-        with pytest.raises(ValueError, match=rf"agent\.kind: {name} is not allowed; it needs a stream of one env"):
+        with pytest.raises(ValueError, match=rf"agent\.kind: {name} is not allowed; it needs a stream with one env"):
             make(spec, compose())
 
 

@@ -248,6 +248,13 @@ def test_an_observation_too_large_to_flatten_is_refused_before_it_is_made(monkey
         blank(shows="Huge", flatten=True)
 
 
+@pytest.mark.parametrize(("what", "settings"), [("observations", {"shows": "Empty"}), ("actions", {"takes": "Empty"})])
+def test_an_empty_box_is_refused(monkeypatch: pytest.MonkeyPatch, what: str, settings: dict[str, str]) -> None:
+    monkeypatch.setitem(SHOWN, "Empty", SPACES.Box(-1.0, 1.0, (0,)))
+    with pytest.raises(ValueError, match=rf"^Blank-v0: its {what} are empty, of shape \(0,\); every axis must be"):
+        blank(**settings)
+
+
 def test_every_class_of_space_is_tried() -> None:
     classes = {c for c in vars(SPACES).values() if isinstance(c, type) and issubclass(c, SPACES.Space)}
     assert {type(space) for space in SHOWN.values()} == classes - {SPACES.Space}
@@ -308,7 +315,9 @@ def test_a_module_of_the_current_folder_registers_its_environments(here: Any) ->
         ),
         ("broken_envs:A-v0", "id: module \"broken_envs\" cannot be imported: .*'a_library_nobody_has'$"),
         ("leaving_envs:A-v0", 'id: module "leaving_envs" cannot be imported: SystemExit: 3$'),
-        (":CartPole-v1", "id: "),
+        (":CartPole-v1", 'id: "" is no name of a module; an id is `Name-v0` or `module:Name-v0`; did you mean'),
+        ("../envs:A-v0", 'id: "../envs" is no name of a module'),
+        (":", 'id: "" is no name of a module'),
     ],
 )
 def test_an_id_with_a_module_that_leads_nowhere(here: Any, id: str, said: str) -> None:
