@@ -166,10 +166,11 @@ def _config(folder: Path, resolved: Mapping[str, Any], plan: Mapping[str, Any]) 
 
 
 def _check_replaceable(folder: Path, force: bool) -> None:
+    if not (folder / EXPERIMENT).exists() and not (folder / REPLACED).exists():
+        kept = "--force will not remove it" if force else "choose another --out"
+        raise UserError(f"{folder} exists and is not a run (it has no {EXPERIMENT}); {kept}")
     if not force:
         raise UserError(f"{folder} exists; continue it with --resume, replace it with --force, or choose another --out")
-    if not (folder / EXPERIMENT).exists() and not (folder / REPLACED).exists():
-        raise UserError(f"{folder} is not a run (it has no {EXPERIMENT}); --force will not remove it")
 
 
 def check_writable(folder: Path) -> None:

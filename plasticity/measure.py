@@ -136,11 +136,16 @@ def _measure_job(
     run = Run(job.program._replace(monitors=chosen), job.placement, devices)
     try:
         states = _first_states(run)
-        for path in files:
+        todo = list(files)
+        while todo:
+            path = todo.pop(0)
             try:
                 found = checkpoint.read(path, like, None)
             except DamagedError as error:
-                say(f"{path} is damaged ({error}); passed over")
+                if path.exists():
+                    say(f"{path} is damaged ({error}); passed over")
+                else:  # the run is under way and has put newer ones in its place
+                    todo += [newer for newer in checkpoint.files(path.parent) if newer > path and newer not in todo]
                 continue
             except WrongCheckpointError as error:
                 made = folder.made_otherwise(path.parents[3]).rstrip("; ")  # run/arm/checkpoints/program/file

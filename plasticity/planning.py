@@ -16,7 +16,7 @@ from plasticity import config, memory, precision
 from plasticity.config import Experiment
 from plasticity.cores import cores
 from plasticity.counters import check_stream
-from plasticity.errors import UserError, placed
+from plasticity.errors import UserError, placed, refused
 from plasticity.evaluation import Evaluation
 from plasticity.fields import card_of
 from plasticity.interventions import rehearsal
@@ -106,11 +106,20 @@ def plan(experiment: Experiment) -> Plan:
     source = source_of(experiment)
     asked = config.programs(experiment)
     settled = [_job(experiment, source, each) for each in asked]
-    rehearsed = [_checked(f"arms.{job.arm}", _rehearse, job, each) for job, each in zip(settled, asked, strict=True)]
+    rehearsed = _rehearsed(settled, asked)
     precision.check()
     _check_silent(rehearsed, settled)
     jobs = tuple(job._replace(measured=each.measured) for job, each in zip(settled, rehearsed, strict=True))
     return Plan(experiment, source.spec, jobs, tuple(each.memory for each in rehearsed))
+
+
+def _rehearsed(jobs: Sequence[Job], asked: Sequence[config.ProgramSettings]) -> list["Rehearsed"]:
+    """Each job's rehearsal; jobs that compute the same share one."""
+    found: dict[tuple[str, bool], Rehearsed] = {}
+    for job, each in zip(jobs, asked, strict=True):
+        if (job.fingerprint, each.told) not in found:
+            found[job.fingerprint, each.told] = _checked(f"arms.{job.arm}", _rehearse, job, each)
+    return [found[job.fingerprint, each.told] for job, each in zip(jobs, asked, strict=True)]
 
 
 def source_of(experiment: Experiment) -> Source:
@@ -279,6 +288,14 @@ def _monitor_periods(experiment: Experiment, monitors: Sequence[Choice], spec: S
     return found
 
 
+def _check_periods(periods: Mapping[str, Sequence[int]], life: int) -> None:
+    """``UserError`` where something would be due after the end only."""
+    for key, values in periods.items():
+        for steps in values:
+            if steps > life and key != "checkpoint_every":  # a checkpoint is due at the end anyway
+                raise UserError(str(refused(key, steps, f"at most {life}, the steps of a life")))
+
+
 def _evaluation(experiment: Experiment) -> Evaluation | None:
     asked = experiment.evaluation
     if asked is None:
@@ -296,6 +313,7 @@ def _job(experiment: Experiment, source: Source, each: config.ProgramSettings) -
     periods = {"monitor_every": _period(experiment.monitor_every, spec) if usual else [], "checkpoint_every": saved}
     periods |= {f"{path}.every": [steps] for path, steps in every.items()}
     periods["evaluation.every"] = [evaluated.every] if evaluated and evaluated.every else []
+    _check_periods(periods, sum(visit.steps for visit in spec.visits))
     chunk = _checked("", chunk_steps, spec.visits, periods, experiment.record_every)
     program = Program(
         spec=spec,
@@ -374,5 +392,5 @@ def check_memory(planned: Plan) -> None:
             raise UserError(
                 f"arm {job.arm}: {len(job.program.seeds)} lanes need {readable(need.total)} on each of "
                 f"{job.placement.devices} devices, which have {readable(has)}\n"
-                "use fewer seeds at a time, a smaller replay_capacity, or more devices"
+                "use fewer seeds at a time, a smaller network or replay buffer, or more devices"
             )

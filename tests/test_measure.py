@@ -10,7 +10,7 @@ import test_cli
 import tiny
 from crashes import tables
 
-from plasticity import launch, measure
+from plasticity import checkpoint, launch, measure
 from plasticity.errors import UserError
 from plasticity.lanes import Placement
 
@@ -101,6 +101,26 @@ def test_a_diverged_lane_has_no_numbers(tmp_path):
     launch.run(launch.load_config(path), tmp_path / "run")
     for each in measure.measure(tmp_path / "run", ["weight_norm"]):
         assert np.isfinite(each.metrics["weight_norm"]).tolist() == [True, False]
+
+
+def test_a_checkpoint_that_a_run_has_replaced_meanwhile_is_no_damage(run, tmp_path, monkeypatch):
+    """The newer one is measured in its stead."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    older, newer = sorted((copy / "wide/checkpoints/000").glob("*.npz"))
+    kept, read = newer.rename(tmp_path / "kept"), checkpoint.read
+
+    def replace_first(path, *args):
+        if path == older and path.exists():
+            older.unlink()
+            kept.rename(newer)
+        return read(path, *args)
+
+    monkeypatch.setattr(checkpoint, "read", replace_first)
+    lines: list[str] = []
+    found = list(measure.measure(copy, ["weight_norm"], say=lines.append))
+    assert [each.position.step for each in found] == [20, 10, 20]
+    assert not [line for line in lines if "damaged" in line]
 
 
 def test_a_damaged_checkpoint_is_passed_over(run, tmp_path):
