@@ -52,6 +52,7 @@ KEPT_BY_METHODS: Mapping[str, Keeps] = {
     "acting": lambda args, made: unlike(made, args[1]),
 }
 KEPT_BY_MONITORS: Mapping[str, Keeps] = {"measure": lambda args, made: unlike(made[0], args[1])}
+KEPT_BY_OPTIMIZERS: Mapping[str, Keeps] = {"update": lambda args, made: unlike(tuple(made), args[:2])}
 
 RETURNS: Mapping[str, Returns] = {
     "agents": Returns(Agent),
@@ -60,7 +61,7 @@ RETURNS: Mapping[str, Returns] = {
     "interventions": Returns(Intervention, keeps=KEPT_BY_METHODS),
     "monitors": Returns(Monitor, keeps=KEPT_BY_MONITORS),
     "networks": Returns(NetworkSpec),
-    "optimizers": Returns(Optimizer, lifted),
+    "optimizers": Returns(Optimizer, lifted, KEPT_BY_OPTIMIZERS),
 }
 
 
