@@ -79,7 +79,7 @@ def test_two_periods_do_not_make_two_monitors():
 
 def test_records_must_fall_on_it():
     monitors = ["effective_rank", {"kind": "weight_norm", "every": 7}]
-    with pytest.raises(UserError, match=r"record_every: 5 .* divide the 7 monitors\.weight_norm\.every"):
+    with pytest.raises(UserError, match=r"record_every: 5 .* divide monitors\.weight_norm\.every, 7"):
         launch.plan(tiny.experiment(monitors=monitors))
 
 
