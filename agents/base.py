@@ -6,11 +6,8 @@ from typing import Any, Literal, NamedTuple
 import jax
 import optax
 
-from agents.value_based import mean_where
-from plasticity import networks
-from plasticity.interventions.base import Intervention
-from plasticity.networks import NetworkSpec
-from plasticity.types import (
+from plasticity.agents.value_based import mean_where
+from plasticity.core.types import (
     Activation,
     AgentState,
     Array,
@@ -25,6 +22,9 @@ from plasticity.types import (
     Probe,
     State,
 )
+from plasticity.interventions.base import Intervention
+from plasticity.networks import build
+from plasticity.networks.build import NetworkSpec
 
 Loss = Callable[[Params], tuple[Any, ...]]  # -> task loss, activations and, if wanted, a mapping of more to report
 Rest = Callable[[Array], Mapping[str, Any]]  # step of birth -> what a newborn remembers besides its Learner
@@ -193,7 +193,7 @@ def assemble(
     ``target(params)`` is a newborn's target network; ``rest(step of birth)`` what else it remembers; ``dress`` may give
     the network more parameters; ``trace`` puts an eligibility trace before the optimizer, wrapped as it is.
     """
-    network = dress(networks.build(intervention.network(spec)))
+    network = dress(build.build(intervention.network(spec)))
     return embody(network, optimizer, intervention, target=target, rest=rest, trace=trace)
 
 

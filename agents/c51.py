@@ -6,14 +6,14 @@ from typing import Annotated, Any
 import jax.numpy as jnp
 from pydantic import Field
 
-from agents.base import assemble
-from agents.categorical import Spread, Targets, check_atoms, check_support, cross_entropies, expected, spread
-from agents.replay import Batch, replay
-from agents.replay_regime import Criterion, Timing, check_stream, replay_agent, uniform
-from plasticity.fields import BelowOne, Count, Fraction, Member, Positive, Repeats, Size
+from plasticity.agents.base import assemble
+from plasticity.agents.categorical import Spread, Targets, check_atoms, check_support, cross_entropies, expected, spread
+from plasticity.agents.replay import Batch, replay
+from plasticity.agents.replay_regime import Criterion, Timing, check_stream, replay_agent, uniform
+from plasticity.config.fields import BelowOne, Count, Fraction, Member, Positive, Repeats, Size
+from plasticity.core.schedules import linear
+from plasticity.core.types import Activation, Agent, Array, Params, StreamSpec
 from plasticity.interventions.base import Intervention
-from plasticity.schedules import linear
-from plasticity.types import Activation, Agent, Array, Params, StreamSpec
 
 Logits = Callable[[Params, Any], tuple[Array, Mapping[str, Activation]]]
 # parameters, observations [B, ...] -> logits [B, actions, atoms], activations
@@ -82,9 +82,9 @@ def c51(
     critic with a categorical loss, see ``agents.categorical``.
 
     Static: ``atoms`` (at least 2), ``v_min``, ``v_max``, ``targets``, and here ``reward_clip`` too (None: not clipped).
-    All other settings and errors as :func:`agents.dqn.dqn`, without ``huber``; ``ValueError`` also where the values
-    leave out a reward of one step. Defaults are those of DQN Zoo's C51, its schedules as for ``dqn``; actions are
-    epsilon-greedy in expected values.
+    All other settings and errors as :func:`plasticity.agents.dqn.dqn`, without ``huber``; ``ValueError`` also where the
+    values leave out a reward of one step. Defaults are those of DQN Zoo's C51, its schedules as for ``dqn``; actions
+    are epsilon-greedy in expected values.
     """
     check_stream("c51", spec, learn_every, gradient_steps)
     check_atoms(atoms)

@@ -6,14 +6,14 @@ from typing import Annotated, Any
 import jax
 import rlax
 
-from agents.base import assemble
-from agents.replay import Batch, replay
-from agents.replay_regime import Criterion, Timing, check_stream, replay_agent, uniform
-from agents.value_based import error_loss
-from plasticity.fields import BelowOne, Count, Fraction, Member, NonNegative, Positive, Repeats, Size
+from plasticity.agents.base import assemble
+from plasticity.agents.replay import Batch, replay
+from plasticity.agents.replay_regime import Criterion, Timing, check_stream, replay_agent, uniform
+from plasticity.agents.value_based import error_loss
+from plasticity.config.fields import BelowOne, Count, Fraction, Member, NonNegative, Positive, Repeats, Size
+from plasticity.core.schedules import Number, linear
+from plasticity.core.types import Activation, Agent, Array, Network, Params, StreamSpec
 from plasticity.interventions.base import Intervention
-from plasticity.schedules import Number, linear
-from plasticity.types import Activation, Agent, Array, Network, Params, StreamSpec
 
 
 def q_criterion(network: Network, double: bool, huber: Number) -> Criterion:

@@ -6,13 +6,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from agents.base import ACTION, NOISE, REFERENCE, SAMPLE, Body
-from agents.replay import Batch, Replay, clipped
-from agents.suits import check_acting
-from agents.value_based import epsilon_greedy, mean_where
-from plasticity.counters import check_updates
-from plasticity.schedules import Number, Schedule
-from plasticity.types import (
+from plasticity.agents.base import ACTION, NOISE, REFERENCE, SAMPLE, Body
+from plasticity.agents.replay import Batch, Replay, clipped
+from plasticity.agents.suits import check_acting
+from plasticity.agents.value_based import epsilon_greedy, mean_where
+from plasticity.config.counters import check_updates
+from plasticity.core.schedules import Number, Schedule
+from plasticity.core.types import (
     Activation,
     Agent,
     AgentState,

@@ -5,17 +5,15 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 
-from agents.actor_critic import separate
-from agents.base import embody
-from agents.normalise import Normalise, Share, perception
-from agents.replay import Batch
-from agents.streaming import CONTROL_NETWORK, chosen, remembered, streaming_agent, trace_metrics
-from agents.suits import check_acting
-from agents.truncation import Truncation, check_truncation
-from plasticity.eligibility import eligible, parts
-from plasticity.fields import BelowOne, Fraction, Member, NonNegative
-from plasticity.interventions.base import Intervention
-from plasticity.types import (
+from plasticity.agents.actor_critic import separate
+from plasticity.agents.base import embody
+from plasticity.agents.normalise import Normalise, Share, perception
+from plasticity.agents.replay import Batch
+from plasticity.agents.streaming import CONTROL_NETWORK, chosen, remembered, streaming_agent, trace_metrics
+from plasticity.agents.suits import check_acting
+from plasticity.agents.truncation import Truncation, check_truncation
+from plasticity.config.fields import BelowOne, Fraction, Member, NonNegative
+from plasticity.core.types import (
     Agent,
     Array,
     Clock,
@@ -26,6 +24,8 @@ from plasticity.types import (
     State,
     StreamSpec,
 )
+from plasticity.interventions.base import Intervention
+from plasticity.optim.eligibility import eligible, parts
 
 WIDER_NETWORK = {**CONTROL_NETWORK, "widths": [128, 128]}
 POLICY_OPTIMIZER = {"kind": "obgd", "kappa": 3.0}

@@ -9,18 +9,15 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 
-from agents.base import ACTION, Body, Meaning, Rest, assemble
-from agents.normalise import Normalise, Perception, Share, perception
-from agents.replay import Batch
-from agents.suits import check_acting
-from agents.truncation import Truncation, check_truncation, kept_discount
-from agents.value_based import epsilon_greedy, error_loss
-from plasticity.eligibility import eligible
-from plasticity.fields import BelowOne, Fraction, Member, NonNegative, Positive
-from plasticity.interventions.base import Intervention
-from plasticity.schedules import Number, linear
-from plasticity.stepsizes import says
-from plasticity.types import (
+from plasticity.agents.base import ACTION, Body, Meaning, Rest, assemble
+from plasticity.agents.normalise import Normalise, Perception, Share, perception
+from plasticity.agents.replay import Batch
+from plasticity.agents.suits import check_acting
+from plasticity.agents.truncation import Truncation, check_truncation, kept_discount
+from plasticity.agents.value_based import epsilon_greedy, error_loss
+from plasticity.config.fields import BelowOne, Fraction, Member, NonNegative, Positive
+from plasticity.core.schedules import Number, linear
+from plasticity.core.types import (
     FIRST,
     LAST,
     Agent,
@@ -38,6 +35,9 @@ from plasticity.types import (
     Transition,
     is_transition,
 )
+from plasticity.interventions.base import Intervention
+from plasticity.optim.eligibility import eligible
+from plasticity.optim.step_sizes import says
 
 Policy = Callable[[Key, Params, Array, Array], Array]  # key, parameters, observations [B, ...], epsilon -> actions [B]
 Losses = Callable[[Params, Params, Batch], tuple[Array, Any]]

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import rlax
 
-from plasticity.schedules import Number
-from plasticity.types import Array, Key
+from plasticity.core.schedules import Number
+from plasticity.core.types import Array, Key
 
 
 def mean_where(valid: Array, values: Array) -> Array:

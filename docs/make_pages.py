@@ -26,10 +26,10 @@ import gpu_page
 import stream_pictures
 
 from plasticity import plots, results
-from plasticity.fields import Card
-from plasticity.launch import registry
+from plasticity.cli.tables import example_line
+from plasticity.config.fields import Card
 from plasticity.plots.methods import against_baseline
-from plasticity.tables import example_line
+from plasticity.runs.launch import registry
 
 DOCS = Path(__file__).resolve().parent
 HEADS = {

@@ -14,17 +14,17 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from envs import STREAMS, TRANSFORMS
-from envs.base import Source
-from envs.functions import functions
-from envs.gridworld import neighbours
-from envs.minatar_games import SIZE
-from envs.pools import load_renderer
-from envs.slowly_changing import fire
 from plasticity import plots
-from plasticity.lanes import lane_keys
+from plasticity.core.types import Clock, Visit
+from plasticity.engine.lanes import lane_keys
+from plasticity.envs import STREAMS, TRANSFORMS
+from plasticity.envs.base import Source
+from plasticity.envs.functions import functions
+from plasticity.envs.gridworld import neighbours
+from plasticity.envs.minatar_games import SIZE
+from plasticity.envs.pools import load_renderer
+from plasticity.envs.slowly_changing import fire
 from plasticity.plots.style import COLOURS, styled
-from plasticity.types import Clock, Visit
 
 FIGURES = Path(__file__).resolve().parent / "figures"
 CHANNELS = np.array([[0.96, 0.96, 0.96], *([int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in COLOURS),

@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.base import Source
-from envs.changes import changed, limited, small_spec, stream, task_names
-from envs.episodes import warn_if_short
-from plasticity.fields import Count, Natural, Size, Tasks, card
-from plasticity.types import Array, Key, Task, Visit
+from plasticity.config.fields import Count, Natural, Size, Tasks, card
+from plasticity.core.types import Array, Key, Task, Visit
+from plasticity.envs.base import Source
+from plasticity.envs.changes import changed, limited, small_spec, stream, task_names
+from plasticity.envs.episodes import warn_if_short
 
 Factor = float | tuple[float, ...]
 Change = Literal["none", "observation", "action", "physics"]

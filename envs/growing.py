@@ -5,10 +5,12 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from envs.base import Source
-from envs.data import Inputs
-from envs.samples import classes_of, labels_of, samples_of
-from envs.supervised import (
+from plasticity.config.fields import Count, Size, card
+from plasticity.core.types import Array, Key, Supervised, Visit
+from plasticity.envs.base import Source
+from plasticity.envs.data import Inputs
+from plasticity.envs.samples import classes_of, labels_of, samples_of
+from plasticity.envs.supervised import (
     INPUTS,
     LABELS,
     TARGETS,
@@ -18,8 +20,6 @@ from envs.supervised import (
     label_spec,
     supervised_task,
 )
-from plasticity.fields import Count, Size, card
-from plasticity.types import Array, Key, Supervised, Visit
 
 
 class Shown(NamedTuple):

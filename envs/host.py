@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import io_callback
 
-from envs.base import EMULATOR, chance, tasks_of
-from plasticity.types import FIRST, Array, Clock, Key, Stream, StreamSpec, TimeStep, Visit
+from plasticity.core.types import FIRST, Array, Clock, Key, Stream, StreamSpec, TimeStep, Visit
+from plasticity.envs.base import EMULATOR, chance, tasks_of
 
 Stepped = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 

@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from envs.base import Source
-from envs.pools import envpool
-from plasticity.fields import Count, Cycles, Natural, Size, Threads, card
+from plasticity.config.fields import Count, Cycles, Natural, Size, Threads, card
+from plasticity.envs.base import Source
+from plasticity.envs.pools import envpool
 
 Names = Annotated[list[str], Field(min_length=1, max_length=1000)]
 

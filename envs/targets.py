@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 from pydantic import Field
 
-from envs.base import Source
-from envs.changes import permutation
-from envs.data import Inputs
-from envs.functions import fixed_inputs, fresh_inputs, functions, noisy
-from envs.samples import check_true_labels, labels_of, samples_of
-from envs.supervised import (
+from plasticity.config.fields import Count, Size, Tasks, card
+from plasticity.core.types import Array, Key
+from plasticity.envs.base import Source
+from plasticity.envs.changes import permutation
+from plasticity.envs.data import Inputs
+from plasticity.envs.functions import fixed_inputs, fresh_inputs, functions, noisy
+from plasticity.envs.samples import check_true_labels, labels_of, samples_of
+from plasticity.envs.supervised import (
     INPUTS,
     LABELS,
     TARGETS,
@@ -28,8 +30,6 @@ from envs.supervised import (
     supervised_source,
     supervised_spec,
 )
-from plasticity.fields import Count, Size, Tasks, card
-from plasticity.types import Array, Key
 
 StaticPositive = Annotated[float, Field(gt=0)]
 

@@ -2,8 +2,8 @@
 
 from typing import Annotated, Any, Literal
 
-from plasticity.fields import BelowOne, Count, Fraction, Member, Natural, NonNegative, Positive, Real, card
-from plasticity.registry import Factory, Registry
+from plasticity.config.fields import BelowOne, Count, Fraction, Member, Natural, NonNegative, Positive, Real, card
+from plasticity.config.registry import Factory, Registry
 
 
 def mlp(

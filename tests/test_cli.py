@@ -26,10 +26,13 @@ import yaml
 from processes import ended, started  # noqa: F401  (a fixture)
 from rich.console import Console
 
-from plasticity import cli, folder, launch, memory, progress, recorders, results, tables
-from plasticity.errors import UserError
-from plasticity.registry import FAMILIES
-from plasticity.runner import Chunk, Position
+from plasticity import results
+from plasticity.cli import main, progress, tables
+from plasticity.config.registry import FAMILIES
+from plasticity.core.errors import UserError
+from plasticity.engine import memory
+from plasticity.engine.runner import Chunk, Position
+from plasticity.runs import folder, launch, trackers
 
 pytestmark = pytest.mark.usefixtures("usual_signals")
 
@@ -48,10 +51,10 @@ def plasticity(*words: object) -> Done:
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         patch.setattr(sys, "argv", ["plasticity", *map(str, words)])
-        patch.setattr(cli, "console", Console(file=out, width=80))
-        patch.setattr(cli, "errors", Console(file=err, width=80, soft_wrap=True, highlight=False))
+        patch.setattr(main, "console", Console(file=out, width=80))
+        patch.setattr(main, "errors", Console(file=err, width=80, soft_wrap=True, highlight=False))
         try:
-            cli.main()
+            main.main()
             code = 0
         except SystemExit as stopped:
             code = int(stopped.code or 0)
@@ -571,7 +574,7 @@ def test_a_signal_to_a_run_and_its_workers(tmp_path, program_cache, number):
 
 
 def test_a_plan_says_what_this_machine_lacks(config, tmp_path, monkeypatch):
-    monkeypatch.setitem(recorders.PACKAGES, "tensorboard", "no_such_package")
+    monkeypatch.setitem(trackers.PACKAGES, "tensorboard", "no_such_package")
     (tmp_path / "file").touch()
     monkeypatch.setattr(folder.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     done = plasticity("plan", config, "recorders=[tensorboard]", "--out", tmp_path / "file" / "run")
@@ -675,5 +678,5 @@ def test_the_current_folder_is_importable_but_last(monkeypatch):
     monkeypatch.setattr(sys, "path", list(kept))
     monkeypatch.setattr(sys, "argv", ["plasticity", "list", "networks"])
     with pytest.raises(SystemExit):
-        cli.main()
+        main.main()
     assert sys.path == [*kept, ""]

@@ -12,7 +12,8 @@ from fake_members import fake_registry
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plasticity.config import (
+from plasticity.config.documents import from_yaml, to_yaml
+from plasticity.config.experiments import (
     DEVICE,
     RESERVED,
     Experiment,
@@ -22,8 +23,7 @@ from plasticity.config import (
     programs,
     read_experiment,
 )
-from plasticity.documents import from_yaml, to_yaml
-from plasticity.errors import UserError
+from plasticity.core.errors import UserError
 
 LEAST = {"stream": "drift", "agent": {"kind": "learner", "optimizer": "adam"}}
 

@@ -18,10 +18,12 @@ from rich.console import Console
 from scipy import stats
 
 import plasticity
-from plasticity import cli, launch, results
-from plasticity.accounts import fingerprint
-from plasticity.errors import UserError
+from plasticity import results
+from plasticity.cli import main
+from plasticity.core.errors import UserError
 from plasticity.results.two_runs import flat, welch
+from plasticity.runs import launch
+from plasticity.runs.accounts import fingerprint
 
 CONFIG = {
     "name": "made",
@@ -275,10 +277,10 @@ def command(monkeypatch, *words: object) -> tuple[int, str, str]:
     """Exit code, output and errors of the command line."""
     out, err = io.StringIO(), io.StringIO()
     monkeypatch.setattr(sys, "argv", ["plasticity", *map(str, words)])
-    monkeypatch.setattr(cli, "console", Console(file=out, width=80))
-    monkeypatch.setattr(cli, "errors", Console(file=err, soft_wrap=True))
+    monkeypatch.setattr(main, "console", Console(file=out, width=80))
+    monkeypatch.setattr(main, "errors", Console(file=err, soft_wrap=True))
     with pytest.raises(SystemExit) as stopped:
-        cli.main()
+        main.main()
     return int(stopped.value.code or 0), out.getvalue(), err.getvalue()
 
 

@@ -17,9 +17,11 @@ import yaml
 from typer.testing import CliRunner
 
 import plasticity
-from plasticity import bench, cli, launch
+from plasticity import bench
 from plasticity.bench.report import Benchmark
+from plasticity.cli import main
 from plasticity.monitors.base import Monitor
+from plasticity.runs import launch
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").glob("*.md") if "template" not in path.name)]
@@ -103,7 +105,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def ran(words: list[str]) -> None:
-    done = CliRunner().invoke(cli.app, words)
+    done = CliRunner().invoke(main.app, words)
     assert done.exit_code == 0, (words, done.exception, done.output[-500:])
 
 
@@ -147,7 +149,7 @@ def test_what_make_runs_is_a_config(target: str) -> None:
 def test_the_config_that_the_readme_explains() -> None:
     (text,) = blocks(ROOT / "README.md", "yaml")
     document = yaml.safe_load(text) | {"recorders": []}  # tensorboard need not be installed
-    launch.plan(plasticity.config.read_experiment(document, launch.registry()))
+    launch.plan(plasticity.config.experiments.read_experiment(document, launch.registry()))
 
 
 def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

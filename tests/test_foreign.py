@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import tiny
 
-from plasticity import cli, launch, members
-from plasticity.errors import UserError
+from plasticity.cli import main
+from plasticity.core.errors import UserError
+from plasticity.runs import launch, members
 
 FAMILIES = {family: family.removesuffix("s") for family in launch.BUILT_IN}
 # Where a config names the member `odd` of each family.
@@ -80,12 +81,12 @@ IN_A_TRACE = {
     "def odd():\n    return Monitor(lambda key, state, probe: 1 / 0)\n",
     "optimizers": "import optax\n"
     "def odd():\n    return optax.GradientTransformation(lambda params: (), lambda g, s, p=None: 1 / 0)\n",
-    "agents": "from agents import AGENTS\n"
+    "agents": "from plasticity.agents import AGENTS\n"
     "def odd(spec, intervention):\n"
-    "    from plasticity.networks import mlp\n    from plasticity.optimizers import sgd\n"
+    "    from plasticity.networks.build import mlp\n    from plasticity.optim.optimizers import sgd\n"
     "    made = AGENTS['classifier'](spec, intervention, network=mlp, optimizer=sgd)\n"
     "    return made._replace(learn=lambda *args: 1 / 0)\n",
-    "streams": "from envs import STREAMS\n"
+    "streams": "from plasticity.envs import STREAMS\n"
     "def odd():\n    made = STREAMS['relabelled'](inputs='gaussian', samples=8, dimensions=3, tasks=2)\n"
     "    def make(lanes):\n        return made.make(lanes)._replace(step=lambda *args: 1 / 0)\n"
     "    return made._replace(make=make)\n",
@@ -127,7 +128,7 @@ def test_the_command_line_names_a_broken_plug_in_once(
     plugin("interventions", "import sys\nsys.exit(5)\n")
     monkeypatch.setattr(sys, "argv", ["plasticity", "list"])
     with pytest.raises(SystemExit) as left:
-        cli.main()
+        main.main()
     assert left.value.code in (0, None)
     told = capsys.readouterr()
     assert told.err.count("plug-in `odd`") == 1
@@ -137,7 +138,7 @@ def test_the_command_line_names_a_broken_plug_in_once(
 def test_a_method_without_any_function_is_refused_unless_it_is_asked_to_do_nothing(plugin: Any) -> None:
     plugin(
         "interventions",
-        "from plasticity.fields import card\nfrom plasticity.interventions.base import Intervention\n"
+        "from plasticity.config.fields import card\nfrom plasticity.interventions.base import Intervention\n"
         "@card(paper='none', neutral={'rate': 0.0})\n"
         "def odd(*, rate: float = 1.0):\n    return Intervention()\n",
     )
@@ -191,8 +192,8 @@ def test_an_agent_that_leaves_a_method_out_refuses_it(plugin: Any) -> None:
     """It brings a network that is built already: the method's network would never be."""
     plugin(
         "agents",
-        "from agents import AGENTS\nfrom plasticity.interventions.base import Intervention\n"
-        "from plasticity.networks import mlp\nfrom plasticity.optimizers import sgd\n"
+        "from plasticity.agents import AGENTS\nfrom plasticity.interventions.base import Intervention\n"
+        "from plasticity.networks.build import mlp\nfrom plasticity.optim.optimizers import sgd\n"
         "def odd(spec, intervention):\n"
         "    own = intervention._replace(network=Intervention().network, switch=Intervention().switch)\n"
         "    return AGENTS['classifier'](spec, own, network=mlp, optimizer=sgd)\n",
@@ -239,7 +240,8 @@ def test_a_metric_with_the_name_of_another_column_is_refused(plugin: Any, column
 def test_so_is_an_agents_metric(plugin: Any, column: str) -> None:
     plugin(
         "agents",
-        "from agents import AGENTS\nfrom plasticity.networks import mlp\nfrom plasticity.optimizers import sgd\n"
+        "from plasticity.agents import AGENTS\nfrom plasticity.networks.build import mlp\n"
+        "from plasticity.optim.optimizers import sgd\n"
         "def odd(spec, intervention):\n"
         "    made = AGENTS['classifier'](spec, intervention, network=mlp, optimizer=sgd)\n"
         "    def learn(*args):\n        state, metrics = made.learn(*args)\n"

@@ -10,12 +10,13 @@ import pytest
 import tiny
 from agent_cases import SOME_SOON, agent, clock_at, program, run, source
 
-from plasticity import launch, trees
+from plasticity.core import trees
+from plasticity.engine.lanes import Placement
+from plasticity.engine.program import NEVER, Program
+from plasticity.engine.runner import Position, Run
 from plasticity.interventions import reset
-from plasticity.lanes import Placement
-from plasticity.networks import mlp
-from plasticity.program import NEVER, Program
-from plasticity.runner import Position, Run
+from plasticity.networks.build import mlp
+from plasticity.runs import launch
 
 VISIT, SEEDS = 20, (3, 8)
 

@@ -13,15 +13,17 @@ import pytest
 import tiny
 from stress import configs as stress
 
-from plasticity import config, launch, precision
-from plasticity.config import read_experiment
-from plasticity.counters import LANES, VISITS, check_updates
-from plasticity.documents import LENGTH, from_yaml, read_file, to_yaml
-from plasticity.errors import LINE, UserError, contrasted, cut, dotted, nearest, shown
-from plasticity.registry import FAMILIES
-from plasticity.schema import schema_of
-from plasticity.settings import own_period
-from plasticity.types import StreamSpec, VisitPlan
+from plasticity.config import experiments
+from plasticity.config.counters import LANES, VISITS, check_updates
+from plasticity.config.documents import LENGTH, from_yaml, read_file, to_yaml
+from plasticity.config.experiments import read_experiment
+from plasticity.config.registry import FAMILIES
+from plasticity.config.schema import schema_of
+from plasticity.config.settings import own_period
+from plasticity.core.errors import LINE, UserError, contrasted, cut, dotted, nearest, shown
+from plasticity.core.types import StreamSpec, VisitPlan
+from plasticity.engine import precision
+from plasticity.runs import launch
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -200,7 +202,10 @@ def test_only_a_near_name_is_suggested(word: str, known: list[str], meant: str |
 # Integers.
 
 SCHEMAS = {
-    **{c.__name__: schema_of(c) for c in (config.Document, config.Schedule, config.Evaluation, config.Placement)},
+    **{
+        c.__name__: schema_of(c)
+        for c in (experiments.Document, experiments.Schedule, experiments.Evaluation, experiments.Placement)
+    },
     "own_period": schema_of(own_period),
     **{
         f"{family}.{name}": launch.registry().schema(family, name)
@@ -296,7 +301,8 @@ def test_settings_that_change_numbers_are_set_back_and_told(monkeypatch: Any) ->
 
 RUN = """
 import sys, tiny
-from plasticity import launch, results
+from plasticity.runs import launch
+from plasticity import results
 launch.run(tiny.experiment(seeds=1), sys.argv[1])
 print(results.load(sys.argv[1]).to_csv())
 """

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import tiny
 
-from plasticity import launch, members, memory
-from plasticity.errors import UserError
-from plasticity.registry import Registry
+from plasticity.config.registry import Registry
+from plasticity.core.errors import UserError
+from plasticity.engine import memory
+from plasticity.runs import launch, members
 
 
 def refused(**changes) -> str:

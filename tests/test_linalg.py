@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from plasticity import linalg
-from plasticity.networks import NetworkSpec, build
+from plasticity.core import linalg
+from plasticity.networks.build import NetworkSpec, build
 
 STACK = jnp.asarray(np.random.default_rng(0).normal(size=(3, 5, 4)), jnp.float32)
 

@@ -5,13 +5,14 @@ from typing import Any
 import pytest
 import tiny
 
-from plasticity import launch, results
-from plasticity.config import read_experiment
-from plasticity.documents import from_yaml, to_yaml
-from plasticity.errors import UserError
-from plasticity.fields import card
+from plasticity import results
+from plasticity.config.documents import from_yaml, to_yaml
+from plasticity.config.experiments import read_experiment
+from plasticity.config.fields import card
+from plasticity.config.registry import Registry
+from plasticity.core.errors import UserError
 from plasticity.monitors import weight_norm
-from plasticity.registry import Registry
+from plasticity.runs import launch
 
 BOTH = ["weight_norm", {"kind": "effective_rank", "every": 20}]
 

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from plasticity import results
-from plasticity.watch import watch
+from plasticity.cli.watch import watch
 
 DATA = Path(__file__).parent / "data"
 RUN = DATA / "older_run"

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from fake_members import fake_registry, weight_decay
 
-from plasticity.errors import UserError
-from plasticity.registry import FAMILIES, Registry
+from plasticity.config.registry import FAMILIES, Registry
+from plasticity.core.errors import UserError
 
 
 def test_members_are_found_by_family_and_name() -> None:
@@ -189,8 +189,8 @@ def test_a_name_that_two_packages_offer_belongs_to_neither(distribution: Any) ->
 @pytest.mark.parametrize(
     ("module", "table"),
     [
-        ("plasticity.networks", "NETWORKS"),
-        ("plasticity.optimizers", "OPTIMIZERS"),
+        ("plasticity.networks.build", "NETWORKS"),
+        ("plasticity.optim.optimizers", "OPTIMIZERS"),
         ("plasticity.interventions", "INTERVENTIONS"),
         ("plasticity.monitors", "MONITORS"),
         ("agents", "AGENTS"),

@@ -14,13 +14,15 @@ import pytest
 import synthetic_run as made
 import tiny
 
-from plasticity import cli, launch, report, results
+from plasticity import report, results
+from plasticity.cli import main
 from plasticity.plots import style
 from plasticity.report import lines, words
 from plasticity.report.facts import facts
 from plasticity.report.page import embedded
 from plasticity.results.change import rule
 from plasticity.results.verdict import verdict
+from plasticity.runs import launch
 
 ARMS = ["baseline", "<b>", "fresh"]
 VISITS = 14
@@ -385,7 +387,7 @@ def test_the_command(run, tmp_path, monkeypatch, capsys):
     def said(*words):
         monkeypatch.setattr(sys, "argv", ["plasticity", "report", *map(str, words)])
         with pytest.raises(SystemExit) as stopped:
-            cli.main()
+            main.main()
         out, err = capsys.readouterr()
         return stopped.value.code or 0, " ".join(out.split()), err
 

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import tiny
 
-from envs.control import cartpole
-from plasticity import launch
-from plasticity.lanes import enter, lane_keys, place
-from plasticity.packing import unpack
-from plasticity.program import Block
-from plasticity.runner import Run, chunk_steps
-from plasticity.types import VisitPlan
+from plasticity.core.lane_axis import enter
+from plasticity.core.types import VisitPlan
+from plasticity.engine.lanes import lane_keys, place
+from plasticity.engine.packing import unpack
+from plasticity.engine.program import Block
+from plasticity.engine.runner import Run, chunk_steps
+from plasticity.envs.control import cartpole
+from plasticity.runs import launch
 
 
 def run_of(width: int | None = None, devices: int = 1, arm: int = 0, **changes) -> Run:

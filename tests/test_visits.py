@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import tiny
 
-from plasticity import launch, results
-from plasticity.config import read_experiment
-from plasticity.documents import from_yaml, to_yaml
-from plasticity.errors import UserError
-from plasticity.lanes import lane_keys
-from plasticity.types import StreamSpec, VisitPlan
-from plasticity.visits import own_task, scheduled
+from plasticity import results
+from plasticity.config.documents import from_yaml, to_yaml
+from plasticity.config.experiments import read_experiment
+from plasticity.core.errors import UserError
+from plasticity.core.types import StreamSpec, VisitPlan
+from plasticity.engine.lanes import lane_keys
+from plasticity.engine.visits import own_task, scheduled
+from plasticity.runs import launch
 
 VISITS = (VisitPlan(0, 10), VisitPlan(1, 20), VisitPlan(2, 30))
 SPEC = StreamSpec(None, 2, ("a", "b", "c"), VISITS, 1, False)

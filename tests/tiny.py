@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from plasticity import launch
-from plasticity.config import Experiment, read_experiment
+from plasticity.config.experiments import Experiment, read_experiment
+from plasticity.runs import launch
 
 
 def document(**changes: Any) -> dict[str, Any]:

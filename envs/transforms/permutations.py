@@ -7,8 +7,10 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from envs.base import Source
-from envs.transforms.base import (
+from plasticity.config.fields import card
+from plasticity.core.types import Array, Key, StreamSpec
+from plasticity.envs.base import Source
+from plasticity.envs.transforms.base import (
     Change,
     Done,
     Per,
@@ -21,9 +23,7 @@ from envs.transforms.base import (
     in_turn,
     transformed,
 )
-from envs.transforms.sight import Alter, frame_of, seeing
-from plasticity.fields import card
-from plasticity.types import Array, Key, StreamSpec
+from plasticity.envs.transforms.sight import Alter, frame_of, seeing
 
 SIGNS = (1.0, -1.0)  # of real-valued actions
 WHEN = 1  # folded into the key of a permutation: when each place changes

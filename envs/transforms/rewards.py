@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import Field
 
-from envs.base import Source
-from envs.transforms.base import (
+from plasticity.config.fields import card
+from plasticity.core.types import FIRST, LAST, Array, Key, StreamSpec, TimeStep
+from plasticity.envs.base import Source
+from plasticity.envs.transforms.base import (
     Change,
     Done,
     Per,
@@ -23,8 +25,6 @@ from envs.transforms.base import (
     listed_values,
     transformed,
 )
-from plasticity.fields import card
-from plasticity.types import FIRST, LAST, Array, Key, StreamSpec, TimeStep
 
 Delay = Annotated[int, Field(ge=0, le=1_000_000)]
 Reward = Callable[[Any, Array, Done], Array]  # problem, rewards [E], done -> rewards [E]
@@ -136,7 +136,8 @@ def delay_reward(
     earned at a step.
 
     Both settings are static. ``steps``: a number or a list, gone through in turn as in
-    :func:`envs.transforms.rewards.scale_reward`. ``ValueError`` for negative numbers and on a supervised stream.
+    :func:`plasticity.envs.transforms.rewards.scale_reward`. ``ValueError`` for negative numbers and on a supervised
+    stream.
     """
     values = listed_values("steps", steps, 0, 1_000_000, "at least 0")
     places = int(max(values)) + 1

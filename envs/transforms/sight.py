@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.base import Source
-from envs.transforms.base import (
+from plasticity.config.fields import Few, card
+from plasticity.core.types import FIRST, Array, Key, StreamSpec, Supervised, TimeStep
+from plasticity.envs.base import Source
+from plasticity.envs.transforms.base import (
     Change,
     Done,
     Per,
@@ -23,8 +25,6 @@ from envs.transforms.base import (
     listed_values,
     transformed,
 )
-from plasticity.fields import Few, card
-from plasticity.types import FIRST, Array, Key, StreamSpec, Supervised, TimeStep
 
 Alter = Callable[[Key, Any, Array, Done], Array]  # key, problem, pictures [E, ...], done -> pictures [E, ...]
 

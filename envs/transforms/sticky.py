@@ -5,8 +5,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from envs.base import Source
-from envs.transforms.base import (
+from plasticity.config.fields import card
+from plasticity.core.types import FIRST, Array, Key, TimeStep
+from plasticity.envs.base import Source
+from plasticity.envs.transforms.base import (
     Change,
     Done,
     Per,
@@ -20,8 +22,6 @@ from envs.transforms.base import (
     listed_values,
     transformed,
 )
-from plasticity.fields import card
-from plasticity.types import FIRST, Array, Key, TimeStep
 
 
 @card(

@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from plasticity import launch
 from plasticity.bench.cases import ADAM, Case, Document, job
 from plasticity.bench.timing import Effort, Work, interleaved
-from plasticity.program import Compiled
-from plasticity.runner import Run
+from plasticity.engine.program import Compiled
+from plasticity.engine.runner import Run
+from plasticity.runs import launch
 
 THOROUGH, QUICK = Effort(5, 0.5), Effort(3, 0.01)
 SCALING = (1, 2, 4, 8, 16, 32)

@@ -4,11 +4,11 @@ import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from plasticity import launch
 from plasticity.bench.streams import STEPS, frames, vectors
-from plasticity.config import read_experiment
-from plasticity.registry import Registry
-from plasticity.session import Job
+from plasticity.config.experiments import read_experiment
+from plasticity.config.registry import Registry
+from plasticity.runs import launch
+from plasticity.runs.session import Job
 
 Document = Mapping[str, Any]
 ADAM: dict[str, Any] = {"kind": "adam", "learning_rate": 1e-3}

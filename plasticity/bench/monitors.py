@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from plasticity import launch
 from plasticity.bench.agents import ATARI, BREAKOUT, REPLAY
 from plasticity.bench.cases import CASES, Case, job
 from plasticity.bench.timing import Effort, Work, interleaved
-from plasticity.runner import Run
+from plasticity.engine.runner import Run
+from plasticity.runs import launch
 
 THOROUGH, QUICK = Effort(3, 0.1), Effort(3, 0.01)
 TRAINING = "one chunk"

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.base import Source
-from plasticity import launch
 from plasticity.bench.timing import QUICK, Effort, Work, interleaved, ratio
-from plasticity.lanes import lane_keys
-from plasticity.types import Clock, Stream, Visit
+from plasticity.core.types import Clock, Stream, Visit
+from plasticity.engine.lanes import lane_keys
+from plasticity.envs.base import Source
+from plasticity.runs import launch
 
 THOROUGH = Effort(5, 0.1)
 ENVS = (1, 8, 64)

@@ -7,12 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from plasticity.documents import read_file
-from plasticity.errors import UserError, unknown
-from plasticity.files import write_text
+from plasticity.config.documents import read_file
+from plasticity.core.errors import UserError, unknown
 from plasticity.findings.document import Finding, parse_finding
-from plasticity.lock import held
-from plasticity.stored import DamagedError, is_list, is_number, read_json, to_json
+from plasticity.runs.checksums import DamagedError, is_list, is_number, read_json, to_json
+from plasticity.runs.files import write_text
+from plasticity.runs.lock import held
 
 CONFIGS = Path("configs/paper")
 PLACE = Path("runs/findings")

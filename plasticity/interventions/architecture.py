@@ -4,10 +4,10 @@ import math
 from dataclasses import replace
 from typing import Literal
 
-from plasticity.blueprint import Convolution, NetworkSpec
-from plasticity.errors import shown
-from plasticity.fields import Repeats, card
+from plasticity.config.fields import Repeats, card
+from plasticity.core.errors import shown
 from plasticity.interventions.base import Intervention
+from plasticity.networks.spec import Convolution, NetworkSpec
 
 
 @card(

@@ -2,9 +2,9 @@
 
 import jax
 
-from plasticity.fields import BelowOne, Count, card
+from plasticity.config.fields import BelowOne, Count, card
+from plasticity.core.types import Context, Key, Learner, Params, State
 from plasticity.interventions.base import Intervention, every, when
-from plasticity.types import Context, Key, Learner, Params, State
 
 
 @card(

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from plasticity.types import Array, Clock, Context, Key, Learner, Optimizer, Params, State
+from plasticity.core.types import Array, Clock, Context, Key, Learner, Optimizer, Params, State
 
 if TYPE_CHECKING:
-    from plasticity.networks import NetworkSpec
+    from plasticity.networks.build import NetworkSpec
 
 Step = Callable[[Key, State, Learner, Context], tuple[State, Learner]]
 Due = Callable[[Clock], Array | bool]

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from plasticity import counting, trees
-from plasticity.counting import Precise
-from plasticity.errors import check
-from plasticity.fields import BelowOne, Fraction, Natural, Size, card
+from plasticity.config.fields import BelowOne, Fraction, Natural, Size, card
+from plasticity.core import counting, trees
+from plasticity.core.counting import Precise
+from plasticity.core.errors import check
+from plasticity.core.types import Array, Context, Key, Learner, Params, Path, State, Units
 from plasticity.interventions import surgery, units
 from plasticity.interventions.base import Intervention, every
-from plasticity.types import Array, Context, Key, Learner, Params, Path, State, Units
 
 Utility = Literal["contribution", "adaptable_contribution"]
 Wiring = Sequence[Units]

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from plasticity import linalg, trees
-from plasticity.errors import check, shown
-from plasticity.fields import Count, Few, NonNegative, Real, Size, card
+from plasticity.config.fields import Count, Few, NonNegative, Real, Size, card
+from plasticity.core import linalg, trees
+from plasticity.core.errors import check, shown
+from plasticity.core.types import Array, Context, Key, Learner, Network, Params, Path, State
 from plasticity.interventions.base import Intervention, when
 from plasticity.interventions.penalties import TINY, Reduce, start_of, total
-from plasticity.types import Array, Context, Key, Learner, Network, Params, Path, State
 
 if TYPE_CHECKING:
-    from plasticity.networks import NetworkSpec
+    from plasticity.networks.build import NetworkSpec
 
 Layers = Literal["last", "all"]
 

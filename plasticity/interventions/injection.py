@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import optax
 from pydantic import Field
 
-from plasticity.blueprint import ANCHOR, INJECTION, NEW, NetworkSpec
-from plasticity.fields import Natural, card
+from plasticity.config.fields import Natural, card
+from plasticity.core.types import Array, Context, Key, Learner, Optimizer, Params, State
 from plasticity.interventions.base import Intervention
-from plasticity.networks import is_open
-from plasticity.optimizers import wrap
-from plasticity.types import Array, Context, Key, Learner, Optimizer, Params, State
+from plasticity.networks.build import is_open
+from plasticity.networks.spec import ANCHOR, INJECTION, NEW, NetworkSpec
+from plasticity.optim.optimizers import wrap
 
 Layers = Annotated[int, Field(ge=0, le=100)]
 

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from plasticity import trees
-from plasticity.errors import check
-from plasticity.fields import BelowOne, NonNegative, Positive, card
+from plasticity.config.fields import BelowOne, NonNegative, Positive, card
+from plasticity.core import trees
+from plasticity.core.errors import check
+from plasticity.core.types import Array, Optimizer, Params
 from plasticity.interventions.base import Intervention
 from plasticity.interventions.perturbation import Per, layer_numbers, noise_like, spread_out
-from plasticity.stepsizes import carried, needed
-from plasticity.types import Array, Optimizer, Params
+from plasticity.optim.step_sizes import carried, needed
 
 BETAS = (0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999)
 LARGEST = 9.0  # erfi(9.1) still fits into float32, erfi(9.4) does not

@@ -7,11 +7,11 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from plasticity import trees
-from plasticity.errors import check
-from plasticity.fields import Count, Few, NonNegative, Positive, Repeats, card
+from plasticity.config.fields import Count, Few, NonNegative, Positive, Repeats, card
+from plasticity.core import trees
+from plasticity.core.errors import check
+from plasticity.core.types import Array, Clock, Context, Key, Learner, Network, Params, Path, State
 from plasticity.interventions.base import Intervention, when
-from plasticity.types import Array, Clock, Context, Key, Learner, Network, Params, Path, State
 
 Which = Literal["kernels", "all"]
 Reduce = Literal["sum", "mean"]

@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from plasticity import trees
-from plasticity.errors import check
-from plasticity.fields import Count, NonNegative, Positive, card
+from plasticity.config.fields import Count, NonNegative, Positive, card
+from plasticity.core import trees
+from plasticity.core.errors import check
+from plasticity.core.types import Array, Context, Key, Learner, Optimizer, Params, Path, State
 from plasticity.interventions.base import Intervention, every
 from plasticity.interventions.base import when as conditionally
 from plasticity.interventions.resets import When, scheduled
-from plasticity.stepsizes import carried
-from plasticity.types import Array, Context, Key, Learner, Optimizer, Params, Path, State
+from plasticity.optim.step_sizes import carried
 
 Noise = Literal["fresh", "gaussian", "initial"]
 Per = Literal["layer", "network"]

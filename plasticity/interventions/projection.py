@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import jax
 import jax.numpy as jnp
 
-from plasticity import trees
-from plasticity.errors import check
-from plasticity.fields import Count, NonNegative, Positive, card
+from plasticity.config.fields import Count, NonNegative, Positive, card
+from plasticity.core import trees
+from plasticity.core.errors import check
+from plasticity.core.types import Array, Context, Key, Learner, Network, Optimizer, Params, State
 from plasticity.interventions.base import Intervention, every, no_penalty, unchanged, when
 from plasticity.interventions.penalties import Which
-from plasticity.optimizers import Descent, has_schedule
-from plasticity.types import Array, Context, Key, Learner, Network, Optimizer, Params, State
+from plasticity.optim.optimizers import Descent, has_schedule
 
 if TYPE_CHECKING:
-    from plasticity.networks import NetworkSpec
+    from plasticity.networks.build import NetworkSpec
 
 Affine = Literal["none", "free", "joint", "penalty"]
 

@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
-from plasticity import trees
-from plasticity.fields import BelowOne, Count, Fraction, NonNegative, card
+from plasticity.config.fields import BelowOne, Count, Fraction, NonNegative, card
+from plasticity.core import trees
+from plasticity.core.types import Array, Context, Key, Learner, Params, Path, State
 from plasticity.interventions import units
 from plasticity.interventions.base import Intervention, Step, every, when
 from plasticity.interventions.units import Layers, Scores
-from plasticity.types import Array, Context, Key, Learner, Params, Path, State
 
 Measure = Callable[[Context, Params, Mapping[str, Path]], Scores]
 

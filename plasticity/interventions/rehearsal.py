@@ -8,9 +8,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from plasticity.errors import placed
+from plasticity.core.errors import placed
 from plasticity.interventions.base import Intervention, fills
-from plasticity.networks import NetworkSpec, build
+from plasticity.networks.build import NetworkSpec, build
 
 Seen = set[tuple[str, str]]  # labels of interventions, and the fields of theirs that the agent has called
 

@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from plasticity.eligibility import remembers
-from plasticity.errors import check, shown
-from plasticity.fields import Count, card
+from plasticity.config.fields import Count, card
+from plasticity.core.errors import check, shown
+from plasticity.core.types import Context, Key, Learner, Network, Optimizer, Params, Path, State
 from plasticity.interventions import surgery
 from plasticity.interventions.base import Intervention, Step, every
 from plasticity.interventions.base import when as conditionally
-from plasticity.types import Context, Key, Learner, Network, Optimizer, Params, Path, State
+from plasticity.optim.eligibility import remembers
 
 When = Literal["switch", "periodic", "never"]
 Modules = Literal["all", "last"] | list[str]

@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from plasticity import trees
-from plasticity.types import Array, Learner, Network, Optimizer, Params, Path
+from plasticity.core import trees
+from plasticity.core.types import Array, Learner, Network, Optimizer, Params, Path
 
 Masks = Any
 Moment = Literal["first_moment", "second_moment"]

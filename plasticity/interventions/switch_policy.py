@@ -5,11 +5,11 @@ from typing import Any, Literal
 
 import jax
 
-from plasticity.errors import check
-from plasticity.fields import card
+from plasticity.config.fields import card
+from plasticity.core.errors import check
+from plasticity.core.types import Context, Key, Learner, Params, State
 from plasticity.interventions.base import Intervention
 from plasticity.interventions.resets import check_memory, renewed
-from plasticity.types import Context, Key, Learner, Params, State
 
 # The part of `Learner.rest` that a setting is about, by any of these names.
 PARTS: Mapping[str, tuple[str, ...]] = {

@@ -10,10 +10,10 @@ from typing import Literal
 
 import jax.numpy as jnp
 
-from plasticity import trees
-from plasticity.errors import shown
+from plasticity.core import trees
+from plasticity.core.errors import shown
+from plasticity.core.types import Activation, Array, Context, Learner, Network, Params, Path, Units
 from plasticity.interventions import surgery
-from plasticity.types import Activation, Array, Context, Learner, Network, Params, Path, Units
 
 Layers = Literal["all"] | list[str]
 Scores = Mapping[str, Array]  # float32[units] by layer

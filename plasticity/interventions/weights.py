@@ -6,12 +6,12 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from plasticity import trees
-from plasticity.errors import check, shown
-from plasticity.fields import Count, Fraction, NonNegative, card
+from plasticity.config.fields import Count, Fraction, NonNegative, card
+from plasticity.core import trees
+from plasticity.core.errors import check, shown
+from plasticity.core.types import Array, Context, Key, Learner, Network, Path, State
 from plasticity.interventions import surgery, units
 from plasticity.interventions.base import Intervention, every, when
-from plasticity.types import Array, Context, Key, Learner, Network, Path, State
 
 Utility = Literal["gradient", "magnitude", "random"]
 Prune = Literal["proportion", "threshold"]

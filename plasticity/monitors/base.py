@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from plasticity.types import Array, Key, Metrics, Params, Probe, State
+from plasticity.core.types import Array, Key, Metrics, Params, Probe, State
 
 
 def no_state(params: Params) -> State:

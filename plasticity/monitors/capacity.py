@@ -5,11 +5,11 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from plasticity import optimizers
-from plasticity.fields import NonNegative, Size, card
+from plasticity.config.fields import NonNegative, Size, card
+from plasticity.core.types import Array, Key, Metrics, Probe, State
 from plasticity.monitors.base import Monitor
 from plasticity.monitors.fitting import Rows, Start, at, at_least_one, mean_where, outputs, train
-from plasticity.types import Array, Key, Metrics, Probe, State
+from plasticity.optim import optimizers
 
 Distance = Callable[[Array, Array], Array]  # targets [B, n], predictions [B, n] -> [B]
 

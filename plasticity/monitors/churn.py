@@ -14,9 +14,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from plasticity.fields import card
+from plasticity.config.fields import card
+from plasticity.core.types import Array, Key, Metrics, Params, Probe, State
 from plasticity.monitors.base import Monitor
-from plasticity.types import Array, Key, Metrics, Params, Probe, State
 
 
 class Before(NamedTuple):

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from plasticity import linalg
-from plasticity.errors import check, check_least, refused
-from plasticity.fields import NonNegative, Positive, Repeats, card
+from plasticity.config.fields import NonNegative, Positive, Repeats, card
+from plasticity.core import linalg
+from plasticity.core.errors import check, check_least, refused
+from plasticity.core.types import Array, Key, Metrics, Probe, State
 from plasticity.monitors.base import Monitor
 from plasticity.monitors.curvature import Loss, Matrix, Matvec, lanczos, product_of, tridiagonal
-from plasticity.types import Array, Key, Metrics, Probe, State
 
 Scale = Literal["symlog", "linear"]
 

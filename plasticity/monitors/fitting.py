@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from plasticity.eligibility import Eligibility
-from plasticity.errors import check_least
-from plasticity.types import Array, Key, Network, Optimizer, Params, Probe
+from plasticity.core.errors import check_least
+from plasticity.core.types import Array, Key, Network, Optimizer, Params, Probe
+from plasticity.optim.eligibility import Eligibility
 
 Rows = Array | None  # indices into the probe's batch; None: all of it
 Loss = Callable[[Params, Rows], Array]

@@ -14,12 +14,12 @@ import jax
 import jax.numpy as jnp
 from pydantic import Field
 
-from plasticity import linalg
-from plasticity.errors import check_least, refused
-from plasticity.fields import Repeats, card
+from plasticity.config.fields import Repeats, card
+from plasticity.core import linalg
+from plasticity.core.errors import check_least, refused
+from plasticity.core.types import Array, Key, Metrics, Params, Probe, State
 from plasticity.monitors.base import Monitor
 from plasticity.monitors.representation import entropy_rank, ratio
-from plasticity.types import Array, Key, Metrics, Params, Probe, State
 
 Several = Annotated[int, Field(ge=2, le=10_000)]
 

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from plasticity import linalg, trees
-from plasticity.errors import check
-from plasticity.fields import card
+from plasticity.config.fields import card
+from plasticity.core import linalg, trees
+from plasticity.core.errors import check
+from plasticity.core.types import Array, Key, Metrics, Network, Params, Path, Probe, State
 from plasticity.monitors.base import Monitor
-from plasticity.stepsizes import needed
-from plasticity.types import Array, Key, Metrics, Network, Params, Path, Probe, State
+from plasticity.optim.step_sizes import needed
 
 Law = Literal["adam", "sgd"]
 

@@ -14,12 +14,12 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from plasticity.errors import check, refused
-from plasticity.fields import Count, Repeats, Size, card
+from plasticity.config.fields import Count, Repeats, Size, card
+from plasticity.core.errors import check, refused
+from plasticity.core.trees import is_finite
+from plasticity.core.types import Array, Key, Metrics, Params, Probe, State
 from plasticity.monitors.base import Monitor
 from plasticity.monitors.fitting import Rows, Start, at, at_least_one, current_and_fresh, mean_where, outputs, train
-from plasticity.trees import is_finite
-from plasticity.types import Array, Key, Metrics, Params, Probe, State
 
 
 def sine(values: Array, frequency: float) -> Array:

@@ -27,12 +27,12 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from plasticity import linalg
-from plasticity.errors import refused
-from plasticity.fields import BelowOne, NonNegative, card
+from plasticity.config.fields import BelowOne, NonNegative, card
+from plasticity.core import linalg
+from plasticity.core.errors import refused
+from plasticity.core.types import Activation, Array, Key, Metrics, Network, Probe, State
 from plasticity.monitors.base import Monitor
 from plasticity.monitors.units import hidden_layers
-from plasticity.types import Activation, Array, Key, Metrics, Network, Probe, State
 
 Rank = Callable[[Array, tuple[int, int]], Array]  # singular values, descending; (samples, features) -> float32[]
 

@@ -16,10 +16,10 @@ from typing import Annotated
 import jax.numpy as jnp
 from pydantic import Field
 
-from plasticity.errors import refused
-from plasticity.fields import BelowOne, NonNegative, card
+from plasticity.config.fields import BelowOne, NonNegative, card
+from plasticity.core.errors import refused
+from plasticity.core.types import Activation, Array, Key, Metrics, Network, Probe, State
 from plasticity.monitors.base import Monitor
-from plasticity.types import Activation, Array, Key, Metrics, Network, Probe, State
 
 Share = Annotated[float, Field(ge=0, le=1)]
 

@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from plasticity import trees
-from plasticity.fields import NonNegative, card
+from plasticity.config.fields import NonNegative, card
+from plasticity.core import trees
+from plasticity.core.types import Array, Key, Metrics, Params, Probe, State
 from plasticity.monitors.base import Monitor
 from plasticity.monitors.parameters import kernel_norms, modules
-from plasticity.types import Array, Key, Metrics, Params, Probe, State
 
 # The names under which optimizers keep the running mean of squared gradients.
 SECOND_MOMENTS = ("nu", "second")

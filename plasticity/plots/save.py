@@ -12,8 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from plasticity import results
-from plasticity.errors import contrasted
-from plasticity.files import write_atomically
+from plasticity.core.errors import contrasted
 from plasticity.plots.aggregates import aggregates, profiles, sensitivity
 from plasticity.plots.behaviour import first_against_later, learning_speed, performance_matrix
 from plasticity.plots.curves import learning_curve, monitor_names, monitors
@@ -23,6 +22,7 @@ from plasticity.plots.performance import performance
 from plasticity.plots.style import FEW, controls_of
 from plasticity.plots.thin import thinned
 from plasticity.results.read import RunPath, config_if_whole
+from plasticity.runs.files import write_atomically
 
 FORMATS = ("png", "pdf")
 ORDER = (

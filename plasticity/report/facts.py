@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from plasticity import results
-from plasticity.accounts import EXPERIMENT, read_status
 from plasticity.results.read import RunPath, config_if_whole, leave_out
+from plasticity.runs.accounts import EXPERIMENT, read_status
 
 
 def facts(run: RunPath) -> dict[str, Any]:

@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from plasticity.accounts import EXPERIMENT, LANES, MISSING, PLAN, has_begun, is_own_config, read_plan, table_parts
-from plasticity.documents import read_file
-from plasticity.errors import UserError, cut, listed, nearest, shown, suggestion
-from plasticity.stored import DamagedError, read_table
+from plasticity.config.documents import read_file
+from plasticity.core.errors import UserError, cut, listed, nearest, shown, suggestion
+from plasticity.runs.accounts import EXPERIMENT, LANES, MISSING, PLAN, has_begun, is_own_config, read_plan, table_parts
+from plasticity.runs.checksums import DamagedError, read_table
 
 IDENTITY = ("run", "arm", "lane", "seed", "step", "frames", "update", "visit", "task", "step_in_visit")
 REWARDS = ("reward", "episodic_return", "episodes")

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from agent_cases import clock_at
 from q_reference import script
 
+from plasticity.core.types import Agent, StreamSpec, TimeStep, Transition, VisitPlan
 from plasticity.interventions.base import Intervention
-from plasticity.types import Agent, StreamSpec, TimeStep, Transition, VisitPlan
 
 KEY = jax.random.key(5)
 SPEC = StreamSpec(jax.ShapeDtypeStruct((3,), jnp.float32), 4, ("a",), (VisitPlan(0, 60),), 2, True)

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from agent_cases import STREAMING, agent, lived, source
 
-from agents import AGENTS
-from agents.base import Body, assemble
-from plasticity import trees
-from plasticity.eligibility import Eligibility
+from plasticity.agents import AGENTS
+from plasticity.agents.base import Body, assemble
+from plasticity.core import trees
+from plasticity.core.types import Activation, Clock, Context, Learner, Optimizer
 from plasticity.interventions.base import Intervention, compose
-from plasticity.networks import NetworkSpec
-from plasticity.types import Activation, Clock, Context, Learner, Optimizer
+from plasticity.networks.build import NetworkSpec
+from plasticity.optim.eligibility import Eligibility
 
 KEY = jax.random.key(1)
 RATE, STRENGTH, NUMBER = 0.1, 0.3, 6

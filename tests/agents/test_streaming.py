@@ -11,14 +11,16 @@ import stream_reference as reference
 from agent_cases import clock_at, source
 from stream_reference import Scaled, as_float64, backward, each, forward
 
-from agents import adaptive_q, stream_ac, stream_c51, stream_dqn, stream_q
-from agents.streaming import CONTROL_NETWORK
-from plasticity import eligibility, launch, networks
+from plasticity.agents import adaptive_q, stream_ac, stream_c51, stream_dqn, stream_q
+from plasticity.agents.streaming import CONTROL_NETWORK
+from plasticity.config.settings import Parser
+from plasticity.core.types import Agent, Learner, StreamSpec, TimeStep, Transition, VisitPlan
 from plasticity.interventions.base import Intervention, compose
-from plasticity.networks import mlp
-from plasticity.optimizers import adam, sgd
-from plasticity.settings import Parser
-from plasticity.types import Agent, Learner, StreamSpec, TimeStep, Transition, VisitPlan
+from plasticity.networks import build
+from plasticity.networks.build import mlp
+from plasticity.optim import eligibility
+from plasticity.optim.optimizers import adam, sgd
+from plasticity.runs import launch
 
 KEY = jax.random.key(5)
 SPEC = StreamSpec(jax.ShapeDtypeStruct((4,), jnp.float32), 3, ("a",), (VisitPlan(0, 60),), 1, True)
@@ -482,7 +484,7 @@ def test_a_distribution_needs_two_atoms():
 def test_the_default_network_is_the_published_one():
     """Two hidden layers of 32, normalised over all units of a sample, nothing learnable in the normalisation."""
     settings = {key: value for key, value in stream_q.__kwdefaults__["network"].items() if key != "kind"}
-    network = networks.build(mlp(jax.ShapeDtypeStruct((20,), jnp.float32), 3, **settings))
+    network = build.build(mlp(jax.ShapeDtypeStruct((20,), jnp.float32), 3, **settings))
     params = network.init(KEY)
     assert set(params) == {"hidden_0", "hidden_1", "output"}
     assert all(set(part) == {"kernel", "bias"} for part in params.values())

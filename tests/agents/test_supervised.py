@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from agent_cases import clock_at, program, run
 
-from agents import classifier, regressor
-from envs.targets import relabelled
+from plasticity.agents import classifier, regressor
+from plasticity.core.types import FIRST, MID, Agent, StreamSpec, Supervised, TimeStep, Transition, VisitPlan
+from plasticity.envs.targets import relabelled
 from plasticity.interventions.base import Intervention, compose
-from plasticity.networks import mlp
-from plasticity.optimizers import sgd
-from plasticity.types import FIRST, MID, Agent, StreamSpec, Supervised, TimeStep, Transition, VisitPlan
+from plasticity.networks.build import mlp
+from plasticity.optim.optimizers import sgd
 
 KEY = jax.random.key(0)
 X = jnp.asarray([[1.0, 0.0], [2.0, -1.0]])

@@ -12,13 +12,13 @@ from chain import chain
 from q_reference import Learning, Settings, as_float64, forward, script
 from replay_cases import KEY, SPEC, STEPS, live, pairs, remember
 
-from agents import dqn
-from agents.value_based import epsilon_greedy
+from plasticity.agents import dqn
+from plasticity.agents.value_based import epsilon_greedy
+from plasticity.core.types import Agent, StreamSpec
 from plasticity.interventions import reset
 from plasticity.interventions.base import Intervention, compose, every
-from plasticity.networks import mlp
-from plasticity.optimizers import adam
-from plasticity.types import Agent, StreamSpec
+from plasticity.networks.build import mlp
+from plasticity.optim.optimizers import adam
 
 
 def small(spec: StreamSpec = SPEC, *interventions: Intervention, **settings: Any) -> Agent:

@@ -13,9 +13,9 @@ import pytest
 from gymnasium.vector import SyncVectorEnv
 from playing import lane_keys, play, player, random_actions, visit_of
 
-from envs.gym import gym
-from envs.host import emulator_seeds
-from plasticity.types import FIRST, LAST, MID
+from plasticity.core.types import FIRST, LAST, MID
+from plasticity.envs.gym import gym
+from plasticity.envs.host import emulator_seeds
 
 gymnasium.register_envs(ale_py)
 

@@ -9,16 +9,16 @@ import tiny
 from rich.console import Console
 from test_contract_stream import missing
 
-from envs import STREAMS, TRANSFORMS
-from envs.atari import atari
-from envs.control import acrobot, cartpole, pendulum
-from envs.episodes import warn_if_short
-from envs.toys import catch
-from plasticity import launch
-from plasticity.config import read_experiment
-from plasticity.documents import from_yaml, to_yaml
-from plasticity.fields import card_of
-from plasticity.tables import print_member
+from plasticity.cli.tables import print_member
+from plasticity.config.documents import from_yaml, to_yaml
+from plasticity.config.experiments import read_experiment
+from plasticity.config.fields import card_of
+from plasticity.envs import STREAMS, TRANSFORMS
+from plasticity.envs.atari import atari
+from plasticity.envs.control import acrobot, cartpole, pendulum
+from plasticity.envs.episodes import warn_if_short
+from plasticity.envs.toys import catch
+from plasticity.runs import launch
 
 
 def example(family, name):

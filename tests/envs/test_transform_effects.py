@@ -12,14 +12,14 @@ import pytest
 from adding import pure, spec_of
 from playing import lane_keys
 
-from envs.base import Source
-from envs.minatar import minatar
-from envs.targets import relabelled
-from envs.transforms import TRANSFORMS
-from envs.transforms.base import divided
-from envs.transforms.permutations import order_of, orders
-from plasticity.types import Clock, StreamSpec, TimeStep, Visit, VisitPlan
-from plasticity.visits import scheduled
+from plasticity.core.types import Clock, StreamSpec, TimeStep, Visit, VisitPlan
+from plasticity.engine.visits import scheduled
+from plasticity.envs.base import Source
+from plasticity.envs.minatar import minatar
+from plasticity.envs.targets import relabelled
+from plasticity.envs.transforms import TRANSFORMS
+from plasticity.envs.transforms.base import divided
+from plasticity.envs.transforms.permutations import order_of, orders
 
 KEYS = lane_keys(3)
 ACTIONS = np.array([[2, 1, 0, 2, 0, 1, 1, 2, 0], [0, 0, 1, 1, 2, 2, 0, 1, 2]]).T  # [T, E]; the fifth opens an episode

@@ -11,9 +11,9 @@ import pytest
 from adding import on_host, pure, spec_of
 from playing import clock_at, lane_keys, random_actions
 
-from envs.base import Source
-from envs.transforms import TRANSFORMS
-from plasticity.types import FIRST, LAST, MID, Stream, Visit
+from plasticity.core.types import FIRST, LAST, MID, Stream, Visit
+from plasticity.envs.base import Source
+from plasticity.envs.transforms import TRANSFORMS
 
 STEPS, LANES = 24, 2
 SETTINGS: dict[str, dict[str, Any]] = {

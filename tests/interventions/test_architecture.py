@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from update_loop import CNN, MLP
 
-from plasticity.blueprint import nodes_of
 from plasticity.interventions import INTERVENTIONS
 from plasticity.interventions.architecture import (
     crelu,
@@ -24,8 +23,9 @@ from plasticity.interventions.base import clashes
 from plasticity.interventions.decay import weight_decay
 from plasticity.interventions.injection import plasticity_injection
 from plasticity.interventions.projection import nap
-from plasticity.layers import spectral_norm as sigma
-from plasticity.networks import Convolution, Head, NetworkSpec, build
+from plasticity.networks.build import Convolution, Head, NetworkSpec, build
+from plasticity.networks.layers import spectral_norm as sigma
+from plasticity.networks.spec import nodes_of
 
 KEY = jax.random.key(5)
 CNN = replace(CNN, convolution="lax")  # quick to compile

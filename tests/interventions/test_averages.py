@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from update_loop import clock_at, make, train
 
+from plasticity.core.types import Learner
 from plasticity.interventions import hare_tortoise
-from plasticity.optimizers import adam, sgd
-from plasticity.types import Learner
+from plasticity.optim.optimizers import adam, sgd
 
 KEY = jax.random.key(2)
 

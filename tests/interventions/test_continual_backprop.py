@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from update_loop import CNN, MLP, Loop, Run, make
 
-from plasticity.counting import precise
+from plasticity.core.counting import precise
+from plasticity.core.types import Activation, Context, Learner
 from plasticity.interventions import continual_backprop, surgery
 from plasticity.interventions.continual_backprop import Ledger, Memory, least_useful
-from plasticity.networks import Head, NetworkSpec
-from plasticity.optimizers import adam, sgd
-from plasticity.types import Activation, Context, Learner
+from plasticity.networks.build import Head, NetworkSpec
+from plasticity.optim.optimizers import adam, sgd
 
 KEY = jax.random.key(2)
 UPDATES, MATURITY, RATE, DECAY = 200, 8, 0.0317, 0.9

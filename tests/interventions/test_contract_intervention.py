@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 from update_loop import Loop, Run, make, traced, train
 
-from plasticity import launch
-from plasticity.eligibility import STREAMING
-from plasticity.fields import TRACED, card_of
+from plasticity.config.fields import TRACED, card_of
+from plasticity.config.schema import schema_of
+from plasticity.config.settings import Parser
 from plasticity.interventions import INTERVENTIONS
 from plasticity.interventions.base import Intervention, compose, unchanged
-from plasticity.optimizers import OPTIMIZERS, adam
-from plasticity.schema import schema_of
-from plasticity.settings import Parser
+from plasticity.optim.eligibility import STREAMING
+from plasticity.optim.optimizers import OPTIMIZERS, adam
+from plasticity.runs import launch
 
 Factory = Callable[..., Intervention]
 KEY = jax.random.key(3)

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from update_loop import CNN, MLP, clock_at, make
 
+from plasticity.core.types import Activation, Context, Learner, Network, Units
 from plasticity.interventions import c_chain, effective_rank, infer, pfo
 from plasticity.interventions.base import Intervention
 from plasticity.interventions.feature_penalties import nearest, of_network, spectrum
-from plasticity.networks import Head, build, join
-from plasticity.optimizers import sgd
-from plasticity.types import Activation, Context, Learner, Network, Units
+from plasticity.networks.build import Head, build, join
+from plasticity.optim.optimizers import sgd
 
 KEY = jax.random.key(0)
 X = np.array([[1.0, 2.0], [0.0, -1.0], [3.0, 1.0]], np.float32)

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from update_loop import CNN, MLP, Run, batch_at, make
 
+from plasticity.core.types import Network
 from plasticity.interventions.base import compose
 from plasticity.interventions.decay import weight_decay
 from plasticity.interventions.injection import plasticity_injection
 from plasticity.interventions.resets import reset
-from plasticity.networks import Head, build, join
-from plasticity.optimizers import adam, sgd
-from plasticity.types import Network
+from plasticity.networks.build import Head, build, join
+from plasticity.optim.optimizers import adam, sgd
 
 KEY = jax.random.key(11)
 HEADS = (Head("policy", 1, (3,)), Head("value", 1))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from update_loop import CNN, MLP, Run, make, train
 
-from plasticity.eligibility import STREAMING, eligible, parts
+from plasticity.core.types import Learner, Network
 from plasticity.interventions import (
     layer_norm,
     nap,
@@ -24,9 +24,9 @@ from plasticity.interventions import (
 )
 from plasticity.interventions.base import Intervention, compose
 from plasticity.interventions.projection import rescaled
-from plasticity.networks import NetworkSpec, build
-from plasticity.optimizers import adam, rmsprop, sgd
-from plasticity.types import Learner, Network
+from plasticity.networks.build import NetworkSpec, build
+from plasticity.optim.eligibility import STREAMING, eligible, parts
+from plasticity.optim.optimizers import adam, rmsprop, sgd
 
 KEY = jax.random.key(0)
 WIDE = replace(MLP, widths=(16, 16))

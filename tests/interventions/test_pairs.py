@@ -18,11 +18,11 @@ import optax
 import pytest
 from update_loop import MLP, Loop, Run, batch_at, make, train
 
+from plasticity.core.types import Learner, Optimizer
 from plasticity.interventions import INTERVENTIONS
 from plasticity.interventions.base import Intervention, clashes, compose
-from plasticity.networks import NetworkSpec, build
-from plasticity.optimizers import adam
-from plasticity.types import Learner, Optimizer
+from plasticity.networks.build import NetworkSpec, build
+from plasticity.optim.optimizers import adam
 
 KEY = jax.random.key(11)
 MEMBERS = sorted(INTERVENTIONS)

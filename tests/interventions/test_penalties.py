@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from update_loop import CNN, clock_at, make, train
 
+from plasticity.core.types import Context, Learner, Network
 from plasticity.interventions import l2, l2_init, parseval, spectral, wasserstein_init
 from plasticity.interventions.base import Intervention
-from plasticity.optimizers import adam, sgd
-from plasticity.types import Context, Learner, Network
+from plasticity.optim.optimizers import adam, sgd
 
 KEY = jax.random.key(0)
 KERNEL = np.array([[1.0, -2.0], [4.0, 0.5]], np.float32)

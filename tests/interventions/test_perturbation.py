@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from plasticity.core.types import Clock, Learner
 from plasticity.interventions import shrink_perturb, soft_reset
 from plasticity.interventions.base import Intervention, compose
 from plasticity.interventions.perturbation import layer_numbers
-from plasticity.optimizers import sgd
-from plasticity.types import Clock, Learner
+from plasticity.optim.optimizers import sgd
 
 KEY = jax.random.key(1)
 PARAMS = {"hidden_0": {"kernel": jnp.array([[1.0, -2.0]]), "bias": jnp.array([3.0, 4.0])}}

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from update_loop import CNN, MLP, Loop, Run, make
 
-from plasticity import networks
+from plasticity.core.types import Activation, Context
 from plasticity.interventions import cpr, redo, regrama, units
 from plasticity.interventions.base import Intervention
-from plasticity.networks import NetworkSpec
-from plasticity.optimizers import adam
-from plasticity.types import Activation, Context
+from plasticity.networks import build
+from plasticity.networks.build import NetworkSpec
+from plasticity.optim.optimizers import adam
 
 KEY = jax.random.key(1)
 NEWBORN = 7.0  # every fresh value, slots apart
@@ -210,8 +210,8 @@ def test_cpr_by_its_equations() -> None:
 
 def test_joined_networks_are_recycled_each_by_its_own_layers() -> None:
     intervention = redo(threshold=0.1, period=1, layers=["critic/hidden_0"])
-    small = networks.build(NetworkSpec((3,), 2, widths=(2,)))
-    joint = networks.join({"actor": small, "critic": small})
+    small = build.build(NetworkSpec((3,), 2, widths=(2,)))
+    joint = build.join({"actor": small, "critic": small})
     loop, _ = started(intervention)
     rule = adam()
     params = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), jax.eval_shape(joint.init, KEY))

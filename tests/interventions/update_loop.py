@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from plasticity.eligibility import eligible
+from plasticity.core.types import Array, Clock, Context, Key, Learner, Network, Optimizer
 from plasticity.interventions.base import Intervention
-from plasticity.networks import Convolution, NetworkSpec, build
-from plasticity.types import Array, Clock, Context, Key, Learner, Network, Optimizer
+from plasticity.networks.build import Convolution, NetworkSpec, build
+from plasticity.optim.eligibility import eligible
 
 MLP = NetworkSpec((3,), 2, widths=(5, 4))
 CNN = NetworkSpec((4, 4, 2), 2, convolutions=(Convolution(3, 2), Convolution(2, 2)), widths=(4,))

@@ -10,12 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from plasticity.fields import card_of
+from plasticity.config.fields import card_of
 from plasticity.monitors import MONITORS, Monitor, compose
 from plasticity.monitors.base import labelled
 from plasticity.monitors.base import together as joined
-from plasticity.networks import Convolution, Head, NetworkSpec, build
-from plasticity.optimizers import adam
+from plasticity.networks.build import Convolution, Head, NetworkSpec, build
+from plasticity.optim.optimizers import adam
 
 SPEC = NetworkSpec((5,), 3, widths=(6, 4), activation="tanh", normalisation="layer")
 LANES = 3

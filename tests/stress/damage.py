@@ -38,9 +38,12 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import tiny  # noqa: E402
 
-from plasticity import cli, launch, runner, session, watch  # noqa: E402
-from plasticity.documents import to_yaml  # noqa: E402
-from plasticity.stored import DamagedError, read_table  # noqa: E402
+from plasticity.cli import main as cli  # noqa: E402
+from plasticity.cli import watch  # noqa: E402
+from plasticity.config.documents import to_yaml  # noqa: E402
+from plasticity.engine import runner  # noqa: E402
+from plasticity.runs import launch, session  # noqa: E402
+from plasticity.runs.checksums import DamagedError, read_table  # noqa: E402
 
 OUTCOMES = ("same", "told", "refused", "FAULT")
 COMMANDS = ("resume", "plot", "report", "watch", "compare", "measure")

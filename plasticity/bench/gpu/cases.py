@@ -8,9 +8,9 @@ import numpy as np
 
 from plasticity.bench.agents import BREAKOUT, SMALL, STEPS, STREAMING
 from plasticity.bench.cases import ADAM, CLASSIFIER, Case, job
-from plasticity.lanes import Placement
-from plasticity.program import Program
-from plasticity.runner import Run
+from plasticity.engine.lanes import Placement
+from plasticity.engine.program import Program
+from plasticity.engine.runner import Run
 
 REPLAY: dict[str, Any] = {"optimizer": ADAM, "replay_minimum": 64, "batch_size": 32, "learn_every": 4}
 ALE: dict[str, Any] = {"kind": "atari", "games": ["Breakout"], "backend": "ale", "frames_per_visit": 4 * STEPS}

@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from plasticity.fields import NonNegative, card
+from plasticity.config.fields import NonNegative, card
+from plasticity.core.types import Array, Key, Optimizer, Params
 from plasticity.interventions.base import Intervention
-from plasticity.optimizers import wrap
-from plasticity.types import Array, Key, Optimizer, Params
+from plasticity.optim.optimizers import wrap
 
 
 @card(
