@@ -11,7 +11,7 @@ from plasticity.core.schedules import Number
 from plasticity.core.types import Activation, Array, Key, Network, Params
 from plasticity.interventions.base import Intervention
 from plasticity.networks import build
-from plasticity.networks.build import Head, NetworkSpec
+from plasticity.networks.spec import Head, NetworkSpec
 
 Trunk = Literal["separate", "shared"]
 Make = Callable[[Any, int], NetworkSpec]  # observation, outputs -> the network of that many outputs

@@ -24,7 +24,7 @@ from plasticity.core.types import (
 )
 from plasticity.interventions.base import Intervention
 from plasticity.networks import build
-from plasticity.networks.build import NetworkSpec
+from plasticity.networks.spec import NetworkSpec
 
 Loss = Callable[[Params], tuple[Any, ...]]  # -> task loss, activations and, if wanted, a mapping of more to report
 Rest = Callable[[Array], Mapping[str, Any]]  # step of birth -> what a newborn remembers besides its Learner

@@ -18,7 +18,7 @@ from plasticity.config.fields import BelowOne, Count, Fraction, Member, NonNegat
 from plasticity.core.schedules import linear
 from plasticity.core.types import Activation, Agent, Array, Params, StreamSpec
 from plasticity.interventions.base import Intervention
-from plasticity.networks.build import Head, NetworkSpec
+from plasticity.networks.spec import Head, NetworkSpec
 
 # DQN Zoo's settings of Rainbow.
 ADAM = {"kind": "adam", "learning_rate": 6.25e-5, "eps": 0.005 / 32, "max_gradient_norm": 10.0}

@@ -178,10 +178,10 @@ def atari(
     All settings are static. ``games``: ``Name``, ``Name:mode`` or ``Name:mode:difficulty``. ``suite``, see
     :mod:`plasticity.envs.atari_suites`: ``cora``, ``sequence10``, ``rusu_space_invaders``, ``rusu_breakout`` or
     ``rusu_freeway``, gives games, modes, preset, cycles and frames; what is set beside it replaces it. ``modes``,
-    ``difficulties``: a curriculum, each game in each mode at the first difficulty, then at the next; ``all``: those that it has; where one
-    of the two is left out the first that the game has. ``preset``: by default ``machado18``. ``frames_per_visit``: of
-    each env, a multiple of 4; an agent's step is 4 frames; by default 20,000,000, in a suite the suite's number divided
-    by ``envs``. ``cycles``: by default 1. ``sticky`` ... ``fire`` override the preset, see ``Preset``. ``threads``: of
+    ``difficulties``: a curriculum, each game in each mode at the first difficulty, then at the next; ``all``: those
+    that it has; where one of the two is left out the first that the game has. ``preset``: by default ``machado18``.
+    ``frames_per_visit``: of each env, a multiple of 4; an agent's step is 4 frames; by default 20,000,000, in a suite
+    the suite's number divided by ``envs``. ``cycles``: by default 1. ``sticky`` ... ``fire`` override the preset, see ``Preset``. ``threads``: of
     each block of lanes; 0 shares the cores among the devices. Where games differ in their actions all have as many as
     the richest, and the surplus does nothing.
 

@@ -19,7 +19,7 @@ from plasticity.engine.runner import Run
 from plasticity.envs.base import Source
 from plasticity.envs.targets import regression, relabelled
 from plasticity.interventions.base import Intervention, compose
-from plasticity.networks.build import mlp
+from plasticity.networks.presets import mlp
 from plasticity.optim.eligibility import adaptive_q, obgd
 from plasticity.optim.optimizers import adam
 from plasticity.runs import launch

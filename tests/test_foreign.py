@@ -83,7 +83,7 @@ IN_A_TRACE = {
     "def odd():\n    return optax.GradientTransformation(lambda params: (), lambda g, s, p=None: 1 / 0)\n",
     "agents": "from plasticity.agents import AGENTS\n"
     "def odd(spec, intervention):\n"
-    "    from plasticity.networks.build import mlp\n    from plasticity.optim.optimizers import sgd\n"
+    "    from plasticity.networks.presets import mlp\n    from plasticity.optim.optimizers import sgd\n"
     "    made = AGENTS['classifier'](spec, intervention, network=mlp, optimizer=sgd)\n"
     "    return made._replace(learn=lambda *args: 1 / 0)\n",
     "streams": "from plasticity.envs import STREAMS\n"
@@ -193,7 +193,7 @@ def test_an_agent_that_leaves_a_method_out_refuses_it(plugin: Any) -> None:
     plugin(
         "agents",
         "from plasticity.agents import AGENTS\nfrom plasticity.interventions.base import Intervention\n"
-        "from plasticity.networks.build import mlp\nfrom plasticity.optim.optimizers import sgd\n"
+        "from plasticity.networks.presets import mlp\nfrom plasticity.optim.optimizers import sgd\n"
         "def odd(spec, intervention):\n"
         "    own = intervention._replace(network=Intervention().network, switch=Intervention().switch)\n"
         "    return AGENTS['classifier'](spec, own, network=mlp, optimizer=sgd)\n",
@@ -240,7 +240,7 @@ def test_a_metric_with_the_name_of_another_column_is_refused(plugin: Any, column
 def test_so_is_an_agents_metric(plugin: Any, column: str) -> None:
     plugin(
         "agents",
-        "from plasticity.agents import AGENTS\nfrom plasticity.networks.build import mlp\n"
+        "from plasticity.agents import AGENTS\nfrom plasticity.networks.presets import mlp\n"
         "from plasticity.optim.optimizers import sgd\n"
         "def odd(spec, intervention):\n"
         "    made = AGENTS['classifier'](spec, intervention, network=mlp, optimizer=sgd)\n"

@@ -15,7 +15,7 @@ from plasticity.engine.lanes import Placement
 from plasticity.engine.program import NEVER, Program
 from plasticity.engine.runner import Position, Run
 from plasticity.interventions import reset
-from plasticity.networks.build import mlp
+from plasticity.networks.presets import mlp
 from plasticity.runs import launch
 
 VISIT, SEEDS = 20, (3, 8)

@@ -10,7 +10,8 @@ import pytest
 from plasticity.core.types import Probe
 from plasticity.interventions.surgery import modules, unit_masks
 from plasticity.monitors import effective_rank
-from plasticity.networks.build import Convolution, Head, NetworkSpec, build, join
+from plasticity.networks.build import build, join
+from plasticity.networks.spec import Convolution, Head, NetworkSpec
 
 KEY = jax.random.key(5)
 HEADS = (Head("value", 1, (3,), 2.0), Head("advantage", 4, (2, 5), 0.5))

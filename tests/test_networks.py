@@ -12,8 +12,11 @@ import pytest
 
 from plasticity.core.types import Learner
 from plasticity.interventions import surgery
-from plasticity.networks.build import NETWORKS, Convolution, Head, NetworkSpec, build, join, maps, minatar, nature
+from plasticity.networks import spec as specs
+from plasticity.networks.build import build, join
 from plasticity.networks.layers import ACTIVATIONS, INITIALISERS, NORMALISATIONS
+from plasticity.networks.presets import NETWORKS, minatar, mlp, nature
+from plasticity.networks.spec import Convolution, Head, NetworkSpec
 
 # Quick to compile, because most of these tests run outside jit. The patches have tests of their own.
 FLAT = NetworkSpec((6,), 3, widths=(5, 4), initialiser="glorot")
@@ -448,7 +451,7 @@ def test_factories():
         "output": (512, 6),
     }
     images = nature(jax.ShapeDtypeStruct((32, 32, 3), jnp.float32), 10, padding="SAME")
-    assert (images.channels_first, images.scale, maps(images)[-1]) == (False, 1.0, (4, 4, 64))
+    assert (images.channels_first, images.scale, specs.maps(images)[-1]) == (False, 1.0, (4, 4, 64))
     assert nature(frames, 6, layout="channels_last", padding="SAME").channels_first is False
 
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from plasticity.core.types import Array, Clock, Context, Key, Learner, Optimizer, Params, State
 
 if TYPE_CHECKING:
-    from plasticity.networks.build import NetworkSpec
+    from plasticity.networks.spec import NetworkSpec
 
 Step = Callable[[Key, State, Learner, Context], tuple[State, Learner]]
 Due = Callable[[Clock], Array | bool]

@@ -14,7 +14,7 @@ from plasticity.interventions.base import Intervention, when
 from plasticity.interventions.penalties import TINY, Reduce, start_of, total
 
 if TYPE_CHECKING:
-    from plasticity.networks.build import NetworkSpec
+    from plasticity.networks.spec import NetworkSpec
 
 Layers = Literal["last", "all"]
 

@@ -16,7 +16,7 @@ from plasticity.interventions.penalties import Which
 from plasticity.optim.optimizers import Descent, has_schedule
 
 if TYPE_CHECKING:
-    from plasticity.networks.build import NetworkSpec
+    from plasticity.networks.spec import NetworkSpec
 
 Affine = Literal["none", "free", "joint", "penalty"]
 

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 
 from plasticity.core.errors import placed
 from plasticity.interventions.base import Intervention, fills
-from plasticity.networks.build import NetworkSpec, build
+from plasticity.networks.build import build
+from plasticity.networks.spec import NetworkSpec
 
 Seen = set[tuple[str, str]]  # labels of interventions, and the fields of theirs that the agent has called
 

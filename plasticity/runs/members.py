@@ -14,7 +14,8 @@ from plasticity.config.plugins import Keeps, Returns
 from plasticity.interventions import INTERVENTIONS
 from plasticity.interventions.base import Intervention
 from plasticity.monitors import MONITORS, Monitor
-from plasticity.networks.build import NETWORKS, NetworkSpec
+from plasticity.networks.presets import NETWORKS
+from plasticity.networks.spec import NetworkSpec
 from plasticity.optim.optimizers import OPTIMIZERS, lifted
 from plasticity.config.registry import Registry
 from plasticity.core.types import Agent, Optimizer

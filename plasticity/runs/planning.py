@@ -25,7 +25,7 @@ from plasticity.interventions.base import Intervention, clashes, compose, unchan
 from plasticity.engine.lanes import place
 from plasticity.engine.memory import Memory, readable
 from plasticity.monitors.base import labelled, noting
-from plasticity.networks.build import NetworkSpec
+from plasticity.networks.spec import NetworkSpec
 from plasticity.engine.program import Hyper, Monitoring, Program
 from plasticity.runs.parquet import IDENTITY
 from plasticity.engine.runner import Run, chunk_steps

@@ -13,7 +13,7 @@ from plasticity.agents.base import Body, assemble
 from plasticity.core import trees
 from plasticity.core.types import Activation, Clock, Context, Learner, Optimizer
 from plasticity.interventions.base import Intervention, compose
-from plasticity.networks.build import NetworkSpec
+from plasticity.networks.spec import NetworkSpec
 from plasticity.optim.eligibility import Eligibility
 
 KEY = jax.random.key(1)

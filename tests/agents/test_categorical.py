@@ -21,7 +21,7 @@ from plasticity.agents.categorical import cross_entropies, expected, hl_gauss, s
 from plasticity.agents.replay import Batch
 from plasticity.core.types import Agent, StreamSpec
 from plasticity.interventions.base import Intervention, compose
-from plasticity.networks.build import mlp
+from plasticity.networks.presets import mlp
 from plasticity.optim.optimizers import adam
 
 SMALL = {"replay_capacity": 100, "replay_minimum": 8, "batch_size": 8, "learn_every": 2, "target_period": 3}

@@ -15,7 +15,7 @@ from plasticity.agents.noisy import noisy, perturbed
 from plasticity.interventions import INTERVENTIONS
 from plasticity.interventions.base import compose
 from plasticity.networks import build
-from plasticity.networks.build import minatar, mlp
+from plasticity.networks.presets import minatar, mlp
 from plasticity.optim.optimizers import adam
 
 PLAIN = build.build(mlp(jax.ShapeDtypeStruct((30,), jnp.float32), 40, widths=(20,), normalisation="layer"))

@@ -21,7 +21,7 @@ from plasticity.envs.control import pendulum
 from plasticity.interventions import INTERVENTIONS, reset
 from plasticity.interventions.base import Intervention, compose
 from plasticity.monitors import MONITORS
-from plasticity.networks.build import mlp
+from plasticity.networks.presets import mlp
 from plasticity.optim.optimizers import adam, sgd
 
 KEY = jax.random.key(5)

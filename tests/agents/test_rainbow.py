@@ -19,7 +19,7 @@ from plasticity.core.types import Agent, StreamSpec
 from plasticity.interventions import reset
 from plasticity.interventions.base import Intervention, compose
 from plasticity.networks import build
-from plasticity.networks.build import mlp
+from plasticity.networks.presets import mlp
 from plasticity.optim.optimizers import adam
 
 SMALL = {

@@ -17,7 +17,7 @@ from plasticity.config.settings import Parser
 from plasticity.core.types import Agent, Learner, StreamSpec, TimeStep, Transition, VisitPlan
 from plasticity.interventions.base import Intervention, compose
 from plasticity.networks import build
-from plasticity.networks.build import mlp
+from plasticity.networks.presets import mlp
 from plasticity.optim import eligibility
 from plasticity.optim.optimizers import adam, sgd
 from plasticity.runs import launch

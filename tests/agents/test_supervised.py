@@ -14,7 +14,7 @@ from plasticity.agents import classifier, regressor
 from plasticity.core.types import FIRST, MID, Agent, StreamSpec, Supervised, TimeStep, Transition, VisitPlan
 from plasticity.envs.targets import relabelled
 from plasticity.interventions.base import Intervention, compose
-from plasticity.networks.build import mlp
+from plasticity.networks.presets import mlp
 from plasticity.optim.optimizers import sgd
 
 KEY = jax.random.key(0)

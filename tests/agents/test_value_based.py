@@ -17,7 +17,7 @@ from plasticity.agents.value_based import epsilon_greedy
 from plasticity.core.types import Agent, StreamSpec
 from plasticity.interventions import reset
 from plasticity.interventions.base import Intervention, compose, every
-from plasticity.networks.build import mlp
+from plasticity.networks.presets import mlp
 from plasticity.optim.optimizers import adam
 
 

@@ -23,9 +23,9 @@ from plasticity.interventions.base import clashes
 from plasticity.interventions.decay import weight_decay
 from plasticity.interventions.injection import plasticity_injection
 from plasticity.interventions.projection import nap
-from plasticity.networks.build import Convolution, Head, NetworkSpec, build
+from plasticity.networks.build import build
 from plasticity.networks.layers import spectral_norm as sigma
-from plasticity.networks.spec import nodes_of
+from plasticity.networks.spec import Convolution, Head, NetworkSpec, nodes_of
 
 KEY = jax.random.key(5)
 CNN = replace(CNN, convolution="lax")  # quick to compile

@@ -15,7 +15,7 @@ from plasticity.core.counting import precise
 from plasticity.core.types import Activation, Context, Learner
 from plasticity.interventions import continual_backprop, surgery
 from plasticity.interventions.continual_backprop import Ledger, Memory, least_useful
-from plasticity.networks.build import Head, NetworkSpec
+from plasticity.networks.spec import Head, NetworkSpec
 from plasticity.optim.optimizers import adam, sgd
 
 KEY = jax.random.key(2)

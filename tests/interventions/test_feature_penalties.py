@@ -13,7 +13,8 @@ from plasticity.core.types import Activation, Context, Learner, Network, Units
 from plasticity.interventions import c_chain, effective_rank, infer, pfo
 from plasticity.interventions.base import Intervention
 from plasticity.interventions.feature_penalties import nearest, of_network, spectrum
-from plasticity.networks.build import Head, build, join
+from plasticity.networks.build import build, join
+from plasticity.networks.spec import Head
 from plasticity.optim.optimizers import sgd
 
 KEY = jax.random.key(0)

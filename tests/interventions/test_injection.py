@@ -13,7 +13,8 @@ from plasticity.interventions.base import compose
 from plasticity.interventions.decay import weight_decay
 from plasticity.interventions.injection import plasticity_injection
 from plasticity.interventions.resets import reset
-from plasticity.networks.build import Head, build, join
+from plasticity.networks.build import build, join
+from plasticity.networks.spec import Head
 from plasticity.optim.optimizers import adam, sgd
 
 KEY = jax.random.key(11)

@@ -24,7 +24,8 @@ from plasticity.interventions import (
 )
 from plasticity.interventions.base import Intervention, compose
 from plasticity.interventions.projection import rescaled
-from plasticity.networks.build import NetworkSpec, build
+from plasticity.networks.build import build
+from plasticity.networks.spec import NetworkSpec
 from plasticity.optim.eligibility import STREAMING, eligible, parts
 from plasticity.optim.optimizers import adam, rmsprop, sgd
 

@@ -21,7 +21,8 @@ from update_loop import MLP, Loop, Run, batch_at, make, train
 from plasticity.core.types import Learner, Optimizer
 from plasticity.interventions import INTERVENTIONS
 from plasticity.interventions.base import Intervention, clashes, compose
-from plasticity.networks.build import NetworkSpec, build
+from plasticity.networks.build import build
+from plasticity.networks.spec import NetworkSpec
 from plasticity.optim.optimizers import adam
 
 KEY = jax.random.key(11)

@@ -14,7 +14,7 @@ from plasticity.core.types import Activation, Context
 from plasticity.interventions import cpr, redo, regrama, units
 from plasticity.interventions.base import Intervention
 from plasticity.networks import build
-from plasticity.networks.build import NetworkSpec
+from plasticity.networks.spec import NetworkSpec
 from plasticity.optim.optimizers import adam
 
 KEY = jax.random.key(1)

@@ -11,7 +11,7 @@ from update_loop import MLP, make
 from plasticity.core.types import Learner
 from plasticity.interventions import selective_weight_reinit
 from plasticity.interventions.weights import lowest
-from plasticity.networks.build import NetworkSpec
+from plasticity.networks.spec import NetworkSpec
 from plasticity.optim.optimizers import adam
 
 KEY = jax.random.key(8)

@@ -10,7 +10,8 @@ import optax
 
 from plasticity.core.types import Array, Clock, Context, Key, Learner, Network, Optimizer
 from plasticity.interventions.base import Intervention
-from plasticity.networks.build import Convolution, NetworkSpec, build
+from plasticity.networks.build import build
+from plasticity.networks.spec import Convolution, NetworkSpec
 from plasticity.optim.eligibility import eligible
 
 MLP = NetworkSpec((3,), 2, widths=(5, 4))

@@ -11,7 +11,8 @@ import pytest
 
 from plasticity.core.types import Activation, Clock, Learner, Network, Optimizer, Probe, Units
 from plasticity.monitors import Monitor
-from plasticity.networks.build import NetworkSpec, build
+from plasticity.networks.build import build
+from plasticity.networks.spec import NetworkSpec
 
 
 def clock() -> Clock:

@@ -14,7 +14,8 @@ from plasticity.config.fields import card_of
 from plasticity.monitors import MONITORS, Monitor, compose
 from plasticity.monitors.base import labelled
 from plasticity.monitors.base import together as joined
-from plasticity.networks.build import Convolution, Head, NetworkSpec, build
+from plasticity.networks.build import build
+from plasticity.networks.spec import Convolution, Head, NetworkSpec
 from plasticity.optim.optimizers import adam
 
 SPEC = NetworkSpec((5,), 3, widths=(6, 4), activation="tanh", normalisation="layer")

@@ -12,7 +12,8 @@ from plasticity.monitors import MONITORS, capacity, plasticity_probe, upgd_plast
 from plasticity.monitors.capacity import divergence
 from plasticity.monitors.fitting import Start, current_and_fresh, outputs, plain, train
 from plasticity.monitors.plasticity import sine
-from plasticity.networks.build import NetworkSpec, build
+from plasticity.networks.build import build
+from plasticity.networks.spec import NetworkSpec
 from plasticity.optim import eligibility
 from plasticity.optim.optimizers import adam, sgd
 
