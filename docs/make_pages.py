@@ -171,6 +171,7 @@ def section(family: str, name: str) -> str:
 
 def picture(module: str) -> list[str]:
     """The picture of a module's members, where there is one."""
+    module = module.removeprefix("plasticity.envs.")
     if module not in stream_pictures.PICTURES:
         return []
     caption = stream_pictures.PICTURES[module][1]

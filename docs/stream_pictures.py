@@ -440,21 +440,21 @@ def rewards() -> Figure:
 
 # Module of the members -> the function that draws, and what is to be seen.
 PICTURES: dict[str, tuple[Callable[[], Figure], str]] = {
-    "envs.targets": (targets, "Labels and targets by task, two families of functions, and gradual change"),
-    "envs.permuted": (permuted, "The same digit in seven tasks"),
-    "envs.slowly_changing": (slow, "The slow bits by task, and the target of one choice of the others"),
-    "envs.growing": (growing, "Which classes a task shows; which samples are trained on, and evaluated on"),
-    "envs.classification": (classification, "An image of each state in two tasks of change: labels"),
-    "envs.toys": (catch, "The standard problem and the first permuted one"),
-    "envs.control": (control, "The same actions under other physics"),
-    "envs.gridworld": (gridworld, "Nine rooms, the start (blue) and the goals of five tasks (orange)"),
-    "envs.gather": (gather, "Layouts of two tasks: start (blue), gems (green), pits (orange), blocks (grey)"),
-    "envs.minatar": (minatar, "The five games, and each with permuted channels; a colour is a channel"),
-    "envs.atari": (atari, "Six games; modes of three games"),
-    "envs.suites": (suites, "First frames of tasks of MiniGrid, DeepMind Control and MetaWorld"),
-    "envs.transforms.permutations": (sights, "A frame of MinAtar's space_invaders under transforms of what is seen; "
+    "targets": (targets, "Labels and targets by task, two families of functions, and gradual change"),
+    "permuted": (permuted, "The same digit in seven tasks"),
+    "slowly_changing": (slow, "The slow bits by task, and the target of one choice of the others"),
+    "growing": (growing, "Which classes a task shows; which samples are trained on, and evaluated on"),
+    "classification": (classification, "An image of each state in two tasks of change: labels"),
+    "toys": (catch, "The standard problem and the first permuted one"),
+    "control": (control, "The same actions under other physics"),
+    "gridworld": (gridworld, "Nine rooms, the start (blue) and the goals of five tasks (orange)"),
+    "gather": (gather, "Layouts of two tasks: start (blue), gems (green), pits (orange), blocks (grey)"),
+    "minatar": (minatar, "The five games, and each with permuted channels; a colour is a channel"),
+    "atari": (atari, "Six games; modes of three games"),
+    "suites": (suites, "First frames of tasks of MiniGrid, DeepMind Control and MetaWorld"),
+    "transforms.permutations": (sights, "A frame of MinAtar's space_invaders under transforms of what is seen; "
                                      "frames of catch in one stack; a permutation that comes gradually"),
-    "envs.transforms.rewards": (rewards, "Rewards of the same random choices in gather, in the second visit"),
+    "transforms.rewards": (rewards, "Rewards of the same random choices in gather, in the second visit"),
 }  # fmt: skip
 
 

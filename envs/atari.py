@@ -181,9 +181,9 @@ def atari(
     ``difficulties``: a curriculum, each game in each mode at the first difficulty, then at the next; ``all``: those
     that it has; where one of the two is left out the first that the game has. ``preset``: by default ``machado18``.
     ``frames_per_visit``: of each env, a multiple of 4; an agent's step is 4 frames; by default 20,000,000, in a suite
-    the suite's number divided by ``envs``. ``cycles``: by default 1. ``sticky`` ... ``fire`` override the preset, see ``Preset``. ``threads``: of
-    each block of lanes; 0 shares the cores among the devices. Where games differ in their actions all have as many as
-    the richest, and the surplus does nothing.
+    the suite's number divided by ``envs``. ``cycles``: by default 1. ``sticky`` ... ``fire`` override the preset, see
+    ``Preset``. ``threads``: of each block of lanes; 0 shares the cores among the devices. Where games differ in their
+    actions all have as many as the richest, and the surplus does nothing.
 
     ``backend``: ``envpool``, or ``ale``, ale-py's vector environment, for machines without envpool. It has no modes and
     difficulties. From the same frame on both give the same frames, rewards and ends. They differ in this: an episode of
