@@ -87,7 +87,7 @@ def examined(task: Made, flatten: bool) -> Space:
         env = make_env(task.id, dict(task.options), flatten)
     except gymnasium.error.DependencyNotInstalled as error:
         missing = next((extra for extra in EXTRAS if extra in str(error).lower()), "")
-        extra = f'; install the extra {missing}: pip install "plasticity[{missing}]"' if missing else ""
+        extra = f'; install the extra {missing}: pip install "plasticity-lab[{missing}]"' if missing else ""
         raise ValueError(f"{task.name}: a library is missing: {error}{extra}") from error
     except (TypeError, ValueError, gymnasium.error.Error) as error:
         raise ValueError(f"{task.name}: gymnasium cannot make it: {error}") from error

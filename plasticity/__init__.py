@@ -6,7 +6,9 @@ returns the run: its folder, with the tables ``metrics``, ``visits``, ``evaluati
 
 from typing import Any
 
-__all__ = ["load_config", "run"]
+__all__ = ["__version__", "load_config", "run"]
+
+__version__ = "0.2.0"
 
 
 def load_config(path: Any, overrides: Any = ()) -> Any:

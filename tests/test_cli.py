@@ -174,7 +174,8 @@ def test_a_docstring_fills_the_terminal():
 def test_list_configs(monkeypatch):
     monkeypatch.chdir(ROOT)
     done = plasticity("list", "configs")
-    assert "configs/quickstart.yaml" in done.out
+    assert "quickstart  " in done.out
+    assert "paper/new_labels  " in done.out
     readable(done.out)
 
 
@@ -399,7 +400,7 @@ def process(*words: object, cache: Path, before: str = "", **options: Any) -> su
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         "COLUMNS": "80",
     }
-    code = ["-c", f"{before}\nfrom plasticity import cli\ncli.main()"] if before else ["-m", "plasticity"]
+    code = ["-c", f"{before}\nfrom plasticity.cli.main import main\nmain()"] if before else ["-m", "plasticity"]
     command = [sys.executable, *code, *map(str, words)]
     return started(command, env=environment, stderr=subprocess.PIPE, **options)
 

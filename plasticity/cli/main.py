@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.text import Text
 from typer.core import TyperCommand
 
+from plasticity import __version__
 from plasticity.cli import tables
 from plasticity.cli.display import never_fail
 from plasticity.core.errors import LINE, StorageError, UserError, cut, printable, shown, unknown, why
@@ -24,13 +25,32 @@ app = typer.Typer(
     epilog="Exit codes: 0 done; 2 a mistake in what was asked for; 74 a file could not be written or read; "
     "128 + N stopped by signal N.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        console.print(Text(f"plasticity {__version__}"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version and exit")
+    ] = False,
+) -> None:
+    """What goes before a command."""
+    del version
+
+
 console = Console(soft_wrap=False)
 errors = Console(stderr=True, soft_wrap=True, highlight=False)
 
-Config = Annotated[Path, typer.Argument(help="the experiment's YAML file", metavar="CONFIG")]
+Config = Annotated[
+    Path, typer.Argument(help="the experiment's YAML file, or a name of `plasticity list configs`", metavar="CONFIG")
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(help="settings to change: agent.optimizer.learning_rate=1e-3", metavar="[KEY=VALUE]..."),
@@ -123,12 +143,14 @@ def list_members(
     if family not in LISTED:
         raise UserError(unknown(f"family `{family}`", family, LISTED))
     if family == "configs":
+        from plasticity.config import shipped
+
         if name is not None:
             raise UserError(
-                f"list configs takes no name, got {shown(name)}; a config is shown by: plasticity plan FILE"
+                f"list configs takes no name, got {shown(name)}; a config is shown by: plasticity plan NAME"
             )
-        for path in sorted(Path("configs").rglob("*.yaml")):
-            console.print(Text(f"{path}  {_first_comment(path)}"))
+        for config, path in shipped.configs().items():
+            console.print(Text(f"{config}  {_first_comment(path)}"))
         return
     if name is None:
         _say_broken()
@@ -279,7 +301,7 @@ def bench(
 def findings(
     names: Annotated[
         list[str] | None,
-        typer.Argument(help="names, ids (F5) or files of findings; default: all of configs/paper", metavar="[NAME]..."),
+        typer.Argument(help="names, ids (F5) or files of findings; default: all", metavar="[NAME]..."),
     ] = None,
     out: Annotated[Path, typer.Option(help="folder of the runs")] = Path("runs/findings"),
     full: Annotated[bool, typer.Option("--full", help="at the published size, for a GPU")] = False,

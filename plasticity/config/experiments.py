@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import numpy as np
 from pydantic import Field
 
+from plasticity.config import shipped
 from plasticity.config.counters import LANES
 from plasticity.config.documents import locate, read_file, replaced, value_of, with_text_keys
 from plasticity.config.fields import Count, Cycles, Member, Natural, Seed, Size
@@ -139,14 +140,15 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, registry: Re
     """The experiment in a YAML file.
 
     Args:
-        path: the file.
+        path: the file, or the name of a config that comes with the package (:mod:`plasticity.config.shipped`).
         overrides: ``agent.optimizer.learning_rate=1e-3``; the value is YAML; ``interventions.weight_decay.rate=0`` and
             ``interventions.0.rate=0`` name a member of a list by its kind or its index.
         registry: the known members of each family.
 
     ``UserError``, up to three lines, naming file, key, value and what is allowed.
     """
-    return read_experiment(read_file(path), registry, overrides, source=str(path), name=Path(path).stem)
+    found = shipped.resolve(path)
+    return read_experiment(read_file(found), registry, overrides, source=str(path), name=found.stem)
 
 
 def read_experiment(

@@ -27,6 +27,7 @@ from plasticity.runs.accounts import (
     read_status,
     unchanging,
 )
+from plasticity import __version__
 from plasticity.config.documents import read_file, to_yaml
 from plasticity.core.errors import UserError, contrasted, cut
 from plasticity.runs.files import TEMPORARY, sweep, write_text
@@ -36,12 +37,12 @@ from plasticity.runs.checksums import DamagedError, to_json
 CHECKPOINTS = "checkpoints"  # of an arm
 REPLACED = ".replaced"  # in a folder: a run that is being removed
 VERSIONS, RESUMED = "versions", "resumed_with"  # in PLAN
-PACKAGES = ("plasticity", "jax", "jaxlib", "flax", "optax", "rlax", "flashbax", "envpool", "numpy")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "rlax", "flashbax", "envpool", "numpy")
 
 
 def versions() -> dict[str, str]:
     """Versions of Python and of what the numbers depend on, and this checkout's git revision where there is one."""
-    found = {"python": platform.python_version()}
+    found = {"python": platform.python_version(), "plasticity": __version__}
     for package in PACKAGES:
         try:
             found[package] = importlib.metadata.version(package)
