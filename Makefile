@@ -1,4 +1,5 @@
 # Everything runs in .venv, which `make install` fills; the only things needed beforehand are Python 3.11+ and make.
+# NEWEST=1 takes the newest version of every dependency instead of the ones in constraints.txt.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -9,7 +10,7 @@ install: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet $(if $(NEWEST),--upgrade,--constraint constraints.txt) --editable '.[dev]'
 	touch $@
 
 quickstart: install

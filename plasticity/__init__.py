@@ -6,9 +6,9 @@ returns the run: its folder, with the tables ``metrics``, ``visits``, ``evaluati
 
 from typing import Any
 
-__all__ = ["__version__", "load_config", "run"]
+from plasticity.version import __version__
 
-__version__ = "0.2.0"
+__all__ = ["__version__", "load_config", "run"]
 
 
 def load_config(path: Any, overrides: Any = ()) -> Any:

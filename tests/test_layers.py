@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # Bottom up: a package imports packages of lower lines only, and the modules of one package order themselves.
 ORDER = (
-    "core",
+    "core version",
     "config",
     "networks optim",
     "interventions monitors envs",
@@ -34,7 +34,7 @@ MAY_TOUCH_FILES = {
     "plasticity.runs.files", "plasticity.runs.lock", "plasticity.cli.display",
     "plasticity.runs.checksums", "plasticity.runs.accounts", "plasticity.runs.verify",
     "plasticity.runs.parquet", "plasticity.runs.checkpoint", "plasticity.runs.folder",
-    "plasticity.runs.session", "plasticity.config.documents",
+    "plasticity.runs.session", "plasticity.config.documents", "plasticity.config.shipped",
     "plasticity.runs.trackers", "plasticity.cli.main", "plasticity.plots.save", "plasticity.bench.report",
     "plasticity.envs.data", "plasticity.envs.pools",
     "plasticity.results.read", "plasticity.results.export",
@@ -110,7 +110,7 @@ def test_every_package_has_its_place():
 
 def test_every_package_says_what_lives_there():
     for name in LEVEL:
-        if name != "__main__":
+        if name not in ("__main__", "version"):
             assert len(ast.get_docstring(TREES[f"plasticity.{name}"]) or "") > 60, name
 
 
@@ -138,9 +138,13 @@ def test_readers_of_runs_compute_nothing():
 
 
 def test_the_package_itself_imports_the_launcher_only_when_it_is_used():
-    assert {name for name, _ in ours("plasticity")} == {"plasticity.runs.launch", "plasticity.results"}
+    assert {name for name, _ in ours("plasticity")} == {
+        "plasticity.runs.launch", "plasticity.results", "plasticity.version",
+    }  # fmt: skip
     first = [node for node in TREES["plasticity"].body if isinstance(node, ast.Import | ast.ImportFrom)]
-    assert [ast.unparse(node) for node in first] == ["from typing import Any"]
+    assert [ast.unparse(node) for node in first] == [
+        "from typing import Any", "from plasticity.version import __version__",
+    ]  # fmt: skip
 
 
 def test_agents_and_envs_know_nothing_of_each_other():

@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.text import Text
 from typer.core import TyperCommand
 
-from plasticity import __version__
 from plasticity.cli import tables
 from plasticity.cli.display import never_fail
 from plasticity.core.errors import LINE, StorageError, UserError, cut, printable, shown, unknown, why
+from plasticity.version import __version__
 
 app = typer.Typer(
     help="A testbed for loss of plasticity and continual reinforcement learning.",

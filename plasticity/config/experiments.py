@@ -148,7 +148,10 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, registry: Re
     ``UserError``, up to three lines, naming file, key, value and what is allowed.
     """
     found = shipped.resolve(path)
-    return read_experiment(read_file(found), registry, overrides, source=str(path), name=found.stem)
+    raw = read_file(found)
+    if isinstance(raw, Mapping) and {"finding", "experiment"} <= set(raw):
+        raise UserError(f"{path}: is a finding, not an experiment; run it with: plasticity findings {found.stem}")
+    return read_experiment(raw, registry, overrides, source=str(path), name=found.stem)
 
 
 def read_experiment(

@@ -27,7 +27,7 @@ from plasticity.runs.accounts import (
     read_status,
     unchanging,
 )
-from plasticity import __version__
+from plasticity.version import __version__
 from plasticity.config.documents import read_file, to_yaml
 from plasticity.core.errors import UserError, contrasted, cut
 from plasticity.runs.files import TEMPORARY, sweep, write_text
