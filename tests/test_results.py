@@ -415,11 +415,21 @@ def test_the_printed_table_fits_80_columns_and_shows_what_there_is(tmp_path):
     assert "closed" not in printed(folder, baseline="absent")
 
 
-def test_the_printed_table_warns_where_the_baselines_gap_may_be_zero(tmp_path):
-    plan = two_visits(["baseline", "fresh"])
-    rewards = {"baseline": flat([0.2, 0.9], 4), "fresh": flat([0.3, 0.7], 4)}
-    folder = write_arms(tmp_path / "run", plan, rewards)
-    assert "not clearly off zero" in " ".join(printed(folder).split())
+@pytest.mark.parametrize(
+    ("baseline", "closed"),
+    [
+        ([0.2, 0.9], [np.nan] * 3),  # above the control with one seed, below with the other
+        ([0.2], [np.nan] * 3),  # of one seed there is no interval
+        ([0.25, 0.26], [0.0, (0.25 - 0.255) / (0.6 - 0.255), 1.0]),
+    ],
+)
+def test_a_gap_that_may_be_zero_cannot_be_closed(tmp_path, baseline, closed):
+    plan = two_visits(["baseline", "other", "fresh"])
+    rewards = {"baseline": flat(baseline, 4), "other": flat([0.1, 0.4], 4), "fresh": flat([0.6, 0.6], 4)}
+    seeds = range(len(baseline))
+    rewards = {arm: values[: len(baseline)] for arm, values in rewards.items()}
+    found = results.summary(write_arms(tmp_path / "run", plan, rewards, seeds=seeds))
+    np.testing.assert_allclose(found["closed"], closed, atol=1e-6)
 
 
 def test_nothing_is_closed_where_the_baseline_does_not_fall_short(tmp_path):

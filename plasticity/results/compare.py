@@ -38,7 +38,7 @@ def summary(
     the beginning (another architecture may learn every task a little worse without losing plasticity). ``own`` is the
     mean over seeds of ``last - first`` of a lane, without any control. ``closed = (arm - baseline) / (control -
     baseline)`` late, over the seeds all three have, for arms with the baseline's control: 0 at the baseline, 1 at the
-    control. It means little where the baseline's own gap is not clearly off zero.
+    control. It is missing where the interval of the baseline's own gap is not below zero: there is nothing to close.
 
     Args:
       run: the run's folder.
@@ -72,7 +72,7 @@ def _row(found: Compared, cell: Point, controlled: bool, baseline: str | None, c
         for name, values in changes.items():
             row |= _named(name, values, confidence) | {f"{name}_seeds": int(values.notna().sum())}
     if controlled and baseline is not None:
-        row["closed"] = _closed(found, cell, baseline)
+        row["closed"] = _closed(found, cell, baseline, confidence)
     return row
 
 
@@ -102,15 +102,18 @@ def _named(name: str, values: Any, confidence: float) -> dict[str, float]:
     return dict(zip((name, f"{name}_low", f"{name}_high"), mean_interval(values, confidence), strict=True))
 
 
-def _closed(found: Compared, cell: Point, baseline: str) -> float:
-    """Share of the baseline's shortfall that the cell makes up; NaN where the baseline does not fall short."""
+def _closed(found: Compared, cell: Point, baseline: str, confidence: float) -> float:
+    """Share of the baseline's shortfall that the cell makes up; NaN where the baseline does not clearly fall short."""
     control = found.controls.get(baseline)
     if control is None or control not in (cell.arm, found.controls.get(cell.arm)):
         return float("nan")
     others = [cell, counterpart(cell, found.cells, baseline), counterpart(cell, found.cells, control)]
+    if (
+        others[1] is None or not mean_interval(found.gap(others[1]), confidence)[2] < 0
+    ):  # of one seed there is no interval
+        return float("nan")
     shared = pd.concat([of_seeds(each, "last") for each in others], axis=1).dropna().mean().to_numpy()
-    gap = shared[2] - shared[1]
-    return float((shared[0] - shared[1]) / gap) if gap > 0 else float("nan")
+    return float((shared[0] - shared[1]) / (shared[2] - shared[1]))
 
 
 # ------------------------------------------------------------------------------------------------ task by task

@@ -160,8 +160,5 @@ def _caption(found: pd.DataFrame, options: dict[str, Any], compared: Compared) -
     if compared.rule.changes and "gap" not in found:
         texts.append(f"The change is of each lane by itself, with its {percent} t interval.")
     if "closed" in found and found["closed"].notna().any() | (kind != "revisits"):
-        texts.append("Closed: share of the baseline's gap.")
-        own = found[found["arm"] == options.get("baseline", "baseline")]
-        if ((own["gap_low"] <= 0) & (own["gap_high"] >= 0)).any():
-            texts.append("That gap is not clearly off zero: read `closed` with care.")
+        texts.append("Closed: share of the baseline's gap, where that is clearly below zero.")
     return " ".join(texts)
