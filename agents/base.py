@@ -23,7 +23,7 @@ from plasticity.core.types import (
     State,
 )
 from plasticity.interventions.base import Intervention
-from plasticity.networks import build
+from plasticity.networks.build import build
 from plasticity.networks.spec import NetworkSpec
 
 Loss = Callable[[Params], tuple[Any, ...]]  # -> task loss, activations and, if wanted, a mapping of more to report
@@ -193,7 +193,7 @@ def assemble(
     ``target(params)`` is a newborn's target network; ``rest(step of birth)`` what else it remembers; ``dress`` may give
     the network more parameters; ``trace`` puts an eligibility trace before the optimizer, wrapped as it is.
     """
-    network = dress(build.build(intervention.network(spec)))
+    network = dress(build(intervention.network(spec)))
     return embody(network, optimizer, intervention, target=target, rest=rest, trace=trace)
 
 

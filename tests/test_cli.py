@@ -283,7 +283,7 @@ def test_force_refuses_what_is_no_run(config, tmp_path):
     (tmp_path / "thesis.tex").write_text("Chapter 1")
     done = plasticity("run", config, "--out", tmp_path, "--force")
     assert done.code == 2
-    assert done.err == f"{tmp_path} is not a run (it has no experiment.yaml); --force will not remove it\n"
+    assert done.err == f"{tmp_path} exists and is not a run (it has no experiment.yaml); --force will not remove it\n"
     assert (tmp_path / "thesis.tex").read_text() == "Chapter 1"
 
 

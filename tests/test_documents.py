@@ -68,6 +68,7 @@ def test_anchors_and_merge_keys() -> None:
         ("a: {b: 1, b: 2}", "f.yaml, line 1, column 11: the key `b` is given twice (first on line 1)"),
         ("a: b: c", "f.yaml, line 1, column 5: mapping values are not allowed here"),
         ("a:\n\t- 1", "f.yaml, line 2, column 1: found character '\\t' that cannot start any token"),
+        ("a: 1\n---\nb: 2\n", "f.yaml, line 2, column 1: a second document begins; one file holds one"),
         ("*a", "f.yaml, line 1, column 1: found undefined alias 'a'"),
         ("a: 1\nb: \x01\n", "f.yaml, line 2: the character U+0001 is not allowed in YAML"),
     ],

@@ -154,7 +154,7 @@ def test_a_run_without_evaluation_has_none(tmp_path):
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        ({"every": 7}, "must divide the 7 evaluation.every"),
+        ({"every": 7}, "must divide evaluation.every, 7"),
         ({"episodes": 0}, "evaluation.episodes"),
         ({"tasks": "sen"}, "seen"),
     ],

@@ -96,8 +96,8 @@ def test_force_spares_what_is_no_run(tmp_path, name):
     (place / name).parent.mkdir(parents=True)
     (place / name).write_text("years of work")
     message = refused(place, force=True)
-    assert message == f"{place} is not a run (it has no experiment.yaml); --force will not remove it"
-    assert "--force" in refused(place)
+    assert message == f"{place} exists and is not a run (it has no experiment.yaml); --force will not remove it"
+    assert refused(place) == f"{place} exists and is not a run (it has no experiment.yaml); choose another --out"
 
 
 def test_a_file_in_the_way(tmp_path):

@@ -135,6 +135,30 @@ def test_the_command_line_names_a_broken_plug_in_once(
     assert "weight_decay" in told.out
 
 
+@pytest.mark.parametrize(
+    ("made", "said"),
+    [
+        ("({}, state)", "a tree of another structure"),
+        ("(jax.tree.map(lambda g: g[..., None], grads), state)", r"float32\[.*\] for float32\[.*\] at "),
+        ("(grads, (state, 1.0))", "a tree of another structure"),
+    ],
+)
+def test_an_update_that_returns_something_else_is_named(plugin: Any, made: str, said: str) -> None:
+    plugin(
+        "optimizers",
+        "import jax\nfrom plasticity.core.types import Optimizer\n"
+        "def odd():\n"
+        "    def update(grads, state, params, **extra):\n"
+        f"        return {made}\n"
+        "    return Optimizer(lambda params: (), update, 0.1)\n",
+    )
+    start = r"arms\.baseline: |"
+    assert re.match(
+        rf"({start})optimizer `odd` \(odd-one 1.0\): `update` fails: TypeError: returns {said}",
+        refusal(**NAMED["optimizers"]),
+    )
+
+
 def test_a_method_without_any_function_is_refused_unless_it_is_asked_to_do_nothing(plugin: Any) -> None:
     plugin(
         "interventions",

@@ -23,6 +23,7 @@ from plasticity.config.settings import own_period
 from plasticity.core.errors import LINE, UserError, contrasted, cut, dotted, nearest, shown
 from plasticity.core.types import StreamSpec, VisitPlan
 from plasticity.engine import precision
+from plasticity.envs.transforms.base import divided
 from plasticity.runs import launch
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -82,6 +83,37 @@ def test_no_name_is_the_usual_one(name: str) -> None:
     assert from_yaml(f"name: {name}", "x") == {"name": None}
     document = {key: value for key, value in tiny.document().items() if key != "name"}
     assert read_experiment(document, launch.registry(), [f"name={name}"]).name == "experiment"
+
+
+def test_what_would_take_a_plan_minutes_is_quick_or_refused() -> None:
+    visits = tuple(VisitPlan(i % 3, 1) for i in range(200_000))
+    spec = StreamSpec(jax.ShapeDtypeStruct((2,), "float32"), 2, ("a", "b", "c"), visits, envs=1, episodic=True)
+    assert [visit.task for visit in divided(spec, "visit").spec.visits] == list(
+        range(200_000)
+    )  # in time that grows with their number
+    assert len(launch.plan(tiny.experiment(arms={f"a{i}": {} for i in range(200)})).jobs) == 200  # traced once
+    with pytest.raises(UserError, match=r"arms: 201 arms are not allowed; at most 200"):
+        tiny.experiment(arms={f"a{i}": {} for i in range(201)})
+
+
+@pytest.mark.parametrize(
+    ("changes", "key"),
+    [
+        ({"monitors": ["weight_norm"], "monitor_every": 1000}, "monitor_every"),
+        ({"monitors": [{"kind": "weight_norm", "every": 1000}]}, r"monitors\.weight_norm\.every"),
+        ({"evaluation": {"every": 1000}}, r"evaluation\.every"),
+    ],
+)
+def test_what_is_due_after_the_end_is_refused(changes: dict[str, Any], key: str) -> None:
+    with pytest.raises(UserError, match=rf"^{key}: 1000 is not allowed; must be at most \d+, the steps of a life$"):
+        launch.plan(tiny.experiment(**changes))
+
+
+def test_a_setting_that_is_counted_one_further_stays_an_int32() -> None:
+    member = {"kind": "continual_backprop", "maturity_period": 2**31 - 1}
+    with pytest.raises(UserError, match=r"maturity_period: 2147483647 is not allowed"):
+        tiny.experiment(interventions=[member])
+    assert launch.plan(tiny.experiment(interventions=[{**member, "maturity_period": 2**31 - 2}])).jobs
 
 
 @pytest.mark.parametrize("override", ["=3", ".=3", "a..b=3", ".a=3", "a.=3", "seeds"])

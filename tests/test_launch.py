@@ -39,8 +39,8 @@ def reset(**changes) -> dict:
     ("changes", "said"),
     [
         ({"record_every": 7}, "record_every: 7 is not allowed; it must divide the 20 steps of a visit"),
-        ({"monitor_every": 12}, "record_every: 5 is not allowed; it must divide the 12 monitor_every"),
-        ({"checkpoint_every": 9}, "record_every: 5 is not allowed; it must divide the 9 checkpoint_every"),
+        ({"monitor_every": 12}, "record_every: 5 is not allowed; it must divide monitor_every, 12"),
+        ({"checkpoint_every": 9}, "record_every: 5 is not allowed; it must divide checkpoint_every, 9"),
         (dqn(learn_every=3), "arms.baseline: agent.learn_every: 3 is not allowed; it must divide the 20 steps"),
         (dqn(replay_minimum=500), "arms.baseline: agent.replay_minimum: 500 is not allowed; it lies between 5 and 200"),
         (dqn(replay_capacity=4), "arms.baseline: agent.replay_capacity: 4 is too small; 5 steps are the least"),
@@ -100,7 +100,7 @@ def test_too_little_memory(monkeypatch, tmp_path):
     assert str(error.value).splitlines() == [
         f"arm large: 3 lanes need {memory.readable(need[1].total)} on each of 2 devices, "
         f"which have {memory.readable(need[0].total)}",
-        "use fewer seeds at a time, a smaller replay_capacity, or more devices",
+        "use fewer seeds at a time, a smaller network or replay buffer, or more devices",
     ]
     assert not (tmp_path / "run").exists()
 

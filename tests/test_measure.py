@@ -12,7 +12,7 @@ from crashes import tables
 
 from plasticity.core.errors import UserError
 from plasticity.engine.lanes import Placement
-from plasticity.runs import launch, measure
+from plasticity.runs import checkpoint, launch, measure
 
 PROBE = {"kind": "plasticity_probe", "steps": 3, "targets": 2, "batch": 4}
 RECORDED = ["weight_norm", "distance_from_initialisation", PROBE, {"kind": "srank", "delta": 0.2}]
@@ -101,6 +101,26 @@ def test_a_diverged_lane_has_no_numbers(tmp_path):
     launch.run(launch.load_config(path), tmp_path / "run")
     for each in measure.measure(tmp_path / "run", ["weight_norm"]):
         assert np.isfinite(each.metrics["weight_norm"]).tolist() == [True, False]
+
+
+def test_a_checkpoint_that_a_run_has_replaced_meanwhile_is_no_damage(run, tmp_path, monkeypatch):
+    """The newer one is measured in its stead."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy)
+    older, newer = sorted((copy / "wide/checkpoints/000").glob("*.npz"))
+    kept, read = newer.rename(tmp_path / "kept"), checkpoint.read
+
+    def replace_first(path, *args):
+        if path == older and path.exists():
+            older.unlink()
+            kept.rename(newer)
+        return read(path, *args)
+
+    monkeypatch.setattr(checkpoint, "read", replace_first)
+    lines: list[str] = []
+    found = list(measure.measure(copy, ["weight_norm"], say=lines.append))
+    assert [each.position.step for each in found] == [20, 10, 20]
+    assert not [line for line in lines if "damaged" in line]
 
 
 def test_a_damaged_checkpoint_is_passed_over(run, tmp_path):

@@ -8,6 +8,7 @@ from rich.console import Console
 from scipy import stats
 
 from plasticity import results
+from plasticity.results.intervals import seeds_to_tell
 
 RATE = "agent.optimizer.learning_rate"
 
@@ -413,6 +414,17 @@ def test_the_printed_table_fits_80_columns_and_shows_what_there_is(tmp_path):
     assert "[interval]" in text
     assert "gap" not in printed(folder, control="absent")
     assert "closed" not in printed(folder, baseline="absent")
+
+
+def test_the_printed_table_names_what_is_open(tmp_path):
+    plan = two_visits(["baseline", "fresh"])
+    late = np.array([[0.5, 0.5, 0.4, 0.4], [0.5, 0.5, 0.6, 0.6], [0.5, 0.5, 0.45, 0.45]])
+    folder = write_arms(tmp_path / "run", plan, {"baseline": late, "fresh": flat([0.5] * 3, 4)}, seeds=range(3))
+    row = results.summary(folder).iloc[0]
+    needed = seeds_to_tell((row["change_high"] - row["change_low"]) / 2, 3, 0.05 - 0.1 / 6)
+    assert f"Open: baseline (about {needed:,} seeds would tell)." in " ".join(printed(folder).split())
+    same = {arm: flat([0.5] * 3, 4) for arm in ("baseline", "fresh")}
+    assert "Open" not in printed(write_arms(tmp_path / "told", plan, same, seeds=range(3)))
 
 
 @pytest.mark.parametrize(

@@ -182,7 +182,7 @@ def test_a_frame_of_a_silent_run(run):
     lines = shown(run, NOW + 200)
     assert lines[0] == "made: silent, 45 % (1 of 4 arms)"
     assert "sweep: no sign of life for 3 min" in lines
-    command = f"if it has stopped: plasticity run {run / 'experiment.yaml'} --out {run} --resume"
+    command = f"to go on, should it have stopped: plasticity run {run / 'experiment.yaml'} --out {run} --resume"
     assert "".join(command.split()) in "".join("".join(lines).split())  # however it is broken into lines
     status(run, "sweep", step=0, program=0, updated=NOW - 100, steps_per_second=0.0)
     assert "sweep: no sign of life for 2 min: it compiles, or is gone" in shown(run)

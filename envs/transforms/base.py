@@ -97,7 +97,8 @@ def divided(spec: StreamSpec, per: Per, period: int | None = None) -> Division:
     inner, index = (np.array(column, np.int32) for column in zip(*pairs, strict=True))
     once = len(set(inner.tolist())) == len(inner)
     names = tuple(spec.tasks[task] if once else f"{spec.tasks[task]}_{i}" for task, i in pairs)
-    visits = tuple(VisitPlan(pairs.index(pair), plan.steps) for pair, plan in zip(visited, spec.visits, strict=True))
+    number = {pair: i for i, pair in enumerate(pairs)}
+    visits = tuple(VisitPlan(number[pair], plan.steps) for pair, plan in zip(visited, spec.visits, strict=True))
     usual = {plan.task: plan.steps for plan in reversed(visits)}  # as at the first visit to it
     steps = np.array([usual.get(task, visits[0].steps) for task in range(len(pairs))], np.float32)
     return Division(spec._replace(tasks=names, visits=visits), inner, index, steps)

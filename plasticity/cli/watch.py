@@ -288,7 +288,7 @@ def _remarks(seen: Seen, run: str | Path, low: float, high: float) -> list[Text]
             lines.append(Text(f"{arm.name}: compiling", "dim"))
     if any(arm.state in ("silent", "stopped", "failed") for arm in seen.arms):
         again = f"plasticity run {Path(run) / 'experiment.yaml'} --out {run} --resume"
-        lines.append(Text(f"if it has stopped: {again}"))
+        lines.append(Text(f"to go on, should it have stopped: {again}"))
     return lines
 
 

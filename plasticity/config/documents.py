@@ -1,9 +1,9 @@
 """Configs as plain data: YAML in and out, dotted paths, and how one mapping is laid over another.
 
-The YAML is the 1.2 core schema: ``1e-3`` is a number, ``on`` and ``no`` are text, dates are text. Keys are text as
-written: ``1.10``, ``true`` and ``null`` before a colon are names. A key given twice is an error, and so is a tag,
-or a document that is too long, too deep, or too large once its aliases are written out. Data are never changed in
-place.
+The YAML is close to the 1.2 core schema: ``1e-3`` is a number, ``on`` and ``no`` are text, dates are text. Digits
+may be grouped (``1_000``), and integers of other bases are text. Keys are text as written: ``1.10``, ``true`` and
+``null`` before a colon are names. A key given twice is an error, and so is a tag, or a document that is too long, too
+deep, or too large once its aliases are written out. Data are never changed in place.
 """
 
 import re
@@ -148,7 +148,10 @@ def from_yaml(text: str, source: str) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = f"{source}, line {mark.line + 1}, column {mark.column + 1}" if mark else source
-        raise UserError(f"{place}: {error.problem or error.context}") from None
+        problem = str(error.problem or error.context)
+        if problem == "but found another document":  # the second half of PyYAML's sentence
+            problem = "a second document begins; one file holds one"
+        raise UserError(f"{place}: {problem}") from None
     except yaml.reader.ReaderError as error:
         place = f"{source}, line {text.count(chr(10), 0, error.position) + 1}"
         raise UserError(f"{place}: the character U+{error.character:04X} is not allowed in YAML") from None

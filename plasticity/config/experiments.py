@@ -23,6 +23,7 @@ from plasticity.core.errors import KEYS, Location, NoSuchPlaceError, UserError, 
 LONGEST = 100  # characters of a name, which is also that of a folder
 NAME = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9._-]{{0,{LONGEST - 1}}}")
 SEEDS = 100_000
+ARMS = 200  # each is a program of its own, traced in about a second and compiled in several
 # What lies in a run's folder beside its arms.
 RESERVED = (  # in lower case: macOS and Windows do not tell `Figures` from `figures`
     "figures", "experiment.yaml", "plan.json", "report.html", "tensorboard", "wandb",
@@ -218,6 +219,9 @@ def _parse(parser: Parser, raw: Mapping[str, Any], name: str) -> Experiment | No
 def _parse_arms(parser: Parser, document: Document, sweep: Sweep, seeds: int) -> dict[str, Arm]:
     arms = {}
     given = document.arms or {"baseline": {}}
+    if len(given) > ARMS:
+        parser.refuse(("arms",), f"{len(given)} arms are not allowed; at most {ARMS} (sweeps make points without arms)")
+        return {}
     folders: dict[str, str] = {}
     for name, raw in given.items():
         _check_name(parser, name, ("arms", name), RESERVED)

@@ -46,6 +46,9 @@ class Chunk(NamedTuple):
     evaluations: tuple[Evaluated, ...] = ()  # where evaluation was due; the visit under way first
 
 
+VISIT = "steps of a visit"
+
+
 def chunk_steps(
     visits: Sequence[VisitPlan], periods: Mapping[str, Sequence[int]], record_every: int | None = None
 ) -> int:
@@ -53,14 +56,15 @@ def chunk_steps(
 
     ``periods``: key -> env steps. ``ValueError`` names what is no multiple of ``record_every``.
     """
-    lengths = [("steps of a visit", visit.steps) for visit in visits]
+    lengths = [(VISIT, visit.steps) for visit in visits]
     lengths += [(key, steps) for key, values in periods.items() for steps in values]
     if record_every is None:
         common = math.gcd(*(visit.steps for visit in visits))
         return math.gcd(common // 10 if common % 10 == 0 else common, *(steps for _, steps in lengths))
     for what, steps in lengths:
         if steps % record_every:
-            raise ValueError(f"record_every: {record_every} is not allowed; it must divide the {steps} {what}")
+            divided = f"the {steps} {what}" if what == VISIT else f"{what}, {steps}"
+            raise ValueError(f"record_every: {record_every} is not allowed; it must divide {divided}")
     return record_every
 
 

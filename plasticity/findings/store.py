@@ -43,7 +43,8 @@ def load_findings(names: Sequence[str], exact: Sequence[str], folder: Path | Non
     for name in names:
         stem = ids.get(name.lower(), name)
         if stem not in paths and not _is_path(name):
-            raise UserError(unknown(f"finding `{name}`", name, [*paths, *ids]))
+            known = ids if re.fullmatch(r"f[0-9]\w*", name.lower()) else paths
+            raise UserError(unknown(f"finding `{name}`", name, known))
         found.append(_load(paths.get(stem, Path(name)), exact))
     return found
 

@@ -1,14 +1,15 @@
 """Continual backpropagation: a slow, steady replacement of the least useful hidden units."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from pydantic import Field
 
-from plasticity.config.fields import BelowOne, Fraction, Natural, Size, card
+from plasticity.config.fields import LARGEST, BelowOne, Fraction, Size, card
 from plasticity.core import counting, trees
 from plasticity.core.counting import Precise
 from plasticity.core.errors import check
@@ -177,7 +178,7 @@ def continual_backprop(
     *,
     replacement_rate: Fraction = 1e-4,
     decay: BelowOne = 0.99,
-    maturity_period: Natural = 100,
+    maturity_period: Annotated[int, Field(ge=0, le=LARGEST - 1)] = 100,
     utility: Utility = "contribution",
     mean_transfer: bool = False,
     at_once: Size = 1,

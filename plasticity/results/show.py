@@ -13,7 +13,7 @@ from plasticity.results.change import Compared, Rule, compare_lanes, rule
 from plasticity.results.compare import summary, task_changes
 from plasticity.results.points import points
 from plasticity.results.read import RunPath, controls, hyper_parameters, lanes, plan
-from plasticity.results.verdict import meaning
+from plasticity.results.verdict import meaning, undecided
 
 MISSING = "-"
 MOST_TASKS = 20  # that are shown one by one
@@ -42,7 +42,9 @@ def print_summary(run: RunPath, console: Console | None = None, **options: Any) 
     if found.overall:
         compared = compare_lanes(run, control=options.get("control"), measure=options.get("measure", "performance"))
         _fill(table, run, found, options)
-        table.caption = _caption(summary(run, **options), options, compared)
+        rows = summary(run, **options)
+        opened = undecided(rows, found, controls(run, options.get("control")))
+        table.caption = " ".join(filter(None, (_caption(rows, options, compared), opened)))
     else:
         table.caption = _fill_by_task(table, run, options)
     (console or Console()).print(table)

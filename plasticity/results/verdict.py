@@ -20,8 +20,10 @@ NO_VERDICT = (
 )
 SCALES = {
     "human": "random play is 0 and a human 1",
-    "control": "what the control reaches at the end of a visit is 1, its beginning 0",
-    "own": "what the arm itself reaches at the end of its first visits is 1, their beginning 0",
+    "control": "what the control reaches at the end of a visit is 1, and its beginning 0 (the spread over lanes below "
+    "its end, where it rises by less than that)",
+    "own": "what the arm itself reaches at the end of its first visits is 1, and their beginning 0 (the spread over "
+    "lanes below their end, where it rises by less than that)",
 }
 
 
@@ -99,6 +101,13 @@ def verdict(row: Mapping[str, Any], rule: Rule, controls: Mapping[str, str | Non
     if control is None:
         return _alone(row)
     return Verdict("", f"no {control} to compare with yet") if pd.isna(row["change"]) else _against(row, control)
+
+
+def undecided(rows: pd.DataFrame, rule: Rule, controls: Mapping[str, str | None]) -> str:
+    """The arms whose verdict is open and how many seeds would tell, as a sentence; empty where there is none."""
+    found = [(row["arm"], verdict({**row}, rule, controls)) for _, row in rows.iterrows()]
+    told = dict.fromkeys(f"{arm} ({each.why.partition(';')[0]})" for arm, each in found if each.word == "open")
+    return f"Open: {', '.join(told)}." if told else ""
 
 
 def _alone(row: Mapping[str, Any]) -> Verdict:

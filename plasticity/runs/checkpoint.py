@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from plasticity.runs.files import write_atomically
 from plasticity.runs.checksums import DamagedError, has, is_list, is_whole
+from plasticity.runs.files import write_atomically
 
 KEEP = 2
 META = "meta.json"

@@ -11,6 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from plasticity.config.documents import read_file, to_yaml
+from plasticity.core.errors import UserError, contrasted, cut
+from plasticity.engine.memory import readable
 from plasticity.runs import lock
 from plasticity.runs.accounts import (
     CONFIG,
@@ -27,12 +30,9 @@ from plasticity.runs.accounts import (
     read_status,
     unchanging,
 )
-from plasticity.version import __version__
-from plasticity.config.documents import read_file, to_yaml
-from plasticity.core.errors import UserError, contrasted, cut
-from plasticity.runs.files import TEMPORARY, sweep, write_text
-from plasticity.engine.memory import readable
 from plasticity.runs.checksums import DamagedError, to_json
+from plasticity.runs.files import TEMPORARY, sweep, write_text
+from plasticity.version import __version__
 
 CHECKPOINTS = "checkpoints"  # of an arm
 REPLACED = ".replaced"  # in a folder: a run that is being removed
@@ -167,10 +167,11 @@ def _config(folder: Path, resolved: Mapping[str, Any], plan: Mapping[str, Any]) 
 
 
 def _check_replaceable(folder: Path, force: bool) -> None:
+    if not (folder / EXPERIMENT).exists() and not (folder / REPLACED).exists():
+        kept = "--force will not remove it" if force else "choose another --out"
+        raise UserError(f"{folder} exists and is not a run (it has no {EXPERIMENT}); {kept}")
     if not force:
         raise UserError(f"{folder} exists; continue it with --resume, replace it with --force, or choose another --out")
-    if not (folder / EXPERIMENT).exists() and not (folder / REPLACED).exists():
-        raise UserError(f"{folder} is not a run (it has no {EXPERIMENT}); --force will not remove it")
 
 
 def check_writable(folder: Path) -> None:

@@ -6,15 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from plasticity.runs import checkpoint, folder, trackers, verify
 from plasticity.config import experiments
 from plasticity.config.experiments import Experiment
 from plasticity.core.errors import UserError, why
+from plasticity.core.types import StreamSpec
+from plasticity.runs import checkpoint, folder, trackers, verify
 from plasticity.runs.lock import held
 from plasticity.runs.members import BUILT_IN, broken_plugins, registry
 from plasticity.runs.planning import Plan, check_memory, devices, plan, source_of
 from plasticity.runs.session import Job, NoProgress, Progress, run_job, stop_on_signals
-from plasticity.core.types import StreamSpec
 
 __all__ = [
     "BUILT_IN", "Plan", "broken_plugins", "check_memory", "devices", "experiment_of", "load_config", "obstacles",

@@ -18,19 +18,19 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from plasticity.runs import checkpoint, folder, launch, verify
 from plasticity.config import experiments
-from plasticity.runs.accounts import read_status
-from plasticity.runs.checkpoint import DamagedError, WrongCheckpointError
+from plasticity.config.settings import Choice
 from plasticity.core.errors import UserError
 from plasticity.engine.lanes import Placement, join
-from plasticity.monitors.base import Monitor, labelled
 from plasticity.engine.packing import unpack
 from plasticity.engine.program import Carry, Monitoring
-from plasticity.runs.parquet import Lanes, rows
 from plasticity.engine.runner import Chunk, Position, Run
+from plasticity.monitors.base import Monitor, labelled
+from plasticity.runs import checkpoint, folder, launch, verify
+from plasticity.runs.accounts import read_status
+from plasticity.runs.checkpoint import DamagedError, WrongCheckpointError
+from plasticity.runs.parquet import Lanes, rows
 from plasticity.runs.session import Job
-from plasticity.config.settings import Choice
 
 
 class Measured(NamedTuple):
@@ -137,11 +137,16 @@ def _measure_job(
     run = Run(job.program._replace(monitors=chosen), job.placement, devices)
     try:
         states = _first_states(run)
-        for path in files:
+        todo = list(files)
+        while todo:
+            path = todo.pop(0)
             try:
                 found = checkpoint.read(path, like, None)
             except DamagedError as error:
-                say(f"{path} is damaged ({error}); passed over")
+                if path.exists():
+                    say(f"{path} is damaged ({error}); passed over")
+                else:  # the run is under way and has put newer ones in its place
+                    todo += [newer for newer in checkpoint.files(path.parent) if newer > path and newer not in todo]
                 continue
             except WrongCheckpointError as error:
                 made = folder.made_otherwise(path.parents[3]).rstrip("; ")  # run/arm/checkpoints/program/file

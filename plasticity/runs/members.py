@@ -8,17 +8,17 @@ import jax
 import jax.numpy as jnp
 
 from plasticity.agents import AGENTS
+from plasticity.config.plugins import Keeps, Returns
+from plasticity.config.registry import Registry
+from plasticity.core.types import Agent, Optimizer
 from plasticity.envs import STREAMS, TRANSFORMS
 from plasticity.envs.base import Source
-from plasticity.config.plugins import Keeps, Returns
 from plasticity.interventions import INTERVENTIONS
 from plasticity.interventions.base import Intervention
 from plasticity.monitors import MONITORS, Monitor
 from plasticity.networks.presets import NETWORKS
 from plasticity.networks.spec import NetworkSpec
 from plasticity.optim.optimizers import OPTIMIZERS, lifted
-from plasticity.config.registry import Registry
-from plasticity.core.types import Agent, Optimizer
 
 BUILT_IN: Mapping[str, Mapping[str, Callable[..., Any]]] = {
     "agents": AGENTS,
@@ -53,6 +53,7 @@ KEPT_BY_METHODS: Mapping[str, Keeps] = {
     "acting": lambda args, made: unlike(made, args[1]),
 }
 KEPT_BY_MONITORS: Mapping[str, Keeps] = {"measure": lambda args, made: unlike(made[0], args[1])}
+KEPT_BY_OPTIMIZERS: Mapping[str, Keeps] = {"update": lambda args, made: unlike(tuple(made), args[:2])}
 
 RETURNS: Mapping[str, Returns] = {
     "agents": Returns(Agent),
@@ -61,7 +62,7 @@ RETURNS: Mapping[str, Returns] = {
     "interventions": Returns(Intervention, keeps=KEPT_BY_METHODS),
     "monitors": Returns(Monitor, keeps=KEPT_BY_MONITORS),
     "networks": Returns(NetworkSpec),
-    "optimizers": Returns(Optimizer, lifted),
+    "optimizers": Returns(Optimizer, lifted, KEPT_BY_OPTIMIZERS),
 }
 
 

@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import compute
 
-from plasticity.runs.accounts import EVALUATIONS, LANES, METRICS, PART, from_footer, note, to_footer
-from plasticity.runs.files import write_atomically
 from plasticity.engine.program import NEVER
 from plasticity.engine.runner import Chunk, TaskNames
+from plasticity.runs.accounts import EVALUATIONS, LANES, METRICS, PART, from_footer, note, to_footer
 from plasticity.runs.checksums import digest, read_table, table_bytes
+from plasticity.runs.files import write_atomically
 
 COUNTS = ("update", "episodes")  # whole numbers
 # The columns that say whose and when, in metrics and evaluations.

@@ -11,29 +11,29 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from plasticity.envs.base import Source
 from plasticity.config import experiments
-from plasticity.engine import memory, precision
-from plasticity.config.experiments import Experiment
-from plasticity.core.cores import cores
 from plasticity.config.counters import check_stream
-from plasticity.core.errors import UserError, placed
-from plasticity.engine.evaluation import Evaluation
+from plasticity.config.experiments import Experiment, ProgramSettings
 from plasticity.config.fields import card_of
-from plasticity.interventions import rehearsal
-from plasticity.interventions.base import Intervention, clashes, compose, unchanged
-from plasticity.engine.lanes import place
-from plasticity.engine.memory import Memory, readable
-from plasticity.monitors.base import labelled, noting
-from plasticity.networks.spec import NetworkSpec
-from plasticity.engine.program import Hyper, Monitoring, Program
-from plasticity.runs.parquet import IDENTITY
-from plasticity.engine.runner import Run, chunk_steps
-from plasticity.runs.session import Job
 from plasticity.config.settings import Choice, paths
+from plasticity.core.cores import cores
+from plasticity.core.errors import UserError, placed, refused
 from plasticity.core.trees import size
 from plasticity.core.types import Agent, StreamSpec
+from plasticity.engine import memory, precision
+from plasticity.engine.evaluation import Evaluation
+from plasticity.engine.lanes import place
+from plasticity.engine.memory import Memory, readable
+from plasticity.engine.program import Hyper, Monitoring, Program
+from plasticity.engine.runner import Run, chunk_steps
 from plasticity.engine.visits import scheduled
+from plasticity.envs.base import Source
+from plasticity.interventions import rehearsal
+from plasticity.interventions.base import Intervention, clashes, compose, unchanged
+from plasticity.monitors.base import labelled, noting
+from plasticity.networks.spec import NetworkSpec
+from plasticity.runs.parquet import IDENTITY
+from plasticity.runs.session import Job
 
 
 @functools.cache
@@ -107,11 +107,20 @@ def plan(experiment: Experiment) -> Plan:
     source = source_of(experiment)
     asked = experiments.programs(experiment)
     settled = [_job(experiment, source, each) for each in asked]
-    rehearsed = [_checked(f"arms.{job.arm}", _rehearse, job, each) for job, each in zip(settled, asked, strict=True)]
+    rehearsed = _rehearsed(settled, asked)
     precision.check()
     _check_silent(rehearsed, settled)
     jobs = tuple(job._replace(measured=each.measured) for job, each in zip(settled, rehearsed, strict=True))
     return Plan(experiment, source.spec, jobs, tuple(each.memory for each in rehearsed))
+
+
+def _rehearsed(jobs: Sequence[Job], asked: Sequence[ProgramSettings]) -> list["Rehearsed"]:
+    """Each job's rehearsal; jobs that compute the same share one."""
+    found: dict[tuple[str, bool], Rehearsed] = {}
+    for job, each in zip(jobs, asked, strict=True):
+        if (job.fingerprint, each.told) not in found:
+            found[job.fingerprint, each.told] = _checked(f"arms.{job.arm}", _rehearse, job, each)
+    return [found[job.fingerprint, each.told] for job, each in zip(jobs, asked, strict=True)]
 
 
 def source_of(experiment: Experiment) -> Source:
@@ -126,7 +135,7 @@ def source_of(experiment: Experiment) -> Source:
     return Source(spec, lambda lanes: make(lanes)._replace(spec=spec))
 
 
-def _check_told(each: experiments.ProgramSettings, spec: StreamSpec) -> None:
+def _check_told(each: ProgramSettings, spec: StreamSpec) -> None:
     """``UserError`` where the arm acts at task switches, which it is not told of."""
     if each.told or len(spec.visits) == 1:
         return
@@ -149,7 +158,7 @@ class Rehearsed(NamedTuple):
     wrote: frozenset[str]  # the paths of those that write any
 
 
-def _rehearse(job: Job, settings: experiments.ProgramSettings) -> Rehearsed:
+def _rehearse(job: Job, settings: ProgramSettings) -> Rehearsed:
     """Traces every function of a program, so that a setting which does not fit comes up now and not at a switch.
 
     ``ValueError`` where an intervention cannot take effect, or two numbers would be written into one column.
@@ -184,7 +193,7 @@ def _check_silent(rehearsed: Sequence[Rehearsed], jobs: Sequence[Job]) -> None:
             )
 
 
-def _check_filled(settings: experiments.ProgramSettings) -> None:
+def _check_filled(settings: ProgramSettings) -> None:
     """``ValueError`` where an intervention has no part at all, unless its settings are those that do nothing."""
     made = _interventions(settings.build({}), settings)
     for (label, intervention), choice in zip(made.items(), settings.interventions, strict=True):
@@ -194,7 +203,7 @@ def _check_filled(settings: experiments.ProgramSettings) -> None:
             raise ValueError(f"{label} changes nothing: what it returns has no function of its own")
 
 
-def _check_used(settings: experiments.ProgramSettings, seen: rehearsal.Seen, fields: Sequence[str]) -> None:
+def _check_used(settings: ProgramSettings, seen: rehearsal.Seen, fields: Sequence[str]) -> None:
     """``ValueError`` where the agent has left one of these parts of an intervention out."""
     for label, why in rehearsal.unused(_interventions(settings.build({}), settings), seen, fields):
         raise ValueError(f"{label} is not allowed with agent `{settings.agent.kind}`: {why}")
@@ -217,14 +226,14 @@ def _checked(what: str, make: Any, *args: Any) -> Any:
         raise UserError(placed(what, str(error))) from error
 
 
-def _agent(each: experiments.ProgramSettings, spec: StreamSpec, hyper: Hyper, seen: rehearsal.Seen | None = None) -> Agent:
+def _agent(each: ProgramSettings, spec: StreamSpec, hyper: Hyper, seen: rehearsal.Seen | None = None) -> Agent:
     """``seen``: where it is noted what the agent calls of each intervention."""
     built = each.build(hyper)
     agent: Agent = built.agent(spec, without_clashes(_interventions(built, each), seen))
     return agent
 
 
-def _interventions(built: experiments.Built, each: experiments.ProgramSettings) -> dict[str, Intervention]:
+def _interventions(built: experiments.Built, each: ProgramSettings) -> dict[str, Intervention]:
     """The interventions by their paths."""
     labels = _labels("interventions", each.interventions)
     return {label: made() for label, made in zip(labels, built.interventions, strict=True)}
@@ -280,6 +289,14 @@ def _monitor_periods(experiment: Experiment, monitors: Sequence[Choice], spec: S
     return found
 
 
+def _check_periods(periods: Mapping[str, Sequence[int]], life: int) -> None:
+    """``UserError`` where something would be due after the end only."""
+    for key, values in periods.items():
+        for steps in values:
+            if steps > life and key != "checkpoint_every":  # a checkpoint is due at the end anyway
+                raise UserError(str(refused(key, steps, f"at most {life}, the steps of a life")))
+
+
 def _evaluation(experiment: Experiment) -> Evaluation | None:
     asked = experiment.evaluation
     if asked is None:
@@ -288,7 +305,7 @@ def _evaluation(experiment: Experiment) -> Evaluation | None:
     return Evaluation(every, asked.tasks, asked.episodes, asked.steps, asked.epsilon)
 
 
-def _job(experiment: Experiment, source: Source, each: experiments.ProgramSettings) -> Job:
+def _job(experiment: Experiment, source: Source, each: ProgramSettings) -> Job:
     spec = source.spec
     every = _monitor_periods(experiment, each.monitors, spec)
     saved = [] if experiment.checkpoint_every == "visit" else [experiment.checkpoint_every]
@@ -297,6 +314,7 @@ def _job(experiment: Experiment, source: Source, each: experiments.ProgramSettin
     periods = {"monitor_every": _period(experiment.monitor_every, spec) if usual else [], "checkpoint_every": saved}
     periods |= {f"{path}.every": [steps] for path, steps in every.items()}
     periods["evaluation.every"] = [evaluated.every] if evaluated and evaluated.every else []
+    _check_periods(periods, sum(visit.steps for visit in spec.visits))
     chunk = _checked("", chunk_steps, spec.visits, periods, experiment.record_every)
     program = Program(
         spec=spec,
@@ -336,7 +354,7 @@ def _job(experiment: Experiment, source: Source, each: experiments.ProgramSettin
     return Job(each.arm, each.index, program, placement, columns, save_every, fingerprint)
 
 
-def _work(program: Program, each: experiments.ProgramSettings) -> int:
+def _work(program: Program, each: ProgramSettings) -> int:
     """Parameters x envs of one lane: how much one step has to do."""
 
     def parameters(hyper: Hyper) -> Any:
@@ -349,7 +367,11 @@ def _work(program: Program, each: experiments.ProgramSettings) -> int:
 
 
 def _fingerprint(
-    experiment: Experiment, each: experiments.ProgramSettings, placement: Any, every: Mapping[str, int], spec: StreamSpec
+    experiment: Experiment,
+    each: ProgramSettings,
+    placement: Any,
+    every: Mapping[str, int],
+    spec: StreamSpec,
 ) -> str:
     """Equal for programs that compute the same; data count by their contents, wherever they lie."""
     resolved = experiment.resolve()
@@ -375,5 +397,5 @@ def check_memory(planned: Plan) -> None:
             raise UserError(
                 f"arm {job.arm}: {len(job.program.seeds)} lanes need {readable(need.total)} on each of "
                 f"{job.placement.devices} devices, which have {readable(has)}\n"
-                "use fewer seeds at a time, a smaller replay_capacity, or more devices"
+                "use fewer seeds at a time, a smaller network or replay buffer, or more devices"
             )

@@ -11,17 +11,17 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 
+from plasticity.core.errors import StorageError, UserError, cut, why
+from plasticity.engine.lanes import Placement, join
+from plasticity.engine.program import Program
+from plasticity.engine.runner import Chunk, Position, Run
 from plasticity.runs import checkpoint, verify
 from plasticity.runs.accounts import read_status
 from plasticity.runs.checkpoint import Snapshot
-from plasticity.core.errors import StorageError, UserError, cut, why
+from plasticity.runs.checksums import to_json
 from plasticity.runs.files import write_text
 from plasticity.runs.folder import made_otherwise
-from plasticity.engine.lanes import Placement, join
-from plasticity.engine.program import Program
 from plasticity.runs.parquet import ParquetRecorder, Recorder, Several
-from plasticity.engine.runner import Chunk, Position, Run
-from plasticity.runs.checksums import to_json
 
 STATUS_SECONDS = 2.0  # between two status files
 AGAIN_SECONDS = 0.2  # what comes sooner is the same request: `timeout`, shells and wrappers may send a signal twice

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from plasticity.core.errors import UserError
+from plasticity.engine.runner import Chunk, Evaluated, Position
+from plasticity.runs.checksums import DamagedError, is_list, is_whole, read_json, to_json
 from plasticity.runs.files import write_atomically
 from plasticity.runs.parquet import Recorder
-from plasticity.engine.runner import Chunk, Evaluated, Position
 from plasticity.runs.session import Job
-from plasticity.runs.checksums import DamagedError, is_list, is_whole, read_json, to_json
 
 PACKAGES = {"tensorboard": "tensorboardX", "wandb": "wandb"}
 LANES_AT_MOST = {"tensorboard": 500, "wandb": 100}  # open at once: files, or runs of W&B

@@ -7,13 +7,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from plasticity.engine.lanes import join
+from plasticity.engine.program import NEVER
 from plasticity.runs import checkpoint
 from plasticity.runs.accounts import LANES, PART, note, to_footer
 from plasticity.runs.accounts import table_parts as parts_of_arm
-from plasticity.engine.lanes import join
-from plasticity.engine.program import NEVER
-from plasticity.runs.parquet import EVALUATIONS, METRICS, lanes_table, write_parquet
 from plasticity.runs.checksums import DamagedError, digest, is_list, is_whole, read_table
+from plasticity.runs.parquet import EVALUATIONS, METRICS, lanes_table, write_parquet
 
 
 def table_parts(folder: Path, program: int, table: str = METRICS) -> list[Path]:

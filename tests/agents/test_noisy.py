@@ -14,11 +14,11 @@ from plasticity.agents import rainbow
 from plasticity.agents.noisy import noisy, perturbed
 from plasticity.interventions import INTERVENTIONS
 from plasticity.interventions.base import compose
-from plasticity.networks import build
+from plasticity.networks.build import build
 from plasticity.networks.presets import minatar, mlp
 from plasticity.optim.optimizers import adam
 
-PLAIN = build.build(mlp(jax.ShapeDtypeStruct((30,), jnp.float32), 40, widths=(20,), normalisation="layer"))
+PLAIN = build(mlp(jax.ShapeDtypeStruct((30,), jnp.float32), 40, widths=(20,), normalisation="layer"))
 NOISY = noisy(PLAIN, 0.5)
 
 
@@ -66,7 +66,7 @@ def test_the_layers_of_a_network_share_no_noise():
 
 def test_convolutions_have_no_noise():
     image = jax.ShapeDtypeStruct((10, 10, 4), jnp.bool_)
-    network = noisy(build.build(minatar(image, 6, widths=(8,))), 0.5)
+    network = noisy(build(minatar(image, 6, widths=(8,))), 0.5)
 
     @jax.jit
     def born() -> Any:

@@ -18,7 +18,7 @@ from plasticity.agents.rainbow import combined, two_heads
 from plasticity.core.types import Agent, StreamSpec
 from plasticity.interventions import reset
 from plasticity.interventions.base import Intervention, compose
-from plasticity.networks import build
+from plasticity.networks.build import build
 from plasticity.networks.presets import mlp
 from plasticity.optim.optimizers import adam
 
@@ -51,7 +51,7 @@ def test_the_two_heads_are_combined_by_hand():
 
 def test_the_last_dense_layer_moves_into_the_heads():
     spec = two_heads(mlp(SPEC.observation, 20, widths=(7, 6)), 4, 5)
-    params = build.build(spec).init(KEY)
+    params = build(spec).init(KEY)
     shapes = {name: part["kernel"].shape for name, part in params.items()}
     heads = {"value_output": (6, 5), "advantage_output": (6, 20)}
     hidden = {"hidden_0": (3, 7), "value_hidden_0": (7, 6), "advantage_hidden_0": (7, 6)}

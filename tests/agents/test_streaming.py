@@ -16,7 +16,7 @@ from plasticity.agents.streaming import CONTROL_NETWORK
 from plasticity.config.settings import Parser
 from plasticity.core.types import Agent, Learner, StreamSpec, TimeStep, Transition, VisitPlan
 from plasticity.interventions.base import Intervention, compose
-from plasticity.networks import build
+from plasticity.networks.build import build
 from plasticity.networks.presets import mlp
 from plasticity.optim import eligibility
 from plasticity.optim.optimizers import adam, sgd
@@ -484,7 +484,7 @@ def test_a_distribution_needs_two_atoms():
 def test_the_default_network_is_the_published_one():
     """Two hidden layers of 32, normalised over all units of a sample, nothing learnable in the normalisation."""
     settings = {key: value for key, value in stream_q.__kwdefaults__["network"].items() if key != "kind"}
-    network = build.build(mlp(jax.ShapeDtypeStruct((20,), jnp.float32), 3, **settings))
+    network = build(mlp(jax.ShapeDtypeStruct((20,), jnp.float32), 3, **settings))
     params = network.init(KEY)
     assert set(params) == {"hidden_0", "hidden_1", "output"}
     assert all(set(part) == {"kernel", "bias"} for part in params.values())

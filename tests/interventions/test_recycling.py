@@ -13,7 +13,7 @@ from update_loop import CNN, MLP, Loop, Run, make
 from plasticity.core.types import Activation, Context
 from plasticity.interventions import cpr, redo, regrama, units
 from plasticity.interventions.base import Intervention
-from plasticity.networks import build
+from plasticity.networks.build import build, join
 from plasticity.networks.spec import NetworkSpec
 from plasticity.optim.optimizers import adam
 
@@ -210,8 +210,8 @@ def test_cpr_by_its_equations() -> None:
 
 def test_joined_networks_are_recycled_each_by_its_own_layers() -> None:
     intervention = redo(threshold=0.1, period=1, layers=["critic/hidden_0"])
-    small = build.build(NetworkSpec((3,), 2, widths=(2,)))
-    joint = build.join({"actor": small, "critic": small})
+    small = build(NetworkSpec((3,), 2, widths=(2,)))
+    joint = join({"actor": small, "critic": small})
     loop, _ = started(intervention)
     rule = adam()
     params = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), jax.eval_shape(joint.init, KEY))
