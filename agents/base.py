@@ -65,7 +65,7 @@ class Body(NamedTuple):
     def init(self, key: Key) -> AgentState:
         """A new agent with its plug-in state."""
         learner = self.newborn(jax.random.fold_in(key, PARAMS), jax.numpy.zeros((), jax.numpy.int32))
-        plugins = self.intervention.init(jax.random.fold_in(key, PLUGINS), learner.params)
+        plugins = self.intervention.init(jax.random.fold_in(key, PLUGINS), learner.params, self.network)
         return AgentState(learner._replace(rest={}), plugins, learner.rest)
 
     def acting(self, state: AgentState) -> Params:

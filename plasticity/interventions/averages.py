@@ -3,7 +3,7 @@
 import jax
 
 from plasticity.config.fields import BelowOne, Count, card
-from plasticity.core.types import Context, Key, Learner, Params, State
+from plasticity.core.types import Context, Key, Learner, Network, Params, State
 from plasticity.interventions.base import Intervention, every, when
 
 
@@ -22,8 +22,8 @@ def hare_tortoise(*, decay: BelowOne = 0.999, period: Count = 1_000, optimizer: 
     period is below 1.
     """
 
-    def init(key: Key, params: Params) -> State:
-        del key
+    def init(key: Key, params: Params, network: Network) -> State:
+        del key, network
         return params
 
     def back(key: Key, state: State, learner: Learner, context: Context) -> tuple[State, Learner]:

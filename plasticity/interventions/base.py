@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from plasticity.core.types import Array, Clock, Context, Key, Learner, Optimizer, Params, State
+from plasticity.core.types import Array, Clock, Context, Key, Learner, Network, Optimizer, Params, State
 
 if TYPE_CHECKING:
     from plasticity.networks.spec import NetworkSpec
@@ -25,8 +25,8 @@ def same_optimizer(optimizer: Optimizer) -> Optimizer:
     return optimizer
 
 
-def no_state(key: Key, params: Params) -> State:
-    del key, params
+def no_state(key: Key, params: Params, network: Network) -> State:
+    del key, params, network
     return ()
 
 
@@ -50,7 +50,7 @@ class Intervention(NamedTuple):
 
     * ``network``: data -> data, before the network is built.
     * ``optimizer``: wraps the agent's optimizer.
-    * ``init``: the plug-in's own state, from the initial parameters.
+    * ``init``: the plug-in's own state, from the initial parameters and the network.
     * ``penalty``: added to the loss and differentiated in the parameters.
     * ``step``: after every update (forward + penalty -> gradient -> optimizer -> apply -> ``step`` -> target network).
       ``learner.rest`` is empty here.
@@ -64,7 +64,7 @@ class Intervention(NamedTuple):
 
     network: Callable[["NetworkSpec"], "NetworkSpec"] = same_network
     optimizer: Callable[[Optimizer], Optimizer] = same_optimizer
-    init: Callable[[Key, Params], State] = no_state
+    init: Callable[[Key, Params, Network], State] = no_state
     penalty: Callable[[State, Params, Context], Array] = no_penalty
     step: Step = unchanged
     switch: Step = unchanged
@@ -95,16 +95,16 @@ def compose(*interventions: Intervention) -> Intervention:
             optimizer = intervention.optimizer(optimizer)
         return optimizer
 
-    def init(key: Key, params: Params) -> State:
-        return tuple(each.init(jax.random.fold_in(key, i), params) for i, each in enumerate(interventions))
+    def init(key: Key, params: Params, network: Network) -> State:
+        return tuple(each.init(jax.random.fold_in(key, i), params, network) for i, each in enumerate(interventions))
 
     def penalty(state: State, params: Params, context: Context) -> Array:
         terms = [each.penalty(s, params, context) for each, s in zip(interventions, state, strict=True)]
         return sum(terms, jnp.zeros(()))
 
-    def renewed(due: Array | bool, key: Key, states: list[State], params: Params) -> list[State]:
+    def renewed(due: Array | bool, key: Key, states: list[State], params: Params, network: Network) -> list[State]:
         def new() -> list[State]:
-            return list(init(jax.random.fold_in(key, len(interventions)), params))
+            return list(init(jax.random.fold_in(key, len(interventions)), params, network))
 
         return new() if due is True else jax.lax.cond(due, new, lambda: states)
 
@@ -115,7 +115,7 @@ def compose(*interventions: Intervention) -> Intervention:
                 draw = jax.random.fold_in(key, i)
                 states[i], learner = getattr(each, field)(draw, states[i], learner, context)
                 if each.renews is not None and getattr(each, field) is not unchanged:
-                    states = renewed(each.renews(context.clock), draw, states, learner.params)
+                    states = renewed(each.renews(context.clock), draw, states, learner.params, context.network)
             return tuple(states), learner
 
         return step

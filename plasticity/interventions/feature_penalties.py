@@ -70,8 +70,8 @@ def pfo(*, strength: NonNegative = 1.0, layers: Layers = "last", period: Count =
     """
     check("layers", layers, ("last", "all"))
 
-    def init(key: Key, params: Params) -> State:
-        del key
+    def init(key: Key, params: Params, network: Network) -> State:
+        del key, network
         return params
 
     def refresh(key: Key, state: State, learner: Learner, context: Context) -> tuple[State, Learner]:
@@ -196,8 +196,8 @@ def c_chain(*, strength: NonNegative = 1.0) -> Intervention:
     another method replaces parameters (a reset), the next update is drawn towards what was there before.
     """
 
-    def init(key: Key, params: Params) -> State:
-        del key
+    def init(key: Key, params: Params, network: Network) -> State:
+        del key, network
         return Last(params, params)
 
     def prepare(key: Key, state: State, learner: Learner, context: Context) -> tuple[State, Learner]:
@@ -242,8 +242,8 @@ def infer(
     def network(spec: "NetworkSpec") -> "NetworkSpec":
         return replace(spec, auxiliary=spec.auxiliary + heads)
 
-    def init(key: Key, params: Params) -> State:
-        del key
+    def init(key: Key, params: Params, network: Network) -> State:
+        del key, network
         return params
 
     def penalty(state: State, params: Params, context: Context) -> Array:

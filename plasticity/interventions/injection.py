@@ -10,7 +10,7 @@ import optax
 from pydantic import Field
 
 from plasticity.config.fields import Natural, card
-from plasticity.core.types import Array, Context, Key, Learner, Optimizer, Params, State
+from plasticity.core.types import Array, Context, Key, Learner, Network, Optimizer, Params, State
 from plasticity.interventions.base import Intervention
 from plasticity.networks.build import is_open
 from plasticity.networks.spec import ANCHOR, INJECTION, NEW, NetworkSpec
@@ -96,8 +96,8 @@ def plasticity_injection(*, at: Natural = 100_000, layers: Layers = 1) -> Interv
     def network(spec: NetworkSpec) -> NetworkSpec:
         return replace(spec, injected=layers)
 
-    def init(key: Key, params: Params) -> State:
-        del key, params
+    def init(key: Key, params: Params, network: Network) -> State:
+        del key, params, network
         return jnp.asarray(NOTHING, jnp.int32)  # the number of updates made when the last one was seen
 
     def step(key: Key, last: State, learner: Learner, context: Context) -> tuple[State, Learner]:

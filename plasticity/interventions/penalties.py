@@ -70,8 +70,8 @@ def l2_init(*, strength: NonNegative = 1e-2, reduce: Reduce = "sum", which: Whic
     check("which", which, ("kernels", "all"))
     pooled = jnp.sum if reduce == "sum" else jnp.mean
 
-    def init(key: Key, params: Params) -> State:
-        del key
+    def init(key: Key, params: Params, network: Network) -> State:
+        del key, network
         return chosen(which, params)
 
     def penalty(state: State, params: Params, context: Context) -> Array:
@@ -100,8 +100,8 @@ def wasserstein_init(*, strength: NonNegative = 1e-2, which: Which = "kernels", 
     check("which", which, ("kernels", "all"))
     due = start_of(period)
 
-    def init(key: Key, params: Params) -> State:
-        del key
+    def init(key: Key, params: Params, network: Network) -> State:
+        del key, network
         first = chosen(which, params)
         return {"sorted": {name: jnp.sort(x, axis=None) for name, x in first.items()}, "goal": first}
 
@@ -162,7 +162,8 @@ def spectral(
         if value < 1:
             raise ValueError(f"{key}: {value} is not allowed; must be at least 1")
 
-    def init(key: Key, params: Params) -> State:
+    def init(key: Key, params: Params, network: Network) -> State:
+        del network
         kernels = [path for path in trees.paths(params) if path[-1] == "kernel"]
         sizes = {"/".join(path[:-1]): math.prod(trees.get(params, path).shape[:-1]) for path in kernels}
         draws = [jax.random.normal(jax.random.fold_in(key, i), (n,)) for i, n in enumerate(sizes.values())]

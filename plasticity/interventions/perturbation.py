@@ -10,7 +10,7 @@ import optax
 from plasticity.config.fields import Count, NonNegative, Positive, card
 from plasticity.core import trees
 from plasticity.core.errors import check
-from plasticity.core.types import Array, Context, Key, Learner, Optimizer, Params, Path, State
+from plasticity.core.types import Array, Context, Key, Learner, Network, Optimizer, Params, Path, State
 from plasticity.interventions.base import Intervention, every
 from plasticity.interventions.base import when as conditionally
 from plasticity.interventions.resets import When, scheduled
@@ -60,8 +60,8 @@ def shrink_perturb(
     check("noise", noise, ("fresh", "gaussian", "initial"))
     check("which", which, ("kernels", "all"))
 
-    def init(key: Key, params: Params) -> State:
-        del key
+    def init(key: Key, params: Params, network: Network) -> State:
+        del key, network
         return params if noise == "initial" else ()
 
     def drawn(key: Key, state: State, learner: Learner, context: Context) -> Params:
@@ -202,8 +202,8 @@ def soft_reset(
     if gamma_steps < 1:
         raise ValueError(f"gamma_steps: {gamma_steps} is not allowed; must be at least 1")
 
-    def init(key: Key, params: Params) -> Drift:
-        del key
+    def init(key: Key, params: Params, network: Network) -> Drift:
+        del key, network
         mean = jax.tree.map(lambda x: jnp.zeros(()) if prior == "zero" and x.ndim >= 2 else x, params)
         return Drift(ones_for(params, per), mean, jax.tree.map(jnp.std, params))
 

@@ -87,8 +87,8 @@ def nap(
             raise ValueError("nap needs a network with a hidden layer; this one has none")
         return replace(spec, normalisation=norm, affine=affine != "none", bias=bias)
 
-    def init(key: Key, params: Params) -> State:
-        del key
+    def init(key: Key, params: Params, network: Network) -> State:
+        del key, network
         return jax.tree.map(trees.norm, params)  # of every array: which modules are hidden is not known here
 
     def optimizer(rule: Optimizer) -> Optimizer:

@@ -56,7 +56,7 @@ def recycler(
         return state, units.recycled(context, learner, fresh, dormant, optimizer_slots=optimizer_slots)
 
     step = followed(method, layers, measure, average, when(every(period), recycle))
-    return Intervention(init=lambda key, params: units.by_unit(params, 0.0), step=step)
+    return Intervention(init=lambda key, params, network: units.by_unit(network, 0.0), step=step)
 
 
 @card(
@@ -163,4 +163,4 @@ def cpr(
         return jax.tree.map(jnp.ones_like, state), learner._replace(params=params)
 
     step = followed("cpr", "all", scores, average, when(every(period), reset))
-    return Intervention(init=lambda key, params: units.by_unit(params, 1.0), step=step)
+    return Intervention(init=lambda key, params, network: units.by_unit(network, 1.0), step=step)

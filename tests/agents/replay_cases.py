@@ -27,7 +27,7 @@ def pairs() -> Transition:
 def remember(updates: int, batch: int = 8) -> Intervention:
     """Keeps the observations of every update, in the row with the update's number."""
     return Intervention(
-        init=lambda key, params: jnp.full((updates, batch, 3), jnp.nan),
+        init=lambda key, params, network: jnp.full((updates, batch, 3), jnp.nan),
         step=lambda key, state, learner, seen: (state.at[seen.clock.update].set(seen.observation), learner),
     )
 

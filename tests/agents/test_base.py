@@ -164,7 +164,7 @@ def test_a_switch_shows_and_takes_back_everything_the_agent_remembers():
         rest = {**learner.rest, "replay": learner.rest["replay"] + 5}
         return state + 1, learner._replace(target=learner.params, rest=rest)
 
-    intervention = Intervention(init=lambda key, params: jnp.int32(7), switch=switch)
+    intervention = Intervention(init=lambda key, params, network: jnp.int32(7), switch=switch)
     body = body_of(intervention, rest=lambda born: {"schedule": born, "replay": jnp.zeros(3)})
     before = body.init(KEY)
     after = body.switch(KEY, before, CLOCK)
@@ -212,7 +212,7 @@ def test_every_agent_updates_this_way(name):
 
     rows = spec.envs if name in ("classifier", "regressor", "ppo", *STREAMING) else 4
 
-    def init(key: Any, params: Any) -> Any:
+    def init(key: Any, params: Any, network: Any) -> Any:
         zeros = jax.tree.map(jnp.zeros_like, params)
         return zeros, zeros, zeros, jnp.zeros((rows, 6))
 

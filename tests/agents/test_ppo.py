@@ -78,7 +78,7 @@ def whole(spec: StreamSpec = SPEC, *interventions: Intervention, **settings: Any
 def remember(updates: int, rows: int) -> Intervention:
     """Keeps the observations of every update, in the row with the update's number."""
     return Intervention(
-        init=lambda key, params: jnp.full((updates, rows, 3), jnp.nan),
+        init=lambda key, params, network: jnp.full((updates, rows, 3), jnp.nan),
         step=lambda key, state, learner, seen: (state.at[seen.clock.update].set(seen.observation), learner),
     )
 

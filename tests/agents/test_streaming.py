@@ -48,7 +48,7 @@ def penalty(rate: float) -> Intervention:
 def count() -> Intervention:
     """Its state is how often ``step`` was called."""
     step = lambda key, state, learner, seen: (state + 1, learner)  # noqa: E731
-    return Intervention(init=lambda key, params: jnp.int32(0), step=step)
+    return Intervention(init=lambda key, params, network: jnp.int32(0), step=step)
 
 
 def live(agent: Agent, steps: int = STEPS) -> Any:

@@ -150,7 +150,7 @@ def test_an_intervention_sees_the_inputs_and_the_number_of_the_update():
     def step(key: Any, state: Any, learner: Any, seen: Any) -> Any:
         return (seen.observation, seen.clock.update), learner
 
-    watch = Intervention(init=lambda key, params: (jnp.zeros((2, 2)), jnp.int32(-1)), step=step)
+    watch = Intervention(init=lambda key, params, network: (jnp.zeros((2, 2)), jnp.int32(-1)), step=step)
     agent = linear(classifier, LABELS, watch)
     state, _ = agent.learn(KEY, agent.init(KEY, None), transition([0, 1]), clock_at(5))  # type: ignore[arg-type]
     ((inputs, number),) = state.plugins

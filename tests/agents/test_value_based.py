@@ -121,7 +121,7 @@ def count() -> Intervention:
         return (made + 1, seen.clock.update, due + every(3)(seen.clock).astype(jnp.int32), gaps), learner
 
     zero = jnp.zeros((), jnp.int32)
-    return Intervention(init=lambda key, params: (zero, zero - 1, zero, zero), step=step)
+    return Intervention(init=lambda key, params, network: (zero, zero - 1, zero, zero), step=step)
 
 
 @pytest.mark.parametrize(

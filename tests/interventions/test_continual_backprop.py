@@ -165,7 +165,7 @@ def learned(spec: NetworkSpec, rule: Any, **settings: Any) -> tuple[Loop, Any, R
     inputs = rng.normal(size=(4, *spec.observation)).astype(np.float32)
     activations = jax.jit(loop.network.apply)(params, inputs)[1]
     facts = {"activations": activations, "observation": inputs, "fresh": lambda key: newborn}
-    run = Run(method.init(KEY, params), Learner(params, params, slots))
+    run = Run(method.init(KEY, params, loop.network), Learner(params, params, slots))
     return loop, method, run, loop.context(0)._replace(**facts)
 
 

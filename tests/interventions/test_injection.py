@@ -214,7 +214,7 @@ def test_joined_networks_are_injected_together():
     network, method = pair(), plasticity_injection(at=1)
     rule = method.optimizer(sgd(learning_rate=0.1))
     params = network.init(KEY)
-    run = Run(method.init(KEY, params), make(method, MOMENTUM).init(KEY).learner._replace(params=params))
+    run = Run(method.init(KEY, params, network), make(method, MOMENTUM).init(KEY).learner._replace(params=params))
     context = make(method, MOMENTUM).context(jnp.int32(0))
     state, learner = method.step(KEY, run.state, run.learner, context)
     assert int(state) == 1

@@ -149,7 +149,9 @@ def test_a_switch_begins_the_schedule_anew_and_leaves_the_moments(clip: float | 
         state = loop.optimizer.init(loop.network.init(KEY))
         later = jax.tree.map(lambda x: x + 3, state)
         learner = Learner(loop.network.init(KEY), (), later)
-        _, after = method.switch(KEY, method.init(KEY, learner.params), learner, loop.context(jnp.int32(3)))
+        _, after = method.switch(
+            KEY, method.init(KEY, learner.params, loop.network), learner, loop.context(jnp.int32(3))
+        )
         assert float(loop.optimizer.learning_rate(later)) == 0.125
         assert float(loop.optimizer.learning_rate(after.opt_state)) == expected
         same = jax.tree.map(lambda a, b: bool(np.array_equal(a, b)), after.opt_state, later)

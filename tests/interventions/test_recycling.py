@@ -36,7 +36,7 @@ def started(intervention: Intervention, spec: NetworkSpec = MLP) -> tuple[Loop, 
     params = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), shapes.learner.params)
     slots = jax.tree.map(lambda x: np.full(x.shape, 2, x.dtype), shapes.learner.opt_state)
     learner = shapes.learner._replace(params=params, opt_state=slots, target=params)
-    return loop, Run(intervention.init(KEY, params), learner)
+    return loop, Run(intervention.init(KEY, params, loop.network), learner)
 
 
 def context(loop: Loop, run: Run, update: int, activations: Mapping[str, Activation], gradients: Any = ()) -> Context:

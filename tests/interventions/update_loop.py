@@ -66,7 +66,7 @@ def make(
 
     def init(key: Key) -> Run:
         learner = fresh(key)._replace(rest={})
-        return Run(intervention.init(jax.random.fold_in(key, 1), learner.params), learner)
+        return Run(intervention.init(jax.random.fold_in(key, 1), learner.params, network), learner)
 
     def update(key: Key, run: Run, number: Array) -> Run:
         inputs, targets = batch_at(spec, number)
