@@ -215,9 +215,8 @@ def test_joined_networks_are_recycled_each_by_its_own_layers() -> None:
     loop, _ = started(intervention)
     rule = adam()
     params = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), jax.eval_shape(joint.init, KEY))
-    run = Run(
-        intervention.init(KEY, params), loop.init(KEY).learner._replace(params=params, opt_state=rule.init(params))
-    )
+    learner = loop.init(KEY).learner._replace(params=params, opt_state=rule.init(params))
+    run = Run(intervention.init(KEY, params, joint), learner)
     facts = context(loop, run, 0, {"critic/hidden_0": seen([[0.0, 1]])})._replace(network=joint, optimizer=rule)
     _, learner = intervention.step(KEY, *run, facts)
     np.testing.assert_array_equal(learner.params["critic"]["hidden_0"]["bias"], [NEWBORN, 1])
