@@ -14,7 +14,7 @@ from plasticity.agents.noisy import perturbed
 from plasticity.agents.priorities import prioritised as prioritised_memory
 from plasticity.agents.replay import replay
 from plasticity.agents.replay_regime import Timing, check_stream, replay_agent, uniform
-from plasticity.config.fields import BelowOne, Count, Fraction, Member, NonNegative, Positive, Repeats, Size
+from plasticity.config.fields import BelowOne, Count, Fraction, Member, NonNegative, Positive, Repeats, Size, metadata
 from plasticity.core.schedules import linear
 from plasticity.core.types import Activation, Agent, Array, Params, StreamSpec
 from plasticity.interventions.base import Intervention
@@ -37,6 +37,7 @@ def combined(outputs: Array, actions: int, atoms: int) -> Array:
     return value + advantage - jnp.mean(advantage, axis=1, keepdims=True)
 
 
+@metadata(renamed={"learn_every": "update_period"})
 def rainbow(
     spec: StreamSpec,
     intervention: Intervention,
@@ -66,7 +67,7 @@ def rainbow(
     replay_capacity: Count = 100_000,
     replay_minimum: Count = 20_000,
     batch_size: Size = 32,
-    learn_every: Count = 4,
+    update_period: Count = 4,
     gradient_steps: Repeats = 1,
     target_period: Count = 2_000,
 ) -> Agent:
@@ -90,7 +91,7 @@ def rainbow(
     :func:`plasticity.agents.c51.c51`. Defaults are DQN Zoo's, but for the noise and a tenth of its replay. The priority
     is the cross-entropy, as there (in the paper the divergence), without a share of uniform samples.
     """
-    check_stream("rainbow", spec, learn_every, gradient_steps)
+    check_stream("rainbow", spec, update_period, gradient_steps)
     check_atoms(atoms)
     check_support(spec, v_min, v_max, reward_clip)
     stored = replay(spec, capacity=replay_capacity, minimum=replay_minimum, batch_size=batch_size, steps=n_step)
@@ -121,7 +122,7 @@ def rainbow(
             return combined(outputs, spec.actions, atoms), activations
         return outputs.reshape(-1, spec.actions, atoms), activations
 
-    timing = Timing(-(-replay_minimum // spec.envs), learn_every, gradient_steps, target_period)
+    timing = Timing(-(-replay_minimum // spec.envs), update_period, gradient_steps, target_period)
     epsilon = linear(epsilon_start, epsilon_end, epsilon_steps)
     criterion = categorical_criterion(logits, double, v_min, v_max, atoms, spread(targets, sigma))
     if noisy:

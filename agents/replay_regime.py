@@ -101,15 +101,16 @@ def uniform(replay: Replay, batch_size: int, gamma: Number, reward_clip: Number 
     return Memory(replay.init, replay.add, replay.ready, sample, settle, batch_size)
 
 
-def check_stream(name: str, spec: StreamSpec, learn_every: int, gradient_steps: int) -> None:
+def check_stream(name: str, spec: StreamSpec, update_period: int, gradient_steps: int) -> None:
     """``ValueError`` where the stream does not suit a replay agent, or makes more updates than their counter holds."""
     check_acting(name, spec, discrete=True)
     for visit in spec.visits:
-        if visit.steps % learn_every:
+        if visit.steps % update_period:
             raise ValueError(
-                f"agent.learn_every: {learn_every} is not allowed; it must divide the {visit.steps} steps of a visit"
+                f"agent.update_period: {update_period} is not allowed; "
+                f"it must divide the {visit.steps} steps of a visit"
             )
-    check_updates("agent.gradient_steps", spec, gradient_steps, learn_every)
+    check_updates("agent.gradient_steps", spec, gradient_steps, update_period)
 
 
 def one_step(transition: Transition, gamma: Number, reward_clip: Number | None) -> Batch:

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from plasticity.config.counters import check_visits
-from plasticity.config.fields import Count, Cycles, Natural, Repeats, Size, Threads, card
+from plasticity.config.fields import Count, Cycles, Natural, Repeats, Size, Threads, metadata
 from plasticity.core.cores import cores
 from plasticity.core.types import FIRST, LAST, MID, StreamSpec, VisitPlan
 from plasticity.envs.atari_ale import AlePool, ale_actions
@@ -143,7 +143,7 @@ def visit_frames(frames: int | None, usual: int, episode: int) -> int:
     return usual // FRAME_SKIP * FRAME_SKIP if frames is None else frames
 
 
-@card(
+@metadata(
     paper="Machado et al. 2018, Revisiting the Arcade Learning Environment",
     example={"games": ["Breakout", "Pong"], "frames_per_visit": 40_000},
 )

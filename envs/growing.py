@@ -5,7 +5,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from plasticity.config.fields import Count, Size, card
+from plasticity.config.fields import Count, Size, metadata
 from plasticity.core.types import Array, Key, Supervised, Visit
 from plasticity.envs.base import Source
 from plasticity.envs.data import Inputs
@@ -30,7 +30,7 @@ class Shown(NamedTuple):
     first: Array  # int32[classes]: those before it alone
 
 
-@card(
+@metadata(
     paper="Dohare et al. 2024, Loss of plasticity in deep continual learning",
     example={"classes_per_task": 2, "steps_per_task": 1000},
 )
@@ -97,7 +97,7 @@ class Share(NamedTuple):
     end: Array
 
 
-@card(
+@metadata(
     paper="Ash and Adams 2020, On Warm-Starting Neural Network Training",
     example={"shares": [0.5, 1.0], "held_out": 0.2, "steps_per_task": 1000},
 )

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from plasticity.config.fields import Count, Cycles, Natural, Size, card
+from plasticity.config.fields import Count, Cycles, Natural, Size, metadata
 from plasticity.config.plugins import said
 from plasticity.core.errors import shown, suggestion
 from plasticity.envs.base import Source
@@ -123,7 +123,7 @@ def asked(id: str | None, ids: Sequence[str] | None) -> list[str]:
     return [id] if id is not None else list(ids or ())
 
 
-@card(
+@metadata(
     paper="Towers et al. 2024, Gymnasium: A Standard Interface for Reinforcement Learning Environments",
     example={"id": "CartPole-v1", "steps_per_visit": 1000},
 )

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from plasticity.config.counters import check_visits
-from plasticity.config.fields import Count, Cycles, Natural, Size, card
+from plasticity.config.fields import Count, Cycles, Natural, Size, metadata
 from plasticity.core.errors import listed, shown, suggestion
 from plasticity.core.types import Array, Key, State, StreamSpec, Task, Visit, VisitPlan
 from plasticity.envs.base import Source
@@ -135,7 +135,7 @@ def minatar_task(
     return Task(spec, params, reset, step)
 
 
-@card(
+@metadata(
     paper="Young, Tian 2019, MinAtar: An Atari-Inspired Testbed for Thorough and Reproducible Reinforcement Learning "
     "Experiments",
     example={"games": ["breakout", "asterix"], "steps_per_visit": 10_000, "cycles": 2},

@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from plasticity.config.fields import Count, Size, Tasks, card
+from plasticity.config.fields import Count, Size, Tasks, metadata
 from plasticity.core.types import Array, Key, Supervised, Visit
 from plasticity.envs.base import Source
 from plasticity.envs.changes import permutation
@@ -29,7 +29,7 @@ def fresh_permutation(key: Key, task: Array, size: int) -> Array:
     return jnp.where(task == 0, jnp.arange(size), drawn).astype(jnp.int32)
 
 
-@card(
+@metadata(
     paper="Dohare et al. 2024, Loss of plasticity in deep continual learning",
     example={"inputs": "digits", "tasks": 10, "steps_per_task": 2000},
 )

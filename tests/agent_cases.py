@@ -30,7 +30,7 @@ SMALL = {
     "replay_capacity": 60,
     "replay_minimum": 8,
     "batch_size": 4,
-    "learn_every": 2,
+    "update_period": 2,
     "target_period": 3,
     "policy_optimizer": functools.partial(obgd, kappa=3.0),
     "value_optimizer": obgd,

@@ -37,7 +37,7 @@ from plasticity.runs import folder, launch, trackers
 pytestmark = pytest.mark.usefixtures("usual_signals")
 
 ROOT = Path(__file__).resolve().parent.parent
-ARMS = {"baseline": {}, "fresh": {"told": True, "interventions": [{"kind": "reset", "when": "switch"}]}}
+ARMS = {"baseline": {}, "fresh": {"task_aware": True, "interventions": [{"kind": "reset", "when": "switch"}]}}
 
 
 class Done(NamedTuple):
@@ -216,7 +216,7 @@ def test_help():
 def test_in_python(config, finished, tmp_path):
     import plasticity as package
 
-    alone = "arms={fresh: {told: true, interventions: [{kind: reset, when: switch}]}}"
+    alone = "arms={fresh: {task_aware: true, interventions: [{kind: reset, when: switch}]}}"
     run = package.run(package.load_config(config, [alone]), tmp_path)
     assert run == tmp_path
     crashes.assert_same(run, {"fresh": crashes.tables(finished[0])["fresh"]})

@@ -31,7 +31,7 @@ CONFIG = {
     "agent": {"kind": "dqn", "discount": 0.9, "optimizer": {"kind": "adam", "b1": 0.9, "learning_rate": 0.001}},
     "interventions": [],
     "seeds": 3,
-    "arms": {"a": {}, "b": {"told": True}},
+    "arms": {"a": {}, "b": {"task_aware": True}},
     "placement": {"width": 1},
 }
 REWARDS = np.array([[0.0, 0.1], [0.2, 0.3], [0.4, 0.8]])  # lanes x visits
@@ -225,7 +225,7 @@ def test_another_config_than_the_run_was_started_with(tmp_path, first):
 @pytest.mark.parametrize(
     ("changes", "arms"),
     [
-        ({"arms": {"a": {"told": True}, "b": {"told": True}}}, ["b"]),
+        ({"arms": {"a": {"task_aware": True}, "b": {"task_aware": True}}}, ["b"]),
         ({"agent": {"kind": "c51"}}, []),
         ({"recorders": ["wandb"], "checkpoint_every": 7}, ["a", "b"]),
     ],

@@ -155,7 +155,7 @@ def test_the_config_that_the_readme_explains() -> None:
 def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     first, second = blocks(ROOT / "README.md", "python")
-    changed = first.replace('["seeds=2"]', str(["seeds=2", *SHORT[:-1], "arms={baseline: {}, fresh: {told: true, interventions: [{kind: reset, when: switch}]}}"]))  # noqa: E501 # fmt: skip
+    changed = first.replace('["seeds=2"]', str(["seeds=2", *SHORT[:-1], "arms={baseline: {}, fresh: {task_aware: true, interventions: [{kind: reset, when: switch}]}}"]))  # noqa: E501 # fmt: skip
     changed = changed.replace('"runs/mine"', repr(str(tmp_path / "mine")))
     assert "stream.tasks=2" in changed
     assert "runs/mine" not in changed

@@ -46,7 +46,7 @@ CLAUSES = [
 
 
 def document():
-    arms = {"baseline": {}, "fresh": {"told": True, "interventions": ["reset"]}}
+    arms = {"baseline": {}, "fresh": {"task_aware": True, "interventions": ["reset"]}}
     experiment = tiny.document(seeds=8, arms=arms)
     del experiment["name"]
     return {

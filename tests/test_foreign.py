@@ -162,8 +162,8 @@ def test_an_update_that_returns_something_else_is_named(plugin: Any, made: str, 
 def test_a_method_without_any_function_is_refused_unless_it_is_asked_to_do_nothing(plugin: Any) -> None:
     plugin(
         "interventions",
-        "from plasticity.config.fields import card\nfrom plasticity.interventions.base import Intervention\n"
-        "@card(paper='none', neutral={'rate': 0.0})\n"
+        "from plasticity.config.fields import metadata\nfrom plasticity.interventions.base import Intervention\n"
+        "@metadata(paper='none', neutral={'rate': 0.0})\n"
         "def odd(*, rate: float = 1.0):\n    return Intervention()\n",
     )
     said = "interventions.odd changes nothing: what it returns has no function of its own"
@@ -230,7 +230,7 @@ def test_an_agent_that_leaves_a_method_out_refuses_it(plugin: Any) -> None:
         "it (`network`), so that it would have no effect or half of it"
     )
     assert "interventions.nap is not allowed with agent `odd`" in refusal(agent="odd", interventions=["nap"])
-    assert "does not call it at task switches" in refusal(agent="odd", interventions=["reset"], told=True)
+    assert "does not call it at task switches" in refusal(agent="odd", interventions=["reset"], task_aware=True)
 
 
 @pytest.mark.parametrize(

@@ -56,9 +56,9 @@ def test_a_key_is_text_as_written(key: str) -> None:
 @pytest.mark.parametrize("name", ["1", "true", "2020-01-01", "1e-3", "1.10", "null"])
 def test_an_override_changes_only_its_own_key_of_an_arm(name: str) -> None:
     raw = tiny.document(arms={}) | from_yaml(f"arms: {{{name}: {{interventions: [nap]}}, other: {{}}}}", "x")
-    experiment = read_experiment(raw, launch.registry(), [f"arms.{name}.told=true"])
+    experiment = read_experiment(raw, launch.registry(), [f"arms.{name}.task_aware=true"])
     assert list(experiment.arms) == [name, "other"]
-    assert experiment.arms[name].told
+    assert experiment.arms[name].task_aware
     assert [each.kind for each in experiment.arms[name].interventions] == ["nap"]
     again = read_experiment(from_yaml(to_yaml(experiment.resolve()), "x"), launch.registry())
     assert again == experiment
@@ -124,7 +124,7 @@ def test_an_override_without_a_key_is_refused(override: str) -> None:
 
 def test_keys_made_in_python_are_text_too() -> None:
     experiment = read_experiment(
-        tiny.document(arms={1: {"told": True}, None: {}}), launch.registry(), ["arms.1.told=false"]
+        tiny.document(arms={1: {"task_aware": True}, None: {}}), launch.registry(), ["arms.1.task_aware=false"]
     )
     assert list(experiment.arms) == ["1", "null"]
     with pytest.raises(UserError, match="alike as text"):

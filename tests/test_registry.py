@@ -78,9 +78,8 @@ def test_rows_describe_every_setting() -> None:
 
 def test_cards() -> None:
     registry = fake_registry()
-    assert registry.card("interventions", "weight_decay").paper.startswith("Krogh, Hertz 1991")
-    assert registry.card("interventions", "reset").sees_switches
-    assert registry.card("interventions", "layer_norm").paper == ""
+    assert registry.metadata("interventions", "weight_decay").paper.startswith("Krogh, Hertz 1991")
+    assert registry.metadata("interventions", "layer_norm").paper == ""
 
 
 def test_a_signature_that_is_no_schema_is_the_users_news() -> None:

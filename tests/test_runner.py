@@ -112,7 +112,7 @@ def test_seeds_differ(whole):
 
 
 def test_arms_see_the_same_stream_and_start_from_the_same_parameters():
-    arms = {"baseline": {}, "fresh": {"told": True, "interventions": [{"kind": "reset", "when": "switch"}]}}
+    arms = {"baseline": {}, "fresh": {"task_aware": True, "interventions": [{"kind": "reset", "when": "switch"}]}}
     runs = [run_of(width=1, arm=arm, arms=arms) for arm in (0, 1)]
     for run in runs:
         run.begin()
@@ -126,7 +126,7 @@ def test_arms_see_the_same_stream_and_start_from_the_same_parameters():
 
 
 def test_the_fresh_control_starts_every_visit_as_a_newborn():
-    arms = {"fresh": {"told": True, "interventions": [{"kind": "reset", "when": "switch"}]}}
+    arms = {"fresh": {"task_aware": True, "interventions": [{"kind": "reset", "when": "switch"}]}}
     run = run_of(width=1, arms=arms, seeds=1)
     chunks = run.chunks()
     for _ in range(4):

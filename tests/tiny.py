@@ -38,7 +38,7 @@ DQN = {
         "replay_capacity": 200,
         "replay_minimum": 16,
         "batch_size": 8,
-        "learn_every": 2,
+        "update_period": 2,
         "target_period": 3,
     }
 }

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import Field
 
-from plasticity.config.fields import card
+from plasticity.config.fields import metadata
 from plasticity.core.types import FIRST, LAST, Array, Key, StreamSpec, TimeStep
 from plasticity.envs.base import Source
 from plasticity.envs.transforms.base import (
@@ -53,7 +53,7 @@ def ranged(spec: StreamSpec, *limits: float) -> StreamSpec:
     return spec._replace(reward_range=(min(0.0, *limits), max(0.0, *limits)))
 
 
-@card(example={"factor": [1.0, 10.0]})
+@metadata(example={"factor": [1.0, 10.0]})
 def scale_reward(*, factor: Values = 1.0, per: Per = "visit", gradual: float = 0.0) -> Transform:
     """``r <- factor * r``; the performance recorded stays that without the factor.
 
@@ -78,7 +78,7 @@ def scale_reward(*, factor: Values = 1.0, per: Per = "visit", gradual: float = 0
     return apply
 
 
-@card(
+@metadata(
     paper="Mnih et al. 2015, Human-level control through deep reinforcement learning",
     example={"low": -1.0, "high": 1.0},
 )
@@ -103,7 +103,7 @@ def clip_reward(*, low: float = -1.0, high: float = 1.0) -> Transform:
     return apply
 
 
-@card(example={"per": "visit"})
+@metadata(example={"per": "visit"})
 def flip_reward(*, per: Per = "visit", gradual: float = 0.0) -> Transform:
     """``r <- -r`` in every second task: what was to be sought is to be avoided, and the performance recorded says so.
 
@@ -125,7 +125,7 @@ def flip_reward(*, per: Per = "visit", gradual: float = 0.0) -> Transform:
     return apply
 
 
-@card(example={"steps": [0, 10]})
+@metadata(example={"steps": [0, 10]})
 def delay_reward(
     *, steps: Delay | Annotated[tuple[Delay, ...], Field(max_length=1000)] = 10, per: Per = "visit"
 ) -> Transform:

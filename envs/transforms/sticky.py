@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from plasticity.config.fields import card
+from plasticity.config.fields import metadata
 from plasticity.core.types import FIRST, Array, Key, TimeStep
 from plasticity.envs.base import Source
 from plasticity.envs.transforms.base import (
@@ -24,7 +24,7 @@ from plasticity.envs.transforms.base import (
 )
 
 
-@card(
+@metadata(
     paper="Machado et al. 2018, Revisiting the Arcade Learning Environment",
     example={"probability": [0.0, 0.25]},
 )

@@ -19,7 +19,7 @@ BREAKOUT: Document = {"kind": "minatar", "games": ["breakout"], "full_actions": 
 ATARI: Document = {"kind": "atari", "games": ["Breakout"], "frames_per_visit": 4 * STEPS}
 SMALL: Document = {"kind": "minatar"}
 STREAMING: Document = {"activation": "leaky_relu", "normalisation": "map", "initialiser": "sparse"}
-REPLAY: Document = {"optimizer": ADAM, "replay_minimum": 1000, "batch_size": 32, "learn_every": 4}
+REPLAY: Document = {"optimizer": ADAM, "replay_minimum": 1000, "batch_size": 32, "update_period": 4}
 
 
 class AgentCase(NamedTuple):

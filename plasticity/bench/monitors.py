@@ -52,7 +52,7 @@ class Cost(NamedTuple):
 
 def multiple(name: str) -> int:
     """How many usual periods lie between two measurements by default."""
-    return launch.registry().card("monitors", name).extra.get("period", 1)
+    return launch.registry().metadata("monitors", name).period
 
 
 def names_for(learner: Learner) -> list[str]:

@@ -31,8 +31,8 @@ class Rate(NamedTuple):
 
 
 def settings_of(name: str, envs: int) -> Mapping[str, Any]:
-    """The example on the stream's card with so many environments."""
-    return {**launch.registry().card("streams", name).example, "envs": envs}
+    """The example on the stream's metadata with so many environments."""
+    return {**launch.registry().metadata("streams", name).example, "envs": envs}
 
 
 def chunk_of(source: Source) -> int:

@@ -36,13 +36,13 @@ def plan_lines(planned: Any) -> list[str]:
     frames = steps * spec.envs * spec.frames_per_step
     kind = devices()[0].device_kind
     order = " in an order of each seed's own" if spec.shuffled else ""
-    told = [name for name, arm in planned.experiment.arms.items() if arm.told]
+    aware = [name for name, arm in planned.experiment.arms.items() if arm.task_aware]
     return [
         f"{len(spec.visits)} visits to {len(spec.tasks)} tasks{order}; each lane: {steps:,} steps of {spec.envs} envs, "
         f"{frames:,} frames",
         "placement: devices x sequential groups x lanes in one vmap; memory: on each device, the workspace an estimate",
         f"{lanes} lanes, {steps * lanes:,} lane steps in all; arms run one after another",
-        f"told of task switches: {', '.join(told) or 'no arm'}",
+        f"task-aware arms: {', '.join(aware) or 'none'}",
         f"{len(devices())} devices ({kind}), {readable(capacity(devices()[0], widest))} each",
     ]
 
@@ -70,17 +70,23 @@ def _from(registry: Any, family: str, name: str) -> str:
     return "" if origin == BUILT_IN else f"[{origin}]"
 
 
-def example_line(family: str, name: str, card: Any) -> str:
+def example_line(family: str, name: str, metadata: Any) -> str:
     """The example of a stream or a transform as a config says it; nothing where there is none."""
     from plasticity.config.documents import on_one_line
 
-    member = {"kind": name, **card.example}
+    member = {"kind": name, **metadata.example}
     whole = {"streams": {"stream": member}, "transforms": {"transforms": [member]}}.get(family)
-    return on_one_line(whole)[1:-1] if whole and card.example else ""
+    return on_one_line(whole)[1:-1] if whole and metadata.example else ""
+
+
+def _sees_switches(factory: Callable[..., Any]) -> bool:
+    from plasticity.interventions.rehearsal import sees_switches  # imports JAX
+
+    return sees_switches(factory)
 
 
 def print_member(registry: Any, family: str, name: str, console: Console) -> None:
-    factory, card = registry.factory(family, name), registry.card(family, name)
+    factory, metadata = registry.factory(family, name), registry.metadata(family, name)
     console.print(Text(f"{name}: {flowing(inspect.getdoc(factory) or '')}"))
     table = Table(show_edge=False)
     for heading in ("setting", "allowed", "default", "kind"):
@@ -90,10 +96,10 @@ def print_member(registry: Any, family: str, name: str, console: Console) -> Non
     console.print(table)
     facts = {
         "from": _from(registry, family, name).strip("[]"),
-        "paper": card.paper,
-        "note": card.note,
-        "task switches": "seen" if card.sees_switches else "",
-        "example": example_line(family, name, card),
+        "paper": metadata.paper,
+        "note": metadata.note,
+        "task switches": "seen" if family == "interventions" and _sees_switches(factory) else "",
+        "example": example_line(family, name, metadata),
     }
     for what, fact in facts.items():
         if fact:

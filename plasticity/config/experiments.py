@@ -1,6 +1,7 @@
 """One experiment: read from YAML, checked, resolved to plain data again, and laid out as programs of lanes."""
 
 import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -15,6 +16,7 @@ from plasticity.config.counters import LANES
 from plasticity.config.documents import locate, read_file, replaced, value_of, with_text_keys
 from plasticity.config.fields import Count, Cycles, Member, Natural, Seed, Size
 from plasticity.config.registry import Registry
+from plasticity.config.renamed import Renamer
 from plasticity.config.schema import schema_of
 from plasticity.config.settings import Choice, Parser, Period, paths, plain
 from plasticity.config.sweeps import Arm, Base, Sweep, blamed, parse_arm, parse_sweep, plain_sweep
@@ -72,7 +74,7 @@ class Document:
     schedule: dict[Any, Any] | None = None
     agent: Annotated[Any, Member("agents")]
     interventions: Annotated[tuple[Any, ...], Member("interventions")] = ()  # of every arm that names none
-    told: bool = False  # of every arm that does not say: whether the learner may know when a task gives way to another
+    task_aware: bool = False  # of every arm that does not say: whether the learner may know of task switches
     monitors: Annotated[tuple[Any, ...], Member("monitors")] = ()
     monitor_every: Period = "visit"  # of the monitors that have no ``every`` of their own
     record_every: Count | None = None  # env steps
@@ -96,7 +98,7 @@ class Experiment:
     schedule: Schedule
     agent: Choice
     interventions: tuple[Choice, ...]
-    told: bool
+    task_aware: bool
     monitors: tuple[Choice, ...]
     monitor_every: int | Literal["visit"]
     record_every: int | None
@@ -122,13 +124,15 @@ class Experiment:
             "schedule": plain(asdict(self.schedule)),
             "agent": self.agent.dump(),
             "interventions": [each.dump() for each in self.interventions],
-            "told": self.told,
+            "task_aware": self.task_aware,
             "monitors": [each.dump() for each in self.monitors],
             "monitor_every": self.monitor_every,
             "record_every": self.record_every,
             "probe_size": self.probe_size,
             "seeds": len(self.seeds) if counted else list(self.seeds),
-            "arms": {name: arm.dump(self.agent, self.interventions, self.told) for name, arm in self.arms.items()},
+            "arms": {
+                name: arm.dump(self.agent, self.interventions, self.task_aware) for name, arm in self.arms.items()
+            },
             "sweep": plain_sweep(self.sweep),
             "evaluation": asdict(self.evaluation) if self.evaluation else None,
             "placement": asdict(self.placement),
@@ -162,11 +166,14 @@ def read_experiment(
     if not isinstance(raw, Mapping):
         what = "is empty" if raw is None else f"must be a mapping of keys, got {shown(raw)}"
         raise UserError(": ".join(filter(None, (source, what))))
-    raw = with_text_keys(raw)
+    renamer = Renamer(registry)
+    raw = renamer.document(with_text_keys(raw))
     typed: list[Location] = []
     for override in overrides:
-        raw, location = _overridden(raw, override)
+        raw, location = _overridden(raw, override, renamer)
         typed.append(location)
+    for note in renamer.notes:
+        warnings.warn(": ".join(filter(None, (source, note))), UserWarning, stacklevel=2)
 
     def origin(at: Location) -> str:
         if any(at[: len(location)] == location for location in typed):
@@ -181,17 +188,18 @@ def read_experiment(
     return experiment
 
 
-def _overridden(raw: Any, override: str) -> tuple[Any, Location]:
+def _overridden(raw: Any, override: str, renamer: Renamer) -> tuple[Any, Location]:
     key, equals, text = override.partition("=")
     key = key.strip()
     if not equals or not all(part.strip() for part in key.split(".")):
         raise UserError(f"command line: {shown(override)} is not of the form KEY=VALUE")
+    key = renamer.path(key)
     value = value_of(key.rpartition(".")[2], text, f"command line: {cut(key, KEYS)}")
     try:
         location = locate(raw, key)
     except NoSuchPlaceError as error:
         raise UserError(f"command line: {cut(key, KEYS)}: {error}") from None
-    return replaced(raw, location, value), location
+    return renamer.document(replaced(raw, location, value)), location
 
 
 def _parse(parser: Parser, raw: Mapping[str, Any], name: str) -> Experiment | None:
@@ -230,7 +238,7 @@ def _parse_arms(parser: Parser, document: Document, sweep: Sweep, seeds: int) ->
             parser.refuse(
                 ("arms", name), f"differs from {twin} in case only: one folder on macOS and Windows; rename it"
             )
-        base = Base(document.agent, document.interventions, document.told)
+        base = Base(document.agent, document.interventions, document.task_aware)
         arm = parse_arm(parser, name, raw, base, sweep)
         if arm is not None:
             arms[name] = arm
@@ -310,7 +318,7 @@ class ProgramSettings:
     index: int  # among the arm's programs
     agent: Choice
     interventions: tuple[Choice, ...]
-    told: bool
+    task_aware: bool
     monitors: tuple[Choice, ...]
     hyper: Mapping[str, np.ndarray]  # every traced number of agent and interventions: dotted path -> float32[lanes]
     seeds: np.ndarray  # int32[lanes]
@@ -351,7 +359,7 @@ def _program(experiment: Experiment, name: str, arm: Arm, index: int, group: lis
         index=index,
         agent=chosen[0].agent,
         interventions=chosen[0].interventions,
-        told=arm.told,
+        task_aware=arm.task_aware,
         monitors=experiment.monitors,
         hyper={path: np.repeat(np.array([n[path] for n in numbers], np.float32), len(seeds)) for path in numbers[0]},
         seeds=np.tile(seeds, len(chosen)),

@@ -56,33 +56,38 @@ Threads = Annotated[int, Field(ge=0, le=1024)]
 
 
 @dataclass(frozen=True)
-class Card:
+class Metadata:
     """What a member says of itself, for ``plasticity list`` and for the contract tests."""
 
     paper: str = ""  # authors, year, title
     neutral: Mapping[str, Any] | None = None  # settings under which an intervention does nothing
-    sees_switches: bool = False  # it acts at task switches, which its paper must allow it to know
     # A setting that has an effect with some values of another only -> that other one -> those values.
     only_with: Mapping[str, Mapping[str, tuple[Any, ...]]] = field(default_factory=dict)
     note: str = ""
     example: Mapping[str, Any] = field(default_factory=dict)  # of a stream: settings that show it, small
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    period: int = 1  # of a monitor: by default it measures at every so many periods of `monitor_every`
+    formerly: str = ""  # its name in older versions, which configs may still use
+    renamed: Mapping[str, str] = field(default_factory=dict)  # old names of its settings -> new ones
+
+    def __post_init__(self) -> None:
+        if isinstance(self.period, bool) or not isinstance(self.period, int) or self.period < 1:
+            raise ValueError(f"metadata.period: {self.period!r} is not allowed; must be a whole number of at least 1")
 
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-def card(**facts: Any) -> Callable[[F], F]:
-    """Attaches a :class:`Card` to a factory."""
+def metadata(**facts: Any) -> Callable[[F], F]:
+    """Attaches a :class:`Metadata` to a factory."""
 
     def attach(factory: F) -> F:
-        factory.card = Card(**facts)  # type: ignore[attr-defined]
+        factory.metadata = Metadata(**facts)  # type: ignore[attr-defined]
         return factory
 
     return attach
 
 
-def card_of(factory: Callable[..., Any]) -> Card:
-    """The factory's card; an empty one where it has none, or where a plug-in calls something else so."""
-    found = getattr(factory, "card", None)
-    return found if isinstance(found, Card) else Card()
+def metadata_of(factory: Callable[..., Any]) -> Metadata:
+    """The factory's metadata; an empty one where it has none, or where a plug-in calls something else so."""
+    found = getattr(factory, "metadata", None)
+    return found if isinstance(found, Metadata) else Metadata()

@@ -87,7 +87,7 @@ def record(origin: Origin, made: Any, keeps: Mapping[str, Keeps] = MappingProxyT
 
 
 def guarded(origin: Origin, factory: Callable[..., Any], returns: Mapping[str, Returns]) -> Callable[..., Any]:
-    """The factory of a foreign member, with its signature and card; what it makes has the family's type.
+    """The factory of a foreign member, with its signature and metadata; what it makes has the family's type.
 
     ``UserError`` naming member and package where the factory, or a function that it made, raises or exits, or where it
     returns something else.

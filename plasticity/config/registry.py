@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from plasticity.config.fields import Card, card_of
+from plasticity.config.fields import Metadata, metadata_of
 from plasticity.config.plugins import Origin, Returns, guarded, said
 from plasticity.config.schema import Setting, schema_of
 from plasticity.core.errors import KEY, UserError, cut, unknown
@@ -43,6 +43,7 @@ class Registry:
     def __init__(self, returns: Mapping[str, Returns] = MappingProxyType({})) -> None:
         self._returns = returns
         self._members: dict[str, dict[str, Factory]] = {family: {} for family in FAMILIES}
+        self._former: dict[str, dict[str, str]] = {family: {} for family in FAMILIES}
         self._broken: dict[tuple[str, str], str] = {}
         self._origins: dict[tuple[str, str], str] = {}
 
@@ -67,6 +68,13 @@ class Registry:
             raise ValueError(f"{family}: {name!r} must be a function, got {type(factory).__name__}")
         self._members[family][name] = factory
         self._origins[family, name] = origin
+        former = metadata_of(factory).formerly
+        if former:
+            self._former[family][former] = name
+
+    def former_names(self, family: str) -> Mapping[str, str]:
+        """Names of older versions that members of the family had: old name -> name."""
+        return MappingProxyType(self._former[family])
 
     def register_all(self, family: str, members: Mapping[str, Factory]) -> None:
         """Adds every member of a mapping."""
@@ -120,6 +128,7 @@ class Registry:
     def factory(self, family: str, name: str) -> Factory:
         """The member's factory. ``UserError`` listing the known names, the nearest first named, if there is none."""
         members = self[family]
+        name = self._former[family].get(name, name)
         if name not in members and (family, name) in self._broken:
             raise UserError(self._broken[family, name])
         if name not in members:
@@ -133,14 +142,14 @@ class Registry:
         except (TypeError, NameError) as error:
             raise UserError(f"{family.removesuffix('s')} `{name}`: its settings cannot be read: {error}") from None
 
-    def card(self, family: str, name: str) -> Card:
+    def metadata(self, family: str, name: str) -> Metadata:
         """What the member says of itself: its paper, a note, whether it sees task switches."""
-        return card_of(self.factory(family, name))
+        return metadata_of(self.factory(family, name))
 
     def origin(self, family: str, name: str) -> str:
         """Where the member comes from: "built in", or the name and version of an installed package."""
         self.factory(family, name)
-        return self._origins[family, name]
+        return self._origins[family, self._former[family].get(name, name)]
 
     def rows(self, family: str, name: str) -> tuple[Row, ...]:
         """The member's settings as text, in the order of its signature."""

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 
 from plasticity.config.documents import as_member, labels, merged
-from plasticity.config.fields import Count, card_of
+from plasticity.config.fields import Count, metadata_of
 from plasticity.config.registry import Registry
 from plasticity.config.schema import Setting, schema_of
 from plasticity.core.errors import Location, Problem, UserError, listed, nearest, shown, unknown
@@ -160,9 +160,9 @@ class Parser:
         return Choice(family, kind, values, factory)
 
     def refuse_idle(self, factory: Callable[..., Any], values: Mapping[str, Any], at: Location) -> None:
-        """Notes settings that were given another value than the default and can have no effect (``Card.only_with``)."""
+        """Notes settings that differ from the default and can have no effect (``Metadata.only_with``)."""
         schema = schema_of(factory)
-        for name, needs in card_of(factory).only_with.items():
+        for name, needs in metadata_of(factory).only_with.items():
             for other, allowed in needs.items():
                 if values[name] != schema[name].default and values[other] not in allowed:
                     wanted = " or ".join(str(value) for value in allowed)

@@ -15,7 +15,7 @@ from plasticity.core.errors import Location, NoSuchPlaceError, Problem, dotted, 
 
 POINTS = 10_000  # of one arm, at most: some ten seconds to lay out
 SWEPT = ("agent", "interventions")
-ARM = (*SWEPT, "told", "sweep", "control")  # the keys of an arm
+ARM = (*SWEPT, "task_aware", "sweep", "control")  # the keys of an arm
 Sweep = Mapping[str, tuple[Any, ...] | None]
 
 
@@ -44,19 +44,19 @@ class Arm:
 
     agent: Choice
     interventions: tuple[Choice, ...]
-    told: bool  # whether the learner may know when a task gives way to another
+    task_aware: bool  # whether the learner may know of task switches
     sweep: Sweep  # the arm's own; None takes a path of the experiment's sweep away
     points: tuple[Point, ...]
     control: str | None = None  # the arm that is its fresh control; None: the usual one, see ``config.controls``
 
-    def dump(self, agent: Choice, interventions: Sequence[Choice], told: bool) -> dict[str, Any]:
+    def dump(self, agent: Choice, interventions: Sequence[Choice], task_aware: bool) -> dict[str, Any]:
         """What the arm changes of the base, as plain data."""
         changed: dict[str, Any] = {}
         if self.agent != agent:
             changed["agent"] = difference(agent.dump(), self.agent.dump())
         if self.interventions != tuple(interventions):
             changed["interventions"] = [each.dump() for each in self.interventions]
-        changed |= {} if self.told == told else {"told": self.told}
+        changed |= {} if self.task_aware == task_aware else {"task_aware": self.task_aware}
         changed |= {} if self.control is None else {"control": self.control}
         return changed | ({"sweep": plain_sweep(self.sweep)} if self.sweep else {})
 
@@ -66,9 +66,9 @@ def plain_sweep(sweep: Sweep) -> dict[str, list[Any] | None]:
     return {path: None if values is None else list(values) for path, values in sweep.items()}
 
 
-def own_flag(*, told: bool = False) -> bool:
+def own_flag(*, task_aware: bool = False) -> bool:
     """What a config may say of an arm beside its members, as a schema."""
-    return told
+    return task_aware
 
 
 class Base(NamedTuple):
@@ -76,7 +76,7 @@ class Base(NamedTuple):
 
     agent: Choice
     interventions: Sequence[Choice]
-    told: bool
+    task_aware: bool
 
 
 def parse_arm(parser: Parser, name: str, raw: Any, base: Base, sweep: Sweep) -> Arm | None:
@@ -90,10 +90,10 @@ def parse_arm(parser: Parser, name: str, raw: Any, base: Base, sweep: Sweep) -> 
     for key in raw:
         if key not in ARM:
             parser.refuse((*at, str(key)), unknown("key", str(key), ARM, "allowed"))
-    agent, interventions, told = base
+    agent, interventions, task_aware = base
     chosen: Choice | None = agent
-    if "told" in raw:
-        told = parser.setting(schema_of(own_flag)["told"], raw["told"], (*at, "told"))
+    if "task_aware" in raw:
+        task_aware = parser.setting(schema_of(own_flag)["task_aware"], raw["task_aware"], (*at, "task_aware"))
     if "agent" in raw:
         chosen = parser.member("agents", merged(agent.dump(), raw["agent"]), (*at, "agent"))
     if "interventions" in raw:
@@ -109,7 +109,7 @@ def parse_arm(parser: Parser, name: str, raw: Any, base: Base, sweep: Sweep) -> 
         mine = path in own
         parser.problems.append(Problem((*(at if mine else ()), "sweep", path, *rest), text, "" if mine else name))
     control = raw.get("control")
-    return Arm(chosen, tuple(interventions), told, own, points, None if control is None else str(control))
+    return Arm(chosen, tuple(interventions), task_aware, own, points, None if control is None else str(control))
 
 
 def blamed(problems: Sequence[Problem], arms: int) -> list[Problem]:

@@ -4,13 +4,13 @@ import math
 from dataclasses import replace
 from typing import Literal
 
-from plasticity.config.fields import Repeats, card
+from plasticity.config.fields import Repeats, metadata
 from plasticity.core.errors import shown
 from plasticity.interventions.base import Intervention
 from plasticity.networks.spec import Convolution, NetworkSpec
 
 
-@card(
+@metadata(
     paper="Lyle et al. 2023, Understanding plasticity in neural networks",
     note="the normalisation is that of Ba, Kiros, Hinton 2016, Layer Normalization",
 )
@@ -25,7 +25,7 @@ def layer_norm(*, affine: bool = True, bias: bool = True) -> Intervention:
     return Intervention(network=lambda spec: replace(spec, normalisation="layer", affine=affine, bias=bias))
 
 
-@card(
+@metadata(
     paper="Lyle et al. 2024, Normalization and effective learning rates in reinforcement learning",
     note="the normalisation is that of Zhang, Sennrich 2019, Root Mean Square Layer Normalization",
 )
@@ -75,7 +75,7 @@ def finite(**numbers: float) -> None:
             raise ValueError(f"{key}: {value} is not allowed; must be finite")
 
 
-@card(
+@metadata(
     paper="Abbas, Zhao, Modayil, White, Machado 2023, Loss of Plasticity in Continual Deep Reinforcement Learning",
     note="the non-linearity is that of Shang, Sohn, Almeida, Lee 2016",
 )
@@ -89,7 +89,7 @@ def crelu(*, keep_size: bool = False) -> Intervention:
     return activation("crelu", halve=keep_size)
 
 
-@card(paper="Lewandowski, Schuurmans, Machado 2024, Plastic Learning with Deep Fourier Features")
+@metadata(paper="Lewandowski, Schuurmans, Machado 2024, Plastic Learning with Deep Fourier Features")
 def deep_fourier(*, keep_size: bool = True) -> Intervention:
     """Deep Fourier features in every hidden layer: ``z -> [sin(z), cos(z)]``.
 
@@ -101,7 +101,7 @@ def deep_fourier(*, keep_size: bool = True) -> Intervention:
     return activation("deep_fourier", halve=keep_size)
 
 
-@card(
+@metadata(
     paper="Maas, Hannun, Ng 2013, Rectifier Nonlinearities Improve Neural Network Acoustic Models",
     note="against loss of plasticity Lyle et al. 2023, Understanding plasticity in neural networks",
 )
@@ -114,7 +114,7 @@ def leaky_relu(*, slope: float = 0.01) -> Intervention:
     return activation("leaky_relu", negative_slope=slope)
 
 
-@card(paper="Lillo, Cheney 2025, Activation Function Design Sustains Plasticity in Continual Learning")
+@metadata(paper="Lillo, Cheney 2025, Activation Function Design Sustains Plasticity in Continual Learning")
 def smooth_leaky(*, alpha: float = 0.1, c: float = 5.0, p: float = 3.0) -> Intervention:
     """A leaky non-linearity without a kink in every hidden layer: ``z -> alpha z + (1 - alpha) z sigmoid(c z / p)``.
 
@@ -127,7 +127,7 @@ def smooth_leaky(*, alpha: float = 0.1, c: float = 5.0, p: float = 3.0) -> Inter
     return activation("smooth_leaky", alpha=alpha, c=c, p=p)
 
 
-@card(
+@metadata(
     paper="Salimans, Kingma 2016, Weight Normalization: A Simple Reparameterization to Accelerate Training of Deep "
     "Neural Networks",
 )
@@ -142,7 +142,7 @@ def weight_norm() -> Intervention:
     return Intervention(network=lambda spec: replace(spec, parameterisation="weight"))
 
 
-@card(
+@metadata(
     paper="Miyato, Kataoka, Koyama, Yoshida 2018, Spectral Normalization for Generative Adversarial Networks",
     note="the first dense layer alone: Lyle et al. 2023, Understanding plasticity in neural networks",
 )

@@ -2,12 +2,12 @@
 
 import jax
 
-from plasticity.config.fields import BelowOne, Count, card
+from plasticity.config.fields import BelowOne, Count, metadata
 from plasticity.core.types import Context, Key, Learner, Network, Params, State
 from plasticity.interventions.base import Intervention, every, when
 
 
-@card(
+@metadata(
     paper="Lee et al. 2024, Slow and Steady Wins the Race: Maintaining Plasticity with Hare and Tortoise Networks",
     neutral={"decay": 0.0},
 )

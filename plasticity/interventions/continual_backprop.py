@@ -9,7 +9,7 @@ import numpy as np
 import optax
 from pydantic import Field
 
-from plasticity.config.fields import LARGEST, BelowOne, Fraction, Size, card
+from plasticity.config.fields import LARGEST, BelowOne, Fraction, Size, metadata
 from plasticity.core import counting, trees
 from plasticity.core.counting import Precise
 from plasticity.core.errors import check
@@ -169,7 +169,7 @@ def transferred(params: Params, wiring: Units, picked: Picked, means: Array) -> 
     return trees.put(params, bias, trees.get(params, bias) + jnp.einsum("nr,nr...o->o", lost, leaving))
 
 
-@card(
+@metadata(
     paper="Dohare, Hernandez-Garcia, Lan, Rahman, Mahmood, Sutton 2024, Loss of plasticity in deep continual learning",
     neutral={"replacement_rate": 0.0},
 )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from plasticity.config.fields import Count, Few, NonNegative, Real, Size, card
+from plasticity.config.fields import Count, Few, NonNegative, Real, Size, metadata
 from plasticity.core import linalg, trees
 from plasticity.core.errors import check, shown
 from plasticity.core.types import Array, Context, Key, Learner, Network, Params, Path, State
@@ -50,7 +50,7 @@ def of_network(names: list[str], prefix: str) -> list[str]:
     return kept
 
 
-@card(
+@metadata(
     paper="Moalla et al. 2024, No Representation, No Trust",
     neutral={"strength": 0.0},
 )
@@ -125,7 +125,7 @@ def with_gradient(found: Spectrum, matrix: Array) -> Array:
     return found.rank + jnp.sum(found.gradient * (matrix - held))
 
 
-@card(
+@metadata(
     paper="He et al. 2025, Spectral Collapse Drives Loss of Plasticity in Deep Continual Learning",
     neutral={"strength": 0.0, "decay": 0.0},
     note="L2-ER",
@@ -178,7 +178,7 @@ class Last(NamedTuple):
     current: Params  # before the update under way
 
 
-@card(
+@metadata(
     paper="Tang et al. 2025, Mitigating Plasticity Loss in Continual Reinforcement Learning by Reducing Churn",
     neutral={"strength": 0.0},
     note="C-CHAIN",
@@ -223,7 +223,7 @@ def head_outputs(network: Network, params: Params, activations: Any) -> list[Arr
     return made
 
 
-@card(paper="Lyle, Rowland, Dabney 2022, Understanding and Preventing Capacity Loss in Reinforcement Learning")
+@metadata(paper="Lyle, Rowland, Dabney 2022, Understanding and Preventing Capacity Loss in Reinforcement Learning")
 def infer(
     *, strength: NonNegative = 0.1, scale: Real = 100.0, heads: Size = 10, reduce: Reduce = "mean"
 ) -> Intervention:

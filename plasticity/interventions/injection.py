@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from pydantic import Field
 
-from plasticity.config.fields import Natural, card
+from plasticity.config.fields import Natural, metadata
 from plasticity.core.types import Array, Context, Key, Learner, Network, Optimizer, Params, State
 from plasticity.interventions.base import Intervention
 from plasticity.networks.build import is_open
@@ -58,7 +58,7 @@ def without_frozen(optimizer: Optimizer) -> Optimizer:
 NOTHING = 2**31 - 1  # no update seen since birth: one born after `at` has no injection before it
 
 
-@card(
+@metadata(
     paper="Nikishin, Oh, Ostrovski, Lyle, Pascanu, Dabney, Barreto 2023, Deep Reinforcement Learning with Plasticity "
     "Injection",
     neutral={"at": 0},

@@ -7,7 +7,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from plasticity.config.fields import Count, Few, NonNegative, Positive, Repeats, card
+from plasticity.config.fields import Count, Few, NonNegative, Positive, Repeats, metadata
 from plasticity.core import trees
 from plasticity.core.errors import check
 from plasticity.core.types import Array, Clock, Context, Key, Learner, Network, Params, Path, State
@@ -35,7 +35,7 @@ def start_of(period: int) -> Callable[[Clock], Array]:
     return lambda clock: clock.update % period == 0
 
 
-@card(paper="Krogh, Hertz 1991, A Simple Weight Decay Can Improve Generalization", neutral={"strength": 0.0})
+@metadata(paper="Krogh, Hertz 1991, A Simple Weight Decay Can Improve Generalization", neutral={"strength": 0.0})
 def l2(*, strength: NonNegative = 1e-4, which: Which = "kernels") -> Intervention:
     """The squared norm of the parameters, in the loss.
 
@@ -53,7 +53,7 @@ def l2(*, strength: NonNegative = 1e-4, which: Which = "kernels") -> Interventio
     return Intervention(penalty=penalty)
 
 
-@card(
+@metadata(
     paper="Kumar, Marklund, Van Roy 2023, Maintaining Plasticity in Continual Learning via Regenerative Regularization",
     neutral={"strength": 0.0},
 )
@@ -82,7 +82,7 @@ def l2_init(*, strength: NonNegative = 1e-2, reduce: Reduce = "sum", which: Whic
     return Intervention(init=init, penalty=penalty)
 
 
-@card(
+@metadata(
     paper="Lewandowski et al. 2023, Directions of Curvature as an Explanation for Loss of Plasticity",
     neutral={"strength": 0.0},
 )
@@ -132,7 +132,7 @@ def unit(vector: Array) -> Array:
     return vector / jnp.maximum(jnp.linalg.norm(vector), TINY)
 
 
-@card(
+@metadata(
     paper="Lewandowski et al. 2024, Learning Continually by Spectral Regularization",
     neutral={"strength": 0.0},
 )
@@ -204,7 +204,7 @@ def spectral(
     return Intervention(init=init, penalty=penalty, step=step)
 
 
-@card(
+@metadata(
     paper="Chung et al. 2024, Parseval Regularization for Continual Reinforcement Learning",
     neutral={"strength": 0.0},
 )

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from plasticity.config.fields import Count, NonNegative, Positive, card
+from plasticity.config.fields import Count, NonNegative, Positive, metadata
 from plasticity.core import trees
 from plasticity.core.errors import check
 from plasticity.core.types import Array, Context, Key, Learner, Network, Optimizer, Params, Path, State
@@ -27,10 +27,9 @@ def noise_like(key: Key, tree: Params) -> Params:
     return jax.tree.unflatten(structure, drawn)
 
 
-@card(
+@metadata(
     paper="Ash, Adams 2020, On Warm-Starting Neural Network Training",
     neutral={"shrink": 1.0, "perturb": 0.0},
-    sees_switches=True,
     only_with={"period": {"when": ("periodic",)}, "sigma": {"noise": ("gaussian",)}},
     note="soft: {when: periodic, period: 1, shrink: 0.999999, perturb: 1.0e-6}",
 )
@@ -159,7 +158,7 @@ def with_factors(state: optax.OptState, factors: Array) -> optax.OptState:
     return jax.tree.map(leaf, state, is_leaf=is_scaled)
 
 
-@card(
+@metadata(
     paper="Galashov et al. 2024, Non-Stationary Learning of Neural Networks with Automatic Soft Parameter Reset",
     neutral={"gamma_learning_rate": 0.0},
     note="the paper's method after secondary sources: how gamma is learned and the step size grows is unverified",

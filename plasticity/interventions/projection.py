@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import jax
 import jax.numpy as jnp
 
-from plasticity.config.fields import Count, NonNegative, Positive, card
+from plasticity.config.fields import Count, NonNegative, Positive, metadata
 from plasticity.core import trees
 from plasticity.core.errors import check
 from plasticity.core.types import Array, Context, Key, Learner, Network, Optimizer, Params, State
@@ -43,9 +43,8 @@ def distance_from_identity(network: Network, params: Params) -> Array:
     return sum(terms, jnp.zeros(()))
 
 
-@card(
+@metadata(
     paper="Lyle et al. 2024, Normalization and effective learning rates in reinforcement learning",
-    sees_switches=True,
     only_with={"affine_strength": {"affine": ("penalty",)}},
     note="it acts at switches with restart=switch only",
 )
@@ -128,7 +127,7 @@ def nap(
     )
 
 
-@card(paper="Elsayed, Lan, Lyle, Mahmood 2024, Weight Clipping for Deep Continual and Reinforcement Learning")
+@metadata(paper="Elsayed, Lan, Lyle, Mahmood 2024, Weight Clipping for Deep Continual and Reinforcement Learning")
 def weight_clip(*, bound: Positive = 3.0, which: Which = "all", period: Count = 1) -> Intervention:
     """Keeps every weight within a multiple of what a uniform initialisation would have drawn.
 

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from plasticity.config.schema import schema_of
 from plasticity.core.errors import placed
 from plasticity.interventions.base import Intervention, fills
 from plasticity.networks.build import build
@@ -35,6 +36,15 @@ LEFT_OUT: Mapping[str, str] = {
 def own_fields(intervention: Intervention) -> list[str]:
     """The functions that the intervention sets."""
     return [name for name in ASKED if fills(intervention, name)]
+
+
+def sees_switches(factory: Callable[..., Intervention]) -> bool:
+    """Whether the method acts at task switches: at its defaults, or where a setting that may be "switch" is."""
+    schema = schema_of(factory)
+    chosen = {name: "switch" for name, setting in schema.items() if "switch" in setting.words}
+    if any(setting.required and name not in chosen for name, setting in schema.items()):
+        return bool(chosen)
+    return fills(factory(**chosen), "switch")
 
 
 def labelled(label: str, intervention: Intervention, seen: Seen | None = None) -> Intervention:

@@ -6,7 +6,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from plasticity.config.fields import Count, Fraction, NonNegative, card
+from plasticity.config.fields import Count, Fraction, NonNegative, metadata
 from plasticity.core import trees
 from plasticity.core.errors import check, shown
 from plasticity.core.types import Array, Context, Key, Learner, Network, Path, State
@@ -46,7 +46,7 @@ def lowest(key: Key, utility: Array, proportion: Array | float) -> Array:
     return (count > 0) & (below | (level & (jax.random.uniform(ties, utility.shape) < share)))
 
 
-@card(
+@metadata(
     paper="Hernandez-Garcia, Dohare, Luo, Sutton 2025, Reinitializing weights vs units for maintaining plasticity in "
     "neural networks",
     neutral={"proportion": 0.0},

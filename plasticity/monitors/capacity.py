@@ -5,7 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from plasticity.config.fields import NonNegative, Size, card
+from plasticity.config.fields import NonNegative, Size, metadata
 from plasticity.core.types import Array, Key, Metrics, Probe, State
 from plasticity.monitors.base import Monitor
 from plasticity.monitors.fitting import Rows, Start, at, at_least_one, mean_where, outputs, train
@@ -30,7 +30,7 @@ def _distance(name: str, probe: Probe) -> Distance:
     return divergence if probe.meaning == "logits" and name in ("", "policy") else squared
 
 
-@card(paper="Moalla, Miele, Pyatko, Pascanu & Gulcehre 2024, No Representation, No Trust", extra={"period": 10})
+@metadata(paper="Moalla, Miele, Pyatko, Pascanu & Gulcehre 2024, No Representation, No Trust", period=10)
 def capacity(*, learning_rate: NonNegative = 1e-3, batch: Size = 32) -> Monitor:
     """The loss that remains after the learner has been fitted to a newborn's outputs; higher is worse.
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from plasticity.config.fields import card
+from plasticity.config.fields import metadata
 from plasticity.core.types import Array, Key, Metrics, Params, Probe, State
 from plasticity.monitors.base import Monitor
 
@@ -47,7 +47,7 @@ def _since_last(compare: Callable[[Probe, Array, Array], Metrics]) -> Monitor:
     return Monitor(measure, init)
 
 
-@card(
+@metadata(
     paper="Tang & Berseth 2024, Improving Deep Reinforcement Learning by Reducing the Chain Effect of Value and Policy "
     "Churn"
 )
@@ -74,7 +74,7 @@ def churn() -> Monitor:
     return _since_last(compare)
 
 
-@card(paper="Schaul, Barreto, Quan & Ostrovski 2022, The Phenomenon of Policy Churn")
+@metadata(paper="Schaul, Barreto, Quan & Ostrovski 2022, The Phenomenon of Policy Churn")
 def policy_change() -> Monitor:
     """In how many states the greedy action has changed since the last measurement.
 

@@ -32,7 +32,7 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from plasticity.config.fields import Few, Positive, Repeats, card
+from plasticity.config.fields import Few, Positive, Repeats, metadata
 from plasticity.core import linalg
 from plasticity.core.errors import check, check_least, refused
 from plasticity.core.schedules import Number
@@ -182,10 +182,10 @@ def tridiagonal(alphas: Array, betas: Array) -> Array:
     return jnp.diag(alphas) + jnp.diag(betas, 1) + jnp.diag(betas, -1)
 
 
-@card(
+@metadata(
     paper="Ghorbani, Krishnan & Xiao 2019, An Investigation into Neural Net Optimization via Hessian Eigenvalue "
     "Density",
-    extra={"period": 2},
+    period=2,
 )
 def hessian_top_eigenvalue(
     *,

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from pydantic import Field
 
-from plasticity.config.fields import Repeats, card
+from plasticity.config.fields import Repeats, metadata
 from plasticity.core import linalg
 from plasticity.core.errors import check_least, refused
 from plasticity.core.types import Array, Key, Metrics, Params, Probe, State
@@ -68,9 +68,9 @@ def _spectrum(kernel: Array) -> Array:
     return jnp.maximum(linalg.eigenvalues(kernel)[::-1], 0)
 
 
-@card(
+@metadata(
     paper="Lyle, Zheng, Nikishin, Avila Pires, Pascanu & Dabney 2023, Understanding plasticity in neural networks",
-    extra={"period": 10},
+    period=10,
 )
 def gradient_covariance(*, k: Several = 32) -> Monitor:
     """How far a step for one sample helps or hurts the others: the cosines of the gradients of single samples.
@@ -120,9 +120,9 @@ def gradient_covariance(*, k: Several = 32) -> Monitor:
     return Monitor(measure)
 
 
-@card(
+@metadata(
     paper="Jacot, Gabriel & Hongler 2018, Neural Tangent Kernel: Convergence and Generalization in Neural Networks",
-    extra={"period": 10},
+    period=10,
 )
 def ntk(*, k: Repeats = 32) -> Monitor:
     """Rank, condition and shape of the empirical neural tangent kernel.

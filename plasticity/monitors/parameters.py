@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from plasticity.config.fields import card
+from plasticity.config.fields import metadata
 from plasticity.core import linalg, trees
 from plasticity.core.errors import check
 from plasticity.core.types import Array, Key, Metrics, Network, Params, Path, Probe, State
@@ -27,7 +27,7 @@ def kernel_norms(params: Params, paths: tuple[Path, ...]) -> dict[str, Array]:
     return {"/".join(path): jnp.linalg.norm(trees.get(params, path)["kernel"].ravel()) for path in paths}
 
 
-@card(note="without a single source; recommended by Klein et al. 2024, Plasticity Loss in Deep RL: A Survey")
+@metadata(note="without a single source; recommended by Klein et al. 2024, Plasticity Loss in Deep RL: A Survey")
 def weight_norm() -> Monitor:
     """The Frobenius norm of the kernels.
 
@@ -55,7 +55,7 @@ def largest_singular_value(kernel: Array) -> Array:
     return size * jnp.sqrt(jnp.maximum(top, 0))
 
 
-@card(note="the textbook definition; what spectral regularisation and spectral normalisation hold down")
+@metadata(note="the textbook definition; what spectral regularisation and spectral normalisation hold down")
 def spectral_norm() -> Monitor:
     """The largest singular value of each kernel.
 
@@ -78,7 +78,7 @@ def spectral_norm() -> Monitor:
     return Monitor(measure)
 
 
-@card(note="the quantity that regularisation towards the initial parameters (Kumar et al. 2023) keeps small")
+@metadata(note="the quantity that regularisation towards the initial parameters (Kumar et al. 2023) keeps small")
 def distance_from_initialisation() -> Monitor:
     """The Euclidean distance of all parameters to those of the start of the run, and the angle between the two.
 
@@ -104,7 +104,7 @@ def distance_from_initialisation() -> Monitor:
     return Monitor(measure, init)
 
 
-@card(note="recommended by Klein et al. 2024, Plasticity Loss in Deep RL: A Survey")
+@metadata(note="recommended by Klein et al. 2024, Plasticity Loss in Deep RL: A Survey")
 def gradient_norm() -> Monitor:
     """The Euclidean and the absolute norm of the gradient of the task loss in all parameters.
 
@@ -120,7 +120,7 @@ def gradient_norm() -> Monitor:
     return Monitor(measure)
 
 
-@card(paper="Lyle et al. 2024, Normalization and effective learning rates in reinforcement learning")
+@metadata(paper="Lyle et al. 2024, Normalization and effective learning rates in reinforcement learning")
 def effective_learning_rate(*, law: Law = "adam") -> Monitor:
     """The step size in units of what it takes to turn a scale-invariant layer.
 

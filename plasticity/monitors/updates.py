@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from plasticity.config.fields import NonNegative, card
+from plasticity.config.fields import NonNegative, metadata
 from plasticity.core import trees
 from plasticity.core.types import Array, Key, Metrics, Params, Probe, State
 from plasticity.monitors.base import Monitor
@@ -68,7 +68,7 @@ def _quotient(numerator: Array, denominator: Array) -> Array:
     return jnp.where((numerator == 0) & (denominator == 0), 0.0, numerator / denominator)
 
 
-@card(note="without a single source; a rule of thumb of practice puts it near 1e-3")
+@metadata(note="without a single source; a rule of thumb of practice puts it near 1e-3")
 def update_ratio() -> Monitor:
     """The length of the optimizer's next update in units of the weights.
 
@@ -94,7 +94,7 @@ def update_ratio() -> Monitor:
     return Monitor(measure)
 
 
-@card(paper="Lyle et al. 2023, Understanding plasticity in neural networks", note="the default of eps is ours")
+@metadata(paper="Lyle et al. 2023, Understanding plasticity in neural networks", note="the default of eps is ours")
 def second_moment(*, eps: NonNegative = 1e-8) -> Monitor:
     """The optimizer's running mean of squared gradients.
 
@@ -126,7 +126,7 @@ def second_moment(*, eps: NonNegative = 1e-8) -> Monitor:
     return Monitor(measure)
 
 
-@card(note="the textbook quantities; the action gap is that of Farahmand 2011, Action-Gap Phenomenon in RL")
+@metadata(note="the textbook quantities; the action gap is that of Farahmand 2011, Action-Gap Phenomenon in RL")
 def value_scale() -> Monitor:
     """How large the numbers are that the agent decides by: action values, above all.
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from plasticity.config.fields import BelowOne, NonNegative, Positive, card
+from plasticity.config.fields import BelowOne, NonNegative, Positive, metadata
 from plasticity.core.schedules import Number
 from plasticity.core.types import Array, Optimizer, Params
 from plasticity.optim.step_sizes import carried
@@ -135,7 +135,7 @@ def bounded_step(learning_rate: Number, kappa: Number, td_error: Array, trace: P
     return learning_rate / jnp.maximum(learning_rate * kappa * reach, 1.0)
 
 
-@card(paper="Elsayed, Vasan, Mahmood 2024, Streaming Deep Reinforcement Learning Finally Works")
+@metadata(paper="Elsayed, Vasan, Mahmood 2024, Streaming Deep Reinforcement Learning Finally Works")
 def obgd(*, learning_rate: Positive = 1.0, kappa: Positive = 2.0) -> Optimizer:
     """Overshooting-bounded gradient descent: a step that is small where trace or error is large.
 
@@ -159,7 +159,7 @@ def obgd(*, learning_rate: Positive = 1.0, kappa: Positive = 2.0) -> Optimizer:
     return Optimizer(init, update, lambda state: state.step_size)
 
 
-@card(paper="Elsayed, Vasan, Mahmood 2024, Streaming Deep Reinforcement Learning Finally Works")
+@metadata(paper="Elsayed, Vasan, Mahmood 2024, Streaming Deep Reinforcement Learning Finally Works")
 def adaptive_obgd(
     *, learning_rate: Positive = 1.0, kappa: Positive = 2.0, b2: BelowOne = 0.999, eps: Positive = 1e-8
 ) -> Optimizer:
@@ -189,7 +189,7 @@ def adaptive_obgd(
     return Optimizer(init, update, lambda state: state.step_size)
 
 
-@card(paper="Gogianu, Lutu, Pascanu 2026, Revisiting Adam for Streaming RL")
+@metadata(paper="Gogianu, Lutu, Pascanu 2026, Revisiting Adam for Streaming RL")
 def adaptive_q(
     *,
     learning_rate: NonNegative = 4.6e-4,

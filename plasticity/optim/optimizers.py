@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from plasticity.config.fields import BelowOne, Natural, NonNegative, Positive, card
+from plasticity.config.fields import BelowOne, Natural, NonNegative, Positive, metadata
 from plasticity.core import schedules
 from plasticity.core.errors import check, refused
 from plasticity.core.schedules import Number, Schedule
@@ -139,7 +139,7 @@ def clipped(max_gradient_norm: Number | None) -> optax.GradientTransformation:
     return optax.clip_by_global_norm(max_gradient_norm)
 
 
-@card(paper="Polyak 1964, Some methods of speeding up the convergence of iteration methods")
+@metadata(paper="Polyak 1964, Some methods of speeding up the convergence of iteration methods")
 def sgd(
     *,
     learning_rate: NonNegative = 1e-2,
@@ -193,7 +193,7 @@ def scale_by_counted_adam(b1: Number, b2: Number, eps: Number, eps_root: Number)
     return optax.GradientTransformation(init, update)
 
 
-@card(paper="Kingma, Ba 2015, Adam: A Method for Stochastic Optimization")
+@metadata(paper="Kingma, Ba 2015, Adam: A Method for Stochastic Optimization")
 def adam(
     *,
     learning_rate: NonNegative = 1e-3,
@@ -229,7 +229,7 @@ def adam(
     return descend(rule, rate, varies(schedule, warm_up))
 
 
-@card(paper="Graves 2013, Generating Sequences With Recurrent Neural Networks")
+@metadata(paper="Graves 2013, Generating Sequences With Recurrent Neural Networks")
 def rmsprop(
     *,
     learning_rate: NonNegative = 2.5e-4,

@@ -37,9 +37,10 @@ def plan(run: RunPath) -> dict[str, Any]:
     """
     folder = Path(run)
     try:
-        # Older plans do not say whether returns of several tasks are of one kind.
         found = read_plan(folder)
-        return {**found, "stream": {"alike": False, **found["stream"]}}
+        # Older plans do not say whether returns of several tasks are of one kind, and say `told` for `task_aware`.
+        arms = [{"task_aware": bool(arm.get("told")), **arm} for arm in found["arms"]]
+        return {**found, "arms": arms, "stream": {"alike": False, **found["stream"]}}
     except (FileNotFoundError, NotADirectoryError):
         missing = "plan.json is missing" if folder.is_dir() else "there is no such folder"
     except DamagedError as error:

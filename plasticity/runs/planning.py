@@ -14,7 +14,7 @@ import numpy as np
 from plasticity.config import experiments
 from plasticity.config.counters import check_stream
 from plasticity.config.experiments import Experiment, ProgramSettings
-from plasticity.config.fields import card_of
+from plasticity.config.fields import metadata_of
 from plasticity.config.settings import Choice, paths
 from plasticity.core.cores import cores
 from plasticity.core.errors import UserError, placed, refused
@@ -71,7 +71,7 @@ class Plan(NamedTuple):
                 {
                     "name": name,
                     "lanes": sum(len(job.program.seeds) for job in self.jobs if job.arm == name),
-                    "told": arm.told,
+                    "task_aware": arm.task_aware,
                     "control": controls[name],
                 }
                 for name, arm in self.experiment.arms.items()
@@ -118,9 +118,9 @@ def _rehearsed(jobs: Sequence[Job], asked: Sequence[ProgramSettings]) -> list["R
     """Each job's rehearsal; jobs that compute the same share one."""
     found: dict[tuple[str, bool], Rehearsed] = {}
     for job, each in zip(jobs, asked, strict=True):
-        if (job.fingerprint, each.told) not in found:
-            found[job.fingerprint, each.told] = _checked(f"arms.{job.arm}", _rehearse, job, each)
-    return [found[job.fingerprint, each.told] for job, each in zip(jobs, asked, strict=True)]
+        if (job.fingerprint, each.task_aware) not in found:
+            found[job.fingerprint, each.task_aware] = _checked(f"arms.{job.arm}", _rehearse, job, each)
+    return [found[job.fingerprint, each.task_aware] for job, each in zip(jobs, asked, strict=True)]
 
 
 def source_of(experiment: Experiment) -> Source:
@@ -137,7 +137,7 @@ def source_of(experiment: Experiment) -> Source:
 
 def _check_told(each: ProgramSettings, spec: StreamSpec) -> None:
     """``UserError`` where the arm acts at task switches, which it is not told of."""
-    if each.told or len(spec.visits) == 1:
+    if each.task_aware or len(spec.visits) == 1:
         return
     built = each.build({})
     labels = paths("interventions", each.interventions)
@@ -145,9 +145,7 @@ def _check_told(each: ProgramSettings, spec: StreamSpec) -> None:
     own = built.agent(spec, Intervention()).told
     needing += [f"agent.{own}"] if own else []
     if needing:
-        raise UserError(
-            f"arms.{each.arm}: {' and '.join(needing)} must know when a task gives way to the next; set `told: true`"
-        )
+        raise UserError(f"arms.{each.arm}: {' and '.join(needing)} must know of task switches; set `task_aware: true`")
 
 
 class Rehearsed(NamedTuple):
@@ -197,7 +195,7 @@ def _check_filled(settings: ProgramSettings) -> None:
     """``ValueError`` where an intervention has no part at all, unless its settings are those that do nothing."""
     made = _interventions(settings.build({}), settings)
     for (label, intervention), choice in zip(made.items(), settings.interventions, strict=True):
-        neutral = card_of(choice.factory).neutral or {}
+        neutral = metadata_of(choice.factory).neutral or {}
         asked = neutral and all(choice.values.get(key) == value for key, value in neutral.items())
         if not asked and not rehearsal.own_fields(intervention):
             raise ValueError(f"{label} changes nothing: what it returns has no function of its own")
@@ -265,10 +263,10 @@ def _period(every: Any, spec: StreamSpec) -> list[int]:
 
 
 def _monitor_periods(experiment: Experiment, monitors: Sequence[Choice], spec: StreamSpec) -> dict[str, int]:
-    """Env steps between two measurements, by each monitor's path: its own ``every``, else what its card says.
+    """Env steps between two measurements, by each monitor's path: its own ``every``, else what its metadata says.
 
-    A card's ``period`` counts periods of ``monitor_every``: that many, or fewer so that the monitor is measured within
-    every visit, or else at the ends of visits and at least four times; once a visit where no number fits.
+    That ``period`` counts periods of ``monitor_every``: so many, or fewer so that the monitor is measured within every
+    visit, or else at the ends of visits and at least four times; once a visit where no number fits.
     """
     (usual,) = _period(experiment.monitor_every, spec)
     (shortest,) = _period("visit", spec)
@@ -280,9 +278,7 @@ def _monitor_periods(experiment: Experiment, monitors: Sequence[Choice], spec: S
 
     found = {}
     for path, each in zip(paths("monitors", monitors), monitors, strict=True):
-        multiple = card_of(each.factory).extra.get("period", 1)
-        if not isinstance(multiple, int) or multiple < 1:
-            raise UserError(f"{path}: the period on its card is {multiple!r}; it must be an integer of at least 1")
+        multiple = metadata_of(each.factory).period
         rarely = (count * usual for count in range(multiple, 1, -1) if fits(count * usual))
         default = usual if multiple == 1 else next(rarely, max(usual, shortest))
         (found[path],) = [default] if each.every is None else _period(each.every, spec)

@@ -217,7 +217,7 @@ def test_every_agent_updates_this_way(name):
         return zeros, zeros, zeros, jnp.zeros((rows, 6))
 
     intervention = Intervention(optimizer=remembering, init=init, penalty=penalty, step=keep)
-    every_step = {"learn_every": 1, "rollout_length": 1, "epochs": 1, "minibatches": 1}
+    every_step = {"update_period": 1, "rollout_length": 1, "epochs": 1, "minibatches": 1}
     acting = agent(name, spec, intervention, target_period=1, **every_step)
     state, before = jax.jit(lambda: (lived(name, acting, 5)[0], lived(name, acting, 4)[0]))()
     (applied, direction, gradients, pre), params = state.plugins[0], state.learner.params

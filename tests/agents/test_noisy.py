@@ -81,7 +81,7 @@ def test_convolutions_have_no_noise():
 
 
 def small(*interventions: Any, **settings: Any) -> Any:
-    sizes = {"replay_capacity": 100, "replay_minimum": 8, "batch_size": 8, "learn_every": 2, "target_period": 3}
+    sizes = {"replay_capacity": 100, "replay_minimum": 8, "batch_size": 8, "update_period": 2, "target_period": 3}
     known = {"network": functools.partial(mlp, widths=(6,)), "optimizer": functools.partial(adam, learning_rate=0.01)}
     known |= {
         "atoms": 5,
@@ -134,7 +134,7 @@ def test_the_spread_is_learned():
 
 @pytest.mark.slow
 def test_without_spread_the_first_update_is_the_plain_agent_s():
-    plain, still = (parts(noisy=on, noise_scale=0.0, learn_every=4, steps=5)[1] for on in (False, True))
+    plain, still = (parts(noisy=on, noise_scale=0.0, update_period=4, steps=5)[1] for on in (False, True))
     for module, part in plain.items():
         for name, values in part.items():
             np.testing.assert_allclose(still[module][name], values, atol=1e-6)

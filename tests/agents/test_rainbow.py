@@ -26,7 +26,7 @@ SMALL = {
     "replay_capacity": 100,
     "replay_minimum": 8,
     "batch_size": 8,
-    "learn_every": 2,
+    "update_period": 2,
     "target_period": 3,
     "atoms": 5,
     "v_min": -2.0,

@@ -152,7 +152,7 @@ Q_CASES = {
 @pytest.mark.parametrize("name", Q_CASES)
 def test_q_lambda_agrees_with_an_independent_reference(name):
     make, network, optimizer, rule, settings, rate = Q_CASES[name]
-    numbers = {"discount": DISCOUNT, "trace": LAMBDA}
+    numbers = {"discount": DISCOUNT, "trace_decay": LAMBDA}
     agent = make(SPEC, penalty(rate), network=network, optimizer=optimizer, **numbers, **settings)
     start, states, metrics = live(agent)
     clip = 1.0 if make is adaptive_q else np.inf
@@ -207,7 +207,7 @@ def test_actor_and_critic_agree_with_an_independent_reference():
         policy_optimizer=functools.partial(eligibility.obgd, kappa=3.0),
         value_optimizer=eligibility.obgd,
         discount=DISCOUNT,
-        trace=LAMBDA,
+        trace_decay=LAMBDA,
         entropy_coefficient=0.3,
     )
     start, states, metrics = live(agent)
@@ -284,7 +284,7 @@ def test_without_bounds_any_optimizer_follows_the_trace():
             return each(lambda w, z, p: w - 0.01 * (p - error * z), params, trace, decay)
 
     optimizer = functools.partial(sgd, learning_rate=0.01)
-    numbers = {"discount": DISCOUNT, "trace": LAMBDA}
+    numbers = {"discount": DISCOUNT, "trace_decay": LAMBDA}
     start, states, _ = live(stream_q(SPEC, penalty(0.2), network=MLP, optimizer=optimizer, **numbers), 30)
     other = QLambda(start, Descent(), np.inf, rate=0.2)
     for t in range(30):

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from plasticity.config.fields import card_of
+from plasticity.config.fields import metadata_of
 from plasticity.monitors import MONITORS, Monitor, compose
 from plasticity.monitors.base import labelled
 from plasticity.monitors.base import together as joined
@@ -174,7 +174,7 @@ def test_the_factory_is_a_documented_schema(name):
     hints = typing.get_type_hints(factory, include_extras=True)
     assert hints.pop("return") is Monitor
     assert set(hints) == {p.name for p in parameters}
-    assert card_of(factory).paper or card_of(factory).note
+    assert metadata_of(factory).paper or metadata_of(factory).note
     assert factory.__name__ == name
 
 

@@ -32,7 +32,7 @@ CONFIG: dict[str, Any] = {
     "arms": {
         "baseline": {},
         "layer_norm": {"interventions": ["layer_norm"]},
-        "fresh": {"told": True, "interventions": [{"kind": "reset", "when": "switch"}]},
+        "fresh": {"task_aware": True, "interventions": [{"kind": "reset", "when": "switch"}]},
     },
 }
 QUICK: list[str] = ["stream.steps_per_visit=2000", "seeds=2", "monitor_every=1000", "record_every=100",
