@@ -62,8 +62,8 @@ def stream_ac(
     Finally Works".
 
     Traced: ``discount``, ``trace_decay`` (lambda), ``entropy_coefficient``; for the rest and for errors see
-    ``stream_q``. The step size recorded is the policy's. The loss that monitors see is ``delta^2 / 2 - delta log pi(a|s)`` less the
-    entropy's part, with ``delta`` fixed in the second term: it may be negative.
+    ``stream_q``. The step size recorded is the policy's. The loss that monitors see is ``delta^2 / 2 - delta log
+    pi(a|s)`` less the entropy's part, with ``delta`` fixed in the second term: it may be negative.
     """
     check_acting("stream_ac", spec, discrete=True, one_env=True)
     check_truncation(truncation)
