@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from plasticity.agents.value_based import mean_where
+from plasticity.core.masked import mean_where
 from plasticity.core.schedules import Number
 from plasticity.core.types import Array
 

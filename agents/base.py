@@ -6,7 +6,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import optax
 
-from plasticity.agents.value_based import mean_where
+from plasticity.core.masked import mean_where
 from plasticity.core.types import (
     Activation,
     AgentState,

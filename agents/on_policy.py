@@ -13,7 +13,7 @@ from plasticity.agents.distributions import Distribution, categorical, gaussian
 from plasticity.agents.normalise import Perception
 from plasticity.agents.rollout import Rollout, Samples, to_samples, write
 from plasticity.agents.truncation import Truncation, kept_discount
-from plasticity.agents.value_based import mean_where
+from plasticity.core.masked import mean_where
 from plasticity.core.schedules import Number
 from plasticity.core.types import (
     Agent,

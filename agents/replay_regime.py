@@ -9,8 +9,9 @@ import jax.numpy as jnp
 from plasticity.agents.base import ACTION, NOISE, REFERENCE, SAMPLE, Body
 from plasticity.agents.replay import Batch, Replay, clipped
 from plasticity.agents.suits import check_acting
-from plasticity.agents.value_based import epsilon_greedy, mean_where
+from plasticity.agents.value_based import epsilon_greedy
 from plasticity.config.counters import check_updates
+from plasticity.core.masked import mean_where
 from plasticity.core.schedules import Number, Schedule
 from plasticity.core.types import (
     Activation,

@@ -19,8 +19,9 @@ from plasticity.agents.streaming import (
 )
 from plasticity.agents.suits import check_acting
 from plasticity.agents.truncation import Truncation, check_truncation
-from plasticity.agents.value_based import error_loss, mean_where
+from plasticity.agents.value_based import error_loss
 from plasticity.config.fields import BelowOne, Fraction, Member, NonNegative, Positive, Repeats
+from plasticity.core.masked import mean_where
 from plasticity.core.schedules import Number, Schedule, linear
 from plasticity.core.types import Agent, Array, Clock, Key, Learner, Metrics, Params, State, StreamSpec
 from plasticity.interventions.base import Intervention

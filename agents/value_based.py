@@ -1,4 +1,4 @@
-"""What agents that learn action values share: means over valid transitions, the error's loss, exploration."""
+"""What agents that learn action values share: the error's loss and exploration."""
 
 import jax
 import jax.numpy as jnp
@@ -6,10 +6,6 @@ import rlax
 
 from plasticity.core.schedules import Number
 from plasticity.core.types import Array, Key
-
-
-def mean_where(valid: Array, values: Array) -> Array:
-    return jnp.sum(jnp.where(valid, values, 0.0)) / jnp.maximum(jnp.sum(valid), 1)
 
 
 def error_loss(errors: Array, huber: Number) -> Array:

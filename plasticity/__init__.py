@@ -4,21 +4,33 @@
 returns the run: its folder, with the tables ``metrics``, ``visits``, ``evaluations`` and ``summary``.
 """
 
-from typing import Any
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from plasticity.version import __version__
+
+if TYPE_CHECKING:
+    from plasticity.config.experiments import Experiment
+    from plasticity.results import RunFolder
 
 __all__ = ["__version__", "load_config", "run"]
 
 
-def load_config(path: Any, overrides: Any = ()) -> Any:
-    """The experiment in a YAML file; see :func:`plasticity.runs.launch.load_config`."""
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> "Experiment":
+    """The experiment in a YAML file, or in the shipped config of that name, with ``key.sub=value`` overrides."""
     from plasticity.runs import launch  # JAX and the emulators are imported only when they are needed
 
     return launch.load_config(path, overrides)
 
 
-def run(experiment: Any, out: Any = None, *, overrides: Any = (), **options: Any) -> Any:
+def run(
+    experiment: "Experiment | str | Path | Mapping[str, Any]",
+    out: str | Path | None = None,
+    *,
+    overrides: Sequence[str] = (),
+    **options: Any,
+) -> "RunFolder":
     """Runs an experiment and returns it as a :class:`plasticity.results.RunFolder`.
 
     Args:

@@ -28,7 +28,8 @@ def test_the_list_of_packages_is_complete():
         if not any(folder.is_symlink() for folder in path.parents)
     }
     named = {name if name.startswith("plasticity") else f"plasticity.{name}" for name in found}
-    assert set(PROJECT["tool"]["setuptools"]["packages"]) == named | {"plasticity.configs"}
+    data = {f"plasticity.{'.'.join(path.parent.relative_to(ROOT).parts)}" for path in ROOT.glob("configs/**/*.yaml")}
+    assert set(PROJECT["tool"]["setuptools"]["packages"]) == named | data
 
 
 @pytest.mark.parametrize("name", MAPPED)

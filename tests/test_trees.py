@@ -29,7 +29,6 @@ def test_norms_and_products() -> None:
     assert float(trees.squared_norm(A)) == 1 + 4 + 4 + 16
     assert float(trees.norm(A)) == 5.0
     assert float(trees.inner(A, B)) == 2.0
-    assert float(trees.squared_distance(A, B)) == 1 + 1 + 4 + 4 + 16
 
 
 def test_cosine_of_each_leaf() -> None:

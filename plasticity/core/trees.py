@@ -56,11 +56,6 @@ def norm(tree: Tree) -> Array:
     return jnp.sqrt(squared_norm(tree))
 
 
-def squared_distance(a: Tree, b: Tree) -> Array:
-    """``sum_i (a_i - b_i)^2`` over all numbers of two trees, float32[]."""
-    return squared_norm(jax.tree.map(jnp.subtract, a, b))
-
-
 def cosine(a: Tree, b: Tree) -> Tree:
     """The cosine of the angle between each leaf of ``a`` and that of ``b``, a float32[] per leaf; 0 if either is 0."""
 

@@ -157,6 +157,10 @@ class Network(NamedTuple):
     outputs: tuple[Path, ...]  # the output layers' modules, one for each head
     auxiliary: tuple[Path, ...] = ()  # output layers that `apply` does not compute: they are there for penalties
 
+    def modules(self) -> dict[str, Path]:
+        """Every module with a kernel, the output layers last, by the name that a config uses."""
+        return {"/".join(path): path for path in (*self.hidden, *self.outputs)}
+
 
 class Optimizer(NamedTuple):
     """An ``optax.GradientTransformationExtraArgs`` that also says its step size."""

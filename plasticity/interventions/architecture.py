@@ -22,7 +22,9 @@ def layer_norm(*, affine: bool = True, bias: bool = True) -> Intervention:
     hidden layers keep their bias in front of it. Lyle et al. say neither which axes nor whether it is affine; DQN
     Zoo's and flax's default is what stands here.
     """
-    return Intervention(network=lambda spec: replace(spec, normalisation="layer", affine=affine, bias=bias))
+    return Intervention(
+        network=lambda spec: replace(spec, normalisation="layer", affine=affine, bias=bias), sets=("normalisation",)
+    )
 
 
 @metadata(
@@ -36,7 +38,9 @@ def rms_norm(*, affine: bool = True, bias: bool = True) -> Intervention:
     position). ``affine`` (static): the scale is learnt, else it is 1. ``bias`` (static): the hidden layers keep their
     bias in front of it. Like Zhang and Sennrich's, without an offset.
     """
-    return Intervention(network=lambda spec: replace(spec, normalisation="rms", affine=affine, bias=bias))
+    return Intervention(
+        network=lambda spec: replace(spec, normalisation="rms", affine=affine, bias=bias), sets=("normalisation",)
+    )
 
 
 def halved(spec: NetworkSpec, name: str) -> NetworkSpec:
@@ -65,7 +69,7 @@ def activation(name: str, *, halve: bool = False, **numbers: float) -> Intervent
     def network(spec: NetworkSpec) -> NetworkSpec:
         return replace(halved(spec, name) if halve else spec, activation=name, activation_settings=settings)
 
-    return Intervention(network=network)
+    return Intervention(network=network, sets=("activation",))
 
 
 def finite(**numbers: float) -> None:
@@ -139,7 +143,7 @@ def weight_norm() -> Intervention:
     (as recycling does) makes the other incoming weights of the next layer's units longer, since their lengths are kept.
     The paper sets gain and bias by the data of a first batch, which would need a forward pass at birth.
     """
-    return Intervention(network=lambda spec: replace(spec, parameterisation="weight"))
+    return Intervention(network=lambda spec: replace(spec, parameterisation="weight"), sets=("parameterisation",))
 
 
 @metadata(
@@ -161,4 +165,7 @@ def spectral_norm(*, layers: Literal["first", "all"] = "first", iterations: Repe
     if layers not in ("first", "all"):
         raise ValueError(f"layers: {shown(layers)} is not allowed; must be one of first, all")
     kind = "spectral" if layers == "all" else "spectral_first"
-    return Intervention(network=lambda spec: replace(spec, parameterisation=kind, power_iterations=iterations))
+    return Intervention(
+        network=lambda spec: replace(spec, parameterisation=kind, power_iterations=iterations),
+        sets=("parameterisation",),
+    )

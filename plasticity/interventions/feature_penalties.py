@@ -253,4 +253,4 @@ def infer(
         apart = [jnp.mean(pooled(jnp.square(g - scale * goal), axis=-1)) for g, goal in zip(now, goals, strict=True)]
         return strength * total(apart)
 
-    return Intervention(network=network, init=init, penalty=penalty)
+    return Intervention(network=network, init=init, penalty=penalty, sets=("auxiliary",))

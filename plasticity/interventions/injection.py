@@ -114,4 +114,4 @@ def plasticity_injection(*, at: Natural = 100_000, layers: Layers = 1) -> Interv
         params = in_networks(learner.params, learner.params, gate)
         return now, learner._replace(params=params)
 
-    return Intervention(network=network, optimizer=without_frozen, init=init, step=step)
+    return Intervention(network=network, optimizer=without_frozen, init=init, step=step, sets=("injected",))

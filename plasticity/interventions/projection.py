@@ -119,6 +119,7 @@ def nap(
 
     return Intervention(
         network=network,
+        sets=("normalisation",),
         optimizer=optimizer,
         init=init,
         penalty=penalty if affine == "penalty" else no_penalty,

@@ -39,7 +39,7 @@ def chosen(network: Network, names: Modules) -> list[Path]:
     """The paths of the modules named; ``ValueError`` (while tracing) that lists the network's modules."""
     if names == "last":
         return list(network.outputs)
-    known = surgery.modules(network)
+    known = network.modules()
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(

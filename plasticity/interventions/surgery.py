@@ -45,11 +45,6 @@ def marked(masks: Masks, path: Path, where: Array) -> Masks:
     return trees.put(masks, path, jax.tree.map(lambda mask: mask | where, trees.get(masks, path)))
 
 
-def modules(network: Network) -> Mapping[str, Path]:
-    """The network's modules in order, the output layers last, under the names a config uses."""
-    return {"/".join(path): path for path in (*network.hidden, *network.outputs)}
-
-
 def module_mask(params: Params, paths: Iterable[Path]) -> Masks:
     """The mask that holds for every parameter of the modules under ``paths`` (static)."""
     masks = nowhere(params)

@@ -20,7 +20,7 @@ Kernels = Literal["all", "hidden"] | list[str]
 
 def chosen(network: Network, layers: Kernels) -> Mapping[str, Path]:
     """The paths of the modules meant; ``ValueError`` (while tracing) that lists the network's modules."""
-    known = surgery.modules(network)
+    known = network.modules()
     if layers == "all":
         return known
     if layers == "hidden":

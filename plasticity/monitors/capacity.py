@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 
 from plasticity.config.fields import NonNegative, Size, metadata
+from plasticity.core.masked import mean_where
 from plasticity.core.types import Array, Key, Metrics, Probe, State
 from plasticity.monitors.base import Monitor
-from plasticity.monitors.fitting import Rows, Start, at, at_least_one, mean_where, outputs, train
+from plasticity.monitors.fitting import Rows, Start, at, at_least_one, outputs, train
 from plasticity.optim import optimizers
 
 Distance = Callable[[Array, Array], Array]  # targets [B, n], predictions [B, n] -> [B]

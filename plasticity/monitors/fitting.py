@@ -86,12 +86,6 @@ def at(tree: Any, rows: Rows) -> Any:
     return tree if rows is None else jax.tree.map(lambda x: x[rows], tree)
 
 
-def mean_where(valid: Array, values: Array) -> Array:
-    """The mean of ``values [B, ...]`` over the valid rows, ``[...]``; 0 where there is none."""
-    mask = valid.reshape(valid.shape + (1,) * (values.ndim - 1))
-    return jnp.sum(jnp.where(mask, values, 0.0), axis=0) / jnp.maximum(jnp.sum(valid), 1)
-
-
 def at_least_one(**settings: int) -> None:
     """``ValueError`` that names the static setting which is no whole number of at least 1."""
     for name, value in settings.items():

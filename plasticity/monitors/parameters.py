@@ -1,6 +1,5 @@
 """Norms of the parameters and of the gradient, and the step size in their light."""
 
-from collections.abc import Mapping
 from typing import Literal, get_args
 
 import jax
@@ -10,16 +9,11 @@ import optax
 from plasticity.config.fields import metadata
 from plasticity.core import linalg, trees
 from plasticity.core.errors import check
-from plasticity.core.types import Array, Key, Metrics, Network, Params, Path, Probe, State
+from plasticity.core.types import Array, Key, Metrics, Params, Path, Probe, State
 from plasticity.monitors.base import Monitor
 from plasticity.optim.step_sizes import needed
 
 Law = Literal["adam", "sgd"]
-
-
-def modules(network: Network) -> Mapping[str, Path]:
-    """Module name -> path of all modules with a kernel, the output layers last."""
-    return {"/".join(path): path for path in (*network.hidden, *network.outputs)}
 
 
 def kernel_norms(params: Params, paths: tuple[Path, ...]) -> dict[str, Array]:
@@ -39,7 +33,7 @@ def weight_norm() -> Monitor:
 
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
         del key
-        norms = kernel_norms(probe.learner.params, tuple(modules(probe.network).values()))
+        norms = kernel_norms(probe.learner.params, tuple(probe.network.modules().values()))
         total = jnp.linalg.norm(jnp.stack(list(norms.values())))
         return state, {"weight_norm": total} | {f"weight_norm/{name}": norm for name, norm in norms.items()}
 
@@ -70,7 +64,7 @@ def spectral_norm() -> Monitor:
 
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
         del key
-        named = modules(probe.network).items()
+        named = probe.network.modules().items()
         found = {name: largest_singular_value(trees.get(probe.learner.params, path)["kernel"]) for name, path in named}
         largest = jnp.max(jnp.stack(list(found.values())))
         return state, {"spectral_norm": largest} | {f"spectral_norm/{name}": value for name, value in found.items()}

@@ -16,10 +16,11 @@ import jax.numpy as jnp
 
 from plasticity.config.fields import Count, Repeats, Size, metadata
 from plasticity.core.errors import check, refused
+from plasticity.core.masked import mean_where
 from plasticity.core.trees import is_finite
 from plasticity.core.types import Array, Key, Metrics, Params, Probe, State
 from plasticity.monitors.base import Monitor
-from plasticity.monitors.fitting import Rows, Start, at, at_least_one, current_and_fresh, mean_where, outputs, train
+from plasticity.monitors.fitting import Rows, Start, at, at_least_one, current_and_fresh, outputs, train
 
 
 def sine(values: Array, frequency: float) -> Array:

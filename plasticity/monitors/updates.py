@@ -15,7 +15,7 @@ from plasticity.config.fields import NonNegative, metadata
 from plasticity.core import trees
 from plasticity.core.types import Array, Key, Metrics, Params, Probe, State
 from plasticity.monitors.base import Monitor
-from plasticity.monitors.parameters import kernel_norms, modules
+from plasticity.monitors.parameters import kernel_norms
 
 # The names under which optimizers keep the running mean of squared gradients.
 SECOND_MOMENTS = ("nu", "second")
@@ -85,7 +85,7 @@ def update_ratio() -> Monitor:
     """
 
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
-        paths = tuple(modules(probe.network).values())
+        paths = tuple(probe.network.modules().values())
         moved, weights = kernel_norms(intended_update(key, probe), paths), kernel_norms(probe.learner.params, paths)
         ratios = {f"update_ratio/{name}": _quotient(moved[name], weights[name]) for name in weights}
         totals = [jnp.linalg.norm(jnp.stack(list(norms.values()))) for norms in (moved, weights)]
@@ -119,7 +119,7 @@ def second_moment(*, eps: NonNegative = 1e-8) -> Monitor:
         mean = jnp.mean(flat)
         small = jnp.where(jnp.isnan(mean), jnp.nan, jnp.mean(jnp.sqrt(flat) < eps))
         found = {"": mean, "/max": jnp.max(flat), "/min": jnp.min(flat), "/small": small}
-        for name, path in modules(probe.network).items():
+        for name, path in probe.network.modules().items():
             found[f"/{name}"] = jnp.mean(trees.get(moments, path)["kernel"])
         return state, {f"second_moment{what}": value for what, value in found.items()}
 

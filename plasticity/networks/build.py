@@ -73,6 +73,7 @@ class Layers(nn.Module):
     """All layers: ``observations[B, *shape]`` -> the output layers' values and the hidden activations, by layer."""
 
     spec: NetworkSpec
+    nodes: tuple[Node, ...]  # each after the one that it reads
 
     @nn.compact
     def __call__(self, observations: Array) -> tuple[dict[str, Array], dict[str, Activation]]:
@@ -82,8 +83,7 @@ class Layers(nn.Module):
         activations: dict[str, Activation] = {}
         outputs: dict[str, Array] = {}
         observed = prepare(spec, observations)
-        # The auxiliary layer has parameters, but `apply` does not compute it.
-        for node in nodes_of(spec) + (auxiliary_nodes(spec) if self.is_initializing() else []):
+        for node in self.nodes:
             z = Layer(spec, node, name=node.name)(activations[node.reads].post if node.reads else observed)
             if node.hidden:
                 activations[node.name] = Activation(z, function(z))
@@ -153,20 +153,20 @@ def build(spec: NetworkSpec) -> Network:
     ``init(key)`` gives the parameters, the same for the same key; ``apply(params, observations[B, *shape])`` the
     outputs ``[B, outputs]`` and, by layer name, what enters and leaves its non-linearity.
     """
-    layers = Layers(spec)
+    nodes, extra = tuple(nodes_of(spec)), tuple(auxiliary_nodes(spec))
+    layers, with_auxiliary = Layers(spec, nodes), Layers(spec, nodes + extra)
 
     def init(key: Key) -> Params:
-        return at_birth(spec, layers.init(key, jnp.zeros((1, *spec.observation)))["params"])
+        return at_birth(spec, with_auxiliary.init(key, jnp.zeros((1, *spec.observation)))["params"])
 
     def apply(params: Params, observations: Any) -> tuple[Array, Mapping[str, Activation]]:
         made: Any = layers.apply({"params": held(spec, params)}, observations)
         outputs, activations = made
         return joined(spec, params, outputs), activations
 
-    nodes = nodes_of(spec)
     hidden = tuple((node.name,) for node in nodes if node.hidden)
     outputs = tuple((node.name,) for node in nodes if not node.hidden)
-    auxiliary = tuple((node.name,) for node in auxiliary_nodes(spec))
+    auxiliary = tuple((node.name,) for node in extra)
     return Network(init, apply, wiring(spec), hidden, outputs, auxiliary)
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from scipy.stats import spearmanr
 
 from plasticity.plots.curves import monitor_names
 from plasticity.plots.style import WIDTH, check_column, finish, series, styled, swept_columns
@@ -84,7 +85,7 @@ def _spearman(x: np.ndarray, y: np.ndarray) -> float:
     """Of at least four points; NaN where one of them is constant."""
     if len(x) < 4 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return math.nan
-    return float(np.corrcoef(pd.Series(x).rank(), pd.Series(y).rank())[0, 1])
+    return float(spearmanr(x, y).statistic)
 
 
 @styled

@@ -81,6 +81,11 @@ def files(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.npz"))
 
 
+def successors(path: Path) -> list[Path] | None:
+    """The newer checkpoints of a run that has taken this one away meanwhile; None where it is still there."""
+    return None if path.exists() else [each for each in files(path.parent) if each > path]
+
+
 def _restore(member: np.ndarray, like: Any) -> Any:
     if _is_key(like):
         return jax.random.wrap_key_data(jax.numpy.asarray(member))

@@ -143,10 +143,11 @@ def _measure_job(
             try:
                 found = checkpoint.read(path, like, None)
             except DamagedError as error:
-                if path.exists():
+                newer = checkpoint.successors(path)  # the run may be under way
+                if newer is None:
                     say(f"{path} is damaged ({error}); passed over")
-                else:  # the run is under way and has put newer ones in its place
-                    todo += [newer for newer in checkpoint.files(path.parent) if newer > path and newer not in todo]
+                else:
+                    todo += [each for each in newer if each not in todo]
                 continue
             except WrongCheckpointError as error:
                 made = folder.made_otherwise(path.parents[3]).rstrip("; ")  # run/arm/checkpoints/program/file

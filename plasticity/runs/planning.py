@@ -31,7 +31,6 @@ from plasticity.envs.base import Source
 from plasticity.interventions import rehearsal
 from plasticity.interventions.base import Intervention, clashes, compose, unchanged
 from plasticity.monitors.base import labelled, noting
-from plasticity.networks.spec import NetworkSpec
 from plasticity.runs.parquet import IDENTITY
 from plasticity.runs.session import Job
 
@@ -244,17 +243,11 @@ def _labels(family: str, members: Sequence[Choice]) -> list[str]:
 
 
 def without_clashes(named: Mapping[str, Intervention], seen: rehearsal.Seen | None = None) -> Intervention:
-    """All of them as one, which refuses (``ValueError``) a network that two of them would set differently."""
-    whole = compose(*(rehearsal.labelled(label, each, seen) for label, each in named.items()))
-    short = {label.partition(".")[2] or label: each for label, each in named.items()}
-
-    def network(spec: NetworkSpec) -> NetworkSpec:
-        problem = clashes(spec, short)
-        if problem:
-            raise ValueError(problem)
-        return whole.network(spec)
-
-    return whole._replace(network=network)
+    """All of them as one. ``ValueError`` where two of them set the same part of the network."""
+    problem = clashes({label.partition(".")[2] or label: each for label, each in named.items()})
+    if problem:
+        raise ValueError(problem)
+    return compose(*(rehearsal.labelled(label, each, seen) for label, each in named.items()))
 
 
 def _period(every: Any, spec: StreamSpec) -> list[int]:

@@ -68,7 +68,7 @@ def acting_soon(name: str) -> Intervention:
 
 
 def clash(first: str, second: str) -> bool:
-    return clashes(MLP, {first: acting_soon(first), second: acting_soon(second)}) is not None
+    return clashes({first: acting_soon(first), second: acting_soon(second)}) is not None
 
 
 @functools.cache
