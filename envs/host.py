@@ -238,4 +238,6 @@ def host(spec: StreamSpec, make_pool: MakePool, lanes: int, envs: int) -> Stream
         steps, seen = io_callback(table.step, (scalar, timestep), packed)
         return state._replace(steps=jnp.full(lanes, steps)), seen
 
-    return Stream(spec._replace(envs=envs), reset, step, save=table.save, load=table.load, close=table.close)
+    return Stream(
+        spec._replace(envs=envs), reset, step, save=table.save, load=table.load, close=table.close, emulated=True
+    )

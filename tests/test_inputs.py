@@ -19,7 +19,7 @@ from plasticity.config.documents import LENGTH, from_yaml, read_file, to_yaml
 from plasticity.config.experiments import read_experiment
 from plasticity.config.registry import FAMILIES
 from plasticity.config.schema import schema_of
-from plasticity.config.settings import own_period
+from plasticity.config.settings import MonitorKeys
 from plasticity.core.errors import LINE, UserError, contrasted, cut, dotted, nearest, shown
 from plasticity.core.types import StreamSpec, VisitPlan
 from plasticity.engine import precision
@@ -238,7 +238,7 @@ SCHEMAS = {
         c.__name__: schema_of(c)
         for c in (experiments.Document, experiments.Schedule, experiments.Evaluation, experiments.Placement)
     },
-    "own_period": schema_of(own_period),
+    "MonitorKeys": schema_of(MonitorKeys),
     **{
         f"{family}.{name}": launch.registry().schema(family, name)
         for family in FAMILIES

@@ -99,7 +99,7 @@ def measure(name: str, case: AgentCase, lanes: Sequence[int], effort: Effort) ->
 
 def _shared(known: Compiled | None) -> Compiled | None:
     """What is compiled already, unless there are emulators in it, which belong to one run."""
-    return known if known is not None and known.stream.save is dict else None
+    return known if known is not None and not known.stream.emulated else None
 
 
 def _rows(name: str, case: AgentCase, runs: Mapping[int, Run], seconds: Mapping[int, float]) -> list[AgentSpeed]:

@@ -19,9 +19,11 @@ EMPTY: Mapping[str, Any] = MappingProxyType({})
 Period = Count | Literal["visit"]  # env steps, or once a visit
 
 
-def own_period(*, every: Period | None = None) -> Any:
-    """What a config may say of a monitor beside its settings, as a schema."""
-    return every
+@dataclass(frozen=True, kw_only=True)
+class MonitorKeys:
+    """What a config may say of a monitor beside its settings."""
+
+    every: Period | None = None
 
 
 @dataclass(frozen=True)
@@ -199,7 +201,7 @@ class Parser:
         period = {key: value for key, value in given.items() if _means_period(str(key), schema)}
         rest = {key: value for key, value in given.items() if key not in period}
         choice = self.member("monitors", rest, at)
-        every = self.settings(schema_of(own_period), period, at).get("every")
+        every = self.settings(schema_of(MonitorKeys), period, at).get("every")
         return None if choice is None else replace(choice, every=every)
 
     def settings(self, schema: Mapping[str, Setting], raw: Any, at: Location) -> dict[str, Any]:

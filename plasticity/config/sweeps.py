@@ -66,9 +66,11 @@ def plain_sweep(sweep: Sweep) -> dict[str, list[Any] | None]:
     return {path: None if values is None else list(values) for path, values in sweep.items()}
 
 
-def own_flag(*, task_aware: bool = False) -> bool:
-    """What a config may say of an arm beside its members, as a schema."""
-    return task_aware
+@dataclass(frozen=True, kw_only=True)
+class ArmKeys:
+    """What a config may say of an arm beside its members."""
+
+    task_aware: bool = False
 
 
 class Base(NamedTuple):
@@ -93,7 +95,7 @@ def parse_arm(parser: Parser, name: str, raw: Any, base: Base, sweep: Sweep) -> 
     agent, interventions, task_aware = base
     chosen: Choice | None = agent
     if "task_aware" in raw:
-        task_aware = parser.setting(schema_of(own_flag)["task_aware"], raw["task_aware"], (*at, "task_aware"))
+        task_aware = parser.setting(schema_of(ArmKeys)["task_aware"], raw["task_aware"], (*at, "task_aware"))
     if "agent" in raw:
         chosen = parser.member("agents", merged(agent.dump(), raw["agent"]), (*at, "agent"))
     if "interventions" in raw:

@@ -131,6 +131,7 @@ class Stream(NamedTuple):
     save: Callable[[], Mapping[str, np.ndarray]] = dict
     load: Callable[[Mapping[str, np.ndarray]], None] = lambda saved: None
     close: Callable[[], None] = lambda: None
+    emulated: bool = False  # it has emulators, which belong to one run
 
 
 class Activation(NamedTuple):

@@ -22,7 +22,7 @@ from plasticity.core.trees import size
 from plasticity.core.types import Agent, StreamSpec
 from plasticity.engine import memory, precision
 from plasticity.engine.evaluation import Evaluation
-from plasticity.engine.lanes import place
+from plasticity.engine.lanes import Placement, place
 from plasticity.engine.memory import Memory, readable
 from plasticity.engine.program import Hyper, Monitoring, Program
 from plasticity.engine.runner import Run, chunk_steps
@@ -134,8 +134,8 @@ def source_of(experiment: Experiment) -> Source:
     return Source(spec, lambda lanes: make(lanes)._replace(spec=spec))
 
 
-def _check_told(each: ProgramSettings, spec: StreamSpec) -> None:
-    """``UserError`` where the arm acts at task switches, which it is not told of."""
+def _check_task_aware(each: ProgramSettings, spec: StreamSpec) -> None:
+    """``UserError`` where the arm acts at task switches and is not task-aware."""
     if each.task_aware or len(spec.visits) == 1:
         return
     built = each.build({})
@@ -295,52 +295,74 @@ def _evaluation(experiment: Experiment) -> Evaluation | None:
 
 
 def _job(experiment: Experiment, source: Source, each: ProgramSettings) -> Job:
+    """One program of an arm, ready to run."""
     spec = source.spec
     every = _monitor_periods(experiment, each.monitors, spec)
-    saved = [] if experiment.checkpoint_every == "visit" else [experiment.checkpoint_every]
+    program = _program(experiment, source, each, every)
+    placement = _placement(experiment, program, each)
+    _check_task_aware(each, spec)
+    fingerprint = _fingerprint(experiment, each, placement, every, spec)
+    save_every = None if experiment.checkpoint_every == "visit" else experiment.checkpoint_every
+    return Job(each.arm, each.index, program, placement, _columns(each), save_every, fingerprint)
+
+
+def _program(experiment: Experiment, source: Source, each: ProgramSettings, every: Mapping[str, int]) -> Program:
+    """``every``: the period of each monitor, in env steps, by its path."""
     evaluated = _evaluation(experiment)
-    usual = any(monitor.every is None for monitor in each.monitors)
-    periods = {"monitor_every": _period(experiment.monitor_every, spec) if usual else [], "checkpoint_every": saved}
-    periods |= {f"{path}.every": [steps] for path, steps in every.items()}
-    periods["evaluation.every"] = [evaluated.every] if evaluated and evaluated.every else []
-    _check_periods(periods, sum(visit.steps for visit in spec.visits))
-    chunk = _checked("", chunk_steps, spec.visits, periods, experiment.record_every)
-    program = Program(
-        spec=spec,
-        build=functools.partial(_agent, each, spec),
+    labels, built = _labels("monitors", each.monitors), each.build({}).monitors
+    monitors = zip(labels, each.monitors, built, every.values(), strict=True)
+    return Program(
+        spec=source.spec,
+        build=functools.partial(_agent, each, source.spec),
         make_stream=source.make,
         monitors=tuple(
             Monitoring(labelled(label, kind.kind, _checked(label, made)), steps, label)
-            for label, kind, made, steps in zip(
-                _labels("monitors", each.monitors), each.monitors, each.build({}).monitors, every.values(), strict=True
-            )
+            for label, kind, made, steps in monitors
         ),
         hyper=each.hyper,
         seeds=each.seeds,
-        chunk=chunk,
+        chunk=_chunk(experiment, each, source.spec, every, evaluated),
         probe_size=experiment.probe_size,
         evaluation=evaluated,
     )
-    width = experiment.placement.width
-    wanted = experiment.placement.devices
-    available = len(devices())
+
+
+def _chunk(
+    experiment: Experiment,
+    each: ProgramSettings,
+    spec: StreamSpec,
+    every: Mapping[str, int],
+    evaluated: Evaluation | None,
+) -> int:
+    """Env steps of a chunk: all that is done now and then falls on the end of one."""
+    usual = any(monitor.every is None for monitor in each.monitors)
+    periods = {"monitor_every": _period(experiment.monitor_every, spec) if usual else []}
+    periods["checkpoint_every"] = [] if experiment.checkpoint_every == "visit" else [experiment.checkpoint_every]
+    periods |= {f"{path}.every": [steps] for path, steps in every.items()}
+    periods["evaluation.every"] = [evaluated.every] if evaluated and evaluated.every else []
+    _check_periods(periods, sum(visit.steps for visit in spec.visits))
+    return int(_checked("", chunk_steps, spec.visits, periods, experiment.record_every))
+
+
+def _placement(experiment: Experiment, program: Program, each: ProgramSettings) -> Placement:
+    """``UserError`` where more devices are asked for than there are."""
+    width, wanted, available = experiment.placement.width, experiment.placement.devices, len(devices())
     if isinstance(wanted, int) and wanted > available:
         raise UserError(f"placement.devices: {wanted} is not allowed; this machine has {available}")
-    placement = place(
+    return place(
         len(each.seeds),
         devices=available if wanted == "auto" else wanted,
         backend=devices()[0].platform,
         work=_work(program, each),
         width=None if width == "auto" else width,
     )
-    _check_told(each, spec)
-    columns: dict[str, list[Any]] = {"lane": each.lanes.tolist(), "seed": each.seeds.tolist()}
-    columns["program"] = [each.index] * len(each.seeds)
-    for path in each.points[0]:
-        columns[path] = [point[path] for point in each.points]
-    fingerprint = _fingerprint(experiment, each, placement, every, spec)
-    save_every = None if experiment.checkpoint_every == "visit" else experiment.checkpoint_every
-    return Job(each.arm, each.index, program, placement, columns, save_every, fingerprint)
+
+
+def _columns(each: ProgramSettings) -> dict[str, list[Any]]:
+    """The program's rows of ``lanes.parquet``."""
+    found: dict[str, list[Any]] = {"lane": each.lanes.tolist(), "seed": each.seeds.tolist()}
+    found["program"] = [each.index] * len(each.seeds)
+    return found | {path: [point[path] for point in each.points] for path in each.points[0]}
 
 
 def _work(program: Program, each: ProgramSettings) -> int:
