@@ -237,7 +237,7 @@ def monitors(
     panels = figure.subplots(rows, columns, squeeze=False)
     for panel, name in zip(panels.flat, names, strict=False):
         panel.set_title(name.replace("_", " "))
-        _panel(panel, lines, visits, _What(name, x, name, bounds.get(name.partition("/")[0], UNBOUNDED)))
+        _panel(panel, lines, visits, _What(name, x, name, bounds.get(name, UNBOUNDED)))
     label_lowest(panels, len(names), X_LABELS.get(x, x))
     return finish(figure, lines, seeds_note(lines, window), options)
 

@@ -16,6 +16,7 @@ from plasticity.plots.style import Drawn, Series, text_width, wrapped
 KEY = 0.62  # inches that a line sample takes in a legend, with the space around it
 ROW = 0.18  # inches from one row of a legend to the next
 NARROWEST = 1.6  # inches of a small panel with its labels
+LOWEST = 2.0  # inches that a legend below leaves for the data
 WIDEST = 0.34  # share of the figure's width that a legend on its right may take
 
 
@@ -78,7 +79,8 @@ def finish_panel(
 def finish(figure: Any, lines: Sequence[Series], note: str | None = None, options: Options = PLAIN) -> Figure:
     """Adds the legend outside the axes: on the right, or below where it is long or the figure narrow.
 
-    Below, the figure grows by the legend's height, unless its size was asked for.
+    Below, the figure grows by the legend's height; one whose size was asked for grows only where too little of it
+    would be left for the data.
 
     Args:
       figure: the figure without its legend.
@@ -96,9 +98,9 @@ def finish(figure: Any, lines: Sequence[Series], note: str | None = None, option
         return figure  # type: ignore[no-any-return]
     columns = max(1, min(len(lines), int((width - 0.2) / (widest + 0.25))))
     title = wrapped(title, width - 0.3)
-    if options.size is None or height > options.size[1]:
-        rows = math.ceil(len(lines) / columns) + title.count("\n")
-        figure.set_size_inches(width, height + ROW * rows + 0.3)
+    needed = ROW * (math.ceil(len(lines) / columns) + title.count("\n")) + 0.3
+    asked = options.size is not None and height <= options.size[1]
+    figure.set_size_inches(width, max(height, needed + LOWEST) if asked else height + needed)
     legend = figure.legend(
         handles=_handles(lines), loc="outside lower center", ncols=columns, title=title, handlelength=3.2
     )

@@ -19,7 +19,9 @@ class Options(NamedTuple):
 
     arms: Sequence[str] | None = None  # the arms to draw, in this order; None: all, in the order of the config
     labels: Mapping[str, str] = MappingProxyType({})  # arm -> its name in the figure
-    size: tuple[float, float] | None = None  # inches; several rows of panels may be higher; None: what is needed
+    size: tuple[float, float] | None = (
+        None  # inches; rows of panels or a long legend may add height; None: what is needed
+    )
     smooth: int = 1  # curves are running means over so many records
 
     @property

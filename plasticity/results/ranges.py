@@ -17,8 +17,8 @@ def as_range(limits: Sequence[float | None] | None) -> Range:
 def performance_range(stream: Mapping[str, Any]) -> Range:
     """Of the performance on a run's stream, ``plan(run)["stream"]``.
 
-    A mean reward lies in the range of one step's reward. A return is a sum over steps, so that only its sign is
-    certain: at least 0 where no reward is negative, at most 0 where none is positive.
+    The plan has the range of one step's reward. A mean lies in the same range. A return is a sum over steps, so that
+    only its sign is certain: at least 0 where no reward is negative, at most 0 where none is positive.
     """
     low, high = as_range(stream.get("reward_range"))
     if not stream["episodic"]:
@@ -33,5 +33,5 @@ def difference_range(limits: Range) -> Range:
 
 
 def metric_ranges(plan: Mapping[str, Any]) -> dict[str, Range]:
-    """Of the monitors' metrics that declare one, by name; ``NAME/LAYER`` has that of ``NAME``."""
+    """Of the monitors' metrics that declare one, by name."""
     return {name: as_range(limits) for name, limits in plan.get("ranges", {}).items()}
