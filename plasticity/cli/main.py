@@ -217,9 +217,7 @@ def plot(
     ] = None,
     size: Annotated[
         str,
-        typer.Option(
-            help="of each figure, in inches; rows of panels or a long legend may add height", metavar="WIDTHxHEIGHT"
-        ),
+        typer.Option(help="of a figure, in inches; panels or a long legend may add height", metavar="WIDTHxHEIGHT"),
     ] = "",
     smooth: Annotated[int, typer.Option(help="curves as running means over so many records", metavar="N")] = 1,
 ) -> None:

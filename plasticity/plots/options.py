@@ -15,13 +15,14 @@ MOST_SMOOTHED = 100_000  # records
 
 
 class Options(NamedTuple):
-    """Choices for every figure; by default all arms under their own names, unsmoothed, at the figure's own size."""
+    """Choices for every figure; by default all arms under their own names, unsmoothed, at the figure's own size.
+
+    A figure that has several rows of panels, or a long legend below, may be higher than asked for, never wider.
+    """
 
     arms: Sequence[str] | None = None  # the arms to draw, in this order; None: all, in the order of the config
     labels: Mapping[str, str] = MappingProxyType({})  # arm -> its name in the figure
-    size: tuple[float, float] | None = (
-        None  # inches; rows of panels or a long legend may add height; None: what is needed
-    )
+    size: tuple[float, float] | None = None  # in inches; None: what is needed
     smooth: int = 1  # curves are running means over so many records
 
     @property
