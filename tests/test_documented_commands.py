@@ -44,7 +44,7 @@ TINY = {
     "plasticity watch RUN [--once]": ["watch {run} --once"],
     "plasticity plot RUN [RUN ...] [--out DIR]": ["plot {run} {run} --out {new}"],
     "plasticity plot RUN --arms fresh,layer_norm --label layer_norm=LayerNorm --size 3.4x2.6 --figures performance": [
-        "plot {run} --arms baseline --label baseline=LayerNorm --size 3.4x2.6 --figures performance --smooth 3 --out {new}"
+        "plot {run} --arms baseline --label baseline=A --size 3.4x2.6 --figures performance --smooth 3 --out {new}"
     ],
     "plasticity report RUN [RUN ...] [--out FILE]": ["report {run} {run} --out {new}.html"],
     "plasticity report runs/quickstart": ["report {run}"],
