@@ -206,6 +206,48 @@ def test_plot(finished, tmp_path):
     assert "tiny: accuracy" in done.out
 
 
+def test_plot_of_chosen_figures_and_arms(finished, tmp_path):
+    run, _ = finished
+    words = ("--figures", "performance", "--arms", "fresh,baseline", "--label", "baseline=Plain", "--size", "4x3")
+    done = plasticity("plot", run, "--out", tmp_path / "figures", *words, "--smooth", "2")
+    assert done.code == 0, done.err
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {"performance.png", "performance.pdf"}
+    png = (tmp_path / "figures" / "performance.png").read_bytes()
+    assert [int.from_bytes(png[at : at + 4], "big") for at in (16, 20)] == [600, 450]  # 150 dots per inch
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--arms", "baselin"], "arms: unknown arm `baselin`; arms: baseline, fresh; did you mean `baseline`?"),
+        (["--arms", "fresh,fresh"], 'arms: "fresh" is given twice; name each arm once'),
+        (["--arms", "fresh,"], 'arms: "fresh," is not allowed; must be names between commas, as a,b,c'),
+        (["--label", "fresh"], 'label: "fresh" is not allowed; must be ARM=NAME, as layer_norm=LayerNorm'),
+        (["--label", "frsh=New"], "labels: unknown arm `frsh`; arms: baseline, fresh; did you mean `fresh`?"),
+        (["--label", "fresh=baseline"], 'labels: "baseline" is not allowed for several arms'),
+        (["--size", "6"], 'size: "6" is not allowed; must be width x height in inches, as 6x4'),
+        (["--size", "6x100"], "size: [6.0, 100.0] is not allowed; must be width and height between 2 and 40 inches"),
+        (["--smooth", "0"], "smooth: 0 is not allowed; must be a whole number of records from 1 to 100000"),
+        (["--figures", "performanse"], "figures: unknown figure `performanse`; known: "),
+    ],
+)
+def test_mistakes_in_what_to_plot_take_a_line_and_write_nothing(finished, tmp_path, words, said):
+    done = plasticity("plot", finished[0], "--out", tmp_path / "figures", *words)
+    assert done.code == 2
+    assert said in done.err
+    assert len(done.err.splitlines()) == 1
+    assert not (tmp_path / "figures").exists()
+
+
+def test_a_run_without_figures(config, finished, tmp_path):
+    done = plasticity("run", config, "--out", tmp_path / "run", "--no-figures")
+    assert done.code == 0, done.err
+    assert "tiny: accuracy" in done.out
+    assert "figures:" not in done.out
+    assert not (tmp_path / "run" / "figures").exists()
+    assert (finished[0] / "figures" / "performance.png").exists()
+
+
 def test_help():
     done = plasticity("--help")
     assert done.code == 0

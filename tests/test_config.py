@@ -525,7 +525,10 @@ WRONG = [
         {"arms": {"a": {"control": "b"}, "b": {"control": "c"}, "c": {}}},
         'arms.a.control: "b" has a control of its own, so it cannot be one',
     ),
-    ({"arms": {"ln": {"seeds": 3}}}, "arms.ln.seeds: unknown key; allowed: agent, control, interventions, sweep, task_aware"),
+    (
+        {"arms": {"ln": {"seeds": 3}}},
+        "arms.ln.seeds: unknown key; allowed: agent, control, interventions, sweep, task_aware",
+    ),
     (
         {"arms": {"ln": {"interventions": ["layer_nrm"]}}},
         "arms.ln.interventions[0]: unknown intervention `layer_nrm`; known: layer_norm, reset, weight_decay; did you",

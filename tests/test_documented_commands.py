@@ -31,7 +31,9 @@ SHORT = ["stream.tasks=2", "stream.steps_per_task=20", "monitor_every=10", "stre
 # What stands for the names in capitals; {run} is a finished run.
 TINY = {
     "plasticity run": ["run --help"],
-    "plasticity run CONFIG [KEY=VALUE ...] [--out DIR] [--resume | --force]": ["run {config} --out {run} --force"],
+    "plasticity run CONFIG [KEY=VALUE ...] [--out DIR] [--resume | --force] [--no-figures]": [
+        "run {config} --out {run} --force --no-figures"
+    ],
     "plasticity run CONFIG --out DIR --resume": ["run {config} --out {run} --resume"],
     "plasticity plan CONFIG [KEY=VALUE ...]": ["plan {config} seeds=2"],
     "plasticity plan": ["plan {config}"],
@@ -41,6 +43,9 @@ TINY = {
     "plasticity list interventions nap": ["list interventions nap"],
     "plasticity watch RUN [--once]": ["watch {run} --once"],
     "plasticity plot RUN [RUN ...] [--out DIR]": ["plot {run} {run} --out {new}"],
+    "plasticity plot RUN --arms fresh,layer_norm --label layer_norm=LayerNorm --size 3.4x2.6 --figures performance": [
+        "plot {run} --arms baseline --label baseline=A --size 3.4x2.6 --figures performance --smooth 3 --out {new}"
+    ],
     "plasticity report RUN [RUN ...] [--out FILE]": ["report {run} {run} --out {new}.html"],
     "plasticity report runs/quickstart": ["report {run}"],
     "plasticity compare": ["compare {run} {run}"],

@@ -2,6 +2,7 @@
 
 import dataclasses
 import importlib.metadata
+import json
 
 import numpy as np
 import pytest
@@ -163,6 +164,14 @@ def test_a_plan_as_data():
     assert described["stream"]["visits"] == [{"task": task, "steps": 20} for task in range(3)]
     assert described["stream"]["reward_name"] == "accuracy"
     assert described["stream"]["envs"] == 4
+    assert described["stream"]["reward_range"] == [0.0, 1.0]
+
+
+def test_a_plan_says_where_numbers_end():
+    monitors = [{"kind": "dormant_units"}, {"kind": "weight_norm"}, {"kind": "warm_start_gap"}]
+    described = launch.plan(tiny.experiment(monitors=monitors)).describe()
+    assert described["ranges"] == {"dormant_units": [0.0, 1.0], "weight_norm": [0.0, None]}
+    assert json.loads(json.dumps(described, allow_nan=False)) == described
 
 
 class Entry:

@@ -49,8 +49,9 @@ def product(problem: Any, reward: Array, done: Done) -> Array:
 
 
 def ranged(spec: StreamSpec, *limits: float) -> StreamSpec:
-    """``spec`` with rewards between the least and the greatest of ``limits`` and 0."""
-    return spec._replace(reward_range=(min(0.0, *limits), max(0.0, *limits)))
+    """``spec`` with rewards between the least and the greatest of ``limits`` and 0; the record keeps its range."""
+    recorded = spec.score_range or spec.reward_range
+    return spec._replace(reward_range=(min(0.0, *limits), max(0.0, *limits)), score_range=recorded)
 
 
 @metadata(example={"factor": [1.0, 10.0]})
@@ -118,6 +119,8 @@ def flip_reward(*, per: Per = "visit", gradual: float = 0.0) -> Transform:
     def apply(source: Source) -> Source:
         check_rewarded("flip_reward", source.spec)
         spec = ranged(source.spec, *(sign * limit for sign in signs for limit in source.spec.reward_range))
+        low, high = source.spec.score_range or source.spec.reward_range
+        spec = spec._replace(score_range=(min(low, -high), max(high, -low)))
         spec = spec._replace(alike=False)  # a good return is high in one task and low in another
         change = Change(problem=in_turn(signs), see=rewarding(product), score=product)
         return transformed("flip_reward", source, by_values(spec, per, signs, gradual), change, gradual)

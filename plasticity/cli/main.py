@@ -66,6 +66,7 @@ def run(
     out: Out = None,
     resume: Annotated[bool, typer.Option("--resume", help="bring the run to its end: go on, or begin")] = False,
     force: Annotated[bool, typer.Option("--force", help="replace an earlier run in the folder")] = False,
+    draw: Annotated[bool, typer.Option("--figures/--no-figures", help="draw the figures at the end")] = True,
 ) -> None:
     """Run an experiment: all arms, seeds and sweep points; then draw its figures."""
     from plasticity.cli.progress import TerminalProgress
@@ -85,7 +86,7 @@ def run(
         told = "; ".join(str(failed).splitlines())
         errors.print(Text(f"{told}\nwhat was saved is kept; go on with\n  {_again(config, overrides, folder)}"))
         raise typer.Exit(failed.code) from None
-    _show(folder)
+    _show(folder, draw)
 
 
 def _again(config: Path, overrides: list[str] | None, folder: Path) -> str:
@@ -103,11 +104,13 @@ def _say_broken() -> None:
         errors.print(Text(f"{lines[0]}{more}"))
 
 
-def _show(folder: Path) -> None:
-    """The summary table and the figures of a run."""
+def _show(folder: Path, draw: bool) -> None:
+    """The summary table and, if asked for, the figures of a run."""
     from plasticity import plots, results
 
     results.print_summary(folder, console)
+    if not draw:
+        return
     written = plots.save_all([folder], folder / "figures")
     console.print(Text(f"figures: {folder / 'figures'} ({', '.join(path.name for path in written)})"))
 
@@ -207,13 +210,25 @@ def compare(
 def plot(
     runs: Annotated[list[Path], typer.Argument(help="folders of runs", metavar="RUN...")],
     out: Annotated[Path | None, typer.Option(help="folder for the figures; default RUN/figures")] = None,
+    figures: Annotated[str, typer.Option(help="which figures; default all", metavar="NAME[,NAME...]")] = "",
+    arms: Annotated[str, typer.Option(help="which arms, in this order", metavar="ARM[,ARM...]")] = "",
+    label: Annotated[
+        list[str] | None, typer.Option(help="an arm's name in the figures; may be repeated", metavar="ARM=NAME")
+    ] = None,
+    size: Annotated[
+        str,
+        typer.Option(help="of a figure, in inches; panels or a long legend may add height", metavar="WIDTHxHEIGHT"),
+    ] = "",
+    smooth: Annotated[int, typer.Option(help="curves as running means over so many records", metavar="N")] = 1,
 ) -> None:
     """Draw the figures of one run, or of several together, and print the summary."""
     from plasticity import plots, results
+    from plasticity.cli import plotting
 
     for folder in runs:
         _check_run(folder)
-    for path in plots.save_all(list(runs), out or runs[0] / "figures"):
+    options, names = plotting.options(arms, label or [], size, smooth), plotting.listed("figures", figures)
+    for path in plots.save_all(list(runs), out or runs[0] / "figures", options=options, names=names):
         console.print(Text(str(path)))
     for folder in runs:
         results.print_summary(folder, console)

@@ -96,6 +96,7 @@ class StreamSpec(NamedTuple):
     alike: bool = False  # episodic returns of all tasks are of one kind (variants of one problem) and can be averaged
     shuffled: bool = False  # each lane meets the tasks in an order of its own (``plasticity.engine.visits.own_task``)
     data: tuple[tuple[str, str], ...] = ()  # files that the stream was made from: absolute path, SHA-256 of the bytes
+    score_range: tuple[float, float] | None = None  # of one step's recorded performance; None: that of the reward
 
 
 class Task(NamedTuple):

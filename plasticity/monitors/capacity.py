@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from plasticity.config.fields import NonNegative, Size, metadata
 from plasticity.core.masked import mean_where
 from plasticity.core.types import Array, Key, Metrics, Probe, State
-from plasticity.monitors.base import Monitor
+from plasticity.monitors.base import NOT_NEGATIVE, Monitor
 from plasticity.monitors.fitting import Rows, Start, at, at_least_one, outputs, train
 from plasticity.optim import optimizers
 
@@ -82,4 +82,4 @@ def capacity(*, learning_rate: NonNegative = 1e-3, batch: Size = 32) -> Monitor:
         parts = {f"capacity/{name}": value for name, value in found.items() if name}
         return state, {"capacity": sum(found.values(), jnp.zeros(()))} | parts
 
-    return Monitor(measure)
+    return Monitor(measure, ranges={"capacity": NOT_NEGATIVE})

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from plasticity.config.fields import metadata
 from plasticity.core.types import Array, Key, Metrics, Params, Probe, State
-from plasticity.monitors.base import Monitor
+from plasticity.monitors.base import NOT_NEGATIVE, SHARE, Monitor
 
 
 class Before(NamedTuple):
@@ -71,7 +71,7 @@ def churn() -> Monitor:
             "churn/rms": jnp.sqrt(_mean(probe.valid, jnp.mean(moved**2, axis=-1))),
         }
 
-    return _since_last(compare)
+    return _since_last(compare)._replace(ranges={"churn": NOT_NEGATIVE})
 
 
 @metadata(paper="Schaul, Barreto, Quan & Ostrovski 2022, The Phenomenon of Policy Churn")
@@ -102,4 +102,4 @@ def policy_change() -> Monitor:
             found["policy_change/kl"] = _mean(probe.valid, jnp.sum(jnp.exp(old) * (old - new), axis=-1))
         return found
 
-    return _since_last(compare)
+    return _since_last(compare)._replace(ranges={"policy_change": SHARE})

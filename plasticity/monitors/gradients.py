@@ -18,7 +18,7 @@ from plasticity.config.fields import Repeats, metadata
 from plasticity.core import linalg
 from plasticity.core.errors import check_least, refused
 from plasticity.core.types import Array, Key, Metrics, Params, Probe, State
-from plasticity.monitors.base import Monitor
+from plasticity.monitors.base import NOT_NEGATIVE, Monitor
 from plasticity.monitors.representation import entropy_rank, ratio
 
 Several = Annotated[int, Field(ge=2, le=10_000)]
@@ -173,4 +173,4 @@ def ntk(*, k: Repeats = 32) -> Monitor:
         unknown = jnp.isnan(eigenvalues[0]) | (jnp.sum(there) == 0)
         return state, {name: jnp.where(unknown, jnp.nan, value) for name, value in found.items()}
 
-    return Monitor(measure)
+    return Monitor(measure, ranges={"ntk": NOT_NEGATIVE})

@@ -10,7 +10,7 @@ from plasticity.config.fields import metadata
 from plasticity.core import linalg, trees
 from plasticity.core.errors import check
 from plasticity.core.types import Array, Key, Metrics, Params, Path, Probe, State
-from plasticity.monitors.base import Monitor
+from plasticity.monitors.base import NOT_NEGATIVE, Monitor
 from plasticity.optim.step_sizes import needed
 
 Law = Literal["adam", "sgd"]
@@ -37,7 +37,7 @@ def weight_norm() -> Monitor:
         total = jnp.linalg.norm(jnp.stack(list(norms.values())))
         return state, {"weight_norm": total} | {f"weight_norm/{name}": norm for name, norm in norms.items()}
 
-    return Monitor(measure)
+    return Monitor(measure, ranges={"weight_norm": NOT_NEGATIVE})
 
 
 def largest_singular_value(kernel: Array) -> Array:
@@ -69,7 +69,7 @@ def spectral_norm() -> Monitor:
         largest = jnp.max(jnp.stack(list(found.values())))
         return state, {"spectral_norm": largest} | {f"spectral_norm/{name}": value for name, value in found.items()}
 
-    return Monitor(measure)
+    return Monitor(measure, ranges={"spectral_norm": NOT_NEGATIVE})
 
 
 @metadata(note="the quantity that regularisation towards the initial parameters (Kumar et al. 2023) keeps small")
@@ -95,7 +95,7 @@ def distance_from_initialisation() -> Monitor:
         name = "distance_from_initialisation"
         return state, {name: optax.tree.norm(moved), f"{name}/cosine": cosine}
 
-    return Monitor(measure, init)
+    return Monitor(measure, init, ranges={"distance_from_initialisation": NOT_NEGATIVE})
 
 
 @metadata(note="recommended by Klein et al. 2024, Plasticity Loss in Deep RL: A Survey")
@@ -111,7 +111,7 @@ def gradient_norm() -> Monitor:
         gradient = jax.grad(probe.loss)(probe.learner.params)
         return state, {"gradient_norm": optax.tree.norm(gradient), "gradient_norm_l1": optax.tree.norm(gradient, ord=1)}
 
-    return Monitor(measure)
+    return Monitor(measure, ranges=dict.fromkeys(("gradient_norm", "gradient_norm_l1"), NOT_NEGATIVE))
 
 
 @metadata(paper="Lyle et al. 2024, Normalization and effective learning rates in reinforcement learning")
@@ -148,4 +148,4 @@ def effective_learning_rate(*, law: Law = "adam") -> Monitor:
         name = "effective_learning_rate"
         return state, {name: mean} | {f"{name}/{module}": rate for module, rate in rates.items()}
 
-    return Monitor(measure)
+    return Monitor(measure, ranges={"effective_learning_rate": NOT_NEGATIVE})

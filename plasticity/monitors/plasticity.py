@@ -19,7 +19,7 @@ from plasticity.core.errors import check, refused
 from plasticity.core.masked import mean_where
 from plasticity.core.trees import is_finite
 from plasticity.core.types import Array, Key, Metrics, Params, Probe, State
-from plasticity.monitors.base import Monitor
+from plasticity.monitors.base import SHARE, Monitor
 from plasticity.monitors.fitting import Rows, Start, at, at_least_one, current_and_fresh, outputs, train
 
 
@@ -169,7 +169,7 @@ def upgd_plasticity() -> Monitor:
         share = jnp.clip(1 - after / before, 0, 1)
         return state, {"upgd_plasticity": jnp.where(before > 0, share, jnp.nan).astype(jnp.float32)}
 
-    return Monitor(measure)
+    return Monitor(measure, ranges={"upgd_plasticity": SHARE})
 
 
 @metadata(paper="Ash & Adams 2020, On Warm-Starting Neural Network Training", period=10)

@@ -31,7 +31,7 @@ from plasticity.config.fields import BelowOne, NonNegative, metadata
 from plasticity.core import linalg
 from plasticity.core.errors import refused
 from plasticity.core.types import Activation, Array, Key, Metrics, Network, Probe, State
-from plasticity.monitors.base import Monitor
+from plasticity.monitors.base import NOT_NEGATIVE, Monitor
 from plasticity.monitors.units import hidden_layers
 
 Rank = Callable[[Array, tuple[int, int]], Array]  # singular values, descending; (samples, features) -> float32[]
@@ -113,7 +113,7 @@ def _rank_monitor(name: str, layer: str, centred: bool, rank: Rank) -> Monitor:
                 found[f"{metric}/samples_below_features"] = jnp.where(jnp.isnan(found[metric]), jnp.nan, 1.0)
         return state, found
 
-    return Monitor(measure)
+    return Monitor(measure, ranges={name: NOT_NEGATIVE})
 
 
 @metadata(paper="Roy & Vetterli 2007, The effective rank: a measure of effective dimensionality")
@@ -266,4 +266,4 @@ def feature_norm() -> Monitor:
         }
         return state, last_of_all | found
 
-    return Monitor(measure)
+    return Monitor(measure, ranges={"feature_norm": NOT_NEGATIVE})

@@ -19,7 +19,7 @@ from pydantic import Field
 from plasticity.config.fields import BelowOne, NonNegative, metadata
 from plasticity.core.errors import refused
 from plasticity.core.types import Activation, Array, Key, Metrics, Network, Probe, State
-from plasticity.monitors.base import Monitor
+from plasticity.monitors.base import SHARE, Monitor
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -47,7 +47,7 @@ def _fraction_monitor(name: str, marked: Callable[[Activation], Array]) -> Monit
         layers = {f"{name}/{layer}": jnp.mean(each) for layer, each in marks.items()}
         return state, {name: jnp.mean(jnp.concatenate(list(marks.values())))} | layers
 
-    return Monitor(measure)
+    return Monitor(measure, ranges={name: SHARE})
 
 
 def _where_finite(values: Array, marked: Array) -> Array:
@@ -102,7 +102,7 @@ def dormant_units(*, tau: NonNegative = 0.025, taus: tuple[Share, ...] = ()) -> 
             found |= {metric: value for metric, value in each.measure(key, (), probe)[1].items() if metric == name}
         return state, found
 
-    return Monitor(measure)
+    return Monitor(measure, ranges=headline.ranges)
 
 
 @metadata(

@@ -14,7 +14,7 @@ import optax
 from plasticity.config.fields import NonNegative, metadata
 from plasticity.core import trees
 from plasticity.core.types import Array, Key, Metrics, Params, Probe, State
-from plasticity.monitors.base import Monitor
+from plasticity.monitors.base import NOT_NEGATIVE, Monitor
 from plasticity.monitors.parameters import kernel_norms
 
 # The names under which optimizers keep the running mean of squared gradients.
@@ -91,7 +91,7 @@ def update_ratio() -> Monitor:
         totals = [jnp.linalg.norm(jnp.stack(list(norms.values()))) for norms in (moved, weights)]
         return state, {"update_ratio": _quotient(*totals)} | ratios
 
-    return Monitor(measure)
+    return Monitor(measure, ranges={"update_ratio": NOT_NEGATIVE})
 
 
 @metadata(paper="Lyle et al. 2023, Understanding plasticity in neural networks", note="the default of eps is ours")
@@ -123,7 +123,7 @@ def second_moment(*, eps: NonNegative = 1e-8) -> Monitor:
             found[f"/{name}"] = jnp.mean(trees.get(moments, path)["kernel"])
         return state, {f"second_moment{what}": value for what, value in found.items()}
 
-    return Monitor(measure)
+    return Monitor(measure, ranges={"second_moment": NOT_NEGATIVE})
 
 
 @metadata(note="the textbook quantities; the action gap is that of Farahmand 2011, Action-Gap Phenomenon in RL")
@@ -156,7 +156,7 @@ def value_scale() -> Monitor:
             found |= _greedy(jnp.where(valid, scores, 0), rows)
         return state, {f"value_scale{what}": value for what, value in found.items()}
 
-    return Monitor(measure)
+    return Monitor(measure, ranges={"value_scale": NOT_NEGATIVE})
 
 
 def _greedy(scores: Array, rows: Array) -> dict[str, Array]:

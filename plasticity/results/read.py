@@ -21,6 +21,7 @@ REWARDS = ("reward", "episodic_return", "episodes")
 NAMES = ("arm", "task", "evaluated_task")  # columns of a few texts, over and over
 BOOKKEEPING = ("lane", "seed", "program", "diverged_at")
 FEW_ROWS = 1_000_000
+NO_OTHER_STREAM = ("alike", "reward_range")  # what older plans do not say of the same stream
 FRESH = "fresh"  # the control of the arms that name none
 RunPath = str | Path
 
@@ -88,7 +89,7 @@ def by_stream(runs: Sequence[RunPath]) -> list[list[RunPath]]:
     """The runs grouped by their stream, in the order given; ``ValueError`` where one is none."""
     groups: dict[str, list[RunPath]] = {}
     for run in runs:
-        stream = {key: value for key, value in plan(run)["stream"].items() if key != "alike"}
+        stream = {key: value for key, value in plan(run)["stream"].items() if key not in NO_OTHER_STREAM}
         groups.setdefault(json.dumps(stream, sort_keys=True), []).append(run)
     return list(groups.values())
 

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import hashlib
 import json
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -83,7 +84,14 @@ class Plan(NamedTuple):
                 "tasks": list(self.spec.tasks),
                 "shuffled": self.spec.shuffled,
                 "alike": self.spec.alike,
+                "reward_range": _written(self.spec.score_range or self.spec.reward_range),
                 "visits": visits,
+            },
+            "ranges": {
+                name: _written(limits)
+                for job in self.jobs
+                for monitoring in job.program.monitors
+                for name, limits in monitoring.monitor.ranges.items()
             },
             **({"data": [{"path": path, "sha256": sha} for path, sha in self.spec.data]} if self.spec.data else {}),
             "programs": [
@@ -97,6 +105,11 @@ class Plan(NamedTuple):
                 for job, each in zip(self.jobs, self.memory, strict=True)
             ],
         }
+
+
+def _written(limits: tuple[float, float]) -> list[float | None]:
+    """Limits as JSON knows them: null where there is none."""
+    return [float(limit) if math.isfinite(limit) else None for limit in limits]
 
 
 def plan(experiment: Experiment) -> Plan:

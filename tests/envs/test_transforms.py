@@ -115,6 +115,8 @@ def test_spec_is_consistent(lives: Lives) -> None:
     assert len(set(spec.tasks)) == len(spec.tasks)
     low, high = spec.reward_range
     assert low <= lives.life.reward.min() <= lives.life.reward.max() <= high
+    low, high = spec.score_range or spec.reward_range
+    assert low <= lives.score.min() <= lives.score.max() <= high
 
 
 def test_shapes_and_types_are_those_of_the_spec(lives: Lives) -> None:

@@ -103,6 +103,19 @@ def test_every_metric_belongs_to_one_monitor_and_is_written_once(alone):
     assert set(MONITORS) <= set(alone[0])
 
 
+def test_metrics_lie_in_the_ranges_that_their_monitors_declare(program, alone):
+    ranges = program.monitor.ranges
+    assert {"dormant_units", "effective_rank", "weight_norm", "gradient_norm_l1", "policy_change"} <= set(ranges)
+    for metrics in alone:
+        for name, (low, high) in ranges.items():
+            assert np.isnan(metrics[name]) or low <= metrics[name] <= high, name
+
+
+def test_a_path_in_front_of_its_errors_leaves_a_monitor_its_ranges():
+    monitor = MONITORS["dead_units"]()
+    assert labelled("monitors.dead_units", "dead_units", monitor).ranges == monitor.ranges == {"dead_units": (0.0, 1.0)}
+
+
 def test_one_trace_for_all_calls(program, alone, arguments):
     key, initial, params, inputs = lane(arguments, 1)
     before = program.traces
