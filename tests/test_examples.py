@@ -36,6 +36,7 @@ MEMBERS = {
 }
 TINY = {
     **dict.fromkeys(KINDS, ["stream.tasks=2", "stream.steps_per_task=20", "probe_size=16", "record_every=10"]),
+    "monitor": ["stream.tasks=2", "stream.steps_per_task=20", "monitor_every=10"],
     "stream": ["stream.tasks=2", "stream.steps_per_task=200", "agent.epsilon_steps=50"],
 }
 
