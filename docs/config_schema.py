@@ -7,12 +7,14 @@ members of plug-ins are unknown to it.
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
+
+from pydantic import TypeAdapter
 
 from plasticity.config.experiments import NAME, Document, Evaluation, Placement, Schedule
 from plasticity.config.registry import BUILT_IN, FAMILIES, Registry
-from plasticity.config.schema import Setting, schema_of
+from plasticity.config.schema import Setting, annotations, schema_of
 from plasticity.config.settings import own_period
 
 Json = dict[str, Any]
@@ -40,10 +42,10 @@ def bounded(found: Any) -> Any:
     return {k: bounded(v) for k, v in kept.items() if not (isinstance(v, float) and not math.isfinite(v))}
 
 
-def of_setting(setting: Setting, *, within: bool = True) -> Json:
+def of_setting(setting: Setting, annotation: Any, *, within: bool = True) -> Json:
     """What a setting may be. ``within``: a member's mapping without ``kind`` is laid over the default member."""
     if setting.family is None:
-        found = bounded(setting.adapter.json_schema())
+        found = bounded(TypeAdapter(annotation).json_schema())
     elif setting.many:
         found = {"type": "array", "items": reference(setting.family)}
     else:
@@ -55,9 +57,10 @@ def of_setting(setting: Setting, *, within: bool = True) -> Json:
     return {**found, **told} | ({} if default is None else {"default": default})
 
 
-def mapping(settings: Mapping[str, Setting], **options: Any) -> Json:
-    """A mapping with these keys and no others."""
-    properties = {name: of_setting(setting, **options) for name, setting in settings.items()}
+def mapping(factory: Callable[..., Any], **options: Any) -> Json:
+    """A mapping with the settings of a factory and no other keys."""
+    settings, known = schema_of(factory), annotations(factory)
+    properties = {name: of_setting(setting, known[name], **options) for name, setting in settings.items()}
     required = [name for name, setting in settings.items() if setting.required]
     return {"type": "object", "properties": properties, "additionalProperties": False} | (
         {"required": required} if required else {}
@@ -70,11 +73,11 @@ def own(known: Registry, family: str) -> list[str]:
 
 def member(known: Registry, family: str, name: str) -> Json:
     """A member's settings beside its kind, none of them required."""
-    found = mapping(known.schema(family, name))
+    found = mapping(known.factory(family, name))
     found.pop("required", None)
     found["properties"] = {"kind": {"const": name}, **found["properties"]}
     if family == "monitors":
-        found["properties"]["every"] = of_setting(schema_of(own_period)["every"])
+        found["properties"] |= mapping(own_period)["properties"]
     return found
 
 
@@ -126,9 +129,9 @@ def optional(found: Json) -> Json:
 
 def schema(known: Registry) -> Json:
     """The whole of it."""
-    document = mapping(schema_of(Document), within=False)
+    document = mapping(Document, within=False)
     parts = {"schedule": Schedule, "evaluation": Evaluation, "placement": Placement}
-    document["properties"] |= {name: optional(mapping(schema_of(part))) for name, part in parts.items()}
+    document["properties"] |= {name: optional(mapping(part)) for name, part in parts.items()}
     document["properties"] |= {"arms": arms(), "sweep": sweep(of_arm=False)}
     definitions = {name: found for family in FAMILIES for name, found in family_of(known, family).items()}
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "a config of plasticity"}

@@ -32,7 +32,7 @@ PAGES_OF = {"networks": "networks.md", "optimizers": "optimizers.md", "transform
 def comments(record: type) -> dict[str, str]:
     """What stands behind each field of a dataclass."""
     found = re.findall(r"^ +(\w+): .*?  # (.+)$", inspect.getsource(record), re.MULTILINE)
-    return {name: text[0].upper() + text[1:] for name, text in found}
+    return {name: text[0].upper() + text[1:] if text[1:2].isalpha() else text for name, text in found}
 
 
 def cell(text: str) -> str:
@@ -51,6 +51,8 @@ def keys(record: type) -> list[str]:
         allowed = setting.allowed
         if setting.family:
             allowed = allowed.replace(setting.family, f"[{setting.family}]({page_of(setting.family)})")
+        elif allowed.startswith("a mapping"):
+            allowed = allowed.replace("a mapping", f"[a mapping](#{name})")
         lines.append(f"| `{name}` | {cell(allowed)} | `{setting.default_text}` | {cell(said.get(name, ''))} |")
     return [*lines, ""]
 
