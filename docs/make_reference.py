@@ -73,11 +73,11 @@ A config is one YAML file (the 1.2 core schema: `1e-3` is a number, `on` and `no
 checks it and runs nothing. `KEY=VALUE` on the command line changes a key: `agent.optimizer.learning_rate=1e-3`,
 `interventions.weight_decay.rate=0`.
 
-A **member** is written as its name, or with its settings: `adam` or `{{kind: adam, learning_rate: 1e-3}}`. Settings without
-`kind` change the member that is there by default.
+A **member** is written as its name, or with its settings: `adam` or `{{kind: adam, learning_rate: 1e-3}}`. Settings
+without `kind` change the member that is there by default.
 
-Editors that know JSON schemas can complete and check a config with [config.schema.json](../config.schema.json). It knows
-the built-in members; those of plug-ins it marks as unknown. A first line for the YAML language server:
+Editors that know JSON schemas can complete and check a config with [config.schema.json](../config.schema.json). It
+knows the built-in members; those of plug-ins it marks as unknown. A first line for the YAML language server:
 
 ```yaml
 # yaml-language-server: $schema=docs/config.schema.json
@@ -90,7 +90,7 @@ ARMS = """## arms
 
 | key | allowed | default | |
 |---|---|---|---|
-| `agent` | one of the agents, or settings | the experiment's | Laid over the experiment's agent; another `kind` replaces it |
+| `agent` | one of the agents, or settings | the experiment's | Laid over that; another `kind` replaces it |
 | `interventions` | a list of interventions | the experiment's | Replaces the experiment's list |
 | `told` | true or false | the experiment's | Whether the learner may know when a task gives way to another |
 | `sweep` | a mapping of dotted paths to lists | | Added to the experiment's; `null` takes a path away |
@@ -124,7 +124,9 @@ def parameter(name: str, annotation: Any, default: Any) -> tuple[str, str, str]:
     if isinstance(info, typer.models.ArgumentInfo):
         shown = info.metavar or (f"[{name.upper()}]" if default is None else name.upper())
     else:
-        flags = ", ".join(flag for flag in info.param_decls or () if flag.startswith("-")) or f"--{name.replace('_', '-')}"
+        flags = (
+            ", ".join(flag for flag in info.param_decls or () if flag.startswith("-")) or f"--{name.replace('_', '-')}"
+        )
         word = next((KINDS[each] for each in (kind, *get_args(kind)) if each in KINDS), "")
         shown = flags if kind is bool else f"{flags} {info.metavar or word}"
     plain = default in (None, False, inspect.Parameter.empty)
@@ -150,7 +152,10 @@ def cli_page(known: Any) -> str:
     lines = ["# Command line", "", MADE, "", str(about.help), ""]
     codes = str(about.epilog).removeprefix("Exit codes: ").rstrip(".").split("; ")
     lines += ["| exit code | |", "|---|---|", *(f"| {exit_code(code)} |" for code in codes), ""]
-    lines += ["`plasticity --version` prints the version; `plasticity --install-completion` sets up tab completion.", ""]
+    lines += [
+        "`plasticity --version` prints the version; `plasticity --install-completion` sets up tab completion.",
+        "",
+    ]
     for command in cli.app.registered_commands:
         lines += command_section(command)
     return "\n".join(lines).rstrip() + "\n"
@@ -208,7 +213,10 @@ def entry(module: str, name: str, thing: Any) -> list[str]:
 def api_page(known: Any) -> str:
     del known
     lines = ["# Python", "", MADE, ""]
-    lines += ["What follows is stable within a minor version. [Analyse a run](../howto/analyse.md) shows it at work.", ""]
+    lines += [
+        "What follows is stable within a minor version. [Analyse a run](../howto/analyse.md) shows it at work.",
+        "",
+    ]
     for module in (plasticity, results, plots):
         names = [name for name in module.__all__ if not name.startswith("__")]
         lines += [f"## {module.__name__}", "", make_pages.plain(module.__doc__ or ""), ""]
@@ -229,7 +237,8 @@ def members_page(family: str, intro: str) -> Callable[[Any], str]:
 
 
 NETWORKS = (
-    "In a config: `network: {kind: mlp, widths: [256, 256]}` of an agent. Your own: [Write a network](../howto/network.md)."
+    "In a config: `network: {kind: mlp, widths: [256, 256]}` of an agent. "
+    "Your own: [Write a network](../howto/network.md)."
 )
 OPTIMIZERS = (
     "In a config: `optimizer: {kind: adam, learning_rate: 1.0e-3}` of an agent. Your own: "

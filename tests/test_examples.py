@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,10 +35,11 @@ MEMBERS = {
     "transform": "negate_observations",
     "agent": "one_step_q",
 }
+SMALL = ("stream.tasks=2", "stream.steps_per_task=20", "probe_size=16", "record_every=10")
 TINY = {
-    **dict.fromkeys(KINDS, ["stream.tasks=2", "stream.steps_per_task=20", "probe_size=16", "record_every=10"]),
-    "monitor": ["stream.tasks=2", "stream.steps_per_task=20", "monitor_every=10"],
-    "stream": ["stream.tasks=2", "stream.steps_per_task=200", "agent.epsilon_steps=50"],
+    **dict.fromkeys(KINDS, SMALL),
+    "monitor": (*SMALL, "monitor_every=10"),
+    "stream": ("stream.tasks=2", "stream.steps_per_task=200", "agent.epsilon_steps=50"),
 }
 
 
@@ -52,7 +54,20 @@ def member(kind: str) -> Any:
 
 
 def test_every_folder_is_known():
-    assert {path.name for path in EXAMPLES.iterdir() if path.is_dir()} == {*KINDS, "plugin"}
+    assert {path.name for path in EXAMPLES.iterdir() if path.is_dir()} == {*KINDS, "plugin", "gymnasium", "cluster"}
+
+
+def test_an_environment_of_ones_own_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As from its folder, whose module the id names."""
+    monkeypatch.syspath_prepend(str(EXAMPLES / "gymnasium"))
+    small = ["stream.steps_per_visit=120", "stream.cycles=1", "agent.epsilon_steps=40"]
+    try:
+        run = plasticity.run(EXAMPLES / "gymnasium" / "experiment.yaml", tmp_path / "run", overrides=small)
+    finally:
+        gymnasium.registry.pop("Corridor-v0", None)
+        sys.modules.pop("corridor", None)
+    assert len(run.plan["stream"]["tasks"]) == 2
+    assert (run.visits["performance"] == 1).mean() > 0.3  # the exit pays 1, and is found by chance within 20 steps
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -154,7 +154,9 @@ def script(name: str, place: Path, body: str) -> subprocess.CompletedProcess[str
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
 def test_a_job_that_is_stopped_asks_for_the_next_turn(tmp_path: Path):
-    waits = "trap 'exit 138' USR1\necho \"$@\" > called\nsleep 0.3\nkill -USR1 $PPID\nfor i in {1..100}; do sleep 0.1; done"
+    waits = (
+        "trap 'exit 138' USR1\necho \"$@\" > called\nsleep 0.3\nkill -USR1 $PPID\nfor i in {1..100}; do sleep 0.1; done"
+    )
     assert script("requeue.sbatch", tmp_path, waits).returncode == 138
     assert (tmp_path / "requeued").read_text() == "requeue 17\n"
     assert (tmp_path / "called").read_text().split()[-1] == "--resume"

@@ -9,9 +9,7 @@ from plasticity.envs.base import Source, vectorise
 
 
 @card(example={"bandit_arms": 4, "tasks": 3, "steps_per_task": 500})
-def moving_bandit(
-    *, bandit_arms: Size = 10, tasks: Tasks = 10, steps_per_task: Count = 1000, envs: Size = 1
-) -> Source:
+def moving_bandit(*, bandit_arms: Size = 10, tasks: Tasks = 10, steps_per_task: Count = 1000, envs: Size = 1) -> Source:
     """A bandit. One arm pays 1, the others 0; which one follows from the task and the lane's seed.
 
     The observation is one number, always 1. There are no episodes: the performance is the mean reward. All settings
