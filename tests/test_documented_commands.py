@@ -231,7 +231,7 @@ def test_the_page_on_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (text,) = blocks(DOCS / "howto/data.md", "yaml")
     (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
     run = plasticity.run("mine.yaml", overrides=["stream.tasks=2", "stream.steps_per_task=10"])
-    assert [name for name, _ in run.plan["data"]] == [str(tmp_path / "mine.npz")]
+    assert [each["path"] for each in run.plan["data"]] == [str(tmp_path / "mine.npz")]
 
 
 def test_the_page_on_analysis_runs_and_names_every_public_function(
