@@ -34,7 +34,7 @@ docs: install
 
 # Every command and every piece of code of README.md and docs/, those that take minutes included.
 docs-test: install
-	$(BIN)/python -m pip install --quiet --editable '.[docs]' jsonschema
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	$(BIN)/python -m pytest tests/test_documented_commands.py tests/test_examples.py tests/test_pages.py tests/test_site.py
 
 lint: install
