@@ -173,7 +173,7 @@ def signature(function: Callable[..., Any]) -> str:
     """The names of the arguments and their defaults; types are in the sources."""
     parts, star = [], False
     for each in inspect.signature(function).parameters.values():
-        prefix = {each.VAR_POSITIONAL: "*", each.VAR_KEYWORD: "**"}.get(each.kind, "")
+        prefix = "*" if each.kind is each.VAR_POSITIONAL else "**" if each.kind is each.VAR_KEYWORD else ""
         if each.kind is each.KEYWORD_ONLY and not star:
             parts.append("*")
         star = star or each.kind in (each.KEYWORD_ONLY, each.VAR_POSITIONAL)

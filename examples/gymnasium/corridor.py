@@ -28,4 +28,4 @@ class Corridor(gymnasium.Env[np.ndarray, int]):
         return self._seen(), float(out), out, False, {}
 
 
-gymnasium.register("Corridor-v0", entry_point=Corridor, max_episode_steps=20)
+gymnasium.register("Corridor-v0", entry_point="corridor:Corridor", max_episode_steps=20)

@@ -104,7 +104,8 @@ def guarded(origin: Origin, factory: Callable[..., Any], returns: Mapping[str, R
         made = wanted.lift(origin.name, made)
         if not isinstance(made, wanted.kind):
             raise UserError(f"{origin} must return {article(wanted.kind.__name__)}; it returns {described(made)}")
-        return record(origin, made, wanted.keeps) if wanted.then is None else applying(origin, made, wanted.then)
+        function: Any = made
+        return record(origin, made, wanted.keeps) if wanted.then is None else applying(origin, function, wanted.then)
 
     return make
 
