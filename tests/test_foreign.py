@@ -74,6 +74,18 @@ def test_a_factory_that_fails_or_returns_something_else(plugin: Any, family: str
     assert launch.plan(tiny.experiment()).jobs  # what does not name it
 
 
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("return 3", "must be applied to a Source, to give another; it gives an int"),
+        ("raise ValueError('no')", "fails where it is applied: ValueError: no"),
+    ],
+)
+def test_a_transform_that_cannot_be_applied_is_named(plugin: Any, body: str, said: str) -> None:
+    plugin("transforms", f"def odd():\n    def apply(source):\n        {body}\n    return apply\n")
+    assert refusal(**NAMED["transforms"]) == f"transform `odd` (odd-one 1.0) {said}".replace(") fails", "): fails")
+
+
 IN_A_TRACE = {
     "interventions": "from plasticity.interventions.base import Intervention\n"
     "def odd():\n    return Intervention(step=lambda key, state, learner, context: 1 / 0)\n",

@@ -23,6 +23,7 @@ class Returns(NamedTuple):
     kind: type
     lift: Lift = lambda name, made: made
     keeps: Mapping[str, Keeps] = MappingProxyType({})  # of its functions
+    then: type | None = None  # of a member that is a function: what this has to return
 
 
 class Origin(NamedTuple):
@@ -103,9 +104,27 @@ def guarded(origin: Origin, factory: Callable[..., Any], returns: Mapping[str, R
         made = wanted.lift(origin.name, made)
         if not isinstance(made, wanted.kind):
             raise UserError(f"{origin} must return {article(wanted.kind.__name__)}; it returns {described(made)}")
-        return record(origin, made, wanted.keeps)
+        function: Any = made
+        return record(origin, made, wanted.keeps) if wanted.then is None else applying(origin, function, wanted.then)
 
     return make
+
+
+def applying(origin: Origin, function: Callable[..., Any], kind: type) -> Callable[..., Any]:
+    """The function of a member that is one, such as a transform; ``UserError`` where it fails or returns another type.
+
+    What it returns is not wrapped: transforms of transforms look into it.
+    """
+
+    def apply(*args: Any) -> Any:
+        with told(f"{origin}: fails where it is applied"):
+            made = function(*args)
+        if not isinstance(made, kind):
+            wanted = article(kind.__name__)
+            raise UserError(f"{origin} must be applied to {wanted}, to give another; it gives {described(made)}")
+        return made
+
+    return apply
 
 
 def article(noun: str) -> str:

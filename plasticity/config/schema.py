@@ -86,19 +86,24 @@ class Setting:
         return f"{shown(value)} is not allowed; must be {cut(self.allowed, 100)}{reason}{hint}"
 
 
-@functools.cache
-def schema_of(factory: Callable[..., Any]) -> Mapping[str, Setting]:
-    """The settings of a factory, by name, in order. ``TypeError`` where its signature cannot be a schema."""
+def annotations(factory: Callable[..., Any]) -> dict[str, Any]:
+    """The annotation of each keyword-only parameter. ``TypeError`` where one has none or a reserved name."""
     parameters = inspect.signature(factory).parameters.values()
-    keywords = {p.name: p for p in parameters if p.kind is p.KEYWORD_ONLY}
-    bare = [name for name, p in keywords.items() if p.annotation is REQUIRED or name == "kind"]
+    keywords = {p.name: p.annotation for p in parameters if p.kind is p.KEYWORD_ONLY}
+    bare = [name for name, annotation in keywords.items() if annotation is REQUIRED or name == "kind"]
     if bare:
         raise TypeError(f"{_named(factory)}: `{bare[0]}` has no annotation or is a reserved name")
     # Only the keyword-only annotations are evaluated: others may name types that exist for the type checker alone.
-    holder = types.SimpleNamespace(__annotations__={name: p.annotation for name, p in keywords.items()})
+    holder = types.SimpleNamespace(__annotations__=keywords)
     module = vars(sys.modules[factory.__module__])
-    hints = typing.get_type_hints(holder, globalns=module, include_extras=True)
-    return types.MappingProxyType({n: _setting(factory, n, hints[n], p.default) for n, p in keywords.items()})
+    return typing.get_type_hints(holder, globalns=module, include_extras=True)
+
+
+@functools.cache
+def schema_of(factory: Callable[..., Any]) -> Mapping[str, Setting]:
+    """The settings of a factory, by name, in order. ``TypeError`` where its signature cannot be a schema."""
+    hints, parameters = annotations(factory), inspect.signature(factory).parameters
+    return types.MappingProxyType({n: _setting(factory, n, hints[n], parameters[n].default) for n in hints})
 
 
 def _setting(factory: Callable[..., Any], name: str, annotation: Any, default: Any) -> Setting:

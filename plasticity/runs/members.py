@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -55,10 +55,12 @@ KEPT_BY_METHODS: Mapping[str, Keeps] = {
 KEPT_BY_MONITORS: Mapping[str, Keeps] = {"measure": lambda args, made: unlike(made[0], args[1])}
 KEPT_BY_OPTIMIZERS: Mapping[str, Keeps] = {"update": lambda args, made: unlike(tuple(made), args[:2])}
 
+Function: type = cast(type, Callable)
+
 RETURNS: Mapping[str, Returns] = {
     "agents": Returns(Agent),
     "streams": Returns(Source),
-    "transforms": Returns(Source),
+    "transforms": Returns(Function, then=Source),
     "interventions": Returns(Intervention, keeps=KEPT_BY_METHODS),
     "monitors": Returns(Monitor, keeps=KEPT_BY_MONITORS),
     "networks": Returns(NetworkSpec),
