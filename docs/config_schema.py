@@ -15,7 +15,7 @@ from pydantic import TypeAdapter
 from plasticity.config.experiments import NAME, Document, Evaluation, Placement, Schedule
 from plasticity.config.registry import BUILT_IN, FAMILIES, Registry
 from plasticity.config.schema import Setting, annotations, schema_of
-from plasticity.config.settings import own_period
+from plasticity.config.settings import MonitorKeys
 
 Json = dict[str, Any]
 
@@ -77,7 +77,7 @@ def member(known: Registry, family: str, name: str) -> Json:
     found.pop("required", None)
     found["properties"] = {"kind": {"const": name}, **found["properties"]}
     if family == "monitors":
-        found["properties"] |= mapping(own_period)["properties"]
+        found["properties"] |= mapping(MonitorKeys)["properties"]
     return found
 
 

@@ -21,7 +21,7 @@ from plasticity.plots.options import PLAIN, Options, check_names, checked
 from plasticity.plots.performance import performance
 from plasticity.plots.style import FEW, Bounds, controls_of
 from plasticity.plots.thin import thinned
-from plasticity.results.read import RunPath, arm_names, config_if_whole
+from plasticity.results.read import NO_OTHER_STREAM, RunPath, arm_names, config_if_whole
 
 ORDER = (
     "performance", "learning_curve", "aggregates", "profiles", "sensitivity", "revisits", "learning_speed", "matrix",
@@ -122,7 +122,7 @@ def _one_stream(runs: Sequence[RunPath]) -> dict[str, Any]:
     first, *others = (results.plan(run)["stream"] for run in runs)
     for run, other in zip(runs[1:], others, strict=True):
         keys = [key for key in {**first, **other} if first.get(key) != other.get(key)]
-        keys = [key for key in keys if key not in results.NO_OTHER_STREAM]
+        keys = [key for key in keys if key not in NO_OTHER_STREAM]
         if keys:
             was, now = contrasted(first.get(keys[0]), other.get(keys[0]))
             told = f"`{keys[0]}` is {was} and {now}; draw each by itself"

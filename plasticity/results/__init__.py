@@ -21,7 +21,6 @@ from plasticity.results.points import Point, points
 from plasticity.results.profiles import performance_profiles, probability_of_improvement
 from plasticity.results.ranges import difference_range, metric_ranges, performance_range
 from plasticity.results.read import (
-    NO_OTHER_STREAM,
     by_stream,
     controls,
     evaluations,
@@ -53,7 +52,6 @@ from plasticity.results.transfer import (
 from plasticity.results.two_runs import TwoRuns, compare_runs
 
 __all__ = [
-    "NO_OTHER_STREAM",
     "Compared",
     "Interval",
     "Matrix",

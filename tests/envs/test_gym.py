@@ -174,7 +174,9 @@ def test_a_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
         raise gymnasium.error.DependencyNotInstalled("MuJoCo is not installed")
 
     monkeypatch.setattr(gymnasium, "make", lacking)
-    with pytest.raises(ValueError, match=r'CartPole-v1: a library is missing: .*pip install "plasticity\[mujoco\]"'):
+    with pytest.raises(ValueError, match=r"CartPole-v1: a library is missing: .*pip install \"plasticity-lab\[mujoco\]\""):
+        ValueError, match=r'CartPole-v1: a library is missing: .*pip install "plasticity-lab\[mujoco\]"'
+    ):
         gym(id="CartPole-v1")
 
 
