@@ -174,9 +174,8 @@ def test_a_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
         raise gymnasium.error.DependencyNotInstalled("MuJoCo is not installed")
 
     monkeypatch.setattr(gymnasium, "make", lacking)
-    with pytest.raises(ValueError, match=r"CartPole-v1: a library is missing: .*pip install \"plasticity-lab\[mujoco\]\""):
-        ValueError, match=r'CartPole-v1: a library is missing: .*pip install "plasticity-lab\[mujoco\]"'
-    ):
+    said = r'CartPole-v1: a library is missing: .*pip install "plasticity-lab\[mujoco\]"'
+    with pytest.raises(ValueError, match=said):
         gym(id="CartPole-v1")
 
 
