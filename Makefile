@@ -1,15 +1,16 @@
 # Everything runs in .venv, which `make install` fills; the only things needed beforehand are Python 3.11+ and make.
+# NEWEST=1 takes the newest version of every dependency instead of the ones in constraints.txt.
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: install quickstart smoke test test-slow lint gpu-check clean
+.PHONY: install quickstart smoke test test-slow docs docs-test lint gpu-check clean
 
 install: .venv/installed
 
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet $(if $(NEWEST),--upgrade,--constraint constraints.txt) --editable '.[dev]'
 	touch $@
 
 quickstart: install
@@ -24,6 +25,17 @@ test: install
 
 test-slow: install
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m slow
+
+# The site, in build/site: open build/site/index.html. A broken link is an error.
+docs: install
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	$(BIN)/python docs/make_reference.py
+	$(BIN)/python -m mkdocs build --strict
+
+# Every command and every piece of code of README.md and docs/, those that take minutes included.
+docs-test: install
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	$(BIN)/python -m pytest tests/test_documented_commands.py tests/test_examples.py tests/test_pages.py tests/test_site.py
 
 lint: install
 	$(BIN)/ruff check .

@@ -2,15 +2,15 @@
 
 from collections.abc import Callable, Mapping
 
-from agents.c51 import c51
-from agents.dqn import dqn
-from agents.ppo import ppo
-from agents.rainbow import rainbow
-from agents.stream_ac import stream_ac
-from agents.stream_loss import stream_c51, stream_dqn
-from agents.streaming import adaptive_q, stream_q
-from agents.supervised import classifier, regressor
-from plasticity.types import Agent
+from plasticity.agents.c51 import c51
+from plasticity.agents.dqn import dqn
+from plasticity.agents.ppo import ppo
+from plasticity.agents.rainbow import rainbow
+from plasticity.agents.stream_ac import stream_ac
+from plasticity.agents.stream_loss import stream_c51, stream_dqn
+from plasticity.agents.streaming import adaptive_q, stream_q
+from plasticity.agents.supervised import classifier, regressor
+from plasticity.core.types import Agent
 
 AGENTS: Mapping[str, Callable[..., Agent]] = {
     "classifier": classifier,

@@ -7,11 +7,11 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 
-from plasticity import networks
+from plasticity.core.schedules import Number
+from plasticity.core.types import Activation, Array, Key, Network, Params
 from plasticity.interventions.base import Intervention
-from plasticity.networks import Head, NetworkSpec
-from plasticity.schedules import Number
-from plasticity.types import Activation, Array, Key, Network, Params
+from plasticity.networks.build import build, join
+from plasticity.networks.spec import Head, NetworkSpec
 
 Trunk = Literal["separate", "shared"]
 Make = Callable[[Any, int], NetworkSpec]  # observation, outputs -> the network of that many outputs
@@ -27,7 +27,7 @@ def separate(
     """
     scales = {name: gains[name] / HIDDEN_GAIN if gains else 1.0 for name in outputs}
     specs = {name: replace(make(observation, n), output_scale=scales[name]) for name, n in outputs.items()}
-    return networks.join({name: networks.build(method.network(spec)) for name, spec in specs.items()})
+    return join({name: build(method.network(spec)) for name, spec in specs.items()})
 
 
 def shared(
@@ -35,7 +35,7 @@ def shared(
 ) -> Network:
     """One network with an output layer for each name; ``apply`` gives a mapping, as that of :func:`separate`."""
     heads = tuple(Head(name, n, scale=gains[name] / HIDDEN_GAIN) for name, n in outputs.items())
-    whole = networks.build(method.network(replace(make(observation, sum(outputs.values())), heads=heads)))
+    whole = build(method.network(replace(make(observation, sum(outputs.values())), heads=heads)))
 
     def apply(params: Params, observations: Any) -> tuple[dict[str, Array], Mapping[str, Activation]]:
         joined, activations = whole.apply(params, observations)

@@ -3,9 +3,9 @@
 import jax
 import jax.numpy as jnp
 
-from agents.value_based import mean_where
-from plasticity.schedules import Number
-from plasticity.types import Array
+from plasticity.core.masked import mean_where
+from plasticity.core.schedules import Number
+from plasticity.core.types import Array
 
 EPSILON = 1e-8
 

@@ -6,11 +6,8 @@ from typing import Any, Literal, NamedTuple
 import jax
 import optax
 
-from agents.value_based import mean_where
-from plasticity import networks
-from plasticity.interventions.base import Intervention
-from plasticity.networks import NetworkSpec
-from plasticity.types import (
+from plasticity.core.masked import mean_where
+from plasticity.core.types import (
     Activation,
     AgentState,
     Array,
@@ -25,6 +22,9 @@ from plasticity.types import (
     Probe,
     State,
 )
+from plasticity.interventions.base import Intervention
+from plasticity.networks.build import build
+from plasticity.networks.spec import NetworkSpec
 
 Loss = Callable[[Params], tuple[Any, ...]]  # -> task loss, activations and, if wanted, a mapping of more to report
 Rest = Callable[[Array], Mapping[str, Any]]  # step of birth -> what a newborn remembers besides its Learner
@@ -65,7 +65,7 @@ class Body(NamedTuple):
     def init(self, key: Key) -> AgentState:
         """A new agent with its plug-in state."""
         learner = self.newborn(jax.random.fold_in(key, PARAMS), jax.numpy.zeros((), jax.numpy.int32))
-        plugins = self.intervention.init(jax.random.fold_in(key, PLUGINS), learner.params)
+        plugins = self.intervention.init(jax.random.fold_in(key, PLUGINS), learner.params, self.network)
         return AgentState(learner._replace(rest={}), plugins, learner.rest)
 
     def acting(self, state: AgentState) -> Params:
@@ -193,7 +193,7 @@ def assemble(
     ``target(params)`` is a newborn's target network; ``rest(step of birth)`` what else it remembers; ``dress`` may give
     the network more parameters; ``trace`` puts an eligibility trace before the optimizer, wrapped as it is.
     """
-    network = dress(networks.build(intervention.network(spec)))
+    network = dress(build(intervention.network(spec)))
     return embody(network, optimizer, intervention, target=target, rest=rest, trace=trace)
 
 

@@ -6,14 +6,14 @@ from typing import Annotated, Any
 import jax.numpy as jnp
 from pydantic import Field
 
-from agents.base import assemble
-from agents.categorical import Spread, Targets, check_atoms, check_support, cross_entropies, expected, spread
-from agents.replay import Batch, replay
-from agents.replay_regime import Criterion, Timing, check_stream, replay_agent, uniform
-from plasticity.fields import BelowOne, Count, Fraction, Member, Positive, Repeats, Size
+from plasticity.agents.base import assemble
+from plasticity.agents.categorical import Spread, Targets, check_atoms, check_support, cross_entropies, expected, spread
+from plasticity.agents.replay import Batch, replay
+from plasticity.agents.replay_regime import Criterion, Timing, check_stream, replay_agent, uniform
+from plasticity.config.fields import BelowOne, Count, Fraction, Member, Positive, Repeats, Size, metadata
+from plasticity.core.schedules import linear
+from plasticity.core.types import Activation, Agent, Array, Params, StreamSpec
 from plasticity.interventions.base import Intervention
-from plasticity.schedules import linear
-from plasticity.types import Activation, Agent, Array, Params, StreamSpec
 
 Logits = Callable[[Params, Any], tuple[Array, Mapping[str, Activation]]]
 # parameters, observations [B, ...] -> logits [B, actions, atoms], activations
@@ -44,6 +44,7 @@ def categorical_criterion(
     return Criterion(values, losses)
 
 
+@metadata(renamed={"learn_every": "update_period"})
 def c51(
     spec: StreamSpec,
     intervention: Intervention,
@@ -65,7 +66,7 @@ def c51(
     replay_capacity: Count = 100_000,
     replay_minimum: Count = 20_000,
     batch_size: Size = 32,
-    learn_every: Count = 4,
+    update_period: Count = 4,
     gradient_steps: Repeats = 1,
     target_period: Count = 2_000,
 ) -> Agent:
@@ -82,11 +83,11 @@ def c51(
     critic with a categorical loss, see ``agents.categorical``.
 
     Static: ``atoms`` (at least 2), ``v_min``, ``v_max``, ``targets``, and here ``reward_clip`` too (None: not clipped).
-    All other settings and errors as :func:`agents.dqn.dqn`, without ``huber``; ``ValueError`` also where the values
-    leave out a reward of one step. Defaults are those of DQN Zoo's C51, its schedules as for ``dqn``; actions are
-    epsilon-greedy in expected values.
+    All other settings and errors as :func:`plasticity.agents.dqn.dqn`, without ``huber``; ``ValueError`` also where the
+    values leave out a reward of one step. Defaults are those of DQN Zoo's C51, its schedules as for ``dqn``; actions
+    are epsilon-greedy in expected values.
     """
-    check_stream("c51", spec, learn_every, gradient_steps)
+    check_stream("c51", spec, update_period, gradient_steps)
     check_atoms(atoms)
     check_support(spec, v_min, v_max, reward_clip)
     stored = replay(spec, capacity=replay_capacity, minimum=replay_minimum, batch_size=batch_size, steps=n_step)
@@ -103,7 +104,7 @@ def c51(
         outputs, activations = body.network.apply(params, observation)
         return outputs.reshape(-1, spec.actions, atoms), activations
 
-    timing = Timing(-(-replay_minimum // spec.envs), learn_every, gradient_steps, target_period)
+    timing = Timing(-(-replay_minimum // spec.envs), update_period, gradient_steps, target_period)
     epsilon = linear(epsilon_start, epsilon_end, epsilon_steps)
     criterion = categorical_criterion(logits, double, v_min, v_max, atoms, spread(targets, sigma))
     return replay_agent(body, memory, timing, epsilon, criterion, discount, reward_clip)

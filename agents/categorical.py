@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import rlax
 
-from agents.replay import Batch
-from plasticity.schedules import Number
-from plasticity.types import Array, StreamSpec
+from plasticity.agents.replay import Batch
+from plasticity.core.schedules import Number
+from plasticity.core.types import Array, StreamSpec
 
 Targets = Literal["distribution", "two_hot", "hl_gauss"]
 Spread = Callable[[Array, Array], Array]  # numbers [B], support [atoms] -> distributions [B, atoms]

@@ -2,9 +2,9 @@
 
 import jax.numpy as jnp
 
-from agents.value_based import mean_where
-from plasticity.schedules import Number
-from plasticity.types import Array
+from plasticity.core.masked import mean_where
+from plasticity.core.schedules import Number
+from plasticity.core.types import Array
 
 
 def policy_loss(log_ratio: Array, advantage: Array, clip: Number) -> Array:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from plasticity.types import Array, Key
+from plasticity.core.types import Array, Key
 
 
 class Distribution(NamedTuple):

@@ -6,14 +6,14 @@ from typing import Annotated, Any
 import jax
 import rlax
 
-from agents.base import assemble
-from agents.replay import Batch, replay
-from agents.replay_regime import Criterion, Timing, check_stream, replay_agent, uniform
-from agents.value_based import error_loss
-from plasticity.fields import BelowOne, Count, Fraction, Member, NonNegative, Positive, Repeats, Size
+from plasticity.agents.base import assemble
+from plasticity.agents.replay import Batch, replay
+from plasticity.agents.replay_regime import Criterion, Timing, check_stream, replay_agent, uniform
+from plasticity.agents.value_based import error_loss
+from plasticity.config.fields import BelowOne, Count, Fraction, Member, NonNegative, Positive, Repeats, Size, metadata
+from plasticity.core.schedules import Number, linear
+from plasticity.core.types import Activation, Agent, Array, Network, Params, StreamSpec
 from plasticity.interventions.base import Intervention
-from plasticity.schedules import Number, linear
-from plasticity.types import Activation, Agent, Array, Network, Params, StreamSpec
 
 
 def q_criterion(network: Network, double: bool, huber: Number) -> Criterion:
@@ -38,6 +38,7 @@ def q_criterion(network: Network, double: bool, huber: Number) -> Criterion:
     return Criterion(values, losses)
 
 
+@metadata(renamed={"learn_every": "update_period"})
 def dqn(
     spec: StreamSpec,
     intervention: Intervention,
@@ -55,7 +56,7 @@ def dqn(
     replay_capacity: Count = 100_000,
     replay_minimum: Count = 20_000,
     batch_size: Size = 32,
-    learn_every: Count = 4,
+    update_period: Count = 4,
     gradient_steps: Repeats = 1,
     target_period: Count = 2_000,
 ) -> Agent:
@@ -67,14 +68,14 @@ def dqn(
     Traced: ``discount``; ``huber`` (gradient bound, 0 for squared error); ``reward_clip`` (rewards are clipped to
     +-this for learning, the stream's records stay raw; static None: not clipped); ``epsilon_start``, ``epsilon_end``,
     ``epsilon_steps`` (linear, in env steps of each env since the agent's birth). Static: ``n_step``;
-    ``replay_capacity``, ``replay_minimum``, ``batch_size`` in transitions; ``learn_every`` in env steps of each env;
-    ``gradient_steps`` each time (the replay ratio is ``gradient_steps / (learn_every * envs)`` updates per transition);
-    ``target_period`` in updates. ``ValueError`` where the replay sizes do not fit each other, ``learn_every`` does not
-    divide the length of every visit, or the stream's actions are not discrete or its observations not one array. The
-    paper clips the error's gradient, which is the Huber loss; defaults are those of Dopamine's DQN in agent steps, with
-    a tenth of its replay.
+    ``replay_capacity``, ``replay_minimum``, ``batch_size`` in transitions; ``update_period`` in env steps of each env;
+    ``gradient_steps`` each time (the replay ratio is ``gradient_steps / (update_period * envs)`` updates per
+    transition); ``target_period`` in updates. ``ValueError`` where the replay sizes do not fit each other,
+    ``update_period`` does not divide the length of every visit, or the stream's actions are not discrete or its
+    observations not one array. The paper clips the error's gradient, which is the Huber loss; defaults are those of
+    Dopamine's DQN in agent steps, with a tenth of its replay.
     """
-    check_stream("dqn", spec, learn_every, gradient_steps)
+    check_stream("dqn", spec, update_period, gradient_steps)
     stored = replay(spec, capacity=replay_capacity, minimum=replay_minimum, batch_size=batch_size, steps=n_step)
     memory = uniform(stored, batch_size, discount, reward_clip)
     body = assemble(
@@ -84,6 +85,6 @@ def dqn(
         target=lambda params: params,
         rest=lambda born: {"replay": memory.init(), "schedule": born},
     )
-    timing = Timing(-(-replay_minimum // spec.envs), learn_every, gradient_steps, target_period)
+    timing = Timing(-(-replay_minimum // spec.envs), update_period, gradient_steps, target_period)
     epsilon = linear(epsilon_start, epsilon_end, epsilon_steps)
     return replay_agent(body, memory, timing, epsilon, q_criterion(body.network, double, huber), discount, reward_clip)

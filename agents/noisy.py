@@ -6,8 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from plasticity.schedules import Number
-from plasticity.types import Array, Key, Network, Params
+from plasticity.core.schedules import Number
+from plasticity.core.types import Array, Key, Network, Params
 
 
 def _dense(params: Params, change: Callable[[int, Mapping[str, Any]], Mapping[str, Any]]) -> Params:

@@ -12,11 +12,11 @@ import jax
 import jax.numpy as jnp
 from pydantic import Field
 
-from plasticity import counting
-from plasticity.counting import Count, Moments
-from plasticity.fields import TRACED
-from plasticity.schedules import Number
-from plasticity.types import LAST, Array, Clock, StreamSpec, Transition, is_transition
+from plasticity.config.fields import TRACED
+from plasticity.core import counting
+from plasticity.core.counting import Count, Moments
+from plasticity.core.schedules import Number
+from plasticity.core.types import LAST, Array, Clock, StreamSpec, Transition, is_transition
 
 Normalise = Literal["running", "exponential", "switch", "none"]
 NORMALISE = ("running", "exponential", "switch", "none")
@@ -82,7 +82,7 @@ def include(
     calculating corrected sums of squares and products"; Chan, Golub, LeVeque 1983, "Algorithms for computing the sample
     variance"). Else ``s = rate / (1 - (1 - rate)^updates)``: an exponential average, corrected for its start. Where
     nothing counts the statistics stay bit for bit. Right to 1e-5 of themselves after 1e9 observations and more
-    (``plasticity.counting``).
+    (``plasticity.core.counting``).
     """
     values = jnp.asarray(values, jnp.float32)
     counts = jnp.broadcast_to(jnp.asarray(valid, bool), values.shape[:1])

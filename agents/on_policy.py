@@ -6,16 +6,16 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from agents.advantages import normalised
-from agents.base import ACTION, REFERENCE, SAMPLE, STEP, Body, Meaning
-from agents.clipping import policy_loss, ratio_metrics, value_loss, with_excess
-from agents.distributions import Distribution, categorical, gaussian
-from agents.normalise import Perception
-from agents.rollout import Rollout, Samples, to_samples, write
-from agents.truncation import Truncation, kept_discount
-from agents.value_based import mean_where
-from plasticity.schedules import Number
-from plasticity.types import (
+from plasticity.agents.advantages import normalised
+from plasticity.agents.base import ACTION, REFERENCE, SAMPLE, STEP, Body, Meaning
+from plasticity.agents.clipping import policy_loss, ratio_metrics, value_loss, with_excess
+from plasticity.agents.distributions import Distribution, categorical, gaussian
+from plasticity.agents.normalise import Perception
+from plasticity.agents.rollout import Rollout, Samples, to_samples, write
+from plasticity.agents.truncation import Truncation, kept_discount
+from plasticity.core.masked import mean_where
+from plasticity.core.schedules import Number
+from plasticity.core.types import (
     Agent,
     AgentState,
     Array,

@@ -5,18 +5,18 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from agents.actor_critic import Trunk, separate, shared, with_scale
-from agents.base import embody
-from agents.normalise import Normalise, Share, perception
-from agents.on_policy import Rules, rollout_agent
-from agents.rollout import empty
-from agents.suits import check_acting
-from agents.truncation import Truncation, check_truncation
-from plasticity.counters import check_updates
-from plasticity.errors import check
-from plasticity.fields import BelowOne, Fraction, Member, NonNegative, Positive, Real, Repeats, Size
+from plasticity.agents.actor_critic import Trunk, separate, shared, with_scale
+from plasticity.agents.base import embody
+from plasticity.agents.normalise import Normalise, Share, perception
+from plasticity.agents.on_policy import Rules, rollout_agent
+from plasticity.agents.rollout import empty
+from plasticity.agents.suits import check_acting
+from plasticity.agents.truncation import Truncation, check_truncation
+from plasticity.config.counters import check_updates
+from plasticity.config.fields import BelowOne, Fraction, Member, NonNegative, Positive, Real, Repeats, Size
+from plasticity.core.errors import check
+from plasticity.core.types import Agent, Array, StreamSpec
 from plasticity.interventions.base import Intervention
-from plasticity.types import Agent, Array, StreamSpec
 
 Gain = Annotated[float, Field(gt=0)]  # static
 NormaliseAdvantages = Literal["minibatch", "batch", "none"]

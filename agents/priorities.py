@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from agents.replay import Replay
-from agents.replay_regime import Memory, Sample
-from plasticity.schedules import Number, Schedule
-from plasticity.types import Array, Key, StreamSpec, Transition
+from plasticity.agents.replay import Replay
+from plasticity.agents.replay_regime import Memory, Sample
+from plasticity.core.schedules import Number, Schedule
+from plasticity.core.types import Array, Key, StreamSpec, Transition
 
 Tree = tuple[Array, ...]  # float32[rows, fan] each, the lowest level first, the last of one row
 FAN = 64

@@ -6,19 +6,19 @@ from typing import Annotated, Any
 
 import jax.numpy as jnp
 
-from agents.base import assemble
-from agents.c51 import Bound, categorical_criterion
-from agents.categorical import Targets, check_atoms, check_support, spread
-from agents.noisy import noisy as noisy_network
-from agents.noisy import perturbed
-from agents.priorities import prioritised as prioritised_memory
-from agents.replay import replay
-from agents.replay_regime import Timing, check_stream, replay_agent, uniform
-from plasticity.fields import BelowOne, Count, Fraction, Member, NonNegative, Positive, Repeats, Size
+from plasticity.agents.base import assemble
+from plasticity.agents.c51 import Bound, categorical_criterion
+from plasticity.agents.categorical import Targets, check_atoms, check_support, spread
+from plasticity.agents.noisy import noisy as noisy_network
+from plasticity.agents.noisy import perturbed
+from plasticity.agents.priorities import prioritised as prioritised_memory
+from plasticity.agents.replay import replay
+from plasticity.agents.replay_regime import Timing, check_stream, replay_agent, uniform
+from plasticity.config.fields import BelowOne, Count, Fraction, Member, NonNegative, Positive, Repeats, Size, metadata
+from plasticity.core.schedules import linear
+from plasticity.core.types import Activation, Agent, Array, Params, StreamSpec
 from plasticity.interventions.base import Intervention
-from plasticity.networks import Head, NetworkSpec
-from plasticity.schedules import linear
-from plasticity.types import Activation, Agent, Array, Params, StreamSpec
+from plasticity.networks.spec import Head, NetworkSpec
 
 # DQN Zoo's settings of Rainbow.
 ADAM = {"kind": "adam", "learning_rate": 6.25e-5, "eps": 0.005 / 32, "max_gradient_norm": 10.0}
@@ -37,6 +37,7 @@ def combined(outputs: Array, actions: int, atoms: int) -> Array:
     return value + advantage - jnp.mean(advantage, axis=1, keepdims=True)
 
 
+@metadata(renamed={"learn_every": "update_period"})
 def rainbow(
     spec: StreamSpec,
     intervention: Intervention,
@@ -66,15 +67,15 @@ def rainbow(
     replay_capacity: Count = 100_000,
     replay_minimum: Count = 20_000,
     batch_size: Size = 32,
-    learn_every: Count = 4,
+    update_period: Count = 4,
     gradient_steps: Repeats = 1,
     target_period: Count = 2_000,
 ) -> Agent:
     """Rainbow, for one lane: C51 with double, dueling and n-step Q-learning and prioritised replay.
 
     Hessel et al. 2018, "Rainbow: Combining Improvements in Deep Reinforcement Learning". The loss is that of
-    :func:`agents.c51.c51`. ``dueling`` (Wang et al. 2016, "Dueling Network Architectures for Deep Reinforcement
-    Learning"): the network's last dense layer is there twice, and the logits are ``V + A_a - mean_b A_b``.
+    :func:`plasticity.agents.c51.c51`. ``dueling`` (Wang et al. 2016, "Dueling Network Architectures for Deep
+    Reinforcement Learning"): the network's last dense layer is there twice; the logits are ``V + A_a - mean_b A_b``.
     ``prioritised`` (Schaul et al. 2016, "Prioritized Experience Replay"): transitions are sampled in proportion to
     ``loss^priority_exponent``, the loss when they were last learned from, and weighted by ``(N P)^-importance`` over
     the largest weight of the batch; ``importance`` goes from ``importance_start`` to ``importance_end`` over
@@ -87,10 +88,10 @@ def rainbow(
 
     Static: ``double``, ``dueling``, ``prioritised``, ``noisy`` switch the parts; all off and ``n_step`` 1, it is C51.
     Traced: ``priority_exponent``, the three of ``importance``, ``noise_scale``. All other settings and errors as
-    :func:`agents.c51.c51`. Defaults are DQN Zoo's, but for the noise and a tenth of its replay. The priority is the
-    cross-entropy, as there (in the paper the divergence), without a share of uniform samples.
+    :func:`plasticity.agents.c51.c51`. Defaults are DQN Zoo's, but for the noise and a tenth of its replay. The priority
+    is the cross-entropy, as there (in the paper the divergence), without a share of uniform samples.
     """
-    check_stream("rainbow", spec, learn_every, gradient_steps)
+    check_stream("rainbow", spec, update_period, gradient_steps)
     check_atoms(atoms)
     check_support(spec, v_min, v_max, reward_clip)
     stored = replay(spec, capacity=replay_capacity, minimum=replay_minimum, batch_size=batch_size, steps=n_step)
@@ -121,7 +122,7 @@ def rainbow(
             return combined(outputs, spec.actions, atoms), activations
         return outputs.reshape(-1, spec.actions, atoms), activations
 
-    timing = Timing(-(-replay_minimum // spec.envs), learn_every, gradient_steps, target_period)
+    timing = Timing(-(-replay_minimum // spec.envs), update_period, gradient_steps, target_period)
     epsilon = linear(epsilon_start, epsilon_end, epsilon_steps)
     criterion = categorical_criterion(logits, double, v_min, v_max, atoms, spread(targets, sigma))
     if noisy:

@@ -13,8 +13,8 @@ import flashbax
 import jax
 import jax.numpy as jnp
 
-from plasticity.schedules import Number
-from plasticity.types import FIRST, Array, Key, StreamSpec, Transition
+from plasticity.core.schedules import Number
+from plasticity.core.types import FIRST, Array, Key, StreamSpec, Transition
 
 
 class Item(NamedTuple):

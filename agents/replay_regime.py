@@ -6,13 +6,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from agents.base import ACTION, NOISE, REFERENCE, SAMPLE, Body
-from agents.replay import Batch, Replay, clipped
-from agents.suits import check_acting
-from agents.value_based import epsilon_greedy, mean_where
-from plasticity.counters import check_updates
-from plasticity.schedules import Number, Schedule
-from plasticity.types import (
+from plasticity.agents.base import ACTION, NOISE, REFERENCE, SAMPLE, Body
+from plasticity.agents.replay import Batch, Replay, clipped
+from plasticity.agents.suits import check_acting
+from plasticity.agents.value_based import epsilon_greedy
+from plasticity.config.counters import check_updates
+from plasticity.core.masked import mean_where
+from plasticity.core.schedules import Number, Schedule
+from plasticity.core.types import (
     Activation,
     Agent,
     AgentState,
@@ -101,15 +102,16 @@ def uniform(replay: Replay, batch_size: int, gamma: Number, reward_clip: Number 
     return Memory(replay.init, replay.add, replay.ready, sample, settle, batch_size)
 
 
-def check_stream(name: str, spec: StreamSpec, learn_every: int, gradient_steps: int) -> None:
+def check_stream(name: str, spec: StreamSpec, update_period: int, gradient_steps: int) -> None:
     """``ValueError`` where the stream does not suit a replay agent, or makes more updates than their counter holds."""
     check_acting(name, spec, discrete=True)
     for visit in spec.visits:
-        if visit.steps % learn_every:
+        if visit.steps % update_period:
             raise ValueError(
-                f"agent.learn_every: {learn_every} is not allowed; it must divide the {visit.steps} steps of a visit"
+                f"agent.update_period: {update_period} is not allowed; "
+                f"it must divide the {visit.steps} steps of a visit"
             )
-    check_updates("agent.gradient_steps", spec, gradient_steps, learn_every)
+    check_updates("agent.gradient_steps", spec, gradient_steps, update_period)
 
 
 def one_step(transition: Transition, gamma: Number, reward_clip: Number | None) -> Batch:

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from agents.advantages import generalised_advantages
-from agents.truncation import Truncation, kept_discount
-from plasticity.schedules import Number
-from plasticity.types import FIRST, LAST, Array, StreamSpec, Transition
+from plasticity.agents.advantages import generalised_advantages
+from plasticity.agents.truncation import Truncation, kept_discount
+from plasticity.core.schedules import Number
+from plasticity.core.types import FIRST, LAST, Array, StreamSpec, Transition
 
 Judge = Callable[[Array, Array], tuple[Array, Array]]
 # observations [B, ...], actions [B, ...] -> log-probabilities [B], values [B]

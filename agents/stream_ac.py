@@ -5,17 +5,15 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 
-from agents.actor_critic import separate
-from agents.base import embody
-from agents.normalise import Normalise, Share, perception
-from agents.replay import Batch
-from agents.streaming import CONTROL_NETWORK, chosen, remembered, streaming_agent, trace_metrics
-from agents.suits import check_acting
-from agents.truncation import Truncation, check_truncation
-from plasticity.eligibility import eligible, parts
-from plasticity.fields import BelowOne, Fraction, Member, NonNegative
-from plasticity.interventions.base import Intervention
-from plasticity.types import (
+from plasticity.agents.actor_critic import separate
+from plasticity.agents.base import embody
+from plasticity.agents.normalise import Normalise, Share, perception
+from plasticity.agents.replay import Batch
+from plasticity.agents.streaming import CONTROL_NETWORK, chosen, remembered, streaming_agent, trace_metrics
+from plasticity.agents.suits import check_acting
+from plasticity.agents.truncation import Truncation, check_truncation
+from plasticity.config.fields import BelowOne, Fraction, Member, NonNegative, metadata
+from plasticity.core.types import (
     Agent,
     Array,
     Clock,
@@ -26,6 +24,8 @@ from plasticity.types import (
     State,
     StreamSpec,
 )
+from plasticity.interventions.base import Intervention
+from plasticity.optim.eligibility import eligible, parts
 
 WIDER_NETWORK = {**CONTROL_NETWORK, "widths": [128, 128]}
 POLICY_OPTIMIZER = {"kind": "obgd", "kappa": 3.0}
@@ -37,6 +37,7 @@ def entropy(log_p: Array) -> Array:
     return -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
 
 
+@metadata(renamed={"trace": "trace_decay"})
 def stream_ac(
     spec: StreamSpec,
     intervention: Intervention,
@@ -45,7 +46,7 @@ def stream_ac(
     policy_optimizer: Annotated[Any, Member("optimizers")] = POLICY_OPTIMIZER,
     value_optimizer: Annotated[Any, Member("optimizers")] = VALUE_OPTIMIZER,
     discount: BelowOne = 0.99,
-    trace: Fraction = 0.8,
+    trace_decay: Fraction = 0.8,
     entropy_coefficient: NonNegative = 0.01,
     normalise: Normalise = "running",
     normalise_rate: Share = 1e-4,
@@ -54,15 +55,15 @@ def stream_ac(
 ) -> Agent:
     """Stream AC(lambda) for discrete actions.
 
-    ``delta = r + discount d v(s') - v(s)``; ``z_v <- discount trace z_v + grad v(s)``;
-    ``z_pi <- discount trace z_pi + grad [log pi(a|s) + entropy_coefficient sign(delta) H(pi(.|s))]``; each of the two
-    networks, built alike, takes its own optimizer's step along ``delta z``. Both traces end after the update at
+    ``delta = r + discount d v(s') - v(s)``; ``z_v <- discount trace_decay z_v + grad v(s)``;
+    ``z_pi <- discount trace_decay z_pi + grad [log pi(a|s) + entropy_coefficient sign(delta) H(pi(.|s))]``; each of the
+    two networks, built alike, takes its own optimizer's step along ``delta z``. Both traces end after the update at
     terminations, lost lives and truncations. Elsayed, Vasan, Mahmood 2024, "Streaming Deep Reinforcement Learning
     Finally Works".
 
-    Traced: ``discount``, ``trace`` (lambda), ``entropy_coefficient``; for the rest and for errors see ``stream_q``. The
-    step size recorded is the policy's. The loss that monitors see is ``delta^2 / 2 - delta log pi(a|s)`` less the
-    entropy's part, with ``delta`` fixed in the second term: it may be negative.
+    Traced: ``discount``, ``trace_decay`` (lambda), ``entropy_coefficient``; for the rest and for errors see
+    ``stream_q``. The step size recorded is the policy's. The loss that monitors see is ``delta^2 / 2 - delta log
+    pi(a|s)`` less the entropy's part, with ``delta`` fixed in the second term: it may be negative.
     """
     check_acting("stream_ac", spec, discrete=True, one_env=True)
     check_truncation(truncation)
@@ -105,7 +106,7 @@ def stream_ac(
             gradient,
             context._replace(activations=activations),
             td_error=error,
-            trace_decay=jnp.asarray(discount * trace, jnp.float32),
+            trace_decay=jnp.asarray(discount * trace_decay, jnp.float32),
             trace_start=first,
             trace_end=ended,
             penalty=body.penalty_gradients(learner, plugins, context),

@@ -4,11 +4,11 @@ from typing import Annotated, Any
 
 import jax.numpy as jnp
 
-from agents.base import Body, assemble
-from agents.categorical import Targets, check_atoms, cross_entropies, expected, spread
-from agents.normalise import Normalise, Perception, Share, perception
-from agents.replay import Batch
-from agents.streaming import (
+from plasticity.agents.base import Body, assemble
+from plasticity.agents.categorical import Targets, check_atoms, cross_entropies, expected, spread
+from plasticity.agents.normalise import Normalise, Perception, Share, perception
+from plasticity.agents.replay import Batch
+from plasticity.agents.streaming import (
     CONTROL_NETWORK,
     Losses,
     Scores,
@@ -17,13 +17,14 @@ from agents.streaming import (
     remembered,
     streaming_agent,
 )
-from agents.suits import check_acting
-from agents.truncation import Truncation, check_truncation
-from agents.value_based import error_loss, mean_where
-from plasticity.fields import BelowOne, Fraction, Member, NonNegative, Positive, Repeats
+from plasticity.agents.suits import check_acting
+from plasticity.agents.truncation import Truncation, check_truncation
+from plasticity.agents.value_based import error_loss
+from plasticity.config.fields import BelowOne, Fraction, Member, NonNegative, Positive, Repeats
+from plasticity.core.masked import mean_where
+from plasticity.core.schedules import Number, Schedule, linear
+from plasticity.core.types import Agent, Array, Clock, Key, Learner, Metrics, Params, State, StreamSpec
 from plasticity.interventions.base import Intervention
-from plasticity.schedules import Number, Schedule, linear
-from plasticity.types import Agent, Array, Clock, Key, Learner, Metrics, Params, State, StreamSpec
 
 # No momentum, and an epsilon that keeps the step small where gradients are.
 CALM_ADAM = {"kind": "adam", "learning_rate": 3e-4, "b1": 0.0, "eps": 1e-2}

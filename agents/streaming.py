@@ -9,18 +9,15 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 
-from agents.base import ACTION, Body, Meaning, Rest, assemble
-from agents.normalise import Normalise, Perception, Share, perception
-from agents.replay import Batch
-from agents.suits import check_acting
-from agents.truncation import Truncation, check_truncation, kept_discount
-from agents.value_based import epsilon_greedy, error_loss
-from plasticity.eligibility import eligible
-from plasticity.fields import BelowOne, Fraction, Member, NonNegative, Positive
-from plasticity.interventions.base import Intervention
-from plasticity.schedules import Number, linear
-from plasticity.stepsizes import says
-from plasticity.types import (
+from plasticity.agents.base import ACTION, Body, Meaning, Rest, assemble
+from plasticity.agents.normalise import Normalise, Perception, Share, perception
+from plasticity.agents.replay import Batch
+from plasticity.agents.suits import check_acting
+from plasticity.agents.truncation import Truncation, check_truncation, kept_discount
+from plasticity.agents.value_based import epsilon_greedy, error_loss
+from plasticity.config.fields import BelowOne, Fraction, Member, NonNegative, Positive, metadata
+from plasticity.core.schedules import Number, linear
+from plasticity.core.types import (
     FIRST,
     LAST,
     Agent,
@@ -38,6 +35,9 @@ from plasticity.types import (
     Transition,
     is_transition,
 )
+from plasticity.interventions.base import Intervention
+from plasticity.optim.eligibility import eligible
+from plasticity.optim.step_sizes import says
 
 Policy = Callable[[Key, Params, Array, Array], Array]  # key, parameters, observations [B, ...], epsilon -> actions [B]
 Losses = Callable[[Params, Params, Batch], tuple[Array, Any]]
@@ -165,7 +165,7 @@ def traced_q(
     eyes: Perception,
     epsilon: Callable[[Array], Array],
     discount: Number,
-    trace: Number,
+    trace_decay: Number,
     clip: Number,
     truncation: Truncation,
 ) -> Agent:
@@ -196,7 +196,7 @@ def traced_q(
             gradient,
             context._replace(activations=activations),
             td_error=bounded(error, clip),
-            trace_decay=jnp.asarray(discount * trace, jnp.float32),
+            trace_decay=jnp.asarray(discount * trace_decay, jnp.float32),
             trace_start=first,
             trace_end=ended | (batch.action[0] != jnp.argmax(q)),
             penalty=body.penalty_gradients(learner, plugins, context),
@@ -220,6 +220,7 @@ def trace_metrics(body: Body, learner: Learner, error: Array, clip: Number = 0.0
     return {**made, "step_size": body.optimizer.learning_rate(learner.opt_state)}
 
 
+@metadata(renamed={"trace": "trace_decay"})
 def stream_q(
     spec: StreamSpec,
     intervention: Intervention,
@@ -227,7 +228,7 @@ def stream_q(
     network: Annotated[Any, Member("networks")] = CONTROL_NETWORK,
     optimizer: Annotated[Any, Member("optimizers")] = "obgd",
     discount: BelowOne = 0.99,
-    trace: Fraction = 0.8,
+    trace_decay: Fraction = 0.8,
     error_clip: NonNegative = 0.0,
     epsilon_start: Fraction = 1.0,
     epsilon_end: Fraction = 0.01,
@@ -239,12 +240,12 @@ def stream_q(
 ) -> Agent:
     """Stream Q(lambda): learning from each step once, with eligibility traces and a bounded step.
 
-    ``delta = r + discount d max_a q(s', a) - q(s, a)``, ``z <- discount trace z + grad q(s, a)``, both before the
+    ``delta = r + discount d max_a q(s', a) - q(s, a)``, ``z <- discount trace_decay z + grad q(s, a)``, both before the
     update ``theta <- theta + alpha delta z``, with ``alpha`` the optimizer's (``obgd``; any optimizer will do). After
     it the trace ends at terminations, lost lives and truncations, and where the action was not greedy. Elsayed, Vasan,
     Mahmood 2024, "Streaming Deep Reinforcement Learning Finally Works".
 
-    Traced: ``discount``; ``trace`` (lambda); ``error_clip`` (``delta`` is clipped to +- this, 0 for not at all);
+    Traced: ``discount``; ``trace_decay`` (lambda); ``error_clip`` (``delta`` is clipped to +- this, 0 for not at all);
     ``epsilon_start``, ``epsilon_end``, ``epsilon_steps`` (linear, in env steps since the agent's birth);
     ``normalise_rate`` (of "exponential"). Static: ``normalise``, ``scale_rewards`` (see ``agents.normalise``);
     ``truncation``: where an episode is cut off, the value of its last observation counts ("bootstrap"), or it counts as
@@ -258,9 +259,10 @@ def stream_q(
     spec_of_network, rest = network(eyes.observation, spec.actions), remembered(eyes)
     body = assemble(spec_of_network, optimizer(), intervention, rest=rest, trace=eligible)
     epsilon = linear(epsilon_start, epsilon_end, epsilon_steps)
-    return traced_q(body, eyes, epsilon, discount, trace, error_clip, truncation)
+    return traced_q(body, eyes, epsilon, discount, trace_decay, error_clip, truncation)
 
 
+@metadata(renamed={"trace": "trace_decay"})
 def adaptive_q(
     spec: StreamSpec,
     intervention: Intervention,
@@ -268,7 +270,7 @@ def adaptive_q(
     network: Annotated[Any, Member("networks")] = CONTROL_NETWORK,
     optimizer: Annotated[Any, Member("optimizers")] = "adaptive_q",
     discount: BelowOne = 0.99,
-    trace: Fraction = 0.8,
+    trace_decay: Fraction = 0.8,
     error_clip: NonNegative = 1.0,
     epsilon_start: Fraction = 1.0,
     epsilon_end: Fraction = 0.01,
@@ -280,7 +282,8 @@ def adaptive_q(
 ) -> Agent:
     """Adaptive Q(lambda): Stream Q(lambda) with a clipped error and a step divided by the gradients' size.
 
-    ``v <- b v + (1 - b) g^2`` with ``b = discount trace``, ``theta <- theta + eta clip(delta) z / (sqrt(v) + eps)``.
+    ``v <- b v + (1 - b) g^2`` with ``b = discount trace_decay``, and
+    ``theta <- theta + eta clip(delta) z / (sqrt(v) + eps)``.
     Gogianu, Lutu, Pascanu 2026, "Revisiting Adam for Streaming RL". Settings, errors and all else as :func:`stream_q`,
     of which it is the case ``optimizer: adaptive_q, error_clip: 1``.
     """
@@ -291,7 +294,7 @@ def adaptive_q(
         network=network,
         optimizer=optimizer,
         discount=discount,
-        trace=trace,
+        trace_decay=trace_decay,
         error_clip=error_clip,
         epsilon_start=epsilon_start,
         epsilon_end=epsilon_end,

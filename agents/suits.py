@@ -1,6 +1,6 @@
 """Whether a stream suits an agent that acts."""
 
-from plasticity.types import StreamSpec
+from plasticity.core.types import StreamSpec
 
 
 def check_acting(name: str, spec: StreamSpec, *, discrete: bool = False, one_env: bool = False) -> None:

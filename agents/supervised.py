@@ -6,12 +6,11 @@ from typing import Annotated, Any, Literal
 import jax.numpy as jnp
 import optax
 
-from agents.base import Body, Meaning, assemble
-from agents.categorical import check_atoms, check_range, expected, spread
-from plasticity.fields import Fraction, Member, Positive, Repeats
-from plasticity.interventions.base import Intervention
-from plasticity.schedules import Number
-from plasticity.types import (
+from plasticity.agents.base import Body, Meaning, assemble
+from plasticity.agents.categorical import check_atoms, check_range, expected, spread
+from plasticity.config.fields import Fraction, Member, Positive, Repeats
+from plasticity.core.schedules import Number
+from plasticity.core.types import (
     Agent,
     AgentState,
     Array,
@@ -25,6 +24,7 @@ from plasticity.types import (
     TimeStep,
     Transition,
 )
+from plasticity.interventions.base import Intervention
 
 Predict = Callable[[Array], Array]  # outputs [E, n] -> actions [E, ...]
 Criterion = Callable[[Array, Array], Array]  # outputs [E, n], targets [E, ...] -> losses [E]

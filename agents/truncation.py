@@ -4,7 +4,7 @@ from typing import Literal, get_args
 
 import jax.numpy as jnp
 
-from plasticity.types import LAST, Array
+from plasticity.core.types import LAST, Array
 
 Truncation = Literal["bootstrap", "terminal"]
 # bootstrap: the value of its last observation counts, as if it went on; terminal: nothing does, as if it had ended

@@ -1,15 +1,11 @@
-"""What agents that learn action values share: means over valid transitions, the error's loss, exploration."""
+"""What agents that learn action values share: the error's loss and exploration."""
 
 import jax
 import jax.numpy as jnp
 import rlax
 
-from plasticity.schedules import Number
-from plasticity.types import Array, Key
-
-
-def mean_where(valid: Array, values: Array) -> Array:
-    return jnp.sum(jnp.where(valid, values, 0.0)) / jnp.maximum(jnp.sum(valid), 1)
+from plasticity.core.schedules import Number
+from plasticity.core.types import Array, Key
 
 
 def error_loss(errors: Array, huber: Number) -> Array:

@@ -26,10 +26,11 @@ import gpu_page
 import stream_pictures
 
 from plasticity import plots, results
-from plasticity.fields import Card
-from plasticity.launch import registry
+from plasticity.cli.tables import example_line
+from plasticity.config.fields import Metadata
+from plasticity.interventions.rehearsal import sees_switches
 from plasticity.plots.methods import against_baseline
-from plasticity.tables import example_line
+from plasticity.runs.launch import registry
 
 DOCS = Path(__file__).resolve().parent
 HEADS = {
@@ -122,10 +123,10 @@ def costs() -> dict[str, dict[str, float]]:
     return found
 
 
-def cost(name: str, card: Card) -> str:
+def cost(name: str, metadata: Metadata) -> str:
     """What a measurement takes, and how often it is made."""
     told = ", ".join(f"{milliseconds:.3g} ({learner})" for learner, milliseconds in costs().get(name, {}).items())
-    period = card.extra.get("period", 1)
+    period = metadata.period
     rank = {2: "second"}.get(period, f"{period}th")
     often = f" By default at every {rank} period of the others." if period > 1 else ""
     return f"Cost of a measurement in milliseconds for each lane: {told or 'not measured'}.{often}"
@@ -137,21 +138,24 @@ def plain(docstring: str) -> str:
     return text.replace("``", "`")
 
 
-def facts(family: str, name: str, card: Card) -> str:
-    """What the member's card says, in sentences."""
-    found = [f"Source: {card.paper}."] if card.paper else []
-    found += [f"Note: {card.note}."] if card.note else []
+def facts(family: str, name: str, metadata: Metadata) -> str:
+    """What the member's metadata says, in sentences."""
+    found = [f"Source: {metadata.paper}."] if metadata.paper else []
+    found += [f"Note: {metadata.note}."] if metadata.note else []
     if family == "interventions":
-        found.append("Sees task switches where asked to." if card.sees_switches else "Does not see task switches.")
-    found += [cost(name, card)] if family == "monitors" else []
-    if card.neutral is not None:
-        found.append("Does nothing at " + ", ".join(f"`{key}: {value}`" for key, value in card.neutral.items()) + ".")
+        seen = sees_switches(registry().factory(family, name))
+        found.append("Sees task switches where asked to." if seen else "Does not see task switches.")
+    found += [cost(name, metadata)] if family == "monitors" else []
+    if metadata.neutral is not None:
+        found.append(
+            "Does nothing at " + ", ".join(f"`{key}: {value}`" for key, value in metadata.neutral.items()) + "."
+        )
     return " ".join(found)
 
 
-def config_line(family: str, name: str, card: Card) -> list[str]:
-    """The card's example, as a config says it."""
-    line = example_line(family, name, card)
+def config_line(family: str, name: str, metadata: Metadata) -> list[str]:
+    """The metadata's example, as a config says it."""
+    line = example_line(family, name, metadata)
     return ["```yaml", line, "```", ""] if line else []
 
 
@@ -159,9 +163,9 @@ def section(family: str, name: str) -> str:
     """One member: docstring, source, settings."""
     known = registry()
     lines = [f"###{DEEPER.get(family, '')} {name}", "", plain(known.factory(family, name).__doc__ or ""), ""]
-    told = facts(family, name, known.card(family, name))
+    told = facts(family, name, known.metadata(family, name))
     lines += [told, ""] if told else []
-    lines += config_line(family, name, known.card(family, name))
+    lines += config_line(family, name, known.metadata(family, name))
     rows = known.rows(family, name)
     if rows:
         lines += ["| setting | allowed | default | |", "|---|---|---|---|"]
@@ -171,6 +175,7 @@ def section(family: str, name: str) -> str:
 
 def picture(module: str) -> list[str]:
     """The picture of a module's members, where there is one."""
+    module = module.removeprefix("plasticity.envs.")
     if module not in stream_pictures.PICTURES:
         return []
     caption = stream_pictures.PICTURES[module][1]

@@ -14,17 +14,17 @@ from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from envs import STREAMS, TRANSFORMS
-from envs.base import Source
-from envs.functions import functions
-from envs.gridworld import neighbours
-from envs.minatar_games import SIZE
-from envs.pools import load_renderer
-from envs.slowly_changing import fire
 from plasticity import plots
-from plasticity.lanes import lane_keys
+from plasticity.core.types import Clock, Visit
+from plasticity.engine.lanes import lane_keys
+from plasticity.envs import STREAMS, TRANSFORMS
+from plasticity.envs.base import Source
+from plasticity.envs.functions import functions
+from plasticity.envs.gridworld import neighbours
+from plasticity.envs.minatar_games import SIZE
+from plasticity.envs.pools import load_renderer
+from plasticity.envs.slowly_changing import fire
 from plasticity.plots.style import COLOURS, styled
-from plasticity.types import Clock, Visit
 
 FIGURES = Path(__file__).resolve().parent / "figures"
 CHANNELS = np.array([[0.96, 0.96, 0.96], *([int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in COLOURS),
@@ -440,21 +440,21 @@ def rewards() -> Figure:
 
 # Module of the members -> the function that draws, and what is to be seen.
 PICTURES: dict[str, tuple[Callable[[], Figure], str]] = {
-    "envs.targets": (targets, "Labels and targets by task, two families of functions, and gradual change"),
-    "envs.permuted": (permuted, "The same digit in seven tasks"),
-    "envs.slowly_changing": (slow, "The slow bits by task, and the target of one choice of the others"),
-    "envs.growing": (growing, "Which classes a task shows; which samples are trained on, and evaluated on"),
-    "envs.classification": (classification, "An image of each state in two tasks of change: labels"),
-    "envs.toys": (catch, "The standard problem and the first permuted one"),
-    "envs.control": (control, "The same actions under other physics"),
-    "envs.gridworld": (gridworld, "Nine rooms, the start (blue) and the goals of five tasks (orange)"),
-    "envs.gather": (gather, "Layouts of two tasks: start (blue), gems (green), pits (orange), blocks (grey)"),
-    "envs.minatar": (minatar, "The five games, and each with permuted channels; a colour is a channel"),
-    "envs.atari": (atari, "Six games; modes of three games"),
-    "envs.suites": (suites, "First frames of tasks of MiniGrid, DeepMind Control and MetaWorld"),
-    "envs.transforms.permutations": (sights, "A frame of MinAtar's space_invaders under transforms of what is seen; "
+    "targets": (targets, "Labels and targets by task, two families of functions, and gradual change"),
+    "permuted": (permuted, "The same digit in seven tasks"),
+    "slowly_changing": (slow, "The slow bits by task, and the target of one choice of the others"),
+    "growing": (growing, "Which classes a task shows; which samples are trained on, and evaluated on"),
+    "classification": (classification, "An image of each state in two tasks of change: labels"),
+    "toys": (catch, "The standard problem and the first permuted one"),
+    "control": (control, "The same actions under other physics"),
+    "gridworld": (gridworld, "Nine rooms, the start (blue) and the goals of five tasks (orange)"),
+    "gather": (gather, "Layouts of two tasks: start (blue), gems (green), pits (orange), blocks (grey)"),
+    "minatar": (minatar, "The five games, and each with permuted channels; a colour is a channel"),
+    "atari": (atari, "Six games; modes of three games"),
+    "suites": (suites, "First frames of tasks of MiniGrid, DeepMind Control and MetaWorld"),
+    "transforms.permutations": (sights, "A frame of MinAtar's space_invaders under transforms of what is seen; "
                                      "frames of catch in one stack; a permutation that comes gradually"),
-    "envs.transforms.rewards": (rewards, "Rewards of the same random choices in gather, in the second visit"),
+    "transforms.rewards": (rewards, "Rewards of the same random choices in gather, in the second visit"),
 }  # fmt: skip
 
 

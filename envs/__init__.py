@@ -2,22 +2,22 @@
 
 from collections.abc import Callable, Mapping
 
-from envs.atari import atari
-from envs.base import Source
-from envs.classification import classification_mdp
-from envs.control import acrobot, cartpole, pendulum
-from envs.gather import gather
-from envs.gridworld import gridworld
-from envs.growing import class_incremental, warm_start
-from envs.gym import gym
-from envs.minatar import minatar
-from envs.permuted import permuted_inputs
-from envs.pools import envpool
-from envs.slowly_changing import slowly_changing_regression
-from envs.suites import continual_world, dmc, minigrid, procgen
-from envs.targets import permuted_labels, regression, relabelled
-from envs.toys import catch
-from envs.transforms import TRANSFORMS as TRANSFORMS
+from plasticity.envs.atari import atari
+from plasticity.envs.base import Source
+from plasticity.envs.classification import classification_mdp
+from plasticity.envs.control import acrobot, cartpole, pendulum
+from plasticity.envs.gather import gather
+from plasticity.envs.gridworld import gridworld
+from plasticity.envs.growing import class_incremental, warm_start
+from plasticity.envs.gym import gym
+from plasticity.envs.minatar import minatar
+from plasticity.envs.permuted import permuted_inputs
+from plasticity.envs.pools import envpool
+from plasticity.envs.slowly_changing import slowly_changing_regression
+from plasticity.envs.suites import continual_world, dmc, minigrid, procgen
+from plasticity.envs.targets import permuted_labels, regression, relabelled
+from plasticity.envs.toys import catch
+from plasticity.envs.transforms import TRANSFORMS as TRANSFORMS
 
 STREAMS: Mapping[str, Callable[..., Source]] = {
     "relabelled": relabelled,

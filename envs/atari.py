@@ -8,17 +8,17 @@ import jax
 import numpy as np
 from pydantic import Field
 
-from envs.atari_ale import AlePool, ale_actions
-from envs.atari_games import Game, curriculum, parse
-from envs.atari_presets import FRAME_SKIP, PRESETS, SIDE, STACK, Preset
-from envs.atari_suites import suite_of
-from envs.base import Source
-from envs.episodes import warn_if_short
-from envs.host import Pool, Stepped, host
-from plasticity.cores import cores
-from plasticity.counters import check_visits
-from plasticity.fields import Count, Cycles, Natural, Repeats, Size, Threads, card
-from plasticity.types import FIRST, LAST, MID, StreamSpec, VisitPlan
+from plasticity.config.counters import check_visits
+from plasticity.config.fields import Count, Cycles, Natural, Repeats, Size, Threads, metadata
+from plasticity.core.cores import cores
+from plasticity.core.types import FIRST, LAST, MID, StreamSpec, VisitPlan
+from plasticity.envs.atari_ale import AlePool, ale_actions
+from plasticity.envs.atari_games import Game, curriculum, parse
+from plasticity.envs.atari_presets import FRAME_SKIP, PRESETS, SIDE, STACK, Preset
+from plasticity.envs.atari_suites import suite_of
+from plasticity.envs.base import Source
+from plasticity.envs.episodes import warn_if_short
+from plasticity.envs.host import Pool, Stepped, host
 
 # Five minutes of play, the limit of an episode in Bellemare et al. 2013, "The Arcade Learning Environment". How long a
 # game lasts is not known beforehand: Freeway 8,160 frames, Breakout under a random policy a thousand.
@@ -78,7 +78,7 @@ def envpool_actions(game: Game, preset: Preset) -> int:
 
 
 class AtariPool:
-    """The :class:`envs.host.Pool` of one game."""
+    """The :class:`plasticity.envs.host.Pool` of one game."""
 
     def __init__(self, game: Game, preset: Preset, seeds: np.ndarray, threads: int) -> None:
         self.envs = make_envs(game, preset, [int(seed) for seed in seeds], min(threads, len(seeds)))
@@ -143,7 +143,7 @@ def visit_frames(frames: int | None, usual: int, episode: int) -> int:
     return usual // FRAME_SKIP * FRAME_SKIP if frames is None else frames
 
 
-@card(
+@metadata(
     paper="Machado et al. 2018, Revisiting the Arcade Learning Environment",
     example={"games": ["Breakout", "Pong"], "frames_per_visit": 40_000},
 )
@@ -175,15 +175,15 @@ def atari(
     to 30 no-ops, then FIRE); ``cora``, Powers et al. 2022, "CORA: Benchmarks, Baselines, and Metrics as a Platform for
     Continual Reinforcement Learning Agents" (as ``dqn_legacy``, with all 18 actions and at most 40,000 frames).
 
-    All settings are static. ``games``: ``Name``, ``Name:mode`` or ``Name:mode:difficulty``. ``suite``: ``cora``,
-    ``sequence10``, ``rusu_space_invaders``, ``rusu_breakout`` or ``rusu_freeway`` (:mod:`envs.atari_suites`), which
-    gives games, modes, preset, cycles and frames; what is set beside it replaces it. ``modes``, ``difficulties``: a
-    curriculum, each game in each mode at the first difficulty, then at the next; ``all``: those that it has; where one
-    of the two is left out the first that the game has. ``preset``: by default ``machado18``. ``frames_per_visit``: of
-    each env, a multiple of 4; an agent's step is 4 frames; by default 20,000,000, in a suite the suite's number divided
-    by ``envs``. ``cycles``: by default 1. ``sticky`` ... ``fire`` override the preset, see ``Preset``. ``threads``: of
-    each block of lanes; 0 shares the cores among the devices. Where games differ in their actions all have as many as
-    the richest, and the surplus does nothing.
+    All settings are static. ``games``: ``Name``, ``Name:mode`` or ``Name:mode:difficulty``. ``suite``, see
+    :mod:`plasticity.envs.atari_suites`: ``cora``, ``sequence10``, ``rusu_space_invaders``, ``rusu_breakout`` or
+    ``rusu_freeway``, gives games, modes, preset, cycles and frames; what is set beside it replaces it. ``modes``,
+    ``difficulties``: a curriculum, each game in each mode at the first difficulty, then at the next; ``all``: those
+    that it has; where one of the two is left out the first that the game has. ``preset``: by default ``machado18``.
+    ``frames_per_visit``: of each env, a multiple of 4; an agent's step is 4 frames; by default 20,000,000, in a suite
+    the suite's number divided by ``envs``. ``cycles``: by default 1. ``sticky`` ... ``fire`` override the preset, see
+    ``Preset``. ``threads``: of each block of lanes; 0 shares the cores among the devices. Where games differ in their
+    actions all have as many as the richest, and the surplus does nothing.
 
     ``backend``: ``envpool``, or ``ale``, ale-py's vector environment, for machines without envpool. It has no modes and
     difficulties. From the same frame on both give the same frames, rewards and ends. They differ in this: an episode of

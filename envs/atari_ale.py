@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from envs.atari_games import Game, cartridges
-from envs.atari_presets import FRAME_SKIP, SIDE, STACK, Preset
-from envs.host import Stepped
-from plasticity.types import FIRST, LAST, MID
+from plasticity.core.types import FIRST, LAST, MID
+from plasticity.envs.atari_games import Game, cartridges
+from plasticity.envs.atari_presets import FRAME_SKIP, SIDE, STACK, Preset
+from plasticity.envs.host import Stepped
 
 
 def make_ale(game: Game, preset: Preset, count: int, threads: int) -> Any:
@@ -47,7 +47,10 @@ def ale_actions(game: Game, preset: Preset) -> int:
 
 
 class AlePool:
-    """The :class:`envs.host.Pool` of one game. Frames are stacked here: ale-py's own stack opens with black frames."""
+    """The :class:`plasticity.envs.host.Pool` of one game.
+
+    Frames are stacked here: ale-py's own stack opens with black frames.
+    """
 
     def __init__(self, game: Game, preset: Preset, seeds: np.ndarray, threads: int) -> None:
         self.envs = make_ale(game, preset, len(seeds), min(threads, len(seeds)))

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Literal, NamedTuple
 
-from plasticity.errors import shown, suggestion
+from plasticity.core.errors import shown, suggestion
 
 Chosen = Sequence[int] | Literal["all"] | None
 TWO_PLAYERS = ("combat", "joust", "maze_craze", "warlords")

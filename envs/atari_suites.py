@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from envs.atari_games import Chosen
-from plasticity.errors import shown, unknown
+from plasticity.core.errors import shown, unknown
+from plasticity.envs.atari_games import Chosen
 
 
 class Suite(NamedTuple):

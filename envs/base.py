@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from plasticity.lanes import over
-from plasticity.types import FIRST, LAST, MID, Array, Clock, Key, State, Stream, StreamSpec, Task, TimeStep, Visit
+from plasticity.core.lane_axis import over
+from plasticity.core.types import FIRST, LAST, MID, Array, Clock, Key, State, Stream, StreamSpec, Task, TimeStep, Visit
 
 # What is derived from a lane's data key, each by a `fold_in` of its own.
 PARAMS, RESET, STEP, EMULATOR, REPLICA = range(5)

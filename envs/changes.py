@@ -8,11 +8,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from envs.base import PARAMS, Source, vectorise
-from envs.transforms.base import divided, transformed
-from envs.transforms.permutations import actions_change, observations_change
-from envs.transforms.permutations import permutation as permutation
-from plasticity.types import Array, Key, State, StreamSpec, Task, VisitPlan
+from plasticity.core.types import Array, Key, State, StreamSpec, Task, VisitPlan
+from plasticity.envs.base import PARAMS, Source, vectorise
+from plasticity.envs.transforms.base import divided, transformed
+from plasticity.envs.transforms.permutations import actions_change, observations_change
+from plasticity.envs.transforms.permutations import permutation as permutation
 
 OBSERVATIONS, ACTIONS = 10, 11  # what is derived from the key of the parameters
 

@@ -6,13 +6,13 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from envs.base import Source
-from envs.changes import permutation, schedule
-from envs.data import Inputs
-from envs.samples import Samples, classes_of, samples_of
-from envs.supervised import INPUTS, LABELS, endless
-from plasticity.fields import Count, Size, Tasks, card
-from plasticity.types import Array, Key, StreamSpec, Task, Visit
+from plasticity.config.fields import Count, Size, Tasks, metadata
+from plasticity.core.types import Array, Key, StreamSpec, Task, Visit
+from plasticity.envs.base import Source
+from plasticity.envs.changes import permutation, schedule
+from plasticity.envs.data import Inputs
+from plasticity.envs.samples import Samples, classes_of, samples_of
+from plasticity.envs.supervised import INPUTS, LABELS, endless
 
 
 class Images(NamedTuple):
@@ -84,7 +84,7 @@ def classification_task(spec: StreamSpec, data: Samples, views: Views, sparse: b
     return Task(spec, params, reset, step)
 
 
-@card(
+@metadata(
     paper="Lyle et al. 2023, Understanding plasticity in neural networks",
     example={"mdp": "true_label", "change": "labels", "tasks": 5, "steps_per_task": 2000},
 )

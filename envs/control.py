@@ -8,11 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.base import Source
-from envs.changes import changed, limited, small_spec, stream, task_names
-from envs.episodes import warn_if_short
-from plasticity.fields import Count, Natural, Size, Tasks, card
-from plasticity.types import Array, Key, Task, Visit
+from plasticity.config.fields import Count, Natural, Size, Tasks, metadata
+from plasticity.core.types import Array, Key, Task, Visit
+from plasticity.envs.base import Source
+from plasticity.envs.changes import changed, limited, small_spec, stream, task_names
+from plasticity.envs.episodes import warn_if_short
 
 Factor = float | tuple[float, ...]
 Change = Literal["none", "observation", "action", "physics"]
@@ -70,7 +70,7 @@ def cartpole_step(state: Array, force: Array, physics: Physics) -> Array:
     return state + TICK * jnp.stack([speed, moving, turn, turning])
 
 
-@card(
+@metadata(
     paper="Barto, Sutton, Anderson 1983, Neuronlike Adaptive Elements That Can Solve Difficult Learning Control "
     "Problems",
     example={"change": "physics", "gravity": [1.0, 2.0], "length": [1.0, 0.5], "tasks": 4, "steps_per_task": 5000},
@@ -159,7 +159,7 @@ def acrobot_seen(state: Array) -> Array:
     return jnp.stack([jnp.cos(one), jnp.sin(one), jnp.cos(two), jnp.sin(two), speed, bend])
 
 
-@card(
+@metadata(
     paper="Sutton 1996, Generalization in Reinforcement Learning: Successful Examples Using Sparse Coarse Coding",
     example={"change": "physics", "gravity": [1.0, 1.5], "tasks": 4, "steps_per_task": 5000},
 )
@@ -216,7 +216,7 @@ def pendulum_step(state: Array, torque: Array, physics: Physics) -> tuple[Array,
     return jnp.stack([angle + 0.05 * speed, speed]), -cost
 
 
-@card(
+@metadata(
     paper="Brockman et al. 2016, OpenAI Gym",
     example={"change": "action", "tasks": 4, "steps_per_task": 5000},
 )

@@ -7,9 +7,9 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from envs.samples import Samples
-from envs.supervised import TARGETS, Draw, Sampler, row_sampler
-from plasticity.types import Array, Key, Supervised
+from plasticity.core.types import Array, Key, Supervised
+from plasticity.envs.samples import Samples
+from plasticity.envs.supervised import TARGETS, Draw, Sampler, row_sampler
 
 PHASE = 2  # folded into the key of a target network, which is split in two
 

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import Field
 
-from envs.base import Source
-from envs.changes import changed, limited, small_spec, stream, task_names
-from envs.episodes import warn_if_short
-from envs.gridworld import MOVES
-from plasticity.fields import Count, Size, Tasks, card
-from plasticity.types import Array, Key, StreamSpec, Task, Visit
+from plasticity.config.fields import Count, Size, Tasks, metadata
+from plasticity.core.types import Array, Key, StreamSpec, Task, Visit
+from plasticity.envs.base import Source
+from plasticity.envs.changes import changed, limited, small_spec, stream, task_names
+from plasticity.envs.episodes import warn_if_short
+from plasticity.envs.gridworld import MOVES
 
 AtLeastThree = Annotated[int, Field(ge=3, le=256)]
 Gems = Annotated[int, Field(ge=1, le=1_000)]
@@ -86,7 +86,7 @@ def gather_task(spec: StreamSpec, gems: int, pits: int, blocks: int, prize: floa
     return Task(spec, params, reset, step)
 
 
-@card(
+@metadata(
     paper="Juliani, Ash 2024, A Study of Plasticity Loss in On-Policy Deep Reinforcement Learning",
     example={"levels": 4, "tasks": 5, "steps_per_task": 20_000},
 )

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import Field
 
-from envs.base import Source
-from envs.changes import changed, limited, small_spec, stream, task_names
-from envs.episodes import warn_if_short
-from plasticity.fields import Count, Natural, Size, Tasks, card
-from plasticity.types import Array, Key, StreamSpec, Task, Visit
+from plasticity.config.fields import Count, Natural, Size, Tasks, metadata
+from plasticity.core.types import Array, Key, StreamSpec, Task, Visit
+from plasticity.envs.base import Source
+from plasticity.envs.changes import changed, limited, small_spec, stream, task_names
+from plasticity.envs.episodes import warn_if_short
 
 AtLeastTwo = Annotated[int, Field(ge=2, le=1024)]
 Walls = Literal["none", "four_rooms", "nine_rooms"]
@@ -106,7 +106,7 @@ def check_grid(size: int, walls: str, episode_steps: int, steps_per_task: int) -
     warn_if_short("steps_per_task", steps_per_task, episode_steps)
 
 
-@card(
+@metadata(
     paper="Chung et al. 2024, Parseval Regularization for Continual Reinforcement Learning",
     example={"prize": 3.0, "shaping": 0.01, "tasks": 5, "steps_per_task": 10_000},
 )

@@ -5,10 +5,12 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from envs.base import Source
-from envs.data import Inputs
-from envs.samples import classes_of, labels_of, samples_of
-from envs.supervised import (
+from plasticity.config.fields import Count, Size, metadata
+from plasticity.core.types import Array, Key, Supervised, Visit
+from plasticity.envs.base import Source
+from plasticity.envs.data import Inputs
+from plasticity.envs.samples import classes_of, labels_of, samples_of
+from plasticity.envs.supervised import (
     INPUTS,
     LABELS,
     TARGETS,
@@ -18,8 +20,6 @@ from envs.supervised import (
     label_spec,
     supervised_task,
 )
-from plasticity.fields import Count, Size, card
-from plasticity.types import Array, Key, Supervised, Visit
 
 
 class Shown(NamedTuple):
@@ -30,7 +30,7 @@ class Shown(NamedTuple):
     first: Array  # int32[classes]: those before it alone
 
 
-@card(
+@metadata(
     paper="Dohare et al. 2024, Loss of plasticity in deep continual learning",
     example={"classes_per_task": 2, "steps_per_task": 1000},
 )
@@ -97,7 +97,7 @@ class Share(NamedTuple):
     end: Array
 
 
-@card(
+@metadata(
     paper="Ash and Adams 2020, On Warm-Starting Neural Network Training",
     example={"shares": [0.5, 1.0], "held_out": 0.2, "steps_per_task": 1000},
 )

@@ -8,12 +8,23 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from envs.base import Source
-from envs.spaces import Made, Space, VectorPool, described, joined, seen_as, sequence, space_of, unknown_name, variants
-from envs.workers import end_with_us, in_worker, shielded
-from plasticity.errors import shown, suggestion
-from plasticity.fields import Count, Cycles, Natural, Size, card
-from plasticity.foreign import said
+from plasticity.config.fields import Count, Cycles, Natural, Size, metadata
+from plasticity.config.plugins import said
+from plasticity.core.errors import shown, suggestion
+from plasticity.envs.base import Source
+from plasticity.envs.spaces import (
+    Made,
+    Space,
+    VectorPool,
+    described,
+    joined,
+    seen_as,
+    sequence,
+    space_of,
+    unknown_name,
+    variants,
+)
+from plasticity.envs.workers import end_with_us, in_worker, shielded
 
 EXTRAS = ("mujoco", "box2d")  # of this package: what environments of gymnasium's own need
 
@@ -76,7 +87,7 @@ def examined(task: Made, flatten: bool) -> Space:
         env = make_env(task.id, dict(task.options), flatten)
     except gymnasium.error.DependencyNotInstalled as error:
         missing = next((extra for extra in EXTRAS if extra in str(error).lower()), "")
-        extra = f'; install the extra {missing}: pip install "plasticity[{missing}]"' if missing else ""
+        extra = f'; install the extra {missing}: pip install "plasticity-lab[{missing}]"' if missing else ""
         raise ValueError(f"{task.name}: a library is missing: {error}{extra}") from error
     except (TypeError, ValueError, gymnasium.error.Error) as error:
         raise ValueError(f"{task.name}: gymnasium cannot make it: {error}") from error
@@ -112,7 +123,7 @@ def asked(id: str | None, ids: Sequence[str] | None) -> list[str]:
     return [id] if id is not None else list(ids or ())
 
 
-@card(
+@metadata(
     paper="Towers et al. 2024, Gymnasium: A Standard Interface for Reinforcement Learning Environments",
     example={"id": "CartPole-v1", "steps_per_visit": 1000},
 )
@@ -143,7 +154,7 @@ def gym(
     is played as action number ``idle``).
 
     Observations stay uint8 or become float32; real actions are clipped to the space. A resumed visit is played again,
-    see :func:`envs.host.host`, so the environments must be deterministic for a seed.
+    see :func:`plasticity.envs.host.host`, so the environments must be deterministic for a seed.
 
     Actions are a Discrete space (wherever it starts) or a Box of real numbers; observations a Box. All other spaces of
     actions (MultiDiscrete, MultiBinary, Dict, Tuple, Text, Sequence, Graph, OneOf, a Box of integers) are refused.

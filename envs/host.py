@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import io_callback
 
-from envs.base import EMULATOR, chance, tasks_of
-from plasticity.types import FIRST, Array, Clock, Key, Stream, StreamSpec, TimeStep, Visit
+from plasticity.core.types import FIRST, Array, Clock, Key, Stream, StreamSpec, TimeStep, Visit
+from plasticity.envs.base import EMULATOR, chance, tasks_of
 
 Stepped = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
@@ -238,4 +238,6 @@ def host(spec: StreamSpec, make_pool: MakePool, lanes: int, envs: int) -> Stream
         steps, seen = io_callback(table.step, (scalar, timestep), packed)
         return state._replace(steps=jnp.full(lanes, steps)), seen
 
-    return Stream(spec._replace(envs=envs), reset, step, save=table.save, load=table.load, close=table.close)
+    return Stream(
+        spec._replace(envs=envs), reset, step, save=table.save, load=table.load, close=table.close, emulated=True
+    )

@@ -8,16 +8,16 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import Field
 
-from envs.base import Source
-from envs.changes import OBSERVATIONS, changed, limited, permutation, stream
-from envs.episodes import warn_if_short
-from envs.minatar_games import SIZE, Game, asterix, breakout, freeway
-from envs.minatar_invaders import space_invaders
-from envs.minatar_seaquest import seaquest
-from plasticity.counters import check_visits
-from plasticity.errors import listed, shown, suggestion
-from plasticity.fields import Count, Cycles, Natural, Size, card
-from plasticity.types import Array, Key, State, StreamSpec, Task, Visit, VisitPlan
+from plasticity.config.counters import check_visits
+from plasticity.config.fields import Count, Cycles, Natural, Size, metadata
+from plasticity.core.errors import listed, shown, suggestion
+from plasticity.core.types import Array, Key, State, StreamSpec, Task, Visit, VisitPlan
+from plasticity.envs.base import Source
+from plasticity.envs.changes import OBSERVATIONS, changed, limited, permutation, stream
+from plasticity.envs.episodes import warn_if_short
+from plasticity.envs.minatar_games import SIZE, Game, asterix, breakout, freeway
+from plasticity.envs.minatar_invaders import space_invaders
+from plasticity.envs.minatar_seaquest import seaquest
 
 GAMES: Mapping[str, Callable[[bool], Game]] = {
     "asterix": asterix,
@@ -36,7 +36,10 @@ class Problem(NamedTuple):
 
 
 class Several(NamedTuple):
-    """Games of which one is played at a time: as :class:`envs.minatar_games.Game`, with its index (int32, traced)."""
+    """Games, one of which is played at a time: as :class:`plasticity.envs.minatar_games.Game`, with its index.
+
+    The index is int32 and traced.
+    """
 
     channels: int
     words: int
@@ -132,7 +135,7 @@ def minatar_task(
     return Task(spec, params, reset, step)
 
 
-@card(
+@metadata(
     paper="Young, Tian 2019, MinAtar: An Atari-Inspired Testbed for Thorough and Reproducible Reinforcement Learning "
     "Experiments",
     example={"games": ["breakout", "asterix"], "steps_per_visit": 10_000, "cycles": 2},

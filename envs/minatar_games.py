@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 
-from plasticity.types import Array
+from plasticity.core.types import Array
 
 SIZE, LEFT, UP, RIGHT, DOWN, FIRE = 10, 1, 2, 3, 4, 5
 FULL = 2**SIZE - 1  # a row with every cell occupied

@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.minatar_games import FIRE, LEFT, RIGHT, ROWS, SIZE, Game, dot, integers, step_of
-from plasticity.types import Array
+from plasticity.core.types import Array
+from plasticity.envs.minatar_games import FIRE, LEFT, RIGHT, ROWS, SIZE, Game, dot, integers, step_of
 
 
 class SpaceInvaders(NamedTuple):

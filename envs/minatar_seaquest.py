@@ -11,7 +11,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from envs.minatar_games import (
+from plasticity.core.types import Array
+from plasticity.envs.minatar_games import (
     DOWN,
     FIRE,
     FULL,
@@ -26,7 +27,6 @@ from envs.minatar_games import (
     integers,
     step_of,
 )
-from plasticity.types import Array
 
 ENEMIES, DIVERS, AIR, CREW = 32, 4, 200, 6
 NEVER = 2**31 - 1

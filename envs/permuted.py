@@ -6,13 +6,13 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from envs.base import Source
-from envs.changes import permutation
-from envs.data import Inputs
-from envs.samples import labels_of, samples_of
-from envs.supervised import INPUTS, LABELS, TARGETS, accuracy, endless, label_spec, supervised_task
-from plasticity.fields import Count, Size, Tasks, card
-from plasticity.types import Array, Key, Supervised, Visit
+from plasticity.config.fields import Count, Size, Tasks, metadata
+from plasticity.core.types import Array, Key, Supervised, Visit
+from plasticity.envs.base import Source
+from plasticity.envs.changes import permutation
+from plasticity.envs.data import Inputs
+from plasticity.envs.samples import labels_of, samples_of
+from plasticity.envs.supervised import INPUTS, LABELS, TARGETS, accuracy, endless, label_spec, supervised_task
 
 
 class Permuted(NamedTuple):
@@ -29,7 +29,7 @@ def fresh_permutation(key: Key, task: Array, size: int) -> Array:
     return jnp.where(task == 0, jnp.arange(size), drawn).astype(jnp.int32)
 
 
-@card(
+@metadata(
     paper="Dohare et al. 2024, Loss of plasticity in deep continual learning",
     example={"inputs": "digits", "tasks": 10, "steps_per_task": 2000},
 )

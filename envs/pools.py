@@ -9,11 +9,11 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from envs.atari import threads_of_a_block
-from envs.base import Source
-from envs.spaces import Made, Space, VectorPool, joined, seen_as, sequence, space_of, unknown_name, variants
-from plasticity.errors import listed
-from plasticity.fields import Count, Cycles, Natural, Size, Threads, card
+from plasticity.config.fields import Count, Cycles, Natural, Size, Threads, metadata
+from plasticity.core.errors import listed
+from plasticity.envs.atari import threads_of_a_block
+from plasticity.envs.base import Source
+from plasticity.envs.spaces import Made, Space, VectorPool, joined, seen_as, sequence, space_of, unknown_name, variants
 
 REFUSED = {
     "envpool.atari": "Atari is the stream `atari`",
@@ -136,7 +136,7 @@ def make_envs(task: Made, seeds: np.ndarray, threads: int) -> Any:
     )
 
 
-@card(
+@metadata(
     paper="Weng et al. 2022, EnvPool: A Highly Parallel Reinforcement Learning Environment Execution Engine",
     example={"tasks": ["CartPole-v1"], "steps_per_visit": 1000},
 )

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.data import Images, contents, read
-from plasticity.types import Array, Key
+from plasticity.core.types import Array, Key
+from plasticity.envs.data import Images, contents, read
 
 
 class Samples(NamedTuple):

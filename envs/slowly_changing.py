@@ -6,8 +6,10 @@ import jax
 import jax.numpy as jnp
 from pydantic import Field
 
-from envs.base import Source
-from envs.supervised import (
+from plasticity.config.fields import Count, Size, Tasks, metadata
+from plasticity.core.types import Array, Key, Supervised, Visit
+from plasticity.envs.base import Source
+from plasticity.envs.supervised import (
     INPUTS,
     TARGETS,
     StaticFraction,
@@ -16,8 +18,6 @@ from envs.supervised import (
     supervised_spec,
     supervised_task,
 )
-from plasticity.fields import Count, Size, Tasks, card
-from plasticity.types import Array, Key, Supervised, Visit
 
 AtLeastTwo = Annotated[int, Field(ge=2, le=1024)]
 Slow = Annotated[int, Field(ge=0, le=1024)]
@@ -75,7 +75,7 @@ def slow_bits(key: Key, task: Array, count: int, flips: Literal["one", "all"]) -
     return drawn(task) if flips == "all" else jax.lax.fori_loop(1, task + 1, flip, drawn(jnp.zeros_like(task)))
 
 
-@card(
+@metadata(
     paper="Dohare et al. 2024, Loss of plasticity in deep continual learning",
     example={"tasks": 10, "steps_per_task": 2000},
 )

@@ -9,11 +9,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from envs.base import Source
-from envs.host import MakePool, Stepped, host
-from plasticity.counters import check_visits
-from plasticity.errors import cut, listed, nearest, shown
-from plasticity.types import FIRST, LAST, MID, StreamSpec, VisitPlan
+from plasticity.config.counters import check_visits
+from plasticity.core.errors import cut, listed, nearest, shown
+from plasticity.core.types import FIRST, LAST, MID, StreamSpec, VisitPlan
+from plasticity.envs.base import Source
+from plasticity.envs.host import MakePool, Stepped, host
 
 Options = Mapping[str, Any]
 
@@ -134,7 +134,9 @@ def played(actions: np.ndarray, own: Space, idle: int) -> np.ndarray:
 
 
 class VectorPool:
-    """The :class:`envs.host.Pool` of a gymnasium vector environment that resets at the step after an episode's end.
+    """The :class:`plasticity.envs.host.Pool` of a gymnasium vector environment.
+
+    The environment resets at the step after an episode's end.
 
     ``begin``: its first observations. ``see``: its observations as one array. ``dtype``: of actions.
     """

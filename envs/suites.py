@@ -4,9 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from envs.base import Source
-from envs.pools import envpool
-from plasticity.fields import Count, Cycles, Natural, Size, Threads, card
+from plasticity.config.fields import Count, Cycles, Natural, Size, Threads, metadata
+from plasticity.envs.base import Source
+from plasticity.envs.pools import envpool
 
 Names = Annotated[list[str], Field(min_length=1, max_length=1000)]
 
@@ -17,7 +17,7 @@ CW10 = (
 )  # fmt: skip
 
 
-@card(
+@metadata(
     paper="Cobbe et al. 2020, Leveraging Procedural Generation to Benchmark Reinforcement Learning",
     example={"games": ["coinrun"], "steps_per_visit": 1000},
 )
@@ -47,7 +47,7 @@ def procgen(
     )  # fmt: skip
 
 
-@card(
+@metadata(
     paper="Chevalier-Boisvert et al. 2023, Minigrid & Miniworld: Modular & Customizable RL Environments",
     example={"tasks": ["Empty-Random-5x5"], "steps_per_visit": 1000},
 )
@@ -78,7 +78,7 @@ def minigrid(
     )  # fmt: skip
 
 
-@card(
+@metadata(
     paper="Tassa et al. 2018, DeepMind Control Suite",
     example={"tasks": ["WalkerWalk"], "steps_per_visit": 1000},
 )
@@ -105,7 +105,7 @@ def dmc(
     )  # fmt: skip
 
 
-@card(
+@metadata(
     paper="Wolczyk et al. 2021, Continual World: A Robotic Benchmark For Continual Reinforcement Learning",
     example={"steps_per_visit": 1000},
 )

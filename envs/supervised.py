@@ -1,7 +1,7 @@
 """What all supervised streams share.
 
-An env is one row of the minibatch. Its observation is a :class:`~plasticity.types.Supervised` sample, its action is
-the prediction for the sample before, and the reward says how good that prediction was. Samples are drawn with
+An env is one row of the minibatch. Its observation is a :class:`~plasticity.core.types.Supervised` sample, its action
+is the prediction for the sample before, and the reward says how good that prediction was. Samples are drawn with
 replacement. The discount is 0 and no episode ends.
 
 Controls, which should show no loss of plasticity: a stationary stream (any stream here with the ``schedule`` ``{visits:
@@ -17,9 +17,9 @@ import jax
 import jax.numpy as jnp
 from pydantic import Field
 
-from envs.base import Source, vectorise
-from envs.samples import Samples
-from plasticity.types import Array, Key, StreamSpec, Supervised, Task, Visit, VisitPlan
+from plasticity.core.types import Array, Key, StreamSpec, Supervised, Task, Visit, VisitPlan
+from plasticity.envs.base import Source, vectorise
+from plasticity.envs.samples import Samples
 
 StaticFraction = Annotated[float, Field(ge=0, le=1)]
 StaticNonNegative = Annotated[float, Field(ge=0)]

@@ -7,12 +7,14 @@ import jax
 import jax.numpy as jnp
 from pydantic import Field
 
-from envs.base import Source
-from envs.changes import permutation
-from envs.data import Inputs
-from envs.functions import fixed_inputs, fresh_inputs, functions, noisy
-from envs.samples import check_true_labels, labels_of, samples_of
-from envs.supervised import (
+from plasticity.config.fields import Count, Size, Tasks, metadata
+from plasticity.core.types import Array, Key
+from plasticity.envs.base import Source
+from plasticity.envs.changes import permutation
+from plasticity.envs.data import Inputs
+from plasticity.envs.functions import fixed_inputs, fresh_inputs, functions, noisy
+from plasticity.envs.samples import check_true_labels, labels_of, samples_of
+from plasticity.envs.supervised import (
     INPUTS,
     LABELS,
     TARGETS,
@@ -28,8 +30,6 @@ from envs.supervised import (
     supervised_source,
     supervised_spec,
 )
-from plasticity.fields import Count, Size, Tasks, card
-from plasticity.types import Array, Key
 
 StaticPositive = Annotated[float, Field(gt=0)]
 
@@ -49,7 +49,7 @@ def redrawn_labels(key: Key, start: Array, task: Array, fraction: float, classes
     return jax.lax.fori_loop(oldest, task + 1, redraw, start)
 
 
-@card(
+@metadata(
     paper="Lyle et al. 2023, Understanding plasticity in neural networks",
     example={"inputs": "gaussian", "samples": 512, "tasks": 10, "steps_per_task": 500},
 )
@@ -97,7 +97,7 @@ def relabelled(
     return supervised_source(spec, row_sampler(data, targets), accuracy, either, gradual * steps_per_task)
 
 
-@card(
+@metadata(
     paper="Elsayed and Mahmood 2024, Addressing Loss of Plasticity and Catastrophic Forgetting in Continual Learning",
     note="with ten classes a control: no loss of plasticity is expected",
     example={"inputs": "digits", "tasks": 10, "steps_per_task": 2000},
@@ -158,7 +158,7 @@ def check_regression(inputs: str, samples: int | None, targets: str) -> None:
         raise ValueError(f"samples: {samples} is not allowed; must be at least 2, for targets of unit variance")
 
 
-@card(
+@metadata(
     paper="Lyle et al. 2024, Disentangling the causes of plasticity loss in neural networks",
     example={"dimensions": 16, "offset": 10.0, "tasks": 10, "steps_per_task": 500},
 )

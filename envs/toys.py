@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import Field
 
-from envs.base import Source
-from envs.changes import changed, small_spec, stream, task_names
-from envs.episodes import warn_if_short
-from plasticity.fields import Count, Size, Tasks, card
-from plasticity.types import Array, Key, State, StreamSpec, Task, Visit
+from plasticity.config.fields import Count, Size, Tasks, metadata
+from plasticity.core.types import Array, Key, State, StreamSpec, Task, Visit
+from plasticity.envs.base import Source
+from plasticity.envs.changes import changed, small_spec, stream, task_names
+from plasticity.envs.episodes import warn_if_short
 
 Side = Annotated[int, Field(ge=1, le=1024)]
 AtLeastTwo = Annotated[int, Field(ge=2, le=1024)]
@@ -47,7 +47,7 @@ def catch_task(spec: StreamSpec, params: Callable[[Key, Visit], Array]) -> Task:
     return Task(spec, params, reset, step)
 
 
-@card(
+@metadata(
     paper="Osband et al. 2020, Behaviour Suite for Reinforcement Learning",
     example={"change": "observation", "tasks": 5, "steps_per_task": 2000},
 )

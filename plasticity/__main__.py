@@ -7,7 +7,7 @@ import sys
 def main() -> None:
     """Runs the command line; Ctrl-C while its modules are still being imported ends it without a traceback."""
     try:
-        from plasticity.cli import main as command_line
+        from plasticity.cli.main import main as command_line
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
     command_line()

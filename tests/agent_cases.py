@@ -11,18 +11,18 @@ import numpy as np
 import pytest
 from chain import chain
 
-from agents import AGENTS
-from envs.base import Source
-from envs.targets import regression, relabelled
-from plasticity import launch
-from plasticity.eligibility import adaptive_q, obgd
+from plasticity.agents import AGENTS
+from plasticity.core.types import Agent, Clock, StreamSpec, TimeStep, Transition, Visit
+from plasticity.engine.lanes import Placement
+from plasticity.engine.program import Program
+from plasticity.engine.runner import Run
+from plasticity.envs.base import Source
+from plasticity.envs.targets import regression, relabelled
 from plasticity.interventions.base import Intervention, compose
-from plasticity.lanes import Placement
-from plasticity.networks import mlp
-from plasticity.optimizers import adam
-from plasticity.program import Program
-from plasticity.runner import Run
-from plasticity.types import Agent, Clock, StreamSpec, TimeStep, Transition, Visit
+from plasticity.networks.presets import mlp
+from plasticity.optim.eligibility import adaptive_q, obgd
+from plasticity.optim.optimizers import adam
+from plasticity.runs import launch
 
 SMALL = {
     "network": functools.partial(mlp, widths=(6,)),
@@ -30,7 +30,7 @@ SMALL = {
     "replay_capacity": 60,
     "replay_minimum": 8,
     "batch_size": 4,
-    "learn_every": 2,
+    "update_period": 2,
     "target_period": 3,
     "policy_optimizer": functools.partial(obgd, kappa=3.0),
     "value_optimizer": obgd,

@@ -5,8 +5,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from envs.base import Source, vectorise
-from plasticity.types import StreamSpec, Task, Visit, VisitPlan
+from plasticity.core.types import StreamSpec, Task, Visit, VisitPlan
+from plasticity.envs.base import Source, vectorise
 
 STATES, LIMIT = 5, 10
 

@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 
-from plasticity import folder, launch, runner, session
-from plasticity.config import Experiment
+from plasticity.config.experiments import Experiment
+from plasticity.engine import runner
+from plasticity.runs import folder, launch, session
 
 Tables = dict[str, tuple[pd.DataFrame, pd.DataFrame]]
 

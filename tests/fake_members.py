@@ -2,8 +2,8 @@
 
 from typing import Annotated, Any, Literal
 
-from plasticity.fields import BelowOne, Count, Fraction, Member, Natural, NonNegative, Positive, Real, card
-from plasticity.registry import Factory, Registry
+from plasticity.config.fields import BelowOne, Count, Fraction, Member, Natural, NonNegative, Positive, Real, metadata
+from plasticity.config.registry import Factory, Registry
 
 
 def mlp(
@@ -41,12 +41,11 @@ def committee(spec: Any, *, optimizers: Annotated[tuple[Any, ...], Member("optim
     return ("committee", spec, tuple(make() for make in optimizers), offset)
 
 
-@card(paper="Krogh, Hertz 1991, A Simple Weight Decay Can Improve Generalization", neutral={"rate": 0.0}, note="l2")
+@metadata(paper="Krogh, Hertz 1991, A Simple Weight Decay Can Improve Generalization", neutral={"rate": 0.0}, note="l2")
 def weight_decay(*, rate: NonNegative = 1e-4, per: Literal["update", "learning_rate"] = "update") -> Any:
     return ("weight_decay", rate, per)
 
 
-@card(sees_switches=True)
 def reset(
     *, when: Literal["switch", "periodic"] = "switch", period: Natural = 0, layers: tuple[str, ...] | None = None
 ) -> Any:

@@ -10,7 +10,8 @@ import pytest
 from sklearn.datasets import load_digits
 
 import plasticity
-from plasticity import config, launch
+from plasticity.config import experiments
+from plasticity.runs import launch
 
 SAMPLES, CLASSES, VISITS, STEPS, SEEDS = 1000, 10, 10, 1500, 3
 KINDS = {
@@ -72,7 +73,7 @@ def test_adam_loses_plasticity_as_in_a_plain_program(kind, tmp_path):
         "probe_size": SAMPLES,
         "seeds": SEEDS,
     }  # fmt: skip
-    run = plasticity.run(config.read_experiment(document, launch.registry()), tmp_path / "run")
+    run = plasticity.run(experiments.read_experiment(document, launch.registry()), tmp_path / "run")
     expected = np.mean([plain(rule, seed) for seed in range(SEEDS)], axis=0)
     accuracy = run.visits.groupby("visit")["performance"].mean().to_numpy()
     dead = run.metrics.groupby("visit")["dead_units"].last().to_numpy()

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import tiny
 
-from plasticity import launch
-from plasticity.lanes import place
-from plasticity.runner import Run
+from plasticity.engine.lanes import place
+from plasticity.engine.runner import Run
+from plasticity.runs import launch
 
 pytestmark = pytest.mark.filterwarnings("ignore:frames_per_visit")  # visits are short on purpose
 

@@ -15,7 +15,7 @@ import pytest
 from rich.console import Console
 from typer.testing import CliRunner
 
-from plasticity import bench, launch
+from plasticity import bench
 from plasticity.bench import (
     agents,
     convolution,
@@ -29,11 +29,12 @@ from plasticity.bench import (
 )
 from plasticity.bench.cases import CASES, job
 from plasticity.bench.streams import FILM, frames, vectors
-from plasticity.cli import app
-from plasticity.errors import UserError
+from plasticity.cli.main import app
+from plasticity.core.errors import UserError
+from plasticity.core.types import Clock, Visit
+from plasticity.engine.lanes import Placement
 from plasticity.interventions import INTERVENTIONS
-from plasticity.lanes import Placement
-from plasticity.types import Clock, Visit
+from plasticity.runs import launch
 
 FAST = timing.Effort(2, 0.0)
 
@@ -287,7 +288,7 @@ def test_a_stream_that_makes_arrays_does_not_cost_the_other_devices():
     """In a process of its own: the regression's factory touches JAX before anything is placed."""
     code = """
 import os
-from plasticity import launch
+from plasticity.runs import launch
 from plasticity.bench.cases import CASES, job
 planned = job(CASES["regressor_5"], 8)
 assert len(launch.devices()) == len(os.sched_getaffinity(0)), launch.devices()

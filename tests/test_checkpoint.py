@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from crashes import Killed, Laboratory, Watcher, assert_same, tables, two_arms
 
-from plasticity import checkpoint
-from plasticity.checkpoint import DamagedError, Snapshot, WrongCheckpointError
-from plasticity.errors import UserError
-from plasticity.stored import read_json, to_json
+from plasticity.core.errors import UserError
+from plasticity.runs import checkpoint
+from plasticity.runs.checkpoint import DamagedError, Snapshot, WrongCheckpointError
+from plasticity.runs.checksums import read_json, to_json
 
 ARRAYS = {
     "key": jax.random.key(3),

@@ -26,15 +26,18 @@ import yaml
 from processes import ended, started  # noqa: F401  (a fixture)
 from rich.console import Console
 
-from plasticity import cli, folder, launch, memory, progress, recorders, results, tables
-from plasticity.errors import UserError
-from plasticity.registry import FAMILIES
-from plasticity.runner import Chunk, Position
+from plasticity import results
+from plasticity.cli import main, progress, tables
+from plasticity.config.registry import FAMILIES
+from plasticity.core.errors import UserError
+from plasticity.engine import memory
+from plasticity.engine.runner import Chunk, Position
+from plasticity.runs import folder, launch, trackers
 
 pytestmark = pytest.mark.usefixtures("usual_signals")
 
 ROOT = Path(__file__).resolve().parent.parent
-ARMS = {"baseline": {}, "fresh": {"told": True, "interventions": [{"kind": "reset", "when": "switch"}]}}
+ARMS = {"baseline": {}, "fresh": {"task_aware": True, "interventions": [{"kind": "reset", "when": "switch"}]}}
 
 
 class Done(NamedTuple):
@@ -48,10 +51,10 @@ def plasticity(*words: object) -> Done:
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         patch.setattr(sys, "argv", ["plasticity", *map(str, words)])
-        patch.setattr(cli, "console", Console(file=out, width=80))
-        patch.setattr(cli, "errors", Console(file=err, width=80, soft_wrap=True, highlight=False))
+        patch.setattr(main, "console", Console(file=out, width=80))
+        patch.setattr(main, "errors", Console(file=err, width=80, soft_wrap=True, highlight=False))
         try:
-            cli.main()
+            main.main()
             code = 0
         except SystemExit as stopped:
             code = int(stopped.code or 0)
@@ -171,7 +174,8 @@ def test_a_docstring_fills_the_terminal():
 def test_list_configs(monkeypatch):
     monkeypatch.chdir(ROOT)
     done = plasticity("list", "configs")
-    assert "configs/quickstart.yaml" in done.out
+    assert "quickstart  " in done.out
+    assert "paper/new_labels  " in done.out
     readable(done.out)
 
 
@@ -202,6 +206,48 @@ def test_plot(finished, tmp_path):
     assert "tiny: accuracy" in done.out
 
 
+def test_plot_of_chosen_figures_and_arms(finished, tmp_path):
+    run, _ = finished
+    words = ("--figures", "performance", "--arms", "fresh,baseline", "--label", "baseline=Plain", "--size", "4x3")
+    done = plasticity("plot", run, "--out", tmp_path / "figures", *words, "--smooth", "2")
+    assert done.code == 0, done.err
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {"performance.png", "performance.pdf"}
+    png = (tmp_path / "figures" / "performance.png").read_bytes()
+    assert [int.from_bytes(png[at : at + 4], "big") for at in (16, 20)] == [600, 450]  # 150 dots per inch
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--arms", "baselin"], "arms: unknown arm `baselin`; arms: baseline, fresh; did you mean `baseline`?"),
+        (["--arms", "fresh,fresh"], 'arms: "fresh" is given twice; name each arm once'),
+        (["--arms", "fresh,"], 'arms: "fresh," is not allowed; must be names between commas, as a,b,c'),
+        (["--label", "fresh"], 'label: "fresh" is not allowed; must be ARM=NAME, as layer_norm=LayerNorm'),
+        (["--label", "frsh=New"], "labels: unknown arm `frsh`; arms: baseline, fresh; did you mean `fresh`?"),
+        (["--label", "fresh=baseline"], 'labels: "baseline" is not allowed for several arms'),
+        (["--size", "6"], 'size: "6" is not allowed; must be width x height in inches, as 6x4'),
+        (["--size", "6x100"], "size: [6.0, 100.0] is not allowed; must be width and height between 2 and 40 inches"),
+        (["--smooth", "0"], "smooth: 0 is not allowed; must be a whole number of records from 1 to 100000"),
+        (["--figures", "performanse"], "figures: unknown figure `performanse`; known: "),
+    ],
+)
+def test_mistakes_in_what_to_plot_take_a_line_and_write_nothing(finished, tmp_path, words, said):
+    done = plasticity("plot", finished[0], "--out", tmp_path / "figures", *words)
+    assert done.code == 2
+    assert said in done.err
+    assert len(done.err.splitlines()) == 1
+    assert not (tmp_path / "figures").exists()
+
+
+def test_a_run_without_figures(config, finished, tmp_path):
+    done = plasticity("run", config, "--out", tmp_path / "run", "--no-figures")
+    assert done.code == 0, done.err
+    assert "tiny: accuracy" in done.out
+    assert "figures:" not in done.out
+    assert not (tmp_path / "run" / "figures").exists()
+    assert (finished[0] / "figures" / "performance.png").exists()
+
+
 def test_help():
     done = plasticity("--help")
     assert done.code == 0
@@ -212,7 +258,7 @@ def test_help():
 def test_in_python(config, finished, tmp_path):
     import plasticity as package
 
-    alone = "arms={fresh: {told: true, interventions: [{kind: reset, when: switch}]}}"
+    alone = "arms={fresh: {task_aware: true, interventions: [{kind: reset, when: switch}]}}"
     run = package.run(package.load_config(config, [alone]), tmp_path)
     assert run == tmp_path
     crashes.assert_same(run, {"fresh": crashes.tables(finished[0])["fresh"]})
@@ -396,7 +442,7 @@ def process(*words: object, cache: Path, before: str = "", **options: Any) -> su
         "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
         "COLUMNS": "80",
     }
-    code = ["-c", f"{before}\nfrom plasticity import cli\ncli.main()"] if before else ["-m", "plasticity"]
+    code = ["-c", f"{before}\nfrom plasticity.cli.main import main\nmain()"] if before else ["-m", "plasticity"]
     command = [sys.executable, *code, *map(str, words)]
     return started(command, env=environment, stderr=subprocess.PIPE, **options)
 
@@ -571,7 +617,7 @@ def test_a_signal_to_a_run_and_its_workers(tmp_path, program_cache, number):
 
 
 def test_a_plan_says_what_this_machine_lacks(config, tmp_path, monkeypatch):
-    monkeypatch.setitem(recorders.PACKAGES, "tensorboard", "no_such_package")
+    monkeypatch.setitem(trackers.PACKAGES, "tensorboard", "no_such_package")
     (tmp_path / "file").touch()
     monkeypatch.setattr(folder.shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     done = plasticity("plan", config, "recorders=[tensorboard]", "--out", tmp_path / "file" / "run")
@@ -675,5 +721,5 @@ def test_the_current_folder_is_importable_but_last(monkeypatch):
     monkeypatch.setattr(sys, "path", list(kept))
     monkeypatch.setattr(sys, "argv", ["plasticity", "list", "networks"])
     with pytest.raises(SystemExit):
-        cli.main()
+        main.main()
     assert sys.path == [*kept, ""]

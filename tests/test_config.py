@@ -12,7 +12,8 @@ from fake_members import fake_registry
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plasticity.config import (
+from plasticity.config.documents import from_yaml, to_yaml
+from plasticity.config.experiments import (
     DEVICE,
     RESERVED,
     Experiment,
@@ -22,8 +23,7 @@ from plasticity.config import (
     programs,
     read_experiment,
 )
-from plasticity.documents import from_yaml, to_yaml
-from plasticity.errors import UserError
+from plasticity.core.errors import UserError
 
 LEAST = {"stream": "drift", "agent": {"kind": "learner", "optimizer": "adam"}}
 
@@ -509,7 +509,7 @@ WRONG = [
     ({"arms": {"ln": ["layer_norm"]}}, 'arms.ln: ["layer_norm"] is not allowed; must be a mapping'),
     (
         {"arms": {"ln": {"intervention": []}}},
-        "arms.ln.intervention: unknown key; allowed: agent, control, interventions, sweep, told; did you mean "
+        "arms.ln.intervention: unknown key; allowed: agent, control, interventions, sweep, task_aware; did you mean "
         "`interventions`?",
     ),
     (
@@ -525,7 +525,10 @@ WRONG = [
         {"arms": {"a": {"control": "b"}, "b": {"control": "c"}, "c": {}}},
         'arms.a.control: "b" has a control of its own, so it cannot be one',
     ),
-    ({"arms": {"ln": {"seeds": 3}}}, "arms.ln.seeds: unknown key; allowed: agent, control, interventions, sweep, told"),
+    (
+        {"arms": {"ln": {"seeds": 3}}},
+        "arms.ln.seeds: unknown key; allowed: agent, control, interventions, sweep, task_aware",
+    ),
     (
         {"arms": {"ln": {"interventions": ["layer_nrm"]}}},
         "arms.ln.interventions[0]: unknown intervention `layer_nrm`; known: layer_norm, reset, weight_decay; did you",

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from plasticity.convolution import convolve, patches_conv, same
+from plasticity.networks.convolution import convolve, patches_conv, same
 
 # kernel, stride, height, width
 CASES = [(8, 4, 28, 29), (4, 2, 11, 12), (3, 1, 9, 7), (8, 5, 23, 18), (4, 3, 17, 13), (3, 2, 8, 9), (2, 3, 8, 7)]

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from plasticity import counting
-from plasticity.counting import Count, Moments, Precise
+from plasticity.core import counting
+from plasticity.core.counting import Count, Moments, Precise
 
 
 def exact(number: Precise) -> Fraction:

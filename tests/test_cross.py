@@ -11,7 +11,7 @@ import pytest
 from agent_cases import SOON, program, run
 from method_cases import REFUSED
 
-from agents import AGENTS
+from plasticity.agents import AGENTS
 from plasticity.interventions import INTERVENTIONS
 from plasticity.interventions.base import Intervention
 

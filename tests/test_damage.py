@@ -13,9 +13,10 @@ import pytest
 import tiny
 from crashes import Killed, Laboratory, Watcher, assert_same, tables, two_arms
 
-from plasticity import launch, results
-from plasticity.errors import UserError
+from plasticity import results
+from plasticity.core.errors import UserError
 from plasticity.report import facts
+from plasticity.runs import launch
 
 
 def flip(path):

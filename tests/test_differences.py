@@ -18,10 +18,12 @@ from rich.console import Console
 from scipy import stats
 
 import plasticity
-from plasticity import cli, launch, results
-from plasticity.accounts import fingerprint
-from plasticity.errors import UserError
+from plasticity import results
+from plasticity.cli import main
+from plasticity.core.errors import UserError
 from plasticity.results.two_runs import flat, welch
+from plasticity.runs import launch
+from plasticity.runs.accounts import fingerprint
 
 CONFIG = {
     "name": "made",
@@ -29,7 +31,7 @@ CONFIG = {
     "agent": {"kind": "dqn", "discount": 0.9, "optimizer": {"kind": "adam", "b1": 0.9, "learning_rate": 0.001}},
     "interventions": [],
     "seeds": 3,
-    "arms": {"a": {}, "b": {"told": True}},
+    "arms": {"a": {}, "b": {"task_aware": True}},
     "placement": {"width": 1},
 }
 REWARDS = np.array([[0.0, 0.1], [0.2, 0.3], [0.4, 0.8]])  # lanes x visits
@@ -223,7 +225,7 @@ def test_another_config_than_the_run_was_started_with(tmp_path, first):
 @pytest.mark.parametrize(
     ("changes", "arms"),
     [
-        ({"arms": {"a": {"told": True}, "b": {"told": True}}}, ["b"]),
+        ({"arms": {"a": {"task_aware": True}, "b": {"task_aware": True}}}, ["b"]),
         ({"agent": {"kind": "c51"}}, []),
         ({"recorders": ["wandb"], "checkpoint_every": 7}, ["a", "b"]),
     ],
@@ -275,10 +277,10 @@ def command(monkeypatch, *words: object) -> tuple[int, str, str]:
     """Exit code, output and errors of the command line."""
     out, err = io.StringIO(), io.StringIO()
     monkeypatch.setattr(sys, "argv", ["plasticity", *map(str, words)])
-    monkeypatch.setattr(cli, "console", Console(file=out, width=80))
-    monkeypatch.setattr(cli, "errors", Console(file=err, soft_wrap=True))
+    monkeypatch.setattr(main, "console", Console(file=out, width=80))
+    monkeypatch.setattr(main, "errors", Console(file=err, soft_wrap=True))
     with pytest.raises(SystemExit) as stopped:
-        cli.main()
+        main.main()
     return int(stopped.value.code or 0), out.getvalue(), err.getvalue()
 
 

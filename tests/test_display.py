@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from plasticity import cli
+from plasticity.cli import main
 
 ROOT = Path(__file__).resolve().parent.parent
 SPEAK = """
 import sys
-from plasticity import display
+from plasticity.cli import display
 display.never_fail()
 from rich.console import Console
 console = Console()
@@ -89,7 +89,7 @@ def test_commands_in_an_encoding_without_boxes(environment):
 
 def test_ctrl_c_inside_a_callback_of_a_library_is_not_lost(usual_signals, monkeypatch, capfd):
     """Python prints an exception of a destructor and goes on; Ctrl-C is raised again as soon as it can be."""
-    monkeypatch.setattr(sys, "unraisablehook", cli._interrupt_later)
+    monkeypatch.setattr(sys, "unraisablehook", main._interrupt_later)
 
     class Interrupted:
         def __del__(self):

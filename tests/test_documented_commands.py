@@ -1,4 +1,4 @@
-"""Every command and every piece of Python in README.md and docs/*.md does what the page says it does.
+"""Every command and every piece of Python in README.md and the pages of docs/ does what the page says it does.
 
 Commands with names in capitals run on a tiny experiment. Of a command that takes minutes the config is read with its
 overrides. A command that is in neither list below fails the test, so that a new one cannot go untested.
@@ -11,25 +11,36 @@ import textwrap
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import gymnasium
 import pytest
 import tiny
 import yaml
+from test_examples import MEMBERS
 from typer.testing import CliRunner
 
 import plasticity
-from plasticity import bench, cli, launch
+from plasticity import bench, results
 from plasticity.bench.report import Benchmark
+from plasticity.cli import main
 from plasticity.monitors.base import Monitor
+from plasticity.runs import launch
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = [ROOT / "README.md", *sorted(path for path in (ROOT / "docs").glob("*.md") if "template" not in path.name)]
+DOCS = ROOT / "docs"
+MADE = ("findings", "reference")  # folders of pages that others are made of, or that are generated
+PAGES = [
+    ROOT / "README.md",
+    *sorted(path for path in DOCS.rglob("*.md") if ".template" not in path.name and path.parent.name not in MADE),
+]
 PROGRAMS = ("plasticity", "make", "pip", "python", "chromium")
 SHORT = ["stream.tasks=2", "stream.steps_per_task=20", "monitor_every=10", "stream.envs=4", "seeds=1"]
 
 # What stands for the names in capitals; {run} is a finished run.
 TINY = {
     "plasticity run": ["run --help"],
-    "plasticity run CONFIG [KEY=VALUE ...] [--out DIR] [--resume | --force]": ["run {config} --out {run} --force"],
+    "plasticity run CONFIG [KEY=VALUE ...] [--out DIR] [--resume | --force] [--no-figures]": [
+        "run {config} --out {run} --force --no-figures"
+    ],
     "plasticity run CONFIG --out DIR --resume": ["run {config} --out {run} --resume"],
     "plasticity plan CONFIG [KEY=VALUE ...]": ["plan {config} seeds=2"],
     "plasticity plan": ["plan {config}"],
@@ -39,8 +50,28 @@ TINY = {
     "plasticity list interventions nap": ["list interventions nap"],
     "plasticity watch RUN [--once]": ["watch {run} --once"],
     "plasticity plot RUN [RUN ...] [--out DIR]": ["plot {run} {run} --out {new}"],
+    "plasticity plot RUN --arms fresh,layer_norm --label layer_norm=LayerNorm --size 3.4x2.6 --figures performance": [
+        "plot {run} --arms baseline --label baseline=A --size 3.4x2.6 --figures performance --smooth 3 --out {new}"
+    ],
     "plasticity report RUN [RUN ...] [--out FILE]": ["report {run} {run} --out {new}.html"],
     "plasticity report runs/quickstart": ["report {run}"],
+    "plasticity plan CONFIG": ["plan {config}"],
+    "plasticity watch RUN": ["watch {run}"],
+    "plasticity watch runs/tour": ["watch {run}"],
+    "plasticity report runs/tour": ["report {run}"],
+    "plasticity measure runs/tour --monitors stable_rank,dead_units": [
+        "measure {run} --monitors stable_rank,dead_units --force"
+    ],
+    "plasticity compare runs/tour runs/remedy": ["compare {run} {run}"],
+    "plasticity plan quickstart": ["plan quickstart"],
+    "plasticity --version": ["--version"],
+    "plasticity list interventions": ["list interventions"],
+    "plasticity list interventions layer_norm": ["list interventions layer_norm"],
+    "plasticity plan configs/tutorial/minatar.yaml": ["plan configs/tutorial/minatar.yaml"],
+    "plasticity plan configs/atari/sequence10.yaml": ["plan configs/atari/sequence10.yaml"],
+    "plasticity plot runs/tutorial": ["plot {run}"],
+    "plasticity report runs/tutorial": ["report {run}"],
+    "plasticity compare runs/tutorial runs/tutorial-full": ["compare {run} {run}"],
     "plasticity compare": ["compare {run} {run}"],
     "plasticity compare RUN_A RUN_B": ["compare {run} {run}"],
     "plasticity measure RUN --monitors A,B": ["measure {run} --monitors weight_norm,stable_rank --force"],
@@ -66,13 +97,28 @@ ELSEWHERE = {
     "plasticity run examples/plugin/noise.yaml": "test_plugin.py, with the plug-in installed",
     "pip install -e '.[cuda]'": "needs a GPU's libraries from the network",
     "plasticity run configs/targets/NAME.yaml": "each of them is read below",
+    "pip install -e .": "what the tests run in",
+    "pip install -e '.[tensorboard,wandb]'": "needs the network",
+    "plasticity run mine.yaml": "test_the_page_on_own_data",
+    "plasticity run experiment.yaml": "test_examples.py, in the folder of the example",
+    **{f"pip install ./examples/{kind}": "test_examples.py installs them" for kind in MEMBERS},
+    **{f"plasticity list {kind}s {name}": "test_examples.py" for kind, name in MEMBERS.items()},
+    **{f"plasticity run examples/{kind}/experiment.yaml": "test_examples.py" for kind in MEMBERS},
 }
 
 
 def blocks(page: Path, *languages: str) -> list[str]:
     """The fenced blocks of a page in one of the languages."""
     found = re.findall(r"^```(\w*)\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
-    return [text for language, text in found if language in languages]
+    return [SNIPPET.sub(included, text) for language, text in found if language in languages]
+
+
+SNIPPET = re.compile(r'^--8<-- "([^"]+)"$', re.MULTILINE)
+
+
+def included(found: re.Match[str]) -> str:
+    """The file that a page shows; the scripts of a cluster, which test_site.py runs, stay out."""
+    return "" if found[1].endswith(".sbatch") else (ROOT / found[1]).read_text(encoding="utf-8")
 
 
 def normal(line: str) -> str:
@@ -103,7 +149,7 @@ def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def ran(words: list[str]) -> None:
-    done = CliRunner().invoke(cli.app, words)
+    done = CliRunner().invoke(main.app, words)
     assert done.exit_code == 0, (words, done.exception, done.output[-500:])
 
 
@@ -116,7 +162,7 @@ def test_the_pages_have_commands() -> None:
 def test_a_documented_command(command: str, places: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     monkeypatch.setattr(bench.report, "BENCHMARKS", {"loop": Benchmark("nothing", lambda say, quick: [Row()])})
-    program, *words = shlex.split(re.sub(r"[\[\]|]", " ", command))
+    program, *words = shlex.split(command if '"' in command else re.sub(r"[\[\]|]", " ", command))
     if command in TINY:
         for each in TINY[command]:
             ran([word.format(**places) for word in each.split()])
@@ -147,13 +193,13 @@ def test_what_make_runs_is_a_config(target: str) -> None:
 def test_the_config_that_the_readme_explains() -> None:
     (text,) = blocks(ROOT / "README.md", "yaml")
     document = yaml.safe_load(text) | {"recorders": []}  # tensorboard need not be installed
-    launch.plan(plasticity.config.read_experiment(document, launch.registry()))
+    launch.plan(plasticity.config.experiments.read_experiment(document, launch.registry()))
 
 
 def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
     first, second = blocks(ROOT / "README.md", "python")
-    changed = first.replace('["seeds=2"]', str(["seeds=2", *SHORT[:-1], "arms={baseline: {}, fresh: {told: true, interventions: [{kind: reset, when: switch}]}}"]))  # noqa: E501 # fmt: skip
+    changed = first.replace('["seeds=2"]', str(["seeds=2", *SHORT[:-1], "arms={baseline: {}, fresh: {task_aware: true, interventions: [{kind: reset, when: switch}]}}"]))  # noqa: E501 # fmt: skip
     changed = changed.replace('"runs/mine"', repr(str(tmp_path / "mine")))
     assert "stream.tasks=2" in changed
     assert "runs/mine" not in changed
@@ -164,10 +210,84 @@ def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert scope["parameter_noise"](scale=0.1).step is not scope["Intervention"]().step
 
 
-@pytest.mark.parametrize("page", [page.name for page in PAGES if page.name not in ("README.md", "write-a-plugin.md")])
-def test_other_pages_python_runs(page: str) -> None:
-    for text in blocks(ROOT / "docs" / page, "python"):
-        exec(compile(text, page, "exec"), {})
+OWN_TESTS = ("README.md", "write-a-plugin.md", "analyse.md", "tutorial.md", "data.md")
+
+
+@pytest.mark.parametrize("page", [str(page.relative_to(ROOT)) for page in PAGES if page.name not in OWN_TESTS])
+def test_other_pages_python_runs(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    executed(ROOT / page)
+
+
+def executed(page: Path) -> dict[str, Any]:
+    """The page's Python, block after block; what it defined."""
+    scope: dict[str, Any] = {"__name__": page.stem}
+    try:
+        for text in blocks(page, "python"):
+            exec(compile(text, page.name, "exec"), scope)
+    finally:
+        gymnasium.registry.pop("Corridor-v0", None)
+    return scope
+
+
+def test_the_page_on_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    executed(DOCS / "howto/data.md")
+    (text,) = blocks(DOCS / "howto/data.md", "yaml")
+    (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
+    run = plasticity.run("mine.yaml", overrides=["stream.tasks=2", "stream.steps_per_task=10"])
+    assert [each["path"] for each in run.plan["data"]] == [str(tmp_path / "mine.npz")]
+
+
+def test_the_page_on_analysis_runs_and_names_every_public_function(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = DOCS / "howto/analyse.md"
+    code = "".join(blocks(page, "python"))
+    assert [name for name in results.__all__ if not re.search(rf"\bresults\.{name}\b", code)] == []
+    first, second = (shlex.split(line)[2:] for line in commands_in_order(page) if line.startswith("plasticity run"))
+    tiny_size = ["stream.steps_per_task=20", "evaluation.steps=5", "agent.network.widths=[8]", "record_every=5"]
+    config, other = str(ROOT / first[0]), [word for word in second if word.startswith("seeds=")]
+    monkeypatch.chdir(tmp_path)
+    plasticity.run(config, "runs/analyse", overrides=tiny_size)
+    plasticity.run(config, second[second.index("--out") + 1], overrides=[*tiny_size, *other])
+    executed(page)
+    assert "Accuracy at the end." in (tmp_path / "tables/summary.tex").read_text()
+
+
+def commands_in_order(page: Path) -> list[str]:
+    """The lines of a page's commands, continued ones joined."""
+    joined = (block.replace("\\\n", " ") for block in blocks(page, ""))
+    return [" ".join(line.split()) for block in joined for line in block.splitlines()]
+
+
+@pytest.mark.slow
+def test_the_tutorial_from_its_first_command_to_its_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of its commands in their order, in an empty folder, each run at a tiny size."""
+    page = DOCS / "tutorial.md"
+    small = ["stream.steps_per_visit=400", "stream.cycles=2", "seeds=2", "agent.replay_minimum=50", "probe_size=32"]
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    monkeypatch.chdir(tmp_path)
+    for line in commands_in_order(page):
+        program, verb, *words = shlex.split(line)
+        assert program == "plasticity"
+        ran([verb, *words, *(small if verb == "run" else [])])
+    executed(page)
+    table = (tmp_path / "tables/tutorial.tex").read_text()
+    assert table.count(r"\\") == 6  # the heading and five arms
+    assert (tmp_path / "figures/tutorial.pdf").exists()
+    assert (tmp_path / "tables/by_game.csv").exists()
+
+
+@pytest.mark.slow
+def test_the_tours_commands_from_plan_to_compare(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = ["stream.tasks=2", "stream.steps_per_task=20", "seeds=2", "monitors=[effective_rank]"]
+    monkeypatch.chdir(tmp_path)
+    for line in commands_in_order(DOCS / "tour.md"):
+        program, verb, *words = shlex.split(line)
+        if program == "plasticity":
+            ran([verb, *words, *(small if verb == "run" else [])])
+    assert (tmp_path / "runs/tour/report.html").exists()
 
 
 def functions(text: str) -> dict[str, list[str]]:

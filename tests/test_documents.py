@@ -8,7 +8,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from plasticity.documents import (
+from plasticity.config.documents import (
     difference,
     found,
     from_yaml,
@@ -20,7 +20,7 @@ from plasticity.documents import (
     replaced,
     to_yaml,
 )
-from plasticity.errors import NoSuchPlaceError, UserError
+from plasticity.core.errors import NoSuchPlaceError, UserError
 
 
 @pytest.mark.parametrize(

@@ -10,11 +10,11 @@ import pytest
 from agent_cases import clock_at
 from stream_reference import AdaptiveQ, Obgd, each
 
-from plasticity.eligibility import adaptive_obgd, adaptive_q, eligible, obgd, parts
+from plasticity.core.types import Context, Learner, Optimizer
 from plasticity.interventions import optimizer_reset, weight_decay
 from plasticity.interventions.surgery import module_mask, nowhere, reset_counts, reset_slots, slot_masks
-from plasticity.optimizers import OPTIMIZERS, adam, sgd, wrap
-from plasticity.types import Context, Learner, Optimizer
+from plasticity.optim.eligibility import adaptive_obgd, adaptive_q, eligible, obgd, parts
+from plasticity.optim.optimizers import OPTIMIZERS, adam, sgd, wrap
 
 STEPS, DECAY = 50, 0.7
 ENDS = np.isin(np.arange(STEPS), (6, 7, 20, 33))

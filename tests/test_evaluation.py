@@ -10,13 +10,15 @@ from agent_cases import program, run, source
 from chain import chain
 from tiny import DQN, document
 
-from envs.control import cartpole
-from plasticity import evaluation, launch, results
-from plasticity.config import read_experiment
-from plasticity.counting import precise
-from plasticity.errors import UserError
-from plasticity.evaluation import Evaluation, Target, blank, entered, evaluate, targets
-from plasticity.types import FIRST, LAST, MID, TimeStep, Visit, VisitPlan
+from plasticity import results
+from plasticity.config.experiments import read_experiment
+from plasticity.core.counting import precise
+from plasticity.core.errors import UserError
+from plasticity.core.types import FIRST, LAST, MID, TimeStep, Visit, VisitPlan
+from plasticity.engine import evaluation
+from plasticity.engine.evaluation import Evaluation, Target, blank, entered, evaluate, targets
+from plasticity.envs.control import cartpole
+from plasticity.runs import launch
 
 ALWAYS = Evaluation(every=10, tasks="all", episodes=6, steps=200)
 

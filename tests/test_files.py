@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from plasticity.files import sweep, write_atomically, write_text
+from plasticity.runs.files import sweep, write_atomically, write_text
 
 
 def test_two_writers_of_one_file(tmp_path):

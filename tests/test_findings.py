@@ -13,16 +13,17 @@ import tiny
 from matplotlib.figure import Figure
 from typer.testing import CliRunner
 
-from plasticity import cli, launch
-from plasticity.documents import to_yaml
-from plasticity.errors import UserError
+from plasticity.cli import main
+from plasticity.config.documents import to_yaml
+from plasticity.core.errors import UserError
 from plasticity.findings import EXACT_NAMES, judge, load_findings, parse_criterion, parse_finding, quantities, store
 from plasticity.findings import run as running
 from plasticity.findings.exact import EXACT
 from plasticity.findings.figure import figure
 from plasticity.findings.judge import Verdict
 from plasticity.findings.show import outcome, rows
-from plasticity.session import Interrupted
+from plasticity.runs import launch
+from plasticity.runs.session import Interrupted
 
 FACTS = {"id": "T1", "title": "a title", "source": "a source", "published": "a number", "minutes": 0.1}
 CLAUSES = [
@@ -45,7 +46,7 @@ CLAUSES = [
 
 
 def document():
-    arms = {"baseline": {}, "fresh": {"told": True, "interventions": ["reset"]}}
+    arms = {"baseline": {}, "fresh": {"task_aware": True, "interventions": ["reset"]}}
     experiment = tiny.document(seeds=8, arms=arms)
     del experiment["name"]
     return {
@@ -74,7 +75,7 @@ def test_the_exact_findings_hold(name, tmp_path):
 IN_A_SET = """
 import os, sys, warnings
 os.sched_getaffinity = lambda process: {0, 1}
-from plasticity import launch
+from plasticity.runs import launch
 from plasticity.findings import EXACT_NAMES, load_findings, run
 if sys.argv[1] == "exact":
     run.run_finding(load_findings(["clip_and_rank"], EXACT_NAMES)[0], run.store.Path(sys.argv[2]))
@@ -293,14 +294,14 @@ def test_the_command(ran, tmp_path):
     _, root, _ = ran
     path = tmp_path / "made.yaml"
     path.write_text(to_yaml(document()))
-    listed = CliRunner().invoke(cli.app, ["findings", str(path), "--list", "--out", str(root)])
+    listed = CliRunner().invoke(main.app, ["findings", str(path), "--list", "--out", str(root)])
     assert listed.exit_code == 0
     assert "PASS  T1 a title" in listed.output
     assert "1 PASS" in listed.output
-    elsewhere = CliRunner().invoke(cli.app, ["findings", str(path), "--list", "--out", str(tmp_path / "none")])
+    elsewhere = CliRunner().invoke(main.app, ["findings", str(path), "--list", "--out", str(tmp_path / "none")])
     assert "not run" in elsewhere.output
     assert "PASS" not in elsewhere.output
-    planned = CliRunner().invoke(cli.app, ["findings", str(path), "--plan", "--full"])
+    planned = CliRunner().invoke(main.app, ["findings", str(path), "--plan", "--full"])
     assert planned.exit_code == 0
     assert "made-two" in planned.output
 

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from plasticity.errors import UserError
+from plasticity.core.errors import UserError
 from plasticity.findings.criterion import clauses, parse_criterion, told
 from plasticity.findings.judge import fieller, judge, judge_clause, lane_values, stage_visits
 

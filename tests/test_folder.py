@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from plasticity import folder
-from plasticity.documents import read_file
-from plasticity.errors import UserError
+from plasticity.config.documents import read_file
+from plasticity.core.errors import UserError
+from plasticity.runs import folder
 
 RESOLVED = {"name": "tiny", "seeds": 3, "agent": {"kind": "classifier", "label_smoothing": 1e-3}}
 STREAM = {"reward_name": "accuracy", "episodic": False, "frames_per_step": 1, "tasks": [], "visits": []}

@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 import tiny
 
-from plasticity import cli, launch, members
-from plasticity.errors import UserError
+from plasticity.cli import main
+from plasticity.core.errors import UserError
+from plasticity.runs import launch, members
 
 FAMILIES = {family: family.removesuffix("s") for family in launch.BUILT_IN}
 # Where a config names the member `odd` of each family.
@@ -73,6 +74,18 @@ def test_a_factory_that_fails_or_returns_something_else(plugin: Any, family: str
     assert launch.plan(tiny.experiment()).jobs  # what does not name it
 
 
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("return 3", "must be applied to a Source, to give another; it gives an int"),
+        ("raise ValueError('no')", "fails where it is applied: ValueError: no"),
+    ],
+)
+def test_a_transform_that_cannot_be_applied_is_named(plugin: Any, body: str, said: str) -> None:
+    plugin("transforms", f"def odd():\n    def apply(source):\n        {body}\n    return apply\n")
+    assert refusal(**NAMED["transforms"]) == f"transform `odd` (odd-one 1.0) {said}".replace(") fails", "): fails")
+
+
 IN_A_TRACE = {
     "interventions": "from plasticity.interventions.base import Intervention\n"
     "def odd():\n    return Intervention(step=lambda key, state, learner, context: 1 / 0)\n",
@@ -80,12 +93,12 @@ IN_A_TRACE = {
     "def odd():\n    return Monitor(lambda key, state, probe: 1 / 0)\n",
     "optimizers": "import optax\n"
     "def odd():\n    return optax.GradientTransformation(lambda params: (), lambda g, s, p=None: 1 / 0)\n",
-    "agents": "from agents import AGENTS\n"
+    "agents": "from plasticity.agents import AGENTS\n"
     "def odd(spec, intervention):\n"
-    "    from plasticity.networks import mlp\n    from plasticity.optimizers import sgd\n"
+    "    from plasticity.networks.presets import mlp\n    from plasticity.optim.optimizers import sgd\n"
     "    made = AGENTS['classifier'](spec, intervention, network=mlp, optimizer=sgd)\n"
     "    return made._replace(learn=lambda *args: 1 / 0)\n",
-    "streams": "from envs import STREAMS\n"
+    "streams": "from plasticity.envs import STREAMS\n"
     "def odd():\n    made = STREAMS['relabelled'](inputs='gaussian', samples=8, dimensions=3, tasks=2)\n"
     "    def make(lanes):\n        return made.make(lanes)._replace(step=lambda *args: 1 / 0)\n"
     "    return made._replace(make=make)\n",
@@ -127,7 +140,7 @@ def test_the_command_line_names_a_broken_plug_in_once(
     plugin("interventions", "import sys\nsys.exit(5)\n")
     monkeypatch.setattr(sys, "argv", ["plasticity", "list"])
     with pytest.raises(SystemExit) as left:
-        cli.main()
+        main.main()
     assert left.value.code in (0, None)
     told = capsys.readouterr()
     assert told.err.count("plug-in `odd`") == 1
@@ -145,7 +158,7 @@ def test_the_command_line_names_a_broken_plug_in_once(
 def test_an_update_that_returns_something_else_is_named(plugin: Any, made: str, said: str) -> None:
     plugin(
         "optimizers",
-        "import jax\nfrom plasticity.types import Optimizer\n"
+        "import jax\nfrom plasticity.core.types import Optimizer\n"
         "def odd():\n"
         "    def update(grads, state, params, **extra):\n"
         f"        return {made}\n"
@@ -161,8 +174,8 @@ def test_an_update_that_returns_something_else_is_named(plugin: Any, made: str, 
 def test_a_method_without_any_function_is_refused_unless_it_is_asked_to_do_nothing(plugin: Any) -> None:
     plugin(
         "interventions",
-        "from plasticity.fields import card\nfrom plasticity.interventions.base import Intervention\n"
-        "@card(paper='none', neutral={'rate': 0.0})\n"
+        "from plasticity.config.fields import metadata\nfrom plasticity.interventions.base import Intervention\n"
+        "@metadata(paper='none', neutral={'rate': 0.0})\n"
         "def odd(*, rate: float = 1.0):\n    return Intervention()\n",
     )
     said = "interventions.odd changes nothing: what it returns has no function of its own"
@@ -215,8 +228,8 @@ def test_an_agent_that_leaves_a_method_out_refuses_it(plugin: Any) -> None:
     """It brings a network that is built already: the method's network would never be."""
     plugin(
         "agents",
-        "from agents import AGENTS\nfrom plasticity.interventions.base import Intervention\n"
-        "from plasticity.networks import mlp\nfrom plasticity.optimizers import sgd\n"
+        "from plasticity.agents import AGENTS\nfrom plasticity.interventions.base import Intervention\n"
+        "from plasticity.networks.presets import mlp\nfrom plasticity.optim.optimizers import sgd\n"
         "def odd(spec, intervention):\n"
         "    own = intervention._replace(network=Intervention().network, switch=Intervention().switch)\n"
         "    return AGENTS['classifier'](spec, own, network=mlp, optimizer=sgd)\n",
@@ -229,7 +242,7 @@ def test_an_agent_that_leaves_a_method_out_refuses_it(plugin: Any) -> None:
         "it (`network`), so that it would have no effect or half of it"
     )
     assert "interventions.nap is not allowed with agent `odd`" in refusal(agent="odd", interventions=["nap"])
-    assert "does not call it at task switches" in refusal(agent="odd", interventions=["reset"], told=True)
+    assert "does not call it at task switches" in refusal(agent="odd", interventions=["reset"], task_aware=True)
 
 
 @pytest.mark.parametrize(
@@ -263,7 +276,8 @@ def test_a_metric_with_the_name_of_another_column_is_refused(plugin: Any, column
 def test_so_is_an_agents_metric(plugin: Any, column: str) -> None:
     plugin(
         "agents",
-        "from agents import AGENTS\nfrom plasticity.networks import mlp\nfrom plasticity.optimizers import sgd\n"
+        "from plasticity.agents import AGENTS\nfrom plasticity.networks.presets import mlp\n"
+        "from plasticity.optim.optimizers import sgd\n"
         "def odd(spec, intervention):\n"
         "    made = AGENTS['classifier'](spec, intervention, network=mlp, optimizer=sgd)\n"
         "    def learn(*args):\n        state, metrics = made.learn(*args)\n"

@@ -10,12 +10,13 @@ import pytest
 import tiny
 from agent_cases import SOME_SOON, agent, clock_at, program, run, source
 
-from plasticity import launch, trees
+from plasticity.core import trees
+from plasticity.engine.lanes import Placement
+from plasticity.engine.program import NEVER, Program
+from plasticity.engine.runner import Position, Run
 from plasticity.interventions import reset
-from plasticity.lanes import Placement
-from plasticity.networks import mlp
-from plasticity.program import NEVER, Program
-from plasticity.runner import Position, Run
+from plasticity.networks.presets import mlp
+from plasticity.runs import launch
 
 VISIT, SEEDS = 20, (3, 8)
 
@@ -177,7 +178,7 @@ def test_a_renewed_lane_learns_again_when_its_replay_is_ready():
 
 
 def test_the_arm_of_a_launched_experiment_is_this_reset():
-    arms = {"fresh": {"told": True, "interventions": [{"kind": "reset", "when": "switch"}]}}
+    arms = {"fresh": {"task_aware": True, "interventions": [{"kind": "reset", "when": "switch"}]}}
     (job,) = launch.plan(tiny.experiment(seeds=2, arms=arms, monitors=[])).jobs
     before, after = around_switch(Run(job.program, Placement(1, 2, 1), launch.devices()))
     newborn = jax.jit(lambda key: job.program.build({}).init(key, None))(jax.random.key(0))
@@ -188,7 +189,7 @@ def test_the_arm_of_a_launched_experiment_is_this_reset():
 
 def test_deep_q_learning_solves_the_chain_and_a_newborn_solves_the_next():
     """The best return is 1, that of random actions about 0.65. Greedy after 400 steps of each visit."""
-    learning = {"epsilon_end": 0.0, "epsilon_steps": 400, "learn_every": 2, "target_period": 10, "discount": 0.8}
+    learning = {"epsilon_end": 0.0, "epsilon_steps": 400, "update_period": 2, "target_period": 10, "discount": 0.8}
     sizes = {"replay_capacity": 4000, "replay_minimum": 100, "batch_size": 32}
     network = functools.partial(mlp, widths=(32,))
     stream = source("dqn", steps=800, envs=4)

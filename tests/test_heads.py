@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from plasticity.interventions.surgery import modules, unit_masks
+from plasticity.core.types import Probe
+from plasticity.interventions.surgery import unit_masks
 from plasticity.monitors import effective_rank
-from plasticity.networks import Convolution, Head, NetworkSpec, build, join
-from plasticity.types import Probe
+from plasticity.networks.build import build, join
+from plasticity.networks.spec import Convolution, Head, NetworkSpec
 
 KEY = jax.random.key(5)
 HEADS = (Head("value", 1, (3,), 2.0), Head("advantage", 4, (2, 5), 0.5))
@@ -50,7 +51,7 @@ def test_wiring_of_heads():
     names = ("hidden_0", "value_hidden_0", "advantage_hidden_0", "advantage_hidden_1")
     assert network.hidden == tuple((name,) for name in names)
     assert network.outputs == (("value_output",), ("advantage_output",))
-    assert list(modules(network)) == [*names, "value_output", "advantage_output"]
+    assert list(network.modules()) == [*names, "value_output", "advantage_output"]
 
 
 def test_a_unit_of_the_trunk_leaves_through_every_head():
@@ -124,7 +125,7 @@ def test_wiring_of_joined_networks():
         ("value/hidden_1", ("value", "hidden_1"), ("value", "output")),
     ]
     assert network.outputs == (("policy", "output"), ("value", "output"))
-    assert list(modules(network)) == [
+    assert list(network.modules()) == [
         "policy/hidden_0", "value/hidden_0", "value/hidden_1", "policy/output", "value/output"
     ]  # fmt: skip
 

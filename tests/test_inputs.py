@@ -13,16 +13,18 @@ import pytest
 import tiny
 from stress import configs as stress
 
-from envs.transforms.base import divided
-from plasticity import config, launch, precision
-from plasticity.config import read_experiment
-from plasticity.counters import LANES, VISITS, check_updates
-from plasticity.documents import LENGTH, from_yaml, read_file, to_yaml
-from plasticity.errors import LINE, UserError, contrasted, cut, dotted, nearest, shown
-from plasticity.registry import FAMILIES
-from plasticity.schema import schema_of
-from plasticity.settings import own_period
-from plasticity.types import StreamSpec, VisitPlan
+from plasticity.config import experiments
+from plasticity.config.counters import LANES, VISITS, check_updates
+from plasticity.config.documents import LENGTH, from_yaml, read_file, to_yaml
+from plasticity.config.experiments import read_experiment
+from plasticity.config.registry import FAMILIES
+from plasticity.config.schema import schema_of
+from plasticity.config.settings import MonitorKeys
+from plasticity.core.errors import LINE, UserError, contrasted, cut, dotted, nearest, shown
+from plasticity.core.types import StreamSpec, VisitPlan
+from plasticity.engine import precision
+from plasticity.envs.transforms.base import divided
+from plasticity.runs import launch
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -54,9 +56,9 @@ def test_a_key_is_text_as_written(key: str) -> None:
 @pytest.mark.parametrize("name", ["1", "true", "2020-01-01", "1e-3", "1.10", "null"])
 def test_an_override_changes_only_its_own_key_of_an_arm(name: str) -> None:
     raw = tiny.document(arms={}) | from_yaml(f"arms: {{{name}: {{interventions: [nap]}}, other: {{}}}}", "x")
-    experiment = read_experiment(raw, launch.registry(), [f"arms.{name}.told=true"])
+    experiment = read_experiment(raw, launch.registry(), [f"arms.{name}.task_aware=true"])
     assert list(experiment.arms) == [name, "other"]
-    assert experiment.arms[name].told
+    assert experiment.arms[name].task_aware
     assert [each.kind for each in experiment.arms[name].interventions] == ["nap"]
     again = read_experiment(from_yaml(to_yaml(experiment.resolve()), "x"), launch.registry())
     assert again == experiment
@@ -122,7 +124,7 @@ def test_an_override_without_a_key_is_refused(override: str) -> None:
 
 def test_keys_made_in_python_are_text_too() -> None:
     experiment = read_experiment(
-        tiny.document(arms={1: {"told": True}, None: {}}), launch.registry(), ["arms.1.told=false"]
+        tiny.document(arms={1: {"task_aware": True}, None: {}}), launch.registry(), ["arms.1.task_aware=false"]
     )
     assert list(experiment.arms) == ["1", "null"]
     with pytest.raises(UserError, match="alike as text"):
@@ -232,8 +234,11 @@ def test_only_a_near_name_is_suggested(word: str, known: list[str], meant: str |
 # Integers.
 
 SCHEMAS = {
-    **{c.__name__: schema_of(c) for c in (config.Document, config.Schedule, config.Evaluation, config.Placement)},
-    "own_period": schema_of(own_period),
+    **{
+        c.__name__: schema_of(c)
+        for c in (experiments.Document, experiments.Schedule, experiments.Evaluation, experiments.Placement)
+    },
+    "MonitorKeys": schema_of(MonitorKeys),
     **{
         f"{family}.{name}": launch.registry().schema(family, name)
         for family in FAMILIES
@@ -328,7 +333,8 @@ def test_settings_that_change_numbers_are_set_back_and_told(monkeypatch: Any) ->
 
 RUN = """
 import sys, tiny
-from plasticity import launch, results
+from plasticity.runs import launch
+from plasticity import results
 launch.run(tiny.experiment(seeds=1), sys.argv[1])
 print(results.load(sys.argv[1]).to_csv())
 """

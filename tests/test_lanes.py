@@ -4,7 +4,8 @@ import jax
 import numpy as np
 import pytest
 
-from plasticity.lanes import BUSY, WIDEST_ON_CPU, Placement, automatic_width, join, lane_keys, over, place
+from plasticity.core.lane_axis import over
+from plasticity.engine.lanes import BUSY, WIDEST_ON_CPU, Placement, automatic_width, join, lane_keys, place
 
 
 @pytest.mark.parametrize("lanes", [1, 2, 3, 5, 8, 31])

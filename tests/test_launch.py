@@ -2,14 +2,16 @@
 
 import dataclasses
 import importlib.metadata
+import json
 
 import numpy as np
 import pytest
 import tiny
 
-from plasticity import launch, members, memory
-from plasticity.errors import UserError
-from plasticity.registry import Registry
+from plasticity.config.registry import Registry
+from plasticity.core.errors import UserError
+from plasticity.engine import memory
+from plasticity.runs import launch, members
 
 
 def refused(**changes) -> str:
@@ -31,7 +33,7 @@ def dqn(**changes) -> dict:
 
 
 def reset(**changes) -> dict:
-    return {"told": True, "interventions": [{"kind": "reset", "when": "switch", **changes}]}
+    return {"task_aware": True, "interventions": [{"kind": "reset", "when": "switch", **changes}]}
 
 
 @pytest.mark.parametrize(
@@ -40,7 +42,7 @@ def reset(**changes) -> dict:
         ({"record_every": 7}, "record_every: 7 is not allowed; it must divide the 20 steps of a visit"),
         ({"monitor_every": 12}, "record_every: 5 is not allowed; it must divide monitor_every, 12"),
         ({"checkpoint_every": 9}, "record_every: 5 is not allowed; it must divide checkpoint_every, 9"),
-        (dqn(learn_every=3), "arms.baseline: agent.learn_every: 3 is not allowed; it must divide the 20 steps"),
+        (dqn(update_period=3), "arms.baseline: agent.update_period: 3 is not allowed; it must divide the 20 steps"),
         (dqn(replay_minimum=500), "arms.baseline: agent.replay_minimum: 500 is not allowed; it lies between 5 and 200"),
         (dqn(replay_capacity=4), "arms.baseline: agent.replay_capacity: 4 is too small; 5 steps are the least"),
         (stream(inputs="mnist", samples=None), "stream: path: missing; with inputs: mnist it must lead to"),
@@ -155,13 +157,21 @@ def test_fingerprints_tell_programs_apart():
 def test_a_plan_as_data():
     planned = launch.plan(tiny.experiment(arms={"a": {}, "b": {"sweep": {"agent.network.widths": [[4], [8]]}}}))
     described = planned.describe()
-    facts = {"told": False, "control": None}  # no arm is called fresh
+    facts = {"task_aware": False, "control": None}  # no arm is called fresh
     assert described["arms"] == [{"name": "a", "lanes": 3, **facts}, {"name": "b", "lanes": 6, **facts}]
     assert [each["arm"] for each in described["programs"]] == ["a", "b", "b"]
     assert {each["steps_per_chunk"] for each in described["programs"]} == {5}
     assert described["stream"]["visits"] == [{"task": task, "steps": 20} for task in range(3)]
     assert described["stream"]["reward_name"] == "accuracy"
     assert described["stream"]["envs"] == 4
+    assert described["stream"]["reward_range"] == [0.0, 1.0]
+
+
+def test_a_plan_says_where_numbers_end():
+    monitors = [{"kind": "dormant_units"}, {"kind": "weight_norm"}, {"kind": "warm_start_gap"}]
+    described = launch.plan(tiny.experiment(monitors=monitors)).describe()
+    assert described["ranges"] == {"dormant_units": [0.0, 1.0], "weight_norm": [0.0, None]}
+    assert json.loads(json.dumps(described, allow_nan=False)) == described
 
 
 class Entry:

@@ -8,46 +8,37 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# Bottom up. A room (a module, or a package as a whole) imports from lower lines only; packages order themselves.
+# Bottom up: a package imports packages of lower lines only, and the modules of one package order themselves.
 ORDER = (
-    "errors fields types cores stored",
-    "linalg files display accounts counters precision stepsizes foreign",
-    "trees schedules counting convolution layers packing documents visits lock",
-    "eligibility blueprint",
-    "networks optimizers schema",
-    "interventions monitors registry",
-    "lanes settings",
-    "evaluation sweeps",
-    "program",
-    "runner",
-    "record memory config",
-    "checkpoint folder",
-    "verify",
-    "session",
-    "progress recorders agents envs",
-    "members",
-    "planning",
-    "launch",
-    "bench measure tables findings",
+    "core version",
+    "config",
+    "networks optim",
+    "interventions monitors envs",
+    "agents engine",
+    "runs",
+    "results",
+    "plots",
+    "report bench findings",
     "cli",
     "__main__",
 )
-LEVEL = {room: level for level, rooms in enumerate(ORDER) for room in rooms.split()}
-PROJECT = ("plasticity", "agents", "envs")
-READERS = ("stored", "accounts", "results", "plots", "report", "watch")  # of a run's files; each uses those before it
-FORMATS = READERS[:2]  # which those that write the files share
-WRITING = ("files",)  # how readers write what they make
-# Works without the numerics.
-CONFIG = ("errors", "fields", "foreign", "documents", "schema", "registry", "settings", "sweeps")
+LEVEL = {package: level for level, packages in enumerate(ORDER) for package in packages.split()}
+READERS = ("results", "plots", "report")  # of a run's files: they compute nothing anew
+# What readers use besides each other.
+READ_WITH = {
+    "plasticity.core.errors", "plasticity.config.documents", "plasticity.runs.accounts", "plasticity.runs.checksums",
+    "plasticity.runs.files",
+}  # fmt: skip
 
 MAY_TOUCH_FILES = {
-    "plasticity.files", "plasticity.lock", "plasticity.display",
-    "plasticity.stored", "plasticity.accounts", "plasticity.verify",
-    "plasticity.record", "plasticity.checkpoint", "plasticity.folder", "plasticity.session", "plasticity.documents",
-    "plasticity.recorders", "plasticity.cli", "plasticity.plots.save", "plasticity.bench.report",
-    "envs.data", "envs.pools",
+    "plasticity.runs.files", "plasticity.runs.lock", "plasticity.cli.display",
+    "plasticity.runs.checksums", "plasticity.runs.accounts", "plasticity.runs.verify",
+    "plasticity.runs.parquet", "plasticity.runs.checkpoint", "plasticity.runs.folder",
+    "plasticity.runs.session", "plasticity.config.documents", "plasticity.config.shipped",
+    "plasticity.runs.trackers", "plasticity.cli.main", "plasticity.plots.save", "plasticity.bench.report",
+    "plasticity.envs.data", "plasticity.envs.pools",
     "plasticity.results.read", "plasticity.results.export",
-    "plasticity.watch", "plasticity.report.facts", "plasticity.report.page",
+    "plasticity.cli.watch", "plasticity.report.facts", "plasticity.report.page",
     "plasticity.findings.store", "plasticity.bench.gpu.conductor", "plasticity.bench.gpu.real",
     "plasticity.bench.gpu.suite",
 }  # fmt: skip
@@ -57,17 +48,24 @@ FILE_CALLS = {
     "read_parquet", "to_parquet", "savefig", "savez", "fromfile", "tofile", "symlink_to", "copytree",
 }  # fmt: skip
 USES_BOTH = (  # agents or envs
-    "plasticity.members", "plasticity.planning", "plasticity.bench.streams", "plasticity.bench.stream_rates",
+    "plasticity.runs.members", "plasticity.runs.planning", "plasticity.bench.streams", "plasticity.bench.stream_rates",
     "plasticity.findings.exact",
 )  # fmt: skip
 FILE_MODULES = {"shutil", "tempfile", "pickle", "gzip", "zipfile", "pyarrow", "sqlite3", "h5py"}
 
 
 def module_name(path: Path) -> str:
-    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    """``agents/dqn.py`` -> ``plasticity.agents.dqn``."""
+    name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+    return name if name.startswith("plasticity") else f"plasticity.{name}"
 
 
-SOURCES = {module_name(path): path for top in PROJECT for path in (ROOT / top).rglob("*.py")}
+SOURCES = {
+    module_name(path): path
+    for top in ("plasticity", "agents", "envs")
+    for path in (ROOT / top).rglob("*.py")
+    if not any(folder.is_symlink() for folder in path.parents)
+}
 TREES = {name: ast.parse(path.read_text()) for name, path in SOURCES.items()}
 
 
@@ -91,75 +89,82 @@ def imports(module: str) -> Iterator[tuple[str, bool]]:
             yield name, id(node) in typing_only
 
 
-def room(module: str) -> str:
-    """``plasticity.interventions.resets`` -> ``interventions``; ``agents.replay`` -> ``agents``."""
-    top, _, rest = module.partition(".")
-    return rest.partition(".")[0] if top == "plasticity" else top
+def package(module: str) -> str:
+    """``plasticity.interventions.resets`` -> ``interventions``."""
+    return module.partition(".")[2].partition(".")[0]
 
 
 def ours(module: str) -> list[tuple[str, bool]]:
-    """Imports from other rooms of this project."""
-    found = [
-        (name, typing) for name, typing in imports(module) if name.split(".")[0] in ("plasticity", "agents", "envs")
-    ]
-    return [(name, typing) for name, typing in found if room(name) != room(module)]
+    """Imports from other packages of this project."""
+    found = [(name, typing) for name, typing in imports(module) if name.split(".")[0] == "plasticity"]
+    return [(name, typing) for name, typing in found if package(name) != package(module)]
 
 
 def foreign(module: str) -> set[str]:
     return {name.split(".")[0] for name, _ in imports(module)}
 
 
-def test_every_module_has_its_place():
-    rooms = {room(module) for module in SOURCES} - {""}
-    assert rooms - set(LEVEL) - set(READERS) == set()
-    assert set(LEVEL) - rooms == set()
+def test_every_package_has_its_place():
+    assert {package(module) for module in SOURCES} - {""} == set(LEVEL)
 
 
-def check_imports(module: str) -> None:
-    here = room(module)
-    for name, typing in ours(module):
-        if here in READERS:
-            before = ("errors", "documents", *READERS[: READERS.index(here)])
-            assert room(name) in (*before, *WRITING), (
-                f"{module} imports {name}: results, plots, report and watch read files only"
-            )
-        elif room(name) in READERS and room(name) not in FORMATS:
-            assert here in ("cli", "bench", "findings"), f"{module} imports {name}"
-        elif not typing:
-            assert LEVEL[room(name)] < LEVEL[here], f"{module} imports {name}"
+def test_every_package_says_what_lives_there():
+    for name in LEVEL:
+        if name not in ("__main__", "version"):
+            assert len(ast.get_docstring(TREES[f"plasticity.{name}"]) or "") > 60, name
 
 
 def test_imports_point_down():
     for module in SOURCES:
-        if module != "plasticity":
-            check_imports(module)
+        for name, typing in ours(module) if module != "plasticity" else ():
+            if not typing:
+                assert LEVEL[package(name)] < LEVEL[package(module)], f"{module} imports {name}"
+
+
+def test_no_module_imports_itself_in_a_circle():
+    below = {name: {each for each, typing in imports(name) if each in SOURCES and not typing} for name in SOURCES}
+    while below:  # take away what imports nothing that is left
+        free = {name for name, needed in below.items() if not needed & set(below)}
+        assert free, f"a circle among {sorted(below)}"
+        below = {name: needed for name, needed in below.items() if name not in free}
+
+
+def test_readers_of_runs_compute_nothing():
+    for module in SOURCES:
+        here = package(module)
+        for name, _ in ours(module):
+            if here in READERS:
+                assert name in READ_WITH or package(name) in READERS, f"{module} imports {name}"
 
 
 def test_the_package_itself_imports_the_launcher_only_when_it_is_used():
-    assert {name for name, _ in ours("plasticity")} == {"plasticity.launch", "plasticity.results"}
+    assert {name for name, _ in ours("plasticity")} == {
+        "plasticity.runs.launch", "plasticity.results", "plasticity.version", "plasticity.config.experiments",
+    }  # fmt: skip
     first = [node for node in TREES["plasticity"].body if isinstance(node, ast.Import | ast.ImportFrom)]
-    assert [ast.unparse(node) for node in first] == ["from typing import Any"]
+    modules = {ast.unparse(node).split()[1] for node in first}
+    assert modules == {"collections.abc", "pathlib", "typing", "plasticity.version"}
 
 
 def test_agents_and_envs_know_nothing_of_each_other():
     for module in SOURCES:
-        tops = foreign(module)
-        if module.startswith("agents"):
-            assert "envs" not in tops, module
-        elif module.startswith("envs"):
-            assert "agents" not in tops, module
-        elif tops & {"agents", "envs"}:
+        used = {package(name) for name, _ in ours(module)}
+        if package(module) == "agents":
+            assert "envs" not in used, module
+        elif package(module) == "envs":
+            assert "agents" not in used, module
+        elif used & {"agents", "envs"}:
             assert module in USES_BOTH, module
 
 
 def test_methods_know_no_agent_and_agents_no_method():
     for module in SOURCES:
         names = {name for name, _ in ours(module)}
-        if room(module) == "agents":
-            methods = {name for name in names if room(name) in ("interventions", "monitors")}
+        if package(module) == "agents":
+            methods = {name for name in names if package(name) in ("interventions", "monitors")}
             assert methods <= {"plasticity.interventions.base"}, module
-        if room(module) in ("interventions", "monitors"):
-            assert not {name for name in names if room(name) in ("agents", "envs", "program", "runner")}, module
+        if package(module) in ("interventions", "monitors"):
+            assert not {name for name in names if package(name) in ("agents", "envs", "engine")}, module
 
 
 def file_calls(module: str) -> list[str]:
@@ -181,13 +186,12 @@ def test_no_private_part_of_jax_is_used():
 
 def test_results_plots_and_help_need_no_jax():
     """Only where the numbers are made is JAX imported, which takes seconds."""
-    check = (
-        "import sys, plasticity, plasticity.results, plasticity.plots, plasticity.cli; sys.exit('jax' in sys.modules)"
-    )
+    modules = "sys, plasticity, plasticity.results, plasticity.plots, plasticity.cli.main"
+    check = f"import {modules}; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=False).returncode == 0
 
 
 def test_reading_a_config_needs_no_jax_of_its_own():
     for module in SOURCES:
-        if room(module) in CONFIG:
+        if package(module) == "config" and module != "plasticity.config.counters":
             assert "jax" not in foreign(module), module

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from plasticity import launch
-from plasticity.runner import Run
+from plasticity.engine.runner import Run
+from plasticity.runs import launch
 
 CONFIG = Path(__file__).parent.parent / "configs/catch/agents.yaml"
 QUICK = ("stream_q",)  # test_fresh_control.py has one of replay

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from plasticity import linalg
-from plasticity.networks import NetworkSpec, build
+from plasticity.core import linalg
+from plasticity.networks.build import build
+from plasticity.networks.spec import NetworkSpec
 
 STACK = jnp.asarray(np.random.default_rng(0).normal(size=(3, 5, 4)), jnp.float32)
 

@@ -13,15 +13,15 @@ import psutil
 import pytest
 from processes import ended, started  # noqa: F401  (a fixture)
 
-from plasticity import lock
-from plasticity.errors import UserError
+from plasticity.core.errors import UserError
+from plasticity.runs import lock
 
 ROOT = Path(__file__).resolve().parent.parent
 HOLD = """
 import sys, time
 from pathlib import Path
-from plasticity import lock
-from plasticity.errors import UserError
+from plasticity.runs import lock
+from plasticity.core.errors import UserError
 start, where = float(sys.argv[2]), Path(sys.argv[1])
 if "without" in sys.argv:
     lock.fcntl = lock.msvcrt = None

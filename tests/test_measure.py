@@ -10,9 +10,9 @@ import test_cli
 import tiny
 from crashes import tables
 
-from plasticity import checkpoint, launch, measure
-from plasticity.errors import UserError
-from plasticity.lanes import Placement
+from plasticity.core.errors import UserError
+from plasticity.engine.lanes import Placement
+from plasticity.runs import checkpoint, launch, measure
 
 PROBE = {"kind": "plasticity_probe", "steps": 3, "targets": 2, "batch": 4}
 RECORDED = ["weight_norm", "distance_from_initialisation", PROBE, {"kind": "srank", "delta": 0.2}]

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import tiny
 
-from plasticity import launch, memory
-from plasticity.lanes import place
-from plasticity.memory import readable, size_of
-from plasticity.runner import Run
+from plasticity.engine import memory
+from plasticity.engine.lanes import place
+from plasticity.engine.memory import readable, size_of
+from plasticity.engine.runner import Run
+from plasticity.runs import launch
 
 PONG = {"stream": {"kind": "atari", "games": ["Pong"], "frames_per_visit": 400}}
 

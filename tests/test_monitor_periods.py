@@ -5,13 +5,14 @@ from typing import Any
 import pytest
 import tiny
 
-from plasticity import launch, results
-from plasticity.config import read_experiment
-from plasticity.documents import from_yaml, to_yaml
-from plasticity.errors import UserError
-from plasticity.fields import card
+from plasticity import results
+from plasticity.config.documents import from_yaml, to_yaml
+from plasticity.config.experiments import read_experiment
+from plasticity.config.fields import metadata
+from plasticity.config.registry import Registry
+from plasticity.core.errors import UserError
 from plasticity.monitors import weight_norm
-from plasticity.registry import Registry
+from plasticity.runs import launch
 
 BOTH = ["weight_norm", {"kind": "effective_rank", "every": 20}]
 
@@ -121,7 +122,7 @@ def test_a_setting_whose_name_is_like_it_stays_a_setting():
     ],
 )
 def test_a_card_may_say_how_many_usual_periods_are_the_default(multiple, usual, own, steps):
-    @card(extra={"period": multiple})
+    @metadata(period=multiple)
     def costly() -> Any:
         return weight_norm()
 
@@ -133,7 +134,7 @@ def test_a_card_may_say_how_many_usual_periods_are_the_default(multiple, usual, 
 
 @pytest.mark.parametrize(("multiple", "visits", "steps"), [(2, 8, 40), (3, 8, 40), (3, 7, 20), (3, 12, 60)])
 def test_the_default_may_be_some_visits_with_four_measurements_at_least(multiple, visits, steps):
-    @card(extra={"period": multiple})
+    @metadata(period=multiple)
     def costly() -> Any:
         return weight_norm()
 
@@ -144,13 +145,9 @@ def test_the_default_may_be_some_visits_with_four_measurements_at_least(multiple
 
 
 @pytest.mark.parametrize("multiple", [0, 1.5, "visit"])
-def test_a_card_with_a_wrong_multiple_is_refused(multiple):
-    @card(extra={"period": multiple})
-    def costly() -> Any:
-        return weight_norm()
-
-    with pytest.raises(UserError, match=r"monitors\.costly: the period on its card is .*; it must be an integer"):
-        launch.plan(read_experiment(tiny.document(monitors=["costly"]), known(costly=costly)))
+def test_a_wrong_multiple_is_refused_where_it_is_written(multiple):
+    with pytest.raises(ValueError, match=r"^metadata\.period: .* is not allowed; must be a whole number"):
+        metadata(period=multiple)(weight_norm)
 
 
 def test_each_is_measured_when_it_is_due(tmp_path):

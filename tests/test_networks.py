@@ -10,11 +10,13 @@ import numpy as np
 import optax
 import pytest
 
-from plasticity import networks
+from plasticity.core.types import Learner
 from plasticity.interventions import surgery
-from plasticity.layers import ACTIVATIONS, INITIALISERS, NORMALISATIONS
-from plasticity.networks import NETWORKS, Convolution, Head, NetworkSpec, build
-from plasticity.types import Learner
+from plasticity.networks import spec as specs
+from plasticity.networks.build import build, join
+from plasticity.networks.layers import ACTIVATIONS, INITIALISERS, NORMALISATIONS
+from plasticity.networks.presets import NETWORKS, minatar, mlp, nature
+from plasticity.networks.spec import Convolution, Head, NetworkSpec
 
 # Quick to compile, because most of these tests run outside jit. The patches have tests of their own.
 FLAT = NetworkSpec((6,), 3, widths=(5, 4), initialiser="glorot")
@@ -164,7 +166,7 @@ def test_an_auxiliary_layer_has_parameters_and_nothing_else():
     assert tuple(activations) == tuple(expected[1])
     assert (more.auxiliary, more.outputs, plain.auxiliary) == ((("auxiliary",),), (("output",),), ())
     assert [each.name for each in more.units if each.sink == ("auxiliary",)] == ["hidden_3"]
-    assert networks.join({"actor": more, "critic": plain}).auxiliary == (("actor", "auxiliary"),)
+    assert join({"actor": more, "critic": plain}).auxiliary == (("actor", "auxiliary"),)
     alone = dataclasses.replace(FLAT, widths=(), heads=(Head("a", 1, (3, 2)), Head("b", 2, (4,))), auxiliary=5)
     assert build(alone).init(KEY)["auxiliary"]["kernel"].shape == (2, 5)  # the first head's last
     with pytest.raises(ValueError, match="auxiliary needs a network with a hidden layer"):
@@ -422,7 +424,7 @@ def test_the_convolution_method_changes_neither_parameters_nor_outputs():
 
 def test_observations_are_scaled_converted_and_moved():
     frames = np.random.default_rng(3).integers(0, 256, (2, 3, 40, 41)).astype(np.uint8)
-    spec = networks.nature(jax.ShapeDtypeStruct(frames.shape[1:], jnp.uint8), 2, widths=(8,), convolution="lax")
+    spec = nature(jax.ShapeDtypeStruct(frames.shape[1:], jnp.uint8), 2, widths=(8,), convolution="lax")
     assert (spec.channels_first, spec.scale) == (True, 1 / 255)
     plain = dataclasses.replace(spec, observation=(40, 41, 3), channels_first=False, scale=1.0)
     params = jax.tree.map(lambda leaf: draw(leaf.shape) / leaf.size**0.5, jax.eval_shape(build(spec).init, KEY))
@@ -436,10 +438,10 @@ def test_observations_are_scaled_converted_and_moved():
 
 def test_factories():
     maps = jax.ShapeDtypeStruct((10, 10, 4), jnp.float32)
-    assert networks.mlp(maps, 3, widths=[8]) == NetworkSpec((10, 10, 4), 3, widths=(8,))
-    assert networks.minatar(maps, 3) == NetworkSpec((10, 10, 4), 3, (Convolution(16, 3),), (128,))
+    assert mlp(maps, 3, widths=[8]) == NetworkSpec((10, 10, 4), 3, widths=(8,))
+    assert minatar(maps, 3) == NetworkSpec((10, 10, 4), 3, (Convolution(16, 3),), (128,))
     frames = jax.ShapeDtypeStruct((4, 84, 84), jnp.uint8)
-    found = build(networks.nature(frames, 6))
+    found = build(nature(frames, 6))
     shapes = {k: v["kernel"].shape for k, v in jax.eval_shape(found.init, KEY).items()}
     assert shapes == {
         "hidden_0": (8, 8, 4, 32),
@@ -448,9 +450,9 @@ def test_factories():
         "hidden_3": (3136, 512),
         "output": (512, 6),
     }
-    images = networks.nature(jax.ShapeDtypeStruct((32, 32, 3), jnp.float32), 10, padding="SAME")
-    assert (images.channels_first, images.scale, networks.maps(images)[-1]) == (False, 1.0, (4, 4, 64))
-    assert networks.nature(frames, 6, layout="channels_last", padding="SAME").channels_first is False
+    images = nature(jax.ShapeDtypeStruct((32, 32, 3), jnp.float32), 10, padding="SAME")
+    assert (images.channels_first, images.scale, specs.maps(images)[-1]) == (False, 1.0, (4, 4, 64))
+    assert nature(frames, 6, layout="channels_last", padding="SAME").channels_first is False
 
 
 @pytest.mark.parametrize(
@@ -515,6 +517,6 @@ def test_nature_refuses():
     with pytest.raises(
         ValueError, match='layout: "nhwc" is not allowed; must be one of auto, channels_first, channels_last'
     ):
-        networks.nature(jax.ShapeDtypeStruct((4, 84, 84), jnp.uint8), 6, layout="nhwc")
+        nature(jax.ShapeDtypeStruct((4, 84, 84), jnp.uint8), 6, layout="nhwc")
     with pytest.raises(ValueError, match="observation must have 3 axes"):
-        networks.nature(jax.ShapeDtypeStruct((), jnp.float32), 6)
+        nature(jax.ShapeDtypeStruct((), jnp.float32), 6)

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from plasticity import results
-from plasticity.watch import watch
+from plasticity.cli.watch import watch
 
 DATA = Path(__file__).parent / "data"
 RUN = DATA / "older_run"
@@ -19,6 +19,9 @@ RUN = DATA / "older_run"
 @pytest.mark.parametrize("table", ["visits", "summary"])
 def test_the_tables_of_an_older_run_are_unchanged(table):
     found, expected = getattr(results, table)(RUN), pd.read_csv(DATA / f"older_run_{table}.csv")
+    if table == "summary":  # the baseline's gap may be zero here: since 0.2.0 there is nothing to close then
+        assert found["closed"].isna().all()
+        expected = expected.drop(columns="closed")
     pd.testing.assert_frame_equal(found[list(expected)].astype(expected.dtypes), expected, rtol=1e-12)
 
 

@@ -8,10 +8,10 @@ import numpy as np
 import optax
 import pytest
 
-from plasticity.eligibility import STREAMING
+from plasticity.core.types import Optimizer
 from plasticity.interventions import surgery
-from plasticity.optimizers import OPTIMIZERS, adam, grown, rmsprop, sgd, wrap
-from plasticity.types import Optimizer
+from plasticity.optim.eligibility import STREAMING
+from plasticity.optim.optimizers import OPTIMIZERS, adam, grown, rmsprop, sgd, wrap
 
 PLAIN = [factory for name, factory in OPTIMIZERS.items() if name not in STREAMING]
 GRADIENTS = np.array([0.5, -1.0, 2.0, 0.25, 0.0, -3.0], np.float64)

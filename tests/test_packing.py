@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from plasticity.packing import pack, unpack
+from plasticity.engine.packing import pack, unpack
 
 
 def test_values_and_types_survive_bit_for_bit():

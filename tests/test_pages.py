@@ -54,9 +54,22 @@ def test_the_section_on_a_gpu_is_made_of_the_file_that_is_kept(monkeypatch):
 
 
 def test_links_within_the_pages_lead_somewhere():
-    for page in set(DOCS.glob("*.md")) - set(DOCS.glob("*.template.md")):
-        for target, anchor in re.findall(r"\]\(([\w./-]*)#([\w-]+)\)", page.read_text()):
-            text = (DOCS / target if target else page).read_text()
-            titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    for page in set(DOCS.rglob("*.md")) - set(DOCS.glob("*.template.md")) - set((DOCS / "findings").glob("*.md")):
+        prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+        for target, anchor in re.findall(r"\]\(([\w./-]*)(?:#([\w-]+))?\)", prose):
+            place = page.parent / target if target else page
+            assert place.exists(), f"{page.name}: {target}"
+            titles = re.findall(r"^#+ (.+)$", place.read_text(), re.MULTILINE) if anchor else []
             known = {re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles}
-            assert anchor in known, f"{page.name}: {target}#{anchor}"
+            assert not anchor or anchor in known, f"{page.name}: {target}#{anchor}"
+
+
+def test_the_reference_is_what_its_generator_writes(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS))
+    reference = __import__("make_reference")
+    known = reference.registry()
+    stale = [name for name, made in reference.WRITTEN.items() if made(known) != (DOCS / name).read_text("utf-8")]
+    assert not stale, f"run `python docs/make_reference.py` for {', '.join(stale)}"
+    assert {f"reference/{path.name}" for path in (DOCS / "reference").glob("*")} <= set(reference.WRITTEN)
+    for name in ("make_reference", "make_pages", "config_schema"):
+        assert sys.modules.pop(name)

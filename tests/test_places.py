@@ -11,7 +11,7 @@ import tiny
 import yaml
 
 from plasticity import bench
-from plasticity.cores import cores
+from plasticity.core.cores import cores
 
 ROOT = Path(__file__).resolve().parent.parent
 POSIX = ["fork", "forkpty", "killpg", "getpgid", "setsid", "getuid", "geteuid", "uname", "mkfifo", "sync", "statvfs"]
@@ -40,11 +40,11 @@ for name in lacking["signal"]:
         delattr(signal, name)
 for name in lacking["modules"]:
     sys.modules[name] = None
-from plasticity import cli
+from plasticity.cli import main
 for command in commands:
     sys.argv = ["plasticity", *command]
     try:
-        cli.main()
+        main.main()
     except SystemExit as stopped:
         assert not stopped.code, (command, stopped.code)
 """
@@ -110,7 +110,7 @@ def test_the_core_asks_the_system_in_one_place():
 def test_the_help_of_bench_names_every_benchmark(capsys):
     from typer.testing import CliRunner
 
-    from plasticity.cli import app
+    from plasticity.cli.main import app
 
     shown = CliRunner().invoke(app, ["bench", "--help"]).output
     for name, benchmark in bench.BENCHMARKS.items():

@@ -79,24 +79,53 @@ def test_learning_curve_marks_switches_and_names_tasks(tmp_path):
     assert (axes.get_xlabel(), axes.get_ylabel()) == ("frames", "accuracy")
     switches = [line for line in axes.get_lines() if line.get_label().startswith("_")]
     assert [line.get_xdata()[0] for line in switches] == [120]
-    (top,) = axes.child_axes
-    assert [text.get_text() for text in top.get_xticklabels()] == ["pong", "boxing"]
-    assert list(top.get_xticks()) == [60, 160]
+    assert [(text.get_text(), text.xy[0]) for text in axes.texts] == [("pong", 60), ("boxing", 160)]  # type: ignore[attr-defined]
     x, y = labelled(axes)["one"].get_data()
     assert np.isnan(y[10])  # the line is interrupted at the switch
     np.testing.assert_array_equal(x[~np.isnan(y)], [*range(12, 121, 12), *range(128, 201, 8)])
     np.testing.assert_allclose(y[:10], metrics.groupby("step")["reward"].mean()[:10])
 
 
-def test_many_task_names_are_thinned_and_a_single_name_left_out(tmp_path):
+def test_many_visits_are_numbered_and_ticked_but_not_divided(tmp_path):
     plan = made.plan(["one"], tasks=[f"a_task_{k}" for k in range(40)], visits=[(k, 10) for k in range(40)])
     metrics = results.load(made.invented(tmp_path / "many", plan, [0]))
     (axes,) = plots.learning_curve(metrics).axes
-    names = [text.get_text() for text in axes.child_axes[0].get_xticklabels()]
-    assert names[:2] == ["a_task_0", "a_task_2"]
-    assert len(axes.get_lines()) == 1 + 39
-    (axes,) = plots.learning_curve(metrics.assign(task="same")).axes
-    assert not axes.child_axes
+    (top,) = axes.child_axes
+    assert [text.get_text() for text in top.get_xticklabels()] == ["1", "5", "10", "15", "20", "25", "30", "35", "40"]
+    assert list(top.get_xticks()[:2]) == [5, 45]
+    np.testing.assert_array_equal(top.get_xticks(minor=True), np.arange(10, 400, 10))
+    assert len(axes.get_lines()) == 1
+    assert not axes.texts
+
+
+def test_of_many_visits_each_arm_has_a_panel_with_the_control_behind_it(run):
+    metrics = results.load(run)
+    figure = plots.learning_curve(metrics, label="accuracy")
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ARMS
+    assert not figure.legends
+    assert figure.get_supxlabel() == "mean over 3 seeds, 95 % interval; grey: fresh"
+    for arm, axes in zip(ARMS, figure.axes, strict=True):
+        drawn = [line.get_label() for line in axes.get_lines()]
+        assert drawn == ([arm] if arm == "fresh" else ["_fresh", arm])
+        assert len(axes.collections) == 1  # the band of the arm
+        y = labelled(axes)[arm].get_ydata()
+        expected = metrics[metrics["arm"] == arm].groupby("step")["reward"].mean()
+        np.testing.assert_allclose(y[~np.isnan(y)], expected)
+        assert axes.get_xlim() == figure.axes[0].get_xlim()
+        assert axes.get_ylim() == figure.axes[0].get_ylim()
+
+
+def test_many_visits_to_games_lie_side_by_side_in_their_panels(tmp_path):
+    plan = made.plan(["one"], tasks=["pong", "boxing"], visits=[(k % 2, 10 + 10 * (k % 2)) for k in range(13)])
+    plan["stream"]["episodic"] = True
+    metrics = results.load(made.invented(tmp_path / "run", plan, [0, 1]))
+    upper, lower = plots.learning_curve(metrics, value="episodic_return", by_task=True).axes
+    x = labelled(lower)["one"].get_xdata()
+    boxing = metrics[metrics["task"] == "boxing"]
+    steps = np.sort(boxing.dropna(subset="episodic_return")["step"].unique())
+    expected = steps - 10 * ((steps - 1) // 30 + 1)  # without the time in pong
+    np.testing.assert_array_equal(np.unique(x[~np.isnan(x)]), expected)
+    assert upper.get_xlim()[1] == lower.get_xlim()[1] == pytest.approx(1.012 * 120)
 
 
 def test_long_streams_are_averaged_in_groups_lane_by_lane():
@@ -119,9 +148,10 @@ def test_episodic_tasks_get_panels_of_their_own(tmp_path):
     panels = found["performance"].axes
     assert [axes.get_title() for axes in panels] == ["pong", "boxing"]
     assert [[text.get_text() for text in axes.get_xticklabels()] for axes in panels] == [["1", "3"], ["2"]]
-    assert panels[0].get_ylabel() == "episodic return"
+    assert found["performance"].get_supylabel() == "episodic return"
     upper, lower = found["learning_curve"].axes
-    assert (upper.get_ylabel(), lower.get_ylabel()) == ("pong\nepisodic return", "boxing\nepisodic return")
+    assert [axes.get_title(loc="left") for axes in (upper, lower)] == ["pong", "boxing"]
+    assert found["learning_curve"].get_supylabel() == "episodic return"
     assert lower.get_xlabel() == "frames"
     shown = labelled(upper)["fresh"].get_xdata()
     shown = shown[~np.isnan(shown)]
@@ -173,7 +203,7 @@ def test_an_arm_looks_the_same_in_every_figure_and_in_a_part_of_the_table(run):
     metrics, visits = results.load(run), results.visits(run)
     axes = [
         plots.performance(visits).axes[0],
-        plots.learning_curve(metrics).axes[0],
+        plots.learning_curve(metrics, axes=Figure().add_subplot()),
         plots.monitors(metrics).axes[1],
         plots.performance(visits[visits["arm"] != "baseline"]).axes[0],
     ]
@@ -268,7 +298,7 @@ def test_edge_cases_are_drawn_without_a_warning_and_inside_the_page(tmp_path, ca
         assert ("monitors" in found) == (case != "no monitors")
         for figure in found.values():
             assert everything_inside(figure)
-        for name in {"performance", "learning_curve", "monitors"} & set(found):
+        for name in {"performance", "monitors"} & set(found):
             assert len(legend_texts(found[name])) == results.load(folder)["arm"].nunique()
 
 
@@ -280,49 +310,6 @@ def test_nothing_to_draw_is_said(run):
         plots.learning_curve(metrics.iloc[:0])
     with pytest.raises(ValueError, match="no monitor"):
         plots.monitors(metrics.drop(columns=["loss", "effective_rank"]))
-
-
-# ---------------------------------------------------------------------------------------------- files
-
-
-def test_save_all_writes_every_figure_in_every_format(run, tmp_path):
-    written = plots.save_all([run], tmp_path / "figures")
-    names = {path.name for path in written}
-    drawn = (
-        "performance", "learning_curve", "aggregates", "profiles", "revisits", "learning_speed", "monitors",
-        "mechanisms", "layers_dormant_units",
-    )  # fmt: skip
-    assert names == {f"{name}.{end}" for name in drawn for end in ("png", "pdf")}
-    assert all(path.parent == tmp_path / "figures" for path in written)
-    png = (tmp_path / "figures" / "performance.png").read_bytes()
-    assert png.startswith(b"\x89PNG")
-    assert int.from_bytes(png[16:20], "big") == 150 * style.WIDTH  # pixels across
-    pdf = (tmp_path / "figures" / "performance.pdf").read_bytes()
-    assert pdf.startswith(b"%PDF")
-    assert b"/FontFile2" in pdf  # TrueType
-    assert b"/Type3" not in pdf
-
-
-def test_runs_on_different_streams_get_folders_of_their_own(tmp_path):
-    for name, steps in (("one", 10), ("two", 20)):
-        made.invented(tmp_path / name, made.plan(["a"], tasks=["t"], visits=[(0, steps)]), [0], monitors=())
-    written = plots.save_all([tmp_path / "one", tmp_path / "two"], tmp_path / "out", formats=("png",))
-    names = [f"{name}.png" for name in ("performance", "learning_curve", "aggregates")]
-    assert [str(path.relative_to(tmp_path / "out")) for path in written] == [
-        *(f"one/{name}" for name in names), *(f"two/{name}" for name in names),
-    ]  # fmt: skip
-
-
-def test_a_run_without_records_has_no_figures(tmp_path):
-    folder = made.write(tmp_path / "run", made.plan(["a"], tasks=["t"], visits=[(0, 10)]))
-    assert plots.save_all([folder], tmp_path / "out") == []
-
-
-def test_no_run_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="run_dirs is empty"):
-        plots.save_all([], tmp_path)
-    with pytest.raises(ValueError, match="is no run"):
-        plots.save_all([tmp_path / "absent"], tmp_path)
 
 
 # ---------------------------------------------------------------------------------------------- parts

@@ -9,7 +9,7 @@ import synthetic_run as made
 from matplotlib.figure import Figure
 
 from plasticity import plots, results
-from plasticity.plots import style
+from plasticity.plots import options
 
 ARMS = ["baseline", "redo", "fresh"]
 RATE = "agent.optimizer.learning_rate"
@@ -77,37 +77,80 @@ def test_sensitivity_has_a_logarithmic_axis_with_a_tick_for_each_value(tmp_path)
         plots.sensitivity(found, "agent.depth")
 
 
-def test_later_visits_are_drawn_over_the_first(run):
+def row_ends(axes):
+    """The dots of each row: (first, later) for each place."""
+    dots = [line for line in axes.get_lines() if len(line.get_xdata()) == 1]
+    rows: dict[int, list] = {}
+    for dot in sorted(dots, key=lambda dot: dot.get_ydata()[0]):
+        rows.setdefault(round(dot.get_ydata()[0]), []).append(dot)
+    return rows
+
+
+def test_first_and_later_visits_are_rows_with_names_in_a_panel_for_each_task(run):
     again = results.revisits(run)
-    (axes,) = plots.first_against_later(again, label="accuracy").axes
-    means = again.means[again.means["arm"] == "redo"]
-    x, y = curves(axes)["redo"].get_data()
-    np.testing.assert_allclose(x, means["first"])
-    np.testing.assert_allclose(y, means["later"])
-    assert axes.get_xlim() == axes.get_ylim()
-    assert axes.get_xlabel() == "accuracy, first visit to a task"
+    figure = plots.first_against_later(again, label="accuracy")
+    assert [axes.get_title() for axes in figure.axes] == ["a", "b"]
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == ARMS
+    assert figure.get_supxlabel() == "accuracy"
+    assert legend_texts(figure) == ["first visit to the task", "mean of later visits"]
+    for axes, task in zip(figure.axes, "ab", strict=True):
+        means = again.means[again.means["task"] == task].set_index("arm")
+        spans = sorted(bar.get_segments()[0][:, 0].tolist() for bar in axes.collections)
+        bounds = [means[[f"{end}_low", f"{end}_high"]].to_numpy() for end in ("first", "later")]
+        np.testing.assert_allclose(spans, sorted(np.concatenate(bounds).tolist()))
+        for place, arm in enumerate(ARMS):
+            first, later = row_ends(axes)[place]
+            assert first.get_xdata()[0] == pytest.approx(means.loc[arm, "first"])
+            assert later.get_xdata()[0] == pytest.approx(means.loc[arm, "later"])
+            assert (first.get_markerfacecolor(), later.get_markerfacecolor()) == ("white", later.get_color())
 
 
-def test_learning_speed_fits_a_line_to_each_lane():
-    visit, slopes = np.tile(np.arange(5), 2), np.repeat([-0.1, -0.3], 5)
-    lane = np.repeat([0, 1], 5)
-    table = pd.DataFrame({"arm": "one", "lane": lane, "seed": lane, "visit": visit, "task": "t"})
-    table["area"] = 2 + slopes * (visit + 1)
-    figure = plots.learning_speed(table, value="area")
-    # mean -0.2, s = 0.1 sqrt(2), t(1, 0.975) = 12.706: half width 12.706 * 0.1
-    assert legend_texts(figure) == ["one\n-0.2 [-1.5, +1.1]"]
-    line = next(each for each in figure.axes[0].get_lines() if each.get_linestyle() == "-")
-    np.testing.assert_allclose(line.get_data(), [[1, 5], [1.8, 1.0]])
+def test_tasks_together_are_each_lanes_mean_and_games_are_kept_apart(run, tmp_path):
+    again = results.revisits(run)
+    (axes,) = plots.first_against_later(again, by_task=False).axes
+    first, later = row_ends(axes)[1]
+    overall = again.overall.set_index("arm").loc["redo"]
+    assert (first.get_xdata()[0], later.get_xdata()[0]) == pytest.approx((overall["first"], overall["later"]))
+    plan = made.plan(ARMS, tasks=["pong", "boxing"], visits=[(k % 2, 20) for k in range(4)], episodic=True)
+    games = made.invented(tmp_path / "games", plan, [0, 1])
+    with pytest.raises(ValueError, match="several kinds"):
+        plots.first_against_later(results.revisits(games), by_task=False)
+    assert [axes.get_title() for axes in plots.figures(games)["revisits"].axes] == ["pong", "boxing"]
 
 
-def test_of_many_arms_the_slopes_alone_are_drawn():
-    arm, visit = np.repeat(np.arange(20), 4), np.tile(np.arange(4), 20)
+def test_learning_speed_is_the_difference_in_each_visit_and_no_fitted_line(run):
+    speeds = results.relative_learning_speed(run)
+    (axes,) = plots.learning_speed(speeds.lanes).axes
+    lines = curves(axes)
+    assert list(lines) == ["baseline", "redo"]
+    for arm, line in lines.items():
+        means = speeds.means[speeds.means["arm"] == arm]
+        np.testing.assert_allclose(line.get_ydata(), means["difference"])
+    assert len(axes.get_lines()) == len(lines) + 1  # and the line at zero
+    values = np.concatenate([line.get_ydata() for line in lines.values()])
+    assert np.abs(values).max() <= speeds.lanes["difference"].abs().max()
+
+
+def test_an_accuracy_that_falls_to_chance_is_drawn_where_it_is():
+    """A straight line through this fall would end at -0.15."""
+    visit, seeds = np.arange(40), np.arange(3)
+    area = 0.1 + 0.8 / (1 + np.exp(visit - 12.0))
+    tables = [pd.DataFrame({"arm": "one", "lane": k, "seed": k, "visit": visit, "task": "t"}) for k in seeds]
+    table = pd.concat([each.assign(area=area + 0.001 * k) for k, each in enumerate(tables)])
+    (axes,) = plots.learning_speed(table, value="area", bounds=(0.0, 1.0)).axes
+    (line,) = axes.get_lines()
+    np.testing.assert_allclose(line.get_ydata(), area + 0.001)
+    assert axes.get_ylim()[0] > 0
+
+
+def test_of_many_arms_the_ends_of_the_stream_are_rows():
+    arm, visit = np.repeat(np.arange(20), 20), np.tile(np.arange(20), 20)
     table = pd.DataFrame({"arm": [f"arm_{k}" for k in arm], "lane": 0, "seed": 0, "visit": visit, "task": "t"})
     (axes,) = plots.learning_speed(table.assign(area=0.5 * arm * visit), value="area").axes
-    values = {line.get_ydata()[0]: line.get_xdata()[0] for line in axes.get_lines() if len(line.get_xdata()) == 1}
-    names = [text.get_text() for text in axes.get_yticklabels()]
-    for place, name in enumerate(names):
-        assert values[place] == pytest.approx(0.5 * int(name.removeprefix("arm_")))
+    for place, text in enumerate(axes.get_yticklabels()):
+        number = int(text.get_text().removeprefix("arm_"))
+        first, last = (dot.get_xdata()[0] for dot in row_ends(axes)[place])
+        assert (first, last) == pytest.approx((0.5 * number * 0.5, 0.5 * number * 18.5))
 
 
 def test_a_matrix_is_the_mean_over_seeds(run):
@@ -211,4 +254,4 @@ def test_axes_that_are_given_are_drawn_on_and_returned(run, scores):
 
 def test_a_panel_stays_as_wide_as_a_page_or_below(run, scores):
     for figure in plots.figures(run).values():
-        assert figure.get_size_inches()[0] == style.WIDTH
+        assert figure.get_size_inches()[0] == options.WIDTH

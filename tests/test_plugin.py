@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from plasticity import results
-from plasticity.optimizers import sgd
+from plasticity.optim.optimizers import sgd
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 EXAMPLE = CHECKOUT / "examples" / "plugin"

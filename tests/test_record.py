@@ -7,11 +7,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from plasticity.accounts import from_footer
-from plasticity.files import write_atomically
-from plasticity.record import Lanes, ListRecorder, NullRecorder, ParquetRecorder, rows
-from plasticity.runner import Chunk, Evaluated, Position
-from plasticity.stored import digest
+from plasticity.engine.runner import Chunk, Evaluated, Position
+from plasticity.runs.accounts import from_footer
+from plasticity.runs.checksums import digest
+from plasticity.runs.files import write_atomically
+from plasticity.runs.parquet import Lanes, ListRecorder, NullRecorder, ParquetRecorder, rows
 
 LANES = {"lane": [2, 3], "seed": [0, 1], "program": [1, 1], "agent.rate": [0.5, 0.5]}
 

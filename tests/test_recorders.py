@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import tiny
 
-from plasticity import launch, recorders, results, session
-from plasticity.config import read_experiment
-from plasticity.errors import UserError
-from plasticity.record import ListRecorder, Several
-from plasticity.runner import Chunk, Evaluated, Position
-from plasticity.session import Job
+from plasticity import results
+from plasticity.config.experiments import read_experiment
+from plasticity.core.errors import UserError
+from plasticity.engine.runner import Chunk, Evaluated, Position
+from plasticity.runs import launch, session, trackers
+from plasticity.runs.parquet import ListRecorder, Several
+from plasticity.runs.session import Job
 
 
 class Spec(NamedTuple):
@@ -44,7 +45,7 @@ def chunk(step: int, *, diverged=(-1, -1), evaluations=(), **metrics) -> Chunk:
 
 
 def test_names_that_users_know():
-    curves = recorders.Curves(job(measured=("dormant_units", "weight_norm/output")))
+    curves = trackers.Curves(job(measured=("dormant_units", "weight_norm/output")))
     for metric, name in {
         "episodic_return": "charts/episodic_return",
         "episode_length": "charts/episodic_length",
@@ -57,7 +58,7 @@ def test_names_that_users_know():
         "evaluation_return": "evaluation/return",
     }.items():
         assert curves.name(metric) == name
-    supervised = recorders.Curves(job(spec=Spec(episodic=False, reward_name="accuracy")))
+    supervised = trackers.Curves(job(spec=Spec(episodic=False, reward_name="accuracy")))
     assert supervised.name("reward") == "charts/accuracy"
 
 
@@ -65,7 +66,7 @@ def test_numbers_of_a_lane():
     """3 steps of 4 envs, 2 frames each: global step 12, 24 frames. What is not finite is left out."""
     evaluated = Evaluated(0, ("pong", "qbert"), {"episodic_return": np.array([np.nan, 9.0])})
     given = chunk(13, loss=[0.5, np.nan], diverged=(-1, -1), evaluations=(evaluated,))
-    curves = recorders.Curves(job())
+    curves = trackers.Curves(job())
     first, second = curves.lanes(given)
     common = {"charts/frames": 104, "charts/visit": 1, "charts/step_in_visit": 3}
     assert first == {"losses/loss": 0.5, **common}
@@ -77,15 +78,15 @@ def test_numbers_of_a_lane():
 
 
 def test_where_a_lane_goes():
-    assert [label.path for label in recorders.labels(job())] == ["ln/seed_3", "ln/seed_5"]
+    assert [label.path for label in trackers.labels(job())] == ["ln/seed_3", "ln/seed_5"]
     swept = {"lane": [4, 5], "seed": [0, 0], "program": [1, 1], "a.rate": [0.1, 0.2], "a.path": ["x/y", "z"]}
-    found = recorders.labels(job(lanes=swept))
+    found = trackers.labels(job(lanes=swept))
     assert [label.path for label in found] == ["ln/rate=0.1,path=x_y/seed_0", "ln/rate=0.2,path=z/seed_0"]
     assert found[1].facts == {"arm": "ln", "seed": 0, "lane": 5, "a.rate": 0.2, "a.path": "z"}
     alike = {"lane": [7], "seed": [0], "program": [0], "a.rate": [1], "b.rate": [2]}
-    assert recorders.labels(job(lanes=alike))[0].path == "ln/a.rate=1,b.rate=2/seed_0"
+    assert trackers.labels(job(lanes=alike))[0].path == "ln/a.rate=1,b.rate=2/seed_0"
     long = {"lane": [7], "seed": [0], "program": [0], "a.path": ["x" * 300]}
-    assert recorders.labels(job(lanes=long))[0].path == "ln/lane_7/seed_0"
+    assert trackers.labels(job(lanes=long))[0].path == "ln/lane_7/seed_0"
 
 
 def test_the_tables_say_how_many_parts_there_are():
@@ -125,12 +126,12 @@ def read(folder: Path) -> Files:
 
 def test_tensorboard_files(tmp_path):
     pytest.importorskip("tensorboardX")
-    first = recorders.TensorBoard(tmp_path, job(), Position())
+    first = trackers.TensorBoard(tmp_path, job(), Position())
     for step in (5, 10, 15):
         first.add(chunk(step, loss=[step, -step], dormant_units=[0.25, np.nan]))
     first.flush()
     first.close()
-    again = recorders.TensorBoard(tmp_path, job(), Position(1, 0, 10))
+    again = trackers.TensorBoard(tmp_path, job(), Position(1, 0, 10))
     again.add(chunk(15, loss=[15, -15]))
     again.add(chunk(20, loss=[20, -20], diverged=(17, 18)))
     again.close()
@@ -145,12 +146,12 @@ def test_tensorboard_files(tmp_path):
 def test_tensorboard_of_a_program_that_begins_anew_has_no_point_twice(tmp_path):
     """Killed before the first checkpoint; the files of another program stay."""
     pytest.importorskip("tensorboardX")
-    other = recorders.TensorBoard(tmp_path, job()._replace(arm="other"), Position())
-    first = recorders.TensorBoard(tmp_path, job(), Position())
+    other = trackers.TensorBoard(tmp_path, job()._replace(arm="other"), Position())
+    first = trackers.TensorBoard(tmp_path, job(), Position())
     for each in (other, first):
         each.add(chunk(5, loss=[5, -5]))
         each.flush()  # and the process is gone
-    again = recorders.TensorBoard(tmp_path, job(), Position())
+    again = trackers.TensorBoard(tmp_path, job(), Position())
     for step in (5, 10):
         again.add(chunk(step, loss=[step, -step]))
     for each in (again, other, first):
@@ -162,11 +163,11 @@ def test_tensorboard_of_a_program_that_begins_anew_has_no_point_twice(tmp_path):
 @pytest.mark.parametrize("text", ["", "[]", '{"ids": ["a"], "step": 3}', '{"ids": [1, 2], "step": "x"}'])
 def test_a_damaged_note_of_wandb_begins_new_runs_and_says_so(tmp_path, monkeypatch, text):
     opened = []
-    monkeypatch.setattr(recorders, "_wandb_run", lambda *args, **kwargs: opened.append(args[3]) or SimpleNamespace())
+    monkeypatch.setattr(trackers, "_wandb_run", lambda *args, **kwargs: opened.append(args[3]) or SimpleNamespace())
     (tmp_path / "wandb").mkdir()
     (tmp_path / "wandb" / "ln-000.json").write_text(text)
     with pytest.warns(UserWarning, match=r"ln-000\.json is damaged .*; new runs of W&B are begun"):
-        recorders.WandB(tmp_path, {"name": "tiny"}, job(), Position())
+        trackers.WandB(tmp_path, {"name": "tiny"}, job(), Position())
     assert len(set(opened)) == 2
 
 
@@ -219,7 +220,7 @@ def test_recorders_are_no_part_of_what_makes_the_numbers():
     assert "loss" not in without.jobs[0].measured
 
 
-@pytest.mark.parametrize(("name", "package"), recorders.PACKAGES.items())
+@pytest.mark.parametrize(("name", "package"), trackers.PACKAGES.items())
 def test_a_package_that_is_missing(tmp_path, monkeypatch, name, package):
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.setattr(launch, "plan", lambda experiment: pytest.fail("it went on"))
@@ -231,8 +232,8 @@ def test_a_package_that_is_missing(tmp_path, monkeypatch, name, package):
 def test_too_many_lanes():
     many = {"lane": range(101), "seed": range(101), "program": [0] * 101}
     with pytest.raises(UserError, match="`wandb` is for 100 lanes of a program at most; arm ln has 101"):
-        recorders.check_lanes(["tensorboard", "wandb"], [job(lanes=many)])
-    recorders.check_lanes(["tensorboard"], [job(lanes=many)])
+        trackers.check_lanes(["tensorboard", "wandb"], [job(lanes=many)])
+    trackers.check_lanes(["tensorboard"], [job(lanes=many)])
 
 
 # Weights & Biases.
@@ -268,13 +269,13 @@ def offline(monkeypatch):
 @pytest.mark.slow
 def test_wandb_goes_on_where_it_was_cut_off(tmp_path, offline):
     resolved = {"name": "tiny"}
-    first = recorders.WandB(tmp_path, resolved, job(), Position())
+    first = trackers.WandB(tmp_path, resolved, job(), Position())
     for step in (5, 10, 15):
         first.add(chunk(step, loss=[step, -step]))
     first.flush()
     first.close()
     known = json.loads((tmp_path / "wandb" / "ln-000.json").read_text())
-    again = recorders.WandB(tmp_path, resolved, job(), Position(1, 0, 10))
+    again = trackers.WandB(tmp_path, resolved, job(), Position(1, 0, 10))
     for step in (15, 20):
         again.add(chunk(step, loss=[step, -step]))
     again.close()
@@ -295,7 +296,7 @@ def test_wandb_that_refuses(tmp_path, offline, monkeypatch):
 
     monkeypatch.setattr(wandb, "init", refuse)
     with pytest.raises(UserError, match=r"api_key not configured .no-tty.\nWANDB_MODE=offline records without"):
-        recorders.WandB(tmp_path, {"name": "tiny"}, job(), Position())
+        trackers.WandB(tmp_path, {"name": "tiny"}, job(), Position())
 
 
 def test_wandb_without_an_account(tmp_path, monkeypatch):
@@ -313,7 +314,7 @@ def test_wandb_without_an_account(tmp_path, monkeypatch):
         launch.run(tiny.experiment(recorders=["wandb"]), tmp_path / "run")
     assert not (tmp_path / "run").exists()
     mode[0] = "offline"
-    recorders.check(["wandb"])
+    trackers.check(["wandb"])
 
 
 # Between two checkpoints.

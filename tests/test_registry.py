@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from fake_members import fake_registry, weight_decay
 
-from plasticity.errors import UserError
-from plasticity.registry import FAMILIES, Registry
+from plasticity.config.registry import FAMILIES, Registry
+from plasticity.core.errors import UserError
 
 
 def test_members_are_found_by_family_and_name() -> None:
@@ -78,9 +78,8 @@ def test_rows_describe_every_setting() -> None:
 
 def test_cards() -> None:
     registry = fake_registry()
-    assert registry.card("interventions", "weight_decay").paper.startswith("Krogh, Hertz 1991")
-    assert registry.card("interventions", "reset").sees_switches
-    assert registry.card("interventions", "layer_norm").paper == ""
+    assert registry.metadata("interventions", "weight_decay").paper.startswith("Krogh, Hertz 1991")
+    assert registry.metadata("interventions", "layer_norm").paper == ""
 
 
 def test_a_signature_that_is_no_schema_is_the_users_news() -> None:
@@ -189,8 +188,8 @@ def test_a_name_that_two_packages_offer_belongs_to_neither(distribution: Any) ->
 @pytest.mark.parametrize(
     ("module", "table"),
     [
-        ("plasticity.networks", "NETWORKS"),
-        ("plasticity.optimizers", "OPTIMIZERS"),
+        ("plasticity.networks.presets", "NETWORKS"),
+        ("plasticity.optim.optimizers", "OPTIMIZERS"),
         ("plasticity.interventions", "INTERVENTIONS"),
         ("plasticity.monitors", "MONITORS"),
         ("agents", "AGENTS"),

@@ -14,13 +14,15 @@ import pytest
 import synthetic_run as made
 import tiny
 
-from plasticity import cli, launch, report, results
+from plasticity import report, results
+from plasticity.cli import main
 from plasticity.plots import style
 from plasticity.report import lines, words
 from plasticity.report.facts import facts
 from plasticity.report.page import embedded
 from plasticity.results.change import rule
 from plasticity.results.verdict import verdict
+from plasticity.runs import launch
 
 ARMS = ["baseline", "<b>", "fresh"]
 VISITS = 14
@@ -32,7 +34,7 @@ def planned(arms=ARMS, visits=VISITS, steps=20, **more):
     placement = {"devices": 2, "groups": 1, "width": 3}
     bytes_ = {"state": 1024, "workspace": 512}
     plan["programs"] = [{"arm": arm, "lanes": 3, "placement": placement, "bytes_per_device": bytes_} for arm in arms]
-    plan["arms"] = [{**each, "told": each["name"] == "fresh"} for each in plan["arms"]]
+    plan["arms"] = [{**each, "task_aware": each["name"] == "fresh"} for each in plan["arms"]]
     return plan | {"versions": {"python": "3.11", "odd": "</script><script>x"}}
 
 
@@ -112,7 +114,7 @@ def test_the_summary_is_that_of_results(run, data):
         for name in ("first", "last", "gap", "gap_low", "gap_high", "closed"):
             assert row[name] is None if math.isnan(wanted[name]) else row[name] == wanted[name]
         assert (row["lanes"], row["diverged"], row["seeds"]) == (3, wanted["diverged"], wanted["seeds"])
-    assert [row["told"] for row in rows] == [False, False, True]
+    assert [row["task_aware"] for row in rows] == [False, False, True]
     assert [row["series"] for row in rows] == [0, 1, 2]
 
 
@@ -385,7 +387,7 @@ def test_the_command(run, tmp_path, monkeypatch, capsys):
     def said(*words):
         monkeypatch.setattr(sys, "argv", ["plasticity", "report", *map(str, words)])
         with pytest.raises(SystemExit) as stopped:
-            cli.main()
+            main.main()
         out, err = capsys.readouterr()
         return stopped.value.code or 0, " ".join(out.split()), err
 

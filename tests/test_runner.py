@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 import tiny
 
-from envs.control import cartpole
-from plasticity import launch
-from plasticity.lanes import enter, lane_keys, place
-from plasticity.packing import unpack
-from plasticity.program import Block
-from plasticity.runner import Run, chunk_steps
-from plasticity.types import VisitPlan
+from plasticity.core.lane_axis import enter
+from plasticity.core.types import VisitPlan
+from plasticity.engine.lanes import lane_keys, place
+from plasticity.engine.packing import unpack
+from plasticity.engine.program import Block
+from plasticity.engine.runner import Run, chunk_steps
+from plasticity.envs.control import cartpole
+from plasticity.runs import launch
 
 
 def run_of(width: int | None = None, devices: int = 1, arm: int = 0, **changes) -> Run:
@@ -111,7 +112,7 @@ def test_seeds_differ(whole):
 
 
 def test_arms_see_the_same_stream_and_start_from_the_same_parameters():
-    arms = {"baseline": {}, "fresh": {"told": True, "interventions": [{"kind": "reset", "when": "switch"}]}}
+    arms = {"baseline": {}, "fresh": {"task_aware": True, "interventions": [{"kind": "reset", "when": "switch"}]}}
     runs = [run_of(width=1, arm=arm, arms=arms) for arm in (0, 1)]
     for run in runs:
         run.begin()
@@ -125,7 +126,7 @@ def test_arms_see_the_same_stream_and_start_from_the_same_parameters():
 
 
 def test_the_fresh_control_starts_every_visit_as_a_newborn():
-    arms = {"fresh": {"told": True, "interventions": [{"kind": "reset", "when": "switch"}]}}
+    arms = {"fresh": {"task_aware": True, "interventions": [{"kind": "reset", "when": "switch"}]}}
     run = run_of(width=1, arms=arms, seeds=1)
     chunks = run.chunks()
     for _ in range(4):

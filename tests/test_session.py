@@ -15,14 +15,14 @@ import pytest
 import tiny
 from crashes import Killed, Laboratory, Watcher, assert_same, tables, two_arms
 
-from envs.base import Source
-from envs.host import host
-from plasticity import launch, session
-from plasticity.config import read_experiment
-from plasticity.errors import StorageError, UserError
-from plasticity.registry import Registry
-from plasticity.session import Interrupted, Stop, stop_on_signals
-from plasticity.types import FIRST, LAST, MID, StreamSpec, VisitPlan
+from plasticity.config.experiments import read_experiment
+from plasticity.config.registry import Registry
+from plasticity.core.errors import StorageError, UserError
+from plasticity.core.types import FIRST, LAST, MID, StreamSpec, VisitPlan
+from plasticity.envs.base import Source
+from plasticity.envs.host import host
+from plasticity.runs import launch, session
+from plasticity.runs.session import Interrupted, Stop, stop_on_signals
 
 pytestmark = pytest.mark.usefixtures("usual_signals")
 

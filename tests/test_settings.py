@@ -12,9 +12,9 @@ from annotated_types import MinLen
 from fake_members import fake_registry, learner, mlp
 from pydantic import AfterValidator, Field
 
-from plasticity.fields import BelowOne, Count, Fraction, Member, Natural, NonNegative, Positive, Real
-from plasticity.schema import REQUIRED, Setting, schema_of, words
-from plasticity.settings import Choice, Parser, paths
+from plasticity.config.fields import BelowOne, Count, Fraction, Member, Natural, NonNegative, Positive, Real
+from plasticity.config.schema import REQUIRED, Setting, schema_of, words
+from plasticity.config.settings import Choice, Parser, paths
 
 
 def one(annotation: Any, default: Any = REQUIRED) -> Setting:
@@ -361,7 +361,7 @@ def test_all_problems_are_found_at_once() -> None:
 
 
 def test_a_list_that_is_too_long_says_so():
-    from plasticity.networks import NETWORKS
+    from plasticity.networks.presets import NETWORKS
 
     with pytest.raises(ValueError, match=r"must be a list, each an integer in \[1, 1048576\] \(at most 100 of them\)"):
         schema_of(NETWORKS["mlp"])["widths"].parse([2] * 101)

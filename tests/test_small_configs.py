@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from plasticity import launch, results
-from plasticity.errors import UserError
+from plasticity import results
+from plasticity.core.errors import UserError
+from plasticity.runs import launch
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 SMALL = sorted(path for folder in ("streams", "gridworld", "suites") for path in (CONFIGS / folder).glob("*.yaml"))

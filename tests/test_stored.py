@@ -7,16 +7,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from plasticity import stored
-from plasticity.accounts import EVALUATIONS, from_footer, note, read_status, table_parts, to_footer
-from plasticity.stored import DamagedError, read_json, read_table, to_json
+from plasticity.runs import checksums
+from plasticity.runs.accounts import EVALUATIONS, from_footer, note, read_status, table_parts, to_footer
+from plasticity.runs.checksums import DamagedError, read_json, read_table, to_json
 
 TABLE = pa.table({"arm": ["a"] * 50, "step": list(range(50)), "x": np.linspace(0, 1, 50, dtype=np.float32)})
 
 
 @pytest.fixture
 def path(tmp_path):
-    (tmp_path / "table").write_bytes(stored.table_bytes(TABLE))
+    (tmp_path / "table").write_bytes(checksums.table_bytes(TABLE))
     return tmp_path / "table"
 
 
@@ -26,7 +26,7 @@ def test_anybody_reads_the_table(path):
     assert read_table(path, ["x", "absent"]).equals(TABLE.select(["x"]))
     assert pa.types.is_dictionary(read_table(path, texts=["arm", "x"]).schema.field("arm").type)
     raw = path.read_bytes()
-    at = raw.rindex(stored.MARK) + len(stored.MARK)
+    at = raw.rindex(checksums.MARK) + len(checksums.MARK)
     assert int(raw[at : at + 8], 16) == zlib.crc32(raw[:at] + b"00000000" + raw[at + 8 :])
 
 
@@ -42,7 +42,7 @@ def test_every_flipped_byte_of_a_table_is_noticed_or_harmless(path):
             harmless += 1
         except DamagedError:
             pass
-    assert harmless <= len(stored.MARK)
+    assert harmless <= len(checksums.MARK)
 
 
 def test_every_cut_of_a_table_is_noticed(path):
@@ -74,7 +74,8 @@ def test_json_of_one_changed_character_is_noticed(tmp_path):
             found = read_json(path)
         except DamagedError:
             continue
-        assert found == data or stored.KEY not in path.read_text()  # no other checksum was found: as of older versions
+        # No other checksum was found: as of older versions.
+        assert found == data or checksums.KEY not in path.read_text()
         assert {key: found[key] for key in data} == data
     path.write_text('{"a": 1}')
     assert read_json(path) == {"a": 1}
@@ -137,7 +138,7 @@ def test_parts_that_the_table_of_lanes_notes(tmp_path):
     notes = {1: "1", 0: note(0, 3, names)}
     assert notes[0] == "101"
     table = TABLE.replace_schema_metadata(to_footer(notes))
-    (tmp_path / "lanes.parquet").write_bytes(stored.table_bytes(table))
+    (tmp_path / "lanes.parquet").write_bytes(checksums.table_bytes(table))
     assert missing("metrics") == [
         ("part-000-00002.parquet", "it is missing"),
         ("part-001-00000.parquet", "it is missing"),

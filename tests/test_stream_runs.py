@@ -8,7 +8,7 @@ import pytest
 import tiny
 from crashes import Laboratory, Watcher, assert_same, tables
 
-from plasticity.session import Interrupted
+from plasticity.runs.session import Interrupted
 
 pytestmark = pytest.mark.usefixtures("usual_signals")
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from plasticity import config, launch
+from plasticity.config import experiments
+from plasticity.runs import launch
 
 PATH = Path(__file__).parent / "stress" / "kills.py"
 SPEC = importlib.util.spec_from_file_location("kills", PATH)
@@ -20,7 +21,7 @@ SPEC.loader.exec_module(kills)
 
 @pytest.mark.parametrize("case", sorted(kills.CASES))
 def test_every_case_is_a_config(case: str) -> None:
-    config.read_experiment({**kills.COMMON, "name": case, **kills.CASES[case]}, launch.registry())
+    experiments.read_experiment({**kills.COMMON, "name": case, **kills.CASES[case]}, launch.registry())
 
 
 def test_a_value_a_row_a_type_and_a_table_make_a_difference() -> None:

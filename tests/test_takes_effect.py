@@ -10,10 +10,10 @@ import pytest
 from agent_cases import agent, clock_at, one_lane, source
 from method_cases import CASES, REFUSED
 
-from agents import AGENTS
+from plasticity.agents import AGENTS
+from plasticity.core.types import Transition, Visit
 from plasticity.interventions import rehearsal
 from plasticity.interventions.base import Intervention
-from plasticity.types import Transition, Visit
 
 SOON = ("classifier",)  # now; the others are slow tests
 STEPS = {"dqn": 16, "c51": 16, "rainbow": 16, "stream_dqn": 10}  # of a visit, in which everything acts at least once

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from plasticity import schedules, trees
+from plasticity.core import schedules, trees
 
 A = {"hidden": {"kernel": jnp.array([[1.0, 2.0], [0.0, -2.0]]), "bias": jnp.array([4.0, 0.0])}}
 B = {"hidden": {"kernel": jnp.array([[0.0, 1.0], [2.0, 0.0]]), "bias": jnp.array([0.0, 0.0])}}
@@ -29,7 +29,6 @@ def test_norms_and_products() -> None:
     assert float(trees.squared_norm(A)) == 1 + 4 + 4 + 16
     assert float(trees.norm(A)) == 5.0
     assert float(trees.inner(A, B)) == 2.0
-    assert float(trees.squared_distance(A, B)) == 1 + 1 + 4 + 4 + 16
 
 
 def test_cosine_of_each_leaf() -> None:

@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import tiny
 
-from plasticity import launch, results
-from plasticity.config import read_experiment
-from plasticity.documents import from_yaml, to_yaml
-from plasticity.errors import UserError
-from plasticity.lanes import lane_keys
-from plasticity.types import StreamSpec, VisitPlan
-from plasticity.visits import own_task, scheduled
+from plasticity import results
+from plasticity.config.documents import from_yaml, to_yaml
+from plasticity.config.experiments import read_experiment
+from plasticity.core.errors import UserError
+from plasticity.core.types import StreamSpec, VisitPlan
+from plasticity.engine.lanes import lane_keys
+from plasticity.engine.visits import own_task, scheduled
+from plasticity.runs import launch
 
 VISITS = (VisitPlan(0, 10), VisitPlan(1, 20), VisitPlan(2, 30))
 SPEC = StreamSpec(None, 2, ("a", "b", "c"), VISITS, 1, False)
@@ -91,10 +92,10 @@ def test_a_run_records_the_task_of_each_lane(tmp_path):
 
 def test_the_resolved_experiment_keeps_schedule_and_told():
     given = {"order": "shuffled", "visits": [0, "labels_1"], "steps": [20, 40], "cycles": 2}
-    experiment = tiny.experiment(schedule=given, told=True, arms={"a": {}, "b": {"told": False}})
+    experiment = tiny.experiment(schedule=given, task_aware=True, arms={"a": {}, "b": {"task_aware": False}})
     resolved = experiment.resolve()
     assert resolved["schedule"] == given
-    assert (resolved["told"], resolved["arms"]) == (True, {"a": {}, "b": {"told": False}})
+    assert (resolved["task_aware"], resolved["arms"]) == (True, {"a": {}, "b": {"task_aware": False}})
     assert read_experiment(from_yaml(to_yaml(resolved), "x"), launch.registry()) == experiment
 
 
@@ -104,9 +105,12 @@ def test_the_resolved_experiment_keeps_schedule_and_told():
         ({"schedule": {"visits": ["labels_7"]}}, r'schedule: visits\[0\]: unknown task "labels_7"'),
         ({"schedule": {"order": "shufled"}}, r"schedule.order: .*did you mean `shuffled`"),
         ({"schedule": {"cycle": 2}}, r"schedule.cycle: unknown key; .*did you mean `cycles`"),
-        ({"told": "yes"}, r"told: \"yes\" is not allowed; must be true or false"),
-        ({"arms": {"a": {"told": 3}}}, r"arms.a.told: 3 is not allowed; must be true or false"),
-        ({"arms": {"a": {}, "fresh": FRESH}}, r"arms.fresh: interventions.reset must know when a task .*`told: true`"),
+        ({"task_aware": "yes"}, r"task_aware: \"yes\" is not allowed; must be true or false"),
+        ({"arms": {"a": {"task_aware": 3}}}, r"arms.a.task_aware: 3 is not allowed; must be true or false"),
+        (
+            {"arms": {"a": {}, "fresh": FRESH}},
+            r"arms.fresh: interventions.reset must know of task switches; set `task_aware: true`",
+        ),
         (
             {"arms": {"b": {"interventions": ["shrink_perturb", {"kind": "optimizer_reset"}]}}},
             "arms.b: interventions.shrink_perturb and interventions.optimizer_reset must know",
@@ -124,12 +128,12 @@ def test_an_agent_whose_normaliser_begins_anew_must_be_told():
     settings = {"agent": streaming, "stream": stream, "monitors": [], "seeds": 1}
     with pytest.raises(UserError, match=r"arms.baseline: agent.normalise must know"):
         launch.plan(tiny.experiment(**settings))
-    assert launch.plan(tiny.experiment(**settings, told=True)).describe()["arms"][0]["told"]
+    assert launch.plan(tiny.experiment(**settings, task_aware=True)).describe()["arms"][0]["task_aware"]
 
 
 def test_whoever_is_told_or_has_a_single_visit_may_know():
-    assert launch.plan(tiny.experiment(arms={"fresh": {**FRESH, "told": True}})).jobs
-    assert launch.plan(tiny.experiment(arms={"fresh": FRESH}, told=True)).jobs
+    assert launch.plan(tiny.experiment(arms={"fresh": {**FRESH, "task_aware": True}})).jobs
+    assert launch.plan(tiny.experiment(arms={"fresh": FRESH}, task_aware=True)).jobs
     assert launch.plan(tiny.experiment(arms={"fresh": FRESH}, schedule={"visits": [0]})).jobs
     periodic = {"interventions": [{"kind": "reset", "when": "periodic", "period": 10}]}
     assert launch.plan(tiny.experiment(arms={"a": periodic})).jobs

@@ -18,7 +18,7 @@ import pytest
 import synthetic_run
 from rich.console import Console
 
-from plasticity import watch
+from plasticity.cli import watch
 
 pytestmark = pytest.mark.usefixtures("usual_signals")
 

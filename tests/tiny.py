@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from plasticity import launch
-from plasticity.config import Experiment, read_experiment
+from plasticity.config.experiments import Experiment, read_experiment
+from plasticity.runs import launch
 
 
 def document(**changes: Any) -> dict[str, Any]:
@@ -38,7 +38,7 @@ DQN = {
         "replay_capacity": 200,
         "replay_minimum": 16,
         "batch_size": 8,
-        "learn_every": 2,
+        "update_period": 2,
         "target_period": 3,
     }
 }

@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Mapping
 
-from envs.base import Source
-from envs.transforms.permutations import permute_actions, permute_observations
-from envs.transforms.rewards import clip_reward, delay_reward, flip_reward, scale_reward
-from envs.transforms.sight import frame_stack, observation_dropout, observation_noise
-from envs.transforms.sticky import sticky_actions
+from plasticity.envs.base import Source
+from plasticity.envs.transforms.permutations import permute_actions, permute_observations
+from plasticity.envs.transforms.rewards import clip_reward, delay_reward, flip_reward, scale_reward
+from plasticity.envs.transforms.sight import frame_stack, observation_dropout, observation_noise
+from plasticity.envs.transforms.sticky import sticky_actions
 
 TRANSFORMS: Mapping[str, Callable[..., Callable[[Source], Source]]] = {
     "permute_observations": permute_observations,

@@ -2,7 +2,8 @@
 
 A transform's *problem* follows from its *index* and the lane's data key. ``per: task`` takes the stream's tasks for the
 index; ``per: visit`` makes tasks of the visits: the wrapped stream still gets its own task, and the task that the
-transformed stream is given decides, so that visits may come again in any order (``plasticity.visits.scheduled``).
+transformed stream is given decides, so that visits may come again in any order
+(``plasticity.engine.visits.scheduled``).
 """
 
 import zlib
@@ -14,17 +15,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.base import Source, chance, tasks_of
-from plasticity.errors import shown
-from plasticity.lanes import over
-from plasticity.types import Array, Clock, Key, State, Stream, StreamSpec, Supervised, TimeStep, Visit, VisitPlan
+from plasticity.core.errors import shown
+from plasticity.core.lane_axis import over
+from plasticity.core.types import Array, Clock, Key, State, Stream, StreamSpec, Supervised, TimeStep, Visit, VisitPlan
+from plasticity.envs.base import Source, chance, tasks_of
 
 Per = Literal["task", "visit"]
 Values = float | tuple[float, ...]
 Transform = Callable[[Source], Source]
 Done = Array | None  # the share of the change that is made, float32; None: all of it, always
 
-TRANSFORM = 1000  # folded into a lane's data key; below it: ``envs.base`` and ``plasticity.visits``
+TRANSFORM = 1000  # folded into a lane's data key; below it: ``envs.base`` and ``plasticity.engine.visits``
 PROBLEM, OPENING, ACTION, SIGHT = range(4)  # what is derived from the key of one transform
 
 

@@ -7,8 +7,10 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from envs.base import Source
-from envs.transforms.base import (
+from plasticity.config.fields import metadata
+from plasticity.core.types import Array, Key, StreamSpec
+from plasticity.envs.base import Source
+from plasticity.envs.transforms.base import (
     Change,
     Done,
     Per,
@@ -21,9 +23,7 @@ from envs.transforms.base import (
     in_turn,
     transformed,
 )
-from envs.transforms.sight import Alter, frame_of, seeing
-from plasticity.fields import card
-from plasticity.types import Array, Key, StreamSpec
+from plasticity.envs.transforms.sight import Alter, frame_of, seeing
 
 SIGNS = (1.0, -1.0)  # of real-valued actions
 WHEN = 1  # folded into the key of a permutation: when each place changes
@@ -102,7 +102,7 @@ def actions_change(spec: StreamSpec, first: int = 0, gradual: float = 0.0) -> Ch
     return Change(problem=in_turn(SIGNS[first:] + SIGNS[:first]), act=turned)
 
 
-@card(
+@metadata(
     paper="Goodfellow et al. 2013, An Empirical Investigation of Catastrophic Forgetting in Gradient-Based Neural "
     "Networks",
     example={"what": "pixels", "gradual": 0.2},
@@ -139,7 +139,7 @@ def permute_observations(
     return apply
 
 
-@card(
+@metadata(
     paper="Juliani, Ash 2024, A Study of Plasticity Loss in On-Policy Deep Reinforcement Learning",
     example={"per": "visit"},
 )

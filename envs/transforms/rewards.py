@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from pydantic import Field
 
-from envs.base import Source
-from envs.transforms.base import (
+from plasticity.config.fields import metadata
+from plasticity.core.types import FIRST, LAST, Array, Key, StreamSpec, TimeStep
+from plasticity.envs.base import Source
+from plasticity.envs.transforms.base import (
     Change,
     Done,
     Per,
@@ -23,8 +25,6 @@ from envs.transforms.base import (
     listed_values,
     transformed,
 )
-from plasticity.fields import card
-from plasticity.types import FIRST, LAST, Array, Key, StreamSpec, TimeStep
 
 Delay = Annotated[int, Field(ge=0, le=1_000_000)]
 Reward = Callable[[Any, Array, Done], Array]  # problem, rewards [E], done -> rewards [E]
@@ -49,11 +49,12 @@ def product(problem: Any, reward: Array, done: Done) -> Array:
 
 
 def ranged(spec: StreamSpec, *limits: float) -> StreamSpec:
-    """``spec`` with rewards between the least and the greatest of ``limits`` and 0."""
-    return spec._replace(reward_range=(min(0.0, *limits), max(0.0, *limits)))
+    """``spec`` with rewards between the least and the greatest of ``limits`` and 0; the record keeps its range."""
+    recorded = spec.score_range or spec.reward_range
+    return spec._replace(reward_range=(min(0.0, *limits), max(0.0, *limits)), score_range=recorded)
 
 
-@card(example={"factor": [1.0, 10.0]})
+@metadata(example={"factor": [1.0, 10.0]})
 def scale_reward(*, factor: Values = 1.0, per: Per = "visit", gradual: float = 0.0) -> Transform:
     """``r <- factor * r``; the performance recorded stays that without the factor.
 
@@ -78,7 +79,7 @@ def scale_reward(*, factor: Values = 1.0, per: Per = "visit", gradual: float = 0
     return apply
 
 
-@card(
+@metadata(
     paper="Mnih et al. 2015, Human-level control through deep reinforcement learning",
     example={"low": -1.0, "high": 1.0},
 )
@@ -103,7 +104,7 @@ def clip_reward(*, low: float = -1.0, high: float = 1.0) -> Transform:
     return apply
 
 
-@card(example={"per": "visit"})
+@metadata(example={"per": "visit"})
 def flip_reward(*, per: Per = "visit", gradual: float = 0.0) -> Transform:
     """``r <- -r`` in every second task: what was to be sought is to be avoided, and the performance recorded says so.
 
@@ -118,6 +119,8 @@ def flip_reward(*, per: Per = "visit", gradual: float = 0.0) -> Transform:
     def apply(source: Source) -> Source:
         check_rewarded("flip_reward", source.spec)
         spec = ranged(source.spec, *(sign * limit for sign in signs for limit in source.spec.reward_range))
+        low, high = source.spec.score_range or source.spec.reward_range
+        spec = spec._replace(score_range=(min(low, -high), max(high, -low)))
         spec = spec._replace(alike=False)  # a good return is high in one task and low in another
         change = Change(problem=in_turn(signs), see=rewarding(product), score=product)
         return transformed("flip_reward", source, by_values(spec, per, signs, gradual), change, gradual)
@@ -125,7 +128,7 @@ def flip_reward(*, per: Per = "visit", gradual: float = 0.0) -> Transform:
     return apply
 
 
-@card(example={"steps": [0, 10]})
+@metadata(example={"steps": [0, 10]})
 def delay_reward(
     *, steps: Delay | Annotated[tuple[Delay, ...], Field(max_length=1000)] = 10, per: Per = "visit"
 ) -> Transform:
@@ -136,7 +139,8 @@ def delay_reward(
     earned at a step.
 
     Both settings are static. ``steps``: a number or a list, gone through in turn as in
-    :func:`envs.transforms.rewards.scale_reward`. ``ValueError`` for negative numbers and on a supervised stream.
+    :func:`plasticity.envs.transforms.rewards.scale_reward`. ``ValueError`` for negative numbers and on a supervised
+    stream.
     """
     values = listed_values("steps", steps, 0, 1_000_000, "at least 0")
     places = int(max(values)) + 1

@@ -7,8 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.base import Source
-from envs.transforms.base import (
+from plasticity.config.fields import Few, metadata
+from plasticity.core.types import FIRST, Array, Key, StreamSpec, Supervised, TimeStep
+from plasticity.envs.base import Source
+from plasticity.envs.transforms.base import (
     Change,
     Done,
     Per,
@@ -23,8 +25,6 @@ from envs.transforms.base import (
     listed_values,
     transformed,
 )
-from plasticity.fields import Few, card
-from plasticity.types import FIRST, Array, Key, StreamSpec, Supervised, TimeStep
 
 Alter = Callable[[Key, Any, Array, Done], Array]  # key, problem, pictures [E, ...], done -> pictures [E, ...]
 
@@ -85,7 +85,7 @@ def with_picture(spec: StreamSpec, shape: tuple[int, ...], dtype: Any) -> Stream
     return spec._replace(observation=spec.observation._replace(input=seen) if supervised else seen)
 
 
-@card(example={"deviation": [0.0, 0.3]})
+@metadata(example={"deviation": [0.0, 0.3]})
 def observation_noise(*, deviation: Values = 0.1, per: Per = "visit", gradual: float = 0.0) -> Transform:
     """``o <- o + deviation * N(0, 1)``, apart for each place, env and step.
 
@@ -116,7 +116,7 @@ def observation_noise(*, deviation: Values = 0.1, per: Per = "visit", gradual: f
     return apply
 
 
-@card(example={"probability": [0.0, 0.3]})
+@metadata(example={"probability": [0.0, 0.3]})
 def observation_dropout(
     *,
     probability: Values = 0.1,
@@ -148,7 +148,7 @@ def observation_dropout(
     return apply
 
 
-@card(
+@metadata(
     paper="Mnih et al. 2015, Human-level control through deep reinforcement learning",
     example={"frames": 4},
 )

@@ -5,8 +5,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from envs.base import Source
-from envs.transforms.base import (
+from plasticity.config.fields import metadata
+from plasticity.core.types import FIRST, Array, Key, TimeStep
+from plasticity.envs.base import Source
+from plasticity.envs.transforms.base import (
     Change,
     Done,
     Per,
@@ -20,11 +22,9 @@ from envs.transforms.base import (
     listed_values,
     transformed,
 )
-from plasticity.fields import card
-from plasticity.types import FIRST, Array, Key, TimeStep
 
 
-@card(
+@metadata(
     paper="Machado et al. 2018, Revisiting the Arcade Learning Environment",
     example={"probability": [0.0, 0.25]},
 )

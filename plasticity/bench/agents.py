@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from plasticity import launch
 from plasticity.bench.cases import ADAM, Case, Document, job
 from plasticity.bench.timing import Effort, Work, interleaved
-from plasticity.program import Compiled
-from plasticity.runner import Run
+from plasticity.engine.program import Compiled
+from plasticity.engine.runner import Run
+from plasticity.runs import launch
 
 THOROUGH, QUICK = Effort(5, 0.5), Effort(3, 0.01)
 SCALING = (1, 2, 4, 8, 16, 32)
@@ -19,7 +19,7 @@ BREAKOUT: Document = {"kind": "minatar", "games": ["breakout"], "full_actions": 
 ATARI: Document = {"kind": "atari", "games": ["Breakout"], "frames_per_visit": 4 * STEPS}
 SMALL: Document = {"kind": "minatar"}
 STREAMING: Document = {"activation": "leaky_relu", "normalisation": "map", "initialiser": "sparse"}
-REPLAY: Document = {"optimizer": ADAM, "replay_minimum": 1000, "batch_size": 32, "learn_every": 4}
+REPLAY: Document = {"optimizer": ADAM, "replay_minimum": 1000, "batch_size": 32, "update_period": 4}
 
 
 class AgentCase(NamedTuple):
@@ -99,7 +99,7 @@ def measure(name: str, case: AgentCase, lanes: Sequence[int], effort: Effort) ->
 
 def _shared(known: Compiled | None) -> Compiled | None:
     """What is compiled already, unless there are emulators in it, which belong to one run."""
-    return known if known is not None and known.stream.save is dict else None
+    return known if known is not None and not known.stream.emulated else None
 
 
 def _rows(name: str, case: AgentCase, runs: Mapping[int, Run], seconds: Mapping[int, float]) -> list[AgentSpeed]:

@@ -4,11 +4,11 @@ import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from plasticity import launch
 from plasticity.bench.streams import STEPS, frames, vectors
-from plasticity.config import read_experiment
-from plasticity.registry import Registry
-from plasticity.session import Job
+from plasticity.config.experiments import read_experiment
+from plasticity.config.registry import Registry
+from plasticity.runs import launch
+from plasticity.runs.session import Job
 
 Document = Mapping[str, Any]
 ADAM: dict[str, Any] = {"kind": "adam", "learning_rate": 1e-3}
@@ -20,7 +20,7 @@ LABELS: dict[str, Any] = {
     "classes": 10,
     "envs": 64,
 }
-REPLAY: dict[str, Any] = {"replay_minimum": 16, "batch_size": 32, "learn_every": 4, "target_period": 1000}
+REPLAY: dict[str, Any] = {"replay_minimum": 16, "batch_size": 32, "update_period": 4, "target_period": 1000}
 
 
 class Case(NamedTuple):
@@ -74,6 +74,13 @@ def registry() -> Registry:
 
 def job(case: Case, lanes: int, **changes: Any) -> Job:
     """The one program of a case with this many lanes, placed as ``plasticity run`` would place it."""
-    document = {**case.document, "name": "bench", "record_every": case.chunk, "seeds": lanes, "told": True, **changes}
+    document = {
+        **case.document,
+        "name": "bench",
+        "record_every": case.chunk,
+        "seeds": lanes,
+        "task_aware": True,
+        **changes,
+    }
     (only,) = launch.plan(read_experiment(document, registry())).jobs
     return only

@@ -7,9 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from plasticity import networks
 from plasticity.bench.timing import QUICK, THOROUGH, Effort, Work, interleaved, ratio
-from plasticity.types import Array, Params
+from plasticity.core.types import Array, Params
+from plasticity.networks.build import build
+from plasticity.networks.presets import nature
 
 ACTIONS = 6
 TARGET = 0.8  # of "auto" in a scan to lax outside a loop, at batch 32 on a CPU
@@ -44,7 +45,7 @@ SHAPES = ((32, 1), (1, 1), (32, 4))  # batch, lanes
 def descent(method: str, side: int) -> tuple[Callable[..., Params], Callable[[Params, Array], Params]]:
     """``init(key)`` and one step of gradient descent on the mean square output, for one lane."""
     shape = jax.ShapeDtypeStruct((4, side, side), np.uint8)
-    network = networks.build(networks.nature(shape, ACTIONS, convolution=method))  # type: ignore[arg-type]
+    network = build(nature(shape, ACTIONS, convolution=method))  # type: ignore[arg-type]
 
     def loss(params: Params, pictures: Array) -> Array:
         return jnp.mean(network.apply(params, pictures)[0] ** 2)

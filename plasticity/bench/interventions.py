@@ -4,11 +4,11 @@ import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from plasticity import launch
 from plasticity.bench.agents import advance
 from plasticity.bench.cases import CASES, Case, job
 from plasticity.bench.timing import Effort, Work, interleaved, ratio
-from plasticity.runner import Run
+from plasticity.engine.runner import Run
+from plasticity.runs import launch
 
 THOROUGH, QUICK = Effort(5, 0.3), Effort(3, 0.01)
 LIMIT = 1.3

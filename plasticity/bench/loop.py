@@ -9,11 +9,11 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from plasticity import launch
 from plasticity.bench.cases import CASES, LABELS, job
 from plasticity.bench.timing import QUICK, THOROUGH, Effort, Work, interleaved, ratio
-from plasticity.runner import Run
-from plasticity.types import Array
+from plasticity.core.types import Array
+from plasticity.engine.runner import Run
+from plasticity.runs import launch
 
 SIZES = (LABELS["dimensions"], 256, 256, LABELS["classes"])
 OPTIMIZER = optax.adam(1e-3)

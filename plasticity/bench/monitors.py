@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from plasticity import launch
 from plasticity.bench.agents import ATARI, BREAKOUT, REPLAY
 from plasticity.bench.cases import CASES, Case, job
 from plasticity.bench.timing import Effort, Work, interleaved
-from plasticity.runner import Run
+from plasticity.engine.runner import Run
+from plasticity.runs import launch
 
 THOROUGH, QUICK = Effort(3, 0.1), Effort(3, 0.01)
 TRAINING = "one chunk"
@@ -52,7 +52,7 @@ class Cost(NamedTuple):
 
 def multiple(name: str) -> int:
     """How many usual periods lie between two measurements by default."""
-    return launch.registry().card("monitors", name).extra.get("period", 1)
+    return launch.registry().metadata("monitors", name).period
 
 
 def names_for(learner: Learner) -> list[str]:

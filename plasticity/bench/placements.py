@@ -5,13 +5,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from plasticity import launch
 from plasticity.bench.cases import CASES, Case, job
 from plasticity.bench.timing import QUICK, THOROUGH, Effort, Work, interleaved, ratio
-from plasticity.lanes import Placement, place
-from plasticity.program import Compiled
-from plasticity.runner import Run
-from plasticity.session import Job
+from plasticity.engine.lanes import Placement, place
+from plasticity.engine.program import Compiled
+from plasticity.engine.runner import Run
+from plasticity.runs import launch
+from plasticity.runs.session import Job
 
 WIDTHS = (1, 2, 4, 8, 16, 32)
 QUICK_CASES = ("regressor_5", "classifier")

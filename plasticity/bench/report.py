@@ -11,11 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from plasticity import launch
 from plasticity.bench import agents, convolution, interventions, loop, monitors, placements, stream_rates
-from plasticity.cores import cores
-from plasticity.errors import UserError, unknown
-from plasticity.files import write_text
+from plasticity.core.cores import cores
+from plasticity.core.errors import UserError, unknown
+from plasticity.runs import launch
+from plasticity.runs.files import write_text
 
 Say = Callable[[str], None]
 Rows = Sequence[Any]  # of one NamedTuple type

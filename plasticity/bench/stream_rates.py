@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.base import Source
-from plasticity import launch
 from plasticity.bench.timing import QUICK, Effort, Work, interleaved, ratio
-from plasticity.lanes import lane_keys
-from plasticity.types import Clock, Stream, Visit
+from plasticity.core.types import Clock, Stream, Visit
+from plasticity.engine.lanes import lane_keys
+from plasticity.envs.base import Source
+from plasticity.runs import launch
 
 THOROUGH = Effort(5, 0.1)
 ENVS = (1, 8, 64)
@@ -31,8 +31,8 @@ class Rate(NamedTuple):
 
 
 def settings_of(name: str, envs: int) -> Mapping[str, Any]:
-    """The example on the stream's card with so many environments."""
-    return {**launch.registry().card("streams", name).example, "envs": envs}
+    """The example on the stream's metadata with so many environments."""
+    return {**launch.registry().metadata("streams", name).example, "envs": envs}
 
 
 def chunk_of(source: Source) -> int:

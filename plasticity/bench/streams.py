@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.base import Source, vectorise
-from plasticity.fields import Count
-from plasticity.types import Array, Key, StreamSpec, Task, VisitPlan
+from plasticity.config.fields import Count
+from plasticity.core.types import Array, Key, StreamSpec, Task, VisitPlan
+from plasticity.envs.base import Source, vectorise
 
 STEPS = 10**8  # of the one visit: it never ends
 FILM = 16  # frames

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-from plasticity.errors import UserError, shown, unknown
+from plasticity.core.errors import UserError, shown, unknown
 
 Compare = Literal["value", "difference", "ratio", "correlation"]
 Direction = Literal["above", "below", "within"]

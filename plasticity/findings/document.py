@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from plasticity.documents import merged
-from plasticity.errors import UserError, shown, unknown
+from plasticity.config.documents import merged
+from plasticity.core.errors import UserError, shown, unknown
 from plasticity.findings.criterion import BEHAVIOUR, Clause, Group, check_keys, clauses, parse_criterion
 from plasticity.findings.judge import LEAST
 from plasticity.findings.quantities import AGENT, known

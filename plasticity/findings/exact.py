@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from agents.clipping import policy_loss
+from plasticity.agents.clipping import policy_loss
+from plasticity.core.types import Array, Context, Learner, Optimizer
 from plasticity.interventions.resets import optimizer_reset
-from plasticity.optimizers import adam, sgd
-from plasticity.types import Array, Context, Learner, Optimizer
+from plasticity.optim.optimizers import adam, sgd
 
 QUIET, LOUD = 1e-6, 1.0  # gradients
 QUIET_STEPS, LOUD_STEPS = 10_000, 200

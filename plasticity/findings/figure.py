@@ -13,7 +13,7 @@ from plasticity.findings.criterion import Clause, clauses
 from plasticity.findings.document import Finding
 from plasticity.findings.judge import Tables, lane_values
 from plasticity.findings.quantities import tables
-from plasticity.plots import style
+from plasticity.plots import legend, options, style
 from plasticity.results.intervals import mean_interval
 
 MOST = 12  # arms of which all are drawn; of more only those that the criterion names, and the controls
@@ -34,8 +34,8 @@ def figure(finding: Finding, runs: Mapping[str, Path]) -> Figure:
     panels: dict[tuple[str, str, str | None], list[Clause]] = {}
     for clause in clauses(finding.criterion):
         panels.setdefault((clause.what, clause.within, clause.against), []).append(clause)
-    height, columns = style.grid(len(panels), most=3)
-    drawn = Figure(figsize=(style.WIDTH, 2.6 * height), layout="constrained")
+    height, columns = legend.grid(len(panels), most=3)
+    drawn = Figure(figsize=(options.WIDTH, 2.6 * height), layout="constrained")
     lines: list[style.Series] = []
     for place, ((what, within, against), those) in enumerate(panels.items()):
         axes = drawn.add_subplot(height, columns, place + 1)
@@ -46,7 +46,7 @@ def figure(finding: Finding, runs: Mapping[str, Path]) -> Figure:
         else:
             lines = _points(axes, those, found, controls) or lines
     note = "a point for each lane" if all(against for _, _, against in panels) else None
-    return style.finish(drawn, lines, note) if lines else drawn
+    return legend.finish(drawn, lines, note) if lines else drawn
 
 
 def named(finding: Finding) -> list[str]:

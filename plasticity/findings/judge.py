@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from scipy import stats
+from scipy.stats import spearmanr
 
 from plasticity.findings.criterion import Clause, Group, Stage, told
 from plasticity.results.intervals import mean_interval
@@ -136,10 +137,9 @@ def _correlations(clause: Clause, tables: Tables) -> np.ndarray:
 def _spearman(pairs: pd.DataFrame, share: float) -> float:
     """NaN where less than ``share`` of the pairs are whole, or one side is the same everywhere."""
     whole = pairs[["value", "value_other"]].dropna()
-    ranks = whole.rank()
-    if len(whole) < share * len(pairs) or (ranks.nunique() < 2).any():
+    if len(whole) < share * len(pairs) or (whole.nunique() < 2).any():
         return float("nan")
-    return float(np.corrcoef(ranks["value"], ranks["value_other"])[0, 1])
+    return float(spearmanr(whole["value"], whole["value_other"]).statistic)
 
 
 def _judge_ratio(clause: Clause, tables: Tables, least: int) -> Judged:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from plasticity.errors import UserError, unknown
+from plasticity.core.errors import UserError, unknown
 from plasticity.findings.criterion import Clause, Group, clauses
 from plasticity.findings.judge import Tables
 

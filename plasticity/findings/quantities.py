@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from plasticity import results
-from plasticity.errors import UserError
+from plasticity.core.errors import UserError
 from plasticity.findings.criterion import BEHAVIOUR, RAW, Clause, Group, clauses
 from plasticity.findings.judge import Tables, stage_visits
 from plasticity.results.read import visits_and_losses

@@ -8,8 +8,8 @@ from typing import Any
 
 import jax
 
-from plasticity import config, folder, launch
-from plasticity.errors import UserError, unknown
+from plasticity.config.experiments import Experiment, read_experiment
+from plasticity.core.errors import UserError, unknown
 from plasticity.findings import store
 from plasticity.findings.criterion import BEHAVIOUR, clauses
 from plasticity.findings.document import Finding
@@ -19,18 +19,19 @@ from plasticity.findings.judge import LEAST, Verdict, judge
 from plasticity.findings.numbers import check_names, constants
 from plasticity.findings.quantities import AGENT, check_comparable, tables
 from plasticity.plots.save import save
-from plasticity.session import Progress
+from plasticity.runs import folder, launch
+from plasticity.runs.session import Progress
 
 FIGURE = "figure.png"
 
 
-def experiments(finding: Finding, full: bool = False) -> dict[str, config.Experiment]:
+def experiments(finding: Finding, full: bool = False) -> dict[str, Experiment]:
     """The experiment of each part. ``UserError`` where its config is wrong."""
     found = {}
     for part, raw in finding.runs(full).items():
         name = f"{finding.name}-{part}" if part else finding.name
         source = f"{finding.name}: {part}" if part else finding.name
-        found[part] = config.read_experiment({"name": name, **raw}, launch.registry(), source=source)
+        found[part] = read_experiment({"name": name, **raw}, launch.registry(), source=source)
     return found
 
 

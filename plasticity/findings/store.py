@@ -7,14 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from plasticity.documents import read_file
-from plasticity.errors import UserError, unknown
-from plasticity.files import write_text
+from plasticity.config import shipped
+from plasticity.config.documents import read_file
+from plasticity.core.errors import UserError, unknown
 from plasticity.findings.document import Finding, parse_finding
-from plasticity.lock import held
-from plasticity.stored import DamagedError, is_list, is_number, read_json, to_json
+from plasticity.runs.checksums import DamagedError, is_list, is_number, read_json, to_json
+from plasticity.runs.files import write_text
+from plasticity.runs.lock import held
 
-CONFIGS = Path("configs/paper")
 PLACE = Path("runs/findings")
 RESULT, TIME = "result.json", "seconds.json"
 
@@ -24,11 +24,13 @@ def place_of(finding: Finding, root: Path = PLACE, full: bool = False) -> Path:
     return root / (f"{finding.name}-full" if full else finding.name)
 
 
-def load_findings(names: Sequence[str], exact: Sequence[str], folder: Path = CONFIGS) -> list[Finding]:
+def load_findings(names: Sequence[str], exact: Sequence[str], folder: Path | None = None) -> list[Finding]:
     """The findings of those names, ids (``F5``) or paths; without any, all in the folder, by their ids.
 
+    ``folder``: by default the package's own.
     ``UserError`` for a name that is none (with the nearest one) and for a file that is wrong.
     """
+    folder = folder or shipped.folder() / "paper"
     paths = {path.stem: path for path in sorted(folder.glob("*.yaml"))} if folder.is_dir() else {}
     if not names:
         if not paths:

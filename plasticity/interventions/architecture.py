@@ -4,13 +4,13 @@ import math
 from dataclasses import replace
 from typing import Literal
 
-from plasticity.blueprint import Convolution, NetworkSpec
-from plasticity.errors import shown
-from plasticity.fields import Repeats, card
+from plasticity.config.fields import Repeats, metadata
+from plasticity.core.errors import shown
 from plasticity.interventions.base import Intervention
+from plasticity.networks.spec import Convolution, NetworkSpec
 
 
-@card(
+@metadata(
     paper="Lyle et al. 2023, Understanding plasticity in neural networks",
     note="the normalisation is that of Ba, Kiros, Hinton 2016, Layer Normalization",
 )
@@ -22,10 +22,12 @@ def layer_norm(*, affine: bool = True, bias: bool = True) -> Intervention:
     hidden layers keep their bias in front of it. Lyle et al. say neither which axes nor whether it is affine; DQN
     Zoo's and flax's default is what stands here.
     """
-    return Intervention(network=lambda spec: replace(spec, normalisation="layer", affine=affine, bias=bias))
+    return Intervention(
+        network=lambda spec: replace(spec, normalisation="layer", affine=affine, bias=bias), sets=("normalisation",)
+    )
 
 
-@card(
+@metadata(
     paper="Lyle et al. 2024, Normalization and effective learning rates in reinforcement learning",
     note="the normalisation is that of Zhang, Sennrich 2019, Root Mean Square Layer Normalization",
 )
@@ -36,7 +38,9 @@ def rms_norm(*, affine: bool = True, bias: bool = True) -> Intervention:
     position). ``affine`` (static): the scale is learnt, else it is 1. ``bias`` (static): the hidden layers keep their
     bias in front of it. Like Zhang and Sennrich's, without an offset.
     """
-    return Intervention(network=lambda spec: replace(spec, normalisation="rms", affine=affine, bias=bias))
+    return Intervention(
+        network=lambda spec: replace(spec, normalisation="rms", affine=affine, bias=bias), sets=("normalisation",)
+    )
 
 
 def halved(spec: NetworkSpec, name: str) -> NetworkSpec:
@@ -65,7 +69,7 @@ def activation(name: str, *, halve: bool = False, **numbers: float) -> Intervent
     def network(spec: NetworkSpec) -> NetworkSpec:
         return replace(halved(spec, name) if halve else spec, activation=name, activation_settings=settings)
 
-    return Intervention(network=network)
+    return Intervention(network=network, sets=("activation",))
 
 
 def finite(**numbers: float) -> None:
@@ -75,7 +79,7 @@ def finite(**numbers: float) -> None:
             raise ValueError(f"{key}: {value} is not allowed; must be finite")
 
 
-@card(
+@metadata(
     paper="Abbas, Zhao, Modayil, White, Machado 2023, Loss of Plasticity in Continual Deep Reinforcement Learning",
     note="the non-linearity is that of Shang, Sohn, Almeida, Lee 2016",
 )
@@ -89,7 +93,7 @@ def crelu(*, keep_size: bool = False) -> Intervention:
     return activation("crelu", halve=keep_size)
 
 
-@card(paper="Lewandowski, Schuurmans, Machado 2024, Plastic Learning with Deep Fourier Features")
+@metadata(paper="Lewandowski, Schuurmans, Machado 2024, Plastic Learning with Deep Fourier Features")
 def deep_fourier(*, keep_size: bool = True) -> Intervention:
     """Deep Fourier features in every hidden layer: ``z -> [sin(z), cos(z)]``.
 
@@ -101,7 +105,7 @@ def deep_fourier(*, keep_size: bool = True) -> Intervention:
     return activation("deep_fourier", halve=keep_size)
 
 
-@card(
+@metadata(
     paper="Maas, Hannun, Ng 2013, Rectifier Nonlinearities Improve Neural Network Acoustic Models",
     note="against loss of plasticity Lyle et al. 2023, Understanding plasticity in neural networks",
 )
@@ -114,7 +118,7 @@ def leaky_relu(*, slope: float = 0.01) -> Intervention:
     return activation("leaky_relu", negative_slope=slope)
 
 
-@card(paper="Lillo, Cheney 2025, Activation Function Design Sustains Plasticity in Continual Learning")
+@metadata(paper="Lillo, Cheney 2025, Activation Function Design Sustains Plasticity in Continual Learning")
 def smooth_leaky(*, alpha: float = 0.1, c: float = 5.0, p: float = 3.0) -> Intervention:
     """A leaky non-linearity without a kink in every hidden layer: ``z -> alpha z + (1 - alpha) z sigmoid(c z / p)``.
 
@@ -127,7 +131,7 @@ def smooth_leaky(*, alpha: float = 0.1, c: float = 5.0, p: float = 3.0) -> Inter
     return activation("smooth_leaky", alpha=alpha, c=c, p=p)
 
 
-@card(
+@metadata(
     paper="Salimans, Kingma 2016, Weight Normalization: A Simple Reparameterization to Accelerate Training of Deep "
     "Neural Networks",
 )
@@ -139,10 +143,10 @@ def weight_norm() -> Intervention:
     (as recycling does) makes the other incoming weights of the next layer's units longer, since their lengths are kept.
     The paper sets gain and bias by the data of a first batch, which would need a forward pass at birth.
     """
-    return Intervention(network=lambda spec: replace(spec, parameterisation="weight"))
+    return Intervention(network=lambda spec: replace(spec, parameterisation="weight"), sets=("parameterisation",))
 
 
-@card(
+@metadata(
     paper="Miyato, Kataoka, Koyama, Yoshida 2018, Spectral Normalization for Generative Adversarial Networks",
     note="the first dense layer alone: Lyle et al. 2023, Understanding plasticity in neural networks",
 )
@@ -161,4 +165,7 @@ def spectral_norm(*, layers: Literal["first", "all"] = "first", iterations: Repe
     if layers not in ("first", "all"):
         raise ValueError(f"layers: {shown(layers)} is not allowed; must be one of first, all")
     kind = "spectral" if layers == "all" else "spectral_first"
-    return Intervention(network=lambda spec: replace(spec, parameterisation=kind, power_iterations=iterations))
+    return Intervention(
+        network=lambda spec: replace(spec, parameterisation=kind, power_iterations=iterations),
+        sets=("parameterisation",),
+    )

@@ -2,12 +2,12 @@
 
 import jax
 
-from plasticity.fields import BelowOne, Count, card
+from plasticity.config.fields import BelowOne, Count, metadata
+from plasticity.core.types import Context, Key, Learner, Network, Params, State
 from plasticity.interventions.base import Intervention, every, when
-from plasticity.types import Context, Key, Learner, Params, State
 
 
-@card(
+@metadata(
     paper="Lee et al. 2024, Slow and Steady Wins the Race: Maintaining Plasticity with Hare and Tortoise Networks",
     neutral={"decay": 0.0},
 )
@@ -22,8 +22,8 @@ def hare_tortoise(*, decay: BelowOne = 0.999, period: Count = 1_000, optimizer: 
     period is below 1.
     """
 
-    def init(key: Key, params: Params) -> State:
-        del key
+    def init(key: Key, params: Params, network: Network) -> State:
+        del key, network
         return params
 
     def back(key: Key, state: State, learner: Learner, context: Context) -> tuple[State, Learner]:

@@ -1,17 +1,15 @@
 """The one contract of every method that keeps (or destroys) plasticity, and its algebra."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
-from dataclasses import replace
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from plasticity.types import Array, Clock, Context, Key, Learner, Optimizer, Params, State
+from plasticity.core.types import Array, Clock, Context, Key, Learner, Network, Optimizer, Params, State
 
 if TYPE_CHECKING:
-    from plasticity.networks import NetworkSpec
+    from plasticity.networks.spec import NetworkSpec
 
 Step = Callable[[Key, State, Learner, Context], tuple[State, Learner]]
 Due = Callable[[Clock], Array | bool]
@@ -25,8 +23,8 @@ def same_optimizer(optimizer: Optimizer) -> Optimizer:
     return optimizer
 
 
-def no_state(key: Key, params: Params) -> State:
-    del key, params
+def no_state(key: Key, params: Params, network: Network) -> State:
+    del key, params, network
     return ()
 
 
@@ -46,11 +44,11 @@ def unchanged(key: Key, state: State, learner: Learner, context: Context) -> tup
 
 
 class Intervention(NamedTuple):
-    """Eight functions, all optional, of which most methods fill one or two, and a mark.
+    """Eight functions, all optional, of which most methods fill one or two, and two marks.
 
     * ``network``: data -> data, before the network is built.
     * ``optimizer``: wraps the agent's optimizer.
-    * ``init``: the plug-in's own state, from the initial parameters.
+    * ``init``: the plug-in's own state, from the initial parameters and the network.
     * ``penalty``: added to the loss and differentiated in the parameters.
     * ``step``: after every update (forward + penalty -> gradient -> optimizer -> apply -> ``step`` -> target network).
       ``learner.rest`` is empty here.
@@ -58,19 +56,22 @@ class Intervention(NamedTuple):
       switches if and only if it fills this field. ``learner.rest`` holds what else a new agent would have.
     * ``prepare``: like ``step``, but before the forward pass of every update.
     * ``acting``: the parameters that act and are evaluated, where they are not those that learn.
+    * ``sets``: the parts of the network's spec that ``network`` sets and no other intervention may set too, some of
+      ``EXCLUSIVE``.
     * ``renews``: its ``switch``, or its ``step`` where this is due, makes the learner a newborn: then the states of all
       interventions begin anew too.
     """
 
     network: Callable[["NetworkSpec"], "NetworkSpec"] = same_network
     optimizer: Callable[[Optimizer], Optimizer] = same_optimizer
-    init: Callable[[Key, Params], State] = no_state
+    init: Callable[[Key, Params, Network], State] = no_state
     penalty: Callable[[State, Params, Context], Array] = no_penalty
     step: Step = unchanged
     switch: Step = unchanged
     prepare: Step = unchanged
     acting: Callable[[State, Params], Params] = same_params
     renews: Due | None = None
+    sets: tuple[str, ...] = ()
 
 
 def fills(intervention: Intervention, field: str) -> bool:
@@ -95,16 +96,16 @@ def compose(*interventions: Intervention) -> Intervention:
             optimizer = intervention.optimizer(optimizer)
         return optimizer
 
-    def init(key: Key, params: Params) -> State:
-        return tuple(each.init(jax.random.fold_in(key, i), params) for i, each in enumerate(interventions))
+    def init(key: Key, params: Params, network: Network) -> State:
+        return tuple(each.init(jax.random.fold_in(key, i), params, network) for i, each in enumerate(interventions))
 
     def penalty(state: State, params: Params, context: Context) -> Array:
         terms = [each.penalty(s, params, context) for each, s in zip(interventions, state, strict=True)]
         return sum(terms, jnp.zeros(()))
 
-    def renewed(due: Array | bool, key: Key, states: list[State], params: Params) -> list[State]:
+    def renewed(due: Array | bool, key: Key, states: list[State], params: Params, network: Network) -> list[State]:
         def new() -> list[State]:
-            return list(init(jax.random.fold_in(key, len(interventions)), params))
+            return list(init(jax.random.fold_in(key, len(interventions)), params, network))
 
         return new() if due is True else jax.lax.cond(due, new, lambda: states)
 
@@ -115,7 +116,7 @@ def compose(*interventions: Intervention) -> Intervention:
                 draw = jax.random.fold_in(key, i)
                 states[i], learner = getattr(each, field)(draw, states[i], learner, context)
                 if each.renews is not None and getattr(each, field) is not unchanged:
-                    states = renewed(each.renews(context.clock), draw, states, learner.params)
+                    states = renewed(each.renews(context.clock), draw, states, learner.params, context.network)
             return tuple(states), learner
 
         return step
@@ -127,7 +128,8 @@ def compose(*interventions: Intervention) -> Intervention:
 
     made: dict[str, Any] = {"network": network, "optimizer": optimizer, "penalty": penalty, "acting": acting}
     made |= {field: chained(field) for field in ("step", "switch", "prepare")}
-    return Intervention(init=init, **{field: made[field] for field in made if field in filled})
+    sets = tuple(dict.fromkeys(field for each in interventions for field in each.sets))
+    return Intervention(init=init, sets=sets, **{field: made[field] for field in made if field in filled})
 
 
 def every(period: int) -> Due:
@@ -153,37 +155,26 @@ def when(due: Due, step: Step) -> Step:
     return conditional
 
 
-# What two interventions cannot both set, as it is called in a message, and two values to tell from what is set.
-EXCLUSIVE: Mapping[str, tuple[str, tuple[Any, Any]]] = {
-    "normalisation": ("normalisation", ("none", "map")),
-    "activation": ("activation", ("relu", "tanh")),
-    "parameterisation": ("parameterisation", ("none", "weight")),
-    "injected": ("injection", (None, 0)),
-    "auxiliary": ("auxiliary layer", (0, 1)),
+# Parts of a network's spec that one intervention alone may set, as a message calls them.
+EXCLUSIVE: Mapping[str, str] = {
+    "normalisation": "normalisation",
+    "activation": "activation",
+    "parameterisation": "parameterisation",
+    "injected": "injection",
+    "auxiliary": "auxiliary layer",
 }
 
 
-def clashes(spec: "NetworkSpec", named: Mapping[str, Intervention]) -> str | None:
-    """What is wrong where two of the interventions set the same part of the network, else None.
-
-    Each is asked alone, and with two values of the part, so that one which sets what the spec has already is noticed.
-    ``ValueError`` of an intervention that refuses the spec goes through.
-    """
-
-    def others(field: str, values: tuple[Any, Any]) -> Iterator["NetworkSpec"]:
-        free: dict[str, Any] = {"activation_settings": ()} if field == "activation" else {}
-        for value in values:
-            with suppress(ValueError):  # this network cannot have it
-                yield replace(spec, **{**free, field: value})
-
-    for field, (word, values) in EXCLUSIVE.items():
-        probes = list(others(field, values))
-        names = [
-            name
-            for name, each in named.items()
-            if any(getattr(each.network(probe), field) != getattr(probe, field) for probe in probes)
-        ]
+def clashes(named: Mapping[str, Intervention]) -> str | None:
+    """What is wrong where two of the interventions set the same part of the network, else None."""
+    for field, word in EXCLUSIVE.items():
+        names = [name for name, each in named.items() if field in each.sets]
         if len(names) > 1:
             listed = f"{', '.join(names[:-1])} and {names[-1]} {'both' if len(names) == 2 else 'all'}"
             return f"interventions: {listed} set the network's {word}; keep one"
     return None
+
+
+def undeclared(before: "NetworkSpec", after: "NetworkSpec", sets: Collection[str]) -> list[str]:
+    """The exclusive parts that differ and that ``sets`` does not name."""
+    return [field for field in EXCLUSIVE if getattr(before, field) != getattr(after, field) and field not in sets]

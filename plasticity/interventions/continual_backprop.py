@@ -9,13 +9,13 @@ import numpy as np
 import optax
 from pydantic import Field
 
-from plasticity import counting, trees
-from plasticity.counting import Precise
-from plasticity.errors import check
-from plasticity.fields import LARGEST, BelowOne, Fraction, Size, card
+from plasticity.config.fields import LARGEST, BelowOne, Fraction, Size, metadata
+from plasticity.core import counting, trees
+from plasticity.core.counting import Precise
+from plasticity.core.errors import check
+from plasticity.core.types import Array, Context, Key, Learner, Network, Params, Path, State, Units
 from plasticity.interventions import surgery, units
 from plasticity.interventions.base import Intervention, every
-from plasticity.types import Array, Context, Key, Learner, Params, Path, State, Units
 
 Utility = Literal["contribution", "adaptable_contribution"]
 Wiring = Sequence[Units]
@@ -45,15 +45,14 @@ class Picked(NamedTuple):
     replaced: Array  # bool[most], whether it is that unit's turn at all
 
 
-def empty(params: Params) -> Memory:
-    """The state of a newborn learner."""
-    kernels = units.kernels(params)
+def empty(params: Params, network: Network) -> Memory:
+    """The state of a fresh learner."""
 
     def ledger(count: int) -> Ledger:
         return Ledger(jnp.zeros(count, jnp.int32), jnp.zeros(count), counting.zeros())
 
-    ledgers = {name: ledger(kernel.shape[-1]) for name, kernel in kernels.items()}
-    means = {name: jnp.zeros(kernel.shape[-2]) for name, kernel in kernels.items()}
+    ledgers = {"/".join(wiring.source): ledger(units.count(wiring)) for wiring in network.units}
+    means = {"/".join(wiring.sink): jnp.zeros(wiring.owner.size) for wiring in network.units}
     return Memory(ledgers, means, params)
 
 
@@ -170,7 +169,7 @@ def transferred(params: Params, wiring: Units, picked: Picked, means: Array) -> 
     return trees.put(params, bias, trees.get(params, bias) + jnp.einsum("nr,nr...o->o", lost, leaving))
 
 
-@card(
+@metadata(
     paper="Dohare, Hernandez-Garcia, Lan, Rahman, Mahmood, Sutton 2024, Loss of plasticity in deep continual learning",
     neutral={"replacement_rate": 0.0},
 )
@@ -254,4 +253,4 @@ def continual_backprop(
         learner = reborn(learner._replace(params=params), edits, fresh, context, optimizer_slots)
         return Memory(ledgers, means, fresh), learner
 
-    return Intervention(init=lambda key, params: empty(params), step=step)
+    return Intervention(init=lambda key, params, network: empty(params, network), step=step)

@@ -5,15 +5,15 @@ from typing import Any, Literal
 import jax
 import optax
 
-from plasticity.errors import check
-from plasticity.fields import NonNegative, card
+from plasticity.config.fields import NonNegative, metadata
+from plasticity.core.errors import check
+from plasticity.core.types import Array, Optimizer, Params
 from plasticity.interventions.base import Intervention
-from plasticity.optimizers import wrap
-from plasticity.stepsizes import needed
-from plasticity.types import Array, Optimizer, Params
+from plasticity.optim.optimizers import wrap
+from plasticity.optim.step_sizes import needed
 
 
-@card(
+@metadata(
     paper="Loshchilov, Hutter 2019, Decoupled Weight Decay Regularization",
     neutral={"rate": 0.0},
 )

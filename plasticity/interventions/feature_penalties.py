@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from plasticity import linalg, trees
-from plasticity.errors import check, shown
-from plasticity.fields import Count, Few, NonNegative, Real, Size, card
+from plasticity.config.fields import Count, Few, NonNegative, Real, Size, metadata
+from plasticity.core import linalg, trees
+from plasticity.core.errors import check, shown
+from plasticity.core.types import Array, Context, Key, Learner, Network, Params, Path, State
 from plasticity.interventions.base import Intervention, when
 from plasticity.interventions.penalties import TINY, Reduce, start_of, total
-from plasticity.types import Array, Context, Key, Learner, Network, Params, Path, State
 
 if TYPE_CHECKING:
-    from plasticity.networks import NetworkSpec
+    from plasticity.networks.spec import NetworkSpec
 
 Layers = Literal["last", "all"]
 
@@ -50,7 +50,7 @@ def of_network(names: list[str], prefix: str) -> list[str]:
     return kept
 
 
-@card(
+@metadata(
     paper="Moalla et al. 2024, No Representation, No Trust",
     neutral={"strength": 0.0},
 )
@@ -70,8 +70,8 @@ def pfo(*, strength: NonNegative = 1.0, layers: Layers = "last", period: Count =
     """
     check("layers", layers, ("last", "all"))
 
-    def init(key: Key, params: Params) -> State:
-        del key
+    def init(key: Key, params: Params, network: Network) -> State:
+        del key, network
         return params
 
     def refresh(key: Key, state: State, learner: Learner, context: Context) -> tuple[State, Learner]:
@@ -125,7 +125,7 @@ def with_gradient(found: Spectrum, matrix: Array) -> Array:
     return found.rank + jnp.sum(found.gradient * (matrix - held))
 
 
-@card(
+@metadata(
     paper="He et al. 2025, Spectral Collapse Drives Loss of Plasticity in Deep Continual Learning",
     neutral={"strength": 0.0, "decay": 0.0},
     note="L2-ER",
@@ -178,7 +178,7 @@ class Last(NamedTuple):
     current: Params  # before the update under way
 
 
-@card(
+@metadata(
     paper="Tang et al. 2025, Mitigating Plasticity Loss in Continual Reinforcement Learning by Reducing Churn",
     neutral={"strength": 0.0},
     note="C-CHAIN",
@@ -196,8 +196,8 @@ def c_chain(*, strength: NonNegative = 1.0) -> Intervention:
     another method replaces parameters (a reset), the next update is drawn towards what was there before.
     """
 
-    def init(key: Key, params: Params) -> State:
-        del key
+    def init(key: Key, params: Params, network: Network) -> State:
+        del key, network
         return Last(params, params)
 
     def prepare(key: Key, state: State, learner: Learner, context: Context) -> tuple[State, Learner]:
@@ -223,7 +223,7 @@ def head_outputs(network: Network, params: Params, activations: Any) -> list[Arr
     return made
 
 
-@card(paper="Lyle, Rowland, Dabney 2022, Understanding and Preventing Capacity Loss in Reinforcement Learning")
+@metadata(paper="Lyle, Rowland, Dabney 2022, Understanding and Preventing Capacity Loss in Reinforcement Learning")
 def infer(
     *, strength: NonNegative = 0.1, scale: Real = 100.0, heads: Size = 10, reduce: Reduce = "mean"
 ) -> Intervention:
@@ -242,8 +242,8 @@ def infer(
     def network(spec: "NetworkSpec") -> "NetworkSpec":
         return replace(spec, auxiliary=spec.auxiliary + heads)
 
-    def init(key: Key, params: Params) -> State:
-        del key
+    def init(key: Key, params: Params, network: Network) -> State:
+        del key, network
         return params
 
     def penalty(state: State, params: Params, context: Context) -> Array:
@@ -253,4 +253,4 @@ def infer(
         apart = [jnp.mean(pooled(jnp.square(g - scale * goal), axis=-1)) for g, goal in zip(now, goals, strict=True)]
         return strength * total(apart)
 
-    return Intervention(network=network, init=init, penalty=penalty)
+    return Intervention(network=network, init=init, penalty=penalty, sets=("auxiliary",))

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import optax
 from pydantic import Field
 
-from plasticity.blueprint import ANCHOR, INJECTION, NEW, NetworkSpec
-from plasticity.fields import Natural, card
+from plasticity.config.fields import Natural, metadata
+from plasticity.core.types import Array, Context, Key, Learner, Network, Optimizer, Params, State
 from plasticity.interventions.base import Intervention
-from plasticity.networks import is_open
-from plasticity.optimizers import wrap
-from plasticity.types import Array, Context, Key, Learner, Optimizer, Params, State
+from plasticity.networks.build import is_open
+from plasticity.networks.spec import ANCHOR, INJECTION, NEW, NetworkSpec
+from plasticity.optim.optimizers import wrap
 
 Layers = Annotated[int, Field(ge=0, le=100)]
 
@@ -58,7 +58,7 @@ def without_frozen(optimizer: Optimizer) -> Optimizer:
 NOTHING = 2**31 - 1  # no update seen since birth: one born after `at` has no injection before it
 
 
-@card(
+@metadata(
     paper="Nikishin, Oh, Ostrovski, Lyle, Pascanu, Dabney, Barreto 2023, Deep Reinforcement Learning with Plasticity "
     "Injection",
     neutral={"at": 0},
@@ -96,8 +96,8 @@ def plasticity_injection(*, at: Natural = 100_000, layers: Layers = 1) -> Interv
     def network(spec: NetworkSpec) -> NetworkSpec:
         return replace(spec, injected=layers)
 
-    def init(key: Key, params: Params) -> State:
-        del key, params
+    def init(key: Key, params: Params, network: Network) -> State:
+        del key, params, network
         return jnp.asarray(NOTHING, jnp.int32)  # the number of updates made when the last one was seen
 
     def step(key: Key, last: State, learner: Learner, context: Context) -> tuple[State, Learner]:
@@ -114,4 +114,4 @@ def plasticity_injection(*, at: Natural = 100_000, layers: Layers = 1) -> Interv
         params = in_networks(learner.params, learner.params, gate)
         return now, learner._replace(params=params)
 
-    return Intervention(network=network, optimizer=without_frozen, init=init, step=step)
+    return Intervention(network=network, optimizer=without_frozen, init=init, step=step, sets=("injected",))

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from plasticity import trees
-from plasticity.errors import check
-from plasticity.fields import BelowOne, NonNegative, Positive, card
+from plasticity.config.fields import BelowOne, NonNegative, Positive, metadata
+from plasticity.core import trees
+from plasticity.core.errors import check
+from plasticity.core.types import Array, Optimizer, Params
 from plasticity.interventions.base import Intervention
 from plasticity.interventions.perturbation import Per, layer_numbers, noise_like, spread_out
-from plasticity.stepsizes import carried, needed
-from plasticity.types import Array, Optimizer, Params
+from plasticity.optim.step_sizes import carried, needed
 
 BETAS = (0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999)
 LARGEST = 9.0  # erfi(9.1) still fits into float32, erfi(9.4) does not
@@ -47,7 +47,7 @@ def relative_utility(utility: Params) -> Params:
     return jax.tree.map(lambda u: jax.nn.sigmoid(scale * u), utility)
 
 
-@card(
+@metadata(
     paper="Elsayed, Mahmood 2024, Addressing Loss of Plasticity and Catastrophic Forgetting in Continual Learning",
     note="with sgd it is the paper's UPGD; no settings make it do nothing",
 )
@@ -102,7 +102,7 @@ def layer_norms(tree: Params, per: Per) -> Array:
     return jnp.sqrt(jax.ops.segment_sum(squares, numbers, len(set(layer_numbers(tree, per)))))
 
 
-@card(
+@metadata(
     paper="Lyle et al. 2023, Understanding plasticity in neural networks",
     note="a control and no remedy; no settings make it do nothing",
 )
@@ -150,7 +150,7 @@ def erfi(x: Array) -> Array:
     return jnp.sign(x) * (2.0 / math.pi) * jnp.sum(terms, axis=-1)
 
 
-@card(
+@metadata(
     paper="Muppidi, Zhang, Yang 2024, Fast TRAC: A Parameter-Free Optimizer for Lifelong Reinforcement Learning",
     note="no settings make it do nothing; keeps the sum of updates, where the paper's code loses some of it in float32",
 )

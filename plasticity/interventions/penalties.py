@@ -7,11 +7,11 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from plasticity import trees
-from plasticity.errors import check
-from plasticity.fields import Count, Few, NonNegative, Positive, Repeats, card
+from plasticity.config.fields import Count, Few, NonNegative, Positive, Repeats, metadata
+from plasticity.core import trees
+from plasticity.core.errors import check
+from plasticity.core.types import Array, Clock, Context, Key, Learner, Network, Params, Path, State
 from plasticity.interventions.base import Intervention, when
-from plasticity.types import Array, Clock, Context, Key, Learner, Network, Params, Path, State
 
 Which = Literal["kernels", "all"]
 Reduce = Literal["sum", "mean"]
@@ -35,7 +35,7 @@ def start_of(period: int) -> Callable[[Clock], Array]:
     return lambda clock: clock.update % period == 0
 
 
-@card(paper="Krogh, Hertz 1991, A Simple Weight Decay Can Improve Generalization", neutral={"strength": 0.0})
+@metadata(paper="Krogh, Hertz 1991, A Simple Weight Decay Can Improve Generalization", neutral={"strength": 0.0})
 def l2(*, strength: NonNegative = 1e-4, which: Which = "kernels") -> Intervention:
     """The squared norm of the parameters, in the loss.
 
@@ -53,7 +53,7 @@ def l2(*, strength: NonNegative = 1e-4, which: Which = "kernels") -> Interventio
     return Intervention(penalty=penalty)
 
 
-@card(
+@metadata(
     paper="Kumar, Marklund, Van Roy 2023, Maintaining Plasticity in Continual Learning via Regenerative Regularization",
     neutral={"strength": 0.0},
 )
@@ -70,8 +70,8 @@ def l2_init(*, strength: NonNegative = 1e-2, reduce: Reduce = "sum", which: Whic
     check("which", which, ("kernels", "all"))
     pooled = jnp.sum if reduce == "sum" else jnp.mean
 
-    def init(key: Key, params: Params) -> State:
-        del key
+    def init(key: Key, params: Params, network: Network) -> State:
+        del key, network
         return chosen(which, params)
 
     def penalty(state: State, params: Params, context: Context) -> Array:
@@ -82,7 +82,7 @@ def l2_init(*, strength: NonNegative = 1e-2, reduce: Reduce = "sum", which: Whic
     return Intervention(init=init, penalty=penalty)
 
 
-@card(
+@metadata(
     paper="Lewandowski et al. 2023, Directions of Curvature as an Explanation for Loss of Plasticity",
     neutral={"strength": 0.0},
 )
@@ -100,8 +100,8 @@ def wasserstein_init(*, strength: NonNegative = 1e-2, which: Which = "kernels", 
     check("which", which, ("kernels", "all"))
     due = start_of(period)
 
-    def init(key: Key, params: Params) -> State:
-        del key
+    def init(key: Key, params: Params, network: Network) -> State:
+        del key, network
         first = chosen(which, params)
         return {"sorted": {name: jnp.sort(x, axis=None) for name, x in first.items()}, "goal": first}
 
@@ -132,7 +132,7 @@ def unit(vector: Array) -> Array:
     return vector / jnp.maximum(jnp.linalg.norm(vector), TINY)
 
 
-@card(
+@metadata(
     paper="Lewandowski et al. 2024, Learning Continually by Spectral Regularization",
     neutral={"strength": 0.0},
 )
@@ -162,7 +162,8 @@ def spectral(
         if value < 1:
             raise ValueError(f"{key}: {value} is not allowed; must be at least 1")
 
-    def init(key: Key, params: Params) -> State:
+    def init(key: Key, params: Params, network: Network) -> State:
+        del network
         kernels = [path for path in trees.paths(params) if path[-1] == "kernel"]
         sizes = {"/".join(path[:-1]): math.prod(trees.get(params, path).shape[:-1]) for path in kernels}
         draws = [jax.random.normal(jax.random.fold_in(key, i), (n,)) for i, n in enumerate(sizes.values())]
@@ -203,7 +204,7 @@ def spectral(
     return Intervention(init=init, penalty=penalty, step=step)
 
 
-@card(
+@metadata(
     paper="Chung et al. 2024, Parseval Regularization for Continual Reinforcement Learning",
     neutral={"strength": 0.0},
 )

@@ -7,14 +7,14 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from plasticity import trees
-from plasticity.errors import check
-from plasticity.fields import Count, NonNegative, Positive, card
+from plasticity.config.fields import Count, NonNegative, Positive, metadata
+from plasticity.core import trees
+from plasticity.core.errors import check
+from plasticity.core.types import Array, Context, Key, Learner, Network, Optimizer, Params, Path, State
 from plasticity.interventions.base import Intervention, every
 from plasticity.interventions.base import when as conditionally
 from plasticity.interventions.resets import When, scheduled
-from plasticity.stepsizes import carried
-from plasticity.types import Array, Context, Key, Learner, Optimizer, Params, Path, State
+from plasticity.optim.step_sizes import carried
 
 Noise = Literal["fresh", "gaussian", "initial"]
 Per = Literal["layer", "network"]
@@ -27,10 +27,9 @@ def noise_like(key: Key, tree: Params) -> Params:
     return jax.tree.unflatten(structure, drawn)
 
 
-@card(
+@metadata(
     paper="Ash, Adams 2020, On Warm-Starting Neural Network Training",
     neutral={"shrink": 1.0, "perturb": 0.0},
-    sees_switches=True,
     only_with={"period": {"when": ("periodic",)}, "sigma": {"noise": ("gaussian",)}},
     note="soft: {when: periodic, period: 1, shrink: 0.999999, perturb: 1.0e-6}",
 )
@@ -60,8 +59,8 @@ def shrink_perturb(
     check("noise", noise, ("fresh", "gaussian", "initial"))
     check("which", which, ("kernels", "all"))
 
-    def init(key: Key, params: Params) -> State:
-        del key
+    def init(key: Key, params: Params, network: Network) -> State:
+        del key, network
         return params if noise == "initial" else ()
 
     def drawn(key: Key, state: State, learner: Learner, context: Context) -> Params:
@@ -159,7 +158,7 @@ def with_factors(state: optax.OptState, factors: Array) -> optax.OptState:
     return jax.tree.map(leaf, state, is_leaf=is_scaled)
 
 
-@card(
+@metadata(
     paper="Galashov et al. 2024, Non-Stationary Learning of Neural Networks with Automatic Soft Parameter Reset",
     neutral={"gamma_learning_rate": 0.0},
     note="the paper's method after secondary sources: how gamma is learned and the step size grows is unverified",
@@ -202,8 +201,8 @@ def soft_reset(
     if gamma_steps < 1:
         raise ValueError(f"gamma_steps: {gamma_steps} is not allowed; must be at least 1")
 
-    def init(key: Key, params: Params) -> Drift:
-        del key
+    def init(key: Key, params: Params, network: Network) -> Drift:
+        del key, network
         mean = jax.tree.map(lambda x: jnp.zeros(()) if prior == "zero" and x.ndim >= 2 else x, params)
         return Drift(ones_for(params, per), mean, jax.tree.map(jnp.std, params))
 

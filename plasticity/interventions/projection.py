@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any, Literal
 import jax
 import jax.numpy as jnp
 
-from plasticity import trees
-from plasticity.errors import check
-from plasticity.fields import Count, NonNegative, Positive, card
+from plasticity.config.fields import Count, NonNegative, Positive, metadata
+from plasticity.core import trees
+from plasticity.core.errors import check
+from plasticity.core.types import Array, Context, Key, Learner, Network, Optimizer, Params, State
 from plasticity.interventions.base import Intervention, every, no_penalty, unchanged, when
 from plasticity.interventions.penalties import Which
-from plasticity.optimizers import Descent, has_schedule
-from plasticity.types import Array, Context, Key, Learner, Network, Optimizer, Params, State
+from plasticity.optim.optimizers import Descent, has_schedule
 
 if TYPE_CHECKING:
-    from plasticity.networks import NetworkSpec
+    from plasticity.networks.spec import NetworkSpec
 
 Affine = Literal["none", "free", "joint", "penalty"]
 
@@ -43,9 +43,8 @@ def distance_from_identity(network: Network, params: Params) -> Array:
     return sum(terms, jnp.zeros(()))
 
 
-@card(
+@metadata(
     paper="Lyle et al. 2024, Normalization and effective learning rates in reinforcement learning",
-    sees_switches=True,
     only_with={"affine_strength": {"affine": ("penalty",)}},
     note="it acts at switches with restart=switch only",
 )
@@ -87,8 +86,8 @@ def nap(
             raise ValueError("nap needs a network with a hidden layer; this one has none")
         return replace(spec, normalisation=norm, affine=affine != "none", bias=bias)
 
-    def init(key: Key, params: Params) -> State:
-        del key
+    def init(key: Key, params: Params, network: Network) -> State:
+        del key, network
         return jax.tree.map(trees.norm, params)  # of every array: which modules are hidden is not known here
 
     def optimizer(rule: Optimizer) -> Optimizer:
@@ -120,6 +119,7 @@ def nap(
 
     return Intervention(
         network=network,
+        sets=("normalisation",),
         optimizer=optimizer,
         init=init,
         penalty=penalty if affine == "penalty" else no_penalty,
@@ -128,7 +128,7 @@ def nap(
     )
 
 
-@card(paper="Elsayed, Lan, Lyle, Mahmood 2024, Weight Clipping for Deep Continual and Reinforcement Learning")
+@metadata(paper="Elsayed, Lan, Lyle, Mahmood 2024, Weight Clipping for Deep Continual and Reinforcement Learning")
 def weight_clip(*, bound: Positive = 3.0, which: Which = "all", period: Count = 1) -> Intervention:
     """Keeps every weight within a multiple of what a uniform initialisation would have drawn.
 

@@ -5,12 +5,12 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 
-from plasticity import trees
-from plasticity.fields import BelowOne, Count, Fraction, NonNegative, card
+from plasticity.config.fields import BelowOne, Count, Fraction, NonNegative, metadata
+from plasticity.core import trees
+from plasticity.core.types import Array, Context, Key, Learner, Params, Path, State
 from plasticity.interventions import units
 from plasticity.interventions.base import Intervention, Step, every, when
 from plasticity.interventions.units import Layers, Scores
-from plasticity.types import Array, Context, Key, Learner, Params, Path, State
 
 Measure = Callable[[Context, Params, Mapping[str, Path]], Scores]
 
@@ -56,10 +56,10 @@ def recycler(
         return state, units.recycled(context, learner, fresh, dormant, optimizer_slots=optimizer_slots)
 
     step = followed(method, layers, measure, average, when(every(period), recycle))
-    return Intervention(init=lambda key, params: units.by_unit(params, 0.0), step=step)
+    return Intervention(init=lambda key, params, network: units.by_unit(network, 0.0), step=step)
 
 
-@card(
+@metadata(
     paper="Sokar, Agarwal, Castro, Evci 2023, The Dormant Neuron Phenomenon in Deep Reinforcement Learning",
     neutral={"layers": []},
 )
@@ -90,7 +90,7 @@ def redo(
     return recycler("redo", units.activities, threshold, period, average, layers, optimizer_slots)
 
 
-@card(
+@metadata(
     paper="Liu et al. 2025, Measure gradients, not activations! Enhancing neuronal activity in deep reinforcement "
     "learning",
     neutral={"layers": []},
@@ -124,7 +124,7 @@ def blended(params: Params, fresh: Params, shares: Mapping[str, Array], context:
     return params
 
 
-@card(
+@metadata(
     paper="arXiv 2607.24996 (2026), CPR: partial resets by gradient utility",
     neutral={"strength": 0.0},
 )
@@ -163,4 +163,4 @@ def cpr(
         return jax.tree.map(jnp.ones_like, state), learner._replace(params=params)
 
     step = followed("cpr", "all", scores, average, when(every(period), reset))
-    return Intervention(init=lambda key, params: units.by_unit(params, 1.0), step=step)
+    return Intervention(init=lambda key, params, network: units.by_unit(network, 1.0), step=step)

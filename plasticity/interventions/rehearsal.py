@@ -8,13 +8,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from plasticity.errors import placed
-from plasticity.interventions.base import Intervention, fills
-from plasticity.networks import NetworkSpec, build
+from plasticity.config.schema import schema_of
+from plasticity.core.errors import placed
+from plasticity.interventions.base import EXCLUSIVE, Intervention, fills, undeclared
+from plasticity.networks.build import build
+from plasticity.networks.spec import NetworkSpec
 
 Seen = set[tuple[str, str]]  # labels of interventions, and the fields of theirs that the agent has called
 
-ASKED = tuple(name for name in Intervention._fields if name != "renews")  # what an agent calls
+ASKED = tuple(name for name in Intervention._fields if name not in ("renews", "sets"))  # what an agent calls
 
 AT_BIRTH = ("network", "optimizer", "init")  # of these, what it calls while it is made
 
@@ -36,6 +38,15 @@ def own_fields(intervention: Intervention) -> list[str]:
     return [name for name in ASKED if fills(intervention, name)]
 
 
+def sees_switches(factory: Callable[..., Intervention]) -> bool:
+    """Whether the method acts at task switches: at its defaults, or where a setting that may be "switch" is."""
+    schema = schema_of(factory)
+    chosen = {name: "switch" for name, setting in schema.items() if "switch" in setting.words}
+    if any(setting.required and name not in chosen for name, setting in schema.items()):
+        return bool(chosen)
+    return fills(factory(**chosen), "switch")
+
+
 def labelled(label: str, intervention: Intervention, seen: Seen | None = None) -> Intervention:
     """The intervention, whose ``ValueError`` opens with its label; what is called of it is noted in ``seen``.
 
@@ -50,17 +61,29 @@ def labelled(label: str, intervention: Intervention, seen: Seen | None = None) -
             if seen is not None:
                 seen.add((label, field))
             try:
-                return function(*args)
+                made = function(*args)
+                if field == "network":
+                    declared(args[0], made, intervention)
+                return made
             except ValueError as error:
                 raise ValueError(placed(label, str(error))) from error
 
         return call
 
     fields = own_fields(intervention)
-    changed = {field: calling(field) for field in fields}
+    changed: dict[str, Any] = {field: calling(field) for field in fields}
     if seen is not None and fields == ["network"]:
         changed["network"] = effective(label, changed["network"])
     return intervention._replace(**changed)
+
+
+def declared(before: NetworkSpec, after: NetworkSpec, intervention: Intervention) -> None:
+    """``ValueError`` where the intervention sets an exclusive part of the network and does not say so."""
+    for field in undeclared(before, after, intervention.sets):
+        raise ValueError(
+            f"sets the network's {EXCLUSIVE[field]} without saying so: give the Intervention that it returns "
+            f"sets=({field!r},), so that no other one sets it too"
+        )
 
 
 def unused(named: Mapping[str, Intervention], seen: Seen, fields: Collection[str] = ASKED) -> Iterator[tuple[str, str]]:

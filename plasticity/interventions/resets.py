@@ -3,13 +3,13 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from plasticity.eligibility import remembers
-from plasticity.errors import check, shown
-from plasticity.fields import Count, card
+from plasticity.config.fields import Count, metadata
+from plasticity.core.errors import check, shown
+from plasticity.core.types import Context, Key, Learner, Network, Optimizer, Params, Path, State
 from plasticity.interventions import surgery
 from plasticity.interventions.base import Intervention, Step, every
 from plasticity.interventions.base import when as conditionally
-from plasticity.types import Context, Key, Learner, Network, Optimizer, Params, Path, State
+from plasticity.optim.eligibility import remembers
 
 When = Literal["switch", "periodic", "never"]
 Modules = Literal["all", "last"] | list[str]
@@ -39,7 +39,7 @@ def chosen(network: Network, names: Modules) -> list[Path]:
     """The paths of the modules named; ``ValueError`` (while tracing) that lists the network's modules."""
     if names == "last":
         return list(network.outputs)
-    known = surgery.modules(network)
+    known = network.modules()
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(
@@ -72,10 +72,9 @@ def resolved(rest: Rest, when: When, modules: Modules) -> Rest:
     return rest
 
 
-@card(
+@metadata(
     paper="Nikishin et al. 2022, The Primacy Bias in Deep Reinforcement Learning",
     neutral={"when": "never"},
-    sees_switches=True,
     only_with={"period": {"when": ("periodic",)}},
     note="as it stands, without settings, it is the fresh control: a new agent at every switch",
 )
@@ -129,10 +128,9 @@ def reset(
     return scheduled(when, period, step)._replace(renews=due.get(when) if modules == "all" else None)
 
 
-@card(
+@metadata(
     paper="Asadi et al. 2023, Resetting the Optimizer in Deep RL: An Empirical Study",
     neutral={"when": "never"},
-    sees_switches=True,
     only_with={"period": {"when": ("periodic",)}},
 )
 def optimizer_reset(*, when: When = "switch", period: Count = 8_000, what: What = "all") -> Intervention:

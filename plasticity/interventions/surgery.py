@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from plasticity import trees
-from plasticity.types import Array, Learner, Network, Optimizer, Params, Path
+from plasticity.core import trees
+from plasticity.core.types import Array, Learner, Network, Optimizer, Params, Path
 
 Masks = Any
 Moment = Literal["first_moment", "second_moment"]
@@ -43,11 +43,6 @@ def everywhere(params: Params) -> Masks:
 def marked(masks: Masks, path: Path, where: Array) -> Masks:
     """The masks with ``where``, which must broadcast to each parameter under ``path``, added there."""
     return trees.put(masks, path, jax.tree.map(lambda mask: mask | where, trees.get(masks, path)))
-
-
-def modules(network: Network) -> Mapping[str, Path]:
-    """The network's modules in order, the output layers last, under the names a config uses."""
-    return {"/".join(path): path for path in (*network.hidden, *network.outputs)}
 
 
 def module_mask(params: Params, paths: Iterable[Path]) -> Masks:

@@ -5,11 +5,11 @@ from typing import Any, Literal
 
 import jax
 
-from plasticity.errors import check
-from plasticity.fields import card
+from plasticity.config.fields import metadata
+from plasticity.core.errors import check
+from plasticity.core.types import Context, Key, Learner, Params, State
 from plasticity.interventions.base import Intervention
 from plasticity.interventions.resets import check_memory, renewed
-from plasticity.types import Context, Key, Learner, Params, State
 
 # The part of `Learner.rest` that a setting is about, by any of these names.
 PARTS: Mapping[str, tuple[str, ...]] = {
@@ -38,10 +38,9 @@ def new_target(learner: Learner, fresh: Learner, target: str) -> Params:
     return {"keep": learner.target, "reset": fresh.target, "copy": learner.params}[target]
 
 
-@card(
+@metadata(
     paper="Asadi et al. 2023, Resetting the Optimizer in Deep RL: An Empirical Study",
     neutral={},
-    sees_switches=True,
     note="as it stands, without settings, everything is kept",
 )
 def at_switch(

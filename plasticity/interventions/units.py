@@ -1,8 +1,6 @@
 """What the methods that judge single hidden units or weights share: layers, scores, and state by unit.
 
-A score is a number for each unit, on the last axis of whatever it comes from. The state of a method is made before the
-wiring is known (``init`` sees the parameters alone); so it has an entry for every module with a kernel, the output
-layers too, of which those of the hidden layers are used.
+A score is a number for each unit, on the last axis of whatever it comes from.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,24 +8,23 @@ from typing import Literal
 
 import jax.numpy as jnp
 
-from plasticity import trees
-from plasticity.errors import shown
+from plasticity.core import trees
+from plasticity.core.errors import shown
+from plasticity.core.types import Activation, Array, Context, Learner, Network, Params, Path, Units
 from plasticity.interventions import surgery
-from plasticity.types import Activation, Array, Context, Learner, Network, Params, Path, Units
 
 Layers = Literal["all"] | list[str]
 Scores = Mapping[str, Array]  # float32[units] by layer
 
 
-def kernels(params: Params) -> Mapping[str, Array]:
-    """Every module's kernel, under the module's name as a config uses it."""
-    found = [path for path in trees.paths(params) if path[-1] == "kernel"]
-    return {"/".join(path[:-1]): trees.get(params, path) for path in found}
+def by_unit(network: Network, value: float) -> Scores:
+    """``value`` for every hidden unit."""
+    return {wiring.name: jnp.full(count(wiring), value, jnp.float32) for wiring in network.units}
 
 
-def by_unit(params: Params, value: float) -> Scores:
-    """``value`` for every output of every module."""
-    return {name: jnp.full(kernel.shape[-1:], value, jnp.float32) for name, kernel in kernels(params).items()}
+def count(wiring: Units) -> int:
+    """How many units the layer has."""
+    return int(wiring.owner.max()) + 1
 
 
 def hidden_layers(network: Network, method: str) -> Mapping[str, Sequence[Units]]:

@@ -6,12 +6,12 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 
-from plasticity import trees
-from plasticity.errors import check, shown
-from plasticity.fields import Count, Fraction, NonNegative, card
+from plasticity.config.fields import Count, Fraction, NonNegative, metadata
+from plasticity.core import trees
+from plasticity.core.errors import check, shown
+from plasticity.core.types import Array, Context, Key, Learner, Network, Path, State
 from plasticity.interventions import surgery, units
 from plasticity.interventions.base import Intervention, every, when
-from plasticity.types import Array, Context, Key, Learner, Network, Path, State
 
 Utility = Literal["gradient", "magnitude", "random"]
 Prune = Literal["proportion", "threshold"]
@@ -20,7 +20,7 @@ Kernels = Literal["all", "hidden"] | list[str]
 
 def chosen(network: Network, layers: Kernels) -> Mapping[str, Path]:
     """The paths of the modules meant; ``ValueError`` (while tracing) that lists the network's modules."""
-    known = surgery.modules(network)
+    known = network.modules()
     if layers == "all":
         return known
     if layers == "hidden":
@@ -46,7 +46,7 @@ def lowest(key: Key, utility: Array, proportion: Array | float) -> Array:
     return (count > 0) & (below | (level & (jax.random.uniform(ties, utility.shape) < share)))
 
 
-@card(
+@metadata(
     paper="Hernandez-Garcia, Dohare, Luo, Sutton 2025, Reinitializing weights vs units for maintaining plasticity in "
     "neural networks",
     neutral={"proportion": 0.0},

@@ -1,12 +1,16 @@
 """The contract of everything that looks at a learner without touching it."""
 
+import math
 from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from plasticity.types import Array, Key, Metrics, Params, Probe, State
+from plasticity.core.types import Array, Key, Metrics, Params, Probe, State
+
+SHARE, NOT_NEGATIVE = (0.0, 1.0), (0.0, math.inf)  # ranges of metrics
 
 
 def no_state(params: Params) -> State:
@@ -16,10 +20,13 @@ def no_state(params: Params) -> State:
 
 class Monitor(NamedTuple):
     """``init`` sees the initial parameters; ``measure`` turns a probe into named float32 scalars, outside the training
-    loop, at a period. Written for one lane; the runner vmaps and jits it."""
+    loop, at a period. Written for one lane; the runner vmaps and jits it.
+
+    ``ranges``: the least and the greatest value of metrics that have one, by name, where intervals in figures end."""
 
     measure: Callable[[Key, State, Probe], tuple[State, Metrics]]
     init: Callable[[Params], State] = no_state
+    ranges: Mapping[str, tuple[float, float]] = MappingProxyType({})
 
 
 def compose(*monitors: Monitor) -> Monitor:
@@ -37,7 +44,7 @@ def compose(*monitors: Monitor) -> Monitor:
             states.append(s)
         return tuple(states), together(written)
 
-    return Monitor(measure, init)
+    return Monitor(measure, init, {name: limits for each in monitors for name, limits in each.ranges.items()})
 
 
 def together(written: Iterable[tuple[str, Metrics]]) -> Metrics:
@@ -80,7 +87,7 @@ def labelled(path: str, kind: str, monitor: Monitor) -> Monitor:
                 raise ValueError(f"the metric `{name}` must be one number; it is {jnp.shape(value)}")
         return made
 
-    return Monitor(named(measure), named(monitor.init))
+    return monitor._replace(measure=named(measure), init=named(monitor.init))
 
 
 def noting(path: str, monitor: Monitor, wrote: set[str]) -> Monitor:

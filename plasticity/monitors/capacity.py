@@ -5,11 +5,12 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from plasticity import optimizers
-from plasticity.fields import NonNegative, Size, card
-from plasticity.monitors.base import Monitor
-from plasticity.monitors.fitting import Rows, Start, at, at_least_one, mean_where, outputs, train
-from plasticity.types import Array, Key, Metrics, Probe, State
+from plasticity.config.fields import NonNegative, Size, metadata
+from plasticity.core.masked import mean_where
+from plasticity.core.types import Array, Key, Metrics, Probe, State
+from plasticity.monitors.base import NOT_NEGATIVE, Monitor
+from plasticity.monitors.fitting import Rows, Start, at, at_least_one, outputs, train
+from plasticity.optim import optimizers
 
 Distance = Callable[[Array, Array], Array]  # targets [B, n], predictions [B, n] -> [B]
 
@@ -30,7 +31,7 @@ def _distance(name: str, probe: Probe) -> Distance:
     return divergence if probe.meaning == "logits" and name in ("", "policy") else squared
 
 
-@card(paper="Moalla, Miele, Pyatko, Pascanu & Gulcehre 2024, No Representation, No Trust", extra={"period": 10})
+@metadata(paper="Moalla, Miele, Pyatko, Pascanu & Gulcehre 2024, No Representation, No Trust", period=10)
 def capacity(*, learning_rate: NonNegative = 1e-3, batch: Size = 32) -> Monitor:
     """The loss that remains after the learner has been fitted to a newborn's outputs; higher is worse.
 
@@ -81,4 +82,4 @@ def capacity(*, learning_rate: NonNegative = 1e-3, batch: Size = 32) -> Monitor:
         parts = {f"capacity/{name}": value for name, value in found.items() if name}
         return state, {"capacity": sum(found.values(), jnp.zeros(()))} | parts
 
-    return Monitor(measure)
+    return Monitor(measure, ranges={"capacity": NOT_NEGATIVE})

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from plasticity.fields import card
-from plasticity.monitors.base import Monitor
-from plasticity.types import Array, Key, Metrics, Params, Probe, State
+from plasticity.config.fields import metadata
+from plasticity.core.types import Array, Key, Metrics, Params, Probe, State
+from plasticity.monitors.base import NOT_NEGATIVE, SHARE, Monitor
 
 
 class Before(NamedTuple):
@@ -47,7 +47,7 @@ def _since_last(compare: Callable[[Probe, Array, Array], Metrics]) -> Monitor:
     return Monitor(measure, init)
 
 
-@card(
+@metadata(
     paper="Tang & Berseth 2024, Improving Deep Reinforcement Learning by Reducing the Chain Effect of Value and Policy "
     "Churn"
 )
@@ -71,10 +71,10 @@ def churn() -> Monitor:
             "churn/rms": jnp.sqrt(_mean(probe.valid, jnp.mean(moved**2, axis=-1))),
         }
 
-    return _since_last(compare)
+    return _since_last(compare)._replace(ranges={"churn": NOT_NEGATIVE})
 
 
-@card(paper="Schaul, Barreto, Quan & Ostrovski 2022, The Phenomenon of Policy Churn")
+@metadata(paper="Schaul, Barreto, Quan & Ostrovski 2022, The Phenomenon of Policy Churn")
 def policy_change() -> Monitor:
     """In how many states the greedy action has changed since the last measurement.
 
@@ -102,4 +102,4 @@ def policy_change() -> Monitor:
             found["policy_change/kl"] = _mean(probe.valid, jnp.sum(jnp.exp(old) * (old - new), axis=-1))
         return found
 
-    return _since_last(compare)
+    return _since_last(compare)._replace(ranges={"policy_change": SHARE})

@@ -32,14 +32,14 @@ import jax
 import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
-from plasticity import linalg
-from plasticity.errors import check, check_least, refused
-from plasticity.fields import Few, Positive, Repeats, card
+from plasticity.config.fields import Few, Positive, Repeats, metadata
+from plasticity.core import linalg
+from plasticity.core.errors import check, check_least, refused
+from plasticity.core.schedules import Number
+from plasticity.core.types import Array, Key, Metrics, Params, Probe, State
 from plasticity.monitors.base import Monitor
 from plasticity.monitors.updates import second_moments
-from plasticity.schedules import Number
-from plasticity.stepsizes import says
-from plasticity.types import Array, Key, Metrics, Params, Probe, State
+from plasticity.optim.step_sizes import says
 
 Loss = Literal["task", "perturbed"]
 Matrix = Literal["hessian", "gauss_newton", "preconditioned"]
@@ -182,10 +182,10 @@ def tridiagonal(alphas: Array, betas: Array) -> Array:
     return jnp.diag(alphas) + jnp.diag(betas, 1) + jnp.diag(betas, -1)
 
 
-@card(
+@metadata(
     paper="Ghorbani, Krishnan & Xiao 2019, An Investigation into Neural Net Optimization via Hessian Eigenvalue "
     "Density",
-    extra={"period": 2},
+    period=2,
 )
 def hessian_top_eigenvalue(
     *,

@@ -7,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from plasticity import linalg
-from plasticity.errors import check, check_least, refused
-from plasticity.fields import NonNegative, Positive, Repeats, card
+from plasticity.config.fields import NonNegative, Positive, Repeats, metadata
+from plasticity.core import linalg
+from plasticity.core.errors import check, check_least, refused
+from plasticity.core.types import Array, Key, Metrics, Probe, State
 from plasticity.monitors.base import Monitor
 from plasticity.monitors.curvature import Loss, Matrix, Matvec, lanczos, product_of, tridiagonal
-from plasticity.types import Array, Key, Metrics, Probe, State
 
 Scale = Literal["symlog", "linear"]
 
@@ -78,10 +78,10 @@ def _checked_grid(bins: int, smallest: float, largest: float, scale: str) -> Non
         raise refused("smallest", smallest, f"positive and below largest ({largest})", name)
 
 
-@card(
+@metadata(
     paper="Ghorbani, Krishnan & Xiao 2019, An Investigation into Neural Net Optimization via Hessian Eigenvalue "
     "Density",
-    extra={"period": 10},
+    period=10,
 )
 def hessian_density(
     *,
@@ -163,7 +163,7 @@ def hessian_density(
     return Monitor(measure)
 
 
-@card(
+@metadata(
     paper="Hutchinson 1990, A Stochastic Estimator of the Trace of the Influence Matrix for Laplacian Smoothing Splines"
 )
 def hessian_trace(

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from plasticity.eligibility import Eligibility
-from plasticity.errors import check_least
-from plasticity.types import Array, Key, Network, Optimizer, Params, Probe
+from plasticity.core.errors import check_least
+from plasticity.core.types import Array, Key, Network, Optimizer, Params, Probe
+from plasticity.optim.eligibility import Eligibility
 
 Rows = Array | None  # indices into the probe's batch; None: all of it
 Loss = Callable[[Params, Rows], Array]
@@ -84,12 +84,6 @@ def outputs(network: Network, params: Params, observation: Any) -> dict[str, Arr
 def at(tree: Any, rows: Rows) -> Any:
     """These rows of every array; all of them where ``rows`` is None."""
     return tree if rows is None else jax.tree.map(lambda x: x[rows], tree)
-
-
-def mean_where(valid: Array, values: Array) -> Array:
-    """The mean of ``values [B, ...]`` over the valid rows, ``[...]``; 0 where there is none."""
-    mask = valid.reshape(valid.shape + (1,) * (values.ndim - 1))
-    return jnp.sum(jnp.where(mask, values, 0.0), axis=0) / jnp.maximum(jnp.sum(valid), 1)
 
 
 def at_least_one(**settings: int) -> None:

@@ -14,12 +14,12 @@ import jax
 import jax.numpy as jnp
 from pydantic import Field
 
-from plasticity import linalg
-from plasticity.errors import check_least, refused
-from plasticity.fields import Repeats, card
-from plasticity.monitors.base import Monitor
+from plasticity.config.fields import Repeats, metadata
+from plasticity.core import linalg
+from plasticity.core.errors import check_least, refused
+from plasticity.core.types import Array, Key, Metrics, Params, Probe, State
+from plasticity.monitors.base import NOT_NEGATIVE, Monitor
 from plasticity.monitors.representation import entropy_rank, ratio
-from plasticity.types import Array, Key, Metrics, Params, Probe, State
 
 Several = Annotated[int, Field(ge=2, le=10_000)]
 
@@ -68,9 +68,9 @@ def _spectrum(kernel: Array) -> Array:
     return jnp.maximum(linalg.eigenvalues(kernel)[::-1], 0)
 
 
-@card(
+@metadata(
     paper="Lyle, Zheng, Nikishin, Avila Pires, Pascanu & Dabney 2023, Understanding plasticity in neural networks",
-    extra={"period": 10},
+    period=10,
 )
 def gradient_covariance(*, k: Several = 32) -> Monitor:
     """How far a step for one sample helps or hurts the others: the cosines of the gradients of single samples.
@@ -120,9 +120,9 @@ def gradient_covariance(*, k: Several = 32) -> Monitor:
     return Monitor(measure)
 
 
-@card(
+@metadata(
     paper="Jacot, Gabriel & Hongler 2018, Neural Tangent Kernel: Convergence and Generalization in Neural Networks",
-    extra={"period": 10},
+    period=10,
 )
 def ntk(*, k: Repeats = 32) -> Monitor:
     """Rank, condition and shape of the empirical neural tangent kernel.
@@ -173,4 +173,4 @@ def ntk(*, k: Repeats = 32) -> Monitor:
         unknown = jnp.isnan(eigenvalues[0]) | (jnp.sum(there) == 0)
         return state, {name: jnp.where(unknown, jnp.nan, value) for name, value in found.items()}
 
-    return Monitor(measure)
+    return Monitor(measure, ranges={"ntk": NOT_NEGATIVE})

@@ -1,25 +1,19 @@
 """Norms of the parameters and of the gradient, and the step size in their light."""
 
-from collections.abc import Mapping
 from typing import Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from plasticity import linalg, trees
-from plasticity.errors import check
-from plasticity.fields import card
-from plasticity.monitors.base import Monitor
-from plasticity.stepsizes import needed
-from plasticity.types import Array, Key, Metrics, Network, Params, Path, Probe, State
+from plasticity.config.fields import metadata
+from plasticity.core import linalg, trees
+from plasticity.core.errors import check
+from plasticity.core.types import Array, Key, Metrics, Params, Path, Probe, State
+from plasticity.monitors.base import NOT_NEGATIVE, Monitor
+from plasticity.optim.step_sizes import needed
 
 Law = Literal["adam", "sgd"]
-
-
-def modules(network: Network) -> Mapping[str, Path]:
-    """Module name -> path of all modules with a kernel, the output layers last."""
-    return {"/".join(path): path for path in (*network.hidden, *network.outputs)}
 
 
 def kernel_norms(params: Params, paths: tuple[Path, ...]) -> dict[str, Array]:
@@ -27,7 +21,7 @@ def kernel_norms(params: Params, paths: tuple[Path, ...]) -> dict[str, Array]:
     return {"/".join(path): jnp.linalg.norm(trees.get(params, path)["kernel"].ravel()) for path in paths}
 
 
-@card(note="without a single source; recommended by Klein et al. 2024, Plasticity Loss in Deep RL: A Survey")
+@metadata(note="without a single source; recommended by Klein et al. 2024, Plasticity Loss in Deep RL: A Survey")
 def weight_norm() -> Monitor:
     """The Frobenius norm of the kernels.
 
@@ -39,11 +33,11 @@ def weight_norm() -> Monitor:
 
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
         del key
-        norms = kernel_norms(probe.learner.params, tuple(modules(probe.network).values()))
+        norms = kernel_norms(probe.learner.params, tuple(probe.network.modules().values()))
         total = jnp.linalg.norm(jnp.stack(list(norms.values())))
         return state, {"weight_norm": total} | {f"weight_norm/{name}": norm for name, norm in norms.items()}
 
-    return Monitor(measure)
+    return Monitor(measure, ranges={"weight_norm": NOT_NEGATIVE})
 
 
 def largest_singular_value(kernel: Array) -> Array:
@@ -55,7 +49,7 @@ def largest_singular_value(kernel: Array) -> Array:
     return size * jnp.sqrt(jnp.maximum(top, 0))
 
 
-@card(note="the textbook definition; what spectral regularisation and spectral normalisation hold down")
+@metadata(note="the textbook definition; what spectral regularisation and spectral normalisation hold down")
 def spectral_norm() -> Monitor:
     """The largest singular value of each kernel.
 
@@ -70,15 +64,15 @@ def spectral_norm() -> Monitor:
 
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
         del key
-        named = modules(probe.network).items()
+        named = probe.network.modules().items()
         found = {name: largest_singular_value(trees.get(probe.learner.params, path)["kernel"]) for name, path in named}
         largest = jnp.max(jnp.stack(list(found.values())))
         return state, {"spectral_norm": largest} | {f"spectral_norm/{name}": value for name, value in found.items()}
 
-    return Monitor(measure)
+    return Monitor(measure, ranges={"spectral_norm": NOT_NEGATIVE})
 
 
-@card(note="the quantity that regularisation towards the initial parameters (Kumar et al. 2023) keeps small")
+@metadata(note="the quantity that regularisation towards the initial parameters (Kumar et al. 2023) keeps small")
 def distance_from_initialisation() -> Monitor:
     """The Euclidean distance of all parameters to those of the start of the run, and the angle between the two.
 
@@ -101,10 +95,10 @@ def distance_from_initialisation() -> Monitor:
         name = "distance_from_initialisation"
         return state, {name: optax.tree.norm(moved), f"{name}/cosine": cosine}
 
-    return Monitor(measure, init)
+    return Monitor(measure, init, ranges={"distance_from_initialisation": NOT_NEGATIVE})
 
 
-@card(note="recommended by Klein et al. 2024, Plasticity Loss in Deep RL: A Survey")
+@metadata(note="recommended by Klein et al. 2024, Plasticity Loss in Deep RL: A Survey")
 def gradient_norm() -> Monitor:
     """The Euclidean and the absolute norm of the gradient of the task loss in all parameters.
 
@@ -117,10 +111,10 @@ def gradient_norm() -> Monitor:
         gradient = jax.grad(probe.loss)(probe.learner.params)
         return state, {"gradient_norm": optax.tree.norm(gradient), "gradient_norm_l1": optax.tree.norm(gradient, ord=1)}
 
-    return Monitor(measure)
+    return Monitor(measure, ranges=dict.fromkeys(("gradient_norm", "gradient_norm_l1"), NOT_NEGATIVE))
 
 
-@card(paper="Lyle et al. 2024, Normalization and effective learning rates in reinforcement learning")
+@metadata(paper="Lyle et al. 2024, Normalization and effective learning rates in reinforcement learning")
 def effective_learning_rate(*, law: Law = "adam") -> Monitor:
     """The step size in units of what it takes to turn a scale-invariant layer.
 
@@ -154,4 +148,4 @@ def effective_learning_rate(*, law: Law = "adam") -> Monitor:
         name = "effective_learning_rate"
         return state, {name: mean} | {f"{name}/{module}": rate for module, rate in rates.items()}
 
-    return Monitor(measure)
+    return Monitor(measure, ranges={"effective_learning_rate": NOT_NEGATIVE})

@@ -14,12 +14,13 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from plasticity.errors import check, refused
-from plasticity.fields import Count, Repeats, Size, card
-from plasticity.monitors.base import Monitor
-from plasticity.monitors.fitting import Rows, Start, at, at_least_one, current_and_fresh, mean_where, outputs, train
-from plasticity.trees import is_finite
-from plasticity.types import Array, Key, Metrics, Params, Probe, State
+from plasticity.config.fields import Count, Repeats, Size, metadata
+from plasticity.core.errors import check, refused
+from plasticity.core.masked import mean_where
+from plasticity.core.trees import is_finite
+from plasticity.core.types import Array, Key, Metrics, Params, Probe, State
+from plasticity.monitors.base import SHARE, Monitor
+from plasticity.monitors.fitting import Rows, Start, at, at_least_one, current_and_fresh, outputs, train
 
 
 def sine(values: Array, frequency: float) -> Array:
@@ -68,9 +69,9 @@ def _of_finite(probe: Probe, metrics: dict[str, Array]) -> dict[str, Array]:
     return {name: jnp.where(finite, value, jnp.nan) for name, value in metrics.items()}
 
 
-@card(
+@metadata(
     paper="Lyle, Zheng, Nikishin, Avila Pires, Pascanu & Dabney 2023, Understanding plasticity in neural networks",
-    extra={"period": 10},
+    period=10,
 )
 def plasticity_probe(
     *,
@@ -144,7 +145,9 @@ def plasticity_probe(
     return Monitor(measure)
 
 
-@card(paper="Elsayed & Mahmood 2024, Addressing Loss of Plasticity and Catastrophic Forgetting in Continual Learning")
+@metadata(
+    paper="Elsayed & Mahmood 2024, Addressing Loss of Plasticity and Catastrophic Forgetting in Continual Learning"
+)
 def upgd_plasticity() -> Monitor:
     """The share of the task loss that one update takes away.
 
@@ -166,10 +169,10 @@ def upgd_plasticity() -> Monitor:
         share = jnp.clip(1 - after / before, 0, 1)
         return state, {"upgd_plasticity": jnp.where(before > 0, share, jnp.nan).astype(jnp.float32)}
 
-    return Monitor(measure)
+    return Monitor(measure, ranges={"upgd_plasticity": SHARE})
 
 
-@card(paper="Ash & Adams 2020, On Warm-Starting Neural Network Training", extra={"period": 10})
+@metadata(paper="Ash & Adams 2020, On Warm-Starting Neural Network Training", period=10)
 def warm_start_gap(*, steps: Count = 200) -> Monitor:
     """How much higher the task loss stays when training starts from the learner and not from a newborn.
 

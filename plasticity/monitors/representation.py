@@ -27,12 +27,12 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from plasticity import linalg
-from plasticity.errors import refused
-from plasticity.fields import BelowOne, NonNegative, card
-from plasticity.monitors.base import Monitor
+from plasticity.config.fields import BelowOne, NonNegative, metadata
+from plasticity.core import linalg
+from plasticity.core.errors import refused
+from plasticity.core.types import Activation, Array, Key, Metrics, Network, Probe, State
+from plasticity.monitors.base import NOT_NEGATIVE, Monitor
 from plasticity.monitors.units import hidden_layers
-from plasticity.types import Activation, Array, Key, Metrics, Network, Probe, State
 
 Rank = Callable[[Array, tuple[int, int]], Array]  # singular values, descending; (samples, features) -> float32[]
 
@@ -113,10 +113,10 @@ def _rank_monitor(name: str, layer: str, centred: bool, rank: Rank) -> Monitor:
                 found[f"{metric}/samples_below_features"] = jnp.where(jnp.isnan(found[metric]), jnp.nan, 1.0)
         return state, found
 
-    return Monitor(measure)
+    return Monitor(measure, ranges={name: NOT_NEGATIVE})
 
 
-@card(paper="Roy & Vetterli 2007, The effective rank: a measure of effective dimensionality")
+@metadata(paper="Roy & Vetterli 2007, The effective rank: a measure of effective dimensionality")
 def effective_rank(*, layer: str = "last", centred: bool = False) -> Monitor:
     """The exponential of the entropy of the normalised singular values of the features.
 
@@ -129,7 +129,7 @@ def effective_rank(*, layer: str = "last", centred: bool = False) -> Monitor:
     return _rank_monitor("effective_rank", layer, centred, lambda values, shape: entropy_rank(values))
 
 
-@card(paper="Kumar, Agarwal, Ghosh & Levine 2021, Implicit Under-Parameterization Inhibits Data-Efficient Deep RL")
+@metadata(paper="Kumar, Agarwal, Ghosh & Levine 2021, Implicit Under-Parameterization Inhibits Data-Efficient Deep RL")
 def srank(*, delta: BelowOne = 0.01, layer: str = "last", centred: bool = False) -> Monitor:
     """How many singular values make up all but ``delta`` of their sum.
 
@@ -146,7 +146,9 @@ def srank(*, delta: BelowOne = 0.01, layer: str = "last", centred: bool = False)
     return _rank_monitor("srank", layer, centred, lambda values, shape: _until(_relative(values), delta))
 
 
-@card(paper="Yang, Zhang, Xu & Katabi 2020, Harnessing Structures for Value-Based Planning and Reinforcement Learning")
+@metadata(
+    paper="Yang, Zhang, Xu & Katabi 2020, Harnessing Structures for Value-Based Planning and Reinforcement Learning"
+)
 def approximate_rank(*, delta: BelowOne = 0.01, layer: str = "last", centred: bool = False) -> Monitor:
     """How many singular values make up all but ``delta`` of the sum of their squares (of the variance, if centred).
 
@@ -164,7 +166,7 @@ def approximate_rank(*, delta: BelowOne = 0.01, layer: str = "last", centred: bo
     )
 
 
-@card(paper="Lyle, Rowland & Dabney 2022, Understanding and Preventing Capacity Loss in Reinforcement Learning")
+@metadata(paper="Lyle, Rowland & Dabney 2022, Understanding and Preventing Capacity Loss in Reinforcement Learning")
 def feature_rank(*, epsilon: NonNegative = 0.01, layer: str = "last", centred: bool = False) -> Monitor:
     """How many singular values exceed a fixed threshold.
 
@@ -185,7 +187,7 @@ def feature_rank(*, epsilon: NonNegative = 0.01, layer: str = "last", centred: b
     return _rank_monitor("feature_rank", layer, centred, rank)
 
 
-@card(note="the definition of numpy.linalg.matrix_rank")
+@metadata(note="the definition of numpy.linalg.matrix_rank")
 def numerical_rank(*, layer: str = "last", centred: bool = False) -> Monitor:
     """How many singular values can be told from rounding error.
 
@@ -199,7 +201,7 @@ def numerical_rank(*, layer: str = "last", centred: bool = False) -> Monitor:
     return _rank_monitor("numerical_rank", layer, centred, rank)
 
 
-@card(note="the textbook definition; other code gives this name to srank")
+@metadata(note="the textbook definition; other code gives this name to srank")
 def stable_rank(*, layer: str = "last", centred: bool = False) -> Monitor:
     """The squared Frobenius norm in units of the squared spectral norm.
 
@@ -210,7 +212,7 @@ def stable_rank(*, layer: str = "last", centred: bool = False) -> Monitor:
     return _rank_monitor("stable_rank", layer, centred, lambda values, shape: jnp.sum(_relative(values) ** 2))
 
 
-@card(note="the participation ratio of principal component analysis")
+@metadata(note="the participation ratio of principal component analysis")
 def participation_ratio(*, layer: str = "last", centred: bool = False) -> Monitor:
     """The participation ratio of the squared singular values, a smooth count of principal components.
 
@@ -226,7 +228,7 @@ def participation_ratio(*, layer: str = "last", centred: bool = False) -> Monito
     return _rank_monitor("participation_ratio", layer, centred, rank)
 
 
-@card(paper="Moalla, Miele, Pyatko, Pascanu & Gulcehre 2024, No Representation, No Trust")
+@metadata(paper="Moalla, Miele, Pyatko, Pascanu & Gulcehre 2024, No Representation, No Trust")
 def feature_norm() -> Monitor:
     """The length of the last hidden layer's features, and what enters the non-linearities.
 
@@ -264,4 +266,4 @@ def feature_norm() -> Monitor:
         }
         return state, last_of_all | found
 
-    return Monitor(measure)
+    return Monitor(measure, ranges={"feature_norm": NOT_NEGATIVE})

@@ -16,10 +16,10 @@ from typing import Annotated
 import jax.numpy as jnp
 from pydantic import Field
 
-from plasticity.errors import refused
-from plasticity.fields import BelowOne, NonNegative, card
-from plasticity.monitors.base import Monitor
-from plasticity.types import Activation, Array, Key, Metrics, Network, Probe, State
+from plasticity.config.fields import BelowOne, NonNegative, metadata
+from plasticity.core.errors import refused
+from plasticity.core.types import Activation, Array, Key, Metrics, Network, Probe, State
+from plasticity.monitors.base import SHARE, Monitor
 
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -47,7 +47,7 @@ def _fraction_monitor(name: str, marked: Callable[[Activation], Array]) -> Monit
         layers = {f"{name}/{layer}": jnp.mean(each) for layer, each in marks.items()}
         return state, {name: jnp.mean(jnp.concatenate(list(marks.values())))} | layers
 
-    return Monitor(measure)
+    return Monitor(measure, ranges={name: SHARE})
 
 
 def _where_finite(values: Array, marked: Array) -> Array:
@@ -55,7 +55,7 @@ def _where_finite(values: Array, marked: Array) -> Array:
     return jnp.where(jnp.all(jnp.isfinite(values)), marked.astype(jnp.float32), jnp.nan)
 
 
-@card(paper="Sokar, Agarwal, Castro & Evci 2023, The Dormant Neuron Phenomenon in Deep Reinforcement Learning")
+@metadata(paper="Sokar, Agarwal, Castro & Evci 2023, The Dormant Neuron Phenomenon in Deep Reinforcement Learning")
 def dormant_units(*, tau: NonNegative = 0.025, taus: tuple[Share, ...] = ()) -> Monitor:
     """Fraction of hidden units that are ``tau``-dormant.
 
@@ -102,10 +102,10 @@ def dormant_units(*, tau: NonNegative = 0.025, taus: tuple[Share, ...] = ()) -> 
             found |= {metric: value for metric, value in each.measure(key, (), probe)[1].items() if metric == name}
         return state, found
 
-    return Monitor(measure)
+    return Monitor(measure, ranges=headline.ranges)
 
 
-@card(
+@metadata(
     paper="Dohare, Hernandez-Garcia, Lan, Rahman, Mahmood & Sutton 2024, Loss of plasticity in deep continual learning"
 )
 def dead_units() -> Monitor:
@@ -128,7 +128,7 @@ def dead_units() -> Monitor:
     return _fraction_monitor("dead_units", marked)
 
 
-@card(paper="Moalla, Miele, Pyatko, Pascanu & Gulcehre 2024, No Representation, No Trust")
+@metadata(paper="Moalla, Miele, Pyatko, Pascanu & Gulcehre 2024, No Representation, No Trust")
 def constant_units(*, threshold: NonNegative = 1e-3) -> Monitor:
     """Fraction of hidden units whose post-activation hardly varies over the batch: dead, or saturated.
 
@@ -150,7 +150,7 @@ def constant_units(*, threshold: NonNegative = 1e-3) -> Monitor:
     return _fraction_monitor("constant_units", marked)
 
 
-@card(
+@metadata(
     paper="Lyle, Zheng, Khetarpal, van Hasselt, Pascanu, Martens & Dabney 2024, Disentangling the causes of plasticity"
 )
 def linearised_units() -> Monitor:
@@ -172,7 +172,7 @@ def linearised_units() -> Monitor:
     return _fraction_monitor("linearised_units", marked)
 
 
-@card(note="without a single source; the definition is ours")
+@metadata(note="without a single source; the definition is ours")
 def saturated_units(*, threshold: BelowOne = 0.99) -> Monitor:
     """Fraction of hidden units whose post-activation stays at the ends of a bounded non-linearity.
 
@@ -195,7 +195,7 @@ def saturated_units(*, threshold: BelowOne = 0.99) -> Monitor:
     return _fraction_monitor("saturated_units", marked)
 
 
-@card(note="what deep-rl-plasticity calls dead units, and MEAL, with a threshold, the dormant ratio")
+@metadata(note="what deep-rl-plasticity calls dead units, and MEAL, with a threshold, the dormant ratio")
 def activation_sparsity(*, threshold: NonNegative = 0.0) -> Monitor:
     """Fraction of ENTRIES of the post-activations that are zero: of samples times units, not of units.
 

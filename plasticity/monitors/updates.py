@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from plasticity import trees
-from plasticity.fields import NonNegative, card
-from plasticity.monitors.base import Monitor
-from plasticity.monitors.parameters import kernel_norms, modules
-from plasticity.types import Array, Key, Metrics, Params, Probe, State
+from plasticity.config.fields import NonNegative, metadata
+from plasticity.core import trees
+from plasticity.core.types import Array, Key, Metrics, Params, Probe, State
+from plasticity.monitors.base import NOT_NEGATIVE, Monitor
+from plasticity.monitors.parameters import kernel_norms
 
 # The names under which optimizers keep the running mean of squared gradients.
 SECOND_MOMENTS = ("nu", "second")
@@ -68,7 +68,7 @@ def _quotient(numerator: Array, denominator: Array) -> Array:
     return jnp.where((numerator == 0) & (denominator == 0), 0.0, numerator / denominator)
 
 
-@card(note="without a single source; a rule of thumb of practice puts it near 1e-3")
+@metadata(note="without a single source; a rule of thumb of practice puts it near 1e-3")
 def update_ratio() -> Monitor:
     """The length of the optimizer's next update in units of the weights.
 
@@ -85,16 +85,16 @@ def update_ratio() -> Monitor:
     """
 
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
-        paths = tuple(modules(probe.network).values())
+        paths = tuple(probe.network.modules().values())
         moved, weights = kernel_norms(intended_update(key, probe), paths), kernel_norms(probe.learner.params, paths)
         ratios = {f"update_ratio/{name}": _quotient(moved[name], weights[name]) for name in weights}
         totals = [jnp.linalg.norm(jnp.stack(list(norms.values()))) for norms in (moved, weights)]
         return state, {"update_ratio": _quotient(*totals)} | ratios
 
-    return Monitor(measure)
+    return Monitor(measure, ranges={"update_ratio": NOT_NEGATIVE})
 
 
-@card(paper="Lyle et al. 2023, Understanding plasticity in neural networks", note="the default of eps is ours")
+@metadata(paper="Lyle et al. 2023, Understanding plasticity in neural networks", note="the default of eps is ours")
 def second_moment(*, eps: NonNegative = 1e-8) -> Monitor:
     """The optimizer's running mean of squared gradients.
 
@@ -119,14 +119,14 @@ def second_moment(*, eps: NonNegative = 1e-8) -> Monitor:
         mean = jnp.mean(flat)
         small = jnp.where(jnp.isnan(mean), jnp.nan, jnp.mean(jnp.sqrt(flat) < eps))
         found = {"": mean, "/max": jnp.max(flat), "/min": jnp.min(flat), "/small": small}
-        for name, path in modules(probe.network).items():
+        for name, path in probe.network.modules().items():
             found[f"/{name}"] = jnp.mean(trees.get(moments, path)["kernel"])
         return state, {f"second_moment{what}": value for what, value in found.items()}
 
-    return Monitor(measure)
+    return Monitor(measure, ranges={"second_moment": NOT_NEGATIVE})
 
 
-@card(note="the textbook quantities; the action gap is that of Farahmand 2011, Action-Gap Phenomenon in RL")
+@metadata(note="the textbook quantities; the action gap is that of Farahmand 2011, Action-Gap Phenomenon in RL")
 def value_scale() -> Monitor:
     """How large the numbers are that the agent decides by: action values, above all.
 
@@ -156,7 +156,7 @@ def value_scale() -> Monitor:
             found |= _greedy(jnp.where(valid, scores, 0), rows)
         return state, {f"value_scale{what}": value for what, value in found.items()}
 
-    return Monitor(measure)
+    return Monitor(measure, ranges={"value_scale": NOT_NEGATIVE})
 
 
 def _greedy(scores: Array, rows: Array) -> dict[str, Array]:

@@ -8,20 +8,24 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from plasticity import results
-from plasticity.plots.style import WIDTH, Drawn, Series, canvas, finish_panel, grid, looks, styled
+from plasticity.plots.legend import canvas, finish_panel, grid, label_bottom, page, ticks
+from plasticity.plots.options import PLAIN, Options
+from plasticity.plots.style import Drawn, Series, named, styled
 from plasticity.results import TaskScores
 
 NAMES = {"iqm": "interquartile mean", "mean": "mean", "median": "median", "optimality_gap": "optimality gap"}
 
 
-def _lines(scores: Sequence[TaskScores], controls: Sequence[str]) -> list[Series]:
+def _lines(
+    scores: Sequence[TaskScores], controls: Sequence[str], options: Options
+) -> tuple[list[TaskScores], list[Series]]:
+    """The scores that are drawn, in order, and their looks."""
     if not scores or not any(np.isfinite(each.values).any() for each in scores):
         raise ValueError("there is no score to draw")
     cells = [each.point for each in scores]
-    return [Series(cell.label, cell.rows, look) for cell, look in zip(cells, looks(cells, controls), strict=True)]
+    return [scores[place] for place in options.places(cells)], named(cells, controls, options)
 
 
 def _note(scores: Sequence[TaskScores]) -> str:
@@ -39,6 +43,7 @@ def aggregates(
     *,
     label: str = "score",
     controls: Sequence[str] = ("fresh",),
+    options: Options = PLAIN,
     **bootstrap: Any,
 ) -> Figure:
     """A panel for each statistic, a row for each arm: the value and its 95 % interval of the stratified bootstrap.
@@ -48,15 +53,17 @@ def aggregates(
       statistics: of ``iqm, mean, median, optimality_gap``.
       label: what is measured, with its unit.
       controls: arms drawn in grey.
+      options: arms, their names, size.
       **bootstrap: ``gamma, resample, confidence, resamples, seed`` of :func:`plasticity.results.aggregates`.
 
     Raises:
       ValueError: there is no score; what :func:`plasticity.results.aggregates` refuses.
     """
-    lines, table = _lines(scores, controls), results.aggregates(scores, statistics, **bootstrap)
-    rows, columns = grid(len(statistics), 4)
+    scores, lines = _lines(scores, controls, options)
+    table = results.aggregates(scores, statistics, **bootstrap)
+    rows, columns = grid(len(statistics), 4, options.width)
     height = 0.22 * len(lines) + 0.35
-    figure = Figure(figsize=(WIDTH, 0.6 + rows * height + 0.3), layout="constrained")
+    figure = page(options, 0.9 + rows * height, rows)
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for panel, name in zip(panels.flat, statistics, strict=False):
         for place, line in enumerate(lines):
@@ -65,13 +72,13 @@ def aggregates(
             panel.plot(value, place, "|", color=line.look["color"], markersize=8, markeredgewidth=1.8)
         better = "lower is better" if name == "optimality_gap" else ""
         panel.set_title("\n".join(filter(None, (NAMES.get(name, name), better))), fontsize=8.5)
-        panel.xaxis.set_major_locator(MaxNLocator(4))
+        panel.xaxis.set_major_locator(ticks(options.width / columns))
         panel.grid(axis="x")
     panels[0, 0].set(yticks=range(len(lines)), ylim=(len(lines) - 0.4, -0.6))
     panels[0, 0].set_yticklabels([line.label for line in lines])
     for panel in panels.flat[len(statistics) :]:
         panel.set_axis_off()
-    figure.supxlabel(f"{label}; {_note(scores)}".replace("\n", " "), fontsize=8.5)
+    label_bottom(figure, f"{label}; {_note(scores)}", 8.5)
     return figure
 
 
@@ -82,8 +89,9 @@ def profiles(
     label: str = "score",
     averaged: bool = False,
     controls: Sequence[str] = ("fresh",),
+    options: Options = PLAIN,
     axes: Axes | None = None,
-    **options: Any,
+    **statistics: Any,
 ) -> Drawn:
     """Performance profiles: the share of scores above each threshold, with pointwise 95 % bootstrap bands.
 
@@ -92,17 +100,18 @@ def profiles(
       label: what is measured, with its unit.
       averaged: over seeds first, then the share of tasks.
       controls: arms drawn in dashed grey.
+      options: arms, their names, size.
       axes: to draw on, and to return instead of a figure.
-      **options: ``thresholds, resample, confidence, resamples, seed`` of
+      **statistics: ``thresholds, resample, confidence, resamples, seed`` of
         :func:`plasticity.results.performance_profiles`.
 
     Raises:
       ValueError: there is no score; what :func:`plasticity.results.performance_profiles` refuses.
     """
-    lines = _lines(scores, controls)
-    table = results.performance_profiles(scores, averaged=averaged, **options)
+    scores, lines = _lines(scores, controls, options)
+    table = results.performance_profiles(scores, averaged=averaged, **statistics)
     count = len(table) // len(lines)
-    own, axes = axes is None, canvas(axes)
+    own, axes = axes is None, canvas(axes, options=options)
     for place, line in enumerate(lines):
         part = table.iloc[place * count : (place + 1) * count]
         opacity = 0.18 if len(lines) <= 8 else 0.07
@@ -116,7 +125,7 @@ def profiles(
         )  # fmt: skip
     what = "tasks with a mean" if averaged else "scores"
     axes.set(xlabel=f"threshold of the {label}", ylabel=f"share of {what} above it", ylim=(-0.02, 1.02))
-    return finish_panel(axes, lines, own, _note(scores))
+    return finish_panel(axes, lines, own, _note(scores), options)
 
 
 @styled
@@ -127,8 +136,9 @@ def sensitivity(
     by: str = "mean",
     label: str = "score",
     controls: Sequence[str] = ("fresh",),
+    options: Options = PLAIN,
     axes: Axes | None = None,
-    **options: Any,
+    **statistics: Any,
 ) -> Drawn:
     """The performance at each value of one swept hyper-parameter, a line for each arm, with 95 % bootstrap intervals.
 
@@ -138,23 +148,22 @@ def sensitivity(
       by: ``iqm``, ``mean``, ``median`` or ``optimality_gap``.
       label: what is measured, with its unit.
       controls: arms drawn in dashed grey.
+      options: arms, their names, size.
       axes: to draw on, and to return instead of a figure.
-      **options: of :func:`plasticity.results.sensitivity`.
+      **statistics: of :func:`plasticity.results.sensitivity`.
 
     Raises:
       ValueError: ``name`` is not swept; what :func:`plasticity.results.sensitivity` refuses.
     """
-    table = results.sensitivity(scores, name, by=by, **options)
+    table = results.sensitivity(scores, name, by=by, **statistics)
     if not table[by].notna().any():
         raise ValueError("there is no score to draw")
-    arms = {(each.point.run, each.point.arm): each.point._replace(values={}) for each in scores}
-    shown = [cell for cell in arms.values() if _own(table, cell)[by].notna().any()]
-    lines = [
-        Series(f"{cell.run}: {cell.arm}" if cell.run else cell.arm, cell.rows, look)
-        for cell, look in zip(arms.values(), looks(list(arms.values()), controls), strict=True)
-        if any(cell is each for each in shown)
-    ]
-    own, axes = axes is None, canvas(axes)
+    arms = {(each.point.run, each.point.arm): each.point._replace(values={}, settings=()) for each in scores}
+    cells = list(arms.values())
+    pairs = zip([cells[place] for place in options.places(cells)], named(cells, controls, options), strict=True)
+    kept = [(cell, line) for cell, line in pairs if _own(table, cell)[by].notna().any()]
+    shown, lines = [cell for cell, _ in kept], [line for _, line in kept]
+    own, axes = axes is None, canvas(axes, options=options)
     where = _places(axes, table[name])
     for place, (cell, line) in enumerate(zip(shown, lines, strict=True)):
         part = _own(table, cell)
@@ -162,7 +171,7 @@ def sensitivity(
         axes.plot(x, part[by], label=line.label, **{**line.look, "marker": line.look["marker"] or "_"})
         axes.vlines(x, part[f"{by}_low"], part[f"{by}_high"], color=line.look["color"], linewidth=1.1)
     axes.set(xlabel=name, ylabel=f"{label} ({NAMES.get(by, by)})")
-    return finish_panel(axes, lines, own, _note(scores))
+    return finish_panel(axes, lines, own, _note(scores), options)
 
 
 def _own(table: pd.DataFrame, cell: results.Point) -> pd.DataFrame:

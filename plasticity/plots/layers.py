@@ -9,7 +9,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from plasticity.plots.curves import X_LABELS
-from plasticity.plots.style import WIDTH, Series, check_column, grid, series, styled
+from plasticity.plots.legend import grid, label_lowest, page
+from plasticity.plots.options import PLAIN, Options
+from plasticity.plots.style import Series, check_column, series, styled, text_width
 from plasticity.plots.thin import thinned
 
 BINS = "hessian_density/bin_"
@@ -31,6 +33,7 @@ def layers(
     x: str = "step",
     hyper: Sequence[str] | None = None,
     controls: Sequence[str] = ("fresh",),
+    options: Options = PLAIN,
 ) -> Figure:
     """A monitor of every layer over time as a heat map, a panel for each arm: means over seeds, one scale of colours.
 
@@ -40,6 +43,7 @@ def layers(
       x: ``step``, ``frames`` or ``update``.
       hyper: the swept hyper-parameters; by default the columns with a dot in their name.
       controls: has no influence on this figure's colours; it orders the panels as in the others.
+      options: arms, their names, size.
 
     Raises:
       ValueError: the monitor has no layers with values.
@@ -48,10 +52,10 @@ def layers(
     if not columns:
         check_column(metrics, f"{name}/LAYER")
     table = thinned(metrics.dropna(subset=columns, how="all"), x, columns, hyper)
-    lines = series(table, hyper, controls)
+    lines = series(table, hyper, controls, options)
     means = [line.rows.groupby(x)[columns].mean() for line in lines]
     low, high = min(mean.min().min() for mean in means), max(mean.max().max() for mean in means)
-    figure, panels = _panels(lines, 0.75 + 0.16 * len(columns))
+    figure, panels = _panels(lines, 0.75 + 0.16 * len(columns), options)
     for panel, mean in zip(panels, means, strict=True):
         edges = _edges(mean.index.to_numpy(float))
         image = panel.pcolormesh(
@@ -66,17 +70,16 @@ def layers(
     return figure
 
 
-def _panels(lines: Sequence[Series], height: float) -> tuple[Figure, list[Axes]]:
-    widest = max(len(line.label) for line in lines)
-    rows, columns = grid(len(lines), max(1, min(5, int((WIDTH - 1.5) / (0.055 * widest + 0.1)))))
-    figure = Figure(figsize=(WIDTH, 0.6 + max(height, 1.3) * rows), layout="constrained")
-    panels = list(figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False).flat)
-    for panel, line in zip(panels, lines, strict=False):
-        panel.set_title(line.label, fontsize=8 if len(lines) < 10 else 7)
+def _panels(lines: Sequence[Series], height: float, options: Options) -> tuple[Figure, list[Axes]]:
+    widest = max(text_width(line.label, 7.5) for line in lines)
+    rows, columns = grid(len(lines), max(1, min(5, int((options.width - 1.5) / max(widest + 0.1, 1.1)))))
+    figure = page(options, 0.6 + max(height, 1.3) * rows, rows)
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for panel, line in zip(panels.flat, lines, strict=False):
+        panel.set_title(line.label, fontsize=7.5)
         panel.grid(visible=False)
-    for panel in panels[len(lines) :]:
-        panel.set_axis_off()
-    return figure, panels[: len(lines)]
+    label_lowest(panels, len(lines), "")
+    return figure, list(panels.flat)[: len(lines)]
 
 
 def _edges(places: np.ndarray) -> np.ndarray:
@@ -95,6 +98,7 @@ def hessian_density(
     scale: str = "symlog",
     hyper: Sequence[str] | None = None,
     controls: Sequence[str] = ("fresh",),
+    options: Options = PLAIN,
 ) -> Figure:
     """The density of the Hessian's eigenvalues over time as ridges, a panel for each arm, time upwards.
 
@@ -107,6 +111,7 @@ def hessian_density(
       smallest, largest, scale: the monitor's own settings, which its columns do not tell.
       hyper: the swept hyper-parameters; by default the columns with a dot in their name.
       controls: arms drawn in grey.
+      options: arms, their names, size.
 
     Raises:
       ValueError: the table has no such columns with values.
@@ -116,8 +121,8 @@ def hessian_density(
         check_column(metrics, f"{BINS}00")
         raise ValueError("hessian_density has no value in this table")
     table = thinned(metrics.dropna(subset=bins), x, bins, hyper)
-    lines = series(table, hyper, controls)
-    figure, panels = _panels(lines, 3.4 if len(lines) <= 5 else 2.2)
+    lines = series(table, hyper, controls, options)
+    figure, panels = _panels(lines, 3.4 if len(lines) <= 5 else 2.2, options)
     for panel, line in zip(panels, lines, strict=True):
         found = line.rows.groupby(x)[bins].mean()
         chosen = np.unique(np.linspace(0, len(found) - 1, min(len(found), MOST_RIDGES)).round().astype(int))

@@ -5,11 +5,15 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
+from scipy.stats import spearmanr
 
 from plasticity.plots.curves import monitor_names
-from plasticity.plots.style import WIDTH, check_column, finish, series, styled, swept_columns
+from plasticity.plots.legend import finish, grid, label_lowest, label_side, page
+from plasticity.plots.options import PLAIN, Options
+from plasticity.plots.style import Series, check_column, series, styled, swept_columns, wrapped
 from plasticity.plots.thin import thinned
 
 MOST_PANELS = 15
@@ -84,7 +88,7 @@ def _spearman(x: np.ndarray, y: np.ndarray) -> float:
     """Of at least four points; NaN where one of them is constant."""
     if len(x) < 4 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return math.nan
-    return float(np.corrcoef(pd.Series(x).rank(), pd.Series(y).rank())[0, 1])
+    return float(spearmanr(x, y).statistic)
 
 
 @styled
@@ -97,6 +101,7 @@ def mechanisms(
     label: str = "performance",
     hyper: Sequence[str] | None = None,
     controls: Sequence[str] = ("fresh",),
+    options: Options = PLAIN,
 ) -> Figure:
     """A panel for each monitor: its mean over a visit, and the performance in that visit, one dot per lane and visit.
 
@@ -110,38 +115,47 @@ def mechanisms(
       label: what it is, with its unit.
       hyper: the swept hyper-parameters; by default the columns with a dot in their name.
       controls: arms drawn in grey.
+      options: arms, their names, size. Correlations are over the arms that are drawn.
 
     Raises:
       ValueError: no such column, or no monitor with a value in a finished visit.
     """
+    metrics, visits = (_chosen(table, options) for table in (metrics, visits))
     found = correlations(metrics, visits, names=names, measure=measure, hyper=hyper)
     found = found[found["points"] > 1].head(MOST_PANELS if names is None else len(found))
     if found.empty:
         raise ValueError("no monitor has a value in two finished visits")
     table = paired(metrics, visits, list(found["monitor"]), measure, hyper)
-    lines = series(table, hyper, controls)
-    columns = min(3 if len(found) != 4 else 2, len(found))
-    rows = math.ceil(len(found) / columns)
-    figure = Figure(figsize=(WIDTH, 0.5 + (3.2 if columns < 3 else 2.1) * rows), layout="constrained")
+    lines = [_dotted(line) for line in series(table, hyper, controls, options)]
+    rows, columns = grid(len(found), 3 if len(found) != 4 else 2, options.width)
+    figure = page(options, 0.5 + (3.2 if options.width / columns > 3 else 2.1) * rows, rows)
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for panel, row in zip(panels.flat, found.to_dict("records"), strict=False):
-        name = row["monitor"]
-        panel.set_xlabel("mean over a visit", fontsize=8)
-        for line in lines:
-            dots = line.rows[:: math.ceil(len(line.rows) / MOST_DOTS)]
-            look = {"color": line.look["color"], "marker": line.look["marker"] or "x"}
-            panel.plot(dots[name], dots[measure], linestyle="", markersize=2.2, alpha=0.55, rasterized=True, **look)
-        if table[name].min() > 0 and table[name].max() > 100 * table[name].min():
-            panel.set_xscale("log")
-        else:
-            panel.xaxis.set_major_locator(MaxNLocator(3))
+        _scatter(panel, lines, table, str(row["monitor"]), measure)
         rho, within = (
             f"{row[key]:+.2f}" if math.isfinite(row[key]) else "none" for key in ("spearman", "within_lanes")
         )
-        panel.set_title(f"{name.replace('_', ' ')}\nall {rho}, within lanes {within}", fontsize=7.5)
-    for panel in panels.flat[len(found) :]:
-        panel.set_axis_off()
-    for panel in panels[:, 0]:
-        panel.set_ylabel(label)
-    shown = [line._replace(look={**line.look, "linestyle": "", "marker": line.look["marker"] or "x"}) for line in lines]
-    return finish(figure, shown, "a dot: one lane, one visit; numbers: Spearman's correlation")
+        numbers = wrapped(f"all {rho}, within lanes {within}", options.width / columns - 0.6, 7.5)
+        panel.set_title(f"{row['monitor'].replace('_', ' ')}\n{numbers}", fontsize=7.5)
+    label_lowest(panels, len(found), "mean over a visit")
+    label_side(figure, label)
+    return finish(figure, lines, "a dot: one lane, one visit;\nnumbers: Spearman's correlation", options)
+
+
+def _chosen(table: pd.DataFrame, options: Options) -> pd.DataFrame:
+    """The rows of the arms that are drawn, on which alone the correlations rest."""
+    return table if options.arms is None else table[table["arm"].isin(list(options.arms))]
+
+
+def _dotted(line: Series) -> Series:
+    return line._replace(look={**line.look, "linestyle": "", "marker": line.look["marker"] or "x"})
+
+
+def _scatter(axes: Axes, lines: Sequence[Series], table: pd.DataFrame, name: str, measure: str) -> None:
+    for line in lines:
+        dots = line.rows[:: math.ceil(len(line.rows) / MOST_DOTS)]
+        axes.plot(dots[name], dots[measure], markersize=2.2, alpha=0.55, rasterized=True, **line.look)
+    if table[name].min() > 0 and table[name].max() > 100 * table[name].min():
+        axes.set_xscale("log")
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(3))

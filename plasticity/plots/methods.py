@@ -1,13 +1,14 @@
 """Many arms against one: a small panel for each."""
 
-import math
 from collections.abc import Sequence
 
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from plasticity.plots.style import CONTROL_COLOUR, WIDTH, Series, draw_curve, intervals, look, series, styled
+from plasticity.plots.legend import grid, label_lowest, page
+from plasticity.plots.options import PLAIN, Options
+from plasticity.plots.style import CONTROL_COLOUR, UNBOUNDED, Bounds, draw_curve, intervals, look, series, styled
 
 COLUMNS = 5
 
@@ -19,31 +20,31 @@ def against_baseline(
     baseline: str = "baseline",
     measure: str = "performance",
     label: str = "performance",
+    bounds: Bounds = UNBOUNDED,
     controls: Sequence[str] = ("fresh",),
+    options: Options = PLAIN,
 ) -> Figure:
     """The mean over seeds of each visit's performance of every arm, each in a panel of its own.
 
-    The baseline is grey and the same in all panels; bands are 95 % t intervals. ``visits`` is a table of
-    :func:`plasticity.results.visits` without a sweep. ``ValueError`` where it has no such baseline.
+    The baseline is grey and the same in all panels; bands are 95 % t intervals cut to ``bounds``. ``visits`` is a
+    table of :func:`plasticity.results.visits` without a sweep. ``ValueError`` where it has no such baseline.
     """
-    lines = {line.label: line for line in series(visits, [], controls)}
-    if baseline not in lines:
-        raise ValueError(f"no arm {baseline!r} in this table; it has {', '.join(lines)}")
-    plain = lines.pop(baseline)._replace(look={"color": "#909090", "linestyle": "-", "marker": ""})
-    rows = math.ceil(len(lines) / COLUMNS)
-    figure = Figure(figsize=(WIDTH, 0.3 + 1.25 * rows), layout="constrained")
-    axes = figure.subplots(rows, COLUMNS, sharex=True, sharey=True, squeeze=False)
-    for place, (name, line) in enumerate(lines.items()):
-        panel = axes.flat[place]
-        shown = CONTROL_COLOUR if name in controls else look(0)["color"]
-        pair = (plain, Series(name, line.rows, {"color": shown, "linestyle": "-", "marker": ""}))
-        for each in pair:
-            found = intervals(each.rows, measure, "visit")
+    arms = {line.rows["arm"].iloc[0]: line for line in series(visits, [], controls)}
+    if baseline not in arms:
+        raise ValueError(f"no arm {baseline!r} in this table; it has {', '.join(arms)}")
+    plain = arms[baseline]._replace(look={"color": "#909090", "linestyle": "-", "marker": ""})
+    lines = [line for line in series(visits, [], controls, options) if line.rows["arm"].iloc[0] != baseline]
+    rows, columns = grid(len(lines), COLUMNS, options.width)
+    figure = page(options, 0.3 + 1.25 * rows, rows)
+    axes = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    for panel, line in zip(axes.flat, lines, strict=False):
+        shown = CONTROL_COLOUR if line.rows["arm"].iloc[0] in controls else look(0)["color"]
+        for each in (plain, line._replace(look={"color": shown, "linestyle": "-", "marker": ""})):
+            found = intervals(each.rows, measure, "visit", bounds)
             draw_curve(panel, each, found, found.index.to_numpy() + 1, 1, 0)
-        panel.set_title(name, fontsize=8)
+        panel.set_title(line.label, fontsize=8)
         panel.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-    for panel in axes.flat[len(lines) :]:
-        panel.set_axis_off()
+    label_lowest(axes, len(lines), "")
     figure.supxlabel("visit", fontsize=9)
     figure.supylabel(label, fontsize=9)
     return figure

@@ -1,27 +1,26 @@
 """Performance visit by visit: the figure that shows whether plasticity was lost."""
 
-import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
+from plasticity.plots.legend import canvas, finish, finish_panel, grid, label_side, page
+from plasticity.plots.options import PLAIN, Options
 from plasticity.plots.streams import VARIOUS, ordinal, task_names, visit_counts
 from plasticity.plots.style import (
     FEW,
-    WIDTH,
+    UNBOUNDED,
+    Bounds,
     Drawn,
     Series,
-    canvas,
     check_column,
-    draw_curve,
-    finish,
-    finish_panel,
-    intervals,
+    draw_visits,
     series,
     styled,
+    text_width,
 )
 
 
@@ -32,71 +31,69 @@ def performance(
     measure: str = "performance",
     label: str = "performance",
     by_task: bool = False,
+    bounds: Bounds = UNBOUNDED,
     hyper: Sequence[str] | None = None,
     controls: Sequence[str] = ("fresh",),
+    options: Options = PLAIN,
     axes: Axes | None = None,
 ) -> Drawn:
-    """The mean over seeds of each visit's performance, one line for each arm, with 95 % t intervals.
+    """The mean over seeds of each visit's performance, one line for each arm, with 95 % t intervals cut to ``bounds``.
 
     Args:
       visits: a table of :func:`plasticity.results.visits`.
       measure: the column to draw.
       label: of the vertical axis.
       by_task: a panel with its own scale for each task, for returns that can't be compared between tasks.
+      bounds: the least and the greatest value that there can be.
       hyper: the swept hyper-parameters; by default the columns with a dot in their name.
       controls: arms drawn in dashed grey.
+      options: arms, their names, size.
       axes: to draw on, and to return instead of a figure; not with ``by_task``.
 
     Raises:
       ValueError: ``visits`` has no value to draw, no such column, or runs of different streams.
+      UserError: ``options`` that do not fit the table.
     """
     check_column(visits, measure)
     if not visits[measure].notna().any():
         raise ValueError(f"{measure} has no value in this table: no visit has been finished")
-    lines = series(visits, hyper, controls)
+    lines, what = series(visits, hyper, controls, options), _What(measure, label, bounds)
     tasks = task_names(visits)
     if by_task:
-        return _panels(lines, tasks, measure, label)
-    own, axes = axes is None, canvas(axes)
-    axes.set_ylabel(label)
+        return _panels(lines, tasks, what, options)
+    own, axes = axes is None, canvas(axes, options=options)
+    axes.set(xlabel="visit", ylabel=label)
+    draw_visits(axes, lines, list(tasks.index), measure, bounds)
     if len(tasks) <= FEW:
-        _few(axes, lines, list(tasks.index), measure)
-        axes.set_xticks(range(len(tasks)), _tick_labels(tasks))
-        axes.set_xlabel("visit")
+        axes.set_xticks(range(len(tasks)), _tick_labels(tasks, options.width - (2.8 if options.width > 6 else 0.8)))
     else:
-        _many(axes, lines, tasks, measure)
-    return finish_panel(axes, lines, own)
+        _mark_returns(axes, tasks)
+    return finish_panel(axes, lines, own, options=options)
 
 
-def _few(axes: Axes, lines: Sequence[Series], order: list[int], measure: str) -> None:
-    """Points with error bars, the arms side by side."""
-    spread = min(0.09, 0.7 / len(lines))
-    for place, line in enumerate(lines):
-        found = intervals(line.rows[line.rows["visit"].isin(order)], measure, "visit")
-        x = [order.index(visit) + spread * (place - (len(lines) - 1) / 2) for visit in found.index]
-        look = {**line.look, "marker": line.look["marker"] or "_"}
-        axes.plot(x, found["mean"], label=line.label, linewidth=0.9, **look)
-        axes.vlines(x, found["low"], found["high"], color=look["color"], linewidth=1.1)
-    axes.set_xlim(-0.6, len(order) - 0.4)
+class _What(NamedTuple):
+    """What is drawn."""
+
+    measure: str
+    label: str
+    bounds: Bounds
 
 
-def _tick_labels(tasks: pd.Series) -> list[str]:
-    """The visit's number, its task's name where there are several tasks, and "2nd visit" where it returns."""
+def _tick_labels(tasks: pd.Series, width: float) -> list[str]:
+    """The visit's number; its task's name where there are several tasks and room for it, and "2nd visit" to it.
+
+    ``width``: inches of all labels side by side.
+    """
     numbers = [str(visit + 1) for visit in tasks.index]
-    if tasks.nunique() < 2:
-        return numbers
     again = [f"\n({ordinal(count + 1)} visit)" if count else "" for count in visit_counts(tasks)]
-    return [f"{number}\n{task}{note}" for number, task, note in zip(numbers, tasks, again, strict=True)]
+    named = [f"{number}\n{task}{note}" for number, task, note in zip(numbers, tasks, again, strict=True)]
+    if tasks.nunique() < 2 or max(map(text_width, named)) + 0.08 > width / len(tasks):
+        return numbers
+    return named
 
 
-def _many(axes: Axes, lines: Sequence[Series], tasks: pd.Series, measure: str) -> None:
-    """Lines with bands over the number of the visit; a bar under the visits that return to a task."""
-    for place, line in enumerate(lines):
-        found = intervals(line.rows, measure, "visit")
-        draw_curve(axes, line, found, found.index.to_numpy() + 1, len(lines), place)
-    axes.set_xlabel("visit")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.margins(x=0.01)
+def _mark_returns(axes: Axes, tasks: pd.Series) -> None:
+    """A bar above the visits that return to a task."""
     again = tasks.index[visit_counts(tasks) > 0] + 1
     if tasks.nunique() > 1 and len(again):
         transform = axes.get_xaxis_transform()
@@ -105,39 +102,28 @@ def _many(axes: Axes, lines: Sequence[Series], tasks: pd.Series, measure: str) -
                       textcoords="offset points", fontsize=7.5)  # fmt: skip
 
 
-def _own_panels(lines: Sequence[Series], measure: str, label: str) -> Figure:
-    """Where each seed meets tasks in an order of its own: a task's panel has its first, second, ... visit of all."""
-    keys = [name for name in ("run", "arm", "lane", "task") if name in lines[0].rows]
-    counted = [
-        line._replace(rows=line.rows.assign(visit=line.rows.groupby(keys, observed=True).cumcount())) for line in lines
-    ]
-    names = list(dict.fromkeys(name for line in lines for name in line.rows["task"].astype(str)))
-    columns = min(len(names), 4)
-    rows = math.ceil(len(names) / columns)
-    figure = Figure(figsize=(WIDTH, 0.6 + 2.3 * rows), layout="constrained")
-    for place, name in enumerate(sorted(names)):
-        mine = [line._replace(rows=line.rows[line.rows["task"].astype(str) == name]) for line in counted]
-        order = sorted({int(visit) for line in mine for visit in line.rows["visit"]})
-        axes = figure.add_subplot(rows, columns, place + 1, title=name, xlabel="visit to it")
-        axes.set_ylabel(label if place % columns == 0 else "")
-        _few(axes, mine, order, measure)
-        axes.set_xticks(range(len(order)), [str(visit + 1) for visit in order])
-    return finish(figure, lines)
+def _panels(lines: Sequence[Series], tasks: pd.Series, what: _What, options: Options) -> Figure:
+    """A panel for each task; its ticks are the numbers of the visits to it along the stream.
 
-
-def _panels(lines: Sequence[Series], tasks: pd.Series, measure: str, label: str) -> Figure:
-    if VARIOUS in set(tasks):
-        return _own_panels(lines, measure, label)
-    names = list(dict.fromkeys(tasks))
-    columns = min(len(names), 4)
-    rows = math.ceil(len(names) / columns)
-    figure = Figure(figsize=(WIDTH, 0.6 + 2.3 * rows), layout="constrained")
+    Where each seed meets tasks in an order of its own, a panel has the task's first, second, ... visit of all seeds.
+    """
+    own = VARIOUS in set(tasks)
+    names = sorted({str(name) for line in lines for name in line.rows["task"]}) if own else list(dict.fromkeys(tasks))
+    rows, columns = grid(len(names), 4, options.width)
+    figure = page(options, 0.6 + 2.3 * rows, rows)
     for place, name in enumerate(names):
-        order = list(tasks.index[tasks == name])
-        axes = figure.add_subplot(rows, columns, place + 1, title=name, xlabel="visit")
-        axes.set_ylabel(label if place % columns == 0 else "")
-        _few(axes, lines, order, measure)
-        axes.set_xticks(range(len(order)), [str(visit + 1) for visit in order])
-        if len(order) > FEW:
-            axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-    return finish(figure, lines)
+        mine = [line._replace(rows=_counted(line.rows, name)) if own else line for line in lines]
+        order = (
+            sorted({int(k) for line in mine for k in line.rows["visit"]}) if own else list(tasks.index[tasks == name])
+        )
+        axes = figure.add_subplot(rows, columns, place + 1, title=name, xlabel="visit to it" if own else "visit")
+        draw_visits(axes, mine, order, what.measure, what.bounds)
+    label_side(figure, what.label)
+    return finish(figure, lines, options=options)
+
+
+def _counted(rows: pd.DataFrame, task: str) -> pd.DataFrame:
+    """The rows of one task, their visits counted lane by lane."""
+    keys = [name for name in ("run", "arm", "lane") if name in rows]
+    mine = rows[rows["task"].astype(str) == task]
+    return mine.assign(visit=mine.groupby(keys, observed=True).cumcount())

@@ -1,16 +1,20 @@
 """What figures show of a stream: where its visits begin, and the names of its tasks."""
 
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 
-from plasticity.plots.style import FEW, SWITCH_COLOUR
+from plasticity.plots.style import FEW, SWITCH_COLOUR, text_width
 
 VARIOUS = "various"  # the task of a visit that is not the same in all lanes
-MOST_SWITCHES = 150  # lines that can still be told apart over the width of a page
+MOST_SWITCHES = 150  # ticks that can still be told apart over the width of a page
+MOST_LINES = 20  # across a panel
+NAME, ROW, MOST_ROWS = 7.5, 9.5, 3  # points of a task's name and of a row of them; rows
+STEPS = tuple(digit * 10**power for power in range(7) for digit in (1, 2, 5))  # from one numbered visit to the next
 
 
 class Stay(NamedTuple):
@@ -61,31 +65,79 @@ def check_same(tasks: pd.DataFrame) -> None:
             )
 
 
-def mark_switches(axes: Axes, visits: list[Stay]) -> None:
-    """Light vertical lines where tasks change; every k-th where there are very many."""
-    step = math.ceil(len(visits) / MOST_SWITCHES)
-    for stay in visits[1:][::step]:
-        axes.axvline(stay.start, color=SWITCH_COLOUR, linewidth=0.8 if len(visits) <= FEW else 0.4, zorder=0.5)
+def mark_switches(axes: Axes, visits: Sequence[Stay]) -> None:
+    """Light vertical lines where tasks change; none where they would hide the curve."""
+    if len(visits) <= MOST_LINES:
+        for stay in visits[1:]:
+            axes.axvline(stay.start, color=SWITCH_COLOUR, linewidth=0.8, zorder=0.5)
 
 
-def name_tasks(axes: Axes, visits: list[Stay], width: float) -> None:
-    """Task names above axes ``width`` inches wide, in the middle of their visits; every k-th where there is no room.
+def name_tasks(axes: Axes, visits: Sequence[Stay]) -> None:
+    """What visits are, above axes that have their final width: the names of their tasks, or else numbers.
 
-    None where there are very many visits: every k-th name would tell nothing.
+    Names stand in the middle of their visits, in up to three rows where they would touch. Visits are numbered where
+    there are many, or where the names have no room.
     """
-    if len({stay.task for stay in visits}) < 2 or len(visits) > MOST_SWITCHES:
-        return
-    widest = max(len(stay.task) for stay in visits)
-    upright = len(visits) * (0.066 * widest + 0.1) <= width
-    step = 1 if upright else math.ceil(0.3 * len(visits) / width)
-    chosen = visits[::step]
+    several = len({stay.task for stay in visits}) > 1
+    if len(visits) > FEW:
+        _number_visits(axes, visits)
+    elif several:
+        rows = _rows_of_names(visits, _inches(axes) / (axes.get_xlim()[1] - axes.get_xlim()[0]))
+        if rows is None:
+            _number_visits(axes, visits)
+        for stay, row in zip(visits, rows or (), strict=False):
+            axes.annotate(
+                stay.task, ((stay.start + stay.end) / 2, 1), (0, 3 + ROW * row), xycoords=axes.get_xaxis_transform(),
+                textcoords="offset points", ha="center", va="bottom", fontsize=NAME,
+            )  # fmt: skip
+
+
+def _inches(axes: Axes) -> float:
+    """The width of axes as the layout has made them."""
+    figure: Any = axes.get_figure()
+    figure.draw_without_rendering()
+    return float(axes.get_window_extent().width / figure.dpi)
+
+
+def _rows_of_names(visits: Sequence[Stay], scale: float) -> list[int] | None:
+    """The lowest row for each name in which it touches none before it; None where three are not enough.
+
+    ``scale``: inches of a step. A name may reach as far beyond the axes as half of it is long.
+    """
+    ends, rows = [-math.inf] * MOST_ROWS, []
+    for stay in visits:
+        middle, half = scale * (stay.start + stay.end) / 2, text_width(stay.task, NAME) / 2
+        free = [row for row, end in enumerate(ends) if middle - half > end]
+        if not free or half > scale * (visits[-1].end - visits[0].start) / 2:
+            return None
+        ends[free[0]] = middle + half + 0.08
+        rows.append(free[0])
+    return rows
+
+
+def _number_visits(axes: Axes, visits: Sequence[Stay]) -> None:
+    """A tick at every switch (of up to 150), a number at a few visits."""
+    count, chosen = len(visits), _numbered(visits, _inches(axes) / visits[-1].end)
     top = axes.secondary_xaxis("top")
-    top.set_xticks([(stay.start + stay.end) / 2 for stay in chosen], [stay.task for stay in chosen])
-    top.tick_params(length=0, labelsize=7.5, pad=2, labelrotation=0 if upright else 40)
-    for text in top.get_xticklabels():
-        text.set_horizontalalignment("center" if upright else "left")
-        text.set_rotation_mode("anchor")
+    top.set_xticks([(stay.start + stay.end) / 2 for stay in chosen], [str(stay.visit + 1) for stay in chosen])
+    if count <= MOST_SWITCHES:
+        top.set_xticks([stay.start for stay in visits[1:]], minor=True)
+    top.tick_params(which="major", length=0, labelsize=NAME, pad=3)
+    top.tick_params(which="minor", length=2.5, width=0.6, color="#A0A0A0", direction="out")
+    top.set_xlabel("visit", fontsize=NAME)
     top.spines["top"].set_visible(False)
+
+
+def _numbered(visits: Sequence[Stay], scale: float) -> list[Stay]:
+    """The first visit and every k-th, those that do not touch; ``scale``: inches of a step."""
+    step = next(each for each in STEPS if len(visits) / each <= max(2.0, scale * visits[-1].end / 0.5))
+    chosen, end = [], -math.inf
+    for stay in visits:
+        middle, half = scale * (stay.start + stay.end) / 2, 0.035 * len(str(stay.visit + 1)) + 0.04
+        if (stay.visit == 0 or (stay.visit + 1) % step == 0) and middle - half > end:
+            chosen.append(stay)
+            end = middle + half
+    return chosen
 
 
 def visit_counts(tasks: pd.Series) -> np.ndarray:

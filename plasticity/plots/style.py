@@ -10,19 +10,21 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex, to_rgb
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import EngFormatter
+from matplotlib.textpath import TextPath
+from matplotlib.ticker import EngFormatter, MaxNLocator
 
+from plasticity.plots.options import PLAIN, Options, checked
 from plasticity.results import Point, controls, curve, points
 from plasticity.results.read import FRESH, IDENTITY, RunPath, no_column
 
-WIDTH = 8.5  # inches
+Bounds: TypeAlias = tuple[float, float]
+UNBOUNDED: Bounds = (-math.inf, math.inf)
 # After Okabe and Ito (2008), Color Universal Design, without black and yellow, and a wine red as the seventh.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#882255")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.2, 1, 1.2)), (0, (1.2, 1.2)), (0, (6, 2.2)), (0, (3, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")  # 11 and 7 have no common factor: pairs are unique
 CONTROL_COLOUR, CONTROL_DASHES = "#404040", ((0, (4, 2)), (0, (4, 2, 1, 2)), (0, (2, 2)), (0, (8, 2)))
+BEHIND = "#B4B4B4"  # of a curve that others are seen against
 SWITCH_COLOUR = "#C8C8C8"
 FEW = 12  # visits that are still told apart by name
 RC: dict[Any, Any] = {
@@ -85,14 +87,28 @@ def controls_of(runs: Sequence[RunPath]) -> tuple[str, ...]:
     return tuple(sorted(named)) or (FRESH,)
 
 
-def series(table: pd.DataFrame, hyper: Sequence[str] | None, controls: Sequence[str]) -> list[Series]:
-    """The lines of a table, in the order of the config.
+def series(
+    table: pd.DataFrame, hyper: Sequence[str] | None, controls: Sequence[str], options: Options = PLAIN
+) -> list[Series]:
+    """The lines of a table, in the order of the config or of the options.
 
-    An arm's look depends on its place among all arms of the run, present in the table or not: it is the same in every
-    figure. Points of a sweep have lighter shades and other dashes of their arm's look.
+    An arm's look depends on its place among all arms of the run, drawn or not: it is the same in every figure. Points
+    of a sweep have lighter shades and other dashes of their arm's look.
     """
-    cells = points(table, swept_columns(table, hyper))
-    return [Series(cell.label, cell.rows, each) for cell, each in zip(cells, looks(cells, controls), strict=True)]
+    return named(points(table, swept_columns(table, hyper)), controls, options)
+
+
+def named(cells: Sequence[Point], controls: Sequence[str], options: Options) -> list[Series]:
+    """The lines of points, those of the options in their order."""
+    if cells:
+        checked(options, arms_of(cells))
+    found = looks(cells, controls)
+    return [Series(options.label(cells[k]), cells[k].rows, found[k]) for k in options.places(cells)]
+
+
+def arms_of(cells: Sequence[Point]) -> list[str]:
+    """All arms of a table's points, those without a row too."""
+    return list(dict.fromkeys([*_categories(cells[0].rows, "arm"), *(cell.arm for cell in cells)]))
 
 
 def looks(cells: Sequence[Point], controls: Sequence[str]) -> list[dict[str, Any]]:
@@ -100,7 +116,7 @@ def looks(cells: Sequence[Point], controls: Sequence[str]) -> list[dict[str, Any
     if not cells:
         return []
     runs = _categories(cells[0].rows, "run") or [""]
-    arms = list(dict.fromkeys([*_categories(cells[0].rows, "arm"), *(cell.arm for cell in cells)]))
+    arms = arms_of(cells)
     both = [(run, arm) for run in runs for arm in arms]
     coloured, grey = ([pair for pair in both if (pair[1] in controls) == control] for control in (False, True))
     seen: dict[tuple[str, str], list[Point]] = {}
@@ -156,47 +172,8 @@ def draw_curve(axes: Axes, line: Series, found: pd.DataFrame, x: np.ndarray, cro
     axes.plot(x, found["mean"], label=line.label, markevery=every, linewidth=1.4 if len(x) < 150 else 1.0, **shown)
     seeds = line.rows["seed"].nunique()
     trusted = found[["low", "high"]].where(found["n"] >= max(seeds / 2, min(seeds, 3)))
-    opacity = 0.18 if crowd <= 8 else 0.07
+    opacity = 0.3 if crowd == 1 else 0.18 if crowd <= 8 else 0.07
     axes.fill_between(x, trusted["low"], trusted["high"], color=line.look["color"], alpha=opacity, linewidth=0)
-
-
-def canvas(axes: Axes | None, height: float = 3.6) -> Axes:
-    """The axes given, or those of a new figure as wide as a page."""
-    return axes or Figure(figsize=(WIDTH, height), layout="constrained").add_subplot()
-
-
-def finish_panel(axes: Axes, lines: Sequence[Series], own: bool, note: str | None = None) -> Drawn:
-    """The figure with its legend; where the axes were given these, with a legend of their own if it says anything."""
-    if own:
-        return finish(axes.get_figure(), lines, note)
-    if len(lines) > 1:
-        axes.legend(handles=_handles(lines), loc="best", handlelength=3.2, ncols=1 + len(lines) // 13)
-    return axes
-
-
-def _handles(lines: Sequence[Series]) -> list[Line2D]:
-    return [Line2D([], [], label=line.label, **line.look) for line in lines]
-
-
-def finish(figure: Any, lines: Sequence[Series], note: str | None = None) -> Figure:
-    """Adds the legend outside the axes: on the right, or below, on more paper, where it is long.
-
-    ``note``: its title; by default what the lines are means over.
-    """
-    width, height = figure.get_size_inches()
-    widest = max(max(map(len, line.label.splitlines())) for line in lines)
-    title, tall = seeds_note(lines) if note is None else note, max(line.label.count("\n") + 1 for line in lines)
-    if max(widest, *map(len, title.splitlines())) <= 26 and 0.2 * (tall * len(lines) + 2) <= height:
-        figure.legend(
-            handles=_handles(lines), loc="outside right upper", title=title, alignment="left", handlelength=3.2
-        )
-        return figure  # type: ignore[no-any-return]
-    columns = max(1, min(len(lines), int((width - 0.2) / (0.066 * widest + 0.65))))
-    rows = math.ceil(len(lines) / columns)
-    figure.set_size_inches(width, height + 0.18 * tall * rows + 0.3)
-    title = title.replace("\n", " ")
-    figure.legend(handles=_handles(lines), loc="outside lower center", ncols=columns, title=title, handlelength=3.2)
-    return figure  # type: ignore[no-any-return]
 
 
 def grid(count: int, most: int = 5) -> tuple[int, int]:
@@ -205,13 +182,28 @@ def grid(count: int, most: int = 5) -> tuple[int, int]:
     return math.ceil(count / columns), columns
 
 
-def seeds_note(lines: Sequence[Series]) -> str:
-    """What lines and bands are, for the legend's title."""
-    counts = {line.rows["seed"].nunique() for line in lines}
-    if counts == {1}:
-        return "one seed"
-    numbers = f"{min(counts)}-{max(counts)}" if len(counts) > 1 else f"{max(counts)}"
-    return f"mean over {numbers} seeds,\n95 % interval"
+def draw_visits(axes: Axes, lines: Sequence[Series], order: Sequence[int], value: str, bounds: Bounds) -> None:
+    """``value`` over the number of the visit: points side by side of few visits, curves with bands of many."""
+    if len(order) <= FEW:
+        return draw_points(axes, lines, order, value, bounds)
+    for place, line in enumerate(lines):
+        found = intervals(line.rows[line.rows["visit"].isin(order)], value, "visit", bounds)
+        draw_curve(axes, line, found, found.index.to_numpy() + 1, len(lines), place)
+    axes.xaxis.set_major_locator(MaxNLocator(6 if len(order) < 30 else 10, integer=True, min_n_ticks=3))
+    axes.margins(x=0.02)
+
+
+def draw_points(axes: Axes, lines: Sequence[Series], order: Sequence[int], value: str, bounds: Bounds) -> None:
+    """Of few visits (``order``): means as points with their intervals as bars, the arms side by side."""
+    spread = min(0.09, 0.7 / len(lines))
+    for place, line in enumerate(lines):
+        found = intervals(line.rows[line.rows["visit"].isin(order)], value, "visit", bounds)
+        x = [order.index(visit) + spread * (place - (len(lines) - 1) / 2) for visit in found.index]
+        look = {**line.look, "marker": line.look["marker"] or "_"}
+        axes.plot(x, found["mean"], label=line.label, linewidth=0.9, **look)
+        axes.vlines(x, found["low"], found["high"], color=look["color"], linewidth=1.1)
+    axes.set_xlim(-0.6, len(order) - 0.4)
+    axes.set_xticks(range(len(order)), [str(visit + 1) for visit in order])
 
 
 def count_axis(axes: Axes, end: float) -> None:
@@ -220,9 +212,34 @@ def count_axis(axes: Axes, end: float) -> None:
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
-def intervals(rows: pd.DataFrame, value: str, by: str | Sequence[str]) -> pd.DataFrame:
-    """:func:`plasticity.results.curve` without the places where no lane has a value."""
-    return curve(rows, value, by).dropna(subset="mean")
+def intervals(rows: pd.DataFrame, value: str, by: str | Sequence[str], bounds: Bounds = UNBOUNDED) -> pd.DataFrame:
+    """:func:`plasticity.results.curve` without the places where no lane has a value, cut to ``bounds``."""
+    return within(curve(rows, value, by).dropna(subset="mean"), bounds)
+
+
+def within(found: pd.DataFrame, bounds: Bounds) -> pd.DataFrame:
+    """``low`` and ``high`` cut at the bounds that the number itself has; a mean never moves.
+
+    A t interval is symmetric and knows of no bound: that of an accuracy near 1 may end above 1.
+    """
+    low, high = (found[end].clip(*bounds) for end in ("low", "high"))
+    return found.assign(low=np.minimum(low, found["mean"]), high=np.maximum(high, found["mean"]))
+
+
+def wrapped(text: str, width: float, size: float = 8.0) -> str:
+    """The words of a text in lines of at most ``width`` inches, where the words allow it."""
+    lines: list[str] = []
+    for word in text.split():
+        if lines and text_width(f"{lines[-1]} {word}", size) <= width:
+            lines[-1] += f" {word}"
+        else:
+            lines.append(word)
+    return "\n".join(lines)
+
+
+def text_width(text: str, size: float = 8.0) -> float:
+    """Of the longest line of a text in points of ``size``, in inches."""
+    return float(max(TextPath((0, 0), line, size=size).get_extents().width for line in text.splitlines()) / 72)
 
 
 def check_column(table: pd.DataFrame, name: str) -> None:

@@ -51,6 +51,23 @@ def thinned(
     return found.assign(**means)
 
 
+def smoothed(metrics: pd.DataFrame, names: Sequence[str], window: int) -> pd.DataFrame:
+    """``names`` as centred running means over ``window`` records of a lane, within each visit.
+
+    Records without a value do not count and stay empty; at the ends of a visit the window is shorter.
+    """
+    if window == 1:
+        return metrics
+    keys = [name for name in ("run", "arm", "lane", "visit") if name in metrics]
+    metrics = metrics.sort_values([*keys[:-1], "step"], kind="stable", ignore_index=True)
+    means: dict[str, pd.Series] = {}
+    for name in names:
+        rows = metrics[[*keys, name]].dropna(subset=name)
+        rolling = rows.groupby(keys, observed=True)[name].rolling(window, center=True, min_periods=1).mean()
+        means[name] = rolling.reset_index(level=keys, drop=True).reindex(metrics.index)
+    return metrics.assign(**means)
+
+
 def _codes(column: pd.Series) -> np.ndarray:
     if isinstance(column.dtype, pd.CategoricalDtype):
         return column.cat.codes.to_numpy()

@@ -203,7 +203,7 @@ def _run(run: RunPath, stream: dict[str, Any], series: Sequence[style.Series], r
     played = {visit["task"] for visit in stream["visits"]}
     labels = {line.label: number for number, line in enumerate(series)}
     own = f"{_run_name(run, series)}: " if runs > 1 else ""
-    told = {arm["name"] for arm in about["arms"] if arm["told"]}
+    aware = {arm["name"] for arm in about["arms"] if arm["task_aware"]}
     rows = []
     for point in results.points(table, results.hyper_parameters(run)):
         row: dict[str, Any] = {str(key): value for key, value in point.rows.iloc[0].items()}
@@ -213,7 +213,7 @@ def _run(run: RunPath, stream: dict[str, Any], series: Sequence[style.Series], r
                 "arm": point.arm,
                 "settings": list(point.settings),
                 "series": labels.get(own + point.label),
-                "told": point.arm in told,
+                "task_aware": point.arm in aware,
                 **{key: int(row[key]) for key in ("lanes", "diverged", "seeds")},
                 **{key: _number(row[key]) for key in row if key.split("_")[0] in SHOWN},
                 "control": compared.controls.get(point.arm),

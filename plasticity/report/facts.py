@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from plasticity import results
-from plasticity.accounts import EXPERIMENT, read_status
 from plasticity.results.read import RunPath, config_if_whole, leave_out
+from plasticity.runs.accounts import EXPERIMENT, read_status
 
 
 def facts(run: RunPath) -> dict[str, Any]:
@@ -74,7 +74,7 @@ def _arm(folder: Path, plan: Mapping[str, Any], name: str) -> dict[str, Any]:
     return {
         "name": name,
         "lanes": lanes,
-        "told": bool(arm.get("told")),  # plans of old versions do not say
+        "task_aware": arm["task_aware"],
         "state": "finished" if finished else str(status.get("state", "not started")),
         "share": share,
         "speed": speed,

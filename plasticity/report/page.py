@@ -8,10 +8,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from plasticity.files import write_text
 from plasticity.report.data import collect
 from plasticity.report.sections import sections
 from plasticity.results.read import RunPath
+from plasticity.runs.files import write_text
 
 SCRIPTS = ("helpers.js", "chart.js", "explorer.js")
 CHART_KEYS = ("reward", "episodic", "x", "ends", "tasks", "task_of", "by_task", "series", "charts", "grids")

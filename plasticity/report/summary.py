@@ -136,8 +136,8 @@ def _caption(run: Mapping[str, Any], single: bool) -> str:
     elif not single and run["kind"] != "none":
         texts.append("The change is of each lane by itself, so it is paired by seed.")
     texts.append("Intervals: 95 %, Student's t over seeds.")
-    if any(row["told"] for row in run["summary"]):
-        texts.append('An arm marked <span class="told">told</span> knows when the task changes.')
+    if any(row["task_aware"] for row in run["summary"]):
+        texts.append('An arm marked <span class="aware">task-aware</span> knows of task switches.')
     return " ".join(texts)
 
 
@@ -161,9 +161,9 @@ def _scale(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[float, float]:
 def _row(
     row: Mapping[str, Any], group: Mapping[str, Any], index: int, key: str, scale: tuple[float, float], single: bool
 ) -> str:
-    told = ' <span class="told" title="knows when the task changes">told</span>' if row["told"] else ""
+    aware = ' <span class="aware" title="knows of task switches">task-aware</span>' if row["task_aware"] else ""
     settings = "".join(f'<span class="setting">{escape(text)}</span>' for text in row["settings"])
-    cells = [f"<th scope=row>{swatch(group, index, row['series'])}{escape(row['arm'])}{told}{settings}"]
+    cells = [f"<th scope=row>{swatch(group, index, row['series'])}{escape(row['arm'])}{aware}{settings}"]
     if not single:
         why = f'<span class="why">{escape(row["why"])}</span>' if row["why"] else ""
         word = f'<span class="word {row["verdict"]}">{row["verdict"]}</span>' if row["verdict"] else MISSING

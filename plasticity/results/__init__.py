@@ -19,7 +19,17 @@ from plasticity.results.export import csv_text, latex_text, save_table
 from plasticity.results.intervals import Interval, curve, mean_interval
 from plasticity.results.points import Point, points
 from plasticity.results.profiles import performance_profiles, probability_of_improvement
-from plasticity.results.read import by_stream, controls, evaluations, hyper_parameters, lanes, load, plan, visits
+from plasticity.results.ranges import difference_range, metric_ranges, performance_range
+from plasticity.results.read import (
+    by_stream,
+    controls,
+    evaluations,
+    hyper_parameters,
+    lanes,
+    load,
+    plan,
+    visits,
+)
 from plasticity.results.run_folder import RunFolder
 from plasticity.results.scales import Scale, Scales
 from plasticity.results.scores import TaskScores, differences, normalise, task_scores
@@ -64,6 +74,7 @@ __all__ = [
     "controls",
     "csv_text",
     "curve",
+    "difference_range",
     "differences",
     "evaluations",
     "forgetting",
@@ -81,9 +92,11 @@ __all__ = [
     "learning_curves_area",
     "load",
     "mean_interval",
+    "metric_ranges",
     "normalise",
     "performance_matrix",
     "performance_profiles",
+    "performance_range",
     "plan",
     "points",
     "print_comparison",

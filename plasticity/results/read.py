@@ -11,16 +11,17 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from plasticity.accounts import EXPERIMENT, LANES, MISSING, PLAN, has_begun, is_own_config, read_plan, table_parts
-from plasticity.documents import read_file
-from plasticity.errors import UserError, cut, listed, nearest, shown, suggestion
-from plasticity.stored import DamagedError, read_table
+from plasticity.config.documents import read_file
+from plasticity.core.errors import UserError, cut, listed, nearest, shown, suggestion
+from plasticity.runs.accounts import EXPERIMENT, LANES, MISSING, PLAN, has_begun, is_own_config, read_plan, table_parts
+from plasticity.runs.checksums import DamagedError, read_table
 
 IDENTITY = ("run", "arm", "lane", "seed", "step", "frames", "update", "visit", "task", "step_in_visit")
 REWARDS = ("reward", "episodic_return", "episodes")
 NAMES = ("arm", "task", "evaluated_task")  # columns of a few texts, over and over
 BOOKKEEPING = ("lane", "seed", "program", "diverged_at")
 FEW_ROWS = 1_000_000
+NO_OTHER_STREAM = ("alike", "reward_range")  # what older plans do not say of the same stream
 FRESH = "fresh"  # the control of the arms that name none
 RunPath = str | Path
 
@@ -37,9 +38,10 @@ def plan(run: RunPath) -> dict[str, Any]:
     """
     folder = Path(run)
     try:
-        # Older plans do not say whether returns of several tasks are of one kind.
         found = read_plan(folder)
-        return {**found, "stream": {"alike": False, **found["stream"]}}
+        # Older plans do not say whether returns of several tasks are of one kind, and say `told` for `task_aware`.
+        arms = [{"task_aware": bool(arm.get("told")), **arm} for arm in found["arms"]]
+        return {**found, "arms": arms, "stream": {"alike": False, **found["stream"]}}
     except (FileNotFoundError, NotADirectoryError):
         missing = "plan.json is missing" if folder.is_dir() else "there is no such folder"
     except DamagedError as error:
@@ -87,7 +89,7 @@ def by_stream(runs: Sequence[RunPath]) -> list[list[RunPath]]:
     """The runs grouped by their stream, in the order given; ``ValueError`` where one is none."""
     groups: dict[str, list[RunPath]] = {}
     for run in runs:
-        stream = {key: value for key, value in plan(run)["stream"].items() if key != "alike"}
+        stream = {key: value for key, value in plan(run)["stream"].items() if key not in NO_OTHER_STREAM}
         groups.setdefault(json.dumps(stream, sort_keys=True), []).append(run)
     return list(groups.values())
 

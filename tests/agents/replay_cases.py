@@ -7,8 +7,8 @@ import jax.numpy as jnp
 from agent_cases import clock_at
 from q_reference import script
 
+from plasticity.core.types import Agent, StreamSpec, TimeStep, Transition, VisitPlan
 from plasticity.interventions.base import Intervention
-from plasticity.types import Agent, StreamSpec, TimeStep, Transition, VisitPlan
 
 KEY = jax.random.key(5)
 SPEC = StreamSpec(jax.ShapeDtypeStruct((3,), jnp.float32), 4, ("a",), (VisitPlan(0, 60),), 2, True)
@@ -27,7 +27,7 @@ def pairs() -> Transition:
 def remember(updates: int, batch: int = 8) -> Intervention:
     """Keeps the observations of every update, in the row with the update's number."""
     return Intervention(
-        init=lambda key, params: jnp.full((updates, batch, 3), jnp.nan),
+        init=lambda key, params, network: jnp.full((updates, batch, 3), jnp.nan),
         step=lambda key, state, learner, seen: (state.at[seen.clock.update].set(seen.observation), learner),
     )
 

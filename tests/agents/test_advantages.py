@@ -9,9 +9,9 @@ import pytest
 import rlax
 from ppo_reference import FIRST, LAST, MID, advantages
 
-from agents.advantages import generalised_advantages, normalised
-from agents.rollout import Rollout, empty, to_samples, write
-from plasticity.types import StreamSpec, TimeStep, Transition, VisitPlan
+from plasticity.agents.advantages import generalised_advantages, normalised
+from plasticity.agents.rollout import Rollout, empty, to_samples, write
+from plasticity.core.types import StreamSpec, TimeStep, Transition, VisitPlan
 
 GAMMA, TRACE = 0.9, 0.7
 # What the step leads to. m: inside; t: terminal; u: cut off; f: opens an episode; l: inside, a life is lost

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from agent_cases import STREAMING, agent, lived, source
 
-from agents import AGENTS
-from agents.base import Body, assemble
-from plasticity import trees
-from plasticity.eligibility import Eligibility
+from plasticity.agents import AGENTS
+from plasticity.agents.base import Body, assemble
+from plasticity.core import trees
+from plasticity.core.types import Activation, Clock, Context, Learner, Optimizer
 from plasticity.interventions.base import Intervention, compose
-from plasticity.networks import NetworkSpec
-from plasticity.types import Activation, Clock, Context, Learner, Optimizer
+from plasticity.networks.spec import NetworkSpec
+from plasticity.optim.eligibility import Eligibility
 
 KEY = jax.random.key(1)
 RATE, STRENGTH, NUMBER = 0.1, 0.3, 6
@@ -164,7 +164,7 @@ def test_a_switch_shows_and_takes_back_everything_the_agent_remembers():
         rest = {**learner.rest, "replay": learner.rest["replay"] + 5}
         return state + 1, learner._replace(target=learner.params, rest=rest)
 
-    intervention = Intervention(init=lambda key, params: jnp.int32(7), switch=switch)
+    intervention = Intervention(init=lambda key, params, network: jnp.int32(7), switch=switch)
     body = body_of(intervention, rest=lambda born: {"schedule": born, "replay": jnp.zeros(3)})
     before = body.init(KEY)
     after = body.switch(KEY, before, CLOCK)
@@ -212,12 +212,12 @@ def test_every_agent_updates_this_way(name):
 
     rows = spec.envs if name in ("classifier", "regressor", "ppo", *STREAMING) else 4
 
-    def init(key: Any, params: Any) -> Any:
+    def init(key: Any, params: Any, network: Any) -> Any:
         zeros = jax.tree.map(jnp.zeros_like, params)
         return zeros, zeros, zeros, jnp.zeros((rows, 6))
 
     intervention = Intervention(optimizer=remembering, init=init, penalty=penalty, step=keep)
-    every_step = {"learn_every": 1, "rollout_length": 1, "epochs": 1, "minibatches": 1}
+    every_step = {"update_period": 1, "rollout_length": 1, "epochs": 1, "minibatches": 1}
     acting = agent(name, spec, intervention, target_period=1, **every_step)
     state, before = jax.jit(lambda: (lived(name, acting, 5)[0], lived(name, acting, 4)[0]))()
     (applied, direction, gradients, pre), params = state.plugins[0], state.learner.params

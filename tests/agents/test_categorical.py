@@ -16,15 +16,15 @@ from chain import chain
 from q_reference import Settings, script
 from replay_cases import KEY, SPEC, live, pairs, remember
 
-from agents import c51, dqn
-from agents.categorical import cross_entropies, expected, hl_gauss, spread, two_hot
-from agents.replay import Batch
+from plasticity.agents import c51, dqn
+from plasticity.agents.categorical import cross_entropies, expected, hl_gauss, spread, two_hot
+from plasticity.agents.replay import Batch
+from plasticity.core.types import Agent, StreamSpec
 from plasticity.interventions.base import Intervention, compose
-from plasticity.networks import mlp
-from plasticity.optimizers import adam
-from plasticity.types import Agent, StreamSpec
+from plasticity.networks.presets import mlp
+from plasticity.optim.optimizers import adam
 
-SMALL = {"replay_capacity": 100, "replay_minimum": 8, "batch_size": 8, "learn_every": 2, "target_period": 3}
+SMALL = {"replay_capacity": 100, "replay_minimum": 8, "batch_size": 8, "update_period": 2, "target_period": 3}
 ATOMS = {"atoms": 5, "v_min": -2.0, "v_max": 3.0}
 
 
@@ -164,7 +164,7 @@ REFUSED = [
     ({"v_min": 4.0}, r"agent\.v_max: 3\.0 is not allowed; it must be finite and above v_min, 4\.0"),
     ({"reward_clip": None}, r"agent\.reward_clip: null is not allowed; rewards have no known bound"),
     ({"atoms": 1}, r"agent\.atoms: 1 is not allowed; it must be at least 2"),
-    ({"learn_every": 7}, r"agent\.learn_every: 7 is not allowed"),
+    ({"update_period": 7}, r"agent\.update_period: 7 is not allowed"),
 ]
 
 

@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 from agent_cases import SOME_SOON, agent, clock_at, lived, program, run, source
 
-from agents import AGENTS
-from plasticity import trees
-from plasticity.fields import TRACED
-from plasticity.types import Agent
+from plasticity.agents import AGENTS
+from plasticity.config.fields import TRACED
+from plasticity.core import trees
+from plasticity.core.types import Agent
 
 KEY = jax.random.key(3)
 STEPS = 14

@@ -10,15 +10,15 @@ import pytest
 from agent_cases import clock_at
 from replay_cases import KEY, SPEC, live
 
-from agents import rainbow
-from agents.noisy import noisy, perturbed
-from plasticity import networks
+from plasticity.agents import rainbow
+from plasticity.agents.noisy import noisy, perturbed
 from plasticity.interventions import INTERVENTIONS
 from plasticity.interventions.base import compose
-from plasticity.networks import minatar, mlp
-from plasticity.optimizers import adam
+from plasticity.networks.build import build
+from plasticity.networks.presets import minatar, mlp
+from plasticity.optim.optimizers import adam
 
-PLAIN = networks.build(mlp(jax.ShapeDtypeStruct((30,), jnp.float32), 40, widths=(20,), normalisation="layer"))
+PLAIN = build(mlp(jax.ShapeDtypeStruct((30,), jnp.float32), 40, widths=(20,), normalisation="layer"))
 NOISY = noisy(PLAIN, 0.5)
 
 
@@ -66,7 +66,7 @@ def test_the_layers_of_a_network_share_no_noise():
 
 def test_convolutions_have_no_noise():
     image = jax.ShapeDtypeStruct((10, 10, 4), jnp.bool_)
-    network = noisy(networks.build(minatar(image, 6, widths=(8,))), 0.5)
+    network = noisy(build(minatar(image, 6, widths=(8,))), 0.5)
 
     @jax.jit
     def born() -> Any:
@@ -81,7 +81,7 @@ def test_convolutions_have_no_noise():
 
 
 def small(*interventions: Any, **settings: Any) -> Any:
-    sizes = {"replay_capacity": 100, "replay_minimum": 8, "batch_size": 8, "learn_every": 2, "target_period": 3}
+    sizes = {"replay_capacity": 100, "replay_minimum": 8, "batch_size": 8, "update_period": 2, "target_period": 3}
     known = {"network": functools.partial(mlp, widths=(6,)), "optimizer": functools.partial(adam, learning_rate=0.01)}
     known |= {
         "atoms": 5,
@@ -134,7 +134,7 @@ def test_the_spread_is_learned():
 
 @pytest.mark.slow
 def test_without_spread_the_first_update_is_the_plain_agent_s():
-    plain, still = (parts(noisy=on, noise_scale=0.0, learn_every=4, steps=5)[1] for on in (False, True))
+    plain, still = (parts(noisy=on, noise_scale=0.0, update_period=4, steps=5)[1] for on in (False, True))
     for module, part in plain.items():
         for name, values in part.items():
             np.testing.assert_allclose(still[module][name], values, atol=1e-6)

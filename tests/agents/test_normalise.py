@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agents.normalise import RewardScale, Statistics, blank, deviation, include, perception
-from plasticity.counting import Moments, count, precise
-from plasticity.types import FIRST, LAST, MID, Clock, StreamSpec, TimeStep, Transition, VisitPlan
+from plasticity.agents.normalise import RewardScale, Statistics, blank, deviation, include, perception
+from plasticity.core.counting import Moments, count, precise
+from plasticity.core.types import FIRST, LAST, MID, Clock, StreamSpec, TimeStep, Transition, VisitPlan
 
 SPEC = StreamSpec(jax.ShapeDtypeStruct((3,), jnp.float32), 4, ("a",), (VisitPlan(0, 60),), 1, True)
 

@@ -13,16 +13,16 @@ from chain import chain
 from ppo_reference import FIRST, Linear, Settings, log_softmax, normal_log_density, surrogate, value_error
 from q_reference import Script, script
 
-from agents import ppo
-from agents.clipping import policy_loss, ratio_metrics, value_loss
-from agents.distributions import categorical, gaussian
-from envs.control import pendulum
+from plasticity.agents import ppo
+from plasticity.agents.clipping import policy_loss, ratio_metrics, value_loss
+from plasticity.agents.distributions import categorical, gaussian
+from plasticity.core.types import Agent, StreamSpec, TimeStep, Transition, VisitPlan
+from plasticity.envs.control import pendulum
 from plasticity.interventions import INTERVENTIONS, reset
 from plasticity.interventions.base import Intervention, compose
 from plasticity.monitors import MONITORS
-from plasticity.networks import mlp
-from plasticity.optimizers import adam, sgd
-from plasticity.types import Agent, StreamSpec, TimeStep, Transition, VisitPlan
+from plasticity.networks.presets import mlp
+from plasticity.optim.optimizers import adam, sgd
 
 KEY = jax.random.key(5)
 SPEC = StreamSpec(jax.ShapeDtypeStruct((3,), jnp.float32), 4, ("a",), (VisitPlan(0, 30),), 2, True)
@@ -78,7 +78,7 @@ def whole(spec: StreamSpec = SPEC, *interventions: Intervention, **settings: Any
 def remember(updates: int, rows: int) -> Intervention:
     """Keeps the observations of every update, in the row with the update's number."""
     return Intervention(
-        init=lambda key, params: jnp.full((updates, rows, 3), jnp.nan),
+        init=lambda key, params, network: jnp.full((updates, rows, 3), jnp.nan),
         step=lambda key, state, learner, seen: (state.at[seen.clock.update].set(seen.observation), learner),
     )
 

@@ -10,11 +10,11 @@ import pytest
 from q_reference import FIRST, script
 from replay_cases import pairs
 
-from agents.priorities import blank, find, get, importance, prioritised, put, stratified, total
-from agents.replay import replay
-from agents.replay_regime import Memory
-from plasticity.schedules import linear
-from plasticity.types import StreamSpec, TimeStep, Transition, VisitPlan
+from plasticity.agents.priorities import blank, find, get, importance, prioritised, put, stratified, total
+from plasticity.agents.replay import replay
+from plasticity.agents.replay_regime import Memory
+from plasticity.core.schedules import linear
+from plasticity.core.types import StreamSpec, TimeStep, Transition, VisitPlan
 
 KEY = jax.random.key(2)
 

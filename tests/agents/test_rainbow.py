@@ -13,20 +13,20 @@ from categorical_reference import SUPPORT, Categorical, softmax
 from q_reference import FIRST, Settings, script
 from replay_cases import KEY, SPEC, live, remember
 
-from agents import c51, rainbow
-from agents.rainbow import combined, two_heads
-from plasticity import networks
+from plasticity.agents import c51, rainbow
+from plasticity.agents.rainbow import combined, two_heads
+from plasticity.core.types import Agent, StreamSpec
 from plasticity.interventions import reset
 from plasticity.interventions.base import Intervention, compose
-from plasticity.networks import mlp
-from plasticity.optimizers import adam
-from plasticity.types import Agent, StreamSpec
+from plasticity.networks.build import build
+from plasticity.networks.presets import mlp
+from plasticity.optim.optimizers import adam
 
 SMALL = {
     "replay_capacity": 100,
     "replay_minimum": 8,
     "batch_size": 8,
-    "learn_every": 2,
+    "update_period": 2,
     "target_period": 3,
     "atoms": 5,
     "v_min": -2.0,
@@ -51,7 +51,7 @@ def test_the_two_heads_are_combined_by_hand():
 
 def test_the_last_dense_layer_moves_into_the_heads():
     spec = two_heads(mlp(SPEC.observation, 20, widths=(7, 6)), 4, 5)
-    params = networks.build(spec).init(KEY)
+    params = build(spec).init(KEY)
     shapes = {name: part["kernel"].shape for name, part in params.items()}
     heads = {"value_output": (6, 5), "advantage_output": (6, 20)}
     hidden = {"hidden_0": (3, 7), "value_hidden_0": (7, 6), "advantage_hidden_0": (7, 6)}

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from agents.replay import Item, n_step, replay, stacked, window_to_transition
-from plasticity.types import FIRST, LAST, MID, StreamSpec, TimeStep, Transition, VisitPlan
+from plasticity.agents.replay import Item, n_step, replay, stacked, window_to_transition
+from plasticity.core.types import FIRST, LAST, MID, StreamSpec, TimeStep, Transition, VisitPlan
 
 BIG = jnp.asarray(1e9)
 

@@ -11,14 +11,16 @@ import stream_reference as reference
 from agent_cases import clock_at, source
 from stream_reference import Scaled, as_float64, backward, each, forward
 
-from agents import adaptive_q, stream_ac, stream_c51, stream_dqn, stream_q
-from agents.streaming import CONTROL_NETWORK
-from plasticity import eligibility, launch, networks
+from plasticity.agents import adaptive_q, stream_ac, stream_c51, stream_dqn, stream_q
+from plasticity.agents.streaming import CONTROL_NETWORK
+from plasticity.config.settings import Parser
+from plasticity.core.types import Agent, Learner, StreamSpec, TimeStep, Transition, VisitPlan
 from plasticity.interventions.base import Intervention, compose
-from plasticity.networks import mlp
-from plasticity.optimizers import adam, sgd
-from plasticity.settings import Parser
-from plasticity.types import Agent, Learner, StreamSpec, TimeStep, Transition, VisitPlan
+from plasticity.networks.build import build
+from plasticity.networks.presets import mlp
+from plasticity.optim import eligibility
+from plasticity.optim.optimizers import adam, sgd
+from plasticity.runs import launch
 
 KEY = jax.random.key(5)
 SPEC = StreamSpec(jax.ShapeDtypeStruct((4,), jnp.float32), 3, ("a",), (VisitPlan(0, 60),), 1, True)
@@ -46,7 +48,7 @@ def penalty(rate: float) -> Intervention:
 def count() -> Intervention:
     """Its state is how often ``step`` was called."""
     step = lambda key, state, learner, seen: (state + 1, learner)  # noqa: E731
-    return Intervention(init=lambda key, params: jnp.int32(0), step=step)
+    return Intervention(init=lambda key, params, network: jnp.int32(0), step=step)
 
 
 def live(agent: Agent, steps: int = STEPS) -> Any:
@@ -150,7 +152,7 @@ Q_CASES = {
 @pytest.mark.parametrize("name", Q_CASES)
 def test_q_lambda_agrees_with_an_independent_reference(name):
     make, network, optimizer, rule, settings, rate = Q_CASES[name]
-    numbers = {"discount": DISCOUNT, "trace": LAMBDA}
+    numbers = {"discount": DISCOUNT, "trace_decay": LAMBDA}
     agent = make(SPEC, penalty(rate), network=network, optimizer=optimizer, **numbers, **settings)
     start, states, metrics = live(agent)
     clip = 1.0 if make is adaptive_q else np.inf
@@ -205,7 +207,7 @@ def test_actor_and_critic_agree_with_an_independent_reference():
         policy_optimizer=functools.partial(eligibility.obgd, kappa=3.0),
         value_optimizer=eligibility.obgd,
         discount=DISCOUNT,
-        trace=LAMBDA,
+        trace_decay=LAMBDA,
         entropy_coefficient=0.3,
     )
     start, states, metrics = live(agent)
@@ -282,7 +284,7 @@ def test_without_bounds_any_optimizer_follows_the_trace():
             return each(lambda w, z, p: w - 0.01 * (p - error * z), params, trace, decay)
 
     optimizer = functools.partial(sgd, learning_rate=0.01)
-    numbers = {"discount": DISCOUNT, "trace": LAMBDA}
+    numbers = {"discount": DISCOUNT, "trace_decay": LAMBDA}
     start, states, _ = live(stream_q(SPEC, penalty(0.2), network=MLP, optimizer=optimizer, **numbers), 30)
     other = QLambda(start, Descent(), np.inf, rate=0.2)
     for t in range(30):
@@ -482,7 +484,7 @@ def test_a_distribution_needs_two_atoms():
 def test_the_default_network_is_the_published_one():
     """Two hidden layers of 32, normalised over all units of a sample, nothing learnable in the normalisation."""
     settings = {key: value for key, value in stream_q.__kwdefaults__["network"].items() if key != "kind"}
-    network = networks.build(mlp(jax.ShapeDtypeStruct((20,), jnp.float32), 3, **settings))
+    network = build(mlp(jax.ShapeDtypeStruct((20,), jnp.float32), 3, **settings))
     params = network.init(KEY)
     assert set(params) == {"hidden_0", "hidden_1", "output"}
     assert all(set(part) == {"kernel", "bias"} for part in params.values())

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from agents.suits import check_acting
-from plasticity.types import StreamSpec, Supervised, VisitPlan
+from plasticity.agents.suits import check_acting
+from plasticity.core.types import StreamSpec, Supervised, VisitPlan
 
 PLAIN = jax.ShapeDtypeStruct((3,), jnp.float32)
 LABELS = Supervised(PLAIN, jax.ShapeDtypeStruct((), jnp.int32))  # type: ignore[arg-type]

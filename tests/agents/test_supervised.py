@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from agent_cases import clock_at, program, run
 
-from agents import classifier, regressor
-from envs.targets import relabelled
+from plasticity.agents import classifier, regressor
+from plasticity.core.types import FIRST, MID, Agent, StreamSpec, Supervised, TimeStep, Transition, VisitPlan
+from plasticity.envs.targets import relabelled
 from plasticity.interventions.base import Intervention, compose
-from plasticity.networks import mlp
-from plasticity.optimizers import sgd
-from plasticity.types import FIRST, MID, Agent, StreamSpec, Supervised, TimeStep, Transition, VisitPlan
+from plasticity.networks.presets import mlp
+from plasticity.optim.optimizers import sgd
 
 KEY = jax.random.key(0)
 X = jnp.asarray([[1.0, 0.0], [2.0, -1.0]])
@@ -150,7 +150,7 @@ def test_an_intervention_sees_the_inputs_and_the_number_of_the_update():
     def step(key: Any, state: Any, learner: Any, seen: Any) -> Any:
         return (seen.observation, seen.clock.update), learner
 
-    watch = Intervention(init=lambda key, params: (jnp.zeros((2, 2)), jnp.int32(-1)), step=step)
+    watch = Intervention(init=lambda key, params, network: (jnp.zeros((2, 2)), jnp.int32(-1)), step=step)
     agent = linear(classifier, LABELS, watch)
     state, _ = agent.learn(KEY, agent.init(KEY, None), transition([0, 1]), clock_at(5))  # type: ignore[arg-type]
     ((inputs, number),) = state.plugins

@@ -12,17 +12,17 @@ from chain import chain
 from q_reference import Learning, Settings, as_float64, forward, script
 from replay_cases import KEY, SPEC, STEPS, live, pairs, remember
 
-from agents import dqn
-from agents.value_based import epsilon_greedy
+from plasticity.agents import dqn
+from plasticity.agents.value_based import epsilon_greedy
+from plasticity.core.types import Agent, StreamSpec
 from plasticity.interventions import reset
 from plasticity.interventions.base import Intervention, compose, every
-from plasticity.networks import mlp
-from plasticity.optimizers import adam
-from plasticity.types import Agent, StreamSpec
+from plasticity.networks.presets import mlp
+from plasticity.optim.optimizers import adam
 
 
 def small(spec: StreamSpec = SPEC, *interventions: Intervention, **settings: Any) -> Agent:
-    sizes = {"replay_capacity": 100, "replay_minimum": 8, "batch_size": 8, "learn_every": 2, "target_period": 3}
+    sizes = {"replay_capacity": 100, "replay_minimum": 8, "batch_size": 8, "update_period": 2, "target_period": 3}
     network = functools.partial(mlp, widths=(8,))
     optimizer = functools.partial(adam, learning_rate=0.01)
     return dqn(spec, compose(*interventions), network=network, optimizer=optimizer, **(sizes | settings))
@@ -121,14 +121,14 @@ def count() -> Intervention:
         return (made + 1, seen.clock.update, due + every(3)(seen.clock).astype(jnp.int32), gaps), learner
 
     zero = jnp.zeros((), jnp.int32)
-    return Intervention(init=lambda key, params: (zero, zero - 1, zero, zero), step=step)
+    return Intervention(init=lambda key, params, network: (zero, zero - 1, zero, zero), step=step)
 
 
 @pytest.mark.parametrize(
-    ("envs", "minimum", "learn_every", "gradient_steps"), [(2, 9, 4, 1), (1, 8, 3, 2), (2, 13, 1, 3)]
+    ("envs", "minimum", "update_period", "gradient_steps"), [(2, 9, 4, 1), (1, 8, 3, 2), (2, 13, 1, 3)]
 )
-def test_updates_are_made_exactly_when_they_are_due(envs, minimum, learn_every, gradient_steps):
-    sizes = {"replay_minimum": minimum, "learn_every": learn_every, "gradient_steps": gradient_steps}
+def test_updates_are_made_exactly_when_they_are_due(envs, minimum, update_period, gradient_steps):
+    sizes = {"replay_minimum": minimum, "update_period": update_period, "gradient_steps": gradient_steps}
     agent = small(SPEC._replace(envs=envs), count(), **sizes)
 
     def watch(state: Any) -> Any:
@@ -137,7 +137,7 @@ def test_updates_are_made_exactly_when_they_are_due(envs, minimum, learn_every, 
 
     narrow = jax.jit(lambda: live_narrow(agent, envs, watch))
     metrics, ((made, last, due, gaps), params, target) = jax.device_get(narrow())
-    expected = [gradient_steps * ((t + 1) * envs >= minimum and (t + 1) % learn_every == 0) for t in range(STEPS)]
+    expected = [gradient_steps * ((t + 1) * envs >= minimum and (t + 1) % update_period == 0) for t in range(STEPS)]
     np.testing.assert_array_equal(metrics["updates"], expected)
     np.testing.assert_array_equal(made, np.cumsum(expected))
     np.testing.assert_array_equal(last, made - 1)  # the first update is number 0
@@ -196,8 +196,8 @@ def test_a_supervised_stream_is_refused(name):
 
 
 def test_a_visit_is_whole_periods_of_learning():
-    with pytest.raises(ValueError, match=r"agent\.learn_every: 7 is not allowed; it must divide the 60 steps"):
-        small(learn_every=7)
+    with pytest.raises(ValueError, match=r"agent\.update_period: 7 is not allowed; it must divide the 60 steps"):
+        small(update_period=7)
 
 
 def test_a_minimum_that_the_replay_can_never_hold_is_refused():

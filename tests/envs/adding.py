@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.base import Source, vectorise
-from envs.host import host
-from plasticity.types import FIRST, LAST, MID, StreamSpec, Task, Visit, VisitPlan
+from plasticity.core.types import FIRST, LAST, MID, StreamSpec, Task, Visit, VisitPlan
+from plasticity.envs.base import Source, vectorise
+from plasticity.envs.host import host
 
 LENGTH = 4
 

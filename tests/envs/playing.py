@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from envs.base import Source
-from plasticity.types import LAST, Clock, Stream, Visit
+from plasticity.core.types import LAST, Clock, Stream, Visit
+from plasticity.envs.base import Source
 
 
 def lane_keys(*seeds: int) -> jax.Array:

@@ -11,9 +11,9 @@ from ale_py import ALEInterface, LoggerMode, roms
 from jax.sharding import Mesh, PartitionSpec
 from playing import assert_resumes_in_mid_visit, clock_at, lane_keys, play, player, random_actions, visit_of
 
-from envs.atari import PRESETS, AtariPool, Preset, atari, chosen
-from envs.atari_games import Game, parse
-from plasticity.types import FIRST, LAST, MID
+from plasticity.core.types import FIRST, LAST, MID
+from plasticity.envs.atari import PRESETS, AtariPool, Preset, atari, chosen
+from plasticity.envs.atari_games import Game, parse
 
 pytestmark = pytest.mark.filterwarnings("ignore:frames_per_visit")
 

@@ -9,10 +9,10 @@ import pytest
 from ale_py import roms
 from playing import assert_resumes_in_mid_visit, lane_keys, play, player, random_actions, visit_of
 
-from envs.atari import PRESETS, AtariPool, Preset, atari
-from envs.atari_ale import AlePool, make_ale
-from envs.atari_games import TWO_PLAYERS, Game, cartridges
-from plasticity.types import FIRST, LAST, MID
+from plasticity.core.types import FIRST, LAST, MID
+from plasticity.envs.atari import PRESETS, AtariPool, Preset, atari
+from plasticity.envs.atari_ale import AlePool, make_ale
+from plasticity.envs.atari_games import TWO_PLAYERS, Game, cartridges
 
 pytestmark = pytest.mark.filterwarnings("ignore:frames_per_visit")
 
@@ -146,8 +146,8 @@ WITHOUT = """
 import sys
 
 sys.modules["envpool"] = None  # what an import of it meets where it is not installed
-from plasticity import launch
-from plasticity.errors import UserError
+from plasticity.runs import launch
+from plasticity.core.errors import UserError
 
 launch.registry()
 document = {"name": "without", "seeds": 1, "agent": {"kind": "stream_q", "network": {"kind": "mlp", "widths": [8]}}}

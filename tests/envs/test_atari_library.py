@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from playing import lane_keys, play, player, visit_of
 
-from envs.atari import PRESETS, atari, make_envs
-from envs.atari_games import Game, parse
-from envs.host import emulator_seeds
-from plasticity.types import FIRST, LAST, MID
+from plasticity.core.types import FIRST, LAST, MID
+from plasticity.envs.atari import PRESETS, atari, make_envs
+from plasticity.envs.atari_games import Game, parse
+from plasticity.envs.host import emulator_seeds
 
 pytestmark = pytest.mark.filterwarnings("ignore:frames_per_visit")
 

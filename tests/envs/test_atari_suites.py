@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from envs.atari import atari
-from envs.atari_games import curriculum, flavours
-from envs.atari_suites import SUITES
+from plasticity.envs.atari import atari
+from plasticity.envs.atari_games import curriculum, flavours
+from plasticity.envs.atari_suites import SUITES
 
 MODES = {"SpaceInvaders": range(16), "Breakout": range(0, 45, 4), "Freeway": range(8)}
 

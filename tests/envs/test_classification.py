@@ -9,7 +9,7 @@ import pytest
 from playing import clock_at, lane_keys, play, player, random_actions, visit_of
 from sklearn.datasets import load_digits
 
-from envs.classification import classification_mdp
+from plasticity.envs.classification import classification_mdp
 
 PIXELS, LABELS = load_digits(return_X_y=True)
 KNOWN = (PIXELS[:100] - PIXELS[:100].mean()) / PIXELS[:100].std()

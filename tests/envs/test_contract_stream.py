@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from playing import Player, lane_keys, play, player, random_actions, visit_of
 
-from envs import STREAMS
-from plasticity.types import FIRST, LAST, MID, Supervised
+from plasticity.core.types import FIRST, LAST, MID, Supervised
+from plasticity.envs import STREAMS
 
 STEPS, LANES = 24, 2
 LONG = {"procgen"}  # streams whose episodes cannot be made shorter than that

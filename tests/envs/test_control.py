@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 from playing import Player, clock_at, lane_keys, play, player, random_actions, visit_of
 
-from envs import STREAMS
-from envs.changes import permutation
-from envs.control import (
+from plasticity.core.types import FIRST, LAST, MID
+from plasticity.envs import STREAMS
+from plasticity.envs.changes import permutation
+from plasticity.envs.control import (
     Physics,
     acrobot_seen,
     acrobot_step,
@@ -23,8 +24,7 @@ from envs.control import (
     pendulum_seen,
     pendulum_step,
 )
-from envs.toys import CatchState, catch, catch_task
-from plasticity.types import FIRST, LAST, MID
+from plasticity.envs.toys import CatchState, catch, catch_task
 
 STANDARD = Physics(jnp.float32(1), jnp.float32(1), jnp.float32(1))
 

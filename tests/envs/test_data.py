@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from envs.data import digits, read
-from envs.samples import classes_of, gaussian_samples, image_samples, labels_of, select
+from plasticity.envs.data import digits, read
+from plasticity.envs.samples import classes_of, gaussian_samples, image_samples, labels_of, select
 
 
 def idx_bytes(array: np.ndarray) -> bytes:

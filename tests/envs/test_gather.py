@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from playing import lane_keys, play, player, random_actions, visit_of
 
-from envs.gather import gather
-from plasticity.types import FIRST, LAST
+from plasticity.core.types import FIRST, LAST
+from plasticity.envs.gather import gather
 
 SMALL = {"size": 4, "gems": 4, "pits": 3, "blocks": 3, "episode_steps": 12, "levels": 2, "tasks": 3}
 

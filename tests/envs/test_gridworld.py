@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from playing import lane_keys, play, player, random_actions, visit_of
 
-from envs.gridworld import distances, goals, gridworld, neighbours
-from plasticity.types import FIRST, LAST
+from plasticity.core.types import FIRST, LAST
+from plasticity.envs.gridworld import distances, goals, gridworld, neighbours
 
 UP, DOWN, LEFT, RIGHT = range(4)
 SMALL = {"size": 3, "walls": "none", "episode_steps": 5, "tasks": 3, "steps_per_task": 50}

@@ -9,9 +9,9 @@ import pytest
 from playing import lane_keys, visit_of
 from sklearn.datasets import load_digits
 
-from envs.base import PARAMS
-from envs.growing import class_incremental, warm_start
-from envs.supervised import TARGETS
+from plasticity.envs.base import PARAMS
+from plasticity.envs.growing import class_incremental, warm_start
+from plasticity.envs.supervised import TARGETS
 
 PIXELS, LABELS = load_digits(return_X_y=True)
 KNOWN = (PIXELS[:100] - PIXELS[:100].mean()) / PIXELS[:100].std()

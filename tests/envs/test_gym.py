@@ -13,9 +13,9 @@ import pytest
 from gymnasium.vector import SyncVectorEnv
 from playing import lane_keys, play, player, random_actions, visit_of
 
-from envs.gym import gym
-from envs.host import emulator_seeds
-from plasticity.types import FIRST, LAST, MID
+from plasticity.core.types import FIRST, LAST, MID
+from plasticity.envs.gym import gym
+from plasticity.envs.host import emulator_seeds
 
 gymnasium.register_envs(ale_py)
 
@@ -174,7 +174,8 @@ def test_a_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
         raise gymnasium.error.DependencyNotInstalled("MuJoCo is not installed")
 
     monkeypatch.setattr(gymnasium, "make", lacking)
-    with pytest.raises(ValueError, match=r'CartPole-v1: a library is missing: .*pip install "plasticity\[mujoco\]"'):
+    said = r'CartPole-v1: a library is missing: .*pip install "plasticity-lab\[mujoco\]"'
+    with pytest.raises(ValueError, match=said):
         gym(id="CartPole-v1")
 
 

@@ -10,8 +10,8 @@ import pytest
 from jax.sharding import Mesh, PartitionSpec
 from playing import clock_at, lane_keys, play, player, random_actions, visit_of
 
-from envs.host import Table, emulator_seeds, host
-from plasticity.types import FIRST, LAST, MID, StreamSpec, VisitPlan
+from plasticity.core.types import FIRST, LAST, MID, StreamSpec, VisitPlan
+from plasticity.envs.host import Table, emulator_seeds, host
 
 SPEC = StreamSpec(jax.ShapeDtypeStruct((3,), jnp.float32), 5, ("a", "b"), (VisitPlan(0, 9),) * 2, 2, True)
 

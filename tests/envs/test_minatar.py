@@ -11,9 +11,9 @@ import pytest
 from minatar_rules import RULES
 from playing import Player, clock_at, lane_keys, play, player, random_actions, visit_of
 
-from envs.minatar import GAMES, minatar
-from envs.minatar_seaquest import Bullets, Seaquest, placed
-from plasticity.types import FIRST, LAST, MID
+from plasticity.core.types import FIRST, LAST, MID
+from plasticity.envs.minatar import GAMES, minatar
+from plasticity.envs.minatar_seaquest import Bullets, Seaquest, placed
 
 WORDS = 2
 

@@ -9,9 +9,9 @@ import pytest
 from playing import lane_keys, visit_of
 from sklearn.datasets import load_digits
 
-from envs.base import PARAMS
-from envs.permuted import permuted_inputs
-from envs.supervised import TARGETS
+from plasticity.envs.base import PARAMS
+from plasticity.envs.permuted import permuted_inputs
+from plasticity.envs.supervised import TARGETS
 
 PIXELS, LABELS = load_digits(return_X_y=True)
 

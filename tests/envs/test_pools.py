@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from playing import lane_keys, play, player, random_actions, visit_of
 
-from envs.base import Source
-from envs.host import emulator_seeds
-from envs.pools import envpool
-from envs.suites import CW10, continual_world, dmc, minigrid, procgen
-from plasticity.types import FIRST, LAST, MID
+from plasticity.core.types import FIRST, LAST, MID
+from plasticity.envs.base import Source
+from plasticity.envs.host import emulator_seeds
+from plasticity.envs.pools import envpool
+from plasticity.envs.suites import CW10, continual_world, dmc, minigrid, procgen
 
 
 def lived(source: Source, steps: int, task: int = 0) -> tuple[Any, np.ndarray, list[int]]:
@@ -122,7 +122,7 @@ def test_every_task_of_continual_world_steps() -> None:
 
 FRAMES = """
 import sys, numpy as np, envpool
-from envs.pools import load_renderer
+from plasticity.envs.pools import load_renderer
 load_renderer()
 for task in sys.argv[1:]:
     envs = envpool.make(f"MetaWorld/{task}-v3", env_type="gymnasium", num_envs=1, seed=[3], render_mode="rgb_array",

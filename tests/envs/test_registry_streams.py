@@ -1,4 +1,4 @@
-"""What holds for the card of every built-in stream and transform, and how long visits must be."""
+"""What holds for the metadata of every built-in stream and transform, and how long visits must be."""
 
 import inspect
 import warnings
@@ -9,26 +9,26 @@ import tiny
 from rich.console import Console
 from test_contract_stream import missing
 
-from envs import STREAMS, TRANSFORMS
-from envs.atari import atari
-from envs.control import acrobot, cartpole, pendulum
-from envs.episodes import warn_if_short
-from envs.toys import catch
-from plasticity import launch
-from plasticity.config import read_experiment
-from plasticity.documents import from_yaml, to_yaml
-from plasticity.fields import card_of
-from plasticity.tables import print_member
+from plasticity.cli.tables import print_member
+from plasticity.config.documents import from_yaml, to_yaml
+from plasticity.config.experiments import read_experiment
+from plasticity.config.fields import metadata_of
+from plasticity.envs import STREAMS, TRANSFORMS
+from plasticity.envs.atari import atari
+from plasticity.envs.control import acrobot, cartpole, pendulum
+from plasticity.envs.episodes import warn_if_short
+from plasticity.envs.toys import catch
+from plasticity.runs import launch
 
 
 def example(family, name):
-    return launch.registry().card(family, name).example
+    return launch.registry().metadata(family, name).example
 
 
 @pytest.mark.parametrize("name", sorted(set(STREAMS) - missing()))
 def test_the_example_of_every_stream_makes_it_without_a_warning(name):
     settings = example("streams", name)
-    assert settings, f"{name}: its card has no example"
+    assert settings, f"{name}: its metadata has no example"
     with warnings.catch_warnings():
         warnings.simplefilter("error", UserWarning)
         source = STREAMS[name](**settings)
@@ -49,7 +49,7 @@ def test_the_example_of_every_stream_is_a_config(name):
 @pytest.mark.parametrize("name", sorted(TRANSFORMS))
 def test_the_example_of_every_transform_is_a_config_and_makes_it(name):
     settings = example("transforms", name)
-    assert settings, f"{name}: its card has no example"
+    assert settings, f"{name}: its metadata has no example"
     text = to_yaml(tiny.document(stream="cartpole", transforms=[{"kind": name, **settings}]))
     experiment = read_experiment(from_yaml(text, "example.yaml"), launch.registry())
     assert [each.kind for each in experiment.transforms] == [name]
@@ -57,7 +57,7 @@ def test_the_example_of_every_transform_is_a_config_and_makes_it(name):
 
 
 def test_every_stream_of_others_says_whose_it_is():
-    unnamed = {name for name, factory in STREAMS.items() if not card_of(factory).paper}
+    unnamed = {name for name, factory in STREAMS.items() if not metadata_of(factory).paper}
     assert not unnamed
 
 

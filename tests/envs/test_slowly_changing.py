@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 from playing import lane_keys, play, player, random_actions, visit_of
 
-from envs.slowly_changing import ThresholdNetwork, fire, slow_bits, slowly_changing_regression, threshold_network
+from plasticity.envs.slowly_changing import (
+    ThresholdNetwork,
+    fire,
+    slow_bits,
+    slowly_changing_regression,
+    threshold_network,
+)
 
 
 def test_threshold_network_by_hand() -> None:

@@ -9,9 +9,9 @@ import pytest
 from playing import Player, lane_keys, play, player, random_actions
 from test_contract_stream import LANES, NAMES, SETTINGS, differ
 
-from envs import STREAMS
-from envs import host as on_host
-from plasticity.types import Visit
+from plasticity.core.types import Visit
+from plasticity.envs import STREAMS
+from plasticity.envs import host as on_host
 
 STEPS = 6
 

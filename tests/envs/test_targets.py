@@ -9,10 +9,10 @@ import pytest
 from playing import lane_keys, play, player, random_actions, visit_of
 from sklearn.datasets import load_digits
 
-from envs.base import PARAMS
-from envs.functions import TargetNetwork, functions, respond, target_network
-from envs.supervised import TARGETS, negative_squared_error
-from envs.targets import permuted_labels, redrawn_labels, regression, relabelled
+from plasticity.envs.base import PARAMS
+from plasticity.envs.functions import TargetNetwork, functions, respond, target_network
+from plasticity.envs.supervised import TARGETS, negative_squared_error
+from plasticity.envs.targets import permuted_labels, redrawn_labels, regression, relabelled
 
 START = jnp.zeros(5000, jnp.int32)
 

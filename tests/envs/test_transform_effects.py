@@ -12,14 +12,14 @@ import pytest
 from adding import pure, spec_of
 from playing import lane_keys
 
-from envs.base import Source
-from envs.minatar import minatar
-from envs.targets import relabelled
-from envs.transforms import TRANSFORMS
-from envs.transforms.base import divided
-from envs.transforms.permutations import order_of, orders
-from plasticity.types import Clock, StreamSpec, TimeStep, Visit, VisitPlan
-from plasticity.visits import scheduled
+from plasticity.core.types import Clock, StreamSpec, TimeStep, Visit, VisitPlan
+from plasticity.engine.visits import scheduled
+from plasticity.envs.base import Source
+from plasticity.envs.minatar import minatar
+from plasticity.envs.targets import relabelled
+from plasticity.envs.transforms import TRANSFORMS
+from plasticity.envs.transforms.base import divided
+from plasticity.envs.transforms.permutations import order_of, orders
 
 KEYS = lane_keys(3)
 ACTIONS = np.array([[2, 1, 0, 2, 0, 1, 1, 2, 0], [0, 0, 1, 1, 2, 2, 0, 1, 2]]).T  # [T, E]; the fifth opens an episode
@@ -153,6 +153,7 @@ def test_order_of_composition() -> None:
         assert life.reward[1:, 0].tolist() == reward
         assert source.spec.reward_range == (0, max(reward))
         assert score[:, 0].tolist() == [2, 1, 0, 2]
+        assert source.spec.score_range == (0, 2)
 
 
 def test_two_of_a_kind_have_keys_of_their_own() -> None:
@@ -382,3 +383,13 @@ def test_ranges_of_rewards() -> None:
     assert ranges == {
         "scale_reward": (-20, 30), "clip_reward": (-1, 1), "flip_reward": (-3, 3), "delay_reward": (-4, 6),
     }  # fmt: skip
+
+
+def test_what_is_recorded_keeps_its_range_unless_it_is_flipped() -> None:
+    chains: tuple[tuple[tuple[str, dict[str, Any]], ...], ...] = (
+        (("scale_reward", {"factor": 10.0}),),
+        (("clip_reward", {}), ("delay_reward", {"steps": 1})),
+        (("clip_reward", {}), ("flip_reward", {})),
+    )
+    found = [made(showing(reward_range=(-2.0, 3.0)), *chain).spec.score_range for chain in chains]
+    assert found == [(-2, 3), (-2, 3), (-3, 3)]

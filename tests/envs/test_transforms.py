@@ -11,9 +11,9 @@ import pytest
 from adding import on_host, pure, spec_of
 from playing import clock_at, lane_keys, random_actions
 
-from envs.base import Source
-from envs.transforms import TRANSFORMS
-from plasticity.types import FIRST, LAST, MID, Stream, Visit
+from plasticity.core.types import FIRST, LAST, MID, Stream, Visit
+from plasticity.envs.base import Source
+from plasticity.envs.transforms import TRANSFORMS
 
 STEPS, LANES = 24, 2
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -115,6 +115,8 @@ def test_spec_is_consistent(lives: Lives) -> None:
     assert len(set(spec.tasks)) == len(spec.tasks)
     low, high = spec.reward_range
     assert low <= lives.life.reward.min() <= lives.life.reward.max() <= high
+    low, high = spec.score_range or spec.reward_range
+    assert low <= lives.score.min() <= lives.score.max() <= high
 
 
 def test_shapes_and_types_are_those_of_the_spec(lives: Lives) -> None:

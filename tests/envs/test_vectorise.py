@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from playing import clock_at, lane_keys, play, player, visit_of
 
-from envs.base import chance, over, vectorise
-from plasticity.types import FIRST, LAST, MID, StreamSpec, Task, Visit, VisitPlan
+from plasticity.core.types import FIRST, LAST, MID, StreamSpec, Task, Visit, VisitPlan
+from plasticity.envs.base import chance, over, vectorise
 
 
 def counting(episodic: bool, calls: list[str]) -> Task:

@@ -10,7 +10,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 STARTS = """
 import multiprocessing, signal, time
-from envs import workers
+from plasticity.envs import workers
 with workers.shielded():
     child = multiprocessing.get_context("spawn").Process(target=time.sleep, args=(0,))
     child.start()

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from update_loop import CNN, MLP
 
-from plasticity.blueprint import nodes_of
 from plasticity.interventions import INTERVENTIONS
 from plasticity.interventions.architecture import (
     crelu,
@@ -20,12 +19,13 @@ from plasticity.interventions.architecture import (
     spectral_norm,
     weight_norm,
 )
-from plasticity.interventions.base import clashes
+from plasticity.interventions.base import clashes, undeclared
 from plasticity.interventions.decay import weight_decay
 from plasticity.interventions.injection import plasticity_injection
 from plasticity.interventions.projection import nap
-from plasticity.layers import spectral_norm as sigma
-from plasticity.networks import Convolution, Head, NetworkSpec, build
+from plasticity.networks.build import build
+from plasticity.networks.layers import spectral_norm as sigma
+from plasticity.networks.spec import Convolution, Head, NetworkSpec, nodes_of
 
 KEY = jax.random.key(5)
 CNN = replace(CNN, convolution="lax")  # quick to compile
@@ -152,27 +152,33 @@ def test_spectral_norm_divides_the_layers_asked_for():
 
 
 def test_two_interventions_that_set_the_same_are_named():
-    found = clashes(MLP, {"decay": weight_decay(), "norm": layer_norm(), "nap": nap()})
+    found = clashes({"decay": weight_decay(), "norm": layer_norm(), "nap": nap()})
     assert found == "interventions: norm and nap both set the network's normalisation; keep one"
-    found = clashes(MLP, {"a": crelu(), "b": leaky_relu(), "c": deep_fourier(keep_size=False), "d": rms_norm()})
+    found = clashes({"a": crelu(), "b": leaky_relu(), "c": deep_fourier(keep_size=False), "d": rms_norm()})
     assert found == "interventions: a, b and c all set the network's activation; keep one"
-    found = clashes(MLP, {"w": weight_norm(), "s": spectral_norm()})
+    found = clashes({"w": weight_norm(), "s": spectral_norm()})
     assert found == "interventions: w and s both set the network's parameterisation; keep one"
-    found = clashes(MLP, {"x": plasticity_injection(layers=0), "y": plasticity_injection(layers=1)})
+    found = clashes({"x": plasticity_injection(layers=0), "y": plasticity_injection(layers=1)})
     assert found == "interventions: x and y both set the network's injection; keep one"
     pair = {"x": INTERVENTIONS["infer"](), "y": INTERVENTIONS["infer"]()}
-    assert clashes(MLP, pair) == "interventions: x and y both set the network's auxiliary layer; keep one"
+    assert clashes(pair) == "interventions: x and y both set the network's auxiliary layer; keep one"
 
 
-def test_what_the_network_has_already_is_set_nevertheless():
-    spec = replace(MLP, activation="leaky_relu", activation_settings=(("negative_slope", 0.01),), normalisation="layer")
-    assert "activation" in str(clashes(spec, {"a": leaky_relu(), "b": smooth_leaky()}))
-    assert "normalisation" in str(clashes(spec, {"a": layer_norm(), "b": rms_norm()}))
+NETWORKS_OF_ALL_KINDS = (
+    MLP,
+    replace(MLP, normalisation="map", activation="leaky_relu", activation_settings=(("negative_slope", 0.1),)),
+    replace(MLP, parameterisation="weight", auxiliary=2),
+)
+
+
+@pytest.mark.parametrize("name", INTERVENTIONS)
+def test_what_an_intervention_sets_is_what_it_declares(name: str):
+    keep = {"keep_size": False} if name in ("crelu", "deep_fourier") else {}  # else it needs even widths
+    intervention = INTERVENTIONS[name](**keep)
+    changed = {field for spec in NETWORKS_OF_ALL_KINDS for field in undeclared(spec, intervention.network(spec), ())}
+    assert changed == set(intervention.sets)
 
 
 def test_interventions_that_go_together_pass():
     together = {"a": layer_norm(), "b": crelu(), "c": weight_norm(), "d": plasticity_injection(), "e": weight_decay()}
-    assert clashes(MLP, together) is None
-    assert clashes(replace(MLP, widths=()), {"a": layer_norm(), "b": leaky_relu()}) is None
-    with pytest.raises(ValueError, match="even number"):
-        clashes(MLP, {"a": crelu(keep_size=True), "b": layer_norm()})
+    assert clashes(together) is None

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from update_loop import clock_at, make, train
 
+from plasticity.core.types import Learner
 from plasticity.interventions import hare_tortoise
-from plasticity.optimizers import adam, sgd
-from plasticity.types import Learner
+from plasticity.optim.optimizers import adam, sgd
 
 KEY = jax.random.key(2)
 
@@ -21,7 +21,7 @@ def test_against_a_loop(renewed):
     method, optimizer = hare_tortoise(decay=0.9, period=3, optimizer=renewed), sgd(momentum=0.5)
     params = {"w": jnp.array([1.0, -1.0])}
     hare, tortoise = np.array([1.0, -1.0]), np.array([1.0, -1.0])
-    state, learner = method.init(KEY, params), Learner(params, params, optimizer.init(params))
+    state, learner = method.init(KEY, params, None), Learner(params, params, optimizer.init(params))
     for number in range(7):
         _, used = optimizer.update(params, learner.opt_state)
         learner = learner._replace(params={"w": learner.params["w"] + number}, opt_state=used)

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from update_loop import CNN, MLP, Loop, Run, make
 
-from plasticity.counting import precise
+from plasticity.core.counting import precise
+from plasticity.core.types import Activation, Context, Learner
 from plasticity.interventions import continual_backprop, surgery
 from plasticity.interventions.continual_backprop import Ledger, Memory, least_useful
-from plasticity.networks import Head, NetworkSpec
-from plasticity.optimizers import adam, sgd
-from plasticity.types import Activation, Context, Learner
+from plasticity.networks.spec import Head, NetworkSpec
+from plasticity.optim.optimizers import adam, sgd
 
 KEY = jax.random.key(2)
 UPDATES, MATURITY, RATE, DECAY = 200, 8, 0.0317, 0.9
@@ -165,7 +165,7 @@ def learned(spec: NetworkSpec, rule: Any, **settings: Any) -> tuple[Loop, Any, R
     inputs = rng.normal(size=(4, *spec.observation)).astype(np.float32)
     activations = jax.jit(loop.network.apply)(params, inputs)[1]
     facts = {"activations": activations, "observation": inputs, "fresh": lambda key: newborn}
-    run = Run(method.init(KEY, params), Learner(params, params, slots))
+    run = Run(method.init(KEY, params, loop.network), Learner(params, params, slots))
     return loop, method, run, loop.context(0)._replace(**facts)
 
 

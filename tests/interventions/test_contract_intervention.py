@@ -13,25 +13,26 @@ import numpy as np
 import pytest
 from update_loop import Loop, Run, make, traced, train
 
-from plasticity import launch
-from plasticity.eligibility import STREAMING
-from plasticity.fields import TRACED, card_of
+from plasticity.config.fields import TRACED, metadata_of
+from plasticity.config.schema import schema_of
+from plasticity.config.settings import Parser
 from plasticity.interventions import INTERVENTIONS
 from plasticity.interventions.base import Intervention, compose, unchanged
-from plasticity.optimizers import OPTIMIZERS, adam
-from plasticity.schema import schema_of
-from plasticity.settings import Parser
+from plasticity.interventions.rehearsal import sees_switches
+from plasticity.optim.eligibility import STREAMING
+from plasticity.optim.optimizers import OPTIMIZERS, adam
+from plasticity.runs import launch
 
 Factory = Callable[..., Intervention]
 KEY = jax.random.key(3)
 MEMBERS = sorted(INTERVENTIONS)
-NEUTRAL = [name for name in MEMBERS if card_of(INTERVENTIONS[name]).neutral is not None]
+NEUTRAL = [name for name in MEMBERS if metadata_of(INTERVENTIONS[name]).neutral is not None]
 
 
 IDLE = [
     (name, setting, other, allowed)
     for name in MEMBERS
-    for setting, needs in card_of(INTERVENTIONS[name]).only_with.items()
+    for setting, needs in metadata_of(INTERVENTIONS[name]).only_with.items()
     for other, allowed in needs.items()
 ]
 
@@ -111,7 +112,7 @@ def test_keeps_structure_shapes_and_dtypes_with_every_optimizer(name: str, optim
 @pytest.mark.parametrize("name", NEUTRAL)
 def test_neutral_settings_do_nothing(name: str) -> None:
     """Bit for bit, operation by operation (one compiled program may fuse multiply and add, another not)."""
-    assert_same(three_updates(INTERVENTIONS[name](**card_of(INTERVENTIONS[name]).neutral)), undisturbed())
+    assert_same(three_updates(INTERVENTIONS[name](**metadata_of(INTERVENTIONS[name]).neutral)), undisturbed())
 
 
 def three_updates(intervention: Intervention) -> Any:
@@ -169,14 +170,16 @@ def test_a_lane_of_a_grid_is_a_run_alone(grid: Any) -> None:
     chex.assert_trees_all_close(jax.tree.map(lambda x: x[1], lived), alone, rtol=1e-3, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", MEMBERS)
-def test_only_members_that_say_so_see_switches(name: str) -> None:
-    factory = INTERVENTIONS[name]
-    switching = switching_of(factory)
-    if not card_of(factory).sees_switches:
-        assert not switching
-        assert factory().switch is unchanged
-        return
+SEE_SWITCHES = {"at_switch", "nap", "optimizer_reset", "reset", "shrink_perturb"}
+
+
+def test_who_sees_switches() -> None:
+    assert {name for name in MEMBERS if sees_switches(INTERVENTIONS[name])} == SEE_SWITCHES
+
+
+@pytest.mark.parametrize("name", sorted(SEE_SWITCHES))
+def test_switches_are_seen_only_where_a_setting_says_so(name: str) -> None:
+    factory, switching = INTERVENTIONS[name], switching_of(INTERVENTIONS[name])
     assert factory(**dict.fromkeys(switching, "switch")).switch is not unchanged
     if switching:
         others = {
@@ -188,7 +191,7 @@ def test_only_members_that_say_so_see_switches(name: str) -> None:
 @pytest.mark.parametrize("name", MEMBERS)
 def test_has_settings_by_keyword_and_a_source(name: str) -> None:
     factory = INTERVENTIONS[name]
-    assert card_of(factory).paper
+    assert metadata_of(factory).paper
     assert all(p.kind is p.KEYWORD_ONLY for p in inspect.signature(factory).parameters.values())
 
 

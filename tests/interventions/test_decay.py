@@ -8,7 +8,7 @@ import pytest
 
 from plasticity.interventions import weight_decay
 from plasticity.interventions.base import compose
-from plasticity.optimizers import adam, sgd
+from plasticity.optim.optimizers import adam, sgd
 
 PARAMS = {"kernel": jnp.array([[1.0, -2.0], [4.0, 0.5]]), "bias": jnp.array([3.0, -1.0])}
 GRADIENTS = {"kernel": jnp.array([[1.0, 1.0], [-2.0, 0.0]]), "bias": jnp.array([1.0, 0.0])}

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from update_loop import CNN, MLP, clock_at, make
 
+from plasticity.core.types import Activation, Context, Learner, Network, Units
 from plasticity.interventions import c_chain, effective_rank, infer, pfo
 from plasticity.interventions.base import Intervention
 from plasticity.interventions.feature_penalties import nearest, of_network, spectrum
-from plasticity.networks import Head, build, join
-from plasticity.optimizers import sgd
-from plasticity.types import Activation, Context, Learner, Network, Units
+from plasticity.networks.build import build, join
+from plasticity.networks.spec import Head
+from plasticity.optim.optimizers import sgd
 
 KEY = jax.random.key(0)
 X = np.array([[1.0, 2.0], [0.0, -1.0], [3.0, 1.0]], np.float32)
@@ -67,7 +68,7 @@ def penalised(method: Intervention, state: Any, params: Any, update: int = 0, x:
 
 def test_pfo_is_zero_after_a_refresh_and_right_after_a_change() -> None:
     method = pfo(strength=2.0, period=3)
-    state, value, gradient = penalised(method, method.init(KEY, moved(9.0)), LINEAR.init(KEY), update=3)
+    state, value, gradient = penalised(method, method.init(KEY, moved(9.0), None), LINEAR.init(KEY), update=3)
     assert value == 0.0
     assert not gradient["first"]["kernel"].any()
     _, value, gradient = penalised(method, state, moved(), update=4)
@@ -187,7 +188,7 @@ def test_effective_rank_refuses_a_batch_of_one() -> None:
 def test_churn_by_hand_on_a_linear_network() -> None:
     """Three updates: what the last one changed on the other batch, and nothing before the first."""
     method = c_chain(strength=3.0)
-    state, value, gradient = penalised(method, method.init(KEY, moved(0.0)), moved(0.0))
+    state, value, gradient = penalised(method, method.init(KEY, moved(0.0), None), moved(0.0))
     assert value == 0.0
     assert not gradient["first"]["kernel"].any()
     for now, before in ((0.5, 0.0), (0.75, 0.5)):
@@ -206,7 +207,7 @@ def test_churn_adds_the_parts_of_what_an_actor_critic_gives() -> None:
     network = LINEAR._replace(apply=both)
     old, new = ({**moved(by), "scale": jnp.array([by, 0.0])} for by in (0.0, 0.5))
     method = c_chain(strength=1.0)
-    state = method.init(KEY, old)._replace(previous=old)
+    state = method.init(KEY, old, None)._replace(previous=old)
     change = 2.0 * OTHERS @ np.full((2, 3), 0.5) @ V
     got = method.penalty(state, new, context(new, network=network))
     assert float(got) == pytest.approx(np.mean(change**2) + 0.25 / 2, rel=1e-5)
@@ -223,7 +224,7 @@ def test_infer_by_hand(reduce: str, share: float) -> None:
     method = infer(strength=0.1, scale=10.0, heads=2, reduce=reduce)
 
     def penalty(params: dict) -> jax.Array:
-        return method.penalty(method.init(KEY, old), params, context(params, network=network))
+        return method.penalty(method.init(KEY, old, None), params, context(params, network=network))
 
     value, gradient = jax.value_and_grad(penalty)(new)
     first, now = (2.0 * X @ kernel @ heads + np.array([0.5, 0.0]) for kernel in (W, W + 0.5))

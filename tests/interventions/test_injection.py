@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 from update_loop import CNN, MLP, Run, batch_at, make
 
+from plasticity.core.types import Network
 from plasticity.interventions.base import compose
 from plasticity.interventions.decay import weight_decay
 from plasticity.interventions.injection import plasticity_injection
 from plasticity.interventions.resets import reset
-from plasticity.networks import Head, build, join
-from plasticity.optimizers import adam, sgd
-from plasticity.types import Network
+from plasticity.networks.build import build, join
+from plasticity.networks.spec import Head
+from plasticity.optim.optimizers import adam, sgd
 
 KEY = jax.random.key(11)
 HEADS = (Head("policy", 1, (3,)), Head("value", 1))
@@ -213,7 +214,7 @@ def test_joined_networks_are_injected_together():
     network, method = pair(), plasticity_injection(at=1)
     rule = method.optimizer(sgd(learning_rate=0.1))
     params = network.init(KEY)
-    run = Run(method.init(KEY, params), make(method, MOMENTUM).init(KEY).learner._replace(params=params))
+    run = Run(method.init(KEY, params, network), make(method, MOMENTUM).init(KEY).learner._replace(params=params))
     context = make(method, MOMENTUM).context(jnp.int32(0))
     state, learner = method.step(KEY, run.state, run.learner, context)
     assert int(state) == 1

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from update_loop import CNN, MLP, Run, make, train
 
-from plasticity.eligibility import STREAMING, eligible, parts
+from plasticity.core.types import Learner, Network
 from plasticity.interventions import (
     layer_norm,
     nap,
@@ -24,9 +24,10 @@ from plasticity.interventions import (
 )
 from plasticity.interventions.base import Intervention, compose
 from plasticity.interventions.projection import rescaled
-from plasticity.networks import NetworkSpec, build
-from plasticity.optimizers import adam, rmsprop, sgd
-from plasticity.types import Learner, Network
+from plasticity.networks.build import build
+from plasticity.networks.spec import NetworkSpec
+from plasticity.optim.eligibility import STREAMING, eligible, parts
+from plasticity.optim.optimizers import adam, rmsprop, sgd
 
 KEY = jax.random.key(0)
 WIDE = replace(MLP, widths=(16, 16))
@@ -148,7 +149,9 @@ def test_a_switch_begins_the_schedule_anew_and_leaves_the_moments(clip: float | 
         state = loop.optimizer.init(loop.network.init(KEY))
         later = jax.tree.map(lambda x: x + 3, state)
         learner = Learner(loop.network.init(KEY), (), later)
-        _, after = method.switch(KEY, method.init(KEY, learner.params), learner, loop.context(jnp.int32(3)))
+        _, after = method.switch(
+            KEY, method.init(KEY, learner.params, loop.network), learner, loop.context(jnp.int32(3))
+        )
         assert float(loop.optimizer.learning_rate(later)) == 0.125
         assert float(loop.optimizer.learning_rate(after.opt_state)) == expected
         same = jax.tree.map(lambda a, b: bool(np.array_equal(a, b)), after.opt_state, later)

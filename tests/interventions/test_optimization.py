@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import scipy.special
 
-from plasticity.eligibility import eligible
 from plasticity.interventions import random_walk, surgery, trac, upgd, weight_decay
 from plasticity.interventions.optimization import erfi, relative_utility
-from plasticity.optimizers import adam, sgd
+from plasticity.optim.eligibility import eligible
+from plasticity.optim.optimizers import adam, sgd
 
 KEY = jax.random.key(4)
 PARAMS = {"kernel": np.array([[1.0, -2.0], [0.5, 0.1]]), "bias": np.array([0.3, -0.2])}

@@ -18,11 +18,12 @@ import optax
 import pytest
 from update_loop import MLP, Loop, Run, batch_at, make, train
 
+from plasticity.core.types import Learner, Optimizer
 from plasticity.interventions import INTERVENTIONS
 from plasticity.interventions.base import Intervention, clashes, compose
-from plasticity.networks import NetworkSpec, build
-from plasticity.optimizers import adam
-from plasticity.types import Learner, Optimizer
+from plasticity.networks.build import build
+from plasticity.networks.spec import NetworkSpec
+from plasticity.optim.optimizers import adam
 
 KEY = jax.random.key(11)
 MEMBERS = sorted(INTERVENTIONS)
@@ -67,7 +68,7 @@ def acting_soon(name: str) -> Intervention:
 
 
 def clash(first: str, second: str) -> bool:
-    return clashes(MLP, {first: acting_soon(first), second: acting_soon(second)}) is not None
+    return clashes({first: acting_soon(first), second: acting_soon(second)}) is not None
 
 
 @functools.cache

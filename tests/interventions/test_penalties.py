@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from update_loop import CNN, clock_at, make, train
 
+from plasticity.core.types import Context, Learner, Network
 from plasticity.interventions import l2, l2_init, parseval, spectral, wasserstein_init
 from plasticity.interventions.base import Intervention
-from plasticity.optimizers import adam, sgd
-from plasticity.types import Context, Learner, Network
+from plasticity.optim.optimizers import adam, sgd
 
 KEY = jax.random.key(0)
 KERNEL = np.array([[1.0, -2.0], [4.0, 0.5]], np.float32)
@@ -50,7 +50,7 @@ def test_l2_by_hand() -> None:
 @pytest.mark.parametrize(("reduce", "shares"), [("sum", (1, 1, 1)), ("mean", (1 / 4, 1 / 2, 1 / 6))])
 def test_l2_init_by_hand(reduce: str, shares: tuple[float, ...]) -> None:
     method = l2_init(strength=0.1, reduce=reduce)
-    state = method.init(KEY, params())
+    state = method.init(KEY, params(), None)
     assert penalised(method, params(), state)[0] == 0.0
     later = params(KERNEL + np.array([[1.0, 0.0], [0.0, -2.0]]), OUTPUT + 1.0)
     later["hidden"]["bias"] = later["hidden"]["bias"] + 2.0
@@ -65,7 +65,7 @@ def test_l2_init_by_hand(reduce: str, shares: tuple[float, ...]) -> None:
 def test_wasserstein_by_hand() -> None:
     """Initial values -2, 0.5, 1, 4; then 0, 1, 2, 3 in another order: differences 2, 0.5, 1 and -1 by rank."""
     method = wasserstein_init(strength=0.1)
-    state = method.init(KEY, params())
+    state = method.init(KEY, params(), None)
     assert penalised(method, params(), state)[0] == 0.0
     assert penalised(method, params(KERNEL[::-1]), state)[0] == 0.0  # a permutation has the same distribution
     value, gradient = penalised(method, params([[3.0, 0.0], [1.0, 2.0]]), state)
@@ -77,7 +77,7 @@ def test_wasserstein_by_hand() -> None:
 def test_wasserstein_gradient_is_that_through_the_sort() -> None:
     first, now = (np.random.default_rng(i).normal(size=(3, 2)) for i in (0, 1))
     method = wasserstein_init(strength=1.0)
-    _, gradient = penalised(method, params(now), method.init(KEY, params(first)))
+    _, gradient = penalised(method, params(now), method.init(KEY, params(first), None))
 
     def sorted_distance(kernel: jax.Array) -> jax.Array:
         return jnp.sum((jnp.sort(kernel.ravel()) - jnp.sort(jnp.asarray(first, jnp.float32).ravel())) ** 2)
@@ -87,7 +87,7 @@ def test_wasserstein_gradient_is_that_through_the_sort() -> None:
 
 def test_wasserstein_keeps_the_ranks_for_a_period() -> None:
     method = wasserstein_init(strength=1.0, period=2)
-    state = method.init(KEY, params())
+    state = method.init(KEY, params(), None)
     swapped = params(KERNEL[::-1])
     assert penalised(method, swapped, state, update=2)[0] == 0.0
     assert penalised(method, swapped, state, update=3)[0] == pytest.approx(np.sum((KERNEL - KERNEL[::-1]) ** 2))
@@ -95,7 +95,7 @@ def test_wasserstein_keeps_the_ranks_for_a_period() -> None:
 
 def exact(first: dict, method: Intervention) -> Any:
     """The state after many power iterations on the same parameters."""
-    state = method.init(KEY, first)
+    state = method.init(KEY, first, None)
     for _ in range(20):
         state, _ = method.step(KEY, state, Learner(first, (), ()), context())
     return state
@@ -137,7 +137,7 @@ def test_spectral_holds_the_scale_of_a_normalisation_near_one() -> None:
 
 def test_one_power_iteration_after_each_update() -> None:
     now, method = params(), spectral()
-    state = method.init(KEY, now)
+    state = method.init(KEY, now, None)
     after, _ = method.step(KEY, state, Learner(now, (), ()), context())
     u = np.asarray(state["hidden"])
     expected = KERNEL @ (KERNEL.T @ u)

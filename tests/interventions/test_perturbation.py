@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from plasticity.core.types import Clock, Learner
 from plasticity.interventions import shrink_perturb, soft_reset
 from plasticity.interventions.base import Intervention, compose
 from plasticity.interventions.perturbation import layer_numbers
-from plasticity.optimizers import sgd
-from plasticity.types import Clock, Learner
+from plasticity.optim.optimizers import sgd
 
 KEY = jax.random.key(1)
 PARAMS = {"hidden_0": {"kernel": jnp.array([[1.0, -2.0]]), "bias": jnp.array([3.0, 4.0])}}
@@ -49,9 +49,9 @@ def test_fresh_noise_is_a_new_network_each_time():
 
 
 def test_initial_noise_is_the_first_parameters():
-    assert shrink_perturb().init(KEY, PARAMS) == ()
+    assert shrink_perturb().init(KEY, PARAMS, None) == ()
     first = jax.tree.map(lambda x: x + 1.0, PARAMS)
-    state = shrink_perturb(noise="initial").init(KEY, first)
+    state = shrink_perturb(noise="initial").init(KEY, first, None)
     got = shaken(KEY, state, noise="initial", shrink=0.9, perturb=0.1)
     np.testing.assert_allclose(got["kernel"], [[1.1, -1.9]], rtol=1e-6)
 
@@ -91,7 +91,7 @@ def prepared(loss, theta=THETA, mu=MU, update=0, **settings):
     clock = Clock(*(jnp.int32(update) for _ in range(4)))
     learner = Learner(theta, (), optimizer.init(theta))
     state, learner = method.prepare(
-        KEY, method.init(KEY, mu), learner, SimpleNamespace(loss=loss, clock=clock, optimizer=optimizer)
+        KEY, method.init(KEY, mu, None), learner, SimpleNamespace(loss=loss, clock=clock, optimizer=optimizer)
     )
     return state, learner, optimizer
 
@@ -119,7 +119,7 @@ def test_two_steps_on_gamma():
 def test_gamma_goes_on_or_starts_anew():
     for restart, expected in ((True, 0.8), (False, 0.64)):
         method = soft_reset(predict="mean", gamma_learning_rate=0.1, restart=restart)
-        state = method.init(KEY, MU)
+        state = method.init(KEY, MU, None)
         optimizer = method.optimizer(sgd())
         context = SimpleNamespace(loss=half_square, clock=Clock(*(jnp.int32(0) for _ in range(4))))
         for _ in range(2):
@@ -199,7 +199,7 @@ def test_soft_resets_do_not_combine():
     optimizer = method.optimizer(sgd())
     context = SimpleNamespace(loss=half_square, clock=Clock(*(jnp.int32(0) for _ in range(4))))
     with pytest.raises(ValueError, match="a second soft_reset is not allowed; an arm can have one"):
-        method.prepare(KEY, method.init(KEY, MU), Learner(THETA, (), optimizer.init(THETA)), context)
+        method.prepare(KEY, method.init(KEY, MU, None), Learner(THETA, (), optimizer.init(THETA)), context)
 
 
 @pytest.mark.parametrize("settings", [{"per": "unit"}, {"predict": "all"}, {"prior": "one"}, {"gamma_steps": 0}])

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from update_loop import CNN, MLP, Loop, Run, make
 
-from plasticity import networks
+from plasticity.core.types import Activation, Context
 from plasticity.interventions import cpr, redo, regrama, units
 from plasticity.interventions.base import Intervention
-from plasticity.networks import NetworkSpec
-from plasticity.optimizers import adam
-from plasticity.types import Activation, Context
+from plasticity.networks.build import build, join
+from plasticity.networks.spec import NetworkSpec
+from plasticity.optim.optimizers import adam
 
 KEY = jax.random.key(1)
 NEWBORN = 7.0  # every fresh value, slots apart
@@ -36,7 +36,7 @@ def started(intervention: Intervention, spec: NetworkSpec = MLP) -> tuple[Loop, 
     params = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), shapes.learner.params)
     slots = jax.tree.map(lambda x: np.full(x.shape, 2, x.dtype), shapes.learner.opt_state)
     learner = shapes.learner._replace(params=params, opt_state=slots, target=params)
-    return loop, Run(intervention.init(KEY, params), learner)
+    return loop, Run(intervention.init(KEY, params, loop.network), learner)
 
 
 def context(loop: Loop, run: Run, update: int, activations: Mapping[str, Activation], gradients: Any = ()) -> Context:
@@ -210,14 +210,13 @@ def test_cpr_by_its_equations() -> None:
 
 def test_joined_networks_are_recycled_each_by_its_own_layers() -> None:
     intervention = redo(threshold=0.1, period=1, layers=["critic/hidden_0"])
-    small = networks.build(NetworkSpec((3,), 2, widths=(2,)))
-    joint = networks.join({"actor": small, "critic": small})
+    small = build(NetworkSpec((3,), 2, widths=(2,)))
+    joint = join({"actor": small, "critic": small})
     loop, _ = started(intervention)
     rule = adam()
     params = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), jax.eval_shape(joint.init, KEY))
-    run = Run(
-        intervention.init(KEY, params), loop.init(KEY).learner._replace(params=params, opt_state=rule.init(params))
-    )
+    learner = loop.init(KEY).learner._replace(params=params, opt_state=rule.init(params))
+    run = Run(intervention.init(KEY, params, joint), learner)
     facts = context(loop, run, 0, {"critic/hidden_0": seen([[0.0, 1]])})._replace(network=joint, optimizer=rule)
     _, learner = intervention.step(KEY, *run, facts)
     np.testing.assert_array_equal(learner.params["critic"]["hidden_0"]["bias"], [NEWBORN, 1])

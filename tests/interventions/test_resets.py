@@ -9,10 +9,10 @@ import optax
 import pytest
 from update_loop import Loop, Run, make, train
 
+from plasticity.core.types import Learner
 from plasticity.interventions import hare_tortoise, l2_init, optimizer_reset, reset
 from plasticity.interventions.base import Intervention, compose, unchanged
-from plasticity.optimizers import adam
-from plasticity.types import Learner
+from plasticity.optim.optimizers import adam
 
 KEY = jax.random.key(5)
 SWITCH = jax.random.key(6)

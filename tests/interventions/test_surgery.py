@@ -10,12 +10,12 @@ import optax
 import pytest
 from update_loop import CNN, MLP
 
-from plasticity import trees
-from plasticity.eligibility import adaptive_q, eligible, obgd
+from plasticity.core import trees
+from plasticity.core.types import Learner, Network, Optimizer, Params
 from plasticity.interventions import surgery, weight_decay
-from plasticity.networks import build
-from plasticity.optimizers import adam, rmsprop, sgd, wrap
-from plasticity.types import Learner, Network, Optimizer, Params
+from plasticity.networks.build import build
+from plasticity.optim.eligibility import adaptive_q, eligible, obgd
+from plasticity.optim.optimizers import adam, rmsprop, sgd, wrap
 
 OPTIMIZERS = {
     "adam": adam(),

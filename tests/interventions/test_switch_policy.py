@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 from agent_cases import agent, clock_at, source
 
+from plasticity.core.types import AgentState, Transition, Visit
 from plasticity.interventions import at_switch
-from plasticity.types import AgentState, Transition, Visit
 
 KEY = jax.random.key(4)
 ANEW = {"replay": "clear", "optimizer": "reset", "target": "copy", "schedule": "restart", "normaliser": "reset"}

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from update_loop import MLP, make
 
+from plasticity.core.types import Learner
 from plasticity.interventions import selective_weight_reinit
 from plasticity.interventions.weights import lowest
-from plasticity.networks import NetworkSpec
-from plasticity.optimizers import adam
-from plasticity.types import Learner
+from plasticity.networks.spec import NetworkSpec
+from plasticity.optim.optimizers import adam
 
 KEY = jax.random.key(8)
 NEWBORN = 7.0

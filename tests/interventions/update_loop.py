@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from plasticity.eligibility import eligible
+from plasticity.core.types import Array, Clock, Context, Key, Learner, Network, Optimizer
 from plasticity.interventions.base import Intervention
-from plasticity.networks import Convolution, NetworkSpec, build
-from plasticity.types import Array, Clock, Context, Key, Learner, Network, Optimizer
+from plasticity.networks.build import build
+from plasticity.networks.spec import Convolution, NetworkSpec
+from plasticity.optim.eligibility import eligible
 
 MLP = NetworkSpec((3,), 2, widths=(5, 4))
 CNN = NetworkSpec((4, 4, 2), 2, convolutions=(Convolution(3, 2), Convolution(2, 2)), widths=(4,))
@@ -65,7 +66,7 @@ def make(
 
     def init(key: Key) -> Run:
         learner = fresh(key)._replace(rest={})
-        return Run(intervention.init(jax.random.fold_in(key, 1), learner.params), learner)
+        return Run(intervention.init(jax.random.fold_in(key, 1), learner.params, network), learner)
 
     def update(key: Key, run: Run, number: Array) -> Run:
         inputs, targets = batch_at(spec, number)

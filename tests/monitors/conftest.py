@@ -9,9 +9,10 @@ import numpy as np
 import optax
 import pytest
 
+from plasticity.core.types import Activation, Clock, Learner, Network, Optimizer, Probe, Units
 from plasticity.monitors import Monitor
-from plasticity.networks import NetworkSpec, build
-from plasticity.types import Activation, Clock, Learner, Network, Optimizer, Probe, Units
+from plasticity.networks.build import build
+from plasticity.networks.spec import NetworkSpec
 
 
 def clock() -> Clock:

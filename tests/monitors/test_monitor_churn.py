@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from plasticity.core.types import Learner
 from plasticity.monitors import churn, policy_change
-from plasticity.types import Learner
 
 INPUTS = jnp.asarray([[1.0, 0.0], [0.0, 2.0], [1.0, 1.0]])
 

@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from plasticity.fields import card_of
+from plasticity.config.fields import metadata_of
 from plasticity.monitors import MONITORS, Monitor, compose
 from plasticity.monitors.base import labelled
 from plasticity.monitors.base import together as joined
-from plasticity.networks import Convolution, Head, NetworkSpec, build
-from plasticity.optimizers import adam
+from plasticity.networks.build import build
+from plasticity.networks.spec import Convolution, Head, NetworkSpec
+from plasticity.optim.optimizers import adam
 
 SPEC = NetworkSpec((5,), 3, widths=(6, 4), activation="tanh", normalisation="layer")
 LANES = 3
@@ -102,6 +103,19 @@ def test_every_metric_belongs_to_one_monitor_and_is_written_once(alone):
     assert set(MONITORS) <= set(alone[0])
 
 
+def test_metrics_lie_in_the_ranges_that_their_monitors_declare(program, alone):
+    ranges = program.monitor.ranges
+    assert {"dormant_units", "effective_rank", "weight_norm", "gradient_norm_l1", "policy_change"} <= set(ranges)
+    for metrics in alone:
+        for name, (low, high) in ranges.items():
+            assert np.isnan(metrics[name]) or low <= metrics[name] <= high, name
+
+
+def test_a_path_in_front_of_its_errors_leaves_a_monitor_its_ranges():
+    monitor = MONITORS["dead_units"]()
+    assert labelled("monitors.dead_units", "dead_units", monitor).ranges == monitor.ranges == {"dead_units": (0.0, 1.0)}
+
+
 def test_one_trace_for_all_calls(program, alone, arguments):
     key, initial, params, inputs = lane(arguments, 1)
     before = program.traces
@@ -173,7 +187,7 @@ def test_the_factory_is_a_documented_schema(name):
     hints = typing.get_type_hints(factory, include_extras=True)
     assert hints.pop("return") is Monitor
     assert set(hints) == {p.name for p in parameters}
-    assert card_of(factory).paper or card_of(factory).note
+    assert metadata_of(factory).paper or metadata_of(factory).note
     assert factory.__name__ == name
 
 

@@ -8,8 +8,8 @@ from jax.flatten_util import ravel_pytree
 
 from plasticity.monitors import hessian_top_eigenvalue
 from plasticity.monitors.curvature import NOISE, hessian_product, lanczos, product_of, tridiagonal
-from plasticity.networks import Convolution, NetworkSpec
-from plasticity.optimizers import adam
+from plasticity.networks.spec import Convolution, NetworkSpec
+from plasticity.optim.optimizers import adam
 
 
 def symmetric(eigenvalues, seed=0):

@@ -9,7 +9,7 @@ from jax.flatten_util import ravel_pytree
 from plasticity.monitors import hessian_density, hessian_trace
 from plasticity.monitors.curvature import hessian_product
 from plasticity.monitors.density import density_edges, mass_in_bins, quadrature
-from plasticity.networks import NetworkSpec
+from plasticity.networks.spec import NetworkSpec
 
 
 def phi(x):

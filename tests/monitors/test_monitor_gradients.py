@@ -5,7 +5,7 @@ import pytest
 
 from plasticity.monitors import gradient_covariance, ntk
 from plasticity.monitors.gradients import loss_kernel, tangent_kernel
-from plasticity.networks import NetworkSpec
+from plasticity.networks.spec import NetworkSpec
 
 INPUTS = np.random.default_rng(0).normal(size=(6, 3)).astype(np.float32)
 

@@ -11,7 +11,7 @@ from plasticity.monitors import (
     weight_norm,
 )
 from plasticity.monitors.parameters import largest_singular_value
-from plasticity.networks import Convolution, NetworkSpec
+from plasticity.networks.spec import Convolution, NetworkSpec
 
 PARAMS = {
     "hidden_0": {"kernel": jnp.asarray([[3.0, 0.0], [0.0, 4.0]]), "bias": jnp.asarray([100.0, 0.0])},

@@ -7,14 +7,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from plasticity import eligibility
+from plasticity.core.types import Learner
 from plasticity.monitors import MONITORS, capacity, plasticity_probe, upgd_plasticity, warm_start_gap
 from plasticity.monitors.capacity import divergence
 from plasticity.monitors.fitting import Start, current_and_fresh, outputs, plain, train
 from plasticity.monitors.plasticity import sine
-from plasticity.networks import NetworkSpec, build
-from plasticity.optimizers import adam, sgd
-from plasticity.types import Learner
+from plasticity.networks.build import build
+from plasticity.networks.spec import NetworkSpec
+from plasticity.optim import eligibility
+from plasticity.optim.optimizers import adam, sgd
 
 SPEC = NetworkSpec((4,), 2, widths=(8,))
 INPUTS = jax.random.normal(jax.random.key(9), (16, 4))

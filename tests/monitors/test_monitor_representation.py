@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from plasticity.core.types import Activation
 from plasticity.monitors import (
     approximate_rank,
     effective_rank,
@@ -14,7 +15,6 @@ from plasticity.monitors import (
     stable_rank,
 )
 from plasticity.monitors.representation import singular_values
-from plasticity.types import Activation
 
 FACTORIES = (effective_rank, srank, approximate_rank, feature_rank, numerical_rank, stable_rank, participation_ratio)
 SCALE_FREE = tuple(factory for factory in FACTORIES if factory is not feature_rank)

@@ -2,7 +2,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from plasticity.errors import shown
+from plasticity.core.errors import shown
+from plasticity.core.types import Activation
 from plasticity.monitors import (
     activation_sparsity,
     constant_units,
@@ -11,7 +12,6 @@ from plasticity.monitors import (
     linearised_units,
     saturated_units,
 )
-from plasticity.types import Activation
 
 FACTORIES = (dormant_units, dead_units, constant_units, activation_sparsity, linearised_units, saturated_units)
 

@@ -4,11 +4,11 @@ import numpy as np
 import optax
 import pytest
 
-from plasticity import optimizers
-from plasticity.eligibility import adaptive_q, eligible, obgd, parts
+from plasticity.core.types import Learner
 from plasticity.monitors import second_moment, update_ratio, value_scale
 from plasticity.monitors.updates import intended_update, second_moments
-from plasticity.types import Learner
+from plasticity.optim import optimizers
+from plasticity.optim.eligibility import adaptive_q, eligible, obgd, parts
 
 PARAMS = {
     "hidden_0": {"kernel": jnp.asarray([[3.0, 0.0], [0.0, 4.0]]), "bias": jnp.asarray([100.0, 0.0])},

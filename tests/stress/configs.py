@@ -32,7 +32,7 @@ import psutil
 ROOT = Path(__file__).resolve().parent.parent.parent
 sys.path.insert(0, str(ROOT))
 
-from plasticity.documents import read_file, to_yaml  # noqa: E402 (this checkout's, whatever is installed)
+from plasticity.config.documents import read_file, to_yaml  # noqa: E402 (this checkout's, whatever is installed)
 
 SECONDS, BYTES, LINES, LONGEST = 20.0, 2 * 10**9, 3, 620
 RECYCLED = 60  # cases of one child, and ...
@@ -211,8 +211,8 @@ def child(pipe: Any, folder: str) -> None:
     """Plans what it is sent, until it is sent None."""
     os.chdir(ROOT)
     warnings.simplefilter("ignore")
-    from plasticity import launch
-    from plasticity.errors import UserError
+    from plasticity.core.errors import UserError
+    from plasticity.runs import launch
 
     launch.registry()
     launch.devices()

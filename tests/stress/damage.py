@@ -38,9 +38,12 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 import tiny  # noqa: E402
 
-from plasticity import cli, launch, runner, session, watch  # noqa: E402
-from plasticity.documents import to_yaml  # noqa: E402
-from plasticity.stored import DamagedError, read_table  # noqa: E402
+from plasticity.cli import main as cli  # noqa: E402
+from plasticity.cli import watch  # noqa: E402
+from plasticity.config.documents import to_yaml  # noqa: E402
+from plasticity.engine import runner  # noqa: E402
+from plasticity.runs import launch, session  # noqa: E402
+from plasticity.runs.checksums import DamagedError, read_table  # noqa: E402
 
 OUTCOMES = ("same", "told", "refused", "FAULT")
 COMMANDS = ("resume", "plot", "report", "watch", "compare", "measure")
@@ -72,7 +75,7 @@ def documents(small: bool) -> dict[str, dict[str, Any]]:
     """Configs by name; ``small``: only the first."""
     stream = {**tiny.document()["stream"], "tasks": 3, "steps_per_task": 10}
     common = {"stream": stream, "seeds": 2, "placement": {"width": 1, "devices": 1}, "checkpoint_every": 5}
-    fresh = {"told": True, "interventions": [{"kind": "reset", "when": "switch"}]}
+    fresh = {"task_aware": True, "interventions": [{"kind": "reset", "when": "switch"}]}
     evaluated = {"evaluation": {"every": "visit", "tasks": "seen", "steps": 3}}
     found = {"classifier": tiny.document(**common, **evaluated, name="classifier", arms={"base": {}, "fresh": fresh})}
     widths = {"agent.network.widths": [[4], [8]], "agent.optimizer.learning_rate": [0.01, 1e30]}

@@ -46,9 +46,9 @@ CATCH = {"kind": "catch", "change": "action", "tasks": 8, "steps_per_task": 200}
 COMMON: dict[str, Any] = {"monitors": ["weight_norm"], "seeds": 2, "probe_size": 16}
 REPLAY = {
     "kind": "dqn", "network": SMALL, "optimizer": "adam", "epsilon_steps": 500,
-    "replay_capacity": 400, "replay_minimum": 32, "batch_size": 8, "learn_every": 2, "target_period": 10,
+    "replay_capacity": 400, "replay_minimum": 32, "batch_size": 8, "update_period": 2, "target_period": 10,
 }  # fmt: skip
-FRESH = {"baseline": {}, "fresh": {"told": True, "interventions": [{"kind": "reset", "when": "switch"}]}}
+FRESH = {"baseline": {}, "fresh": {"task_aware": True, "interventions": [{"kind": "reset", "when": "switch"}]}}
 CASES: dict[str, dict[str, Any]] = {
     "classifier": {
         "stream": RELABELLED,

@@ -8,11 +8,11 @@ import numpy as np
 
 from plasticity.bench.agents import BREAKOUT, SMALL, STEPS, STREAMING
 from plasticity.bench.cases import ADAM, CLASSIFIER, Case, job
-from plasticity.lanes import Placement
-from plasticity.program import Program
-from plasticity.runner import Run
+from plasticity.engine.lanes import Placement
+from plasticity.engine.program import Program
+from plasticity.engine.runner import Run
 
-REPLAY: dict[str, Any] = {"optimizer": ADAM, "replay_minimum": 64, "batch_size": 32, "learn_every": 4}
+REPLAY: dict[str, Any] = {"optimizer": ADAM, "replay_minimum": 64, "batch_size": 32, "update_period": 4}
 ALE: dict[str, Any] = {"kind": "atari", "games": ["Breakout"], "backend": "ale", "frames_per_visit": 4 * STEPS}
 NATURE: dict[str, Any] = {"kind": "dqn", "network": "nature", "replay_capacity": 2_000, **REPLAY}
 LANES = (1, 64, 256, 16, 4)  # by value: the requirement compares the first two

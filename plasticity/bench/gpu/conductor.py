@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from plasticity.bench.gpu.plan import ALONE, PREPARE, Section, Settings
 from plasticity.bench.gpu.section import BEGAN
-from plasticity.cores import cores
+from plasticity.core.cores import cores
 
 GRACE = 10.0  # seconds beyond its time before a section is ended
 LOG_LINES = 25  # of a section that failed

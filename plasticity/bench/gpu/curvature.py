@@ -13,7 +13,7 @@ from plasticity.bench.cases import CASES, Case, job
 from plasticity.bench.gpu.cases import NATURE, run_of
 from plasticity.bench.gpu.plan import Settings
 from plasticity.bench.gpu.section import Report, Turn
-from plasticity.runner import Run
+from plasticity.engine.runner import Run
 
 MONITORS = ("hessian_top_eigenvalue", "hessian_trace", "effective_rank", "dormant_units")
 DQN: dict[str, Any] = {**NATURE, "network": "minatar"}

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from plasticity.bench.gpu.plan import Settings
 from plasticity.bench.gpu.section import Report, Turn
-from plasticity.cores import cores
+from plasticity.core.cores import cores
 
 PACKAGES = (
     "jax", "jaxlib", "jax-cuda13-plugin", "nvidia-cudnn-cu13", "nvidia-cublas", "flax", "optax", "rlax", "flashbax",

@@ -13,7 +13,7 @@ from plasticity.bench.convolution import Contender, work
 from plasticity.bench.gpu.plan import Settings
 from plasticity.bench.gpu.section import Report, Turn
 from plasticity.bench.timing import Effort, Work, interleaved
-from plasticity.convolution import convolve
+from plasticity.networks.convolution import convolve
 
 SHAPES = ((32, 1), (1, 1), (32, 16), (32, 64))  # batch, lanes
 CONTENDERS = (Contender("lax", "scan", 8), Contender("patches", "scan", 8))

@@ -11,7 +11,7 @@ from typing import Any
 
 from plasticity.bench.gpu.plan import Settings
 from plasticity.bench.gpu.section import Report, Turn
-from plasticity.documents import to_yaml
+from plasticity.config.documents import to_yaml
 
 SEEDS = 32
 AGENT: dict[str, Any] = {
@@ -32,7 +32,7 @@ CONFIG: dict[str, Any] = {
     "arms": {
         "baseline": {},
         "layer_norm": {"interventions": ["layer_norm"]},
-        "fresh": {"told": True, "interventions": [{"kind": "reset", "when": "switch"}]},
+        "fresh": {"task_aware": True, "interventions": [{"kind": "reset", "when": "switch"}]},
     },
 }
 QUICK: list[str] = ["stream.steps_per_visit=2000", "seeds=2", "monitor_every=1000", "record_every=100",
@@ -41,7 +41,7 @@ STOP = 40.0  # seconds that a run may take to save and end after a signal
 
 
 def command(folder: Path, *options: str) -> list[str]:
-    return [sys.executable, "-m", "plasticity.cli", "run", str(folder / "config.yaml"), *options]
+    return [sys.executable, "-m", "plasticity.cli.main", "run", str(folder / "config.yaml"), *options]
 
 
 def progress(run: Path) -> dict[str, Any]:

@@ -7,13 +7,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from plasticity import checkpoint
 from plasticity.bench.gpu.cases import CASES, on_host, program, run_of
 from plasticity.bench.gpu.plan import AGENTS, Settings
 from plasticity.bench.gpu.section import Report, Turn
-from plasticity.checkpoint import Snapshot
-from plasticity.program import Compiled
-from plasticity.runner import Position, Run
+from plasticity.engine.program import Compiled
+from plasticity.engine.runner import Position, Run
+from plasticity.runs import checkpoint
+from plasticity.runs.checkpoint import Snapshot
 
 LANES, CHUNKS = 4, 3
 

@@ -12,8 +12,8 @@ import jax
 from plasticity.bench.gpu.cases import CASES, Scaled, program, run_of
 from plasticity.bench.gpu.plan import Settings
 from plasticity.bench.gpu.section import Report, Turn
-from plasticity.memory import estimate, size_of
-from plasticity.runner import Run
+from plasticity.engine.memory import estimate, size_of
+from plasticity.engine.runner import Run
 
 LIMIT = 4.0  # times as long may 64 lanes take as one
 REPETITIONS = 5

@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from plasticity.fields import NonNegative, card
+from plasticity.config.fields import NonNegative, metadata
+from plasticity.core.types import Array, Key, Optimizer, Params
 from plasticity.interventions.base import Intervention
-from plasticity.optimizers import wrap
-from plasticity.types import Array, Key, Optimizer, Params
+from plasticity.optim.optimizers import wrap
 
 
-@card(
+@metadata(
     paper="Neelakantan et al. 2015, Adding Gradient Noise Improves Learning for Very Deep Networks",
     neutral={"eta": 0.0},
 )

@@ -3,8 +3,8 @@
 import jax
 import jax.numpy as jnp
 
+from plasticity.core.types import Array, Key, Metrics, Params, Probe, State
 from plasticity.monitors.base import Monitor
-from plasticity.types import Array, Key, Metrics, Params, Probe, State
 
 
 def squares(tree: Params) -> Array:

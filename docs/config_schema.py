@@ -1,0 +1,142 @@
+"""The JSON schema of a config file, for editors: made of the registry and of the keys of ``config.experiments``.
+
+It knows keys, kinds, types, ranges and the words that a setting may be. What needs more than one key to be judged
+(``Card.only_with``, the points of a sweep, whether a stream suits an agent) is for ``plasticity plan`` to say, and
+members of plug-ins are unknown to it.
+"""
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from plasticity.config.experiments import NAME, Document, Evaluation, Placement, Schedule
+from plasticity.config.registry import BUILT_IN, FAMILIES, Registry
+from plasticity.config.schema import Setting, annotations, schema_of
+from plasticity.config.settings import MonitorKeys
+
+Json = dict[str, Any]
+
+
+def reference(name: str) -> Json:
+    return {"$ref": f"#/$defs/{name}"}
+
+
+def plain(value: Any) -> Any:
+    """The value as JSON has it; None where it has none for it."""
+    try:
+        return json.loads(json.dumps(value, allow_nan=False))
+    except (TypeError, ValueError):
+        return None
+
+
+def bounded(found: Any) -> Any:
+    """Without the titles and the infinite bounds that pydantic writes."""
+    if isinstance(found, list):
+        return [bounded(each) for each in found]
+    if not isinstance(found, dict):
+        return found
+    kept = {key: value for key, value in found.items() if key not in ("title", "default")}
+    return {k: bounded(v) for k, v in kept.items() if not (isinstance(v, float) and not math.isfinite(v))}
+
+
+def of_setting(setting: Setting, annotation: Any, *, within: bool = True) -> Json:
+    """What a setting may be. ``within``: a member's mapping without ``kind`` is laid over the default member."""
+    if setting.family is None:
+        found = bounded(TypeAdapter(annotation).json_schema())
+    elif setting.many:
+        found = {"type": "array", "items": reference(setting.family)}
+    else:
+        found = reference(f"changed {setting.family}" if within and not setting.required else setting.family)
+    if setting.family is not None and setting.optional:
+        found = {"anyOf": [found, {"type": "null"}]}
+    told = {"description": setting.allowed}
+    default = None if setting.required else plain(setting.default)
+    return {**found, **told} | ({} if default is None else {"default": default})
+
+
+def mapping(factory: Callable[..., Any], **options: Any) -> Json:
+    """A mapping with the settings of a factory and no other keys."""
+    settings, known = schema_of(factory), annotations(factory)
+    properties = {name: of_setting(setting, known[name], **options) for name, setting in settings.items()}
+    required = [name for name, setting in settings.items() if setting.required]
+    return {"type": "object", "properties": properties, "additionalProperties": False} | (
+        {"required": required} if required else {}
+    )
+
+
+def own(known: Registry, family: str) -> list[str]:
+    return [name for name in known.names(family) if known.origin(family, name) == BUILT_IN]
+
+
+def member(known: Registry, family: str, name: str) -> Json:
+    """A member's settings beside its kind, none of them required."""
+    found = mapping(known.factory(family, name))
+    found.pop("required", None)
+    found["properties"] = {"kind": {"const": name}, **found["properties"]}
+    if family == "monitors":
+        found["properties"] |= mapping(MonitorKeys)["properties"]
+    return found
+
+
+def whole(known: Registry, family: str, name: str) -> Json:
+    needs = [key for key, setting in known.schema(family, name).items() if setting.required]
+    return {"allOf": [reference(f"{family} {name}")], "required": ["kind", *needs]}
+
+
+def family_of(known: Registry, family: str) -> dict[str, Json]:
+    """The definitions of a family: each member, one of them in full, and changes that are laid over one."""
+    names = own(known, family)
+    alone = [n for n in names if not any(setting.required for setting in known.schema(family, n).values())]
+    found = {f"{family} {name}": member(known, family, name) for name in names}
+    found[family] = {"anyOf": [{"enum": alone}, *(whole(known, family, name) for name in names)]}
+    found[f"changed {family}"] = {"anyOf": [{"enum": alone}, *(reference(f"{family} {name}") for name in names)]}
+    return found
+
+
+def sweep(*, of_arm: bool) -> Json:
+    """``of_arm``: null takes a path of the experiment's sweep away."""
+    values: Json = {"type": "array", "minItems": 1}
+    allowed = {"anyOf": [values, {"type": "null"}]} if of_arm else values
+    return {
+        "type": ["object", "null"],
+        "propertyNames": {"pattern": r"^(agent|interventions)\."},
+        "additionalProperties": allowed,
+    }
+
+
+def arms() -> Json:
+    arm = {
+        "type": ["object", "null"],
+        "properties": {
+            "agent": reference("changed agents"),
+            "interventions": {"type": "array", "items": reference("interventions")},
+            "task_aware": {"type": "boolean"},
+            "sweep": sweep(of_arm=True),
+            "control": {"type": ["string", "null"]},
+        },
+        "additionalProperties": False,
+    }
+    names = {"pattern": f"^{NAME.pattern}$"}
+    return {"type": ["object", "null"], "propertyNames": names, "additionalProperties": arm}
+
+
+def optional(found: Json) -> Json:
+    return {"anyOf": [found, {"type": "null"}]}
+
+
+def schema(known: Registry) -> Json:
+    """The whole of it."""
+    document = mapping(Document, within=False)
+    parts = {"schedule": Schedule, "evaluation": Evaluation, "placement": Placement}
+    document["properties"] |= {name: optional(mapping(part)) for name, part in parts.items()}
+    document["properties"] |= {"arms": arms(), "sweep": sweep(of_arm=False)}
+    definitions = {name: found for family in FAMILIES for name, found in family_of(known, family).items()}
+    head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "a config of plasticity"}
+    return {**head, **document, "$defs": definitions}
+
+
+def text(known: Registry) -> str:
+    return json.dumps(schema(known), indent=1, ensure_ascii=False) + "\n"

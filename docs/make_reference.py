@@ -1,0 +1,264 @@
+"""Writes docs/reference/*.md and docs/config.schema.json from the registry, the command line and the docstrings.
+
+python docs/make_reference.py
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import config_schema
+import make_pages
+import typer
+
+import plasticity
+from plasticity import plots, results
+from plasticity.cli import main as cli
+from plasticity.config import experiments
+from plasticity.config.registry import FAMILIES
+from plasticity.config.schema import schema_of
+from plasticity.runs.launch import registry
+
+DOCS = Path(__file__).resolve().parent
+MADE = "<!-- Made by docs/make_reference.py. -->"
+PAGES_OF = {"networks": "networks.md", "optimizers": "optimizers.md", "transforms": "../streams.md"}
+
+
+# ------------------------------------------------------------------------------------------------ the config file
+
+
+def comments(record: type) -> dict[str, str]:
+    """What stands behind each field of a dataclass."""
+    found = re.findall(r"^ +(\w+): .*?  # (.+)$", inspect.getsource(record), re.MULTILINE)
+    return {name: text[0].upper() + text[1:] if text[1:2].isalpha() else text for name, text in found}
+
+
+def cell(text: str) -> str:
+    return text.replace("|", "\\|")
+
+
+def page_of(family: str) -> str:
+    return PAGES_OF.get(family, f"../{family}.md")
+
+
+def keys(record: type) -> list[str]:
+    """A table of the keys that a dataclass stands for."""
+    said, settings = comments(record), schema_of(record)
+    lines = ["| key | allowed | default | |", "|---|---|---|---|"]
+    for name, setting in settings.items():
+        allowed = setting.allowed
+        if setting.family:
+            allowed = allowed.replace(setting.family, f"[{setting.family}]({page_of(setting.family)})")
+        elif allowed.startswith("a mapping"):
+            allowed = allowed.replace("a mapping", f"[a mapping](#{name})")
+        lines.append(f"| `{name}` | {cell(allowed)} | `{setting.default_text}` | {cell(said.get(name, ''))} |")
+    return [*lines, ""]
+
+
+def listing(known: Any) -> list[str]:
+    lines = ["| family | members |", "|---|---|"]
+    for family in FAMILIES:
+        names = ", ".join(f"`{name}`" for name in config_schema.own(known, family))
+        lines.append(f"| [{family}]({page_of(family)}) | {names} |")
+    return [*lines, ""]
+
+
+CONFIG_HEAD = """# Config file
+
+{made}
+
+A config is one YAML file (the 1.2 core schema: `1e-3` is a number, `on` and `no` are text). `plasticity plan CONFIG`
+checks it and runs nothing. `KEY=VALUE` on the command line changes a key: `agent.optimizer.learning_rate=1e-3`,
+`interventions.weight_decay.rate=0`.
+
+A **member** is written as its name, or with its settings: `adam` or `{{kind: adam, learning_rate: 1e-3}}`. Settings
+without `kind` change the member that is there by default.
+
+Editors that know JSON schemas can complete and check a config with [config.schema.json](../config.schema.json). It
+knows the built-in members; those of plug-ins it marks as unknown. A first line for the YAML language server:
+
+```yaml
+# yaml-language-server: $schema=docs/config.schema.json
+```
+
+"""
+ARMS = """## arms
+
+`arms` maps names to what each arm changes. `baseline: {}` changes nothing.
+
+| key | allowed | default | |
+|---|---|---|---|
+| `agent` | one of the agents, or settings | the experiment's | Laid over that; another `kind` replaces it |
+| `interventions` | a list of interventions | the experiment's | Replaces the experiment's list |
+| `task_aware` | true or false | the experiment's | Whether the learner may know of task switches |
+| `sweep` | a mapping of dotted paths to lists | | Added to the experiment's; `null` takes a path away |
+| `control` | the name of another arm | `fresh`, if there is one | The arm that is its fresh control |
+
+## sweep
+
+`sweep` maps dotted paths to lists of values; every combination is a point. A path begins with `agent.` or
+`interventions.`. Points that differ in traced numbers alone share one compiled program.
+
+"""
+
+
+def config_page(known: Any) -> str:
+    lines = [CONFIG_HEAD.format(made=MADE) + "## Keys\n", *keys(experiments.Document), ARMS]
+    for name in ("Schedule", "Evaluation", "Placement"):
+        record = getattr(experiments, name)
+        lines += [f"## {name.lower()}\n", make_pages.plain(record.__doc__ or ""), "", *keys(record)]
+    return "\n".join([*lines, "## Members\n", *listing(known)]).rstrip() + "\n"
+
+
+# ------------------------------------------------------------------------------------------------ the command line
+
+
+KINDS = {Path: "PATH", int: "INTEGER", float: "NUMBER", str: "TEXT"}
+
+
+def parameter(name: str, annotation: Any, default: Any) -> tuple[str, str, str]:
+    """Name, default and help of an argument or an option, from the annotation of a command's parameter."""
+    kind, info = get_args(annotation)[:2]
+    if isinstance(info, typer.models.ArgumentInfo):
+        shown = info.metavar or (f"[{name.upper()}]" if default is None else name.upper())
+    else:
+        flags = (
+            ", ".join(flag for flag in info.param_decls or () if flag.startswith("-")) or f"--{name.replace('_', '-')}"
+        )
+        word = next((KINDS[each] for each in (kind, *get_args(kind)) if each in KINDS), "")
+        shown = flags if kind is bool else f"{flags} {info.metavar or word}"
+    plain = default in (None, False, inspect.Parameter.empty)
+    return shown, "" if plain else str(default), info.help or ""
+
+
+def command_section(command: Any) -> list[str]:
+    function = command.callback
+    name, hints = command.name or function.__name__, get_type_hints(function, include_extras=True)
+    parameters = inspect.signature(function).parameters.values()
+    rows = [parameter(each.name, hints[each.name], each.default) for each in parameters]
+    lines = [f"## plasticity {name}", "", make_pages.plain(function.__doc__ or ""), ""]
+    if rows:
+        lines += ["| | default | |", "|---|---|---|"]
+        lines += [f"| `{cell(flag)}` | {f'`{d}`' if d else ''} | {cell(text)} |" for flag, d, text in rows]
+        lines.append("")
+    return lines
+
+
+def cli_page(known: Any) -> str:
+    del known
+    about = cli.app.info
+    lines = ["# Command line", "", MADE, "", str(about.help), ""]
+    codes = str(about.epilog).removeprefix("Exit codes: ").rstrip(".").split("; ")
+    lines += ["| exit code | |", "|---|---|", *(f"| {exit_code(code)} |" for code in codes), ""]
+    lines += [
+        "`plasticity --version` prints the version; `plasticity --install-completion` sets up tab completion.",
+        "",
+    ]
+    for command in cli.app.registered_commands:
+        lines += command_section(command)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def exit_code(text: str) -> str:
+    found = re.match(r"(128 \+ N|\d+) (.*)", text)
+    return f"{found[1]} | {found[2]}" if found else text
+
+
+# ------------------------------------------------------------------------------------------------ Python
+
+
+def signature(function: Callable[..., Any]) -> str:
+    """The names of the arguments and their defaults; types are in the sources."""
+    parts, star = [], False
+    for each in inspect.signature(function).parameters.values():
+        prefix = "*" if each.kind is each.VAR_POSITIONAL else "**" if each.kind is each.VAR_KEYWORD else ""
+        if each.kind is each.KEYWORD_ONLY and not star:
+            parts.append("*")
+        star = star or each.kind in (each.KEYWORD_ONLY, each.VAR_POSITIONAL)
+        default = "" if each.default is each.empty else f"={each.default!r}"
+        parts.append(f"{prefix}{each.name}{default}")
+    return ", ".join(parts)
+
+
+def arguments(text: str) -> str:
+    """A docstring's sections of arguments as lists."""
+    lines, section = [], False
+    for line in text.split("\n"):
+        heading = re.fullmatch(r"(Args|Returns|Raises):", line)
+        item = re.match(r" {2,4}(\*{0,2}\w[\w, ]*): (.*)", line) if section else None
+        if heading:
+            section = True
+            lines += [f"**{heading[1]}**", ""]
+        elif item:
+            lines.append(f"* `{item[1]}`: {item[2]}")
+        else:
+            lines.append(line.strip() if section else line)
+            section = section and (not line or line.startswith(" "))
+    return "\n".join(lines)
+
+
+def entry(module: str, name: str, thing: Any) -> list[str]:
+    title = f"{module}.{name}"
+    if inspect.isclass(thing):
+        fields = getattr(thing, "_fields", ())
+        call = f"{title}({', '.join(fields)})" if fields else title
+    else:
+        call = f"{title}({signature(thing)})"
+    text = arguments(make_pages.plain(thing.__doc__ or ""))
+    return [f"### {name}", "", "```python", call, "```", "", text.replace("{", "&#123;").rstrip(), ""]
+
+
+def api_page(known: Any) -> str:
+    del known
+    lines = ["# Python", "", MADE, ""]
+    lines += [
+        "What follows is stable within a minor version. [Analyse a run](../howto/analyse.md) shows it at work.",
+        "",
+    ]
+    for module in (plasticity, results, plots):
+        names = [name for name in module.__all__ if not name.startswith("__")]
+        lines += [f"## {module.__name__}", "", make_pages.plain(module.__doc__ or ""), ""]
+        for name in names:
+            lines += entry(module.__name__, name, getattr(module, name))
+    return "\n".join(lines).rstrip() + "\n"
+
+
+# ------------------------------------------------------------------------------------------------ members
+
+
+def members_page(family: str, intro: str) -> Callable[[Any], str]:
+    def page(known: Any) -> str:
+        del known
+        return f"# {family.capitalize()}\n\n{MADE}\n\n{intro}\n\n{make_pages.sections(family).rstrip()}\n"
+
+    return page
+
+
+NETWORKS = (
+    "In a config: `network: {kind: mlp, widths: [256, 256]}` of an agent. "
+    "Your own: [Write a network](../howto/network.md)."
+)
+OPTIMIZERS = (
+    "In a config: `optimizer: {kind: adam, learning_rate: 1.0e-3}` of an agent. Your own: "
+    "[Write an optimizer](../howto/optimizer.md)."
+)
+WRITTEN: Mapping[str, Callable[[Any], str]] = {
+    "reference/config.md": config_page,
+    "reference/cli.md": cli_page,
+    "reference/api.md": api_page,
+    "reference/networks.md": members_page("networks", NETWORKS),
+    "reference/optimizers.md": members_page("optimizers", OPTIMIZERS),
+    "config.schema.json": config_schema.text,
+}
+
+
+def main() -> None:
+    known = registry()
+    for name, made in WRITTEN.items():
+        (DOCS / name).write_text(made(known), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""What `plasticity plot` may be asked for, from words to options of the figures."""
+
+import re
+
+from plasticity.core.errors import UserError, shown
+from plasticity.plots import Options
+
+SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*[x,]\s*(\d+(?:\.\d+)?)")
+
+
+def options(arms: str, labels: list[str], size: str, smooth: int) -> Options:
+    """``UserError`` in one line where the words say nothing; whether they fit the runs is seen when they are drawn."""
+    chosen = listed("arms", arms)
+    return Options(arms=chosen, labels=_labels(labels), size=_size(size), smooth=smooth)
+
+
+def listed(key: str, words: str) -> list[str] | None:
+    """Names between commas; None where there are none."""
+    names = [name.strip() for name in words.split(",")]
+    if not words:
+        return None
+    if not all(names):
+        raise UserError(f"{key}: {shown(words)} is not allowed; must be names between commas, as a,b,c")
+    return names
+
+
+def _labels(pairs: list[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for pair in pairs:
+        arm, equals, label = pair.partition("=")
+        if not equals or not arm:
+            raise UserError(f"label: {shown(pair)} is not allowed; must be ARM=NAME, as layer_norm=LayerNorm")
+        if arm in found:
+            raise UserError(f"label: {shown(arm)} is given twice; name each arm once")
+        found[arm] = label
+    return found
+
+
+def _size(text: str) -> tuple[float, float] | None:
+    match = SIZE.fullmatch(text.strip())
+    if text and not match:
+        raise UserError(f"size: {shown(text)} is not allowed; must be width x height in inches, as 6x4")
+    return (float(match[1]), float(match[2])) if match else None

@@ -1,0 +1,124 @@
+"""What the command line prints beside summaries: members and their settings, plans, what was measured."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from plasticity.config.registry import BUILT_IN
+
+
+def plan_table(planned: Any) -> Table:
+    from plasticity.engine.memory import readable
+
+    table = Table(title=planned.experiment.name, title_justify="left")
+    columns = ("arm", "program", "lanes", "placement", "state", "with workspace")
+    for name in columns:
+        table.add_column(name, justify="left" if name == "arm" else "right")
+    for job, need in zip(planned.jobs, planned.memory, strict=True):
+        shape = "{} x {} x {}".format(*job.placement)
+        lanes = str(len(job.program.seeds))
+        table.add_row(job.arm, str(job.number), lanes, shape, readable(need.state), readable(need.total))
+    return table
+
+
+def plan_lines(planned: Any) -> list[str]:
+    from plasticity.engine.memory import capacity, readable
+    from plasticity.runs.launch import devices
+
+    spec = planned.spec
+    steps = sum(visit.steps for visit in spec.visits)
+    lanes = sum(len(job.program.seeds) for job in planned.jobs)
+    widest = max(job.placement.devices for job in planned.jobs)
+    frames = steps * spec.envs * spec.frames_per_step
+    kind = devices()[0].device_kind
+    order = " in an order of each seed's own" if spec.shuffled else ""
+    aware = [name for name, arm in planned.experiment.arms.items() if arm.task_aware]
+    return [
+        f"{len(spec.visits)} visits to {len(spec.tasks)} tasks{order}; each lane: {steps:,} steps of {spec.envs} envs, "
+        f"{frames:,} frames",
+        "placement: devices x sequential groups x lanes in one vmap; memory: on each device, the workspace an estimate",
+        f"{lanes} lanes, {steps * lanes:,} lane steps in all; arms run one after another",
+        f"task-aware arms: {', '.join(aware) or 'none'}",
+        f"{len(devices())} devices ({kind}), {readable(capacity(devices()[0], widest))} each",
+    ]
+
+
+def _first_line(factory: Callable[..., Any]) -> str:
+    return str(factory.__doc__ or "").strip().partition("\n")[0]
+
+
+def flowing(text: str) -> str:
+    """A docstring whose paragraphs are one line each, for the terminal to break; indented ones stay as they are."""
+    paragraphs = text.split("\n\n")
+    return "\n\n".join(each if "\n " in each else " ".join(each.split("\n")) for each in paragraphs)
+
+
+def family_table(registry: Any, family: str) -> Table:
+    table = Table(title=family, title_justify="left", show_header=False, box=None)
+    for name in registry.names(family):
+        table.add_row(name, Text(_first_line(registry.factory(family, name))), Text(_from(registry, family, name)))
+    return table
+
+
+def _from(registry: Any, family: str, name: str) -> str:
+    """Nothing for a built-in member, else the package that offers it."""
+    origin = registry.origin(family, name)
+    return "" if origin == BUILT_IN else f"[{origin}]"
+
+
+def example_line(family: str, name: str, metadata: Any) -> str:
+    """The example of a stream or a transform as a config says it; nothing where there is none."""
+    from plasticity.config.documents import on_one_line
+
+    member = {"kind": name, **metadata.example}
+    whole = {"streams": {"stream": member}, "transforms": {"transforms": [member]}}.get(family)
+    return on_one_line(whole)[1:-1] if whole and metadata.example else ""
+
+
+def _sees_switches(factory: Callable[..., Any]) -> bool:
+    from plasticity.interventions.rehearsal import sees_switches  # imports JAX
+
+    return sees_switches(factory)
+
+
+def print_member(registry: Any, family: str, name: str, console: Console) -> None:
+    factory, metadata = registry.factory(family, name), registry.metadata(family, name)
+    console.print(Text(f"{name}: {flowing(inspect.getdoc(factory) or '')}"))
+    table = Table(show_edge=False)
+    for heading in ("setting", "allowed", "default", "kind"):
+        table.add_column(heading)
+    for row in registry.rows(family, name):
+        table.add_row(*(Text(str(cell)) for cell in row))
+    console.print(table)
+    facts = {
+        "from": _from(registry, family, name).strip("[]"),
+        "paper": metadata.paper,
+        "note": metadata.note,
+        "task switches": "seen" if family == "interventions" and _sees_switches(factory) else "",
+        "example": example_line(family, name, metadata),
+    }
+    for what, fact in facts.items():
+        if fact:
+            console.print(Text(f"{what}: {fact}"))
+
+
+def print_measured(found: list[Any], console: Console, most: int = 40) -> None:
+    """Each monitor's headline number for each lane and checkpoint; a long table is cut."""
+    rows = [row for each in found for row in each.table.to_pylist()]
+    named = ["arm", "lane", "seed", "step"]
+    table = Table(show_edge=False)
+    for name in named:
+        table.add_column(name, justify="left" if name == "arm" else "right", overflow="fold")
+    metrics = list(dict.fromkeys(name for each in found for name in each.metrics if "/" not in name))
+    for name in metrics:
+        table.add_column(name, justify="right", overflow="fold")
+    for row in rows[:most]:
+        numbers = [row.get(name) for name in metrics]
+        table.add_row(*(str(row[name]) for name in named), *("" if x is None else f"{x:.4g}" for x in numbers))
+    console.print(table)
+    if len(rows) > most:
+        console.print(Text(f"the first {most} of {len(rows)} rows"))

@@ -1,0 +1,319 @@
+"""A run seen from outside while it is under way: its files, read again and again. Nothing here touches the run."""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from plasticity.results.read import plan
+from plasticity.runs.accounts import LANES, MISSING, has_begun, read_status, table_parts
+from plasticity.runs.checksums import DamagedError, read_table
+
+QUIET_SECONDS = 60.0  # without a new status until the watcher says so
+WIDTH = 16  # of a sparkline
+BLOCKS, PLAIN_BLOCKS = "▁▂▃▄▅▆▇█", "_.-:=+*#"
+STYLES = {
+    "finished": "green", "running": "cyan", "stopped": "yellow", "failed": "red", "waiting": "dim", "silent": "red"
+}  # fmt: skip
+
+
+class Arm(NamedTuple):
+    """What the files say of an arm; steps are env steps, of an arm with several programs those of all."""
+
+    name: str
+    lanes: int
+    diverged: int
+    state: str  # finished, running, stopped (told to), failed, silent (nothing was heard of it), waiting
+    silent: float  # seconds since the last status; 0 where there is none
+    done: int
+    total: int
+    work: int  # lane steps still to do
+    speed: float  # lane steps per second; 0: not known
+    curve: np.ndarray  # float[WIDTH]: mean performance along the run, NaN where there is none yet
+    now: float  # the newest performance, mean over lanes
+    reason: str = ""  # why it failed
+
+
+class Seen(NamedTuple):
+    """A run at one moment."""
+
+    name: str
+    measured: str  # what the performance is
+    arms: tuple[Arm, ...]
+    damaged: tuple[str, ...] = ()  # files that were left out, and why
+
+    @property
+    def finished(self) -> bool:
+        return all(arm.state == "finished" for arm in self.arms)
+
+    @property
+    def left(self) -> float:
+        """Seconds until the last arm is done, if it goes on as now; NaN where no speed is known."""
+        known = [arm.speed for arm in self.arms if arm.speed > 0]
+        usual = known[-1] if known else math.nan
+        return sum(arm.work / (arm.speed or usual) for arm in self.arms if arm.work)
+
+
+class Watcher:
+    """Looks at a run; a part of the tables that was read once is not read again.
+
+    ``ValueError`` where the folder is no run.
+    """
+
+    def __init__(self, run: str | Path) -> None:
+        self.run = Path(run)
+        self._parts: dict[Path, tuple[tuple[int, int], np.ndarray]] = {}
+        self._damaged: dict[Path, str] = {}
+        plan(self.run)
+
+    def look(self, now: float | None = None) -> Seen:
+        """The run as its files are at this moment; ``now``: seconds since 1970."""
+        about = plan(self.run)
+        self._damaged = {path: why for path, why in self._damaged.items() if path in self._parts}
+        stream, moment = about["stream"], time.time() if now is None else now
+        arms = tuple(self._arm(about, arm["name"], arm["lanes"], moment) for arm in about["arms"])
+        measured = "episodic return" if stream["episodic"] else stream["reward_name"]
+        damaged = tuple(f"{path} is unreadable ({why}); left out" for path, why in self._damaged.items())
+        return Seen(str(about.get("name", self.run.name)), measured, arms, damaged)
+
+    def _arm(self, about: Mapping[str, Any], name: str, lanes: int, now: float) -> Arm:
+        stream, status = about["stream"], self._status(self.run / name)
+        steps = sum(visit["steps"] for visit in stream["visits"])
+        programs = [each["lanes"] for each in about.get("programs", []) if each["arm"] == name] or [lanes]
+        done = _done(status, len(programs), steps)
+        silent = max(0.0, now - status["updated"]) if status else 0.0
+        points = self._points(name, "episodic_return" if stream["episodic"] else "reward")
+        return Arm(
+            name=name,
+            lanes=lanes,
+            diverged=self._diverged(self.run / name),
+            state=_state(status, len(programs), silent),
+            silent=silent,
+            done=sum(done),
+            total=steps * len(programs),
+            work=sum((steps - each) * count for each, count in zip(done, programs, strict=True)),
+            speed=float(status.get("steps_per_second", 0.0)),
+            curve=_curve(points, steps),
+            now=float(points[-1, 1]) if len(points) else math.nan,
+            reason=str(status.get("reason", "")),
+        )
+
+    def _points(self, arm: str, measure: str) -> np.ndarray:
+        """``(step, mean over lanes)`` of each record that has a value, by step; of all programs together."""
+        sums = [self._sums(path, measure) for path in table_parts(self.run / arm, self._damaged.__setitem__)]
+        joined = np.concatenate([np.zeros((0, 3)), *sums])
+        steps, which = np.unique(joined[:, 0], return_inverse=True)
+        total, count = (np.bincount(which, joined[:, k], len(steps)) for k in (1, 2))
+        return np.stack([steps, total / count], axis=1)
+
+    def _sums(self, path: Path, measure: str) -> np.ndarray:
+        """``(step, sum, count)`` of a part's records; of no part if it has just been removed."""
+        try:
+            facts = path.stat()
+            mark = (facts.st_mtime_ns, facts.st_size)  # a resumed run writes other parts under the same names
+            if self._parts.get(path, (None,))[0] != mark:
+                self._damaged.pop(path, None)
+                self._parts[path] = (mark, self._of_part(path, measure))
+        except FileNotFoundError:
+            self._parts.pop(path, None)
+            return np.zeros((0, 3))
+        return self._parts[path][1]
+
+    def _of_part(self, path: Path, measure: str) -> np.ndarray:
+        """What a part holds; nothing, and a remark, where it is damaged."""
+        try:
+            return _read_part(path, measure)
+        except FileNotFoundError:
+            raise
+        except (OSError, DamagedError) as error:
+            self._damaged[path] = str(error)
+            return np.zeros((0, 3))
+
+    def _status(self, arm: Path) -> dict[str, Any]:
+        """The arm's status; empty where it has none that can be read."""
+        found = read_status(arm, self._damaged.__setitem__)
+        return found if {"state", "step", "updated", "finished", "program"} <= set(found) else {}
+
+    def _diverged(self, arm: Path) -> int:
+        path = arm / LANES
+        try:
+            ended = read_table(path, ["diverged_at"])["diverged_at"]
+        except KeyError:  # of an older version
+            return 0
+        except FileNotFoundError:
+            if has_begun(arm):
+                self._damaged[path] = MISSING
+            return 0
+        except (OSError, DamagedError) as error:
+            self._damaged[path] = str(error)
+            return 0
+        return len(ended) - ended.null_count
+
+
+def _read_part(path: Path, measure: str) -> np.ndarray:
+    table = read_table(path, ["step", measure])
+    if not {"step", measure} <= set(table.column_names):
+        return np.zeros((0, 3))
+    values = table[measure].cast(pa.float64()).to_numpy()
+    known = np.isfinite(values)
+    steps, which = np.unique(table["step"].to_numpy()[known], return_inverse=True)
+    sums = np.bincount(which, values[known], len(steps)), np.bincount(which, minlength=len(steps))
+    return np.stack([steps.astype(float), *sums], axis=1)
+
+
+def _done(status: Mapping[str, Any], programs: int, steps: int) -> list[int]:
+    """Env steps done by each program of an arm."""
+    finished = set(status.get("finished", ()))
+    under_way = {status["program"]: min(status["step"], steps)} if status else {}
+    return [steps if number in finished else under_way.get(number, 0) for number in range(programs)]
+
+
+def _state(status: Mapping[str, Any], programs: int, silent: float) -> str:
+    if not status:
+        return "waiting"
+    if len(status["finished"]) >= programs:
+        return "finished"
+    if status["state"] == "interrupted":
+        return "stopped"
+    if status["state"] == "failed":
+        return "failed"
+    return "silent" if silent > QUIET_SECONDS else "running"
+
+
+def _curve(points: np.ndarray, steps: int, width: int = WIDTH) -> np.ndarray:
+    """The mean of the points in each of ``width`` equal stretches of the run."""
+    which = np.clip(np.ceil(points[:, 0] * width / steps).astype(int) - 1, 0, width - 1)
+    count = np.bincount(which, minlength=width)
+    return np.bincount(which, points[:, 1], width) / np.where(count, count, np.nan)
+
+
+# --------------------------------------------------------------------------------------------------- what is shown
+
+
+def sparkline(values: Sequence[float] | np.ndarray, low: float, high: float, blocks: str = BLOCKS) -> str:
+    """One character a value, the lowest block at ``low`` and the highest at ``high``; a blank where there is none."""
+    span, last = (high - low) or 1.0, len(blocks) - 1
+
+    def block(value: float) -> str:
+        return blocks[min(max(round((value - low) / span * last), 0), last)] if math.isfinite(value) else " "
+
+    return "".join(map(block, values)).rstrip()
+
+
+def duration(seconds: float) -> str:
+    """``8 s``, ``3 min``, ``2 h 05 min``, ``3 d 4 h``; ``-`` for what is not known."""
+    if not math.isfinite(seconds):
+        return "-"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
+def short(number: float) -> str:
+    """``950``, ``12.5k``, ``3.2M``: three digits."""
+    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.3g}{unit}" if number < 999.5 * size else f"{number / size:.0f}{unit}"
+    return f"{number:.0f}"
+
+
+def frame(seen: Seen, run: str | Path, blocks: str = BLOCKS) -> RenderableType:
+    """The run as a table with a line above and, where something is amiss, lines below."""
+    values = np.concatenate([arm.curve for arm in seen.arms])
+    known = values[np.isfinite(values)]
+    low, high = (float(known.min()), float(known.max())) if len(known) else (math.nan, math.nan)
+    return Group(_heading(seen), _table(seen, low, high, blocks), *_remarks(seen, run, low, high))
+
+
+def _heading(seen: Seen) -> Text:
+    done, total = (sum(getattr(arm, name) for arm in seen.arms) for name in ("done", "total"))
+    states = [arm.state for arm in seen.arms]
+    state = next((each for each in ("running", "silent", "failed", "stopped") if each in states), "waiting")
+    state = "finished" if seen.finished else state
+    left = f", {duration(seen.left)} left" if state == "running" and math.isfinite(seen.left) else ""
+    counted = f"{states.count('finished')} of {len(states)} arms"
+    return Text.assemble(
+        f"{seen.name}: ", (state, STYLES[state]), f", {100 * done / max(total, 1):.0f} % ({counted}){left}"
+    )
+
+
+def _table(seen: Seen, low: float, high: float, blocks: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
+    table.add_column("arm", overflow="fold")
+    for name in ("steps", "steps/s", "left", "now"):
+        table.add_column(name, justify="right", no_wrap=True)
+    table.add_column(Text(seen.measured), no_wrap=True, min_width=WIDTH)
+    table.add_column("state", no_wrap=True)
+    for arm in seen.arms:
+        active = arm.state == "running"
+        table.add_row(
+            Text(arm.name),
+            f"{short(arm.done)}/{short(arm.total)}",
+            short(arm.speed) if arm.speed else "-",
+            duration(arm.work / arm.speed) if active and arm.speed else "-",
+            f"{arm.now:.3g}" if math.isfinite(arm.now) else "-",
+            sparkline(arm.curve, low, high, blocks),
+            Text(arm.state, STYLES[arm.state]),
+        )
+    return table
+
+
+def _remarks(seen: Seen, run: str | Path, low: float, high: float) -> list[Text]:
+    lines = []
+    if math.isfinite(low):
+        lines.append(Text(f"curves: from {low:.3g} to {high:.3g}, as wide as the whole run", "dim"))
+    lines += [Text(line, "red") for line in seen.damaged]
+    for arm in seen.arms:
+        if arm.diverged:
+            lines.append(Text(f"{arm.name}: {arm.diverged} of {arm.lanes} lanes diverged", "red"))
+        if arm.state == "failed":
+            lines.append(Text(f"{arm.name}: failed: {arm.reason}", "red"))
+        if arm.state == "silent":
+            compiling = "" if arm.done else ": it compiles, or is gone"
+            lines.append(Text(f"{arm.name}: no sign of life for {duration(arm.silent)}{compiling}", "red"))
+        elif arm.state == "running" and not arm.speed and not math.isfinite(arm.now):
+            lines.append(Text(f"{arm.name}: compiling", "dim"))
+    if any(arm.state in ("silent", "stopped", "failed") for arm in seen.arms):
+        again = f"plasticity run {Path(run) / 'experiment.yaml'} --out {run} --resume"
+        lines.append(Text(f"to go on, should it have stopped: {again}"))
+    return lines
+
+
+def watch(run: str | Path, console: Console, *, once: bool = False, every: float = 1.0) -> None:
+    """Shows the run until it is finished, or Ctrl-C; one frame where ``once`` is set or the output is no terminal.
+
+    Args:
+      run: the run's folder.
+      console: where to.
+      once: show what is there now and return.
+      every: seconds between two frames.
+
+    ``ValueError`` where the folder is no run.
+    """
+    watcher = Watcher(run)
+    blocks = BLOCKS if console.encoding.lower().startswith("utf") else PLAIN_BLOCKS
+    seen = watcher.look()
+    if once or not console.is_terminal:
+        console.print(frame(seen, run, blocks))
+        return
+    try:
+        with Live(frame(seen, run, blocks), console=console, auto_refresh=False) as live:
+            while not seen.finished:
+                time.sleep(every)
+                seen = watcher.look()
+                live.update(frame(seen, run, blocks), refresh=True)
+    except KeyboardInterrupt:
+        return

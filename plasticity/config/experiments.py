@@ -1,0 +1,368 @@
+"""One experiment: read from YAML, checked, resolved to plain data again, and laid out as programs of lanes."""
+
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
+
+import numpy as np
+from pydantic import Field
+
+from plasticity.config import shipped
+from plasticity.config.counters import LANES
+from plasticity.config.documents import locate, read_file, replaced, value_of, with_text_keys
+from plasticity.config.fields import Count, Cycles, Member, Natural, Seed, Size
+from plasticity.config.registry import Registry
+from plasticity.config.renamed import Renamer
+from plasticity.config.schema import schema_of
+from plasticity.config.settings import Choice, Parser, Period, paths, plain
+from plasticity.config.sweeps import Arm, Base, Sweep, blamed, parse_arm, parse_sweep, plain_sweep
+from plasticity.core.errors import KEYS, Location, NoSuchPlaceError, UserError, cut, report, shown, unknown
+
+LONGEST = 100  # characters of a name, which is also that of a folder
+NAME = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9._-]{{0,{LONGEST - 1}}}")
+SEEDS = 100_000
+ARMS = 200  # each is a program of its own, traced in about a second and compiled in several
+# What lies in a run's folder beside its arms.
+RESERVED = (  # in lower case: macOS and Windows do not tell `Figures` from `figures`
+    "figures", "experiment.yaml", "plan.json", "report.html", "tensorboard", "wandb",
+)  # fmt: skip
+DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)  # what Windows keeps for itself
+
+Seeds = Annotated[int, Field(ge=1, le=SEEDS)] | Annotated[tuple[Seed, ...], Field(min_length=1, max_length=SEEDS)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """How lanes lie on devices."""
+
+    width: Size | Literal["auto"] = "auto"  # lanes vectorised together
+    devices: Size | Literal["auto"] = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """Another sequence of visits than the stream's own (``plasticity.engine.visits.scheduled``)."""
+
+    order: Literal["fixed", "shuffled"] = "fixed"  # shuffled: each seed meets the tasks in an order of its own
+    visits: tuple[Natural | str, ...] | None = None  # names or numbers of tasks
+    steps: Count | tuple[Count, ...] | None = None  # env steps of each env in a visit; a list is gone through in turn
+    cycles: Cycles = 1  # how often the sequence is gone through
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Episodes that nothing is learned from, in environments of their own."""
+
+    every: Period = "visit"
+    tasks: Literal["current", "seen", "all"] = "current"
+    episodes: Count = 10  # of a lane
+    steps: Count = 10_000  # env steps at most; of a stream without episodes exactly so many
+    epsilon: Annotated[float, Field(ge=0, le=1)] = 0.0  # probability of a random action
+
+
+@dataclass(frozen=True, kw_only=True)
+class Document:
+    """The keys of a config file; :class:`Experiment` is what becomes of them."""
+
+    name: str | None = None  # default: the file's name without its suffix
+    stream: Annotated[Any, Member("streams")]
+    transforms: Annotated[tuple[Any, ...], Member("transforms")] = ()  # of the stream, the first one innermost
+    schedule: dict[Any, Any] | None = None
+    agent: Annotated[Any, Member("agents")]
+    interventions: Annotated[tuple[Any, ...], Member("interventions")] = ()  # of every arm that names none
+    task_aware: bool = False  # of every arm that does not say: whether the learner may know of task switches
+    monitors: Annotated[tuple[Any, ...], Member("monitors")] = ()
+    monitor_every: Period = "visit"  # of the monitors that have no ``every`` of their own
+    record_every: Count | None = None  # env steps
+    probe_size: Size = 512  # transitions a monitor looks at
+    seeds: Seeds = 1  # n: 0 ... n - 1
+    arms: dict[Any, Any] | None = None  # default: {baseline: {}}
+    sweep: dict[Any, Any] | None = None
+    evaluation: dict[Any, Any] | None = None
+    placement: dict[Any, Any] | None = None
+    checkpoint_every: Period = "visit"
+    recorders: tuple[Literal["tensorboard", "wandb"], ...] = ()  # where numbers go beside the tables
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """What a config says, all of it explicit."""
+
+    name: str
+    stream: Choice
+    transforms: tuple[Choice, ...]
+    schedule: Schedule
+    agent: Choice
+    interventions: tuple[Choice, ...]
+    task_aware: bool
+    monitors: tuple[Choice, ...]
+    monitor_every: int | Literal["visit"]
+    record_every: int | None
+    probe_size: int
+    seeds: tuple[int, ...]
+    arms: Mapping[str, Arm]
+    sweep: Sweep
+    evaluation: Evaluation | None
+    placement: Placement
+    checkpoint_every: int | Literal["visit"]
+    recorders: tuple[str, ...]
+
+    def resolve(self) -> dict[str, Any]:
+        """Plain data, defaults filled in; as a config (``to_yaml``) it is read back as an equal experiment.
+
+        An arm lists what it changes of the base, so overrides of the base still reach it.
+        """
+        counted = self.seeds == tuple(range(len(self.seeds)))
+        return {
+            "name": self.name,
+            "stream": self.stream.dump(),
+            "transforms": [each.dump() for each in self.transforms],
+            "schedule": plain(asdict(self.schedule)),
+            "agent": self.agent.dump(),
+            "interventions": [each.dump() for each in self.interventions],
+            "task_aware": self.task_aware,
+            "monitors": [each.dump() for each in self.monitors],
+            "monitor_every": self.monitor_every,
+            "record_every": self.record_every,
+            "probe_size": self.probe_size,
+            "seeds": len(self.seeds) if counted else list(self.seeds),
+            "arms": {
+                name: arm.dump(self.agent, self.interventions, self.task_aware) for name, arm in self.arms.items()
+            },
+            "sweep": plain_sweep(self.sweep),
+            "evaluation": asdict(self.evaluation) if self.evaluation else None,
+            "placement": asdict(self.placement),
+            "checkpoint_every": self.checkpoint_every,
+            "recorders": list(self.recorders),
+        }
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = (), *, registry: Registry) -> Experiment:
+    """The experiment in a YAML file.
+
+    Args:
+        path: the file, or the name of a config that comes with the package (:mod:`plasticity.config.shipped`).
+        overrides: ``agent.optimizer.learning_rate=1e-3``; the value is YAML; ``interventions.weight_decay.rate=0`` and
+            ``interventions.0.rate=0`` name a member of a list by its kind or its index.
+        registry: the known members of each family.
+
+    ``UserError``, up to three lines, naming file, key, value and what is allowed.
+    """
+    found = shipped.resolve(path)
+    raw = read_file(found)
+    if isinstance(raw, Mapping) and {"finding", "experiment"} <= set(raw):
+        raise UserError(f"{path}: is a finding, not an experiment; run it with: plasticity findings {found.stem}")
+    return read_experiment(raw, registry, overrides, source=str(path), name=found.stem)
+
+
+def read_experiment(
+    raw: Any, registry: Registry, overrides: Sequence[str] = (), *, source: str = "", name: str = "experiment"
+) -> Experiment:
+    """The experiment in plain data; ``source`` opens every line of an error. See :func:`load_config`."""
+    if not isinstance(raw, Mapping):
+        what = "is empty" if raw is None else f"must be a mapping of keys, got {shown(raw)}"
+        raise UserError(": ".join(filter(None, (source, what))))
+    renamer = Renamer(registry)
+    raw = renamer.document(with_text_keys(raw))
+    typed: list[Location] = []
+    for override in overrides:
+        raw, location = _overridden(raw, override, renamer)
+        typed.append(location)
+    for note in renamer.notes:
+        warnings.warn(": ".join(filter(None, (source, note))), UserWarning, stacklevel=2)
+
+    def origin(at: Location) -> str:
+        if any(at[: len(location)] == location for location in typed):
+            return "command line"
+        partly = any(location[: len(at)] == at for location in typed)
+        return " and ".join(filter(None, (source, "command line"))) if partly else source
+
+    parser = Parser(registry)
+    experiment = _parse(parser, raw, name)
+    if experiment is None or parser.problems:
+        raise report(parser.problems, origin)
+    return experiment
+
+
+def _overridden(raw: Any, override: str, renamer: Renamer) -> tuple[Any, Location]:
+    key, equals, text = override.partition("=")
+    key = key.strip()
+    if not equals or not all(part.strip() for part in key.split(".")):
+        raise UserError(f"command line: {shown(override)} is not of the form KEY=VALUE")
+    key = renamer.path(key)
+    value = value_of(key.rpartition(".")[2], text, f"command line: {cut(key, KEYS)}")
+    try:
+        location = locate(raw, key)
+    except NoSuchPlaceError as error:
+        raise UserError(f"command line: {cut(key, KEYS)}: {error}") from None
+    return renamer.document(replaced(raw, location, value)), location
+
+
+def _parse(parser: Parser, raw: Mapping[str, Any], name: str) -> Experiment | None:
+    values = parser.settings(schema_of(Document), raw, ())
+    placement = parser.settings(schema_of(Placement), values.get("placement") or {}, ("placement",))
+    schedule = parser.settings(schema_of(Schedule), values.get("schedule") or {}, ("schedule",))
+    given = values.get("evaluation")
+    evaluation = None if given is None else parser.settings(schema_of(Evaluation), given, ("evaluation",))
+    sweep = parse_sweep(parser, values.get("sweep") or {}, ("sweep",))
+    if parser.problems:
+        return None
+    document = Document(**values)
+    seeds = tuple(range(document.seeds)) if isinstance(document.seeds, int) else document.seeds
+    title = name if document.name is None else document.name
+    _check_name(parser, title, ("name",))
+    _check_doubled(parser, "seeds", seeds)
+    _check_doubled(parser, "recorders", document.recorders)
+    _check_doubled(parser, "monitors", [replace(each, every=None) for each in document.monitors])
+    settled = values | {"name": title, "seeds": seeds, "sweep": sweep, "placement": Placement(**placement)}
+    settled["schedule"] = Schedule(**schedule)
+    settled["evaluation"] = None if evaluation is None else Evaluation(**evaluation)
+    return Experiment(**settled | {"arms": _parse_arms(parser, document, sweep, len(seeds))})
+
+
+def _parse_arms(parser: Parser, document: Document, sweep: Sweep, seeds: int) -> dict[str, Arm]:
+    arms = {}
+    given = document.arms or {"baseline": {}}
+    if len(given) > ARMS:
+        parser.refuse(("arms",), f"{len(given)} arms are not allowed; at most {ARMS} (sweeps make points without arms)")
+        return {}
+    folders: dict[str, str] = {}
+    for name, raw in given.items():
+        _check_name(parser, name, ("arms", name), RESERVED)
+        if folders.setdefault(name.lower(), name) != name:
+            twin = shown(folders[name.lower()])
+            parser.refuse(
+                ("arms", name), f"differs from {twin} in case only: one folder on macOS and Windows; rename it"
+            )
+        base = Base(document.agent, document.interventions, document.task_aware)
+        arm = parse_arm(parser, name, raw, base, sweep)
+        if arm is not None:
+            arms[name] = arm
+            _check_lanes(parser, name, len(arm.points) * seeds)
+    parser.problems = blamed(parser.problems, len(given))
+    for name, raw in given.items():
+        control = raw.get("control") if isinstance(raw, Mapping) else None
+        if control is not None:
+            _check_control(parser, name, control, given)
+    return arms
+
+
+def _check_lanes(parser: Parser, arm: str, lanes: int) -> None:
+    if lanes > LANES:
+        parser.refuse(("arms", arm), f"its points x seeds are {lanes:,} lanes; at most {LANES:,} are allowed")
+
+
+def _check_control(parser: Parser, name: str, control: Any, given: Mapping[str, Any]) -> None:
+    """The fresh control of an arm is another arm, which has none of its own."""
+    at: Location = ("arms", name, "control")
+    if not isinstance(control, str) or control not in given:
+        parser.refuse(at, unknown(f"arm {shown(control)}", str(control), list(given), "in this config"))
+    elif control == name:
+        parser.refuse(at, f"{shown(control)} is the arm itself; name the arm that starts afresh at every switch")
+    elif isinstance(given[control], Mapping) and given[control].get("control") is not None:
+        parser.refuse(at, f"{shown(control)} has a control of its own, so it cannot be one")
+
+
+FRESH = "fresh"  # the control of the arms that name none
+
+
+def controls(arms: Mapping[str, Arm]) -> dict[str, str | None]:
+    """The fresh control of each arm: the one it names, else the arm ``fresh``; None of the controls themselves."""
+    named = {arm.control for arm in arms.values() if arm.control} | {FRESH}
+    usual = FRESH if FRESH in arms else None
+    return {name: arm.control or (None if name in named else usual) for name, arm in arms.items()}
+
+
+def _check_name(parser: Parser, name: str, at: Location, reserved: Sequence[str] = ()) -> None:
+    if not NAME.fullmatch(name):
+        text = (
+            f"{shown(name)} is not allowed as a name; use up to {LONGEST} letters, digits, `.`, `_` and `-`, "
+            "with a letter, a digit or `_` first"
+        )
+        parser.refuse(at, text)
+    elif name.lower() in reserved:
+        parser.refuse(at, "is the name of something else in the folder of the run; choose another name")
+    elif DEVICE.fullmatch(name) or name.endswith("."):
+        parser.refuse(at, f"{shown(name)} cannot name a folder on Windows; choose another")
+
+
+def _check_doubled(parser: Parser, key: str, items: Sequence[Any]) -> None:
+    first: dict[Any, int] = {}
+    for i, item in enumerate(items):
+        if item in first:
+            text = f"`{item.kind}` with the same settings" if isinstance(item, Choice) else str(item)
+            parser.refuse((key, i), f"{text} is given twice")
+        first.setdefault(item, i)
+
+
+# Programs.
+
+
+class Built(NamedTuple):
+    """The members of a program, with settings filled in; each still takes its positional arguments."""
+
+    agent: partial[Any]
+    interventions: tuple[partial[Any], ...]
+    monitors: tuple[partial[Any], ...]
+
+
+@dataclass(frozen=True, eq=False)
+class ProgramSettings:
+    """All lanes of an arm that share one compiled computation: points x seeds, the seeds running fastest."""
+
+    arm: str
+    index: int  # among the arm's programs
+    agent: Choice
+    interventions: tuple[Choice, ...]
+    task_aware: bool
+    monitors: tuple[Choice, ...]
+    hyper: Mapping[str, np.ndarray]  # every traced number of agent and interventions: dotted path -> float32[lanes]
+    seeds: np.ndarray  # int32[lanes]
+    lanes: np.ndarray  # int32[lanes]: the lane's number within the arm
+    points: tuple[Mapping[str, Any], ...]  # the swept values of each lane
+
+    def build(self, hyper: Mapping[str, Any]) -> Built:
+        """The members with one lane's numbers (``hyper`` of one lane: float32 scalars, may be tracers)."""
+        return Built(
+            self.agent.build(hyper, "agent"),
+            _built("interventions", self.interventions, hyper),
+            _built("monitors", self.monitors, hyper),
+        )
+
+
+def _built(family: str, members: Sequence[Choice], hyper: Mapping[str, Any]) -> tuple[partial[Any], ...]:
+    return tuple(each.build(hyper, path) for path, each in zip(paths(family, members), members, strict=True))
+
+
+def programs(experiment: Experiment) -> list[ProgramSettings]:
+    """The experiment's programs, arm by arm: points that differ in traced numbers alone share one."""
+    return [program for name, arm in experiment.arms.items() for program in _programs_of(experiment, name, arm)]
+
+
+def _programs_of(experiment: Experiment, name: str, arm: Arm) -> list[ProgramSettings]:
+    groups: dict[tuple[Any, ...], list[int]] = {}
+    for i, point in enumerate(arm.points):
+        groups.setdefault(point.static(), []).append(i)
+    return [_program(experiment, name, arm, index, group) for index, group in enumerate(groups.values())]
+
+
+def _program(experiment: Experiment, name: str, arm: Arm, index: int, group: list[int]) -> ProgramSettings:
+    seeds = np.array(experiment.seeds, np.int32)
+    chosen = [arm.points[i] for i in group]
+    numbers = [point.traced() for point in chosen]
+    return ProgramSettings(
+        arm=name,
+        index=index,
+        agent=chosen[0].agent,
+        interventions=chosen[0].interventions,
+        task_aware=arm.task_aware,
+        monitors=experiment.monitors,
+        hyper={path: np.repeat(np.array([n[path] for n in numbers], np.float32), len(seeds)) for path in numbers[0]},
+        seeds=np.tile(seeds, len(chosen)),
+        lanes=np.concatenate([i * len(seeds) + np.arange(len(seeds), dtype=np.int32) for i in group]),
+        points=tuple(point.values for point in chosen for _ in seeds),
+    )

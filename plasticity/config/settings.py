@@ -1,0 +1,233 @@
+"""Settings of a member: ``adam`` or ``{kind: adam, learning_rate: 1e-3}`` in a config, a ``Choice`` here."""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any, Literal
+
+import numpy as np
+
+from plasticity.config.documents import as_member, labels, merged
+from plasticity.config.fields import Count, metadata_of
+from plasticity.config.registry import Registry
+from plasticity.config.schema import Setting, schema_of
+from plasticity.core.errors import Location, Problem, UserError, listed, nearest, shown, unknown
+
+MEMBERS = 100  # of one list
+EMPTY: Mapping[str, Any] = MappingProxyType({})
+Period = Count | Literal["visit"]  # env steps, or once a visit
+
+
+@dataclass(frozen=True, kw_only=True)
+class MonitorKeys:
+    """What a config may say of a monitor beside its settings."""
+
+    every: Period | None = None
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A member of a family with all its settings, the defaults filled in.
+
+    Two choices with equal :meth:`static` are the same compiled program; they differ in traced numbers at most.
+    """
+
+    family: str
+    kind: str
+    values: Mapping[str, Any]  # a nested member is a Choice, a list of members a tuple of them
+    factory: Callable[..., Any] = field(compare=False, repr=False)
+    every: int | Literal["visit"] | None = None  # of a monitor: its own period, where it has one
+
+    def __hash__(self) -> int:
+        return hash(self.static())
+
+    def build(self, hyper: Mapping[str, Any] = EMPTY, prefix: str = "") -> functools.partial[Any]:
+        """The factory with its settings; it still takes the member's positional arguments.
+
+        Args:
+            hyper: dotted path -> scalar Array (may be a tracer) or number; replaces the traced number of that path.
+            prefix: the member's own dotted path, e.g. ``agent`` or ``interventions.weight_decay``.
+        """
+        built: dict[str, Any] = {}
+        for name, value in self.values.items():
+            path = f"{prefix}.{name}".removeprefix(".")
+            if isinstance(value, Choice):
+                built[name] = value.build(hyper, path)
+            elif self._setting(name).many:
+                built[name] = tuple(m.build(hyper, p) for m, p in zip(value, paths(path, value), strict=True))
+            else:
+                built[name] = hyper.get(path, value) if self._setting(name).is_traced(value) else value
+        return functools.partial(self.factory, **built)
+
+    def traced(self, prefix: str = "") -> dict[str, float]:
+        """Every traced number by its dotted path, nested members included."""
+        numbers: dict[str, float] = {}
+        for name, value in self.values.items():
+            path = f"{prefix}.{name}".removeprefix(".")
+            if self._setting(name).is_traced(value):
+                numbers[path] = value
+            for member, place in self._nested(name, path):
+                numbers |= member.traced(place)
+        return numbers
+
+    def static(self) -> tuple[Any, ...]:
+        """Everything that is not a traced number, hashable."""
+        parts = []
+        for name, value in self.values.items():
+            nested = [member.static() for member, _ in self._nested(name, "")]
+            is_traced = self._setting(name).is_traced(value)
+            parts.append((name, tuple(nested) if nested else "traced" if is_traced else ("static", _frozen(value))))
+        return (self.family, self.kind, *parts)
+
+    def dump(self) -> dict[str, Any]:
+        """The choice as plain data, everything explicit; parsing it gives an equal choice."""
+        own = {} if self.every is None else {"every": self.every}
+        return {"kind": self.kind, **own} | {name: plain(value) for name, value in self.values.items()}
+
+    def _setting(self, name: str) -> Setting:
+        return schema_of(self.factory)[name]
+
+    def _nested(self, name: str, path: str) -> Iterator[tuple["Choice", str]]:
+        value = self.values[name]
+        if isinstance(value, Choice):
+            yield value, path
+        elif self._setting(name).many:
+            yield from zip(value, paths(path, value), strict=True)
+
+
+def paths(prefix: str, members: Sequence[Choice]) -> tuple[str, ...]:
+    """The dotted path of each member of a list: ``interventions.weight_decay``; by index where a kind comes twice."""
+    return tuple(f"{prefix}.{label}" for label in labels([{"kind": member.kind} for member in members]))
+
+
+def plain(value: Any) -> Any:
+    """The value as YAML can write it: choices dumped, tuples as lists, NumPy's numbers as Python's."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, Choice):
+        return value.dump()
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _frozen(value: Any) -> Any:
+    """Hashable, and different for 1, 1.0 and True."""
+    if isinstance(value, Mapping):
+        return ("mapping", frozenset((key, _frozen(item)) for key, item in value.items()))
+    if isinstance(value, list | tuple):
+        return tuple(_frozen(item) for item in value)
+    return (type(value).__name__, value)
+
+
+def _means_period(key: str, schema: Mapping[str, Setting]) -> bool:
+    """Whether a monitor's key is ``every``, or like it and none of its settings nor like one of them."""
+    return key not in schema and nearest(key, [*schema, "every"]) == "every"
+
+
+class Parser:
+    """Turns plain data into choices; collects every problem with its place instead of stopping at the first."""
+
+    def __init__(self, registry: Registry) -> None:
+        self.registry = registry
+        self.problems: list[Problem] = []
+
+    def refuse(self, at: Location, text: str) -> None:
+        self.problems.append(Problem(at, text))
+
+    def member(self, family: str, raw: Any, at: Location, default: Any = None) -> Choice | None:
+        """A member from its name or mapping; settings without a ``kind`` are laid over the default member."""
+        raw = as_member(raw)
+        if not isinstance(raw, Mapping):
+            self.refuse(at, f"{shown(raw)} is not allowed; must be a name or {{kind: NAME, ...}}")
+            return None
+        if "kind" not in raw and default is not None:
+            raw = merged(as_member(default), raw)
+        kind = raw.get("kind")
+        if not isinstance(kind, str):
+            what = f"kind: {shown(kind)} is not allowed" if "kind" in raw else "`kind` is missing"
+            self.refuse(at, f"{what}; known {family}: {listed(self.registry.names(family))}")
+            return None
+        try:
+            factory = self.registry.factory(family, kind)
+            schema = self.registry.schema(family, kind)
+        except UserError as error:
+            self.refuse(at, str(error))
+            return None
+        before = len(self.problems)
+        values = self.settings(schema, {key: value for key, value in raw.items() if key != "kind"}, at)
+        if len(self.problems) == before:
+            self.refuse_idle(factory, values, at)
+        return Choice(family, kind, values, factory)
+
+    def refuse_idle(self, factory: Callable[..., Any], values: Mapping[str, Any], at: Location) -> None:
+        """Notes settings that differ from the default and can have no effect (``Metadata.only_with``)."""
+        schema = schema_of(factory)
+        for name, needs in metadata_of(factory).only_with.items():
+            for other, allowed in needs.items():
+                if values[name] != schema[name].default and values[other] not in allowed:
+                    wanted = " or ".join(str(value) for value in allowed)
+                    text = (
+                        f"{shown(values[name])} has no effect with {other}={values[other]}; it needs {other}={wanted}"
+                    )
+                    self.refuse((*at, name), text)
+
+    def members(self, family: str, raw: Any, at: Location) -> tuple[Choice, ...]:
+        """A list of members."""
+        if not isinstance(raw, list | tuple):
+            self.refuse(at, f"{shown(raw)} is not allowed; must be a list of {family}")
+            return ()
+        if len(raw) > MEMBERS:
+            self.refuse(at, f"has {len(raw):,} {family}; at most {MEMBERS} are allowed")
+            return ()
+        read = self.monitor if family == "monitors" else functools.partial(self.member, family)
+        choices = [read(item, (*at, i)) for i, item in enumerate(raw)]
+        return tuple(choice for choice in choices if choice is not None)
+
+    def monitor(self, raw: Any, at: Location) -> Choice | None:
+        """A monitor, which beside its settings may have a period of its own: ``every``."""
+        given = as_member(raw)
+        if not isinstance(given, Mapping):
+            return self.member("monitors", raw, at)
+        try:
+            schema = self.registry.schema("monitors", str(given.get("kind")))
+        except UserError:
+            return self.member("monitors", given, at)  # says what is wrong
+        if "every" in schema:
+            text = f"`{given['kind']}` has a setting `every`, which in a config is a monitor's period; rename it"
+            self.refuse(at, text)
+            return None
+        period = {key: value for key, value in given.items() if _means_period(str(key), schema)}
+        rest = {key: value for key, value in given.items() if key not in period}
+        choice = self.member("monitors", rest, at)
+        every = self.settings(schema_of(MonitorKeys), period, at).get("every")
+        return None if choice is None else replace(choice, every=every)
+
+    def settings(self, schema: Mapping[str, Setting], raw: Any, at: Location) -> dict[str, Any]:
+        """All settings of a schema, in its order; what is wrong is left out and noted in ``problems``."""
+        for key in raw:
+            if key not in schema:
+                text = unknown("key", str(key), schema, "allowed") if schema else "unknown key; it has no settings"
+                self.refuse((*at, str(key)), text)
+        values = {}
+        for name, setting in schema.items():
+            if name in raw or not setting.required:
+                values[name] = self.setting(setting, raw.get(name, setting.default), (*at, name))
+            else:
+                self.refuse((*at, name), f"is required; must be {setting.allowed}")
+        return values
+
+    def setting(self, setting: Setting, raw: Any, at: Location) -> Any:
+        """One setting's value; None where it is refused."""
+        if setting.family is None:
+            try:
+                return setting.parse(raw)
+            except ValueError as error:
+                self.refuse(at, str(error))
+                return None
+        if raw is None and setting.optional:
+            return None
+        if setting.many:
+            return self.members(setting.family, raw, at)
+        return self.member(setting.family, raw, at, None if setting.required else setting.default)

@@ -1,0 +1,216 @@
+"""Arms and sweeps: what differs between the variants of an experiment, and the grid of points of each."""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+from plasticity.config.documents import difference, found, locate, merged, on_one_line, replaced
+from plasticity.config.registry import Registry
+from plasticity.config.schema import schema_of
+from plasticity.config.settings import Choice, Parser, paths, plain
+from plasticity.core.errors import Location, NoSuchPlaceError, Problem, dotted, listed, shown, unknown
+
+POINTS = 10_000  # of one arm, at most: some ten seconds to lay out
+SWEPT = ("agent", "interventions")
+ARM = (*SWEPT, "task_aware", "sweep", "control")  # the keys of an arm
+Sweep = Mapping[str, tuple[Any, ...] | None]
+
+
+class Point(NamedTuple):
+    """One combination of swept values."""
+
+    values: Mapping[str, Any]  # dotted path as in the sweep -> number, text, bool or None (a member: YAML on one line)
+    agent: Choice
+    interventions: tuple[Choice, ...]
+
+    def static(self) -> tuple[Any, ...]:
+        """Equal for two points of one compiled program."""
+        return (self.agent.static(), *(each.static() for each in self.interventions))
+
+    def traced(self) -> dict[str, float]:
+        """Every traced number of agent and interventions, by dotted path."""
+        numbers = self.agent.traced("agent")
+        for path, each in zip(paths("interventions", self.interventions), self.interventions, strict=True):
+            numbers |= each.traced(path)
+        return numbers
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One named variant of the experiment."""
+
+    agent: Choice
+    interventions: tuple[Choice, ...]
+    task_aware: bool  # whether the learner may know of task switches
+    sweep: Sweep  # the arm's own; None takes a path of the experiment's sweep away
+    points: tuple[Point, ...]
+    control: str | None = None  # the arm that is its fresh control; None: the usual one, see ``config.controls``
+
+    def dump(self, agent: Choice, interventions: Sequence[Choice], task_aware: bool) -> dict[str, Any]:
+        """What the arm changes of the base, as plain data."""
+        changed: dict[str, Any] = {}
+        if self.agent != agent:
+            changed["agent"] = difference(agent.dump(), self.agent.dump())
+        if self.interventions != tuple(interventions):
+            changed["interventions"] = [each.dump() for each in self.interventions]
+        changed |= {} if self.task_aware == task_aware else {"task_aware": self.task_aware}
+        changed |= {} if self.control is None else {"control": self.control}
+        return changed | ({"sweep": plain_sweep(self.sweep)} if self.sweep else {})
+
+
+def plain_sweep(sweep: Sweep) -> dict[str, list[Any] | None]:
+    """The sweep as plain data."""
+    return {path: None if values is None else list(values) for path, values in sweep.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArmKeys:
+    """What a config may say of an arm beside its members."""
+
+    task_aware: bool = False
+
+
+class Base(NamedTuple):
+    """What an arm is where it says nothing else."""
+
+    agent: Choice
+    interventions: Sequence[Choice]
+    task_aware: bool
+
+
+def parse_arm(parser: Parser, name: str, raw: Any, base: Base, sweep: Sweep) -> Arm | None:
+    """An arm from its overrides of the base; None where it is refused."""
+    at: Location = ("arms", name)
+    raw = {} if raw is None else raw
+    if not isinstance(raw, Mapping):
+        parser.refuse(at, f"{shown(raw)} is not allowed; must be a mapping")
+        return None
+    before = len(parser.problems)
+    for key in raw:
+        if key not in ARM:
+            parser.refuse((*at, str(key)), unknown("key", str(key), ARM, "allowed"))
+    agent, interventions, task_aware = base
+    chosen: Choice | None = agent
+    if "task_aware" in raw:
+        task_aware = parser.setting(schema_of(ArmKeys)["task_aware"], raw["task_aware"], (*at, "task_aware"))
+    if "agent" in raw:
+        chosen = parser.member("agents", merged(agent.dump(), raw["agent"]), (*at, "agent"))
+    if "interventions" in raw:
+        interventions = parser.members("interventions", raw["interventions"], (*at, "interventions"))
+    own = parse_sweep(parser, {} if raw.get("sweep") is None else raw["sweep"], (*at, "sweep"), sweep)
+    size = math.prod(len(values) for values in {**sweep, **own}.values() if values is not None)
+    if size > POINTS:
+        parser.refuse(at, f"its sweep has {size:,} points; at most {POINTS:,} are allowed")
+    if chosen is None or len(parser.problems) > before:
+        return None
+    points, problems = expand(parser.registry, chosen, interventions, {**sweep, **own})
+    for (path, *rest), text, _ in problems:
+        mine = path in own
+        parser.problems.append(Problem((*(at if mine else ()), "sweep", path, *rest), text, "" if mine else name))
+    control = raw.get("control")
+    return Arm(chosen, tuple(interventions), task_aware, own, points, None if control is None else str(control))
+
+
+def blamed(problems: Sequence[Problem], arms: int) -> list[Problem]:
+    """Each problem of the experiment's sweep once, with the arms it came up in unless that is all of them."""
+    names: dict[tuple[Location, str], dict[str, None]] = {}
+    for at, text, arm in problems:
+        names.setdefault((at, text), {})[arm] = None
+    return [
+        Problem(at, text if "" in blame or len(blame) == arms else f"{text} (in arm {listed(list(blame))})")
+        for (at, text), blame in names.items()
+    ]
+
+
+def parse_sweep(parser: Parser, raw: Any, at: Location, base: Sweep = MappingProxyType({})) -> Sweep:
+    """A sweep: dotted path -> list of distinct values, at least one; None (in an arm) for a path of the base sweep."""
+    if not isinstance(raw, Mapping):
+        parser.refuse(at, f"{shown(raw)} is not allowed; must be a mapping of dotted paths to lists")
+        return {}
+    sweep: dict[str, tuple[Any, ...] | None] = {}
+    for path, values in raw.items():
+        path = str(path)
+        problem = _unsweepable(path) or (None if values is None and path in base else _bad_values(values))
+        if problem:
+            parser.refuse((*at, path), problem)
+        else:
+            sweep[path] = None if values is None else tuple(plain(value) for value in values)
+    return sweep
+
+
+def _unsweepable(path: str) -> str | None:
+    root = path.split(".")[0]
+    if root in SWEPT:
+        return None
+    if root == "stream":
+        return "a stream cannot be swept: all lanes of a run live through one; write a config for each stream"
+    return "cannot be swept; a path begins with `agent.` or `interventions.`, as agent.optimizer.learning_rate"
+
+
+def _bad_values(values: Any) -> str | None:
+    if not isinstance(values, list | tuple):
+        return f"{shown(values)} is not allowed; must be a list of values"
+    if not values:
+        return "the list of values is empty"
+    if len(values) > POINTS:
+        return f"has {len(values):,} values; at most {POINTS:,} are allowed"
+    doubled = [value for i, value in enumerate(values) if value in values[:i]]
+    return f"{shown(doubled[0])} is given twice" if doubled else None
+
+
+def expand(
+    registry: Registry, agent: Choice, interventions: Sequence[Choice], sweep: Sweep
+) -> tuple[tuple[Point, ...], list[Problem]]:
+    """The points of the product of all swept values, in the order given, the last path running fastest.
+
+    Problems are placed at ``(path of the sweep, the rest of the way)``.
+    """
+    swept = {path: values for path, values in sweep.items() if values is not None}
+    document = {"agent": agent.dump(), "interventions": [each.dump() for each in interventions]}
+    parser = Parser(registry)
+    grid = itertools.product(*swept.values())
+    points = [_point(parser, document, dict(zip(swept, values, strict=True))) for values in grid]
+    return tuple(point for point in points if point is not None), parser.problems
+
+
+def _point(parser: Parser, document: Any, swept: Mapping[str, Any]) -> Point | None:
+    """One point; None where it is refused."""
+    where: dict[Location, str] = {}
+    for path, value in swept.items():
+        try:
+            location = locate(document, path)
+        except NoSuchPlaceError as error:
+            parser.refuse((path,), str(error))
+            return None
+        undone = [other for place, other in where.items() if place[: len(location)] == location]
+        if undone:
+            parser.refuse((path,), f"sets the same setting as `{undone[0]}`; leave one of them out")
+            return None
+        where[location] = path
+        document = replaced(document, location, value)
+    local = Parser(parser.registry)
+    agent = local.member("agents", document["agent"], ("agent",))
+    interventions = local.members("interventions", document["interventions"], ("interventions",))
+    for at, text, _ in local.problems:
+        _blame(parser, where, at, text)
+    if agent is None or local.problems:
+        return None
+    dumped = {"agent": agent.dump(), "interventions": [each.dump() for each in interventions]}
+    return Point({path: _cell(found(dumped, at)) for at, path in where.items()}, agent, interventions)
+
+
+def _blame(parser: Parser, where: dict[Location, str], at: Location, text: str) -> None:
+    """Reports a problem of the point at the swept path that leads there; else at the path that leads nearest."""
+    for place in reversed(where):
+        if at[: len(place)] == place:
+            parser.refuse((where[place], *at[len(place) :]), text)
+            return
+    shared = {place: sum(at[: i + 1] == place[: i + 1] for i in range(len(place))) for place in where}
+    parser.refuse((where[max(where, key=shared.__getitem__)],), f"{dotted(at)}: {text}")
+
+
+def _cell(value: Any) -> Any:
+    return value if value is None or isinstance(value, bool | int | float | str) else on_one_line(value)

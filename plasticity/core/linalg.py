@@ -1,0 +1,56 @@
+"""Decompositions that may be vmapped on a CPU.
+
+There, jaxlib (0.10) divides a batch of decompositions into tasks for the thread pool that the caller itself may occupy,
+and waits for them. Two devices of a two-core machine were once found to do so at the same time, each in the SVD of an
+effective rank, and waited for ever. One matrix after another makes no such tasks.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from plasticity.core.types import Array, Key
+
+
+def one_by_one(decompose: Callable[..., Any]) -> Callable[..., Any]:
+    """``decompose``, which under ``vmap`` on a CPU becomes a loop; on other backends as it is."""
+    looped = jax.custom_batching.sequential_vmap(decompose)
+
+    def call(*args: Any) -> Any:
+        return (looped if jax.default_backend() == "cpu" else decompose)(*args)
+
+    return call
+
+
+@one_by_one
+def singular_values(matrix: Array) -> Array:
+    """Descending, ``float32[min(n, d)]`` of a matrix ``[n, d]``."""
+    return jnp.linalg.svd(matrix, compute_uv=False)
+
+
+@one_by_one
+def eigenvalues(matrix: Array) -> Array:
+    """Ascending, ``float32[n]`` of a symmetric matrix ``[n, n]``."""
+    return jnp.linalg.eigvalsh(matrix)
+
+
+@one_by_one
+def qr(matrix: Array) -> tuple[Array, Array]:
+    """The reduced factors of a matrix ``[n, d]``."""
+    q, r = jnp.linalg.qr(matrix)
+    return q, r
+
+
+def orthogonal(key: Key, shape: tuple[int, ...], scale: float) -> Array:
+    """``scale`` times a random matrix ``[prod(shape[:-1]), shape[-1]]`` that is orthonormal on its short side.
+
+    Uniform over such matrices: the QR decomposition of a Gaussian matrix, with the signs of R's diagonal given to Q.
+    Saxe, McClelland, Ganguli 2014, "Exact solutions to the nonlinear dynamics of learning in deep linear networks".
+    """
+    rows, columns = math.prod(shape[:-1]), shape[-1]
+    q, r = qr(jax.random.normal(key, (max(rows, columns), min(rows, columns))))
+    q = q * jnp.sign(jnp.diagonal(r))
+    return (scale * (q if rows >= columns else q.T)).reshape(shape)

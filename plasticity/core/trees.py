@@ -1,0 +1,77 @@
+"""Arithmetic on whole trees of arrays, and access to a part of one by its path."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from plasticity.core.types import Array, Path
+
+Tree = Any
+
+
+def get(tree: Tree, path: Path) -> Tree:
+    """The part of nested mappings under ``path``; ``KeyError`` where there is none."""
+    for name in path:
+        tree = tree[name]
+    return tree
+
+
+def put(tree: Tree, path: Path, value: Tree) -> Tree:
+    """A copy of nested mappings with ``value`` under ``path``; ``KeyError`` where nothing was before."""
+    if not path:
+        return value
+    return {**tree, path[0]: put(tree[path[0]], path[1:], value)}
+
+
+def paths(tree: Tree) -> list[Path]:
+    """The path of every leaf of nested mappings, in leaf order."""
+    flat, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return [tuple(str(entry.key) for entry in path) for path, _ in flat]
+
+
+def where(masks: Tree, yes: Tree, no: Tree) -> Tree:
+    """``yes`` where the mask holds, else ``no``; each bool leaf broadcasts to its array."""
+    return jax.tree.map(jnp.where, masks, yes, no)
+
+
+def select(predicate: Array, yes: Tree, no: Tree) -> Tree:
+    """The whole of ``yes`` if the bool scalar ``predicate`` holds, else the whole of ``no``."""
+    return jax.tree.map(lambda a, b: jnp.where(predicate, a, b), yes, no)
+
+
+def inner(a: Tree, b: Tree) -> Array:
+    """``sum_i a_i b_i`` over all numbers of two trees, float32[]."""
+    return sum(jax.tree.leaves(jax.tree.map(lambda x, y: jnp.sum(x * y), a, b)), jnp.zeros(()))
+
+
+def squared_norm(tree: Tree) -> Array:
+    """``sum_i x_i^2`` over all numbers of the tree, float32[]."""
+    return inner(tree, tree)
+
+
+def norm(tree: Tree) -> Array:
+    """The Euclidean norm of all numbers of the tree, float32[]."""
+    return jnp.sqrt(squared_norm(tree))
+
+
+def cosine(a: Tree, b: Tree) -> Tree:
+    """The cosine of the angle between each leaf of ``a`` and that of ``b``, a float32[] per leaf; 0 if either is 0."""
+
+    def leaf(x: Array, y: Array) -> Array:
+        length = jnp.linalg.norm(x.ravel()) * jnp.linalg.norm(y.ravel())
+        return jnp.where(length > 0, jnp.sum(x * y) / jnp.where(length > 0, length, 1.0), 0.0)
+
+    return jax.tree.map(leaf, a, b)
+
+
+def is_finite(tree: Tree) -> Array:
+    """bool[]: no number of the tree is infinite or NaN (integers, booleans and keys always pass)."""
+    floats = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(jnp.asarray(x).dtype, jnp.inexact)]
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in floats])) if floats else jnp.array(True)
+
+
+def size(tree: Tree) -> int:
+    """How many numbers the tree holds; arrays or their shapes."""
+    return sum(math.prod(x.shape) for x in jax.tree.leaves(tree))

@@ -1,0 +1,236 @@
+"""The records that pass between the rooms of the testbed.
+
+A component is a NamedTuple of pure functions and is written for ONE lane (one learner); no function of a component
+knows that other lanes exist. Inside a lane arrays have one leading axis, ``E``, the lane's parallel environments
+(the minibatch of a supervised stream). ``docs/contracts.md`` explains each record and the rules that hold for it.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+Array = jax.Array
+Key = jax.Array
+Params = Any
+State = Any
+Path = tuple[str, ...]
+Metrics = Mapping[str, Array]
+
+FIRST, MID, LAST = 0, 1, 2
+
+
+class TimeStep(NamedTuple):
+    """What an environment says at one moment (the four fields of dm_env), arrays ``[E, ...]``."""
+
+    step_type: Array  # int8[E]     FIRST, MID or LAST
+    reward: Array  # float32[E]  0 on FIRST
+    discount: Array  # float32[E]  0 at termination; 1 at truncation and elsewhere
+    observation: Any  # [E, *shape]
+
+
+class Transition(NamedTuple):
+    """A pair of neighbouring time steps; it is no transition where ``current`` is FIRST (see :func:`is_transition`)."""
+
+    previous: TimeStep
+    action: Array
+    current: TimeStep
+
+
+def is_transition(transition: Transition) -> Array:
+    """bool[E]: False where ``current`` opens an episode: the pair joins two episodes and its action was ignored."""
+    return transition.current.step_type != FIRST
+
+
+class Supervised(NamedTuple):
+    """The observation of a supervised stream."""
+
+    input: Array  # float32[E, *shape]
+    target: Array  # int32[E] class labels, or float32[E, outputs]
+
+
+class Clock(NamedTuple):
+    """Counters shared by all lanes of a program, int32 scalars, traced and NEVER batched (a batched predicate turns
+    ``lax.cond`` into a select that runs both branches)."""
+
+    step: Array  # number of the env step under way, from 0, counted for each env since the start of the run
+    update: Array  # number of the update under way, from 0 (an agent that learns every k-th step divides by k)
+    visit: Array  # index of the visit under way
+    step_in_visit: Array
+
+
+class Visit(NamedTuple):
+    """One stay in a task, as a stream sees it: int32 scalars, traced. (To ``Stream.reset`` the tasks may also come as
+    int32[W], one for each lane, where lanes meet them in orders of their own.)"""
+
+    number: Array
+    task: Array
+    replica: Array | int = 0  # 0: the one that is learned on; others: the same problem with other chance, to evaluate
+    moment: Array | int = 0  # env steps of the visit that lie behind; not 0 where it is entered later, to evaluate
+
+
+class VisitPlan(NamedTuple):
+    """One stay in a task, as the runner plans it (static)."""
+
+    task: int  # index into StreamSpec.tasks
+    steps: int  # env steps of each env
+
+
+class StreamSpec(NamedTuple):
+    """What agents, runner and plots may know of a stream (static)."""
+
+    observation: Any  # pytree of jax.ShapeDtypeStruct of ONE env
+    actions: int  # number of discrete actions; classes; or the size of a real-valued prediction
+    tasks: tuple[str, ...]  # names
+    visits: tuple[VisitPlan, ...]
+    envs: int  # E
+    episodic: bool  # performance is the episodic return, else the mean reward
+    discrete: bool = True  # False: `actions` real numbers
+    frames_per_step: int = 1
+    stack: int = 0  # > 0: the observation's leading axis holds this many frames, the newest last
+    reward_name: str = "reward"  # what the reward is, for axis labels: accuracy, return, ...
+    reward_range: tuple[float, float] = (-math.inf, math.inf)  # of one step; infinite where unknown
+    alike: bool = False  # episodic returns of all tasks are of one kind (variants of one problem) and can be averaged
+    shuffled: bool = False  # each lane meets the tasks in an order of its own (``plasticity.engine.visits.own_task``)
+    data: tuple[tuple[str, str], ...] = ()  # files that the stream was made from: absolute path, SHA-256 of the bytes
+    score_range: tuple[float, float] | None = None  # of one step's recorded performance; None: that of the reward
+
+
+class Task(NamedTuple):
+    """A family of stationary problems, one env, pure. A switch changes ``params``, never the program."""
+
+    spec: StreamSpec
+    params: Callable[[Key, Visit], Any]  # data key of the lane -> the parameters of this visit's problem
+    reset: Callable[[Key, Any], tuple[State, Any]]  # key, params -> state, observation
+    step: Callable[[Key, State, Array, Any], tuple[State, Any, Array, Array, Array]]
+    # key, state, action, params -> state, observation, reward, discount, last
+    at: Callable[[Any, Array], Any] | None = None
+    # params, env steps since the visit began (int32) -> the params of this moment, for a problem that changes gradually
+
+
+def reward_of(state: State, timestep: TimeStep) -> Array:
+    del state
+    return timestep.reward
+
+
+class Stream(NamedTuple):
+    """A block of ``W`` lanes x ``E`` envs; arrays are ``[W, E, ...]``. Made by ``envs.base.vectorise`` or ``host``.
+
+    ``keys`` are the lanes' data keys, ``[W]``, the same for every step: a stream derives its own with ``fold_in``.
+    ``block`` is the number of this block of lanes in the program (a host stream keeps a pool for each).
+    """
+
+    spec: StreamSpec
+    reset: Callable[[Key, Visit, Array], tuple[State, TimeStep]]  # keys[W], visit, block
+    step: Callable[[Key, State, Array, Clock], tuple[State, TimeStep]]  # keys[W], state, actions[W, E, ...], clock
+    # What is recorded as the performance of a step, float32[W, E], from the state and the time step that it led to.
+    score: Callable[[State, TimeStep], Array] = reward_of
+    # What lives outside the arrays (a host stream's emulators); nothing for a pure stream.
+    save: Callable[[], Mapping[str, np.ndarray]] = dict
+    load: Callable[[Mapping[str, np.ndarray]], None] = lambda saved: None
+    close: Callable[[], None] = lambda: None
+    emulated: bool = False  # it has emulators, which belong to one run
+
+
+class Activation(NamedTuple):
+    """One hidden layer's values on a batch, ``[B, ..., units]``; for a convolution ``[B, H, W, channels]``."""
+
+    pre: Array  # what enters the non-linearity (after normalisation)
+    post: Array  # what leaves it
+
+
+class Units(NamedTuple):
+    """The wiring of one hidden layer, written by the network builder, the only party that knows it."""
+
+    name: str  # key into the activations
+    source: Path  # module whose output axis is these units: every leaf under it has the units on its last axis
+    sink: Path  # module whose kernel's input axis (second to last) reads them; one Units per sink
+    owner: np.ndarray  # int[fan_in of sink]: which unit feeds each input row
+
+
+class Network(NamedTuple):
+    init: Callable[[Key], Params]
+    apply: Callable[[Params, Any], tuple[Any, Mapping[str, Activation]]]  # observations [B, *shape] -> [B, outputs]
+    units: tuple[Units, ...]
+    hidden: tuple[Path, ...]  # modules with a kernel, in order, without the output layers
+    outputs: tuple[Path, ...]  # the output layers' modules, one for each head
+    auxiliary: tuple[Path, ...] = ()  # output layers that `apply` does not compute: they are there for penalties
+
+    def modules(self) -> dict[str, Path]:
+        """Every module with a kernel, the output layers last, by the name that a config uses."""
+        return {"/".join(path): path for path in (*self.hidden, *self.outputs)}
+
+
+class Optimizer(NamedTuple):
+    """An ``optax.GradientTransformationExtraArgs`` that also says its step size."""
+
+    init: Callable[[Params], optax.OptState]
+    update: Callable[..., tuple[Params, optax.OptState]]
+    learning_rate: Callable[[optax.OptState], Array]  # float32[]: the step size of the next update
+
+
+class Learner(NamedTuple):
+    """Everything an intervention may rewrite."""
+
+    params: Params
+    target: Params  # () where there is no target network
+    opt_state: optax.OptState
+    rest: Mapping[str, Any] = {}  # at a switch only: what else a new agent would have (replay, schedule, normaliser)
+
+
+class Context(NamedTuple):
+    """Everything an intervention may read."""
+
+    clock: Clock
+    observation: Any  # the batch of the update, [B, ...]; () at a switch
+    activations: Mapping[str, Activation]  # of the update's forward pass; {} in `prepare` and at a switch
+    gradients: Params  # of the update (of loss + penalties); () in `prepare`, in `penalty` and at a switch
+    network: Network
+    optimizer: Optimizer
+    fresh: Callable[[Key], Learner]  # a newborn agent's Learner, `rest` included
+    loss: Callable[[Params], Array]  # the task loss of the update's batch, without penalties; constant 0 at a switch
+    reference: Callable[[], Any]
+    # observations [B, ...] drawn apart from the update's batch where the agent remembers others (replay, rollout), else
+    # the batch itself; () at a switch
+
+
+class Probe(NamedTuple):
+    """What monitors may look at: a lane's learner and a batch of recent transitions. Lives inside one trace."""
+
+    learner: Learner
+    network: Network
+    optimizer: Optimizer
+    activations: Mapping[str, Activation]  # of the batch's observations
+    loss: Callable[[Params], Array]  # the task loss on the batch, the target network held fixed
+    clock: Clock
+    observation: Any  # [B, ...]: the batch as the network sees it
+    losses: Callable[[Params], Array]  # float32[B]: `loss` row by row; it is their mean over `valid`
+    valid: Array  # bool[B]: False for a pair that joins two episodes
+    scores: Callable[[Params, Any], Array]  # observations [B, ...] -> [B, n], what the agent decides by (see `meaning`)
+    meaning: Literal["values", "logits", "prediction"]  # static; of `scores`: of actions, of a distribution, of targets
+    fresh: Callable[[Key], Learner]  # a newborn agent's Learner, `rest` included
+
+
+class AgentState(NamedTuple):
+    """The whole memory of one lane's agent. A diverged lane is frozen by keeping ``learner`` and ``plugins``."""
+
+    learner: Learner  # its `rest` is empty here
+    plugins: State  # the intervention's own state
+    rest: Mapping[str, Any]  # "replay", "schedule", "normaliser", ...: see Learner.rest
+
+
+class Agent(NamedTuple):
+    """A learner of one lane. ``learn`` runs at every step, ``switch`` once at each task switch; nothing else writes."""
+
+    init: Callable[[Key, TimeStep], AgentState]
+    act: Callable[[Key, AgentState, Any, Clock], Array]  # observation [E, ...] -> actions [E, ...]
+    learn: Callable[[Key, AgentState, Transition, Clock], tuple[AgentState, Metrics]]
+    switch: Callable[[Key, AgentState, Clock], AgentState]
+    probe: Callable[[AgentState, Transition, Clock], Probe]
+    play: Callable[[Key, AgentState, Any, Array], Array]
+    # observation [E, ...], epsilon float32[] -> actions [E, ...]; for evaluation: nothing is explored but that with
+    # probability epsilon a discrete action is uniformly random
+    told: str = ""  # the setting through which the agent itself, beside its intervention, acts at task switches

@@ -1,0 +1,350 @@
+"""A program: all lanes of one arm with the same static structure, as four compiled functions.
+
+The functions work on one *group* of lanes (``devices x width``, see ``plasticity.engine.lanes``): ``begin``, ``chunk``,
+``measure``, ``evaluate``, ``switch``. The training step is traced and compiled once for the whole stream: a task
+switch changes arrays.
+"""
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from plasticity.core import counting
+from plasticity.core.counting import Precise
+from plasticity.core.lane_axis import across, enter, leave, over
+from plasticity.core.trees import is_finite, select
+from plasticity.core.types import (
+    LAST,
+    Agent,
+    AgentState,
+    Array,
+    Clock,
+    Metrics,
+    State,
+    Stream,
+    StreamSpec,
+    TimeStep,
+    Transition,
+    Visit,
+)
+from plasticity.engine import evaluation
+from plasticity.engine.evaluation import Evaluation
+from plasticity.engine.lanes import LaneKeys, Placement, lane_keys
+from plasticity.engine.packing import Packed, pack
+from plasticity.engine.visits import own_task
+from plasticity.monitors.base import Monitor, together
+
+Hyper = Mapping[str, Any]
+NEVER = -1
+FINISHED = 2**31 - 1  # env steps after which any visit that changes gradually has changed
+DIVERGED = "diverged_at"  # among what a chunk sends to the host
+INIT, ACT, LEARN, SWITCH, MEASURE, PLAY = range(6)  # one tag for each use of a lane's learner key
+
+
+class Monitoring(NamedTuple):
+    """A monitor and its period in env steps (a multiple of the chunk)."""
+
+    monitor: Monitor
+    every: int
+    path: str = "monitors"  # in a config
+
+
+class Program(NamedTuple):
+    """All lanes that share one static structure."""
+
+    spec: StreamSpec
+    build: Callable[[Hyper], Agent]  # called inside the trace with one lane's hyper-parameters
+    make_stream: Callable[[int], Stream]  # lanes of a block -> the stream
+    monitors: tuple[Monitoring, ...]
+    hyper: Mapping[str, np.ndarray]  # float32[lanes] each
+    seeds: np.ndarray  # int32[lanes]
+    chunk: int  # env steps of one compiled scan
+    probe_size: int = 512  # transitions that monitors look at
+    evaluation: Evaluation | None = None
+
+
+class Carry(NamedTuple):
+    """Everything that a group of lanes takes from one chunk to the next; leading axis ``devices x width``."""
+
+    agent: AgentState
+    stream: State
+    timestep: TimeStep
+    recent: Transition  # ring [slots, E, ...] of the newest transitions, for the monitors
+    episode_return: Precise  # [E], of the episodes under way
+    monitors: tuple[State, ...]
+    updates: Array  # int32: updates made so far
+    diverged_at: Array  # int32: the env step at which the lane's numbers stopped being finite, or NEVER
+
+
+class Compiled(NamedTuple):
+    """The functions of one group; all take and return arrays with a leading axis ``devices x width``."""
+
+    begin: Callable[..., Carry]
+    chunk: Callable[..., tuple[Carry, Packed]]
+    measure: Callable[..., tuple[tuple[State, ...], Packed]]
+    evaluate: Callable[..., Packed]
+    switch: Callable[..., Carry]
+    stream: Stream
+    arena: Stream  # the environments of evaluation
+    sharding: NamedSharding  # of every array with a lane axis
+    traces: dict[str, int]  # how often each function was traced
+
+
+def slots(program: Program) -> int:
+    """Env steps whose transitions the monitors' ring holds."""
+    return max(1, program.probe_size // program.spec.envs)
+
+
+def _fold(keys: Any, *tags: Any) -> Any:
+    for tag in tags:
+        keys = jax.random.fold_in(keys, tag)
+    return keys
+
+
+def _finite_record(made: Metrics, steps: int) -> Metrics:
+    """Per-step sums of one lane over a chunk -> what is recorded; NaN where nothing was counted.
+
+    Added block by block, so that a long chunk loses no small numbers.
+    """
+
+    def ratio(total: Array, count: Array) -> Array:
+        return jnp.where(count > 0, total / jnp.maximum(count, 1), jnp.nan)
+
+    total = {name: counting.total(value) for name, value in made.items()}
+    updates, episodes = total.pop("updates"), total.pop("episodes")
+    record = {
+        "reward": total.pop("reward") / steps,
+        "episodes": episodes,
+        "episodic_return": ratio(total.pop("episodic_return"), episodes),
+    }
+    return record | {name: ratio(value, updates) for name, value in total.items()}
+
+
+def with_books(metrics: Metrics, books: Metrics) -> Metrics:
+    """What the agent and the runner record of a step; ``ValueError`` where the agent uses a name of the runner's."""
+    doubled = sorted(set(metrics) & {*books, "update", DIVERGED})
+    if doubled:
+        raise ValueError(f"agent.kind: its metric `{doubled[0]}` has the name of a column of every run; rename it")
+    return {**metrics, **books}
+
+
+class Block(NamedTuple):
+    """The functions of a block of ``width`` lanes on one device."""
+
+    program: Program
+    stream: Stream
+    width: int
+    arena: Stream
+
+    def begin(self, hyper: Hyper, seeds: Array, block: Array) -> Carry:
+        """Newborn agents, the stream's first time step, a ring filled with it."""
+        program, spec = self.program, self.program.spec
+        keys = over(lane_keys, self.width)(seeds)
+        zero = jnp.zeros((), jnp.int32)
+        task = own_task(spec, keys.data, zero + spec.visits[0].task)
+        stream, timestep = self.stream.reset(keys.data, Visit(zero, task), block)
+
+        def one(hyper: Hyper, keys: LaneKeys, timestep: TimeStep) -> Any:
+            agent = program.build(hyper)
+            clock = Clock(zero, zero, zero, zero)
+            state = agent.init(_fold(keys.learner, INIT), timestep)
+            action = agent.act(_fold(keys.learner, ACT), state, timestep.observation, clock)
+            pair = Transition(timestep, jnp.zeros_like(action), timestep)
+            recent = jax.tree.map(lambda x: jnp.broadcast_to(x, (slots(program), *x.shape)), pair)
+            monitors = tuple(each.monitor.init(state.learner.params) for each in program.monitors)
+            return state, recent, counting.zeros((spec.envs,)), monitors, zero, zero + NEVER
+
+        agent, *rest = over(one, self.width)(hyper, keys, timestep)
+        return Carry(agent, stream, timestep, *rest)
+
+    def step(self, hyper: Hyper, keys: LaneKeys, carry: Carry, clock: Clock) -> tuple[Carry, Metrics]:
+        """One env step of every lane: act, step the stream, learn, keep the books.
+
+        Everything but the stream's state is as ``enter`` gives it: with one lane, arrays have no lane axis. (To take
+        the axis off and put it back at every step would make XLA copy the replay buffer.)
+        """
+        build = self.program.build
+
+        def act(hyper: Hyper, keys: LaneKeys, state: AgentState, observation: Any) -> Array:
+            return build(hyper).act(_fold(keys.learner, ACT, clock.step), state, observation, clock)
+
+        def learn(
+            hyper: Hyper, keys: LaneKeys, state: AgentState, pair: Transition, score: Array, returns: Precise,
+            recent: Transition,
+        ) -> Any:  # fmt: skip
+            state, metrics = build(hyper).learn(_fold(keys.learner, LEARN, clock.step), state, pair, clock)
+            slot = clock.step % slots(self.program)
+            recent = jax.tree.map(
+                lambda ring, new: jax.lax.dynamic_update_index_in_dim(ring, new, slot, 0), recent, pair
+            )
+            returns = counting.plus(returns, score)
+            last = pair.current.step_type == LAST
+            books = {
+                "reward": jnp.mean(score),
+                "episodes": jnp.sum(last, dtype=jnp.float32),
+                "episodic_return": jnp.sum(jnp.where(last, returns.value, 0.0)),
+            }
+            returns = jax.tree.map(lambda x: jnp.where(last, 0.0, x), returns)
+            return state, recent, returns, with_books(metrics, books)
+
+        width = self.width
+        action = across(act, width)(hyper, keys, carry.agent, carry.timestep.observation)
+        data = leave(keys.data, width)
+        stream, timestep = self.stream.step(data, carry.stream, leave(action, width), clock)
+        pair = Transition(carry.timestep, action, enter(timestep, width))
+        score = enter(self.stream.score(stream, timestep), width)
+        agent, recent, returns, metrics = across(learn, width)(
+            hyper, keys, carry.agent, pair, score, carry.episode_return, carry.recent
+        )
+        carry = carry._replace(agent=agent, stream=stream, timestep=pair.current, recent=recent, episode_return=returns)
+        return carry, metrics
+
+    def chunk(self, hyper: Hyper, seeds: Array, carry: Carry, clock: Clock) -> tuple[Carry, Packed]:
+        """``program.chunk`` env steps of every lane.
+
+        A lane whose loss or parameters stop being finite goes back to what it was at the chunk's start and stays there.
+        """
+        steps, width = self.program.chunk, self.width
+        hyper, seeds = enter((hyper, seeds), width)
+        keys = across(lane_keys, width)(seeds)
+        carry = enter(carry._replace(stream=()), width)._replace(stream=carry.stream)
+        before = carry.agent
+
+        def body(carry: Carry, i: Array) -> tuple[Carry, Metrics]:
+            now = clock._replace(step=clock.step + i, update=clock.update + i, step_in_visit=clock.step_in_visit + i)
+            return self.step(hyper, keys, carry, now)
+
+        carry, made = jax.lax.scan(body, carry, jnp.arange(steps))
+
+        def close(before: AgentState, after: AgentState, made: Metrics, updates: Array, diverged_at: Array) -> Any:
+            bad = ~jnp.isfinite(sum(made.values()))
+            finite = ~jnp.any(bad) & is_finite(after.learner.params)
+            when = clock.step + jnp.where(jnp.any(bad), jnp.argmax(bad), steps - 1) + 1
+            diverged_at = jnp.where((diverged_at == NEVER) & ~finite, when, diverged_at)
+            alive = diverged_at == NEVER
+            learner, plugins = select(alive, (after.learner, after.plugins), (before.learner, before.plugins))
+            record = _finite_record(made, steps)
+            record = {name: jnp.where(alive, value, jnp.nan) for name, value in record.items()}
+            updates += jnp.where(alive, jnp.sum(made["updates"].astype(jnp.int32)), 0)
+            agent = after._replace(learner=learner, plugins=plugins)
+            return agent, updates, diverged_at, pack({**record, "update": updates, DIVERGED: diverged_at})
+
+        if width != 1:
+            made = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), made)  # [steps, W] -> [W, steps]
+        agent, updates, diverged_at, record = across(close, width)(
+            before, carry.agent, made, carry.updates, carry.diverged_at
+        )
+        carry = carry._replace(agent=agent, updates=updates, diverged_at=diverged_at)
+        return leave(carry._replace(stream=()), width)._replace(stream=carry.stream), leave(record, width)
+
+    def measure(self, hyper: Hyper, seeds: Array, carry: Carry, clock: Clock, which: tuple[int, ...]) -> Any:
+        """The monitors that are due, on the recent transitions of each lane."""
+
+        def one(hyper: Hyper, seed: Array, carry: Carry) -> Any:
+            agent, key = self.program.build(hyper), _fold(lane_keys(seed).learner, MEASURE, clock.step)
+            recent = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), carry.recent)
+            probe = agent.probe(carry.agent, recent, clock)
+            states = list(carry.monitors)
+            written: list[tuple[str, Metrics]] = []
+            for i in which:
+                each = self.program.monitors[i]
+                states[i], found = each.monitor.measure(_fold(key, i), states[i], probe)
+                written.append((each.path, found))
+            metrics = together(written)
+            alive = carry.diverged_at == NEVER
+            return tuple(states), pack({name: jnp.where(alive, value, jnp.nan) for name, value in metrics.items()})
+
+        return over(one, self.width)(hyper, seeds, carry)
+
+    def evaluate(
+        self, hyper: Hyper, seeds: Array, carry: Carry, clock: Clock, number: Array, task: Array, block: Array
+    ) -> Packed:
+        """What each lane, as it is, achieves in a replica of visit ``number``; the carry is only read."""
+        width, settings = self.width, self.program.evaluation
+        assert settings is not None
+        hyper, seeds, agent, diverged_at = enter((hyper, seeds, carry.agent, carry.diverged_at), width)
+        keys = across(lane_keys, width)(seeds)
+
+        def play(i: Array, observation: Any) -> Array:
+            def one(hyper: Hyper, keys: LaneKeys, state: AgentState, observation: Any) -> Array:
+                key = _fold(keys.learner, PLAY, clock.step, number, i)
+                return self.program.build(hyper).play(key, state, observation, jnp.float32(settings.epsilon))
+
+            return across(one, width)(hyper, keys, agent, observation)
+
+        data = leave(keys.data, width)
+        moment = jnp.where(number == clock.visit, clock.step_in_visit, FINISHED)
+        visit = Visit(number, own_task(self.program.spec, data, task), clock.step + 1, moment)
+        found = evaluation.evaluate(self.arena, width, settings, play, data, visit, block)
+
+        def close(metrics: Metrics, diverged_at: Array) -> Packed:
+            return pack({name: jnp.where(diverged_at == NEVER, value, jnp.nan) for name, value in metrics.items()})
+
+        return leave(across(close, width)(enter(found, width), diverged_at), width)
+
+    def switch(self, hyper: Hyper, seeds: Array, carry: Carry, clock: Clock, task: Array, block: Array) -> Carry:
+        """The next task begins: the stream's parameters change, and the agent is told (most agents do nothing)."""
+        keys = over(lane_keys, self.width)(seeds)
+        task = own_task(self.program.spec, keys.data, task)
+        stream, timestep = self.stream.reset(keys.data, Visit(clock.visit, task), block)
+
+        def one(hyper: Hyper, keys: LaneKeys, state: AgentState, diverged_at: Array) -> AgentState:
+            changed = self.program.build(hyper).switch(_fold(keys.learner, SWITCH, clock.step), state, clock)
+            return select(diverged_at == NEVER, changed, state)
+
+        agent = over(one, self.width)(hyper, keys, carry.agent, carry.diverged_at)
+        return carry._replace(
+            agent=agent,
+            stream=stream,
+            timestep=timestep,
+            episode_return=jax.tree.map(jnp.zeros_like, carry.episode_return),
+        )
+
+
+def compile_program(program: Program, placement: Placement, devices: Sequence[jax.Device]) -> Compiled:
+    """The functions of one group, jitted; over several devices by ``shard_map``, the carry donated."""
+    stream, arena = program.make_stream(placement.width), program.make_stream(placement.width)
+    lane = Block(program, stream, placement.width, arena)
+    traces: dict[str, int] = {}
+    mesh = Mesh(np.asarray(devices[: placement.devices]), ("lanes",))
+    lanes, same = PartitionSpec("lanes"), PartitionSpec()
+
+    def compiled(
+        name: str, function: Callable[..., Any], inputs: Any, donate: tuple[int, ...] = (), **kwargs: Any
+    ) -> Any:
+        def counted(*args: Any) -> Any:
+            traces[name] = traces.get(name, 0) + 1
+            return function(*args, **kwargs)
+
+        if placement.devices > 1:
+            counted = jax.shard_map(counted, mesh=mesh, in_specs=inputs, out_specs=lanes, check_vma=False)
+        return jax.jit(counted, donate_argnums=donate)
+
+    def with_block(function: Callable[..., Any]) -> Callable[..., Any]:
+        """The block number arrives as this device's slice of an array [devices]."""
+        return lambda *args: function(*args[:-1], args[-1][0])
+
+    measures: dict[tuple[int, ...], Callable[..., Any]] = {}
+
+    def measure(hyper: Hyper, seeds: Array, carry: Carry, clock: Clock, which: tuple[int, ...]) -> Any:
+        if which not in measures:
+            inputs = (lanes, lanes, lanes, same)
+            measures[which] = compiled(f"measure{which}", functools.partial(lane.measure, which=which), inputs)
+        return measures[which](hyper, seeds, carry, clock)
+
+    return Compiled(
+        begin=compiled("begin", with_block(lane.begin), (lanes, lanes, lanes)),
+        chunk=compiled("chunk", lane.chunk, (lanes, lanes, lanes, same), donate=(2,)),
+        measure=measure,
+        evaluate=compiled("evaluate", with_block(lane.evaluate), (lanes, lanes, lanes, same, same, same, lanes)),
+        switch=compiled("switch", with_block(lane.switch), (lanes, lanes, lanes, same, same, lanes), donate=(2,)),
+        stream=stream,
+        arena=arena,
+        sharding=NamedSharding(mesh, lanes),
+        traces=traces,
+    )

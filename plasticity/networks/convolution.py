@@ -1,0 +1,55 @@
+"""Convolution as patches times a matrix: fast inside compiled loops on a CPU and under ``vmap`` over kernels.
+
+XLA's CPU convolution takes a naive path inside ``scan``: on two cores, 290 ms for the gradient of the three
+convolutions of a Nature network at batch 32, where the patches take 13 ms with its dense layers included.
+"""
+
+import jax
+import jax.numpy as jnp
+
+from plasticity.core.types import Array
+
+METHODS = ("auto", "patches", "lax")
+
+
+def convolve(x: Array, kernel: Array, stride: int, padding: str, method: str) -> Array:
+    """The convolution (cross-correlation) of ``x[B, H, W, C]`` with ``kernel[kh, kw, C, F]``, ``[B, H', W', F]``.
+
+    ``stride``, ``padding`` ("VALID" or "SAME") and ``method`` are static: "patches" is :func:`patches_conv`, "lax" is
+    ``lax.conv_general_dilated``, "auto" is patches on the CPU backend and lax on the others. The results agree to
+    rounding and the kernel has the same layout, so a checkpoint may change the method.
+    """
+    if method == "lax" or (method == "auto" and jax.default_backend() != "cpu"):
+        layout = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=layout)
+    if padding == "SAME":
+        edges = [same(x.shape[axis + 1], kernel.shape[axis], stride) for axis in (0, 1)]
+        x = jnp.pad(x, ((0, 0), *edges, (0, 0)))
+    return patches_conv(x, kernel, stride)
+
+
+def same(inputs: int, window: int, stride: int) -> tuple[int, int]:
+    """Zeros before and after an axis that make ``ceil(inputs / stride)`` outputs; the odd one comes after."""
+    total = max((-(-inputs // stride) - 1) * stride + window - inputs, 0)
+    return total // 2, total - total // 2
+
+
+def patches_conv(x: Array, kernel: Array, stride: int) -> Array:
+    """``x[B, H, W, C]`` with ``kernel[kh, kw, C, F]``, no padding, as one matrix product; ``stride`` is static.
+
+    ``stride`` neighbouring columns of ``x`` are read as one (they are contiguous, so nothing moves), which makes the
+    patches few and wide slices in the order of the kernel's own axes. Derivatives of every order and ``vmap`` are
+    those of slices and matrix products.
+    """
+    batch, height, width, channels = x.shape
+    rows, columns, _, filters = kernel.shape
+    high, wide = (height - rows) // stride + 1, (width - columns) // stride + 1
+    blocks = -(-columns // stride)
+    used = (wide - 1 + blocks) * stride  # columns read by a kernel widened to whole blocks: some lie beyond the edge
+    x = jax.lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (0, 0, 0), (0, used - width, 0), (0, 0, 0)))
+    x = x.reshape(batch, height, used // stride, stride * channels)
+    bands = [x[:, i : i + (high - 1) * stride + 1 : stride] for i in range(rows)]
+    patches = jnp.concatenate([band[:, :, j : j + wide] for band in bands for j in range(blocks)], axis=-1)
+    kernel = jnp.pad(kernel, ((0, 0), (0, blocks * stride - columns), (0, 0), (0, 0)))
+    flat = patches.reshape(batch * high * wide, -1) @ kernel.reshape(-1, filters)
+    return flat.reshape(batch, high, wide, filters)

@@ -1,0 +1,199 @@
+"""What hidden layers are made of: non-linearities, initialisers, parameterisations and normalisations, by name."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from plasticity.core import linalg
+from plasticity.core.types import Array, Key
+
+
+class NonLinearity(NamedTuple):
+    """``function`` maps ``[..., units]`` to ``[..., copies * units]``, copy after copy.
+
+    ``settings`` are the numbers it takes by keyword besides, all static, with their defaults.
+    """
+
+    function: Callable[..., Array]
+    copies: int = 1
+    settings: Mapping[str, float] = {}
+
+
+def crelu(z: Array) -> Array:
+    """Concatenated ReLU, ``[max(z, 0), max(-z, 0)]`` on the last axis, which doubles.
+
+    Shang, Sohn, Almeida, Lee 2016, "Understanding and Improving Convolutional Neural Networks via Concatenated
+    Rectified Linear Units"; against loss of plasticity Abbas, Zhao, Modayil, White, Machado 2023, "Loss of Plasticity
+    in Continual Deep Reinforcement Learning". The widths of a network count ``z``: halve them to keep the size.
+    """
+    return jnp.concatenate([jax.nn.relu(z), jax.nn.relu(-z)], axis=-1)
+
+
+def leaky_relu(z: Array, *, negative_slope: float) -> Array:
+    """``z`` where it is above 0, else ``negative_slope z``; the slope at 0 itself is the small one, as in PyTorch.
+
+    (``jax.nn.leaky_relu`` has slope 1 there.) It matters where pre-activations are exactly 0, as all of them are at the
+    first step of a streaming agent, whose first normalised observation is 0. The slope of ``relu`` and of both halves
+    of ``crelu`` at 0 is 0 in either library. Maas, Hannun, Ng 2013, "Rectifier Nonlinearities Improve Neural Network
+    Acoustic Models".
+    """
+    return jnp.where(z > 0, z, negative_slope * z)
+
+
+def gelu(z: Array) -> Array:
+    """``z Phi(z)``, ``Phi`` the exact normal distribution function.
+
+    Hendrycks, Gimpel 2016, "Gaussian Error Linear Units (GELUs)".
+    """
+    return jax.nn.gelu(z, approximate=False)
+
+
+def deep_fourier(z: Array) -> Array:
+    """``[sin(z), cos(z)]`` on the last axis, which doubles.
+
+    Lewandowski, Schuurmans, Machado 2024, "Plastic Learning with Deep Fourier Features". The widths of a network count
+    ``z``: halve them to keep the size, as the paper does.
+    """
+    return jnp.concatenate([jnp.sin(z), jnp.cos(z)], axis=-1)
+
+
+def smooth_leaky(z: Array, *, alpha: float, c: float, p: float) -> Array:
+    """``alpha z + (1 - alpha) z sigmoid(c z / p)``: slope 1 far to the right, ``alpha`` far to the left,
+    ``(1 + alpha) / 2`` at 0.
+
+    Lillo, Cheney 2025, "Activation Function Design Sustains Plasticity in Continual Learning".
+    """
+    return alpha * z + (1 - alpha) * z * jax.nn.sigmoid(c * z / p)
+
+
+def identity(z: Array) -> Array:
+    return z
+
+
+ACTIVATIONS: Mapping[str, NonLinearity] = {
+    "relu": NonLinearity(jax.nn.relu),
+    "leaky_relu": NonLinearity(leaky_relu, settings={"negative_slope": 0.01}),
+    "tanh": NonLinearity(jnp.tanh),
+    "gelu": NonLinearity(gelu),
+    "silu": NonLinearity(jax.nn.silu),
+    "swish": NonLinearity(jax.nn.silu),
+    "elu": NonLinearity(jax.nn.elu),
+    "identity": NonLinearity(identity),
+    "linear": NonLinearity(identity),
+    "crelu": NonLinearity(crelu, copies=2),
+    "deep_fourier": NonLinearity(deep_fourier, copies=2),
+    "smooth_leaky": NonLinearity(smooth_leaky, settings={"alpha": 0.1, "c": 5.0, "p": 3.0}),
+}
+
+
+def sparse(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+    """For each output unit ``ceil(0.9 fan_in)`` random inputs are 0, the others ``U(-1/sqrt(fan_in), 1/sqrt(fan_in))``.
+
+    Elsayed, Vasan, Mahmood 2024, "Streaming Deep Reinforcement Learning Finally Works". ``shape`` (static) is
+    ``[..., inputs, outputs]``; ``fan_in`` is the product of all but the last. As in the paper's code, but the number of
+    zeros is exact where a floating-point ``ceil`` would depend on rounding.
+    """
+    fan_in, outputs = math.prod(shape[:-1]), shape[-1]
+    zeros = -(-9 * fan_in // 10)
+    draw, order = jax.random.split(key)
+    bound = 1.0 / math.sqrt(fan_in)
+    kernel = jax.random.uniform(draw, (fan_in, outputs), dtype, -bound, bound)
+    rank = jnp.argsort(jnp.argsort(jax.random.uniform(order, (fan_in, outputs)), axis=0), axis=0)
+    return jnp.where(rank < zeros, 0, kernel).reshape(shape)
+
+
+def orthogonal(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
+    """``sqrt(2)`` times a matrix that is orthonormal on its short side (see ``linalg.orthogonal``)."""
+    return linalg.orthogonal(key, shape, math.sqrt(2.0)).astype(dtype)
+
+
+INITIALISERS: Mapping[str, Callable[..., Array]] = {
+    "he": jax.nn.initializers.variance_scaling(2.0, "fan_in", "normal"),  # N(0, 2 / fan_in), not truncated
+    "lecun": jax.nn.initializers.variance_scaling(1.0, "fan_in", "normal"),  # N(0, 1 / fan_in), not truncated
+    "glorot": jax.nn.initializers.glorot_uniform(),  # U(-b, b), b = sqrt(6 / (fan_in + fan_out))
+    "orthogonal": orthogonal,
+    "sparse": sparse,
+}
+
+
+PARAMETERISATIONS = ("none", "weight", "spectral", "spectral_first")
+
+
+def lengths(kernel: Array) -> Array:
+    """The Euclidean norm of what comes into each unit, ``[units]``, of a kernel ``[..., units]``."""
+    return jnp.sqrt(jnp.square(kernel).sum(tuple(range(kernel.ndim - 1))))
+
+
+def weight_normalised(kernel: Array, gain: Array) -> Array:
+    """``gain v / |v|`` for the incoming weights ``v`` of each unit, ``[..., units]``; zeros stay zero.
+
+    Salimans, Kingma 2016, "Weight Normalization: A Simple Reparameterization to Accelerate Training of Deep Neural
+    Networks".
+    """
+    squares = jnp.square(kernel).sum(tuple(range(kernel.ndim - 1)))
+    return kernel * (gain * jax.lax.rsqrt(jnp.where(squares > 0, squares, 1.0)))
+
+
+def spectral_norm(kernel: Array, iterations: int) -> Array:
+    """The largest singular value of a kernel ``[..., units]`` as a matrix with the units for columns, float32[].
+
+    ``v <- W^T u / |W^T u|``, ``u <- W v / |W v|``, ``iterations`` (static) times from a fixed random ``u``, and then
+    ``u^T W v``, whose gradient is taken with u and v held fixed: an estimate from below. Miyato, Kataoka, Koyama,
+    Yoshida 2018, "Spectral Normalization for Generative Adversarial Networks", keep u from one update to the next and
+    do one iteration in each; here nothing is kept.
+    """
+    matrix = kernel.reshape(-1, kernel.shape[-1])
+    fixed = jax.lax.stop_gradient(matrix)
+
+    def unit(x: Array) -> Array:
+        return x / jnp.maximum(jnp.linalg.norm(x), jnp.finfo(jnp.float32).tiny)
+
+    def better(_: Any, pair: tuple[Array, Array]) -> tuple[Array, Array]:
+        v = unit(pair[0] @ fixed)
+        return unit(fixed @ v), v
+
+    start = jax.random.normal(jax.random.key(0), matrix.shape[:1])
+    u, v = jax.lax.fori_loop(0, iterations, better, (start, jnp.zeros(matrix.shape[1:])))
+    return u @ matrix @ v
+
+
+def spectrally_normalised(kernel: Array, iterations: int) -> Array:
+    """The kernel over its :func:`spectral_norm`; zeros stay zero."""
+    sigma = spectral_norm(kernel, iterations)
+    return kernel / jnp.where(sigma > 0, sigma, 1.0)
+
+
+NORMALISATIONS = ("none", "layer", "rms", "map")
+
+
+class Normalisation(nn.Module):
+    """Normalises pre-activations ``z[B, ..., units]``: ``scale * (z - mean) / sqrt(variance + eps) + offset``.
+
+    * ``layer``: over the last axis, that is over the features of a dense layer and, for a convolution, over the
+      channels at each position apart; eps 1e-6. Ba, Kiros, Hinton 2016, "Layer Normalization".
+    * ``rms``: the same axis, ``scale * z / sqrt(mean(z^2) + eps)``; eps 1e-6. Zhang, Sennrich 2019, "Root Mean Square
+      Layer Normalization".
+    * ``map``: over all axes of a sample, nothing learnable; eps 1e-5. Elsayed, Vasan, Mahmood 2024, "Streaming Deep
+      Reinforcement Learning Finally Works".
+
+    ``affine`` (static): scale and offset are learnable, one for each unit, at first 1 and 0; else they are constant.
+    """
+
+    kind: str
+    affine: bool
+
+    @nn.compact
+    def __call__(self, z: Array) -> Array:
+        axes = tuple(range(1, z.ndim)) if self.kind == "map" else (-1,)
+        if self.kind != "rms":
+            z = z - z.mean(axes, keepdims=True)
+        epsilon = 1e-5 if self.kind == "map" else 1e-6
+        z = z * jax.lax.rsqrt(jnp.square(z).mean(axes, keepdims=True) + epsilon)
+        if self.kind == "map" or not self.affine:
+            return z
+        z = z * self.param("scale", nn.initializers.ones, z.shape[-1:])
+        return z if self.kind == "rms" else z + self.param("offset", nn.initializers.zeros, z.shape[-1:])

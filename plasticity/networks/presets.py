@@ -1,0 +1,126 @@
+"""The networks that a config can name: each a function that returns a ``NetworkSpec``."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import jax.numpy as jnp
+
+from plasticity.config.fields import Size, Widths
+from plasticity.core.errors import check
+from plasticity.networks.spec import (
+    ActivationName,
+    Convolution,
+    InitialiserName,
+    Method,
+    NetworkSpec,
+    NormalisationName,
+    Padding,
+)
+
+
+def mlp(
+    observation: Any,
+    outputs: int,
+    *,
+    widths: Widths = (256, 256),
+    activation: ActivationName = "relu",
+    normalisation: NormalisationName = "none",
+    affine: bool = True,
+    bias: bool = True,
+    initialiser: InitialiserName = "he",
+) -> NetworkSpec:
+    """Dense layers on the flattened observation; all settings static.
+
+    ``observation`` has the ``.shape`` and ``.dtype`` of one observation; unsigned bytes are divided by 255.
+    """
+    style = (activation, normalisation, affine, bias, initialiser)
+    return NetworkSpec(observation.shape, outputs, (), widths, *style, scale=pixel_scale(observation))
+
+
+def minatar(
+    observation: Any,
+    outputs: int,
+    *,
+    filters: Size = 16,
+    widths: Widths = (128,),
+    activation: ActivationName = "relu",
+    normalisation: NormalisationName = "none",
+    affine: bool = True,
+    bias: bool = True,
+    initialiser: InitialiserName = "he",
+    convolution: Method = "auto",
+) -> NetworkSpec:
+    """One 3x3 convolution and a dense layer, for maps ``[H, W, channels]``; all settings static.
+
+    Young, Tian 2019, "MinAtar: An Atari-Inspired Testbed for Thorough and Reproducible Reinforcement Learning
+    Experiments".
+    """
+    style = (activation, normalisation, affine, bias, initialiser)
+    convolutions = (Convolution(filters, 3),)
+    return NetworkSpec(observation.shape, outputs, convolutions, widths, *style, convolution=convolution)
+
+
+def nature(
+    observation: Any,
+    outputs: int,
+    *,
+    widths: Widths = (512,),
+    padding: Padding = "VALID",
+    layout: Literal["auto", "channels_first", "channels_last"] = "auto",
+    activation: ActivationName = "relu",
+    normalisation: NormalisationName = "none",
+    affine: bool = True,
+    bias: bool = True,
+    initialiser: InitialiserName = "he",
+    convolution: Method = "auto",
+) -> NetworkSpec:
+    """Convolutions of 32 8x8 kernels at stride 4, 64 4x4 at 2, 64 3x3 at 1, and a dense layer; all settings static.
+
+    Mnih et al. 2015, "Human-level control through deep reinforcement learning". Pixels (uint8) are divided by 255.
+    ``layout`` "auto" takes the first axis for the channels where it is shorter than the last (stacked frames
+    ``[4, 84, 84]``). Images smaller than 36x36 need ``padding`` "SAME". The paper's initialisation is not He's.
+    """
+    check("layout", layout, ("auto", "channels_first", "channels_last"))
+    shape = tuple(observation.shape)
+    first = shape[:1] < shape[-1:] if layout == "auto" else layout == "channels_first"
+    sizes = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
+    convolutions = tuple(Convolution(*size, padding=padding) for size in sizes)
+    style = (activation, normalisation, affine, bias, initialiser)
+    return NetworkSpec(shape, outputs, convolutions, widths, *style, first, pixel_scale(observation), convolution)
+
+
+def streaming(
+    observation: Any,
+    outputs: int,
+    *,
+    widths: Widths = (256,),
+    activation: ActivationName = "leaky_relu",
+    normalisation: NormalisationName = "map",
+    affine: bool = True,
+    bias: bool = True,
+    initialiser: InitialiserName = "sparse",
+    convolution: Method = "auto",
+) -> NetworkSpec:
+    """Convolutions of 32 8x8 kernels at stride 5, 64 4x4 at 3, 64 3x3 at 2, and a dense layer, for stacked frames.
+
+    Elsayed, Vasan, Mahmood 2024, "Streaming Deep Reinforcement Learning Finally Works"; all settings static. Unsigned
+    bytes are divided by 255, which a normaliser of observations makes irrelevant.
+    """
+    sizes = ((32, 8, 5), (64, 4, 3), (64, 3, 2))
+    convolutions = tuple(Convolution(*size) for size in sizes)
+    style = (activation, normalisation, affine, bias, initialiser)
+    scale = pixel_scale(observation)
+    return NetworkSpec(observation.shape, outputs, convolutions, widths, *style, True, scale, convolution)
+
+
+def pixel_scale(observation: Any) -> float:
+    """1/255 for unsigned bytes, else 1."""
+    return 1.0 / 255.0 if jnp.dtype(observation.dtype) == jnp.uint8 else 1.0
+
+
+NETWORKS: Mapping[str, Callable[..., NetworkSpec]] = {
+    "mlp": mlp,
+    "minatar": minatar,
+    "nature": nature,
+    "streaming": streaming,
+}

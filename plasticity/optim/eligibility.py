@@ -1,0 +1,264 @@
+"""Eligibility traces, and the optimizers made for learning from every step as it comes.
+
+A trace is part of the optimizer's state and has the parameters' shape, so resets find it like any other slot.
+:func:`eligible` puts one in front of any optimizer; :func:`obgd`, :func:`adaptive_obgd` and :func:`adaptive_q` choose
+their step from the trace and the temporal-difference error, and work behind a trace only.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from plasticity.config.fields import BelowOne, NonNegative, Positive, metadata
+from plasticity.core.schedules import Number
+from plasticity.core.types import Array, Optimizer, Params
+from plasticity.optim.step_sizes import carried
+
+DIVIDED = ("trace", "gradient", "penalty")  # extra arguments that have the parameters' structure
+AGENTS_WITH_TRACES = "stream_q, adaptive_q and stream_ac"
+
+
+class Eligibility(NamedTuple):
+    """State of :func:`eligible`. The trace in force is ``going * trace``: to end it costs no pass over its arrays."""
+
+    trace: Params
+    going: Array  # float32[]: 0 where the trace ended after the last update, else 1
+    inner: optax.OptState
+
+
+class Traced(NamedTuple):
+    """What an optimizer behind a trace is told (extra arguments of its ``update``)."""
+
+    trace: Params
+    gradient: Params  # of the value or log-probability itself, as it entered the trace
+    td_error: Array  # float32[]
+    trace_decay: Array  # float32[]
+    penalty: Params  # gradient of the penalties, zeros where there are none
+
+
+class Bounded(NamedTuple):
+    """State of :func:`obgd`."""
+
+    step_size: Array  # float32[], of the last update
+
+
+class AdaptivelyBounded(NamedTuple):
+    """State of :func:`adaptive_obgd`."""
+
+    step_size: Array
+    done: Array  # int32[], updates so far
+    second: Params
+
+
+class Adaptive(NamedTuple):
+    """State of :func:`adaptive_q`."""
+
+    done: Array
+    second: Params
+
+
+def eligible(optimizer: Optimizer) -> Optimizer:
+    """``optimizer`` behind an accumulating eligibility trace of what is learned.
+
+    ``z <- decay z + g``; the optimizer's gradient is ``-td_error z + penalty``; after the update ``z <- 0`` where the
+    trace ends. Sutton 1988, "Learning to predict by the methods of temporal differences".
+
+    ``update(gradients, state, params, *, td_error, trace_decay, trace_end, trace_start=False, penalty=None)``, where
+    ``gradients`` are those of the value (or log-probability) itself, to be increased where ``td_error`` (float32[]) is
+    positive; ``trace_decay`` (float32[]) is the product of discount and lambda; ``trace_end`` and ``trace_start``
+    (bool[]) say that the trace ends after, or begins anew before this update (an episode may be cut short by a task
+    switch, without an end); ``penalty`` is the gradient of the penalties, which stay outside the trace. The optimizer
+    also receives the fields of :class:`Traced` as extra arguments, and what interventions wrap around it sees the
+    direction of descent, ``-td_error z + penalty``, for its gradient.
+    ``ValueError`` while tracing where ``td_error``, ``trace_decay`` or ``trace_end`` is missing.
+    """
+
+    def init(params: Params) -> Eligibility:
+        return Eligibility(jax.tree.map(jnp.zeros_like, params), jnp.zeros(()), optimizer.init(params))
+
+    def update(
+        gradients: Params,
+        state: Eligibility,
+        params: Params = None,
+        *,
+        td_error: Array | None = None,
+        trace_decay: Number | None = None,
+        trace_end: Array | None = None,
+        trace_start: Array | bool = False,
+        penalty: Params | None = None,
+        **extra: Any,
+    ) -> tuple[Params, Eligibility]:
+        if td_error is None or trace_decay is None or trace_end is None:
+            raise ValueError("a trace needs td_error, trace_decay and trace_end at every update")
+        kept = jnp.asarray(trace_decay, jnp.float32) * jnp.where(trace_start, 0.0, state.going)
+        trace = jax.tree.map(lambda z, g: kept * z + g, state.trace, gradients)
+        if penalty is None:
+            penalty = jax.tree.map(jnp.zeros_like, gradients)
+        descent = jax.tree.map(lambda z, p: p - td_error * z, trace, penalty)
+        facts = Traced(trace, gradients, td_error, jnp.asarray(trace_decay, jnp.float32), penalty)
+        updates, inner = optimizer.update(descent, state.inner, params, **(extra | facts._asdict()))
+        return updates, Eligibility(trace, 1.0 - jnp.asarray(trace_end, jnp.float32), inner)
+
+    return Optimizer(init, update, carried(optimizer, lambda state: optimizer.learning_rate(state.inner)))
+
+
+def remembers(state: optax.OptState) -> bool:
+    """Whether an optimizer's state says anything to the next update once a task switch has ended the trace."""
+
+    def is_own(node: Any) -> bool:
+        return isinstance(node, Eligibility | Bounded)
+
+    nodes = jax.tree.leaves(state, is_leaf=is_own)
+    return any(remembers(n.inner) if isinstance(n, Eligibility) else not isinstance(n, Bounded) for n in nodes)
+
+
+def behind_trace(name: str, extra: Mapping[str, Any]) -> Traced:
+    """What :func:`eligible` tells the optimizer ``name``; ``ValueError`` where no trace stands in front of it."""
+    if any(extra.get(field) is None for field in Traced._fields):
+        raise ValueError(
+            f"agent.optimizer: {name} is not allowed; it needs an agent with eligibility traces ({AGENTS_WITH_TRACES})"
+        )
+    return Traced(**{field: extra[field] for field in Traced._fields})
+
+
+def l1_norm(tree: Params) -> Array:
+    """``sum_i |x_i|`` over all numbers of the tree, float32[]."""
+    return sum((jnp.sum(jnp.abs(x)) for x in jax.tree.leaves(tree)), jnp.zeros(()))
+
+
+def bounded_step(learning_rate: Number, kappa: Number, td_error: Array, trace: Params, penalty: Params) -> Array:
+    """``eta / max(eta kappa (max(|td_error|, 1) |trace|_1 + |penalty|_1), 1)``, float32[], eta the learning rate."""
+    reach = jnp.maximum(jnp.abs(td_error), 1.0) * l1_norm(trace) + l1_norm(penalty)
+    return learning_rate / jnp.maximum(learning_rate * kappa * reach, 1.0)
+
+
+@metadata(paper="Elsayed, Vasan, Mahmood 2024, Streaming Deep Reinforcement Learning Finally Works")
+def obgd(*, learning_rate: Positive = 1.0, kappa: Positive = 2.0) -> Optimizer:
+    """Overshooting-bounded gradient descent: a step that is small where trace or error is large.
+
+    ``M = learning_rate kappa (max(|td_error|, 1) |z|_1 + |penalty|_1)`` over all parameters,
+    ``alpha = learning_rate / max(M, 1)``, ``theta <- theta + alpha (td_error z - penalty)``, ``penalty`` being the
+    gradient of the penalties. Both numbers are traced. ``learning_rate(state)`` is the last update's ``alpha``, at
+    first ``learning_rate``: the next one depends on an error not yet seen. The paper has no penalties; without a part
+    in the bound a strong one diverges. ``ValueError`` while tracing in an agent without eligibility traces.
+    """
+
+    def init(params: Params) -> Bounded:
+        del params
+        return Bounded(jnp.asarray(learning_rate, jnp.float32))
+
+    def update(gradients: Params, state: Bounded, params: Params = None, **extra: Any) -> tuple[Params, Bounded]:
+        del state, params
+        seen = behind_trace("obgd", extra)
+        alpha = bounded_step(learning_rate, kappa, seen.td_error, seen.trace, seen.penalty)
+        return jax.tree.map(lambda g: -alpha * g, gradients), Bounded(alpha)
+
+    return Optimizer(init, update, lambda state: state.step_size)
+
+
+@metadata(paper="Elsayed, Vasan, Mahmood 2024, Streaming Deep Reinforcement Learning Finally Works")
+def adaptive_obgd(
+    *, learning_rate: Positive = 1.0, kappa: Positive = 2.0, b2: BelowOne = 0.999, eps: Positive = 1e-8
+) -> Optimizer:
+    """Overshooting-bounded descent along the trace divided by the root mean square of ``td_error z``.
+
+    ``v <- b2 v + (1 - b2) (td_error z)^2``, ``y = z / sqrt(v / (1 - b2^t) + eps)``, then as :func:`obgd` with ``y`` in
+    place of ``z``, in the norm too. ``v`` goes on where the trace ends. All four numbers are traced. As in the paper's
+    code, ``t`` is one counter for all parameters. ``ValueError`` as in :func:`obgd`.
+    """
+
+    def init(params: Params) -> AdaptivelyBounded:
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return AdaptivelyBounded(jnp.asarray(learning_rate, jnp.float32), jnp.zeros((), jnp.int32), zeros)
+
+    def update(
+        gradients: Params, state: AdaptivelyBounded, params: Params = None, **extra: Any
+    ) -> tuple[Params, AdaptivelyBounded]:
+        del gradients, params
+        seen, done = behind_trace("adaptive_obgd", extra), optax.safe_increment(state.done)
+        second = jax.tree.map(lambda v, z: b2 * v + (1 - b2) * jnp.square(seen.td_error * z), state.second, seen.trace)
+        whole = 1.0 - jnp.asarray(b2, jnp.float32) ** done
+        scaled = jax.tree.map(lambda z, v: z * jax.lax.rsqrt(v / whole + eps), seen.trace, second)
+        alpha = bounded_step(learning_rate, kappa, seen.td_error, scaled, seen.penalty)
+        updates = jax.tree.map(lambda y, p: alpha * (seen.td_error * y - p), scaled, seen.penalty)
+        return updates, AdaptivelyBounded(alpha, done, second)
+
+    return Optimizer(init, update, lambda state: state.step_size)
+
+
+@metadata(paper="Gogianu, Lutu, Pascanu 2026, Revisiting Adam for Streaming RL")
+def adaptive_q(
+    *,
+    learning_rate: NonNegative = 4.6e-4,
+    eps: Positive = 0.1,
+    b2: BelowOne | None = None,
+    bias_correction: bool = False,
+) -> Optimizer:
+    """The trace divided by the root mean square of the gradients that enter it.
+
+    ``v <- b v + (1 - b) g^2`` with ``b = b2``, or the trace's own decay where that is None (static; the paper's
+    Algorithm 1), ``theta <- theta + learning_rate (td_error z / (sqrt(v) + eps) - penalty)``. With ``bias_correction``
+    (static) ``v / (1 - b^t)`` stands for ``v``. ``v`` goes on where the trace ends. Numbers are traced. The paper has
+    no penalties; its bound on ``td_error`` is the agent's ``error_clip``. ``ValueError`` as in :func:`obgd`.
+    """
+
+    def init(params: Params) -> Adaptive:
+        return Adaptive(jnp.zeros((), jnp.int32), jax.tree.map(jnp.zeros_like, params))
+
+    def update(gradients: Params, state: Adaptive, params: Params = None, **extra: Any) -> tuple[Params, Adaptive]:
+        del gradients, params
+        seen, done = behind_trace("adaptive_q", extra), optax.safe_increment(state.done)
+        b = seen.trace_decay if b2 is None else jnp.asarray(b2, jnp.float32)
+        second = jax.tree.map(lambda v, g: b * v + (1 - b) * jnp.square(g), state.second, seen.gradient)
+        whole = 1.0 - b**done if bias_correction else jnp.ones(())
+
+        def step(z: Array, v: Array, p: Array) -> Array:
+            return learning_rate * (seen.td_error * z / (jnp.sqrt(v / whole) + eps) - p)
+
+        return jax.tree.map(step, seen.trace, second, seen.penalty), Adaptive(done, second)
+
+    return Optimizer(init, update, lambda state: jnp.asarray(learning_rate, jnp.float32))
+
+
+def parts(optimizers: Mapping[str, Optimizer]) -> Optimizer:
+    """An optimizer for each top-level part of the parameters, such as the networks of an actor and its critic.
+
+    Its state maps a part's name to a state in which the other parts are ``optax.MaskedNode()``, as in
+    ``optax.masked``, so that resets find the slots. Extra arguments go to all; ``trace``, ``gradient`` and ``penalty``
+    (see :class:`Traced`) are divided like the gradients. ``learning_rate(state)`` is that of the first part.
+    ``ValueError`` while tracing where the parameters have other parts.
+    """
+
+    def only(tree: Params, name: str) -> Params:
+        if not isinstance(tree, Mapping):  # optax's stand-in for parameters, when slots are looked for
+            return tree
+        if set(tree) != set(optimizers):
+            raise ValueError(f"optimizers are for {', '.join(optimizers)}; the parameters have {', '.join(tree)}")
+        return {key: value if key == name else optax.MaskedNode() for key, value in tree.items()}
+
+    def init(params: Params) -> dict[str, optax.OptState]:
+        return {name: each.init(only(params, name)) for name, each in optimizers.items()}
+
+    def update(
+        gradients: Params, state: Mapping[str, Any], params: Params = None, **extra: Any
+    ) -> tuple[Params, dict[str, Any]]:
+        updates, new = {}, {}
+        for name, each in optimizers.items():
+            own = {key: only(value, name) if key in DIVIDED else value for key, value in extra.items()}
+            found, new[name] = each.update(only(gradients, name), state[name], only(params, name), **own)
+            updates[name] = found[name]
+        return {name: updates[name] for name in gradients}, new
+
+    first = next(iter(optimizers))
+    rate = carried(optimizers[first], lambda state: optimizers[first].learning_rate(state[first]))
+    return Optimizer(init, update, rate)
+
+
+STREAMING: Mapping[str, Callable[..., Optimizer]] = {
+    "obgd": obgd,
+    "adaptive_obgd": adaptive_obgd,
+    "adaptive_q": adaptive_q,
+}

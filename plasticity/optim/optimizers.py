@@ -1,0 +1,264 @@
+"""Optimizers that say their step size, and the one way to put a transformation before or after one.
+
+Every number may be an array of the compiled program. The state's slots that have the parameters' shape are found with
+``optax.tree_utils.tree_map_params`` (see ``interventions.surgery``), so an optimizer needs no code for resets.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from plasticity.config.fields import BelowOne, Natural, NonNegative, Positive, metadata
+from plasticity.core import schedules
+from plasticity.core.errors import check, refused
+from plasticity.core.schedules import Number, Schedule
+from plasticity.core.types import Array, Optimizer, Params
+from plasticity.optim.eligibility import STREAMING
+from plasticity.optim.step_sizes import Unsaid, carried, says
+
+Shape = Literal["constant", "linear", "cosine"]
+Counts = Literal["shared", "parameter"]
+
+
+class Scheduled(NamedTuple):
+    """A mark without arrays in the state of an optimizer: its step size depends on the count of updates."""
+
+
+class Descent(NamedTuple):
+    """State of :func:`descend`."""
+
+    done: Array  # int32[], updates so far
+    direction: optax.OptState
+    mark: Scheduled | tuple[()] = ()
+
+
+class Counted(NamedTuple):
+    """State of :func:`scale_by_counted_adam`: every field has the parameters' shapes."""
+
+    count: Params  # int32, updates since each parameter was born
+    mu: Params
+    nu: Params
+
+
+class Wrapped(NamedTuple):
+    """State of :func:`wrap`."""
+
+    before: optax.OptState
+    inner: optax.OptState
+    after: optax.OptState
+
+
+def descend(direction: optax.GradientTransformation, learning_rate: Schedule, scheduled: bool = True) -> Optimizer:
+    """``theta <- theta - learning_rate(t) d_t``, t = 0, 1, ...; ``direction`` turns gradients into ``d_t``.
+
+    ``scheduled`` (static) is False where the step size is known to be the same at every ``t``.
+    """
+    rule, mark = optax.with_extra_args_support(direction), Scheduled() if scheduled else ()
+
+    def init(params: Params) -> Descent:
+        return Descent(jnp.zeros([], jnp.int32), rule.init(params), mark)
+
+    def update(gradients: Params, state: Descent, params: Params = None, **extra: Any) -> tuple[Params, Descent]:
+        directions, inner = rule.update(gradients, state.direction, params, **extra)
+        rate = learning_rate(state.done)
+        updates = jax.tree.map(lambda d: -rate * d, directions)
+        return updates, Descent(optax.safe_increment(state.done), inner, mark)
+
+    return Optimizer(init, update, lambda state: learning_rate(state.done))
+
+
+def has_schedule(optimizer: Optimizer) -> bool:
+    """Whether there is a count of updates in the optimizer's state, however wrapped, that its step size depends on."""
+    state = jax.eval_shape(optimizer.init, jax.ShapeDtypeStruct((), jnp.float32))
+    nodes = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, Scheduled))
+    return any(isinstance(node, Scheduled) for node in nodes)
+
+
+def wrap(
+    optimizer: Optimizer,
+    *,
+    before: optax.GradientTransformation | None = None,
+    after: optax.GradientTransformation | None = None,
+) -> Optimizer:
+    """``optimizer`` with an optax transformation of its gradients (``before``) or of its updates (``after``).
+
+    Both also receive ``learning_rate``, float32[], the step size of the update under way, as an extra argument, where
+    the optimizer says it.
+    """
+    first = optax.with_extra_args_support(before or optax.identity())
+    last = optax.with_extra_args_support(after or optax.identity())
+
+    def init(params: Params) -> Wrapped:
+        return Wrapped(first.init(params), optimizer.init(params), last.init(params))
+
+    def update(gradients: Params, state: Wrapped, params: Params = None, **extra: Any) -> tuple[Params, Wrapped]:
+        rate = {"learning_rate": optimizer.learning_rate(state.inner)} if says(optimizer) else {}
+        updates, before_state = first.update(gradients, state.before, params, **(extra | rate))
+        updates, inner = optimizer.update(updates, state.inner, params, **extra)
+        updates, after_state = last.update(updates, state.after, params, **(extra | rate))
+        return updates, Wrapped(before_state, inner, after_state)
+
+    return Optimizer(init, update, carried(optimizer, lambda state: optimizer.learning_rate(state.inner)))
+
+
+def lifted(name: str, made: Any) -> Any:
+    """A plain optax transformation as an optimizer that does not say its step size; anything else as it is."""
+    if isinstance(made, Optimizer) or not isinstance(made, optax.GradientTransformation):
+        return made
+    rule = optax.with_extra_args_support(made)
+    unsaid: Any = Unsaid(name)
+    return Optimizer(rule.init, rule.update, unsaid)
+
+
+def step_size(learning_rate: Number, schedule: Shape, updates: int, end: Number, warm_up: int) -> Schedule:
+    """The step size over the updates; ``updates`` (static) is the length of the fall, after the warm-up.
+
+    ``ValueError`` for an unknown shape, or for one that falls over no update.
+    """
+    falling = {"linear": schedules.linear, "cosine": schedules.cosine}
+    if schedule == "constant":
+        return schedules.warm_up(schedules.constant(learning_rate), warm_up)
+    check("schedule", schedule, ("constant", *falling))
+    if updates < 1:
+        raise refused("schedule_updates", updates, f"at least 1 with schedule: {schedule}")
+    return schedules.warm_up(falling[schedule](learning_rate, end, updates), warm_up)
+
+
+def varies(schedule: Shape, warm_up: int) -> bool:
+    """Whether :func:`step_size` gives other step sizes at other counts."""
+    return schedule != "constant" or warm_up > 0
+
+
+def clipped(max_gradient_norm: Number | None) -> optax.GradientTransformation:
+    """``g min(1, max_gradient_norm / |g|)``, ``|g|`` over the whole tree; nothing where it is None (static)."""
+    if max_gradient_norm is None:
+        return optax.identity()
+    return optax.clip_by_global_norm(max_gradient_norm)
+
+
+@metadata(paper="Polyak 1964, Some methods of speeding up the convergence of iteration methods")
+def sgd(
+    *,
+    learning_rate: NonNegative = 1e-2,
+    momentum: BelowOne = 0.0,
+    nesterov: bool = False,
+    schedule: Shape = "constant",
+    schedule_updates: Natural = 0,
+    end_learning_rate: NonNegative = 0.0,
+    warm_up: Natural = 0,
+    max_gradient_norm: Positive | None = None,
+) -> Optimizer:
+    """Stochastic gradient descent with heavy-ball momentum.
+
+    ``m <- momentum m + g``, ``theta <- theta - learning_rate m``; with ``nesterov`` (static) the step is
+    ``g + momentum m``. The step size follows ``schedule`` (static) from ``learning_rate`` (traced) to
+    ``end_learning_rate`` (traced) over ``schedule_updates`` updates, after ``warm_up`` updates of linear rise (both
+    static). ``max_gradient_norm`` (traced) bounds the gradient's global norm, unless it is None (static).
+    ``ValueError`` for a schedule that is unknown or that falls over no update.
+    """
+    rate = step_size(learning_rate, schedule, schedule_updates, end_learning_rate, warm_up)
+    rule = optax.chain(clipped(max_gradient_norm), optax.trace(momentum, nesterov))
+    return descend(rule, rate, varies(schedule, warm_up))
+
+
+def grown(x: Array) -> Array:
+    """``1 - exp(x)`` for ``x <= 0`` to about 1e-6 of itself; ``jnp.expm1`` costs three times as much on a CPU."""
+    series = -x * (1.0 + x / 2.0 * (1.0 + x / 3.0 * (1.0 + x / 4.0 * (1.0 + x / 5.0))))
+    return jnp.where(x > -0.1, series, 1.0 - jnp.exp(x))
+
+
+def scale_by_counted_adam(b1: Number, b2: Number, eps: Number, eps_root: Number) -> optax.GradientTransformation:
+    """Adam's direction with ``t`` counted for each parameter by itself: a slot, reset along with the moments."""
+    b1, b2 = jnp.asarray(b1, jnp.float32), jnp.asarray(b2, jnp.float32)
+    rates = jnp.log(b1), jnp.log(b2)
+
+    def init(params: Params) -> Counted:
+        zeros = jax.tree.map(jnp.zeros_like, params)
+        return Counted(jax.tree.map(lambda x: jnp.zeros_like(x, jnp.int32), params), zeros, zeros)
+
+    def direction(t: Array, m: Array, v: Array) -> Array:
+        first, second = (grown(t.astype(jnp.float32) * rate) for rate in rates)  # 1 - b^t
+        return (m / first) / (jnp.sqrt(v / second + eps_root) + eps)
+
+    def update(gradients: Params, state: Counted, params: Params = None) -> tuple[Params, Counted]:
+        del params
+        count = jax.tree.map(optax.safe_increment, state.count)
+        mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, gradients)
+        nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * jnp.square(g), state.nu, gradients)
+        return jax.tree.map(direction, count, mu, nu), Counted(count, mu, nu)
+
+    return optax.GradientTransformation(init, update)
+
+
+@metadata(paper="Kingma, Ba 2015, Adam: A Method for Stochastic Optimization")
+def adam(
+    *,
+    learning_rate: NonNegative = 1e-3,
+    b1: BelowOne = 0.9,
+    b2: BelowOne = 0.999,
+    eps: NonNegative = 1e-8,
+    eps_root: NonNegative = 0.0,
+    counts: Counts = "shared",
+    schedule: Shape = "constant",
+    schedule_updates: Natural = 0,
+    end_learning_rate: NonNegative = 0.0,
+    warm_up: Natural = 0,
+    max_gradient_norm: Positive | None = None,
+) -> Optimizer:
+    """Adam.
+
+    ``m <- b1 m + (1 - b1) g``, ``v <- b2 v + (1 - b2) g^2``,
+    ``theta <- theta - learning_rate (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t) + eps_root) + eps)``. The five numbers are
+    traced; for schedule and clipping see :func:`sgd`. The paper has no ``eps_root``; it is the ``eps_bar`` of Lyle et
+    al. 2023, "Understanding plasticity in neural networks", who find b2 = 0.9, eps_root = 1e-3 stable where the
+    defaults are not. With b1 = b2 no step is longer than ``learning_rate``; with the defaults a gradient that wakes
+    after a quiet phase makes steps of up to 6.6 times that.
+
+    ``counts`` (static) says whose updates ``t`` counts: "shared", the optimizer's, as in the paper; or "parameter",
+    those since each parameter was last reset, so that a reinitialised unit begins with a first step of
+    ``learning_rate`` and not of 3.2 times it (an int32 and two exponentials for each parameter). ``ValueError`` for an
+    unknown name.
+    """
+    check("counts", counts, ("shared", "parameter"))
+    rate = step_size(learning_rate, schedule, schedule_updates, end_learning_rate, warm_up)
+    scale = optax.scale_by_adam if counts == "shared" else scale_by_counted_adam
+    rule = optax.chain(clipped(max_gradient_norm), scale(b1, b2, eps, eps_root))
+    return descend(rule, rate, varies(schedule, warm_up))
+
+
+@metadata(paper="Graves 2013, Generating Sequences With Recurrent Neural Networks")
+def rmsprop(
+    *,
+    learning_rate: NonNegative = 2.5e-4,
+    decay: BelowOne = 0.95,
+    eps: NonNegative = 0.01 / 32**2,
+    centred: bool = True,
+    momentum: BelowOne = 0.0,
+    schedule: Shape = "constant",
+    schedule_updates: Natural = 0,
+    end_learning_rate: NonNegative = 0.0,
+    warm_up: Natural = 0,
+    max_gradient_norm: Positive | None = None,
+) -> Optimizer:
+    """RMSProp, by default with the settings of DQN Zoo's DQN.
+
+    ``v <- decay v + (1 - decay) g^2``, ``a <- decay a + (1 - decay) g``, ``m <- momentum m + g / sqrt(v - a^2 + eps)``,
+    ``theta <- theta - learning_rate m``, all starting at 0 and without bias correction; ``a = 0`` unless ``centred``
+    (static). ``eps`` is inside the square root (PyTorch has it outside). Numbers are traced; for schedule and clipping
+    see :func:`sgd`. The paper puts the step size inside the momentum; that differs only where it changes in time.
+    """
+    rate = step_size(learning_rate, schedule, schedule_updates, end_learning_rate, warm_up)
+    scale = optax.scale_by_stddev if centred else optax.scale_by_rms
+    rule = optax.chain(clipped(max_gradient_norm), scale(decay, eps), optax.trace(momentum))
+    return descend(rule, rate, varies(schedule, warm_up))
+
+
+OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = {
+    "sgd": sgd,
+    "adam": adam,
+    "rmsprop": rmsprop,
+    **STREAMING,
+}

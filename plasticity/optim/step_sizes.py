@@ -1,0 +1,36 @@
+"""The step size of an optimizer that may not say it."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from plasticity.core.types import Array, Optimizer
+
+StepSize = Callable[[Any], Array]
+
+
+class Unsaid(NamedTuple):
+    """The ``learning_rate`` of an optimizer that does not say its step size, such as a plain optax transformation."""
+
+    name: str
+
+    def __call__(self, state: Any) -> Array:
+        del state
+        raise ValueError(f"the step size of optimizer `{self.name}` is unknown; it is a plain optax transformation")
+
+
+def says(optimizer: Optimizer) -> bool:
+    """Whether the optimizer says its step size."""
+    return not isinstance(optimizer.learning_rate, Unsaid)
+
+
+def carried(optimizer: Optimizer, learning_rate: StepSize) -> StepSize:
+    """``learning_rate``, which asks the optimizer inside; unsaid where that does not say it."""
+    return learning_rate if says(optimizer) else optimizer.learning_rate
+
+
+def needed(optimizer: Optimizer, by: str) -> StepSize:
+    """The optimizer's step size; ``ValueError`` naming ``by`` and the optimizer where it does not say it."""
+    if isinstance(optimizer.learning_rate, Unsaid):
+        raise ValueError(f"{by} needs the optimizer's step size, which `{optimizer.learning_rate.name}`, a plain optax "
+                         "transformation, does not say")  # fmt: skip
+    return optimizer.learning_rate

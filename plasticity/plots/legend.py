@@ -1,0 +1,120 @@
+"""Pages and legends: a figure of the size asked for, its legend outside the data."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from plasticity.plots.options import PLAIN, WIDTH, Options
+from plasticity.plots.style import Drawn, Series, text_width, wrapped
+
+KEY = 0.62  # inches that a line sample takes in a legend, with the space around it
+ROW = 0.18  # inches from one row of a legend to the next
+NARROWEST = 1.6  # inches of a small panel with its labels
+LOWEST = 2.0  # inches that a legend below leaves for the data
+WIDEST = 0.34  # share of the figure's width that a legend on its right may take
+
+
+def page(options: Options, height: float, rows: int = 1) -> Figure:
+    """An empty figure of the size asked for, else as wide as a page and ``height`` inches high.
+
+    With several rows of panels it has at least that height, at which they can be read.
+    """
+    asked = options.size[1] if options.size else height
+    return Figure(figsize=(options.width, asked if rows == 1 else max(asked, height)), layout="constrained")
+
+
+def canvas(axes: Axes | None, height: float = 3.6, options: Options = PLAIN) -> Axes:
+    """The axes given, or those of a new figure."""
+    return axes or page(options, height).add_subplot()
+
+
+def grid(count: int, most: int = 5, width: float = WIDTH) -> tuple[int, int]:
+    """Rows and columns for so many small panels; at most ``most`` columns, fewer on a narrow page."""
+    most = max(1, min(most, int(width / NARROWEST)))
+    columns = min(count, most) if count <= most or count > 2 * most else math.ceil(count / 2)
+    return math.ceil(count / columns), columns
+
+
+def ticks(width: float) -> MaxNLocator:
+    """Ticks for numbers of a few digits under a panel that has so many inches with its labels."""
+    return MaxNLocator(max(2, min(4, int((width - 0.5) / 0.4))))
+
+
+def label_side(figure: Figure, text: str) -> None:
+    """The one label of all vertical axes."""
+    figure.supylabel(wrapped(text, figure.get_size_inches()[1] - 0.5, 9), fontsize=9, multialignment="center")
+
+
+def label_bottom(figure: Figure, text: str, size: float = 9) -> None:
+    """The one label of all horizontal axes."""
+    figure.supxlabel(wrapped(text, figure.get_size_inches()[0] - 0.3, size), fontsize=size)
+
+
+def label_lowest(panels: np.ndarray, count: int, text: str) -> None:
+    """Labels the horizontal axis of the lowest panel of each column, and hides panels beyond ``count``."""
+    for place, panel in enumerate(panels.flat):
+        panel.set_visible(place < count)
+        if place < count <= place + panels.shape[1]:
+            panel.set_xlabel(text)
+            panel.tick_params(labelbottom=True)
+
+
+def finish_panel(
+    axes: Axes, lines: Sequence[Series], own: bool, note: str | None = None, options: Options = PLAIN
+) -> Drawn:
+    """The figure with its legend; where the axes were given these, with a legend of their own if it says anything."""
+    if own:
+        return finish(axes.get_figure(), lines, note, options)
+    if len(lines) > 1:
+        axes.legend(handles=_handles(lines), loc="best", handlelength=3.2, ncols=1 + len(lines) // 13)
+    return axes
+
+
+def finish(figure: Any, lines: Sequence[Series], note: str | None = None, options: Options = PLAIN) -> Figure:
+    """Adds the legend outside the axes: on the right, or below where it is long or the figure narrow.
+
+    Below, the figure grows by the legend's height; one whose size was asked for grows only where too little of it
+    would be left for the data.
+
+    Args:
+      figure: the figure without its legend.
+      lines: what the legend names.
+      note: its title; by default what the lines are means over.
+      options: of the figure.
+    """
+    width, height = figure.get_size_inches()
+    title = seeds_note(lines) if note is None else note
+    widest = max(text_width(line.label) for line in lines) + KEY
+    if max(widest, text_width(title)) + 0.2 <= WIDEST * width and ROW * (len(lines) + 2.5) <= height:
+        figure.legend(
+            handles=_handles(lines), loc="outside right upper", title=title, alignment="left", handlelength=3.2
+        )
+        return figure  # type: ignore[no-any-return]
+    columns = max(1, min(len(lines), int((width - 0.2) / (widest + 0.25))))
+    title = wrapped(title, width - 0.3)
+    needed = ROW * (math.ceil(len(lines) / columns) + title.count("\n")) + 0.3
+    asked = options.size is not None and height <= options.size[1]
+    figure.set_size_inches(width, max(height, needed + LOWEST) if asked else height + needed)
+    legend = figure.legend(
+        handles=_handles(lines), loc="outside lower center", ncols=columns, title=title, handlelength=3.2
+    )
+    legend.get_title().set_multialignment("center")
+    return figure  # type: ignore[no-any-return]
+
+
+def _handles(lines: Sequence[Series]) -> list[Line2D]:
+    return [Line2D([], [], label=line.label, **line.look) for line in lines]
+
+
+def seeds_note(lines: Sequence[Series], smooth: int = 1) -> str:
+    """What lines and bands are, for the legend's title; ``smooth``: records that a curve is averaged over."""
+    counts = {line.rows["seed"].nunique() for line in lines}
+    numbers = f"{min(counts)}-{max(counts)}" if len(counts) > 1 else f"{max(counts)}"
+    over = "one seed" if counts == {1} else f"mean over {numbers} seeds,\n95 % interval"
+    return over if smooth == 1 else f"{over},\nsmoothed over {smooth} records"

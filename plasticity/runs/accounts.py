@@ -1,0 +1,172 @@
+"""What a folder says of its run: ``plan.json``, each arm's ``status.json``, and which parts its tables have.
+
+``lanes.parquet`` is written after the parts of every flush, and its footer notes them: under :data:`NOTE` JSON with the
+number of each program -> a digit for each part of its metrics, ``1`` where a part of the evaluations belongs to it.
+Without that a reader could not miss a part at the end of a run that has stopped, or any part of the evaluations.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from plasticity.runs.checksums import DamagedError, has, is_list, is_number, is_whole, read_json, read_table
+
+EXPERIMENT, PLAN, STATUS, LANES = "experiment.yaml", "plan.json", "status.json", "lanes.parquet"
+CONFIG, DATA = "config", "data"  # in PLAN
+FREE = ("recorders",)  # what a resumed run may have otherwise: it changes no number
+METRICS, EVALUATIONS = "metrics", "evaluations"  # folders of an arm
+PART = "part-{:03d}-{:05d}.parquet"  # program, number
+NOTE = "parts"  # in the footer of LANES
+MISSING = "it is missing"
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_visit(value: Any) -> bool:
+    return has(value, task=is_whole, steps=lambda steps: is_whole(steps, 1))
+
+
+def _is_arm(value: Any) -> bool:
+    return has(value, name=_is_text, lanes=is_whole)
+
+
+def _is_program(value: Any) -> bool:
+    return has(value, arm=_is_text, lanes=is_whole)
+
+
+def _is_stream(value: Any) -> bool:
+    facts = {"reward_name": _is_text, "episodic": lambda flag: isinstance(flag, bool), "frames_per_step": is_whole}
+    lists = {"tasks": lambda names: is_list(names, _is_text), "visits": lambda visits: is_list(visits, _is_visit)}
+    return has(value, **facts, **lists) and all(visit["task"] < len(value["tasks"]) for visit in value["visits"])
+
+
+def read_plan(run: Path) -> dict[str, Any]:
+    """What the run set out to do.
+
+    ``DamagedError`` where the file is not as it was written, or is no plan; ``OSError`` where there is none.
+    """
+    found = read_json(run / PLAN)
+    if not has(found, arms=lambda arms: is_list(arms, _is_arm), stream=_is_stream):
+        raise DamagedError("it does not hold the arms and the stream of a run")
+    if not is_list(found.get("programs", []), _is_program) or not isinstance(found.get("versions", {}), dict):
+        raise DamagedError("its programs or versions are not those of a run")
+    return found
+
+
+def unchanging(config: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:
+    """What must stay as it was: without what changes no number, and without the path of data known by their content."""
+    kept = {key: value for key, value in config.items() if key not in FREE}
+    if plan.get(DATA) and isinstance(kept.get("stream"), Mapping):
+        kept["stream"] = {key: value for key, value in kept["stream"].items() if key != "path"}
+    return kept
+
+
+def fingerprint(config: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
+    """Of the config of a run; ``plan``: the run's, which says whether its data are known by their content."""
+    text = json.dumps(unchanging(config, plan), sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def is_own_config(config: Any, plan: Mapping[str, Any]) -> bool:
+    """Whether a run was started with this config, as far as its plan knows: those of older versions do not."""
+    return isinstance(config, Mapping) and plan.get(CONFIG, "") in ("", fingerprint(config, plan))
+
+
+def _few(counts: Iterable[Any]) -> bool:
+    return all(is_whole(count) and count < 1_000_000 for count in counts)
+
+
+KINDS: dict[str, Callable[[Any], bool]] = {
+    "state": _is_text,
+    "finished": lambda numbers: is_list(numbers, is_whole),
+    **dict.fromkeys(("program", "lanes", "steps", "visit", "step"), is_whole),
+    **dict.fromkeys(("steps_per_second", "updated"), is_number),
+    "parts": lambda counts: isinstance(counts, dict) and all(map(str.isdecimal, counts)) and _few(counts.values()),
+}
+
+
+def read_status(arm: Path, told: Callable[[Path, str], None] = lambda path, why: None) -> dict[str, Any]:
+    """What the arm does; nothing where its status is missing or damaged, since the checkpoints know as much.
+
+    ``told`` receives the file, and why it is left out, where it is damaged, or missing although the arm has begun.
+    """
+    path = arm / STATUS
+    try:
+        found = read_json(path)
+        if found.keys() & KINDS.keys() and all(kind(found[key]) for key, kind in KINDS.items() if key in found):
+            return found
+        told(path, "it does not hold the facts of a status")
+    except (FileNotFoundError, NotADirectoryError):
+        if has_begun(arm):
+            told(path, MISSING)
+    except (OSError, DamagedError) as error:
+        told(path, str(error))
+    return {}
+
+
+def has_begun(arm: Path) -> bool:
+    """Whether an arm has tables."""
+    return (arm / LANES).exists() or any((arm / METRICS).glob("part-*.parquet"))
+
+
+def note(program: int, parts: int, names: Collection[str]) -> str:
+    """What :data:`NOTE` says of a program with so many parts.
+
+    ``names``: of its files that are there, relative to the arm's folder.
+    """
+    return "".join("01"[f"{EVALUATIONS}/{PART.format(program, number)}" in names] for number in range(parts))
+
+
+def to_footer(notes: Mapping[int, str]) -> dict[str, str]:
+    """The notes of an arm's programs, as the footer of a table holds them."""
+    return {NOTE: json.dumps({str(program): notes[program] for program in sorted(notes)})}
+
+
+def from_footer(footer: Mapping[bytes, bytes] | None) -> dict[int, str]:
+    """What :func:`to_footer` made; nothing of older versions' tables."""
+    try:
+        found = json.loads((footer or {}).get(NOTE.encode(), b"{}"))
+    except ValueError:
+        return {}
+    whole = isinstance(found, dict) and all(map(str.isdecimal, found)) and all(map(_is_text, found.values()))
+    return {int(program): marks for program, marks in found.items()} if whole else {}
+
+
+def _notes(arm: Path) -> dict[int, str]:
+    """Nothing where the table of lanes is missing or damaged: those who read it say so."""
+    try:
+        return from_footer(read_table(arm / LANES, ()).schema.metadata)
+    except (OSError, DamagedError):
+        return {}
+
+
+def table_parts(arm: Path, told: Callable[[Path, str], None], folder: str = METRICS) -> list[Path]:
+    """The parts of an arm's table that are there, in order; ``told`` receives each that is missing among them.
+
+    Parts are numbered from 0 within each program; how many there are is noted in the table of lanes, and in the status
+    once a program is finished. Evaluations need not be in every part.
+    """
+    notes, counts = _notes(arm), read_status(arm).get("parts", {})  # first: a run under way writes parts before them
+    paths = sorted((arm / folder).glob("part-*.parquet"))
+    if folder == EVALUATIONS:
+        wanted = {(program, k) for program, marks in notes.items() for k, mark in enumerate(marks) if mark == "1"}
+    else:
+        ends = {program: len(marks) for program, marks in notes.items()}
+        found = [(int(program), count) for program, count in counts.items()]
+        for program, end in [*found, *((one, last + 1) for one, last in filter(None, map(_numbers, paths)))]:
+            ends[program] = max(ends.get(program, 0), end)
+        wanted = {(program, k) for program, end in ends.items() for k in range(end)}
+    for path in sorted({arm / folder / PART.format(*numbers) for numbers in wanted} - set(paths)):
+        told(path, MISSING)
+    return paths
+
+
+def _numbers(path: Path) -> tuple[int, int] | None:
+    """Program and number of a part."""
+    found = re.fullmatch(r"part-(\d+)-(\d+)\.parquet", path.name)
+    return (int(found[1]), int(found[2])) if found else None

@@ -1,0 +1,348 @@
+"""A run's folder: made, continued or replaced; what it says of the run as a whole."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from plasticity.config.documents import read_file, to_yaml
+from plasticity.core.errors import UserError, contrasted, cut
+from plasticity.engine.memory import readable
+from plasticity.runs import lock
+from plasticity.runs.accounts import (
+    CONFIG,
+    DATA,
+    EVALUATIONS,
+    EXPERIMENT,
+    LANES,
+    METRICS,
+    PLAN,
+    STATUS,
+    fingerprint,
+    is_own_config,
+    read_plan,
+    read_status,
+    unchanging,
+)
+from plasticity.runs.checksums import DamagedError, to_json
+from plasticity.runs.files import TEMPORARY, sweep, write_text
+from plasticity.version import __version__
+
+CHECKPOINTS = "checkpoints"  # of an arm
+REPLACED = ".replaced"  # in a folder: a run that is being removed
+VERSIONS, RESUMED = "versions", "resumed_with"  # in PLAN
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "rlax", "flashbax", "envpool", "numpy")
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of what the numbers depend on, and this checkout's git revision where there is one."""
+    found = {"python": platform.python_version(), "plasticity": __version__}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    revision = _git_revision()
+    return found | ({"git": revision} if revision else {})
+
+
+def _git_revision() -> str | None:
+    here = Path(__file__).resolve().parent
+    command = ["git", "-C", str(here), "describe", "--always", "--dirty", "--exclude=*", "--abbrev=12"]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout.strip() or None if done.returncode == 0 else None
+
+
+def check(folder: Path, resolved: Mapping[str, Any], *, resume: bool, force: bool) -> bool:
+    """Whether a run may use this folder; touches nothing.
+
+    Returns whether it goes on with the run that is there: with ``resume``, where there is one; with ``resume`` and
+    nothing there yet the run begins. ``UserError`` where the folder holds anything else, or a run that is in the way.
+    """
+    if resume and force:
+        raise UserError("--resume continues a run and --force replaces it; give one of them")
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file; choose another --out")
+    if _is_free(folder):
+        return False
+    if resume:
+        _check_same(folder, resolved)
+        return True
+    _check_replaceable(folder, force)
+    return False
+
+
+def _is_free(folder: Path) -> bool:
+    """Whether there is nothing but what a run leaves that ended before ``EXPERIMENT`` made the folder a run."""
+    if not folder.is_dir():
+        return not folder.exists()
+    return all(_is_beginning(path.name) for path in folder.iterdir())
+
+
+def _is_beginning(name: str) -> bool:
+    ours = name.startswith((PLAN, EXPERIMENT, *lock.FILES))
+    return name in (PLAN, *lock.FILES) or (ours and name.endswith(TEMPORARY))
+
+
+def has_begun(folder: Path) -> bool:
+    """Whether a run is in the folder, or a process that will make one."""
+    return any((folder / name).exists() for name in (EXPERIMENT, REPLACED, *lock.FILES))
+
+
+def is_finished(folder: Path) -> bool:
+    """Whether every program of the run there says that it has come to its end."""
+    try:
+        programs = [each["arm"] for each in read_plan(folder)["programs"]]
+    except (OSError, LookupError, DamagedError):
+        return False
+    finished = {arm: read_status(folder / arm).get("finished", ()) for arm in programs}
+    return all(len(finished[arm]) >= programs.count(arm) for arm in finished)
+
+
+def _check_same(folder: Path, resolved: Mapping[str, Any]) -> None:
+    if not (folder / EXPERIMENT).exists():
+        if (folder / REPLACED).exists():
+            raise UserError(f"{folder}: there is no run to resume, as --force was removing it; begin anew with --force")
+        raise UserError(
+            f"{folder} is not a run (it has no {EXPERIMENT}): there is no run to resume; choose another --out"
+        )
+    plan = _plan(folder)
+    _check_kinds(folder, plan)
+    before, now_wanted = (unchanging(each, plan) for each in (_config(folder, resolved, plan), resolved))
+    for key in {**before, **now_wanted}:
+        if before.get(key) != now_wanted.get(key):
+            was, now = contrasted(before.get(key), resolved.get(key))
+            raise UserError(
+                f"{folder}: was made with another config: `{key}` was {was}, now {now}\n"
+                f"resume it with its own: plasticity run {folder / EXPERIMENT} --out {folder} --resume"
+            )
+
+
+def _check_kinds(folder: Path, plan: Mapping[str, Any]) -> None:
+    """``UserError`` where a folder lies in place of one of the run's files, or a file in place of a folder."""
+    arms = [folder / each["name"] for each in plan.get("arms", ())]
+    for path in (folder / PLAN, *(arm / name for arm in arms for name in (STATUS, LANES))):
+        if path.is_dir():
+            raise UserError(f"{path} is a folder and ought to be a file; move it away, then resume")
+    parts = (arm / name for arm in arms for name in (METRICS, EVALUATIONS, CHECKPOINTS))
+    for path in (*arms, *parts):
+        if path.is_file():
+            raise UserError(f"{path} is a file and ought to be a folder; move it away, then resume")
+
+
+def _plan(folder: Path) -> dict[str, Any]:
+    """The run's plan; empty where it has none that is whole."""
+    try:
+        return read_plan(folder)
+    except (OSError, DamagedError):
+        return {}
+
+
+def _config(folder: Path, resolved: Mapping[str, Any], plan: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The config in the folder; ``resolved`` where that is damaged and the plan knows this one for the run's own.
+
+    ``UserError``, one line, where it is damaged and this one is not known to be the same.
+    """
+    try:
+        found = read_file(folder / EXPERIMENT)
+        why = "" if isinstance(found, Mapping) and found else "it holds no config"
+    except UserError as error:
+        found, why = {}, cut(" ".join(str(error).split()).removeprefix(f"{folder / EXPERIMENT}").lstrip(":, "), 80)
+    if not why and plan.get(CONFIG, fingerprint(found, plan)) != fingerprint(found, plan):
+        why = "it is not the config that the run was started with"
+    if why and plan.get(CONFIG) == fingerprint(resolved, plan):
+        return resolved
+    if why:
+        raise UserError(f"{folder / EXPERIMENT} is damaged ({why}); resume the run with the config it was made from")
+    return dict(found)
+
+
+def _check_replaceable(folder: Path, force: bool) -> None:
+    if not (folder / EXPERIMENT).exists() and not (folder / REPLACED).exists():
+        kept = "--force will not remove it" if force else "choose another --out"
+        raise UserError(f"{folder} exists and is not a run (it has no {EXPERIMENT}); {kept}")
+    if not force:
+        raise UserError(f"{folder} exists; continue it with --resume, replace it with --force, or choose another --out")
+
+
+def check_writable(folder: Path) -> None:
+    """``UserError`` where the folder cannot be made or written; leaves nothing behind."""
+    there = _nearest(folder)
+    if not there.is_dir():
+        raise UserError(f"{folder}: cannot be written: {there} is a file")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UserError(f"{folder}: cannot be written: no permission in {there}")
+    if there != folder:
+        try:  # root has every permission, and some file systems still take no folder
+            tempfile.TemporaryDirectory(dir=there).cleanup()
+        except OSError as error:
+            raise UserError(f"{folder}: cannot be written: {error.strerror}") from None
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """``UserError`` where the file system has fewer than ``needed`` bytes left."""
+    try:
+        free = shutil.disk_usage(_nearest(folder)).free
+    except OSError:
+        return
+    if free < needed:
+        raise UserError(f"{folder}: checkpoints take {readable(needed)}; {readable(free)} are free there")
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or the nearest above it that exists."""
+    return next((path for path in (folder, *folder.absolute().parents) if path.exists()), Path("/"))
+
+
+def read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The run's config and its plan, as plain data. ``UserError`` where the folder is no run."""
+    for name in (EXPERIMENT, PLAN):
+        if not (folder / name).exists():
+            outside = "it is a file" if folder.exists() else "there is no such folder"
+            what = f"it has no {name}" if folder.is_dir() else outside
+            raise UserError(f"{folder} is no run: {what}")
+    try:
+        plan = read_plan(folder)
+    except (OSError, DamagedError) as error:
+        raise UserError(f"{folder / PLAN} is damaged ({error}); `plasticity run ... --resume` writes it anew") from None
+    config = read_file(folder / EXPERIMENT)
+    if not is_own_config(config, plan):
+        raise UserError(f"{folder / EXPERIMENT} is damaged: it does not hold the config that the run was started with")
+    return dict(config), plan
+
+
+def open_folder(folder: Path, resolved: Mapping[str, Any], plan: Mapping[str, Any], *, resume: bool) -> list[str]:
+    """Makes the folder and writes what it is; an earlier run there goes (``check`` has allowed it).
+
+    The caller holds the folder's lock. Killed at any moment it leaves a folder that ``check`` takes for no run, for the
+    earlier one, or for the new one. A run that is resumed keeps what is there; files that are missing or damaged are
+    written anew. Returns a line for each of those, and one where versions have changed. ``UserError`` where its data
+    have other contents now.
+    """
+    plan = {**plan, CONFIG: fingerprint(resolved, plan)}
+    try:
+        if resume:
+            _sweep(folder, plan)
+            return _mend(folder, resolved, plan)
+        made_with = versions()
+        comment = ", ".join(f"{name} {version}" for name, version in made_with.items())
+        plan_text, text = to_json({**plan, VERSIONS: made_with}), to_yaml(resolved, comment)
+        _clear(folder)
+        write_text(folder / PLAN, plan_text)
+        write_text(folder / EXPERIMENT, text)
+        (folder / REPLACED).unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written: {error.strerror}") from error
+    return []
+
+
+def _mend(folder: Path, resolved: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:
+    """Writes anew what a resumed run lacks of its config and its plan; what was done, line by line."""
+    lines: list[str] = []
+    now = versions()
+    try:
+        before = read_plan(folder)
+        _check_data(before.get(DATA) or (), plan.get(DATA) or ())
+        why = "" if _fits(before, plan) else "does not fit the config"
+    except (OSError, DamagedError) as error:
+        before, why = {}, f"is damaged ({error})" if (folder / PLAN).exists() else "is missing"
+    if why:
+        lines.append(f"{folder / PLAN} {why}; written anew")
+        before = {**plan, VERSIONS: _versions_in_config(folder) or now}
+    changed = _changed_versions(before, now)
+    if changed:
+        lines.append(f"warning: made with other versions so far, numbers may differ: {changed}")
+        before = {**before, RESUMED: [*before.get(RESUMED, []), now]}
+    if lines:
+        write_text(folder / PLAN, to_json(before))
+    if _config_is_damaged(folder, before):
+        comment = ", ".join(f"{name} {version}" for name, version in before.get(VERSIONS, {}).items())
+        write_text(folder / EXPERIMENT, to_yaml(resolved, comment))
+        lines.append(f"{folder / EXPERIMENT} was damaged; written anew")
+    return lines
+
+
+def _config_is_damaged(folder: Path, plan: Mapping[str, Any]) -> bool:
+    """``check`` has seen to it that the config at hand is the run's own."""
+    try:
+        found = read_file(folder / EXPERIMENT)
+    except UserError:
+        return True
+    return not is_own_config(found, plan)
+
+
+def _fits(before: Mapping[str, Any], plan: Mapping[str, Any]) -> bool:
+    """Whether arms and stream of a plan are those of another, as far as both say."""
+    arms = [{key: arm[key] for key in ("name", "lanes")} for each in (before, plan) for arm in each.get("arms", [])]
+    half = len(arms) // 2
+    streams = [json.loads(json.dumps(each.get("stream", {}))) for each in (before, plan)]
+    same = all(streams[0][key] == streams[1][key] for key in streams[0] if key in streams[1])
+    return arms[:half] == arms[half:] and same
+
+
+def _check_data(before: Any, now: Any) -> None:
+    """``UserError`` where the files that the run was made from have other contents now; they may lie elsewhere."""
+    for was, found in zip(before, now, strict=False):
+        if was["sha256"] != found["sha256"]:
+            raise UserError(
+                f"{found['path']} is not the file that the run was started with ({was['path']}): its SHA-256 was "
+                f"{was['sha256'][:12]}..., now {found['sha256'][:12]}..."
+            )
+    if before and len(before) != len(now):
+        raise UserError(f"the run was started with {len(before)} files of data, now there are {len(now)}")
+
+
+def _versions_in_config(folder: Path) -> dict[str, str]:
+    """The versions in the first line of the config, where the plan that had them is gone."""
+    try:
+        first = (folder / EXPERIMENT).read_text(encoding="utf-8", errors="replace").partition("\n")[0]
+    except OSError:
+        return {}
+    pairs = [part.strip().split(" ") for part in first.removeprefix("#").split(",")] if first.startswith("# ") else []
+    return {pair[0]: pair[1] for pair in pairs if len(pair) == 2}
+
+
+def _changed_versions(plan: Mapping[str, Any], now: Mapping[str, str]) -> str:
+    """``jax 0.4.1 -> 0.5.0, ...``, against the run's last start."""
+    last = (plan.get(RESUMED) or [plan.get(VERSIONS, {})])[-1]
+    changed = [name for name in {**last, **now} if last.get(name) != now.get(name)] if last else []
+    shown_now = [f"{name} {last.get(name, 'none')} -> {now.get(name, 'none')}" for name in changed]
+    return cut(", ".join(shown_now), 160)
+
+
+def made_otherwise(folder: Path) -> str:
+    """``the run was made with other versions (git 1a -> 2b); `` of a run that does not fit; empty where none differ."""
+    plan, now = _plan(folder), versions()
+    starts = [plan.get(VERSIONS) or _versions_in_config(folder), *plan.get(RESUMED, [])]
+    others = [each for each in starts if each != now]  # this start has been entered already
+    changed = _changed_versions({VERSIONS: others[-1]}, now) if others else ""
+    return f"the run was made with other versions ({changed}); " if changed else ""
+
+
+def _clear(folder: Path) -> None:
+    """Makes the folder, or empties it; its config goes first, so that nobody resumes what is half removed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / EXPERIMENT).exists():
+        os.replace(folder / EXPERIMENT, folder / REPLACED)
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name not in (REPLACED, *lock.FILES):
+            path.unlink()
+
+
+def _sweep(folder: Path, plan: Mapping[str, Any]) -> None:
+    """Removes the temporary files that killed processes left. What another command may be writing now stays."""
+    sweep(folder)
+    for arm in (folder / each["name"] for each in plan.get("arms", ())):
+        for place in (arm, arm / METRICS, arm / EVALUATIONS, *(arm / CHECKPOINTS).glob("*")):
+            sweep(place, older=0.0)

@@ -1,0 +1,144 @@
+"""From a config to a finished run."""
+
+import contextlib
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from plasticity.config import experiments
+from plasticity.config.experiments import Experiment
+from plasticity.core.errors import UserError, why
+from plasticity.core.types import StreamSpec
+from plasticity.runs import checkpoint, folder, trackers, verify
+from plasticity.runs.lock import held
+from plasticity.runs.members import BUILT_IN, broken_plugins, registry
+from plasticity.runs.planning import Plan, check_memory, devices, plan, source_of
+from plasticity.runs.session import Job, NoProgress, Progress, run_job, stop_on_signals
+
+__all__ = [
+    "BUILT_IN", "Plan", "broken_plugins", "check_memory", "devices", "experiment_of", "load_config", "obstacles",
+    "plan", "registry", "run", "source_of",
+]  # fmt: skip
+
+
+def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
+    """The experiment in a YAML file, with ``key.sub=value`` overrides; ``UserError`` says what is wrong and where."""
+    return experiments.load_config(path, overrides, registry=registry())
+
+
+def experiment_of(given: Experiment | str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Experiment:
+    """The experiment in a YAML file or in a mapping with its keys; one that was read already, as it is."""
+    if not isinstance(given, Experiment):
+        if isinstance(given, Mapping):
+            return experiments.read_experiment(given, registry(), overrides)
+        return load_config(given, overrides)
+    if overrides:
+        raise UserError("overrides change a config before it is read; give them to load_config, or give run its path")
+    return given
+
+
+def obstacles(planned: Plan, out: str | Path | None = None) -> list[str]:
+    """A line for each thing on this machine that is in the way of the run; none where it can begin."""
+    experiment = planned.experiment
+    place = _place_of(experiment, out)
+    checks = [
+        ("It does not fit this machine", lambda: check_memory(planned)),
+        ("It cannot run here", lambda: trackers.check_installed(experiment.recorders)),
+        ("It cannot run", lambda: trackers.check_lanes(experiment.recorders, planned.jobs)),
+        ("It cannot begin", lambda: folder.check(place, experiment.resolve(), resume=False, force=False)),
+        ("It cannot begin", lambda: folder.check_writable(place)),
+        ("The disk may become full", lambda: folder.check_space(place, checkpoint_bytes(planned))),
+    ]
+    return list(dict.fromkeys(f"{what}: {said}" for what, check in checks for said in _refusal(check)))
+
+
+def _refusal(check: Callable[[], Any]) -> list[str]:
+    try:
+        check()
+    except UserError as error:
+        return [str(error)]
+    except OSError as error:  # a name that is too long
+        return [why(error)]
+    return []
+
+
+def checkpoint_bytes(planned: Plan) -> int:
+    """What the checkpoints of a run take on the disk when it ends; one more of the largest while it is written."""
+    sizes = [need.state * job.placement.devices for job, need in zip(planned.jobs, planned.memory, strict=True)]
+    return checkpoint.KEEP * sum(sizes) + max(sizes)
+
+
+def _place_of(experiment: Experiment, out: str | Path | None) -> Path:
+    return Path(out) if out is not None else Path("runs") / experiment.name
+
+
+def run(
+    experiment: Experiment,
+    out: str | Path | None = None,
+    *,
+    resume: bool = False,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> Path:
+    """Runs every arm of the experiment and returns the run's folder (default ``runs/NAME``).
+
+    ``resume`` brings the run in the folder to its end: it goes on from the last checkpoints, begins where there is no
+    run yet, and does nothing where it is finished. ``force`` replaces an earlier run. While it runs it holds the
+    folder's lock. ``UserError`` for anything the user can mend, before anything is written; ``StorageError`` where a
+    file cannot be written later, ``Interrupted`` after a signal, both with the run saved.
+    """
+    place_to_be = _place_of(experiment, out)
+    resolved = experiment.resolve()
+    progress = progress or NoProgress()
+    with contextlib.ExitStack() as stack:
+        begun = folder.has_begun(place_to_be)
+        if begun:
+            stack.enter_context(held(place_to_be))
+        goes_on = folder.check(place_to_be, resolved, resume=resume, force=force)
+        finished = goes_on and folder.is_finished(place_to_be)
+        planned = _planned(experiment, finished)
+        if not begun:  # nothing was written so far; another process may have begun a run in the meantime
+            stack.enter_context(held(place_to_be))
+            goes_on = folder.check(place_to_be, resolved, resume=resume, force=force)
+        located = _located(resolved, planned.spec)
+        for line in folder.open_folder(place_to_be, located, planned.describe(), resume=goes_on):
+            progress.say(line)
+        if goes_on:
+            _mend_lanes(place_to_be, planned.jobs, progress.say)
+        others = functools.partial(trackers.make, experiment.recorders, place_to_be, resolved)
+        with stop_on_signals() as stop:
+            ran = [
+                run_job(job, place_to_be / job.arm, list(devices()), progress, stop, goes_on, others)
+                for job in planned.jobs
+            ]
+        if not any(ran):
+            progress.say(f"{place_to_be}: already finished")
+    return place_to_be
+
+
+def _planned(experiment: Experiment, finished: bool) -> Plan:
+    """The plan, checked against what this machine has; a finished run needs none of that any more."""
+    if finished:
+        return plan(experiment)
+    trackers.check(experiment.recorders)
+    planned = plan(experiment)
+    check_memory(planned)
+    trackers.check_lanes(experiment.recorders, planned.jobs)
+    return planned
+
+
+def _located(resolved: Mapping[str, Any], spec: StreamSpec) -> dict[str, Any]:
+    """The config with the path of the stream's data made absolute, so that it leads there from anywhere."""
+    stream = resolved["stream"]
+    if not spec.data or not isinstance(stream.get("path"), str):
+        return dict(resolved)
+    return {**resolved, "stream": {**stream, "path": str(Path(stream["path"]).expanduser().absolute())}}
+
+
+def _mend_lanes(run: Path, jobs: Sequence[Job], say: Callable[[str], None]) -> None:
+    """The tables of lanes before anything is built upon them."""
+    for arm in dict.fromkeys(job.arm for job in jobs):
+        line = verify.mend_lanes(run / arm, {job.number: job.lanes for job in jobs if job.arm == arm})
+        if line:
+            say(line)

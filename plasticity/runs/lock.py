@@ -1,0 +1,232 @@
+"""One process at a time in a run's folder: an exclusive lock that ends with its process.
+
+The lock is the operating system's, on the file ``.lock`` in the folder, so that no crash leaves it behind; on NFS it
+holds across hosts. The file names the holder. Where a file system has no locks, the existence of another file,
+``.lock-holder``, is the lock: its holder touches it every half minute, and it is taken over when the holder is gone (a
+process of this host that has ended, or one of another host that has not touched it for five minutes).
+"""
+
+import contextlib
+import errno
+import importlib
+import json
+import os
+import socket
+import threading
+import time
+import uuid
+import warnings
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from plasticity.core.errors import UserError
+
+LOCK, HOLDER = ".lock", ".lock-holder"
+FILES = (LOCK, HOLDER)  # what a process that ended may leave
+HEARTBEAT_SECONDS, DEAD_SECONDS = 30.0, 300.0  # where the file system has no locks
+HELD = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK, getattr(errno, "EDEADLOCK", errno.EDEADLK)}
+NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
+BYTE = 1 << 30  # the one that is locked on Windows, where a locked byte cannot be read
+
+
+def _optional(module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        return None
+
+
+fcntl, msvcrt = _optional("fcntl"), _optional("msvcrt")  # POSIX, Windows
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Holds the lock of a run's folder, which is made if it is not there.
+
+    Raises:
+      UserError: another process holds it, told by host, process and time; or the lock file cannot be made.
+    """
+    path = folder / LOCK
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle = _locked(path)
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise UserError(f"{folder}: cannot be written: {os.strerror(error.errno or 0)}") from None
+        handle = None
+    if handle is None:
+        warnings.warn(f"{folder}: the file system has no locks; a lock file that is kept fresh stands in", stacklevel=3)
+        with contextlib.suppress(OSError):
+            path.unlink()
+        with _existing(folder / HOLDER):
+            yield
+        return
+    try:
+        yield
+    finally:
+        _release(path, handle)
+
+
+def _locked(path: Path) -> int:
+    """The open and locked file. ``UserError`` where it is another's, ``OSError`` where it cannot be made or locked."""
+    while True:
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            _lock(handle)
+            if _is(path, handle):
+                _sign(handle)
+                return handle
+        except OSError as error:
+            os.close(handle)
+            if error.errno in HELD:
+                raise UserError(_refusal(path)) from None
+            raise
+        except BaseException:
+            os.close(handle)
+            raise
+        os.close(handle)  # its holder ended and removed it between our two calls
+
+
+def _lock(handle: int) -> None:
+    if fcntl is not None:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    elif msvcrt is not None:
+        os.lseek(handle, BYTE, os.SEEK_SET)
+        msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+    else:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+
+def _is(path: Path, handle: int) -> bool:
+    """Whether the open file is still the one of that name."""
+    try:
+        return os.path.samestat(os.stat(path), os.fstat(handle))
+    except FileNotFoundError:
+        return False
+
+
+def _release(path: Path, handle: int) -> None:
+    """Removes the file while it is locked, so that nobody loses a lock on a file that is gone."""
+    try:
+        if fcntl is not None and _is(path, handle):
+            path.unlink()
+    except OSError:  # the folder is gone, or read-only by now
+        pass
+    finally:
+        os.close(handle)
+
+
+def _sign(handle: int) -> None:
+    """Writes who holds the lock. A full disk must not keep anybody from resuming, so that a failure is no error."""
+    with contextlib.suppress(OSError):
+        os.ftruncate(handle, 0)
+        os.lseek(handle, 0, os.SEEK_SET)
+        os.write(handle, _me().encode())
+
+
+def _me() -> str:
+    facts = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
+    return json.dumps({**facts, "born": psutil.Process().create_time(), "id": uuid.uuid4().hex})
+
+
+def _holder(path: Path) -> Mapping[str, Any]:
+    """What the lock file says; empty where it says nothing yet."""
+    with contextlib.suppress(OSError, ValueError):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def _refusal(path: Path) -> str:
+    holder = _holder(path)
+    for _ in range(20):  # it writes its name a moment after it has the lock
+        if holder:
+            break
+        time.sleep(0.05)
+        holder = _holder(path)
+    who = f"process {holder.get('pid')} on {holder.get('host')} since {holder.get('since')}" if holder else "a process"
+    return f"{path.parent}: in use by {who}; wait for it or stop it first"
+
+
+# ------------------------------------------------------------------------------------------- file systems without locks
+
+
+@contextlib.contextmanager
+def _existing(path: Path) -> Iterator[None]:
+    """The file's existence is the lock."""
+    mine = _create(path)
+    ended = threading.Event()
+    heart = threading.Thread(target=_beat, args=(path, ended), daemon=True)
+    heart.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        heart.join()
+        with contextlib.suppress(OSError):
+            if _holder(path).get("id") == mine:
+                path.unlink()
+
+
+def _create(path: Path) -> str:
+    """Makes the file, in place of one that nobody holds. Returns its id; ``UserError`` where it is another's."""
+    text = _me()
+    while True:
+        try:
+            handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        except FileExistsError:
+            holder = _holder(path)
+            if _alive(path, holder):
+                raise UserError(_refusal(path)) from None
+            _set_aside(path, holder)
+            continue
+        except OSError as error:
+            raise UserError(f"{path.parent}: cannot be written: {os.strerror(error.errno or 0)}") from None
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        return str(json.loads(text)["id"])
+
+
+def _alive(path: Path, holder: Mapping[str, Any]) -> bool:
+    if holder.get("host") == socket.gethostname():
+        try:
+            return abs(psutil.Process(int(holder["pid"])).create_time() - float(holder["born"])) < 2.0
+        except (psutil.NoSuchProcess, KeyError, TypeError, ValueError):
+            return False
+        except psutil.Error:
+            return True
+    probe = path.with_name(f"{HOLDER}.{uuid.uuid4().hex}.tmp")  # its time is the file server's, as that of the lock is
+    try:
+        probe.touch()
+        return probe.stat().st_mtime - path.stat().st_mtime < DEAD_SECONDS
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
+
+
+def _set_aside(path: Path, holder: Mapping[str, Any]) -> None:
+    """Removes a dead holder's file; a rename, so that only one of several processes does it."""
+    aside = path.with_name(f"{HOLDER}.{uuid.uuid4().hex}.tmp")
+    try:
+        os.rename(path, aside)
+    except FileNotFoundError:
+        return
+    if _holder(aside) != holder:  # another process was faster, and this is its own, living one
+        with contextlib.suppress(OSError):
+            os.rename(aside, path)
+        return
+    with contextlib.suppress(OSError):
+        aside.unlink()
+
+
+def _beat(path: Path, ended: threading.Event) -> None:
+    while not ended.wait(HEARTBEAT_SECONDS):
+        with contextlib.suppress(OSError):
+            os.utime(path)

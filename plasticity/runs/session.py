@@ -1,0 +1,354 @@
+"""One program from its first chunk (or its last checkpoint) to its end: recording, checkpoints, status, signals."""
+
+import contextlib
+import functools
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple, Protocol
+
+import jax
+
+from plasticity.core.errors import StorageError, UserError, cut, why
+from plasticity.engine.lanes import Placement, join
+from plasticity.engine.program import Program
+from plasticity.engine.runner import Chunk, Position, Run
+from plasticity.runs import checkpoint, verify
+from plasticity.runs.accounts import read_status
+from plasticity.runs.checkpoint import Snapshot
+from plasticity.runs.checksums import to_json
+from plasticity.runs.files import write_text
+from plasticity.runs.folder import made_otherwise
+from plasticity.runs.parquet import ParquetRecorder, Recorder, Several
+
+STATUS_SECONDS = 2.0  # between two status files
+AGAIN_SECONDS = 0.2  # what comes sooner is the same request: `timeout`, shells and wrappers may send a signal twice
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")  # those the system has ask the run to stop
+PART_SECONDS, PART_SHARE = 20.0, 0.02  # between two parts of the tables: the larger of the two, of the time so far
+
+
+class Job(NamedTuple):
+    """One program of an arm, ready to run."""
+
+    arm: str
+    number: int  # of the program within its arm
+    program: Program
+    placement: Placement
+    lanes: Mapping[str, list[Any]]  # columns of lanes.parquet
+    checkpoint_every: int | None  # env steps; None: at the end of every visit
+    fingerprint: str  # equal for the same program under the same config
+    measured: frozenset[str] = frozenset()  # the metrics that monitors write
+
+
+class Interrupted(Exception):  # noqa: N818 (not an error: the run was asked to stop)
+    """The run stopped at a checkpoint because the process was told to."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
+
+
+class Stop:
+    """Remembers that the process was told to stop."""
+
+    signal: int | None = None
+
+
+@contextlib.contextmanager
+def stop_on_signals() -> Iterator[Stop]:
+    """Ctrl-C, SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 finish the chunk under way; the same one again acts at once.
+
+    A signal that the process ignores stays ignored: `nohup`, cron and shells set that for what they start. A no-op
+    outside the main thread.
+    """
+    stop = Stop()
+    before: dict[int, Any] = {}
+    came: dict[int, float] = {}
+
+    def remember(received: int, frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if received not in came:
+            came[received] = now
+            stop.signal = stop.signal or received
+        elif now - came[received] >= AGAIN_SECONDS:
+            _act(received, frame, before[received])
+
+    try:
+        for chosen in (getattr(signal, name) for name in SIGNALS if hasattr(signal, name)):
+            handler = signal.getsignal(chosen)
+            if handler not in (signal.SIG_IGN, None):  # None: a handler that is not Python's
+                signal.signal(chosen, remember)
+                before[chosen] = handler
+    except ValueError:  # not the main thread
+        before = {}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _act(number: int, frame: FrameType | None, handler: Any) -> None:
+    """What the signal does without :func:`stop_on_signals`."""
+    signal.signal(number, handler)
+    if callable(handler):
+        handler(number, frame)
+    else:
+        signal.raise_signal(number)
+
+
+class Progress(Protocol):
+    """Looks on; ``job`` when a program begins, ``chunk`` after each chunk, ``say`` for a line of text."""
+
+    def job(self, job: Job, position: Position) -> None: ...
+
+    def chunk(self, chunk: Chunk) -> None: ...
+
+    def say(self, line: str) -> None: ...
+
+
+class NoProgress:
+    """Nobody looks on."""
+
+    def job(self, job: Job, position: Position) -> None:
+        del job, position
+
+    def chunk(self, chunk: Chunk) -> None:
+        del chunk
+
+    def say(self, line: str) -> None:
+        del line
+
+
+class Speed:
+    """Lane steps per second since the first chunk, so that compilation does not count."""
+
+    def __init__(self, lanes: int) -> None:
+        self._lanes = lanes
+        self._mark: tuple[float, int] | None = None
+
+    def at(self, step: int) -> float:
+        """The speed when ``step`` env steps are done; 0 at the first call."""
+        now = time.monotonic()
+        self._mark = self._mark or (now, step)
+        since, first = self._mark
+        return (step - first) * self._lanes / max(now - since, 1e-9)
+
+
+class Status:
+    """``status.json`` of an arm: what it does, how far it is, how fast, and which of its programs are finished."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.facts: dict[str, Any] = {"finished": []} | read_status(path.parent)
+        self._written, self._rate, self._speed = 0.0, 0.0, Speed(0)
+
+    def finished(self, index: int) -> bool:
+        return index in self.facts["finished"]
+
+    def begin(self, job: Job, position: Position) -> None:
+        self._not_finished(job)
+        total = sum(visit.steps for visit in job.program.spec.visits)
+        lanes = len(job.program.seeds)
+        self.facts |= {"program": job.number, "lanes": lanes, "steps": total}
+        self.facts.pop("reason", None)  # why it failed before
+        self._rate, self._speed = 0.0, Speed(lanes)
+        self.write("running", position)
+
+    def _not_finished(self, job: Job) -> None:
+        self.facts["finished"] = [number for number in self.facts["finished"] if number != job.number]
+        self.facts.get("parts", {}).pop(str(job.number), None)
+
+    def tick(self, position: Position) -> None:
+        self._rate = self._speed.at(position.step)
+        if time.monotonic() - self._written > STATUS_SECONDS:
+            self.write("running", position)
+
+    def write(self, state: str, position: Position) -> None:
+        self.facts |= {"state": state, "visit": position.visit, "step": position.step}
+        self.facts |= {"steps_per_second": round(self._rate, 1), "updated": time.time()}
+        write_text(self.path, to_json(self.facts))
+        self._written = time.monotonic()
+
+    def fail(self, job: Job, position: Position, reason: str) -> None:
+        """Says that the program failed and why, where it can still be written."""
+        self._not_finished(job)  # what failed may be the status that says so
+        self.facts |= {"program": job.number, "reason": reason}
+        with contextlib.suppress(OSError):
+            self.write("failed", position)
+
+    def finish(self, job: Job, position: Position, parts: int) -> None:
+        self.facts["parts"] = {**self.facts.get("parts", {}), str(job.number): parts}
+        self.facts["finished"] = sorted({*self.facts["finished"], job.number})
+        self.write("finished", position)
+
+
+class Pace:
+    """When the tables are due between two checkpoints: often enough to be watched, and so rarely that parts are few."""
+
+    def __init__(self) -> None:
+        self._begun = self._last = time.monotonic()
+
+    def due(self) -> bool:
+        now = time.monotonic()
+        return now - self._last > max(PART_SECONDS, PART_SHARE * (now - self._begun))
+
+    def reset(self) -> None:
+        self._last = time.monotonic()
+
+
+def _last_step(job: Job, position: Position) -> bool:
+    visits = job.program.spec.visits
+    return position.visit + 1 == len(visits) and position.step_in_visit == visits[-1].steps
+
+
+def _checkpoint_due(job: Job, position: Position) -> bool:
+    if job.checkpoint_every is None:
+        return position.step_in_visit == job.program.spec.visits[position.visit].steps
+    return position.step % job.checkpoint_every == 0 or _last_step(job, position)
+
+
+def _save(run: Run, job: Job, folder: Path, recorder: Several) -> None:
+    """Tables first, then the checkpoint that knows which parts there are, how long, and with which CRC-32."""
+    parts = recorder.flush()
+    name = f"{run.position.step:012d}"
+    meta = {"fingerprint": job.fingerprint, "position": list(run.position), "parts": parts, "files": recorder.files}
+    meta[checkpoint.FIRST] = all(path.stem >= name for path in checkpoint.files(folder))
+    snapshot = Snapshot(jax.device_get(run.carries), run.compiled.stream.save(), meta)
+    checkpoint.save(folder, name, snapshot)
+
+
+def _restore(run: Run, job: Job, arm: Path, say: Callable[[str], None]) -> int:
+    """Puts the run where its newest sound checkpoint left it. Returns the number of parts that belong to it.
+
+    ``UserError`` where rows that every sound checkpoint counts on are gone.
+    """
+    like = [run.carry_shape()] * job.placement.groups
+    try:
+        found, passed = checkpoint.newest(
+            _checkpoints(job, arm), like, job.fingerprint, functools.partial(verify.fault, arm, job.number)
+        )
+    except checkpoint.WrongCheckpointError as error:
+        way_on = "resume it with what it was made with, or start anew with --force"
+        raise UserError(f"{error}\n{made_otherwise(arm.parent)}{way_on}") from None
+    except checkpoint.LostRowsError as error:
+        raise UserError(f"{error}, so the run cannot be resumed\n{_way_out(arm)}") from None
+    position = Position() if found is None else Position(*found.meta["position"])
+    for line in passed:
+        say(line)
+    if found is None:
+        if passed or verify.table_parts(arm, job.number):
+            say(f"{job.arm}: no checkpoint is left; starts anew")
+        return 0
+    if passed:
+        say(f"{job.arm}: goes on from step {position.step}")
+    run.restore(found.arrays, position, found.host)
+    return int(found.meta["parts"])
+
+
+def _checkpoints(job: Job, arm: Path) -> Path:
+    return arm / "checkpoints" / f"{job.number:03d}"
+
+
+def _way_out(arm: Path) -> str:
+    return f"put the file back, or remove the folder {arm} to run that arm anew, or start anew with --force"
+
+
+def _is_finished(job: Job, arm: Path, status: Status, resume: bool, say: Callable[[str], None]) -> bool:
+    """Whether there is nothing left to do: the status says so, and the tables are whole."""
+    if not status.finished(job.number) or not resume:
+        return status.finished(job.number)
+    steps = sum(visit.steps for visit in job.program.spec.visits)
+    why = verify.unfinished(arm, job.number, steps, steps // job.program.chunk * len(job.program.seeds))
+    if why is None:
+        return True
+    if not checkpoint.files(_checkpoints(job, arm)) and verify.table_parts(arm, job.number):
+        raise UserError(f"{why}, and no checkpoint is left\n{_way_out(arm)}")
+    say(f"{job.arm}: was finished, but {why}")
+    return False
+
+
+def _recorder(run: Run, job: Job, folder: Path, parts: int) -> ParquetRecorder:
+    """The tables as they were when ``parts`` parts were written."""
+    lanes = len(job.program.seeds)
+    diverged = join(jax.device_get([carry.diverged_at for carry in run.carries]), lanes) if run.carries else None
+    frames = job.program.spec.frames_per_step * job.program.spec.envs
+    recorder = ParquetRecorder(folder, job.arm, job.number, job.lanes, frames, diverged, parts)
+    recorder.cut_back(parts)
+    return recorder
+
+
+def run_job(
+    job: Job,
+    folder: Path,
+    devices: list[jax.Device],
+    progress: Progress,
+    stop: Stop,
+    resume: bool,
+    others: Callable[[Job, Position], Sequence[Recorder]] = lambda job, position: (),
+) -> bool:
+    """Runs one program to its end inside the arm's ``folder``; ``Interrupted`` when told to stop.
+
+    Returns whether anything was left to do.
+
+    ``others``: more recorders for a program that starts, or goes on, at a position. ``StorageError`` where a file
+    cannot be written or read. After that, and after any other failure, ``status.json`` says ``failed`` and why.
+    """
+    status = Status(folder / "status.json")
+    found: list[str] = []  # told once it is known that the run can go on: a refusal says it in its own words
+    if _is_finished(job, folder, status, resume, found.append):
+        return False
+    if stop.signal is not None:  # it came during the last chunk of the program before
+        raise Interrupted(stop.signal)
+    run = Run(job.program, job.placement, devices)
+    try:
+        with _told(status, job, run):
+            parts = _restore(run, job, folder, found.append) if resume else 0
+            for line in found:
+                progress.say(line)
+            tables = _recorder(run, job, folder, parts)
+            progress.job(job, run.position)
+            status.begin(job, run.position)
+            with contextlib.closing(Several(tables, *others(job, run.position))) as recorder:
+                _loop(run, job, _checkpoints(job, folder), recorder, status, progress, stop)
+            status.finish(job, run.position, tables.parts)
+        return True
+    finally:
+        run.close()
+
+
+@contextlib.contextmanager
+def _told(status: Status, job: Job, run: Run) -> Iterator[None]:
+    """Failures are told in the status; those of files become ``StorageError``."""
+    try:
+        yield
+    except (UserError, Interrupted):
+        raise
+    except OSError as error:
+        told = f"a worker process has ended: {why(error)}" if isinstance(error, ConnectionError) else why(error)
+        status.fail(job, run.position, told)
+        raise StorageError(f"{told}\narm {job.arm} has stopped at step {run.position.step}") from error
+    except Exception as error:
+        status.fail(job, run.position, cut(f"{type(error).__name__}: {' '.join(str(error).split())}", 200))
+        raise
+
+
+def _loop(
+    run: Run, job: Job, checkpoints: Path, recorder: Several, status: Status, progress: Progress, stop: Stop
+) -> None:
+    pace = Pace()
+    for chunk in run.chunks():
+        recorder.add(chunk)
+        progress.chunk(chunk)
+        status.tick(chunk.position)
+        if _checkpoint_due(job, chunk.position) or stop.signal is not None:
+            _save(run, job, checkpoints, recorder)
+            pace.reset()
+        elif pace.due():  # these parts belong to no checkpoint: a run that is resumed makes them again
+            recorder.flush()
+            pace.reset()
+        if stop.signal is not None and not _last_step(job, chunk.position):
+            status.write("interrupted", chunk.position)
+            raise Interrupted(stop.signal)

@@ -1,0 +1,192 @@
+"""Each folder of examples/ is a package that offers one member: it is loaded as a plug-in, and its config runs.
+
+What each member's equation or text says is checked against numbers worked out by hand.
+"""
+
+import importlib
+import os
+import subprocess
+import sys
+import sysconfig
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from plugins import EXAMPLES, KINDS, installed
+
+import plasticity
+from plasticity import results
+from plasticity.core.types import Learner, Visit
+from plasticity.runs import launch
+
+FAMILIES = {kind: f"{kind}s" for kind in KINDS}
+MEMBERS = {
+    "intervention": "parameter_noise",
+    "monitor": "score_margin",
+    "network": "pyramid",
+    "optimizer": "sign_momentum",
+    "stream": "moving_bandit",
+    "transform": "negate_observations",
+    "agent": "one_step_q",
+}
+SMALL = ("stream.tasks=2", "stream.steps_per_task=20", "probe_size=16", "record_every=10")
+TINY = {
+    **dict.fromkeys(KINDS, SMALL),
+    "monitor": (*SMALL, "monitor_every=10"),
+    "stream": ("stream.tasks=2", "stream.steps_per_task=200", "agent.epsilon_steps=50"),
+}
+
+
+@pytest.fixture(scope="module")
+def plugins(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    with installed(tmp_path_factory.mktemp("installed")) as packages:
+        yield packages
+
+
+def member(kind: str) -> Any:
+    return getattr(importlib.import_module(MEMBERS[kind]), MEMBERS[kind])
+
+
+def test_every_folder_is_known():
+    assert {path.name for path in EXAMPLES.iterdir() if path.is_dir()} == {*KINDS, "plugin", "gymnasium", "cluster"}
+
+
+def test_an_environment_of_ones_own_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """As from its folder, whose module the id names."""
+    monkeypatch.syspath_prepend(str(EXAMPLES / "gymnasium"))
+    small = ["stream.steps_per_visit=120", "stream.cycles=1", "agent.epsilon_steps=40"]
+    try:
+        run = plasticity.run(EXAMPLES / "gymnasium" / "experiment.yaml", tmp_path / "run", overrides=small)
+    finally:
+        gymnasium.registry.pop("Corridor-v0", None)
+        sys.modules.pop("corridor", None)
+    assert len(run.plan["stream"]["tasks"]) == 2
+    returns = run.visits["performance"]  # the exit pays 1, so the mean return is the share of episodes that find it
+    assert returns.between(0, 1).all()
+    assert returns.max() > 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_config_can_name_it(kind: str, plugins: dict[str, str]):
+    known = launch.registry()
+    assert known.origin(FAMILIES[kind], MEMBERS[kind]) == plugins[kind]
+    assert not launch.broken_plugins()
+    launch.plan(launch.load_config(EXAMPLES / kind / "experiment.yaml"))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_its_config_runs(kind: str, plugins: dict[str, str], tmp_path: Path):
+    run = plasticity.run(EXAMPLES / kind / "experiment.yaml", tmp_path / "run", overrides=TINY[kind])
+    assert run.visits["performance"].notna().any()
+    assert not run.lanes["diverged_at"].notna().any()
+    if kind == "monitor":
+        assert (run.metrics["score_margin"].dropna() >= 0).all()
+
+
+@pytest.mark.slow
+def test_pip_installs_them_all(tmp_path: Path):
+    """Into an environment of its own, whose `plasticity list` names each with its package."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "env"], check=True)
+    python = tmp_path / "env" / "bin" / "python"
+    target = tmp_path / "env" / Path(sysconfig.get_path("purelib")).relative_to(sys.prefix)
+    (target / "house.pth").write_text(f"{sysconfig.get_path('purelib')}\n{EXAMPLES.parent}\n")
+    copies = tmp_path / "examples"
+    subprocess.run(["cp", "-r", EXAMPLES, copies], check=True)
+    options = ["--quiet", "--no-index", "--no-deps", "--no-build-isolation"]
+    pip = [sys.executable, "-m", "pip", "--python", python, "install", *options]
+    subprocess.run([*pip, *(copies / kind for kind in KINDS)], check=True, capture_output=True)
+    shown = subprocess.run(
+        [python, "-m", "plasticity", "list"],
+        check=True, capture_output=True, text=True, env={**os.environ, "COLUMNS": "200"}, cwd=tmp_path,
+    ).stdout  # fmt: skip
+    for kind in KINDS:
+        (line,) = (line for line in shown.splitlines() if line.strip().startswith(f"{MEMBERS[kind]} "))
+        assert f"[plasticity-example-{kind} 0.1.0]" in line
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_asks_for_the_distribution_that_there_is(kind: str):
+    own = tomllib.loads((EXAMPLES.parent / "pyproject.toml").read_text())["project"]["name"]
+    for name in (kind, "plugin"):
+        project = tomllib.loads((EXAMPLES / name / "pyproject.toml").read_text())["project"]
+        assert project["dependencies"] == [own]
+
+
+# What each of them does.
+
+
+def test_the_noise_has_its_scale(plugins: dict[str, str]):
+    before = Learner({"w": jnp.zeros(20_000)}, (), ())
+    _, after = member("intervention")(scale=0.5).step(jax.random.key(0), (), before, None)
+    np.testing.assert_allclose(np.std(after.params["w"]), 0.5, rtol=0.02)
+
+
+def test_the_margin_is_that_of_the_valid_rows(plugins: dict[str, str]):
+    class Seen:
+        learner = Learner({}, (), ())
+        observation = jnp.zeros((3, 1))
+        valid = jnp.asarray([True, True, False])
+
+        def scores(self, params: Any, observation: Any) -> Any:
+            return jnp.asarray([[1.0, 4.0, 2.0], [0.0, -1.0, -5.0], [9.0, 0.0, 0.0]])
+
+    _, found = member("monitor")().measure(jax.random.key(0), (), Seen())
+    assert found["score_margin"] == pytest.approx((2.0 + 1.0) / 2)
+
+
+def test_the_layers_halve(plugins: dict[str, str]):
+    observation = jax.ShapeDtypeStruct((8,), jnp.float32)
+    assert member("network")(observation, 4, width=64, layers=3).widths == (64, 32, 16)
+    with pytest.raises(ValueError, match="no unit"):
+        member("network")(observation, 4, width=2, layers=3)
+
+
+def test_the_step_is_the_sign_of_the_average(plugins: dict[str, str]):
+    rule = member("optimizer")(learning_rate=0.1, momentum=0.5)
+    params = {"w": jnp.zeros(2)}
+    state = rule.init(params)
+    for gradient, expected in (([1.0, -4.0], [-0.1, 0.1]), ([-3.0, 1.0], [0.1, 0.1])):  # m = -1.25 and -0.5
+        updates, state = rule.update({"w": jnp.asarray(gradient)}, state, params)
+        np.testing.assert_allclose(updates["w"], expected, rtol=1e-6)
+    assert rule.learning_rate(state) == pytest.approx(0.1)
+
+
+def test_one_arm_of_the_bandit_pays_and_a_task_keeps_it(plugins: dict[str, str]):
+    stream = member("stream")(bandit_arms=4, tasks=8, steps_per_task=5, envs=4).make(1)
+    keys, paid = jax.random.split(jax.random.key(3), 1), []
+    clock = type("Clock", (), {"step": jnp.int32(0), "step_in_visit": jnp.int32(0)})()
+    for number, task in enumerate((0, 1, 2, 3, 4, 5, 0)):
+        state, _ = stream.reset(keys, Visit(jnp.int32(number), jnp.int32(task)), jnp.int32(0))
+        _, timestep = stream.step(keys, state, jnp.arange(4)[None], clock)
+        assert timestep.reward.sum() == 1
+        paid.append(int(timestep.reward.argmax()))
+    assert paid[0] == paid[-1]
+    assert len(set(paid)) > 1
+
+
+def test_every_second_visit_shows_the_negative(plugins: dict[str, str]):
+    plain = launch.registry().factory("streams", "catch")(change="none", tasks=2, steps_per_task=50)
+    changed = member("transform")()(plain)
+    assert len(changed.spec.tasks) == 2
+    keys = jax.random.split(jax.random.key(0), 1)
+    for number, sign in ((0, 1.0), (1, -1.0)):
+        visit = Visit(jnp.int32(number), jnp.int32(number))
+        _, shown = changed.make(1).reset(keys, visit, jnp.int32(0))
+        _, original = plain.make(1).reset(keys, visit._replace(task=jnp.int32(0)), jnp.int32(0))
+        np.testing.assert_array_equal(shown.observation, sign * original.observation)
+
+
+def test_the_agent_learns_the_bandit(plugins: dict[str, str], tmp_path: Path):
+    """Where an arm pays 1 and nothing follows, the greedy arm is found within a few hundred steps."""
+    document = {
+        "stream": {"kind": "moving_bandit", "bandit_arms": 3, "tasks": 1, "steps_per_task": 600},
+        "agent": {"kind": "one_step_q", "network": {"kind": "mlp", "widths": [8]}, "discount": 0.0, "epsilon": 0.1},
+    }
+    run = plasticity.run(document, tmp_path / "run", overrides=["agent.optimizer.learning_rate=0.1", "seeds=2"])
+    assert (results.visits(run)["performance_end"] > 0.8).all()  # the best epsilon-greedy policy gets 0.93

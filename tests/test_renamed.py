@@ -1,0 +1,93 @@
+"""Old names in configs are read as the new ones, and one line says so."""
+
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import tiny
+
+from plasticity.config.experiments import Experiment, read_experiment
+from plasticity.config.fields import metadata
+from plasticity.config.registry import FAMILIES, Registry
+from plasticity.config.renamed import Renamer
+from plasticity.runs import launch
+
+STREAM_Q = {"kind": "stream_q", "network": {"kind": "mlp", "widths": [8]}}
+CATCH = {"kind": "catch", "tasks": 2, "steps_per_task": 20}
+
+
+def both(old: Mapping[str, Any], new: Mapping[str, Any], *overrides: str) -> tuple[Experiment, Experiment, list[str]]:
+    """The experiment with the old names (and overrides), that with the new ones, and the lines about the old ones."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        found = read_experiment(tiny.document(**old), launch.registry(), overrides)
+    return found, read_experiment(tiny.document(**new), launch.registry()), [str(each.message) for each in told]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line"),
+    [
+        ({"told": True}, {"task_aware": True}, "`told` is now called `task_aware`"),
+        ({"arms": {"a": {"told": True}}}, {"arms": {"a": {"task_aware": True}}}, "`told` is now called `task_aware`"),
+        (
+            {"stream": CATCH, "agent": {**STREAM_Q, "trace": 0.5}},
+            {"stream": CATCH, "agent": {**STREAM_Q, "trace_decay": 0.5}},
+            "`trace` is now called `trace_decay`",
+        ),
+        (
+            {"stream": CATCH, "agent": STREAM_Q, "sweep": {"agent.trace": [0.5, 0.8]}},
+            {"stream": CATCH, "agent": STREAM_Q, "sweep": {"agent.trace_decay": [0.5, 0.8]}},
+            "`agent.trace` is now called `agent.trace_decay`",
+        ),
+    ],
+)
+def test_an_old_name_is_read_and_named(old: dict[str, Any], new: dict[str, Any], line: str) -> None:
+    found, wanted, told = both(old, new)
+    assert found == wanted
+    assert told == [line]
+
+
+@pytest.mark.parametrize(
+    ("override", "new"),
+    [
+        ("told=true", {"task_aware": True}),
+        ("arms.a.told=true", {"arms": {"a": {"task_aware": True}}}),
+        ("arms={a: {told: true}}", {"arms": {"a": {"task_aware": True}}}),
+    ],
+)
+def test_an_old_name_on_the_command_line_goes_before_a_new_one_in_the_file(override: str, new: dict[str, Any]) -> None:
+    old = {**new, "task_aware": False} if "arms" not in new else {"arms": {"a": {"task_aware": False}}}
+    found, wanted, told = both(old, new, override)
+    assert found == wanted
+    assert len(told) == 1
+
+
+def test_no_line_where_no_old_name_is_used() -> None:
+    assert both({"task_aware": True}, {"task_aware": True})[2] == []
+
+
+def test_a_member_that_was_renamed() -> None:
+    @metadata(formerly="sparkle", renamed={"rate": "strength"})
+    def glitter(*, strength: float = 1.0) -> Any:
+        return strength
+
+    registry = Registry()
+    registry.register("interventions", "glitter", glitter)
+    renamer = Renamer(registry)
+    found = renamer.document({"arms": {"a": {"interventions": ["sparkle", {"kind": "sparkle", "rate": 2.0}]}}})
+    assert found == {"arms": {"a": {"interventions": ["glitter", {"kind": "glitter", "strength": 2.0}]}}}
+    assert renamer.path("interventions.sparkle.rate") == "interventions.glitter.strength"
+    assert registry.factory("interventions", "sparkle") is glitter
+    assert registry.origin("interventions", "sparkle") == "built in"
+
+
+def test_no_old_name_is_in_use_again() -> None:
+    registry = launch.registry()
+    for family in FAMILIES:
+        assert not set(registry.former_names(family)) & set(registry.names(family))
+        for name in registry.names(family):
+            renamed = registry.metadata(family, name).renamed
+            schema = registry.schema(family, name)
+            assert set(renamed.values()) <= set(schema), name
+            assert not set(renamed) & set(schema), name

@@ -1,0 +1,46 @@
+"""Configs that come with the package are found by name, wherever a command runs."""
+
+from pathlib import Path
+
+import pytest
+
+from plasticity.config import shipped
+from plasticity.core.errors import UserError
+from plasticity.runs import launch
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_every_config_of_the_checkout_is_shipped():
+    there = {
+        path.relative_to(ROOT / "configs").with_suffix("").as_posix() for path in (ROOT / "configs").rglob("*.yaml")
+    }
+    assert set(shipped.configs()) == there
+    assert {"quickstart", "atari/smoke", "paper/new_labels"} <= there
+
+
+@pytest.mark.parametrize("given", ["quickstart", "quickstart.yaml", "configs/quickstart.yaml", "configs/quickstart"])
+def test_a_shipped_config_by_name(given: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    assert shipped.resolve(given).read_bytes() == (ROOT / "configs/quickstart.yaml").read_bytes()
+    assert launch.load_config(given).name == "quickstart"
+
+
+def test_a_file_of_the_user_comes_first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    Path("quickstart").write_text("seeds: 1\n")
+    assert shipped.resolve("quickstart") == Path("quickstart")
+
+
+def test_what_is_not_there_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"^quikstart: no such file, .* did you mean `quickstart`\?$"):
+        launch.load_config("quikstart")
+    with pytest.raises(UserError, match=r"^mine\.yaml: no such file"):
+        launch.load_config("mine.yaml")
+
+
+def test_a_finding_is_no_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=r"^paper/new_labels: is a finding, .*: plasticity findings new_labels$"):
+        launch.load_config("paper/new_labels")
