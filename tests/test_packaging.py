@@ -35,7 +35,7 @@ def test_the_list_of_packages_is_complete():
 @pytest.mark.parametrize("name", MAPPED)
 def test_links_and_mapping_agree(name: str):
     assert PROJECT["tool"]["setuptools"]["package-dir"][f"plasticity.{name}"] == name
-    if os.name != "nt":
+    if (ROOT / ".git").exists() and os.name != "nt":  # a source distribution has no links
         assert (ROOT / "plasticity" / name).resolve() == ROOT / name
 
 
