@@ -10,7 +10,7 @@ install: .venv/installed
 .venv/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet $(if $(NEWEST),--upgrade,--constraint constraints.txt) --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet $(if $(NEWEST),--upgrade,--constraint constraints.txt) --editable '.[dev,docs]'
 	touch $@
 
 quickstart: install

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 
 from plasticity.agents.base import ACTION, assemble
-from plasticity.agents.value_based import epsilon_greedy, mean_where
+from plasticity.agents.value_based import epsilon_greedy
 from plasticity.config.fields import BelowOne, Fraction, Member
+from plasticity.core.masked import mean_where
 from plasticity.core.types import (
     Agent,
     AgentState,
