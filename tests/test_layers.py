@@ -26,7 +26,8 @@ LEVEL = {package: level for level, packages in enumerate(ORDER) for package in p
 READERS = ("results", "plots", "report")  # of a run's files: they compute nothing anew
 # What readers use besides each other.
 READ_WITH = {
-    "plasticity.core.errors", "plasticity.config.documents", "plasticity.runs.accounts", "plasticity.runs.checksums",
+    "plasticity.core.errors", "plasticity.config.documents", "plasticity.config.renamed", "plasticity.runs.accounts",
+    "plasticity.runs.checksums",
     "plasticity.runs.files",
 }  # fmt: skip
 

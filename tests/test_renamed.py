@@ -1,12 +1,15 @@
 """Old names in configs are read as the new ones, and one line says so."""
 
+import json
 import warnings
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 import tiny
 
+from plasticity import results
 from plasticity.config.experiments import Experiment, read_experiment
 from plasticity.config.fields import metadata
 from plasticity.config.registry import FAMILIES, Registry
@@ -80,6 +83,27 @@ def test_a_member_that_was_renamed() -> None:
     assert renamer.path("interventions.sparkle.rate") == "interventions.glitter.strength"
     assert registry.factory("interventions", "sparkle") is glitter
     assert registry.origin("interventions", "sparkle") == "built in"
+
+
+def test_a_run_of_older_names_goes_on_and_is_compared(tmp_path: Path) -> None:
+    """Its config says `told`; what it computes is the same."""
+    experiment = tiny.experiment(arms={"a": {"task_aware": True}, "b": {}})
+    for place in (tmp_path / "old", tmp_path / "new"):
+        launch.run(experiment, place)
+    older = tmp_path / "old" / "experiment.yaml"
+    older.write_text(older.read_text().replace("task_aware", "told"))
+    plan = json.loads((tmp_path / "old" / "plan.json").read_text())
+    plan = {key: value for key, value in plan.items() if key not in ("crc32", "config")}
+    for arm in plan["arms"]:
+        arm["told"] = arm.pop("task_aware")
+    (tmp_path / "old" / "plan.json").write_text(json.dumps(plan))
+    assert [arm["task_aware"] for arm in results.plan(tmp_path / "old")["arms"]] == [True, False]
+    two = results.compare_runs(tmp_path / "old", tmp_path / "new")
+    assert two.config == ()
+    assert all(each.equal for each in two.replicas)
+    (tmp_path / "old" / "a" / "status.json").unlink()  # as if it had been stopped
+    launch.run(experiment, tmp_path / "old", resume=True)
+    assert all(each.equal for each in results.compare_runs(tmp_path / "old", tmp_path / "new").replicas)
 
 
 def test_no_old_name_is_in_use_again() -> None:

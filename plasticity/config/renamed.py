@@ -13,6 +13,18 @@ PLACES = {"agent": "agents", "network": "networks", "optimizer": "optimizers", "
 LISTS = {"interventions", "monitors", "transforms"}  # of members; the key is the family
 
 
+def with_new_keys(raw: Mapping[str, Any]) -> dict[str, Any]:
+    """A config with the new names of :data:`KEYS`, which need no registry."""
+
+    def renamed(part: Any) -> Any:
+        return {KEYS.get(key, key): value for key, value in part.items()} if isinstance(part, Mapping) else part
+
+    found: dict[str, Any] = renamed(raw)
+    if isinstance(found.get("arms"), Mapping):
+        found["arms"] = {name: renamed(arm) for name, arm in found["arms"].items()}
+    return found
+
+
 class Renamer:
     """Puts new names for old ones; ``notes`` holds a line for each old name that was met.
 

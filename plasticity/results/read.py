@@ -12,6 +12,7 @@ import pandas as pd
 import pyarrow as pa
 
 from plasticity.config.documents import read_file
+from plasticity.config.renamed import with_new_keys
 from plasticity.core.errors import UserError, cut, listed, nearest, shown, suggestion
 from plasticity.runs.accounts import EXPERIMENT, LANES, MISSING, PLAN, has_begun, is_own_config, read_plan, table_parts
 from plasticity.runs.checksums import DamagedError, read_table
@@ -82,7 +83,7 @@ def _config(run: RunPath) -> tuple[dict[str, Any], str]:
         return {}, "cannot be read (it holds no config)"
     if not is_own_config(found, plan(run)):
         return {}, "is damaged: it does not hold the config that the run was started with"
-    return dict(found), ""
+    return with_new_keys(found), ""
 
 
 def by_stream(runs: Sequence[RunPath]) -> list[list[RunPath]]:

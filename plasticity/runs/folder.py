@@ -7,7 +7,7 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -62,8 +62,15 @@ def _git_revision() -> str | None:
     return done.stdout.strip() or None if done.returncode == 0 else None
 
 
-def check(folder: Path, resolved: Mapping[str, Any], *, resume: bool, force: bool) -> bool:
+Config = Mapping[str, Any]
+
+
+def check(
+    folder: Path, resolved: Config, *, resume: bool, force: bool, current: Callable[[Config], Config] = dict
+) -> bool:
     """Whether a run may use this folder; touches nothing.
+
+    ``current``: the config of a run that an older version made, in the names of this one.
 
     Returns whether it goes on with the run that is there: with ``resume``, where there is one; with ``resume`` and
     nothing there yet the run begins. ``UserError`` where the folder holds anything else, or a run that is in the way.
@@ -75,7 +82,7 @@ def check(folder: Path, resolved: Mapping[str, Any], *, resume: bool, force: boo
     if _is_free(folder):
         return False
     if resume:
-        _check_same(folder, resolved)
+        _check_same(folder, resolved, current)
         return True
     _check_replaceable(folder, force)
     return False
@@ -108,7 +115,7 @@ def is_finished(folder: Path) -> bool:
     return all(len(finished[arm]) >= programs.count(arm) for arm in finished)
 
 
-def _check_same(folder: Path, resolved: Mapping[str, Any]) -> None:
+def _check_same(folder: Path, resolved: Config, current: Callable[[Config], Config]) -> None:
     if not (folder / EXPERIMENT).exists():
         if (folder / REPLACED).exists():
             raise UserError(f"{folder}: there is no run to resume, as --force was removing it; begin anew with --force")
@@ -117,7 +124,8 @@ def _check_same(folder: Path, resolved: Mapping[str, Any]) -> None:
         )
     plan = _plan(folder)
     _check_kinds(folder, plan)
-    before, now_wanted = (unchanging(each, plan) for each in (_config(folder, resolved, plan), resolved))
+    was_made = current(_config(folder, resolved, plan))
+    before, now_wanted = (unchanging(each, plan) for each in (was_made, resolved))
     for key in {**before, **now_wanted}:
         if before.get(key) != now_wanted.get(key):
             was, now = contrasted(before.get(key), resolved.get(key))

@@ -8,6 +8,7 @@ from typing import Any
 
 from plasticity.config import experiments
 from plasticity.config.experiments import Experiment
+from plasticity.config.renamed import Renamer
 from plasticity.core.errors import UserError, why
 from plasticity.core.types import StreamSpec
 from plasticity.runs import checkpoint, folder, trackers, verify
@@ -89,18 +90,18 @@ def run(
     file cannot be written later, ``Interrupted`` after a signal, both with the run saved.
     """
     place_to_be = _place_of(experiment, out)
-    resolved = experiment.resolve()
+    resolved, renamer = experiment.resolve(), Renamer(registry())
     progress = progress or NoProgress()
     with contextlib.ExitStack() as stack:
         begun = folder.has_begun(place_to_be)
         if begun:
             stack.enter_context(held(place_to_be))
-        goes_on = folder.check(place_to_be, resolved, resume=resume, force=force)
+        goes_on = folder.check(place_to_be, resolved, resume=resume, force=force, current=renamer.document)
         finished = goes_on and folder.is_finished(place_to_be)
         planned = _planned(experiment, finished)
         if not begun:  # nothing was written so far; another process may have begun a run in the meantime
             stack.enter_context(held(place_to_be))
-            goes_on = folder.check(place_to_be, resolved, resume=resume, force=force)
+            goes_on = folder.check(place_to_be, resolved, resume=resume, force=force, current=renamer.document)
         located = _located(resolved, planned.spec)
         for line in folder.open_folder(place_to_be, located, planned.describe(), resume=goes_on):
             progress.say(line)
