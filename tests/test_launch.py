@@ -45,8 +45,8 @@ def reset(**changes) -> dict:
         (dqn(update_period=3), "arms.baseline: agent.update_period: 3 is not allowed; must divide the 20 steps"),
         (dqn(replay_minimum=500), "arms.baseline: agent.replay_minimum: 500 is not allowed; must be between 5 and 200"),
         (dqn(replay_capacity=4), "arms.baseline: agent.replay_capacity: 4 is not allowed; must be at least 5"),
-        (stream(inputs="mnist", samples=None), "stream: path: missing; with inputs: mnist it must lead to"),
-        (stream(inputs="mnist", path="/nowhere"), "stream: path: /nowhere does not hold mnist"),
+        (stream(inputs="mnist", samples=None), "stream: path: missing; with inputs: mnist it must be the path of"),
+        (stream(inputs="mnist", path="/nowhere"), "stream: path: /nowhere does not contain mnist"),
         (stream(inputs="digits", samples=9999), "stream: samples: 9999 is not allowed; must be in [1, 1797]"),
         ({"agent": "dqn"}, "arms.baseline: agent.kind: dqn is not allowed; it needs a stream with discrete actions"),
         (
