@@ -1,4 +1,4 @@
-"""Agents: pure learners of one lane. They know no stream and no intervention by name."""
+"""Agents: pure learners, one per lane. No agent refers to a specific stream or intervention."""
 
 from collections.abc import Callable, Mapping
 

@@ -1,4 +1,4 @@
-"""Networks of a policy and a value: apart or on a common trunk."""
+"""Policy and value networks, separate or with a shared trunk."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -14,16 +14,16 @@ from plasticity.networks.build import build, join
 from plasticity.networks.spec import Head, NetworkSpec
 
 Trunk = Literal["separate", "shared"]
-Make = Callable[[Any, int], NetworkSpec]  # observation, outputs -> the network of that many outputs
+Make = Callable[[Any, int], NetworkSpec]  # observation, outputs -> spec of a network with that many outputs
 HIDDEN_GAIN = math.sqrt(2.0)  # of the initialisers "orthogonal" and "he"
 
 
 def separate(
     make: Make, observation: Any, outputs: Mapping[str, int], gains: Mapping[str, float] | None, method: Intervention
 ) -> Network:
-    """Networks that share nothing, of equal hidden layers; ``method`` rewrites each.
+    """Build networks with identical hidden layers and no shared parameters; ``method`` rewrites each.
 
-    Without ``gains`` an output layer is initialised as any other.
+    Without ``gains``, output layers are initialised like any other layer.
     """
     scales = {name: gains[name] / HIDDEN_GAIN if gains else 1.0 for name in outputs}
     specs = {name: replace(make(observation, n), output_scale=scales[name]) for name, n in outputs.items()}
@@ -33,7 +33,7 @@ def separate(
 def shared(
     make: Make, observation: Any, outputs: Mapping[str, int], gains: Mapping[str, float], method: Intervention
 ) -> Network:
-    """One network with an output layer for each name; ``apply`` gives a mapping, as that of :func:`separate`."""
+    """Build one network with an output layer per name; ``apply`` returns a mapping, as in :func:`separate`."""
     heads = tuple(Head(name, n, scale=gains[name] / HIDDEN_GAIN) for name, n in outputs.items())
     whole = build(method.network(replace(make(observation, sum(outputs.values())), heads=heads)))
 
@@ -49,9 +49,9 @@ def shared(
 
 
 def with_scale(network: Network, size: int, log_std: Number) -> Network:
-    """The network with ``size`` learnable numbers more, at first ``log_std``: the log of a policy's deviations.
+    """Add ``size`` learnable log standard deviations of the policy to the network, initialised to ``log_std``.
 
-    They lie apart from every layer, under ``("scale", "log_std")``, and ``apply`` gives them under "scale".
+    They belong to no layer. They are stored under ``("scale", "log_std")``, and ``apply`` returns them under "scale".
     """
 
     def init(key: Key) -> Params:

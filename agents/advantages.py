@@ -1,4 +1,4 @@
-"""How much better than expected a rollout's actions were."""
+"""Advantage estimation for rollouts."""
 
 import jax
 import jax.numpy as jnp
@@ -13,13 +13,24 @@ EPSILON = 1e-8
 def generalised_advantages(
     reward: Array, discount: Array, joined: Array, value: Array, following: Array, trace: Number
 ) -> Array:
-    """``A_t = delta_t + trace D_t joined_t A_{t+1}`` with ``delta_t = r_t + D_t v(s'_t) - v(s_t)``, ``[T, ...]``.
+    """Generalised advantage estimation.
 
-    Schulman et al. 2016, "High-Dimensional Continuous Control Using Generalized Advantage Estimation". All arrays are
-    ``float32[T, ...]``, row t about the step from ``s_t`` to ``s'_t``: ``reward``; ``discount``, D, that of the agent
-    times that of the environment; ``joined``, bool, whether row t + 1 goes on where this one ends (no episode ended;
-    in the last row it is without effect); ``value`` of ``s_t`` and ``following`` of ``s'_t``. ``trace`` (lambda) is
-    traced. An episode that is cut off ends the trace, and the value of its last state still counts.
+    ``A_t = delta_t + trace D_t joined_t A_{t+1}`` with ``delta_t = r_t + D_t v(s'_t) - v(s_t)``.
+
+    A truncated episode ends the trace, but the value of its last state is still used for bootstrapping.
+
+    Args:
+      reward: float32[T, ...]. Row t of every array describes the step from ``s_t`` to ``s'_t``.
+      discount: float32[T, ...], ``D``: the agent's discount times the environment's.
+      joined: bool[T, ...], whether row t + 1 continues the episode of row t. It has no effect in the last row.
+      value: float32[T, ...], the value of ``s_t``.
+      following: float32[T, ...], the value of ``s'_t``.
+      trace: lambda, traced.
+
+    Returns:
+      The advantages, float32[T, ...].
+
+    Reference: Schulman et al. 2016, "High-Dimensional Continuous Control Using Generalized Advantage Estimation".
     """
     error = reward + discount * following - value
     decay = jnp.where(joined, trace * discount, 0.0)
@@ -32,6 +43,6 @@ def generalised_advantages(
 
 
 def normalised(advantage: Array, valid: Array) -> Array:
-    """``(A - mean) / (std + 1e-8)`` over the valid ones; ``std`` of the population, divided by their number."""
+    """``(A - mean) / (std + 1e-8)`` over the valid entries; ``std`` is the population standard deviation."""
     centred = advantage - mean_where(valid, advantage)
     return centred / (jnp.sqrt(mean_where(valid, jnp.square(centred))) + EPSILON)

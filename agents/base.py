@@ -1,4 +1,4 @@
-"""What every agent shares: a network, an optimizer and ONE intervention, and the order of things inside an update."""
+"""Components shared by all agents: network, optimizer, one intervention, and the order of operations in an update."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
@@ -26,8 +26,8 @@ from plasticity.interventions.base import Intervention
 from plasticity.networks.build import build
 from plasticity.networks.spec import NetworkSpec
 
-Loss = Callable[[Params], tuple[Any, ...]]  # -> task loss, activations and, if wanted, a mapping of more to report
-Rest = Callable[[Array], Mapping[str, Any]]  # step of birth -> what a newborn remembers besides its Learner
+Loss = Callable[[Params], tuple[Any, ...]]  # -> task loss, activations, optionally a mapping of further metrics
+Rest = Callable[[Array], Mapping[str, Any]]  # step of creation -> a fresh agent's memory besides its Learner
 Target = Callable[[Params], Params]
 Meaning = Literal["values", "logits", "prediction"]
 
@@ -55,21 +55,21 @@ def nothing_else(born: Array) -> Mapping[str, Any]:
 
 
 class Body(NamedTuple):
-    """The parts of one lane's agent after the intervention has had its say, and the functions every agent needs."""
+    """The components of one lane's agent after the intervention is applied, and the functions every agent needs."""
 
     network: Network
     optimizer: Optimizer
     intervention: Intervention
-    newborn: Callable[[Key, Array], Learner]  # key, step of birth -> everything a new agent has, `rest` included
+    newborn: Callable[[Key, Array], Learner]  # key, step of creation -> a fresh agent's full state, including `rest`
 
     def init(self, key: Key) -> AgentState:
-        """A new agent with its plug-in state."""
+        """Initialise an agent and its plug-in state."""
         learner = self.newborn(jax.random.fold_in(key, PARAMS), jax.numpy.zeros((), jax.numpy.int32))
         plugins = self.intervention.init(jax.random.fold_in(key, PLUGINS), learner.params, self.network)
         return AgentState(learner._replace(rest={}), plugins, learner.rest)
 
     def acting(self, state: AgentState) -> Params:
-        """The parameters that act and are evaluated."""
+        """Parameters used to act and to evaluate."""
         return self.intervention.acting(state.plugins, state.learner.params)
 
     def context(
@@ -79,7 +79,7 @@ class Body(NamedTuple):
         loss: Callable[[Params], Array] = no_loss,
         reference: Callable[[], Any] | None = None,
     ) -> Context:
-        """What an intervention may read before the forward pass; ``reference`` is by default the batch itself."""
+        """Context an intervention may read before the forward pass; ``reference`` defaults to the batch itself."""
         return Context(
             clock=clock,
             observation=observation,
@@ -104,8 +104,8 @@ class Body(NamedTuple):
     ) -> tuple[Learner, State, Metrics]:
         """``prepare`` -> forward with the penalty added -> gradient -> optimizer -> apply -> ``step``.
 
-        ``loss(params)`` gives the task loss, the activations of the forward pass on ``observation`` and, where there is
-        more to report than the loss, a mapping of it. ``reference()`` draws observations apart from the batch's.
+        ``loss(params)`` returns the task loss, the activations of the forward pass on ``observation`` and, optionally,
+        a mapping of further metrics. ``reference()`` samples observations independently of the batch.
         """
         context = self.context(clock, observation, lambda params: loss(params)[0], reference)
         learner, plugins = self.prepare(key, learner, plugins, context)
@@ -121,14 +121,14 @@ class Body(NamedTuple):
         return *self.finish(key, learner, plugins, gradients, context), made
 
     def prepare(self, key: Key, learner: Learner, plugins: State, context: Context) -> tuple[Learner, State]:
-        """The intervention's ``prepare``."""
+        """Call the intervention's ``prepare``."""
         plugins, learner = self.intervention.prepare(jax.random.fold_in(key, PREPARE), plugins, learner, context)
         return learner, plugins
 
     def finish(
         self, key: Key, learner: Learner, plugins: State, gradients: Params, context: Context, **extra: Any
     ) -> tuple[Learner, State]:
-        """Optimizer -> apply -> the intervention's ``step``; ``extra`` is for the optimizer, as is a key of its own."""
+        """Optimizer -> apply -> the intervention's ``step``; the optimizer gets ``extra`` and its own key."""
         extra["key"] = jax.random.fold_in(key, RULE)
         updates, opt_state = self.optimizer.update(gradients, learner.opt_state, learner.params, **extra)
         learner = learner._replace(params=optax.apply_updates(learner.params, updates), opt_state=opt_state)
@@ -137,7 +137,7 @@ class Body(NamedTuple):
         return learner, plugins
 
     def penalty_gradients(self, learner: Learner, plugins: State, context: Context) -> Params:
-        """The gradient of the penalty alone, for agents that keep it out of their eligibility trace."""
+        """Gradient of the penalty alone, for agents that exclude it from their eligibility trace."""
 
         def penalty(params: Params) -> Array:
             _, activations = self.network.apply(params, context.observation)
@@ -155,7 +155,7 @@ class Body(NamedTuple):
         meaning: Meaning,
         clock: Clock,
     ) -> Probe:
-        """What monitors may look at; ``losses(params)`` is float32[B], ``valid`` bool[B]."""
+        """Quantities available to monitors; ``losses(params)`` is float32[B], ``valid`` bool[B]."""
         return Probe(
             learner=learner,
             network=self.network,
@@ -172,7 +172,7 @@ class Body(NamedTuple):
         )
 
     def switch(self, key: Key, state: AgentState, clock: Clock) -> AgentState:
-        """Hands everything the agent remembers to the intervention, once, when a task gives way to the next."""
+        """Call the intervention's ``switch`` on the agent's full state, once per task switch."""
         whole = state.learner._replace(rest=state.rest)
         plugins, whole = self.intervention.switch(key, state.plugins, whole, self.context(clock))
         return AgentState(whole._replace(rest={}), plugins, whole.rest)
@@ -188,10 +188,10 @@ def assemble(
     dress: Callable[[Network], Network] = lambda network: network,
     trace: Callable[[Optimizer], Optimizer] = no_trace,
 ) -> Body:
-    """Builds the body of an agent: the intervention rewrites the network's spec and wraps the optimizer, once.
+    """Build the body of an agent: the intervention rewrites the network's spec and wraps the optimizer, once.
 
-    ``target(params)`` is a newborn's target network; ``rest(step of birth)`` what else it remembers; ``dress`` may give
-    the network more parameters; ``trace`` puts an eligibility trace before the optimizer, wrapped as it is.
+    ``target(params)`` is the target network of a fresh agent and ``rest(step of creation)`` its remaining memory.
+    ``dress`` may add parameters to the network. ``trace`` puts an eligibility trace before the wrapped optimizer.
     """
     network = dress(build(intervention.network(spec)))
     return embody(network, optimizer, intervention, target=target, rest=rest, trace=trace)
@@ -206,7 +206,7 @@ def embody(
     rest: Rest = nothing_else,
     trace: Callable[[Optimizer], Optimizer] = no_trace,
 ) -> Body:
-    """:func:`assemble` for a network that is built; the intervention has had its say in it, and wraps the optimizer."""
+    """:func:`assemble` for a built network that the intervention has already rewritten; it wraps the optimizer."""
     rule = trace(intervention.optimizer(optimizer))
 
     def newborn(key: Key, born: Array) -> Learner:

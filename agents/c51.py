@@ -17,9 +17,9 @@ from plasticity.interventions.base import Intervention
 
 Logits = Callable[[Params, Any], tuple[Array, Mapping[str, Activation]]]
 # parameters, observations [B, ...] -> logits [B, actions, atoms], activations
-Bound = Annotated[float, Field(gt=0)]  # static: the support is checked against it before anything is compiled
+Bound = Annotated[float, Field(gt=0)]  # static: the support is checked against it before compilation
 
-# DQN Zoo's settings of C51.
+# DQN Zoo's settings for C51.
 ADAM = {"kind": "adam", "learning_rate": 2.5e-4, "eps": 0.01 / 32, "max_gradient_norm": 10.0}
 
 
@@ -70,22 +70,25 @@ def c51(
     gradient_steps: Repeats = 1,
     target_period: Count = 2_000,
 ) -> Agent:
-    """Categorical deep Q-learning, C51, for one lane.
+    """Categorical deep Q-learning (C51) for one lane.
 
-    The network gives the logits of ``p(s, a)`` over ``atoms`` values from ``v_min`` to ``v_max``. With R and D the
-    n-step return and bootstrap discount and ``a*`` the action of the largest mean in s' (under the target network; with
-    ``double`` under the online network), the distribution of ``R + D z``, z from ``p_target(s', a*)``, is projected
-    onto these values, and ``L = -mean_B sum_i projected_i log p_i(s, a)``. Bellemare, Dabney, Munos 2017, "A
-    Distributional Perspective on Reinforcement Learning".
+    The network outputs the logits of ``p(s, a)`` over ``atoms`` values from ``v_min`` to ``v_max``. R and D are the
+    n-step return and bootstrap discount. ``a*`` is the action with the largest mean in s', under the target network or,
+    with ``double``, under the online network. The distribution of ``R + D z``, with z from ``p_target(s', a*)``, is
+    projected onto these values, and ``L = -mean_B sum_i projected_i log p_i(s, a)``. Actions are epsilon-greedy in the
+    expected values.
 
-    ``targets``: "distribution" is the above; with "two_hot" and "hl_gauss" the target is the number ``R + D E[z]``,
-    spread over the two atoms next to it or as a normal distribution of ``sigma`` atoms' distance (traced): a scalar
-    critic with a categorical loss, see ``agents.categorical``.
+    ``targets``: "distribution" is the loss above. With "two_hot" and "hl_gauss" the target is the scalar
+    ``R + D E[z]``, spread over the two neighbouring atoms or over a normal distribution whose standard deviation is
+    ``sigma`` (traced) in units of the atom spacing. This is a scalar critic with a categorical loss; see
+    ``agents.categorical``.
 
-    Static: ``atoms`` (at least 2), ``v_min``, ``v_max``, ``targets``, and here ``reward_clip`` too (None: not clipped).
-    All other settings and errors as :func:`plasticity.agents.dqn.dqn`, without ``huber``; ``ValueError`` also where the
-    values leave out a reward of one step. Defaults are those of DQN Zoo's C51, its schedules as for ``dqn``; actions
-    are epsilon-greedy in expected values.
+    Static: ``atoms`` (at least 2), ``v_min``, ``v_max``, ``targets`` and, here, ``reward_clip`` (None: not clipped).
+    All other settings and errors are those of :func:`plasticity.agents.dqn.dqn`, without ``huber``. ``ValueError`` also
+    if a one-step reward lies outside the range of values. Defaults are those of DQN Zoo's C51, with schedules as for
+    ``dqn``.
+
+    Reference: Bellemare, Dabney, Munos 2017, "A Distributional Perspective on Reinforcement Learning".
     """
     check_stream("c51", spec, update_period, gradient_steps)
     check_atoms(atoms)

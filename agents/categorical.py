@@ -1,4 +1,4 @@
-"""Distributions over a fixed set of values: the arithmetic of categorical Q-learning."""
+"""Distributions over a fixed set of values, for categorical Q-learning."""
 
 import math
 from collections.abc import Callable
@@ -22,28 +22,31 @@ def of_action(logits: Array, action: Array) -> Array:
 
 
 def expected(logits: Array, support: Array) -> Array:
-    """The means of distributions with these logits ``[..., atoms]`` over ``support [atoms]``."""
+    """Means of the distributions with logits ``[..., atoms]`` over ``support [atoms]``."""
     return jax.nn.softmax(logits) @ support
 
 
 def two_hot(numbers: Array, support: Array) -> Array:
-    """Distributions ``[B, atoms]`` on the two atoms next to a number, with the number as their mean.
+    """Two-hot encoding: distributions ``[B, atoms]`` on the two atoms next to each number, with the number as mean.
 
-    ``p_i = max(0, 1 - |y - z_i| / w)``, ``w`` the distance of neighbouring atoms; numbers outside the (evenly spaced)
-    support are clipped to it. Schrittwieser et al. 2020, "Mastering Atari, Go, Chess and Shogi by Planning with a
-    Learned Model"; against loss of plasticity Lyle et al. 2023, "Understanding plasticity in neural networks".
+    ``p_i = max(0, 1 - |y - z_i| / w)``, with ``w`` the spacing of the atoms. Numbers outside the (evenly spaced)
+    support are clipped to it.
+
+    References: Schrittwieser et al. 2020, "Mastering Atari, Go, Chess and Shogi by Planning with a Learned Model";
+    against loss of plasticity, Lyle et al. 2023, "Understanding plasticity in neural networks".
     """
     clipped = jnp.clip(numbers, support[0], support[-1])
     return jnp.maximum(0.0, 1.0 - jnp.abs(clipped[:, None] - support) / (support[1] - support[0]))
 
 
 def hl_gauss(numbers: Array, support: Array, sigma: Number) -> Array:
-    """Distributions ``[B, atoms]``: a normal distribution about a number, binned.
+    """Distributions ``[B, atoms]``: a normal distribution centred on each number, binned.
 
     ``p_i ~ Phi((z_i + w/2 - y) / (sigma w)) - Phi((z_i - w/2 - y) / (sigma w))``, normalised; ``sigma`` is traced, in
-    bin widths ``w``. Numbers outside the support are clipped to it; near its ends the mean is drawn inwards. Imani,
-    White 2018, "Improving Regression Performance with Distributional Losses"; Farebrother et al. 2024, "Stop
-    Regressing: Training Value Functions via Classification for Scalable Deep RL", whose sigma is 0.75.
+    bin widths ``w``. Numbers outside the support are clipped to it. Near its ends the mean is biased inwards.
+
+    References: Imani, White 2018, "Improving Regression Performance with Distributional Losses"; Farebrother et al.
+    2024, "Stop Regressing: Training Value Functions via Classification for Scalable Deep RL", whose sigma is 0.75.
     """
     width = support[1] - support[0]
     edges = jnp.append(support - width / 2, support[-1] + width / 2)
@@ -53,7 +56,7 @@ def hl_gauss(numbers: Array, support: Array, sigma: Number) -> Array:
 
 
 def spread(targets: Targets, sigma: Number) -> Spread | None:
-    """How a number becomes a distribution: ``two_hot``, ``hl_gauss``; None for "distribution", which keeps its own.
+    """Return the function that turns numbers into distributions: ``two_hot`` or ``hl_gauss``; None for "distribution".
 
     ``targets`` is static, ``sigma`` traced. ``ValueError`` for an unknown name.
     """
@@ -67,12 +70,13 @@ def spread(targets: Targets, sigma: Number) -> Spread | None:
 def cross_entropies(
     batch: Batch, now: Array, following: Array, selector: Array, support: Array, spread: Spread | None = None
 ) -> Array:
-    """``-sum_i m_i log p_i(s, a)``, ``[B]``: how far ``p(s, a)`` is from the distribution it should be.
+    """Cross-entropy of ``p(s, a)`` against its target distribution: ``-sum_i m_i log p_i(s, a)``, ``[B]``.
 
     ``m`` is the distribution of ``R + D z`` with z drawn from ``p(s', a*)``, projected onto ``support [atoms]``; ``a*``
-    maximises ``selector [B, actions]``. ``now, following [B, actions, atoms]`` are logits in s and s'; no gradient
-    passes through m. Bellemare, Dabney, Munos 2017, "A Distributional Perspective on Reinforcement Learning". With
-    ``spread``, m is made of the number ``R + D E[z]``.
+    maximises ``selector [B, actions]``. With ``spread``, m is computed from the number ``R + D E[z]``.
+    ``now, following [B, actions, atoms]`` are logits in s and s'. No gradient passes through m.
+
+    Reference: Bellemare, Dabney, Munos 2017, "A Distributional Perspective on Reinforcement Learning".
     """
     probabilities = jax.nn.softmax(of_action(following, jnp.argmax(selector, axis=-1)))
     if spread is None:
@@ -84,27 +88,27 @@ def cross_entropies(
 
 
 def check_atoms(atoms: int) -> None:
-    """``ValueError`` for less than two atoms (static)."""
+    """Raise ``ValueError`` for fewer than two atoms (static)."""
     if atoms < 2:
-        raise ValueError(f"agent.atoms: {atoms} is not allowed; it must be at least 2")
+        raise ValueError(f"agent.atoms: {atoms} is not allowed; must be at least 2")
 
 
 def check_range(v_min: float, v_max: float) -> None:
-    """``ValueError`` where these (static) are no range."""
+    """Raise ``ValueError`` if the (static) bounds do not form a range."""
     if not (math.isfinite(v_min) and math.isfinite(v_max) and v_min < v_max):
-        raise ValueError(f"agent.v_max: {v_max} is not allowed; it must be finite and above v_min, {v_min}")
+        raise ValueError(f"agent.v_max: {v_max} is not allowed; must be finite and above v_min, {v_min}")
 
 
 def check_support(spec: StreamSpec, v_min: float, v_max: float, reward_clip: float | None) -> None:
-    """``ValueError`` where the values (static) are no range or leave out a reward of one step, as it is learned from.
+    """Raise ``ValueError`` if the values (static) are not a range or exclude a one-step reward as the agent learns it.
 
-    What they must contain beyond that, the returns, depends on the problem.
+    They must also cover the returns, which depend on the problem and are not checked.
     """
     check_range(v_min, v_max)
     bound, how = (math.inf, "") if reward_clip is None else (reward_clip, f" (clipped at {reward_clip})")
     low, high = (float(min(max(limit, -bound), bound)) for limit in spec.reward_range)
     for key, value, reward in (("v_min", v_min, low), ("v_max", v_max, high)):
         if math.isinf(reward):
-            raise ValueError(f"agent.reward_clip: null is not allowed; rewards have no known bound, so {key} has none")
+            raise ValueError(f"agent.reward_clip: null is not allowed; {key} needs a known bound on rewards")
         if not v_min <= reward <= v_max:
             raise ValueError(f"agent.{key}: {value} is not allowed; rewards reach {reward}{how}")

@@ -1,4 +1,4 @@
-"""The clipped losses of proximal policy optimization, row by row, and how the clip is doing."""
+"""Per-row clipped losses of proximal policy optimization, and metrics of the clipping."""
 
 import jax.numpy as jnp
 
@@ -14,7 +14,7 @@ def policy_loss(log_ratio: Array, advantage: Array, clip: Number) -> Array:
 
 
 def value_loss(value: Array, old: Array, target: Array, clip: Number | None) -> Array:
-    """``(v - target)^2 / 2``, ``[B]``; not less than at ``old + clip(v - old, -clip, clip)``, if there is a clip."""
+    """``(v - target)^2 / 2``, ``[B]``; with a clip, at least its value at ``old + clip(v - old, -clip, clip)``."""
     error = 0.5 * jnp.square(value - target)
     if clip is None:
         return error
@@ -23,14 +23,14 @@ def value_loss(value: Array, old: Array, target: Array, clip: Number | None) -> 
 
 
 def ratio_metrics(log_ratio: Array, valid: Array, clip: Number) -> dict[str, Array]:
-    """How far the policy is from the one that acted, over the valid rows; ``rho = exp(log_ratio)``, ``[B]``.
+    """Distance between the policy and the behaviour policy over the valid rows; ``rho = exp(log_ratio)``, ``[B]``.
 
     * ``approx_kl``: ``mean(rho - 1 - log rho)`` (Schulman 2020, "Approximating KL Divergence").
-    * ``clip_fraction``: the share with ``|rho - 1| > clip``.
-    * ``ratio_above``, ``ratio_below``: the mean of rho where it is above ``1 + clip``, below ``1 - clip``; 1, the
-      ratio of a policy that has not moved, where there is none.
+    * ``clip_fraction``: the fraction with ``|rho - 1| > clip``.
+    * ``ratio_above``, ``ratio_below``: the mean of rho where it is above ``1 + clip``, below ``1 - clip``. If there
+      are no such rows it is 1, the ratio of an unchanged policy.
 
-    Of a rollout there is besides ``excess_ratio``, the mean of ``ratio_above`` over its updates by that of
+    Each rollout also has ``excess_ratio``: the mean of ``ratio_above`` over its updates divided by the mean of
     ``ratio_below`` (Moalla et al. 2024, "No Representation, No Trust").
     """
     ratio = jnp.exp(log_ratio)
@@ -45,8 +45,8 @@ def ratio_metrics(log_ratio: Array, valid: Array, clip: Number) -> dict[str, Arr
 
 
 def with_excess(total: dict[str, Array]) -> dict[str, Array]:
-    """Sums over a rollout's updates with ``excess_ratio`` added: the ratio of the means, once for each update.
+    """Add ``excess_ratio`` to the sums over a rollout's updates: the ratio of the means, counted once per update.
 
-    The first update of a rollout has all ratios at 1, so nothing is divided by 0.
+    In the first update of a rollout all ratios are 1, so there is no division by 0.
     """
     return {**total, "excess_ratio": total["updates"] * total["ratio_above"] / total["ratio_below"]}

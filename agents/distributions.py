@@ -1,4 +1,4 @@
-"""What a policy's outputs mean: distributions over actions, one for each row of a batch."""
+"""Action distributions defined by a policy's outputs, one per row of a batch."""
 
 import math
 from collections.abc import Callable
@@ -13,9 +13,9 @@ from plasticity.core.types import Array, Key
 class Distribution(NamedTuple):
     """The policy in ``B`` states."""
 
-    sample: Callable[[Key], Array]  # actions [B], or [B, size] where they are real numbers
-    log_probability: Callable[[Array], Array]  # actions -> float32[B]; of real numbers the log density
-    mode: Array  # the likeliest actions
+    sample: Callable[[Key], Array]  # actions [B], or [B, size] if real-valued
+    log_probability: Callable[[Array], Array]  # actions -> float32[B]; log density if real-valued
+    mode: Array  # the most likely actions
     entropy: Array  # float32[B], in nats
 
 
@@ -25,7 +25,7 @@ def categorical(logits: Array) -> Distribution:
 
     def log_probability(actions: Array) -> Array:
         taken = jnp.arange(logits.shape[-1]) == actions[:, None]
-        return jnp.sum(jnp.where(taken, log_p, 0.0), axis=-1)  # a sum, whose gradient is no scatter
+        return jnp.sum(jnp.where(taken, log_p, 0.0), axis=-1)  # a sum: its gradient needs no scatter
 
     return Distribution(
         lambda key: jax.random.categorical(key, log_p).astype(jnp.int32),
@@ -36,7 +36,7 @@ def categorical(logits: Array) -> Distribution:
 
 
 def gaussian(mean: Array, log_std: Array) -> Distribution:
-    """Independent normal numbers, ``mean [B, size]``, with deviations ``exp(log_std)``, ``log_std [size]``.
+    """Independent normals with ``mean [B, size]`` and standard deviations ``exp(log_std)``, ``log_std [size]``.
 
     ``log p = -sum_i [((a_i - mean_i) / std_i)^2 / 2 + log std_i + log(2 pi) / 2]``,
     ``H = sum_i [log std_i + (1 + log(2 pi)) / 2]``.

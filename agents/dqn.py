@@ -19,7 +19,7 @@ from plasticity.interventions.base import Intervention
 def q_criterion(network: Network, double: bool, huber: Number) -> Criterion:
     """n-step (double) Q-learning: ``h(R + D max_a q(s', a) - q(s, a))``, the maximum under the target network.
 
-    With the double option the online network chooses the action in s' (van Hasselt et al. 2016).
+    With ``double``, the online network selects the action in s' (van Hasselt et al. 2016).
     """
 
     def values(params: Params, observation: Any) -> Array:
@@ -63,17 +63,19 @@ def dqn(
     """Deep Q-network (Mnih et al. 2015, Human-level control through deep reinforcement learning), for one lane.
 
     ``L = mean_B h(R + D max_a q_target(s', a) - q(s, a))`` with ``h`` the Huber loss, R and D the n-step return and
-    bootstrap discount; ``double`` lets the online network choose the maximising action (van Hasselt et al. 2016).
+    bootstrap discount. With ``double``, the online network selects the maximising action (van Hasselt et al. 2016).
 
     Traced: ``discount``; ``huber`` (gradient bound, 0 for squared error); ``reward_clip`` (rewards are clipped to
-    +-this for learning, the stream's records stay raw; static None: not clipped); ``epsilon_start``, ``epsilon_end``,
-    ``epsilon_steps`` (linear, in env steps of each env since the agent's birth). Static: ``n_step``;
-    ``replay_capacity``, ``replay_minimum``, ``batch_size`` in transitions; ``update_period`` in env steps of each env;
-    ``gradient_steps`` each time (the replay ratio is ``gradient_steps / (update_period * envs)`` updates per
-    transition); ``target_period`` in updates. ``ValueError`` where the replay sizes do not fit each other,
-    ``update_period`` does not divide the length of every visit, or the stream's actions are not discrete or its
-    observations not one array. The paper clips the error's gradient, which is the Huber loss; defaults are those of
-    Dopamine's DQN in agent steps, with a tenth of its replay.
+    +-this for learning, recorded rewards stay raw; static None: not clipped); ``epsilon_start``, ``epsilon_end``,
+    ``epsilon_steps`` (linear, in env steps of each env since the agent was initialised).
+
+    Static: ``n_step``; ``replay_capacity``, ``replay_minimum``, ``batch_size`` in transitions; ``update_period`` in env
+    steps of each env; ``gradient_steps`` per update period (the replay ratio is
+    ``gradient_steps / (update_period * envs)`` updates per transition); ``target_period`` in updates.
+
+    ``ValueError`` if the replay sizes are inconsistent, ``update_period`` does not divide the length of every visit,
+    the stream's actions are not discrete, or its observations are not one array. The paper clips the error's gradient,
+    which is the Huber loss. Defaults are those of Dopamine's DQN in agent steps, with a tenth of its replay capacity.
     """
     check_stream("dqn", spec, update_period, gradient_steps)
     stored = replay(spec, capacity=replay_capacity, minimum=replay_minimum, batch_size=batch_size, steps=n_step)

@@ -1,4 +1,4 @@
-"""Noisy networks: dense layers whose parameters are drawn anew at every use, with a learned spread."""
+"""Noisy networks: dense layers whose parameters are resampled at every use, with learned noise scales."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from plasticity.core.types import Array, Key, Network, Params
 
 
 def _dense(params: Params, change: Callable[[int, Mapping[str, Any]], Mapping[str, Any]]) -> Params:
-    """``params`` with ``change(number, module)`` in place of every module that has a matrix for a kernel."""
+    """Replace every module of ``params`` whose kernel is a matrix by ``change(number, module)``."""
     numbers = iter(range(len(jax.tree.leaves(params))))
 
     def inside(part: Any) -> Any:
@@ -31,9 +31,10 @@ def _signed_root(key: Key, size: int) -> Array:
 
 
 def noisy(network: Network, scale: Number) -> Network:
-    """The network with ``noise_kernel`` and ``noise_bias`` beside every dense kernel and bias.
+    """Add ``noise_kernel`` and ``noise_bias`` to every dense kernel and bias of the network.
 
-    They begin as ``scale / sqrt(inputs)``, ``scale`` traced. ``apply`` takes no notice of them: :func:`perturbed` does.
+    They are initialised to ``scale / sqrt(inputs)``, ``scale`` traced. ``apply`` ignores them; :func:`perturbed` uses
+    them.
     """
 
     def init(key: Key) -> Params:
@@ -51,8 +52,10 @@ def noisy(network: Network, scale: Number) -> Network:
 def perturbed(key: Key, params: Params) -> Params:
     """``kernel + noise_kernel f(x) f(y)^T`` and ``bias + noise_bias f(y)`` in every dense layer.
 
-    x (inputs) and y (units) are standard normal, ``f(x) = sign(x) sqrt(|x|)``. Fortunato et al. 2018, "Noisy Networks
-    for Exploration", factorised noise. Kernels begin as the network has them, not as in the paper.
+    x (inputs) and y (units) are standard normal, ``f(x) = sign(x) sqrt(|x|)``. Kernels are initialised by the network,
+    not as in the paper.
+
+    Reference: Fortunato et al. 2018, "Noisy Networks for Exploration" (factorised noise).
     """
 
     def draw(number: int, module: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -1,8 +1,8 @@
-"""What an agent perceives: observations and rewards scaled by statistics of all it has met.
+"""Normalisation of observations and rewards by running statistics.
 
 The statistics are part of the agent's memory (``rest["normaliser"]``, ``rest["reward_scale"]``). They count every
-observation once: the state after ``learn`` includes ``current``, and the first observation of a visit, which is
-never ``current``, is added where ``clock.step_in_visit`` is 0.
+observation exactly once: the state after ``learn`` includes ``current``, and the first observation of a visit, which is
+never ``current``, is added when ``clock.step_in_visit`` is 0.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,15 +25,15 @@ EPSILON = 1e-8
 
 
 class Statistics(NamedTuple):
-    """Mean and variance of what was met so far, element by element: exact counts, compensated means."""
+    """Elementwise mean and variance of the data so far, with exact counts and compensated means."""
 
     samples: Count  # observations so far
-    batches: Count  # of them
-    moments: Moments  # the variance is that of the population: divided by the count
+    batches: Count  # batches so far
+    moments: Moments  # the variance is the population variance (divided by the count)
 
     @property
     def seen(self) -> Array:
-        """The observations so far, float32[]."""
+        """Number of observations so far, float32[]."""
         return counting.as_float(self.samples)
 
     @property
@@ -46,43 +46,45 @@ class Statistics(NamedTuple):
 
 
 class RewardScale(NamedTuple):
-    """Statistics of the discounted sum of rewards of each env."""
+    """Statistics of each env's discounted sum of rewards."""
 
-    total: Array  # float32[E], of the episodes under way
+    total: Array  # float32[E], of the current episodes
     statistics: Statistics
 
 
 class Perception(NamedTuple):
-    """How an agent sees its stream; ``rest`` is the part of its memory that :attr:`init` gives."""
+    """The agent's view of its stream; ``rest`` is the part of its memory returned by :attr:`init`."""
 
-    observation: Any  # jax.ShapeDtypeStruct of what the network gets
+    observation: Any  # jax.ShapeDtypeStruct of the network's input
     init: Callable[[], Mapping[str, Any]]
-    act: Callable[[Mapping[str, Any], Any, Clock], Array]  # rest, observation [E, ...], clock -> as the network gets it
+    act: Callable[[Mapping[str, Any], Any, Clock], Array]  # rest, observation [E, ...], clock -> network input
     learn: Callable[[Mapping[str, Any], Transition, Clock], tuple[Mapping[str, Any], Array, Array, Array]]
-    # rest, transition, clock -> rest, both observations as the network gets them, rewards [E]
-    look: Callable[[Mapping[str, Any], Transition], tuple[Array, Array, Array]]  # the same, with nothing remembered
-    play: Callable[[Mapping[str, Any], Any], Array]  # rest, observation [B, ...] -> as the network gets it
+    # rest, transition, clock -> rest, both observations as network inputs, rewards [E]
+    look: Callable[[Mapping[str, Any], Transition], tuple[Array, Array, Array]]  # the same, statistics unchanged
+    play: Callable[[Mapping[str, Any], Any], Array]  # rest, observation [B, ...] -> network input
     switch: Callable[[Mapping[str, Any]], Mapping[str, Any]]  # at a task switch
-    told: str = ""  # the setting that makes it act there
+    told: str = ""  # the setting that makes it act at task switches
 
 
 def blank(shape: tuple[int, ...]) -> Statistics:
-    """The statistics of nothing."""
+    """Empty statistics."""
     return Statistics(counting.count(), counting.count(), counting.moments(shape))
 
 
 def include(
     statistics: Statistics, values: Array, valid: Array | bool = True, rate: Number | None = None
 ) -> Statistics:
-    """The statistics with a batch ``values[E, ...]`` more, of which ``valid`` (bool[] or bool[E]) says what counts.
+    """Update the statistics with a batch ``values[E, ...]``; only rows where ``valid`` (bool[] or bool[E]) count.
 
     With ``s`` the weight of the batch, ``m`` and ``w`` its mean and variance, ``d = m - mean``:
-    ``mean <- mean + s d``, ``variance <- (1 - s) (variance + s d^2) + s w``. Where ``rate`` is None (static),
-    ``s = E / n`` with n all that were met, so that all observations weigh the same (Welford 1962, "Note on a method for
-    calculating corrected sums of squares and products"; Chan, Golub, LeVeque 1983, "Algorithms for computing the sample
-    variance"). Else ``s = rate / (1 - (1 - rate)^updates)``: an exponential average, corrected for its start. Where
-    nothing counts the statistics stay bit for bit. Right to 1e-5 of themselves after 1e9 observations and more
+    ``mean <- mean + s d``, ``variance <- (1 - s) (variance + s d^2) + s w``. If ``rate`` is None (static),
+    ``s = E / n`` with n the number of observations so far, so all observations have equal weight. Otherwise
+    ``s = rate / (1 - (1 - rate)^updates)``, a bias-corrected exponential average. If no row is valid, the statistics
+    are bitwise unchanged. The relative error is at most 1e-5 after 1e9 observations and more
     (``plasticity.core.counting``).
+
+    References: Welford 1962, "Note on a method for calculating corrected sums of squares and products"; Chan, Golub,
+    LeVeque 1983, "Algorithms for computing the sample variance".
     """
     values = jnp.asarray(values, jnp.float32)
     counts = jnp.broadcast_to(jnp.asarray(valid, bool), values.shape[:1])
@@ -94,28 +96,28 @@ def include(
     else:
         updates = jnp.maximum(counting.as_float(batches), 1.0)
         share = rate / -jnp.expm1(updates * jnp.log1p(-jnp.asarray(rate, jnp.float32)))
-        # Rounded to more than 1 at first, it would make a variance below 0 of a constant.
+        # Rounding to more than 1 in the first updates would give a constant input a negative variance.
         share = jnp.where(new > 0, jnp.where(updates <= 1, 1.0, jnp.minimum(share, 1.0)), 0.0)
     step, variance = counting.batch_moments(values, counts, statistics.moments.mean)
     return Statistics(samples, batches, counting.merged(statistics.moments, share, step, variance))
 
 
 def deviation(statistics: Statistics, rate: Number | None = None) -> Array:
-    """``sqrt(var + 1e-8)``; var is the unbiased variance (of an exponential average: as it is), 1 below two values."""
+    """``sqrt(var + 1e-8)``; var is the unbiased variance (uncorrected with ``rate``), or 1 below two values."""
     seen = statistics.seen
     unbiased = seen / jnp.maximum(seen - 1, 1.0) if rate is None else 1.0
-    variance = jnp.maximum(statistics.variance, 0.0)  # that of a constant may be rounded to less than 0
+    variance = jnp.maximum(statistics.variance, 0.0)  # rounding may make that of a constant negative
     return jnp.sqrt(jnp.where(seen < 2, 1.0, unbiased * variance) + EPSILON)
 
 
 def discounted(
     scale: RewardScale, transition: Transition, gamma: Number, rate: Number | None = None, opens: Array | bool = False
 ) -> RewardScale:
-    """``u <- gamma (1 - done) u + r`` and its statistics; pairs that are no transition change nothing.
+    """Update ``u <- gamma (1 - done) u + r`` and its statistics; pairs that are not transitions change nothing.
 
-    ``done`` holds at a termination, a lost life included, and at a truncation: as in the paper's code, the last reward
-    of an episode is then in the first sum of the next one. Where a visit begins (``opens``, bool[]) the sum is 0 first:
-    a task switch cuts the episode without an end.
+    ``done`` holds at terminations, including lost lives, and at truncations. As in the paper's code, the last reward of
+    an episode therefore enters the first sum of the next one. At the start of a visit (``opens``, bool[]) the sum is
+    reset to 0 first, because a task switch cuts the episode without ending it.
     """
     valid, current = is_transition(transition), transition.current
     done = (current.step_type == LAST) | (current.discount == 0) | opens
@@ -129,15 +131,21 @@ def perception(
 ) -> Perception:
     """Observations as ``(o - mean) / sqrt(var + 1e-8)``, rewards as ``r / sqrt(var(u) + 1e-8)`` (see `discounted`).
 
-    Elsayed, Vasan, Mahmood 2024, "Streaming Deep Reinforcement Learning Finally Works", whose statistics are those of
-    the whole life (``normalise`` "running"): at step n they take up what is new at a rate 1/n, so that after a change
-    of task an input that was constant is off by sqrt(n) at first. "exponential" weighs with ``rate`` (traced); "switch"
-    is "running", begun anew at every task switch; "none" leaves observations alone. ``normalise`` and ``scale_rewards``
-    are static. Reward statistics, taken with ``discount`` (traced), forget in the same way ("none": they run).
+    ``normalise`` (static):
 
-    Each observation is normalised by statistics that include it. A stack of frames is normalised by the statistics of
-    single frames, of which each step brings one, the newest; the paper stacks frames normalised each in its own time.
-    ``ValueError`` for an unknown ``normalise`` or an observation that is not one array.
+    * "running": statistics of the agent's whole lifetime, as in the paper. At step n they adapt at rate 1/n, so after a
+      task switch an input that used to be constant is initially off by sqrt(n).
+    * "exponential": exponential averages with ``rate`` (traced).
+    * "switch": as "running", reset at every task switch.
+    * "none": observations are unchanged.
+
+    ``scale_rewards`` is static. Reward statistics use ``discount`` (traced) and the same forgetting ("none": running).
+
+    Each observation is normalised by statistics that include it. Stacked frames are normalised by the statistics of
+    single frames; each step contributes one, the newest. The paper instead stacks frames that were normalised when they
+    were observed. ``ValueError`` for an unknown ``normalise`` or an observation that is not one array.
+
+    Reference: Elsayed, Vasan, Mahmood 2024, "Streaming Deep Reinforcement Learning Finally Works".
     """
     if normalise not in NORMALISE:
         raise ValueError(f"agent.normalise: {normalise} is not allowed; must be one of {', '.join(NORMALISE)}")

@@ -1,4 +1,4 @@
-"""The on-policy regime: keep every step of a rollout, learn from all of it with clipped losses, forget it."""
+"""On-policy learning: store every step of a rollout, learn from all of it with clipped losses, discard it."""
 
 import functools
 from typing import Any, NamedTuple
@@ -34,7 +34,7 @@ from plasticity.core.types import (
 
 
 class Rules(NamedTuple):
-    """An agent's settings, apart from those that went into its network, optimizer and perception."""
+    """An agent's settings other than those of its network, optimizer and perception."""
 
     length: int  # env steps of a rollout
     epochs: int
@@ -60,7 +60,7 @@ class Rules(NamedTuple):
 
 
 def judge(body: Body, params: Params, observation: Array) -> tuple[Distribution, Array, Any]:
-    """The policy and the values ``[B]`` in these states, and the activations."""
+    """Policy and values ``[B]`` in these states, and the activations."""
     outputs, activations = body.network.apply(params, observation)
     mean_or_logits = outputs["policy"]
     policy = gaussian(mean_or_logits, outputs["scale"]) if "scale" in outputs else categorical(mean_or_logits)
@@ -68,7 +68,7 @@ def judge(body: Body, params: Params, observation: Array) -> tuple[Distribution,
 
 
 def loss(body: Body, rules: Rules, params: Params, batch: Samples) -> tuple[Array, Any, Metrics]:
-    """The loss of a minibatch, the activations of its forward pass and what is recorded of it."""
+    """Loss of a minibatch, activations of its forward pass, and its metrics."""
     policy, value, activations = judge(body, params, batch.observation)
     log_ratio = policy.log_probability(batch.action) - batch.log_probability
     log_ratio = jnp.where(batch.valid, log_ratio, 0.0)
@@ -86,7 +86,7 @@ def loss(body: Body, rules: Rules, params: Params, batch: Samples) -> tuple[Arra
 
 
 def minibatches(key: Key, rules: Rules, size: int) -> Array:
-    """The rows of every minibatch, int32 ``[updates, size / minibatches]``: each epoch is a permutation."""
+    """Rows of every minibatch, int32 ``[updates, size / minibatches]``: each epoch is a permutation."""
     keys = jax.vmap(lambda epoch: jax.random.fold_in(key, epoch))(jnp.arange(rules.epochs))
     return jax.vmap(lambda key: jax.random.permutation(key, size))(keys).reshape(rules.updates, -1)
 
@@ -94,7 +94,7 @@ def minibatches(key: Key, rules: Rules, size: int) -> Array:
 def update_phase(
     body: Body, rules: Rules, key: Key, learner: Learner, plugins: State, rollout: Rollout, final: Array, clock: Clock
 ) -> tuple[Learner, State, Metrics]:
-    """All updates after a rollout: epochs over it, minibatch by minibatch. Metrics are sums over the updates made."""
+    """Perform all updates after a rollout: epochs of minibatches over it. Metrics are sums over the updates made."""
     acted = body.acting(AgentState(learner, plugins, {}))
 
     def old(observation: Array, action: Array) -> tuple[Array, Array]:
@@ -147,14 +147,14 @@ def update_phase(
 
 
 def no_update(learner: Learner, plugins: State, updated: Any) -> tuple[Learner, State, Metrics]:
-    """What ``updated()`` has the shape of, where nothing is learned."""
+    """The result of a step without an update, in the shape of ``updated()``."""
     return learner, plugins, {name: jnp.zeros(()) for name in jax.eval_shape(updated)[2]}
 
 
 def one_step_losses(
     body: Body, rules: Rules, params: Params, held: Params, seen: tuple[Array, Array, Array], pairs: Transition
 ) -> Array:
-    """What monitors see: the policy gradient and the value's error with one-step advantages, no clip, no old policy.
+    """The loss that monitors see: policy gradient and value error with one-step advantages, no clip, no old policy.
 
     ``-A log pi(a|s) + value_coefficient (v(s) - v'(s) - A)^2 / 2 - entropy_coefficient H``, float32[B], with
     ``A = r + D v'(s') - v'(s)`` and ``v'`` the value under ``held``. It may be negative.
@@ -169,7 +169,7 @@ def one_step_losses(
 
 
 def rollout_agent(spec: StreamSpec, body: Body, eyes: Perception, rules: Rules) -> Agent:
-    """An agent that acts for a rollout, then learns from it."""
+    """An agent that collects a rollout, then learns from it."""
 
     def init(key: Key, timestep: TimeStep) -> AgentState:
         del timestep

@@ -26,26 +26,26 @@ OPTIMIZER = {"kind": "adam", "learning_rate": 2.5e-4, "eps": 1e-5, "max_gradient
 
 
 def check_rollout(spec: StreamSpec, actions: str, length: int, epochs: int, minibatches: int) -> None:
-    """``ValueError`` where the stream does not suit the agent, or the numbers do not fit each other."""
+    """Raise ``ValueError`` if the stream does not fit the agent or the numbers are inconsistent."""
     given = "discrete" if spec.discrete else "continuous"
     if actions not in ("auto", given):
-        raise ValueError(f"agent.actions: {actions} is not allowed; those of the stream are {given}")
+        raise ValueError(f"agent.actions: {actions} is not allowed; the stream's actions are {given}")
     check_acting("ppo", spec)
     for visit in spec.visits:
         if visit.steps % length:
             raise ValueError(
-                f"agent.rollout_length: {length} is not allowed; it must divide the {visit.steps} steps of a visit"
+                f"agent.rollout_length: {length} is not allowed; must divide the {visit.steps} steps of a visit"
             )
     check_updates("agent.epochs x agent.minibatches", spec, epochs * minibatches, length)
     if length * spec.envs % minibatches:
         raise ValueError(
-            f"agent.minibatches: {minibatches} is not allowed; it must divide the {length * spec.envs} steps of a "
+            f"agent.minibatches: {minibatches} is not allowed; must divide the {length * spec.envs} steps of a "
             f"rollout ({length} of each of {spec.envs} envs)"
         )
 
 
 def check_names(**chosen: tuple[str, tuple[str, ...]]) -> None:
-    """``ValueError`` for a setting that is none of its names."""
+    """Raise ``ValueError`` for a setting whose value is not one of its known names."""
     for key, (value, known) in chosen.items():
         check(f"agent.{key}", value, known)
 
@@ -81,31 +81,45 @@ def ppo(
     reward_clip: NonNegative = 0.0,
     evaluate: Evaluate = "sample",
 ) -> Agent:
-    """Proximal policy optimization with a clipped ratio, for discrete and for real-valued actions.
+    """Proximal policy optimization with a clipped ratio, for discrete and real-valued actions.
 
     ``L = mean_B[-min(rho A, clip(rho, 1 - c, 1 + c) A) + value_coefficient (v - R)^2 / 2 - entropy_coefficient H]``,
     ``rho = pi(a|s) / pi_old(a|s)``, A from generalised advantage estimation, ``R = A + v_old``. After every
-    ``rollout_length`` steps of each env, ``epochs`` passes over them in ``minibatches`` parts each, drawn anew in each
-    epoch. Schulman et al. 2017, "Proximal Policy Optimization Algorithms"; details as in Huang et al. 2022, "The 37
-    Implementation Details of Proximal Policy Optimization".
+    ``rollout_length`` steps of each env, the agent makes ``epochs`` passes over them in ``minibatches`` minibatches
+    each, reshuffled in every epoch.
 
-    Traced: ``log_std`` (initial, learnable, the same in every state; of real-valued actions), ``discount``,
-    ``gae_lambda``, ``clip``, ``value_clip`` (the value moves at most this far per rollout for its loss to fall; None:
-    freely), both coefficients, ``target_kl`` (no epoch begins after one whose last minibatch had a larger
-    ``approx_kl``), ``reward_clip`` (rewards, once scaled, are clipped to +- this; 0: not at all), ``normalise_rate``.
-    Static: ``actions`` (what the stream must have; "auto": as the stream has them); ``trunk`` (policy and value apart,
-    or two output layers on common hidden ones); ``policy_gain``, ``value_gain`` (of the output layers' initial kernels,
-    where hidden ones have sqrt(2), as with "orthogonal" and "he"); ``rollout_length``, ``epochs``, ``minibatches``;
-    ``normalise_advantages`` (over what; by the population's standard deviation, where the code of Huang et al. divides
-    the sum of squares by n - 1); ``truncation`` ("terminal": an episode cut off counts as ended, see
-    ``agents.truncation``); ``optimizer_reset`` (a fresh optimizer state, schedule included, at every rollout);
-    ``normalise``, ``scale_rewards`` (see ``agents.normalise``); ``sign_rewards`` (before they are scaled); ``evaluate``
-    (in evaluation, actions are drawn or the likeliest). A ``schedule`` of the optimizer counts updates.
+    Traced:
 
-    Metrics, in the mean over the updates: loss and its parts, entropy, and those of ``agents.clipping``.
-    ``ValueError`` where observations are not one array, ``rollout_length`` does not divide the steps of a visit or
-    ``minibatches`` those of a rollout. Real-valued actions are not squashed: the stream clips them. Pairs that join two
-    episodes take places in minibatches but enter no mean.
+    * ``log_std``: initial log standard deviation of real-valued actions; learnable, state-independent.
+    * ``discount``, ``gae_lambda``, ``clip``, ``value_coefficient``, ``entropy_coefficient``, ``normalise_rate``.
+    * ``value_clip``: the value loss stops decreasing once the value has moved this far in a rollout; None: no bound.
+    * ``target_kl``: no further epoch starts after one whose last minibatch had a larger ``approx_kl``.
+    * ``reward_clip``: scaled rewards are clipped to +- this; 0: not clipped.
+
+    Static:
+
+    * ``actions``: the kind of actions the stream must have; "auto": either kind.
+    * ``trunk``: separate policy and value networks, or two output layers on shared hidden layers.
+    * ``policy_gain``, ``value_gain``: gains of the output layers' initial kernels, where hidden layers have sqrt(2), as
+      with "orthogonal" and "he".
+    * ``rollout_length``, ``epochs``, ``minibatches``.
+    * ``normalise_advantages``: the set to normalise over. It uses the population standard deviation, where the code of
+      Huang et al. divides the sum of squares by n - 1.
+    * ``truncation``: with "terminal", a truncated episode counts as terminated; see ``agents.truncation``.
+    * ``optimizer_reset``: reset the optimizer state, including its schedule, at every rollout.
+    * ``normalise``, ``scale_rewards``: see ``agents.normalise``.
+    * ``sign_rewards``: replace rewards by their sign before they are scaled.
+    * ``evaluate``: whether evaluation samples actions or takes the most likely ones.
+
+    A ``schedule`` of the optimizer counts updates.
+
+    Metrics, averaged over the updates: the loss and its parts, the entropy, and those of ``agents.clipping``.
+    ``ValueError`` if observations are not one array, ``rollout_length`` does not divide the steps of a visit, or
+    ``minibatches`` does not divide those of a rollout. Real-valued actions are not squashed; the stream clips them.
+    Pairs that join two episodes occupy places in minibatches but enter no mean.
+
+    References: Schulman et al. 2017, "Proximal Policy Optimization Algorithms"; details as in Huang et al. 2022, "The
+    37 Implementation Details of Proximal Policy Optimization".
     """
     check_rollout(spec, actions, rollout_length, epochs, minibatches)
     check_names(

@@ -1,9 +1,9 @@
-"""Prioritised replay: a tree of sums over what is stored, and the memory that samples by it.
+"""Prioritised replay: a sum tree over the stored transitions, and the memory that samples from it.
 
-Every place (env, row) of the replay has a number: the priority, to the power of its exponent, of the transition whose
-window starts there; 0 where none does. The tree's lowest level holds these numbers in rows of ``fan``; each higher
-level holds the sums of the rows below, down to one row. Sums are made anew from their row at every change, so nothing
-drifts; all levels are written in place.
+Every place (env, row) of the replay has a number: the priority, raised to its exponent, of the transition whose window
+starts there, or 0 if there is none. The lowest level of the tree holds these numbers in rows of ``fan``. Each higher
+level holds the sums of the rows below, up to a level with one row. A sum is recomputed from its row at every change,
+so rounding errors do not accumulate. All levels are written in place.
 """
 
 from typing import Any, NamedTuple
@@ -16,9 +16,9 @@ from plasticity.agents.replay_regime import Memory, Sample
 from plasticity.core.schedules import Number, Schedule
 from plasticity.core.types import Array, Key, StreamSpec, Transition
 
-Tree = tuple[Array, ...]  # float32[rows, fan] each, the lowest level first, the last of one row
+Tree = tuple[Array, ...]  # float32[rows, fan] each, lowest level first; the last has one row
 FAN = 64
-SMALLEST = 1e-6  # priority: nothing that is stored becomes impossible to sample
+SMALLEST = 1e-6  # smallest priority: every stored transition can still be sampled
 
 
 def blank(places: int, fan: int = FAN) -> Tree:
@@ -35,7 +35,7 @@ def get(tree: Tree, places: Array) -> Array:
 
 
 def put(tree: Tree, places: Array, values: Array) -> Tree:
-    """``values [k]`` at ``places int32[k]``; where a place comes twice, so must its value."""
+    """Write ``values [k]`` at ``places int32[k]``; repeated places must have equal values."""
     levels = []
     for level in tree:
         rows = places // level.shape[1]
@@ -50,9 +50,9 @@ def total(tree: Tree) -> Array:
 
 
 def find(tree: Tree, target: Array) -> Array:
-    """The place at which the running sum of the numbers passes ``target``, float32[] in ``[0, total)``.
+    """The place at which the cumulative sum of the numbers exceeds ``target``, float32[] in ``[0, total)``.
 
-    A place whose number is 0 is never found while there is another; rounding may shift a border by its own size.
+    A place whose number is 0 is never found unless all are 0. Rounding may shift a boundary by the rounding error.
     """
     place = jnp.zeros((), jnp.int32)
     for level in reversed(tree):
@@ -67,13 +67,13 @@ def find(tree: Tree, target: Array) -> Array:
 
 
 def stratified(tree: Tree, key: Key, number: int) -> Array:
-    """``number`` (static) places, int32: one from each of as many equal parts of the total."""
+    """Sample ``number`` (static) places, int32: one from each of ``number`` equal parts of the total."""
     parts = (jnp.arange(number) + jax.random.uniform(key, (number,))) / number
     return jax.vmap(find, in_axes=(None, 0))(tree, parts * total(tree))
 
 
 def importance(numbers: Array, exponent: Number) -> Array:
-    """``(N P_i)^-exponent``, divided by the largest of the batch, ``[B]``; N cancels. 0 where ``numbers`` is 0."""
+    """``(N P_i)^-exponent`` divided by the batch maximum, ``[B]``; N cancels. 0 where ``numbers`` is 0."""
     rarest = jnp.min(jnp.where(numbers > 0, numbers, jnp.inf))
     return jnp.where(numbers > 0, (rarest / jnp.where(numbers > 0, numbers, 1.0)) ** exponent, 0.0)
 
@@ -83,7 +83,7 @@ class Stored(NamedTuple):
 
     steps: Any  # of the replay
     tree: Tree
-    largest: Array  # float32[] number so far; what is new gets it
+    largest: Array  # float32[] number so far, given to new transitions
 
 
 def prioritised(
@@ -97,13 +97,14 @@ def prioritised(
     correction: Schedule,
     fan: int = FAN,
 ) -> Memory:
-    """Transitions in proportion to the size of their loss, to the power of ``exponent``, when last learned from.
+    """Sample transitions with priorities equal to the magnitude of their loss when last learned from.
 
-    ``P(i) = p_i^exponent / sum_j p_j^exponent``; a loss is weighted by ``(N P(i))^-correction(age)`` over the largest
-    such weight of the batch. What is new has the largest priority so far, 1 to begin with. Schaul, Quan, Antonoglou,
-    Silver 2016, "Prioritized Experience Replay". ``exponent`` and ``correction`` (of the agent's age in env steps) are
-    traced, ``batch_size`` and ``fan`` static. Pairs that join two episodes have no place in it. All updates of one step
-    sample by the priorities as they were before it.
+    ``P(i) = p_i^exponent / sum_j p_j^exponent``. A loss is weighted by ``(N P(i))^-correction(age)`` divided by the
+    largest such weight in the batch. New transitions get the largest priority so far, initially 1. ``exponent`` and
+    ``correction`` (a function of the agent's age in env steps) are traced, ``batch_size`` and ``fan`` static. Pairs
+    that join two episodes are never sampled. All updates of one step use the priorities from before the step.
+
+    Reference: Schaul, Quan, Antonoglou, Silver 2016, "Prioritized Experience Replay".
     """
     rows, window = replay.rows, replay.window
 
@@ -111,7 +112,7 @@ def prioritised(
         return Stored(replay.init(), blank(spec.envs * rows, fan), jnp.ones(()))
 
     def add(state: Stored, transition: Transition) -> Stored:
-        """The windows that begin at the row written are gone; one that ends there is whole now."""
+        """Drop the windows that start at the row written; the window that ends there is now complete."""
         steps = replay.add(state.steps, transition)
         row = (steps.current_index - 1) % rows
         begun = (row - window + 1) % rows
@@ -130,7 +131,7 @@ def prioritised(
         return Sample(batch, importance(numbers, correction(age)), places)
 
     def settle(state: Stored, made: Array, counts: Array, places: Array, losses: Array) -> Stored:
-        """A loop of as many rounds as updates were made, 0 at most steps, instead of a branch: nothing is copied."""
+        """Loop once per update made (0 at most steps) instead of branching, which avoids a copy."""
 
         def one(i: Array, carry: tuple[Tree, Array]) -> tuple[Tree, Array]:
             tree, largest = carry

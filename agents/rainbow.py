@@ -1,4 +1,4 @@
-"""Rainbow: categorical Q-learning with the improvements of Q-learning that were found useful together."""
+"""Rainbow: categorical Q-learning combined with several improvements to Q-learning."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,19 +20,19 @@ from plasticity.core.types import Activation, Agent, Array, Params, StreamSpec
 from plasticity.interventions.base import Intervention
 from plasticity.networks.spec import Head, NetworkSpec
 
-# DQN Zoo's settings of Rainbow.
+# DQN Zoo's settings for Rainbow.
 ADAM = {"kind": "adam", "learning_rate": 6.25e-5, "eps": 0.005 / 32, "max_gradient_norm": 10.0}
 
 
 def two_heads(spec: NetworkSpec, actions: int, atoms: int) -> NetworkSpec:
-    """The network with its last dense layer in each of two heads, one for the state and one for the actions."""
+    """Duplicate the network's last dense layer into two heads, one for the state and one for the actions."""
     own, scale = spec.widths[-1:], spec.output_scale
     heads = (Head("value", atoms, own, scale), Head("advantage", actions * atoms, own, scale))
     return replace(spec, widths=spec.widths[:-1], heads=heads, outputs=(actions + 1) * atoms)
 
 
 def combined(outputs: Array, actions: int, atoms: int) -> Array:
-    """``V + A_a - mean_b A_b``, ``[B, actions, atoms]``, of the two heads' outputs side by side."""
+    """``V + A_a - mean_b A_b``, ``[B, actions, atoms]``, from the concatenated outputs of the two heads."""
     value, advantage = outputs[:, None, :atoms], outputs[:, atoms:].reshape(-1, actions, atoms)
     return value + advantage - jnp.mean(advantage, axis=1, keepdims=True)
 
@@ -71,25 +71,30 @@ def rainbow(
     gradient_steps: Repeats = 1,
     target_period: Count = 2_000,
 ) -> Agent:
-    """Rainbow, for one lane: C51 with double, dueling and n-step Q-learning and prioritised replay.
+    """Rainbow for one lane: C51 with double, dueling and n-step Q-learning and prioritised replay.
 
-    Hessel et al. 2018, "Rainbow: Combining Improvements in Deep Reinforcement Learning". The loss is that of
-    :func:`plasticity.agents.c51.c51`. ``dueling`` (Wang et al. 2016, "Dueling Network Architectures for Deep
-    Reinforcement Learning"): the network's last dense layer is there twice; the logits are ``V + A_a - mean_b A_b``.
-    ``prioritised`` (Schaul et al. 2016, "Prioritized Experience Replay"): transitions are sampled in proportion to
-    ``loss^priority_exponent``, the loss when they were last learned from, and weighted by ``(N P)^-importance`` over
-    the largest weight of the batch; ``importance`` goes from ``importance_start`` to ``importance_end`` over
-    ``importance_steps`` env steps of each env since the agent's birth (DQN Zoo: over its whole run).
+    The loss is that of :func:`plasticity.agents.c51.c51`. Components (static switches; with all off and ``n_step`` 1
+    the agent is C51):
 
-    ``noisy`` (Fortunato et al. 2018, "Noisy Networks for Exploration"): the parameters of dense layers are drawn anew
-    for every action and update, around what is learned, with a learned spread that begins as ``noise_scale /
-    sqrt(inputs)``; off by default, since a reset of units leaves the noise on what they feed. With it the paper's
-    epsilon is 0. To evaluate, the agent plays without noise.
+    * ``double``: the online network selects the action in s'.
+    * ``dueling`` (Wang et al. 2016, "Dueling Network Architectures for Deep Reinforcement Learning"): the network's
+      last dense layer is duplicated; the logits are ``V + A_a - mean_b A_b``.
+    * ``prioritised`` (Schaul et al. 2016, "Prioritized Experience Replay"): transitions are sampled in proportion to
+      ``loss^priority_exponent``, with the loss from when they were last learned from. They are weighted by
+      ``(N P)^-importance`` divided by the largest weight in the batch. ``importance`` goes from ``importance_start`` to
+      ``importance_end`` over ``importance_steps`` env steps of each env since the agent was initialised (DQN Zoo: over
+      its whole run).
+    * ``noisy`` (Fortunato et al. 2018, "Noisy Networks for Exploration"): the parameters of dense layers are resampled
+      for every action and update around their learned means, with learned noise scales initialised to ``noise_scale /
+      sqrt(inputs)``. It is off by default because resetting units leaves the noise of their outgoing weights in place.
+      With it, the paper sets epsilon to 0. Evaluation uses no noise.
 
-    Static: ``double``, ``dueling``, ``prioritised``, ``noisy`` switch the parts; all off and ``n_step`` 1, it is C51.
-    Traced: ``priority_exponent``, the three of ``importance``, ``noise_scale``. All other settings and errors as
-    :func:`plasticity.agents.c51.c51`. Defaults are DQN Zoo's, but for the noise and a tenth of its replay. The priority
-    is the cross-entropy, as there (in the paper the divergence), without a share of uniform samples.
+    Traced: ``priority_exponent``, ``importance_start``, ``importance_end``, ``importance_steps``, ``noise_scale``. All
+    other settings and errors are those of :func:`plasticity.agents.c51.c51`. Defaults are DQN Zoo's, except for the
+    noise and a tenth of its replay capacity. As there, the priority is the cross-entropy (in the paper, the
+    divergence); no fraction of the samples is uniform.
+
+    Reference: Hessel et al. 2018, "Rainbow: Combining Improvements in Deep Reinforcement Learning".
     """
     check_stream("rainbow", spec, update_period, gradient_steps)
     check_atoms(atoms)

@@ -1,9 +1,9 @@
-"""Replay: time steps are stored once, in order; n-step transitions and frame stacks are rebuilt when sampled.
+"""Replay buffer: time steps are stored once, in order; n-step transitions and frame stacks are rebuilt when sampled.
 
-One item per environment step holds the newest frame of the observation, whether it opens an episode, the action, and
-the reward and discount that followed. flashbax stores the items and samples windows of consecutive ones. Episodes may
-end in any way: by termination (discount 0), truncation (discount 1), or by being cut off (a task switch); what they
-have in common is that the item after the end is a FIRST, so FIRST is the only boundary this module looks at.
+One item per environment step holds the newest frame of the observation, whether it starts an episode, the action, and
+the reward and discount that followed. flashbax stores the items and samples windows of consecutive items. An episode
+ends by termination (discount 0), by truncation (discount 1), or because a task switch cuts it off. In all cases the
+next item is a FIRST, so FIRST is the only boundary this module checks.
 """
 
 from collections.abc import Callable
@@ -18,22 +18,22 @@ from plasticity.core.types import FIRST, Array, Key, StreamSpec, Transition
 
 
 class Item(NamedTuple):
-    """What one environment step leaves behind, ``[E, ...]``."""
+    """The stored data of one environment step, ``[E, ...]``."""
 
-    frame: Array  # the newest frame of the observation (the observation itself where nothing is stacked)
-    first: Array  # bool: the observation opens an episode
+    frame: Array  # the newest frame of the observation (the whole observation without a stack)
+    first: Array  # bool: the observation starts an episode
     action: Array
     reward: Array  # of the step that the action led to
     discount: Array
 
 
 class Batch(NamedTuple):
-    """n-step transitions, ``[B, ...]``. Where an episode ends within the n steps the transition ends with it."""
+    """n-step transitions, ``[B, ...]``. If an episode ends within the n steps, the transition ends there."""
 
     observation: Array
     action: Array
     reward: Array  # sum_i gamma^i r_i over the steps up to the end
-    discount: Array  # gamma^m times the product of the discounts: what the bootstrap value is multiplied with
+    discount: Array  # gamma^m times the product of the discounts: the factor of the bootstrap value
     next_observation: Array
     valid: Array  # bool: False where the window's first step joins two episodes
 
@@ -45,17 +45,17 @@ class Replay(NamedTuple):
     ready: Callable[[Any], Array]  # bool[]: holds at least the minimum
     at: Callable[[Any, Array, Array, Number, Number | None], Batch]
     # state, env [B], row [B], gamma, reward_clip -> the transitions whose windows start there
-    rows: int  # time steps of each env that it holds
-    window: int  # items that make one transition
+    rows: int  # capacity in time steps of each env
+    window: int  # items per transition
 
 
 def clipped(reward: Array, bound: Number | None) -> Array:
-    """``reward`` between ``-bound`` and ``bound`` (traced); as it is where ``bound`` is None (static)."""
+    """Clip ``reward`` to ``[-bound, bound]`` (traced); unchanged if ``bound`` is None (static)."""
     return reward if bound is None else jnp.clip(reward, -bound, bound)
 
 
 def newest_frame(spec: StreamSpec, observation: Array) -> Array:
-    """``[E, stack, ...] -> [E, ...]``; the observation itself where nothing is stacked."""
+    """``[E, stack, ...] -> [E, ...]``; the observation unchanged without a stack."""
     return observation[:, -1] if spec.stack else observation
 
 
@@ -74,9 +74,9 @@ def stacked(frames: Array, first: Array, position: Array, stack: int) -> Array:
 def n_step(first: Array, reward: Array, discount: Array, gamma: Number) -> tuple[Array, Array, Array]:
     """Return, bootstrap discount and length of the transition that starts at item 0.
 
-    With ``m`` = the number of steps before the next FIRST, at most n:
+    With ``m`` the number of steps before the next FIRST, at most n:
     ``R = sum_{i<m} gamma^i (prod_{j<i} d_j) r_i`` and ``D = gamma^m prod_{j<m} d_j``. ``first bool[n + 1]``,
-    ``reward, discount float32[n]``; ``m = 0`` (R = 0) where item 1 is a FIRST: no transition.
+    ``reward, discount float32[n]``. If item 1 is a FIRST, ``m = 0`` and ``R = 0``: this is not a transition.
     """
     taken = jnp.cumsum(first[1:]) == 0  # [n]: step i lies within the episode
     factors = jnp.where(taken, gamma * discount, 1.0)
@@ -101,18 +101,18 @@ def window_to_transition(
 
 
 def replay(spec: StreamSpec, *, capacity: int, minimum: int, batch_size: int, steps: int) -> Replay:
-    """A uniform replay buffer of ``capacity`` environment steps for one lane (all static).
+    """Uniform replay buffer of ``capacity`` environment steps for one lane (all arguments static).
 
-    Sampling starts when it holds ``minimum`` steps. ``ValueError`` where the numbers do not fit each other.
+    Sampling starts once it holds ``minimum`` steps. ``ValueError`` if the sizes are inconsistent.
     """
     window = max(spec.stack, 1) + steps
     rows = capacity // spec.envs
     if rows < window:
-        raise ValueError(f"agent.replay_capacity: {capacity} is too small; {window * spec.envs} steps are the least")
+        raise ValueError(f"agent.replay_capacity: {capacity} is not allowed; must be at least {window * spec.envs}")
     if not window * spec.envs <= minimum <= rows * spec.envs:
         raise ValueError(
-            f"agent.replay_minimum: {minimum} is not allowed; it lies between {window * spec.envs} and "
-            f"{rows * spec.envs}, what the replay holds"
+            f"agent.replay_minimum: {minimum} is not allowed; must be between {window * spec.envs} and "
+            f"{rows * spec.envs}, the capacity of the replay"
         )
     buffer = flashbax.make_trajectory_buffer(
         add_batch_size=spec.envs,
@@ -128,7 +128,7 @@ def replay(spec: StreamSpec, *, capacity: int, minimum: int, batch_size: int, st
         frame = newest_frame(spec, observation[None])[0]
         zero = jnp.zeros((), jnp.float32)
         state = buffer.init(Item(frame, jnp.zeros((), bool), jnp.zeros((), jnp.int32), zero, zero))
-        # flashbax begins with `jnp.empty`, which newer JAX leaves uninitialised: two equal runs would hold other bytes.
+        # flashbax uses `jnp.empty`, which newer JAX leaves uninitialised: identical runs would differ in these bytes.
         return state.replace(experience=jax.tree.map(jnp.zeros_like, state.experience))
 
     def add(state: Any, transition: Transition) -> Any:

@@ -1,4 +1,4 @@
-"""The replay regime: store every step, learn from samples at a period. What is learned is the caller's criterion."""
+"""Learning from replay: store every step, learn periodically from samples. The caller's criterion defines the loss."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -45,11 +45,11 @@ def exact(key: Key, params: Params) -> Params:
 
 
 class Criterion(NamedTuple):
-    """What a replay agent acts on and what it minimises."""
+    """The action values and the loss of a replay agent."""
 
     values: Values
     losses: Losses
-    perturb: Perturb = exact  # the parameters as they are used to act and, drawn apart for the target, to learn
+    perturb: Perturb = exact  # perturbs the parameters to act and to learn, independently for the target
 
 
 class Timing(NamedTuple):
@@ -57,8 +57,8 @@ class Timing(NamedTuple):
 
     first: int  # env steps before the first update
     period: int  # env steps between updates
-    gradient_steps: int  # updates each time
-    target_period: int  # updates between copies into the target network
+    gradient_steps: int  # updates per period
+    target_period: int  # updates between target network updates
 
     def due(self, clock: Clock) -> Array:
         done = clock.step + 1
@@ -72,11 +72,11 @@ class Timing(NamedTuple):
 class Sample(NamedTuple):
     batch: Batch
     weights: Array  # float32[B] of the losses
-    places: Array  # int32[B]: where the memory keeps what it knows of these transitions
+    places: Array  # int32[B]: where the memory stores its data about these transitions
 
 
 class Memory(NamedTuple):
-    """Where transitions come from; its state is the agent's ``replay``, never branched over."""
+    """Source of transitions; its state is the agent's ``replay``, which never passes through a branch."""
 
     init: Callable[[], Any]
     add: Callable[[Any, Transition], Any]
@@ -88,7 +88,7 @@ class Memory(NamedTuple):
 
 
 def uniform(replay: Replay, batch_size: int, gamma: Number, reward_clip: Number | None) -> Memory:
-    """Every stored transition is as likely as any other, and weighs as much."""
+    """Sample stored transitions uniformly, with equal weights."""
 
     def sample(state: Any, key: Key, age: Array) -> Sample:
         del age
@@ -103,19 +103,18 @@ def uniform(replay: Replay, batch_size: int, gamma: Number, reward_clip: Number 
 
 
 def check_stream(name: str, spec: StreamSpec, update_period: int, gradient_steps: int) -> None:
-    """``ValueError`` where the stream does not suit a replay agent, or makes more updates than their counter holds."""
+    """Raise ``ValueError`` if the stream does not fit a replay agent or the updates overflow their counter."""
     check_acting(name, spec, discrete=True)
     for visit in spec.visits:
         if visit.steps % update_period:
             raise ValueError(
-                f"agent.update_period: {update_period} is not allowed; "
-                f"it must divide the {visit.steps} steps of a visit"
+                f"agent.update_period: {update_period} is not allowed; must divide the {visit.steps} steps of a visit"
             )
     check_updates("agent.gradient_steps", spec, gradient_steps, update_period)
 
 
 def one_step(transition: Transition, gamma: Number, reward_clip: Number | None) -> Batch:
-    """A batch of neighbouring time steps as 1-step transitions, for probes."""
+    """Turn consecutive time steps into a batch of 1-step transitions, for probes."""
     previous, action, current = transition
     reward, discount = clipped(current.reward, reward_clip), gamma * current.discount
     return Batch(previous.observation, action, reward, discount, current.observation, is_transition(transition))
@@ -132,7 +131,7 @@ class Updating(NamedTuple):
     def once(
         self, key: Key, learner: Learner, plugins: State, stored: Any, age: Array, clock: Clock
     ) -> tuple[Learner, State, Metrics, tuple[Array, Array]]:
-        """One update; also the sample's places and losses."""
+        """Perform one update; also returns the sample's places and losses."""
         batch, weights, places = self.memory.sample(stored, jax.random.fold_in(key, SAMPLE), age)
         online, other = jax.random.split(jax.random.fold_in(key, NOISE))
         target = self.criterion.perturb(other, learner.target)
@@ -152,7 +151,7 @@ class Updating(NamedTuple):
         return learner._replace(target=target), plugins, metrics, (places, made["losses"])
 
     def all(self, key: Key, learner: Learner, plugins: State, stored: Any, age: Array, clock: Clock) -> Any:
-        """All updates of one step."""
+        """Perform all updates of one step."""
         number = self.timing.gradient_steps
 
         def step(carry: Any, i: Array) -> Any:
@@ -170,7 +169,7 @@ class Updating(NamedTuple):
         return new, metrics, tuple(seen)
 
     def none(self, learner: Learner, plugins: State) -> Any:
-        """What :meth:`all` gives, where no update is due."""
+        """The result of :meth:`all` when no update is due."""
         shape = (self.timing.gradient_steps, self.memory.batch_size)
         metrics = dict.fromkeys(("loss", "q_mean", "updates"), jnp.zeros(()))
         return (learner, plugins), metrics, (jnp.zeros(shape, jnp.int32), jnp.zeros(shape))
@@ -185,7 +184,7 @@ def replay_agent(
     gamma: Number,
     reward_clip: Number | None,
 ) -> Agent:
-    """The agent of this regime; ``epsilon(age)`` in env steps, ``gamma`` and ``reward_clip`` for probes."""
+    """Build a replay agent; ``epsilon(age)`` in env steps, ``gamma`` and ``reward_clip`` for probes."""
     updating = Updating(body, memory, timing, criterion)
 
     def init(key: Key, timestep: TimeStep) -> AgentState:
@@ -211,14 +210,14 @@ def replay_agent(
             return updating.none(state.learner, state.plugins)
 
         def unless_new() -> Any:
-            """A lane whose (new) replay is not ready yet keeps what it has."""
+            """Leave a lane unchanged while its (fresh) replay is not ready."""
             return jax.lax.cond(
                 memory.ready(stored),
                 lambda: updating.all(key, state.learner, state.plugins, stored, age, clock),
                 none,
             )
 
-        # Two branches: `due` is the same for all lanes, `ready` is not, and becomes a select where lanes are vmapped.
+        # Two branches: `due` is the same for all lanes; `ready` is not and becomes a select when lanes are vmapped.
         (learner, plugins), metrics, seen = jax.lax.cond(due, unless_new, none)
         made = jnp.where(due, timing.gradient_steps, 0)
         stored = memory.settle(stored, made, metrics["updates"] > 0, *seen)

@@ -1,7 +1,7 @@
-"""The steps of a rollout, and what a policy gradient makes of them.
+"""Storage of a rollout, and its conversion to samples for a policy gradient.
 
-Log-probabilities and values are not stored while the agent acts: its parameters stay as they are during a rollout, so
-they are computed for all steps at once when it ends.
+Log-probabilities and values are not stored while the agent acts. Its parameters do not change during a rollout, so both
+are computed for all steps at once when it ends.
 """
 
 from collections.abc import Callable
@@ -22,27 +22,27 @@ Judge = Callable[[Array, Array], tuple[Array, Array]]
 class Rollout(NamedTuple):
     """``T`` env steps of ``E`` envs, ``[T, E, ...]``."""
 
-    observation: Array  # before the step, as the network gets it
+    observation: Array  # before the step, as network input
     action: Array
     reward: Array  # of the step, as the agent sees it
     discount: Array  # the environment's, after the step
-    step_type: Array  # int8, after the step: FIRST where the pair is no transition
+    step_type: Array  # int8, after the step: FIRST if the pair is not a transition
 
 
 class Samples(NamedTuple):
-    """A rollout, or a part of one, to learn from: ``[N, ...]``."""
+    """Training data from a rollout or a part of one: ``[N, ...]``."""
 
     observation: Array
     action: Array
-    valid: Array  # bool: False where the pair is no transition
+    valid: Array  # bool: False if the pair is not a transition
     log_probability: Array  # of the action, under the parameters of the rollout
-    value: Array  # of the observation, under the same
+    value: Array  # of the observation, under the same parameters
     advantage: Array
-    target: Array  # what the value is to become: advantage + value
+    target: Array  # the value's target: advantage + value
 
 
 def empty(spec: StreamSpec, observation: Any, length: int) -> Rollout:
-    """A rollout of nothing; ``observation`` has the shape and dtype of what the network gets from one env."""
+    """An empty rollout; ``observation`` has the shape and dtype of the network's input from one env."""
     rows = (length, spec.envs)
     actions = jnp.zeros(rows, jnp.int32) if spec.discrete else jnp.zeros((*rows, spec.actions))
     zero = jnp.zeros(rows)
@@ -51,14 +51,14 @@ def empty(spec: StreamSpec, observation: Any, length: int) -> Rollout:
 
 
 def write(rollout: Rollout, row: Array, observation: Array, reward: Array, transition: Transition) -> Rollout:
-    """The rollout with one step more, in ``row`` int32[]; observation and reward as the agent sees them."""
+    """Write one step into ``row`` int32[] of the rollout; observation and reward as the agent sees them."""
     current = transition.current
     new = Rollout(observation, transition.action, reward, current.discount, current.step_type)
     return jax.tree.map(lambda all, one: jax.lax.dynamic_update_index_in_dim(all, one, row, 0), rollout, new)
 
 
 def in_parts(judge: Judge, rollout: Rollout, parts: int) -> tuple[Array, Array]:
-    """Log-probabilities and values of all steps, ``[T, E]`` each, ``1 / parts`` of them at a time to save memory."""
+    """Log-probabilities and values of all steps, ``[T, E]`` each, computed in ``parts`` parts to save memory."""
     rows = rollout.reward.shape
     split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[2:]), (rollout.observation, rollout.action))
     judged = jax.lax.map(lambda part: judge(*part), split)
@@ -76,11 +76,11 @@ def to_samples(
     truncation: Truncation = "bootstrap",
     parts: int = 1,
 ) -> Samples:
-    """What the rollout says under the parameters that made it, step by step and env by env, ``[T * E, ...]``.
+    """Convert a rollout to samples under the parameters that generated it, ordered by step, then env, ``[T * E, ...]``.
 
-    ``final [E, ...]`` is the observation after the last step. Where an episode is cut off the value of its last
-    observation counts, or nothing with ``truncation`` (static) "terminal". Advantages and targets of pairs that are no
-    transition are 0.
+    ``final [E, ...]`` is the observation after the last step. A truncated episode bootstraps from the value of its last
+    observation, or counts as terminated if ``truncation`` (static) is "terminal". Advantages and targets of pairs that
+    are not transitions are 0.
     """
     log_probability, value = in_parts(judge, rollout, parts)
     _, after = judge(final, rollout.action[-1])

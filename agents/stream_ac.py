@@ -1,4 +1,4 @@
-"""A streaming actor and critic: two networks, two traces, one error."""
+"""Streaming actor-critic: two networks, two eligibility traces, one TD error."""
 
 from typing import Annotated, Any
 
@@ -53,17 +53,18 @@ def stream_ac(
     scale_rewards: bool = True,
     truncation: Truncation = "bootstrap",
 ) -> Agent:
-    """Stream AC(lambda) for discrete actions.
+    """Stream AC(lambda): a streaming actor-critic for discrete actions.
 
     ``delta = r + discount d v(s') - v(s)``; ``z_v <- discount trace_decay z_v + grad v(s)``;
-    ``z_pi <- discount trace_decay z_pi + grad [log pi(a|s) + entropy_coefficient sign(delta) H(pi(.|s))]``; each of the
-    two networks, built alike, takes its own optimizer's step along ``delta z``. Both traces end after the update at
-    terminations, lost lives and truncations. Elsayed, Vasan, Mahmood 2024, "Streaming Deep Reinforcement Learning
-    Finally Works".
+    ``z_pi <- discount trace_decay z_pi + grad [log pi(a|s) + entropy_coefficient sign(delta) H(pi(.|s))]``. The two
+    networks have the same architecture; each is updated along ``delta z`` by its own optimizer. Both traces are reset
+    after the update at terminations, lost lives and truncations.
 
-    Traced: ``discount``, ``trace_decay`` (lambda), ``entropy_coefficient``; for the rest and for errors see
-    ``stream_q``. The step size recorded is the policy's. The loss that monitors see is ``delta^2 / 2 - delta log
-    pi(a|s)`` less the entropy's part, with ``delta`` fixed in the second term: it may be negative.
+    Traced: ``discount``, ``trace_decay`` (lambda), ``entropy_coefficient``. For the other settings and for errors see
+    ``stream_q``. The recorded step size is the policy's. The loss that monitors see is ``delta^2 / 2 - delta log
+    pi(a|s)`` minus the entropy term, with ``delta`` held fixed in the second term. It may be negative.
+
+    Reference: Elsayed, Vasan, Mahmood 2024, "Streaming Deep Reinforcement Learning Finally Works".
     """
     check_acting("stream_ac", spec, discrete=True, one_env=True)
     check_truncation(truncation)

@@ -1,4 +1,4 @@
-"""Streaming agents that follow the gradient of a loss on the newest transition alone, without a trace."""
+"""Streaming agents that descend the gradient of a loss on the newest transition only, without a trace."""
 
 from typing import Annotated, Any
 
@@ -26,7 +26,7 @@ from plasticity.core.schedules import Number, Schedule, linear
 from plasticity.core.types import Agent, Array, Clock, Key, Learner, Metrics, Params, State, StreamSpec
 from plasticity.interventions.base import Intervention
 
-# No momentum, and an epsilon that keeps the step small where gradients are.
+# No momentum, and an epsilon that keeps steps small when gradients are small.
 CALM_ADAM = {"kind": "adam", "learning_rate": 3e-4, "b1": 0.0, "eps": 1e-2}
 
 
@@ -39,7 +39,7 @@ def batch_of_one(
     discount: Number,
     truncation: Truncation,
 ) -> Agent:
-    """One gradient step on the newest transition; the target is the same network's, held fixed."""
+    """Take one gradient step on the newest transition; the target comes from the same network, held fixed."""
 
     def loss(params: Params, held: Params, batch: Batch) -> tuple[Array, Any]:
         found, activations = losses(params, held, batch)
@@ -72,12 +72,12 @@ def stream_dqn(
     scale_rewards: bool = True,
     truncation: Truncation = "bootstrap",
 ) -> Agent:
-    """Deep Q-learning from the newest transition alone: no replay, no target network, no trace.
+    """Deep Q-learning from the newest transition only: no replay, no target network, no trace.
 
-    ``L = h(r + discount d max_a q(s', a) - q(s, a))``, the target held fixed, ``h`` the Huber loss with gradient bound
-    ``huber`` (traced; 0 for half the square): the bounded derivative that Gogianu, Lutu, Pascanu 2026, "Revisiting Adam
-    for Streaming RL", find necessary. Adam without momentum and with a large epsilon follows their diagnosis; its
-    numbers are ours. All else as in ``stream_q``.
+    ``L = h(r + discount d max_a q(s', a) - q(s, a))``, with the target held fixed and ``h`` the Huber loss with
+    gradient bound ``huber`` (traced; 0 for half the square). Gogianu, Lutu, Pascanu 2026, "Revisiting Adam for
+    Streaming RL", find this bounded derivative necessary. Adam without momentum and with a large epsilon follows their
+    diagnosis; its values are ours. Everything else is as in ``stream_q``.
     """
     check_acting("stream_dqn", spec, discrete=True, one_env=True)
     check_truncation(truncation)
@@ -115,15 +115,17 @@ def stream_c51(
     scale_rewards: bool = True,
     truncation: Truncation = "bootstrap",
 ) -> Agent:
-    """Categorical Q-learning (C51) from the newest transition alone: no replay, no target network, no trace.
+    """Categorical Q-learning (C51) from the newest transition only: no replay, no target network, no trace.
 
-    The network gives the logits of ``p(s, a)`` over ``atoms`` (static, at least 2) values from ``-value_max`` to
-    ``value_max`` (traced). With ``a*`` the action of the largest mean in s', the distribution of ``r + discount d z``
-    under ``p(s', a*)`` is projected onto these values, and ``L = -sum_i projected_i log p_i(s, a)``. Bellemare, Dabney,
-    Munos 2017, "A Distributional Perspective on Reinforcement Learning"; as a streaming agent Gogianu, Lutu, Pascanu
-    2026, "Revisiting Adam for Streaming RL": the derivative of this loss is bounded. ``value_max`` is in scaled rewards
-    where ``scale_rewards``; it and Adam's numbers are ours. ``targets`` (static) and ``sigma`` (traced) as in ``c51``.
-    All else as in ``stream_q``. ``ValueError`` also for less than two atoms.
+    The network outputs the logits of ``p(s, a)`` over ``atoms`` (static, at least 2) values from ``-value_max`` to
+    ``value_max`` (traced). With ``a*`` the action with the largest mean in s', the distribution of ``r + discount d z``
+    under ``p(s', a*)`` is projected onto these values, and ``L = -sum_i projected_i log p_i(s, a)``. The derivative of
+    this loss is bounded. With ``scale_rewards``, ``value_max`` is in units of scaled rewards. Its default and Adam's
+    values are ours. ``targets`` (static) and ``sigma`` (traced) are as in ``c51``. Everything else is as in
+    ``stream_q``. ``ValueError`` also for fewer than two atoms.
+
+    References: Bellemare, Dabney, Munos 2017, "A Distributional Perspective on Reinforcement Learning"; as a streaming
+    agent, Gogianu, Lutu, Pascanu 2026, "Revisiting Adam for Streaming RL".
     """
     check_acting("stream_c51", spec, discrete=True, one_env=True)
     check_truncation(truncation)

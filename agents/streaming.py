@@ -1,6 +1,6 @@
-"""Agents that learn from every step as it comes and keep none: one env, no replay, no target network.
+"""Streaming agents: learn from each step once and discard it, with one env, no replay and no target network.
 
-A value-based one is a loss or a trace, in this regime, with any optimizer.
+A value-based streaming agent combines a loss or a trace with any optimizer.
 """
 
 from collections.abc import Callable
@@ -41,10 +41,10 @@ from plasticity.optim.step_sizes import says
 
 Policy = Callable[[Key, Params, Array, Array], Array]  # key, parameters, observations [B, ...], epsilon -> actions [B]
 Losses = Callable[[Params, Params, Batch], tuple[Array, Any]]
-# params, those held fixed in targets, batch -> losses [B], activations
+# params, params held fixed in targets, batch -> losses [B], activations
 Scores = Callable[[Params, Any], Array]  # observations [B, ...] -> [B, actions]
 Update = Callable[[Key, Learner, State, Batch, Array, Array, Clock], tuple[Learner, State, Metrics]]
-# key, learner, plugins, the transition as a batch of one, bool[] it is its episode's first, bool[] its last, clock
+# key, learner, plugins, the transition as a batch of one, bool[] first of its episode, bool[] last of it, clock
 
 CONTROL_NETWORK = {
     "kind": "mlp",
@@ -56,7 +56,7 @@ CONTROL_NETWORK = {
 
 
 def remembered(eyes: Perception, *, scheduled: bool = True) -> Rest:
-    """What a newborn has besides its learner: blank statistics and, where exploration fades, when it was born."""
+    """Initial memory besides the learner: empty statistics and, if epsilon is scheduled, the step of creation."""
     return lambda born: {**({"schedule": born} if scheduled else {}), **eyes.init()}
 
 
@@ -72,10 +72,10 @@ def streaming_agent(
     discount: Number,
     truncation: Truncation = "bootstrap",
 ) -> Agent:
-    """The streaming regime: perceive, update once, forget.
+    """Build a streaming agent: perceive a transition, update once, discard it.
 
-    ``epsilon(age)``, in env steps (``None``: always 0, and ``remembered`` has no schedule); ``losses``, ``scores`` and
-    what they mean are for probes.
+    ``epsilon(age)`` in env steps (``None``: always 0, and ``remembered`` has no schedule). ``losses``, ``scores`` and
+    their meaning are for probes.
     """
 
     def init(key: Key, timestep: TimeStep) -> AgentState:
@@ -105,7 +105,7 @@ def streaming_agent(
         def unchanged() -> tuple[Learner, State, Metrics]:
             return state.learner, state.plugins, {name: jnp.zeros(()) for name in jax.eval_shape(updated)[2]}
 
-        # A branch, not a select after the update: XLA writes both in place, and the select is a pass over the trace.
+        # A branch, not a select after the update: XLA writes both in place, and a select would pass over the trace.
         learner, plugins, made = jax.lax.cond(valid, updated, unchanged)
         return AgentState(learner, plugins, rest), made
 
@@ -132,7 +132,7 @@ def streaming_agent(
 def as_batch(
     transition: Transition, discount: Number, truncation: Truncation, previous: Array, current: Array, reward: Array
 ) -> Batch:
-    """Neighbouring time steps as they are perceived."""
+    """Turn consecutive time steps, as perceived, into a batch."""
     bootstrap = discount * kept_discount(transition.current.discount, transition.current.step_type, truncation)
     return Batch(previous, transition.action, reward, bootstrap, current, is_transition(transition))
 
@@ -143,7 +143,7 @@ def greedy_policy(values: Callable[[Params, Array], Array]) -> Policy:
 
 
 def chosen(values: Array, action: Array) -> Array:
-    """``values[b, action[b]]`` (as a sum, whose gradient is no scatter)."""
+    """``values[b, action[b]]`` (as a sum: its gradient needs no scatter)."""
     return jnp.sum(jnp.where(jnp.arange(values.shape[-1]) == action[:, None], values, 0.0), axis=-1)
 
 
@@ -156,7 +156,7 @@ def one_step_errors(body: Body, params: Params, held: Params, batch: Batch) -> t
 
 
 def bounded(error: Array, clip: Number) -> Array:
-    """The error clipped to ``+-clip``; as it is where ``clip`` (traced) is 0."""
+    """Clip the error to ``+-clip``; unchanged if ``clip`` (traced) is 0."""
     return jnp.where(clip > 0, jnp.clip(error, -clip, clip), error)
 
 
@@ -169,7 +169,7 @@ def traced_q(
     clip: Number,
     truncation: Truncation,
 ) -> Agent:
-    """Q(lambda) with Watkins's cut: the trace ends after the update for an action that is not greedy."""
+    """Watkins's Q(lambda): the trace is reset after the update for a non-greedy action."""
 
     def values(params: Params, observation: Array) -> Array:
         q: Array = body.network.apply(params, observation)[0]
@@ -212,8 +212,10 @@ def traced_q(
 
 
 def trace_metrics(body: Body, learner: Learner, error: Array, clip: Number = 0.0) -> dict[str, Array]:
-    """What an update with a trace records: the error's loss and size, and the step size (this update's, if bounded;
-    not recorded where the optimizer does not say it)."""
+    """Metrics of an update with a trace: loss and magnitude of the error, and the step size.
+
+    The step size is that of this update if it is bounded. It is not recorded if the optimizer does not report it.
+    """
     made = {"loss": error_loss(error, clip), "td_error": jnp.abs(error)}
     if not says(body.optimizer):
         return made
@@ -240,18 +242,24 @@ def stream_q(
 ) -> Agent:
     """Stream Q(lambda): learning from each step once, with eligibility traces and a bounded step.
 
-    ``delta = r + discount d max_a q(s', a) - q(s, a)``, ``z <- discount trace_decay z + grad q(s, a)``, both before the
-    update ``theta <- theta + alpha delta z``, with ``alpha`` the optimizer's (``obgd``; any optimizer will do). After
-    it the trace ends at terminations, lost lives and truncations, and where the action was not greedy. Elsayed, Vasan,
-    Mahmood 2024, "Streaming Deep Reinforcement Learning Finally Works".
+    ``delta = r + discount d max_a q(s', a) - q(s, a)``, ``z <- discount trace_decay z + grad q(s, a)``, both computed
+    before the update ``theta <- theta + alpha delta z``. ``alpha`` comes from the optimizer (``obgd`` by default; any
+    optimizer can be used). After the update the trace is reset at terminations, lost lives, truncations and non-greedy
+    actions.
 
-    Traced: ``discount``; ``trace_decay`` (lambda); ``error_clip`` (``delta`` is clipped to +- this, 0 for not at all);
-    ``epsilon_start``, ``epsilon_end``, ``epsilon_steps`` (linear, in env steps since the agent's birth);
-    ``normalise_rate`` (of "exponential"). Static: ``normalise``, ``scale_rewards`` (see ``agents.normalise``);
-    ``truncation``: where an episode is cut off, the value of its last observation counts ("bootstrap"), or it counts as
-    ended ("terminal"), as in all of the paper's scripts; the trace ends in both cases. Penalties of interventions stay
-    outside the trace; the gradients that interventions see are those of ``q(s, a)``. ``ValueError`` where the stream
-    has more than one env, its actions are not discrete or its observations not one array, or for an unknown name.
+    Traced: ``discount``; ``trace_decay`` (lambda); ``error_clip`` (``delta`` is clipped to +- this; 0: not clipped);
+    ``epsilon_start``, ``epsilon_end``, ``epsilon_steps`` (linear, in env steps since the agent was initialised);
+    ``normalise_rate`` (of "exponential").
+
+    Static: ``normalise``, ``scale_rewards`` (see ``agents.normalise``); ``truncation``: a truncated episode either
+    bootstraps from the value of its last observation ("bootstrap") or counts as terminated ("terminal"), as in all of
+    the paper's scripts. The trace is reset in both cases.
+
+    Penalties of interventions are excluded from the trace. The gradients that interventions see are those of
+    ``q(s, a)``. ``ValueError`` if the stream has more than one env, its actions are not discrete, or its observations
+    are not one array, and for an unknown name.
+
+    Reference: Elsayed, Vasan, Mahmood 2024, "Streaming Deep Reinforcement Learning Finally Works".
     """
     check_acting("stream_q", spec, discrete=True, one_env=True)
     check_truncation(truncation)
@@ -280,12 +288,15 @@ def adaptive_q(
     scale_rewards: bool = True,
     truncation: Truncation = "bootstrap",
 ) -> Agent:
-    """Adaptive Q(lambda): Stream Q(lambda) with a clipped error and a step divided by the gradients' size.
+    """Adaptive Q(lambda): Stream Q(lambda) with a clipped error and steps divided by the gradients' magnitude.
 
     ``v <- b v + (1 - b) g^2`` with ``b = discount trace_decay``, and
     ``theta <- theta + eta clip(delta) z / (sqrt(v) + eps)``.
-    Gogianu, Lutu, Pascanu 2026, "Revisiting Adam for Streaming RL". Settings, errors and all else as :func:`stream_q`,
-    of which it is the case ``optimizer: adaptive_q, error_clip: 1``.
+
+    It equals :func:`stream_q` with ``optimizer: adaptive_q, error_clip: 1``; settings, errors and everything else are
+    the same.
+
+    Reference: Gogianu, Lutu, Pascanu 2026, "Revisiting Adam for Streaming RL".
     """
     check_acting("adaptive_q", spec, discrete=True, one_env=True)
     return stream_q(

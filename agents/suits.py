@@ -1,16 +1,19 @@
-"""Whether a stream suits an agent that acts."""
+"""Check that a stream fits an agent that acts."""
 
 from plasticity.core.types import StreamSpec
 
 
 def check_acting(name: str, spec: StreamSpec, *, discrete: bool = False, one_env: bool = False) -> None:
-    """``ValueError`` where the stream does not suit an agent that acts and is rewarded.
+    """Check that the stream fits an agent that acts and receives rewards.
 
     Args:
-      name: the agent's.
-      spec: the stream's.
-      discrete: whether the agent chooses among discrete actions only.
-      one_env: whether it learns from one environment, step by step.
+      name: name of the agent.
+      spec: spec of the stream.
+      discrete: whether the agent supports discrete actions only.
+      one_env: whether the agent learns from a single environment, step by step.
+
+    Raises:
+      ValueError: the stream does not fit.
     """
     if not hasattr(spec.observation, "shape"):
         found = "is supervised"

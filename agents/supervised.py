@@ -1,4 +1,4 @@
-"""Learners of supervised streams: a minibatch is ``E`` environments, an action is the prediction for one input."""
+"""Learners for supervised streams: ``E`` environments form a minibatch, an action is the prediction for one input."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -72,7 +72,7 @@ def _supervised(body: Body, predict: Predict, criterion: Criterion, meaning: Mea
 
 
 def _check(spec: StreamSpec, agent: str, wanted: str, dtype: Any) -> None:
-    """``ValueError`` where the stream's observations have no targets of this dtype."""
+    """Raise ``ValueError`` if the stream's observations have no targets of this dtype."""
     if not isinstance(spec.observation, Supervised) or not jnp.issubdtype(spec.observation.target.dtype, dtype):
         raise ValueError(f"agent.kind: {agent} is not allowed; it needs a stream with {wanted}")
 
@@ -89,7 +89,7 @@ def classifier(
     optimizer: Annotated[Any, Member("optimizers")] = "adam",
     label_smoothing: Fraction = 0.0,
 ) -> Agent:
-    """Softmax classifier: mean cross-entropy over the minibatch; its prediction is the class of the largest logit.
+    """Softmax classifier: mean cross-entropy over the minibatch; the prediction is the class with the largest logit.
 
     ``label_smoothing`` s (traced) replaces the one-hot target by ``(1 - s) one_hot + s / classes``. ``ValueError``
     on a stream without class labels.
@@ -145,13 +145,13 @@ def regressor(
     v_max: float = 10.0,
     sigma: Positive = 0.75,
 ) -> Agent:
-    """Regression: the mean over minibatch and outputs of ``(prediction - target)^2``, or of a categorical loss.
+    """Regression: the mean over minibatch and outputs of ``(prediction - target)^2`` or of a categorical loss.
 
-    With ``loss`` "two_hot" or "hl_gauss" (static) each output is a distribution over ``atoms`` values from ``v_min`` to
-    ``v_max`` (all static); it learns by cross-entropy the distribution into which the target is spread
-    (``agents.categorical``; ``sigma``, traced), and predicts the mean. The performance recorded is the negative squared
-    error in either case. ``ValueError`` on a stream without real-valued targets, for an unknown loss, less than two
-    atoms or an empty range.
+    With ``loss`` "two_hot" or "hl_gauss" (static), each output is a distribution over ``atoms`` values from ``v_min``
+    to ``v_max`` (all static). The target is turned into a distribution (``agents.categorical``; ``sigma``, traced), the
+    loss is the cross-entropy against it, and the prediction is the mean. The recorded performance is the negative
+    squared error in either case. ``ValueError`` on a stream without real-valued targets, for an unknown loss, fewer
+    than two atoms or an empty range.
     """
     _check(spec, "regressor", "real-valued targets", jnp.floating)
     if loss != "squared":

@@ -1,4 +1,4 @@
-"""What an episode that is cut off counts as."""
+"""Treatment of truncated episodes."""
 
 from typing import Literal, get_args
 
@@ -7,16 +7,16 @@ import jax.numpy as jnp
 from plasticity.core.types import LAST, Array
 
 Truncation = Literal["bootstrap", "terminal"]
-# bootstrap: the value of its last observation counts, as if it went on; terminal: nothing does, as if it had ended
+# bootstrap: use the value of the last observation, as if the episode continued; terminal: as if it had terminated
 
 
 def check_truncation(truncation: Truncation) -> None:
-    """``ValueError`` for an unknown name."""
+    """Raise ``ValueError`` for an unknown name."""
     if truncation not in get_args(Truncation):
         known = ", ".join(get_args(Truncation))
         raise ValueError(f"agent.truncation: {truncation} is not allowed; must be one of {known}")
 
 
 def kept_discount(discount: Array, step_type: Array, truncation: Truncation) -> Array:
-    """The environment's discount; with "terminal" (static) 0 where an episode is cut off."""
+    """The environment's discount; with "terminal" (static), 0 at truncations."""
     return discount if truncation == "bootstrap" else jnp.where(step_type == LAST, 0.0, discount)

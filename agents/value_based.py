@@ -1,4 +1,4 @@
-"""What agents that learn action values share: the error's loss and exploration."""
+"""Components shared by agents that learn action values: the loss of the error, and exploration."""
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +9,12 @@ from plasticity.core.types import Array, Key
 
 
 def error_loss(errors: Array, huber: Number) -> Array:
-    """``huber``: the bound on the error's gradient; 0 for the plain square ``error^2 / 2``. Traced."""
+    """Huber loss of the errors; ``huber`` (traced) bounds the gradient, 0 gives ``error^2 / 2``."""
     return jnp.where(huber > 0, rlax.huber_loss(errors, jnp.maximum(huber, 1e-6)), rlax.l2_loss(errors))
 
 
 def epsilon_greedy(key: Key, q: Array, epsilon: Array) -> Array:
-    """Uniform with probability epsilon, else the (first) greedy action; ``q [E, actions]`` -> int32 ``[E]``."""
+    """Uniform action with probability epsilon, else the (first) greedy one; ``q [E, actions]`` -> int32 ``[E]``."""
     coin, choice = jax.random.split(key)
     explore = jax.random.uniform(coin, q.shape[:1]) < epsilon
     uniform = jax.random.randint(choice, q.shape[:1], 0, q.shape[-1])

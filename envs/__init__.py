@@ -1,4 +1,4 @@
-"""Streams, what the learner lives through (``STREAMS``), and what can be done to any of them (``TRANSFORMS``)."""
+"""Streams, the sequences of tasks that a learner faces (``STREAMS``), and transforms of streams (``TRANSFORMS``)."""
 
 from collections.abc import Callable, Mapping
 

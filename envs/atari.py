@@ -20,15 +20,15 @@ from plasticity.envs.base import Source
 from plasticity.envs.episodes import warn_if_short
 from plasticity.envs.host import Pool, Stepped, host
 
-# Five minutes of play, the limit of an episode in Bellemare et al. 2013, "The Arcade Learning Environment". How long a
-# game lasts is not known beforehand: Freeway 8,160 frames, Breakout under a random policy a thousand.
+# Five minutes of play, the episode limit in Bellemare et al. 2013, "The Arcade Learning Environment". The length of a
+# game is not known in advance: Freeway lasts 8,160 frames, Breakout under a random policy a thousand.
 USUAL_EPISODE = 18_000
 
 ListOfModes = Annotated[list[Natural], Field(min_length=1, max_length=1000)] | Literal["all"]
 
 
 def library() -> Any:
-    """envpool, which takes a second to import; ``ValueError`` where it is not installed."""
+    """Import envpool, which takes a second; ``ValueError`` if it is not installed."""
     try:
         import envpool
     except ImportError as error:
@@ -37,7 +37,7 @@ def library() -> Any:
 
 
 def make_envs(game: Game, preset: Preset, seeds: Sequence[int], threads: int) -> Any:
-    """An envpool of one env for each seed. Frames 84 x 84, grey, the maximum of the last two of each 4; raw rewards."""
+    """An envpool with one env per seed: 84 x 84 grey frames, the maximum of the last two of each 4; raw rewards."""
     envpool = library()
 
     return envpool.make(
@@ -64,7 +64,7 @@ def make_envs(game: Game, preset: Preset, seeds: Sequence[int], threads: int) ->
 
 @cache
 def minimal_actions(name: str) -> int:
-    """How many actions the game uses, in each of its modes."""
+    """Number of actions the game uses, in each of its modes."""
     envs = make_envs(Game(name), PRESETS["dqn_legacy"], [1], 1)
     count = int(envs.action_space.n)
     envs.close()
@@ -72,7 +72,7 @@ def minimal_actions(name: str) -> int:
 
 
 def envpool_actions(game: Game, preset: Preset) -> int:
-    """How many actions the game has; ``ValueError`` where there is no envpool."""
+    """Number of the game's actions; ``ValueError`` if envpool is not installed."""
     library()
     return 18 if preset.full_actions else minimal_actions(game.name)
 
@@ -95,7 +95,7 @@ class AtariPool:
         known = np.where(actions < self.actions, actions, 0).astype(np.int32)  # 0 is NOOP
         observation, reward, terminated, truncated, info = self.envs.step(known)
         opens = info["elapsed_step"] == 0
-        dead = info["terminated"].astype(bool)  # the game's own end, even where the time limit falls on it
+        dead = info["terminated"].astype(bool)  # the game's own end, even if it coincides with the time limit
         if self.life_loss:
             dead |= (info["lives"] < self.lives) & ~opens
         self.lives = info["lives"]
@@ -107,10 +107,10 @@ class AtariPool:
 
 
 class Backend(NamedTuple):
-    """What emulates the games."""
+    """The emulator of the games."""
 
     pool: Callable[[Game, Preset, np.ndarray, int], Pool]  # game, preset, seeds, threads
-    actions: Callable[[Game, Preset], int]  # `ValueError` where the backend cannot play it
+    actions: Callable[[Game, Preset], int]  # `ValueError` if the backend cannot play it
 
 
 BACKENDS: Mapping[str, Backend] = {
@@ -120,7 +120,7 @@ BACKENDS: Mapping[str, Backend] = {
 
 
 def threads_of_a_block() -> int:
-    """Blocks on different devices step at the same time and share the cores."""
+    """Threads per block: blocks on different devices step at the same time and share the cores."""
     return max(1, cores() // jax.local_device_count())
 
 
@@ -135,7 +135,7 @@ def chosen(preset: str, overrides: Mapping[str, Any]) -> Preset:
 
 
 def visit_frames(frames: int | None, usual: int, episode: int) -> int:
-    """Frames of each env in a visit, as given or about ``usual``; a warning where an episode may last longer."""
+    """Frames of each env in a visit, as given or about ``usual``; warns if an episode may last longer."""
     if frames is not None and frames % FRAME_SKIP:
         raise ValueError(f"frames_per_visit: {frames} is not allowed; must be a multiple of {FRAME_SKIP}")
     if frames is not None:
@@ -166,38 +166,39 @@ def atari(
     fire: bool | None = None,
     threads: Threads = 0,
 ) -> Source:
-    """Atari games one after the other, the whole list ``cycles`` times; reward = the game's score, never clipped.
+    """Atari games in sequence, the whole list ``cycles`` times; reward = the game's score, never clipped.
 
     Presets: ``machado18``, Machado et al. 2018, "Revisiting the Arcade Learning Environment: Evaluation Protocols and
     Open Problems for General Agents" (sticky actions with probability 0.25, all 18 actions, an episode is a whole game
     of at most 108,000 frames); ``dqn_legacy``, Mnih et al. 2015, "Human-level control through deep reinforcement
-    learning" as in OpenAI Baselines (nothing sticky, only the actions that the games use, discount 0 at a lost life, up
-    to 30 no-ops, then FIRE); ``cora``, Powers et al. 2022, "CORA: Benchmarks, Baselines, and Metrics as a Platform for
-    Continual Reinforcement Learning Agents" (as ``dqn_legacy``, with all 18 actions and at most 40,000 frames).
+    learning" as in OpenAI Baselines (no sticky actions, only the actions that the games use, discount 0 at a lost life,
+    up to 30 no-ops, then FIRE); ``cora``, Powers et al. 2022, "CORA: Benchmarks, Baselines, and Metrics as a Platform
+    for Continual Reinforcement Learning Agents" (as ``dqn_legacy``, with all 18 actions and at most 40,000 frames).
 
-    All settings are static. ``games``: ``Name``, ``Name:mode`` or ``Name:mode:difficulty``. ``suite``, see
-    :mod:`plasticity.envs.atari_suites`: ``cora``, ``sequence10``, ``rusu_space_invaders``, ``rusu_breakout`` or
-    ``rusu_freeway``, gives games, modes, preset, cycles and frames; what is set beside it replaces it. ``modes``,
-    ``difficulties``: a curriculum, each game in each mode at the first difficulty, then at the next; ``all``: those
-    that it has; where one of the two is left out the first that the game has. ``preset``: by default ``machado18``.
-    ``frames_per_visit``: of each env, a multiple of 4; an agent's step is 4 frames; by default 20,000,000, in a suite
-    the suite's number divided by ``envs``. ``cycles``: by default 1. ``sticky`` ... ``fire`` override the preset, see
-    ``Preset``. ``threads``: of each block of lanes; 0 shares the cores among the devices. Where games differ in their
-    actions all have as many as the richest, and the surplus does nothing.
+    All settings are static. ``games``: ``Name``, ``Name:mode`` or ``Name:mode:difficulty``. ``suite``: ``cora``,
+    ``sequence10``, ``rusu_space_invaders``, ``rusu_breakout`` or ``rusu_freeway``, see
+    :mod:`plasticity.envs.atari_suites`. A suite sets games, modes, preset, cycles and frames; settings given explicitly
+    override it. ``modes``, ``difficulties``: a curriculum, each game in each mode at the first difficulty, then at the
+    next. ``all`` means all that the game has; if only one of the two is given, the other is the game's first.
+    ``preset``: ``machado18`` by default. ``frames_per_visit``: frames of each env, a multiple of 4 (an agent's step is
+    4 frames); by default 20,000,000, or in a suite the suite's number divided by ``envs``. ``cycles``: 1 by default.
+    ``sticky`` ... ``fire`` override the preset, see ``Preset``. ``threads``: threads per block of lanes; 0 shares the
+    cores among the devices. If games differ in their number of actions, all get the largest number, and surplus actions
+    do nothing.
 
-    ``backend``: ``envpool``, or ``ale``, ale-py's vector environment, for machines without envpool. It has no modes and
-    difficulties. From the same frame on both give the same frames, rewards and ends. They differ in this: an episode of
-    ``ale`` begins with 0 ... ``noops`` - 1 frames without action, where ``envpool`` has 1 ... ``noops``; one seed draws
-    other numbers of them; frames without action count towards the time limit; and the last frame of a game may be one
-    of the four before its end.
+    ``backend``: ``envpool``, or ``ale`` (ale-py's vector environment) for machines without envpool. ``ale`` has no
+    modes and difficulties. From the same frame on, both give the same frames, rewards and episode ends. They differ as
+    follows. An episode of ``ale`` starts with 0 ... ``noops`` - 1 frames without action, where ``envpool`` has
+    1 ... ``noops``. The same seed draws different numbers of them. With ``ale``, frames without action count towards
+    the time limit, and the last frame of a game may be one of the four before its end.
 
     Observations are uint8[4, 84, 84], the newest frame last. At FIRST all four are copies of the first frame; at every
-    other step the three older ones are the newer three of the step before. A time limit has discount 1.
+    other step the three older frames are the newest three of the previous step. A time limit has discount 1.
 
-    ``ValueError`` for an unknown suite, game, mode or difficulty, and frames that are no multiple of 4; a warning where
-    a visit is shorter than five minutes of play (and than the limit of an episode). It differs from Machado et al. in
-    one frame without action at the start of an episode (none with ``ale``), and from the other two in that an episode
-    goes on after a lost life, without no-ops and FIRE.
+    ``ValueError`` for an unknown suite, game, mode or difficulty, and for a number of frames that is not a multiple of
+    4. A warning if a visit is shorter than five minutes of play (and than the episode limit). Differences from Machado
+    et al.: one frame without action at the start of an episode (none with ``ale``). Difference from the other two: an
+    episode continues after a lost life, without no-ops and FIRE.
     """
     whole = suite_of(suite, games)
     overrides = {
@@ -209,7 +210,7 @@ def atari(
     frames = visit_frames(frames_per_visit, usual, settings.episode_frames)
     sequence = curriculum(whole.games, modes or whole.modes, difficulties or whole.difficulties)
     check_visits(len(sequence), cycles or whole.cycles)
-    tasks = tuple(dict.fromkeys(sequence))  # a game that comes again is another visit to the same task
+    tasks = tuple(dict.fromkeys(sequence))  # a repeated game is another visit to the same task
     played = [parse(game) for game in tasks]
     visits = tuple(VisitPlan(tasks.index(game), frames // FRAME_SKIP) for game in sequence)
     backed = BACKENDS[backend]

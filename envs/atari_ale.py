@@ -1,4 +1,4 @@
-"""Atari by ale-py's own vector environment: for where envpool cannot be installed."""
+"""Atari with ale-py's vector environment, for machines without envpool."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from plasticity.envs.host import Stepped
 
 
 def make_ale(game: Game, preset: Preset, count: int, threads: int) -> Any:
-    """``count`` emulators of one game, a single frame each: whatever ale-py has a default for is set here."""
+    """``count`` emulators of one game, a single frame each; every option with an ale-py default is set explicitly."""
     from ale_py.vector_env import AtariVectorEnv
 
     return AtariVectorEnv(
@@ -38,7 +38,7 @@ def make_ale(game: Game, preset: Preset, count: int, threads: int) -> Any:
 
 
 def ale_actions(game: Game, preset: Preset) -> int:
-    """How many actions the game has; ``ValueError`` where it has a mode, which the vector environment cannot set."""
+    """Number of the game's actions; ``ValueError`` if it names a mode, which the vector environment cannot set."""
     if game.mode >= 0 or game.difficulty >= 0:
         asked = ":".join(str(part) for part in game if part != -1)
         told = "which has no modes and difficulties; use `backend: envpool`"
@@ -49,7 +49,7 @@ def ale_actions(game: Game, preset: Preset) -> int:
 class AlePool:
     """The :class:`plasticity.envs.host.Pool` of one game.
 
-    Frames are stacked here: ale-py's own stack opens with black frames.
+    Frames are stacked here because ale-py's own stack starts with black frames.
     """
 
     def __init__(self, game: Game, preset: Preset, seeds: np.ndarray, threads: int) -> None:
@@ -62,7 +62,7 @@ class AlePool:
         self.stack = np.zeros((len(seeds), STACK, SIDE, SIDE), np.uint8)
 
     def seen(self, newest: np.ndarray, opens: np.ndarray) -> np.ndarray:
-        """The stack with the newest frame ``[M, 1, 84, 84]`` at its end, and nothing but that where it opens."""
+        """Append the newest frame ``[M, 1, 84, 84]`` to the stack; at an episode's start the stack holds only it."""
         slid = np.concatenate([self.stack[:, 1:], newest], axis=1)
         self.stack = np.where(opens[:, None, None, None], newest, slid) if opens.any() else slid
         return self.stack

@@ -1,4 +1,4 @@
-"""Atari games by name, mode and difficulty, and curricula made of them."""
+"""Atari games by name, mode and difficulty, and curricula over them."""
 
 from collections.abc import Sequence
 from functools import cache
@@ -11,7 +11,7 @@ TWO_PLAYERS = ("combat", "joust", "maze_craze", "warlords")
 
 
 class Game(NamedTuple):
-    """``-1``: the game's own default."""
+    """A game with its mode and difficulty; ``-1`` is the game's own default."""
 
     name: str
     mode: int = -1
@@ -19,7 +19,7 @@ class Game(NamedTuple):
 
 
 class Flavours(NamedTuple):
-    """What a game's cartridge offers."""
+    """Modes and difficulties of a game's cartridge."""
 
     modes: tuple[int, ...]
     difficulties: tuple[int, ...]
@@ -27,7 +27,7 @@ class Flavours(NamedTuple):
 
 @cache
 def cartridges() -> dict[str, str]:
-    """The games for one player that the emulator has, which are envpool's too: name -> name of the cartridge."""
+    """The emulator's single-player games, the same as envpool's: name -> name of the cartridge."""
     from ale_py import roms
 
     games = [game for game in roms.get_all_rom_ids() if game not in TWO_PLAYERS]
@@ -41,7 +41,7 @@ def known_games() -> list[str]:
 
 @cache
 def flavours(name: str) -> Flavours:
-    """The modes and difficulties of a game, as the emulator itself tells them; takes a tenth of a second."""
+    """The modes and difficulties of a game, as reported by the emulator; takes a tenth of a second."""
     from ale_py import ALEInterface, LoggerMode, roms
 
     ALEInterface.setLoggerMode(LoggerMode.Error)
@@ -52,7 +52,7 @@ def flavours(name: str) -> Flavours:
 
 
 def known(name: str) -> str:
-    """``name``; ``ValueError`` names the nearest game where there is none of that name."""
+    """Return ``name``; for an unknown name, ``ValueError`` suggests the nearest game."""
     if name not in cartridges():
         hint = suggestion(name, known_games())
         raise ValueError(f"games: unknown game {shown(name)}; {len(cartridges())} are known{hint}")
@@ -67,7 +67,7 @@ def _allowed(key: str, name: str, given: int, allowed: tuple[int, ...]) -> None:
 
 
 def checked(game: Game) -> Game:
-    """``game``; ``ValueError`` names the allowed ones where it has no such mode or difficulty."""
+    """Return ``game``; for an unknown mode or difficulty, ``ValueError`` lists the allowed ones."""
     if game.mode >= 0:
         _allowed("modes", game.name, game.mode, flavours(game.name).modes)
     if game.difficulty >= 0:
@@ -76,11 +76,11 @@ def checked(game: Game) -> Game:
 
 
 def parse(text: str) -> Game:
-    """``Name[:mode[:difficulty]]``; ``ValueError`` where the game, its mode or its difficulty does not exist."""
+    """Parse ``Name[:mode[:difficulty]]``; ``ValueError`` if the game, its mode or its difficulty does not exist."""
     name, *flavour = text.split(":")
     known(name)
     if len(flavour) > 2 or not all(part.isdecimal() for part in flavour):
-        raise ValueError(f"games: {text!r} is not of the form Name, Name:mode or Name:mode:difficulty")
+        raise ValueError(f"games: {text!r} is not allowed; must be Name, Name:mode or Name:mode:difficulty")
     return checked(Game(name, *map(int, flavour)))
 
 
@@ -89,16 +89,16 @@ def _chosen(given: Chosen, every: tuple[int, ...]) -> Sequence[int]:
 
 
 def curriculum(games: Sequence[str], modes: Chosen, difficulties: Chosen) -> list[str]:
-    """Each game in each of the modes at the first difficulty, then in each of them at the next.
+    """List each game in each of the modes at the first difficulty, then in each of them at the next.
 
-    ``"all"``: those that the game has, in ascending order. None for both: the games as they are; for one of them: the
-    first that the game has. ``ValueError`` where a game names a mode already.
+    ``"all"``: all that the game has, in ascending order. None for both: the games unchanged; None for one of them: the
+    game's first. ``ValueError`` if a game already names a mode.
     """
     if modes is None and difficulties is None:
         return list(games)
     if named := [game for game in games if ":" in game]:
         raise ValueError(
-            f"games: {shown(named[0])} already names a mode; leave it out there, or leave out modes and difficulties"
+            f"games: {shown(named[0])} already names a mode; omit the mode there, or omit modes and difficulties"
         )
     found = []
     for name in map(known, games):

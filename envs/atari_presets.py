@@ -1,4 +1,4 @@
-"""How Atari games are played: the protocols of the literature, for every backend."""
+"""Atari evaluation protocols from the literature, for every backend."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -7,14 +7,14 @@ FRAME_SKIP, STACK, SIDE = 4, 4, 84
 
 
 class Preset(NamedTuple):
-    """How a game is played. ``atari`` has a parameter of the same name for each of these."""
+    """The protocol of a game. ``atari`` has a parameter of the same name for each field."""
 
     sticky: float  # probability that the emulator repeats the last action instead, at each frame
-    full_actions: bool  # all 18 actions, else those that a game uses
-    life_loss: bool  # a lost life has discount 0; the episode goes on
-    episode_frames: int  # an episode is cut here, with discount 1
-    noops: int  # an episode begins with 1 ... noops frames without action, one fewer before a FIRE
-    fire: bool  # and then with FIRE, where it is among the game's actions
+    full_actions: bool  # all 18 actions, otherwise those that a game uses
+    life_loss: bool  # a lost life has discount 0; the episode continues
+    episode_frames: int  # an episode is truncated here, with discount 1
+    noops: int  # an episode starts with 1 ... noops frames without action, one fewer before a FIRE
+    fire: bool  # followed by FIRE, if it is among the game's actions
 
 
 PRESETS: Mapping[str, Preset] = {

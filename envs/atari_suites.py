@@ -1,4 +1,4 @@
-"""Sequences of Atari games that the literature uses, by name: ``suite: cora``."""
+"""Named sequences of Atari games from the literature: ``suite: cora``."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -8,7 +8,7 @@ from plasticity.envs.atari_games import Chosen
 
 
 class Suite(NamedTuple):
-    """What a suite gives where the config says nothing else. ``atari`` has a parameter for each."""
+    """Settings of a suite, used unless the config overrides them. ``atari`` has a parameter for each."""
 
     games: Sequence[str]
     preset: str = "machado18"
@@ -23,15 +23,15 @@ SUITES: Mapping[str, Suite] = {
     # Agents": 50 million frames each, five cycles.
     "cora": Suite(("SpaceInvaders", "Krull", "BeamRider", "Hero", "StarGunner", "MsPacman"), "cora", 50_000_000, 5),
     # Lyle et al. 2024, "Normalization and effective learning rates in reinforcement learning": ten games, 20 million
-    # frames each, the list twice. Which games is not published; these are the ones that the literature on plasticity
-    # reports on most.
+    # frames each, the list twice. The choice of games is not published; these are the games that the literature on
+    # plasticity reports most often.
     "sequence10": Suite(
         ("Asterix", "DemonAttack", "Phoenix", "Seaquest", "YarsRevenge", "Qbert", "SpaceInvaders", "Enduro", "Gopher",
          "Alien"),
         cycles=2,
     ),
-    # Rusu et al. 2022, "Probing Transfer in Deep Reinforcement Learning without Task Engineering": the modes of three
-    # games by their difficulties. Order, frames and preset are not theirs.
+    # Rusu et al. 2022, "Probing Transfer in Deep Reinforcement Learning without Task Engineering": the modes and
+    # difficulties of three games. Order, frames and preset are not from the paper.
     "rusu_space_invaders": Suite(("SpaceInvaders",), modes=range(16), difficulties=(0, 1)),
     "rusu_breakout": Suite(("Breakout",), modes=range(0, 48, 4), difficulties=(0, 1)),
     "rusu_freeway": Suite(("Freeway",), modes=range(8), difficulties=(0, 1)),
@@ -39,19 +39,19 @@ SUITES: Mapping[str, Suite] = {
 
 
 def suite_named(name: str) -> Suite:
-    """``ValueError`` names the nearest suite where there is none of that name."""
+    """Return the suite; for an unknown name, ``ValueError`` suggests the nearest."""
     if name not in SUITES:
         raise ValueError(f"suite: {unknown(f'suite {shown(name)}', name, SUITES)}")
     return SUITES[name]
 
 
 def suite_of(name: str | None, games: Sequence[str] | None) -> Suite:
-    """The named suite, or one of nothing but ``games``; ``ValueError`` where neither is given."""
+    """The named suite, or one with only ``games``; ``ValueError`` if neither is given."""
     if name is None and games is None:
         raise ValueError(f"games: missing; give a list of games, or `suite`: one of {', '.join(SUITES)}")
     own = Suite(games or ())
     if name is None:
         return own
     suite = suite_named(name)
-    # Modes belong to a game: with other games come their own.
+    # Modes belong to a game, so other games bring their own.
     return suite if games is None else suite._replace(games=games, modes=None, difficulties=None)

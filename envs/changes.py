@@ -1,6 +1,6 @@
-"""Parts of small streams: a time limit, a change of the problem from task to task, tasks and visits.
+"""Components of the small streams: time limits, changes between tasks, tasks and visits.
 
-Task 0 is the standard problem. What a later task is follows from the lane's data key and the task's index alone.
+Task 0 is the standard problem. A later task depends only on the lane's data key and the task's index.
 """
 
 from typing import Any
@@ -14,12 +14,14 @@ from plasticity.envs.transforms.base import divided, transformed
 from plasticity.envs.transforms.permutations import actions_change, observations_change
 from plasticity.envs.transforms.permutations import permutation as permutation
 
-OBSERVATIONS, ACTIONS = 10, 11  # what is derived from the key of the parameters
+OBSERVATIONS, ACTIONS = 10, 11  # tags for keys derived from the parameters' key
 
 
 def limited(task: Task, steps: int) -> Task:
-    """Cuts episodes after ``steps`` (static) steps; there the discount is 1 unless the episode ends by itself.
-    0: ``task`` as it is."""
+    """Truncate episodes after ``steps`` (static) steps, with discount 1 unless the episode terminates there.
+
+    0: ``task`` unchanged.
+    """
     if steps == 0:
         return task
 
@@ -36,12 +38,12 @@ def limited(task: Task, steps: int) -> Task:
 
 
 def schedule(tasks: int, visits: int, steps: int) -> tuple[VisitPlan, ...]:
-    """``visits`` stays of ``steps`` steps in ``tasks`` tasks, over and over."""
+    """``visits`` visits of ``steps`` steps, cycling through ``tasks`` tasks."""
     return tuple(VisitPlan(i % tasks, steps) for i in range(visits))
 
 
 def task_names(name: str, change: str, visits: int, distinct: int) -> tuple[str, ...]:
-    """No change: one task. ``physics``: as many as there are values. A permutation: a new one at each visit."""
+    """Names of the tasks: one without change, one per value with ``physics``, one per visit with a permutation."""
     if change == "none":
         return (name,)
     count = min(visits, distinct) if change == "physics" else visits
@@ -50,7 +52,7 @@ def task_names(name: str, change: str, visits: int, distinct: int) -> tuple[str,
 
 
 def changed(source: Source, change: str) -> Source:
-    """``source`` with what ``change`` does to its observations or discrete actions: a permutation for each task."""
+    """Apply ``change`` to the observations or discrete actions of ``source``: a permutation for each task."""
     if change == "observation":
         permuted, tag = observations_change(source.spec), OBSERVATIONS
     elif change == "action" and source.spec.discrete:
@@ -74,7 +76,7 @@ def small_spec(
     low: float,
     high: float,
 ) -> StreamSpec:
-    """An episodic stream of ``visits`` visits to the tasks ``names`` in turn, rewards from ``low`` to ``high``."""
+    """An episodic stream: ``visits`` visits to the tasks ``names`` in turn, rewards from ``low`` to ``high``."""
     return StreamSpec(
         observation=jax.ShapeDtypeStruct(shape, jnp.float32),
         actions=actions,

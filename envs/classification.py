@@ -18,12 +18,12 @@ from plasticity.envs.supervised import INPUTS, LABELS, endless
 class Images(NamedTuple):
     """The observations of one visit."""
 
-    inputs: Any  # the lane's own for life, or ()
+    inputs: Any  # the lane's own, fixed for the run, or ()
     order: Array  # int32: the class of a state, [states], or rows, state after state
 
 
 class Views(NamedTuple):
-    """Which image is seen in a state."""
+    """The mapping from states to images."""
 
     states: int
     order: Callable[[Key, Array], Array]  # key, task -> Images.order
@@ -31,7 +31,7 @@ class Views(NamedTuple):
 
 
 def true_views(data: Samples, relabel: bool) -> Views:
-    """State ``s`` shows an image of class ``order[s]``, each as likely as any other; task 0 of class ``s``."""
+    """State ``s`` shows a uniformly drawn image of class ``order[s]``; in task 0, of class ``s``."""
     groups = classes_of(data)
     rows, start, count = (jnp.asarray(array) for array in groups)
     states = len(groups.sizes)
@@ -47,7 +47,7 @@ def true_views(data: Samples, relabel: bool) -> Views:
 
 
 def random_views(data: Samples, relabel: bool, states: int) -> Views:
-    """Each state shows images of its own, equally many and at random; images that are left over are never shown."""
+    """Each state has its own random set of images, of equal size; leftover images are never shown."""
     each = data.size // states
     if each == 0:
         raise ValueError(f"samples: {data.size} is not allowed; must be at least {states}, one for each class")
@@ -102,23 +102,23 @@ def classification_mdp(
     steps_per_task: Count = 10_000,
     envs: Size = 1,
 ) -> Source:
-    """A decision process with a state and an action for each class, seen through images of the class.
+    """A Markov decision process with one state and one action per class; a state is observed as an image of its class.
 
-    ``true_label``: reward 1 where the action is the state, else 0; the next state is uniform over the states whatever
-    the action. ``random_label``: the same, each image given a class at random (in equal numbers) instead of its own.
-    ``sparse``: reward 1 where action and state are the last class, else 0; the next state is ``s + 1`` (0 after the
-    last) where the action is the state, else uniform. In every step the image is drawn anew from those of the state.
-    The process never ends: the discount is 1, no episode closes, and performance is the mean reward. Lyle et al.
-    2023, "Understanding plasticity in neural networks": how fast a network learns new targets after TD learning here.
+    ``true_label``: reward 1 if the action equals the state, else 0; the next state is uniform regardless of the action.
+    ``random_label``: the same, but each image is assigned a random class (in equal numbers) instead of its own.
+    ``sparse``: reward 1 if action and state are the last class, else 0; the next state is ``s + 1`` (0 after the last)
+    if the action equals the state, else uniform. In every step the image is redrawn from those of the state. The
+    process is continuing: the discount is 1, no episode ends, and performance is the mean reward. Lyle et al. 2023,
+    "Understanding plasticity in neural networks", measure how fast a network learns new targets after TD learning here.
 
-    All settings are static. ``classes``: states of ``random_label`` only; there are as many others as true labels.
-    ``change``, from visit to visit: ``none``, the same task again; ``labels``, other classes for the states (images at
-    random again, or a permutation of the true classes, of which task 0 has the identity); the transforms
-    ``permute_observations`` and ``permute_actions`` change the rest. ``tasks``: visits of ``steps_per_task`` steps. The
-    other settings are those of ``relabelled``.
+    All settings are static. ``classes``: number of states, for ``random_label`` only; the others have one state per
+    true label. ``change``, between visits: ``none``, the same task again; ``labels``, different classes for the states
+    (images reassigned at random, or a permutation of the true classes, the identity in task 0). The transforms
+    ``permute_observations`` and ``permute_actions`` provide the other changes. ``tasks``: number of visits, each of
+    ``steps_per_task`` steps. The other settings are those of ``relabelled``.
 
-    ``ValueError`` where files are missing, and for gaussian inputs where true labels are needed. The paper does not say
-    what follows the last state of ``sparse``.
+    ``ValueError`` if files are missing, and for gaussian inputs if true labels are needed. The paper does not say what
+    follows the last state of ``sparse``.
     """
     data = samples_of(inputs, path, samples, flat, dimensions)
     relabel = change == "labels"

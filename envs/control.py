@@ -1,4 +1,4 @@
-"""Three of gymnasium's classic control problems, as arrays."""
+"""Three of gymnasium's classic control problems in JAX."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -19,15 +19,15 @@ Change = Literal["none", "observation", "action", "physics"]
 
 
 class Physics(NamedTuple):
-    """A visit's problem: factors on the standard constants."""
+    """A visit's problem: factors applied to the standard constants."""
 
     gravity: Array
     length: Array
-    sign: Array  # of the force that an action means; -1 where the task reverses it
+    sign: Array  # of an action's force; -1 if the task reverses it
 
 
 def factors(change: str, **given: Factor) -> tuple[list[np.ndarray], int]:
-    """Each factor as an array with one value for each task, and the number of tasks that differ by them."""
+    """Each factor as an array with one value per task, and the number of tasks with different factors."""
     rows = {name: value if isinstance(value, Sequence) else (value,) for name, value in given.items()}
     for name, row in rows.items():
         if not row or min(row) <= 0:
@@ -44,7 +44,7 @@ def factors(change: str, **given: Factor) -> tuple[list[np.ndarray], int]:
 
 
 def physics_params(values: list[np.ndarray], count: int, reverse: bool = False) -> Callable[[Key, Visit], Physics]:
-    """``reverse``: every second task has the opposite sign."""
+    """The ``params`` of a task with these factors; with ``reverse``, every second task has the opposite sign."""
 
     def params(key: Key, visit: Visit) -> Physics:
         del key
@@ -85,20 +85,21 @@ def cartpole(
     steps_per_task: Count = 50_000,
     envs: Size = 1,
 ) -> Source:
-    """A pole on a cart that is pushed left or right (actions 0, 1); reward 1 at every step, the last one included.
+    """A pole on a cart that is pushed left or right (actions 0, 1); reward 1 at every step, including the last.
 
     Barto, Sutton, Anderson 1983, "Neuronlike Adaptive Elements That Can Solve Difficult Learning Control Problems", as
-    gymnasium's CartPole-v1: float32[4] (position, speed, angle, angular speed), discount 0 where the cart is beyond 2.4
-    or the pole beyond 12 degrees, discount 1 where an episode is cut after ``episode_steps`` (0: never).
+    gymnasium's CartPole-v1. Observations are float32[4] (position, velocity, angle, angular velocity). The discount is
+    0 if the cart is beyond 2.4 or the pole beyond 12 degrees, and 1 if an episode is truncated after ``episode_steps``
+    (0: never).
 
     All settings are static. ``change``: ``observation``, a new permutation of the four numbers at each visit;
-    ``action``, of the actions, which with two of them is a swap at every switch; ``physics``, the values of ``gravity``
-    and ``length`` in turn, over and over; ``none``, every visit is to the same task. Visit 0 is never permuted.
-    ``gravity``, ``length`` (of the pole): factors on the standard values, one, or with ``physics`` several. ``tasks``:
-    the number of visits, each of ``steps_per_task`` steps.
+    ``action``, a new permutation of the actions (with two actions, a swap at every switch); ``physics``, cycles through
+    the values of ``gravity`` and ``length``; ``none``, every visit is to the same task. Visit 0 is never permuted.
+    ``gravity``, ``length`` (of the pole): factors on the standard values, one each or, with ``physics``, several.
+    ``tasks``: number of visits, each of ``steps_per_task`` steps.
 
-    ``ValueError`` for factors that are not positive, differ in number, or are several without ``physics``; a warning
-    where a visit is shorter than an episode may last.
+    ``ValueError`` for factors that are not positive, differ in number, or are several without ``physics``; a warning if
+    a visit is shorter than an episode may last.
     """
     values, count = factors(change, gravity=gravity, length=length)
     warn_if_short("steps_per_task", steps_per_task, episode_steps)
@@ -124,8 +125,10 @@ def wrapped(angle: Array) -> Array:
 
 
 def acrobot_slope(state: Array, torque: Array, physics: Physics) -> Array:
-    """Time derivative of ``(angle 1, angle 2, speed 1, speed 2)``: two links of mass 1, length 1 times the factor,
-    centre of mass in the middle, moment of inertia 1."""
+    """Time derivative of ``(angle 1, angle 2, speed 1, speed 2)``.
+
+    Two links of mass 1, length 1 times the factor, centre of mass in the middle, moment of inertia 1.
+    """
     one, two, speed, bend = state
     length, pull = physics.length, 9.8 * physics.gravity
     half = 0.5 * length
@@ -140,7 +143,7 @@ def acrobot_slope(state: Array, torque: Array, physics: Physics) -> Array:
 
 
 def acrobot_step(state: Array, torque: Array, physics: Physics) -> Array:
-    """0.2 s later, by one Runge-Kutta step of fourth order."""
+    """The state 0.2 s later, by one fourth-order Runge-Kutta step."""
 
     def slope(state: Array) -> Array:
         return acrobot_slope(state, torque, physics)
@@ -173,16 +176,17 @@ def acrobot(
     steps_per_task: Count = 50_000,
     envs: Size = 1,
 ) -> Source:
-    """Two hanging links; a torque of -1, 0 or 1 between them (actions 0, 1, 2) is to swing the free end above a line.
+    """Two hanging links; the goal is to swing the free end above a line by a torque of -1, 0 or 1 (actions 0, 1, 2).
 
-    Sutton 1996, "Generalization in Reinforcement Learning: Successful Examples Using Sparse Coarse Coding", as
-    gymnasium's Acrobot-v1: float32[6] (cosine and sine of both angles, both speeds); reward -1 at each step but the
-    last, which has reward and discount 0; discount 1 where an episode is cut after ``episode_steps`` (0: never).
+    The torque acts between the links. Sutton 1996, "Generalization in Reinforcement Learning: Successful Examples Using
+    Sparse Coarse Coding", as gymnasium's Acrobot-v1. Observations are float32[6] (cosine and sine of both angles, both
+    angular velocities). The reward is -1 at each step except the last, which has reward and discount 0. The discount is
+    1 if an episode is truncated after ``episode_steps`` (0: never).
 
-    All settings are static and as those of :func:`cartpole`. ``length``: of both links.
+    All settings are static and as in :func:`cartpole`. ``length``: of both links.
 
-    ``ValueError`` for factors that are not positive, differ in number, or are several without ``physics``; a warning
-    where a visit is shorter than an episode may last.
+    ``ValueError`` for factors that are not positive, differ in number, or are several without ``physics``; a warning if
+    a visit is shorter than an episode may last.
     """
     values, count = factors(change, gravity=gravity, length=length)
     warn_if_short("steps_per_task", steps_per_task, episode_steps)
@@ -208,7 +212,7 @@ def pendulum_seen(state: Array) -> Array:
 
 
 def pendulum_step(state: Array, torque: Array, physics: Physics) -> tuple[Array, Array]:
-    """``(angle, speed)`` 0.05 s later, and the reward; the torque is within its bounds."""
+    """``(angle, speed)`` 0.05 s later, and the reward; the torque must be within its bounds."""
     angle, speed = state
     cost = wrapped(angle) ** 2 + 0.1 * speed**2 + 0.001 * torque**2
     turning = 15 * physics.gravity / physics.length * jnp.sin(angle) + 3 / physics.length**2 * torque
@@ -230,17 +234,17 @@ def pendulum(
     steps_per_task: Count = 50_000,
     envs: Size = 1,
 ) -> Source:
-    """A pendulum is to be swung up and held by a torque, a real number; the action is clipped to [-2, 2].
+    """A pendulum to swing up and balance with a real-valued torque; the action is clipped to [-2, 2].
 
-    ``reward = -(angle^2 + 0.1 speed^2 + 0.001 torque^2)`` before the step, the angle from upright. Brockman et al.
-    2016, "OpenAI Gym", as gymnasium's Pendulum-v1: float32[3] (cosine, sine, speed); every episode is cut after
-    ``episode_steps`` with discount 1.
+    ``reward = -(angle^2 + 0.1 speed^2 + 0.001 torque^2)`` before the step, with the angle measured from upright.
+    Brockman et al. 2016, "OpenAI Gym", as gymnasium's Pendulum-v1. Observations are float32[3] (cosine, sine, angular
+    velocity). Every episode is truncated after ``episode_steps`` with discount 1.
 
-    All settings are static and as those of :func:`cartpole`, but ``change: action``: every second visit the torque's
-    sign is reversed.
+    All settings are static and as in :func:`cartpole`, except ``change: action``, which reverses the sign of the torque
+    at every second visit.
 
-    ``ValueError`` for factors that are not positive, differ in number, or are several without ``physics``; a warning
-    where a visit is shorter than an episode may last.
+    ``ValueError`` for factors that are not positive, differ in number, or are several without ``physics``; a warning if
+    a visit is shorter than an episode may last.
     """
     values, count = factors(change, gravity=gravity, length=length)
     warn_if_short("steps_per_task", steps_per_task, episode_steps)

@@ -1,4 +1,4 @@
-"""Labelled images: the digits of scikit-learn, and data sets from files that the user names, in published formats."""
+"""Labelled images: scikit-learn's digits, and data sets read from user-supplied files in their published formats."""
 
 import functools
 import gzip
@@ -27,13 +27,13 @@ class Images(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """A data set as it was published."""
+    """The published layout of a data set."""
 
-    files: str  # what a folder must hold
+    files: str  # what a folder must contain
     shape: tuple[int, ...]  # of one image
     classes: int
     read: Callable[[Path], Images]
-    names: tuple[str, ...]  # of the files in the folder; any may be there with .gz at its end instead
+    names: tuple[str, ...]  # of the files in the folder; each may instead end in .gz
 
 
 def digits() -> Images:
@@ -45,20 +45,20 @@ def digits() -> Images:
 
 
 def idx(path: Path) -> np.ndarray:
-    """An array from a file in the IDX format (``path`` or ``path.gz``): magic 0 0 8 rank, big-endian sizes, bytes."""
+    """Read an array from an IDX file (``path`` or ``path.gz``): magic 0 0 8 rank, big-endian sizes, bytes."""
     zipped = path.with_name(path.name + ".gz")
     raw = path.read_bytes() if path.exists() else gzip.decompress(zipped.read_bytes())
     if raw[:3] != b"\x00\x00\x08" or len(raw) < 4 + 4 * raw[3]:
-        raise ValueError(f"{path} is no IDX file of unsigned bytes: it starts with {raw[:4]!r}")
+        raise ValueError(f"{path} is not an IDX file of unsigned bytes: it starts with {raw[:4]!r}")
     start = 4 + 4 * raw[3]
     sizes = np.frombuffer(raw, ">i4", raw[3], 4).tolist()
     if len(raw) != start + math.prod(sizes):
-        raise ValueError(f"{path} has {len(raw)} bytes, but an array {sizes} takes {start + math.prod(sizes)}")
+        raise ValueError(f"{path} has {len(raw)} bytes, but an array {sizes} needs {start + math.prod(sizes)}")
     return np.frombuffer(raw, np.uint8, offset=start).reshape(sizes)
 
 
 def idx_pair(stem: str, *, first_label: int = 0, transposed: bool = False) -> Callable[[Path], Images]:
-    """A reader of ``{stem}-images-idx3-ubyte`` and ``{stem}-labels-idx1-ubyte``; labels begin at ``first_label``."""
+    """A reader of ``{stem}-images-idx3-ubyte`` and ``{stem}-labels-idx1-ubyte``; labels start at ``first_label``."""
 
     def pair(folder: Path) -> Images:
         images, labels = idx(folder / f"{stem}-images-idx3-ubyte"), idx(folder / f"{stem}-labels-idx1-ubyte")
@@ -69,7 +69,7 @@ def idx_pair(stem: str, *, first_label: int = 0, transposed: bool = False) -> Ca
 
 
 class _Arrays(pickle.Unpickler):
-    """Reads pickles of dictionaries, lists and NumPy arrays; nothing else in a file can be run."""
+    """Reads pickles of dictionaries, lists and NumPy arrays; refuses everything else in a file."""
 
     def find_class(self, module: str, name: str) -> Any:
         module = module.replace("numpy.core", "numpy._core")
@@ -80,12 +80,12 @@ class _Arrays(pickle.Unpickler):
             "_codecs": ("encode",),
         }
         if name not in known.get(module, ()):
-            raise pickle.UnpicklingError(f"{module}.{name} has no place in a file of images")
+            raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a file of images")
         return super().find_class(module, name)
 
 
 def cifar(files: tuple[str, ...], labels: bytes) -> Callable[[Path], Images]:
-    """A reader of ``files`` of the Python version: rows of 1024 red, 1024 green and 1024 blue bytes."""
+    """A reader of ``files`` in the Python version: rows of 1024 red, 1024 green and 1024 blue bytes."""
 
     def batches(folder: Path) -> Images:
         found = [_Arrays(io.BytesIO((folder / name).read_bytes()), encoding="bytes").load() for name in files]
@@ -100,9 +100,9 @@ def cifar(files: tuple[str, ...], labels: bytes) -> Callable[[Path], Images]:
 
 def archive(path: Path) -> Images:
     """An ``.npz`` file with ``images`` uint8[N, height, width] or [N, height, width, channels], and ``labels`` [N]."""
-    with path.open("rb") as file, np.load(file) as arrays:  # of a cut file NumPy leaves its own handle open
+    with path.open("rb") as file, np.load(file) as arrays:  # NumPy leaves its own handle open for a truncated file
         if missing := [name for name in ("images", "labels") if name not in arrays]:
-            raise ValueError(f"no array {' and '.join(missing)} in it, only {', '.join(arrays) or 'nothing'}")
+            raise ValueError(f"array {' and '.join(missing)} is missing; the file has {', '.join(arrays) or 'none'}")
         images, labels = arrays["images"], arrays["labels"]
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or not np.issubdtype(labels.dtype, np.integer):
         raise ValueError(
@@ -119,7 +119,7 @@ def _idx_layout(stem: str, classes: int, more: str = "", **facts: Any) -> Layout
 
 
 CIFAR10 = tuple(f"data_batch_{i}" for i in range(1, 6))
-# EMNIST's files hold columns where MNIST's hold rows: every image is transposed, and turned upright here.
+# EMNIST's files store columns where MNIST's store rows: every image is transposed, and is turned upright here.
 LAYOUTS: Mapping[str, Layout] = {
     "mnist": _idx_layout("train", 10),
     "fashion_mnist": _idx_layout("train", 10),
@@ -146,7 +146,7 @@ BROKEN = (OSError, KeyError, TypeError, ValueError, EOFError, zlib.error, zipfil
 
 
 def expected(name: str) -> str:
-    """Two lines: what must be where the user says that ``name`` is."""
+    """Two lines describing the files expected at the user's path for ``name``."""
     if name == "npz":
         return "one .npz file with the arrays images uint8[N, height, width(, channels)]\nand labels [N]"
     layout = LAYOUTS[name]
@@ -155,41 +155,42 @@ def expected(name: str) -> str:
 
 
 def checked(images: Images, layout: Layout | None) -> Images:
-    """``images``, if there is a label to each, in range, and they have the published size (``layout`` None: any)."""
+    """Check that each image has a label in range and the published size (``layout`` None: any); returns ``images``."""
     inputs, labels = images
     if labels.shape != inputs.shape[:1] or not len(labels):
-        raise ValueError(f"there must be one label to each image, got {list(labels.shape)} for {list(inputs.shape)}")
+        raise ValueError(f"there must be one label per image, got {list(labels.shape)} for {list(inputs.shape)}")
     if layout and inputs.shape[1:] != layout.shape:
         raise ValueError(f"images must be {list(layout.shape)}, got {list(inputs.shape[1:])}")
     most = layout.classes - 1 if layout else np.inf
     if labels.min() < 0 or labels.max() > most:
-        raise ValueError(f"labels must lie in 0 ... {most}, got {labels.min()} ... {labels.max()}")
+        raise ValueError(f"labels must be in 0 ... {most}, got {labels.min()} ... {labels.max()}")
     return images
 
 
 def told(error: Exception) -> str:
-    """What is wrong with a file, without the system's error number."""
+    """The error message of a file, without the system's error number."""
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
     return str(error)
 
 
 def read(name: str, path: str | None) -> Images:
-    """The images of ``name``, one of :data:`Inputs`; all but ``digits`` from ``path``, in the published format.
+    """Read the images of ``name``, one of :data:`Inputs`; all but ``digits`` from ``path``, in the published format.
 
-    A part of a set in its published layout is accepted. ``ValueError`` names the files expected, where ``path`` is
-    missing, lacks them, or holds something else: cut files, other sizes, labels out of range, fewer labels than images.
+    A subset of a data set in its published layout is accepted. ``ValueError`` names the expected files if ``path`` is
+    missing, lacks them, or contains something else: truncated files, other sizes, labels out of range, fewer labels
+    than images.
     """
     if name == "digits":
         return digits()
     if path is None:
-        raise ValueError(f"path: missing; with inputs: {name} it must lead to\n{expected(name)}")
+        raise ValueError(f"path: missing; with inputs: {name} it must be the path of\n{expected(name)}")
     place, layout = Path(path).expanduser(), LAYOUTS.get(name)
     try:
         found = layout.read(place) if layout and place.suffix != ".npz" else archive(place)
         return checked(found, layout)
     except BROKEN as error:
-        raise ValueError(f"path: {path} does not hold {name} ({told(error)}); expected\n{expected(name)}") from error
+        raise ValueError(f"path: {path} does not contain {name} ({told(error)}); expected\n{expected(name)}") from error
 
 
 def contents(name: str, path: str | None) -> tuple[tuple[str, str], ...]:
@@ -205,7 +206,7 @@ def contents(name: str, path: str | None) -> tuple[tuple[str, str], ...]:
 
 @functools.lru_cache(maxsize=64)
 def _sha256(path: str, modified: int, size: int) -> str:
-    """``modified`` and ``size`` are the file's: it is read again once they change."""
+    """SHA-256 of the file, read again when its ``modified`` time or ``size`` changes."""
     del modified, size
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()

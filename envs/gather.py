@@ -23,7 +23,7 @@ LAYOUTS = 0  # what is derived from the key of the parameters
 
 
 class Problem(NamedTuple):
-    """A task's layouts, made once a visit: at every step would cost more than all the rest."""
+    """A task's layouts, built once per visit: building them at every step would cost more than all the rest."""
 
     worth: Array  # int8[layouts, size, size]
     blocks: Array  # int8[layouts, size, size]
@@ -40,7 +40,7 @@ class Board(NamedTuple):
 
 
 def laid_out(key: Key, size: int, gems: int, pits: int, blocks: int) -> tuple[Array, Array]:
-    """Worth and blocks of a layout: different cells, none of them the centre."""
+    """Worth and blocks of a layout: distinct cells, none of them the centre."""
     centre = (size // 2) * (size + 1)
     draws = jax.random.uniform(key, (size * size,)).at[centre].set(2.0)
     rank = (draws[:, None] > draws).sum(1).reshape(size, size)  # of the cell among all in random order
@@ -104,23 +104,23 @@ def gather(
     steps_per_task: Count = 500_000,
     envs: Size = 1,
 ) -> Source:
-    """A walk that collects gems and avoids pits, in layouts drawn at random: each task has layouts of its own.
+    """A gridworld with gems to collect and pits to avoid, in random layouts: each task has its own layouts.
 
-    Actions 0 ... 3 lead up, down, left, right; a block or the border keeps one where one is. ``reward = prize`` at a
-    gem, ``-prize`` at a pit, once each; an episode starts in the centre of one of the task's layouts and is cut after
-    ``episode_steps`` with discount 1. Observations are float32[size, size, 3]: 1 where one is; 1 at gems and -1 at pits
-    that are left; 1 at blocks.
+    Actions 0 ... 3 move up, down, left, right; blocks and the border stop the agent. ``reward = prize`` at a gem,
+    ``-prize`` at a pit, once each. An episode starts in the centre of one of the task's layouts and is truncated after
+    ``episode_steps`` with discount 1. Observations are float32[size, size, 3]: 1 at the agent; 1 at remaining gems and
+    -1 at remaining pits; 1 at blocks.
 
     Juliani, Ash 2024, "A Study of Plasticity Loss in On-Policy Deep Reinforcement Learning": 9 x 9 cells inside walls,
     ten tasks.
 
     All settings are static. ``change``: ``window``, task ``u`` has the layouts ``levels * u ... levels * (u + 1) - 1``
-    of the lane; ``expand``, all of them from 0 on; ``observation``, a permutation of the places at each visit;
-    ``action``, of the actions; ``none``. ``tasks``: the number of visits, each of ``steps_per_task`` steps.
+    of the lane; ``expand``, all of them from 0 on; ``observation``, a permutation of the cells at each visit;
+    ``action``, a permutation of the actions; ``none``. ``tasks``: number of visits, each of ``steps_per_task`` steps.
 
-    ``ValueError`` where there are more things than cells; a warning for visits shorter than an episode. It differs from
-    the paper's program in that things may lie anywhere but in the centre, that gems and pits are never under a block,
-    and that a shift is counted in steps, not in updates.
+    ``ValueError`` if there are more objects than cells; a warning for visits shorter than an episode. Differences from
+    the paper's program: objects may be anywhere but in the centre, gems and pits are never under a block, and shifts
+    are counted in steps, not in updates.
     """
     things = gems + pits + blocks
     if things > size**2 - 1:

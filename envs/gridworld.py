@@ -22,7 +22,7 @@ GOALS = 0  # what is derived from the key of the parameters
 
 
 def passable(here: tuple[int, int], there: tuple[int, int], width: int, walls: str) -> bool:
-    """Whether no wall stands between two neighbouring cells; rooms are ``width`` cells wide."""
+    """Whether there is no wall between two neighbouring cells; rooms are ``width`` cells wide."""
     rooms = {(row // width, column // width) for row, column in (here, there)}
     if len(rooms) == 1:
         return True
@@ -33,7 +33,7 @@ def passable(here: tuple[int, int], there: tuple[int, int], width: int, walls: s
 
 
 def neighbours(size: int, walls: str) -> np.ndarray:
-    """int32[cells, 4]: the cell that each action leads to; cell ``r * size + c`` is in row ``r``, column ``c``."""
+    """int32[cells, 4]: the cell that each action moves to; cell ``r * size + c`` is in row ``r``, column ``c``."""
     table = np.repeat(np.arange(size * size, dtype=np.int32)[:, None], len(MOVES), 1)
     for cell, (row, column) in enumerate(np.ndindex(size, size)):
         for action, (down, right) in enumerate(MOVES):
@@ -54,8 +54,7 @@ def distances(table: np.ndarray) -> np.ndarray:
 
 
 def goals(size: int, walls: str) -> np.ndarray:
-    """The cells that may be the goal: any but the centre; with nine rooms those of the five rooms beside and below the
-    middle one."""
+    """Possible goal cells: any but the centre; with nine rooms, the five rooms beside and below the middle one."""
     row, column = np.divmod(np.arange(size * size), size)
     if walls != "nine_rooms":
         return np.flatnonzero((row != size // 2) | (column != size // 2))
@@ -124,25 +123,26 @@ def gridworld(
     steps_per_task: Count = 40_000,
     envs: Size = 1,
 ) -> Source:
-    """A walk to a goal that the observation does not show and that is elsewhere in every task.
+    """A gridworld with a hidden goal that is elsewhere in every task.
 
-    Actions 0 ... 3 lead up, down, left, right; a wall or the border keeps one where one is. A step from cell ``c`` has
-    ``reward = prize [the goal is reached] - shaping * (fewest steps from c to the goal)``; at the goal the episode ends
-    with discount 0, after ``episode_steps`` (0: never) it is cut with discount 1. Observations are
-    float32[size, size, 1], 1 where one is; with ``show_goal`` a second plane has 1 at the goal.
+    Actions 0 ... 3 move up, down, left, right; walls and the border stop the agent. A step from cell ``c`` has
+    ``reward = prize [the goal is reached] - shaping * (fewest steps from c to the goal)``. At the goal the episode ends
+    with discount 0; after ``episode_steps`` (0: never) it is truncated with discount 1. Observations are
+    float32[size, size, 1], 1 at the agent; with ``show_goal`` a second plane has 1 at the goal.
 
     Chung et al. 2024, "Parseval Regularization for Continual Reinforcement Learning": 15 x 15 cells in nine rooms, a
     new goal each 40,000 of 800,000 steps; their rewards are ``prize: 3`` and ``shaping: 0.01``.
 
     All settings are static. ``walls``: ``none``, ``four_rooms``, or ``nine_rooms`` with a door in the middle of each
-    wall but the middle room's left and right. ``change``: ``goal``, no two goals of a lane are the same while there are
-    cells left (with nine rooms they lie in the five rooms beside and below the middle one); ``observation``, a new
-    permutation of the places at each visit; ``action``, of the actions; ``none``. ``start``: the centre, or any cell
-    but the goal. ``tasks``: the number of visits, each of ``steps_per_task`` steps.
+    wall except the middle room's left and right walls. ``change``: ``goal``, a new goal; a lane's goals are distinct
+    until all cells are used (with nine rooms they lie in the five rooms beside and below the middle one);
+    ``observation``, a new permutation of the cells at each visit; ``action``, a new permutation of the actions;
+    ``none``. ``start``: the centre, or any cell but the goal. ``tasks``: number of visits, each of ``steps_per_task``
+    steps.
 
-    ``ValueError`` for a size that the rooms do not divide; a warning for visits shorter than an episode. It differs
-    from the paper in that the prize comes with the step to the goal, not with one more from there, and in that goals
-    are drawn without replacement.
+    ``ValueError`` for a size that the rooms do not divide; a warning for visits shorter than an episode. Differences
+    from the paper: the prize is given for the step to the goal, not for a further step from there, and goals are drawn
+    without replacement.
     """
     check_grid(size, walls, episode_steps, steps_per_task)
     names = tuple(f"goal_{i}" for i in range(min(tasks, len(goals(size, walls)))))

@@ -1,4 +1,4 @@
-"""Streams whose set of samples grows: class after class, or share after share of all of them."""
+"""Streams whose set of samples grows, class by class or share by share."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -46,19 +46,19 @@ def class_incremental(
     steps_per_task: Count = 2000,
     envs: Size = 64,
 ) -> Source:
-    """Classification where classes arrive in groups; reward = accuracy.
+    """Class-incremental classification: classes arrive in groups; reward = accuracy.
 
     Task ``u`` shows samples of the classes ``order[0 ... (u + 1) k - 1]``, or only of the new ones, ``order[u k ...
-    (u + 1) k - 1]``, each sample as likely as any other. Dohare et al. 2024, "Loss of plasticity in deep continual
-    learning" (``cifar100``, ``classes_per_task`` 5: 20 tasks, of all classes so far).
+    (u + 1) k - 1]``, drawn uniformly. Dohare et al. 2024, "Loss of plasticity in deep continual learning" (``cifar100``,
+    ``classes_per_task`` 5: 20 tasks, of all classes so far).
 
-    All settings are static. ``classes_per_task``: k; there are as many tasks as that takes, and the last may add fewer.
-    ``shown``: ``seen``, all classes so far; ``new``, those of the task. ``order``: of the classes, ``random`` from the
-    lane's data key, or ``fixed``, by label. The other settings are those of ``relabelled``.
+    All settings are static. ``classes_per_task``: k; it determines the number of tasks, and the last may add fewer.
+    ``shown``: ``seen``, all classes so far; ``new``, those of the task. ``order``: order of the classes, ``random``
+    from the lane's data key or ``fixed``, by label. The other settings are those of ``relabelled``.
 
-    ``ValueError`` where files are missing, for gaussian inputs, which have no classes, and where ``samples`` leave one
-    out. The learner has outputs for all classes from the start; accuracy is that on the samples shown, while the
-    paper's is that on test images, and its learner begins each task with the best parameters of the last.
+    ``ValueError`` if files are missing, for gaussian inputs, which have no classes, and if ``samples`` excludes a
+    class. The learner has outputs for all classes from the start. Accuracy is measured on the samples shown; the paper
+    measures it on test images, and its learner starts each task from the best parameters of the previous one.
     """
     data = samples_of(inputs, path, samples, flat, 1)
     groups = classes_of(data)
@@ -117,17 +117,17 @@ def warm_start(
 ) -> Source:
     """Classification of a share of the samples, then of all of them; reward = accuracy.
 
-    Task ``u`` shows the first ``shares[u] n`` samples of an order drawn once from the lane's data key, each as likely
-    as any other; ``n`` leaves out a last part of ``held_out`` of all samples, which evaluation shows instead: the
-    ``evaluation`` of a run is then the accuracy on samples never trained on, which is what warm-starting harms. Ash,
-    Adams 2020, "On Warm-Starting Neural Network Training"; many ``shares`` (0.05, 0.1, ...) are its online experiment.
+    Task ``u`` draws uniformly from the first ``shares[u] n`` samples of an order drawn once from the lane's data key.
+    ``n`` excludes a final fraction ``held_out`` of all samples, which are used for evaluation. The ``evaluation`` of a
+    run is then the accuracy on held-out samples, which is what warm-starting harms. Ash, Adams 2020, "On Warm-Starting
+    Neural Network Training"; many ``shares`` (0.05, 0.1, ...) give its online experiment.
 
-    All settings are static. ``shares``: in (0, 1], one for each task. ``held_out``: 0 evaluates on the samples of the
-    task. ``labels`` and ``classes`` as in ``permuted_inputs``, the other settings as in ``relabelled``. A convex
-    learner is a **control**: the paper finds logistic regression not damaged.
+    All settings are static. ``shares``: in (0, 1], one per task. ``held_out``: 0 evaluates on the samples of the task.
+    ``labels`` and ``classes`` as in ``permuted_inputs``, the other settings as in ``relabelled``. A convex learner is a
+    **control**: in the paper, warm-starting does not harm logistic regression.
 
-    ``ValueError`` for a share outside (0, 1], and as in ``relabelled``. The paper trains in epochs until nothing more
-    is gained; here each task takes ``steps_per_task`` minibatches, drawn with replacement.
+    ``ValueError`` for a share outside (0, 1], and as in ``relabelled``. The paper trains in epochs until convergence;
+    here each task takes ``steps_per_task`` minibatches, drawn with replacement.
     """
     if not shares or not all(0 < share <= 1 for share in shares):
         raise ValueError(f"shares: {list(shares)} is not allowed; must be numbers in (0, 1], one for each task")

@@ -1,4 +1,4 @@
-"""Any environment of gymnasium's registry, on the host."""
+"""Environments from gymnasium's registry, on the host."""
 
 import importlib
 from collections.abc import Sequence
@@ -47,10 +47,11 @@ def registered(key: str, id: str) -> None:
 
 
 def imported(key: str, module: str, hint: str) -> None:
-    """Imports the module that registers an environment; ``ValueError``, with ``hint``, where it is not found, or where
-    it fails."""
+    """Import the module that registers an environment; ``ValueError``, with ``hint``, if it is not found or fails."""
     if not all(part.isidentifier() for part in module.split(".")):
-        raise ValueError(f"{key}: {shown(module)} is no name of a module; an id is `Name-v0` or `module:Name-v0`{hint}")
+        raise ValueError(
+            f"{key}: {shown(module)} is not a valid module name; an id is `Name-v0` or `module:Name-v0`{hint}"
+        )
     try:
         importlib.import_module(module)
     except ModuleNotFoundError as error:
@@ -59,7 +60,7 @@ def imported(key: str, module: str, hint: str) -> None:
                 f"{key}: there is no module {shown(module)}, neither installed nor in the current folder{hint}"
             ) from error
         raise ValueError(f"{key}: module {shown(module)} cannot be imported: {said(error)}") from error
-    except (Exception, SystemExit) as error:  # it may do anything while it is imported
+    except (Exception, SystemExit) as error:  # importing may run any code
         raise ValueError(f"{key}: module {shown(module)} cannot be imported: {said(error)}") from error
 
 
@@ -67,7 +68,7 @@ LARGEST = 2**24  # numbers of a flattened observation: 64 MiB
 
 
 def make_env(id: str, options: dict[str, Any], flatten: bool) -> Any:
-    """One environment; also what a worker process calls, in which nothing is registered yet."""
+    """Make one environment; also called in worker processes, where nothing is registered yet."""
     import gymnasium
 
     registered("id", id)
@@ -80,7 +81,7 @@ def make_env(id: str, options: dict[str, Any], flatten: bool) -> Any:
 
 
 def examined(task: Made, flatten: bool) -> Space:
-    """What the environment shows and takes; ``ValueError`` where it cannot be made or shows something else."""
+    """The environment's space; ``ValueError`` if it cannot be made or its observations are not supported."""
     import gymnasium
 
     try:
@@ -91,13 +92,16 @@ def examined(task: Made, flatten: bool) -> Space:
         raise ValueError(f"{task.name}: a library is missing: {error}{extra}") from error
     except (TypeError, ValueError, gymnasium.error.Error) as error:
         raise ValueError(f"{task.name}: gymnasium cannot make it: {error}") from error
-    except (Exception, SystemExit) as error:  # an environment may raise anything, a space that cannot be flattened too
+    except (
+        Exception,
+        SystemExit,
+    ) as error:  # an environment may raise anything, and so may a space that cannot be flattened
         raise ValueError(f"{task.name}: gymnasium cannot make it: {said(error)}") from error
     seen, limit = env.observation_space, env.spec.max_episode_steps
     env.close()
     if not isinstance(seen, gymnasium.spaces.Box):
         flat = not flatten and getattr(seen, "is_np_flattenable", False)
-        hint = ", or `flatten: true`" if flat else "; this one has no fixed size, so that it cannot be flattened"
+        hint = ", or `flatten: true`" if flat else "; this one has no fixed size and cannot be flattened"
         raise ValueError(f"{task.name}: observations {described(seen)} are not allowed; must be a Box{hint}")
     return space_of(task.name, seen.shape, seen_as(seen.dtype), env.action_space, limit)
 
@@ -140,29 +144,29 @@ def gym(
     pad: bool = False,
     idle: Natural = 0,
 ) -> Source:
-    """Environments of gymnasium one after the other, the whole list ``cycles`` times; reward = the environment's.
+    """Gymnasium environments in sequence, the whole list ``cycles`` times; reward = the environment's.
 
     Towers et al. 2024, "Gymnasium: A Standard Interface for Reinforcement Learning Environments". The tasks are every
-    variation of every id. Discount 0 where the environment says ``terminated``, 1 where ``truncated``.
+    variation of every id. The discount is 0 at ``terminated``, 1 at ``truncated``.
 
-    All settings are static. ``id`` or ``ids``: as in gymnasium, ``ALE/...`` included (Atari; the stream ``atari`` is
-    faster and has its protocols). ``variations``: of each id, keywords for ``gymnasium.make``, ``max_episode_steps``
-    among them. ``steps_per_visit``: env steps of each env. ``workers``: every env in a process of its own, which takes
-    seconds to start and pays where a step takes milliseconds. ``flatten``: observations as one row of numbers
-    (gymnasium's ``FlattenObservation``), which Dict, Tuple and Discrete ones need. ``pad``: tasks may differ in the
-    size of observations (zeros at the end of each axis) and in actions (surplus numbers are ignored; a surplus action
-    is played as action number ``idle``).
+    All settings are static. ``id`` or ``ids``: as in gymnasium, including ``ALE/...`` (Atari; the stream ``atari`` is
+    faster and has its protocols). ``variations``: for each id, keywords for ``gymnasium.make``, including
+    ``max_episode_steps``. ``steps_per_visit``: env steps of each env. ``workers``: run every env in its own process,
+    which takes seconds to start and pays off if a step takes milliseconds. ``flatten``: observations as one vector
+    (gymnasium's ``FlattenObservation``), required for Dict, Tuple and Discrete observations. ``pad``: tasks may differ
+    in the size of observations (zeros at the end of each axis) and in actions (surplus numbers are ignored; a surplus
+    action is played as action number ``idle``).
 
-    Observations stay uint8 or become float32; real actions are clipped to the space. A resumed visit is played again,
-    see :func:`plasticity.envs.host.host`, so the environments must be deterministic for a seed.
+    Observations stay uint8 or become float32; real-valued actions are clipped to the space. A resumed visit is
+    replayed, see :func:`plasticity.envs.host.host`, so the environments must be deterministic given a seed.
 
-    Actions are a Discrete space (wherever it starts) or a Box of real numbers; observations a Box. All other spaces of
-    actions (MultiDiscrete, MultiBinary, Dict, Tuple, Text, Sequence, Graph, OneOf, a Box of integers) are refused.
+    Action spaces are Discrete (with any start) or a Box of real numbers; observation spaces are a Box. All other action
+    spaces (MultiDiscrete, MultiBinary, Dict, Tuple, Text, Sequence, Graph, OneOf, a Box of integers) are refused.
 
-    ``ValueError`` for an unknown id (names the nearest), keywords that the environment refuses, a library that is
-    missing, spaces that are neither of these, tasks that differ without ``pad``; a warning for visits that are shorter
-    than an episode may be. ViZDoom, MiniHack and MetaWorld register environments too where they are installed:
-    ``module:Id`` imports their module first, or one of the current folder.
+    ``ValueError`` for an unknown id (suggests the nearest), keywords that the environment refuses, a missing library,
+    other spaces, and tasks that differ without ``pad``; a warning for visits shorter than an episode may last. If
+    installed, ViZDoom, MiniHack and MetaWorld also register environments: ``module:Id`` imports their module, or one in
+    the current folder, first.
     """
     tasks = variants(asked(id, ids), variations)
     for task in tasks:

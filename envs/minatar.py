@@ -1,4 +1,4 @@
-"""Sequences of MinAtar games that run as arrays."""
+"""Sequences of MinAtar games in JAX."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal, NamedTuple
@@ -29,7 +29,7 @@ GAMES: Mapping[str, Callable[[bool], Game]] = {
 
 
 class Problem(NamedTuple):
-    """What a visit is to."""
+    """A visit's problem."""
 
     game: Array  # index of the game
     channels: Any  # int32[channels]: their order, or () for the game's own
@@ -56,7 +56,7 @@ class Playing(NamedTuple):
 
 
 def known(name: str) -> str:
-    """``name``; ``ValueError`` names the nearest game where there is none of that name."""
+    """Return ``name``; for an unknown name, ``ValueError`` suggests the nearest game."""
     if name not in GAMES:
         known = listed(sorted(GAMES))
         raise ValueError(f"games: unknown game {shown(name)}; known: {known}{suggestion(name, GAMES)}")
@@ -152,23 +152,22 @@ def minatar(
     full_actions: bool = True,
     episode_steps: Natural = 0,
 ) -> Source:
-    """MinAtar games one after the other, the whole list ``cycles`` times; reward = the game's score.
+    """MinAtar games in sequence, the whole list ``cycles`` times; reward = the game's score.
 
     Young, Tian 2019, "MinAtar: An Atari-Inspired Testbed for Thorough and Reproducible Reinforcement Learning
     Experiments": ``asterix``, ``breakout``, ``freeway``, ``seaquest``, ``space_invaders``, by the rules of its
-    reference implementation. Observations are bool[10, 10, channels], one channel for each kind of thing; where games
-    differ in their channels all have as many as the richest, and the surplus stays empty.
+    reference implementation. Observations are bool[10, 10, channels], one channel per kind of object. If games differ
+    in their number of channels, all get the largest number, and surplus channels stay empty.
 
-    All settings are static. ``change``: ``none``, a game that comes again is another visit to the same task;
-    ``channels`` or ``actions``, every visit is a new task with a new permutation of the channels or of the actions
-    (visit 0 has none). ``sticky``: probability that the last action is done again instead. ``ramping``: asterix,
-    seaquest and space_invaders get harder as one gets on. ``full_actions``: the same six actions in all games, else
-    those that a game uses; where games differ all have as many as the richest, and the surplus does nothing.
-    ``episode_steps``: an episode is cut there, with discount 1; 0: never. The end of freeway after 2501 steps is the
-    game's own, with discount 0.
+    All settings are static. ``change``: ``none``, a repeated game is another visit to the same task; ``channels`` or
+    ``actions``, every visit is a new task with a new permutation of the channels or actions (visit 0 has none).
+    ``sticky``: probability that the last action is repeated instead. ``ramping``: asterix, seaquest and space_invaders
+    get harder over an episode. ``full_actions``: the same six actions in all games, otherwise those that a game uses;
+    if games differ, all get the largest number, and surplus actions do nothing. ``episode_steps``: episodes are
+    truncated there, with discount 1; 0: never. The end of freeway after 2501 steps is the game's own, with discount 0.
 
-    ``ValueError`` for an unknown game. It differs from the paper's program in that each episode begins with no last
-    action, not with that of the episode before.
+    ``ValueError`` for an unknown game. Difference from the paper's program: each episode starts without a last action,
+    not with that of the previous episode.
     """
     warn_if_short("steps_per_visit", steps_per_visit, episode_steps)
     names = tuple(dict.fromkeys(known(game) for game in games))  # a game that comes again is the same task

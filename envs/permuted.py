@@ -24,7 +24,7 @@ class Permuted(NamedTuple):
 
 
 def fresh_permutation(key: Key, task: Array, size: int) -> Array:
-    """int32[size]: the identity for task 0, else uniform over the permutations and apart for each task (traced)."""
+    """int32[size]: the identity for task 0, else a uniform permutation, independent for each task (traced)."""
     drawn = jax.random.permutation(jax.random.fold_in(key, task), size)
     return jnp.where(task == 0, jnp.arange(size), drawn).astype(jnp.int32)
 
@@ -47,21 +47,22 @@ def permuted_inputs(
     steps_per_task: Count = 2000,
     envs: Size = 1,
 ) -> Source:
-    """Classification of inputs whose entries change places at every switch, their labels unchanged; reward = accuracy.
+    """Classification of inputs whose entries are permuted at every switch, with unchanged labels; reward = accuracy.
 
-    ``x_u[i] = x[order_u[i]]``; ``cumulative``: ``order_u = order_{u-1}[q_u]``, what is permuted already is permuted
-    again; ``fresh``: ``order_u = q_u``; ``q_u`` uniform over the permutations, drawn from the lane's data key, and
-    ``order_0`` the identity. Both give uniform orders independent of each other, so that they differ in nothing but
-    their random numbers (and the cost of a switch: ``cumulative`` goes through all tasks up to ``u``). Dohare et al.
-    2024, "Loss of plasticity in deep continual learning" (online permuted MNIST: cumulative, 800 tasks of 60,000
-    images, one at a time); Goodfellow et al. 2014, "An Empirical Investigation of Catastrophic Forgetting in
-    Gradient-Based Neural Networks" (fresh).
+    ``x_u[i] = x[order_u[i]]``. ``cumulative``: ``order_u = order_{u-1}[q_u]``, which permutes the previous order again;
+    ``fresh``: ``order_u = q_u``. ``q_u`` is uniform over the permutations, drawn from the lane's data key, and
+    ``order_0`` is the identity. Both give uniform, mutually independent orders. They differ only in their random
+    numbers and in the cost of a switch (``cumulative`` goes through all tasks up to ``u``). Dohare et al. 2024, "Loss
+    of plasticity in deep continual learning" (online permuted MNIST: cumulative, 800 tasks of 60,000 images, one at a
+    time); Goodfellow et al. 2014, "An Empirical Investigation of Catastrophic Forgetting in Gradient-Based Neural
+    Networks" (fresh).
 
-    All settings are static. ``labels``: ``random`` ones are drawn once for each lane. ``classes``: by default as many
-    as there are true labels, 10 random ones. ``flat: false`` permutes over height, width and channels together. The
+    All settings are static. ``labels``: ``random`` labels are drawn once per lane. ``classes``: by default the number
+    of true labels, or 10 for random labels. ``flat: false`` permutes over height, width and channels together. The
     other settings are those of ``relabelled``.
 
-    ``ValueError`` as there. The paper shows each image of a task once; here they are drawn with replacement.
+    ``ValueError`` as in ``relabelled``. The paper shows each image of a task once; here images are drawn with
+    replacement.
     """
     data = samples_of(inputs, path, samples, flat, dimensions)
     known, size = labels_of(labels, data, classes), math.prod(data.shape)

@@ -1,4 +1,4 @@
-"""Any environment that envpool has, on the host, but for Atari, which has a stream of its own."""
+"""Environments from envpool, on the host, except Atari, which has its own stream."""
 
 import ctypes
 import warnings
@@ -23,7 +23,7 @@ REFUSED = {
 
 
 def library() -> Any:
-    """The package; it takes a second to import, and only these streams need it. ``ValueError`` where there is none."""
+    """Import envpool, which takes a second; only these streams need it. ``ValueError`` if it is not installed."""
     try:
         import envpool
     except ImportError as error:
@@ -34,7 +34,7 @@ def library() -> Any:
 
 
 def known() -> dict[str, str]:
-    """The suite of every task that can be a stream's."""
+    """The suite of every supported task."""
     names = library().list_all_envs()
     from envpool.registration import registry
 
@@ -43,7 +43,7 @@ def known() -> dict[str, str]:
 
 
 def checked(name: str) -> None:
-    """``ValueError`` names the nearest known task, or says why the stream has not this one."""
+    """Raise ``ValueError`` for an unknown or unsupported task, with the nearest known one or the reason."""
     allowed = known()
     from envpool.registration import registry
 
@@ -54,7 +54,7 @@ def checked(name: str) -> None:
 
 
 class View(NamedTuple):
-    """What a pool's observations become: ``see`` makes one array ``[M, *shape]`` of them."""
+    """Conversion of a pool's observations: ``see`` turns them into one array ``[M, *shape]``."""
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
@@ -74,7 +74,7 @@ def channels_last(space: Any) -> View:
 
 
 def chosen(name: str, space: Any, keys: Sequence[str] | None) -> View:
-    """One part of a Dict as it is, several as one row of numbers."""
+    """One part of a Dict unchanged, several concatenated into one vector."""
     for key in keys or ():
         if key not in space.spaces:
             raise ValueError(f"keys: {key!r} is not allowed; the observations of {name} have {', '.join(space.spaces)}")
@@ -102,18 +102,18 @@ def view_of(task: Made, space: Any, keys: Sequence[str] | None) -> View:
 
 
 def load_renderer() -> None:
-    """Makes the OpenGL that envpool brings visible to its MuJoCo, which finds none by the names that it looks for."""
+    """Make envpool's bundled OpenGL visible to its MuJoCo, which does not find it by the names it looks for."""
     folder = Path(library().__file__).parent.parent / "envpool.libs"
     for file in sorted([*folder.glob("libEGL*"), *folder.glob("libOpenGL*")]):
         ctypes.CDLL(str(file), ctypes.RTLD_GLOBAL)
 
 
 def examined(task: Made, keys: Sequence[str] | None, floats: bool) -> tuple[Space, View]:
-    """What the environment shows and takes; ``ValueError`` where envpool cannot make it."""
+    """The environment's space and view; ``ValueError`` if envpool cannot make it."""
     try:
         spec = library().make_spec(task.id, **task.options)
     except ImportError as error:
-        raise ValueError(f"{task.name}: envpool has it, but not what it needs of this system: {error}") from error
+        raise ValueError(f"{task.name}: envpool has it, but a system requirement is missing: {error}") from error
     except (TypeError, ValueError) as error:
         raise ValueError(f"{task.name}: envpool refuses an option: {str(error).splitlines()[0]}") from error
     if spec.config.max_num_players != 1:
@@ -153,28 +153,28 @@ def envpool(
     idle: Natural = 0,
     threads: Threads = 0,
 ) -> Source:
-    """Environments of envpool one after the other, the whole list ``cycles`` times; reward = the environment's.
+    """Envpool environments in sequence, the whole list ``cycles`` times; reward = the environment's.
 
     Weng et al. 2022, "EnvPool: A Highly Parallel Reinforcement Learning Environment Execution Engine". What it offers
     (1.2.5): DeepMind Control, Gymnasium's MuJoCo and Box2D, MetaWorld v3, MiniGrid and BabyAI, Procgen (needs Qt 5 on
     the system), classic control, toy text, robotics, highway, MyoSuite, MuJoCo Playground, Jumanji, Google football.
-    Not here: Atari (the stream ``atari``), ViZDoom (it has crashed a whole process) and games of two players. It
-    has no MiniHack.
+    Not supported: Atari (use the stream ``atari``), ViZDoom (it has crashed a whole process) and two-player games.
+    Envpool has no MiniHack.
 
-    All settings are static. ``tasks``: envpool's names. ``variations``: of each task, options for ``envpool.make``,
+    All settings are static. ``tasks``: envpool's names. ``variations``: for each task, options for ``envpool.make``,
     such as ``max_episode_steps``, or ``from_pixels: true`` with ``render_width`` and ``render_height`` for frames
-    instead of numbers (MuJoCo; a machine without any OpenGL ends the process). ``keys``: which parts of a Dict of
-    observations are seen, default all by their names' order; one part stays as it is, several become one row of
-    numbers. ``floats``: also uint8 observations become float32, for those that are categories, not brightness.
+    instead of numbers (MuJoCo; without any OpenGL on the machine the process ends). ``keys``: the parts of a Dict
+    observation to use, by default all in the order of their names; one part stays unchanged, several are concatenated
+    into one vector. ``floats``: convert uint8 observations to float32 too, if they are categories, not brightness.
     ``steps_per_visit``: env steps of each env. ``pad``: tasks may differ in the size of observations (zeros at the end
     of each axis) and in actions (surplus numbers are ignored; a surplus action is played as action number ``idle``).
-    ``threads``: of each block of lanes; 0 shares the cores among the devices.
+    ``threads``: threads per block of lanes; 0 shares the cores among the devices.
 
-    Frames are channels-last; a number of finitely many is seen one-hot. Discount 0 where the environment ends the
-    episode, 1 at its time limit, also where both fall together. Real actions are clipped to the space.
+    Frames are channels-last; discrete observations are one-hot. The discount is 0 if the environment ends the episode
+    and 1 at its time limit, including when both coincide. Real-valued actions are clipped to the space.
 
-    ``ValueError`` for an unknown task (names the nearest), refused options, a suite that lacks something here, tasks
-    that differ without ``pad``; a warning for visits that are shorter than an episode may be.
+    ``ValueError`` for an unknown task (suggests the nearest), refused options, a suite with a missing system
+    requirement, and tasks that differ without ``pad``; a warning for visits shorter than an episode may last.
     """
     for name in tasks:
         checked(name)

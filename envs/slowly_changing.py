@@ -62,8 +62,7 @@ def fire(network: ThresholdNetwork, bits: Array) -> Array:
 
 
 def slow_bits(key: Key, task: Array, count: int, flips: Literal["one", "all"]) -> Array:
-    """int32[count], the slow bits of a task (int32, traced): from the start ``one`` bit flipped at each switch, or
-    ``all`` drawn anew."""
+    """int32[count], the slow bits of a task (int32, traced): at each switch ``one`` bit flips or ``all`` are redrawn."""
 
     def drawn(u: Array) -> Array:
         return jax.random.bernoulli(jax.random.fold_in(key, u), 0.5, (count,)).astype(jnp.int32)
@@ -90,21 +89,20 @@ def slowly_changing_regression(
     steps_per_task: Count = 10_000,
     envs: Size = 1,
 ) -> Source:
-    """Regression on a fixed network of threshold units while some of its input bits change slowly; reward = minus the
-    squared error.
+    """Regression on a fixed network of threshold units with slowly changing input bits; reward = -squared error.
 
-    ``x = (slow bits, random bits)``: the first are constant during a task, the others 0 or 1 with equal chance in every
-    sample. ``y = b + sum_i v_i [w_i . x + b_i > beta (bits + 1) - S_i]`` with ``b, v, w, b_i`` +1 or -1 and ``S_i`` the
-    number of -1 among ``w_i, b_i``; drawn once for each lane from its data key. Dohare et al. 2024, "Loss of plasticity
-    in deep continual learning": a network of 5 ReLU units learns worse and worse.
+    ``x = (slow bits, random bits)``: the slow bits are constant during a task, the random bits are 0 or 1 with equal
+    probability in every sample. ``y = b + sum_i v_i [w_i . x + b_i > beta (bits + 1) - S_i]`` with ``b, v, w, b_i`` +1
+    or -1 and ``S_i`` the number of -1 among ``w_i, b_i``, drawn once per lane from its data key. Dohare et al. 2024,
+    "Loss of plasticity in deep continual learning": the performance of a network of 5 ReLU units degrades over time.
 
-    All settings are static. ``bits``: inputs, the first ``slow`` of them slow. ``units``: of the target network.
-    ``flips``: at a switch ``one`` slow bit flips (the paper's text), or ``all`` are drawn anew (the default of its
-    published code). ``tasks``: periods, each of ``steps_per_task`` samples of each env; the paper has 300 of 10,000.
-    ``envs``: the size of a minibatch, which shares the slow bits.
+    All settings are static. ``bits``: number of inputs, of which the first ``slow`` are slow. ``units``: size of the
+    target network. ``flips``: at a switch ``one`` slow bit flips (the paper's text), or ``all`` are redrawn (the
+    default of its published code). ``tasks``: periods of ``steps_per_task`` samples of each env; the paper has 300 of
+    10,000. ``envs``: the size of a minibatch, which shares the slow bits.
 
-    ``ValueError`` where ``slow`` exceeds ``bits``. The constant input is left to the learner's bias. In the published
-    code ``S_i`` is the number of -1 among ``w_i`` plus ``b_i / 2``.
+    ``ValueError`` if ``slow`` exceeds ``bits``. The constant input is left to the learner's bias. In the published code
+    ``S_i`` is the number of -1 among ``w_i`` plus ``b_i / 2``.
     """
     if slow > bits or (slow == 0 and flips == "one"):
         least = 1 if flips == "one" else 0

@@ -1,4 +1,4 @@
-"""Suites of tasks that the literature uses, each a few settings on top of the stream ``envpool``."""
+"""Task suites from the literature, each a few settings on top of the stream ``envpool``."""
 
 from typing import Annotated, Literal
 
@@ -32,13 +32,13 @@ def procgen(
     envs: Size = 1,
     threads: Threads = 0,
 ) -> Source:
-    """Procgen's games one after the other, or the levels of a game: every start level of every game is a task.
+    """Procgen games in sequence, or sets of levels of a game: every start level of every game is a task.
 
     Cobbe et al. 2020, "Leveraging Procedural Generation to Benchmark Reinforcement Learning". All settings are static.
-    ``games``: ``coinrun``, ``starpilot``, ... ``difficulty``: not every game has each. ``start_levels``: the first of
-    the ``levels`` (0: without bound) that a task draws its episodes from; several of them make a shift of levels.
-    Frames are uint8[64, 64, 3]; 15 actions. ``ValueError`` for an unknown game, and where the Qt 5 libraries, which
-    envpool's Procgen needs, are not on the system.
+    ``games``: ``coinrun``, ``starpilot``, ... ``difficulty``: not every game has every difficulty. ``start_levels``:
+    the first of the ``levels`` levels (0: unbounded) from which a task draws its episodes; several start levels give a
+    shift of levels. Frames are uint8[64, 64, 3]; 15 actions. ``ValueError`` for an unknown game, and if the Qt 5
+    libraries, which envpool's Procgen needs, are not installed on the system.
     """
     return envpool(
         tasks=[f"{game.capitalize()}{difficulty.capitalize()}-v0" for game in games],
@@ -61,13 +61,13 @@ def minigrid(
     pad: bool = False,
     threads: Threads = 0,
 ) -> Source:
-    """MiniGrid's tasks one after the other, seen as the agent does: 7 x 7 cells, three categories each.
+    """MiniGrid tasks in sequence, in the agent's view: 7 x 7 cells, three categories each.
 
     Chevalier-Boisvert et al. 2023, "Minigrid & Miniworld: Modular & Customizable Reinforcement Learning Environments
     for Goal-Oriented Tasks". All settings are static. ``tasks``: ``Empty-5x5``, ``DoorKey-6x6``, ...
     ``episode_steps``: the time limit; 0 for each task's own. Observations are float32[7, 7, 3], an object's kind,
-    colour and state as numbers; the direction and the mission are not seen (``kind: envpool`` with ``keys`` shows
-    them). ``pad``: for tasks of fewer than 7 actions beside others; a surplus action turns left. ``ValueError`` for an
+    colour and state as numbers. The direction and the mission are not observed (``kind: envpool`` with ``keys`` shows
+    them). ``pad``: for mixing in tasks with fewer than 7 actions; a surplus action turns left. ``ValueError`` for an
     unknown task.
     """
     return envpool(
@@ -92,10 +92,10 @@ def dmc(
     pad: bool = False,
     threads: Threads = 0,
 ) -> Source:
-    """Tasks of the DeepMind Control Suite one after the other; observations are all that a task tells, as one row.
+    """DeepMind Control Suite tasks in sequence; observations are all observables of a task as one vector.
 
     Tassa et al. 2018, "DeepMind Control Suite". All settings are static. ``tasks``: ``CheetahRun``, ``WalkerWalk``, ...
-    ``episode_steps``: an episode's length. ``pad``: see the stream ``envpool``; tasks of one body mostly need none.
+    ``episode_steps``: an episode's length. ``pad``: see the stream ``envpool``; tasks with the same body mostly need none.
     Rewards are in [0, 1]. ``ValueError`` for an unknown task, and for bodies that differ without ``pad``.
     """
     return envpool(
@@ -117,12 +117,12 @@ def continual_world(
     envs: Size = 1,
     threads: Threads = 0,
 ) -> Source:
-    """Ten tasks of a robot arm one after the other (``cw10``), or the ten twice (``cw20``).
+    """Ten tasks of a robot arm in sequence (``cw10``), or the ten twice (``cw20``).
 
     Wolczyk et al. 2021, "Continual World: A Robotic Benchmark For Continual Reinforcement Learning". All settings are
     static. ``episode_steps``: an episode's length, 200 in the paper. Observations are float32[39], actions 4 numbers in
-    [-1, 1]. It differs from the paper in MetaWorld's version (v3 for v1: other rewards, longer observations) and in
-    that the observation does not say the task. Performance is the return, not the rate of success.
+    [-1, 1]. Differences from the paper: MetaWorld's version (v3 instead of v1: other rewards, longer observations), and
+    the observation does not identify the task. Performance is the return, not the success rate.
     """
     return envpool(
         tasks=[f"MetaWorld/{task}-v3" for task in CW10],

@@ -161,9 +161,9 @@ def test_rewards_may_stay_as_they_are(make):
 REFUSED = [
     ({"v_max": 0.5}, r"agent\.v_max: 0\.5 is not allowed; rewards reach 1\.0 \(clipped at 1\.0\)"),
     ({"v_min": -0.5}, r"agent\.v_min: -0\.5 is not allowed; rewards reach -1\.0 \(clipped at 1\.0\)"),
-    ({"v_min": 4.0}, r"agent\.v_max: 3\.0 is not allowed; it must be finite and above v_min, 4\.0"),
-    ({"reward_clip": None}, r"agent\.reward_clip: null is not allowed; rewards have no known bound"),
-    ({"atoms": 1}, r"agent\.atoms: 1 is not allowed; it must be at least 2"),
+    ({"v_min": 4.0}, r"agent\.v_max: 3\.0 is not allowed; must be finite and above v_min, 4\.0"),
+    ({"reward_clip": None}, r"agent\.reward_clip: null is not allowed; v_min needs a known bound on rewards"),
+    ({"atoms": 1}, r"agent\.atoms: 1 is not allowed; must be at least 2"),
     ({"update_period": 7}, r"agent\.update_period: 7 is not allowed"),
 ]
 

@@ -467,9 +467,9 @@ def test_only_a_whole_reset_renews_the_deviations():
 
 
 REFUSED = [
-    ({"actions": "continuous"}, r"agent\.actions: continuous is not allowed; those of the stream are discrete"),
-    ({"rollout_length": 7}, r"agent\.rollout_length: 7 is not allowed; it must divide the 30 steps"),
-    ({"minibatches": 3}, r"agent\.minibatches: 3 is not allowed; it must divide the 20 steps of a rollout"),
+    ({"actions": "continuous"}, r"agent\.actions: continuous is not allowed; the stream's actions are discrete"),
+    ({"rollout_length": 7}, r"agent\.rollout_length: 7 is not allowed; must divide the 30 steps"),
+    ({"minibatches": 3}, r"agent\.minibatches: 3 is not allowed; must divide the 20 steps of a rollout"),
     ({"trunk": "joint"}, r'agent\.trunk: "joint" is not allowed; must be one of separate, shared'),
     ({"normalise_advantages": "all"}, r'agent\.normalise_advantages: "all" is not allowed; must be one of minibatch'),
     ({"evaluate": "best"}, r'agent\.evaluate: "best" is not allowed; must be one of sample, mode'),

@@ -196,7 +196,7 @@ def test_a_supervised_stream_is_refused(name):
 
 
 def test_a_visit_is_whole_periods_of_learning():
-    with pytest.raises(ValueError, match=r"agent\.update_period: 7 is not allowed; it must divide the 60 steps"):
+    with pytest.raises(ValueError, match=r"agent\.update_period: 7 is not allowed; must divide the 60 steps"):
         small(update_period=7)
 
 
@@ -204,5 +204,5 @@ def test_a_minimum_that_the_replay_can_never_hold_is_refused():
     """Three envs share 10 places: 3 rows, 9 steps."""
     spec = SPEC._replace(envs=3)
     small(spec, replay_capacity=10, replay_minimum=9)
-    with pytest.raises(ValueError, match=r"agent\.replay_minimum: 10 is not allowed; it lies between 6 and 9"):
+    with pytest.raises(ValueError, match=r"agent\.replay_minimum: 10 is not allowed; must be between 6 and 9"):
         small(spec, replay_capacity=10, replay_minimum=10)

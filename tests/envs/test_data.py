@@ -108,25 +108,25 @@ def write_npz(path: Path, **arrays: Any) -> str:
     [
         ({"images": IMAGES / 255, "labels": LABELS}, r"images must be uint8.*got float64\[10, 28, 28\]"),
         ({"images": IMAGES, "labels": LABELS / 1}, r"labels whole numbers"),
-        ({"images": IMAGES, "labels": LABELS[1:]}, r"one label to each image, got \[9\] for \[10, 28, 28, 1\]"),
+        ({"images": IMAGES, "labels": LABELS[1:]}, r"one label per image, got \[9\] for \[10, 28, 28, 1\]"),
         ({"images": IMAGES[:, 1:], "labels": LABELS}, r"images must be \[28, 28, 1\], got \[27, 28, 1\]"),
-        ({"images": IMAGES, "labels": LABELS + 1}, r"labels must lie in 0 ... 9, got 2 ... 10"),
-        ({"images": IMAGES}, "no array labels in it, only images"),
+        ({"images": IMAGES, "labels": LABELS + 1}, r"labels must be in 0 ... 9, got 2 ... 10"),
+        ({"images": IMAGES}, "array labels is missing; the file has images"),
     ],
 )
 def test_other_arrays_are_refused(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
-    with pytest.raises(ValueError, match=rf"does not hold mnist \(.*{message}.*\); expected"):
+    with pytest.raises(ValueError, match=rf"does not contain mnist \(.*{message}.*\); expected"):
         read("mnist", write_npz(tmp_path / "some.npz", **arrays))
 
 
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
-        (b"<html>", "is no IDX file"),
-        (idx_bytes(IMAGES)[:-1], r"has 7855 bytes, but an array \[10, 28, 28\] takes 7856"),
+        (b"<html>", "is not an IDX file"),
+        (idx_bytes(IMAGES)[:-1], r"has 7855 bytes, but an array \[10, 28, 28\] needs 7856"),
         (idx_bytes(IMAGES) + b"x", "has 7857 bytes"),
-        (idx_bytes(IMAGES)[:9], "is no IDX file"),
-        (idx_bytes(IMAGES[:9]), "one label to each image"),
+        (idx_bytes(IMAGES)[:9], "is not an IDX file"),
+        (idx_bytes(IMAGES[:9]), "one label per image"),
         (idx_bytes(IMAGES[0]), "must be"),
     ],
 )
@@ -142,11 +142,11 @@ def test_cut_archives_are_refused(tmp_path: Path) -> None:
     path = write_idx(tmp_path, "train", IMAGES, LABELS)
     zipped = tmp_path / "train-images-idx3-ubyte.gz"
     zipped.write_bytes(zipped.read_bytes()[:-100])
-    with pytest.raises(ValueError, match="does not hold mnist"):
+    with pytest.raises(ValueError, match="does not contain mnist"):
         read("mnist", path)
     npz = Path(write_npz(tmp_path / "cut.npz", images=IMAGES, labels=LABELS))
     npz.write_bytes(npz.read_bytes()[:-100])
-    with pytest.raises(ValueError, match="does not hold npz"):
+    with pytest.raises(ValueError, match="does not contain npz"):
         read("npz", str(npz))
 
 
@@ -159,11 +159,11 @@ class Harmful:
     ("raw", "message"),
     [
         (pickle.dumps({b"data": Harmful()}), "builtins.print has no place"),
-        (cifar_bytes(np.zeros((3, 3072), np.uint8), fine_labels=[1, 2, 3])[:-40], "does not hold cifar100"),
+        (cifar_bytes(np.zeros((3, 3072), np.uint8), fine_labels=[1, 2, 3])[:-40], "does not contain cifar100"),
         (cifar_bytes(np.zeros((3, 3071), np.uint8), fine_labels=[1, 2, 3]), r"got uint8\[3, 3071\]"),
         (cifar_bytes(np.zeros((3, 3072), np.uint8), labels=[1, 2, 3]), "fine_labels"),
         (cifar_bytes(np.zeros((3, 3072), np.uint8), fine_labels=[1, 2, 100]), "0 ... 99, got 1 ... 100"),
-        (pickle.dumps([1]), "does not hold cifar100"),
+        (pickle.dumps([1]), "does not contain cifar100"),
     ],
 )
 def test_other_pickles_are_refused_and_not_run(tmp_path: Path, raw: bytes, message: str, capsys: Any) -> None:

@@ -121,7 +121,7 @@ def test_images_keep_their_shape_unless_flat() -> None:
         ),
         ({"initial": "true", "classes": 9}, "classes: 9 is not allowed; must be at least 10 with initial: true"),
         ({"samples": 1798}, r"samples: 1798 is not allowed; must be in \[1, 1797\] for these inputs"),
-        ({"inputs": "mnist"}, "path: missing; with inputs: mnist it must lead to"),
+        ({"inputs": "mnist"}, "path: missing; with inputs: mnist it must be the path of"),
     ],
 )
 def test_relabelled_refuses(settings: dict[str, Any], message: str) -> None:
