@@ -237,7 +237,7 @@ def test_at_switches_only_an_optimizer_that_carries_something_over_is_reset(inne
     context = Context(None, (), {}, (), None, rule, None, None, None)
     method = optimizer_reset()
     if not carries:
-        with pytest.raises(ValueError, match=r"switch would change nothing; .* carries nothing over a task switch"):
+        with pytest.raises(ValueError, match=r"switch has no effect; .* keeps nothing across a task switch"):
             method.switch(None, (), Learner(params, (), state), context)
         return
     _, learner = method.switch(None, (), Learner(params, (), state), context)

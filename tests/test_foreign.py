@@ -239,7 +239,7 @@ def test_an_agent_that_leaves_a_method_out_refuses_it(plugin: Any) -> None:
     said = refusal(agent="odd", interventions=["l2", "layer_norm"])
     assert said == (
         "arms.baseline: interventions.layer_norm is not allowed with agent `odd`: the agent builds its network without "
-        "it (`network`), so that it would have no effect or half of it"
+        "it (`network`), so it would have no effect or only part of it"
     )
     assert "interventions.nap is not allowed with agent `odd`" in refusal(agent="odd", interventions=["nap"])
     assert "does not call it at task switches" in refusal(agent="odd", interventions=["reset"], task_aware=True)

@@ -1,4 +1,4 @@
-"""Every method that keeps plasticity: one factory each, known to configs by the name here."""
+"""The methods that preserve plasticity: one factory each, available in configs under the names below."""
 
 from collections.abc import Callable, Mapping
 

@@ -1,4 +1,4 @@
-"""Interventions on the network alone: they change its description before it is built."""
+"""Interventions on the network alone: they change its spec before it is built."""
 
 import math
 from dataclasses import replace
@@ -18,9 +18,14 @@ def layer_norm(*, affine: bool = True, bias: bool = True) -> Intervention:
     """Layer normalisation before every hidden non-linearity.
 
     ``z <- scale (z - mean(z)) / std(z) + offset`` over the units of a layer (for a convolution: over the channels of
-    each position). ``affine`` (static): scale and offset are learnt, else they are 1 and 0. ``bias`` (static): the
-    hidden layers keep their bias in front of it. Lyle et al. say neither which axes nor whether it is affine; DQN
-    Zoo's and flax's default is what stands here.
+    each position).
+
+    Args:
+        affine: whether scale and offset are learned (static); otherwise they are 1 and 0.
+        bias: whether the hidden layers keep their bias before the normalisation (static).
+
+    Lyle et al. specify neither the axes nor whether the normalisation is affine; the defaults are those of DQN Zoo and
+    flax.
     """
     return Intervention(
         network=lambda spec: replace(spec, normalisation="layer", affine=affine, bias=bias), sets=("normalisation",)
@@ -35,8 +40,11 @@ def rms_norm(*, affine: bool = True, bias: bool = True) -> Intervention:
     """Root-mean-square normalisation before every hidden non-linearity.
 
     ``z <- scale z / sqrt(mean(z^2))`` over the units of a layer (for a convolution: over the channels of each
-    position). ``affine`` (static): the scale is learnt, else it is 1. ``bias`` (static): the hidden layers keep their
-    bias in front of it. Like Zhang and Sennrich's, without an offset.
+    position). As in Zhang and Sennrich, there is no offset.
+
+    Args:
+        affine: whether the scale is learned (static); otherwise it is 1.
+        bias: whether the hidden layers keep their bias before the normalisation (static).
     """
     return Intervention(
         network=lambda spec: replace(spec, normalisation="rms", affine=affine, bias=bias), sets=("normalisation",)
@@ -44,7 +52,7 @@ def rms_norm(*, affine: bool = True, bias: bool = True) -> Intervention:
 
 
 def halved(spec: NetworkSpec, name: str) -> NetworkSpec:
-    """The spec with half as many units in every hidden layer; ``ValueError`` where one has an odd number."""
+    """The spec with half as many units in every hidden layer; ``ValueError`` if a layer has an odd number of units."""
 
     def half(units: int) -> int:
         if units % 2:
@@ -63,7 +71,7 @@ def halved(spec: NetworkSpec, name: str) -> NetworkSpec:
 
 
 def activation(name: str, *, halve: bool = False, **numbers: float) -> Intervention:
-    """The non-linearity called ``name`` in every hidden layer; with ``halve``, in half as many units."""
+    """Use the non-linearity ``name`` in every hidden layer; with ``halve``, with half as many units."""
     settings = tuple((key, float(value)) for key, value in numbers.items())
 
     def network(spec: NetworkSpec) -> NetworkSpec:
@@ -73,7 +81,7 @@ def activation(name: str, *, halve: bool = False, **numbers: float) -> Intervent
 
 
 def finite(**numbers: float) -> None:
-    """``ValueError`` that names the number which is infinite or NaN."""
+    """Raise a ``ValueError`` that names the number if it is infinite or NaN."""
     for key, value in numbers.items():
         if not math.isfinite(value):
             raise ValueError(f"{key}: {value} is not allowed; must be finite")
@@ -86,9 +94,14 @@ def finite(**numbers: float) -> None:
 def crelu(*, keep_size: bool = False) -> Intervention:
     """Concatenated ReLU in every hidden layer: ``z -> [max(z, 0), max(-z, 0)]``.
 
-    Twice as much leaves a layer as enters its non-linearity, so the next kernel has twice as many rows. ``keep_size``
-    (static): the hidden layers have half as many units, so that what leaves a layer has the former width. The default
-    is ours. ``ValueError`` for an odd number of units with ``keep_size``, while tracing.
+    The non-linearity doubles the number of outputs of a layer, so the next kernel has twice as many rows.
+
+    Args:
+        keep_size: whether the hidden layers have half as many units, so that their outputs keep the original width
+            (static). The default is ours.
+
+    Raises:
+        ValueError: while tracing, for an odd number of units with ``keep_size``.
     """
     return activation("crelu", halve=keep_size)
 
@@ -97,10 +110,14 @@ def crelu(*, keep_size: bool = False) -> Intervention:
 def deep_fourier(*, keep_size: bool = True) -> Intervention:
     """Deep Fourier features in every hidden layer: ``z -> [sin(z), cos(z)]``.
 
-    ``keep_size`` (static): the hidden layers have half as many units, so that what leaves a layer has the former width,
-    as in the paper; else it has twice that. A unit of pre-activation 0 gives 1, not 0, but what leaves it is as
-    nothing where its outgoing weights are 0. ``ValueError`` for an odd number of units with ``keep_size``, while
-    tracing.
+    Args:
+        keep_size: whether the hidden layers have half as many units, so that their outputs keep the original width, as
+            in the paper (static); otherwise the width doubles.
+
+    Raises:
+        ValueError: while tracing, for an odd number of units with ``keep_size``.
+
+    A unit with pre-activation 0 outputs 1, not 0, but this has no effect if its outgoing weights are 0.
     """
     return activation("deep_fourier", halve=keep_size)
 
@@ -112,7 +129,11 @@ def deep_fourier(*, keep_size: bool = True) -> Intervention:
 def leaky_relu(*, slope: float = 0.01) -> Intervention:
     """Leaky ReLU in every hidden layer: ``z -> max(z, 0) + slope min(z, 0)``.
 
-    ``slope`` (static) is that on the left. ``ValueError`` if it is not finite.
+    Args:
+        slope: the slope for negative inputs (static).
+
+    Raises:
+        ValueError: if the slope is not finite.
     """
     finite(slope=slope)
     return activation("leaky_relu", negative_slope=slope)
@@ -120,10 +141,15 @@ def leaky_relu(*, slope: float = 0.01) -> Intervention:
 
 @metadata(paper="Lillo, Cheney 2025, Activation Function Design Sustains Plasticity in Continual Learning")
 def smooth_leaky(*, alpha: float = 0.1, c: float = 5.0, p: float = 3.0) -> Intervention:
-    """A leaky non-linearity without a kink in every hidden layer: ``z -> alpha z + (1 - alpha) z sigmoid(c z / p)``.
+    """A smooth leaky non-linearity in every hidden layer: ``z -> alpha z + (1 - alpha) z sigmoid(c z / p)``.
 
-    ``alpha`` is the slope far to the left, ``c / p`` how fast it becomes 1 on the right; all static. ``ValueError`` if
-    one is not finite, or ``p`` is 0.
+    Args:
+        alpha: the slope far to the left (static).
+        c: with ``p``, sets how fast the slope becomes 1 on the right, ``c / p`` (static).
+        p: see ``c`` (static).
+
+    Raises:
+        ValueError: if one of them is not finite, or ``p`` is 0.
     """
     finite(alpha=alpha, c=c, p=p)
     if p == 0:
@@ -136,12 +162,13 @@ def smooth_leaky(*, alpha: float = 0.1, c: float = 5.0, p: float = 3.0) -> Inter
     "Neural Networks",
 )
 def weight_norm() -> Intervention:
-    """Length and direction of what comes into each hidden unit are learned apart: ``w = gain v / |v|``.
+    """Weight normalisation of each hidden unit's incoming weights: ``w = gain v / |v|``.
 
-    The parameter ``kernel`` holds the v, ``gain`` (one for each unit) the lengths, at first ``|v|``: the newborn
-    network computes what it would without. Output layers keep their kernels. To zero the outgoing weights of a unit
-    (as recycling does) makes the other incoming weights of the next layer's units longer, since their lengths are kept.
-    The paper sets gain and bias by the data of a first batch, which would need a forward pass at birth.
+    Length and direction are learned separately. The parameter ``kernel`` holds the ``v``. ``gain`` (one per unit) holds
+    the lengths, initially ``|v|``, so the initial network computes the same function as without this intervention.
+    Output layers keep their kernels. Zeroing the outgoing weights of a unit (as recycling does) lengthens the other
+    incoming weights of the next layer's units, because their lengths are kept. The paper initialises gain and bias from
+    the data of a first batch, which would need a forward pass at initialisation.
     """
     return Intervention(network=lambda spec: replace(spec, parameterisation="weight"), sets=("parameterisation",))
 
@@ -151,16 +178,23 @@ def weight_norm() -> Intervention:
     note="the first dense layer alone: Lyle et al. 2023, Understanding plasticity in neural networks",
 )
 def spectral_norm(*, layers: Literal["first", "all"] = "first", iterations: Repeats = 20) -> Intervention:
-    """Hidden kernels divided by their largest singular value: ``W / sigma_1(W)``.
+    """Spectral normalisation: hidden kernels divided by their largest singular value, ``W / sigma_1(W)``.
 
-    ``layers`` (static): the first dense layer ("first"; of each head, where heads share none), or every hidden layer
-    ("all"). A convolution's kernel is the matrix ``[height width inputs, units]``. ``iterations`` (static) of the power
-    method in every forward pass, from the same start: the paper keeps a vector from one update to the next and does one
-    iteration in each; here nothing is kept, so the function depends on the parameters alone, and the estimate falls
-    short. Measured on Gaussian 64x64 matrices: after 20 iterations by 0.9 % on average and 6 % in the worst of a
-    hundred, after 50 by 0.1 % and 2 %, after 100 by 0.01 % and 0.3 %; on 256x256 after 20 by 1.3 %. On a CPU, 20
-    iterations of a 784x256 layer nearly double an update at batch 64, 5 add about a half. ``ValueError`` for unknown
-    ``layers``, and while tracing for a network without such a layer.
+    A convolution's kernel is the matrix ``[height width inputs, units]``.
+
+    Args:
+        layers: the first dense layer ("first"; that of each head, if heads share none), or every hidden layer ("all")
+            (static).
+        iterations: steps of the power method in every forward pass (static).
+
+    Raises:
+        ValueError: for unknown ``layers`` and, while tracing, for a network without such a layer.
+
+    The power method always starts from the same vector. The paper keeps the vector between updates and does one
+    iteration in each. Here nothing is kept, so the function depends on the parameters alone, and ``sigma_1`` is
+    underestimated. Measured on Gaussian 64x64 matrices: after 20 iterations by 0.9 % on average and 6 % in the worst of
+    a hundred, after 50 by 0.1 % and 2 %, after 100 by 0.01 % and 0.3 %; on 256x256 after 20 by 1.3 %. On a CPU, 20
+    iterations of a 784x256 layer nearly double the cost of an update at batch 64; 5 add about a half.
     """
     if layers not in ("first", "all"):
         raise ValueError(f"layers: {shown(layers)} is not allowed; must be one of first, all")

@@ -1,4 +1,4 @@
-"""Interventions that keep an average of the parameters beside the ones that learn."""
+"""Interventions that keep an average of the learned parameters."""
 
 import jax
 
@@ -12,14 +12,21 @@ from plasticity.interventions.base import Intervention, every, when
     neutral={"decay": 0.0},
 )
 def hare_tortoise(*, decay: BelowOne = 0.999, period: Count = 1_000, optimizer: bool = False) -> Intervention:
-    """A fast learner, the hare, that is put back onto its own slow average, the tortoise, which acts.
+    """Hare and Tortoise: a fast learner (hare) is periodically reset to its own slow average (tortoise), which acts.
 
-    After every update ``theta_T <- decay theta_T + (1 - decay) theta_H``; after every ``period``-th one (in updates,
-    static) ``theta_H <- theta_T``. The tortoise acts and is evaluated. ``decay`` is traced. ``optimizer`` (static): the
-    hare's optimizer starts anew along with it. The target network stays as it is. The paper chooses decay and period
-    for each task; these defaults are ours. Whether the tortoise acts while data are collected in reinforcement
-    learning we could not check; here it does. Partial resets do not reach the tortoise. ``ValueError`` if the
-    period is below 1.
+    After every update ``theta_T <- decay theta_T + (1 - decay) theta_H``. After every ``period``-th update
+    ``theta_H <- theta_T``. The tortoise acts and is evaluated. The target network is unchanged.
+
+    Args:
+        decay: traced.
+        period: number of updates (static).
+        optimizer: whether the hare's optimizer is reset along with its parameters (static).
+
+    Raises:
+        ValueError: if the period is below 1.
+
+    The paper chooses decay and period for each task; these defaults are ours. We could not check whether the tortoise
+    acts during data collection in reinforcement learning; here it does. Partial resets do not reach the tortoise.
     """
 
     def init(key: Key, params: Params, network: Network) -> State:

@@ -1,4 +1,4 @@
-"""The one contract of every method that keeps (or destroys) plasticity, and its algebra."""
+"""The interface of every method that preserves (or destroys) plasticity, and how methods compose."""
 
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -44,22 +44,22 @@ def unchanged(key: Key, state: State, learner: Learner, context: Context) -> tup
 
 
 class Intervention(NamedTuple):
-    """Eight functions, all optional, of which most methods fill one or two, and two marks.
+    """Eight hooks, all optional, and two flags. Most methods fill one or two hooks.
 
     * ``network``: data -> data, before the network is built.
     * ``optimizer``: wraps the agent's optimizer.
     * ``init``: the plug-in's own state, from the initial parameters and the network.
-    * ``penalty``: added to the loss and differentiated in the parameters.
+    * ``penalty``: added to the loss and differentiated with respect to the parameters.
     * ``step``: after every update (forward + penalty -> gradient -> optimizer -> apply -> ``step`` -> target network).
       ``learner.rest`` is empty here.
-    * ``switch``: once at the moment a task gives way to the next, outside the training loop. A method sees task
-      switches if and only if it fills this field. ``learner.rest`` holds what else a new agent would have.
+    * ``switch``: once at each task switch, outside the training loop. A method sees task switches if and only if it
+      fills this field. ``learner.rest`` holds everything else a new agent would have.
     * ``prepare``: like ``step``, but before the forward pass of every update.
-    * ``acting``: the parameters that act and are evaluated, where they are not those that learn.
-    * ``sets``: the parts of the network's spec that ``network`` sets and no other intervention may set too, some of
-      ``EXCLUSIVE``.
-    * ``renews``: its ``switch``, or its ``step`` where this is due, makes the learner a newborn: then the states of all
-      interventions begin anew too.
+    * ``acting``: the parameters that act and are evaluated, if they differ from those that learn.
+    * ``sets``: the parts of the network's spec that ``network`` sets and that no other intervention may set, a subset
+      of ``EXCLUSIVE``.
+    * ``renews``: when its ``switch``, or its ``step``, freshly initialises the learner. The states of all interventions
+      are then reset too.
     """
 
     network: Callable[["NetworkSpec"], "NetworkSpec"] = same_network
@@ -75,14 +75,14 @@ class Intervention(NamedTuple):
 
 
 def fills(intervention: Intervention, field: str) -> bool:
-    """Whether the intervention sets this function itself."""
+    """Whether the intervention sets this field itself."""
     return getattr(intervention, field) is not Intervention._field_defaults[field]
 
 
 def compose(*interventions: Intervention) -> Intervention:
-    """The interventions in order, as one: its state is the tuple of theirs; ``compose()`` does nothing.
+    """Combine the interventions, in order, into one. Its state is the tuple of theirs; ``compose()`` does nothing.
 
-    Penalties add; all else is applied left to right. A field that none of them fills stays as it is by default.
+    Penalties add up; everything else is applied left to right. A field that none of them fills keeps its default.
     """
     filled = {field for field in Intervention._fields for each in interventions if fills(each, field)}
 
@@ -133,9 +133,13 @@ def compose(*interventions: Intervention) -> Intervention:
 
 
 def every(period: int) -> Due:
-    """True at the last of every ``period`` updates (static).
+    """True at the last of every ``period`` updates.
 
-    ``ValueError`` if the period is not at least 1.
+    Args:
+        period: number of updates (static), at least 1.
+
+    Raises:
+        ValueError: if the period is below 1.
     """
     if period < 1:
         raise ValueError(f"period: {period} is not allowed; must be at least 1")
@@ -143,7 +147,10 @@ def every(period: int) -> Due:
 
 
 def when(due: Due, step: Step) -> Step:
-    """``step`` where ``due(clock)``, else nothing: one ``lax.cond``, of which one branch runs (no clock is batched)."""
+    """``step`` where ``due(clock)`` holds, otherwise nothing.
+
+    One ``lax.cond`` that runs a single branch, because no clock is batched.
+    """
 
     def conditional(key: Key, state: State, learner: Learner, context: Context) -> tuple[State, Learner]:
         return jax.lax.cond(
@@ -155,7 +162,7 @@ def when(due: Due, step: Step) -> Step:
     return conditional
 
 
-# Parts of a network's spec that one intervention alone may set, as a message calls them.
+# Parts of a network's spec that only one intervention may set, with their names in messages.
 EXCLUSIVE: Mapping[str, str] = {
     "normalisation": "normalisation",
     "activation": "activation",
@@ -166,7 +173,7 @@ EXCLUSIVE: Mapping[str, str] = {
 
 
 def clashes(named: Mapping[str, Intervention]) -> str | None:
-    """What is wrong where two of the interventions set the same part of the network, else None."""
+    """The error message if two of the interventions set the same part of the network, otherwise None."""
     for field, word in EXCLUSIVE.items():
         names = [name for name, each in named.items() if field in each.sets]
         if len(names) > 1:
@@ -176,5 +183,5 @@ def clashes(named: Mapping[str, Intervention]) -> str | None:
 
 
 def undeclared(before: "NetworkSpec", after: "NetworkSpec", sets: Collection[str]) -> list[str]:
-    """The exclusive parts that differ and that ``sets`` does not name."""
+    """The exclusive parts that differ between the two specs and are not listed in ``sets``."""
     return [field for field in EXCLUSIVE if getattr(before, field) != getattr(after, field) and field not in sets]

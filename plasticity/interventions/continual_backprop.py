@@ -1,4 +1,4 @@
-"""Continual backpropagation: a slow, steady replacement of the least useful hidden units."""
+"""Continual backpropagation: slow, steady replacement of the least useful hidden units."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Literal, NamedTuple
@@ -23,26 +23,26 @@ Edit = Callable[[Array, Array, Array], Array]  # old, fresh for what comes in, f
 
 
 class Ledger(NamedTuple):
-    """What is remembered of the units of one layer."""
+    """The statistics kept for the units of one layer."""
 
-    age: Array  # int32[units], updates since the unit was born
-    utility: Array  # float32[units], running mean, not corrected for its start at 0
+    age: Array  # int32[units], updates since the unit was initialised
+    utility: Array  # float32[units], running mean, not corrected for its initialisation at 0
     budget: Precise  # [], units that may be replaced; below 1 after every update
 
 
 class Memory(NamedTuple):
-    """The method's state; every module has an entry, of which those the wiring names are used."""
+    """The method's state. Every module has an entry; only those named in the wiring are used."""
 
     ledgers: Mapping[str, Ledger]
-    means: Mapping[str, Array]  # by module: float32[inputs], running mean of what it reads, not corrected
-    fresh: Params  # newborn parameters, no unit of which is used twice
+    means: Mapping[str, Array]  # by module: float32[inputs], running mean of its inputs, not corrected
+    fresh: Params  # freshly initialised parameters; no unit is used twice
 
 
 class Picked(NamedTuple):
-    """Units of one layer, by number: indices instead of masks, so that only their rows and columns are written."""
+    """Units of one layer as indices instead of masks, so that only their rows and columns are written."""
 
     number: Array  # int32[most]
-    replaced: Array  # bool[most], whether it is that unit's turn at all
+    replaced: Array  # bool[most], whether the unit is actually replaced
 
 
 def empty(params: Params, network: Network) -> Memory:
@@ -57,37 +57,37 @@ def empty(params: Params, network: Network) -> Memory:
 
 
 def rows_of(owner: np.ndarray) -> np.ndarray:
-    """The rows each unit owns, int[units, rows]; all units own as many."""
+    """The rows each unit owns, int[units, rows]; all units own the same number."""
     return np.argsort(owner, kind="stable").reshape(owner.max() + 1, -1)
 
 
 def outgoing(params: Params, wirings: Wiring) -> Array:
-    """``mean |w|`` over the weights that leave each row, whichever layer they go to, float32[rows]."""
+    """``mean |w|`` over the outgoing weights of each row, across all layers they go to, float32[rows]."""
     kernels = [trees.get(params, (*wiring.sink, "kernel")) for wiring in wirings]
     sums = sum(jnp.abs(kernel).sum((*range(kernel.ndim - 2), -1)) for kernel in kernels)
     return sums / sum(kernel.size // kernel.shape[-2] for kernel in kernels)
 
 
 def by_channel(means: Array, channels: int) -> Array:
-    """The means of what a sink reads, averaged over the positions of a flattened map, float32[rows].
+    """The means of a sink's inputs, averaged over the positions of a flattened map, float32[rows].
 
-    ``channels`` (static) is the last axis of the activation, the copies of crelu included; of a dense layer, and of a
-    convolution that another one reads, there is one position.
+    ``channels`` (static) is the last axis of the activation, including the copies of crelu. For a dense layer, and for
+    a convolution that another convolution reads, there is a single position.
     """
     return jnp.tile(means.reshape(-1, channels).mean(0), means.size // channels)
 
 
 def correction(decay: Array | float, age: Array) -> Array:
-    """``1 - decay^age``: what a running mean that started at 0 is to be divided by."""
+    """``1 - decay^age``: the divisor that corrects a running mean for its initialisation at 0."""
     return 1 - jnp.power(jnp.asarray(decay, jnp.float32), age)
 
 
 def least_useful(
     ledger: Ledger, decay: Array | float, maturity: int, rate: Array | float, most: int
 ) -> tuple[Picked, Precise]:
-    """The least useful mature units, as many as the budget allows, and what is left of it.
+    """The least useful mature units, as many as the budget allows, and the remaining budget.
 
-    The budget is compensated: at a rate of 1e-8 a float32 would stop growing before it reaches 1.
+    The budget is a compensated sum: at a rate of 1e-8 a float32 would stop growing before it reaches 1.
     """
     mature = ledger.age > maturity
     budget = counting.plus(ledger.budget, jnp.asarray(rate * mature.sum(), jnp.float32))
@@ -99,12 +99,12 @@ def least_useful(
 
 
 def cleared(values: Array, picked: Picked) -> Array:
-    """The units' values with 0 for those replaced."""
+    """The units' values, with 0 for the replaced units."""
     return values.at[picked.number].multiply((~picked.replaced).astype(values.dtype))
 
 
 def column(number: Array, replaced: Array) -> Edit:
-    """Writes what comes into one unit: kernel, bias and normalisation have the units on their last axis."""
+    """Write the incoming side of one unit: kernel, bias and normalisation have the units on their last axis."""
 
     def edit(old: Array, into: Array, out: Array) -> Array:
         del out
@@ -115,7 +115,7 @@ def column(number: Array, replaced: Array) -> Edit:
 
 
 def row(rows: Array, replaced: Array) -> Edit:
-    """Writes what leaves one unit: the rows of a kernel are its second-to-last axis."""
+    """Write the outgoing side of one unit: the rows of a kernel are its second-to-last axis."""
 
     def edit(old: Array, into: Array, out: Array) -> Array:
         del into
@@ -135,7 +135,7 @@ def then(edits: Params, path: Path, edit: Edit) -> Params:
 
 
 def edits_of(params: Params, wired: Mapping[str, Wiring], picks: Mapping[str, Picked]) -> Params:
-    """How to rewrite each parameter, in their tree; of a weight between two replaced units the outgoing end wins."""
+    """The edit of each parameter, in their tree; for a weight between two replaced units the outgoing end wins."""
     edits: Params = jax.tree.map(lambda _: lambda old, into, out: old, params)
     for name, wirings in wired.items():
         for number, replaced in zip(*picks[name], strict=True):
@@ -149,7 +149,7 @@ def edits_of(params: Params, wired: Mapping[str, Wiring], picks: Mapping[str, Pi
 
 
 def reborn(learner: Learner, edits: Params, fresh: Params, context: Context, optimizer_slots: bool) -> Learner:
-    """The picked units born again; like ``surgery.reinitialise``, but it touches nothing else."""
+    """Replace the picked units, like ``surgery.reinitialise``, but without touching anything else."""
     rule, state = context.optimizer, learner.opt_state
     params = jax.tree.map(lambda edit, old, into: edit(old, into, jnp.zeros_like(old)), edits, learner.params, fresh)
     if optimizer_slots:
@@ -159,7 +159,7 @@ def reborn(learner: Learner, edits: Params, fresh: Params, context: Context, opt
 
 
 def transferred(params: Params, wiring: Units, picked: Picked, means: Array) -> Params:
-    """The sink's bias with what the replaced units contribute on average, ``sum_i W_out,i mean_i``."""
+    """The sink's bias plus the mean contribution of the replaced units, ``sum_i W_out,i mean_i``."""
     if "bias" not in trees.get(params, wiring.sink):
         raise ValueError(f"mean_transfer needs a bias in every layer that follows; {'/'.join(wiring.sink)} has none")
     kernel, bias = trees.get(params, (*wiring.sink, "kernel")), (*wiring.sink, "bias")
@@ -183,10 +183,10 @@ def continual_backprop(
     at_once: Size = 1,
     optimizer_slots: bool = True,
 ) -> Intervention:
-    """Continual backpropagation: after every update a few of the least useful mature units are born again.
+    """Continual backpropagation: after every update, replace a few of the least useful mature units.
 
-    For each unit ``i`` of a hidden layer, a convolution's channel for instance, ``E`` over the batch and the positions,
-    ``a_i`` updates after its birth:
+    For each unit ``i`` of a hidden layer (for instance a convolution's channel), with ``E`` over the batch and the
+    positions and ``a_i`` updates since its initialisation:
 
     * ``f_i <- decay f_i + (1 - decay) E h_i``, ``f'_i = f_i / (1 - decay^a_i)``;
     * contribution: ``y_i = E|h_i| mean|W_out,i|``;
@@ -194,22 +194,34 @@ def continual_backprop(
     * ``u_i <- decay u_i + (1 - decay) y_i``, ranked by ``u_i / (1 - decay^a_i)``.
 
     Units with ``a_i > maturity_period`` are mature. The budget of a layer grows by ``replacement_rate`` times their
-    number; the lowest ``floor(budget)`` of them are replaced and the fraction is kept. So nothing piles up while no
-    unit is mature, and when all become mature at once the rate is what it always is. (The authors' code for dense
-    layers counts the mature units too; that for convolutions takes the size of the layer, as soon as one is mature.)
-    Replaced: weights, bias and normalisation from a newborn network, weights out of it 0, ``f_i = u_i = a_i = 0``,
-    slots of the optimizer initial. With ``mean_transfer`` the next layer's bias first takes ``W_out,i f'_i``, which
-    keeps its mean input as it was; here ``f'_i`` is that of each position, where the next layer reads a flattened map.
+    number; the lowest ``floor(budget)`` of them are replaced and the fraction is kept. The budget therefore does not
+    accumulate while no unit is mature, and when all units mature at once the rate is the usual one. (The authors' code
+    for dense layers also counts the mature units; their code for convolutions uses the size of the layer as soon as one
+    unit is mature.)
 
-    ``replacement_rate`` (share of the mature units per update; published 1e-6 to 3e-4) and ``decay`` are traced;
-    ``maturity_period`` (updates; published 100 to 10,000), ``utility``, ``mean_transfer``, ``at_once`` and
-    ``optimizer_slots`` are static. ``at_once``: at most so many units of a layer in one update, the excess of the
-    budget being dropped; it matters only where ``replacement_rate`` times the units of a layer is above it. Newborn
-    parameters are drawn every ``maturity_period + 1`` updates, in which no unit can be replaced twice. The paper draws
-    from a uniform distribution; here it is the network's own. Where a unit feeds several rows of weights (a flattened
-    map, crelu) ``y_i`` is the mean over them; ``f'_i`` is one for all positions, as in the authors' code for
-    convolutions, and one for each copy of crelu. ``ValueError`` for an unknown utility and, while tracing, for a
-    network without hidden units or, with ``mean_transfer``, without biases.
+    A replaced unit gets weights, bias and normalisation from a freshly initialised network, outgoing weights of 0,
+    ``f_i = u_i = a_i = 0``, and initial optimizer slots. With ``mean_transfer`` the next layer's bias first absorbs
+    ``W_out,i f'_i``, which preserves its mean input. If the next layer reads a flattened map, ``f'_i`` is then that of
+    each position.
+
+    Args:
+        replacement_rate: share of the mature units per update; published values are 1e-6 to 3e-4 (traced).
+        decay: traced.
+        maturity_period: number of updates; published values are 100 to 10,000 (static).
+        utility: static.
+        mean_transfer: static.
+        at_once: the maximum number of units of a layer replaced in one update; the excess of the budget is dropped
+            (static). It matters only if ``replacement_rate`` times the units of a layer exceeds it.
+        optimizer_slots: whether the optimizer's slots are reset (static).
+
+    Raises:
+        ValueError: for an unknown utility and, while tracing, for a network without hidden units or, with
+            ``mean_transfer``, without biases.
+
+    Fresh parameters are drawn every ``maturity_period + 1`` updates, during which no unit can be replaced twice. The
+    paper draws from a uniform distribution; here it is the network's own initialisation. If a unit feeds several rows
+    of weights (a flattened map, crelu), ``y_i`` is the mean over them. ``f'_i`` is shared by all positions, as in the
+    authors' code for convolutions, and separate for each copy of crelu.
     """
     check("utility", utility, ("contribution", "adaptable_contribution"))
     drawing = every(maturity_period + 1)
@@ -226,7 +238,7 @@ def continual_backprop(
         return each / jnp.maximum(incoming, jnp.finfo(jnp.float32).tiny)
 
     def observed(ledger: Ledger, mean: Array, params: Params, post: Array, wirings: Wiring) -> tuple[Ledger, Array]:
-        """The layer's ledger and mean activations with one more update in them."""
+        """The layer's ledger and mean activations after one more update."""
         owner, age = wirings[0].owner, optax.safe_increment(ledger.age)
         mean = decay * mean + (1 - decay) * post.reshape(-1, owner.size).mean(0)
         useful = usefulness(params, post, wirings, mean / correction(decay, age)[owner])

@@ -1,4 +1,4 @@
-"""Weight decay apart from the gradient."""
+"""Weight decay decoupled from the gradient."""
 
 from typing import Any, Literal
 
@@ -23,15 +23,21 @@ def weight_decay(
     per: Literal["update", "learning_rate"] = "update",
     which: Literal["kernels", "all"] = "kernels",
 ) -> Intervention:
-    """Decoupled weight decay, ``u`` being the optimizer's own update.
+    """Decoupled weight decay, where ``u`` is the optimizer's own update.
 
-    * ``per="update"``: ``theta <- (1 - rate) theta + u``, whatever the step size (the paper's ``lambda``).
-    * ``per="learning_rate"``: ``theta <- (1 - learning_rate rate) theta + u``, with the step size of this very update
-      (what PyTorch and optax call AdamW). The same decay as above needs a rate ``1 / learning_rate`` times as large.
+    * ``per="update"``: ``theta <- (1 - rate) theta + u``, independent of the step size (the paper's ``lambda``).
+    * ``per="learning_rate"``: ``theta <- (1 - learning_rate rate) theta + u``, with the step size of the same update
+      (AdamW in PyTorch and optax). For the same decay as above, the rate must be ``1 / learning_rate`` times as large.
 
-    ``rate`` is traced; ``per`` and ``which`` are static. ``kernels`` are the parameters with two or more axes, the
-    output layer's included. The paper decays every parameter (``which="all"``). ``ValueError`` for an unknown name,
-    and for ``per="learning_rate"`` with an optimizer that does not say its step size.
+    Args:
+        rate: traced.
+        per: static.
+        which: "kernels", the parameters with two or more axes, including the output layer's, or "all" (static). The
+            paper decays every parameter (``which="all"``).
+
+    Raises:
+        ValueError: for an unknown name, and for ``per="learning_rate"`` with an optimizer that does not report its step
+            size.
     """
     check("per", per, ("update", "learning_rate"))
     check("which", which, ("kernels", "all"))

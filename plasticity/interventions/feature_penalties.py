@@ -1,4 +1,4 @@
-"""Penalties on what a network computes: its hidden features and its outputs."""
+"""Penalties on a network's hidden features and outputs."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -38,7 +38,7 @@ def nearest(network: Network, depth: int) -> list[str]:
 
 
 def of_network(names: list[str], prefix: str) -> list[str]:
-    """The layers of one of several joined networks, all where the prefix is empty.
+    """The layers of one of several joined networks, or all of them if the prefix is empty.
 
     ``ValueError`` (while tracing) that lists the layers if none is left.
     """
@@ -55,18 +55,25 @@ def of_network(names: list[str], prefix: str) -> list[str]:
     neutral={"strength": 0.0},
 )
 def pfo(*, strength: NonNegative = 1.0, layers: Layers = "last", period: Count = 16, network: str = "") -> Intervention:
-    """Proximal feature optimisation: pre-activations stay near those of the policy that collected the data.
+    """Proximal feature optimisation: keep pre-activations near those of the policy that collected the data.
 
-    ``strength sum_l mean_{B, d} (z_l(s; theta) - z_l(s; theta_old))^2``, ``z_l`` what enters layer ``l``'s
-    non-linearity. ``theta_old`` are the parameters before the first of every ``period`` updates: for ``ppo`` give
-    epochs x minibatches, and they are those of the rollout, as in the paper (16 for its defaults). At 1 the penalty is
-    always 0. The first update of a period has none either.
+    ``strength sum_l mean_{B, d} (z_l(s; theta) - z_l(s; theta_old))^2``, where ``z_l`` is the input to layer ``l``'s
+    non-linearity. ``theta_old`` are the parameters before the first of every ``period`` updates.
 
-    ``strength`` is traced. Static: ``layers``, the last hidden ones or all; ``period``, in updates; ``network``, one of
-    several joined networks by name, all where it is empty (the paper's is "policy", of separate networks). The paper's
-    strengths are 1 and 10; that all layers' terms add is our reading. Under a noisy network the pre-activations carry
-    noise and the old ones none. ``ValueError`` for an unknown name or a period below 1; while tracing, for a
-    ``network`` without hidden layers.
+    Args:
+        strength: traced; the paper uses 1 and 10.
+        layers: the last hidden layers, or all (static).
+        period: number of updates (static). For ``ppo`` use epochs x minibatches; ``theta_old`` is then that of the
+            rollout, as in the paper (16 for its defaults). With 1 the penalty is always 0. The first update of a period
+            has no penalty either.
+        network: the name of one of several joined networks; empty means all (static). The paper's is "policy", with
+            separate networks.
+
+    Raises:
+        ValueError: for an unknown name or a period below 1 and, while tracing, for a ``network`` without hidden layers.
+
+    Summing the terms of all layers is our reading of the paper. With a noisy network the current pre-activations
+    contain noise and the old ones do not.
     """
     check("layers", layers, ("last", "all"))
 
@@ -105,9 +112,9 @@ def svd(matrix: Array) -> tuple[Array, Array, Array]:
 def spectrum(matrix: Array) -> Spectrum:
     """``exp(H)``, ``H = -sum_i p_i ln p_i``, ``p = s / sum(s)`` for the singular values ``s`` of a matrix; 0 for zeros.
 
-    With ``M = sum_i s_i a_i b_i^T`` the gradient is ``sum_i w_i a_i b_i^T``, ``w_i = -exp(H) (ln p_i + H) / sum(s)``,
-    written out because that of a decomposition divides by differences of singular values. Where ``p_i < 1e-6``, below
-    which single precision knows no direction, ``w_i = 0``.
+    With ``M = sum_i s_i a_i b_i^T`` the gradient is ``sum_i w_i a_i b_i^T``, ``w_i = -exp(H) (ln p_i + H) / sum(s)``.
+    It is written out because the gradient of a decomposition divides by differences of singular values. Where ``p_i <
+    1e-6``, single precision does not resolve the direction, and ``w_i = 0``.
     """
     left, values, right = svd(matrix)
     size = jnp.maximum(jnp.sum(values), TINY)
@@ -120,7 +127,7 @@ def spectrum(matrix: Array) -> Spectrum:
 
 
 def with_gradient(found: Spectrum, matrix: Array) -> Array:
-    """A number with the value ``found.rank`` and the gradient ``found.gradient``, which are constants."""
+    """A number with the value ``found.rank`` and the constant gradient ``found.gradient``."""
     held = jax.lax.stop_gradient(matrix)
     return found.rank + jnp.sum(found.gradient * (matrix - held))
 
@@ -133,16 +140,23 @@ def with_gradient(found: Spectrum, matrix: Array) -> Array:
 def effective_rank(
     *, strength: NonNegative = 1e-2, decay: NonNegative = 0.0, depth: Few = 2, period: Count = 1
 ) -> Intervention:
-    """Raises the effective rank of the last hidden layers' features (L2-ER).
+    """L2-ER: raise the effective rank of the last hidden layers' features.
 
-    ``-strength mean_l erank(Phi_l) + decay |theta|^2``: ``Phi_l`` are the post-activations ``[B, d]`` (maps flattened)
-    of the layers at most ``depth`` layers before an output, ``erank`` the exponential of the entropy of the normalised
-    singular values (Roy, Vetterli 2007). A batch of one has rank 1 whatever it is, and no gradient.
+    ``-strength mean_l erank(Phi_l) + decay |theta|^2``. ``Phi_l`` are the post-activations ``[B, d]`` (maps flattened)
+    of the layers at most ``depth`` layers before an output. ``erank`` is the exponential of the entropy of the
+    normalised singular values (Roy, Vetterli 2007). A batch of one always has rank 1, and no gradient.
 
-    ``strength`` and ``decay`` are traced; ``depth`` (the paper's code: 2) and ``period`` (in updates: the rank enters
-    the last of every so many) are static. In that code the rank is raised by a separate step of its own size, on a
-    batch of 12 to 100, here by a term of the loss, which the optimizer rescales. The defaults are ours. ``ValueError``
-    for a number below 1; while tracing, for a network without hidden layers and for a batch of one.
+    Args:
+        strength: traced.
+        decay: traced.
+        depth: static; 2 in the paper's code.
+        period: the rank term is added at the last of every ``period`` updates (static).
+
+    Raises:
+        ValueError: for a number below 1 and, while tracing, for a network without hidden layers and for a batch of one.
+
+    In the paper's code the rank is raised by a separate step with its own size, on a batch of 12 to 100. Here it is a
+    term of the loss, which the optimizer rescales. The defaults are ours.
     """
     if depth < 1:
         raise ValueError(f"depth: {depth} is not allowed; must be at least 1")
@@ -151,7 +165,7 @@ def effective_rank(
 
     def ranks(features: list[Array], context: Context) -> list[Spectrum]:
         held = jax.lax.stop_gradient(features)
-        # A real branch, outside the gradient: the decompositions cost several updates of a small network.
+        # A true branch outside the gradient: the decompositions cost as much as several updates of a small network.
         return jax.lax.cond(
             (context.clock.update + 1) % period == 0,
             lambda: [spectrum(each) for each in held],
@@ -175,7 +189,7 @@ class Last(NamedTuple):
     """State of :func:`c_chain`."""
 
     previous: Params  # before the last update
-    current: Params  # before the update under way
+    current: Params  # before the current update
 
 
 @metadata(
@@ -184,16 +198,19 @@ class Last(NamedTuple):
     note="C-CHAIN",
 )
 def c_chain(*, strength: NonNegative = 1.0) -> Intervention:
-    """Holds the outputs on another batch near what they were before the last update.
+    """C-CHAIN: keep the outputs on another batch near their values before the last update.
 
-    ``strength mean (f(x; theta_t) - f(x; theta_{t-1}))^2`` over the batch and the outputs, added up over the parts of
-    what an actor-critic gives; ``x`` is drawn apart from the update's batch (``context.reference``; an agent that
-    remembers nothing has only that batch). With ``theta_t`` itself in place of ``theta_{t-1}`` there would be nothing
-    to differentiate: this pulls back the change that the last update made elsewhere.
+    ``strength mean (f(x; theta_t) - f(x; theta_{t-1}))^2`` over the batch and the outputs, summed over the parts of an
+    actor-critic's output. ``x`` is drawn separately from the update's batch (``context.reference``; an agent without
+    memory has only that batch). With ``theta_t`` itself in place of ``theta_{t-1}`` the gradient would be zero: the
+    penalty undoes the change that the last update made elsewhere.
 
-    ``strength`` is traced; the default is ours. The paper's code begins with 50 for Double DQN and then holds the term
-    at a fixed share of the running loss; here it is constant. Costs two forward passes and a backward pass more. Where
-    another method replaces parameters (a reset), the next update is drawn towards what was there before.
+    Args:
+        strength: traced; the default is ours.
+
+    The paper's code starts with 50 for Double DQN and then holds the term at a fixed share of the running loss; here it
+    is constant. The cost is two additional forward passes and a backward pass. After another method replaces parameters
+    (a reset), the next update is pulled towards the previous values.
     """
 
     def init(key: Key, params: Params, network: Network) -> State:
@@ -214,7 +231,7 @@ def c_chain(*, strength: NonNegative = 1.0) -> Intervention:
 
 
 def head_outputs(network: Network, params: Params, activations: Any) -> list[Array]:
-    """What the auxiliary layers give on a batch, ``[B, k]`` each."""
+    """The auxiliary layers' outputs on a batch, ``[B, k]`` each."""
     feeders = {unit.sink: unit.name for unit in network.units}
     made = []
     for path in network.auxiliary:
@@ -227,14 +244,23 @@ def head_outputs(network: Network, params: Params, activations: Any) -> list[Arr
 def infer(
     *, strength: NonNegative = 0.1, scale: Real = 100.0, heads: Size = 10, reduce: Reduce = "mean"
 ) -> Intervention:
-    """Initial feature regularisation (InFeR): further outputs must go on giving what they gave at first, magnified.
+    """Initial feature regularisation (InFeR): auxiliary outputs must keep reproducing their initial values, scaled up.
 
     ``strength mean_B mean_{i <= k} (g_i(x; theta) - scale g_i(x; theta_0))^2`` for ``k = heads`` linear outputs ``g_i``
-    of the last hidden layer's features, which nothing else uses (of joined networks: for each). ``theta_0`` are the
-    parameters when the run began. ``strength`` (alpha) and ``scale`` (beta) are traced. ``heads`` and ``reduce`` ("sum"
-    over the outputs in place of the mean; sources differ, and the sum is ``heads`` times as strong) are static. Costs a
-    forward pass more. The paper's numbers are for Adam: a step that the gradient's length enters may diverge with them.
-    ``ValueError`` for an unknown name and, while the network is built, where it has no hidden layer.
+    of the last hidden layer's features, which nothing else uses (for joined networks: in each). ``theta_0`` are the
+    parameters at the start of the run.
+
+    Args:
+        strength: alpha (traced).
+        scale: beta (traced).
+        heads: number of auxiliary outputs (static).
+        reduce: "mean" or "sum" over the outputs (static). Sources differ; the sum is ``heads`` times as strong.
+
+    Raises:
+        ValueError: for an unknown name and, while the network is built, if it has no hidden layer.
+
+    The cost is one additional forward pass. The paper's values are for Adam; optimizers whose step depends on the
+    gradient's length may diverge with them.
     """
     check("reduce", reduce, ("sum", "mean"))
     pooled = jnp.sum if reduce == "sum" else jnp.mean

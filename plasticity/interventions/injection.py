@@ -1,4 +1,4 @@
-"""Plasticity injection: a new head learns on top of an old one that stays as it is."""
+"""Plasticity injection: a new head learns on top of a frozen old one."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -22,7 +22,7 @@ Change = Callable[[Mapping[str, Any], Mapping[str, Any]], Mapping[str, Any]]
 
 
 def in_networks(params: Params, tree: Params, change: Change) -> Params:
-    """``tree``, laid out as ``params``, with ``change(params, tree)`` of each network in it that has an injection."""
+    """``tree``, structured like ``params``, with ``change(params, tree)`` applied to each network with an injection."""
     if not isinstance(params, Mapping):
         return tree
     if INJECTION in params:
@@ -31,7 +31,10 @@ def in_networks(params: Params, tree: Params, change: Change) -> Params:
 
 
 def thawed(params: Mapping[str, Any], updates: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The updates with zeros for what must not move: gate, anchor, the new head before the injection, the old after."""
+    """The updates, with zeros for frozen parts.
+
+    Frozen are the gate, the anchor, the new head before the injection and the old head after it.
+    """
     opened = is_open(params)
     old = {name.removeprefix(NEW) for name in params if name.startswith(NEW)}
     moves = dict.fromkeys(old, ~opened) | {NEW + name: opened for name in old}
@@ -46,7 +49,7 @@ def thawed(params: Mapping[str, Any], updates: Mapping[str, Any]) -> Mapping[str
 
 
 def without_frozen(optimizer: Optimizer) -> Optimizer:
-    """The optimizer, which moves nothing that :func:`thawed` holds."""
+    """The optimizer, restricted to the parameters that :func:`thawed` does not freeze."""
 
     def update(updates: Params, state: Any, params: Params, **extra: Any) -> tuple[Params, Any]:
         del extra
@@ -55,36 +58,45 @@ def without_frozen(optimizer: Optimizer) -> Optimizer:
     return wrap(optimizer, after=optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), update))
 
 
-NOTHING = 2**31 - 1  # no update seen since birth: one born after `at` has no injection before it
+NOTHING = 2**31 - 1  # no update seen since initialisation: a learner created after `at` has had no injection
 
 
 @metadata(
     paper="Nikishin, Oh, Ostrovski, Lyle, Pascanu, Dabney, Barreto 2023, Deep Reinforcement Learning with Plasticity "
     "Injection",
     neutral={"at": 0},
-    note="stands last among the interventions that wrap the optimizer; the frozen heads double its memory",
+    note="list it last among the interventions that wrap the optimizer; the frozen heads double its memory",
 )
 def plasticity_injection(*, at: Natural = 100_000, layers: Layers = 1) -> Intervention:
-    """A new head takes over the learning, and no output changes at that moment.
+    """Plasticity injection: after ``at`` updates a new head takes over the learning, without changing any output.
 
-    The head ``h`` is the output layers and the last ``layers`` dense hidden layers before them, ``phi`` what enters it:
+    The head ``h`` consists of the output layers and the last ``layers`` dense hidden layers before them; ``phi`` is its
+    input:
 
         ``output = h_old(phi) + h_new(phi) - stop_gradient(h_anchor(phi))``
 
-    with ``new = anchor`` a draw of their own at birth. For the first ``at`` updates only the old head and the layers
-    below learn, as if the others were not there; from then on only the new head and the layers below, whose gradient
-    comes through the old head as well. What is frozen is so against the gradient, the momentum and whatever the
-    optimizer adds to its step; not against weight decay or noise of an intervention that comes after this one and not
-    against those that write parameters (resets, projections). A network reset as a whole afterwards has its old head
-    again, and no second injection. Updates are numbered by the clock; where an agent that has made updates before makes
-    none at that number, it happens after the next.
+    ``new`` and ``anchor`` are equal and are drawn separately from ``old`` at initialisation. For the first ``at``
+    updates only the old head and the layers below it learn, as if the other heads did not exist. From then on only the
+    new head and the layers below learn; the gradient reaches those layers through the old head as well.
 
-    Both are static; ``at = 0`` is never. Modules are called ``new_NAME`` and ``anchor_NAME``; their units count as any
-    other for whoever looks at units. ``layers = 0`` makes the head linear in ``phi``: then old and new are one linear
-    layer in other coordinates, which only the optimizer can tell apart. Two further heads are computed from the start.
-    With noisy networks the noise of the new head and that of the anchor do not cancel. ``ValueError`` for a negative
-    number, and while tracing for a network with fewer dense hidden layers. The paper draws the new head at the
-    injection; here at birth, which is the same draw. The default of ``at`` is ours: the paper takes the middle of a
+    Frozen parameters are protected from the gradient, the momentum and anything else the optimizer adds to its step.
+    They are not protected from weight decay or noise of an intervention listed after this one, or from interventions
+    that write parameters (resets, projections). A network that is later reset as a whole gets its old head back and no
+    second injection. Updates are numbered by the clock. If an agent that has already made updates makes none at number
+    ``at``, the injection happens after its next update.
+
+    Args:
+        at: number of updates before the injection; 0 means never (static).
+        layers: number of dense hidden layers in the head (static).
+
+    Raises:
+        ValueError: for a negative number and, while tracing, for a network with fewer dense hidden layers.
+
+    Modules are called ``new_NAME`` and ``anchor_NAME``; methods that look at units count theirs like any others.
+    ``layers = 0`` makes the head linear in ``phi``. Old and new head are then one linear layer in other coordinates,
+    and only the optimizer can tell them apart. Two additional heads are computed from the start. With noisy networks
+    the noise of the new head and that of the anchor do not cancel. The paper draws the new head at the injection; here
+    it is drawn at initialisation, which is equivalent. The default of ``at`` is ours: the paper uses the middle of a
     run.
     """
     for key, value in (("at", at), ("layers", layers)):
@@ -107,7 +119,7 @@ def plasticity_injection(*, at: Natural = 100_000, layers: Layers = 1) -> Interv
         due = (now >= at) & jnp.where(seen, last < at, now == at)
 
         def gate(params: Mapping[str, Any], _: Mapping[str, Any]) -> Mapping[str, Any]:
-            # A gate of exactly 0 afterwards is that of a network born anew. Averages with such a one remain open.
+            # A gate of exactly 0 afterwards means a freshly reset network. Averages with such a network remain open.
             stays: Array = happened & (params[INJECTION]["gate"] != 0)
             return {**params, INJECTION: {"gate": jnp.where(due | stays, 1.0, 0.0)}}
 

@@ -1,4 +1,4 @@
-"""Interventions that change what an optimizer does with its gradients, whatever the optimizer is."""
+"""Interventions that change what an optimizer does with its gradients; they work with any optimizer."""
 
 import math
 from typing import Any, NamedTuple, get_args
@@ -36,12 +36,12 @@ class Tuned(NamedTuple):
     scale: Array  # float32[], S of the last update
     variance: Array  # float32[betas]
     gain: Array  # float32[betas], the discounted sum of -h
-    displacement: Params  # what the optimizer's own updates add up to
+    displacement: Params  # the sum of the optimizer's own updates
     inner: optax.OptState
 
 
 def relative_utility(utility: Params) -> Params:
-    """``sigmoid(U / max U)``, the largest of all parameters; 1/2 everywhere where no utility is positive."""
+    """``sigmoid(U / max U)``, with the maximum over all parameters; 1/2 everywhere if no utility is positive."""
     largest = jnp.max(jnp.stack([jnp.max(u) for u in jax.tree.leaves(utility)]))
     scale = jnp.where(largest > 0, 1.0 / jnp.where(largest > 0, largest, 1.0), 0.0)
     return jax.tree.map(lambda u: jax.nn.sigmoid(scale * u), utility)
@@ -52,19 +52,26 @@ def relative_utility(utility: Params) -> Params:
     note="with sgd it is the paper's UPGD; no settings make it do nothing",
 )
 def upgd(*, beta: BelowOne = 0.999, sigma: NonNegative = 0.001, weight_decay: NonNegative = 0.001) -> Intervention:
-    """Utility-based perturbed gradient descent: useful parameters move less, useless ones more and at random.
+    """Utility-based perturbed gradient descent: useful parameters move less, useless ones move more and at random.
 
     With gradient ``g`` and the optimizer's own update ``u`` (for SGD ``-eta g``, ``eta`` the step size),
-    ``U <- beta U + (1 - beta) (-g theta)``, ``s = sigmoid(U / max U)`` with the largest of all parameters, and
-    ``theta <- (1 - eta weight_decay) theta + 2 (u - eta xi) (1 - s)``, ``xi ~ N(0, sigma^2)``. The numbers are traced
-    (``sigma`` in the gradient's unit), their defaults those of the paper's code, whose learning rate is 1e-5. The
-    factor 2 is in that code, so that a utility of 0 leaves the plain step.
+    ``U <- beta U + (1 - beta) (-g theta)``, ``s = sigmoid(U / max U)`` with the maximum over all parameters, and
+    ``theta <- (1 - eta weight_decay) theta + 2 (u - eta xi) (1 - s)``, ``xi ~ N(0, sigma^2)``. The factor 2 is in the
+    paper's code, so that a utility of 0 leaves the plain step.
 
-    Paper and code correct ``U`` for its start at 0 by ``1 - beta^t``; here the factor drops out of ``U / max U``. (The
-    code corrects the numerator only, so that its gates are all but open or shut for the first ``1 / (1 - beta)``
-    updates.) Where no utility is positive ``s`` is 1/2; in the code the order then turns round. Behind an eligibility
-    trace ``g`` is the direction of descent. Drawing ``xi`` costs more than the rest of a small network's update.
-    ``ValueError`` while tracing where an agent gives its optimizer no key.
+    Args:
+        beta: traced.
+        sigma: in the gradient's unit (traced).
+        weight_decay: traced.
+
+    Raises:
+        ValueError: while tracing, if an agent gives its optimizer no key.
+
+    The defaults are those of the paper's code, whose learning rate is 1e-5. Paper and code correct ``U`` for its
+    initialisation at 0 by ``1 - beta^t``; here the factor cancels in ``U / max U``. (The code corrects the numerator
+    only, so its gates are almost fully open or closed for the first ``1 / (1 - beta)`` updates.) If no utility is
+    positive, ``s`` is 1/2; in the code the order is then reversed. Behind an eligibility trace ``g`` is the direction
+    of descent. Drawing ``xi`` costs more than the rest of a small network's update.
     """
 
     def wrapped(optimizer: Optimizer) -> Optimizer:
@@ -75,7 +82,7 @@ def upgd(*, beta: BelowOne = 0.999, sigma: NonNegative = 0.001, weight_decay: No
             if extra.get("key") is None:
                 raise ValueError("upgd needs a key at every update of the optimizer")
             eta = needed(optimizer, "upgd")(state.inner)
-            # The inner optimizer draws with another key, should it draw too.
+            # A separate key for the inner optimizer, in case it draws random numbers too.
             updates, inner = optimizer.update(
                 gradients, state.inner, params, **(extra | {"key": jax.random.fold_in(extra["key"], 1)})
             )
@@ -104,19 +111,24 @@ def layer_norms(tree: Params, per: Per) -> Array:
 
 @metadata(
     paper="Lyle et al. 2023, Understanding plasticity in neural networks",
-    note="a control and no remedy; no settings make it do nothing",
+    note="a control, not a remedy; no settings make it do nothing",
 )
 def random_walk(*, per: Per = "network") -> Intervention:
-    """A Gaussian step as long as the optimizer's own, in its place: as much movement, nothing learned.
+    """Replace the optimizer's step by a Gaussian step of the same length: equal movement, no learning.
 
-    ``theta <- theta + |u| xi / |xi|``, ``xi ~ N(0, I)``, where ``u`` is the update that the optimizer would make where
-    the walk is. ``per`` (static): norms of the whole network, or of each layer by itself.
+    ``theta <- theta + |u| xi / |xi|``, ``xi ~ N(0, I)``, where ``u`` is the update that the optimizer would make at the
+    walk's current parameters.
 
-    The control for what moving parameters does by itself, to curvature for instance. The paper compares gradient
-    descent with a Gaussian walk of the same norms at each step; whether those are taken along the walk or along the
-    descent is not clear from what we could read. Along the walk the loss does not fall, so its steps tend to be the
-    longer ones.
-    ``ValueError`` for an unknown ``per`` and while tracing where an agent gives its optimizer no key.
+    Args:
+        per: norms of the whole network, or of each layer separately (static).
+
+    Raises:
+        ValueError: for an unknown ``per`` and, while tracing, if an agent gives its optimizer no key.
+
+    This is a control for the effect of parameter movement alone, for instance on curvature. The paper compares gradient
+    descent with a Gaussian walk with the same norm at each step; from what we could read, it is unclear whether the
+    norms are taken along the walk or along the descent. Along the walk the loss does not fall, so its steps tend to be
+    longer.
     """
     check("per", per, get_args(Per))
 
@@ -139,9 +151,9 @@ def random_walk(*, per: Per = "network") -> Intervention:
 def erfi(x: Array) -> Array:
     """The imaginary error function ``2 / sqrt(pi) int_0^x exp(t^2) dt``; for ``|x| > 9`` the value at 9.
 
-    ``(4 / pi) sum_n exp(-n^2 h^2) sinh(2 n h x) / n`` over odd ``n``: the trapezoidal sum for Dawson's integral of
-    Rybicki 1989, "Dawson's Integral and the Sampling Theorem", times ``exp(x^2)``. All its terms have one sign, so
-    nothing cancels; the relative error in float32 is below 1e-5.
+    ``(4 / pi) sum_n exp(-n^2 h^2) sinh(2 n h x) / n`` over odd ``n``. This is the trapezoidal sum for Dawson's integral
+    of Rybicki 1989, "Dawson's Integral and the Sampling Theorem", times ``exp(x^2)``. All its terms have the same sign,
+    so there is no cancellation; the relative error in float32 is below 1e-5.
     """
     size = jnp.minimum(jnp.abs(jnp.asarray(x, jnp.float32)), LARGEST)[..., None]
     n = jnp.array(ODD, jnp.float32)
@@ -155,23 +167,33 @@ def erfi(x: Array) -> Array:
     note="no settings make it do nothing; keeps the sum of updates, where the paper's code loses some of it in float32",
 )
 def trac(*, betas: tuple[float, ...] = BETAS, start: Positive = 1e-8, eps: Positive = 1e-8) -> Intervention:
-    """Scales how far the optimizer has come from the first parameters, by how well that went.
+    """TRAC: scale the displacement from the initial parameters according to how well it served so far.
 
-    With ``Delta`` the sum of the optimizer's own updates so far and ``h = <g, Delta>``, for each ``b`` of ``betas``
-    ``v <- b^2 v + h^2``, ``sigma <- b sigma - h``, ``s = start erfi(sigma / (sqrt(2 v) + eps)) / erfi(1 / sqrt 2)``;
-    then ``S = max(sum s, 0)``, ``Delta <- Delta + u`` and ``theta = theta_ref + S Delta``, ``u`` being the optimizer's
-    update at ``theta``. ``betas`` are static, ``start`` and ``eps`` traced; all defaults, and the start of ``sigma`` at
-    1e-8, are those of the paper's code for PyTorch.
+    With ``Delta`` the sum of the optimizer's own updates so far and ``h = <g, Delta>``, for each ``b`` of ``betas`` ``v
+    <- b^2 v + h^2``, ``sigma <- b sigma - h``, ``s = start erfi(sigma / (sqrt(2 v) + eps)) / erfi(1 / sqrt 2)``; then
+    ``S = max(sum s, 0)``, ``Delta <- Delta + u`` and ``theta = theta_ref + S Delta``, where ``u`` is the optimizer's
+    update at ``theta``.
 
-    The step is computed as ``S Delta - S' Delta'`` (new minus old), which is the same as long as nobody else writes
-    into the parameters; what others write (decay, projections, resets) moves ``theta_ref`` along instead of being
-    undone. A reset parameter has the slot ``Delta = 0``, so its new value is its reference. The paper's code finds
-    ``Delta`` by dividing ``theta - theta_ref`` by ``S + 1e-8``, with two effects of float32 that are not here, where
-    ``Delta`` is kept: at an ``S`` of 1e-9, ``S Delta`` is rounded away when it is added to weights of ordinary size,
-    and what was accumulated is lost with it; and as long as ``S`` is not far above 1e-8, the 1e-8 in the division makes
-    ``Delta`` smaller than it is (half as large at ``S`` = 1e-8). erfi's argument is bounded by 9. Behind an eligibility
-    trace ``g`` is the direction of descent. ``learning_rate`` is the optimizer's own times ``S`` of the last update.
-    ``ValueError`` if there are no betas or one is not between 0 and 1.
+    Args:
+        betas: static.
+        start: traced.
+        eps: traced.
+
+    Raises:
+        ValueError: if there are no betas or one is not between 0 and 1.
+
+    All defaults, and the initial value 1e-8 of ``sigma``, are those of the paper's code for PyTorch. The step is
+    computed as ``S Delta - S' Delta'`` (new minus old), which is equivalent as long as nothing else writes to the
+    parameters. Other changes to the parameters (decay, projections, resets) shift ``theta_ref`` instead of being
+    undone. A reset parameter has the slot ``Delta = 0``, so its new value is its reference.
+
+    The paper's code computes ``Delta`` as ``theta - theta_ref`` divided by ``S + 1e-8``. In float32 this has two
+    effects that do not occur here, where ``Delta`` is stored. First, at an ``S`` of 1e-9, ``S Delta`` is rounded away
+    when it is added to weights of ordinary size, and the accumulated updates are lost with it. Second, as long as ``S``
+    is not far above 1e-8, the 1e-8 in the division makes ``Delta`` too small (half as large at ``S`` = 1e-8).
+
+    erfi's argument is bounded by 9. Behind an eligibility trace ``g`` is the direction of descent. ``learning_rate`` is
+    the optimizer's own times ``S`` of the last update.
     """
     betas = tuple(betas)
     if not betas or not all(0.0 <= beta < 1.0 for beta in betas):

@@ -19,7 +19,7 @@ TINY = float(jnp.finfo(jnp.float32).tiny)
 
 
 def chosen(which: Which, params: Params) -> dict[str, Array]:
-    """The arrays a penalty is on, by path: those with two or more axes ("kernels") or all."""
+    """The penalised arrays, by path: those with two or more axes ("kernels") or all."""
     named = zip(trees.paths(params), jax.tree.leaves(params), strict=True)
     return {"/".join(path): leaf for path, leaf in named if which == "all" or leaf.ndim >= 2}
 
@@ -29,7 +29,7 @@ def total(terms: list[Array]) -> Array:
 
 
 def start_of(period: int) -> Callable[[Clock], Array]:
-    """True at the first of every ``period`` updates (static); ``ValueError`` if the period is not at least 1."""
+    """True at the first of every ``period`` updates (static); ``ValueError`` if the period is below 1."""
     if period < 1:
         raise ValueError(f"period: {period} is not allowed; must be at least 1")
     return lambda clock: clock.update % period == 0
@@ -37,12 +37,17 @@ def start_of(period: int) -> Callable[[Clock], Array]:
 
 @metadata(paper="Krogh, Hertz 1991, A Simple Weight Decay Can Improve Generalization", neutral={"strength": 0.0})
 def l2(*, strength: NonNegative = 1e-4, which: Which = "kernels") -> Intervention:
-    """The squared norm of the parameters, in the loss.
+    """L2 regularisation: the squared norm of the parameters, added to the loss.
 
-    ``strength / 2 |theta|^2``, whose gradient is ``strength theta``; Adam divides it like the rest of the gradient,
-    where ``weight_decay`` passes it by. ``strength`` is traced. ``which`` (static): "kernels", the parameters with two
-    or more axes, the output layer's included, or "all". The default strength is ours. ``ValueError`` for an unknown
-    name.
+    ``strength / 2 |theta|^2``, with gradient ``strength theta``. Adam rescales it like the rest of the gradient, unlike
+    ``weight_decay``.
+
+    Args:
+        strength: traced; the default is ours.
+        which: "kernels", the parameters with two or more axes, including the output layer's, or "all" (static).
+
+    Raises:
+        ValueError: for an unknown name.
     """
     check("which", which, ("kernels", "all"))
 
@@ -58,13 +63,20 @@ def l2(*, strength: NonNegative = 1e-4, which: Which = "kernels") -> Interventio
     neutral={"strength": 0.0},
 )
 def l2_init(*, strength: NonNegative = 1e-2, reduce: Reduce = "sum", which: Which = "all") -> Intervention:
-    """The squared distance to the initial parameters, in the loss.
+    """L2 Init: the squared distance to the initial parameters, added to the loss.
 
-    ``strength |theta - theta_0|^2`` (the gradient is twice the difference). ``reduce`` "mean" takes the mean over each
-    array and the sum over arrays, as the code of Chung et al. 2024 does ("regen"). ``strength`` is traced, ``reduce``
-    and ``which`` ("kernels" or "all") are static. The default strength is that of Juliani, Ash 2024; we have not seen
-    the paper's. ``theta_0`` stays what it was when the run began, also after resets. ``ValueError`` for an unknown
-    name.
+    ``strength |theta - theta_0|^2`` (the gradient is twice the difference).
+
+    Args:
+        strength: traced. The default is that of Juliani, Ash 2024; we have not seen the paper's.
+        reduce: "sum", or "mean", which averages over each array and sums over arrays, as the code of Chung et al. 2024
+            does ("regen") (static).
+        which: "kernels" or "all" (static).
+
+    Raises:
+        ValueError: for an unknown name.
+
+    ``theta_0`` remains the initial parameters of the run, even after resets.
     """
     check("reduce", reduce, ("sum", "mean"))
     check("which", which, ("kernels", "all"))
@@ -87,15 +99,22 @@ def l2_init(*, strength: NonNegative = 1e-2, reduce: Reduce = "sum", which: Whic
     neutral={"strength": 0.0},
 )
 def wasserstein_init(*, strength: NonNegative = 1e-2, which: Which = "kernels", period: Count = 1) -> Intervention:
-    """The 2-Wasserstein distance between the values of each array and its initial values, in the loss.
+    """The squared 2-Wasserstein distance between current and initial values of each array, added to the loss.
 
-    ``strength sum_l |sort(vec W_l) - sort(vec W_l0)|^2``: each weight is drawn to the initial value of its own rank.
-    The ranks are found before the forward pass of the first of every ``period`` updates and hold until the next; at 1,
-    the paper's, the gradient is that through the sort. Sorting a 256 x 256 kernel on a CPU takes as long as some fifty
-    updates of the network it belongs to, so there a period of 100 or more is advisable.
+    ``strength sum_l |sort(vec W_l) - sort(vec W_l0)|^2``: each weight is pulled to the initial value of the same rank.
+    The ranks are computed before the forward pass of the first of every ``period`` updates and kept until the next.
+    With period 1, the paper's choice, the gradient is that through the sort.
 
-    ``strength`` is traced; ``which`` ("kernels" or "all") and ``period``, in updates, are static. The default strength
-    is that of Juliani, Ash 2024. ``ValueError`` for an unknown name or a period below 1.
+    Args:
+        strength: traced. The default is that of Juliani, Ash 2024.
+        which: "kernels" or "all" (static).
+        period: number of updates (static).
+
+    Raises:
+        ValueError: for an unknown name or a period below 1.
+
+    On a CPU, sorting a 256 x 256 kernel takes as long as about fifty updates of its network, so we recommend a period
+    of 100 or more there.
     """
     check("which", which, ("kernels", "all"))
     due = start_of(period)
@@ -106,7 +125,7 @@ def wasserstein_init(*, strength: NonNegative = 1e-2, which: Which = "kernels", 
         return {"sorted": {name: jnp.sort(x, axis=None) for name, x in first.items()}, "goal": first}
 
     def matched(x: Array, values: Array) -> Array:
-        """The i-th smallest of ``values`` in the place of the i-th smallest of ``x``."""
+        """The i-th smallest of ``values`` at the position of the i-th smallest of ``x``."""
         flat = jnp.zeros(x.size, x.dtype).at[jnp.argsort(x, axis=None, stable=False)].set(values, unique_indices=True)
         return flat.reshape(x.shape)
 
@@ -124,7 +143,7 @@ def wasserstein_init(*, strength: NonNegative = 1e-2, which: Which = "kernels", 
 
 
 def as_matrix(kernel: Array) -> Array:
-    """A kernel as ``[inputs, units]``; of a convolution all positions and channels it reads are its inputs."""
+    """A kernel as ``[inputs, units]``; for a convolution, the inputs are all positions and channels that it reads."""
     return kernel.reshape(-1, kernel.shape[-1])
 
 
@@ -145,17 +164,24 @@ def spectral(
     output: bool = True,
     reduce: Reduce = "sum",
 ) -> Intervention:
-    """The distance of every layer's largest singular value from a target, in the loss.
+    """Spectral regularisation: each layer's largest singular value is pulled towards a target by a penalty in the loss.
 
-    ``strength sum_l [(sigma_1(W_l)^k - target^k)^2 + |b_l|^(2k)]``, ``k`` being ``power``; where layers are normalised,
-    also ``sum_i (scale_i^k - 1)^2 + |offset|^(2k)``, whose form is ours. ``sigma_1 = |W^T u|``; ``u`` is kept and takes
-    ``iterations`` steps of the power iteration ``v = W^T u / |W^T u|``, ``u <- W v / |W v|`` after every update. It
-    begins at random, so the first few values of ``sigma_1`` are too small. A convolution's kernel is a matrix
-    [positions and channels it reads, filters].
+    ``strength sum_l [(sigma_1(W_l)^k - target^k)^2 + |b_l|^(2k)]``, where ``k`` is ``power``. For normalised layers the
+    penalty also contains ``sum_i (scale_i^k - 1)^2 + |offset|^(2k)``, whose form is ours. ``sigma_1 = |W^T u|``, where
+    ``u`` is stored and takes ``iterations`` steps of the power iteration ``v = W^T u / |W^T u|``, ``u <- W v / |W v|``
+    after every update. It starts at random, so the first few values of ``sigma_1`` are too small. A convolution's
+    kernel is a matrix [positions and channels it reads, filters].
 
-    ``strength`` and ``target`` are traced; ``power``, ``iterations``, ``output`` (the output layers too) and ``reduce``
-    (over layers: "sum", or "mean") are static. The default strength is what a port calls the paper's. One public port
-    uses a target of 2 and 10 iterations. ``ValueError`` for an unknown name or a number below 1.
+    Args:
+        strength: traced. The default is the value that a port attributes to the paper.
+        power: static.
+        target: traced. One public port uses a target of 2 and 10 iterations.
+        iterations: static.
+        output: whether to include the output layers (static).
+        reduce: "sum" or "mean" over layers (static).
+
+    Raises:
+        ValueError: for an unknown name or a number below 1.
     """
     check("reduce", reduce, ("sum", "mean"))
     for key, value in (("power", power), ("iterations", iterations)):
@@ -209,15 +235,20 @@ def spectral(
     neutral={"strength": 0.0},
 )
 def parseval(*, strength: NonNegative = 1e-3, scale: Positive = 2.0, scale_width: bool = True) -> Intervention:
-    """Holds the hidden kernels near ``sqrt(scale)`` times an orthogonal matrix.
+    """Parseval regularisation: hold the hidden kernels near ``sqrt(scale)`` times an orthogonal matrix.
 
-    ``strength sum_l (64 / n_l)^2 |W_l W_l^T - scale I|_F^2`` over the hidden layers, the Gram matrix taken on the short
-    side of ``W_l``, of length ``n_l``; without ``scale_width`` (static) the factor is 1. ``strength`` and ``scale``
-    (the square of the initial gain: 2 for orthogonal kernels here) are traced. A convolution's kernel is a matrix
-    [positions and channels it reads, filters]. The output layers are left alone. The Gram matrix of an ``n x m`` kernel
-    costs about as much as the layer's forward pass on ``n`` samples. The paper's code takes the side of the units,
-    whichever is longer (then no kernel has a value of 0), and puts learnable diagonal layers behind some kernels, which
-    are not here.
+    ``strength sum_l (64 / n_l)^2 |W_l W_l^T - scale I|_F^2`` over the hidden layers. The Gram matrix is taken on the
+    short side of ``W_l``, of length ``n_l``. A convolution's kernel is a matrix [positions and channels it reads,
+    filters]. The output layers are unchanged.
+
+    Args:
+        strength: traced.
+        scale: the square of the initial gain: 2 for orthogonal kernels here (traced).
+        scale_width: whether to include the factor ``(64 / n_l)^2``, otherwise 1 (static).
+
+    The Gram matrix of an ``n x m`` kernel costs about as much as the layer's forward pass on ``n`` samples. The paper's
+    code always takes the side of the units, even if it is the longer one (in which case no kernel reaches a value of
+    0). It also adds learnable diagonal layers after some kernels, which are not implemented here.
     """
 
     def layer(kernel: Array) -> Array:

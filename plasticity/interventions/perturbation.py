@@ -1,4 +1,4 @@
-"""Interventions that pull parameters towards where they began, and shake them."""
+"""Interventions that pull parameters towards their initial values and perturb them."""
 
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
@@ -21,7 +21,7 @@ Per = Literal["layer", "network"]
 
 
 def noise_like(key: Key, tree: Params) -> Params:
-    """Independent standard normal numbers in the tree's shapes, with one key for each array."""
+    """Independent standard normal numbers in the tree's shapes, with a separate key for each array."""
     leaves, structure = jax.tree.flatten(tree)
     drawn = [jax.random.normal(jax.random.fold_in(key, i), x.shape, x.dtype) for i, x in enumerate(leaves)]
     return jax.tree.unflatten(structure, drawn)
@@ -43,18 +43,26 @@ def shrink_perturb(
     sigma: NonNegative = 1.0,
     which: Literal["kernels", "all"] = "all",
 ) -> Intervention:
-    """Shrinks the parameters and adds noise: ``theta <- shrink theta + perturb p``.
+    """Shrink and perturb: ``theta <- shrink theta + perturb p``.
 
-    ``noise`` (static) says what ``p`` is: the parameters of a new network, drawn each time ("fresh"); normal numbers,
-    ``p ~ N(0, sigma^2)``, each time new ("gaussian"); or the parameters the learner itself began with ("initial": a
-    pull towards them without any chance). ``when`` and ``period`` as in ``reset``: at every task switch, after every
-    ``period``-th update (1: after each), or never. ``which`` (static): ``kernels`` are the parameters with two or more
-    axes. The three numbers are traced. Optimizer and target network stay as they are.
+    Args:
+        when: at every task switch, after every ``period``-th update, or never, as in ``reset`` (static).
+        period: number of updates; 1 means after each (static).
+        shrink: traced.
+        perturb: traced.
+        noise: what ``p`` is (static). "fresh": the parameters of a new network, redrawn each time. "gaussian":
+            ``p ~ N(0, sigma^2)``, redrawn each time. "initial": the learner's own initial parameters, a deterministic
+            pull towards them.
+        sigma: standard deviation of the Gaussian noise (traced).
+        which: "kernels", the parameters with two or more axes, or "all" (static).
 
-    The defaults are those of Juliani, Ash 2024, "A Study of Plasticity Loss in On-Policy Deep Reinforcement Learning",
-    whose soft variant is 0.999999 and 1e-6 after every update. Ash and Adams add normal noise when data arrive; it has
-    mean 0, so scales of a normalisation shrink towards 0 as well. Drawing noise after every update of a small network
-    costs more than the update. ``ValueError`` for an unknown name or a period below 1.
+    Raises:
+        ValueError: for an unknown name or a period below 1.
+
+    Optimizer and target network are unchanged. The defaults are those of Juliani, Ash 2024, "A Study of Plasticity Loss
+    in On-Policy Deep Reinforcement Learning", whose soft variant is 0.999999 and 1e-6 after every update. Ash and Adams
+    add normal noise when data arrive. Its mean is 0, so normalisation scales shrink towards 0 as well. For a small
+    network, drawing noise after every update costs more than the update.
     """
     check("noise", noise, ("fresh", "gaussian", "initial"))
     check("which", which, ("kernels", "all"))
@@ -81,7 +89,7 @@ def shrink_perturb(
 class Drift(NamedTuple):
     """The plug-in state of :func:`soft_reset`."""
 
-    gamma: Array  # float32[layers], what was last decided; 1: stay
+    gamma: Array  # float32[layers], last value found; 1: no drift
     mean: Params  # mu0
     deviation: Params  # sigma0, a float32[] for each array
 
@@ -94,20 +102,20 @@ class Scaled(NamedTuple):
 
 
 def layer_of(path: Path) -> Path:
-    """The layer that a parameter belongs to: its module, or the one that its normalisation stands in."""
+    """The layer that a parameter belongs to: its module, or the module that contains its normalisation."""
     module = path[:-1]
     return module[:-1] if module and module[-1] == "norm" else module
 
 
 def layer_numbers(params: Params, per: Per) -> list[int]:
-    """For each array of the parameters, in leaf order, the number of its layer; all 0 for the whole network."""
+    """The layer index of each parameter array, in leaf order; all 0 for the whole network."""
     layers = [layer_of(path) if per == "layer" else () for path in trees.paths(params)]
     order: Mapping[Path, int] = {layer: i for i, layer in enumerate(dict.fromkeys(layers))}
     return [order[layer] for layer in layers]
 
 
 def spread_out(numbers: Array, params: Params, per: Per) -> Params:
-    """The layers' numbers as a tree with one ``float32[]`` for each array of the parameters."""
+    """The per-layer numbers as a tree with one ``float32[]`` for each parameter array."""
     structure = jax.tree.structure(params)
     return jax.tree.unflatten(structure, [numbers[i] for i in layer_numbers(params, per)])
 
@@ -122,7 +130,7 @@ def drifted(params: Params, drift: Drift, gamma: Array, per: Per) -> Params:
 
 
 def scaled_by_layer(optimizer: Optimizer, per: Per) -> Optimizer:
-    """``optimizer`` with its next update multiplied by ``factors``, which are then 1 again until others are written."""
+    """``optimizer`` with its next update multiplied by ``factors``, which then return to 1 until they are set again."""
 
     def init(params: Params) -> Scaled:
         return Scaled(ones_for(params, per), optimizer.init(params))
@@ -143,9 +151,9 @@ def is_scaled(node: Any) -> bool:
 
 
 def with_factors(state: optax.OptState, factors: Array) -> optax.OptState:
-    """An optimizer's state with the factors of its next update written into the :class:`Scaled` in it.
+    """An optimizer's state with the factors of its next update written into its :class:`Scaled`.
 
-    ``ValueError`` (while tracing) where there is another inside.
+    ``ValueError`` (while tracing) if there is a second one inside.
     """
 
     def leaf(node: Any) -> Any:
@@ -174,26 +182,32 @@ def soft_reset(
     spread: Positive = 0.5,
     prior: Literal["initial", "zero"] = "initial",
 ) -> Intervention:
-    """Before an update, parameters drift towards their start as far as that helps to predict the batch to come.
+    """Soft reset: before an update, parameters drift towards a prior as far as this helps to predict the next batch.
 
     Drift: ``theta' ~ N(gamma theta + (1 - gamma) mu0, (gamma^2 spread^2 + 1 - gamma^2) sigma0^2)``, where ``spread
-    sigma0`` is the deviation that the learner ascribes to its own parameters. ``gamma`` in [0, 1] is chosen by
-    ``gamma_steps`` gradient steps of size ``gamma_learning_rate`` on the task loss of the batch that will be learned
-    from next, at one draw of ``theta'`` (``predict="sample"``) or at its mean. Then ``theta <- gamma theta + (1 -
-    gamma) mu0``, and the optimizer's update from there is multiplied by ``gamma^2 + (1 - gamma^2) / spread^2``, the
-    drifted variance relative to the one before. With ``gamma = 1`` nothing happens.
+    sigma0`` is the standard deviation that the learner assigns to its own parameters. ``gamma`` in [0, 1] is found by
+    ``gamma_steps`` gradient steps of size ``gamma_learning_rate`` on the task loss of the next training batch, at one
+    sample of ``theta'`` (``predict="sample"``) or at its mean. Then ``theta <- gamma theta + (1 - gamma) mu0``, and the
+    optimizer's update from there is multiplied by ``gamma^2 + (1 - gamma^2) / spread^2``, the ratio of the variance
+    after the drift to that before it. With ``gamma = 1`` nothing happens.
 
-    ``period`` (in updates), ``gamma_steps``, ``restart`` (``gamma`` starts at 1 before each update, else where it was),
-    ``per`` (one ``gamma`` for each layer or for the network), ``predict`` and ``prior`` are static;
-    ``gamma_learning_rate`` and ``spread`` (at most 1 makes sense) are traced. ``prior``: ``mu0`` is the parameters the
-    learner began with, or zero for kernels. ``sigma0`` is the deviation of each array's initial values about their
-    mean.
+    Args:
+        period: number of updates (static).
+        gamma_learning_rate: traced.
+        gamma_steps: gradient steps on ``gamma`` (static).
+        restart: whether ``gamma`` starts at 1 before each update, otherwise at its last value (static).
+        per: one ``gamma`` for each layer or one for the network (static).
+        predict: static.
+        spread: traced; useful up to 1.
+        prior: ``mu0`` is the learner's initial parameters, or zero for kernels (static).
 
-    We had no full text of the paper: the drift to a prior, gamma by predictive likelihood and a larger step size
-    after drift are its method; the exact objective, the step size's formula and all defaults are our reconstruction.
-    Its variants with several proximal steps or a learned posterior are not here. Each gradient step on gamma costs a
-    forward and a backward pass. ``ValueError`` for an unknown name or a count below 1 and, while tracing, for a second
-    soft reset in one agent.
+    Raises:
+        ValueError: for an unknown name or a count below 1 and, while tracing, for a second soft reset in one agent.
+
+    ``sigma0`` is the standard deviation of each array's initial values. We had no full text of the paper. The drift to
+    a prior, gamma by predictive likelihood and a larger step size after drift are its method; the exact objective, the
+    formula of the step size and all defaults are our reconstruction. The paper's variants with several proximal steps
+    or a learned posterior are not implemented. Each gradient step on gamma costs a forward and a backward pass.
     """
     check("per", per, ("layer", "network"))
     check("predict", predict, ("sample", "mean"))

@@ -1,4 +1,4 @@
-"""Interventions that put parameters back onto a set after an update."""
+"""Interventions that project parameters back onto a set after an update."""
 
 import math
 from dataclasses import replace
@@ -28,7 +28,7 @@ def rescaled(part: Params, length: Array) -> Params:
 
 
 def restarted(state: Any) -> Any:
-    """An optimizer's state with its schedule at the start; moments, and the counts of their bias correction, go on."""
+    """An optimizer's state with its schedule restarted; moments and the counts of their bias correction continue."""
 
     def leaf(node: Any) -> Any:
         return node._replace(done=jnp.zeros_like(node.done)) if isinstance(node, Descent) else node
@@ -57,24 +57,30 @@ def nap(
     bias: bool = False,
     restart: Literal["never", "switch"] = "never",
 ) -> Intervention:
-    """Normalize-and-Project: normalisation before every hidden non-linearity, kernels held at their initial norm.
+    """Normalize-and-Project: normalisation before every hidden non-linearity, with kernels held at their initial norm.
 
-    After every ``period``-th update, for each hidden kernel ``W`` (of a convolution: the whole kernel),
-    ``W <- W |W_0|_F / |W|_F``. The output layer, which no normalisation follows, is left alone. The optimizer's slots
-    are not touched. A normalised layer does not feel the length of ``W``, so this changes no prediction; it only keeps
-    the effective step size, ``learning_rate / |W|^2`` for SGD, ``learning_rate / |W|`` for Adam, from decaying. The
-    paper therefore adds an explicit schedule (``schedule`` of the optimizer).
+    After every ``period``-th update, for each hidden kernel ``W`` (for a convolution: the whole kernel), ``W <- W
+    |W_0|_F / |W|_F``. The output layer, which is not followed by a normalisation, is unchanged, and so are the
+    optimizer's slots. A normalised layer is invariant to the length of ``W``, so this changes no prediction. It only
+    keeps the effective step size, ``learning_rate / |W|^2`` for SGD, ``learning_rate / |W|`` for Adam, from decaying.
+    The paper therefore adds an explicit schedule (``schedule`` of the optimizer).
 
-    ``norm`` is the normalisation. ``affine`` says what becomes of its scale and offset: "joint", the paper's choice
-    for homogeneous activations, gives the pair ``(scale, offset)`` of each layer its initial norm along with the
-    kernels; "penalty", its choice for others, adds ``affine_strength sum_l |scale_l - 1|^2 + |offset_l|^2`` to the
-    loss; "free" lets them learn unprojected; "none" has none. ``bias`` keeps the biases in front of the
-    normalisation, which the paper drops as redundant (with them, predictions do feel the length of ``W``). ``restart``
-    "switch" begins the optimizer's schedule anew at every task switch, as the paper does on its sequence of games;
-    Adam's moments and bias correction go on.
+    Args:
+        period: number of updates (static).
+        norm: the normalisation (static).
+        affine: how its scale and offset are treated (static). "joint", the paper's choice for homogeneous activations,
+            rescales the pair ``(scale, offset)`` of each layer to its initial norm along with the kernels. "penalty",
+            its choice for other activations, adds ``affine_strength sum_l |scale_l - 1|^2 + |offset_l|^2`` to the loss.
+            "free" learns them without projection. "none" omits them.
+        affine_strength: traced; the default is ours.
+        bias: whether to keep the biases before the normalisation, which the paper drops as redundant (static). With
+            them, predictions do depend on the length of ``W``.
+        restart: "switch" restarts the optimizer's schedule at every task switch, as the paper does on its sequence of
+            games; Adam's moments and bias correction are unchanged (static).
 
-    ``affine_strength`` is traced, its default ours; all else is static. ``ValueError`` for an unknown name, a period
-    below 1 and, where the agent is built, for ``restart`` "switch" with an optimizer whose step size is constant.
+    Raises:
+        ValueError: for an unknown name, a period below 1 and, when the agent is built, for ``restart`` "switch" with an
+            optimizer whose step size is constant.
     """
     named = {"norm": norm, "affine": affine, "restart": restart}
     known = {"norm": ("layer", "rms"), "affine": ("none", "free", "joint", "penalty"), "restart": ("never", "switch")}
@@ -93,8 +99,8 @@ def nap(
     def optimizer(rule: Optimizer) -> Optimizer:
         if restart == "switch" and not has_schedule(rule):
             raise ValueError(
-                "restart: switch has nothing to restart; the agent's optimizer has no schedule. Give it one (schedule, "
-                "warm_up), or set restart: never"
+                "restart: switch is not allowed; the agent's optimizer has no schedule to restart. Give it one "
+                "(schedule, warm_up), or set restart: never"
             )
         return rule
 
@@ -130,15 +136,23 @@ def nap(
 
 @metadata(paper="Elsayed, Lan, Lyle, Mahmood 2024, Weight Clipping for Deep Continual and Reinforcement Learning")
 def weight_clip(*, bound: Positive = 3.0, which: Which = "all", period: Count = 1) -> Intervention:
-    """Keeps every weight within a multiple of what a uniform initialisation would have drawn.
+    """Weight clipping: keep every weight within a multiple of the range of a uniform initialisation.
 
-    After every ``period``-th update ``W <- clip(W, -kappa s_l, kappa s_l)``, ``s_l = 1 / sqrt(fan_in)`` and ``kappa``
-    the ``bound``, for the kernels of all layers, the output layers included, and with ``which`` "all" for their biases
-    under the same ``s_l``; normalisations are left alone. ``bound`` is traced, its default ours; ``which`` ("kernels"
-    or "all") and ``period``, in updates, are static. The paper's ``s_l`` is the range of its own uniform
-    initialisation. The normal ones here reach beyond it (He's deviation is ``sqrt(2) s_l``): a bound below about 4 cuts
-    weights at the first update. One version of the paper's code has ``1 / sqrt(rows + columns)``, and 1 for biases.
-    ``ValueError`` for an unknown name or a period below 1.
+    After every ``period``-th update ``W <- clip(W, -kappa s_l, kappa s_l)``, with ``s_l = 1 / sqrt(fan_in)`` and
+    ``kappa`` the ``bound``, for the kernels of all layers, including the output layers. With ``which`` "all", their
+    biases are clipped with the same ``s_l``. Normalisations are unchanged.
+
+    Args:
+        bound: traced; the default is ours.
+        which: "kernels" or "all" (static).
+        period: number of updates (static).
+
+    Raises:
+        ValueError: for an unknown name or a period below 1.
+
+    The paper's ``s_l`` is the range of its own uniform initialisation. The normal initialisations here exceed that
+    range (He's standard deviation is ``sqrt(2) s_l``): a bound below about 4 clips weights at the first update. One
+    version of the paper's code uses ``1 / sqrt(rows + columns)``, and 1 for biases.
     """
     check("which", which, ("kernels", "all"))
 

@@ -1,4 +1,4 @@
-"""Hidden units that do or learn little are born again (redo, regrama), or a little of them is (cpr)."""
+"""Reset hidden units that are dormant or learn little (redo, regrama), or reset them partially (cpr)."""
 
 from collections.abc import Callable, Mapping
 
@@ -21,7 +21,7 @@ def observed(state: Scores, seen: Scores, share: Array | float) -> Scores:
 
 
 def followed(method: str, layers: Layers, measure: Measure, share: Array | float, periodic: Step) -> Step:
-    """Takes the measure into the running means, then ``periodic``."""
+    """Update the running means with the measure, then apply ``periodic``."""
 
     def step(key: Key, state: State, learner: Learner, context: Context) -> tuple[State, Learner]:
         found = units.chosen(context.network, method, layers)
@@ -39,9 +39,9 @@ def recycler(
     layers: Layers,
     optimizer_slots: bool,
 ) -> Intervention:
-    """Every ``period`` updates the units with ``m_i <= threshold mean_k m_k`` are recycled, ``m`` the running measure.
+    """Recycle units with ``m_i <= threshold mean_k m_k`` every ``period`` updates, where ``m`` is the running measure.
 
-    A recycled unit's running measure goes on from the layer's mean, so that it is not judged by its former life.
+    The running measure of a recycled unit is set to the layer's mean, so that its past does not count against it.
     """
     units.check_layers(layers)
 
@@ -71,21 +71,30 @@ def redo(
     layers: Layers = "all",
     optimizer_slots: bool = True,
 ) -> Intervention:
-    """ReDo: dormant hidden units are born again.
+    """ReDo: recycle dormant hidden units.
 
-    ``s_i = E|h_i| / mean_k E|h_k|``, ``k`` over the units of a layer, ``E`` over the batch and, of a convolution, the
-    positions. After every ``period``-th update, where ``s_i <= threshold``: the weights into the unit, its bias and its
-    normalisation as in a newborn network, the weights out of it 0, the optimizer's slots of both initial (counts go on,
-    see ``surgery.reset_slots``), those of the bias too, which the authors' code leaves as they are. Online network
-    only. A unit's copies (crelu) are judged together.
+    The score of unit ``i`` is ``s_i = E|h_i| / mean_k E|h_k|``, with ``k`` over the units of the layer and ``E`` over
+    the batch and, for a convolution, the positions. After every ``period``-th update, each unit with ``s_i <=
+    threshold`` is recycled. Its incoming weights, bias and normalisation are freshly initialised and its outgoing
+    weights are set to 0. The optimizer's slots of both are reset (counts continue, see ``surgery.reset_slots``),
+    including the slots of the bias, which the authors' code leaves unchanged. Only the online network is affected. A
+    unit's copies (crelu) are scored together.
 
-    ``threshold`` (traced): 0.025 is the paper's for its default replay ratio; its text says 0.1; 0 recycles the units
-    that are 0 on the whole batch and changes no prediction on it (unless a layer normalisation follows the unit's
-    layer). ``period`` (updates, static). ``average`` (traced): ``E|h_i|`` is a running mean over updates with this
-    decay; 0, the paper's, is the newest batch alone, which for an agent that learns from one observation at a time is
-    far too little. ``layers`` (static): names of hidden layers, or all. ``optimizer_slots`` (static). The paper judges
-    a batch of its own; here it is the update's, before it was learned from. In a layer that is 0 throughout every unit
-    is dormant. ``ValueError`` for an unknown layer or a network without hidden units (while tracing).
+    Args:
+        threshold: traced. 0.025 is the paper's value for its default replay ratio; its text says 0.1. With 0, only
+            units that are 0 on the whole batch are recycled, and no prediction on it changes (unless a layer
+            normalisation follows the unit's layer).
+        period: number of updates (static).
+        average: decay of the running mean of ``E|h_i|`` over updates (traced). 0, the paper's value, uses the newest
+            batch alone, which is far too little for an agent that learns from one observation at a time.
+        layers: names of hidden layers, or all (static).
+        optimizer_slots: whether the optimizer's slots are reset (static).
+
+    Raises:
+        ValueError: for an unknown layer or, while tracing, for a network without hidden units.
+
+    The paper scores units on a separate batch; here it is the update's batch, before the update. In a layer that is 0
+    throughout, every unit is dormant.
     """
     return recycler("redo", units.activities, threshold, period, average, layers, optimizer_slots)
 
@@ -103,12 +112,20 @@ def regrama(
     layers: Layers = "all",
     optimizer_slots: bool = True,
 ) -> Intervention:
-    """ReGraMa: :func:`redo` with the gradient in the place of the activation.
+    """ReGraMa: :func:`redo` with gradients in place of activations.
 
-    ``s_i = g_i / mean_k g_k``, ``g_i = mean |dL/dw|`` over the weights into unit ``i``, of the update's gradient (the
-    loss with its penalties). Recycled where ``s_i <= threshold``. Settings as in :func:`redo`. ``threshold`` (traced):
-    0.01 is the default of public code, whose sweeps use 0.25. The score is that of that code, not read
-    in the paper. A layer behind which everything is dead has no gradient at all: all of it is recycled.
+    ``s_i = g_i / mean_k g_k``, where ``g_i = mean |dL/dw|`` over the incoming weights of unit ``i``, from the update's
+    gradient (of the loss with its penalties). Units with ``s_i <= threshold`` are recycled.
+
+    Args:
+        threshold: traced. 0.01 is the default of public code, whose sweeps use 0.25.
+        period: as in :func:`redo`.
+        average: as in :func:`redo`.
+        layers: as in :func:`redo`.
+        optimizer_slots: as in :func:`redo`.
+
+    The score follows that code; we have not checked it against the paper. If everything after a layer is dead, the
+    layer has no gradient at all, and all of its units are recycled.
     """
     return recycler("regrama", units.gradient_sizes, threshold, period, average, layers, optimizer_slots)
 
@@ -135,18 +152,25 @@ def cpr(
     average: BelowOne = 0.99,
     period: Count = 1000,
 ) -> Intervention:
-    """Partial resets: every unit goes a little of the way to a newborn one, the further the less it learns.
+    """CPR: partial resets by gradient utility. Units that learn less move further towards a fresh initialisation.
 
-    ``s_j = g_j / mean_k g_k``, ``g_j = mean |dL/dw|`` over the weights into unit ``j``, of the update's gradient.
-    At every update ``u_j <- average u_j + (1 - average) s_j``; after every ``period``-th, with ``W'`` newborn,
-    ``r_j = strength min(1, 2 sigmoid(-sharpness (u_j - 1)))``, ``W_in,j <- (1 - r_j) W_in,j + r_j W'_in,j``,
-    ``W_out,j <- (1 - r_j) W_out,j``, and ``u_j <- 1``, with which it also begins. Biases, normalisations and the
-    optimizer's state stay.
+    ``s_j = g_j / mean_k g_k``, where ``g_j = mean |dL/dw|`` over the incoming weights of unit ``j``, from the update's
+    gradient. At every update ``u_j <- average u_j + (1 - average) s_j``. After every ``period``-th update, with freshly
+    initialised weights ``W'``: ``r_j = strength min(1, 2 sigmoid(-sharpness (u_j - 1)))``,
+    ``W_in,j <- (1 - r_j) W_in,j + r_j W'_in,j``, ``W_out,j <- (1 - r_j) W_out,j``, and ``u_j <- 1``, which is also its
+    initial value. Biases, normalisations and the optimizer's state are unchanged.
 
-    ``strength``, ``sharpness`` and ``average`` are traced, ``period`` (updates) is static; the defaults are those of
-    its authors' code, from which all this is taken. A kernel between two hidden layers is blended first and shrunk
-    then. In a layer without any gradient the score is 0. ``ValueError`` for a network without hidden units (while
-    tracing).
+    Args:
+        strength: traced.
+        sharpness: traced.
+        average: decay of the running mean ``u_j`` (traced).
+        period: number of updates (static).
+
+    Raises:
+        ValueError: while tracing, for a network without hidden units.
+
+    The method and its defaults follow the authors' code. A kernel between two hidden layers is blended first and then
+    shrunk. In a layer without any gradient the score is 0.
     """
 
     def scores(context: Context, params: Params, layers: Mapping[str, Path]) -> Scores:

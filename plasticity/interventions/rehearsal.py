@@ -1,4 +1,4 @@
-"""Whether an intervention takes effect on an agent, seen while the agent's functions are traced before a run."""
+"""Check whether an intervention takes effect on an agent, while the agent's functions are traced before a run."""
 
 import functools
 import re
@@ -14,13 +14,13 @@ from plasticity.interventions.base import EXCLUSIVE, Intervention, fills, undecl
 from plasticity.networks.build import build
 from plasticity.networks.spec import NetworkSpec
 
-Seen = set[tuple[str, str]]  # labels of interventions, and the fields of theirs that the agent has called
+Seen = set[tuple[str, str]]  # labels of interventions, with the fields that the agent has called
 
 ASKED = tuple(name for name in Intervention._fields if name not in ("renews", "sets"))  # what an agent calls
 
-AT_BIRTH = ("network", "optimizer", "init")  # of these, what it calls while it is made
+AT_BIRTH = ("network", "optimizer", "init")  # the fields among these that it calls while it is built
 
-# What an agent leaves out that never calls a field.
+# What is missing when an agent never calls a field.
 LEFT_OUT: Mapping[str, str] = {
     "network": "builds its network without it",
     "optimizer": "does not let it wrap its optimizer",
@@ -34,12 +34,12 @@ LEFT_OUT: Mapping[str, str] = {
 
 
 def own_fields(intervention: Intervention) -> list[str]:
-    """The functions that the intervention sets."""
+    """The hooks that the intervention fills."""
     return [name for name in ASKED if fills(intervention, name)]
 
 
 def sees_switches(factory: Callable[..., Intervention]) -> bool:
-    """Whether the method acts at task switches: at its defaults, or where a setting that may be "switch" is."""
+    """Whether the method acts at task switches, at its defaults or with every setting that allows it at "switch"."""
     schema = schema_of(factory)
     chosen = {name: "switch" for name, setting in schema.items() if "switch" in setting.words}
     if any(setting.required and name not in chosen for name, setting in schema.items()):
@@ -48,10 +48,10 @@ def sees_switches(factory: Callable[..., Intervention]) -> bool:
 
 
 def labelled(label: str, intervention: Intervention, seen: Seen | None = None) -> Intervention:
-    """The intervention, whose ``ValueError`` opens with its label; what is called of it is noted in ``seen``.
+    """The intervention with its label prefixed to every ``ValueError``; calls to its hooks are recorded in ``seen``.
 
-    Where ``seen`` is given, ``ValueError`` also for an intervention on the network alone that leaves the network what
-    it is.
+    If ``seen`` is given, ``ValueError`` also for an intervention on the network alone that leaves the network
+    unchanged.
     """
 
     def calling(field: str) -> Callable[..., Any]:
@@ -78,31 +78,31 @@ def labelled(label: str, intervention: Intervention, seen: Seen | None = None) -
 
 
 def declared(before: NetworkSpec, after: NetworkSpec, intervention: Intervention) -> None:
-    """``ValueError`` where the intervention sets an exclusive part of the network and does not say so."""
+    """Raise a ``ValueError`` if the intervention sets an exclusive part of the network without declaring it."""
     for field in undeclared(before, after, intervention.sets):
         raise ValueError(
-            f"sets the network's {EXCLUSIVE[field]} without saying so: give the Intervention that it returns "
-            f"sets=({field!r},), so that no other one sets it too"
+            f"sets the network's {EXCLUSIVE[field]} without declaring it; the Intervention that it returns must have "
+            f"sets=({field!r},), so that no other intervention sets it too"
         )
 
 
 def unused(named: Mapping[str, Intervention], seen: Seen, fields: Collection[str] = ASKED) -> Iterator[tuple[str, str]]:
-    """Label and reason of each intervention of which the agent has left a part out, one of ``fields``."""
+    """Label and reason of each intervention with a hook, one of ``fields``, that the agent has not called."""
     for label, intervention in named.items():
         for field in own_fields(intervention):
             if field in fields and (label, field) not in seen:
-                yield label, f"the agent {LEFT_OUT[field]} (`{field}`), so that it would have no effect or half of it"
+                yield label, f"the agent {LEFT_OUT[field]} (`{field}`), so it would have no effect or only part of it"
                 break
 
 
 def effective(label: str, network: Callable[[NetworkSpec], NetworkSpec]) -> Callable[[NetworkSpec], NetworkSpec]:
-    """``network``; ``ValueError`` where what it makes of a network computes the same."""
+    """``network``, with a ``ValueError`` if the network it returns computes the same function as before."""
 
     def changed(spec: NetworkSpec) -> NetworkSpec:
         new = network(spec)
         if new == spec or computation(new) == computation(spec):
             why = (
-                "has this already" if spec.layers or any(head.widths for head in spec.heads) else "has no hidden layer"
+                "already has this" if spec.layers or any(head.widths for head in spec.heads) else "has no hidden layer"
             )
             raise ValueError(f"{label} changes nothing: the network {why}")
         return new
@@ -112,7 +112,7 @@ def effective(label: str, network: Callable[[NetworkSpec], NetworkSpec]) -> Call
 
 @functools.lru_cache(64)
 def computation(spec: NetworkSpec) -> str:
-    """How the network is made and what it computes, as text that is the same for equal computations."""
+    """How the network is initialised and what it computes, as text that is the same for equal computations."""
     network, key = build(spec), jax.random.key(0)
     observations = jax.ShapeDtypeStruct((2, *spec.observation), jnp.float32)
     made = (

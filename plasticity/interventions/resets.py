@@ -27,16 +27,16 @@ def scheduled(when: When, period: int, step: Step) -> Intervention:
 
 
 def check_memory(key: str, value: str, learner: Learner) -> None:
-    """``ValueError`` (while tracing) where the optimizer has no memory that a task switch does not end by itself."""
+    """Raise a ``ValueError`` (while tracing) if the optimizer has no state that survives a task switch."""
     if not remembers(learner.opt_state):
         raise ValueError(
-            f"{key}: {value} would change nothing; this agent's optimizer carries nothing over a task switch "
-            "(an eligibility trace ends there in any case)"
+            f"{key}: {value} has no effect; this agent's optimizer keeps nothing across a task switch "
+            "(an eligibility trace always ends there)"
         )
 
 
 def chosen(network: Network, names: Modules) -> list[Path]:
-    """The paths of the modules named; ``ValueError`` (while tracing) that lists the network's modules."""
+    """The paths of the named modules; ``ValueError`` (while tracing) that lists the network's modules."""
     if names == "last":
         return list(network.outputs)
     known = network.modules()
@@ -49,7 +49,7 @@ def chosen(network: Network, names: Modules) -> list[Path]:
 
 
 def renewed(old: Mapping[str, Any], new: Mapping[str, Any], names: Rest) -> Mapping[str, Any]:
-    """``old`` with the parts named taken from ``new``; ``ValueError`` (while tracing) that lists what there is."""
+    """``old`` with the named parts taken from ``new``; ``ValueError`` (while tracing) that lists the known parts."""
     parts = {"all": list(new), "none": []}[names] if isinstance(names, str) else names
     unknown = [name for name in parts if name not in new]
     if unknown:
@@ -60,7 +60,7 @@ def renewed(old: Mapping[str, Any], new: Mapping[str, Any], names: Rest) -> Mapp
 
 
 def resolved(rest: Rest, when: When, modules: Modules) -> Rest:
-    """What ``rest`` means; ``ValueError`` if a part is asked for that cannot be had inside the training loop."""
+    """Resolve ``rest``; ``ValueError`` for a part that cannot be renewed inside the training loop."""
     if isinstance(rest, str):
         check("rest", rest, ("auto", "all", "none"))
     if rest == "auto":
@@ -76,7 +76,7 @@ def resolved(rest: Rest, when: When, modules: Modules) -> Rest:
     paper="Nikishin et al. 2022, The Primacy Bias in Deep Reinforcement Learning",
     neutral={"when": "never"},
     only_with={"period": {"when": ("periodic",)}},
-    note="as it stands, without settings, it is the fresh control: a new agent at every switch",
+    note="with default settings it is the fresh control: a new agent at every switch",
 )
 def reset(
     *,
@@ -87,17 +87,25 @@ def reset(
     optimizer: bool = True,
     rest: Rest = "auto",
 ) -> Intervention:
-    """Gives modules of the network the values of a newborn agent.
+    """Reset modules of the network to the values of a fresh agent.
 
-    ``theta_m <- theta'_m`` for the modules ``m``, with ``theta' ~ init``. ``when``: at every task switch ("switch"),
-    after every ``period``-th update ("periodic"), or never. ``modules``: the whole network ("all"), the output layer
-    ("last"), or a list of module names. ``target``: the target network takes the same values. ``optimizer``: of a
-    reset of all modules the whole optimizer state, counts and schedules included; else the slots (moments, traces) of
-    the modules reset, while counts go on. ``rest``: what else a new agent would have renewed (replay, schedules,
-    normalisers, by name), possible only at switches; "auto" is everything for a reset of all modules at switches and
-    nothing otherwise. A reset of all modules begins the states of the other interventions anew too. All static.
-    Nikishin et al. keep the replay, reset at a period, and take the last layer (Atari) or everything (control).
-    ``ValueError`` for an unknown name, a period below 1, or a part of ``rest`` at a period.
+    ``theta_m <- theta'_m`` for the modules ``m``, with ``theta' ~ init``. All settings are static.
+
+    Args:
+        when: at every task switch ("switch"), after every ``period``-th update ("periodic"), or never.
+        period: number of updates.
+        modules: the whole network ("all"), the output layer ("last"), or a list of module names.
+        target: whether the target network takes the same values.
+        optimizer: whether to reset the optimizer. With all modules this is its whole state, including counts and
+            schedules; otherwise it is the slots (moments, traces) of the reset modules, and counts continue.
+        rest: what else a new agent would have renewed (replay, schedules, normalisers, by name), only possible at
+            switches. "auto" means everything for a reset of all modules at switches and nothing otherwise.
+
+    Raises:
+        ValueError: for an unknown name, a period below 1, or a part of ``rest`` at a period.
+
+    A reset of all modules also resets the states of the other interventions. Nikishin et al. keep the replay, reset
+    periodically, and reset the last layer (Atari) or everything (control).
     """
     parts = resolved(rest, when, modules)
     if isinstance(modules, str):
@@ -134,15 +142,23 @@ def reset(
     only_with={"period": {"when": ("periodic",)}},
 )
 def optimizer_reset(*, when: When = "switch", period: Count = 8_000, what: What = "all") -> Intervention:
-    """Puts the optimizer's state back to its start and leaves the network alone.
+    """Reset the optimizer's state and leave the network unchanged.
 
-    ``s <- optimizer.init(theta)``. ``when`` and ``period`` as in :func:`reset`. ``what``: the whole state ("all"); the
-    arrays of the parameters' shape ("slots": momentum, second moments, traces, counts where each parameter has its
-    own); all that is no moment or trace ("counts": Adam's bias correction and the learning-rate schedule), which for
-    Adam is Adam-Rel of Ellis et al. 2024, "Adam on Local Time"; or one kind of moment alone ("first_moment",
-    "second_moment"). All static. Asadi et al. reset at every renewal of the target network. ``ValueError`` for an
-    unknown name, a period below 1 or, while tracing, a moment that the optimizer does not have; at switches, for an
-    optimizer that remembers only its eligibility trace.
+    ``s <- optimizer.init(theta)``. All settings are static.
+
+    Args:
+        when: as in :func:`reset`.
+        period: as in :func:`reset`.
+        what: "all" is the whole state. "slots" are the arrays of the parameters' shape: momentum, second moments,
+            traces, and counts if each parameter has its own. "counts" is everything but moments and traces (Adam's bias
+            correction and the learning-rate schedule); for Adam this is Adam-Rel of Ellis et al. 2024, "Adam on Local
+            Time". "first_moment" and "second_moment" are one kind of moment alone.
+
+    Raises:
+        ValueError: for an unknown name, a period below 1 or, while tracing, a moment that the optimizer does not have;
+            at switches, for an optimizer whose only memory is its eligibility trace.
+
+    Asadi et al. reset at every update of the target network.
     """
     check("what", what, ("all", "slots", "counts", "first_moment", "second_moment"))
 

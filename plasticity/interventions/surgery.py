@@ -1,7 +1,7 @@
-"""The one primitive of every reset: where (masks) x what (fresh values, zeros, the optimizer's initial slots).
+"""The single primitive behind every reset: where (masks) x what (fresh values, zeros, the optimizer's initial slots).
 
-A mask is a tree of bool arrays with the structure of the parameters; each broadcasts to its parameter. It says "this
-module" or "this unit" (its incoming weights, bias and normalisation; or its outgoing weights), and may be traced.
+A mask is a tree of bool arrays with the structure of the parameters; each broadcasts to its parameter. It selects a
+module or a unit (its incoming weights, bias and normalisation; or its outgoing weights), and may be traced.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,7 +17,7 @@ from plasticity.core.types import Array, Learner, Network, Optimizer, Params, Pa
 Masks = Any
 Moment = Literal["first_moment", "second_moment"]
 
-# Under which names optimizers keep their moments; besides, the trace of optax's momentum is a first moment.
+# The names under which optimizers store their moments. The trace of optax's momentum is also a first moment.
 MOMENTS: Mapping[Moment, tuple[str, ...]] = {"first_moment": ("mu",), "second_moment": ("nu", "second")}
 HAVE: Mapping[Moment, str] = {
     "first_moment": "sgd, adam, rmsprop",
@@ -26,27 +26,27 @@ HAVE: Mapping[Moment, str] = {
 
 
 def nowhere(params: Params) -> Masks:
-    """The mask that holds for no parameter."""
+    """The mask that selects no parameter."""
     return jax.tree.map(lambda _: jnp.zeros((), bool), params)
 
 
 def either(first: Masks, second: Masks) -> Masks:
-    """The mask that holds where one of two does."""
+    """The mask that selects what either of two masks selects."""
     return jax.tree.map(jnp.logical_or, first, second)
 
 
 def everywhere(params: Params) -> Masks:
-    """The mask that holds for every parameter."""
+    """The mask that selects every parameter."""
     return jax.tree.map(lambda _: jnp.ones((), bool), params)
 
 
 def marked(masks: Masks, path: Path, where: Array) -> Masks:
-    """The masks with ``where``, which must broadcast to each parameter under ``path``, added there."""
+    """The masks with ``where`` added under ``path``; it must broadcast to each parameter there."""
     return trees.put(masks, path, jax.tree.map(lambda mask: mask | where, trees.get(masks, path)))
 
 
 def module_mask(params: Params, paths: Iterable[Path]) -> Masks:
-    """The mask that holds for every parameter of the modules under ``paths`` (static)."""
+    """The mask that selects every parameter of the modules under ``paths`` (static)."""
     masks = nowhere(params)
     for path in paths:
         masks = marked(masks, path, jnp.ones((), bool))
@@ -54,14 +54,19 @@ def module_mask(params: Params, paths: Iterable[Path]) -> Masks:
 
 
 def unit_masks(network: Network, params: Params, units: Mapping[str, Array]) -> tuple[Masks, Masks]:
-    """The masks of single units: what comes into them (weights, bias, normalisation), and the weights that leave them.
+    """The masks of single units: their incoming weights (with bias and normalisation) and their outgoing weights.
 
-    ``units`` maps hidden layers to ``bool[units]``, traced; a layer that is missing has none. ``KeyError`` where it
-    names something that is no hidden layer.
+    Args:
+        network: the network, for its wiring.
+        params: the network's parameters.
+        units: hidden layer -> ``bool[units]``, traced; no unit of a missing layer is selected.
+
+    Raises:
+        KeyError: if ``units`` names something that is not a hidden layer.
     """
     unknown = set(units) - {wiring.name for wiring in network.units}
     if unknown:
-        raise KeyError(f"no hidden layers: {', '.join(sorted(unknown))}")
+        raise KeyError(f"not hidden layers: {', '.join(sorted(unknown))}")
     incoming, outgoing = nowhere(params), nowhere(params)
     for wiring in (each for each in network.units if each.name in units):
         chosen = units[wiring.name]
@@ -72,10 +77,13 @@ def unit_masks(network: Network, params: Params, units: Mapping[str, Array]) -> 
 
 
 def slot_masks(optimizer: Optimizer, state: optax.OptState, params: Params, masks: Masks) -> optax.OptState:
-    """The masks of the parameters laid over the optimizer's state: the same tree, ``False`` for what is no slot.
+    """The masks of the parameters mapped onto the optimizer's state: the same tree, ``False`` for everything but slots.
 
-    A slot (momentum, second moment, trace) has the parameters' tree. ``ValueError`` while tracing if its arrays have
-    other shapes than the parameters (factored moments): single units cannot be found there.
+    A slot (momentum, second moment, trace) has the parameters' tree.
+
+    Raises:
+        ValueError: while tracing, if the slot's shapes differ from the parameters' (factored moments), because single
+            units cannot be located there.
     """
 
     def leaf(slot: Any, param: Array, mask: Array) -> Any:
@@ -101,10 +109,10 @@ def slot_masks(optimizer: Optimizer, state: optax.OptState, params: Params, mask
 def reset_slots(optimizer: Optimizer, state: optax.OptState, params: Params, masks: Masks) -> optax.OptState:
     """The optimizer's state with ``optimizer.init(params)`` in the masked part of its slots.
 
-    Counts and schedules stay: they belong to all parameters at once. For Adam this means that a parameter reset late
-    in a run has no bias correction, and its first step is up to ``(1 - b1) / sqrt(1 - b2)`` times the step size (3.2
-    for the defaults), as in every implementation with one count; ``adam(counts="parameter")`` has one for each
-    parameter, a slot like the moments.
+    Counts and schedules are unchanged: they belong to all parameters at once. For Adam this means that a parameter
+    reset late in a run has no bias correction, and its first step is up to ``(1 - b1) / sqrt(1 - b2)`` times the step
+    size (3.2 for the defaults), as in every implementation with a single count. ``adam(counts="parameter")`` has one
+    count per parameter, a slot like the moments.
     """
     initial = optimizer.init(params)
     masked = slot_masks(optimizer, state, params, masks)
@@ -114,9 +122,9 @@ def reset_slots(optimizer: Optimizer, state: optax.OptState, params: Params, mas
 
 
 def reset_counts(optimizer: Optimizer, state: optax.OptState, params: Params) -> optax.OptState:
-    """The optimizer's state with all that is no moment or trace as in ``optimizer.init(params)``: counts, schedules.
+    """The optimizer's state with all but moments and traces (counts, schedules) as in ``optimizer.init(params)``.
 
-    A slot of integers is a count, one for each parameter.
+    An integer slot is a count, one per parameter.
     """
 
     def is_kept(slot: Any) -> Any:
@@ -133,10 +141,12 @@ def reset_counts(optimizer: Optimizer, state: optax.OptState, params: Params) ->
 
 
 def reset_moment(optimizer: Optimizer, state: optax.OptState, params: Params, moment: Moment) -> optax.OptState:
-    """The optimizer's state with its first or second moments as in ``optimizer.init(params)``, all else as it is.
+    """The optimizer's state with its first or second moments as in ``optimizer.init(params)``, otherwise unchanged.
 
-    Momentum is a first moment; RMSProp's mean of the gradients is one too. ``ValueError`` while tracing where the
-    optimizer has none.
+    Momentum is a first moment, and so is RMSProp's mean of the gradients.
+
+    Raises:
+        ValueError: while tracing, if the optimizer has no such moment.
     """
 
     def fields(node: Any) -> tuple[str, ...]:
@@ -148,7 +158,7 @@ def reset_moment(optimizer: Optimizer, state: optax.OptState, params: Params, mo
         return node._replace(**{name: getattr(new, name) for name in fields(node)}) if fields(node) else node
 
     if not any(fields(node) for node in jax.tree.leaves(state, is_leaf=lambda node: bool(fields(node)))):
-        raise ValueError(f"what: {moment} is not allowed; this optimizer has none (those that do: {HAVE[moment]})")
+        raise ValueError(f"what: {moment} is not allowed; this optimizer has none (optimizers that do: {HAVE[moment]})")
     return jax.tree.map(renewed, state, optimizer.init(params), is_leaf=lambda node: bool(fields(node)))
 
 
@@ -162,11 +172,19 @@ def reinitialise(
     optimizer_slots: bool = True,
     target: bool = False,
 ) -> Learner:
-    """Fresh values into ``incoming``, zeros into ``outgoing`` (which wins where both hold), and the slots under either.
+    """Write fresh values into ``incoming`` and zeros into ``outgoing``, and reset the optimizer's slots under either.
 
-    ``theta <- where(outgoing, 0, where(incoming, fresh, theta))``. ``fresh`` is a newborn network's parameters; the
-    masks may be traced, ``optimizer_slots`` and ``target`` are static. With ``target`` the target network, if there is
-    one, takes the same values under the same masks. Bit for bit nothing else changes.
+    ``theta <- where(outgoing, 0, where(incoming, fresh, theta))``: where both masks hold, ``outgoing`` wins. Everything
+    else is unchanged, bit for bit.
+
+    Args:
+        learner: the learner to change.
+        incoming: mask, may be traced.
+        outgoing: mask, may be traced.
+        fresh: the parameters of a freshly initialised network.
+        optimizer: the learner's optimizer.
+        optimizer_slots: whether the slots are reset (static).
+        target: whether the target network, if there is one, takes the same values under the same masks (static).
     """
 
     def rewrite(params: Params) -> Params:

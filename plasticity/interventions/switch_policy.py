@@ -1,4 +1,4 @@
-"""Which of a learner's memories begin anew when a task gives way to the next."""
+"""Which parts of a learner's state are reset at task switches."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -11,7 +11,7 @@ from plasticity.core.types import Context, Key, Learner, Params, State
 from plasticity.interventions.base import Intervention
 from plasticity.interventions.resets import check_memory, renewed
 
-# The part of `Learner.rest` that a setting is about, by any of these names.
+# The part of `Learner.rest` that each setting refers to, under any of these names.
 PARTS: Mapping[str, tuple[str, ...]] = {
     "replay": ("replay",),
     "schedule": ("schedule",),
@@ -20,13 +20,15 @@ PARTS: Mapping[str, tuple[str, ...]] = {
 
 
 def begun_anew(learner: Learner, fresh: Learner, settings: tuple[str, ...]) -> Mapping[str, Any]:
-    """``learner.rest`` with what the settings are about as a newborn has it; ``ValueError`` (while tracing) that lists
-    what there is, where the agent has no such thing."""
+    """``learner.rest`` with the parts that the settings name reset to those of a fresh agent.
+
+    ``ValueError`` (while tracing) that lists the known parts if the agent has no such part.
+    """
     names: list[str] = []
     for setting in settings:
         found = [name for name in PARTS[setting] if name in learner.rest]
         if not found:
-            have = f"it has {', '.join(sorted(learner.rest))}" if learner.rest else "it has nothing beside its network"
+            have = f"it has {', '.join(sorted(learner.rest))}" if learner.rest else "it has only its network"
             raise ValueError(f"{setting}: this agent has none ({have}); must be keep")
         names += found
     return renewed(learner.rest, fresh.rest, names)
@@ -41,7 +43,7 @@ def new_target(learner: Learner, fresh: Learner, target: str) -> Params:
 @metadata(
     paper="Asadi et al. 2023, Resetting the Optimizer in Deep RL: An Empirical Study",
     neutral={},
-    note="as it stands, without settings, everything is kept",
+    note="with default settings everything is kept",
 )
 def at_switch(
     *,
@@ -51,13 +53,20 @@ def at_switch(
     schedule: Literal["keep", "restart"] = "keep",
     normaliser: Literal["keep", "reset"] = "keep",
 ) -> Intervention:
-    """At each task switch some of the learner's memories begin anew; the network goes on.
+    """Reset parts of the learner's state at each task switch; the network is kept.
 
-    ``replay``: the buffer is emptied; ``optimizer``: ``s <- optimizer.init(theta)``, counts included, as in Asadi et
-    al. 2023, "Resetting the Optimizer in Deep RL: An Empirical Study", who do it when the target network is renewed;
-    ``target``: the target network is that of a newborn ("reset") or a copy of the network ("copy"); ``schedule``: what
-    counts from an agent's birth (exploration) starts again; ``normaliser``: statistics of observations and rewards are
-    those of nothing. All static. ``ValueError`` for an unknown word and, while tracing, for what the agent lacks.
+    All settings are static.
+
+    Args:
+        replay: "clear" empties the buffer.
+        optimizer: "reset" is ``s <- optimizer.init(theta)``, counts included, as in Asadi et al. 2023, "Resetting the
+            Optimizer in Deep RL: An Empirical Study", who do it when the target network is updated.
+        target: "reset" makes the target network that of a fresh agent, "copy" a copy of the network.
+        schedule: "restart" restarts everything counted from the agent's initialisation (exploration).
+        normaliser: "reset" returns the statistics of observations and rewards to their initial, empty state.
+
+    Raises:
+        ValueError: for an unknown word and, while tracing, for a part that the agent does not have.
     """
     words = {"replay": (replay, "clear"), "schedule": (schedule, "restart"), "normaliser": (normaliser, "reset")}
     for key, (value, anew) in words.items():

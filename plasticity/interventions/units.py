@@ -1,6 +1,6 @@
-"""What the methods that judge single hidden units or weights share: layers, scores, and state by unit.
+"""Layers, scores and per-unit state, shared by the methods that score single hidden units or weights.
 
-A score is a number for each unit, on the last axis of whatever it comes from.
+A score is one number per unit, computed along the last axis of an array.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,14 +23,14 @@ def by_unit(network: Network, value: float) -> Scores:
 
 
 def count(wiring: Units) -> int:
-    """How many units the layer has."""
+    """Number of units in the layer."""
     return int(wiring.owner.max()) + 1
 
 
 def hidden_layers(network: Network, method: str) -> Mapping[str, Sequence[Units]]:
-    """The wiring of each hidden layer, one entry for each layer that reads it, in the network's order.
+    """The wiring of each hidden layer, one entry per reading layer, in the network's order.
 
-    ``ValueError`` (while tracing) if there is none.
+    ``ValueError`` (while tracing) if there is no hidden layer.
     """
     if not network.units:
         raise ValueError(f"{method} needs a network with hidden units; this one has none")
@@ -39,13 +39,13 @@ def hidden_layers(network: Network, method: str) -> Mapping[str, Sequence[Units]
 
 
 def check_layers(layers: Layers, words: Sequence[str] = ("all",)) -> None:
-    """``ValueError`` if ``layers`` is a word that means nothing."""
+    """Raise a ``ValueError`` if ``layers`` is an unknown word."""
     if isinstance(layers, str) and layers not in words:
         raise ValueError(f"layers: {shown(layers)} is not allowed; must be {', '.join(words)} or a list of names")
 
 
 def chosen(network: Network, method: str, layers: Layers) -> Mapping[str, Path]:
-    """The paths of the hidden layers named; ``ValueError`` (while tracing) that lists the layers there are."""
+    """The paths of the named hidden layers; ``ValueError`` (while tracing) that lists the known layers."""
     known = {name: wirings[0].source for name, wirings in hidden_layers(network, method).items()}
     unknown = [] if layers == "all" else [name for name in layers if name not in known]
     if unknown:
@@ -54,12 +54,12 @@ def chosen(network: Network, method: str, layers: Layers) -> Mapping[str, Path]:
 
 
 def activity(activation: Activation, units: int) -> Array:
-    """``E|h_i|``, float32[units]: over the batch, the positions of a convolution and the copies of an activation."""
+    """``E|h_i|``, float32[units], over the batch, the positions of a convolution and the copies of an activation."""
     return jnp.abs(activation.post).reshape(-1, units).mean(0)
 
 
 def incoming(kernel: Array) -> Array:
-    """``mean |w|`` over the weights that come into each unit, float32[units]."""
+    """``mean |w|`` over the incoming weights of each unit, float32[units]."""
     return jnp.abs(kernel).mean(tuple(range(kernel.ndim - 1)))
 
 
@@ -70,7 +70,7 @@ def activities(context: Context, params: Params, layers: Mapping[str, Path]) -> 
 
 
 def gradient_sizes(context: Context, params: Params, layers: Mapping[str, Path]) -> Scores:
-    """``mean |dL/dw|`` over the weights that come into each unit, of the update's gradient, by layer."""
+    """``mean |dL/dw|`` over the incoming weights of each unit, from the update's gradient, by layer."""
     del params
     return {name: incoming(trees.get(context.gradients, path)["kernel"]) for name, path in layers.items()}
 
@@ -78,6 +78,6 @@ def gradient_sizes(context: Context, params: Params, layers: Mapping[str, Path])
 def recycled(
     context: Context, learner: Learner, fresh: Params, units: Mapping[str, Array], *, optimizer_slots: bool
 ) -> Learner:
-    """The units (``bool[units]`` by layer) born again: fresh weights come in, none go out, their slots are initial."""
+    """Recycle units (``bool[units]`` by layer): fresh incoming weights, zero outgoing weights, reset slots."""
     into, out_of = surgery.unit_masks(context.network, learner.params, units)
     return surgery.reinitialise(learner, into, out_of, fresh, context.optimizer, optimizer_slots=optimizer_slots)

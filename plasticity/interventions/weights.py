@@ -1,4 +1,4 @@
-"""Single weights that are of little use are drawn anew."""
+"""Reinitialise single weights of low utility."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -19,7 +19,7 @@ Kernels = Literal["all", "hidden"] | list[str]
 
 
 def chosen(network: Network, layers: Kernels) -> Mapping[str, Path]:
-    """The paths of the modules meant; ``ValueError`` (while tracing) that lists the network's modules."""
+    """The paths of the selected modules; ``ValueError`` (while tracing) that lists the network's modules."""
     known = network.modules()
     if layers == "all":
         return known
@@ -34,9 +34,9 @@ def chosen(network: Network, layers: Kernels) -> Mapping[str, Path]:
 
 
 def lowest(key: Key, utility: Array, proportion: Array | float) -> Array:
-    """The mask of the ``proportion`` of numbers that are lowest; ties and a fractional count are decided by chance.
+    """The mask of the lowest ``proportion`` of the numbers; ties and a fractional count are decided at random.
 
-    Of equal numbers, each is in with the probability that makes the expected count right.
+    Among equal numbers, each is selected with the probability that makes the expected count correct.
     """
     ties, rounding = jax.random.split(key)
     count = jnp.floor(proportion * utility.size + jax.random.uniform(rounding)).astype(jnp.int32)
@@ -62,18 +62,29 @@ def selective_weight_reinit(
     layers: Kernels = "all",
     optimizer_slots: bool = True,
 ) -> Intervention:
-    """Selective weight reinitialisation: the least useful single weights of each kernel are drawn anew.
+    """Selective weight reinitialisation: the weights of lowest utility in each kernel are redrawn.
 
-    The utility of weight ``w`` is ``|g w|`` ("gradient", ``g`` being its gradient at the update), ``|w|`` ("magnitude")
-    or a random number. After every ``period``-th update, of each kernel by itself, the lowest ``proportion``
-    (``prune="proportion"``) or the weights whose utility is at most ``threshold`` times the kernel's mean
-    (``prune="threshold"``) get values of a newborn network, and their slots of the optimizer the initial ones.
+    The utility of weight ``w`` is ``|g w|`` ("gradient", with ``g`` its gradient at the update), ``|w|`` ("magnitude")
+    or a random number. After every ``period``-th update, separately in each kernel, some weights get values of a
+    freshly initialised network, and their optimizer slots are reset. These are the lowest ``proportion``
+    (``prune="proportion"``), or the weights whose utility is at most ``threshold`` times the kernel's mean
+    (``prune="threshold"``).
 
-    ``utility``, ``prune``, ``period`` (updates), ``layers`` and ``optimizer_slots`` are static, ``proportion`` and
-    ``threshold`` traced (that which ``prune`` does not name does nothing). ``layers``: the kernels of all layers, of
-    the hidden ones alone, or of those named; biases and normalisations stay. The defaults, and that the output layer is
-    among them, are ours. Ties are broken and fractions of a weight rounded by chance. ``ValueError`` for an unknown
-    name.
+    Args:
+        utility: static.
+        prune: static.
+        proportion: traced; has no effect with ``prune="threshold"``.
+        threshold: traced; has no effect with ``prune="proportion"``.
+        period: number of updates (static).
+        layers: the kernels of all layers, of the hidden layers alone, or of the named layers; biases and normalisations
+            are unchanged (static).
+        optimizer_slots: whether the optimizer's slots are reset (static).
+
+    Raises:
+        ValueError: for an unknown name.
+
+    The defaults, and including the output layer, are our choice. Ties are broken and fractions of a weight rounded at
+    random.
     """
     check("utility", utility, ("gradient", "magnitude", "random"))
     check("prune", prune, ("proportion", "threshold"))

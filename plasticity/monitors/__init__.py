@@ -1,4 +1,4 @@
-"""Monitors: what can be recorded of a learner without touching it. ``MONITORS`` names every member of the family."""
+"""Monitors: measurements of a learner that do not change it. ``MONITORS`` lists every member of the family."""
 
 from collections.abc import Callable, Mapping
 

@@ -1,4 +1,4 @@
-"""The contract of everything that looks at a learner without touching it."""
+"""The interface of monitors, which observe a learner without changing it."""
 
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -19,10 +19,12 @@ def no_state(params: Params) -> State:
 
 
 class Monitor(NamedTuple):
-    """``init`` sees the initial parameters; ``measure`` turns a probe into named float32 scalars, outside the training
-    loop, at a period. Written for one lane; the runner vmaps and jits it.
+    """A pair of functions, written for one lane; the runner vmaps and jits them.
 
-    ``ranges``: the least and the greatest value of metrics that have one, by name, where intervals in figures end."""
+    ``init`` receives the initial parameters. ``measure`` turns a probe into named float32 scalars, periodically,
+    outside the training loop. ``ranges`` holds the smallest and largest possible value of bounded metrics, by name;
+    intervals in figures are cut there.
+    """
 
     measure: Callable[[Key, State, Probe], tuple[State, Metrics]]
     init: Callable[[Params], State] = no_state
@@ -30,7 +32,7 @@ class Monitor(NamedTuple):
 
 
 def compose(*monitors: Monitor) -> Monitor:
-    """All monitors as one. ``ValueError`` (while tracing) if two of them write the same metric."""
+    """Combine the monitors into one. ``ValueError`` (while tracing) if two of them write the same metric."""
 
     def init(params: Params) -> State:
         return tuple(monitor.init(params) for monitor in monitors)
@@ -50,7 +52,7 @@ def compose(*monitors: Monitor) -> Monitor:
 def together(written: Iterable[tuple[str, Metrics]]) -> Metrics:
     """All metrics, from pairs of a monitor's path and what it wrote.
 
-    ``ValueError`` naming both monitors and the metric where two write the same one.
+    ``ValueError`` naming both monitors and the metric if two write the same one.
     """
     metrics: dict[str, Array] = {}
     writers: dict[str, str] = {}
@@ -67,7 +69,7 @@ def together(written: Iterable[tuple[str, Metrics]]) -> Metrics:
 
 
 def labelled(path: str, kind: str, monitor: Monitor) -> Monitor:
-    """The monitor, whose ``ValueError`` opens with its path; ``ValueError`` also where it writes no named numbers."""
+    """The monitor with its path prefixed to every ``ValueError``; also ``ValueError`` if it writes no named numbers."""
 
     def named(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any) -> Any:
@@ -84,14 +86,14 @@ def labelled(path: str, kind: str, monitor: Monitor) -> Monitor:
             raise ValueError("`measure` must return its state and a mapping of numbers by name")
         for name, value in made[1].items():
             if not isinstance(name, str) or not is_number(value):
-                raise ValueError(f"the metric `{name}` must be one number; it is {jnp.shape(value)}")
+                raise ValueError(f"the metric `{name}` must be one number; its shape is {jnp.shape(value)}")
         return made
 
     return monitor._replace(measure=named(measure), init=named(monitor.init))
 
 
 def noting(path: str, monitor: Monitor, wrote: set[str]) -> Monitor:
-    """The monitor, whose path is in ``wrote`` once it has been traced and has written any number."""
+    """The monitor, which adds its path to ``wrote`` once it has been traced and has written a number."""
 
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
         state, found = monitor.measure(key, state, probe)

@@ -1,4 +1,4 @@
-"""How well the learner fits the outputs of a newborn: target-fitting capacity."""
+"""How well the learner fits the outputs of a freshly initialised network: target-fitting capacity."""
 
 from collections.abc import Callable
 
@@ -27,37 +27,37 @@ def squared(targets: Array, predictions: Array) -> Array:
 
 
 def _distance(name: str, probe: Probe) -> Distance:
-    """KL for logits that the agent decides by: the outputs named "policy", or the only ones."""
+    """KL for logits that determine the agent's decisions: the outputs named "policy", or the only ones."""
     return divergence if probe.meaning == "logits" and name in ("", "policy") else squared
 
 
 @metadata(paper="Moalla, Miele, Pyatko, Pascanu & Gulcehre 2024, No Representation, No Trust", period=10)
 def capacity(*, learning_rate: NonNegative = 1e-3, batch: Size = 32) -> Monitor:
-    """The loss that remains after the learner has been fitted to a newborn's outputs; higher is worse.
+    """The remaining loss after fitting the learner to the outputs of a fresh network; higher is worse.
 
-    One epoch of shuffled minibatches over the probe's batch, by a copy of the learner with a fresh Adam, of
-    ``KL(softmax f_w || softmax f_theta)`` where the outputs are a policy's or a classifier's logits, of
-    ``(f_theta - f_w)^2`` where they are anything else (values, predictions, the atoms of a distribution); ``w`` are a
-    newborn's parameters. Reported on the whole batch, over its valid rows, after the epoch.
+    A copy of the learner with a fresh Adam is trained for one epoch of shuffled minibatches over the probe's batch. The
+    loss is ``KL(softmax f_w || softmax f_theta)`` if the outputs are a policy's or a classifier's logits, and
+    ``(f_theta - f_w)^2`` otherwise (values, predictions, the atoms of a distribution); ``w`` are freshly initialised
+    parameters. The loss after the epoch is reported, on the valid rows of the whole batch.
 
-    Metrics: ``capacity``; where the outputs have names, ``capacity/policy`` and ``capacity/value``, each fitted by
-    itself from the learner as it is, and ``capacity`` is their sum.
+    Metrics: ``capacity``. If the outputs have names, also ``capacity/policy`` and ``capacity/value``, each fitted
+    separately from the current learner; ``capacity`` is their sum.
 
-    Paper: Moalla, Miele, Pyatko, Pascanu & Gulcehre 2024, No Representation, No Trust, who call it plasticity loss or
-    capacity loss. In Lyle, Rowland & Dabney 2022, Understanding and Preventing Capacity Loss in Reinforcement Learning,
-    target-fitting capacity is a loss as well, to convergence on a data set.
+    Reference: Moalla, Miele, Pyatko, Pascanu & Gulcehre 2024, No Representation, No Trust, who call it plasticity loss
+    or capacity loss. In Lyle, Rowland & Dabney 2022, Understanding and Preventing Capacity Loss in Reinforcement
+    Learning, target-fitting capacity is also a loss, at convergence on a data set.
 
     Args:
-        learning_rate: of Adam (traced); the paper takes that of the run's own optimizer, so set both alike to compare.
-            The default is ours.
-        batch: rows of a minibatch, at most the probe's batch (static); the paper takes the run's own minibatch. The
-            default is ours. Rows left over by the last whole minibatch of the shuffled batch are not trained on.
+        learning_rate: of Adam (traced). The paper uses that of the run's own optimizer, so set both to the same value
+            to compare. The default is ours.
+        batch: rows of a minibatch, at most the probe's batch (static). The paper uses the run's own minibatch size. The
+            default is ours. Rows left over after the last whole minibatch are not trained on.
 
-    Cost: for each output's name a forward and backward pass on every row once. ``ValueError`` for ``batch`` below 1.
+    Cost: for each named output, one forward and backward pass on every row. ``ValueError`` for ``batch`` below 1.
 
-    The paper fits on a fixed data set, that of the run's first rollout; here it is the recent transitions, so numbers
-    compare where the data do. The divergence is the paper's, from the target to the output fitted. For a policy over
-    real numbers the means are fitted, by the squared error.
+    The paper fits on a fixed data set, that of the run's first rollout; here the data are recent transitions, so
+    numbers are comparable only if the data are. The divergence is the paper's, from the target to the fitted output.
+    For a policy over real numbers the means are fitted with the squared error.
     """
     at_least_one(batch=batch)
     rule = optimizers.adam(learning_rate=learning_rate)

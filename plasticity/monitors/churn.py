@@ -1,11 +1,11 @@
-"""How far what a learner decides by has moved since the last measurement, on the present batch.
+"""How far a learner's decision outputs have moved since the last measurement, on the current batch.
 
-``f`` is ``probe.scores`` (action values, logits or predictions), ``theta`` the present parameters of the online network
-and ``theta'`` those of the measurement before, which the monitor keeps; both are read on the same rows, the valid ones
-of the batch of recent transitions. At the first measurement nothing has moved: 0. NaN where no row is valid or a score
-is not finite. Cost: two forward passes over the batch; memory: the parameters once more.
+``f`` is ``probe.scores`` (action values, logits or predictions), ``theta`` the current parameters of the online network
+and ``theta'`` those at the previous measurement, which the monitor stores. Both are evaluated on the same rows, the
+valid ones of the batch of recent transitions. The first measurement gives 0. NaN if no row is valid or a score is not
+finite. Cost: two forward passes over the batch; memory: one more copy of the parameters.
 
-The time between two measurements is the period of the monitors, so compare runs at equal periods only.
+The time between two measurements is the monitors' period, so compare only runs with equal periods.
 """
 
 from collections.abc import Callable
@@ -20,14 +20,14 @@ from plasticity.monitors.base import NOT_NEGATIVE, SHARE, Monitor
 
 
 class Before(NamedTuple):
-    """What the monitors here remember."""
+    """The state of the monitors in this module."""
 
     params: Params
     seen: Array  # bool[]: False until the first measurement
 
 
 def _mean(valid: Array, rows: Array) -> Array:
-    """The mean over the valid rows; NaN without one."""
+    """The mean over the valid rows; NaN if there is none."""
     return jnp.sum(jnp.where(valid, rows, 0.0)) / jnp.sum(valid)
 
 
@@ -57,11 +57,11 @@ def churn() -> Monitor:
     ``churn = mean |f(theta, x) - f(theta', x)|`` and ``churn/rms``, the root of the mean square, over the valid rows
     and the outputs, in the outputs' own unit.
 
-    Paper: Tang & Berseth 2024, Improving Deep Reinforcement Learning by Reducing the Chain Effect of Value and Policy
-    Churn.
+    Reference: Tang & Berseth 2024, Improving Deep Reinforcement Learning by Reducing the Chain Effect of Value and
+    Policy Churn.
 
-    The paper looks at one update, on states outside its batch; here it is all updates since the last measurement, on
-    recent states, which may have been learned on: what was meant to change is counted in.
+    The paper measures the effect of one update on states outside its batch. Here it is the effect of all updates since
+    the last measurement, on recent states that may have been trained on, so intended changes are included.
     """
 
     def compare(probe: Probe, before: Array, now: Array) -> Metrics:
@@ -76,19 +76,21 @@ def churn() -> Monitor:
 
 @metadata(paper="Schaul, Barreto, Quan & Ostrovski 2022, The Phenomenon of Policy Churn")
 def policy_change() -> Monitor:
-    """In how many states the greedy action has changed since the last measurement.
+    """The share of states whose greedy action has changed since the last measurement.
 
-    ``policy_change``: the share of valid rows with ``argmax_a f_a(theta, x) != argmax_a f_a(theta', x)`` (the first of
-    equal ones). Where the scores are logits also ``policy_change/kl``, the mean of ``KL(pi' || pi) = sum_a pi'_a (ln
+    ``policy_change``: the share of valid rows with ``argmax_a f_a(theta, x) != argmax_a f_a(theta', x)`` (the first in
+    case of ties). If the scores are logits, also ``policy_change/kl``, the mean of ``KL(pi' || pi) = sum_a pi'_a (ln
     pi'_a - ln pi_a)``, ``pi = softmax f``, in nats. For a classifier the action is the class.
 
-    Paper: Schaul, Barreto, Quan & Ostrovski 2022, The Phenomenon of Policy Churn.
+    Reference: Schaul, Barreto, Quan & Ostrovski 2022, The Phenomenon of Policy Churn.
 
-    Errors: ``ValueError`` while tracing where the scores are a prediction (real-valued targets or actions), which has
-    no greedy action.
+    Raises:
+        ValueError: while tracing, if the scores are a prediction (real-valued targets or actions), which has no greedy
+            action.
 
-    The paper counts the change at each update; here it is that of all updates since the last measurement, and an action
-    that changed and changed back is not seen. There is no divergence of action values: it would need a temperature.
+    The paper counts the change at each update. Here it is the change over all updates since the last measurement, so an
+    action that changes and changes back is missed. There is no divergence for action values, which would need a
+    temperature.
     """
 
     def compare(probe: Probe, before: Array, now: Array) -> Metrics:

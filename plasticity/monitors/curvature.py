@@ -1,28 +1,30 @@
-"""Second derivatives of the loss, seen through products of a matrix and a vector.
+"""Second derivatives of the loss, computed through matrix-vector products.
 
 Everything is float32. The batch is the agent's batch of recent transitions (its valid rows), the parameters are all of
-the online network, the target network is held fixed, and penalties of interventions are left out. Which matrix of which
-loss is the same choice for every monitor here and in ``density.py``.
+the online network, the target network is held fixed, and penalties of interventions are left out. All monitors here and
+in ``density.py`` share the settings ``loss`` and ``matrix``.
 
 ``loss``:
 
 * ``task``: ``probe.loss``.
-* ``perturbed``: ``L = mean_x |f(x) - sg f(x) + e|^2``, ``e`` Gaussian of variance 1 for each output of each row, drawn
-  anew at each measurement, ``f = probe.scores``, ``sg`` a constant in differentiation, the squares summed over outputs
-  (Lyle et al. 2023, "Understanding plasticity in neural networks"): how hard it is to follow targets that moved a bit,
-  whatever the task's own loss. Parameters that the scores don't read (a critic beside a policy) have no curvature then.
+* ``perturbed``: ``L = mean_x |f(x) - sg f(x) + e|^2``, ``e`` Gaussian of variance 1 for each output of each row,
+  redrawn at each measurement, ``f = probe.scores``, ``sg`` a constant in differentiation, the squares summed over
+  outputs (Lyle et al. 2023, "Understanding plasticity in neural networks"): it measures how hard it is to follow
+  slightly perturbed targets, independently of the task's own loss. Parameters that do not affect the scores (a critic
+  next to a policy) then have no curvature.
 
 ``matrix``:
 
-* ``hessian``: ``H = d^2 L / d theta^2``. ReLU networks have the Hessian that is there between the kinks.
+* ``hessian``: ``H = d^2 L / d theta^2``. For ReLU networks it is the Hessian between the kinks.
 * ``gauss_newton``: ``mean_x J_x^T C_x J_x`` with ``J = d f / d theta``, never negative. Of the perturbed loss ``C = 2``
-  (the other part of its Hessian has mean 0 over ``e``). The task loss is no function of ``probe.scores`` that a monitor
-  could differentiate, so there ``C`` follows from what the scores mean: ``diag(p) - p p^T`` with ``p = softmax f(x)``
-  for logits (of cross-entropy the Gauss-Newton matrix, and the Fisher matrix), and 1 for values and predictions, the
-  matrix of ``|f - y|^2 / 2`` in all outputs. So it is not of C51's cross-entropy, whose scores are mean values.
+  (the other part of its Hessian has mean 0 over ``e``). The task loss is not available to a monitor as a differentiable
+  function of ``probe.scores``, so there ``C`` follows from the meaning of the scores: ``diag(p) - p p^T`` with ``p =
+  softmax f(x)`` for logits (of cross-entropy the Gauss-Newton matrix, and the Fisher matrix), and 1 for values and
+  predictions, the matrix of ``|f - y|^2 / 2`` in all outputs. So it is not of C51's cross-entropy, whose scores are
+  mean values.
 * ``preconditioned``: ``D^-1/2 H D^-1/2``, ``D = sqrt(v) + preconditioner_eps`` from the optimizer's second moments as
-  they are kept (without bias correction), which has the eigenvalues of ``D^-1 H``: the curvature that Adam's steps
-  meet (Cohen et al. 2022, "Adaptive Gradient Methods at the Edge of Stability", with bias correction).
+  stored (without bias correction). It has the eigenvalues of ``D^-1 H``: the curvature relevant to Adam's steps (Cohen
+  et al. 2022, "Adaptive Gradient Methods at the Edge of Stability", with bias correction).
 """
 
 from collections.abc import Callable
@@ -131,7 +133,7 @@ def _without(vector: Array, basis: Array) -> Array:
 
 
 def _unit(vector: Array) -> Array:
-    """The vector at length 1; a vector of zeros stays."""
+    """The vector scaled to length 1; a zero vector stays zero."""
     norm = jnp.linalg.norm(vector)
     return vector / jnp.where(norm == 0, 1, norm)
 
@@ -141,7 +143,7 @@ def lanczos(matvec: Matvec, start: Array, iterations: int) -> tuple[Array, Array
 
     ``A q_j = b_{j-1} q_{j-1} + a_j q_j + b_j q_{j+1}``, ``q_1 = start / |start|``.
 
-    Paper: Lanczos 1950, An Iteration Method for the Solution of the Eigenvalue Problem of Linear Differential and
+    Reference: Lanczos 1950, An Iteration Method for the Solution of the Eigenvalue Problem of Linear Differential and
     Integral Operators.
 
     Args:
@@ -169,7 +171,7 @@ def lanczos(matvec: Matvec, start: Array, iterations: int) -> tuple[Array, Array
         scale = jnp.maximum(scale, jnp.linalg.norm(product))
         exhausted = beta <= tolerance * scale
         direction = jnp.where(exhausted, _unit(jnp.roll(start, j + 1)), _unit(rest))
-        following = _unit(_without(direction, basis))  # the second time: once isn't enough in floating point
+        following = _unit(_without(direction, basis))  # the second time: once is not enough in floating point
         return (basis, following, scale), (alpha, jnp.where(exhausted, 0, beta))
 
     first = (jnp.zeros((size, start.size), start.dtype), _unit(start), jnp.zeros((), start.dtype))
@@ -195,35 +197,37 @@ def hessian_top_eigenvalue(
     matrix: Matrix = "hessian",
     preconditioner_eps: Positive = 1e-8,
 ) -> Monitor:
-    """The largest eigenvalues and the smallest one of the Hessian of the loss.
+    """The largest eigenvalues and the smallest eigenvalue of the Hessian of the loss.
 
-    ``hessian_top_eigenvalue = max_i lambda_i``, ``hessian_top_eigenvalue/2`` ... ``/k`` the following ones in falling
-    order, and ``hessian_bottom_eigenvalue = min_i lambda_i`` (with their signs, not by magnitude), as Ritz values after
-    ``iterations`` Lanczos steps from a Gaussian start; ``hessian_top_eigenvalue/times_learning_rate = eta max_i
-    lambda_i`` with ``eta`` the step size of the optimizer's next update: above 2 plain gradient descent on this batch
-    is unstable. By default of ``d^2 L / d theta^2`` of the task loss, float32, on the agent's batch of recent
-    transitions; for other losses and matrices see the head of ``plasticity/monitors/curvature.py``.
+    ``hessian_top_eigenvalue = max_i lambda_i``, ``hessian_top_eigenvalue/2`` ... ``/k`` the following ones in
+    descending order, and ``hessian_bottom_eigenvalue = min_i lambda_i`` (with their signs, not by magnitude), as Ritz
+    values after ``iterations`` Lanczos steps from a Gaussian start; ``hessian_top_eigenvalue/times_learning_rate = eta
+    max_i lambda_i`` with ``eta`` the step size of the optimizer's next update: above 2, plain gradient descent on this
+    batch is unstable. By default of ``d^2 L / d theta^2`` of the task loss, float32, on the agent's batch of recent
+    transitions; for other losses and matrices see the module docstring of ``plasticity/monitors/curvature.py``.
 
-    Paper: Ghorbani, Krishnan & Xiao 2019, An Investigation into Neural Net Optimization via Hessian Eigenvalue Density
-    (Lanczos with full re-orthogonalisation); as a plasticity monitor Lyle, Zheng, Nikishin, Avila Pires, Pascanu &
-    Dabney 2023, Understanding plasticity in neural networks; the product with the step size Cohen, Kaur, Li, Kolter &
-    Talwalkar 2021, Gradient Descent on Neural Networks Typically Occurs at the Edge of Stability.
+    Reference: Ghorbani, Krishnan & Xiao 2019, An Investigation into Neural Net Optimization via Hessian Eigenvalue
+    Density (Lanczos with full re-orthogonalisation); as a plasticity monitor Lyle, Zheng, Nikishin, Avila Pires,
+    Pascanu & Dabney 2023, Understanding plasticity in neural networks; the product with the step size Cohen, Kaur, Li,
+    Kolter & Talwalkar 2021, Gradient Descent on Neural Networks Typically Occurs at the Edge of Stability.
 
     Args:
         iterations: static; at most the number of parameters are made. Memory: ``iterations`` times the parameters.
-        k: static; how many of the largest. Each takes some iterations to converge; the k-th is never too large.
+        k: static; the number of largest eigenvalues. Each takes some iterations to converge; the k-th is never
+            overestimated.
         loss: static; ``task`` or ``perturbed``.
         matrix: static; ``hessian``, ``gauss_newton`` or ``preconditioned``.
         preconditioner_eps: the optimizer's ``eps``, in the gradient's scale (traced); for ``preconditioned`` alone.
 
-    Errors: ``ValueError`` if ``iterations`` or ``k`` is below 1, ``k`` above ``iterations``, for an unknown loss or
-    matrix; while tracing if ``k`` exceeds the number of parameters, or an optimizer without second moments shall
-    precondition.
+    Raises:
+        ValueError: if ``iterations`` or ``k`` is below 1, ``k`` above ``iterations``, for an unknown loss or matrix;
+            while tracing if ``k`` exceeds the number of parameters, or an optimizer without second moments is asked to
+            precondition.
 
-    Ritz values lie inside the spectrum, so the top is never too large and the bottom never too small; the bottom,
-    often in a dense part of the spectrum, converges later. An eigenvalue that is there several times counts once until
-    the Krylov space is exhausted. Elsewhere "sharpness" is the same top eigenvalue, or the largest by magnitude (power
-    iteration), which is the bottom one where that is the more negative.
+    Ritz values lie inside the spectrum, so the top is never overestimated and the bottom never underestimated. The
+    bottom is often in a dense part of the spectrum and converges later. A multiple eigenvalue counts once until the
+    Krylov space is exhausted. Elsewhere "sharpness" is the same top eigenvalue, or the largest by magnitude (power
+    iteration), which may be the bottom one.
     """
     name = "hessian_top_eigenvalue"
     check_least("iterations", iterations, 1, name)

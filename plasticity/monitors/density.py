@@ -1,5 +1,4 @@
-"""The whole spectrum of the loss's curvature: its trace and its density. For ``loss`` and ``matrix`` see
-``plasticity/monitors/curvature.py``."""
+"""The trace and spectral density of the loss's curvature; ``curvature.py`` explains ``loss`` and ``matrix``."""
 
 from typing import Literal, get_args
 
@@ -26,14 +25,14 @@ def _decomposed(matrix: Array) -> tuple[Array, Array]:
 
 
 def quadrature(matvec: Matvec, starts: Array, iterations: int) -> tuple[Array, Array]:
-    """Gauss quadrature of the spectral measure of a symmetric ``A`` seen from each start, by the Lanczos method.
+    """Gauss quadrature of the spectral measure of a symmetric ``A`` for each start, by the Lanczos method.
 
     ``sum_j w_j p(theta_j) = q^T p(A) q`` with ``q = start / |start|``, for every polynomial of degree below ``2 m``,
     ``m = min(iterations, P)``: ``theta_j`` are the Ritz values, ``w_j = tau_j^2`` the squared first components of the
     tridiagonal matrix's eigenvectors. Golub & Welsch 1969, "Calculation of Gauss Quadrature Rules".
 
-    Starts ``float32[n, P]`` -> nodes and weights ``float32[n, m]``; one start after the other, so that ``m P`` numbers
-    are kept and not ``n m P``.
+    Starts ``float32[n, P]`` -> nodes and weights ``float32[n, m]``; starts are processed one after another, which
+    stores ``m P`` numbers instead of ``n m P``.
     """
 
     def one(start: Array) -> tuple[Array, Array]:
@@ -45,7 +44,7 @@ def quadrature(matvec: Matvec, starts: Array, iterations: int) -> tuple[Array, A
 
 
 def density_edges(bins: int, smallest: float, largest: float, scale: Scale) -> np.ndarray:
-    """float64[bins + 1], the edges of the bins of :func:`hessian_density`; what is outside counts in the end bins."""
+    """float64[bins + 1], the edges of the bins of :func:`hessian_density`; values outside count in the end bins."""
     half = bins // 2
     if scale == "linear":
         return np.linspace(-largest, largest, bins + 1)
@@ -54,7 +53,7 @@ def density_edges(bins: int, smallest: float, largest: float, scale: Scale) -> n
 
 
 def mass_in_bins(nodes: Array, weights: Array, edges: np.ndarray, smoothing: Array | float) -> Array:
-    """float32[bins]: what the smoothed measure has between the edges, the outermost bins being open; sums to 1.
+    """float32[bins]: the mass of the smoothed measure between the edges; outermost bins are open; sums to 1.
 
     ``sum_j w_j int_bin N(x; theta_j, s^2) dx``, ``s^2 = smoothing (max_j theta_j - min_j theta_j)``, over all nodes and
     the mean of the starts.
@@ -97,44 +96,45 @@ def hessian_density(
     matrix: Matrix = "hessian",
     preconditioner_eps: Positive = 1e-8,
 ) -> Monitor:
-    """How the eigenvalues of the Hessian of the loss are distributed, by stochastic Lanczos quadrature.
+    """The eigenvalue distribution of the Hessian of the loss, by stochastic Lanczos quadrature.
 
     ``phi(x) = mean_starts sum_j tau_j^2 N(x; theta_j, s^2)``, ``theta_j`` the Ritz values of ``iterations`` Lanczos
     steps with full re-orthogonalisation from a Gaussian start, ``tau_j`` the first components of the tridiagonal
     matrix's eigenvectors, ``s^2 = smoothing (max theta - min theta)``. ``hessian_density/bin_00`` ... are the integrals
-    of ``phi`` over the bins of a fixed grid, a share of the eigenvalues each; they sum to 1, because the two outermost
-    bins also hold what is beyond them. Divided by the bins' widths (:func:`density_edges`) they are the density.
+    of ``phi`` over the bins of a fixed grid, each a share of the eigenvalues. They sum to 1, because the two outermost
+    bins include everything beyond them. Divided by the bin widths (:func:`density_edges`) they give the density.
 
     Without smoothing: ``hessian_epsilon_rank``, the mass outside ``[-epsilon, epsilon]``, which estimates ``#{i :
     |lambda_i| > epsilon} / P``, and ``hessian_density``, the mass inside, the bulk at 0; ``hessian_density/mean`` and
     ``hessian_density/mean_square`` estimate ``trace H / P`` and ``|H|_F^2 / P``. By default of ``d^2 L / d theta^2`` of
     the task loss, float32, on the agent's batch of recent transitions.
 
-    Paper: Ghorbani, Krishnan & Xiao 2019, An Investigation into Neural Net Optimization via Hessian Eigenvalue Density;
-    of the perturbed loss Lyle, Zheng, Nikishin, Avila Pires, Pascanu & Dabney 2023, Understanding plasticity in neural
-    networks.
+    Reference: Ghorbani, Krishnan & Xiao 2019, An Investigation into Neural Net Optimization via Hessian Eigenvalue
+    Density; of the perturbed loss Lyle, Zheng, Nikishin, Avila Pires, Pascanu & Dabney 2023, Understanding plasticity
+    in neural networks.
 
     Args:
-        iterations: static, at most the number of parameters. Memory: ``iterations`` times the parameters, whatever
-            the number of starts. 30 to 60 are usual; fewer than the distinct eigenvalues blur the bulk.
+        iterations: static, at most the number of parameters. Memory: ``iterations`` times the parameters, independent
+            of the number of starts. 30 to 60 are usual; fewer than the number of distinct eigenvalues blur the bulk.
         starts: static; 1 to 5 are usual.
         bins: static, odd, at least 3: the middle one is around 0.
         scale: static. ``symlog``: the middle bin is ``[-smallest, smallest]``, the others are equally wide in the
             logarithm out to ``largest`` on either side. ``linear``: equal bins from ``-largest`` to ``largest``.
         smallest: static, in eigenvalues; for ``symlog`` alone. Below ``s`` the smoothing fills the bins about 0.
         largest: static, in eigenvalues.
-        smoothing: the variance of the Gaussian in units of the spectrum's range (traced); 0 for none. A variance by a
-            range, as in the paper: another scale of the loss gives another relative width.
+        smoothing: the variance of the Gaussian in units of the spectrum's range (traced); 0 for none. As in the paper,
+            this is a variance relative to a range, so rescaling the loss changes the relative width.
         epsilon: in eigenvalues (traced); the default is ours.
         loss: static; ``task`` or ``perturbed``.
         matrix: static; ``hessian``, ``gauss_newton`` or ``preconditioned``.
         preconditioner_eps: the optimizer's ``eps``, in the gradient's scale (traced); for ``preconditioned`` alone.
 
-    Errors: ``ValueError`` for a grid as above it must not be, counts below 1, an unknown scale, loss or matrix; while
-    tracing if an optimizer without second moments shall precondition.
+    Raises:
+        ValueError: for an invalid grid, counts below 1, or an unknown scale, loss or matrix; while tracing, for
+            ``preconditioned`` with an optimizer without second moments.
 
     The paper draws the density on a fine grid over each spectrum's own range; a fixed grid lets measurements be
-    compared and averaged. The epsilon-rank here counts nodes, not the smoothed density, whose tails would reach beyond
+    compared and averaged. The epsilon-rank here counts nodes, not the smoothed density, whose tails would extend beyond
     a small ``epsilon``.
     """
     name = "hessian_density"
@@ -173,7 +173,7 @@ def hessian_trace(
     matrix: Matrix = "hessian",
     preconditioner_eps: Positive = 1e-8,
 ) -> Monitor:
-    """The sum of the eigenvalues of the Hessian of the loss, estimated.
+    """An estimate of the trace of the Hessian of the loss.
 
     ``hessian_trace = mean_k z_k^T H z_k`` with independent random signs ``z_k`` in ``{-1, 1}^P``, and
     ``hessian_trace/standard_error``, the standard deviation of the ``samples`` terms (with ``samples - 1`` in the
@@ -181,16 +181,18 @@ def hessian_trace(
     samples``: exact for a diagonal matrix. By default of ``d^2 L / d theta^2`` of the task loss, float32, on the
     agent's batch of recent transitions.
 
-    Paper: Hutchinson 1990, A Stochastic Estimator of the Trace of the Influence Matrix for Laplacian Smoothing Splines.
+    Reference: Hutchinson 1990, A Stochastic Estimator of the Trace of the Influence Matrix for Laplacian Smoothing
+    Splines.
 
     Args:
-        samples: static, at least 2; one product each, one after another. The default is ours.
+        samples: static, at least 2; one product each, computed sequentially. The default is ours.
         loss: static; ``task`` or ``perturbed``.
         matrix: static; ``hessian``, ``gauss_newton`` or ``preconditioned``.
         preconditioner_eps: the optimizer's ``eps``, in the gradient's scale (traced); for ``preconditioned`` alone.
 
-    Errors: ``ValueError`` if ``samples`` is below 2, for an unknown loss or matrix; while tracing if an optimizer
-    without second moments shall precondition.
+    Raises:
+        ValueError: if ``samples`` is below 2, or for an unknown loss or matrix; while tracing, for ``preconditioned``
+            with an optimizer without second moments.
 
     The paper's matrix is that of a smoothing spline; the estimator is the same.
     """

@@ -1,4 +1,4 @@
-"""Training a copy of the learner inside a monitor: one loop for all monitors that ask what it can still learn."""
+"""Training a copy of the learner inside a monitor, shared by all monitors that measure what it can still learn."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -28,7 +28,7 @@ def _has_trace(opt_state: optax.OptState) -> bool:
 
 
 def plain(optimizer: Optimizer) -> Optimizer:
-    """The optimizer as a rule for plain gradients, whether or not an eligibility trace stands before it.
+    """The optimizer as a rule for plain gradients, with or without an eligibility trace.
 
     Behind a trace: ``z = g``, no memory of earlier gradients, and ``td_error = -1``, so that the direction of descent
     ``-td_error z`` is the gradient itself. An optimizer that reads the error (``obgd``: ``max(|td_error|, 1)``) sees
@@ -57,7 +57,7 @@ def train(optimizer: Optimizer, start: Start, loss: Loss, steps: int, key: Key, 
 
 
 def current_and_fresh(probe: Probe, key: Key, continued: bool = False) -> Start:
-    """The learner and a newborn, leading axis 2, for one vmap; with a fresh optimizer or each with its own."""
+    """The learner and a fresh network, leading axis 2, for one vmap; with fresh optimizers or each with its own."""
     newborn = probe.fresh(key)
     both = [Start(learner.params, learner.opt_state) for learner in (probe.learner, newborn)]
     if not continued:
@@ -66,8 +66,10 @@ def current_and_fresh(probe: Probe, key: Key, continued: bool = False) -> Start:
 
 
 def outputs(network: Network, params: Params, observation: Any) -> dict[str, Array]:
-    """Output name -> ``[B, ...]`` ("" where there is but one); what no observation enters (a log deviation) is left
-    out."""
+    """Output name -> ``[B, ...]`` ("" if there is only one).
+
+    Outputs that do not depend on the observation (a log standard deviation) are omitted.
+    """
     found = network.apply(params, observation)[0]
     if not isinstance(found, Mapping):
         return {"": found}
@@ -82,11 +84,11 @@ def outputs(network: Network, params: Params, observation: Any) -> dict[str, Arr
 
 
 def at(tree: Any, rows: Rows) -> Any:
-    """These rows of every array; all of them where ``rows`` is None."""
+    """These rows of every array; all rows if ``rows`` is None."""
     return tree if rows is None else jax.tree.map(lambda x: x[rows], tree)
 
 
 def at_least_one(**settings: int) -> None:
-    """``ValueError`` that names the static setting which is no whole number of at least 1."""
+    """Raise a ``ValueError`` for a static setting that is not a whole number of at least 1."""
     for name, value in settings.items():
         check_least(name, value, 1)

@@ -82,13 +82,14 @@ def gradient_covariance(*, k: Several = 32) -> Monitor:
     ``gradient_covariance/effective_rank = exp(entropy)`` of its normalised eigenvalues, in [1, k], 0 for zeros. And
     ``gradient_covariance/vanishing``: the share of rows without a gradient. NaN with fewer than two valid rows.
 
-    Paper: Lyle, Zheng, Nikishin, Avila Pires, Pascanu & Dabney 2023, Understanding plasticity in neural networks.
+    Reference: Lyle, Zheng, Nikishin, Avila Pires, Pascanu & Dabney 2023, Understanding plasticity in neural networks.
 
     Args:
         k: static, at least 2. Cost: ``2 k`` backward passes over the WHOLE batch (the losses of a probe cannot be had
             for some rows alone), so about ``2 k`` gradients; memory that of one.
 
-    Errors: ``ValueError`` for ``k`` below 2, and while tracing where the batch has fewer than ``k`` rows.
+    Raises:
+        ValueError: for ``k`` below 2, and while tracing where the batch has fewer than ``k`` rows.
 
     The paper takes 512 samples and looks at the whole matrix; these summaries and the default are ours. Despite the
     name it is neither centred nor a covariance: cosines do not see the gradients' lengths.
@@ -140,15 +141,16 @@ def ntk(*, k: Repeats = 32) -> Monitor:
     All are 0 for a kernel of zeros, and none depends on the kernel's scale; a row that occurs twice in the batch makes
     the kernel singular. NaN without a valid row.
 
-    Paper: Jacot, Gabriel & Hongler 2018, Neural Tangent Kernel: Convergence and Generalization in Neural Networks; as a
-    sign of lost plasticity Lyle, Zheng, Khetarpal, van Hasselt, Pascanu, Martens & Dabney 2024, Disentangling the
+    Reference: Jacot, Gabriel & Hongler 2018, Neural Tangent Kernel: Convergence and Generalization in Neural Networks;
+    as a sign of lost plasticity Lyle, Zheng, Khetarpal, van Hasselt, Pascanu, Martens & Dabney 2024, Disentangling the
     causes of plasticity loss in neural networks, where the kernel becomes a diagonal plus a matrix of low rank (a high
     ``ntk/diagonal``, a high ``ntk/top`` and little else).
 
     Args:
         k: static. Cost: ``2 k n`` backward passes over ``k`` rows; memory that of one gradient and ``n k^2`` numbers.
 
-    Errors: ``ValueError`` for ``k`` below 1, and while tracing where the batch has fewer than ``k`` rows.
+    Raises:
+        ValueError: for ``k`` below 1, and while tracing where the batch has fewer than ``k`` rows.
 
     The summaries are ours. Elsewhere also the kernel of the summed outputs (one gradient for each row), which sees only
     the common part of the outputs: in a duelling network, the state's value and no advantage.

@@ -1,4 +1,4 @@
-"""Norms of the parameters and of the gradient, and the step size in their light."""
+"""Norms of the parameters and of the gradient, and the step size relative to them."""
 
 from typing import Literal, get_args
 
@@ -25,10 +25,11 @@ def kernel_norms(params: Params, paths: tuple[Path, ...]) -> dict[str, Array]:
 def weight_norm() -> Monitor:
     """The Frobenius norm of the kernels.
 
-    ``weight_norm = sqrt(sum_l |W_l|_F^2)`` over all kernels, the output layer's too, without biases and normalisation
-    parameters; ``weight_norm/<module> = |W_l|_F``. Of the online network; needs no batch.
+    ``weight_norm = sqrt(sum_l |W_l|_F^2)`` over all kernels, including the output layer's, without biases and
+    normalisation parameters; ``weight_norm/<module> = |W_l|_F``. Measured on the online network; needs no batch.
 
-    Elsewhere also the mean of ``|w|`` (Dohare et al. 2024) or the root mean square of all parameters (Plasticine).
+    Other definitions are the mean of ``|w|`` (Dohare et al. 2024) and the root mean square of all parameters
+    (Plasticine).
     """
 
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
@@ -53,13 +54,14 @@ def largest_singular_value(kernel: Array) -> Array:
 def spectral_norm() -> Monitor:
     """The largest singular value of each kernel.
 
-    ``spectral_norm/<module> = sigma_1(W_l)`` of every kernel, the output layers' too, and ``spectral_norm`` the largest
-    of them. Of the online network; needs no batch. ``sigma_1^2`` is the top eigenvalue of the Gram matrix of the short
-    side, whose squared condition leaves the top exact (to float32).
+    ``spectral_norm/<module> = sigma_1(W_l)`` of every kernel, including the output layers', and ``spectral_norm`` the
+    largest of them. Measured on the online network; needs no batch. ``sigma_1^2`` is the top eigenvalue of the Gram
+    matrix of the short side; squaring the condition number does not affect the accuracy of the top eigenvalue (in
+    float32).
 
     A convolution's kernel counts as a matrix ``[height * width * channels in, channels out]``, as in spectral
-    normalisation; the norm of the convolution as an operator on images is another number, up to ``sqrt(height *
-    width)`` times as large. Elsewhere also the result of one step of power iteration, which is at most this.
+    normalisation; the norm of the convolution as an operator on images differs, and is up to ``sqrt(height * width)``
+    times as large. Other code uses one step of power iteration, which gives a lower bound.
     """
 
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
@@ -74,12 +76,12 @@ def spectral_norm() -> Monitor:
 
 @metadata(note="the quantity that regularisation towards the initial parameters (Kumar et al. 2023) keeps small")
 def distance_from_initialisation() -> Monitor:
-    """The Euclidean distance of all parameters to those of the start of the run, and the angle between the two.
+    """The Euclidean distance of all parameters from those at the start of the run, and the cosine between the two.
 
     ``distance_from_initialisation = |theta_t - theta_0|_2`` and ``distance_from_initialisation/cosine = <theta_t,
     theta_0> / (|theta_t|_2 |theta_0|_2)`` (0 where either is all zero), over every parameter of the online network,
-    biases and normalisation parameters included; needs no batch. ``theta_0`` is kept in the monitor's state, and stays
-    the first initialisation when an intervention resets the learner.
+    biases and normalisation parameters included; needs no batch. ``theta_0`` is stored in the monitor's state. It
+    remains the first initialisation when an intervention resets the learner.
 
     Plasticine's ``l2_norm_difference`` is this divided by the square root of the number of parameters.
     """
@@ -100,7 +102,7 @@ def distance_from_initialisation() -> Monitor:
 
 @metadata(note="recommended by Klein et al. 2024, Plasticity Loss in Deep RL: A Survey")
 def gradient_norm() -> Monitor:
-    """The Euclidean and the absolute norm of the gradient of the task loss in all parameters.
+    """The L2 and L1 norms of the gradient of the task loss with respect to all parameters.
 
     ``gradient_norm = |g|_2``, ``gradient_norm_l1 = sum_i |g_i|``, ``g = dL / d theta`` with ``L = probe.loss``: the
     task loss without penalties on the agent's batch of recent transitions, before any clipping, trace or optimizer.
@@ -116,22 +118,23 @@ def gradient_norm() -> Monitor:
 
 @metadata(paper="Lyle et al. 2024, Normalization and effective learning rates in reinforcement learning")
 def effective_learning_rate(*, law: Law = "adam") -> Monitor:
-    """The step size in units of what it takes to turn a scale-invariant layer.
+    """The step size relative to the scale of a scale-invariant layer.
 
     ``adam``: ``mean_l eta / |W_l|_F``; ``sgd``: ``mean_l eta / |W_l|_F^2``, over the kernels of the hidden layers, with
-    ``eta`` the step size of the optimizer's next update. ``effective_learning_rate/<module>`` is the one of a layer.
-    Needs no batch. Absent where the network has no hidden layer; infinite where a kernel is all zero.
+    ``eta`` the step size of the optimizer's next update. ``effective_learning_rate/<module>`` is that of one layer.
+    Needs no batch. Absent if the network has no hidden layer; infinite if a kernel is all zero.
 
-    Paper: Lyle, Zheng, Khetarpal, Martens, van Hasselt, Pascanu & Dabney 2024, Normalization and effective learning
+    Reference: Lyle, Zheng, Khetarpal, Martens, van Hasselt, Pascanu & Dabney 2024, Normalization and effective learning
     rates in reinforcement learning.
 
     Args:
-        law: static. ``adam`` for optimizers whose update doesn't grow with the gradient (Adam, RMSProp, sign), ``sgd``
-            for those where it is proportional to it: a gradient of a scale-invariant layer goes with ``1 / |W|``.
+        law: static. ``adam`` for optimizers whose update does not grow with the gradient (Adam, RMSProp, sign), ``sgd``
+            if it is proportional to the gradient, which scales as ``1 / |W|`` in a scale-invariant layer.
 
-    Errors: ``ValueError`` for another law.
+    Raises:
+        ValueError: for another law.
 
-    The meaning is exact only for layers followed by a normalisation. The paper derives the law of SGD; that of Adam
+    This is exact only for layers followed by a normalisation. The paper derives the law for SGD; the one for Adam
     follows from the same argument with an update of fixed size.
     """
     check("law", law, get_args(Law), "effective_learning_rate")

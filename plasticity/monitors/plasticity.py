@@ -64,7 +64,7 @@ def _fit_wave(probe: Probe, start: Start, wave: Array, steps: int, key: Key, row
 
 
 def _of_finite(probe: Probe, metrics: dict[str, Array]) -> dict[str, Array]:
-    """NaN throughout for a learner that isn't finite: the newborn's numbers alone would look like a measurement."""
+    """NaN throughout for a learner that is not finite: the newborn's numbers alone would look like a measurement."""
     finite = is_finite(probe.learner.params)
     return {name: jnp.where(finite, value, jnp.nan) for name, value in metrics.items()}
 
@@ -95,7 +95,7 @@ def plasticity_probe(
     ``/fresh_initial_loss``, before it. With ``optimizer: continued`` they are ``plasticity_probe/continued`` and
     ``/continued_loss`` ... instead, so that both can be recorded.
 
-    Paper: Lyle, Zheng, Nikishin, Avila Pires, Pascanu & Dabney 2023, Understanding plasticity in neural networks.
+    Reference: Lyle, Zheng, Nikishin, Avila Pires, Pascanu & Dabney 2023, Understanding plasticity in neural networks.
 
     Args:
         steps: updates (static). The paper makes 2000.
@@ -155,8 +155,8 @@ def upgd_plasticity() -> Monitor:
     the learner on that same loss, with the learner's optimizer and its state. Larger is more plastic. NaN where
     ``L_before`` is not positive: a policy-gradient loss is no error, and its ratio means nothing.
 
-    Paper: Elsayed & Mahmood 2024, Addressing Loss of Plasticity and Catastrophic Forgetting in Continual Learning (the
-    UPGD paper, hence the name). Cost: one forward and backward pass and one forward pass.
+    Reference: Elsayed & Mahmood 2024, Addressing Loss of Plasticity and Catastrophic Forgetting in Continual Learning
+    (the UPGD paper, hence the name). Cost: one forward and backward pass and one forward pass.
 
     The paper takes the ratio on the very sample of each online update and averages it over the steps; here it is taken
     of the mean loss over the batch, at the measurement. Penalties are left out.
@@ -181,7 +181,7 @@ def warm_start_gap(*, steps: Count = 200) -> Monitor:
     learner's for the newborn too). Positive: starting warm is a handicap. Metrics: ``warm_start_gap``, ``/loss`` and
     ``/fresh_loss``.
 
-    Paper: Ash & Adams 2020, On Warm-Starting Neural Network Training.
+    Reference: Ash & Adams 2020, On Warm-Starting Neural Network Training.
 
     Args:
         steps: updates (static); the default is ours.

@@ -1,25 +1,26 @@
-"""How many directions the hidden features use: seven measures of rank, each under its own name; and their length.
+"""The rank of the hidden features, by seven measures, each under its own name; and the features' norm.
 
 All ranks are functions of the singular values ``s_1 >= s_2 >= ...`` of the feature matrix ``[n samples, d
 features]``: the post-activations of a hidden layer on ``probe.activations`` (the agent's batch of recent transitions,
 the current parameters). A convolution's ``[B, H, W, channels]`` is flattened to ``[B, H * W * channels]``, as the next
-dense layer reads it. Features are not centred unless asked, as in the papers.
+dense layer reads it. Features are not centred by default, as in the papers.
 
-* No rank exceeds ``min(n, d)``: fewer samples than features are no error, but ranks only compare at equal ``n``. Where
-  it is so, and only there, ``<metric>/samples_below_features`` is recorded as 1 (Moalla et al. 2024 skip the rank).
+* No rank exceeds ``min(n, d)``: fewer samples than features are not an error, but ranks are only comparable at equal
+  ``n``. In that case, and only then, ``<metric>/samples_below_features`` is recorded as 1 (Moalla et al. 2024 skip the
+  rank).
 * Features that are all zero have rank 0 by every measure; features that are not finite have rank NaN.
-* All but ``feature_rank`` are unchanged when the features are multiplied by a number. For every matrix
+* All but ``feature_rank`` are invariant to the scale of the features. For every matrix
   ``stable_rank <= participation_ratio <= effective_rank <= numerical_rank`` and, at equal ``delta``,
   ``approximate_rank <= srank``.
-* The metric is ``<name>``, or ``<name>/<layer>`` for each hidden layer with ``layer="all"``; absent where the network
-  has no hidden layer.
+* The metric is ``<name>``, or ``<name>/<layer>`` for each hidden layer with ``layer="all"``; absent if the network has
+  no hidden layer.
 
-Singular values come from an SVD, not from the eigenvalues of the smaller Gram matrix: in float32 the square loses
-everything below ``3e-4 s_1``. A 512 x 256 matrix of rank one gets srank 10 and effective rank 1.13 that way, and the
-time saved is a quarter. Monitors used together share one SVD (the compiler merges equal calls).
+Singular values come from an SVD, not from the eigenvalues of the smaller Gram matrix: in float32 squaring loses
+everything below ``3e-4 s_1``. A 512 x 256 matrix of rank one gets srank 10 and effective rank 1.13 that way, and only a
+quarter of the time is saved. Monitors used together share one SVD (the compiler merges equal calls).
 
-Settings common to all (static): ``layer``, "last", "all" or the name of a hidden layer; ``centred``, subtract every
-feature's mean over the batch first. An unknown layer is a ``ValueError`` while tracing, naming the known ones.
+Settings common to all members (static): ``layer``, "last", "all" or the name of a hidden layer; ``centred``, subtract
+every feature's mean over the batch first. An unknown layer is a ``ValueError`` while tracing, naming the known ones.
 """
 
 from collections.abc import Callable
@@ -63,14 +64,14 @@ def _relative(values: Array) -> Array:
 
 
 def _count(condition: Array, values: Array) -> Array:
-    """How many; NaN where a value is NaN, which no comparison would show."""
+    """The count; NaN if a value is NaN, because comparisons hide a NaN."""
     return jnp.where(jnp.isnan(values[0]), jnp.nan, jnp.sum(condition, dtype=jnp.float32))
 
 
 def _until(weights: Array, delta: Array | float) -> Array:
     """``min{k : sum of the first k >= (1 - delta) * sum of all}``, as a count of tails that are still too heavy.
 
-    The tail after the k-th, not the head, is what keeps its precision for small ``delta``.
+    The tail after the k-th, not the head, keeps its precision for small ``delta``.
     """
     tails = jnp.cumsum(weights[::-1])[::-1]
     return _count(tails > delta * tails[0], weights)
@@ -122,7 +123,7 @@ def effective_rank(*, layer: str = "last", centred: bool = False) -> Monitor:
 
     ``exp(-sum_i p_i ln p_i)``, ``p_i = s_i / sum_j s_j``: between 1 and ``min(n, d)``; 0 for zero features.
 
-    Paper: Roy & Vetterli 2007, The effective rank: a measure of effective dimensionality. In lop-jax ``ln p`` is
+    Reference: Roy & Vetterli 2007, The effective rank: a measure of effective dimensionality. In lop-jax ``ln p`` is
     ``ln(p + 1e-8)``; nothing is added here.
     """
 
@@ -131,17 +132,18 @@ def effective_rank(*, layer: str = "last", centred: bool = False) -> Monitor:
 
 @metadata(paper="Kumar, Agarwal, Ghosh & Levine 2021, Implicit Under-Parameterization Inhibits Data-Efficient Deep RL")
 def srank(*, delta: BelowOne = 0.01, layer: str = "last", centred: bool = False) -> Monitor:
-    """How many singular values make up all but ``delta`` of their sum.
+    """The number of singular values that make up all but ``delta`` of their sum.
 
     ``min{k : sum_{i<=k} s_i >= (1 - delta) sum_i s_i}``; 0 for zero features.
 
-    Paper: Kumar, Agarwal, Ghosh & Levine 2021, Implicit Under-Parameterization Inhibits Data-Efficient Deep
+    Reference: Kumar, Agarwal, Ghosh & Levine 2021, Implicit Under-Parameterization Inhibits Data-Efficient Deep
     Reinforcement Learning.
 
     Args:
         delta: the share of the sum that may be missing (traced).
 
-    The code of Dohare et al. 2024 and Plasticine call this "stable rank", which is another thing (:func:`stable_rank`).
+    The code of Dohare et al. 2024 and Plasticine call this "stable rank", which is a different quantity
+    (:func:`stable_rank`).
     """
     return _rank_monitor("srank", layer, centred, lambda values, shape: _until(_relative(values), delta))
 
@@ -150,11 +152,11 @@ def srank(*, delta: BelowOne = 0.01, layer: str = "last", centred: bool = False)
     paper="Yang, Zhang, Xu & Katabi 2020, Harnessing Structures for Value-Based Planning and Reinforcement Learning"
 )
 def approximate_rank(*, delta: BelowOne = 0.01, layer: str = "last", centred: bool = False) -> Monitor:
-    """How many singular values make up all but ``delta`` of the sum of their squares (of the variance, if centred).
+    """The number of singular values that make up all but ``delta`` of their sum of squares (variance, if centred).
 
     ``min{k : sum_{i<=k} s_i^2 >= (1 - delta) sum_i s_i^2}``; 0 for zero features.
 
-    Paper: Yang, Zhang, Xu & Katabi 2020, Harnessing Structures for Value-Based Planning and Reinforcement Learning.
+    Reference: Yang, Zhang, Xu & Katabi 2020, Harnessing Structures for Value-Based Planning and Reinforcement Learning.
 
     Args:
         delta: the share of the sum that may be missing (traced).
@@ -168,17 +170,17 @@ def approximate_rank(*, delta: BelowOne = 0.01, layer: str = "last", centred: bo
 
 @metadata(paper="Lyle, Rowland & Dabney 2022, Understanding and Preventing Capacity Loss in Reinforcement Learning")
 def feature_rank(*, epsilon: NonNegative = 0.01, layer: str = "last", centred: bool = False) -> Monitor:
-    """How many singular values exceed a fixed threshold.
+    """The number of singular values above a fixed threshold.
 
     ``#{i : s_i / sqrt(n) > epsilon}``.
 
-    Paper: Lyle, Rowland & Dabney 2022, Understanding and Preventing Capacity Loss in Reinforcement Learning.
+    Reference: Lyle, Rowland & Dabney 2022, Understanding and Preventing Capacity Loss in Reinforcement Learning.
 
     Args:
         epsilon: in the features' own scale (traced).
 
-    The only one of the ranks that depends on the features' scale: don't compare it across networks that differ in
-    normalisation. The paper takes n = 5000 samples.
+    This is the only rank that depends on the features' scale: do not compare it across networks that differ in
+    normalisation. The paper uses n = 5000 samples.
     """
 
     def rank(values: Array, shape: tuple[int, int]) -> Array:
@@ -189,7 +191,7 @@ def feature_rank(*, epsilon: NonNegative = 0.01, layer: str = "last", centred: b
 
 @metadata(note="the definition of numpy.linalg.matrix_rank")
 def numerical_rank(*, layer: str = "last", centred: bool = False) -> Monitor:
-    """How many singular values can be told from rounding error.
+    """The number of singular values above rounding error.
 
     ``#{i : s_i > s_1 max(n, d) eps}``, ``eps`` the machine epsilon of the features' type, as in NumPy's
     ``matrix_rank``.
@@ -203,11 +205,11 @@ def numerical_rank(*, layer: str = "last", centred: bool = False) -> Monitor:
 
 @metadata(note="the textbook definition; other code gives this name to srank")
 def stable_rank(*, layer: str = "last", centred: bool = False) -> Monitor:
-    """The squared Frobenius norm in units of the squared spectral norm.
+    """The squared Frobenius norm divided by the squared spectral norm.
 
     ``sum_i s_i^2 / s_1^2``; 0 for zero features.
 
-    The textbook quantity. What Dohare et al. 2024 and Plasticine record as "stable rank" is :func:`srank`.
+    This is the textbook definition. What Dohare et al. 2024 and Plasticine record as "stable rank" is :func:`srank`.
     """
     return _rank_monitor("stable_rank", layer, centred, lambda values, shape: jnp.sum(_relative(values) ** 2))
 
@@ -230,7 +232,7 @@ def participation_ratio(*, layer: str = "last", centred: bool = False) -> Monito
 
 @metadata(paper="Moalla, Miele, Pyatko, Pascanu & Gulcehre 2024, No Representation, No Trust")
 def feature_norm() -> Monitor:
-    """The length of the last hidden layer's features, and what enters the non-linearities.
+    """The norm of the last hidden layer's features, and statistics of the pre-activations.
 
     ``feature_norm = mean_x |h(x)|_2``, ``h`` the post-activations of the layer that the outputs read (of the first
     output layer, if several do), and ``feature_norm/pre`` the same of its pre-activations. For every hidden layer
@@ -239,12 +241,12 @@ def feature_norm() -> Monitor:
     samples, positions and units together.
     Convolutions are flattened, ``[B, H * W * channels]``. Absent where the network has no hidden layer.
 
-    Paper: Moalla, Miele, Pyatko, Pascanu & Gulcehre 2024, No Representation, No Trust (norms); Lyle, Zheng, Khetarpal,
-    van Hasselt, Pascanu, Martens & Dabney 2024, Disentangling the causes of plasticity loss in neural networks (shift
-    of the pre-activations).
+    Reference: Moalla, Miele, Pyatko, Pascanu & Gulcehre 2024, No Representation, No Trust (norms); Lyle, Zheng,
+    Khetarpal, van Hasselt, Pascanu, Martens & Dabney 2024, Disentangling the causes of plasticity loss in neural
+    networks (shift of the pre-activations).
 
-    Pre-activations are what enters the non-linearity: after normalisation, where there is one, so that their moments
-    are then those the normalisation gives them. Which layers and moments to record is our choice.
+    Pre-activations are the inputs to the non-linearity. If there is a normalisation, they are measured after it, and
+    their moments are then set by it. Which layers and moments to record is our choice.
     """
 
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:

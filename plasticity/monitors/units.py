@@ -1,13 +1,13 @@
-"""What single hidden units do on a batch: dormant, dead, constant, saturated, linearised; and how sparse they are.
+"""Activity of single hidden units on a batch: dormant, dead, constant, saturated, linearised; and sparsity.
 
-All monitors here look at ``probe.activations`` (the agent's batch of recent transitions, the current parameters).
-Units lie on the last axis of an activation; where a convolution gives ``[B, H, W, channels]``, the unit is the channel
-and every position counts as a sample. Under CReLU the post-activation has twice the channels of the pre-activation:
-what is defined on ``post`` counts the former, what is defined on ``pre`` the latter.
+All monitors here use ``probe.activations`` (the agent's batch of recent transitions, the current parameters). Units are
+on the last axis of an activation. For a convolution, ``[B, H, W, channels]``, the unit is the channel and every
+position counts as a sample. With CReLU the post-activation has twice as many channels as the pre-activation: metrics on
+``post`` count the former, metrics on ``pre`` the latter.
 
-Each metric is a FRACTION OVER ALL hidden units together (dopamine reports that as a percentage, Plasticine the mean of
-the layers' fractions, Dohare et al. a count per layer), in [0, 1], beside ``<metric>/<layer>`` for every hidden layer.
-It is NaN where a layer has activations that are not finite, and absent where the network has no hidden layer.
+Each metric is a FRACTION OVER ALL hidden units together, in [0, 1], with ``<metric>/<layer>`` for every hidden layer.
+(Dopamine reports a percentage, Plasticine the mean of the layers' fractions, Dohare et al. a count per layer.) It is
+NaN if a layer has activations that are not finite, and absent if the network has no hidden layer.
 """
 
 from collections.abc import Callable, Mapping
@@ -51,7 +51,7 @@ def _fraction_monitor(name: str, marked: Callable[[Activation], Array]) -> Monit
 
 
 def _where_finite(values: Array, marked: Array) -> Array:
-    """NaN for the whole layer where a value isn't finite: no comparison with NaN would show it."""
+    """NaN for the whole layer if a value is not finite, because comparisons hide a NaN."""
     return jnp.where(jnp.all(jnp.isfinite(values)), marked.astype(jnp.float32), jnp.nan)
 
 
@@ -63,24 +63,25 @@ def dormant_units(*, tau: NonNegative = 0.025, taus: tuple[Share, ...] = ()) -> 
     over the batch (and the positions of a convolution) and ``k`` over the units of the same layer. In a layer whose
     activations are all zero every unit is dormant.
 
-    Paper: Sokar, Agarwal, Castro & Evci 2023, The Dormant Neuron Phenomenon in Deep Reinforcement Learning.
+    Reference: Sokar, Agarwal, Castro & Evci 2023, The Dormant Neuron Phenomenon in Deep Reinforcement Learning.
 
     Args:
         tau: the threshold (traced): 0.025 in ReDo's own runs, 0.1 in some ports; 0 counts the units that are
             exactly zero on the batch (see :func:`dead_units`).
-        taus: further thresholds (static, in [0, 1], no two alike): each gives ``dormant_units/tau_<number>``, the
+        taus: further thresholds (static, in [0, 1], all different): each gives ``dormant_units/tau_<number>``, the
             fraction over all hidden units, such as ``dormant_units/tau_0.1``.
 
-    Errors: ``ValueError`` for one of ``taus`` outside [0, 1], and while tracing for one given twice.
+    Raises:
+        ValueError: for one of ``taus`` outside [0, 1] and, while tracing, for a duplicate.
 
-    The score is relative to the layer, so it can't see a layer that shrinks as a whole. Elsewhere "dormant" is also the
-    share of ENTRIES with ``|h| < 0.01`` (MEAL) or equal to zero (Plasticine's metrics), which is sparsity.
+    The score is relative to the layer, so it does not detect a layer that shrinks as a whole. Elsewhere "dormant" also
+    means the share of ENTRIES with ``|h| < 0.01`` (MEAL) or equal to zero (Plasticine's metrics), which is sparsity.
     """
 
     names = [f"dormant_units/tau_{each:g}" for each in taus]
     outside = [each for each in taus if not 0 <= each <= 1]
     if outside:
-        raise refused("taus", outside[0], "in [0, 1], every one of them", "dormant_units")
+        raise refused("taus", outside[0], "in [0, 1]", "dormant_units")
 
     def measured(threshold: Array | float) -> Callable[[Activation], Array]:
         def marked(activation: Activation) -> Array:
@@ -95,7 +96,7 @@ def dormant_units(*, tau: NonNegative = 0.025, taus: tuple[Share, ...] = ()) -> 
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
         if len(set(names)) < len(names):
             raise ValueError(
-                f"dormant_units: no two of taus may be alike, got {', '.join(f'{each:g}' for each in taus)}"
+                f"dormant_units: taus must all be different; got {', '.join(f'{each:g}' for each in taus)}"
             )
         found = dict(headline.measure(key, (), probe)[1])
         for name, each in zip(names, further, strict=True):
@@ -111,14 +112,15 @@ def dormant_units(*, tau: NonNegative = 0.025, taus: tuple[Share, ...] = ()) -> 
 def dead_units() -> Monitor:
     """Fraction of hidden units whose post-activation is exactly zero on the whole batch.
 
-    ``dead_i = (max |h_i| = 0)``, the maximum over the batch (and the positions of a convolution). A dead unit passes
-    nothing on, and behind a ReLU gets no gradient from this batch.
+    ``dead_i = (max |h_i| = 0)``, the maximum over the batch (and the positions of a convolution). A dead unit has no
+    effect on the output, and after a ReLU it gets no gradient from this batch.
 
-    Paper: Dohare, Hernandez-Garcia, Lan, Rahman, Mahmood & Sutton 2024, Loss of plasticity in deep continual learning.
+    Reference: Dohare, Hernandez-Garcia, Lan, Rahman, Mahmood & Sutton 2024, Loss of plasticity in deep continual
+    learning.
 
-    Meant for ReLU and CReLU; smooth or leaky activations are hardly ever exactly zero: use :func:`constant_units` for
-    tanh. The fraction can only fall as the batch grows. Elsewhere "dead" is also entry-wise, ``mean(h == 0)``
-    (awjuliani's deep-rl-plasticity), which is sparsity.
+    Meant for ReLU and CReLU; smooth or leaky activations are almost never exactly zero. For tanh use
+    :func:`constant_units`. The fraction can only fall as the batch grows. Elsewhere "dead" is also defined per entry,
+    ``mean(h == 0)`` (awjuliani's deep-rl-plasticity), which is sparsity.
     """
 
     def marked(activation: Activation) -> Array:
@@ -130,17 +132,17 @@ def dead_units() -> Monitor:
 
 @metadata(paper="Moalla, Miele, Pyatko, Pascanu & Gulcehre 2024, No Representation, No Trust")
 def constant_units(*, threshold: NonNegative = 1e-3) -> Monitor:
-    """Fraction of hidden units whose post-activation hardly varies over the batch: dead, or saturated.
+    """Fraction of hidden units whose post-activation is nearly constant over the batch: dead or saturated.
 
     ``constant_i = (std h_i <= threshold)``, the population standard deviation over the batch (and the positions of a
-    convolution), not relative to anything.
+    convolution), on an absolute scale.
 
-    Paper: Moalla, Miele, Pyatko, Pascanu & Gulcehre 2024, No Representation, No Trust.
+    Reference: Moalla, Miele, Pyatko, Pascanu & Gulcehre 2024, No Representation, No Trust.
 
     Args:
         threshold: in the activation's own scale (traced).
 
-    The paper calls this "dead" for tanh only; here it is offered for every activation, under its own name.
+    The paper calls this "dead", for tanh only; here it is available for every activation, under its own name.
     """
 
     def marked(activation: Activation) -> Array:
@@ -157,12 +159,12 @@ def linearised_units() -> Monitor:
     """Fraction of hidden units whose pre-activation is positive on the whole batch ("zombie" units).
 
     ``linearised_i = (min a_i > 0)`` with ``a`` the pre-activation, the minimum over the batch (and the positions of a
-    convolution). Behind a ReLU or a leaky ReLU such a unit is a linear function on this batch.
+    convolution). After a ReLU or a leaky ReLU such a unit is a linear function on this batch.
 
-    Paper: Lyle, Zheng, Khetarpal, van Hasselt, Pascanu, Martens & Dabney 2024, Disentangling the causes of plasticity
-    loss in neural networks.
+    Reference: Lyle, Zheng, Khetarpal, van Hasselt, Pascanu, Martens & Dabney 2024, Disentangling the causes of
+    plasticity loss in neural networks.
 
-    The fraction can only fall as the batch grows; for tanh, GELU, SiLU and the identity it says nothing of linearity.
+    The fraction can only fall as the batch grows; for tanh, GELU, SiLU and the identity it does not indicate linearity.
     """
 
     def marked(activation: Activation) -> Array:
@@ -177,15 +179,16 @@ def saturated_units(*, threshold: BelowOne = 0.99) -> Monitor:
     """Fraction of hidden units whose post-activation stays at the ends of a bounded non-linearity.
 
     ``saturated_i = (min |h_i| > threshold)`` with ``h`` the post-activation, the minimum over the batch (and the
-    positions of a convolution). Behind tanh the slope is ``1 - h^2``: below 0.02 on the whole batch at the default.
+    positions of a convolution). For tanh the slope is ``1 - h^2``: below 0.02 on the whole batch at the default.
 
     Args:
         threshold: in the activation's own scale (traced), in [0, 1).
 
-    Meant for tanh; for unbounded activations it says nothing of saturation. A unit that jumps between the two ends is
-    saturated and not constant (:func:`constant_units`, Moalla et al. 2024), one that rests in the middle the reverse.
-    The fraction can only fall as the batch grows. In awjuliani's deep-rl-plasticity the share of ENTRIES with ``|h| >
-    0.99`` is called "dead units" for tanh. Without a paper; the definition and its default are ours.
+    Meant for tanh; for unbounded activations it does not indicate saturation. A unit that jumps between the two ends is
+    saturated but not constant (:func:`constant_units`, Moalla et al. 2024). A unit that stays in the middle is constant
+    but not saturated. The fraction can only fall as the batch grows. In awjuliani's deep-rl-plasticity the share of
+    ENTRIES with ``|h| > 0.99`` is called "dead units" for tanh. There is no paper; the definition and its default are
+    ours.
     """
 
     def marked(activation: Activation) -> Array:
@@ -197,16 +200,17 @@ def saturated_units(*, threshold: BelowOne = 0.99) -> Monitor:
 
 @metadata(note="what deep-rl-plasticity calls dead units, and MEAL, with a threshold, the dormant ratio")
 def activation_sparsity(*, threshold: NonNegative = 0.0) -> Monitor:
-    """Fraction of ENTRIES of the post-activations that are zero: of samples times units, not of units.
+    """Fraction of ENTRIES of the post-activations (samples times units, not units) that are zero.
 
-    ``mean(|h| <= threshold)`` over the samples, positions and units of all hidden layers together, and for each.
+    ``mean(|h| <= threshold)`` over the samples, positions and units of all hidden layers together, and of each layer.
 
     Args:
         threshold: in the activation's own scale (traced); 0 counts exact zeros.
 
-    Half of a newborn ReLU network is zero. Under the name "dead units" in awjuliani's deep-rl-plasticity, "dormant
-    ratio" in MEAL (``|h| < 0.01``, so 0.01 here) and among Plasticine's metrics; none of these is a count of units
-    (:func:`dead_units`, :func:`dormant_units`). In the overall number a convolution weighs with all its positions.
+    Half of the entries are zero in a freshly initialised ReLU network. Other names are "dead units" in awjuliani's
+    deep-rl-plasticity and "dormant ratio" in MEAL (``|h| < 0.01``, so 0.01 here) and in Plasticine's metrics; none of
+    these counts units (:func:`dead_units`, :func:`dormant_units`). In the overall metric a convolution is weighted by
+    its number of positions.
     """
 
     def marked(activation: Activation) -> Array:

@@ -1,7 +1,7 @@
-"""What the optimizer is about to do, what it remembers, and the scale of what the agent predicts.
+"""The optimizer's next update and second moments, and the scale of the agent's predictions.
 
 How far PPO's policy moves from the one that acted (the probability ratios above and below the clip, their excess ratio)
-is known only inside its updates; the agent records it itself (``agents/clipping.py``).
+is known only inside its updates, so the agent records it (``agents/clipping.py``).
 """
 
 from collections.abc import Mapping
@@ -22,10 +22,10 @@ SECOND_MOMENTS = ("nu", "second")
 
 
 def second_moments(user: str, opt_state: optax.OptState, params: Params) -> Params:
-    """The optimizer's second moments in the parameters' structure, as they are kept: without bias correction.
+    """The optimizer's second moments in the parameters' structure, as stored, without bias correction.
 
-    Found by the field's name; where several optimizers share the parameters, each gives its part. ``ValueError`` while
-    tracing, naming the ``user``, where a parameter has none.
+    They are found by field name; if several optimizers share the parameters, each provides its part. ``ValueError``
+    while tracing, naming the ``user``, if a parameter has none.
     """
 
     def has(node: Any) -> bool:
@@ -39,8 +39,8 @@ def second_moments(user: str, opt_state: optax.OptState, params: Params) -> Para
     flat, structure = jax.tree_util.tree_flatten_with_path(params)
     if any(path not in found or found[path].shape != leaf.shape for path, leaf in flat):
         raise ValueError(
-            f"{user}: the agent's optimizer has no second moments of all parameters "
-            "(those that have: adam, rmsprop, adaptive_obgd, adaptive_q)"
+            f"{user}: the agent's optimizer does not keep second moments of all parameters "
+            "(optimizers that do: adam, rmsprop, adaptive_obgd, adaptive_q)"
         )
     return jax.tree.unflatten(structure, [found[path] for path, _ in flat])
 
@@ -48,8 +48,8 @@ def second_moments(user: str, opt_state: optax.OptState, params: Params) -> Para
 def intended_update(key: Key, probe: Probe) -> Params:
     """The update that the optimizer would make now from the gradient of ``probe.loss``; its new state is dropped.
 
-    An optimizer behind an eligibility trace is told of a trace that begins with this gradient and of an error of size
-    1, so that it descends along the gradient; the others take no notice.
+    An optimizer behind an eligibility trace receives a trace that starts with this gradient and an error of size 1, so
+    that it descends along the gradient; other optimizers ignore these arguments.
     """
     learner = probe.learner
     gradient = jax.grad(probe.loss)(learner.params)
@@ -70,18 +70,18 @@ def _quotient(numerator: Array, denominator: Array) -> Array:
 
 @metadata(note="without a single source; a rule of thumb of practice puts it near 1e-3")
 def update_ratio() -> Monitor:
-    """The length of the optimizer's next update in units of the weights.
+    """The length of the optimizer's next update relative to the weights.
 
-    ``update_ratio = sqrt(sum_l |u_l|_F^2) / sqrt(sum_l |W_l|_F^2)`` over all kernels, the output layers' too, without
-    biases and normalisation parameters; ``update_ratio/<module> = |u_l|_F / |W_l|_F``. ``u`` is what the optimizer,
-    with its present memory and all that interventions wrap around it, would add to the parameters for the gradient of
+    ``update_ratio = sqrt(sum_l |u_l|_F^2) / sqrt(sum_l |W_l|_F^2)`` over all kernels, including the output layers',
+    without biases and normalisation parameters; ``update_ratio/<module> = |u_l|_F / |W_l|_F``. ``u`` is what the
+    optimizer, in its current state and wrapped by the interventions, would add to the parameters for the gradient of
     ``probe.loss``: the task loss without penalties on the agent's batch of recent transitions. Nothing is updated.
-    Infinite where a kernel is all zero and would move.
+    Infinite if an all-zero kernel would move.
 
-    Behind an eligibility trace it is the update for a trace that begins with this gradient and an error of size 1. What
-    the agent's updates since the last measurement added up to is another quantity: divided by their number it measures
-    how far they agree. The probe's batch is another, and often larger, than that of an update, so that a learner that
-    follows noise shows a smaller ratio here.
+    Behind an eligibility trace it is the update for a trace that starts with this gradient and an error of size 1. The
+    sum of the agent's updates since the last measurement is a different quantity: divided by their number it measures
+    how far they agree. The probe's batch differs from that of an update and is often larger, so a learner that follows
+    noise has a smaller ratio here.
     """
 
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
@@ -99,17 +99,18 @@ def second_moment(*, eps: NonNegative = 1e-8) -> Monitor:
     """The optimizer's running mean of squared gradients.
 
     ``second_moment = mean_i v_i`` over all parameters, ``second_moment/max``, ``second_moment/min``,
-    ``second_moment/small`` the share of parameters with ``v_i < eps^2``, whose steps ``eps`` makes short, and
-    ``second_moment/<module>`` the mean over the module's kernel. ``v`` as the optimizer keeps it, before any correction
-    for its start at 0: Adam's, RMSProp's, or that of the streaming optimizers. Needs no batch.
+    ``second_moment/small`` the share of parameters with ``v_i < eps^2``, whose steps ``eps`` shortens, and
+    ``second_moment/<module>`` the mean over the module's kernel. ``v`` is as the optimizer (Adam, RMSProp or a
+    streaming optimizer) stores it, without bias correction. Needs no batch.
 
-    Paper: Lyle, Zheng, Nikishin, Avila Pires, Pascanu & Dabney 2023, Understanding plasticity in neural networks, who
-    trace divergence after a task switch to second moments that lag behind the first; it defines no such metric.
+    Reference: Lyle, Zheng, Nikishin, Avila Pires, Pascanu & Dabney 2023, Understanding plasticity in neural networks,
+    who trace divergence after a task switch to second moments that lag behind the first; it defines no such metric.
 
     Args:
         eps: in the gradient's own scale (traced); give it the value of the optimizer's ``eps``.
 
-    Errors: ``ValueError`` while tracing where the optimizer keeps no second moments.
+    Raises:
+        ValueError: while tracing where the optimizer keeps no second moments.
     """
 
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
@@ -128,18 +129,18 @@ def second_moment(*, eps: NonNegative = 1e-8) -> Monitor:
 
 @metadata(note="the textbook quantities; the action gap is that of Farahmand 2011, Action-Gap Phenomenon in RL")
 def value_scale() -> Monitor:
-    """How large the numbers are that the agent decides by: action values, above all.
+    """The scale of the agent's decision outputs, typically action values.
 
     Over the valid rows ``x`` of the agent's batch of recent transitions and the ``n`` outputs of ``probe.scores``:
     ``value_scale = sqrt(mean q^2)``, ``value_scale/mean``, ``value_scale/std`` (of the population) and
-    ``value_scale/max = max q``. For action values besides ``value_scale/greedy = mean_x max_a q(x, a)`` and, with two
-    actions or more, ``value_scale/action_gap``, the mean over ``x`` of the best less the second best value. NaN where
-    no row is valid.
+    ``value_scale/max = max q``. For action values also ``value_scale/greedy = mean_x max_a q(x, a)`` and, with two
+    actions or more, ``value_scale/action_gap``, the mean over ``x`` of the best minus the second best value. NaN if no
+    row is valid.
 
-    Where an agent has no action values the numbers are its logits (which may all move by the same amount and mean the
-    same), its predicted targets, or the mean actions of a policy with real-valued ones. Overestimation isn't here: it
-    is the difference of these values and the discounted returns that follow, which a batch of single transitions
-    doesn't hold; compare ``value_scale/greedy`` with the returns of evaluations instead.
+    If an agent has no action values, the numbers are its logits (which are invariant to a common shift), its predicted
+    targets, or the mean actions of a real-valued policy. Overestimation is not measured: it is the difference between
+    these values and the discounted returns that follow, which a batch of single transitions does not contain. Compare
+    ``value_scale/greedy`` with the returns of evaluations instead.
     """
 
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
@@ -160,7 +161,7 @@ def value_scale() -> Monitor:
 
 
 def _greedy(scores: Array, rows: Array) -> dict[str, Array]:
-    """Means of the best value and of its lead; the rows that don't count are zero."""
+    """Means of the best value and of its lead; the rows that do not count are zero."""
     ordered = jnp.sort(scores, axis=-1)
     found = {"/greedy": jnp.sum(ordered[:, -1]) / rows}
     if scores.shape[-1] > 1:

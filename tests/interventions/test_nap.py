@@ -167,7 +167,7 @@ WRAPPERS = [compose(), weight_decay(), trac(), upgd(), soft_reset(), random_walk
 def test_a_restart_of_no_schedule_is_refused_when_the_agent_is_built(rule: Callable, wrapper: Intervention) -> None:
     method = compose(wrapper, nap(restart="switch"))
     for whole in (lambda each: each, eligible, lambda each: parts({"policy": each, "value": sgd()})):
-        with pytest.raises(ValueError, match=r"restart: switch has nothing to restart; .* \(schedule, warm_up\)"):
+        with pytest.raises(ValueError, match=r"restart: switch is not allowed; .* \(schedule, warm_up\)"):
             method.optimizer(whole(rule()))
         compose(wrapper, nap()).optimizer(whole(rule()))
         for settings in WITH_A_SCHEDULE:

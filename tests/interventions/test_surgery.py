@@ -216,7 +216,7 @@ def test_one_kind_of_moment_alone(rule: Optimizer, moment: surgery.Moment, gone:
 )
 def test_an_optimizer_without_the_moment_is_refused(rule: Optimizer, moment: surgery.Moment) -> None:
     params = {"w": jnp.ones(2)}
-    with pytest.raises(ValueError, match=rf"{moment} is not allowed; .* \(those that do: .*adam"):
+    with pytest.raises(ValueError, match=rf"{moment} is not allowed; .* \(optimizers that do: .*adam"):
         surgery.reset_moment(rule, rule.init(params), params, moment)
 
 

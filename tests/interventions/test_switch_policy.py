@@ -62,7 +62,7 @@ def test_as_it_stands_everything_is_kept(name: str) -> None:
 
 def test_an_optimizer_that_carries_nothing_over_a_switch_is_not_reset() -> None:
     """Of Stream Q there is only the trace, which ends at a switch by itself; Adaptive Q has moments too."""
-    with pytest.raises(ValueError, match=r"reset would change nothing; .* carries nothing over a task switch"):
+    with pytest.raises(ValueError, match=r"reset has no effect; .* keeps nothing across a task switch"):
         switched("stream_q", optimizer="reset")
 
 
@@ -120,7 +120,7 @@ def test_statistics_begin_anew() -> None:
         ("dqn", "normaliser", "normaliser: this agent has none .it has replay, schedule.; must be keep"),
         ("stream_q", "replay", "replay: this agent has none .it has normaliser, reward_scale, schedule."),
         ("stream_q", "target", "target: copy is not allowed; this agent has no target network"),
-        ("classifier", "replay", "it has nothing beside its network"),
+        ("classifier", "replay", "it has only its network"),
         ("classifier", "schedule", "schedule: this agent has none"),
     ],
 )

@@ -142,7 +142,7 @@ def test_second_moments_of_parts():
 )
 def test_an_optimizer_without_second_moments_is_refused(probes, optimizer):
     with pytest.raises(
-        ValueError, match="second_moment: the agent's optimizer has no second moments of all parameters"
+        ValueError, match="second_moment: the agent's optimizer does not keep second moments of all parameters"
     ):
         jax.eval_shape(lambda: second_moment().measure(jax.random.key(0), (), probe_of(probes, optimizer))[1])
 
