@@ -565,7 +565,7 @@ WRONG = [
     ),
     (
         {"sweep": {"agent.optimizer.b1": [0.1], "agent.optimizer": ["adam"]}},
-        "sweep.agent.optimizer: sets the same setting as `agent.optimizer.b1`; leave one of them out",
+        "sweep.agent.optimizer: sets the same setting as `agent.optimizer.b1`; remove one of them",
     ),
     (
         {"interventions": ["reset"], "sweep": {"interventions.0.period": [1], "interventions.reset.period": [2]}},

@@ -179,7 +179,7 @@ def test_an_earlier_table_is_kept(run, measured, tmp_path):
     assert test_cli.plasticity("measure", run, "--monitors", "dead_units", "--out", out, "--force").code == 0
     assert out.read_bytes() != small
     nowhere = complaint(run, "--monitors", "weight_norm", "--out", tmp_path / "none" / "m.parquet")
-    assert "there is no folder" in nowhere
+    assert "does not exist" in nowhere
 
 
 def test_what_cannot_be_measured(run, tmp_path):

@@ -97,7 +97,7 @@ def test_a_monitor_with_a_setting_of_that_name_is_refused():
         return every
 
     said = refused("greedy", registry=known(greedy=greedy))
-    assert said.startswith("monitors[0]: `greedy` has a setting `every`, which in a config is a monitor's period")
+    assert said.startswith("monitors[0]: `greedy` has a setting `every`, which is reserved for a monitor's period")
 
 
 def test_a_setting_whose_name_is_like_it_stays_a_setting():

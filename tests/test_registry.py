@@ -163,7 +163,7 @@ def test_a_built_in_member_keeps_its_name(distribution: Any) -> None:
     distribution("1 / 0\n", "[plasticity.interventions]\nweight_decay = other_methods:weight_decay\n")
     registry = fake_registry()
     assert registry.load_plugins() == (
-        "plug-in `weight_decay` of package other-methods (plasticity.interventions) is left out: a built-in member has "
+        "plug-in `weight_decay` of package other-methods (plasticity.interventions) is ignored: a built-in member has "
         "that name",
     )
     assert registry.factory("interventions", "weight_decay") is weight_decay

@@ -105,7 +105,7 @@ def test_what_is_missing_of_an_arm_that_has_begun_is_named(run):
     (run / "sweep" / "status.json").unlink()
     damaged = watch.Watcher(run).look(NOW).damaged
     assert damaged == tuple(
-        f"{run / 'sweep' / name} is unreadable (it is missing); left out" for name in ("status.json", "lanes.parquet")
+        f"{run / 'sweep' / name} is unreadable (it is missing); skipped" for name in ("status.json", "lanes.parquet")
     )
 
 
