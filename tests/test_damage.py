@@ -251,7 +251,7 @@ def test_a_run_of_other_data_is_refused_and_of_moved_data_is_not(tmp_path, monke
     images(tmp_path / "a.npz", 1)
     with pytest.raises(UserError) as refused:
         launch.run(experiment("a.npz"), run, resume=True)
-    assert str(refused.value).startswith(f"{tmp_path / 'a.npz'} is not the file that the run was started with")
+    assert str(refused.value).startswith(f"{tmp_path / 'a.npz'} is not the file with which the run was started")
     assert len(str(refused.value).splitlines()) == 1
     (run / "plan.json").unlink()  # then the checkpoints know
     shutil.rmtree(run / "baseline/metrics")

@@ -163,7 +163,7 @@ def test_what_a_run_needs_of_the_disk(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=f"no permission in {tmp_path}$"):
         folder.check_writable(tmp_path / "deep" / "run")
     folder.check_space(tmp_path / "run", 1)
-    with pytest.raises(UserError, match=r"checkpoints take 1048576.0 TiB; .* are free there"):
+    with pytest.raises(UserError, match=r"checkpoints need 1048576.0 TiB; only .* are free"):
         folder.check_space(tmp_path / "run", 2**60)
 
 
@@ -206,7 +206,7 @@ def test_resume_with_a_damaged_config(tmp_path):
         assert len(said.splitlines()) == 1
         folder.check(place, RESOLVED, resume=True, force=False)  # the plan knows that this one is the run's own
         assert folder.open_folder(place, RESOLVED, PLAN, resume=True) == [
-            f"{place / 'experiment.yaml'} was damaged; written anew"
+            f"{place / 'experiment.yaml'} was damaged; rewritten"
         ]
         assert snapshot(place) == whole
 
@@ -280,5 +280,5 @@ def test_a_folder_in_place_of_a_file_or_a_file_of_a_folder_is_named(tmp_path, na
     path = place / "one" / name
     path.mkdir(parents=True) if "." in name else (path.parent.mkdir(), path.touch())
     kinds = ("folder", "file") if "." in name else ("file", "folder")
-    said = "{} is a {} and ought to be a {}; move it away, then resume"
+    said = "{} is a {} but must be a {}; move it away, then resume"
     assert refused(place, resume=True) == said.format(path, *kinds)

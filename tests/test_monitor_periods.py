@@ -146,7 +146,7 @@ def test_the_default_may_be_some_visits_with_four_measurements_at_least(multiple
 
 @pytest.mark.parametrize("multiple", [0, 1.5, "visit"])
 def test_a_wrong_multiple_is_refused_where_it_is_written(multiple):
-    with pytest.raises(ValueError, match=r"^metadata\.period: .* is not allowed; must be a whole number"):
+    with pytest.raises(ValueError, match=r"^metadata\.period: .* is not allowed; must be an integer"):
         metadata(period=multiple)(weight_norm)
 
 

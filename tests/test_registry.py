@@ -177,7 +177,7 @@ def test_a_name_that_two_packages_offer_belongs_to_neither(distribution: Any) ->
     registry = fake_registry()
     (line,) = registry.load_plugins()
     assert line == (
-        "plug-in `shrink` of packages more-methods and other-methods (plasticity.interventions) is left out: the name "
+        "plug-in `shrink` of packages more-methods and other-methods (plasticity.interventions) is ignored: the name "
         "must belong to one package"
     )
     assert "shrink" not in registry.names("interventions")
