@@ -186,7 +186,7 @@ def test_both_checkpoints_damaged(laboratory, whole, finished_first_program, tmp
     watcher = laboratory.run(run, resume=True)
     assert watcher.jobs[0] == ("wide", 0, 0)
     assert ["is damaged" in line for line in watcher.lines] == [True, True, False]
-    assert watcher.lines[2] == "wide: no checkpoint is left; starts anew"
+    assert watcher.lines[2] == "wide: no checkpoint is left; restarts"
     assert_same(run, whole)
 
 
@@ -239,6 +239,6 @@ def test_a_checkpoint_of_an_older_revision_is_named(laboratory, finished_first_p
         assert str(refused.value) == (
             f"{newest} does not fit this program: [0].a_field_of_old is only in one of them\n"
             "the run was made with other versions (git 367096a48f4e -> 0123456789ab); "
-            "resume it with what it was made with, or start anew with --force"
+            "resume it with the original config, placement and versions, or restart it with --force"
         )
     assert newest.exists()

@@ -222,7 +222,7 @@ def test_resume_with_a_damaged_plan(tmp_path, text):
     folder.check(place, RESOLVED, resume=True, force=False)
     (line,) = folder.open_folder(place, RESOLVED, PLAN, resume=True)
     assert line.startswith(f"{place / 'plan.json'} is {'missing' if text is None else 'damaged ('}")
-    assert line.endswith("; written anew")
+    assert line.endswith("; rewritten")
     assert snapshot(place) == whole
 
 
@@ -239,7 +239,7 @@ def test_other_versions_are_told_once_and_recorded(tmp_path, monkeypatch):
     place = opened(tmp_path / "run")
     monkeypatch.setattr(folder, "versions", lambda: {"jax": "1.1", "numpy": "2.0"})
     said = [folder.open_folder(place, RESOLVED, PLAN, resume=True) for _ in range(2)]
-    assert said == [["warning: made with other versions so far, numbers may differ: jax 1.0 -> 1.1"], []]
+    assert said == [["warning: earlier parts were made with other versions; numbers may differ: jax 1.0 -> 1.1"], []]
     plan = json.loads((place / "plan.json").read_text())
     assert plan["versions"] == {"jax": "1.0", "numpy": "2.0"}
     assert plan["resumed_with"] == [{"jax": "1.1", "numpy": "2.0"}]
@@ -258,7 +258,7 @@ def test_other_data_are_refused_and_moved_data_are_not(tmp_path):
     with pytest.raises(UserError) as error:
         folder.open_folder(place, moved, {**plan, "data": [{"path": "/b.npz", "sha256": "34" * 32}]}, resume=True)
     assert str(error.value) == (
-        "/b.npz is not the file that the run was started with (/a.npz): its SHA-256 was 121212121212..., "
+        "/b.npz is not the file with which the run was started (/a.npz): its SHA-256 was 121212121212..., "
         "now 343434343434..."
     )
 
