@@ -105,7 +105,7 @@ def test_a_foreign_checkpoint_is_refused_and_left_alone(saved):
         checkpoint.newest(saved.parent, LIKE, "yours")
     assert saved.exists()
     for like in ({**LIKE, "more": LIKE["count"]}, {name: LIKE[name] for name in ("key", "keys")}):
-        with pytest.raises(WrongCheckpointError, match="is in one of them only"):
+        with pytest.raises(WrongCheckpointError, match="is only in one of them"):
             checkpoint.read(saved, like, "mine")
     for half in (jax.ShapeDtypeStruct((6,), jnp.bfloat16), jax.ShapeDtypeStruct((5,), jnp.float32)):
         with pytest.raises(WrongCheckpointError, match="does not fit this program"):
@@ -186,7 +186,7 @@ def test_both_checkpoints_damaged(laboratory, whole, finished_first_program, tmp
     watcher = laboratory.run(run, resume=True)
     assert watcher.jobs[0] == ("wide", 0, 0)
     assert ["is damaged" in line for line in watcher.lines] == [True, True, False]
-    assert watcher.lines[2] == "wide: no checkpoint is left; starts anew"
+    assert watcher.lines[2] == "wide: no checkpoint is left; restarts"
     assert_same(run, whole)
 
 
@@ -237,8 +237,8 @@ def test_a_checkpoint_of_an_older_revision_is_named(laboratory, finished_first_p
         with pytest.raises(UserError) as refused:
             laboratory.run(run, resume=True)
         assert str(refused.value) == (
-            f"{newest} does not fit this program: [0].a_field_of_old is in one of them only\n"
+            f"{newest} does not fit this program: [0].a_field_of_old is only in one of them\n"
             "the run was made with other versions (git 367096a48f4e -> 0123456789ab); "
-            "resume it with what it was made with, or start anew with --force"
+            "resume it with the original config, placement and versions, or restart it with --force"
         )
     assert newest.exists()

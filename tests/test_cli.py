@@ -426,7 +426,7 @@ def test_interrupted(config, finished, tmp_path, monkeypatch):
         done = plasticity("run", config, "monitor_every=10", "--out", run)
     assert done.code == 143
     first, command = done.err.splitlines()
-    assert first == "SIGTERM: saved; go on with"
+    assert first == "SIGTERM: saved; continue with"
     words = shlex.split(command)
     assert words == ["plasticity", "run", str(config), "monitor_every=10", "--out", str(run), "--resume"]
     resumed = plasticity(*words[1:])
@@ -479,7 +479,7 @@ def test_a_process_told_to_stop(longer, tmp_path, number):
     _, err = child.communicate(timeout=120)
     assert child.returncode == 128 + number
     assert err.splitlines()[-2:] == [
-        f"{number.name}: saved; go on with",
+        f"{number.name}: saved; continue with",
         f"  plasticity run {config} --out {run} --resume",
     ]
     assert json.loads((run / "baseline/status.json").read_text())["state"] == "interrupted"
@@ -555,7 +555,7 @@ def test_nobody_reads_and_the_files_have_a_limit(short, tmp_path, monkeypatch):
     assert child.wait(300) == 74, err
     lines = [line for line in err.splitlines() if not line.startswith("warning: ")]
     assert "File too large" in lines[0]
-    assert lines[1] == "what was saved is kept; go on with"
+    assert lines[1] == "saved data are kept; continue with"
     assert len(lines) == 3
     status = json.loads((run / "baseline/status.json").read_text())
     assert status["state"] == "failed"
@@ -605,7 +605,7 @@ def test_a_signal_to_a_run_and_its_workers(tmp_path, program_cache, number):
     os.killpg(child.pid, number)
     _, err = child.communicate(timeout=120)
     assert child.returncode == 128 + number, err
-    assert f"{signal.Signals(number).name}: saved; go on with" in err
+    assert f"{signal.Signals(number).name}: saved; continue with" in err
     assert "Traceback" not in err
     wait_until_gone(child.pid)
     child = process("run", config, "--out", run, "--resume", cache=program_cache, start_new_session=True)

@@ -75,7 +75,7 @@ def test_damage_that_no_checkpoint_precedes_is_refused_and_nothing_touched(labor
         laboratory.run(run, resume=True)
     assert str(refused.value) == (
         f"{part} is damaged: its checksum is wrong, so the run cannot be resumed\n"
-        f"put the file back, or remove the folder {run / 'wide'} to run that arm anew, or start anew with --force"
+        f"restore the file, remove the folder {run / 'wide'} to rerun that arm, or restart with --force"
     )
     part.write_bytes(whole)  # put back
     laboratory.run(run, resume=True)
@@ -100,7 +100,7 @@ def test_the_table_of_lanes_is_made_again(laboratory, finished, tmp_path, harm):
     assert watcher.jobs == []
     *mended, last = watcher.lines
     assert [line.partition(" ")[0] for line in mended] == [str(run / arm / "lanes.parquet") for arm in ("wide", "hot")]
-    assert all(line.endswith("; made again from the config and the checkpoints") for line in mended)
+    assert all(line.endswith("; rebuilt from the config and the checkpoints") for line in mended)
     assert last == f"{run}: already finished"  # nothing was left to compute
     assert_same(run, tables(finished))
 
@@ -251,7 +251,7 @@ def test_a_run_of_other_data_is_refused_and_of_moved_data_is_not(tmp_path, monke
     images(tmp_path / "a.npz", 1)
     with pytest.raises(UserError) as refused:
         launch.run(experiment("a.npz"), run, resume=True)
-    assert str(refused.value).startswith(f"{tmp_path / 'a.npz'} is not the file that the run was started with")
+    assert str(refused.value).startswith(f"{tmp_path / 'a.npz'} is not the file with which the run was started")
     assert len(str(refused.value).splitlines()) == 1
     (run / "plan.json").unlink()  # then the checkpoints know
     shutil.rmtree(run / "baseline/metrics")

@@ -108,7 +108,7 @@ def test_missing_files(tmp_path: Any) -> None:
     assert str(caught.value).endswith(f"; in {tmp_path}: atari.yml, quickstart.yaml; did you mean `{near}`?")
     with pytest.raises(UserError, match=r"did you mean `.*quickstart.yaml`"):
         read_file(tmp_path / "quickstart")
-    with pytest.raises(UserError, match="there is no folder"):
+    with pytest.raises(UserError, match="does not exist"):
         read_file(tmp_path / "nowhere" / "a.yaml")
     with pytest.raises(UserError) as caught:
         read_file(tmp_path)
@@ -197,7 +197,7 @@ def test_locate(path: Any, location: Any) -> None:
     [
         ("interventions.napp.x", "there is no `napp` in this list; it has nap, decay, 2, 3; did you mean `nap`"),
         ("interventions.9.x", "there is no `9` in this list"),
-        ("interventions.reset.when", "several `reset`; say which by its index"),
+        ("interventions.reset.when", "several `reset`; use an index"),
         ("arms.a.x.y", "there is no key `y`: the value above it is 1"),
     ],
 )

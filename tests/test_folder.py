@@ -163,7 +163,7 @@ def test_what_a_run_needs_of_the_disk(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=f"no permission in {tmp_path}$"):
         folder.check_writable(tmp_path / "deep" / "run")
     folder.check_space(tmp_path / "run", 1)
-    with pytest.raises(UserError, match=r"checkpoints take 1048576.0 TiB; .* are free there"):
+    with pytest.raises(UserError, match=r"checkpoints need 1048576.0 TiB; only .* are free"):
         folder.check_space(tmp_path / "run", 2**60)
 
 
@@ -206,7 +206,7 @@ def test_resume_with_a_damaged_config(tmp_path):
         assert len(said.splitlines()) == 1
         folder.check(place, RESOLVED, resume=True, force=False)  # the plan knows that this one is the run's own
         assert folder.open_folder(place, RESOLVED, PLAN, resume=True) == [
-            f"{place / 'experiment.yaml'} was damaged; written anew"
+            f"{place / 'experiment.yaml'} was damaged; rewritten"
         ]
         assert snapshot(place) == whole
 
@@ -222,7 +222,7 @@ def test_resume_with_a_damaged_plan(tmp_path, text):
     folder.check(place, RESOLVED, resume=True, force=False)
     (line,) = folder.open_folder(place, RESOLVED, PLAN, resume=True)
     assert line.startswith(f"{place / 'plan.json'} is {'missing' if text is None else 'damaged ('}")
-    assert line.endswith("; written anew")
+    assert line.endswith("; rewritten")
     assert snapshot(place) == whole
 
 
@@ -239,7 +239,7 @@ def test_other_versions_are_told_once_and_recorded(tmp_path, monkeypatch):
     place = opened(tmp_path / "run")
     monkeypatch.setattr(folder, "versions", lambda: {"jax": "1.1", "numpy": "2.0"})
     said = [folder.open_folder(place, RESOLVED, PLAN, resume=True) for _ in range(2)]
-    assert said == [["warning: made with other versions so far, numbers may differ: jax 1.0 -> 1.1"], []]
+    assert said == [["warning: earlier parts were made with other versions; numbers may differ: jax 1.0 -> 1.1"], []]
     plan = json.loads((place / "plan.json").read_text())
     assert plan["versions"] == {"jax": "1.0", "numpy": "2.0"}
     assert plan["resumed_with"] == [{"jax": "1.1", "numpy": "2.0"}]
@@ -258,7 +258,7 @@ def test_other_data_are_refused_and_moved_data_are_not(tmp_path):
     with pytest.raises(UserError) as error:
         folder.open_folder(place, moved, {**plan, "data": [{"path": "/b.npz", "sha256": "34" * 32}]}, resume=True)
     assert str(error.value) == (
-        "/b.npz is not the file that the run was started with (/a.npz): its SHA-256 was 121212121212..., "
+        "/b.npz is not the file with which the run was started (/a.npz): its SHA-256 was 121212121212..., "
         "now 343434343434..."
     )
 
@@ -280,5 +280,5 @@ def test_a_folder_in_place_of_a_file_or_a_file_of_a_folder_is_named(tmp_path, na
     path = place / "one" / name
     path.mkdir(parents=True) if "." in name else (path.parent.mkdir(), path.touch())
     kinds = ("folder", "file") if "." in name else ("file", "folder")
-    said = "{} is a {} and ought to be a {}; move it away, then resume"
+    said = "{} is a {} but must be a {}; move it away, then resume"
     assert refused(place, resume=True) == said.format(path, *kinds)

@@ -127,7 +127,7 @@ def test_keys_made_in_python_are_text_too() -> None:
         tiny.document(arms={1: {"task_aware": True}, None: {}}), launch.registry(), ["arms.1.task_aware=false"]
     )
     assert list(experiment.arms) == ["1", "null"]
-    with pytest.raises(UserError, match="alike as text"):
+    with pytest.raises(UserError, match="equal as text"):
         read_experiment(tiny.document(arms={1: {}, "1": {}}), launch.registry())
     endless: dict[str, Any] = {}
     endless["a"] = endless

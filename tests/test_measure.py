@@ -150,12 +150,12 @@ def test_a_missing_checkpoint_is_named(run, tmp_path, name):
     assert lines == []
     (place / name).unlink()
     list(measure.measure(copy, ["weight_norm"], say=lines.append))
-    last = f"{place / name} is missing; passed over"
-    assert lines == [last if "20" in name else f"{place}: one of the last 2 checkpoints is missing; passed over"]
+    last = f"{place / name} is missing; skipped"
+    assert lines == [last if "20" in name else f"{place}: one of the last 2 checkpoints is missing; skipped"]
     for each in place.glob("*.npz"):
         each.unlink()
     list(measure.measure(copy, ["weight_norm"], say=lines.append))
-    assert lines[-1] == f"{place}: there is no checkpoint; passed over"
+    assert lines[-1] == f"{place}: there is no checkpoint; skipped"
 
 
 # Mistakes.
@@ -179,13 +179,13 @@ def test_an_earlier_table_is_kept(run, measured, tmp_path):
     assert test_cli.plasticity("measure", run, "--monitors", "dead_units", "--out", out, "--force").code == 0
     assert out.read_bytes() != small
     nowhere = complaint(run, "--monitors", "weight_norm", "--out", tmp_path / "none" / "m.parquet")
-    assert "there is no folder" in nowhere
+    assert "does not exist" in nowhere
 
 
 def test_what_cannot_be_measured(run, tmp_path):
     some = ["--monitors", "weight_norm", "--out", tmp_path / "table.parquet"]
-    assert complaint(tmp_path / "none", *some) == f"{tmp_path / 'none'} is no run: there is no such folder"
-    assert complaint(tmp_path, *some) == f"{tmp_path} is no run: it has no experiment.yaml"
+    assert complaint(tmp_path / "none", *some) == f"{tmp_path / 'none'} is not a run: there is no such folder"
+    assert complaint(tmp_path, *some) == f"{tmp_path} is not a run: it has no experiment.yaml"
     assert "unknown monitor `weight_nrom`" in complaint(run, "--monitors", "weight_nrom", *some[2:])
     assert "did you mean `weight_norm`?" in complaint(run, "--monitors", "weight_nrom", *some[2:])
     assert "name at least one" in complaint(run, *some[2:])

@@ -97,7 +97,7 @@ def test_a_monitor_with_a_setting_of_that_name_is_refused():
         return every
 
     said = refused("greedy", registry=known(greedy=greedy))
-    assert said.startswith("monitors[0]: `greedy` has a setting `every`, which in a config is a monitor's period")
+    assert said.startswith("monitors[0]: `greedy` has a setting `every`, which is reserved for a monitor's period")
 
 
 def test_a_setting_whose_name_is_like_it_stays_a_setting():
@@ -146,7 +146,7 @@ def test_the_default_may_be_some_visits_with_four_measurements_at_least(multiple
 
 @pytest.mark.parametrize("multiple", [0, 1.5, "visit"])
 def test_a_wrong_multiple_is_refused_where_it_is_written(multiple):
-    with pytest.raises(ValueError, match=r"^metadata\.period: .* is not allowed; must be a whole number"):
+    with pytest.raises(ValueError, match=r"^metadata\.period: .* is not allowed; must be an integer"):
         metadata(period=multiple)(weight_norm)
 
 

@@ -166,7 +166,7 @@ def test_a_damaged_note_of_wandb_begins_new_runs_and_says_so(tmp_path, monkeypat
     monkeypatch.setattr(trackers, "_wandb_run", lambda *args, **kwargs: opened.append(args[3]) or SimpleNamespace())
     (tmp_path / "wandb").mkdir()
     (tmp_path / "wandb" / "ln-000.json").write_text(text)
-    with pytest.warns(UserWarning, match=r"ln-000\.json is damaged .*; new runs of W&B are begun"):
+    with pytest.warns(UserWarning, match=r"ln-000\.json is damaged .*; new W&B runs are started"):
         trackers.WandB(tmp_path, {"name": "tiny"}, job(), Position())
     assert len(set(opened)) == 2
 

@@ -163,7 +163,7 @@ def test_a_built_in_member_keeps_its_name(distribution: Any) -> None:
     distribution("1 / 0\n", "[plasticity.interventions]\nweight_decay = other_methods:weight_decay\n")
     registry = fake_registry()
     assert registry.load_plugins() == (
-        "plug-in `weight_decay` of package other-methods (plasticity.interventions) is left out: a built-in member has "
+        "plug-in `weight_decay` of package other-methods (plasticity.interventions) is ignored: a built-in member has "
         "that name",
     )
     assert registry.factory("interventions", "weight_decay") is weight_decay
@@ -177,7 +177,7 @@ def test_a_name_that_two_packages_offer_belongs_to_neither(distribution: Any) ->
     registry = fake_registry()
     (line,) = registry.load_plugins()
     assert line == (
-        "plug-in `shrink` of packages more-methods and other-methods (plasticity.interventions) is left out: the name "
+        "plug-in `shrink` of packages more-methods and other-methods (plasticity.interventions) is ignored: the name "
         "must belong to one package"
     )
     assert "shrink" not in registry.names("interventions")

@@ -101,7 +101,7 @@ def test_a_status_of_other_types_is_left_out_and_named(tmp_path, key, value):
     (tmp_path / "status.json").write_text(to_json({**STATUS, key: value}))
     told = []
     assert read_status(tmp_path, lambda path, why: told.append((path.name, why))) == {}
-    assert told == [("status.json", "it does not hold the facts of a status")]
+    assert told == [("status.json", "it is not the status of an arm")]
     (tmp_path / "status.json").write_text("{}")
     assert read_status(tmp_path, lambda path, why: told.append(path.name)) == {}
     assert told[1:] == ["status.json"]

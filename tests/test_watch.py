@@ -105,7 +105,7 @@ def test_what_is_missing_of_an_arm_that_has_begun_is_named(run):
     (run / "sweep" / "status.json").unlink()
     damaged = watch.Watcher(run).look(NOW).damaged
     assert damaged == tuple(
-        f"{run / 'sweep' / name} is unreadable (it is missing); left out" for name in ("status.json", "lanes.parquet")
+        f"{run / 'sweep' / name} is unreadable (it is missing); skipped" for name in ("status.json", "lanes.parquet")
     )
 
 
@@ -174,18 +174,18 @@ def test_a_frame(run):
         ["told", "0/80", "-", "-", "-", "waiting"],
         ["later", "0/80", "-", "-", "-", "waiting"],
     ]
-    assert lines[7:] == ["curves: from 0 to 0.2, as wide as the whole run", "sweep: 1 of 6 lanes diverged"]
+    assert lines[7:] == ["curves: from 0 to 0.2; the width is the whole run", "sweep: 1 of 6 lanes diverged"]
     assert max(map(len, lines)) <= 80
 
 
 def test_a_frame_of_a_silent_run(run):
     lines = shown(run, NOW + 200)
     assert lines[0] == "made: silent, 45 % (1 of 4 arms)"
-    assert "sweep: no sign of life for 3 min" in lines
-    command = f"to go on, should it have stopped: plasticity run {run / 'experiment.yaml'} --out {run} --resume"
+    assert "sweep: no status update for 3 min" in lines
+    command = f"to resume it if it has stopped: plasticity run {run / 'experiment.yaml'} --out {run} --resume"
     assert "".join(command.split()) in "".join("".join(lines).split())  # however it is broken into lines
     status(run, "sweep", step=0, program=0, updated=NOW - 100, steps_per_second=0.0)
-    assert "sweep: no sign of life for 2 min: it compiles, or is gone" in shown(run)
+    assert "sweep: no status update for 2 min: compiling, or dead" in shown(run)
 
 
 def test_a_frame_while_the_first_program_is_compiled(run):

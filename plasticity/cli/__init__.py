@@ -1,1 +1,1 @@
-"""The command line: what a user types, and what the terminal shows. Nothing imports this package."""
+"""The command line: commands and terminal output. Nothing imports this package."""

@@ -1,4 +1,4 @@
-"""Output that never stops a program: what cannot be shown is lost, or shown in other characters."""
+"""Output that never stops a program: text that cannot be shown is dropped or escaped."""
 
 import contextlib
 import io
@@ -6,11 +6,11 @@ import os
 import sys
 from typing import TextIO
 
-SUBSTITUTES = "backslashreplace"  # what becomes of a character that the encoding does not have
+SUBSTITUTES = "backslashreplace"  # for characters that the encoding does not have
 
 
 class _Patient(io.RawIOBase):
-    """Writes to a file descriptor; once that fails (closed pipe, lost terminal, full disk), to nothing."""
+    """Write to a file descriptor; after the first failure (closed pipe, lost terminal, full disk), discard."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor, self._lost = descriptor, False
@@ -30,7 +30,7 @@ class _Patient(io.RawIOBase):
             return len(view)
         try:
             return os.write(self._descriptor, view)
-        except BlockingIOError:  # the reader is slow, and someone made the pipe one that does not wait
+        except BlockingIOError:  # a slow reader and a non-blocking pipe
             return len(view)
         except OSError:
             self._lost = True
@@ -38,14 +38,14 @@ class _Patient(io.RawIOBase):
 
 
 def patient(stream: TextIO | None, descriptor: int) -> TextIO | None:
-    """The text stream, of that file descriptor, as one that neither a reader nor an encoding can make fail.
+    """Wrap the text stream of a file descriptor so that neither its reader nor its encoding can make it fail.
 
-    A stream of another kind (a notebook's, a test's) is returned as it is.
+    Any other stream (a notebook's, a test's) is returned unchanged.
     """
     try:
         if stream is None or stream.fileno() != descriptor:
             return stream
-        if sys.platform == "win32" and stream.isatty():  # a console there has a channel of its own
+        if sys.platform == "win32" and stream.isatty():  # a Windows console has its own channel
             stream.reconfigure(errors=SUBSTITUTES)  # type: ignore[attr-defined]
             return stream
         stream.flush()
@@ -58,10 +58,10 @@ def patient(stream: TextIO | None, descriptor: int) -> TextIO | None:
 
 
 def never_fail() -> None:
-    """Makes the process's standard output and standard error such streams; closed ones go nowhere.
+    """Wrap the process's standard output and standard error with :func:`patient`; discard output to closed ones.
 
-    A closed descriptor is opened first: the next file to be opened would get its number, and whatever a library
-    prints would end up in that file.
+    A closed descriptor is opened first. Otherwise the next file to be opened would get its number, and anything a
+    library prints would end up in that file.
     """
     for descriptor in (0, 1, 2):
         try:

@@ -1,4 +1,4 @@
-"""What ``plasticity findings`` does: the chosen findings planned, run or printed."""
+"""``plasticity findings``: plan, run or print the chosen findings."""
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,12 +15,12 @@ from plasticity.findings.show import overview, section
 
 
 def chosen(names: Sequence[str]) -> list[Finding]:
-    """The findings of those names, each once; without names all of them."""
+    """The findings with these names, each once; all of them if no name is given."""
     return list(dict.fromkeys(store.load_findings(names, EXACT_NAMES)))
 
 
 def plans(findings: Sequence[Finding], full: bool) -> Iterator[Any]:
-    """The plan of each run of each finding; computes nothing but shapes. ``UserError`` for a quantity not measured."""
+    """The plan of each run of each finding; computes shapes only. ``UserError`` for a quantity not measured."""
     from plasticity.findings.run import check_measured, experiments
     from plasticity.runs import launch
 
@@ -31,7 +31,7 @@ def plans(findings: Sequence[Finding], full: bool) -> Iterator[Any]:
 
 
 def print_table(findings: Sequence[Finding], root: Path, full: bool, console: Console) -> None:
-    """The results that are there; one that belongs to another criterion or config says so."""
+    """Print the saved results; a result of another criterion or config is marked."""
     found = {each.name: _kept(each, root, full) for each in findings}
     for finding in findings:
         section(console, finding, found[finding.name])
@@ -46,10 +46,10 @@ def _kept(finding: Finding, root: Path, full: bool) -> Any:
 
 
 def run(findings: Sequence[Finding], root: Path, full: bool, force: bool, console: Console, errors: Console) -> int:
-    """Runs what has no result, prints each as it ends and a line for each at the end, and returns the exit code.
+    """Run the findings that have no result; print each when it ends and one line per finding at the end.
 
-    A finding that cannot run is told of and the others go on (code 2); a signal ends it all with what ran saved
-    (128 and the signal's number). A FAIL is a result and no error.
+    Returns the exit code. A finding that cannot run is reported and the others continue (code 2). A signal stops
+    everything, with the finished part saved (128 plus the signal's number). A FAIL is a result, not an error.
     """
     from plasticity.cli.progress import TerminalProgress
     from plasticity.findings.run import run_finding
@@ -67,7 +67,7 @@ def run(findings: Sequence[Finding], root: Path, full: bool, force: bool, consol
             code, found[finding.name] = 2, "did not run"
             errors.print(Text(f"{finding.name}: {error}"))
         except Interrupted as stopped:
-            errors.print(Text(f"{stopped}: saved; go on with the same command (without --force)"))
+            errors.print(Text(f"{stopped}: saved; continue with the same command (without --force)"))
             return 128 + int(stopped.number)
         section(console, finding, found[finding.name])
     overview(console, findings, found)

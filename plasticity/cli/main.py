@@ -1,4 +1,4 @@
-"""The command line: ``plasticity run``, ``watch``, ``plot`` and the others that ``plasticity --help`` lists."""
+"""The command line: ``plasticity run``, ``watch``, ``plot`` and the other commands in ``plasticity --help``."""
 
 import _thread
 import re
@@ -22,7 +22,7 @@ from plasticity.version import __version__
 
 app = typer.Typer(
     help="A testbed for loss of plasticity and continual reinforcement learning.",
-    epilog="Exit codes: 0 done; 2 a mistake in what was asked for; 74 a file could not be written or read; "
+    epilog="Exit codes: 0 success; 2 invalid input; 74 a file could not be written or read; "
     "128 + N stopped by signal N.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -41,7 +41,7 @@ def options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version and exit")
     ] = False,
 ) -> None:
-    """What goes before a command."""
+    """Options before a command."""
     del version
 
 
@@ -64,11 +64,11 @@ def run(
     config: Config,
     overrides: Overrides = None,
     out: Out = None,
-    resume: Annotated[bool, typer.Option("--resume", help="bring the run to its end: go on, or begin")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="continue the run in the folder, or start it")] = False,
     force: Annotated[bool, typer.Option("--force", help="replace an earlier run in the folder")] = False,
     draw: Annotated[bool, typer.Option("--figures/--no-figures", help="draw the figures at the end")] = True,
 ) -> None:
-    """Run an experiment: all arms, seeds and sweep points; then draw its figures."""
+    """Run an experiment (all arms, seeds and sweep points), then draw its figures."""
     from plasticity.cli.progress import TerminalProgress
     from plasticity.runs import launch
     from plasticity.runs.session import Interrupted
@@ -80,22 +80,25 @@ def run(
         with TerminalProgress(console) as progress:
             launch.run(experiment, folder, resume=resume, force=force, progress=progress)
     except Interrupted as stopped:
-        errors.print(Text(f"{stopped}: saved; go on with\n  {_again(config, overrides, folder)}"))
+        errors.print(Text(f"{stopped}: saved; continue with\n  {_again(config, overrides, folder)}"))
         raise typer.Exit(128 + stopped.number) from None
     except StorageError as failed:
         told = "; ".join(str(failed).splitlines())
-        errors.print(Text(f"{told}\nwhat was saved is kept; go on with\n  {_again(config, overrides, folder)}"))
+        errors.print(Text(f"{told}\nsaved data are kept; continue with\n  {_again(config, overrides, folder)}"))
         raise typer.Exit(failed.code) from None
     _show(folder, draw)
 
 
 def _again(config: Path, overrides: list[str] | None, folder: Path) -> str:
-    """The command that goes on with a run."""
+    """The command that resumes a run."""
     return shlex.join(["plasticity", "run", str(config), *(overrides or []), "--out", str(folder), "--resume"])
 
 
 def _say_broken() -> None:
-    """Which plug-ins cannot be used, in one line; said once a command is not refused, as a refusal says its own."""
+    """Report the plug-ins that cannot be used, in one line.
+
+    Called once a command is accepted: a refusal has its own message.
+    """
     from plasticity.runs import launch
 
     lines = launch.broken_plugins()
@@ -105,7 +108,7 @@ def _say_broken() -> None:
 
 
 def _show(folder: Path, draw: bool) -> None:
-    """The summary table and, if asked for, the figures of a run."""
+    """Print the summary table of a run and, if ``draw`` is set, save its figures."""
     from plasticity import plots, results
 
     results.print_summary(folder, console)
@@ -117,11 +120,11 @@ def _show(folder: Path, draw: bool) -> None:
 
 @app.command()
 def plan(config: Config, overrides: Overrides = None, out: Out = None) -> None:
-    """Show what a run would do: programs, lanes, steps, memory, and what this machine lacks for it. Runs nothing."""
+    """Show what a run would do (programs, lanes, steps, memory) and what this machine lacks. Runs nothing."""
     from plasticity.runs import launch
 
     planned = launch.plan(launch.load_config(config, overrides or []))
-    lines = [*tables.plan_lines(planned), *launch.obstacles(planned, out)]  # a plan for another machine is good
+    lines = [*tables.plan_lines(planned), *launch.obstacles(planned, out)]  # planning for another machine is allowed
     _say_broken()
     console.print(tables.plan_table(planned))
     for line in lines:
@@ -131,9 +134,9 @@ def plan(config: Config, overrides: Overrides = None, out: Out = None) -> None:
 @app.command(name="list")
 def list_members(
     family: Annotated[str | None, typer.Argument(help=f"{', '.join(LISTED)}; default: all")] = None,
-    name: Annotated[str | None, typer.Argument(help="one of them, with its settings")] = None,
+    name: Annotated[str | None, typer.Argument(help="a member, to show its settings")] = None,
 ) -> None:
-    """List all members, those of a family, or the settings of one; what an installed package adds says so."""
+    """List all members, those of one family, or the settings of one member; plug-ins are marked."""
     from plasticity.runs import launch
 
     if family is None:
@@ -149,9 +152,7 @@ def list_members(
         from plasticity.config import shipped
 
         if name is not None:
-            raise UserError(
-                f"list configs takes no name, got {shown(name)}; a config is shown by: plasticity plan NAME"
-            )
+            raise UserError(f"list configs takes no name, got {shown(name)}; to show a config: plasticity plan NAME")
         for config, path in shipped.configs().items():
             console.print(Text(f"{config}  {_first_comment(path)}"))
         return
@@ -168,7 +169,7 @@ def _first_comment(path: Path) -> str:
 
 
 def _check_run(folder: Path) -> None:
-    """``UserError`` where the folder is no run."""
+    """``UserError`` if the folder is not a run."""
     from plasticity import results
 
     try:
@@ -179,11 +180,11 @@ def _check_run(folder: Path) -> None:
 
 @app.command()
 def watch(
-    folder: Annotated[Path, typer.Argument(help="folder of a run, under way or not", metavar="RUN")],
-    once: Annotated[bool, typer.Option("--once", help="print what there is now, and return")] = False,
-    every: Annotated[float, typer.Option(help="seconds between two looks", min=0.1)] = 1.0,
+    folder: Annotated[Path, typer.Argument(help="folder of a run, active or not", metavar="RUN")],
+    once: Annotated[bool, typer.Option("--once", help="print the current state and exit")] = False,
+    every: Annotated[float, typer.Option(help="seconds between updates", min=0.1)] = 1.0,
 ) -> None:
-    """Look on while an experiment runs, from anywhere that sees its folder; ends with the run, or with Ctrl-C."""
+    """Live view of a run, from any machine that can read its folder; ends with the run or on Ctrl-C."""
     from plasticity.cli import watch as watching
 
     try:
@@ -195,9 +196,9 @@ def watch(
 @app.command()
 def compare(
     a: Annotated[Path, typer.Argument(help="folder of a run", metavar="RUN_A")],
-    b: Annotated[Path, typer.Argument(help="folder of another", metavar="RUN_B")],
+    b: Annotated[Path, typer.Argument(help="folder of another run", metavar="RUN_B")],
 ) -> None:
-    """Tell two runs apart: config, versions, arms, results; where configs are equal, whether every number is."""
+    """Compare two runs: config, versions, arms, results; if the configs are equal, also every number."""
     from plasticity import results
 
     try:
@@ -210,18 +211,18 @@ def compare(
 def plot(
     runs: Annotated[list[Path], typer.Argument(help="folders of runs", metavar="RUN...")],
     out: Annotated[Path | None, typer.Option(help="folder for the figures; default RUN/figures")] = None,
-    figures: Annotated[str, typer.Option(help="which figures; default all", metavar="NAME[,NAME...]")] = "",
-    arms: Annotated[str, typer.Option(help="which arms, in this order", metavar="ARM[,ARM...]")] = "",
+    figures: Annotated[str, typer.Option(help="figures to draw; default: all", metavar="NAME[,NAME...]")] = "",
+    arms: Annotated[str, typer.Option(help="arms to show, in this order; default: all", metavar="ARM[,ARM...]")] = "",
     label: Annotated[
-        list[str] | None, typer.Option(help="an arm's name in the figures; may be repeated", metavar="ARM=NAME")
+        list[str] | None, typer.Option(help="label of an arm in the figures; may be repeated", metavar="ARM=NAME")
     ] = None,
     size: Annotated[
         str,
-        typer.Option(help="of a figure, in inches; panels or a long legend may add height", metavar="WIDTHxHEIGHT"),
+        typer.Option(help="figure size in inches; panels or a long legend may add height", metavar="WIDTHxHEIGHT"),
     ] = "",
-    smooth: Annotated[int, typer.Option(help="curves as running means over so many records", metavar="N")] = 1,
+    smooth: Annotated[int, typer.Option(help="running mean of each curve over N records", metavar="N")] = 1,
 ) -> None:
-    """Draw the figures of one run, or of several together, and print the summary."""
+    """Draw the figures of one or several runs and print their summaries."""
     from plasticity import plots, results
     from plasticity.cli import plotting
 
@@ -237,9 +238,9 @@ def plot(
 @app.command()
 def report(
     runs: Annotated[list[Path], typer.Argument(help="folders of runs, finished or not", metavar="RUN...")],
-    out: Annotated[Path | None, typer.Option(help="the file; default RUN/report.html", metavar="FILE.html")] = None,
+    out: Annotated[Path | None, typer.Option(help="output file; default RUN/report.html", metavar="FILE.html")] = None,
 ) -> None:
-    """Write one HTML page about one run or several: summary in words, figures to look into, how it was made."""
+    """Write an HTML report on one or several runs: summary, interactive figures, provenance."""
     from plasticity import report as reporting
 
     try:
@@ -258,11 +259,11 @@ def measure(
         list[str] | None,
         typer.Argument(help="settings of a monitor: monitors.srank.delta=0.05", metavar="[KEY=VALUE]..."),
     ] = None,
-    monitors: Annotated[str, typer.Option(help="which ones, by name", metavar="NAME[,NAME...]")] = "",
-    out: Annotated[Path | None, typer.Option(help="the table's file; default RUN/measured.parquet")] = None,
+    monitors: Annotated[str, typer.Option(help="monitors to apply, by name", metavar="NAME[,NAME...]")] = "",
+    out: Annotated[Path | None, typer.Option(help="output table; default RUN/measured.parquet")] = None,
     force: Annotated[bool, typer.Option("--force", help="replace an earlier table")] = False,
 ) -> None:
-    """Measure a run afterwards: monitors, on the checkpoints that it left (the last two of each program)."""
+    """Apply monitors to the checkpoints of a run (the last two of each program)."""
     from plasticity.runs import measure as measuring
     from plasticity.runs import parquet
 
@@ -270,7 +271,7 @@ def measure(
     if path.exists() and not force:
         raise UserError(f"{path} exists; replace it with --force, or choose another --out")
     if out is not None and not path.parent.is_dir():
-        raise UserError(f"{path}: there is no folder {path.parent}")
+        raise UserError(f"{path}: the folder {path.parent} does not exist")
     names = [name.strip() for name in monitors.split(",") if name.strip()]
     for name in names:
         if names.count(name) > 1:
@@ -286,7 +287,7 @@ def measure(
 
 
 class _NamesBenchmarks(TyperCommand):
-    """Its help ends with the benchmarks that there are; they are imported, with JAX, only for that."""
+    """A command whose help ends with the list of benchmarks; they are imported, with JAX, only for that."""
 
     def format_help(self, ctx: Any, formatter: Any) -> None:
         from plasticity.bench import BENCHMARKS
@@ -301,7 +302,7 @@ def bench(
         list[str] | None, typer.Argument(help="see the list below; default: all", metavar="[NAME]...")
     ] = None,
     json: Annotated[Path | None, typer.Option(help="also write the numbers to this file")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="small and rough: shows that it works")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="small and imprecise, as a check that it works")] = False,
 ) -> None:
     """Measure speed on this machine."""
     from plasticity import bench as benchmarks
@@ -319,12 +320,12 @@ def findings(
         typer.Argument(help="names, ids (F5) or files of findings; default: all", metavar="[NAME]..."),
     ] = None,
     out: Annotated[Path, typer.Option(help="folder of the runs")] = Path("runs/findings"),
-    full: Annotated[bool, typer.Option("--full", help="at the published size, for a GPU")] = False,
+    full: Annotated[bool, typer.Option("--full", help="run at the published size (GPU)")] = False,
     plan: Annotated[bool, typer.Option("--plan", help="show what would run; run nothing")] = False,
-    listed: Annotated[bool, typer.Option("--list", help="print what is there; run nothing")] = False,
-    force: Annotated[bool, typer.Option("--force", help="run anew what has run")] = False,
+    listed: Annotated[bool, typer.Option("--list", help="print saved results; run nothing")] = False,
+    force: Annotated[bool, typer.Option("--force", help="rerun findings that have a result")] = False,
 ) -> None:
-    """Run published findings again, one after another, and judge each by the criterion in its file."""
+    """Reproduce published findings one after another and judge each by the criterion in its file."""
     from plasticity.cli import findings as command
 
     chosen = command.chosen(names or ())
@@ -343,11 +344,11 @@ def findings(
             raise typer.Exit(code)
 
 
-COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # with which some libraries write their warnings
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # some libraries colour their warnings
 
 
 def _warn(message: Warning | str, category: type[Warning], filename: str, lineno: int, *_: Any, **__: Any) -> None:
-    """What a user may want to know, in a line without a place in our code."""
+    """Print a ``UserWarning`` in one line, without a location in our code."""
     if issubclass(category, UserWarning):
         for line in COLOURS.sub("", f"warning: {message}").splitlines():
             errors.print(Text(printable(line)))
@@ -355,13 +356,13 @@ def _warn(message: Warning | str, category: type[Warning], filename: str, lineno
         sys.stderr.write(warnings.formatwarning(message, category, filename, lineno))
 
 
-USAGE: Any = typer.BadParameter.__base__  # of a command that cannot be understood; typer does not export it
+USAGE: Any = typer.BadParameter.__base__  # raised for a malformed command; typer does not export it
 
 
 def _misused(error: Any) -> None:
-    """A command that cannot be understood, in two lines; without any arguments, the help."""
+    """Report a malformed command in two lines; print the help if there were no arguments."""
     if error.ctx is not None and type(error).__name__ == "NoArgsIsHelpError":
-        print(error.ctx.get_help())  # it writes to the terminal itself, and returns nothing, where rich is used
+        print(error.ctx.get_help())  # with rich it prints by itself and returns nothing
         return
     errors.print(Text(cut(" ".join(error.format_message().split()), LINE)))
     if error.ctx is not None:
@@ -369,7 +370,7 @@ def _misused(error: Any) -> None:
 
 
 def _interrupt_later(unraisable: Any) -> None:
-    """Ctrl-C inside a callback of a library, which Python would print and forget, acts as soon as that has ended."""
+    """Act on Ctrl-C inside a library's callback once the callback ends; Python would print and ignore it."""
     if issubclass(unraisable.exc_type, KeyboardInterrupt):
         threading.Timer(0.01, _thread.interrupt_main).start()
     else:
@@ -377,9 +378,9 @@ def _interrupt_later(unraisable: Any) -> None:
 
 
 def main() -> None:
-    """Runs the command line; a user's mistake is told in a line or three, with code 2, a file's failure with 74.
+    """Run the command line. User errors take one to three lines (exit code 2); file errors exit with 74.
 
-    Modules of the current folder can be imported, as with ``python -m plasticity``; installed ones go first.
+    Modules in the current folder can be imported, as with ``python -m plasticity``; installed ones take precedence.
     """
     never_fail()
     sys.unraisablehook = _interrupt_later
@@ -398,7 +399,7 @@ def main() -> None:
             errors.print(Text(line))
         sys.exit(error.code)
     except OSError as error:
-        if error.errno is None:  # none of the system's
+        if error.errno is None:  # not from the operating system
             raise
         errors.print(Text(why(error)))
         sys.exit(StorageError.code)

@@ -1,4 +1,4 @@
-"""What `plasticity plot` may be asked for, from words to options of the figures."""
+"""Convert the command-line options of `plasticity plot` to figure options."""
 
 import re
 
@@ -9,18 +9,21 @@ SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*[x,]\s*(\d+(?:\.\d+)?)")
 
 
 def options(arms: str, labels: list[str], size: str, smooth: int) -> Options:
-    """``UserError`` in one line where the words say nothing; whether they fit the runs is seen when they are drawn."""
+    """The figure options. ``UserError`` in one line if they cannot be parsed.
+
+    Whether they fit the runs is checked when the figures are drawn.
+    """
     chosen = listed("arms", arms)
     return Options(arms=chosen, labels=_labels(labels), size=_size(size), smooth=smooth)
 
 
 def listed(key: str, words: str) -> list[str] | None:
-    """Names between commas; None where there are none."""
+    """Names separated by commas; None if there are none."""
     names = [name.strip() for name in words.split(",")]
     if not words:
         return None
     if not all(names):
-        raise UserError(f"{key}: {shown(words)} is not allowed; must be names between commas, as a,b,c")
+        raise UserError(f"{key}: {shown(words)} is not allowed; must be names separated by commas, as a,b,c")
     return names
 
 

@@ -1,4 +1,4 @@
-"""What a user sees while a run is under way: one line an arm, with speed, task and performance."""
+"""Progress display of a run: one line per arm, with speed, task and performance."""
 
 import math
 import time
@@ -12,11 +12,11 @@ from rich.text import Text
 from plasticity.engine.runner import Chunk, Position
 from plasticity.runs.session import Job, Speed
 
-QUIET_SECONDS = 30.0  # between two lines where the output is no terminal
+QUIET_SECONDS = 30.0  # between two lines if the output is not a terminal
 
 
 class TerminalProgress:
-    """A bar for each program on a terminal; elsewhere a line now and then and one at each program's end."""
+    """A progress bar per program on a terminal; otherwise occasional lines and one per finished program."""
 
     def __init__(self, console: Console) -> None:
         self.console = console
@@ -67,12 +67,12 @@ class TerminalProgress:
 
 
 def _name(job: Job) -> str:
-    """The arm, and which of its programs it is where that is not the first."""
+    """The arm, with the program's number unless it is the first."""
     return job.arm + (f" ({job.number + 1})" if job.number else "")
 
 
 def _performance(job: Job, chunk: Chunk) -> str:
-    """The mean over lanes of what the stream calls performance, and how many lanes diverged."""
+    """The mean over lanes of the stream's performance measure, and the number of diverged lanes."""
     spec = job.program.spec
     values = chunk.metrics["episodic_return" if spec.episodic else "reward"]
     known = values[np.isfinite(values)]

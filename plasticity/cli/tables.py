@@ -1,4 +1,4 @@
-"""What the command line prints beside summaries: members and their settings, plans, what was measured."""
+"""Tables that the command line prints besides summaries: members and their settings, plans, measurements."""
 
 import inspect
 from collections.abc import Callable
@@ -35,13 +35,13 @@ def plan_lines(planned: Any) -> list[str]:
     widest = max(job.placement.devices for job in planned.jobs)
     frames = steps * spec.envs * spec.frames_per_step
     kind = devices()[0].device_kind
-    order = " in an order of each seed's own" if spec.shuffled else ""
+    order = " in a different order for each seed" if spec.shuffled else ""
     aware = [name for name, arm in planned.experiment.arms.items() if arm.task_aware]
     return [
         f"{len(spec.visits)} visits to {len(spec.tasks)} tasks{order}; each lane: {steps:,} steps of {spec.envs} envs, "
         f"{frames:,} frames",
-        "placement: devices x sequential groups x lanes in one vmap; memory: on each device, the workspace an estimate",
-        f"{lanes} lanes, {steps * lanes:,} lane steps in all; arms run one after another",
+        "placement: devices x sequential groups x lanes in one vmap; memory: per device; the workspace is an estimate",
+        f"{lanes} lanes, {steps * lanes:,} lane steps in total; arms run one after another",
         f"task-aware arms: {', '.join(aware) or 'none'}",
         f"{len(devices())} devices ({kind}), {readable(capacity(devices()[0], widest))} each",
     ]
@@ -52,7 +52,7 @@ def _first_line(factory: Callable[..., Any]) -> str:
 
 
 def flowing(text: str) -> str:
-    """A docstring whose paragraphs are one line each, for the terminal to break; indented ones stay as they are."""
+    """A docstring with one line per paragraph, for the terminal to wrap; indented paragraphs are unchanged."""
     paragraphs = text.split("\n\n")
     return "\n\n".join(each if "\n " in each else " ".join(each.split("\n")) for each in paragraphs)
 
@@ -65,13 +65,13 @@ def family_table(registry: Any, family: str) -> Table:
 
 
 def _from(registry: Any, family: str, name: str) -> str:
-    """Nothing for a built-in member, else the package that offers it."""
+    """The package that provides a member; empty for a built-in one."""
     origin = registry.origin(family, name)
     return "" if origin == BUILT_IN else f"[{origin}]"
 
 
 def example_line(family: str, name: str, metadata: Any) -> str:
-    """The example of a stream or a transform as a config says it; nothing where there is none."""
+    """The example of a stream or a transform in config syntax; empty if there is none."""
     from plasticity.config.documents import on_one_line
 
     member = {"kind": name, **metadata.example}
@@ -107,7 +107,7 @@ def print_member(registry: Any, family: str, name: str, console: Console) -> Non
 
 
 def print_measured(found: list[Any], console: Console, most: int = 40) -> None:
-    """Each monitor's headline number for each lane and checkpoint; a long table is cut."""
+    """Print each monitor's headline number for each lane and checkpoint; a long table is truncated."""
     rows = [row for each in found for row in each.table.to_pylist()]
     named = ["arm", "lane", "seed", "step"]
     table = Table(show_edge=False)

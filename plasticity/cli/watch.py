@@ -1,4 +1,4 @@
-"""A run seen from outside while it is under way: its files, read again and again. Nothing here touches the run."""
+"""Live view of a run: reads its files repeatedly and never modifies them."""
 
 import math
 import time
@@ -18,7 +18,7 @@ from plasticity.results.read import plan
 from plasticity.runs.accounts import LANES, MISSING, has_begun, read_status, table_parts
 from plasticity.runs.checksums import DamagedError, read_table
 
-QUIET_SECONDS = 60.0  # without a new status until the watcher says so
+QUIET_SECONDS = 60.0  # without a new status before the arm counts as silent
 WIDTH = 16  # of a sparkline
 BLOCKS, PLAIN_BLOCKS = "▁▂▃▄▅▆▇█", "_.-:=+*#"
 STYLES = {
@@ -27,29 +27,29 @@ STYLES = {
 
 
 class Arm(NamedTuple):
-    """What the files say of an arm; steps are env steps, of an arm with several programs those of all."""
+    """State of an arm according to its files. Steps are env steps, summed over the arm's programs."""
 
     name: str
     lanes: int
     diverged: int
-    state: str  # finished, running, stopped (told to), failed, silent (nothing was heard of it), waiting
-    silent: float  # seconds since the last status; 0 where there is none
+    state: str  # finished, running, stopped (by a signal), failed, silent (no recent status), waiting
+    silent: float  # seconds since the last status; 0 if there is none
     done: int
     total: int
     work: int  # lane steps still to do
-    speed: float  # lane steps per second; 0: not known
-    curve: np.ndarray  # float[WIDTH]: mean performance along the run, NaN where there is none yet
-    now: float  # the newest performance, mean over lanes
+    speed: float  # lane steps per second; 0: unknown
+    curve: np.ndarray  # float[WIDTH]: mean performance along the run, NaN if there is none yet
+    now: float  # latest performance, mean over lanes
     reason: str = ""  # why it failed
 
 
 class Seen(NamedTuple):
-    """A run at one moment."""
+    """State of a run at one moment."""
 
     name: str
-    measured: str  # what the performance is
+    measured: str  # name of the performance measure
     arms: tuple[Arm, ...]
-    damaged: tuple[str, ...] = ()  # files that were left out, and why
+    damaged: tuple[str, ...] = ()  # files that were skipped, and why
 
     @property
     def finished(self) -> bool:
@@ -57,16 +57,16 @@ class Seen(NamedTuple):
 
     @property
     def left(self) -> float:
-        """Seconds until the last arm is done, if it goes on as now; NaN where no speed is known."""
+        """Seconds until the last arm is done at the current speed; NaN if no speed is known."""
         known = [arm.speed for arm in self.arms if arm.speed > 0]
         usual = known[-1] if known else math.nan
         return sum(arm.work / (arm.speed or usual) for arm in self.arms if arm.work)
 
 
 class Watcher:
-    """Looks at a run; a part of the tables that was read once is not read again.
+    """Reads the state of a run; each part of the tables is read only once.
 
-    ``ValueError`` where the folder is no run.
+    ``ValueError`` if the folder is not a run.
     """
 
     def __init__(self, run: str | Path) -> None:
@@ -76,13 +76,13 @@ class Watcher:
         plan(self.run)
 
     def look(self, now: float | None = None) -> Seen:
-        """The run as its files are at this moment; ``now``: seconds since 1970."""
+        """The run's current state according to its files. ``now``: seconds since 1970."""
         about = plan(self.run)
         self._damaged = {path: why for path, why in self._damaged.items() if path in self._parts}
         stream, moment = about["stream"], time.time() if now is None else now
         arms = tuple(self._arm(about, arm["name"], arm["lanes"], moment) for arm in about["arms"])
         measured = "episodic return" if stream["episodic"] else stream["reward_name"]
-        damaged = tuple(f"{path} is unreadable ({why}); left out" for path, why in self._damaged.items())
+        damaged = tuple(f"{path} is unreadable ({why}); skipped" for path, why in self._damaged.items())
         return Seen(str(about.get("name", self.run.name)), measured, arms, damaged)
 
     def _arm(self, about: Mapping[str, Any], name: str, lanes: int, now: float) -> Arm:
@@ -108,7 +108,7 @@ class Watcher:
         )
 
     def _points(self, arm: str, measure: str) -> np.ndarray:
-        """``(step, mean over lanes)`` of each record that has a value, by step; of all programs together."""
+        """``(step, mean over lanes)`` of each record that has a value, sorted by step, over all programs."""
         sums = [self._sums(path, measure) for path in table_parts(self.run / arm, self._damaged.__setitem__)]
         joined = np.concatenate([np.zeros((0, 3)), *sums])
         steps, which = np.unique(joined[:, 0], return_inverse=True)
@@ -116,7 +116,7 @@ class Watcher:
         return np.stack([steps, total / count], axis=1)
 
     def _sums(self, path: Path, measure: str) -> np.ndarray:
-        """``(step, sum, count)`` of a part's records; of no part if it has just been removed."""
+        """``(step, sum, count)`` of a part's records; empty if the part has just been removed."""
         try:
             facts = path.stat()
             mark = (facts.st_mtime_ns, facts.st_size)  # a resumed run writes other parts under the same names
@@ -129,7 +129,7 @@ class Watcher:
         return self._parts[path][1]
 
     def _of_part(self, path: Path, measure: str) -> np.ndarray:
-        """What a part holds; nothing, and a remark, where it is damaged."""
+        """The contents of a part; empty, with the damage recorded, if it is damaged."""
         try:
             return _read_part(path, measure)
         except FileNotFoundError:
@@ -139,7 +139,7 @@ class Watcher:
             return np.zeros((0, 3))
 
     def _status(self, arm: Path) -> dict[str, Any]:
-        """The arm's status; empty where it has none that can be read."""
+        """The arm's status; empty if there is none that can be read."""
         found = read_status(arm, self._damaged.__setitem__)
         return found if {"state", "step", "updated", "finished", "program"} <= set(found) else {}
 
@@ -147,7 +147,7 @@ class Watcher:
         path = arm / LANES
         try:
             ended = read_table(path, ["diverged_at"])["diverged_at"]
-        except KeyError:  # of an older version
+        except KeyError:  # written by an older version
             return 0
         except FileNotFoundError:
             if has_begun(arm):
@@ -190,7 +190,7 @@ def _state(status: Mapping[str, Any], programs: int, silent: float) -> str:
 
 
 def _curve(points: np.ndarray, steps: int, width: int = WIDTH) -> np.ndarray:
-    """The mean of the points in each of ``width`` equal stretches of the run."""
+    """The mean of the points in each of ``width`` equal intervals of the run."""
     which = np.clip(np.ceil(points[:, 0] * width / steps).astype(int) - 1, 0, width - 1)
     count = np.bincount(which, minlength=width)
     return np.bincount(which, points[:, 1], width) / np.where(count, count, np.nan)
@@ -200,7 +200,7 @@ def _curve(points: np.ndarray, steps: int, width: int = WIDTH) -> np.ndarray:
 
 
 def sparkline(values: Sequence[float] | np.ndarray, low: float, high: float, blocks: str = BLOCKS) -> str:
-    """One character a value, the lowest block at ``low`` and the highest at ``high``; a blank where there is none."""
+    """One character per value: the lowest block at ``low``, the highest at ``high``, a blank for a missing value."""
     span, last = (high - low) or 1.0, len(blocks) - 1
 
     def block(value: float) -> str:
@@ -210,7 +210,7 @@ def sparkline(values: Sequence[float] | np.ndarray, low: float, high: float, blo
 
 
 def duration(seconds: float) -> str:
-    """``8 s``, ``3 min``, ``2 h 05 min``, ``3 d 4 h``; ``-`` for what is not known."""
+    """``8 s``, ``3 min``, ``2 h 05 min``, ``3 d 4 h``; ``-`` if unknown."""
     if not math.isfinite(seconds):
         return "-"
     if seconds < 100:
@@ -223,7 +223,7 @@ def duration(seconds: float) -> str:
 
 
 def short(number: float) -> str:
-    """``950``, ``12.5k``, ``3.2M``: three digits."""
+    """``950``, ``12.5k``, ``3.2M``: three significant digits."""
     for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= size:
             return f"{number / size:.3g}{unit}" if number < 999.5 * size else f"{number / size:.0f}{unit}"
@@ -231,7 +231,7 @@ def short(number: float) -> str:
 
 
 def frame(seen: Seen, run: str | Path, blocks: str = BLOCKS) -> RenderableType:
-    """The run as a table with a line above and, where something is amiss, lines below."""
+    """The run as a table, with a heading above and remarks on any problems below."""
     values = np.concatenate([arm.curve for arm in seen.arms])
     known = values[np.isfinite(values)]
     low, high = (float(known.min()), float(known.max())) if len(known) else (math.nan, math.nan)
@@ -274,7 +274,7 @@ def _table(seen: Seen, low: float, high: float, blocks: str) -> Table:
 def _remarks(seen: Seen, run: str | Path, low: float, high: float) -> list[Text]:
     lines = []
     if math.isfinite(low):
-        lines.append(Text(f"curves: from {low:.3g} to {high:.3g}, as wide as the whole run", "dim"))
+        lines.append(Text(f"curves: from {low:.3g} to {high:.3g}; the width is the whole run", "dim"))
     lines += [Text(line, "red") for line in seen.damaged]
     for arm in seen.arms:
         if arm.diverged:
@@ -282,26 +282,29 @@ def _remarks(seen: Seen, run: str | Path, low: float, high: float) -> list[Text]
         if arm.state == "failed":
             lines.append(Text(f"{arm.name}: failed: {arm.reason}", "red"))
         if arm.state == "silent":
-            compiling = "" if arm.done else ": it compiles, or is gone"
-            lines.append(Text(f"{arm.name}: no sign of life for {duration(arm.silent)}{compiling}", "red"))
+            compiling = "" if arm.done else ": compiling, or dead"
+            lines.append(Text(f"{arm.name}: no status update for {duration(arm.silent)}{compiling}", "red"))
         elif arm.state == "running" and not arm.speed and not math.isfinite(arm.now):
             lines.append(Text(f"{arm.name}: compiling", "dim"))
     if any(arm.state in ("silent", "stopped", "failed") for arm in seen.arms):
         again = f"plasticity run {Path(run) / 'experiment.yaml'} --out {run} --resume"
-        lines.append(Text(f"to go on, should it have stopped: {again}"))
+        lines.append(Text(f"to resume it if it has stopped: {again}"))
     return lines
 
 
 def watch(run: str | Path, console: Console, *, once: bool = False, every: float = 1.0) -> None:
-    """Shows the run until it is finished, or Ctrl-C; one frame where ``once`` is set or the output is no terminal.
+    """Show the run until it is finished or Ctrl-C.
+
+    Prints a single frame if ``once`` is set or the output is not a terminal.
 
     Args:
       run: the run's folder.
-      console: where to.
-      once: show what is there now and return.
+      console: output console.
+      once: show the current state and return.
       every: seconds between two frames.
 
-    ``ValueError`` where the folder is no run.
+    Raises:
+      ValueError: the folder is not a run.
     """
     watcher = Watcher(run)
     blocks = BLOCKS if console.encoding.lower().startswith("utf") else PLAIN_BLOCKS

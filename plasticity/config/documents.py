@@ -1,9 +1,9 @@
-"""Configs as plain data: YAML in and out, dotted paths, and how one mapping is laid over another.
+"""Configs as plain data: reading and writing YAML, dotted paths, and merging of mappings.
 
 The YAML is close to the 1.2 core schema: ``1e-3`` is a number, ``on`` and ``no`` are text, dates are text. Digits
-may be grouped (``1_000``), and integers of other bases are text. Keys are text as written: ``1.10``, ``true`` and
-``null`` before a colon are names. A key given twice is an error, and so is a tag, or a document that is too long, too
-deep, or too large once its aliases are written out. Data are never changed in place.
+may be grouped (``1_000``). Integers in other bases are text. Keys are text as written: ``1.10``, ``true`` and
+``null`` before a colon are names. Duplicate keys and tags are errors, and so is a document that is too long, too
+deep, or too large once its aliases are expanded. Data are never changed in place.
 """
 
 import re
@@ -21,9 +21,9 @@ POINT = r"(?:\.[0-9]+|[0-9][0-9_]*\.[0-9_]*)"
 REAL = rf"[-+]?(?:{POINT}(?:{POWER})?|[0-9][0-9_]*{POWER}|\.(?:inf|Inf|INF))$|\.(?:nan|NaN|NAN)$"
 
 
-LENGTH = 1_000_000  # characters of a document, at most; PyYAML reads some 100,000 in a second
-NODES = 200_000  # keys, values, lists and mappings, where what an alias stands for counts each time
-DEPTH = 50  # of lists and mappings in one another, and of a dotted path
+LENGTH = 1_000_000  # characters of a document, at most; PyYAML reads about 100,000 per second
+NODES = 200_000  # keys, values, lists and mappings, with aliases expanded
+DEPTH = 50  # of nested lists and mappings, and of a dotted path
 DIGITS = 1_000  # of an integer
 SOURCE = 300  # characters of a file's name in a message
 MERGE, NULL = "tag:yaml.org,2002:merge", "tag:yaml.org,2002:null"
@@ -36,14 +36,14 @@ def _refusal(text: str, mark: Any) -> yaml.MarkedYAMLError:
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses, before it makes any data, what would take too much time or memory."""
+    """Rejects documents that would take too much time or memory, before constructing any data."""
 
     yaml_implicit_resolvers: dict[str, list[Any]] = {}  # noqa: RUF012 (PyYAML's own attribute)
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self._depth = self._nodes = 0
-        self._sizes: dict[int, int] = {}  # id of a finished node -> how many there are in it
+        self._sizes: dict[int, int] = {}  # id of a finished node -> number of nodes in it
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         event = self.peek_event()
@@ -64,7 +64,7 @@ class _Loader(yaml.SafeLoader):
         else:
             raise _refusal("a value contains itself", event.start_mark)
         if self._nodes > NODES:
-            text = f"is too large: with all aliases written out it has more than {NODES:,} keys and values"
+            text = f"is too large: with all aliases expanded it has more than {NODES:,} keys and values"
             raise _refusal(text, event.start_mark)
         return node
 
@@ -100,7 +100,7 @@ _Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what YAML 1.1 or 1.2 would not read back as text; writes ASCII, as PyYAML breaks lines at U+0085."""
+    """Quotes text that YAML 1.1 or 1.2 would not read back as text; writes ASCII, as PyYAML breaks lines at U+0085."""
 
     def ignore_aliases(self, data: Any) -> bool:
         del data
@@ -129,16 +129,16 @@ _resolve("merge", r"<<$", "<")
 
 
 def value_of(key: str, text: str, source: str) -> Any:
-    """The data in the text, which is a key's value; a name is text as written. See :func:`from_yaml`."""
+    """Parse the text of a key's value; a name is text as written. See :func:`from_yaml`."""
     value = from_yaml(text, source)
     named = key in NAMED and value is not None and not isinstance(value, str | list | dict)
     return text.strip() if named else value
 
 
 def from_yaml(text: str, source: str) -> Any:
-    """The data in the text; keys and names (``NAMED``) are text as written.
+    """Parse YAML text; keys and names (``NAMED``) are text as written.
 
-    ``UserError``, one line with source, line and column, where it is no YAML, has a tag, or is too large.
+    ``UserError``, one line with source, line and column, if it is not valid YAML, has a tag, or is too large.
     """
     source = cut(source, SOURCE)
     if len(text) > LENGTH:
@@ -162,16 +162,16 @@ def from_yaml(text: str, source: str) -> Any:
 
 
 def with_text_keys(data: Any, depth: int = DEPTH) -> Any:
-    """Data made in Python as a YAML file would give them: every key is text, tuples are lists.
+    """Convert Python data to the form a YAML file would give: every key is text, tuples become lists.
 
-    ``UserError`` where they are nested too deeply or contain themselves.
+    ``UserError`` if the data are nested too deeply or contain themselves.
     """
     if depth < 0:
         raise UserError(TOO_DEEP)
     if isinstance(data, Mapping):
         found = {_key(key): with_text_keys(value, depth - 1) for key, value in data.items()}
         if len(found) < len(data):
-            raise UserError(f"two keys of {shown(data)} are alike as text")
+            raise UserError(f"two keys of {shown(data)} are equal as text")
         return found
     return [with_text_keys(item, depth - 1) for item in data] if isinstance(data, list | tuple) else data
 
@@ -197,10 +197,10 @@ def on_one_line(data: Any) -> str:
 
 
 def read_file(path: str | Path) -> Any:
-    """The data in a YAML file. ``UserError`` if there is no such file (with the nearest name); else as in
+    """Read a YAML file. ``UserError`` if there is no such file (suggesting the nearest name), and as in
     :func:`from_yaml`."""
     path = Path(path)
-    if path.is_dir():  # what the system says of it differs: "Is a directory", "Permission denied"
+    if path.is_dir():  # the system's message varies: "Is a directory", "Permission denied"
         raise UserError(_folder(path))
     try:
         with path.open(encoding="utf-8") as file:
@@ -208,25 +208,25 @@ def read_file(path: str | Path) -> Any:
     except FileNotFoundError:
         raise UserError(_missing(path)) from None
     except UnicodeDecodeError:
-        raise UserError(f"{path}: is not text in UTF-8") from None
+        raise UserError(f"{path}: is not UTF-8 text") from None
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from None
     except ValueError:
-        raise UserError(f"{shown(str(path))} is not the name of a file") from None
+        raise UserError(f"{shown(str(path))} is not a valid file name") from None
     return from_yaml(text, str(path))
 
 
 def _missing(path: Path) -> str:
     there = sorted(file.name for file in path.parent.glob("*.y*ml")) if path.parent.is_dir() else []
     if not path.parent.is_dir():
-        return f"{path}: no such file; there is no folder {path.parent}"
+        return f"{path}: no such file; the folder {path.parent} does not exist"
     close = nearest(f"{path.name}.yaml", there) or nearest(path.name, there)
     known = f"; in {path.parent}: {listed(there)}" if there else f"; there is no config in {path.parent}"
     return f"{path}: no such file{known}" + (f"; did you mean `{path.parent / close}`?" if close else "")
 
 
 def _folder(path: Path) -> str:
-    """What a folder is, given for a file, and which of its files may be meant."""
+    """The message for a folder given in place of a file, with the files that may be meant."""
     there = sorted(file.name for file in path.glob("*.y*ml"))
     if "experiment.yaml" in there:
         return f"{path}: is the folder of a run, not a config; its config is {path / 'experiment.yaml'}"
@@ -235,7 +235,7 @@ def _folder(path: Path) -> str:
 
 
 def labels(members: Sequence[Any]) -> tuple[str, ...]:
-    """What a dotted path calls each member of a list: its kind, or its index where another one has the same kind."""
+    """The name of each list member in a dotted path: its kind, or its index if another member has the same kind."""
     kinds = [_kind(member) for member in members]
     return tuple(
         str(i) if kind is None or kinds.count(kind) > 1 or kind.isdigit() else kind for i, kind in enumerate(kinds)
@@ -248,14 +248,14 @@ def _kind(member: Any) -> str | None:
 
 
 def locate(document: Any, path: str) -> Location:
-    """Where a dotted path leads: keys of mappings; kinds or indices in lists of members. The last keys may be new.
+    """Resolve a dotted path: keys of mappings; kinds or indices in lists of members. The last keys may be new.
 
-    ``NoSuchPlaceError`` where it leads through something that has no keys, or to no member of a list, or is too long.
+    ``NoSuchPlaceError`` if it passes through a value without keys, names no member of a list, or is too long.
     """
     location: Location = ()
     parts = path.split(".")
     if len(parts) > DEPTH:
-        raise NoSuchPlaceError(f"a path has {DEPTH} parts at most; this one has {len(parts)}")
+        raise NoSuchPlaceError(f"a path has at most {DEPTH} parts; this one has {len(parts)}")
     while parts:
         step, taken = _step(document, location, parts)
         location, parts = (*location, step), parts[taken:]
@@ -267,7 +267,7 @@ def _step(document: Any, location: Location, parts: list[str]) -> tuple[str | in
     if isinstance(document, list | tuple):
         return _member(document, parts[0]), 1
     if isinstance(document, Mapping):
-        # Keys may hold dots themselves (names of arms; the paths of a sweep): the longest key there wins.
+        # Keys may contain dots (names of arms; the paths of a sweep): the longest existing key wins.
         for taken in range(len(parts), 0, -1):
             if ".".join(parts[:taken]) in document:
                 return ".".join(parts[:taken]), taken
@@ -283,7 +283,7 @@ def _member(members: Sequence[Any], name: str) -> int:
     if name in names:
         return names.index(name)
     if name in [_kind(member) for member in members]:
-        raise NoSuchPlaceError(f"there are several `{cut(name, KEY)}`; say which by its index, from 0")
+        raise NoSuchPlaceError(f"there are several `{cut(name, KEY)}`; use an index, counted from 0")
     there = f"it has {listed(names)}" if names else "it is empty"
     raise NoSuchPlaceError(f"there is no `{cut(name, KEY)}` in this list; {there}{suggestion(name, names)}")
 
@@ -295,9 +295,9 @@ def _child(document: Any, step: str | int) -> Any:
 
 
 def replaced(document: Any, location: Location, value: Any) -> Any:
-    """The document with ``value`` at ``location``; a member named only by its kind becomes a mapping on the way.
+    """The document with ``value`` at ``location``; a member given only by its kind on the way becomes a mapping.
 
-    A new ``kind`` takes the other settings away: they were another member's.
+    A new ``kind`` removes the other settings, which belonged to another member.
     """
     if not location:
         return value
@@ -311,19 +311,19 @@ def replaced(document: Any, location: Location, value: Any) -> Any:
 
 
 def found(document: Any, location: Location) -> Any:
-    """What is at the location; None where nothing is."""
+    """The value at the location; None if there is none."""
     for step in location:
         document = _child(as_member(document), step)
     return document
 
 
 def as_member(raw: Any) -> Any:
-    """``adam`` -> ``{kind: adam}``; anything else as it is."""
+    """``adam`` -> ``{kind: adam}``; anything else is unchanged."""
     return {"kind": raw} if isinstance(raw, str) else raw
 
 
 def merged(base: Any, over: Any) -> Any:
-    """``over`` laid over ``base``: mappings key by key, all else replaced; another ``kind`` replaces all."""
+    """Merge ``over`` into ``base``: mappings key by key, other values replaced; a different ``kind`` replaces all."""
     if isinstance(base, Mapping) and "kind" in base:
         over = as_member(over)
     if not isinstance(base, Mapping) or not isinstance(over, Mapping):
@@ -334,7 +334,7 @@ def merged(base: Any, over: Any) -> Any:
 
 
 def difference(base: Any, full: Any) -> Any:
-    """The least to lay over ``base`` to get ``full``: ``merged(base, difference(base, full)) == full``."""
+    """The smallest override of ``base`` that gives ``full``: ``merged(base, difference(base, full)) == full``."""
     if not isinstance(base, Mapping) or not isinstance(full, Mapping) or base.get("kind") != full.get("kind"):
         return full
     changed = {key: value for key, value in full.items() if key not in base or base[key] != value}

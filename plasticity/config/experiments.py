@@ -1,4 +1,4 @@
-"""One experiment: read from YAML, checked, resolved to plain data again, and laid out as programs of lanes."""
+"""One experiment: read from YAML, validated, resolved to plain data, and laid out as programs of lanes."""
 
 import re
 import warnings
@@ -22,22 +22,22 @@ from plasticity.config.settings import Choice, Parser, Period, paths, plain
 from plasticity.config.sweeps import Arm, Base, Sweep, blamed, parse_arm, parse_sweep, plain_sweep
 from plasticity.core.errors import KEYS, Location, NoSuchPlaceError, UserError, cut, report, shown, unknown
 
-LONGEST = 100  # characters of a name, which is also that of a folder
+LONGEST = 100  # characters of a name, which is also a folder name
 NAME = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9._-]{{0,{LONGEST - 1}}}")
 SEEDS = 100_000
-ARMS = 200  # each is a program of its own, traced in about a second and compiled in several
-# What lies in a run's folder beside its arms.
-RESERVED = (  # in lower case: macOS and Windows do not tell `Figures` from `figures`
+ARMS = 200  # each is a separate program, traced in about a second and compiled in several
+# Names in a run's folder besides those of its arms.
+RESERVED = (  # in lower case: macOS and Windows do not distinguish `Figures` from `figures`
     "figures", "experiment.yaml", "plan.json", "report.html", "tensorboard", "wandb",
 )  # fmt: skip
-DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)  # what Windows keeps for itself
+DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)  # reserved by Windows
 
 Seeds = Annotated[int, Field(ge=1, le=SEEDS)] | Annotated[tuple[Seed, ...], Field(min_length=1, max_length=SEEDS)]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Placement:
-    """How lanes lie on devices."""
+    """Placement of lanes on devices."""
 
     width: Size | Literal["auto"] = "auto"  # lanes vectorised together
     devices: Size | Literal["auto"] = "auto"
@@ -45,52 +45,52 @@ class Placement:
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """Another sequence of visits than the stream's own (``plasticity.engine.visits.scheduled``)."""
+    """A sequence of visits that replaces the stream's own (``plasticity.engine.visits.scheduled``)."""
 
-    order: Literal["fixed", "shuffled"] = "fixed"  # shuffled: each seed meets the tasks in an order of its own
+    order: Literal["fixed", "shuffled"] = "fixed"  # shuffled: a different order of tasks for each seed
     visits: tuple[Natural | str, ...] | None = None  # names or numbers of tasks
-    steps: Count | tuple[Count, ...] | None = None  # env steps of each env in a visit; a list is gone through in turn
-    cycles: Cycles = 1  # how often the sequence is gone through
+    steps: Count | tuple[Count, ...] | None = None  # env steps of each env in a visit; a list is used cyclically
+    cycles: Cycles = 1  # repetitions of the sequence
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Episodes that nothing is learned from, in environments of their own."""
+    """Evaluation episodes, without learning, in separate environments."""
 
     every: Period = "visit"
     tasks: Literal["current", "seen", "all"] = "current"
-    episodes: Count = 10  # of a lane
-    steps: Count = 10_000  # env steps at most; of a stream without episodes exactly so many
+    episodes: Count = 10  # per lane
+    steps: Count = 10_000  # maximum env steps; the exact number for a stream without episodes
     epsilon: Annotated[float, Field(ge=0, le=1)] = 0.0  # probability of a random action
 
 
 @dataclass(frozen=True, kw_only=True)
 class Document:
-    """The keys of a config file; :class:`Experiment` is what becomes of them."""
+    """The keys of a config file, from which an :class:`Experiment` is built."""
 
     name: str | None = None  # default: the file's name without its suffix
     stream: Annotated[Any, Member("streams")]
     transforms: Annotated[tuple[Any, ...], Member("transforms")] = ()  # of the stream, the first one innermost
     schedule: dict[Any, Any] | None = None
     agent: Annotated[Any, Member("agents")]
-    interventions: Annotated[tuple[Any, ...], Member("interventions")] = ()  # of every arm that names none
-    task_aware: bool = False  # of every arm that does not say: whether the learner may know of task switches
+    interventions: Annotated[tuple[Any, ...], Member("interventions")] = ()  # default of every arm
+    task_aware: bool = False  # default of every arm: whether the learner may know of task switches
     monitors: Annotated[tuple[Any, ...], Member("monitors")] = ()
-    monitor_every: Period = "visit"  # of the monitors that have no ``every`` of their own
+    monitor_every: Period = "visit"  # of the monitors without their own ``every``
     record_every: Count | None = None  # env steps
-    probe_size: Size = 512  # transitions a monitor looks at
+    probe_size: Size = 512  # number of transitions passed to a monitor
     seeds: Seeds = 1  # n: 0 ... n - 1
     arms: dict[Any, Any] | None = None  # default: {baseline: {}}
     sweep: dict[Any, Any] | None = None
     evaluation: dict[Any, Any] | None = None
     placement: dict[Any, Any] | None = None
     checkpoint_every: Period = "visit"
-    recorders: tuple[Literal["tensorboard", "wandb"], ...] = ()  # where numbers go beside the tables
+    recorders: tuple[Literal["tensorboard", "wandb"], ...] = ()  # outputs besides the tables
 
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """What a config says, all of it explicit."""
+    """A validated config with every default explicit."""
 
     name: str
     stream: Choice
@@ -112,9 +112,9 @@ class Experiment:
     recorders: tuple[str, ...]
 
     def resolve(self) -> dict[str, Any]:
-        """Plain data, defaults filled in; as a config (``to_yaml``) it is read back as an equal experiment.
+        """Plain data with defaults filled in; as a config (``to_yaml``) it is read back as an equal experiment.
 
-        An arm lists what it changes of the base, so overrides of the base still reach it.
+        An arm lists only its changes to the base, so overrides of the base still apply to it.
         """
         counted = self.seeds == tuple(range(len(self.seeds)))
         return {
@@ -142,15 +142,16 @@ class Experiment:
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = (), *, registry: Registry) -> Experiment:
-    """The experiment in a YAML file.
+    """Read and validate the experiment in a YAML file.
 
     Args:
-        path: the file, or the name of a config that comes with the package (:mod:`plasticity.config.shipped`).
-        overrides: ``agent.optimizer.learning_rate=1e-3``; the value is YAML; ``interventions.weight_decay.rate=0`` and
-            ``interventions.0.rate=0`` name a member of a list by its kind or its index.
+        path: the file, or the name of a config shipped with the package (:mod:`plasticity.config.shipped`).
+        overrides: ``agent.optimizer.learning_rate=1e-3``; the value is YAML. ``interventions.weight_decay.rate=0`` and
+            ``interventions.0.rate=0`` select a member of a list by its kind or its index.
         registry: the known members of each family.
 
-    ``UserError``, up to three lines, naming file, key, value and what is allowed.
+    Raises:
+        UserError: up to three lines, naming file, key, value and the allowed values.
     """
     found = shipped.resolve(path)
     raw = read_file(found)
@@ -162,7 +163,10 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, registry: Re
 def read_experiment(
     raw: Any, registry: Registry, overrides: Sequence[str] = (), *, source: str = "", name: str = "experiment"
 ) -> Experiment:
-    """The experiment in plain data; ``source`` opens every line of an error. See :func:`load_config`."""
+    """Read and validate an experiment given as plain data; ``source`` starts every line of an error.
+
+    See :func:`load_config`.
+    """
     if not isinstance(raw, Mapping):
         what = "is empty" if raw is None else f"must be a mapping of keys, got {shown(raw)}"
         raise UserError(": ".join(filter(None, (source, what))))
@@ -228,7 +232,7 @@ def _parse_arms(parser: Parser, document: Document, sweep: Sweep, seeds: int) ->
     arms = {}
     given = document.arms or {"baseline": {}}
     if len(given) > ARMS:
-        parser.refuse(("arms",), f"{len(given)} arms are not allowed; at most {ARMS} (sweeps make points without arms)")
+        parser.refuse(("arms",), f"{len(given)} arms are not allowed; at most {ARMS} (use a sweep instead)")
         return {}
     folders: dict[str, str] = {}
     for name, raw in given.items():
@@ -236,7 +240,7 @@ def _parse_arms(parser: Parser, document: Document, sweep: Sweep, seeds: int) ->
         if folders.setdefault(name.lower(), name) != name:
             twin = shown(folders[name.lower()])
             parser.refuse(
-                ("arms", name), f"differs from {twin} in case only: one folder on macOS and Windows; rename it"
+                ("arms", name), f"differs from {twin} only in case: the same folder on macOS and Windows; rename it"
             )
         base = Base(document.agent, document.interventions, document.task_aware)
         arm = parse_arm(parser, name, raw, base, sweep)
@@ -253,25 +257,25 @@ def _parse_arms(parser: Parser, document: Document, sweep: Sweep, seeds: int) ->
 
 def _check_lanes(parser: Parser, arm: str, lanes: int) -> None:
     if lanes > LANES:
-        parser.refuse(("arms", arm), f"its points x seeds are {lanes:,} lanes; at most {LANES:,} are allowed")
+        parser.refuse(("arms", arm), f"its points x seeds give {lanes:,} lanes; at most {LANES:,} are allowed")
 
 
 def _check_control(parser: Parser, name: str, control: Any, given: Mapping[str, Any]) -> None:
-    """The fresh control of an arm is another arm, which has none of its own."""
+    """Refuse a fresh control that is not another arm or that has its own control."""
     at: Location = ("arms", name, "control")
     if not isinstance(control, str) or control not in given:
         parser.refuse(at, unknown(f"arm {shown(control)}", str(control), list(given), "in this config"))
     elif control == name:
-        parser.refuse(at, f"{shown(control)} is the arm itself; name the arm that starts afresh at every switch")
+        parser.refuse(at, f"{shown(control)} is the arm itself; name the arm that is reset at every task switch")
     elif isinstance(given[control], Mapping) and given[control].get("control") is not None:
-        parser.refuse(at, f"{shown(control)} has a control of its own, so it cannot be one")
+        parser.refuse(at, f"{shown(control)} has its own control, so it cannot be one")
 
 
-FRESH = "fresh"  # the control of the arms that name none
+FRESH = "fresh"  # the default control
 
 
 def controls(arms: Mapping[str, Arm]) -> dict[str, str | None]:
-    """The fresh control of each arm: the one it names, else the arm ``fresh``; None of the controls themselves."""
+    """The fresh control of each arm: the one it names, else the arm ``fresh``; None for the controls themselves."""
     named = {arm.control for arm in arms.values() if arm.control} | {FRESH}
     usual = FRESH if FRESH in arms else None
     return {name: arm.control or (None if name in named else usual) for name, arm in arms.items()}
@@ -280,14 +284,14 @@ def controls(arms: Mapping[str, Arm]) -> dict[str, str | None]:
 def _check_name(parser: Parser, name: str, at: Location, reserved: Sequence[str] = ()) -> None:
     if not NAME.fullmatch(name):
         text = (
-            f"{shown(name)} is not allowed as a name; use up to {LONGEST} letters, digits, `.`, `_` and `-`, "
-            "with a letter, a digit or `_` first"
+            f"{shown(name)} is not a valid name; use up to {LONGEST} letters, digits, `.`, `_` and `-`, "
+            "starting with a letter, a digit or `_`"
         )
         parser.refuse(at, text)
     elif name.lower() in reserved:
-        parser.refuse(at, "is the name of something else in the folder of the run; choose another name")
+        parser.refuse(at, "is a reserved name in the run's folder; choose another name")
     elif DEVICE.fullmatch(name) or name.endswith("."):
-        parser.refuse(at, f"{shown(name)} cannot name a folder on Windows; choose another")
+        parser.refuse(at, f"{shown(name)} is not a valid folder name on Windows; choose another name")
 
 
 def _check_doubled(parser: Parser, key: str, items: Sequence[Any]) -> None:
@@ -303,7 +307,7 @@ def _check_doubled(parser: Parser, key: str, items: Sequence[Any]) -> None:
 
 
 class Built(NamedTuple):
-    """The members of a program, with settings filled in; each still takes its positional arguments."""
+    """The members of a program with their settings bound; each still takes its positional arguments."""
 
     agent: partial[Any]
     interventions: tuple[partial[Any], ...]
@@ -312,7 +316,7 @@ class Built(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class ProgramSettings:
-    """All lanes of an arm that share one compiled computation: points x seeds, the seeds running fastest."""
+    """All lanes of an arm that share one compiled computation: points x seeds, with seeds varying fastest."""
 
     arm: str
     index: int  # among the arm's programs
@@ -326,7 +330,7 @@ class ProgramSettings:
     points: tuple[Mapping[str, Any], ...]  # the swept values of each lane
 
     def build(self, hyper: Mapping[str, Any]) -> Built:
-        """The members with one lane's numbers (``hyper`` of one lane: float32 scalars, may be tracers)."""
+        """Bind the members to one lane's numbers (``hyper`` of one lane: float32 scalars, may be tracers)."""
         return Built(
             self.agent.build(hyper, "agent"),
             _built("interventions", self.interventions, hyper),
@@ -339,7 +343,7 @@ def _built(family: str, members: Sequence[Choice], hyper: Mapping[str, Any]) -> 
 
 
 def programs(experiment: Experiment) -> list[ProgramSettings]:
-    """The experiment's programs, arm by arm: points that differ in traced numbers alone share one."""
+    """The experiment's programs, arm by arm; points that differ only in traced numbers share a program."""
     return [program for name, arm in experiment.arms.items() for program in _programs_of(experiment, name, arm)]
 
 

@@ -1,13 +1,13 @@
-"""How a factory says what a config may set: its keyword-only arguments are the schema.
+"""Settings of a member: the keyword-only parameters of its factory are the schema.
 
 A member of a family (an intervention, monitor, network, optimizer, agent or stream) is one function. Its keyword-only
-parameters are its settings, with their defaults; its annotations say the allowed range and whether a number is *traced*
-(an array: can be swept inside one compiled program) or *static* (part of the program)::
+parameters are its settings, with their defaults. Its annotations give the allowed range and whether a number is
+*traced* (an array, which can be swept inside one compiled program) or *static* (part of the program)::
 
     def weight_decay(*, rate: NonNegative = 1e-4, per: Literal["update", "learning_rate"] = "update") -> Intervention:
 
-``plasticity.config.registry`` makes the pydantic model of a member from that signature. Positional parameters are not
-settings: the launcher or the agent supplies them.
+``plasticity.config.registry`` builds the pydantic model of a member from this signature. Positional parameters are not
+settings; the launcher or the agent supplies them.
 """
 
 from collections.abc import Callable, Mapping
@@ -26,7 +26,7 @@ class Traced:
 class Member:
     """Marks a setting that is itself a member of a family: ``network: Annotated[Any, Member("networks")]``.
 
-    The factory receives it as a function that takes the member's positional arguments.
+    The factory receives a function of the member's positional arguments.
     """
 
     family: str
@@ -39,9 +39,8 @@ NonNegative = Annotated[float, Field(ge=0), TRACED]
 Fraction = Annotated[float, Field(ge=0, le=1), TRACED]
 BelowOne = Annotated[float, Field(ge=0, lt=1), TRACED]
 
-# Integers. Each has an upper bound: what becomes an int32 in the program must fit one; what becomes the length of an
-# axis, a number of visits or a loop that is written out in the program is bounded further, so that a slip of the
-# keyboard is refused at once and not after gigabytes.
+# Integers. Each has an upper bound: an int32 in the program must fit one. The length of an axis, the number of visits
+# and the length of an unrolled loop have tighter bounds, so that a typo is rejected before it allocates gigabytes.
 LARGEST = 2**31 - 1  # int32
 Count = Annotated[int, Field(ge=1, le=LARGEST)]  # of steps, updates, samples
 Natural = Annotated[int, Field(ge=0, le=LARGEST)]
@@ -50,35 +49,35 @@ Size = Annotated[int, Field(ge=1, le=2**20)]  # of an axis: units, envs, a batch
 Tasks = Annotated[int, Field(ge=1, le=1_000_000)]
 Cycles = Annotated[int, Field(ge=1, le=1_000_000)]
 Repeats = Annotated[int, Field(ge=1, le=10_000)]  # of a computation within one update, step or measurement
-Few = Annotated[int, Field(ge=1, le=100)]  # of what is written out in the program one by one
+Few = Annotated[int, Field(ge=1, le=100)]  # of what is unrolled in the program
 Widths = Annotated[tuple[Size, ...], Field(max_length=100)]  # of hidden layers
 Threads = Annotated[int, Field(ge=0, le=1024)]
 
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a member says of itself, for ``plasticity list`` and for the contract tests."""
+    """Metadata of a member, for ``plasticity list`` and the contract tests."""
 
     paper: str = ""  # authors, year, title
     neutral: Mapping[str, Any] | None = None  # settings under which an intervention does nothing
-    # A setting that has an effect with some values of another only -> that other one -> those values.
+    # A setting that has an effect only with some values of another -> that other setting -> those values.
     only_with: Mapping[str, Mapping[str, tuple[Any, ...]]] = field(default_factory=dict)
     note: str = ""
-    example: Mapping[str, Any] = field(default_factory=dict)  # of a stream: settings that show it, small
-    period: int = 1  # of a monitor: by default it measures at every so many periods of `monitor_every`
+    example: Mapping[str, Any] = field(default_factory=dict)  # of a stream: settings of a small example
+    period: int = 1  # of a monitor: default measurement period, in periods of `monitor_every`
     formerly: str = ""  # its name in older versions, which configs may still use
     renamed: Mapping[str, str] = field(default_factory=dict)  # old names of its settings -> new ones
 
     def __post_init__(self) -> None:
         if isinstance(self.period, bool) or not isinstance(self.period, int) or self.period < 1:
-            raise ValueError(f"metadata.period: {self.period!r} is not allowed; must be a whole number of at least 1")
+            raise ValueError(f"metadata.period: {self.period!r} is not allowed; must be an integer of at least 1")
 
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def metadata(**facts: Any) -> Callable[[F], F]:
-    """Attaches a :class:`Metadata` to a factory."""
+    """Decorator that attaches a :class:`Metadata` to a factory."""
 
     def attach(factory: F) -> F:
         factory.metadata = Metadata(**facts)  # type: ignore[attr-defined]
@@ -88,6 +87,6 @@ def metadata(**facts: Any) -> Callable[[F], F]:
 
 
 def metadata_of(factory: Callable[..., Any]) -> Metadata:
-    """The factory's metadata; an empty one where it has none, or where a plug-in calls something else so."""
+    """The factory's metadata; empty if it has none, or if a plug-in uses that attribute for something else."""
     found = getattr(factory, "metadata", None)
     return found if isinstance(found, Metadata) else Metadata()

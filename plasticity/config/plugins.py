@@ -1,4 +1,4 @@
-"""Members of other packages: what they return is checked, and what they raise is told in a line that names them."""
+"""Members of other packages: return values are checked, and errors are reported in one line that names the member."""
 
 import contextlib
 import functools
@@ -8,26 +8,26 @@ from typing import Any, NamedTuple
 
 from plasticity.core.errors import UserError, cut
 
-WIDTH = 240  # of what a foreign package says, in a message
-STOPS = (Exception, SystemExit)  # whatever a foreign function may end with, but Ctrl-C
+WIDTH = 240  # of a foreign package's text in a message
+STOPS = (Exception, SystemExit)  # whatever a foreign function may raise, except Ctrl-C
 
-Lift = Callable[[str, Any], Any]  # the member's name, what it returned -> the same as the family's type, if that can be
+Lift = Callable[[str, Any], Any]  # member's name, returned value -> the value as the family's type, if possible
 
 
-Keeps = Callable[[tuple[Any, ...], Any], str]  # a function's arguments, what it returned -> what is wrong with that
+Keeps = Callable[[tuple[Any, ...], Any], str]  # a function's arguments, returned value -> what is wrong with the value
 
 
 class Returns(NamedTuple):
-    """What a member of a family has to return."""
+    """Required return value of a family's members."""
 
     kind: type
     lift: Lift = lambda name, made: made
-    keeps: Mapping[str, Keeps] = MappingProxyType({})  # of its functions
-    then: type | None = None  # of a member that is a function: what this has to return
+    keeps: Mapping[str, Keeps] = MappingProxyType({})  # checks of its functions
+    then: type | None = None  # required return type of a member that is a function
 
 
 class Origin(NamedTuple):
-    """Whose function it is."""
+    """The member that a function belongs to."""
 
     family: str
     name: str
@@ -38,13 +38,13 @@ class Origin(NamedTuple):
 
 
 def said(error: BaseException) -> str:
-    """The error's kind and message, as one short line."""
+    """The error's type and message in one short line."""
     return cut(" ".join(f"{type(error).__name__}: {error}".split()), WIDTH)
 
 
 @contextlib.contextmanager
 def told(where: str) -> Iterator[None]:
-    """Whatever ends the block but Ctrl-C becomes a ``UserError`` of one line that opens with ``where``."""
+    """Convert any exception in the block except Ctrl-C to a one-line ``UserError`` that starts with ``where``."""
     try:
         yield
     except UserError:
@@ -54,9 +54,9 @@ def told(where: str) -> Iterator[None]:
 
 
 def calling(origin: Origin, function: Callable[..., Any], where: str, keeps: Keeps | None = None) -> Callable[..., Any]:
-    """The function, whose errors are the user's news: ``UserError``, in a line that opens with member and package.
+    """Wrap the function so that its errors become a one-line ``UserError`` that starts with member and package.
 
-    Records of functions that it returns are treated alike.
+    Records of functions that it returns are wrapped too.
     """
 
     def call(*args: Any, **kwargs: Any) -> Any:
@@ -75,7 +75,7 @@ def is_record(made: Any) -> bool:
 
 
 def record(origin: Origin, made: Any, keeps: Mapping[str, Keeps] = MappingProxyType({})) -> Any:
-    """A record of functions with each of them as :func:`calling` makes it; those it has by default stay as they are."""
+    """Wrap each function of a record with :func:`calling`; functions that are the record's defaults are unchanged."""
     if not is_record(made):
         return made
     defaults = type(made)._field_defaults
@@ -88,10 +88,10 @@ def record(origin: Origin, made: Any, keeps: Mapping[str, Keeps] = MappingProxyT
 
 
 def guarded(origin: Origin, factory: Callable[..., Any], returns: Mapping[str, Returns]) -> Callable[..., Any]:
-    """The factory of a foreign member, with its signature and metadata; what it makes has the family's type.
+    """Wrap the factory of a foreign member; signature and metadata are kept, and its result has the family's type.
 
-    ``UserError`` naming member and package where the factory, or a function that it made, raises or exits, or where it
-    returns something else.
+    ``UserError`` naming member and package if the factory, or a function that it returned, raises or exits, or if the
+    factory returns another type.
     """
 
     @functools.wraps(factory)
@@ -111,17 +111,18 @@ def guarded(origin: Origin, factory: Callable[..., Any], returns: Mapping[str, R
 
 
 def applying(origin: Origin, function: Callable[..., Any], kind: type) -> Callable[..., Any]:
-    """The function of a member that is one, such as a transform; ``UserError`` where it fails or returns another type.
+    """Wrap a member that is itself a function, such as a transform.
 
-    What it returns is not wrapped: transforms of transforms look into it.
+    ``UserError`` if it fails or returns another type. The returned value is not wrapped, as transforms of transforms
+    inspect it.
     """
 
     def apply(*args: Any) -> Any:
-        with told(f"{origin}: fails where it is applied"):
+        with told(f"{origin}: fails when it is applied"):
             made = function(*args)
         if not isinstance(made, kind):
             wanted = article(kind.__name__)
-            raise UserError(f"{origin} must be applied to {wanted}, to give another; it gives {described(made)}")
+            raise UserError(f"{origin} must map {wanted} to another; it returns {described(made)}")
         return made
 
     return apply

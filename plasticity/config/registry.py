@@ -1,7 +1,7 @@
-"""Names of the members of each family, and what each says of itself.
+"""Registry of the members of each family, with their settings and metadata.
 
-A registry is filled by ``plasticity.runs.launch`` with the built-in members, then with those of installed packages. A
-package adds one with an entry point, and no edit here::
+``plasticity.runs.launch`` fills a registry with the built-in members, then with those of installed packages. A package
+adds a member through an entry point, without changes to this package::
 
     [project.entry-points."plasticity.interventions"]
     my_method = "my_package:my_method"
@@ -30,14 +30,14 @@ class Row(NamedTuple):
 
     name: str
     allowed: str
-    default: str  # "required" where there is none
+    default: str  # "required" if there is none
     kind: str  # traced, static or member
 
 
 class Registry:
     """Families of members: name -> factory, readable as ``registry["optimizers"]``.
 
-    ``returns``: by family, what a member of another package has to return.
+    ``returns``: by family, the required return value of members of other packages.
     """
 
     def __init__(self, returns: Mapping[str, Returns] = MappingProxyType({})) -> None:
@@ -57,11 +57,11 @@ class Registry:
         return tuple(sorted(self[family]))
 
     def register(self, family: str, name: str, factory: Factory, origin: str = BUILT_IN) -> None:
-        """Adds a member. ``ValueError`` if the name is taken, is no lower-case name, or the family is unknown."""
+        """Add a member. ``ValueError`` if the name is taken or not lower case, or if the family is unknown."""
         if family not in self._members:
             raise ValueError(f"family must be one of {', '.join(FAMILIES)}, got {family!r}")
         if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
-            raise ValueError(f"name must be lower case (a-z, 0-9, _) and begin with a letter, got {name!r}")
+            raise ValueError(f"name must be lower case (a-z, 0-9, _) and start with a letter, got {name!r}")
         if name in self._members[family]:
             raise ValueError(f"{family}: the name {name!r} is taken by {self._members[family][name].__module__}")
         if not callable(factory):
@@ -73,19 +73,19 @@ class Registry:
             self._former[family][former] = name
 
     def former_names(self, family: str) -> Mapping[str, str]:
-        """Names of older versions that members of the family had: old name -> name."""
+        """Former names of the family's members: old name -> current name."""
         return MappingProxyType(self._former[family])
 
     def register_all(self, family: str, members: Mapping[str, Factory]) -> None:
-        """Adds every member of a mapping."""
+        """Add every member of a mapping."""
         for name, factory in members.items():
             self.register(family, name, factory)
 
     def load_plugins(self) -> tuple[str, ...]:
-        """Adds the members that installed packages offer; returns one line for each that cannot be used.
+        """Add the members of installed packages; returns one line for each that cannot be used.
 
-        A broken plug-in stops only what names it: :meth:`factory` raises its line. A built-in member keeps its name; a
-        name that two packages offer belongs to neither.
+        A broken plug-in affects only configs that name it: :meth:`factory` raises its line. A built-in member keeps
+        its name. A name offered by two packages is assigned to neither.
         """
         for family in FAMILIES:
             offered: dict[str, dict[tuple[str, str], importlib.metadata.EntryPoint]] = {}
@@ -109,16 +109,18 @@ class Registry:
             self._broken[family, entry.name] = refused
 
     def _refusal(self, family: str, entries: list[importlib.metadata.EntryPoint]) -> str | None:
-        """What speaks against the plug-ins of one name before any is imported."""
+        """Why the plug-ins of one name are refused before any is imported; None if they are not."""
         if entries[0].name in self._members[family]:
-            return _refused(entries, family, "is left out: a built-in member has that name")
+            return _refused(entries, family, "is ignored: a built-in member has that name")
         if len(entries) > 1:
-            return _refused(entries, family, "is left out: the name must belong to one package")
+            return _refused(entries, family, "is ignored: the name must belong to one package")
         return None
 
     def _loaded(self, family: str, entry: importlib.metadata.EntryPoint) -> Factory:
-        """The member, whose errors name it. ``ValueError`` where it is no function, ``TypeError`` where it has no
-        schema."""
+        """Load a member, wrapped so that its errors name it.
+
+        ``ValueError`` if it is not a function, ``TypeError`` if it has no schema.
+        """
         factory = entry.load()
         if not callable(factory):
             raise ValueError(f"must be a function, got {type(factory).__name__}")
@@ -126,7 +128,7 @@ class Registry:
         return guarded(Origin(family, entry.name, _package(entry)), factory, self._returns)
 
     def factory(self, family: str, name: str) -> Factory:
-        """The member's factory. ``UserError`` listing the known names, the nearest first named, if there is none."""
+        """The member's factory. ``UserError`` with the known names and the nearest one if there is none."""
         members = self[family]
         name = self._former[family].get(name, name)
         if name not in members and (family, name) in self._broken:
@@ -136,23 +138,23 @@ class Registry:
         return members[name]
 
     def schema(self, family: str, name: str) -> Mapping[str, Setting]:
-        """The member's settings. ``UserError`` where its signature is no schema (a third party's mistake)."""
+        """The member's settings. ``UserError`` if its signature is not a schema (a third-party error)."""
         try:
             return schema_of(self.factory(family, name))
         except (TypeError, NameError) as error:
             raise UserError(f"{family.removesuffix('s')} `{name}`: its settings cannot be read: {error}") from None
 
     def metadata(self, family: str, name: str) -> Metadata:
-        """What the member says of itself: its paper, a note, whether it sees task switches."""
+        """The member's metadata: its paper, a note, whether it sees task switches."""
         return metadata_of(self.factory(family, name))
 
     def origin(self, family: str, name: str) -> str:
-        """Where the member comes from: "built in", or the name and version of an installed package."""
+        """The member's origin: "built in", or the name and version of an installed package."""
         self.factory(family, name)
         return self._origins[family, self._former[family].get(name, name)]
 
     def rows(self, family: str, name: str) -> tuple[Row, ...]:
-        """The member's settings as text, in the order of its signature."""
+        """The member's settings as text, in signature order."""
         return tuple(_row(setting) for setting in self.schema(family, name).values())
 
 

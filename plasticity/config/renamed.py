@@ -1,6 +1,6 @@
-"""Old names of keys, settings and members: a config that uses them is read as if it used the new ones.
+"""Old names of keys, settings and members; configs that use them are read as if they used the new names.
 
-A member says its former names in its metadata: ``formerly`` for itself, ``renamed`` for its settings.
+A member's metadata hold its former names: ``formerly`` for the member, ``renamed`` for its settings.
 """
 
 from collections.abc import Mapping
@@ -26,10 +26,10 @@ def with_new_keys(raw: Mapping[str, Any]) -> dict[str, Any]:
 
 
 class Renamer:
-    """Puts new names for old ones; ``notes`` holds a line for each old name that was met.
+    """Replaces old names by new ones; ``notes`` holds a line for each old name found.
 
     Args:
-      registry: the known members, whose metadata has their old names.
+      registry: the known members, whose metadata contain their old names.
     """
 
     def __init__(self, registry: Registry) -> None:
@@ -43,7 +43,7 @@ class Renamer:
         }
 
     def document(self, raw: Mapping[str, Any]) -> dict[str, Any]:
-        """A config with new names throughout."""
+        """The config with new names throughout."""
         found = self._keys(raw, KEYS)
         if isinstance(found.get("arms"), Mapping):
             arms = found["arms"].items()
@@ -51,7 +51,7 @@ class Renamer:
         return self._parts(found)
 
     def path(self, path: str) -> str:
-        """A dotted path of an override or a sweep with new names."""
+        """The dotted path of an override or a sweep with new names."""
         *steps, last = path.split(".")
         in_member = (bool(steps) and steps[0] not in ("arms", "sweep")) or len(steps) > 2
         kinds = {old: new for family in LISTS for old, new in self._kinds[family].items()}
@@ -95,7 +95,7 @@ class Renamer:
         return new
 
     def _keys(self, raw: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-        """An old key goes before a new one: it was given later, on the command line."""
+        """Rename keys. An old key takes precedence over the new one: it was given later, on the command line."""
         found = {key: value for key, value in raw.items() if names.get(key, key) == key}
         for old, new in names.items():
             if old in raw:

@@ -38,12 +38,12 @@ class Setting:
 
     name: str
     allowed: str  # in words: "a number in [0, 1]"
-    default: Any  # REQUIRED where there is none
+    default: Any  # REQUIRED if there is none
     traced: bool  # its numbers are arrays in the compiled program
     family: str | None  # of a setting that is itself a member of a family ...
     many: bool  # ... or a list of members
     optional: bool  # of a member: it may be null
-    words: tuple[str, ...]  # the texts it may be, where it may be only a few
+    words: tuple[str, ...]  # the allowed strings, if they are enumerated
     adapter: TypeAdapter[Any]
 
     @property
@@ -55,11 +55,11 @@ class Setting:
         return "required" if self.required else on_one_line(self.default)
 
     def is_traced(self, value: Any) -> bool:
-        """Whether this value is an array in the program: a setting ``Positive | None`` is static at None."""
+        """Whether this value is an array in the program; a setting ``Positive | None`` is static if None."""
         return self.traced and isinstance(value, int | float) and not isinstance(value, bool)
 
     def parse(self, value: Any) -> Any:
-        """The value in the parameter's type. ``ValueError``, in words, where it is not allowed."""
+        """Convert the value to the parameter's type. ``ValueError`` with a readable message if it is not allowed."""
         try:
             parsed = self.adapter.validate_python(value)
         except ValidationError as error:
@@ -71,7 +71,7 @@ class Setting:
         return parsed
 
     def _survives(self, value: float) -> bool:
-        """Whether a number is in range in the program's precision, too."""
+        """Whether a number is also in range in the program's precision."""
         with np.errstate(over="ignore"):
             single = float(np.float32(value))
         try:
@@ -87,7 +87,7 @@ class Setting:
 
 
 def annotations(factory: Callable[..., Any]) -> dict[str, Any]:
-    """The annotation of each keyword-only parameter. ``TypeError`` where one has none or a reserved name."""
+    """The annotation of each keyword-only parameter. ``TypeError`` if one has none or has a reserved name."""
     parameters = inspect.signature(factory).parameters.values()
     keywords = {p.name: p.annotation for p in parameters if p.kind is p.KEYWORD_ONLY}
     bare = [name for name, annotation in keywords.items() if annotation is REQUIRED or name == "kind"]
@@ -101,7 +101,7 @@ def annotations(factory: Callable[..., Any]) -> dict[str, Any]:
 
 @functools.cache
 def schema_of(factory: Callable[..., Any]) -> Mapping[str, Setting]:
-    """The settings of a factory, by name, in order. ``TypeError`` where its signature cannot be a schema."""
+    """The settings of a factory by name, in signature order. ``TypeError`` if its signature cannot be a schema."""
     hints, parameters = annotations(factory), inspect.signature(factory).parameters
     return types.MappingProxyType({n: _setting(factory, n, hints[n], parameters[n].default) for n in hints})
 
@@ -153,7 +153,7 @@ def _marks(annotation: Any) -> tuple[Any, ...]:
 
 
 def _alternatives(annotation: Any) -> Iterator[Any]:
-    """The parts of a union (with the union's own marks, once); else the annotation itself."""
+    """The parts of a union (with the union's own marks, once), or the annotation itself."""
     yield annotation
     if get_origin(_bare(annotation)) in (Union, types.UnionType):
         for part in get_args(_bare(annotation)):
@@ -167,7 +167,7 @@ def _deep_marks(annotation: Any) -> Iterator[Any]:
 
 
 def _number(value: Any) -> Any:
-    """A number as it is; ``ValueError`` for booleans, text and NaN, which pydantic would convert."""
+    """A number unchanged; ``ValueError`` for booleans, text and NaN, which pydantic would convert."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
@@ -176,7 +176,7 @@ def _number(value: Any) -> Any:
 
 
 def strict(annotation: Any) -> Any:
-    """The annotation with booleans, text and NaN kept out of its numbers, and all else out of its booleans and text."""
+    """The annotation in strict form: numbers exclude booleans, text and NaN; booleans and text allow nothing else."""
     origin, parts = get_origin(annotation), get_args(annotation)
     if annotation in (int, float):
         return Annotated[annotation, BeforeValidator(_number)]
@@ -192,7 +192,7 @@ def strict(annotation: Any) -> Any:
 
 
 def words(annotation: Any) -> str:
-    """What the annotation allows: ``an integer of at least 1``, ``relu or tanh``, ``a list, each a number``."""
+    """The allowed values in words: ``an integer of at least 1``, ``relu or tanh``, ``a list, each a number``."""
     bare, parts = _bare(annotation), get_args(_bare(annotation))
     origin = get_origin(bare)
     if origin in (Union, types.UnionType):

@@ -1,4 +1,4 @@
-"""Settings of a member: ``adam`` or ``{kind: adam, learning_rate: 1e-3}`` in a config, a ``Choice`` here."""
+"""Settings of a member: ``adam`` or ``{kind: adam, learning_rate: 1e-3}`` in a config becomes a ``Choice``."""
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,37 +16,37 @@ from plasticity.core.errors import Location, Problem, UserError, listed, nearest
 
 MEMBERS = 100  # of one list
 EMPTY: Mapping[str, Any] = MappingProxyType({})
-Period = Count | Literal["visit"]  # env steps, or once a visit
+Period = Count | Literal["visit"]  # env steps, or once per visit
 
 
 @dataclass(frozen=True, kw_only=True)
 class MonitorKeys:
-    """What a config may say of a monitor beside its settings."""
+    """Keys of a monitor in a config besides its settings."""
 
     every: Period | None = None
 
 
 @dataclass(frozen=True)
 class Choice:
-    """A member of a family with all its settings, the defaults filled in.
+    """A member of a family with all its settings, defaults included.
 
-    Two choices with equal :meth:`static` are the same compiled program; they differ in traced numbers at most.
+    Two choices with equal :meth:`static` share a compiled program; they differ at most in traced numbers.
     """
 
     family: str
     kind: str
     values: Mapping[str, Any]  # a nested member is a Choice, a list of members a tuple of them
     factory: Callable[..., Any] = field(compare=False, repr=False)
-    every: int | Literal["visit"] | None = None  # of a monitor: its own period, where it has one
+    every: int | Literal["visit"] | None = None  # of a monitor: its own period, if any
 
     def __hash__(self) -> int:
         return hash(self.static())
 
     def build(self, hyper: Mapping[str, Any] = EMPTY, prefix: str = "") -> functools.partial[Any]:
-        """The factory with its settings; it still takes the member's positional arguments.
+        """Bind the factory to its settings; the result still takes the member's positional arguments.
 
         Args:
-            hyper: dotted path -> scalar Array (may be a tracer) or number; replaces the traced number of that path.
+            hyper: dotted path -> scalar Array (may be a tracer) or number; replaces the traced number at that path.
             prefix: the member's own dotted path, e.g. ``agent`` or ``interventions.weight_decay``.
         """
         built: dict[str, Any] = {}
@@ -81,7 +81,7 @@ class Choice:
         return (self.family, self.kind, *parts)
 
     def dump(self) -> dict[str, Any]:
-        """The choice as plain data, everything explicit; parsing it gives an equal choice."""
+        """The choice as plain data with everything explicit; parsing it gives an equal choice."""
         own = {} if self.every is None else {"every": self.every}
         return {"kind": self.kind, **own} | {name: plain(value) for name, value in self.values.items()}
 
@@ -97,12 +97,12 @@ class Choice:
 
 
 def paths(prefix: str, members: Sequence[Choice]) -> tuple[str, ...]:
-    """The dotted path of each member of a list: ``interventions.weight_decay``; by index where a kind comes twice."""
+    """The dotted path of each member of a list: ``interventions.weight_decay``; by index if a kind occurs twice."""
     return tuple(f"{prefix}.{label}" for label in labels([{"kind": member.kind} for member in members]))
 
 
 def plain(value: Any) -> Any:
-    """The value as YAML can write it: choices dumped, tuples as lists, NumPy's numbers as Python's."""
+    """The value in a form that YAML can write: choices dumped, tuples as lists, NumPy scalars as Python numbers."""
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, Choice):
@@ -122,12 +122,12 @@ def _frozen(value: Any) -> Any:
 
 
 def _means_period(key: str, schema: Mapping[str, Setting]) -> bool:
-    """Whether a monitor's key is ``every``, or like it and none of its settings nor like one of them."""
+    """Whether a monitor's key means ``every``: not a setting, and closer to ``every`` than to any setting."""
     return key not in schema and nearest(key, [*schema, "every"]) == "every"
 
 
 class Parser:
-    """Turns plain data into choices; collects every problem with its place instead of stopping at the first."""
+    """Converts plain data to choices; collects every problem with its location instead of stopping at the first."""
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
@@ -137,7 +137,7 @@ class Parser:
         self.problems.append(Problem(at, text))
 
     def member(self, family: str, raw: Any, at: Location, default: Any = None) -> Choice | None:
-        """A member from its name or mapping; settings without a ``kind`` are laid over the default member."""
+        """Parse a member from its name or mapping; settings without a ``kind`` are merged into the default member."""
         raw = as_member(raw)
         if not isinstance(raw, Mapping):
             self.refuse(at, f"{shown(raw)} is not allowed; must be a name or {{kind: NAME, ...}}")
@@ -162,7 +162,7 @@ class Parser:
         return Choice(family, kind, values, factory)
 
     def refuse_idle(self, factory: Callable[..., Any], values: Mapping[str, Any], at: Location) -> None:
-        """Notes settings that differ from the default and can have no effect (``Metadata.only_with``)."""
+        """Refuse settings that differ from the default but have no effect (``Metadata.only_with``)."""
         schema = schema_of(factory)
         for name, needs in metadata_of(factory).only_with.items():
             for other, allowed in needs.items():
@@ -174,7 +174,7 @@ class Parser:
                     self.refuse((*at, name), text)
 
     def members(self, family: str, raw: Any, at: Location) -> tuple[Choice, ...]:
-        """A list of members."""
+        """Parse a list of members."""
         if not isinstance(raw, list | tuple):
             self.refuse(at, f"{shown(raw)} is not allowed; must be a list of {family}")
             return ()
@@ -186,16 +186,16 @@ class Parser:
         return tuple(choice for choice in choices if choice is not None)
 
     def monitor(self, raw: Any, at: Location) -> Choice | None:
-        """A monitor, which beside its settings may have a period of its own: ``every``."""
+        """Parse a monitor, which besides its settings may have its own period, ``every``."""
         given = as_member(raw)
         if not isinstance(given, Mapping):
             return self.member("monitors", raw, at)
         try:
             schema = self.registry.schema("monitors", str(given.get("kind")))
         except UserError:
-            return self.member("monitors", given, at)  # says what is wrong
+            return self.member("monitors", given, at)  # reports the problem
         if "every" in schema:
-            text = f"`{given['kind']}` has a setting `every`, which in a config is a monitor's period; rename it"
+            text = f"`{given['kind']}` has a setting `every`, which is reserved for a monitor's period; rename it"
             self.refuse(at, text)
             return None
         period = {key: value for key, value in given.items() if _means_period(str(key), schema)}
@@ -205,7 +205,7 @@ class Parser:
         return None if choice is None else replace(choice, every=every)
 
     def settings(self, schema: Mapping[str, Setting], raw: Any, at: Location) -> dict[str, Any]:
-        """All settings of a schema, in its order; what is wrong is left out and noted in ``problems``."""
+        """Parse all settings of a schema, in its order; problems are collected in ``problems``."""
         for key in raw:
             if key not in schema:
                 text = unknown("key", str(key), schema, "allowed") if schema else "unknown key; it has no settings"
@@ -219,7 +219,7 @@ class Parser:
         return values
 
     def setting(self, setting: Setting, raw: Any, at: Location) -> Any:
-        """One setting's value; None where it is refused."""
+        """Parse one setting's value; None if it is refused."""
         if setting.family is None:
             try:
                 return setting.parse(raw)

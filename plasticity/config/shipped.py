@@ -1,4 +1,4 @@
-"""The configs that come with the package, by name: ``quickstart``, ``paper/new_labels``."""
+"""The configs shipped with the package, by name: ``quickstart``, ``paper/new_labels``."""
 
 import importlib
 from pathlib import Path
@@ -9,21 +9,21 @@ SUFFIX = ".yaml"
 
 
 def folder() -> Path:
-    """Where they lie: ``configs/`` of a checkout, or of an installed package."""
+    """Their folder: ``configs/`` of a checkout or of an installed package."""
     return Path(next(iter(importlib.import_module("plasticity.configs").__path__)))
 
 
 def configs() -> dict[str, Path]:
-    """The file of each, by name, sorted."""
+    """The file of each config, by name, sorted."""
     there = folder()
     return {path.relative_to(there).with_suffix("").as_posix(): path for path in sorted(there.rglob(f"*{SUFFIX}"))}
 
 
 def resolve(given: str | Path) -> Path:
-    """The file that a user means: the one of that path or, where there is none, the shipped config of that name.
+    """Resolve a path or name: the file at that path, or else the shipped config of that name.
 
-    ``configs/quickstart.yaml`` and ``quickstart`` are the same one, wherever the command runs. ``UserError`` for a name
-    without suffix that is neither.
+    ``configs/quickstart.yaml`` and ``quickstart`` are the same config in any working directory. ``UserError`` for a
+    name without suffix that is neither.
     """
     path = Path(given)
     if path.exists():
@@ -33,8 +33,8 @@ def resolve(given: str | Path) -> Path:
     if name in known:
         return known[name]
     if path.suffix:
-        return path  # reading it says what is wrong
+        return path  # reading it reports the problem
     raise UserError(
-        f"{path}: no such file, and no config of this package has that name (`plasticity list configs` shows them)"
+        f"{path}: no such file, and no shipped config has that name (see `plasticity list configs`)"
         f"{suggestion(name, known)}"
     )

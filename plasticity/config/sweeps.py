@@ -1,4 +1,4 @@
-"""Arms and sweeps: what differs between the variants of an experiment, and the grid of points of each."""
+"""Arms and sweeps: the variants of an experiment and each one's grid of points."""
 
 import itertools
 import math
@@ -13,7 +13,7 @@ from plasticity.config.schema import schema_of
 from plasticity.config.settings import Choice, Parser, paths, plain
 from plasticity.core.errors import Location, NoSuchPlaceError, Problem, dotted, listed, shown, unknown
 
-POINTS = 10_000  # of one arm, at most: some ten seconds to lay out
+POINTS = 10_000  # maximum per arm; takes about ten seconds to lay out
 SWEPT = ("agent", "interventions")
 ARM = (*SWEPT, "task_aware", "sweep", "control")  # the keys of an arm
 Sweep = Mapping[str, tuple[Any, ...] | None]
@@ -27,7 +27,7 @@ class Point(NamedTuple):
     interventions: tuple[Choice, ...]
 
     def static(self) -> tuple[Any, ...]:
-        """Equal for two points of one compiled program."""
+        """Equal for points that share a compiled program."""
         return (self.agent.static(), *(each.static() for each in self.interventions))
 
     def traced(self) -> dict[str, float]:
@@ -45,12 +45,12 @@ class Arm:
     agent: Choice
     interventions: tuple[Choice, ...]
     task_aware: bool  # whether the learner may know of task switches
-    sweep: Sweep  # the arm's own; None takes a path of the experiment's sweep away
+    sweep: Sweep  # the arm's own; None removes a path of the experiment's sweep
     points: tuple[Point, ...]
-    control: str | None = None  # the arm that is its fresh control; None: the usual one, see ``config.controls``
+    control: str | None = None  # the arm that is its fresh control; None: the default, see ``config.controls``
 
     def dump(self, agent: Choice, interventions: Sequence[Choice], task_aware: bool) -> dict[str, Any]:
-        """What the arm changes of the base, as plain data."""
+        """The arm's changes to the base, as plain data."""
         changed: dict[str, Any] = {}
         if self.agent != agent:
             changed["agent"] = difference(agent.dump(), self.agent.dump())
@@ -68,13 +68,13 @@ def plain_sweep(sweep: Sweep) -> dict[str, list[Any] | None]:
 
 @dataclass(frozen=True, kw_only=True)
 class ArmKeys:
-    """What a config may say of an arm beside its members."""
+    """Keys of an arm in a config besides its members."""
 
     task_aware: bool = False
 
 
 class Base(NamedTuple):
-    """What an arm is where it says nothing else."""
+    """Defaults of an arm."""
 
     agent: Choice
     interventions: Sequence[Choice]
@@ -82,7 +82,7 @@ class Base(NamedTuple):
 
 
 def parse_arm(parser: Parser, name: str, raw: Any, base: Base, sweep: Sweep) -> Arm | None:
-    """An arm from its overrides of the base; None where it is refused."""
+    """Parse an arm from its overrides of the base; None if it is refused."""
     at: Location = ("arms", name)
     raw = {} if raw is None else raw
     if not isinstance(raw, Mapping):
@@ -115,7 +115,7 @@ def parse_arm(parser: Parser, name: str, raw: Any, base: Base, sweep: Sweep) -> 
 
 
 def blamed(problems: Sequence[Problem], arms: int) -> list[Problem]:
-    """Each problem of the experiment's sweep once, with the arms it came up in unless that is all of them."""
+    """Each problem of the experiment's sweep once, with the affected arms unless all are affected."""
     names: dict[tuple[Location, str], dict[str, None]] = {}
     for at, text, arm in problems:
         names.setdefault((at, text), {})[arm] = None
@@ -126,7 +126,7 @@ def blamed(problems: Sequence[Problem], arms: int) -> list[Problem]:
 
 
 def parse_sweep(parser: Parser, raw: Any, at: Location, base: Sweep = MappingProxyType({})) -> Sweep:
-    """A sweep: dotted path -> list of distinct values, at least one; None (in an arm) for a path of the base sweep."""
+    """Parse a sweep: dotted path -> non-empty list of distinct values, or None (in an arm) for a path of the base."""
     if not isinstance(raw, Mapping):
         parser.refuse(at, f"{shown(raw)} is not allowed; must be a mapping of dotted paths to lists")
         return {}
@@ -146,8 +146,8 @@ def _unsweepable(path: str) -> str | None:
     if root in SWEPT:
         return None
     if root == "stream":
-        return "a stream cannot be swept: all lanes of a run live through one; write a config for each stream"
-    return "cannot be swept; a path begins with `agent.` or `interventions.`, as agent.optimizer.learning_rate"
+        return "a stream cannot be swept: all lanes of a run share it; write a config for each stream"
+    return "cannot be swept; a path starts with `agent.` or `interventions.`, as agent.optimizer.learning_rate"
 
 
 def _bad_values(values: Any) -> str | None:
@@ -164,9 +164,9 @@ def _bad_values(values: Any) -> str | None:
 def expand(
     registry: Registry, agent: Choice, interventions: Sequence[Choice], sweep: Sweep
 ) -> tuple[tuple[Point, ...], list[Problem]]:
-    """The points of the product of all swept values, in the order given, the last path running fastest.
+    """The points of the Cartesian product of all swept values, in the given order, with the last path varying fastest.
 
-    Problems are placed at ``(path of the sweep, the rest of the way)``.
+    Problems are located at ``(path of the sweep, remaining keys)``.
     """
     swept = {path: values for path, values in sweep.items() if values is not None}
     document = {"agent": agent.dump(), "interventions": [each.dump() for each in interventions]}
@@ -177,7 +177,7 @@ def expand(
 
 
 def _point(parser: Parser, document: Any, swept: Mapping[str, Any]) -> Point | None:
-    """One point; None where it is refused."""
+    """One point; None if it is refused."""
     where: dict[Location, str] = {}
     for path, value in swept.items():
         try:
@@ -187,7 +187,7 @@ def _point(parser: Parser, document: Any, swept: Mapping[str, Any]) -> Point | N
             return None
         undone = [other for place, other in where.items() if place[: len(location)] == location]
         if undone:
-            parser.refuse((path,), f"sets the same setting as `{undone[0]}`; leave one of them out")
+            parser.refuse((path,), f"sets the same setting as `{undone[0]}`; remove one of them")
             return None
         where[location] = path
         document = replaced(document, location, value)
@@ -203,7 +203,7 @@ def _point(parser: Parser, document: Any, swept: Mapping[str, Any]) -> Point | N
 
 
 def _blame(parser: Parser, where: dict[Location, str], at: Location, text: str) -> None:
-    """Reports a problem of the point at the swept path that leads there; else at the path that leads nearest."""
+    """Report a problem of the point at the swept path that contains it, or else at the nearest path."""
     for place in reversed(where):
         if at[: len(place)] == place:
             parser.refuse((where[place], *at[len(place) :]), text)

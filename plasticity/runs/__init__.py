@@ -1,4 +1,4 @@
-"""Runs on disk: an experiment planned, launched, recorded, saved, resumed and measured afterwards.
+"""Runs on disk: planning, launching, recording, saving, resuming and measuring experiments.
 
-All files are written here. Imports the packages below it: ``core``, ``config``, ``engine``, and every family's members.
+All files of a run are written here. Imports ``core``, ``config``, ``engine`` and every family's members.
 """

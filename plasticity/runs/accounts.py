@@ -1,8 +1,8 @@
-"""What a folder says of its run: ``plan.json``, each arm's ``status.json``, and which parts its tables have.
+"""State of a run according to its folder: ``plan.json``, each arm's ``status.json``, and the parts of its tables.
 
-``lanes.parquet`` is written after the parts of every flush, and its footer notes them: under :data:`NOTE` JSON with the
-number of each program -> a digit for each part of its metrics, ``1`` where a part of the evaluations belongs to it.
-Without that a reader could not miss a part at the end of a run that has stopped, or any part of the evaluations.
+``lanes.parquet`` is written after the parts of every flush, and its footer lists them: under :data:`NOTE`, JSON that
+maps each program's number to one digit per part of its metrics, ``1`` if a part of the evaluations belongs to it.
+Without this a reader could not detect a missing part at the end of a stopped run, or a missing part of the evaluations.
 """
 
 import hashlib
@@ -16,7 +16,7 @@ from plasticity.runs.checksums import DamagedError, has, is_list, is_number, is_
 
 EXPERIMENT, PLAN, STATUS, LANES = "experiment.yaml", "plan.json", "status.json", "lanes.parquet"
 CONFIG, DATA = "config", "data"  # in PLAN
-FREE = ("recorders",)  # what a resumed run may have otherwise: it changes no number
+FREE = ("recorders",)  # keys that may differ in a resumed run, as they change no number
 METRICS, EVALUATIONS = "metrics", "evaluations"  # folders of an arm
 PART = "part-{:03d}-{:05d}.parquet"  # program, number
 NOTE = "parts"  # in the footer of LANES
@@ -46,9 +46,9 @@ def _is_stream(value: Any) -> bool:
 
 
 def read_plan(run: Path) -> dict[str, Any]:
-    """What the run set out to do.
+    """Read the run's plan.
 
-    ``DamagedError`` where the file is not as it was written, or is no plan; ``OSError`` where there is none.
+    ``DamagedError`` if the file has changed since it was written or is not a plan; ``OSError`` if there is none.
     """
     found = read_json(run / PLAN)
     if not has(found, arms=lambda arms: is_list(arms, _is_arm), stream=_is_stream):
@@ -59,7 +59,10 @@ def read_plan(run: Path) -> dict[str, Any]:
 
 
 def unchanging(config: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, Any]:
-    """What must stay as it was: without what changes no number, and without the path of data known by their content."""
+    """The part of a config that must not change on resuming.
+
+    Leaves out keys that change no number, and the path of data identified by their content.
+    """
     kept = {key: value for key, value in config.items() if key not in FREE}
     if plan.get(DATA) and isinstance(kept.get("stream"), Mapping):
         kept["stream"] = {key: value for key, value in kept["stream"].items() if key != "path"}
@@ -67,13 +70,13 @@ def unchanging(config: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, 
 
 
 def fingerprint(config: Mapping[str, Any], plan: Mapping[str, Any]) -> str:
-    """Of the config of a run; ``plan``: the run's, which says whether its data are known by their content."""
+    """Fingerprint of a run's config. ``plan``: the run's plan, which says whether data are identified by content."""
     text = json.dumps(unchanging(config, plan), sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def is_own_config(config: Any, plan: Mapping[str, Any]) -> bool:
-    """Whether a run was started with this config, as far as its plan knows: those of older versions do not."""
+    """Whether a run was started with this config, if its plan records that (plans of older versions do not)."""
     return isinstance(config, Mapping) and plan.get(CONFIG, "") in ("", fingerprint(config, plan))
 
 
@@ -91,16 +94,16 @@ KINDS: dict[str, Callable[[Any], bool]] = {
 
 
 def read_status(arm: Path, told: Callable[[Path, str], None] = lambda path, why: None) -> dict[str, Any]:
-    """What the arm does; nothing where its status is missing or damaged, since the checkpoints know as much.
+    """The arm's status; empty if it is missing or damaged, since the checkpoints hold the same information.
 
-    ``told`` receives the file, and why it is left out, where it is damaged, or missing although the arm has begun.
+    ``told`` receives the file and the reason if it is damaged, or missing although the arm has started.
     """
     path = arm / STATUS
     try:
         found = read_json(path)
         if found.keys() & KINDS.keys() and all(kind(found[key]) for key, kind in KINDS.items() if key in found):
             return found
-        told(path, "it does not hold the facts of a status")
+        told(path, "it is not the status of an arm")
     except (FileNotFoundError, NotADirectoryError):
         if has_begun(arm):
             told(path, MISSING)
@@ -115,20 +118,20 @@ def has_begun(arm: Path) -> bool:
 
 
 def note(program: int, parts: int, names: Collection[str]) -> str:
-    """What :data:`NOTE` says of a program with so many parts.
+    """The entry of a program under :data:`NOTE`.
 
-    ``names``: of its files that are there, relative to the arm's folder.
+    ``parts``: its number of parts. ``names``: its existing files, relative to the arm's folder.
     """
     return "".join("01"[f"{EVALUATIONS}/{PART.format(program, number)}" in names] for number in range(parts))
 
 
 def to_footer(notes: Mapping[int, str]) -> dict[str, str]:
-    """The notes of an arm's programs, as the footer of a table holds them."""
+    """The notes of an arm's programs in the form of a table footer."""
     return {NOTE: json.dumps({str(program): notes[program] for program in sorted(notes)})}
 
 
 def from_footer(footer: Mapping[bytes, bytes] | None) -> dict[int, str]:
-    """What :func:`to_footer` made; nothing of older versions' tables."""
+    """Inverse of :func:`to_footer`; empty for tables of older versions."""
     try:
         found = json.loads((footer or {}).get(NOTE.encode(), b"{}"))
     except ValueError:
@@ -138,7 +141,7 @@ def from_footer(footer: Mapping[bytes, bytes] | None) -> dict[int, str]:
 
 
 def _notes(arm: Path) -> dict[int, str]:
-    """Nothing where the table of lanes is missing or damaged: those who read it say so."""
+    """The notes of an arm; empty if the table of lanes is missing or damaged, which its readers report."""
     try:
         return from_footer(read_table(arm / LANES, ()).schema.metadata)
     except (OSError, DamagedError):
@@ -146,9 +149,9 @@ def _notes(arm: Path) -> dict[int, str]:
 
 
 def table_parts(arm: Path, told: Callable[[Path, str], None], folder: str = METRICS) -> list[Path]:
-    """The parts of an arm's table that are there, in order; ``told`` receives each that is missing among them.
+    """The existing parts of an arm's table, in order; ``told`` receives each missing part.
 
-    Parts are numbered from 0 within each program; how many there are is noted in the table of lanes, and in the status
+    Parts are numbered from 0 within each program. Their number is recorded in the table of lanes, and in the status
     once a program is finished. Evaluations need not be in every part.
     """
     notes, counts = _notes(arm), read_status(arm).get("parts", {})  # first: a run under way writes parts before them

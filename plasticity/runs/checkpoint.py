@@ -1,11 +1,11 @@
-"""Checkpoints: everything a program needs to go on as if it had never stopped, in one file.
+"""Checkpoints: everything a program needs to continue exactly as if it had never stopped, in one file.
 
-A checkpoint is an uncompressed ``.npz``: one member for each array of the carries, by its path in the tree, those of
-the stream's host side, and a JSON member that says what it belongs to: the position, and length and CRC-32 of every
-part of the tables up to there. The zip format keeps a CRC of every member, so a truncated or damaged file is noticed
-when it is read. Files are written under a temporary name and renamed; one that turns out damaged, or whose parts of the
-tables are no longer whole, is renamed as well, so that it is neither tried again nor counted among the two that are
-kept.
+A checkpoint is an uncompressed ``.npz``. It has one member for each array of the carries, named by its path in the
+tree, the arrays of the stream's host side, and a JSON member with its metadata: the position, and the length and CRC-32
+of every part of the tables up to that position. The zip format stores a CRC of every member, so a truncated or damaged
+file is detected when it is read. Files are written under a temporary name and then renamed. A checkpoint that turns out
+to be damaged, or whose parts of the tables are no longer intact, is also renamed: it is not tried again and does not
+count among the two that are kept.
 """
 
 import json
@@ -22,12 +22,12 @@ from plasticity.runs.files import write_atomically
 
 KEEP = 2
 META = "meta.json"
-FIRST = "first"  # in META: whether no checkpoint was there before it
+FIRST = "first"  # in META: whether there was no earlier checkpoint
 HOST = "host:"
 
 
 class Snapshot(NamedTuple):
-    """What is saved. ``arrays`` is any pytree; ``host`` flat arrays; ``meta`` plain JSON (position, parts, ...)."""
+    """Contents of a checkpoint. ``arrays``: any pytree; ``host``: flat arrays; ``meta``: plain JSON (position, ...)."""
 
     arrays: Any
     host: Mapping[str, np.ndarray]
@@ -35,11 +35,11 @@ class Snapshot(NamedTuple):
 
 
 class WrongCheckpointError(Exception):
-    """The checkpoint is sound but belongs to something else."""
+    """The checkpoint is intact but belongs to another program."""
 
 
 class LostRowsError(Exception):
-    """There are sound checkpoints, but none whose rows of the tables are all there; the message names a file."""
+    """There are intact checkpoints, but none with all its rows of the tables; the message names a file."""
 
 
 def _is_key(leaf: Any) -> bool:
@@ -47,7 +47,7 @@ def _is_key(leaf: Any) -> bool:
 
 
 def _plain(leaf: Any) -> np.ndarray:
-    """An array that ``np.save`` keeps: keys as their data, exotic dtypes (bfloat16) as bytes of the same width."""
+    """Convert to an array that ``np.save`` can store: keys as their data, bfloat16 etc. as bytes of the same width."""
     if _is_key(leaf):
         leaf = jax.random.key_data(leaf)
     array = np.asarray(leaf)
@@ -59,7 +59,7 @@ def _named(tree: Any) -> dict[str, Any]:
 
 
 def save(folder: Path, name: str, snapshot: Snapshot) -> Path:
-    """Writes ``folder/name.npz`` atomically and removes all but the newest two (names sort by age)."""
+    """Write ``folder/name.npz`` atomically and remove all but the newest two (names sort by age)."""
     folder.mkdir(parents=True, exist_ok=True)
     members = {key: _plain(leaf) for key, leaf in _named(snapshot.arrays).items()}
     members |= {HOST + key: value for key, value in snapshot.host.items()}
@@ -82,7 +82,7 @@ def files(folder: Path) -> list[Path]:
 
 
 def successors(path: Path) -> list[Path] | None:
-    """The newer checkpoints of a run that has taken this one away meanwhile; None where it is still there."""
+    """The newer checkpoints if an active run has removed this one meanwhile; None if it still exists."""
     return None if path.exists() else [each for each in files(path.parent) if each > path]
 
 
@@ -94,7 +94,7 @@ def _restore(member: np.ndarray, like: Any) -> Any:
 
 
 def _members(path: Path, wanted: Collection[str] | None = None) -> dict[str, np.ndarray]:
-    """Arrays of the file by name, all or those in ``wanted``; each is read to its end, where its CRC is checked."""
+    """Arrays of the file by name, all or those in ``wanted``; each is read to its end, which checks its CRC."""
     found = {}
     try:
         with zipfile.ZipFile(path) as archive:
@@ -104,14 +104,14 @@ def _members(path: Path, wanted: Collection[str] | None = None) -> dict[str, np.
                     with archive.open(name) as handle:
                         found[key] = np.lib.format.read_array(handle, allow_pickle=False)
                         if handle.read(1):
-                            raise ValueError(f"{key} is longer than it says")
+                            raise ValueError(f"{key} is longer than its header says")
     except Exception as error:  # a damaged header can make the readers of zip and npy raise nearly anything
         raise DamagedError(" ".join(f"{type(error).__name__}: {error}".split())[:120]) from error
     return found
 
 
 def _meta(members: dict[str, np.ndarray]) -> dict[str, Any]:
-    """The file's JSON, which is taken from ``members``; its types are checked."""
+    """Remove and return the file's JSON from ``members``; its types are checked."""
     try:
         meta = json.loads(members.pop(META).tobytes())
     except (KeyError, ValueError) as error:
@@ -130,7 +130,7 @@ def about(path: Path) -> dict[str, Any]:
 
 
 def lacking(folder: Path) -> str | None:
-    """What to say where one of the checkpoints that ought to be kept is missing; None where none is known to be."""
+    """A message if one of the checkpoints that should be kept is missing; None if none is known to be missing."""
     there = files(folder)
     try:
         first = about(there[-1]).get(FIRST, True) if there else True
@@ -140,7 +140,7 @@ def lacking(folder: Path) -> str | None:
 
 
 def of_groups(path: Path, name: str) -> list[np.ndarray]:
-    """One array of the carry of each group, ``[block, ...]``; ``DamagedError`` where there is none."""
+    """One array of the carry of each group, ``[block, ...]``; ``DamagedError`` if there is none."""
     found: list[np.ndarray] = []
     while members := _members(path, {key := f"[{len(found)}].{name}"}):
         found.append(members[key])
@@ -150,9 +150,10 @@ def of_groups(path: Path, name: str) -> list[np.ndarray]:
 
 
 def read(path: Path, like: Any, fingerprint: str | None) -> Snapshot:
-    """One checkpoint, its arrays in the structure of ``like`` (shapes and dtypes); ``None``: of any fingerprint.
+    """Read a checkpoint, with its arrays in the structure of ``like`` (shapes and dtypes).
 
-    ``DamagedError`` where the file is truncated or corrupted, ``WrongCheckpointError`` where it does not fit.
+    ``fingerprint``: required fingerprint; None accepts any. ``DamagedError`` if the file is truncated or corrupted,
+    ``WrongCheckpointError`` if it does not fit.
     """
     members = _members(path)
     meta = _meta(members)
@@ -164,7 +165,7 @@ def read(path: Path, like: Any, fingerprint: str | None) -> Snapshot:
     wanted = _named(like)
     if set(wanted) != set(members):
         odd = sorted(set(wanted) ^ set(members))[0]
-        raise WrongCheckpointError(f"{path} does not fit this program: {odd} is in one of them only")
+        raise WrongCheckpointError(f"{path} does not fit this program: {odd} is only in one of them")
     for name, leaf in wanted.items():
         expected = _plain(np.zeros(0, leaf.dtype)).dtype if not _is_key(leaf) else members[name].dtype
         shape = members[name].shape[: len(leaf.shape)]
@@ -177,20 +178,20 @@ def read(path: Path, like: Any, fingerprint: str | None) -> Snapshot:
 def newest(
     folder: Path, like: Any, fingerprint: str, fault: Callable[[Mapping[str, Any]], str | None] = lambda meta: None
 ) -> tuple[Snapshot | None, list[str]]:
-    """The newest sound checkpoint of a folder, and a line for each one that was set aside.
+    """The newest intact checkpoint of a folder, and a line for each one that was set aside.
 
     Args:
-        folder: of a program's checkpoints.
+        folder: folder of a program's checkpoints.
         like: its carries (shapes and dtypes).
-        fingerprint: of the program.
-        fault: a checkpoint's JSON -> what is wrong with the tables that belong to it; None where they are whole.
+        fingerprint: fingerprint of the program.
+        fault: a checkpoint's JSON -> what is wrong with its tables; None if they are intact.
 
     Returns:
-        ``None`` where there is no sound checkpoint.
+        ``None`` in place of the checkpoint if there is no intact one.
 
     Raises:
-        WrongCheckpointError: a sound one was made with another config.
-        LostRowsError: there are sound ones, but no tables of any are whole. Those stay where they are.
+        WrongCheckpointError: an intact one was made with another config.
+        LostRowsError: there are intact ones, but none has intact tables. They are not renamed.
     """
     passed: list[str] = []
     lost: dict[Path, str] = {}

@@ -1,8 +1,8 @@
-"""Files that can tell whether they are as they were written: tables and JSON that carry a CRC-32 of themselves.
+"""Self-checking files: tables and JSON that contain their own CRC-32.
 
 A table's footer holds eight hexadecimal digits under :data:`KEY`: the CRC-32 of the whole file with zeros in their
-place. JSON holds the CRC-32 of its other keys, sorted and without spaces. Files without one, of older versions, are
-read as far as they can be.
+place. JSON holds the CRC-32 of its other keys, sorted and without spaces. Files without a checksum, written by older
+versions, are read if possible.
 """
 
 import json
@@ -22,11 +22,11 @@ BLOCK = 1 << 20
 
 
 class DamagedError(Exception):
-    """A file is not as it was written; the message says what gave it away."""
+    """A file has changed since it was written; the message says how this was detected."""
 
 
 def told(error: BaseException) -> str:
-    """What a reader says of a file it cannot read, in half a line."""
+    """A reader's error on a damaged file, in half a line."""
     return " ".join(f"{type(error).__name__}: {error}".split()).partition(". ")[0][:100]
 
 
@@ -54,11 +54,11 @@ def table_bytes(table: pa.Table) -> bytes:
 
 
 def _check_whole(raw: bytes) -> None:
-    """``DamagedError`` where the file is cut, or does not have the checksum it says."""
+    """``DamagedError`` if the file is truncated or does not match its checksum."""
     if not raw:
         raise DamagedError("it is empty")
     if raw[-len(ENDS) :] != ENDS:
-        raise DamagedError("it is cut or no table")
+        raise DamagedError("it is truncated or not a table")
     at = raw.rfind(MARK) + len(MARK)
     if at < len(MARK):  # of an older version
         return
@@ -68,9 +68,9 @@ def _check_whole(raw: bytes) -> None:
 
 
 def read_table(path: Path, wanted: Collection[str] | None = None, texts: Collection[str] = ()) -> pa.Table:
-    """A table with its columns in ``wanted`` (None: all); those in ``texts`` as dictionaries where they are text.
+    """Read a table with its columns in ``wanted`` (None: all); text columns in ``texts`` become dictionaries.
 
-    ``DamagedError`` where the file is not as it was written; ``OSError`` where there is none.
+    ``DamagedError`` if the file has changed since it was written; ``OSError`` if there is none.
     """
     raw = Path(path).read_bytes()
     _check_whole(raw)
@@ -98,9 +98,9 @@ def to_json(data: Mapping[str, Any], indent: int | None = 1) -> str:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The mapping that :func:`to_json` wrote, without its checksum.
+    """Read the mapping that :func:`to_json` wrote, without its checksum.
 
-    ``DamagedError`` where it is none, or another one than was written; ``OSError`` where there is no file.
+    ``DamagedError`` if it is not a mapping or has changed since it was written; ``OSError`` if there is no file.
     """
     raw = path.read_bytes()
     try:
@@ -116,7 +116,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def is_whole(value: Any, least: int = 0) -> bool:
-    """Whether a value from JSON is a whole number of at least ``least``."""
+    """Whether a value from JSON is an integer of at least ``least``."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
@@ -129,5 +129,5 @@ def is_list(value: Any, each: Callable[[Any], bool]) -> bool:
 
 
 def has(value: Any, **facts: Callable[[Any], bool]) -> bool:
-    """Whether a value from JSON is a mapping that holds all of ``facts``, each of its kind."""
+    """Whether a value from JSON is a mapping with all keys of ``facts`` whose values pass the given checks."""
     return isinstance(value, dict) and all(key in value and kind(value[key]) for key, kind in facts.items())

@@ -1,4 +1,4 @@
-"""Files that are replaced whole: a reader sees the old one or the new one, never a half."""
+"""Atomic replacement of files: a reader sees the old file or the new one, never a partial one."""
 
 import contextlib
 import os
@@ -8,16 +8,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-TEMPORARY = ".tmp"  # how the names of files under way end
-ABANDONED_SECONDS = 3600.0  # a file under way that is older than this has no writer any more
+TEMPORARY = ".tmp"  # suffix of files being written
+ABANDONED_SECONDS = 3600.0  # a temporary file older than this has no writer any more
 
 
 def write_atomically(path: Path, write: Callable[[Path], Any], *, durable: bool = True) -> None:
-    """``write(temporary path)``, then one rename.
+    """Call ``write(temporary path)``, then rename.
 
-    The temporary file is in the same folder under a name that no other writer has, so that several processes may write
-    the same file: the last one to finish wins. After an error it is removed; after the end of the process it stays
-    until :func:`sweep`.
+    The temporary file is in the same folder under a unique name, so several processes may write the same file: the last
+    one to finish wins. After an error it is removed. If the process is killed it stays until :func:`sweep`.
 
     Args:
       path: the file.
@@ -25,7 +24,7 @@ def write_atomically(path: Path, write: Callable[[Path], Any], *, durable: bool 
       durable: wait until the contents are on the disk before the rename.
 
     Raises:
-      OSError: the file cannot be written; where the system says so, its ``filename`` is ``path``.
+      OSError: the file cannot be written; for system errors, its ``filename`` is ``path``.
     """
     path = path.resolve() if path.is_symlink() else path
     if path.exists() and not path.is_file():  # /dev/stdout, a pipe: nothing to replace
@@ -48,12 +47,12 @@ def write_atomically(path: Path, write: Callable[[Path], Any], *, durable: bool 
 
 
 def write_text(path: Path, text: str) -> None:
-    """Replaces the file's contents by the text, in UTF-8."""
+    """Replace the file's contents by the text, in UTF-8."""
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def sweep(folder: Path, *, older: float = ABANDONED_SECONDS) -> None:
-    """Removes the temporary files in a folder, not below it, that are at least ``older`` seconds old."""
+    """Remove the temporary files directly in a folder that are at least ``older`` seconds old."""
     for path in folder.glob(f"*{TEMPORARY}"):
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_mtime >= older:

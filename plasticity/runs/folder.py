@@ -1,4 +1,4 @@
-"""A run's folder: made, continued or replaced; what it says of the run as a whole."""
+"""A run's folder: creating, resuming or replacing it, and the files about the run as a whole."""
 
 import importlib.metadata
 import json
@@ -41,7 +41,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "rlax", "flashbax", "envpool", "nu
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of what the numbers depend on, and this checkout's git revision where there is one."""
+    """Versions of Python and of the packages that the numbers depend on, and this checkout's git revision, if any."""
     found = {"python": platform.python_version(), "plasticity": __version__}
     for package in PACKAGES:
         try:
@@ -68,12 +68,12 @@ Config = Mapping[str, Any]
 def check(
     folder: Path, resolved: Config, *, resume: bool, force: bool, current: Callable[[Config], Config] = dict
 ) -> bool:
-    """Whether a run may use this folder; touches nothing.
+    """Check that a run may use this folder; modifies nothing.
 
-    ``current``: the config of a run that an older version made, in the names of this one.
+    ``current`` translates the config of a run that an older version made into the names of this one.
 
-    Returns whether it goes on with the run that is there: with ``resume``, where there is one; with ``resume`` and
-    nothing there yet the run begins. ``UserError`` where the folder holds anything else, or a run that is in the way.
+    Returns whether the run resumes an existing one, which needs ``resume``. With ``resume`` and no existing run, a new
+    run starts. ``UserError`` if the folder contains anything else, or a run that may not be replaced.
     """
     if resume and force:
         raise UserError("--resume continues a run and --force replaces it; give one of them")
@@ -89,7 +89,7 @@ def check(
 
 
 def _is_free(folder: Path) -> bool:
-    """Whether there is nothing but what a run leaves that ended before ``EXPERIMENT`` made the folder a run."""
+    """Whether the folder is empty or holds only the leftovers of a run that ended before ``EXPERIMENT`` was written."""
     if not folder.is_dir():
         return not folder.exists()
     return all(_is_beginning(path.name) for path in folder.iterdir())
@@ -101,12 +101,12 @@ def _is_beginning(name: str) -> bool:
 
 
 def has_begun(folder: Path) -> bool:
-    """Whether a run is in the folder, or a process that will make one."""
+    """Whether the folder contains a run, or a process is creating one there."""
     return any((folder / name).exists() for name in (EXPERIMENT, REPLACED, *lock.FILES))
 
 
 def is_finished(folder: Path) -> bool:
-    """Whether every program of the run there says that it has come to its end."""
+    """Whether every program of the run has finished according to its status."""
     try:
         programs = [each["arm"] for each in read_plan(folder)["programs"]]
     except (OSError, LookupError, DamagedError):
@@ -118,7 +118,7 @@ def is_finished(folder: Path) -> bool:
 def _check_same(folder: Path, resolved: Config, current: Callable[[Config], Config]) -> None:
     if not (folder / EXPERIMENT).exists():
         if (folder / REPLACED).exists():
-            raise UserError(f"{folder}: there is no run to resume, as --force was removing it; begin anew with --force")
+            raise UserError(f"{folder}: there is no run to resume (--force was removing it); start again with --force")
         raise UserError(
             f"{folder} is not a run (it has no {EXPERIMENT}): there is no run to resume; choose another --out"
         )
@@ -131,24 +131,24 @@ def _check_same(folder: Path, resolved: Config, current: Callable[[Config], Conf
             was, now = contrasted(before.get(key), resolved.get(key))
             raise UserError(
                 f"{folder}: was made with another config: `{key}` was {was}, now {now}\n"
-                f"resume it with its own: plasticity run {folder / EXPERIMENT} --out {folder} --resume"
+                f"resume it with its own config: plasticity run {folder / EXPERIMENT} --out {folder} --resume"
             )
 
 
 def _check_kinds(folder: Path, plan: Mapping[str, Any]) -> None:
-    """``UserError`` where a folder lies in place of one of the run's files, or a file in place of a folder."""
+    """``UserError`` if one of the run's files is a folder, or one of its folders is a file."""
     arms = [folder / each["name"] for each in plan.get("arms", ())]
     for path in (folder / PLAN, *(arm / name for arm in arms for name in (STATUS, LANES))):
         if path.is_dir():
-            raise UserError(f"{path} is a folder and ought to be a file; move it away, then resume")
+            raise UserError(f"{path} is a folder but must be a file; move it away, then resume")
     parts = (arm / name for arm in arms for name in (METRICS, EVALUATIONS, CHECKPOINTS))
     for path in (*arms, *parts):
         if path.is_file():
-            raise UserError(f"{path} is a file and ought to be a folder; move it away, then resume")
+            raise UserError(f"{path} is a file but must be a folder; move it away, then resume")
 
 
 def _plan(folder: Path) -> dict[str, Any]:
-    """The run's plan; empty where it has none that is whole."""
+    """The run's plan; empty if it is missing or damaged."""
     try:
         return read_plan(folder)
     except (OSError, DamagedError):
@@ -156,9 +156,9 @@ def _plan(folder: Path) -> dict[str, Any]:
 
 
 def _config(folder: Path, resolved: Mapping[str, Any], plan: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The config in the folder; ``resolved`` where that is damaged and the plan knows this one for the run's own.
+    """The config in the folder; ``resolved`` if that is damaged and ``resolved`` matches the plan.
 
-    ``UserError``, one line, where it is damaged and this one is not known to be the same.
+    ``UserError``, one line, if it is damaged and ``resolved`` does not match the plan.
     """
     try:
         found = read_file(folder / EXPERIMENT)
@@ -166,7 +166,7 @@ def _config(folder: Path, resolved: Mapping[str, Any], plan: Mapping[str, Any]) 
     except UserError as error:
         found, why = {}, cut(" ".join(str(error).split()).removeprefix(f"{folder / EXPERIMENT}").lstrip(":, "), 80)
     if not why and plan.get(CONFIG, fingerprint(found, plan)) != fingerprint(found, plan):
-        why = "it is not the config that the run was started with"
+        why = "it is not the config with which the run was started"
     if why and plan.get(CONFIG) == fingerprint(resolved, plan):
         return resolved
     if why:
@@ -183,58 +183,58 @@ def _check_replaceable(folder: Path, force: bool) -> None:
 
 
 def check_writable(folder: Path) -> None:
-    """``UserError`` where the folder cannot be made or written; leaves nothing behind."""
+    """``UserError`` if the folder cannot be created or written; leaves nothing behind."""
     there = _nearest(folder)
     if not there.is_dir():
         raise UserError(f"{folder}: cannot be written: {there} is a file")
     if not os.access(there, os.W_OK | os.X_OK):
         raise UserError(f"{folder}: cannot be written: no permission in {there}")
     if there != folder:
-        try:  # root has every permission, and some file systems still take no folder
+        try:  # root has every permission, but some file systems still refuse folders
             tempfile.TemporaryDirectory(dir=there).cleanup()
         except OSError as error:
             raise UserError(f"{folder}: cannot be written: {error.strerror}") from None
 
 
 def check_space(folder: Path, needed: int) -> None:
-    """``UserError`` where the file system has fewer than ``needed`` bytes left."""
+    """``UserError`` if the file system has fewer than ``needed`` bytes free."""
     try:
         free = shutil.disk_usage(_nearest(folder)).free
     except OSError:
         return
     if free < needed:
-        raise UserError(f"{folder}: checkpoints take {readable(needed)}; {readable(free)} are free there")
+        raise UserError(f"{folder}: checkpoints need {readable(needed)}; only {readable(free)} are free")
 
 
 def _nearest(folder: Path) -> Path:
-    """The folder, or the nearest above it that exists."""
+    """The folder, or its nearest existing ancestor."""
     return next((path for path in (folder, *folder.absolute().parents) if path.exists()), Path("/"))
 
 
 def read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The run's config and its plan, as plain data. ``UserError`` where the folder is no run."""
+    """The run's config and its plan, as plain data. ``UserError`` if the folder is not a run."""
     for name in (EXPERIMENT, PLAN):
         if not (folder / name).exists():
             outside = "it is a file" if folder.exists() else "there is no such folder"
             what = f"it has no {name}" if folder.is_dir() else outside
-            raise UserError(f"{folder} is no run: {what}")
+            raise UserError(f"{folder} is not a run: {what}")
     try:
         plan = read_plan(folder)
     except (OSError, DamagedError) as error:
-        raise UserError(f"{folder / PLAN} is damaged ({error}); `plasticity run ... --resume` writes it anew") from None
+        raise UserError(f"{folder / PLAN} is damaged ({error}); `plasticity run ... --resume` rewrites it") from None
     config = read_file(folder / EXPERIMENT)
     if not is_own_config(config, plan):
-        raise UserError(f"{folder / EXPERIMENT} is damaged: it does not hold the config that the run was started with")
+        raise UserError(f"{folder / EXPERIMENT} is damaged: it is not the config with which the run was started")
     return dict(config), plan
 
 
 def open_folder(folder: Path, resolved: Mapping[str, Any], plan: Mapping[str, Any], *, resume: bool) -> list[str]:
-    """Makes the folder and writes what it is; an earlier run there goes (``check`` has allowed it).
+    """Create the folder with its config and plan; an earlier run there is removed (``check`` has allowed it).
 
-    The caller holds the folder's lock. Killed at any moment it leaves a folder that ``check`` takes for no run, for the
-    earlier one, or for the new one. A run that is resumed keeps what is there; files that are missing or damaged are
-    written anew. Returns a line for each of those, and one where versions have changed. ``UserError`` where its data
-    have other contents now.
+    The caller holds the folder's lock. If killed at any moment, this leaves a folder that ``check`` takes for no run,
+    the earlier run, or the new one. A resumed run keeps its files; missing or damaged ones are rewritten. Returns a
+    line for each rewritten file, and one if versions have changed. ``UserError`` if the contents of its data have
+    changed.
     """
     plan = {**plan, CONFIG: fingerprint(resolved, plan)}
     try:
@@ -254,7 +254,7 @@ def open_folder(folder: Path, resolved: Mapping[str, Any], plan: Mapping[str, An
 
 
 def _mend(folder: Path, resolved: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:
-    """Writes anew what a resumed run lacks of its config and its plan; what was done, line by line."""
+    """Rewrite a resumed run's config and plan if missing or damaged; returns a line for each change."""
     lines: list[str] = []
     now = versions()
     try:
@@ -264,23 +264,23 @@ def _mend(folder: Path, resolved: Mapping[str, Any], plan: Mapping[str, Any]) ->
     except (OSError, DamagedError) as error:
         before, why = {}, f"is damaged ({error})" if (folder / PLAN).exists() else "is missing"
     if why:
-        lines.append(f"{folder / PLAN} {why}; written anew")
+        lines.append(f"{folder / PLAN} {why}; rewritten")
         before = {**plan, VERSIONS: _versions_in_config(folder) or now}
     changed = _changed_versions(before, now)
     if changed:
-        lines.append(f"warning: made with other versions so far, numbers may differ: {changed}")
+        lines.append(f"warning: earlier parts were made with other versions; numbers may differ: {changed}")
         before = {**before, RESUMED: [*before.get(RESUMED, []), now]}
     if lines:
         write_text(folder / PLAN, to_json(before))
     if _config_is_damaged(folder, before):
         comment = ", ".join(f"{name} {version}" for name, version in before.get(VERSIONS, {}).items())
         write_text(folder / EXPERIMENT, to_yaml(resolved, comment))
-        lines.append(f"{folder / EXPERIMENT} was damaged; written anew")
+        lines.append(f"{folder / EXPERIMENT} was damaged; rewritten")
     return lines
 
 
 def _config_is_damaged(folder: Path, plan: Mapping[str, Any]) -> bool:
-    """``check`` has seen to it that the config at hand is the run's own."""
+    """Whether the config must be rewritten. ``check`` has ensured that the current config is the run's own."""
     try:
         found = read_file(folder / EXPERIMENT)
     except UserError:
@@ -289,7 +289,7 @@ def _config_is_damaged(folder: Path, plan: Mapping[str, Any]) -> bool:
 
 
 def _fits(before: Mapping[str, Any], plan: Mapping[str, Any]) -> bool:
-    """Whether arms and stream of a plan are those of another, as far as both say."""
+    """Whether two plans have the same arms and, in the keys both have, the same stream."""
     arms = [{key: arm[key] for key in ("name", "lanes")} for each in (before, plan) for arm in each.get("arms", [])]
     half = len(arms) // 2
     streams = [json.loads(json.dumps(each.get("stream", {}))) for each in (before, plan)]
@@ -298,19 +298,19 @@ def _fits(before: Mapping[str, Any], plan: Mapping[str, Any]) -> bool:
 
 
 def _check_data(before: Any, now: Any) -> None:
-    """``UserError`` where the files that the run was made from have other contents now; they may lie elsewhere."""
+    """``UserError`` if the contents of the run's data files have changed; their paths may differ."""
     for was, found in zip(before, now, strict=False):
         if was["sha256"] != found["sha256"]:
             raise UserError(
-                f"{found['path']} is not the file that the run was started with ({was['path']}): its SHA-256 was "
+                f"{found['path']} is not the file with which the run was started ({was['path']}): its SHA-256 was "
                 f"{was['sha256'][:12]}..., now {found['sha256'][:12]}..."
             )
     if before and len(before) != len(now):
-        raise UserError(f"the run was started with {len(before)} files of data, now there are {len(now)}")
+        raise UserError(f"the run was started with {len(before)} data files, now there are {len(now)}")
 
 
 def _versions_in_config(folder: Path) -> dict[str, str]:
-    """The versions in the first line of the config, where the plan that had them is gone."""
+    """The versions in the first line of the config, for when the plan is lost."""
     try:
         first = (folder / EXPERIMENT).read_text(encoding="utf-8", errors="replace").partition("\n")[0]
     except OSError:
@@ -320,7 +320,7 @@ def _versions_in_config(folder: Path) -> dict[str, str]:
 
 
 def _changed_versions(plan: Mapping[str, Any], now: Mapping[str, str]) -> str:
-    """``jax 0.4.1 -> 0.5.0, ...``, against the run's last start."""
+    """``jax 0.4.1 -> 0.5.0, ...``, compared with the run's last start."""
     last = (plan.get(RESUMED) or [plan.get(VERSIONS, {})])[-1]
     changed = [name for name in {**last, **now} if last.get(name) != now.get(name)] if last else []
     shown_now = [f"{name} {last.get(name, 'none')} -> {now.get(name, 'none')}" for name in changed]
@@ -328,16 +328,16 @@ def _changed_versions(plan: Mapping[str, Any], now: Mapping[str, str]) -> str:
 
 
 def made_otherwise(folder: Path) -> str:
-    """``the run was made with other versions (git 1a -> 2b); `` of a run that does not fit; empty where none differ."""
+    """``the run was made with other versions (git 1a -> 2b); `` for a run that does not fit; empty if none differ."""
     plan, now = _plan(folder), versions()
     starts = [plan.get(VERSIONS) or _versions_in_config(folder), *plan.get(RESUMED, [])]
-    others = [each for each in starts if each != now]  # this start has been entered already
+    others = [each for each in starts if each != now]  # this start is already recorded
     changed = _changed_versions({VERSIONS: others[-1]}, now) if others else ""
     return f"the run was made with other versions ({changed}); " if changed else ""
 
 
 def _clear(folder: Path) -> None:
-    """Makes the folder, or empties it; its config goes first, so that nobody resumes what is half removed."""
+    """Create or empty the folder. The config is removed first, so that a half-removed run cannot be resumed."""
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / EXPERIMENT).exists():
         os.replace(folder / EXPERIMENT, folder / REPLACED)
@@ -349,7 +349,7 @@ def _clear(folder: Path) -> None:
 
 
 def _sweep(folder: Path, plan: Mapping[str, Any]) -> None:
-    """Removes the temporary files that killed processes left. What another command may be writing now stays."""
+    """Remove the temporary files of killed processes, but not those that another command may be writing now."""
     sweep(folder)
     for arm in (folder / each["name"] for each in plan.get("arms", ())):
         for place in (arm, arm / METRICS, arm / EVALUATIONS, *(arm / CHECKPOINTS).glob("*")):

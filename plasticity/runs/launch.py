@@ -24,12 +24,12 @@ __all__ = [
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> Experiment:
-    """The experiment in a YAML file, with ``key.sub=value`` overrides; ``UserError`` says what is wrong and where."""
+    """Read the experiment in a YAML file, with ``key.sub=value`` overrides; ``UserError`` names problem and place."""
     return experiments.load_config(path, overrides, registry=registry())
 
 
 def experiment_of(given: Experiment | str | Path | Mapping[str, Any], overrides: Sequence[str] = ()) -> Experiment:
-    """The experiment in a YAML file or in a mapping with its keys; one that was read already, as it is."""
+    """The experiment from a YAML file or from a mapping with its keys; an ``Experiment`` is returned unchanged."""
     if not isinstance(given, Experiment):
         if isinstance(given, Mapping):
             return experiments.read_experiment(given, registry(), overrides)
@@ -40,7 +40,7 @@ def experiment_of(given: Experiment | str | Path | Mapping[str, Any], overrides:
 
 
 def obstacles(planned: Plan, out: str | Path | None = None) -> list[str]:
-    """A line for each thing on this machine that is in the way of the run; none where it can begin."""
+    """One line for each obstacle to the run on this machine; empty if it can start."""
     experiment = planned.experiment
     place = _place_of(experiment, out)
     checks = [
@@ -65,7 +65,7 @@ def _refusal(check: Callable[[], Any]) -> list[str]:
 
 
 def checkpoint_bytes(planned: Plan) -> int:
-    """What the checkpoints of a run take on the disk when it ends; one more of the largest while it is written."""
+    """Disk space of a run's checkpoints at its end, plus one more of the largest while it is written."""
     sizes = [need.state * job.placement.devices for job, need in zip(planned.jobs, planned.memory, strict=True)]
     return checkpoint.KEEP * sum(sizes) + max(sizes)
 
@@ -82,12 +82,22 @@ def run(
     force: bool = False,
     progress: Progress | None = None,
 ) -> Path:
-    """Runs every arm of the experiment and returns the run's folder (default ``runs/NAME``).
+    """Run every arm of the experiment and return the run's folder (default ``runs/NAME``).
 
-    ``resume`` brings the run in the folder to its end: it goes on from the last checkpoints, begins where there is no
-    run yet, and does nothing where it is finished. ``force`` replaces an earlier run. While it runs it holds the
-    folder's lock. ``UserError`` for anything the user can mend, before anything is written; ``StorageError`` where a
-    file cannot be written later, ``Interrupted`` after a signal, both with the run saved.
+    The folder's lock is held during the run.
+
+    Args:
+      experiment: the experiment to run.
+      out: the run's folder.
+      resume: continue the run in the folder from its last checkpoints; start it if there is none, and do nothing if
+        it is finished.
+      force: replace an earlier run.
+      progress: progress display.
+
+    Raises:
+      UserError: an error the user can fix, raised before anything is written.
+      StorageError: a file cannot be written later; the run is saved.
+      Interrupted: the process received a signal; the run is saved.
     """
     place_to_be = _place_of(experiment, out)
     resolved, renamer = experiment.resolve(), Renamer(registry())
@@ -99,7 +109,7 @@ def run(
         goes_on = folder.check(place_to_be, resolved, resume=resume, force=force, current=renamer.document)
         finished = goes_on and folder.is_finished(place_to_be)
         planned = _planned(experiment, finished)
-        if not begun:  # nothing was written so far; another process may have begun a run in the meantime
+        if not begun:  # nothing is written yet; another process may have started a run in the meantime
             stack.enter_context(held(place_to_be))
             goes_on = folder.check(place_to_be, resolved, resume=resume, force=force, current=renamer.document)
         located = _located(resolved, planned.spec)
@@ -119,7 +129,7 @@ def run(
 
 
 def _planned(experiment: Experiment, finished: bool) -> Plan:
-    """The plan, checked against what this machine has; a finished run needs none of that any more."""
+    """The plan, checked against this machine's resources unless the run is finished."""
     if finished:
         return plan(experiment)
     trackers.check(experiment.recorders)
@@ -130,7 +140,7 @@ def _planned(experiment: Experiment, finished: bool) -> Plan:
 
 
 def _located(resolved: Mapping[str, Any], spec: StreamSpec) -> dict[str, Any]:
-    """The config with the path of the stream's data made absolute, so that it leads there from anywhere."""
+    """The config with the path of the stream's data made absolute, so that it is valid in any working directory."""
     stream = resolved["stream"]
     if not spec.data or not isinstance(stream.get("path"), str):
         return dict(resolved)
@@ -138,7 +148,7 @@ def _located(resolved: Mapping[str, Any], spec: StreamSpec) -> dict[str, Any]:
 
 
 def _mend_lanes(run: Path, jobs: Sequence[Job], say: Callable[[str], None]) -> None:
-    """The tables of lanes before anything is built upon them."""
+    """Repair the tables of lanes before they are used."""
     for arm in dict.fromkeys(job.arm for job in jobs):
         line = verify.mend_lanes(run / arm, {job.number: job.lanes for job in jobs if job.arm == arm})
         if line:

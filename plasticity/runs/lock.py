@@ -1,9 +1,9 @@
 """One process at a time in a run's folder: an exclusive lock that ends with its process.
 
-The lock is the operating system's, on the file ``.lock`` in the folder, so that no crash leaves it behind; on NFS it
-holds across hosts. The file names the holder. Where a file system has no locks, the existence of another file,
-``.lock-holder``, is the lock: its holder touches it every half minute, and it is taken over when the holder is gone (a
-process of this host that has ended, or one of another host that has not touched it for five minutes).
+The lock is an operating-system lock on the file ``.lock`` in the folder, so a crash cannot leave it behind; on NFS it
+works across hosts. The file names the holder. If the file system has no locks, the existence of another file,
+``.lock-holder``, is the lock. Its holder touches it every half minute, and it is taken over when the holder is gone (a
+process on this host that has ended, or one on another host that has not touched it for five minutes).
 """
 
 import contextlib
@@ -25,11 +25,11 @@ import psutil
 from plasticity.core.errors import UserError
 
 LOCK, HOLDER = ".lock", ".lock-holder"
-FILES = (LOCK, HOLDER)  # what a process that ended may leave
-HEARTBEAT_SECONDS, DEAD_SECONDS = 30.0, 300.0  # where the file system has no locks
+FILES = (LOCK, HOLDER)  # possible leftovers of a process
+HEARTBEAT_SECONDS, DEAD_SECONDS = 30.0, 300.0  # for file systems without locks
 HELD = {errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK, getattr(errno, "EDEADLOCK", errno.EDEADLK)}
 NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
-BYTE = 1 << 30  # the one that is locked on Windows, where a locked byte cannot be read
+BYTE = 1 << 30  # the byte locked on Windows, where a locked byte cannot be read
 
 
 def _optional(module: str) -> Any:
@@ -44,10 +44,10 @@ fcntl, msvcrt = _optional("fcntl"), _optional("msvcrt")  # POSIX, Windows
 
 @contextlib.contextmanager
 def held(folder: Path) -> Iterator[None]:
-    """Holds the lock of a run's folder, which is made if it is not there.
+    """Hold the lock of a run's folder, which is created if necessary.
 
     Raises:
-      UserError: another process holds it, told by host, process and time; or the lock file cannot be made.
+      UserError: another process holds it (the message gives host, process and time), or the lock file cannot be made.
     """
     path = folder / LOCK
     try:
@@ -58,7 +58,7 @@ def held(folder: Path) -> Iterator[None]:
             raise UserError(f"{folder}: cannot be written: {os.strerror(error.errno or 0)}") from None
         handle = None
     if handle is None:
-        warnings.warn(f"{folder}: the file system has no locks; a lock file that is kept fresh stands in", stacklevel=3)
+        warnings.warn(f"{folder}: the file system has no locks; using a lock file with a heartbeat", stacklevel=3)
         with contextlib.suppress(OSError):
             path.unlink()
         with _existing(folder / HOLDER):
@@ -71,7 +71,7 @@ def held(folder: Path) -> Iterator[None]:
 
 
 def _locked(path: Path) -> int:
-    """The open and locked file. ``UserError`` where it is another's, ``OSError`` where it cannot be made or locked."""
+    """Open and lock the file. ``UserError`` if another process holds it, ``OSError`` if it cannot be made or locked."""
     while True:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
@@ -101,7 +101,7 @@ def _lock(handle: int) -> None:
 
 
 def _is(path: Path, handle: int) -> bool:
-    """Whether the open file is still the one of that name."""
+    """Whether the path still refers to the open file."""
     try:
         return os.path.samestat(os.stat(path), os.fstat(handle))
     except FileNotFoundError:
@@ -109,7 +109,7 @@ def _is(path: Path, handle: int) -> bool:
 
 
 def _release(path: Path, handle: int) -> None:
-    """Removes the file while it is locked, so that nobody loses a lock on a file that is gone."""
+    """Remove the file while it is locked, so that no process holds a lock on a removed file."""
     try:
         if fcntl is not None and _is(path, handle):
             path.unlink()
@@ -120,7 +120,7 @@ def _release(path: Path, handle: int) -> None:
 
 
 def _sign(handle: int) -> None:
-    """Writes who holds the lock. A full disk must not keep anybody from resuming, so that a failure is no error."""
+    """Write the holder's name to the lock file. A failure is ignored: a full disk must not prevent resuming."""
     with contextlib.suppress(OSError):
         os.ftruncate(handle, 0)
         os.lseek(handle, 0, os.SEEK_SET)
@@ -133,7 +133,7 @@ def _me() -> str:
 
 
 def _holder(path: Path) -> Mapping[str, Any]:
-    """What the lock file says; empty where it says nothing yet."""
+    """The contents of the lock file; empty if nothing is written yet."""
     with contextlib.suppress(OSError, ValueError):
         found = json.loads(path.read_text(encoding="utf-8"))
         return found if isinstance(found, dict) else {}
@@ -156,7 +156,7 @@ def _refusal(path: Path) -> str:
 
 @contextlib.contextmanager
 def _existing(path: Path) -> Iterator[None]:
-    """The file's existence is the lock."""
+    """Hold a lock given by the file's existence."""
     mine = _create(path)
     ended = threading.Event()
     heart = threading.Thread(target=_beat, args=(path, ended), daemon=True)
@@ -172,7 +172,7 @@ def _existing(path: Path) -> Iterator[None]:
 
 
 def _create(path: Path) -> str:
-    """Makes the file, in place of one that nobody holds. Returns its id; ``UserError`` where it is another's."""
+    """Create the file, replacing one without a live holder. Returns its id; ``UserError`` if it is held."""
     text = _me()
     while True:
         try:
@@ -212,13 +212,13 @@ def _alive(path: Path, holder: Mapping[str, Any]) -> bool:
 
 
 def _set_aside(path: Path, holder: Mapping[str, Any]) -> None:
-    """Removes a dead holder's file; a rename, so that only one of several processes does it."""
+    """Remove a dead holder's file by renaming it first, so that only one of several processes does so."""
     aside = path.with_name(f"{HOLDER}.{uuid.uuid4().hex}.tmp")
     try:
         os.rename(path, aside)
     except FileNotFoundError:
         return
-    if _holder(aside) != holder:  # another process was faster, and this is its own, living one
+    if _holder(aside) != holder:  # another process was faster; this is its live file
         with contextlib.suppress(OSError):
             os.rename(aside, path)
         return

@@ -1,13 +1,13 @@
-"""Monitors on the checkpoints of a run: what was not recorded while it ran.
+"""Apply monitors to the checkpoints of a run, after the run.
 
 A checkpoint holds every lane's learner and its ring of recent transitions, which is all that a monitor sees. At a step
-at which the run recorded a monitor, measuring afterwards gives that number again (one that draws random numbers, if it
-is at the same place of the list).
+at which the run recorded a monitor, measuring afterwards gives the same number (for a monitor that draws random
+numbers, only if it has the same position in the list).
 
-What a monitor remembers from measurement to measurement is not taken from the checkpoint but built anew: at first from
-the run's initial parameters (the same seeds give them again), then from one checkpoint to the next. So a distance from
-initialisation is what it would have been, while a monitor of change since the last measurement (churn) starts at the
-oldest checkpoint there is and then says what changed between checkpoints, not over the run's own period.
+A monitor's state is not read from the checkpoint but rebuilt: first from the run's initial parameters (reproduced from
+the same seeds), then from one checkpoint to the next. A distance from initialisation is therefore unchanged. A monitor
+of change since the last measurement (churn) starts at the oldest checkpoint and then gives the change between
+checkpoints, not over the run's own period.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -34,28 +34,30 @@ from plasticity.runs.session import Job
 
 
 class Measured(NamedTuple):
-    """What one checkpoint of one program gave."""
+    """Measurements on one checkpoint of one program."""
 
     arm: str
     position: Position
     metrics: Mapping[str, np.ndarray]  # float32[lanes]
-    table: Any  # pyarrow.Table, a row for each lane, the columns of a run's metrics
+    table: Any  # pyarrow.Table, one row per lane, with the columns of a run's metrics
 
 
 def measure(
     run_folder: str | Path, monitors: Sequence[str], settings: Sequence[str] = (), *, say: Callable[[str], None] = print
 ) -> Iterator[Measured]:
-    """Measures every checkpoint of every program, oldest first.
+    """Measure every checkpoint of every program, oldest first.
+
+    The lanes are vectorised as in the run, on the same number of devices if available, else on one.
 
     Args:
-        run_folder: of a run, finished or not.
-        monitors: names. A monitor of the run's own config has its settings, any other one its defaults.
-        settings: ``monitors.NAME.KEY=VALUE``, which go before both.
+        run_folder: folder of a run, finished or not.
+        monitors: names. A monitor in the run's config keeps its settings; any other uses its defaults.
+        settings: ``monitors.NAME.KEY=VALUE``, which take precedence over both.
         say: receives a line for each checkpoint that is damaged or missing.
 
-    The lanes are vectorised as they were when the run was made, on as many devices if there are so many, else on one.
-    ``UserError`` for a folder that is no run, an unknown monitor, a setting that is not allowed, a run without
-    checkpoints, and a monitor that does not fit a program's network.
+    Raises:
+        UserError: the folder is not a run, a monitor is unknown, a setting is not allowed, the run has no checkpoints,
+            or a monitor does not fit a program's network.
     """
     place = Path(run_folder)
     jobs = _jobs(place, monitors, settings)
@@ -66,7 +68,7 @@ def measure(
     for (job, chosen), files in zip(jobs, paths, strict=True):
         why = _lacking(place / job.arm, job)
         if why:
-            say(f"{why}; passed over")
+            say(f"{why}; skipped")
         for measured in _measure_job(job, chosen, files, say) if files else ():
             sound = True
             yield measured
@@ -75,7 +77,7 @@ def measure(
 
 
 def _lacking(arm: Path, job: Job) -> str | None:
-    """Which checkpoints of a program that has begun are missing, as far as the others and the status know."""
+    """A message on missing checkpoints of a program that has started, according to the others and the status."""
     place, status = arm / "checkpoints" / f"{job.number:03d}", read_status(arm)
     there = checkpoint.files(place)
     if not there:
@@ -89,14 +91,14 @@ def _lacking(arm: Path, job: Job) -> str | None:
 
 
 def _jobs(place: Path, names: Sequence[str], settings: Sequence[str]) -> list[tuple[Job, tuple[Monitoring, ...]]]:
-    """The run's jobs, placed as they were, and the chosen monitors for each."""
+    """The run's jobs with their original placement, and the chosen monitors for each."""
     raw, plan = folder.read(place)
-    raw = {**raw, "placement": {}}  # what it says is about the machine it ran on
+    raw = {**raw, "placement": {}}  # this key is about the machine of the run
     if not names:
         raise UserError(f"--monitors: name at least one; known: {', '.join(launch.registry().names('monitors'))}")
     for text in settings:
         if not text.startswith("monitors."):
-            raise UserError(f"command line: {text}: only settings of monitors can be given: monitors.NAME.KEY=VALUE")
+            raise UserError(f"command line: {text}: only settings of monitors are allowed: monitors.NAME.KEY=VALUE")
     own = [each for each in raw.get("monitors") or [] if isinstance(each, Mapping)]
     chosen: list[Any] = []
     for name in names:
@@ -122,7 +124,7 @@ def _monitoring(make: Callable[[], Monitor], chosen: Choice) -> Monitoring:
 
 
 def _placement(was: Mapping[str, int]) -> Placement:
-    """The run's own; with too few devices here, the same lanes in one vmap on one device."""
+    """The run's placement; if this machine has too few devices, the same lanes in one vmap on one device."""
     placement = Placement(int(was["devices"]), int(was["groups"]), int(was["width"]))
     if placement.devices <= len(launch.devices()):
         return placement
@@ -145,7 +147,7 @@ def _measure_job(
             except DamagedError as error:
                 newer = checkpoint.successors(path)  # the run may be under way
                 if newer is None:
-                    say(f"{path} is damaged ({error}); passed over")
+                    say(f"{path} is damaged ({error}); skipped")
                 else:
                     todo += [each for each in newer if each not in todo]
                 continue
@@ -161,7 +163,7 @@ def _measure_job(
 
 
 def _first_states(run: Run) -> list[Any]:
-    """The monitors' states at birth, group by group. ``UserError`` where a monitor does not fit the network."""
+    """The monitors' initial states, group by group. ``UserError`` if a monitor does not fit the network."""
     hyper, seeds, _ = run.inputs[0]
     shape, which = run.carry_shape(), tuple(range(len(run.program.monitors)))
     try:
@@ -175,14 +177,14 @@ def _first_states(run: Run) -> list[Any]:
 
 
 def _carry(run: Run, saved: Carry, states: Any) -> Carry:
-    """What monitors look at, from the checkpoint; their own states from elsewhere."""
+    """A carry with the learners of the checkpoint and the given monitor states."""
     seen = saved._replace(stream=(), monitors=())
     carry: Carry = jax.device_put(seen, run.compiled.sharding)
     return carry._replace(monitors=states)
 
 
 def _measure(job: Job, run: Run) -> tuple[list[Any], Measured]:
-    """The states after the measurement, and what it gave."""
+    """The monitor states after the measurement, and its results."""
     which = tuple(range(len(run.program.monitors)))
     made = [
         run.compiled.measure(hyper, seeds, carry, run.clock(), which)

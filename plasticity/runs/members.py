@@ -32,7 +32,7 @@ BUILT_IN: Mapping[str, Mapping[str, Callable[..., Any]]] = {
 
 
 def unlike(found: Any, wanted: Any) -> str:
-    """How a tree of arrays differs from another in structure, shapes or types; nothing where it does not."""
+    """How a tree of arrays differs from another in structure, shapes or types; empty if it does not."""
     (mine, shape), (theirs, expected) = (jax.tree_util.tree_flatten_with_path(tree) for tree in (found, wanted))
     if str(shape) != str(expected):
         return "a tree of another structure"

@@ -1,4 +1,4 @@
-"""Recorders: where the numbers of a run go. The loop hands them chunks; nothing else in the testbed writes tables."""
+"""Recorders: write the numbers of a run. The loop passes them chunks; nothing else in the testbed writes tables."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,24 +14,24 @@ from plasticity.runs.accounts import EVALUATIONS, LANES, METRICS, PART, from_foo
 from plasticity.runs.checksums import digest, read_table, table_bytes
 from plasticity.runs.files import write_atomically
 
-COUNTS = ("update", "episodes")  # whole numbers
-# The columns that say whose and when, in metrics and evaluations.
+COUNTS = ("update", "episodes")  # integers
+# The columns that identify lane and time, in metrics and evaluations.
 IDENTITY = ("arm", "lane", "seed", "step", "frames", "visit", "task", "step_in_visit")
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:
-    """A table that readers find to be whole or damaged (:mod:`plasticity.runs.checksums`)."""
+    """Write a table with checksums, so that readers can detect damage (:mod:`plasticity.runs.checksums`)."""
     raw = table_bytes(table)
     write_atomically(path, lambda temporary: temporary.write_bytes(raw))
 
 
 def write_tables(path: Path, tables: Sequence[pa.Table]) -> None:
-    """The rows of all tables in one file, null where a table lacks a column."""
+    """Write the rows of all tables to one file, with null where a table lacks a column."""
     write_parquet(path, pa.concat_tables(tables, promote_options="default"))
 
 
 class Recorder(Protocol):
-    """Consumes chunks; ``flush`` makes everything so far durable and says how many parts there are."""
+    """Consumes chunks; ``flush`` makes everything so far durable and returns the number of parts."""
 
     def add(self, chunk: Chunk) -> None: ...
 
@@ -41,7 +41,7 @@ class Recorder(Protocol):
 
 
 class NullRecorder:
-    """Forgets everything."""
+    """Discards everything."""
 
     def add(self, chunk: Chunk) -> None:
         del chunk
@@ -68,7 +68,7 @@ class ListRecorder:
 
 
 class Several:
-    """A program's tables, and others that look on; the number of parts is that of the tables."""
+    """A program's tables and further recorders; the number of parts is that of the tables."""
 
     def __init__(self, tables: Recorder, *others: Recorder) -> None:
         self.tables, self.others = tables, others
@@ -93,7 +93,7 @@ class Several:
 
 
 class Lanes(NamedTuple):
-    """Whose numbers they are."""
+    """The lanes that numbers belong to."""
 
     arm: str
     numbers: np.ndarray
@@ -102,7 +102,7 @@ class Lanes(NamedTuple):
 
 
 def _identity(chunk: Chunk, lanes: Lanes) -> dict[str, Any]:
-    """The columns that say whose and when."""
+    """The columns that identify lane and time."""
     count = len(lanes.numbers)
     visit, step_in_visit, step = chunk.position
 
@@ -126,13 +126,13 @@ def _tasks(names: TaskNames, count: int) -> pa.Array:
 
 
 def _numbers(metrics: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """A number that is not finite becomes null."""
+    """Metrics as columns; a non-finite number becomes null."""
     kinds = {name: pa.int64() if name in COUNTS else pa.float32() for name in metrics}
     return {name: pa.array(values, mask=~np.isfinite(values)).cast(kinds[name]) for name, values in metrics.items()}
 
 
 def rows(chunk: Chunk, lanes: Lanes) -> pa.Table:
-    """One chunk as a table, one row a lane."""
+    """One chunk as a table, one row per lane."""
     return pa.table(_identity(chunk, lanes) | _numbers(chunk.metrics))
 
 
@@ -153,7 +153,7 @@ def evaluation_rows(chunk: Chunk, lanes: Lanes) -> list[pa.Table]:
 
 
 def lanes_table(lanes: Mapping[str, Sequence[Any]], diverged_at: np.ndarray, others: pa.Table | None) -> pa.Table:
-    """The rows of ``lanes.parquet``: those of a program's lanes, among those of the arm's other programs."""
+    """The rows of ``lanes.parquet``: those of a program's lanes, merged with those of the arm's other programs."""
     known = pa.array(diverged_at, pa.int64(), mask=diverged_at == NEVER)
     table = pa.table(dict(lanes)).append_column("diverged_at", known)
     if others is None or not others.num_rows:
@@ -162,12 +162,12 @@ def lanes_table(lanes: Mapping[str, Sequence[Any]], diverged_at: np.ndarray, oth
 
 
 class ParquetRecorder:
-    """Appends one program's Parquet parts to an arm's folder and keeps the arm's table of lanes up to date.
+    """Appends one program's Parquet parts to an arm's folder and updates the arm's table of lanes.
 
-    Parts that a killed run wrote after its last checkpoint are removed by ``cut_back``, so that a resumed run neither
-    loses nor doubles a row. ``lanes``: the columns of ``lanes.parquet`` for this program's lanes; the rows of the
-    arm's other programs stay as they are. ``frames_per_step``: of all envs of a lane together. ``diverged_at``: of
-    each lane so far, int[lanes]; none has diverged where it is left out. ``parts``: how many of this program stay.
+    ``cut_back`` removes parts that a killed run wrote after its last checkpoint, so that a resumed run records every
+    row exactly once. ``lanes``: the columns of ``lanes.parquet`` for this program's lanes; the rows of the arm's other
+    programs are unchanged. ``frames_per_step``: over all envs of a lane. ``diverged_at``: int[lanes], for each lane so
+    far; default: none has diverged. ``parts``: number of this program's parts that are kept.
     """
 
     def __init__(
@@ -204,13 +204,13 @@ class ParquetRecorder:
         return table.filter(compute.invert(mine))
 
     def _write_lanes(self, parts: str) -> None:
-        """``parts``: the note of this program's; those of the arm's other programs stay."""
+        """Write the table of lanes. ``parts``: this program's note; those of the arm's other programs are unchanged."""
         self._notes[self.program] = parts
         table = lanes_table(self.lanes, self._diverged, self._others)
         write_parquet(self._lanes_file, table.replace_schema_metadata(to_footer(self._notes)))
 
     def cut_back(self, parts: int) -> None:
-        """Removes every part of this program from number ``parts`` on. Those before it are known to be whole."""
+        """Remove every part of this program from number ``parts`` on. Earlier parts are known to be intact."""
         self.parts, self.files, later = parts, {}, []
         for table in self._waiting:
             kept = {self._part(number, table) for number in range(parts)}
@@ -239,7 +239,7 @@ class ParquetRecorder:
         self._diverged = chunk.diverged_at
 
     def flush(self) -> int:
-        """Writes what is waiting as one part. Returns the number of parts."""
+        """Write the buffered rows as one part. Returns the number of parts."""
         if self._waiting[METRICS]:
             for table in (EVALUATIONS, METRICS):
                 self._write_part(table)
@@ -248,7 +248,7 @@ class ParquetRecorder:
         return self.parts
 
     def close(self) -> None:
-        """Leaves what is waiting: it belongs to no checkpoint, so that a resumed run makes it again."""
+        """Discard the buffered rows: they belong to no checkpoint, so a resumed run produces them again."""
 
     def _write_part(self, table: str) -> None:
         waiting, self._waiting[table] = self._waiting[table], []

@@ -1,4 +1,4 @@
-"""From a config to a plan: a stream, and programs of lanes laid out as jobs. Computes shapes, no numbers."""
+"""From a config to a plan: a stream, and programs of lanes as jobs. Computes shapes only."""
 
 import contextlib
 import functools
@@ -38,10 +38,10 @@ from plasticity.runs.session import Job
 
 @functools.cache
 def devices() -> tuple[jax.Device, ...]:
-    """The devices to run on. On a CPU one XLA device per core: worth a factor of the number of cores.
+    """The devices to run on. On a CPU, one XLA device per core: a speed-up by the number of cores.
 
-    Has to be called before anything else touches JAX's devices; later it takes what there is, and warns where that is
-    one for several cores.
+    Must be called before anything else uses JAX's devices. Later calls use the existing devices and warn if there is
+    one device for several cores.
     """
     count = cores()
     with contextlib.suppress(RuntimeError):  # the devices are made already
@@ -54,7 +54,7 @@ def devices() -> tuple[jax.Device, ...]:
 
 
 class Plan(NamedTuple):
-    """What a run will do: its jobs, and the memory each needs on each of its devices."""
+    """Plan of a run: its jobs, and the memory each needs on each of its devices."""
 
     experiment: Experiment
     spec: StreamSpec
@@ -108,12 +108,12 @@ class Plan(NamedTuple):
 
 
 def _written(limits: tuple[float, float]) -> list[float | None]:
-    """Limits as JSON knows them: null where there is none."""
+    """Limits in JSON form: null for an infinite one."""
     return [float(limit) if math.isfinite(limit) else None for limit in limits]
 
 
 def plan(experiment: Experiment) -> Plan:
-    """Lays the experiment out as jobs; computes nothing but shapes. ``UserError`` where parts do not fit each other."""
+    """Lay the experiment out as jobs; computes shapes only. ``UserError`` if its parts do not fit together."""
     devices()  # before a stream makes its first array
     precision.settle()
     source = source_of(experiment)
@@ -127,7 +127,7 @@ def plan(experiment: Experiment) -> Plan:
 
 
 def _rehearsed(jobs: Sequence[Job], asked: Sequence[ProgramSettings]) -> list["Rehearsed"]:
-    """Each job's rehearsal; jobs that compute the same share one."""
+    """Each job's rehearsal; jobs with identical computations share one."""
     found: dict[tuple[str, bool], Rehearsed] = {}
     for job, each in zip(jobs, asked, strict=True):
         if (job.fingerprint, each.task_aware) not in found:
@@ -136,7 +136,7 @@ def _rehearsed(jobs: Sequence[Job], asked: Sequence[ProgramSettings]) -> list["R
 
 
 def source_of(experiment: Experiment) -> Source:
-    """The stream with its transforms and its schedule. ``UserError`` where they do not fit."""
+    """The stream with its transforms and its schedule. ``UserError`` if they do not fit."""
     source: Source = _checked("stream", experiment.stream.build())
     _checked("stream", check_stream, source.spec)
     for path, each in zip(paths("transforms", experiment.transforms), experiment.transforms, strict=True):
@@ -148,7 +148,7 @@ def source_of(experiment: Experiment) -> Source:
 
 
 def _check_task_aware(each: ProgramSettings, spec: StreamSpec) -> None:
-    """``UserError`` where the arm acts at task switches and is not task-aware."""
+    """``UserError`` if the arm acts at task switches but is not task-aware."""
     if each.task_aware or len(spec.visits) == 1:
         return
     built = each.build({})
@@ -161,7 +161,7 @@ def _check_task_aware(each: ProgramSettings, spec: StreamSpec) -> None:
 
 
 class Rehearsed(NamedTuple):
-    """What came of tracing a program."""
+    """Results of tracing a program."""
 
     memory: Memory
     measured: frozenset[str]  # the metrics of its monitors
@@ -169,9 +169,9 @@ class Rehearsed(NamedTuple):
 
 
 def _rehearse(job: Job, settings: ProgramSettings) -> Rehearsed:
-    """Traces every function of a program, so that a setting which does not fit comes up now and not at a switch.
+    """Trace every function of a program, so that an unsuitable setting is found now and not at a switch.
 
-    ``ValueError`` where an intervention cannot take effect, or two numbers would be written into one column.
+    ``ValueError`` if an intervention cannot take effect, or two numbers would be written to one column.
     """
     seen: rehearsal.Seen = set()
     wrote: set[str] = set()
@@ -194,7 +194,7 @@ def _rehearse(job: Job, settings: ProgramSettings) -> Rehearsed:
 
 
 def _check_silent(rehearsed: Sequence[Rehearsed], jobs: Sequence[Job]) -> None:
-    """``UserError`` where a monitor has nothing to say in any arm; one that is silent in some arms is welcome."""
+    """``UserError`` if a monitor writes nothing in any arm; a monitor that writes nothing in some arms is allowed."""
     for each in jobs[0].program.monitors:
         if not any(each.path in one.wrote for one in rehearsed):
             raise UserError(
@@ -204,7 +204,7 @@ def _check_silent(rehearsed: Sequence[Rehearsed], jobs: Sequence[Job]) -> None:
 
 
 def _check_filled(settings: ProgramSettings) -> None:
-    """``ValueError`` where an intervention has no part at all, unless its settings are those that do nothing."""
+    """``ValueError`` if an intervention fills no hook, unless its settings are the neutral ones."""
     made = _interventions(settings.build({}), settings)
     for (label, intervention), choice in zip(made.items(), settings.interventions, strict=True):
         neutral = metadata_of(choice.factory).neutral or {}
@@ -214,13 +214,13 @@ def _check_filled(settings: ProgramSettings) -> None:
 
 
 def _check_used(settings: ProgramSettings, seen: rehearsal.Seen, fields: Sequence[str]) -> None:
-    """``ValueError`` where the agent has left one of these parts of an intervention out."""
+    """``ValueError`` if the agent does not use one of these hooks of an intervention."""
     for label, why in rehearsal.unused(_interventions(settings.build({}), settings), seen, fields):
         raise ValueError(f"{label} is not allowed with agent `{settings.agent.kind}`: {why}")
 
 
 def _check_columns(job: Job, made: Sequence[str], measured: Sequence[str]) -> None:
-    """``ValueError`` where a metric has the name of another column of the tables."""
+    """``ValueError`` if a metric has the name of another column of the tables."""
     taken = {*IDENTITY, *job.lanes}
     for whose, names, others in (("agent.kind", made, taken), ("monitors", measured, {*taken, *made})):
         doubled = [name for name in names if name in others or name.startswith("evaluation_")]
@@ -229,7 +229,7 @@ def _check_columns(job: Job, made: Sequence[str], measured: Sequence[str]) -> No
 
 
 def _checked(what: str, make: Any, *args: Any) -> Any:
-    """A member's ``ValueError`` (a value out of range, a missing file) is the user's to mend; ``what`` leads to it."""
+    """Convert a member's ``ValueError`` (a value out of range, a missing file) to a ``UserError`` located at ``what``."""
     try:
         return make(*args)
     except ValueError as error:
@@ -237,7 +237,7 @@ def _checked(what: str, make: Any, *args: Any) -> Any:
 
 
 def _agent(each: ProgramSettings, spec: StreamSpec, hyper: Hyper, seen: rehearsal.Seen | None = None) -> Agent:
-    """``seen``: where it is noted what the agent calls of each intervention."""
+    """Build the agent. ``seen`` records the hooks of each intervention that the agent calls."""
     built = each.build(hyper)
     agent: Agent = built.agent(spec, without_clashes(_interventions(built, each), seen))
     return agent
@@ -250,13 +250,13 @@ def _interventions(built: experiments.Built, each: ProgramSettings) -> dict[str,
 
 
 def _labels(family: str, members: Sequence[Choice]) -> list[str]:
-    """The members' paths, with the kind where a path has the index for it."""
+    """The members' paths, with the kind added to paths by index."""
     named = zip(paths(family, members), members, strict=True)
     return [path if path.endswith(f".{each.kind}") else f"{path} ({each.kind})" for path, each in named]
 
 
 def without_clashes(named: Mapping[str, Intervention], seen: rehearsal.Seen | None = None) -> Intervention:
-    """All of them as one. ``ValueError`` where two of them set the same part of the network."""
+    """Compose the interventions. ``ValueError`` if two of them set the same part of the network."""
     problem = clashes({label.partition(".")[2] or label: each for label, each in named.items()})
     if problem:
         raise ValueError(problem)
@@ -269,10 +269,10 @@ def _period(every: Any, spec: StreamSpec) -> list[int]:
 
 
 def _monitor_periods(experiment: Experiment, monitors: Sequence[Choice], spec: StreamSpec) -> dict[str, int]:
-    """Env steps between two measurements, by each monitor's path: its own ``every``, else what its metadata says.
+    """Env steps between two measurements, by monitor path: the monitor's own ``every``, else its metadata's ``period``.
 
-    That ``period`` counts periods of ``monitor_every``: so many, or fewer so that the monitor is measured within every
-    visit, or else at the ends of visits and at least four times; once a visit where no number fits.
+    ``period`` counts periods of ``monitor_every``. It is reduced until the monitor is measured within every visit, or
+    else at the ends of visits and at least four times. If no number fits, the monitor is measured once per visit.
     """
     (usual,) = _period(experiment.monitor_every, spec)
     (shortest,) = _period("visit", spec)
@@ -292,7 +292,7 @@ def _monitor_periods(experiment: Experiment, monitors: Sequence[Choice], spec: S
 
 
 def _check_periods(periods: Mapping[str, Sequence[int]], life: int) -> None:
-    """``UserError`` where something would be due after the end only."""
+    """``UserError`` if a period is longer than the whole run."""
     for key, values in periods.items():
         for steps in values:
             if steps > life and key != "checkpoint_every":  # a checkpoint is due at the end anyway
@@ -347,7 +347,7 @@ def _chunk(
     every: Mapping[str, int],
     evaluated: Evaluation | None,
 ) -> int:
-    """Env steps of a chunk: all that is done now and then falls on the end of one."""
+    """Env steps of a chunk: all periodic operations fall on the end of a chunk."""
     usual = any(monitor.every is None for monitor in each.monitors)
     periods = {"monitor_every": _period(experiment.monitor_every, spec) if usual else []}
     periods["checkpoint_every"] = [] if experiment.checkpoint_every == "visit" else [experiment.checkpoint_every]
@@ -358,7 +358,7 @@ def _chunk(
 
 
 def _placement(experiment: Experiment, program: Program, each: ProgramSettings) -> Placement:
-    """``UserError`` where more devices are asked for than there are."""
+    """``UserError`` if more devices are requested than exist."""
     width, wanted, available = experiment.placement.width, experiment.placement.devices, len(devices())
     if isinstance(wanted, int) and wanted > available:
         raise UserError(f"placement.devices: {wanted} is not allowed; this machine has {available}")
@@ -379,7 +379,7 @@ def _columns(each: ProgramSettings) -> dict[str, list[Any]]:
 
 
 def _work(program: Program, each: ProgramSettings) -> int:
-    """Parameters x envs of one lane: how much one step has to do."""
+    """Parameters x envs of one lane: the work of one step."""
 
     def parameters(hyper: Hyper) -> Any:
         agent = program.build(hyper)
@@ -397,7 +397,7 @@ def _fingerprint(
     every: Mapping[str, int],
     spec: StreamSpec,
 ) -> str:
-    """Equal for programs that compute the same; data count by their contents, wherever they lie."""
+    """Equal for programs that compute the same; data are identified by content, not by path."""
     resolved = experiment.resolve()
     facts: dict[str, Any] = {
         key: resolved[key]
@@ -414,7 +414,7 @@ def _fingerprint(
 
 
 def check_memory(planned: Plan) -> None:
-    """``UserError`` where an arm needs more than its devices have; arms run one after another."""
+    """``UserError`` if an arm needs more memory than its devices have; arms run one after another."""
     for job, need in zip(planned.jobs, planned.memory, strict=True):
         has = memory.capacity(devices()[0], job.placement.devices)
         if need.total > has:

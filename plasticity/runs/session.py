@@ -1,4 +1,4 @@
-"""One program from its first chunk (or its last checkpoint) to its end: recording, checkpoints, status, signals."""
+"""Run one program from its start or last checkpoint to its end: recording, checkpoints, status, signals."""
 
 import contextlib
 import functools
@@ -24,7 +24,7 @@ from plasticity.runs.folder import made_otherwise
 from plasticity.runs.parquet import ParquetRecorder, Recorder, Several
 
 STATUS_SECONDS = 2.0  # between two status files
-AGAIN_SECONDS = 0.2  # what comes sooner is the same request: `timeout`, shells and wrappers may send a signal twice
+AGAIN_SECONDS = 0.2  # a sooner repeat is the same request: `timeout`, shells and wrappers may send a signal twice
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")  # those the system has ask the run to stop
 PART_SECONDS, PART_SHARE = 20.0, 0.02  # between two parts of the tables: the larger of the two, of the time so far
 
@@ -43,7 +43,7 @@ class Job(NamedTuple):
 
 
 class Interrupted(Exception):  # noqa: N818 (not an error: the run was asked to stop)
-    """The run stopped at a checkpoint because the process was told to."""
+    """The run stopped at a checkpoint because of a signal."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)
@@ -51,17 +51,17 @@ class Interrupted(Exception):  # noqa: N818 (not an error: the run was asked to 
 
 
 class Stop:
-    """Remembers that the process was told to stop."""
+    """Records the signal that asked the process to stop."""
 
     signal: int | None = None
 
 
 @contextlib.contextmanager
 def stop_on_signals() -> Iterator[Stop]:
-    """Ctrl-C, SIGTERM, SIGHUP, SIGUSR1 and SIGUSR2 finish the chunk under way; the same one again acts at once.
+    """Let the current chunk finish on Ctrl-C, SIGTERM, SIGHUP, SIGUSR1 or SIGUSR2; a repeated signal acts at once.
 
-    A signal that the process ignores stays ignored: `nohup`, cron and shells set that for what they start. A no-op
-    outside the main thread.
+    A signal that the process ignores stays ignored, as set by `nohup`, cron and shells. A no-op outside the main
+    thread.
     """
     stop = Stop()
     before: dict[int, Any] = {}
@@ -91,7 +91,7 @@ def stop_on_signals() -> Iterator[Stop]:
 
 
 def _act(number: int, frame: FrameType | None, handler: Any) -> None:
-    """What the signal does without :func:`stop_on_signals`."""
+    """The signal's effect without :func:`stop_on_signals`."""
     signal.signal(number, handler)
     if callable(handler):
         handler(number, frame)
@@ -100,7 +100,7 @@ def _act(number: int, frame: FrameType | None, handler: Any) -> None:
 
 
 class Progress(Protocol):
-    """Looks on; ``job`` when a program begins, ``chunk`` after each chunk, ``say`` for a line of text."""
+    """Observer of a run: ``job`` at a program's start, ``chunk`` after each chunk, ``say`` for a line of text."""
 
     def job(self, job: Job, position: Position) -> None: ...
 
@@ -110,7 +110,7 @@ class Progress(Protocol):
 
 
 class NoProgress:
-    """Nobody looks on."""
+    """No progress display."""
 
     def job(self, job: Job, position: Position) -> None:
         del job, position
@@ -123,7 +123,7 @@ class NoProgress:
 
 
 class Speed:
-    """Lane steps per second since the first chunk, so that compilation does not count."""
+    """Lane steps per second since the first chunk, which excludes compilation."""
 
     def __init__(self, lanes: int) -> None:
         self._lanes = lanes
@@ -138,7 +138,7 @@ class Speed:
 
 
 class Status:
-    """``status.json`` of an arm: what it does, how far it is, how fast, and which of its programs are finished."""
+    """``status.json`` of an arm: its state, position and speed, and which of its programs are finished."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -173,7 +173,7 @@ class Status:
         self._written = time.monotonic()
 
     def fail(self, job: Job, position: Position, reason: str) -> None:
-        """Says that the program failed and why, where it can still be written."""
+        """Record that the program failed and why, if the file can still be written."""
         self._not_finished(job)  # what failed may be the status that says so
         self.facts |= {"program": job.number, "reason": reason}
         with contextlib.suppress(OSError):
@@ -186,7 +186,7 @@ class Status:
 
 
 class Pace:
-    """When the tables are due between two checkpoints: often enough to be watched, and so rarely that parts are few."""
+    """When to write the tables between two checkpoints: often enough for live viewing, rarely enough for few parts."""
 
     def __init__(self) -> None:
         self._begun = self._last = time.monotonic()
@@ -211,7 +211,7 @@ def _checkpoint_due(job: Job, position: Position) -> bool:
 
 
 def _save(run: Run, job: Job, folder: Path, recorder: Several) -> None:
-    """Tables first, then the checkpoint that knows which parts there are, how long, and with which CRC-32."""
+    """Write the tables, then the checkpoint, which records their parts with length and CRC-32."""
     parts = recorder.flush()
     name = f"{run.position.step:012d}"
     meta = {"fingerprint": job.fingerprint, "position": list(run.position), "parts": parts, "files": recorder.files}
@@ -221,9 +221,9 @@ def _save(run: Run, job: Job, folder: Path, recorder: Several) -> None:
 
 
 def _restore(run: Run, job: Job, arm: Path, say: Callable[[str], None]) -> int:
-    """Puts the run where its newest sound checkpoint left it. Returns the number of parts that belong to it.
+    """Restore the run from its newest intact checkpoint. Returns the number of parts that belong to it.
 
-    ``UserError`` where rows that every sound checkpoint counts on are gone.
+    ``UserError`` if rows that every intact checkpoint needs are missing.
     """
     like = [run.carry_shape()] * job.placement.groups
     try:
@@ -231,7 +231,7 @@ def _restore(run: Run, job: Job, arm: Path, say: Callable[[str], None]) -> int:
             _checkpoints(job, arm), like, job.fingerprint, functools.partial(verify.fault, arm, job.number)
         )
     except checkpoint.WrongCheckpointError as error:
-        way_on = "resume it with what it was made with, or start anew with --force"
+        way_on = "resume it with the original config, placement and versions, or restart it with --force"
         raise UserError(f"{error}\n{made_otherwise(arm.parent)}{way_on}") from None
     except checkpoint.LostRowsError as error:
         raise UserError(f"{error}, so the run cannot be resumed\n{_way_out(arm)}") from None
@@ -240,10 +240,10 @@ def _restore(run: Run, job: Job, arm: Path, say: Callable[[str], None]) -> int:
         say(line)
     if found is None:
         if passed or verify.table_parts(arm, job.number):
-            say(f"{job.arm}: no checkpoint is left; starts anew")
+            say(f"{job.arm}: no checkpoint is left; restarts")
         return 0
     if passed:
-        say(f"{job.arm}: goes on from step {position.step}")
+        say(f"{job.arm}: continues from step {position.step}")
     run.restore(found.arrays, position, found.host)
     return int(found.meta["parts"])
 
@@ -253,11 +253,11 @@ def _checkpoints(job: Job, arm: Path) -> Path:
 
 
 def _way_out(arm: Path) -> str:
-    return f"put the file back, or remove the folder {arm} to run that arm anew, or start anew with --force"
+    return f"restore the file, remove the folder {arm} to rerun that arm, or restart with --force"
 
 
 def _is_finished(job: Job, arm: Path, status: Status, resume: bool, say: Callable[[str], None]) -> bool:
-    """Whether there is nothing left to do: the status says so, and the tables are whole."""
+    """Whether nothing is left to do: the status says so, and the tables are intact."""
     if not status.finished(job.number) or not resume:
         return status.finished(job.number)
     steps = sum(visit.steps for visit in job.program.spec.visits)
@@ -289,18 +289,20 @@ def run_job(
     resume: bool,
     others: Callable[[Job, Position], Sequence[Recorder]] = lambda job, position: (),
 ) -> bool:
-    """Runs one program to its end inside the arm's ``folder``; ``Interrupted`` when told to stop.
+    """Run one program to its end inside the arm's ``folder``.
+
+    ``others``: further recorders for a program that starts or resumes at a position.
 
     Returns whether anything was left to do.
 
-    ``others``: more recorders for a program that starts, or goes on, at a position. ``StorageError`` where a file
-    cannot be written or read. After that, and after any other failure, ``status.json`` says ``failed`` and why.
+    Raises ``Interrupted`` after a signal and ``StorageError`` if a file cannot be written or read. After any failure,
+    ``status.json`` says ``failed`` and why.
     """
     status = Status(folder / "status.json")
-    found: list[str] = []  # told once it is known that the run can go on: a refusal says it in its own words
+    found: list[str] = []  # reported once it is known that the run can continue; a refusal has its own message
     if _is_finished(job, folder, status, resume, found.append):
         return False
-    if stop.signal is not None:  # it came during the last chunk of the program before
+    if stop.signal is not None:  # received during the last chunk of the previous program
         raise Interrupted(stop.signal)
     run = Run(job.program, job.placement, devices)
     try:
@@ -321,7 +323,7 @@ def run_job(
 
 @contextlib.contextmanager
 def _told(status: Status, job: Job, run: Run) -> Iterator[None]:
-    """Failures are told in the status; those of files become ``StorageError``."""
+    """Record failures in the status; file errors become ``StorageError``."""
     try:
         yield
     except (UserError, Interrupted):
@@ -346,7 +348,7 @@ def _loop(
         if _checkpoint_due(job, chunk.position) or stop.signal is not None:
             _save(run, job, checkpoints, recorder)
             pace.reset()
-        elif pace.due():  # these parts belong to no checkpoint: a run that is resumed makes them again
+        elif pace.due():  # these parts belong to no checkpoint; a resumed run produces them again
             recorder.flush()
             pace.reset()
         if stop.signal is not None and not _last_step(job, chunk.position):

@@ -1,6 +1,6 @@
-"""Recorders that a config names beside the tables: TensorBoard and Weights & Biases, one set of curves for each lane.
+"""Optional recorders besides the tables: TensorBoard and Weights & Biases, one set of curves per lane.
 
-The x-axis, ``global_step``, counts the env steps of all envs of a lane together; ``charts/frames`` counts frames.
+The x-axis, ``global_step``, counts env steps over all envs of a lane; ``charts/frames`` counts frames.
 """
 
 import contextlib
@@ -35,14 +35,14 @@ BOOKKEEPING = ("lane", "seed", "program")
 
 
 def check(names: Sequence[str]) -> None:
-    """``UserError`` where a recorder's package is not installed, or where nobody is logged in to W&B."""
+    """``UserError`` if a recorder's package is not installed, or if the user is not logged in to W&B."""
     check_installed(names)
     if "wandb" in names:
         _log_in()
 
 
 def check_installed(names: Sequence[str]) -> None:
-    """``UserError`` where a recorder's package is not installed."""
+    """``UserError`` if a recorder's package is not installed."""
     for name in names:
         if importlib.util.find_spec(PACKAGES[name]) is None:
             raise UserError(
@@ -52,7 +52,7 @@ def check_installed(names: Sequence[str]) -> None:
 
 
 def _log_in() -> None:
-    """Asks for W&B's key on a terminal where none is known; nothing where ``WANDB_MODE`` says to stay offline."""
+    """Ask for the W&B key on a terminal if none is known; do nothing if ``WANDB_MODE`` is offline."""
     import wandb
 
     with _told_by_wandb():
@@ -62,7 +62,7 @@ def _log_in() -> None:
 
 @contextlib.contextmanager
 def _told_by_wandb() -> Iterator[None]:
-    """What W&B refuses is the user's to mend."""
+    """Convert errors of W&B to ``UserError``."""
     import wandb
 
     try:
@@ -73,13 +73,13 @@ def _told_by_wandb() -> Iterator[None]:
 
 
 def check_lanes(names: Sequence[str], jobs: Sequence[Job]) -> None:
-    """``UserError`` where a program has more lanes than a recorder can keep open."""
+    """``UserError`` if a program has more lanes than a recorder can keep open."""
     for name in names:
         for job in jobs:
             lanes = len(job.program.seeds)
             if lanes > LANES_AT_MOST[name]:
                 raise UserError(
-                    f"recorders: `{name}` is for {LANES_AT_MOST[name]} lanes of a program at most; arm {job.arm} has "
+                    f"recorders: `{name}` supports at most {LANES_AT_MOST[name]} lanes per program; arm {job.arm} has "
                     f"{lanes}\nleave it out (the tables hold everything), or run fewer seeds at a time"
                 )
 
@@ -87,9 +87,9 @@ def check_lanes(names: Sequence[str], jobs: Sequence[Job]) -> None:
 def make(
     names: Sequence[str], run: Path, resolved: Mapping[str, Any], job: Job, position: Position
 ) -> Sequence[Recorder]:
-    """The named recorders of a program that starts, or goes on, at ``position``.
+    """The named recorders of a program that starts or resumes at ``position``.
 
-    ``run``: the run's folder; ``resolved``: its config. ``UserError`` where W&B refuses to start.
+    ``run``: the run's folder; ``resolved``: its config. ``UserError`` if W&B refuses to start.
     """
     made: dict[str, Any] = {
         "tensorboard": lambda: TensorBoard(run / "tensorboard", job, position),
@@ -99,14 +99,14 @@ def make(
 
 
 class Label(NamedTuple):
-    """Which lane it is: ``path`` below the recorder's folder, and what tells it from the others."""
+    """Label of a lane: ``path`` below the recorder's folder, and the facts that identify it."""
 
     path: str
     facts: Mapping[str, Any]
 
 
 def labels(job: Job) -> list[Label]:
-    """``ARM/seed_3``; of a swept arm ``ARM/learning_rate=0.001/seed_3``."""
+    """``ARM/seed_3``, or ``ARM/learning_rate=0.001/seed_3`` for a swept arm."""
     swept = [column for column in job.lanes if column not in BOOKKEEPING]
     found = []
     for lane, seed in enumerate(job.lanes["seed"]):
@@ -119,7 +119,7 @@ def labels(job: Job) -> list[Label]:
 
 
 def _short(column: str, columns: Sequence[str]) -> str:
-    """The last part of a dotted path, or all of it where another path ends alike."""
+    """The last part of a dotted path, or all of it if another path has the same last part."""
     last = column.rpartition(".")[2]
     return last if sum(other.rpartition(".")[2] == last for other in columns) == 1 else column
 
@@ -132,11 +132,11 @@ class Curves:
         self._mark: tuple[float, int] | None = None
 
     def step(self, position: Position) -> int:
-        """Env steps of all envs of a lane."""
+        """Env steps over all envs of a lane."""
         return position.step * self._spec.envs
 
     def name(self, metric: str) -> str:
-        """What the metric is called where CleanRL's names are usual."""
+        """The metric's name in CleanRL's convention."""
         if metric in self._measured:
             return f"monitors/{metric}"
         if metric.startswith("evaluation_"):
@@ -146,7 +146,7 @@ class Curves:
         return NAMES.get(metric, f"losses/{metric}")
 
     def lanes(self, chunk: Chunk) -> Iterator[dict[str, float]]:
-        """Each lane's numbers of a chunk; nothing for a lane that has diverged, none that is not finite."""
+        """Each lane's finite numbers of a chunk; empty for a diverged lane."""
         common = self._common(chunk.position)
         named = {self.name(metric): values for metric, values in chunk.metrics.items()}
         for lane, diverged in enumerate(chunk.diverged_at.tolist()):
@@ -175,10 +175,10 @@ def _evaluated(each: Evaluated, lane: int) -> dict[str, float]:
 
 
 class TensorBoard:
-    """Event files, one for each lane: ``FOLDER/ARM/seed_N``.
+    """Event files, one per lane: ``FOLDER/ARM/seed_N``.
 
-    A resumed run writes new files that begin with the step from which TensorBoard forgets what the earlier ones say. A
-    program that begins anew removes its earlier files: all they say comes again.
+    A resumed run writes new files that start with the step from which TensorBoard discards the earlier ones. A program
+    that restarts removes its earlier files, as their contents are recorded again.
     """
 
     def __init__(self, folder: Path, job: Job, position: Position) -> None:
@@ -195,7 +195,7 @@ class TensorBoard:
             SummaryWriter(
                 str(place),
                 purge_step=done + 1 if done else None,
-                filename_suffix=f".{time.time_ns()}",  # two files of one second would have one name
+                filename_suffix=f".{time.time_ns()}",  # two files created in the same second would have the same name
             )
             for place in places
         ]
@@ -218,10 +218,10 @@ class TensorBoard:
 
 
 class WandB:
-    """Runs of Weights & Biases, one for each lane: grouped by arm, in ``RUN/wandb``.
+    """Weights & Biases runs, one per lane: grouped by arm, in ``RUN/wandb``.
 
-    A resumed program goes on with the same W&B runs and sends no step that was sent before. ``WANDB_MODE=offline``
-    keeps each part in a folder of its own, for ``wandb sync``.
+    A resumed program continues the same W&B runs and sends each step only once. ``WANDB_MODE=offline`` keeps each part
+    in a separate folder, for ``wandb sync``.
     """
 
     def __init__(self, run: Path, resolved: Mapping[str, Any], job: Job, position: Position) -> None:
@@ -237,7 +237,7 @@ class WandB:
             raise
 
     def _read(self, lanes: int) -> dict[str, Any]:
-        """The W&B runs of the program and the last step sent to them; new ones where nothing says which there were."""
+        """The W&B runs of the program and the last step sent to them; new runs if none are recorded."""
         try:
             found = read_json(self._file)
             if is_list(found.get("ids"), _is_id) and len(found["ids"]) == lanes and is_whole(found.get("step")):
@@ -246,7 +246,7 @@ class WandB:
         except FileNotFoundError:
             pass
         except (OSError, DamagedError) as error:
-            warnings.warn(f"{self._file} is damaged ({error}); new runs of W&B are begun", stacklevel=2)
+            warnings.warn(f"{self._file} is damaged ({error}); new W&B runs are started", stacklevel=2)
         self._file.parent.mkdir(parents=True, exist_ok=True)
         return {"ids": [uuid.uuid4().hex[:12] for _ in range(lanes)], "step": 0}
 
@@ -255,14 +255,14 @@ class WandB:
         if step <= self._sent["step"]:
             return
         self._sent["step"] = step
-        self._remember()  # first: killed between the two, the run misses a point and doubles none
+        self._remember()  # first: if killed between the two, the run misses a point but duplicates none
         for run, numbers in zip(self._runs, self._curves.lanes(chunk), strict=True):
             if numbers:
                 run.log({**numbers, "global_step": step}, step=step)
 
     def _remember(self) -> None:
         text = to_json(self._sent, None)
-        # Not forced to the disk, as that would take longer than many a chunk.
+        # Not synced to disk, as that would take longer than many chunks.
         write_atomically(self._file, lambda temporary: temporary.write_text(text, encoding="utf-8"), durable=False)
 
     def flush(self) -> int:

@@ -1,4 +1,4 @@
-"""Whether the tables of a run are whole, before it goes on: nothing is built upon rows that are lost or damaged."""
+"""Check that the tables of a run are intact before it resumes, so that no rows are lost or damaged."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,10 +22,10 @@ def table_parts(folder: Path, program: int, table: str = METRICS) -> list[Path]:
 
 
 def fault(folder: Path, program: int, meta: Mapping[str, Any]) -> str | None:
-    """What is wrong with the tables that belong to a checkpoint, naming the file; None where they are whole.
+    """What is wrong with the tables of a checkpoint, naming the file; None if they are intact.
 
-    Against length and CRC-32 in ``meta["files"]``. A checkpoint of an older version has none: then its parts must be
-    there and readable.
+    Compares with length and CRC-32 in ``meta["files"]``. A checkpoint of an older version has none; its parts must then
+    exist and be readable.
     """
     if "files" not in meta:
         wanted = [folder / METRICS / PART.format(program, number) for number in range(meta["parts"])]
@@ -60,13 +60,13 @@ def _unreadable(path: Path) -> str | None:
 
 
 def unfinished(folder: Path, program: int, steps: int, rows: int) -> str | None:
-    """Why a program that is said to be finished is not; None where its tables are whole and complete.
+    """Why a program marked as finished is not; None if its tables are intact and complete.
 
     Args:
-        folder: of the arm.
-        program: its number.
+        folder: folder of the arm.
+        program: the program's number.
         steps: env steps of the whole program.
-        rows: of its metrics when it is finished. They count where no checkpoint of the end is left to tell.
+        rows: number of rows of its metrics when finished; used if no checkpoint of the end is left.
     """
     last = checkpoint.files(folder / "checkpoints" / f"{program:03d}")[-1:]
     try:
@@ -92,10 +92,10 @@ def _missing_evaluations(folder: Path, program: int) -> str | None:
 
 
 def mend_lanes(folder: Path, programs: Mapping[int, Mapping[str, Sequence[Any]]]) -> str | None:
-    """Writes ``lanes.parquet`` anew where it is damaged or lacks the lanes of a program that has begun.
+    """Rewrite ``lanes.parquet`` if it is damaged or lacks the lanes of a program that has started.
 
-    ``programs``: number -> columns of ``lanes.parquet`` of each program of the arm. Where a lane diverged is taken from
-    the program's newest checkpoint. Returns a line that says so; None where nothing had to be done.
+    ``programs``: number -> columns of ``lanes.parquet`` of each program of the arm. The step at which a lane diverged
+    is taken from the program's newest checkpoint. Returns a line that reports it; None if nothing had to be done.
     """
     path = folder / LANES
     begun = [number for number in programs if _begun(folder, number)]
@@ -119,8 +119,8 @@ def mend_lanes(folder: Path, programs: Mapping[int, Mapping[str, Sequence[Any]]]
         table = lanes_table(programs[number], ended, table)
     notes = {number: _note(folder, number) for number in begun}
     write_parquet(path, table.replace_schema_metadata(to_footer(notes)))
-    lost = f"; where lanes of program {', '.join(unknown)} diverged is not known any more" if unknown else ""
-    return f"{path} {why}; made again from the config and the checkpoints{lost}"
+    lost = f"; where lanes of program {', '.join(unknown)} diverged is no longer known" if unknown else ""
+    return f"{path} {why}; rebuilt from the config and the checkpoints{lost}"
 
 
 def _begun(folder: Path, program: int) -> bool:
@@ -128,7 +128,7 @@ def _begun(folder: Path, program: int) -> bool:
 
 
 def _note(folder: Path, program: int) -> str:
-    """Which parts a program has: those of its newest sound checkpoint, or, without one, those that are there."""
+    """The parts of a program: those of its newest intact checkpoint, or, without one, those that exist."""
     for path in reversed(checkpoint.files(folder / "checkpoints" / f"{program:03d}")):
         try:
             meta = checkpoint.about(path)
@@ -141,7 +141,7 @@ def _note(folder: Path, program: int) -> str:
 
 
 def _diverged_at(folder: Path, program: int, lanes: int) -> np.ndarray | None:
-    """int[lanes] of the newest sound checkpoint; None where there is none."""
+    """int[lanes] of the newest intact checkpoint; None if there is none."""
     for path in reversed(checkpoint.files(folder / "checkpoints" / f"{program:03d}")):
         try:
             return join(checkpoint.of_groups(path, "diverged_at"), lanes)
