@@ -200,7 +200,7 @@ def test_no_verdict_where_nothing_can_be_compared():
 @pytest.mark.parametrize(
     ("given", "why"),
     [
-        (falling(-0.01, 0.0, 0.01), "behind fresh from the beginning on"),
+        (falling(-0.01, 0.0, 0.01), "behind fresh from the start"),
         (falling(-0.3, -0.2, -0.1), "behind fresh at the end"),
         (falling(-0.3, -0.2, -0.1, gap=(-0.1, 0.0, 0.1)), "not distinguishable from fresh at the end"),
         (falling(0.1, 0.2, 0.3, gap=(0.1, 0.2, 0.3)), "above fresh at the end"),

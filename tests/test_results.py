@@ -243,7 +243,7 @@ def test_few_and_missing_values():
 
 
 def test_a_confidence_outside_its_range_is_refused():
-    with pytest.raises(ValueError, match=r"confidence = 95 is outside \(0, 1\)"):
+    with pytest.raises(ValueError, match=r"confidence = 95 is not allowed; must be in \(0, 1\)"):
         results.mean_interval([1.0, 2.0], confidence=95)
 
 

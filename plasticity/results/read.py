@@ -303,8 +303,8 @@ def evaluations(run: RunPath, *runs: RunPath) -> pd.DataFrame:
     Returns:
       ``arm, lane, seed, step, frames, visit, task, step_in_visit`` at the time of evaluation; ``evaluated_visit`` and
       ``evaluated_task``, the visit and task evaluated; ``episodes, episodic_return, episode_length`` (means over the
-      episodes), or ``reward`` (mean over the steps) if the stream has no episodes; the swept hyper-parameters. No rows if
-      the config requests no evaluation.
+      episodes), or ``reward`` (mean over the steps) if the stream has no episodes; the swept hyper-parameters. No
+      rows if the config requests no evaluation.
     """
 
     def read(one: RunPath) -> pd.DataFrame:

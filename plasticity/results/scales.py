@@ -80,7 +80,7 @@ class Scales:
         return tuple(sorted(found, key=("human", "control", "own").index))
 
     def applied(self, table: pd.DataFrame, columns: Sequence[str]) -> tuple[pd.DataFrame, tuple[str, ...]]:
-        """Return ``table`` (``arm, lane, task`` and the ``columns``) in scores, and the excluded tasks without a scale."""
+        """Return ``table`` (``arm, lane, task``, ``columns``) in scores, and the excluded tasks without a scale."""
         found = [
             self.of(str(arm), int(lane), str(task))
             for arm, lane, task in table[["arm", "lane", "task"]].itertuples(index=False)

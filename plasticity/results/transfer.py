@@ -234,7 +234,8 @@ def forward_transfer_of_areas(
 ) -> Scores:
     """Compute ``FT_i = (AUC_i - AUC_i^b) / (1 - AUC_i^b)``: Continual World (Wolczyk et al. 2021).
 
-    The performance must be in [0, 1].     This is ``relative_learning_speed`` with ``auc_max = 1``; the control's areas replace those of single-task learners.
+    The performance must be in [0, 1]. This is ``relative_learning_speed`` with ``auc_max = 1``; the control's areas
+    replace those of single-task learners.
     """
     found = relative_learning_speed(run, *runs, control=control, auc_max=1.0, confidence=confidence)
     return Scores(*(_named(table, "relative_speed", "forward_transfer") for table in found))
@@ -260,8 +261,8 @@ def isolated_forgetting(matrix: Matrix, confidence: float = 0.95) -> Scores:
     """Compute ``F_{j,i} = (R[i-1, j] - R[i, j]) / |r_j|_max`` for ``j < i``: forgetting caused by visit ``i`` alone.
 
     Powers et al. 2021, "CORA: Benchmarks, Baselines, and Metrics as a Platform for Continual Reinforcement Learning
-    Agents", whose tables show ten times this value. ``|r_j|_max`` is the largest absolute value of the lane's column, so
-    it differs between seeds; ``difference`` is the numerator; the ratio is missing where ``|r_j|_max`` is 0.
+    Agents", whose tables show ten times it. ``|r_j|_max`` is the largest absolute value of the lane's column, so it
+    differs between seeds; ``difference`` is the numerator; the ratio is missing where ``|r_j|_max`` is 0.
     """
     _check(matrix, "seen or all")
     pairs = [(i, j) for i in range(len(matrix.tasks)) for j in range(i)]

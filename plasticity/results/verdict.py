@@ -44,7 +44,7 @@ def meaning(compared: Compared) -> str:
         known = ", or, if that is unknown, ".join(SCALES[each] for each in scaled.kinds)
         texts = [texts[0], f"Each task has its own scale: {known}."]
     if compared.left_out:
-        texts.append(f"Left out for lack of a scale: {', '.join(compared.left_out)}.")
+        texts.append(f"Without a scale, left out: {', '.join(compared.left_out)}.")
     return " ".join(texts)
 
 
