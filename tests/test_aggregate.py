@@ -116,7 +116,7 @@ def test_an_arm_of_which_only_the_last_tenth_is_wanted_has_no_row_of_it():
 
 def test_points_of_a_sweep_are_told_apart():
     table = table_of({"a": [[1.0], [2.0]]}, seeds=[0, 0])
-    with pytest.raises(ValueError, match=r"arm 'a' has several lanes with seed 0; name what tells them apart: `hyper`"):
+    with pytest.raises(ValueError, match=r"arm 'a' has several lanes with seed 0; distinguish them: by `hyper`"):
         results.task_scores(table)
     found = results.task_scores(table.assign(rate=[0.1, 0.2]), hyper=["rate"])
     assert [each.point.values for each in found] == [{"rate": 0.1}, {"rate": 0.2}]
@@ -129,7 +129,7 @@ def test_points_of_a_sweep_are_told_apart():
 
 def test_what_is_refused():
     table = table_of({"a": [[1.0, 2.0]]})
-    with pytest.raises(ValueError, match=r"metric = 'rank' is no column of the table; there are visit, performance$"):
+    with pytest.raises(ValueError, match=r"metric = 'rank' is not a column of the table; there are visit"):
         results.task_scores(table, metric="rank")
     with pytest.raises(ValueError, match=r"the table has no column rate; its columns: arm, lane"):
         results.task_scores(table, hyper=["rate"])
@@ -137,14 +137,14 @@ def test_what_is_refused():
         results.task_scores(table, missing=NAN)
     found = results.task_scores(table)
     for options, message in (
-        ({"statistics": ["iqr"]}, r"statistic = 'iqr' is not known; there are iqm, mean, median, optimality_gap"),
+        ({"statistics": ["iqr"]}, r"statistic = 'iqr' is not known; must be one of iqm, mean, median, optimality_gap"),
         ({"confidence": 95}, r"confidence = 95 is outside \(0, 1\)"),
         ({"resamples": 0}, r"resamples = 0 is not allowed"),
         ({"gamma": np.inf}, r"gamma = inf is not allowed"),
     ):
         with pytest.raises(ValueError, match=message):
             results.aggregates(found, **options)
-    with pytest.raises(ValueError, match=r"resample = 'seeds' is not allowed; it must be one of scores, lanes"):
+    with pytest.raises(ValueError, match=r"resample = 'seeds' is not allowed; must be one of scores, lanes"):
         results.aggregates(scores_of({"a": [[1.0], [2.0]]}), resample="seeds")
 
 
@@ -158,7 +158,7 @@ def test_streams_are_not_mixed():
         results.task_scores(pd.concat([one.assign(run="x"), twice.assign(run="z")]))
     with pytest.raises(ValueError, match=r"the table mixes streams: none of its lanes has all of its 3 tasks"):
         results.task_scores(pd.concat([one, other.assign(arm="b")]))
-    with pytest.raises(ValueError, match=r"a and a are of different streams: not both have task b, c; aggregate each"):
+    with pytest.raises(ValueError, match=r"a and a are from different streams: they do not share task b, c"):
         results.aggregates([*results.task_scores(one), *results.task_scores(other)])
 
 
@@ -184,7 +184,7 @@ def test_differences_are_paired_by_seed():
     assert list(found.whole) == [False, True]
     row = results.aggregates([found], ["mean"]).iloc[0]
     assert row["mean"] == (-13 - 26) / 2
-    with pytest.raises(ValueError, match=r"control = 'frehs' is no arm of the scores; their arms: base, fresh"):
+    with pytest.raises(ValueError, match=r"control = 'frehs' is not an arm of the scores; their arms: base, fresh"):
         results.differences(results.task_scores(table), "frehs")
 
 

@@ -42,11 +42,11 @@ def test_evaluations_go_by_the_task_that_was_played() -> None:
 
 def test_games_without_references_are_nan_and_listed() -> None:
     table = pd.DataFrame({"task": ["Tetris", "Pong", "Casino:1"], "performance": [1.0, 14.6, 2.0]})
-    with pytest.warns(UserWarning, match="no random and human scores are known for Casino, Tetris"):
+    with pytest.warns(UserWarning, match="no random and human reference scores for Casino, Tetris"):
         found = human_normalised(table)
     np.testing.assert_allclose(found, [np.nan, 1.0, np.nan])
 
 
 def test_a_missing_column_is_named() -> None:
-    with pytest.raises(ValueError, match="score = 'reward' is no column of the table; it has task, performance"):
+    with pytest.raises(ValueError, match="score = 'reward' is not a column of the table; it has task, performance"):
         human_normalised(pd.DataFrame({"task": ["Pong"], "performance": [1.0]}), "reward")

@@ -232,7 +232,7 @@ def test_games_played_once_have_no_number_that_stands_for_all(once):
     (run,) = report.collect([once])["groups"][0]["runs"]
     assert [row["verdict"] for row in run["summary"]] == ["", "control"]
     assert "Task by task" in page
-    assert "no task comes again" in page
+    assert "no task recurs" in page
 
 
 # ------------------------------------------------------------------------------------------------ controls
@@ -300,7 +300,7 @@ def test_a_fall_that_four_seeds_do_not_tell_is_open_and_not_held(tmp_path):
     folder, changes = alone(tmp_path, first, last), last - first
     spread = changes.std(ddof=1)
     needed = next(n for n in range(2, 100) if stats.t.ppf(0.975, n - 1) * spread / np.sqrt(n) <= 0.054)
-    assert said(folder) == ("open", f"about {needed} seeds would tell")
+    assert said(folder) == ("open", f"about {needed} seeds would decide")
     assert needed > 4
     assert "open" in report.page(report.collect([folder]))
 
@@ -308,7 +308,7 @@ def test_a_fall_that_four_seeds_do_not_tell_is_open_and_not_held(tmp_path):
 def test_a_fall_that_pairing_tells(tmp_path):
     """Seeds differ by much more than what each loses: the intervals of both means meet, those of the change do not."""
     first = np.array([0.60, 0.67, 0.74, 0.806])
-    assert said(alone(tmp_path, first, first - [0.05, 0.06, 0.05, 0.056])) == ("falls", "below its own beginning")
+    assert said(alone(tmp_path, first, first - [0.05, 0.06, 0.05, 0.056])) == ("falls", "below its own start")
 
 
 def test_holds_only_inside_the_margin(tmp_path):

@@ -342,7 +342,7 @@ def test_too_little_memory(config, tmp_path, monkeypatch):
     ("words", "said"),
     [
         (["plan", "nowhere.yaml"], "nowhere.yaml: no such file"),
-        (["plot", "nowhere"], "nowhere is no run: there is no such folder"),
+        (["plot", "nowhere"], "nowhere is not a run: there is no such folder"),
         (["list", "agent"], "did you mean `agents`?"),
         (["list", "agents", "dqm"], "did you mean `dqn`?"),
         (["run"], "Missing argument 'CONFIG'"),

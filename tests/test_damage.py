@@ -206,7 +206,7 @@ def test_a_config_that_is_not_the_runs_own_is_named_by_the_report(finished, tmp_
     found = facts.facts(run)
     assert "widths" in found["config"]
     path.write_text(path.read_text().replace("seeds: 2", "seeds: 3"))
-    with pytest.warns(UserWarning, match=r"experiment\.yaml is damaged: it does not hold the config"):
+    with pytest.warns(UserWarning, match=r"experiment\.yaml is damaged: it is not the config"):
         assert facts.facts(run) == {**found, "config": "", "stream": "", "agent": ""}
     path.unlink()
     with pytest.warns(UserWarning, match=r"experiment\.yaml cannot be read \(no such file"):

@@ -217,7 +217,7 @@ def test_another_config_than_the_run_was_started_with(tmp_path, first):
     assert results.compare_runs(first, other).config == ()
     text = (other / "experiment.yaml").read_text()
     (other / "experiment.yaml").write_text(text.replace("discount: 0.9", "discount: 0.8"))
-    with pytest.raises(ValueError, match=r"experiment\.yaml is damaged: it does not hold the config") as told:
+    with pytest.raises(ValueError, match=r"experiment\.yaml is damaged: it is not the config") as told:
         results.compare_runs(first, other)
     assert len(str(told.value).splitlines()) == 1
 
@@ -261,7 +261,7 @@ def test_what_is_printed_of_equal_and_of_unlike_runs(tmp_path, first):
     assert "config: equal" in printed(first, first)
     assert "  a: all 6 rows are equal, value for value" in printed(first, first)
     text = printed(first, write(tmp_path / "other", changed(seeds=[0, 1, 3]), seeds=[0, 1, 3]))
-    assert "not paired, as stream or seeds differ (Welch)" in text
+    assert "not paired, since stream or seeds differ (Welch)" in text
     assert "no arm has the same config in both runs" in text
 
 

@@ -53,5 +53,5 @@ def test_a_run_without_records_has_no_figures(tmp_path):
 def test_no_run_is_refused(tmp_path):
     with pytest.raises(ValueError, match="run_dirs is empty"):
         plots.save_all([], tmp_path)
-    with pytest.raises(ValueError, match="is no run"):
+    with pytest.raises(ValueError, match="is not a run"):
         plots.save_all([tmp_path / "absent"], tmp_path)

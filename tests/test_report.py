@@ -194,20 +194,20 @@ def test_verdicts(given, controls, word):
 
 def test_no_verdict_where_nothing_can_be_compared():
     assert verdict(row(), SINGLE, ALONE).word == ""
-    assert verdict(row(last=math.nan), GAMES, ALONE) == ("", "no task comes again: see each by itself")
+    assert verdict(row(last=math.nan), GAMES, ALONE) == ("", "no task recurs: see each task separately")
 
 
 @pytest.mark.parametrize(
     ("given", "why"),
     [
-        (falling(-0.01, 0.0, 0.01), "behind fresh from the beginning on"),
+        (falling(-0.01, 0.0, 0.01), "behind fresh from the start"),
         (falling(-0.3, -0.2, -0.1), "behind fresh at the end"),
-        (falling(-0.3, -0.2, -0.1, gap=(-0.1, 0.0, 0.1)), "not told apart from fresh at the end"),
+        (falling(-0.3, -0.2, -0.1, gap=(-0.1, 0.0, 0.1)), "not distinguishable from fresh at the end"),
         (falling(0.1, 0.2, 0.3, gap=(0.1, 0.2, 0.3)), "above fresh at the end"),
         # s = 0.1 * 2 / 3.182 = 0.0629; the margin is 0.07; 2.776 s / sqrt 5 = 0.078 and 2.571 s / sqrt 6 = 0.066
         (
             falling(-0.1, 0.0, 0.1, gap=(-0.1, 0.0, 0.1)),
-            "about 6 seeds would tell; not told apart from fresh at the end",
+            "about 6 seeds would decide; not distinguishable from fresh at the end",
         ),
     ],
 )

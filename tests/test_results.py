@@ -53,7 +53,7 @@ def test_runs_are_grouped_by_their_stream(tmp_path):
         for name, plan, rows in (("one", two_visits(["a"]), 4), ("other", longer, 6), ("third", two_visits(["a"]), 4))
     )
     assert results.by_stream([one, other, third]) == [[one, third], [other]]
-    with pytest.raises(ValueError, match="is no run"):
+    with pytest.raises(ValueError, match="is not a run"):
         results.by_stream([tmp_path / "none"])
 
 
@@ -124,9 +124,9 @@ def test_a_run_without_records_gives_empty_tables(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("relabe", r"relabe is no run: there is no such folder; did you mean .*relabel\?$"),
-        ("empty", r"empty is no run: plan.json is missing; there .*$"),
-        ("broken", r"broken/plan.json is damaged \(JSONDecodeError: .*\); .* --resume` writes it anew$"),
+        ("relabe", r"relabe is not a run: there is no such folder; did you mean .*relabel\?$"),
+        ("empty", r"empty is not a run: plan.json is missing; there .*$"),
+        ("broken", r"broken/plan.json is damaged \(JSONDecodeError: .*\); .* --resume` rewrites it$"),
         ("partial", r"partial/plan.json is damaged \(it does not hold the arms .*\); .*$"),
     ],
 )
@@ -243,7 +243,7 @@ def test_few_and_missing_values():
 
 
 def test_a_confidence_outside_its_range_is_refused():
-    with pytest.raises(ValueError, match=r"confidence = 95 is outside \(0, 1\)"):
+    with pytest.raises(ValueError, match=r"confidence = 95 is not allowed; must be in \(0, 1\)"):
         results.mean_interval([1.0, 2.0], confidence=95)
 
 
@@ -422,7 +422,7 @@ def test_the_printed_table_names_what_is_open(tmp_path):
     folder = write_arms(tmp_path / "run", plan, {"baseline": late, "fresh": flat([0.5] * 3, 4)}, seeds=range(3))
     row = results.summary(folder).iloc[0]
     needed = seeds_to_tell((row["change_high"] - row["change_low"]) / 2, 3, 0.05 - 0.1 / 6)
-    assert f"Open: baseline (about {needed:,} seeds would tell)." in " ".join(printed(folder).split())
+    assert f"Open: baseline (about {needed:,} seeds would decide)." in " ".join(printed(folder).split())
     same = {arm: flat([0.5] * 3, 4) for arm in ("baseline", "fresh")}
     assert "Open" not in printed(write_arms(tmp_path / "told", plan, same, seeds=range(3)))
 

@@ -1,7 +1,7 @@
 """A run's folder as tidy tables: metrics, visits, lanes, and a summary with intervals over seeds.
 
-Reads files only. A run may be under way: arms without a folder and records not written yet are left out. A lane that
-diverged has missing values from then on; it drops out of every mean, and :func:`summary` counts it.
+The functions only read files, and the run may still be in progress: arms without a folder and unwritten records are
+left out. A lane that diverged has missing values from then on. Means exclude it, and :func:`summary` counts it.
 """
 
 from plasticity.results.aggregate import aggregates

@@ -1,7 +1,7 @@
 """Aggregates over seeds and tasks: interquartile mean, mean, median and optimality gap, with bootstrap intervals.
 
-Two steps: :func:`task_scores` makes of a table one array ``[seeds, tasks]`` for each arm and swept point, and
-:func:`aggregates` (or a performance profile, or a choice among the points of a sweep) summarises these.
+There are two steps. :func:`task_scores` turns a table into one array ``[seeds, tasks]`` for each arm and swept point.
+:func:`aggregates`, a performance profile or a selection among the points of a sweep then summarises these arrays.
 """
 
 import math
@@ -20,7 +20,7 @@ CHUNK = 1_000_000  # numbers of resamples held at a time
 
 
 def task_means(values: np.ndarray) -> np.ndarray:
-    """``[..., seeds, tasks] -> [..., tasks]``: means over the seeds that have a score; NaN where none has."""
+    """``[..., seeds, tasks] -> [..., tasks]``: means over seeds with a score; NaN if there are none."""
     held = np.isfinite(values)
     count = held.sum(-2)
     return np.where(held, values, 0.0).sum(-2) / np.where(count > 0, count, np.nan)
@@ -39,8 +39,8 @@ def median(values: np.ndarray) -> np.ndarray:
 def interquartile_mean(values: np.ndarray) -> np.ndarray:
     """The mean of the middle half of all scores, seeds and tasks together.
 
-    ``1/(N - 2c) sum_{c < i <= N - c} x_(i)`` with ``x_(i)`` in order and ``c = floor(N / 4)``. NaN where a task has no
-    score: over the other tasks it would be another quantity.
+    ``1/(N - 2c) sum_{c < i <= N - c} x_(i)`` with ``x_(i)`` sorted and ``c = floor(N / 4)``. NaN if a task has no
+    score, since over the remaining tasks it would be a different quantity.
     """
     ordered = np.sort(values.reshape(*values.shape[:-2], -1), axis=-1)  # NaN last
     held = np.isfinite(ordered)
@@ -67,11 +67,11 @@ STATISTICS: dict[str, Callable[..., np.ndarray]] = {
 
 
 def statistic(name: str, gamma: float = 1.0) -> Callable[[np.ndarray], np.ndarray]:
-    """The statistic of that name as a function ``[..., seeds, tasks] -> [...]``."""
+    """Return the named statistic as a function ``[..., seeds, tasks] -> [...]``."""
     if name not in STATISTICS:
-        raise ValueError(f"statistic = {name!r} is not known; there are {', '.join(STATISTICS)}")
+        raise ValueError(f"statistic = {name!r} is not known; must be one of {', '.join(STATISTICS)}")
     if not math.isfinite(gamma):
-        raise ValueError(f"gamma = {gamma} is not allowed; it must be a finite number")
+        raise ValueError(f"gamma = {gamma} is not allowed; must be a finite number")
     return (lambda values: optimality_gap(values, gamma)) if name == "optimality_gap" else STATISTICS[name]
 
 
@@ -81,12 +81,12 @@ def statistic(name: str, gamma: float = 1.0) -> Callable[[np.ndarray], np.ndarra
 def resampled(
     values: np.ndarray, count: int, generator: np.random.Generator, unit: Unit = "scores", chunk: int | None = None
 ) -> Iterator[np.ndarray]:
-    """``count`` resamples of ``values[seeds, tasks]``, in chunks ``[some, seeds, tasks]``; see :func:`aggregates`."""
+    """Yield ``count`` resamples of ``values[seeds, tasks]`` in chunks ``[some, seeds, tasks]``."""
     if unit not in get_args(Unit):
-        raise ValueError(f"resample = {unit!r} is not allowed; it must be one of {', '.join(get_args(Unit))}")
+        raise ValueError(f"resample = {unit!r} is not allowed; must be one of {', '.join(get_args(Unit))}")
     held, columns = np.isfinite(values).sum(0), np.arange(values.shape[1])
     packed = np.take_along_axis(values, np.argsort(~np.isfinite(values), axis=0, kind="stable"), axis=0)
-    beyond = np.arange(len(values))[:, None] >= held  # a task is drawn as many scores as it has
+    beyond = np.arange(len(values))[:, None] >= held  # draw as many scores for a task as it has
     chunk = chunk or max(1, CHUNK // max(1, values.size))
     for start in range(0, count, chunk):
         some = min(chunk, count - start)
@@ -98,20 +98,20 @@ def resampled(
 
 
 def bounds(draws: np.ndarray, confidence: float) -> np.ndarray:
-    """The lower and the upper percentile over the first axis: ``[2, ...]``; NaN draws are left out."""
+    """The lower and upper percentiles over the first axis, ``[2, ...]``; NaN draws are ignored."""
     tail = (1 - confidence) / 2
     return np.nanquantile(draws, [tail, 1 - tail], axis=0)
 
 
 def check_bootstrap(confidence: float, resamples: int) -> None:
     if not 0.0 < confidence < 1.0:
-        raise ValueError(f"confidence = {confidence} is outside (0, 1)")
+        raise ValueError(f"confidence = {confidence} is not allowed; must be in (0, 1)")
     if resamples < 1:
-        raise ValueError(f"resamples = {resamples} is not allowed; it must be at least 1")
+        raise ValueError(f"resamples = {resamples} is not allowed; must be at least 1")
 
 
 def enough(values: np.ndarray) -> bool:
-    """Two scores at least for each task: one says nothing about the spread."""
+    """Whether each task has at least two scores; one score says nothing about the spread."""
     return values.shape[1] > 0 and bool((np.isfinite(values).sum(0) > 1).all())
 
 
@@ -125,35 +125,36 @@ def aggregates(
     resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Statistics over seeds and tasks with percentile intervals of a stratified bootstrap.
+    """Compute statistics over seeds and tasks with percentile intervals from a stratified bootstrap.
 
-    ``iqm, mean, median, optimality_gap`` as in Agarwal, Schwarzer, Castro, Courville, Bellemare 2021, "Deep
-    Reinforcement Learning at the Edge of the Statistical Precipice". Their bootstrap (``resample="scores"``) draws the
-    seeds of each task by themselves, as runs of separate tasks are independent. Here one lane lives through all tasks
-    of a stream and its scores go together, so by default whole lanes are drawn (of one task both are the same): with 10
-    lanes, 10 tasks and half of the variance between lanes, 95 % intervals of the mean held the truth in 90 % of
-    simulations, those of the paper's bootstrap in 53 %.
+    The statistics ``iqm, mean, median, optimality_gap`` are those of Agarwal, Schwarzer, Castro, Courville, Bellemare
+    2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice". Their bootstrap
+    (``resample="scores"``) resamples the seeds of each task separately, since runs of separate tasks are independent.
+    Here one lane goes through all tasks of a stream and its scores are correlated, so by default whole lanes are
+    resampled; with a single task the two are the same. With 10 lanes, 10 tasks and half of the variance between lanes,
+    95 % intervals of the mean covered the true value in 90 % of simulations, those of the paper's bootstrap in 53 %.
 
-    Percentile intervals of few seeds are too narrow. Of independent normal scores, 95 % intervals of the mean held the
-    truth in 74, 84, 91, 92, 94 % (+- 0.5) of simulations with one task and 3, 5, 10, 20, 40 seeds; in 86, 91, 94 % with
-    ten tasks and 3, 5, 10 seeds; of the interquartile mean likewise. :func:`mean_interval` is exact there.
+    Percentile intervals from few seeds are too narrow. With independent normal scores, 95 % intervals of the mean
+    covered the true value in 74, 84, 91, 92, 94 % (+- 0.5) of simulations with one task and 3, 5, 10, 20, 40 seeds,
+    and in 86, 91, 94 % with ten tasks and 3, 5, 10 seeds. The interquartile mean behaves likewise.
+    :func:`mean_interval` is exact in this case.
 
     Args:
-      scores: of :func:`task_scores`, normalised where tasks differ in scale; all of one stream.
-      statistics: which of the four.
+      scores: from :func:`task_scores`, normalised if tasks differ in scale; all from one stream.
+      statistics: which of the four to compute.
       gamma: the optimality gap's target, in units of the scores.
       resample: what is drawn with replacement: ``lanes``, or ``scores`` within each task.
       confidence: of the intervals, in (0, 1).
-      resamples: of the bootstrap; the paper uses 50 000 for final numbers.
+      resamples: number of bootstrap resamples; the paper uses 50 000 for final numbers.
       seed: of the resampling, the same for every arm, so that an arm's interval does not depend on the others.
 
     Returns:
-      One row per arm and swept point: ``seeds, tasks``, ``incomplete`` (seeds that miss something), ``missing`` (scores
-      left out), and ``x, x_low, x_high`` of each statistic. Bounds are NaN where a task has fewer than two scores, the
-      statistic too where it has none.
+      One row per arm and swept point: ``seeds, tasks``, ``incomplete`` (seeds with a missing score), ``missing``
+      (scores left out), and ``x, x_low, x_high`` of each statistic. Bounds are NaN if a task has fewer than two
+      scores; the statistic is NaN as well if a task has none.
 
     Raises:
-      ValueError: an unknown statistic, a setting out of its range, or scores of different streams.
+      ValueError: an unknown statistic, a setting outside its range, or scores from different streams.
     """
     check_bootstrap(confidence, resamples)
     one_stream(scores)

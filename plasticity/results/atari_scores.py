@@ -1,4 +1,4 @@
-"""Atari scores between those of random play and of a human."""
+"""Human-normalised Atari scores."""
 
 import warnings
 from collections.abc import Mapping
@@ -80,31 +80,35 @@ REFERENCES: Mapping[str, Reference] = {
 
 
 def reference(task: str) -> Reference | None:
-    """The scores known of a game, named as tasks of the Atari stream are: with or without a mode and difficulty."""
+    """The reference scores of a game, named like a task of the Atari stream: with or without mode and difficulty."""
     return REFERENCES.get(task.partition(":")[0])
 
 
 def human_normalised_score(task: str, score: float) -> float:
-    """``(score - random) / (human - random)``: 0 is random play, 1 a human; NaN for a game without references.
+    """``(score - random) / (human - random)``: 0 is random play, 1 is human; NaN for games without reference.
 
-    ``task``: the name of a game, as tasks of the Atari stream are named; a mode and difficulty behind it (``Pong:1:0``)
-    are left out, since references exist for the usual mode only. Mnih et al. 2015, "Human-level control through deep
-    reinforcement learning".
+    Mnih et al. 2015, "Human-level control through deep reinforcement learning".
+
+    Args:
+      task: the name of a game, as in the tasks of the Atari stream. A mode and difficulty after it (``Pong:1:0``) are
+        ignored, since reference scores exist for the default mode only.
+      score: the episodic return.
     """
     found = reference(task)
     return float("nan") if found is None else (score - found.random) / (found.human - found.random)
 
 
 def human_normalised(table: pd.DataFrame, score: str | None = None, task: str | None = None) -> pd.Series:
-    """:func:`human_normalised_score` of each row of a table of visits, evaluations or metrics.
+    """Compute :func:`human_normalised_score` for each row of a table of visits, evaluations or metrics.
 
     Args:
-      table: of ``results.visits``, ``results.evaluations`` or ``results.load``.
+      table: from ``results.visits``, ``results.evaluations`` or ``results.load``.
       score: the column of scores; by default ``performance`` (visits), else ``episodic_return``.
-      task: the column of games; by default ``evaluated_task`` where there is one, else ``task``.
+      task: the column of games; by default ``evaluated_task`` if there is one, else ``task``.
 
     Returns:
-      A column for ``table``, NaN where the score is missing or the game has no references; a warning lists such games.
+      A column for ``table``, NaN where the score is missing or the game has no reference scores. A warning lists such
+      games.
 
     Raises:
       ValueError: the table has no such column.
@@ -113,10 +117,10 @@ def human_normalised(table: pd.DataFrame, score: str | None = None, task: str | 
     task = task or ("evaluated_task" if "evaluated_task" in table else "task")
     for key, column in (("score", score), ("task", task)):
         if column not in table:
-            raise ValueError(f"{key} = {column!r} is no column of the table; it has {', '.join(map(str, table))}")
+            raise ValueError(f"{key} = {column!r} is not a column of the table; it has {', '.join(map(str, table))}")
     games = table[task].astype(str).str.partition(":")[0]
     if unknown := sorted(set(games) - set(REFERENCES)):
-        warnings.warn(f"no random and human scores are known for {', '.join(unknown)}", stacklevel=2)
+        warnings.warn(f"no random and human reference scores for {', '.join(unknown)}", stacklevel=2)
     random, human = (
         games.map({name: each[which] for name, each in REFERENCES.items()}).astype(float) for which in (0, 1)
     )

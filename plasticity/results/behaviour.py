@@ -1,4 +1,4 @@
-"""How fast the lanes of a run learn, visit by visit: areas under curves, time to a threshold, the fresh control."""
+"""Learning speed per visit: areas under learning curves, steps to a threshold, comparison with the fresh control."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -28,19 +28,19 @@ WHOSE = ("run", "arm", "lane", "seed")
 
 
 class Scores(NamedTuple):
-    """A measure of every lane, and its mean over seeds.
+    """A measure of every lane and its mean over seeds.
 
-    A column ``x`` of ``means`` and ``overall`` stands beside ``x_low`` and ``x_high``, the bounds of its Student-t
-    interval; ``seeds`` counts the lanes that have the measure. Values are missing where a lane diverged or has not
-    come so far.
+    Each column ``x`` of ``means`` and ``overall`` comes with ``x_low`` and ``x_high``, the bounds of its Student-t
+    interval. ``seeds`` counts the lanes that have the measure. Values are missing where a lane diverged or has not
+    got that far.
     """
 
     lanes: pd.DataFrame  # one row per lane and visit (task, or pair of visits)
-    means: pd.DataFrame  # the mean over seeds of each of them: one row per arm, swept point and visit
-    overall: pd.DataFrame  # each lane's mean over them, then the mean over seeds: one row per arm and swept point
+    means: pd.DataFrame  # means over seeds: one row per arm, swept point and visit
+    overall: pd.DataFrame  # mean over each lane's rows, then over seeds: one row per arm and swept point
 
     def without_overall(self, *values: str) -> "Scores":
-        """The same without means over tasks, of measures that have another unit in each."""
+        """Drop the means over tasks of ``values``, whose unit differs between tasks."""
         names = [f"{name}{bound}" for name in values for bound in ("", "_low", "_high")]
         return self._replace(overall=self.overall.assign(**dict.fromkeys(names, np.nan)))
 
@@ -48,8 +48,11 @@ class Scores(NamedTuple):
 def scores(
     table: pd.DataFrame, by: Sequence[str], values: Sequence[str], hyper: Sequence[str], confidence: float
 ) -> Scores:
-    """``values`` of ``table`` over seeds, for each of ``by`` and over all of them; ``values[0]`` is the measure that a
-    lane must have everywhere to enter ``overall``, the others may be undefined in places and are left out there."""
+    """Average ``values`` of ``table`` over seeds, for each group of ``by`` and over all groups.
+
+    ``values[0]`` is the measure that a lane must have in every group to enter ``overall``. The others may be undefined
+    in some groups, which are then left out.
+    """
     point = [name for name in (*WHOSE[:2], *hyper) if name in table]
     lane = [name for name in (*WHOSE, *hyper) if name in table]
     groups = table.groupby(lane, observed=True, dropna=False, sort=False)
@@ -73,8 +76,11 @@ def _over_seeds(table: pd.DataFrame, by: Sequence[str], values: Sequence[str], c
 
 
 def partners(known: pd.DataFrame, hyper: Sequence[str], control: str | Mapping[str, str | None]) -> np.ndarray:
-    """For each row of a table of lanes (rows 0, 1, ...) the row of the control's lane with the same seed, at the same
-    swept point or the only one that agrees with it; -1 where there is none. ``control``: of all arms, or of each."""
+    """For each row of a table of lanes (rows 0, 1, ...), find the row of the control's lane with the same seed.
+
+    The control's lane is at the same swept point, or at the only point that agrees with it; -1 if there is none.
+    ``control`` is one control for all arms, or a mapping from arm to control.
+    """
     each_of = control if isinstance(control, Mapping) else dict.fromkeys(known["arm"].astype(str), control)
     cells, found = points(known, hyper), np.full(len(known), -1)
     for cell in cells:
@@ -86,12 +92,12 @@ def partners(known: pd.DataFrame, hyper: Sequence[str], control: str | Mapping[s
 
 
 def check_control(run: RunPath, control: str | None) -> None:
-    """``ValueError`` where the run has no such arm, or (None) no arm with a control."""
+    """Raise ``ValueError`` if the run has no such arm or, with None, no arm with a control."""
     names = arm_names(run)
     if control is None and not any(controls(run).values()):
         raise ValueError(f"no arm of {run} has a control, and none is called {FRESH!r}; its arms: {', '.join(names)}")
     if control is not None and control not in names:
-        raise ValueError(f"control = {control!r} is no arm of {run}; its arms: {', '.join(names)}")
+        raise ValueError(f"control = {control!r} is not an arm of {run}; its arms: {', '.join(names)}")
 
 
 def _per_visit(run: RunPath) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -106,16 +112,16 @@ def _per_visit(run: RunPath) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def learning_curves_area(run: RunPath, *runs: RunPath) -> pd.DataFrame:
-    """The area under each visit's curve, in units of the reward or the return.
+    """Compute the area under each visit's learning curve, in units of the reward or the return.
 
     ``AUC_k = 1 / Delta int_0^Delta p_k(t) dt``: the mean of the recorded curve over the visit, weighted by env steps
     (Wolczyk et al. 2021, "Continual World: A Robotic Benchmark For Continual Reinforcement Learning"). Without episodes
-    it is exactly the ``performance`` of :func:`visits`. With episodes it differs from it: ``performance`` weighs by
-    episodes, the area by time; records in which no episode ended are left out.
+    it equals the ``performance`` of :func:`visits` exactly. With episodes the two differ: ``performance`` weights by
+    episodes, the area by time. Records in which no episode ended are left out.
 
     Returns:
       ``arm, lane, seed, visit, task, area`` and the swept hyper-parameters, one row per lane and finished visit;
-      missing where the lane diverged before the visit's end.
+      ``area`` is missing if the lane diverged before the end of the visit.
     """
 
     def read(one: RunPath) -> pd.DataFrame:
@@ -135,24 +141,26 @@ def learning_curves_area(run: RunPath, *runs: RunPath) -> pd.DataFrame:
 
 
 def steps_to_threshold(run: RunPath, *runs: RunPath, threshold: float) -> pd.DataFrame:
-    """How long each lane takes in each visit to do as well as ``threshold``.
+    """Count the steps that each lane needs in each visit to reach ``threshold``.
 
-    ``steps = min {t : p(t) >= threshold}``, ``p`` the reward or the episodic return of a record and ``t`` the env
-    steps of each env from the start of the visit to that record's end, so the records' length is the resolution.
+    ``steps = min {t : p(t) >= threshold}``, where ``p`` is the reward or the episodic return of a record and ``t`` the
+    env steps of each env from the start of the visit to the end of that record. The resolution is the length of a
+    record.
 
     Args:
-      run: the run's folder; ``runs``: more of them, told apart by the column ``run``.
+      run: the run's folder; ``runs``: further runs, distinguished by the column ``run``.
       threshold: in units of the reward or the return.
 
     Returns:
       ``arm, lane, seed, visit, task, steps`` and the swept hyper-parameters, one row per lane and finished visit.
-      ``steps`` is missing where the lane never got there, or diverged. A mean over the others is of the fast alone.
+      ``steps`` is missing if the lane never reached the threshold or diverged. A mean over the remaining lanes covers
+      only the fast ones.
 
     Raises:
       ValueError: ``threshold`` is not finite.
     """
     if not math.isfinite(threshold):
-        raise ValueError(f"threshold = {threshold} is not allowed; it must be a finite number")
+        raise ValueError(f"threshold = {threshold} is not allowed; must be a finite number")
 
     def read(one: RunPath) -> pd.DataFrame:
         table, finished = _per_visit(one)
@@ -172,31 +180,31 @@ def relative_learning_speed(
     auc_max: float | None = None,
     confidence: float = 0.95,
 ) -> Scores:
-    """How much faster than a newborn a lane learns in each visit; negative where it has lost plasticity.
+    """Compare each lane's learning speed with the fresh control; negative if it has lost plasticity.
 
-    ``RLS_k = (AUC_k - AUC_k(control)) / (auc_max - AUC_k(control))``, paired by seed and swept point, ``AUC`` of
-    :func:`learning_curves_area`. The measure is this testbed's own; with ``auc_max = 1`` it is Continual World's
-    forward transfer, of which the paper averages the areas over seeds first and we do not. The ratio explodes as the
-    control nears ``auc_max``: read ``difference = AUC_k - AUC_k(control)`` first.
+    ``RLS_k = (AUC_k - AUC_k(control)) / (auc_max - AUC_k(control))``, paired by seed and swept point, with ``AUC`` from
+    :func:`learning_curves_area`. The measure is specific to this testbed. With ``auc_max = 1`` it is Continual World's
+    forward transfer, except that the paper averages the areas over seeds first and we do not. The ratio diverges as
+    the control approaches ``auc_max``: read ``difference = AUC_k - AUC_k(control)`` first.
 
     Args:
-      run: the run's folder; ``runs``: more of them, each compared with its own control.
-      control: the arm that starts afresh at every switch; None: what the config says of each arm.
+      run: the run's folder; ``runs``: further runs, each compared with its own control.
+      control: the arm that is reset at every switch; None: the control that the config gives for each arm.
       auc_max: the area of the best possible curve, e.g. 1 for accuracy; None: the largest area of any lane and visit
-        of the run (of the same task, where rewards are of several kinds), which depends on what else the run holds.
+        of the run (of the same task, if rewards are of several kinds), which depends on what else the run contains.
       confidence: of the intervals.
 
     Returns:
-      Per lane of the other arms and visit ``area, control_area, difference, relative_speed``; their means over seeds
-      for each visit, and over all visits (``difference`` not where rewards are of several kinds). ``relative_speed`` is
-      missing where its denominator is not positive.
+      For each visit and lane of the other arms ``area, control_area, difference, relative_speed``, and their means over
+      seeds for each visit and over all visits (without ``difference`` if rewards are of several kinds).
+      ``relative_speed`` is missing where its denominator is not positive.
 
     Raises:
-      ValueError: a run without the control's arm, or without any (the message lists the arms), or ``auc_max`` not
-        finite.
+      ValueError: a run lacks the control's arm or has no control at all (the message lists the arms), or ``auc_max`` is
+        not finite.
     """
     if auc_max is not None and not math.isfinite(auc_max):
-        raise ValueError(f"auc_max = {auc_max} is not allowed; it must be a finite number, or None")
+        raise ValueError(f"auc_max = {auc_max} is not allowed; must be a finite number, or None")
     for one in (run, *runs):
         check_control(one, control)
     hyper = hyper_parameters(run, *runs)
@@ -233,21 +241,21 @@ def _relative(run: RunPath, control: str | None, auc_max: float | None) -> pd.Da
 
 
 def revisits(run: RunPath, *runs: RunPath, measure: str = "performance", confidence: float = 0.95) -> Scores:
-    """Performance at later visits to a task against that at the first, paired by lane.
+    """Compare performance at later visits to a task with that at the first, paired by lane.
 
     ``Delta_k = p(k-th visit to the task) - p(1st visit)``, as in the figures of Lyle et al. 2024, "Normalization and
     effective learning rates in reinforcement learning" and Abbas et al. 2023, "Loss of Plasticity in Continual Deep
-    Reinforcement Learning". What a lane remembers raises it, what it can no longer learn lowers it.
+    Reinforcement Learning". Retention raises the difference; loss of plasticity lowers it.
 
     Args:
-      run: the run's folder; ``runs``: more of them.
+      run: the run's folder; ``runs``: further runs.
       measure: ``performance`` or ``performance_end``, see :func:`visits`.
       confidence: of the intervals.
 
     Returns:
-      Per lane and later visit ``task, visit, occasion`` (2 for the second visit), ``first, later, difference``; means
-      over seeds of each task (over its later visits first), and over all tasks (missing where rewards are of several
-      kinds: :func:`summary` has tasks on scales of their own). No rows where no task comes twice.
+      For each lane and later visit ``task, visit, occasion`` (2 for the second visit), ``first, later, difference``.
+      Means over seeds for each task (over its later visits first) and over all tasks; the latter are missing if
+      rewards are of several kinds (:func:`summary` gives each task its own scale). No rows if no task recurs.
     """
     hyper = hyper_parameters(run, *runs)
     table = several((run, *runs), lambda one: _revisits(one, measure))

@@ -1,12 +1,13 @@
-"""How far performance changed along a stream: the one rule that every table, page and finding goes by.
+"""How performance changes along a stream: the rule that all tables, pages and findings use.
 
-What is compared follows from the stream (:func:`rule`):
+The stream determines what is compared (:func:`rule`):
 
-* ``revisits``: tasks come again. A lane's first visits to a task against its last visits to the same task, then the
-  mean over tasks. Only tasks that come again count.
-* ``sequence``: no task comes again, and rewards are of one kind. The first against the last tenth of the visits.
-* ``single``: one visit. The whole visit and its last tenth; there is no change.
-* ``none``: no task comes again, and rewards are of several kinds (games). Each task by itself; there is no change.
+* ``revisits``: tasks recur. A lane's first visits to a task are compared with its last visits to the same task, then
+  averaged over tasks. Only tasks that recur count.
+* ``sequence``: no task recurs, and rewards are of one kind. The first tenth of the visits is compared with the last.
+* ``single``: one visit. The whole visit and its last tenth are reported; there is no change.
+* ``none``: no task recurs, and rewards are of several kinds (games). Each task is reported separately; there is no
+  change.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,37 +25,38 @@ STAGES = ("first", "last")
 
 
 class Rule(NamedTuple):
-    """What is compared with what on a stream."""
+    """Which visits of a stream are compared with each other."""
 
     kind: Kind
-    scaled: bool  # rewards are of several kinds: each task has a scale of its own
+    scaled: bool  # rewards are of several kinds, so each task has its own scale
     stages: pd.DataFrame  # by visit: ``group`` (its task, or 0 in a sequence; -1: does not count), ``first``, ``last``
 
     @property
     def overall(self) -> bool:
-        """Whether one number can say how an arm does."""
+        """Whether a single number can summarise an arm."""
         return self.kind != "none"
 
     @property
     def changes(self) -> bool:
-        """Whether there is something earlier to compare with."""
+        """Whether there is an early stage to compare with."""
         return self.kind in ("revisits", "sequence")
 
 
 def alike(stream: Mapping[str, Any]) -> bool:
-    """Whether the rewards of all tasks of a run's stream are of one kind, so that they may be averaged as they are.
+    """Whether the rewards of all tasks of a run's stream are of one kind, so that they may be averaged unscaled.
 
-    Mean rewards of a stream without episodes are (accuracy, squared error). Returns are where one task is played, or
-    where the stream says so (``StreamSpec.alike``: variants of one problem); those of different games are not.
+    Mean rewards of a stream without episodes (accuracy, squared error) are of one kind. Returns are of one kind if
+    only one task is played or if the stream declares it (``StreamSpec.alike``: variants of one problem). Returns of
+    different games are not.
     """
     return not stream["episodic"] or len({visit["task"] for visit in stream["visits"]}) == 1 or bool(stream["alike"])
 
 
 def rule(stream: Mapping[str, Any]) -> Rule:
-    """What is compared on a stream, ``plan(run)["stream"]``.
+    """Determine what is compared on a stream, ``plan(run)["stream"]``.
 
-    A stage has a tenth of the visits of its group, rounded down, but one at least: of a task that is visited twice, the
-    first visit and the second one; of one that is visited 40 times, the first and the last four.
+    A stage is a tenth of the visits of its group, rounded down, but at least one. For a task visited twice, these are
+    the first and the second visit; for a task visited 40 times, the first four and the last four.
     """
     order = [visit["task"] for visit in stream["visits"]]
     same, again = alike(stream), len(set(order)) < len(order)
@@ -66,7 +68,7 @@ def rule(stream: Mapping[str, Any]) -> Rule:
 
 
 def grouped(groups: Sequence[int]) -> pd.DataFrame:
-    """The stages of visits: ``group, first, last``, and ``again``: the group has several visits."""
+    """The stages of visits: ``group, first, last``, and ``again`` (the group has several visits)."""
     table = pd.DataFrame({"group": groups}, index=pd.RangeIndex(len(groups), name="visit"))
     occasion, count = table.groupby("group").cumcount(), table.groupby("group")["group"].transform("size")
     length = tenth(count)
@@ -76,8 +78,8 @@ def grouped(groups: Sequence[int]) -> pd.DataFrame:
 def stage_means(rows: pd.DataFrame, known: pd.DataFrame, stages: pd.DataFrame, measure: str) -> pd.DataFrame:
     """``arm, lane, group, task, first, last`` for each lane of ``known`` and each group.
 
-    A stage of a lane is the mean of ``measure`` over its visits: missing unless the lane finished and survived them
-    all. A visit in which no episode ended is left out of the mean.
+    A stage of a lane is the mean of ``measure`` over its visits. It is missing unless the lane finished all of them
+    without diverging. A visit in which no episode ended is excluded from the mean.
     """
     kept = rows.merge(stages[stages["group"] >= 0], left_on="visit", right_index=True)
     keys = ["arm", "lane", "group"]
@@ -94,23 +96,23 @@ def stage_means(rows: pd.DataFrame, known: pd.DataFrame, stages: pd.DataFrame, m
 
 
 class Compared(NamedTuple):
-    """A run's lanes under the rule."""
+    """A run's lanes compared by the rule."""
 
     rule: Rule
     cells: list[Point]  # arms and points; rows are lanes with ``first, last`` (scores), ``whole`` (has the last stage)
     controls: Mapping[str, str | None]  # of each arm
-    left_out: tuple[str, ...]  # tasks without a scale, which do not count
-    scales: Scales | None = None  # where rewards are of several kinds
+    left_out: tuple[str, ...]  # tasks without a scale, which are excluded
+    scales: Scales | None = None  # if rewards are of several kinds
 
     def control_of(self, cell: Point) -> Point | None:
-        """The control's point for an arm's point, if there is one."""
+        """Return the control's point for an arm's point, if there is one."""
         return control_of(cell, self.cells, self.controls)
 
     def change(self, cell: Point) -> pd.Series:
-        """How far performance changed, one number for each seed; this is what a verdict rests on.
+        """Compute the change of performance, one number per seed; verdicts are based on it.
 
-        ``(last - first) - (last - first of the control)``, paired by seed, where the arm has a control; else
-        ``last - first`` of the lane itself. Missing of the control itself and where a stage is missing.
+        ``(last - first) - (last - first of the control)``, paired by seed, if the arm has a control; otherwise
+        ``last - first`` of the lane itself. Missing for the control itself and where a stage is missing.
         """
         if self.controls.get(cell.arm) is None:
             return self.own(cell)
@@ -121,7 +123,7 @@ class Compared(NamedTuple):
         return of_seeds(cell, "last") - of_seeds(cell, "first")
 
     def gap(self, cell: Point, stage: str = "last") -> pd.Series:
-        """How far the lane is above its control in a stage, paired by seed; missing where there is no control."""
+        """The lane minus its control in a stage, paired by seed; missing if there is no control."""
         return of_seeds(cell, stage) - of_seeds(self.control_of(cell), stage)
 
 
@@ -132,17 +134,17 @@ def of_seeds(cell: Point | None, stage: str) -> pd.Series:
 def compare_lanes(
     run: RunPath, *, control: str | None = None, measure: str = "performance", scales: Scales | None = None
 ) -> Compared:
-    """Every lane's scores early and late, by :func:`rule`.
+    """Compute every lane's early and late scores according to :func:`rule`.
 
-    Where rewards are of one kind, a score is the performance itself. Elsewhere it is ``(x - offset) / scale`` with
-    numbers of each task (:class:`Scales`), and the mean over tasks. With an order of its own for each seed, a lane's
-    tasks are those that it met; arms with the same seed met the same.
+    If rewards are of one kind, a score is the performance itself. Otherwise it is ``(x - offset) / scale`` with
+    numbers for each task (:class:`Scales`), averaged over tasks. If each seed has its own order, a lane's tasks are
+    those that it visited; arms with the same seed visited the same tasks.
 
     Args:
       run: the run's folder.
-      control: the control of every other arm; None: what the plan says of each arm (:func:`controls`).
+      control: the control of every other arm; None: the control that the plan gives for each arm (:func:`controls`).
       measure: ``performance`` or ``performance_end``.
-      scales: those of another run, to compare with it; None: the run's own.
+      scales: the scales of another run, for a comparison with it; None: the run's own.
     """
     stream, hyper, rows, known = plan(run)["stream"], hyper_parameters(run), visits_and_losses(run), lanes(run)
     found = rule(stream)
@@ -163,7 +165,7 @@ def compare_lanes(
 
 
 def _means(values: pd.Series, table: pd.DataFrame, known: pd.DataFrame) -> np.ndarray:
-    """Each lane's mean over its groups; missing where one of them is."""
+    """Each lane's mean over its groups; missing if one of them is missing."""
     groups = values.groupby([table["arm"], table["lane"]], observed=True)
     means = groups.mean().where(groups.count() == groups.size())
     return means.reindex(pd.MultiIndex.from_frame(known[["arm", "lane"]])).to_numpy(float)

@@ -1,4 +1,4 @@
-"""The arms of a run compared: early and late performance, the gap to the fresh control and how it changes."""
+"""Comparison of a run's arms: early and late performance, the gap to the fresh control and its change."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -22,37 +22,38 @@ def summary(
     measure: str = "performance",
     confidence: float = 0.95,
 ) -> pd.DataFrame:
-    """One row per arm and swept point: performance early and late, and the gap to the fresh control.
+    """Summarise each arm and swept point: early and late performance and the gap to the fresh control.
 
-    What is early and late, and what may be averaged, follows from the stream (:func:`plasticity.results.rule`). Where
-    no task comes again and rewards are of one kind, ``first`` and ``last`` are the means over the first and the last
-    tenth of the visits (at least one visit), for each seed and then over seeds. Where tasks come again they are means
-    over tasks of the first and of the last visits to each; where rewards are of several kinds each task has a scale of
-    its own first (:class:`plasticity.results.Scales`). Of a stream of one visit they are that visit and its last
-    tenth. Where games of several kinds are played once each they are missing, and so is all that follows from them:
-    :func:`task_changes` has each task by itself.
+    The stream determines what is early and late and what may be averaged (:func:`plasticity.results.rule`). If no
+    task recurs and rewards are of one kind, ``first`` and ``last`` are the means over the first and the last tenth of
+    the visits (at least one visit), for each seed and then over seeds. If tasks recur, they are means over tasks of
+    the first and of the last visits to each task; if rewards are also of several kinds, each task is first put on its
+    own scale (:class:`plasticity.results.Scales`). For a stream of one visit they are that visit and its last tenth.
+    If games of several kinds are played once each, they are missing, and so is everything derived from them;
+    :func:`task_changes` reports each task separately.
 
-    ``gap`` is the mean over seeds of (arm - control) late, paired by seed and taken at the control's point with the
-    same hyper-parameters, or the only one that does not contradict them. ``change`` is the mean over seeds of that
-    difference minus the same early: how far the arm falls behind the control along the stream, whatever its level at
-    the beginning (another architecture may learn every task a little worse without losing plasticity). ``own`` is the
-    mean over seeds of ``last - first`` of a lane, without any control. ``closed = (arm - baseline) / (control -
-    baseline)`` late, over the seeds all three have, for arms with the baseline's control: 0 at the baseline, 1 at the
-    control. It is missing where the interval of the baseline's own gap is not below zero: there is nothing to close.
+    ``gap`` is the mean over seeds of (arm - control) late, paired by seed. The control is taken at the point with the
+    same hyper-parameters, or at the only point that does not contradict them. ``change`` is the mean over seeds of
+    that difference late minus the same difference early: how far the arm falls behind the control along the stream,
+    independent of its initial level (another architecture may learn every task a little worse without losing
+    plasticity). ``own`` is the mean over seeds of a lane's ``last - first``, without a control. ``closed = (arm -
+    baseline) / (control - baseline)`` late, over the seeds that all three have, for arms with the baseline's control:
+    0 at the baseline, 1 at the control. It is missing unless the interval of the baseline's own gap lies below zero,
+    since otherwise there is no gap to close.
 
     Args:
       run: the run's folder.
-      control: the arm that starts afresh at every switch, for all arms; None: what the config says of each arm.
+      control: the arm that is reset at every switch, for all arms; None: the control the config gives for each arm.
       baseline: the arm whose gap to the control is to be closed.
       measure: ``performance`` or ``performance_end``, see :func:`visits`.
       confidence: of the Student-t intervals.
 
     Returns:
-      ``arm``, the swept hyper-parameters, ``lanes``, ``diverged`` (how many of them), ``seeds`` (lanes with all of
-      the last stage), ``first, first_low, first_high``, the same for ``last``, ``gap``, ``change`` and ``own``,
-      ``change_seeds`` and ``own_seeds`` (how many these rest on), and ``closed``. The columns of ``gap`` and ``change``
-      are absent without a control arm, ``closed`` without a control or a baseline arm, ``change`` and ``own`` where
-      nothing earlier is comparable. A stage that a lane has not finished, or not survived, is missing for it.
+      ``arm``, the swept hyper-parameters, ``lanes``, ``diverged`` (how many of them), ``seeds`` (lanes with a complete
+      last stage), ``first, first_low, first_high``, the same for ``last``, ``gap``, ``change`` and ``own``,
+      ``change_seeds`` and ``own_seeds`` (how many seeds these are based on), and ``closed``. The columns of ``gap`` and
+      ``change`` are absent without a control arm, ``closed`` without a control or a baseline arm, ``change`` and
+      ``own`` if there is no comparable early stage. A stage is missing for lanes that did not finish it or diverged.
     """
     found, hyper = compare_lanes(run, control=control, measure=measure), hyper_parameters(run)
     arms = set(arm_names(run))
@@ -77,7 +78,7 @@ def _row(found: Compared, cell: Point, controlled: bool, baseline: str | None, c
 
 
 def _in_order(table: pd.DataFrame, run: RunPath, hyper: Sequence[str]) -> pd.DataFrame:
-    """``summary``'s rows with a row for each arm that has not started, and its columns in their order."""
+    """The rows of ``summary``, plus a row for each arm that has not started, with ordered columns."""
     absent = [arm for arm in arm_names(run) if table.empty or arm not in set(table["arm"])]
     rows = [*table.to_dict("records"), *({"arm": arm, "lanes": 0, "diverged": 0, "seeds": 0} for arm in absent)]
     numbers = [f"{name}{bound}" for name in NUMBERS for bound in ("", "_low", "_high")]
@@ -103,7 +104,7 @@ def _named(name: str, values: Any, confidence: float) -> dict[str, float]:
 
 
 def _closed(found: Compared, cell: Point, baseline: str, confidence: float) -> float:
-    """Share of the baseline's shortfall that the cell makes up; NaN where the baseline does not clearly fall short."""
+    """Share of the baseline's gap that the cell closes; NaN unless the baseline is clearly below its control."""
     control = found.controls.get(baseline)
     if control is None or control not in (cell.arm, found.controls.get(cell.arm)):
         return float("nan")
@@ -122,17 +123,17 @@ def _closed(found: Compared, cell: Point, baseline: str, confidence: float) -> f
 def task_changes(
     run: RunPath, *, control: str | None = None, measure: str = "performance", confidence: float = 0.95
 ) -> pd.DataFrame:
-    """One row per arm, swept point and task, in units of the reward or the return: no task is averaged with another.
+    """Summarise each arm, swept point and task separately, in units of the reward or the return.
 
-    ``first`` and ``last`` are means over the first and the last visits to the task (a tenth of them, one at least; of
-    a task that is visited once both are that visit), ``gap`` is (arm - control) of the last ones, ``own`` is ``last -
-    first``, and ``change`` that less the same of the control; all paired by seed. With an order of its own for each
-    seed, a task's first visit is at another place for each.
+    ``first`` and ``last`` are means over the first and the last visits to the task (a tenth of them, at least one; for
+    a task visited once both are that visit). ``gap`` is (arm - control) in the last visits, ``own`` is ``last -
+    first``, and ``change`` is ``own`` minus the same for the control; all are paired by seed. If each seed has its own
+    order, the position of a task's first visit differs between seeds.
 
     Returns:
-      ``arm``, the swept hyper-parameters, ``task``, ``visits`` (to it, in the stream), ``seeds``, and ``first, last,
-      gap, change, own`` with ``_low`` and ``_high``; ``gap`` and ``change`` are missing without a control, ``change``
-      and ``own`` of a task that is visited once.
+      ``arm``, the swept hyper-parameters, ``task``, ``visits`` (number of visits to the task in the stream), ``seeds``,
+      and ``first, last, gap, change, own`` with ``_low`` and ``_high``. ``gap`` and ``change`` are missing without a
+      control, ``change`` and ``own`` for a task that is visited once.
     """
     stream, hyper, known = plan(run)["stream"], hyper_parameters(run), lanes(run)
     stages = grouped([visit["task"] for visit in stream["visits"]])

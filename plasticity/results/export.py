@@ -1,4 +1,4 @@
-"""Tables as text, for a spreadsheet or a paper."""
+"""Export of tables as CSV and LaTeX."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ SPECIAL = {
 
 
 def csv_text(table: pd.DataFrame) -> str:
-    """The table as CSV: numbers in full, an empty field where a value is missing, lines ending with a line feed."""
+    """Format the table as CSV: full precision, empty fields for missing values, lines ending with a line feed."""
     return str(table.to_csv(index=False, lineterminator="\n"))
 
 
@@ -27,24 +27,24 @@ def latex_text(
     caption: str = "",
     label: str = "",
 ) -> str:
-    r"""The table as a LaTeX ``tabular`` with the rules of the package booktabs.
+    r"""Format the table as a LaTeX ``tabular`` with rules from the package booktabs.
 
-    A column ``x`` with its bounds ``x_low`` and ``x_high`` becomes one: ``0.512 [0.480, 0.547]``, the bounds left out
-    where they are missing. Names and texts are escaped; integers are exact; missing values are ``--``.
+    A column ``x`` with its bounds ``x_low`` and ``x_high`` becomes one column: ``0.512 [0.480, 0.547]``. Missing
+    bounds are omitted. Names and texts are escaped; integers are exact; missing values are ``--``.
 
     Args:
       table: any table of this package.
-      columns: which, in this order; or their headings too, which are put as they are (so they may hold LaTeX). None:
-        all but the bounds.
-      digits: significant digits of numbers that are not integers, from 1.
-      caption: if given, or ``label``: a ``table`` around the ``tabular``, with this caption, put as it is.
+      columns: the columns to show, in this order, or a mapping from column to heading. Headings are inserted
+        verbatim, so they may contain LaTeX. None: all columns except bounds.
+      digits: significant digits of non-integers, at least 1.
+      caption: inserted verbatim. If this or ``label`` is given, the ``tabular`` is wrapped in a ``table``.
       label: for ``\ref``.
 
     Raises:
       ValueError: a column that the table does not have; ``digits`` below 1.
     """
     if digits < 1:
-        raise ValueError(f"digits = {digits} is not allowed; it must be at least 1")
+        raise ValueError(f"digits = {digits} is not allowed; must be at least 1")
     names = [str(name) for name in table]
     ends = {f"{name}{end}" for name in names for end in ("_low", "_high") if _has_bounds(table, name)}
     shown = [name for name in names if name not in ends] if columns is None else list(columns)
@@ -102,14 +102,14 @@ def _text(value: Any, digits: int) -> str:
 
 
 def save_table(table: pd.DataFrame, path: str | Path, **options: Any) -> Path:
-    """Writes :func:`csv_text` or :func:`latex_text`, by the ending ``.csv`` or ``.tex``; makes the folder if need be.
+    """Write :func:`csv_text` (``.csv``) or :func:`latex_text` (``.tex``); create the folder if necessary.
 
     Raises:
-      ValueError: another ending, or an option that the format does not have.
+      ValueError: another file extension, or an option that the format does not have.
     """
     path = Path(path)
     if path.suffix not in (".csv", ".tex") or (options and path.suffix == ".csv"):
-        allowed = "it must end with .csv (without options) or .tex"
+        allowed = "must end with .csv (without options) or .tex"
         raise ValueError(f"path = {path} with options {sorted(options)} is not allowed; {allowed}")
     text = csv_text(table) if path.suffix == ".csv" else latex_text(table, **options)
     path.parent.mkdir(parents=True, exist_ok=True)

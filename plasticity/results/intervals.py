@@ -24,21 +24,21 @@ def _half_width(deviation: Any, count: Any, confidence: float) -> Any:
 
 
 def mean_interval(values: Any, confidence: float = 0.95, axis: int = -1) -> Interval:
-    """The mean over seeds and its Student-t interval.
+    """Compute the mean over seeds and its Student-t interval.
 
-    ``mean +- t(n - 1, (1 + confidence) / 2) * s / sqrt(n)``, with ``s`` the sample deviation (``n - 1``). Values that
-    are not finite are left out, each position of the other axes having its own ``n``.
+    ``mean +- t(n - 1, (1 + confidence) / 2) * s / sqrt(n)``, with ``s`` the sample standard deviation (``n - 1``).
+    Non-finite values are left out, so each position of the other axes has its own ``n``.
 
     Args:
       values: an array of numbers, the seeds along ``axis``.
-      confidence: the share of such intervals that hold the true mean, in (0, 1).
+      confidence: the share of such intervals that cover the true mean, in (0, 1).
       axis: the axis of the seeds.
 
     Returns:
-      The interval, without ``axis``. The bounds are NaN where fewer than two values are left, the mean where none is.
+      The interval, without ``axis``. The bounds are NaN if fewer than two values remain, the mean if none does.
     """
     if not 0.0 < confidence < 1.0:
-        raise ValueError(f"confidence = {confidence} is outside (0, 1)")
+        raise ValueError(f"confidence = {confidence} is not allowed; must be in (0, 1)")
     values = np.asarray(values, float)
     kept = np.isfinite(values)
     count = kept.sum(axis)
@@ -49,27 +49,27 @@ def mean_interval(values: Any, confidence: float = 0.95, axis: int = -1) -> Inte
     return Interval(mean, mean - half, mean + half)
 
 
-MOST_SEEDS = 100_000  # beyond that, more seeds are no answer
+MOST_SEEDS = 100_000  # beyond this number, more seeds are not an answer
 
 
 def seeds_to_tell(
     half_width: float, seeds: int, distance: float, confidence: float = 0.95, most: int = MOST_SEEDS
 ) -> int | None:
-    """How many seeds would make a t interval narrow enough, if they spread as those at hand.
+    """Estimate how many seeds would make a t interval narrow enough at the observed spread.
 
     The least ``n`` with ``t(n - 1, (1 + confidence) / 2) * s / sqrt(n) <= distance``, where ``s`` is the sample
-    deviation behind the interval at hand, ``s = half_width * sqrt(seeds) / t(seeds - 1, ...)``. The mean is taken to
-    stay where it is, so this is an order of magnitude, no promise.
+    standard deviation of the observed interval, ``s = half_width * sqrt(seeds) / t(seeds - 1, ...)``. The mean is
+    assumed not to change, so this is an order of magnitude, not a guarantee.
 
     Args:
-      half_width: of the interval at hand.
-      seeds: how many values it rests on.
-      distance: how far its mean is from the bound that it should clear.
+      half_width: of the observed interval.
+      seeds: number of values in it.
+      distance: from its mean to the bound that the interval should exclude.
       confidence: of both intervals.
-      most: None is returned where more would be needed.
+      most: largest number of seeds to consider.
 
     Returns:
-      ``n``, or None where there is no spread to go by (fewer than two seeds), or no number up to ``most`` will do.
+      ``n``, or None if the spread is unknown (fewer than two seeds) or more than ``most`` seeds would be needed.
     """
     if seeds < 2 or not math.isfinite(half_width) or not distance > 0:
         return None
@@ -87,7 +87,7 @@ def seeds_to_tell(
 
 
 def curve(table: pd.DataFrame, value: str, by: str | Iterable[str], confidence: float = 0.95) -> pd.DataFrame:
-    """:func:`mean_interval` of the column ``value`` in each group of rows with equal ``by``: ``mean, low, high, n``."""
+    """Apply :func:`mean_interval` to ``value`` in each group of rows with equal ``by``: ``mean, low, high, n``."""
     keys = [by] if isinstance(by, str) else list(by)
     values = table[value].astype(float).replace([np.inf, -np.inf], np.nan)
     groups = values.groupby([table[key] for key in keys], observed=True, dropna=False)

@@ -1,4 +1,4 @@
-"""Arms and the points of their sweeps, and which point of another arm belongs to each."""
+"""Arms, the points of their sweeps, and the matching of points between arms."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ import pandas as pd
 class Point(NamedTuple):
     """The rows of one arm at one point of its sweep."""
 
-    label: str  # the arm, with the point where the arm has several: "baseline, learning_rate=0.001"
+    label: str  # the arm, with its point if it has several: "baseline, learning_rate=0.001"
     settings: tuple[str, ...]  # the point's part of the label
     run: str  # "" in a table of one run
     arm: str
@@ -18,7 +18,7 @@ class Point(NamedTuple):
 
 
 def points(table: pd.DataFrame, hyper: Sequence[str]) -> list[Point]:
-    """The arms and points of a table, in the order of the config; ``hyper`` are its swept hyper-parameters."""
+    """Split a table into arms and points, in the order of the config; ``hyper`` are its swept hyper-parameters."""
     keys = [key for key in ("run", "arm") if key in table]
     several = "run" in table
     found = []
@@ -49,7 +49,7 @@ def _plain(value: Any) -> str:
 
 
 def counterpart(cell: Point, cells: Sequence[Point], arm: str) -> Point | None:
-    """``arm`` at the point of ``cell``: the same one, else the only one that agrees where both have a value."""
+    """``arm`` at the point of ``cell``: the same point, or the only one that agrees where both have a value."""
     others = [other for other in cells if other.arm == arm]
     same = [other for other in others if other.values == cell.values]
     agreeing = [
@@ -62,6 +62,6 @@ def counterpart(cell: Point, cells: Sequence[Point], arm: str) -> Point | None:
 
 
 def control_of(cell: Point, cells: Sequence[Point], controls: Mapping[str, str | None]) -> Point | None:
-    """The point of the fresh control that belongs to a cell; ``controls``: of each arm."""
+    """The fresh control's point for a cell; ``controls`` gives the control of each arm."""
     name = controls.get(cell.arm)
     return None if name is None else counterpart(cell, [each for each in cells if each.run == cell.run], name)

@@ -1,4 +1,4 @@
-"""Whole distributions of scores instead of one number: performance profiles, and how often one arm beats another."""
+"""Score distributions: performance profiles and the probability that one arm beats another."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ from plasticity.results.aggregate import (
 )
 from plasticity.results.scores import TaskScores, identity, matched, one_stream
 
-THRESHOLDS = 101  # thresholds where none are given
+THRESHOLDS = 101  # default number of thresholds
 
 
 def performance_profiles(
@@ -29,23 +29,25 @@ def performance_profiles(
     resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """The share of scores above each threshold.
+    """Compute the share of scores above each threshold.
 
     ``F(tau) = 1/N sum_{s,t} [x_st > tau]``, and with ``averaged`` ``1/T sum_t [mean_s x_st > tau]``: Agarwal et al.
     2021, "Deep Reinforcement Learning at the Edge of the Statistical Precipice" (score and average-score
-    distributions). The bands are pointwise, not of the curve as a whole.
+    distributions). The bands are pointwise, not simultaneous.
 
     Args:
-      scores: of :func:`task_scores`; all of one stream.
+      scores: from :func:`task_scores`; all from one stream.
       thresholds: in units of the scores; None: 101 from the lowest to the highest score.
-      averaged: over seeds first, then the share of tasks.
+      averaged: average over seeds first, then take the share of tasks.
       resample, confidence, resamples, seed: as in :func:`aggregates`.
 
     Returns:
-      Per arm, swept point and threshold ``threshold, share, share_low, share_high``; NaN as in :func:`aggregates`.
+      One row per arm, swept point and threshold: ``threshold, share, share_low, share_high``; NaN as in
+      :func:`aggregates`.
 
     Raises:
-      ValueError: thresholds that are not finite numbers in one row, a setting out of its range, different streams.
+      ValueError: thresholds that are not a 1-D array of finite numbers, a setting outside its range, or different
+        streams.
     """
     check_bootstrap(confidence, resamples)
     one_stream(scores)
@@ -68,7 +70,7 @@ def _thresholds(scores: Sequence[TaskScores], given: Sequence[float] | np.ndarra
         return np.linspace(known.min(), known.max(), THRESHOLDS) if known.size else np.zeros(0)
     taus = np.asarray(given, float)
     if taus.ndim != 1 or not np.isfinite(taus).all():
-        raise ValueError(f"thresholds = {given} is not allowed; it must be a row of finite numbers")
+        raise ValueError(f"thresholds = {given} is not allowed; must be a one-dimensional array of finite numbers")
     return taus
 
 
@@ -90,23 +92,23 @@ def probability_of_improvement(
     resamples: int = 2000,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """How likely a run of an arm beats a run of the control on a task, averaged over tasks.
+    """Estimate the probability that a run of an arm beats a run of the control on a task, averaged over tasks.
 
     ``P(X > Y) = 1/T sum_t 1/(n m) sum_{i,j} ([x_it > y_jt] + [x_it = y_jt] / 2)``: the Mann-Whitney statistic of each
-    task, Agarwal et al. 2021 (:func:`performance_profiles`). All pairs of seeds are compared, not equal seeds only; the
-    share of equal seeds that improve is the profile of :func:`differences` at the threshold 0.
+    task, Agarwal et al. 2021 (:func:`performance_profiles`). All pairs of seeds are compared, not only equal seeds. The
+    share of equal seeds that improve is the profile of :func:`differences` at threshold 0.
 
     Args:
-      scores: of :func:`task_scores`; all of one stream.
+      scores: from :func:`task_scores`; all from one stream.
       control: the arm to beat, taken at the point that agrees with the arm's, as in :func:`summary`.
-      resample, confidence, resamples, seed: as in :func:`aggregates`; the two arms are drawn independently.
+      resample, confidence, resamples, seed: as in :func:`aggregates`; the two arms are resampled independently.
 
     Returns:
       One row per other arm and swept point: ``control, seeds, control_seeds`` and ``probability, probability_low,
-      probability_high``; NaN without a partner, and as in :func:`aggregates`.
+      probability_high``; NaN without a matching control, and as in :func:`aggregates`.
 
     Raises:
-      ValueError: no such arm, a setting out of its range, different streams.
+      ValueError: no such arm, a setting outside its range, different streams.
     """
     check_bootstrap(confidence, resamples)
     rows = []

@@ -1,4 +1,4 @@
-"""The least and the greatest value that a number can have, as far as a run's plan knows."""
+"""Ranges of the recorded quantities, as declared in a run's plan."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -9,16 +9,16 @@ UNBOUNDED: Range = (-math.inf, math.inf)
 
 
 def as_range(limits: Sequence[float | None] | None) -> Range:
-    """Limits as a plan writes them, null where there is none. Plans of older versions have no limits at all."""
+    """Convert limits from a plan, where null means unbounded. Plans of older versions have no limits."""
     low, high = limits or (None, None)
     return -math.inf if low is None else float(low), math.inf if high is None else float(high)
 
 
 def performance_range(stream: Mapping[str, Any]) -> Range:
-    """Of the performance on a run's stream, ``plan(run)["stream"]``.
+    """Return the range of the performance on a run's stream, ``plan(run)["stream"]``.
 
-    The plan has the range of one step's reward. A mean lies in the same range. A return is a sum over steps, so that
-    only its sign is certain: at least 0 where no reward is negative, at most 0 where none is positive.
+    The plan contains the range of one step's reward. A mean lies in the same range. A return is a sum over steps, so
+    only its sign is known: at least 0 if no reward is negative, at most 0 if none is positive.
     """
     low, high = as_range(stream.get("reward_range"))
     if not stream["episodic"]:
@@ -27,11 +27,11 @@ def performance_range(stream: Mapping[str, Any]) -> Range:
 
 
 def difference_range(limits: Range) -> Range:
-    """Of the difference of two numbers that have these limits."""
+    """Return the range of the difference of two numbers within these limits."""
     low, high = limits
     return low - high, high - low
 
 
 def metric_ranges(plan: Mapping[str, Any]) -> dict[str, Range]:
-    """Of the monitors' metrics that declare one, by name."""
+    """Return the ranges of the monitors' metrics that declare one, by name."""
     return {name: as_range(limits) for name, limits in plan.get("ranges", {}).items()}

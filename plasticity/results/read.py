@@ -19,11 +19,11 @@ from plasticity.runs.checksums import DamagedError, read_table
 
 IDENTITY = ("run", "arm", "lane", "seed", "step", "frames", "update", "visit", "task", "step_in_visit")
 REWARDS = ("reward", "episodic_return", "episodes")
-NAMES = ("arm", "task", "evaluated_task")  # columns of a few texts, over and over
+NAMES = ("arm", "task", "evaluated_task")  # text columns with few distinct values
 BOOKKEEPING = ("lane", "seed", "program", "diverged_at")
 FEW_ROWS = 1_000_000
-NO_OTHER_STREAM = ("alike", "reward_range")  # what older plans do not say of the same stream
-FRESH = "fresh"  # the control of the arms that name none
+NO_OTHER_STREAM = ("alike", "reward_range")  # keys that plans of older versions lack for the same stream
+FRESH = "fresh"  # the control of arms that do not name one
 RunPath = str | Path
 
 
@@ -31,31 +31,31 @@ RunPath = str | Path
 
 
 def plan(run: RunPath) -> dict[str, Any]:
-    """What the run set out to do: its ``plan.json``.
+    """Read the plan of a run, ``plan.json``.
 
     Raises:
-      ValueError: ``run`` is not the folder of a run (says what is missing and which run has the nearest name), or
-        its plan is damaged.
+      ValueError: ``run`` is not the folder of a run (the message names what is missing and the run with the closest
+        name), or its plan is damaged.
     """
     folder = Path(run)
     try:
         found = read_plan(folder)
-        # Older plans do not say whether returns of several tasks are of one kind, and say `told` for `task_aware`.
+        # Older plans lack `alike` and use `told` for `task_aware`.
         arms = [{"task_aware": bool(arm.get("told")), **arm} for arm in found["arms"]]
         return {**found, "arms": arms, "stream": {"alike": False, **found["stream"]}}
     except (FileNotFoundError, NotADirectoryError):
         missing = "plan.json is missing" if folder.is_dir() else "there is no such folder"
     except DamagedError as error:
-        way_on = "`plasticity run ... --resume` writes it anew"
+        way_on = "`plasticity run ... --resume` rewrites it"
         raise ValueError(f"{folder / PLAN} is damaged ({error}); {way_on}") from None
-    raise ValueError(f"{folder} is no run: {missing}{_nearest(folder)}")
+    raise ValueError(f"{folder} is not a run: {missing}{_nearest(folder)}")
 
 
 def config(run: RunPath) -> dict[str, Any]:
-    """The config that the run was started with: its ``experiment.yaml``.
+    """Read the config that the run was started with, ``experiment.yaml``.
 
     Raises:
-      ValueError: it is missing, holds no config, or another one than the run was started with.
+      ValueError: the file is missing, contains no config, or a different config than the run was started with.
     """
     found, why = _config(run)
     if why:
@@ -64,15 +64,15 @@ def config(run: RunPath) -> dict[str, Any]:
 
 
 def config_if_whole(run: RunPath) -> dict[str, Any]:
-    """:func:`config`; empty, and a warning that names the file, where there is none that is whole."""
+    """Read :func:`config`; if it is missing or damaged, warn with the name of the file and return an empty dict."""
     found, why = _config(run)
     if why:
-        warnings.warn(f"{Path(run) / EXPERIMENT} {why}; what it holds is left out", UserWarning, stacklevel=2)
+        warnings.warn(f"{Path(run) / EXPERIMENT} {why}; its contents are left out", UserWarning, stacklevel=2)
     return found
 
 
 def _config(run: RunPath) -> tuple[dict[str, Any], str]:
-    """The config, or what is wrong with the file."""
+    """The config, and what is wrong with the file (empty if nothing)."""
     path = Path(run) / EXPERIMENT
     try:
         found = read_file(path)
@@ -80,14 +80,14 @@ def _config(run: RunPath) -> tuple[dict[str, Any], str]:
         reason = " ".join(str(error).split()).removeprefix(str(path)).lstrip(":, ")
         return {}, f"cannot be read ({cut(reason, 120)})"
     if not isinstance(found, Mapping) or not isinstance(found.get("arms") or {}, Mapping):
-        return {}, "cannot be read (it holds no config)"
+        return {}, "cannot be read (it contains no config)"
     if not is_own_config(found, plan(run)):
-        return {}, "is damaged: it does not hold the config that the run was started with"
+        return {}, "is damaged: it is not the config that the run was started with"
     return with_new_keys(found), ""
 
 
 def by_stream(runs: Sequence[RunPath]) -> list[list[RunPath]]:
-    """The runs grouped by their stream, in the order given; ``ValueError`` where one is none."""
+    """Group runs by their stream, keeping the given order; ``ValueError`` if a path is not a run."""
     groups: dict[str, list[RunPath]] = {}
     for run in runs:
         stream = {key: value for key, value in plan(run)["stream"].items() if key not in NO_OTHER_STREAM}
@@ -96,7 +96,7 @@ def by_stream(runs: Sequence[RunPath]) -> list[list[RunPath]]:
 
 
 def _nearest(folder: Path) -> str:
-    """A hint at the run whose name is nearest, among the folders beside ``folder`` and inside it."""
+    """A hint naming the run with the closest name, next to ``folder`` or inside it."""
     places = [place for place in (folder.absolute().parent, folder) if place.is_dir()]
     runs = {path.parent.name: path.parent for place in places for path in place.glob("*/plan.json")}
     runs.pop(folder.absolute().name, None)
@@ -111,24 +111,24 @@ def arm_names(run: RunPath) -> list[str]:
 
 
 def controls(run: RunPath, control: str | None = None) -> dict[str, str | None]:
-    """The fresh control of each arm; None of an arm that has none, and of the controls themselves.
+    """Return the fresh control of each arm; None for arms without one and for the controls themselves.
 
     Args:
       run: the run's folder.
-      control: one control for all arms (None for all where the run has no such arm); by default what the config says
-        arm by arm, and where it says nothing the arm ``fresh``.
+      control: one control for all arms (if the run has no such arm, every arm gets None). By default the control that
+        the config gives for each arm or, if it gives none, the arm ``fresh``.
     """
     arms = plan(run)["arms"]
     names = [arm["name"] for arm in arms]
     usual = control or FRESH
     usual_control = usual if usual in names else None
-    if control is not None or not any("control" in arm for arm in arms):  # plans of older versions do not say
+    if control is not None or not any("control" in arm for arm in arms):  # plans of older versions lack it
         return {name: usual_control if name != usual_control else None for name in names}
     return {arm["name"]: arm.get("control") for arm in arms}
 
 
 def _read(path: Path, wanted: Collection[str] | None = None) -> pa.Table | None:
-    """The file's columns, those of ``wanted`` that it has; None, and a warning that names it, where it is damaged."""
+    """Read the columns ``wanted`` that the file has; if it is damaged, warn with its name and return None."""
     try:
         return read_table(path, wanted, NAMES)
     except (DamagedError, OSError) as error:
@@ -137,23 +137,23 @@ def _read(path: Path, wanted: Collection[str] | None = None) -> pa.Table | None:
 
 
 def leave_out(path: Path, why: str) -> None:
-    """A warning that names a file."""
-    warnings.warn(f"{path} is unreadable ({why}); what it holds is left out", UserWarning, stacklevel=3)
+    """Warn that a file is left out."""
+    warnings.warn(f"{path} is unreadable ({why}); its contents are left out", UserWarning, stacklevel=3)
 
 
 def _lanes_of_arm(run: RunPath, arm: str) -> pd.DataFrame:
-    """Without it nobody knows whose the arm's rows are: they are left out."""
+    """The arm's lanes. Without this table its rows cannot be assigned to lanes and are left out."""
     path = Path(run) / arm / LANES
     found = _read(path) if path.exists() else None
     if not path.exists() and has_begun(path.parent):
         leave_out(path, MISSING)
     if found is not None and not {"lane", "seed"} <= set(found.column_names):
-        leave_out(path, "it does not say whose the lanes are")
+        leave_out(path, "it lacks the columns lane and seed")
         found = None
     if found is None:
         return pd.DataFrame()
     table = found.to_pandas()
-    # A swept list (widths, say) has to be hashable to name a point.
+    # A swept list (such as widths) must be hashable to identify a point.
     for column in table.columns.difference(list(BOOKKEEPING)):
         table[column] = table[column].map(lambda value: str(np.asarray(value).tolist()) if np.ndim(value) else value)
     if "diverged_at" in table:
@@ -168,7 +168,7 @@ def _rows_of_arm(run: RunPath, arm: str, folder: str, wanted: Collection[str] | 
 
 
 def _gather(run: RunPath, tables: Mapping[str, pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
-    """One table of all arms; ``arm`` is categorical, so that it keeps the order of the config, absent arms included."""
+    """Join the arms' tables; ``arm`` is categorical and keeps the order of the config, including absent arms."""
     present = [table.assign(arm=arm) for arm, table in tables.items() if not table.empty]
     table = pd.concat(present, ignore_index=True) if present else pd.DataFrame(columns=list(columns))
     table["arm"] = pd.Categorical(table["arm"], categories=arm_names(run), ordered=True)
@@ -177,7 +177,7 @@ def _gather(run: RunPath, tables: Mapping[str, pd.DataFrame], columns: Sequence[
 
 
 def several(runs: Sequence[RunPath], read: Any) -> pd.DataFrame:
-    """``read`` of one run, or of several with the column ``run`` in front."""
+    """Apply ``read`` to one run, or to several with the column ``run`` in front."""
     tables = [read(run) for run in runs]
     if len(tables) == 1:
         return tables[0]
@@ -196,7 +196,7 @@ def several(runs: Sequence[RunPath], read: Any) -> pd.DataFrame:
 
 
 def lanes(run: RunPath, *runs: RunPath) -> pd.DataFrame:
-    """One row per lane: ``arm, lane, seed, program``, the swept hyper-parameters, ``diverged_at`` (env step or NA)."""
+    """Read the lanes: ``arm, lane, seed, program``, swept hyper-parameters, ``diverged_at`` (env step or NA)."""
 
     def read(one: RunPath) -> pd.DataFrame:
         tables = {arm: _lanes_of_arm(one, arm) for arm in arm_names(one)}
@@ -206,19 +206,19 @@ def lanes(run: RunPath, *runs: RunPath) -> pd.DataFrame:
 
 
 def hyper_parameters(run: RunPath, *runs: RunPath) -> list[str]:
-    """The names of the swept hyper-parameters, which are columns of every table."""
+    """Return the names of the swept hyper-parameters, which are columns of every table."""
     return [column for column in lanes(run, *runs).columns if column not in (*BOOKKEEPING, "arm", "run")]
 
 
 def load(run: RunPath, *runs: RunPath, metrics: Sequence[str] | None = None) -> pd.DataFrame:
-    """The metrics: one row per lane and record, arms in the order of the config, the swept hyper-parameters joined.
+    """Read the metrics: one row per lane and record, arms in the order of the config.
 
-    A part that is damaged is named in a warning and left out.
+    Damaged parts are left out with a warning.
 
     Args:
       run: the run's folder.
-      *runs: more runs; the column ``run`` then tells them apart.
-      metrics: only these, which is faster where the run has many; None: all.
+      *runs: further runs, distinguished by the column ``run``.
+      metrics: read only these, which is faster if the run has many; None: all.
 
     Returns:
       The columns ``arm, lane, seed, step, frames, update, visit, task, step_in_visit``, taken at the end of the
@@ -233,7 +233,7 @@ def load(run: RunPath, *runs: RunPath, metrics: Sequence[str] | None = None) -> 
 def _joined(
     run: RunPath, folder: str, columns: Sequence[str], keys: Sequence[str], wanted: Collection[str] | None = None
 ) -> pd.DataFrame:
-    """The rows of all arms in a folder of theirs, by arm, lane and ``keys``, with the swept hyper-parameters."""
+    """The rows of all arms from ``folder``, sorted by arm, lane and ``keys``, with the swept hyper-parameters."""
     arms, known = arm_names(run), lanes(run)
     there = set(known["arm"].astype(str))
     tables = [_rows_of_arm(run, arm, folder, wanted) if arm in there else None for arm in arms]
@@ -242,7 +242,7 @@ def _joined(
     if not present:
         return _gather(run, {}, columns)
     table, codes = pa.concat_tables(present, promote_options="permissive"), np.repeat(np.arange(len(arms)), counts)
-    del tables, present  # a column's memory is to be free as soon as it is in order
+    del tables, present  # free each column's memory as soon as it is sorted
     lane = table["lane"].to_numpy()
     order = _order([codes, lane, *(table[key].to_numpy() for key in keys)])
     codes, lane = codes[order], lane[order]
@@ -256,11 +256,11 @@ def _joined(
         rows = pd.MultiIndex.from_arrays([known["arm"].cat.codes, known["lane"]])
         where = rows.get_indexer(pd.MultiIndex.from_arrays([codes, lane]))
         found |= {name: known[name].take(np.maximum(where, 0)).where(where >= 0).to_numpy() for name in swept}
-    return pd.DataFrame(found, copy=len(order) < FEW_ROWS)  # one block, or columns as they are without a second copy
+    return pd.DataFrame(found, copy=len(order) < FEW_ROWS)  # one block, or the columns without a second copy
 
 
 def _order(keys: Sequence[np.ndarray]) -> np.ndarray:
-    """What sorts by the first key, then the second, ...; keys are integers, the first two small."""
+    """Indices that sort by the first key, then the second, ...; keys are integers, the first two small."""
     owner = keys[0] * (int(keys[1].max()) + 1) + keys[1]
     order = np.argsort(owner.astype(np.min_scalar_type(owner.max())), kind="stable")
     owner, step = owner[order], keys[2][order]
@@ -269,10 +269,10 @@ def _order(keys: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _values(column: pa.ChunkedArray, order: np.ndarray) -> Any:
-    """A column of the file in ``order``, missing values as NaN; names as categories, which compare fast."""
+    """A column of the file in ``order``, missing values as NaN, names as categories (fast to compare)."""
     if pa.types.is_dictionary(column.type):
         return column.unify_dictionaries().combine_chunks().to_pandas().array.take(order)
-    if pa.types.is_null(column.type):  # a column of nulls only has no type in the file
+    if pa.types.is_null(column.type):  # a column with only nulls has no type in the file
         return np.full(len(order), np.nan)
     return column.to_numpy()[order]
 
@@ -299,13 +299,13 @@ def no_column(what: str, name: str, known: Iterable[str]) -> str:
 
 
 def evaluations(run: RunPath, *runs: RunPath) -> pd.DataFrame:
-    """The evaluations: one row per lane, time of evaluation and evaluated task.
+    """Read the evaluations: one row per lane, time of evaluation and evaluated task.
 
     Returns:
       ``arm, lane, seed, step, frames, visit, task, step_in_visit`` at the time of evaluation; ``evaluated_visit`` and
-      ``evaluated_task``, what was played; ``episodes, episodic_return, episode_length`` (means over the episodes), or
-      ``reward`` (mean over the steps) where the stream has no episodes; the swept hyper-parameters. No rows where the
-      config asked for no evaluation.
+      ``evaluated_task``, the visit and task evaluated; ``episodes, episodic_return, episode_length`` (means over the
+      episodes), or ``reward`` (mean over the steps) if the stream has no episodes; the swept hyper-parameters. No
+      rows if the config requests no evaluation.
     """
 
     def read(one: RunPath) -> pd.DataFrame:
@@ -318,46 +318,46 @@ def evaluations(run: RunPath, *runs: RunPath) -> pd.DataFrame:
 
 
 def visits(run: RunPath, *runs: RunPath) -> pd.DataFrame:
-    """One row per lane and finished visit: how well the lane did.
+    """Compute the performance of each lane in each finished visit, one row each.
 
-    ``performance`` is the mean reward over the env steps of the visit; where the stream is episodic, the mean return
-    of the episodes that ended in it. ``performance_end`` is the same over the last tenth of the visit's steps; a
-    record that lies in it by a part only counts by that part. Both are missing where the lane diverged before the
-    end of the visit, or where no episode ended. A visit under way has no row.
+    ``performance`` is the mean reward over the env steps of the visit or, for an episodic stream, the mean return of
+    the episodes that ended in it. ``performance_end`` is the same over the last tenth of the visit's steps; a record
+    that overlaps it partially is weighted by the overlap. Both are missing if the lane diverged before the end of the
+    visit or if no episode ended. A visit in progress has no row.
 
     Returns:
       ``arm, lane, seed, visit, task, performance, performance_end`` and the swept hyper-parameters; ``run`` in front
-      where there are several.
+      if there are several.
     """
     return several((run, *runs), lambda one: visits_and_losses(one).drop(columns=["lost", "performance_start"]))
 
 
 def tenth(count: Any) -> Any:
-    """How many make a tenth of ``count``: rounded down, but one at least."""
+    """A tenth of ``count``, rounded down, but at least 1."""
     return np.maximum(1, np.asarray(count) // 10)
 
 
 def visits_and_losses(run: RunPath) -> pd.DataFrame:
-    """:func:`visits` of one run with two columns more.
+    """:func:`visits` of one run with two additional columns.
 
-    ``lost``: the lane had diverged before the visit ended; ``performance_start``: the performance over the first tenth
-    of the visit's steps.
+    ``lost``: the lane diverged before the end of the visit. ``performance_start``: the performance over the first
+    tenth of the visit's steps.
     """
     files = [path for name in ("*/metrics/*.parquet", "*/lanes.parquet", "plan.json") for path in Path(run).glob(name)]
     state = [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files]
     return _visits_and_losses(str(run), tuple(sorted(state))).copy()
 
 
-@functools.lru_cache(maxsize=8)  # several measures need it, and it takes reading a whole run
+@functools.lru_cache(maxsize=8)  # several measures need it, and it reads the whole run
 def _visits_and_losses(run: str, state: tuple[tuple[str, int, int], ...]) -> pd.DataFrame:
-    """``state``: of the files, so that a run that goes on is read again."""
+    """``state`` identifies the files' versions, so that a run in progress is read again."""
     del state
     stream, table, swept = plan(run)["stream"], _load(run, REWARDS), hyper_parameters(run)
     columns = ["arm", "lane", "seed", "visit", "task"]
     measures = ["performance", "performance_end", "performance_start"]
     if table.empty:
         return table.reindex(columns=[*columns, *measures, *swept, "lost"])
-    # Rows are in the order of arm, lane and step, so that a visit's records lie together.
+    # Rows are sorted by arm, lane and step, so the records of a visit are contiguous.
     who = [table["arm"].cat.codes.to_numpy(), table["lane"].to_numpy(), table["visit"].to_numpy()]
     first = np.r_[True, np.any([each[1:] != each[:-1] for each in who], axis=0)]
     starts = np.flatnonzero(first)
@@ -372,9 +372,9 @@ def _visits_and_losses(run: str, state: tuple[tuple[str, int, int], ...]) -> pd.
 
 
 def _weighted(table: pd.DataFrame, first: np.ndarray, stream: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """For each record what it adds to the weighted means of its visit, and whether it ends it.
+    """For each record, its contribution to the weighted means of its visit and whether it ends the visit.
 
-    ``first``: whether a record is the first of its lane and visit.
+    ``first`` marks the first record of each lane and visit.
     """
     steps = np.asarray([visit["steps"] for visit in stream["visits"]])[table["visit"].to_numpy()]
     done = table["step_in_visit"].to_numpy()

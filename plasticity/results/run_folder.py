@@ -12,20 +12,21 @@ from plasticity.results.read import evaluations, lanes, load, plan, visits
 if TYPE_CHECKING:
     PathOfThisSystem = Path
 else:
-    PathOfThisSystem = type(Path())  # before Python 3.12 only this one can be subclassed
+    PathOfThisSystem = type(Path())  # before Python 3.12 only this class can be subclassed
 
 
 class RunFolder(PathOfThisSystem):
-    """The folder of a run, and wherever a path is taken a path.
+    """The folder of a run, usable wherever a path is accepted.
 
-    Tables are read from the files each time, so that those of a run under way grow. In a notebook it shows its summary.
+    Tables are read from the files on each access, so they grow while the run is in progress. Notebooks display the
+    summary.
 
     Raises (every table):
       ValueError: it is not the folder of a run.
     """
 
     def with_segments(self, *parts: Any) -> Path:
-        """What is made from it is a plain path (Python 3.12 and newer)."""
+        """Derived paths are plain paths (Python 3.12 and newer)."""
         return Path(*parts)
 
     @property
@@ -35,36 +36,36 @@ class RunFolder(PathOfThisSystem):
 
     @property
     def plan(self) -> dict[str, Any]:
-        """What the run set out to do; see :func:`plasticity.results.plan`."""
+        """The plan of the run; see :func:`plasticity.results.plan`."""
         return plan(self.path)
 
     @property
     def lanes(self) -> pd.DataFrame:
-        """One row a lane; see :func:`plasticity.results.lanes`."""
+        """One row per lane; see :func:`plasticity.results.lanes`."""
         return lanes(self.path)
 
     @property
     def metrics(self) -> pd.DataFrame:
-        """One row for each lane and record; see :func:`plasticity.results.load`."""
+        """One row per lane and record; see :func:`plasticity.results.load`."""
         return load(self.path)
 
     @property
     def visits(self) -> pd.DataFrame:
-        """One row for each lane and visit; see :func:`plasticity.results.visits`."""
+        """One row per lane and visit; see :func:`plasticity.results.visits`."""
         return visits(self.path)
 
     @property
     def evaluations(self) -> pd.DataFrame:
-        """One row for each lane, evaluation and evaluated task; see :func:`plasticity.results.evaluations`."""
+        """One row per lane, evaluation and evaluated task; see :func:`plasticity.results.evaluations`."""
         return evaluations(self.path)
 
     @property
     def summary(self) -> pd.DataFrame:
-        """One row for each arm and swept point; see :func:`plasticity.results.summary`."""
+        """One row per arm and swept point; see :func:`plasticity.results.summary`."""
         return summary(self.path)
 
     def _repr_html_(self) -> str | None:
-        """Name, folder and summary; nothing for a folder that is no run."""
+        """Name, folder and summary; None if the folder is not a run."""
         try:
             about = self.plan
             table = self.summary.to_html(index=False, float_format=lambda value: f"{value:.3g}", na_rep="", border=0)

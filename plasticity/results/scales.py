@@ -1,4 +1,4 @@
-"""One scale for each task whose rewards cannot be compared with another's."""
+"""One scale per task, for tasks whose rewards are not comparable."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ class Scale(NamedTuple):
 
     offset: float
     scale: float
-    kind: str  # human, control, own; "" where there is none
+    kind: str  # human, control, own; "" if there is none
 
     @property
     def known(self) -> bool:
@@ -25,18 +25,19 @@ class Scale(NamedTuple):
 class Scales:
     """The scale of each task, for each arm and point.
 
-    ``human``: of a game with references, ``offset`` is the score of random play and ``scale`` what a human is above it
-    (:func:`plasticity.results.human_normalised_score`). Otherwise, of all visits of the fresh control to the task (of
-    the arm's own first visits, where it has no control), means over lanes of each lane's mean over its visits::
+    ``human``: for a game with reference scores, ``offset`` is the score of random play and ``scale`` is the human score
+    minus it (:func:`plasticity.results.human_normalised_score`). Otherwise the scale comes from all visits of the
+    fresh control to the task, or from the arm's own first visits if it has no control. With means over lanes of each
+    lane's mean over its visits::
 
         start, end = performance over the first and over the last tenth of a visit's steps
-        spread     = sample deviation over lanes of the performance over whole visits
+        spread     = sample standard deviation over lanes of the performance over whole visits
         scale      = max(end - start, spread)
         offset     = end - scale
 
-    So 1 is what a newborn reaches at the end of a visit and 0 where it begins; where it learns less in a visit than
-    seeds differ by, the unit is their deviation. A task on which neither number is above 0 (one lane that learns
-    nothing) has no scale.
+    Thus 1 is the level that a freshly initialised agent reaches at the end of a visit and 0 the level at which it
+    starts. If it learns less in a visit than seeds differ, the unit is their standard deviation. A task on which
+    neither number is above 0 (one lane that learns nothing) has no scale.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class Scales:
         controls: Mapping[str, str | None],
         stages: pd.DataFrame,
     ) -> None:
-        """``rows``: finished visits; ``known``: the lanes; ``stages``: of the rule, by visit."""
+        """``rows``: finished visits; ``known``: the lanes; ``stages``: those of the rule, by visit."""
         cells = points(known, hyper)
         rows = rows[~rows["lost"].astype(bool)]
         opening = rows[rows["visit"].isin(stages.index[stages["first"]])]
@@ -61,11 +62,11 @@ class Scales:
             self._of |= dict.fromkeys(_who(cell), found)
 
     def of(self, arm: str, lane: int, task: str) -> Scale | None:
-        """None where nothing is known of the task yet."""
+        """Return the scale of a task for a lane; None if nothing is known about the task yet."""
         return self._of.get((arm, lane), {}).get(task)
 
     def for_another_run(self, known: pd.DataFrame) -> "Scales":
-        """The same scales for the lanes of another run's table: those of the arm of that name (its first point)."""
+        """Return the same scales for another run's lanes: those of the arm with the same name (its first point)."""
         made = Scales.__new__(Scales)
         first = {arm: each for (arm, _), each in reversed(self._of.items())}
         lanes = zip(known["arm"].astype(str), known["lane"].astype(int), strict=True)
@@ -74,12 +75,12 @@ class Scales:
 
     @property
     def kinds(self) -> tuple[str, ...]:
-        """What the scales are, of all tasks and arms: some of ``human, control, own``."""
+        """The kinds of scales over all tasks and arms: a subset of ``human, control, own``."""
         found = {scale.kind for each in self._of.values() for scale in each.values() if scale.known}
         return tuple(sorted(found, key=("human", "control", "own").index))
 
     def applied(self, table: pd.DataFrame, columns: Sequence[str]) -> tuple[pd.DataFrame, tuple[str, ...]]:
-        """``table`` (``arm, lane, task`` and the ``columns``) in scores, without tasks that have no scale; these."""
+        """Return ``table`` (``arm, lane, task``, ``columns``) in scores, and the excluded tasks without a scale."""
         found = [
             self.of(str(arm), int(lane), str(task))
             for arm, lane, task in table[["arm", "lane", "task"]].itertuples(index=False)
@@ -104,7 +105,7 @@ def _scales(rows: pd.DataFrame, kind: str) -> dict[str, Scale]:
 
 
 def scale_of(task: str, visits: pd.DataFrame, kind: str) -> Scale:
-    """The scale of one task from the reference's visits to it: ``lane`` and the three performances of each visit."""
+    """The scale of one task from the reference's visits to it (``lane`` and the three performances of each visit)."""
     human = reference(task)
     if human is not None:
         return Scale(human.random, human.human - human.random, "human")

@@ -1,4 +1,4 @@
-"""The scores of seeds and tasks: one array for each arm and swept point of a table, and the differences of arms."""
+"""Scores by seed and task: one array per arm and swept point of a table, and differences between arms."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,21 +12,21 @@ from plasticity.results.read import tenth
 
 
 class TaskScores(NamedTuple):
-    """The scores of one arm at one point of its sweep; ``values`` is NaN where there is none."""
+    """The scores of one arm at one point of its sweep; ``values`` is NaN where a score is missing."""
 
     point: Point
     seeds: tuple[int, ...]
     tasks: tuple[str, ...]
     values: np.ndarray  # float[seeds, tasks]
-    whole: np.ndarray  # bool[seeds]: nothing that was to be measured is missing
+    whole: np.ndarray  # bool[seeds]: no measurement of the seed is missing
 
     def of_seeds(self, seeds: Sequence[int]) -> "TaskScores":
-        """Only these seeds, in this order; each must be one of ``self.seeds``."""
+        """Select these seeds, in this order; each must be in ``self.seeds``."""
         rows = [self.seeds.index(seed) for seed in seeds]
         return self._replace(seeds=tuple(seeds), values=self.values[rows], whole=self.whole[rows])
 
     def of_tasks(self, tasks: Sequence[str]) -> "TaskScores":
-        """Only these tasks, in this order; each must be one of ``self.tasks``."""
+        """Select these tasks, in this order; each must be in ``self.tasks``."""
         return self._replace(tasks=tuple(tasks), values=self.values[:, [self.tasks.index(task) for task in tasks]])
 
 
@@ -39,30 +39,29 @@ def task_scores(
     last_tenth: bool = False,
     missing: float | None = None,
 ) -> list[TaskScores]:
-    """``scores[seed, task]`` of each arm and swept point: the mean of ``metric`` over the seed's rows of the task.
+    """Compute ``scores[seed, task]`` of each arm and swept point: means of ``metric`` over the seed's rows of a task.
 
-    A lane that diverged counts with what it recorded: the mean is over the rows that have the metric, and without
-    any the score is left out of every aggregate, which counts it as ``missing``. That flatters an arm whose lanes
-    diverge, so give ``missing`` where the metric has a worst value. A row that is not there, of a visit that is not
-    finished, is never filled in.
+    A lane that diverged counts with the rows it recorded: the mean is over the rows that have the metric. If there are
+    none, every aggregate leaves the score out and counts it as ``missing``. This favours an arm whose lanes diverge,
+    so set ``missing`` if the metric has a worst value. Absent rows, of an unfinished visit, are never filled in.
 
     Args:
-      table: of :func:`visits`, :func:`evaluations` or :func:`load`, of one run or several on one stream.
-      metric: a column of it. In a table with rewards, a row that has a reward but no metric was not measured and does
-        not count. Records and visits weigh equally, whatever their length.
+      table: from :func:`visits`, :func:`evaluations` or :func:`load`, for one run or several on one stream.
+      metric: a column of it. In a table with rewards, a row with a reward but no metric was not measured and does not
+        count. Records and visits have equal weight, regardless of their length.
       hyper: the swept hyper-parameters, :func:`hyper_parameters` of the same runs.
       task: the column of the tasks; ``evaluated_task`` in a table of evaluations.
-      last_tenth: only the last tenth of the rows of each task, one at least. The last tenth of each visit is the metric
-        ``performance_end``.
+      last_tenth: use only the last tenth of the rows of each task, at least one. For the last tenth of each visit use
+        the metric ``performance_end``.
       missing: the score of a row without the metric, e.g. 0 for accuracy; None: it is left out.
 
     Raises:
-      ValueError: a column that is not there; streams that differ in their tasks or the numbers of visits to them (their
-        lengths are not in the table); lanes that are not told apart; ``missing`` not finite.
+      ValueError: a missing column; streams that differ in their tasks or in the number of visits to them (their lengths
+        are not in the table); lanes that cannot be distinguished; ``missing`` not finite.
     """
     _check_columns(table, metric, task, hyper)
     if missing is not None and not math.isfinite(missing):
-        raise ValueError(f"missing = {missing} is not allowed; it must be a finite number, or None")
+        raise ValueError(f"missing = {missing} is not allowed; must be a finite number, or None")
     _check_one_stream(table, task)
     table = table.reset_index(drop=True)
     rows = table.assign(score=table[metric].astype(float).replace([np.inf, -np.inf], np.nan))
@@ -94,14 +93,14 @@ def _of_point(cell: Point, task: str, kept: pd.Series, expected: pd.Series, miss
 def _check_columns(table: pd.DataFrame, metric: str, task: str, hyper: Sequence[str]) -> None:
     if metric not in table:
         numbers = [str(name) for name in table.select_dtypes("number") if name not in ("lane", "seed", *hyper)]
-        raise ValueError(f"metric = {metric!r} is no column of the table; there are {', '.join(numbers) or 'none'}")
+        raise ValueError(f"metric = {metric!r} is not a column of the table; there are {', '.join(numbers) or 'none'}")
     absent = [name for name in ("arm", "lane", "seed", "visit", task, *hyper) if name not in table]
     if absent:
         raise ValueError(f"the table has no column {', '.join(absent)}; its columns: {', '.join(map(str, table))}")
 
 
 def _check_one_stream(table: pd.DataFrame, task: str) -> None:
-    """An aggregate over other tasks, or other numbers of visits to them, is another quantity."""
+    """Refuse mixed streams: aggregates over different tasks or numbers of visits are different quantities."""
     lane = [name for name in ("run", "arm", "lane") if name in table]
     counts = table.groupby([*lane, task], observed=True)["visit"].nunique().unstack(fill_value=0)
     if counts.empty:
@@ -112,13 +111,13 @@ def _check_one_stream(table: pd.DataFrame, task: str) -> None:
         if (numbers != numbers[0]).any():
             i, j = np.argwhere(numbers != numbers[0])[0]
             raise ValueError(
-                f"the runs have different streams, or one is under way: task {found.columns[j]!r} has {numbers[0, j]} "
-                f"visits in {found.index[0]} and {numbers[i, j]} in {found.index[i]}; aggregate each by itself"
+                f"the runs have different streams, or one is unfinished: task {found.columns[j]!r} has {numbers[0, j]} "
+                f"visits in {found.index[0]} and {numbers[i, j]} in {found.index[i]}; aggregate each separately"
             )
     if not (counts > 0).all(axis=1).any():
         raise ValueError(
             f"the table mixes streams: none of its lanes has all of its {counts.shape[1]} tasks; aggregate each stream "
-            "by itself"
+            "separately"
         )
 
 
@@ -129,18 +128,20 @@ def _check_lanes(cell: Point, task: str) -> None:
     if several.any() or rows.duplicated(key).any():
         seed = several.idxmax() if several.any() else rows.loc[rows.duplicated(key), "seed"].iloc[0]
         raise ValueError(
-            f"arm {cell.arm!r} has several lanes with seed {seed}; name what tells them apart: `hyper` the swept "
-            "hyper-parameters, the column `run` the runs"
+            f"arm {cell.arm!r} has several lanes with seed {seed}; distinguish them: by `hyper`, the swept "
+            "hyper-parameters, or by the column `run`"
         )
 
 
 def normalise(
     scores: Sequence[TaskScores], low: float | Mapping[str, float], high: float | Mapping[str, float]
 ) -> list[TaskScores]:
-    """``(score - low) / (high - low)`` per task, so that tasks can be averaged and 1 is the optimality gap's target.
+    """Rescale scores to ``(score - low) / (high - low)`` per task, so that tasks can be averaged.
+
+    After rescaling, 1 is the optimality gap's target.
 
     Args:
-      scores: of :func:`task_scores`.
+      scores: from :func:`task_scores`.
       low: the score that becomes 0, e.g. of random play: one number, or one for each task.
       high: the score that becomes 1, e.g. a human's.
 
@@ -169,10 +170,11 @@ def normalise(
 
 
 def differences(scores: Sequence[TaskScores], control: str) -> list[TaskScores]:
-    """``score - score(control)`` of each other arm, paired by seed, task and swept point as in :func:`summary`.
+    """Compute ``score - score(control)`` of each other arm, paired by seed, task and swept point as in :func:`summary`.
 
-    Only seeds that both have are left; none where the control has no point, or several, that agree with the arm's. The
-    interquartile mean of differences is not the difference of interquartile means; of means it is.
+    Only seeds that both arms have are kept; none if the control does not have exactly one point that agrees with the
+    arm's. The interquartile mean of differences is not the difference of interquartile means; for means the two are
+    equal.
 
     Raises:
       ValueError: no such arm.
@@ -189,11 +191,11 @@ def differences(scores: Sequence[TaskScores], control: str) -> list[TaskScores]:
 
 
 def matched(scores: Sequence[TaskScores], control: str) -> list[tuple[TaskScores, TaskScores | None]]:
-    """Each other arm's point with the control's in the same run that agrees with it, if there is exactly one."""
+    """Each other arm's point with the agreeing point of the control in the same run, if there is exactly one."""
     one_stream(scores)
     if control not in {each.point.arm for each in scores}:
         names = dict.fromkeys(each.point.arm for each in scores)
-        raise ValueError(f"control = {control!r} is no arm of the scores; their arms: {', '.join(names)}")
+        raise ValueError(f"control = {control!r} is not an arm of the scores; their arms: {', '.join(names)}")
     pairs: list[tuple[TaskScores, TaskScores | None]] = []
     for each in scores:
         mates = [other for other in scores if other.point.run == each.point.run]
@@ -204,17 +206,17 @@ def matched(scores: Sequence[TaskScores], control: str) -> list[tuple[TaskScores
 
 
 def one_stream(scores: Sequence[TaskScores]) -> None:
-    """``ValueError`` where the tasks are not the same in all."""
+    """Raise ``ValueError`` unless all scores have the same tasks."""
     for each in scores:
         if set(each.tasks) != set(scores[0].tasks):
             only = sorted(set(each.tasks) ^ set(scores[0].tasks))
             raise ValueError(
-                f"{scores[0].point.label} and {each.point.label} are of different streams: not both have task "
-                f"{', '.join(only[:3])}; aggregate each by itself"
+                f"{scores[0].point.label} and {each.point.label} are from different streams: they do not share task "
+                f"{', '.join(only[:3])}; aggregate each separately"
             )
 
 
 def identity(scores: TaskScores) -> dict[str, object]:
-    """The columns that say whose they are: ``run`` (of several), ``arm`` and the swept values."""
+    """The identifying columns: ``run`` (if several), ``arm`` and the swept values."""
     point = scores.point
     return ({"run": point.run} if point.run else {}) | {"arm": point.arm} | point.values

@@ -1,4 +1,4 @@
-"""The best point of a sweep, chosen on some seeds and reported on others; how much a hyper-parameter matters."""
+"""Selection of a sweep's best point on some seeds for reporting on others, and sensitivity to a hyper-parameter."""
 
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple, get_args
@@ -11,14 +11,14 @@ from plasticity.results.scores import TaskScores, identity, one_stream
 
 Best = Literal["highest", "lowest"]
 Others = Literal["fixed", "averaged"]
-LEAST = 2  # seeds on either side
+LEAST = 2  # seeds for selection, and for reporting
 
 
 class Selection(NamedTuple):
     """The best point of each arm."""
 
     chosen: pd.DataFrame  # one row per arm
-    report: list[TaskScores]  # of the chosen points, on the reporting seeds: for aggregates, profiles, ...
+    report: list[TaskScores]  # scores of the chosen points on the reporting seeds: for aggregates, profiles, ...
 
 
 def select(
@@ -30,36 +30,37 @@ def select(
     best: Best = "highest",
     gamma: float = 1.0,
 ) -> Selection:
-    """Chooses the best point of each arm's sweep on some seeds; its scores on the others are what may be reported.
+    """Select the best point of each arm's sweep on some seeds and return its scores on the other seeds.
 
     ``argmax_h statistic({x_st(h) : s in selection seeds})``. The best of many noisy points looks better than it is
-    (maximisation bias), so that its scores on the seeds it was chosen by must not be reported: Patterson, Neumann,
-    White, White 2024, "Empirical Design in Reinforcement Learning". A point where a selection seed misses anything
-    (its lane diverged) is not eligible, as the survivors would flatter it; give :func:`task_scores` a score for
-    ``missing`` to let it take part. The first in the order of the config wins a tie.
+    (maximisation bias), so its scores on the selection seeds must not be reported: Patterson, Neumann, White, White
+    2024, "Empirical Design in Reinforcement Learning". A point with a missing score on a selection seed (the lane
+    diverged) is not eligible, since the surviving seeds would favour it; pass ``missing`` to :func:`task_scores` to
+    include it. Ties go to the first point in the order of the config.
 
     Args:
-      scores: of :func:`task_scores` with the swept hyper-parameters; all of one stream.
-      selection_seeds: what the choice is made on, two at least.
-      report_seeds: what is reported, two at least and none of the former; None: all the others.
-      by: ``iqm``, ``mean``, ``median`` or ``optimality_gap``, of which the lowest is best.
+      scores: from :func:`task_scores` with the swept hyper-parameters; all from one stream.
+      selection_seeds: seeds for the selection, at least two.
+      report_seeds: seeds for the report, at least two, disjoint from the former; None: all other seeds.
+      by: ``iqm``, ``mean``, ``median`` or ``optimality_gap`` (lowest is best).
       best: whether high or low scores are good, e.g. lowest for a loss.
       gamma: the optimality gap's target.
 
     Returns:
-      ``chosen``: per arm the swept values, ``by`` on the selection seeds, ``points`` compared, ``eligible`` ones, and
-      ``at_edge``, the numbers chosen at the end of their range of three values or more: the best may lie beyond.
-      ``report``: the chosen points' scores on the reporting seeds.
+      ``chosen``: per arm the swept values, ``by`` on the selection seeds, the number of ``points`` compared, how many
+      were ``eligible``, and ``at_edge``: the hyper-parameters chosen at the end of their range of three or more values,
+      where the optimum may lie outside the range. ``report``: the chosen points' scores on the reporting seeds.
 
     Raises:
-      ValueError: seeds that overlap, too few, or that a point lacks; an arm without an eligible point; a bad setting.
+      ValueError: overlapping seeds, too few seeds, or seeds that a point lacks; an arm without an eligible point; an
+        invalid setting.
     """
     _check(by, best)
     chosen_on = list(dict.fromkeys(int(seed) for seed in selection_seeds))
     given = None if report_seeds is None else list(dict.fromkeys(int(seed) for seed in report_seeds))
     shared = sorted(set(chosen_on) & set(given or []))
     if shared:
-        raise ValueError(f"selection_seeds and report_seeds share {_listed(shared)}; they must be disjoint")
+        raise ValueError(f"selection_seeds and report_seeds share {_listed(shared)}; must be disjoint")
     _enough("selection_seeds", chosen_on)
     rows, report = [], []
     for cells in _arms(scores):
@@ -79,9 +80,9 @@ def select(
 def _check(by: str, best: str) -> None:
     statistic(by)
     if best not in get_args(Best):
-        raise ValueError(f"best = {best!r} is not allowed; it must be one of {', '.join(get_args(Best))}")
+        raise ValueError(f"best = {best!r} is not allowed; must be one of {', '.join(get_args(Best))}")
     if by == "optimality_gap" and best == "lowest":
-        raise ValueError("best = 'lowest' is not allowed with optimality_gap, which is of scores of which high is good")
+        raise ValueError("best = 'lowest' is not allowed with optimality_gap, which assumes that high scores are good")
 
 
 def _listed(seeds: Sequence[int]) -> str:
@@ -90,7 +91,7 @@ def _listed(seeds: Sequence[int]) -> str:
 
 def _enough(name: str, seeds: Sequence[int]) -> None:
     if len(seeds) < LEAST:
-        raise ValueError(f"{name} = {list(seeds)} is too few; it must be at least {LEAST} seeds")
+        raise ValueError(f"{name} = {list(seeds)} is not allowed; must be at least {LEAST} seeds")
 
 
 def _check_seeds(cells: Sequence[TaskScores], seeds: Sequence[int]) -> None:
@@ -116,8 +117,8 @@ def _best(
     values = np.asarray([float(statistic(by, gamma)(part.values)) if part.whole.all() else np.nan for part in parts])
     if np.isnan(values).all():
         raise ValueError(
-            f"arm {cells[0].point.arm!r} has no point at which seeds {_listed(seeds)} are all complete; give "
-            "task_scores `missing`, the score of what a lane that diverged did not record"
+            f"arm {cells[0].point.arm!r} has no point at which seeds {_listed(seeds)} are all complete; pass "
+            "`missing` to task_scores, the score of what a diverged lane did not record"
         )
     lowest = best == "lowest" or by == "optimality_gap"
     index = int(np.nanargmin(values) if lowest else np.nanargmax(values))
@@ -145,30 +146,30 @@ def sensitivity(
     gamma: float = 1.0,
     **bootstrap: Any,
 ) -> pd.DataFrame:
-    """The performance at each value of one hyper-parameter, per arm.
+    """Compute the performance at each value of one hyper-parameter, per arm.
 
     ``others="fixed"``: the other swept hyper-parameters stay at the values of the arm's best point;
-    ``others="averaged"``: each seed's scores are averaged over all their values first, where it has all of them.
+    ``others="averaged"``: each seed's scores are first averaged over all their values, if it has all of them.
 
     Args:
-      scores: of :func:`task_scores` with the swept hyper-parameters; all of one stream.
+      scores: from :func:`task_scores` with the swept hyper-parameters; all from one stream.
       name: a swept hyper-parameter.
       others: see above.
-      selection_seeds: with ``fixed``, the seeds the best point is chosen on, as in :func:`select`; the curve is of the
-        other seeds. None: all seeds for both, which flatters the best value a little.
-      by, best, gamma: as in :func:`select`; ``by`` is also what the curve shows.
+      selection_seeds: with ``fixed``, the seeds for selecting the best point, as in :func:`select`; the curve uses the
+        other seeds. None: all seeds for both, which slightly overestimates the best value.
+      by, best, gamma: as in :func:`select`; ``by`` is also the statistic of the curve.
       **bootstrap: ``resample, confidence, resamples, seed`` of :func:`aggregates`.
 
     Returns:
-      One row per arm that has ``name`` and value of it, in the order of the values: :func:`aggregates`' columns for
-      ``by``, with the columns of the other hyper-parameters where they are fixed.
+      One row per arm that has ``name`` and value of it, in the order of the values: the columns of :func:`aggregates`
+      for ``by``, plus the other hyper-parameters if they are fixed.
 
     Raises:
-      ValueError: ``name`` is not swept; what :func:`select` and :func:`aggregates` refuse.
+      ValueError: ``name`` is not swept, or as for :func:`select` and :func:`aggregates`.
     """
     _check(by, best)
     if others not in get_args(Others):
-        raise ValueError(f"others = {others!r} is not allowed; it must be one of {', '.join(get_args(Others))}")
+        raise ValueError(f"others = {others!r} is not allowed; must be one of {', '.join(get_args(Others))}")
     known = sorted({key for each in scores for key in each.point.values})
     if name not in known:
         raise ValueError(f"name = {name!r} is not swept; there are {', '.join(known) or 'none'}")
@@ -183,7 +184,7 @@ def sensitivity(
 
 
 def _in_order(values: Any) -> list[Any]:
-    """Numbers by size, other values as they come."""
+    """Numbers in ascending order, other values in the given order."""
     values = list(dict.fromkeys(values))
     return sorted(values) if all(isinstance(each, int | float | np.number) for each in values) else values
 

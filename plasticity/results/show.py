@@ -1,4 +1,4 @@
-"""The summary as a table on the terminal."""
+"""The summary as a table in the terminal."""
 
 import math
 from typing import Any
@@ -16,22 +16,22 @@ from plasticity.results.read import RunPath, controls, hyper_parameters, lanes, 
 from plasticity.results.verdict import meaning, undecided
 
 MISSING = "-"
-MOST_TASKS = 20  # that are shown one by one
+MOST_TASKS = 20  # shown individually
 WHY = (
-    "No task comes again, and rewards of these tasks are of several kinds: one game's return says nothing of "
-    "another's, so there is no verdict on the stream as a whole. Each task by itself, means over seeds in units of its "
-    "own reward"
+    "No task recurs, and the rewards of these tasks are of several kinds: returns of different games are not "
+    "comparable, so there is no verdict on the stream as a whole. Each task separately: means over seeds in units of "
+    "its own reward"
 )
 
 
 def print_summary(run: RunPath, console: Console | None = None, **options: Any) -> None:
-    """Prints :func:`summary` of a run: one row per arm and swept point, 80 columns wide.
+    """Print :func:`summary` of a run: one row per arm and swept point, 80 columns wide.
 
-    Where no number stands for all tasks, a row for each task of each arm instead (:func:`task_changes`).
+    If no single number covers all tasks, print a row for each task of each arm instead (:func:`task_changes`).
 
     Args:
       run: the run's folder.
-      console: where to; standard output by default.
+      console: the output; standard output by default.
       **options: of :func:`summary`.
     """
     about = plan(run)
@@ -68,7 +68,7 @@ def _fill(table: Table, run: RunPath, found: Rule, options: dict[str, Any]) -> N
 
 
 def _headings(run: RunPath, found: Rule, rows: pd.DataFrame, options: dict[str, Any]) -> dict[str, str]:
-    """The columns that are shown, with their headings: at most one with an interval in brackets, for 80 columns."""
+    """The columns shown and their headings: at most one with an interval in brackets, to fit 80 columns."""
     against = _control_name(run, options)
     gap = f"gap to {against}\n[interval]"
     if found.kind == "single":
@@ -90,7 +90,7 @@ def _control_name(run: RunPath, options: dict[str, Any]) -> str:
 
 
 def _fill_by_task(table: Table, run: RunPath, options: dict[str, Any]) -> str:
-    """A row for each arm and task; returns the caption."""
+    """Add a row for each arm and task; return the caption."""
     chosen = {key: value for key, value in options.items() if key in ("control", "measure", "confidence")}
     rows, percent = task_changes(run, **chosen), f"{100 * options.get('confidence', 0.95):g} %"
     against = _control_name(run, options)
@@ -108,7 +108,7 @@ def _fill_by_task(table: Table, run: RunPath, options: dict[str, Any]) -> str:
             cells = [_plus_minus(row, column) for column in shown]
             table.add_row(escape(task), escape(label), *cells, str(row["seeds"]))
         table.add_section()
-    more = f" {len(tasks) - MOST_TASKS} more tasks are in results.task_changes." if len(tasks) > MOST_TASKS else ""
+    more = f" {len(tasks) - MOST_TASKS} more tasks: see results.task_changes." if len(tasks) > MOST_TASKS else ""
     lost = lanes(run)
     lost = lost[lost["diverged_at"].notna()] if len(lost) else lost
     counts = ", ".join(f"{count} of {arm}" for arm, count in lost["arm"].value_counts().items() if count)
@@ -139,7 +139,7 @@ def _cell(row: pd.Series, key: str, kind: str) -> str:
 
 
 def _number(value: float, sign: str = "") -> str:
-    """Three significant digits at least, and no exponent in the usual range."""
+    """At least three significant digits, and no exponent in the usual range."""
     if value != 0 and not 1e-4 <= abs(value) < 1e7:
         return f"{value:{sign}.1e}"
     digits = 2 if value == 0 else 2 - math.floor(math.log10(abs(value)))
@@ -158,9 +158,9 @@ def _caption(found: pd.DataFrame, options: dict[str, Any], compared: Compared) -
     if "gap" in found:
         texts.append(f"Gaps are paired by seed, with {percent} t intervals.")
     if kind == "revisits" and "gap" in found:
-        texts.append("Its change: the gap in the last visits less that in the first.")
+        texts.append("Its change: the gap in the last visits minus the gap in the first.")
     if compared.rule.changes and "gap" not in found:
-        texts.append(f"The change is of each lane by itself, with its {percent} t interval.")
+        texts.append(f"The change is that of each lane itself, with its {percent} t interval.")
     if "closed" in found and found["closed"].notna().any() | (kind != "revisits"):
-        texts.append("Closed: share of the baseline's gap, where that is clearly below zero.")
+        texts.append("Closed: share of the baseline's gap that is closed, if that gap is clearly below zero.")
     return " ".join(texts)

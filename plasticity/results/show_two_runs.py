@@ -1,4 +1,4 @@
-"""Two runs side by side, on the terminal."""
+"""Comparison of two runs in the terminal."""
 
 import json
 import math
@@ -15,12 +15,12 @@ from plasticity.results.two_runs import ABSENT, Change, Replica, Result, TwoRuns
 
 
 def print_comparison(a: RunPath, b: RunPath, console: Console | None = None, *, confidence: float = 0.95) -> TwoRuns:
-    """Prints :func:`compare_runs` of two runs, and returns it.
+    """Print :func:`compare_runs` of two runs and return it.
 
     Args:
       a: a run's folder.
-      b: another's.
-      console: where to; standard output by default.
+      b: the other run's folder.
+      console: the output; standard output by default.
       confidence: of the intervals, in (0, 1).
     """
     found, out = compare_runs(a, b, confidence=confidence), console or Console()
@@ -54,7 +54,7 @@ def _print_changes(out: Console, what: str, changes: Sequence[Change]) -> None:
 
 
 def _value(value: Any, most: int = 100) -> str:
-    """As in YAML; lists without brackets, and no more of them than says what they are."""
+    """Format as in YAML; lists without brackets, truncated if long."""
     if isinstance(value, list) and value:
         text = ", ".join(_value(each) for each in value)
         return text if len(text) <= most else f"{text[: most - 3]}... ({len(value)} in all)"
@@ -64,7 +64,7 @@ def _value(value: Any, most: int = 100) -> str:
 def _print_results(out: Console, found: TwoRuns, confidence: float) -> None:
     out.print()
     if found.measured[0] != found.measured[1]:
-        out.print(Text(f"results: not comparable, as A measures {found.measured[0]} and B {found.measured[1]}"))
+        out.print(Text(f"results: not comparable, since A measures {found.measured[0]} and B {found.measured[1]}"))
         return
     table = _table(f"{found.measured[0]}, {found.stage}", "A", "B", "B - A [interval]", "seeds")
     for column in table.columns[1:]:
@@ -75,9 +75,9 @@ def _print_results(out: Console, found: TwoRuns, confidence: float) -> None:
     out.print(table)
     lines = [*_how(found.results, confidence)]
     if {bool(each.task) for each in found.results} == {True, False}:
-        lines.append("Without a task: mean over tasks, each on the scale of its own that it has in A.")
+        lines.append("Rows without a task: mean over tasks, each on its scale from A.")
     elif found.stage.endswith("task by task") and found.results:
-        lines.append("Rewards of these tasks are of several kinds, so there is no mean over tasks.")
+        lines.append("The rewards of these tasks are of several kinds, so there is no mean over tasks.")
     out.print(Text(" ".join(lines), "dim"))
 
 
@@ -102,15 +102,15 @@ def _how(results: Sequence[Result], confidence: float) -> Iterator[str]:
     if kinds == {True}:
         yield "paired by seed (same stream, same seeds)."
     elif kinds == {False}:
-        yield "not paired, as stream or seeds differ (Welch)."
+        yield "not paired, since stream or seeds differ (Welch)."
     else:
         unpaired = [result.label for result in results if not result.paired]
-        yield f"paired by seed but for {', '.join(unpaired)}, whose seeds differ (Welch)."
+        yield f"paired by seed except for {', '.join(unpaired)}, whose seeds differ (Welch)."
 
 
 def _print_replicas(out: Console, replicas: Sequence[Replica]) -> None:
     if not replicas:
-        out.print(Text("\nrecords: no arm has the same config in both runs, so they are not compared"))
+        out.print(Text("\nrecords: not compared, since no arm has the same config in both runs"))
         return
     out.print(Text("\nrecords of the arms with the same config:"))
     for each in replicas:

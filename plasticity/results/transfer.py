@@ -1,8 +1,8 @@
 """Forgetting, transfer and intransigence, from the evaluations at the end of every visit.
 
-Everything is computed from ``R[i, j]``, the performance on the task of visit ``j`` after visit ``i`` (both from 0). A
-task that is visited twice stands in two columns, as in Continual World's CW20. The measures of other papers that bear
-the same names are told apart in each docstring. All are in units of the reward or the return, ratios apart.
+All measures are computed from ``R[i, j]``, the performance on the task of visit ``j`` after visit ``i`` (both from 0).
+A task that is visited twice has two columns, as in Continual World's CW20. Each docstring says how the measure differs
+from measures of the same name in other papers. All except ratios are in units of the reward or the return.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -29,13 +29,13 @@ from plasticity.results.scales import Scales
 
 
 class Matrix(NamedTuple):
-    """``values[lane, i, j]``: performance on the task of visit ``j`` after visit ``i``; NaN where not evaluated."""
+    """``values[lane, i, j]``: performance on the task of visit ``j`` after visit ``i``; NaN if not evaluated."""
 
     lanes: pd.DataFrame  # one row per lane: (run), arm, lane, seed and the swept hyper-parameters
     tasks: tuple[str, ...]  # of each visit
     values: np.ndarray  # float[lanes, visits, visits]
-    controls: Mapping[str, str | None] = MappingProxyType({})  # of each arm; empty: an arm `fresh`, if there is one
-    alike: bool = True  # the values of all tasks are of one kind, or scaled, and may be averaged
+    controls: Mapping[str, str | None] = MappingProxyType({})  # of each arm; if empty, the arm `fresh`, if there is one
+    alike: bool = True  # values of all tasks are of one kind, or scaled, so they may be averaged
 
     @property
     def hyper(self) -> list[str]:
@@ -43,31 +43,31 @@ class Matrix(NamedTuple):
 
 
 def performance_matrix(run: RunPath, *runs: RunPath, arm: str | None = None, scaled: bool = False) -> Matrix:
-    """The evaluations at the ends of visits as a matrix for each lane.
+    """Arrange the evaluations at the ends of visits as a matrix for each lane.
 
     Args:
-      run: the run's folder; ``runs``: more of them, with the same visits.
+      run: the run's folder; ``runs``: further runs with the same visits.
       arm: only this arm's lanes; None: all.
-      scaled: each task on a scale of its own (:class:`plasticity.results.Scales`), so that measures may be averaged
-        over tasks whose rewards are of several kinds. Without it, what is averaged over such tasks is missing. A task
-        without a scale is missing.
+      scaled: put each task on its own scale (:class:`plasticity.results.Scales`), so that measures may be averaged
+        over tasks whose rewards are of several kinds. Otherwise averages over such tasks are missing. Tasks without a
+        scale are missing.
 
     Raises:
-      ValueError: a run that was not evaluated, or not at the end of a visit; an unknown arm; runs whose visits differ.
+      ValueError: a run without evaluations at the ends of visits; an unknown arm; runs whose visits differ.
     """
     several = (run, *runs)
     streams = [plan(one)["stream"] for one in several]
     sequences = [tuple(stream["tasks"][visit["task"]] for visit in stream["visits"]) for stream in streams]
     if len(set(sequences)) > 1:
-        raise ValueError("the runs have different visits; make a matrix of each")
+        raise ValueError("the runs have different visits; make a matrix for each")
     unknown = [one for one in several if arm is not None and arm not in arm_names(one)]
     if unknown:
-        raise ValueError(f"arm = {arm!r} is no arm of {unknown[0]}; its arms: {', '.join(arm_names(unknown[0]))}")
+        raise ValueError(f"arm = {arm!r} is not an arm of {unknown[0]}; its arms: {', '.join(arm_names(unknown[0]))}")
     values = [_values(one, stream, scaled) for one, stream in zip(several, streams, strict=True)]
     known = lanes(*several).drop(columns=["program", "diverged_at"])
     kept = np.full(len(known), True) if arm is None else (known["arm"] == arm).to_numpy()
     tasks = sequences[0]
-    if any(stream.get("shuffled") for stream in streams):  # a column is another task for each seed
+    if any(stream.get("shuffled") for stream in streams):  # a column is a different task for each seed
         tasks = tuple(f"task {visit['task'] + 1} of each seed" for visit in streams[0]["visits"])
     same = scaled or all(map(alike, streams))
     chosen = {name: control for one in several for name, control in controls(one).items()}
@@ -90,7 +90,7 @@ def _values(run: RunPath, stream: dict[str, Any], scaled: bool) -> np.ndarray:
     found = np.full((len(known), len(order), len(order)), np.nan)
     for arm, lane, visit, evaluated, value in table[[*keys, "visit", "evaluated_visit", measure]].itertuples(
         index=False
-    ):  # by place in the sequence, as names differ from seed to seed where each has an order of its own
+    ):  # by position, as names differ between seeds if each has its own order
         found[rows[arm, lane], visit, order == order[evaluated]] = value
     return found
 
@@ -103,13 +103,13 @@ def _scaled(run: RunPath, table: pd.DataFrame, measure: str) -> pd.DataFrame:
 
 
 def _check(matrix: Matrix, wanted: str) -> None:
-    """``ValueError`` where other tasks were not evaluated; ``wanted``: what ``evaluation.tasks`` should be."""
+    """Raise ``ValueError`` if other tasks were not evaluated; ``wanted``: what ``evaluation.tasks`` should be."""
     tasks, count = np.asarray(matrix.tasks), len(matrix.tasks)
     needed = (
         np.triu(np.ones((count, count), bool), 1) if wanted == "all" else np.tril(np.ones((count, count), bool), -1)
     )
     needed &= tasks[:, None] != tasks
-    begun = count > 1 and np.isfinite(matrix.values[:, 1, 1]).any()  # two visits are over, in one lane at least
+    begun = count > 1 and np.isfinite(matrix.values[:, 1, 1]).any()  # at least one lane has finished two visits
     if begun and needed.any() and not np.isfinite(matrix.values[:, needed]).any():
         which = "coming" if wanted == "all" else "earlier"
         raise ValueError(f"{which} tasks were not evaluated; set evaluation.tasks: {wanted} in the config")
@@ -135,24 +135,25 @@ def _table(
 def _scored(
     matrix: Matrix, table: pd.DataFrame, values: Sequence[str], confidence: float, ratios: Sequence[str] = ()
 ) -> Scores:
-    """``ratios``: those of ``values`` that have no unit, and may always be averaged over tasks."""
+    """``ratios``: the dimensionless ``values``, which may always be averaged over tasks."""
     found = scores(table, ["visit", "evaluated_visit", "evaluated_task"], values, matrix.hyper, confidence)
     return found if matrix.alike else found.without_overall(*(name for name in values if name not in ratios))
 
 
 def average_performance(matrix: Matrix, confidence: float = 0.95) -> Scores:
-    """``P(t) = 1/N sum_j R[t, j]`` after each visit ``t``; after the last, Continual World's P(T) and GEM's ACC.
+    """Compute ``P(t) = 1/N sum_j R[t, j]`` after each visit ``t``.
 
+    After the last visit this is Continual World's P(T) and GEM's ACC:
     Wolczyk et al. 2021, "Continual World"; Lopez-Paz, Ranzato 2017, "Gradient Episodic Memory for Continual Learning".
-    Missing where one task was not evaluated. ``overall`` is the mean over ``t``, not P(T).
+    Missing if a task was not evaluated. ``overall`` is the mean over ``t``, not P(T).
 
     Raises:
-      ValueError: tasks whose rewards are of several kinds, in a matrix that is not scaled.
+      ValueError: the rewards of the tasks are of several kinds and the matrix is not scaled.
     """
     _check(matrix, "seen or all")
     if not matrix.alike:
         raise ValueError(
-            "rewards of these tasks are of several kinds and have no common mean; make the matrix with scaled=True"
+            "the rewards of these tasks are of several kinds and have no common mean; make the matrix with scaled=True"
         )
     last = len(matrix.tasks) - 1
     table = _table(
@@ -162,10 +163,11 @@ def average_performance(matrix: Matrix, confidence: float = 0.95) -> Scores:
 
 
 def forgetting(matrix: Matrix, confidence: float = 0.95) -> Scores:
-    """How much worse each task is done at the end of the run than when it was learned.
+    """Compute how much the performance on each task drops from the end of its visit to the end of the run.
 
-    ``forgetting = R[j, j] - R[T, j]``, averaged over all N tasks, the last with its 0: Continual World (Wolczyk et al.
-    2021). For Chaudhry et al. 2018's measure, from the best ever, see :func:`forgetting_from_best`.
+    ``forgetting = R[j, j] - R[T, j]``, averaged over all N tasks, including the last with 0: Continual World (Wolczyk
+    et al. 2021). For the measure of Chaudhry et al. 2018, relative to the best earlier performance, see
+    :func:`forgetting_from_best`.
     """
     _check(matrix, "seen or all")
     r, last = matrix.values, len(matrix.tasks) - 1
@@ -176,10 +178,10 @@ def forgetting(matrix: Matrix, confidence: float = 0.95) -> Scores:
 
 
 def forgetting_from_best(matrix: Matrix, confidence: float = 0.95) -> Scores:
-    """``f_j^k = max_{l < k} R[l, j] - R[k, j]`` for ``j < k``, ``k`` the last visit, averaged over those ``j``.
+    """Compute ``f_j^k = max_{l < k} R[l, j] - R[k, j]`` for ``j < k``, ``k`` the last visit, averaged over ``j``.
 
-    Chaudhry et al. 2018, "Riemannian Walk for Incremental Learning: Understanding Forgetting and Intransigence". Where
-    a task was not evaluated before it was learned, the maximum is over the visits after.
+    Chaudhry et al. 2018, "Riemannian Walk for Incremental Learning: Understanding Forgetting and Intransigence". If
+    a task was not evaluated before it was learned, the maximum is over the later visits only.
     """
     _check(matrix, "seen or all")
     r, last = matrix.values, len(matrix.tasks) - 1
@@ -192,9 +194,9 @@ def forgetting_from_best(matrix: Matrix, confidence: float = 0.95) -> Scores:
 
 
 def backward_transfer(matrix: Matrix, confidence: float = 0.95) -> Scores:
-    """``BWT = 1/(T-1) sum_{j < T} (R[T, j] - R[j, j])``: Lopez-Paz, Ranzato 2017 (GEM).
+    """Compute ``BWT = 1/(T-1) sum_{j < T} (R[T, j] - R[j, j])``: Lopez-Paz, Ranzato 2017 (GEM).
 
-    Minus Continual World's forgetting of each task, but the mean leaves the last task out.
+    For each task this is the negative of Continual World's forgetting, but the mean excludes the last task.
     """
     _check(matrix, "seen or all")
     r, last = matrix.values, len(matrix.tasks) - 1
@@ -205,21 +207,22 @@ def backward_transfer(matrix: Matrix, confidence: float = 0.95) -> Scores:
 
 
 def forward_transfer(matrix: Matrix, baseline: Any, confidence: float = 0.95) -> Scores:
-    """``FWT = 1/(T-1) sum_{j >= 2} (R[j-1, j] - b_j)``: Lopez-Paz, Ranzato 2017 (GEM), before the task is learned.
+    """Compute ``FWT = 1/(T-1) sum_{j >= 2} (R[j-1, j] - b_j)``: Lopez-Paz, Ranzato 2017 (GEM).
+
+    The performance is that before the task is learned. This is neither Continual World's forward transfer, which uses
+    areas (:func:`forward_transfer_of_areas`), nor CORA's (:func:`isolated_forward_transfer`). For a task visited
+    before, it is not zero-shot transfer.
 
     Args:
-      matrix: of a run with ``evaluation.tasks: all``.
+      matrix: from a run with ``evaluation.tasks: all``.
       baseline: ``b_j``, the performance of an untrained learner: one number, or one for each visit.
       confidence: of the intervals.
-
-    Not Continual World's forward transfer, which is of areas (:func:`forward_transfer_of_areas`), nor CORA's
-    (:func:`isolated_forward_transfer`). Of a task visited before it is no zero-shot transfer.
     """
     _check(matrix, "all")
     r, count = matrix.values, len(matrix.tasks)
     given = np.asarray(baseline, float)
     if given.shape not in ((), (count,)):
-        raise ValueError(f"baseline has shape {given.shape}; it must be one number or {count}, one for each visit")
+        raise ValueError(f"baseline has shape {given.shape}; must be one number or {count}, one for each visit")
     b = np.broadcast_to(given, (count,))
     pairs = [(j - 1, j) for j in range(1, count)]
     table = _table(matrix, pairs, {"forward_transfer": lambda i, j: r[:, i, j] - b[j]})
@@ -229,9 +232,10 @@ def forward_transfer(matrix: Matrix, baseline: Any, confidence: float = 0.95) ->
 def forward_transfer_of_areas(
     run: RunPath, *runs: RunPath, control: str | None = None, confidence: float = 0.95
 ) -> Scores:
-    """``FT_i = (AUC_i - AUC_i^b) / (1 - AUC_i^b)``: Continual World (Wolczyk et al. 2021), for performance in [0, 1].
+    """Compute ``FT_i = (AUC_i - AUC_i^b) / (1 - AUC_i^b)``: Continual World (Wolczyk et al. 2021).
 
-    ``relative_learning_speed`` with ``auc_max = 1``; the control's areas stand for those of learners of one task.
+    The performance must be in [0, 1]. This is ``relative_learning_speed`` with ``auc_max = 1``; the control's areas
+    replace those of single-task learners.
     """
     found = relative_learning_speed(run, *runs, control=control, auc_max=1.0, confidence=confidence)
     return Scores(*(_named(table, "relative_speed", "forward_transfer") for table in found))
@@ -254,11 +258,11 @@ def _isolated(matrix: Matrix, name: str, sign: int, pairs: Sequence[tuple[int, i
 
 
 def isolated_forgetting(matrix: Matrix, confidence: float = 0.95) -> Scores:
-    """``F_{j,i} = (R[i-1, j] - R[i, j]) / |r_j|_max`` for ``j < i``: what visit ``i`` alone costs an earlier task.
+    """Compute ``F_{j,i} = (R[i-1, j] - R[i, j]) / |r_j|_max`` for ``j < i``: forgetting caused by visit ``i`` alone.
 
     Powers et al. 2021, "CORA: Benchmarks, Baselines, and Metrics as a Platform for Continual Reinforcement Learning
     Agents", whose tables show ten times it. ``|r_j|_max`` is the largest absolute value of the lane's column, so it
-    differs between seeds; ``difference`` is the numerator, the ratio missing where ``|r_j|_max`` is 0.
+    differs between seeds; ``difference`` is the numerator; the ratio is missing where ``|r_j|_max`` is 0.
     """
     _check(matrix, "seen or all")
     pairs = [(i, j) for i in range(len(matrix.tasks)) for j in range(i)]
@@ -266,9 +270,9 @@ def isolated_forgetting(matrix: Matrix, confidence: float = 0.95) -> Scores:
 
 
 def isolated_forward_transfer(matrix: Matrix, confidence: float = 0.95) -> Scores:
-    """``Z_{j,i} = (R[i, j] - R[i-1, j]) / |r_j|_max`` for ``j > i``: what visit ``i`` alone gives a task still to come.
+    """Compute ``Z_{j,i} = (R[i, j] - R[i-1, j]) / |r_j|_max`` for ``j > i``: transfer from visit ``i`` to later tasks.
 
-    Powers et al. 2021 (CORA), see :func:`isolated_forgetting`. The first visit has no value: nothing is evaluated
+    Powers et al. 2021 (CORA), see :func:`isolated_forgetting`. The first visit has no value, since nothing is evaluated
     before it.
     """
     _check(matrix, "all")
@@ -278,10 +282,10 @@ def isolated_forward_transfer(matrix: Matrix, confidence: float = 0.95) -> Score
 
 
 def intransigence(matrix: Matrix, control: str | None = None, confidence: float = 0.95) -> Scores:
-    """``I_k = a*_k - R[k, k]``: how much worse than the control a lane does at the end of a visit.
+    """Compute ``I_k = a*_k - R[k, k]``: the lane's deficit relative to the control at the end of a visit.
 
-    Chaudhry et al. 2018 (:func:`forgetting_from_best`). ``a*_k`` is the control's ``R[k, k]``, same seed and swept
-    point. The paper's reference learns all tasks so far together; ours learns the one task from scratch.
+    Chaudhry et al. 2018 (:func:`forgetting_from_best`). ``a*_k`` is the control's ``R[k, k]`` at the same seed and
+    swept point. The paper's reference learns all tasks so far jointly; ours learns the single task from scratch.
 
     Raises:
       ValueError: the matrix has no such arm.
@@ -291,7 +295,7 @@ def intransigence(matrix: Matrix, control: str | None = None, confidence: float 
     known = {other for arm, other in each_of.items() if other and arm in names}
     if not known or known - set(names):
         missing = sorted(known - set(names))[0] if known else FRESH
-        raise ValueError(f"control = {missing!r} is no arm of the matrix; its arms: {', '.join(names)}")
+        raise ValueError(f"control = {missing!r} is not an arm of the matrix; its arms: {', '.join(names)}")
     own = np.diagonal(matrix.values, axis1=1, axis2=2)
     partner = partners(matrix.lanes, matrix.hyper, each_of)
     reference = np.where(partner[:, None] >= 0, own[partner], np.nan)

@@ -1,4 +1,4 @@
-"""Two runs side by side: config, versions, arms, results, and whether the records of equal configs are equal."""
+"""Comparison of two runs: config, versions, arms, results, and records of arms with equal configs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,12 +13,12 @@ from plasticity.results.points import Point, counterpart, points
 from plasticity.results.read import RunPath, arm_names, config, hyper_parameters, lanes, load, plan, visits_and_losses
 
 ABSENT = "-"
-NO_NUMBERS = ("name", "placement", "checkpoint_every", "recorders")  # keys that change no number of the tables
-SAME_DATA = ("stream", "transforms", "schedule", "seeds")  # equal: a seed sees the same data in both runs
+NO_NUMBERS = ("name", "placement", "checkpoint_every", "recorders")  # keys that do not affect the numbers in the tables
+SAME_DATA = ("stream", "transforms", "schedule", "seeds")  # if these are equal, a seed sees the same data in both runs
 
 
 class Change(NamedTuple):
-    """One setting or version; :data:`ABSENT` where a run has none."""
+    """One setting or version; :data:`ABSENT` if a run has none."""
 
     key: str
     a: Any
@@ -26,15 +26,15 @@ class Change(NamedTuple):
 
 
 class Result(NamedTuple):
-    """How well an arm does late in the stream (:func:`plasticity.results.rule`), mean over seeds, in both runs."""
+    """An arm's late performance (:func:`plasticity.results.rule`) in both runs, mean over seeds."""
 
-    label: str  # the arm, with its point where it was swept
+    label: str  # the arm, with its point if it was swept
     a: float
     b: float
     difference: Interval  # b - a
-    seeds: int  # pairs, or lanes of the run with fewer
+    seeds: int  # number of pairs, or of lanes in the run with fewer
     paired: bool  # by seed; otherwise Welch's interval of two independent samples
-    task: str = ""  # of a single one, in units of its own reward; "": all that count
+    task: str = ""  # a single task, in units of its own reward; "": all tasks that count
 
 
 class Replica(NamedTuple):
@@ -44,42 +44,42 @@ class Replica(NamedTuple):
     rows: int  # in both
     only_a: int
     only_b: int
-    differing: int  # of the rows in both
+    differing: int  # rows in both that differ
     first: Mapping[str, Any] | None  # lane, seed, step, metric, a, b of the first row that differs
     metrics: tuple[str, ...]  # recorded in one of the runs only
 
     @property
     def equal(self) -> bool:
-        """Value for value, as far as both runs went."""
+        """Whether all values are equal, as far as both runs went."""
         return not self.differing and not self.metrics
 
 
 class TwoRuns(NamedTuple):
-    """What :func:`compare_runs` finds."""
+    """The result of :func:`compare_runs`."""
 
     config: tuple[Change, ...]
     versions: tuple[Change, ...]
     only_a: tuple[str, ...]  # arms
     only_b: tuple[str, ...]
-    measured: tuple[str, str]  # what the performance is
-    stage: str  # what of a run is compared
-    results: tuple[Result, ...]  # none where the runs measure different things
-    replicas: tuple[Replica, ...]  # of the arms whose configs are equal
+    measured: tuple[str, str]  # the performance measure of each run
+    stage: str  # the part of the run that is compared
+    results: tuple[Result, ...]  # empty if the runs measure different things
+    replicas: tuple[Replica, ...]  # for arms with equal configs
 
 
 def compare_runs(a: RunPath, b: RunPath, *, confidence: float = 0.95) -> TwoRuns:
-    """What differs between two runs.
+    """Compare two runs.
 
-    Results are ``last`` of :func:`summary`. Where rewards are of several kinds, each task in both runs has results of
-    its own, and results over all tasks are there where both runs come again to the same tasks, on the scales
-    (:class:`plasticity.results.Scales`) of the first. Where both runs have the same stream
-    and seeds, the interval of the difference is Student's on differences by seed; otherwise Welch's,
+    Results are ``last`` of :func:`summary`. If rewards are of several kinds, each task in both runs has its own
+    results. Results over all tasks exist if the same tasks recur in both runs, on the scales
+    (:class:`plasticity.results.Scales`) of the first run. If both runs have the same stream and seeds, the interval of
+    the difference is Student's on differences by seed; otherwise it is Welch's,
     ``b - a +- t(df) sqrt(s_a^2 / n_a + s_b^2 / n_b)`` (Welch, 1947, The generalization of "Student's" problem when
     several different population variances are involved).
 
     Args:
       a: a run's folder.
-      b: another's.
+      b: the other run's folder.
       confidence: of the intervals, in (0, 1).
 
     Raises:
@@ -112,7 +112,7 @@ def _measured(about: Mapping[str, Any]) -> str:
 
 
 def flat(value: Any, path: str = "") -> dict[str, Any]:
-    """Dotted key -> value; a member of a list goes by its kind, and the list itself is there as its kinds."""
+    """Dotted key -> value; a member of a list is named by its kind, and the list itself is given as its kinds."""
     if isinstance(value, Mapping):
         found = [flat(each, f"{path}.{key}".removeprefix(".")) for key, each in value.items()]
         return {key: each for part in found for key, each in part.items()}
@@ -153,7 +153,7 @@ def _under(changes: Sequence[Change], keys: Sequence[str]) -> bool:
 
 
 def _same(changes: Sequence[Change], arm: str) -> bool:
-    """Whether nothing differs that could change a number of the arm; which arm is its control changes none."""
+    """Whether no difference can affect the arm's numbers; the choice of its control cannot."""
     mine = [change for change in changes if not change.key.startswith("arms.") or change.key.startswith(f"arms.{arm}.")]
     mine = [change for change in mine if change.key != f"arms.{arm}.control"]
     return all(change.key.partition(".")[0] in NO_NUMBERS for change in mine)
@@ -184,7 +184,7 @@ def _results(
 
 
 def _same_tasks(a: RunPath, b: RunPath, rules: Sequence[Rule]) -> bool:
-    """Whether both runs come again to the same tasks."""
+    """Whether the same tasks recur in both runs."""
     if any(each.kind != "revisits" for each in rules):
         return False
     found = []
@@ -195,7 +195,7 @@ def _same_tasks(a: RunPath, b: RunPath, rules: Sequence[Rule]) -> bool:
 
 
 def _by_task(run: RunPath) -> dict[str, list[Point]]:
-    """Task -> the run's arms and points; their rows are the lanes that met it, with the column ``last``."""
+    """Task -> the run's arms and points; their rows are the lanes that visited it, with the column ``last``."""
     known, order = lanes(run), [visit["task"] for visit in plan(run)["stream"]["visits"]]
     table = stage_means(visits_and_losses(run), known, grouped(order), "performance")
     found = {str(task): known.merge(part[["arm", "lane", "last"]]) for task, part in table.groupby("task")}
@@ -228,7 +228,7 @@ def _result(cell: Point, other: Point, paired: bool, confidence: float) -> Resul
 
 
 def welch(a: Any, b: Any, confidence: float = 0.95) -> Interval:
-    """The mean of ``b`` less that of ``a``, two independent samples; NaN is left out, one value gives no bounds."""
+    """The mean of ``b`` minus that of ``a``, two independent samples; NaN is ignored, one value gives no bounds."""
     samples = [np.asarray(values, float)[np.isfinite(np.asarray(values, float))] for values in (a, b)]
     if min(map(len, samples)) == 0:
         return Interval(np.nan, np.nan, np.nan)
@@ -255,7 +255,7 @@ def _replicas(a: RunPath, b: RunPath, arms: Sequence[str]) -> Iterator[Replica]:
 
 
 def _replica(arm: str, a: pd.DataFrame, b: pd.DataFrame) -> Replica:
-    """Rows are those of one lane and step; the order in which they are compared is that of time."""
+    """Rows are matched by lane and step and compared in order of time."""
     a, b = (table.set_index(["step", "lane"]).dropna(axis=1, how="all").sort_index() for table in (a, b))
     both = a.index.intersection(b.index).sort_values()
     columns = [column for column in a.columns if column in b.columns]
@@ -274,7 +274,7 @@ def _replica(arm: str, a: pd.DataFrame, b: pd.DataFrame) -> Replica:
 
 
 def _plain(table: pd.DataFrame) -> pd.DataFrame:
-    """Names as text: a run that has not met every task knows fewer of them."""
+    """Names as text, since a run that has not reached every task has fewer categories."""
     few = [name for name in table if isinstance(table[name].dtype, pd.CategoricalDtype)]
     return table.astype(dict.fromkeys(few, object))
 
