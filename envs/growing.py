@@ -49,8 +49,8 @@ def class_incremental(
     """Class-incremental classification: classes arrive in groups; reward = accuracy.
 
     Task ``u`` shows samples of the classes ``order[0 ... (u + 1) k - 1]``, or only of the new ones, ``order[u k ...
-    (u + 1) k - 1]``, drawn uniformly. Dohare et al. 2024, "Loss of plasticity in deep continual learning" (``cifar100``,
-    ``classes_per_task`` 5: 20 tasks, of all classes so far).
+    (u + 1) k - 1]``, drawn uniformly. Dohare et al. 2024, "Loss of plasticity in deep continual learning"
+    (``cifar100``, ``classes_per_task`` 5: 20 tasks, of all classes so far).
 
     All settings are static. ``classes_per_task``: k; it determines the number of tasks, and the last may add fewer.
     ``shown``: ``seen``, all classes so far; ``new``, those of the task. ``order``: order of the classes, ``random``

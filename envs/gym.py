@@ -30,7 +30,7 @@ EXTRAS = ("mujoco", "box2d")  # of this package: what environments of gymnasium'
 
 
 def registered(key: str, id: str) -> None:
-    """``ValueError`` names the nearest known id."""
+    """Raise ``ValueError`` for an unknown id, suggesting the nearest known one."""
     import gymnasium
 
     if id.startswith("ALE/"):
@@ -41,13 +41,13 @@ def registered(key: str, id: str) -> None:
     if colon:
         imported(key, module, suggestion(name, gymnasium.registry))
     if name not in gymnasium.registry:
-        # What is suggested can be written as it stands: other modules are not imported by themselves.
+        # The suggestion must be usable unchanged: other modules are not imported automatically.
         known = [f"{module}{colon}{each}" for each in gymnasium.registry]
         raise ValueError(f"{key}: {unknown_name('environment', id, known)}")
 
 
 def imported(key: str, module: str, hint: str) -> None:
-    """Import the module that registers an environment; ``ValueError``, with ``hint``, if it is not found or fails."""
+    """Import the module that registers an environment; ``ValueError`` with ``hint`` if that fails."""
     if not all(part.isidentifier() for part in module.split(".")):
         raise ValueError(
             f"{key}: {shown(module)} is not a valid module name; an id is `Name-v0` or `module:Name-v0`{hint}"
@@ -95,7 +95,7 @@ def examined(task: Made, flatten: bool) -> Space:
     except (
         Exception,
         SystemExit,
-    ) as error:  # an environment may raise anything, and so may a space that cannot be flattened
+    ) as error:  # environments and unflattenable spaces may raise anything
         raise ValueError(f"{task.name}: gymnasium cannot make it: {said(error)}") from error
     seen, limit = env.observation_space, env.spec.max_episode_steps
     env.close()

@@ -1,9 +1,9 @@
-"""Streams whose environments live outside XLA: any vector environment on the host, stepped through a callback.
+"""Streams with environments outside XLA: any vector environment on the host, stepped through a callback.
 
-One compiled program serves every task of a stream: which emulators a block of lanes is talking to is decided on the
-host, by the block's number. The callbacks are not ordered by XLA; a counter goes in and out of each, so data
-dependence orders them, and the host checks it. Nothing may be asked of a block's next visit before the steps of its
-last one are finished: the caller waits for their results before it calls ``reset``, ``save``, ``load`` or ``close``.
+One compiled program serves every task of a stream; the host selects a block's emulators by the block's number. XLA does
+not order the callbacks. A counter passes through each of them, so data dependence orders them, and the host checks the
+counter. A block's next visit must not start before the steps of its last one are finished: the caller waits for their
+results before it calls ``reset``, ``save``, ``load`` or ``close``.
 """
 
 import zlib
@@ -208,8 +208,9 @@ def host(spec: StreamSpec, make_pool: MakePool, lanes: int, envs: int) -> Stream
 
     ``make_pool(task, seeds)`` is called on the host at every ``reset``, for each task that lanes of the block are in,
     with the task's number and an int32 seed for each env. ``save`` gives each block's seeds and actions of this visit
-    and a checksum of its newest observation; ``load`` makes the emulators anew and plays the actions again, which takes
-    as long as the emulators took: exact, if they are deterministic, and ``RuntimeError`` if the checksum differs.
+    and a checksum of its newest observation. ``load`` creates new emulators and replays the actions, which takes as
+    long as the original steps. This is exact if the emulators are deterministic; ``RuntimeError`` if the checksum
+    differs.
     """
     table = Table(spec, make_pool, lanes, envs)
     scalar = jax.ShapeDtypeStruct((), jnp.int32)

@@ -62,7 +62,7 @@ def fire(network: ThresholdNetwork, bits: Array) -> Array:
 
 
 def slow_bits(key: Key, task: Array, count: int, flips: Literal["one", "all"]) -> Array:
-    """int32[count], the slow bits of a task (int32, traced): at each switch ``one`` bit flips or ``all`` are redrawn."""
+    """int32[count], the slow bits of a task (traced): at each switch ``one`` bit flips or ``all`` are redrawn."""
 
     def drawn(u: Array) -> Array:
         return jax.random.bernoulli(jax.random.fold_in(key, u), 0.5, (count,)).astype(jnp.int32)

@@ -95,7 +95,7 @@ def dmc(
     """DeepMind Control Suite tasks in sequence; observations are all observables of a task as one vector.
 
     Tassa et al. 2018, "DeepMind Control Suite". All settings are static. ``tasks``: ``CheetahRun``, ``WalkerWalk``, ...
-    ``episode_steps``: an episode's length. ``pad``: see the stream ``envpool``; tasks with the same body mostly need none.
+    ``episode_steps``: an episode's length. ``pad``: see the stream ``envpool``; mostly unnecessary for tasks of one body.
     Rewards are in [0, 1]. ``ValueError`` for an unknown task, and for bodies that differ without ``pad``.
     """
     return envpool(

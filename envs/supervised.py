@@ -1,8 +1,8 @@
-"""What all supervised streams share.
+"""Components shared by all supervised streams.
 
 An env is one row of the minibatch. Its observation is a :class:`~plasticity.core.types.Supervised` sample, its action
-is the prediction for the sample before, and the reward says how good that prediction was. Samples are drawn with
-replacement. The discount is 0 and no episode ends.
+is the prediction for the previous sample, and the reward measures the quality of that prediction. Samples are drawn
+with replacement. The discount is 0 and no episode ends.
 
 Controls, which should show no loss of plasticity: a stationary stream (any stream here with the ``schedule`` ``{visits:
 [0], cycles: 40}``, or ``relabelled`` with ``fraction: 0``: visits to one and the same task); ``permuted_labels`` with
@@ -83,7 +83,7 @@ def supervised_task(
 
 
 def abrupt(sampler: Sampler) -> tuple[Callable[[Key, Visit], Problem], Draw]:
-    """Parameters and samples of tasks that give way to each other at once."""
+    """Parameters and samples of tasks that change abruptly."""
 
     def params(key: Key, visit: Visit) -> Problem:
         own = sampler.own(key)

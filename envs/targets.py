@@ -1,4 +1,4 @@
-"""Supervised streams whose targets change: labels drawn anew or permuted, and regression on new random functions."""
+"""Supervised streams with changing targets: redrawn or permuted labels, and regression on new random functions."""
 
 import math
 from typing import Annotated, Any, Literal
@@ -35,9 +35,9 @@ StaticPositive = Annotated[float, Field(gt=0)]
 
 
 def redrawn_labels(key: Key, start: Array, task: Array, fraction: float, classes: int) -> Array:
-    """Labels int32[size] of a task: ``start`` after ``task`` (int32, traced) redraws, from nothing but the key.
+    """Labels int32[size] of a task: ``start`` after ``task`` (int32, traced) redraws, as a function of the key only.
 
-    At redraw ``u`` each label is drawn anew, uniformly over the classes, with probability ``fraction`` (static).
+    At redraw ``u`` each label is redrawn uniformly over the classes with probability ``fraction`` (static).
     """
 
     def redraw(u: Array, labels: Array) -> Array:
@@ -68,22 +68,24 @@ def relabelled(
     steps_per_task: Count = 500,
     envs: Size = 64,
 ) -> Source:
-    """Classification of a fixed set of inputs whose labels are drawn anew at every switch; reward = accuracy.
+    """Classification of a fixed set of inputs whose labels are redrawn at every switch; reward = accuracy.
 
-    ``label <- uniform over the classes`` with probability ``fraction``, apart for each sample: the number of labels
-    redrawn is binomial, and one in ``classes`` of them keeps its value. The labels of a task are a function of the
-    lane's data key and the task's index alone. Lyle et al. 2023, "Understanding plasticity in neural networks"
+    ``label <- uniform over the classes`` with probability ``fraction``, independently for each sample. The number of
+    redrawn labels is therefore binomial, and on average one in ``classes`` of them keeps its value. The labels of a
+    task depend only on the lane's data key and the task's index. Lyle et al. 2023, "Understanding plasticity in neural
+    networks"
     (``fraction`` 1); Lyle et al. 2024, "Disentangling the causes of plasticity loss in neural networks" (below 1).
 
-    All settings are static. ``samples``: that many of the inputs, the first in the file; all of them by default
-    (1000 for gaussian). ``flat``: images as vectors, else ``[height, width, channels]``. ``dimensions``: of gaussian
-    inputs only. ``initial``: the labels of the first task. ``gradual``: over this share of ``steps_per_task`` the
-    target of a drawn sample is the new label with a probability that grows from 0 to 1, else that of the task before
-    in order of index (meanwhile no prediction can be sure); 0 is abrupt. ``envs``: the size of a minibatch. Pixels
-    have mean 0 and variance 1 over all images and places together. ``fraction: 0`` is a **control**: nothing changes.
+    All settings are static. ``samples``: use only the first ``samples`` inputs in the file; all by default (1000 for
+    gaussian). ``flat``: images as vectors, else ``[height, width, channels]``. ``dimensions``: size of gaussian inputs.
+    ``initial``: the labels of the first task. ``gradual``: over this fraction of ``steps_per_task``, the target of a
+    drawn sample is the new label with a probability that grows from 0 to 1, and otherwise the label of the task with
+    the previous index (during this time no prediction can be certain); 0 is abrupt. ``envs``: the size of a minibatch.
+    Pixels have mean 0 and variance 1 over all images and positions together. ``fraction: 0`` is a **control**: nothing
+    changes.
 
-    ``ValueError`` where files are missing or hold fewer samples, and for ``initial: true`` without true labels. The
-    papers pass over the samples in epochs; here they are drawn with replacement.
+    ``ValueError`` if files are missing or contain fewer samples, and for ``initial: true`` without true labels. The
+    papers iterate over the samples in epochs; here they are drawn with replacement.
     """
     data = samples_of(inputs, path, samples, flat, dimensions)
     check_true_labels("initial", initial, data, classes)
@@ -116,19 +118,19 @@ def permuted_labels(
     steps_per_task: Count = 2500,
     envs: Size = 1,
 ) -> Source:
-    """Classification where the classes change names at every switch; reward = accuracy.
+    """Classification whose class labels are permuted at every switch; reward = accuracy.
 
-    ``label = order_u[label in task 0]``, ``order_u`` a permutation of the classes drawn from the lane's data key, other
-    than that of the task before; ``order_0`` is the identity. What an input has in common with others of its class
-    stays, so that only the output layer must change. Elsayed, Mahmood 2024, "Addressing Loss of Plasticity and
-    Catastrophic Forgetting in Continual Learning". With ten classes this is a **control**: no loss of plasticity is
-    expected. The paper's benchmarks of plasticity have more classes, as the 47 of ``emnist_balanced``.
+    ``label = order_u[label in task 0]``, where ``order_u`` is a permutation of the classes drawn from the lane's data
+    key, different from that of the previous task; ``order_0`` is the identity. Inputs that share a class keep sharing
+    one, so only the output layer must change. Elsayed, Mahmood 2024, "Addressing Loss of Plasticity and Catastrophic
+    Forgetting in Continual Learning". With ten classes this is a **control**: no loss of plasticity is expected. The
+    paper's plasticity benchmarks have more classes, such as the 47 of ``emnist_balanced``.
 
-    All settings are static. ``labels``: those of task 0; ``random`` ones are drawn once for each lane. ``classes``: by
-    default as many as there are true labels, 10 random ones; with one class nothing changes. The other settings are
-    those of ``relabelled``.
+    All settings are static. ``labels``: the labels of task 0; ``random`` labels are drawn once per lane. ``classes``:
+    by default the number of true labels, or 10 for random labels; with one class nothing changes. The other settings
+    are those of ``relabelled``.
 
-    ``ValueError`` as there. Unlike in the paper an order is never the same as the one before.
+    ``ValueError`` as in ``relabelled``. Unlike in the paper, an order never equals the previous one.
     """
     data = samples_of(inputs, path, samples, flat, dimensions)
     known = labels_of(labels, data, classes)
@@ -181,23 +183,23 @@ def regression(
     steps_per_task: Count = 500,
     envs: Size = 64,
 ) -> Source:
-    """Regression on a new random function at every switch; reward = minus the squared error, mean over the outputs.
+    """Regression on a new random function at every switch; reward = -squared error, averaged over the outputs.
 
     ``y = offset + scale * g_task(x) + noise * N(0, 1)``, ``g_task`` with mean 0 and variance 1 over the inputs. Lyle
-    et al. 2024, "Disentangling the causes of plasticity loss in neural networks": a large ``offset`` spoils the
+    et al. 2024, "Disentangling the causes of plasticity loss in neural networks": a large ``offset`` damages the
     features.
 
-    All settings are static. ``samples``: a fixed set of that many inputs; None: gaussian inputs drawn afresh for every
-    row, or all of the images. ``targets``: ``network``, a random ReLU network of ``hidden`` units (on a fixed set
-    standardised over it, else in closed form); ``sinusoid``, ``sqrt(2) sin(frequency * network(x) + phase)`` (Lyle et
-    al. 2023, "Understanding plasticity in neural networks", probe with such targets of frequency 1e5; float32 rounds
-    the phase by about 1e-7 of the frequency); ``noise``, a normal number for each sample of a fixed set. ``offset``: a
-    number, or one for each task (the last is kept from there on). ``gradual``: over this share of ``steps_per_task``
-    the target moves evenly from that of the task before in order of index to the new one; 0 is abrupt. ``envs``: the
-    size of a minibatch.
+    All settings are static. ``samples``: the size of a fixed set of inputs; None: fresh gaussian inputs for every row,
+    or all of the images. ``targets``: ``network``, a random ReLU network with ``hidden`` units (standardised over a
+    fixed set, otherwise in closed form); ``sinusoid``, ``sqrt(2) sin(frequency * network(x) + phase)`` (Lyle et al.
+    2023, "Understanding plasticity in neural networks", probe with such targets of frequency 1e5; float32 rounds the
+    phase by about 1e-7 of the frequency); ``noise``, a normal random number for each sample of a fixed set.
+    ``offset``: a number, or one per task (later tasks keep the last). ``gradual``: over this fraction of
+    ``steps_per_task``, the target moves linearly from that of the task with the previous index to the new one; 0 is
+    abrupt. ``envs``: the size of a minibatch.
 
-    ``ValueError`` where files are missing, hold fewer samples, or ``noise`` has no fixed set. The paper's targets are
-    ``noise`` on MNIST, with an offset in the first task only: ``offset: [100, 0]``.
+    ``ValueError`` if files are missing or contain fewer samples, or if ``noise`` has no fixed set. The paper's targets
+    are ``noise`` on MNIST, with an offset in the first task only: ``offset: [100, 0]``.
     """
     check_regression(inputs, samples, targets)
     offsets = jnp.atleast_1d(jnp.asarray(offset, jnp.float32))

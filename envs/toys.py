@@ -25,7 +25,7 @@ class CatchState(NamedTuple):
 
 
 def catch_task(spec: StreamSpec, params: Callable[[Key, Visit], Array]) -> Task:
-    """The game; a task's parameter is the reward for a ball that is caught, +1 or -1."""
+    """The game; a task's parameter is the reward for catching the ball, +1 or -1."""
     rows, columns = spec.observation.shape
     row, column = np.arange(rows)[:, None], np.arange(columns)
 
@@ -62,15 +62,15 @@ def catch(
 ) -> Source:
     """A ball falls, one row a step, towards a paddle that moves left, stays or moves right (actions 0, 1, 2).
 
-    At the end of an episode, after ``rows - 1`` steps, the reward is +1 where the paddle is under the ball, else -1.
+    At the end of an episode, after ``rows - 1`` steps, the reward is +1 if the paddle is under the ball, else -1.
     Osband et al. 2020, "Behaviour Suite for Reinforcement Learning". Observations are float32[rows, columns], 1 at the
     ball and at the paddle, which starts in the middle of the last row.
 
-    All settings are static. ``change``: ``observation``, a new permutation of the pixels at each visit; ``action``, of
-    the actions; ``reward``, the ball is to be caught and to be avoided in turn; ``none``, every visit is to the same
-    task. Visit 0 is the standard problem. ``tasks``: the number of visits, each of ``steps_per_task`` steps.
+    All settings are static. ``change``: ``observation``, a new permutation of the pixels at each visit; ``action``, a
+    permutation of the actions; ``reward``, alternates between catching and avoiding the ball; ``none``, every visit is
+    to the same task. Visit 0 is the standard problem. ``tasks``: number of visits, each of ``steps_per_task`` steps.
 
-    A warning where a visit is shorter than an episode.
+    A warning if a visit is shorter than an episode.
     """
     warn_if_short("steps_per_task", steps_per_task, rows - 1)
     names = ("catch", "avoid")[:tasks] if change == "reward" else task_names("catch", change, tasks, 1)

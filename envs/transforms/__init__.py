@@ -1,4 +1,4 @@
-"""What can be done to any stream. ``TRANSFORMS`` names their factories: settings -> (Source -> Source)."""
+"""Transforms of streams. ``TRANSFORMS`` maps names to factories: settings -> (Source -> Source)."""
 
 from collections.abc import Callable, Mapping
 

@@ -1,9 +1,8 @@
-"""What every transform is made of: a wrapper around a stream that is told what to do for one lane.
+"""Common base of the transforms: a wrapper around a stream, defined by functions of one lane.
 
-A transform's *problem* follows from its *index* and the lane's data key. ``per: task`` takes the stream's tasks for the
-index; ``per: visit`` makes tasks of the visits: the wrapped stream still gets its own task, and the task that the
-transformed stream is given decides, so that visits may come again in any order
-(``plasticity.engine.visits.scheduled``).
+A transform's *problem* depends on its *index* and the lane's data key. With ``per: task`` the index is the stream's
+task. With ``per: visit`` every visit becomes a task: the wrapped stream still gets its own task, and the index follows
+from the transformed stream's task, so visits may be repeated in any order (``plasticity.engine.visits.scheduled``).
 """
 
 import zlib
@@ -30,7 +29,7 @@ PROBLEM, OPENING, ACTION, SIGHT = range(4)  # what is derived from the key of on
 
 
 class Change(NamedTuple):
-    """What a transform does, for ONE lane, arrays ``[E, ...]``; what is None stays as it is."""
+    """The functions of a transform, for ONE lane, arrays ``[E, ...]``; None means no change."""
 
     problem: Callable[[Key, Array], Any] = lambda key, index: ()
     memory: Callable[[], Any] = tuple  # at the beginning of a visit; arrays [E, ...]
@@ -85,8 +84,8 @@ def number_of(make: Callable[[int], Stream], kind: str) -> int:
 def divided(spec: StreamSpec, per: Per, period: int | None = None) -> Division:
     """The tasks of ``spec``, or tasks made of its visits.
 
-    ``per: visit``: each visit is a task of its own, of index 0, 1, ...; with a ``period`` the index of visit i is
-    ``i % period``, and visits that share the wrapped stream's task and the index are visits to one task.
+    ``per: visit``: each visit is its own task, with index 0, 1, ... With a ``period`` the index of visit i is
+    ``i % period``, and visits that share both the wrapped stream's task and the index are visits to one task.
     """
     if per == "task" or period == 1:
         pairs = [(i, i) for i in range(len(spec.tasks))]
@@ -141,7 +140,7 @@ class Rule:
 
 
 def wrap(rule: Rule, stream: Stream, lanes: int) -> Stream:
-    """``stream``, of ``lanes`` lanes, with the rule's change."""
+    """Apply the rule's change to ``stream``, of ``lanes`` lanes."""
 
     def scored(state: State, timestep: TimeStep) -> Any:
         return () if rule.change.score is None else stream.score(state, timestep)
@@ -192,9 +191,10 @@ def transformed(
 ) -> Source:
     """``source`` with a ``change``.
 
-    ``gradual`` (static): the share of a visit, from its beginning, that the change takes. Keys: all from
-    ``fold_in(key, TRANSFORM)`` with the kind and the number of transforms of the same kind below it folded in, so that
-    two of a kind differ; what happens at a step from ``clock.step``. ``problem_key`` replaces the key of the problem.
+    ``gradual`` (static): the initial fraction of a visit over which the change takes place. All keys are derived from
+    ``fold_in(key, TRANSFORM)`` by folding in the kind and the number of transforms of the same kind below it, so two
+    transforms of one kind differ. Keys of a step also fold in ``clock.step``. ``problem_key`` replaces the key of the
+    problem.
     """
     tags = (TRANSFORM, zlib.crc32(kind.encode()) & 0x7FFFFFFF, number_of(source.make, kind))
     rule = Rule(change, plan, gradual, tags, problem_key)
@@ -219,7 +219,7 @@ def in_turn(values: Sequence[float]) -> Callable[[Key, Array], tuple[Array, Arra
 
 
 def listed_values(key: str, value: Values, low: float, high: float, allowed: str) -> tuple[float, ...]:
-    """A number or several as a tuple. ``ValueError`` where there is none, or one outside ``[low, high]``."""
+    """Return one or several numbers as a tuple. ``ValueError`` if there is none, or one outside ``[low, high]``."""
     values = tuple(value) if isinstance(value, Sequence) else (value,)
     if not values or not all(low <= each <= high for each in values):
         raise ValueError(f"{key}: {shown(value)} is not allowed; must be {allowed}, or a list of such numbers")
@@ -227,18 +227,20 @@ def listed_values(key: str, value: Values, low: float, high: float, allowed: str
 
 
 def by_values(spec: StreamSpec, per: Per, values: Sequence[float], gradual: float) -> Division:
-    """The tasks where a list of values is gone through in turn. What changes gradually depends on what was before it,
-    so then each visit is a task of its own."""
+    """The tasks of a transform that cycles through a list of values.
+
+    A gradual change depends on the previous value, so each visit is then its own task.
+    """
     return divided(spec, per, None if gradual and len(values) > 1 else len(values))
 
 
 def check_gradual(gradual: float) -> None:
     if not 0 <= gradual <= 1:
-        raise ValueError(f"gradual: {gradual} is not allowed; must be a share of the visit, in [0, 1]")
+        raise ValueError(f"gradual: {gradual} is not allowed; must be a fraction of the visit, in [0, 1]")
 
 
 def check_rewarded(kind: str, spec: StreamSpec) -> None:
-    """``ValueError`` where the stream is supervised."""
+    """Raise ``ValueError`` if the stream is supervised."""
     if isinstance(spec.observation, Supervised):
         raise ValueError(
             f"{kind}: not allowed on a supervised stream, where the reward is the {spec.reward_name} of a prediction; "

@@ -1,4 +1,4 @@
-"""Permutations of what is seen and of what actions do."""
+"""Permutations of observations and actions."""
 
 import math
 from collections.abc import Callable
@@ -26,14 +26,15 @@ from plasticity.envs.transforms.base import (
 from plasticity.envs.transforms.sight import Alter, frame_of, seeing
 
 SIGNS = (1.0, -1.0)  # of real-valued actions
-WHEN = 1  # folded into the key of a permutation: when each place changes
+WHEN = 1  # folded into a permutation's key for the times at which places change
 
 
 def permutation(key: Key, task: Array, size: int) -> Array:
     """int32[size], a permutation of ``0 ... size - 1`` for the ``task``-th task (int32, traced).
 
-    ``order_0`` is the identity and ``order_u = order_{u-1}[q_u]`` with ``q_u`` uniform over the permutations, so that
-    ``order_u`` is; only where ``q_u`` is the identity is it a rotation by one, so that neighbouring tasks differ.
+    ``order_0`` is the identity and ``order_u = order_{u-1}[q_u]`` with ``q_u`` uniform over the permutations, so
+    ``order_u`` is uniform too. If ``q_u`` is the identity, it is replaced by a rotation by one, so consecutive tasks
+    differ.
     """
     identity = jnp.arange(size, dtype=jnp.int32)
 
@@ -45,8 +46,10 @@ def permutation(key: Key, task: Array, size: int) -> Array:
 
 
 def orders(size: int, first: int, gradual: float) -> Callable[[Key, Array], tuple[Any, ...]]:
-    """The problem of a permutation: the new one; where it comes gradually also the last one, and when each place
-    changes, uniform in [0, 1)."""
+    """The problem of a permutation: the new order; if gradual, also the last order and the time of each place's change.
+
+    The times are uniform in [0, 1).
+    """
 
     def problem(key: Key, index: Array) -> tuple[Any, ...]:
         new = permutation(key, index + first, size)
@@ -67,10 +70,10 @@ def order_of(problem: tuple[Any, ...], done: Done) -> Array:
 
 
 def permuted_places(spec: StreamSpec, channels: bool) -> tuple[int, Alter]:
-    """How many places there are to permute, and how to show place ``order[i]`` at place ``i``."""
+    """The number of places to permute, and the function that shows place ``order[i]`` at place ``i``."""
     shape = frame_of(spec).shape
     if channels and len(shape) < 3:
-        raise ValueError(f"what: channels is not allowed; it needs images with channels, and this stream has {shape}")
+        raise ValueError(f"what: channels is not allowed; it needs images with channels, but this stream has {shape}")
     size = shape[-1] if channels else math.prod(shape)
 
     def alter(draw: Key, problem: Any, seen: Array, done: Done) -> Array:
@@ -89,7 +92,7 @@ def observations_change(spec: StreamSpec, channels: bool = False, first: int = 0
 
 
 def actions_change(spec: StreamSpec, first: int = 0, gradual: float = 0.0) -> Change:
-    """Discrete actions are permuted; of real-valued ones every second problem has the opposite sign."""
+    """Permute discrete actions; flip the sign of real-valued ones in every second problem."""
 
     def permuted(draw: Key, problem: Any, memory: Any, action: Array, done: Done) -> tuple[Any, Array]:
         return memory, order_of(problem, done)[action]
@@ -120,14 +123,15 @@ def permute_observations(
     identity, drawn from the lane's data key. Goodfellow et al. 2013, "An Empirical Investigation of Catastrophic
     Forgetting in Gradient-Based Neural Networks".
 
-    All settings are static. ``what``: the places of the flattened observation, or the last axis of an image; of stacked
-    frames each alike; of a supervised stream the input. ``per``: k is the number of the visit, and every visit becomes
-    a task of its own, or of the stream's task. ``first``: whether k = 0 is standard or permuted too. ``gradual``: the
-    share of the visit in which places change one by one, at moments uniform over it; 0: all at once. It starts from
-    ``order_{k-1}``, and is a share of the visit as the stream plans it.
+    All settings are static. ``what``: the places of the flattened observation, or the last axis of an image. Stacked
+    frames are all permuted alike; on a supervised stream the input is permuted. ``per``: k is the number of the visit,
+    and every visit becomes its own task, or k is the number of the stream's task. ``first``: whether k = 0 is standard
+    or permuted too. ``gradual``: the fraction of the visit over which places change one by one, at uniformly
+    distributed times, starting from ``order_{k-1}``; 0: all at once. It is a fraction of the visit's length as planned
+    by the stream.
 
-    ``ValueError`` for channels without images, a share out of range and observations of several arrays. The paper draws
-    permutations apart from each other, which gives the same distribution.
+    ``ValueError`` for channels without images, a fraction out of range and observations of several arrays. The paper
+    draws permutations independently, which gives the same distribution.
     """
     check_gradual(gradual)
 
@@ -151,12 +155,12 @@ def permute_actions(
 ) -> Transform:
     """Action ``a`` does what action ``order_k[a]`` does without the transform.
 
-    ``order_k`` and the settings, all static, are as in :func:`permute_observations`. Real-valued actions change their
-    sign at every second k, and visits with the same task and sign are one task; gradually, the factor goes from the
-    last sign to the new one, and every visit is a task of its own.
+    ``order_k`` and the settings, all static, are as in :func:`permute_observations`. Real-valued actions have the
+    opposite sign at every second k, and visits with the same task and sign are one task. With ``gradual``, the factor
+    goes from the last sign to the new one, and every visit is its own task.
 
-    ``ValueError`` for a share out of range and on a supervised stream. Juliani, Ash 2024, "A Study of Plasticity Loss
-    in On-Policy Deep Reinforcement Learning", change what is seen and where things are; here it is what actions do.
+    ``ValueError`` for a fraction out of range and on a supervised stream. Juliani, Ash 2024, "A Study of Plasticity
+    Loss in On-Policy Deep Reinforcement Learning", change observations and layouts; this transform changes actions.
     """
     check_gradual(gradual)
 

@@ -1,4 +1,4 @@
-"""What is rewarded. All but :func:`flip_reward` leave alone what is recorded as performance."""
+"""Transforms of rewards. All but :func:`flip_reward` leave the recorded performance unchanged."""
 
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -35,7 +35,7 @@ def raw(problem: Any, score: Array, done: Done) -> Array:
 
 
 def rewarding(reward: Reward) -> Callable[..., tuple[Any, TimeStep]]:
-    """``see`` of a change of the reward alone; on FIRST there is none."""
+    """The ``see`` of a change that affects only the reward; FIRST has no reward."""
 
     def see(draw: Key, problem: Any, memory: Any, timestep: TimeStep, done: Done) -> tuple[Any, TimeStep]:
         changed = jnp.where(timestep.step_type == FIRST, 0.0, reward(problem, timestep.reward, done))
@@ -49,20 +49,20 @@ def product(problem: Any, reward: Array, done: Done) -> Array:
 
 
 def ranged(spec: StreamSpec, *limits: float) -> StreamSpec:
-    """``spec`` with rewards between the least and the greatest of ``limits`` and 0; the record keeps its range."""
+    """Set the reward range of ``spec`` to that of ``limits`` and 0; the recorded performance keeps its range."""
     recorded = spec.score_range or spec.reward_range
     return spec._replace(reward_range=(min(0.0, *limits), max(0.0, *limits)), score_range=recorded)
 
 
 @metadata(example={"factor": [1.0, 10.0]})
 def scale_reward(*, factor: Values = 1.0, per: Per = "visit", gradual: float = 0.0) -> Transform:
-    """``r <- factor * r``; the performance recorded stays that without the factor.
+    """``r <- factor * r``; the recorded performance excludes the factor.
 
-    All settings are static. ``factor``: a number or a list, gone through in turn over and over: at each visit, or
-    (``per: task``) by the stream's tasks. Visits with the same task and factor are one task. ``gradual``: the share of
-    the visit in which it goes linearly from the last value to the new; then every visit is a task of its own.
+    All settings are static. ``factor``: a number, or a list to cycle through: at each visit, or (``per: task``) by the
+    stream's tasks. Visits with the same task and factor are one task. ``gradual``: the fraction of the visit over which
+    it changes linearly from the last value to the new one; every visit is then its own task.
 
-    ``ValueError`` for factors that are not greater than 0 (see :func:`flip_reward`), a share out of range and on a
+    ``ValueError`` for factors that are not greater than 0 (see :func:`flip_reward`), a fraction out of range and on a
     supervised stream.
     """
     check_gradual(gradual)
@@ -84,10 +84,10 @@ def scale_reward(*, factor: Values = 1.0, per: Per = "visit", gradual: float = 0
     example={"low": -1.0, "high": 1.0},
 )
 def clip_reward(*, low: float = -1.0, high: float = 1.0) -> Transform:
-    """``r <- min(max(r, low), high)``; the performance recorded stays the reward as it was (Mnih et al. 2015,
+    """``r <- min(max(r, low), high)``; the recorded performance is the unclipped reward (Mnih et al. 2015,
     "Human-level control through deep reinforcement learning").
 
-    Both are static. ``ValueError`` where ``low`` is not below ``high``, and on a supervised stream.
+    Both are static. ``ValueError`` if ``low`` is not below ``high``, and on a supervised stream.
     """
     if not low < high:
         raise ValueError(f"low: {low} is not allowed; must be below high, {high}")
@@ -106,12 +106,12 @@ def clip_reward(*, low: float = -1.0, high: float = 1.0) -> Transform:
 
 @metadata(example={"per": "visit"})
 def flip_reward(*, per: Per = "visit", gradual: float = 0.0) -> Transform:
-    """``r <- -r`` in every second task: what was to be sought is to be avoided, and the performance recorded says so.
+    """``r <- -r`` in every second task; the recorded performance has the flipped sign too.
 
-    Both settings are static. ``per``: of every two visits the second, which is then another task, or (``task``) of the
-    stream's tasks every second. ``gradual``: the share of the visit in which the factor goes linearly from the last
-    sign to the new; then every visit is a task of its own. ``ValueError`` for a share out of range and on a supervised
-    stream.
+    Both settings are static. ``per``: flip at every second visit, which is then a different task, or (``task``) in
+    every second of the stream's tasks. ``gradual``: the fraction of the visit over which the factor changes linearly
+    from the last sign to the new one; every visit is then its own task. ``ValueError`` for a fraction out of range and
+    on a supervised stream.
     """
     check_gradual(gradual)
     signs = (1.0, -1.0)
@@ -132,13 +132,13 @@ def flip_reward(*, per: Per = "visit", gradual: float = 0.0) -> Transform:
 def delay_reward(
     *, steps: Delay | Annotated[tuple[Delay, ...], Field(max_length=1000)] = 10, per: Per = "visit"
 ) -> Transform:
-    """A reward is paid ``steps`` env steps after it was earned, in the same episode; at its end all that is owed.
+    """Rewards are delayed by ``steps`` env steps within an episode; outstanding rewards are paid at its end.
 
-    ``r'_t = r_{t - n}`` and, at LAST, ``r'_t = r_{t - n} + ... + r_t``: the sum over an episode is the same. What is
-    owed when a task gives way to the next, or where no episode ends, is not paid. The performance recorded is what was
-    earned at a step.
+    ``r'_t = r_{t - n}`` and, at LAST, ``r'_t = r_{t - n} + ... + r_t``: the sum over an episode is the same. Rewards
+    outstanding at a task switch are lost, as are those of an episode that never ends. The recorded performance is the
+    undelayed reward.
 
-    Both settings are static. ``steps``: a number or a list, gone through in turn as in
+    Both settings are static. ``steps``: a number, or a list to cycle through as in
     :func:`plasticity.envs.transforms.rewards.scale_reward`. ``ValueError`` for negative numbers and on a supervised
     stream.
     """
@@ -146,7 +146,7 @@ def delay_reward(
     places = int(max(values)) + 1
 
     def see(draw: Key, problem: Any, owed: Array, timestep: TimeStep, done: Done) -> tuple[Array, TimeStep]:
-        """``owed[e, k]`` is to be paid k steps from now."""
+        """``owed[e, k]`` is due in k steps."""
         owed = jnp.concatenate([owed[:, 1:], jnp.zeros_like(owed[:, :1])], 1)
         owed = owed + timestep.reward[:, None] * (jnp.arange(places) == problem[1])
         opens, ends = timestep.step_type == FIRST, timestep.step_type == LAST

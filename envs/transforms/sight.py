@@ -1,4 +1,4 @@
-"""What is seen: noise, places that show nothing, stacked frames."""
+"""Transforms of observations: noise, dropout, frame stacking."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -30,7 +30,7 @@ Alter = Callable[[Key, Any, Array, Done], Array]  # key, problem, pictures [E, .
 
 
 def picture_of(spec: StreamSpec) -> jax.ShapeDtypeStruct:
-    """The array that is seen. ``ValueError`` where observations are several arrays."""
+    """The observed array. ``ValueError`` if observations consist of several arrays."""
     seen = spec.observation.input if isinstance(spec.observation, Supervised) else spec.observation
     if not hasattr(seen, "shape"):
         raise ValueError(f"not allowed on this stream; it needs observations that are one array, here {seen}")
@@ -38,7 +38,7 @@ def picture_of(spec: StreamSpec) -> jax.ShapeDtypeStruct:
 
 
 def frame_of(spec: StreamSpec) -> jax.ShapeDtypeStruct:
-    """One frame of what is seen; without a stack it is the whole."""
+    """One frame of the observation; the whole observation without a stack."""
     seen = picture_of(spec)
     return jax.ShapeDtypeStruct(seen.shape[1:], seen.dtype) if spec.stack else seen
 
@@ -49,16 +49,16 @@ def is_first(timestep: TimeStep, like: Array) -> Array:
 
 
 def pushed(stack: Array, frame: Array, opens: Array) -> Array:
-    """``[E, n, ...]`` with one frame ``[E, ...]`` more, the newest last; where an episode opens it is all of them."""
+    """Push a frame ``[E, ...]`` onto ``[E, n, ...]``, the newest last; at an episode's start it fills the stack."""
     newest = frame[:, None]
     return jnp.where(opens, newest, jnp.concatenate([stack[:, 1:], newest], 1))
 
 
 def seeing(spec: StreamSpec, alter: Alter) -> tuple[Callable[[], Any], Callable[..., tuple[Any, TimeStep]]]:
-    """``memory`` and ``see`` of a change of what is seen.
+    """The ``memory`` and ``see`` of a change of observations.
 
-    Of stacked frames only the newest is altered and the older ones are remembered as they were shown, so that a replay
-    of single frames holds what was seen.
+    In a stack only the newest frame is altered. Older frames are kept as they were shown, so a replay buffer of single
+    frames stores what the agent observed.
     """
     seen = picture_of(spec)
 
@@ -79,7 +79,7 @@ def seeing(spec: StreamSpec, alter: Alter) -> tuple[Callable[[], Any], Callable[
 
 
 def with_picture(spec: StreamSpec, shape: tuple[int, ...], dtype: Any) -> StreamSpec:
-    """``spec`` with another array to be seen."""
+    """``spec`` with a different observation array."""
     seen: Any = jax.ShapeDtypeStruct(shape, dtype)
     supervised = isinstance(spec.observation, Supervised)
     return spec._replace(observation=spec.observation._replace(input=seen) if supervised else seen)
@@ -87,14 +87,14 @@ def with_picture(spec: StreamSpec, shape: tuple[int, ...], dtype: Any) -> Stream
 
 @metadata(example={"deviation": [0.0, 0.3]})
 def observation_noise(*, deviation: Values = 0.1, per: Per = "visit", gradual: float = 0.0) -> Transform:
-    """``o <- o + deviation * N(0, 1)``, apart for each place, env and step.
+    """``o <- o + deviation * N(0, 1)``, independently for each place, env and step.
 
-    All settings are static. ``deviation``: a number or a list, gone through in turn over and over: at each visit, or
-    (``per: task``) by the stream's tasks. Visits with the same task and deviation are one task. ``gradual``: the share
-    of the visit in which it goes linearly from the last value to the new; then every visit is a task of its own.
+    All settings are static. ``deviation``: a number, or a list to cycle through: at each visit, or (``per: task``) by
+    the stream's tasks. Visits with the same task and deviation are one task. ``gradual``: the fraction of the visit
+    over which it changes linearly from the last value to the new one; every visit is then its own task.
 
-    Observations must be real numbers, or bool, which become real; ``ValueError`` for others, whose scale a network may
-    infer from their type, for negative deviations and for a share out of range.
+    Observations must be real-valued, or bool, which becomes real-valued. ``ValueError`` for other types, whose scale a
+    network may infer from the type, for negative deviations and for a fraction out of range.
     """
     check_gradual(gradual)
     values = listed_values("deviation", deviation, 0.0, np.inf, "at least 0")
@@ -124,10 +124,10 @@ def observation_dropout(
     per: Per = "visit",
     gradual: float = 0.0,
 ) -> Transform:
-    """``o <- 0`` with a probability, apart for each place (or the whole observation), env and step.
+    """``o <- 0`` with a probability, independently for each place (or the whole observation), env and step.
 
-    All settings are static and, but for ``what``, as in :func:`observation_noise`. Nothing is scaled up to make good
-    for what is missing. ``ValueError`` for probabilities outside [0, 1] and a share out of range.
+    All settings are static and, except for ``what``, as in :func:`observation_noise`. The remaining values are not
+    rescaled to compensate. ``ValueError`` for probabilities outside [0, 1] and a fraction out of range.
     """
     check_gradual(gradual)
     values = listed_values("probability", probability, 0.0, 1.0, "in [0, 1]")
@@ -156,9 +156,9 @@ def frame_stack(*, frames: Few = 4) -> Transform:
     """The last ``frames`` observations in one, on a leading axis, the newest last (Mnih et al. 2015, "Human-level
     control through deep reinforcement learning").
 
-    Static. At the beginning of an episode all of them are its first. Agents know the axis (``StreamSpec.stack``): a
-    replay keeps single frames. With 1 the stream is as it was. ``ValueError`` for less than 1, for frames that are
-    stacked already and on a supervised stream.
+    Static. At the start of an episode the stack repeats its first frame. Agents know the axis (``StreamSpec.stack``): a
+    replay buffer stores single frames. With 1 the stream is unchanged. ``ValueError`` for less than 1, for frames that
+    are already stacked and on a supervised stream.
     """
     if frames < 1:
         raise ValueError(f"frames: {frames} is not allowed; must be at least 1")

@@ -1,4 +1,4 @@
-"""Actions that stick."""
+"""Sticky actions."""
 
 from typing import Any
 
@@ -29,16 +29,16 @@ from plasticity.envs.transforms.base import (
     example={"probability": [0.0, 0.25]},
 )
 def sticky_actions(*, probability: Values = 0.25, per: Per = "visit", gradual: float = 0.0) -> Transform:
-    """With a probability the last action that was done is done again instead of the one chosen.
+    """With a given probability the last executed action is repeated instead of the chosen one.
 
     Machado et al. 2018, "Revisiting the Arcade Learning Environment: Evaluation Protocols and Open Problems for General
-    Agents". All settings are static. ``probability``: a number or a list, gone through in turn over and over: at each
-    visit, or (``per: task``) by the stream's tasks. Visits with the same task and probability are one task.
-    ``gradual``: the share of the visit in which it goes linearly from the last value to the new; then every visit is a
-    task of its own.
+    Agents". All settings are static. ``probability``: a number, or a list to cycle through: at each visit, or
+    (``per: task``) by the stream's tasks. Visits with the same task and probability are one task. ``gradual``: the
+    fraction of the visit over which it changes linearly from the last value to the new one; every visit is then its own
+    task.
 
-    ``ValueError`` for probabilities outside [0, 1], a share out of range and on a supervised stream. The paper's
-    emulator draws for each frame; here it is for each step, and the first action of an episode is always done.
+    ``ValueError`` for probabilities outside [0, 1], a fraction out of range and on a supervised stream. The paper's
+    emulator draws for each frame. Here the draw is per step, and the first action of an episode is always executed.
     """
     check_gradual(gradual)
     values = listed_values("probability", probability, 0.0, 1.0, "in [0, 1]")

@@ -316,9 +316,9 @@ def test_a_module_of_the_current_folder_registers_its_environments(here: Any) ->
         ),
         ("broken_envs:A-v0", "id: module \"broken_envs\" cannot be imported: .*'a_library_nobody_has'$"),
         ("leaving_envs:A-v0", 'id: module "leaving_envs" cannot be imported: SystemExit: 3$'),
-        (":CartPole-v1", 'id: "" is no name of a module; an id is `Name-v0` or `module:Name-v0`; did you mean'),
-        ("../envs:A-v0", 'id: "../envs" is no name of a module'),
-        (":", 'id: "" is no name of a module'),
+        (":CartPole-v1", 'id: "" is not a valid module name; an id is `Name-v0` or `module:Name-v0`; did you mean'),
+        ("../envs:A-v0", 'id: "../envs" is not a valid module name'),
+        (":", 'id: "" is not a valid module name'),
     ],
 )
 def test_an_id_with_a_module_that_leads_nowhere(here: Any, id: str, said: str) -> None:

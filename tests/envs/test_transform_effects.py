@@ -329,7 +329,11 @@ def test_what_makes_no_sense_on_a_supervised_stream_is_refused(name: str) -> Non
     [
         ("scale_reward", {"factor": 0.0}, "factor: 0.0 is not allowed; must be greater than 0"),
         ("scale_reward", {"factor": ()}, "factor: .* is not allowed"),
-        ("scale_reward", {"gradual": 1.5}, r"gradual: 1.5 is not allowed; must be a share of the visit, in \[0, 1\]"),
+        (
+            "scale_reward",
+            {"gradual": 1.5},
+            r"gradual: 1.5 is not allowed; must be a fraction of the visit, in \[0, 1\]",
+        ),
         ("clip_reward", {"low": 1.0, "high": 1.0}, "low: 1.0 is not allowed; must be below high"),
         ("delay_reward", {"steps": (1, -1)}, "steps: .* must be at least 0"),
         ("observation_noise", {"deviation": -0.1}, "deviation: -0.1 is not allowed; must be at least 0"),
