@@ -1,10 +1,10 @@
-"""How many cores there are: the one question to the operating system that not every one answers alike."""
+"""The number of CPU cores, which operating systems report differently."""
 
 import os
 
 
 def cores() -> int:
-    """CPU cores that this process may use; all of the machine's where the system does not say (macOS, Windows)."""
+    """CPU cores available to this process; all of the machine's if the system does not report this (macOS, Windows)."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

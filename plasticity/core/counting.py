@@ -1,7 +1,7 @@
-"""Counts, sums and running moments in single precision that stay right for 1e9 samples and more.
+"""Counts, sums and running moments in single precision that remain accurate beyond 1e9 samples.
 
-A float32 count stops at 2^24, a sum stops where a term is below half the spacing of floats there, and so does a mean
-of ``n`` samples where ``(x - mean) / n`` is. Here a count is two words of 32 bits, and a sum or a mean is kept as two
+A float32 count stops growing at 2^24. A sum stops when a term is below half the spacing of floats there, and so does a
+mean of ``n`` samples when ``(x - mean) / n`` is. Here a count is stored as two 32-bit words, and a sum or a mean as two
 floats (Dekker 1971, "A floating-point technique for extending the available precision"; Knuth, "The Art of Computer
 Programming", volume 2, section 4.2.2). Nothing needs 64-bit types.
 """
@@ -53,7 +53,7 @@ def as_float(number: Count) -> Array:
 
 
 def precise(value: Array | float) -> Precise:
-    """A float32 as it is."""
+    """A float32 as a ``Precise`` number, unchanged."""
     value = jnp.asarray(value, jnp.float32)
     return Precise(value, jnp.zeros_like(value))
 
@@ -63,7 +63,7 @@ def zeros(shape: tuple[int, ...] = ()) -> Precise:
 
 
 def plus(number: Precise, term: Array) -> Precise:
-    """``number + term`` (float32), to about 2^-47 of the larger one; as it is, bit for bit, where ``term`` is 0."""
+    """``number + term`` (float32), to about 2^-47 of the larger one; unchanged, bit for bit, if ``term`` is 0."""
     rough = number.value + term
     gone = rough - number.value
     carry = number.carry + ((number.value - (rough - gone)) + (term - gone))
@@ -72,7 +72,7 @@ def plus(number: Precise, term: Array) -> Precise:
 
 
 def minus(values: Array, number: Precise) -> Array:
-    """``values - number``, float32: exact as far as float32 can say the difference."""
+    """``values - number``, float32: exact to the precision of float32."""
     return (values - number.value) - number.carry
 
 
@@ -83,15 +83,15 @@ def floor(number: Precise) -> Array:
 
 
 def moments(shape: tuple[int, ...] = ()) -> Moments:
-    """The moments of nothing."""
+    """The moments before any sample."""
     return Moments(zeros(shape), zeros(shape))
 
 
 def batch_moments(values: Array, counts: Array, centre: Precise) -> tuple[Array, Array]:
-    """A batch's mean as its distance from ``centre``, and its variance; 0 where nothing counts.
+    """A batch's mean as its distance from ``centre``, and its variance; 0 if no entry counts.
 
-    ``values`` is float32[E, ...], ``counts`` bool[E], ``centre`` has the shape of one value. Distances are taken before
-    anything is summed, so that what is far from 0 loses no digits.
+    ``values`` is float32[E, ...], ``counts`` bool[E], ``centre`` has the shape of one value. Distances are computed
+    before summing, so that values far from 0 lose no digits.
     """
     counts = counts.reshape(-1, *(1 for _ in values.shape[1:]))
     number = jnp.maximum(jnp.sum(counts.astype(jnp.float32), 0), 1.0)
@@ -101,9 +101,9 @@ def batch_moments(values: Array, counts: Array, centre: Precise) -> tuple[Array,
 
 
 def merged(so_far: Moments, share: Array, step: Array, variance: Array) -> Moments:
-    """The moments with a batch more that makes up ``share`` (0 to 1) of the whole.
+    """The moments after adding a batch that makes up ``share`` (0 to 1) of the whole.
 
-    ``step`` is the batch's mean less the mean so far: ``mean <- mean + share step`` and
+    ``step`` is the batch's mean minus the mean so far: ``mean <- mean + share step`` and
     ``v <- (1 - share) (v + share step^2) + share variance``. Chan, Golub, LeVeque 1983, "Algorithms for computing the
     sample variance".
     """

@@ -1,4 +1,4 @@
-"""What a user is told when a config, a name or a file is wrong: a few lines, each naming the place and the way out."""
+"""Error messages for an invalid config, name or file: a few lines, each naming the place and the fix."""
 
 import itertools
 import json
@@ -18,25 +18,25 @@ SEPARATORS = str.maketrans("", "", "_- ")
 
 
 class UserError(Exception):
-    """A mistake the user can mend; the message is one to three lines and is shown without a traceback.
+    """An error the user can fix; the message is one to three lines and is shown without a traceback.
 
-    Whatever it quotes, every line is printable and of bounded length.
+    Every line is printable and of bounded length, including any quoted text.
     """
 
     def __init__(self, message: object = "") -> None:
         super().__init__(bounded(str(message)))
 
-    code = 2  # the process ends with this one
+    code = 2  # the exit code of the process
 
 
 class StorageError(UserError):
-    """A file could not be written or read while a run was under way; what was saved before is still there."""
+    """A file could not be written or read during a run; what was saved before is intact."""
 
     code = 74  # EX_IOERR of sysexits.h
 
 
 def why(error: OSError) -> str:
-    """The file, where it is known, and the system's words: ``runs/a/plan.json: No space left on device``."""
+    """The file, if known, and the system's message: ``runs/a/plan.json: No space left on device``."""
     reason = os.strerror(error.errno) if error.errno else " ".join(str(error).split())
     return ": ".join(filter(None, (os.fsdecode(error.filename) if error.filename else "", cut(reason, 200))))
 
@@ -46,11 +46,11 @@ class Problem(NamedTuple):
 
     at: Location
     text: str
-    arm: str = ""  # where the place belongs to all arms and the problem came up in this one
+    arm: str = ""  # if the place belongs to all arms, the arm in which the problem occurred
 
 
 class NoSuchPlaceError(Exception):
-    """A dotted path leads nowhere; the message says why."""
+    """A dotted path that does not exist; the message says why."""
 
 
 def dotted(location: Location) -> str:
@@ -60,8 +60,10 @@ def dotted(location: Location) -> str:
 
 
 def printable(text: str) -> str:
-    """The text with everything that a terminal may act upon written as an escape: line breaks, control characters,
-    marks that turn the direction of writing, lone surrogates."""
+    """The text with all characters that a terminal may interpret escaped.
+
+    These are line breaks, control characters, marks that change the writing direction, and lone surrogates.
+    """
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
@@ -74,24 +76,24 @@ def bounded(message: str) -> str:
 
 
 def placed(place: str, text: str) -> str:
-    """The place, then the text, which may open with the member's name: ``monitors.srank`` says it already."""
+    """The place, then the text, without a leading member name that the place already contains (``monitors.srank``)."""
     return ": ".join(filter(None, (place, text.removeprefix(f"{place.rpartition('.')[2]}: "))))
 
 
 def refused(key: str, value: Any, allowed: str, user: str = "") -> ValueError:
-    """``user: key: value is not allowed; must be ...``, to be raised."""
+    """The error ``user: key: value is not allowed; must be ...``, for the caller to raise."""
     return ValueError(f"{user and f'{user}: '}{key}: {shown(value)} is not allowed; must be {allowed}")
 
 
 def check(key: str, value: Any, known: Iterable[str], user: str = "") -> None:
-    """``ValueError`` that lists the known names if ``value`` is none of them."""
+    """Raise a ``ValueError`` that lists the known names if ``value`` is not one of them."""
     names = tuple(known)
     if value not in names:
         raise refused(key, value, f"one of {', '.join(names)}", user)
 
 
 def check_least(key: str, value: Any, least: int, user: str = "") -> None:
-    """``ValueError`` if ``value`` is not a whole number of at least ``least``."""
+    """Raise a ``ValueError`` if ``value`` is not a whole number of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
         raise refused(key, value, f"a whole number of at least {least}", user)
 
@@ -102,7 +104,7 @@ def shown(value: Any, width: int = 48) -> str:
 
 
 def _written(value: Any, enough: int) -> str:
-    """The value as JSON, as far as ``enough`` characters or a little further; a circle does no harm."""
+    """The value as JSON, up to about ``enough`` characters; circular references are safe."""
     if isinstance(value, str):
         value = value[:enough]
     encoder = json.JSONEncoder(ensure_ascii=False, default=_other, skipkeys=True, check_circular=False)
@@ -122,7 +124,7 @@ def _other(value: Any) -> str:
 
 
 def contrasted(one: Any, other: Any, width: int = 60) -> tuple[str, str]:
-    """Two values as short lines that show where they differ: long ones are cut around their first difference."""
+    """Two values as short lines that show where they differ; long ones are cut around their first difference."""
     a, b = (" ".join(_written(value, 1_000_000).split()) for value in (one, other))
     if max(len(a), len(b)) <= width:
         return printable(a), printable(b)
@@ -139,10 +141,10 @@ def cut(text: str, width: int) -> str:
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known name that the word is most likely meant for; None where none is near.
+    """The known name closest to the word; None if none is near.
 
-    Near: at most one slip (a letter too many, too few, wrong, or two swapped) for every three letters of the longer
-    word, and at most three. Case, underscores, hyphens and spaces do not count.
+    Near means at most one typo (an extra, missing, wrong or swapped letter) for every three letters of the longer word,
+    and at most three in all. Case, underscores, hyphens and spaces do not count.
     """
     if len(word) > LONGEST:
         return None
@@ -161,7 +163,7 @@ def _plain(word: str) -> str:
 
 
 def _slips(a: str, b: str, most: int) -> int | None:
-    """The optimal string alignment distance of two words; None where it is more than ``most``."""
+    """The optimal string alignment distance of two words; None if it exceeds ``most``."""
     if abs(len(a) - len(b)) > most or most < 0:
         return None
     far = most + 1
@@ -198,13 +200,13 @@ def unknown(what: str, word: str, known: Iterable[str], heading: str = "known") 
 
 
 def suggestion(word: str, known: Iterable[str]) -> str:
-    """``; did you mean `b`?``, or nothing where no known name is near (see :func:`nearest`)."""
+    """``; did you mean `b`?``, or an empty string if no known name is near (see :func:`nearest`)."""
     close = nearest(word, known)
     return f"; did you mean `{cut(close, KEY)}`?" if close else ""
 
 
 def report(problems: Sequence[Problem], source: Callable[[Location], str]) -> UserError:
-    """The first three problems as one error; ``source`` names the file (or the command line) a place was written in."""
+    """The first three problems as one error; ``source`` names the file (or command line) of a place."""
     lines = list(dict.fromkeys(": ".join(filter(None, (source(p.at), dotted(p.at), p.text))) for p in problems))
     more = len(lines) - SHOWN
     if more > 0:

@@ -1,8 +1,8 @@
 """Decompositions that may be vmapped on a CPU.
 
-There, jaxlib (0.10) divides a batch of decompositions into tasks for the thread pool that the caller itself may occupy,
-and waits for them. Two devices of a two-core machine were once found to do so at the same time, each in the SVD of an
-effective rank, and waited for ever. One matrix after another makes no such tasks.
+On a CPU, jaxlib (0.10) splits a batch of decompositions into tasks for the thread pool that the caller itself may
+occupy, and waits for them. We observed two devices of a two-core machine doing so at the same time, each in the SVD of
+an effective rank, and waiting indefinitely. Processing one matrix after another creates no such tasks.
 """
 
 import math
@@ -16,7 +16,7 @@ from plasticity.core.types import Array, Key
 
 
 def one_by_one(decompose: Callable[..., Any]) -> Callable[..., Any]:
-    """``decompose``, which under ``vmap`` on a CPU becomes a loop; on other backends as it is."""
+    """``decompose``, which under ``vmap`` on a CPU becomes a loop; unchanged on other backends."""
     looped = jax.custom_batching.sequential_vmap(decompose)
 
     def call(*args: Any) -> Any:

@@ -16,7 +16,7 @@ def constant(value: Number) -> Schedule:
 
 
 def fraction(count: Array, steps: Number) -> Array:
-    """``count / steps``, held between 0 and 1; 1 where ``steps`` is below 1 and count at least 1."""
+    """``count / steps``, clipped to [0, 1]; 1 if ``steps`` is below 1 and count at least 1."""
     return jnp.clip(count / jnp.maximum(steps, 1), 0.0, 1.0)
 
 
@@ -46,7 +46,7 @@ def cosine(start: Number, end: Number, steps: Number) -> Schedule:
 def warm_up(schedule: Schedule, steps: Number) -> Schedule:
     """``min((count + 1) / steps, 1) schedule(max(count - steps, 0))``: a linear rise in front of ``schedule``.
 
-    The rise ends at count ``steps - 1`` and is never 0; with ``steps = 0`` the schedule is as it was.
+    The rise ends at count ``steps - 1`` and is never 0; with ``steps = 0`` the schedule is unchanged.
     """
 
     def warmed(count: Array) -> Array:

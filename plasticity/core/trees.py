@@ -12,14 +12,14 @@ Tree = Any
 
 
 def get(tree: Tree, path: Path) -> Tree:
-    """The part of nested mappings under ``path``; ``KeyError`` where there is none."""
+    """The part of nested mappings under ``path``; ``KeyError`` if there is none."""
     for name in path:
         tree = tree[name]
     return tree
 
 
 def put(tree: Tree, path: Path, value: Tree) -> Tree:
-    """A copy of nested mappings with ``value`` under ``path``; ``KeyError`` where nothing was before."""
+    """A copy of nested mappings with ``value`` under ``path``; ``KeyError`` if the path does not exist."""
     if not path:
         return value
     return {**tree, path[0]: put(tree[path[0]], path[1:], value)}
@@ -73,5 +73,5 @@ def is_finite(tree: Tree) -> Array:
 
 
 def size(tree: Tree) -> int:
-    """How many numbers the tree holds; arrays or their shapes."""
+    """The number of elements in the tree; arrays or their shapes."""
     return sum(math.prod(x.shape) for x in jax.tree.leaves(tree))

@@ -1,8 +1,8 @@
-"""The records that pass between the rooms of the testbed.
+"""The records that pass between the packages of the testbed.
 
-A component is a NamedTuple of pure functions and is written for ONE lane (one learner); no function of a component
-knows that other lanes exist. Inside a lane arrays have one leading axis, ``E``, the lane's parallel environments
-(the minibatch of a supervised stream). ``docs/contracts.md`` explains each record and the rules that hold for it.
+A component is a NamedTuple of pure functions, written for ONE lane (one learner) and unaware of other lanes. Inside a
+lane arrays have one leading axis, ``E``, the lane's parallel environments (the minibatch of a supervised stream).
+``docs/contracts.md`` explains each record and the rules that hold for it.
 """
 
 import math
@@ -24,7 +24,7 @@ FIRST, MID, LAST = 0, 1, 2
 
 
 class TimeStep(NamedTuple):
-    """What an environment says at one moment (the four fields of dm_env), arrays ``[E, ...]``."""
+    """What an environment returns at one step (the four fields of dm_env), arrays ``[E, ...]``."""
 
     step_type: Array  # int8[E]     FIRST, MID or LAST
     reward: Array  # float32[E]  0 on FIRST
@@ -33,7 +33,7 @@ class TimeStep(NamedTuple):
 
 
 class Transition(NamedTuple):
-    """A pair of neighbouring time steps; it is no transition where ``current`` is FIRST (see :func:`is_transition`)."""
+    """Two consecutive time steps; not a transition if ``current`` is FIRST (see :func:`is_transition`)."""
 
     previous: TimeStep
     action: Array
@@ -56,31 +56,33 @@ class Clock(NamedTuple):
     """Counters shared by all lanes of a program, int32 scalars, traced and NEVER batched (a batched predicate turns
     ``lax.cond`` into a select that runs both branches)."""
 
-    step: Array  # number of the env step under way, from 0, counted for each env since the start of the run
-    update: Array  # number of the update under way, from 0 (an agent that learns every k-th step divides by k)
-    visit: Array  # index of the visit under way
+    step: Array  # index of the current env step, from 0, counted for each env since the start of the run
+    update: Array  # index of the current update, from 0 (an agent that learns every k-th step divides by k)
+    visit: Array  # index of the current visit
     step_in_visit: Array
 
 
 class Visit(NamedTuple):
-    """One stay in a task, as a stream sees it: int32 scalars, traced. (To ``Stream.reset`` the tasks may also come as
-    int32[W], one for each lane, where lanes meet them in orders of their own.)"""
+    """One stay in a task, as seen by a stream: int32 scalars, traced.
+
+    For ``Stream.reset`` the tasks may also be int32[W], one for each lane, if each lane has its own task order.
+    """
 
     number: Array
     task: Array
-    replica: Array | int = 0  # 0: the one that is learned on; others: the same problem with other chance, to evaluate
-    moment: Array | int = 0  # env steps of the visit that lie behind; not 0 where it is entered later, to evaluate
+    replica: Array | int = 0  # 0: for learning; others: the same problem with different randomness, for evaluation
+    moment: Array | int = 0  # env steps of the visit already past; not 0 if evaluation starts later
 
 
 class VisitPlan(NamedTuple):
-    """One stay in a task, as the runner plans it (static)."""
+    """One stay in a task, as planned by the runner (static)."""
 
     task: int  # index into StreamSpec.tasks
     steps: int  # env steps of each env
 
 
 class StreamSpec(NamedTuple):
-    """What agents, runner and plots may know of a stream (static)."""
+    """What agents, runner and plots may know about a stream (static)."""
 
     observation: Any  # pytree of jax.ShapeDtypeStruct of ONE env
     actions: int  # number of discrete actions; classes; or the size of a real-valued prediction
@@ -93,9 +95,9 @@ class StreamSpec(NamedTuple):
     stack: int = 0  # > 0: the observation's leading axis holds this many frames, the newest last
     reward_name: str = "reward"  # what the reward is, for axis labels: accuracy, return, ...
     reward_range: tuple[float, float] = (-math.inf, math.inf)  # of one step; infinite where unknown
-    alike: bool = False  # episodic returns of all tasks are of one kind (variants of one problem) and can be averaged
-    shuffled: bool = False  # each lane meets the tasks in an order of its own (``plasticity.engine.visits.own_task``)
-    data: tuple[tuple[str, str], ...] = ()  # files that the stream was made from: absolute path, SHA-256 of the bytes
+    alike: bool = False  # episodic returns of all tasks are comparable (variants of one problem) and can be averaged
+    shuffled: bool = False  # each lane has its own task order (``plasticity.engine.visits.own_task``)
+    data: tuple[tuple[str, str], ...] = ()  # files that the stream was built from: absolute path, SHA-256 of the bytes
     score_range: tuple[float, float] | None = None  # of one step's recorded performance; None: that of the reward
 
 
@@ -126,9 +128,9 @@ class Stream(NamedTuple):
     spec: StreamSpec
     reset: Callable[[Key, Visit, Array], tuple[State, TimeStep]]  # keys[W], visit, block
     step: Callable[[Key, State, Array, Clock], tuple[State, TimeStep]]  # keys[W], state, actions[W, E, ...], clock
-    # What is recorded as the performance of a step, float32[W, E], from the state and the time step that it led to.
+    # The recorded performance of a step, float32[W, E], from the state and the resulting time step.
     score: Callable[[State, TimeStep], Array] = reward_of
-    # What lives outside the arrays (a host stream's emulators); nothing for a pure stream.
+    # State outside the arrays (a host stream's emulators); empty for a pure stream.
     save: Callable[[], Mapping[str, np.ndarray]] = dict
     load: Callable[[Mapping[str, np.ndarray]], None] = lambda saved: None
     close: Callable[[], None] = lambda: None
@@ -143,7 +145,7 @@ class Activation(NamedTuple):
 
 
 class Units(NamedTuple):
-    """The wiring of one hidden layer, written by the network builder, the only party that knows it."""
+    """The wiring of one hidden layer, written by the network builder."""
 
     name: str  # key into the activations
     source: Path  # module whose output axis is these units: every leaf under it has the units on its last axis
@@ -157,7 +159,7 @@ class Network(NamedTuple):
     units: tuple[Units, ...]
     hidden: tuple[Path, ...]  # modules with a kernel, in order, without the output layers
     outputs: tuple[Path, ...]  # the output layers' modules, one for each head
-    auxiliary: tuple[Path, ...] = ()  # output layers that `apply` does not compute: they are there for penalties
+    auxiliary: tuple[Path, ...] = ()  # output layers that `apply` does not compute, for penalties
 
     def modules(self) -> dict[str, Path]:
         """Every module with a kernel, the output layers last, by the name that a config uses."""
@@ -165,7 +167,7 @@ class Network(NamedTuple):
 
 
 class Optimizer(NamedTuple):
-    """An ``optax.GradientTransformationExtraArgs`` that also says its step size."""
+    """An ``optax.GradientTransformationExtraArgs`` that also reports its step size."""
 
     init: Callable[[Params], optax.OptState]
     update: Callable[..., tuple[Params, optax.OptState]]
@@ -176,7 +178,7 @@ class Learner(NamedTuple):
     """Everything an intervention may rewrite."""
 
     params: Params
-    target: Params  # () where there is no target network
+    target: Params  # () if there is no target network
     opt_state: optax.OptState
     rest: Mapping[str, Any] = {}  # at a switch only: what else a new agent would have (replay, schedule, normaliser)
 
@@ -190,15 +192,15 @@ class Context(NamedTuple):
     gradients: Params  # of the update (of loss + penalties); () in `prepare`, in `penalty` and at a switch
     network: Network
     optimizer: Optimizer
-    fresh: Callable[[Key], Learner]  # a newborn agent's Learner, `rest` included
+    fresh: Callable[[Key], Learner]  # a fresh agent's Learner, `rest` included
     loss: Callable[[Params], Array]  # the task loss of the update's batch, without penalties; constant 0 at a switch
     reference: Callable[[], Any]
-    # observations [B, ...] drawn apart from the update's batch where the agent remembers others (replay, rollout), else
+    # observations [B, ...] drawn separately from the update's batch if the agent stores others (replay, rollout), else
     # the batch itself; () at a switch
 
 
 class Probe(NamedTuple):
-    """What monitors may look at: a lane's learner and a batch of recent transitions. Lives inside one trace."""
+    """What monitors may read: a lane's learner and a batch of recent transitions. Exists within a single trace."""
 
     learner: Learner
     network: Network
@@ -206,16 +208,16 @@ class Probe(NamedTuple):
     activations: Mapping[str, Activation]  # of the batch's observations
     loss: Callable[[Params], Array]  # the task loss on the batch, the target network held fixed
     clock: Clock
-    observation: Any  # [B, ...]: the batch as the network sees it
+    observation: Any  # [B, ...]: the batch as the network receives it
     losses: Callable[[Params], Array]  # float32[B]: `loss` row by row; it is their mean over `valid`
     valid: Array  # bool[B]: False for a pair that joins two episodes
-    scores: Callable[[Params, Any], Array]  # observations [B, ...] -> [B, n], what the agent decides by (see `meaning`)
+    scores: Callable[[Params, Any], Array]  # observations [B, ...] -> [B, n], the decision outputs (see `meaning`)
     meaning: Literal["values", "logits", "prediction"]  # static; of `scores`: of actions, of a distribution, of targets
-    fresh: Callable[[Key], Learner]  # a newborn agent's Learner, `rest` included
+    fresh: Callable[[Key], Learner]  # a fresh agent's Learner, `rest` included
 
 
 class AgentState(NamedTuple):
-    """The whole memory of one lane's agent. A diverged lane is frozen by keeping ``learner`` and ``plugins``."""
+    """The complete state of one lane's agent. A diverged lane is frozen by keeping ``learner`` and ``plugins``."""
 
     learner: Learner  # its `rest` is empty here
     plugins: State  # the intervention's own state

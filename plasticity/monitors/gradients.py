@@ -1,10 +1,10 @@
-"""How the gradients of single samples relate: the cosines of their losses' gradients, and the neural tangent kernel.
+"""Similarity of per-sample gradients: the cosines of their losses' gradients, and the neural tangent kernel.
 
 Both are kernels ``J J^T`` of a Jacobian ``J [rows, parameters]`` over all parameters of the online network, on the
 first ``k`` valid rows of the probe's batch. One column is ``J (J^T e_j)``, two passes through the network, and the
-columns are made one after another: memory is that of one gradient, not of ``k`` of them. Where the batch has fewer than
-``k`` valid rows, the others are left out. Neighbouring rows of the batch may be neighbouring steps of an episode, which
-makes samples more alike than independent ones.
+columns are computed one after another, which needs the memory of one gradient instead of ``k``. If the batch has fewer
+than ``k`` valid rows, only those are used. Neighbouring rows of the batch may be neighbouring steps of an episode and
+are then more similar than independent samples.
 """
 
 from collections.abc import Callable
@@ -36,7 +36,7 @@ def kernel_product(function: Callable[[Params], Array], params: Params) -> Calla
 
 
 def first_valid(name: str, k: int, valid: Array) -> tuple[Array, Array]:
-    """int32[k] numbers of the first valid rows, and float32[k] 1, or 0 where there are not so many."""
+    """int32[k] indices of the first valid rows, and a float32[k] mask, 1 or 0 for missing ones."""
     if k > len(valid):
         raise refused("k", k, f"at most the size of the batch (probe_size), {len(valid)}", name)
     rows = jnp.argsort(~valid, stable=True)[:k]
@@ -73,10 +73,10 @@ def _spectrum(kernel: Array) -> Array:
     period=10,
 )
 def gradient_covariance(*, k: Several = 32) -> Monitor:
-    """How far a step for one sample helps or hurts the others: the cosines of the gradients of single samples.
+    """How much a step on one sample helps or hurts the others: the cosines of per-sample gradients.
 
     ``C_ij = <g_i, g_j> / (|g_i| |g_j|)``, ``g_i = d l_i / d theta``, ``l_i`` the i-th of ``probe.losses`` (the task
-    loss, without penalties), over the first ``k`` valid rows; 0 where a gradient vanishes. Metrics, over the pairs ``i
+    loss, without penalties), over the first ``k`` valid rows; 0 if a gradient vanishes. Metrics, over the pairs ``i
     != j``: ``gradient_covariance`` the mean cosine, ``gradient_covariance/absolute`` the mean of ``|C_ij|``,
     ``gradient_covariance/negative`` the share of pairs with ``C_ij < 0``. Over the whole matrix:
     ``gradient_covariance/effective_rank = exp(entropy)`` of its normalised eigenvalues, in [1, k], 0 for zeros. And
@@ -85,14 +85,14 @@ def gradient_covariance(*, k: Several = 32) -> Monitor:
     Reference: Lyle, Zheng, Nikishin, Avila Pires, Pascanu & Dabney 2023, Understanding plasticity in neural networks.
 
     Args:
-        k: static, at least 2. Cost: ``2 k`` backward passes over the WHOLE batch (the losses of a probe cannot be had
-            for some rows alone), so about ``2 k`` gradients; memory that of one.
+        k: static, at least 2. Cost: ``2 k`` backward passes over the WHOLE batch (the losses of a probe cannot be
+            computed for single rows), so about ``2 k`` gradients; memory that of one.
 
     Raises:
         ValueError: for ``k`` below 2, and while tracing where the batch has fewer than ``k`` rows.
 
-    The paper takes 512 samples and looks at the whole matrix; these summaries and the default are ours. Despite the
-    name it is neither centred nor a covariance: cosines do not see the gradients' lengths.
+    The paper uses 512 samples and shows the whole matrix; these summaries and the default are ours. Despite the name it
+    is neither centred nor a covariance: cosines ignore the gradients' lengths.
     """
     check_least("k", k, 2, "gradient_covariance")
 
@@ -129,7 +129,7 @@ def ntk(*, k: Repeats = 32) -> Monitor:
     """Rank, condition and shape of the empirical neural tangent kernel.
 
     ``K_ij = (1 / n) sum_o <d f_o(x_i) / d theta, d f_o(x_j) / d theta>``: the trace over the ``n`` outputs of
-    ``probe.scores`` (what the agent decides by), divided by their number, on the first ``k`` valid rows. With its
+    ``probe.scores`` (the agent's decision outputs), divided by their number, on the first ``k`` valid rows. With its
     eigenvalues ``e_1 >= e_2 >= ...``, ``m <= k`` the number of valid rows and ``eps`` the machine epsilon:
 
     * ``ntk``: the effective rank, ``exp(-sum_i p_i ln p_i)``, ``p_i = e_i / sum_j e_j``, in [1, m];
@@ -138,8 +138,8 @@ def ntk(*, k: Repeats = 32) -> Monitor:
     * ``ntk/diagonal``: ``sum_i K_ii^2 / sum_ij K_ij^2``, 1 for a diagonal kernel and ``1 / m`` for equal rows;
     * ``ntk/top``: ``e_1 / sum_i e_i``, 1 for a kernel of rank one.
 
-    All are 0 for a kernel of zeros, and none depends on the kernel's scale; a row that occurs twice in the batch makes
-    the kernel singular. NaN without a valid row.
+    All are 0 for a kernel of zeros, and none depends on the kernel's scale; a duplicate row in the batch makes the
+    kernel singular. NaN if no row is valid.
 
     Reference: Jacot, Gabriel & Hongler 2018, Neural Tangent Kernel: Convergence and Generalization in Neural Networks;
     as a sign of lost plasticity Lyle, Zheng, Khetarpal, van Hasselt, Pascanu, Martens & Dabney 2024, Disentangling the
@@ -152,8 +152,8 @@ def ntk(*, k: Repeats = 32) -> Monitor:
     Raises:
         ValueError: for ``k`` below 1, and while tracing where the batch has fewer than ``k`` rows.
 
-    The summaries are ours. Elsewhere also the kernel of the summed outputs (one gradient for each row), which sees only
-    the common part of the outputs: in a duelling network, the state's value and no advantage.
+    The summaries are ours. Other code uses the kernel of the summed outputs (one gradient for each row), which captures
+    only the common part of the outputs: in a duelling network, the state value but not the advantages.
     """
     check_least("k", k, 1, "ntk")
 

@@ -1,11 +1,12 @@
-"""What the learner can still learn: copies of it are trained, inside the monitor, beside newborns.
+"""What the learner can still learn: the monitors train copies of it and of freshly initialised networks.
 
-Three answers under three names, because "plasticity" elsewhere is any of them, or the performance during training:
-``plasticity_probe`` (loss on random targets after a fixed budget), ``upgd_plasticity`` (how much one update lowers the
-task loss) and ``warm_start_gap`` (task loss from here against from scratch). ``capacity`` is a fourth, in its own file.
+There are three measures under three names, because "plasticity" elsewhere means any of them, or the performance during
+training: ``plasticity_probe`` (loss on random targets after a fixed budget), ``upgd_plasticity`` (how much one update
+lowers the task loss) and ``warm_start_gap`` (task loss when training from here compared with from scratch).
+``capacity`` is a fourth, in its own file.
 
-The training uses the learner's own optimizer, as interventions have wrapped it, on the probe's batch. Penalties, resets
-and the like are not part of it. The learner itself is not touched. None of them keeps anything between measurements.
+The training uses the learner's own optimizer, as interventions have wrapped it, on the probe's batch. Penalties and
+resets are not included. The learner itself is not changed, and no monitor keeps state between measurements.
 """
 
 import math
@@ -26,8 +27,8 @@ from plasticity.monitors.fitting import Rows, Start, at, at_least_one, current_a
 def sine(values: Array, frequency: float) -> Array:
     """``sin(frequency values)`` in float32, its phase within about ``1e-6 (1 + |values|)``, for frequencies to 2e5.
 
-    ``values`` are cut into pieces of 9 bits, whose product with the whole part of ``frequency / 2 pi`` is exact, so
-    that whole turns can be taken off before anything is rounded.
+    ``values`` are split into pieces of 9 bits, whose product with the integer part of ``frequency / 2 pi`` is exact, so
+    whole turns can be removed before any rounding.
     """
     turns = frequency / (2 * math.pi)
     whole = math.floor(turns)
@@ -64,7 +65,7 @@ def _fit_wave(probe: Probe, start: Start, wave: Array, steps: int, key: Key, row
 
 
 def _of_finite(probe: Probe, metrics: dict[str, Array]) -> dict[str, Array]:
-    """NaN throughout for a learner that is not finite: the newborn's numbers alone would look like a measurement."""
+    """NaN for all metrics if the learner is not finite: the fresh network's alone would look like a measurement."""
     finite = is_finite(probe.learner.params)
     return {name: jnp.where(finite, value, jnp.nan) for name, value in metrics.items()}
 
@@ -81,15 +82,15 @@ def plasticity_probe(
     batch: Size | None = None,
     frequency: float = 1e5,
 ) -> Monitor:
-    """How much worse than a newborn the learner fits random targets: its plasticity loss.
+    """How much worse than a fresh network the learner fits random targets: its plasticity loss.
 
-    ``mean_w [ l_w(O(theta, l_w)) - l_w(O(theta_0, l_w)) ]``, positive where plasticity is lost and 0 in expectation for
-    a newborn. ``O`` makes ``steps`` updates with the learner's own optimizer and step size, ``theta_0`` is another
-    newborn for each target, and ``l_w(theta) = E_x [(f(x; theta) - g_w(x))^2]``, the mean over the valid rows of the
-    probe's batch and over all outputs (of policy and value, where there are both). The targets are
-    ``g_w(x) = a + sin(frequency f(x; w))``, ``w`` the parameters of a third newborn and ``a`` the mean prediction, for
-    each output, of the network that is about to be trained: the learner's for the learner and the newborn's for the
-    newborn, or else the one with other predictions would have an offset to learn. Predicting ``a`` costs 0.5.
+    ``mean_w [ l_w(O(theta, l_w)) - l_w(O(theta_0, l_w)) ]``, positive if plasticity is lost and 0 in expectation for a
+    fresh network. ``O`` makes ``steps`` updates with the learner's own optimizer and step size, ``theta_0`` is another
+    fresh initialisation for each target, and ``l_w(theta) = E_x [(f(x; theta) - g_w(x))^2]``, the mean over the valid
+    rows of the probe's batch and over all outputs (of policy and value, if there are both). The targets are ``g_w(x) =
+    a + sin(frequency f(x; w))``, with ``w`` the parameters of a third fresh network and ``a`` the mean prediction, for
+    each output, of the network about to be trained (the learner or the fresh network), so that neither has an offset to
+    learn. Predicting ``a`` gives a loss of 0.5.
 
     Metrics: ``plasticity_probe``; ``/loss`` and ``/fresh_loss``, after the training; ``/initial_loss`` and
     ``/fresh_initial_loss``, before it. With ``optimizer: continued`` they are ``plasticity_probe/continued`` and
@@ -98,10 +99,10 @@ def plasticity_probe(
     Reference: Lyle, Zheng, Nikishin, Avila Pires, Pascanu & Dabney 2023, Understanding plasticity in neural networks.
 
     Args:
-        steps: updates (static). The paper makes 2000.
-        targets: random targets, trained on in one vmap (static). The paper has 10.
-        optimizer: "fresh", its state initial; "continued", the learner's state, and a newborn's for the newborn
-            (static).
+        steps: updates (static). The paper uses 2000.
+        targets: number of random targets, trained on in one vmap (static). The paper uses 10.
+        optimizer: "fresh" resets its state; "continued" uses the learner's state, and a fresh agent's for the fresh
+            network (static).
         batch: rows of a minibatch, drawn with replacement, the same for both networks (static); by default every
             update sees the whole probe batch.
         frequency: of the sine, in radians per unit of output; above 0, at most 2e5 (static).
@@ -109,16 +110,17 @@ def plasticity_probe(
     Cost: ``2 steps targets`` forward and backward passes on ``batch`` rows, and the memory of ``2 targets`` of them at
     once. ``ValueError`` for counts below 1, a frequency out of range or an unknown ``optimizer``.
 
-    Look at ``/initial_loss`` beside it: where that is far above 0.5 (a classifier that is sure of its labels), the
-    default number of updates mostly measures how far the outputs have to fall, and a network that is alive can score
-    worse than a dead one (docs/findings.md, F4). Take ``steps: 2000`` with a ``batch`` then.
+    Compare with ``/initial_loss``. If it is far above 0.5 (a confident classifier), the default number of updates
+    mostly measures how far the outputs have to move, and a trainable network can score worse than a dead one
+    (docs/findings.md, F4). In that case use ``steps: 2000`` with a ``batch``.
 
-    The paper subtracts the probe loss at the start of training, not that of a newborn at the same time, and the newborn
-    here sees the same data. The phase ``frequency f`` is reduced exactly, but carries ``frequency`` times the rounding
-    error of the random network's forward pass: at 1e5 some 0.01 radians for outputs of order 1, and any phase beyond
-    outputs of order 100. So the targets are as random as meant, but differ between machines and vmap widths, and
-    the losses in the third digit. Outputs are those of ``network.apply``: for distributional agents, logits. Behind an
-    eligibility trace the optimizer is used without the trace (``plasticity.monitors.fitting.plain``).
+    The paper subtracts the probe loss at the start of training, not that of a fresh network at the same time; the fresh
+    network here sees the same data. The phase ``frequency f`` is reduced exactly, but carries ``frequency`` times the
+    rounding error of the random network's forward pass: at 1e5 some 0.01 radians for outputs of order 1, and any phase
+    beyond outputs of order 100. The targets are therefore as random as intended, but they differ between machines and
+    vmap widths, and the losses differ in the third digit. Outputs are those of ``network.apply``: for distributional
+    agents, logits. Behind an eligibility trace the optimizer is used without the trace
+    (``plasticity.monitors.fitting.plain``).
     """
     at_least_one(steps=steps, targets=targets, batch=1 if batch is None else batch)
     check("optimizer", optimizer, ("fresh", "continued"))
@@ -149,17 +151,17 @@ def plasticity_probe(
     paper="Elsayed & Mahmood 2024, Addressing Loss of Plasticity and Catastrophic Forgetting in Continual Learning"
 )
 def upgd_plasticity() -> Monitor:
-    """The share of the task loss that one update takes away.
+    """The share of the task loss that one update removes.
 
     ``clip(1 - L_after / L_before, 0, 1)``: the task loss on the probe's batch after and before one update of a copy of
-    the learner on that same loss, with the learner's optimizer and its state. Larger is more plastic. NaN where
-    ``L_before`` is not positive: a policy-gradient loss is no error, and its ratio means nothing.
+    the learner on that same loss, with the learner's optimizer and its state. Larger is more plastic. NaN if
+    ``L_before`` is not positive: a policy-gradient loss is not an error, and its ratio is meaningless.
 
     Reference: Elsayed & Mahmood 2024, Addressing Loss of Plasticity and Catastrophic Forgetting in Continual Learning
     (the UPGD paper, hence the name). Cost: one forward and backward pass and one forward pass.
 
-    The paper takes the ratio on the very sample of each online update and averages it over the steps; here it is taken
-    of the mean loss over the batch, at the measurement. Penalties are left out.
+    The paper computes the ratio on the sample of each online update and averages it over the steps. Here it is the
+    ratio of the mean loss over the batch, at the measurement. Penalties are excluded.
     """
 
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
@@ -174,12 +176,12 @@ def upgd_plasticity() -> Monitor:
 
 @metadata(paper="Ash & Adams 2020, On Warm-Starting Neural Network Training", period=10)
 def warm_start_gap(*, steps: Count = 200) -> Monitor:
-    """How much higher the task loss stays when training starts from the learner and not from a newborn.
+    """How much higher the task loss remains when training starts from the learner instead of a fresh network.
 
-    ``L(O(theta)) - L(O(theta_0))``, ``O`` being ``steps`` updates with the learner's own optimizer, its state initial,
-    on the task loss ``L`` of the probe's batch (the whole of it at every update, the target network held fixed, the
-    learner's for the newborn too). Positive: starting warm is a handicap. Metrics: ``warm_start_gap``, ``/loss`` and
-    ``/fresh_loss``.
+    ``L(O(theta)) - L(O(theta_0))``, where ``O`` is ``steps`` updates with the learner's own optimizer, with a fresh
+    state, on the task loss ``L`` of the probe's batch (the whole of it at every update, the target network held fixed,
+    also the learner's for the fresh network). Positive values mean that warm-starting hurts. Metrics:
+    ``warm_start_gap``, ``/loss`` and ``/fresh_loss``.
 
     Reference: Ash & Adams 2020, On Warm-Starting Neural Network Training.
 
@@ -188,9 +190,9 @@ def warm_start_gap(*, steps: Count = 200) -> Monitor:
 
     Cost: ``2 steps`` forward and backward passes on the probe's batch. ``ValueError`` for ``steps`` below 1.
 
-    The paper's gap is in accuracy on held-out data, after training to convergence on all data, old and new; a probe
-    has no held-out rows and a fixed budget, so this is the speed of training, not generalisation, and a learner that
-    has already learned the batch it is asked about starts ahead (negative).
+    The paper's gap is in accuracy on held-out data, after training to convergence on all data, old and new; a probe has
+    no held-out rows and a fixed budget, so this measures the speed of training, not generalisation, and a learner that
+    has already learned the batch starts ahead (negative).
     """
     at_least_one(steps=steps)
 
