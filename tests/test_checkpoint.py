@@ -172,7 +172,7 @@ def test_a_damaged_checkpoint_is_passed_over(laboratory, whole, finished_first_p
     watcher = laboratory.run(run, resume=True)
     assert watcher.jobs[0] == ("wide", 0, 10)
     assert watcher.lines[0].startswith(f"{newest} is damaged (")
-    assert watcher.lines[1:] == ["wide: goes on from step 10"]
+    assert watcher.lines[1:] == ["wide: continues from step 10"]
     assert_same(run, whole)
     assert older.exists()
     assert newest.exists()

@@ -61,7 +61,7 @@ def test_a_finished_run_goes_back_to_the_checkpoint_whose_parts_are_whole(labora
     assert watcher.jobs == [("wide", 1, 10)]
     assert watcher.lines[0].startswith(f"wide: was finished, but {part} is ")
     assert watcher.lines[1].endswith("; 000000000020.npz, which it belongs to, is set aside")
-    assert watcher.lines[2:] == ["wide: goes on from step 10"]
+    assert watcher.lines[2:] == ["wide: continues from step 10"]
     assert_same(run, tables(finished))
 
 

@@ -231,7 +231,7 @@ def test_a_package_that_is_missing(tmp_path, monkeypatch, name, package):
 
 def test_too_many_lanes():
     many = {"lane": range(101), "seed": range(101), "program": [0] * 101}
-    with pytest.raises(UserError, match="`wandb` is for 100 lanes of a program at most; arm ln has 101"):
+    with pytest.raises(UserError, match="`wandb` supports at most 100 lanes per program; arm ln has 101"):
         trackers.check_lanes(["tensorboard", "wandb"], [job(lanes=many)])
     trackers.check_lanes(["tensorboard"], [job(lanes=many)])
 

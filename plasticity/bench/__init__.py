@@ -1,6 +1,6 @@
-"""``plasticity bench``: how fast it is here, as tables and as JSON. Measuring is apart from printing.
+"""``plasticity bench``: speed on this machine, as tables and as JSON. Measuring is separate from printing.
 
-The benchmarks are imported, with JAX, when one of the names is used: what conducts the check of a GPU needs neither.
+The benchmarks are imported, with JAX, when one of the names is used: the driver of the GPU check needs neither.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""Environment steps per second of whole agents, environments included, and how that grows with the lanes."""
+"""Environment steps per second of whole agents, environments included, by number of lanes."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from plasticity.runs import launch
 
 THOROUGH, QUICK = Effort(5, 0.5), Effort(3, 0.01)
 SCALING = (1, 2, 4, 8, 16, 32)
-STEPS = 1 << 24  # of the only visit: more than anybody waits for
+STEPS = 1 << 24  # of the only visit: more than any benchmark runs
 
 BREAKOUT: Document = {"kind": "minatar", "games": ["breakout"], "full_actions": False, "steps_per_visit": STEPS}
 ATARI: Document = {"kind": "atari", "games": ["Breakout"], "frames_per_visit": 4 * STEPS}
@@ -23,7 +23,7 @@ REPLAY: Document = {"optimizer": ADAM, "replay_minimum": 1000, "batch_size": 32,
 
 
 class AgentCase(NamedTuple):
-    """An agent on a stream, and the speed that it should reach on two cores."""
+    """An agent on a stream, and its target speed on two cores."""
 
     case: Case
     targets: Mapping[int, int] = {}  # lanes -> env steps per second
@@ -60,7 +60,7 @@ class AgentSpeed(NamedTuple):
     lanes: int
     placement: str  # devices x groups x width
     steps_per_second: float  # env steps of all lanes and envs together
-    of_one_lane: float  # that speed divided by the one of the fewest lanes
+    of_one_lane: float  # speed relative to that of the fewest lanes
     target: int | None
 
 
@@ -74,13 +74,13 @@ def advance(run: Run) -> Work:
 
 
 def warm(work: Work, steps: int, first: int) -> None:
-    """Until the replay is full enough to learn from."""
+    """Run until the replay buffer is full enough for learning."""
     for _ in range(-(-first // steps)):
         work()
 
 
 def measure(name: str, case: AgentCase, lanes: Sequence[int], effort: Effort) -> list[AgentSpeed]:
-    """One row for each number of lanes; the numbers of lanes take turns. Compilation and filling are not counted."""
+    """One row per number of lanes, measured in turns. Compilation and filling of the buffer are excluded."""
     compiled: dict[tuple[int, int], Compiled] = {}
     works: dict[int, Work] = {}
     runs: dict[int, Run] = {}
@@ -98,7 +98,7 @@ def measure(name: str, case: AgentCase, lanes: Sequence[int], effort: Effort) ->
 
 
 def _shared(known: Compiled | None) -> Compiled | None:
-    """What is compiled already, unless there are emulators in it, which belong to one run."""
+    """The compiled functions, unless they contain emulators, which belong to one run."""
     return known if known is not None and not known.stream.emulated else None
 
 

@@ -1,4 +1,4 @@
-"""What is timed: whole experiments, from their config on, that differ in how much one step has to do."""
+"""Timed cases: whole experiments, given by their config, that differ in the work of one step."""
 
 import functools
 from collections.abc import Mapping

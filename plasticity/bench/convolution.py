@@ -1,4 +1,4 @@
-"""Milliseconds of the gradient of a Nature network, by the way its convolutions are computed."""
+"""Time of the gradient of a Nature network, in milliseconds, by implementation of its convolutions."""
 
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
@@ -13,7 +13,7 @@ from plasticity.networks.build import build
 from plasticity.networks.presets import nature
 
 ACTIONS = 6
-TARGET = 0.8  # of "auto" in a scan to lax outside a loop, at batch 32 on a CPU
+TARGET = 0.8  # time of "auto" in a scan relative to lax outside a loop, at batch 32 on a CPU
 Where = Literal["scan", "alone"]
 
 
@@ -29,7 +29,7 @@ class Milliseconds(NamedTuple):
     method: str
     where: Where
     milliseconds: float  # of one gradient of one lane
-    of_lax_alone: float  # divided by those of lax outside a loop
+    of_lax_alone: float  # relative to lax outside a loop
 
 
 CONTENDERS = (
@@ -57,7 +57,7 @@ def descent(method: str, side: int) -> tuple[Callable[..., Params], Callable[[Pa
 
 
 def work(contender: Contender, batch: int, lanes: int, side: int = 84) -> Work:
-    """``contender.iterations`` gradients of every lane, each on pictures of its own."""
+    """``contender.iterations`` gradients of every lane, each on its own images."""
     init, step = descent(contender.method, side)
     across = jax.vmap(step) if lanes > 1 else step
     size = (contender.iterations, *((lanes,) if lanes > 1 else ()), batch, 4, side, side)
@@ -83,7 +83,7 @@ def work(contender: Contender, batch: int, lanes: int, side: int = 84) -> Work:
 def measure(
     batch: int, lanes: int, effort: Effort, contenders: tuple[Contender, ...] = CONTENDERS, side: int = 84
 ) -> list[Milliseconds]:
-    """One row for each contender; ``contenders`` hold lax outside a loop."""
+    """One row per contender; ``contenders`` include lax outside a loop."""
     turns = interleaved({each: work(each, batch, lanes, side) for each in contenders}, effort)
     each_turn = {each: [1e3 * t / each.iterations / lanes for t in seconds] for each, seconds in turns.items()}
     (base,) = (times for each, times in each_turn.items() if (each.method, each.where) == ("lax", "alone"))
@@ -103,7 +103,7 @@ def convolution(say: Callable[[str], None], quick: bool = False) -> list[Millise
 
 
 def verdicts(rows: list[Milliseconds]) -> list[str]:
-    """The convolution that networks use by default, in a scan, against lax outside a loop."""
+    """The default convolution of networks, in a scan, compared with lax outside a loop."""
     return [
         f"batch {row.batch}, {row.lanes} lanes: auto in a scan takes {row.of_lax_alone:.2f} of lax outside a loop"
         + (f" (target {TARGET} on a CPU)" if (row.batch, row.lanes) == SHAPES[0] else "")

@@ -1,4 +1,4 @@
-"""What each intervention costs: its time for an update against none, on a small and on a large network."""
+"""Cost of each intervention: time of an update with it relative to none, on a small and on a large network."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -27,13 +27,13 @@ class Slowdown(NamedTuple):
 
 
 def running(case: Case, lanes: int, *members: Any) -> Run:
-    """The case with these interventions, past what fills its replay."""
+    """The case with these interventions, after its replay buffer is filled."""
     planned = job(case, lanes, interventions=list(members), placement={"width": 1})
     return Run(planned.program, planned.placement, launch.devices())
 
 
 def variants(name: str) -> Mapping[str, Any]:
-    """The settings to time: as it stands, with its period out of reach, and with it at every update."""
+    """The settings to time: the defaults, or with the period never due and due at every update."""
     known = inspect.signature(launch.BUILT_IN["interventions"][name]).parameters
     if "period" not in known or known["period"].default == 1 or known.get("when", known["period"]).default == "switch":
         return {"between": {"kind": name}}
@@ -53,7 +53,7 @@ def measure(name: str, learner: str, bare: Work, lanes: int, effort: Effort) -> 
 
 
 def interventions(say: Callable[[str], None], quick: bool = False) -> list[Slowdown]:
-    """All built-in interventions, each compared with none in turns."""
+    """All built-in interventions, each compared with none, measured in turns."""
     names = ("weight_decay", "redo") if quick else tuple(launch.BUILT_IN["interventions"])
     found = []
     for learner in ("classifier",) if quick else LEARNERS:

@@ -1,4 +1,4 @@
-"""What the machinery costs: the runner's loop against the same updates in a scan written by hand."""
+"""Overhead of the runner's loop, relative to the same updates in a hand-written scan."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -21,7 +21,7 @@ TARGET = 1.15  # of the loop's time to that of the scan by hand
 
 
 class Overhead(NamedTuple):
-    """One way to make the quickstart's updates; every device trains one lane at a time."""
+    """One implementation of the quickstart's updates; every device trains one lane at a time."""
 
     what: str
     lanes: int
@@ -91,7 +91,7 @@ def bare(lanes: int, devices: int, steps: int) -> Work:
 
 
 def compiled_only(run: Run) -> Work:
-    """One chunk of every group without the loop around it: nothing is fetched, nothing recorded."""
+    """One chunk of every group without the runner's loop: nothing is fetched or recorded."""
 
     def work() -> None:
         clock = run.clock()
@@ -103,7 +103,7 @@ def compiled_only(run: Run) -> Work:
 
 
 def whole_loop(run: Run) -> Work:
-    """One chunk of every group as ``plasticity run`` does it, records on the host."""
+    """One chunk of every group as in ``plasticity run``, with records on the host."""
     chunks = run.chunks()
 
     def work() -> None:

@@ -1,4 +1,4 @@
-"""What each monitor costs at its defaults, on a small, a middling and a large network."""
+"""Cost of each monitor at its defaults, on a small, a medium and a large network."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ USUAL = ("effective_rank", "dormant_units", "hessian_top_eigenvalue", "weight_no
 
 
 class Learner(NamedTuple):
-    """A learner to be looked at."""
+    """A learner to be monitored."""
 
     case: Case
     lanes: tuple[int, ...]
@@ -51,12 +51,12 @@ class Cost(NamedTuple):
 
 
 def multiple(name: str) -> int:
-    """How many usual periods lie between two measurements by default."""
+    """Number of usual periods between two measurements by default."""
     return launch.registry().metadata("monitors", name).period
 
 
 def names_for(learner: Learner) -> list[str]:
-    """The monitors of installed packages too, but those that this learner's optimizer or outputs don't suit."""
+    """All monitors, including those of installed packages, that suit this learner's optimizer and outputs."""
     known = launch.registry()
     names = [name for name in known.names("monitors") if learner.costly or multiple(name) < COSTLY]
     supervised = learner.case is CASES["classifier"]
@@ -64,7 +64,7 @@ def names_for(learner: Learner) -> list[str]:
 
 
 def measure(name: str, names: Sequence[str], lanes: int, effort: Effort) -> list[Cost]:
-    """One row for each monitor, every one compiled and called for itself, placed as training places the lanes."""
+    """One row per monitor, each compiled and called separately, with the lanes placed as in training."""
     learner = LEARNERS[name]
     case = learner.case
     planned = job(case, lanes, monitors=list(names), monitor_every="visit", probe_size=learner.probe_size)
@@ -97,7 +97,7 @@ def measure(name: str, names: Sequence[str], lanes: int, effort: Effort) -> list
 
 
 def monitors(say: Callable[[str], None], quick: bool = False) -> list[Cost]:
-    """All monitors there are, installed packages' too; a few of them in the quick version."""
+    """All monitors, including those of installed packages; a few of them in the quick version."""
     found = []
     for name, learner in LEARNERS.items():
         names = ("weight_norm", "effective_rank") if quick else names_for(learner)
@@ -110,7 +110,7 @@ def monitors(say: Callable[[str], None], quick: bool = False) -> list[Cost]:
 
 
 def verdicts(rows: Sequence[Cost]) -> list[str]:
-    """What the quickstart's monitors add together, at the default periods of the experiments that are meant."""
+    """The total cost of the quickstart's monitors at the default periods of their experiments."""
     lines = []
     for name, lanes in dict.fromkeys((row.learner, row.lanes) for row in rows):
         shares = [row.share for row in rows if (row.learner, row.lanes) == (name, lanes) and row.monitor in USUAL]

@@ -1,4 +1,4 @@
-"""Updates per second by lanes and placement, and how near the automatic placement comes to the best one."""
+"""Updates per second by lanes and placement, and the automatic placement relative to the best one."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
@@ -29,11 +29,11 @@ class Speed(NamedTuple):
     width: int
     automatic: bool  # what `plasticity run` chooses
     updates_per_second: float  # of all lanes together
-    of_best: float  # its speed divided by that of the fastest placement of these lanes
+    of_best: float  # speed relative to the fastest placement of these lanes
 
 
 def candidates(lanes: int, devices: int, widths: Sequence[int], automatic: Placement) -> list[Placement]:
-    """One device and all of them, every width that is not wider than the lanes of a device, and the automatic one."""
+    """One device and all devices, with every width up to the lanes of a device, and the automatic placement."""
     found = [automatic]
     for used in (1, min(devices, lanes)):
         most = -(-lanes // used)
@@ -42,7 +42,7 @@ def candidates(lanes: int, devices: int, widths: Sequence[int], automatic: Place
 
 
 def loop(run: Run) -> Callable[[], int]:
-    """Runs one chunk of every group and tells the number of updates made so far by all lanes."""
+    """Run one chunk of every group; returns the number of updates made so far by all lanes."""
     chunks = run.chunks()
     return lambda: int(next(chunks).metrics["update"].astype(np.int64).sum())
 
@@ -57,7 +57,7 @@ def _silently(advance: Callable[[], int]) -> Work:
 def measure(
     name: str, case: Case, lanes: int, widths: Sequence[int], effort: Effort, compiled: dict[Shape, Compiled]
 ) -> list[Speed]:
-    """All placements of a case with this many lanes; ``compiled`` is filled, and serves other numbers of lanes."""
+    """All placements of a case with this many lanes; ``compiled`` is filled and reused for other numbers of lanes."""
     planned = job(case, lanes)
     loops: dict[Placement, Callable[[], int]] = {}
     updates: dict[Placement, int] = {}
@@ -88,7 +88,7 @@ def _run(planned: Job, placement: Placement, compiled: dict[Shape, Compiled]) ->
 
 
 def lanes(say: Callable[[str], None], quick: bool = False, cases: Mapping[str, Case] = CASES) -> list[Speed]:
-    """Speed of every case, number of lanes and placement, through the runner's own loop, in its steady state."""
+    """Steady-state speed of every case, number of lanes and placement, measured with the runner's loop."""
     found: list[Speed] = []
     for name in QUICK_CASES if quick else cases:
         compiled: dict[Shape, Compiled] = {}
@@ -100,7 +100,7 @@ def lanes(say: Callable[[str], None], quick: bool = False, cases: Mapping[str, C
 
 
 def verdicts(rows: Iterable[Speed]) -> list[str]:
-    """One line for each case and number of lanes: the automatic placement against the best one."""
+    """One line per case and number of lanes: the automatic placement compared with the best one."""
     best = {(row.case, row.lanes): row for row in sorted(rows, key=lambda row: row.of_best)}
     return [
         f"{row.case}, {row.lanes} lanes: automatic {_shape(row)} runs at {row.of_best:.2f} of the best, "

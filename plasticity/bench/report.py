@@ -1,4 +1,4 @@
-"""Which benchmarks there are, and what becomes of their rows."""
+"""The list of benchmarks, and the output of their rows."""
 
 import json
 import platform
@@ -22,7 +22,7 @@ Rows = Sequence[Any]  # of one NamedTuple type
 
 
 class Benchmark(NamedTuple):
-    """``measure(say, quick)`` gives rows; ``say`` is told what comes next."""
+    """A benchmark: ``measure(say, quick)`` returns rows; ``say`` receives progress messages."""
 
     title: str
     measure: Callable[[Say, bool], Rows]
@@ -50,12 +50,12 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "convolution": Benchmark("gradient of a Nature network", convolution.convolution, convolution.verdicts),
     "monitors": Benchmark("one measurement of a monitor, for each lane", monitors.monitors, monitors.verdicts),
     "streams": Benchmark("steps per second, one lane", stream_rates.streams, stream_rates.verdicts),
-    "loop": Benchmark("the runner against a scan written by hand", loop.loop, loop.verdicts),
+    "loop": Benchmark("the runner compared with a hand-written scan", loop.loop, loop.verdicts),
 }
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers depend on besides the program."""
+    """Properties of the machine that the numbers depend on."""
     devices = launch.devices()
     return {
         "cpus": cores(),
@@ -68,7 +68,7 @@ def machine() -> dict[str, Any]:
 
 
 def run(names: Sequence[str] = (), *, quick: bool = False, say: Say = lambda line: None) -> Report:
-    """Measures the named benchmarks, or all. ``UserError`` for an unknown name, before anything is measured."""
+    """Run the named benchmarks, or all. ``UserError`` for an unknown name, before anything is measured."""
     for name in names:
         if name not in BENCHMARKS:
             raise UserError(unknown(f"benchmark `{name}`", name, BENCHMARKS))
@@ -92,7 +92,7 @@ def as_json(report: Report) -> str:
 
 
 def write(report: Report, path: Path) -> None:
-    """``UserError`` where the file cannot be written."""
+    """Write the report as JSON. ``UserError`` if the file cannot be written."""
     try:
         write_text(path, as_json(report) + "\n")
     except OSError as error:
@@ -100,7 +100,7 @@ def write(report: Report, path: Path) -> None:
 
 
 def show(report: Report, console: Console) -> None:
-    """A table for each benchmark, and what to make of it."""
+    """Print a table and the verdicts of each benchmark."""
     console.print(Text(", ".join(f"{key} {value}" for key, value in report.machine.items())))
     for result in report.results:
         console.print(_table(result))

@@ -1,4 +1,4 @@
-"""Steps per second of every stream by the number of environments, and what the path to the host costs."""
+"""Steps per second of every stream by number of environments, and the overhead of the host path."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -31,7 +31,7 @@ class Rate(NamedTuple):
 
 
 def settings_of(name: str, envs: int) -> Mapping[str, Any]:
-    """The example on the stream's metadata with so many environments."""
+    """The example in the stream's metadata with ``envs`` environments."""
     return {**launch.registry().metadata("streams", name).example, "envs": envs}
 
 
@@ -48,7 +48,7 @@ def actions_for(source: Source) -> np.ndarray:
 
 
 def playing(source: Source, stream: Stream) -> Work:
-    """So many steps at each call as the runner makes them: one compiled scan, the state taken from call to call."""
+    """A fixed number of steps per call as in the runner: one compiled scan, with the state carried between calls."""
     keys, zero = jax.vmap(lane_keys)(jnp.zeros(1, jnp.int32)).data, jnp.int32(0)
     state, _ = jax.jit(stream.reset)(keys, Visit(zero, zero + source.spec.visits[0].task), zero)
     actions = jnp.asarray(actions_for(source))
@@ -59,7 +59,7 @@ def playing(source: Source, stream: Stream) -> Work:
         def body(state: Any, given: Any) -> Any:
             i, action = given
             state, timestep = stream.step(keys, state, action, Clock(start + i, start + i, zero, start + i))
-            # Everything that is seen is asked for, or the compiler leaves out what makes it.
+            # All observations are used, or the compiler would remove their computation.
             return state, (timestep.reward.sum(), jax.tree.map(lambda x: x.sum(), timestep.observation))
 
         return jax.lax.scan(body, state, (jnp.arange(len(actions)), actions))
@@ -74,7 +74,7 @@ def playing(source: Source, stream: Stream) -> Work:
 
 
 def bare(source: Source) -> Work:
-    """The emulators themselves, so many steps at each call."""
+    """The emulators alone, a fixed number of steps per call."""
     assert source.make_pool is not None
     pool = source.make_pool(source.spec.visits[0].task, np.arange(1, source.spec.envs + 1, dtype=np.int32))
     pool.reset()
@@ -101,7 +101,7 @@ def measure(name: str, envs: int, effort: Effort) -> Rate:
 
 
 def streams(say: Callable[[str], None], quick: bool = False) -> list[Rate]:
-    """Every stream there is, installed packages' too; two of them in the quick version."""
+    """Every stream, including those of installed packages; two of them in the quick version."""
     names = ("catch", "relabelled") if quick else launch.registry().names("streams")
     found = []
     for name in names:
@@ -111,7 +111,7 @@ def streams(say: Callable[[str], None], quick: bool = False) -> list[Rate]:
 
 
 def verdicts(rows: Sequence[Rate]) -> list[str]:
-    """What the path to the host adds."""
+    """The overhead of the host path."""
     return [
         f"{row.stream}, {row.envs} envs: the host path adds {row.overhead:.1%} (at most {LIMIT:.0%})"
         for row in rows

@@ -1,4 +1,4 @@
-"""Streams that cost next to nothing, so that what is timed is the learner."""
+"""Streams of negligible cost, for timing the learner."""
 
 from typing import Any
 
@@ -36,7 +36,7 @@ def vectors(*, dimensions: Count = 50, actions: Count = 6) -> Source:
 
 
 def frames(*, side: Count = 84, stack: Count = 4, actions: Count = 6) -> Source:
-    """A film that is shown again and again, uint8 ``[stack, side, side]``; the right action is the frame's number."""
+    """A repeated film, uint8 ``[stack, side, side]``; the correct action is the frame's number."""
     film = np.random.default_rng(0).integers(0, 256, (FILM + stack, side, side), np.uint8)
 
     def picture(number: Array) -> Array:

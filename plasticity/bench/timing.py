@@ -1,4 +1,4 @@
-"""Timing on a machine that others use too: everything to be compared takes turns, and medians are reported."""
+"""Timing on a shared machine: contenders take turns, and medians are reported."""
 
 import math
 import statistics
@@ -47,5 +47,5 @@ def _seconds(work: Work, calls: int) -> float:
 
 
 def ratio(a: Sequence[float], b: Sequence[float]) -> float:
-    """The median over the turns of ``a / b``: what slows a whole round down does not touch it."""
+    """The median over the turns of ``a / b``, which is unaffected by slowdowns of a whole round."""
     return statistics.median(x / y for x, y in zip(a, b, strict=True))

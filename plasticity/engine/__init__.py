@@ -1,4 +1,4 @@
 """The compiled loop: lanes on devices, visits, evaluation, and the program that a runner advances chunk by chunk.
 
-Imports ``core``, ``config.counters`` and ``monitors.base``; knows no member of any family, and no file.
+Imports ``core``, ``config.counters`` and ``monitors.base``; depends on no member of any family, and on no files.
 """

@@ -1,8 +1,8 @@
-"""Evaluation: episodes in environments of their own, played by a learner that does not learn from them.
+"""Evaluation: episodes in separate environments, played without learning.
 
-An evaluation sees a *replica* of a visit: the same problem with other chance (see ``types.Visit``), so that neither the
-training stream nor its random numbers are touched. Every env plays the same number of whole episodes; to stop at the
-first so many episodes of all envs would favour short ones.
+An evaluation uses a *replica* of a visit: the same problem with different randomness (see ``types.Visit``). The
+training stream and its random numbers are not affected. Every env plays the same number of whole episodes; stopping
+after a total number of episodes over all envs would favour short ones.
 """
 
 from collections.abc import Callable
@@ -25,8 +25,8 @@ class Evaluation(NamedTuple):
 
     every: int | None  # env steps of training; None: at the end of every visit
     tasks: Which = "current"  # the task being learned, all tasks met so far, or all of the stream
-    episodes: int = 10  # of a lane, rounded up to a multiple of its envs
-    steps: int = 10_000  # env steps at most; of a stream without episodes exactly so many
+    episodes: int = 10  # per lane, rounded up to a multiple of its envs
+    steps: int = 10_000  # maximum env steps; the exact number for a stream without episodes
     epsilon: float = 0.0  # probability of a random action
 
 
@@ -38,9 +38,9 @@ class Target(NamedTuple):
 
 
 class Books(NamedTuple):
-    """What one lane counts, ``[E]`` each."""
+    """Evaluation statistics of one lane, ``[E]`` each."""
 
-    running: Precise  # return of the episode under way
+    running: Precise  # return of the current episode
     age: Array  # int32: its steps so far
     episodes: Array  # int32, finished
     returns: Precise  # of the finished ones, summed
@@ -49,9 +49,9 @@ class Books(NamedTuple):
 
 
 def targets(spec: StreamSpec, visit: int, which: Which) -> list[Target]:
-    """The visits that stand for the tasks to evaluate during ``visit``: of each task the last so far, else the next.
+    """The visits to evaluate during ``visit``: for each task its latest visit so far, else its next one.
 
-    The visit under way comes first.
+    The current visit comes first.
     """
     now = Target(visit, spec.visits[visit].task)
     last = {plan.task: i for i, plan in enumerate(spec.visits[: visit + 1])}
@@ -66,8 +66,7 @@ def blank(envs: int) -> Books:
 
 
 def entered(books: Books, timestep: TimeStep, score: Array, wanted: int) -> Books:
-    """The books after one more time step and its ``score``; an env that has played its ``wanted`` episodes counts no
-    more."""
+    """Update the statistics with a time step and its ``score``; an env that has played ``wanted`` episodes is ignored."""
     counts = (books.episodes < wanted) & (timestep.step_type != FIRST)
     running = plus(books.running, jnp.where(counts, score, 0.0))
     age = books.age + counts
@@ -83,7 +82,7 @@ def entered(books: Books, timestep: TimeStep, score: Array, wanted: int) -> Book
 
 
 def summary(books: Books, steps: Array, episodic: bool) -> Metrics:
-    """One lane's numbers; NaN where no episode was finished."""
+    """One lane's evaluation metrics; NaN if no episode was finished."""
     if not episodic:
         return {"reward": jnp.mean(books.reward.value) / steps}
     count = jnp.sum(books.episodes)
@@ -97,10 +96,10 @@ def summary(books: Books, steps: Array, episodic: bool) -> Metrics:
 def evaluate(
     stream: Stream, width: int, settings: Evaluation, play: Play, data: Key, visit: Visit, block: Array
 ) -> Metrics:
-    """Plays a replica of ``visit`` with a block of ``width`` lanes; numbers ``[width]``.
+    """Play a replica of ``visit`` with a block of ``width`` lanes; returns metrics ``[width]``.
 
-    ``data``: the lanes' data keys ``[width]``; ``play`` and everything inside the loop see a single lane without axis.
-    The steps are numbered -1, -2, ..., apart from those of training. The visit stands still at its ``moment``.
+    ``data``: the lanes' data keys ``[width]``. ``play`` and everything inside the loop see a single lane without a lane
+    axis. Steps are numbered -1, -2, ..., to be distinct from training steps. The visit is fixed at its ``moment``.
     """
     spec = stream.spec
     wanted = -(-settings.episodes // spec.envs)

@@ -1,4 +1,4 @@
-"""Lanes: which learners there are, where each of them runs, and which random keys are theirs."""
+"""Lanes: placement of the learners on devices, and their random keys."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -8,7 +8,7 @@ import numpy as np
 
 from plasticity.core.types import Key
 
-DATA, LEARNER = 0, 1  # data keys and learner keys are apart, so that all arms see the same stream
+DATA, LEARNER = 0, 1  # data keys and learner keys are separate, so that all arms see the same stream
 
 
 class LaneKeys(NamedTuple):
@@ -17,14 +17,17 @@ class LaneKeys(NamedTuple):
 
 
 def lane_keys(seed: jax.Array) -> LaneKeys:
-    """The root keys of the lane with this seed, whatever other lanes run: ``fold_in(fold_in(key(0), seed), tag)``."""
+    """The root keys of the lane with this seed, independent of other lanes: ``fold_in(fold_in(key(0), seed), tag)``."""
     root = jax.random.fold_in(jax.random.key(0), seed)
     return LaneKeys(jax.random.fold_in(root, DATA), jax.random.fold_in(root, LEARNER))
 
 
 class Placement(NamedTuple):
-    """``devices x groups x width`` places for lanes: a group runs on all devices at once, the groups one after another,
-    and each device advances ``width`` lanes in one vmap (1: no vmap at all)."""
+    """``devices x groups x width`` slots for lanes.
+
+    A group runs on all devices at once. Groups run one after another. Each device advances ``width`` lanes in one vmap
+    (1: no vmap).
+    """
 
     devices: int
     groups: int
@@ -36,7 +39,7 @@ class Placement(NamedTuple):
         return self.devices * self.width
 
     def lanes_of(self, group: int, lanes: int) -> np.ndarray:
-        """The lane in each place of a group, int[block]; left-over places repeat the last lane and are not recorded."""
+        """The lane in each slot of a group, int[block]; surplus slots repeat the last lane and are not recorded."""
         places = np.arange(group * self.block, (group + 1) * self.block)
         return np.minimum(places, lanes - 1)
 
@@ -50,9 +53,9 @@ WIDEST_ON_CPU = 128
 def automatic_width(backend: str, lanes_per_device: int, work: int) -> int:
     """The vmap width that ``place`` chooses; ``work``: parameters x batch of one lane's step.
 
-    All lanes of a device on an accelerator. On a CPU the least power of two that makes a step ``BUSY`` (1 for all but
-    small networks), or a width between half and twice of that which leaves fewer places without a lane. It depends on
-    the program alone, never on a measurement, so that the same config gives the same numbers.
+    On an accelerator: all lanes of a device. On a CPU: the smallest power of two that makes a step ``BUSY`` (1 for all
+    but small networks), or a width between half and twice that value that leaves fewer slots without a lane. The width
+    depends only on the program, never on a measurement, so the same config gives the same numbers.
     """
     if backend != "cpu":
         return lanes_per_device
@@ -66,10 +69,10 @@ def automatic_width(backend: str, lanes_per_device: int, work: int) -> int:
 
 
 def place(lanes: int, *, devices: int, backend: str = "cpu", work: int = BUSY, width: int | None = None) -> Placement:
-    """Spreads lanes over devices, sequential groups and vmap width.
+    """Distribute lanes over devices, sequential groups and vmap width.
 
-    ``width`` overrides the automatic choice and is then kept exactly (places without a lane repeat the last one), so
-    that a lane computes bit for bit the same whatever other lanes run. ``ValueError`` if it is not positive.
+    ``width`` overrides the automatic choice and is then used exactly (slots without a lane repeat the last lane), so
+    a lane's results are bitwise identical whatever other lanes run. ``ValueError`` if it is not positive.
     """
     if width is not None and width < 1:
         raise ValueError(f"placement.width: {width} is not allowed; it must be at least 1")
@@ -83,5 +86,5 @@ def place(lanes: int, *, devices: int, backend: str = "cpu", work: int = BUSY, w
 
 
 def join(groups: Sequence[np.ndarray], lanes: int) -> np.ndarray:
-    """Per-group arrays ``[block, ...]`` -> one array ``[lanes, ...]``, places without a lane cut off."""
+    """Per-group arrays ``[block, ...]`` -> one array ``[lanes, ...]``, without the surplus slots."""
     return np.concatenate(groups)[:lanes]

@@ -1,4 +1,4 @@
-"""How much memory a run takes on each device, from shapes alone: nothing is computed."""
+"""Memory of a run on each device, from shapes alone; nothing is computed."""
 
 import math
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ class Memory(NamedTuple):
     """Bytes on one device."""
 
     state: int  # everything the lanes carry: exact
-    workspace: int  # what one group needs while it runs: an estimate
+    workspace: int  # needed by one group while it runs: an estimate
 
     @property
     def total(self) -> int:
@@ -35,7 +35,7 @@ def size_of(tree: Any) -> int:
 
 
 def estimate(run: Run) -> Memory:
-    """Memory of one program on each of its devices; the probe batch is taken for the largest batch there is."""
+    """Memory of one program on each of its devices; assumes that the probe batch is the largest batch."""
     placement, carry = run.placement, run.carry_shape()
     per_group = size_of(carry) // placement.devices
     learner = size_of(carry.agent.learner) // placement.devices
@@ -45,7 +45,7 @@ def estimate(run: Run) -> Memory:
 
 
 def capacity(device: jax.Device, devices_in_use: int) -> int:
-    """Bytes a device offers: what it says of itself; on a CPU the machine's memory, shared by the devices in use."""
+    """Bytes available on a device: its reported limit, or on a CPU the machine's memory divided by the devices in use."""
     stats = device.memory_stats() if device.platform != "cpu" else None
     if stats and "bytes_limit" in stats:
         return int(stats["bytes_limit"])

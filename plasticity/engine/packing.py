@@ -1,4 +1,4 @@
-"""Metrics on their way to the host: one array instead of many, since each transfer costs more than its bytes."""
+"""Packing of metrics into one array for the transfer to the host: many small transfers are slow."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from plasticity.core.types import Metrics
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Packed:
-    """Scalars under their names; the names and types are static."""
+    """Named scalars in one array; names and types are static."""
 
     bits: Any  # int32[..., metrics], an array of JAX or of NumPy
     names: tuple[str, ...] = field(metadata={"static": True})
@@ -22,7 +22,7 @@ class Packed:
 
 
 def pack(metrics: Metrics) -> Packed:
-    """Scalars -> one array; whole numbers become int32, all others float32, and keep their bits."""
+    """Scalars -> one array of bits; integers become int32, all others float32."""
     values = [jnp.asarray(value) for value in metrics.values()]
     dtypes = tuple("int32" if jnp.issubdtype(value.dtype, jnp.integer) else "float32" for value in values)
     bits = [

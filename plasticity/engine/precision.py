@@ -1,4 +1,4 @@
-"""JAX's own settings that change numbers: every run computes with the same ones, whatever the environment says."""
+"""JAX settings that affect numbers: every run uses the same ones, regardless of the environment."""
 
 import warnings
 from collections.abc import Mapping
@@ -19,22 +19,22 @@ NUMBERS: Mapping[str, Any] = {
 
 
 def _others() -> dict[str, Any]:
-    """The settings that are not as they should be, with their values."""
+    """The settings that differ from ``NUMBERS``, with their values."""
     now = {name: getattr(jax.config, name, wanted) for name, wanted in NUMBERS.items()}
     return {name: value for name, value in now.items() if value != NUMBERS[name]}
 
 
 def settle() -> None:
-    """Sets what the environment or an installed package has set otherwise, and warns of each."""
+    """Set the settings that the environment or an installed package has changed, with a warning for each."""
     for name, value in _others().items():
         jax.config.update(name, NUMBERS[name])
         warnings.warn(
-            f"{name.upper()} was {value}: runs compute with {NUMBERS[name]}, so it has been set to that", stacklevel=3
+            f"{name.upper()} was {value}; runs compute with {NUMBERS[name]}, so it was set to that", stacklevel=3
         )
 
 
 def check() -> None:
-    """``UserError`` where a member has changed one of them while it was built, and would do so again in the run."""
+    """``UserError`` if a member has changed one of the settings while it was built, as it would again in the run."""
     for name, value in _others().items():
         jax.config.update(name, NUMBERS[name])
         raise UserError(

@@ -1,8 +1,8 @@
-"""A program: all lanes of one arm with the same static structure, as four compiled functions.
+"""A program: all lanes of one arm with the same static structure, as compiled functions.
 
-The functions work on one *group* of lanes (``devices x width``, see ``plasticity.engine.lanes``): ``begin``, ``chunk``,
-``measure``, ``evaluate``, ``switch``. The training step is traced and compiled once for the whole stream: a task
-switch changes arrays.
+The functions ``begin``, ``chunk``, ``measure``, ``evaluate`` and ``switch`` act on one *group* of lanes (``devices x
+width``, see ``plasticity.engine.lanes``). The training step is traced and compiled once for the whole stream: a task
+switch only changes arrays.
 """
 
 import functools
@@ -41,8 +41,8 @@ from plasticity.monitors.base import Monitor, together
 
 Hyper = Mapping[str, Any]
 NEVER = -1
-FINISHED = 2**31 - 1  # env steps after which any visit that changes gradually has changed
-DIVERGED = "diverged_at"  # among what a chunk sends to the host
+FINISHED = 2**31 - 1  # env steps after which any gradual change of a visit is complete
+DIVERGED = "diverged_at"  # among the metrics that a chunk sends to the host
 INIT, ACT, LEARN, SWITCH, MEASURE, PLAY = range(6)  # one tag for each use of a lane's learner key
 
 
@@ -64,18 +64,18 @@ class Program(NamedTuple):
     hyper: Mapping[str, np.ndarray]  # float32[lanes] each
     seeds: np.ndarray  # int32[lanes]
     chunk: int  # env steps of one compiled scan
-    probe_size: int = 512  # transitions that monitors look at
+    probe_size: int = 512  # number of transitions passed to monitors
     evaluation: Evaluation | None = None
 
 
 class Carry(NamedTuple):
-    """Everything that a group of lanes takes from one chunk to the next; leading axis ``devices x width``."""
+    """The state of a group of lanes between chunks; leading axis ``devices x width``."""
 
     agent: AgentState
     stream: State
     timestep: TimeStep
-    recent: Transition  # ring [slots, E, ...] of the newest transitions, for the monitors
-    episode_return: Precise  # [E], of the episodes under way
+    recent: Transition  # ring buffer [slots, E, ...] of the newest transitions, for the monitors
+    episode_return: Precise  # [E], of the current episodes
     monitors: tuple[State, ...]
     updates: Array  # int32: updates made so far
     diverged_at: Array  # int32: the env step at which the lane's numbers stopped being finite, or NEVER
@@ -96,7 +96,7 @@ class Compiled(NamedTuple):
 
 
 def slots(program: Program) -> int:
-    """Env steps whose transitions the monitors' ring holds."""
+    """Number of env steps in the monitors' ring buffer."""
     return max(1, program.probe_size // program.spec.envs)
 
 
@@ -107,9 +107,9 @@ def _fold(keys: Any, *tags: Any) -> Any:
 
 
 def _finite_record(made: Metrics, steps: int) -> Metrics:
-    """Per-step sums of one lane over a chunk -> what is recorded; NaN where nothing was counted.
+    """Per-step sums of one lane over a chunk -> recorded metrics; NaN if nothing was counted.
 
-    Added block by block, so that a long chunk loses no small numbers.
+    Summed block by block, so that a long chunk loses no small numbers.
     """
 
     def ratio(total: Array, count: Array) -> Array:
@@ -126,7 +126,7 @@ def _finite_record(made: Metrics, steps: int) -> Metrics:
 
 
 def with_books(metrics: Metrics, books: Metrics) -> Metrics:
-    """What the agent and the runner record of a step; ``ValueError`` where the agent uses a name of the runner's."""
+    """Combine the metrics of the agent and the runner; ``ValueError`` if the agent uses one of the runner's names."""
     doubled = sorted(set(metrics) & {*books, "update", DIVERGED})
     if doubled:
         raise ValueError(f"agent.kind: its metric `{doubled[0]}` has the name of a column of every run; rename it")
@@ -142,7 +142,7 @@ class Block(NamedTuple):
     arena: Stream
 
     def begin(self, hyper: Hyper, seeds: Array, block: Array) -> Carry:
-        """Newborn agents, the stream's first time step, a ring filled with it."""
+        """Freshly initialised agents, the stream's first time step, and a ring buffer filled with it."""
         program, spec = self.program, self.program.spec
         keys = over(lane_keys, self.width)(seeds)
         zero = jnp.zeros((), jnp.int32)
@@ -163,10 +163,10 @@ class Block(NamedTuple):
         return Carry(agent, stream, timestep, *rest)
 
     def step(self, hyper: Hyper, keys: LaneKeys, carry: Carry, clock: Clock) -> tuple[Carry, Metrics]:
-        """One env step of every lane: act, step the stream, learn, keep the books.
+        """One env step of every lane: act, step the stream, learn, record.
 
-        Everything but the stream's state is as ``enter`` gives it: with one lane, arrays have no lane axis. (To take
-        the axis off and put it back at every step would make XLA copy the replay buffer.)
+        Everything except the stream's state has the form returned by ``enter``: with one lane, arrays have no lane
+        axis. (Removing and restoring the axis at every step would make XLA copy the replay buffer.)
         """
         build = self.program.build
 
@@ -207,7 +207,7 @@ class Block(NamedTuple):
     def chunk(self, hyper: Hyper, seeds: Array, carry: Carry, clock: Clock) -> tuple[Carry, Packed]:
         """``program.chunk`` env steps of every lane.
 
-        A lane whose loss or parameters stop being finite goes back to what it was at the chunk's start and stays there.
+        A lane whose loss or parameters become non-finite is restored to its state at the chunk's start and frozen.
         """
         steps, width = self.program.chunk, self.width
         hyper, seeds = enter((hyper, seeds), width)
@@ -243,7 +243,7 @@ class Block(NamedTuple):
         return leave(carry._replace(stream=()), width)._replace(stream=carry.stream), leave(record, width)
 
     def measure(self, hyper: Hyper, seeds: Array, carry: Carry, clock: Clock, which: tuple[int, ...]) -> Any:
-        """The monitors that are due, on the recent transitions of each lane."""
+        """Apply the monitors that are due to the recent transitions of each lane."""
 
         def one(hyper: Hyper, seed: Array, carry: Carry) -> Any:
             agent, key = self.program.build(hyper), _fold(lane_keys(seed).learner, MEASURE, clock.step)
@@ -264,7 +264,7 @@ class Block(NamedTuple):
     def evaluate(
         self, hyper: Hyper, seeds: Array, carry: Carry, clock: Clock, number: Array, task: Array, block: Array
     ) -> Packed:
-        """What each lane, as it is, achieves in a replica of visit ``number``; the carry is only read."""
+        """Evaluate each lane in its current state on a replica of visit ``number``; the carry is only read."""
         width, settings = self.width, self.program.evaluation
         assert settings is not None
         hyper, seeds, agent, diverged_at = enter((hyper, seeds, carry.agent, carry.diverged_at), width)
@@ -288,7 +288,7 @@ class Block(NamedTuple):
         return leave(across(close, width)(enter(found, width), diverged_at), width)
 
     def switch(self, hyper: Hyper, seeds: Array, carry: Carry, clock: Clock, task: Array, block: Array) -> Carry:
-        """The next task begins: the stream's parameters change, and the agent is told (most agents do nothing)."""
+        """Start the next task: change the stream's parameters and call the agent's ``switch`` (usually a no-op)."""
         keys = over(lane_keys, self.width)(seeds)
         task = own_task(self.program.spec, keys.data, task)
         stream, timestep = self.stream.reset(keys.data, Visit(clock.visit, task), block)
@@ -307,7 +307,7 @@ class Block(NamedTuple):
 
 
 def compile_program(program: Program, placement: Placement, devices: Sequence[jax.Device]) -> Compiled:
-    """The functions of one group, jitted; over several devices by ``shard_map``, the carry donated."""
+    """Jit the functions of one group; over several devices with ``shard_map``, donating the carry."""
     stream, arena = program.make_stream(placement.width), program.make_stream(placement.width)
     lane = Block(program, stream, placement.width, arena)
     traces: dict[str, int] = {}

@@ -1,4 +1,4 @@
-"""One loop for every stream: scan a chunk of steps, hand the result to whoever consumes it."""
+"""One loop for every stream: scan a chunk of steps and yield the result."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,7 +21,7 @@ PERFORMANCE = ("episodic_return", "reward")
 
 
 class Position(NamedTuple):
-    """Where the run stands (Python ints)."""
+    """Position of the run (Python ints)."""
 
     visit: int = 0
     step_in_visit: int = 0
@@ -29,7 +29,7 @@ class Position(NamedTuple):
 
 
 class Evaluated(NamedTuple):
-    """How the lanes did in a replica of one visit."""
+    """Results of the lanes on a replica of one visit."""
 
     visit: int
     task: TaskNames
@@ -37,13 +37,13 @@ class Evaluated(NamedTuple):
 
 
 class Chunk(NamedTuple):
-    """What one chunk of the loop gives its consumers."""
+    """Results of one chunk of the loop."""
 
     position: Position  # after the chunk
     task: TaskNames
-    metrics: Mapping[str, np.ndarray]  # float32[lanes]; NaN where there is nothing to say
+    metrics: Mapping[str, np.ndarray]  # float32[lanes]; NaN if there is no value
     diverged_at: np.ndarray  # int32[lanes]
-    evaluations: tuple[Evaluated, ...] = ()  # where evaluation was due; the visit under way first
+    evaluations: tuple[Evaluated, ...] = ()  # if evaluation was due; the current visit first
 
 
 VISIT = "steps of a visit"
@@ -54,7 +54,7 @@ def chunk_steps(
 ) -> int:
     """Env steps of one chunk: ``record_every``, or the largest number that fits a tenth of every visit and ``periods``.
 
-    ``periods``: key -> env steps. ``ValueError`` names what is no multiple of ``record_every``.
+    ``periods``: key -> env steps. ``ValueError`` names the value that is not a multiple of ``record_every``.
     """
     lengths = [(VISIT, visit.steps) for visit in visits]
     lengths += [(key, steps) for key, values in periods.items() for steps in values]
@@ -77,9 +77,10 @@ def current(evaluations: Sequence[Evaluated]) -> dict[str, np.ndarray]:
 
 
 class Run:
-    """One program under way: its carries, its position, and the loop over them.
+    """An active program: its carries, its position, and the loop over them.
 
-    ``compiled``: of another run of the program with as many devices and the same width (its lanes may be others).
+    ``compiled``: the compiled functions of another run of the program with the same number of devices and the same
+    width (its lanes may differ).
     """
 
     def __init__(
@@ -104,13 +105,13 @@ class Run:
         self.carries = [self.compiled.begin(hyper, seeds, block) for hyper, seeds, block in self.inputs]
 
     def restore(self, carries: Sequence[Any], position: Position, host: Mapping[str, np.ndarray]) -> None:
-        """Takes up a run where it was left: NumPy carries of all groups and the stream's host side."""
+        """Restore a saved run from NumPy carries of all groups and the stream's host side."""
         self.carries = [jax.device_put(carry, self.compiled.sharding) for carry in carries]
         self.position = position
         self.compiled.stream.load(host)
 
     def names(self, task: int) -> TaskNames:
-        """What the task of the sequence is: its name, or, where each lane has an order of its own, each lane's."""
+        """The name of a task of the sequence, or each lane's task name if each lane has its own order."""
         spec = self.program.spec
         if not spec.shuffled:
             return spec.tasks[task]
@@ -136,13 +137,13 @@ class Run:
         return jax.eval_shape(activations, self.inputs[0][0], self.carry_shape())
 
     def clock(self) -> Clock:
-        """NumPy scalars: they go to all devices with the call that takes them, and cost no transfer of their own."""
+        """The clock as NumPy scalars, which need no separate transfer to the devices."""
         numbers: Any = (np.int32(x) for x in self.position)
         visit, step_in_visit, step = numbers
         return Clock(step, step, visit, step_in_visit)
 
     def _measure(self) -> list[Packed]:
-        """The monitors that are due, one record for each group; nothing where none is."""
+        """Apply the monitors that are due; one record per group, empty if none is due."""
         due = tuple(i for i, each in enumerate(self.program.monitors) if self.position.step % each.every == 0)
         records = []
         for group, (hyper, seeds, _) in enumerate(self.inputs if due else []):
@@ -169,7 +170,7 @@ class Run:
         return Evaluated(target.visit, self.names(target.task), self._metrics(jax.device_get(found)))
 
     def _evaluations(self) -> tuple[Evaluated, ...]:
-        """The evaluations that are due, one for each task; nothing where none is."""
+        """Run the evaluations that are due, one per task; empty if none is due."""
         settings, spec = self.program.evaluation, self.program.spec
         if settings is None or not self._evaluation_due():
             return ()
@@ -206,7 +207,7 @@ class Run:
         return dict(unpack(replace(groups[0], bits=bits)))
 
     def chunks(self) -> Iterator[Chunk]:
-        """The rest of the stream, chunk by chunk; between two chunks the run may be saved or left."""
+        """Run the rest of the stream chunk by chunk; between two chunks the run may be saved or stopped."""
         visits = self.program.spec.visits
         if not self.carries:
             self.begin()

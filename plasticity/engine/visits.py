@@ -1,4 +1,4 @@
-"""The order and the length of a stream's visits, whatever the stream."""
+"""Order and length of a stream's visits, for any stream."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -14,10 +14,18 @@ ORDER = 5  # folded into a lane's data key; 0 ... 4 belong to ``envs.base``
 
 
 def own_task(spec: StreamSpec, keys: Key, task: Array) -> Array:
-    """int32[W]: what each lane is given where the sequence of visits says ``task`` (int32, traced).
+    """Each lane's task where the sequence of visits has ``task``.
 
-    ``task`` itself, or, where ``spec.shuffled``, ``order[task]`` with a permutation of the tasks drawn from the lane's
-    data key: in every lane a task that comes again comes again. ``keys``: data keys ``[W]``.
+    It is ``task`` itself, or, if ``spec.shuffled``, ``order[task]`` with a permutation of the tasks drawn from the
+    lane's data key. A repeated task is therefore repeated in every lane.
+
+    Args:
+        spec: the stream.
+        keys: data keys ``[W]``.
+        task: int32, traced.
+
+    Returns:
+        int32[W].
     """
 
     def own(key: Key) -> Array:
@@ -31,7 +39,7 @@ def own_task(spec: StreamSpec, keys: Key, task: Array) -> Array:
 def _index(name: str | int, tasks: Sequence[str], key: str) -> int:
     if isinstance(name, int) and not isinstance(name, bool):
         if not 0 <= name < len(tasks):
-            raise ValueError(f"{key}: {name} is not allowed; the stream's tasks are numbered 0 ... {len(tasks) - 1}")
+            raise ValueError(f"{key}: {name} is not allowed; must be one of the stream's tasks, 0 ... {len(tasks) - 1}")
         return name
     if name not in tasks:
         hint = suggestion(str(name), tasks)
@@ -50,17 +58,19 @@ def scheduled(
     """``spec`` with another sequence of visits.
 
     Args:
-        order: ``fixed``, or ``shuffled``: each seed meets the tasks in an order of its own (see :func:`own_task`).
-        visits: the sequence, by name or number of the task; default the stream's own.
-        steps: env steps of each env in each visit; a list is gone through over and over; default the stream's own.
-        cycles: how often the sequence is gone through.
+        spec: the stream.
+        order: ``fixed``, or ``shuffled``: a different order of tasks for each seed (see :func:`own_task`).
+        visits: the sequence, by name or number of the task; default: the stream's own.
+        steps: env steps of each env in each visit; a list is used cyclically; default: the stream's own.
+        cycles: number of repetitions of the sequence.
 
-    ``ValueError`` for an unknown task and numbers below 1.
+    Raises:
+        ValueError: a task is unknown, or a number is below 1.
     """
     plans = list(spec.visits)
     if visits is not None:
         if not visits:
-            raise ValueError("visits: must name one task at least")
+            raise ValueError("visits: must name at least one task")
         usual = {plan.task: plan.steps for plan in reversed(plans)}  # as at the first visit to it
         chosen = [_index(name, spec.tasks, f"visits[{i}]") for i, name in enumerate(visits)]
         plans = [VisitPlan(task, usual.get(task, plans[0].steps)) for task in chosen]

@@ -1,4 +1,4 @@
-"""Published results, run again, with what must come out written down before the run."""
+"""Replications of published results, with criteria that are committed before the run."""
 
 from plasticity.findings.criterion import Clause, Group, parse_criterion
 from plasticity.findings.document import Finding, parse_finding

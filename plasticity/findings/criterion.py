@@ -1,4 +1,4 @@
-"""What a finding must show, as data: clauses about quantities of arms, and how they are joined."""
+"""Criterion of a finding, as data: clauses about quantities of arms, and their combination."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,25 +23,25 @@ REQUIRED = ("what", "direction", "bound")
 
 @dataclass(frozen=True, kw_only=True)
 class Clause:
-    """One statement: a number over seeds, with an interval that must lie on one side of a bound."""
+    """One statement: a statistic over seeds whose interval must lie on one side of a bound."""
 
-    what: str  # behaviour, a monitor's metric, or agent.METRIC; of an exact finding the name of a number
-    arms: tuple[str, ...] = ()  # ARM or PART/ARM; for a difference and a ratio two
+    what: str  # behaviour, a monitor's metric, or agent.METRIC; for an exact finding, the name of a number
+    arms: tuple[str, ...] = ()  # ARM or PART/ARM; two for a difference and a ratio
     compare: Compare = "value"
     direction: Direction
-    bound: tuple[float, ...]  # one number; of ``within`` the two ends
-    at: Stage = "last"  # which visits: a word of STAGES, a visit's number, or from one share of them to another
+    bound: tuple[float, ...]  # one number; the two ends for ``within``
+    at: Stage = "last"  # visits: a word of STAGES, a visit's number, or a range given by two fractions
     less: Stage | None = None  # visits whose value is subtracted
-    within: Within = "end"  # which of the records of a visit, for metrics
-    against: str | None = None  # of a correlation: the other quantity
-    levels: tuple[float, ...] = ()  # of a correlation: a number for each arm
-    diverged: float | None = None  # the value of a lane that has diverged; None: it is missing
+    within: Within = "end"  # which record of a visit, for metrics
+    against: str | None = None  # for a correlation: the other quantity
+    levels: tuple[float, ...] = ()  # for a correlation: a number for each arm
+    diverged: float | None = None  # the value of a diverged lane; None: missing
     confidence: float = 0.95
 
 
 @dataclass(frozen=True)
 class Group:
-    """Clauses of which all, or any, must hold."""
+    """A group of clauses, all or any of which must hold."""
 
     needs: Needs
     clauses: "tuple[Clause | Group, ...]"
@@ -57,12 +57,12 @@ def clauses(criterion: Clause | Group) -> Iterator[Clause]:
 
 
 def parse_criterion(raw: Any, at: str) -> Group:
-    """The criterion in plain data: ``{needs: all | any, clauses: [...]}``, a clause may be such a group again.
+    """Parse a criterion: ``{needs: all | any, clauses: [...]}``; a clause may itself be such a group.
 
-    ``UserError`` names the place (``at``), the value and what is allowed.
+    ``UserError`` names the location (``at``), the value and the allowed values.
     """
     if not isinstance(raw, Mapping) or not raw.get("clauses"):
-        raise UserError(f"{at}: must be a mapping of `needs` and a list `clauses` of one or more")
+        raise UserError(f"{at}: must be a mapping with `needs` and a non-empty list `clauses`")
     check_keys(raw, ("needs", "clauses"), at)
     needs = raw.get("needs", "all")
     _one_of(needs, get_args(Needs), f"{at}.needs")
@@ -131,7 +131,7 @@ def _bound(raw: Any, direction: str, at: str) -> tuple[float, ...]:
     wanted = 2 if direction == "within" else 1
     if len(numbers) != wanted or numbers != tuple(sorted(numbers)):
         form = "[LOW, HIGH]" if wanted == 2 else "one number"
-        raise UserError(f"{at}: {shown(raw)} is not allowed; with direction `{direction}` it is {form}")
+        raise UserError(f"{at}: {shown(raw)} is not allowed; with direction `{direction}` it must be {form}")
     return numbers
 
 
@@ -140,7 +140,7 @@ def _stage(raw: Any, at: str) -> Stage:
         low, high = (_number(each, at) for each in raw)
         if 0 <= low < high <= 1:
             return low, high
-        raise UserError(f"{at}: {shown(raw)} is not allowed; shares go from 0 to 1, the smaller one first")
+        raise UserError(f"{at}: {shown(raw)} is not allowed; must be two fractions in [0, 1], the smaller one first")
     if isinstance(raw, int) and not isinstance(raw, bool):
         return raw
     _one_of(raw, STAGES, at)
@@ -165,7 +165,7 @@ def _check_comparison(clause: Clause, at: str) -> None:
 
 
 def told(clause: Clause) -> str:
-    """The clause on one line: ``dead_units, last tenth: default - tuned > 0.2``."""
+    """The clause in one line: ``dead_units, last tenth: default - tuned > 0.2``."""
     what = clause.what if clause.within == "end" else f"{clause.within} {clause.what} of a visit"
     head = f"{what}, {_told_stage(clause)}" if clause.arms else clause.what
     if clause.compare == "correlation":

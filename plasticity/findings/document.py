@@ -1,4 +1,4 @@
-"""A finding's file: what is claimed, by whom, what must come out here, and the experiment that shows it."""
+"""A finding's file: the published claim, its source, the criterion for this replication, and the experiment."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ FINDING = ("id", "title", "source", "published", "minutes", "criterion")
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Finding:
-    """A published result and what counts as having it again."""
+    """A published result and the criterion for its replication."""
 
     name: str  # of the file
     id: str
@@ -28,24 +28,24 @@ class Finding:
     minutes: float  # estimated, on two CPU cores
     criterion: Group
     exact: str | None  # the function of ``plasticity.findings.exact`` that computes its numbers
-    parts: Mapping[str, Any]  # config of each run; the only one is called ""
+    parts: Mapping[str, Any]  # config of each run; a single run is named ""
     full: Mapping[str, Any]  # the same at the published size
-    written: Any  # the criterion as it stands in the file
+    written: Any  # the criterion as written in the file
 
     def runs(self, full: bool) -> Mapping[str, Any]:
         return self.full if full else self.parts
 
     def digest(self, full: bool = False) -> str:
-        """A text that changes with the criterion and the configs of the runs, and with nothing else."""
+        """A hash that depends only on the criterion and the configs of the runs."""
         content = json.dumps([self.written, self.runs(full), self.exact], sort_keys=True, default=str)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def parse_finding(raw: Any, name: str, source: str, exact: Sequence[str]) -> Finding:
-    """The finding in plain data; ``exact``: the names of the exact ones' functions.
+    """Parse a finding from plain data. ``exact``: the names of the functions of exact findings.
 
-    ``UserError``, which begins with ``source``, for a key, an arm, a quantity or a value that is not allowed, and for
-    an experiment of fewer than 8 seeds.
+    ``UserError``, starting with ``source``, for a key, an arm, a quantity or a value that is not allowed, and for an
+    experiment with fewer than 8 seeds.
     """
     if not isinstance(raw, Mapping):
         raise UserError(f"{source}: must be a mapping with the keys {', '.join(FILE)}")
@@ -88,7 +88,7 @@ def _minutes(value: Any, source: str) -> float:
 
 
 def _parts(raw: Mapping[str, Any], source: str, exact: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The configs of the runs, and those at the published size; none of an exact finding."""
+    """The configs of the runs, and those at the published size; empty for an exact finding."""
     if ("exact" in raw) == ("experiment" in raw):
         raise UserError(f"{source}: must have either `experiment` or `exact`")
     if "exact" in raw:
@@ -108,13 +108,13 @@ def _parts(raw: Mapping[str, Any], source: str, exact: Sequence[str]) -> tuple[d
 
 
 def _check(criterion: Group, parts: Mapping[str, Any], source: str) -> None:
-    """``UserError`` where a clause names an arm or a quantity that there is not, or seeds are too few."""
+    """``UserError`` if a clause names an arm or a quantity that does not exist, or if there are too few seeds."""
     swept = {}
     for part, config in parts.items():
         seeds = config.get("seeds", 1)
         count = len(seeds) if isinstance(seeds, list) else seeds
         if not isinstance(count, int) or count < LEAST:
-            raise UserError(f"{source}: experiment.seeds: {shown(seeds)} is not allowed; a finding has {LEAST} or more")
+            raise UserError(f"{source}: experiment.seeds: {shown(seeds)} is not allowed; must be at least {LEAST}")
         for arm, change in (config.get("arms") or {"baseline": {}}).items():
             label = f"{part}/{arm}" if part else str(arm)
             swept[label] = bool(config.get("sweep") or (change or {}).get("sweep"))
@@ -144,7 +144,7 @@ def _check_clause(clause: Clause, swept: Mapping[str, bool], monitors: list[str]
             raise UserError(f"{at}: {unknown(f'arm `{arm}`', arm, swept)}")
         if swept[arm] and clause.compare != "correlation":
             raise UserError(
-                f"{at}: arm `{arm}` has a sweep, which only a correlation goes over; make an arm of each point"
+                f"{at}: arm `{arm}` has a sweep, which only a correlation can use; make each point an arm"
             )
     if not clause.arms and clause.compare != "correlation":
         raise UserError(f"{at}: `arms` is missing in the clause on {clause.what}")

@@ -1,4 +1,4 @@
-"""Findings that are arithmetic: their numbers are computed with this testbed's own optimizers, resets and losses."""
+"""Exact findings: numbers computed directly with this testbed's optimizers, resets and losses."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,11 +17,11 @@ QUIET_STEPS, LOUD_STEPS = 10_000, 200
 
 
 def adam_over_step() -> dict[str, float]:
-    """Adam's step, in units of the step size, when a gradient of 1 comes after 10,000 of 1e-6.
+    """Adam's step, in units of the step size, when gradients of 1 follow 10,000 gradients of 1e-6.
 
-    Without a reset ``(1 - b1^k) / sqrt(1 - b2^k)`` at the k-th loud step, since neither bias correction nor the quiet
-    gradients count for anything. The numbers: ``step_K`` for some K, ``peak`` and ``peak_step``; ``RESET_peak``, the
-    largest of the steps where the state is reset at the change by ``optimizer_reset: {what: RESET}``, and
+    Without a reset it is ``(1 - b1^k) / sqrt(1 - b2^k)`` at the k-th loud step, since both the bias correction and the
+    quiet gradients are negligible. The numbers are ``step_K`` for some K, ``peak`` and ``peak_step``; ``RESET_peak``,
+    the largest step if the state is reset at the change by ``optimizer_reset: {what: RESET}``; and
     ``equal_betas_peak`` for ``b1 = b2 = 0.9``.
     """
     rule = adam(learning_rate=1.0)
@@ -34,7 +34,7 @@ def adam_over_step() -> dict[str, float]:
 
 
 def _loud_steps(rule: Optimizer, reset: Any) -> np.ndarray:
-    """``|update|`` of each loud step, after the quiet ones and a reset."""
+    """``|update|`` of each loud step, after the quiet steps and a reset."""
 
     def step(carry: tuple[Array, Any], gradient: Array) -> tuple[tuple[Array, Any], Array]:
         params, state = carry
@@ -55,11 +55,13 @@ def _loud_steps(rule: Optimizer, reset: Any) -> np.ndarray:
 def clip_and_rank() -> dict[str, float]:
     """Ratios of a linear softmax policy over two actions whose features have collapsed to one direction.
 
-    States ``x`` and ``y = alpha x``, the policy uniform at first; steps of size 1.5 down PPO's clipped loss (clip 0.1)
-    for the first action with advantage 1. Moalla et al. 2024, "No Representation, No Trust". The numbers: ``sampled``,
-    the ratio in x after one step on x; ``parallel``, ``opposite``, ``orthogonal``, that in y, which was never sampled,
-    for ``alpha`` 3 and -1 and for a y orthogonal to x; ``opposite_low`` and ``opposite_high``, the range of both ratios
-    over 20 steps on x and y in turn, for ``alpha`` -1.
+    The states are ``x`` and ``y = alpha x``, and the policy is initially uniform. Gradient descent with step size 1.5
+    on PPO's clipped loss (clip 0.1) for the first action with advantage 1. The numbers: ``sampled``, the ratio in x
+    after one step on x; ``parallel``, ``opposite``, ``orthogonal``, the ratio in y, which was never sampled, for
+    ``alpha`` 3 and -1 and for a y orthogonal to x; ``opposite_low`` and ``opposite_high``, the range of both ratios
+    over 20 steps alternating between x and y, for ``alpha`` -1.
+
+    Reference: Moalla et al. 2024, "No Representation, No Trust".
     """
     states = {"parallel": (3.0, 0.0), "opposite": (-1.0, 0.0), "orthogonal": (0.0, 1.0)}
     x = jnp.array([1.0, 0.0])
@@ -76,7 +78,7 @@ def clip_and_rank() -> dict[str, float]:
 
 
 def _log_ratio(weights: Array, state: Array) -> Array:
-    """Of the first action, to the uniform policy."""
+    """Log ratio of the first action's probability to the uniform policy."""
     return jax.nn.log_softmax(state @ weights)[0] - jnp.log(0.5)
 
 

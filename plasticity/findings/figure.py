@@ -1,4 +1,4 @@
-"""A finding's figure: every quantity of its criterion visit by visit, or against the one that it goes with."""
+"""A finding's figure: each quantity of its criterion by visit, or against its correlated quantity."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -16,19 +16,19 @@ from plasticity.findings.quantities import tables
 from plasticity.plots import legend, options, style
 from plasticity.results.intervals import mean_interval
 
-MOST = 12  # arms of which all are drawn; of more only those that the criterion names, and the controls
-WIDE = 100.0  # times the smallest value: from there on the axis is logarithmic
+MOST = 12  # up to this many arms, all are drawn; beyond it, only the criterion's arms and the controls
+WIDE = 100.0  # ratio of largest to smallest value beyond which the axis is logarithmic
 
 
 @style.styled
 def figure(finding: Finding, runs: Mapping[str, Path]) -> Figure:
-    """A panel for each quantity.
+    """Draw one panel per quantity.
+
+    Shows means over seeds with 95 % t intervals. For two correlated quantities, shows a point for each lane.
 
     Args:
-      finding: its criterion says what is drawn.
+      finding: its criterion determines the quantities.
       runs: the run's folder for each part.
-
-    Means over seeds with 95 % t intervals; of two quantities that go together a point for each lane.
     """
     found, controls = tables(runs), _controls(runs)
     panels: dict[tuple[str, str, str | None], list[Clause]] = {}
@@ -50,18 +50,18 @@ def figure(finding: Finding, runs: Mapping[str, Path]) -> Figure:
 
 
 def named(finding: Finding) -> list[str]:
-    """The arms that the criterion names, in its order."""
+    """The arms in the criterion, in its order."""
     return list(dict.fromkeys(arm for clause in clauses(finding.criterion) for arm in clause.arms))
 
 
 def chosen(table: pd.DataFrame, arms: Sequence[str], controls: Collection[str]) -> list[str]:
-    """The arms to draw: all of a few; of many those named and the controls."""
+    """The arms to draw: all if there are few, else those named and the controls."""
     known = list(dict.fromkeys(table["arm"]))
     return known if len(known) <= MOST else [arm for arm in known if arm in arms or arm in controls]
 
 
 def _controls(runs: Mapping[str, Path]) -> set[str]:
-    """The fresh controls, as the tables call them: ``PART/ARM`` where there are parts."""
+    """The fresh controls by their names in the tables: ``PART/ARM`` if there are parts."""
     return {f"{part}/{arm}" if part else arm for part, run in runs.items() for arm in style.controls_of([run])}
 
 
@@ -98,7 +98,7 @@ def _one_visit(clause: Clause) -> bool:
 
 
 def _dots(axes: Axes, clause: Clause, found: Tables, named: Sequence[str], controls: Collection[str]) -> None:
-    """The arms one below the other, each with its mean and interval in the visit that is judged."""
+    """Draw the arms below one another, each with its mean and interval in the judged visit."""
     table = found(clause.what, clause.within)
     arms = chosen(table, named, controls)
     every = Clause(what=clause.what, arms=tuple(arms), direction="above", bound=(0.0,), at=clause.at)
@@ -118,7 +118,7 @@ def _dots(axes: Axes, clause: Clause, found: Tables, named: Sequence[str], contr
 
 
 def _scale(axes: Axes) -> None:
-    """Logarithmic where all is positive and goes far."""
+    """Set a logarithmic axis if all values are positive and span a wide range."""
     heights = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.get_lines()] or [np.zeros(1)])
     heights = heights[np.isfinite(heights)]
     if len(heights) and heights.min() > 0 and heights.max() > WIDE * heights.min():
@@ -126,7 +126,7 @@ def _scale(axes: Axes) -> None:
 
 
 def _points(axes: Axes, those: Sequence[Clause], found: Tables, controls: Collection[str]) -> list[style.Series]:
-    """One panel of two quantities; a point for each lane of the arms (of all, where none is named)."""
+    """One panel of two quantities, with a point for each lane of the arms (of all arms if none is named)."""
     first = those[0]
     arms = list(dict.fromkeys(arm for clause in those for arm in clause.arms))
     every: dict[str, Any] = {"arms": tuple(arms), "at": first.at, "less": first.less}

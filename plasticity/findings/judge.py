@@ -1,8 +1,8 @@
-"""A criterion applied to tables: pure functions, a table for each quantity.
+"""Application of a criterion to tables: pure functions, one table per quantity.
 
-A table has a row for each lane and visit: ``arm`` (``PART/ARM`` where there are parts), ``point`` (of the arm's
-sweep), ``seed``, ``visit``, ``value``, ``lost`` (the lane had diverged before the visit ended); ``attrs["visits"]``
-says how many there are.
+A table has one row per lane and visit: ``arm`` (``PART/ARM`` if there are parts), ``point`` (of the arm's sweep),
+``seed``, ``visit``, ``value``, ``lost`` (the lane had diverged before the visit ended). ``attrs["visits"]`` is the
+number of visits.
 """
 
 from collections.abc import Callable
@@ -16,13 +16,13 @@ from scipy.stats import spearmanr
 from plasticity.findings.criterion import Clause, Group, Stage, told
 from plasticity.results.intervals import mean_interval
 
-LEAST = 8  # seeds that a clause must rest on
-SHARE = 0.75  # of the lanes of a seed that a correlation of two quantities must rest on
+LEAST = 8  # minimum number of seeds of a clause
+SHARE = 0.75  # minimum fraction of a seed's lanes for a correlation of two quantities
 Tables = Callable[[str, str], pd.DataFrame]  # quantity, which record of a visit -> table
 
 
 class Judged(NamedTuple):
-    """One clause, and what came out."""
+    """Result of one clause."""
 
     text: str
     number: float
@@ -38,8 +38,10 @@ class Verdict(NamedTuple):
 
 
 def judge(criterion: Clause | Group, tables: Tables, least: int = LEAST) -> Verdict:
-    """Whether the criterion holds: a clause does where its interval lies on the right side of its bound and rests on
-    ``least`` seeds at least."""
+    """Whether the criterion holds.
+
+    A clause holds if its interval lies on the required side of its bound and is based on at least ``least`` seeds.
+    """
     if isinstance(criterion, Clause):
         judged = judge_clause(criterion, tables, least)
         return Verdict(judged.holds, (judged,))
@@ -58,14 +60,14 @@ def judge_clause(clause: Clause, tables: Tables, least: int = LEAST) -> Judged:
 
 
 def right_side(clause: Clause, low: float, high: float) -> bool:
-    """Whether all of the interval is above, below or within the bound."""
+    """Whether the whole interval is above, below or within the bound."""
     above = clause.direction == "below" or low > clause.bound[0]
     below = clause.direction == "above" or high < clause.bound[-1]
     return bool(np.isfinite(low) and np.isfinite(high) and above and below)
 
 
 def per_seed(clause: Clause, tables: Tables) -> np.ndarray:
-    """One number for each seed, NaN where something is missing: a value, a paired difference, a rank correlation."""
+    """One number per seed (a value, a paired difference or a rank correlation); NaN if data are missing."""
     if clause.compare == "correlation":
         return _correlations(clause, tables)
     columns = _columns(clause, tables)
@@ -80,7 +82,7 @@ def _columns(clause: Clause, tables: Tables) -> list[pd.Series]:
 
 
 def lane_values(clause: Clause, table: pd.DataFrame) -> pd.DataFrame:
-    """The clause's value of each lane of its arms (of all, where it names none): ``arm, point, seed, value``."""
+    """The clause's value of each lane of its arms (all arms if it names none): ``arm, point, seed, value``."""
     table = table[table["arm"].isin(clause.arms)] if clause.arms else table
     visits = table.attrs["visits"]
     keys = ["arm", "point", "seed"]
@@ -94,10 +96,10 @@ def lane_values(clause: Clause, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def at_stage(lane: pd.DataFrame, stage: Stage, visits: int, diverged: float | None = None) -> float:
-    """A lane's mean over the visits of a stage in which there is a value, or its least-squares slope by visit.
+    """A lane's mean over the visits of a stage that have a value, or its least-squares slope by visit.
 
-    NaN where the lane diverged in one of them, unless ``diverged`` says what such a visit counts, and where nothing
-    was measured.
+    NaN if nothing was measured, or if the lane diverged in one of the visits; ``diverged``, if given, is the value of
+    such a visit.
     """
     chosen = stage_visits(stage, visits)
     lane = lane[lane["visit"].isin(chosen)]
@@ -111,7 +113,7 @@ def at_stage(lane: pd.DataFrame, stage: Stage, visits: int, diverged: float | No
 
 
 def stage_visits(stage: Stage, visits: int) -> range:
-    """The visits of a stage: a tenth is at least one, and so is any share."""
+    """The visits of a stage; a tenth or any other fraction has at least one visit."""
     length = max(1, visits // 10)
     if isinstance(stage, tuple):
         first = min(int(stage[0] * visits), visits - 1)
@@ -135,7 +137,7 @@ def _correlations(clause: Clause, tables: Tables) -> np.ndarray:
 
 
 def _spearman(pairs: pd.DataFrame, share: float) -> float:
-    """NaN where less than ``share`` of the pairs are whole, or one side is the same everywhere."""
+    """Spearman's correlation; NaN if less than ``share`` of the pairs are complete, or if one side is constant."""
     whole = pairs[["value", "value_other"]].dropna()
     if len(whole) < share * len(pairs) or (whole.nunique() < 2).any():
         return float("nan")
@@ -145,8 +147,8 @@ def _spearman(pairs: pd.DataFrame, share: float) -> float:
 def _judge_ratio(clause: Clause, tables: Tables, least: int) -> Judged:
     """The ratio of means with Fieller's interval.
 
-    It holds where the t interval of ``a - bound b`` lies on the right side of 0; with a denominator clearly above 0
-    this is the same as Fieller's interval lying on the right side of the bound, and needs no division.
+    It holds if the t interval of ``a - bound b`` lies on the required side of 0. With a denominator clearly above 0
+    this is equivalent to Fieller's interval lying on the required side of the bound, and needs no division.
     """
     above, below = (column.to_numpy(float) for column in _columns(clause, tables))
     kept = np.isfinite(above) & np.isfinite(below)
@@ -158,9 +160,9 @@ def _judge_ratio(clause: Clause, tables: Tables, least: int) -> Judged:
 
 
 def fieller(above: np.ndarray, below: np.ndarray, confidence: float) -> tuple[float, float]:
-    """The ratios ``r`` for which the t interval of the mean of ``above - r below`` holds 0; infinite where unbounded.
+    """The ratios ``r`` for which the t interval of the mean of ``above - r below`` contains 0; infinite if unbounded.
 
-    Fieller 1954, "Some Problems in Interval Estimation".
+    Reference: Fieller 1954, "Some Problems in Interval Estimation".
     """
     n = len(above)
     if n < 2:

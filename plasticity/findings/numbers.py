@@ -1,4 +1,4 @@
-"""Numbers that are computed and not measured, as tables for :mod:`plasticity.findings.judge`."""
+"""Exact (computed, not measured) numbers as tables for :mod:`plasticity.findings.judge`."""
 
 from collections.abc import Mapping
 
@@ -10,7 +10,7 @@ from plasticity.findings.judge import Tables
 
 
 def constants(numbers: Mapping[str, float]) -> Tables:
-    """Each number as what two equal seeds of one arm gave, so that its interval is the number itself."""
+    """Each number as the result of two equal seeds of one arm, so that its interval is the number itself."""
 
     def table(what: str, within: str) -> pd.DataFrame:
         del within
@@ -22,7 +22,7 @@ def constants(numbers: Mapping[str, float]) -> Tables:
 
 
 def check_names(criterion: Clause | Group, numbers: Mapping[str, float], source: str) -> None:
-    """``UserError`` for a clause on a number that there is not."""
+    """``UserError`` for a clause on a number that does not exist."""
     for clause in clauses(criterion):
         if clause.what not in numbers:
             raise UserError(f"{source}: criterion: {unknown(f'number `{clause.what}`', clause.what, numbers)}")

@@ -1,4 +1,4 @@
-"""Quantities of a finding's runs, lane by lane and visit by visit, as :mod:`plasticity.findings.judge` takes them."""
+"""Quantities of a finding's runs by lane and visit, in the form used by :mod:`plasticity.findings.judge`."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -20,14 +20,14 @@ RECORD = {"end": "last", "first": "first", "mean": "mean", "max": "max"}  # pand
 
 
 def tables(runs: Mapping[str, Path]) -> Tables:
-    """The tables of one run (its part is called "") or of several, the arms then called ``PART/ARM``."""
+    """The tables of one run (whose part is "") or of several, with the arms then named ``PART/ARM``."""
 
     @cache
     def table(what: str, within: str) -> pd.DataFrame:
         found = {part: of_run(run, what, within) for part, run in runs.items()}
         counts = {len(results.plan(run)["stream"]["visits"]) for run in runs.values()}
         if len(counts) > 1:
-            raise UserError(f"the parts have different numbers of visits ({sorted(counts)}); give all the same")
+            raise UserError(f"the parts have different numbers of visits ({sorted(counts)}); they must be equal")
         for part, each in found.items():
             each["arm"] = [f"{part}/{arm}" if part else str(arm) for arm in each["arm"]]
         joined = pd.concat(found.values(), ignore_index=True)
@@ -38,7 +38,7 @@ def tables(runs: Mapping[str, Path]) -> Tables:
 
 
 def of_run(run: Path, what: str, within: str = "end") -> pd.DataFrame:
-    """``arm, point, seed, visit, value, lost`` of a quantity; ``within`` says which record of a visit counts."""
+    """``arm, point, seed, visit, value, lost`` of a quantity. ``within``: the record of a visit to use."""
     finished = visits_and_losses(run)
     keys = ["arm", "lane", "visit"]
     rows = finished[[*keys, "seed", "lost"]].merge(_values(run, what, within, finished), on=keys, how="left")
@@ -81,9 +81,9 @@ def _changes(run: Path) -> pd.DataFrame:
 
 
 def check_comparable(source: str, criterion: Clause | Group, streams: Mapping[str, Mapping[str, Any]]) -> None:
-    """``UserError`` for a clause that averages rewards of several kinds; ``streams``: what each part's plan says.
+    """``UserError`` for a clause that averages rewards of several kinds. ``streams``: the stream in each part's plan.
 
-    Means of such rewards over visits to several games are no quantity; `change` has each game on a scale of its own.
+    Means of such rewards over visits to several games are not meaningful; `change` puts each game on its own scale.
     """
     for clause in clauses(criterion):
         for part, stream in streams.items():
@@ -95,17 +95,17 @@ def check_comparable(source: str, criterion: Clause | Group, streams: Mapping[st
             played = {stream["visits"][k]["task"] for stage in stages for k in stage_visits(stage, count)}
             asked = {clause.what, clause.against}
             if "change" in asked and not results.rule(stream).overall:
-                raise UserError(f"{source}: criterion: `change` needs a task that comes again, or rewards of one kind")
+                raise UserError(f"{source}: criterion: `change` needs a task that is repeated, or rewards of one kind")
             if asked & set(RAW) and len(played) > 1:
                 what = next(each for each in RAW if each in asked)
                 raise UserError(
-                    f"{source}: criterion: `{what}` over visits to {len(played)} tasks whose rewards are of "
-                    "several kinds; ask for `change`, or for one visit"
+                    f"{source}: criterion: `{what}` is over visits to {len(played)} tasks whose rewards are of "
+                    "several kinds; use `change`, or a single visit"
                 )
 
 
 def _evaluated(run: Path) -> pd.DataFrame:
-    """The last evaluation of the visit under way, in each visit."""
+    """The last evaluation of the current visit, for each visit."""
     table = results.evaluations(run)
     table = table[table["evaluated_visit"] == table["visit"]]
     episodic = "episodic_return" in table and table["episodic_return"].notna().any()
@@ -122,5 +122,5 @@ def _metric(run: Path, what: str, within: str) -> pd.DataFrame:
 
 
 def known(monitors: list[str], what: str) -> bool:
-    """Whether a run with these monitors has the quantity, as far as its config tells."""
+    """Whether a run with these monitors has the quantity, judging by its config."""
     return what in BEHAVIOUR or what.startswith(AGENT) or what.partition("/")[0] in monitors or what in ALSO

@@ -1,4 +1,4 @@
-"""Runs findings one after another, goes on where it was left, and judges them."""
+"""Run findings one after another, resuming interrupted ones, and judge them."""
 
 import math
 import time
@@ -26,7 +26,7 @@ FIGURE = "figure.png"
 
 
 def experiments(finding: Finding, full: bool = False) -> dict[str, Experiment]:
-    """The experiment of each part. ``UserError`` where its config is wrong."""
+    """The experiment of each part. ``UserError`` if its config is invalid."""
     found = {}
     for part, raw in finding.runs(full).items():
         name = f"{finding.name}-{part}" if part else finding.name
@@ -36,8 +36,8 @@ def experiments(finding: Finding, full: bool = False) -> dict[str, Experiment]:
 
 
 def check_measured(finding: Finding, plans: Mapping[str, launch.Plan]) -> None:
-    """``UserError`` for a clause on a metric that no monitor writes in a program of its arms, or on a mean of rewards
-    of several kinds."""
+    """``UserError`` for a clause on a metric that no monitor writes in its arms, or on a mean of rewards of several
+    kinds."""
     streams = {part: plan.describe()["stream"] for part, plan in plans.items()}
     check_comparable(finding.name, finding.criterion, streams)
     for clause in clauses(finding.criterion):
@@ -62,10 +62,10 @@ def run_finding(
     progress: Progress | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Runs what is missing, judges, and returns the result, which is kept beside the run, with a figure of it.
+    """Run the missing parts, judge the finding and return the result, which is saved with a figure beside the runs.
 
-    A result there that belongs to the same criterion and config is returned as it is, unless ``force``, which runs
-    anew. ``Interrupted`` after a signal, with the run saved; ``UserError`` for a run there of another config.
+    An existing result of the same criterion and config is returned unchanged; ``force`` reruns the finding.
+    ``Interrupted`` after a signal, with the run saved; ``UserError`` if the folder has a run of another config.
     """
     place = store.place_of(finding, root, full)
     if force:
@@ -93,7 +93,7 @@ def run_finding(
 
 
 def current_result(finding: Finding, root: Path = store.PLACE, full: bool = False) -> dict[str, Any] | None:
-    """The result that is there, if it belongs to the finding as its file has it now."""
+    """The saved result, if it belongs to the current version of the finding's file."""
     result = store.read_result(store.place_of(finding, root, full))
     return result if result and result.get("digest") == finding.digest(full) else None
 
@@ -110,7 +110,7 @@ def _run_parts(finding: Finding, place: Path, full: bool, progress: Progress | N
             launch.run(experiment, runs[part], resume=resume, progress=progress)
         except UserError as error:
             first = str(error).partition("\n")[0]
-            raise UserError(f"{first}\nrun it anew with --force" if resume else str(error)) from None
+            raise UserError(f"{first}\nrerun it with --force" if resume else str(error)) from None
         finally:
             store.add_seconds(place, time.monotonic() - started)
         jax.clear_caches()  # a set of findings would keep every program in memory

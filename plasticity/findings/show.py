@@ -1,4 +1,4 @@
-"""The findings as a terminal shows them: what was claimed, what must come out, what came out."""
+"""Findings on a terminal: the claim, the criterion and the result."""
 
 import math
 from collections import Counter
@@ -21,7 +21,7 @@ Found = Mapping[str, Any] | str | None  # a result, what went wrong, or None whe
 
 
 def section(console: Console, finding: Finding, found: Found) -> None:
-    """Verdict and title, source and time, a row for each clause."""
+    """Print verdict and title, source and time, and a row for each clause."""
     word = verdict(found)
     console.print(Text.assemble((word, STYLES.get(word, "")), f"  {finding.id} {finding.title}"))
     console.print(Padding(Text(f"{finding.source}; {finding.name}, {taken(finding, found)}"), (0, 0, 0, 4)))
@@ -32,7 +32,7 @@ def section(console: Console, finding: Finding, found: Found) -> None:
 
 
 def overview(console: Console, findings: Sequence[Finding], found: Mapping[str, Found]) -> None:
-    """A line for each finding, and how many came out how."""
+    """Print a line for each finding and the number of each verdict."""
     table = Table.grid(padding=(0, 2))
     for finding in findings:
         word = verdict(found.get(finding.name))
@@ -50,16 +50,16 @@ def verdict(found: Found) -> str:
 
 
 def taken(finding: Finding, found: Found) -> str:
-    """How long it took, or about how long it will."""
+    """The time taken, or the estimated time."""
     if not isinstance(found, Mapping):
         return f"about {finding.minutes:g} minutes"
     return f"{found['minutes']:.1f} minutes" if found["minutes"] >= SOON else "seconds"
 
 
 def rows(finding: Finding, found: Found) -> list[tuple[str, str, str]]:
-    """``criterion, number and interval, whether it holds`` of each clause, of many of them the first few.
+    """``criterion, number and interval, whether it holds`` for each clause, or the first few if there are many.
 
-    Where any of several parts will do, those that hold come first.
+    If any of several parts is sufficient, those that hold come first.
     """
     if isinstance(found, Mapping):
         texts = _held_first(finding.criterion, judged(finding, found))
@@ -78,8 +78,10 @@ def judged(finding: Finding, found: Mapping[str, Any]) -> list[tuple[str, str, s
 
 
 def outcome(clause: Clause, found: Mapping[str, Any]) -> str:
-    """``holds``; ``does not hold`` where the whole interval lies on the wrong side of the bound; else it ``does not
-    tell``: for the criterion that is not enough, but it shows nothing to the contrary."""
+    """``holds``; ``does not hold`` if the whole interval lies on the wrong side of the bound; else ``does not tell``.
+
+    ``does not tell`` fails the criterion but is no evidence against it.
+    """
     if found["holds"]:
         return "holds"
     low, high = (math.nan if found[end] is None else float(found[end]) for end in ("low", "high"))
@@ -97,7 +99,7 @@ def _held_first(criterion: Group, texts: list[tuple[str, str, str]]) -> list[tup
 
 
 def number(clause: Mapping[str, Any]) -> str:
-    """``-0.816 [-0.817, -0.814]``, with the seeds where some are missing."""
+    """The statistic with its interval: ``-0.816 [-0.817, -0.814]``."""
     if clause["number"] is None:
         return "-"
     bounds = [clause["low"], clause["high"]]

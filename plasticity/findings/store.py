@@ -1,4 +1,4 @@
-"""The files of findings: their configs, and what came out, beside the runs."""
+"""The files of findings: their configs, and their results beside the runs."""
 
 import contextlib
 import re
@@ -25,16 +25,16 @@ def place_of(finding: Finding, root: Path = PLACE, full: bool = False) -> Path:
 
 
 def load_findings(names: Sequence[str], exact: Sequence[str], folder: Path | None = None) -> list[Finding]:
-    """The findings of those names, ids (``F5``) or paths; without any, all in the folder, by their ids.
+    """Load the findings with these names, ids (``F5``) or paths; without any, all in the folder, sorted by id.
 
     ``folder``: by default the package's own.
-    ``UserError`` for a name that is none (with the nearest one) and for a file that is wrong.
+    ``UserError`` for an unknown name (suggesting the nearest one) and for an invalid file.
     """
     folder = folder or shipped.folder() / "paper"
     paths = {path.stem: path for path in sorted(folder.glob("*.yaml"))} if folder.is_dir() else {}
     if not names:
         if not paths:
-            raise UserError(f"{folder}: there is no finding here; run this in a checkout, or name a finding's file")
+            raise UserError(f"{folder}: no findings in this folder; run this in a checkout, or name a finding's file")
         return sorted((_load(path, exact) for path in paths.values()), key=_order)
     ids: dict[str, str] = {}
     if any(name not in paths and not _is_path(name) for name in names):
@@ -63,17 +63,17 @@ def _order(finding: Finding) -> tuple[bool, int, str]:
 
 
 def begun(folder: Path) -> bool:
-    """Whether there is a run to go on with."""
+    """Whether there is a run to resume."""
     return (folder / "experiment.yaml").exists()
 
 
 def clear(folder: Path) -> None:
-    """Takes a finding's earlier runs away; ``UserError`` for a folder that is none of ours, or where a run is live."""
+    """Remove a finding's earlier runs; ``UserError`` if the folder is not a finding's or a run is active."""
     if not folder.exists():
         return
     ours = [path for path in folder.rglob("*") if path.name in ("experiment.yaml", RESULT, TIME)]
     if not ours and any(folder.iterdir()):
-        raise UserError(f"{folder} holds no finding; --force will not remove it")
+        raise UserError(f"{folder} contains no finding; --force will not remove it")
     with contextlib.ExitStack() as locks:
         for path in {each.parent for each in ours if each.name == "experiment.yaml"}:
             locks.enter_context(held(path))
@@ -91,7 +91,7 @@ def read_result(folder: Path) -> dict[str, Any] | None:
 
 
 def _is_result(found: Mapping[str, Any]) -> bool:
-    """Whether it can be shown: the verdict, the time, and the numbers of its clauses."""
+    """Whether the result can be shown: it has a verdict, a time and the numbers of its clauses."""
     verdict, clauses = found.get("passed"), found.get("clauses")
     return verdict in (True, False, None) and is_number(found.get("minutes")) and is_list(clauses, _is_mapping)
 
@@ -101,7 +101,7 @@ def _is_mapping(value: Any) -> bool:
 
 
 def seconds(folder: Path) -> float:
-    """How long the finding has run so far."""
+    """Run time of the finding so far, in seconds."""
     found = (_json(folder / TIME) or {}).get("seconds", 0.0)
     return float(found) if is_number(found) else 0.0
 
@@ -113,7 +113,7 @@ def add_seconds(folder: Path, more: float) -> None:
 
 
 def _json(path: Path) -> dict[str, Any] | None:
-    """None where there is none, or a damaged one: it is made again."""
+    """The contents of the file; None if it is missing or damaged, in which case it is rewritten."""
     try:
         return read_json(path)
     except (OSError, DamagedError):
