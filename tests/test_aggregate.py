@@ -138,7 +138,7 @@ def test_what_is_refused():
     found = results.task_scores(table)
     for options, message in (
         ({"statistics": ["iqr"]}, r"statistic = 'iqr' is not known; must be one of iqm, mean, median, optimality_gap"),
-        ({"confidence": 95}, r"confidence = 95 is outside \(0, 1\)"),
+        ({"confidence": 95}, r"confidence = 95 is not allowed; must be in \(0, 1\)"),
         ({"resamples": 0}, r"resamples = 0 is not allowed"),
         ({"gamma": np.inf}, r"gamma = inf is not allowed"),
     ):

@@ -266,7 +266,7 @@ def test_what_is_printed_of_equal_and_of_unlike_runs(tmp_path, first):
 
 
 def test_a_folder_that_is_no_run(tmp_path, first):
-    with pytest.raises(ValueError, match="is no run: there is no such folder"):
+    with pytest.raises(ValueError, match="is not a run: there is no such folder"):
         results.compare_runs(first, tmp_path / "nothing")
     (first / "experiment.yaml").write_text("- a\n- b")
     with pytest.raises(ValueError, match=r"experiment\.yaml cannot be read"):
@@ -292,7 +292,7 @@ def test_commands(monkeypatch, tmp_path, first, words):
     nowhere = tmp_path / "nowhere"
     code, out, err = command(monkeypatch, *(nowhere if word == "RUN" else word for word in words))
     assert (code, out) == (2, "")
-    assert err.startswith(f"{nowhere} is no run: there is no such folder; there")
+    assert err.startswith(f"{nowhere} is not a run: there is no such folder; there")
     assert len(err.splitlines()) == 1
 
 
