@@ -54,7 +54,7 @@ def nothing_else(born: Array) -> Mapping[str, Any]:
     return {}
 
 
-class Body(NamedTuple):
+class AgentCore(NamedTuple):
     """The components of one lane's agent after the intervention is applied, and the functions every agent needs."""
 
     network: Network
@@ -187,7 +187,7 @@ def assemble(
     rest: Rest = nothing_else,
     dress: Callable[[Network], Network] = lambda network: network,
     trace: Callable[[Optimizer], Optimizer] = no_trace,
-) -> Body:
+) -> AgentCore:
     """Build the body of an agent: the intervention rewrites the network's spec and wraps the optimizer, once.
 
     ``target(params)`` is the target network of a fresh agent and ``rest(step of creation)`` its remaining memory.
@@ -205,7 +205,7 @@ def embody(
     target: Target = no_target,
     rest: Rest = nothing_else,
     trace: Callable[[Optimizer], Optimizer] = no_trace,
-) -> Body:
+) -> AgentCore:
     """:func:`assemble` for a built network that the intervention has already rewritten; it wraps the optimizer."""
     rule = trace(intervention.optimizer(optimizer))
 
@@ -213,4 +213,4 @@ def embody(
         params = network.init(key)
         return Learner(params, target(params), rule.init(params), rest(born))
 
-    return Body(network, rule, intervention, newborn)
+    return AgentCore(network, rule, intervention, newborn)

@@ -52,7 +52,7 @@ class RewardScale(NamedTuple):
     statistics: Statistics
 
 
-class Perception(NamedTuple):
+class Preprocessor(NamedTuple):
     """The agent's view of its stream; ``rest`` is the part of its memory returned by :attr:`init`."""
 
     observation: Any  # jax.ShapeDtypeStruct of the network's input
@@ -126,9 +126,9 @@ def discounted(
     return RewardScale(total, include(scale.statistics, total, valid, rate))
 
 
-def perception(
+def preprocessing(
     spec: StreamSpec, *, normalise: Normalise, rate: Number, scale_rewards: bool, discount: Number
-) -> Perception:
+) -> Preprocessor:
     """Observations as ``(o - mean) / sqrt(var + 1e-8)``, rewards as ``r / sqrt(var(u) + 1e-8)`` (see `discounted`).
 
     ``normalise`` (static):
@@ -199,4 +199,4 @@ def perception(
         return {**rest, **init()} if normalise == "switch" else rest
 
     given = jax.ShapeDtypeStruct(spec.observation.shape, jnp.float32) if seeing else spec.observation
-    return Perception(given, init, act, learn, look, play, switch, "normalise" if normalise == "switch" else "")
+    return Preprocessor(given, init, act, learn, look, play, switch, "normalise" if normalise == "switch" else "")

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from plasticity.agents.advantages import normalised
-from plasticity.agents.base import ACTION, REFERENCE, SAMPLE, STEP, Body, Meaning
+from plasticity.agents.base import ACTION, REFERENCE, SAMPLE, STEP, AgentCore, Meaning
 from plasticity.agents.clipping import policy_loss, ratio_metrics, value_loss, with_excess
 from plasticity.agents.distributions import Distribution, categorical, gaussian
-from plasticity.agents.normalise import Perception
+from plasticity.agents.normalise import Preprocessor
 from plasticity.agents.rollout import Rollout, Samples, to_samples, write
 from plasticity.agents.truncation import Truncation, kept_discount
 from plasticity.core.masked import mean_where
@@ -59,7 +59,7 @@ class Rules(NamedTuple):
         return self.epochs * self.minibatches
 
 
-def judge(body: Body, params: Params, observation: Array) -> tuple[Distribution, Array, Any]:
+def policy_and_value(body: AgentCore, params: Params, observation: Array) -> tuple[Distribution, Array, Any]:
     """Policy and values ``[B]`` in these states, and the activations."""
     outputs, activations = body.network.apply(params, observation)
     mean_or_logits = outputs["policy"]
@@ -67,9 +67,9 @@ def judge(body: Body, params: Params, observation: Array) -> tuple[Distribution,
     return policy, outputs["value"][:, 0], activations
 
 
-def loss(body: Body, rules: Rules, params: Params, batch: Samples) -> tuple[Array, Any, Metrics]:
+def loss(body: AgentCore, rules: Rules, params: Params, batch: Samples) -> tuple[Array, Any, Metrics]:
     """Loss of a minibatch, activations of its forward pass, and its metrics."""
-    policy, value, activations = judge(body, params, batch.observation)
+    policy, value, activations = policy_and_value(body, params, batch.observation)
     log_ratio = policy.log_probability(batch.action) - batch.log_probability
     log_ratio = jnp.where(batch.valid, log_ratio, 0.0)
     advantage = batch.advantage
@@ -92,13 +92,20 @@ def minibatches(key: Key, rules: Rules, size: int) -> Array:
 
 
 def update_phase(
-    body: Body, rules: Rules, key: Key, learner: Learner, plugins: State, rollout: Rollout, final: Array, clock: Clock
+    body: AgentCore,
+    rules: Rules,
+    key: Key,
+    learner: Learner,
+    plugins: State,
+    rollout: Rollout,
+    final: Array,
+    clock: Clock,
 ) -> tuple[Learner, State, Metrics]:
     """Perform all updates after a rollout: epochs of minibatches over it. Metrics are sums over the updates made."""
     acted = body.acting(AgentState(learner, plugins, {}))
 
     def old(observation: Array, action: Array) -> tuple[Array, Array]:
-        policy, value, _ = judge(body, acted, observation)
+        policy, value, _ = policy_and_value(body, acted, observation)
         return policy.log_probability(action), value
 
     samples = to_samples(
@@ -152,7 +159,7 @@ def no_update(learner: Learner, plugins: State, updated: Any) -> tuple[Learner, 
 
 
 def one_step_losses(
-    body: Body, rules: Rules, params: Params, held: Params, seen: tuple[Array, Array, Array], pairs: Transition
+    body: AgentCore, rules: Rules, params: Params, held: Params, seen: tuple[Array, Array, Array], pairs: Transition
 ) -> Array:
     """The loss that monitors see: policy gradient and value error with one-step advantages, no clip, no old policy.
 
@@ -160,15 +167,15 @@ def one_step_losses(
     ``A = r + D v'(s') - v'(s)`` and ``v'`` the value under ``held``. It may be negative.
     """
     previous, current, reward = seen
-    values = [judge(body, held, x)[1] for x in (previous, current)]
+    values = [policy_and_value(body, held, x)[1] for x in (previous, current)]
     discount = kept_discount(pairs.current.discount, pairs.current.step_type, rules.truncation)
     target = reward + rules.discount * discount * values[1]
-    policy, value, _ = judge(body, params, previous)
+    policy, value, _ = policy_and_value(body, params, previous)
     gain = (target - values[0]) * policy.log_probability(pairs.action) + rules.entropy_coefficient * policy.entropy
     return 0.5 * rules.value_coefficient * jnp.square(value - target) - gain
 
 
-def rollout_agent(spec: StreamSpec, body: Body, eyes: Perception, rules: Rules) -> Agent:
+def rollout_agent(spec: StreamSpec, body: AgentCore, preprocessor: Preprocessor, rules: Rules) -> Agent:
     """An agent that collects a rollout, then learns from it."""
 
     def init(key: Key, timestep: TimeStep) -> AgentState:
@@ -176,12 +183,12 @@ def rollout_agent(spec: StreamSpec, body: Body, eyes: Perception, rules: Rules) 
         return body.init(key)
 
     def act(key: Key, state: AgentState, observation: Any, clock: Clock) -> Array:
-        policy, *_ = judge(body, body.acting(state), eyes.act(state.rest, observation, clock))
+        policy, *_ = policy_and_value(body, body.acting(state), preprocessor.act(state.rest, observation, clock))
         return policy.sample(jax.random.fold_in(key, ACTION))
 
     def play(key: Key, state: AgentState, observation: Any, epsilon: Array) -> Array:
         coin, choice, draw = jax.random.split(jax.random.fold_in(key, ACTION), 3)
-        policy, *_ = judge(body, body.acting(state), eyes.play(state.rest, observation))
+        policy, *_ = policy_and_value(body, body.acting(state), preprocessor.play(state.rest, observation))
         actions = policy.mode if rules.evaluate == "mode" else policy.sample(draw)
         if not spec.discrete:
             return actions
@@ -196,7 +203,7 @@ def rollout_agent(spec: StreamSpec, body: Body, eyes: Perception, rules: Rules) 
         return jnp.where(rules.reward_clip > 0, jnp.clip(reward, -rules.reward_clip, rules.reward_clip), reward)
 
     def learn(key: Key, state: AgentState, transition: Transition, clock: Clock) -> tuple[AgentState, Metrics]:
-        rest, previous, current, reward = eyes.learn(state.rest, rewarded(transition), clock)
+        rest, previous, current, reward = preprocessor.learn(state.rest, rewarded(transition), clock)
         row = clock.step % rules.length
         rollout = write(rest["rollout"], row, previous, bounded(reward), transition)
 
@@ -210,10 +217,10 @@ def rollout_agent(spec: StreamSpec, body: Body, eyes: Perception, rules: Rules) 
 
     def switch(key: Key, state: AgentState, clock: Clock) -> AgentState:
         state = body.switch(key, state, clock)
-        return state._replace(rest=eyes.switch(state.rest))
+        return state._replace(rest=preprocessor.switch(state.rest))
 
     def probe(state: AgentState, transition: Transition, clock: Clock) -> Probe:
-        previous, current, reward = eyes.look(state.rest, rewarded(transition))
+        previous, current, reward = preprocessor.look(state.rest, rewarded(transition))
         seen, params = (previous, current, bounded(reward)), state.learner.params
 
         def losses(p: Params) -> Array:
@@ -226,4 +233,4 @@ def rollout_agent(spec: StreamSpec, body: Body, eyes: Perception, rules: Rules) 
         meaning: Meaning = "logits" if spec.discrete else "prediction"
         return body.probe(state.learner, previous, losses, is_transition(transition), scores, meaning, clock)
 
-    return Agent(init, act, learn, switch, probe, play, eyes.told)
+    return Agent(init, act, learn, switch, probe, play, preprocessor.told)

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from plasticity.agents.actor_critic import Trunk, separate, shared, with_scale
 from plasticity.agents.base import embody
-from plasticity.agents.normalise import Normalise, Share, perception
+from plasticity.agents.normalise import Normalise, Share, preprocessing
 from plasticity.agents.on_policy import Rules, rollout_agent
 from plasticity.agents.rollout import empty
 from plasticity.agents.suits import check_acting
@@ -128,15 +128,17 @@ def ppo(
         evaluate=(evaluate, ("sample", "mode")),
     )
     check_truncation(truncation)
-    eyes = perception(spec, normalise=normalise, rate=normalise_rate, scale_rewards=scale_rewards, discount=discount)
+    preprocessor = preprocessing(
+        spec, normalise=normalise, rate=normalise_rate, scale_rewards=scale_rewards, discount=discount
+    )
     heads, gains = {"policy": spec.actions, "value": 1}, {"policy": policy_gain, "value": value_gain}
     build = separate if trunk == "separate" else shared
-    wired = build(network, eyes.observation, heads, gains, intervention)
+    wired = build(network, preprocessor.observation, heads, gains, intervention)
     wired = wired if spec.discrete else with_scale(wired, spec.actions, log_std)
 
     def rest(born: Array) -> Mapping[str, Any]:
         del born
-        return {"rollout": empty(spec, eyes.observation, rollout_length), **eyes.init()}
+        return {"rollout": empty(spec, preprocessor.observation, rollout_length), **preprocessor.init()}
 
     body = embody(wired, optimizer(), intervention, rest=rest)
     rules = Rules(
@@ -157,4 +159,4 @@ def ppo(
         target_kl,
         evaluate,
     )
-    return rollout_agent(spec, body, eyes, rules)
+    return rollout_agent(spec, body, preprocessor, rules)

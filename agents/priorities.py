@@ -130,7 +130,7 @@ def prioritised(
         batch = batch._replace(valid=batch.valid & (numbers > 0))
         return Sample(batch, importance(numbers, correction(age)), places)
 
-    def settle(state: Stored, made: Array, counts: Array, places: Array, losses: Array) -> Stored:
+    def update_priorities(state: Stored, made: Array, counts: Array, places: Array, losses: Array) -> Stored:
         """Loop once per update made (0 at most steps) instead of branching, which avoids a copy."""
 
         def one(i: Array, carry: tuple[Tree, Array]) -> tuple[Tree, Array]:
@@ -146,4 +146,4 @@ def prioritised(
     def ready(state: Stored) -> Array:
         return replay.ready(state.steps)
 
-    return Memory(init, add, ready, sample, settle, batch_size)
+    return Memory(init, add, ready, sample, update_priorities, batch_size)

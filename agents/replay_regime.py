@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from plasticity.agents.base import ACTION, NOISE, REFERENCE, SAMPLE, Body
+from plasticity.agents.base import ACTION, NOISE, REFERENCE, SAMPLE, AgentCore
 from plasticity.agents.replay import Batch, Replay, clipped
 from plasticity.agents.suits import check_acting
 from plasticity.agents.value_based import epsilon_greedy
@@ -82,7 +82,7 @@ class Memory(NamedTuple):
     add: Callable[[Any, Transition], Any]
     ready: Callable[[Any], Array]
     sample: Callable[[Any, Key, Array], Sample]  # state, key, age of the agent in env steps
-    settle: Callable[[Any, Array, Array, Array, Array], Any]
+    update_priorities: Callable[[Any, Array, Array, Array, Array], Any]
     # state, int32[] updates made (never batched), bool[] they count, places and losses [updates, B] -> state
     batch_size: int
 
@@ -95,11 +95,11 @@ def uniform(replay: Replay, batch_size: int, gamma: Number, reward_clip: Number 
         batch = replay.sample(state, key, gamma, reward_clip)
         return Sample(batch, jnp.ones(batch_size), jnp.zeros(batch_size, jnp.int32))
 
-    def settle(state: Any, made: Array, counts: Array, places: Array, losses: Array) -> Any:
+    def update_priorities(state: Any, made: Array, counts: Array, places: Array, losses: Array) -> Any:
         del made, counts, places, losses
         return state
 
-    return Memory(replay.init, replay.add, replay.ready, sample, settle, batch_size)
+    return Memory(replay.init, replay.add, replay.ready, sample, update_priorities, batch_size)
 
 
 def check_stream(name: str, spec: StreamSpec, update_period: int, gradient_steps: int) -> None:
@@ -123,7 +123,7 @@ def one_step(transition: Transition, gamma: Number, reward_clip: Number | None) 
 class Updating(NamedTuple):
     """The updates of a replay agent."""
 
-    body: Body
+    body: AgentCore
     memory: Memory
     timing: Timing
     criterion: Criterion
@@ -176,7 +176,7 @@ class Updating(NamedTuple):
 
 
 def replay_agent(
-    body: Body,
+    body: AgentCore,
     memory: Memory,
     timing: Timing,
     epsilon: Schedule,
@@ -220,7 +220,7 @@ def replay_agent(
         # Two branches: `due` is the same for all lanes; `ready` is not and becomes a select when lanes are vmapped.
         (learner, plugins), metrics, seen = jax.lax.cond(due, unless_new, none)
         made = jnp.where(due, timing.gradient_steps, 0)
-        stored = memory.settle(stored, made, metrics["updates"] > 0, *seen)
+        stored = memory.update_priorities(stored, made, metrics["updates"] > 0, *seen)
         return AgentState(learner, plugins, {**state.rest, "replay": stored}), metrics
 
     def probe(state: AgentState, transition: Transition, clock: Clock) -> Probe:

@@ -57,11 +57,11 @@ def write(rollout: Rollout, row: Array, observation: Array, reward: Array, trans
     return jax.tree.map(lambda all, one: jax.lax.dynamic_update_index_in_dim(all, one, row, 0), rollout, new)
 
 
-def in_parts(judge: Judge, rollout: Rollout, parts: int) -> tuple[Array, Array]:
+def in_parts(policy_and_value: Judge, rollout: Rollout, parts: int) -> tuple[Array, Array]:
     """Log-probabilities and values of all steps, ``[T, E]`` each, computed in ``parts`` parts to save memory."""
     rows = rollout.reward.shape
     split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[2:]), (rollout.observation, rollout.action))
-    judged = jax.lax.map(lambda part: judge(*part), split)
+    judged = jax.lax.map(lambda part: policy_and_value(*part), split)
     log_probability, value = (x.reshape(rows) for x in judged)
     return log_probability, value
 
@@ -69,7 +69,7 @@ def in_parts(judge: Judge, rollout: Rollout, parts: int) -> tuple[Array, Array]:
 def to_samples(
     rollout: Rollout,
     final: Array,
-    judge: Judge,
+    policy_and_value: Judge,
     *,
     gamma: Number,
     trace: Number,
@@ -82,8 +82,8 @@ def to_samples(
     observation, or counts as terminated if ``truncation`` (static) is "terminal". Advantages and targets of pairs that
     are not transitions are 0.
     """
-    log_probability, value = in_parts(judge, rollout, parts)
-    _, after = judge(final, rollout.action[-1])
+    log_probability, value = in_parts(policy_and_value, rollout, parts)
+    _, after = policy_and_value(final, rollout.action[-1])
     following = jnp.concatenate([value[1:], after[None]])
     last, valid = rollout.step_type == LAST, rollout.step_type != FIRST
     discount = gamma * kept_discount(rollout.discount, rollout.step_type, truncation)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from plasticity.agents.actor_critic import separate
 from plasticity.agents.base import embody
-from plasticity.agents.normalise import Normalise, Share, perception
+from plasticity.agents.normalise import Normalise, Share, preprocessing
 from plasticity.agents.replay import Batch
 from plasticity.agents.streaming import CONTROL_NETWORK, chosen, remembered, streaming_agent, trace_metrics
 from plasticity.agents.suits import check_acting
@@ -68,10 +68,12 @@ def stream_ac(
     """
     check_acting("stream_ac", spec, discrete=True, one_env=True)
     check_truncation(truncation)
-    eyes = perception(spec, normalise=normalise, rate=normalise_rate, scale_rewards=scale_rewards, discount=discount)
-    wired = separate(network, eyes.observation, {"policy": spec.actions, "value": 1}, None, intervention)
+    preprocessor = preprocessing(
+        spec, normalise=normalise, rate=normalise_rate, scale_rewards=scale_rewards, discount=discount
+    )
+    wired = separate(network, preprocessor.observation, {"policy": spec.actions, "value": 1}, None, intervention)
     rule = parts({"policy": policy_optimizer(), "value": value_optimizer()})
-    body = embody(wired, rule, intervention, rest=remembered(eyes, scheduled=False), trace=eligible)
+    body = embody(wired, rule, intervention, rest=remembered(preprocessor, scheduled=False), trace=eligible)
 
     def heads(params: Params, observation: Array) -> tuple[Array, Array, Any]:
         outputs, activations = body.network.apply(params, observation)
@@ -124,4 +126,4 @@ def stream_ac(
     def scores(params: Params, observation: Array) -> Array:
         return heads(params, observation)[0]
 
-    return streaming_agent(body, eyes, policy, None, update, losses, scores, "logits", discount, truncation)
+    return streaming_agent(body, preprocessor, policy, None, update, losses, scores, "logits", discount, truncation)

@@ -4,9 +4,9 @@ from typing import Annotated, Any
 
 import jax.numpy as jnp
 
-from plasticity.agents.base import Body, assemble
+from plasticity.agents.base import AgentCore, assemble
 from plasticity.agents.categorical import Targets, check_atoms, cross_entropies, expected, spread
-from plasticity.agents.normalise import Normalise, Perception, Share, perception
+from plasticity.agents.normalise import Normalise, Preprocessor, Share, preprocessing
 from plasticity.agents.replay import Batch
 from plasticity.agents.streaming import (
     CONTROL_NETWORK,
@@ -31,8 +31,8 @@ CALM_ADAM = {"kind": "adam", "learning_rate": 3e-4, "b1": 0.0, "eps": 1e-2}
 
 
 def batch_of_one(
-    body: Body,
-    eyes: Perception,
+    body: AgentCore,
+    preprocessor: Preprocessor,
     values: Scores,
     epsilon: Schedule,
     losses: Losses,
@@ -53,7 +53,7 @@ def batch_of_one(
         return body.update(key, learner, plugins, lambda params: loss(params, held, batch), batch.observation, clock)
 
     policy = greedy_policy(values)
-    return streaming_agent(body, eyes, policy, epsilon, update, losses, values, "values", discount, truncation)
+    return streaming_agent(body, preprocessor, policy, epsilon, update, losses, values, "values", discount, truncation)
 
 
 def stream_dqn(
@@ -81,8 +81,12 @@ def stream_dqn(
     """
     check_acting("stream_dqn", spec, discrete=True, one_env=True)
     check_truncation(truncation)
-    eyes = perception(spec, normalise=normalise, rate=normalise_rate, scale_rewards=scale_rewards, discount=discount)
-    body = assemble(network(eyes.observation, spec.actions), optimizer(), intervention, rest=remembered(eyes))
+    preprocessor = preprocessing(
+        spec, normalise=normalise, rate=normalise_rate, scale_rewards=scale_rewards, discount=discount
+    )
+    body = assemble(
+        network(preprocessor.observation, spec.actions), optimizer(), intervention, rest=remembered(preprocessor)
+    )
 
     def values(params: Params, observation: Array) -> Array:
         q: Array = body.network.apply(params, observation)[0]
@@ -93,7 +97,7 @@ def stream_dqn(
         return error_loss(errors, huber), activations
 
     epsilon = linear(epsilon_start, epsilon_end, epsilon_steps)
-    return batch_of_one(body, eyes, values, epsilon, losses, discount, truncation)
+    return batch_of_one(body, preprocessor, values, epsilon, losses, discount, truncation)
 
 
 def stream_c51(
@@ -131,8 +135,15 @@ def stream_c51(
     check_truncation(truncation)
     check_atoms(atoms)
     spread(targets, sigma)
-    eyes = perception(spec, normalise=normalise, rate=normalise_rate, scale_rewards=scale_rewards, discount=discount)
-    body = assemble(network(eyes.observation, spec.actions * atoms), optimizer(), intervention, rest=remembered(eyes))
+    preprocessor = preprocessing(
+        spec, normalise=normalise, rate=normalise_rate, scale_rewards=scale_rewards, discount=discount
+    )
+    body = assemble(
+        network(preprocessor.observation, spec.actions * atoms),
+        optimizer(),
+        intervention,
+        rest=remembered(preprocessor),
+    )
 
     def support() -> Array:
         return value_max * jnp.linspace(-1.0, 1.0, atoms)
@@ -151,4 +162,4 @@ def stream_c51(
         return cross_entropies(batch, now, following, greedy, support(), spread(targets, sigma)), activations
 
     epsilon = linear(epsilon_start, epsilon_end, epsilon_steps)
-    return batch_of_one(body, eyes, values, epsilon, losses, discount, truncation)
+    return batch_of_one(body, preprocessor, values, epsilon, losses, discount, truncation)

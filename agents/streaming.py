@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 
-from plasticity.agents.base import ACTION, Body, Meaning, Rest, assemble
-from plasticity.agents.normalise import Normalise, Perception, Share, perception
+from plasticity.agents.base import ACTION, AgentCore, Meaning, Rest, assemble
+from plasticity.agents.normalise import Normalise, Preprocessor, Share, preprocessing
 from plasticity.agents.replay import Batch
 from plasticity.agents.suits import check_acting
 from plasticity.agents.truncation import Truncation, check_truncation, kept_discount
@@ -55,14 +55,14 @@ CONTROL_NETWORK = {
 }
 
 
-def remembered(eyes: Perception, *, scheduled: bool = True) -> Rest:
+def remembered(preprocessor: Preprocessor, *, scheduled: bool = True) -> Rest:
     """Initial memory besides the learner: empty statistics and, if epsilon is scheduled, the step of creation."""
-    return lambda born: {**({"schedule": born} if scheduled else {}), **eyes.init()}
+    return lambda born: {**({"schedule": born} if scheduled else {}), **preprocessor.init()}
 
 
 def streaming_agent(
-    body: Body,
-    eyes: Perception,
+    body: AgentCore,
+    preprocessor: Preprocessor,
     policy: Policy,
     epsilon: Callable[[Array], Array] | None,
     update: Update,
@@ -83,16 +83,16 @@ def streaming_agent(
         return body.init(key)
 
     def act(key: Key, state: AgentState, observation: Any, clock: Clock) -> Array:
-        seen = eyes.act(state.rest, observation, clock)
+        seen = preprocessor.act(state.rest, observation, clock)
         explore = jnp.zeros(()) if epsilon is None else epsilon(clock.step - state.rest["schedule"])
         return policy(jax.random.fold_in(key, ACTION), body.acting(state), seen, explore)
 
     def play(key: Key, state: AgentState, observation: Any, epsilon: Array) -> Array:
-        seen = eyes.play(state.rest, observation)
+        seen = preprocessor.play(state.rest, observation)
         return policy(jax.random.fold_in(key, ACTION), body.acting(state), seen, epsilon)
 
     def learn(key: Key, state: AgentState, transition: Transition, clock: Clock) -> tuple[AgentState, Metrics]:
-        rest, *seen = eyes.learn(state.rest, transition, clock)
+        rest, *seen = preprocessor.learn(state.rest, transition, clock)
         current, valid = transition.current, is_transition(transition)[0]
         first = transition.previous.step_type == FIRST
         ended = (current.step_type == LAST) | (current.discount == 0)
@@ -111,10 +111,10 @@ def streaming_agent(
 
     def switch(key: Key, state: AgentState, clock: Clock) -> AgentState:
         state = body.switch(key, state, clock)
-        return state._replace(rest=eyes.switch(state.rest))
+        return state._replace(rest=preprocessor.switch(state.rest))
 
     def probe(state: AgentState, transition: Transition, clock: Clock) -> Probe:
-        batch = as_batch(transition, discount, truncation, *eyes.look(state.rest, transition))
+        batch = as_batch(transition, discount, truncation, *preprocessor.look(state.rest, transition))
         params = state.learner.params
         return body.probe(
             state.learner,
@@ -126,7 +126,7 @@ def streaming_agent(
             clock,
         )
 
-    return Agent(init, act, learn, switch, probe, play, eyes.told)
+    return Agent(init, act, learn, switch, probe, play, preprocessor.told)
 
 
 def as_batch(
@@ -147,7 +147,7 @@ def chosen(values: Array, action: Array) -> Array:
     return jnp.sum(jnp.where(jnp.arange(values.shape[-1]) == action[:, None], values, 0.0), axis=-1)
 
 
-def one_step_errors(body: Body, params: Params, held: Params, batch: Batch) -> tuple[Array, Any]:
+def one_step_errors(body: AgentCore, params: Params, held: Params, batch: Batch) -> tuple[Array, Any]:
     """``r + D max_a q(s', a) - q(s, a)``, ``[B]``, with the maximum under ``held``; activations on s."""
     q, activations = body.network.apply(params, batch.observation)
     following, _ = body.network.apply(held, batch.next_observation)
@@ -161,8 +161,8 @@ def bounded(error: Array, clip: Number) -> Array:
 
 
 def traced_q(
-    body: Body,
-    eyes: Perception,
+    body: AgentCore,
+    preprocessor: Preprocessor,
     epsilon: Callable[[Array], Array],
     discount: Number,
     trace_decay: Number,
@@ -208,10 +208,10 @@ def traced_q(
         return error_loss(errors, clip), activations
 
     policy = greedy_policy(values)
-    return streaming_agent(body, eyes, policy, epsilon, update, losses, values, "values", discount, truncation)
+    return streaming_agent(body, preprocessor, policy, epsilon, update, losses, values, "values", discount, truncation)
 
 
-def trace_metrics(body: Body, learner: Learner, error: Array, clip: Number = 0.0) -> dict[str, Array]:
+def trace_metrics(body: AgentCore, learner: Learner, error: Array, clip: Number = 0.0) -> dict[str, Array]:
     """Metrics of an update with a trace: loss and magnitude of the error, and the step size.
 
     The step size is that of this update if it is bounded. It is not recorded if the optimizer does not report it.
@@ -263,11 +263,13 @@ def stream_q(
     """
     check_acting("stream_q", spec, discrete=True, one_env=True)
     check_truncation(truncation)
-    eyes = perception(spec, normalise=normalise, rate=normalise_rate, scale_rewards=scale_rewards, discount=discount)
-    spec_of_network, rest = network(eyes.observation, spec.actions), remembered(eyes)
+    preprocessor = preprocessing(
+        spec, normalise=normalise, rate=normalise_rate, scale_rewards=scale_rewards, discount=discount
+    )
+    spec_of_network, rest = network(preprocessor.observation, spec.actions), remembered(preprocessor)
     body = assemble(spec_of_network, optimizer(), intervention, rest=rest, trace=eligible)
     epsilon = linear(epsilon_start, epsilon_end, epsilon_steps)
-    return traced_q(body, eyes, epsilon, discount, trace_decay, error_clip, truncation)
+    return traced_q(body, preprocessor, epsilon, discount, trace_decay, error_clip, truncation)
 
 
 @metadata(renamed={"trace": "trace_decay"})

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 import jax.numpy as jnp
 import optax
 
-from plasticity.agents.base import Body, Meaning, assemble
+from plasticity.agents.base import AgentCore, Meaning, assemble
 from plasticity.agents.categorical import check_atoms, check_range, expected, spread
 from plasticity.config.fields import Fraction, Member, Positive, Repeats
 from plasticity.core.schedules import Number
@@ -30,7 +30,7 @@ Predict = Callable[[Array], Array]  # outputs [E, n] -> actions [E, ...]
 Criterion = Callable[[Array, Array], Array]  # outputs [E, n], targets [E, ...] -> losses [E]
 
 
-def _supervised(body: Body, predict: Predict, criterion: Criterion, meaning: Meaning) -> Agent:
+def _supervised(body: AgentCore, predict: Predict, criterion: Criterion, meaning: Meaning) -> Agent:
     def init(key: Key, timestep: TimeStep) -> AgentState:
         del timestep
         return body.init(key)
@@ -77,7 +77,7 @@ def _check(spec: StreamSpec, agent: str, wanted: str, dtype: Any) -> None:
         raise ValueError(f"agent.kind: {agent} is not allowed; it needs a stream with {wanted}")
 
 
-def _body(spec: StreamSpec, intervention: Intervention, network: Any, optimizer: Any, atoms: int = 1) -> Body:
+def _body(spec: StreamSpec, intervention: Intervention, network: Any, optimizer: Any, atoms: int = 1) -> AgentCore:
     return assemble(network(spec.observation.input, spec.actions * atoms), optimizer(), intervention)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from plasticity.config.experiments import NAME, Document, Evaluation, Placement, Schedule
+from plasticity.config.experiments import NAME, ConfigFile, Evaluation, Placement, Schedule
 from plasticity.config.registry import BUILT_IN, FAMILIES, Registry
 from plasticity.config.schema import Setting, annotations, schema_of
 from plasticity.config.settings import MonitorKeys
@@ -129,7 +129,7 @@ def optional(found: Json) -> Json:
 
 def schema(known: Registry) -> Json:
     """The whole of it."""
-    document = mapping(Document, within=False)
+    document = mapping(ConfigFile, within=False)
     parts = {"schedule": Schedule, "evaluation": Evaluation, "placement": Placement}
     document["properties"] |= {name: optional(mapping(part)) for name, part in parts.items()}
     document["properties"] |= {"arms": arms(), "sweep": sweep(of_arm=False)}

@@ -105,7 +105,7 @@ ARMS = """## arms
 
 
 def config_page(known: Any) -> str:
-    lines = [CONFIG_HEAD.format(made=MADE) + "## Keys\n", *keys(experiments.Document), ARMS]
+    lines = [CONFIG_HEAD.format(made=MADE) + "## Keys\n", *keys(experiments.ConfigFile), ARMS]
     for name in ("Schedule", "Evaluation", "Placement"):
         record = getattr(experiments, name)
         lines += [f"## {name.lower()}\n", make_pages.plain(record.__doc__ or ""), "", *keys(record)]

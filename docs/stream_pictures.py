@@ -18,7 +18,7 @@ from plasticity import plots
 from plasticity.core.types import Clock, Visit
 from plasticity.engine.lanes import lane_keys
 from plasticity.envs import STREAMS, TRANSFORMS
-from plasticity.envs.base import Source
+from plasticity.envs.base import StreamFactory
 from plasticity.envs.functions import functions
 from plasticity.envs.gridworld import neighbours
 from plasticity.envs.minatar_games import SIZE
@@ -44,18 +44,18 @@ def keys() -> Any:
     return jax.vmap(lane_keys)(jnp.zeros(1, jnp.int32)).data
 
 
-def begun(source: Source, task: int, number: int | None = None, replica: int = 0) -> tuple[Any, Any, Any]:
+def begun(source: StreamFactory, task: int, number: int | None = None, eval_replica: int = 0) -> tuple[Any, Any, Any]:
     stream = source.make(1)
-    visit = Visit(jnp.int32(task if number is None else number), jnp.int32(task), replica)
+    visit = Visit(jnp.int32(task if number is None else number), jnp.int32(task), eval_replica)
     return stream, *stream.reset(keys(), visit, jnp.int32(0))
 
 
-def problem(source: Source, task: int, replica: int = 0) -> Any:
+def problem(source: StreamFactory, task: int, eval_replica: int = 0) -> Any:
     """The parameters of the first lane's task."""
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[0], begun(source, task, replica=replica)[1].params)
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[0], begun(source, task, eval_replica=eval_replica)[1].params)
 
 
-def lived(source: Source, task: int, actions: np.ndarray, number: int | None = None) -> Life:
+def lived(source: StreamFactory, task: int, actions: np.ndarray, number: int | None = None) -> Life:
     """A visit of the first lane with the given actions ``[T, ...]``, the same for every env; visits of one number
     begin alike."""
     stream, state, opening = begun(source, task, number)
@@ -184,7 +184,11 @@ def growing() -> Figure:
         table(axes, counts / counts.sum(0), f"class_incremental, shown: {shown}", "10 classes",
               cmap="gray_r")  # fmt: skip
     source = STREAMS["warm_start"]()
-    parts = {"task 0": problem(source, 0), "task 1": problem(source, 1), "evaluation": problem(source, 1, replica=1)}
+    parts = {
+        "task 0": problem(source, 0),
+        "task 1": problem(source, 1),
+        "evaluation": problem(source, 1, eval_replica=1),
+    }
     for name, part in parts.items():
         three.barh(name, int(part.end) - int(part.first), left=int(part.first), color=COLOURS[0], height=0.5)
     three.set(xlabel="samples, in the lane's order", title="warm_start")
@@ -318,7 +322,7 @@ def minatar() -> Figure:
     return figure
 
 
-def frame(source: Source, task: int, steps: int) -> np.ndarray:
+def frame(source: StreamFactory, task: int, steps: int) -> np.ndarray:
     """What one environment on the host shows after some random steps."""
     assert source.make_pool is not None
     pool = source.make_pool(task, np.array([3], np.int32))
@@ -357,7 +361,7 @@ def suites() -> Figure:
     return figure
 
 
-def transformed(kind: str, source: Source, **settings: Any) -> Source:
+def transformed(kind: str, source: StreamFactory, **settings: Any) -> StreamFactory:
     return TRANSFORMS[kind](**settings)(source)
 
 
@@ -405,7 +409,7 @@ def places_moved(axes: Axes, steps: int = 100) -> None:
     axes.legend(loc="lower right")
 
 
-def paid(source: Source) -> np.ndarray:
+def paid(source: StreamFactory) -> np.ndarray:
     """Rewards in the second visit."""
     actions = random_actions(60, source.spec.actions, 4)
     return lived(source, source.spec.visits[1].task, actions, number=1).timestep.reward[:, 0]

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from plasticity.envs.atari import atari
-from plasticity.envs.base import Source
+from plasticity.envs.base import StreamFactory
 from plasticity.envs.classification import classification_mdp
 from plasticity.envs.control import acrobot, cartpole, pendulum
 from plasticity.envs.gather import gather
@@ -19,7 +19,7 @@ from plasticity.envs.targets import permuted_labels, regression, relabelled
 from plasticity.envs.toys import catch
 from plasticity.envs.transforms import TRANSFORMS as TRANSFORMS
 
-STREAMS: Mapping[str, Callable[..., Source]] = {
+STREAMS: Mapping[str, Callable[..., StreamFactory]] = {
     "relabelled": relabelled,
     "regression": regression,
     "permuted_inputs": permuted_inputs,

@@ -16,7 +16,7 @@ from plasticity.envs.atari_ale import AlePool, ale_actions
 from plasticity.envs.atari_games import Game, curriculum, parse
 from plasticity.envs.atari_presets import FRAME_SKIP, PRESETS, SIDE, STACK, Preset
 from plasticity.envs.atari_suites import suite_of
-from plasticity.envs.base import Source
+from plasticity.envs.base import StreamFactory
 from plasticity.envs.episodes import warn_if_short
 from plasticity.envs.host import Pool, Stepped, host
 
@@ -165,7 +165,7 @@ def atari(
     noops: Repeats | None = None,
     fire: bool | None = None,
     threads: Threads = 0,
-) -> Source:
+) -> StreamFactory:
     """Atari games in sequence, the whole list ``cycles`` times; reward = the game's score, never clipped.
 
     Presets: ``machado18``, Machado et al. 2018, "Revisiting the Arcade Learning Environment: Evaluation Protocols and
@@ -229,4 +229,4 @@ def atari(
     def make_pool(task: int, seeds: np.ndarray) -> Pool:
         return backed.pool(played[task], settings, seeds, threads or threads_of_a_block())
 
-    return Source(spec, lambda lanes: host(spec, make_pool, lanes, envs), make_pool)
+    return StreamFactory(spec, lambda lanes: host(spec, make_pool, lanes, envs), make_pool)

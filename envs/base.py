@@ -14,7 +14,7 @@ from plasticity.core.types import FIRST, LAST, MID, Array, Clock, Key, State, St
 PARAMS, RESET, STEP, EMULATOR, REPLICA = range(5)
 
 
-class Source(NamedTuple):
+class StreamFactory(NamedTuple):
     """A stream as passed to the launcher: its spec, and how to build it for a block of ``lanes`` lanes."""
 
     spec: StreamSpec
@@ -62,8 +62,8 @@ def proceed(task: Task, params: Any, key: Key, state: State, step_type: Array, a
 
 def chance(key: Key, visit: Visit) -> Key:
     """Key of the random events in a visit, as opposed to its problem, derived from the lane's data key."""
-    other = jax.random.fold_in(jax.random.fold_in(key, REPLICA), visit.replica)
-    return jnp.where(visit.replica == 0, key, other)  # a traced 0 is 0 too
+    other = jax.random.fold_in(jax.random.fold_in(key, REPLICA), visit.eval_replica)
+    return jnp.where(visit.eval_replica == 0, key, other)  # a traced 0 is 0 too
 
 
 def tasks_of(visit: Visit, lanes: int) -> Array:
@@ -89,7 +89,7 @@ def vectorise(task: Task, lanes: int, envs: int) -> Stream:
             params = task.params(jax.random.fold_in(key, PARAMS), visit._replace(task=own))
             opening = jax.random.fold_in(jax.random.fold_in(chance(key, visit), RESET), visit.number)
             draws = jax.random.split(opening, envs)
-            now = moment(params, jnp.asarray(visit.moment, jnp.int32))
+            now = moment(params, jnp.asarray(visit.elapsed, jnp.int32))
             return params, *over(partial(restart, task, now), envs)(draws)
 
         params, state, timestep = over(lane, lanes)(keys, tasks_of(visit, lanes))

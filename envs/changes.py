@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from plasticity.core.types import Array, Key, State, StreamSpec, Task, VisitPlan
-from plasticity.envs.base import PARAMS, Source, vectorise
+from plasticity.envs.base import PARAMS, StreamFactory, vectorise
 from plasticity.envs.transforms.base import divided, transformed
 from plasticity.envs.transforms.permutations import actions_change, observations_change
 from plasticity.envs.transforms.permutations import permutation as permutation
@@ -51,7 +51,7 @@ def task_names(name: str, change: str, visits: int, distinct: int) -> tuple[str,
     return tuple(f"{kind}_{i}" for i in range(count))
 
 
-def changed(source: Source, change: str) -> Source:
+def changed(source: StreamFactory, change: str) -> StreamFactory:
     """Apply ``change`` to the observations or discrete actions of ``source``: a permutation for each task."""
     if change == "observation":
         permuted, tag = observations_change(source.spec), OBSERVATIONS
@@ -90,5 +90,5 @@ def small_spec(
     )
 
 
-def stream(task: Task, envs: int) -> Source:
-    return Source(task.spec, lambda lanes: vectorise(task, lanes, envs))
+def stream(task: Task, envs: int) -> StreamFactory:
+    return StreamFactory(task.spec, lambda lanes: vectorise(task, lanes, envs))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from plasticity.config.fields import Count, Size, Tasks, metadata
 from plasticity.core.types import Array, Key, StreamSpec, Task, Visit
-from plasticity.envs.base import Source
+from plasticity.envs.base import StreamFactory
 from plasticity.envs.changes import permutation, schedule
 from plasticity.envs.data import Inputs
 from plasticity.envs.samples import Samples, classes_of, samples_of
@@ -101,7 +101,7 @@ def classification_mdp(
     tasks: Tasks = 10,
     steps_per_task: Count = 10_000,
     envs: Size = 1,
-) -> Source:
+) -> StreamFactory:
     """A Markov decision process with one state and one action per class; a state is observed as an image of its class.
 
     ``true_label``: reward 1 if the action equals the state, else 0; the next state is uniform regardless of the action.

@@ -10,7 +10,7 @@ import numpy as np
 
 from plasticity.config.fields import Count, Natural, Size, Tasks, metadata
 from plasticity.core.types import Array, Key, Task, Visit
-from plasticity.envs.base import Source
+from plasticity.envs.base import StreamFactory
 from plasticity.envs.changes import changed, limited, small_spec, stream, task_names
 from plasticity.envs.episodes import warn_if_short
 
@@ -84,7 +84,7 @@ def cartpole(
     tasks: Tasks = 10,
     steps_per_task: Count = 50_000,
     envs: Size = 1,
-) -> Source:
+) -> StreamFactory:
     """A pole on a cart that is pushed left or right (actions 0, 1); reward 1 at every step, including the last.
 
     Barto, Sutton, Anderson 1983, "Neuronlike Adaptive Elements That Can Solve Difficult Learning Control Problems", as
@@ -175,7 +175,7 @@ def acrobot(
     tasks: Tasks = 10,
     steps_per_task: Count = 50_000,
     envs: Size = 1,
-) -> Source:
+) -> StreamFactory:
     """Two hanging links; the goal is to swing the free end above a line by a torque of -1, 0 or 1 (actions 0, 1, 2).
 
     The torque acts between the links. Sutton 1996, "Generalization in Reinforcement Learning: Successful Examples Using
@@ -233,7 +233,7 @@ def pendulum(
     tasks: Tasks = 10,
     steps_per_task: Count = 50_000,
     envs: Size = 1,
-) -> Source:
+) -> StreamFactory:
     """A pendulum to swing up and balance with a real-valued torque; the action is clipped to [-2, 2].
 
     ``reward = -(angle^2 + 0.1 speed^2 + 0.001 torque^2)`` before the step, with the angle measured from upright.

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from plasticity.config.fields import Count, Size, Tasks, metadata
 from plasticity.core.types import Array, Key, StreamSpec, Task, Visit
-from plasticity.envs.base import Source
+from plasticity.envs.base import StreamFactory
 from plasticity.envs.changes import changed, limited, small_spec, stream, task_names
 from plasticity.envs.episodes import warn_if_short
 from plasticity.envs.gridworld import MOVES
@@ -22,7 +22,7 @@ Others = Annotated[int, Field(ge=0, le=1_000)]
 LAYOUTS = 0  # what is derived from the key of the parameters
 
 
-class Problem(NamedTuple):
+class GridTask(NamedTuple):
     """A task's layouts, built once per visit: building them at every step would cost more than all the rest."""
 
     worth: Array  # int8[layouts, size, size]
@@ -59,21 +59,21 @@ def gather_task(spec: StreamSpec, gems: int, pits: int, blocks: int, prize: floa
     def look(board: Board) -> Array:
         return jnp.stack([at(board.row, board.column), board.worth, board.blocks], -1)
 
-    def params(key: Key, visit: Visit) -> Problem:
+    def params(key: Key, visit: Visit) -> GridTask:
         task = jnp.asarray(visit.task, jnp.int32)
         numbers = jnp.arange(most) + (levels * task if change == "window" else 0)
         keys = jax.vmap(partial(jax.random.fold_in, jax.random.fold_in(key, LAYOUTS)))(numbers)
         worth, block = jax.lax.map(lambda each: laid_out(each, size, gems, pits, blocks), keys)
         many = levels * (task + 1) if change == "expand" else jnp.int32(levels)
-        return Problem(worth.astype(jnp.int8), block.astype(jnp.int8), many)
+        return GridTask(worth.astype(jnp.int8), block.astype(jnp.int8), many)
 
-    def reset(key: Key, problem: Problem) -> tuple[Board, Array]:
+    def reset(key: Key, problem: GridTask) -> tuple[Board, Array]:
         drawn = jax.random.randint(key, (), 0, problem.many)
         worth, block = (jnp.float32(planes[drawn]) for planes in problem[:2])
         board = Board(jnp.int32(size // 2), jnp.int32(size // 2), worth, block)
         return board, look(board)
 
-    def step(key: Key, board: Board, action: Array, problem: Problem) -> tuple[Board, Array, Array, Array, Array]:
+    def step(key: Key, board: Board, action: Array, problem: GridTask) -> tuple[Board, Array, Array, Array, Array]:
         down, right = jnp.asarray(MOVES)[action]
         row, column = jnp.clip(board.row + down, 0, size - 1), jnp.clip(board.column + right, 0, size - 1)
         free = (at(row, column) * board.blocks).sum() == 0
@@ -103,7 +103,7 @@ def gather(
     tasks: Tasks = 10,
     steps_per_task: Count = 500_000,
     envs: Size = 1,
-) -> Source:
+) -> StreamFactory:
     """A gridworld with gems to collect and pits to avoid, in random layouts: each task has its own layouts.
 
     Actions 0 ... 3 move up, down, left, right; blocks and the border stop the agent. ``reward = prize`` at a gem,

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from plasticity.config.fields import Count, Natural, Size, Tasks, metadata
 from plasticity.core.types import Array, Key, StreamSpec, Task, Visit
-from plasticity.envs.base import Source
+from plasticity.envs.base import StreamFactory
 from plasticity.envs.changes import changed, limited, small_spec, stream, task_names
 from plasticity.envs.episodes import warn_if_short
 
@@ -62,7 +62,7 @@ def goals(size: int, walls: str) -> np.ndarray:
     return np.flatnonzero((row // width > 0) & ((row // width != 1) | (column // width != 1)))
 
 
-class Problem(NamedTuple):
+class GridTask(NamedTuple):
     """A task."""
 
     goal: Array  # int32: the cell
@@ -78,18 +78,18 @@ def gridworld_task(spec: StreamSpec, walls: str, moving: bool, prize: float, sha
         planes = jnp.stack([cells == place for place in (cell, goal)[:channels]], -1)
         return planes.astype(jnp.float32).reshape(size, size, channels)
 
-    def params(key: Key, visit: Visit) -> Problem:
+    def params(key: Key, visit: Visit) -> GridTask:
         order = jax.random.permutation(jax.random.fold_in(key, GOALS), jnp.asarray(places, jnp.int32))
         goal = order[visit.task % len(places) if moving else 0]
-        return Problem(goal, () if costs is None else jnp.asarray(costs)[:, goal])
+        return GridTask(goal, () if costs is None else jnp.asarray(costs)[:, goal])
 
-    def reset(key: Key, problem: Problem) -> tuple[Array, Array]:
+    def reset(key: Key, problem: GridTask) -> tuple[Array, Array]:
         drawn = jax.random.randint(key, (), 0, size * size - 1)
         other = drawn + (drawn >= problem.goal)  # any cell but the goal
         cell = jnp.int32(other if start == "random" else (size // 2) * (size + 1))
         return cell, look(cell, problem.goal)
 
-    def step(key: Key, cell: Array, action: Array, problem: Problem) -> tuple[Array, Array, Array, Array, Array]:
+    def step(key: Key, cell: Array, action: Array, problem: GridTask) -> tuple[Array, Array, Array, Array, Array]:
         there = jnp.asarray(table)[cell, action]
         reached = there == problem.goal
         reward = jnp.where(reached, prize, 0.0) - (0.0 if costs is None else problem.cost[cell])
@@ -122,7 +122,7 @@ def gridworld(
     tasks: Tasks = 20,
     steps_per_task: Count = 40_000,
     envs: Size = 1,
-) -> Source:
+) -> StreamFactory:
     """A gridworld with a hidden goal that is elsewhere in every task.
 
     Actions 0 ... 3 move up, down, left, right; walls and the border stop the agent. A step from cell ``c`` has

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from plasticity.config.fields import Count, Size, metadata
 from plasticity.core.types import Array, Key, Supervised, Visit
-from plasticity.envs.base import Source
+from plasticity.envs.base import StreamFactory
 from plasticity.envs.data import Inputs
 from plasticity.envs.samples import classes_of, labels_of, samples_of
 from plasticity.envs.supervised import (
@@ -45,7 +45,7 @@ def class_incremental(
     order: Literal["random", "fixed"] = "random",
     steps_per_task: Count = 2000,
     envs: Size = 64,
-) -> Source:
+) -> StreamFactory:
     """Class-incremental classification: classes arrive in groups; reward = accuracy.
 
     Task ``u`` shows samples of the classes ``order[0 ... (u + 1) k - 1]``, or only of the new ones, ``order[u k ...
@@ -114,7 +114,7 @@ def warm_start(
     held_out: StaticFraction = 0.2,
     steps_per_task: Count = 2000,
     envs: Size = 64,
-) -> Source:
+) -> StreamFactory:
     """Classification of a share of the samples, then of all of them; reward = accuracy.
 
     Task ``u`` draws uniformly from the first ``shares[u] n`` samples of an order drawn once from the lane's data key.
@@ -141,7 +141,7 @@ def warm_start(
     def params(key: Key, visit: Visit) -> Share:
         own = data.own(jax.random.fold_in(key, INPUTS)), known.own(jax.random.fold_in(key, LABELS))
         order = jax.random.permutation(jax.random.fold_in(key, TARGETS), data.size)
-        trained = (jnp.asarray(visit.replica) == 0) | (kept == data.size)
+        trained = (jnp.asarray(visit.eval_replica) == 0) | (kept == data.size)
         return Share(*own, order, jnp.where(trained, 0, kept), jnp.where(trained, counts[visit.task], data.size))
 
     def draw(key: Key, problem: Share) -> Supervised:

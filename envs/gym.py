@@ -11,7 +11,7 @@ from pydantic import Field
 from plasticity.config.fields import Count, Cycles, Natural, Size, metadata
 from plasticity.config.plugins import said
 from plasticity.core.errors import shown, suggestion
-from plasticity.envs.base import Source
+from plasticity.envs.base import StreamFactory
 from plasticity.envs.spaces import (
     Made,
     Space,
@@ -143,7 +143,7 @@ def gym(
     flatten: bool = False,
     pad: bool = False,
     idle: Natural = 0,
-) -> Source:
+) -> StreamFactory:
     """Gymnasium environments in sequence, the whole list ``cycles`` times; reward = the environment's.
 
     Towers et al. 2024, "Gymnasium: A Standard Interface for Reinforcement Learning Environments". The tasks are every

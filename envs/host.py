@@ -38,7 +38,7 @@ class Pool(Protocol):
 MakePool = Callable[[int, np.ndarray], Pool]  # task, seeds int32[M] -> Pool
 
 
-class Several:
+class PoolGroup:
     """One pool of the environments of several: a block whose lanes are in different tasks. ``members``: for each pool
     the places of its environments among all of them."""
 
@@ -66,7 +66,7 @@ def pool_of(make_pool: MakePool, tasks: np.ndarray, seeds: np.ndarray) -> Pool:
     """One pool for environments of the given tasks, int32[M]."""
     members = [np.flatnonzero(tasks == task) for task in np.unique(tasks)]
     pools = [make_pool(int(tasks[each[0]]), seeds[each]) for each in members]
-    return pools[0] if len(pools) == 1 else Several(pools, members)
+    return pools[0] if len(pools) == 1 else PoolGroup(pools, members)
 
 
 class HostState(NamedTuple):

@@ -12,7 +12,7 @@ from plasticity.config.counters import check_visits
 from plasticity.config.fields import Count, Cycles, Natural, Size, metadata
 from plasticity.core.errors import listed, shown, suggestion
 from plasticity.core.types import Array, Key, State, StreamSpec, Task, Visit, VisitPlan
-from plasticity.envs.base import Source
+from plasticity.envs.base import StreamFactory
 from plasticity.envs.changes import OBSERVATIONS, changed, limited, permutation, stream
 from plasticity.envs.episodes import warn_if_short
 from plasticity.envs.minatar_games import SIZE, Game, asterix, breakout, freeway
@@ -28,14 +28,14 @@ GAMES: Mapping[str, Callable[[bool], Game]] = {
 }
 
 
-class Problem(NamedTuple):
+class ConfigProblem(NamedTuple):
     """A visit's problem."""
 
     game: Array  # index of the game
     channels: Any  # int32[channels]: their order, or () for the game's own
 
 
-class Several(NamedTuple):
+class GameChoice(NamedTuple):
     """Games, one of which is played at a time: as :class:`plasticity.envs.minatar_games.Game`, with its index.
 
     The index is int32 and traced.
@@ -67,7 +67,7 @@ def replaced(states: tuple[State, ...], index: int, state: State) -> tuple[State
     return (*states[:index], state, *states[index + 1 :])
 
 
-def one_of(games: Sequence[Game]) -> Several:
+def one_of(games: Sequence[Game]) -> GameChoice:
     """A single game is played without any branch."""
     channels, words = max(game.channels for game in games), max(game.words for game in games)
 
@@ -94,7 +94,7 @@ def one_of(games: Sequence[Game]) -> Several:
         branches = [lambda states, i=i, game=game: padded(game, states[i]) for i, game in enumerate(games)]
         return choose(index, branches, states)
 
-    return Several(channels, words, start, act, picture)
+    return GameChoice(channels, words, start, act, picture)
 
 
 def action_table(games: Sequence[Game], full: bool) -> np.ndarray:
@@ -116,15 +116,17 @@ def minatar_task(
     """``played`` int32[tasks]: the index of each task's game; ``table``: see :func:`action_table`."""
     whole = one_of(games)
 
-    def params(key: Key, visit: Visit) -> Problem:
+    def params(key: Key, visit: Visit) -> ConfigProblem:
         order = permutation(jax.random.fold_in(key, OBSERVATIONS), visit.task, whole.channels) if permute else ()
-        return Problem(jnp.asarray(played)[visit.task], order)
+        return ConfigProblem(jnp.asarray(played)[visit.task], order)
 
-    def reset(key: Key, problem: Problem) -> tuple[Playing, Array]:
+    def reset(key: Key, problem: ConfigProblem) -> tuple[Playing, Array]:
         states = whole.start(jax.random.bits(key, (whole.words,)))
         return Playing(states, jnp.int32(0)), unpacked(whole.picture(problem.game, states), problem.channels)
 
-    def step(key: Key, state: Playing, action: Array, problem: Problem) -> tuple[Playing, Array, Array, Array, Array]:
+    def step(
+        key: Key, state: Playing, action: Array, problem: ConfigProblem
+    ) -> tuple[Playing, Array, Array, Array, Array]:
         words = jax.random.bits(key, (whole.words + 1,))
         action = jnp.asarray(table)[problem.game, action]
         if sticky:
@@ -151,7 +153,7 @@ def minatar(
     ramping: bool = True,
     full_actions: bool = True,
     episode_steps: Natural = 0,
-) -> Source:
+) -> StreamFactory:
     """MinAtar games in sequence, the whole list ``cycles`` times; reward = the game's score.
 
     Young, Tian 2019, "MinAtar: An Atari-Inspired Testbed for Thorough and Reproducible Reinforcement Learning

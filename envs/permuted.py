@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from plasticity.config.fields import Count, Size, Tasks, metadata
 from plasticity.core.types import Array, Key, Supervised, Visit
-from plasticity.envs.base import Source
+from plasticity.envs.base import StreamFactory
 from plasticity.envs.changes import permutation
 from plasticity.envs.data import Inputs
 from plasticity.envs.samples import labels_of, samples_of
@@ -46,7 +46,7 @@ def permuted_inputs(
     tasks: Tasks = 100,
     steps_per_task: Count = 2000,
     envs: Size = 1,
-) -> Source:
+) -> StreamFactory:
     """Classification of inputs whose entries are permuted at every switch, with unchanged labels; reward = accuracy.
 
     ``x_u[i] = x[order_u[i]]``. ``cumulative``: ``order_u = order_{u-1}[q_u]``, which permutes the previous order again;

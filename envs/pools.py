@@ -12,7 +12,7 @@ from pydantic import Field
 from plasticity.config.fields import Count, Cycles, Natural, Size, Threads, metadata
 from plasticity.core.errors import listed
 from plasticity.envs.atari import threads_of_a_block
-from plasticity.envs.base import Source
+from plasticity.envs.base import StreamFactory
 from plasticity.envs.spaces import Made, Space, VectorPool, joined, seen_as, sequence, space_of, unknown_name, variants
 
 REFUSED = {
@@ -152,7 +152,7 @@ def envpool(
     pad: bool = False,
     idle: Natural = 0,
     threads: Threads = 0,
-) -> Source:
+) -> StreamFactory:
     """Envpool environments in sequence, the whole list ``cycles`` times; reward = the environment's.
 
     Weng et al. 2022, "EnvPool: A Highly Parallel Reinforcement Learning Environment Execution Engine". What it offers

@@ -8,7 +8,7 @@ from pydantic import Field
 
 from plasticity.config.fields import Count, Size, Tasks, metadata
 from plasticity.core.types import Array, Key, Supervised, Visit
-from plasticity.envs.base import Source
+from plasticity.envs.base import StreamFactory
 from plasticity.envs.supervised import (
     INPUTS,
     TARGETS,
@@ -88,7 +88,7 @@ def slowly_changing_regression(
     tasks: Tasks = 100,
     steps_per_task: Count = 10_000,
     envs: Size = 1,
-) -> Source:
+) -> StreamFactory:
     """Regression on a fixed network of threshold units with slowly changing input bits; reward = -squared error.
 
     ``x = (slow bits, random bits)``: the slow bits are constant during a task, the random bits are 0 or 1 with equal

@@ -12,7 +12,7 @@ import numpy as np
 from plasticity.config.counters import check_visits
 from plasticity.core.errors import cut, listed, nearest, shown
 from plasticity.core.types import FIRST, LAST, MID, StreamSpec, VisitPlan
-from plasticity.envs.base import Source
+from plasticity.envs.base import StreamFactory
 from plasticity.envs.host import MakePool, Stepped, host
 
 Options = Mapping[str, Any]
@@ -171,7 +171,7 @@ class VectorPool:
 def sequence(
     spaces: Mapping[str, Space], make_pool: MakePool, order: Sequence[str],
     *, steps: int, cycles: int, envs: int, pad: bool, idle: int,
-) -> Source:  # fmt: skip
+) -> StreamFactory:  # fmt: skip
     """The tasks ``order`` one after the other, the whole list ``cycles`` times, each for ``steps``."""
     whole, fewest = joined(spaces, pad), min(space.actions for space in spaces.values())
     if whole.discrete and idle >= fewest:
@@ -196,4 +196,4 @@ def sequence(
         discrete=whole.discrete,
         reward_name="return",
     )
-    return Source(spec, lambda lanes: host(spec, make_pool, lanes, envs), make_pool)
+    return StreamFactory(spec, lambda lanes: host(spec, make_pool, lanes, envs), make_pool)

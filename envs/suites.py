@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from plasticity.config.fields import Count, Cycles, Natural, Size, Threads, metadata
-from plasticity.envs.base import Source
+from plasticity.envs.base import StreamFactory
 from plasticity.envs.pools import envpool
 
 Names = Annotated[list[str], Field(min_length=1, max_length=1000)]
@@ -31,7 +31,7 @@ def procgen(
     cycles: Cycles = 1,
     envs: Size = 1,
     threads: Threads = 0,
-) -> Source:
+) -> StreamFactory:
     """Procgen games in sequence, or sets of levels of a game: every start level of every game is a task.
 
     Cobbe et al. 2020, "Leveraging Procedural Generation to Benchmark Reinforcement Learning". All settings are static.
@@ -60,7 +60,7 @@ def minigrid(
     envs: Size = 1,
     pad: bool = False,
     threads: Threads = 0,
-) -> Source:
+) -> StreamFactory:
     """MiniGrid tasks in sequence, in the agent's view: 7 x 7 cells, three categories each.
 
     Chevalier-Boisvert et al. 2023, "Minigrid & Miniworld: Modular & Customizable Reinforcement Learning Environments
@@ -91,11 +91,11 @@ def dmc(
     envs: Size = 1,
     pad: bool = False,
     threads: Threads = 0,
-) -> Source:
+) -> StreamFactory:
     """DeepMind Control Suite tasks in sequence; observations are all observables of a task as one vector.
 
     Tassa et al. 2018, "DeepMind Control Suite". All settings are static. ``tasks``: ``CheetahRun``, ``WalkerWalk``, ...
-    ``episode_steps``: an episode's length. ``pad``: see the stream ``envpool``; mostly unnecessary for tasks of one body.
+    ``episode_steps``: an episode's length. ``pad``: see the stream ``envpool``; rarely needed for tasks of one body.
     Rewards are in [0, 1]. ``ValueError`` for an unknown task, and for bodies that differ without ``pad``.
     """
     return envpool(
@@ -116,7 +116,7 @@ def continual_world(
     steps_per_visit: Count = 1_000_000,
     envs: Size = 1,
     threads: Threads = 0,
-) -> Source:
+) -> StreamFactory:
     """Ten tasks of a robot arm in sequence (``cw10``), or the ten twice (``cw20``).
 
     Wolczyk et al. 2021, "Continual World: A Robotic Benchmark For Continual Reinforcement Learning". All settings are

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from pydantic import Field
 
 from plasticity.core.types import Array, Key, StreamSpec, Supervised, Task, Visit, VisitPlan
-from plasticity.envs.base import Source, vectorise
+from plasticity.envs.base import StreamFactory, vectorise
 from plasticity.envs.samples import Samples
 
 StaticFraction = Annotated[float, Field(ge=0, le=1)]
@@ -30,7 +30,7 @@ Draw = Callable[[Key, Any], Supervised]
 Mix = Callable[[Key, Array, Array, Array], Array]  # key, target before, new target, progress in [0, 1] -> target
 
 
-class Problem(NamedTuple):
+class LearningTask(NamedTuple):
     """What a lane learns during one visit."""
 
     inputs: Any  # the lane's own for life, or ()
@@ -82,32 +82,32 @@ def supervised_task(
     return Task(spec, params, reset, step, at)
 
 
-def abrupt(sampler: Sampler) -> tuple[Callable[[Key, Visit], Problem], Draw]:
+def abrupt(sampler: Sampler) -> tuple[Callable[[Key, Visit], LearningTask], Draw]:
     """Parameters and samples of tasks that change abruptly."""
 
-    def params(key: Key, visit: Visit) -> Problem:
+    def params(key: Key, visit: Visit) -> LearningTask:
         own = sampler.own(key)
-        return Problem(own, sampler.targets(key, own, visit.task))
+        return LearningTask(own, sampler.targets(key, own, visit.task))
 
-    def draw(key: Key, problem: Problem) -> Supervised:
+    def draw(key: Key, problem: LearningTask) -> Supervised:
         place, x = sampler.draw(key, problem.inputs)
         return Supervised(x, sampler.look(problem.targets, place))
 
     return params, draw
 
 
-def gradual_change(sampler: Sampler, mix: Mix) -> tuple[Callable[[Key, Visit], Problem], Draw]:
-    """The same, with targets between those of task ``u - 1`` and those of task ``u``, as ``Problem.progress`` says.
+def gradual_change(sampler: Sampler, mix: Mix) -> tuple[Callable[[Key, Visit], LearningTask], Draw]:
+    """The same, with targets between those of task ``u - 1`` and of task ``u``, as ``LearningTask.progress`` says.
 
     Task 0 has none before it: its progress is 1 from the start.
     """
 
-    def params(key: Key, visit: Visit) -> Problem:
+    def params(key: Key, visit: Visit) -> LearningTask:
         own = sampler.own(key)
         targets, before = (sampler.targets(key, own, u) for u in (visit.task, jnp.maximum(visit.task - 1, 0)))
-        return Problem(own, targets, before, jnp.where(visit.task == 0, 1.0, 0.0))
+        return LearningTask(own, targets, before, jnp.where(visit.task == 0, 1.0, 0.0))
 
-    def draw(key: Key, problem: Problem) -> Supervised:
+    def draw(key: Key, problem: LearningTask) -> Supervised:
         one, two = jax.random.split(key)
         place, x = sampler.draw(one, problem.inputs)
         old, new = (sampler.look(targets, place) for targets in (problem.before, problem.targets))
@@ -116,10 +116,10 @@ def gradual_change(sampler: Sampler, mix: Mix) -> tuple[Callable[[Key, Visit], P
     return params, draw
 
 
-def progressing(steps: float) -> Callable[[Problem, Array], Problem]:
+def progressing(steps: float) -> Callable[[LearningTask, Array], LearningTask]:
     """``Task.at``: progress grows evenly from 0 to 1 over ``steps`` (static) env steps, however long the visit is."""
 
-    def at(problem: Problem, step: Array) -> Problem:
+    def at(problem: LearningTask, step: Array) -> LearningTask:
         return problem._replace(progress=jnp.maximum(problem.progress, jnp.minimum(step / steps, 1.0)))
 
     return at
@@ -143,15 +143,15 @@ def supervised_source(
     mix: Mix,
     steps: float,
     also: Callable[[Draw], Draw] = lambda draw: draw,
-) -> Source:
+) -> StreamFactory:
     """A stream of ``sampler``'s tasks; ``steps`` > 0 (static): each change takes that many env steps. ``also`` may
     change samples once they are drawn."""
     params, draw = gradual_change(sampler, mix) if steps > 0 else abrupt(sampler)
     return endless(supervised_task(spec, params, also(draw), score, progressing(steps) if steps > 0 else None))
 
 
-def endless(task: Task) -> Source:
-    return Source(task.spec, lambda lanes: vectorise(task, lanes, task.spec.envs))
+def endless(task: Task) -> StreamFactory:
+    return StreamFactory(task.spec, lambda lanes: vectorise(task, lanes, task.spec.envs))
 
 
 def supervised_spec(

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from plasticity.config.fields import Count, Size, Tasks, metadata
 from plasticity.core.types import Array, Key
-from plasticity.envs.base import Source
+from plasticity.envs.base import StreamFactory
 from plasticity.envs.changes import permutation
 from plasticity.envs.data import Inputs
 from plasticity.envs.functions import fixed_inputs, fresh_inputs, functions, noisy
@@ -67,7 +67,7 @@ def relabelled(
     tasks: Tasks = 40,
     steps_per_task: Count = 500,
     envs: Size = 64,
-) -> Source:
+) -> StreamFactory:
     """Classification of a fixed set of inputs whose labels are redrawn at every switch; reward = accuracy.
 
     ``label <- uniform over the classes`` with probability ``fraction``, independently for each sample. The number of
@@ -117,7 +117,7 @@ def permuted_labels(
     tasks: Tasks = 40,
     steps_per_task: Count = 2500,
     envs: Size = 1,
-) -> Source:
+) -> StreamFactory:
     """Classification whose class labels are permuted at every switch; reward = accuracy.
 
     ``label = order_u[label in task 0]``, where ``order_u`` is a permutation of the classes drawn from the lane's data
@@ -182,7 +182,7 @@ def regression(
     tasks: Tasks = 40,
     steps_per_task: Count = 500,
     envs: Size = 64,
-) -> Source:
+) -> StreamFactory:
     """Regression on a new random function at every switch; reward = -squared error, averaged over the outputs.
 
     ``y = offset + scale * g_task(x) + noise * N(0, 1)``, ``g_task`` with mean 0 and variance 1 over the inputs. Lyle

@@ -10,7 +10,7 @@ from pydantic import Field
 
 from plasticity.config.fields import Count, Size, Tasks, metadata
 from plasticity.core.types import Array, Key, State, StreamSpec, Task, Visit
-from plasticity.envs.base import Source
+from plasticity.envs.base import StreamFactory
 from plasticity.envs.changes import changed, small_spec, stream, task_names
 from plasticity.envs.episodes import warn_if_short
 
@@ -59,7 +59,7 @@ def catch(
     tasks: Tasks = 10,
     steps_per_task: Count = 20_000,
     envs: Size = 1,
-) -> Source:
+) -> StreamFactory:
     """A ball falls, one row a step, towards a paddle that moves left, stays or moves right (actions 0, 1, 2).
 
     At the end of an episode, after ``rows - 1`` steps, the reward is +1 if the paddle is under the ball, else -1.

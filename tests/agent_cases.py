@@ -16,7 +16,7 @@ from plasticity.core.types import Agent, Clock, StreamSpec, TimeStep, Transition
 from plasticity.engine.lanes import Placement
 from plasticity.engine.program import Program
 from plasticity.engine.runner import Run
-from plasticity.envs.base import Source
+from plasticity.envs.base import StreamFactory
 from plasticity.envs.targets import regression, relabelled
 from plasticity.interventions.base import Intervention, compose
 from plasticity.networks.presets import mlp
@@ -51,7 +51,7 @@ OWN = {
 }
 
 
-def source(name: str, **sizes: int) -> Source:
+def source(name: str, **sizes: int) -> StreamFactory:
     """The stream for an agent: a chain of states, unless the agent is supervised. ``sizes``: visits, steps, envs."""
     visits, steps, envs = ({"visits": 2, "steps": 10, "envs": 1 if name in STREAMING else 2} | sizes).values()
     if name == "classifier":
@@ -80,7 +80,7 @@ def clock_at(step: Any, visit: int = 0) -> Clock:
 def program(
     name: str,
     *interventions: Callable[[], Intervention],
-    stream: Source | None = None,
+    stream: StreamFactory | None = None,
     seeds: tuple[int, ...] = (0,),
     chunk: int = 10,
     hyper: Mapping[str, Any] | None = None,

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from plasticity.core.types import StreamSpec, Task, Visit, VisitPlan
-from plasticity.envs.base import Source, vectorise
+from plasticity.envs.base import StreamFactory, vectorise
 
 STATES, LIMIT = 5, 10
 
 
-def chain(visits: int = 2, steps: int = 20, envs: int = 2, slip: float = 0.0) -> Source:
+def chain(visits: int = 2, steps: int = 20, envs: int = 2, slip: float = 0.0) -> StreamFactory:
     """Left (0) or right (1) from a random inner state, observed as a unit vector.
 
     The goal, at the right end in even visits and at the left end in odd ones, gives 1; the other end gives 0.2; both
@@ -38,4 +38,4 @@ def chain(visits: int = 2, steps: int = 20, envs: int = 2, slip: float = 0.0) ->
         return (place, age), jnp.eye(STATES)[place], reward, jnp.where(end, 0.0, 1.0), end | (age == LIMIT)
 
     task = Task(spec, params, reset, step)
-    return Source(spec, lambda lanes: vectorise(task, lanes, envs))
+    return StreamFactory(spec, lambda lanes: vectorise(task, lanes, envs))

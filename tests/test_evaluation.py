@@ -67,9 +67,9 @@ def to_the_right(i, observation):
     return jnp.ones(observation.shape[:-1], jnp.int32)
 
 
-def played(stream, width, settings, play=to_the_right, visit=0, replica=1):
+def played(stream, width, settings, play=to_the_right, visit=0, eval_replica=1):
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(1), i))(jnp.arange(width))
-    here = Visit(jnp.int32(visit), jnp.int32(visit), jnp.int32(replica))
+    here = Visit(jnp.int32(visit), jnp.int32(visit), jnp.int32(eval_replica))
     go = jax.jit(functools.partial(evaluate, stream.make(width), width, settings, play))
     return {name: np.asarray(x) for name, x in go(keys, here, jnp.int32(0)).items()}
 
@@ -85,7 +85,7 @@ def test_a_policy_whose_return_is_known(width):
 
 
 def test_another_replica_is_another_chance():
-    lengths = {float(played(chain(envs=1), 1, ALWAYS, replica=r)["episode_length"][0]) for r in range(1, 8)}
+    lengths = {float(played(chain(envs=1), 1, ALWAYS, eval_replica=r)["episode_length"][0]) for r in range(1, 8)}
     assert len(lengths) > 1
 
 

@@ -236,7 +236,7 @@ def test_only_a_near_name_is_suggested(word: str, known: list[str], meant: str |
 SCHEMAS = {
     **{
         c.__name__: schema_of(c)
-        for c in (experiments.Document, experiments.Schedule, experiments.Evaluation, experiments.Placement)
+        for c in (experiments.ConfigFile, experiments.Schedule, experiments.Evaluation, experiments.Placement)
     },
     "MonitorKeys": schema_of(MonitorKeys),
     **{

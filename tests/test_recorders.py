@@ -17,7 +17,7 @@ from plasticity.config.experiments import read_experiment
 from plasticity.core.errors import UserError
 from plasticity.engine.runner import Chunk, Evaluated, Position
 from plasticity.runs import launch, session, trackers
-from plasticity.runs.parquet import ListRecorder, Several
+from plasticity.runs.parquet import ListRecorder, RecorderGroup
 from plasticity.runs.session import Job
 
 
@@ -91,7 +91,7 @@ def test_where_a_lane_goes():
 
 def test_the_tables_say_how_many_parts_there_are():
     tables, other = ListRecorder(), ListRecorder()
-    both = Several(tables, other)
+    both = RecorderGroup(tables, other)
     both.add(chunk(1))
     other.add(chunk(2))
     assert both.flush() == 1

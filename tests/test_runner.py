@@ -170,7 +170,7 @@ def test_mean_reward_and_loss_are_those_of_a_plain_loop():
     other = Run(job.program, place(1, devices=1, width=1), launch.devices())
     other.begin()
     carry, rewards, losses = other.carries[0], [], []
-    lane = Block(other.program, other.compiled.stream, 1, other.compiled.arena)
+    lane = Block(other.program, other.compiled.stream, 1, other.compiled.eval_stream)
     hyper = {path: jnp.asarray(values[0]) for path, values in other.program.hyper.items()}
     keys = lane_keys(jnp.int32(4))
     carry = enter(carry._replace(stream=()), 1)._replace(stream=carry.stream)

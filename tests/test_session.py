@@ -19,7 +19,7 @@ from plasticity.config.experiments import read_experiment
 from plasticity.config.registry import Registry
 from plasticity.core.errors import StorageError, UserError
 from plasticity.core.types import FIRST, LAST, MID, StreamSpec, VisitPlan
-from plasticity.envs.base import Source
+from plasticity.envs.base import StreamFactory
 from plasticity.envs.host import host
 from plasticity.runs import launch, session
 from plasticity.runs.session import Interrupted, Stop, stop_on_signals
@@ -403,12 +403,12 @@ class Walker:
         self.chances = []
 
 
-def walk() -> Source:
+def walk() -> StreamFactory:
     """Walks on the host."""
     observation = jax.ShapeDtypeStruct((2,), np.float32)
     visits = (VisitPlan(0, 20), VisitPlan(1, 20))
     spec = StreamSpec(observation, actions=3, tasks=("left", "right"), visits=visits, envs=2, episodic=True)
-    return Source(spec, lambda lanes: host(spec, Walker, lanes, 2))
+    return StreamFactory(spec, lambda lanes: host(spec, Walker, lanes, 2))
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field
 
 from plasticity.config.fields import BelowOne, Count, Fraction, Member, Natural, NonNegative, Positive, Real
 from plasticity.config.schema import REQUIRED, Setting, schema_of, words
-from plasticity.config.settings import Choice, Parser, paths
+from plasticity.config.settings import MemberConfig, Parser, paths
 
 
 def one(annotation: Any, default: Any = REQUIRED) -> Setting:
@@ -28,7 +28,7 @@ def one(annotation: Any, default: Any = REQUIRED) -> Setting:
     return schema_of(factory)["x"]
 
 
-def choose(family: str, raw: Any) -> Choice:
+def choose(family: str, raw: Any) -> MemberConfig:
     parser = Parser(fake_registry())
     choice = parser.member(family, raw, (family,))
     assert not parser.problems
@@ -257,7 +257,7 @@ def test_static_tells_equal_numbers_of_different_types_apart() -> None:
         del x, table
 
     def static(**values: Any) -> Any:
-        return Choice("monitors", "either", {"x": None, "table": None} | values, either).static()
+        return MemberConfig("monitors", "either", {"x": None, "table": None} | values, either).static()
 
     assert static(x=1) != static(x=True)
     assert static(table={"a": 1, "b": 2}) == static(table={"b": 2, "a": 1})

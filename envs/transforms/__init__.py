@@ -2,13 +2,13 @@
 
 from collections.abc import Callable, Mapping
 
-from plasticity.envs.base import Source
+from plasticity.envs.base import StreamFactory
 from plasticity.envs.transforms.permutations import permute_actions, permute_observations
 from plasticity.envs.transforms.rewards import clip_reward, delay_reward, flip_reward, scale_reward
 from plasticity.envs.transforms.sight import frame_stack, observation_dropout, observation_noise
 from plasticity.envs.transforms.sticky import sticky_actions
 
-TRANSFORMS: Mapping[str, Callable[..., Callable[[Source], Source]]] = {
+TRANSFORMS: Mapping[str, Callable[..., Callable[[StreamFactory], StreamFactory]]] = {
     "permute_observations": permute_observations,
     "permute_actions": permute_actions,
     "scale_reward": scale_reward,

@@ -17,18 +17,18 @@ import numpy as np
 from plasticity.core.errors import shown
 from plasticity.core.lane_axis import over
 from plasticity.core.types import Array, Clock, Key, State, Stream, StreamSpec, Supervised, TimeStep, Visit, VisitPlan
-from plasticity.envs.base import Source, chance, tasks_of
+from plasticity.envs.base import StreamFactory, chance, tasks_of
 
 Per = Literal["task", "visit"]
 Values = float | tuple[float, ...]
-Transform = Callable[[Source], Source]
+Transform = Callable[[StreamFactory], StreamFactory]
 Done = Array | None  # the share of the change that is made, float32; None: all of it, always
 
 TRANSFORM = 1000  # folded into a lane's data key; below it: ``envs.base`` and ``plasticity.engine.visits``
 PROBLEM, OPENING, ACTION, SIGHT = range(4)  # what is derived from the key of one transform
 
 
-class Change(NamedTuple):
+class LaneTransform(NamedTuple):
     """The functions of a transform, for ONE lane, arrays ``[E, ...]``; None means no change."""
 
     problem: Callable[[Key, Array], Any] = lambda key, index: ()
@@ -62,7 +62,7 @@ class Wrapped(NamedTuple):
 
 @dataclass(frozen=True)
 class Make:
-    """``Source.make`` of a transformed stream, which shows what it is made of."""
+    """``StreamFactory.make`` of a transformed stream, which shows what it is made of."""
 
     kind: str
     inner: Callable[[int], Stream]
@@ -107,7 +107,7 @@ def divided(spec: StreamSpec, per: Per, period: int | None = None) -> Division:
 class Rule:
     """A change as it is made to the streams of one source (static)."""
 
-    change: Change
+    change: LaneTransform
     plan: Division
     gradual: float  # the share of a visit, from its beginning, that the change takes; 0: it is abrupt
     tags: tuple[int, ...]  # folded into a lane's data key
@@ -146,7 +146,7 @@ def wrap(rule: Rule, stream: Stream, lanes: int) -> Stream:
         return () if rule.change.score is None else stream.score(state, timestep)
 
     def reset(keys: Key, visit: Visit, block: Array) -> tuple[Wrapped, TimeStep]:
-        task, moment = tasks_of(visit, lanes), jnp.asarray(visit.moment, jnp.int32)
+        task, moment = tasks_of(visit, lanes), jnp.asarray(visit.elapsed, jnp.int32)
         inner, timestep = stream.reset(keys, visit._replace(task=jnp.asarray(rule.plan.inner)[task]), block)
 
         def lane(key: Key, task: Array, timestep: TimeStep, score: Any) -> Any:
@@ -183,12 +183,12 @@ def wrap(rule: Rule, stream: Stream, lanes: int) -> Stream:
 
 def transformed(
     kind: str,
-    source: Source,
+    source: StreamFactory,
     plan: Division,
-    change: Change,
+    change: LaneTransform,
     gradual: float = 0.0,
     problem_key: Callable[[Key], Key] | None = None,
-) -> Source:
+) -> StreamFactory:
     """``source`` with a ``change``.
 
     ``gradual`` (static): the initial fraction of a visit over which the change takes place. All keys are derived from
@@ -198,7 +198,7 @@ def transformed(
     """
     tags = (TRANSFORM, zlib.crc32(kind.encode()) & 0x7FFFFFFF, number_of(source.make, kind))
     rule = Rule(change, plan, gradual, tags, problem_key)
-    return Source(plan.spec, Make(kind, source.make, lambda stream, lanes: wrap(rule, stream, lanes)))
+    return StreamFactory(plan.spec, Make(kind, source.make, lambda stream, lanes: wrap(rule, stream, lanes)))
 
 
 def between(numbers: tuple[Array, Array], done: Done) -> Array:

@@ -9,10 +9,10 @@ import jax.numpy as jnp
 
 from plasticity.config.fields import metadata
 from plasticity.core.types import Array, Key, StreamSpec
-from plasticity.envs.base import Source
+from plasticity.envs.base import StreamFactory
 from plasticity.envs.transforms.base import (
-    Change,
     Done,
+    LaneTransform,
     Per,
     Transform,
     between,
@@ -85,13 +85,15 @@ def permuted_places(spec: StreamSpec, channels: bool) -> tuple[int, Alter]:
     return size, alter
 
 
-def observations_change(spec: StreamSpec, channels: bool = False, first: int = 0, gradual: float = 0.0) -> Change:
+def observations_change(
+    spec: StreamSpec, channels: bool = False, first: int = 0, gradual: float = 0.0
+) -> LaneTransform:
     size, alter = permuted_places(spec, channels)
     memory, see = seeing(spec, alter)
-    return Change(problem=orders(size, first, gradual), memory=memory, see=see)
+    return LaneTransform(problem=orders(size, first, gradual), memory=memory, see=see)
 
 
-def actions_change(spec: StreamSpec, first: int = 0, gradual: float = 0.0) -> Change:
+def actions_change(spec: StreamSpec, first: int = 0, gradual: float = 0.0) -> LaneTransform:
     """Permute discrete actions; flip the sign of real-valued ones in every second problem."""
 
     def permuted(draw: Key, problem: Any, memory: Any, action: Array, done: Done) -> tuple[Any, Array]:
@@ -101,8 +103,8 @@ def actions_change(spec: StreamSpec, first: int = 0, gradual: float = 0.0) -> Ch
         return memory, between(problem, done) * action
 
     if spec.discrete:
-        return Change(problem=orders(spec.actions, first, gradual), act=permuted)
-    return Change(problem=in_turn(SIGNS[first:] + SIGNS[:first]), act=turned)
+        return LaneTransform(problem=orders(spec.actions, first, gradual), act=permuted)
+    return LaneTransform(problem=in_turn(SIGNS[first:] + SIGNS[:first]), act=turned)
 
 
 @metadata(
@@ -135,7 +137,7 @@ def permute_observations(
     """
     check_gradual(gradual)
 
-    def apply(source: Source) -> Source:
+    def apply(source: StreamFactory) -> StreamFactory:
         plan = divided(source.spec, per)
         change = observations_change(source.spec, what == "channels", int(first == "permuted"), gradual)
         return transformed("permute_observations", source, plan, change, gradual)
@@ -164,7 +166,7 @@ def permute_actions(
     """
     check_gradual(gradual)
 
-    def apply(source: Source) -> Source:
+    def apply(source: StreamFactory) -> StreamFactory:
         check_rewarded("permute_actions", source.spec)
         spec = source.spec
         plan = divided(spec, per) if spec.discrete else by_values(spec, per, SIGNS, gradual)

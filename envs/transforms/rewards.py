@@ -9,10 +9,10 @@ from pydantic import Field
 
 from plasticity.config.fields import metadata
 from plasticity.core.types import FIRST, LAST, Array, Key, StreamSpec, TimeStep
-from plasticity.envs.base import Source
+from plasticity.envs.base import StreamFactory
 from plasticity.envs.transforms.base import (
-    Change,
     Done,
+    LaneTransform,
     Per,
     Transform,
     Values,
@@ -68,12 +68,12 @@ def scale_reward(*, factor: Values = 1.0, per: Per = "visit", gradual: float = 0
     check_gradual(gradual)
     values = listed_values("factor", factor, float(np.finfo(np.float32).tiny), np.inf, "greater than 0")
 
-    def apply(source: Source) -> Source:
+    def apply(source: StreamFactory) -> StreamFactory:
         check_rewarded("scale_reward", source.spec)
         if values == (1.0,):
             return source
         spec = ranged(source.spec, *(value * limit for value in values for limit in source.spec.reward_range))
-        change = Change(problem=in_turn(values), see=rewarding(product), score=raw)
+        change = LaneTransform(problem=in_turn(values), see=rewarding(product), score=raw)
         return transformed("scale_reward", source, by_values(spec, per, values, gradual), change, gradual)
 
     return apply
@@ -95,10 +95,10 @@ def clip_reward(*, low: float = -1.0, high: float = 1.0) -> Transform:
     def clipped(problem: Any, reward: Array, done: Done) -> Array:
         return jnp.clip(reward, low, high)
 
-    def apply(source: Source) -> Source:
+    def apply(source: StreamFactory) -> StreamFactory:
         check_rewarded("clip_reward", source.spec)
         spec = ranged(source.spec, *(min(max(limit, low), high) for limit in source.spec.reward_range))
-        change = Change(see=rewarding(clipped), score=raw)
+        change = LaneTransform(see=rewarding(clipped), score=raw)
         return transformed("clip_reward", source, divided(spec, "task"), change)
 
     return apply
@@ -116,13 +116,13 @@ def flip_reward(*, per: Per = "visit", gradual: float = 0.0) -> Transform:
     check_gradual(gradual)
     signs = (1.0, -1.0)
 
-    def apply(source: Source) -> Source:
+    def apply(source: StreamFactory) -> StreamFactory:
         check_rewarded("flip_reward", source.spec)
         spec = ranged(source.spec, *(sign * limit for sign in signs for limit in source.spec.reward_range))
         low, high = source.spec.score_range or source.spec.reward_range
         spec = spec._replace(score_range=(min(low, -high), max(high, -low)))
         spec = spec._replace(alike=False)  # a good return is high in one task and low in another
-        change = Change(problem=in_turn(signs), see=rewarding(product), score=product)
+        change = LaneTransform(problem=in_turn(signs), see=rewarding(product), score=product)
         return transformed("flip_reward", source, by_values(spec, per, signs, gradual), change, gradual)
 
     return apply
@@ -153,12 +153,14 @@ def delay_reward(
         paid = jnp.where(opens, 0.0, jnp.where(ends, owed.sum(1), owed[:, 0]))
         return jnp.where((opens | ends)[:, None], 0.0, owed), timestep._replace(reward=paid)
 
-    def apply(source: Source) -> Source:
+    def apply(source: StreamFactory) -> StreamFactory:
         check_rewarded("delay_reward", source.spec)
         if values == (0,):
             return source
         spec = ranged(source.spec, *(limit * places for limit in source.spec.reward_range))
-        change = Change(problem=in_turn(values), memory=lambda: jnp.zeros((spec.envs, places)), see=see, score=raw)
+        change = LaneTransform(
+            problem=in_turn(values), memory=lambda: jnp.zeros((spec.envs, places)), see=see, score=raw
+        )
         return transformed("delay_reward", source, by_values(spec, per, values, 0.0), change)
 
     return apply

@@ -9,10 +9,10 @@ import numpy as np
 
 from plasticity.config.fields import Few, metadata
 from plasticity.core.types import FIRST, Array, Key, StreamSpec, Supervised, TimeStep
-from plasticity.envs.base import Source
+from plasticity.envs.base import StreamFactory
 from plasticity.envs.transforms.base import (
-    Change,
     Done,
+    LaneTransform,
     Per,
     Transform,
     Values,
@@ -102,7 +102,7 @@ def observation_noise(*, deviation: Values = 0.1, per: Per = "visit", gradual: f
     def alter(draw: Key, problem: Any, seen: Array, done: Done) -> Array:
         return seen + between(problem, done) * jax.random.normal(draw, seen.shape)
 
-    def apply(source: Source) -> Source:
+    def apply(source: StreamFactory) -> StreamFactory:
         seen = picture_of(source.spec)
         if not (jnp.issubdtype(seen.dtype, jnp.floating) or seen.dtype == jnp.bool_):
             raise ValueError(f"observation_noise: not allowed on observations of type {seen.dtype}; they must be real")
@@ -110,7 +110,7 @@ def observation_noise(*, deviation: Values = 0.1, per: Per = "visit", gradual: f
             return source
         spec = with_picture(source.spec, seen.shape, jnp.promote_types(seen.dtype, jnp.float32))
         memory, see = seeing(spec, alter)
-        change = Change(problem=in_turn(values), memory=memory, see=see)
+        change = LaneTransform(problem=in_turn(values), memory=memory, see=see)
         return transformed("observation_noise", source, by_values(spec, per, values, gradual), change, gradual)
 
     return apply
@@ -137,11 +137,11 @@ def observation_dropout(
         hidden = jax.random.uniform(draw, shape) < between(problem, done)
         return jnp.where(hidden, jnp.zeros((), seen.dtype), seen)
 
-    def apply(source: Source) -> Source:
+    def apply(source: StreamFactory) -> StreamFactory:
         memory, see = seeing(source.spec, alter)
         if values == (0.0,):
             return source
-        change = Change(problem=in_turn(values), memory=memory, see=see)
+        change = LaneTransform(problem=in_turn(values), memory=memory, see=see)
         plan = by_values(source.spec, per, values, gradual)
         return transformed("observation_dropout", source, plan, change, gradual)
 
@@ -163,7 +163,7 @@ def frame_stack(*, frames: Few = 4) -> Transform:
     if frames < 1:
         raise ValueError(f"frames: {frames} is not allowed; must be at least 1")
 
-    def apply(source: Source) -> Source:
+    def apply(source: StreamFactory) -> StreamFactory:
         spec = source.spec
         check_rewarded("frame_stack", spec)
         if spec.stack:
@@ -180,6 +180,6 @@ def frame_stack(*, frames: Few = 4) -> Transform:
             shown = pushed(shown, timestep.observation, is_first(timestep, shown))
             return shown, timestep._replace(observation=shown)
 
-        return transformed("frame_stack", source, divided(stacked, "task"), Change(memory=memory, see=see))
+        return transformed("frame_stack", source, divided(stacked, "task"), LaneTransform(memory=memory, see=see))
 
     return apply

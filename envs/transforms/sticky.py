@@ -7,10 +7,10 @@ import jax.numpy as jnp
 
 from plasticity.config.fields import metadata
 from plasticity.core.types import FIRST, Array, Key, TimeStep
-from plasticity.envs.base import Source
+from plasticity.envs.base import StreamFactory
 from plasticity.envs.transforms.base import (
-    Change,
     Done,
+    LaneTransform,
     Per,
     Transform,
     Values,
@@ -52,7 +52,7 @@ def sticky_actions(*, probability: Values = 0.25, per: Per = "visit", gradual: f
     def see(draw: Key, problem: Any, memory: Any, timestep: TimeStep, done: Done) -> tuple[Any, TimeStep]:
         return (memory[0], timestep.step_type == FIRST), timestep
 
-    def apply(source: Source) -> Source:
+    def apply(source: StreamFactory) -> StreamFactory:
         spec = source.spec
         check_rewarded("sticky_actions", spec)
         if values == (0.0,):
@@ -62,7 +62,7 @@ def sticky_actions(*, probability: Values = 0.25, per: Per = "visit", gradual: f
         def memory() -> tuple[Array, Array]:
             return jnp.zeros((spec.envs, *shape), dtype), jnp.ones(spec.envs, bool)
 
-        change = Change(problem=in_turn(values), memory=memory, act=act, see=see)
+        change = LaneTransform(problem=in_turn(values), memory=memory, act=act, see=see)
         return transformed("sticky_actions", source, by_values(spec, per, values, gradual), change, gradual)
 
     return apply

@@ -5,11 +5,13 @@ import jax.numpy as jnp
 
 from plasticity.config.fields import Count, Size, Tasks, metadata
 from plasticity.core.types import Array, Key, StreamSpec, Task, Visit, VisitPlan
-from plasticity.envs.base import Source, vectorise
+from plasticity.envs.base import StreamFactory, vectorise
 
 
 @metadata(example={"bandit_arms": 4, "tasks": 3, "steps_per_task": 500})
-def moving_bandit(*, bandit_arms: Size = 10, tasks: Tasks = 10, steps_per_task: Count = 1000, envs: Size = 1) -> Source:
+def moving_bandit(
+    *, bandit_arms: Size = 10, tasks: Tasks = 10, steps_per_task: Count = 1000, envs: Size = 1
+) -> StreamFactory:
     """A bandit. One arm pays 1, the others 0; which one follows from the task and the lane's seed.
 
     The observation is one number, always 1. There are no episodes: the performance is the mean reward. All settings
@@ -39,4 +41,4 @@ def moving_bandit(*, bandit_arms: Size = 10, tasks: Tasks = 10, steps_per_task: 
         return state, jnp.ones(1), reward, jnp.ones(()), jnp.zeros((), bool)
 
     task = Task(spec, params, reset, step)
-    return Source(spec, lambda lanes: vectorise(task, lanes, envs))
+    return StreamFactory(spec, lambda lanes: vectorise(task, lanes, envs))

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from plasticity.config.fields import metadata
 from plasticity.core.types import Array, Key, TimeStep
-from plasticity.envs.base import Source
+from plasticity.envs.base import StreamFactory
 from plasticity.envs.transforms.base import Change, Done, Per, Transform, divided, transformed
 
 
@@ -26,7 +26,7 @@ def negate_observations(*, per: Per = "visit") -> Transform:
         del draw, done
         return memory, timestep._replace(observation=sign * timestep.observation)
 
-    def apply(source: Source) -> Source:
+    def apply(source: StreamFactory) -> StreamFactory:
         seen = source.spec.observation
         if not jnp.issubdtype(getattr(seen, "dtype", bool), jnp.floating):
             raise ValueError("negate_observations: not allowed on this stream; it needs real-valued observations")

@@ -10,7 +10,7 @@ import numpy as np
 from plasticity.bench.timing import QUICK, Effort, Work, interleaved, ratio
 from plasticity.core.types import Clock, Stream, Visit
 from plasticity.engine.lanes import lane_keys
-from plasticity.envs.base import Source
+from plasticity.envs.base import StreamFactory
 from plasticity.runs import launch
 
 THOROUGH = Effort(5, 0.1)
@@ -35,11 +35,11 @@ def settings_of(name: str, envs: int) -> Mapping[str, Any]:
     return {**launch.registry().metadata("streams", name).example, "envs": envs}
 
 
-def chunk_of(source: Source) -> int:
+def chunk_of(source: StreamFactory) -> int:
     return CHUNK if source.make_pool is None else HOST_CHUNK
 
 
-def actions_for(source: Source) -> np.ndarray:
+def actions_for(source: StreamFactory) -> np.ndarray:
     """Random actions ``[steps, 1, envs, ...]``."""
     spec, steps, draw = source.spec, chunk_of(source), np.random.default_rng(0)
     if spec.discrete:
@@ -47,7 +47,7 @@ def actions_for(source: Source) -> np.ndarray:
     return draw.uniform(-1, 1, (steps, 1, spec.envs, spec.actions)).astype(np.float32)
 
 
-def playing(source: Source, stream: Stream) -> Work:
+def playing(source: StreamFactory, stream: Stream) -> Work:
     """A fixed number of steps per call as in the runner: one compiled scan, with the state carried between calls."""
     keys, zero = jax.vmap(lane_keys)(jnp.zeros(1, jnp.int32)).data, jnp.int32(0)
     state, _ = jax.jit(stream.reset)(keys, Visit(zero, zero + source.spec.visits[0].task), zero)
@@ -73,7 +73,7 @@ def playing(source: Source, stream: Stream) -> Work:
     return work
 
 
-def bare(source: Source) -> Work:
+def bare(source: StreamFactory) -> Work:
     """The emulators alone, a fixed number of steps per call."""
     assert source.make_pool is not None
     pool = source.make_pool(source.spec.visits[0].task, np.arange(1, source.spec.envs + 1, dtype=np.int32))
@@ -89,7 +89,7 @@ def bare(source: Source) -> Work:
 
 def measure(name: str, envs: int, effort: Effort) -> Rate:
     """One row; a stream on the host is compared with its emulators at ``COMPARED`` environments."""
-    source: Source = launch.registry().factory("streams", name)(**settings_of(name, envs))
+    source: StreamFactory = launch.registry().factory("streams", name)(**settings_of(name, envs))
     stream = source.make(1)
     compared = source.make_pool is not None and envs == COMPARED
     contenders = {"stream": playing(source, stream)} | ({"bare": bare(source)} if compared else {})

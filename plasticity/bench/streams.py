@@ -8,7 +8,7 @@ import numpy as np
 
 from plasticity.config.fields import Count
 from plasticity.core.types import Array, Key, StreamSpec, Task, VisitPlan
-from plasticity.envs.base import Source, vectorise
+from plasticity.envs.base import StreamFactory, vectorise
 
 STEPS = 10**8  # of the one visit: it never ends
 FILM = 16  # frames
@@ -18,7 +18,7 @@ def spec_of(observation: jax.ShapeDtypeStruct, actions: int, stack: int = 0) -> 
     return StreamSpec(observation, actions, ("task",), (VisitPlan(0, STEPS),), envs=1, episodic=False, stack=stack)
 
 
-def vectors(*, dimensions: Count = 50, actions: Count = 6) -> Source:
+def vectors(*, dimensions: Count = 50, actions: Count = 6) -> StreamFactory:
     """A contextual bandit: normal observations, action ``a`` is rewarded with the observation's entry ``a``."""
 
     def reset(key: Key, params: Any) -> tuple[Array, Array]:
@@ -32,10 +32,10 @@ def vectors(*, dimensions: Count = 50, actions: Count = 6) -> Source:
 
     spec = spec_of(jax.ShapeDtypeStruct((dimensions,), jnp.float32), actions)
     task = Task(spec, lambda key, visit: (), reset, step)
-    return Source(spec, lambda lanes: vectorise(task, lanes, 1))
+    return StreamFactory(spec, lambda lanes: vectorise(task, lanes, 1))
 
 
-def frames(*, side: Count = 84, stack: Count = 4, actions: Count = 6) -> Source:
+def frames(*, side: Count = 84, stack: Count = 4, actions: Count = 6) -> StreamFactory:
     """A repeated film, uint8 ``[stack, side, side]``; the correct action is the frame's number."""
     film = np.random.default_rng(0).integers(0, 256, (FILM + stack, side, side), np.uint8)
 
@@ -55,4 +55,4 @@ def frames(*, side: Count = 84, stack: Count = 4, actions: Count = 6) -> Source:
 
     spec = spec_of(jax.ShapeDtypeStruct((stack, side, side), np.uint8), actions, stack)
     task = Task(spec, lambda key, visit: (), reset, step)
-    return Source(spec, lambda lanes: vectorise(task, lanes, 1))
+    return StreamFactory(spec, lambda lanes: vectorise(task, lanes, 1))

@@ -18,7 +18,7 @@ from plasticity.config.fields import Count, Cycles, Member, Natural, Seed, Size
 from plasticity.config.registry import Registry
 from plasticity.config.renamed import Renamer
 from plasticity.config.schema import schema_of
-from plasticity.config.settings import Choice, Parser, Period, paths, plain
+from plasticity.config.settings import MemberConfig, Parser, Period, paths, plain
 from plasticity.config.sweeps import Arm, Base, Sweep, blamed, parse_arm, parse_sweep, plain_sweep
 from plasticity.core.errors import KEYS, Location, NoSuchPlaceError, UserError, cut, report, shown, unknown
 
@@ -65,7 +65,7 @@ class Evaluation:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Document:
+class ConfigFile:
     """The keys of a config file, from which an :class:`Experiment` is built."""
 
     name: str | None = None  # default: the file's name without its suffix
@@ -93,13 +93,13 @@ class Experiment:
     """A validated config with every default explicit."""
 
     name: str
-    stream: Choice
-    transforms: tuple[Choice, ...]
+    stream: MemberConfig
+    transforms: tuple[MemberConfig, ...]
     schedule: Schedule
-    agent: Choice
-    interventions: tuple[Choice, ...]
+    agent: MemberConfig
+    interventions: tuple[MemberConfig, ...]
     task_aware: bool
-    monitors: tuple[Choice, ...]
+    monitors: tuple[MemberConfig, ...]
     monitor_every: int | Literal["visit"]
     record_every: int | None
     probe_size: int
@@ -207,7 +207,7 @@ def _overridden(raw: Any, override: str, renamer: Renamer) -> tuple[Any, Locatio
 
 
 def _parse(parser: Parser, raw: Mapping[str, Any], name: str) -> Experiment | None:
-    values = parser.settings(schema_of(Document), raw, ())
+    values = parser.settings(schema_of(ConfigFile), raw, ())
     placement = parser.settings(schema_of(Placement), values.get("placement") or {}, ("placement",))
     schedule = parser.settings(schema_of(Schedule), values.get("schedule") or {}, ("schedule",))
     given = values.get("evaluation")
@@ -215,7 +215,7 @@ def _parse(parser: Parser, raw: Mapping[str, Any], name: str) -> Experiment | No
     sweep = parse_sweep(parser, values.get("sweep") or {}, ("sweep",))
     if parser.problems:
         return None
-    document = Document(**values)
+    document = ConfigFile(**values)
     seeds = tuple(range(document.seeds)) if isinstance(document.seeds, int) else document.seeds
     title = name if document.name is None else document.name
     _check_name(parser, title, ("name",))
@@ -228,7 +228,7 @@ def _parse(parser: Parser, raw: Mapping[str, Any], name: str) -> Experiment | No
     return Experiment(**settled | {"arms": _parse_arms(parser, document, sweep, len(seeds))})
 
 
-def _parse_arms(parser: Parser, document: Document, sweep: Sweep, seeds: int) -> dict[str, Arm]:
+def _parse_arms(parser: Parser, document: ConfigFile, sweep: Sweep, seeds: int) -> dict[str, Arm]:
     arms = {}
     given = document.arms or {"baseline": {}}
     if len(given) > ARMS:
@@ -298,7 +298,7 @@ def _check_doubled(parser: Parser, key: str, items: Sequence[Any]) -> None:
     first: dict[Any, int] = {}
     for i, item in enumerate(items):
         if item in first:
-            text = f"`{item.kind}` with the same settings" if isinstance(item, Choice) else str(item)
+            text = f"`{item.kind}` with the same settings" if isinstance(item, MemberConfig) else str(item)
             parser.refuse((key, i), f"{text} is given twice")
         first.setdefault(item, i)
 
@@ -320,10 +320,10 @@ class ProgramSettings:
 
     arm: str
     index: int  # among the arm's programs
-    agent: Choice
-    interventions: tuple[Choice, ...]
+    agent: MemberConfig
+    interventions: tuple[MemberConfig, ...]
     task_aware: bool
-    monitors: tuple[Choice, ...]
+    monitors: tuple[MemberConfig, ...]
     hyper: Mapping[str, np.ndarray]  # every traced number of agent and interventions: dotted path -> float32[lanes]
     seeds: np.ndarray  # int32[lanes]
     lanes: np.ndarray  # int32[lanes]: the lane's number within the arm
@@ -338,7 +338,7 @@ class ProgramSettings:
         )
 
 
-def _built(family: str, members: Sequence[Choice], hyper: Mapping[str, Any]) -> tuple[partial[Any], ...]:
+def _built(family: str, members: Sequence[MemberConfig], hyper: Mapping[str, Any]) -> tuple[partial[Any], ...]:
     return tuple(each.build(hyper, path) for path, each in zip(paths(family, members), members, strict=True))
 
 

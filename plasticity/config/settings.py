@@ -1,4 +1,4 @@
-"""Settings of a member: ``adam`` or ``{kind: adam, learning_rate: 1e-3}`` in a config becomes a ``Choice``."""
+"""Settings of a member: ``adam`` or ``{kind: adam, learning_rate: 1e-3}`` in a config becomes a ``MemberConfig``."""
 
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,7 +12,7 @@ from plasticity.config.documents import as_member, labels, merged
 from plasticity.config.fields import Count, metadata_of
 from plasticity.config.registry import Registry
 from plasticity.config.schema import Setting, schema_of
-from plasticity.core.errors import Location, Problem, UserError, listed, nearest, shown, unknown
+from plasticity.core.errors import ConfigProblem, Location, UserError, listed, nearest, shown, unknown
 
 MEMBERS = 100  # of one list
 EMPTY: Mapping[str, Any] = MappingProxyType({})
@@ -27,7 +27,7 @@ class MonitorKeys:
 
 
 @dataclass(frozen=True)
-class Choice:
+class MemberConfig:
     """A member of a family with all its settings, defaults included.
 
     Two choices with equal :meth:`static` share a compiled program; they differ at most in traced numbers.
@@ -52,7 +52,7 @@ class Choice:
         built: dict[str, Any] = {}
         for name, value in self.values.items():
             path = f"{prefix}.{name}".removeprefix(".")
-            if isinstance(value, Choice):
+            if isinstance(value, MemberConfig):
                 built[name] = value.build(hyper, path)
             elif self._setting(name).many:
                 built[name] = tuple(m.build(hyper, p) for m, p in zip(value, paths(path, value), strict=True))
@@ -88,15 +88,15 @@ class Choice:
     def _setting(self, name: str) -> Setting:
         return schema_of(self.factory)[name]
 
-    def _nested(self, name: str, path: str) -> Iterator[tuple["Choice", str]]:
+    def _nested(self, name: str, path: str) -> Iterator[tuple["MemberConfig", str]]:
         value = self.values[name]
-        if isinstance(value, Choice):
+        if isinstance(value, MemberConfig):
             yield value, path
         elif self._setting(name).many:
             yield from zip(value, paths(path, value), strict=True)
 
 
-def paths(prefix: str, members: Sequence[Choice]) -> tuple[str, ...]:
+def paths(prefix: str, members: Sequence[MemberConfig]) -> tuple[str, ...]:
     """The dotted path of each member of a list: ``interventions.weight_decay``; by index if a kind occurs twice."""
     return tuple(f"{prefix}.{label}" for label in labels([{"kind": member.kind} for member in members]))
 
@@ -105,7 +105,7 @@ def plain(value: Any) -> Any:
     """The value in a form that YAML can write: choices dumped, tuples as lists, NumPy scalars as Python numbers."""
     if isinstance(value, np.generic):
         return value.item()
-    if isinstance(value, Choice):
+    if isinstance(value, MemberConfig):
         return value.dump()
     if isinstance(value, Mapping):
         return {key: plain(item) for key, item in value.items()}
@@ -131,12 +131,12 @@ class Parser:
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
-        self.problems: list[Problem] = []
+        self.problems: list[ConfigProblem] = []
 
     def refuse(self, at: Location, text: str) -> None:
-        self.problems.append(Problem(at, text))
+        self.problems.append(ConfigProblem(at, text))
 
-    def member(self, family: str, raw: Any, at: Location, default: Any = None) -> Choice | None:
+    def member(self, family: str, raw: Any, at: Location, default: Any = None) -> MemberConfig | None:
         """Parse a member from its name or mapping; settings without a ``kind`` are merged into the default member."""
         raw = as_member(raw)
         if not isinstance(raw, Mapping):
@@ -159,7 +159,7 @@ class Parser:
         values = self.settings(schema, {key: value for key, value in raw.items() if key != "kind"}, at)
         if len(self.problems) == before:
             self.refuse_idle(factory, values, at)
-        return Choice(family, kind, values, factory)
+        return MemberConfig(family, kind, values, factory)
 
     def refuse_idle(self, factory: Callable[..., Any], values: Mapping[str, Any], at: Location) -> None:
         """Refuse settings that differ from the default but have no effect (``Metadata.only_with``)."""
@@ -173,7 +173,7 @@ class Parser:
                     )
                     self.refuse((*at, name), text)
 
-    def members(self, family: str, raw: Any, at: Location) -> tuple[Choice, ...]:
+    def members(self, family: str, raw: Any, at: Location) -> tuple[MemberConfig, ...]:
         """Parse a list of members."""
         if not isinstance(raw, list | tuple):
             self.refuse(at, f"{shown(raw)} is not allowed; must be a list of {family}")
@@ -185,7 +185,7 @@ class Parser:
         choices = [read(item, (*at, i)) for i, item in enumerate(raw)]
         return tuple(choice for choice in choices if choice is not None)
 
-    def monitor(self, raw: Any, at: Location) -> Choice | None:
+    def monitor(self, raw: Any, at: Location) -> MemberConfig | None:
         """Parse a monitor, which besides its settings may have its own period, ``every``."""
         given = as_member(raw)
         if not isinstance(given, Mapping):

@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 from plasticity.config.documents import difference, found, locate, merged, on_one_line, replaced
 from plasticity.config.registry import Registry
 from plasticity.config.schema import schema_of
-from plasticity.config.settings import Choice, Parser, paths, plain
-from plasticity.core.errors import Location, NoSuchPlaceError, Problem, dotted, listed, shown, unknown
+from plasticity.config.settings import MemberConfig, Parser, paths, plain
+from plasticity.core.errors import ConfigProblem, Location, NoSuchPlaceError, dotted, listed, shown, unknown
 
 POINTS = 10_000  # maximum per arm; takes about ten seconds to lay out
 SWEPT = ("agent", "interventions")
@@ -23,8 +23,8 @@ class Point(NamedTuple):
     """One combination of swept values."""
 
     values: Mapping[str, Any]  # dotted path as in the sweep -> number, text, bool or None (a member: YAML on one line)
-    agent: Choice
-    interventions: tuple[Choice, ...]
+    agent: MemberConfig
+    interventions: tuple[MemberConfig, ...]
 
     def static(self) -> tuple[Any, ...]:
         """Equal for points that share a compiled program."""
@@ -42,14 +42,14 @@ class Point(NamedTuple):
 class Arm:
     """One named variant of the experiment."""
 
-    agent: Choice
-    interventions: tuple[Choice, ...]
+    agent: MemberConfig
+    interventions: tuple[MemberConfig, ...]
     task_aware: bool  # whether the learner may know of task switches
     sweep: Sweep  # the arm's own; None removes a path of the experiment's sweep
     points: tuple[Point, ...]
     control: str | None = None  # the arm that is its fresh control; None: the default, see ``config.controls``
 
-    def dump(self, agent: Choice, interventions: Sequence[Choice], task_aware: bool) -> dict[str, Any]:
+    def dump(self, agent: MemberConfig, interventions: Sequence[MemberConfig], task_aware: bool) -> dict[str, Any]:
         """The arm's changes to the base, as plain data."""
         changed: dict[str, Any] = {}
         if self.agent != agent:
@@ -76,8 +76,8 @@ class ArmKeys:
 class Base(NamedTuple):
     """Defaults of an arm."""
 
-    agent: Choice
-    interventions: Sequence[Choice]
+    agent: MemberConfig
+    interventions: Sequence[MemberConfig]
     task_aware: bool
 
 
@@ -93,7 +93,7 @@ def parse_arm(parser: Parser, name: str, raw: Any, base: Base, sweep: Sweep) -> 
         if key not in ARM:
             parser.refuse((*at, str(key)), unknown("key", str(key), ARM, "allowed"))
     agent, interventions, task_aware = base
-    chosen: Choice | None = agent
+    chosen: MemberConfig | None = agent
     if "task_aware" in raw:
         task_aware = parser.setting(schema_of(ArmKeys)["task_aware"], raw["task_aware"], (*at, "task_aware"))
     if "agent" in raw:
@@ -109,18 +109,18 @@ def parse_arm(parser: Parser, name: str, raw: Any, base: Base, sweep: Sweep) -> 
     points, problems = expand(parser.registry, chosen, interventions, {**sweep, **own})
     for (path, *rest), text, _ in problems:
         mine = path in own
-        parser.problems.append(Problem((*(at if mine else ()), "sweep", path, *rest), text, "" if mine else name))
+        parser.problems.append(ConfigProblem((*(at if mine else ()), "sweep", path, *rest), text, "" if mine else name))
     control = raw.get("control")
     return Arm(chosen, tuple(interventions), task_aware, own, points, None if control is None else str(control))
 
 
-def blamed(problems: Sequence[Problem], arms: int) -> list[Problem]:
+def blamed(problems: Sequence[ConfigProblem], arms: int) -> list[ConfigProblem]:
     """Each problem of the experiment's sweep once, with the affected arms unless all are affected."""
     names: dict[tuple[Location, str], dict[str, None]] = {}
     for at, text, arm in problems:
         names.setdefault((at, text), {})[arm] = None
     return [
-        Problem(at, text if "" in blame or len(blame) == arms else f"{text} (in arm {listed(list(blame))})")
+        ConfigProblem(at, text if "" in blame or len(blame) == arms else f"{text} (in arm {listed(list(blame))})")
         for (at, text), blame in names.items()
     ]
 
@@ -162,8 +162,8 @@ def _bad_values(values: Any) -> str | None:
 
 
 def expand(
-    registry: Registry, agent: Choice, interventions: Sequence[Choice], sweep: Sweep
-) -> tuple[tuple[Point, ...], list[Problem]]:
+    registry: Registry, agent: MemberConfig, interventions: Sequence[MemberConfig], sweep: Sweep
+) -> tuple[tuple[Point, ...], list[ConfigProblem]]:
     """The points of the Cartesian product of all swept values, in the given order, with the last path varying fastest.
 
     Problems are located at ``(path of the sweep, remaining keys)``.

@@ -41,7 +41,7 @@ def why(error: OSError) -> str:
     return ": ".join(filter(None, (os.fsdecode(error.filename) if error.filename else "", cut(reason, 200))))
 
 
-class Problem(NamedTuple):
+class ConfigProblem(NamedTuple):
     """One thing that is wrong at one place of a config."""
 
     at: Location
@@ -205,7 +205,7 @@ def suggestion(word: str, known: Iterable[str]) -> str:
     return f"; did you mean `{cut(close, KEY)}`?" if close else ""
 
 
-def report(problems: Sequence[Problem], source: Callable[[Location], str]) -> UserError:
+def report(problems: Sequence[ConfigProblem], source: Callable[[Location], str]) -> UserError:
     """The first three problems as one error; ``source`` names the file (or command line) of a place."""
     lines = list(dict.fromkeys(": ".join(filter(None, (source(p.at), dotted(p.at), p.text))) for p in problems))
     more = len(lines) - SHOWN

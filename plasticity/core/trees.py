@@ -6,26 +6,26 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from plasticity.core.types import Array, Path
+from plasticity.core.types import Array, ModulePath
 
 Tree = Any
 
 
-def get(tree: Tree, path: Path) -> Tree:
+def get(tree: Tree, path: ModulePath) -> Tree:
     """The part of nested mappings under ``path``; ``KeyError`` if there is none."""
     for name in path:
         tree = tree[name]
     return tree
 
 
-def put(tree: Tree, path: Path, value: Tree) -> Tree:
+def put(tree: Tree, path: ModulePath, value: Tree) -> Tree:
     """A copy of nested mappings with ``value`` under ``path``; ``KeyError`` if the path does not exist."""
     if not path:
         return value
     return {**tree, path[0]: put(tree[path[0]], path[1:], value)}
 
 
-def paths(tree: Tree) -> list[Path]:
+def paths(tree: Tree) -> list[ModulePath]:
     """The path of every leaf of nested mappings, in leaf order."""
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
     return [tuple(str(entry.key) for entry in path) for path, _ in flat]

@@ -17,7 +17,7 @@ Array = jax.Array
 Key = jax.Array
 Params = Any
 State = Any
-Path = tuple[str, ...]
+ModulePath = tuple[str, ...]
 Metrics = Mapping[str, Array]
 
 FIRST, MID, LAST = 0, 1, 2
@@ -70,8 +70,8 @@ class Visit(NamedTuple):
 
     number: Array
     task: Array
-    replica: Array | int = 0  # 0: for learning; others: the same problem with different randomness, for evaluation
-    moment: Array | int = 0  # env steps of the visit already past; not 0 if evaluation starts later
+    eval_replica: Array | int = 0  # 0: for learning; others: the same problem with different randomness, for evaluation
+    elapsed: Array | int = 0  # env steps of the visit already past; not 0 if evaluation starts later
 
 
 class VisitPlan(NamedTuple):
@@ -148,8 +148,8 @@ class Units(NamedTuple):
     """The wiring of one hidden layer, written by the network builder."""
 
     name: str  # key into the activations
-    source: Path  # module whose output axis is these units: every leaf under it has the units on its last axis
-    sink: Path  # module whose kernel's input axis (second to last) reads them; one Units per sink
+    source: ModulePath  # module whose output axis is these units: every leaf under it has the units on its last axis
+    sink: ModulePath  # module whose kernel's input axis (second to last) reads them; one Units per sink
     owner: np.ndarray  # int[fan_in of sink]: which unit feeds each input row
 
 
@@ -157,11 +157,11 @@ class Network(NamedTuple):
     init: Callable[[Key], Params]
     apply: Callable[[Params, Any], tuple[Any, Mapping[str, Activation]]]  # observations [B, *shape] -> [B, outputs]
     units: tuple[Units, ...]
-    hidden: tuple[Path, ...]  # modules with a kernel, in order, without the output layers
-    outputs: tuple[Path, ...]  # the output layers' modules, one for each head
-    auxiliary: tuple[Path, ...] = ()  # output layers that `apply` does not compute, for penalties
+    hidden: tuple[ModulePath, ...]  # modules with a kernel, in order, without the output layers
+    outputs: tuple[ModulePath, ...]  # the output layers' modules, one for each head
+    auxiliary: tuple[ModulePath, ...] = ()  # output layers that `apply` does not compute, for penalties
 
-    def modules(self) -> dict[str, Path]:
+    def modules(self) -> dict[str, ModulePath]:
         """Every module with a kernel, the output layers last, by the name that a config uses."""
         return {"/".join(path): path for path in (*self.hidden, *self.outputs)}
 

@@ -66,7 +66,7 @@ def blank(envs: int) -> Books:
 
 
 def entered(books: Books, timestep: TimeStep, score: Array, wanted: int) -> Books:
-    """Update the statistics with a time step and its ``score``; an env that has played ``wanted`` episodes is ignored."""
+    """Update the statistics with a time step and its ``score``; envs with ``wanted`` episodes are ignored."""
     counts = (books.episodes < wanted) & (timestep.step_type != FIRST)
     running = plus(books.running, jnp.where(counts, score, 0.0))
     age = books.age + counts
@@ -99,12 +99,12 @@ def evaluate(
     """Play a replica of ``visit`` with a block of ``width`` lanes; returns metrics ``[width]``.
 
     ``data``: the lanes' data keys ``[width]``. ``play`` and everything inside the loop see a single lane without a lane
-    axis. Steps are numbered -1, -2, ..., to be distinct from training steps. The visit is fixed at its ``moment``.
+    axis. Steps are numbered -1, -2, ..., to be distinct from training steps. The visit is fixed at its ``elapsed``.
     """
     spec = stream.spec
     wanted = -(-settings.episodes // spec.envs)
     state, timestep = stream.reset(data, visit, block)
-    replica = jax.vmap(lambda key: jax.random.fold_in(key, visit.replica))(data)
+    eval_replica = jax.vmap(lambda key: jax.random.fold_in(key, visit.eval_replica))(data)
 
     def unfinished(carry: Any) -> Array:
         i, _, _, books = carry
@@ -113,8 +113,8 @@ def evaluate(
     def step(carry: Any) -> Any:
         i, state, timestep, books = carry
         action = leave(play(i, timestep.observation), width)
-        clock = Clock(-1 - i, -1 - i, visit.number, jnp.asarray(visit.moment, jnp.int32))
-        state, following = stream.step(replica, state, action, clock)
+        clock = Clock(-1 - i, -1 - i, visit.number, jnp.asarray(visit.elapsed, jnp.int32))
+        state, following = stream.step(eval_replica, state, action, clock)
         timestep, score = enter((following, stream.score(state, following)), width)
         return i + 1, state, timestep, across(lambda b, t, s: entered(b, t, s, wanted), width)(books, timestep, score)
 

@@ -90,7 +90,7 @@ class Compiled(NamedTuple):
     evaluate: Callable[..., Packed]
     switch: Callable[..., Carry]
     stream: Stream
-    arena: Stream  # the environments of evaluation
+    eval_stream: Stream  # the environments of evaluation
     sharding: NamedSharding  # of every array with a lane axis
     traces: dict[str, int]  # how often each function was traced
 
@@ -139,7 +139,7 @@ class Block(NamedTuple):
     program: Program
     stream: Stream
     width: int
-    arena: Stream
+    eval_stream: Stream
 
     def begin(self, hyper: Hyper, seeds: Array, block: Array) -> Carry:
         """Freshly initialised agents, the stream's first time step, and a ring buffer filled with it."""
@@ -280,7 +280,7 @@ class Block(NamedTuple):
         data = leave(keys.data, width)
         moment = jnp.where(number == clock.visit, clock.step_in_visit, FINISHED)
         visit = Visit(number, own_task(self.program.spec, data, task), clock.step + 1, moment)
-        found = evaluation.evaluate(self.arena, width, settings, play, data, visit, block)
+        found = evaluation.evaluate(self.eval_stream, width, settings, play, data, visit, block)
 
         def close(metrics: Metrics, diverged_at: Array) -> Packed:
             return pack({name: jnp.where(diverged_at == NEVER, value, jnp.nan) for name, value in metrics.items()})
@@ -308,8 +308,8 @@ class Block(NamedTuple):
 
 def compile_program(program: Program, placement: Placement, devices: Sequence[jax.Device]) -> Compiled:
     """Jit the functions of one group; over several devices with ``shard_map``, donating the carry."""
-    stream, arena = program.make_stream(placement.width), program.make_stream(placement.width)
-    lane = Block(program, stream, placement.width, arena)
+    stream, eval_stream = program.make_stream(placement.width), program.make_stream(placement.width)
+    lane = Block(program, stream, placement.width, eval_stream)
     traces: dict[str, int] = {}
     mesh = Mesh(np.asarray(devices[: placement.devices]), ("lanes",))
     lanes, same = PartitionSpec("lanes"), PartitionSpec()
@@ -344,7 +344,7 @@ def compile_program(program: Program, placement: Placement, devices: Sequence[ja
         evaluate=compiled("evaluate", with_block(lane.evaluate), (lanes, lanes, lanes, same, same, same, lanes)),
         switch=compiled("switch", with_block(lane.switch), (lanes, lanes, lanes, same, same, lanes), donate=(2,)),
         stream=stream,
-        arena=arena,
+        eval_stream=eval_stream,
         sharding=NamedSharding(mesh, lanes),
         traces=traces,
     )

@@ -221,4 +221,4 @@ class Run:
 
     def close(self) -> None:
         self.compiled.stream.close()
-        self.compiled.arena.close()
+        self.compiled.eval_stream.close()

@@ -143,9 +143,7 @@ def _check_clause(clause: Clause, swept: Mapping[str, bool], monitors: list[str]
         if arm not in swept:
             raise UserError(f"{at}: {unknown(f'arm `{arm}`', arm, swept)}")
         if swept[arm] and clause.compare != "correlation":
-            raise UserError(
-                f"{at}: arm `{arm}` has a sweep, which only a correlation can use; make each point an arm"
-            )
+            raise UserError(f"{at}: arm `{arm}` has a sweep, which only a correlation can use; make each point an arm")
     if not clause.arms and clause.compare != "correlation":
         raise UserError(f"{at}: `arms` is missing in the clause on {clause.what}")
     for what in filter(None, (clause.what, clause.against)):

@@ -13,7 +13,7 @@ from plasticity.config.fields import LARGEST, BelowOne, Fraction, Size, metadata
 from plasticity.core import counting, trees
 from plasticity.core.counting import Precise
 from plasticity.core.errors import check
-from plasticity.core.types import Array, Context, Key, Learner, Network, Params, Path, State, Units
+from plasticity.core.types import Array, Context, Key, Learner, ModulePath, Network, Params, State, Units
 from plasticity.interventions import surgery, units
 from plasticity.interventions.base import Intervention, every
 
@@ -125,7 +125,7 @@ def row(rows: Array, replaced: Array) -> Edit:
     return edit
 
 
-def then(edits: Params, path: Path, edit: Edit) -> Params:
+def then(edits: Params, path: ModulePath, edit: Edit) -> Params:
     """The edits with one more for every parameter under ``path``."""
 
     def both(first: Edit) -> Edit:

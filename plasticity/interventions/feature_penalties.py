@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from plasticity.config.fields import Count, Few, NonNegative, Real, Size, metadata
 from plasticity.core import linalg, trees
 from plasticity.core.errors import check, shown
-from plasticity.core.types import Array, Context, Key, Learner, Network, Params, Path, State
+from plasticity.core.types import Array, Context, Key, Learner, ModulePath, Network, Params, State
 from plasticity.interventions.base import Intervention, when
 from plasticity.interventions.penalties import TINY, Reduce, start_of, total
 
@@ -26,7 +26,7 @@ def flat(values: Array) -> Array:
 
 def nearest(network: Network, depth: int) -> list[str]:
     """The hidden layers at most ``depth`` layers before an output; ``ValueError`` (while tracing) if there are none."""
-    sinks: set[Path] = set(network.outputs)
+    sinks: set[ModulePath] = set(network.outputs)
     found: dict[str, None] = {}
     for _ in range(depth):
         readers = [unit for unit in network.units if unit.sink in sinks]

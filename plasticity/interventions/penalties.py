@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from plasticity.config.fields import Count, Few, NonNegative, Positive, Repeats, metadata
 from plasticity.core import trees
 from plasticity.core.errors import check
-from plasticity.core.types import Array, Clock, Context, Key, Learner, Network, Params, Path, State
+from plasticity.core.types import Array, Clock, Context, Key, Learner, ModulePath, Network, Params, State
 from plasticity.interventions.base import Intervention, when
 
 Which = Literal["kernels", "all"]
@@ -195,7 +195,7 @@ def spectral(
         draws = [jax.random.normal(jax.random.fold_in(key, i), (n,)) for i, n in enumerate(sizes.values())]
         return {name: unit(draw) for name, draw in zip(sizes, draws, strict=True)}
 
-    def layers(network: Network) -> list[Path]:
+    def layers(network: Network) -> list[ModulePath]:
         return [*network.hidden, *(network.outputs if output else ())]
 
     def to_power(square: Array) -> Array:

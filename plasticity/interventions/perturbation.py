@@ -10,7 +10,7 @@ import optax
 from plasticity.config.fields import Count, NonNegative, Positive, metadata
 from plasticity.core import trees
 from plasticity.core.errors import check
-from plasticity.core.types import Array, Context, Key, Learner, Network, Optimizer, Params, Path, State
+from plasticity.core.types import Array, Context, Key, Learner, ModulePath, Network, Optimizer, Params, State
 from plasticity.interventions.base import Intervention, every
 from plasticity.interventions.base import when as conditionally
 from plasticity.interventions.resets import When, scheduled
@@ -101,7 +101,7 @@ class Scaled(NamedTuple):
     inner: optax.OptState
 
 
-def layer_of(path: Path) -> Path:
+def layer_of(path: ModulePath) -> ModulePath:
     """The layer that a parameter belongs to: its module, or the module that contains its normalisation."""
     module = path[:-1]
     return module[:-1] if module and module[-1] == "norm" else module
@@ -110,7 +110,7 @@ def layer_of(path: Path) -> Path:
 def layer_numbers(params: Params, per: Per) -> list[int]:
     """The layer index of each parameter array, in leaf order; all 0 for the whole network."""
     layers = [layer_of(path) if per == "layer" else () for path in trees.paths(params)]
-    order: Mapping[Path, int] = {layer: i for i, layer in enumerate(dict.fromkeys(layers))}
+    order: Mapping[ModulePath, int] = {layer: i for i, layer in enumerate(dict.fromkeys(layers))}
     return [order[layer] for layer in layers]
 
 

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 
 from plasticity.config.fields import BelowOne, Count, Fraction, NonNegative, metadata
 from plasticity.core import trees
-from plasticity.core.types import Array, Context, Key, Learner, Params, Path, State
+from plasticity.core.types import Array, Context, Key, Learner, ModulePath, Params, State
 from plasticity.interventions import units
 from plasticity.interventions.base import Intervention, Step, every, when
 from plasticity.interventions.units import Layers, Scores
 
-Measure = Callable[[Context, Params, Mapping[str, Path]], Scores]
+Measure = Callable[[Context, Params, Mapping[str, ModulePath]], Scores]
 
 
 def observed(state: Scores, seen: Scores, share: Array | float) -> Scores:
@@ -173,7 +173,7 @@ def cpr(
     shrunk. In a layer without any gradient the score is 0.
     """
 
-    def scores(context: Context, params: Params, layers: Mapping[str, Path]) -> Scores:
+    def scores(context: Context, params: Params, layers: Mapping[str, ModulePath]) -> Scores:
         sizes = units.gradient_sizes(context, params, layers)
         tiny = jnp.finfo(jnp.float32).tiny
         return {name: size / jnp.maximum(size.mean(), tiny) for name, size in sizes.items()}

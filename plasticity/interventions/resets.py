@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from plasticity.config.fields import Count, metadata
 from plasticity.core.errors import check, shown
-from plasticity.core.types import Context, Key, Learner, Network, Optimizer, Params, Path, State
+from plasticity.core.types import Context, Key, Learner, ModulePath, Network, Optimizer, Params, State
 from plasticity.interventions import surgery
 from plasticity.interventions.base import Intervention, Step, every
 from plasticity.interventions.base import when as conditionally
@@ -35,7 +35,7 @@ def check_memory(key: str, value: str, learner: Learner) -> None:
         )
 
 
-def chosen(network: Network, names: Modules) -> list[Path]:
+def chosen(network: Network, names: Modules) -> list[ModulePath]:
     """The paths of the named modules; ``ValueError`` (while tracing) that lists the network's modules."""
     if names == "last":
         return list(network.outputs)

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 
 from plasticity.core import trees
-from plasticity.core.types import Array, Learner, Network, Optimizer, Params, Path
+from plasticity.core.types import Array, Learner, ModulePath, Network, Optimizer, Params
 
 Masks = Any
 Moment = Literal["first_moment", "second_moment"]
@@ -40,12 +40,12 @@ def everywhere(params: Params) -> Masks:
     return jax.tree.map(lambda _: jnp.ones((), bool), params)
 
 
-def marked(masks: Masks, path: Path, where: Array) -> Masks:
+def marked(masks: Masks, path: ModulePath, where: Array) -> Masks:
     """The masks with ``where`` added under ``path``; it must broadcast to each parameter there."""
     return trees.put(masks, path, jax.tree.map(lambda mask: mask | where, trees.get(masks, path)))
 
 
-def module_mask(params: Params, paths: Iterable[Path]) -> Masks:
+def module_mask(params: Params, paths: Iterable[ModulePath]) -> Masks:
     """The mask that selects every parameter of the modules under ``paths`` (static)."""
     masks = nowhere(params)
     for path in paths:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from plasticity.core import trees
 from plasticity.core.errors import shown
-from plasticity.core.types import Activation, Array, Context, Learner, Network, Params, Path, Units
+from plasticity.core.types import Activation, Array, Context, Learner, ModulePath, Network, Params, Units
 from plasticity.interventions import surgery
 
 Layers = Literal["all"] | list[str]
@@ -44,7 +44,7 @@ def check_layers(layers: Layers, words: Sequence[str] = ("all",)) -> None:
         raise ValueError(f"layers: {shown(layers)} is not allowed; must be {', '.join(words)} or a list of names")
 
 
-def chosen(network: Network, method: str, layers: Layers) -> Mapping[str, Path]:
+def chosen(network: Network, method: str, layers: Layers) -> Mapping[str, ModulePath]:
     """The paths of the named hidden layers; ``ValueError`` (while tracing) that lists the known layers."""
     known = {name: wirings[0].source for name, wirings in hidden_layers(network, method).items()}
     unknown = [] if layers == "all" else [name for name in layers if name not in known]
@@ -63,13 +63,13 @@ def incoming(kernel: Array) -> Array:
     return jnp.abs(kernel).mean(tuple(range(kernel.ndim - 1)))
 
 
-def activities(context: Context, params: Params, layers: Mapping[str, Path]) -> Scores:
+def activities(context: Context, params: Params, layers: Mapping[str, ModulePath]) -> Scores:
     """:func:`activity` of the update's forward pass, by layer."""
     sizes = {name: trees.get(params, path)["kernel"].shape[-1] for name, path in layers.items()}
     return {name: activity(context.activations[name], size) for name, size in sizes.items()}
 
 
-def gradient_sizes(context: Context, params: Params, layers: Mapping[str, Path]) -> Scores:
+def gradient_sizes(context: Context, params: Params, layers: Mapping[str, ModulePath]) -> Scores:
     """``mean |dL/dw|`` over the incoming weights of each unit, from the update's gradient, by layer."""
     del params
     return {name: incoming(trees.get(context.gradients, path)["kernel"]) for name, path in layers.items()}

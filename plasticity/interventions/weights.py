@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from plasticity.config.fields import Count, Fraction, NonNegative, metadata
 from plasticity.core import trees
 from plasticity.core.errors import check, shown
-from plasticity.core.types import Array, Context, Key, Learner, Network, Path, State
+from plasticity.core.types import Array, Context, Key, Learner, ModulePath, Network, State
 from plasticity.interventions import surgery, units
 from plasticity.interventions.base import Intervention, every, when
 
@@ -18,7 +18,7 @@ Prune = Literal["proportion", "threshold"]
 Kernels = Literal["all", "hidden"] | list[str]
 
 
-def chosen(network: Network, layers: Kernels) -> Mapping[str, Path]:
+def chosen(network: Network, layers: Kernels) -> Mapping[str, ModulePath]:
     """The paths of the selected modules; ``ValueError`` (while tracing) that lists the network's modules."""
     known = network.modules()
     if layers == "all":

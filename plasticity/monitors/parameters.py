@@ -9,14 +9,14 @@ import optax
 from plasticity.config.fields import metadata
 from plasticity.core import linalg, trees
 from plasticity.core.errors import check
-from plasticity.core.types import Array, Key, Metrics, Params, Path, Probe, State
+from plasticity.core.types import Array, Key, Metrics, ModulePath, Params, Probe, State
 from plasticity.monitors.base import NOT_NEGATIVE, Monitor
 from plasticity.optim.step_sizes import needed
 
 Law = Literal["adam", "sgd"]
 
 
-def kernel_norms(params: Params, paths: tuple[Path, ...]) -> dict[str, Array]:
+def kernel_norms(params: Params, paths: tuple[ModulePath, ...]) -> dict[str, Array]:
     """Module name -> Frobenius norm float32[] of its kernel."""
     return {"/".join(path): jnp.linalg.norm(trees.get(params, path)["kernel"].ravel()) for path in paths}
 

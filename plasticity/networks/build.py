@@ -15,7 +15,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from plasticity.core.types import Activation, Array, Key, Network, Params, Path, Units
+from plasticity.core.types import Activation, Array, Key, ModulePath, Network, Params, Units
 from plasticity.networks.convolution import convolve
 from plasticity.networks.layers import (
     ACTIVATIONS,
@@ -185,7 +185,7 @@ def join(networks: Mapping[str, Network]) -> Network:
         activations = {f"{name}/{layer}": seen for name, (_, found) in made.items() for layer, seen in found.items()}
         return {name: output for name, (output, _) in made.items()}, activations
 
-    def paths(field: str) -> tuple[Path, ...]:
+    def paths(field: str) -> tuple[ModulePath, ...]:
         return tuple((name, *path) for name, each in networks.items() for path in getattr(each, field))
 
     units = tuple(

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from plasticity.results.read import RunPath
-from plasticity.results.two_runs import ABSENT, Change, Replica, Result, TwoRuns, compare_runs
+from plasticity.results.two_runs import ABSENT, Difference, Replica, Result, TwoRuns, compare_runs
 
 
 def print_comparison(a: RunPath, b: RunPath, console: Console | None = None, *, confidence: float = 0.95) -> TwoRuns:
@@ -42,7 +42,7 @@ def _table(*headings: str) -> Table:
     return table
 
 
-def _print_changes(out: Console, what: str, changes: Sequence[Change]) -> None:
+def _print_changes(out: Console, what: str, changes: Sequence[Difference]) -> None:
     if not changes:
         out.print(Text(f"\n{what}: equal"))
         return

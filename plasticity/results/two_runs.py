@@ -17,7 +17,7 @@ NO_NUMBERS = ("name", "placement", "checkpoint_every", "recorders")  # keys that
 SAME_DATA = ("stream", "transforms", "schedule", "seeds")  # if these are equal, a seed sees the same data in both runs
 
 
-class Change(NamedTuple):
+class Difference(NamedTuple):
     """One setting or version; :data:`ABSENT` if a run has none."""
 
     key: str
@@ -57,8 +57,8 @@ class Replica(NamedTuple):
 class TwoRuns(NamedTuple):
     """The result of :func:`compare_runs`."""
 
-    config: tuple[Change, ...]
-    versions: tuple[Change, ...]
+    config: tuple[Difference, ...]
+    versions: tuple[Difference, ...]
     only_a: tuple[str, ...]  # arms
     only_b: tuple[str, ...]
     measured: tuple[str, str]  # the performance measure of each run
@@ -126,13 +126,13 @@ def flat(value: Any, path: str = "") -> dict[str, Any]:
     return result
 
 
-def _changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Change]:
+def _changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Difference]:
     for key in {**a, **b}:
         if a.get(key, ABSENT) != b.get(key, ABSENT):
-            yield Change(key, a.get(key, ABSENT), b.get(key, ABSENT))
+            yield Difference(key, a.get(key, ABSENT), b.get(key, ABSENT))
 
 
-def _config_changes(a: Mapping[str, Any], b: Mapping[str, Any], shared: Sequence[str]) -> list[Change]:
+def _config_changes(a: Mapping[str, Any], b: Mapping[str, Any], shared: Sequence[str]) -> list[Difference]:
     """Without the arms of one run only, and without the settings that go with another kind of member."""
     found = list(_changes(flat(_with_arms(a, shared)), flat(_with_arms(b, shared))))
     replaced = {change.key.removesuffix(".kind") for change in found if ABSENT not in (change.a, change.b)}
@@ -148,11 +148,11 @@ def _with_arms(config: Mapping[str, Any], shared: Sequence[str]) -> dict[str, An
     return {**config, "arms": {name: arms[name] for name in shared if name in arms}}
 
 
-def _under(changes: Sequence[Change], keys: Sequence[str]) -> bool:
+def _under(changes: Sequence[Difference], keys: Sequence[str]) -> bool:
     return any(change.key.partition(".")[0] in keys for change in changes)
 
 
-def _same(changes: Sequence[Change], arm: str) -> bool:
+def _same(changes: Sequence[Difference], arm: str) -> bool:
     """Whether no difference can affect the arm's numbers; the choice of its control cannot."""
     mine = [change for change in changes if not change.key.startswith("arms.") or change.key.startswith(f"arms.{arm}.")]
     mine = [change for change in mine if change.key != f"arms.{arm}.control"]

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from plasticity.config import experiments
-from plasticity.config.settings import Choice
+from plasticity.config.settings import MemberConfig
 from plasticity.core.errors import UserError
 from plasticity.engine.lanes import Placement, join
 from plasticity.engine.packing import unpack
@@ -118,7 +118,7 @@ def _jobs(place: Path, names: Sequence[str], settings: Sequence[str]) -> list[tu
     return list(zip(jobs, made, strict=True))
 
 
-def _monitoring(make: Callable[[], Monitor], chosen: Choice) -> Monitoring:
+def _monitoring(make: Callable[[], Monitor], chosen: MemberConfig) -> Monitoring:
     path = f"monitors.{chosen.kind}"
     return Monitoring(labelled(path, chosen.kind, make()), 1, path)
 

@@ -12,7 +12,7 @@ from plasticity.config.plugins import Keeps, Returns
 from plasticity.config.registry import Registry
 from plasticity.core.types import Agent, Optimizer
 from plasticity.envs import STREAMS, TRANSFORMS
-from plasticity.envs.base import Source
+from plasticity.envs.base import StreamFactory
 from plasticity.interventions import INTERVENTIONS
 from plasticity.interventions.base import Intervention
 from plasticity.monitors import MONITORS, Monitor
@@ -59,8 +59,8 @@ Function: type = cast(type, Callable)
 
 RETURNS: Mapping[str, Returns] = {
     "agents": Returns(Agent),
-    "streams": Returns(Source),
-    "transforms": Returns(Function, then=Source),
+    "streams": Returns(StreamFactory),
+    "transforms": Returns(Function, then=StreamFactory),
     "interventions": Returns(Intervention, keeps=KEPT_BY_METHODS),
     "monitors": Returns(Monitor, keeps=KEPT_BY_MONITORS),
     "networks": Returns(NetworkSpec),

@@ -67,7 +67,7 @@ class ListRecorder:
     def close(self) -> None: ...
 
 
-class Several:
+class RecorderGroup:
     """A program's tables and further recorders; the number of parts is that of the tables."""
 
     def __init__(self, tables: Recorder, *others: Recorder) -> None:

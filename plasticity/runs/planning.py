@@ -16,7 +16,7 @@ from plasticity.config import experiments
 from plasticity.config.counters import check_stream
 from plasticity.config.experiments import Experiment, ProgramSettings
 from plasticity.config.fields import metadata_of
-from plasticity.config.settings import Choice, paths
+from plasticity.config.settings import MemberConfig, paths
 from plasticity.core.cores import cores
 from plasticity.core.errors import UserError, placed, refused
 from plasticity.core.trees import size
@@ -28,7 +28,7 @@ from plasticity.engine.memory import Memory, readable
 from plasticity.engine.program import Hyper, Monitoring, Program
 from plasticity.engine.runner import Run, chunk_steps
 from plasticity.engine.visits import scheduled
-from plasticity.envs.base import Source
+from plasticity.envs.base import StreamFactory
 from plasticity.interventions import rehearsal
 from plasticity.interventions.base import Intervention, clashes, compose, unchanged
 from plasticity.monitors.base import labelled, noting
@@ -135,16 +135,16 @@ def _rehearsed(jobs: Sequence[Job], asked: Sequence[ProgramSettings]) -> list["R
     return [found[job.fingerprint, each.task_aware] for job, each in zip(jobs, asked, strict=True)]
 
 
-def source_of(experiment: Experiment) -> Source:
+def source_of(experiment: Experiment) -> StreamFactory:
     """The stream with its transforms and its schedule. ``UserError`` if they do not fit."""
-    source: Source = _checked("stream", experiment.stream.build())
+    source: StreamFactory = _checked("stream", experiment.stream.build())
     _checked("stream", check_stream, source.spec)
     for path, each in zip(paths("transforms", experiment.transforms), experiment.transforms, strict=True):
         source = _checked(path, _checked(path, each.build()), source)
     spec = _checked("schedule", functools.partial(scheduled, source.spec, **vars(experiment.schedule)))
     _checked("schedule", check_stream, spec)
     make = source.make
-    return Source(spec, lambda lanes: make(lanes)._replace(spec=spec))
+    return StreamFactory(spec, lambda lanes: make(lanes)._replace(spec=spec))
 
 
 def _check_task_aware(each: ProgramSettings, spec: StreamSpec) -> None:
@@ -229,7 +229,7 @@ def _check_columns(job: Job, made: Sequence[str], measured: Sequence[str]) -> No
 
 
 def _checked(what: str, make: Any, *args: Any) -> Any:
-    """Convert a member's ``ValueError`` (a value out of range, a missing file) to a ``UserError`` located at ``what``."""
+    """Convert a member's ``ValueError`` (a value out of range, a missing file) to a ``UserError`` at ``what``."""
     try:
         return make(*args)
     except ValueError as error:
@@ -249,7 +249,7 @@ def _interventions(built: experiments.Built, each: ProgramSettings) -> dict[str,
     return {label: made() for label, made in zip(labels, built.interventions, strict=True)}
 
 
-def _labels(family: str, members: Sequence[Choice]) -> list[str]:
+def _labels(family: str, members: Sequence[MemberConfig]) -> list[str]:
     """The members' paths, with the kind added to paths by index."""
     named = zip(paths(family, members), members, strict=True)
     return [path if path.endswith(f".{each.kind}") else f"{path} ({each.kind})" for path, each in named]
@@ -268,7 +268,7 @@ def _period(every: Any, spec: StreamSpec) -> list[int]:
     return [min(visit.steps for visit in spec.visits)] if every == "visit" else [every]
 
 
-def _monitor_periods(experiment: Experiment, monitors: Sequence[Choice], spec: StreamSpec) -> dict[str, int]:
+def _monitor_periods(experiment: Experiment, monitors: Sequence[MemberConfig], spec: StreamSpec) -> dict[str, int]:
     """Env steps between two measurements, by monitor path: the monitor's own ``every``, else its metadata's ``period``.
 
     ``period`` counts periods of ``monitor_every``. It is reduced until the monitor is measured within every visit, or
@@ -307,7 +307,7 @@ def _evaluation(experiment: Experiment) -> Evaluation | None:
     return Evaluation(every, asked.tasks, asked.episodes, asked.steps, asked.epsilon)
 
 
-def _job(experiment: Experiment, source: Source, each: ProgramSettings) -> Job:
+def _job(experiment: Experiment, source: StreamFactory, each: ProgramSettings) -> Job:
     """One program of an arm, ready to run."""
     spec = source.spec
     every = _monitor_periods(experiment, each.monitors, spec)
@@ -319,7 +319,7 @@ def _job(experiment: Experiment, source: Source, each: ProgramSettings) -> Job:
     return Job(each.arm, each.index, program, placement, _columns(each), save_every, fingerprint)
 
 
-def _program(experiment: Experiment, source: Source, each: ProgramSettings, every: Mapping[str, int]) -> Program:
+def _program(experiment: Experiment, source: StreamFactory, each: ProgramSettings, every: Mapping[str, int]) -> Program:
     """``every``: the period of each monitor, in env steps, by its path."""
     evaluated = _evaluation(experiment)
     labels, built = _labels("monitors", each.monitors), each.build({}).monitors

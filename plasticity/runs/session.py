@@ -21,7 +21,7 @@ from plasticity.runs.checkpoint import Snapshot
 from plasticity.runs.checksums import to_json
 from plasticity.runs.files import write_text
 from plasticity.runs.folder import made_otherwise
-from plasticity.runs.parquet import ParquetRecorder, Recorder, Several
+from plasticity.runs.parquet import ParquetRecorder, Recorder, RecorderGroup
 
 STATUS_SECONDS = 2.0  # between two status files
 AGAIN_SECONDS = 0.2  # a sooner repeat is the same request: `timeout`, shells and wrappers may send a signal twice
@@ -210,7 +210,7 @@ def _checkpoint_due(job: Job, position: Position) -> bool:
     return position.step % job.checkpoint_every == 0 or _last_step(job, position)
 
 
-def _save(run: Run, job: Job, folder: Path, recorder: Several) -> None:
+def _save(run: Run, job: Job, folder: Path, recorder: RecorderGroup) -> None:
     """Write the tables, then the checkpoint, which records their parts with length and CRC-32."""
     parts = recorder.flush()
     name = f"{run.position.step:012d}"
@@ -313,7 +313,7 @@ def run_job(
             tables = _recorder(run, job, folder, parts)
             progress.job(job, run.position)
             status.begin(job, run.position)
-            with contextlib.closing(Several(tables, *others(job, run.position))) as recorder:
+            with contextlib.closing(RecorderGroup(tables, *others(job, run.position))) as recorder:
                 _loop(run, job, _checkpoints(job, folder), recorder, status, progress, stop)
             status.finish(job, run.position, tables.parts)
         return True
@@ -338,7 +338,7 @@ def _told(status: Status, job: Job, run: Run) -> Iterator[None]:
 
 
 def _loop(
-    run: Run, job: Job, checkpoints: Path, recorder: Several, status: Status, progress: Progress, stop: Stop
+    run: Run, job: Job, checkpoints: Path, recorder: RecorderGroup, status: Status, progress: Progress, stop: Stop
 ) -> None:
     pace = Pace()
     for chunk in run.chunks():

@@ -82,7 +82,7 @@ def test_normalisation_leaves_out_what_is_not_valid():
 SPEC = StreamSpec(jax.ShapeDtypeStruct((2,), jnp.uint8), 4, ("a",), (VisitPlan(0, 14),), 3, True)
 
 
-def judge(observation: Any, action: Any) -> tuple[Any, Any]:
+def policy_and_value(observation: Any, action: Any) -> tuple[Any, Any]:
     """The 'log-probability' is the action, the value the observation's first number."""
     return action.astype(jnp.float32), observation[:, 0].astype(jnp.float32)
 
@@ -104,7 +104,7 @@ def test_a_rollout_becomes_rows(bootstrap, parts):
     for written, given in zip(rollout, Rollout(observation[:14], action, reward, discount, kind), strict=True):
         np.testing.assert_allclose(written, given, rtol=1e-6)
     settings = {"gamma": GAMMA, "trace": TRACE, "truncation": "bootstrap" if bootstrap else "terminal", "parts": parts}
-    samples = to_samples(rollout, jnp.asarray(observation[14]), judge, **settings)
+    samples = to_samples(rollout, jnp.asarray(observation[14]), policy_and_value, **settings)
     value = observation[:14, :, 0].astype(float)
     kept = discount if bootstrap else np.where(kind == LAST, 0.0, discount)
     expected = advantages(reward, kept, kind, value, observation[1:, :, 0], GAMMA, TRACE)

@@ -9,7 +9,7 @@ import pytest
 from agent_cases import STREAMING, agent, lived, source
 
 from plasticity.agents import AGENTS
-from plasticity.agents.base import Body, assemble
+from plasticity.agents.base import AgentCore, assemble
 from plasticity.core import trees
 from plasticity.core.types import Activation, Clock, Context, Learner, Optimizer
 from plasticity.interventions.base import Intervention, compose
@@ -57,7 +57,7 @@ def recording(key: Any, state: Any, learner: Learner, seen: Context) -> Any:
 RECORDER = Intervention(optimizer=remembering, penalty=penalty, step=recording, switch=recording)
 
 
-def body_of(intervention: Intervention = RECORDER, **rest: Any) -> Body:
+def body_of(intervention: Intervention = RECORDER, **rest: Any) -> AgentCore:
     return assemble(SPEC, remembering(None), intervention, **rest)  # type: ignore[arg-type]
 
 

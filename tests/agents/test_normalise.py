@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from plasticity.agents.normalise import RewardScale, Statistics, blank, deviation, include, perception
+from plasticity.agents.normalise import RewardScale, Statistics, blank, deviation, include, preprocessing
 from plasticity.core.counting import Moments, count, precise
 from plasticity.core.types import FIRST, LAST, MID, Clock, StreamSpec, TimeStep, Transition, VisitPlan
 
@@ -31,7 +31,7 @@ def pair(previous: Any, current: Any, kind: int = MID, reward: Any = 0.0, discou
 
 def seeing(spec: StreamSpec = SPEC, **settings: Any) -> Any:
     whole = {"normalise": "running", "rate": 0.1, "scale_rewards": False, "discount": 0.9} | settings
-    return perception(spec, **whole)
+    return preprocessing(spec, **whole)
 
 
 @pytest.mark.parametrize("batch", [1, 4])
@@ -106,25 +106,25 @@ def include_constant(n: int, rate: float | None, size: float) -> tuple[Any, Any]
 
 def test_every_observation_counts_once():
     """The first of a visit arrives as `previous`, all others, the first of an episode too, as `current`."""
-    eyes = seeing()
+    preprocessor = seeing()
     stream = np.random.default_rng(2).normal(size=(8, 3)).astype(np.float32)
-    rest = eyes.init()
+    rest = preprocessor.init()
     met: list[Any] = []
     for t in range(7):
         met = met or [stream[0]]
-        shown = eyes.act(rest, stream[t : t + 1], clock(t))
+        shown = preprocessor.act(rest, stream[t : t + 1], clock(t))
         np.testing.assert_allclose(shown[0], normal(stream[t], met), rtol=1e-4, atol=1e-5)
         kind = FIRST if t == 3 else MID
-        rest, previous, current, _ = eyes.learn(rest, pair(stream[t], stream[t + 1], kind), clock(t))
+        rest, previous, current, _ = preprocessor.learn(rest, pair(stream[t], stream[t + 1], kind), clock(t))
         np.testing.assert_allclose(previous[0], normal(stream[t], met), rtol=1e-4, atol=1e-5)
         met.append(stream[t + 1])
         np.testing.assert_allclose(current[0], normal(stream[t + 1], met), rtol=1e-4, atol=1e-5)
         assert float(rest["normaliser"].seen) == len(met)
     born_later = stream[7:] + 5  # a new visit: its first observation was never `current`
     met.append(born_later[0])
-    shown = eyes.act(rest, born_later, clock(7, in_visit=0))
+    shown = preprocessor.act(rest, born_later, clock(7, in_visit=0))
     np.testing.assert_allclose(shown[0], normal(born_later[0], met), rtol=1e-4, atol=1e-5)
-    again, previous, *_ = eyes.learn(rest, pair(born_later[0], stream[0]), clock(7, in_visit=0))
+    again, previous, *_ = preprocessor.learn(rest, pair(born_later[0], stream[0]), clock(7, in_visit=0))
     np.testing.assert_array_equal(previous, shown)
     assert float(again["normaliser"].seen) == len(met) + 1
 
@@ -135,17 +135,17 @@ def normal(value: np.ndarray, met: list[Any]) -> np.ndarray:
 
 
 def test_looking_and_playing_remember_nothing_and_use_what_is_known():
-    eyes = seeing()
-    rest, _, current, _ = eyes.learn(eyes.init(), pair(jnp.zeros(3), jnp.arange(3.0)), clock(0))
-    np.testing.assert_array_equal(eyes.play(rest, jnp.arange(3.0)[None]), current)
-    np.testing.assert_array_equal(eyes.look(rest, pair(jnp.zeros(3), jnp.arange(3.0)))[1], current)
+    preprocessor = seeing()
+    rest, _, current, _ = preprocessor.learn(preprocessor.init(), pair(jnp.zeros(3), jnp.arange(3.0)), clock(0))
+    np.testing.assert_array_equal(preprocessor.play(rest, jnp.arange(3.0)[None]), current)
+    np.testing.assert_array_equal(preprocessor.look(rest, pair(jnp.zeros(3), jnp.arange(3.0)))[1], current)
 
 
 def test_the_switch_mode_begins_anew():
     for normalise in ("running", "exponential", "switch", "none"):
-        eyes = seeing(normalise=normalise, scale_rewards=True)
-        rest, *_ = eyes.learn(eyes.init(), pair(jnp.zeros(3), jnp.arange(3.0), reward=2.0), clock(0))
-        after = eyes.switch({**rest, "schedule": 7})
+        preprocessor = seeing(normalise=normalise, scale_rewards=True)
+        rest, *_ = preprocessor.learn(preprocessor.init(), pair(jnp.zeros(3), jnp.arange(3.0), reward=2.0), clock(0))
+        after = preprocessor.switch({**rest, "schedule": 7})
         assert after["schedule"] == 7
         known = float(after["reward_scale"].statistics.seen)
         assert known == (0 if normalise == "switch" else 1)
@@ -156,22 +156,22 @@ def test_the_switch_mode_begins_anew():
 
 def test_without_normalisation_observations_stay_as_they_are():
     spec = SPEC._replace(observation=jax.ShapeDtypeStruct((3,), jnp.uint8))
-    eyes = seeing(spec, normalise="none")
-    assert eyes.observation.dtype == jnp.uint8
-    assert eyes.init() == {}
-    seen = eyes.play({}, jnp.array([[1, 2, 3]], jnp.uint8))
+    preprocessor = seeing(spec, normalise="none")
+    assert preprocessor.observation.dtype == jnp.uint8
+    assert preprocessor.init() == {}
+    seen = preprocessor.play({}, jnp.array([[1, 2, 3]], jnp.uint8))
     assert seen.dtype == jnp.uint8
     assert seeing(spec).observation.dtype == jnp.float32  # normalised pixels are not divided by 255
-    np.testing.assert_allclose(eyes.learn({}, pair(jnp.zeros(3), jnp.ones(3), reward=2.0), clock(0))[3], 2.0)
+    np.testing.assert_allclose(preprocessor.learn({}, pair(jnp.zeros(3), jnp.ones(3), reward=2.0), clock(0))[3], 2.0)
 
 
 def test_a_stack_is_normalised_by_the_statistics_of_its_newest_frames():
     frames = np.random.default_rng(3).integers(0, 255, size=(6, 2, 2)).astype(np.uint8)
     spec = SPEC._replace(observation=jax.ShapeDtypeStruct((3, 2, 2), jnp.uint8), stack=3)
-    eyes = seeing(spec)
-    rest = eyes.init()
+    preprocessor = seeing(spec)
+    rest = preprocessor.init()
     for t in range(3):
-        rest, _, current, _ = eyes.learn(rest, pair(frames[t : t + 3], frames[t + 1 : t + 4]), clock(t))
+        rest, _, current, _ = preprocessor.learn(rest, pair(frames[t : t + 3], frames[t + 1 : t + 4]), clock(t))
     newest = frames[2:6].astype(np.float64)
     assert rest["normaliser"].mean.shape == (2, 2)
     np.testing.assert_allclose(rest["normaliser"].mean, newest.mean(0), rtol=1e-5)
@@ -180,26 +180,26 @@ def test_a_stack_is_normalised_by_the_statistics_of_its_newest_frames():
 
 def test_rewards_by_hand():
     """gamma 1/2. u: 2; 1 + 1 = 2 -> 3; cut off: 4 (the old sum goes); FIRST ignored; lost life: 6; then 3 + 1 = 4."""
-    eyes = seeing(normalise="none", scale_rewards=True, discount=0.5)
-    rest = eyes.init()
+    preprocessor = seeing(normalise="none", scale_rewards=True, discount=0.5)
+    rest = preprocessor.init()
     story = [(MID, 2.0, 1.0), (MID, 2.0, 1.0), (LAST, 4.0, 1.0), (FIRST, 0.0, 1.0), (MID, 6.0, 0.0), (MID, 1.0, 1.0)]
     sums, met = [2.0, 3.0, 4.0, 4.0, 6.0, 4.0], []
     for t, ((kind, reward, discount), total) in enumerate(zip(story, sums, strict=True)):
         zeros = jnp.zeros(3)
-        rest, _, _, scaled = eyes.learn(rest, pair(zeros, zeros, kind, reward, discount), clock(t))
+        rest, _, _, scaled = preprocessor.learn(rest, pair(zeros, zeros, kind, reward, discount), clock(t))
         np.testing.assert_allclose(rest["reward_scale"].total, [total])
         met += [total] if kind != FIRST else []
         deviation = np.sqrt((np.var(met, ddof=1) if len(met) > 1 else 1.0) + 1e-8)
         np.testing.assert_allclose(scaled, [reward / deviation], rtol=1e-5)
-    np.testing.assert_allclose(eyes.look(rest, pair(zeros, zeros, reward=1.0))[2], [1 / deviation], rtol=1e-5)
+    np.testing.assert_allclose(preprocessor.look(rest, pair(zeros, zeros, reward=1.0))[2], [1 / deviation], rtol=1e-5)
 
 
 def test_the_envs_of_a_lane_share_their_statistics():
     spec = SPEC._replace(envs=2)
-    eyes = seeing(spec, scale_rewards=True)
+    preprocessor = seeing(spec, scale_rewards=True)
     observation = jnp.array([[0.0, 1.0, 2.0], [4.0, 5.0, 6.0]])
     step = TimeStep(jnp.array([MID, FIRST], jnp.int8), jnp.array([2.0, 0.0]), jnp.ones(2), observation)
-    rest, *_ = eyes.learn(eyes.init(), Transition(step, jnp.zeros(2, jnp.int32), step), clock(0))
+    rest, *_ = preprocessor.learn(preprocessor.init(), Transition(step, jnp.zeros(2, jnp.int32), step), clock(0))
     assert float(rest["normaliser"].seen) == 4
     np.testing.assert_allclose(rest["normaliser"].mean, [2.0, 3.0, 4.0])
     assert float(rest["reward_scale"].statistics.seen) == 1
@@ -282,14 +282,14 @@ def test_a_slow_exponential_average_does_not_stop() -> None:
 def test_the_scale_of_rewards_at_its_limit() -> None:
     """A billion sums of variance 4, then rewards of 300 in episodes of one step, by two envs, of which one waits."""
     spec = SPEC._replace(envs=2)
-    eyes = seeing(spec, normalise="none", scale_rewards=True)
+    preprocessor = seeing(spec, normalise="none", scale_rewards=True)
     rest = {"reward_scale": RewardScale(jnp.zeros(2), known(10**9, 1.0, 4.0))}
     last = TimeStep(jnp.array([LAST, FIRST], jnp.int8), jnp.array([300.0, 0.0]), jnp.ones(2), jnp.zeros((2, 3)))
     pairs = Transition(last, jnp.zeros(2, jnp.int32), last)
     step = jax.jit(
-        lambda rest: jax.lax.fori_loop(0, 20_000, lambda i, rest: eyes.learn(rest, pairs, clock(5))[0], rest)
+        lambda rest: jax.lax.fori_loop(0, 20_000, lambda i, rest: preprocessor.learn(rest, pairs, clock(5))[0], rest)
     )
-    scaled = eyes.look(step(rest), pairs)[2]
+    scaled = preprocessor.look(step(rest), pairs)[2]
     _, variance = merged(10**9, 1.0, 4.0, np.full(20_000, 300.0))
     np.testing.assert_allclose(scaled[0], 300 / np.sqrt(variance), rtol=1e-6)
 
@@ -307,9 +307,9 @@ def test_lanes_under_vmap_count_alike() -> None:
 
 def test_the_sum_of_rewards_ends_where_a_task_switch_cuts_the_episode() -> None:
     """gamma 0.9, rewards 10, 10, 10 | 1: the sum of the first visit is 27.1, that of the next begins with 1."""
-    eyes, zeros = seeing(normalise="none", scale_rewards=True), jnp.zeros(3)
-    rest, sums = eyes.init(), []
+    preprocessor, zeros = seeing(normalise="none", scale_rewards=True), jnp.zeros(3)
+    rest, sums = preprocessor.init(), []
     for t, (in_visit, reward) in enumerate(zip((0, 1, 2, 0, 1), (10.0, 10.0, 10.0, 1.0, 1.0), strict=True)):
-        rest, *_ = eyes.learn(rest, pair(zeros, zeros, reward=reward), clock(t, in_visit))
+        rest, *_ = preprocessor.learn(rest, pair(zeros, zeros, reward=reward), clock(t, in_visit))
         sums.append(float(rest["reward_scale"].total[0]))
     np.testing.assert_allclose(sums, [10.0, 19.0, 27.1, 1.0, 1.9], rtol=1e-6)

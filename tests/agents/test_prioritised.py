@@ -148,15 +148,17 @@ def test_losses_become_priorities_and_new_steps_get_the_largest():
     places = jnp.asarray([[3, 14], [3, 15]])
     assert (before.ravel()[[3, 14, 15]] == 1).all()
     losses = jnp.asarray([[9.0, 4.0], [2.25, 0.0]])
-    settle = jax.jit(kept.settle)
+    update_priorities = jax.jit(kept.update_priorities)
 
-    unchanged = settle(state, jnp.int32(0), jnp.bool_(True), places, losses)
+    unchanged = update_priorities(state, jnp.int32(0), jnp.bool_(True), places, losses)
     np.testing.assert_array_equal(numbers(unchanged, 10), before)
-    ignored = settle(state, jnp.int32(2), jnp.bool_(False), places, losses)  # a lane that waits for its replay
+    ignored = update_priorities(
+        state, jnp.int32(2), jnp.bool_(False), places, losses
+    )  # a lane that waits for its replay
     np.testing.assert_array_equal(numbers(ignored, 10), before)
     assert float(ignored.largest) == 1
 
-    state = settle(state, jnp.int32(2), jnp.bool_(True), places, losses)
+    state = update_priorities(state, jnp.int32(2), jnp.bool_(True), places, losses)
     expected = before.copy()
     expected[0, 3], expected[1, 4], expected[1, 5] = 1.5, 2.0, 1e-3  # roots; the later update of place 3; at least 1e-6
     np.testing.assert_allclose(numbers(state, 10), expected, rtol=1e-5)
@@ -173,7 +175,9 @@ def test_what_has_no_window_gets_no_priority():
     kept = memory(batch=2)
     state = functools.reduce(jax.jit(kept.add), map(pair, range(12)), kept.init())
     blank_place = int(np.flatnonzero(numbers(state, 10).ravel() == 0)[0])
-    state = kept.settle(state, jnp.int32(1), jnp.bool_(True), jnp.full((1, 2), blank_place), jnp.ones((1, 2)))
+    state = kept.update_priorities(
+        state, jnp.int32(1), jnp.bool_(True), jnp.full((1, 2), blank_place), jnp.ones((1, 2))
+    )
     assert float(get(state.tree, jnp.int32(blank_place))) == 0
 
 

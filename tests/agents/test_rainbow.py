@@ -103,7 +103,7 @@ class Prioritised(Categorical):
     def learned(self, places: Any, losses: Any) -> None:
         self.waiting += zip(places, losses, strict=True)
 
-    def settle(self) -> None:
+    def update_priorities(self) -> None:
         for place, loss in self.waiting:
             self.known[place] = loss**self.exponent
             self.largest = max(self.largest, self.known[place])
@@ -125,7 +125,7 @@ def test_updates_agree_with_an_independent_reference(gradient_steps):
     for i, batch in enumerate(state.plugins[0]):
         step = 3 + 2 * (i // gradient_steps)
         if i % gradient_steps == 0:
-            reference.settle()
+            reference.update_priorities()
             reference.store(step + 1)
         reference.importance = 0.2 + 0.7 * min(step / 20, 1)
         losses.append(reference.update(np.asarray(batch)))
@@ -137,7 +137,7 @@ def test_updates_agree_with_an_independent_reference(gradient_steps):
     assert reference.largest > 1
     for case in ("cut", "terminal", "clipped", "other choice"):
         assert reference.seen[case]
-    reference.settle()
+    reference.update_priorities()
     stored = state.rest["replay"]
     tree = np.asarray(stored.tree[0]).ravel()[:100].reshape(2, 50)
     expected = np.zeros((2, 50))

@@ -74,9 +74,9 @@ class Told:
 
     def __init__(self, params: Any, rate: float = 0.0, normalise: bool = True) -> None:
         self.params, self.rate, self.normalise = as_float64(params), rate, normalise
-        self.eyes, self.rewards, self.total = Scaled(), Scaled(), 0.0
+        self.preprocessor, self.rewards, self.total = Scaled(), Scaled(), 0.0
         self.seen: dict[str, int] = dict.fromkeys(("lost", "cut", "terminal", "not greedy", "greedy"), 0)
-        self.eyes.include(LIFE.observation[0])
+        self.preprocessor.include(LIFE.observation[0])
 
     def perceive(self, t: int) -> Any:
         """Both observations, the reward, and whether the pair is a transition and the episode has ended."""
@@ -84,9 +84,9 @@ class Told:
         kind, reward, discount = LIFE.step_type[t + 1], float(LIFE.reward[t + 1]), LIFE.discount[t + 1]
         ended = kind == reference.LAST or discount == 0
         if self.normalise:
-            before = self.eyes(before)
-            self.eyes.include(after)
-            after = self.eyes(after)
+            before = self.preprocessor(before)
+            self.preprocessor.include(after)
+            after = self.preprocessor(after)
             if kind != reference.FIRST:
                 self.total = DISCOUNT * (0.0 if ended else self.total) + reward
                 self.rewards.include(self.total)
@@ -362,8 +362,8 @@ def test_the_loss_that_monitors_see():
     valid = LIFE.step_type[1:] != reference.FIRST
     errors, slopes = [], each(np.zeros_like, told.params)
     for t in np.flatnonzero(valid):
-        q, seen = forward(told.params, told.eyes(LIFE.observation[t]))
-        following = forward(told.params, told.eyes(LIFE.observation[t + 1]))[0].max()
+        q, seen = forward(told.params, told.preprocessor(LIFE.observation[t]))
+        following = forward(told.params, told.preprocessor(LIFE.observation[t + 1]))[0].max()
         reward = LIFE.reward[t + 1] / told.rewards.deviation
         errors.append(reward + DISCOUNT * LIFE.discount[t + 1] * following - q[LIFE.action[t]])
         gradient = backward(told.params, seen, np.eye(3)[LIFE.action[t]] * -errors[-1] / valid.sum())

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from plasticity.core.types import FIRST, LAST, MID, StreamSpec, Task, Visit, VisitPlan
-from plasticity.envs.base import Source, vectorise
+from plasticity.envs.base import StreamFactory, vectorise
 from plasticity.envs.host import host
 
 LENGTH = 4
@@ -27,7 +27,7 @@ def spec_of(tasks: int = 1, visits: int = 3, steps: int = 8, envs: int = 2, disc
     )
 
 
-def pure(spec: StreamSpec) -> Source:
+def pure(spec: StreamSpec) -> StreamFactory:
     def see(task: Any, state: Any) -> Any:
         return 1 + jnp.stack([jnp.float32(task), *state])
 
@@ -44,7 +44,7 @@ def pure(spec: StreamSpec) -> Source:
     def params(key: Any, visit: Visit) -> Any:
         return visit.task
 
-    return Source(spec, lambda lanes: vectorise(Task(spec, params, reset, step), lanes, spec.envs))
+    return StreamFactory(spec, lambda lanes: vectorise(Task(spec, params, reset, step), lanes, spec.envs))
 
 
 class Pool:
@@ -77,5 +77,5 @@ class Pool:
         pass
 
 
-def on_host(spec: StreamSpec) -> Source:
-    return Source(spec, lambda lanes: host(spec, Pool, lanes, spec.envs))
+def on_host(spec: StreamSpec) -> StreamFactory:
+    return StreamFactory(spec, lambda lanes: host(spec, Pool, lanes, spec.envs))

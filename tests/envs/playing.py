@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from plasticity.core.types import LAST, Clock, Stream, Visit
-from plasticity.envs.base import Source
+from plasticity.envs.base import StreamFactory
 
 
 def lane_keys(*seeds: int) -> jax.Array:
@@ -67,7 +67,7 @@ def random_actions(stream: Stream, steps: int, lanes: int, seed: int = 0) -> np.
     return np.broadcast_to(one, (steps, lanes, *one.shape[2:]))
 
 
-def assert_resumes_in_mid_visit(source: Source, task: int) -> None:
+def assert_resumes_in_mid_visit(source: StreamFactory, task: int) -> None:
     """A copy that loads what a stream saves after 40 steps of a visit goes on exactly as the stream does."""
     keys = lane_keys(4)
     whole, resumed = player(source.make(1)), player(source.make(1))

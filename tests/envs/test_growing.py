@@ -18,12 +18,12 @@ KNOWN = (PIXELS[:100] - PIXELS[:100].mean()) / PIXELS[:100].std()
 DRAWN = 600
 
 
-def openings(source: Any, tasks: int, replica: int = 0) -> list[Any]:
+def openings(source: Any, tasks: int, eval_replica: int = 0) -> list[Any]:
     """Rows of the first 100 digits that open the visits of one lane, and their targets."""
     reset = jax.jit(source.make(1).reset)
     found = []
     for task in range(tasks):
-        visit = visit_of(task)._replace(replica=jnp.int32(replica))
+        visit = visit_of(task)._replace(eval_replica=jnp.int32(eval_replica))
         seen = reset(lane_keys(0), visit, jnp.int32(0))[1].observation
         row = np.abs(np.asarray(seen.input[0])[:, None] - KNOWN).max(-1).argmin(1)
         np.testing.assert_allclose(seen.input[0], KNOWN[row], atol=1e-5)
@@ -72,13 +72,13 @@ def test_half_of_the_samples_then_all(warm: Any) -> None:
 
 def test_evaluation_shows_the_samples_held_out(warm: Any) -> None:
     source, order = warm
-    for rows in openings(source, 2, replica=3):
+    for rows in openings(source, 2, eval_replica=3):
         assert set(rows) == set(order[80:])
 
 
 def test_nothing_held_out() -> None:
     source = warm_start(samples=100, envs=DRAWN, held_out=0.0, shares=(0.1, 0.3, 1.0))
-    trained, evaluated = openings(source, 3), openings(source, 3, replica=3)
+    trained, evaluated = openings(source, 3), openings(source, 3, eval_replica=3)
     assert [len(set(rows)) for rows in trained[:2]] == [10, 30]
     assert [set(rows) for rows in trained[:2]] == [set(rows) for rows in evaluated[:2]]
 

@@ -12,13 +12,13 @@ import pytest
 from playing import lane_keys, play, player, random_actions, visit_of
 
 from plasticity.core.types import FIRST, LAST, MID
-from plasticity.envs.base import Source
+from plasticity.envs.base import StreamFactory
 from plasticity.envs.host import emulator_seeds
 from plasticity.envs.pools import envpool
 from plasticity.envs.suites import CW10, continual_world, dmc, minigrid, procgen
 
 
-def lived(source: Source, steps: int, task: int = 0) -> tuple[Any, np.ndarray, list[int]]:
+def lived(source: StreamFactory, steps: int, task: int = 0) -> tuple[Any, np.ndarray, list[int]]:
     """A visit of one lane ``[1 + T, E, ...]``, its actions ``[T, E, ...]`` and its emulators' seeds."""
     stream, keys = source.make(1), lane_keys(5)
     actions = random_actions(stream, steps, 1)
@@ -34,7 +34,7 @@ def row(seen: Any, keys: tuple[str, ...]) -> np.ndarray:
     return parts[0] if len(parts) == 1 else np.concatenate([part.reshape(len(part), -1) for part in parts], 1)
 
 
-def compare(source: Source, steps: int, id: str, keys: tuple[str, ...] = (), **options: Any) -> Any:
+def compare(source: StreamFactory, steps: int, id: str, keys: tuple[str, ...] = (), **options: Any) -> Any:
     """The stream is envpool, but that the reward at FIRST is 0."""
     life, actions, seeds = lived(source, steps)
     envs = library.make(id, env_type="gymnasium", num_envs=len(seeds), seed=seeds, **options)

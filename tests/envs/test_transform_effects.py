@@ -14,7 +14,7 @@ from playing import lane_keys
 
 from plasticity.core.types import Clock, StreamSpec, TimeStep, Visit, VisitPlan
 from plasticity.engine.visits import scheduled
-from plasticity.envs.base import Source
+from plasticity.envs.base import StreamFactory
 from plasticity.envs.minatar import minatar
 from plasticity.envs.targets import relabelled
 from plasticity.envs.transforms import TRANSFORMS
@@ -26,17 +26,17 @@ ACTIONS = np.array([[2, 1, 0, 2, 0, 1, 1, 2, 0], [0, 0, 1, 1, 2, 2, 0, 1, 2]]).T
 FACTORS = [1.0, 1.25, 1.5, 1.75, 2.0, 2.0, 2.0, 2.0, 2.0]
 
 
-def made(source: Source, *chain: tuple[str, dict[str, Any]]) -> Source:
+def made(source: StreamFactory, *chain: tuple[str, dict[str, Any]]) -> StreamFactory:
     """``source`` with transforms, the first one innermost."""
     return functools.reduce(lambda inner, each: TRANSFORMS[each[0]](**each[1])(inner), chain, source)
 
 
 def lived(
-    source: Source, task: int = 0, actions: Any = ACTIONS, visit: int = 0, moment: int = 0, replica: int = 0
+    source: StreamFactory, task: int = 0, actions: Any = ACTIONS, visit: int = 0, moment: int = 0, eval_replica: int = 0
 ) -> tuple[TimeStep, np.ndarray]:
     """The life of one lane, operation by operation: time steps [1 + T, E, ...] and scores [T, E]."""
     stream = source.make(1)
-    now = Visit(jnp.int32(visit), jnp.int32(task), jnp.int32(replica), jnp.int32(moment))
+    now = Visit(jnp.int32(visit), jnp.int32(task), jnp.int32(eval_replica), jnp.int32(moment))
     state, timestep = stream.reset(KEYS, now, jnp.int32(0))
     steps, scores = [timestep], []
     for t, action in enumerate(actions):
@@ -167,7 +167,7 @@ def test_two_of_a_kind_have_keys_of_their_own() -> None:
 
 def test_a_replica_has_the_same_problem_and_other_chance() -> None:
     source = made(pure(spec_of()), ("permute_observations", {}), ("observation_noise", {"deviation": 0.1}))
-    one, other = (lived(source, 2, ACTIONS[:0], replica=replica)[0].observation for replica in (0, 5))
+    one, other = (lived(source, 2, ACTIONS[:0], eval_replica=eval_replica)[0].observation for eval_replica in (0, 5))
     assert 0 < np.abs(one - other).max() < 0.9  # the observation's numbers are 1 apart or equal
 
 
@@ -244,7 +244,9 @@ def test_channels_of_images_are_permuted_together() -> None:
         return inner._replace(spec=spec, reset=reset)
 
     shown = {
-        what: lived(made(Source(spec, make), ("permute_observations", {"what": what})), 1, ())[0].observation[0, 0]
+        what: lived(made(StreamFactory(spec, make), ("permute_observations", {"what": what})), 1, ())[0].observation[
+            0, 0
+        ]
         for what in ("pixels", "channels")
     }
     assert not np.array_equal(shown["channels"], picture)
@@ -350,9 +352,9 @@ def test_bad_settings(name: str, settings: dict[str, Any], message: str) -> None
         TRANSFORMS[name](**settings)
 
 
-def showing(**fields: Any) -> Source:
+def showing(**fields: Any) -> StreamFactory:
     spec = spec_of()._replace(**fields)
-    return Source(spec, pure(spec_of()).make)
+    return StreamFactory(spec, pure(spec_of()).make)
 
 
 def test_bad_streams() -> None:

@@ -12,7 +12,7 @@ from adding import on_host, pure, spec_of
 from playing import clock_at, lane_keys, random_actions
 
 from plasticity.core.types import FIRST, LAST, MID, Stream, Visit
-from plasticity.envs.base import Source
+from plasticity.envs.base import StreamFactory
 from plasticity.envs.transforms import TRANSFORMS
 
 STEPS, LANES = 24, 2
@@ -38,7 +38,7 @@ NEUTRAL: dict[str, dict[str, Any]] = {
 }
 SCORED_RAW = ("scale_reward", "clip_reward", "delay_reward")
 
-INNER: dict[str, Callable[[], Source]] = {"pure": lambda: pure(spec_of()), "host": lambda: on_host(spec_of())}
+INNER: dict[str, Callable[[], StreamFactory]] = {"pure": lambda: pure(spec_of()), "host": lambda: on_host(spec_of())}
 KEYS = lane_keys(3, 8)
 ACTIONS = random_actions(INNER["pure"]().make(LANES), STEPS, LANES)
 
@@ -46,7 +46,7 @@ ACTIONS = random_actions(INNER["pure"]().make(LANES), STEPS, LANES)
 class Player(NamedTuple):
     """A stream, and one compiled life of it: visit, tasks of the lanes -> time steps [1 + T, ...], scores [T, ...]."""
 
-    source: Source
+    source: StreamFactory
     stream: Stream
     live: Callable[..., Any]
     traces: list[int]
@@ -58,7 +58,7 @@ class Player(NamedTuple):
         return self.live(number, [self.task(number)] * LANES)[0]
 
 
-def player(source: Source) -> Player:
+def player(source: StreamFactory) -> Player:
     stream, traces = source.make(LANES), []
 
     @jax.jit

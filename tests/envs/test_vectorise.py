@@ -83,8 +83,10 @@ def test_over_maps_keys_and_arrays(size: int) -> None:
 
 def test_replica_0_is_the_visit_itself_traced_or_not() -> None:
     key = jax.random.key(3)
-    traced = jax.jit(lambda replica: jax.random.key_data(chance(key, Visit(jnp.int32(1), jnp.int32(0), replica))))
-    data = [np.asarray(traced(replica)).tolist() for replica in (0, 1, 2)]
+    traced = jax.jit(
+        lambda eval_replica: jax.random.key_data(chance(key, Visit(jnp.int32(1), jnp.int32(0), eval_replica)))
+    )
+    data = [np.asarray(traced(eval_replica)).tolist() for eval_replica in (0, 1, 2)]
     assert data[0] == jax.random.key_data(key).tolist()
     assert jax.random.key_data(chance(key, visit_of(1))).tolist() == data[0]
     assert len({tuple(each) for each in data}) == 3
