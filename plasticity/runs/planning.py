@@ -18,7 +18,7 @@ from plasticity.config.experiments import Experiment, ProgramSettings
 from plasticity.config.fields import metadata_of
 from plasticity.config.settings import MemberConfig, paths
 from plasticity.core.cores import cores
-from plasticity.core.errors import UserError, placed, refused
+from plasticity.core.errors import UserError, placed
 from plasticity.core.trees import size
 from plasticity.core.types import Agent, StreamSpec
 from plasticity.engine import memory, precision
@@ -291,12 +291,12 @@ def _monitor_periods(experiment: Experiment, monitors: Sequence[MemberConfig], s
     return found
 
 
-def _check_periods(periods: Mapping[str, Sequence[int]], life: int) -> None:
-    """``UserError`` if a period is longer than the whole run."""
+def _warn_of_periods(periods: Mapping[str, Sequence[int]], total: int) -> None:
+    """Warn of a period that is longer than the run. It is no error: a config is often shortened for a trial."""
     for key, values in periods.items():
         for steps in values:
-            if steps > life and key != "checkpoint_every":  # a checkpoint is due at the end anyway
-                raise UserError(str(refused(key, steps, f"at most {life}, the steps of a life")))
+            if steps > total and key != "checkpoint_every":  # a checkpoint is due at the end anyway
+                warnings.warn(f"{key}: {steps} is more than the {total} steps of the run: never due", stacklevel=2)
 
 
 def _evaluation(experiment: Experiment) -> Evaluation | None:
@@ -353,7 +353,7 @@ def _chunk(
     periods["checkpoint_every"] = [] if experiment.checkpoint_every == "visit" else [experiment.checkpoint_every]
     periods |= {f"{path}.every": [steps] for path, steps in every.items()}
     periods["evaluation.every"] = [evaluated.every] if evaluated and evaluated.every else []
-    _check_periods(periods, sum(visit.steps for visit in spec.visits))
+    _warn_of_periods(periods, sum(visit.steps for visit in spec.visits))
     return int(_checked("", chunk_steps, spec.visits, periods, experiment.record_every))
 
 
