@@ -353,7 +353,9 @@ def _chunk(
     periods["checkpoint_every"] = [] if experiment.checkpoint_every == "visit" else [experiment.checkpoint_every]
     periods |= {f"{path}.every": [steps] for path, steps in every.items()}
     periods["evaluation.every"] = [evaluated.every] if evaluated and evaluated.every else []
-    _warn_of_periods(periods, sum(visit.steps for visit in spec.visits))
+    own = [f"{path}.every" for path, monitor in zip(every, each.monitors, strict=True) if monitor.every is not None]
+    asked = {key: steps for key, steps in periods.items() if key in own or not key.startswith("monitors.")}
+    _warn_of_periods(asked, sum(visit.steps for visit in spec.visits))
     return int(_checked("", chunk_steps, spec.visits, periods, experiment.record_every))
 
 
