@@ -156,7 +156,7 @@ MISTAKES = [
     (("finding", "title"), 3, "must be text"),
     (("finding", "minutes"), "long", "at least 0"),
     (("exact",), "adam_over_step", "either `experiment` or `exact`"),
-    (("experiment", "seeds"), 4, "8 or more"),
+    (("experiment", "seeds"), 4, "must be at least 8"),
     (("parts",), {"a/b": {}}, "not allowed"),
     (("finding", "criterion", "clauses", 0, "arms"), ["one/baseline", "one/frsh"], "did you mean `one/fresh`"),
     (("finding", "criterion", "clauses", 1, "what"), "weight_nrm", "did you mean `weight_norm`"),
@@ -322,7 +322,7 @@ def test_of_many_parts_those_that_hold_are_shown_first():
 def test_force_takes_only_findings_away(tmp_path):
     (tmp_path / "made").mkdir()
     (tmp_path / "made" / "thesis.tex").write_text("")
-    with pytest.raises(UserError, match="holds no finding"):
+    with pytest.raises(UserError, match="contains no finding"):
         running.run_finding(parse(document()), tmp_path, force=True)
 
 
@@ -344,8 +344,11 @@ GAMES = {"episodic": True, "alike": False, "visits": [{"task": task, "steps": 10
 @pytest.mark.parametrize(
     ("clause", "message"),
     [
-        ({"what": "performance", "at": "last", "less": "first"}, "`performance` over visits to 2 tasks whose rewards"),
-        ({"what": "area", "at": "all"}, "`area` over visits to 2 tasks"),
+        (
+            {"what": "performance", "at": "last", "less": "first"},
+            "`performance` is over visits to 2 tasks whose rewards",
+        ),
+        ({"what": "area", "at": "all"}, "`area` is over visits to 2 tasks"),
         ({"what": "performance", "at": 3, "less": 1}, None),  # one task, named visit by visit
         ({"what": "performance", "at": "end"}, None),
         ({"what": "change"}, None),
@@ -386,7 +389,7 @@ def test_an_interval_that_holds_its_bound_shows_nothing_to_the_contrary(directio
 def test_a_change_needs_something_to_compare_with():
     clause = {"what": "change", "arms": ["baseline"], "direction": "above", "bound": 0}
     once = {**GAMES, "visits": GAMES["visits"][:2]}
-    with pytest.raises(UserError, match="`change` needs a task that comes again, or rewards of one kind"):
+    with pytest.raises(UserError, match="`change` needs a task that is repeated, or rewards of one kind"):
         quantities.check_comparable("x", parse_criterion({"clauses": [clause]}, "c"), {"": once})
 
 

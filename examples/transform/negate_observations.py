@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from plasticity.config.fields import metadata
 from plasticity.core.types import Array, Key, TimeStep
 from plasticity.envs.base import StreamFactory
-from plasticity.envs.transforms.base import Change, Done, Per, Transform, divided, transformed
+from plasticity.envs.transforms.base import Done, LaneTransform, Per, Transform, divided, transformed
 
 
 @metadata(example={"per": "visit"})
@@ -30,6 +30,6 @@ def negate_observations(*, per: Per = "visit") -> Transform:
         seen = source.spec.observation
         if not jnp.issubdtype(getattr(seen, "dtype", bool), jnp.floating):
             raise ValueError("negate_observations: not allowed on this stream; it needs real-valued observations")
-        return transformed("negate_observations", source, divided(source.spec, per, 2), Change(problem, see=see))
+        return transformed("negate_observations", source, divided(source.spec, per, 2), LaneTransform(problem, see=see))
 
     return apply

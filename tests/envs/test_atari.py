@@ -170,7 +170,7 @@ def test_overrides_replace_the_presets_settings() -> None:
         ({"games": ["space_invaders"]}, "104 are known; did you mean `SpaceInvaders`"),
         ({"games": ["Breakout:5"]}, "games: Breakout has no mode 5; its modes: 0, 4, 8, 12, .*, 44$"),
         ({"games": ["Breakout:4:2"]}, "games: Breakout has no difficulty 2; its difficulties: 0, 1"),
-        ({"games": ["Breakout:a"]}, "not of the form Name, Name:mode or Name:mode:difficulty"),
+        ({"games": ["Breakout:a"]}, "is not allowed; must be Name, Name:mode or Name:mode:difficulty"),
         ({"frames_per_visit": 4001}, "frames_per_visit: 4001 is not allowed; must be a multiple of 4"),
         ({"episode_frames": 41}, "episode_frames: 41 is not allowed; must be a multiple of 4"),
     ],

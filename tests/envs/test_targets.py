@@ -238,7 +238,7 @@ def at_moments(source: Any, task: int, moments: tuple[int, ...]) -> list[Any]:
     """The samples of one lane that open a visit at some moments."""
     reset = jax.jit(source.make(1).reset)
     keys, block = lane_keys(0), jnp.int32(0)
-    openings = [reset(keys, visit_of(task)._replace(moment=jnp.int32(m)), block)[1].observation for m in moments]
+    openings = [reset(keys, visit_of(task)._replace(elapsed=jnp.int32(m)), block)[1].observation for m in moments]
     return [jax.tree.map(lambda leaf: np.asarray(leaf[0]), opening) for opening in openings]
 
 

@@ -107,5 +107,5 @@ def test_params_of_the_moment() -> None:
     stream = vectorise(task, 1, 1)
     life = play(player(stream), lane_keys(0), visit_of(2), jnp.zeros((4, 1, 1)))
     np.testing.assert_array_equal(life.observation[:, 0, 0], [200, 201, 212, 223, 234])
-    _, opening = stream.reset(lane_keys(0), visit_of(2)._replace(moment=jnp.int32(7)), jnp.int32(0))
+    _, opening = stream.reset(lane_keys(0), visit_of(2)._replace(elapsed=jnp.int32(7)), jnp.int32(0))
     assert opening.observation == 270

@@ -278,7 +278,9 @@ def test_the_choice_of_loss_and_matrix_reaches_the_monitor(probes, probe, jacobi
 def test_without_second_moments_nothing_preconditions(probes):
     probe = probes.written({}, {"w": jnp.ones(2)})
     monitor = hessian_top_eigenvalue(matrix="preconditioned")
-    with pytest.raises(ValueError, match=r"hessian_top_eigenvalue: matrix preconditioned: .* no second moments"):
+    with pytest.raises(
+        ValueError, match=r"hessian_top_eigenvalue: matrix preconditioned: .* does not keep second moments"
+    ):
         monitor.measure(jax.random.key(0), (), probe)
 
 
