@@ -299,10 +299,10 @@ def test_a_method_that_leaves_the_network_as_it_is_is_refused() -> None:
         return {"kind": "classifier", "network": {"kind": "mlp", "widths": [8], **network}}
 
     for method, network, why in (
-        ("layer_norm", {"widths": []}, "no hidden layer"),
-        ("layer_norm", {"normalisation": "layer"}, "this already"),
-        ("leaky_relu", {"activation": "leaky_relu"}, "this already"),
+        ("layer_norm", {"widths": []}, "has no hidden layer"),
+        ("layer_norm", {"normalisation": "layer"}, "already has this"),
+        ("leaky_relu", {"activation": "leaky_relu"}, "already has this"),
     ):
         said = refusal(agent=classifier(**network), interventions=[method])
-        assert said == f"arms.baseline: interventions.{method} changes nothing: the network has {why}"
+        assert said == f"arms.baseline: interventions.{method} changes nothing: the network {why}"
     assert launch.plan(tiny.experiment(agent=classifier(), interventions=["layer_norm"])).jobs
