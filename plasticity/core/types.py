@@ -211,7 +211,7 @@ class Probe(NamedTuple):
     observation: Any  # [B, ...]: the batch as the network receives it
     losses: Callable[[Params], Array]  # float32[B]: `loss` row by row; it is their mean over `valid`
     valid: Array  # bool[B]: False for a pair that joins two episodes
-    scores: Callable[[Params, Any], Array]  # observations [B, ...] -> [B, n], the decision outputs (see `meaning`)
+    scores: Callable[[Params, Any], Array]  # observations [B, ...] -> [B, n], the scores it decides by (see `meaning`)
     meaning: Literal["values", "logits", "prediction"]  # static; of `scores`: of actions, of a distribution, of targets
     fresh: Callable[[Key], Learner]  # a fresh agent's Learner, `rest` included
 

@@ -1,4 +1,4 @@
-"""How far a learner's decision outputs have moved since the last measurement, on the current batch.
+"""How far a learner's scores have moved since the last measurement, on the current batch.
 
 ``f`` is ``probe.scores`` (action values, logits or predictions), ``theta`` the current parameters of the online network
 and ``theta'`` those at the previous measurement, which the monitor stores. Both are evaluated on the same rows, the

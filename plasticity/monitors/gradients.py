@@ -129,7 +129,7 @@ def ntk(*, k: Repeats = 32) -> Monitor:
     """Rank, condition and shape of the empirical neural tangent kernel.
 
     ``K_ij = (1 / n) sum_o <d f_o(x_i) / d theta, d f_o(x_j) / d theta>``: the trace over the ``n`` outputs of
-    ``probe.scores`` (the agent's decision outputs), divided by their number, on the first ``k`` valid rows. With its
+    ``probe.scores`` (the scores the agent decides by), divided by their number, on the first ``k`` valid rows. With its
     eigenvalues ``e_1 >= e_2 >= ...``, ``m <= k`` the number of valid rows and ``eps`` the machine epsilon:
 
     * ``ntk``: the effective rank, ``exp(-sum_i p_i ln p_i)``, ``p_i = e_i / sum_j e_j``, in [1, m];

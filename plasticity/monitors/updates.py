@@ -129,7 +129,7 @@ def second_moment(*, eps: NonNegative = 1e-8) -> Monitor:
 
 @metadata(note="the textbook quantities; the action gap is that of Farahmand 2011, Action-Gap Phenomenon in RL")
 def value_scale() -> Monitor:
-    """The scale of the agent's decision outputs, typically action values.
+    """The scale of the agent's scores, typically action values.
 
     Over the valid rows ``x`` of the agent's batch of recent transitions and the ``n`` outputs of ``probe.scores``:
     ``value_scale = sqrt(mean q^2)``, ``value_scale/mean``, ``value_scale/std`` (of the population) and

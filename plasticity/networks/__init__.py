@@ -1,1 +1,1 @@
-"""Networks: a spec says what a network is, and the builder makes it and its wiring. Imports ``core`` and ``config``."""
+"""Networks: a spec describes a network, and the builder creates it and its wiring. Imports ``core`` and ``config``."""

@@ -1,10 +1,10 @@
-"""A ``NetworkSpec`` made into functions and their wiring.
+"""Build a network's functions and wiring from a ``NetworkSpec``.
 
-The parameters of layer ``i`` lie under ``hidden_i`` and all of them have the layer's units on their last axis::
+The parameters of layer ``i`` are under ``hidden_i``; all of them have the layer's units on their last axis::
 
     {"hidden_0": {"kernel": ..., "bias": ..., "norm": {"scale": ..., "offset": ...}}, ..., "output": {"kernel", "bias"}}
 
-``join`` makes one network of several that share nothing.
+``join`` combines several networks that share nothing into one.
 """
 
 from collections.abc import Callable, Mapping
@@ -40,7 +40,7 @@ from plasticity.networks.spec import (
 
 
 class Layer(nn.Module):
-    """Kernel and bias, dense or convolutional, then the normalisation; an output layer has always a bias, no norm."""
+    """Kernel and bias, dense or convolutional, then the normalisation; an output layer has a bias and no norm."""
 
     spec: NetworkSpec
     node: Node
@@ -73,7 +73,7 @@ class Layers(nn.Module):
     """All layers: ``observations[B, *shape]`` -> the output layers' values and the hidden activations, by layer."""
 
     spec: NetworkSpec
-    nodes: tuple[Node, ...]  # each after the one that it reads
+    nodes: tuple[Node, ...]  # each after the one it reads
 
     @nn.compact
     def __call__(self, observations: Array) -> tuple[dict[str, Array], dict[str, Activation]]:
@@ -98,7 +98,7 @@ def scaled(init: Callable[..., Array], scale: float) -> Callable[..., Array]:
 
 
 def prepare(spec: NetworkSpec, observations: Array) -> Array:
-    """Observations of any dtype as the first layer wants them: float32, scaled, channels last."""
+    """Convert observations of any dtype for the first layer: float32, scaled, channels last."""
     x = jnp.asarray(observations, jnp.float32)
     if spec.scale != 1.0:
         x = x * spec.scale
@@ -106,7 +106,7 @@ def prepare(spec: NetworkSpec, observations: Array) -> Array:
 
 
 def at_birth(spec: NetworkSpec, params: Params) -> Params:
-    """The parameters flax made; with an injection the anchor is a copy of the new head, and the gate is shut."""
+    """The initial parameters from flax; with an injection the anchor copies the new head and the gate is closed."""
     if spec.injected is None:
         return params
     anchor = {name: params[NEW + name.removeprefix(ANCHOR)] for name in params if name.startswith(ANCHOR)}
@@ -120,7 +120,7 @@ def is_open(params: Mapping[str, Any]) -> Array:
 
 
 def held(spec: NetworkSpec, params: Params) -> Params:
-    """The parameters, those of the old head without a gradient once the gate of the injection is open."""
+    """The parameters, with the gradient of the old head stopped once the injection's gate is open."""
     if spec.injected is None:
         return params
     opened = is_open(params)
@@ -135,7 +135,7 @@ def held(spec: NetworkSpec, params: Params) -> Params:
 def joined(spec: NetworkSpec, params: Params, made: Mapping[str, Array]) -> Array:
     """All heads' outputs side by side, ``[B, outputs]``; with an injection ``old + (new - anchor)``.
 
-    The value does not depend on the gate: it lets the gradient into the new head. Nothing trains the anchor.
+    The value does not depend on the gate, which only enables the new head's gradient. The anchor is never trained.
     """
     outputs = [made[name] for name in outputs_of(spec)]
     if spec.injected is not None:
@@ -148,10 +148,10 @@ def joined(spec: NetworkSpec, params: Params, made: Mapping[str, Array]) -> Arra
 
 
 def build(spec: NetworkSpec) -> Network:
-    """The functions and the wiring of a network (see ``plasticity.core.types.Network``).
+    """Build the functions and wiring of a network (see ``plasticity.core.types.Network``).
 
-    ``init(key)`` gives the parameters, the same for the same key; ``apply(params, observations[B, *shape])`` the
-    outputs ``[B, outputs]`` and, by layer name, what enters and leaves its non-linearity.
+    ``init(key)`` returns the parameters, the same for the same key. ``apply(params, observations[B, *shape])`` returns
+    the outputs ``[B, outputs]`` and, by layer name, the pre- and post-activations.
     """
     nodes, extra = tuple(nodes_of(spec)), tuple(auxiliary_nodes(spec))
     layers, with_auxiliary = Layers(spec, nodes), Layers(spec, nodes + extra)
@@ -171,10 +171,10 @@ def build(spec: NetworkSpec) -> Network:
 
 
 def join(networks: Mapping[str, Network]) -> Network:
-    """One network of several that see the same observation and share nothing.
+    """Combine several networks, which read the same observation and share nothing, into one.
 
     Parameters and outputs are mappings with the same keys; layers are called ``NAME/hidden_0`` and so on, and their
-    paths begin with ``NAME``. ``init`` gives each network a key of its own, by its place.
+    paths begin with ``NAME``. ``init`` gives each network its own key, by its position.
     """
 
     def init(key: Key) -> Params:

@@ -1,4 +1,4 @@
-"""What hidden layers are made of: non-linearities, initialisers, parameterisations and normalisations, by name."""
+"""Parts of hidden layers: non-linearities, initialisers, parameterisations and normalisations, by name."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ from plasticity.core.types import Array, Key
 class NonLinearity(NamedTuple):
     """``function`` maps ``[..., units]`` to ``[..., copies * units]``, copy after copy.
 
-    ``settings`` are the numbers it takes by keyword besides, all static, with their defaults.
+    ``settings`` are its further keyword arguments, all static numbers, with their defaults.
     """
 
     function: Callable[..., Array]
@@ -34,9 +34,9 @@ def crelu(z: Array) -> Array:
 
 
 def leaky_relu(z: Array, *, negative_slope: float) -> Array:
-    """``z`` where it is above 0, else ``negative_slope z``; the slope at 0 itself is the small one, as in PyTorch.
+    """``z`` if it is above 0, else ``negative_slope z``; the slope at 0 is ``negative_slope``, as in PyTorch.
 
-    (``jax.nn.leaky_relu`` has slope 1 there.) It matters where pre-activations are exactly 0, as all of them are at the
+    (``jax.nn.leaky_relu`` has slope 1 there.) This matters if pre-activations are exactly 0. All of them are at the
     first step of a streaming agent, whose first normalised observation is 0. The slope of ``relu`` and of both halves
     of ``crelu`` at 0 is 0 in either library. Maas, Hannun, Ng 2013, "Rectifier Nonlinearities Improve Neural Network
     Acoustic Models".
@@ -124,7 +124,7 @@ PARAMETERISATIONS = ("none", "weight", "spectral", "spectral_first")
 
 
 def lengths(kernel: Array) -> Array:
-    """The Euclidean norm of what comes into each unit, ``[units]``, of a kernel ``[..., units]``."""
+    """The Euclidean norm of each unit's incoming weights, ``[units]``, for a kernel ``[..., units]``."""
     return jnp.sqrt(jnp.square(kernel).sum(tuple(range(kernel.ndim - 1))))
 
 
@@ -139,12 +139,12 @@ def weight_normalised(kernel: Array, gain: Array) -> Array:
 
 
 def spectral_norm(kernel: Array, iterations: int) -> Array:
-    """The largest singular value of a kernel ``[..., units]`` as a matrix with the units for columns, float32[].
+    """The largest singular value of a kernel ``[..., units]`` as a matrix with the units as columns, float32[].
 
     ``v <- W^T u / |W^T u|``, ``u <- W v / |W v|``, ``iterations`` (static) times from a fixed random ``u``, and then
-    ``u^T W v``, whose gradient is taken with u and v held fixed: an estimate from below. Miyato, Kataoka, Koyama,
-    Yoshida 2018, "Spectral Normalization for Generative Adversarial Networks", keep u from one update to the next and
-    do one iteration in each; here nothing is kept.
+    ``u^T W v``, whose gradient is taken with u and v held fixed. The estimate is a lower bound. Miyato, Kataoka,
+    Koyama, Yoshida 2018, "Spectral Normalization for Generative Adversarial Networks", keep u between updates and do
+    one iteration in each; here nothing is kept.
     """
     matrix = kernel.reshape(-1, kernel.shape[-1])
     fixed = jax.lax.stop_gradient(matrix)
@@ -174,13 +174,14 @@ class Normalisation(nn.Module):
     """Normalises pre-activations ``z[B, ..., units]``: ``scale * (z - mean) / sqrt(variance + eps) + offset``.
 
     * ``layer``: over the last axis, that is over the features of a dense layer and, for a convolution, over the
-      channels at each position apart; eps 1e-6. Ba, Kiros, Hinton 2016, "Layer Normalization".
+      channels at each position separately; eps 1e-6. Ba, Kiros, Hinton 2016, "Layer Normalization".
     * ``rms``: the same axis, ``scale * z / sqrt(mean(z^2) + eps)``; eps 1e-6. Zhang, Sennrich 2019, "Root Mean Square
       Layer Normalization".
     * ``map``: over all axes of a sample, nothing learnable; eps 1e-5. Elsayed, Vasan, Mahmood 2024, "Streaming Deep
       Reinforcement Learning Finally Works".
 
-    ``affine`` (static): scale and offset are learnable, one for each unit, at first 1 and 0; else they are constant.
+    ``affine`` (static): scale and offset are learnable, one for each unit, initially 1 and 0; otherwise they are
+    constant.
     """
 
     kind: str

@@ -1,4 +1,4 @@
-"""The networks that a config can name: each a function that returns a ``NetworkSpec``."""
+"""The networks available in configs: each is a function that returns a ``NetworkSpec``."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -77,7 +77,7 @@ def nature(
     """Convolutions of 32 8x8 kernels at stride 4, 64 4x4 at 2, 64 3x3 at 1, and a dense layer; all settings static.
 
     Mnih et al. 2015, "Human-level control through deep reinforcement learning". Pixels (uint8) are divided by 255.
-    ``layout`` "auto" takes the first axis for the channels where it is shorter than the last (stacked frames
+    ``layout`` "auto" takes the first axis as the channels if it is shorter than the last (stacked frames
     ``[4, 84, 84]``). Images smaller than 36x36 need ``padding`` "SAME". The paper's initialisation is not He's.
     """
     check("layout", layout, ("auto", "channels_first", "channels_last"))
@@ -104,7 +104,7 @@ def streaming(
     """Convolutions of 32 8x8 kernels at stride 5, 64 4x4 at 3, 64 3x3 at 2, and a dense layer, for stacked frames.
 
     Elsayed, Vasan, Mahmood 2024, "Streaming Deep Reinforcement Learning Finally Works"; all settings static. Unsigned
-    bytes are divided by 255, which a normaliser of observations makes irrelevant.
+    bytes are divided by 255, which has no effect with an observation normaliser.
     """
     sizes = ((32, 8, 5), (64, 4, 3), (64, 3, 2))
     convolutions = tuple(Convolution(*size) for size in sizes)

@@ -1,4 +1,4 @@
-"""Networks as data: a ``NetworkSpec`` says everything, ``nodes_of`` which layers there are and what each reads.
+"""Networks as data: a ``NetworkSpec`` describes a network, ``nodes_of`` lists its layers and what each reads.
 
 A hidden layer is kernel, optional bias, optional normalisation, non-linearity, in this order. A spec may end in several
 heads instead of one output layer; the modules of a head are ``NAME_hidden_i`` and ``NAME_output``.
@@ -36,7 +36,7 @@ NormalisationName = Literal["none", "layer", "rms", "map"]
 InitialiserName = Literal["he", "lecun", "glorot", "orthogonal", "sparse"]
 Method = Literal["auto", "patches", "lax"]
 INJECTION = "injection"  # the module that holds the gate of an injection
-NEW, ANCHOR = "new_", "anchor_"  # what the names of its two further heads begin with
+NEW, ANCHOR = "new_", "anchor_"  # prefixes of the names of its two further heads
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Convolution:
 
 @dataclass(frozen=True)
 class Head:
-    """A branch behind the last common layer: dense hidden layers of its own and an output layer (all static).
+    """A branch after the last common layer: its own dense hidden layers and an output layer (all static).
 
     ``ValueError`` for a number below 1.
     """
@@ -88,7 +88,7 @@ class Head:
 
 @dataclass(frozen=True)
 class NetworkSpec:
-    """Everything there is to know about a network, as hashable data (all static).
+    """The complete description of a network, as hashable data (all static).
 
     ``ValueError`` for an unknown name, a number below 1 or a convolution that is larger than its input.
     """
@@ -101,17 +101,17 @@ class NetworkSpec:
     normalisation: str = "none"  # before every hidden non-linearity
     affine: bool = True  # learnable scale and offset of `layer`, scale of `rms`
     bias: bool = True  # of the hidden layers; the output layer always has one
-    initialiser: str = "he"  # of all kernels, the output layer's too; biases are 0
+    initialiser: str = "he"  # of all kernels, including the output layer's; biases are 0
     channels_first: bool = False  # the observation is [channels, H, W]
     scale: float = 1.0  # the observation is multiplied by it
     convolution: str = "auto"  # how a convolution is computed: auto, patches, lax
     output_scale: float = 1.0  # the output layer's initial kernel is multiplied by it
     heads: tuple[Head, ...] = ()  # instead of the one output layer; their outputs are concatenated in this order
-    auxiliary: int = 0  # > 0: a further layer of so many outputs on the last common hidden layer, for penalties to read
+    auxiliary: int = 0  # > 0: a further layer with this many outputs on the last common hidden layer, read by penalties
     activation_settings: tuple[tuple[str, float], ...] = ()  # numbers of the activation, by name; others at defaults
     parameterisation: str = "none"  # of the hidden kernels: weight, spectral, spectral_first (the first dense ones)
     power_iterations: int = 20  # for the estimate of the spectral norm
-    injected: int | None = None  # so many dense hidden layers, and the output layers, have a new head and an anchor
+    injected: int | None = None  # this many dense hidden layers, and the output layers, have a new head and an anchor
 
     def __post_init__(self) -> None:
         for key in ("observation", "convolutions", "widths", "heads"):
@@ -146,12 +146,12 @@ class NetworkSpec:
 
     @property
     def copies(self) -> int:
-        """How many outputs of a hidden layer belong to one of its units: 2 for crelu, else 1."""
+        """The number of outputs per unit of a hidden layer: 2 for crelu and deep_fourier, otherwise 1."""
         return ACTIVATIONS[self.activation].copies
 
 
 def maps(spec: NetworkSpec) -> tuple[Shape, ...]:
-    """``(H, W, channels)`` of what leaves each convolution; ``ValueError`` where a kernel is larger than its input."""
+    """``(H, W, channels)`` of each convolution's output; ``ValueError`` if a kernel is larger than its input."""
     shape = spec.observation[1:] + spec.observation[:1] if spec.channels_first else spec.observation
     found = []
     for layer in spec.convolutions:
@@ -198,7 +198,7 @@ def plain_nodes(spec: NetworkSpec) -> list[Node]:
 
 
 def parameterised(spec: NetworkSpec, nodes: list[Node]) -> list[Node]:
-    """The layers with the spec's parameterisation in its place; ``ValueError`` where there is none for it."""
+    """The layers with the spec's parameterisation applied; ``ValueError`` if no layer is eligible."""
     if spec.parameterisation == "none":
         return nodes
     behind_dense = {node.name for node in nodes if node.dense_hidden}
@@ -215,9 +215,9 @@ def parameterised(spec: NetworkSpec, nodes: list[Node]) -> list[Node]:
 
 
 def injected_head(nodes: list[Node], layers: int) -> list[Node]:
-    """The output layers, the last ``layers`` dense hidden layers before each, and all that read these.
+    """The output layers, the last ``layers`` dense hidden layers before each, and all layers that read these.
 
-    ``ValueError`` if there are not so many.
+    ``ValueError`` if there are too few.
     """
     by_name = {node.name: node for node in nodes}
     last = [node for node in nodes if not node.hidden]
@@ -234,7 +234,7 @@ def injected_head(nodes: list[Node], layers: int) -> list[Node]:
 
 
 def copied(nodes: list[Node], prefix: str) -> list[Node]:
-    """The same layers under other names; what they read among themselves they read under these."""
+    """The same layers with prefixed names, also where they read each other."""
     names = {node.name for node in nodes}
     return [node._replace(name=prefix + node.name, reads=prefix * (node.reads in names) + node.reads) for node in nodes]
 
@@ -249,7 +249,7 @@ def nodes_of(spec: NetworkSpec) -> list[Node]:
 
 
 def auxiliary_nodes(spec: NetworkSpec) -> list[Node]:
-    """The auxiliary layer, on the last common hidden layer or, where heads share none, on the first head's last."""
+    """The auxiliary layer, on the last common hidden layer or, if heads share none, on the first head's last."""
     if not spec.auxiliary:
         return []
     common = [f"hidden_{i}" for i in range(len(spec.layers))]

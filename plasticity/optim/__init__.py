@@ -1,4 +1,4 @@
-"""Optimizers: optax's as members, eligibility traces, and the step size of one that hides it.
+"""Optimizers: optax's as members, eligibility traces, and step sizes.
 
 Imports ``core`` and ``config``.
 """

@@ -1,8 +1,8 @@
-"""Eligibility traces, and the optimizers made for learning from every step as it comes.
+"""Eligibility traces, and the optimizers for streaming learning, from every step as it arrives.
 
-A trace is part of the optimizer's state and has the parameters' shape, so resets find it like any other slot.
+A trace is part of the optimizer's state and has the parameters' shape, so resets treat it like any other slot.
 :func:`eligible` puts one in front of any optimizer; :func:`obgd`, :func:`adaptive_obgd` and :func:`adaptive_q` choose
-their step from the trace and the temporal-difference error, and work behind a trace only.
+their step from the trace and the temporal-difference error, and work only behind a trace.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,7 +22,7 @@ AGENTS_WITH_TRACES = "stream_q, adaptive_q and stream_ac"
 
 
 class Eligibility(NamedTuple):
-    """State of :func:`eligible`. The trace in force is ``going * trace``: to end it costs no pass over its arrays."""
+    """State of :func:`eligible`. The current trace is ``going * trace``: ending it needs no pass over its arrays."""
 
     trace: Params
     going: Array  # float32[]: 0 where the trace ended after the last update, else 1
@@ -30,7 +30,7 @@ class Eligibility(NamedTuple):
 
 
 class Traced(NamedTuple):
-    """What an optimizer behind a trace is told (extra arguments of its ``update``)."""
+    """The extra arguments of ``update`` for an optimizer behind a trace."""
 
     trace: Params
     gradient: Params  # of the value or log-probability itself, as it entered the trace
@@ -61,19 +61,19 @@ class Adaptive(NamedTuple):
 
 
 def eligible(optimizer: Optimizer) -> Optimizer:
-    """``optimizer`` behind an accumulating eligibility trace of what is learned.
+    """Put ``optimizer`` behind an accumulating eligibility trace.
 
-    ``z <- decay z + g``; the optimizer's gradient is ``-td_error z + penalty``; after the update ``z <- 0`` where the
+    ``z <- decay z + g``; the optimizer's gradient is ``-td_error z + penalty``; after the update ``z <- 0`` if the
     trace ends. Sutton 1988, "Learning to predict by the methods of temporal differences".
 
     ``update(gradients, state, params, *, td_error, trace_decay, trace_end, trace_start=False, penalty=None)``, where
-    ``gradients`` are those of the value (or log-probability) itself, to be increased where ``td_error`` (float32[]) is
+    ``gradients`` are those of the value (or log-probability) itself, which increases if ``td_error`` (float32[]) is
     positive; ``trace_decay`` (float32[]) is the product of discount and lambda; ``trace_end`` and ``trace_start``
-    (bool[]) say that the trace ends after, or begins anew before this update (an episode may be cut short by a task
-    switch, without an end); ``penalty`` is the gradient of the penalties, which stay outside the trace. The optimizer
-    also receives the fields of :class:`Traced` as extra arguments, and what interventions wrap around it sees the
-    direction of descent, ``-td_error z + penalty``, for its gradient.
-    ``ValueError`` while tracing where ``td_error``, ``trace_decay`` or ``trace_end`` is missing.
+    (bool[]) say that the trace ends after, or restarts before, this update (a task switch may cut an episode short
+    without an end); ``penalty`` is the gradient of the penalties, which stay outside the trace. The optimizer also
+    receives the fields of :class:`Traced` as extra arguments, and interventions that wrap it receive the direction of
+    descent, ``-td_error z + penalty``, as its gradient. ``ValueError`` while tracing if ``td_error``, ``trace_decay``
+    or ``trace_end`` is missing.
     """
 
     def init(params: Params) -> Eligibility:
@@ -106,7 +106,7 @@ def eligible(optimizer: Optimizer) -> Optimizer:
 
 
 def remembers(state: optax.OptState) -> bool:
-    """Whether an optimizer's state says anything to the next update once a task switch has ended the trace."""
+    """Whether an optimizer's state affects the next update once a task switch has ended the trace."""
 
     def is_own(node: Any) -> bool:
         return isinstance(node, Eligibility | Bounded)
@@ -116,7 +116,7 @@ def remembers(state: optax.OptState) -> bool:
 
 
 def behind_trace(name: str, extra: Mapping[str, Any]) -> Traced:
-    """What :func:`eligible` tells the optimizer ``name``; ``ValueError`` where no trace stands in front of it."""
+    """The arguments that :func:`eligible` passes to the optimizer ``name``; ``ValueError`` if there is no trace."""
     if any(extra.get(field) is None for field in Traced._fields):
         raise ValueError(
             f"agent.optimizer: {name} is not allowed; it needs an agent with eligibility traces ({AGENTS_WITH_TRACES})"
@@ -137,13 +137,13 @@ def bounded_step(learning_rate: Number, kappa: Number, td_error: Array, trace: P
 
 @metadata(paper="Elsayed, Vasan, Mahmood 2024, Streaming Deep Reinforcement Learning Finally Works")
 def obgd(*, learning_rate: Positive = 1.0, kappa: Positive = 2.0) -> Optimizer:
-    """Overshooting-bounded gradient descent: a step that is small where trace or error is large.
+    """Overshooting-bounded gradient descent: the step is small if the trace or the error is large.
 
-    ``M = learning_rate kappa (max(|td_error|, 1) |z|_1 + |penalty|_1)`` over all parameters,
-    ``alpha = learning_rate / max(M, 1)``, ``theta <- theta + alpha (td_error z - penalty)``, ``penalty`` being the
-    gradient of the penalties. Both numbers are traced. ``learning_rate(state)`` is the last update's ``alpha``, at
-    first ``learning_rate``: the next one depends on an error not yet seen. The paper has no penalties; without a part
-    in the bound a strong one diverges. ``ValueError`` while tracing in an agent without eligibility traces.
+    ``M = learning_rate kappa (max(|td_error|, 1) |z|_1 + |penalty|_1)`` over all parameters, ``alpha = learning_rate /
+    max(M, 1)``, ``theta <- theta + alpha (td_error z - penalty)``, where ``penalty`` is the gradient of the penalties.
+    Both numbers are traced. ``learning_rate(state)`` is the last update's ``alpha``, initially ``learning_rate``,
+    because the next one depends on an error not yet known. The paper has no penalties; a strong penalty that is not
+    included in the bound diverges. ``ValueError`` while tracing in an agent without eligibility traces.
     """
 
     def init(params: Params) -> Bounded:
@@ -166,7 +166,7 @@ def adaptive_obgd(
     """Overshooting-bounded descent along the trace divided by the root mean square of ``td_error z``.
 
     ``v <- b2 v + (1 - b2) (td_error z)^2``, ``y = z / sqrt(v / (1 - b2^t) + eps)``, then as :func:`obgd` with ``y`` in
-    place of ``z``, in the norm too. ``v`` goes on where the trace ends. All four numbers are traced. As in the paper's
+    place of ``z``, in the norm too. ``v`` continues when the trace ends. All four numbers are traced. As in the paper's
     code, ``t`` is one counter for all parameters. ``ValueError`` as in :func:`obgd`.
     """
 
@@ -199,10 +199,10 @@ def adaptive_q(
 ) -> Optimizer:
     """The trace divided by the root mean square of the gradients that enter it.
 
-    ``v <- b v + (1 - b) g^2`` with ``b = b2``, or the trace's own decay where that is None (static; the paper's
-    Algorithm 1), ``theta <- theta + learning_rate (td_error z / (sqrt(v) + eps) - penalty)``. With ``bias_correction``
-    (static) ``v / (1 - b^t)`` stands for ``v``. ``v`` goes on where the trace ends. Numbers are traced. The paper has
-    no penalties; its bound on ``td_error`` is the agent's ``error_clip``. ``ValueError`` as in :func:`obgd`.
+    ``v <- b v + (1 - b) g^2`` with ``b = b2``, or the trace's own decay if that is None (static; the paper's Algorithm
+    1), ``theta <- theta + learning_rate (td_error z / (sqrt(v) + eps) - penalty)``. With ``bias_correction`` (static)
+    ``v / (1 - b^t)`` replaces ``v``. ``v`` continues when the trace ends. Numbers are traced. The paper has no
+    penalties; its bound on ``td_error`` is the agent's ``error_clip``. ``ValueError`` as in :func:`obgd`.
     """
 
     def init(params: Params) -> Adaptive:
@@ -224,12 +224,12 @@ def adaptive_q(
 
 
 def parts(optimizers: Mapping[str, Optimizer]) -> Optimizer:
-    """An optimizer for each top-level part of the parameters, such as the networks of an actor and its critic.
+    """Use one optimizer for each top-level part of the parameters, such as the networks of an actor and its critic.
 
-    Its state maps a part's name to a state in which the other parts are ``optax.MaskedNode()``, as in
-    ``optax.masked``, so that resets find the slots. Extra arguments go to all; ``trace``, ``gradient`` and ``penalty``
-    (see :class:`Traced`) are divided like the gradients. ``learning_rate(state)`` is that of the first part.
-    ``ValueError`` while tracing where the parameters have other parts.
+    Its state maps a part's name to a state in which the other parts are ``optax.MaskedNode()``, as in ``optax.masked``,
+    so resets find the slots. Extra arguments go to all; ``trace``, ``gradient`` and ``penalty`` (see :class:`Traced`)
+    are split like the gradients. ``learning_rate(state)`` is that of the first part. ``ValueError`` while tracing if
+    the parameters have other parts.
     """
 
     def only(tree: Params, name: str) -> Params:

@@ -1,6 +1,6 @@
-"""Optimizers that say their step size, and the one way to put a transformation before or after one.
+"""Optimizers that report their step size, and :func:`wrap` to put a transformation before or after one.
 
-Every number may be an array of the compiled program. The state's slots that have the parameters' shape are found with
+Every number may be an array of the compiled program. Slots of the state with the parameters' shape are found with
 ``optax.tree_utils.tree_map_params`` (see ``interventions.surgery``), so an optimizer needs no code for resets.
 """
 
@@ -24,7 +24,7 @@ Counts = Literal["shared", "parameter"]
 
 
 class Scheduled(NamedTuple):
-    """A mark without arrays in the state of an optimizer: its step size depends on the count of updates."""
+    """A marker without arrays in an optimizer's state: its step size depends on the count of updates."""
 
 
 class Descent(NamedTuple):
@@ -38,7 +38,7 @@ class Descent(NamedTuple):
 class Counted(NamedTuple):
     """State of :func:`scale_by_counted_adam`: every field has the parameters' shapes."""
 
-    count: Params  # int32, updates since each parameter was born
+    count: Params  # int32, updates since each parameter was initialised
     mu: Params
     nu: Params
 
@@ -54,7 +54,7 @@ class Wrapped(NamedTuple):
 def descend(direction: optax.GradientTransformation, learning_rate: Schedule, scheduled: bool = True) -> Optimizer:
     """``theta <- theta - learning_rate(t) d_t``, t = 0, 1, ...; ``direction`` turns gradients into ``d_t``.
 
-    ``scheduled`` (static) is False where the step size is known to be the same at every ``t``.
+    ``scheduled`` (static) is False if the step size is known to be the same at every ``t``.
     """
     rule, mark = optax.with_extra_args_support(direction), Scheduled() if scheduled else ()
 
@@ -71,7 +71,7 @@ def descend(direction: optax.GradientTransformation, learning_rate: Schedule, sc
 
 
 def has_schedule(optimizer: Optimizer) -> bool:
-    """Whether there is a count of updates in the optimizer's state, however wrapped, that its step size depends on."""
+    """Whether the step size depends on a count of updates in the optimizer's state, however wrapped."""
     state = jax.eval_shape(optimizer.init, jax.ShapeDtypeStruct((), jnp.float32))
     nodes = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, Scheduled))
     return any(isinstance(node, Scheduled) for node in nodes)
@@ -85,8 +85,8 @@ def wrap(
 ) -> Optimizer:
     """``optimizer`` with an optax transformation of its gradients (``before``) or of its updates (``after``).
 
-    Both also receive ``learning_rate``, float32[], the step size of the update under way, as an extra argument, where
-    the optimizer says it.
+    Both also receive ``learning_rate``, float32[], the step size of the current update, as an extra argument, if the
+    optimizer reports it.
     """
     first = optax.with_extra_args_support(before or optax.identity())
     last = optax.with_extra_args_support(after or optax.identity())
@@ -105,7 +105,7 @@ def wrap(
 
 
 def lifted(name: str, made: Any) -> Any:
-    """A plain optax transformation as an optimizer that does not say its step size; anything else as it is."""
+    """A plain optax transformation as an optimizer that does not report its step size; anything else unchanged."""
     if isinstance(made, Optimizer) or not isinstance(made, optax.GradientTransformation):
         return made
     rule = optax.with_extra_args_support(made)
@@ -114,9 +114,9 @@ def lifted(name: str, made: Any) -> Any:
 
 
 def step_size(learning_rate: Number, schedule: Shape, updates: int, end: Number, warm_up: int) -> Schedule:
-    """The step size over the updates; ``updates`` (static) is the length of the fall, after the warm-up.
+    """The step size over the updates; ``updates`` (static) is the length of the decay, after the warm-up.
 
-    ``ValueError`` for an unknown shape, or for one that falls over no update.
+    ``ValueError`` for an unknown shape, or for a decay over less than one update.
     """
     falling = {"linear": schedules.linear, "cosine": schedules.cosine}
     if schedule == "constant":
@@ -128,12 +128,12 @@ def step_size(learning_rate: Number, schedule: Shape, updates: int, end: Number,
 
 
 def varies(schedule: Shape, warm_up: int) -> bool:
-    """Whether :func:`step_size` gives other step sizes at other counts."""
+    """Whether :func:`step_size` depends on the count."""
     return schedule != "constant" or warm_up > 0
 
 
 def clipped(max_gradient_norm: Number | None) -> optax.GradientTransformation:
-    """``g min(1, max_gradient_norm / |g|)``, ``|g|`` over the whole tree; nothing where it is None (static)."""
+    """``g min(1, max_gradient_norm / |g|)``, ``|g|`` over the whole tree; no clipping if it is None (static)."""
     if max_gradient_norm is None:
         return optax.identity()
     return optax.clip_by_global_norm(max_gradient_norm)
@@ -153,11 +153,11 @@ def sgd(
 ) -> Optimizer:
     """Stochastic gradient descent with heavy-ball momentum.
 
-    ``m <- momentum m + g``, ``theta <- theta - learning_rate m``; with ``nesterov`` (static) the step is
-    ``g + momentum m``. The step size follows ``schedule`` (static) from ``learning_rate`` (traced) to
-    ``end_learning_rate`` (traced) over ``schedule_updates`` updates, after ``warm_up`` updates of linear rise (both
-    static). ``max_gradient_norm`` (traced) bounds the gradient's global norm, unless it is None (static).
-    ``ValueError`` for a schedule that is unknown or that falls over no update.
+    ``m <- momentum m + g``, ``theta <- theta - learning_rate m``; with ``nesterov`` (static) the step is ``g + momentum
+    m``. The step size follows ``schedule`` (static) from ``learning_rate`` (traced) to ``end_learning_rate`` (traced)
+    over ``schedule_updates`` updates, after ``warm_up`` updates of linear increase (both static). ``max_gradient_norm``
+    (traced) bounds the gradient's global norm, unless it is None (static). ``ValueError`` for an unknown schedule or a
+    decay over less than one update.
     """
     rate = step_size(learning_rate, schedule, schedule_updates, end_learning_rate, warm_up)
     rule = optax.chain(clipped(max_gradient_norm), optax.trace(momentum, nesterov))
@@ -165,13 +165,13 @@ def sgd(
 
 
 def grown(x: Array) -> Array:
-    """``1 - exp(x)`` for ``x <= 0`` to about 1e-6 of itself; ``jnp.expm1`` costs three times as much on a CPU."""
+    """``1 - exp(x)`` for ``x <= 0``, relative error about 1e-6; ``jnp.expm1`` costs three times as much on a CPU."""
     series = -x * (1.0 + x / 2.0 * (1.0 + x / 3.0 * (1.0 + x / 4.0 * (1.0 + x / 5.0))))
     return jnp.where(x > -0.1, series, 1.0 - jnp.exp(x))
 
 
 def scale_by_counted_adam(b1: Number, b2: Number, eps: Number, eps_root: Number) -> optax.GradientTransformation:
-    """Adam's direction with ``t`` counted for each parameter by itself: a slot, reset along with the moments."""
+    """Adam's direction with a separate count ``t`` for each parameter: a slot, reset along with the moments."""
     b1, b2 = jnp.asarray(b1, jnp.float32), jnp.asarray(b2, jnp.float32)
     rates = jnp.log(b1), jnp.log(b2)
 
@@ -210,17 +210,17 @@ def adam(
 ) -> Optimizer:
     """Adam.
 
-    ``m <- b1 m + (1 - b1) g``, ``v <- b2 v + (1 - b2) g^2``,
-    ``theta <- theta - learning_rate (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t) + eps_root) + eps)``. The five numbers are
-    traced; for schedule and clipping see :func:`sgd`. The paper has no ``eps_root``; it is the ``eps_bar`` of Lyle et
-    al. 2023, "Understanding plasticity in neural networks", who find b2 = 0.9, eps_root = 1e-3 stable where the
-    defaults are not. With b1 = b2 no step is longer than ``learning_rate``; with the defaults a gradient that wakes
-    after a quiet phase makes steps of up to 6.6 times that.
+    ``m <- b1 m + (1 - b1) g``, ``v <- b2 v + (1 - b2) g^2``, ``theta <- theta - learning_rate (m / (1 - b1^t)) /
+    (sqrt(v / (1 - b2^t) + eps_root) + eps)``. The five numbers are traced; for schedule and clipping see :func:`sgd`.
+    The paper has no ``eps_root``; it is the ``eps_bar`` of Lyle et al. 2023, "Understanding plasticity in neural
+    networks", who find b2 = 0.9, eps_root = 1e-3 stable where the defaults are not. With b1 = b2 no step is longer than
+    ``learning_rate``. With the defaults, a gradient that grows after a phase near zero makes steps of up to 6.6 times
+    that.
 
-    ``counts`` (static) says whose updates ``t`` counts: "shared", the optimizer's, as in the paper; or "parameter",
-    those since each parameter was last reset, so that a reinitialised unit begins with a first step of
-    ``learning_rate`` and not of 3.2 times it (an int32 and two exponentials for each parameter). ``ValueError`` for an
-    unknown name.
+    ``counts`` (static) sets which updates ``t`` counts. "shared": the optimizer's, as in the paper. "parameter": those
+    since each parameter was last reset, so that the first step of a reinitialised unit is ``learning_rate`` instead of
+    3.2 times that (at the cost of an int32 and two exponentials for each parameter). ``ValueError`` for an unknown
+    name.
     """
     check("counts", counts, ("shared", "parameter"))
     rate = step_size(learning_rate, schedule, schedule_updates, end_learning_rate, warm_up)
@@ -248,7 +248,8 @@ def rmsprop(
     ``v <- decay v + (1 - decay) g^2``, ``a <- decay a + (1 - decay) g``, ``m <- momentum m + g / sqrt(v - a^2 + eps)``,
     ``theta <- theta - learning_rate m``, all starting at 0 and without bias correction; ``a = 0`` unless ``centred``
     (static). ``eps`` is inside the square root (PyTorch has it outside). Numbers are traced; for schedule and clipping
-    see :func:`sgd`. The paper puts the step size inside the momentum; that differs only where it changes in time.
+    see :func:`sgd`. The paper puts the step size inside the momentum; that differs only if the step size changes over
+    time.
     """
     rate = step_size(learning_rate, schedule, schedule_updates, end_learning_rate, warm_up)
     scale = optax.scale_by_stddev if centred else optax.scale_by_rms

@@ -1,4 +1,4 @@
-"""The step size of an optimizer that may not say it."""
+"""The step size of an optimizer, which may not be known."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,7 +9,7 @@ StepSize = Callable[[Any], Array]
 
 
 class Unsaid(NamedTuple):
-    """The ``learning_rate`` of an optimizer that does not say its step size, such as a plain optax transformation."""
+    """The ``learning_rate`` of an optimizer that does not report its step size, such as an optax transformation."""
 
     name: str
 
@@ -19,18 +19,18 @@ class Unsaid(NamedTuple):
 
 
 def says(optimizer: Optimizer) -> bool:
-    """Whether the optimizer says its step size."""
+    """Whether the optimizer reports its step size."""
     return not isinstance(optimizer.learning_rate, Unsaid)
 
 
 def carried(optimizer: Optimizer, learning_rate: StepSize) -> StepSize:
-    """``learning_rate``, which asks the optimizer inside; unsaid where that does not say it."""
+    """``learning_rate``, which calls the inner optimizer's; ``Unsaid`` if that optimizer does not report it."""
     return learning_rate if says(optimizer) else optimizer.learning_rate
 
 
 def needed(optimizer: Optimizer, by: str) -> StepSize:
-    """The optimizer's step size; ``ValueError`` naming ``by`` and the optimizer where it does not say it."""
+    """The optimizer's step size; ``ValueError`` naming ``by`` and the optimizer if it does not report it."""
     if isinstance(optimizer.learning_rate, Unsaid):
         raise ValueError(f"{by} needs the optimizer's step size, which `{optimizer.learning_rate.name}`, a plain optax "
-                         "transformation, does not say")  # fmt: skip
+                         "transformation, does not report")  # fmt: skip
     return optimizer.learning_rate
