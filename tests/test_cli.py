@@ -138,7 +138,7 @@ def test_plan(config):
     rows = [line.split() for line in done.out.splitlines() if line.startswith(("│ baseline", "│ fresh"))]
     assert [row[1:6:2] for row in rows] == [[arm, str(n), "5"] for arm in ("baseline", "fresh") for n in (0, 1)]
     assert "3 visits to 3 tasks; each lane: 60 steps of 4 envs, 240 frames" in flat(done.out)
-    assert "20 lanes, 1,200 lane steps in all" in flat(done.out)
+    assert "20 lanes, 1,200 lane steps in total" in flat(done.out)
     assert "2 devices (cpu)" in done.out
 
 
@@ -221,7 +221,7 @@ def test_plot_of_chosen_figures_and_arms(finished, tmp_path):
     [
         (["--arms", "baselin"], "arms: unknown arm `baselin`; arms: baseline, fresh; did you mean `baseline`?"),
         (["--arms", "fresh,fresh"], 'arms: "fresh" is given twice; name each arm once'),
-        (["--arms", "fresh,"], 'arms: "fresh," is not allowed; must be names between commas, as a,b,c'),
+        (["--arms", "fresh,"], 'arms: "fresh," is not allowed; must be names separated by commas, as a,b,c'),
         (["--label", "fresh"], 'label: "fresh" is not allowed; must be ARM=NAME, as layer_norm=LayerNorm'),
         (["--label", "frsh=New"], "labels: unknown arm `frsh`; arms: baseline, fresh; did you mean `fresh`?"),
         (["--label", "fresh=baseline"], 'labels: "baseline" is not allowed for several arms'),
@@ -627,7 +627,7 @@ def test_a_plan_says_what_this_machine_lacks(config, tmp_path, monkeypatch):
     assert "It cannot begin: " in said
     assert "cannot be written: " in said
     assert "The disk may become full: " in said
-    assert "1000 B are free there" in said
+    assert "only 1000 B are free" in said
     assert "is a file" in said
 
 

@@ -322,7 +322,7 @@ def test_of_many_parts_those_that_hold_are_shown_first():
 def test_force_takes_only_findings_away(tmp_path):
     (tmp_path / "made").mkdir()
     (tmp_path / "made" / "thesis.tex").write_text("")
-    with pytest.raises(UserError, match="holds no finding"):
+    with pytest.raises(UserError, match="contains no finding"):
         running.run_finding(parse(document()), tmp_path, force=True)
 
 
@@ -386,7 +386,7 @@ def test_an_interval_that_holds_its_bound_shows_nothing_to_the_contrary(directio
 def test_a_change_needs_something_to_compare_with():
     clause = {"what": "change", "arms": ["baseline"], "direction": "above", "bound": 0}
     once = {**GAMES, "visits": GAMES["visits"][:2]}
-    with pytest.raises(UserError, match="`change` needs a task that comes again, or rewards of one kind"):
+    with pytest.raises(UserError, match="`change` needs a task that is repeated, or rewards of one kind"):
         quantities.check_comparable("x", parse_criterion({"clauses": [clause]}, "c"), {"": once})
 
 

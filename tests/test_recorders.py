@@ -207,9 +207,7 @@ def test_the_key_of_a_config():
         read_experiment(tiny.document(recorders=["neptune"]), registry)
     with pytest.raises(UserError, match="wandb is given twice"):
         read_experiment(tiny.document(recorders=["wandb", "wandb"]), registry)
-    with pytest.raises(
-        UserError, match=r"^arms\.wandb: is the name of something else in the folder of the run; choose"
-    ):
+    with pytest.raises(UserError, match=r"^arms\.wandb: is a reserved name in the run's folder; choose"):
         read_experiment(tiny.document(arms={"wandb": {}}), registry)
 
 

@@ -48,7 +48,7 @@ def test_sequences(settings, expected):
     ("settings", "message"),
     [
         ({"visits": ["a", "bb"]}, r'visits\[1\]: unknown task "bb"; the stream has a, b, c$'),
-        ({"visits": [3]}, r"visits\[0\]: 3 is not allowed; the stream's tasks are numbered 0 ... 2"),
+        ({"visits": [3]}, r"visits\[0\]: 3 is not allowed; must be one of the stream's tasks, 0 ... 2"),
         ({"visits": []}, "visits: must name at least one task"),
         ({"steps": [3, 0]}, r"steps: \[3, 0\] is not allowed; must be at least 1"),
     ],

@@ -114,7 +114,7 @@ def _check(criterion: Group, parts: Mapping[str, Any], source: str) -> None:
         seeds = config.get("seeds", 1)
         count = len(seeds) if isinstance(seeds, list) else seeds
         if not isinstance(count, int) or count < LEAST:
-            raise UserError(f"{source}: experiment.seeds: {shown(seeds)} is not allowed; must be at least {LEAST}")
+            raise UserError(f"{source}: experiment.seeds: {shown(seeds)} is not allowed; must be {LEAST} or more")
         for arm, change in (config.get("arms") or {"baseline": {}}).items():
             label = f"{part}/{arm}" if part else str(arm)
             swept[label] = bool(config.get("sweep") or (change or {}).get("sweep"))
@@ -143,9 +143,7 @@ def _check_clause(clause: Clause, swept: Mapping[str, bool], monitors: list[str]
         if arm not in swept:
             raise UserError(f"{at}: {unknown(f'arm `{arm}`', arm, swept)}")
         if swept[arm] and clause.compare != "correlation":
-            raise UserError(
-                f"{at}: arm `{arm}` has a sweep, which only a correlation can use; make each point an arm"
-            )
+            raise UserError(f"{at}: arm `{arm}` has a sweep, which only a correlation can use; make each point an arm")
     if not clause.arms and clause.compare != "correlation":
         raise UserError(f"{at}: `arms` is missing in the clause on {clause.what}")
     for what in filter(None, (clause.what, clause.against)):
