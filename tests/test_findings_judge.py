@@ -178,7 +178,7 @@ def test_told():
         ({"compare": "diference"}, "criterion.clauses.0..compare: .*did you mean `difference`"),
         ({"direction": "up"}, "direction: unknown"),
         ({"bound": [0, 1]}, "with direction `above` it must be one number"),
-        ({"direction": "within", "bound": 1}, "it is .LOW, HIGH."),
+        ({"direction": "within", "bound": 1}, "it must be .LOW, HIGH."),
         ({"bound": "0"}, "must be a number"),
         ({"at": "lst"}, "did you mean `last`"),
         ({"at": [0.5, 0.2]}, "must be two fractions in"),
