@@ -77,8 +77,8 @@ def test_a_factory_that_fails_or_returns_something_else(plugin: Any, family: str
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ("return 3", "must be applied to a Source, to give another; it gives an int"),
-        ("raise ValueError('no')", "fails where it is applied: ValueError: no"),
+        ("return 3", "must map a Source to another; it returns an int"),
+        ("raise ValueError('no')", "fails when it is applied: ValueError: no"),
     ],
 )
 def test_a_transform_that_cannot_be_applied_is_named(plugin: Any, body: str, said: str) -> None:
