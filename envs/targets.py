@@ -73,8 +73,8 @@ def relabelled(
     ``label <- uniform over the classes`` with probability ``fraction``, independently for each sample. The number of
     redrawn labels is therefore binomial, and on average one in ``classes`` of them keeps its value. The labels of a
     task depend only on the lane's data key and the task's index. Lyle et al. 2023, "Understanding plasticity in neural
-    networks"
-    (``fraction`` 1); Lyle et al. 2024, "Disentangling the causes of plasticity loss in neural networks" (below 1).
+    networks" (``fraction`` 1); Lyle et al. 2024, "Disentangling the causes of plasticity loss in neural networks"
+    (below 1).
 
     All settings are static. ``samples``: use only the first ``samples`` inputs in the file; all by default (1000 for
     gaussian). ``flat``: images as vectors, else ``[height, width, channels]``. ``dimensions``: size of gaussian inputs.

@@ -66,7 +66,7 @@ def blank(envs: int) -> Books:
 
 
 def entered(books: Books, timestep: TimeStep, score: Array, wanted: int) -> Books:
-    """Update the statistics with a time step and its ``score``; envs with ``wanted`` episodes are ignored."""
+    """Update the statistics with a time step and its ``score``; an env is ignored after ``wanted`` episodes."""
     counts = (books.episodes < wanted) & (timestep.step_type != FIRST)
     running = plus(books.running, jnp.where(counts, score, 0.0))
     age = books.age + counts

@@ -45,7 +45,7 @@ def estimate(run: Run) -> Memory:
 
 
 def capacity(device: jax.Device, devices_in_use: int) -> int:
-    """Bytes on a device: its reported limit, or on a CPU the machine's memory divided by the devices in use."""
+    """Bytes available on a device: its reported limit; on a CPU the machine's memory over the devices in use."""
     stats = device.memory_stats() if device.platform != "cpu" else None
     if stats and "bytes_limit" in stats:
         return int(stats["bytes_limit"])

@@ -114,7 +114,7 @@ def _check(criterion: Group, parts: Mapping[str, Any], source: str) -> None:
         seeds = config.get("seeds", 1)
         count = len(seeds) if isinstance(seeds, list) else seeds
         if not isinstance(count, int) or count < LEAST:
-            raise UserError(f"{source}: experiment.seeds: {shown(seeds)} is not allowed; must be at least {LEAST}")
+            raise UserError(f"{source}: experiment.seeds: {shown(seeds)} is not allowed; must be {LEAST} or more")
         for arm, change in (config.get("arms") or {"baseline": {}}).items():
             label = f"{part}/{arm}" if part else str(arm)
             swept[label] = bool(config.get("sweep") or (change or {}).get("sweep"))

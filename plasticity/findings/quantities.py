@@ -99,7 +99,7 @@ def check_comparable(source: str, criterion: Clause | Group, streams: Mapping[st
             if asked & set(RAW) and len(played) > 1:
                 what = next(each for each in RAW if each in asked)
                 raise UserError(
-                    f"{source}: criterion: `{what}` is over visits to {len(played)} tasks whose rewards are of "
+                    f"{source}: criterion: `{what}` over visits to {len(played)} tasks whose rewards are of "
                     "several kinds; use `change`, or a single visit"
                 )
 

@@ -229,7 +229,7 @@ def _check_columns(job: Job, made: Sequence[str], measured: Sequence[str]) -> No
 
 
 def _checked(what: str, make: Any, *args: Any) -> Any:
-    """Convert a member's ``ValueError`` (a value out of range, a missing file) to a ``UserError`` at ``what``."""
+    """Convert a member's ``ValueError`` (value out of range, missing file) to a ``UserError`` located at ``what``."""
     try:
         return make(*args)
     except ValueError as error:
