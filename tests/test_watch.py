@@ -252,7 +252,7 @@ def test_it_ends_when_the_run_is_finished(run, monkeypatch):
 
 
 def test_a_folder_that_is_no_run(tmp_path):
-    with pytest.raises(ValueError, match=r"is no run: plan\.json is missing"):
+    with pytest.raises(ValueError, match=r"is not a run: plan\.json is missing"):
         watch.watch(tmp_path, Console(file=io.StringIO()))
 
 
