@@ -129,9 +129,7 @@ def test_points_of_a_sweep_are_told_apart():
 
 def test_what_is_refused():
     table = table_of({"a": [[1.0, 2.0]]})
-    with pytest.raises(
-        ValueError, match=r"metric = 'rank' is not a column of the table; there are visit"
-    ):
+    with pytest.raises(ValueError, match=r"metric = 'rank' is not a column of the table; there are visit"):
         results.task_scores(table, metric="rank")
     with pytest.raises(ValueError, match=r"the table has no column rate; its columns: arm, lane"):
         results.task_scores(table, hyper=["rate"])
@@ -160,9 +158,7 @@ def test_streams_are_not_mixed():
         results.task_scores(pd.concat([one.assign(run="x"), twice.assign(run="z")]))
     with pytest.raises(ValueError, match=r"the table mixes streams: none of its lanes has all of its 3 tasks"):
         results.task_scores(pd.concat([one, other.assign(arm="b")]))
-    with pytest.raises(
-        ValueError, match=r"a and a are from different streams: they do not share task b, c"
-    ):
+    with pytest.raises(ValueError, match=r"a and a are from different streams: they do not share task b, c"):
         results.aggregates([*results.task_scores(one), *results.task_scores(other)])
 
 

@@ -72,9 +72,7 @@ def test_a_point_at_which_a_lane_diverged_is_not_chosen_for_its_survivors():
     assert filled.chosen[RATE].tolist() == [0.1]
     assert filled.chosen["eligible"].tolist() == [2]
     assert results.select(sweep({"a": cells}, missing=0.0), [0, 1]).chosen["mean"].tolist() == [2.5]
-    with pytest.raises(
-        ValueError, match=r"arm 'a' has no point at which seeds 0, 1 are all complete; pass `missing`"
-    ):
+    with pytest.raises(ValueError, match=r"arm 'a' has no point at which seeds 0, 1 are all complete; pass `missing`"):
         results.select(sweep({"a": {(0.9, 0.0): [5.0, NAN, 5.0, 5.0]}}), [0, 1])
 
 
