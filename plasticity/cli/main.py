@@ -389,7 +389,7 @@ def main() -> None:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _warn
-            code = app(standalone_mode=False)
+            code = app(standalone_mode=False, prog_name="plasticity")
             sys.exit(code if isinstance(code, int) else 0)
     except USAGE as error:
         _misused(error)
