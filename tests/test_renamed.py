@@ -39,6 +39,16 @@ def both(old: Mapping[str, Any], new: Mapping[str, Any], *overrides: str) -> tup
             "`trace` is now called `trace_decay`",
         ),
         (
+            {"stream": CATCH, "agent": STREAM_Q, "arms": {"a": {"agent": {"trace": 0.5}}}},
+            {"stream": CATCH, "agent": STREAM_Q, "arms": {"a": {"agent": {"trace_decay": 0.5}}}},
+            "`trace` is now called `trace_decay`",
+        ),
+        (
+            {"stream": CATCH, "agent": STREAM_Q, "arms": {"a": {"sweep": {"agent.trace": [0.5, 0.8]}}}},
+            {"stream": CATCH, "agent": STREAM_Q, "arms": {"a": {"sweep": {"agent.trace_decay": [0.5, 0.8]}}}},
+            "`agent.trace` is now called `agent.trace_decay`",
+        ),
+        (
             {"stream": CATCH, "agent": STREAM_Q, "sweep": {"agent.trace": [0.5, 0.8]}},
             {"stream": CATCH, "agent": STREAM_Q, "sweep": {"agent.trace_decay": [0.5, 0.8]}},
             "`agent.trace` is now called `agent.trace_decay`",
@@ -66,6 +76,19 @@ def test_an_old_name_on_the_command_line_goes_before_a_new_one_in_the_file(overr
     assert len(told) == 1
 
 
+@pytest.mark.parametrize("path", ["agent.trace", "arms.a.agent.trace"])
+def test_an_old_setting_on_the_command_line(path: str) -> None:
+    given = {"stream": CATCH, "agent": STREAM_Q, "arms": {"a": {}}}
+    changed = (
+        {"agent": {**STREAM_Q, "trace_decay": 0.5}}
+        if path == "agent.trace"
+        else {"arms": {"a": {"agent": {"trace_decay": 0.5}}}}
+    )
+    found, wanted, told = both(given, {**given, **changed}, f"{path}=0.5")
+    assert found == wanted
+    assert told == [f"`{path}` is now called `{path}_decay`"]
+
+
 def test_no_line_where_no_old_name_is_used() -> None:
     assert both({"task_aware": True}, {"task_aware": True})[2] == []
 
@@ -80,7 +103,9 @@ def test_a_member_that_was_renamed() -> None:
     renamer = Renamer(registry)
     found = renamer.document({"arms": {"a": {"interventions": ["sparkle", {"kind": "sparkle", "rate": 2.0}]}}})
     assert found == {"arms": {"a": {"interventions": ["glitter", {"kind": "glitter", "strength": 2.0}]}}}
-    assert renamer.path("interventions.sparkle.rate") == "interventions.glitter.strength"
+    document = {"interventions": ["glitter", {"kind": "plain", "rate": 1.0}]}
+    assert renamer.path(document, "interventions.sparkle.rate") == "interventions.glitter.strength"
+    assert renamer.path(document, "interventions.plain.rate") == "interventions.plain.rate"  # a name of its own
     assert registry.factory("interventions", "sparkle") is glitter
     assert registry.origin("interventions", "sparkle") == "built in"
 

@@ -197,7 +197,7 @@ def _overridden(raw: Any, override: str, renamer: Renamer) -> tuple[Any, Locatio
     key = key.strip()
     if not equals or not all(part.strip() for part in key.split(".")):
         raise UserError(f"command line: {shown(override)} is not of the form KEY=VALUE")
-    key = renamer.path(key)
+    key = renamer.path(raw, key)
     value = value_of(key.rpartition(".")[2], text, f"command line: {cut(key, KEYS)}")
     try:
         location = locate(raw, key)

@@ -3,10 +3,13 @@
 A member's metadata hold its former names: ``formerly`` for the member, ``renamed`` for its settings.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+from plasticity.config.documents import as_member, locate, merged
+from plasticity.config.documents import found as found_at
 from plasticity.config.registry import FAMILIES, Registry
+from plasticity.core.errors import NoSuchPlaceError
 
 KEYS: Mapping[str, str] = {"told": "task_aware"}  # of a config and of its arms
 PLACES = {"agent": "agents", "network": "networks", "optimizer": "optimizers", "stream": "streams"}  # of one member
@@ -44,49 +47,74 @@ class Renamer:
 
     def document(self, raw: Mapping[str, Any]) -> dict[str, Any]:
         """The config with new names throughout."""
-        found = self._keys(raw, KEYS)
+        found = self._parts(self._keys(raw, KEYS), {})
         if isinstance(found.get("arms"), Mapping):
             arms = found["arms"].items()
-            found["arms"] = {name: self._arm(arm) if isinstance(arm, Mapping) else arm for name, arm in arms}
-        return self._parts(found)
+            found["arms"] = {name: self._arm(arm, found) if isinstance(arm, Mapping) else arm for name, arm in arms}
+        return found
 
-    def path(self, path: str) -> str:
-        """The dotted path of an override or a sweep with new names."""
+    def path(self, document: Mapping[str, Any], path: str) -> str:
+        """The dotted path of an override or a sweep with new names.
+
+        Args:
+          document: where the path leads, with new names already: a setting is renamed only where its member says so.
+          path: as written.
+        """
         *steps, last = path.split(".")
-        in_member = (bool(steps) and steps[0] not in ("arms", "sweep")) or len(steps) > 2
-        kinds = {old: new for family in LISTS for old, new in self._kinds[family].items()}
-        settings = {old: new for renamed in self._settings.values() for old, new in renamed.items()}
-        new = (settings if in_member else KEYS).get(last, last)
-        found = ".".join([*(kinds.get(step, step) for step in steps), kinds.get(new, new) if steps else new])
+        for i, family in enumerate(steps):
+            if family in LISTS and i + 1 < len(steps):
+                steps[i + 1] = self._kinds[family].get(steps[i + 1], steps[i + 1])
+        arms = document.get("arms")
+        of_arm = steps[:1] == ["arms"] and isinstance(arms, Mapping) and ".".join(steps[1:]) in arms
+        new = (KEYS if not steps or of_arm else self._renamed_at(document, steps)).get(last, last)
+        found = ".".join([*steps, new])
         if found != path:
             self._note(path, found)
         return found
 
-    def _arm(self, arm: Mapping[str, Any]) -> dict[str, Any]:
-        return self._parts(self._keys(arm, KEYS))
+    def _renamed_at(self, document: Any, steps: Sequence[str]) -> Mapping[str, str]:
+        """Old names of the settings of the member at a path."""
+        try:
+            location = locate(document, ".".join(steps))
+        except NoSuchPlaceError:
+            return {}
+        if location[:1] == ("arms",):  # what an arm does not say, the base does
+            arm = as_member(found_at(document, location[:2])) or {}
+            document, location = merged({**document, "arms": {}}, arm), location[2:]
+        member = as_member(found_at(document, location))
+        kind = member.get("kind") if isinstance(member, Mapping) else None
+        return {old: new for (_, name), names in self._settings.items() if name == kind for old, new in names.items()}
 
-    def _parts(self, raw: dict[str, Any]) -> dict[str, Any]:
-        """The members and the sweep of a config, of an arm, or of a member."""
+    def _arm(self, arm: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+        return self._parts(self._keys(arm, KEYS), base)
+
+    def _parts(self, raw: dict[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+        """The members and the sweep of a config, of an arm, or of a member.
+
+        ``base`` is what they are laid over: a member that names no kind has the kind of the one there.
+        """
         found = dict(raw)
         for key, value in raw.items():
             if key in PLACES:
-                found[key] = self._member(PLACES[key], value)
+                found[key] = self._member(PLACES[key], value, base.get(key))
             elif key in LISTS and isinstance(value, list | tuple):
                 found[key] = [self._member(key, each) for each in value]
-            elif key == "sweep" and isinstance(value, Mapping):
-                found[key] = {self.path(str(path)): values for path, values in value.items()}
+        if isinstance(found.get("sweep"), Mapping):
+            whole = merged({key: value for key, value in base.items() if key != "arms"}, found)
+            found["sweep"] = {self.path(whole, str(path)): values for path, values in found["sweep"].items()}
         return found
 
-    def _member(self, family: str, raw: Any) -> Any:
+    def _member(self, family: str, raw: Any, base: Any = None) -> Any:
         if isinstance(raw, str):
             return self._kind(family, raw)
         if not isinstance(raw, Mapping):
             return raw
-        found = dict(raw)
+        found, below = dict(raw), as_member(base) if isinstance(base, str | Mapping) else {}
         if isinstance(found.get("kind"), str):
             found["kind"] = self._kind(family, found["kind"])
-            found = self._keys(found, self._settings.get((family, found["kind"]), {}))
-        return self._parts(found)
+        kind = str(found.get("kind", below.get("kind")))
+        found = self._keys(found, self._settings.get((family, kind), {}))
+        return self._parts(found, below)
 
     def _kind(self, family: str, kind: str) -> str:
         new = self._kinds[family].get(kind, kind)
