@@ -156,7 +156,7 @@ MISTAKES = [
     (("finding", "title"), 3, "must be text"),
     (("finding", "minutes"), "long", "at least 0"),
     (("exact",), "adam_over_step", "either `experiment` or `exact`"),
-    (("experiment", "seeds"), 4, "must be at least 8"),
+    (("experiment", "seeds"), 4, "must be 8 or more"),
     (("parts",), {"a/b": {}}, "not allowed"),
     (("finding", "criterion", "clauses", 0, "arms"), ["one/baseline", "one/frsh"], "did you mean `one/fresh`"),
     (("finding", "criterion", "clauses", 1, "what"), "weight_nrm", "did you mean `weight_norm`"),
@@ -346,9 +346,9 @@ GAMES = {"episodic": True, "alike": False, "visits": [{"task": task, "steps": 10
     [
         (
             {"what": "performance", "at": "last", "less": "first"},
-            "`performance` is over visits to 2 tasks whose rewards",
+            "`performance` over visits to 2 tasks whose rewards",
         ),
-        ({"what": "area", "at": "all"}, "`area` is over visits to 2 tasks"),
+        ({"what": "area", "at": "all"}, "`area` over visits to 2 tasks"),
         ({"what": "performance", "at": 3, "less": 1}, None),  # one task, named visit by visit
         ({"what": "performance", "at": "end"}, None),
         ({"what": "change"}, None),
