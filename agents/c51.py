@@ -8,10 +8,19 @@ from pydantic import Field
 
 from plasticity.agents.base import assemble
 from plasticity.agents.categorical import Spread, Targets, check_atoms, check_support, cross_entropies, expected, spread
-from plasticity.agents.replay import Batch, replay
-from plasticity.agents.replay_regime import Criterion, Timing, check_stream, replay_agent, uniform
-from plasticity.config.fields import BelowOne, Count, Fraction, Member, Positive, Repeats, Size, metadata
-from plasticity.core.schedules import linear
+from plasticity.agents.replay import Batch
+from plasticity.agents.replay_regime import (
+    FORMER,
+    Criterion,
+    Ratio,
+    Sampling,
+    Timing,
+    check_stream,
+    replay_agent,
+    updates_per_period,
+)
+from plasticity.agents.value_based import EXPLORATION
+from plasticity.config.fields import BelowOne, Count, Member, Positive, Repeats, Size, metadata
 from plasticity.core.types import Activation, Agent, Array, Params, StreamSpec
 from plasticity.interventions.base import Intervention
 
@@ -44,7 +53,7 @@ def categorical_criterion(
     return Criterion(values, losses)
 
 
-@metadata(renamed={"learn_every": "update_period"})
+@metadata(renamed=FORMER, only_with={"gradient_steps": {"replay_ratio": (None,)}})
 def c51(
     spec: StreamSpec,
     intervention: Intervention,
@@ -60,14 +69,12 @@ def c51(
     targets: Targets = "distribution",
     sigma: Positive = 0.75,
     reward_clip: Bound | None = 1.0,
-    epsilon_start: Fraction = 1.0,
-    epsilon_end: Fraction = 0.01,
-    epsilon_steps: Positive = 250_000,
-    replay_capacity: Count = 100_000,
-    replay_minimum: Count = 20_000,
+    epsilon: Annotated[Any, Member("schedules")] = EXPLORATION,
+    replay: Annotated[Any, Member("replays")] = "uniform",
     batch_size: Size = 32,
     update_period: Count = 4,
     gradient_steps: Repeats = 1,
+    replay_ratio: Ratio | None = None,
     target_period: Count = 2_000,
 ) -> Agent:
     """Categorical deep Q-learning (C51) for one lane.
@@ -90,11 +97,11 @@ def c51(
 
     Reference: Bellemare, Dabney, Munos 2017, "A Distributional Perspective on Reinforcement Learning".
     """
+    gradient_steps = updates_per_period(spec, update_period, gradient_steps, replay_ratio)
     check_stream("c51", spec, update_period, gradient_steps)
     check_atoms(atoms)
     check_support(spec, v_min, v_max, reward_clip)
-    stored = replay(spec, capacity=replay_capacity, minimum=replay_minimum, batch_size=batch_size, steps=n_step)
-    memory = uniform(stored, batch_size, discount, reward_clip)
+    memory = replay(spec, Sampling(batch_size, n_step, discount, reward_clip))
     body = assemble(
         network(spec.observation, spec.actions * atoms),
         optimizer(),
@@ -107,7 +114,6 @@ def c51(
         outputs, activations = body.network.apply(params, observation)
         return outputs.reshape(-1, spec.actions, atoms), activations
 
-    timing = Timing(-(-replay_minimum // spec.envs), update_period, gradient_steps, target_period)
-    epsilon = linear(epsilon_start, epsilon_end, epsilon_steps)
+    timing = Timing(memory.first, update_period, gradient_steps, target_period)
     criterion = categorical_criterion(logits, double, v_min, v_max, atoms, spread(targets, sigma))
-    return replay_agent(body, memory, timing, epsilon, criterion, discount, reward_clip)
+    return replay_agent(body, memory, timing, epsilon(), criterion, discount, reward_clip)

@@ -7,11 +7,20 @@ import jax
 import rlax
 
 from plasticity.agents.base import assemble
-from plasticity.agents.replay import Batch, replay
-from plasticity.agents.replay_regime import Criterion, Timing, check_stream, replay_agent, uniform
-from plasticity.agents.value_based import error_loss
-from plasticity.config.fields import BelowOne, Count, Fraction, Member, NonNegative, Positive, Repeats, Size, metadata
-from plasticity.core.schedules import Number, linear
+from plasticity.agents.replay import Batch
+from plasticity.agents.replay_regime import (
+    FORMER,
+    Criterion,
+    Ratio,
+    Sampling,
+    Timing,
+    check_stream,
+    replay_agent,
+    updates_per_period,
+)
+from plasticity.agents.value_based import EXPLORATION, error_loss
+from plasticity.config.fields import BelowOne, Count, Member, NonNegative, Positive, Repeats, Size, metadata
+from plasticity.core.schedules import Number
 from plasticity.core.types import Activation, Agent, Array, Network, Params, StreamSpec
 from plasticity.interventions.base import Intervention
 
@@ -38,7 +47,7 @@ def q_criterion(network: Network, double: bool, huber: Number) -> Criterion:
     return Criterion(values, losses)
 
 
-@metadata(renamed={"learn_every": "update_period"})
+@metadata(renamed=FORMER, only_with={"gradient_steps": {"replay_ratio": (None,)}})
 def dqn(
     spec: StreamSpec,
     intervention: Intervention,
@@ -50,14 +59,12 @@ def dqn(
     n_step: Repeats = 1,
     huber: NonNegative = 1.0,
     reward_clip: Positive | None = 1.0,
-    epsilon_start: Fraction = 1.0,
-    epsilon_end: Fraction = 0.01,
-    epsilon_steps: Positive = 250_000,
-    replay_capacity: Count = 100_000,
-    replay_minimum: Count = 20_000,
+    epsilon: Annotated[Any, Member("schedules")] = EXPLORATION,
+    replay: Annotated[Any, Member("replays")] = "uniform",
     batch_size: Size = 32,
     update_period: Count = 4,
     gradient_steps: Repeats = 1,
+    replay_ratio: Ratio | None = None,
     target_period: Count = 2_000,
 ) -> Agent:
     """Deep Q-network (Mnih et al. 2015, Human-level control through deep reinforcement learning), for one lane.
@@ -66,20 +73,20 @@ def dqn(
     bootstrap discount. With ``double``, the online network selects the maximising action (van Hasselt et al. 2016).
 
     Traced: ``discount``; ``huber`` (gradient bound, 0 for squared error); ``reward_clip`` (rewards are clipped to
-    +-this for learning, recorded rewards stay raw; static None: not clipped); ``epsilon_start``, ``epsilon_end``,
-    ``epsilon_steps`` (linear, in env steps of each env since the agent was initialised).
+    +-this for learning, recorded rewards stay raw; static None: not clipped); ``epsilon`` is a schedule over
+    the env steps of each env since the agent was initialised.
 
-    Static: ``n_step``; ``replay_capacity``, ``replay_minimum``, ``batch_size`` in transitions; ``update_period`` in env
-    steps of each env; ``gradient_steps`` per update period (the replay ratio is
-    ``gradient_steps / (update_period * envs)`` updates per transition); ``target_period`` in updates.
+    Static: ``n_step``; ``batch_size`` in transitions; ``update_period`` in env steps of each env; ``gradient_steps``
+    per update period, or instead ``replay_ratio``, the number of updates per transition: ``gradient_steps =
+    replay_ratio * update_period * envs``, a whole number; ``target_period`` in updates.
 
     ``ValueError`` if the replay sizes are inconsistent, ``update_period`` does not divide the length of every visit,
     the stream's actions are not discrete, or its observations are not one array. The paper clips the error's gradient,
     which is the Huber loss. Defaults are those of Dopamine's DQN in agent steps, with a tenth of its replay capacity.
     """
+    gradient_steps = updates_per_period(spec, update_period, gradient_steps, replay_ratio)
     check_stream("dqn", spec, update_period, gradient_steps)
-    stored = replay(spec, capacity=replay_capacity, minimum=replay_minimum, batch_size=batch_size, steps=n_step)
-    memory = uniform(stored, batch_size, discount, reward_clip)
+    memory = replay(spec, Sampling(batch_size, n_step, discount, reward_clip))
     body = assemble(
         network(spec.observation, spec.actions),
         optimizer(),
@@ -87,6 +94,7 @@ def dqn(
         target=lambda params: params,
         rest=lambda born: {"replay": memory.init(), "schedule": born},
     )
-    timing = Timing(-(-replay_minimum // spec.envs), update_period, gradient_steps, target_period)
-    epsilon = linear(epsilon_start, epsilon_end, epsilon_steps)
-    return replay_agent(body, memory, timing, epsilon, q_criterion(body.network, double, huber), discount, reward_clip)
+    timing = Timing(memory.first, update_period, gradient_steps, target_period)
+    return replay_agent(
+        body, memory, timing, epsilon(), q_criterion(body.network, double, huber), discount, reward_clip
+    )

@@ -95,6 +95,7 @@ def prioritised(
     reward_clip: Number | None,
     exponent: Number,
     correction: Schedule,
+    first: int,
     fan: int = FAN,
 ) -> Memory:
     """Sample transitions with priorities equal to the magnitude of their loss when last learned from.
@@ -146,4 +147,4 @@ def prioritised(
     def ready(state: Stored) -> Array:
         return replay.ready(state.steps)
 
-    return Memory(init, add, ready, sample, update_priorities, batch_size)
+    return Memory(init, add, ready, sample, update_priorities, batch_size, first)

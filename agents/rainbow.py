@@ -11,17 +11,32 @@ from plasticity.agents.c51 import Bound, categorical_criterion
 from plasticity.agents.categorical import Targets, check_atoms, check_support, spread
 from plasticity.agents.noisy import noisy as noisy_network
 from plasticity.agents.noisy import perturbed
-from plasticity.agents.priorities import prioritised as prioritised_memory
-from plasticity.agents.replay import replay
-from plasticity.agents.replay_regime import Timing, check_stream, replay_agent, uniform
-from plasticity.config.fields import BelowOne, Count, Fraction, Member, NonNegative, Positive, Repeats, Size, metadata
-from plasticity.core.schedules import linear
+from plasticity.agents.replay_regime import (
+    FORMER,
+    Ratio,
+    Sampling,
+    Timing,
+    check_stream,
+    replay_agent,
+    updates_per_period,
+)
+from plasticity.agents.value_based import EXPLORATION
+from plasticity.config.fields import BelowOne, Count, Member, Moved, NonNegative, Positive, Repeats, Size, metadata
 from plasticity.core.types import Activation, Agent, Array, Params, StreamSpec
 from plasticity.interventions.base import Intervention
 from plasticity.networks.spec import Head, NetworkSpec
 
 # DQN Zoo's settings for Rainbow.
 ADAM = {"kind": "adam", "learning_rate": 6.25e-5, "eps": 0.005 / 32, "max_gradient_norm": 10.0}
+
+FORMER_RAINBOW = {
+    "prioritised": Moved("replay.kind", values={True: "prioritised", False: "uniform"}),
+    **FORMER,
+    "priority_exponent": Moved("replay.exponent", drop=0.5),
+    "importance_start": Moved("replay.importance.start", drop=0.4),
+    "importance_end": Moved("replay.importance.end", drop=1.0),
+    "importance_steps": Moved("replay.importance.duration", drop=1_000_000),
+}
 
 
 def two_heads(spec: NetworkSpec, actions: int, atoms: int) -> NetworkSpec:
@@ -37,7 +52,7 @@ def combined(outputs: Array, actions: int, atoms: int) -> Array:
     return value + advantage - jnp.mean(advantage, axis=1, keepdims=True)
 
 
-@metadata(renamed={"learn_every": "update_period"})
+@metadata(renamed=FORMER_RAINBOW, only_with={"gradient_steps": {"replay_ratio": (None,)}})
 def rainbow(
     spec: StreamSpec,
     intervention: Intervention,
@@ -47,7 +62,6 @@ def rainbow(
     discount: BelowOne = 0.99,
     double: bool = True,
     dueling: bool = True,
-    prioritised: bool = True,
     noisy: bool = False,
     n_step: Repeats = 3,
     atoms: Repeats = 51,
@@ -55,62 +69,41 @@ def rainbow(
     v_max: float = 10.0,
     targets: Targets = "distribution",
     sigma: Positive = 0.75,
-    priority_exponent: Fraction = 0.5,
-    importance_start: Fraction = 0.4,
-    importance_end: Fraction = 1.0,
-    importance_steps: Positive = 1_000_000,
     noise_scale: NonNegative = 0.5,
     reward_clip: Bound | None = 1.0,
-    epsilon_start: Fraction = 1.0,
-    epsilon_end: Fraction = 0.01,
-    epsilon_steps: Positive = 250_000,
-    replay_capacity: Count = 100_000,
-    replay_minimum: Count = 20_000,
+    epsilon: Annotated[Any, Member("schedules")] = EXPLORATION,
+    replay: Annotated[Any, Member("replays")] = "prioritised",
     batch_size: Size = 32,
     update_period: Count = 4,
     gradient_steps: Repeats = 1,
+    replay_ratio: Ratio | None = None,
     target_period: Count = 2_000,
 ) -> Agent:
     """Rainbow for one lane: C51 with double, dueling and n-step Q-learning and prioritised replay.
 
-    The loss is that of :func:`plasticity.agents.c51.c51`. Components (static switches; with all off and ``n_step`` 1
-    the agent is C51):
+    The loss is that of :func:`plasticity.agents.c51.c51`. Components (static; with all switches off, ``n_step`` 1 and
+    ``replay: uniform`` the agent is C51):
 
     * ``double``: the online network selects the action in s'.
     * ``dueling`` (Wang et al. 2016, "Dueling Network Architectures for Deep Reinforcement Learning"): the network's
       last dense layer is duplicated; the logits are ``V + A_a - mean_b A_b``.
-    * ``prioritised`` (Schaul et al. 2016, "Prioritized Experience Replay"): transitions are sampled in proportion to
-      ``loss^priority_exponent``, with the loss from when they were last learned from. They are weighted by
-      ``(N P)^-importance`` divided by the largest weight in the batch. ``importance`` goes from ``importance_start`` to
-      ``importance_end`` over ``importance_steps`` env steps of each env since the agent was initialised (DQN Zoo: over
-      its whole run).
+    * ``replay``: ``prioritised`` (Schaul et al. 2016, "Prioritized Experience Replay"), or ``uniform`` without it.
     * ``noisy`` (Fortunato et al. 2018, "Noisy Networks for Exploration"): the parameters of dense layers are resampled
       for every action and update around their learned means, with learned noise scales initialised to ``noise_scale /
       sqrt(inputs)``. It is off by default because resetting units leaves the noise of their outgoing weights in place.
       With it, the paper sets epsilon to 0. Evaluation uses no noise.
 
-    Traced: ``priority_exponent``, ``importance_start``, ``importance_end``, ``importance_steps``, ``noise_scale``. All
-    other settings and errors are those of :func:`plasticity.agents.c51.c51`. Defaults are DQN Zoo's, except for the
-    noise and a tenth of its replay capacity. As there, the priority is the cross-entropy (in the paper, the
-    divergence); no fraction of the samples is uniform.
+    ``noise_scale`` is traced. All other settings and errors are those of :func:`plasticity.agents.c51.c51`. Defaults
+    are DQN Zoo's, except for the noise and a tenth of its replay capacity. As there, the priority is the cross-entropy
+    (in the paper, the divergence); no fraction of the samples is uniform.
 
     Reference: Hessel et al. 2018, "Rainbow: Combining Improvements in Deep Reinforcement Learning".
     """
+    gradient_steps = updates_per_period(spec, update_period, gradient_steps, replay_ratio)
     check_stream("rainbow", spec, update_period, gradient_steps)
     check_atoms(atoms)
     check_support(spec, v_min, v_max, reward_clip)
-    stored = replay(spec, capacity=replay_capacity, minimum=replay_minimum, batch_size=batch_size, steps=n_step)
-    memory = uniform(stored, batch_size, discount, reward_clip)
-    if prioritised:
-        memory = prioritised_memory(
-            stored,
-            spec,
-            batch_size=batch_size,
-            discount=discount,
-            reward_clip=reward_clip,
-            exponent=priority_exponent,
-            correction=linear(importance_start, importance_end, importance_steps),
-        )
+    memory = replay(spec, Sampling(batch_size, n_step, discount, reward_clip))
     wanted = network(spec.observation, spec.actions * atoms)
     body = assemble(
         two_heads(wanted, spec.actions, atoms) if dueling else wanted,
@@ -127,9 +120,8 @@ def rainbow(
             return combined(outputs, spec.actions, atoms), activations
         return outputs.reshape(-1, spec.actions, atoms), activations
 
-    timing = Timing(-(-replay_minimum // spec.envs), update_period, gradient_steps, target_period)
-    epsilon = linear(epsilon_start, epsilon_end, epsilon_steps)
+    timing = Timing(memory.first, update_period, gradient_steps, target_period)
     criterion = categorical_criterion(logits, double, v_min, v_max, atoms, spread(targets, sigma))
     if noisy:
         criterion = criterion._replace(perturb=perturbed)
-    return replay_agent(body, memory, timing, epsilon, criterion, discount, reward_clip)
+    return replay_agent(body, memory, timing, epsilon(), criterion, discount, reward_clip)

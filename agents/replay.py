@@ -108,10 +108,10 @@ def replay(spec: StreamSpec, *, capacity: int, minimum: int, batch_size: int, st
     window = max(spec.stack, 1) + steps
     rows = capacity // spec.envs
     if rows < window:
-        raise ValueError(f"agent.replay_capacity: {capacity} is not allowed; must be at least {window * spec.envs}")
+        raise ValueError(f"agent.replay.capacity: {capacity} is not allowed; must be at least {window * spec.envs}")
     if not window * spec.envs <= minimum <= rows * spec.envs:
         raise ValueError(
-            f"agent.replay_minimum: {minimum} is not allowed; must be between {window * spec.envs} and "
+            f"agent.replay.minimum: {minimum} is not allowed; must be between {window * spec.envs} and "
             f"{rows * spec.envs}, the capacity of the replay"
         )
     buffer = flashbax.make_trajectory_buffer(

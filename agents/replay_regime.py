@@ -1,16 +1,19 @@
 """Learning from replay: store every step, learn periodically from samples. The caller's criterion defines the loss."""
 
+import math
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from pydantic import Field
 
 from plasticity.agents.base import ACTION, NOISE, REFERENCE, SAMPLE, AgentCore
-from plasticity.agents.replay import Batch, Replay, clipped
+from plasticity.agents.replay import Batch, clipped
 from plasticity.agents.suits import check_acting
-from plasticity.agents.value_based import epsilon_greedy
+from plasticity.agents.value_based import FORMER_EPSILON, epsilon_greedy
 from plasticity.config.counters import check_updates
+from plasticity.config.fields import Moved
 from plasticity.core.masked import mean_where
 from plasticity.core.schedules import Number, Schedule
 from plasticity.core.types import (
@@ -85,21 +88,27 @@ class Memory(NamedTuple):
     update_priorities: Callable[[Any, Array, Array, Array, Array], Any]
     # state, int32[] updates made (never batched), bool[] they count, places and losses [updates, B] -> state
     batch_size: int
+    first: int  # env steps of each env before there is enough to sample
 
 
-def uniform(replay: Replay, batch_size: int, gamma: Number, reward_clip: Number | None) -> Memory:
-    """Sample stored transitions uniformly, with equal weights."""
+# Settings of the agents in versions before schedules and replays were members.
+FORMER: Mapping[str, str | Moved] = {
+    **FORMER_EPSILON,
+    "learn_every": "update_period",
+    "replay_capacity": Moved("replay.capacity"),
+    "replay_minimum": Moved("replay.minimum"),
+}
 
-    def sample(state: Any, key: Key, age: Array) -> Sample:
-        del age
-        batch = replay.sample(state, key, gamma, reward_clip)
-        return Sample(batch, jnp.ones(batch_size), jnp.zeros(batch_size, jnp.int32))
+Ratio = Annotated[float, Field(gt=0)]
 
-    def update_priorities(state: Any, made: Array, counts: Array, places: Array, losses: Array) -> Any:
-        del made, counts, places, losses
-        return state
 
-    return Memory(replay.init, replay.add, replay.ready, sample, update_priorities, batch_size)
+class Sampling(NamedTuple):
+    """What an agent asks of its replay: the first two numbers are static, the last traced unless None."""
+
+    batch_size: int
+    n_step: int
+    discount: Number
+    reward_clip: Number | None
 
 
 def check_stream(name: str, spec: StreamSpec, update_period: int, gradient_steps: int) -> None:
@@ -111,6 +120,22 @@ def check_stream(name: str, spec: StreamSpec, update_period: int, gradient_steps
                 f"agent.update_period: {update_period} is not allowed; must divide the {visit.steps} steps of a visit"
             )
     check_updates("agent.gradient_steps", spec, gradient_steps, update_period)
+
+
+def updates_per_period(spec: StreamSpec, update_period: int, gradient_steps: int, replay_ratio: float | None) -> int:
+    """``replay_ratio`` updates per transition as updates per period; ``gradient_steps`` if it is None.
+
+    ``ValueError`` if that is not a whole number.
+    """
+    if replay_ratio is None:
+        return gradient_steps
+    updates = replay_ratio * update_period * spec.envs
+    if not math.isclose(updates, max(round(updates), 1), rel_tol=1e-6):
+        raise ValueError(
+            f"agent.replay_ratio: {replay_ratio:g} is not allowed; with update_period {update_period} and "
+            f"{spec.envs} envs it must be a multiple of {1 / (update_period * spec.envs):g}"
+        )
+    return round(updates)
 
 
 def one_step(transition: Transition, gamma: Number, reward_clip: Number | None) -> Batch:

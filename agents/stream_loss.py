@@ -10,6 +10,7 @@ from plasticity.agents.normalise import Normalise, Preprocessor, Share, preproce
 from plasticity.agents.replay import Batch
 from plasticity.agents.streaming import (
     CONTROL_NETWORK,
+    EXPLORATION,
     Losses,
     Scores,
     greedy_policy,
@@ -19,10 +20,10 @@ from plasticity.agents.streaming import (
 )
 from plasticity.agents.suits import check_acting
 from plasticity.agents.truncation import Truncation, check_truncation
-from plasticity.agents.value_based import error_loss
-from plasticity.config.fields import BelowOne, Fraction, Member, NonNegative, Positive, Repeats
+from plasticity.agents.value_based import FORMER_EPSILON, error_loss
+from plasticity.config.fields import BelowOne, Member, NonNegative, Positive, Repeats, metadata
 from plasticity.core.masked import mean_where
-from plasticity.core.schedules import Number, Schedule, linear
+from plasticity.core.schedules import Number, Schedule
 from plasticity.core.types import Agent, Array, Clock, Key, Learner, Metrics, Params, State, StreamSpec
 from plasticity.interventions.base import Intervention
 
@@ -56,6 +57,7 @@ def batch_of_one(
     return streaming_agent(body, preprocessor, policy, epsilon, update, losses, values, "values", discount, truncation)
 
 
+@metadata(renamed=FORMER_EPSILON)
 def stream_dqn(
     spec: StreamSpec,
     intervention: Intervention,
@@ -64,9 +66,7 @@ def stream_dqn(
     optimizer: Annotated[Any, Member("optimizers")] = CALM_ADAM,
     discount: BelowOne = 0.99,
     huber: NonNegative = 1.0,
-    epsilon_start: Fraction = 1.0,
-    epsilon_end: Fraction = 0.01,
-    epsilon_steps: Positive = 25_000,
+    epsilon: Annotated[Any, Member("schedules")] = EXPLORATION,
     normalise: Normalise = "running",
     normalise_rate: Share = 1e-4,
     scale_rewards: bool = True,
@@ -96,10 +96,10 @@ def stream_dqn(
         errors, activations = one_step_errors(body, params, held, batch)
         return error_loss(errors, huber), activations
 
-    epsilon = linear(epsilon_start, epsilon_end, epsilon_steps)
-    return batch_of_one(body, preprocessor, values, epsilon, losses, discount, truncation)
+    return batch_of_one(body, preprocessor, values, epsilon(), losses, discount, truncation)
 
 
+@metadata(renamed=FORMER_EPSILON)
 def stream_c51(
     spec: StreamSpec,
     intervention: Intervention,
@@ -111,9 +111,7 @@ def stream_c51(
     value_max: Positive = 10.0,
     targets: Targets = "distribution",
     sigma: Positive = 0.75,
-    epsilon_start: Fraction = 1.0,
-    epsilon_end: Fraction = 0.01,
-    epsilon_steps: Positive = 25_000,
+    epsilon: Annotated[Any, Member("schedules")] = EXPLORATION,
     normalise: Normalise = "running",
     normalise_rate: Share = 1e-4,
     scale_rewards: bool = True,
@@ -161,5 +159,4 @@ def stream_c51(
         greedy = expected(following, support())
         return cross_entropies(batch, now, following, greedy, support(), spread(targets, sigma)), activations
 
-    epsilon = linear(epsilon_start, epsilon_end, epsilon_steps)
-    return batch_of_one(body, preprocessor, values, epsilon, losses, discount, truncation)
+    return batch_of_one(body, preprocessor, values, epsilon(), losses, discount, truncation)

@@ -3,7 +3,7 @@
 A value-based streaming agent combines a loss or a trace with any optimizer.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import jax
@@ -14,9 +14,9 @@ from plasticity.agents.normalise import Normalise, Preprocessor, Share, preproce
 from plasticity.agents.replay import Batch
 from plasticity.agents.suits import check_acting
 from plasticity.agents.truncation import Truncation, check_truncation, kept_discount
-from plasticity.agents.value_based import epsilon_greedy, error_loss
-from plasticity.config.fields import BelowOne, Fraction, Member, NonNegative, Positive, metadata
-from plasticity.core.schedules import Number, linear
+from plasticity.agents.value_based import FORMER_EPSILON, epsilon_greedy, error_loss
+from plasticity.config.fields import BelowOne, Fraction, Member, Moved, NonNegative, metadata
+from plasticity.core.schedules import Number
 from plasticity.core.types import (
     FIRST,
     LAST,
@@ -45,6 +45,9 @@ Losses = Callable[[Params, Params, Batch], tuple[Array, Any]]
 Scores = Callable[[Params, Any], Array]  # observations [B, ...] -> [B, actions]
 Update = Callable[[Key, Learner, State, Batch, Array, Array, Clock], tuple[Learner, State, Metrics]]
 # key, learner, plugins, the transition as a batch of one, bool[] first of its episode, bool[] last of it, clock
+
+EXPLORATION = {"kind": "linear", "start": 1.0, "end": 0.01, "duration": 25_000}  # epsilon, in env steps
+FORMER: Mapping[str, str | Moved] = {**FORMER_EPSILON, "trace": "trace_decay"}
 
 CONTROL_NETWORK = {
     "kind": "mlp",
@@ -222,7 +225,7 @@ def trace_metrics(body: AgentCore, learner: Learner, error: Array, clip: Number 
     return {**made, "step_size": body.optimizer.learning_rate(learner.opt_state)}
 
 
-@metadata(renamed={"trace": "trace_decay"})
+@metadata(renamed=FORMER)
 def stream_q(
     spec: StreamSpec,
     intervention: Intervention,
@@ -232,9 +235,7 @@ def stream_q(
     discount: BelowOne = 0.99,
     trace_decay: Fraction = 0.8,
     error_clip: NonNegative = 0.0,
-    epsilon_start: Fraction = 1.0,
-    epsilon_end: Fraction = 0.01,
-    epsilon_steps: Positive = 25_000,
+    epsilon: Annotated[Any, Member("schedules")] = EXPLORATION,
     normalise: Normalise = "running",
     normalise_rate: Share = 1e-4,
     scale_rewards: bool = True,
@@ -248,8 +249,7 @@ def stream_q(
     actions.
 
     Traced: ``discount``; ``trace_decay`` (lambda); ``error_clip`` (``delta`` is clipped to +- this; 0: not clipped);
-    ``epsilon_start``, ``epsilon_end``, ``epsilon_steps`` (linear, in env steps since the agent was initialised);
-    ``normalise_rate`` (of "exponential").
+    ``normalise_rate`` (of "exponential"). ``epsilon`` is a schedule over the env steps since the agent was initialised.
 
     Static: ``normalise``, ``scale_rewards`` (see ``agents.normalise``); ``truncation``: a truncated episode either
     bootstraps from the value of its last observation ("bootstrap") or counts as terminated ("terminal"), as in all of
@@ -268,11 +268,10 @@ def stream_q(
     )
     spec_of_network, rest = network(preprocessor.observation, spec.actions), remembered(preprocessor)
     body = assemble(spec_of_network, optimizer(), intervention, rest=rest, trace=eligible)
-    epsilon = linear(epsilon_start, epsilon_end, epsilon_steps)
-    return traced_q(body, preprocessor, epsilon, discount, trace_decay, error_clip, truncation)
+    return traced_q(body, preprocessor, epsilon(), discount, trace_decay, error_clip, truncation)
 
 
-@metadata(renamed={"trace": "trace_decay"})
+@metadata(renamed=FORMER)
 def adaptive_q(
     spec: StreamSpec,
     intervention: Intervention,
@@ -282,9 +281,7 @@ def adaptive_q(
     discount: BelowOne = 0.99,
     trace_decay: Fraction = 0.8,
     error_clip: NonNegative = 1.0,
-    epsilon_start: Fraction = 1.0,
-    epsilon_end: Fraction = 0.01,
-    epsilon_steps: Positive = 25_000,
+    epsilon: Annotated[Any, Member("schedules")] = EXPLORATION,
     normalise: Normalise = "running",
     normalise_rate: Share = 1e-4,
     scale_rewards: bool = True,
@@ -309,9 +306,7 @@ def adaptive_q(
         discount=discount,
         trace_decay=trace_decay,
         error_clip=error_clip,
-        epsilon_start=epsilon_start,
-        epsilon_end=epsilon_end,
-        epsilon_steps=epsilon_steps,
+        epsilon=epsilon,
         normalise=normalise,
         normalise_rate=normalise_rate,
         scale_rewards=scale_rewards,

@@ -4,8 +4,18 @@ import jax
 import jax.numpy as jnp
 import rlax
 
+from plasticity.config.fields import Moved
 from plasticity.core.schedules import Number
 from plasticity.core.types import Array, Key
+
+EXPLORATION = {"kind": "linear", "start": 1.0, "end": 0.01, "duration": 250_000}  # epsilon, in env steps of each env
+
+# Settings of epsilon in versions before schedules were members.
+FORMER_EPSILON = {
+    "epsilon_start": Moved("epsilon.start"),
+    "epsilon_end": Moved("epsilon.end"),
+    "epsilon_steps": Moved("epsilon.duration"),
+}
 
 
 def error_loss(errors: Array, huber: Number) -> Array:

@@ -23,7 +23,10 @@ from plasticity.runs.launch import registry
 
 DOCS = Path(__file__).resolve().parent
 MADE = "<!-- Made by docs/make_reference.py. -->"
-PAGES_OF = {"networks": "networks.md", "optimizers": "optimizers.md", "transforms": "../streams.md"}
+PAGES_OF = {
+    **{family: f"{family}.md" for family in ("networks", "optimizers", "schedules", "replays")},
+    "transforms": "../streams.md",
+}
 
 
 # ------------------------------------------------------------------------------------------------ the config file
@@ -244,12 +247,19 @@ OPTIMIZERS = (
     "In a config: `optimizer: {kind: adam, learning_rate: 1.0e-3}` of an agent. Your own: "
     "[Write an optimizer](../howto/optimizer.md)."
 )
+SCHEDULES = (
+    "In a config: `schedule: {kind: cosine, duration: 100_000}` of an optimizer, which multiplies its "
+    "learning rate by the value, or `epsilon: {end: 0.01, duration: 100_000}` of an agent."
+)
+REPLAYS = "In a config: `replay: {kind: prioritised, capacity: 100_000, minimum: 5_000}` of `dqn`, `c51` or `rainbow`."
 WRITTEN: Mapping[str, Callable[[Any], str]] = {
     "reference/config.md": config_page,
     "reference/cli.md": cli_page,
     "reference/api.md": api_page,
     "reference/networks.md": members_page("networks", NETWORKS),
     "reference/optimizers.md": members_page("optimizers", OPTIMIZERS),
+    "reference/schedules.md": members_page("schedules", SCHEDULES),
+    "reference/replays.md": members_page("replays", REPLAYS),
     "config.schema.json": config_schema.text,
 }
 

@@ -12,6 +12,8 @@ import pytest
 from chain import chain
 
 from plasticity.agents import AGENTS
+from plasticity.agents.replay_regime import Memory
+from plasticity.agents.replays import prioritised, uniform
 from plasticity.core.types import Agent, Clock, StreamSpec, TimeStep, Transition, Visit
 from plasticity.engine.lanes import Placement
 from plasticity.engine.program import Program
@@ -22,13 +24,27 @@ from plasticity.interventions.base import Intervention, compose
 from plasticity.networks.presets import mlp
 from plasticity.optim.eligibility import adaptive_q, obgd
 from plasticity.optim.optimizers import adam
+from plasticity.optim.schedules import linear
 from plasticity.runs import launch
+
+EPSILON = functools.partial(linear, end=0.01, duration=250_000)
+IMPORTANCE = functools.partial(linear, start=0.4, end=1.0, duration=1_000_000)
+
+
+def uniform_replay(capacity: int = 100, minimum: int = 8) -> Callable[..., Memory]:
+    return functools.partial(uniform, capacity=capacity, minimum=minimum)
+
+
+def prioritised_replay(capacity: int = 100, minimum: int = 8, **settings: Any) -> Callable[..., Memory]:
+    sizes = {"capacity": capacity, "minimum": minimum}
+    return functools.partial(prioritised, **sizes, **({"importance": IMPORTANCE} | settings))
+
 
 SMALL = {
     "network": functools.partial(mlp, widths=(6,)),
     "optimizer": functools.partial(adam, learning_rate=0.01),
-    "replay_capacity": 60,
-    "replay_minimum": 8,
+    "replay": uniform_replay(60),
+    "epsilon": EPSILON,
     "batch_size": 4,
     "update_period": 2,
     "target_period": 3,
@@ -47,7 +63,7 @@ OWN = {
     "adaptive_q": {"optimizer": functools.partial(adaptive_q, learning_rate=0.01)},
     "stream_c51": {"atoms": 5},
     "c51": {"atoms": 5, "v_min": -1.0, "v_max": 2.0},
-    "rainbow": {"atoms": 5, "v_min": -1.0, "v_max": 2.0, "n_step": 2},
+    "rainbow": {"replay": prioritised_replay(60), "atoms": 5, "v_min": -1.0, "v_max": 2.0, "n_step": 2},
 }
 
 

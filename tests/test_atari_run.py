@@ -11,7 +11,7 @@ from plasticity.runs import launch
 pytestmark = pytest.mark.filterwarnings("ignore:frames_per_visit")  # visits are short on purpose
 
 STREAM = {"kind": "atari", "games": ["Breakout", "Pong", "Breakout"], "frames_per_visit": 1600}
-AGENT = {**tiny.DQN["agent"], "epsilon_steps": 100}
+AGENT = {**tiny.DQN["agent"], "epsilon": {"duration": 100}}
 
 
 @pytest.fixture(scope="module")

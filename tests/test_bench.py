@@ -209,7 +209,7 @@ def test_the_scan_by_hand_learns_what_the_runner_learns():
 def test_agent_rows_count_the_steps_of_all_lanes_and_envs(monkeypatch):
     stream = {"kind": "catch", "steps_per_task": 10_000, "envs": 3}
     network = {"kind": "mlp", "widths": [4]}
-    settings = {"kind": "dqn", "network": network, "replay_minimum": 30, "replay_capacity": 300}
+    settings = {"kind": "dqn", "network": network, "replay": {"minimum": 30, "capacity": 300}}
     case = agents.agent(stream, 20, (1, 2), {2: 10**9}, **settings)
     seconds = {1: [0.5, 0.25, 9.0], 2: [0.5, 0.25, 1.0]}
     monkeypatch.setattr(

@@ -265,7 +265,7 @@ def commands_in_order(page: Path) -> list[str]:
 def test_the_tutorial_from_its_first_command_to_its_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of its commands in their order, in an empty folder, each run at a tiny size."""
     page = DOCS / "tutorial.md"
-    small = ["stream.steps_per_visit=400", "stream.cycles=2", "seeds=2", "agent.replay_minimum=50", "probe_size=32"]
+    small = ["stream.steps_per_visit=400", "stream.cycles=2", "seeds=2", "agent.replay.minimum=50", "probe_size=32"]
     (tmp_path / "configs").symlink_to(ROOT / "configs")
     monkeypatch.chdir(tmp_path)
     for line in commands_in_order(page):

@@ -39,7 +39,7 @@ SMALL = ("stream.tasks=2", "stream.steps_per_task=20", "probe_size=16", "record_
 TINY = {
     **dict.fromkeys(KINDS, SMALL),
     "monitor": (*SMALL, "monitor_every=10"),
-    "stream": ("stream.tasks=2", "stream.steps_per_task=200", "agent.epsilon_steps=50"),
+    "stream": ("stream.tasks=2", "stream.steps_per_task=200", "agent.epsilon.duration=50"),
 }
 
 
@@ -60,7 +60,7 @@ def test_every_folder_is_known():
 def test_an_environment_of_ones_own_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """As from its folder, whose module the id names."""
     monkeypatch.syspath_prepend(str(EXAMPLES / "gymnasium"))
-    small = ["stream.steps_per_visit=120", "stream.cycles=1", "agent.epsilon_steps=40"]
+    small = ["stream.steps_per_visit=120", "stream.cycles=1", "agent.epsilon.duration=40"]
     try:
         run = plasticity.run(EXAMPLES / "gymnasium" / "experiment.yaml", tmp_path / "run", overrides=small)
     finally:

@@ -24,6 +24,8 @@ NAMED: dict[str, dict[str, Any]] = {
     "monitors": {"monitors": ["odd"]},
     "networks": {"agent": {"kind": "classifier", "network": "odd"}},
     "optimizers": {"agent": {"kind": "classifier", "network": "mlp", "optimizer": "odd"}},
+    "schedules": {"agent": {"kind": "classifier", "network": "mlp", "optimizer": {"kind": "adam", "schedule": "odd"}}},
+    "replays": {"stream": "catch", "agent": {**tiny.DQN["agent"], "replay": "odd"}},
 }
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
-from agent_cases import SOME_SOON, agent, clock_at, program, run, source
+from agent_cases import SOME_SOON, agent, clock_at, program, run, source, uniform_replay
 
 from plasticity.core import trees
 from plasticity.engine.lanes import Placement
@@ -16,6 +16,7 @@ from plasticity.engine.program import NEVER, Program
 from plasticity.engine.runner import Position, Run
 from plasticity.interventions import reset
 from plasticity.networks.presets import mlp
+from plasticity.optim.schedules import linear
 from plasticity.runs import launch
 
 VISIT, SEEDS = 20, (3, 8)
@@ -189,8 +190,9 @@ def test_the_arm_of_a_launched_experiment_is_this_reset():
 
 def test_deep_q_learning_solves_the_chain_and_a_newborn_solves_the_next():
     """The best return is 1, that of random actions about 0.65. Greedy after 400 steps of each visit."""
-    learning = {"epsilon_end": 0.0, "epsilon_steps": 400, "update_period": 2, "target_period": 10, "discount": 0.8}
-    sizes = {"replay_capacity": 4000, "replay_minimum": 100, "batch_size": 32}
+    epsilon = functools.partial(linear, end=0.0, duration=400)
+    learning = {"epsilon": epsilon, "update_period": 2, "target_period": 10, "discount": 0.8}
+    sizes = {"replay": uniform_replay(4000, 100), "batch_size": 32}
     network = functools.partial(mlp, widths=(32,))
     stream = source("dqn", steps=800, envs=4)
     arm = program("dqn", reset, stream=stream, seeds=(0, 1, 2), chunk=200, network=network, **learning, **sizes)

@@ -7,7 +7,7 @@ import re
 from typing import Any
 
 import pytest
-from agent_cases import program, run
+from agent_cases import prioritised_replay, program, run, uniform_replay
 from chain import chain
 
 ROWS = 777  # of the replay, a number that nothing else has: it finds the replay's arrays in the compiled program
@@ -17,6 +17,7 @@ SIZES = rf"\b{ROWS}\b|\b{TREE},64\b"
 # like all others; an update of a slice and a scatter of a row write into their operand.
 CHEAP = {"parameter", "get-tuple-element", "bitcast", "tuple", "while", "conditional", "call", "fusion"}
 IN_PLACE = {"dynamic-update-slice", "scatter"}
+REPLAY = {"dqn": uniform_replay, "rainbow": prioritised_replay}
 
 
 def instructions(name: str, width: int, sizes: str, **settings: Any) -> list[tuple[str, str]]:
@@ -31,7 +32,7 @@ def instructions(name: str, width: int, sizes: str, **settings: Any) -> list[tup
 @pytest.mark.parametrize("width", [1, pytest.param(2, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["dqn", pytest.param("rainbow", marks=pytest.mark.slow)])
 def test_the_loop_copies_no_replay_array(name, width):
-    found = instructions(name, width, SIZES, replay_capacity=2 * ROWS, gradient_steps=2)
+    found = instructions(name, width, SIZES, replay=REPLAY[name](2 * ROWS), gradient_steps=2)
     lanes = "" if width == 1 else f"{width},"
     kept = [f"f32[{lanes}2,{ROWS},5]"] + [f"f32[{lanes}{TREE},64]"] * (name == "rainbow")
     for array in kept:

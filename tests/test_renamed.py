@@ -11,9 +11,10 @@ import tiny
 
 from plasticity import results
 from plasticity.config.experiments import Experiment, read_experiment
-from plasticity.config.fields import metadata
+from plasticity.config.fields import Moved, metadata
 from plasticity.config.registry import FAMILIES, Registry
 from plasticity.config.renamed import Renamer
+from plasticity.core.errors import UserError
 from plasticity.runs import launch
 
 STREAM_Q = {"kind": "stream_q", "network": {"kind": "mlp", "widths": [8]}}
@@ -59,6 +60,107 @@ def test_an_old_name_is_read_and_named(old: dict[str, Any], new: dict[str, Any],
     found, wanted, told = both(old, new)
     assert found == wanted
     assert told == [line]
+
+
+ADAM = {"kind": "adam", "learning_rate": 0.1}
+DQN = tiny.DQN["agent"]
+RAINBOW = {**DQN, "kind": "rainbow"}
+WITHOUT = {key: value for key, value in DQN.items() if key != "replay"}
+PRIORITIES = {"kind": "rainbow", "prioritised": False, "priority_exponent": 0.5, "replay_minimum": 16}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        (
+            {**WITHOUT, "replay_capacity": 200, "replay_minimum": 16, "epsilon_end": 0.2},
+            {**DQN, "epsilon": {"end": 0.2}},
+        ),
+        ({**DQN, "epsilon_start": 0.5, "epsilon_steps": 10}, {**DQN, "epsilon": {"start": 0.5, "duration": 10}}),
+        (
+            {**WITHOUT, **PRIORITIES, "replay_capacity": 200},
+            {**WITHOUT, "kind": "rainbow", "replay": {"kind": "uniform", "capacity": 200, "minimum": 16}},
+        ),
+        (
+            {**RAINBOW, "priority_exponent": 0.5, "importance_end": 0.9, "prioritised": True},
+            {**RAINBOW, "replay": {**DQN["replay"], "exponent": 0.5, "importance": {"end": 0.9}}},
+        ),
+    ],
+)
+def test_an_old_setting_of_a_replay_agent_is_read_in_its_new_place(old: dict[str, Any], new: dict[str, Any]) -> None:
+    found, wanted, _ = both({"stream": CATCH, "agent": old}, {"stream": CATCH, "agent": new})
+    assert found == wanted
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ({"schedule": "constant", "schedule_updates": 0, "end_learning_rate": 0.0, "warm_up": 0}, {}),
+        ({"schedule": "constant", "warm_up": 5}, {"schedule": {"kind": "constant", "warm_up": 5}}),
+        ({"warm_up": 5}, {"schedule": {"kind": "constant", "warm_up": 5}}),
+        (
+            {"schedule": "cosine", "schedule_updates": 9, "end_learning_rate": 0.05},
+            {"schedule": {"kind": "cosine", "duration": 9, "end": 0.5}},
+        ),
+        (
+            {"schedule": "linear", "schedule_updates": 9, "warm_up": 3, "end_learning_rate": 0.0},
+            {"schedule": {"kind": "linear", "duration": 9, "warm_up": 3, "end": 0.0}},
+        ),
+    ],
+)
+def test_an_old_schedule_of_an_optimizer_is_read_as_a_member(old: dict[str, Any], new: dict[str, Any]) -> None:
+    agent = tiny.document()["agent"]
+    given, wanted = ({"agent": {**agent, "optimizer": {**ADAM, **each}}} for each in (old, new))
+    assert both(given, wanted)[0] == both(given, wanted)[1]
+
+
+def test_an_arm_that_turns_priorities_off_keeps_the_sizes_of_its_replay() -> None:
+    arms = {"plain": {"agent": {"prioritised": False, "priority_exponent": 0.5}}}
+    old = {"stream": CATCH, "agent": {**WITHOUT, "kind": "rainbow", "replay_capacity": 300}, "arms": arms}
+    replay = {"capacity": 300, "kind": "uniform"}
+    new = {**old, "agent": {**WITHOUT, "kind": "rainbow", "replay": {"capacity": 300}}}
+    found, wanted, _ = both(old, {**new, "arms": {"plain": {"agent": {"replay": replay}}}})
+    assert found == wanted
+
+
+def test_an_arm_of_an_older_run_that_ends_the_schedule_of_its_base() -> None:
+    agent = tiny.document()["agent"]
+    base = {**ADAM, "schedule": {"kind": "linear", "duration": 9}}
+    whole = {"schedule": "constant", "schedule_updates": 0, "end_learning_rate": 0.0, "warm_up": 0}
+    given, wanted = (
+        {"agent": {**agent, "optimizer": base}, "arms": {"a": {"agent": {"optimizer": each}}}}
+        for each in (whole, {"schedule": None})
+    )
+    assert both(given, wanted)[0] == both(given, wanted)[1]
+
+
+def test_an_arm_ends_the_schedule_of_the_base() -> None:
+    agent = tiny.document()["agent"]
+    base = {"agent": {**agent, "optimizer": {**ADAM, "schedule": {"kind": "linear", "duration": 9}}}}
+    old = {**base, "arms": {"a": {"agent": {"optimizer": {"schedule": "constant"}}}}}
+    found, wanted, _ = both(old, {**base, "arms": {"a": {"agent": {"optimizer": {"schedule": None}}}}})
+    assert found == wanted
+
+
+@pytest.mark.parametrize(
+    ("override", "changed"),
+    [
+        ("agent.epsilon_end=0.5", {"epsilon": {"end": 0.5}}),
+        ("agent.replay_minimum=20", {"replay": {"capacity": 200, "minimum": 20}}),
+        ("agent.optimizer.warm_up=7", {"optimizer": {"kind": "adam", "schedule": {"kind": "constant", "warm_up": 7}}}),
+    ],
+)
+def test_an_old_setting_that_moved_on_the_command_line(override: str, changed: dict[str, Any]) -> None:
+    given = {"stream": CATCH, "agent": DQN}
+    found, wanted, notes = both(given, {**given, "agent": {**DQN, **changed}}, override)
+    assert found == wanted
+    assert len(notes) == 1
+
+
+def test_a_sweep_of_an_old_setting_whose_values_changed_names_the_new_one() -> None:
+    sweep = {"agent.optimizer.end_learning_rate": [0.0, 0.1]}
+    with pytest.raises(UserError, match=r"`agent.optimizer.end_learning_rate` is now called `agent.optimizer.schedule"):
+        both({"sweep": sweep}, {})
 
 
 @pytest.mark.parametrize(
@@ -138,5 +240,6 @@ def test_no_old_name_is_in_use_again() -> None:
         for name in registry.names(family):
             renamed = registry.metadata(family, name).renamed
             schema = registry.schema(family, name)
-            assert set(renamed.values()) <= set(schema), name
-            assert not set(renamed) & set(schema), name
+            places = {old: new.to if isinstance(new, Moved) else new for old, new in renamed.items()}
+            assert {place.partition(".")[0] for place in places.values()} <= set(schema), name
+            assert not {old for old, place in places.items() if old != place} & set(schema), name

@@ -14,6 +14,7 @@ from plasticity.agents import AGENTS
 from plasticity.core.types import Transition, Visit
 from plasticity.interventions import rehearsal
 from plasticity.interventions.base import Intervention
+from plasticity.optim.schedules import linear
 
 SOON = ("classifier",)  # now; the others are slow tests
 STEPS = {"dqn": 16, "c51": 16, "rainbow": 16, "stream_dqn": 10}  # of a visit, in which everything acts at least once
@@ -25,7 +26,9 @@ def life(name: str, *methods: Intervention) -> list[np.ndarray]:
     """Everything the agent has learned and all that it recorded, after two visits with a switch between."""
     steps = STEPS.get(name, 10)
     stream = source(name, visits=2, steps=steps)
-    made = agent(name, stream.spec, *methods, epsilon_steps=10)  # so that exploration changes in so short a life
+    made = agent(
+        name, stream.spec, *methods, epsilon=functools.partial(linear, end=0.01, duration=10)
+    )  # so that exploration changes in so short a life
     world = stream.make(1)
 
     @jax.jit  # compiled once for both visits

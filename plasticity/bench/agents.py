@@ -19,7 +19,12 @@ BREAKOUT: Document = {"kind": "minatar", "games": ["breakout"], "full_actions": 
 ATARI: Document = {"kind": "atari", "games": ["Breakout"], "frames_per_visit": 4 * STEPS}
 SMALL: Document = {"kind": "minatar"}
 STREAMING: Document = {"activation": "leaky_relu", "normalisation": "map", "initialiser": "sparse"}
-REPLAY: Document = {"optimizer": ADAM, "replay_minimum": 1000, "batch_size": 32, "update_period": 4}
+
+
+def replay(capacity: int, minimum: int = 1000) -> Document:
+    """Settings of a replay agent."""
+    sizes = {"capacity": capacity, "minimum": minimum}
+    return {"optimizer": ADAM, "replay": sizes, "batch_size": 32, "update_period": 4}
 
 
 class AgentCase(NamedTuple):
@@ -41,14 +46,12 @@ CASES: Mapping[str, AgentCase] = {
     "stream_q, MinAtar": minatar(512, {8: 12_000}, kind="stream_q", network={**SMALL, **STREAMING}),
     "adaptive_q, MinAtar": minatar(512, {}, kind="adaptive_q", network={**SMALL, **STREAMING}),
     "stream_c51, MinAtar": minatar(512, {}, kind="stream_c51", network={**SMALL, **STREAMING}),
-    "dqn, MinAtar": minatar(512, {}, kind="dqn", network=SMALL, replay_capacity=20_000, **REPLAY),
-    "c51, MinAtar": minatar(512, {}, kind="c51", network=SMALL, replay_capacity=20_000, **REPLAY),
-    "rainbow, MinAtar": minatar(512, {}, kind="rainbow", network=SMALL, replay_capacity=20_000, **REPLAY),
+    "dqn, MinAtar": minatar(512, {}, kind="dqn", network=SMALL, **replay(20_000)),
+    "c51, MinAtar": minatar(512, {}, kind="c51", network=SMALL, **replay(20_000)),
+    "rainbow, MinAtar": minatar(512, {}, kind="rainbow", network=SMALL, **replay(20_000)),
     "ppo, MinAtar, 16 envs": minatar(128, {}, 16, kind="ppo", network=SMALL, rollout_length=128),
     "stream_q, Atari": agent(ATARI, 64, SCALING[:4], {4: 1_000}, kind="stream_q", network="streaming"),
-    "dqn, Atari": agent(
-        ATARI, 64, SCALING[:4], {2: 200}, kind="dqn", network="nature", replay_capacity=2_000, **REPLAY
-    ),
+    "dqn, Atari": agent(ATARI, 64, SCALING[:4], {2: 200}, kind="dqn", network="nature", **replay(2_000)),
 }
 QUICK_CASES = ("stream_q, MinAtar",)
 
@@ -90,7 +93,7 @@ def measure(name: str, case: AgentCase, lanes: Sequence[int], effort: Effort) ->
         run = Run(planned.program, planned.placement, launch.devices(), _shared(compiled.get(shape)))
         compiled[shape], runs[number] = run.compiled, run
         works[number] = advance(run)
-        warm(works[number], case.case.chunk, case.case.document["agent"].get("replay_minimum", 0))
+        warm(works[number], case.case.chunk, case.case.document["agent"].get("replay", {}).get("minimum", 0))
     turns = interleaved(works, effort)
     for run in runs.values():
         run.close()

@@ -20,7 +20,7 @@ LABELS: dict[str, Any] = {
     "classes": 10,
     "envs": 64,
 }
-REPLAY: dict[str, Any] = {"replay_minimum": 16, "batch_size": 32, "update_period": 4, "target_period": 1000}
+REPLAY: dict[str, Any] = {"batch_size": 32, "update_period": 4, "target_period": 1000}
 
 
 class Case(NamedTuple):
@@ -46,11 +46,17 @@ CLASSIFIER: Document = {
 DQN: Document = {
     "stream": "vectors",
     "agent": {"kind": "dqn", "network": {"kind": "mlp", "widths": [256, 256]}, "optimizer": ADAM, **REPLAY}
-    | {"replay_capacity": 10_000},
+    | {"replay": {"capacity": 10_000, "minimum": 16}},
 }
 NATURE: Document = {
     "stream": "frames",
-    "agent": {"kind": "dqn", "network": "nature", "optimizer": ADAM, **REPLAY, "replay_capacity": 2_000},
+    "agent": {
+        "kind": "dqn",
+        "network": "nature",
+        "optimizer": ADAM,
+        **REPLAY,
+        "replay": {"capacity": 2_000, "minimum": 16},
+    },
 }
 
 CASES: Mapping[str, Case] = {

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from plasticity.bench.agents import ATARI, BREAKOUT, REPLAY
+from plasticity.bench.agents import ATARI, BREAKOUT, replay
 from plasticity.bench.cases import CASES, Case, job
 from plasticity.bench.timing import Effort, Work, interleaved
 from plasticity.engine.runner import Run
@@ -29,7 +29,7 @@ class Learner(NamedTuple):
     costly: bool = True  # whether the monitors that are measured far more rarely by default are timed too
 
 
-DQN: Mapping[str, Any] = {"kind": "dqn", "replay_capacity": 2_000, **REPLAY}
+DQN: Mapping[str, Any] = {"kind": "dqn", **replay(2_000)}
 LEARNERS: Mapping[str, Learner] = {
     "MLP": Learner(CASES["classifier"], (2, 8), 512, 2_000),
     "MinAtar": Learner(Case({"stream": BREAKOUT, "agent": {**DQN, "network": "minatar"}}, 512, ()), (2,), 512, 50_000),
@@ -84,7 +84,7 @@ def measure(name: str, names: Sequence[str], lanes: int, effort: Effort) -> list
 
         return work
 
-    for _ in range(-(-case.document["agent"].get("replay_minimum", 1) // case.chunk)):
+    for _ in range(-(-case.document["agent"].get("replay", {}).get("minimum", 1) // case.chunk)):
         train()
     contenders = {TRAINING: train} | {each: monitor(i) for i, each in enumerate(names)}
     medians = {each: float(np.median(turns)) for each, turns in interleaved(contenders, effort).items()}

@@ -17,6 +17,7 @@ from typer.core import TyperCommand
 
 from plasticity.cli import tables
 from plasticity.cli.display import never_fail
+from plasticity.config.registry import FAMILIES
 from plasticity.core.errors import LINE, StorageError, UserError, cut, printable, shown, unknown, why
 from plasticity.version import __version__
 
@@ -55,7 +56,7 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(help="settings to change: agent.optimizer.learning_rate=1e-3", metavar="[KEY=VALUE]..."),
 ]
-LISTED = ("agents", "streams", "transforms", "interventions", "monitors", "networks", "optimizers", "configs")
+LISTED = (*FAMILIES, "configs")
 Out = Annotated[Path | None, typer.Option(help="folder of the run; default runs/NAME")]
 
 

@@ -55,6 +55,17 @@ Threads = Annotated[int, Field(ge=0, le=1024)]
 
 
 @dataclass(frozen=True)
+class Moved:
+    """The new place of a setting that is now part of a nested member."""
+
+    to: str  # dotted: `replay.capacity`
+    values: Mapping[Any, Any] = field(default_factory=dict)  # old values that have another word now -> new ones
+    drop: Any = None  # the old default: it is left out, as the nested member may have no such setting
+    relative_to: str = ""  # the new value is a fraction of this setting
+    kind: str = ""  # of the nested member, where the config names none
+
+
+@dataclass(frozen=True)
 class Metadata:
     """Metadata of a member, for ``plasticity list`` and the contract tests."""
 
@@ -66,7 +77,7 @@ class Metadata:
     example: Mapping[str, Any] = field(default_factory=dict)  # of a stream: settings of a small example
     period: int = 1  # of a monitor: default measurement period, in periods of `monitor_every`
     formerly: str = ""  # its name in older versions, which configs may still use
-    renamed: Mapping[str, str] = field(default_factory=dict)  # old names of its settings -> new ones
+    renamed: Mapping[str, str | Moved] = field(default_factory=dict)  # old names of its settings -> new ones
 
     def __post_init__(self) -> None:
         if isinstance(self.period, bool) or not isinstance(self.period, int) or self.period < 1:

@@ -18,7 +18,9 @@ from plasticity.config.plugins import Origin, Returns, guarded, said
 from plasticity.config.schema import Setting, schema_of
 from plasticity.core.errors import KEY, UserError, cut, unknown
 
-FAMILIES = ("agents", "streams", "transforms", "interventions", "monitors", "networks", "optimizers")
+FAMILIES = (
+    "agents", "streams", "transforms", "interventions", "monitors", "networks", "optimizers", "schedules", "replays",
+)  # fmt: skip
 
 BUILT_IN = "built in"
 

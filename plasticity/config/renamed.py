@@ -1,15 +1,18 @@
 """Old names of keys, settings and members; configs that use them are read as if they used the new names.
 
-A member's metadata hold its former names: ``formerly`` for the member, ``renamed`` for its settings.
+A member's metadata hold its former names: ``formerly`` for the member, ``renamed`` for its settings. A setting may
+have moved into a nested member (:class:`plasticity.config.fields.Moved`).
 """
 
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from plasticity.config.documents import as_member, locate, merged
+from plasticity.config.documents import as_member, locate, merged, replaced
 from plasticity.config.documents import found as found_at
+from plasticity.config.fields import Moved
 from plasticity.config.registry import FAMILIES, Registry
-from plasticity.core.errors import NoSuchPlaceError
+from plasticity.core.errors import NoSuchPlaceError, UserError
 
 KEYS: Mapping[str, str] = {"told": "task_aware"}  # of a config and of its arms
 PLACES = {"agent": "agents", "network": "networks", "optimizer": "optimizers", "stream": "streams"}  # of one member
@@ -37,6 +40,7 @@ class Renamer:
 
     def __init__(self, registry: Registry) -> None:
         self.notes: dict[str, None] = {}
+        self._registry = registry
         self._kinds = {family: registry.former_names(family) for family in FAMILIES}
         self._settings = {
             (family, name): renamed
@@ -58,7 +62,7 @@ class Renamer:
 
         Args:
           document: where the path leads, with new names already: a setting is renamed only where its member says so.
-          path: as written.
+          path: as written. It is unchanged if the value must change too, which :meth:`document` does.
         """
         *steps, last = path.split(".")
         for i, family in enumerate(steps):
@@ -66,13 +70,27 @@ class Renamer:
                 steps[i + 1] = self._kinds[family].get(steps[i + 1], steps[i + 1])
         arms = document.get("arms")
         of_arm = steps[:1] == ["arms"] and isinstance(arms, Mapping) and ".".join(steps[1:]) in arms
-        new = (KEYS if not steps or of_arm else self._renamed_at(document, steps)).get(last, last)
+        names: Mapping[str, str | Moved] = KEYS if not steps or of_arm else self._renamed_at(document, steps)
+        new = names.get(last, last)
+        if isinstance(new, Moved):
+            if new.values or new.relative_to or new.kind:
+                return path
+            new = new.to
         found = ".".join([*steps, new])
         if found != path:
             self._note(path, found)
         return found
 
-    def _renamed_at(self, document: Any, steps: Sequence[str]) -> Mapping[str, str]:
+    def _swept(self, document: Mapping[str, Any], path: str) -> str:
+        """As :meth:`path`. ``UserError`` if the values must change too."""
+        found = self.path(document, path)
+        *steps, last = found.split(".")
+        move = self._renamed_at(document, steps).get(last) if steps else None
+        if isinstance(move, Moved) and move.to != last:
+            raise UserError(f"sweep: `{path}` is now called `{'.'.join([*steps, move.to])}`; write that")
+        return found
+
+    def _renamed_at(self, document: Any, steps: Sequence[str]) -> Mapping[str, str | Moved]:
         """Old names of the settings of the member at a path."""
         try:
             location = locate(document, ".".join(steps))
@@ -101,7 +119,7 @@ class Renamer:
                 found[key] = [self._member(key, each) for each in value]
         if isinstance(found.get("sweep"), Mapping):
             whole = merged({key: value for key, value in base.items() if key != "arms"}, found)
-            found["sweep"] = {self.path(whole, str(path)): values for path, values in found["sweep"].items()}
+            found["sweep"] = {self._swept(whole, str(path)): values for path, values in found["sweep"].items()}
         return found
 
     def _member(self, family: str, raw: Any, base: Any = None) -> Any:
@@ -113,8 +131,49 @@ class Renamer:
         if isinstance(found.get("kind"), str):
             found["kind"] = self._kind(family, found["kind"])
         kind = str(found.get("kind", below.get("kind")))
-        found = self._keys(found, self._settings.get((family, kind), {}))
+        names = self._settings.get((family, kind), {})
+        found = self._keys(found, {old: new for old, new in names.items() if isinstance(new, str)})
+        for old, new in names.items():
+            if isinstance(new, Moved) and old in found:
+                found = self._moved(family, kind, found, below, old, new)
         return self._parts(found, below)
+
+    def _moved(
+        self, family: str, kind: str, raw: dict[str, Any], below: Mapping[str, Any], old: str, move: Moved
+    ) -> dict[str, Any]:
+        """The member with one old setting moved. ``UserError`` if its new value is not known.
+
+        Args:
+          family: the member's.
+          kind: the member's.
+          raw: the member.
+          below: what it is laid over.
+          old: the setting.
+          move: where it is now.
+        """
+        value, schema = raw[old], self._registry.schema(family, kind)
+        if isinstance(value, str | bool):
+            value = move.values.get(value, value)
+        if move.to == old:
+            return {**raw, old: value}
+        found = {key: each for key, each in raw.items() if key != old}
+        nested, *steps = move.to.split(".")
+        family = str(schema[nested].family)
+        given = [each[nested] for each in (below, raw) if nested in each]
+        inner = _kind_of(functools.reduce(merged, given, as_member(schema[nested].default)))
+        if value == move.drop and not (inner and steps[0] in self._registry.schema(family, inner)):
+            return found
+        self._note(old, move.to)
+        if move.relative_to:
+            whole = raw.get(move.relative_to, below.get(move.relative_to, schema[move.relative_to].default))
+            value = _fraction(old, move, value, whole)
+        if move.kind and inner is None:
+            found[nested] = move.kind
+        if steps == ["kind"]:  # of its settings, the nested member keeps those that the new kind has too
+            known = self._registry.schema(family, value)
+            kept = merged(as_member(below.get(nested)) or {}, as_member(found.get(nested)) or {})
+            return {**found, nested: {"kind": value, **{key: each for key, each in kept.items() if key in known}}}
+        return replaced(found, (nested, *steps), value)
 
     def _kind(self, family: str, kind: str) -> str:
         new = self._kinds[family].get(kind, kind)
@@ -133,3 +192,16 @@ class Renamer:
 
     def _note(self, old: str, new: str) -> None:
         self.notes[f"`{old}` is now called `{new}`"] = None
+
+
+def _kind_of(raw: Any) -> str | None:
+    """The kind of a member as a config gives it; None if it has none."""
+    member = as_member(raw)
+    return str(member["kind"]) if isinstance(member, Mapping) and "kind" in member else None
+
+
+def _fraction(old: str, move: Moved, value: Any, whole: Any) -> Any:
+    try:
+        return value / whole
+    except (TypeError, ZeroDivisionError):
+        raise UserError(f"`{old}` is now called `{move.to}`, a fraction of `{move.relative_to}`; write that") from None

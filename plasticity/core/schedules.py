@@ -48,6 +48,8 @@ def warm_up(schedule: Schedule, steps: Number) -> Schedule:
 
     The rise ends at count ``steps - 1`` and is never 0; with ``steps = 0`` the schedule is unchanged.
     """
+    if isinstance(steps, int) and steps == 0:
+        return schedule
 
     def warmed(count: Array) -> Array:
         # In float32: a count that stays at 2^31 - 1 (the largest) must not wrap to below 0.

@@ -100,7 +100,7 @@ def nap(
         if restart == "switch" and not has_schedule(rule):
             raise ValueError(
                 "restart: switch is not allowed; the agent's optimizer has no schedule to restart. Give it one "
-                "(schedule, warm_up), or set restart: never"
+                "(schedule), or set restart: never"
             )
         return rule
 

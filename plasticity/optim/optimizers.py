@@ -5,22 +5,30 @@ Every number may be an array of the compiled program. Slots of the state with th
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from plasticity.config.fields import BelowOne, Natural, NonNegative, Positive, metadata
+from plasticity.config.fields import BelowOne, Member, Moved, NonNegative, Positive, metadata
 from plasticity.core import schedules
-from plasticity.core.errors import check, refused
+from plasticity.core.errors import check
 from plasticity.core.schedules import Number, Schedule
 from plasticity.core.types import Array, Optimizer, Params
 from plasticity.optim.eligibility import STREAMING
 from plasticity.optim.step_sizes import Unsaid, carried, says
 
-Shape = Literal["constant", "linear", "cosine"]
 Counts = Literal["shared", "parameter"]
+
+
+# Settings of versions before schedules were members.
+FORMER = {
+    "schedule": Moved("schedule", values={"constant": None}),
+    "schedule_updates": Moved("schedule.duration", drop=0),
+    "end_learning_rate": Moved("schedule.end", drop=0.0, relative_to="learning_rate"),
+    "warm_up": Moved("schedule.warm_up", drop=0, kind="constant"),
+}
 
 
 class Scheduled(NamedTuple):
@@ -113,23 +121,12 @@ def lifted(name: str, made: Any) -> Any:
     return Optimizer(rule.init, rule.update, unsaid)
 
 
-def step_size(learning_rate: Number, schedule: Shape, updates: int, end: Number, warm_up: int) -> Schedule:
-    """The step size over the updates; ``updates`` (static) is the length of the decay, after the warm-up.
-
-    ``ValueError`` for an unknown shape, or for a decay over less than one update.
-    """
-    falling = {"linear": schedules.linear, "cosine": schedules.cosine}
-    if schedule == "constant":
-        return schedules.warm_up(schedules.constant(learning_rate), warm_up)
-    check("schedule", schedule, ("constant", *falling))
-    if updates < 1:
-        raise refused("schedule_updates", updates, f"at least 1 with schedule: {schedule}")
-    return schedules.warm_up(falling[schedule](learning_rate, end, updates), warm_up)
-
-
-def varies(schedule: Shape, warm_up: int) -> bool:
-    """Whether :func:`step_size` depends on the count."""
-    return schedule != "constant" or warm_up > 0
+def step_size(learning_rate: Number, schedule: Callable[[], Schedule] | None) -> Schedule:
+    """The step size over the updates: ``learning_rate schedule(t)``, or the learning rate alone without a schedule."""
+    if schedule is None:
+        return schedules.constant(learning_rate)
+    factor = schedule()
+    return lambda count: learning_rate * factor(count)
 
 
 def clipped(max_gradient_norm: Number | None) -> optax.GradientTransformation:
@@ -139,29 +136,25 @@ def clipped(max_gradient_norm: Number | None) -> optax.GradientTransformation:
     return optax.clip_by_global_norm(max_gradient_norm)
 
 
-@metadata(paper="Polyak 1964, Some methods of speeding up the convergence of iteration methods")
+@metadata(paper="Polyak 1964, Some methods of speeding up the convergence of iteration methods", renamed=FORMER)
 def sgd(
     *,
     learning_rate: NonNegative = 1e-2,
     momentum: BelowOne = 0.0,
     nesterov: bool = False,
-    schedule: Shape = "constant",
-    schedule_updates: Natural = 0,
-    end_learning_rate: NonNegative = 0.0,
-    warm_up: Natural = 0,
+    schedule: Annotated[Any, Member("schedules")] | None = None,
     max_gradient_norm: Positive | None = None,
 ) -> Optimizer:
     """Stochastic gradient descent with heavy-ball momentum.
 
     ``m <- momentum m + g``, ``theta <- theta - learning_rate m``; with ``nesterov`` (static) the step is ``g + momentum
-    m``. The step size follows ``schedule`` (static) from ``learning_rate`` (traced) to ``end_learning_rate`` (traced)
-    over ``schedule_updates`` updates, after ``warm_up`` updates of linear increase (both static). ``max_gradient_norm``
-    (traced) bounds the gradient's global norm, unless it is None (static). ``ValueError`` for an unknown schedule or a
-    decay over less than one update.
+    m``. The step size is ``learning_rate`` (traced), multiplied by the value of ``schedule`` at the number of updates
+    so far unless that is None. ``max_gradient_norm`` (traced) bounds the gradient's global norm, unless it is None
+    (static).
     """
-    rate = step_size(learning_rate, schedule, schedule_updates, end_learning_rate, warm_up)
+    rate = step_size(learning_rate, schedule)
     rule = optax.chain(clipped(max_gradient_norm), optax.trace(momentum, nesterov))
-    return descend(rule, rate, varies(schedule, warm_up))
+    return descend(rule, rate, scheduled=schedule is not None)
 
 
 def grown(x: Array) -> Array:
@@ -193,7 +186,7 @@ def scale_by_counted_adam(b1: Number, b2: Number, eps: Number, eps_root: Number)
     return optax.GradientTransformation(init, update)
 
 
-@metadata(paper="Kingma, Ba 2015, Adam: A Method for Stochastic Optimization")
+@metadata(paper="Kingma, Ba 2015, Adam: A Method for Stochastic Optimization", renamed=FORMER)
 def adam(
     *,
     learning_rate: NonNegative = 1e-3,
@@ -202,10 +195,7 @@ def adam(
     eps: NonNegative = 1e-8,
     eps_root: NonNegative = 0.0,
     counts: Counts = "shared",
-    schedule: Shape = "constant",
-    schedule_updates: Natural = 0,
-    end_learning_rate: NonNegative = 0.0,
-    warm_up: Natural = 0,
+    schedule: Annotated[Any, Member("schedules")] | None = None,
     max_gradient_norm: Positive | None = None,
 ) -> Optimizer:
     """Adam.
@@ -223,13 +213,13 @@ def adam(
     name.
     """
     check("counts", counts, ("shared", "parameter"))
-    rate = step_size(learning_rate, schedule, schedule_updates, end_learning_rate, warm_up)
+    rate = step_size(learning_rate, schedule)
     scale = optax.scale_by_adam if counts == "shared" else scale_by_counted_adam
     rule = optax.chain(clipped(max_gradient_norm), scale(b1, b2, eps, eps_root))
-    return descend(rule, rate, varies(schedule, warm_up))
+    return descend(rule, rate, scheduled=schedule is not None)
 
 
-@metadata(paper="Graves 2013, Generating Sequences With Recurrent Neural Networks")
+@metadata(paper="Graves 2013, Generating Sequences With Recurrent Neural Networks", renamed=FORMER)
 def rmsprop(
     *,
     learning_rate: NonNegative = 2.5e-4,
@@ -237,10 +227,7 @@ def rmsprop(
     eps: NonNegative = 0.01 / 32**2,
     centred: bool = True,
     momentum: BelowOne = 0.0,
-    schedule: Shape = "constant",
-    schedule_updates: Natural = 0,
-    end_learning_rate: NonNegative = 0.0,
-    warm_up: Natural = 0,
+    schedule: Annotated[Any, Member("schedules")] | None = None,
     max_gradient_norm: Positive | None = None,
 ) -> Optimizer:
     """RMSProp, by default with the settings of DQN Zoo's DQN.
@@ -251,10 +238,10 @@ def rmsprop(
     see :func:`sgd`. The paper puts the step size inside the momentum; that differs only if the step size changes over
     time.
     """
-    rate = step_size(learning_rate, schedule, schedule_updates, end_learning_rate, warm_up)
+    rate = step_size(learning_rate, schedule)
     scale = optax.scale_by_stddev if centred else optax.scale_by_rms
     rule = optax.chain(clipped(max_gradient_norm), scale(decay, eps), optax.trace(momentum))
-    return descend(rule, rate, varies(schedule, warm_up))
+    return descend(rule, rate, scheduled=schedule is not None)
 
 
 OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = {

@@ -88,7 +88,7 @@ def compare_runs(a: RunPath, b: RunPath, *, confidence: float = 0.95) -> TwoRuns
     about = plan(a), plan(b)
     names = [arm_names(run) for run in (a, b)]
     shared = [name for name in names[0] if name in names[1]]
-    changes = _config_changes(config(a), config(b), shared)
+    changes = _config_changes(*_current(config(a), config(b)), shared)
     paired = about[0]["stream"]["visits"] == about[1]["stream"]["visits"] and not _under(changes, SAME_DATA)
     measured, rules = (_measured(about[0]), _measured(about[1])), (rule(about[0]["stream"]), rule(about[1]["stream"]))
     return TwoRuns(
@@ -124,6 +124,15 @@ def flat(value: Any, path: str = "") -> dict[str, Any]:
         rest = {key: inner for key, inner in each.items() if key != "kind"}
         result |= flat(rest, f"{path}.{label}")
     return result
+
+
+def _current(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Two configs in the words of this version, if they differ."""
+    if a == b:
+        return a, b
+    from plasticity.runs.launch import current_config  # slow to import: it needs JAX
+
+    return current_config(a), current_config(b)
 
 
 def _changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Difference]:

@@ -2,12 +2,13 @@
 
 import contextlib
 import functools
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from plasticity.config import experiments
-from plasticity.config.experiments import Experiment
+from plasticity.config.experiments import Experiment, read_experiment
 from plasticity.config.renamed import Renamer
 from plasticity.core.errors import UserError, why
 from plasticity.core.types import StreamSpec
@@ -74,6 +75,23 @@ def _place_of(experiment: Experiment, out: str | Path | None) -> Path:
     return Path(out) if out is not None else Path("runs") / experiment.name
 
 
+def current_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config of a run of an older version with the names of this one, and with settings added since.
+
+    Args:
+      config: as the run's folder has it.
+
+    Returns:
+      The whole config; only with new names where this version cannot read it (a plug-in is missing, for example).
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return read_experiment(config, registry()).resolve()
+        except UserError:
+            return Renamer(registry()).document(config)
+
+
 def run(
     experiment: Experiment,
     out: str | Path | None = None,
@@ -100,18 +118,18 @@ def run(
       Interrupted: the process received a signal; the run is saved.
     """
     place_to_be = _place_of(experiment, out)
-    resolved, renamer = experiment.resolve(), Renamer(registry())
+    resolved = experiment.resolve()
     progress = progress or NoProgress()
     with contextlib.ExitStack() as stack:
         begun = folder.has_begun(place_to_be)
         if begun:
             stack.enter_context(held(place_to_be))
-        goes_on = folder.check(place_to_be, resolved, resume=resume, force=force, current=renamer.document)
+        goes_on = folder.check(place_to_be, resolved, resume=resume, force=force, current=current_config)
         finished = goes_on and folder.is_finished(place_to_be)
         planned = _planned(experiment, finished)
         if not begun:  # nothing is written yet; another process may have started a run in the meantime
             stack.enter_context(held(place_to_be))
-            goes_on = folder.check(place_to_be, resolved, resume=resume, force=force, current=renamer.document)
+            goes_on = folder.check(place_to_be, resolved, resume=resume, force=force, current=current_config)
         located = _located(resolved, planned.spec)
         for line in folder.open_folder(place_to_be, located, planned.describe(), resume=goes_on):
             progress.say(line)

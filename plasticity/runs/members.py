@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from plasticity.agents import AGENTS
+from plasticity.agents.replay_regime import Memory
+from plasticity.agents.replays import REPLAYS
 from plasticity.config.plugins import Keeps, Returns
 from plasticity.config.registry import Registry
 from plasticity.core.types import Agent, Optimizer
@@ -19,6 +21,7 @@ from plasticity.monitors import MONITORS, Monitor
 from plasticity.networks.presets import NETWORKS
 from plasticity.networks.spec import NetworkSpec
 from plasticity.optim.optimizers import OPTIMIZERS, lifted
+from plasticity.optim.schedules import SCHEDULES
 
 BUILT_IN: Mapping[str, Mapping[str, Callable[..., Any]]] = {
     "agents": AGENTS,
@@ -28,6 +31,8 @@ BUILT_IN: Mapping[str, Mapping[str, Callable[..., Any]]] = {
     "monitors": MONITORS,
     "networks": NETWORKS,
     "optimizers": OPTIMIZERS,
+    "schedules": SCHEDULES,
+    "replays": REPLAYS,
 }
 
 
@@ -65,6 +70,8 @@ RETURNS: Mapping[str, Returns] = {
     "monitors": Returns(Monitor, keeps=KEPT_BY_MONITORS),
     "networks": Returns(NetworkSpec),
     "optimizers": Returns(Optimizer, lifted, KEPT_BY_OPTIMIZERS),
+    "schedules": Returns(Function, then=jax.Array),
+    "replays": Returns(Memory),
 }
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import rlax
 import scipy.stats
-from agent_cases import clock_at, source
+from agent_cases import EPSILON, clock_at, source, uniform_replay
 from categorical_reference import SUPPORT, Categorical, projected, softmax
 from chain import chain
 from q_reference import Settings, script
@@ -24,7 +24,13 @@ from plasticity.interventions.base import Intervention, compose
 from plasticity.networks.presets import mlp
 from plasticity.optim.optimizers import adam
 
-SMALL = {"replay_capacity": 100, "replay_minimum": 8, "batch_size": 8, "update_period": 2, "target_period": 3}
+SMALL = {
+    "replay": uniform_replay(),
+    "epsilon": EPSILON,
+    "batch_size": 8,
+    "update_period": 2,
+    "target_period": 3,
+}
 ATOMS = {"atoms": 5, "v_min": -2.0, "v_max": 3.0}
 
 
@@ -118,7 +124,7 @@ def test_it_acts_on_expected_values():
     seen, play = jnp.ones((n, 5)), jax.jit(agent.play)
     for epsilon, share in ((0.0, 0.0), (0.4, 0.2)):
         assert np.mean(np.asarray(play(KEY, state, seen, jnp.asarray(epsilon)))) == pytest.approx(share, abs=0.012)
-    act = jax.jit(agent.act)(KEY, state, seen, clock_at(10**7))  # epsilon_end is 0.01
+    act = jax.jit(agent.act)(KEY, state, seen, clock_at(10**7))  # epsilon ends at 0.01
     assert np.mean(np.asarray(act)) == pytest.approx(0.005, abs=0.003)
 
 

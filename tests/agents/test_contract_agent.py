@@ -15,6 +15,7 @@ from plasticity.agents import AGENTS
 from plasticity.config.fields import TRACED
 from plasticity.core import trees
 from plasticity.core.types import Agent
+from plasticity.optim.schedules import constant
 
 KEY = jax.random.key(3)
 STEPS = 14
@@ -169,7 +170,9 @@ def test_lanes_share_no_initial_parameters(name):
 
 def test_lanes_envs_and_steps_share_no_exploration():
     """All actions random: 40 coin flips of each of two envs of three lanes; any two sequences agree in about half."""
-    planned = program("dqn", stream=source("dqn", steps=40), seeds=(0, 1, 2), chunk=40, epsilon_end=1.0)
+    planned = program(
+        "dqn", stream=source("dqn", steps=40), seeds=(0, 1, 2), chunk=40, epsilon=functools.partial(constant, value=1.0)
+    )
     started = run(planned._replace(probe_size=80))
     next(started.chunks())
     flips = np.concatenate([np.asarray(carry.recent.action[0]).T for carry in started.carries])

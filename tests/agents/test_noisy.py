@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from agent_cases import clock_at
+from agent_cases import EPSILON, clock_at, prioritised_replay, uniform_replay
 from replay_cases import KEY, SPEC, live
 
 from plasticity.agents import rainbow
@@ -17,6 +17,7 @@ from plasticity.interventions.base import compose
 from plasticity.networks.build import build
 from plasticity.networks.presets import minatar, mlp
 from plasticity.optim.optimizers import adam
+from plasticity.optim.schedules import constant
 
 PLAIN = build(mlp(jax.ShapeDtypeStruct((30,), jnp.float32), 40, widths=(20,), normalisation="layer"))
 NOISY = noisy(PLAIN, 0.5)
@@ -81,16 +82,15 @@ def test_convolutions_have_no_noise():
 
 
 def small(*interventions: Any, **settings: Any) -> Any:
-    sizes = {"replay_capacity": 100, "replay_minimum": 8, "batch_size": 8, "update_period": 2, "target_period": 3}
+    sizes = {"replay": uniform_replay(), "epsilon": EPSILON, "batch_size": 8}
+    sizes |= {"update_period": 2, "target_period": 3}
     known = {"network": functools.partial(mlp, widths=(6,)), "optimizer": functools.partial(adam, learning_rate=0.01)}
     known |= {
         "atoms": 5,
         "noisy": True,
-        "prioritised": False,
         "dueling": False,
-        "epsilon_start": 0.0,
-        "epsilon_end": 0.0,
         **sizes,
+        "epsilon": functools.partial(constant, value=0.0),
     }
     return rainbow(SPEC, compose(*interventions), **(known | settings))
 
@@ -143,7 +143,7 @@ def test_without_spread_the_first_update_is_the_plain_agent_s():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(INTERVENTIONS))
 def test_every_intervention_takes_it(name):
-    agent = small(INTERVENTIONS[name](), prioritised=True, dueling=True)
+    agent = small(INTERVENTIONS[name](), replay=prioritised_replay(), dueling=True)
     shapes = jax.eval_shape(lambda: agent.init(KEY, None))
     after = jax.eval_shape(lambda: live(agent, agent.init(KEY, None), steps=6)[0])
     switched = jax.eval_shape(lambda state: agent.switch(KEY, state, clock_at(6)), shapes)

@@ -23,6 +23,7 @@ from plasticity.interventions.base import Intervention, compose
 from plasticity.monitors import MONITORS
 from plasticity.networks.presets import mlp
 from plasticity.optim.optimizers import adam, sgd
+from plasticity.optim.schedules import linear
 
 KEY = jax.random.key(5)
 SPEC = StreamSpec(jax.ShapeDtypeStruct((3,), jnp.float32), 4, ("a",), (VisitPlan(0, 30),), 2, True)
@@ -261,7 +262,7 @@ def test_acting_draws_and_playing_draws_or_takes_the_mode():
 
 @pytest.mark.slow
 def test_an_optimizer_begun_anew_at_every_rollout():
-    momentum = functools.partial(sgd, learning_rate=0.1, momentum=0.9, schedule="linear", schedule_updates=12)
+    momentum = functools.partial(sgd, learning_rate=0.1, momentum=0.9, schedule=functools.partial(linear, duration=12))
     lasting, renewed = (small(optimizer=momentum, optimizer_reset=value) for value in (False, True))
     wanted = pairs()
     halves = [jax.tree.map(lambda x, s=s: x[s : s + LENGTH], wanted) for s in (0, LENGTH)]

@@ -93,7 +93,14 @@ LIFE = script()
 
 def memory(spec: StreamSpec = SPEC, capacity: int = 20, steps: int = 2, batch: int = 64, **settings: Any) -> Memory:
     stored = replay(spec, capacity=capacity, minimum=10, batch_size=batch, steps=steps)
-    known = {"discount": 0.9, "reward_clip": None, "exponent": 0.5, "correction": linear(0.4, 1.0, 100), "fan": 4}
+    known = {
+        "discount": 0.9,
+        "reward_clip": None,
+        "exponent": 0.5,
+        "correction": linear(0.4, 1.0, 100),
+        "first": 5,
+        "fan": 4,
+    }
     return prioritised(stored, spec, batch_size=batch, **(known | settings))
 
 
@@ -187,7 +194,15 @@ def test_frame_stacks_begin_before_the_transition_does():
     spec = StreamSpec(shape, 4, ("a",), (VisitPlan(0, 60),), 1, True, stack=3)
     stored = replay(spec, capacity=6, minimum=4, batch_size=8, steps=1)
     kept = prioritised(
-        stored, spec, batch_size=8, discount=0.9, reward_clip=None, exponent=1.0, correction=linear(1, 1, 1), fan=4
+        stored,
+        spec,
+        batch_size=8,
+        discount=0.9,
+        reward_clip=None,
+        exponent=1.0,
+        correction=linear(1, 1, 1),
+        first=4,
+        fan=4,
     )
     kinds, state = "fmmmtfmmmmm", kept.init()
     add = jax.jit(kept.add)

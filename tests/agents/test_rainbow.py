@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from agent_cases import clock_at
+from agent_cases import EPSILON, clock_at, prioritised_replay, uniform_replay
 from categorical_reference import SUPPORT, Categorical, softmax
 from q_reference import FIRST, Settings, script
 from replay_cases import KEY, SPEC, live, remember
@@ -21,10 +21,11 @@ from plasticity.interventions.base import Intervention, compose
 from plasticity.networks.build import build
 from plasticity.networks.presets import mlp
 from plasticity.optim.optimizers import adam
+from plasticity.optim.schedules import linear
 
 SMALL = {
-    "replay_capacity": 100,
-    "replay_minimum": 8,
+    "replay": prioritised_replay(),
+    "epsilon": EPSILON,
     "batch_size": 8,
     "update_period": 2,
     "target_period": 3,
@@ -34,7 +35,8 @@ SMALL = {
     "network": functools.partial(mlp, widths=()),
     "optimizer": functools.partial(adam, learning_rate=0.01),
 }
-OFF = {"double": False, "dueling": False, "prioritised": False, "n_step": 1}
+UNIFORM = uniform_replay()
+OFF = {"double": False, "dueling": False, "replay": UNIFORM, "n_step": 1}
 
 
 def small(spec: StreamSpec = SPEC, *interventions: Intervention, **settings: Any) -> Agent:
@@ -60,7 +62,9 @@ def test_the_last_dense_layer_moves_into_the_heads():
 
 
 def test_it_values_actions_by_both_heads():
-    agent = small(network=functools.partial(mlp, widths=(6,)), epsilon_end=0.0)
+    agent = small(
+        network=functools.partial(mlp, widths=(6,)), epsilon=functools.partial(linear, end=0.0, duration=250_000)
+    )
     state = agent.init(KEY, None)
     observation = jnp.asarray(script().observation[:10, 0])
     params = jax.device_get(state.learner.params)
@@ -113,10 +117,11 @@ class Prioritised(Categorical):
 @pytest.mark.parametrize("gradient_steps", [1, 2])
 def test_updates_agree_with_an_independent_reference(gradient_steps):
     updates = 14 * gradient_steps
-    numbers = {"discount": 0.8, "reward_clip": 1.5, "priority_exponent": 0.7}
-    correction = {"importance_start": 0.2, "importance_end": 0.9, "importance_steps": 20}
+    numbers = {"discount": 0.8, "reward_clip": 1.5}
+    importance = functools.partial(linear, start=0.2, end=0.9, duration=20)
+    kept = prioritised_replay(exponent=0.7, importance=importance)
     agent = small(
-        SPEC, remember(updates), dueling=False, n_step=2, gradient_steps=gradient_steps, **numbers, **correction
+        SPEC, remember(updates), dueling=False, n_step=2, gradient_steps=gradient_steps, replay=kept, **numbers
     )
     start = agent.init(KEY, None)
     state, metrics, _ = jax.device_get(jax.jit(functools.partial(live, agent))(start))
@@ -151,9 +156,20 @@ def test_with_all_parts_off_it_is_c51():
     def whole(agent: Agent) -> Any:
         return jax.device_get(jax.jit(lambda: live(agent, agent.init(KEY, None))[:2])())
 
-    mine, theirs = whole(small(**OFF)), whole(c51(SPEC, compose(), **SMALL))
+    mine, theirs = whole(small(**OFF)), whole(c51(SPEC, compose(), **{**SMALL, "replay": UNIFORM}))
     chex.assert_trees_all_equal(mine, theirs)
     assert theirs[1]["loss"][3::2].all()
+
+
+@pytest.mark.slow
+def test_with_only_its_replay_it_is_c51_with_that_replay():
+    kept = prioritised_replay()
+
+    def whole(agent: Agent) -> Any:
+        return jax.device_get(jax.jit(lambda: live(agent, agent.init(KEY, None))[:2])())
+
+    mine, theirs = whole(small(**{**OFF, "replay": kept})), whole(c51(SPEC, compose(), **{**SMALL, "replay": kept}))
+    chex.assert_trees_all_equal(mine, theirs)
 
 
 @functools.cache
@@ -169,7 +185,7 @@ def ended(**settings: Any) -> Any:
     [
         ("double", True),
         ("dueling", True),
-        pytest.param("prioritised", True, marks=pytest.mark.slow),
+        pytest.param("replay", SMALL["replay"], marks=pytest.mark.slow),
         pytest.param("n_step", 3, marks=pytest.mark.slow),
     ],
 )

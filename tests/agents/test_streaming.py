@@ -11,7 +11,7 @@ import stream_reference as reference
 from agent_cases import clock_at, source
 from stream_reference import Scaled, as_float64, backward, each, forward
 
-from plasticity.agents import adaptive_q, stream_ac, stream_c51, stream_dqn, stream_q
+from plasticity.agents import stream_ac, stream_loss, streaming
 from plasticity.agents.streaming import CONTROL_NETWORK
 from plasticity.config.settings import Parser
 from plasticity.core.types import Agent, Learner, StreamSpec, TimeStep, Transition, VisitPlan
@@ -20,6 +20,7 @@ from plasticity.networks.build import build
 from plasticity.networks.presets import mlp
 from plasticity.optim import eligibility
 from plasticity.optim.optimizers import adam, sgd
+from plasticity.optim.schedules import linear
 from plasticity.runs import launch
 
 KEY = jax.random.key(5)
@@ -30,6 +31,11 @@ STEPS = len(LIFE.action)
 MLP = functools.partial(mlp, widths=(5,), activation="leaky_relu", normalisation="map", initialiser="lecun")
 LINEAR = functools.partial(mlp, widths=(), initialiser="lecun")
 PLAIN = {"normalise": "none", "scale_rewards": False}
+EXPLORATION = functools.partial(linear, end=0.01, duration=25_000)
+stream_q = functools.partial(streaming.stream_q, epsilon=EXPLORATION)
+adaptive_q = functools.partial(streaming.adaptive_q, epsilon=EXPLORATION)
+stream_dqn = functools.partial(stream_loss.stream_dqn, epsilon=EXPLORATION)
+stream_c51 = functools.partial(stream_loss.stream_c51, epsilon=EXPLORATION)
 
 
 def pairs() -> Transition:
@@ -374,7 +380,7 @@ def test_the_loss_that_monitors_see():
 
 
 def test_epsilon_falls_from_birth_and_play_has_its_own():
-    agent = AGENTS["stream_q"](epsilon_start=0.9, epsilon_end=0.1, epsilon_steps=100.0, normalise="none")
+    agent = AGENTS["stream_q"](epsilon=functools.partial(linear, start=0.9, end=0.1, duration=100.0), normalise="none")
     state = agent.init(KEY, None)
     n = 20_000
     seen = jnp.broadcast_to(jnp.array([1.0, -1.0, 2.0, 0.5]), (n, 4))
@@ -483,7 +489,7 @@ def test_a_distribution_needs_two_atoms():
 
 def test_the_default_network_is_the_published_one():
     """Two hidden layers of 32, normalised over all units of a sample, nothing learnable in the normalisation."""
-    settings = {key: value for key, value in stream_q.__kwdefaults__["network"].items() if key != "kind"}
+    settings = {key: value for key, value in streaming.stream_q.__kwdefaults__["network"].items() if key != "kind"}
     network = build(mlp(jax.ShapeDtypeStruct((20,), jnp.float32), 3, **settings))
     params = network.init(KEY)
     assert set(params) == {"hidden_0", "hidden_1", "output"}

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from agent_cases import clock_at, source
+from agent_cases import EPSILON, clock_at, source, uniform_replay
 from chain import chain
 from q_reference import Learning, Settings, as_float64, forward, script
 from replay_cases import KEY, SPEC, STEPS, live, pairs, remember
@@ -19,10 +19,12 @@ from plasticity.interventions import reset
 from plasticity.interventions.base import Intervention, compose, every
 from plasticity.networks.presets import mlp
 from plasticity.optim.optimizers import adam
+from plasticity.optim.schedules import linear
 
 
 def small(spec: StreamSpec = SPEC, *interventions: Intervention, **settings: Any) -> Agent:
-    sizes = {"replay_capacity": 100, "replay_minimum": 8, "batch_size": 8, "update_period": 2, "target_period": 3}
+    sizes = {"replay": uniform_replay(), "epsilon": EPSILON, "batch_size": 8}
+    sizes |= {"update_period": 2, "target_period": 3}
     network = functools.partial(mlp, widths=(8,))
     optimizer = functools.partial(adam, learning_rate=0.01)
     return dqn(spec, compose(*interventions), network=network, optimizer=optimizer, **(sizes | settings))
@@ -100,14 +102,14 @@ def off_greedy(agent: Agent, state: Any, steps: list[int], n: int = 20_000) -> l
 
 
 def test_epsilon_falls_linearly_from_birth_and_only_a_full_reset_is_a_birth():
-    settings = {"epsilon_start": 0.9, "epsilon_end": 0.1, "epsilon_steps": 100}
+    settings = {"epsilon": functools.partial(linear, start=0.9, end=0.1, duration=100)}
     for intervention, expected in ((reset(), (0.9, 0.7, 0.1)), (reset(modules="last"), (0.58, 0.38, 0.1))):
         agent = small(chain().spec, intervention, **settings)
         state = agent.init(KEY, None)
         np.testing.assert_allclose(off_greedy(agent, state, [0, 25, 100, 5000]), (0.9, 0.7, 0.1, 0.1), atol=0.03)
         state = agent.switch(KEY, state, clock_at(40))
         np.testing.assert_allclose(off_greedy(agent, state, [40, 65, 140]), expected, atol=0.03)
-    settings = {**settings, "epsilon_end": 0.0}
+    settings = {"epsilon": functools.partial(linear, start=0.9, end=0.0, duration=100)}
     agent = small(chain().spec, reset(modules="last"), **settings)
     assert off_greedy(agent, state, [10**6]) == [0.0]
 
@@ -128,7 +130,8 @@ def count() -> Intervention:
     ("envs", "minimum", "update_period", "gradient_steps"), [(2, 9, 4, 1), (1, 8, 3, 2), (2, 13, 1, 3)]
 )
 def test_updates_are_made_exactly_when_they_are_due(envs, minimum, update_period, gradient_steps):
-    sizes = {"replay_minimum": minimum, "update_period": update_period, "gradient_steps": gradient_steps}
+    replay = uniform_replay(100, minimum)
+    sizes = {"replay": replay, "update_period": update_period, "gradient_steps": gradient_steps}
     agent = small(SPEC._replace(envs=envs), count(), **sizes)
 
     def watch(state: Any) -> Any:
@@ -156,6 +159,27 @@ def test_updates_are_made_exactly_when_they_are_due(envs, minimum, update_period
     assert set(copies) <= set(learning)
 
 
+def test_the_replay_ratio_is_updates_per_transition():
+    """2 envs and a period of 2: 4 transitions per period, so a ratio of 0.75 is 3 updates."""
+
+    def updates(**settings: Any) -> Any:
+        agent = small(update_period=2, **settings)
+        return jax.device_get(jax.jit(lambda: live(agent, agent.init(KEY, None))[1])())
+
+    by_ratio, by_steps = updates(replay_ratio=0.75), updates(gradient_steps=3)
+    assert by_ratio["updates"].sum() == 3 * 14
+    jax.tree.map(np.testing.assert_array_equal, by_ratio, by_steps)
+
+
+@pytest.mark.parametrize("ratio", [0.3, 0.1])
+def test_a_replay_ratio_without_whole_updates_is_refused(ratio: float):
+    message = (
+        rf"agent\.replay_ratio: {ratio} is not allowed; with update_period 2 and 2 envs it must be a multiple of 0.25"
+    )
+    with pytest.raises(ValueError, match=message):
+        small(update_period=2, replay_ratio=ratio)
+
+
 def live_narrow(agent: Agent, envs: int, watch: Any) -> Any:
     """The script's first ``envs`` environments."""
 
@@ -169,7 +193,7 @@ def live_narrow(agent: Agent, envs: int, watch: Any) -> Any:
 
 
 def test_a_lane_whose_replay_was_cleared_waits_while_the_clock_goes_on():
-    agent = small(SPEC, reset(), count(), replay_minimum=12)
+    agent = small(SPEC, reset(), count(), replay=uniform_replay(100, 12))
 
     @jax.jit
     def both_visits() -> Any:
@@ -203,6 +227,6 @@ def test_a_visit_is_whole_periods_of_learning():
 def test_a_minimum_that_the_replay_can_never_hold_is_refused():
     """Three envs share 10 places: 3 rows, 9 steps."""
     spec = SPEC._replace(envs=3)
-    small(spec, replay_capacity=10, replay_minimum=9)
-    with pytest.raises(ValueError, match=r"agent\.replay_minimum: 10 is not allowed; must be between 6 and 9"):
-        small(spec, replay_capacity=10, replay_minimum=10)
+    small(spec, replay=uniform_replay(10, 9))
+    with pytest.raises(ValueError, match=r"agent\.replay\.minimum: 10 is not allowed; must be between 6 and 9"):
+        small(spec, replay=uniform_replay(10, 10))

@@ -1,5 +1,7 @@
 """Both conventions of weight decay, by hand."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +11,7 @@ import pytest
 from plasticity.interventions import weight_decay
 from plasticity.interventions.base import compose
 from plasticity.optim.optimizers import adam, sgd
+from plasticity.optim.schedules import linear
 
 PARAMS = {"kernel": jnp.array([[1.0, -2.0], [4.0, 0.5]]), "bias": jnp.array([3.0, -1.0])}
 GRADIENTS = {"kernel": jnp.array([[1.0, 1.0], [-2.0, 0.0]]), "bias": jnp.array([1.0, 0.0])}
@@ -33,7 +36,7 @@ def test_all_parameters() -> None:
 
 def test_per_learning_rate_is_adamw_along_a_schedule() -> None:
     mine = weight_decay(rate=0.1, per="learning_rate", which="all").optimizer(
-        adam(learning_rate=0.5, schedule="linear", schedule_updates=4)
+        adam(learning_rate=0.5, schedule=functools.partial(linear, duration=4))
     )
     theirs = optax.adamw(optax.linear_schedule(0.5, 0.0, 4), weight_decay=0.1)
     params = [PARAMS, PARAMS]

@@ -28,6 +28,7 @@ from plasticity.networks.build import build
 from plasticity.networks.spec import NetworkSpec
 from plasticity.optim.eligibility import STREAMING, eligible, parts
 from plasticity.optim.optimizers import adam, rmsprop, sgd
+from plasticity.optim.schedules import constant, cosine, linear
 
 KEY = jax.random.key(0)
 WIDE = replace(MLP, widths=(16, 16))
@@ -142,7 +143,7 @@ def test_with_a_penalty_scale_and_offset_are_not_projected() -> None:
 
 @pytest.mark.parametrize("clip", [None, 1.0])
 def test_a_switch_begins_the_schedule_anew_and_leaves_the_moments(clip: float | None) -> None:
-    rule = adam(learning_rate=0.5, schedule="linear", schedule_updates=4, max_gradient_norm=clip)
+    rule = adam(learning_rate=0.5, schedule=functools.partial(linear, duration=4), max_gradient_norm=clip)
     for restart, expected in (("never", 0.125), ("switch", 0.5)):
         method = compose(weight_decay(), nap(restart=restart))  # the schedule lies inside another wrapper
         loop = make(method, rule, MLP)
@@ -158,7 +159,7 @@ def test_a_switch_begins_the_schedule_anew_and_leaves_the_moments(clip: float | 
         assert sum(not each for each in jax.tree.leaves(same)) == (restart == "switch")
 
 
-WITH_A_SCHEDULE = {"warm_up": 5}, {"schedule": "cosine", "schedule_updates": 9}
+WITH_A_SCHEDULE = functools.partial(constant, warm_up=5), functools.partial(cosine, duration=9)
 WRAPPERS = [compose(), weight_decay(), trac(), upgd(), soft_reset(), random_walk(), plasticity_injection(at=5)]
 
 
@@ -167,11 +168,11 @@ WRAPPERS = [compose(), weight_decay(), trac(), upgd(), soft_reset(), random_walk
 def test_a_restart_of_no_schedule_is_refused_when_the_agent_is_built(rule: Callable, wrapper: Intervention) -> None:
     method = compose(wrapper, nap(restart="switch"))
     for whole in (lambda each: each, eligible, lambda each: parts({"policy": each, "value": sgd()})):
-        with pytest.raises(ValueError, match=r"restart: switch is not allowed; .* \(schedule, warm_up\)"):
+        with pytest.raises(ValueError, match=r"restart: switch is not allowed; .* \(schedule\)"):
             method.optimizer(whole(rule()))
         compose(wrapper, nap()).optimizer(whole(rule()))
-        for settings in WITH_A_SCHEDULE:
-            method.optimizer(whole(rule(**settings)))
+        for schedule in WITH_A_SCHEDULE:
+            method.optimizer(whole(rule(schedule=schedule)))
 
 
 @pytest.mark.parametrize("rule", STREAMING.values())

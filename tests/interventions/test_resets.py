@@ -1,5 +1,6 @@
 """Whole, partial and optimizer-only resets, at switches and at periods."""
 
+import functools
 from types import SimpleNamespace
 
 import jax
@@ -13,10 +14,11 @@ from plasticity.core.types import Learner
 from plasticity.interventions import hare_tortoise, l2_init, optimizer_reset, reset
 from plasticity.interventions.base import Intervention, compose, unchanged
 from plasticity.optim.optimizers import adam
+from plasticity.optim.schedules import linear
 
 KEY = jax.random.key(5)
 SWITCH = jax.random.key(6)
-OPTIMIZER = adam(learning_rate=0.05, schedule="linear", schedule_updates=10)
+OPTIMIZER = adam(learning_rate=0.05, schedule=functools.partial(linear, duration=10))
 
 
 @pytest.fixture(scope="module")

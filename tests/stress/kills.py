@@ -45,8 +45,8 @@ RELABELLED = {
 CATCH = {"kind": "catch", "change": "action", "tasks": 8, "steps_per_task": 200}
 COMMON: dict[str, Any] = {"monitors": ["weight_norm"], "seeds": 2, "probe_size": 16}
 REPLAY = {
-    "kind": "dqn", "network": SMALL, "optimizer": "adam", "epsilon_steps": 500,
-    "replay_capacity": 400, "replay_minimum": 32, "batch_size": 8, "update_period": 2, "target_period": 10,
+    "kind": "dqn", "network": SMALL, "optimizer": "adam", "epsilon": {"duration": 500},
+    "replay": {"capacity": 400, "minimum": 32}, "batch_size": 8, "update_period": 2, "target_period": 10,
 }  # fmt: skip
 FRESH = {"baseline": {}, "fresh": {"task_aware": True, "interventions": [{"kind": "reset", "when": "switch"}]}}
 CASES: dict[str, dict[str, Any]] = {
@@ -59,7 +59,7 @@ CASES: dict[str, dict[str, Any]] = {
     },
     "stream_q": {
         "stream": CATCH,
-        "agent": {"kind": "stream_q", "network": SMALL, "epsilon_steps": 500},
+        "agent": {"kind": "stream_q", "network": SMALL, "epsilon": {"duration": 500}},
         "record_every": 20,
         "checkpoint_every": 40,
     },

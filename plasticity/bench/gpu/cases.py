@@ -12,9 +12,9 @@ from plasticity.engine.lanes import Placement
 from plasticity.engine.program import Program
 from plasticity.engine.runner import Run
 
-REPLAY: dict[str, Any] = {"optimizer": ADAM, "replay_minimum": 64, "batch_size": 32, "update_period": 4}
+REPLAY: dict[str, Any] = {"optimizer": ADAM, "batch_size": 32, "update_period": 4}
 ALE: dict[str, Any] = {"kind": "atari", "games": ["Breakout"], "backend": "ale", "frames_per_visit": 4 * STEPS}
-NATURE: dict[str, Any] = {"kind": "dqn", "network": "nature", "replay_capacity": 2_000, **REPLAY}
+NATURE: dict[str, Any] = {"kind": "dqn", "network": "nature", "replay": {"capacity": 2_000, "minimum": 64}, **REPLAY}
 LANES = (1, 64, 256, 16, 4)  # by value: the requirement compares the first two
 
 
@@ -33,8 +33,8 @@ def minatar(chunk: int, envs: int = 1, **agent: Any) -> Case:
 CASES: Mapping[str, Scaled] = {
     "classifier": Scaled(Case(CLASSIFIER, 256, ()), first=0),
     "stream_q": Scaled(minatar(256, kind="stream_q", network={**SMALL, **STREAMING}), first=0),
-    "dqn": Scaled(minatar(256, kind="dqn", network=SMALL, replay_capacity=5_000, **REPLAY)),
-    "c51": Scaled(minatar(256, kind="c51", network=SMALL, replay_capacity=5_000, **REPLAY)),
+    "dqn": Scaled(minatar(256, kind="dqn", network=SMALL, replay={"capacity": 5_000, "minimum": 64}, **REPLAY)),
+    "c51": Scaled(minatar(256, kind="c51", network=SMALL, replay={"capacity": 5_000, "minimum": 64}, **REPLAY)),
     "ppo": Scaled(minatar(128, 16, kind="ppo", network=SMALL, rollout_length=128), first=0),
     "atari_frames": Scaled(Case({"stream": "frames", "agent": NATURE}, 64, ()), (1, 16, 64)),
     "atari_ale": Scaled(Case({"stream": ALE, "agent": NATURE}, 32, ()), (1, 16)),

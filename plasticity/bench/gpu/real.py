@@ -16,7 +16,7 @@ from plasticity.config.documents import to_yaml
 SEEDS = 32
 AGENT: dict[str, Any] = {
     "kind": "dqn", "network": "minatar", "optimizer": {"kind": "adam", "learning_rate": 2.5e-4, "eps": 3.125e-4},
-    "epsilon_end": 0.01, "epsilon_steps": 5_000, "replay_capacity": 10_000, "replay_minimum": 1_000,
+    "epsilon": {"end": 0.01, "duration": 5_000}, "replay": {"capacity": 10_000, "minimum": 1_000},
     "target_period": 250,
 }  # fmt: skip
 CONFIG: dict[str, Any] = {

@@ -1,0 +1,49 @@
+"""Schedules: numbers that change with a count of updates or env steps, as members.
+
+Values lie in [0, 1]. An optimizer multiplies its learning rate by the value; an agent uses it as it is (epsilon).
+"""
+
+from collections.abc import Callable, Mapping
+
+from plasticity.config.fields import Fraction, Natural, Positive, metadata
+from plasticity.core import schedules
+from plasticity.core.schedules import Schedule
+
+
+def constant(*, value: Fraction = 1.0, warm_up: Natural = 0) -> Schedule:
+    """The same value at every count, after a linear rise.
+
+    Args:
+      value: the value. Traced.
+      warm_up: length of the rise, in counts: the value at count t is multiplied by ``min((t + 1) / warm_up, 1)``.
+        Static.
+    """
+    return schedules.warm_up(schedules.constant(value), warm_up)
+
+
+def linear(*, start: Fraction = 1.0, end: Fraction = 0.0, duration: Positive, warm_up: Natural = 0) -> Schedule:
+    """A linear change, then constant.
+
+    ``(1 - f) start + f end`` with ``f = min(t / duration, 1)``.
+
+    Args:
+      start: value at count 0. Traced.
+      end: value from count ``duration`` on. Traced.
+      duration: length of the change, in updates for a learning rate and in env steps of each env for an agent's
+        epsilon. Traced.
+      warm_up: length of a linear rise before the change, as in :func:`constant`; t counts from its end. Static.
+    """
+    return schedules.warm_up(schedules.linear(start, end, duration), warm_up)
+
+
+@metadata(paper="Loshchilov, Hutter 2017, SGDR: Stochastic Gradient Descent with Warm Restarts")
+def cosine(*, start: Fraction = 1.0, end: Fraction = 0.0, duration: Positive, warm_up: Natural = 0) -> Schedule:
+    """Half a period of a cosine, then constant.
+
+    ``end + (start - end) (1 + cos(pi f)) / 2`` with ``f = min(t / duration, 1)``, without restarts. The arguments are
+    those of :func:`linear`.
+    """
+    return schedules.warm_up(schedules.cosine(start, end, duration), warm_up)
+
+
+SCHEDULES: Mapping[str, Callable[..., Schedule]] = {"constant": constant, "linear": linear, "cosine": cosine}
