@@ -233,6 +233,23 @@ def test_a_run_of_older_names_goes_on_and_is_compared(tmp_path: Path) -> None:
     assert all(each.equal for each in results.compare_runs(tmp_path / "old", tmp_path / "new").replicas)
 
 
+def test_a_run_of_an_older_version_is_compared_in_the_words_of_this_one(tmp_path: Path) -> None:
+    for place in (tmp_path / "old", tmp_path / "new"):
+        launch.run(tiny.experiment(arms={"a": {}}), place)
+    older = tmp_path / "old" / "experiment.yaml"
+    written = "schedule: constant, schedule_updates: 0, end_learning_rate: 0.0, warm_up: 0"
+    assert "schedule: null" in older.read_text()
+    older.write_text(older.read_text().replace("schedule: null", written))
+    plan = json.loads((tmp_path / "old" / "plan.json").read_text())
+    plan = {key: value for key, value in plan.items() if key not in ("crc32", "config")}
+    (tmp_path / "old" / "plan.json").write_text(json.dumps(plan))
+    places = tmp_path / "old", tmp_path / "new"
+    assert {each.key.rpartition(".")[2] for each in results.compare_runs(*places).config} >= {"schedule_updates"}
+    two = results.compare_runs(*places, current=launch.completed)
+    assert two.config == ()
+    assert all(each.equal for each in two.replicas)
+
+
 def test_no_old_name_is_in_use_again() -> None:
     registry = launch.registry()
     for family in FAMILIES:

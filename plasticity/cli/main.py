@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -202,8 +203,13 @@ def compare(
     """Compare two runs: config, versions, arms, results; if the configs are equal, also every number."""
     from plasticity import results
 
+    def completed(config: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        from plasticity.runs import launch  # slow to import, and needed only if the configs differ
+
+        return launch.completed(config)
+
     try:
-        results.print_comparison(a, b, console)
+        results.print_comparison(a, b, console, current=completed)
     except ValueError as error:
         raise UserError(str(error)) from None
 

@@ -11,10 +11,17 @@ from rich.table import Table
 from rich.text import Text
 
 from plasticity.results.read import RunPath
-from plasticity.results.two_runs import ABSENT, Difference, Replica, Result, TwoRuns, compare_runs
+from plasticity.results.two_runs import ABSENT, Complete, Difference, Replica, Result, TwoRuns, compare_runs
 
 
-def print_comparison(a: RunPath, b: RunPath, console: Console | None = None, *, confidence: float = 0.95) -> TwoRuns:
+def print_comparison(
+    a: RunPath,
+    b: RunPath,
+    console: Console | None = None,
+    *,
+    confidence: float = 0.95,
+    current: Complete | None = None,
+) -> TwoRuns:
     """Print :func:`compare_runs` of two runs and return it.
 
     Args:
@@ -22,8 +29,9 @@ def print_comparison(a: RunPath, b: RunPath, console: Console | None = None, *, 
       b: the other run's folder.
       console: the output; standard output by default.
       confidence: of the intervals, in (0, 1).
+      current: as in :func:`compare_runs`.
     """
-    found, out = compare_runs(a, b, confidence=confidence), console or Console()
+    found, out = compare_runs(a, b, confidence=confidence, current=current), console or Console()
     out.print(Text(f"A: {a}\nB: {b}"))
     _print_changes(out, "config", found.config)
     _print_changes(out, "versions", found.versions)

@@ -1,6 +1,6 @@
 """Comparison of two runs: config, versions, arms, results, and records of arms with equal configs."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +15,8 @@ from plasticity.results.read import RunPath, arm_names, config, hyper_parameters
 ABSENT = "-"
 NO_NUMBERS = ("name", "placement", "checkpoint_every", "recorders")  # keys that do not affect the numbers in the tables
 SAME_DATA = ("stream", "transforms", "schedule", "seeds")  # if these are equal, a seed sees the same data in both runs
+
+Complete = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]  # the config of an older version, or None
 
 
 class Difference(NamedTuple):
@@ -67,7 +69,7 @@ class TwoRuns(NamedTuple):
     replicas: tuple[Replica, ...]  # for arms with equal configs
 
 
-def compare_runs(a: RunPath, b: RunPath, *, confidence: float = 0.95) -> TwoRuns:
+def compare_runs(a: RunPath, b: RunPath, *, confidence: float = 0.95, current: Complete | None = None) -> TwoRuns:
     """Compare two runs.
 
     Results are ``last`` of :func:`summary`. If rewards are of several kinds, each task in both runs has its own
@@ -81,6 +83,8 @@ def compare_runs(a: RunPath, b: RunPath, *, confidence: float = 0.95) -> TwoRuns
       a: a run's folder.
       b: the other run's folder.
       confidence: of the intervals, in (0, 1).
+      current: completes the config of a run of an older version, or returns None; for example
+        ``plasticity.runs.launch.completed``. By default the configs are compared as they are.
 
     Raises:
       ValueError: a path that is not the folder of a run.
@@ -88,7 +92,7 @@ def compare_runs(a: RunPath, b: RunPath, *, confidence: float = 0.95) -> TwoRuns
     about = plan(a), plan(b)
     names = [arm_names(run) for run in (a, b)]
     shared = [name for name in names[0] if name in names[1]]
-    changes = _config_changes(*_current(config(a), config(b)), shared)
+    changes = _config_changes(*_current(config(a), config(b), current), shared)
     paired = about[0]["stream"]["visits"] == about[1]["stream"]["visits"] and not _under(changes, SAME_DATA)
     measured, rules = (_measured(about[0]), _measured(about[1])), (rule(about[0]["stream"]), rule(about[1]["stream"]))
     return TwoRuns(
@@ -126,13 +130,14 @@ def flat(value: Any, path: str = "") -> dict[str, Any]:
     return result
 
 
-def _current(a: Mapping[str, Any], b: Mapping[str, Any]) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """Two configs in the words of this version, if they differ."""
-    if a == b:
+def _current(
+    a: Mapping[str, Any], b: Mapping[str, Any], current: Complete | None
+) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """Both configs completed, if both can be."""
+    if current is None or a == b:
         return a, b
-    from plasticity.runs.launch import current_config  # slow to import: it needs JAX
-
-    return current_config(a), current_config(b)
+    complete = current(a), current(b)
+    return (a, b) if complete[0] is None or complete[1] is None else (complete[0], complete[1])
 
 
 def _changes(a: Mapping[str, Any], b: Mapping[str, Any]) -> Iterator[Difference]:

@@ -75,21 +75,25 @@ def _place_of(experiment: Experiment, out: str | Path | None) -> Path:
     return Path(out) if out is not None else Path("runs") / experiment.name
 
 
-def current_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The config of a run of an older version with the names of this one, and with settings added since.
+def completed(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The config of a run of an older version, with this version's names and with the settings added since.
 
     Args:
       config: as the run's folder has it.
 
     Returns:
-      The whole config; only with new names where this version cannot read it (a plug-in is missing, for example).
+      The whole config; None if this version cannot read it, for example because a plug-in is missing.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             return read_experiment(config, registry()).resolve()
         except UserError:
-            return Renamer(registry()).document(config)
+            return None
+
+
+def _current(config: Mapping[str, Any]) -> dict[str, Any]:
+    return completed(config) or Renamer(registry()).document(config)
 
 
 def run(
@@ -124,12 +128,12 @@ def run(
         begun = folder.has_begun(place_to_be)
         if begun:
             stack.enter_context(held(place_to_be))
-        goes_on = folder.check(place_to_be, resolved, resume=resume, force=force, current=current_config)
+        goes_on = folder.check(place_to_be, resolved, resume=resume, force=force, current=_current)
         finished = goes_on and folder.is_finished(place_to_be)
         planned = _planned(experiment, finished)
         if not begun:  # nothing is written yet; another process may have started a run in the meantime
             stack.enter_context(held(place_to_be))
-            goes_on = folder.check(place_to_be, resolved, resume=resume, force=force, current=current_config)
+            goes_on = folder.check(place_to_be, resolved, resume=resume, force=force, current=_current)
         located = _located(resolved, planned.spec)
         for line in folder.open_folder(place_to_be, located, planned.describe(), resume=goes_on):
             progress.say(line)
