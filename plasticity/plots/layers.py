@@ -6,10 +6,10 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator
+from matplotlib.ticker import EngFormatter
 
 from plasticity.plots.curves import X_LABELS
-from plasticity.plots.legend import colour_bar, grid, label_lowest, label_side, page, row_height
+from plasticity.plots.legend import colour_bar, grid, label_lowest, label_side, page, row_height, ticks
 from plasticity.plots.options import PLAIN, Options
 from plasticity.plots.style import Series, check_column, series, styled
 from plasticity.plots.text import NARROW, fitted
@@ -65,7 +65,7 @@ def layers(
         panel.set_yticks(np.arange(len(columns)) + 0.5, [each.removeprefix(f"{name}/") for each in columns])
         panel.set_ylim(len(columns), 0)
         panel.xaxis.set_major_formatter(EngFormatter(sep=""))
-        panel.xaxis.set_major_locator(MaxNLocator(4 if len(panels) == 1 else 2))
+        panel.xaxis.set_major_locator(ticks(options.width / panel.get_subplotspec().get_gridspec().ncols))
     figure.supxlabel(X_LABELS.get(x, x), fontsize=9)
     colour_bar(figure, image, panels, name.replace("_", " "))
     return figure
@@ -73,7 +73,7 @@ def layers(
 
 def _panels(lines: Sequence[Series], height: float, options: Options) -> tuple[Figure, list[Axes]]:
     rows, columns = grid(len(lines), 2 if options.width < NARROW else max(1, min(5, int((options.width - 1.5) / 1.4))))
-    room = (options.width - (0.7 if options.width < NARROW else 1.5)) / columns - 0.05
+    room = (options.width - (0.7 if options.width < NARROW else 1.5)) / columns - 0.15
     figure = page(options, (1.1 if options.width < NARROW else 0.6) + max(height, 1.3) * rows, rows)
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for panel, line in zip(panels.flat, lines, strict=False):

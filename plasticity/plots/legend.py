@@ -55,7 +55,7 @@ def row_names(lines: Sequence[Series], width: float) -> tuple[list[str], float, 
 
 def row_height(options: Options, full: float) -> float:
     """Inches of a row of small panels: ``full`` across a page, less in a column, where panels are narrower."""
-    return full if options.width >= NARROW else 0.82 * full
+    return full if options.width >= NARROW else 0.72 * full
 
 
 def colour_bar(figure: Figure, image: Any, panels: Any, label: str) -> None:

@@ -13,7 +13,7 @@ from plasticity.plots.text import NARROW, fitted
 from plasticity.results import Matrix, Point, mean_interval, points
 
 FEW_CELLS = 8  # visits of a matrix whose numbers are written into it
-CELL = 0.19  # inches of a cell that has room for a number
+CELL, NUMBERS = 0.17, 6.0  # inches of a cell that has room for a number, and points of that
 
 
 @styled
@@ -46,13 +46,13 @@ def performance_matrix(
     narrow = options.width < NARROW
     rows, columns = grid(len(cells), 2 if narrow else 4)
     # What is left for a panel beside the other labels; the figure's own height makes it about square.
-    side = (options.width - (0.4 if narrow else 1.2)) / columns - 0.3
+    side = (options.width - (0.4 if narrow else 1.2)) / columns - 0.2
     figure = page(options, (1.1 if narrow else 0.6) + (min(side, 3.6) + 0.6) * rows, rows)
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     written = _number(means)
     for panel, cell, mean, colour in zip(panels.flat, cells, means, coloured, strict=False):
         image = panel.imshow(colour, cmap="viridis", vmin=low, vmax=high, interpolation="nearest", aspect="auto")
-        panel.set_title(fitted(cell.label, side + 0.1), fontsize=8)
+        panel.set_title(fitted(cell.label, side), fontsize=8)
         if len(mean) <= FEW_CELLS and side / len(mean) >= max(CELL, _widest(means, written)):
             _write(panel, mean, (colour - low) / max(high - low, 1e-12), written)
     _axes(panels, len(cells), matrix.tasks, side)
@@ -77,20 +77,21 @@ def _number(means: Sequence[np.ndarray]) -> str:
 def _widest(means: Sequence[np.ndarray], written: str) -> float:
     """Inches of the widest number, with a little room."""
     ends = (np.nanmin(means), np.nanmax(means))
-    return 0.03 + max(text_width(f"{end:{written}}", 6.5) for end in ends)
+    return 0.03 + max(text_width(f"{end:{written}}", NUMBERS) for end in ends)
 
 
 def _write(axes: Axes, mean: np.ndarray, share: np.ndarray, written: str) -> None:
     """``share``: of the scale of colours; the upper end of it is bright."""
     for i, j in np.argwhere(np.isfinite(mean)):
         colour = "black" if share[i, j] > 0.6 else "white"
-        axes.text(j, i, f"{mean[i, j]:{written}}", ha="center", va="center", fontsize=6.5, color=colour)
+        axes.text(j, i, f"{mean[i, j]:{written}}", ha="center", va="center", fontsize=NUMBERS, color=colour)
 
 
 def _axes(panels: np.ndarray, count: int, tasks: Sequence[str], side: float) -> None:
     """The visits on both axes; their tasks' names below where they differ, are short and have room."""
     most = max(2, min(FEW_CELLS, int(side / 0.25)))
-    visits = range(0, len(tasks), -(-len(tasks) // most))
+    step = next(n for n in (k * 10**power for power in range(9) for k in (1, 2, 5)) if len(tasks) <= n * most)
+    visits = range(step - 1, len(tasks), step)
     numbers = [str(visit + 1) for visit in visits]
     named = [f"{number} {tasks[visit]}" for number, visit in zip(numbers, visits, strict=True)]
     slanted = len(set(tasks)) > 1 and len(visits) == len(tasks) and max(map(text_width, named)) <= 1.0

@@ -9,26 +9,32 @@ LINE = 0.13  # inches that one more line of a label takes
 
 
 def fitted(text: str, width: float, size: float = 8.0) -> str:
-    """The text in lines of at most ``width`` inches, broken after ``_``, ``-``, ``/``, ``,``, ``:`` or a space.
+    """The text in lines of at most ``width`` inches, broken after a comma, or where need be ``_``, ``-``, ``/``, ``:``.
 
     Only a part that is wider than a line by itself is broken between other letters. A formula stays as it is.
     """
     if "$" in text or text_width(text, size) <= width:
         return text
-    lines = [""]
-    for part in _parts(text, width, size):
-        if lines[-1] and text_width((lines[-1] + part).rstrip(), size) > width:
-            lines.append("")
-        lines[-1] += part
-    return "\n".join(line.strip() for line in lines if line.strip())
+    lines: list[str] = []
+    for segment in re.split(r"(?<=, )", text):
+        if lines and text_width(lines[-1] + segment.rstrip(), size) <= width:
+            lines[-1] += segment
+            continue
+        lines.append("")
+        for part in _parts(segment, width, size):
+            if lines[-1] and text_width(lines[-1] + part.rstrip(), size) > width:
+                lines.append("")
+            lines[-1] += part
+    return "\n".join(line.strip() for line in lines)
 
 
 def _parts(text: str, width: float, size: float) -> list[str]:
+    """The pieces between which a text may be broken, each at most as wide as a line."""
     found = []
-    for part in re.split(r"(?<=[ _/,:-])(?!$)", text):
+    for part in re.split(r"(?<=[ _/:-])(?!$)", text):
         start = 0
-        for end in range(1, len(part) + 1):
-            if part[start:end].strip() and text_width(part[start:end].strip(), size) > width and end - start > 1:
+        for end in range(2, len(part) + 1):
+            if end - start > 1 and text_width(part[start:end], size) > width:
                 found.append(part[start : end - 1])
                 start = end - 1
         found.append(part[start:])
