@@ -126,9 +126,7 @@ def finish(figure: Any, lines: Sequence[Series], note: str | None = None, option
     needed = ROW * (math.ceil(len(lines) / columns) + title.count("\n")) + LINE * broken + 0.3
     asked = options.size is not None and height <= options.size[1]
     figure.set_size_inches(width, max(height, needed + LOWEST) if asked else height + needed)
-    legend = figure.legend(
-        handles=handles, loc="outside lower center", ncols=columns, title=title, handlelength=3.2
-    )
+    legend = figure.legend(handles=handles, loc="outside lower center", ncols=columns, title=title, handlelength=3.2)
     legend.get_title().set_multialignment("center")
     return figure  # type: ignore[no-any-return]
 

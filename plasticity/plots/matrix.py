@@ -10,7 +10,7 @@ from plasticity.plots.legend import colour_bar, page
 from plasticity.plots.options import PLAIN, Options, checked
 from plasticity.plots.style import arms_of, grid, styled, text_width
 from plasticity.plots.text import NARROW, fitted
-from plasticity.results import Matrix, Point, mean_interval, points
+from plasticity.results import Matrix, mean_interval, points
 
 FEW_CELLS = 8  # visits of a matrix whose numbers are written into it
 CELL, NUMBERS = 0.17, 6.0  # inches of a cell that has room for a number, and points of that
@@ -69,8 +69,11 @@ def _by_column(means: Sequence[np.ndarray]) -> list[np.ndarray]:
 
 
 def _number(means: Sequence[np.ndarray]) -> str:
-    """One format for all numbers of a figure: three digits of the largest."""
-    largest = float(np.nanmax(np.abs(means)))
+    """One format for all numbers of a figure: two digits or three of the largest, no decimals of whole numbers."""
+    values = np.asarray(means)[np.isfinite(means)]
+    if (values == np.round(values)).all():
+        return ".0f"
+    largest = float(np.abs(values).max())
     return ".0f" if largest >= 100 else ".1f" if largest >= 10 else ".2f" if largest >= 0.1 else ".1g"
 
 

@@ -13,7 +13,7 @@ def fitted(text: str, width: float, size: float = 8.0) -> str:
 
     Only a part that is wider than a line by itself is broken between other letters. A formula stays as it is.
     """
-    if "$" in text or text_width(text, size) <= width:
+    if "$" in text or not text.strip() or text_width(text, size) <= width:
         return text
     lines: list[str] = []
     for segment in re.split(r"(?<=, )", text):

@@ -33,7 +33,7 @@ def difference_range(limits: Range) -> Range:
 
 
 def metric_ranges(plan: Mapping[str, Any]) -> dict[str, Range]:
-    """Return the ranges of the metrics that have one, by name: those that monitors declare, and those of evaluations."""
+    """Return the ranges of the metrics that have one, by name: what monitors declare, and evaluations."""
     stream = plan["stream"]
     evaluated = {
         "evaluation_reward": as_range(stream.get("reward_range")),
