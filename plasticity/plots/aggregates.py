@@ -12,10 +12,11 @@ from matplotlib.figure import Figure
 from plasticity import results
 from plasticity.plots.legend import canvas, finish_panel, grid, label_bottom, page, row_names, ticks
 from plasticity.plots.options import PLAIN, Options
-from plasticity.plots.style import Drawn, Series, named, styled
+from plasticity.plots.style import Drawn, Series, named, styled, wrapped
 from plasticity.plots.text import fitted
 from plasticity.results import TaskScores
 
+SIDE = 1.4  # inches of a line of the label beside a panel that a legend below made low
 NAMES = {"iqm": "interquartile mean", "mean": "mean", "median": "median", "optimality_gap": "optimality gap"}
 
 
@@ -127,7 +128,8 @@ def profiles(
             alpha=opacity, linewidth=0,
         )  # fmt: skip
     what = "tasks with a mean" if averaged else "scores"
-    axes.set(xlabel=f"threshold of the {label}", ylabel=f"share of {what} above it", ylim=(-0.02, 1.02))
+    side = wrapped(f"share of {what} above it", SIDE, 9)
+    axes.set(xlabel=f"threshold of the {label}", ylabel=side, ylim=(-0.02, 1.02))
     return finish_panel(axes, lines, own, _note(scores), options)
 
 
@@ -173,7 +175,7 @@ def sensitivity(
         x = where(part[name], 0 if len(lines) < 2 else place / (len(lines) - 1) - 0.5)
         axes.plot(x, part[by], label=line.label, **{**line.look, "marker": line.look["marker"] or "_"})
         axes.vlines(x, part[f"{by}_low"], part[f"{by}_high"], color=line.look["color"], linewidth=1.1)
-    axes.set(xlabel=name, ylabel=f"{label} ({NAMES.get(by, by)})")
+    axes.set(xlabel=name, ylabel=wrapped(f"{label} ({NAMES.get(by, by)})", SIDE, 9))
     return finish_panel(axes, lines, own, _note(scores), options)
 
 

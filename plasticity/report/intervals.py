@@ -37,9 +37,8 @@ def chart_ranges(plan: Mapping[str, Any], columns: Sequence[str]) -> dict[str, l
     """The ranges of what charts show, by name, null for no bound; parts of units have that of their whole."""
     stream = plan["stream"]
     whole = results.metric_ranges(plan)
-    parts = {
-        name: whole[base] for name in columns if (base := name.partition("/")[0]).endswith("_units") and base in whole
-    }
+    bases = {name: name.partition("/")[0] for name in columns}
+    parts = {name: whole[base] for name, base in bases.items() if base.endswith("_units") and base in whole}
     own = dict.fromkeys(("performance", "performance_end", "episodic_return"), results.performance_range(stream))
     found = parts | whole | own | {"reward": as_range(stream.get("reward_range"))}
     return {
