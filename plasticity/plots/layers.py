@@ -104,7 +104,7 @@ def hessian_density(
     """The density of the Hessian's eigenvalues over time as ridges, a panel for each arm, time upwards.
 
     The height of a ridge is the decimal logarithm of the share of eigenvalues in a bin of the monitor's grid, from
-    ``10^-4`` on (mean over seeds). At most 12 measurements are drawn, equally far apart.
+    ``10^-4`` on (mean over seeds). At most 12 measurements are drawn, fewer in low panels, equally far apart.
 
     Args:
       metrics: a table of :func:`plasticity.results.load` with the columns of the monitor ``hessian_density``.
@@ -124,9 +124,11 @@ def hessian_density(
     table = thinned(metrics.dropna(subset=bins), x, bins, hyper)
     lines = series(table, hyper, controls, options)
     figure, panels = _panels(lines, row_height(options, 3.2 if len(lines) <= 4 else 2.2), options)
+    height = figure.get_size_inches()[1] / panels[0].get_subplotspec().get_gridspec().nrows
+    most = int(np.clip((height - 0.9) / 0.14, 3, MOST_RIDGES))  # whose labels have room
     for panel, line in zip(panels, lines, strict=True):
         found = line.rows.groupby(x)[bins].mean()
-        chosen = np.unique(np.linspace(0, len(found) - 1, min(len(found), MOST_RIDGES)).round().astype(int))
+        chosen = np.unique(np.linspace(0, len(found) - 1, min(len(found), most)).round().astype(int))
         _ridges(panel, line, found.iloc[chosen])
         _eigenvalue_axis(panel, len(bins), smallest, largest, scale)
     figure.supxlabel("eigenvalue of the Hessian", fontsize=9)
