@@ -56,7 +56,7 @@ def layers(
     lines = series(table, hyper, controls, options)
     means = [line.rows.groupby(x)[columns].mean() for line in lines]
     low, high = min(mean.min().min() for mean in means), max(mean.max().max() for mean in means)
-    figure, panels = _panels(lines, 0.75 + 0.16 * len(columns), options)
+    figure, panels, (_, wide) = _panels(lines, 0.75 + 0.16 * len(columns), options)
     for panel, mean in zip(panels, means, strict=True):
         edges = _edges(mean.index.to_numpy(float))
         image = panel.pcolormesh(
@@ -65,13 +65,14 @@ def layers(
         panel.set_yticks(np.arange(len(columns)) + 0.5, [each.removeprefix(f"{name}/") for each in columns])
         panel.set_ylim(len(columns), 0)
         panel.xaxis.set_major_formatter(EngFormatter(sep=""))
-        panel.xaxis.set_major_locator(ticks(options.width / panel.get_subplotspec().get_gridspec().ncols))
+        panel.xaxis.set_major_locator(ticks(options.width / wide))
     figure.supxlabel(X_LABELS.get(x, x), fontsize=9)
     colour_bar(figure, image, panels, name.replace("_", " "))
     return figure
 
 
-def _panels(lines: Sequence[Series], height: float, options: Options) -> tuple[Figure, list[Axes]]:
+def _panels(lines: Sequence[Series], height: float, options: Options) -> tuple[Figure, list[Axes], tuple[int, int]]:
+    """A figure, its panels in use, and how many rows and columns there are."""
     rows, columns = grid(len(lines), 2 if options.width < NARROW else max(1, min(5, int((options.width - 1.5) / 1.4))))
     room = (options.width - (0.7 if options.width < NARROW else 1.5)) / columns - 0.15
     figure = page(options, (1.1 if options.width < NARROW else 0.6) + max(height, 1.3) * rows, rows)
@@ -80,7 +81,7 @@ def _panels(lines: Sequence[Series], height: float, options: Options) -> tuple[F
         panel.set_title(fitted(line.label, room, 7.5), fontsize=7.5)
         panel.grid(visible=False)
     label_lowest(panels, len(lines), "")
-    return figure, list(panels.flat)[: len(lines)]
+    return figure, list(panels.flat)[: len(lines)], (rows, columns)
 
 
 def _edges(places: np.ndarray) -> np.ndarray:
@@ -123,8 +124,8 @@ def hessian_density(
         raise ValueError("hessian_density has no value in this table")
     table = thinned(metrics.dropna(subset=bins), x, bins, hyper)
     lines = series(table, hyper, controls, options)
-    figure, panels = _panels(lines, row_height(options, 3.2 if len(lines) <= 4 else 2.2), options)
-    height = figure.get_size_inches()[1] / panels[0].get_subplotspec().get_gridspec().nrows
+    figure, panels, (rows, _) = _panels(lines, row_height(options, 3.2 if len(lines) <= 4 else 2.2), options)
+    height = figure.get_size_inches()[1] / rows
     most = int(np.clip((height - 0.9) / 0.14, 3, MOST_RIDGES))  # whose labels have room
     for panel, line in zip(panels, lines, strict=True):
         found = line.rows.groupby(x)[bins].mean()
