@@ -12,6 +12,8 @@ from matplotlib.text import Text
 
 from plasticity import plots, results
 from plasticity.core.errors import UserError
+from plasticity.plots.style import text_width
+from plasticity.plots.text import fitted
 
 EIGHT = ["baseline", "layer_norm", "layer_norm_decay", "nap", "reset_last", "redo", "continual_backprop", "fresh"]
 GAMES = ["Breakout", "Pong", "Qbert"]
@@ -240,3 +242,74 @@ def test_options_that_do_not_fit_are_refused_in_one_line(tmp_path, options, said
             draw()
         assert "\n" not in str(caught.value)
     assert not (tmp_path / "out").exists()
+
+
+# ---------------------------------------------------------------------------------------------- long names
+
+LONG = ["the_baseline_without_any_change_at_all", "layer_norm_with_decoupled_weight_decay", "fresh"]
+
+
+@pytest.fixture(scope="module", params=[8, 40])
+def swept(tmp_path_factory, request):
+    """Three arms at two step sizes, on four tasks twice or on forty: layers, eigenvalues and their own ranges."""
+    visits = request.param
+    tasks = [f"labels_{k}" for k in range(4 if visits == 8 else visits)]
+    plan = made.plan(LONG, tasks=tasks, visits=[(k % len(tasks), 20) for k in range(visits)], lanes=4)
+    plan["stream"]["reward_range"] = [0, 1]
+    layered = [f"dormant_units/hidden_{k}" for k in range(3)]
+    bins = [f"hessian_density/bin_{k:02d}" for k in range(5)]
+    hyper = {"agent.optimizer.learning_rate": [0.001, 0.001, 0.03, 0.03]}
+    monitors = ("loss", "effective_rank", *layered, *bins)
+    return made.invented(tmp_path_factory.mktemp("swept") / "run", plan, [0, 1, 0, 1], monitors=monitors, hyper=hyper)
+
+
+@pytest.mark.parametrize("width", [3.4, 6.9])
+def test_long_names_of_arms_and_settings_leave_room_for_the_data(swept, width):
+    found = plots.figures(swept, options=plots.Options(size=(width, 2.8)))
+    expected = {"aggregates", "profiles", "sensitivity_agent_optimizer_learning_rate", "layers_dormant_units"}
+    assert expected | {"hessian_density", "mechanisms", "monitors"} <= set(found)
+    for name, figure in found.items():
+        assert not overlaps(figure), name
+        assert not cut_off(figure), name
+        seen = [axes for axes in figure.axes if axes.get_visible() and axes.get_label() != "<colorbar>"]
+        assert min(axes.get_window_extent().width / figure.dpi for axes in seen) > 0.5, name
+        assert figure.get_size_inches()[0] == width
+        assert figure.get_size_inches()[1] <= 11, name
+
+
+@pytest.mark.parametrize("width", [3.4, 6.9])
+@pytest.mark.parametrize(("visits", "by_task"), [(8, False), (8, True), (40, False)])
+def test_matrices_of_long_names(visits, by_task, width):
+    lanes = pd.DataFrame({"arm": pd.Categorical(LONG, LONG), "lane": 0, "seed": 0})
+    values = np.random.default_rng(0).uniform(0.1, 0.9, (3, visits, visits))
+    tasks = tuple(f"labels_{k % 4}" for k in range(visits))
+    options = plots.Options(size=(width, 2.8))
+    figure = plots.performance_matrix(results.Matrix(lanes, tasks, values), options=options, by_task=by_task)
+    assert not overlaps(figure)
+    assert not cut_off(figure)
+    *panels, bar = [axes for axes in figure.axes if axes.get_visible()]
+    assert [axes.get_title().replace("\n", "") for axes in panels] == LONG
+    assert [len(axes.texts) for axes in panels] == [64 * (visits == 8 and width > 4)] * 3
+    step = 2 if visits == 8 else 10
+    assert [text.get_text() for text in panels[0].get_yticklabels()] == [
+        str(visit) for visit in range(step, visits + 1, step)
+    ]
+    assert bar.get_xlabel() if width < 4 else bar.get_ylabel()
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("short", ["short"]),
+        ("", [""]),
+        ("the_baseline_without_any_change, learning_rate=0.001", 3),
+        ("w" * 40, 3),
+        (r"$\alpha_{a\_very\_long\_index\_of\_a\_formula}$", 1),
+    ],
+)
+def test_names_are_broken_into_lines_that_fit_and_lose_no_letter(text, lines):
+    found = fitted(text, 1.4)
+    assert found.replace("\n", "").replace(" ", "") == text.replace(" ", "")
+    assert found.split("\n") == lines if isinstance(lines, list) else found.count("\n") == lines - 1
+    if text and "$" not in text:
+        assert text_width(found) <= 1.4

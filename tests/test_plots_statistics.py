@@ -228,7 +228,7 @@ def test_the_grid_of_eigenvalues_is_that_of_the_config(tmp_path):
     config = {"monitors": [{"kind": "hessian_density", "smallest": 0.5, "largest": 4.0, "scale": "linear"}]}
     (folder / "experiment.yaml").write_text(json.dumps(config))
     (axes,) = plots.figures(folder)["hessian_density"].axes
-    assert [text.get_text() for text in axes.get_xticklabels()] == ["-2.7", "0", "2.7"]  # middles of bins 8/3 wide
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["\u22122.7", "0", "2.7"]  # middles of bins 8/3 wide
 
 
 # ---------------------------------------------------------------------------------------------- notebooks

@@ -19,6 +19,7 @@ from plasticity.cli import main
 from plasticity.plots import style
 from plasticity.report import lines, words
 from plasticity.report.facts import facts
+from plasticity.report.intervals import cut, cut_stages
 from plasticity.report.page import embedded
 from plasticity.results.change import rule
 from plasticity.results.verdict import verdict
@@ -536,3 +537,39 @@ def test_tasks_with_scales_of_their_own_can_be_chosen(tmp_path):
     assert 0 < second < len(places)
     checks = TASK_CHECKS.replace("WANTED", str(second))
     assert in_browser(report.page(collected), checks, tmp_path) == ",".join(["true"] * 7)
+
+
+# --------------------------------------------------------------------------------------------- bounds of intervals
+
+
+def test_intervals_end_at_the_bounds_of_their_number_and_means_stay():
+    """Accuracies in [0, 1]: a difference lies in [-1, 1], a difference of differences in [-2, 2]."""
+    row = {}
+    for name, mean in (("first", 0.95), ("last", 0.1), ("gap", -0.9), ("own", -0.85), ("change", -1.5)):
+        row |= {name: mean, f"{name}_low": mean - 3, f"{name}_high": mean + 3}
+    found = cut_stages({**row, "closed": 0.4}, (0.0, 1.0))
+    ends = {
+        name: (found[f"{name}_low"], found[name], found[f"{name}_high"]) for name in ("first", "last", "gap", "own")
+    }
+    assert ends == {"first": (0, 0.95, 1), "last": (0, 0.1, 1), "gap": (-1, -0.9, 1), "own": (-1, -0.85, 1)}
+    assert (found["change_low"], found["change_high"], found["closed"]) == (-2, 1.5, 0.4)
+    assert cut_stages(row, (-np.inf, np.inf)) == row
+    assert cut_stages({"last": None, "last_low": None, "last_high": None}, (0.0, 1.0))["last_low"] is None
+    assert cut(1.2, 0.7, 1.7, (0.0, 1.0)) == (0.7, 1.2)  # a mean beyond the range is neither moved nor left outside
+
+
+def test_charts_and_tables_of_a_page_are_cut(tmp_path):
+    """Accuracies 0.9 and 1.0 of two seeds: t reaches from 0.315 to 1.585."""
+    plan = made.plan(["one"], tasks=["t"], visits=[(0, 10)] * 4)
+    plan["stream"]["reward_range"], plan["ranges"] = [0, 1], {"dormant_units": [0, 1]}
+    rewards = np.repeat([[0.9], [1.0]], made.number_of_records(plan), axis=1)
+    given = {"rewards": rewards, "dormant_units": 1 - rewards, "dormant_units/hidden_0": rewards}
+    tables = {"one": made.records("one", plan, [0, 1], **given)}
+    group = report.collect([made.write(tmp_path / "run", plan, {"one": made.lane_table([0, 1])}, tables)])["groups"][0]
+    (row,) = group["runs"][0]["summary"]
+    for name in ("first", "last"):
+        assert (row[name], row[f"{name}_high"]) == (pytest.approx(0.95), 1.0)
+        assert row[f"{name}_low"] == pytest.approx(0.95 - 12.7062 * 0.05, abs=1e-4)
+    ranges = {each["name"]: each["range"] for found in group["charts"].values() for each in found}
+    names = ("performance", "performance_end", "reward", "dormant_units", "dormant_units/hidden_0")
+    assert ranges == {name: [0.0, 1.0] for name in names}

@@ -10,7 +10,7 @@ from plasticity.config.fields import NonNegative, Positive, Repeats, metadata
 from plasticity.core import linalg
 from plasticity.core.errors import check, check_least, refused
 from plasticity.core.types import Array, Key, Metrics, Probe, State
-from plasticity.monitors.base import Monitor
+from plasticity.monitors.base import SHARE, Monitor
 from plasticity.monitors.curvature import Loss, Matrix, Matvec, lanczos, product_of, tridiagonal
 
 Scale = Literal["symlog", "linear"]
@@ -160,7 +160,8 @@ def hessian_density(
         masses = mass_in_bins(nodes, weights, edges, smoothing)
         return state, found | {f"{name}/bin_{i:0{digits}d}": masses[i] for i in range(bins)}
 
-    return Monitor(measure)
+    shares = (name, "hessian_epsilon_rank", *(f"{name}/bin_{i:0{digits}d}" for i in range(bins)))
+    return Monitor(measure, ranges=dict.fromkeys(shares, SHARE))
 
 
 @metadata(

@@ -10,11 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from plasticity import results
-from plasticity.plots.legend import canvas, finish_panel, grid, label_bottom, page, ticks
+from plasticity.plots.legend import canvas, finish_panel, grid, label_bottom, page, row_names, ticks
 from plasticity.plots.options import PLAIN, Options
-from plasticity.plots.style import Drawn, Series, named, styled
+from plasticity.plots.style import Drawn, Series, named, styled, wrapped
+from plasticity.plots.text import fitted
 from plasticity.results import TaskScores
 
+SIDE = 1.4  # inches of a line of the label beside a panel that a legend below made low
 NAMES = {"iqm": "interquartile mean", "mean": "mean", "median": "median", "optimality_gap": "optimality gap"}
 
 
@@ -61,9 +63,10 @@ def aggregates(
     """
     scores, lines = _lines(scores, controls, options)
     table = results.aggregates(scores, statistics, **bootstrap)
-    rows, columns = grid(len(statistics), 4, options.width)
-    height = 0.22 * len(lines) + 0.35
-    figure = page(options, 0.9 + rows * height, rows)
+    names, taken, row = row_names(lines, options.width)
+    room = options.width - taken - 0.3
+    rows, columns = grid(len(statistics), max(1, min(4, int(room / 0.85))))
+    figure = page(options, 0.9 + rows * (row * len(lines) + 0.35), rows)
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for panel, name in zip(panels.flat, statistics, strict=False):
         for place, line in enumerate(lines):
@@ -71,11 +74,12 @@ def aggregates(
             panel.hlines(place, low, high, color=line.look["color"], linewidth=6, alpha=0.45)
             panel.plot(value, place, "|", color=line.look["color"], markersize=8, markeredgewidth=1.8)
         better = "lower is better" if name == "optimality_gap" else ""
-        panel.set_title("\n".join(filter(None, (NAMES.get(name, name), better))), fontsize=8.5)
-        panel.xaxis.set_major_locator(ticks(options.width / columns))
+        title = "\n".join(fitted(text, room / columns - 0.1) for text in (NAMES.get(name, name), better) if text)
+        panel.set_title(title, fontsize=8)
+        panel.xaxis.set_major_locator(ticks(room / columns + 0.1))
         panel.grid(axis="x")
     panels[0, 0].set(yticks=range(len(lines)), ylim=(len(lines) - 0.4, -0.6))
-    panels[0, 0].set_yticklabels([line.label for line in lines])
+    panels[0, 0].set_yticklabels(names)
     for panel in panels.flat[len(statistics) :]:
         panel.set_axis_off()
     label_bottom(figure, f"{label}; {_note(scores)}", 8.5)
@@ -124,7 +128,8 @@ def profiles(
             alpha=opacity, linewidth=0,
         )  # fmt: skip
     what = "tasks with a mean" if averaged else "scores"
-    axes.set(xlabel=f"threshold of the {label}", ylabel=f"share of {what} above it", ylim=(-0.02, 1.02))
+    side = wrapped(f"share of {what} above it", SIDE, 9)
+    axes.set(xlabel=f"threshold of the {label}", ylabel=side, ylim=(-0.02, 1.02))
     return finish_panel(axes, lines, own, _note(scores), options)
 
 
@@ -170,7 +175,7 @@ def sensitivity(
         x = where(part[name], 0 if len(lines) < 2 else place / (len(lines) - 1) - 0.5)
         axes.plot(x, part[by], label=line.label, **{**line.look, "marker": line.look["marker"] or "_"})
         axes.vlines(x, part[f"{by}_low"], part[f"{by}_high"], color=line.look["color"], linewidth=1.1)
-    axes.set(xlabel=name, ylabel=f"{label} ({NAMES.get(by, by)})")
+    axes.set(xlabel=name, ylabel=wrapped(f"{label} ({NAMES.get(by, by)})", SIDE, 9))
     return finish_panel(axes, lines, own, _note(scores), options)
 
 

@@ -15,6 +15,7 @@ from plasticity.plots.legend import (
     label_lowest,
     label_side,
     page,
+    row_names,
     seeds_note,
     ticks,
 )
@@ -32,6 +33,7 @@ from plasticity.plots.style import (
     text_width,
     wrapped,
 )
+from plasticity.plots.text import NARROW, fitted
 from plasticity.results import Scores
 
 MOST_CURVES = 12  # that can be told apart; more arms have a row each
@@ -101,15 +103,16 @@ def _task_rows(axes: Axes, lines: Sequence[Series], task: str, bounds: Bounds) -
 
 
 def _row_panels(lines: Sequence[Series], tasks: Sequence[str], label: str, bounds: Bounds, options: Options) -> Drawn:
-    names = max(text_width(line.label) for line in lines)
-    most = max(1, int((options.width - names - 0.3) / 1.5))
-    rows, columns = grid(len(tasks), min(4, most))
-    figure = page(options, 1.25 + (0.55 + 0.24 * len(lines)) * rows, rows)
+    names, taken, row = row_names(lines, options.width)
+    lines = [line._replace(label=name) for line, name in zip(lines, names, strict=True)]
+    room = options.width - taken - 0.3
+    rows, columns = grid(len(tasks), max(1, min(4, int(room / (1.3 if options.width >= NARROW else 0.8)))))
+    figure = page(options, 1.25 + (0.55 + row * len(lines)) * rows, rows)
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for panel, task in zip(panels.flat, tasks, strict=False):
         _task_rows(panel, lines, task, bounds)
-        panel.set_title(task, fontsize=8.5)
-        panel.xaxis.set_major_locator(ticks((options.width - names) / columns))
+        panel.set_title(fitted(task, room / columns - 0.1, 8.5), fontsize=8.5)
+        panel.xaxis.set_major_locator(ticks(room / columns + 0.1))
     label_lowest(panels, len(tasks), "")
     label_bottom(figure, label)
     return keyed(figure, lines, ("first visit to the task", "mean of later visits"), options)
@@ -197,15 +200,18 @@ def _early_and_late(
     lines: Sequence[Series], tasks: Sequence[str], value: str, label: str, bounds: Bounds, options: Options
 ) -> Drawn:
     """Many arms: a row for each, a panel for each task."""
-    rows, columns = grid(len(tasks), 3, options.width)
-    figure = page(options, 1.25 + (0.4 + 0.24 * len(lines)) * rows, rows)
+    names, taken, row = row_names(lines, options.width)
+    lines = [line._replace(label=name) for line, name in zip(lines, names, strict=True)]
+    room = options.width - taken - 0.3
+    rows, columns = grid(len(tasks), max(1, min(3, int(room / 1.2))))
+    figure = page(options, 1.25 + (0.4 + row * len(lines)) * rows, rows)
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for panel, task in zip(panels.flat, tasks, strict=False):
         shown = [line._replace(rows=_stages(_on(line, task).rows, value)) for line in lines]
         draw_rows(panel, shown, ("first", "last"), bounds)
         panel.axvline(0, color="#808080", linewidth=0.8, linestyle=(0, (4, 3)), zorder=0.5)
-        panel.set_title(task, fontsize=8.5)
-        panel.xaxis.set_major_locator(ticks(options.width / columns))
+        panel.set_title(fitted(task, room / columns - 0.1, 8.5), fontsize=8.5)
+        panel.xaxis.set_major_locator(ticks(room / columns))
     label_lowest(panels, len(tasks), "")
     label_bottom(figure, label)
     return keyed(figure, lines, ("first tenth of the visits", "last tenth"), options)

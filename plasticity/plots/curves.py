@@ -10,7 +10,17 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from plasticity.plots.legend import finish, finish_panel, grid, label_bottom, label_lowest, label_side, page, seeds_note
+from plasticity.plots.legend import (
+    finish,
+    finish_panel,
+    grid,
+    label_bottom,
+    label_lowest,
+    label_side,
+    page,
+    row_height,
+    seeds_note,
+)
 from plasticity.plots.options import PLAIN, Options
 from plasticity.plots.streams import VARIOUS, Stay, mark_switches, name_tasks, stays
 from plasticity.plots.style import (
@@ -29,6 +39,7 @@ from plasticity.plots.style import (
     swept_columns,
     within,
 )
+from plasticity.plots.text import fitted
 from plasticity.plots.thin import smoothed, thinned
 from plasticity.results.read import IDENTITY, REWARDS
 
@@ -157,7 +168,7 @@ def _panels_of_arms(
         found = _curve(line, what)
         plain = line._replace(look={**line.look, "linestyle": "-", "marker": ""})
         draw_curve(panel, plain, found, found[what.x].to_numpy(), 1, 0)
-        panel.set_title(line.label, loc="left", pad=3, fontsize=8.5)
+        panel.set_title(fitted(line.label, options.width / columns - 0.7, 8.5), loc="left", pad=3, fontsize=8.5)
         panel.yaxis.set_major_locator(MaxNLocator(4))
         count_axis(panel, visits[-1].end)
     label_lowest(panels, len(lines), X_LABELS.get(what.x, what.x))
@@ -233,7 +244,7 @@ def monitors(
     metrics = thinned(smoothed(metrics, names, window), x, names, hyper)
     lines, visits = series(metrics, hyper, controls, options), stays(metrics, x)
     rows, columns = grid(len(names), {1: 1, 2: 2, 4: 2}.get(len(names), 3), options.width)
-    figure = page(options, 3.2 if len(names) == 1 else 0.5 + 1.9 * rows, rows)
+    figure = page(options, 3.2 if len(names) == 1 else 0.5 + row_height(options, 1.9) * rows, rows)
     panels = figure.subplots(rows, columns, squeeze=False)
     for panel, name in zip(panels.flat, names, strict=False):
         panel.set_title(name.replace("_", " "))

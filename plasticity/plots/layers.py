@@ -6,12 +6,13 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator
+from matplotlib.ticker import EngFormatter
 
 from plasticity.plots.curves import X_LABELS
-from plasticity.plots.legend import grid, label_lowest, page
+from plasticity.plots.legend import colour_bar, grid, label_lowest, label_side, page, row_height, ticks
 from plasticity.plots.options import PLAIN, Options
-from plasticity.plots.style import Series, check_column, series, styled, text_width
+from plasticity.plots.style import Series, check_column, series, styled
+from plasticity.plots.text import NARROW, fitted
 from plasticity.plots.thin import thinned
 
 BINS = "hessian_density/bin_"
@@ -55,7 +56,7 @@ def layers(
     lines = series(table, hyper, controls, options)
     means = [line.rows.groupby(x)[columns].mean() for line in lines]
     low, high = min(mean.min().min() for mean in means), max(mean.max().max() for mean in means)
-    figure, panels = _panels(lines, 0.75 + 0.16 * len(columns), options)
+    figure, panels, (_, wide) = _panels(lines, 0.75 + 0.16 * len(columns), options)
     for panel, mean in zip(panels, means, strict=True):
         edges = _edges(mean.index.to_numpy(float))
         image = panel.pcolormesh(
@@ -64,22 +65,23 @@ def layers(
         panel.set_yticks(np.arange(len(columns)) + 0.5, [each.removeprefix(f"{name}/") for each in columns])
         panel.set_ylim(len(columns), 0)
         panel.xaxis.set_major_formatter(EngFormatter(sep=""))
-        panel.xaxis.set_major_locator(MaxNLocator(4 if len(panels) < 4 else 2))
+        panel.xaxis.set_major_locator(ticks(options.width / wide))
     figure.supxlabel(X_LABELS.get(x, x), fontsize=9)
-    figure.colorbar(image, ax=panels, label=name.replace("_", " "), aspect=25 if len(panels) > 5 else 12)
+    colour_bar(figure, image, panels, name.replace("_", " "))
     return figure
 
 
-def _panels(lines: Sequence[Series], height: float, options: Options) -> tuple[Figure, list[Axes]]:
-    widest = max(text_width(line.label, 7.5) for line in lines)
-    rows, columns = grid(len(lines), max(1, min(5, int((options.width - 1.5) / max(widest + 0.1, 1.1)))))
-    figure = page(options, 0.6 + max(height, 1.3) * rows, rows)
+def _panels(lines: Sequence[Series], height: float, options: Options) -> tuple[Figure, list[Axes], tuple[int, int]]:
+    """A figure, its panels in use, and how many rows and columns there are."""
+    rows, columns = grid(len(lines), 2 if options.width < NARROW else max(1, min(5, int((options.width - 1.5) / 1.4))))
+    room = (options.width - (0.7 if options.width < NARROW else 1.5)) / columns - 0.15
+    figure = page(options, (1.1 if options.width < NARROW else 0.6) + max(height, 1.3) * rows, rows)
     panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
     for panel, line in zip(panels.flat, lines, strict=False):
-        panel.set_title(line.label, fontsize=7.5)
+        panel.set_title(fitted(line.label, room, 7.5), fontsize=7.5)
         panel.grid(visible=False)
     label_lowest(panels, len(lines), "")
-    return figure, list(panels.flat)[: len(lines)]
+    return figure, list(panels.flat)[: len(lines)], (rows, columns)
 
 
 def _edges(places: np.ndarray) -> np.ndarray:
@@ -103,7 +105,7 @@ def hessian_density(
     """The density of the Hessian's eigenvalues over time as ridges, a panel for each arm, time upwards.
 
     The height of a ridge is the decimal logarithm of the share of eigenvalues in a bin of the monitor's grid, from
-    ``10^-4`` on (mean over seeds). At most 12 measurements are drawn, equally far apart.
+    ``10^-4`` on (mean over seeds). At most 12 measurements are drawn, fewer in low panels, equally far apart.
 
     Args:
       metrics: a table of :func:`plasticity.results.load` with the columns of the monitor ``hessian_density``.
@@ -122,15 +124,17 @@ def hessian_density(
         raise ValueError("hessian_density has no value in this table")
     table = thinned(metrics.dropna(subset=bins), x, bins, hyper)
     lines = series(table, hyper, controls, options)
-    figure, panels = _panels(lines, 3.4 if len(lines) <= 5 else 2.2, options)
+    figure, panels, (rows, _) = _panels(lines, row_height(options, 3.2 if len(lines) <= 4 else 2.2), options)
+    height = figure.get_size_inches()[1] / rows
+    most = int(np.clip((height - 0.9) / 0.14, 3, MOST_RIDGES))  # whose labels have room
     for panel, line in zip(panels, lines, strict=True):
         found = line.rows.groupby(x)[bins].mean()
-        chosen = np.unique(np.linspace(0, len(found) - 1, min(len(found), MOST_RIDGES)).round().astype(int))
+        chosen = np.unique(np.linspace(0, len(found) - 1, min(len(found), most)).round().astype(int))
         _ridges(panel, line, found.iloc[chosen])
         _eigenvalue_axis(panel, len(bins), smallest, largest, scale)
     figure.supxlabel("eigenvalue of the Hessian", fontsize=9)
-    what = X_LABELS.get(x, x)
-    figure.supylabel(f"{what}; a ridge's height: share of eigenvalues,\nlogarithmic from {FLOOR:g} on", fontsize=8.5)
+    floor = f"10$^{{{round(np.log10(FLOOR))}}}$"
+    label_side(figure, f"{X_LABELS.get(x, x)}; height: share of eigenvalues, log scale from {floor} to 1")
     return figure
 
 
@@ -154,7 +158,7 @@ def _eigenvalue_axis(axes: Axes, count: int, smallest: float, largest: float, sc
     axes.set_xlim(0, count - 1)
     if scale == "linear":
         ends = largest * (count - 1) / count
-        axes.set_xticks([0, middle, count - 1], [f"{-ends:.2g}", "0", f"{ends:.2g}"])
+        axes.set_xticks([0, middle, count - 1], [f"\u2212{ends:.2g}", "0", f"{ends:.2g}"])
         return
     decades = np.log10(largest / smallest)
     powers = [10.0**power for power in range(int(np.ceil(np.log10(smallest))), int(np.floor(np.log10(largest))) + 1)]
@@ -164,5 +168,5 @@ def _eigenvalue_axis(axes: Axes, count: int, smallest: float, largest: float, sc
     away = [each for each in away if each > 0.12 * count]
     names = [f"10$^{{{round(np.log10(power))}}}$" for power in powers[: len(away)]]
     ticks = [middle - each for each in away] + [middle] + [middle + each for each in away]
-    axes.set_xticks(ticks, [f"-{name}" for name in names] + ["0"] + names)
+    axes.set_xticks(ticks, [f"\u2212{name}" for name in names] + ["0"] + names)
     axes.set_xlim(-0.5, count - 0.5)

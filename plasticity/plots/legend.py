@@ -12,6 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from plasticity.plots.options import PLAIN, WIDTH, Options
 from plasticity.plots.style import Drawn, Series, text_width, wrapped
+from plasticity.plots.text import LINE, NARROW, fitted
 
 KEY = 0.62  # inches that a line sample takes in a legend, with the space around it
 ROW = 0.18  # inches from one row of a legend to the next
@@ -44,6 +45,28 @@ def grid(count: int, most: int = 5, width: float = WIDTH) -> tuple[int, int]:
 def ticks(width: float) -> MaxNLocator:
     """Ticks for numbers of a few digits under a panel that has so many inches with its labels."""
     return MaxNLocator(max(2, min(4, int((width - 0.5) / 0.4))))
+
+
+def row_names(lines: Sequence[Series], width: float) -> tuple[list[str], float, float]:
+    """Labels of rows beside the panels of a figure ``width`` inches wide; the inches they take; those of a row."""
+    names = [fitted(line.label, 0.4 * width) for line in lines]
+    return names, max(map(text_width, names)), 0.24 + LINE * max(name.count("\n") for name in names)
+
+
+def row_height(options: Options, full: float) -> float:
+    """Inches of a row of small panels: ``full`` across a page, less in a column, where panels are narrower."""
+    return full if options.width >= NARROW else 0.72 * full
+
+
+def colour_bar(figure: Figure, image: Any, panels: Any, label: str) -> None:
+    """The bar of the one colour scale: beside the panels of a wide figure, above those of a narrow one."""
+    width, height = figure.get_size_inches()
+    if width < NARROW:
+        text = wrapped(label, width - 0.5, 9)
+        figure.colorbar(image, ax=panels, label=text, location="top", shrink=0.8, aspect=0.8 * width / 0.09)
+    else:
+        text = wrapped(label, height - 0.5, 9)
+        figure.colorbar(image, ax=panels, label=text, shrink=0.8, aspect=0.7 * height / 0.12)
 
 
 def label_side(figure: Figure, text: str) -> None:
@@ -98,18 +121,19 @@ def finish(figure: Any, lines: Sequence[Series], note: str | None = None, option
         return figure  # type: ignore[no-any-return]
     columns = max(1, min(len(lines), int((width - 0.2) / (widest + 0.25))))
     title = wrapped(title, width - 0.3)
-    needed = ROW * (math.ceil(len(lines) / columns) + title.count("\n")) + 0.3
+    handles = _handles(lines, width - KEY - 0.3)
+    broken = sum(str(handle.get_label()).count("\n") for handle in handles)
+    needed = ROW * (math.ceil(len(lines) / columns) + title.count("\n")) + LINE * broken + 0.3
     asked = options.size is not None and height <= options.size[1]
     figure.set_size_inches(width, max(height, needed + LOWEST) if asked else height + needed)
-    legend = figure.legend(
-        handles=_handles(lines), loc="outside lower center", ncols=columns, title=title, handlelength=3.2
-    )
+    legend = figure.legend(handles=handles, loc="outside lower center", ncols=columns, title=title, handlelength=3.2)
     legend.get_title().set_multialignment("center")
     return figure  # type: ignore[no-any-return]
 
 
-def _handles(lines: Sequence[Series]) -> list[Line2D]:
-    return [Line2D([], [], label=line.label, **line.look) for line in lines]
+def _handles(lines: Sequence[Series], width: float = math.inf) -> list[Line2D]:
+    """The keys of a legend; ``width``: inches of the longest line of a label."""
+    return [Line2D([], [], label=fitted(line.label, width), **line.look) for line in lines]
 
 
 def seeds_note(lines: Sequence[Series], smooth: int = 1) -> str:

@@ -1,18 +1,19 @@
 """What lanes can do on every visit's task after every visit."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from plasticity.plots.legend import grid, page
+from plasticity.plots.legend import colour_bar, page
 from plasticity.plots.options import PLAIN, Options, checked
-from plasticity.plots.style import arms_of, styled
-from plasticity.results import Matrix, Point, mean_interval, points
+from plasticity.plots.style import arms_of, grid, styled, text_width
+from plasticity.plots.text import NARROW, fitted
+from plasticity.results import Matrix, mean_interval, points
 
 FEW_CELLS = 8  # visits of a matrix whose numbers are written into it
+CELL, NUMBERS = 0.17, 6.0  # inches of a cell that has room for a number, and points of that
 
 
 @styled
@@ -22,7 +23,7 @@ def performance_matrix(
     """What lanes can do on every visit's task after every visit, a panel for each arm: means over seeds.
 
     Below the diagonal are tasks that were left (forgetting), above it tasks still to come (transfer). The numbers are
-    written where there are at most 8 visits.
+    written where there are at most 8 visits and the cells have room for them.
 
     Args:
       matrix: of :func:`plasticity.results.performance_matrix`.
@@ -42,18 +43,23 @@ def performance_matrix(
     means = [mean_interval(matrix.values[cell.rows.index], axis=0).mean for cell in cells]
     coloured = _by_column(means) if by_task else means
     low, high = np.nanmin(coloured), np.nanmax(coloured)
-    rows, columns = grid(len(cells), 4, options.width)
-    figure = page(options, 0.9 + (2.6 if columns > 2 else 3.2) * rows, rows)
-    panels = figure.subplots(rows, columns, squeeze=False)
+    narrow = options.width < NARROW
+    rows, columns = grid(len(cells), 2 if narrow else 4)
+    # What is left for a panel beside the other labels; the figure's own height makes it about square.
+    side = (options.width - (0.4 if narrow else 1.2)) / columns - 0.2
+    figure = page(options, (1.1 if narrow else 0.6) + (min(side, 3.6) + 0.6) * rows, rows)
+    panels = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+    written = _number(means)
     for panel, cell, mean, colour in zip(panels.flat, cells, means, coloured, strict=False):
-        image = panel.imshow(colour, cmap="viridis", vmin=low, vmax=high, interpolation="nearest")
-        _label_cells(panel, matrix.tasks, cell, mean, (colour - low) / max(high - low, 1e-12))
-    for panel in panels.flat[len(cells) :]:
-        panel.set_axis_off()
+        image = panel.imshow(colour, cmap="viridis", vmin=low, vmax=high, interpolation="nearest", aspect="auto")
+        panel.set_title(fitted(cell.label, side), fontsize=8)
+        if len(mean) <= FEW_CELLS and side / len(mean) >= max(CELL, _widest(means, written)):
+            _write(panel, mean, (colour - low) / max(high - low, 1e-12), written)
+    _axes(panels, len(cells), matrix.tasks, side)
     figure.supxlabel("evaluated on the task of visit", fontsize=9)
     figure.supylabel("after visit", fontsize=9)
-    name = f"{label}, from each column's\nlowest (0) to highest (1)" if by_task else label
-    figure.colorbar(image, ax=panels, label=name, shrink=0.8, aspect=25)
+    name = f"{label}, from each column's lowest (0) to highest (1)" if by_task else label
+    colour_bar(figure, image, panels, name)
     return figure
 
 
@@ -62,31 +68,43 @@ def _by_column(means: Sequence[np.ndarray]) -> list[np.ndarray]:
     return [(mean - low) / np.where(high > low, high - low, 1.0) for mean in means]
 
 
-def _label_cells(axes: Axes, tasks: Sequence[str], cell: Point, mean: np.ndarray, share: np.ndarray) -> None:
-    count = len(tasks)
-    axes.set_title(cell.label, fontsize=8)
-    axes.grid(visible=False)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(True)
-    ticks: Any = range(0, count, max(1, -(-count // 8)))
-    names = [str(visit + 1) for visit in ticks]
-    several = len(set(tasks)) > 1 and count <= FEW_CELLS
-    axes.set_xticks(
-        ticks, [f"{name} {tasks[visit]}" for name, visit in zip(names, ticks, strict=True)] if several else names
-    )
-    axes.tick_params(axis="x", labelrotation=40 if several else 0)
-    for text in axes.get_xticklabels() if several else ():
-        text.set_horizontalalignment("right")
-        text.set_rotation_mode("anchor")
-    axes.set_yticks(ticks, names)
-    for i, j in np.argwhere(np.isfinite(mean)) if count <= FEW_CELLS else ():
+def _number(means: Sequence[np.ndarray]) -> str:
+    """One format for all numbers of a figure: two digits or three of the largest, no decimals of whole numbers."""
+    values = np.asarray(means)[np.isfinite(means)]
+    if (values == np.round(values)).all():
+        return ".0f"
+    largest = float(np.abs(values).max())
+    return ".0f" if largest >= 100 else ".1f" if largest >= 10 else ".2f" if largest >= 0.1 else ".1g"
+
+
+def _widest(means: Sequence[np.ndarray], written: str) -> float:
+    """Inches of the widest number, with a little room."""
+    ends = (np.nanmin(means), np.nanmax(means))
+    return 0.03 + max(text_width(f"{end:{written}}", NUMBERS) for end in ends)
+
+
+def _write(axes: Axes, mean: np.ndarray, share: np.ndarray, written: str) -> None:
+    """``share``: of the scale of colours; the upper end of it is bright."""
+    for i, j in np.argwhere(np.isfinite(mean)):
         colour = "black" if share[i, j] > 0.6 else "white"
-        axes.text(
-            j,
-            i,
-            f"{mean[i, j]:{'.0f' if abs(mean[i, j]) >= 100 else '.2g'}}",
-            ha="center",
-            va="center",
-            fontsize=6.5,
-            color=colour,
-        )
+        axes.text(j, i, f"{mean[i, j]:{written}}", ha="center", va="center", fontsize=NUMBERS, color=colour)
+
+
+def _axes(panels: np.ndarray, count: int, tasks: Sequence[str], side: float) -> None:
+    """The visits on both axes; their tasks' names below where they differ, are short and have room."""
+    most = max(2, min(FEW_CELLS, int(side / 0.25)))
+    step = next(n for n in (k * 10**power for power in range(9) for k in (1, 2, 5)) if len(tasks) <= n * most)
+    visits = range(step - 1, len(tasks), step)
+    numbers = [str(visit + 1) for visit in visits]
+    named = [f"{number} {tasks[visit]}" for number, visit in zip(numbers, visits, strict=True)]
+    slanted = len(set(tasks)) > 1 and len(visits) == len(tasks) and max(map(text_width, named)) <= 1.0
+    for place, panel in enumerate(panels.flat):
+        panel.set_visible(place < count)
+        panel.grid(visible=False)
+        panel.spines[["top", "right"]].set_visible(True)
+        lowest = place < count <= place + panels.shape[1]
+        panel.tick_params(axis="x", labelbottom=lowest, labelrotation=40 if slanted else 0)
+        panel.set_xticks(visits, named if slanted else numbers)
+        panel.set_yticks(visits, numbers)
+        for text in panel.get_xticklabels() if slanted else ():
+            text.set(horizontalalignment="right", rotation_mode="anchor")

@@ -11,7 +11,7 @@ from matplotlib.ticker import MaxNLocator
 from scipy.stats import spearmanr
 
 from plasticity.plots.curves import monitor_names
-from plasticity.plots.legend import finish, grid, label_lowest, label_side, page
+from plasticity.plots.legend import finish, grid, label_lowest, label_side, page, row_height
 from plasticity.plots.options import PLAIN, Options
 from plasticity.plots.style import Series, check_column, series, styled, swept_columns, wrapped
 from plasticity.plots.thin import thinned
@@ -128,7 +128,7 @@ def mechanisms(
     table = paired(metrics, visits, list(found["monitor"]), measure, hyper)
     lines = [_dotted(line) for line in series(table, hyper, controls, options)]
     rows, columns = grid(len(found), 3 if len(found) != 4 else 2, options.width)
-    figure = page(options, 0.5 + (3.2 if options.width / columns > 3 else 2.1) * rows, rows)
+    figure = page(options, 0.5 + (3.2 if options.width / columns > 3 else row_height(options, 2.1)) * rows, rows)
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
     for panel, row in zip(panels.flat, found.to_dict("records"), strict=False):
         _scatter(panel, lines, table, str(row["monitor"]), measure)

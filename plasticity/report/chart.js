@@ -88,13 +88,16 @@ class Chart {
 
   // from data to points
 
-  lines(metric = this.metric, task = this.task) { // the lines that are shown: places, means, half widths, and the visit of each place
+  lines(metric = this.metric, task = this.task) { // the lines that are shown: places, means, ends of intervals, and the visit of each place
+    const [least, most] = metric.range ?? [null, null];
     return metric.lines.filter((line) => !this.explorer.hidden.has(line.s)).map((line) => {
       const grid = this.group.grids[line.g], points = [];
       grid.forEach((x, index) => {
         const visit = this.explorer.visitAt(x, this.axis);
         if (task !== null && this.explorer.taskOf(visit) !== task) return;
-        points.push({ x, y: line.m[index], half: line.h ? line.h[index] : null, visit });
+        const y = line.m[index], half = line.h ? line.h[index] : null; // an interval ends where the number's range does
+        const low = half === null ? null : Math.min(y, Math.max(y - half, least ?? -Infinity));
+        points.push({ x, y, low, high: half === null ? null : Math.max(y, Math.min(y + half, most ?? Infinity)), visit });
       });
       return { series: line.s, points };
     });
@@ -111,9 +114,9 @@ class Chart {
     for (const line of lines)
       for (const point of line.points) {
         if (point.x < left || point.x > right || (this.log && point.y <= 0)) continue;
-        const half = point.half || 0;
-        low = Math.min(low, this.log && point.y - half <= 0 ? point.y / 2 : point.y - half);
-        high = Math.max(high, point.y + half);
+        const below = point.low ?? point.y;
+        low = Math.min(low, this.log && below <= 0 ? point.y / 2 : below);
+        high = Math.max(high, point.high ?? point.y);
       }
     if (!(low <= high)) return this.log ? [0.1, 1] : [0, 1];
     if (this.log) { const room = (high / low) ** 0.04; return low === high ? [low / 2, high * 2] : [low / room, high * room]; }
@@ -223,8 +226,8 @@ class Chart {
   }
 
   whiskers(points, shift) {
-    return points.filter((point) => point.half !== null).map((point) => {
-      const [low, high] = [point.y - point.half, point.y + point.half].map((y) => fixed(this.toY(y)));
+    return points.filter((point) => point.low !== null).map((point) => {
+      const [low, high] = [point.low, point.high].map((y) => fixed(this.toY(y)));
       return `<path class="whisker" d="M${fixed(this.toX(point.x) + shift)} ${low}V${high}"/>`;
     }).join("");
   }
@@ -232,8 +235,8 @@ class Chart {
   bands(points, crowd) {
     const opacity = crowd <= 8 ? 0.18 : 0.07;
     const at = ({ x, y }) => [this.toX(x), this.toY(y)];
-    return pieces(points, (point) => point.half !== null).map((piece) => {
-      const upper = piece.map(({ x, y, half }) => ({ x, y: y + half })), lower = piece.map(({ x, y, half }) => ({ x, y: y - half }));
+    return pieces(points, (point) => point.low !== null).map((piece) => {
+      const upper = piece.map(({ x, high }) => ({ x, y: high })), lower = piece.map(({ x, low }) => ({ x, y: low }));
       return `<path class="band" opacity="${opacity}" d="${trace([...upper, ...lower.reverse()], at)}Z"/>`;
     }).join("");
   }
@@ -353,7 +356,7 @@ class Chart {
   }
 
   bounds(each) {
-    return each.half === null ? "" : `[${number(each.y - each.half)}, ${number(each.y + each.half)}]`;
+    return each.low === null ? "" : `[${number(each.low)}, ${number(each.high)}]`;
   }
 
   row(each, meant) {

@@ -1,6 +1,6 @@
 """Run folders to one plain dict: everything the page shows, as numbers and text."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,9 @@ from matplotlib.colors import to_hex, to_rgb
 from plasticity import plots, results
 from plasticity.plots import style
 from plasticity.report.facts import facts
+from plasticity.report.intervals import chart_ranges, cut, cut_stages
 from plasticity.report.lines import BUDGET, Grids, lines, most_points, rounded
+from plasticity.results.ranges import UNBOUNDED
 from plasticity.results.read import RunPath
 from plasticity.results.verdict import meaning, verdict, words
 
@@ -63,7 +65,18 @@ def _group(runs: list[RunPath], groups: int) -> dict[str, Any]:
         "x": {"step": "env steps", "frames": "frames"}[x],
         **axis,
         "series": [_series(line) for line in series],
-        **_charts(stream, metrics, visits, evaluations, x, axis, hyper, grids, groups * max(len(series), 1)),
+        **_charts(
+            stream,
+            metrics,
+            visits,
+            evaluations,
+            x,
+            axis,
+            hyper,
+            grids,
+            groups * max(len(series), 1),
+            chart_ranges(results.plan(runs[0]), list(map(str, metrics))),
+        ),
         "grids": grids.lists,
     }
 
@@ -135,6 +148,7 @@ def _charts(
     hyper: Sequence[str],
     grids: Grids,
     crowd: int,
+    ranges: Mapping[str, list[float | None]],
 ) -> dict[str, Any]:
     """``charts``, each with its metrics, and ``left_out``, the metrics of single layers for which there is no room."""
     label, ends = measured(stream), axis["ends"]
@@ -150,7 +164,8 @@ def _charts(
 
     def metric(rows: pd.DataFrame, name: str, text: str, along: str = x, log: bool | None = False) -> dict[str, Any]:
         found = lines(rows, name, along, ends if along == x else (), most, grids) if name in rows else []
-        return {"name": name, "label": text, "log": _wide(found) if log is None else log, "lines": found}
+        log = _wide(found) if log is None else log
+        return {"name": name, "label": text, "log": log, "range": ranges.get(name), "lines": found}
 
     counted = visits.assign(number=visits["visit"] + 1)
     # Where each seed meets games in an order of its own, a visit's mean over seeds would be one over games.
@@ -204,6 +219,8 @@ def _run(run: RunPath, stream: dict[str, Any], series: Sequence[style.Series], r
     labels = {line.label: number for number, line in enumerate(series)}
     own = f"{_run_name(run, series)}: " if runs > 1 else ""
     aware = {arm["name"] for arm in about["arms"] if arm["task_aware"]}
+    # Tasks with rewards of several kinds are on scales of their own, which have no bounds.
+    limits = UNBOUNDED if compared.rule.scaled else results.performance_range(stream)
     rows = []
     for point in results.points(table, results.hyper_parameters(run)):
         row: dict[str, Any] = {str(key): value for key, value in point.rows.iloc[0].items()}
@@ -215,7 +232,7 @@ def _run(run: RunPath, stream: dict[str, Any], series: Sequence[style.Series], r
                 "series": labels.get(own + point.label),
                 "task_aware": point.arm in aware,
                 **{key: int(row[key]) for key in ("lanes", "diverged", "seeds")},
-                **{key: _number(row[key]) for key in row if key.split("_")[0] in SHOWN},
+                **cut_stages({key: _number(row[key]) for key in row if key.split("_")[0] in SHOWN}, limits),
                 "control": compared.controls.get(point.arm),
                 "verdict": word,
                 "why": why,
@@ -248,7 +265,7 @@ def _by_task(run: RunPath, compared: results.Compared) -> list[dict[str, Any]]:
     """A row for each task and arm, where rewards of tasks are of several kinds; none of very many tasks."""
     if not compared.rule.scaled:
         return []
-    table = results.task_changes(run)
+    table, limits = results.task_changes(run), results.performance_range(results.plan(run)["stream"])
     if table["task"].nunique() > MOST_TASKS:
         return []
     rows = []
@@ -256,7 +273,7 @@ def _by_task(run: RunPath, compared: results.Compared) -> list[dict[str, Any]]:
         for point in results.points(table[table["task"] == task], results.hyper_parameters(run)):
             row = point.rows.iloc[0]
             names = (f"{name}{bound}" for name in SHOWN[:-1] for bound in ("", "_low", "_high"))
-            numbers = {name: _number(row[name]) for name in names}
+            numbers = cut_stages({name: _number(row[name]) for name in names}, limits)
             rows.append({"task": task, "label": point.label, "visits": int(row["visits"]), **numbers})
     return rows
 
@@ -277,13 +294,15 @@ def _evaluations(run: RunPath, stream: dict[str, Any]) -> dict[str, Any] | None:
     value = "episodic_return" if stream["episodic"] else "reward"
     if table.empty or value not in table:
         return None
+    limits = results.performance_range(stream)
     latest = table[table["step"] == table.groupby(["arm", "lane"], observed=True)["step"].transform("max")]
     tasks = list(dict.fromkeys(map(str, latest["evaluated_task"])))
     rows = []
     for point in results.points(latest, results.hyper_parameters(run)):
         found = results.curve(point.rows, value, "evaluated_task")
         cells = {
-            str(task): [rounded(each, 5) for each in row[["mean", "low", "high"]]] for task, row in found.iterrows()
+            str(task): [rounded(each, 5) for each in (row["mean"], *cut(row["mean"], row["low"], row["high"], limits))]
+            for task, row in found.iterrows()
         }
         rows.append({"label": point.label, "step": int(point.rows["step"].max()), "cells": cells})
     return {"tasks": tasks, "rows": rows, "value": measured(stream)}

@@ -6,7 +6,7 @@ from typing import Any
 
 from plasticity.report.details import details
 from plasticity.report.summary import head, swatch
-from plasticity.report.words import plural
+from plasticity.report.words import breakable, plural
 
 TITLES = {
     "visits": ("Visit by visit", "One point for each task visited: does the line stay up?"),
@@ -43,7 +43,7 @@ def _charts(group: Mapping[str, Any], index: int) -> str:
         return '<p class="notice" role="note">Nothing has been recorded yet.</p>'
     legend = "\n".join(
         f'<button type="button" class="key" data-series="{place}" aria-pressed="true">'
-        f"{swatch(group, index, place)}<span>{escape(line['label'])}</span></button>"
+        f"{swatch(group, index, place)}<span>{breakable(line['label'])}</span></button>"
         for place, line in enumerate(group["series"])
     )
     charts = "\n".join(

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from plasticity.report.words import MISSING, amount, number, plural
+from plasticity.report.words import MISSING, amount, breakable, number, plural
 
 STAGES = {
     "single": ("whole visit", "last tenth"),
@@ -163,7 +163,7 @@ def _row(
 ) -> str:
     aware = ' <span class="aware" title="knows of task switches">task-aware</span>' if row["task_aware"] else ""
     settings = "".join(f'<span class="setting">{escape(text)}</span>' for text in row["settings"])
-    cells = [f"<th scope=row>{swatch(group, index, row['series'])}{escape(row['arm'])}{aware}{settings}"]
+    cells = [f"<th scope=row>{swatch(group, index, row['series'])}{breakable(row['arm'])}{aware}{settings}"]
     if not single:
         why = f'<span class="why">{escape(row["why"])}</span>' if row["why"] else ""
         word = f'<span class="word {row["verdict"]}">{row["verdict"]}</span>' if row["verdict"] else MISSING

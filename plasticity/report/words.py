@@ -1,6 +1,7 @@
 """Numbers as a reader likes them."""
 
 import math
+from html import escape
 
 MISSING = '<span class="none">\u2013</span>'
 MINUS, TIMES = "\u2212", "\u00d7"
@@ -14,6 +15,11 @@ def number(value: float, sign: str = "") -> str:
         digits = 2 if value == 0 else 2 - math.floor(math.log10(abs(value)))
         text = f"{value:{sign},.{min(max(digits, 0), 3)}f}"
     return text.replace("-", MINUS)
+
+
+def breakable(name: str) -> str:
+    """A name as HTML that may go on in another line after each of its underscores."""
+    return escape(name).replace("_", "_<wbr>")
 
 
 def amount(value: int) -> str:

@@ -33,5 +33,10 @@ def difference_range(limits: Range) -> Range:
 
 
 def metric_ranges(plan: Mapping[str, Any]) -> dict[str, Range]:
-    """Return the ranges of the monitors' metrics that declare one, by name."""
-    return {name: as_range(limits) for name, limits in plan.get("ranges", {}).items()}
+    """Return the ranges of the metrics that have one, by name: what monitors declare, and evaluations."""
+    stream = plan["stream"]
+    evaluated = {
+        "evaluation_reward": as_range(stream.get("reward_range")),
+        "evaluation_return": performance_range({**stream, "episodic": True}),
+    }
+    return evaluated | {name: as_range(limits) for name, limits in plan.get("ranges", {}).items()}
