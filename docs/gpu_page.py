@@ -1,4 +1,4 @@
-"""The section of docs/speed.md on a GPU, made of the file that `make gpu-check` writes (kept as docs/gpu.json)."""
+"""Write the GPU section of docs/speed.md from the file that `make gpu-check` writes (kept as docs/gpu.json)."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -9,8 +9,8 @@ DOCS = Path(__file__).resolve().parent
 KEPT, PAGE = DOCS / "gpu.json", DOCS / "speed.md"
 BEGIN, END = "<!-- Made by `python docs/make_pages.py gpu FILE`: begin -->", "<!-- end -->"
 NOTHING = (
-    "Nothing has been measured on a GPU yet. `make gpu-check` (one GPU, at most eight minutes) writes the numbers,\n"
-    "and `python docs/make_pages.py gpu gpu.json` this section."
+    "There are no GPU measurements yet. `make gpu-check` (one GPU, at most eight minutes) writes the numbers, and\n"
+    "`python docs/make_pages.py gpu gpu.json` writes this section."
 )
 Row = Mapping[str, Any]
 
@@ -20,7 +20,7 @@ def rows(document: Row, section: str) -> list[Row]:
 
 
 def sections(document: Row, kind: str) -> Iterator[tuple[str, list[Row]]]:
-    """Name after ``kind`` -> its rows."""
+    """Yield the names that follow ``kind``, with their rows."""
     for name in document["sections"]:
         if name.startswith(f"{kind} "):
             yield name.removeprefix(f"{kind} "), rows(document, name)
@@ -41,7 +41,7 @@ def megabytes(value: int | None) -> str:
 
 
 def scaling(document: Row) -> list[str]:
-    """Speed, compilation and memory by lanes."""
+    """Tabulate speed, compilation and memory by the number of lanes."""
     lines = []
     for agent, found in sections(document, "lanes"):
         speeds = {row["lanes"]: row for row in found if "chunk_seconds" in row}
@@ -56,8 +56,8 @@ def scaling(document: Row) -> list[str]:
                     megabytes(made.get("state_bytes_per_lane")), megabytes(made.get("temp_size")),
                 )
             )  # fmt: skip
-    head = ("agent", "lanes in one vmap", "env steps/s", "µs a step of all lanes", "time / that of one lane",
-            "trace, s", "compile, s", "state of a lane, MiB", "workspace of all, MiB")  # fmt: skip
+    head = ("agent", "lanes in one vmap", "env steps/s", "µs per step of all lanes", "time relative to one lane",
+            "trace, s", "compile, s", "state per lane, MiB", "workspace in total, MiB")  # fmt: skip
     return table(head, lines)
 
 
@@ -66,7 +66,7 @@ def verdict(document: Row) -> list[str]:
     if not found:
         return []
     told = ", ".join(f"`{row['agent']}` {row['time_of_one_lane']:.2f}" for row in found)
-    return [f"64 lanes take, of the time of one (at most 4 is asked for): {told}.", ""]
+    return [f"The time of 64 lanes relative to that of one lane (limit 4): {told}.", ""]
 
 
 def deviations(document: Row) -> list[str]:
@@ -79,7 +79,15 @@ def deviations(document: Row) -> list[str]:
         for row in found
         if "of_change" in row
     ]  # fmt: skip
-    head = ("agent", "precision", "env steps", "updates", "deviation of the change", "of the parameters", "same stream")
+    head = (
+        "agent",
+        "precision",
+        "env steps",
+        "updates",
+        "relative deviation of the change",
+        "of the parameters",
+        "same stream",
+    )
     return table(head, lines)
 
 
@@ -93,7 +101,7 @@ def repeated(document: Row) -> list[str]:
             other = again.get(row["agent"])
             equal = None if other is None else other == row["digest"]
             lines.append((f"`{row['agent']}`", says[row["equal"]], says[equal], says[resumed.get(row["agent"])]))
-    return table(("agent", "equal in one process", "equal in another process", "a resumed run is equal"), lines)
+    return table(("agent", "equal in one process", "equal across processes", "equal after a resume"), lines)
 
 
 def convolutions(document: Row) -> list[str]:
@@ -105,7 +113,7 @@ def convolutions(document: Row) -> list[str]:
         (str(batch), str(lanes), number(each.get("lax")), number(each.get("patches")))
         for (batch, lanes), each in found.items()
     ]
-    return table(("batch", "lanes", "`lax`, ms a lane", "patches, ms a lane"), lines)
+    return table(("batch", "lanes", "`lax`, ms per lane", "patches, ms per lane"), lines)
 
 
 def monitors(document: Row) -> list[str]:
@@ -114,7 +122,7 @@ def monitors(document: Row) -> list[str]:
         for row in rows(document, "curvature")
         if "milliseconds" in row
     ]
-    return table(("learner", "lanes", "monitor", "ms a lane"), lines)
+    return table(("learner", "lanes", "monitor", "ms per lane"), lines)
 
 
 def run(document: Row) -> list[str]:
@@ -123,7 +131,7 @@ def run(document: Row) -> list[str]:
         for row in rows(document, "real run")
         for arm, each in row.get("arms", {}).items()
     ]
-    return table(("", "arm", "steps of each lane", "steps/s of all lanes"), lines)
+    return table(("", "arm", "steps per lane", "steps/s of all lanes"), lines)
 
 
 def tests(document: Row) -> list[str]:
@@ -132,8 +140,8 @@ def tests(document: Row) -> list[str]:
         return []
     failed = [f"`{row['failed']}`" for row in rows(document, "tests") if "failed" in row]
     told = ", ".join(f"{count} {result.lower()}" for result, count in found[-1]["counts"].items())
-    whole = "" if found[-1].get("complete") else " (not all of them had time)"
-    return [f"Quick tests on it{whole}: {told}" + (f": {', '.join(failed)}" if failed else "") + ".", ""]
+    whole = "" if found[-1].get("complete") else " (stopped before the end)"
+    return [f"Quick tests on this GPU{whole}: {told}" + (f": {', '.join(failed)}" if failed else "") + ".", ""]
 
 
 def facts(document: Row) -> list[str]:
@@ -148,23 +156,23 @@ def facts(document: Row) -> list[str]:
 
 def unfinished(document: Row) -> list[str]:
     names = [name for name, each in document["sections"].items() if each["state"] != "done"]
-    return [f"Did not come to their end: {', '.join(names)}.", ""] if names else []
+    return [f"Not finished: {', '.join(names)}.", ""] if names else []
 
 
 PARTS = (
     ("", (facts, unfinished)),
     ("**Lanes.**", (verdict, scaling)),
-    ("**Against the CPU**, two lanes; at the default precision matrix products may use TF32.", (deviations,)),
+    ("**Comparison with the CPU**, two lanes; at the default precision matrix products may use TF32.", (deviations,)),
     ("**Repeatability**, value for value.", (repeated,)),
     ("**Convolution**, one gradient of the Nature network in a scan.", (convolutions,)),
     ("**Monitors.**", (monitors,)),
-    ("**A real run**, stopped and resumed.", (run,)),
+    ("**A complete run**, stopped and resumed.", (run,)),
     ("", (tests,)),
 )
 
 
 def text(document: Row | None) -> str:
-    """The section's text; a sentence where nothing has been measured."""
+    """Return the text of the section; one sentence if there are no measurements."""
     if document is None:
         return NOTHING
     lines: list[str] = []
@@ -173,7 +181,7 @@ def text(document: Row | None) -> str:
         lines += ([title, ""] if title and body else []) + body
     for later in document.get("later", ()):
         flags = f" with `XLA_FLAGS={later['xla_flags']}`" if later.get("xla_flags") else ""
-        lines += [f"**Some of it again**{flags}, {later['began']}, after what the first run showed was mended.", ""]
+        lines += [f"**Repeated in part**{flags}, {later['began']}, after fixes to problems found in the first run.", ""]
         lines += [line for part in (unfinished, repeated, verdict, convolutions, monitors) for line in part(later)]
     return "\n".join(lines).rstrip()
 
@@ -183,14 +191,14 @@ def kept() -> Row | None:
 
 
 def page(written: str, document: Row | None) -> str:
-    """The page with the section anew."""
+    """Return the page with the section replaced."""
     before, _, rest = written.partition(BEGIN)
     _, _, after = rest.partition(END)
     return f"{before}{BEGIN}\n\n{text(document)}\n\n{END}{after}"
 
 
 def main(*given: str) -> None:
-    """``FILE [LATER ...]``: what the check wrote, and later checks of some sections; none: what is kept."""
+    """Write the section from ``FILE [LATER ...]``: the check, then repeats of sections; by default the kept file."""
     if given:
         whole, *later = (json.loads(Path(path).read_text(encoding="utf-8")) for path in given)
         KEPT.write_text(json.dumps({**whole, **({"later": later} if later else {})}, indent=1) + "\n", encoding="utf-8")

@@ -49,7 +49,7 @@ def test_the_section_on_a_gpu_is_made_of_the_file_that_is_kept(monkeypatch):
     made = gpu.text({"sections": {"lanes dqn": {"state": "ended", "rows": rows}}})
     assert "| `dqn` | 64 | 1,000,000 | 64 | 3.25 | 1 | 2.5 | 1.0 |  |" in made
     assert "`dqn` 3.25." in made
-    assert "Did not come to their end: lanes dqn." in made
+    assert "Not finished: lanes dqn." in made
     assert sys.modules.pop("gpu_page")
 
 
