@@ -166,7 +166,7 @@ PARTS = (
     ("**Repeatability**, value for value.", (repeated,)),
     ("**Convolution**, one gradient of the Nature network in a scan.", (convolutions,)),
     ("**Monitors.**", (monitors,)),
-    ("**A complete run**, stopped and resumed.", (run,)),
+    ("**An experiment**, stopped and resumed.", (run,)),
     ("", (tests,)),
 )
 
