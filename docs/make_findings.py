@@ -1,10 +1,10 @@
-"""Writes docs/findings.md: the findings' files, what came out, and what is to be said about it.
+"""Write docs/findings.md from the findings' files, their results and the notes in docs/findings.
 
 plasticity findings
-python docs/make_findings.py runs/findings      # takes results and figures over from the runs
-python docs/make_findings.py                    # the page alone
+python docs/make_findings.py runs/findings      # copies results and figures from the runs, then writes the page
+python docs/make_findings.py                    # only writes the page
 
-``docs/findings/opening.md`` opens the page and ``docs/findings/NAME.md`` ends the section of a finding.
+``docs/findings/opening.md`` opens the page, and ``docs/findings/NAME.md`` ends the section of a finding.
 """
 
 import json
@@ -26,17 +26,18 @@ HEAD = (
 )
 STANDARD = """## How a finding is judged
 
-`plasticity findings [NAME ...]` runs what has no result yet, goes on where it was stopped, and prints verdicts and
-numbers; `--list` prints them without running, `--plan` says what would run, `--full` takes the published size. Each
-file in `configs/paper` holds what the source reports, the criterion with its reasons, and the experiment. It was
-committed before it was run, and a criterion is not changed after its result. A clause holds where its 95 % t interval,
-over 8 seeds or more and paired by seed where arms are compared, lies wholly on the right side of its bound. Where it
-lies wholly on the other side the clause `does not hold`; where it holds the bound it `does not tell`, which is not
-enough for the criterion. Minutes are those of two CPU cores, some of them busy with other things."""
+`plasticity findings [NAME ...]` runs the findings that have no result yet, resumes interrupted ones, and prints
+verdicts and numbers; `--list` prints them without running, `--plan` shows what would run, `--full` uses the
+published size. Each file in `configs/paper` contains what the source reports, the criterion with its reasons, and
+the experiment. It was committed before the run, and a criterion is never changed after its result is known. A clause
+`holds` if its 95 % t interval, over 8 seeds or more and paired by seed in comparisons of arms, lies entirely on the
+required side of its bound. If the interval lies entirely on the other side, the clause `does not hold`; if it
+contains the bound, the clause `does not tell`, which fails the criterion. Minutes are for two CPU cores, partly busy
+with other work."""
 
 
 def take_over(findings: Iterable[Finding], runs: Path) -> None:
-    """Results into ``results.json``, figures into ``figures/finding_NAME.png``."""
+    """Copy results to ``results.json`` and figures to ``figures/finding_NAME.png``."""
     kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     for finding in findings:
         path = runs / finding.name / "result.json"
@@ -55,7 +56,7 @@ def figure_path(finding: Finding) -> Path:
 
 
 def page(findings: Iterable[Finding], results: Mapping[str, Any]) -> str:
-    """The page as text."""
+    """Return the page as text."""
     listed = list(findings)
     opening = note("opening") or "# Findings"
     parts = [opening, HEAD, STANDARD, overview(listed, results), *(section(each, results) for each in listed)]
@@ -80,7 +81,7 @@ def heading(finding: Finding) -> str:
 
 
 def anchor(finding: Finding) -> str:
-    """Where a browser of the page finds the heading."""
+    """Return the anchor of the heading on the page."""
     return re.sub(r"[^\w -]", "", heading(finding)).lower().replace(" ", "-")
 
 
@@ -94,13 +95,13 @@ def verdict(finding: Finding, results: Mapping[str, Any]) -> str:
 
 
 def section(finding: Finding, results: Mapping[str, Any]) -> str:
-    """Source, published, ours, figure, time, verdict, and what is to be said."""
+    """Return the section of a finding: source, published result, criterion and outcome, figure, verdict, note."""
     result = results.get(finding.name)
     lines = [f"## {heading(finding)}", f"{finding.source}."]
     lines += [f"*Published.* {finding.published}"]
     needs = "any one of" if finding.criterion.needs == "any" else "all of"
     where = f"`configs/paper/{finding.name}.yaml`, {taken(finding, result)}"
-    lines += [f"*Criterion* ({needs} these), and what came out ({where}):", table(finding, result)]
+    lines += [f"*Criterion* ({needs} these) and outcome ({where}):", table(finding, result)]
     image = figure_path(finding)
     lines += [f"![{finding.title}](figures/{image.name})"] if image.exists() else []
     lines += [f"Verdict: {verdict(finding, results)}.", note(finding.name)]
