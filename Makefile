@@ -1,5 +1,5 @@
-# Everything runs in .venv, which `make install` fills; the only things needed beforehand are Python 3.11+ and make.
-# NEWEST=1 takes the newest version of every dependency instead of the ones in constraints.txt.
+# Everything runs in .venv, which `make install` creates. Only Python 3.11 or newer and make are needed beforehand.
+# NEWEST=1 installs the newest version of every dependency instead of the versions in constraints.txt.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -19,20 +19,20 @@ quickstart: install
 smoke: install
 	$(BIN)/plasticity run configs/atari/smoke.yaml --out runs/atari-smoke --force
 
-# Files stay whole: what a file compiles once, only one process compiles.
+# The tests of a file stay in one process (loadfile), so what they share is compiled only once.
 test: install
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m 'not slow'
 
 test-slow: install
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile -m slow
 
-# The site, in build/site: open build/site/index.html. A broken link is an error.
+# Builds the site: open build/site/index.html. A broken link is an error.
 docs: install
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	$(BIN)/python docs/make_reference.py
 	$(BIN)/python -m mkdocs build --strict
 
-# Every command and every piece of code of README.md and docs/, those that take minutes included.
+# Runs every command and code block in README.md and docs/, including those that take minutes.
 docs-test: install
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	$(BIN)/python -m pytest tests/test_documented_commands.py tests/test_examples.py tests/test_pages.py tests/test_site.py
@@ -43,7 +43,7 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/mypy --config-file tests/mypy.ini
 
-# On a machine with one GPU, after `pip install -e '.[cuda]'`: at most eight minutes. PYTHON=... takes another interpreter.
+# For a machine with one GPU, after `pip install -e '.[cuda]'`: at most eight minutes. PYTHON=... sets the interpreter.
 gpu-check:
 	$(if $(wildcard $(BIN)/python),$(BIN)/python,$(PYTHON)) -m plasticity.bench.gpu --out gpu.json
 

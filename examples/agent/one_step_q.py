@@ -1,4 +1,4 @@
-"""An agent: Q-learning on each transition as it comes, without replay and without traces."""
+"""An agent: Q-learning on each transition as it arrives, without replay or traces."""
 
 from typing import Annotated, Any
 
@@ -37,8 +37,8 @@ def one_step_q(
 ) -> Agent:
     """Q-learning: one update at every step, from the newest transition of each env.
 
-    ``delta = r + discount d max_a q(s', a) - q(s, a)``, the loss is ``delta^2 / 2`` with the target held fixed. Both
-    numbers are traced. ``ValueError`` where actions are not discrete.
+    ``delta = r + discount d max_a q(s', a) - q(s, a)``; the loss is ``delta^2 / 2`` with the target held fixed.
+    ``discount`` and ``epsilon`` are traced. ``ValueError`` if actions are not discrete.
     """
     if not spec.discrete:
         raise ValueError("agent.kind: one_step_q is not allowed; it needs a stream with discrete actions")
@@ -49,7 +49,7 @@ def one_step_q(
         return found
 
     def errors(params: Params, held: Params, transition: Transition) -> tuple[Array, Any]:
-        """``delta^2 / 2`` of each env, and the activations on its observations."""
+        """Return ``delta^2 / 2`` for each env, and the activations on its observations."""
         q, activations = body.network.apply(params, transition.previous.observation)
         taken = jnp.take_along_axis(q, transition.action[:, None], axis=-1)[:, 0]
         following = jnp.max(values(held, transition.current.observation), axis=-1)

@@ -1,4 +1,4 @@
-"""An environment of gymnasium: a corridor whose exit is at one of its ends."""
+"""A gymnasium environment: a corridor with an exit at one end."""
 
 from typing import Any
 

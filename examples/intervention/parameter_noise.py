@@ -9,7 +9,7 @@ from plasticity.interventions.base import Intervention
 
 @metadata(neutral={"scale": 0.0})
 def parameter_noise(*, scale: NonNegative = 1e-3) -> Intervention:
-    """Gaussian noise, added to every parameter after every update.
+    """Gaussian noise added to every parameter after every update.
 
     ``theta <- theta + scale n``, ``n ~ N(0, 1)``. ``scale`` is traced: a sweep over it is one compiled program.
     """

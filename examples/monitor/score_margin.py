@@ -1,4 +1,4 @@
-"""A monitor: how sure the learner is of its first choice."""
+"""A monitor: how confident the learner is of its first choice."""
 
 import jax
 import jax.numpy as jnp
@@ -8,9 +8,9 @@ from plasticity.monitors.base import Monitor
 
 
 def score_margin() -> Monitor:
-    """The mean distance between the largest and the second largest score, over the valid rows of the probe's batch.
+    """The mean difference between the largest and the second-largest score, over the valid rows of the probe's batch.
 
-    Scores are what the agent decides by: logits of a classifier, values of actions of a value-based agent.
+    The scores are the numbers by which the agent decides: logits of a classifier, action values of a value-based agent.
     """
 
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:

@@ -11,7 +11,7 @@ def pyramid(
 ) -> NetworkSpec:
     """Dense layers of ``width``, ``width / 2``, ``width / 4``, ... units; all settings are static.
 
-    ``ValueError`` where the last layer would have no unit.
+    ``ValueError`` if the last layer would have no unit.
     """
     widths = tuple(width >> i for i in range(layers))
     if widths[-1] < 1:

@@ -1,4 +1,4 @@
-"""A stream: a bandit whose best arm moves at every visit."""
+"""A stream: a bandit whose best arm changes at every visit."""
 
 import jax
 import jax.numpy as jnp
@@ -12,10 +12,10 @@ from plasticity.envs.base import StreamFactory, vectorise
 def moving_bandit(
     *, bandit_arms: Size = 10, tasks: Tasks = 10, steps_per_task: Count = 1000, envs: Size = 1
 ) -> StreamFactory:
-    """A bandit. One arm pays 1, the others 0; which one follows from the task and the lane's seed.
+    """A bandit. One arm pays 1, the others 0; the task and the lane's seed determine which one.
 
-    The observation is one number, always 1. There are no episodes: the performance is the mean reward. All settings
-    are static.
+    The observation is a single number, always 1. There are no episodes: the performance is the mean reward. All
+    settings are static.
     """
     spec = StreamSpec(
         observation=jax.ShapeDtypeStruct((1,), jnp.float32),
@@ -28,7 +28,7 @@ def moving_bandit(
     )
 
     def params(key: Key, visit: Visit) -> Array:
-        """The arm that pays: the same at every visit to the task, and in every arm of the experiment."""
+        """Return the arm that pays: the same at every visit to the task, and in every arm of the experiment."""
         return jax.random.randint(jax.random.fold_in(key, visit.task), (), 0, bandit_arms)
 
     def reset(key: Key, best: Array) -> tuple[tuple[()], Array]:

@@ -1,4 +1,4 @@
-"""A transform: at every other task the learner sees the negative."""
+"""A transform: on every other task the learner sees the negated observation."""
 
 from typing import Any
 
@@ -14,11 +14,11 @@ from plasticity.envs.transforms.base import Done, LaneTransform, Per, Transform,
 def negate_observations(*, per: Per = "visit") -> Transform:
     """``x <- -x`` at every second visit, or (``per: task``) at every second of the stream's tasks; static.
 
-    ``ValueError`` where an observation is not one array of real numbers.
+    ``ValueError`` if an observation is not a single array of real numbers.
     """
 
     def problem(key: Key, index: Array) -> Array:
-        """A lane's problem: the sign of what it sees."""
+        """Return a lane's problem: the sign of its observations."""
         del key
         return jnp.where(index % 2 == 1, -1.0, 1.0)
 

@@ -1,4 +1,4 @@
-"""Noise in the gradient, and how much of the gradient is noise."""
+"""A plug-in: gradient noise, and a monitor of the gradient's size."""
 
 from plasticity_noise.methods import gradient_noise
 from plasticity_noise.monitors import gradient_snr

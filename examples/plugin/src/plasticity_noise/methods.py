@@ -1,4 +1,4 @@
-"""An intervention: its signature is its schema, its body says which of the eight functions it fills."""
+"""An intervention: its signature is its schema; it returns the functions that it needs."""
 
 from typing import Any
 
@@ -17,10 +17,10 @@ from plasticity.optim.optimizers import wrap
     neutral={"eta": 0.0},
 )
 def gradient_noise(*, eta: NonNegative = 0.01, gamma: NonNegative = 0.55) -> Intervention:
-    """Gaussian noise, added to every gradient before the optimizer sees it.
+    """Gaussian noise added to every gradient before the optimizer receives it.
 
-    ``g <- g + sqrt(eta / (1 + t)^gamma) n``, ``n ~ N(0, 1)``, in update t = 0, 1, ... Both numbers are traced: a sweep
-    over them is one compiled program. The paper tries 0.01, 0.3 and 1 for ``eta``.
+    ``g <- g + sqrt(eta / (1 + t)^gamma) n``, ``n ~ N(0, 1)``, at update t = 0, 1, ... Both numbers are traced: a sweep
+    over them is one compiled program. The paper tries ``eta`` = 0.01, 0.3 and 1.
     """
 
     def init(params: Params) -> Array:

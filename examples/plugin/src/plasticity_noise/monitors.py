@@ -1,4 +1,4 @@
-"""A monitor: it sees a probe of the learner and gives named numbers."""
+"""A monitor: it receives a probe of the learner and returns named numbers."""
 
 import jax
 import jax.numpy as jnp
@@ -8,15 +8,15 @@ from plasticity.monitors.base import Monitor
 
 
 def squares(tree: Params) -> Array:
-    """``sum_i x_i^2`` over all numbers of the tree, float32[]."""
+    """Return ``sum_i x_i^2`` over all numbers in the tree, float32[]."""
     return sum((jnp.sum(jnp.square(x)) for x in jax.tree.leaves(tree)), jnp.zeros(()))
 
 
 def gradient_snr() -> Monitor:
-    """How far the gradient stands out from the update-to-update average of its size.
+    """The squared norm of the gradient relative to its average so far.
 
-    ``gradient_snr = |g|^2 / m`` with ``m`` the mean of ``|g|^2`` over all measurements so far, this one included; g is
-    the gradient of the task loss on the probe's batch. 1 at the first measurement.
+    ``gradient_snr = |g|^2 / m``, where ``m`` is the mean of ``|g|^2`` over all measurements up to and including this one
+    and ``g`` is the gradient of the task loss on the probe's batch. The first measurement is 1.
     """
 
     def init(params: Params) -> State:
