@@ -15,8 +15,8 @@ def squares(tree: Params) -> Array:
 def gradient_snr() -> Monitor:
     """The squared norm of the gradient relative to its average so far.
 
-    ``gradient_snr = |g|^2 / m``, where ``m`` is the mean of ``|g|^2`` over all measurements up to and including this one
-    and ``g`` is the gradient of the task loss on the probe's batch. The first measurement is 1.
+    ``gradient_snr = |g|^2 / m``, where ``m`` is the mean of ``|g|^2`` over all measurements up to and including this
+    one, and ``g`` is the gradient of the task loss on the probe's batch. The first measurement is 1.
     """
 
     def init(params: Params) -> State:
