@@ -1,7 +1,7 @@
 """The JSON schema of a config file, for editors: made of the registry and of the keys of ``config.experiments``.
 
 It knows keys, kinds, types, ranges and the words that a setting may be. What needs more than one key to be judged
-(``Card.only_with``, the points of a sweep, whether a stream suits an agent) is for ``plasticity plan`` to say, and
+(``Metadata.only_with``, the points of a sweep, whether a stream suits an agent) is for ``plasticity plan`` to say, and
 members of plug-ins are unknown to it.
 """
 

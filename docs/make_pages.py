@@ -1,5 +1,5 @@
-"""Writes docs/interventions.md, monitors.md and streams.md: the members' docstrings, and what they did or look like;
-and the part of speed.md on a GPU.
+"""Write docs/interventions.md, monitors.md and streams.md from the members' docstrings, results and pictures; and the
+GPU section of speed.md.
 
 plasticity run configs/interventions.yaml
 python docs/make_pages.py interventions runs/interventions
@@ -8,7 +8,7 @@ plasticity bench monitors --json monitors.json
 python docs/make_pages.py monitors runs/monitors [monitors.json]
 python docs/make_pages.py streams
 
-With ``--text`` in place of a run a page keeps its numbers and pictures, and its docstrings are renewed.
+With ``--text`` instead of a run, a page keeps its numbers and pictures and only its docstrings are updated.
 
 make gpu-check
 python docs/make_pages.py gpu gpu.json

@@ -1,4 +1,4 @@
-"""Writes docs/reference/*.md and docs/config.schema.json from the registry, the command line and the docstrings.
+"""Write docs/reference/*.md and docs/config.schema.json from the registry, the command line and the docstrings.
 
 python docs/make_reference.py
 """
