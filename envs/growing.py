@@ -59,9 +59,9 @@ def class_incremental(
     from the lane's data key or ``fixed``, by label. The other settings are those of ``relabelled``.
 
     ``ValueError`` if files are missing, for gaussian inputs and files of real-valued targets, which have no classes,
-    and if ``samples`` excludes a class. The learner has outputs for all classes from the start. Accuracy is measured on the
-    samples shown; the paper measures it on test images, and its learner starts each task from the best parameters of
-    the previous one.
+    and if ``samples`` excludes a class. The learner has outputs for all classes from the start. Accuracy is measured on
+    the samples shown; the paper measures it on test images, and its learner starts each task from the best parameters
+    of the previous one.
     """
     data = samples_of(inputs, path, samples, flat, 1)
     groups = classes_of(data)

@@ -29,9 +29,10 @@ def kind_of(array: np.ndarray) -> str:
 def one_of(arrays: Mapping[str, Any], one: str, other: str) -> tuple[str, np.ndarray]:
     """Name and contents of the one array of the two that the file has."""
     present = [name for name in (one, other) if name in arrays]
-    if len(present) != 1:
-        found = f"the file has {', '.join(arrays) or 'no arrays'}"
-        raise ArrayError(f"{one}, {other}: the file must have exactly one of these arrays; {found}")
+    if not present:
+        raise ArrayError(f"{one} or {other}: missing; the file has {', '.join(arrays) or 'no arrays'}")
+    if len(present) == 2:
+        raise ArrayError(f"{one} and {other}: the file has both; must be only one of them")
     return present[0], load(arrays, present[0])
 
 
@@ -57,7 +58,7 @@ def finite(name: str, array: np.ndarray, bound: str) -> np.ndarray:
     """``array``; ``ArrayError`` naming the first entry that is NaN or infinite."""
     if not (good := np.isfinite(array)).all():
         first = np.argwhere(~good)[0].tolist()
-        raise ArrayError(f"{name}: {good.size - good.sum()} entries are not {bound}, the first at {first}")
+        raise ArrayError(f"{name}: must be {bound}; {np.sum(~good)} of {good.size} are not, the first at {first}")
     return array
 
 

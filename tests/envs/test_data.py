@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from plasticity.envs.data import digits, read
-from plasticity.envs.samples import classes_of, gaussian_samples, dataset_samples, labels_of, select
+from plasticity.envs.samples import classes_of, dataset_samples, gaussian_samples, labels_of, select
 
 
 def idx_bytes(array: np.ndarray) -> bytes:
@@ -106,12 +106,12 @@ def write_npz(path: Path, **arrays: Any) -> str:
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"images": IMAGES / 255, "labels": LABELS}, r"images must be uint8.*got float64\[10, 28, 28\]"),
-        ({"images": IMAGES, "labels": LABELS / 1}, r"labels whole numbers"),
-        ({"images": IMAGES, "labels": LABELS[1:]}, r"one label per image, got \[9\] for \[10, 28, 28, 1\]"),
+        ({"images": IMAGES / 255, "labels": LABELS}, r"images: must be uint8.*got float64\[10, 28, 28\]"),
+        ({"images": IMAGES, "labels": LABELS / 1}, r"labels: must be whole numbers"),
+        ({"images": IMAGES, "labels": LABELS[1:]}, "labels: there must be one row for each of images, got 9 for 10"),
         ({"images": IMAGES[:, 1:], "labels": LABELS}, r"images must be \[28, 28, 1\], got \[27, 28, 1\]"),
         ({"images": IMAGES, "labels": LABELS + 1}, r"labels must be in 0 ... 9, got 2 ... 10"),
-        ({"images": IMAGES}, "array labels is missing; the file has images"),
+        ({"images": IMAGES}, "labels or targets: missing; the file has images"),
     ],
 )
 def test_other_arrays_are_refused(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
