@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("usual_signals")
 
 STREAMS: dict[str, dict[str, Any]] = {
     "targets": {"kind": "permuted_inputs"},
-    "offset": {"kind": "regression", "targets": "true", "offset": [0.0, 5.0]},
+    "offset": {"kind": "regression", "targets": True, "offset": [0.0, 5.0]},
     "labels": {"kind": "permuted_inputs"},
 }
 
