@@ -46,7 +46,11 @@ def select(data: Dataset, samples: int | None) -> Dataset:
     """The first ``samples`` rows; all where it is None. ``ValueError`` where there are fewer."""
     if samples is not None and samples > len(data.inputs):
         raise ValueError(f"samples: {samples} is not allowed; must be in [1, {len(data.inputs)}] for these inputs")
-    return Dataset(*(None if array is None else array[:samples] for array in data))
+    return Dataset(
+        data.inputs[:samples],
+        None if data.labels is None else data.labels[:samples],
+        None if data.targets is None else data.targets[:samples],
+    )
 
 
 def gaussian_samples(count: int, dimensions: int) -> Samples:

@@ -230,7 +230,8 @@ def regression(
 
     files: tuple[tuple[str, str], ...] = ()
     if inputs == "gaussian" and samples is None:
-        assert targets not in ("noise", "true")
+        assert targets != "noise"
+        assert targets != "true"
         sampler = fresh_inputs(dimensions, functions(targets, (dimensions, hidden, outputs), frequency), shift, scale)
     else:
         data = samples_of(inputs, path, samples, flat, dimensions)

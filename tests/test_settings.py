@@ -122,7 +122,7 @@ def test_types_after_parsing() -> None:
     assert one(bool | int).parse(True) is True
     assert type(one(tuple[Count, ...]).parse([1])) is tuple
     assert one(Literal["true", "random"]).parse(True) == "true"  # as YAML reads it unquoted
-    with pytest.raises(ValueError, match="^false is not allowed; must be `true` or `random`$"):
+    with pytest.raises(ValueError, match=r"^false is not allowed; must be `true` or `random`$"):
         one(Literal["true", "random"]).parse(False)
 
 
