@@ -46,6 +46,8 @@ def of_setting(setting: Setting, annotation: Any, *, within: bool = True) -> Jso
     """What a setting may be. ``within``: a member's mapping without ``kind`` is laid over the default member."""
     if setting.family is None:
         found = bounded(TypeAdapter(annotation).json_schema())
+        if "true" in found.get("enum", ()):
+            found = {"enum": [*found["enum"], True]}  # YAML reads an unquoted true as a boolean
     elif setting.many:
         found = {"type": "array", "items": reference(setting.family)}
     else:

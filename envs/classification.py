@@ -117,8 +117,8 @@ def classification_mdp(
     ``permute_observations`` and ``permute_actions`` provide the other changes. ``tasks``: number of visits, each of
     ``steps_per_task`` steps. The other settings are those of ``relabelled``.
 
-    ``ValueError`` if files are missing, and for gaussian inputs if true labels are needed. The paper does not say what
-    follows the last state of ``sparse``.
+    ``ValueError`` if files are missing, and for inputs without labels if true labels are needed. The paper does not say
+    what follows the last state of ``sparse``.
     """
     data = samples_of(inputs, path, samples, flat, dimensions)
     relabel = change == "labels"

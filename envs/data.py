@@ -1,4 +1,4 @@
-"""Labelled images: scikit-learn's digits, and data sets read from user-supplied files in their published formats."""
+"""Data sets: scikit-learn's digits, published images in their formats, and a user's own rows in an ``.npz`` file."""
 
 import functools
 import gzip
@@ -14,16 +14,11 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from plasticity.envs.tables import ArrayError, Dataset, dataset
+
 Inputs = Literal[
     "digits", "gaussian", "mnist", "fashion_mnist", "emnist_balanced", "emnist_letters", "cifar10", "cifar100", "npz"
 ]
-
-
-class Images(NamedTuple):
-    """Labelled images as bytes."""
-
-    inputs: np.ndarray  # uint8[N, height, width, channels]
-    labels: np.ndarray  # int32[N]
 
 
 class Layout(NamedTuple):
@@ -32,16 +27,16 @@ class Layout(NamedTuple):
     files: str  # what a folder must contain
     shape: tuple[int, ...]  # of one image
     classes: int
-    read: Callable[[Path], Images]
+    read: Callable[[Path], Dataset]
     names: tuple[str, ...]  # of the files in the folder; each may instead end in .gz
 
 
-def digits() -> Images:
+def digits() -> Dataset:
     """1797 handwritten digits of 8 x 8 pixels in 0 ... 16 (Alpaydin, Kaynak 1998, UCI; as shipped by scikit-learn)."""
     from sklearn.datasets import load_digits  # imported here because it takes a second
 
     pixels, labels = load_digits(return_X_y=True)
-    return Images(pixels.astype(np.uint8).reshape(-1, 8, 8, 1), labels.astype(np.int32))
+    return Dataset(pixels.astype(np.uint8).reshape(-1, 8, 8, 1), labels.astype(np.int32))
 
 
 def idx(path: Path) -> np.ndarray:
@@ -57,13 +52,13 @@ def idx(path: Path) -> np.ndarray:
     return np.frombuffer(raw, np.uint8, offset=start).reshape(sizes)
 
 
-def idx_pair(stem: str, *, first_label: int = 0, transposed: bool = False) -> Callable[[Path], Images]:
+def idx_pair(stem: str, *, first_label: int = 0, transposed: bool = False) -> Callable[[Path], Dataset]:
     """A reader of ``{stem}-images-idx3-ubyte`` and ``{stem}-labels-idx1-ubyte``; labels start at ``first_label``."""
 
-    def pair(folder: Path) -> Images:
+    def pair(folder: Path) -> Dataset:
         images, labels = idx(folder / f"{stem}-images-idx3-ubyte"), idx(folder / f"{stem}-labels-idx1-ubyte")
         images = images.swapaxes(1, 2) if transposed and images.ndim == 3 else images
-        return Images(np.ascontiguousarray(images[..., None]), labels.astype(np.int32) - first_label)
+        return Dataset(np.ascontiguousarray(images[..., None]), labels.astype(np.int32) - first_label)
 
     return pair
 
@@ -84,32 +79,28 @@ class _Arrays(pickle.Unpickler):
         return super().find_class(module, name)
 
 
-def cifar(files: tuple[str, ...], labels: bytes) -> Callable[[Path], Images]:
+def cifar(files: tuple[str, ...], labels: bytes) -> Callable[[Path], Dataset]:
     """A reader of ``files`` in the Python version: rows of 1024 red, 1024 green and 1024 blue bytes."""
 
-    def batches(folder: Path) -> Images:
+    def batches(folder: Path) -> Dataset:
         found = [_Arrays(io.BytesIO((folder / name).read_bytes()), encoding="bytes").load() for name in files]
         rows = np.concatenate([batch[b"data"] for batch in found])
         if rows.dtype != np.uint8 or rows.shape[1:] != (3072,):
             raise ValueError(f"data must be uint8[N, 3072], got {rows.dtype}{list(rows.shape)}")
         images = np.ascontiguousarray(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
-        return Images(images, np.concatenate([batch[labels] for batch in found]).astype(np.int32))
+        return Dataset(images, np.concatenate([batch[labels] for batch in found]).astype(np.int32))
 
     return batches
 
 
-def archive(path: Path) -> Images:
-    """An ``.npz`` file with ``images`` uint8[N, height, width] or [N, height, width, channels], and ``labels`` [N]."""
-    with path.open("rb") as file, np.load(file) as arrays:  # NumPy leaves its own handle open for a truncated file
-        if missing := [name for name in ("images", "labels") if name not in arrays]:
-            raise ValueError(f"array {' and '.join(missing)} is missing; the file has {', '.join(arrays) or 'none'}")
-        images, labels = arrays["images"], arrays["labels"]
-    if images.dtype != np.uint8 or images.ndim not in (3, 4) or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(
-            f"images must be uint8[N, height, width(, channels)] and labels whole numbers [N], "
-            f"got {images.dtype}{list(images.shape)} and {labels.dtype}{list(labels.shape)}"
-        )
-    return Images(images if images.ndim == 4 else images[..., None], labels.astype(np.int32))
+def archive(path: Path) -> Dataset:
+    """The rows in an ``.npz`` file (:func:`plasticity.envs.tables.dataset`)."""
+    with path.open("rb") as file:  # NumPy leaves its own handle open for a truncated file
+        arrays = np.load(file)
+        if not isinstance(arrays, np.lib.npyio.NpzFile):
+            raise ValueError("it is not an archive of named arrays")
+        with arrays:
+            return dataset(arrays)
 
 
 def _idx_layout(stem: str, classes: int, more: str = "", **facts: Any) -> Layout:
@@ -148,22 +139,26 @@ BROKEN = (OSError, KeyError, TypeError, ValueError, EOFError, zlib.error, zipfil
 def expected(name: str) -> str:
     """Two lines describing the files expected at the user's path for ``name``."""
     if name == "npz":
-        return "one .npz file with the arrays images uint8[N, height, width(, channels)]\nand labels [N]"
+        return (
+            "one .npz file with images uint8[N, height, width(, channels)] or features float[N, d],\n"
+            "and labels int[N] or targets float[N(, outputs)]"
+        )
     layout = LAYOUTS[name]
     sizes = ", ".join(str(size) for size in layout.shape if size > 1)
     return f"a folder with {layout.files},\nor one .npz file with the arrays images uint8[N, {sizes}] and labels [N]"
 
 
-def checked(images: Images, layout: Layout | None) -> Images:
-    """Check that each image has a label in range and the published size (``layout`` None: any); returns ``images``."""
-    inputs, labels = images
+def checked(images: Dataset, layout: Layout) -> Dataset:
+    """Check that these are images of the published size, with a label in range for each; returns ``images``."""
+    inputs, labels = images.inputs, images.labels
+    if labels is None or inputs.dtype != np.uint8:
+        raise ValueError("the file must have the arrays images and labels, not features or targets")
     if labels.shape != inputs.shape[:1] or not len(labels):
         raise ValueError(f"there must be one label per image, got {list(labels.shape)} for {list(inputs.shape)}")
-    if layout and inputs.shape[1:] != layout.shape:
+    if inputs.shape[1:] != layout.shape:
         raise ValueError(f"images must be {list(layout.shape)}, got {list(inputs.shape[1:])}")
-    most = layout.classes - 1 if layout else np.inf
-    if labels.min() < 0 or labels.max() > most:
-        raise ValueError(f"labels must be in 0 ... {most}, got {labels.min()} ... {labels.max()}")
+    if labels.min() < 0 or labels.max() >= layout.classes:
+        raise ValueError(f"labels must be in 0 ... {layout.classes - 1}, got {labels.min()} ... {labels.max()}")
     return images
 
 
@@ -174,12 +169,12 @@ def told(error: Exception) -> str:
     return str(error)
 
 
-def read(name: str, path: str | None) -> Images:
-    """Read the images of ``name``, one of :data:`Inputs`; all but ``digits`` from ``path``, in the published format.
+def read(name: str, path: str | None) -> Dataset:
+    """Read the data set ``name``, one of :data:`Inputs`; all but ``digits`` from ``path``, in the published format.
 
     A subset of a data set in its published layout is accepted. ``ValueError`` names the expected files if ``path`` is
     missing, lacks them, or contains something else: truncated files, other sizes, labels out of range, fewer labels
-    than images.
+    than images. For ``npz`` it is one line that names the file and the array.
     """
     if name == "digits":
         return digits()
@@ -187,9 +182,12 @@ def read(name: str, path: str | None) -> Images:
         raise ValueError(f"path: missing; with inputs: {name} it must be the path of\n{expected(name)}")
     place, layout = Path(path).expanduser(), LAYOUTS.get(name)
     try:
-        found = layout.read(place) if layout and place.suffix != ".npz" else archive(place)
-        return checked(found, layout)
+        if layout is None:
+            return archive(place)
+        return checked(archive(place) if place.suffix == ".npz" else layout.read(place), layout)
     except BROKEN as error:
+        if layout is None and isinstance(error, ArrayError):
+            raise ValueError(f"path: {path}: {error}") from error
         raise ValueError(f"path: {path} does not contain {name} ({told(error)}); expected\n{expected(name)}") from error
 
 

@@ -120,6 +120,12 @@ def fixed_inputs(
     return row_sampler(data, targets)
 
 
+def own_targets(data: Samples, shift: Callable[[Array], Array], scale: float) -> Sampler:
+    """One of ``data`` at each draw, with its own targets ``t``: ``y = shift(task) + scale * t``."""
+    sampler = row_sampler(data, lambda key, own, task: shift(task))
+    return sampler._replace(look=lambda offset, row: offset + scale * data.targets[row])
+
+
 def noisy(deviation: float) -> Callable[[Draw], Draw]:
     """Adds ``deviation * N(0, 1)`` (static) to the targets of samples."""
 

@@ -9,15 +9,17 @@ from plasticity.config.fields import Count, Size, metadata
 from plasticity.core.types import Array, Key, Supervised, Visit
 from plasticity.envs.base import StreamFactory
 from plasticity.envs.data import Inputs
-from plasticity.envs.samples import classes_of, labels_of, samples_of
+from plasticity.envs.samples import answers_of, classes_of, samples_of
 from plasticity.envs.supervised import (
     INPUTS,
     LABELS,
     TARGETS,
     StaticFraction,
     accuracy,
+    answer_spec,
     endless,
     label_spec,
+    score_of,
     supervised_task,
 )
 
@@ -56,9 +58,10 @@ def class_incremental(
     ``shown``: ``seen``, all classes so far; ``new``, those of the task. ``order``: order of the classes, ``random``
     from the lane's data key or ``fixed``, by label. The other settings are those of ``relabelled``.
 
-    ``ValueError`` if files are missing, for gaussian inputs, which have no classes, and if ``samples`` excludes a
-    class. The learner has outputs for all classes from the start. Accuracy is measured on the samples shown; the paper
-    measures it on test images, and its learner starts each task from the best parameters of the previous one.
+    ``ValueError`` if files are missing, for gaussian inputs and files of real-valued targets, which have no classes,
+    and if ``samples`` excludes a class. The learner has outputs for all classes from the start. Accuracy is measured on
+    the samples shown; the paper measures it on test images, and its learner starts each task from the best parameters
+    of the previous one.
     """
     data = samples_of(inputs, path, samples, flat, 1)
     groups = classes_of(data)
@@ -123,16 +126,17 @@ def warm_start(
     Neural Network Training"; many ``shares`` (0.05, 0.1, ...) give its online experiment.
 
     All settings are static. ``shares``: in (0, 1], one per task. ``held_out``: 0 evaluates on the samples of the task.
-    ``labels`` and ``classes`` as in ``permuted_inputs``, the other settings as in ``relabelled``. A convex learner is a
-    **control**: in the paper, warm-starting does not harm logistic regression.
+    ``labels`` and ``classes`` as in ``permuted_inputs`` (also with real-valued targets: reward = -squared error), the
+    other settings as in ``relabelled``. Features are standardised over all samples, held-out ones included. A convex
+    learner is a **control**: in the paper, warm-starting does not harm logistic regression.
 
-    ``ValueError`` for a share outside (0, 1], and as in ``relabelled``. The paper trains in epochs until convergence;
-    here each task takes ``steps_per_task`` minibatches, drawn with replacement.
+    ``ValueError`` for a share outside (0, 1], and as in ``permuted_inputs``. The paper trains in epochs until
+    convergence; here each task takes ``steps_per_task`` minibatches, drawn with replacement.
     """
     if not shares or not all(0 < share <= 1 for share in shares):
         raise ValueError(f"shares: {list(shares)} is not allowed; must be numbers in (0, 1], one for each task")
     data = samples_of(inputs, path, samples, flat, dimensions)
-    known = labels_of(labels, data, classes)
+    known = answers_of(labels, data, classes)
     kept = data.size - round(held_out * data.size)
     if kept < 1:
         raise ValueError(f"held_out: {held_out} is not allowed; it leaves none of the {data.size} samples to train on")
@@ -148,5 +152,5 @@ def warm_start(
         row = problem.order[jax.random.randint(key, (), problem.first, problem.end)]
         return Supervised(data.rows(problem.inputs, row), known.at(problem.labels, row))
 
-    spec = label_spec(data.shape, known.classes, "share", len(shares), steps_per_task, envs)._replace(data=data.files)
-    return endless(supervised_task(spec, params, draw, accuracy))
+    spec = answer_spec(data, known, "share", len(shares), steps_per_task, envs)
+    return endless(supervised_task(spec, params, draw, score_of(spec)))

@@ -11,8 +11,8 @@ from plasticity.core.types import Array, Key, Supervised, Visit
 from plasticity.envs.base import StreamFactory
 from plasticity.envs.changes import permutation
 from plasticity.envs.data import Inputs
-from plasticity.envs.samples import labels_of, samples_of
-from plasticity.envs.supervised import INPUTS, LABELS, TARGETS, accuracy, endless, label_spec, supervised_task
+from plasticity.envs.samples import answers_of, samples_of
+from plasticity.envs.supervised import INPUTS, LABELS, TARGETS, answer_spec, endless, score_of, supervised_task
 
 
 class Permuted(NamedTuple):
@@ -59,13 +59,14 @@ def permuted_inputs(
 
     All settings are static. ``labels``: ``random`` labels are drawn once per lane. ``classes``: by default the number
     of true labels, or 10 for random labels. ``flat: false`` permutes over height, width and channels together. The
-    other settings are those of ``relabelled``.
+    other settings are those of ``relabelled``. With an ``npz`` file of real-valued ``targets``, ``labels: true`` gives
+    regression on these, which stay unchanged, and reward = -squared error, averaged over the outputs.
 
-    ``ValueError`` as in ``relabelled``. The paper shows each image of a task once; here images are drawn with
-    replacement.
+    ``ValueError`` as in ``relabelled``, and for ``classes`` with real-valued targets. The paper shows each image of a
+    task once; here images are drawn with replacement.
     """
     data = samples_of(inputs, path, samples, flat, dimensions)
-    known, size = labels_of(labels, data, classes), math.prod(data.shape)
+    known, size = answers_of(labels, data, classes), math.prod(data.shape)
     reorder = permutation if permutations == "cumulative" else fresh_permutation
 
     def params(key: Key, visit: Visit) -> Permuted:
@@ -77,5 +78,5 @@ def permuted_inputs(
         x = data.rows(problem.inputs, row).reshape(-1)[problem.order]
         return Supervised(x.reshape(data.shape), known.at(problem.labels, row))
 
-    spec = label_spec(data.shape, known.classes, "permutation", tasks, steps_per_task, envs)._replace(data=data.files)
-    return endless(supervised_task(spec, params, draw, accuracy))
+    spec = answer_spec(data, known, "permutation", tasks, steps_per_task, envs)
+    return endless(supervised_task(spec, params, draw, score_of(spec)))

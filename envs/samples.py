@@ -1,4 +1,4 @@
-"""What supervised streams show: images and standard normal vectors, as rows that are drawn by their number."""
+"""What supervised streams show: images, features and standard normal vectors, as rows drawn by their number."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from plasticity.core.types import Array, Key
-from plasticity.envs.data import Images, contents, read
+from plasticity.envs.data import contents, read
+from plasticity.envs.tables import ArrayError, Dataset, standardise
 
 
 class Samples(NamedTuple):
@@ -21,14 +22,16 @@ class Samples(NamedTuple):
     own: Callable[[Key], Any]  # key -> a lane's own inputs; () where all lanes share them
     rows: Callable[[Any, Any], Array]  # the lane's own inputs, index of rows -> float32[..., *shape]
     files: tuple[tuple[str, str], ...] = ()  # they come from, as ``StreamSpec.data``
+    targets: Any = None  # float32[size, outputs]; None where the data set has no real-valued targets
 
 
 class Labels(NamedTuple):
-    """Labels that stay for life: the true ones, or each lane's own random ones."""
+    """Labels that stay for life: the true ones, or each lane's own random ones; or real-valued targets, if ``real``."""
 
-    classes: int
+    classes: int  # or the number of targets of a row
     own: Callable[[Key], Any]  # key -> a lane's own labels; () where all lanes share them
-    at: Callable[[Any, Any], Array]  # the lane's own labels, index of rows -> int32[...]
+    at: Callable[[Any, Any], Array]  # the lane's own labels, index of rows -> int32[...] or float32[..., classes]
+    real: bool = False
 
 
 def moments(pixels: np.ndarray) -> tuple[float, float]:
@@ -39,11 +42,15 @@ def moments(pixels: np.ndarray) -> tuple[float, float]:
     return float(mean), float(np.sqrt(share @ (values - mean) ** 2))
 
 
-def select(images: Images, samples: int | None) -> Images:
-    """The first ``samples`` of the images; all where it is None. ``ValueError`` where there are fewer."""
-    if samples is not None and samples > len(images.inputs):
-        raise ValueError(f"samples: {samples} is not allowed; must be in [1, {len(images.inputs)}] for these inputs")
-    return Images(images.inputs[:samples], images.labels[:samples])
+def select(data: Dataset, samples: int | None) -> Dataset:
+    """The first ``samples`` rows; all where it is None. ``ValueError`` where there are fewer."""
+    if samples is not None and samples > len(data.inputs):
+        raise ValueError(f"samples: {samples} is not allowed; must be in [1, {len(data.inputs)}] for these inputs")
+    return Dataset(
+        data.inputs[:samples],
+        None if data.labels is None else data.labels[:samples],
+        None if data.targets is None else data.targets[:samples],
+    )
 
 
 def gaussian_samples(count: int, dimensions: int) -> Samples:
@@ -55,24 +62,39 @@ def gaussian_samples(count: int, dimensions: int) -> Samples:
     return Samples(count, (dimensions,), None, own, lambda inputs, index: inputs[index])
 
 
-def image_samples(name: str, path: str | None, count: int | None, flat: bool) -> Samples:
-    """Images, shared by all lanes, kept as bytes; standardised when drawn, by one mean and deviation for all pixels.
+def image_rows(name: str, images: np.ndarray) -> Callable[[Any], Array]:
+    """Index of rows -> float32. The images ``uint8[N, ...]`` are kept as bytes and standardised when drawn.
 
-    The set is a constant of the compiled programs: 150 MB (all of CIFAR-10) add some ten seconds to each compilation.
+    One mean and one deviation hold for all pixels. The set is a constant of the compiled programs: 150 MB (all of
+    CIFAR-10) add some ten seconds to each compilation.
     """
-    images = select(read(name, path), count)
-    mean, deviation = moments(images.inputs)
+    mean, deviation = moments(images)
     if deviation == 0:
         raise ValueError(f"inputs: {name} cannot be standardised; all pixels have the same value")
-    found, *shape = images.inputs.shape
+    pixels = jnp.asarray(images)
+    return lambda index: (pixels[index].astype(jnp.float32) - mean) / deviation
+
+
+def feature_rows(path: str | None, features: np.ndarray) -> Callable[[Any], Array]:
+    """Index of rows -> float32. Each column of the features is standardised by its own mean and deviation."""
+    try:
+        values = jnp.asarray(standardise(features))
+    except ArrayError as error:
+        raise ValueError(f"path: {path}: {error}") from error
+    return lambda index: values[index]
+
+
+def dataset_samples(name: str, path: str | None, count: int | None, flat: bool) -> Samples:
+    """The first ``count`` rows of a data set (None: all), standardised and shared by all lanes."""
+    data = select(read(name, path), count)
+    found, *shape = data.inputs.shape
     shape = [math.prod(shape)] if flat else shape
-    pixels = jnp.asarray(images.inputs.reshape(found, *shape))
-
-    def rows(inputs: Any, index: Any) -> Array:
-        del inputs
-        return (pixels[index].astype(jnp.float32) - mean) / deviation
-
-    return Samples(found, tuple(shape), jnp.asarray(images.labels), lambda key: (), rows, contents(name, path))
+    inputs = data.inputs.reshape(found, *shape)
+    at = image_rows(name, inputs) if inputs.dtype == np.uint8 else feature_rows(path, inputs)
+    labels, targets = (None if array is None else jnp.asarray(array) for array in (data.labels, data.targets))
+    return Samples(
+        found, tuple(shape), labels, lambda key: (), lambda own, index: at(index), contents(name, path), targets
+    )
 
 
 def samples_of(inputs: str, path: str | None, samples: int | None, flat: bool, dimensions: int) -> Samples:
@@ -80,14 +102,20 @@ def samples_of(inputs: str, path: str | None, samples: int | None, flat: bool, d
     return (
         gaussian_samples(samples or 1000, dimensions)
         if inputs == "gaussian"
-        else image_samples(inputs, path, samples, flat)
+        else dataset_samples(inputs, path, samples, flat)
     )
+
+
+def no_labels(samples: Samples) -> str:
+    return f"{samples.files[0][0]} has the array targets, not labels"
 
 
 def check_true_labels(setting: str, value: str, samples: Samples, classes: int | None) -> None:
     """``ValueError`` where ``setting`` asks for true labels, and there are none or more than ``classes``."""
     if value != "true":
         return
+    if samples.targets is not None:
+        raise ValueError(f"{setting}: true is not allowed; must be random, because {no_labels(samples)}")
     if samples.labels is None:
         raise ValueError(
             f"{setting}: true is not allowed; must be random with gaussian inputs, which have no true labels"
@@ -108,6 +136,15 @@ def labels_of(kind: Literal["true", "random"], samples: Samples, classes: int | 
     return Labels(count, lambda key: jax.random.randint(key, (samples.size,), 0, count), lambda own, index: own[index])
 
 
+def answers_of(kind: Literal["true", "random"], samples: Samples, classes: int | None) -> Labels:
+    """The same, where ``true`` ones may be real-valued targets. ``ValueError`` if these are given ``classes``."""
+    if kind == "random" or samples.targets is None:
+        return labels_of(kind, samples, classes)
+    if classes is not None:
+        raise ValueError(f"classes: {classes} is not allowed; must be null, because {no_labels(samples)}")
+    return Labels(samples.targets.shape[1], lambda key: (), lambda own, index: samples.targets[index], real=True)
+
+
 class Classes(NamedTuple):
     """The rows of a labelled set, class after class (NumPy)."""
 
@@ -118,6 +155,8 @@ class Classes(NamedTuple):
 
 def classes_of(samples: Samples) -> Classes:
     """``ValueError`` where there are no true labels, or a class below the largest label has no sample."""
+    if samples.targets is not None:
+        raise ValueError(f"path: this stream needs class labels, but {no_labels(samples)}")
     if samples.labels is None:
         raise ValueError("inputs: gaussian is not allowed; this stream needs inputs with true labels")
     labels = np.asarray(samples.labels)

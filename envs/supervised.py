@@ -19,7 +19,7 @@ from pydantic import Field
 
 from plasticity.core.types import Array, Key, StreamSpec, Supervised, Task, Visit, VisitPlan
 from plasticity.envs.base import StreamFactory, vectorise
-from plasticity.envs.samples import Samples
+from plasticity.envs.samples import Labels, Samples
 
 StaticFraction = Annotated[float, Field(ge=0, le=1)]
 StaticNonNegative = Annotated[float, Field(ge=0)]
@@ -175,6 +175,19 @@ def supervised_spec(
 def label_spec(shape: Sequence[int], classes: int, name: str, tasks: int, steps: int, envs: int) -> StreamSpec:
     """Classification; the rest as in :func:`supervised_spec`."""
     return supervised_spec(shape, jax.ShapeDtypeStruct((), jnp.int32), classes, name, tasks, steps, envs)
+
+
+def answer_spec(samples: Samples, known: Labels, name: str, tasks: int, steps: int, envs: int) -> StreamSpec:
+    """Classification, or regression if ``known`` are real-valued targets; the rest as in :func:`supervised_spec`."""
+    shape, dtype = ((known.classes,), jnp.float32) if known.real else ((), jnp.int32)
+    target = jax.ShapeDtypeStruct(shape, dtype)
+    spec = supervised_spec(samples.shape, target, known.classes, name, tasks, steps, envs)
+    return spec._replace(data=samples.files)
+
+
+def score_of(spec: StreamSpec) -> Callable[[Array, Array], Array]:
+    """:func:`accuracy` for labels, :func:`negative_squared_error` for real-valued targets."""
+    return accuracy if spec.discrete else negative_squared_error
 
 
 def accuracy(prediction: Array, target: Array) -> Array:

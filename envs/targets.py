@@ -1,6 +1,7 @@
 """Supervised streams with changing targets: redrawn or permuted labels, and regression on new random functions."""
 
 import math
+import warnings
 from typing import Annotated, Any, Literal
 
 import jax
@@ -12,8 +13,8 @@ from plasticity.core.types import Array, Key
 from plasticity.envs.base import StreamFactory
 from plasticity.envs.changes import permutation
 from plasticity.envs.data import Inputs
-from plasticity.envs.functions import fixed_inputs, fresh_inputs, functions, noisy
-from plasticity.envs.samples import check_true_labels, labels_of, samples_of
+from plasticity.envs.functions import fixed_inputs, fresh_inputs, functions, noisy, own_targets
+from plasticity.envs.samples import Samples, check_true_labels, labels_of, samples_of
 from plasticity.envs.supervised import (
     INPUTS,
     LABELS,
@@ -81,8 +82,9 @@ def relabelled(
     ``initial``: the labels of the first task. ``gradual``: over this fraction of ``steps_per_task``, the target of a
     drawn sample is the new label with a probability that grows from 0 to 1, and otherwise the label of the task with
     the previous index (during this time no prediction can be certain); 0 is abrupt. ``envs``: the size of a minibatch.
-    Pixels have mean 0 and variance 1 over all images and positions together. ``fraction: 0`` is a **control**: nothing
-    changes.
+    Pixels have mean 0 and variance 1 over all images and positions together; features in an ``npz`` file have mean 0
+    and variance 1 column by column, over the rows used (a constant column is 0). ``fraction: 0`` is a **control**:
+    nothing changes.
 
     ``ValueError`` if files are missing or contain fewer samples, and for ``initial: true`` without true labels. The
     papers iterate over the samples in epochs; here they are drawn with replacement.
@@ -156,8 +158,24 @@ def check_regression(inputs: str, samples: int | None, targets: str) -> None:
         raise ValueError(
             "targets: noise is not allowed without a fixed set of inputs; set samples, or inputs other than gaussian"
         )
-    if samples is not None and samples < 2:
+    if targets == "true" and inputs != "npz":
+        raise ValueError(f"targets: true is not allowed with inputs: {inputs}; needs inputs: npz with an array targets")
+    if samples is not None and samples < 2 and targets != "true":
         raise ValueError(f"samples: {samples} is not allowed; must be at least 2, for targets of unit variance")
+
+
+def check_own_targets(data: Samples, targets: str, outputs: int) -> int:
+    """The number of outputs; ``ValueError`` if ``true`` targets are missing or of another number."""
+    if targets != "true":
+        if data.targets is not None:
+            warnings.warn(f"targets: {targets} leaves out the array targets of {data.files[0][0]}", stacklevel=3)
+        return outputs
+    if data.targets is None:
+        raise ValueError(f"targets: true is not allowed; {data.files[0][0]} has the array labels, not targets")
+    found = data.targets.shape[1]
+    if outputs not in (1, found):
+        raise ValueError(f"outputs: {outputs} is not allowed; {data.files[0][0]} has {found} targets for each row")
+    return found
 
 
 @metadata(
@@ -172,7 +190,7 @@ def regression(
     flat: bool = True,
     dimensions: Size = 64,
     outputs: Size = 1,
-    targets: Literal["network", "sinusoid", "noise"] = "network",
+    targets: Literal["network", "sinusoid", "noise", "true"] = "network",
     hidden: Size = 64,
     frequency: StaticPositive = 100.0,
     offset: float | tuple[float, ...] = 0.0,
@@ -193,13 +211,16 @@ def regression(
     or all of the images. ``targets``: ``network``, a random ReLU network with ``hidden`` units (standardised over a
     fixed set, otherwise in closed form); ``sinusoid``, ``sqrt(2) sin(frequency * network(x) + phase)`` (Lyle et al.
     2023, "Understanding plasticity in neural networks", probe with such targets of frequency 1e5; float32 rounds the
-    phase by about 1e-7 of the frequency); ``noise``, a normal random number for each sample of a fixed set.
-    ``offset``: a number, or one per task (later tasks keep the last). ``gradual``: over this fraction of
-    ``steps_per_task``, the target moves linearly from that of the task with the previous index to the new one; 0 is
-    abrupt. ``envs``: the size of a minibatch.
+    phase by about 1e-7 of the frequency); ``noise``, a normal random number for each sample of a fixed set; ``true``,
+    as ``g``, the array ``targets`` of an ``npz`` file, not standardised and the same in all tasks (a **control**,
+    unless ``offset`` changes). ``outputs``: with ``targets: true``, 1 means all columns of the array. ``offset``: a
+    number, or one per task (later tasks keep the last). ``gradual``: over this fraction of ``steps_per_task``, the
+    target moves linearly from that of the task with the previous index to the new one; 0 is abrupt. ``envs``: the size
+    of a minibatch.
 
-    ``ValueError`` if files are missing or contain fewer samples, or if ``noise`` has no fixed set. The paper's targets
-    are ``noise`` on MNIST, with an offset in the first task only: ``offset: [100, 0]``.
+    ``ValueError`` if files are missing or contain fewer samples, if ``noise`` has no fixed set, and if ``true`` targets
+    are missing or not ``outputs`` in number. The paper's targets are ``noise`` on MNIST, with an offset in the first
+    task only: ``offset: [100, 0]``.
     """
     check_regression(inputs, samples, targets)
     offsets = jnp.atleast_1d(jnp.asarray(offset, jnp.float32))
@@ -207,15 +228,20 @@ def regression(
     def shift(task: Array) -> Array:
         return offsets[jnp.minimum(task, len(offsets) - 1)]
 
+    files: tuple[tuple[str, str], ...] = ()
     if inputs == "gaussian" and samples is None:
         assert targets != "noise"
+        assert targets != "true"
         sampler = fresh_inputs(dimensions, functions(targets, (dimensions, hidden, outputs), frequency), shift, scale)
-        files: tuple[tuple[str, str], ...] = ()
     else:
         data = samples_of(inputs, path, samples, flat, dimensions)
-        sizes = (math.prod(data.shape), hidden, outputs)
-        family = None if targets == "noise" else functions(targets, sizes, frequency)
-        sampler, files = fixed_inputs(data, family, outputs, shift, scale), data.files
+        outputs, files = check_own_targets(data, targets, outputs), data.files
+        if targets == "true":
+            sampler = own_targets(data, shift, scale)
+        else:
+            sizes = (math.prod(data.shape), hidden, outputs)
+            family = None if targets == "noise" else functions(targets, sizes, frequency)
+            sampler = fixed_inputs(data, family, outputs, shift, scale)
     target = jax.ShapeDtypeStruct((outputs,), jnp.float32)
     spec = supervised_spec(sampler.shape, target, outputs, "function", tasks, steps_per_task, envs)
     return supervised_source(

@@ -100,6 +100,8 @@ ELSEWHERE = {
     "pip install -e .": "what the tests run in",
     "pip install -e '.[tensorboard,wandb]'": "needs the network",
     "plasticity run mine.yaml": "test_the_page_on_own_data",
+    "plasticity run table.yaml": "test_the_page_on_own_data",
+    "plasticity run measured.yaml": "test_the_page_on_own_data",
     "plasticity run experiment.yaml": "test_examples.py, in the folder of the example",
     **{f"pip install ./examples/{kind}": "test_examples.py installs them" for kind in MEMBERS},
     **{f"plasticity list {kind}s {name}": "test_examples.py" for kind, name in MEMBERS.items()},
@@ -233,10 +235,13 @@ def executed(page: Path) -> dict[str, Any]:
 def test_the_page_on_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     executed(DOCS / "howto/data.md")
-    (text,) = blocks(DOCS / "howto/data.md", "yaml")
-    (tmp_path / "mine.yaml").write_text(text, encoding="utf-8")
-    run = plasticity.run("mine.yaml", overrides=["stream.tasks=2", "stream.steps_per_task=10"])
-    assert [each["path"] for each in run.plan["data"]] == [str(tmp_path / "mine.npz")]
+    texts = blocks(DOCS / "howto/data.md", "yaml")
+    names = [yaml.safe_load(text)["name"] for text in texts]
+    assert names == ["mine", "table", "measured"]
+    for name, text in zip(names, texts, strict=True):
+        (tmp_path / f"{name}.yaml").write_text(text, encoding="utf-8")
+        run = plasticity.run(f"{name}.yaml", overrides=["stream.tasks=2", "stream.steps_per_task=10"])
+        assert [each["path"] for each in run.plan["data"]] == [str(tmp_path / f"{name}.npz")]
 
 
 def test_the_page_on_analysis_runs_and_names_every_public_function(

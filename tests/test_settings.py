@@ -121,6 +121,9 @@ def test_types_after_parsing() -> None:
     assert type(one(Positive | None).parse(np.float32(3))) is float
     assert one(bool | int).parse(True) is True
     assert type(one(tuple[Count, ...]).parse([1])) is tuple
+    assert one(Literal["true", "random"]).parse(True) == "true"  # as YAML reads it unquoted
+    with pytest.raises(ValueError, match=r"^false is not allowed; must be `true` or `random`$"):
+        one(Literal["true", "random"]).parse(False)
 
 
 def test_messages() -> None:

@@ -60,6 +60,8 @@ class Setting:
 
     def parse(self, value: Any) -> Any:
         """Convert the value to the parameter's type. ``ValueError`` with a readable message if it is not allowed."""
+        if isinstance(value, bool) and (word := str(value).lower()) in self.words:
+            value = word  # YAML reads an unquoted true as a boolean
         try:
             parsed = self.adapter.validate_python(value)
         except ValidationError as error:

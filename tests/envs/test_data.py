@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from plasticity.envs.data import digits, read
-from plasticity.envs.samples import classes_of, gaussian_samples, image_samples, labels_of, select
+from plasticity.envs.samples import classes_of, dataset_samples, gaussian_samples, labels_of, select
 
 
 def idx_bytes(array: np.ndarray) -> bytes:
@@ -106,12 +106,12 @@ def write_npz(path: Path, **arrays: Any) -> str:
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"images": IMAGES / 255, "labels": LABELS}, r"images must be uint8.*got float64\[10, 28, 28\]"),
-        ({"images": IMAGES, "labels": LABELS / 1}, r"labels whole numbers"),
-        ({"images": IMAGES, "labels": LABELS[1:]}, r"one label per image, got \[9\] for \[10, 28, 28, 1\]"),
+        ({"images": IMAGES / 255, "labels": LABELS}, r"images: must be uint8.*got float64\[10, 28, 28\]"),
+        ({"images": IMAGES, "labels": LABELS / 1}, r"labels: must be whole numbers"),
+        ({"images": IMAGES, "labels": LABELS[1:]}, "labels: there must be one row for each of images, got 9 for 10"),
         ({"images": IMAGES[:, 1:], "labels": LABELS}, r"images must be \[28, 28, 1\], got \[27, 28, 1\]"),
         ({"images": IMAGES, "labels": LABELS + 1}, r"labels must be in 0 ... 9, got 2 ... 10"),
-        ({"images": IMAGES}, "array labels is missing; the file has images"),
+        ({"images": IMAGES}, "labels or targets: missing; the file has images"),
     ],
 )
 def test_other_arrays_are_refused(tmp_path: Path, arrays: dict[str, Any], message: str) -> None:
@@ -181,7 +181,7 @@ def test_select_takes_the_first() -> None:
 
 def test_rows_have_mean_0_and_variance_1(tmp_path: Path) -> None:
     images = IMAGES[:, :4, :3]
-    samples = image_samples("npz", write_npz(tmp_path / "some.npz", images=images, labels=LABELS), None, flat=True)
+    samples = dataset_samples("npz", write_npz(tmp_path / "some.npz", images=images, labels=LABELS), None, flat=True)
     rows = np.asarray(samples.rows((), slice(None)))
     assert rows.shape == (10, 12)
     np.testing.assert_allclose([rows.mean(), rows.std()], [0, 1], atol=1e-5)
@@ -191,24 +191,24 @@ def test_rows_have_mean_0_and_variance_1(tmp_path: Path) -> None:
 def test_images_without_contrast_are_refused(tmp_path: Path) -> None:
     path = write_npz(tmp_path / "flat.npz", images=np.full((2, 3, 3), 7, np.uint8), labels=LABELS[:2])
     with pytest.raises(ValueError, match="inputs: npz cannot be standardised; all pixels have the same value"):
-        image_samples("npz", path, None, flat=True)
+        dataset_samples("npz", path, None, flat=True)
 
 
 def test_rows_class_after_class(tmp_path: Path) -> None:
     labels = np.array([2, 0, 1, 0, 2], np.uint8)
     path = write_npz(tmp_path / "some.npz", images=IMAGES[:5], labels=labels)
-    found = classes_of(image_samples("npz", path, None, flat=True))
+    found = classes_of(dataset_samples("npz", path, None, flat=True))
     np.testing.assert_array_equal(found.rows, [1, 3, 2, 0, 4])
     np.testing.assert_array_equal(found.start, [0, 2, 3])
     np.testing.assert_array_equal(found.sizes, [2, 1, 2])
     with pytest.raises(ValueError, match="samples: 2 are not enough; they include no sample of class 1"):
-        classes_of(image_samples("npz", path, 2, flat=True))
+        classes_of(dataset_samples("npz", path, 2, flat=True))
     with pytest.raises(ValueError, match="inputs: gaussian is not allowed; this stream needs inputs with true labels"):
         classes_of(gaussian_samples(5, 2))
 
 
 def test_true_labels_need_classes_enough() -> None:
-    samples = image_samples("digits", None, None, flat=True)
+    samples = dataset_samples("digits", None, None, flat=True)
     assert labels_of("true", samples, None).classes == 10
     assert labels_of("true", samples, 12).classes == 12
     with pytest.raises(ValueError, match="classes: 9 is not allowed; must be at least 10 with labels: true"):
