@@ -227,7 +227,7 @@ def test_plot_of_chosen_figures_and_arms(finished, tmp_path):
         (["--label", "fresh=baseline"], 'labels: "baseline" is not allowed for several arms'),
         (["--size", "6"], 'size: "6" is not allowed; must be width x height in inches, as 6x4'),
         (["--size", "6x100"], "size: [6.0, 100.0] is not allowed; must be width and height between 2 and 40 inches"),
-        (["--smooth", "0"], "smooth: 0 is not allowed; must be a whole number of records from 1 to 100000"),
+        (["--smooth", "0"], "smooth: 0 is not allowed; must be an integer from 1 to 100000 (records)"),
         (["--figures", "performanse"], "figures: unknown figure `performanse`; known: "),
     ],
 )
