@@ -26,7 +26,7 @@ from plasticity.envs.spaces import (
 )
 from plasticity.envs.workers import end_with_us, in_worker, shielded
 
-EXTRAS = ("mujoco", "box2d")  # of this package: what environments of gymnasium's own need
+EXTRAS = ("mujoco", "box2d")  # extras of this package that some of gymnasium's own environments need
 
 
 def registered(key: str, id: str) -> None:
@@ -76,7 +76,7 @@ def make_env(id: str, options: dict[str, Any], flatten: bool) -> Any:
     size = gymnasium.spaces.flatdim(env.observation_space) if flatten else 0
     if size > LARGEST:
         env.close()
-        raise ValueError(f"its observation is {size} numbers once flattened; at most {LARGEST} are allowed")
+        raise ValueError(f"its observation has {size} numbers when flattened; at most {LARGEST} are allowed")
     return gymnasium.wrappers.FlattenObservation(env) if flatten else env
 
 

@@ -310,7 +310,7 @@ def test_evaluations_are_a_table(tmp_path):
 
 
 def test_no_run_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="no run to report"):
+    with pytest.raises(ValueError, match="no runs to report"):
         report.collect([])
     with pytest.raises(ValueError, match="there is no such folder"):
         report.save([tmp_path / "absent"])

@@ -56,7 +56,7 @@ def performance(
     """
     check_column(visits, measure)
     if not visits[measure].notna().any():
-        raise ValueError(f"{measure} has no values in this table: no visit is finished")
+        raise ValueError(f"{measure} has no values in this table: no visit has been finished")
     lines, what = series(visits, hyper, controls, options), _What(measure, label, bounds)
     tasks = task_names(visits)
     if by_task:

@@ -180,7 +180,7 @@ def test_a_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_visit_shorter_than_an_episode_is_warned_of() -> None:
-    with pytest.warns(UserWarning, match=r"steps_per_visit: 499 is less than an episode may last in CartPole-v1"):
+    with pytest.warns(UserWarning, match=r"steps_per_visit: 499 is shorter than an episode may last in CartPole-v1"):
         gym(id="CartPole-v1", steps_per_visit=499)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

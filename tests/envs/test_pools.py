@@ -238,5 +238,5 @@ def test_mistakes(factory: Any, settings: dict[str, Any], message: str) -> None:
 
 
 def test_a_visit_shorter_than_an_episode_is_warned_of() -> None:
-    with pytest.warns(UserWarning, match="steps_per_visit: 100 is less than an episode may last in MetaWorld"):
+    with pytest.warns(UserWarning, match="steps_per_visit: 100 is shorter than an episode may last in MetaWorld"):
         continual_world(steps_per_visit=100)
