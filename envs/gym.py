@@ -76,7 +76,7 @@ def make_env(id: str, options: dict[str, Any], flatten: bool) -> Any:
     size = gymnasium.spaces.flatdim(env.observation_space) if flatten else 0
     if size > LARGEST:
         env.close()
-        raise ValueError(f"its observation has {size} numbers when flattened; at most {LARGEST} are allowed")
+        raise ValueError(f"its observation is {size} numbers when flattened; at most {LARGEST} are allowed")
     return gymnasium.wrappers.FlattenObservation(env) if flatten else env
 
 

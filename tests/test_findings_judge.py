@@ -177,8 +177,8 @@ def test_told():
         ({"whta": 1}, "unknown key `whta`.*did you mean `what`"),
         ({"compare": "diference"}, "criterion.clauses.0..compare: .*did you mean `difference`"),
         ({"direction": "up"}, "direction: unknown"),
-        ({"bound": [0, 1]}, "with direction `above` it must be one number"),
-        ({"direction": "within", "bound": 1}, "it must be .LOW, HIGH."),
+        ({"bound": [0, 1]}, "with direction `above`, must be one number"),
+        ({"direction": "within", "bound": 1}, "must be .LOW, HIGH."),
         ({"bound": "0"}, "must be a number"),
         ({"at": "lst"}, "did you mean `last`"),
         ({"at": [0.5, 0.2]}, "must be two fractions in .0, 1., the smaller one first"),
@@ -187,7 +187,7 @@ def test_told():
         ({"compare": "correlation", "levels": [1, 2]}, "2 levels for 1 arms"),
         ({"levels": [1]}, "belong to `compare: correlation`"),
         ({"compare": "ratio", "arms": ["a", "b"], "direction": "within", "bound": [0, 1]}, "write two clauses"),
-        ({"confidence": 1.5}, "between 0 and 1"),
+        ({"confidence": 1.5}, r"must be in \(0, 1\)"),
     ],
 )
 def test_mistakes_in_a_clause(settings, message):

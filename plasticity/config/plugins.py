@@ -43,7 +43,7 @@ def said(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def told(where: str) -> Iterator[None]:
+def failing_as(where: str) -> Iterator[None]:
     """Convert any exception in the block except Ctrl-C to a one-line ``UserError`` that starts with ``where``."""
     try:
         yield
@@ -60,7 +60,7 @@ def calling(origin: Origin, function: Callable[..., Any], where: str, keeps: Kee
     """
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        with told(f"{origin}: `{where}` fails"):
+        with failing_as(f"{origin}: `{where}` fails"):
             made = function(*args, **kwargs)
             wrong = keeps(args, made) if keeps else ""
             if wrong:
@@ -96,7 +96,7 @@ def guarded(origin: Origin, factory: Callable[..., Any], returns: Mapping[str, R
 
     @functools.wraps(factory)
     def make(*args: Any, **kwargs: Any) -> Any:
-        with told(str(origin)):
+        with failing_as(str(origin)):
             made = factory(*args, **kwargs)
         wanted = returns.get(origin.family)
         if wanted is None:
@@ -118,7 +118,7 @@ def applying(origin: Origin, function: Callable[..., Any], kind: type) -> Callab
     """
 
     def apply(*args: Any) -> Any:
-        with told(f"{origin}: fails when it is applied"):
+        with failing_as(f"{origin}: fails when it is applied"):
             made = function(*args)
         if not isinstance(made, kind):
             wanted = article(kind.__name__)

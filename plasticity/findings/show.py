@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from plasticity.findings.criterion import Clause, Group, clauses, told
+from plasticity.findings.criterion import Clause, Group, clause_text, clauses
 from plasticity.findings.document import Finding
 
 SOON = 0.1  # minutes
@@ -64,7 +64,7 @@ def rows(finding: Finding, found: Found) -> list[tuple[str, str, str]]:
     if isinstance(found, Mapping):
         texts = _held_first(finding.criterion, judged(finding, found))
     else:
-        texts = [(told(clause), "", "") for clause in clauses(finding.criterion)]
+        texts = [(clause_text(clause), "", "") for clause in clauses(finding.criterion)]
     if finding.criterion.needs == "any" and len(texts) > 1:
         texts[0] = (f"any of: {texts[0][0]}", *texts[0][1:])
     more = len(texts) - ROWS
@@ -74,7 +74,7 @@ def rows(finding: Finding, found: Found) -> list[tuple[str, str, str]]:
 def judged(finding: Finding, found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """All clauses of a result, in the order of the file."""
     pairs = zip(clauses(finding.criterion), found["clauses"], strict=True)
-    return [(told(clause), number(each), outcome(clause, each)) for clause, each in pairs]
+    return [(clause_text(clause), number(each), outcome(clause, each)) for clause, each in pairs]
 
 
 def outcome(clause: Clause, found: Mapping[str, Any]) -> str:

@@ -46,8 +46,8 @@ def plan(run: RunPath) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         missing = "plan.json is missing" if folder.is_dir() else "there is no such folder"
     except DamagedError as error:
-        way_on = "`plasticity run ... --resume` rewrites it"
-        raise ValueError(f"{folder / PLAN} is damaged ({error}); {way_on}") from None
+        advice = "`plasticity run ... --resume` rewrites it"
+        raise ValueError(f"{folder / PLAN} is damaged ({error}); {advice}") from None
     raise ValueError(f"{folder} is not a run: {missing}{_nearest(folder)}")
 
 
@@ -103,7 +103,7 @@ def _nearest(folder: Path) -> str:
     if len(runs) == 1:
         return f"; there is one run: {next(iter(runs.values()))}"
     close = nearest(folder.absolute().name, runs)
-    return f"; did you mean {runs[close]}?" if close else f"; there are {listed(sorted(runs))}" if runs else ""
+    return f"; did you mean `{runs[close]}`?" if close else f"; there are {listed(sorted(runs))}" if runs else ""
 
 
 def arm_names(run: RunPath) -> list[str]:

@@ -93,22 +93,22 @@ KINDS: dict[str, Callable[[Any], bool]] = {
 }
 
 
-def read_status(arm: Path, told: Callable[[Path, str], None] = lambda path, why: None) -> dict[str, Any]:
+def read_status(arm: Path, report: Callable[[Path, str], None] = lambda path, why: None) -> dict[str, Any]:
     """The arm's status; empty if it is missing or damaged, since the checkpoints hold the same information.
 
-    ``told`` receives the file and the reason if it is damaged, or missing although the arm has started.
+    ``report`` receives the file and the reason if it is damaged, or missing although the arm has started.
     """
     path = arm / STATUS
     try:
         found = read_json(path)
         if found.keys() & KINDS.keys() and all(kind(found[key]) for key, kind in KINDS.items() if key in found):
             return found
-        told(path, "it is not the status of an arm")
+        report(path, "it is not the status of an arm")
     except (FileNotFoundError, NotADirectoryError):
         if has_begun(arm):
-            told(path, MISSING)
+            report(path, MISSING)
     except (OSError, DamagedError) as error:
-        told(path, str(error))
+        report(path, str(error))
     return {}
 
 
@@ -148,8 +148,8 @@ def _notes(arm: Path) -> dict[int, str]:
         return {}
 
 
-def table_parts(arm: Path, told: Callable[[Path, str], None], folder: str = METRICS) -> list[Path]:
-    """The existing parts of an arm's table, in order; ``told`` receives each missing part.
+def table_parts(arm: Path, report: Callable[[Path, str], None], folder: str = METRICS) -> list[Path]:
+    """The existing parts of an arm's table, in order; ``report`` receives each missing part.
 
     Parts are numbered from 0 within each program. Their number is recorded in the table of lanes, and in the status
     once a program is finished. Evaluations need not be in every part.
@@ -165,7 +165,7 @@ def table_parts(arm: Path, told: Callable[[Path, str], None], folder: str = METR
             ends[program] = max(ends.get(program, 0), end)
         wanted = {(program, k) for program, end in ends.items() for k in range(end)}
     for path in sorted({arm / folder / PART.format(*numbers) for numbers in wanted} - set(paths)):
-        told(path, MISSING)
+        report(path, MISSING)
     return paths
 
 

@@ -240,7 +240,7 @@ def open_folder(folder: Path, resolved: Mapping[str, Any], plan: Mapping[str, An
     try:
         if resume:
             _sweep(folder, plan)
-            return _mend(folder, resolved, plan)
+            return _repair(folder, resolved, plan)
         made_with = versions()
         comment = ", ".join(f"{name} {version}" for name, version in made_with.items())
         plan_text, text = to_json({**plan, VERSIONS: made_with}), to_yaml(resolved, comment)
@@ -253,7 +253,7 @@ def open_folder(folder: Path, resolved: Mapping[str, Any], plan: Mapping[str, An
     return []
 
 
-def _mend(folder: Path, resolved: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:
+def _repair(folder: Path, resolved: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:
     """Rewrite a resumed run's config and plan if missing or damaged; returns a line for each change."""
     lines: list[str] = []
     now = versions()

@@ -138,7 +138,7 @@ def run(
         for line in folder.open_folder(place_to_be, located, planned.describe(), resume=goes_on):
             progress.say(line)
         if goes_on:
-            _mend_lanes(place_to_be, planned.jobs, progress.say)
+            _repair_lanes(place_to_be, planned.jobs, progress.say)
         others = functools.partial(trackers.make, experiment.recorders, place_to_be, resolved)
         with stop_on_signals() as stop:
             ran = [
@@ -169,9 +169,9 @@ def _located(resolved: Mapping[str, Any], spec: StreamSpec) -> dict[str, Any]:
     return {**resolved, "stream": {**stream, "path": str(Path(stream["path"]).expanduser().absolute())}}
 
 
-def _mend_lanes(run: Path, jobs: Sequence[Job], say: Callable[[str], None]) -> None:
+def _repair_lanes(run: Path, jobs: Sequence[Job], say: Callable[[str], None]) -> None:
     """Repair the tables of lanes before they are used."""
     for arm in dict.fromkeys(job.arm for job in jobs):
-        line = verify.mend_lanes(run / arm, {job.number: job.lanes for job in jobs if job.arm == arm})
+        line = verify.repair_lanes(run / arm, {job.number: job.lanes for job in jobs if job.arm == arm})
         if line:
             say(line)

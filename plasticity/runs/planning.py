@@ -48,8 +48,8 @@ def devices() -> tuple[jax.Device, ...]:
         jax.config.update("jax_num_cpu_devices", count)
     found = tuple(jax.devices())
     if found[0].platform == "cpu" and len(found) == 1 < count:
-        told = f"JAX was in use before: runs have one device for {count} cores and take longer"
-        warnings.warn(f"{told}; call plasticity.runs.launch.devices() first", stacklevel=2)
+        slower = f"JAX was in use before: runs have one device for {count} cores and take longer"
+        warnings.warn(f"{slower}; call plasticity.runs.launch.devices() first", stacklevel=2)
     return found
 
 

@@ -91,7 +91,7 @@ def _missing_evaluations(folder: Path, program: int) -> str | None:
     return f"{mine[0]} is missing" if mine else None
 
 
-def mend_lanes(folder: Path, programs: Mapping[int, Mapping[str, Sequence[Any]]]) -> str | None:
+def repair_lanes(folder: Path, programs: Mapping[int, Mapping[str, Sequence[Any]]]) -> str | None:
     """Rewrite ``lanes.parquet`` if it is damaged or lacks the lanes of a program that has started.
 
     ``programs``: number -> columns of ``lanes.parquet`` of each program of the arm. The step at which a lane diverged

@@ -1,4 +1,4 @@
-"""Whether a second run gives the same numbers, value for value, and whether a resumed one does."""
+"""Bitwise reproducibility of a second run, and of a resumed one."""
 
 import hashlib
 from pathlib import Path
@@ -26,7 +26,7 @@ def begun(name: str, known: Compiled | None = None) -> Run:
 
 
 def advanced(run: Run, chunks: int) -> Any:
-    """The carry after so many chunks, on the host."""
+    """The carry after a number of chunks, on the host."""
     made = run.chunks()
     for _ in range(chunks):
         next(made)
@@ -34,7 +34,7 @@ def advanced(run: Run, chunks: int) -> Any:
 
 
 def differing(found: Any, expected: Any) -> list[str]:
-    """Paths of the arrays that are not equal value for value."""
+    """Paths of the arrays that are not bitwise equal."""
     pairs = zip(jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(expected), strict=True)
     return [
         jax.tree_util.keystr(path)
@@ -55,7 +55,7 @@ def chosen(settings: Settings) -> tuple[str, ...]:
 
 
 def determinism(report: Report, turn: Turn, settings: Settings, folder: Path) -> None:
-    """A row for each agent; the digest is for comparing with another process."""
+    """One row per agent; the digest allows comparison with another process."""
     del turn, folder
     for name in chosen(settings):
         with report.guarded(agent=name):
@@ -67,7 +67,7 @@ def determinism(report: Report, turn: Turn, settings: Settings, folder: Path) ->
 
 
 def resume(report: Report, turn: Turn, settings: Settings, folder: Path) -> None:
-    """A row for each agent: saved in the middle, read from the file and gone on, against the same run undisturbed."""
+    """One row per agent: a run saved halfway and resumed from the file, compared with an uninterrupted one."""
     del turn
     for name in chosen(settings):
         with report.guarded(agent=name):
@@ -79,7 +79,7 @@ def resume(report: Report, turn: Turn, settings: Settings, folder: Path) -> None
             checkpoint.save(folder / name, "1", Snapshot(jax.device_get(half.carries), {}, meta))
             found, passed = checkpoint.newest(folder / name, [half.carry_shape()], name)
             if found is None:
-                raise ValueError(f"the checkpoint is not read: {passed}")
+                raise ValueError(f"the checkpoint cannot be read: {passed}")
             other = begun(name, one.compiled)
             other.restore(found.arrays, Position(*found.meta["position"]), found.host)
             unequal = differing(advanced(other, CHUNKS - 1), whole)
