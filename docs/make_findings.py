@@ -31,7 +31,7 @@ numbers; `--list` prints them without running, `--plan` says what would run, `--
 file in `configs/paper` holds what the source reports, the criterion with its reasons, and the experiment. It was
 committed before it was run, and a criterion is not changed after its result. A clause holds where its 95 % t interval,
 over 8 seeds or more and paired by seed where arms are compared, lies wholly on the right side of its bound. Where it
-lies wholly on the other side the clause `does not hold`; where it holds the bound it `does not tell`, which is not
+lies wholly on the other side the clause `does not hold`; where it contains the bound it is `inconclusive`, which is not
 enough for the criterion. Minutes are those of two CPU cores, some of them busy with other things."""
 
 

@@ -6,7 +6,7 @@ import pytest
 from scipy import stats
 
 from plasticity.core.errors import UserError
-from plasticity.findings.criterion import clauses, parse_criterion, told
+from plasticity.findings.criterion import clause_text, clauses, parse_criterion
 from plasticity.findings.judge import fieller, judge, judge_clause, lane_values, stage_visits
 
 SEEDS = 8
@@ -164,10 +164,12 @@ def test_lane_values_take_only_the_arms_of_the_clause():
 
 
 def test_told():
-    assert told(clause(arms=["a", "b"], compare="difference", bound=0.2)) == "performance, last tenth: a - b > 0.2"
+    assert (
+        clause_text(clause(arms=["a", "b"], compare="difference", bound=0.2)) == "performance, last tenth: a - b > 0.2"
+    )
     rise = clause(direction="within", bound=[-1, 1], less="first")
-    assert told(rise) == "performance, last tenth minus first tenth: a in [-1, 1]"
-    text = told(clause(arms=["a", "b"], compare="correlation", levels=[1, 2], at=[0.05, 0.1], within="max"))
+    assert clause_text(rise) == "performance, last tenth minus first tenth: a in [-1, 1]"
+    text = clause_text(clause(arms=["a", "b"], compare="correlation", levels=[1, 2], at=[0.05, 0.1], within="max"))
     assert text == "Spearman of (max performance of a visit, 5-10 % of the visits) with the level over a, b > 0"
 
 

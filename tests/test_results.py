@@ -127,7 +127,7 @@ def test_a_run_without_records_gives_empty_tables(tmp_path):
         ("relabe", r"relabe is not a run: there is no such folder; did you mean `.*relabel`\?$"),
         ("empty", r"empty is not a run: plan.json is missing; there .*$"),
         ("broken", r"broken/plan.json is damaged \(JSONDecodeError: .*\); .* --resume` rewrites it$"),
-        ("partial", r"partial/plan.json is damaged \(it does not hold the arms .*\); .*$"),
+        ("partial", r"partial/plan.json is damaged \(it does not contain the arms .*\); .*$"),
     ],
 )
 def test_no_run_is_refused_in_one_line(tmp_path, name, message):

@@ -309,7 +309,7 @@ def bench(
         list[str] | None, typer.Argument(help="see the list below; default: all", metavar="[NAME]...")
     ] = None,
     json: Annotated[Path | None, typer.Option(help="also write the numbers to this file")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="small and imprecise, as a check that it works")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="small and imprecise, to check that everything works")] = False,
 ) -> None:
     """Measure speed on this machine."""
     from plasticity import bench as benchmarks

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from plasticity.core.errors import UserError, cut
 
-WIDTH = 240  # of a foreign package's text in a message
-STOPS = (Exception, SystemExit)  # whatever a foreign function may raise, except Ctrl-C
+WIDTH = 240  # of a third-party package's text in a message
+STOPS = (Exception, SystemExit)  # whatever a third-party function may raise, except Ctrl-C
 
 Lift = Callable[[str, Any], Any]  # member's name, returned value -> the value as the family's type, if possible
 
@@ -88,7 +88,7 @@ def record(origin: Origin, made: Any, keeps: Mapping[str, Keeps] = MappingProxyT
 
 
 def guarded(origin: Origin, factory: Callable[..., Any], returns: Mapping[str, Returns]) -> Callable[..., Any]:
-    """Wrap the factory of a foreign member; signature and metadata are kept, and its result has the family's type.
+    """Wrap the factory of a third-party member; signature and metadata are kept, and its result has the family's type.
 
     ``UserError`` naming member and package if the factory, or a function that it returned, raises or exits, or if the
     factory returns another type.

@@ -105,7 +105,7 @@ class Registry:
                 self.register(family, entry.name, self._loaded(family, entry), _package(entry))
             except KeyboardInterrupt:
                 raise
-            except BaseException as error:  # a foreign package may raise anything while it is imported, or exit
+            except BaseException as error:  # importing a third-party package may raise anything, or exit
                 refused = _refused(entries, family, f"cannot be used: {said(error)}")
         if refused is not None:
             self._broken[family, entry.name] = refused

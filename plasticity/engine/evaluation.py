@@ -41,11 +41,11 @@ class EpisodeStatistics(NamedTuple):
     """Evaluation statistics of one lane, ``[E]`` each."""
 
     running: Precise  # return of the current episode
-    age: Array  # int32: its steps so far
-    episodes: Array  # int32, finished
-    returns: Precise  # of the finished ones, summed
-    lengths: Array  # int32
-    reward: Precise  # of all steps, summed
+    age: Array  # int32: steps of the current episode
+    episodes: Array  # int32: finished episodes
+    returns: Precise  # sum of the returns of finished episodes
+    lengths: Array  # int32: sum of the lengths of finished episodes
+    reward: Precise  # sum of the rewards of all steps
 
 
 def targets(spec: StreamSpec, visit: int, which: Which) -> list[Target]:
@@ -117,12 +117,8 @@ def evaluate(
         clock = Clock(-1 - i, -1 - i, visit.number, jnp.asarray(visit.elapsed, jnp.int32))
         state, following = stream.step(eval_replica, state, action, clock)
         timestep, score = enter((following, stream.score(state, following)), width)
-        return (
-            i + 1,
-            state,
-            timestep,
-            across(lambda b, t, s: updated(b, t, s, wanted), width)(statistics, timestep, score),
-        )
+        update = across(lambda b, t, s: updated(b, t, s, wanted), width)
+        return i + 1, state, timestep, update(statistics, timestep, score)
 
     statistics = jax.tree.map(lambda x: jnp.broadcast_to(x, (width, *x.shape)), blank(spec.envs))
     start = (jnp.zeros((), jnp.int32), state, enter(timestep, width), enter(statistics, width))

@@ -17,7 +17,7 @@ from plasticity.findings.document import Finding
 SOON = 0.1  # minutes
 ROWS = 8  # clauses of one finding, at most; all are in its result
 STYLES = {"PASS": "bold green", "FAIL": "bold red"}
-Found = Mapping[str, Any] | str | None  # a result, what went wrong, or None where a finding has not run
+Found = Mapping[str, Any] | str | None  # a result, an error message, or None if the finding has not run
 
 
 def section(console: Console, finding: Finding, found: Found) -> None:
@@ -78,16 +78,16 @@ def judged(finding: Finding, found: Mapping[str, Any]) -> list[tuple[str, str, s
 
 
 def outcome(clause: Clause, found: Mapping[str, Any]) -> str:
-    """``holds``; ``does not hold`` if the whole interval lies on the wrong side of the bound; else ``does not tell``.
+    """``holds``; ``does not hold`` if the whole interval lies on the wrong side of the bound; else ``inconclusive``.
 
-    ``does not tell`` fails the criterion but is no evidence against it.
+    An inconclusive clause fails the criterion but is not evidence against it.
     """
     if found["holds"]:
         return "holds"
     low, high = (math.nan if found[end] is None else float(found[end]) for end in ("low", "high"))
     below = clause.direction != "below" and high <= clause.bound[0]
     above = clause.direction != "above" and low >= clause.bound[-1]
-    return "does not hold" if below or above else "does not tell"
+    return "does not hold" if below or above else "inconclusive"
 
 
 def _held_first(criterion: Group, texts: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:

@@ -52,7 +52,7 @@ def read_plan(run: Path) -> dict[str, Any]:
     """
     found = read_json(run / PLAN)
     if not has(found, arms=lambda arms: is_list(arms, _is_arm), stream=_is_stream):
-        raise DamagedError("it does not hold the arms and the stream of a run")
+        raise DamagedError("it does not contain the arms and the stream of a run")
     if not is_list(found.get("programs", []), _is_program) or not isinstance(found.get("versions", {}), dict):
         raise DamagedError("its programs or versions are not those of a run")
     return found
@@ -154,7 +154,7 @@ def table_parts(arm: Path, report: Callable[[Path, str], None], folder: str = ME
     Parts are numbered from 0 within each program. Their number is recorded in the table of lanes, and in the status
     once a program is finished. Evaluations need not be in every part.
     """
-    notes, counts = _notes(arm), read_status(arm).get("parts", {})  # first: a run under way writes parts before them
+    notes, counts = _notes(arm), read_status(arm).get("parts", {})  # first: a run in progress writes parts before them
     paths = sorted((arm / folder).glob("part-*.parquet"))
     if folder == EVALUATIONS:
         wanted = {(program, k) for program, marks in notes.items() for k, mark in enumerate(marks) if mark == "1"}

@@ -108,7 +108,7 @@ def read_json(path: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise DamagedError(told(error) if raw else "it is empty") from error
     if not isinstance(data, dict):
-        raise DamagedError(f"it holds a {type(data).__name__}, not a mapping")
+        raise DamagedError(f"it contains a {type(data).__name__}, not a mapping")
     expected = data.pop(KEY, None)
     if expected is not None and expected != _checksum(data):
         raise DamagedError("its checksum is wrong")

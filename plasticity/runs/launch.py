@@ -48,8 +48,8 @@ def obstacles(planned: Plan, out: str | Path | None = None) -> list[str]:
         ("It does not fit this machine", lambda: check_memory(planned)),
         ("It cannot run here", lambda: trackers.check_installed(experiment.recorders)),
         ("It cannot run", lambda: trackers.check_lanes(experiment.recorders, planned.jobs)),
-        ("It cannot begin", lambda: folder.check(place, experiment.resolve(), resume=False, force=False)),
-        ("It cannot begin", lambda: folder.check_writable(place)),
+        ("It cannot start", lambda: folder.check(place, experiment.resolve(), resume=False, force=False)),
+        ("It cannot start", lambda: folder.check_writable(place)),
         ("The disk may become full", lambda: folder.check_space(place, checkpoint_bytes(planned))),
     ]
     return list(dict.fromkeys(f"{what}: {said}" for what, check in checks for said in _refusal(check)))

@@ -24,8 +24,8 @@ from plasticity.runs.folder import made_otherwise
 from plasticity.runs.parquet import ParquetRecorder, Recorder, RecorderGroup
 
 STATUS_SECONDS = 2.0  # between two status files
-AGAIN_SECONDS = 0.2  # a sooner repeat is the same request: `timeout`, shells and wrappers may send a signal twice
-SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")  # those the system has ask the run to stop
+AGAIN_SECONDS = 0.2  # a repeat within this time is ignored: `timeout`, shells and wrappers may send a signal twice
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")  # the run stops on those that the system has
 PART_SECONDS, PART_SHARE = 20.0, 0.02  # between two parts of the tables: the larger of the two, of the time so far
 
 
@@ -174,7 +174,7 @@ class Status:
 
     def fail(self, job: Job, position: Position, reason: str) -> None:
         """Record that the program failed and why, if the file can still be written."""
-        self._not_finished(job)  # what failed may be the status that says so
+        self._not_finished(job)  # writing the status may be what failed
         self.facts |= {"program": job.number, "reason": reason}
         with contextlib.suppress(OSError):
             self.write("failed", position)

@@ -280,7 +280,7 @@ def _is_id(value: Any) -> bool:
 def _wandb_run(run: Path, resolved: Mapping[str, Any], label: Label, name: str, resumed: bool) -> Any:
     import wandb
 
-    os.environ.setdefault("WANDB_DISABLE_WEAVE", "true")  # it takes our `agents` for a library of that name
+    os.environ.setdefault("WANDB_DISABLE_WEAVE", "true")  # it mistakes our `agents` for a library of that name
     with _as_user_errors():
         return wandb.init(
             project=resolved["name"],

@@ -34,7 +34,7 @@ def fault(folder: Path, program: int, meta: Mapping[str, Any]) -> str | None:
     for name, expected in meta["files"].items():
         path = folder / name
         if not is_list(expected, is_whole):
-            return f"{path}: the checkpoint does not say what it holds"
+            return f"{path}: the checkpoint does not record its contents"
         try:
             found = digest(path)
         except OSError:
