@@ -85,8 +85,8 @@ def run(
         errors.print(Text(f"{stopped}: saved; continue with\n  {_again(config, overrides, folder)}"))
         raise typer.Exit(128 + stopped.number) from None
     except StorageError as failed:
-        told = "; ".join(str(failed).splitlines())
-        errors.print(Text(f"{told}\nsaved data are kept; continue with\n  {_again(config, overrides, folder)}"))
+        reason = "; ".join(str(failed).splitlines())
+        errors.print(Text(f"{reason}\nsaved data are kept; continue with\n  {_again(config, overrides, folder)}"))
         raise typer.Exit(failed.code) from None
     _show(folder, draw)
 

@@ -14,7 +14,16 @@ import pyarrow as pa
 from plasticity.config.documents import read_file
 from plasticity.config.renamed import with_new_keys
 from plasticity.core.errors import UserError, cut, listed, nearest, shown, suggestion
-from plasticity.runs.accounts import EXPERIMENT, LANES, MISSING, PLAN, has_begun, is_own_config, read_plan, table_parts
+from plasticity.runs.accounts import (
+    EXPERIMENT,
+    LANES,
+    MISSING,
+    PLAN,
+    has_started,
+    is_own_config,
+    read_plan,
+    table_parts,
+)
 from plasticity.runs.checksums import DamagedError, read_table
 
 IDENTITY = ("run", "arm", "lane", "seed", "step", "frames", "update", "visit", "task", "step_in_visit")
@@ -145,7 +154,7 @@ def _lanes_of_arm(run: RunPath, arm: str) -> pd.DataFrame:
     """The arm's lanes. Without this table its rows cannot be assigned to lanes and are left out."""
     path = Path(run) / arm / LANES
     found = _read(path) if path.exists() else None
-    if not path.exists() and has_begun(path.parent):
+    if not path.exists() and has_started(path.parent):
         leave_out(path, MISSING)
     if found is not None and not {"lane", "seed"} <= set(found.column_names):
         leave_out(path, "it lacks the columns lane and seed")

@@ -105,14 +105,14 @@ def read_status(arm: Path, report: Callable[[Path, str], None] = lambda path, wh
             return found
         report(path, "it is not the status of an arm")
     except (FileNotFoundError, NotADirectoryError):
-        if has_begun(arm):
+        if has_started(arm):
             report(path, MISSING)
     except (OSError, DamagedError) as error:
         report(path, str(error))
     return {}
 
 
-def has_begun(arm: Path) -> bool:
+def has_started(arm: Path) -> bool:
     """Whether an arm has tables."""
     return (arm / LANES).exists() or any((arm / METRICS).glob("part-*.parquet"))
 

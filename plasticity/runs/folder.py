@@ -100,7 +100,7 @@ def _is_beginning(name: str) -> bool:
     return name in (PLAN, *lock.FILES) or (ours and name.endswith(TEMPORARY))
 
 
-def has_begun(folder: Path) -> bool:
+def has_started(folder: Path) -> bool:
     """Whether the folder contains a run, or a process is creating one there."""
     return any((folder / name).exists() for name in (EXPERIMENT, REPLACED, *lock.FILES))
 

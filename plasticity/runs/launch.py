@@ -125,13 +125,13 @@ def run(
     resolved = experiment.resolve()
     progress = progress or NoProgress()
     with contextlib.ExitStack() as stack:
-        begun = folder.has_begun(place_to_be)
-        if begun:
+        started = folder.has_started(place_to_be)
+        if started:
             stack.enter_context(held(place_to_be))
         goes_on = folder.check(place_to_be, resolved, resume=resume, force=force, current=_current)
         finished = goes_on and folder.is_finished(place_to_be)
         planned = _planned(experiment, finished)
-        if not begun:  # nothing is written yet; another process may have started a run in the meantime
+        if not started:  # nothing is written yet; another process may have started a run in the meantime
             stack.enter_context(held(place_to_be))
             goes_on = folder.check(place_to_be, resolved, resume=resume, force=force, current=_current)
         located = _located(resolved, planned.spec)

@@ -18,7 +18,7 @@ from plasticity.runs.checkpoint import Snapshot
 LANES, CHUNKS = 4, 3
 
 
-def begun(name: str, known: Compiled | None = None) -> Run:
+def started_run(name: str, known: Compiled | None = None) -> Run:
     run = run_of(program(CASES[name].case._replace(chunk=128), LANES))
     if known is not None:
         run.compiled = known
@@ -59,9 +59,9 @@ def determinism(report: Report, turn: Turn, settings: Settings, folder: Path) ->
     del turn, folder
     for name in chosen(settings):
         with report.guarded(agent=name):
-            one = begun(name)
+            one = started_run(name)
             first = advanced(one, CHUNKS)
-            second = advanced(begun(name, one.compiled), CHUNKS)
+            second = advanced(started_run(name, one.compiled), CHUNKS)
             unequal = differing(second, first)
             report.row(agent=name, equal=not unequal, digest=digest(first), differing=unequal[:8], count=len(unequal))
 
@@ -71,16 +71,16 @@ def resume(report: Report, turn: Turn, settings: Settings, folder: Path) -> None
     del turn
     for name in chosen(settings):
         with report.guarded(agent=name):
-            one = begun(name)
+            one = started_run(name)
             whole = advanced(one, CHUNKS)
-            half = begun(name, one.compiled)
+            half = started_run(name, one.compiled)
             advanced(half, 1)
             meta = {"fingerprint": name, "position": list(half.position), "parts": 0, "files": {}}
             checkpoint.save(folder / name, "1", Snapshot(jax.device_get(half.carries), {}, meta))
             found, passed = checkpoint.newest(folder / name, [half.carry_shape()], name)
             if found is None:
                 raise ValueError(f"the checkpoint cannot be read: {passed}")
-            other = begun(name, one.compiled)
+            other = started_run(name, one.compiled)
             other.restore(found.arrays, Position(*found.meta["position"]), found.host)
             unequal = differing(advanced(other, CHUNKS - 1), whole)
             report.row(agent=name, equal=not unequal, differing=unequal[:8], count=len(unequal))

@@ -35,7 +35,7 @@ def command(quick: bool) -> list[str]:
 def suite(report: Report, turn: Turn, settings: Settings, folder: Path) -> None:
     """One row: the number of passed tests and the names of the others, with details at the end of ``output``."""
     if not (ROOT / FILES[0]).exists():
-        report.row(error="there are no tests beside the package")
+        report.row(error="there are no tests next to the package")
         return
     env = {**os.environ, **EXACT, "JAX_COMPILATION_CACHE_DIR": str(folder / "cache")}
     process = subprocess.Popen(
