@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from plasticity.config.fields import Count, Cycles, Natural, Size, metadata
-from plasticity.config.plugins import said
+from plasticity.config.plugins import error_text
 from plasticity.core.errors import shown, suggestion
 from plasticity.envs.base import StreamFactory
 from plasticity.envs.spaces import (
@@ -59,9 +59,9 @@ def imported(key: str, module: str, hint: str) -> None:
             raise ValueError(
                 f"{key}: there is no module {shown(module)}, neither installed nor in the current folder{hint}"
             ) from error
-        raise ValueError(f"{key}: module {shown(module)} cannot be imported: {said(error)}") from error
+        raise ValueError(f"{key}: module {shown(module)} cannot be imported: {error_text(error)}") from error
     except (Exception, SystemExit) as error:  # importing may run any code
-        raise ValueError(f"{key}: module {shown(module)} cannot be imported: {said(error)}") from error
+        raise ValueError(f"{key}: module {shown(module)} cannot be imported: {error_text(error)}") from error
 
 
 LARGEST = 2**24  # numbers of a flattened observation: 64 MiB
@@ -96,7 +96,7 @@ def examined(task: Made, flatten: bool) -> Space:
         Exception,
         SystemExit,
     ) as error:  # environments and unflattenable spaces may raise anything
-        raise ValueError(f"{task.name}: gymnasium cannot make it: {said(error)}") from error
+        raise ValueError(f"{task.name}: gymnasium cannot make it: {error_text(error)}") from error
     seen, limit = env.observation_space, env.spec.max_episode_steps
     env.close()
     if not isinstance(seen, gymnasium.spaces.Box):

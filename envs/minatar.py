@@ -83,8 +83,8 @@ def one_of(games: Sequence[Game]) -> GameChoice:
     def act(index: Array, words: Array, states: tuple[State, ...], action: Array) -> tuple[Any, ...]:
         def branch(i: int, game: Game) -> Callable[..., Any]:
             def played(words: Array, states: tuple[State, ...], action: Array) -> tuple[Any, ...]:
-                state, *said = game.act(words[: game.words], states[i], action)
-                return replaced(states, i, state), padded(game, state), *said
+                state, *outcome = game.act(words[: game.words], states[i], action)
+                return replaced(states, i, state), padded(game, state), *outcome
 
             return played
 

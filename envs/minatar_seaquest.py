@@ -75,7 +75,7 @@ class Seaquest(NamedTuple):
     time: Array
 
 
-def nobody(count: int) -> Swimmers:
+def no_swimmers(count: int) -> Swimmers:
     zero, no = jnp.zeros(count, jnp.int32), jnp.zeros(count, bool)
     return Swimmers(no, zero, zero, no, zero, zero)
 
@@ -87,8 +87,8 @@ def seaquest_start(words: Array) -> Seaquest:
     rest, aboard, air, enemy, every, diver, move, level, time = integers(0, 0, AIR, 20, 20, 30, 5, 0, 0)
     row, column = integers(0, 5)
     return Seaquest(
-        row, column, jnp.bool_(False), rest, bullets, nobody(ENEMIES), armed, bomb, empty, empty, nobody(DIVERS),
-        aboard, air, jnp.bool_(True), enemy, every, diver, move, level, time,
+        row, column, jnp.bool_(False), rest, bullets, no_swimmers(ENEMIES), armed, bomb, empty, empty,
+        no_swimmers(DIVERS), aboard, air, jnp.bool_(True), enemy, every, diver, move, level, time,
     )  # fmt: skip
 
 
@@ -193,14 +193,14 @@ def attack(state: Seaquest) -> tuple[Seaquest, Array, Array]:
     turn = jnp.where(state.armed, 0, 2**30) - enemies.appeared
     bullets, enemies, one = strike(state.bullets, 0, enemies, moves & ~met, turn)
     bullets, enemies, two = strike(bullets, 1, enemies, moves & ~met, turn)
-    fired = laid(enemies, fires, cell(enemies.x) << jnp.where(enemies.right, 10, 0))
+    fired = board_of(enemies, fires, cell(enemies.x) << jnp.where(enemies.right, 10, 0))
     leftward, rightward = state.leftward | fired & FULL, state.rightward | fired >> 10
     bomb = jnp.where(state.bomb == 0, 10, state.bomb - 1)
     state = state._replace(enemies=enemies, bullets=bullets, leftward=leftward, rightward=rightward, bomb=bomb)
     return state, one + two, over
 
 
-def laid(swimmers: Swimmers | Bullets, where: Array, bits: Array) -> Array:
+def board_of(swimmers: Swimmers | Bullets, where: Array, bits: Array) -> Array:
     """int32[10]: bitwise or of the ``bits`` in each row, over entries with ``where``; up to three boards at once."""
     lines = jnp.where((swimmers.y == ROWS[:, None]) & where, bits, 0)
     return jax.lax.reduce(lines, jnp.int32(0), jax.lax.bitwise_or, (1,))
@@ -272,12 +272,12 @@ def seaquest_picture(state: Seaquest) -> Array:
     air = jnp.where(last == ROWS, (1 << jnp.maximum(state.air, 0) * 10 // AIR) - 1, 0)
     crew = ((1 << jnp.maximum(state.aboard, 0)) - 1) << 9 - jnp.maximum(state.aboard, 0)
     bits = cell(enemies.x) << jnp.where(state.armed, 10, 0) | behind(enemies) << 20
-    foes = laid(enemies, enemies.there, bits)
-    friends = laid(divers, divers.there, cell(divers.x) | behind(divers) << 20)
+    foes = board_of(enemies, enemies.there, bits)
+    friends = board_of(divers, divers.there, cell(divers.x) | behind(divers) << 20)
     channels = [
         dot(state.row, state.column),
         dot(state.row, state.column - jnp.where(state.right, 1, -1)),
-        laid(state.bullets, state.bullets.there, cell(state.bullets.x)),
+        board_of(state.bullets, state.bullets.there, cell(state.bullets.x)),
         (foes | friends) >> 20,
         state.leftward | state.rightward,
         foes & FULL,

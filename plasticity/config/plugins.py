@@ -37,7 +37,7 @@ class Origin(NamedTuple):
         return f"{self.family.removesuffix('s')} `{self.name}` ({self.package})"
 
 
-def said(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """The error's type and message in one short line."""
     return cut(" ".join(f"{type(error).__name__}: {error}".split()), WIDTH)
 
@@ -50,7 +50,7 @@ def failing_as(where: str) -> Iterator[None]:
     except UserError:
         raise
     except STOPS as error:
-        raise UserError(f"{where}: {said(error)}") from error
+        raise UserError(f"{where}: {error_text(error)}") from error
 
 
 def calling(origin: Origin, function: Callable[..., Any], where: str, keeps: Keeps | None = None) -> Callable[..., Any]:

@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from plasticity.config.fields import Metadata, metadata_of
-from plasticity.config.plugins import Origin, Returns, guarded, said
+from plasticity.config.plugins import Origin, Returns, error_text, guarded
 from plasticity.config.schema import Setting, schema_of
 from plasticity.core.errors import KEY, UserError, cut, unknown
 
@@ -106,7 +106,7 @@ class Registry:
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # importing a third-party package may raise anything, or exit
-                refused = _refused(entries, family, f"cannot be used: {said(error)}")
+                refused = _refused(entries, family, f"cannot be used: {error_text(error)}")
         if refused is not None:
             self._broken[family, entry.name] = refused
 

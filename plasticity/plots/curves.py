@@ -86,7 +86,7 @@ def learning_curve(
     if not metrics[value].notna().any():
         raise ValueError(f"{value} has no values in this table")
     metrics = thinned(smoothed(metrics, [value], options.smooth), x, [value], hyper)
-    what = _What(value, x, label, bounds)
+    what = _PlotSpec(value, x, label, bounds)
     lines, visits = series(metrics, hyper, controls, options), stays(metrics, x)
     if axes is not None:
         _along(axes, lines, visits, what)
@@ -103,7 +103,7 @@ def learning_curve(
     return figure
 
 
-class _What(NamedTuple):
+class _PlotSpec(NamedTuple):
     """What is drawn, along which axis."""
 
     value: str
@@ -112,7 +112,7 @@ class _What(NamedTuple):
     bounds: Bounds
 
 
-def _rows_of_tasks(lines: Sequence[Series], visits: Sequence[Stay], what: _What, options: Options) -> Figure:
+def _rows_of_tasks(lines: Sequence[Series], visits: Sequence[Stay], what: _PlotSpec, options: Options) -> Figure:
     names = list(dict.fromkeys(stay.task for stay in visits))
     if VARIOUS in names:  # each seed has its own order of tasks
         names = sorted({name for line in lines for name in line.rows["task"].astype(str)})
@@ -152,7 +152,7 @@ def _joined(lines: Sequence[Series], visits: Sequence[Stay], task: str, x: str) 
 
 
 def _panels_of_arms(
-    lines: Sequence[Series], visits: Sequence[Stay], what: _What, controls: Sequence[str], options: Options
+    lines: Sequence[Series], visits: Sequence[Stay], what: _PlotSpec, controls: Sequence[str], options: Options
 ) -> Figure:
     """Draw one panel per arm; if there is one control, it is also drawn behind the others, without its interval."""
     behind = [line for line in lines if line.rows["arm"].iloc[0] in controls]
@@ -180,11 +180,11 @@ def _panels_of_arms(
     return figure
 
 
-def _curve(line: Series, what: _What, apart: bool = False) -> pd.DataFrame:
+def _curve(line: Series, what: _PlotSpec, apart: bool = False) -> pd.DataFrame:
     return _with_gaps(intervals(line.rows, what.value, ["visit", what.x], what.bounds).reset_index(), apart)
 
 
-def _along(axes: Axes, lines: Sequence[Series], visits: Sequence[Stay], what: _What, apart: bool = False) -> None:
+def _along(axes: Axes, lines: Sequence[Series], visits: Sequence[Stay], what: _PlotSpec, apart: bool = False) -> None:
     """Draw one panel; ``apart``: that of one task, with gaps during visits to other tasks."""
     mark_switches(axes, visits)
     for place, line in enumerate(lines):
@@ -248,7 +248,7 @@ def monitors(
     panels = figure.subplots(rows, columns, squeeze=False)
     for panel, name in zip(panels.flat, names, strict=False):
         panel.set_title(name.replace("_", " "))
-        _panel(panel, lines, visits, _What(name, x, name, bounds.get(name, UNBOUNDED)))
+        _panel(panel, lines, visits, _PlotSpec(name, x, name, bounds.get(name, UNBOUNDED)))
     label_lowest(panels, len(names), X_LABELS.get(x, x))
     return finish(figure, lines, seeds_note(lines, window), options)
 
@@ -263,7 +263,7 @@ def monitor_names(metrics: pd.DataFrame, hyper: Sequence[str] | None = None) -> 
     ]
 
 
-def _panel(axes: Axes, lines: Sequence[Series], visits: Sequence[Stay], what: _What) -> None:
+def _panel(axes: Axes, lines: Sequence[Series], visits: Sequence[Stay], what: _PlotSpec) -> None:
     records = [line.rows[["lane", "visit", what.x, what.value]].dropna(subset=what.value) for line in lines]
     if len(visits) > FEW and any(rows.duplicated(["lane", "visit"]).any() for rows in records):
         # With many visits, the change within each would look like hatching.

@@ -120,13 +120,13 @@ def mechanisms(
     Raises:
       ValueError: no such column, or no monitor has a value in a finished visit.
     """
-    metrics, visits = (_chosen(table, options) for table in (metrics, visits))
+    metrics, visits = (_drawn_arms(table, options) for table in (metrics, visits))
     found = correlations(metrics, visits, names=names, measure=measure, hyper=hyper)
     found = found[found["points"] > 1].head(MOST_PANELS if names is None else len(found))
     if found.empty:
         raise ValueError("no monitor has a value in two finished visits")
     table = paired(metrics, visits, list(found["monitor"]), measure, hyper)
-    lines = [_dotted(line) for line in series(table, hyper, controls, options)]
+    lines = [_as_dots(line) for line in series(table, hyper, controls, options)]
     rows, columns = grid(len(found), 3 if len(found) != 4 else 2, options.width)
     figure = page(options, 0.5 + (3.2 if options.width / columns > 3 else row_height(options, 2.1)) * rows, rows)
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
@@ -142,12 +142,12 @@ def mechanisms(
     return finish(figure, lines, "one dot per lane and visit;\nnumbers: Spearman's correlation", options)
 
 
-def _chosen(table: pd.DataFrame, options: Options) -> pd.DataFrame:
+def _drawn_arms(table: pd.DataFrame, options: Options) -> pd.DataFrame:
     """The rows of the arms that are drawn; correlations use only these."""
     return table if options.arms is None else table[table["arm"].isin(list(options.arms))]
 
 
-def _dotted(line: Series) -> Series:
+def _as_dots(line: Series) -> Series:
     return line._replace(look={**line.look, "linestyle": "", "marker": line.look["marker"] or "x"})
 
 

@@ -57,7 +57,7 @@ def performance(
     check_column(visits, measure)
     if not visits[measure].notna().any():
         raise ValueError(f"{measure} has no values in this table: no visit has been finished")
-    lines, what = series(visits, hyper, controls, options), _What(measure, label, bounds)
+    lines, what = series(visits, hyper, controls, options), _PlotSpec(measure, label, bounds)
     tasks = task_names(visits)
     if by_task:
         return _panels(lines, tasks, what, options)
@@ -71,7 +71,7 @@ def performance(
     return finish_panel(axes, lines, own, options=options)
 
 
-class _What(NamedTuple):
+class _PlotSpec(NamedTuple):
     """What is drawn."""
 
     measure: str
@@ -102,7 +102,7 @@ def _mark_returns(axes: Axes, tasks: pd.Series) -> None:
                       textcoords="offset points", fontsize=7.5)  # fmt: skip
 
 
-def _panels(lines: Sequence[Series], tasks: pd.Series, what: _What, options: Options) -> Figure:
+def _panels(lines: Sequence[Series], tasks: pd.Series, what: _PlotSpec, options: Options) -> Figure:
     """Draw one panel per task; its ticks are the numbers of the visits to it along the stream.
 
     If each seed has its own order of tasks, a panel shows the first, second, ... visit of all seeds to the task.

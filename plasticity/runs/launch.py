@@ -52,7 +52,7 @@ def obstacles(planned: Plan, out: str | Path | None = None) -> list[str]:
         ("It cannot start", lambda: folder.check_writable(place)),
         ("The disk may become full", lambda: folder.check_space(place, checkpoint_bytes(planned))),
     ]
-    return list(dict.fromkeys(f"{what}: {said}" for what, check in checks for said in _refusal(check)))
+    return list(dict.fromkeys(f"{what}: {reason}" for what, check in checks for reason in _refusal(check)))
 
 
 def _refusal(check: Callable[[], Any]) -> list[str]:
