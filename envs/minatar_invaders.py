@@ -69,7 +69,7 @@ def invaders_bomb(aliens: Array, column: Array) -> Array:
 def space_invaders(ramping: bool) -> Game:
     """A cannon below a fleet of 24 aliens; +1 per alien shot; ends when a bomb or an alien hits the cannon.
 
-    A destroyed fleet is replaced by another, whose slowest speed is one step faster than the last, down to 6.
+    A destroyed fleet is replaced by another, whose longest interval between moves is one step shorter, down to 6.
     """
 
     def act(words: Array, state: SpaceInvaders, action: Array) -> tuple[SpaceInvaders, Array, Array]:

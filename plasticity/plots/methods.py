@@ -31,7 +31,7 @@ def against_baseline(
     """
     arms = {line.rows["arm"].iloc[0]: line for line in series(visits, [], controls)}
     if baseline not in arms:
-        raise ValueError(f"no arm {baseline!r} in this table; it has {', '.join(arms)}")
+        raise ValueError(f"baseline: {baseline!r} is not an arm of the table; its arms: {', '.join(arms)}")
     plain = arms[baseline]._replace(look={"color": "#909090", "linestyle": "-", "marker": ""})
     lines = [line for line in series(visits, [], controls, options) if line.rows["arm"].iloc[0] != baseline]
     rows, columns = grid(len(lines), COLUMNS, options.width)

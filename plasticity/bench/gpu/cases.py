@@ -39,7 +39,6 @@ CASES: Mapping[str, Scaled] = {
     "atari_frames": Scaled(Case({"stream": "frames", "agent": NATURE}, 64, ()), (1, 16, 64)),
     "atari_ale": Scaled(Case({"stream": ALE, "agent": NATURE}, 32, ()), (1, 16)),
 }
-QUICK_LANES = 2  # quick version: the first two numbers of lanes
 
 
 def program(case: Case, lanes: int) -> Program:

@@ -27,7 +27,7 @@ def version(package: str) -> str | None:
 
 
 def facts(report: Report, turn: Turn, settings: Settings, folder: Path) -> None:
-    """One row, including the rounding error of a float32 matrix product at each precision."""
+    """One row on the machine, and one per precision: the rounding error of a float32 matrix product."""
     del turn, settings, folder
     started = time.perf_counter()
     device = jax.devices()[0]

@@ -45,7 +45,7 @@ def equal_values(report: Report) -> None:
 
 
 def compiled(batch: int, lanes: int) -> dict[Contender, Work]:
-    """Every contender, compiled and called once."""
+    """Compile every contender by calling it once."""
     made = {each: work(each, batch, lanes) for each in CONTENDERS}
     for each in made.values():
         each()
