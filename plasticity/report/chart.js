@@ -88,7 +88,7 @@ class Chart {
 
   // from data to points
 
-  lines(metric = this.metric, task = this.task) { // the lines that are shown: places, means, ends of intervals, and the visit of each place
+  lines(metric = this.metric, task = this.task) { // the visible lines: positions, means, ends of intervals, and the visit of each position
     const [least, most] = metric.range ?? [null, null];
     return metric.lines.filter((line) => !this.explorer.hidden.has(line.s)).map((line) => {
       const grid = this.group.grids[line.g], points = [];
