@@ -32,7 +32,7 @@ published size. Each file in `configs/paper` contains what the source reports, t
 the experiment. It was committed before the run, and a criterion is never changed after its result is known. A clause
 `holds` if its 95 % t interval, over 8 seeds or more and paired by seed in comparisons of arms, lies entirely on the
 required side of its bound. If the interval lies entirely on the other side, the clause `does not hold`; if it
-contains the bound, the clause `does not tell`, which fails the criterion. Minutes are for two CPU cores, partly busy
+contains the bound, the clause is `inconclusive`, which fails the criterion. Minutes are for two CPU cores, partly busy
 with other work."""
 
 

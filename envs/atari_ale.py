@@ -41,8 +41,8 @@ def ale_actions(game: Game, preset: Preset) -> int:
     """Number of the game's actions; ``ValueError`` if it names a mode, which the vector environment cannot set."""
     if game.mode >= 0 or game.difficulty >= 0:
         asked = ":".join(str(part) for part in game if part != -1)
-        told = "which has no modes and difficulties; use `backend: envpool`"
-        raise ValueError(f"games: {asked} is not allowed with `backend: ale`, {told}")
+        reason = "which has no modes and difficulties; use `backend: envpool`"
+        raise ValueError(f"games: {asked} is not allowed with `backend: ale`, {reason}")
     return 18 if preset.full_actions else int(make_ale(game, preset, 1, 1).single_action_space.n)
 
 

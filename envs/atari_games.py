@@ -62,8 +62,8 @@ def known(name: str) -> str:
 def _allowed(key: str, name: str, given: int, allowed: tuple[int, ...]) -> None:
     if given not in allowed:
         kind = "mode" if key == "modes" else "difficulty"
-        told = ", ".join(map(str, allowed))
-        raise ValueError(f"games: {name} has no {kind} {given}; its {key}: {told}")
+        values = ", ".join(map(str, allowed))
+        raise ValueError(f"games: {name} has no {kind} {given}; its {key}: {values}")
 
 
 def checked(game: Game) -> Game:

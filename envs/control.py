@@ -27,15 +27,15 @@ class Physics(NamedTuple):
 
 
 def factors(change: str, **given: Factor) -> tuple[list[np.ndarray], int]:
-    """Each factor as an array with one value per task, and the number of tasks with different factors."""
+    """Each factor as an array with one value per task, and the number of distinct tasks."""
     rows = {name: value if isinstance(value, Sequence) else (value,) for name, value in given.items()}
     for name, row in rows.items():
         if not row or min(row) <= 0:
             raise ValueError(f"{name}: {given[name]} is not allowed; must be one or more factors greater than 0")
     count = max(map(len, rows.values()))
     if any(len(row) not in (1, count) for row in rows.values()):
-        told = " and ".join(f"{len(row)} factors for {name}" for name, row in rows.items())
-        raise ValueError(f"{told} are not allowed; each setting must have one factor, or all the same number of them")
+        counts = " and ".join(f"{len(row)} factors for {name}" for name, row in rows.items())
+        raise ValueError(f"{counts} are not allowed; each setting must have one factor, or all the same number of them")
     if (count > 1) != (change == "physics"):
         several = f"{count} factors for {' or '.join(rows)}; must be physics"
         single = f"one factor each for {' and '.join(rows)}; give one of them several"

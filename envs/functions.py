@@ -1,4 +1,4 @@
-"""Random functions as targets of regression."""
+"""Random functions as regression targets."""
 
 import math
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from plasticity.core.types import Array, Key, Supervised
 from plasticity.envs.samples import Samples
 from plasticity.envs.supervised import TARGETS, Draw, Sampler, row_sampler
 
-PHASE = 2  # folded into the key of a target network, which is split in two
+PHASE = 2  # tag of the phases' key; the target network splits the same key in two
 
 
 class TargetNetwork(NamedTuple):
@@ -48,22 +48,24 @@ def respond(network: TargetNetwork, inputs: Array) -> Array:
 
 
 def standardised(values: Array) -> Array:
-    """Each column of ``[size, outputs]`` with mean 0 and variance 1."""
+    """Standardise each column of ``[size, outputs]`` to mean 0 and variance 1."""
     return (values - values.mean(0)) / values.std(0)
 
 
 class Functions(NamedTuple):
-    """A family of random functions of mean 0 and variance 1 (the ``noise`` of a fixed set is not among them)."""
+    """A family of random functions with mean 0 and variance 1 (excluding the ``noise`` of a fixed set)."""
 
     draw: Callable[[Key], Any]  # key -> a function
     at: Callable[[Any, Array], Array]  # function, inputs [..., dimensions] -> [..., outputs]
 
 
 def functions(kind: Literal["network", "sinusoid"], sizes: tuple[int, int, int], frequency: float) -> Functions:
-    """``network``: a :class:`TargetNetwork` of ``sizes`` (dimensions, hidden, outputs).
+    """Build a family of random functions.
 
-    ``sinusoid``: ``sqrt(2) sin(frequency g(x) + phase)`` with such a ``g`` and phases uniform over the circle: mean 0
-    and variance 1 on average over them. ``frequency`` is static.
+    ``network``: a :class:`TargetNetwork` of ``sizes`` (dimensions, hidden, outputs).
+
+    ``sinusoid``: ``sqrt(2) sin(frequency g(x) + phase)`` with such a ``g`` and phases uniform over the circle, with
+    mean 0 and variance 1 on average over phases. ``frequency`` is static.
     """
     if kind == "network":
         return Functions(lambda key: target_network(key, *sizes), respond)
@@ -84,7 +86,7 @@ def task_key(key: Key, task: Array) -> Key:
 
 
 def fresh_inputs(dimensions: int, family: Functions, shift: Callable[[Array], Array], scale: float) -> Sampler:
-    """A new normal input at each draw; ``y = shift(task) + scale * g_task(x)``."""
+    """A sampler that draws a new normal input each time; ``y = shift(task) + scale * g_task(x)``."""
 
     def targets(key: Key, own: Any, task: Array) -> tuple[Any, Array]:
         del own
@@ -105,8 +107,10 @@ def fresh_inputs(dimensions: int, family: Functions, shift: Callable[[Array], Ar
 def fixed_inputs(
     data: Samples, family: Functions | None, outputs: int, shift: Callable[[Array], Array], scale: float
 ) -> Sampler:
-    """One of ``data`` at each draw; ``g_task`` is standardised over ``data``; a normal number for each of them where
-    ``family`` is None."""
+    """A sampler that draws from ``data``; ``g_task`` is standardised over ``data``.
+
+    If ``family`` is None, the target of each row is an independent normal number.
+    """
 
     def values(key: Key, own: Any) -> Array:
         if family is None:
@@ -127,7 +131,7 @@ def own_targets(data: Samples, shift: Callable[[Array], Array], scale: float) ->
 
 
 def noisy(deviation: float) -> Callable[[Draw], Draw]:
-    """Adds ``deviation * N(0, 1)`` (static) to the targets of samples."""
+    """Return a function that adds ``deviation * N(0, 1)`` (static) to the targets of samples."""
 
     def with_noise(draw: Draw) -> Draw:
         if deviation == 0:

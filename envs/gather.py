@@ -1,4 +1,4 @@
-"""A gridworld of gems, pits and blocks whose layouts change from task to task."""
+"""A gridworld with gems, pits and blocks, whose layouts change between tasks."""
 
 from functools import partial
 from typing import Annotated, Literal, NamedTuple
@@ -19,31 +19,31 @@ AtLeastThree = Annotated[int, Field(ge=3, le=256)]
 Gems = Annotated[int, Field(ge=1, le=1_000)]
 Others = Annotated[int, Field(ge=0, le=1_000)]
 
-LAYOUTS = 0  # what is derived from the key of the parameters
+LAYOUTS = 0  # tag for keys derived from the parameters' key
 
 
 class GridTask(NamedTuple):
-    """A task's layouts, built once per visit: building them at every step would cost more than all the rest."""
+    """A task's layouts, built once per visit: building them at every step would dominate the cost."""
 
     worth: Array  # int8[layouts, size, size]
     blocks: Array  # int8[layouts, size, size]
-    many: Array  # of them belong to the task
+    many: Array  # number of layouts that belong to the task
 
 
 class Board(NamedTuple):
-    """One env; planes float32[size, size]."""
+    """The state of one env; planes are float32[size, size]."""
 
     row: Array
     column: Array
-    worth: Array  # 1 at a gem, -1 at a pit, until one is there
+    worth: Array  # 1 at a gem, -1 at a pit; 0 once the agent has been there
     blocks: Array
 
 
 def laid_out(key: Key, size: int, gems: int, pits: int, blocks: int) -> tuple[Array, Array]:
-    """Worth and blocks of a layout: distinct cells, none of them the centre."""
+    """Draw the worth and the blocks of a layout: distinct cells, excluding the centre."""
     centre = (size // 2) * (size + 1)
     draws = jax.random.uniform(key, (size * size,)).at[centre].set(2.0)
-    rank = (draws[:, None] > draws).sum(1).reshape(size, size)  # of the cell among all in random order
+    rank = (draws[:, None] > draws).sum(1).reshape(size, size)  # of each cell in a random order
     gem, pit = rank < gems, (rank >= gems) & (rank < gems + pits)
     block = (rank >= gems + pits) & (rank < gems + pits + blocks)
     return gem.astype(jnp.float32) - pit, block.astype(jnp.float32)

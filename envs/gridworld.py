@@ -1,4 +1,4 @@
-"""A gridworld whose goal moves from task to task."""
+"""A gridworld whose goal changes between tasks."""
 
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -17,8 +17,8 @@ AtLeastTwo = Annotated[int, Field(ge=2, le=1024)]
 Walls = Literal["none", "four_rooms", "nine_rooms"]
 
 MOVES = ((-1, 0), (1, 0), (0, -1), (0, 1))  # up, down, left, right
-ROOMS = {"none": 1, "four_rooms": 2, "nine_rooms": 3}  # along a side
-GOALS = 0  # what is derived from the key of the parameters
+ROOMS = {"none": 1, "four_rooms": 2, "nine_rooms": 3}  # number of rooms per side
+GOALS = 0  # tag for keys derived from the parameters' key
 
 
 def passable(here: tuple[int, int], there: tuple[int, int], width: int, walls: str) -> bool:
@@ -28,7 +28,7 @@ def passable(here: tuple[int, int], there: tuple[int, int], width: int, walls: s
         return True
     along_a_row = here[0] == there[0]
     if walls == "nine_rooms" and along_a_row and here[0] // width == 1:
-        return False  # the middle room opens up and down only
+        return False  # the middle room has doors only at the top and bottom
     return here[0 if along_a_row else 1] % width == width // 2
 
 
@@ -44,7 +44,7 @@ def neighbours(size: int, walls: str) -> np.ndarray:
 
 
 def distances(table: np.ndarray) -> np.ndarray:
-    """float32[cells, cells]: the fewest steps from the first cell to the second."""
+    """float32[cells, cells]: the length of the shortest path from the first cell to the second."""
     fewest = np.where(np.eye(len(table), dtype=bool), 0.0, np.inf)
     while True:
         better = np.minimum(fewest, 1 + fewest[table].min(1))
@@ -54,7 +54,7 @@ def distances(table: np.ndarray) -> np.ndarray:
 
 
 def goals(size: int, walls: str) -> np.ndarray:
-    """Possible goal cells: any but the centre; with nine rooms, the five rooms beside and below the middle one."""
+    """Possible goal cells: all except the centre; with nine rooms, the five rooms beside and below the middle one."""
     row, column = np.divmod(np.arange(size * size), size)
     if walls != "nine_rooms":
         return np.flatnonzero((row != size // 2) | (column != size // 2))
@@ -63,10 +63,10 @@ def goals(size: int, walls: str) -> np.ndarray:
 
 
 class GridTask(NamedTuple):
-    """A task."""
+    """The parameters of a task."""
 
-    goal: Array  # int32: the cell
-    cost: Any  # float32[cells], what a step from each cell costs; () where steps are free
+    goal: Array  # int32: index of the goal cell
+    cost: Any  # float32[cells], the cost of a step from each cell; () if steps are free
 
 
 def gridworld_task(spec: StreamSpec, walls: str, moving: bool, prize: float, shaping: float, start: str) -> Task:
@@ -85,7 +85,7 @@ def gridworld_task(spec: StreamSpec, walls: str, moving: bool, prize: float, sha
 
     def reset(key: Key, problem: GridTask) -> tuple[Array, Array]:
         drawn = jax.random.randint(key, (), 0, size * size - 1)
-        other = drawn + (drawn >= problem.goal)  # any cell but the goal
+        other = drawn + (drawn >= problem.goal)  # any cell except the goal
         cell = jnp.int32(other if start == "random" else (size // 2) * (size + 1))
         return cell, look(cell, problem.goal)
 
@@ -123,7 +123,7 @@ def gridworld(
     steps_per_task: Count = 40_000,
     envs: Size = 1,
 ) -> StreamFactory:
-    """A gridworld with a hidden goal that is elsewhere in every task.
+    """A gridworld with a hidden goal whose location changes with every task.
 
     Actions 0 ... 3 move up, down, left, right; walls and the border stop the agent. A step from cell ``c`` has
     ``reward = prize [the goal is reached] - shaping * (fewest steps from c to the goal)``. At the goal the episode ends
@@ -131,17 +131,17 @@ def gridworld(
     float32[size, size, 1], 1 at the agent; with ``show_goal`` a second plane has 1 at the goal.
 
     Chung et al. 2024, "Parseval Regularization for Continual Reinforcement Learning": 15 x 15 cells in nine rooms, a
-    new goal each 40,000 of 800,000 steps; their rewards are ``prize: 3`` and ``shaping: 0.01``.
+    new goal every 40,000 of 800,000 steps; their rewards are ``prize: 3`` and ``shaping: 0.01``.
 
     All settings are static. ``walls``: ``none``, ``four_rooms``, or ``nine_rooms`` with a door in the middle of each
     wall except the middle room's left and right walls. ``change``: ``goal``, a new goal; a lane's goals are distinct
     until all cells are used (with nine rooms they lie in the five rooms beside and below the middle one);
     ``observation``, a new permutation of the cells at each visit; ``action``, a new permutation of the actions;
-    ``none``. ``start``: the centre, or any cell but the goal. ``tasks``: number of visits, each of ``steps_per_task``
-    steps.
+    ``none``. ``start``: the centre, or any cell except the goal. ``tasks``: number of visits, each of
+    ``steps_per_task`` steps.
 
     ``ValueError`` for a size that the rooms do not divide; a warning for visits shorter than an episode. Differences
-    from the paper: the prize is given for the step to the goal, not for a further step from there, and goals are drawn
+    from the paper: the prize is given on reaching the goal, not for a further step from there, and goals are drawn
     without replacement.
     """
     check_grid(size, walls, episode_steps, steps_per_task)

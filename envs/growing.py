@@ -1,4 +1,4 @@
-"""Streams whose set of samples grows, class by class or share by share."""
+"""Streams whose set of samples grows: new classes, or a growing share of the data."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -25,11 +25,11 @@ from plasticity.envs.supervised import (
 
 
 class Shown(NamedTuple):
-    """The classes that one visit shows, in the lane's order of classes."""
+    """The classes shown in one visit, in the lane's order of classes."""
 
-    start: Array  # int32[classes]: where the class begins among the rows
-    ends: Array  # int32[classes]: samples shown of this class and those before it in the order
-    first: Array  # int32[classes]: those before it alone
+    start: Array  # int32[classes]: first row of the class
+    ends: Array  # int32[classes]: number of samples shown from this class and all earlier ones
+    first: Array  # int32[classes]: number of samples shown from earlier classes only
 
 
 @metadata(
@@ -91,11 +91,11 @@ def class_incremental(
 
 
 class Share(NamedTuple):
-    """What a lane learns during one visit."""
+    """The data of a lane during one visit."""
 
-    inputs: Any  # the lane's own for life, or ()
-    labels: Any  # likewise
-    order: Array  # int32[size], a permutation of the rows, likewise
+    inputs: Any  # the lane's own, the same in all visits, or ()
+    labels: Any  # as for inputs
+    order: Array  # int32[size], a permutation of the rows, the same in all visits
     first: Array  # int32[]: the rows order[first ... end - 1] are shown
     end: Array
 

@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import Field
 
 from plasticity.config.fields import Count, Cycles, Natural, Size, metadata
-from plasticity.config.plugins import said
+from plasticity.config.plugins import error_text
 from plasticity.core.errors import shown, suggestion
 from plasticity.envs.base import StreamFactory
 from plasticity.envs.spaces import (
@@ -26,7 +26,7 @@ from plasticity.envs.spaces import (
 )
 from plasticity.envs.workers import end_with_us, in_worker, shielded
 
-EXTRAS = ("mujoco", "box2d")  # of this package: what environments of gymnasium's own need
+EXTRAS = ("mujoco", "box2d")  # extras of this package that some of gymnasium's own environments need
 
 
 def registered(key: str, id: str) -> None:
@@ -59,9 +59,9 @@ def imported(key: str, module: str, hint: str) -> None:
             raise ValueError(
                 f"{key}: there is no module {shown(module)}, neither installed nor in the current folder{hint}"
             ) from error
-        raise ValueError(f"{key}: module {shown(module)} cannot be imported: {said(error)}") from error
+        raise ValueError(f"{key}: module {shown(module)} cannot be imported: {error_text(error)}") from error
     except (Exception, SystemExit) as error:  # importing may run any code
-        raise ValueError(f"{key}: module {shown(module)} cannot be imported: {said(error)}") from error
+        raise ValueError(f"{key}: module {shown(module)} cannot be imported: {error_text(error)}") from error
 
 
 LARGEST = 2**24  # numbers of a flattened observation: 64 MiB
@@ -76,7 +76,7 @@ def make_env(id: str, options: dict[str, Any], flatten: bool) -> Any:
     size = gymnasium.spaces.flatdim(env.observation_space) if flatten else 0
     if size > LARGEST:
         env.close()
-        raise ValueError(f"its observation is {size} numbers once flattened; at most {LARGEST} are allowed")
+        raise ValueError(f"its observation is {size} numbers when flattened; at most {LARGEST} are allowed")
     return gymnasium.wrappers.FlattenObservation(env) if flatten else env
 
 
@@ -96,7 +96,7 @@ def examined(task: Made, flatten: bool) -> Space:
         Exception,
         SystemExit,
     ) as error:  # environments and unflattenable spaces may raise anything
-        raise ValueError(f"{task.name}: gymnasium cannot make it: {said(error)}") from error
+        raise ValueError(f"{task.name}: gymnasium cannot make it: {error_text(error)}") from error
     seen, limit = env.observation_space, env.spec.max_episode_steps
     env.close()
     if not isinstance(seen, gymnasium.spaces.Box):

@@ -22,9 +22,9 @@ Stepped = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 class Pool(Protocol):
-    """A vector of ``M`` environments on the host; NumPy arrays ``[M, ...]`` in and out, new ones at each call.
+    """A vector of ``M`` environments on the host; takes and returns new NumPy arrays ``[M, ...]`` at each call.
 
-    The step after LAST gives FIRST, with reward 0, and ignores its action.
+    The step after LAST returns FIRST with reward 0 and ignores the action.
     """
 
     def reset(self) -> np.ndarray: ...
@@ -39,8 +39,10 @@ MakePool = Callable[[int, np.ndarray], Pool]  # task, seeds int32[M] -> Pool
 
 
 class PoolGroup:
-    """One pool of the environments of several: a block whose lanes are in different tasks. ``members``: for each pool
-    the places of its environments among all of them."""
+    """Several pools as one, for a block whose lanes are in different tasks.
+
+    ``members``: for each pool, the indices of its environments in the group.
+    """
 
     def __init__(self, pools: Sequence[Pool], members: Sequence[np.ndarray]) -> None:
         self.pools = pools
@@ -63,19 +65,21 @@ class PoolGroup:
 
 
 def pool_of(make_pool: MakePool, tasks: np.ndarray, seeds: np.ndarray) -> Pool:
-    """One pool for environments of the given tasks, int32[M]."""
+    """Make one pool for environments of the given tasks, int32[M]."""
     members = [np.flatnonzero(tasks == task) for task in np.unique(tasks)]
     pools = [make_pool(int(tasks[each[0]]), seeds[each]) for each in members]
     return pools[0] if len(pools) == 1 else PoolGroup(pools, members)
 
 
 class HostState(NamedTuple):
-    """What the compiled program knows of a block's emulators, int32[W]: the same number for each lane, as every state
-    of a stream has the lanes on its leading axis."""
+    """The compiled program's view of a block's emulators, int32[W].
+
+    The number is the same for each lane: every state of a stream has the lanes on its leading axis.
+    """
 
     block: Array
     visit: Array
-    steps: Array  # since the visit began
+    steps: Array  # since the start of the visit
 
 
 class Actions:
@@ -96,7 +100,7 @@ class Actions:
 
 
 class Block:
-    """One block's emulators during one visit, and all that is needed to bring them to the same point again."""
+    """One block's emulators during one visit, and everything needed to restore them to the same point."""
 
     def __init__(self, pool: Pool, visit: int, tasks: np.ndarray, seeds: np.ndarray, actions: Actions) -> None:
         self.pool, self.visit, self.tasks, self.seeds, self.actions = pool, visit, tasks, seeds, actions
@@ -133,7 +137,7 @@ class Table:
         self.action_shape = (lanes * envs,) if spec.discrete else (lanes * envs, spec.actions)
 
     def begin(self, block: int, visit: int, tasks: np.ndarray, seeds: np.ndarray) -> Block:
-        """New emulators for a block, in place of those it had."""
+        """Create new emulators for a block, replacing its earlier ones."""
         if block in self.blocks:
             self.blocks.pop(block).pool.close()
         actions = Actions(self.action_shape, self.action_type)
@@ -150,14 +154,14 @@ class Table:
         return np.int32(0), self.lead(started.newest)
 
     def step(self, packed: Any) -> tuple[Any, Any]:
-        """``packed`` int32: block, visit, steps since it began, and the bits of the actions."""
+        """``packed`` int32: block, visit, steps since its start, and the bits of the actions."""
         numbers = np.asarray(packed)
         block, visit, steps = numbers[:3].tolist()
         here = self.blocks.get(block)
         known = None if here is None else (here.visit, here.actions.count)
         if here is None or known != (visit, steps):
             raise RuntimeError(
-                f"block {block}: step {steps} of visit {visit} was asked of emulators that are at "
+                f"block {block}: step {steps} of visit {visit} was requested from emulators that are at "
                 f"(visit, step) {known}; a resumed stream needs `load` first"
             )
         actions = numbers[3:] if self.discrete else numbers[3:].view(np.float32)
@@ -176,14 +180,14 @@ class Table:
             self.replay(int(block.removeprefix("block")), field)
 
     def replay(self, number: int, field: Mapping[str, np.ndarray]) -> None:
-        """Plays a block's recorded actions on new emulators; ``RuntimeError`` if they end elsewhere."""
+        """Replay a block's recorded actions on new emulators; ``RuntimeError`` if they end in a different state."""
         block = self.begin(number, int(field["visit"]), np.asarray(field["tasks"]), np.asarray(field["seeds"]))
         for actions in field["actions"]:
             block.step(actions)
         if block.checksum() != field["checksum"]:
             raise RuntimeError(
-                f"block {number}: after {len(field['actions'])} recorded actions the emulators do not show what "
-                "they showed when saved; are the emulator's version and the stream's settings the same?"
+                f"block {number}: after {len(field['actions'])} recorded actions the observations differ "
+                "from those when saved; check that the emulator's version and the stream's settings are the same"
             )
 
     def close(self) -> None:
@@ -203,14 +207,13 @@ def emulator_seeds(keys: Key, visit: Visit, envs: int) -> Array:
 
 
 def host(spec: StreamSpec, make_pool: MakePool, lanes: int, envs: int) -> Stream:
-    """A stream of emulators on the host, ``lanes`` x ``envs`` (static) for each block; env ``e`` of lane ``w`` is env
-    ``w * envs + e`` of its block's pool.
+    """Build a stream of emulators on the host, ``lanes`` x ``envs`` (static) per block.
 
-    ``make_pool(task, seeds)`` is called on the host at every ``reset``, for each task that lanes of the block are in,
-    with the task's number and an int32 seed for each env. ``save`` gives each block's seeds and actions of this visit
-    and a checksum of its newest observation. ``load`` creates new emulators and replays the actions, which takes as
-    long as the original steps. This is exact if the emulators are deterministic; ``RuntimeError`` if the checksum
-    differs.
+    Env ``e`` of lane ``w`` is env ``w * envs + e`` of its block's pool. At every ``reset``, ``make_pool(task, seeds)``
+    is called on the host for each task of the block's lanes, with the task's number and an int32 seed per env. ``save``
+    returns each block's seeds and actions of this visit and a checksum of its newest observation. ``load`` creates new
+    emulators and replays the actions, which takes as long as the original steps. This is exact if the emulators are
+    deterministic; ``RuntimeError`` if the checksum differs.
     """
     table = Table(spec, make_pool, lanes, envs)
     scalar = jax.ShapeDtypeStruct((), jnp.int32)

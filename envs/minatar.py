@@ -29,14 +29,14 @@ GAMES: Mapping[str, Callable[[bool], Game]] = {
 
 
 class ConfigProblem(NamedTuple):
-    """A visit's problem."""
+    """The parameters of a visit's problem."""
 
     game: Array  # index of the game
-    channels: Any  # int32[channels]: their order, or () for the game's own
+    channels: Any  # int32[channels]: order of the channels, or () for the game's own order
 
 
 class GameChoice(NamedTuple):
-    """Games, one of which is played at a time: as :class:`plasticity.envs.minatar_games.Game`, with its index.
+    """The functions of :class:`plasticity.envs.minatar_games.Game`, with the index of the game to play.
 
     The index is int32 and traced.
     """
@@ -49,10 +49,10 @@ class GameChoice(NamedTuple):
 
 
 class Playing(NamedTuple):
-    """One env."""
+    """The state of one env."""
 
-    games: tuple[State, ...]  # one state for each game; only that of the visit's game moves
-    action: Array  # the last one, of the six
+    games: tuple[State, ...]  # one state per game; only that of the visit's game changes
+    action: Array  # the last action, one of six
 
 
 def known(name: str) -> str:
@@ -68,7 +68,7 @@ def replaced(states: tuple[State, ...], index: int, state: State) -> tuple[State
 
 
 def one_of(games: Sequence[Game]) -> GameChoice:
-    """A single game is played without any branch."""
+    """Combine games into one choice; a single game needs no branches."""
     channels, words = max(game.channels for game in games), max(game.words for game in games)
 
     def padded(game: Game, state: Any) -> Array:
@@ -83,8 +83,8 @@ def one_of(games: Sequence[Game]) -> GameChoice:
     def act(index: Array, words: Array, states: tuple[State, ...], action: Array) -> tuple[Any, ...]:
         def branch(i: int, game: Game) -> Callable[..., Any]:
             def played(words: Array, states: tuple[State, ...], action: Array) -> tuple[Any, ...]:
-                state, *said = game.act(words[: game.words], states[i], action)
-                return replaced(states, i, state), padded(game, state), *said
+                state, *outcome = game.act(words[: game.words], states[i], action)
+                return replaced(states, i, state), padded(game, state), *outcome
 
             return played
 
@@ -98,7 +98,7 @@ def one_of(games: Sequence[Game]) -> GameChoice:
 
 
 def action_table(games: Sequence[Game], full: bool) -> np.ndarray:
-    """int32[games, actions]: what an action of the stream is among the six; 0, nothing, where a game has fewer."""
+    """int32[games, actions]: the game's action for each action of the stream; 0 (no-op) if a game has fewer."""
     rows = [tuple(range(6)) if full else game.actions for game in games]
     most = max(map(len, rows))
     return np.array([(*row, *[0] * (most - len(row))) for row in rows], np.int32)
@@ -172,7 +172,7 @@ def minatar(
     not with that of the previous episode.
     """
     warn_if_short("steps_per_visit", steps_per_visit, episode_steps)
-    names = tuple(dict.fromkeys(known(game) for game in games))  # a game that comes again is the same task
+    names = tuple(dict.fromkeys(known(game) for game in games))  # a repeated game is the same task
     check_visits(len(games), cycles)
     visits = games * cycles
     made = [GAMES[name](ramping) for name in names]

@@ -1,11 +1,11 @@
-"""The rules of three MinAtar games; ``envs.minatar_invaders`` and ``envs.minatar_seaquest`` have the others.
+"""Rules of three MinAtar games; ``envs.minatar_invaders`` and ``envs.minatar_seaquest`` contain the others.
 
-A board is packed: a row of ten cells is an integer whose bit ``x`` is column ``x``, a picture is int32[10, channels].
-A step is then a few operations on scalars and short vectors, without any scatter or gather.
+Boards are packed: a row of ten cells is an integer whose bit ``x`` is column ``x``, and an image is
+int32[10, channels]. A step then takes a few operations on scalars and short vectors, without scatters or gathers.
 
 Young, Tian 2019, "MinAtar: An Atari-Inspired Testbed for Thorough and Reproducible Reinforcement Learning
-Experiments". Actions: 0 nothing, 1 left, 2 up, 3 right, 4 down, 5 fire. Each act gets one uint32 of chance for each of
-``words``.
+Experiments". Actions: 0 no-op, 1 left, 2 up, 3 right, 4 down, 5 fire. Each act receives ``words`` random numbers
+(uint32).
 """
 
 from collections.abc import Callable
@@ -25,8 +25,8 @@ class Game(NamedTuple):
     """One game, one env, pure."""
 
     channels: int
-    actions: tuple[int, ...]  # those of the six that do something, and 0
-    highest: float  # reward of one step; the lowest is 0
+    actions: tuple[int, ...]  # those of the six that have an effect, and 0
+    highest: float  # largest reward of one step; the smallest is 0
     words: int
     start: Callable[[Array], Any]  # uint32[words] -> state
     act: Callable[[Array, Any, Array], tuple[Any, Array, Array]]  # words, state, action -> state, reward, over
@@ -34,17 +34,17 @@ class Game(NamedTuple):
 
 
 def below(word: Array, count: Any) -> Array:
-    """int32 in ``0 ... count - 1``, each as likely but for 2**-24 of the whole, from one uint32 of chance."""
+    """int32 uniform over ``0 ... count - 1``, up to a bias of 2**-24, from one random uint32."""
     return ((word >> 8).astype(jnp.float32) * (2.0**-24 * count)).astype(jnp.int32)
 
 
 def step_of(action: Array, back: int, forth: int) -> Array:
-    """-1, 0 or 1."""
+    """-1 for the action ``back``, 1 for ``forth``, else 0."""
     return (action == forth).astype(jnp.int32) - (action == back)
 
 
 def dot(row: Array, column: Array) -> Array:
-    """int32[10]: a board with one cell."""
+    """int32[10]: a board with one occupied cell."""
     return jnp.where(row == ROWS, 1 << column, 0)
 
 
@@ -64,12 +64,12 @@ class Breakout(NamedTuple):
     paddle: Array
     row: Array  # of the ball
     column: Array
-    down: Array  # its direction, 1 or -1
+    down: Array  # vertical direction of the ball, 1 or -1
     right: Array
     last_row: Array
     last_column: Array
     bricks: Array  # bit 10 * (row - 1) + column, rows 1 to 3
-    inside: Array  # the ball is where a brick is, and breaks no other before it has left
+    inside: Array  # the ball is at a brick's position and cannot break another until it leaves
 
 
 WALL = 2**30 - 1
@@ -117,7 +117,7 @@ def breakout_picture(state: Breakout) -> Array:
 
 
 def breakout(ramping: bool) -> Game:
-    """A paddle, a ball, three rows of bricks; +1 for a brick; over when the ball reaches the floor. Never harder."""
+    """A paddle, a ball, three rows of bricks; +1 per brick; ends when the ball is lost. Constant difficulty."""
     return Game(4, (0, LEFT, RIGHT), 1, 1, breakout_start, breakout_act, breakout_picture)
 
 
@@ -130,14 +130,14 @@ class Freeway(NamedTuple):
     time: Array  # steps left
     column: Array  # int32[8]: the cars, in rows 1 to 8
     wait: Array  # int32[8]: steps until a car moves
-    speed: Array  # int32[8]: steps from move to move, 1 to 5; negative: to the left
+    speed: Array  # int32[8]: steps between moves, 1 to 5; negative: to the left
 
 
 LANES = np.arange(1, 9, dtype=np.int32)
 
 
 def freeway_speeds(words: Array) -> Array:
-    """Eight speeds, each of the ten as likely: the last four decimal digits of each of two numbers."""
+    """Eight speeds, uniform over ten values: the last four decimal digits of each of two numbers."""
     digits = (words[:, None] // jnp.array([1, 10, 100, 1000], jnp.uint32) % 10).astype(jnp.int32).reshape(8)
     return jnp.where(digits < 5, digits + 1, 4 - digits)
 
@@ -174,7 +174,7 @@ def freeway_picture(state: Freeway) -> Array:
 
 
 def freeway(ramping: bool) -> Game:
-    """A chicken and eight lanes of traffic; +1 for each crossing; over after 2501 steps. Never harder."""
+    """A chicken and eight lanes of traffic; +1 per crossing; ends after 2501 steps. Constant difficulty."""
     return Game(7, (0, UP, DOWN), 1, 2, freeway_start, freeway_act, freeway_picture)
 
 
@@ -184,15 +184,15 @@ def freeway(ramping: bool) -> Game:
 class Asterix(NamedTuple):
     row: Array
     column: Array
-    x: Array  # int32[8]: what is in rows 1 to 8, at most one in each
+    x: Array  # int32[8]: columns of the objects in rows 1 to 8, at most one per row
     right: Array  # bool[8]
     gold: Array  # bool[8]
     there: Array  # bool[8]
-    spawn: Array  # steps until something appears
+    spawn: Array  # steps until an object appears
     spawn_every: Array
-    move: Array  # steps until everything moves
+    move: Array  # steps until all objects move
     move_every: Array
-    ramp: Array  # steps until it gets harder
+    ramp: Array  # steps until the difficulty increases
     level: Array
 
 
@@ -202,7 +202,7 @@ def asterix_start(words: Array) -> Asterix:
 
 
 def asterix_appear(words: Array, state: Asterix) -> Asterix:
-    """One thing in an empty row: each such row, either side, and gold once in three times."""
+    """Place an object in a random empty row, on a random side; it is gold with probability 1/3."""
     kind = below(words[0], 6)
     right, gold = kind % 2 == 0, kind < 2
     empty = ~state.there
@@ -218,7 +218,7 @@ def asterix_appear(words: Array, state: Asterix) -> Asterix:
 
 
 def asterix_harder(state: Asterix) -> Asterix:
-    """Every 102 steps things appear more often, every second time they also move more often."""
+    """Every 102 steps objects appear more often; every second time they also move more often."""
     on = (state.spawn_every > 1) | (state.move_every > 1)
     now = on & (state.ramp < 0)
     quicker = now & (state.move_every > 1) & (state.level % 2 == 1)
@@ -231,7 +231,7 @@ def asterix_harder(state: Asterix) -> Asterix:
 
 
 def asterix(ramping: bool) -> Game:
-    """Gold and enemies cross the board; +1 for gold; over when an enemy is touched."""
+    """Gold and enemies cross the board; +1 for gold; ends when an enemy is touched."""
 
     def act(words: Array, state: Asterix, action: Array) -> tuple[Asterix, Array, Array]:
         state = asterix_appear(words, state)

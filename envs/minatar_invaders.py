@@ -1,4 +1,4 @@
-"""The rules of MinAtar's Space Invaders; boards and chance as in ``envs.minatar_games``."""
+"""Rules of MinAtar's Space Invaders; packed boards and random numbers as in ``envs.minatar_games``."""
 
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ class SpaceInvaders(NamedTuple):
     right: Array  # the aliens' direction, 1 or -1
     move: Array  # steps until the aliens move
     bomb: Array  # steps until an alien fires
-    slowest: Array  # steps between two moves of many aliens
+    slowest: Array  # steps between two moves of a full fleet
 
 
 FLEET = np.where(ROWS < 4, np.int32(0b0011111100), np.int32(0))
@@ -31,7 +31,7 @@ def invaders_start(words: Array) -> SpaceInvaders:
 
 
 def either(board: Array) -> Array:
-    """The rows of a packed board laid over each other."""
+    """Bitwise or of the rows of a packed board."""
     return jax.lax.reduce(board, jnp.int32(0), jax.lax.bitwise_or, (0,))
 
 
@@ -40,7 +40,10 @@ def sideways(board: Array, right: Array) -> Array:
 
 
 def invaders_move(state: SpaceInvaders, columns: Array) -> tuple[SpaceInvaders, Array, Array]:
-    """The aliens' move: sideways, or where they are at the edge down and back; their columns; had they landed?"""
+    """Move the aliens sideways, or down and back at the edge.
+
+    Returns the state, the aliens' columns, and whether they had landed.
+    """
     edge = jnp.where(state.right > 0, 1 << 9, 1)
     turn = (columns & edge) != 0
     aliens = jnp.where(turn, jnp.roll(state.aliens, 1), sideways(state.aliens, state.right))
@@ -50,23 +53,23 @@ def invaders_move(state: SpaceInvaders, columns: Array) -> tuple[SpaceInvaders, 
 
 
 def nearest(columns: Array, cannon: Array) -> Array:
-    """Of the bits of ``columns`` that nearest to that of the cannon, the left one of two."""
+    """The bit of ``columns`` nearest to that of the cannon; the left one in case of a tie."""
     left, right = columns & ((2 << cannon) - 1), columns >> cannon << cannon
-    below, above = 31 - jax.lax.clz(left), 31 - jax.lax.clz(right & -right)  # -1 where there is none
+    below, above = 31 - jax.lax.clz(left), 31 - jax.lax.clz(right & -right)  # -1 if there is none
     closer = (left != 0) & ((right == 0) | (cannon - below <= above - cannon))
     return 1 << jnp.where(closer, below, above)
 
 
 def invaders_bomb(aliens: Array, column: Array) -> Array:
-    """int32[10], packed: the lowest alien of the column (its bit) fires."""
+    """int32[10], packed: the bomb fired by the lowest alien of a column, given as its bit."""
     row = jnp.where((aliens & column) != 0, ROWS, -1).max()
     return jnp.where(row == ROWS, column, 0)
 
 
 def space_invaders(ramping: bool) -> Game:
-    """A cannon below a fleet of 24 aliens; +1 for each alien shot; over when a bomb or an alien comes down on it.
+    """A cannon below a fleet of 24 aliens; +1 per alien shot; ends when a bomb or an alien hits the cannon.
 
-    A fleet that is gone is followed by another, which is slowest at one step less than the last, down to 6.
+    A destroyed fleet is replaced by another, whose longest interval between moves is one step shorter, down to 6.
     """
 
     def act(words: Array, state: SpaceInvaders, action: Array) -> tuple[SpaceInvaders, Array, Array]:

@@ -1,9 +1,9 @@
-"""The rules of MinAtar's Seaquest; boards and chance as in ``envs.minatar_games``.
+"""Rules of MinAtar's Seaquest; packed boards and random numbers as in ``envs.minatar_games``.
 
-Fish, submarines, divers and the player's bullets are slots of fixed number, enough for as many as the rules allow:
-an enemy stays for at most 10 * 3 steps when one appears at every step, a diver for 60 where one appears every 30, a
-bullet for 9 where one is fired every 5. Enemies' bullets in one cell with one direction are one bullet, so a packed
-board for either direction holds them.
+Fish, submarines, divers and the player's bullets occupy a fixed number of slots, enough for as many as the rules allow:
+an enemy stays for at most 10 * 3 steps when one appears at every step, a diver for 60 when one appears every 30, a
+bullet for 9 when one is fired every 5. Enemy bullets with the same cell and direction count as one, so one packed board
+per direction stores them.
 """
 
 from typing import NamedTuple
@@ -33,18 +33,18 @@ NEVER = 2**31 - 1
 
 
 class Swimmers(NamedTuple):
-    """Fish and submarines, or divers: arrays of one slot each."""
+    """Fish and submarines, or divers: arrays with one entry per slot."""
 
     there: Array  # bool
     x: Array
     y: Array
-    right: Array  # bool: its direction
+    right: Array  # bool: direction of the swimmer
     wait: Array  # steps until it moves
-    born: Array  # when it appeared: the order in which the rules go through them
+    appeared: Array  # step at which it appeared; the rules process swimmers in this order
 
 
 class Bullets(NamedTuple):
-    """The player's, the older one first: arrays of two."""
+    """The player's bullets, the older one first: arrays of two."""
 
     there: Array
     x: Array
@@ -59,23 +59,23 @@ class Seaquest(NamedTuple):
     rest: Array  # steps until the player may fire
     bullets: Bullets
     enemies: Swimmers  # [32]
-    armed: Array  # bool[32]: a submarine, not a fish
+    armed: Array  # bool[32]: submarine (fires) or fish
     bomb: Array  # int32[32]: steps until a submarine fires
     leftward: Array  # int32[10], packed: enemies' bullets
     rightward: Array
     divers: Swimmers  # [4]
-    aboard: Array  # divers
+    aboard: Array  # number of divers on board
     air: Array
     surfaced: Array  # bool
     enemy: Array  # steps until an enemy appears
     enemy_every: Array
     diver: Array  # steps until a diver appears
-    move_every: Array  # enemies move at each step after so many
+    move_every: Array  # steps between moves of enemies
     level: Array
     time: Array
 
 
-def nobody(count: int) -> Swimmers:
+def no_swimmers(count: int) -> Swimmers:
     zero, no = jnp.zeros(count, jnp.int32), jnp.zeros(count, bool)
     return Swimmers(no, zero, zero, no, zero, zero)
 
@@ -87,13 +87,13 @@ def seaquest_start(words: Array) -> Seaquest:
     rest, aboard, air, enemy, every, diver, move, level, time = integers(0, 0, AIR, 20, 20, 30, 5, 0, 0)
     row, column = integers(0, 5)
     return Seaquest(
-        row, column, jnp.bool_(False), rest, bullets, nobody(ENEMIES), armed, bomb, empty, empty, nobody(DIVERS),
-        aboard, air, jnp.bool_(True), enemy, every, diver, move, level, time,
+        row, column, jnp.bool_(False), rest, bullets, no_swimmers(ENEMIES), armed, bomb, empty, empty,
+        no_swimmers(DIVERS), aboard, air, jnp.bool_(True), enemy, every, diver, move, level, time,
     )  # fmt: skip
 
 
 def placed(swimmers: Swimmers, now: Array, y: Array, right: Array, wait: Array, time: Array) -> tuple[Swimmers, Array]:
-    """With one more, in the first free slot, where ``now``; and that slot, bool[slots]."""
+    """Add a swimmer in the first free slot if ``now``; also returns that slot, bool[slots]."""
     slots = jnp.arange(len(swimmers.there))
     here = now & (slots == jnp.where(swimmers.there, len(slots), slots).min())
     new = Swimmers(jnp.bool_(True), jnp.where(right, 0, 9), y, right, wait, time)
@@ -101,7 +101,7 @@ def placed(swimmers: Swimmers, now: Array, y: Array, right: Array, wait: Array, 
 
 
 def appear(words: Array, state: Seaquest) -> Seaquest:
-    """An enemy, once in three times a submarine, unless another comes towards it in its row; and a diver."""
+    """Add an enemy (a submarine with probability 1/3) unless another approaches it in its row; and a diver."""
     kind, which = below(words[0], 48), below(words[1], 16)
     right, y, armed = kind % 2 == 0, kind // 2 % 8 + 1, kind < 16
     now = state.enemy == 0
@@ -120,7 +120,7 @@ def appear(words: Array, state: Seaquest) -> Seaquest:
 
 
 def steer(state: Seaquest, action: Array) -> Seaquest:
-    """The player's move, or shot: at any time it has one other bullet at most."""
+    """Move the player, or fire; at most one other bullet exists at that time."""
     fires = (action == FIRE) & (state.rest == 0)
     right = jnp.where(action == LEFT, False, jnp.where(action == RIGHT, True, state.right))
     old = jax.tree.map(lambda leaf: jnp.where(state.bullets.there[1], leaf[1], leaf[0]), state.bullets)
@@ -138,7 +138,7 @@ def steer(state: Seaquest, action: Array) -> Seaquest:
 
 
 def strike(bullets: Bullets, i: int, enemies: Swimmers, where: Array, turn: Array) -> tuple[Bullets, Swimmers, Array]:
-    """Bullet ``i`` takes the enemy with the lowest ``turn`` of those in its cell and ``where``; how many, 0 or 1."""
+    """Bullet ``i`` hits the enemy with the lowest ``turn`` in its cell and ``where``; also returns the hits, 0 or 1."""
     hit = where & enemies.there & (enemies.x == bullets.x[i]) & (enemies.y == bullets.y[i]) & bullets.there[i]
     first = jnp.where(hit, turn, NEVER).min()
     taken, struck = hit & (turn == first), first < NEVER
@@ -151,10 +151,10 @@ def within(x: Array) -> Array:
 
 
 def shoot(state: Seaquest) -> tuple[Seaquest, Array]:
-    """The player's bullets move: the newer one first, fish before submarines, the oldest first."""
+    """Move the player's bullets, the newer one first; they hit fish before submarines, the oldest first."""
     x = state.bullets.x + jnp.where(state.bullets.right, 1, -1)
     bullets = state.bullets._replace(x=x, there=state.bullets.there & within(x))
-    turn = state.enemies.born + jnp.where(state.armed, 2**30, 0)
+    turn = state.enemies.appeared + jnp.where(state.armed, 2**30, 0)
     everywhere = jnp.bool_(True)
     bullets, enemies, one = strike(bullets, 1, state.enemies, everywhere, turn)
     bullets, enemies, two = strike(bullets, 0, enemies, everywhere, turn)
@@ -166,53 +166,53 @@ def at_player(state: Seaquest, swimmers: Swimmers) -> Array:
 
 
 def swim(swimmers: Swimmers, every: Array | int) -> tuple[Swimmers, Array]:
-    """Those whose time it is move, over the edge too; and who did."""
+    """Move the swimmers that are due, also beyond the edge; also returns which moved."""
     moves = swimmers.there & (swimmers.wait == 0)
     x = swimmers.x + jnp.where(moves, jnp.where(swimmers.right, 1, -1), 0)
     return swimmers._replace(x=x, wait=jnp.where(moves, every, swimmers.wait - 1)), moves
 
 
 def rescue(state: Seaquest) -> Seaquest:
-    """Divers at the player come aboard, before or after their move, the newest first while there is room."""
+    """Divers at the player come aboard, before or after their move, the newest first while there is space."""
     moved, moves = swim(state.divers, 5)
     touch = at_player(state, state.divers) | (moves & at_player(state, moved))
-    born = state.divers.born
-    rank = (touch & (born > born[:, None])).sum(1)
+    appeared = state.divers.appeared
+    rank = (touch & (appeared > appeared[:, None])).sum(1)
     picked = touch & (rank < CREW - state.aboard)
     divers = moved._replace(there=moved.there & ~picked & within(moved.x))
     return state._replace(divers=divers, aboard=state.aboard + picked.sum())
 
 
 def attack(state: Seaquest) -> tuple[Seaquest, Array, Array]:
-    """Enemies move, into the player or into its bullets (submarines before fish, the newest first); submarines fire."""
+    """Move enemies, which may hit the player or bullets (submarines before fish, newest first); submarines fire."""
     enemies, moves = swim(state.enemies, state.move_every)
     met = at_player(state, enemies)
     over = (at_player(state, state.enemies) | met).any()
     enemies = enemies._replace(there=enemies.there & within(enemies.x))
     fires = enemies.there & state.armed & (state.bomb == 0)
-    turn = jnp.where(state.armed, 0, 2**30) - enemies.born
+    turn = jnp.where(state.armed, 0, 2**30) - enemies.appeared
     bullets, enemies, one = strike(state.bullets, 0, enemies, moves & ~met, turn)
     bullets, enemies, two = strike(bullets, 1, enemies, moves & ~met, turn)
-    fired = laid(enemies, fires, cell(enemies.x) << jnp.where(enemies.right, 10, 0))
+    fired = board_of(enemies, fires, cell(enemies.x) << jnp.where(enemies.right, 10, 0))
     leftward, rightward = state.leftward | fired & FULL, state.rightward | fired >> 10
     bomb = jnp.where(state.bomb == 0, 10, state.bomb - 1)
     state = state._replace(enemies=enemies, bullets=bullets, leftward=leftward, rightward=rightward, bomb=bomb)
     return state, one + two, over
 
 
-def laid(swimmers: Swimmers | Bullets, where: Array, bits: Array) -> Array:
-    """int32[10]: in each row the bits of those ``where`` in it, over each other; three boards fit beside each other."""
+def board_of(swimmers: Swimmers | Bullets, where: Array, bits: Array) -> Array:
+    """int32[10]: bitwise or of the ``bits`` in each row, over entries with ``where``; up to three boards at once."""
     lines = jnp.where((swimmers.y == ROWS[:, None]) & where, bits, 0)
     return jax.lax.reduce(lines, jnp.int32(0), jax.lax.bitwise_or, (1,))
 
 
 def behind(swimmers: Swimmers) -> Array:
-    """The bits of the cells behind."""
+    """The bit of the cell behind each swimmer."""
     return cell(swimmers.x - jnp.where(swimmers.right, 1, -1))
 
 
 def fly(state: Seaquest) -> tuple[Seaquest, Array]:
-    """Enemies' bullets move; whether one met the player."""
+    """Move the enemies' bullets; also returns whether one hit the player."""
     leftward, rightward = state.leftward >> 1, (state.rightward << 1) & FULL
     player = dot(state.row, state.column)
     over = ((state.leftward | state.rightward | leftward | rightward) & player).any()
@@ -220,10 +220,11 @@ def fly(state: Seaquest) -> tuple[Seaquest, Array]:
 
 
 def breathe(state: Seaquest, ramping: bool) -> tuple[Seaquest, Array, Array]:
-    """Air runs out below the surface; at the surface it is filled, a diver leaves, and it gets harder.
+    """Consume air below the surface; at the surface refill it, release a diver, and increase the difficulty.
 
-    With six aboard all leave, one reward for each tenth of the air that is left, and -1 divers stay: the reference
-    program's way, by which air may be filled for nothing until divers are aboard again."""
+    With six divers aboard, all leave, with one reward per tenth of the remaining air, and the number aboard becomes -1.
+    This follows the reference implementation, in which air may then be refilled for free until divers are aboard.
+    """
     below_surface = state.row > 0
     arrives = ~below_surface & ~state.surfaced
     over = (state.air <= 0) | (arrives & (state.aboard == 0))
@@ -244,9 +245,9 @@ def breathe(state: Seaquest, ramping: bool) -> tuple[Seaquest, Array, Array]:
 
 
 def seaquest(ramping: bool) -> Game:
-    """A submarine among fish, submarines and divers; +1 for an enemy shot, up to 9 for bringing six divers up.
+    """A submarine among fish, submarines and divers; +1 per enemy shot, up to 9 for bringing up six divers.
 
-    Over when an enemy or its bullet meets the player, without air, and at the surface without a diver.
+    Ends when an enemy or its bullet hits the player, when the air runs out, and at the surface without a diver.
     """
 
     def act(words: Array, state: Seaquest, action: Array) -> tuple[Seaquest, Array, Array]:
@@ -271,12 +272,12 @@ def seaquest_picture(state: Seaquest) -> Array:
     air = jnp.where(last == ROWS, (1 << jnp.maximum(state.air, 0) * 10 // AIR) - 1, 0)
     crew = ((1 << jnp.maximum(state.aboard, 0)) - 1) << 9 - jnp.maximum(state.aboard, 0)
     bits = cell(enemies.x) << jnp.where(state.armed, 10, 0) | behind(enemies) << 20
-    foes = laid(enemies, enemies.there, bits)
-    friends = laid(divers, divers.there, cell(divers.x) | behind(divers) << 20)
+    foes = board_of(enemies, enemies.there, bits)
+    friends = board_of(divers, divers.there, cell(divers.x) | behind(divers) << 20)
     channels = [
         dot(state.row, state.column),
         dot(state.row, state.column - jnp.where(state.right, 1, -1)),
-        laid(state.bullets, state.bullets.there, cell(state.bullets.x)),
+        board_of(state.bullets, state.bullets.there, cell(state.bullets.x)),
         (foes | friends) >> 20,
         state.leftward | state.rightward,
         foes & FULL,

@@ -18,7 +18,7 @@ from plasticity.envs.spaces import Made, Space, VectorPool, joined, seen_as, seq
 REFUSED = {
     "envpool.atari": "Atari is the stream `atari`",
     "envpool.vizdoom": "envpool's ViZDoom has crashed a whole process, and writes files into the working folder",
-    "envpool.pgx": "it is a game of two players",
+    "envpool.pgx": "it is a two-player game",
 }
 
 
@@ -29,7 +29,7 @@ def library() -> Any:
     except ImportError as error:
         raise ValueError(f"envpool cannot be imported ({error}); these tasks need it: pip install envpool") from error
 
-    warnings.filterwarnings("ignore", ".*precision lowered", module="gymnasium")  # on bounds in float64
+    warnings.filterwarnings("ignore", ".*precision lowered", module="gymnasium")  # because of bounds in float64
     return envpool
 
 

@@ -1,4 +1,4 @@
-"""Environments on the host whose observations and actions are gymnasium spaces: one shape for all tasks of a stream."""
+"""Host environments with gymnasium spaces, converted to one shape for all tasks of a stream."""
 
 import re
 import warnings
@@ -19,7 +19,7 @@ Options = Mapping[str, Any]
 
 
 class Made(NamedTuple):
-    """One task: an environment's id and the keywords that it is made with."""
+    """One task: an environment's id and the keywords for making it."""
 
     name: str
     id: str
@@ -27,15 +27,15 @@ class Made(NamedTuple):
 
 
 def variants(ids: Sequence[str], variations: Sequence[Options]) -> list[Made]:
-    """Every variation of every id, ids outermost; the name ``Id[key=value]`` says where several variations differ."""
+    """Every variation of every id, ids outermost; names ``Id[key=value]`` show the options that differ."""
     keys = dict.fromkeys(key for options in variations for key in options)
     differing = [
         key for key in keys if any(options.get(key, ...) != variations[0].get(key, ...) for options in variations)
     ]
 
     def name(id: str, options: Options) -> str:
-        told = ", ".join(f"{key}={shown(options[key])}" for key in differing if key in options)
-        return f"{id}[{told}]" if told else id
+        settings = ", ".join(f"{key}={shown(options[key])}" for key in differing if key in options)
+        return f"{id}[{settings}]" if settings else id
 
     return [Made(name(id, options), id, options) for id, options in product(ids, variations)]
 
@@ -46,7 +46,7 @@ def _newest_first(name: str) -> tuple[str, int]:
 
 
 def unknown_name(what: str, word: str, known: Iterable[str]) -> str:
-    """``unknown WHAT "word"; 117 are known``, with a suggestion that does not mind a missing ``-v1`` or ``ALE/``."""
+    """``unknown WHAT "word"; 117 are known``, with a suggestion that ignores a missing ``-v1`` or ``ALE/``."""
     names = sorted(known, key=_newest_first)
     short = {re.sub(r"-v[0-9]+$", "", name.rpartition("/")[2]): name for name in reversed(names)}
     close = nearest(word, names) or short.get(nearest(word, short) or "")
@@ -55,13 +55,13 @@ def unknown_name(what: str, word: str, known: Iterable[str]) -> str:
 
 
 class Space(NamedTuple):
-    """What an environment shows and takes."""
+    """The observations and actions of an environment."""
 
-    shape: tuple[int, ...]  # of an observation
+    shape: tuple[int, ...]  # shape of an observation
     dtype: np.dtype[Any]  # uint8, or float32 for all other numbers
-    actions: int  # how many, or how many real numbers
+    actions: int  # number of actions, or of real numbers
     action: Any  # the gymnasium space of actions
-    limit: int = 0  # env steps of the longest episode; 0 where unknown
+    limit: int = 0  # env steps of the longest episode; 0 if unknown
 
     @property
     def discrete(self) -> bool:
@@ -69,13 +69,15 @@ class Space(NamedTuple):
 
 
 def seen_as(dtype: Any) -> np.dtype[Any]:
-    """uint8 stays; all other numbers become float32."""
+    """uint8 is kept; all other types become float32."""
     return np.dtype(np.uint8) if dtype == np.uint8 else np.dtype(np.float32)
 
 
 def space_of(name: str, shape: tuple[int, ...], dtype: Any, action: Any, limit: int | None) -> Space:
-    """``ValueError`` where actions are neither a Discrete space nor a Box of real numbers, or nothing is shown or
-    taken."""
+    """The space of an environment.
+
+    ``ValueError`` if actions are neither a Discrete space nor a Box of real numbers, or if a space is empty.
+    """
     from gymnasium import spaces
 
     for what, numbers in (("observations", shape), ("actions", action.shape or ())):
@@ -97,18 +99,18 @@ def described(space: Any) -> str:
 
 
 def joined(spaces: Mapping[str, Space], pad: bool) -> Space:
-    """What all tasks show and take: the same, or with ``pad`` the largest; ``ValueError`` where that cannot be."""
+    """The common space of all tasks: they must be equal, or with ``pad`` the largest is used; else ``ValueError``."""
     (one, first), *others = spaces.items()
     for other, space in others:
         if space.discrete != first.discrete:
-            raise ValueError(f"{one} and {other}: one has discrete actions, the other real ones; no stream has both")
+            raise ValueError(f"{one} and {other}: actions must be all discrete or all real-valued")
         if len(space.shape) != len(first.shape):
-            raise ValueError(f"{one} and {other}: observations of shapes {first.shape} and {space.shape} have not "
-                             "the same number of axes, which padding does not change")  # fmt: skip
+            raise ValueError(f"{one} and {other}: observations of shapes {first.shape} and {space.shape} do not "
+                             "have the same number of axes, which padding cannot change")  # fmt: skip
         if not pad and (space.shape, space.dtype, space.actions) != (first.shape, first.dtype, first.actions):
             raise ValueError(f"{one} and {other}: observations {first.dtype}{first.shape} and "
-                             f"{space.dtype}{space.shape}, {first.actions} and {space.actions} actions; where they "
-                             "differ, `pad: true` is needed")  # fmt: skip
+                             f"{space.dtype}{space.shape}, {first.actions} and {space.actions} actions; if they "
+                             "differ, `pad: true` is required")  # fmt: skip
     return first._replace(
         shape=tuple(int(n) for n in np.max([space.shape for space in spaces.values()], axis=0)),
         dtype=np.dtype(np.result_type(*(space.dtype for space in spaces.values()))),
@@ -118,15 +120,18 @@ def joined(spaces: Mapping[str, Space], pad: bool) -> Space:
 
 def padded(observation: np.ndarray, whole: Space) -> np.ndarray:
     """``[M, *own] -> [M, *whole]``: zeros at the end of each axis."""
-    if observation.shape[1:] == whole.shape:  # NumPy's padding takes longer than some environments
+    if observation.shape[1:] == whole.shape:  # NumPy's padding is slower than some environments
         return observation.astype(whole.dtype, copy=False)
     missing = [(0, n - have) for n, have in zip(whole.shape, observation.shape[1:], strict=True)]
     return np.pad(observation, [(0, 0), *missing]).astype(whole.dtype, copy=False)
 
 
 def played(actions: np.ndarray, own: Space, idle: int) -> np.ndarray:
-    """The actions as the environment takes them: surplus ones are ``idle``, surplus numbers fall away, others are
-    clipped; what is not a number, as of a lane that has diverged, is 0."""
+    """Convert actions to the form that the environment accepts.
+
+    Surplus actions become ``idle``, surplus numbers are dropped, others are clipped; NaN, which a diverged lane may
+    produce, becomes 0.
+    """
     if own.discrete:
         return np.where(actions < own.actions, actions, idle) + getattr(own.action, "start", 0)
     numbers = np.nan_to_num(actions[:, : own.actions]).reshape(-1, *own.action.shape)
@@ -138,7 +143,7 @@ class VectorPool:
 
     The environment resets at the step after an episode's end.
 
-    ``begin``: its first observations. ``see``: its observations as one array. ``dtype``: of actions.
+    ``begin`` returns the first observations. ``see`` converts observations to one array. ``dtype``: type of actions.
     """
 
     def __init__(
@@ -161,7 +166,7 @@ class VectorPool:
         self.over = (terminated | truncated) & ~opens
         step_type = np.where(opens, FIRST, np.where(self.over, LAST, MID)).astype(np.int8)
         discount = np.where(terminated & ~opens, 0, 1).astype(np.float32)
-        reward = np.where(opens, 0, reward).astype(np.float32)  # some envs show the last episode's here
+        reward = np.where(opens, 0, reward).astype(np.float32)  # some envs return the last episode's reward here
         return padded(self.see(seen), self.whole), reward, discount, step_type
 
     def close(self) -> None:
@@ -172,7 +177,7 @@ def sequence(
     spaces: Mapping[str, Space], make_pool: MakePool, order: Sequence[str],
     *, steps: int, cycles: int, envs: int, pad: bool, idle: int,
 ) -> StreamFactory:  # fmt: skip
-    """The tasks ``order`` one after the other, the whole list ``cycles`` times, each for ``steps``."""
+    """A stream of the tasks ``order`` in sequence, the whole list ``cycles`` times, each visit of ``steps`` steps."""
     whole, fewest = joined(spaces, pad), min(space.actions for space in spaces.values())
     if whole.discrete and idle >= fewest:
         raise ValueError(f"idle: {idle} is not allowed; must be one of the {fewest} actions that all tasks have")
@@ -180,8 +185,8 @@ def sequence(
     if longest:
         name = max(longest, key=longest.__getitem__)
         warnings.warn(
-            f"steps_per_visit: {steps} is less than an episode may last in {listed(list(longest))} "
-            f"(up to {longest[name]} steps); in such a visit no episode may end, and none is recorded",
+            f"steps_per_visit: {steps} is shorter than an episode may last in {listed(list(longest))} "
+            f"(up to {longest[name]} steps); a visit in which no episode ends has no return to report",
             stacklevel=3,
         )
     names = tuple(spaces)

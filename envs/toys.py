@@ -60,7 +60,7 @@ def catch(
     steps_per_task: Count = 20_000,
     envs: Size = 1,
 ) -> StreamFactory:
-    """A ball falls, one row a step, towards a paddle that moves left, stays or moves right (actions 0, 1, 2).
+    """A ball falls, one row per step, towards a paddle that moves left, stays or moves right (actions 0, 1, 2).
 
     At the end of an episode, after ``rows - 1`` steps, the reward is +1 if the paddle is under the ball, else -1.
     Osband et al. 2020, "Behaviour Suite for Reinforcement Learning". Observations are float32[rows, columns], 1 at the

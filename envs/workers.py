@@ -1,4 +1,4 @@
-"""Worker processes that leave signals to their parent and end with it, however it ends."""
+"""Worker processes that ignore signals, which their parent handles, and exit when it exits for any reason."""
 
 import atexit
 import contextlib
@@ -12,7 +12,7 @@ from functools import partial
 from multiprocessing import resource_tracker
 from typing import Any
 
-# A terminal or a scheduler sends these to the whole process group; the parent decides what becomes of the run.
+# A terminal or a scheduler sends these to the whole process group; the parent decides how the run reacts.
 SIGNALS = tuple(
     getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2") if hasattr(signal, name)
 )
@@ -21,13 +21,13 @@ _alive: "weakref.WeakSet[Any]" = weakref.WeakSet()
 
 @contextlib.contextmanager
 def shielded() -> Iterator[None]:
-    """Processes that this thread starts have the signals blocked from their first moment; this process loses none."""
+    """Block signals in processes that this thread starts; signals to this process are only delayed."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
     before = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
-        # The first process started would start the tracker, which then unblocks SIGINT and SIGTERM in this thread.
+        # Otherwise the first process starts the tracker, which unblocks SIGINT and SIGTERM in this thread.
         resource_tracker.ensure_running()
         signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
         yield
@@ -36,7 +36,7 @@ def shielded() -> Iterator[None]:
 
 
 def in_worker(make: Callable[[], Any]) -> Callable[[], Any]:
-    """``make`` for a worker, in which it also sees to signals and to the end; in this process ``make`` alone."""
+    """Wrap ``make`` so that, in a worker, it also sets up signal handling and exit with the parent."""
     return partial(_make_in_worker, make, os.getpid())
 
 
@@ -58,13 +58,13 @@ def _end_with_parent() -> None:
 
 
 def end_with_us(processes: Iterable[Any]) -> None:
-    """Kills the workers where they would be told to terminate, a signal that they ignore; also when this process ends.
+    """Replace ``terminate``, a signal that workers ignore, by ``kill``; also kill them when this process exits.
 
-    ``processes``: of ``multiprocessing``.
+    ``processes``: processes of ``multiprocessing``.
     """
     if not _alive:
         atexit.unregister(_kill)
-        atexit.register(_kill)  # before multiprocessing's own, which would wait for them
+        atexit.register(_kill)  # runs before multiprocessing's own handler, which would wait for them
     for process in processes:
         process.terminate = process.kill
         _alive.add(process)

@@ -1,7 +1,8 @@
 """A testbed for loss of plasticity and continual reinforcement learning.
 
-``run(experiment)`` runs a config's file, a mapping with its keys or what ``load_config(path, overrides)`` read, and
-returns the run: its folder, with the tables ``metrics``, ``visits``, ``evaluations`` and ``summary``.
+``run(experiment)`` runs an experiment, given as a config file, a mapping with the config's keys, or the result of
+``load_config(path, overrides)``. It returns the run's folder, with the tables ``metrics``, ``visits``, ``evaluations``
+and ``summary``.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +19,7 @@ __all__ = ["__version__", "load_config", "run"]
 
 
 def load_config(path: str | Path, overrides: Sequence[str] = ()) -> "Experiment":
-    """The experiment in a YAML file, or in the shipped config of that name, with ``key.sub=value`` overrides."""
+    """Load the experiment from a YAML file or a shipped config of that name, with ``key.sub=value`` overrides."""
     from plasticity.runs import launch  # JAX and the emulators are imported only when they are needed
 
     return launch.load_config(path, overrides)
@@ -31,15 +32,15 @@ def run(
     overrides: Sequence[str] = (),
     **options: Any,
 ) -> "RunFolder":
-    """Runs an experiment and returns it as a :class:`plasticity.results.RunFolder`.
+    """Run an experiment and return it as a :class:`plasticity.results.RunFolder`.
 
     Args:
-        experiment: a config's path, its keys as a mapping, or the experiment that :func:`load_config` returned.
+        experiment: a config's path, a mapping with its keys, or the result of :func:`load_config`.
         out: the run's folder; default ``runs/NAME``.
-        overrides: ``["agent.optimizer.learning_rate=1e-3", ...]``, of a path or a mapping.
+        overrides: ``["agent.optimizer.learning_rate=1e-3", ...]``, if ``experiment`` is a path or a mapping.
         **options: ``resume``, ``force`` and ``progress`` of :func:`plasticity.runs.launch.run`.
 
-    ``UserError`` for anything the user can mend; ``Interrupted`` after a signal, with the run saved.
+    ``UserError`` for an error the user can fix; ``Interrupted`` after a signal, with the run saved.
     """
     from plasticity import results
     from plasticity.runs import launch

@@ -1,11 +1,11 @@
-"""``python -m plasticity``, and what the command ``plasticity`` calls."""
+"""Entry point of ``python -m plasticity`` and of the command ``plasticity``."""
 
 import signal
 import sys
 
 
 def main() -> None:
-    """Runs the command line; Ctrl-C while its modules are still being imported ends it without a traceback."""
+    """Run the command line; Ctrl-C during imports exits without a traceback."""
     try:
         from plasticity.cli.main import main as command_line
     except KeyboardInterrupt:

@@ -1,3 +1,3 @@
-"""The version of the package; a run's folder records it."""
+"""The version of the package, which is recorded in the folder of every run."""
 
 __version__ = "0.2.0"

@@ -129,22 +129,22 @@ def test_points_of_a_sweep_are_told_apart():
 
 def test_what_is_refused():
     table = table_of({"a": [[1.0, 2.0]]})
-    with pytest.raises(ValueError, match=r"metric = 'rank' is not a column of the table; there are visit"):
+    with pytest.raises(ValueError, match=r"metric: 'rank' is not a column of the table; there are visit"):
         results.task_scores(table, metric="rank")
     with pytest.raises(ValueError, match=r"the table has no column rate; its columns: arm, lane"):
         results.task_scores(table, hyper=["rate"])
-    with pytest.raises(ValueError, match=r"missing = nan is not allowed"):
+    with pytest.raises(ValueError, match=r"missing: nan is not allowed"):
         results.task_scores(table, missing=NAN)
     found = results.task_scores(table)
     for options, message in (
-        ({"statistics": ["iqr"]}, r"statistic = 'iqr' is not known; must be one of iqm, mean, median, optimality_gap"),
-        ({"confidence": 95}, r"confidence = 95 is not allowed; must be in \(0, 1\)"),
-        ({"resamples": 0}, r"resamples = 0 is not allowed"),
-        ({"gamma": np.inf}, r"gamma = inf is not allowed"),
+        ({"statistics": ["iqr"]}, r"statistic: 'iqr' is not allowed; must be one of iqm, mean, median, optimality_gap"),
+        ({"confidence": 95}, r"confidence: 95 is not allowed; must be in \(0, 1\)"),
+        ({"resamples": 0}, r"resamples: 0 is not allowed"),
+        ({"gamma": np.inf}, r"gamma: inf is not allowed"),
     ):
         with pytest.raises(ValueError, match=message):
             results.aggregates(found, **options)
-    with pytest.raises(ValueError, match=r"resample = 'seeds' is not allowed; must be one of scores, lanes"):
+    with pytest.raises(ValueError, match=r"resample: 'seeds' is not allowed; must be one of scores, lanes"):
         results.aggregates(scores_of({"a": [[1.0], [2.0]]}), resample="seeds")
 
 
@@ -169,7 +169,7 @@ def test_normalised_scores():
     np.testing.assert_array_equal(found.values, [[2.0, 0.6]])
     with pytest.raises(ValueError, match="high has no number for task b"):
         results.normalise(scores_of({"a": [[10.0, 3.0]]}), 0.0, {"a": 1.0})
-    with pytest.raises(ValueError, match="high = 1 of task 'a' is not above low = 1"):
+    with pytest.raises(ValueError, match="high: 1 is not allowed for task 'a'; must be above low, 1"):
         results.normalise(scores_of({"a": [[10.0, 3.0]]}), 1.0, 1.0)
 
 
@@ -184,7 +184,7 @@ def test_differences_are_paired_by_seed():
     assert list(found.whole) == [False, True]
     row = results.aggregates([found], ["mean"]).iloc[0]
     assert row["mean"] == (-13 - 26) / 2
-    with pytest.raises(ValueError, match=r"control = 'frehs' is not an arm of the scores; their arms: base, fresh"):
+    with pytest.raises(ValueError, match=r"control: 'frehs' is not an arm of the scores; their arms: base, fresh"):
         results.differences(results.task_scores(table), "frehs")
 
 

@@ -48,5 +48,5 @@ def test_games_without_references_are_nan_and_listed() -> None:
 
 
 def test_a_missing_column_is_named() -> None:
-    with pytest.raises(ValueError, match="score = 'reward' is not a column of the table; it has task, performance"):
+    with pytest.raises(ValueError, match="score: 'reward' is not a column of the table; it has task, performance"):
         human_normalised(pd.DataFrame({"task": ["Pong"], "performance": [1.0]}), "reward")

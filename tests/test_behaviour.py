@@ -53,7 +53,7 @@ def test_steps_to_a_threshold(run):
 
 @pytest.mark.parametrize("threshold", [float("nan"), float("inf")])
 def test_a_threshold_is_a_number(run, threshold):
-    with pytest.raises(ValueError, match=f"threshold = {threshold} is not allowed; must be a finite number"):
+    with pytest.raises(ValueError, match=f"threshold: {threshold} is not allowed; must be a finite number"):
         results.steps_to_threshold(run, threshold=threshold)
 
 
@@ -103,7 +103,7 @@ def test_several_runs(run, tmp_path):
 
 
 def test_an_unknown_control_is_refused_with_the_arms(run):
-    with pytest.raises(ValueError, match=r"control = 'frehs' is not an arm of .*run; its arms: base, fresh$"):
+    with pytest.raises(ValueError, match=r"control: 'frehs' is not an arm of .*run; its arms: base, fresh$"):
         results.relative_learning_speed(run, control="frehs")
 
 

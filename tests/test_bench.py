@@ -179,7 +179,7 @@ def test_intervention_costs_are_split_into_what_is_due_and_what_is_always_there(
 @pytest.mark.slow
 def test_loop_rows():
     rows = loop.measure(2, FAST)
-    assert [row.what for row in rows] == ["scan by hand", "compiled chunk", "loop"]
+    assert [row.what for row in rows] == ["hand-written scan", "compiled chunk", "loop"]
     assert all(row.updates_per_second > 0 for row in rows)
     assert rows[0].time_of_bare == 1
     assert len(loop.verdicts(rows)) == 1

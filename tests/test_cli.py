@@ -221,13 +221,13 @@ def test_plot_of_chosen_figures_and_arms(finished, tmp_path):
     [
         (["--arms", "baselin"], "arms: unknown arm `baselin`; arms: baseline, fresh; did you mean `baseline`?"),
         (["--arms", "fresh,fresh"], 'arms: "fresh" is given twice; name each arm once'),
-        (["--arms", "fresh,"], 'arms: "fresh," is not allowed; must be names separated by commas, as a,b,c'),
-        (["--label", "fresh"], 'label: "fresh" is not allowed; must be ARM=NAME, as layer_norm=LayerNorm'),
+        (["--arms", "fresh,"], 'arms: "fresh," is not allowed; must be names separated by commas, such as a,b,c'),
+        (["--label", "fresh"], 'label: "fresh" is not allowed; must be ARM=NAME, such as layer_norm=LayerNorm'),
         (["--label", "frsh=New"], "labels: unknown arm `frsh`; arms: baseline, fresh; did you mean `fresh`?"),
         (["--label", "fresh=baseline"], 'labels: "baseline" is not allowed for several arms'),
-        (["--size", "6"], 'size: "6" is not allowed; must be width x height in inches, as 6x4'),
+        (["--size", "6"], 'size: "6" is not allowed; must be width x height in inches, such as 6x4'),
         (["--size", "6x100"], "size: [6.0, 100.0] is not allowed; must be width and height between 2 and 40 inches"),
-        (["--smooth", "0"], "smooth: 0 is not allowed; must be a whole number of records from 1 to 100000"),
+        (["--smooth", "0"], "smooth: 0 is not allowed; must be an integer from 1 to 100000 (records)"),
         (["--figures", "performanse"], "figures: unknown figure `performanse`; known: "),
     ],
 )
@@ -624,7 +624,7 @@ def test_a_plan_says_what_this_machine_lacks(config, tmp_path, monkeypatch):
     assert done.code == 0
     said = flat(done.out)
     assert "It cannot run here: recorders: `tensorboard` needs the package no_such_package" in said
-    assert "It cannot begin: " in said
+    assert "It cannot start: " in said
     assert "cannot be written: " in said
     assert "The disk may become full: " in said
     assert "only 1000 B are free" in said
@@ -641,12 +641,12 @@ def test_a_plan_for_a_folder_that_cannot_be_made(config, tmp_path, monkeypatch, 
     monkeypatch.setattr(tempfile, "mkdtemp", refuse)
     done = plasticity("plan", config, "--out", tmp_path / folder)
     assert done.code == 0
-    assert done.out.count("It cannot begin: ") == 1
+    assert done.out.count("It cannot start: ") == 1
     assert any(os.strerror(number) in flat(done.out) for number in (errno.EROFS, errno.ENAMETOOLONG))
 
 
 def test_a_plan_leaves_nothing_behind(config, tmp_path):
-    assert "It cannot begin" not in plasticity("plan", config, "--out", tmp_path / "a" / "run").out
+    assert "It cannot start" not in plasticity("plan", config, "--out", tmp_path / "a" / "run").out
     assert list(tmp_path.iterdir()) == []
 
 

@@ -526,7 +526,7 @@ WRONG = [
     ),
     (
         {"arms": {"a": {"control": "b"}, "b": {"control": "c"}, "c": {}}},
-        'arms.a.control: "b" has its own control, so it cannot be one',
+        'arms.a.control: "b" has its own control, so it cannot be a control',
     ),
     (
         {"arms": {"ln": {"seeds": 3}}},

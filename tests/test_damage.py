@@ -225,7 +225,7 @@ def test_a_missing_status_is_named_by_the_report(finished, tmp_path):
 def test_a_damaged_status_is_named_by_the_report(finished, tmp_path):
     run = shutil.copytree(finished, tmp_path / "run")
     (run / "wide/status.json").write_text("[]")
-    with pytest.warns(UserWarning, match=r"wide/status\.json is unreadable \(it holds a list, not a mapping\)"):
+    with pytest.warns(UserWarning, match=r"wide/status\.json is unreadable \(it contains a list, not a mapping\)"):
         assert facts.facts(run)["finished"] is False
 
 
@@ -251,7 +251,7 @@ def test_a_run_of_other_data_is_refused_and_of_moved_data_is_not(tmp_path, monke
     images(tmp_path / "a.npz", 1)
     with pytest.raises(UserError) as refused:
         launch.run(experiment("a.npz"), run, resume=True)
-    assert str(refused.value).startswith(f"{tmp_path / 'a.npz'} is not the file with which the run was started")
+    assert str(refused.value).startswith(f"{tmp_path / 'a.npz'} is not the file that the run was started with")
     assert len(str(refused.value).splitlines()) == 1
     (run / "plan.json").unlink()  # then the checkpoints know
     shutil.rmtree(run / "baseline/metrics")

@@ -16,7 +16,7 @@ from plasticity.core.counting import precise
 from plasticity.core.errors import UserError
 from plasticity.core.types import FIRST, LAST, MID, TimeStep, Visit, VisitPlan
 from plasticity.engine import evaluation
-from plasticity.engine.evaluation import Evaluation, Target, blank, entered, evaluate, targets
+from plasticity.engine.evaluation import Evaluation, Target, blank, evaluate, targets, updated
 from plasticity.envs.control import cartpole
 from plasticity.runs import launch
 
@@ -38,7 +38,7 @@ def test_books_of_one_env_by_hand():
     kinds = [MID, MID, LAST, FIRST, LAST, FIRST, MID, LAST]
     for kind, reward in zip(kinds, [1.0, 0.0, 2.0, 0.0, 5.0, 0.0, 7.0, 9.0], strict=True):
         timestep = TimeStep(*(jnp.asarray([x]) for x in (np.int8(kind), reward, 1.0)), observation=None)  # type: ignore[misc]
-        books = entered(books, timestep, timestep.reward, 2)
+        books = updated(books, timestep, timestep.reward, 2)
     found = evaluation.summary(books, jnp.int32(8), episodic=True)
     assert {name: float(value) for name, value in found.items()} == {
         "episodes": 2, "episodic_return": 4.0, "episode_length": 2.0
@@ -54,7 +54,7 @@ def test_books_of_episodes_longer_than_a_float_counts():
         start = start._replace(age=many, running=precise(many), reward=precise(many))
         for kind in [MID] * 4 + [LAST]:
             timestep = TimeStep(jnp.full(2, kind, jnp.int8), jnp.ones(2), jnp.ones(2), observation=None)
-            start = entered(start, timestep, timestep.reward, 1)
+            start = updated(start, timestep, timestep.reward, 1)
         return evaluation.summary(start, jnp.int32(so_far + 5), episodic)
 
     found = books(True)

@@ -88,9 +88,9 @@ def test_cells(value, text):
 def test_what_is_refused(table, tmp_path):
     with pytest.raises(ValueError, match="the table has no column mean; its columns: arm, seeds, iqm"):
         results.latex_text(table, columns=["mean"])
-    with pytest.raises(ValueError, match="digits = 0 is not allowed"):
+    with pytest.raises(ValueError, match="digits: 0 is not allowed"):
         results.latex_text(table, digits=0)
-    with pytest.raises(ValueError, match=r"path = .*scores.txt with options \[\] is not allowed; must end with .csv"):
+    with pytest.raises(ValueError, match=r"path: .*scores.txt with options \[\] is not allowed; must end with .csv"):
         results.save_table(table, tmp_path / "scores.txt")
     with pytest.raises(ValueError, match=r"options \['digits'\] is not allowed"):
         results.save_table(table, tmp_path / "scores.csv", digits=2)

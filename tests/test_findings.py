@@ -89,7 +89,7 @@ with warnings.catch_warnings(record=True) as told:
 
 
 @pytest.mark.parametrize(
-    ("first", "expected"), [("exact", "2"), ("jax", "1 JAX was in use before: runs have one device")]
+    ("first", "expected"), [("exact", "2"), ("jax", "1 JAX is already initialised: runs have one device")]
 )
 def test_an_exact_finding_leaves_all_cores_to_those_after_it(first, expected, tmp_path):
     """A device for each core; where JAX made its devices before, a warning."""
@@ -372,12 +372,12 @@ def test_rewards_of_several_kinds_are_not_averaged(clause, message):
     [
         ("above", 0.0, 0.1, 0.3, "holds"),
         ("above", 0.0, -0.3, -0.1, "does not hold"),
-        ("above", 0.0, -0.3, 0.1, "does not tell"),
+        ("above", 0.0, -0.3, 0.1, "inconclusive"),
         ("below", 0.0, 0.1, 0.3, "does not hold"),
-        ("below", 0.0, -0.1, 0.3, "does not tell"),
+        ("below", 0.0, -0.1, 0.3, "inconclusive"),
         ("within", [-1.0, 1.0], 1.1, 1.2, "does not hold"),
-        ("within", [-1.0, 1.0], 0.9, 1.2, "does not tell"),
-        ("above", 0.0, None, None, "does not tell"),
+        ("within", [-1.0, 1.0], 0.9, 1.2, "inconclusive"),
+        ("above", 0.0, None, None, "inconclusive"),
     ],
 )
 def test_an_interval_that_holds_its_bound_shows_nothing_to_the_contrary(direction, bound, low, high, word):

@@ -258,7 +258,7 @@ def test_other_data_are_refused_and_moved_data_are_not(tmp_path):
     with pytest.raises(UserError) as error:
         folder.open_folder(place, moved, {**plan, "data": [{"path": "/b.npz", "sha256": "34" * 32}]}, resume=True)
     assert str(error.value) == (
-        "/b.npz is not the file with which the run was started (/a.npz): its SHA-256 was 121212121212..., "
+        "/b.npz is not the file that the run was started with (/a.npz): its SHA-256 was 121212121212..., "
         "now 343434343434..."
     )
 

@@ -180,7 +180,7 @@ def test_a_method_without_any_function_is_refused_unless_it_is_asked_to_do_nothi
         "@metadata(paper='none', neutral={'rate': 0.0})\n"
         "def odd(*, rate: float = 1.0):\n    return Intervention()\n",
     )
-    said = "interventions.odd changes nothing: what it returns has no function of its own"
+    said = "interventions.odd changes nothing: it returns no function of its own"
     assert said in refusal(interventions=["odd"])
     assert launch.plan(tiny.experiment(interventions=[{"kind": "odd", "rate": 0}])).jobs
 
@@ -292,7 +292,7 @@ def test_so_is_an_agents_metric(plugin: Any, column: str) -> None:
 def test_a_monitor_without_anything_to_say_is_refused_unless_another_arm_has_it() -> None:
     linear = {"kind": "classifier", "network": {"kind": "mlp", "widths": []}}
     deep = {"network": {"kind": "mlp", "widths": [4]}}
-    assert refusal(agent=linear, monitors=["srank"]).startswith("monitors.srank has nothing to say of this network")
+    assert refusal(agent=linear, monitors=["srank"]).startswith("monitors.srank writes nothing for this network")
     assert launch.plan(tiny.experiment(agent=linear, monitors=["srank"], arms={"a": {}, "b": {"agent": deep}})).jobs
 
 

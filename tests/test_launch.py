@@ -39,9 +39,9 @@ def reset(**changes) -> dict:
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"record_every": 7}, "record_every: 7 is not allowed; it must divide the 20 steps of a visit"),
-        ({"monitor_every": 12}, "record_every: 5 is not allowed; it must divide monitor_every, 12"),
-        ({"checkpoint_every": 9}, "record_every: 5 is not allowed; it must divide checkpoint_every, 9"),
+        ({"record_every": 7}, "record_every: 7 is not allowed; must divide the 20 steps of a visit"),
+        ({"monitor_every": 12}, "record_every: 5 is not allowed; must divide monitor_every, 12"),
+        ({"checkpoint_every": 9}, "record_every: 5 is not allowed; must divide checkpoint_every, 9"),
         (dqn(update_period=3), "arms.baseline: agent.update_period: 3 is not allowed; must divide the 20 steps"),
         (dqn(replay={"minimum": 500, "capacity": 200}), "agent.replay.minimum: 500 is not allowed; must be between 5"),
         (dqn(replay={"minimum": 16, "capacity": 4}), "agent.replay.capacity: 4 is not allowed; must be at least 5"),

@@ -480,19 +480,19 @@ def test_a_spec_is_hashable_data():
         ({"normalisation": "batch"}, "normalisation: .batch. is not allowed; must be one of none, layer, rms, map"),
         ({"initialiser": "zero"}, "initialiser: .zero. is not allowed; must be one of he, .*, sparse"),
         ({"convolution": "fft"}, "convolution: .fft. is not allowed; must be one of auto, patches, lax"),
-        ({"widths": (8, 0)}, "widths: 0 is not allowed; must be a whole number of at least 1"),
-        ({"widths": (2.5,)}, "widths: 2.5 is not allowed; must be a whole number of at least 1"),
+        ({"widths": (8, 0)}, "widths: 0 is not allowed; must be an integer of at least 1"),
+        ({"widths": (2.5,)}, "widths: 2.5 is not allowed; must be an integer of at least 1"),
         (
             {"parameterisation": "batch"},
             "parameterisation: .* is not allowed; must be one of none, weight, spectral, spectral_first",
         ),
-        ({"power_iterations": 0}, "power_iterations: 0 is not allowed; must be a whole number of at least 1"),
+        ({"power_iterations": 0}, "power_iterations: 0 is not allowed; must be an integer of at least 1"),
         ({"parameterisation": "spectral_first", "widths": ()}, "'spectral_first' needs a network with a dense hidden"),
         ({"injected": 3}, "injected: 3 is not allowed; must be at most the number of dense hidden layers"),
-        ({"outputs": 0}, "outputs: 0 is not allowed; must be a whole number of at least 1"),
-        ({"observation": (7, 8)}, r"observation must have 3 axes .*; got \(7, 8\)"),
+        ({"outputs": 0}, "outputs: 0 is not allowed; must be an integer of at least 1"),
+        ({"observation": (7, 8)}, r"observation must have 3 axes .*, got \(7, 8\)"),
         ({"observation": (2, 8, 2)}, "kernel: 3 is not allowed; must be at most 2, the side of its input"),
-        ({"observation": (0, 8, 2)}, "observation: 0 is not allowed; must be a whole number of at least 1"),
+        ({"observation": (0, 8, 2)}, "observation: 0 is not allowed; must be an integer of at least 1"),
     ],
 )
 def test_a_spec_refuses(change, message):
@@ -503,8 +503,8 @@ def test_a_spec_refuses(change, message):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"filters": 0}, "convolutions.filters: 0 is not allowed; must be a whole number of at least 1"),
-        ({"stride": 0}, "convolutions.stride: 0 is not allowed; must be a whole number of at least 1"),
+        ({"filters": 0}, "convolutions.filters: 0 is not allowed; must be an integer of at least 1"),
+        ({"stride": 0}, "convolutions.stride: 0 is not allowed; must be an integer of at least 1"),
         ({"padding": "same"}, "convolutions.padding: .same. is not allowed; must be one of VALID, SAME"),
     ],
 )

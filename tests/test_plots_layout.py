@@ -223,12 +223,12 @@ def test_records_without_a_value_do_not_count_in_a_running_mean():
         ({"arms": []}, r"arms: \[\] is not allowed; must be a list of at least one arm"),
         ({"arms": "nap"}, 'arms: "nap" is not allowed'),
         ({"arms": ["napp"]}, r"arms: unknown arm `napp`; .*did you mean `nap`\?"),
-        ({"labels": {"nap": " "}}, r'labels.nap: " " is not allowed; must be a text'),
-        ({"labels": {"nap": "$\\nonsense$"}}, "labels.nap: .* between \\$ it is no formula"),
+        ({"labels": {"nap": " "}}, r'labels.nap: " " is not allowed; must be text'),
+        ({"labels": {"nap": "$\\nonsense$"}}, "labels.nap: .* the formula between \\$ is not valid"),
         ({"labels": {"nap": "redo"}}, 'labels: "redo" is not allowed for several arms'),
         ({"size": (3,)}, r"size: \[3\] is not allowed; must be width and height between 2 and 40 inches"),
         ({"size": (float("nan"), 3)}, "size: "),
-        ({"smooth": 2.5}, "smooth: 2.5 is not allowed; must be a whole number of records"),
+        ({"smooth": 2.5}, "smooth: 2.5 is not allowed; must be an integer"),
     ],
 )
 def test_options_that_do_not_fit_are_refused_in_one_line(tmp_path, options, said):

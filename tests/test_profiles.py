@@ -86,7 +86,7 @@ def test_profiles_agree_with_rliable():
 
 @pytest.mark.parametrize("thresholds", [[[0.0]], [np.inf], 3.0])
 def test_bad_thresholds_are_refused(thresholds):
-    with pytest.raises(ValueError, match=r"thresholds = .* is not allowed; must be a one-dimensional array of finite"):
+    with pytest.raises(ValueError, match=r"thresholds: .* is not allowed; must be a one-dimensional array of finite"):
         results.performance_profiles(scores_of({"a": [[0.0]]}), thresholds)
 
 
@@ -155,5 +155,5 @@ def test_points_of_a_sweep_meet_the_controls_point():
     assert found["probability_low"].isna().all()  # one seed each
     alone = results.probability_of_improvement(scores_of(arms, seeds=[0, 0], rate=[0.1, 0.2, 0.1, 0.3]), "base")
     np.testing.assert_array_equal(alone["probability"], [0.0, NAN])
-    with pytest.raises(ValueError, match=r"control = 'bse' is not an arm of the scores; their arms: a, base"):
+    with pytest.raises(ValueError, match=r"control: 'bse' is not an arm of the scores; their arms: a, base"):
         results.probability_of_improvement(scores_of(arms), "bse")

@@ -310,7 +310,7 @@ def test_evaluations_are_a_table(tmp_path):
 
 
 def test_no_run_is_refused(tmp_path):
-    with pytest.raises(ValueError, match="no run to report"):
+    with pytest.raises(ValueError, match="no runs to report"):
         report.collect([])
     with pytest.raises(ValueError, match="there is no such folder"):
         report.save([tmp_path / "absent"])
@@ -410,7 +410,7 @@ def test_metrics_of_layers_are_left_out_where_there_is_no_room(tmp_path, monkeyp
     monkeypatch.setattr("plasticity.report.data.BUDGET", 79)  # of two lines of 40 points each
     data = report.collect([folder])
     assert [metric["name"] for metric in data["groups"][0]["charts"]["monitors"]] == ["norm"]
-    assert "Of single layers 1 metric would make this page too large" in report.page(data)
+    assert "Left out to keep this page small: 1 metric of single layers" in report.page(data)
 
 
 # ---------------------------------------------------------------------------------------------- in a browser

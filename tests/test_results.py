@@ -124,10 +124,10 @@ def test_a_run_without_records_gives_empty_tables(tmp_path):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("relabe", r"relabe is not a run: there is no such folder; did you mean .*relabel\?$"),
+        ("relabe", r"relabe is not a run: there is no such folder; did you mean `.*relabel`\?$"),
         ("empty", r"empty is not a run: plan.json is missing; there .*$"),
         ("broken", r"broken/plan.json is damaged \(JSONDecodeError: .*\); .* --resume` rewrites it$"),
-        ("partial", r"partial/plan.json is damaged \(it does not hold the arms .*\); .*$"),
+        ("partial", r"partial/plan.json is damaged \(it does not contain the arms .*\); .*$"),
     ],
 )
 def test_no_run_is_refused_in_one_line(tmp_path, name, message):
@@ -243,7 +243,7 @@ def test_few_and_missing_values():
 
 
 def test_a_confidence_outside_its_range_is_refused():
-    with pytest.raises(ValueError, match=r"confidence = 95 is not allowed; must be in \(0, 1\)"):
+    with pytest.raises(ValueError, match=r"confidence: 95 is not allowed; must be in \(0, 1\)"):
         results.mean_interval([1.0, 2.0], confidence=95)
 
 

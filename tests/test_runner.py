@@ -189,7 +189,7 @@ def test_chunk_steps():
     assert chunk_steps(visits, {"monitor_every": [125]}) == 25
     assert chunk_steps(visits, {"monitor_every": [500]}, 100) == 100
     assert chunk_steps([VisitPlan(0, 7)], {}) == 7
-    with pytest.raises(ValueError, match="record_every: 300 is not allowed; it must divide the 500 steps of a visit"):
+    with pytest.raises(ValueError, match="record_every: 300 is not allowed; must divide the 500 steps of a visit"):
         chunk_steps(visits, {}, 300)
     with pytest.raises(ValueError, match="monitor_every"):
         chunk_steps(visits, {"monitor_every": [120]}, 50)

@@ -62,7 +62,7 @@ def test_intransigence():
     table = matrix(ONE, FRESH, arms=("base", "fresh"), seeds=(4, 4))
     found = results.intransigence(table)
     np.testing.assert_allclose(found.lanes["intransigence"], [0.0, 0.1, 0.2], atol=1e-12)
-    with pytest.raises(ValueError, match=r"control = 'new' is not an arm of the matrix; its arms: base, fresh"):
+    with pytest.raises(ValueError, match=r"control: 'new' is not an arm of the matrix; its arms: base, fresh"):
         results.intransigence(table, control="new")
 
 
@@ -139,7 +139,7 @@ def test_several_runs_make_one_matrix(run, tmp_path):
 
 
 def test_what_is_refused(run, tmp_path):
-    with pytest.raises(ValueError, match=r"arm = 'bse' is not an arm of .*; its arms: base, fresh"):
+    with pytest.raises(ValueError, match=r"arm: 'bse' is not an arm of .*; its arms: base, fresh"):
         results.performance_matrix(run, arm="bse")
     empty = made.write(tmp_path / "empty", made.plan(["base"], tasks=["a"], visits=[(0, 20)]))
     with pytest.raises(ValueError, match=r"empty has no evaluations; set evaluation: \{every: visit, tasks: all\}"):

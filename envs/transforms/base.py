@@ -22,31 +22,31 @@ from plasticity.envs.base import StreamFactory, chance, tasks_of
 Per = Literal["task", "visit"]
 Values = float | tuple[float, ...]
 Transform = Callable[[StreamFactory], StreamFactory]
-Done = Array | None  # the share of the change that is made, float32; None: all of it, always
+Done = Array | None  # completed fraction of the change, float32; None: always all of it
 
 TRANSFORM = 1000  # folded into a lane's data key; below it: ``envs.base`` and ``plasticity.engine.visits``
-PROBLEM, OPENING, ACTION, SIGHT = range(4)  # what is derived from the key of one transform
+PROBLEM, OPENING, ACTION, SIGHT = range(4)  # tags for keys derived from the key of one transform
 
 
 class LaneTransform(NamedTuple):
     """The functions of a transform, for ONE lane, arrays ``[E, ...]``; None means no change."""
 
     problem: Callable[[Key, Array], Any] = lambda key, index: ()
-    memory: Callable[[], Any] = tuple  # at the beginning of a visit; arrays [E, ...]
+    memory: Callable[[], Any] = tuple  # its memory at the start of a visit; arrays [E, ...]
     act: Callable[[Key, Any, Any, Array, Done], tuple[Any, Array]] | None = None
-    # key of the step, problem, memory, actions, done -> memory, the actions that the wrapped stream is given
+    # key of the step, problem, memory, actions, done -> memory, actions for the wrapped stream
     see: Callable[[Key, Any, Any, TimeStep, Done], tuple[Any, TimeStep]] | None = None
-    # key of the step, problem, memory, the wrapped stream's time step, done -> memory, what the learner is given
+    # key of the step, problem, memory, the wrapped stream's time step, done -> memory, time step for the learner
     score: Callable[[Any, Array, Done], Array] | None = None
-    # problem, the wrapped stream's score [E], done -> score [E]; to be given where `see` changes the reward
+    # problem, the wrapped stream's score [E], done -> score [E]; required if `see` changes the reward
 
 
 class Division(NamedTuple):
     """The tasks of a transformed stream."""
 
     spec: StreamSpec
-    inner: np.ndarray  # int32[tasks]: which task the wrapped stream is given
-    problem: np.ndarray  # int32[tasks]: the index of the problem that the transform poses
+    inner: np.ndarray  # int32[tasks]: the task of the wrapped stream
+    problem: np.ndarray  # int32[tasks]: the index of the transform's problem
     steps: np.ndarray  # float32[tasks]: env steps of a visit
 
 
@@ -56,13 +56,13 @@ class Wrapped(NamedTuple):
     inner: State
     problem: Any
     memory: Any  # [W, E, ...]
-    span: Any  # float32[W]: env steps that the change takes; () where it is abrupt
-    score: Any  # float32[W, E]: of the newest time step; () where the wrapped stream says it
+    span: Any  # float32[W]: duration of the change in env steps; () if it is abrupt
+    score: Any  # float32[W, E]: of the newest time step; () if the wrapped stream provides it
 
 
 @dataclass(frozen=True)
 class Make:
-    """``StreamFactory.make`` of a transformed stream, which shows what it is made of."""
+    """``StreamFactory.make`` of a transformed stream, which exposes its parts."""
 
     kind: str
     inner: Callable[[int], Stream]
@@ -73,7 +73,7 @@ class Make:
 
 
 def number_of(make: Callable[[int], Stream], kind: str) -> int:
-    """How many transforms of this kind are in it."""
+    """The number of transforms of this kind in ``make``."""
     count = 0
     while isinstance(make, Make):
         count += make.kind == kind
@@ -105,11 +105,11 @@ def divided(spec: StreamSpec, per: Per, period: int | None = None) -> Division:
 
 @dataclass(frozen=True)
 class Rule:
-    """A change as it is made to the streams of one source (static)."""
+    """A change applied to the streams of one source (static)."""
 
     change: LaneTransform
     plan: Division
-    gradual: float  # the share of a visit, from its beginning, that the change takes; 0: it is abrupt
+    gradual: float  # the initial fraction of a visit over which the change takes place; 0: it is abrupt
     tags: tuple[int, ...]  # folded into a lane's data key
     problem_key: Callable[[Key], Key] | None = None
 
@@ -119,7 +119,7 @@ class Rule:
         return key
 
     def pose(self, key: Key, task: Array) -> tuple[Any, Any]:
-        """A lane's problem, and the env steps that the change to it takes."""
+        """A lane's problem, and the duration of the change to it in env steps."""
         own = self.problem_key(key) if self.problem_key else self.key(key, PROBLEM)
         span = jnp.asarray(np.float32(self.gradual) * self.plan.steps)[task] if self.gradual else ()
         return self.change.problem(own, jnp.asarray(self.plan.problem)[task]), span
@@ -189,7 +189,7 @@ def transformed(
     gradual: float = 0.0,
     problem_key: Callable[[Key], Key] | None = None,
 ) -> StreamFactory:
-    """``source`` with a ``change``.
+    """Apply a ``change`` to ``source``.
 
     ``gradual`` (static): the initial fraction of a visit over which the change takes place. All keys are derived from
     ``fold_in(key, TRANSFORM)`` by folding in the kind and the number of transforms of the same kind below it, so two
@@ -202,13 +202,13 @@ def transformed(
 
 
 def between(numbers: tuple[Array, Array], done: Done) -> Array:
-    """``last + done * (new - last)`` of a last and a new number."""
+    """Interpolate between a pair of numbers: ``last + done * (new - last)``."""
     last, new = numbers
     return new if done is None else last + done * (new - last)
 
 
 def in_turn(values: Sequence[float]) -> Callable[[Key, Array], tuple[Array, Array]]:
-    """The problem of a number: its last value and the new one, ``values[index % n]``; at index 0 both are the first."""
+    """The problem of a number: its last and new values, ``values[index % n]``; at index 0 both are the first."""
 
     def problem(key: Key, index: Array) -> tuple[Array, Array]:
         del key

@@ -1,6 +1,6 @@
 """``plasticity bench``: speed on this machine, as tables and as JSON. Measuring is separate from printing.
 
-The benchmarks are imported, with JAX, when one of the names is used: the driver of the GPU check needs neither.
+Benchmarks and JAX are imported on first use, since the driver of the GPU check needs neither.
 """
 
 import importlib

@@ -13,7 +13,7 @@ from plasticity.runs import launch
 
 THOROUGH, QUICK = Effort(5, 0.5), Effort(3, 0.01)
 SCALING = (1, 2, 4, 8, 16, 32)
-STEPS = 1 << 24  # of the only visit: more than any benchmark runs
+STEPS = 1 << 24  # length of the only visit: more than any benchmark runs
 
 BREAKOUT: Document = {"kind": "minatar", "games": ["breakout"], "full_actions": False, "steps_per_visit": STEPS}
 ATARI: Document = {"kind": "atari", "games": ["Breakout"], "frames_per_visit": 4 * STEPS}

@@ -17,7 +17,7 @@ from plasticity.runs import launch
 
 SIZES = (LABELS["dimensions"], 256, 256, LABELS["classes"])
 OPTIMIZER = optax.adam(1e-3)
-TARGET = 1.15  # of the loop's time to that of the scan by hand
+TARGET = 1.15  # of the loop's time to that of the hand-written scan
 
 
 class Overhead(NamedTuple):
@@ -26,7 +26,7 @@ class Overhead(NamedTuple):
     what: str
     lanes: int
     updates_per_second: float  # of all lanes together
-    time_of_bare: float  # its time divided by that of the scan by hand
+    time_of_bare: float  # its time divided by that of the hand-written scan
 
 
 def forward(params: list[Any], x: Array) -> Array:
@@ -119,13 +119,13 @@ def measure(lanes: int, effort: Effort) -> list[Overhead]:
     runs = [Run(planned.program, planned.placement, launch.devices()) for _ in range(2)]
     runs[0].begin()
     contenders: dict[str, Work] = {
-        "scan by hand": bare(lanes, planned.placement.devices, case.chunk),
+        "hand-written scan": bare(lanes, planned.placement.devices, case.chunk),
         "compiled chunk": compiled_only(runs[0]),
         "loop": whole_loop(runs[1]),
     }
     turns = interleaved(contenders, effort)
     updates = lanes * case.chunk
-    base = turns["scan by hand"]
+    base = turns["hand-written scan"]
     return [Overhead(what, lanes, updates / float(np.median(t)), ratio(t, base)) for what, t in turns.items()]
 
 
@@ -141,7 +141,7 @@ def loop(say: Callable[[str], None], quick: bool = False) -> list[Overhead]:
 
 def verdicts(rows: list[Overhead]) -> list[str]:
     return [
-        f"{row.lanes} lanes: the loop takes {row.time_of_bare:.2f} times as long as a scan by hand (target {TARGET})"
+        f"{row.lanes} lanes: the loop takes {row.time_of_bare:.2f} times as long as hand-written (target {TARGET})"
         for row in rows
         if row.what == "loop"
     ]

@@ -25,8 +25,8 @@ class Learner(NamedTuple):
     case: Case
     lanes: tuple[int, ...]
     probe_size: int
-    every: int  # env steps between measurements in the experiments that are meant
-    costly: bool = True  # whether the monitors that are measured far more rarely by default are timed too
+    every: int  # env steps between measurements in typical experiments of this kind
+    costly: bool = True  # whether to also time monitors that are measured much more rarely by default
 
 
 DQN: Mapping[str, Any] = {"kind": "dqn", **replay(2_000)}

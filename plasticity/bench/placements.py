@@ -16,7 +16,7 @@ from plasticity.runs.session import Job
 WIDTHS = (1, 2, 4, 8, 16, 32)
 QUICK_CASES = ("regressor_5", "classifier")
 TARGET = 0.9  # of the automatic placement's speed to the best one's
-Shape = tuple[int, int]  # devices, width: all that a compiled program knows of a placement
+Shape = tuple[int, int]  # devices, width: all of a placement that a compiled program depends on
 
 
 class Speed(NamedTuple):

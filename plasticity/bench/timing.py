@@ -21,10 +21,10 @@ THOROUGH, QUICK = Effort(7, 0.25), Effort(3, 0.01)
 
 
 def interleaved(contenders: Mapping[Name, Work], effort: Effort) -> dict[Name, list[float]]:
-    """Seconds of one call of each contender, one number for each turn; turn ``i`` of all is taken at about one time.
+    """Seconds per call of each contender, one number per turn; turn ``i`` of all is taken at about the same time.
 
-    The first two calls (which may compile) are not counted. Every other round runs backwards, so that what one
-    contender leaves in the caches does not always meet the same successor.
+    The first two calls (which may compile) are not counted. Every other round runs in reverse order, so that
+    cache effects do not always affect the same successor.
     """
     calls = {}
     for name, work in contenders.items():

@@ -9,7 +9,7 @@ from typing import TextIO
 SUBSTITUTES = "backslashreplace"  # for characters that the encoding does not have
 
 
-class _Patient(io.RawIOBase):
+class _FailSafe(io.RawIOBase):
     """Write to a file descriptor; after the first failure (closed pipe, lost terminal, full disk), discard."""
 
     def __init__(self, descriptor: int) -> None:
@@ -37,7 +37,7 @@ class _Patient(io.RawIOBase):
             return len(view)
 
 
-def patient(stream: TextIO | None, descriptor: int) -> TextIO | None:
+def fail_safe(stream: TextIO | None, descriptor: int) -> TextIO | None:
     """Wrap the text stream of a file descriptor so that neither its reader nor its encoding can make it fail.
 
     Any other stream (a notebook's, a test's) is returned unchanged.
@@ -51,14 +51,14 @@ def patient(stream: TextIO | None, descriptor: int) -> TextIO | None:
         stream.flush()
     except (OSError, ValueError, AttributeError):
         return stream
-    raw = io.BufferedWriter(_Patient(descriptor), 8192)
+    raw = io.BufferedWriter(_FailSafe(descriptor), 8192)
     terminal = stream.isatty()
     made = io.TextIOWrapper(raw, stream.encoding, SUBSTITUTES, line_buffering=True, write_through=terminal)
     return made
 
 
 def never_fail() -> None:
-    """Wrap the process's standard output and standard error with :func:`patient`; discard output to closed ones.
+    """Wrap the process's standard output and standard error with :func:`fail_safe`; discard output to closed ones.
 
     A closed descriptor is opened first. Otherwise the next file to be opened would get its number, and anything a
     library prints would end up in that file.
@@ -69,5 +69,5 @@ def never_fail() -> None:
         except OSError:
             with contextlib.suppress(OSError):
                 os.open(os.devnull, os.O_RDWR)
-    sys.stdout = patient(sys.stdout, 1) or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
-    sys.stderr = patient(sys.stderr, 2) or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stdout = fail_safe(sys.stdout, 1) or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115
+    sys.stderr = fail_safe(sys.stderr, 2) or open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115

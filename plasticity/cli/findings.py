@@ -41,8 +41,8 @@ def print_table(findings: Sequence[Finding], root: Path, full: bool, console: Co
 def _kept(finding: Finding, root: Path, full: bool) -> Any:
     result = store.read_result(store.place_of(finding, root, full))
     if result is None:
-        return "under way" if store.seconds(store.place_of(finding, root, full)) else None
-    return result if result.get("digest") == finding.digest(full) else "file changed since"
+        return "in progress" if store.seconds(store.place_of(finding, root, full)) else None
+    return result if result.get("digest") == finding.digest(full) else "file has changed"
 
 
 def run(findings: Sequence[Finding], root: Path, full: bool, force: bool, console: Console, errors: Console) -> int:

@@ -85,8 +85,8 @@ def run(
         errors.print(Text(f"{stopped}: saved; continue with\n  {_again(config, overrides, folder)}"))
         raise typer.Exit(128 + stopped.number) from None
     except StorageError as failed:
-        told = "; ".join(str(failed).splitlines())
-        errors.print(Text(f"{told}\nsaved data are kept; continue with\n  {_again(config, overrides, folder)}"))
+        reason = "; ".join(str(failed).splitlines())
+        errors.print(Text(f"{reason}\nsaved data are kept; continue with\n  {_again(config, overrides, folder)}"))
         raise typer.Exit(failed.code) from None
     _show(folder, draw)
 
@@ -309,7 +309,7 @@ def bench(
         list[str] | None, typer.Argument(help="see the list below; default: all", metavar="[NAME]...")
     ] = None,
     json: Annotated[Path | None, typer.Option(help="also write the numbers to this file")] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="small and imprecise, as a check that it works")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="small and imprecise, to check that everything works")] = False,
 ) -> None:
     """Measure speed on this machine."""
     from plasticity import bench as benchmarks

@@ -23,7 +23,7 @@ def listed(key: str, words: str) -> list[str] | None:
     if not words:
         return None
     if not all(names):
-        raise UserError(f"{key}: {shown(words)} is not allowed; must be names separated by commas, as a,b,c")
+        raise UserError(f"{key}: {shown(words)} is not allowed; must be names separated by commas, such as a,b,c")
     return names
 
 
@@ -32,7 +32,7 @@ def _labels(pairs: list[str]) -> dict[str, str]:
     for pair in pairs:
         arm, equals, label = pair.partition("=")
         if not equals or not arm:
-            raise UserError(f"label: {shown(pair)} is not allowed; must be ARM=NAME, as layer_norm=LayerNorm")
+            raise UserError(f"label: {shown(pair)} is not allowed; must be ARM=NAME, such as layer_norm=LayerNorm")
         if arm in found:
             raise UserError(f"label: {shown(arm)} is given twice; name each arm once")
         found[arm] = label
@@ -42,5 +42,5 @@ def _labels(pairs: list[str]) -> dict[str, str]:
 def _size(text: str) -> tuple[float, float] | None:
     match = SIZE.fullmatch(text.strip())
     if text and not match:
-        raise UserError(f"size: {shown(text)} is not allowed; must be width x height in inches, as 6x4")
+        raise UserError(f"size: {shown(text)} is not allowed; must be width x height in inches, such as 6x4")
     return (float(match[1]), float(match[2])) if match else None

@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from plasticity.results.read import plan
-from plasticity.runs.accounts import LANES, MISSING, has_begun, read_status, table_parts
+from plasticity.runs.accounts import LANES, MISSING, has_started, read_status, table_parts
 from plasticity.runs.checksums import DamagedError, read_table
 
 QUIET_SECONDS = 60.0  # without a new status before the arm counts as silent
@@ -150,7 +150,7 @@ class Watcher:
         except KeyError:  # written by an older version
             return 0
         except FileNotFoundError:
-            if has_begun(arm):
+            if has_started(arm):
                 self._damaged[path] = MISSING
             return 0
         except (OSError, DamagedError) as error:

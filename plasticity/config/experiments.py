@@ -268,7 +268,7 @@ def _check_control(parser: Parser, name: str, control: Any, given: Mapping[str, 
     elif control == name:
         parser.refuse(at, f"{shown(control)} is the arm itself; name the arm that is reset at every task switch")
     elif isinstance(given[control], Mapping) and given[control].get("control") is not None:
-        parser.refuse(at, f"{shown(control)} has its own control, so it cannot be one")
+        parser.refuse(at, f"{shown(control)} has its own control, so it cannot be a control")
 
 
 FRESH = "fresh"  # the default control

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 from plasticity.core.errors import UserError, cut
 
-WIDTH = 240  # of a foreign package's text in a message
-STOPS = (Exception, SystemExit)  # whatever a foreign function may raise, except Ctrl-C
+WIDTH = 240  # of a third-party package's text in a message
+STOPS = (Exception, SystemExit)  # whatever a third-party function may raise, except Ctrl-C
 
 Lift = Callable[[str, Any], Any]  # member's name, returned value -> the value as the family's type, if possible
 
@@ -37,20 +37,20 @@ class Origin(NamedTuple):
         return f"{self.family.removesuffix('s')} `{self.name}` ({self.package})"
 
 
-def said(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """The error's type and message in one short line."""
     return cut(" ".join(f"{type(error).__name__}: {error}".split()), WIDTH)
 
 
 @contextlib.contextmanager
-def told(where: str) -> Iterator[None]:
+def failing_as(where: str) -> Iterator[None]:
     """Convert any exception in the block except Ctrl-C to a one-line ``UserError`` that starts with ``where``."""
     try:
         yield
     except UserError:
         raise
     except STOPS as error:
-        raise UserError(f"{where}: {said(error)}") from error
+        raise UserError(f"{where}: {error_text(error)}") from error
 
 
 def calling(origin: Origin, function: Callable[..., Any], where: str, keeps: Keeps | None = None) -> Callable[..., Any]:
@@ -60,7 +60,7 @@ def calling(origin: Origin, function: Callable[..., Any], where: str, keeps: Kee
     """
 
     def call(*args: Any, **kwargs: Any) -> Any:
-        with told(f"{origin}: `{where}` fails"):
+        with failing_as(f"{origin}: `{where}` fails"):
             made = function(*args, **kwargs)
             wrong = keeps(args, made) if keeps else ""
             if wrong:
@@ -88,7 +88,7 @@ def record(origin: Origin, made: Any, keeps: Mapping[str, Keeps] = MappingProxyT
 
 
 def guarded(origin: Origin, factory: Callable[..., Any], returns: Mapping[str, Returns]) -> Callable[..., Any]:
-    """Wrap the factory of a foreign member; signature and metadata are kept, and its result has the family's type.
+    """Wrap the factory of a third-party member; signature and metadata are kept, and its result has the family's type.
 
     ``UserError`` naming member and package if the factory, or a function that it returned, raises or exits, or if the
     factory returns another type.
@@ -96,7 +96,7 @@ def guarded(origin: Origin, factory: Callable[..., Any], returns: Mapping[str, R
 
     @functools.wraps(factory)
     def make(*args: Any, **kwargs: Any) -> Any:
-        with told(str(origin)):
+        with failing_as(str(origin)):
             made = factory(*args, **kwargs)
         wanted = returns.get(origin.family)
         if wanted is None:
@@ -118,7 +118,7 @@ def applying(origin: Origin, function: Callable[..., Any], kind: type) -> Callab
     """
 
     def apply(*args: Any) -> Any:
-        with told(f"{origin}: fails when it is applied"):
+        with failing_as(f"{origin}: fails when it is applied"):
             made = function(*args)
         if not isinstance(made, kind):
             wanted = article(kind.__name__)

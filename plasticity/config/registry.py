@@ -14,7 +14,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from plasticity.config.fields import Metadata, metadata_of
-from plasticity.config.plugins import Origin, Returns, guarded, said
+from plasticity.config.plugins import Origin, Returns, error_text, guarded
 from plasticity.config.schema import Setting, schema_of
 from plasticity.core.errors import KEY, UserError, cut, unknown
 
@@ -105,8 +105,8 @@ class Registry:
                 self.register(family, entry.name, self._loaded(family, entry), _package(entry))
             except KeyboardInterrupt:
                 raise
-            except BaseException as error:  # a foreign package may raise anything while it is imported, or exit
-                refused = _refused(entries, family, f"cannot be used: {said(error)}")
+            except BaseException as error:  # importing a third-party package may raise anything, or exit
+                refused = _refused(entries, family, f"cannot be used: {error_text(error)}")
         if refused is not None:
             self._broken[family, entry.name] = refused
 

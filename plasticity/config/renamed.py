@@ -1,6 +1,6 @@
 """Old names of keys, settings and members; configs that use them are read as if they used the new names.
 
-A member's metadata hold its former names: ``formerly`` for the member, ``renamed`` for its settings. A setting may
+A member's metadata contains its former names: ``formerly`` for the member, ``renamed`` for its settings. A setting may
 have moved into a nested member (:class:`plasticity.config.fields.Moved`).
 """
 
@@ -61,8 +61,8 @@ class Renamer:
         """The dotted path of an override or a sweep with new names.
 
         Args:
-          document: where the path leads, with new names already: a setting is renamed only where its member says so.
-          path: as written. It is unchanged if the value must change too, which :meth:`document` does.
+          document: the config, with new names already; a setting is renamed only if its member declares a new name.
+          path: the path as written. It is unchanged if the value must change too, which :meth:`document` does.
         """
         *steps, last = path.split(".")
         for i, family in enumerate(steps):
@@ -96,7 +96,7 @@ class Renamer:
             location = locate(document, ".".join(steps))
         except NoSuchPlaceError:
             return {}
-        if location[:1] == ("arms",):  # what an arm does not say, the base does
+        if location[:1] == ("arms",):  # an arm inherits missing keys from the base
             arm = as_member(found_at(document, location[:2])) or {}
             document, location = merged({**document, "arms": {}}, arm), location[2:]
         member = as_member(found_at(document, location))
@@ -109,7 +109,7 @@ class Renamer:
     def _parts(self, raw: dict[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
         """The members and the sweep of a config, of an arm, or of a member.
 
-        ``base`` is what they are laid over: a member that names no kind has the kind of the one there.
+        ``base``: the defaults they are merged into; a member without a kind has the kind of its default.
         """
         found = dict(raw)
         for key, value in raw.items():

@@ -114,7 +114,7 @@ def _setting(factory: Callable[..., Any], name: str, annotation: Any, default: A
     members = ((m.family, _is_container(part)) for part in parts for m in _marks(part) if isinstance(m, Member))
     member, many = next(members, (None, False))
     if not (member or traced) and any(isinstance(mark, Traced | Member) for mark in _deep_marks(annotation)):
-        raise TypeError(f"{_named(factory)}: `{name}` hides a traced number or a member in a container")
+        raise TypeError(f"{_named(factory)}: `{name}`: traced numbers and members are not allowed in a container")
     allowed = _members(member, many) if member else words(annotation)
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(Any if member else strict(annotation))

@@ -30,12 +30,12 @@ class MonitorKeys:
 class MemberConfig:
     """A member of a family with all its settings, defaults included.
 
-    Two choices with equal :meth:`static` share a compiled program; they differ at most in traced numbers.
+    Two members with equal :meth:`static` share a compiled program; they differ at most in traced numbers.
     """
 
     family: str
     kind: str
-    values: Mapping[str, Any]  # a nested member is a Choice, a list of members a tuple of them
+    values: Mapping[str, Any]  # a nested member is a MemberConfig, a list of members a tuple of them
     factory: Callable[..., Any] = field(compare=False, repr=False)
     every: int | Literal["visit"] | None = None  # of a monitor: its own period, if any
 
@@ -81,7 +81,7 @@ class MemberConfig:
         return (self.family, self.kind, *parts)
 
     def dump(self) -> dict[str, Any]:
-        """The choice as plain data with everything explicit; parsing it gives an equal choice."""
+        """The member as plain data with everything explicit; parsing it gives an equal member."""
         own = {} if self.every is None else {"every": self.every}
         return {"kind": self.kind, **own} | {name: plain(value) for name, value in self.values.items()}
 
@@ -102,7 +102,7 @@ def paths(prefix: str, members: Sequence[MemberConfig]) -> tuple[str, ...]:
 
 
 def plain(value: Any) -> Any:
-    """The value in a form that YAML can write: choices dumped, tuples as lists, NumPy scalars as Python numbers."""
+    """The value in a form that YAML can write: members dumped, tuples as lists, NumPy scalars as Python numbers."""
     if isinstance(value, np.generic):
         return value.item()
     if isinstance(value, MemberConfig):
@@ -127,7 +127,7 @@ def _means_period(key: str, schema: Mapping[str, Setting]) -> bool:
 
 
 class Parser:
-    """Converts plain data to choices; collects every problem with its location instead of stopping at the first."""
+    """Convert plain data to members; collects every problem with its location instead of stopping at the first."""
 
     def __init__(self, registry: Registry) -> None:
         self.registry = registry
@@ -182,8 +182,8 @@ class Parser:
             self.refuse(at, f"has {len(raw):,} {family}; at most {MEMBERS} are allowed")
             return ()
         read = self.monitor if family == "monitors" else functools.partial(self.member, family)
-        choices = [read(item, (*at, i)) for i, item in enumerate(raw)]
-        return tuple(choice for choice in choices if choice is not None)
+        members = [read(item, (*at, i)) for i, item in enumerate(raw)]
+        return tuple(member for member in members if member is not None)
 
     def monitor(self, raw: Any, at: Location) -> MemberConfig | None:
         """Parse a monitor, which besides its settings may have its own period, ``every``."""
@@ -200,9 +200,9 @@ class Parser:
             return None
         period = {key: value for key, value in given.items() if _means_period(str(key), schema)}
         rest = {key: value for key, value in given.items() if key not in period}
-        choice = self.member("monitors", rest, at)
+        member = self.member("monitors", rest, at)
         every = self.settings(schema_of(MonitorKeys), period, at).get("every")
-        return None if choice is None else replace(choice, every=every)
+        return None if member is None else replace(member, every=every)
 
     def settings(self, schema: Mapping[str, Setting], raw: Any, at: Location) -> dict[str, Any]:
         """Parse all settings of a schema, in its order; problems are collected in ``problems``."""

@@ -147,7 +147,7 @@ def _unsweepable(path: str) -> str | None:
         return None
     if root == "stream":
         return "a stream cannot be swept: all lanes of a run share it; write a config for each stream"
-    return "cannot be swept; a path starts with `agent.` or `interventions.`, as agent.optimizer.learning_rate"
+    return "cannot be swept; a path starts with `agent.` or `interventions.`, such as agent.optimizer.learning_rate"
 
 
 def _bad_values(values: Any) -> str | None:

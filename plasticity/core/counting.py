@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from plasticity.core.types import Array
 
-BLOCK = 1024  # terms that `total` leaves to one plain sum
+BLOCK = 1024  # terms that `total` sums naively
 
 
 class Count(NamedTuple):
@@ -83,7 +83,7 @@ def floor(number: Precise) -> Array:
 
 
 def moments(shape: tuple[int, ...] = ()) -> Moments:
-    """The moments before any sample."""
+    """The initial moments, before any sample."""
     return Moments(zeros(shape), zeros(shape))
 
 

@@ -93,9 +93,9 @@ def check(key: str, value: Any, known: Iterable[str], user: str = "") -> None:
 
 
 def check_least(key: str, value: Any, least: int, user: str = "") -> None:
-    """Raise a ``ValueError`` if ``value`` is not a whole number of at least ``least``."""
+    """Raise a ``ValueError`` if ``value`` is not an integer of at least ``least``."""
     if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-        raise refused(key, value, f"a whole number of at least {least}", user)
+        raise refused(key, value, f"an integer of at least {least}", user)
 
 
 def shown(value: Any, width: int = 48) -> str:

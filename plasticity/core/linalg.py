@@ -16,7 +16,7 @@ from plasticity.core.types import Array, Key
 
 
 def one_by_one(decompose: Callable[..., Any]) -> Callable[..., Any]:
-    """``decompose``, which under ``vmap`` on a CPU becomes a loop; unchanged on other backends."""
+    """Make ``decompose`` a loop under ``vmap`` on a CPU; on other backends it is unchanged."""
     looped = jax.custom_batching.sequential_vmap(decompose)
 
     def call(*args: Any) -> Any:

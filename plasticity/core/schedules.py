@@ -51,8 +51,8 @@ def warm_up(schedule: Schedule, steps: Number) -> Schedule:
     if isinstance(steps, int) and steps == 0:
         return schedule
 
-    def warmed(count: Array) -> Array:
+    def with_warm_up(count: Array) -> Array:
         # In float32: a count that stays at 2^31 - 1 (the largest) must not wrap to below 0.
         return fraction(jnp.asarray(count, jnp.float32) + 1.0, steps) * schedule(jnp.maximum(count - steps, 0))
 
-    return warmed
+    return with_warm_up

@@ -110,7 +110,7 @@ class Task(NamedTuple):
     step: Callable[[Key, State, Array, Any], tuple[State, Any, Array, Array, Array]]
     # key, state, action, params -> state, observation, reward, discount, last
     at: Callable[[Any, Array], Any] | None = None
-    # params, env steps since the visit began (int32) -> the params of this moment, for a problem that changes gradually
+    # params, env steps since the visit began (int32) -> the current params, for a problem that changes gradually
 
 
 def reward_of(state: State, timestep: TimeStep) -> Array:
@@ -235,4 +235,4 @@ class Agent(NamedTuple):
     play: Callable[[Key, AgentState, Any, Array], Array]
     # observation [E, ...], epsilon float32[] -> actions [E, ...]; for evaluation: nothing is explored but that with
     # probability epsilon a discrete action is uniformly random
-    told: str = ""  # the setting through which the agent itself, beside its intervention, acts at task switches
+    told: str = ""  # the setting through which the agent itself, apart from its intervention, acts at task switches

@@ -37,15 +37,15 @@ class Target(NamedTuple):
     task: int
 
 
-class Books(NamedTuple):
+class EpisodeStatistics(NamedTuple):
     """Evaluation statistics of one lane, ``[E]`` each."""
 
     running: Precise  # return of the current episode
-    age: Array  # int32: its steps so far
-    episodes: Array  # int32, finished
-    returns: Precise  # of the finished ones, summed
-    lengths: Array  # int32
-    reward: Precise  # of all steps, summed
+    age: Array  # int32: steps of the current episode
+    episodes: Array  # int32: finished episodes
+    returns: Precise  # sum of the returns of finished episodes
+    lengths: Array  # int32: sum of the lengths of finished episodes
+    reward: Precise  # sum of the rewards of all steps
 
 
 def targets(spec: StreamSpec, visit: int, which: Which) -> list[Target]:
@@ -60,37 +60,38 @@ def targets(spec: StreamSpec, visit: int, which: Which) -> list[Target]:
     return [now, *(Target(i, task) for task, i in sorted(known.items()) if task != now.task)]
 
 
-def blank(envs: int) -> Books:
+def blank(envs: int) -> EpisodeStatistics:
     zero, none = counting.zeros((envs,)), jnp.zeros(envs, jnp.int32)
-    return Books(zero, none, none, zero, none, zero)
+    return EpisodeStatistics(zero, none, none, zero, none, zero)
 
 
-def entered(books: Books, timestep: TimeStep, score: Array, wanted: int) -> Books:
+def updated(statistics: EpisodeStatistics, timestep: TimeStep, score: Array, wanted: int) -> EpisodeStatistics:
     """Update the statistics with a time step and its ``score``; an env is ignored after ``wanted`` episodes."""
-    counts = (books.episodes < wanted) & (timestep.step_type != FIRST)
-    running = plus(books.running, jnp.where(counts, score, 0.0))
-    age = books.age + counts
+    counts = (statistics.episodes < wanted) & (timestep.step_type != FIRST)
+    running = plus(statistics.running, jnp.where(counts, score, 0.0))
+    age = statistics.age + counts
     last = counts & (timestep.step_type == LAST)
-    return Books(
+    return EpisodeStatistics(
         running=jax.tree.map(lambda x: jnp.where(last, 0.0, x), running),
         age=jnp.where(last, 0, age),
-        episodes=books.episodes + last,
-        returns=plus(books.returns, jnp.where(last, running.value, 0.0)),
-        lengths=books.lengths + jnp.where(last, age, 0),
-        reward=plus(books.reward, jnp.where(counts, score, 0.0)),
+        episodes=statistics.episodes + last,
+        returns=plus(statistics.returns, jnp.where(last, running.value, 0.0)),
+        lengths=statistics.lengths + jnp.where(last, age, 0),
+        reward=plus(statistics.reward, jnp.where(counts, score, 0.0)),
     )
 
 
-def summary(books: Books, steps: Array, episodic: bool) -> Metrics:
+def summary(statistics: EpisodeStatistics, steps: Array, episodic: bool) -> Metrics:
     """One lane's evaluation metrics; NaN if no episode was finished."""
     if not episodic:
-        return {"reward": jnp.mean(books.reward.value) / steps}
-    count = jnp.sum(books.episodes)
+        return {"reward": jnp.mean(statistics.reward.value) / steps}
+    count = jnp.sum(statistics.episodes)
 
     def mean(total: Array) -> Array:
         return jnp.where(count > 0, jnp.sum(total.astype(jnp.float32)) / jnp.maximum(count, 1), jnp.nan)
 
-    return {"episodes": count, "episodic_return": mean(books.returns.value), "episode_length": mean(books.lengths)}
+    returns, lengths = mean(statistics.returns.value), mean(statistics.lengths)
+    return {"episodes": count, "episodic_return": returns, "episode_length": lengths}
 
 
 def evaluate(
@@ -107,18 +108,19 @@ def evaluate(
     eval_replica = jax.vmap(lambda key: jax.random.fold_in(key, visit.eval_replica))(data)
 
     def unfinished(carry: Any) -> Array:
-        i, _, _, books = carry
-        return (i < settings.steps) & (jnp.any(books.episodes < wanted) | (not spec.episodic))
+        i, _, _, statistics = carry
+        return (i < settings.steps) & (jnp.any(statistics.episodes < wanted) | (not spec.episodic))
 
     def step(carry: Any) -> Any:
-        i, state, timestep, books = carry
+        i, state, timestep, statistics = carry
         action = leave(play(i, timestep.observation), width)
         clock = Clock(-1 - i, -1 - i, visit.number, jnp.asarray(visit.elapsed, jnp.int32))
         state, following = stream.step(eval_replica, state, action, clock)
         timestep, score = enter((following, stream.score(state, following)), width)
-        return i + 1, state, timestep, across(lambda b, t, s: entered(b, t, s, wanted), width)(books, timestep, score)
+        update = across(lambda b, t, s: updated(b, t, s, wanted), width)
+        return i + 1, state, timestep, update(statistics, timestep, score)
 
-    books = jax.tree.map(lambda x: jnp.broadcast_to(x, (width, *x.shape)), blank(spec.envs))
-    start = (jnp.zeros((), jnp.int32), state, enter(timestep, width), enter(books, width))
-    steps, _, _, books = jax.lax.while_loop(unfinished, step, start)
-    return leave(across(lambda b: summary(b, steps, spec.episodic), width)(books), width)
+    statistics = jax.tree.map(lambda x: jnp.broadcast_to(x, (width, *x.shape)), blank(spec.envs))
+    start = (jnp.zeros((), jnp.int32), state, enter(timestep, width), enter(statistics, width))
+    steps, _, _, statistics = jax.lax.while_loop(unfinished, step, start)
+    return leave(across(lambda b: summary(b, steps, spec.episodic), width)(statistics), width)

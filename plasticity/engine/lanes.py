@@ -75,7 +75,7 @@ def place(lanes: int, *, devices: int, backend: str = "cpu", work: int = BUSY, w
     a lane's results are bitwise identical whatever other lanes run. ``ValueError`` if it is not positive.
     """
     if width is not None and width < 1:
-        raise ValueError(f"placement.width: {width} is not allowed; it must be at least 1")
+        raise ValueError(f"placement.width: {width} is not allowed; must be at least 1")
     devices = min(devices, lanes)
     per_device = -(-lanes // devices)
     if width is None:

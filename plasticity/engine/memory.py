@@ -9,7 +9,7 @@ import psutil
 
 from plasticity.engine.runner import Run
 
-ACTIVATION_COPIES = 4  # forward values, their gradients, and what the compiler keeps beside them
+ACTIVATION_COPIES = 4  # forward values, their gradients, and what the compiler keeps in addition
 LEARNER_COPIES = 3  # gradient, update, and the copy a diverged lane returns to
 
 

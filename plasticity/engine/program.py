@@ -125,12 +125,12 @@ def _finite_record(made: Metrics, steps: int) -> Metrics:
     return record | {name: ratio(value, updates) for name, value in total.items()}
 
 
-def with_books(metrics: Metrics, books: Metrics) -> Metrics:
+def combined(metrics: Metrics, recorded: Metrics) -> Metrics:
     """Combine the metrics of the agent and the runner; ``ValueError`` if the agent uses one of the runner's names."""
-    doubled = sorted(set(metrics) & {*books, "update", DIVERGED})
+    doubled = sorted(set(metrics) & {*recorded, "update", DIVERGED})
     if doubled:
         raise ValueError(f"agent.kind: its metric `{doubled[0]}` has the name of a column of every run; rename it")
-    return {**metrics, **books}
+    return {**metrics, **recorded}
 
 
 class Block(NamedTuple):
@@ -184,13 +184,13 @@ class Block(NamedTuple):
             )
             returns = counting.plus(returns, score)
             last = pair.current.step_type == LAST
-            books = {
+            recorded = {
                 "reward": jnp.mean(score),
                 "episodes": jnp.sum(last, dtype=jnp.float32),
                 "episodic_return": jnp.sum(jnp.where(last, returns.value, 0.0)),
             }
             returns = jax.tree.map(lambda x: jnp.where(last, 0.0, x), returns)
-            return state, recent, returns, with_books(metrics, books)
+            return state, recent, returns, combined(metrics, recorded)
 
         width = self.width
         action = across(act, width)(hyper, keys, carry.agent, carry.timestep.observation)

@@ -64,7 +64,7 @@ def chunk_steps(
     for what, steps in lengths:
         if steps % record_every:
             divided = f"the {steps} {what}" if what == VISIT else f"{what}, {steps}"
-            raise ValueError(f"record_every: {record_every} is not allowed; it must divide {divided}")
+            raise ValueError(f"record_every: {record_every} is not allowed; must divide {divided}")
     return record_every
 
 

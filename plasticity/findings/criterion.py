@@ -131,7 +131,7 @@ def _bound(raw: Any, direction: str, at: str) -> tuple[float, ...]:
     wanted = 2 if direction == "within" else 1
     if len(numbers) != wanted or numbers != tuple(sorted(numbers)):
         form = "[LOW, HIGH]" if wanted == 2 else "one number"
-        raise UserError(f"{at}: {shown(raw)} is not allowed; with direction `{direction}` it must be {form}")
+        raise UserError(f"{at}: {shown(raw)} is not allowed; with direction `{direction}`, must be {form}")
     return numbers
 
 
@@ -149,7 +149,7 @@ def _stage(raw: Any, at: str) -> Stage:
 
 def _check_comparison(clause: Clause, at: str) -> None:
     if not 0 < clause.confidence < 1:
-        raise UserError(f"{at}.confidence: {clause.confidence} is not allowed; must be between 0 and 1")
+        raise UserError(f"{at}.confidence: {clause.confidence} is not allowed; must be in (0, 1)")
     wanted = {"value": (0, 1), "difference": (2,), "ratio": (2,)}.get(clause.compare)
     if wanted and len(clause.arms) not in wanted:
         raise UserError(f"{at}.arms: `{clause.compare}` takes {max(wanted)}, got {len(clause.arms)}")
@@ -164,10 +164,10 @@ def _check_comparison(clause: Clause, at: str) -> None:
         raise UserError(f"{at}: a ratio is `above` or `below` a bound; write two clauses")
 
 
-def told(clause: Clause) -> str:
+def clause_text(clause: Clause) -> str:
     """The clause in one line: ``dead_units, last tenth: default - tuned > 0.2``."""
     what = clause.what if clause.within == "end" else f"{clause.within} {clause.what} of a visit"
-    head = f"{what}, {_told_stage(clause)}" if clause.arms else clause.what
+    head = f"{what}, {_stage_text(clause)}" if clause.arms else clause.what
     if clause.compare == "correlation":
         arms = f" over {', '.join(clause.arms)}" if len(clause.arms) <= 4 else f" over {len(clause.arms)} arms"
         head = f"Spearman of ({head}) with {clause.against or 'the level'}{arms}"
@@ -184,7 +184,7 @@ STAGE_WORDS = {
 }  # fmt: skip
 
 
-def _told_stage(clause: Clause) -> str:
+def _stage_text(clause: Clause) -> str:
     def name(stage: Stage) -> str:
         if isinstance(stage, tuple):
             return f"{100 * stage[0]:g}-{100 * stage[1]:g} % of the visits"

@@ -13,7 +13,7 @@ import pandas as pd
 from scipy import stats
 from scipy.stats import spearmanr
 
-from plasticity.findings.criterion import Clause, Group, Stage, told
+from plasticity.findings.criterion import Clause, Group, Stage, clause_text
 from plasticity.results.intervals import mean_interval
 
 LEAST = 8  # minimum number of seeds of a clause
@@ -56,7 +56,7 @@ def judge_clause(clause: Clause, tables: Tables, least: int = LEAST) -> Judged:
     values = per_seed(clause, tables)
     number, low, high = map(float, mean_interval(values, clause.confidence))
     seeds = int(np.isfinite(values).sum())
-    return Judged(told(clause), number, low, high, seeds, seeds >= least and right_side(clause, low, high))
+    return Judged(clause_text(clause), number, low, high, seeds, seeds >= least and right_side(clause, low, high))
 
 
 def right_side(clause: Clause, low: float, high: float) -> bool:
@@ -156,7 +156,7 @@ def _judge_ratio(clause: Clause, tables: Tables, least: int) -> Judged:
     _, low, high = mean_interval(above - clause.bound[0] * below, clause.confidence)
     holds = len(above) >= least and bool(low > 0 if clause.direction == "above" else high < 0)
     number = float(above.mean() / below.mean()) if len(below) and below.mean() != 0 else float("nan")
-    return Judged(told(clause), number, *fieller(above, below, clause.confidence), int(kept.sum()), holds)
+    return Judged(clause_text(clause), number, *fieller(above, below, clause.confidence), int(kept.sum()), holds)
 
 
 def fieller(above: np.ndarray, below: np.ndarray, confidence: float) -> tuple[float, float]:

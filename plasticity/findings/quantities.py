@@ -14,7 +14,7 @@ from plasticity.findings.criterion import BEHAVIOUR, RAW, Clause, Group, clauses
 from plasticity.findings.judge import Tables, stage_visits
 from plasticity.results.read import visits_and_losses
 
-AGENT = "agent."  # in front of a metric that the agent writes
+AGENT = "agent."  # prefix of a metric that the agent writes
 ALSO = ("hessian_bottom_eigenvalue",)  # metrics whose name does not begin with their monitor's
 RECORD = {"end": "last", "first": "first", "mean": "mean", "max": "max"}  # pandas leaves missing values out in all
 

@@ -62,7 +62,7 @@ def run_finding(
     progress: Progress | None = None,
     say: Callable[[str], None] = print,
 ) -> dict[str, Any]:
-    """Run the missing parts, judge the finding and return the result, which is saved with a figure beside the runs.
+    """Run the missing parts, judge the finding and return the result, which is saved with a figure next to the runs.
 
     An existing result of the same criterion and config is returned unchanged; ``force`` reruns the finding.
     ``Interrupted`` after a signal, with the run saved; ``UserError`` if the folder has a run of another config.
@@ -101,11 +101,11 @@ def current_result(finding: Finding, root: Path = store.PLACE, full: bool = Fals
 def _run_parts(finding: Finding, place: Path, full: bool, progress: Progress | None) -> Mapping[str, Path]:
     runs = {}
     chosen = experiments(finding, full)
-    if not any(store.begun(place / (part or "run")) for part in chosen):
+    if not any(store.has_run(place / (part or "run")) for part in chosen):
         check_measured(finding, {part: launch.plan(each) for part, each in chosen.items()})
     for part, experiment in chosen.items():
         runs[part] = place / (part or "run")
-        started, resume = time.monotonic(), store.begun(runs[part])
+        started, resume = time.monotonic(), store.has_run(runs[part])
         try:
             launch.run(experiment, runs[part], resume=resume, progress=progress)
         except UserError as error:

@@ -11,13 +11,13 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from plasticity.findings.criterion import Clause, Group, clauses, told
+from plasticity.findings.criterion import Clause, Group, clause_text, clauses
 from plasticity.findings.document import Finding
 
 SOON = 0.1  # minutes
 ROWS = 8  # clauses of one finding, at most; all are in its result
 STYLES = {"PASS": "bold green", "FAIL": "bold red"}
-Found = Mapping[str, Any] | str | None  # a result, what went wrong, or None where a finding has not run
+Found = Mapping[str, Any] | str | None  # a result, an error message, or None if the finding has not run
 
 
 def section(console: Console, finding: Finding, found: Found) -> None:
@@ -64,7 +64,7 @@ def rows(finding: Finding, found: Found) -> list[tuple[str, str, str]]:
     if isinstance(found, Mapping):
         texts = _held_first(finding.criterion, judged(finding, found))
     else:
-        texts = [(told(clause), "", "") for clause in clauses(finding.criterion)]
+        texts = [(clause_text(clause), "", "") for clause in clauses(finding.criterion)]
     if finding.criterion.needs == "any" and len(texts) > 1:
         texts[0] = (f"any of: {texts[0][0]}", *texts[0][1:])
     more = len(texts) - ROWS
@@ -74,20 +74,20 @@ def rows(finding: Finding, found: Found) -> list[tuple[str, str, str]]:
 def judged(finding: Finding, found: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """All clauses of a result, in the order of the file."""
     pairs = zip(clauses(finding.criterion), found["clauses"], strict=True)
-    return [(told(clause), number(each), outcome(clause, each)) for clause, each in pairs]
+    return [(clause_text(clause), number(each), outcome(clause, each)) for clause, each in pairs]
 
 
 def outcome(clause: Clause, found: Mapping[str, Any]) -> str:
-    """``holds``; ``does not hold`` if the whole interval lies on the wrong side of the bound; else ``does not tell``.
+    """``holds``; ``does not hold`` if the whole interval lies on the wrong side of the bound; else ``inconclusive``.
 
-    ``does not tell`` fails the criterion but is no evidence against it.
+    An inconclusive clause fails the criterion but is not evidence against it.
     """
     if found["holds"]:
         return "holds"
     low, high = (math.nan if found[end] is None else float(found[end]) for end in ("low", "high"))
     below = clause.direction != "below" and high <= clause.bound[0]
     above = clause.direction != "above" and low >= clause.bound[-1]
-    return "does not hold" if below or above else "does not tell"
+    return "does not hold" if below or above else "inconclusive"
 
 
 def _held_first(criterion: Group, texts: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:

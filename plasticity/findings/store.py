@@ -1,4 +1,4 @@
-"""The files of findings: their configs, and their results beside the runs."""
+"""The files of findings: their configs, and their results next to the runs."""
 
 import contextlib
 import re
@@ -62,7 +62,7 @@ def _order(finding: Finding) -> tuple[bool, int, str]:
     return number is None, int(number.group()) if number else 0, finding.id
 
 
-def begun(folder: Path) -> bool:
+def has_run(folder: Path) -> bool:
     """Whether there is a run to resume."""
     return (folder / "experiment.yaml").exists()
 

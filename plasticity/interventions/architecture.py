@@ -56,7 +56,7 @@ def halved(spec: NetworkSpec, name: str) -> NetworkSpec:
 
     def half(units: int) -> int:
         if units % 2:
-            raise ValueError(f"{name} with keep_size needs an even number of units in every hidden layer; got {units}")
+            raise ValueError(f"{name} with keep_size needs an even number of units in every hidden layer, got {units}")
         return units // 2
 
     def smaller(layer: Convolution) -> Convolution:

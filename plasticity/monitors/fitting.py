@@ -89,6 +89,6 @@ def at(tree: Any, rows: Rows) -> Any:
 
 
 def at_least_one(**settings: int) -> None:
-    """Raise a ``ValueError`` for a static setting that is not a whole number of at least 1."""
+    """Raise a ``ValueError`` for a static setting that is not an integer of at least 1."""
     for name, value in settings.items():
         check_least(name, value, 1)

@@ -130,11 +130,11 @@ class NetworkSpec:
             for number in getattr(self, key):
                 check_least(key, number, 1)
         if (self.convolutions or self.channels_first) and len(self.observation) != 3:
-            raise ValueError(f"observation must have 3 axes for convolutions or channels_first; got {self.observation}")
+            raise ValueError(f"observation must have 3 axes for convolutions or channels_first, got {self.observation}")
         if self.auxiliary:
             check_least("auxiliary", self.auxiliary, 1)
         if self.heads and sum(head.outputs for head in self.heads) != self.outputs:
-            raise ValueError(f"heads must have {self.outputs} outputs together; got {self.heads}")
+            raise ValueError(f"heads must have {self.outputs} outputs together, got {self.heads}")
         maps(self)
         nodes_of(self)
         auxiliary_nodes(self)

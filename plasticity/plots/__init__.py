@@ -1,4 +1,4 @@
-"""Tables to figures: one function for each figure, none of them with hidden state, and :func:`save_all`."""
+"""Figures from tables: one stateless function per figure, and :func:`save_all`."""
 
 from plasticity.plots.aggregates import aggregates, profiles, sensitivity
 from plasticity.plots.behaviour import first_against_later, learning_speed

@@ -1,4 +1,4 @@
-"""Scores over all seeds and tasks: aggregates with intervals, performance profiles, sensitivity to a setting."""
+"""Scores over all seeds and tasks: aggregates with intervals, performance profiles, hyper-parameter sensitivity."""
 
 import math
 from collections.abc import Sequence
@@ -23,9 +23,9 @@ NAMES = {"iqm": "interquartile mean", "mean": "mean", "median": "median", "optim
 def _lines(
     scores: Sequence[TaskScores], controls: Sequence[str], options: Options
 ) -> tuple[list[TaskScores], list[Series]]:
-    """The scores that are drawn, in order, and their looks."""
+    """The scores to draw, in order, and the style of each."""
     if not scores or not any(np.isfinite(each.values).any() for each in scores):
-        raise ValueError("there is no score to draw")
+        raise ValueError("there are no scores to draw")
     cells = [each.point for each in scores]
     return [scores[place] for place in options.places(cells)], named(cells, controls, options)
 
@@ -48,18 +48,18 @@ def aggregates(
     options: Options = PLAIN,
     **bootstrap: Any,
 ) -> Figure:
-    """A panel for each statistic, a row for each arm: the value and its 95 % interval of the stratified bootstrap.
+    """Draw one panel per statistic and one row per arm: the value and its 95 % stratified bootstrap interval.
 
     Args:
-      scores: of :func:`plasticity.results.task_scores`, normalised where tasks differ in scale.
-      statistics: of ``iqm, mean, median, optimality_gap``.
+      scores: from :func:`plasticity.results.task_scores`, normalised if tasks differ in scale.
+      statistics: a selection of ``iqm, mean, median, optimality_gap``.
       label: what is measured, with its unit.
       controls: arms drawn in grey.
-      options: arms, their names, size.
+      options: the arms, their labels and the figure size.
       **bootstrap: ``gamma, resample, confidence, resamples, seed`` of :func:`plasticity.results.aggregates`.
 
     Raises:
-      ValueError: there is no score; what :func:`plasticity.results.aggregates` refuses.
+      ValueError: there are no scores, or as for :func:`plasticity.results.aggregates`.
     """
     scores, lines = _lines(scores, controls, options)
     table = results.aggregates(scores, statistics, **bootstrap)
@@ -97,20 +97,20 @@ def profiles(
     axes: Axes | None = None,
     **statistics: Any,
 ) -> Drawn:
-    """Performance profiles: the share of scores above each threshold, with pointwise 95 % bootstrap bands.
+    """Draw performance profiles: the share of scores above each threshold, with pointwise 95 % bootstrap bands.
 
     Args:
-      scores: of :func:`plasticity.results.task_scores`, normalised where tasks differ in scale.
+      scores: from :func:`plasticity.results.task_scores`, normalised if tasks differ in scale.
       label: what is measured, with its unit.
-      averaged: over seeds first, then the share of tasks.
+      averaged: average over seeds first, then take the share of tasks.
       controls: arms drawn in dashed grey.
-      options: arms, their names, size.
-      axes: to draw on, and to return instead of a figure.
+      options: the arms, their labels and the figure size.
+      axes: the axes to draw on, returned instead of a figure.
       **statistics: ``thresholds, resample, confidence, resamples, seed`` of
         :func:`plasticity.results.performance_profiles`.
 
     Raises:
-      ValueError: there is no score; what :func:`plasticity.results.performance_profiles` refuses.
+      ValueError: there are no scores, or as for :func:`plasticity.results.performance_profiles`.
     """
     scores, lines = _lines(scores, controls, options)
     table = results.performance_profiles(scores, averaged=averaged, **statistics)
@@ -129,7 +129,7 @@ def profiles(
         )  # fmt: skip
     what = "tasks with a mean" if averaged else "scores"
     side = wrapped(f"share of {what} above it", SIDE, 9)
-    axes.set(xlabel=f"threshold of the {label}", ylabel=side, ylim=(-0.02, 1.02))
+    axes.set(xlabel=f"threshold on {label}", ylabel=side, ylim=(-0.02, 1.02))
     return finish_panel(axes, lines, own, _note(scores), options)
 
 
@@ -145,24 +145,24 @@ def sensitivity(
     axes: Axes | None = None,
     **statistics: Any,
 ) -> Drawn:
-    """The performance at each value of one swept hyper-parameter, a line for each arm, with 95 % bootstrap intervals.
+    """Draw performance against one swept hyper-parameter, one line per arm, with 95 % bootstrap intervals.
 
     Args:
-      scores: of :func:`plasticity.results.task_scores` with the swept hyper-parameters.
-      name: the hyper-parameter; its axis is logarithmic where its values span a factor of ten.
+      scores: from :func:`plasticity.results.task_scores` with the swept hyper-parameters.
+      name: the hyper-parameter; its axis is logarithmic if its values span at least a factor of ten.
       by: ``iqm``, ``mean``, ``median`` or ``optimality_gap``.
       label: what is measured, with its unit.
       controls: arms drawn in dashed grey.
-      options: arms, their names, size.
-      axes: to draw on, and to return instead of a figure.
+      options: the arms, their labels and the figure size.
+      axes: the axes to draw on, returned instead of a figure.
       **statistics: of :func:`plasticity.results.sensitivity`.
 
     Raises:
-      ValueError: ``name`` is not swept; what :func:`plasticity.results.sensitivity` refuses.
+      ValueError: there are no scores, ``name`` is not swept, or as for :func:`plasticity.results.sensitivity`.
     """
     table = results.sensitivity(scores, name, by=by, **statistics)
     if not table[by].notna().any():
-        raise ValueError("there is no score to draw")
+        raise ValueError("there are no scores to draw")
     arms = {(each.point.run, each.point.arm): each.point._replace(values={}, settings=()) for each in scores}
     cells = list(arms.values())
     pairs = zip([cells[place] for place in options.places(cells)], named(cells, controls, options), strict=True)
@@ -185,7 +185,7 @@ def _own(table: pd.DataFrame, cell: results.Point) -> pd.DataFrame:
 
 
 def _places(axes: Axes, values: pd.Series) -> Any:
-    """Where values lie on the horizontal axis, moved a little from line to line so that intervals can be seen."""
+    """Positions of the values on the horizontal axis, offset between lines so that intervals do not overlap."""
     numbers = pd.to_numeric(values, errors="coerce") if not pd.api.types.is_bool_dtype(values) else values * np.nan
     if numbers.isna().any():
         names = list(dict.fromkeys(values.astype(str)))

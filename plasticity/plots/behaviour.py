@@ -1,4 +1,4 @@
-"""How lanes behave over a stream: later visits against the first, and how fast they learn against the control."""
+"""Behaviour along a stream: later visits compared with the first, and learning speed compared with the control."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -36,7 +36,7 @@ from plasticity.plots.style import (
 from plasticity.plots.text import NARROW, fitted
 from plasticity.results import Scores
 
-MOST_CURVES = 12  # that can be told apart; more arms have a row each
+MOST_CURVES = 12  # more than these cannot be distinguished; each arm then has its own row
 NAMES = {"difference": "area - control's area", "relative_speed": "relative learning speed", "area": "area"}
 
 
@@ -52,23 +52,23 @@ def first_against_later(
     options: Options = PLAIN,
     axes: Axes | None = None,
 ) -> Drawn:
-    """Performance at the first visit to a task and at later ones: a row for each arm, a panel for each task.
+    """Draw performance at the first and at later visits to a task: one row per arm, one panel per task.
 
-    An open dot is the first visit, a full one the mean of a lane's later visits; both are means over seeds with 95 % t
-    intervals cut to ``bounds``. Each panel has a scale of its own.
+    An open dot is the first visit, a filled one the mean of a lane's later visits. Both are means over seeds with 95 %
+    t intervals clipped to ``bounds``. Each panel has its own scale.
 
     Args:
-      revisits: of :func:`plasticity.results.revisits`.
+      revisits: from :func:`plasticity.results.revisits`.
       label: what is measured, with its unit.
-      by_task: False: one panel with each lane's mean over all tasks, for returns that can be compared.
-      bounds: the least and the greatest value that there can be.
+      by_task: if False, one panel with each lane's mean over all tasks, for returns that are comparable.
+      bounds: the smallest and largest possible values.
       hyper: the swept hyper-parameters; by default the columns with a dot in their name.
       controls: arms drawn in grey.
-      options: arms, their names, size.
-      axes: to draw on, and to return instead of a figure; means over all tasks.
+      options: the arms, their labels and the figure size.
+      axes: the axes to draw on, returned instead of a figure; means over all tasks.
 
     Raises:
-      ValueError: no task has been visited twice, or tasks that can't be compared in one panel.
+      ValueError: no task has been visited twice, or one panel is requested for tasks that are not comparable.
       UserError: ``options`` that do not fit the table.
     """
     table = revisits.lanes.dropna(subset=["first", "later"])
@@ -76,7 +76,7 @@ def first_against_later(
         raise ValueError("no task has been visited twice")
     together = axes is not None or not by_task
     if together and revisits.overall["first"].isna().all() and table["task"].nunique() > 1:
-        raise ValueError("rewards of these tasks are of several kinds and have no common mean; draw them by_task")
+        raise ValueError("the rewards of these tasks are of several kinds and have no common mean; use by_task=True")
     lines = [_of_lanes(line) for line in series(table, hyper, controls, options)]
     tasks = [""] if together else list(dict.fromkeys(table["task"].astype(str)))
     if axes is not None:
@@ -88,13 +88,13 @@ def first_against_later(
 
 
 def _of_lanes(line: Series) -> Series:
-    """``first`` and the mean of ``later`` of each lane and task."""
+    """``first`` and the mean of ``later`` for each lane and task."""
     keys = [name for name in ("run", "arm", "lane", "seed", "task") if name in line.rows]
     return line._replace(rows=line.rows.groupby(keys, observed=True)[["first", "later"]].mean().reset_index())
 
 
 def _task_rows(axes: Axes, lines: Sequence[Series], task: str, bounds: Bounds) -> None:
-    """The rows of one task, or (empty) of each lane's mean over its tasks."""
+    """Draw the rows of one task; if ``task`` is empty, those of each lane's mean over its tasks."""
     shown = []
     for line in lines:
         rows = line.rows[line.rows["task"].astype(str) == task] if task else line.rows
@@ -119,7 +119,7 @@ def _row_panels(lines: Sequence[Series], tasks: Sequence[str], label: str, bound
 
 
 def keyed(figure: Any, lines: Sequence[Series], ends: tuple[str, str], options: Options) -> Drawn:
-    """Adds at the top what the dots are; the label of the axis is at the bottom."""
+    """Add a key to the dots at the top; the axis label is at the bottom."""
     stacked = 2 * 0.6 + sum(map(text_width, ends)) > options.width - 0.4
     note = wrapped(seeds_note(lines), options.width - 0.3)
     legend = figure.legend(handles=row_keys(*ends), loc="outside upper center", ncols=1 if stacked else 2, title=note)
@@ -140,31 +140,31 @@ def learning_speed(
     options: Options = PLAIN,
     axes: Axes | None = None,
 ) -> Drawn:
-    """How fast lanes learn in each visit, against the control: means over seeds, 95 % t intervals cut to ``bounds``.
+    """Draw the learning speed in each visit relative to the control: means over seeds with 95 % t intervals.
 
-    What is drawn is the number of each visit itself; no line is fitted. Below zero an arm learns more slowly than the
-    control in the same visit. Of more than 12 arms each has a row with its mean over the first and over the last tenth
-    of the visits.
+    The value of each visit is drawn as it is; no line is fitted. Below zero, an arm learns more slowly than the control
+    in the same visit. With more than 12 arms, each arm has a row with its means over the first and the last tenth of
+    the visits. Intervals are clipped to ``bounds``.
 
     Args:
       table: the lanes of :func:`plasticity.results.relative_learning_speed`, or a table of
         :func:`plasticity.results.learning_curves_area` (with ``value="area"``).
       value: ``difference`` (to the control's area), ``relative_speed`` or ``area``.
-      label: of the vertical axis; by default what ``value`` is.
-      by_task: a panel with its own scale for each task, for returns that can't be compared between tasks.
-      bounds: the least and the greatest value that there can be; of a difference, that of two values.
+      label: label of the vertical axis; by default, a description of ``value``.
+      by_task: a panel with its own scale for each task, for returns that are not comparable between tasks.
+      bounds: the smallest and largest possible values; for a difference, those of the difference.
       hyper: the swept hyper-parameters; by default the columns with a dot in their name.
       controls: arms drawn in dashed grey.
-      options: arms, their names, size.
-      axes: to draw on, and to return instead of a figure; not with ``by_task``.
+      options: the arms, their labels and the figure size.
+      axes: the axes to draw on, returned instead of a figure; not with ``by_task``.
 
     Raises:
-      ValueError: no such column, or one without a value.
+      ValueError: no such column, or one without values.
       UserError: ``options`` that do not fit the table.
     """
     check_column(table, value)
     if not table[value].notna().any():
-        raise ValueError(f"{value} has no value in this table")
+        raise ValueError(f"{value} has no values in this table")
     lines = series(table, hyper, controls, options)
     label = label or NAMES.get(value, value)
     tasks = list(dict.fromkeys(table["task"].astype(str))) if by_task else [""]
@@ -199,7 +199,7 @@ def _speeds(axes: Axes, lines: Sequence[Series], value: str, bounds: Bounds) -> 
 def _early_and_late(
     lines: Sequence[Series], tasks: Sequence[str], value: str, label: str, bounds: Bounds, options: Options
 ) -> Drawn:
-    """Many arms: a row for each, a panel for each task."""
+    """Draw many arms: one row per arm, one panel per task."""
     names, taken, row = row_names(lines, options.width)
     lines = [line._replace(label=name) for line, name in zip(lines, names, strict=True)]
     room = options.width - taken - 0.3

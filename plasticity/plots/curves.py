@@ -1,4 +1,4 @@
-"""Curves along the whole stream: the learning curve, and a panel for each monitor."""
+"""Curves along the whole stream: the learning curve, and one panel per monitor."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -60,33 +60,33 @@ def learning_curve(
     options: Options = PLAIN,
     axes: Axes | None = None,
 ) -> Drawn:
-    """The mean over seeds of ``value`` along the whole stream, with 95 % t intervals cut to ``bounds``.
+    """Draw the mean over seeds of ``value`` along the whole stream, with 95 % t intervals clipped to ``bounds``.
 
-    Up to 12 visits are named and divided by lines. Of more visits the arms have a panel each, with the control behind
-    them in grey, and ticks above the first row show where tasks change. A stream of more than 800 records is averaged
-    over groups of neighbouring ones, lane by lane.
+    Up to 12 visits are named and separated by lines. With more visits, each arm has its own panel with the control in
+    grey behind it, and ticks above the first row mark task switches. If there are more than 800 records, neighbouring
+    ones are averaged, lane by lane.
 
     Args:
       metrics: a table of :func:`plasticity.results.load`.
       value: the column to draw.
-      label: of the vertical axis.
+      label: label of the vertical axis.
       x: ``step``, ``frames`` or ``update``.
-      by_task: a row with its own scale for each task, for returns that can't be compared between tasks.
-      bounds: the least and the greatest value that there can be.
+      by_task: a row with its own scale for each task, for returns that are not comparable between tasks.
+      bounds: the smallest and largest possible values.
       hyper: the swept hyper-parameters; by default the columns with a dot in their name.
       controls: arms drawn in dashed grey.
-      options: arms, their names, size, smoothing.
-      axes: to draw on, all arms in one panel, and to return instead of a figure; not with ``by_task``.
+      options: the arms, their labels, the figure size and smoothing.
+      axes: the axes to draw on, with all arms in one panel, returned instead of a figure; not with ``by_task``.
 
     Raises:
-      ValueError: ``metrics`` has no value to draw, no such column, or runs of different streams.
+      ValueError: ``metrics`` has no values to draw, no such column, or runs of different streams.
       UserError: ``options`` that do not fit the table.
     """
     check_column(metrics, value)
     if not metrics[value].notna().any():
-        raise ValueError(f"{value} has no value in this table")
+        raise ValueError(f"{value} has no values in this table")
     metrics = thinned(smoothed(metrics, [value], options.smooth), x, [value], hyper)
-    what = _What(value, x, label, bounds)
+    what = _PlotSpec(value, x, label, bounds)
     lines, visits = series(metrics, hyper, controls, options), stays(metrics, x)
     if axes is not None:
         _along(axes, lines, visits, what)
@@ -103,8 +103,8 @@ def learning_curve(
     return figure
 
 
-class _What(NamedTuple):
-    """What is drawn along which axis."""
+class _PlotSpec(NamedTuple):
+    """What is drawn, along which axis."""
 
     value: str
     x: str
@@ -112,9 +112,9 @@ class _What(NamedTuple):
     bounds: Bounds
 
 
-def _rows_of_tasks(lines: Sequence[Series], visits: Sequence[Stay], what: _What, options: Options) -> Figure:
+def _rows_of_tasks(lines: Sequence[Series], visits: Sequence[Stay], what: _PlotSpec, options: Options) -> Figure:
     names = list(dict.fromkeys(stay.task for stay in visits))
-    if VARIOUS in names:  # each seed has an order of its own
+    if VARIOUS in names:  # each seed has its own order of tasks
         names = sorted({name for line in lines for name in line.rows["task"].astype(str)})
     joined = len(visits) > FEW and VARIOUS not in {stay.task for stay in visits}
     figure = page(options, 0.8 + 1.5 * len(names), len(names))
@@ -132,13 +132,13 @@ def _rows_of_tasks(lines: Sequence[Series], visits: Sequence[Stay], what: _What,
         panel.yaxis.set_major_locator(MaxNLocator(4))
     axis = X_LABELS.get(what.x, what.x)
     count_axis(panels[-1], end)
-    panels[-1].set_xlabel(f"{axis} in the task, its visits side by side" if joined else axis)
+    panels[-1].set_xlabel(f"{axis} in the task (visits joined)" if joined else axis)
     label_side(figure, what.label)
     return finish(figure, lines, seeds_note(lines, options.smooth), options)
 
 
 def _joined(lines: Sequence[Series], visits: Sequence[Stay], task: str, x: str) -> tuple[list[Series], list[Stay]]:
-    """The visits to one task moved side by side: of many visits each would be too narrow to read."""
+    """Move the visits to one task next to each other; with many visits, each would be too narrow to read."""
     own, shift, end = [], {}, 0.0
     for stay in visits:
         if stay.task == task:
@@ -152,9 +152,9 @@ def _joined(lines: Sequence[Series], visits: Sequence[Stay], task: str, x: str) 
 
 
 def _panels_of_arms(
-    lines: Sequence[Series], visits: Sequence[Stay], what: _What, controls: Sequence[str], options: Options
+    lines: Sequence[Series], visits: Sequence[Stay], what: _PlotSpec, controls: Sequence[str], options: Options
 ) -> Figure:
-    """A panel for each arm; the only control also stands behind the others, without its interval."""
+    """Draw one panel per arm; if there is one control, it is also drawn behind the others, without its interval."""
     behind = [line for line in lines if line.rows["arm"].iloc[0] in controls]
     behind = behind if len(behind) == 1 else []
     most = 1 if len(lines) <= 3 else 2 if len(lines) <= 12 else 3
@@ -180,12 +180,12 @@ def _panels_of_arms(
     return figure
 
 
-def _curve(line: Series, what: _What, apart: bool = False) -> pd.DataFrame:
+def _curve(line: Series, what: _PlotSpec, apart: bool = False) -> pd.DataFrame:
     return _with_gaps(intervals(line.rows, what.value, ["visit", what.x], what.bounds).reset_index(), apart)
 
 
-def _along(axes: Axes, lines: Sequence[Series], visits: Sequence[Stay], what: _What, apart: bool = False) -> None:
-    """One panel; ``apart``: of one task, with gaps where the stream is elsewhere."""
+def _along(axes: Axes, lines: Sequence[Series], visits: Sequence[Stay], what: _PlotSpec, apart: bool = False) -> None:
+    """Draw one panel; ``apart``: that of one task, with gaps during visits to other tasks."""
     mark_switches(axes, visits)
     for place, line in enumerate(lines):
         found = _curve(line, what, apart)
@@ -194,9 +194,9 @@ def _along(axes: Axes, lines: Sequence[Series], visits: Sequence[Stay], what: _W
 
 
 def _with_gaps(found: pd.DataFrame, apart: bool = False) -> pd.DataFrame:
-    """Rows without a value that interrupt the line: at each switch, unless visits have but a point or two.
+    """Insert rows without a value, which interrupt the line, at each switch unless visits have only a few points.
 
-    ``apart``: in any case between visits that do not follow each other.
+    ``apart``: always insert one between visits that are not consecutive.
     """
     dense = len(found) >= 3 * found["visit"].nunique()
     steps = found["visit"].diff(-1)
@@ -216,22 +216,22 @@ def monitors(
     controls: Sequence[str] = ("fresh",),
     options: Options = PLAIN,
 ) -> Figure:
-    """A panel for each monitor over time, with 95 % t intervals over seeds; logarithmic beyond two decades.
+    """Draw one panel per monitor over time, with 95 % t intervals over seeds; logarithmic beyond two decades.
 
-    On a stream of more than 12 visits a monitor that is measured within visits is drawn by its last value in each, and
-    nothing is smoothed.
+    If the stream has more than 12 visits, a monitor that is measured within visits is represented by its last value in
+    each, and nothing is smoothed.
 
     Args:
       metrics: a table of :func:`plasticity.results.load`.
-      names: the columns to draw; by default all metrics that have values, but those of single layers (``a/b``).
+      names: the columns to draw; by default, all metrics that have values except those of single layers (``a/b``).
       x: ``step``, ``frames`` or ``update``.
-      bounds: of monitors that have any, the least and the greatest value; intervals are cut there.
+      bounds: the smallest and largest possible values of monitors that have any; intervals are clipped there.
       hyper: the swept hyper-parameters; by default the columns with a dot in their name.
       controls: arms drawn in dashed grey.
-      options: arms, their names, size, smoothing.
+      options: the arms, their labels, the figure size and smoothing.
 
     Raises:
-      ValueError: ``metrics`` has no monitor to draw, no such column, or runs of different streams.
+      ValueError: ``metrics`` has no monitors to draw, no such column, or runs of different streams.
       UserError: ``options`` that do not fit the table.
     """
     names = monitor_names(metrics, hyper) if names is None else list(names)
@@ -239,7 +239,7 @@ def monitors(
         check_column(metrics, name)
     names = [name for name in names if metrics[name].notna().any()]
     if not names:
-        raise ValueError("this table has no monitor with a value")
+        raise ValueError("no monitor in this table has a value")
     window = options.smooth if metrics["visit"].nunique() <= FEW else 1
     metrics = thinned(smoothed(metrics, names, window), x, names, hyper)
     lines, visits = series(metrics, hyper, controls, options), stays(metrics, x)
@@ -248,13 +248,13 @@ def monitors(
     panels = figure.subplots(rows, columns, squeeze=False)
     for panel, name in zip(panels.flat, names, strict=False):
         panel.set_title(name.replace("_", " "))
-        _panel(panel, lines, visits, _What(name, x, name, bounds.get(name, UNBOUNDED)))
+        _panel(panel, lines, visits, _PlotSpec(name, x, name, bounds.get(name, UNBOUNDED)))
     label_lowest(panels, len(names), X_LABELS.get(x, x))
     return finish(figure, lines, seeds_note(lines, window), options)
 
 
 def monitor_names(metrics: pd.DataFrame, hyper: Sequence[str] | None = None) -> list[str]:
-    """The metrics with a value that belong to the whole network, loss included, rewards not."""
+    """The metrics of the whole network that have values, including the loss but not the rewards."""
     others = {*IDENTITY, *REWARDS, *swept_columns(metrics, hyper)}
     return [
         name
@@ -263,17 +263,17 @@ def monitor_names(metrics: pd.DataFrame, hyper: Sequence[str] | None = None) -> 
     ]
 
 
-def _panel(axes: Axes, lines: Sequence[Series], visits: Sequence[Stay], what: _What) -> None:
+def _panel(axes: Axes, lines: Sequence[Series], visits: Sequence[Stay], what: _PlotSpec) -> None:
     records = [line.rows[["lane", "visit", what.x, what.value]].dropna(subset=what.value) for line in lines]
     if len(visits) > FEW and any(rows.duplicated(["lane", "visit"]).any() for rows in records):
-        # The fall within each of many visits would be a hatch.
+        # With many visits, the change within each would look like hatching.
         records = [rows.drop_duplicates(["lane", "visit"], keep="last") for rows in records]
         axes.set_title(f"{axes.get_title()}\n(end of visit)")
     curves = [_with_gaps(intervals(rows, what.value, ["visit", what.x], what.bounds).reset_index()) for rows in records]
     means = np.concatenate([found["mean"].dropna() for found in curves])
     if len(means) and means.min() > 0 and means.max() > 100 * means.min():
         axes.set_yscale("log")
-        # A t interval may reach below zero, where a logarithm ends.
+        # A t interval may extend below zero, where the logarithm is undefined.
         curves = [within(found, (means.min() / 2, np.inf)) for found in curves]
     mark_switches(axes, visits)
     for place, (line, found) in enumerate(zip(lines, curves, strict=True)):

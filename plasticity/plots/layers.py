@@ -1,4 +1,4 @@
-"""What is seen best as an area: layers over time, and the density of the Hessian's eigenvalues over time."""
+"""Heat maps of layers over time, and the density of the Hessian's eigenvalues over time."""
 
 from collections.abc import Sequence
 
@@ -16,12 +16,12 @@ from plasticity.plots.text import NARROW, fitted
 from plasticity.plots.thin import thinned
 
 BINS = "hessian_density/bin_"
-MOST_RIDGES = 12  # of a panel
-FLOOR = 1e-4  # the share of eigenvalues at which a ridge begins
+MOST_RIDGES = 12  # per panel
+FLOOR = 1e-4  # share of eigenvalues at the base of a ridge
 
 
 def layer_names(metrics: pd.DataFrame) -> list[str]:
-    """The monitors of ranks and units that have columns ``NAME/LAYER``, if their values ever change."""
+    """The monitors of ranks and units that have columns ``NAME/LAYER`` whose values change over time."""
     found = (str(name).partition("/") for name in metrics if "/" in str(name) and metrics[name].nunique() > 1)
     return list(dict.fromkeys(base for base, _, _ in found if "rank" in base or base.endswith("_units")))
 
@@ -36,15 +36,15 @@ def layers(
     controls: Sequence[str] = ("fresh",),
     options: Options = PLAIN,
 ) -> Figure:
-    """A monitor of every layer over time as a heat map, a panel for each arm: means over seeds, one scale of colours.
+    """Draw a monitor of every layer over time as a heat map, one panel per arm: means over seeds, one colour scale.
 
     Args:
       metrics: a table of :func:`plasticity.results.load`.
-      name: of the monitor; its columns are ``NAME/LAYER``, first layers at the top.
+      name: the monitor; its columns are ``NAME/LAYER``, with the first layer at the top.
       x: ``step``, ``frames`` or ``update``.
       hyper: the swept hyper-parameters; by default the columns with a dot in their name.
-      controls: has no influence on this figure's colours; it orders the panels as in the others.
-      options: arms, their names, size.
+      controls: does not affect the colours; orders the panels as in the other figures.
+      options: the arms, their labels and the figure size.
 
     Raises:
       ValueError: the monitor has no layers with values.
@@ -85,7 +85,7 @@ def _panels(lines: Sequence[Series], height: float, options: Options) -> tuple[F
 
 
 def _edges(places: np.ndarray) -> np.ndarray:
-    """A measurement's colour reaches back to the one before it."""
+    """Cell edges: the colour of a measurement extends back to the previous one."""
     gap = places[1] - places[0] if len(places) > 1 else places[0] or 1.0
     return np.r_[max(0.0, places[0] - gap), places]
 
@@ -102,26 +102,26 @@ def hessian_density(
     controls: Sequence[str] = ("fresh",),
     options: Options = PLAIN,
 ) -> Figure:
-    """The density of the Hessian's eigenvalues over time as ridges, a panel for each arm, time upwards.
+    """Draw the density of the Hessian's eigenvalues over time as ridges, one panel per arm, with time upwards.
 
-    The height of a ridge is the decimal logarithm of the share of eigenvalues in a bin of the monitor's grid, from
-    ``10^-4`` on (mean over seeds). At most 12 measurements are drawn, fewer in low panels, equally far apart.
+    The height of a ridge is the base-10 logarithm of the share of eigenvalues in a bin of the monitor's grid, starting
+    at ``10^-4`` (mean over seeds). At most 12 equally spaced measurements are drawn, fewer in low panels.
 
     Args:
       metrics: a table of :func:`plasticity.results.load` with the columns of the monitor ``hessian_density``.
       x: ``step``, ``frames`` or ``update``.
-      smallest, largest, scale: the monitor's own settings, which its columns do not tell.
+      smallest, largest, scale: the monitor's settings, which its columns do not record.
       hyper: the swept hyper-parameters; by default the columns with a dot in their name.
       controls: arms drawn in grey.
-      options: arms, their names, size.
+      options: the arms, their labels and the figure size.
 
     Raises:
-      ValueError: the table has no such columns with values.
+      ValueError: the table has no such columns, or they have no values.
     """
     bins = sorted(name for name in map(str, metrics) if name.startswith(BINS))
     if not bins or not metrics[bins].notna().any(axis=None):
         check_column(metrics, f"{BINS}00")
-        raise ValueError("hessian_density has no value in this table")
+        raise ValueError("hessian_density has no values in this table")
     table = thinned(metrics.dropna(subset=bins), x, bins, hyper)
     lines = series(table, hyper, controls, options)
     figure, panels, (rows, _) = _panels(lines, row_height(options, 3.2 if len(lines) <= 4 else 2.2), options)
@@ -153,7 +153,7 @@ def _ridges(axes: Axes, line: Series, found: pd.DataFrame) -> None:
 
 
 def _eigenvalue_axis(axes: Axes, count: int, smallest: float, largest: float, scale: str) -> None:
-    """Ticks in eigenvalues on an axis that counts bins; the middle one is around 0."""
+    """Label an axis of bin indices with eigenvalues; the middle bin contains 0."""
     middle = (count - 1) / 2
     axes.set_xlim(0, count - 1)
     if scale == "linear":
@@ -163,7 +163,7 @@ def _eigenvalue_axis(axes: Axes, count: int, smallest: float, largest: float, sc
     decades = np.log10(largest / smallest)
     powers = [10.0**power for power in range(int(np.ceil(np.log10(smallest))), int(np.floor(np.log10(largest))) + 1)]
     powers = powers[-1 :: -max(2, -(-len(powers) // 2))]
-    # The middle bin ends at `smallest`, half a bin from its middle; ticks beside that of 0 would overlap it.
+    # The middle bin ends at `smallest`, half a bin from its centre; adjacent ticks would overlap the one at 0.
     away = [0.5 + np.log10(power / smallest) / decades * (count // 2) for power in powers]
     away = [each for each in away if each > 0.12 * count]
     names = [f"10$^{{{round(np.log10(power))}}}$" for power in powers[: len(away)]]

@@ -1,4 +1,4 @@
-"""Pages and legends: a figure of the size asked for, its legend outside the data."""
+"""Page layout and legends: a figure of the requested size with its legend outside the data."""
 
 import math
 from collections.abc import Sequence
@@ -14,36 +14,36 @@ from plasticity.plots.options import PLAIN, WIDTH, Options
 from plasticity.plots.style import Drawn, Series, text_width, wrapped
 from plasticity.plots.text import LINE, NARROW, fitted
 
-KEY = 0.62  # inches that a line sample takes in a legend, with the space around it
+KEY = 0.62  # inches of a line sample in a legend, including the space around it
 ROW = 0.18  # inches from one row of a legend to the next
 NARROWEST = 1.6  # inches of a small panel with its labels
-LOWEST = 2.0  # inches that a legend below leaves for the data
-WIDEST = 0.34  # share of the figure's width that a legend on its right may take
+LOWEST = 2.0  # minimum height in inches for the data above a legend
+WIDEST = 0.34  # maximum share of the figure's width for a legend on the right
 
 
 def page(options: Options, height: float, rows: int = 1) -> Figure:
-    """An empty figure of the size asked for, else as wide as a page and ``height`` inches high.
+    """An empty figure of the requested size; by default as wide as a page and ``height`` inches high.
 
-    With several rows of panels it has at least that height, at which they can be read.
+    With several rows of panels it has at least that height, so that they remain legible.
     """
     asked = options.size[1] if options.size else height
     return Figure(figsize=(options.width, asked if rows == 1 else max(asked, height)), layout="constrained")
 
 
 def canvas(axes: Axes | None, height: float = 3.6, options: Options = PLAIN) -> Axes:
-    """The axes given, or those of a new figure."""
+    """The given axes, or those of a new figure."""
     return axes or page(options, height).add_subplot()
 
 
 def grid(count: int, most: int = 5, width: float = WIDTH) -> tuple[int, int]:
-    """Rows and columns for so many small panels; at most ``most`` columns, fewer on a narrow page."""
+    """Rows and columns for ``count`` small panels; at most ``most`` columns, fewer on a narrow page."""
     most = max(1, min(most, int(width / NARROWEST)))
     columns = min(count, most) if count <= most or count > 2 * most else math.ceil(count / 2)
     return math.ceil(count / columns), columns
 
 
 def ticks(width: float) -> MaxNLocator:
-    """Ticks for numbers of a few digits under a panel that has so many inches with its labels."""
+    """Ticks for short numbers below a panel of the given width in inches, labels included."""
     return MaxNLocator(max(2, min(4, int((width - 0.5) / 0.4))))
 
 
@@ -70,17 +70,17 @@ def colour_bar(figure: Figure, image: Any, panels: Any, label: str) -> None:
 
 
 def label_side(figure: Figure, text: str) -> None:
-    """The one label of all vertical axes."""
+    """Add a shared label for all vertical axes."""
     figure.supylabel(wrapped(text, figure.get_size_inches()[1] - 0.5, 9), fontsize=9, multialignment="center")
 
 
 def label_bottom(figure: Figure, text: str, size: float = 9) -> None:
-    """The one label of all horizontal axes."""
+    """Add a shared label for all horizontal axes."""
     figure.supxlabel(wrapped(text, figure.get_size_inches()[0] - 0.3, size), fontsize=size)
 
 
 def label_lowest(panels: np.ndarray, count: int, text: str) -> None:
-    """Labels the horizontal axis of the lowest panel of each column, and hides panels beyond ``count``."""
+    """Label the horizontal axis of the lowest panel in each column, and hide panels beyond ``count``."""
     for place, panel in enumerate(panels.flat):
         panel.set_visible(place < count)
         if place < count <= place + panels.shape[1]:
@@ -91,7 +91,7 @@ def label_lowest(panels: np.ndarray, count: int, text: str) -> None:
 def finish_panel(
     axes: Axes, lines: Sequence[Series], own: bool, note: str | None = None, options: Options = PLAIN
 ) -> Drawn:
-    """The figure with its legend; where the axes were given these, with a legend of their own if it says anything."""
+    """Return the figure with its legend, or the given axes, with their own legend if it adds information."""
     if own:
         return finish(axes.get_figure(), lines, note, options)
     if len(lines) > 1:
@@ -100,16 +100,16 @@ def finish_panel(
 
 
 def finish(figure: Any, lines: Sequence[Series], note: str | None = None, options: Options = PLAIN) -> Figure:
-    """Adds the legend outside the axes: on the right, or below where it is long or the figure narrow.
+    """Add the legend outside the axes: on the right, or below if it is long or the figure is narrow.
 
-    Below, the figure grows by the legend's height; one whose size was asked for grows only where too little of it
-    would be left for the data.
+    With a legend below, the figure grows by the legend's height; a figure of requested size grows only if too little
+    space would remain for the data.
 
     Args:
       figure: the figure without its legend.
-      lines: what the legend names.
-      note: its title; by default what the lines are means over.
-      options: of the figure.
+      lines: the lines in the legend.
+      note: its title; by default, what the means are over.
+      options: options of the figure.
     """
     width, height = figure.get_size_inches()
     title = seeds_note(lines) if note is None else note
@@ -137,7 +137,7 @@ def _handles(lines: Sequence[Series], width: float = math.inf) -> list[Line2D]:
 
 
 def seeds_note(lines: Sequence[Series], smooth: int = 1) -> str:
-    """What lines and bands are, for the legend's title; ``smooth``: records that a curve is averaged over."""
+    """Describe lines and bands for the legend's title; ``smooth``: window of the running mean, in records."""
     counts = {line.rows["seed"].nunique() for line in lines}
     numbers = f"{min(counts)}-{max(counts)}" if len(counts) > 1 else f"{max(counts)}"
     over = "one seed" if counts == {1} else f"mean over {numbers} seeds,\n95 % interval"

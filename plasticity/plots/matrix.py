@@ -1,4 +1,4 @@
-"""What lanes can do on every visit's task after every visit."""
+"""Performance on the task of every visit after every visit."""
 
 from collections.abc import Sequence
 
@@ -12,31 +12,31 @@ from plasticity.plots.style import arms_of, grid, styled, text_width
 from plasticity.plots.text import NARROW, fitted
 from plasticity.results import Matrix, mean_interval, points
 
-FEW_CELLS = 8  # visits of a matrix whose numbers are written into it
-CELL, NUMBERS = 0.17, 6.0  # inches of a cell that has room for a number, and points of that
+FEW_CELLS = 8  # maximum number of visits for which the numbers are written into the cells
+CELL, NUMBERS = 0.17, 6.0  # minimum width in inches of a cell with a number, and its font size
 
 
 @styled
 def performance_matrix(
     matrix: Matrix, *, label: str = "performance", by_task: bool = False, options: Options = PLAIN
 ) -> Figure:
-    """What lanes can do on every visit's task after every visit, a panel for each arm: means over seeds.
+    """Draw performance on the task of every visit after every visit, one panel per arm: means over seeds.
 
-    Below the diagonal are tasks that were left (forgetting), above it tasks still to come (transfer). The numbers are
-    written where there are at most 8 visits and the cells have room for them.
+    Below the diagonal are past tasks (forgetting), above it future tasks (transfer). With at most 8 visits, the numbers
+    are written into the cells if they fit.
 
     Args:
-      matrix: of :func:`plasticity.results.performance_matrix`.
+      matrix: from :func:`plasticity.results.performance_matrix`.
       label: what is measured, with its unit.
-      by_task: colours from the lowest to the highest value of each column, for returns that can't be compared.
-      options: arms, their names, size.
+      by_task: scale the colours per column, from its lowest to its highest value, for returns that are not comparable.
+      options: the arms, their labels and the figure size.
 
     Raises:
-      ValueError: the matrix has no value.
+      ValueError: the matrix has no values.
       UserError: ``options`` that do not fit the matrix.
     """
     if not np.isfinite(matrix.values).any():
-        raise ValueError("the matrix has no value")
+        raise ValueError("the matrix has no values")
     cells = points(matrix.lanes, matrix.hyper)
     checked(options, arms_of(cells))
     cells = [cells[place]._replace(label=options.label(cells[place])) for place in options.places(cells)]
@@ -58,7 +58,7 @@ def performance_matrix(
     _axes(panels, len(cells), matrix.tasks, side)
     figure.supxlabel("evaluated on the task of visit", fontsize=9)
     figure.supylabel("after visit", fontsize=9)
-    name = f"{label}, from each column's lowest (0) to highest (1)" if by_task else label
+    name = f"{label}, scaled per column (lowest 0, highest 1)" if by_task else label
     colour_bar(figure, image, panels, name)
     return figure
 

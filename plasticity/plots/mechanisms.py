@@ -1,4 +1,4 @@
-"""Which monitor goes with performance: scatters with rank correlations."""
+"""Which monitors correlate with performance: scatter plots with rank correlations."""
 
 import math
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ from plasticity.plots.style import Series, check_column, series, styled, swept_c
 from plasticity.plots.thin import thinned
 
 MOST_PANELS = 15
-MOST_DOTS = 1500  # of one arm in one panel
+MOST_DOTS = 1500  # per arm and panel
 
 
 def correlations(
@@ -28,22 +28,22 @@ def correlations(
     measure: str = "performance",
     hyper: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """Spearman's correlation of each monitor's mean over a visit with the performance in that visit.
+    """Compute Spearman's correlation of each monitor's mean over a visit with the performance in that visit.
 
     ``rho = corr(rank(monitor), rank(performance))`` over all lanes and visits (``spearman``), and within each lane over
-    its visits, then the mean over lanes (``within_lanes``): the first mixes differences between arms with changes in
-    time, the second is of changes in time alone. Neither is a cause. Performance is ranked within each task first where
-    ``visits`` are of several tasks that come again.
+    its visits, averaged over lanes (``within_lanes``). The first mixes differences between arms with changes over time;
+    the second reflects changes over time only. Neither implies causation. If ``visits`` contains several tasks that
+    recur, performance is first ranked within each task.
 
     Args:
       metrics: a table of :func:`plasticity.results.load`.
       visits: a table of :func:`plasticity.results.visits`, of the same runs.
-      names: the monitors; by default all metrics of the whole network.
+      names: the monitors; by default, all metrics of the whole network.
       measure: the column of ``visits``.
       hyper: the swept hyper-parameters; by default the columns with a dot in their name.
 
     Returns:
-      ``monitor, spearman, within_lanes, lanes, points``, the strongest within lanes first; NaN where nothing varies.
+      ``monitor, spearman, within_lanes, lanes, points``, strongest within lanes first; NaN if a quantity is constant.
 
     Raises:
       ValueError: no such column.
@@ -59,7 +59,7 @@ def correlations(
 def paired(
     metrics: pd.DataFrame, visits: pd.DataFrame, names: Sequence[str], measure: str, hyper: Sequence[str] | None
 ) -> pd.DataFrame:
-    """One row per lane and finished visit: ``names`` averaged over the visit beside ``measure``."""
+    """One row per lane and finished visit: ``names`` averaged over the visit, and ``measure``."""
     for name in names:
         check_column(metrics, name)
     check_column(visits, measure)
@@ -85,7 +85,7 @@ def _correlated(table: pd.DataFrame, name: str, measure: str) -> dict[str, float
 
 
 def _spearman(x: np.ndarray, y: np.ndarray) -> float:
-    """Of at least four points; NaN where one of them is constant."""
+    """Spearman's correlation of at least four points; NaN if one of the variables is constant."""
     if len(x) < 4 or np.ptp(x) == 0 or np.ptp(y) == 0:
         return math.nan
     return float(spearmanr(x, y).statistic)
@@ -103,30 +103,30 @@ def mechanisms(
     controls: Sequence[str] = ("fresh",),
     options: Options = PLAIN,
 ) -> Figure:
-    """A panel for each monitor: its mean over a visit, and the performance in that visit, one dot per lane and visit.
+    """Draw one panel per monitor: performance against the monitor's mean over the visit, one dot per lane and visit.
 
-    The titles give :func:`correlations`: over everything, and within lanes. The strongest within lanes come first.
+    The titles give the :func:`correlations` over everything and within lanes; the strongest within lanes come first.
 
     Args:
       metrics: a table of :func:`plasticity.results.load`.
       visits: a table of :func:`plasticity.results.visits`, of the same runs.
-      names: the monitors; by default the 15 of the strongest correlation within lanes.
+      names: the monitors; by default, the 15 with the strongest correlation within lanes.
       measure: the column of ``visits``.
-      label: what it is, with its unit.
+      label: what it measures, with its unit.
       hyper: the swept hyper-parameters; by default the columns with a dot in their name.
       controls: arms drawn in grey.
-      options: arms, their names, size. Correlations are over the arms that are drawn.
+      options: the arms, their labels and the figure size. Correlations use only the arms that are drawn.
 
     Raises:
-      ValueError: no such column, or no monitor with a value in a finished visit.
+      ValueError: no such column, or no monitor has a value in a finished visit.
     """
-    metrics, visits = (_chosen(table, options) for table in (metrics, visits))
+    metrics, visits = (_drawn_arms(table, options) for table in (metrics, visits))
     found = correlations(metrics, visits, names=names, measure=measure, hyper=hyper)
     found = found[found["points"] > 1].head(MOST_PANELS if names is None else len(found))
     if found.empty:
         raise ValueError("no monitor has a value in two finished visits")
     table = paired(metrics, visits, list(found["monitor"]), measure, hyper)
-    lines = [_dotted(line) for line in series(table, hyper, controls, options)]
+    lines = [_as_dots(line) for line in series(table, hyper, controls, options)]
     rows, columns = grid(len(found), 3 if len(found) != 4 else 2, options.width)
     figure = page(options, 0.5 + (3.2 if options.width / columns > 3 else row_height(options, 2.1)) * rows, rows)
     panels = figure.subplots(rows, columns, sharey=True, squeeze=False)
@@ -139,15 +139,15 @@ def mechanisms(
         panel.set_title(f"{row['monitor'].replace('_', ' ')}\n{numbers}", fontsize=7.5)
     label_lowest(panels, len(found), "mean over a visit")
     label_side(figure, label)
-    return finish(figure, lines, "a dot: one lane, one visit;\nnumbers: Spearman's correlation", options)
+    return finish(figure, lines, "one dot per lane and visit;\nnumbers: Spearman's correlation", options)
 
 
-def _chosen(table: pd.DataFrame, options: Options) -> pd.DataFrame:
-    """The rows of the arms that are drawn, on which alone the correlations rest."""
+def _drawn_arms(table: pd.DataFrame, options: Options) -> pd.DataFrame:
+    """The rows of the arms that are drawn; correlations use only these."""
     return table if options.arms is None else table[table["arm"].isin(list(options.arms))]
 
 
-def _dotted(line: Series) -> Series:
+def _as_dots(line: Series) -> Series:
     return line._replace(look={**line.look, "linestyle": "", "marker": line.look["marker"] or "x"})
 
 

@@ -1,4 +1,4 @@
-"""Many arms against one: a small panel for each."""
+"""Many arms, each compared with the baseline in its own small panel."""
 
 from collections.abc import Sequence
 
@@ -24,14 +24,14 @@ def against_baseline(
     controls: Sequence[str] = ("fresh",),
     options: Options = PLAIN,
 ) -> Figure:
-    """The mean over seeds of each visit's performance of every arm, each in a panel of its own.
+    """Draw every arm's performance by visit, mean over seeds, each in its own panel.
 
-    The baseline is grey and the same in all panels; bands are 95 % t intervals cut to ``bounds``. ``visits`` is a
-    table of :func:`plasticity.results.visits` without a sweep. ``ValueError`` where it has no such baseline.
+    The baseline is grey and the same in all panels; bands are 95 % t intervals clipped to ``bounds``. ``visits`` is a
+    table of :func:`plasticity.results.visits` without a sweep. ``ValueError`` if it has no such baseline.
     """
     arms = {line.rows["arm"].iloc[0]: line for line in series(visits, [], controls)}
     if baseline not in arms:
-        raise ValueError(f"no arm {baseline!r} in this table; it has {', '.join(arms)}")
+        raise ValueError(f"baseline: {baseline!r} is not an arm of the table; its arms: {', '.join(arms)}")
     plain = arms[baseline]._replace(look={"color": "#909090", "linestyle": "-", "marker": ""})
     lines = [line for line in series(visits, [], controls, options) if line.rows["arm"].iloc[0] != baseline]
     rows, columns = grid(len(lines), COLUMNS, options.width)

@@ -1,4 +1,4 @@
-"""What a caller may choose about every figure: its size, its arms, their names, how far curves are smoothed."""
+"""Options of every figure: size, arms, labels and smoothing."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -9,34 +9,34 @@ from matplotlib.textpath import TextPath
 from plasticity.core.errors import UserError, cut, shown, unknown
 from plasticity.results import Point
 
-WIDTH = 8.5  # inches, where no size is asked for
+WIDTH = 8.5  # inches, by default
 SIDES = (2.0, 40.0)  # inches
 MOST_SMOOTHED = 100_000  # records
 
 
 class Options(NamedTuple):
-    """Choices for every figure; by default all arms under their own names, unsmoothed, at the figure's own size.
+    """Options of every figure; by default, all arms under their own names, unsmoothed, at the figure's own size.
 
-    A figure that has several rows of panels, or a long legend below, may be higher than asked for, never wider.
+    A figure with several rows of panels or a long legend below may be taller than requested, but never wider.
     """
 
     arms: Sequence[str] | None = None  # the arms to draw, in this order; None: all, in the order of the config
-    labels: Mapping[str, str] = MappingProxyType({})  # arm -> its name in the figure
-    size: tuple[float, float] | None = None  # in inches; None: what is needed
-    smooth: int = 1  # curves are running means over so many records
+    labels: Mapping[str, str] = MappingProxyType({})  # arm -> its label in the figure
+    size: tuple[float, float] | None = None  # in inches; None: as needed
+    smooth: int = 1  # window of the running mean of curves, in records
 
     @property
     def width(self) -> float:
-        """Of the figure, in inches."""
+        """The width of the figure, in inches."""
         return self.size[0] if self.size else WIDTH
 
     def label(self, cell: Point) -> str:
-        """The name of a line: its arm, with the run and the swept settings where there are several."""
+        """The label of a line: its arm, with the run and the swept settings if there are several."""
         name = self.labels.get(cell.arm, cell.arm)
         return ", ".join([f"{cell.run}: {name}" if cell.run else name, *cell.settings])
 
     def places(self, cells: Sequence[Point]) -> list[int]:
-        """Which cells are drawn, in order: run by run, each with its arms as chosen."""
+        """Indices of the cells to draw, in order: run by run, each with the selected arms."""
         if self.arms is None:
             return list(range(len(cells)))
         runs, order = list(dict.fromkeys(cell.run for cell in cells)), list(self.arms)
@@ -48,9 +48,9 @@ PLAIN = Options()
 
 
 def checked(options: Options, arms: Sequence[str] | None = None) -> Options:
-    """``options`` where they can be drawn; ``UserError`` in one line otherwise.
+    """Return ``options`` if they are valid; otherwise raise a one-line ``UserError``.
 
-    ``arms``: those that there are; None: only what needs no run is checked.
+    ``arms``: the existing arms; None: check only what does not depend on a run.
     """
     _check_size(options.size)
     _check_whole("smooth", options.smooth, 1, MOST_SMOOTHED)
@@ -61,7 +61,7 @@ def checked(options: Options, arms: Sequence[str] | None = None) -> Options:
     names = [options.labels.get(arm, arm) for arm in (options.arms or arms or options.labels)]
     for name in names:
         if names.count(name) > 1:
-            raise UserError(f"labels: {shown(name)} is not allowed for several arms; each needs a name of its own")
+            raise UserError(f"labels: {shown(name)} is not allowed for several arms; each needs its own label")
     return options
 
 
@@ -71,15 +71,13 @@ def _check_size(size: Any) -> None:
     low, high = SIDES
     sides = tuple(size) if isinstance(size, list | tuple) else ()
     if len(sides) != 2 or not all(isinstance(side, int | float) and low <= side <= high for side in sides):
-        allowed = f"width and height between {low:g} and {high:g} inches, as 6x4"
+        allowed = f"width and height between {low:g} and {high:g} inches, such as 6x4"
         raise UserError(f"size: {shown(size)} is not allowed; must be {allowed}")
 
 
 def _check_whole(key: str, value: Any, least: int, most: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise UserError(
-            f"{key}: {shown(value)} is not allowed; must be a whole number of records from {least} to {most}"
-        )
+        raise UserError(f"{key}: {shown(value)} is not allowed; must be an integer from {least} to {most} (records)")
 
 
 def _check_arms(key: str, chosen: Sequence[str] | None, arms: Sequence[str] | None) -> None:
@@ -96,17 +94,17 @@ def _check_arms(key: str, chosen: Sequence[str] | None, arms: Sequence[str] | No
 
 def _check_label(arm: str, label: Any) -> None:
     if not isinstance(label, str) or not label.strip() or label.startswith("_"):
-        raise UserError(f"labels.{arm}: {shown(label)} is not allowed; must be a text that does not begin with _")
+        raise UserError(f"labels.{arm}: {shown(label)} is not allowed; must be text that does not begin with _")
     try:
         TextPath((0, 0), label)
     except ValueError:
-        raise UserError(f"labels.{arm}: {shown(label)} is not allowed; between $ it is no formula") from None
+        raise UserError(f"labels.{arm}: {shown(label)} is not allowed; the formula between $ is not valid") from None
 
 
 def check_names(key: str, names: Sequence[str], known: Sequence[str]) -> None:
-    """``UserError`` that lists the known names where one of ``names`` is none of them."""
+    """Raise a ``UserError`` that lists the known names if one of ``names`` is unknown."""
     if isinstance(names, str) or not names:
-        raise UserError(f"{key}: {shown(names)} is not allowed; must be a list of some of {', '.join(known)}")
+        raise UserError(f"{key}: {shown(names)} is not allowed; must be a list of names from {', '.join(known)}")
     for name in names:
         if name not in known:
             raise UserError(f"{key}: {unknown(f'figure `{cut(str(name), 60)}`', str(name), known)}")

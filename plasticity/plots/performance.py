@@ -1,4 +1,4 @@
-"""Performance visit by visit: the figure that shows whether plasticity was lost."""
+"""Performance by visit: the figure that shows whether plasticity was lost."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -37,27 +37,27 @@ def performance(
     options: Options = PLAIN,
     axes: Axes | None = None,
 ) -> Drawn:
-    """The mean over seeds of each visit's performance, one line for each arm, with 95 % t intervals cut to ``bounds``.
+    """Draw performance by visit: means over seeds, one line per arm, with 95 % t intervals clipped to ``bounds``.
 
     Args:
       visits: a table of :func:`plasticity.results.visits`.
       measure: the column to draw.
-      label: of the vertical axis.
-      by_task: a panel with its own scale for each task, for returns that can't be compared between tasks.
-      bounds: the least and the greatest value that there can be.
+      label: label of the vertical axis.
+      by_task: a panel with its own scale for each task, for returns that are not comparable between tasks.
+      bounds: the smallest and largest possible values.
       hyper: the swept hyper-parameters; by default the columns with a dot in their name.
       controls: arms drawn in dashed grey.
-      options: arms, their names, size.
-      axes: to draw on, and to return instead of a figure; not with ``by_task``.
+      options: the arms, their labels and the figure size.
+      axes: the axes to draw on, returned instead of a figure; not with ``by_task``.
 
     Raises:
-      ValueError: ``visits`` has no value to draw, no such column, or runs of different streams.
+      ValueError: ``visits`` has no values to draw, no such column, or runs of different streams.
       UserError: ``options`` that do not fit the table.
     """
     check_column(visits, measure)
     if not visits[measure].notna().any():
-        raise ValueError(f"{measure} has no value in this table: no visit has been finished")
-    lines, what = series(visits, hyper, controls, options), _What(measure, label, bounds)
+        raise ValueError(f"{measure} has no values in this table: no visit has been finished")
+    lines, what = series(visits, hyper, controls, options), _PlotSpec(measure, label, bounds)
     tasks = task_names(visits)
     if by_task:
         return _panels(lines, tasks, what, options)
@@ -71,7 +71,7 @@ def performance(
     return finish_panel(axes, lines, own, options=options)
 
 
-class _What(NamedTuple):
+class _PlotSpec(NamedTuple):
     """What is drawn."""
 
     measure: str
@@ -80,9 +80,9 @@ class _What(NamedTuple):
 
 
 def _tick_labels(tasks: pd.Series, width: float) -> list[str]:
-    """The visit's number; its task's name where there are several tasks and room for it, and "2nd visit" to it.
+    """Each visit's number, with the task's name and "2nd visit" if there are several tasks and enough space.
 
-    ``width``: inches of all labels side by side.
+    ``width``: space for all labels together, in inches.
     """
     numbers = [str(visit + 1) for visit in tasks.index]
     again = [f"\n({ordinal(count + 1)} visit)" if count else "" for count in visit_counts(tasks)]
@@ -93,7 +93,7 @@ def _tick_labels(tasks: pd.Series, width: float) -> list[str]:
 
 
 def _mark_returns(axes: Axes, tasks: pd.Series) -> None:
-    """A bar above the visits that return to a task."""
+    """Draw a bar above the visits to tasks that were visited before."""
     again = tasks.index[visit_counts(tasks) > 0] + 1
     if tasks.nunique() > 1 and len(again):
         transform = axes.get_xaxis_transform()
@@ -102,10 +102,10 @@ def _mark_returns(axes: Axes, tasks: pd.Series) -> None:
                       textcoords="offset points", fontsize=7.5)  # fmt: skip
 
 
-def _panels(lines: Sequence[Series], tasks: pd.Series, what: _What, options: Options) -> Figure:
-    """A panel for each task; its ticks are the numbers of the visits to it along the stream.
+def _panels(lines: Sequence[Series], tasks: pd.Series, what: _PlotSpec, options: Options) -> Figure:
+    """Draw one panel per task; its ticks are the numbers of the visits to it along the stream.
 
-    Where each seed meets tasks in an order of its own, a panel has the task's first, second, ... visit of all seeds.
+    If each seed has its own order of tasks, a panel shows the first, second, ... visit of all seeds to the task.
     """
     own = VARIOUS in set(tasks)
     names = sorted({str(name) for line in lines for name in line.rows["task"]}) if own else list(dict.fromkeys(tasks))
@@ -116,14 +116,14 @@ def _panels(lines: Sequence[Series], tasks: pd.Series, what: _What, options: Opt
         order = (
             sorted({int(k) for line in mine for k in line.rows["visit"]}) if own else list(tasks.index[tasks == name])
         )
-        axes = figure.add_subplot(rows, columns, place + 1, title=name, xlabel="visit to it" if own else "visit")
+        axes = figure.add_subplot(rows, columns, place + 1, title=name, xlabel="visit to the task" if own else "visit")
         draw_visits(axes, mine, order, what.measure, what.bounds)
     label_side(figure, what.label)
     return finish(figure, lines, options=options)
 
 
 def _counted(rows: pd.DataFrame, task: str) -> pd.DataFrame:
-    """The rows of one task, their visits counted lane by lane."""
+    """The rows of one task, with its visits numbered lane by lane."""
     keys = [name for name in ("run", "arm", "lane") if name in rows]
     mine = rows[rows["task"].astype(str) == task]
     return mine.assign(visit=mine.groupby(keys, observed=True).cumcount())

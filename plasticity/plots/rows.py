@@ -1,4 +1,4 @@
-"""Rows with the names of arms: what was first, what came later."""
+"""One row per arm, with an early and a late value."""
 
 from collections.abc import Sequence
 
@@ -8,13 +8,13 @@ from matplotlib.lines import Line2D
 
 from plasticity.plots.style import Bounds, Series, intervals
 
-APART = 0.17  # of a row: the first lies so far above its middle, the later so far below
+APART = 0.17  # vertical offset of the two values from the middle of a row, as a share of the row
 
 
 def draw_rows(axes: Axes, lines: Sequence[Series], ends: tuple[str, str], bounds: Bounds) -> None:
-    """A row for each line: an open dot for the first of two columns, a full one for the second, both with intervals.
+    """Draw one row per line: an open dot for the first column and a filled one for the second, both with intervals.
 
-    The rows of a line are one for each lane.
+    A line's table has one row per lane.
     """
     for place, line in enumerate(lines):
         colour, shape = line.look["color"], line.look["marker"] or "X"
@@ -33,12 +33,12 @@ def draw_rows(axes: Axes, lines: Sequence[Series], ends: tuple[str, str], bounds
 
 
 def _interval(rows: pd.DataFrame, value: str, bounds: Bounds) -> list[tuple[float, float, float]]:
-    """Mean, low and high over lanes; empty where no lane has a value."""
+    """Mean and interval bounds over lanes; empty if no lane has a value."""
     found = intervals(rows.assign(all=0), value, "all", bounds)[["mean", "low", "high"]]
     return [(mean, low, high) for mean, low, high in found.itertuples(index=False)]
 
 
 def row_keys(first: str, later: str) -> list[Line2D]:
-    """What open and full dots are, for a legend."""
+    """Legend handles for the open and the filled dots."""
     look = {"linestyle": "", "marker": "o", "color": "#606060", "markersize": 5}
     return [Line2D([], [], label=first, markerfacecolor="white", **look), Line2D([], [], label=later, **look)]  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""All figures of a run: which there are, and from which tables each is drawn."""
+"""All figures of a run, and the tables that each is drawn from."""
 
 import contextlib
 import warnings
@@ -36,17 +36,17 @@ def figures(
     options: Options = PLAIN,
     names: Sequence[str] | None = None,
 ) -> dict[str, Figure]:
-    """Every figure that a run has data for, or several runs on one stream in the same figures, by name.
+    """Draw every figure that a run has data for, by name; several runs on one stream share their figures.
 
     ``performance, learning_curve, aggregates, profiles, sensitivity_SETTING, revisits, learning_speed, matrix,
-    monitors, mechanisms, layers_MONITOR, hessian_density``. What there is nothing to show of yet is absent, and so are
-    aggregates over tasks whose returns can't be compared.
+    monitors, mechanisms, layers_MONITOR, hessian_density``. Figures without data are absent, and so are aggregates
+    over tasks whose returns are not comparable.
 
     Args:
-      run: the run's folder; ``runs``: more of them.
-      control: the arm that the speed of learning is compared with, where there is one; None: what each config says.
-      options: arms, their names, size, smoothing, for all figures.
-      names: the figures to draw, ``sensitivity`` and ``layers`` for all of theirs; None: all.
+      run: the run's folder; ``runs``: further runs.
+      control: the arm with which learning speed is compared, if it exists; None: the control given by each config.
+      options: the arms, their labels, the figure size and smoothing, for all figures.
+      names: the figures to draw; ``sensitivity`` and ``layers`` select all of their kind; None: all.
 
     Raises:
       ValueError: a path that is not the folder of a run, or runs of different streams.
@@ -66,7 +66,7 @@ def figures(
 
 @contextlib.contextmanager
 def _each_warning_once() -> Iterator[None]:
-    """A damaged file is met whenever the run is read."""
+    """Show each warning once: a damaged file causes one every time the run is read."""
     with warnings.catch_warnings(record=True) as caught:
         yield
     for text, category in dict.fromkeys((str(each.message), each.category) for each in caught):
@@ -92,7 +92,7 @@ class _Run(NamedTuple):
 
     @property
     def unlike(self) -> bool:
-        """Whether tasks have returns that can't be compared."""
+        """Whether the returns of the tasks are not comparable."""
         return not results.alike(self.stream)
 
     @property
@@ -105,11 +105,11 @@ class _Run(NamedTuple):
 
     @property
     def shown(self) -> dict[str, Any]:
-        """What most figures are given."""
+        """The arguments that most figures share."""
         return {"hyper": self.hyper, "controls": self.controls, "options": self.options}
 
     def of_arms(self, table: pd.DataFrame) -> pd.DataFrame:
-        """The rows of the arms that are drawn."""
+        """The rows of the selected arms."""
         return table if self.options.arms is None else table[table["arm"].isin(list(self.options.arms))]
 
 
@@ -118,15 +118,15 @@ def _place(name: str) -> int:
 
 
 def _one_stream(runs: Sequence[RunPath]) -> dict[str, Any]:
-    """What all runs' streams are; ``ValueError`` that names the first difference."""
+    """The stream of all runs; a ``ValueError`` names the first difference between them."""
     first, *others = (results.plan(run)["stream"] for run in runs)
     for run, other in zip(runs[1:], others, strict=True):
         keys = [key for key in {**first, **other} if first.get(key) != other.get(key)]
         keys = [key for key in keys if key not in NO_OTHER_STREAM]
         if keys:
             was, now = contrasted(first.get(keys[0]), other.get(keys[0]))
-            told = f"`{keys[0]}` is {was} and {now}; draw each by itself"
-            raise ValueError(f"{runs[0]} and {run} are runs of different streams: {told}")
+            difference = f"`{keys[0]}` is {was} and {now}; draw each separately"
+            raise ValueError(f"{runs[0]} and {run} are runs of different streams: {difference}")
     return first
 
 
@@ -138,7 +138,7 @@ def _of_visits(one: _Run) -> dict[str, Figure]:
     if "performance" in one.wanted:
         found["performance"] = performance(visits, label=one.label, by_task=one.by_task, bounds=one.bounds, **one.shown)
     if one.wanted & {"aggregates", "profiles", "sensitivity"} and not one.unlike:
-        # Runs, or lanes, that are not equally far have no common aggregate.
+        # Runs or lanes that have not progressed equally far have no common aggregate.
         with contextlib.suppress(ValueError):
             scores = results.task_scores(visits, hyper=one.hyper)
             found |= _of_scores(one, scores)
@@ -192,7 +192,7 @@ def _speed(one: _Run) -> Figure | None:
 
 
 def _has_control(run: RunPath, control: str | None) -> bool:
-    """Whether an arm of the run has a control that has begun."""
+    """Whether an arm of the run has a control that has started."""
     begun = set(results.lanes(run)["arm"].astype(str))
     return any(other in begun for other in results.controls(run, control).values())
 
@@ -215,7 +215,7 @@ def _of_metrics(one: _Run) -> dict[str, Figure]:
         return found
     whole = one.of_arms(results.load(*one.runs))
     metrics = thinned(whole, one.x, hyper=one.hyper)
-    # This is the table that may have millions of rows: it is short at once, unless records are to be smoothed.
+    # This table may have millions of rows, so it is thinned immediately unless records are to be smoothed.
     curves = metrics if one.options.smooth == 1 else whole
     del whole
     value, shown = "episodic_return" if one.stream["episodic"] else "reward", {"x": one.x, **one.shown}
@@ -246,7 +246,7 @@ def _mechanisms(one: _Run, metrics: pd.DataFrame) -> dict[str, Figure]:
 
 
 def _eigenvalue_grid(run: RunPath) -> dict[str, Any]:
-    """The settings of the run's ``hessian_density`` that say where its bins are."""
+    """The settings of the run's ``hessian_density`` that define its bins."""
     config = config_if_whole(run)
     try:
         settings = next(each for each in config["monitors"] if each["kind"] == "hessian_density")

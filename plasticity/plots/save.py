@@ -24,20 +24,20 @@ def save_all(
     options: Options = PLAIN,
     names: Sequence[str] | None = None,
 ) -> list[Path]:
-    """Writes the figures of runs; runs on the same stream share their figures.
+    """Write the figures of runs to files; runs on the same stream share their figures.
 
     Args:
       run_dirs: the folders of one or more runs.
-      out: where to; made if need be. Runs on different streams get a folder in it each, named after the run.
-      formats: file name endings that matplotlib knows.
-      options: arms, their names, size, smoothing, for all figures.
+      out: the output folder, created if necessary. Runs on different streams get a subfolder each, named after the run.
+      formats: file extensions that matplotlib supports.
+      options: the arms, their labels, the figure size and smoothing, for all figures.
       names: the figures to draw, see :func:`plasticity.plots.figures`; None: all.
 
     Returns:
-      The files written, none for a run without records.
+      The files written; none for a run without records.
 
     Raises:
-      ValueError: no run, or a path that is not the folder of a run.
+      ValueError: no run is given, or a path that is not the folder of a run.
       UserError: ``options`` or ``names`` that do not fit the runs.
     """
     if not run_dirs:
@@ -52,7 +52,7 @@ def save_all(
 
 
 def save(figure: Figure, path: Path) -> Path:
-    """Writes one figure: 150 dots per inch, or fonts embedded as TrueType, and the same bytes for the same figure."""
+    """Write one figure reproducibly, at 150 dots per inch or with embedded TrueType fonts."""
     path.parent.mkdir(parents=True, exist_ok=True)
     settings: dict[Any, Any] = {"pdf.fonttype": 42, "ps.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "plot"}
     undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}.get(path.suffix[1:])

@@ -1,4 +1,4 @@
-"""What figures show of a stream: where its visits begin, and the names of its tasks."""
+"""The parts of a figure that show the stream: where visits begin, and the names of tasks."""
 
 import math
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ from matplotlib.axes import Axes
 from plasticity.plots.style import FEW, SWITCH_COLOUR, text_width
 
 VARIOUS = "various"  # the task of a visit that is not the same in all lanes
-MOST_SWITCHES = 150  # ticks that can still be told apart over the width of a page
-MOST_LINES = 20  # across a panel
-NAME, ROW, MOST_ROWS = 7.5, 9.5, 3  # points of a task's name and of a row of them; rows
-STEPS = tuple(digit * 10**power for power in range(7) for digit in (1, 2, 5))  # from one numbered visit to the next
+MOST_SWITCHES = 150  # more ticks cannot be distinguished across a page
+MOST_LINES = 20  # per panel
+NAME, ROW, MOST_ROWS = 7.5, 9.5, 3  # font size of task names and height of a row of them, in points; rows
+STEPS = tuple(digit * 10**power for power in range(7) for digit in (1, 2, 5))  # distances between numbered visits
 
 
 class Stay(NamedTuple):
@@ -27,7 +27,7 @@ class Stay(NamedTuple):
 
 
 def stays(metrics: pd.DataFrame, x: str) -> list[Stay]:
-    """The visits that the metrics have reached, in order."""
+    """The visits that the metrics cover, in order."""
     ends = metrics.groupby("visit")[x].max().sort_index()
     starts, tasks = ends.shift(fill_value=0), task_names(metrics).reindex(ends.index)
     return [
@@ -37,9 +37,9 @@ def stays(metrics: pd.DataFrame, x: str) -> list[Stay]:
 
 
 def task_names(table: pd.DataFrame) -> pd.Series:
-    """The task of each visit; ``various`` where it is not the same in all lanes.
+    """The task of each visit; ``various`` if it differs between lanes.
 
-    ``ValueError`` where the table's runs have different streams, as far as their tasks tell.
+    ``ValueError`` if the runs in the table differ in the tasks of their visits.
     """
     keys = [name for name in ("run", "visit", "task") if name in table]
     pairs = table[keys].drop_duplicates().astype({"task": str})
@@ -52,7 +52,7 @@ def task_names(table: pd.DataFrame) -> pd.Series:
 
 
 def check_same(tasks: pd.DataFrame) -> None:
-    """``tasks``: by visit and run."""
+    """``ValueError`` if the runs have different tasks; ``tasks``: by visit and run."""
     first = tasks.columns[0]
     for other in tasks.columns[1:]:
         both = tasks[[first, other]].dropna()
@@ -61,22 +61,22 @@ def check_same(tasks: pd.DataFrame) -> None:
             visit, (one, two) = unlike.index[0] + 1, unlike.iloc[0]
             raise ValueError(
                 f"{first} and {other} are runs of different streams: visit {visit} is to {one!r} and to {two!r}; "
-                "draw each by itself"
+                "draw each separately"
             )
 
 
 def mark_switches(axes: Axes, visits: Sequence[Stay]) -> None:
-    """Light vertical lines where tasks change; none where they would hide the curve."""
+    """Draw light vertical lines at task switches, unless so many that they would hide the curve."""
     if len(visits) <= MOST_LINES:
         for stay in visits[1:]:
             axes.axvline(stay.start, color=SWITCH_COLOUR, linewidth=0.8, zorder=0.5)
 
 
 def name_tasks(axes: Axes, visits: Sequence[Stay]) -> None:
-    """What visits are, above axes that have their final width: the names of their tasks, or else numbers.
+    """Label the visits above axes that have their final width, by task name or by number.
 
-    Names stand in the middle of their visits, in up to three rows where they would touch. Visits are numbered where
-    there are many, or where the names have no room.
+    Names are centred above their visits, in up to three rows to avoid overlap. Visits are numbered if there are many,
+    or if the names do not fit.
     """
     several = len({stay.task for stay in visits}) > 1
     if len(visits) > FEW:
@@ -93,16 +93,16 @@ def name_tasks(axes: Axes, visits: Sequence[Stay]) -> None:
 
 
 def _inches(axes: Axes) -> float:
-    """The width of axes as the layout has made them."""
+    """The width of the axes after layout."""
     figure: Any = axes.get_figure()
     figure.draw_without_rendering()
     return float(axes.get_window_extent().width / figure.dpi)
 
 
 def _rows_of_names(visits: Sequence[Stay], scale: float) -> list[int] | None:
-    """The lowest row for each name in which it touches none before it; None where three are not enough.
+    """The lowest row for each name in which it does not touch an earlier one; None if three rows are not enough.
 
-    ``scale``: inches of a step. A name may reach as far beyond the axes as half of it is long.
+    ``scale``: inches per step. A name may extend beyond the axes by half its length.
     """
     ends, rows = [-math.inf] * MOST_ROWS, []
     for stay in visits:
@@ -116,7 +116,7 @@ def _rows_of_names(visits: Sequence[Stay], scale: float) -> list[int] | None:
 
 
 def _number_visits(axes: Axes, visits: Sequence[Stay]) -> None:
-    """A tick at every switch (of up to 150), a number at a few visits."""
+    """Draw a tick at every switch (up to 150), and number some of the visits."""
     count, chosen = len(visits), _numbered(visits, _inches(axes) / visits[-1].end)
     top = axes.secondary_xaxis("top")
     top.set_xticks([(stay.start + stay.end) / 2 for stay in chosen], [str(stay.visit + 1) for stay in chosen])
@@ -129,7 +129,7 @@ def _number_visits(axes: Axes, visits: Sequence[Stay]) -> None:
 
 
 def _numbered(visits: Sequence[Stay], scale: float) -> list[Stay]:
-    """The first visit and every k-th, those that do not touch; ``scale``: inches of a step."""
+    """The first visit and every k-th, so that the numbers do not touch; ``scale``: inches per step."""
     step = next(each for each in STEPS if len(visits) / each <= max(2.0, scale * visits[-1].end / 0.5))
     chosen, end = [], -math.inf
     for stay in visits:
@@ -141,7 +141,7 @@ def _numbered(visits: Sequence[Stay], scale: float) -> list[Stay]:
 
 
 def visit_counts(tasks: pd.Series) -> np.ndarray:
-    """For each visit how often its task had been visited before; ``tasks`` are the names by visit, in order."""
+    """For each visit, the number of earlier visits to its task; ``tasks``: the task names by visit, in order."""
     return tasks.groupby(tasks).cumcount().to_numpy()
 
 

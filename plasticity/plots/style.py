@@ -1,4 +1,4 @@
-"""How figures look: one appearance for each arm in all figures, legends outside the data, sizes for a page."""
+"""Style of figures: each arm looks the same in all figures."""
 
 import functools
 import math
@@ -24,9 +24,9 @@ COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#8
 DASHES: tuple[Any, ...] = ("-", (0, (5, 1.2, 1, 1.2)), (0, (1.2, 1.2)), (0, (6, 2.2)), (0, (3, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h")  # 11 and 7 have no common factor: pairs are unique
 CONTROL_COLOUR, CONTROL_DASHES = "#404040", ((0, (4, 2)), (0, (4, 2, 1, 2)), (0, (2, 2)), (0, (8, 2)))
-BEHIND = "#B4B4B4"  # of a curve that others are seen against
+BEHIND = "#B4B4B4"  # of a reference curve in the background
 SWITCH_COLOUR = "#C8C8C8"
-FEW = 12  # visits that are still told apart by name
+FEW = 12  # maximum number of visits labelled by name
 RC: dict[Any, Any] = {
     "font.size": 9,
     "axes.labelsize": 9,
@@ -52,11 +52,11 @@ RC: dict[Any, Any] = {
 
 Arguments = ParamSpec("Arguments")
 Returned = TypeVar("Returned")
-Drawn: TypeAlias = Any  # a Figure, or the Axes that were given to draw on
+Drawn: TypeAlias = Any  # a Figure, or the Axes that the caller passed
 
 
 class Series(NamedTuple):
-    """What is drawn as one line: an arm at one point of its sweep."""
+    """One line of a figure: an arm at one point of its sweep."""
 
     label: str
     rows: pd.DataFrame
@@ -64,7 +64,7 @@ class Series(NamedTuple):
 
 
 def styled(draw: Callable[Arguments, Returned]) -> Callable[Arguments, Returned]:
-    """Runs ``draw`` under this module's settings and leaves matplotlib's own as they were."""
+    """Run ``draw`` under this module's settings and restore matplotlib's afterwards."""
 
     @functools.wraps(draw)
     def inside(*args: Arguments.args, **kwargs: Arguments.kwargs) -> Returned:
@@ -75,14 +75,14 @@ def styled(draw: Callable[Arguments, Returned]) -> Callable[Arguments, Returned]
 
 
 def swept_columns(table: pd.DataFrame, hyper: Sequence[str] | None) -> list[str]:
-    """``hyper``, or the columns that look like hyper-parameters: a dot in the name and no slash."""
+    """``hyper``, or the columns that look like hyper-parameters: those with a dot and no slash in the name."""
     if hyper is not None:
         return list(hyper)
     return [column for column in map(str, table.columns) if "." in column and "/" not in column]
 
 
 def controls_of(runs: Sequence[RunPath]) -> tuple[str, ...]:
-    """The arms that are fresh controls in these runs; ``fresh`` where there are none."""
+    """The arms that are fresh controls in these runs; ``fresh`` if there are none."""
     named = {name for run in runs for name in controls(run).values() if name}
     return tuple(sorted(named)) or (FRESH,)
 
@@ -92,14 +92,14 @@ def series(
 ) -> list[Series]:
     """The lines of a table, in the order of the config or of the options.
 
-    An arm's look depends on its place among all arms of the run, drawn or not: it is the same in every figure. Points
-    of a sweep have lighter shades and other dashes of their arm's look.
+    An arm's style depends on its position among all arms of the run, drawn or not, so it is the same in every figure.
+    Points of a sweep have lighter shades and different dashes.
     """
     return named(points(table, swept_columns(table, hyper)), controls, options)
 
 
 def named(cells: Sequence[Point], controls: Sequence[str], options: Options) -> list[Series]:
-    """The lines of points, those of the options in their order."""
+    """The lines of the points that ``options`` selects, in that order."""
     if cells:
         checked(options, arms_of(cells))
     found = looks(cells, controls)
@@ -107,12 +107,12 @@ def named(cells: Sequence[Point], controls: Sequence[str], options: Options) -> 
 
 
 def arms_of(cells: Sequence[Point]) -> list[str]:
-    """All arms of a table's points, those without a row too."""
+    """All arms of a table's points, including those without rows."""
     return list(dict.fromkeys([*_categories(cells[0].rows, "arm"), *(cell.arm for cell in cells)]))
 
 
 def looks(cells: Sequence[Point], controls: Sequence[str]) -> list[dict[str, Any]]:
-    """The looks of the points of one table; arms that the table knows but does not have count too."""
+    """The styles of the points of one table; arms without rows also take up a style."""
     if not cells:
         return []
     runs = _categories(cells[0].rows, "run") or [""]
@@ -128,7 +128,7 @@ def looks(cells: Sequence[Point], controls: Sequence[str]) -> list[dict[str, Any
         place = next(index for index, other in enumerate(siblings) if other is cell)
         if where in coloured:
             found.append(look(coloured.index(where), place, len(siblings)))
-        else:  # several controls differ as the points of one do
+        else:  # several controls differ like the points of a sweep
             found.append(look(None, place * len(grey) + grey.index(where), len(siblings) * len(grey)))
     return found
 
@@ -141,7 +141,7 @@ def _categories(table: pd.DataFrame, column: str) -> list[str]:
 
 
 def look(number: int | None, point: int = 0, count: int = 1) -> dict[str, Any]:
-    """The look of arm ``number`` (None: a control) at one of its ``count`` points."""
+    """The style of arm ``number`` (None: a control) at one of its ``count`` points."""
     pale = 0.6 * point / max(count - 1, 1)
     if number is None:
         dashes = CONTROL_DASHES[point % len(CONTROL_DASHES)]
@@ -159,12 +159,12 @@ def _paler(colour: str, share: float) -> str:
 
 
 def draw_curve(axes: Axes, line: Series, found: pd.DataFrame, x: np.ndarray, crowd: int, place: int) -> None:
-    """The mean as a line with sparse markers, the interval as a band; ``crowd`` is the number of lines.
+    """Draw the mean as a line with sparse markers and the interval as a band; ``crowd`` is the number of lines.
 
-    The band is left out where few of the seeds have a value (under half of them, or two of more): it would fill the
+    The band is omitted where few seeds have a value (fewer than half, or only two of more), since it would fill the
     figure.
     """
-    # Markers at regular places, shifted from line to line: they tell lines apart without colour.
+    # Markers at regular intervals, offset between lines, distinguish the lines without colour.
     gap = max(1, len(x) // 7)
     every = (place * gap // max(crowd, 1), gap) if len(x) > 15 else None
     shown = {**line.look, "marker": line.look["marker"] if crowd > 1 or len(x) == 1 else ""}
@@ -177,13 +177,13 @@ def draw_curve(axes: Axes, line: Series, found: pd.DataFrame, x: np.ndarray, cro
 
 
 def grid(count: int, most: int = 5) -> tuple[int, int]:
-    """Rows and columns for so many small panels."""
+    """Rows and columns for ``count`` small panels."""
     columns = min(count, most) if count <= most or count > 2 * most else math.ceil(count / 2)
     return math.ceil(count / columns), columns
 
 
 def draw_visits(axes: Axes, lines: Sequence[Series], order: Sequence[int], value: str, bounds: Bounds) -> None:
-    """``value`` over the number of the visit: points side by side of few visits, curves with bands of many."""
+    """Draw ``value`` by visit: as adjacent points if there are few visits, as curves with bands if there are many."""
     if len(order) <= FEW:
         return draw_points(axes, lines, order, value, bounds)
     for place, line in enumerate(lines):
@@ -194,7 +194,7 @@ def draw_visits(axes: Axes, lines: Sequence[Series], order: Sequence[int], value
 
 
 def draw_points(axes: Axes, lines: Sequence[Series], order: Sequence[int], value: str, bounds: Bounds) -> None:
-    """Of few visits (``order``): means as points with their intervals as bars, the arms side by side."""
+    """Draw a few visits (``order``): means as points with intervals as bars, the arms next to each other."""
     spread = min(0.09, 0.7 / len(lines))
     for place, line in enumerate(lines):
         found = intervals(line.rows[line.rows["visit"].isin(order)], value, "visit", bounds)
@@ -207,27 +207,27 @@ def draw_points(axes: Axes, lines: Sequence[Series], order: Sequence[int], value
 
 
 def count_axis(axes: Axes, end: float) -> None:
-    """From 0 to ``end`` with room for a marker there; ticks as 200k and 1M."""
+    """Set an axis from 0 to ``end`` with space for a marker there, and tick labels such as 200k and 1M."""
     axes.set_xlim(0, 1.012 * end)
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
 
 
 def intervals(rows: pd.DataFrame, value: str, by: str | Sequence[str], bounds: Bounds = UNBOUNDED) -> pd.DataFrame:
-    """:func:`plasticity.results.curve` without the places where no lane has a value, cut to ``bounds``."""
+    """Apply :func:`plasticity.results.curve`, drop places without values, and clip intervals to ``bounds``."""
     return within(curve(rows, value, by).dropna(subset="mean"), bounds)
 
 
 def within(found: pd.DataFrame, bounds: Bounds) -> pd.DataFrame:
-    """``low`` and ``high`` cut at the bounds that the number itself has; a mean never moves.
+    """Clip ``low`` and ``high`` to the bounds of the quantity itself; means are unchanged.
 
-    A t interval is symmetric and knows of no bound: that of an accuracy near 1 may end above 1.
+    A t interval is symmetric and ignores bounds: that of an accuracy near 1 may extend above 1.
     """
     low, high = (found[end].clip(*bounds) for end in ("low", "high"))
     return found.assign(low=np.minimum(low, found["mean"]), high=np.maximum(high, found["mean"]))
 
 
 def wrapped(text: str, width: float, size: float = 8.0) -> str:
-    """The words of a text in lines of at most ``width`` inches, where the words allow it."""
+    """Wrap a text at words into lines of at most ``width`` inches, if the words are short enough."""
     lines: list[str] = []
     for word in text.split():
         if lines and text_width(f"{lines[-1]} {word}", size) <= width:
@@ -238,12 +238,12 @@ def wrapped(text: str, width: float, size: float = 8.0) -> str:
 
 
 def text_width(text: str, size: float = 8.0) -> float:
-    """Of the longest line of a text in points of ``size``, in inches."""
+    """Width in inches of the longest line of a text; ``size``: font size in points."""
     return float(max(TextPath((0, 0), line, size=size).get_extents().width for line in text.splitlines()) / 72)
 
 
 def check_column(table: pd.DataFrame, name: str) -> None:
-    """``ValueError`` where the table has no such column; lists what there is to draw."""
+    """Raise a ``ValueError`` that lists the available columns if the table has no such column."""
     if name not in table:
         identity = {*IDENTITY, *(column for column in table if "." in str(column))}
         known = [str(column) for column in table.select_dtypes("number") if column not in identity]

@@ -1,4 +1,4 @@
-"""Long tables made short before anything is drawn: a page can't show more than some hundred places."""
+"""Thinning of long tables before drawing, since a page cannot show more than several hundred points."""
 
 import math
 from collections.abc import Sequence
@@ -9,21 +9,21 @@ import pandas as pd
 from plasticity.plots.style import swept_columns
 from plasticity.results.read import IDENTITY
 
-MOST_POINTS = 800  # of a line
+MOST_POINTS = 800  # per line
 
 
 def thinned(
     metrics: pd.DataFrame, x: str = "step", names: Sequence[str] | None = None, hyper: Sequence[str] | None = None
 ) -> pd.DataFrame:
-    """Neighbouring records of a lane averaged, so that at most about 800 places are left.
+    """Average neighbouring records of each lane, so that at most about 800 points remain.
 
-    Groups end where a visit ends, so that there may be one more place for each visit. Where there are more than 400
-    visits, whole ones are averaged.
+    Groups end where visits end, so there may be one more point per visit. With more than 400 visits, whole visits are
+    averaged.
 
     Args:
       metrics: a table of :func:`plasticity.results.load`.
-      x: ``step``, ``frames`` or ``update``: the last in a group stands for it.
-      names: the metrics to keep; None: all. Missing values are left out of a mean.
+      x: ``step``, ``frames`` or ``update``; the last value of a group represents it.
+      names: the metrics to keep; None: all. Missing values are excluded from means.
       hyper: the swept hyper-parameters; by default the columns with a dot in their name.
     """
     kept = {*IDENTITY, *swept_columns(metrics, hyper)}
@@ -52,9 +52,9 @@ def thinned(
 
 
 def smoothed(metrics: pd.DataFrame, names: Sequence[str], window: int) -> pd.DataFrame:
-    """``names`` as centred running means over ``window`` records of a lane, within each visit.
+    """Replace ``names`` by centred running means over ``window`` records of a lane, within each visit.
 
-    Records without a value do not count and stay empty; at the ends of a visit the window is shorter.
+    Records without a value are ignored and remain empty; at the ends of a visit the window is shorter.
     """
     if window == 1:
         return metrics

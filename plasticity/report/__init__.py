@@ -1,6 +1,6 @@
-"""Run folders to one HTML page: figures to look into, the summary in plain words, and what it was made with.
+"""HTML report on one or more runs: interactive figures, the summary in plain words, and provenance.
 
-Reads files only. The page is one file that loads nothing: no library, no font, no image from elsewhere.
+Reads files only. The report is a single file that loads no external libraries, fonts or images.
 """
 
 from plasticity.report.data import collect

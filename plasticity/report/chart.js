@@ -1,4 +1,4 @@
-// One chart: what is chosen, its points, the drawing, and reading values off it.
+// One chart: selection, points, drawing, and display of values.
 class Chart {
   constructor(explorer, section) {
     Object.assign(this, { explorer, section, name: section.dataset.chart, group: explorer.group, tall: null, cursor: null });
@@ -14,7 +14,7 @@ class Chart {
     new ResizeObserver(() => this.width !== this.svg.clientWidth && this.update()).observe(this.svg.parentElement);
   }
 
-  // what is chosen
+  // selection
 
   makeControls(place) {
     this.select = element("select", { "aria-label": "metric" });
@@ -51,7 +51,7 @@ class Chart {
     return [this.tasks];
   }
 
-  makeThumbs(place) { // a small picture of each monitor, or of each task where tasks have scales of their own
+  makeThumbs(place) { // a thumbnail of each monitor, or of each task if tasks have their own scales
     this.thumbs = [];
     if (this.name === "monitors")
       this.metrics.forEach((metric, index) => metric.name.includes("/") || this.addThumb(place, metric.label, {
@@ -88,7 +88,7 @@ class Chart {
 
   // from data to points
 
-  lines(metric = this.metric, task = this.task) { // the lines that are shown: places, means, ends of intervals, and the visit of each place
+  lines(metric = this.metric, task = this.task) { // the visible lines: positions, means, ends of intervals, and the visit of each position
     const [least, most] = metric.range ?? [null, null];
     return metric.lines.filter((line) => !this.explorer.hidden.has(line.s)).map((line) => {
       const grid = this.group.grids[line.g], points = [];
@@ -103,7 +103,7 @@ class Chart {
     });
   }
 
-  whole() { // the axis from end to end
+  whole() { // the full range of the axis
     if (this.axis === "visit") return [0.5, this.group.ends.length + 0.5];
     return [0, this.group.ends[this.group.ends.length - 1]];
   }
@@ -180,7 +180,7 @@ class Chart {
     return parts.join("");
   }
 
-  switches() { // light lines where the task changes, and its names where there is room
+  switches() { // light lines at task switches, and task names if they fit
     const { ends, tasks } = this.group, [left, right] = this.range, parts = [];
     const inside = ends.map((end, visit) => [visit ? ends[visit - 1] : 0, end, visit]).filter(([start, end]) => end > left && start < right);
     const every = Math.ceil(inside.length / 150), room = (this.box.right - this.box.left) / inside.length;
@@ -220,7 +220,7 @@ class Chart {
     return this.group.tasks.map((_, task) => points.filter((point) => this.explorer.taskOf(point.visit) === task)).filter((piece) => piece.length);
   }
 
-  dodge(place, crowd) { // arms side by side within a visit
+  dodge(place, crowd) { // arms next to each other within a visit
     const visit = this.toX(2) - this.toX(1);
     return Math.min(14, (0.7 * visit) / crowd) * (place - (crowd - 1) / 2);
   }
@@ -260,7 +260,7 @@ class Chart {
     return `--c:var(--g${this.explorer.index}s${series})`;
   }
 
-  light(series) { // the others fade
+  light(series) { // fade the others
     const some = series !== null && !this.explorer.hidden.has(series);
     for (const one of this.svg.querySelectorAll(".one")) one.classList.toggle("dim", some && Number(one.dataset.series) !== series);
   }
@@ -292,7 +292,7 @@ class Chart {
     return [clamp(event.clientX - where.left, this.box.left, this.box.right), clamp(event.clientY - where.top, this.box.top, this.box.bottom)];
   }
 
-  corners([x0, y0], [x1, y1]) { // a flat rectangle chooses a part of the horizontal axis only
+  corners([x0, y0], [x1, y1]) { // a flat rectangle selects a range of the horizontal axis only
     const flat = Math.abs(y1 - y0) < 36;
     const [top, bottom] = flat ? [this.box.top, this.box.bottom] : [Math.min(y0, y1), Math.max(y0, y1)];
     return { left: Math.min(x0, x1), right: Math.max(x0, x1), top, bottom, flat };
@@ -315,18 +315,18 @@ class Chart {
     if (this.axis !== "visit" || range[1] - range[0] > 0.2) this.explorer.zoom(this.axis, range);
   }
 
-  values(x) { // the value of each shown line nearest to x
+  values(x) { // the value nearest to x of each visible line
     const found = [];
     for (const line of this.shown) {
       const inside = line.points.filter((point) => point.x >= this.range[0] && point.x <= this.range[1]);
       if (inside.length) found.push({ series: line.series, ...inside[nearest(inside.map((point) => point.x), x)] });
     }
     const best = Math.min(...found.map((each) => Math.abs(each.x - x)));
-    const slack = this.axis === "visit" ? 1e-9 : (this.range[1] - this.range[0]) / 60; // records of arms may be apart
+    const slack = this.axis === "visit" ? 1e-9 : (this.range[1] - this.range[0]) / 60; // records of different arms may not coincide
     return found.filter((each) => Math.abs(each.x - x) <= best + slack);
   }
 
-  point(x, y = null) { // shows the values at x; y tells the arm that is meant
+  point(x, y = null) { // show the values at x; y selects an arm
     const over = this.svg.querySelector(".over"), found = x === null ? [] : this.values(x);
     this.tip.hidden = !found.length;
     if (over) over.innerHTML = "";

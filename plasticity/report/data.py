@@ -1,4 +1,4 @@
-"""Run folders to one plain dict: everything the page shows, as numbers and text."""
+"""The contents of a report as a plain dict of numbers and text, read from run folders."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,27 +18,27 @@ from plasticity.results.read import RunPath
 from plasticity.results.verdict import meaning, verdict, words
 
 BASELINE = "baseline"
-SHOWN = ("first", "last", "gap", "change", "own", "closed")  # columns of the summary, with their bounds
-ENOUGH_POINTS = 40  # of a line; with fewer than that the metrics of single layers are left out
-MOST_TASKS = 12  # that can be chosen one by one
+SHOWN = ("first", "last", "gap", "change", "own", "closed")  # columns of the summary, shown with their bounds
+ENOUGH_POINTS = 40  # per line; if fewer would fit, the metrics of single layers are left out
+MOST_TASKS = 12  # that can be selected individually
 
 
 def collect(runs: Sequence[RunPath]) -> dict[str, Any]:
-    """What the page of these runs shows.
+    """Collect everything that the report on these runs shows.
 
     Args:
       runs: the folders of one or more runs, finished or not.
 
     Returns:
-      ``title`` and ``groups``: runs on the same stream are a group, with common charts (``series``, ``grids``,
-      ``charts``), and for each of its ``runs`` the summary, the evaluations and the facts. Numbers of the charts have
-      five significant digits, half widths of intervals three.
+      ``title`` and ``groups``. Runs on the same stream form a group with shared charts (``series``, ``grids``,
+      ``charts``) and, for each of its ``runs``, the summary, the evaluations and the facts. Numbers in charts have five
+      significant digits, half widths of intervals three.
 
     Raises:
-      ValueError: no run, or a path that is not the folder of a run.
+      ValueError: no run is given, or a path that is not the folder of a run.
     """
     if not runs:
-        raise ValueError("there is no run to report: name at least one")
+        raise ValueError("no runs to report: name at least one")
     groups = results.by_stream(runs)
     made = [_group(members, len(groups)) for members in groups]
     shown = [run for group in made for run in group["runs"]]
@@ -86,7 +86,7 @@ def measured(stream: dict[str, Any]) -> str:
 
 
 def _numbered(known: pd.DataFrame, series: Sequence[style.Series]) -> pd.DataFrame:
-    """The lanes with the number of the line they belong to."""
+    """The lanes, with the number of the line that each belongs to."""
     keys = [key for key in ("run", "arm", "lane") if key in known]
     parts = [line.rows[keys].assign(series=number) for number, line in enumerate(series)]
     table = pd.concat(parts, ignore_index=True) if parts else known.reindex(columns=[*keys, "series"])
@@ -101,7 +101,7 @@ def _joined(table: pd.DataFrame, numbered: pd.DataFrame) -> pd.DataFrame:
 
 
 def _axis(stream: dict[str, Any], metrics: pd.DataFrame, x: str) -> dict[str, Any]:
-    """Where visits end on the axis, and their tasks; None as a visit's task where each seed has an order of its own."""
+    """The ends of visits on the axis, and their tasks; a task is None if each seed has its own order."""
     scale = metrics[x].max() / metrics["step"].max() if len(metrics) else 1
     ends = np.cumsum([visit["steps"] for visit in stream["visits"]]) * scale
     names = [str(stream["tasks"][visit["task"]]) for visit in stream["visits"]]
@@ -126,7 +126,7 @@ def _series(line: style.Series) -> dict[str, Any]:
 
 
 def _brighter(colour: str, least: float = 0.28) -> str:
-    """The colour on a dark ground: mixed with white until its luminance is at least ``least``."""
+    """The colour on a dark background: mixed with white until its luminance is at least ``least``."""
     rgb = np.asarray(to_rgb(colour))
     for share in np.arange(0.0, 1.0, 0.05):
         mixed = (1 - share) * rgb + share
@@ -150,10 +150,10 @@ def _charts(
     crowd: int,
     ranges: Mapping[str, list[float | None]],
 ) -> dict[str, Any]:
-    """``charts``, each with its metrics, and ``left_out``, the metrics of single layers for which there is no room."""
+    """``charts``, each with its metrics, and ``left_out``, the metrics of single layers that do not fit."""
     label, ends = measured(stream), axis["ends"]
     whole = plots.monitor_names(metrics.drop(columns="series"), hyper) if len(metrics) else []
-    whole = sorted(whole, key=lambda name: name == "loss")  # it says little of plasticity
+    whole = sorted(whole, key=lambda name: name == "loss")  # it says little about plasticity
     parts = [name for name in map(str, metrics.columns) if "/" in name and metrics[name].notna().any()]
     room = crowd * (len(whole) + len(parts)) * ENOUGH_POINTS <= BUDGET
     names = _families(whole, parts) if room else whole
@@ -168,7 +168,7 @@ def _charts(
         return {"name": name, "label": text, "log": log, "range": ranges.get(name), "lines": found}
 
     counted = visits.assign(number=visits["visit"] + 1)
-    # Where each seed meets games in an order of its own, a visit's mean over seeds would be one over games.
+    # If each seed has its own order of games, a mean over seeds of one visit would be a mean over games.
     own = axis["task_of"] is None and not results.alike(stream)
     if own:
         counted["number"] = counted.groupby(["series", "lane", "task"], observed=True).cumcount() + 1
@@ -187,25 +187,25 @@ def _charts(
         "monitors": [metric(metrics, name, name.replace("_", " "), log=None) for name in names],
     }
     if len(stream["visits"]) == 1:
-        del charts["visits"]  # one point: the table says it
+        del charts["visits"]  # one point, which the table shows
     kept = {name: [each for each in found if each["lines"]] for name, found in charts.items()}
     return {"charts": {name: found for name, found in kept.items() if found}, "left_out": [] if room else parts}
 
 
 def _by_own_task(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
-    """The rows of each task, with what its chart is called by."""
+    """The rows of each task, by the suffix of its chart's title."""
     names = table["task"].astype(str)
     return {f" on {task}": table[names == task] for task in sorted(set(names))[:MOST_TASKS]}
 
 
 def _families(whole: Sequence[str], parts: Sequence[str]) -> list[str]:
-    """Each metric followed by its parts, which have its name and a slash in front."""
+    """Order metrics so that each is followed by its parts, ``METRIC/PART``."""
     ordered = [name for each in whole for name in (each, *(part for part in parts if part.startswith(f"{each}/")))]
     return [*ordered, *(part for part in parts if part not in ordered)]
 
 
 def _wide(found: Sequence[dict[str, Any]]) -> bool:
-    """Positive over more than two decades."""
+    """Whether all values are positive and span more than two decades."""
     values = [value for line in found for value in line["m"] if value is not None]
     return bool(values) and min(values) > 0 and max(values) > 100 * min(values)
 
@@ -256,13 +256,13 @@ def _run(run: RunPath, stream: dict[str, Any], series: Sequence[style.Series], r
 
 
 def _control(compared: results.Compared) -> str:
-    """What the gap is to, in a heading."""
+    """The name of the control in the headings."""
     named = {name for name in compared.controls.values() if name}
     return named.pop() if len(named) == 1 else "control"
 
 
 def _by_task(run: RunPath, compared: results.Compared) -> list[dict[str, Any]]:
-    """A row for each task and arm, where rewards of tasks are of several kinds; none of very many tasks."""
+    """One row per task and arm if rewards are of several kinds; none if there are too many tasks."""
     if not compared.rule.scaled:
         return []
     table, limits = results.task_changes(run), results.performance_range(results.plan(run)["stream"])
@@ -279,7 +279,7 @@ def _by_task(run: RunPath, compared: results.Compared) -> list[dict[str, Any]]:
 
 
 def _run_name(run: RunPath, series: Sequence[style.Series]) -> str:
-    """The run as labels of several runs name it: its folder, or its path where folders have the same name."""
+    """The run's name in the labels: its folder, or its path if several folders have the same name."""
     runs = {str(name) for line in series for name in line.rows["run"]}
     return str(run) if str(run) in runs else Path(run).absolute().name
 
@@ -289,7 +289,7 @@ def _number(value: Any) -> float | None:
 
 
 def _evaluations(run: RunPath, stream: dict[str, Any]) -> dict[str, Any] | None:
-    """The last evaluation of each lane, mean and interval over seeds: a row for each arm, a column for each task."""
+    """The last evaluation of each lane, with mean and interval over seeds: one row per arm, one column per task."""
     table = results.evaluations(run)
     value = "episodic_return" if stream["episodic"] else "reward"
     if table.empty or value not in table:

@@ -1,4 +1,4 @@
-"""What a run was made with: the command, lanes lost, time and memory, versions, config."""
+"""Provenance of a run: command, diverged lanes, time and memory, versions, config."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from plasticity.report.words import MISSING, TIMES, amount, duration, plural, si
 def details(run: Mapping[str, Any], *, named: bool) -> str:
     of = f" of {escape(run['label'])}" if named else ""
     return f"""<section class="details" aria-label="details"><h3>How it was made{of}</h3>
-<p class="lead">{"Run it again" if run["finished"] else "Go on with it"}:</p>
+<p class="lead">{"Run it again" if run["finished"] else "Resume it"}:</p>
 <pre class="command"><code>{escape(run["command"])}</code></pre>
 {_lost(run["diverged"])}
 {_arms(run)}
@@ -34,7 +34,7 @@ def _lost(diverged: Sequence[Mapping[str, Any]]) -> str:
     )
     opened = " open" if len(diverged) <= 12 else ""
     return f"""<details{opened}><summary>{plural(len(diverged), "lane")} diverged</summary>
-<p class="lead">Their numbers stopped being finite; they are frozen there and count in no mean.</p>
+<p class="lead">Their numbers became non-finite. They are frozen from then on and excluded from all means.</p>
 <div class="scroll"><table class="compact"><thead><tr><th scope=col>arm<th scope=col class=n>lane
 <th scope=col class=n>seed<th scope=col class=n>env step</tr></thead><tbody>
 {rows}
@@ -49,7 +49,7 @@ def _arms(run: Mapping[str, Any]) -> str:
         "env steps/s",
         "time",
         f"devices {TIMES} groups {TIMES} width",
-        "memory of a device",
+        "memory per device",
     ]
     kinds = ["" if place in (0, 2) else " class=n" for place in range(len(heads))]
     head = "".join(f"<th scope=col{kind}>{text}" for kind, text in zip(kinds, heads, strict=True))
@@ -61,13 +61,13 @@ def _arms(run: Mapping[str, Any]) -> str:
     written = max((arm["updated"] for arm in run["arms"] if arm["updated"]), default=None)
     when = f" Last written {time.strftime('%Y-%m-%d %H:%M UTC', time.gmtime(written))}." if written else ""
     total = [arm["seconds"] for arm in run["arms"]]
-    took = f" Together {duration(sum(filter(None, total)))}." if any(total) else ""
+    took = f" Total: {duration(sum(filter(None, total)))}." if any(total) else ""
     return f"""<details open><summary>Time and memory</summary>
 <div class="scroll"><table class="compact"><thead><tr>{head}</tr></thead><tbody>
 {body}
 </tbody></table></div>
-<p class="caption">Steps of all lanes together, since the run was last started and without compilation; time: all steps
-at that speed.{took}{when}</p></details>"""
+<p class="caption">Speed: steps of all lanes together since the last start of the run, without compilation. Time: all
+steps at that speed.{took}{when}</p></details>"""
 
 
 def _machine(arm: Mapping[str, Any]) -> list[str]:

@@ -1,4 +1,4 @@
-// The charts of one group of runs and their common legend.
+// The charts of one group of runs and their shared legend.
 class Explorer {
   constructor(root, group, index) {
     Object.assign(this, { root, group, index, hidden: new Set(), range: {}, task: null, lit: null });
@@ -49,7 +49,7 @@ class Explorer {
     this.charts.forEach((chart) => chart.update());
   }
 
-  zoom(axis, range) { // charts along the same axis show the same part of it
+  zoom(axis, range) { // charts with the same axis show the same range
     this.range[axis] = range;
     this.charts.forEach((chart) => chart.axis === axis && chart.update());
   }

@@ -1,4 +1,4 @@
-"""What a run's folder says of the run apart from its tables: config, versions, progress, speed, memory, losses."""
+"""Facts about a run besides its tables: config, versions, progress, speed, memory, diverged lanes."""
 
 import shlex
 from collections.abc import Mapping
@@ -49,7 +49,7 @@ def _text(path: Path) -> str:
 
 
 def _kinds(config: Mapping[str, Any]) -> dict[str, str]:
-    """The kinds of the stream and of the agents; empty where the config does not say."""
+    """The kinds of the stream and of the agents; empty if the config does not give them."""
     arms = config.get("arms")
     own = [arm.get("agent") for arm in (arms.values() if isinstance(arms, Mapping) else ()) if isinstance(arm, Mapping)]
     default = config.get("agent") if None in own or not own else None
@@ -62,7 +62,7 @@ def _kind(section: Any) -> str:
 
 
 def _arm(folder: Path, plan: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Progress, speed, placement and memory of an arm; what the folder does not say is None."""
+    """Progress, speed, placement and memory of an arm; None for anything that the folder does not record."""
     programs = [program for program in plan.get("programs", ()) if program["arm"] == name]
     arm = next(arm for arm in plan["arms"] if arm["name"] == name)
     lanes = arm["lanes"]
@@ -86,14 +86,14 @@ def _arm(folder: Path, plan: Mapping[str, Any], name: str) -> dict[str, Any]:
 
 
 def _share(status: Mapping[str, Any], programs: int, steps: int) -> float:
-    """How much of an arm is done, in [0, 1]."""
+    """The completed fraction of an arm, in [0, 1]."""
     finished = status.get("finished", ())
     under_way = 0.0 if status.get("program") in finished else status.get("step", 0) / max(steps, 1)
     return min(1.0, (len(finished) + under_way) / programs)
 
 
 def _diverged(run: RunPath) -> list[dict[str, Any]]:
-    """The lanes whose numbers stopped being finite: ``arm, lane, seed, step, settings``."""
+    """The diverged lanes: ``arm, lane, seed, step, settings``."""
     table, hyper = results.lanes(run), results.hyper_parameters(run)
     if table.empty or "diverged_at" not in table:
         return []
@@ -106,7 +106,7 @@ def _diverged(run: RunPath) -> list[dict[str, Any]]:
 
 
 def _command(folder: Path, finished: bool) -> str:
-    """What runs the experiment once more, or goes on with it."""
+    """The command that runs the experiment again, or resumes it."""
     config = str(folder / EXPERIMENT)
     out = ["--out", f"{folder}-again"] if finished else ["--out", str(folder), "--resume"]
     return shlex.join(["plasticity", "run", config, *out])

@@ -1,7 +1,7 @@
 "use strict";
 // One page, no library. `data` is a list of groups of runs on one stream; see plasticity/report/data.py for its keys.
 const data = JSON.parse(document.getElementById("data").textContent);
-const FEW = 12; // places that are drawn as points with whiskers
+const FEW = 12; // maximum number of positions drawn as points with whiskers
 const MARKS = {
   o: "M-3.4 0a3.4 3.4 0 1 0 6.8 0a3.4 3.4 0 1 0-6.8 0Z", s: "M-3-3H3V3H-3Z", "^": "M0-4L3.8 3H-3.8Z",
   v: "M0 4L3.8-3H-3.8Z", "<": "M-4 0L3-3.8V3.8Z", ">": "M4 0L-3-3.8V3.8Z", D: "M0-4.2L4.2 0L0 4.2L-4.2 0Z",
@@ -55,7 +55,7 @@ function logTicks(low, high) {
   return ticks.length > 1 ? ticks : linearTicks(low, high, 4);
 }
 
-function nearest(sorted, value) { // the index of the place nearest to `value`
+function nearest(sorted, value) { // the index of the position nearest to `value`
   let low = 0, high = sorted.length - 1;
   while (high - low > 1) {
     const middle = (low + high) >> 1;
@@ -66,7 +66,7 @@ function nearest(sorted, value) { // the index of the place nearest to `value`
 
 // Lines.
 
-function pieces(points, wanted = () => true) { // cut where a visit ends, unless visits have but a point or two, and at what is not wanted
+function pieces(points, wanted = () => true) { // split at the ends of visits, unless visits have only a few points, and at unwanted points
   const dense = points.length >= 3 * new Set(points.map((point) => point.visit)).size, found = [];
   let piece = [];
   points.forEach((point, index) => {

@@ -1,4 +1,4 @@
-"""Means and intervals over seeds along an axis, few enough of them for a page."""
+"""Means and intervals over seeds along an axis, thinned to fit a page."""
 
 import math
 from collections.abc import Sequence
@@ -9,13 +9,13 @@ import pandas as pd
 
 from plasticity import results
 
-MOST_POINTS = 800  # of a line
+MOST_POINTS = 800  # per line
 FEWEST_POINTS = 12
-BUDGET = 130_000  # points of a page; one takes about 15 bytes
+BUDGET = 130_000  # points on a page, of about 15 bytes each
 
 
 class Grids:
-    """The places on the horizontal axis, each list of them once."""
+    """Lists of positions on the horizontal axis, each stored once."""
 
     def __init__(self) -> None:
         self.lists: list[list[float]] = []
@@ -30,26 +30,26 @@ class Grids:
 
 
 def most_points(lines: int) -> int:
-    """How many points each of so many lines may have."""
+    """The maximum number of points per line, given the number of lines."""
     return int(np.clip(BUDGET // max(lines, 1), FEWEST_POINTS, MOST_POINTS))
 
 
 def lines(
     rows: pd.DataFrame, value: str, x: str, ends: Sequence[float], most: int, grids: Grids
 ) -> list[dict[str, Any]]:
-    """The column ``value`` as one line for each ``series``.
+    """Compute the column ``value`` as one line for each ``series``.
 
     Args:
-      rows: has ``series``, ``lane``, the column ``x`` and the column ``value``.
-      value: what is drawn.
-      x: the axis.
-      ends: where visits end on the axis; none where the axis counts visits.
-      most: points of a line; more records than that are averaged over neighbouring ones, lane by lane.
-      grids: where the lists of places are kept.
+      rows: the table, with columns ``series``, ``lane``, ``x`` and ``value``.
+      value: the column to draw.
+      x: the column of the horizontal axis.
+      ends: ends of visits on the axis; empty if the axis counts visits.
+      most: maximum number of points per line; if there are more records, neighbouring ones are averaged per lane.
+      grids: stores the lists of positions.
 
     Returns:
-      For each line ``s`` (its series), ``g`` (its list of places), ``m`` (means) and ``h`` (half the width of the 95 %
-      interval; None where few of the seeds have a value; absent where no place has one).
+      For each line ``s`` (its series), ``g`` (its list of positions), ``m`` (means) and ``h`` (half widths of the 95 %
+      intervals; None where few seeds have a value; absent if there are none).
     """
     rows = rows.loc[np.isfinite(rows[value].astype(float)), ["series", "lane", x, value]]
     if rows.empty:
@@ -69,13 +69,13 @@ def _line(series: int, part: pd.DataFrame, x: str, seeds: int, grids: Grids) -> 
 
 
 def _thinned(rows: pd.DataFrame, value: str, x: str, ends: Sequence[float], most: int) -> pd.DataFrame:
-    """Each lane's records averaged in groups of neighbours; groups end with visits, unless visits are too many."""
+    """Average each lane's neighbouring records; groups end where visits end, unless there are too many visits."""
     places = np.unique(rows[x])
     size = math.ceil(len(places) / most)
     if size < 2:
         return rows
     inside = np.searchsorted(np.asarray(ends), places) if 0 < len(ends) <= most else np.zeros(len(places), int)
-    first = np.searchsorted(inside, inside)  # the place where the visit of each place begins
+    first = np.searchsorted(inside, inside)  # for each position, the position where its visit begins
     groups = inside * len(places) + (np.arange(len(places)) - first) // size
     last = places[np.searchsorted(groups, groups, side="right") - 1]
     moved = rows.assign(**{x: last[np.searchsorted(places, rows[x])]})
@@ -83,10 +83,10 @@ def _thinned(rows: pd.DataFrame, value: str, x: str, ends: Sequence[float], most
 
 
 def rounded(value: float, digits: int) -> float | None:
-    """The number to so many significant digits; None where it is missing."""
+    """The number rounded to ``digits`` significant digits; None if it is missing."""
     return plain(float(f"{value:.{digits}g}")) if math.isfinite(value) else None
 
 
 def plain(value: float) -> float:
-    """A whole number without ``.0``."""
+    """Convert integral floats to integers, which JSON writes without ``.0``."""
     return int(value) if float(value).is_integer() and abs(value) < 1e15 else float(value)

@@ -1,4 +1,4 @@
-"""The dict of :func:`plasticity.report.collect` as one HTML file."""
+"""The HTML file, from the dict of :func:`plasticity.report.collect`."""
 
 import html
 import json
@@ -18,10 +18,10 @@ CHART_KEYS = ("reward", "episodic", "x", "ends", "tasks", "task_of", "by_task", 
 
 
 def save(runs: Sequence[RunPath], out: RunPath | None = None) -> Path:
-    """Writes the page of one or more runs; by default ``report.html`` in the first one's folder.
+    """Write the report on one or more runs; by default to ``report.html`` in the first run's folder.
 
     Raises:
-      ValueError: no run, or a path that is not the folder of a run.
+      ValueError: no run is given, or a path that is not the folder of a run.
       OSError: the file cannot be written.
     """
     text = page(collect(runs))
@@ -33,7 +33,7 @@ def save(runs: Sequence[RunPath], out: RunPath | None = None) -> Path:
 
 
 def page(data: Mapping[str, Any]) -> str:
-    """The whole file; every text in ``data`` is escaped."""
+    """The whole file as text; all text in ``data`` is escaped."""
     groups = data["groups"]
     parts = {
         "title": html.escape(data["title"]),
@@ -51,7 +51,7 @@ def _asset(name: str) -> str:
 
 
 def embedded(value: Any) -> str:
-    """JSON that may stand inside a ``script`` element."""
+    """The value as JSON that is safe inside a ``script`` element."""
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
     for sign in "<>&\u2028\u2029":
         text = text.replace(sign, f"\\u{ord(sign):04x}")
@@ -59,7 +59,7 @@ def embedded(value: Any) -> str:
 
 
 def colours(groups: Sequence[Mapping[str, Any]]) -> str:
-    """Each line's colour as a CSS variable, brighter on a dark ground."""
+    """Each line's colour as a CSS variable, brighter on a dark background."""
     light, dark = [
         "".join(
             f"--g{number}s{place}:{line[key]};"

@@ -1,4 +1,4 @@
-"""A group of runs on one stream: each one's head and summary, their charts, each one's details."""
+"""Sections of a group of runs on one stream: heads and summaries, shared charts, details."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -9,17 +9,17 @@ from plasticity.report.summary import head, swatch
 from plasticity.report.words import breakable, plural
 
 TITLES = {
-    "visits": ("Visit by visit", "One point for each task visited: does the line stay up?"),
+    "visits": ("Visit by visit", "One point per visit: does the line stay up?"),
     "stream": (
         "Along the stream",
-        "Records in the order in which they were made.",
+        "All records in order of time.",
     ),
-    "monitors": ("Inside the network", "What was measured on the learner along the way."),
+    "monitors": ("Inside the network", "Measurements of the learner during training."),
 }
 
 
 def sections(groups: Sequence[Mapping[str, Any]]) -> str:
-    """All groups, with a list of the runs in front where there are several."""
+    """All groups, preceded by a list of the runs if there are several."""
     runs = [run for group in groups for run in group["runs"]]
     made = "\n".join(_group(group, index, several=len(runs) > 1) for index, group in enumerate(groups))
     return f"{_contents(runs) if len(runs) > 1 else ''}<main>\n{made}\n</main>"
@@ -31,14 +31,14 @@ def _contents(runs: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _group(group: Mapping[str, Any], index: int, *, several: bool) -> str:
-    """Runs on one stream: each one's summary, their charts, and each one's details."""
+    """Runs on one stream: their summaries, shared charts, and details."""
     heads = "\n".join(head(run, group, index, second=several) for run in group["runs"])
     made = "\n".join(details(run, named=len(group["runs"]) > 1) for run in group["runs"])
     return f'<article class="group">\n{heads}\n{_charts(group, index)}\n{made}\n</article>'
 
 
 def _charts(group: Mapping[str, Any], index: int) -> str:
-    """The legend and an empty place for each chart, which the script fills."""
+    """The legend, and an empty container for each chart, which the script fills."""
     if not group["charts"]:
         return '<p class="notice" role="note">Nothing has been recorded yet.</p>'
     legend = "\n".join(
@@ -57,10 +57,10 @@ def _charts(group: Mapping[str, Any], index: int) -> str:
 </div>
 <p class="tools"><button type="button" data-do="all">show all</button>
 <button type="button" data-do="none">hide all</button></p>
-<p class="hint">Click to show or hide, shift-click to see one alone.</p>
+<p class="hint">Click to show or hide an arm; shift-click to show only that arm.</p>
 </aside>
 <div class="charts">
-<noscript><p class="notice">The charts need JavaScript; nothing is loaded from elsewhere.</p></noscript>
+<noscript><p class="notice">The charts need JavaScript; nothing is loaded from the network.</p></noscript>
 {charts}
 {left_out}</div>
 </div>"""
@@ -68,14 +68,14 @@ def _charts(group: Mapping[str, Any], index: int) -> str:
 
 def _left_out(names: Sequence[str]) -> str:
     return (
-        f"Of single layers {plural(len(names), 'metric')} would make this page too large; the tables have them: "
+        f"Left out to keep this page small: {plural(len(names), 'metric')} of single layers (see the tables): "
         f"{', '.join(names[:6])}{', ...' if len(names) > 6 else ''}."
     )
 
 
 def _chart(name: str, index: int, *, switches: bool) -> str:
     title, lead = TITLES[name]
-    lead += " Light lines are switches of the task." if switches and name == "stream" else ""
+    lead += " Light lines mark task switches." if switches and name == "stream" else ""
     label = f"chart-{index}-{name}"
     return f"""<section class="chart" data-chart="{name}" aria-labelledby="{label}">
 <h3 id="{label}">{title}</h3><p class="lead">{lead}</p>

@@ -1,4 +1,4 @@
-"""The head of a run: its name, what was run, who keeps and who loses, and the evaluations."""
+"""The head of a run: name, description, verdicts and evaluations."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ def _question(run: Mapping[str, Any]) -> str:
     switches = run["visits"] - 1
     if not switches:
         return "How well, and how fast, does each arm learn one task?"
-    return f"Who still learns after {plural(switches, 'change')} of the task?"
+    return f"Which arms still learn after {plural(switches, 'task change')}?"
 
 
 def _in_a_line(run: Mapping[str, Any], group: Mapping[str, Any]) -> list[str]:
@@ -54,7 +54,7 @@ def _unfinished(run: Mapping[str, Any]) -> str:
     done = math.floor(100 * run["share"])
     return (
         f'<p class="notice" role="note"><strong>Not finished: {done} % done.</strong> '
-        f"Still to come: {escape(named)}. What is below covers what has been recorded.</p>\n"
+        f"Remaining: {escape(named)}. The results below cover what has been recorded so far.</p>\n"
     )
 
 
@@ -65,13 +65,13 @@ def _summary(run: Mapping[str, Any], group: Mapping[str, Any], index: int) -> st
     rows, single = run["summary"], run["kind"] == "single"
     early, late = STAGES.get(run["kind"], STAGES["sequence"])
     if run["has_gap"]:
-        # Where tasks come again the change is what the verdict goes by; along a sequence the gap at the end shows it.
+        # If tasks recur, show the change, on which the verdict is based; for a sequence, show the gap at the end.
         key = "change" if run["kind"] == "revisits" else "gap"
     else:
         key = "last" if single or run["kind"] == "none" else "own"
     title = {"gap": f"gap to {run['control']}", "change": f"change against {run['control']}", "own": "change"}
     heads = ["<th scope=col>arm"] + ([] if single else ["<th scope=col>verdict"])
-    if run["kind"] != "none":  # else there is no number that stands for all tasks
+    if run["kind"] != "none":  # otherwise no single number summarises all tasks
         heads += [f"<th scope=col class=n>{early}", f"<th scope=col class=n>{late}"]
         heads.append(f"<th scope=col colspan=2>{escape(title.get(key, late))}, 95 % interval")
         heads += ["<th scope=col class=n>closed"] if any("closed" in row for row in rows) else []
@@ -90,7 +90,7 @@ def _summary(run: Mapping[str, Any], group: Mapping[str, Any], index: int) -> st
 
 
 def _answer(run: Mapping[str, Any]) -> str:
-    """Who keeps, slips and loses, in a sentence."""
+    """The arms of each verdict, in one sentence."""
     found: dict[str, list[str]] = {}
     for row in run["summary"]:
         if row["verdict"] not in ("", "control", "unfinished"):
@@ -105,7 +105,7 @@ def _answer(run: Mapping[str, Any]) -> str:
 
 
 def _tasks(run: Mapping[str, Any]) -> str:
-    """Each task by itself, where rewards are of several kinds."""
+    """Each task separately, if rewards are of several kinds."""
     if not run["by_task"]:
         return ""
     again = any(row["visits"] > 1 for row in run["by_task"])
@@ -121,7 +121,7 @@ def _tasks(run: Mapping[str, Any]) -> str:
         for row in run["by_task"]
     )
     return f"""<h3>Task by task</h3>
-<p class="lead">Each in units of its own reward, so that nothing is averaged over tasks; 95 % intervals over seeds.</p>
+<p class="lead">Each in units of its own reward; nothing is averaged over tasks. 95 % intervals over seeds.</p>
 <div class="scroll" tabindex="0" role="region" aria-label="table of tasks">
 <table><thead><tr><th scope=col>task<th scope=col>arm{heads}</tr></thead>
 <tbody>
@@ -132,9 +132,9 @@ def _tasks(run: Mapping[str, Any]) -> str:
 def _caption(run: Mapping[str, Any], single: bool) -> str:
     texts = [] if run["kind"] == "none" else [escape(run["meaning"])]
     if run["has_gap"]:
-        texts.append("Differences are paired by seed; closed is the share of the baseline's gap that an arm makes up.")
+        texts.append("Differences are paired by seed. Closed: share of the baseline's gap that an arm closes.")
     elif not single and run["kind"] != "none":
-        texts.append("The change is of each lane by itself, so it is paired by seed.")
+        texts.append("The change is computed for each lane, so it is paired by seed.")
     texts.append("Intervals: 95 %, Student's t over seeds.")
     if any(row["task_aware"] for row in run["summary"]):
         texts.append('An arm marked <span class="aware">task-aware</span> knows of task switches.')
@@ -150,7 +150,7 @@ def _rule(rule: Sequence[tuple[str, str]]) -> str:
 
 
 def _scale(rows: Sequence[Mapping[str, Any]], key: str) -> tuple[float, float]:
-    """The range of the strip: all intervals, and zero for gaps."""
+    """The range of the strip: that of all intervals, including zero for gaps."""
     names = (key, f"{key}_low", f"{key}_high")
     values = [row[name] for row in rows for name in names if row.get(name) is not None]
     values += [0.0] if key in DIFFERENCES else []
@@ -192,7 +192,7 @@ def _interval(row: Mapping[str, Any], key: str) -> str:
 
 
 def _strip(row: Mapping[str, Any], key: str, scale: tuple[float, float], index: int) -> str:
-    """Mean and interval on the axis that all rows share."""
+    """Mean and interval on an axis shared by all rows."""
     if row.get(key) is None:
         return ""
     low, high = scale
@@ -210,7 +210,7 @@ def _strip(row: Mapping[str, Any], key: str, scale: tuple[float, float], index: 
 
 
 def swatch(group: Mapping[str, Any], index: int, series: int | None) -> str:
-    """A short piece of an arm's line; the script draws its marker."""
+    """A short sample of an arm's line; the script draws its marker."""
     if series is None:
         return '<svg class="swatch" viewBox="0 0 34 12" aria-hidden="true"></svg>'
     dash = " ".join(f"{1.8 * part:g}" for part in group["series"][series]["dash"])
@@ -236,7 +236,7 @@ def _evaluations(run: Mapping[str, Any]) -> str:
         for row in found["rows"]
     )
     return f"""<section aria-label="evaluations"><h3>Evaluations</h3>
-<p class="lead">The last one of each lane, in environments of its own, without learning: {escape(found["value"])}.</p>
+<p class="lead">The last one of each lane, in separate environments, without learning: {escape(found["value"])}.</p>
 <div class="scroll" tabindex="0" role="region" aria-label="table of evaluations">
 <table><thead><tr><th scope=col>arm<th scope=col class=n>env step{heads}</tr></thead>
 <tbody>

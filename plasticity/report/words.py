@@ -1,4 +1,4 @@
-"""Numbers as a reader likes them."""
+"""Numbers formatted for readers."""
 
 import math
 from html import escape
@@ -8,7 +8,7 @@ MINUS, TIMES = "\u2212", "\u00d7"
 
 
 def number(value: float, sign: str = "") -> str:
-    """Three significant digits at least, no exponent in the usual range, and a minus that is one."""
+    """At least three significant digits, no exponent in the usual range, and a proper minus sign."""
     if value != 0 and not 1e-4 <= abs(value) < 1e7:
         text = f"{value:{sign}.1e}"
     else:
@@ -32,7 +32,7 @@ def plural(count: int, noun: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Two units at most: ``41 s``, ``3 min 20 s``, ``5 h 2 min``, ``2 d 3 h``."""
+    """At most two units: ``41 s``, ``3 min 20 s``, ``5 h 2 min``, ``2 d 3 h``."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

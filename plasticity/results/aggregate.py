@@ -69,9 +69,9 @@ STATISTICS: dict[str, Callable[..., np.ndarray]] = {
 def statistic(name: str, gamma: float = 1.0) -> Callable[[np.ndarray], np.ndarray]:
     """Return the named statistic as a function ``[..., seeds, tasks] -> [...]``."""
     if name not in STATISTICS:
-        raise ValueError(f"statistic = {name!r} is not known; must be one of {', '.join(STATISTICS)}")
+        raise ValueError(f"statistic: {name!r} is not allowed; must be one of {', '.join(STATISTICS)}")
     if not math.isfinite(gamma):
-        raise ValueError(f"gamma = {gamma} is not allowed; must be a finite number")
+        raise ValueError(f"gamma: {gamma} is not allowed; must be a finite number")
     return (lambda values: optimality_gap(values, gamma)) if name == "optimality_gap" else STATISTICS[name]
 
 
@@ -83,7 +83,7 @@ def resampled(
 ) -> Iterator[np.ndarray]:
     """Yield ``count`` resamples of ``values[seeds, tasks]`` in chunks ``[some, seeds, tasks]``."""
     if unit not in get_args(Unit):
-        raise ValueError(f"resample = {unit!r} is not allowed; must be one of {', '.join(get_args(Unit))}")
+        raise ValueError(f"resample: {unit!r} is not allowed; must be one of {', '.join(get_args(Unit))}")
     held, columns = np.isfinite(values).sum(0), np.arange(values.shape[1])
     packed = np.take_along_axis(values, np.argsort(~np.isfinite(values), axis=0, kind="stable"), axis=0)
     beyond = np.arange(len(values))[:, None] >= held  # draw as many scores for a task as it has
@@ -105,9 +105,9 @@ def bounds(draws: np.ndarray, confidence: float) -> np.ndarray:
 
 def check_bootstrap(confidence: float, resamples: int) -> None:
     if not 0.0 < confidence < 1.0:
-        raise ValueError(f"confidence = {confidence} is not allowed; must be in (0, 1)")
+        raise ValueError(f"confidence: {confidence} is not allowed; must be in (0, 1)")
     if resamples < 1:
-        raise ValueError(f"resamples = {resamples} is not allowed; must be at least 1")
+        raise ValueError(f"resamples: {resamples} is not allowed; must be at least 1")
 
 
 def enough(values: np.ndarray) -> bool:

@@ -117,7 +117,7 @@ def human_normalised(table: pd.DataFrame, score: str | None = None, task: str | 
     task = task or ("evaluated_task" if "evaluated_task" in table else "task")
     for key, column in (("score", score), ("task", task)):
         if column not in table:
-            raise ValueError(f"{key} = {column!r} is not a column of the table; it has {', '.join(map(str, table))}")
+            raise ValueError(f"{key}: {column!r} is not a column of the table; it has {', '.join(map(str, table))}")
     games = table[task].astype(str).str.partition(":")[0]
     if unknown := sorted(set(games) - set(REFERENCES)):
         warnings.warn(f"no random and human reference scores for {', '.join(unknown)}", stacklevel=2)

@@ -97,7 +97,7 @@ def check_control(run: RunPath, control: str | None) -> None:
     if control is None and not any(controls(run).values()):
         raise ValueError(f"no arm of {run} has a control, and none is called {FRESH!r}; its arms: {', '.join(names)}")
     if control is not None and control not in names:
-        raise ValueError(f"control = {control!r} is not an arm of {run}; its arms: {', '.join(names)}")
+        raise ValueError(f"control: {control!r} is not an arm of {run}; its arms: {', '.join(names)}")
 
 
 def _per_visit(run: RunPath) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -160,7 +160,7 @@ def steps_to_threshold(run: RunPath, *runs: RunPath, threshold: float) -> pd.Dat
       ValueError: ``threshold`` is not finite.
     """
     if not math.isfinite(threshold):
-        raise ValueError(f"threshold = {threshold} is not allowed; must be a finite number")
+        raise ValueError(f"threshold: {threshold} is not allowed; must be a finite number")
 
     def read(one: RunPath) -> pd.DataFrame:
         table, finished = _per_visit(one)
@@ -204,7 +204,7 @@ def relative_learning_speed(
         not finite.
     """
     if auc_max is not None and not math.isfinite(auc_max):
-        raise ValueError(f"auc_max = {auc_max} is not allowed; must be a finite number, or None")
+        raise ValueError(f"auc_max: {auc_max} is not allowed; must be a finite number, or None")
     for one in (run, *runs):
         check_control(one, control)
     hyper = hyper_parameters(run, *runs)

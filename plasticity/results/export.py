@@ -44,7 +44,7 @@ def latex_text(
       ValueError: a column that the table does not have; ``digits`` below 1.
     """
     if digits < 1:
-        raise ValueError(f"digits = {digits} is not allowed; must be at least 1")
+        raise ValueError(f"digits: {digits} is not allowed; must be at least 1")
     names = [str(name) for name in table]
     ends = {f"{name}{end}" for name in names for end in ("_low", "_high") if _has_bounds(table, name)}
     shown = [name for name in names if name not in ends] if columns is None else list(columns)
@@ -110,7 +110,7 @@ def save_table(table: pd.DataFrame, path: str | Path, **options: Any) -> Path:
     path = Path(path)
     if path.suffix not in (".csv", ".tex") or (options and path.suffix == ".csv"):
         allowed = "must end with .csv (without options) or .tex"
-        raise ValueError(f"path = {path} with options {sorted(options)} is not allowed; {allowed}")
+        raise ValueError(f"path: {path} with options {sorted(options)} is not allowed; {allowed}")
     text = csv_text(table) if path.suffix == ".csv" else latex_text(table, **options)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8", newline="\n")

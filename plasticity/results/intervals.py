@@ -38,7 +38,7 @@ def mean_interval(values: Any, confidence: float = 0.95, axis: int = -1) -> Inte
       The interval, without ``axis``. The bounds are NaN if fewer than two values remain, the mean if none does.
     """
     if not 0.0 < confidence < 1.0:
-        raise ValueError(f"confidence = {confidence} is not allowed; must be in (0, 1)")
+        raise ValueError(f"confidence: {confidence} is not allowed; must be in (0, 1)")
     values = np.asarray(values, float)
     kept = np.isfinite(values)
     count = kept.sum(axis)

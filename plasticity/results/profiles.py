@@ -70,7 +70,7 @@ def _thresholds(scores: Sequence[TaskScores], given: Sequence[float] | np.ndarra
         return np.linspace(known.min(), known.max(), THRESHOLDS) if known.size else np.zeros(0)
     taus = np.asarray(given, float)
     if taus.ndim != 1 or not np.isfinite(taus).all():
-        raise ValueError(f"thresholds = {given} is not allowed; must be a one-dimensional array of finite numbers")
+        raise ValueError(f"thresholds: {given} is not allowed; must be a one-dimensional array of finite numbers")
     return taus
 
 

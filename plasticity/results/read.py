@@ -14,7 +14,16 @@ import pyarrow as pa
 from plasticity.config.documents import read_file
 from plasticity.config.renamed import with_new_keys
 from plasticity.core.errors import UserError, cut, listed, nearest, shown, suggestion
-from plasticity.runs.accounts import EXPERIMENT, LANES, MISSING, PLAN, has_begun, is_own_config, read_plan, table_parts
+from plasticity.runs.accounts import (
+    EXPERIMENT,
+    LANES,
+    MISSING,
+    PLAN,
+    has_started,
+    is_own_config,
+    read_plan,
+    table_parts,
+)
 from plasticity.runs.checksums import DamagedError, read_table
 
 IDENTITY = ("run", "arm", "lane", "seed", "step", "frames", "update", "visit", "task", "step_in_visit")
@@ -46,8 +55,8 @@ def plan(run: RunPath) -> dict[str, Any]:
     except (FileNotFoundError, NotADirectoryError):
         missing = "plan.json is missing" if folder.is_dir() else "there is no such folder"
     except DamagedError as error:
-        way_on = "`plasticity run ... --resume` rewrites it"
-        raise ValueError(f"{folder / PLAN} is damaged ({error}); {way_on}") from None
+        advice = "`plasticity run ... --resume` rewrites it"
+        raise ValueError(f"{folder / PLAN} is damaged ({error}); {advice}") from None
     raise ValueError(f"{folder} is not a run: {missing}{_nearest(folder)}")
 
 
@@ -103,7 +112,7 @@ def _nearest(folder: Path) -> str:
     if len(runs) == 1:
         return f"; there is one run: {next(iter(runs.values()))}"
     close = nearest(folder.absolute().name, runs)
-    return f"; did you mean {runs[close]}?" if close else f"; there are {listed(sorted(runs))}" if runs else ""
+    return f"; did you mean `{runs[close]}`?" if close else f"; there are {listed(sorted(runs))}" if runs else ""
 
 
 def arm_names(run: RunPath) -> list[str]:
@@ -145,7 +154,7 @@ def _lanes_of_arm(run: RunPath, arm: str) -> pd.DataFrame:
     """The arm's lanes. Without this table its rows cannot be assigned to lanes and are left out."""
     path = Path(run) / arm / LANES
     found = _read(path) if path.exists() else None
-    if not path.exists() and has_begun(path.parent):
+    if not path.exists() and has_started(path.parent):
         leave_out(path, MISSING)
     if found is not None and not {"lane", "seed"} <= set(found.column_names):
         leave_out(path, "it lacks the columns lane and seed")

@@ -61,7 +61,7 @@ def task_scores(
     """
     _check_columns(table, metric, task, hyper)
     if missing is not None and not math.isfinite(missing):
-        raise ValueError(f"missing = {missing} is not allowed; must be a finite number, or None")
+        raise ValueError(f"missing: {missing} is not allowed; must be a finite number, or None")
     _check_one_stream(table, task)
     table = table.reset_index(drop=True)
     rows = table.assign(score=table[metric].astype(float).replace([np.inf, -np.inf], np.nan))
@@ -93,7 +93,7 @@ def _of_point(cell: Point, task: str, kept: pd.Series, expected: pd.Series, miss
 def _check_columns(table: pd.DataFrame, metric: str, task: str, hyper: Sequence[str]) -> None:
     if metric not in table:
         numbers = [str(name) for name in table.select_dtypes("number") if name not in ("lane", "seed", *hyper)]
-        raise ValueError(f"metric = {metric!r} is not a column of the table; there are {', '.join(numbers) or 'none'}")
+        raise ValueError(f"metric: {metric!r} is not a column of the table; there are {', '.join(numbers) or 'none'}")
     absent = [name for name in ("arm", "lane", "seed", "visit", task, *hyper) if name not in table]
     if absent:
         raise ValueError(f"the table has no column {', '.join(absent)}; its columns: {', '.join(map(str, table))}")
@@ -163,7 +163,8 @@ def normalise(
         if not (top > bottom).all():
             worst = int(np.argmin(top > bottom))
             raise ValueError(
-                f"high = {top[worst]:g} of task {each.tasks[worst]!r} is not above low = {bottom[worst]:g}"
+                f"high: {top[worst]:g} is not allowed for task {each.tasks[worst]!r}; must be above low, "
+                f"{bottom[worst]:g}"
             )
         found.append(each._replace(values=(each.values - bottom) / (top - bottom)))
     return found
@@ -195,7 +196,7 @@ def matched(scores: Sequence[TaskScores], control: str) -> list[tuple[TaskScores
     one_stream(scores)
     if control not in {each.point.arm for each in scores}:
         names = dict.fromkeys(each.point.arm for each in scores)
-        raise ValueError(f"control = {control!r} is not an arm of the scores; their arms: {', '.join(names)}")
+        raise ValueError(f"control: {control!r} is not an arm of the scores; their arms: {', '.join(names)}")
     pairs: list[tuple[TaskScores, TaskScores | None]] = []
     for each in scores:
         mates = [other for other in scores if other.point.run == each.point.run]

@@ -80,9 +80,9 @@ def select(
 def _check(by: str, best: str) -> None:
     statistic(by)
     if best not in get_args(Best):
-        raise ValueError(f"best = {best!r} is not allowed; must be one of {', '.join(get_args(Best))}")
+        raise ValueError(f"best: {best!r} is not allowed; must be one of {', '.join(get_args(Best))}")
     if by == "optimality_gap" and best == "lowest":
-        raise ValueError("best = 'lowest' is not allowed with optimality_gap, which assumes that high scores are good")
+        raise ValueError("best: 'lowest' is not allowed with optimality_gap, which assumes that high scores are good")
 
 
 def _listed(seeds: Sequence[int]) -> str:
@@ -91,7 +91,7 @@ def _listed(seeds: Sequence[int]) -> str:
 
 def _enough(name: str, seeds: Sequence[int]) -> None:
     if len(seeds) < LEAST:
-        raise ValueError(f"{name} = {list(seeds)} is not allowed; must be at least {LEAST} seeds")
+        raise ValueError(f"{name}: {list(seeds)} is not allowed; must be at least {LEAST} seeds")
 
 
 def _check_seeds(cells: Sequence[TaskScores], seeds: Sequence[int]) -> None:
@@ -169,10 +169,10 @@ def sensitivity(
     """
     _check(by, best)
     if others not in get_args(Others):
-        raise ValueError(f"others = {others!r} is not allowed; must be one of {', '.join(get_args(Others))}")
+        raise ValueError(f"others: {others!r} is not allowed; must be one of {', '.join(get_args(Others))}")
     known = sorted({key for each in scores for key in each.point.values})
     if name not in known:
-        raise ValueError(f"name = {name!r} is not swept; there are {', '.join(known) or 'none'}")
+        raise ValueError(f"name: {name!r} is not swept; there are {', '.join(known) or 'none'}")
     shown = []
     for arm in _arms(scores):
         cells = [each for each in arm if name in each.point.values]

@@ -62,7 +62,7 @@ def performance_matrix(run: RunPath, *runs: RunPath, arm: str | None = None, sca
         raise ValueError("the runs have different visits; make a matrix for each")
     unknown = [one for one in several if arm is not None and arm not in arm_names(one)]
     if unknown:
-        raise ValueError(f"arm = {arm!r} is not an arm of {unknown[0]}; its arms: {', '.join(arm_names(unknown[0]))}")
+        raise ValueError(f"arm: {arm!r} is not an arm of {unknown[0]}; its arms: {', '.join(arm_names(unknown[0]))}")
     values = [_values(one, stream, scaled) for one, stream in zip(several, streams, strict=True)]
     known = lanes(*several).drop(columns=["program", "diverged_at"])
     kept = np.full(len(known), True) if arm is None else (known["arm"] == arm).to_numpy()
@@ -295,7 +295,7 @@ def intransigence(matrix: Matrix, control: str | None = None, confidence: float 
     known = {other for arm, other in each_of.items() if other and arm in names}
     if not known or known - set(names):
         missing = sorted(known - set(names))[0] if known else FRESH
-        raise ValueError(f"control = {missing!r} is not an arm of the matrix; its arms: {', '.join(names)}")
+        raise ValueError(f"control: {missing!r} is not an arm of the matrix; its arms: {', '.join(names)}")
     own = np.diagonal(matrix.values, axis1=1, axis2=2)
     partner = partners(matrix.lanes, matrix.hyper, each_of)
     reference = np.where(partner[:, None] >= 0, own[partner], np.nan)

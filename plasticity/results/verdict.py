@@ -106,8 +106,8 @@ def verdict(row: Mapping[str, Any], rule: Rule, controls: Mapping[str, str | Non
 def undecided(rows: pd.DataFrame, rule: Rule, controls: Mapping[str, str | None]) -> str:
     """List the arms with an open verdict and the number of seeds needed, as a sentence; empty if there are none."""
     found = [(row["arm"], verdict({**row}, rule, controls)) for _, row in rows.iterrows()]
-    told = dict.fromkeys(f"{arm} ({each.why.partition(';')[0]})" for arm, each in found if each.word == "open")
-    return f"Open: {', '.join(told)}." if told else ""
+    listed = dict.fromkeys(f"{arm} ({each.why.partition(';')[0]})" for arm, each in found if each.word == "open")
+    return f"Open: {', '.join(listed)}." if listed else ""
 
 
 def _alone(row: Mapping[str, Any]) -> Verdict:

@@ -52,7 +52,7 @@ def read_plan(run: Path) -> dict[str, Any]:
     """
     found = read_json(run / PLAN)
     if not has(found, arms=lambda arms: is_list(arms, _is_arm), stream=_is_stream):
-        raise DamagedError("it does not hold the arms and the stream of a run")
+        raise DamagedError("it does not contain the arms and the stream of a run")
     if not is_list(found.get("programs", []), _is_program) or not isinstance(found.get("versions", {}), dict):
         raise DamagedError("its programs or versions are not those of a run")
     return found
@@ -93,26 +93,26 @@ KINDS: dict[str, Callable[[Any], bool]] = {
 }
 
 
-def read_status(arm: Path, told: Callable[[Path, str], None] = lambda path, why: None) -> dict[str, Any]:
+def read_status(arm: Path, report: Callable[[Path, str], None] = lambda path, why: None) -> dict[str, Any]:
     """The arm's status; empty if it is missing or damaged, since the checkpoints hold the same information.
 
-    ``told`` receives the file and the reason if it is damaged, or missing although the arm has started.
+    ``report`` receives the file and the reason if it is damaged, or missing although the arm has started.
     """
     path = arm / STATUS
     try:
         found = read_json(path)
         if found.keys() & KINDS.keys() and all(kind(found[key]) for key, kind in KINDS.items() if key in found):
             return found
-        told(path, "it is not the status of an arm")
+        report(path, "it is not the status of an arm")
     except (FileNotFoundError, NotADirectoryError):
-        if has_begun(arm):
-            told(path, MISSING)
+        if has_started(arm):
+            report(path, MISSING)
     except (OSError, DamagedError) as error:
-        told(path, str(error))
+        report(path, str(error))
     return {}
 
 
-def has_begun(arm: Path) -> bool:
+def has_started(arm: Path) -> bool:
     """Whether an arm has tables."""
     return (arm / LANES).exists() or any((arm / METRICS).glob("part-*.parquet"))
 
@@ -148,13 +148,13 @@ def _notes(arm: Path) -> dict[int, str]:
         return {}
 
 
-def table_parts(arm: Path, told: Callable[[Path, str], None], folder: str = METRICS) -> list[Path]:
-    """The existing parts of an arm's table, in order; ``told`` receives each missing part.
+def table_parts(arm: Path, report: Callable[[Path, str], None], folder: str = METRICS) -> list[Path]:
+    """The existing parts of an arm's table, in order; ``report`` receives each missing part.
 
     Parts are numbered from 0 within each program. Their number is recorded in the table of lanes, and in the status
     once a program is finished. Evaluations need not be in every part.
     """
-    notes, counts = _notes(arm), read_status(arm).get("parts", {})  # first: a run under way writes parts before them
+    notes, counts = _notes(arm), read_status(arm).get("parts", {})  # first: a run in progress writes parts before them
     paths = sorted((arm / folder).glob("part-*.parquet"))
     if folder == EVALUATIONS:
         wanted = {(program, k) for program, marks in notes.items() for k, mark in enumerate(marks) if mark == "1"}
@@ -165,7 +165,7 @@ def table_parts(arm: Path, told: Callable[[Path, str], None], folder: str = METR
             ends[program] = max(ends.get(program, 0), end)
         wanted = {(program, k) for program, end in ends.items() for k in range(end)}
     for path in sorted({arm / folder / PART.format(*numbers) for numbers in wanted} - set(paths)):
-        told(path, MISSING)
+        report(path, MISSING)
     return paths
 
 

@@ -25,7 +25,7 @@ class DamagedError(Exception):
     """A file has changed since it was written; the message says how this was detected."""
 
 
-def told(error: BaseException) -> str:
+def error_text(error: BaseException) -> str:
     """A reader's error on a damaged file, in half a line."""
     return " ".join(f"{type(error).__name__}: {error}".split()).partition(". ")[0][:100]
 
@@ -81,7 +81,7 @@ def read_table(path: Path, wanted: Collection[str] | None = None, texts: Collect
         with pq.ParquetFile(pa.BufferReader(raw), read_dictionary=few, page_checksum_verification=True) as file:
             return file.read(columns=names)
     except Exception as error:  # a damaged footer of an older file can make the reader raise nearly anything
-        raise DamagedError(told(error)) from error
+        raise DamagedError(error_text(error)) from error
 
 
 # ------------------------------------------------------------------------------------------------------------ JSON
@@ -106,9 +106,9 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         data = json.loads(raw.decode())
     except (ValueError, RecursionError) as error:
-        raise DamagedError(told(error) if raw else "it is empty") from error
+        raise DamagedError(error_text(error) if raw else "it is empty") from error
     if not isinstance(data, dict):
-        raise DamagedError(f"it holds a {type(data).__name__}, not a mapping")
+        raise DamagedError(f"it contains a {type(data).__name__}, not a mapping")
     expected = data.pop(KEY, None)
     if expected is not None and expected != _checksum(data):
         raise DamagedError("its checksum is wrong")

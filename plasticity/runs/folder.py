@@ -100,7 +100,7 @@ def _is_beginning(name: str) -> bool:
     return name in (PLAN, *lock.FILES) or (ours and name.endswith(TEMPORARY))
 
 
-def has_begun(folder: Path) -> bool:
+def has_started(folder: Path) -> bool:
     """Whether the folder contains a run, or a process is creating one there."""
     return any((folder / name).exists() for name in (EXPERIMENT, REPLACED, *lock.FILES))
 
@@ -162,11 +162,11 @@ def _config(folder: Path, resolved: Mapping[str, Any], plan: Mapping[str, Any]) 
     """
     try:
         found = read_file(folder / EXPERIMENT)
-        why = "" if isinstance(found, Mapping) and found else "it holds no config"
+        why = "" if isinstance(found, Mapping) and found else "it contains no config"
     except UserError as error:
         found, why = {}, cut(" ".join(str(error).split()).removeprefix(f"{folder / EXPERIMENT}").lstrip(":, "), 80)
     if not why and plan.get(CONFIG, fingerprint(found, plan)) != fingerprint(found, plan):
-        why = "it is not the config with which the run was started"
+        why = "it is not the config that the run was started with"
     if why and plan.get(CONFIG) == fingerprint(resolved, plan):
         return resolved
     if why:
@@ -224,15 +224,15 @@ def read(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
         raise UserError(f"{folder / PLAN} is damaged ({error}); `plasticity run ... --resume` rewrites it") from None
     config = read_file(folder / EXPERIMENT)
     if not is_own_config(config, plan):
-        raise UserError(f"{folder / EXPERIMENT} is damaged: it is not the config with which the run was started")
+        raise UserError(f"{folder / EXPERIMENT} is damaged: it is not the config that the run was started with")
     return dict(config), plan
 
 
 def open_folder(folder: Path, resolved: Mapping[str, Any], plan: Mapping[str, Any], *, resume: bool) -> list[str]:
     """Create the folder with its config and plan; an earlier run there is removed (``check`` has allowed it).
 
-    The caller holds the folder's lock. If killed at any moment, this leaves a folder that ``check`` takes for no run,
-    the earlier run, or the new one. A resumed run keeps its files; missing or damaged ones are rewritten. Returns a
+    The caller holds the folder's lock. If this is killed at any moment, ``check`` sees the earlier run, the new run, or
+    no run. A resumed run keeps its files; missing or damaged ones are rewritten. Returns a
     line for each rewritten file, and one if versions have changed. ``UserError`` if the contents of its data have
     changed.
     """
@@ -240,7 +240,7 @@ def open_folder(folder: Path, resolved: Mapping[str, Any], plan: Mapping[str, An
     try:
         if resume:
             _sweep(folder, plan)
-            return _mend(folder, resolved, plan)
+            return _repair(folder, resolved, plan)
         made_with = versions()
         comment = ", ".join(f"{name} {version}" for name, version in made_with.items())
         plan_text, text = to_json({**plan, VERSIONS: made_with}), to_yaml(resolved, comment)
@@ -253,7 +253,7 @@ def open_folder(folder: Path, resolved: Mapping[str, Any], plan: Mapping[str, An
     return []
 
 
-def _mend(folder: Path, resolved: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:
+def _repair(folder: Path, resolved: Mapping[str, Any], plan: Mapping[str, Any]) -> list[str]:
     """Rewrite a resumed run's config and plan if missing or damaged; returns a line for each change."""
     lines: list[str] = []
     now = versions()
@@ -302,7 +302,7 @@ def _check_data(before: Any, now: Any) -> None:
     for was, found in zip(before, now, strict=False):
         if was["sha256"] != found["sha256"]:
             raise UserError(
-                f"{found['path']} is not the file with which the run was started ({was['path']}): its SHA-256 was "
+                f"{found['path']} is not the file that the run was started with ({was['path']}): its SHA-256 was "
                 f"{was['sha256'][:12]}..., now {found['sha256'][:12]}..."
             )
     if before and len(before) != len(now):
@@ -349,7 +349,7 @@ def _clear(folder: Path) -> None:
 
 
 def _sweep(folder: Path, plan: Mapping[str, Any]) -> None:
-    """Remove the temporary files of killed processes, but not those that another command may be writing now."""
+    """Remove temporary files of killed processes, but not those that another command may be writing."""
     sweep(folder)
     for arm in (folder / each["name"] for each in plan.get("arms", ())):
         for place in (arm, arm / METRICS, arm / EVALUATIONS, *(arm / CHECKPOINTS).glob("*")):

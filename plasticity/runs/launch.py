@@ -48,11 +48,11 @@ def obstacles(planned: Plan, out: str | Path | None = None) -> list[str]:
         ("It does not fit this machine", lambda: check_memory(planned)),
         ("It cannot run here", lambda: trackers.check_installed(experiment.recorders)),
         ("It cannot run", lambda: trackers.check_lanes(experiment.recorders, planned.jobs)),
-        ("It cannot begin", lambda: folder.check(place, experiment.resolve(), resume=False, force=False)),
-        ("It cannot begin", lambda: folder.check_writable(place)),
+        ("It cannot start", lambda: folder.check(place, experiment.resolve(), resume=False, force=False)),
+        ("It cannot start", lambda: folder.check_writable(place)),
         ("The disk may become full", lambda: folder.check_space(place, checkpoint_bytes(planned))),
     ]
-    return list(dict.fromkeys(f"{what}: {said}" for what, check in checks for said in _refusal(check)))
+    return list(dict.fromkeys(f"{what}: {reason}" for what, check in checks for reason in _refusal(check)))
 
 
 def _refusal(check: Callable[[], Any]) -> list[str]:
@@ -125,20 +125,20 @@ def run(
     resolved = experiment.resolve()
     progress = progress or NoProgress()
     with contextlib.ExitStack() as stack:
-        begun = folder.has_begun(place_to_be)
-        if begun:
+        started = folder.has_started(place_to_be)
+        if started:
             stack.enter_context(held(place_to_be))
         goes_on = folder.check(place_to_be, resolved, resume=resume, force=force, current=_current)
         finished = goes_on and folder.is_finished(place_to_be)
         planned = _planned(experiment, finished)
-        if not begun:  # nothing is written yet; another process may have started a run in the meantime
+        if not started:  # nothing is written yet; another process may have started a run in the meantime
             stack.enter_context(held(place_to_be))
             goes_on = folder.check(place_to_be, resolved, resume=resume, force=force, current=_current)
         located = _located(resolved, planned.spec)
         for line in folder.open_folder(place_to_be, located, planned.describe(), resume=goes_on):
             progress.say(line)
         if goes_on:
-            _mend_lanes(place_to_be, planned.jobs, progress.say)
+            _repair_lanes(place_to_be, planned.jobs, progress.say)
         others = functools.partial(trackers.make, experiment.recorders, place_to_be, resolved)
         with stop_on_signals() as stop:
             ran = [
@@ -169,9 +169,9 @@ def _located(resolved: Mapping[str, Any], spec: StreamSpec) -> dict[str, Any]:
     return {**resolved, "stream": {**stream, "path": str(Path(stream["path"]).expanduser().absolute())}}
 
 
-def _mend_lanes(run: Path, jobs: Sequence[Job], say: Callable[[str], None]) -> None:
+def _repair_lanes(run: Path, jobs: Sequence[Job], say: Callable[[str], None]) -> None:
     """Repair the tables of lanes before they are used."""
     for arm in dict.fromkeys(job.arm for job in jobs):
-        line = verify.mend_lanes(run / arm, {job.number: job.lanes for job in jobs if job.arm == arm})
+        line = verify.repair_lanes(run / arm, {job.number: job.lanes for job in jobs if job.arm == arm})
         if line:
             say(line)

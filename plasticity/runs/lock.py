@@ -76,8 +76,8 @@ def _locked(path: Path) -> int:
         handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             _lock(handle)
-            if _is(path, handle):
-                _sign(handle)
+            if _is_same_file(path, handle):
+                _write_holder(handle)
                 return handle
         except OSError as error:
             os.close(handle)
@@ -100,7 +100,7 @@ def _lock(handle: int) -> None:
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 
 
-def _is(path: Path, handle: int) -> bool:
+def _is_same_file(path: Path, handle: int) -> bool:
     """Whether the path still refers to the open file."""
     try:
         return os.path.samestat(os.stat(path), os.fstat(handle))
@@ -111,7 +111,7 @@ def _is(path: Path, handle: int) -> bool:
 def _release(path: Path, handle: int) -> None:
     """Remove the file while it is locked, so that no process holds a lock on a removed file."""
     try:
-        if fcntl is not None and _is(path, handle):
+        if fcntl is not None and _is_same_file(path, handle):
             path.unlink()
     except OSError:  # the folder is gone, or read-only by now
         pass
@@ -119,15 +119,15 @@ def _release(path: Path, handle: int) -> None:
         os.close(handle)
 
 
-def _sign(handle: int) -> None:
+def _write_holder(handle: int) -> None:
     """Write the holder's name to the lock file. A failure is ignored: a full disk must not prevent resuming."""
     with contextlib.suppress(OSError):
         os.ftruncate(handle, 0)
         os.lseek(handle, 0, os.SEEK_SET)
-        os.write(handle, _me().encode())
+        os.write(handle, _this_process().encode())
 
 
-def _me() -> str:
+def _this_process() -> str:
     facts = {"host": socket.gethostname(), "pid": os.getpid(), "since": time.strftime("%Y-%m-%d %H:%M:%S")}
     return json.dumps({**facts, "born": psutil.Process().create_time(), "id": uuid.uuid4().hex})
 
@@ -159,7 +159,7 @@ def _existing(path: Path) -> Iterator[None]:
     """Hold a lock given by the file's existence."""
     mine = _create(path)
     ended = threading.Event()
-    heart = threading.Thread(target=_beat, args=(path, ended), daemon=True)
+    heart = threading.Thread(target=_heartbeat, args=(path, ended), daemon=True)
     heart.start()
     try:
         yield
@@ -173,7 +173,7 @@ def _existing(path: Path) -> Iterator[None]:
 
 def _create(path: Path) -> str:
     """Create the file, replacing one without a live holder. Returns its id; ``UserError`` if it is held."""
-    text = _me()
+    text = _this_process()
     while True:
         try:
             handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
@@ -226,7 +226,7 @@ def _set_aside(path: Path, holder: Mapping[str, Any]) -> None:
         aside.unlink()
 
 
-def _beat(path: Path, ended: threading.Event) -> None:
+def _heartbeat(path: Path, ended: threading.Event) -> None:
     while not ended.wait(HEARTBEAT_SECONDS):
         with contextlib.suppress(OSError):
             os.utime(path)

@@ -145,7 +145,7 @@ def _measure_job(
             try:
                 found = checkpoint.read(path, like, None)
             except DamagedError as error:
-                newer = checkpoint.successors(path)  # the run may be under way
+                newer = checkpoint.successors(path)  # the run may be in progress
                 if newer is None:
                     say(f"{path} is damaged ({error}); skipped")
                 else:

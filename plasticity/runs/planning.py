@@ -44,12 +44,12 @@ def devices() -> tuple[jax.Device, ...]:
     one device for several cores.
     """
     count = cores()
-    with contextlib.suppress(RuntimeError):  # the devices are made already
+    with contextlib.suppress(RuntimeError):  # the devices already exist
         jax.config.update("jax_num_cpu_devices", count)
     found = tuple(jax.devices())
     if found[0].platform == "cpu" and len(found) == 1 < count:
-        told = f"JAX was in use before: runs have one device for {count} cores and take longer"
-        warnings.warn(f"{told}; call plasticity.runs.launch.devices() first", stacklevel=2)
+        slower = f"JAX is already initialised: runs have one device for {count} cores and are slower"
+        warnings.warn(f"{slower}; call plasticity.runs.launch.devices() first", stacklevel=2)
     return found
 
 
@@ -198,8 +198,8 @@ def _check_silent(rehearsed: Sequence[Rehearsed], jobs: Sequence[Job]) -> None:
     for each in jobs[0].program.monitors:
         if not any(each.path in one.wrote for one in rehearsed):
             raise UserError(
-                f"{each.path} has nothing to say of this network and agent: what it measures, such as hidden layers, "
-                "is not there; leave it out"
+                f"{each.path} writes nothing for this network and agent: what it measures, such as hidden layers, "
+                "does not exist; remove it"
             )
 
 
@@ -210,7 +210,7 @@ def _check_filled(settings: ProgramSettings) -> None:
         neutral = metadata_of(choice.factory).neutral or {}
         asked = neutral and all(choice.values.get(key) == value for key, value in neutral.items())
         if not asked and not rehearsal.own_fields(intervention):
-            raise ValueError(f"{label} changes nothing: what it returns has no function of its own")
+            raise ValueError(f"{label} changes nothing: it returns no function of its own")
 
 
 def _check_used(settings: ProgramSettings, seen: rehearsal.Seen, fields: Sequence[str]) -> None:
@@ -292,7 +292,7 @@ def _monitor_periods(experiment: Experiment, monitors: Sequence[MemberConfig], s
 
 
 def _warn_of_periods(periods: Mapping[str, Sequence[int]], total: int) -> None:
-    """Warn of a period that is longer than the run. It is no error: a config is often shortened for a trial."""
+    """Warn of a period that is longer than the run. It is not an error: configs are often shortened for a trial."""
     for key, values in periods.items():
         for steps in values:
             if steps > total and key != "checkpoint_every":  # a checkpoint is due at the end anyway

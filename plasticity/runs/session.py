@@ -24,8 +24,8 @@ from plasticity.runs.folder import made_otherwise
 from plasticity.runs.parquet import ParquetRecorder, Recorder, RecorderGroup
 
 STATUS_SECONDS = 2.0  # between two status files
-AGAIN_SECONDS = 0.2  # a sooner repeat is the same request: `timeout`, shells and wrappers may send a signal twice
-SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")  # those the system has ask the run to stop
+AGAIN_SECONDS = 0.2  # a repeat within this time is ignored: `timeout`, shells and wrappers may send a signal twice
+SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")  # the run stops on those that the system has
 PART_SECONDS, PART_SHARE = 20.0, 0.02  # between two parts of the tables: the larger of the two, of the time so far
 
 
@@ -174,7 +174,7 @@ class Status:
 
     def fail(self, job: Job, position: Position, reason: str) -> None:
         """Record that the program failed and why, if the file can still be written."""
-        self._not_finished(job)  # what failed may be the status that says so
+        self._not_finished(job)  # writing the status may be what failed
         self.facts |= {"program": job.number, "reason": reason}
         with contextlib.suppress(OSError):
             self.write("failed", position)
@@ -231,10 +231,10 @@ def _restore(run: Run, job: Job, arm: Path, say: Callable[[str], None]) -> int:
             _checkpoints(job, arm), like, job.fingerprint, functools.partial(verify.fault, arm, job.number)
         )
     except checkpoint.WrongCheckpointError as error:
-        way_on = "resume it with the original config, placement and versions, or restart it with --force"
-        raise UserError(f"{error}\n{made_otherwise(arm.parent)}{way_on}") from None
+        advice = "resume it with the original config, placement and versions, or restart it with --force"
+        raise UserError(f"{error}\n{made_otherwise(arm.parent)}{advice}") from None
     except checkpoint.LostRowsError as error:
-        raise UserError(f"{error}, so the run cannot be resumed\n{_way_out(arm)}") from None
+        raise UserError(f"{error}, so the run cannot be resumed\n{_remedies(arm)}") from None
     position = Position() if found is None else Position(*found.meta["position"])
     for line in passed:
         say(line)
@@ -252,7 +252,7 @@ def _checkpoints(job: Job, arm: Path) -> Path:
     return arm / "checkpoints" / f"{job.number:03d}"
 
 
-def _way_out(arm: Path) -> str:
+def _remedies(arm: Path) -> str:
     return f"restore the file, remove the folder {arm} to rerun that arm, or restart with --force"
 
 
@@ -265,7 +265,7 @@ def _is_finished(job: Job, arm: Path, status: Status, resume: bool, say: Callabl
     if why is None:
         return True
     if not checkpoint.files(_checkpoints(job, arm)) and verify.table_parts(arm, job.number):
-        raise UserError(f"{why}, and no checkpoint is left\n{_way_out(arm)}")
+        raise UserError(f"{why}, and no checkpoint is left\n{_remedies(arm)}")
     say(f"{job.arm}: was finished, but {why}")
     return False
 
@@ -306,7 +306,7 @@ def run_job(
         raise Interrupted(stop.signal)
     run = Run(job.program, job.placement, devices)
     try:
-        with _told(status, job, run):
+        with _recording_failures(status, job, run):
             parts = _restore(run, job, folder, found.append) if resume else 0
             for line in found:
                 progress.say(line)
@@ -322,16 +322,16 @@ def run_job(
 
 
 @contextlib.contextmanager
-def _told(status: Status, job: Job, run: Run) -> Iterator[None]:
+def _recording_failures(status: Status, job: Job, run: Run) -> Iterator[None]:
     """Record failures in the status; file errors become ``StorageError``."""
     try:
         yield
     except (UserError, Interrupted):
         raise
     except OSError as error:
-        told = f"a worker process has ended: {why(error)}" if isinstance(error, ConnectionError) else why(error)
-        status.fail(job, run.position, told)
-        raise StorageError(f"{told}\narm {job.arm} has stopped at step {run.position.step}") from error
+        message = f"a worker process has ended: {why(error)}" if isinstance(error, ConnectionError) else why(error)
+        status.fail(job, run.position, message)
+        raise StorageError(f"{message}\narm {job.arm} has stopped at step {run.position.step}") from error
     except Exception as error:
         status.fail(job, run.position, cut(f"{type(error).__name__}: {' '.join(str(error).split())}", 200))
         raise

@@ -55,13 +55,13 @@ def _log_in() -> None:
     """Ask for the W&B key on a terminal if none is known; do nothing if ``WANDB_MODE`` is offline."""
     import wandb
 
-    with _told_by_wandb():
+    with _as_user_errors():
         if wandb.setup().settings.mode == "online":
             wandb.login()
 
 
 @contextlib.contextmanager
-def _told_by_wandb() -> Iterator[None]:
+def _as_user_errors() -> Iterator[None]:
     """Convert errors of W&B to ``UserError``."""
     import wandb
 
@@ -280,8 +280,8 @@ def _is_id(value: Any) -> bool:
 def _wandb_run(run: Path, resolved: Mapping[str, Any], label: Label, name: str, resumed: bool) -> Any:
     import wandb
 
-    os.environ.setdefault("WANDB_DISABLE_WEAVE", "true")  # it takes our `agents` for a library of that name
-    with _told_by_wandb():
+    os.environ.setdefault("WANDB_DISABLE_WEAVE", "true")  # it mistakes our `agents` for a library of that name
+    with _as_user_errors():
         return wandb.init(
             project=resolved["name"],
             group=label.facts["arm"],

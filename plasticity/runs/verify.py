@@ -34,7 +34,7 @@ def fault(folder: Path, program: int, meta: Mapping[str, Any]) -> str | None:
     for name, expected in meta["files"].items():
         path = folder / name
         if not is_list(expected, is_whole):
-            return f"{path}: the checkpoint does not say what it holds"
+            return f"{path}: the checkpoint does not record its contents"
         try:
             found = digest(path)
         except OSError:
@@ -91,19 +91,19 @@ def _missing_evaluations(folder: Path, program: int) -> str | None:
     return f"{mine[0]} is missing" if mine else None
 
 
-def mend_lanes(folder: Path, programs: Mapping[int, Mapping[str, Sequence[Any]]]) -> str | None:
+def repair_lanes(folder: Path, programs: Mapping[int, Mapping[str, Sequence[Any]]]) -> str | None:
     """Rewrite ``lanes.parquet`` if it is damaged or lacks the lanes of a program that has started.
 
     ``programs``: number -> columns of ``lanes.parquet`` of each program of the arm. The step at which a lane diverged
     is taken from the program's newest checkpoint. Returns a line that reports it; None if nothing had to be done.
     """
     path = folder / LANES
-    begun = [number for number in programs if _begun(folder, number)]
-    if not begun:
+    started = [number for number in programs if _has_started(folder, number)]
+    if not started:
         if path.exists():
             path.unlink()  # the first program writes it
         return None
-    wanted = sorted(lane for number in begun for lane in programs[number]["lane"])
+    wanted = sorted(lane for number in started for lane in programs[number]["lane"])
     try:
         there = read_table(path, ["lane"])["lane"].to_pylist()
         if set(wanted) <= set(there):
@@ -112,18 +112,18 @@ def mend_lanes(folder: Path, programs: Mapping[int, Mapping[str, Sequence[Any]]]
     except (OSError, DamagedError, KeyError) as error:
         why = f"is damaged ({error})" if path.exists() else "is missing"
     table, unknown = pa.table({}), []
-    for number in begun:
+    for number in started:
         ended = _diverged_at(folder, number, len(programs[number]["lane"]))
         unknown += [] if ended is not None else [str(number)]
         ended = np.full(len(programs[number]["lane"]), NEVER) if ended is None else ended
         table = lanes_table(programs[number], ended, table)
-    notes = {number: _note(folder, number) for number in begun}
+    notes = {number: _note(folder, number) for number in started}
     write_parquet(path, table.replace_schema_metadata(to_footer(notes)))
     lost = f"; where lanes of program {', '.join(unknown)} diverged is no longer known" if unknown else ""
     return f"{path} {why}; rebuilt from the config and the checkpoints{lost}"
 
 
-def _begun(folder: Path, program: int) -> bool:
+def _has_started(folder: Path, program: int) -> bool:
     return bool(table_parts(folder, program) or checkpoint.files(folder / "checkpoints" / f"{program:03d}"))
 
 

@@ -160,7 +160,7 @@ def test_tasks_and_visits() -> None:
         ({"id": "CartPole-v1", "variations": [{"foo": 1}]}, "CartPole-v1: gymnasium cannot make it: .*foo"),
         ({"id": "Blackjack-v1"}, "must be a Box, or `flatten: true`"),
         ({"ids": ["CartPole-v1", "Acrobot-v1"]}, r"float32\(4,\) and float32\(6,\), 2 and 3 actions; .*`pad: true`"),
-        ({"ids": ["CartPole-v1", "Pendulum-v1"], "pad": True}, "discrete actions, the other real ones"),
+        ({"ids": ["CartPole-v1", "Pendulum-v1"], "pad": True}, "must be all discrete or all real-valued"),
         ({"id": "CartPole-v1", "idle": 2}, "idle: 2 is not allowed; must be one of the 2 actions"),
     ],
 )
@@ -180,7 +180,7 @@ def test_a_missing_library_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_visit_shorter_than_an_episode_is_warned_of() -> None:
-    with pytest.warns(UserWarning, match=r"steps_per_visit: 499 is less than an episode may last in CartPole-v1"):
+    with pytest.warns(UserWarning, match=r"steps_per_visit: 499 is shorter than an episode may last in CartPole-v1"):
         gym(id="CartPole-v1", steps_per_visit=499)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
@@ -245,7 +245,7 @@ def blank(shows: str = "Box", takes: str = "Discrete", **settings: Any) -> Any:
 
 def test_an_observation_too_large_to_flatten_is_refused_before_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SHOWN, "Huge", SPACES.Discrete(10**8))
-    with pytest.raises(ValueError, match="100000000 numbers once flattened; at most 16777216 are allowed"):
+    with pytest.raises(ValueError, match="100000000 numbers when flattened; at most 16777216 are allowed"):
         blank(shows="Huge", flatten=True)
 
 

@@ -97,7 +97,7 @@ def test_a_step_out_of_order_is_refused() -> None:
     state, _ = stream.reset(lane_keys(0), visit_of(0), jnp.int32(0))
     actions = jnp.zeros((1, 2), jnp.int32)
     jax.block_until_ready(stream.step(lane_keys(0), state, actions, clock_at(0)))
-    with pytest.raises(Exception, match="step 0 of visit 0 was asked of emulators that are at"):
+    with pytest.raises(Exception, match="step 0 of visit 0 was requested from emulators that are at"):
         jax.block_until_ready(stream.step(lane_keys(0), state, actions, clock_at(0)))
 
 

@@ -224,11 +224,11 @@ def test_procgen() -> None:
         (procgen, {"games": ["coinru"]}, 'unknown task "CoinruEasy-v0"; .*; did you mean `CoinrunEasy-v0`'),
         (envpool, {"tasks": ["Pong-v5"]}, "Pong-v5 is not allowed; Atari is the stream `atari`"),
         (envpool, {"tasks": ["D1Basic-v1"]}, "D1Basic-v1 is not allowed; .*ViZDoom"),
-        (envpool, {"tasks": ["TicTacToe-v1"]}, "two players"),
+        (envpool, {"tasks": ["TicTacToe-v1"]}, "two-player"),
         (envpool, {"tasks": ["CartPole-v1"], "variations": [{"foo": 1}]}, "CartPole-v1: envpool refuses .*foo"),
         (envpool, {"tasks": ["CheetahRun-v1"], "keys": ["speed"]}, "'speed' is not allowed; .*position, velocity"),
         (envpool, {"tasks": ["CartPole-v1"], "keys": ["image"]}, "CartPole-v1 has observations of one part"),
-        (dmc, {"tasks": ["CheetahRun", "WalkerWalk"]}, "`pad: true` is needed"),
+        (dmc, {"tasks": ["CheetahRun", "WalkerWalk"]}, "`pad: true` is required"),
         (envpool, {"tasks": ["CarRacing-v3", "LunarLanderContinuous-v3"], "pad": True}, "same number of axes"),
     ],
 )
@@ -238,5 +238,5 @@ def test_mistakes(factory: Any, settings: dict[str, Any], message: str) -> None:
 
 
 def test_a_visit_shorter_than_an_episode_is_warned_of() -> None:
-    with pytest.warns(UserWarning, match="steps_per_visit: 100 is less than an episode may last in MetaWorld"):
+    with pytest.warns(UserWarning, match="steps_per_visit: 100 is shorter than an episode may last in MetaWorld"):
         continual_world(steps_per_visit=100)

@@ -47,7 +47,7 @@ def test_keeping_the_size_halves_every_hidden_layer(method):
     plain, made = (jax.eval_shape(build(each).init, KEY) for each in (spec, found))
     assert made["policy_hidden_0"]["kernel"].shape == (10, 4)
     assert plain["policy_output"]["kernel"].shape == made["policy_output"]["kernel"].shape
-    with pytest.raises(ValueError, match=f"{method.__name__} with keep_size needs an even number .*; got 5"):
+    with pytest.raises(ValueError, match=f"{method.__name__} with keep_size needs an even number .*, got 5"):
         method(keep_size=True).network(MLP)
 
 

@@ -293,7 +293,7 @@ def test_more_eigenvalues_than_parameters_are_refused(probes):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"k": 0}, "k: 0 is not allowed; must be a whole number of at least 1"),
+        ({"k": 0}, "k: 0 is not allowed; must be an integer of at least 1"),
         ({"k": 5, "iterations": 4}, r"k: 5 is not allowed; must be at most iterations \(4\)"),
         ({"loss": "td"}, "loss: .td. is not allowed; must be one of task, perturbed"),
         ({"matrix": "fisher"}, "matrix: .fisher. is not allowed; must be one of hessian, gauss_newton, preconditioned"),
@@ -314,6 +314,6 @@ def test_the_start_comes_from_the_key(extremes):
 
 def test_iterations_below_one_are_refused():
     with pytest.raises(
-        ValueError, match="hessian_top_eigenvalue: iterations: 0 is not allowed; must be a whole number of at least 1"
+        ValueError, match="hessian_top_eigenvalue: iterations: 0 is not allowed; must be an integer of at least 1"
     ):
         hessian_top_eigenvalue(iterations=0)

@@ -181,8 +181,8 @@ def test_lanes_in_one_program_equal_lanes_alone(probes):
             r"smallest: 2.0 is not allowed; must be positive and below largest \(1.0\)",
         ),
         ({"scale": "log"}, "scale: .log. is not allowed; must be one of symlog, linear"),
-        ({"starts": 0}, "starts: 0 is not allowed; must be a whole number of at least 1"),
-        ({"iterations": 0}, "iterations: 0 is not allowed; must be a whole number of at least 1"),
+        ({"starts": 0}, "starts: 0 is not allowed; must be an integer of at least 1"),
+        ({"iterations": 0}, "iterations: 0 is not allowed; must be an integer of at least 1"),
         ({"loss": "td"}, "loss: .td. is not allowed; must be one of task, perturbed"),
     ],
 )
@@ -194,7 +194,7 @@ def test_settings_that_are_refused(settings, message):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"samples": 1}, "samples: 1 is not allowed; must be a whole number of at least 2"),
+        ({"samples": 1}, "samples: 1 is not allowed; must be an integer of at least 2"),
         ({"matrix": "fisher"}, "matrix: .fisher. is not allowed; must be one of"),
     ],
 )

@@ -194,7 +194,7 @@ def test_a_kernel_of_zeros(probes):
 def test_impossible_numbers_of_samples(probes, factory, least):
     with pytest.raises(
         ValueError,
-        match=f"{factory.__name__}: k: {least - 1} is not allowed; must be a whole number of at least {least}",
+        match=f"{factory.__name__}: k: {least - 1} is not allowed; must be an integer of at least {least}",
     ):
         factory(k=least - 1)
     probe = with_kernel(probes, np.ones((3, 1, 2)))

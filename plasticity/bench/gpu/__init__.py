@@ -1,6 +1,6 @@
-"""``python -m plasticity.bench.gpu --out FILE``: the one check for a machine with a GPU, in at most eight minutes.
+"""``python -m plasticity.bench.gpu --out FILE``: complete check of a GPU machine in at most eight minutes.
 
-Every section runs in a process of its own (:mod:`~plasticity.bench.gpu.section`), so that one which fails, hangs or is
-killed loses no other; what it has found so far is in the file. Sections prepare (compile) side by side; what is timed
-gets the machine for itself (:mod:`~plasticity.bench.gpu.conductor`).
+Every section runs in its own process (:mod:`~plasticity.bench.gpu.section`), so a section that fails, hangs or is
+killed does not affect the others; its results so far are in the file. Sections prepare (compile) in parallel, but each
+is timed alone on the machine (:mod:`~plasticity.bench.gpu.conductor`).
 """

@@ -1,4 +1,4 @@
-"""The command line of the check, and of one of its sections."""
+"""Command line of the check and of its sections."""
 
 import argparse
 import os
@@ -10,13 +10,13 @@ from plasticity.bench.gpu.plan import NAMES, SECTIONS, Settings
 
 
 def parsed(arguments: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m plasticity.bench.gpu", description="Checks and times one GPU.")
-    parser.add_argument("--out", type=Path, required=True, help="JSON file; written anew after every result")
-    parser.add_argument("--seconds", type=float, default=450.0, help="of the whole check (default 450)")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that everything runs")
+    parser = argparse.ArgumentParser(prog="python -m plasticity.bench.gpu", description="Check and time one GPU.")
+    parser.add_argument("--out", type=Path, required=True, help="JSON output file; rewritten after every result")
+    parser.add_argument("--seconds", type=float, default=450.0, help="time limit of the whole check (default 450)")
+    parser.add_argument("--quick", action="store_true", help="tiny sizes, to check that everything runs")
     parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES, metavar="NAME", help=", ".join(NAMES))
     parser.add_argument(
-        "--workers", type=int, default=None, help="sections that prepare at a time (default: cores - 2)"
+        "--workers", type=int, default=None, help="sections to prepare in parallel (default: cores - 2)"
     )
     parser.add_argument("--section", nargs="+", help=argparse.SUPPRESS)  # module, function, arguments
     return parser.parse_args(arguments)
@@ -30,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
 
         module, function, *words = given.section
         code = section.main(module, function, words, settings, given.out)
-        os._exit(code)  # whatever threads are left
+        os._exit(code)  # even if threads remain
     from plasticity.bench.gpu import conductor
 
     wanted = [section for section in SECTIONS if section.name in given.only]

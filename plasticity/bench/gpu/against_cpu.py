@@ -1,4 +1,4 @@
-"""The same updates on the GPU and on the CPU: same seeds, same program, by the precision of matrix products."""
+"""Identical updates on GPU and CPU: same seeds and program, for each precision of matrix products."""
 
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,11 @@ from plasticity.bench.gpu.cases import CASES, on_host, program, run_of
 from plasticity.bench.gpu.plan import Settings
 from plasticity.bench.gpu.section import Report, Turn
 
-# Environment steps after which the two are compared. The first are few: an action that differs by rounding sends two
-# reinforcement learners apart for good.
+# Environment steps after which the two are compared. The first are few: once an action differs because of rounding, two
+# reinforcement learners diverge permanently.
 STEPS = {"ppo": (128, 256)}
 USUAL_STEPS = (8, 72, 200)
-TOLERANCE = 1e-3  # of the change of the parameters, at the highest precision, at the first comparison with an update
+TOLERANCE = 1e-3  # relative to the change of the parameters; highest precision, first comparison after an update
 PRECISIONS = ("highest", "default")
 
 
@@ -24,7 +24,7 @@ def flat(tree: Any) -> np.ndarray:
 
 
 def states(case: Case, device: jax.Device, ends: tuple[int, ...]) -> list[Any]:
-    """What there is at the beginning and after each number of steps."""
+    """The states at the start and after each number of steps."""
     with jax.default_device(device):
         run = run_of(program(case, 2), device)
         run.begin()
@@ -44,13 +44,13 @@ def deviation(found: np.ndarray, expected: np.ndarray) -> float:
 
 
 def same_stream(found: Any, expected: Any) -> bool:
-    """Whether both have lived through the same: their newest time steps agree."""
+    """Whether both had the same experience: their newest time steps agree."""
     pairs = zip(jax.tree.leaves(found.timestep), jax.tree.leaves(expected.timestep), strict=True)
     return all(np.allclose(x, y, rtol=1e-5, atol=1e-5) for x, y in pairs)
 
 
 def row(start: Any, begun: Any, found: Any, expected: Any) -> dict[str, Any]:
-    """``start``, ``begun``: the parameters at the beginning on the GPU and on the CPU."""
+    """``start``, ``begun``: the initial parameters on the GPU and on the CPU."""
     ours, theirs = flat(found.agent.learner.params), flat(expected.agent.learner.params)
     change, other = ours - flat(start.agent.learner.params), theirs - flat(begun.agent.learner.params)
     return {
@@ -64,7 +64,7 @@ def row(start: Any, begun: Any, found: Any, expected: Any) -> dict[str, Any]:
 
 
 def against_cpu(report: Report, turn: Turn, settings: Settings, folder: Path, name: str) -> None:
-    """A row for each precision and number of steps; ``within``: of the tolerance, where it is asked for."""
+    """One row per precision and number of steps; ``within``: whether it is within the tolerance, where required."""
     del turn, folder
     ends = STEPS.get(name, USUAL_STEPS)[: 2 if settings.quick else None]
     case = CASES[name].case._replace(chunk=ends[0])

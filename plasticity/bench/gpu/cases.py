@@ -15,7 +15,7 @@ from plasticity.engine.runner import Run
 REPLAY: dict[str, Any] = {"optimizer": ADAM, "batch_size": 32, "update_period": 4}
 ALE: dict[str, Any] = {"kind": "atari", "games": ["Breakout"], "backend": "ale", "frames_per_visit": 4 * STEPS}
 NATURE: dict[str, Any] = {"kind": "dqn", "network": "nature", "replay": {"capacity": 2_000, "minimum": 64}, **REPLAY}
-LANES = (1, 64, 256, 16, 4)  # by value: the requirement compares the first two
+LANES = (1, 64, 256, 16, 4)  # by priority: the requirement compares the first two
 
 
 class Scaled(NamedTuple):
@@ -39,7 +39,6 @@ CASES: Mapping[str, Scaled] = {
     "atari_frames": Scaled(Case({"stream": "frames", "agent": NATURE}, 64, ()), (1, 16, 64)),
     "atari_ale": Scaled(Case({"stream": ALE, "agent": NATURE}, 32, ()), (1, 16)),
 }
-QUICK_LANES = 2  # numbers of lanes of a rehearsal: one and four
 
 
 def program(case: Case, lanes: int) -> Program:

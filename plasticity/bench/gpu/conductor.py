@@ -1,4 +1,4 @@
-"""Starts the sections, gives turns, ends what takes too long, and keeps the file up to date. Needs no JAX."""
+"""Start sections, schedule turns, end sections that take too long, and update the file. Does not need JAX."""
 
 import contextlib
 import json
@@ -19,7 +19,7 @@ from plasticity.bench.gpu.plan import ALONE, PREPARE, Section, Settings
 from plasticity.bench.gpu.section import BEGAN
 from plasticity.core.cores import cores
 
-GRACE = 10.0  # seconds beyond its time before a section is ended
+GRACE = 10.0  # seconds after its deadline before a section is ended
 LOG_LINES = 25  # of a section that failed
 
 
@@ -59,7 +59,7 @@ class Player:
             self.state = "over"
 
     def end(self) -> None:
-        """Ends the process and all that it started."""
+        """End the process and all its children."""
         for number in (signal.SIGTERM, signal.SIGKILL):
             try:
                 os.killpg(self.process.pid, number)
@@ -71,7 +71,7 @@ class Player:
                 continue
 
     def close(self) -> None:
-        """Ends the process if it has not ended, and closes the pipes to it."""
+        """End the process if it is still running, and close its pipes."""
         if self.process.poll() is None:
             self.end()
         self.listener.join(GRACE)  # it closes the pipe that it reads
@@ -129,7 +129,7 @@ class Conductor:
         print(f"{self.elapsed():6.1f} s  {text}", flush=True)
 
     def start(self) -> None:
-        """As many sections as may prepare at a time."""
+        """Start as many sections as may prepare in parallel."""
         preparing = sum(player.state == "prepares" for player in self.players.values())
         while self.waiting and preparing < self.workers and self.elapsed() < PREPARE * self.settings.seconds:
             section = self.waiting.pop(0)
@@ -149,7 +149,7 @@ class Conductor:
         self.write()
 
     def hear(self, seconds: float) -> None:
-        """One message of a section, if one comes in time."""
+        """Handle one message of a section, if one arrives in time."""
         try:
             message = self.inbox.get(timeout=max(0.0, seconds))
         except queue.Empty:
@@ -185,7 +185,7 @@ class Conductor:
         self.say(f"{name}: {why}")
 
     def prepare(self) -> None:
-        """Until nothing but turns is left, or the time for it is over."""
+        """Wait until all sections are prepared, or the time for it is over."""
         until = self.began + PREPARE * self.settings.seconds
         while self.elapsed() < ALONE * self.settings.seconds:
             self.start()
@@ -199,7 +199,7 @@ class Conductor:
         self.write()
 
     def turns(self) -> None:
-        """One after the other; what may take the rest comes last."""
+        """Give each section its turn; sections that may use the remaining time come last."""
         ready = [player for player in self.players.values() if player.state == "waits"]
         ready.sort(key=lambda player: player.section.rest)
         for i, player in enumerate(ready):
@@ -232,7 +232,7 @@ class Conductor:
 
 
 def conduct(sections: Sequence[Section], settings: Settings, out: Path, workers: int | None = None) -> int:
-    """The whole check; 0 where every section came to its end."""
+    """Run the whole check; returns 0 if every section finished."""
     conductor = Conductor(sections, settings, out, workers)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(1))
@@ -243,5 +243,5 @@ def conduct(sections: Sequence[Section], settings: Settings, out: Path, workers:
     finally:
         conductor.close()
     states = [kept["state"] for kept in conductor.document["sections"].values()]
-    conductor.say(f"{states.count('done')} of {len(states)} sections came to their end; {out}")
+    conductor.say(f"{states.count('done')} of {len(states)} sections finished; {out}")
     return 0 if set(states) == {"done"} else 1

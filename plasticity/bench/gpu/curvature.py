@@ -1,4 +1,4 @@
-"""What monitors cost on this device, those of the Hessian first of all."""
+"""Cost of the monitors on this device, starting with those of the Hessian."""
 
 import functools
 import statistics
@@ -40,7 +40,7 @@ def seconds_of(run: Run, which: int, budget: float) -> list[float]:
 
 
 def curvature(report: Report, turn: Turn, settings: Settings, folder: Path) -> None:
-    """A row for each monitor, learner and number of lanes: milliseconds of a measurement for each lane."""
+    """One row per monitor, learner and number of lanes: milliseconds per measurement and lane."""
     del folder
     ready: list[tuple[str, int, int, Run]] = []
     for learner, (case, probe, numbers) in LEARNERS.items():

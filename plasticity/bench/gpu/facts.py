@@ -1,4 +1,4 @@
-"""What the numbers depend on besides the program."""
+"""Facts about the machine that the numbers depend on."""
 
 import importlib.metadata
 import os
@@ -27,7 +27,7 @@ def version(package: str) -> str | None:
 
 
 def facts(report: Report, turn: Turn, settings: Settings, folder: Path) -> None:
-    """One row; and what a matrix product makes of float32 at each precision."""
+    """One row on the machine, and one per precision: the rounding error of a float32 matrix product."""
     del turn, settings, folder
     started = time.perf_counter()
     device = jax.devices()[0]

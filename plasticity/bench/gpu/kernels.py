@@ -1,4 +1,4 @@
-"""The convolution of the networks by its methods: the same numbers, and how fast each is here."""
+"""Implementations of the networks' convolution: equality of the results, and speed on this device."""
 
 import functools
 import statistics
@@ -45,7 +45,7 @@ def equal_values(report: Report) -> None:
 
 
 def compiled(batch: int, lanes: int) -> dict[Contender, Work]:
-    """Every contender, called once."""
+    """Compile every contender by calling it once."""
     made = {each: work(each, batch, lanes) for each in CONTENDERS}
     for each in made.values():
         each()
@@ -53,7 +53,7 @@ def compiled(batch: int, lanes: int) -> dict[Contender, Work]:
 
 
 def convolution(report: Report, turn: Turn, settings: Settings, folder: Path) -> None:
-    """A row for each shape and method: milliseconds of one gradient of one lane, in a scan."""
+    """One row per shape and method: milliseconds per gradient and lane, in a scan."""
     del folder
     with report.guarded(layer="all"):
         equal_values(report)

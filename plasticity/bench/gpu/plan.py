@@ -1,24 +1,24 @@
-"""What the check consists of, most valuable first: data only, no JAX."""
+"""Sections of the check, most valuable first: data only, no JAX."""
 
 from typing import NamedTuple
 
 
 class Settings(NamedTuple):
-    """How much to do."""
+    """Extent of the check."""
 
     quick: bool
-    seconds: float  # of the whole check
+    seconds: float  # time limit of the whole check
 
 
 class Section(NamedTuple):
-    """``module.function(report, turn, settings, folder, *arguments)``; ``folder``: its own, for what it writes."""
+    """``module.function(report, turn, settings, folder, *arguments)``; ``folder``: its own output folder."""
 
     name: str
-    module: str  # in this package, or, where its name has a dot, as it is imported
+    module: str  # in this package, or a full import path if its name has a dot
     function: str
     arguments: tuple[str, ...] = ()
-    timed: float = 0.0  # seconds of its turn, alone on the machine; 0: it wants none
-    rest: bool = False  # its turn is whatever is left
+    timed: float = 0.0  # seconds of its turn, alone on the machine; 0: no turn
+    rest: bool = False  # its turn is the remaining time
 
 
 AGENTS = ("classifier", "stream_q", "dqn", "c51", "ppo")
@@ -37,5 +37,5 @@ SECTIONS = (
     Section("curvature", "curvature", "curvature", (), 14),
 )
 NAMES = tuple(section.name for section in SECTIONS)
-PREPARE = 0.38  # of all seconds: until then sections begin to compile something
-ALONE = 0.5  # of all seconds: from then on what still prepares is ended, so that turns begin
+PREPARE = 0.38  # fraction of the time limit until which sections may start a compilation
+ALONE = 0.5  # fraction of the time limit at which sections still preparing are ended and turns begin

@@ -1,4 +1,4 @@
-"""A real run, as a user starts it: stopped by a signal, resumed, and left when the time is over."""
+"""A real run as started by a user: stopped by a signal, resumed, and stopped when the time is over."""
 
 import json
 import os
@@ -45,7 +45,7 @@ def command(folder: Path, *options: str) -> list[str]:
 
 
 def progress(run: Path) -> dict[str, Any]:
-    """State, steps and steps per second of each arm that has begun."""
+    """State, steps and steps per second of each arm that has started."""
     found = {}
     for path in sorted(run.glob("*/status.json")):
         status = json.loads(path.read_text(encoding="utf-8"))
@@ -64,7 +64,7 @@ def until(process: subprocess.Popen[bytes], moment: float, reached: Any) -> None
 
 
 def stopped(process: subprocess.Popen[bytes]) -> int | None:
-    """The exit code after SIGTERM; None where it had to be killed."""
+    """The exit code after SIGTERM; None if it had to be killed."""
     if process.poll() is None:
         process.send_signal(signal.SIGTERM)
     try:
@@ -75,7 +75,7 @@ def stopped(process: subprocess.Popen[bytes]) -> int | None:
 
 
 def real(report: Report, turn: Turn, settings: Settings, folder: Path) -> None:
-    """Begun before its turn (it compiles), stopped at the first steps, resumed in its turn and stopped at its end."""
+    """Start the run before its turn (it compiles), stop it after the first steps, and resume it during the turn."""
     run = folder / "run"
     (folder / "config.yaml").write_text(to_yaml(CONFIG), encoding="utf-8")
     changes = [*(QUICK if settings.quick else []), "--out", str(run)]
@@ -104,7 +104,7 @@ def real(report: Report, turn: Turn, settings: Settings, folder: Path) -> None:
 
 
 def performance(run: Path) -> list[dict[str, Any]]:
-    """Mean performance of each arm and visit."""
+    """Mean performance by arm and visit."""
     from plasticity import results
 
     found = results.visits(run).groupby(["arm", "visit"], observed=True).performance.mean()

@@ -1,4 +1,4 @@
-"""Whether a second run gives the same numbers, value for value, and whether a resumed one does."""
+"""Bitwise reproducibility of a second run, and of a resumed one."""
 
 import hashlib
 from pathlib import Path
@@ -18,7 +18,7 @@ from plasticity.runs.checkpoint import Snapshot
 LANES, CHUNKS = 4, 3
 
 
-def begun(name: str, known: Compiled | None = None) -> Run:
+def started_run(name: str, known: Compiled | None = None) -> Run:
     run = run_of(program(CASES[name].case._replace(chunk=128), LANES))
     if known is not None:
         run.compiled = known
@@ -26,7 +26,7 @@ def begun(name: str, known: Compiled | None = None) -> Run:
 
 
 def advanced(run: Run, chunks: int) -> Any:
-    """The carry after so many chunks, on the host."""
+    """The carry after a number of chunks, on the host."""
     made = run.chunks()
     for _ in range(chunks):
         next(made)
@@ -34,7 +34,7 @@ def advanced(run: Run, chunks: int) -> Any:
 
 
 def differing(found: Any, expected: Any) -> list[str]:
-    """Paths of the arrays that are not equal value for value."""
+    """Paths of the arrays that are not bitwise equal."""
     pairs = zip(jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(expected), strict=True)
     return [
         jax.tree_util.keystr(path)
@@ -55,32 +55,32 @@ def chosen(settings: Settings) -> tuple[str, ...]:
 
 
 def determinism(report: Report, turn: Turn, settings: Settings, folder: Path) -> None:
-    """A row for each agent; the digest is for comparing with another process."""
+    """One row per agent; the digest allows comparison with another process."""
     del turn, folder
     for name in chosen(settings):
         with report.guarded(agent=name):
-            one = begun(name)
+            one = started_run(name)
             first = advanced(one, CHUNKS)
-            second = advanced(begun(name, one.compiled), CHUNKS)
+            second = advanced(started_run(name, one.compiled), CHUNKS)
             unequal = differing(second, first)
             report.row(agent=name, equal=not unequal, digest=digest(first), differing=unequal[:8], count=len(unequal))
 
 
 def resume(report: Report, turn: Turn, settings: Settings, folder: Path) -> None:
-    """A row for each agent: saved in the middle, read from the file and gone on, against the same run undisturbed."""
+    """One row per agent: a run saved halfway and resumed from the file, compared with an uninterrupted one."""
     del turn
     for name in chosen(settings):
         with report.guarded(agent=name):
-            one = begun(name)
+            one = started_run(name)
             whole = advanced(one, CHUNKS)
-            half = begun(name, one.compiled)
+            half = started_run(name, one.compiled)
             advanced(half, 1)
             meta = {"fingerprint": name, "position": list(half.position), "parts": 0, "files": {}}
             checkpoint.save(folder / name, "1", Snapshot(jax.device_get(half.carries), {}, meta))
             found, passed = checkpoint.newest(folder / name, [half.carry_shape()], name)
             if found is None:
-                raise ValueError(f"the checkpoint is not read: {passed}")
-            other = begun(name, one.compiled)
+                raise ValueError(f"the checkpoint cannot be read: {passed}")
+            other = started_run(name, one.compiled)
             other.restore(found.arrays, Position(*found.meta["position"]), found.host)
             unequal = differing(advanced(other, CHUNKS - 1), whole)
             report.row(agent=name, equal=not unequal, differing=unequal[:8], count=len(unequal))

@@ -15,7 +15,7 @@ from plasticity.bench.gpu.section import Report, Turn
 from plasticity.engine.memory import estimate, size_of
 from plasticity.engine.runner import Run
 
-LIMIT = 4.0  # times as long may 64 lanes take as one
+LIMIT = 4.0  # maximum time of 64 lanes relative to one lane
 REPETITIONS = 5
 
 
@@ -25,14 +25,14 @@ def bytes_in_use() -> int | None:
 
 
 def workspace(executable: Any) -> dict[str, int]:
-    """What the compiler says of one chunk."""
+    """The compiler's memory analysis of one chunk."""
     found = executable.memory_analysis()
     names = ("temp_size_in_bytes", "argument_size_in_bytes", "generated_code_size_in_bytes")
     return {name.removesuffix("_in_bytes"): int(getattr(found, name)) for name in names if hasattr(found, name)}
 
 
 def compiled(run: Run) -> dict[str, Any]:
-    """Compiles the chunk ahead of its first call; seconds, and bytes of it and of the lanes' state."""
+    """Compile the chunk ahead of time; returns the seconds, and the bytes of the program and the lanes' state."""
     before = bytes_in_use()
     started = time.perf_counter()
     run.begin()
@@ -58,7 +58,7 @@ def compiled(run: Run) -> dict[str, Any]:
 
 
 def chunks_of(run: Run, first: int) -> Iterator[Any]:
-    """The run's chunks, past those before the learner begins."""
+    """The run's chunks, without those before learning starts."""
     chunks = run.chunks()
     for _ in range(1 + -(-first // run.program.chunk)):
         next(chunks)
@@ -66,7 +66,7 @@ def chunks_of(run: Run, first: int) -> Iterator[Any]:
 
 
 def timed(chunks: Iterator[Any], seconds: float) -> list[float]:
-    """Seconds of each of several chunks, within about ``seconds``."""
+    """Time several chunks individually, for about ``seconds`` in total."""
     found: list[float] = []
     until = time.perf_counter() + seconds
     while len(found) < REPETITIONS or (time.perf_counter() < until and len(found) < 200):
@@ -79,7 +79,7 @@ def timed(chunks: Iterator[Any], seconds: float) -> list[float]:
 
 
 def speed(name: str, run: Run, seconds: list[float], one: float | None) -> dict[str, Any]:
-    """A row: rates, and how the time compares with that of one lane."""
+    """One row: rates, and time relative to one lane."""
     lanes, median = len(run.program.seeds), statistics.median(seconds)
     per_chunk = run.program.chunk * run.program.spec.envs
     return {
@@ -96,7 +96,7 @@ def speed(name: str, run: Run, seconds: list[float], one: float | None) -> dict[
 
 
 def scaling(report: Report, turn: Turn, settings: Settings, folder: Path, name: str) -> None:
-    """Two rows for each number of lanes: what was compiled, and how fast it runs."""
+    """Two rows per number of lanes: compilation and speed."""
     del folder
     scaled: Scaled = CASES[name]
     ready: dict[int, Run] = {}
@@ -126,6 +126,6 @@ def scaling(report: Report, turn: Turn, settings: Settings, folder: Path, name: 
 
 
 def peak() -> int | None:
-    """The most bytes in use so far, of all numbers of lanes together."""
+    """Peak bytes in use so far, over all numbers of lanes."""
     stats = jax.devices()[0].memory_stats()
     return None if not stats else int(stats.get("peak_bytes_in_use", 0))

@@ -1,6 +1,6 @@
-"""One section in a process of its own: it reports rows as it finds them, and asks for its turn to time something.
+"""One section in its own process: reports rows as they become available, and requests a turn before timing.
 
-Standard output is the line to the conductor: one JSON object a line. Whatever else is printed goes to the log.
+Standard output carries messages to the conductor, one JSON object per line. All other output goes to the log.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 
 
 class Report:
-    """What a section has found so far."""
+    """Reports the results of a section to the conductor."""
 
     def __init__(self, line: TextIO) -> None:
         self.line = line
@@ -37,7 +37,7 @@ class Report:
 
     @contextlib.contextmanager
     def guarded(self, **what: Any) -> Iterator[None]:
-        """An error becomes a row that says so, and the section goes on."""
+        """Report an error as a row and continue with the section."""
         try:
             yield
         except Exception as error:
@@ -56,7 +56,7 @@ class Turn:
         return time.time() < self.prepare_until
 
     def prepared(self, work: Callable[[], Result]) -> Result:
-        """``work()``; ``TimeoutError`` where it goes on long after the time to prepare (a compiler that is stuck)."""
+        """Return ``work()``; ``TimeoutError`` if it takes much longer than the time to prepare (a stuck compiler)."""
         found: list[Result] = []
         errors: list[Exception] = []
 
@@ -77,7 +77,7 @@ class Turn:
 
     @contextlib.contextmanager
     def __call__(self) -> Iterator[float]:
-        """Waits for the turn and gives its length in seconds."""
+        """Wait for the turn; yields its length in seconds."""
         self.report.send(turn="wanted")
         seconds = float(self.answers.readline() or 0)
         yield seconds
@@ -89,7 +89,7 @@ def shortened(error: BaseException) -> str:
 
 
 def main(module: str, function: str, arguments: Sequence[str], settings: Settings, folder: Path) -> int:
-    """Runs one section."""
+    """Run one section."""
     line = os.fdopen(os.dup(sys.stdout.fileno()), "w")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     report = Report(line)

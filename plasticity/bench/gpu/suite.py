@@ -1,4 +1,4 @@
-"""The quick tests that matter on an accelerator, by pytest, as far as they get."""
+"""The quick tests relevant to an accelerator, run by pytest until the time is over."""
 
 import os
 import re
@@ -33,9 +33,9 @@ def command(quick: bool) -> list[str]:
 
 
 def suite(report: Report, turn: Turn, settings: Settings, folder: Path) -> None:
-    """One row: how many passed, and each that did not; what fails is told again at the end of ``output``."""
+    """One row: the number of passed tests and the names of the others, with details at the end of ``output``."""
     if not (ROOT / FILES[0]).exists():
-        report.row(error="there are no tests beside the package")
+        report.row(error="there are no tests next to the package")
         return
     env = {**os.environ, **EXACT, "JAX_COMPILATION_CACHE_DIR": str(folder / "cache")}
     process = subprocess.Popen(
@@ -47,7 +47,7 @@ def suite(report: Report, turn: Turn, settings: Settings, folder: Path) -> None:
 
 
 def followed(process: "subprocess.Popen[str]", report: Report, turn: Turn) -> tuple[dict[str, int], list[str]]:
-    """How many tests had which result, and what pytest said; ends the process when the time to prepare is over."""
+    """Counts of test results, and pytest's output; ends the process when the time to prepare is over."""
     assert process.stdout is not None
     counts: dict[str, int] = {}
     output: list[str] = []
