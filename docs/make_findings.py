@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from plasticity.findings import EXACT_NAMES, Finding, load_findings
-from plasticity.findings.criterion import clauses, told
+from plasticity.findings.criterion import clause_text, clauses
 from plasticity.findings.figure import figure
+from plasticity.findings.run import is_current
 from plasticity.findings.show import judged, taken
 
 DOCS = Path(__file__).resolve().parent
@@ -89,7 +90,7 @@ def verdict(finding: Finding, results: Mapping[str, Any]) -> str:
     result = results.get(finding.name)
     if result is None:
         return "not run"
-    if result["digest"] != finding.digest():
+    if not is_current(finding, result):
         return "run with another criterion or config"
     return "**PASS**" if result["passed"] else "**FAIL**"
 
@@ -110,8 +111,8 @@ def section(finding: Finding, results: Mapping[str, Any]) -> str:
 
 def table(finding: Finding, result: Mapping[str, Any] | None) -> str:
     rows = ["| clause | number [interval] | |", "|---|---|---|"]
-    if result is None or result["digest"] != finding.digest():
-        return "\n".join([*rows, *(f"| {told(each)} | | |" for each in clauses(finding.criterion))])
+    if result is None or not is_current(finding, result):
+        return "\n".join([*rows, *(f"| {clause_text(each)} | | |" for each in clauses(finding.criterion))])
     return "\n".join([*rows, *(f"| {' | '.join(row)} |" for row in judged(finding, result))])
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from plasticity.findings import EXACT_NAMES, load_findings
 from plasticity.findings.criterion import clauses
+from plasticity.findings.run import is_current
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
@@ -40,6 +41,35 @@ def test_a_result_of_another_criterion_is_no_verdict(pages):
     stale = {finding.name: result(finding, digest="other")}
     assert pages.verdict(finding, stale) == "run with another criterion or config"
     assert "| 6.5 |" not in pages.table(finding, stale[finding.name])
+
+
+def test_every_kept_result_is_of_the_criterion_and_the_experiments_as_they_are(pages):
+    """Though keys of configs have other names now than when it was run."""
+    findings = {each.name: each for each in load_findings([], EXACT_NAMES, DOCS.parent / "configs" / "paper")}
+    results = json.loads(pages.RESULTS.read_text())
+    assert len(results) > 20
+    assert sum(result["digest"] != findings[name].digest() for name, result in results.items()) > 10
+    for name, result in results.items():
+        assert is_current(findings[name], result), name
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content["criterion"].update(needs="any"),
+        lambda content: content["runs"][""].update(seeds=9),
+        lambda content: content["runs"][""]["agent"].update(kind="unknown"),
+        lambda content: content["runs"].update(more={}),
+        lambda content: content.update(exact="clip_and_rank"),
+        lambda content: content.clear(),
+    ],
+)
+def test_a_result_of_another_content_is_not_current(pages, change):
+    (finding,) = load_findings(["default_adam"], EXACT_NAMES)
+    kept = json.loads(pages.RESULTS.read_text())["default_adam"]
+    assert is_current(finding, kept)
+    change(kept["content"])
+    assert not is_current(finding, kept)
 
 
 def test_the_page_is_up_to_date(pages):

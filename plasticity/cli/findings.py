@@ -42,7 +42,11 @@ def _kept(finding: Finding, root: Path, full: bool) -> Any:
     result = store.read_result(store.place_of(finding, root, full))
     if result is None:
         return "in progress" if store.seconds(store.place_of(finding, root, full)) else None
-    return result if result.get("digest") == finding.digest(full) else "file has changed"
+    if result.get("digest") == finding.digest(full):
+        return result
+    from plasticity.findings.run import is_current  # slow to import: it needs JAX
+
+    return result if is_current(finding, result, full) else "file has changed"
 
 
 def run(findings: Sequence[Finding], root: Path, full: bool, force: bool, console: Console, errors: Console) -> int:

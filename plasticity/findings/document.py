@@ -35,9 +35,13 @@ class Finding:
     def runs(self, full: bool) -> Mapping[str, Any]:
         return self.full if full else self.parts
 
+    def content(self, full: bool = False) -> dict[str, Any]:
+        """What a result depends on: the criterion and the configs of the runs, as written."""
+        return {"criterion": self.written, "runs": self.runs(full), "exact": self.exact}
+
     def digest(self, full: bool = False) -> str:
-        """A hash that depends only on the criterion and the configs of the runs."""
-        content = json.dumps([self.written, self.runs(full), self.exact], sort_keys=True, default=str)
+        """A hash of :meth:`content`."""
+        content = json.dumps(list(self.content(full).values()), sort_keys=True, default=str)
         return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 

@@ -2,6 +2,7 @@
 
 import math
 import time
+import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,28 @@ def experiments(finding: Finding, full: bool = False) -> dict[str, Experiment]:
         source = f"{finding.name}: {part}" if part else finding.name
         found[part] = read_experiment({"name": name, **raw}, launch.registry(), source=source)
     return found
+
+
+def is_current(finding: Finding, result: Mapping[str, Any], full: bool = False) -> bool:
+    """Whether a result is of the finding's criterion and experiments, in whatever version's words they were written."""
+    if result.get("digest") == finding.digest(full):
+        return True
+    then, now = result.get("content"), finding.content(full)
+    if not isinstance(then, Mapping) or any(then.get(key) != now[key] for key in ("criterion", "exact")):
+        return False
+    runs = then.get("runs")
+    if not isinstance(runs, Mapping) or list(runs) != list(now["runs"]):
+        return False
+    try:
+        return all(_completed(runs[part]) == _completed(now["runs"][part]) for part in runs)
+    except UserError:
+        return False
+
+
+def _completed(raw: Mapping[str, Any]) -> Experiment:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return read_experiment({"name": "finding", **raw}, launch.registry())
 
 
 def check_measured(finding: Finding, plans: Mapping[str, launch.Plan]) -> None:
@@ -95,7 +118,7 @@ def run_finding(
 def current_result(finding: Finding, root: Path = store.PLACE, full: bool = False) -> dict[str, Any] | None:
     """The saved result, if it belongs to the current version of the finding's file."""
     result = store.read_result(store.place_of(finding, root, full))
-    return result if result and result.get("digest") == finding.digest(full) else None
+    return result if result and is_current(finding, result, full) else None
 
 
 def _run_parts(finding: Finding, place: Path, full: bool, progress: Progress | None) -> Mapping[str, Path]:
@@ -122,6 +145,7 @@ def _result(finding: Finding, verdict: Verdict, seconds: float, full: bool) -> d
         "name": finding.name,
         "id": finding.id,
         "digest": finding.digest(full),
+        "content": finding.content(full),
         "full": full,
         "passed": verdict.passed,
         "minutes": seconds / 60,

@@ -153,12 +153,15 @@ def hessian_density(
         def mean(values: Array) -> Array:
             return jnp.sum(weights * values) / starts
 
-        rank = mean(jnp.where(jnp.isnan(nodes), jnp.nan, jnp.abs(nodes) > epsilon))
-        inside = mean(jnp.where(jnp.isnan(nodes), jnp.nan, jnp.abs(nodes) <= epsilon))
+        def share(holds: Array) -> Array:
+            """In [0, 1]: rounding may take the sum of the weights past 1."""
+            return jnp.clip(mean(jnp.where(jnp.isnan(nodes), jnp.nan, holds)), 0.0, 1.0)
+
+        rank, inside = share(jnp.abs(nodes) > epsilon), share(jnp.abs(nodes) <= epsilon)
         found = {name: inside, "hessian_epsilon_rank": rank}
         found |= {f"{name}/mean": mean(nodes), f"{name}/mean_square": mean(nodes**2)}
         masses = mass_in_bins(nodes, weights, edges, smoothing)
-        return state, found | {f"{name}/bin_{i:0{digits}d}": masses[i] for i in range(bins)}
+        return state, found | {f"{name}/bin_{i:0{digits}d}": jnp.clip(masses[i], 0.0, 1.0) for i in range(bins)}
 
     shares = (name, "hessian_epsilon_rank", *(f"{name}/bin_{i:0{digits}d}" for i in range(bins)))
     return Monitor(measure, ranges=dict.fromkeys(shares, SHARE))
