@@ -124,7 +124,7 @@ def threads_of_a_block() -> int:
     return max(1, cores() // jax.local_device_count())
 
 
-def chosen(preset: str, overrides: Mapping[str, Any]) -> Preset:
+def preset_of(preset: str, overrides: Mapping[str, Any]) -> Preset:
     given = {name: value for name, value in overrides.items() if value is not None}
     settings = PRESETS[preset]._replace(**given)
     if settings.episode_frames % FRAME_SKIP:
@@ -205,7 +205,7 @@ def atari(
         "sticky": sticky, "full_actions": full_actions, "life_loss": life_loss, "episode_frames": episode_frames,
         "noops": noops, "fire": fire,
     }  # fmt: skip
-    settings = chosen(preset or whole.preset, overrides)
+    settings = preset_of(preset or whole.preset, overrides)
     usual = whole.frames // (envs if suite else 1)
     frames = visit_frames(frames_per_visit, usual, settings.episode_frames)
     sequence = curriculum(whole.games, modes or whole.modes, difficulties or whole.difficulties)

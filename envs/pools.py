@@ -73,7 +73,7 @@ def channels_last(space: Any) -> View:
     return View((*space.shape[1:], space.shape[0]), seen_as(space.dtype), lambda seen: np.moveaxis(seen, 1, -1))
 
 
-def chosen(name: str, space: Any, keys: Sequence[str] | None) -> View:
+def view_of_dict(name: str, space: Any, keys: Sequence[str] | None) -> View:
     """One part of a Dict unchanged, several concatenated into one vector."""
     for key in keys or ():
         if key not in space.spaces:
@@ -91,7 +91,7 @@ def chosen(name: str, space: Any, keys: Sequence[str] | None) -> View:
 
 def view_of(task: Made, space: Any, keys: Sequence[str] | None) -> View:
     if hasattr(space, "spaces"):
-        return chosen(task.name, space, keys)
+        return view_of_dict(task.name, space, keys)
     if keys:
         raise ValueError(f"keys: {listed(list(keys))} is not allowed; {task.name} has observations of one part")
     if hasattr(space, "n") and np.ndim(space.n) == 0:

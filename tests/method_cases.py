@@ -18,7 +18,7 @@ STRONG: dict[str, dict[str, Any]] = {
     "continual_backprop": {"replacement_rate": 1.0, "maturity_period": 0},
     "selective_weight_reinit": {"proportion": 0.5},
     "l2": {"strength": 0.1},
-    "spectral": {"strength": 0.1},
+    "spectral_regularization": {"strength": 0.1},
     "effective_rank": {"strength": 1.0},
     "soft_reset": {"gamma_learning_rate": 10.0, "predict": "mean", "prior": "zero"},
 }

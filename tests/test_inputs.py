@@ -321,11 +321,11 @@ def test_settings_that_change_numbers_are_set_back_and_told(monkeypatch: Any) ->
         jax.config.update(name, other)
         try:
             with pytest.warns(UserWarning, match=f"{name.upper()} was {other}"):
-                precision.settle()
+                precision.restore()
             assert getattr(jax.config, name) == before
             jax.config.update(name, other)
             with pytest.raises(UserError, match=f"sets {name} to {other} while it is built"):
-                precision.check()
+                precision.check_unchanged()
             assert getattr(jax.config, name) == before
         finally:
             jax.config.update(name, before)

@@ -14,7 +14,7 @@ from plasticity.findings.names import EXACT_NAMES
 from plasticity.findings.show import overview, section
 
 
-def chosen(names: Sequence[str]) -> list[Finding]:
+def named(names: Sequence[str]) -> list[Finding]:
     """The findings with these names, each once; all of them if no name is given."""
     return list(dict.fromkeys(store.load_findings(names, EXACT_NAMES)))
 

@@ -335,7 +335,7 @@ def findings(
     """Reproduce published findings one after another and judge each by the criterion in its file."""
     from plasticity.cli import findings as command
 
-    chosen = command.chosen(names or ())
+    chosen = command.named(names or ())
     if plan:
         _say_broken()
         for planned in command.plans(chosen, full):

@@ -24,7 +24,7 @@ def _others() -> dict[str, Any]:
     return {name: value for name, value in now.items() if value != NUMBERS[name]}
 
 
-def settle() -> None:
+def restore() -> None:
     """Set the settings that the environment or an installed package has changed, with a warning for each."""
     for name, value in _others().items():
         jax.config.update(name, NUMBERS[name])
@@ -33,7 +33,7 @@ def settle() -> None:
         )
 
 
-def check() -> None:
+def check_unchanged() -> None:
     """``UserError`` if a member has changed one of the settings while it was built, as it would again in the run."""
     for name, value in _others().items():
         jax.config.update(name, NUMBERS[name])

@@ -54,7 +54,7 @@ def named(finding: Finding) -> list[str]:
     return list(dict.fromkeys(arm for clause in clauses(finding.criterion) for arm in clause.arms))
 
 
-def chosen(table: pd.DataFrame, arms: Sequence[str], controls: Collection[str]) -> list[str]:
+def drawn_arms(table: pd.DataFrame, arms: Sequence[str], controls: Collection[str]) -> list[str]:
     """The arms to draw: all if there are few, else those named and the controls."""
     known = list(dict.fromkeys(table["arm"]))
     return known if len(known) <= MOST else [arm for arm in known if arm in arms or arm in controls]
@@ -78,7 +78,7 @@ def _series(table: pd.DataFrame, arms: Sequence[str], controls: Collection[str])
 def _curves(
     axes: Axes, what: str, table: pd.DataFrame, arms: Sequence[str], controls: Collection[str]
 ) -> list[style.Series]:
-    lines = _series(table, chosen(table, arms, controls), controls)
+    lines = _series(table, drawn_arms(table, arms, controls), controls)
     for place, line in enumerate(lines):
         kept = line.rows.assign(value=line.rows["value"].where(~line.rows["lost"]))
         wide = kept.pivot_table(index="visit", columns=["point", "seed"], values="value").dropna(how="all")
@@ -100,7 +100,7 @@ def _one_visit(clause: Clause) -> bool:
 def _dots(axes: Axes, clause: Clause, found: Tables, named: Sequence[str], controls: Collection[str]) -> None:
     """Draw the arms below one another, each with its mean and interval in the judged visit."""
     table = found(clause.what, clause.within)
-    arms = chosen(table, named, controls)
+    arms = drawn_arms(table, named, controls)
     every = Clause(what=clause.what, arms=tuple(arms), direction="above", bound=(0.0,), at=clause.at)
     values = lane_values(every, table).pivot(index="arm", columns=["point", "seed"], values="value").loc[arms]
     mean, low, high = mean_interval(values.to_numpy(float))

@@ -19,7 +19,7 @@ from plasticity.interventions.decay import weight_decay
 from plasticity.interventions.feature_penalties import c_chain, effective_rank, infer, pfo
 from plasticity.interventions.injection import plasticity_injection
 from plasticity.interventions.optimization import random_walk, trac, upgd
-from plasticity.interventions.penalties import l2, l2_init, parseval, spectral, wasserstein_init
+from plasticity.interventions.penalties import l2, l2_init, parseval, spectral_regularization, wasserstein_init
 from plasticity.interventions.perturbation import shrink_perturb, soft_reset
 from plasticity.interventions.projection import nap, weight_clip
 from plasticity.interventions.recycling import cpr, redo, regrama
@@ -41,7 +41,7 @@ INTERVENTIONS: Mapping[str, Callable[..., Intervention]] = {
     "l2": l2,
     "l2_init": l2_init,
     "wasserstein_init": wasserstein_init,
-    "spectral": spectral,
+    "spectral_regularization": spectral_regularization,
     "parseval": parseval,
     "pfo": pfo,
     "infer": infer,

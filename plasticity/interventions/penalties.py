@@ -18,7 +18,7 @@ Reduce = Literal["sum", "mean"]
 TINY = float(jnp.finfo(jnp.float32).tiny)
 
 
-def chosen(which: Which, params: Params) -> dict[str, Array]:
+def selected(which: Which, params: Params) -> dict[str, Array]:
     """The penalised arrays, by path: those with two or more axes ("kernels") or all."""
     named = zip(trees.paths(params), jax.tree.leaves(params), strict=True)
     return {"/".join(path): leaf for path, leaf in named if which == "all" or leaf.ndim >= 2}
@@ -53,7 +53,7 @@ def l2(*, strength: NonNegative = 1e-4, which: Which = "kernels") -> Interventio
 
     def penalty(state: State, params: Params, context: Context) -> Array:
         del state, context
-        return 0.5 * strength * total([jnp.sum(jnp.square(x)) for x in chosen(which, params).values()])
+        return 0.5 * strength * total([jnp.sum(jnp.square(x)) for x in selected(which, params).values()])
 
     return Intervention(penalty=penalty)
 
@@ -84,11 +84,11 @@ def l2_init(*, strength: NonNegative = 1e-2, reduce: Reduce = "sum", which: Whic
 
     def init(key: Key, params: Params, network: Network) -> State:
         del key, network
-        return chosen(which, params)
+        return selected(which, params)
 
     def penalty(state: State, params: Params, context: Context) -> Array:
         del context
-        now = chosen(which, params)
+        now = selected(which, params)
         return strength * total([pooled(jnp.square(now[name] - first)) for name, first in state.items()])
 
     return Intervention(init=init, penalty=penalty)
@@ -121,7 +121,7 @@ def wasserstein_init(*, strength: NonNegative = 1e-2, which: Which = "kernels", 
 
     def init(key: Key, params: Params, network: Network) -> State:
         del key, network
-        first = chosen(which, params)
+        first = selected(which, params)
         return {"sorted": {name: jnp.sort(x, axis=None) for name, x in first.items()}, "goal": first}
 
     def matched(x: Array, values: Array) -> Array:
@@ -131,12 +131,12 @@ def wasserstein_init(*, strength: NonNegative = 1e-2, which: Which = "kernels", 
 
     def rank(key: Key, state: State, learner: Learner, context: Context) -> tuple[State, Learner]:
         del key, context
-        now = chosen(which, learner.params)
+        now = selected(which, learner.params)
         return {**state, "goal": {name: matched(now[name], x) for name, x in state["sorted"].items()}}, learner
 
     def penalty(state: State, params: Params, context: Context) -> Array:
         del context
-        now = chosen(which, params)
+        now = selected(which, params)
         return strength * total([jnp.sum(jnp.square(now[name] - goal)) for name, goal in state["goal"].items()])
 
     return Intervention(init=init, penalty=penalty, prepare=when(due, rank))
@@ -154,8 +154,9 @@ def unit(vector: Array) -> Array:
 @metadata(
     paper="Lewandowski et al. 2024, Learning Continually by Spectral Regularization",
     neutral={"strength": 0.0},
+    formerly="spectral",
 )
-def spectral(
+def spectral_regularization(
     *,
     strength: NonNegative = 1e-4,
     power: Few = 2,

@@ -223,7 +223,7 @@ def soft_reset(
     def deviation_of(gamma: Array) -> Array:
         return jnp.sqrt(gamma**2 * spread**2 + 1.0 - gamma**2)
 
-    def chosen(key: Key, drift: Drift, params: Params, context: Context) -> Array:
+    def strength_of(key: Key, drift: Drift, params: Params, context: Context) -> Array:
         def predicted(gamma: Array, key: Key) -> Array:
             centre = drifted(params, drift, gamma, per)
             if predict == "mean":
@@ -241,7 +241,7 @@ def soft_reset(
         return jax.lax.fori_loop(0, gamma_steps, descend, start)
 
     def prepare(key: Key, state: Drift, learner: Learner, context: Context) -> tuple[Drift, Learner]:
-        gamma = chosen(key, state, learner.params, context)
+        gamma = strength_of(key, state, learner.params, context)
         factors = gamma**2 + (1.0 - gamma**2) / spread**2
         params = drifted(learner.params, state, gamma, per)
         opt_state = with_factors(learner.opt_state, factors)

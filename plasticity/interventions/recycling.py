@@ -24,7 +24,7 @@ def followed(method: str, layers: Layers, measure: Measure, share: Array | float
     """Update the running means with the measure, then apply ``periodic``."""
 
     def step(key: Key, state: State, learner: Learner, context: Context) -> tuple[State, Learner]:
-        found = units.chosen(context.network, method, layers)
+        found = units.named_layers(context.network, method, layers)
         return periodic(key, observed(state, measure(context, learner.params, found), share), learner, context)
 
     return step
@@ -46,7 +46,7 @@ def recycler(
     units.check_layers(layers)
 
     def recycle(key: Key, state: State, learner: Learner, context: Context) -> tuple[State, Learner]:
-        found = units.chosen(context.network, method, layers)
+        found = units.named_layers(context.network, method, layers)
         if not found:
             return state, learner
         means = {name: state[name].mean() for name in found}
@@ -181,7 +181,7 @@ def cpr(
     def reset(key: Key, state: State, learner: Learner, context: Context) -> tuple[State, Learner]:
         shares = {
             name: strength * jnp.minimum(1.0, 2 * jax.nn.sigmoid(-sharpness * (state[name] - 1)))
-            for name in units.chosen(context.network, "cpr", "all")
+            for name in units.named_layers(context.network, "cpr", "all")
         }
         params = blended(learner.params, context.fresh(key).params, shares, context)
         return jax.tree.map(jnp.ones_like, state), learner._replace(params=params)

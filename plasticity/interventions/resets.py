@@ -35,7 +35,7 @@ def check_memory(key: str, value: str, learner: Learner) -> None:
         )
 
 
-def chosen(network: Network, names: Modules) -> list[ModulePath]:
+def modules_of(network: Network, names: Modules) -> list[ModulePath]:
     """The paths of the named modules; ``ValueError`` (while tracing) that lists the network's modules."""
     if names == "last":
         return list(network.outputs)
@@ -121,7 +121,7 @@ def reset(
         )
 
     def partial(learner: Learner, fresh: Learner, context: Context) -> Learner:
-        incoming = surgery.module_mask(learner.params, chosen(context.network, modules))
+        incoming = surgery.module_mask(learner.params, modules_of(context.network, modules))
         outgoing = surgery.nowhere(learner.params)
         return surgery.reinitialise(
             learner, incoming, outgoing, fresh.params, context.optimizer, optimizer_slots=optimizer, target=target

@@ -44,7 +44,7 @@ def check_layers(layers: Layers, words: Sequence[str] = ("all",)) -> None:
         raise ValueError(f"layers: {shown(layers)} is not allowed; must be {', '.join(words)} or a list of names")
 
 
-def chosen(network: Network, method: str, layers: Layers) -> Mapping[str, ModulePath]:
+def named_layers(network: Network, method: str, layers: Layers) -> Mapping[str, ModulePath]:
     """The paths of the named hidden layers; ``ValueError`` (while tracing) that lists the known layers."""
     known = {name: wirings[0].source for name, wirings in hidden_layers(network, method).items()}
     unknown = [] if layers == "all" else [name for name in layers if name not in known]

@@ -18,7 +18,7 @@ Prune = Literal["proportion", "threshold"]
 Kernels = Literal["all", "hidden"] | list[str]
 
 
-def chosen(network: Network, layers: Kernels) -> Mapping[str, ModulePath]:
+def kernels_of(network: Network, layers: Kernels) -> Mapping[str, ModulePath]:
     """The paths of the selected modules; ``ValueError`` (while tracing) that lists the network's modules."""
     known = network.modules()
     if layers == "all":
@@ -101,7 +101,7 @@ def selective_weight_reinit(
         return lowest(pick, score, proportion) if prune == "proportion" else score <= threshold * score.mean()
 
     def step(key: Key, state: State, learner: Learner, context: Context) -> tuple[State, Learner]:
-        nowhere, modules = surgery.nowhere(learner.params), chosen(context.network, layers)
+        nowhere, modules = surgery.nowhere(learner.params), kernels_of(context.network, layers)
         masks = nowhere
         for i, path in enumerate(modules.values()):
             at = (*path, "kernel")

@@ -115,12 +115,12 @@ def _written(limits: tuple[float, float]) -> list[float | None]:
 def plan(experiment: Experiment) -> Plan:
     """Lay the experiment out as jobs; computes shapes only. ``UserError`` if its parts do not fit together."""
     devices()  # before a stream makes its first array
-    precision.settle()
+    precision.restore()
     source = source_of(experiment)
     asked = experiments.programs(experiment)
     settled = [_job(experiment, source, each) for each in asked]
     rehearsed = _rehearsed(settled, asked)
-    precision.check()
+    precision.check_unchanged()
     _check_silent(rehearsed, settled)
     jobs = tuple(job._replace(measured=each.measured) for job, each in zip(settled, rehearsed, strict=True))
     return Plan(experiment, source.spec, jobs, tuple(each.memory for each in rehearsed))

@@ -12,7 +12,7 @@ from jax.sharding import Mesh, PartitionSpec
 from playing import assert_resumes_in_mid_visit, clock_at, lane_keys, play, player, random_actions, visit_of
 
 from plasticity.core.types import FIRST, LAST, MID
-from plasticity.envs.atari import PRESETS, AtariPool, Preset, atari, chosen
+from plasticity.envs.atari import PRESETS, AtariPool, Preset, atari, preset_of
 from plasticity.envs.atari_games import Game, parse
 
 pytestmark = pytest.mark.filterwarnings("ignore:frames_per_visit")
@@ -159,8 +159,8 @@ def test_mode_changes_the_game() -> None:
 
 
 def test_overrides_replace_the_presets_settings() -> None:
-    assert chosen("cora", {"sticky": 0.1, "noops": None}) == PRESETS["cora"]._replace(sticky=0.1)
-    assert chosen("machado18", {"fire": False}) == PRESETS["machado18"]
+    assert preset_of("cora", {"sticky": 0.1, "noops": None}) == PRESETS["cora"]._replace(sticky=0.1)
+    assert preset_of("machado18", {"fire": False}) == PRESETS["machado18"]
 
 
 @pytest.mark.parametrize(

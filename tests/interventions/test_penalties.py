@@ -9,7 +9,7 @@ import pytest
 from update_loop import CNN, clock_at, make, train
 
 from plasticity.core.types import Context, Learner, Network
-from plasticity.interventions import l2, l2_init, parseval, spectral, wasserstein_init
+from plasticity.interventions import l2, l2_init, parseval, spectral_regularization, wasserstein_init
 from plasticity.interventions.base import Intervention
 from plasticity.optim.optimizers import adam, sgd
 
@@ -104,7 +104,7 @@ def exact(first: dict, method: Intervention) -> Any:
 def test_spectral_by_hand() -> None:
     """A diagonal kernel of 2 and 1, an output kernel of 3 and 1: largest singular values 2 and 3."""
     now = params(np.diag([2.0, 1.0]))
-    method = spectral(strength=0.1)
+    method = spectral_regularization(strength=0.1)
     value, gradient = penalised(method, now, exact(now, method))
     assert value == pytest.approx(0.1 * ((4 - 1) ** 2 + 10**2 + (9 - 1) ** 2 + 0.25**2), rel=1e-5)
     kernel = gradient["hidden"]["kernel"]  # 2 (s^2 - 1) 2 s along the first axes
@@ -125,18 +125,18 @@ def test_spectral_by_hand() -> None:
 )
 def test_spectral_settings(settings: dict, expected: float) -> None:
     now = params(np.diag([2.0, 1.0]))
-    method = spectral(strength=1.0, **settings)
+    method = spectral_regularization(strength=1.0, **settings)
     assert penalised(method, now, exact(now, method))[0] == pytest.approx(expected, rel=1e-4)
 
 
 def test_spectral_holds_the_scale_of_a_normalisation_near_one() -> None:
     now = params(np.diag([1.0, 0.5]), scale=[2.0, 1.0], offset=[1.0, 1.0])
-    method = spectral(strength=1.0, output=False)
+    method = spectral_regularization(strength=1.0, output=False)
     assert penalised(method, now, exact(now, method))[0] == pytest.approx(100 + 9 + 4, rel=1e-4)
 
 
 def test_one_power_iteration_after_each_update() -> None:
-    now, method = params(), spectral()
+    now, method = params(), spectral_regularization()
     state = method.init(KEY, now, None)
     after, _ = method.step(KEY, state, Learner(now, (), ()), context())
     u = np.asarray(state["hidden"])
@@ -147,7 +147,7 @@ def test_one_power_iteration_after_each_update() -> None:
 
 def test_spectral_follows_training() -> None:
     """Along fifty updates the kept vectors see the largest singular values, of maps and of matrices."""
-    loop = make(spectral(strength=1e-3), adam(learning_rate=0.01), CNN)
+    loop = make(spectral_regularization(strength=1e-3), adam(learning_rate=0.01), CNN)
     run = jax.jit(lambda run: train(loop, KEY, run, 50))(loop.init(KEY))
     for name, module in run.learner.params.items():
         matrix = np.asarray(module["kernel"]).reshape(-1, module["kernel"].shape[-1])
@@ -192,9 +192,9 @@ def test_parseval_leaves_an_orthogonal_kernel_of_the_right_length_alone() -> Non
         (l2_init, {"reduce": "max"}),
         (wasserstein_init, {"which": "biases"}),
         (wasserstein_init, {"period": 0}),
-        (spectral, {"reduce": "max"}),
-        (spectral, {"power": 0}),
-        (spectral, {"iterations": 0}),
+        (spectral_regularization, {"reduce": "max"}),
+        (spectral_regularization, {"power": 0}),
+        (spectral_regularization, {"iterations": 0}),
     ],
 )
 def test_bad_settings(factory: Any, settings: dict) -> None:

@@ -50,14 +50,14 @@ def digest(tree: Any) -> str:
     return whole.hexdigest()[:16]
 
 
-def chosen(settings: Settings) -> tuple[str, ...]:
+def repeated(settings: Settings) -> tuple[str, ...]:
     return AGENTS[:2] if settings.quick else AGENTS
 
 
 def determinism(report: Report, turn: Turn, settings: Settings, folder: Path) -> None:
     """One row per agent; the digest allows comparison with another process."""
     del turn, folder
-    for name in chosen(settings):
+    for name in repeated(settings):
         with report.guarded(agent=name):
             one = started_run(name)
             first = advanced(one, CHUNKS)
@@ -69,7 +69,7 @@ def determinism(report: Report, turn: Turn, settings: Settings, folder: Path) ->
 def resume(report: Report, turn: Turn, settings: Settings, folder: Path) -> None:
     """One row per agent: a run saved halfway and resumed from the file, compared with an uninterrupted one."""
     del turn
-    for name in chosen(settings):
+    for name in repeated(settings):
         with report.guarded(agent=name):
             one = started_run(name)
             whole = advanced(one, CHUNKS)
