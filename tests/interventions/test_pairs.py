@@ -149,7 +149,8 @@ def outcome(stage: str, order: Sequence[str], draw: int) -> Any:
     wrapped = tuple(sorted(name for name in order if "optimizer" in filled(name)))
     first, learner = worn(spec, wrapped)
     keys = {name: jax.random.fold_in(jax.random.key(draw), zlib.crc32(name.encode())) for name in order}
-    states = {name: acting_soon(name).init(keys[name], first) for name in order}
+    network = build(spec)
+    states = {name: acting_soon(name).init(keys[name], first, network) for name in order}
     for name in order:
         states[name], learner = stage_of(stage, name, spec, wrapped)(keys[name], states[name], learner)
     return states, learner
