@@ -102,7 +102,7 @@ def test_other_contents_are_refused(finished: tuple[Path, Path], answers: str) -
     save(path, 1, answers)
     done = plasticity("run", config, "--out", run, "--resume")
     assert done.code == 2
-    assert f"{path} is not the file with which the run was started" in flat(done.err)
+    assert f"{path} is not the file that the run was started with" in flat(done.err)
     path.write_bytes(before)
     assert plasticity("run", config, "--out", run, "--resume", "--no-figures").code == 0
 
