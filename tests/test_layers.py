@@ -49,8 +49,8 @@ FILE_CALLS = {
     "read_parquet", "to_parquet", "savefig", "savez", "fromfile", "tofile", "symlink_to", "copytree",
 }  # fmt: skip
 USES_BOTH = (  # agents or envs
-    "plasticity.runs.members", "plasticity.runs.planning", "plasticity.bench.streams", "plasticity.bench.stream_rates",
-    "plasticity.findings.exact",
+    "plasticity.runs.members", "plasticity.runs.planning", "plasticity.runs.jobs", "plasticity.bench.streams",
+    "plasticity.bench.stream_rates", "plasticity.findings.exact",
 )  # fmt: skip
 FILE_MODULES = {"shutil", "tempfile", "pickle", "gzip", "zipfile", "pyarrow", "sqlite3", "h5py"}
 

@@ -13,9 +13,10 @@ from plasticity.config.renamed import Renamer
 from plasticity.core.errors import UserError, why
 from plasticity.core.types import StreamSpec
 from plasticity.runs import checkpoint, folder, trackers, verify
+from plasticity.runs.devices import devices
 from plasticity.runs.lock import held
 from plasticity.runs.members import BUILT_IN, broken_plugins, registry
-from plasticity.runs.planning import Plan, check_memory, devices, plan, source_of
+from plasticity.runs.planning import Plan, check_memory, plan, source_of
 from plasticity.runs.session import Job, NoProgress, Progress, run_job, stop_on_signals
 
 __all__ = [

@@ -1,0 +1,127 @@
+"""From a program's settings to a job: the program, its placement, its rows of the tables, and its fingerprint."""
+
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from plasticity.config.experiments import Experiment, ProgramSettings
+from plasticity.config.settings import paths
+from plasticity.core.errors import UserError
+from plasticity.core.trees import size
+from plasticity.core.types import StreamSpec
+from plasticity.engine.lanes import Placement, place
+from plasticity.engine.program import Hyper, Monitoring, Program
+from plasticity.envs.base import StreamFactory
+from plasticity.interventions.base import Intervention, unchanged
+from plasticity.monitors.base import labelled
+from plasticity.runs.building import agent_of, checked, labels_of
+from plasticity.runs.devices import devices
+from plasticity.runs.periods import chunk_of, evaluation_of, monitor_periods
+from plasticity.runs.session import Job
+
+
+def job_of(experiment: Experiment, source: StreamFactory, each: ProgramSettings) -> Job:
+    """One program of an arm, ready to run."""
+    spec = source.spec
+    every = monitor_periods(experiment, each.monitors, spec)
+    program = _program(experiment, source, each, every)
+    placement = _placement(experiment, program, each)
+    _check_task_aware(each, spec)
+    fingerprint = _fingerprint(experiment, each, placement, every, spec)
+    save_every = None if experiment.checkpoint_every == "visit" else experiment.checkpoint_every
+    return Job(each.arm, each.index, program, placement, _columns(each), save_every, fingerprint)
+
+
+def _program(experiment: Experiment, source: StreamFactory, each: ProgramSettings, every: Mapping[str, int]) -> Program:
+    """``every``: the period of each monitor, in env steps, by its path."""
+    evaluated = evaluation_of(experiment)
+    labels, built = labels_of("monitors", each.monitors), each.build({}).monitors
+    monitors = zip(labels, each.monitors, built, every.values(), strict=True)
+    return Program(
+        spec=source.spec,
+        build=functools.partial(agent_of, each, source.spec),
+        make_stream=source.make,
+        monitors=tuple(
+            Monitoring(labelled(label, kind.kind, checked(label, made)), steps, label)
+            for label, kind, made, steps in monitors
+        ),
+        hyper=each.hyper,
+        seeds=each.seeds,
+        chunk=chunk_of(experiment, each, source.spec, every, evaluated),
+        probe_size=experiment.probe_size,
+        evaluation=evaluated,
+    )
+
+
+def _placement(experiment: Experiment, program: Program, each: ProgramSettings) -> Placement:
+    """``UserError`` if more devices are requested than exist."""
+    width, wanted, available = experiment.placement.width, experiment.placement.devices, len(devices())
+    if isinstance(wanted, int) and wanted > available:
+        raise UserError(f"placement.devices: {wanted} is not allowed; this machine has {available}")
+    return place(
+        len(each.seeds),
+        devices=available if wanted == "auto" else wanted,
+        backend=devices()[0].platform,
+        work=_work(program, each),
+        width=None if width == "auto" else width,
+    )
+
+
+def _work(program: Program, each: ProgramSettings) -> int:
+    """Parameters x envs of one lane: the work of one step."""
+
+    def parameters(hyper: Hyper) -> Any:
+        agent = program.build(hyper)
+        return agent.init(jax.random.key(0), None).learner.params  # type: ignore[arg-type]
+
+    hyper = {path: jax.ShapeDtypeStruct((), np.float32) for path in each.hyper}
+    shapes = checked(f"arms.{each.arm}", jax.eval_shape, parameters, hyper)
+    return size(shapes) * program.spec.envs
+
+
+def _columns(each: ProgramSettings) -> dict[str, list[Any]]:
+    """The program's rows of ``lanes.parquet``."""
+    found: dict[str, list[Any]] = {"lane": each.lanes.tolist(), "seed": each.seeds.tolist()}
+    found["program"] = [each.index] * len(each.seeds)
+    return found | {path: [point[path] for point in each.points] for path in each.points[0]}
+
+
+def _fingerprint(
+    experiment: Experiment,
+    each: ProgramSettings,
+    placement: Any,
+    every: Mapping[str, int],
+    spec: StreamSpec,
+) -> str:
+    """Equal for programs that compute the same; data are identified by content, not by path."""
+    resolved = experiment.resolve()
+    facts: dict[str, Any] = {
+        key: resolved[key]
+        for key in ("stream", "transforms", "schedule", "monitors", "monitor_every", "record_every", "probe_size")
+    }
+    facts |= {"agent": each.agent.dump(), "interventions": [member.dump() for member in each.interventions]}
+    facts |= {"hyper": {path: values.tolist() for path, values in each.hyper.items()}}
+    facts["monitor_periods"] = dict(every)
+    facts |= {"seeds": each.seeds.tolist(), "placement": placement._asdict()}
+    if spec.data:
+        facts["stream"] = {key: value for key, value in resolved["stream"].items() if key != "path"}
+        facts["data"] = [sha for _, sha in spec.data]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _check_task_aware(each: ProgramSettings, spec: StreamSpec) -> None:
+    """``UserError`` if the arm acts at task switches but is not task-aware."""
+    if each.task_aware or len(spec.visits) == 1:
+        return
+    built = each.build({})
+    labels = paths("interventions", each.interventions)
+    needing = [label for label, made in zip(labels, built.interventions, strict=True) if made().switch is not unchanged]
+    own = built.agent(spec, Intervention()).told
+    needing += [f"agent.{own}"] if own else []
+    if needing:
+        raise UserError(f"arms.{each.arm}: {' and '.join(needing)} must know of task switches; set `task_aware: true`")
