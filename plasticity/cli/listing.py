@@ -1,0 +1,50 @@
+"""``plasticity list``: the members of the families, their settings, and the shipped configs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from plasticity.cli import tables
+from plasticity.cli.terminal import console, errors, say_broken
+from plasticity.config.registry import FAMILIES
+from plasticity.core.errors import UserError, shown, unknown
+
+LISTED = (*FAMILIES, "configs")
+
+
+def list_members(
+    family: Annotated[str | None, typer.Argument(help=f"{', '.join(LISTED)}; default: all")] = None,
+    name: Annotated[str | None, typer.Argument(help="a member, to show its settings")] = None,
+) -> None:
+    """List all members, those of one family, or the settings of one member; plug-ins are marked."""
+    from plasticity.runs import launch
+
+    if family is None:
+        for line in launch.broken_plugins():
+            errors.print(Text(line))
+        for each in LISTED:
+            if each != "configs":
+                console.print(tables.family_table(launch.registry(), each))
+        return
+    if family not in LISTED:
+        raise UserError(unknown(f"family `{family}`", family, LISTED))
+    if family == "configs":
+        from plasticity.config import shipped
+
+        if name is not None:
+            raise UserError(f"list configs takes no name, got {shown(name)}; to show a config: plasticity plan NAME")
+        for config, path in shipped.configs().items():
+            console.print(Text(f"{config}  {_first_comment(path)}"))
+        return
+    if name is None:
+        say_broken()
+        console.print(tables.family_table(launch.registry(), family))
+    else:
+        tables.print_member(launch.registry(), family, name, console)
+
+
+def _first_comment(path: Path) -> str:
+    line = path.read_text(encoding="utf-8", errors="replace").partition("\n")[0]
+    return line.removeprefix("#").strip() if line.startswith("#") else ""

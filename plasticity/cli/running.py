@@ -1,0 +1,78 @@
+"""``plasticity run`` and ``plasticity plan``: from a config to a finished run."""
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.text import Text
+
+from plasticity.cli import tables
+from plasticity.cli.terminal import console, errors, say_broken
+from plasticity.core.errors import StorageError
+
+Config = Annotated[
+    Path, typer.Argument(help="the experiment's YAML file, or a name of `plasticity list configs`", metavar="CONFIG")
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(help="settings to change: agent.optimizer.learning_rate=1e-3", metavar="[KEY=VALUE]..."),
+]
+Out = Annotated[Path | None, typer.Option(help="folder of the run; default runs/NAME")]
+
+
+def run(
+    config: Config,
+    overrides: Overrides = None,
+    out: Out = None,
+    resume: Annotated[bool, typer.Option("--resume", help="continue the run in the folder, or start it")] = False,
+    force: Annotated[bool, typer.Option("--force", help="replace an earlier run in the folder")] = False,
+    draw: Annotated[bool, typer.Option("--figures/--no-figures", help="draw the figures at the end")] = True,
+) -> None:
+    """Run an experiment (all arms, seeds and sweep points), then draw its figures."""
+    from plasticity.cli.progress import TerminalProgress
+    from plasticity.runs import launch
+    from plasticity.runs.session import Interrupted
+
+    experiment = launch.load_config(config, overrides or [])
+    say_broken()
+    folder = out or Path("runs") / experiment.name
+    try:
+        with TerminalProgress(console) as progress:
+            launch.run(experiment, folder, resume=resume, force=force, progress=progress)
+    except Interrupted as stopped:
+        errors.print(Text(f"{stopped}: saved; continue with\n  {_again(config, overrides, folder)}"))
+        raise typer.Exit(128 + stopped.number) from None
+    except StorageError as failed:
+        reason = "; ".join(str(failed).splitlines())
+        errors.print(Text(f"{reason}\nsaved data are kept; continue with\n  {_again(config, overrides, folder)}"))
+        raise typer.Exit(failed.code) from None
+    _show(folder, draw)
+
+
+def _again(config: Path, overrides: list[str] | None, folder: Path) -> str:
+    """The command that resumes a run."""
+    return shlex.join(["plasticity", "run", str(config), *(overrides or []), "--out", str(folder), "--resume"])
+
+
+def _show(folder: Path, draw: bool) -> None:
+    """Print the summary table of a run and, if ``draw`` is set, save its figures."""
+    from plasticity import plots, results
+
+    results.print_summary(folder, console)
+    if not draw:
+        return
+    written = plots.save_all([folder], folder / "figures")
+    console.print(Text(f"figures: {folder / 'figures'} ({', '.join(path.name for path in written)})"))
+
+
+def plan(config: Config, overrides: Overrides = None, out: Out = None) -> None:
+    """Show what a run would do (programs, lanes, steps, memory) and what this machine lacks. Runs nothing."""
+    from plasticity.runs import launch
+
+    planned = launch.plan(launch.load_config(config, overrides or []))
+    lines = [*tables.plan_lines(planned), *launch.obstacles(planned, out)]  # planning for another machine is allowed
+    say_broken()
+    console.print(tables.plan_table(planned))
+    for line in lines:
+        console.print(Text(line))
