@@ -45,6 +45,10 @@ def no_loss(params: Params) -> Array:
     return jax.numpy.zeros(())
 
 
+def undressed(network: Network) -> Network:
+    return network
+
+
 def no_trace(optimizer: Optimizer) -> Optimizer:
     return optimizer
 
@@ -185,7 +189,7 @@ def assemble(
     *,
     target: Target = no_target,
     rest: Rest = nothing_else,
-    dress: Callable[[Network], Network] = lambda network: network,
+    dress: Callable[[Network], Network] = undressed,
     trace: Callable[[Optimizer], Optimizer] = no_trace,
 ) -> AgentCore:
     """Build the body of an agent: the intervention rewrites the network's spec and wraps the optimizer, once.

@@ -1,13 +1,22 @@
 """Categorical Q-learning (C51) from a replay buffer, with a target network."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import jax.numpy as jnp
 from pydantic import Field
 
-from plasticity.agents.base import assemble
-from plasticity.agents.categorical import Spread, Targets, check_atoms, check_support, cross_entropies, expected, spread
+from plasticity.agents.categorical import (
+    Logits,
+    Spread,
+    Targets,
+    action_logits,
+    check_atoms,
+    check_support,
+    cross_entropies,
+    expected,
+    spread,
+)
 from plasticity.agents.replay import Batch
 from plasticity.agents.replay_regime import (
     FORMER,
@@ -15,17 +24,15 @@ from plasticity.agents.replay_regime import (
     Ratio,
     Sampling,
     Timing,
-    check_stream,
     replay_agent,
-    updates_per_period,
+    replay_body,
+    replay_updates,
 )
 from plasticity.agents.value_based import EXPLORATION
 from plasticity.config.fields import BelowOne, Count, Member, Positive, Repeats, Size, metadata
 from plasticity.core.types import Activation, Agent, Array, Params, StreamSpec
 from plasticity.interventions.base import Intervention
 
-Logits = Callable[[Params, Any], tuple[Array, Mapping[str, Activation]]]
-# parameters, observations [B, ...] -> logits [B, actions, atoms], activations
 Bound = Annotated[float, Field(gt=0)]  # static: the support is checked against it before compilation
 
 # DQN Zoo's settings for C51.
@@ -97,23 +104,13 @@ def c51(
 
     Reference: Bellemare, Dabney, Munos 2017, "A Distributional Perspective on Reinforcement Learning".
     """
-    gradient_steps = updates_per_period(spec, update_period, gradient_steps, replay_ratio)
-    check_stream("c51", spec, update_period, gradient_steps)
+    gradient_steps = replay_updates("c51", spec, update_period, gradient_steps, replay_ratio)
     check_atoms(atoms)
     check_support(spec, v_min, v_max, reward_clip)
-    memory = replay(spec, Sampling(batch_size, n_step, discount, reward_clip))
-    body = assemble(
-        network(spec.observation, spec.actions * atoms),
-        optimizer(),
-        intervention,
-        target=lambda params: params,
-        rest=lambda born: {"replay": memory.init(), "schedule": born},
-    )
-
-    def logits(params: Params, observation: Any) -> tuple[Array, Mapping[str, Activation]]:
-        outputs, activations = body.network.apply(params, observation)
-        return outputs.reshape(-1, spec.actions, atoms), activations
-
+    sampling = Sampling(batch_size, n_step, discount, reward_clip)
+    memory = replay(spec, sampling)
+    body = replay_body(network(spec.observation, spec.actions * atoms), optimizer(), intervention, memory)
     timing = Timing(memory.first, update_period, gradient_steps, target_period)
+    logits = action_logits(body.network, spec.actions, atoms)
     criterion = categorical_criterion(logits, double, v_min, v_max, atoms, spread(targets, sigma))
-    return replay_agent(body, memory, timing, epsilon(), criterion, discount, reward_clip)
+    return replay_agent(body, memory, timing, epsilon(), criterion, sampling)

@@ -1,8 +1,8 @@
 """Distributions over a fixed set of values, for categorical Q-learning."""
 
 import math
-from collections.abc import Callable
-from typing import Literal
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -10,10 +10,22 @@ import rlax
 
 from plasticity.agents.replay import Batch
 from plasticity.core.schedules import Number
-from plasticity.core.types import Array, StreamSpec
+from plasticity.core.types import Activation, Array, Network, Params, StreamSpec
 
 Targets = Literal["distribution", "two_hot", "hl_gauss"]
 Spread = Callable[[Array, Array], Array]  # numbers [B], support [atoms] -> distributions [B, atoms]
+Logits = Callable[[Params, Any], tuple[Array, Mapping[str, Activation]]]
+# parameters, observations [B, ...] -> logits [B, actions, atoms], activations
+
+
+def action_logits(network: Network, actions: int, atoms: int) -> Logits:
+    """The network's ``actions * atoms`` outputs as the logits of each action."""
+
+    def logits(params: Params, observation: Any) -> tuple[Array, Mapping[str, Activation]]:
+        outputs, activations = network.apply(params, observation)
+        return outputs.reshape(-1, actions, atoms), activations
+
+    return logits
 
 
 def of_action(logits: Array, action: Array) -> Array:

@@ -6,7 +6,6 @@ from typing import Annotated, Any
 import jax
 import rlax
 
-from plasticity.agents.base import assemble
 from plasticity.agents.replay import Batch
 from plasticity.agents.replay_regime import (
     FORMER,
@@ -14,9 +13,9 @@ from plasticity.agents.replay_regime import (
     Ratio,
     Sampling,
     Timing,
-    check_stream,
     replay_agent,
-    updates_per_period,
+    replay_body,
+    replay_updates,
 )
 from plasticity.agents.value_based import EXPLORATION, error_loss
 from plasticity.config.fields import BelowOne, Count, Member, NonNegative, Positive, Repeats, Size, metadata
@@ -84,17 +83,9 @@ def dqn(
     the stream's actions are not discrete, or its observations are not one array. The paper clips the error's gradient,
     which is the Huber loss. Defaults are those of Dopamine's DQN in agent steps, with a tenth of its replay capacity.
     """
-    gradient_steps = updates_per_period(spec, update_period, gradient_steps, replay_ratio)
-    check_stream("dqn", spec, update_period, gradient_steps)
-    memory = replay(spec, Sampling(batch_size, n_step, discount, reward_clip))
-    body = assemble(
-        network(spec.observation, spec.actions),
-        optimizer(),
-        intervention,
-        target=lambda params: params,
-        rest=lambda born: {"replay": memory.init(), "schedule": born},
-    )
+    gradient_steps = replay_updates("dqn", spec, update_period, gradient_steps, replay_ratio)
+    sampling = Sampling(batch_size, n_step, discount, reward_clip)
+    memory = replay(spec, sampling)
+    body = replay_body(network(spec.observation, spec.actions), optimizer(), intervention, memory)
     timing = Timing(memory.first, update_period, gradient_steps, target_period)
-    return replay_agent(
-        body, memory, timing, epsilon(), q_criterion(body.network, double, huber), discount, reward_clip
-    )
+    return replay_agent(body, memory, timing, epsilon(), q_criterion(body.network, double, huber), sampling)

@@ -6,9 +6,9 @@ from typing import Annotated, Any
 
 import jax.numpy as jnp
 
-from plasticity.agents.base import assemble
+from plasticity.agents.base import undressed
 from plasticity.agents.c51 import Bound, categorical_criterion
-from plasticity.agents.categorical import Targets, check_atoms, check_support, spread
+from plasticity.agents.categorical import Logits, Targets, action_logits, check_atoms, check_support, spread
 from plasticity.agents.noisy import noisy as noisy_network
 from plasticity.agents.noisy import perturbed
 from plasticity.agents.replay_regime import (
@@ -16,13 +16,13 @@ from plasticity.agents.replay_regime import (
     Ratio,
     Sampling,
     Timing,
-    check_stream,
     replay_agent,
-    updates_per_period,
+    replay_body,
+    replay_updates,
 )
 from plasticity.agents.value_based import EXPLORATION
 from plasticity.config.fields import BelowOne, Count, Member, Moved, NonNegative, Positive, Repeats, Size, metadata
-from plasticity.core.types import Activation, Agent, Array, Params, StreamSpec
+from plasticity.core.types import Activation, Agent, Array, Network, Params, StreamSpec
 from plasticity.interventions.base import Intervention
 from plasticity.networks.spec import Head, NetworkSpec
 
@@ -50,6 +50,16 @@ def combined(outputs: Array, actions: int, atoms: int) -> Array:
     """``V + A_a - mean_b A_b``, ``[B, actions, atoms]``, from the concatenated outputs of the two heads."""
     value, advantage = outputs[:, None, :atoms], outputs[:, atoms:].reshape(-1, actions, atoms)
     return value + advantage - jnp.mean(advantage, axis=1, keepdims=True)
+
+
+def dueling_logits(network: Network, actions: int, atoms: int) -> Logits:
+    """:func:`action_logits` of a network with two heads."""
+
+    def logits(params: Params, observation: Any) -> tuple[Array, Mapping[str, Activation]]:
+        outputs, activations = network.apply(params, observation)
+        return combined(outputs, actions, atoms), activations
+
+    return logits
 
 
 @metadata(renamed=FORMER_RAINBOW, only_with={"gradient_steps": {"replay_ratio": (None,)}})
@@ -99,29 +109,18 @@ def rainbow(
 
     Reference: Hessel et al. 2018, "Rainbow: Combining Improvements in Deep Reinforcement Learning".
     """
-    gradient_steps = updates_per_period(spec, update_period, gradient_steps, replay_ratio)
-    check_stream("rainbow", spec, update_period, gradient_steps)
+    gradient_steps = replay_updates("rainbow", spec, update_period, gradient_steps, replay_ratio)
     check_atoms(atoms)
     check_support(spec, v_min, v_max, reward_clip)
-    memory = replay(spec, Sampling(batch_size, n_step, discount, reward_clip))
+    sampling = Sampling(batch_size, n_step, discount, reward_clip)
+    memory = replay(spec, sampling)
     wanted = network(spec.observation, spec.actions * atoms)
-    body = assemble(
-        two_heads(wanted, spec.actions, atoms) if dueling else wanted,
-        optimizer(),
-        intervention,
-        target=lambda params: params,
-        rest=lambda born: {"replay": memory.init(), "schedule": born},
-        dress=(lambda plain: noisy_network(plain, noise_scale)) if noisy else lambda plain: plain,
-    )
-
-    def logits(params: Params, observation: Any) -> tuple[Array, Mapping[str, Activation]]:
-        outputs, activations = body.network.apply(params, observation)
-        if dueling:
-            return combined(outputs, spec.actions, atoms), activations
-        return outputs.reshape(-1, spec.actions, atoms), activations
-
+    wanted = two_heads(wanted, spec.actions, atoms) if dueling else wanted
+    dress = (lambda plain: noisy_network(plain, noise_scale)) if noisy else undressed
+    body = replay_body(wanted, optimizer(), intervention, memory, dress)
+    logits = (dueling_logits if dueling else action_logits)(body.network, spec.actions, atoms)
     timing = Timing(memory.first, update_period, gradient_steps, target_period)
     criterion = categorical_criterion(logits, double, v_min, v_max, atoms, spread(targets, sigma))
     if noisy:
         criterion = criterion._replace(perturb=perturbed)
-    return replay_agent(body, memory, timing, epsilon(), criterion, discount, reward_clip)
+    return replay_agent(body, memory, timing, epsilon(), criterion, sampling)

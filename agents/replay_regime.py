@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from pydantic import Field
 
-from plasticity.agents.base import ACTION, NOISE, REFERENCE, SAMPLE, AgentCore
+from plasticity.agents.base import ACTION, NOISE, REFERENCE, SAMPLE, AgentCore, assemble, undressed
 from plasticity.agents.replay import Batch, clipped
 from plasticity.agents.suits import check_acting
 from plasticity.agents.value_based import FORMER_EPSILON, epsilon_greedy
@@ -25,6 +25,8 @@ from plasticity.core.types import (
     Key,
     Learner,
     Metrics,
+    Network,
+    Optimizer,
     Params,
     Probe,
     State,
@@ -33,6 +35,8 @@ from plasticity.core.types import (
     Transition,
     is_transition,
 )
+from plasticity.interventions.base import Intervention
+from plasticity.networks.spec import NetworkSpec
 
 Values = Callable[[Params, Any], Array]  # observations [B, ...] -> q [B, actions]
 Losses = Callable[[Batch, Params, Params], tuple[Array, Array, Mapping[str, Activation]]]
@@ -111,8 +115,11 @@ class Sampling(NamedTuple):
     reward_clip: Number | None
 
 
-def check_stream(name: str, spec: StreamSpec, update_period: int, gradient_steps: int) -> None:
-    """Raise ``ValueError`` if the stream does not fit a replay agent or the updates overflow their counter."""
+def replay_updates(
+    name: str, spec: StreamSpec, update_period: int, gradient_steps: int, replay_ratio: float | None
+) -> int:
+    """The updates per period. ``ValueError`` if the stream does not fit them or the updates overflow their counter."""
+    gradient_steps = updates_per_period(spec, update_period, gradient_steps, replay_ratio)
     check_acting(name, spec, discrete=True)
     for visit in spec.visits:
         if visit.steps % update_period:
@@ -120,6 +127,7 @@ def check_stream(name: str, spec: StreamSpec, update_period: int, gradient_steps
                 f"agent.update_period: {update_period} is not allowed; must divide the {visit.steps} steps of a visit"
             )
     check_updates("agent.gradient_steps", spec, gradient_steps, update_period)
+    return gradient_steps
 
 
 def updates_per_period(spec: StreamSpec, update_period: int, gradient_steps: int, replay_ratio: float | None) -> int:
@@ -200,16 +208,28 @@ class Updating(NamedTuple):
         return (learner, plugins), metrics, (jnp.zeros(shape, jnp.int32), jnp.zeros(shape))
 
 
-def replay_agent(
-    body: AgentCore,
+def replay_body(
+    spec: NetworkSpec,
+    optimizer: Optimizer,
+    intervention: Intervention,
     memory: Memory,
-    timing: Timing,
-    epsilon: Schedule,
-    criterion: Criterion,
-    gamma: Number,
-    reward_clip: Number | None,
+    dress: Callable[[Network], Network] = undressed,
+) -> AgentCore:
+    """The body of a replay agent, with a copy of its parameters as the target network and an empty memory."""
+    return assemble(
+        spec,
+        optimizer,
+        intervention,
+        target=lambda params: params,
+        rest=lambda born: {"replay": memory.init(), "schedule": born},
+        dress=dress,
+    )
+
+
+def replay_agent(
+    body: AgentCore, memory: Memory, timing: Timing, epsilon: Schedule, criterion: Criterion, sampling: Sampling
 ) -> Agent:
-    """Build a replay agent; ``epsilon(age)`` in env steps, ``gamma`` and ``reward_clip`` for probes."""
+    """Build a replay agent; ``epsilon(age)`` in env steps, ``sampling`` for probes."""
     updating = Updating(body, memory, timing, criterion)
 
     def init(key: Key, timestep: TimeStep) -> AgentState:
@@ -249,7 +269,7 @@ def replay_agent(
         return AgentState(learner, plugins, {**state.rest, "replay": stored}), metrics
 
     def probe(state: AgentState, transition: Transition, clock: Clock) -> Probe:
-        batch, learner = one_step(transition, gamma, reward_clip), state.learner
+        batch, learner = one_step(transition, sampling.discount, sampling.reward_clip), state.learner
 
         def losses(params: Params) -> Array:
             return criterion.losses(batch, params, learner.target)[0]

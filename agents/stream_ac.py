@@ -6,24 +6,24 @@ import jax
 import jax.numpy as jnp
 
 from plasticity.agents.actor_critic import separate
-from plasticity.agents.base import embody
-from plasticity.agents.normalise import Normalise, Share, preprocessing
+from plasticity.agents.base import AgentCore, embody
+from plasticity.agents.normalise import Normalise, Share
 from plasticity.agents.replay import Batch
-from plasticity.agents.streaming import CONTROL_NETWORK, chosen, remembered, streaming_agent, trace_metrics
-from plasticity.agents.suits import check_acting
-from plasticity.agents.truncation import Truncation, check_truncation
-from plasticity.config.fields import BelowOne, Fraction, Member, NonNegative, metadata
-from plasticity.core.types import (
-    Agent,
-    Array,
-    Clock,
-    Key,
-    Learner,
-    Metrics,
-    Params,
-    State,
-    StreamSpec,
+from plasticity.agents.streaming import (
+    CONTROL_NETWORK,
+    Losses,
+    Policy,
+    Update,
+    chosen,
+    perception,
+    remembered,
+    streaming_agent,
+    trace_metrics,
 )
+from plasticity.agents.truncation import Truncation
+from plasticity.config.fields import BelowOne, Fraction, Member, NonNegative, metadata
+from plasticity.core.schedules import Number
+from plasticity.core.types import Agent, Array, Clock, Key, Learner, Metrics, Params, State, StreamSpec
 from plasticity.interventions.base import Intervention
 from plasticity.optim.eligibility import eligible, parts
 
@@ -35,6 +35,77 @@ VALUE_OPTIMIZER = {"kind": "obgd", "kappa": 2.0}
 def entropy(log_p: Array) -> Array:
     """``-sum_a p log p``, over the last axis."""
     return -jnp.sum(jnp.exp(log_p) * log_p, axis=-1)
+
+
+def log_policy_and_value(body: AgentCore, params: Params, observation: Array) -> tuple[Array, Array, Any]:
+    """Log-probabilities ``[B, actions]``, values ``[B]``, and the activations."""
+    outputs, activations = body.network.apply(params, observation)
+    return jax.nn.log_softmax(outputs["policy"]), outputs["value"][:, 0], activations
+
+
+def sampled(body: AgentCore, actions: int) -> Policy:
+    """Actions from the policy; with probability epsilon, uniform ones."""
+
+    def policy(key: Key, params: Params, observation: Array, epsilon: Array) -> Array:
+        coin, choice, draw = jax.random.split(key, 3)
+        log_p, _, _ = log_policy_and_value(body, params, observation)
+        uniform = jax.random.randint(choice, log_p.shape[:1], 0, actions)
+        explore = jax.random.uniform(coin, log_p.shape[:1]) < epsilon
+        return jnp.where(explore, uniform, jax.random.categorical(draw, log_p)).astype(jnp.int32)
+
+    return policy
+
+
+def one_step_losses(body: AgentCore, entropy_coefficient: Number) -> Losses:
+    """The loss that monitors see: ``delta^2 / 2 - delta log pi(a|s)`` minus the entropy term, see :func:`stream_ac`."""
+
+    def losses(params: Params, held: Params, batch: Batch) -> tuple[Array, Any]:
+        log_p, value, activations = log_policy_and_value(body, params, batch.observation)
+        following = log_policy_and_value(body, held, batch.next_observation)[1]
+        errors = batch.reward + batch.discount * following - value
+        fixed = jax.lax.stop_gradient(errors)
+        gain = fixed * chosen(log_p, batch.action) + entropy_coefficient * jnp.abs(fixed) * entropy(log_p)
+        return 0.5 * jnp.square(errors) - gain, activations
+
+    return losses
+
+
+def traced_update(
+    body: AgentCore, losses: Losses, discount: Number, trace_decay: Number, entropy_coefficient: Number
+) -> Update:
+    """One update of both networks along their traces; ``losses`` are for interventions."""
+
+    def update(
+        key: Key, learner: Learner, plugins: State, batch: Batch, first: Array, ended: Array, clock: Clock
+    ) -> tuple[Learner, State, Metrics]:
+        held = learner.params
+        context = body.context(clock, batch.observation, lambda params: jnp.mean(losses(params, held, batch)[0]))
+        learner, plugins = body.prepare(key, learner, plugins, context)
+        _, following, _ = log_policy_and_value(body, learner.params, batch.next_observation)
+        target = batch.reward + batch.discount * following
+
+        def objective(params: Params) -> tuple[Array, tuple[Array, Any]]:
+            log_p, value, activations = log_policy_and_value(body, params, batch.observation)
+            error = jax.lax.stop_gradient(target - value)
+            bonus = entropy_coefficient * jnp.sign(error) * entropy(log_p)
+            return (chosen(log_p, batch.action) + bonus + value)[0], (error[0], activations)
+
+        gradient, (error, activations) = jax.grad(objective, has_aux=True)(learner.params)
+        learner, plugins = body.finish(
+            key,
+            learner,
+            plugins,
+            gradient,
+            context._replace(activations=activations),
+            td_error=error,
+            trace_decay=jnp.asarray(discount * trace_decay, jnp.float32),
+            trace_start=first,
+            trace_end=ended,
+            penalty=body.penalty_gradients(learner, plugins, context),
+        )
+        return learner, plugins, trace_metrics(body, learner, error)
+
+    return update
 
 
 @metadata(renamed={"trace": "trace_decay"})
@@ -66,64 +137,15 @@ def stream_ac(
 
     Reference: Elsayed, Vasan, Mahmood 2024, "Streaming Deep Reinforcement Learning Finally Works".
     """
-    check_acting("stream_ac", spec, discrete=True, one_env=True)
-    check_truncation(truncation)
-    preprocessor = preprocessing(
-        spec, normalise=normalise, rate=normalise_rate, scale_rewards=scale_rewards, discount=discount
-    )
+    preprocessor = perception("stream_ac", spec, normalise, normalise_rate, scale_rewards, discount, truncation)
     wired = separate(network, preprocessor.observation, {"policy": spec.actions, "value": 1}, None, intervention)
     rule = parts({"policy": policy_optimizer(), "value": value_optimizer()})
     body = embody(wired, rule, intervention, rest=remembered(preprocessor, scheduled=False), trace=eligible)
-
-    def heads(params: Params, observation: Array) -> tuple[Array, Array, Any]:
-        outputs, activations = body.network.apply(params, observation)
-        return jax.nn.log_softmax(outputs["policy"]), outputs["value"][:, 0], activations
-
-    def policy(key: Key, params: Params, observation: Array, epsilon: Array) -> Array:
-        coin, choice, draw = jax.random.split(key, 3)
-        log_p, _, _ = heads(params, observation)
-        uniform = jax.random.randint(choice, log_p.shape[:1], 0, spec.actions)
-        explore = jax.random.uniform(coin, log_p.shape[:1]) < epsilon
-        return jnp.where(explore, uniform, jax.random.categorical(draw, log_p)).astype(jnp.int32)
-
-    def update(
-        key: Key, learner: Learner, plugins: State, batch: Batch, first: Array, ended: Array, clock: Clock
-    ) -> tuple[Learner, State, Metrics]:
-        held = learner.params
-        context = body.context(clock, batch.observation, lambda params: jnp.mean(losses(params, held, batch)[0]))
-        learner, plugins = body.prepare(key, learner, plugins, context)
-        _, following, _ = heads(learner.params, batch.next_observation)
-        target = batch.reward + batch.discount * following
-
-        def objective(params: Params) -> tuple[Array, tuple[Array, Any]]:
-            log_p, value, activations = heads(params, batch.observation)
-            error = jax.lax.stop_gradient(target - value)
-            bonus = entropy_coefficient * jnp.sign(error) * entropy(log_p)
-            return (chosen(log_p, batch.action) + bonus + value)[0], (error[0], activations)
-
-        gradient, (error, activations) = jax.grad(objective, has_aux=True)(learner.params)
-        learner, plugins = body.finish(
-            key,
-            learner,
-            plugins,
-            gradient,
-            context._replace(activations=activations),
-            td_error=error,
-            trace_decay=jnp.asarray(discount * trace_decay, jnp.float32),
-            trace_start=first,
-            trace_end=ended,
-            penalty=body.penalty_gradients(learner, plugins, context),
-        )
-        return learner, plugins, trace_metrics(body, learner, error)
-
-    def losses(params: Params, held: Params, batch: Batch) -> tuple[Array, Any]:
-        log_p, value, activations = heads(params, batch.observation)
-        errors = batch.reward + batch.discount * heads(held, batch.next_observation)[1] - value
-        fixed = jax.lax.stop_gradient(errors)
-        gain = fixed * chosen(log_p, batch.action) + entropy_coefficient * jnp.abs(fixed) * entropy(log_p)
-        return 0.5 * jnp.square(errors) - gain, activations
+    losses = one_step_losses(body, entropy_coefficient)
+    update = traced_update(body, losses, discount, trace_decay, entropy_coefficient)
 
     def scores(params: Params, observation: Array) -> Array:
-        return heads(params, observation)[0]
+        return log_policy_and_value(body, params, observation)[0]
 
+    policy = sampled(body, spec.actions)
     return streaming_agent(body, preprocessor, policy, None, update, losses, scores, "logits", discount, truncation)

@@ -5,22 +5,23 @@ from typing import Annotated, Any
 import jax.numpy as jnp
 
 from plasticity.agents.base import AgentCore, assemble
-from plasticity.agents.categorical import Targets, check_atoms, cross_entropies, expected, spread
-from plasticity.agents.normalise import Normalise, Preprocessor, Share, preprocessing
+from plasticity.agents.categorical import Targets, action_logits, check_atoms, cross_entropies, expected, spread
+from plasticity.agents.normalise import Normalise, Preprocessor, Share
 from plasticity.agents.replay import Batch
 from plasticity.agents.streaming import (
     CONTROL_NETWORK,
     EXPLORATION,
     Losses,
     Scores,
+    action_values,
     greedy_policy,
-    one_step_errors,
+    one_step_losses,
+    perception,
     remembered,
     streaming_agent,
 )
-from plasticity.agents.suits import check_acting
-from plasticity.agents.truncation import Truncation, check_truncation
-from plasticity.agents.value_based import FORMER_EPSILON, error_loss
+from plasticity.agents.truncation import Truncation
+from plasticity.agents.value_based import FORMER_EPSILON
 from plasticity.config.fields import BelowOne, Member, NonNegative, Positive, Repeats, metadata
 from plasticity.core.masked import mean_where
 from plasticity.core.schedules import Number, Schedule
@@ -79,23 +80,11 @@ def stream_dqn(
     Streaming RL", find this bounded derivative necessary. Adam without momentum and with a large epsilon follows their
     diagnosis; its values are ours. Everything else is as in ``stream_q``.
     """
-    check_acting("stream_dqn", spec, discrete=True, one_env=True)
-    check_truncation(truncation)
-    preprocessor = preprocessing(
-        spec, normalise=normalise, rate=normalise_rate, scale_rewards=scale_rewards, discount=discount
-    )
+    preprocessor = perception("stream_dqn", spec, normalise, normalise_rate, scale_rewards, discount, truncation)
     body = assemble(
         network(preprocessor.observation, spec.actions), optimizer(), intervention, rest=remembered(preprocessor)
     )
-
-    def values(params: Params, observation: Array) -> Array:
-        q: Array = body.network.apply(params, observation)[0]
-        return q
-
-    def losses(params: Params, held: Params, batch: Batch) -> tuple[Array, Any]:
-        errors, activations = one_step_errors(body, params, held, batch)
-        return error_loss(errors, huber), activations
-
+    values, losses = action_values(body), one_step_losses(body, huber)
     return batch_of_one(body, preprocessor, values, epsilon(), losses, discount, truncation)
 
 
@@ -129,26 +118,19 @@ def stream_c51(
     References: Bellemare, Dabney, Munos 2017, "A Distributional Perspective on Reinforcement Learning"; as a streaming
     agent, Gogianu, Lutu, Pascanu 2026, "Revisiting Adam for Streaming RL".
     """
-    check_acting("stream_c51", spec, discrete=True, one_env=True)
-    check_truncation(truncation)
+    preprocessor = perception("stream_c51", spec, normalise, normalise_rate, scale_rewards, discount, truncation)
     check_atoms(atoms)
     spread(targets, sigma)
-    preprocessor = preprocessing(
-        spec, normalise=normalise, rate=normalise_rate, scale_rewards=scale_rewards, discount=discount
-    )
     body = assemble(
         network(preprocessor.observation, spec.actions * atoms),
         optimizer(),
         intervention,
         rest=remembered(preprocessor),
     )
+    logits = action_logits(body.network, spec.actions, atoms)
 
     def support() -> Array:
         return value_max * jnp.linspace(-1.0, 1.0, atoms)
-
-    def logits(params: Params, observation: Array) -> tuple[Array, Any]:
-        outputs, activations = body.network.apply(params, observation)
-        return outputs.reshape(-1, spec.actions, atoms), activations
 
     def values(params: Params, observation: Array) -> Array:
         return expected(logits(params, observation)[0], support())

@@ -132,6 +132,21 @@ def streaming_agent(
     return Agent(init, act, learn, switch, probe, play, preprocessor.told)
 
 
+def perception(
+    name: str,
+    spec: StreamSpec,
+    normalise: Normalise,
+    normalise_rate: Number,
+    scale_rewards: bool,
+    discount: Number,
+    truncation: Truncation,
+) -> Preprocessor:
+    """The preprocessor of the agent ``name``. ``ValueError`` if the stream or a setting does not fit the agent."""
+    check_acting(name, spec, discrete=True, one_env=True)
+    check_truncation(truncation)
+    return preprocessing(spec, normalise=normalise, rate=normalise_rate, scale_rewards=scale_rewards, discount=discount)
+
+
 def as_batch(
     transition: Transition, discount: Number, truncation: Truncation, previous: Array, current: Array, reward: Array
 ) -> Batch:
@@ -158,6 +173,26 @@ def one_step_errors(body: AgentCore, params: Params, held: Params, batch: Batch)
     return targets - chosen(q, batch.action), activations
 
 
+def action_values(body: AgentCore) -> Callable[[Params, Array], Array]:
+    """``q [B, actions]``, the outputs of the network."""
+
+    def values(params: Params, observation: Array) -> Array:
+        q: Array = body.network.apply(params, observation)[0]
+        return q
+
+    return values
+
+
+def one_step_losses(body: AgentCore, clip: Number) -> Losses:
+    """The Huber loss (``clip`` bounds its gradient) of :func:`one_step_errors`."""
+
+    def losses(params: Params, held: Params, batch: Batch) -> tuple[Array, Any]:
+        errors, activations = one_step_errors(body, params, held, batch)
+        return error_loss(errors, clip), activations
+
+    return losses
+
+
 def bounded(error: Array, clip: Number) -> Array:
     """Clip the error to ``+-clip``; unchanged if ``clip`` (traced) is 0."""
     return jnp.where(clip > 0, jnp.clip(error, -clip, clip), error)
@@ -173,10 +208,7 @@ def traced_q(
     truncation: Truncation,
 ) -> Agent:
     """Watkins's Q(lambda): the trace is reset after the update for a non-greedy action."""
-
-    def values(params: Params, observation: Array) -> Array:
-        q: Array = body.network.apply(params, observation)[0]
-        return q
+    values, losses = action_values(body), one_step_losses(body, clip)
 
     def update(
         key: Key, learner: Learner, plugins: State, batch: Batch, first: Array, ended: Array, clock: Clock
@@ -205,10 +237,6 @@ def traced_q(
             penalty=body.penalty_gradients(learner, plugins, context),
         )
         return learner, plugins, trace_metrics(body, learner, error, clip)
-
-    def losses(params: Params, held: Params, batch: Batch) -> tuple[Array, Any]:
-        errors, activations = one_step_errors(body, params, held, batch)
-        return error_loss(errors, clip), activations
 
     policy = greedy_policy(values)
     return streaming_agent(body, preprocessor, policy, epsilon, update, losses, values, "values", discount, truncation)
@@ -261,11 +289,7 @@ def stream_q(
 
     Reference: Elsayed, Vasan, Mahmood 2024, "Streaming Deep Reinforcement Learning Finally Works".
     """
-    check_acting("stream_q", spec, discrete=True, one_env=True)
-    check_truncation(truncation)
-    preprocessor = preprocessing(
-        spec, normalise=normalise, rate=normalise_rate, scale_rewards=scale_rewards, discount=discount
-    )
+    preprocessor = perception("stream_q", spec, normalise, normalise_rate, scale_rewards, discount, truncation)
     spec_of_network, rest = network(preprocessor.observation, spec.actions), remembered(preprocessor)
     body = assemble(spec_of_network, optimizer(), intervention, rest=rest, trace=eligible)
     return traced_q(body, preprocessor, epsilon(), discount, trace_decay, error_clip, truncation)

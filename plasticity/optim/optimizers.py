@@ -129,6 +129,17 @@ def step_size(learning_rate: Number, schedule: Callable[[], Schedule] | None) ->
     return lambda count: learning_rate * factor(count)
 
 
+def scheduled_descent(
+    learning_rate: Number,
+    schedule: Callable[[], Schedule] | None,
+    max_gradient_norm: Number | None,
+    *direction: optax.GradientTransformation,
+) -> Optimizer:
+    """:func:`descend` along ``direction`` (a chain) of the clipped gradient, with a scheduled step size."""
+    rule = optax.chain(clipped(max_gradient_norm), *direction)
+    return descend(rule, step_size(learning_rate, schedule), scheduled=schedule is not None)
+
+
 def clipped(max_gradient_norm: Number | None) -> optax.GradientTransformation:
     """``g min(1, max_gradient_norm / |g|)``, ``|g|`` over the whole tree; no clipping if it is None (static)."""
     if max_gradient_norm is None:
@@ -152,9 +163,7 @@ def sgd(
     so far unless that is None. ``max_gradient_norm`` (traced) bounds the gradient's global norm, unless it is None
     (static).
     """
-    rate = step_size(learning_rate, schedule)
-    rule = optax.chain(clipped(max_gradient_norm), optax.trace(momentum, nesterov))
-    return descend(rule, rate, scheduled=schedule is not None)
+    return scheduled_descent(learning_rate, schedule, max_gradient_norm, optax.trace(momentum, nesterov))
 
 
 def grown(x: Array) -> Array:
@@ -213,10 +222,8 @@ def adam(
     name.
     """
     check("counts", counts, ("shared", "parameter"))
-    rate = step_size(learning_rate, schedule)
     scale = optax.scale_by_adam if counts == "shared" else scale_by_counted_adam
-    rule = optax.chain(clipped(max_gradient_norm), scale(b1, b2, eps, eps_root))
-    return descend(rule, rate, scheduled=schedule is not None)
+    return scheduled_descent(learning_rate, schedule, max_gradient_norm, scale(b1, b2, eps, eps_root))
 
 
 @metadata(paper="Graves 2013, Generating Sequences With Recurrent Neural Networks", renamed=FORMER)
@@ -238,10 +245,8 @@ def rmsprop(
     see :func:`sgd`. The paper puts the step size inside the momentum; that differs only if the step size changes over
     time.
     """
-    rate = step_size(learning_rate, schedule)
     scale = optax.scale_by_stddev if centred else optax.scale_by_rms
-    rule = optax.chain(clipped(max_gradient_norm), scale(decay, eps), optax.trace(momentum))
-    return descend(rule, rate, scheduled=schedule is not None)
+    return scheduled_descent(learning_rate, schedule, max_gradient_norm, scale(decay, eps), optax.trace(momentum))
 
 
 OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = {
