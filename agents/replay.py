@@ -84,10 +84,8 @@ def n_step(first: Array, reward: Array, discount: Array, gamma: Number) -> tuple
     return jnp.sum(jnp.where(taken, weights[:-1] * reward, 0.0)), weights[-1], jnp.sum(taken)
 
 
-def window_to_transition(
-    window: Item, spec: StreamSpec, steps: int, gamma: Number, reward_clip: Number | None
-) -> Batch:
-    """One window of ``stack - 1 + 1 + steps`` items -> one n-step transition."""
+def window_to_transition(window: Item, spec: StreamSpec, gamma: Number, reward_clip: Number | None) -> Batch:
+    """One window of ``stack - 1 + 1 + n`` items -> one n-step transition."""
     start = max(spec.stack - 1, 0)
     reward = clipped(window.reward[start:-1], reward_clip)
     total, discount, length = n_step(window.first[start:], reward, window.discount[start:-1], gamma)
@@ -138,7 +136,7 @@ def replay(spec: StreamSpec, *, capacity: int, minimum: int, batch_size: int, st
         return buffer.add(state, jax.tree.map(lambda x: x[:, None], item))
 
     def transitions(windows: Item, gamma: Number, reward_clip: Number | None) -> Batch:
-        return jax.vmap(lambda w: window_to_transition(w, spec, steps, gamma, reward_clip))(windows)
+        return jax.vmap(lambda w: window_to_transition(w, spec, gamma, reward_clip))(windows)
 
     def sample(state: Any, key: Key, gamma: Number, reward_clip: Number | None) -> Batch:
         return transitions(buffer.sample(state, key).experience, gamma, reward_clip)

@@ -11,7 +11,7 @@ from plasticity.engine.runner import Chunk, Evaluated, Position
 from plasticity.runs.accounts import from_footer
 from plasticity.runs.checksums import digest
 from plasticity.runs.files import write_atomically
-from plasticity.runs.parquet import Lanes, ListRecorder, NullRecorder, ParquetRecorder, rows
+from plasticity.runs.parquet import Lanes, ListRecorder, ParquetRecorder, rows
 
 LANES = {"lane": [2, 3], "seed": [0, 1], "program": [1, 1], "agent.rate": [0.5, 0.5]}
 
@@ -186,11 +186,8 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path):
     assert os.listdir(tmp_path) == ["file"]
 
 
-def test_recorders_in_memory():
+def test_recorder_in_memory():
     kept = ListRecorder()
     kept.add(chunk(25))
     assert kept.flush() == 1
     assert kept.chunks[0].position.step == 25
-    forgetful = NullRecorder()
-    forgetful.add(chunk(25))
-    assert forgetful.flush() == 0

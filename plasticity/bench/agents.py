@@ -68,6 +68,7 @@ class AgentSpeed(NamedTuple):
 
 
 def advance(run: Run) -> Work:
+    """One chunk of every group as in ``plasticity run``, with records on the host."""
     chunks = run.chunks()
 
     def work() -> None:

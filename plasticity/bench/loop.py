@@ -9,6 +9,7 @@ import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from plasticity.bench.agents import advance
 from plasticity.bench.cases import CASES, LABELS, job
 from plasticity.bench.timing import QUICK, THOROUGH, Effort, Work, interleaved, ratio
 from plasticity.core.types import Array
@@ -102,16 +103,6 @@ def compiled_only(run: Run) -> Work:
     return work
 
 
-def whole_loop(run: Run) -> Work:
-    """One chunk of every group as in ``plasticity run``, with records on the host."""
-    chunks = run.chunks()
-
-    def work() -> None:
-        next(chunks)
-
-    return work
-
-
 def measure(lanes: int, effort: Effort) -> list[Overhead]:
     """Three rows: by hand, the runner's compiled chunk, the runner's loop; interleaved."""
     case = CASES["classifier"]
@@ -121,7 +112,7 @@ def measure(lanes: int, effort: Effort) -> list[Overhead]:
     contenders: dict[str, Work] = {
         "hand-written scan": bare(lanes, planned.placement.devices, case.chunk),
         "compiled chunk": compiled_only(runs[0]),
-        "loop": whole_loop(runs[1]),
+        "loop": advance(runs[1]),
     }
     turns = interleaved(contenders, effort)
     updates = lanes * case.chunk

@@ -40,18 +40,6 @@ class Recorder(Protocol):
     def close(self) -> None: ...
 
 
-class NullRecorder:
-    """Discards everything."""
-
-    def add(self, chunk: Chunk) -> None:
-        del chunk
-
-    def flush(self) -> int:
-        return 0
-
-    def close(self) -> None: ...
-
-
 class ListRecorder:
     """Keeps the chunks in memory, for tests and notebooks."""
 

@@ -63,7 +63,7 @@ def test_window_with_frame_stack_by_hand():
         jnp.asarray([9.0, 9, 9, -5, 0.5, 9]),
         jnp.ones(6),
     )
-    batch = window_to_transition(window, spec(stack=4), 2, jnp.asarray(0.9), jnp.asarray(1.0))
+    batch = window_to_transition(window, spec(stack=4), jnp.asarray(0.9), jnp.asarray(1.0))
     assert batch.observation[:, 0, 0].tolist() == [2, 2, 2, 3]  # the stack that ends at item 3
     assert batch.next_observation[:, 0, 0].tolist() == [2, 3, 4, 5]
     assert int(batch.action) == 3
