@@ -49,8 +49,8 @@ def no_trace(optimizer: Optimizer) -> Optimizer:
     return optimizer
 
 
-def nothing_else(born: Array) -> Mapping[str, Any]:
-    del born
+def no_memory(created: Array) -> Mapping[str, Any]:
+    del created
     return {}
 
 
@@ -60,11 +60,11 @@ class AgentCore(NamedTuple):
     network: Network
     optimizer: Optimizer
     intervention: Intervention
-    newborn: Callable[[Key, Array], Learner]  # key, step of creation -> a fresh agent's full state, including `rest`
+    fresh: Callable[[Key, Array], Learner]  # key, step of creation -> a fresh agent's full state, including `rest`
 
     def init(self, key: Key) -> AgentState:
         """Initialise an agent and its plug-in state."""
-        learner = self.newborn(jax.random.fold_in(key, PARAMS), jax.numpy.zeros((), jax.numpy.int32))
+        learner = self.fresh(jax.random.fold_in(key, PARAMS), jax.numpy.zeros((), jax.numpy.int32))
         plugins = self.intervention.init(jax.random.fold_in(key, PLUGINS), learner.params, self.network)
         return AgentState(learner._replace(rest={}), plugins, learner.rest)
 
@@ -87,7 +87,7 @@ class AgentCore(NamedTuple):
             gradients=(),
             network=self.network,
             optimizer=self.optimizer,
-            fresh=lambda key: self.newborn(key, clock.step),
+            fresh=lambda key: self.fresh(key, clock.step),
             loss=loss,
             reference=reference or (lambda: observation),
         )
@@ -168,7 +168,7 @@ class AgentCore(NamedTuple):
             valid=valid,
             scores=scores,
             meaning=meaning,
-            fresh=lambda key: self.newborn(key, clock.step),
+            fresh=lambda key: self.fresh(key, clock.step),
         )
 
     def switch(self, key: Key, state: AgentState, clock: Clock) -> AgentState:
@@ -184,33 +184,33 @@ def assemble(
     intervention: Intervention,
     *,
     target: Target = no_target,
-    rest: Rest = nothing_else,
-    dress: Callable[[Network], Network] = lambda network: network,
+    rest: Rest = no_memory,
+    extend: Callable[[Network], Network] = lambda network: network,
     trace: Callable[[Optimizer], Optimizer] = no_trace,
 ) -> AgentCore:
     """Build the body of an agent: the intervention rewrites the network's spec and wraps the optimizer, once.
 
     ``target(params)`` is the target network of a fresh agent and ``rest(step of creation)`` its remaining memory.
-    ``dress`` may add parameters to the network. ``trace`` puts an eligibility trace before the wrapped optimizer.
+    ``extend`` may add parameters to the network. ``trace`` puts an eligibility trace before the wrapped optimizer.
     """
-    network = dress(build(intervention.network(spec)))
-    return embody(network, optimizer, intervention, target=target, rest=rest, trace=trace)
+    network = extend(build(intervention.network(spec)))
+    return assemble_built(network, optimizer, intervention, target=target, rest=rest, trace=trace)
 
 
-def embody(
+def assemble_built(
     network: Network,
     optimizer: Optimizer,
     intervention: Intervention,
     *,
     target: Target = no_target,
-    rest: Rest = nothing_else,
+    rest: Rest = no_memory,
     trace: Callable[[Optimizer], Optimizer] = no_trace,
 ) -> AgentCore:
     """:func:`assemble` for a built network that the intervention has already rewritten; it wraps the optimizer."""
     rule = trace(intervention.optimizer(optimizer))
 
-    def newborn(key: Key, born: Array) -> Learner:
+    def fresh(key: Key, created: Array) -> Learner:
         params = network.init(key)
-        return Learner(params, target(params), rule.init(params), rest(born))
+        return Learner(params, target(params), rule.init(params), rest(created))
 
-    return AgentCore(network, rule, intervention, newborn)
+    return AgentCore(network, rule, intervention, fresh)

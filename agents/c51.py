@@ -107,7 +107,7 @@ def c51(
         optimizer(),
         intervention,
         target=lambda params: params,
-        rest=lambda born: {"replay": memory.init(), "schedule": born},
+        rest=lambda created: {"replay": memory.init(), "schedule": created},
     )
 
     def logits(params: Params, observation: Any) -> tuple[Array, Mapping[str, Activation]]:

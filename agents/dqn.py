@@ -92,7 +92,7 @@ def dqn(
         optimizer(),
         intervention,
         target=lambda params: params,
-        rest=lambda born: {"replay": memory.init(), "schedule": born},
+        rest=lambda created: {"replay": memory.init(), "schedule": created},
     )
     timing = Timing(memory.first, update_period, gradient_steps, target_period)
     return replay_agent(

@@ -63,7 +63,7 @@ class Preprocessor(NamedTuple):
     look: Callable[[Mapping[str, Any], Transition], tuple[Array, Array, Array]]  # the same, statistics unchanged
     play: Callable[[Mapping[str, Any], Any], Array]  # rest, observation [B, ...] -> network input
     switch: Callable[[Mapping[str, Any]], Mapping[str, Any]]  # at a task switch
-    told: str = ""  # the setting that makes it act at task switches
+    switch_setting: str = ""  # the setting that makes it act at task switches; "" if it does not
 
 
 def blank(shape: tuple[int, ...]) -> Statistics:
@@ -153,22 +153,22 @@ def preprocessing(
         raise ValueError("agent.normalise needs a stream with plain observations")
     shape = spec.observation.shape[1:] if spec.stack else spec.observation.shape
     forget = rate if normalise == "exponential" else None
-    seeing = normalise != "none"
+    normalises = normalise != "none"
 
     def init() -> Mapping[str, Any]:
-        rest: dict[str, Any] = {"normaliser": blank(shape)} if seeing else {}
+        rest: dict[str, Any] = {"normaliser": blank(shape)} if normalises else {}
         if scale_rewards:
             rest["reward_scale"] = RewardScale(jnp.zeros(spec.envs, jnp.float32), blank(()))
         return rest
 
-    def met(rest: Mapping[str, Any], observation: Any, valid: Array | bool = True) -> Mapping[str, Any]:
-        if not seeing:
+    def observe(rest: Mapping[str, Any], observation: Any, valid: Array | bool = True) -> Mapping[str, Any]:
+        if not normalises:
             return rest
         newest = observation[:, -1] if spec.stack else observation
         return {**rest, "normaliser": include(rest["normaliser"], newest, valid, forget)}
 
     def play(rest: Mapping[str, Any], observation: Any) -> Array:
-        if not seeing:
+        if not normalises:
             return jnp.asarray(observation)
         statistics = rest["normaliser"]
         centred = counting.minus(jnp.asarray(observation, jnp.float32), statistics.moments.mean)
@@ -178,14 +178,14 @@ def preprocessing(
         return reward / deviation(rest["reward_scale"].statistics, forget) if scale_rewards else reward
 
     def act(rest: Mapping[str, Any], observation: Any, clock: Clock) -> Array:
-        return play(met(rest, observation, clock.step_in_visit == 0), observation)
+        return play(observe(rest, observation, clock.step_in_visit == 0), observation)
 
     def learn(
         rest: Mapping[str, Any], transition: Transition, clock: Clock
     ) -> tuple[Mapping[str, Any], Array, Array, Array]:
         opens = clock.step_in_visit == 0
-        before = met(rest, transition.previous.observation, opens)
-        after = met(before, transition.current.observation)
+        before = observe(rest, transition.previous.observation, opens)
+        after = observe(before, transition.current.observation)
         if scale_rewards:
             after = {**after, "reward_scale": discounted(after["reward_scale"], transition, discount, forget, opens)}
         previous, current = play(before, transition.previous.observation), play(after, transition.current.observation)
@@ -198,5 +198,5 @@ def preprocessing(
     def switch(rest: Mapping[str, Any]) -> Mapping[str, Any]:
         return {**rest, **init()} if normalise == "switch" else rest
 
-    given = jax.ShapeDtypeStruct(spec.observation.shape, jnp.float32) if seeing else spec.observation
+    given = jax.ShapeDtypeStruct(spec.observation.shape, jnp.float32) if normalises else spec.observation
     return Preprocessor(given, init, act, learn, look, play, switch, "normalise" if normalise == "switch" else "")

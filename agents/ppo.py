@@ -6,11 +6,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from plasticity.agents.actor_critic import Trunk, separate, shared, with_scale
-from plasticity.agents.base import embody
+from plasticity.agents.base import assemble_built
 from plasticity.agents.normalise import Normalise, Share, preprocessing
 from plasticity.agents.on_policy import Rules, rollout_agent
 from plasticity.agents.rollout import empty
-from plasticity.agents.suits import check_acting
+from plasticity.agents.stream_checks import check_acting
 from plasticity.agents.truncation import Truncation, check_truncation
 from plasticity.config.counters import check_updates
 from plasticity.config.fields import BelowOne, Fraction, Member, NonNegative, Positive, Real, Repeats, Size
@@ -44,9 +44,9 @@ def check_rollout(spec: StreamSpec, actions: str, length: int, epochs: int, mini
         )
 
 
-def check_names(**chosen: tuple[str, tuple[str, ...]]) -> None:
+def check_names(**settings: tuple[str, tuple[str, ...]]) -> None:
     """Raise ``ValueError`` for a setting whose value is not one of its known names."""
-    for key, (value, known) in chosen.items():
+    for key, (value, known) in settings.items():
         check(f"agent.{key}", value, known)
 
 
@@ -133,14 +133,14 @@ def ppo(
     )
     heads, gains = {"policy": spec.actions, "value": 1}, {"policy": policy_gain, "value": value_gain}
     build = separate if trunk == "separate" else shared
-    wired = build(network, preprocessor.observation, heads, gains, intervention)
-    wired = wired if spec.discrete else with_scale(wired, spec.actions, log_std)
+    built = build(network, preprocessor.observation, heads, gains, intervention)
+    built = built if spec.discrete else with_scale(built, spec.actions, log_std)
 
-    def rest(born: Array) -> Mapping[str, Any]:
-        del born
+    def rest(created: Array) -> Mapping[str, Any]:
+        del created
         return {"rollout": empty(spec, preprocessor.observation, rollout_length), **preprocessor.init()}
 
-    body = embody(wired, optimizer(), intervention, rest=rest)
+    body = assemble_built(built, optimizer(), intervention, rest=rest)
     rules = Rules(
         rollout_length,
         epochs,

@@ -110,8 +110,8 @@ def rainbow(
         optimizer(),
         intervention,
         target=lambda params: params,
-        rest=lambda born: {"replay": memory.init(), "schedule": born},
-        dress=(lambda plain: noisy_network(plain, noise_scale)) if noisy else lambda plain: plain,
+        rest=lambda created: {"replay": memory.init(), "schedule": created},
+        extend=(lambda plain: noisy_network(plain, noise_scale)) if noisy else lambda plain: plain,
     )
 
     def logits(params: Params, observation: Any) -> tuple[Array, Mapping[str, Activation]]:

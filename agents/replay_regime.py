@@ -10,7 +10,7 @@ from pydantic import Field
 
 from plasticity.agents.base import ACTION, NOISE, REFERENCE, SAMPLE, AgentCore
 from plasticity.agents.replay import Batch, clipped
-from plasticity.agents.suits import check_acting
+from plasticity.agents.stream_checks import check_acting
 from plasticity.agents.value_based import FORMER_EPSILON, epsilon_greedy
 from plasticity.config.counters import check_updates
 from plasticity.config.fields import Moved
@@ -42,7 +42,7 @@ Losses = Callable[[Batch, Params, Params], tuple[Array, Array, Mapping[str, Acti
 Perturb = Callable[[Key, Params], Params]
 
 
-def exact(key: Key, params: Params) -> Params:
+def unperturbed(key: Key, params: Params) -> Params:
     del key
     return params
 
@@ -52,7 +52,7 @@ class Criterion(NamedTuple):
 
     values: Values
     losses: Losses
-    perturb: Perturb = exact  # perturbs the parameters to act and to learn, independently for the target
+    perturb: Perturb = unperturbed  # perturbs the parameters to act and to learn, independently for the target
 
 
 class Timing(NamedTuple):

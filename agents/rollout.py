@@ -15,7 +15,7 @@ from plasticity.agents.truncation import Truncation, kept_discount
 from plasticity.core.schedules import Number
 from plasticity.core.types import FIRST, LAST, Array, StreamSpec, Transition
 
-Judge = Callable[[Array, Array], tuple[Array, Array]]
+PolicyAndValue = Callable[[Array, Array], tuple[Array, Array]]
 # observations [B, ...], actions [B, ...] -> log-probabilities [B], values [B]
 
 
@@ -57,19 +57,19 @@ def write(rollout: Rollout, row: Array, observation: Array, reward: Array, trans
     return jax.tree.map(lambda all, one: jax.lax.dynamic_update_index_in_dim(all, one, row, 0), rollout, new)
 
 
-def in_parts(policy_and_value: Judge, rollout: Rollout, parts: int) -> tuple[Array, Array]:
+def in_parts(policy_and_value: PolicyAndValue, rollout: Rollout, parts: int) -> tuple[Array, Array]:
     """Log-probabilities and values of all steps, ``[T, E]`` each, computed in ``parts`` parts to save memory."""
     rows = rollout.reward.shape
     split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[2:]), (rollout.observation, rollout.action))
-    judged = jax.lax.map(lambda part: policy_and_value(*part), split)
-    log_probability, value = (x.reshape(rows) for x in judged)
+    results = jax.lax.map(lambda part: policy_and_value(*part), split)
+    log_probability, value = (x.reshape(rows) for x in results)
     return log_probability, value
 
 
 def to_samples(
     rollout: Rollout,
     final: Array,
-    policy_and_value: Judge,
+    policy_and_value: PolicyAndValue,
     *,
     gamma: Number,
     trace: Number,

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 
 from plasticity.agents.actor_critic import separate
-from plasticity.agents.base import embody
+from plasticity.agents.base import assemble_built
 from plasticity.agents.normalise import Normalise, Share, preprocessing
 from plasticity.agents.replay import Batch
-from plasticity.agents.streaming import CONTROL_NETWORK, chosen, remembered, streaming_agent, trace_metrics
-from plasticity.agents.suits import check_acting
+from plasticity.agents.stream_checks import check_acting
+from plasticity.agents.streaming import CONTROL_NETWORK, initial_memory, streaming_agent, trace_metrics, value_of_action
 from plasticity.agents.truncation import Truncation, check_truncation
 from plasticity.config.fields import BelowOne, Fraction, Member, NonNegative, metadata
 from plasticity.core.types import (
@@ -71,9 +71,9 @@ def stream_ac(
     preprocessor = preprocessing(
         spec, normalise=normalise, rate=normalise_rate, scale_rewards=scale_rewards, discount=discount
     )
-    wired = separate(network, preprocessor.observation, {"policy": spec.actions, "value": 1}, None, intervention)
+    built = separate(network, preprocessor.observation, {"policy": spec.actions, "value": 1}, None, intervention)
     rule = parts({"policy": policy_optimizer(), "value": value_optimizer()})
-    body = embody(wired, rule, intervention, rest=remembered(preprocessor, scheduled=False), trace=eligible)
+    body = assemble_built(built, rule, intervention, rest=initial_memory(preprocessor, scheduled=False), trace=eligible)
 
     def heads(params: Params, observation: Array) -> tuple[Array, Array, Any]:
         outputs, activations = body.network.apply(params, observation)
@@ -99,7 +99,7 @@ def stream_ac(
             log_p, value, activations = heads(params, batch.observation)
             error = jax.lax.stop_gradient(target - value)
             bonus = entropy_coefficient * jnp.sign(error) * entropy(log_p)
-            return (chosen(log_p, batch.action) + bonus + value)[0], (error[0], activations)
+            return (value_of_action(log_p, batch.action) + bonus + value)[0], (error[0], activations)
 
         gradient, (error, activations) = jax.grad(objective, has_aux=True)(learner.params)
         learner, plugins = body.finish(
@@ -120,7 +120,7 @@ def stream_ac(
         log_p, value, activations = heads(params, batch.observation)
         errors = batch.reward + batch.discount * heads(held, batch.next_observation)[1] - value
         fixed = jax.lax.stop_gradient(errors)
-        gain = fixed * chosen(log_p, batch.action) + entropy_coefficient * jnp.abs(fixed) * entropy(log_p)
+        gain = fixed * value_of_action(log_p, batch.action) + entropy_coefficient * jnp.abs(fixed) * entropy(log_p)
         return 0.5 * jnp.square(errors) - gain, activations
 
     def scores(params: Params, observation: Array) -> Array:

@@ -8,17 +8,17 @@ from plasticity.agents.base import AgentCore, assemble
 from plasticity.agents.categorical import Targets, check_atoms, cross_entropies, expected, spread
 from plasticity.agents.normalise import Normalise, Preprocessor, Share, preprocessing
 from plasticity.agents.replay import Batch
+from plasticity.agents.stream_checks import check_acting
 from plasticity.agents.streaming import (
     CONTROL_NETWORK,
     EXPLORATION,
     Losses,
     Scores,
     greedy_policy,
+    initial_memory,
     one_step_errors,
-    remembered,
     streaming_agent,
 )
-from plasticity.agents.suits import check_acting
 from plasticity.agents.truncation import Truncation, check_truncation
 from plasticity.agents.value_based import FORMER_EPSILON, error_loss
 from plasticity.config.fields import BelowOne, Member, NonNegative, Positive, Repeats, metadata
@@ -85,7 +85,7 @@ def stream_dqn(
         spec, normalise=normalise, rate=normalise_rate, scale_rewards=scale_rewards, discount=discount
     )
     body = assemble(
-        network(preprocessor.observation, spec.actions), optimizer(), intervention, rest=remembered(preprocessor)
+        network(preprocessor.observation, spec.actions), optimizer(), intervention, rest=initial_memory(preprocessor)
     )
 
     def values(params: Params, observation: Array) -> Array:
@@ -140,7 +140,7 @@ def stream_c51(
         network(preprocessor.observation, spec.actions * atoms),
         optimizer(),
         intervention,
-        rest=remembered(preprocessor),
+        rest=initial_memory(preprocessor),
     )
 
     def support() -> Array:

@@ -54,9 +54,9 @@ def of_setting(setting: Setting, annotation: Any, *, within: bool = True) -> Jso
         found = reference(f"changed {setting.family}" if within and not setting.required else setting.family)
     if setting.family is not None and setting.optional:
         found = {"anyOf": [found, {"type": "null"}]}
-    told = {"description": setting.allowed}
+    described = {"description": setting.allowed}
     default = None if setting.required else plain(setting.default)
-    return {**found, **told} | ({} if default is None else {"default": default})
+    return {**found, **described} | ({} if default is None else {"default": default})
 
 
 def mapping(factory: Callable[..., Any], **options: Any) -> Json:

@@ -32,7 +32,7 @@ CHANNELS = np.array([[0.96, 0.96, 0.96], *([int(c[i : i + 2], 16) / 255 for i in
 LABELS = ListedColormap([*COLOURS, "#999999", "#f0e442", "#333333"])
 
 
-class Life(NamedTuple):
+class Trajectory(NamedTuple):
     """The first lane's visit, time first."""
 
     params: Any  # of the visit's problem
@@ -44,7 +44,7 @@ def keys() -> Any:
     return jax.vmap(lane_keys)(jnp.zeros(1, jnp.int32)).data
 
 
-def begun(source: StreamFactory, task: int, number: int | None = None, eval_replica: int = 0) -> tuple[Any, Any, Any]:
+def start(source: StreamFactory, task: int, number: int | None = None, eval_replica: int = 0) -> tuple[Any, Any, Any]:
     stream = source.make(1)
     visit = Visit(jnp.int32(task if number is None else number), jnp.int32(task), eval_replica)
     return stream, *stream.reset(keys(), visit, jnp.int32(0))
@@ -52,14 +52,14 @@ def begun(source: StreamFactory, task: int, number: int | None = None, eval_repl
 
 def problem(source: StreamFactory, task: int, eval_replica: int = 0) -> Any:
     """The parameters of the first lane's task."""
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[0], begun(source, task, eval_replica=eval_replica)[1].params)
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[0], start(source, task, eval_replica=eval_replica)[1].params)
 
 
-def lived(source: StreamFactory, task: int, actions: np.ndarray, number: int | None = None) -> Life:
+def play(source: StreamFactory, task: int, actions: np.ndarray, number: int | None = None) -> Trajectory:
     """A visit of the first lane with the given actions ``[T, ...]``, the same for every env; visits of one number
     begin alike."""
-    stream, state, opening = begun(source, task, number)
-    told = np.broadcast_to(actions[:, None, None], (len(actions), 1, source.spec.envs, *actions.shape[1:]))
+    stream, state, opening = start(source, task, number)
+    repeated = np.broadcast_to(actions[:, None, None], (len(actions), 1, source.spec.envs, *actions.shape[1:]))
 
     def step(state: Any, given: Any) -> Any:
         i, action = given
@@ -67,9 +67,9 @@ def lived(source: StreamFactory, task: int, actions: np.ndarray, number: int | N
         return state, (getattr(state, "envs", ()), timestep)
 
     first = (getattr(state, "envs", ()), opening)
-    _, rest = jax.lax.scan(step, state, (jnp.arange(len(actions)), jnp.asarray(told)))
+    _, rest = jax.lax.scan(step, state, (jnp.arange(len(actions)), jnp.asarray(repeated)))
     both = jax.tree.map(lambda a, b: np.concatenate([np.asarray(a)[None], np.asarray(b)])[:, 0], first, rest)
-    return Life(getattr(state, "params", None), *both)
+    return Trajectory(getattr(state, "params", None), *both)
 
 
 def idle(steps: int) -> np.ndarray:
@@ -111,7 +111,7 @@ def share_of_new(gradual: float, steps: int = 100) -> np.ndarray:
     source = STREAMS["relabelled"](
         inputs="gaussian", samples=64, dimensions=3, tasks=2, steps_per_task=steps, gradual=gradual, envs=400
     )
-    before, after, shown = problem(source, 0), problem(source, 1), lived(source, 1, idle(steps)).timestep.observation
+    before, after, shown = problem(source, 0), problem(source, 1), play(source, 1, idle(steps)).timestep.observation
     row = np.abs(shown.input[..., None, :] - after.inputs).sum(-1).argmin(-1)
     changed = (before.targets != after.targets)[row]
     return (changed & (shown.target == after.targets[row])).sum(1) / changed.sum(1)
@@ -151,7 +151,7 @@ def permuted() -> Figure:
     figure = canvas(8.5, 1.6)
     source = STREAMS["permuted_inputs"](tasks=7, envs=1, samples=4)
     for task, axes in enumerate(figure.subplots(1, 7)):
-        seen = lived(source, task, idle(20)).timestep.observation
+        seen = play(source, task, idle(20)).timestep.observation
         which = int((seen.target == 0).argmax())  # the same digit in every task
         picture(axes, seen.input[which, 0].reshape(8, 8), f"task {task}")
     return figure
@@ -179,7 +179,7 @@ def growing() -> Figure:
     one, two, three = figure.subplots(1, 3)
     for axes, shown in ((one, "seen"), (two, "new")):
         source = STREAMS["class_incremental"](shown=shown, envs=400)
-        drawn = [lived(source, task, idle(1)).timestep.observation.target for task in range(5)]
+        drawn = [play(source, task, idle(1)).timestep.observation.target for task in range(5)]
         counts = np.stack([np.bincount(labels.ravel(), minlength=10) for labels in drawn], 1)
         table(axes, counts / counts.sum(0), f"class_incremental, shown: {shown}", "10 classes",
               cmap="gray_r")  # fmt: skip
@@ -202,10 +202,10 @@ def classification() -> Figure:
     grid = figure.subplots(2, 10)
     source = STREAMS["classification_mdp"](change="labels", tasks=2)
     for task, row in enumerate(grid):
-        life = lived(source, task, idle(200))
+        trajectory = play(source, task, idle(200))
         for state, axes in enumerate(row):
-            at = int((life.states[:, 0] == state).argmax())
-            picture(axes, life.timestep.observation[at, 0].reshape(8, 8), f"state {state}" if task == 0 else "")
+            at = int((trajectory.states[:, 0] == state).argmax())
+            picture(axes, trajectory.timestep.observation[at, 0].reshape(8, 8), f"state {state}" if task == 0 else "")
         row[0].set_ylabel(f"task {task}", fontsize=8)
     return figure
 
@@ -215,10 +215,10 @@ def catch() -> Figure:
     figure = canvas(8.5, 2.1)
     grid = figure.subplots(1, 8)
     for column, (change, task) in enumerate((("observation", 0), ("observation", 1))):
-        life = lived(STREAMS["catch"](change=change), task, np.array([1, 2, 2, 1, 1, 1, 1, 1], np.int32))
+        trajectory = play(STREAMS["catch"](change=change), task, np.array([1, 2, 2, 1, 1, 1, 1, 1], np.int32))
         for i in range(4):
             title = f"task {task}, step {2 * i}"
-            picture(grid[4 * column + i], life.timestep.observation[2 * i, 0], title)
+            picture(grid[4 * column + i], trajectory.timestep.observation[2 * i, 0], title)
             frame_in(grid[4 * column + i], 5, 10)
     return figure
 
@@ -231,16 +231,16 @@ def control() -> Figure:
     looks = ("standard", "gravity: 2", "length: 3")
     turns = np.arange(60, dtype=np.int32) // 2 % 2
     for task, label in enumerate(looks):
-        life = lived(STREAMS["cartpole"](**physics, steps_per_task=500), task, turns, number=1)
-        ends = int((life.timestep.discount[:, 0] == 0).argmax()) or 60
-        angle = np.degrees(life.timestep.observation[: ends + 1, 0, 2])
+        trajectory = play(STREAMS["cartpole"](**physics, steps_per_task=500), task, turns, number=1)
+        ends = int((trajectory.timestep.discount[:, 0] == 0).argmax()) or 60
+        angle = np.degrees(trajectory.timestep.observation[: ends + 1, 0, 2])
         one.plot(angle, label=label)
-        life = lived(STREAMS["acrobot"](**physics, steps_per_task=500), task, np.full(60, 2, np.int32), number=1)
-        seen = life.timestep.observation[:, 0]
+        trajectory = play(STREAMS["acrobot"](**physics, steps_per_task=500), task, np.full(60, 2, np.int32), number=1)
+        seen = trajectory.timestep.observation[:, 0]
         two.plot(np.degrees(np.arctan2(seen[:, 1], seen[:, 0])), label=label)
     for task, label in enumerate(("task 0", "task 1: reversed")):
         source = STREAMS["pendulum"](change="action", tasks=2, steps_per_task=200)
-        seen = lived(source, task, np.full((60, 1), 1.0, np.float32), number=1).timestep.observation[:, 0]
+        seen = play(source, task, np.full((60, 1), 1.0, np.float32), number=1).timestep.observation[:, 0]
         three.plot(seen[:, 2], label=label)
     one.set(xlabel="step", ylabel="pole's angle / degrees", title="cartpole, pushed in turn")
     two.set(xlabel="step", ylabel="upper angle / degrees", title="acrobot, torque 1")
@@ -268,7 +268,7 @@ def gridworld() -> Figure:
     figure = canvas(8.5, 1.9)
     source = STREAMS["gridworld"](show_goal=True, tasks=5)
     for task, axes in enumerate(figure.subplots(1, 5)):
-        seen = lived(source, task, idle(1)).timestep.observation[0, 0]
+        seen = play(source, task, idle(1)).timestep.observation[0, 0]
         image = np.ones((15, 15, 3))
         image[seen[..., 0] > 0], image[seen[..., 1] > 0] = CHANNELS[1], CHANNELS[2]
         picture(axes, image, f"task {task}")
@@ -317,7 +317,7 @@ def minatar() -> Figure:
         for change, axes in zip(("none", "channels"), column, strict=True):
             source = STREAMS["minatar"](games=[game], cycles=2, change=change, sticky=0.0)
             task = len(source.spec.tasks) - 1
-            seen = lived(source, task, random_actions(60, 6)).timestep.observation[55, 0]
+            seen = play(source, task, random_actions(60, 6)).timestep.observation[55, 0]
             picture(axes, coloured(seen), game if change == "none" else "change: channels")
     return figure
 
@@ -381,14 +381,14 @@ def sights() -> Figure:
     above, below = figure.subfigures(2, 1, height_ratios=(1.15, 1))
     for axes, (title, source) in zip(above.subplots(1, 5), shown.items(), strict=True):
         task = min(1, len(source.spec.tasks) - 1)
-        seen = lived(source, task, actions).timestep.observation[-1, 0]
+        seen = play(source, task, actions).timestep.observation[-1, 0]
         if seen.dtype == bool:
             picture(axes, coloured(seen), title)
         else:
             picture(axes, seen[..., 0], title, vmin=-1, vmax=1.5)
     stacked = transformed("frame_stack", STREAMS["catch"](change="none"), frames=4)
     row = below.subplots(1, 5, width_ratios=(1, 1, 1, 1, 4.5))
-    for i, image in enumerate(lived(stacked, 0, np.ones(6, np.int32)).timestep.observation[6, 0]):
+    for i, image in enumerate(play(stacked, 0, np.ones(6, np.int32)).timestep.observation[6, 0]):
         picture(row[i], image, "frame_stack\nframes: 4" if i == 0 else f"\nframe {i}")
         frame_in(row[i], 5, 10)
     places_moved(row[4])
@@ -402,7 +402,7 @@ def places_moved(axes: Axes, steps: int = 100) -> None:
     )
     for gradual in (0.0, 0.3, 1.0):
         source = transformed("permute_observations", still, gradual=gradual)
-        seen = lived(source, 1, idle(steps)).timestep.observation.input[:, 0]
+        seen = play(source, 1, idle(steps)).timestep.observation.input[:, 0]
         axes.plot((seen == seen[-1]).mean(-1), label=f"gradual: {gradual:g}")
     axes.set(xlabel="step of a visit of 100", ylabel="places as at its end")
     axes.set_title("permute_observations, task 1", fontsize=8)
@@ -412,7 +412,7 @@ def places_moved(axes: Axes, steps: int = 100) -> None:
 def paid(source: StreamFactory) -> np.ndarray:
     """Rewards in the second visit."""
     actions = random_actions(60, source.spec.actions, 4)
-    return lived(source, source.spec.visits[1].task, actions, number=1).timestep.reward[:, 0]
+    return play(source, source.spec.visits[1].task, actions, number=1).timestep.reward[:, 0]
 
 
 @styled

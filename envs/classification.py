@@ -12,7 +12,7 @@ from plasticity.envs.base import StreamFactory
 from plasticity.envs.changes import permutation, schedule
 from plasticity.envs.data import Inputs
 from plasticity.envs.samples import Samples, classes_of, samples_of
-from plasticity.envs.supervised import INPUTS, LABELS, endless
+from plasticity.envs.supervised import INPUTS, LABELS, stream_of
 
 
 class Images(NamedTuple):
@@ -134,4 +134,4 @@ def classification_mdp(
         reward_range=(0, 1),
         data=data.files,
     )
-    return endless(classification_task(spec, data, views, mdp == "sparse"))
+    return stream_of(classification_task(spec, data, views, mdp == "sparse"))

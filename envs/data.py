@@ -162,7 +162,7 @@ def checked(images: Dataset, layout: Layout) -> Dataset:
     return images
 
 
-def told(error: Exception) -> str:
+def message_of(error: Exception) -> str:
     """The error message of a file, without the system's error number."""
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
@@ -188,7 +188,9 @@ def read(name: str, path: str | None) -> Dataset:
     except BROKEN as error:
         if layout is None and isinstance(error, ArrayError):
             raise ValueError(f"path: {path}: {error}") from error
-        raise ValueError(f"path: {path} does not contain {name} ({told(error)}); expected\n{expected(name)}") from error
+        raise ValueError(
+            f"path: {path} does not contain {name} ({message_of(error)}); expected\n{expected(name)}"
+        ) from error
 
 
 def contents(name: str, path: str | None) -> tuple[tuple[str, str], ...]:

@@ -9,17 +9,17 @@ from plasticity.config.fields import Count, Size, metadata
 from plasticity.core.types import Array, Key, Supervised, Visit
 from plasticity.envs.base import StreamFactory
 from plasticity.envs.data import Inputs
-from plasticity.envs.samples import answers_of, classes_of, samples_of
+from plasticity.envs.samples import classes_of, labels_or_targets_of, samples_of
 from plasticity.envs.supervised import (
     INPUTS,
     LABELS,
     TARGETS,
     StaticFraction,
     accuracy,
-    answer_spec,
-    endless,
     label_spec,
+    labels_or_targets_spec,
     score_of,
+    stream_of,
     supervised_task,
 )
 
@@ -87,7 +87,7 @@ def class_incremental(
 
     spec = label_spec(data.shape, classes, "groups", -(-classes // classes_per_task), steps_per_task, envs)
     spec = spec._replace(data=data.files)
-    return endless(supervised_task(spec, params, draw, accuracy))
+    return stream_of(supervised_task(spec, params, draw, accuracy))
 
 
 class Share(NamedTuple):
@@ -136,7 +136,7 @@ def warm_start(
     if not shares or not all(0 < share <= 1 for share in shares):
         raise ValueError(f"shares: {list(shares)} is not allowed; must be numbers in (0, 1], one for each task")
     data = samples_of(inputs, path, samples, flat, dimensions)
-    known = answers_of(labels, data, classes)
+    known = labels_or_targets_of(labels, data, classes)
     kept = data.size - round(held_out * data.size)
     if kept < 1:
         raise ValueError(f"held_out: {held_out} is not allowed; it leaves none of the {data.size} samples to train on")
@@ -152,5 +152,5 @@ def warm_start(
         row = problem.order[jax.random.randint(key, (), problem.first, problem.end)]
         return Supervised(data.rows(problem.inputs, row), known.at(problem.labels, row))
 
-    spec = answer_spec(data, known, "share", len(shares), steps_per_task, envs)
-    return endless(supervised_task(spec, params, draw, score_of(spec)))
+    spec = labels_or_targets_spec(data, known, "share", len(shares), steps_per_task, envs)
+    return stream_of(supervised_task(spec, params, draw, score_of(spec)))

@@ -11,8 +11,16 @@ from plasticity.core.types import Array, Key, Supervised, Visit
 from plasticity.envs.base import StreamFactory
 from plasticity.envs.changes import permutation
 from plasticity.envs.data import Inputs
-from plasticity.envs.samples import answers_of, samples_of
-from plasticity.envs.supervised import INPUTS, LABELS, TARGETS, answer_spec, endless, score_of, supervised_task
+from plasticity.envs.samples import labels_or_targets_of, samples_of
+from plasticity.envs.supervised import (
+    INPUTS,
+    LABELS,
+    TARGETS,
+    labels_or_targets_spec,
+    score_of,
+    stream_of,
+    supervised_task,
+)
 
 
 class Permuted(NamedTuple):
@@ -66,7 +74,7 @@ def permuted_inputs(
     task once; here images are drawn with replacement.
     """
     data = samples_of(inputs, path, samples, flat, dimensions)
-    known, size = answers_of(labels, data, classes), math.prod(data.shape)
+    known, size = labels_or_targets_of(labels, data, classes), math.prod(data.shape)
     reorder = permutation if permutations == "cumulative" else fresh_permutation
 
     def params(key: Key, visit: Visit) -> Permuted:
@@ -78,5 +86,5 @@ def permuted_inputs(
         x = data.rows(problem.inputs, row).reshape(-1)[problem.order]
         return Supervised(x.reshape(data.shape), known.at(problem.labels, row))
 
-    spec = answer_spec(data, known, "permutation", tasks, steps_per_task, envs)
-    return endless(supervised_task(spec, params, draw, score_of(spec)))
+    spec = labels_or_targets_spec(data, known, "permutation", tasks, steps_per_task, envs)
+    return stream_of(supervised_task(spec, params, draw, score_of(spec)))

@@ -136,7 +136,7 @@ def labels_of(kind: Literal["true", "random"], samples: Samples, classes: int | 
     return Labels(count, lambda key: jax.random.randint(key, (samples.size,), 0, count), lambda own, index: own[index])
 
 
-def answers_of(kind: Literal["true", "random"], samples: Samples, classes: int | None) -> Labels:
+def labels_or_targets_of(kind: Literal["true", "random"], samples: Samples, classes: int | None) -> Labels:
     """The same, where ``true`` ones may be real-valued targets. ``ValueError`` if these are given ``classes``."""
     if kind == "random" or samples.targets is None:
         return labels_of(kind, samples, classes)

@@ -13,8 +13,8 @@ from plasticity.envs.supervised import (
     INPUTS,
     TARGETS,
     StaticFraction,
-    endless,
     negative_squared_error,
+    stream_of,
     supervised_spec,
     supervised_task,
 )
@@ -121,4 +121,4 @@ def slowly_changing_regression(
 
     target = jax.ShapeDtypeStruct((1,), jnp.float32)
     spec = supervised_spec((bits,), target, 1, "bits", tasks, steps_per_task, envs)
-    return endless(supervised_task(spec, params, draw, negative_squared_error))
+    return stream_of(supervised_task(spec, params, draw, negative_squared_error))

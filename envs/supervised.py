@@ -46,7 +46,7 @@ class Sampler(NamedTuple):
     own: Callable[[Key], Any]  # key of the parameters -> what a lane has for life
     targets: Callable[[Key, Any, Array], Any]  # key of the parameters, the lane's own, task -> what the task is
     draw: Callable[[Key, Any], tuple[Any, Array]]  # key, the lane's own -> place, input
-    look: Callable[[Any, Any], Array]  # what the task is, place -> target
+    target_of: Callable[[Any, Any], Array]  # what the task is, place -> target
 
 
 def row_sampler(samples: Samples, targets: Callable[[Key, Any, Array], Array]) -> Sampler:
@@ -82,7 +82,7 @@ def supervised_task(
     return Task(spec, params, reset, step, at)
 
 
-def abrupt(sampler: Sampler) -> tuple[Callable[[Key, Visit], LearningTask], Draw]:
+def abrupt_change(sampler: Sampler) -> tuple[Callable[[Key, Visit], LearningTask], Draw]:
     """Parameters and samples of tasks that change abruptly."""
 
     def params(key: Key, visit: Visit) -> LearningTask:
@@ -91,7 +91,7 @@ def abrupt(sampler: Sampler) -> tuple[Callable[[Key, Visit], LearningTask], Draw
 
     def draw(key: Key, problem: LearningTask) -> Supervised:
         place, x = sampler.draw(key, problem.inputs)
-        return Supervised(x, sampler.look(problem.targets, place))
+        return Supervised(x, sampler.target_of(problem.targets, place))
 
     return params, draw
 
@@ -110,13 +110,13 @@ def gradual_change(sampler: Sampler, mix: Mix) -> tuple[Callable[[Key, Visit], L
     def draw(key: Key, problem: LearningTask) -> Supervised:
         one, two = jax.random.split(key)
         place, x = sampler.draw(one, problem.inputs)
-        old, new = (sampler.look(targets, place) for targets in (problem.before, problem.targets))
+        old, new = (sampler.target_of(targets, place) for targets in (problem.before, problem.targets))
         return Supervised(x, mix(two, old, new, problem.progress))
 
     return params, draw
 
 
-def progressing(steps: float) -> Callable[[LearningTask, Array], LearningTask]:
+def linear_progress(steps: float) -> Callable[[LearningTask, Array], LearningTask]:
     """``Task.at``: progress grows evenly from 0 to 1 over ``steps`` (static) env steps, however long the visit is."""
 
     def at(problem: LearningTask, step: Array) -> LearningTask:
@@ -125,32 +125,32 @@ def progressing(steps: float) -> Callable[[LearningTask, Array], LearningTask]:
     return at
 
 
-def either(key: Key, old: Array, new: Array, progress: Array) -> Array:
+def mix_labels(key: Key, old: Array, new: Array, progress: Array) -> Array:
     """The new label with probability ``progress``, else the old one."""
     return jnp.where(jax.random.bernoulli(key, progress), new, old)
 
 
-def between(key: Key, old: Array, new: Array, progress: Array) -> Array:
+def interpolate(key: Key, old: Array, new: Array, progress: Array) -> Array:
     """``(1 - progress) old + progress new``"""
     del key
     return (1 - progress) * old + progress * new
 
 
-def supervised_source(
+def supervised_stream(
     spec: StreamSpec,
     sampler: Sampler,
     score: Callable[[Array, Array], Array],
     mix: Mix,
     steps: float,
-    also: Callable[[Draw], Draw] = lambda draw: draw,
+    alter: Callable[[Draw], Draw] = lambda draw: draw,
 ) -> StreamFactory:
     """A stream of ``sampler``'s tasks; ``steps`` > 0 (static): each change takes that many env steps. ``also`` may
     change samples once they are drawn."""
-    params, draw = gradual_change(sampler, mix) if steps > 0 else abrupt(sampler)
-    return endless(supervised_task(spec, params, also(draw), score, progressing(steps) if steps > 0 else None))
+    params, draw = gradual_change(sampler, mix) if steps > 0 else abrupt_change(sampler)
+    return stream_of(supervised_task(spec, params, alter(draw), score, linear_progress(steps) if steps > 0 else None))
 
 
-def endless(task: Task) -> StreamFactory:
+def stream_of(task: Task) -> StreamFactory:
     return StreamFactory(task.spec, lambda lanes: vectorise(task, lanes, task.spec.envs))
 
 
@@ -177,7 +177,7 @@ def label_spec(shape: Sequence[int], classes: int, name: str, tasks: int, steps:
     return supervised_spec(shape, jax.ShapeDtypeStruct((), jnp.int32), classes, name, tasks, steps, envs)
 
 
-def answer_spec(samples: Samples, known: Labels, name: str, tasks: int, steps: int, envs: int) -> StreamSpec:
+def labels_or_targets_spec(samples: Samples, known: Labels, name: str, tasks: int, steps: int, envs: int) -> StreamSpec:
     """Classification, or regression if ``known`` are real-valued targets; the rest as in :func:`supervised_spec`."""
     shape, dtype = ((known.classes,), jnp.float32) if known.real else ((), jnp.int32)
     target = jax.ShapeDtypeStruct(shape, dtype)

@@ -23,13 +23,13 @@ from plasticity.envs.supervised import (
     StaticFraction,
     StaticNonNegative,
     accuracy,
-    between,
-    either,
+    interpolate,
     label_spec,
+    mix_labels,
     negative_squared_error,
     row_sampler,
-    supervised_source,
     supervised_spec,
+    supervised_stream,
 )
 
 StaticPositive = Annotated[float, Field(gt=0)]
@@ -98,7 +98,7 @@ def relabelled(
         return redrawn_labels(labels, drawn if initial == "random" else data.labels, task, fraction, classes)
 
     spec = label_spec(data.shape, classes, "labels", tasks, steps_per_task, envs)._replace(data=data.files)
-    return supervised_source(spec, row_sampler(data, targets), accuracy, either, gradual * steps_per_task)
+    return supervised_stream(spec, row_sampler(data, targets), accuracy, mix_labels, gradual * steps_per_task)
 
 
 @metadata(
@@ -150,7 +150,7 @@ def permuted_labels(
 
     sampler = Sampler(data.shape, own, targets, draw, lambda order, label: order[label])
     spec = label_spec(data.shape, known.classes, "names", tasks, steps_per_task, envs)._replace(data=data.files)
-    return supervised_source(spec, sampler, accuracy, either, gradual * steps_per_task)
+    return supervised_stream(spec, sampler, accuracy, mix_labels, gradual * steps_per_task)
 
 
 def check_regression(inputs: str, samples: int | None, targets: str) -> None:
@@ -244,6 +244,11 @@ def regression(
             sampler = fixed_inputs(data, family, outputs, shift, scale)
     target = jax.ShapeDtypeStruct((outputs,), jnp.float32)
     spec = supervised_spec(sampler.shape, target, outputs, "function", tasks, steps_per_task, envs)
-    return supervised_source(
-        spec._replace(data=files), sampler, negative_squared_error, between, gradual * steps_per_task, also=noisy(noise)
+    return supervised_stream(
+        spec._replace(data=files),
+        sampler,
+        negative_squared_error,
+        interpolate,
+        gradual * steps_per_task,
+        alter=noisy(noise),
     )

@@ -46,8 +46,8 @@ def sticky_actions(*, probability: Values = 0.25, per: Per = "visit", gradual: f
     def act(draw: Key, problem: Any, memory: Any, action: Array, done: Done) -> tuple[Any, Array]:
         last, opened = memory
         sticks = ~opened & (jax.random.uniform(draw, opened.shape) < between(problem, done))
-        chosen = jnp.where(sticks.reshape(-1, *(1 for _ in action.shape[1:])), last, action).astype(last.dtype)
-        return (chosen, opened), chosen
+        executed = jnp.where(sticks.reshape(-1, *(1 for _ in action.shape[1:])), last, action).astype(last.dtype)
+        return (executed, opened), executed
 
     def see(draw: Key, problem: Any, memory: Any, timestep: TimeStep, done: Done) -> tuple[Any, TimeStep]:
         return (memory[0], timestep.step_type == FIRST), timestep

@@ -235,4 +235,4 @@ class Agent(NamedTuple):
     play: Callable[[Key, AgentState, Any, Array], Array]
     # observation [E, ...], epsilon float32[] -> actions [E, ...]; for evaluation: nothing is explored but that with
     # probability epsilon a discrete action is uniformly random
-    told: str = ""  # the setting through which the agent itself, apart from its intervention, acts at task switches
+    switch_setting: str = ""  # the agent's setting that acts at task switches, other than its interventions; "" if none

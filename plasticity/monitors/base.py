@@ -44,12 +44,12 @@ def compose(*monitors: Monitor) -> Monitor:
             s, found = monitor.measure(jax.random.fold_in(key, i), s, probe)
             written.append((f"monitors.{i}", found))
             states.append(s)
-        return tuple(states), together(written)
+        return tuple(states), merged_metrics(written)
 
     return Monitor(measure, init, {name: limits for each in monitors for name, limits in each.ranges.items()})
 
 
-def together(written: Iterable[tuple[str, Metrics]]) -> Metrics:
+def merged_metrics(written: Iterable[tuple[str, Metrics]]) -> Metrics:
     """All metrics, from pairs of a monitor's path and what it wrote.
 
     ``ValueError`` naming both monitors and the metric if two write the same one.
@@ -68,7 +68,7 @@ def together(written: Iterable[tuple[str, Metrics]]) -> Metrics:
     return metrics
 
 
-def labelled(path: str, kind: str, monitor: Monitor) -> Monitor:
+def checked_monitor(path: str, kind: str, monitor: Monitor) -> Monitor:
     """The monitor with its path prefixed to every ``ValueError``; also ``ValueError`` if it writes no named numbers."""
 
     def named(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -92,7 +92,7 @@ def labelled(path: str, kind: str, monitor: Monitor) -> Monitor:
     return monitor._replace(measure=named(measure), init=named(monitor.init))
 
 
-def noting(path: str, monitor: Monitor, wrote: set[str]) -> Monitor:
+def recording_writes(path: str, monitor: Monitor, wrote: set[str]) -> Monitor:
     """The monitor, which adds its path to ``wrote`` once it has been traced and has written a number."""
 
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:

@@ -68,16 +68,16 @@ def capacity(*, learning_rate: NonNegative = 1e-3, batch: Size = 32) -> Monitor:
         steps = target.shape[0] // size
         rows = jax.random.permutation(key, target.shape[0])[: steps * size].reshape(steps, size)
 
-        def loss(params: object, chosen: Rows = None) -> Array:
-            made = outputs(probe.network, params, at(probe.observation, chosen))[name]
-            return mean_where(at(probe.valid, chosen), distance(at(target, chosen), made))
+        def loss(params: object, batch_rows: Rows = None) -> Array:
+            made = outputs(probe.network, params, at(probe.observation, batch_rows))[name]
+            return mean_where(at(probe.valid, batch_rows), distance(at(target, batch_rows), made))
 
         start = Start(probe.learner.params, rule.init(probe.learner.params))
         return loss(train(rule, start, loss, steps, key, rows))
 
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
-        born, shuffled = jax.random.split(key)
-        targets = outputs(probe.network, probe.fresh(born).params, probe.observation)
+        fresh_key, shuffled = jax.random.split(key)
+        targets = outputs(probe.network, probe.fresh(fresh_key).params, probe.observation)
         found = {name: fitted(shuffled, probe, name, target) for name, target in targets.items()}
         parts = {f"capacity/{name}": value for name, value in found.items() if name}
         return state, {"capacity": sum(found.values(), jnp.zeros(()))} | parts

@@ -41,7 +41,7 @@ from plasticity.core.schedules import Number
 from plasticity.core.types import Array, Key, Metrics, Params, Probe, State
 from plasticity.monitors.base import Monitor
 from plasticity.monitors.updates import second_moments
-from plasticity.optim.step_sizes import says
+from plasticity.optim.step_sizes import reports_step_size
 
 Loss = Literal["task", "perturbed"]
 Matrix = Literal["hessian", "gauss_newton", "preconditioned"]
@@ -244,7 +244,7 @@ def hessian_top_eigenvalue(
         ritz = linalg.eigenvalues(tridiagonal(*lanczos(product, start, iterations)))
         found = {name: ritz[-1], "hessian_bottom_eigenvalue": ritz[0]}
         found |= {f"{name}/{i}": ritz[-i] for i in range(2, k + 1)}
-        if says(probe.optimizer):
+        if reports_step_size(probe.optimizer):
             found[f"{name}/times_learning_rate"] = probe.optimizer.learning_rate(probe.learner.opt_state) * ritz[-1]
         return state, found
 

@@ -48,8 +48,8 @@ def train(optimizer: Optimizer, start: Start, loss: Loss, steps: int, key: Key, 
     rule = plain(optimizer)
 
     def step(now: Start, xs: tuple[Array, Rows]) -> tuple[Start, None]:
-        i, chosen = xs
-        gradients = jax.grad(loss)(now.params, chosen)
+        i, batch_rows = xs
+        gradients = jax.grad(loss)(now.params, batch_rows)
         updates, opt_state = rule.update(gradients, now.opt_state, now.params, key=jax.random.fold_in(key, i))
         return Start(optax.apply_updates(now.params, updates), opt_state), None
 
@@ -58,8 +58,8 @@ def train(optimizer: Optimizer, start: Start, loss: Loss, steps: int, key: Key, 
 
 def current_and_fresh(probe: Probe, key: Key, continued: bool = False) -> Start:
     """The learner and a fresh network, leading axis 2, for one vmap; with fresh optimizers or each with its own."""
-    newborn = probe.fresh(key)
-    both = [Start(learner.params, learner.opt_state) for learner in (probe.learner, newborn)]
+    fresh = probe.fresh(key)
+    both = [Start(learner.params, learner.opt_state) for learner in (probe.learner, fresh)]
     if not continued:
         both = [Start(start.params, probe.optimizer.init(start.params)) for start in both]
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *both)

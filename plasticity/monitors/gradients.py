@@ -98,11 +98,11 @@ def gradient_covariance(*, k: Several = 32) -> Monitor:
 
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
         del key
-        rows, there = first_valid("gradient_covariance", k, probe.valid)
-        kernel = jnp.where(jnp.outer(there, there) > 0, loss_kernel(probe, rows), 0)
+        rows, present = first_valid("gradient_covariance", k, probe.valid)
+        kernel = jnp.where(jnp.outer(present, present) > 0, loss_kernel(probe, rows), 0)
         lengths = jnp.sqrt(jnp.diagonal(kernel))
         cosines = ratio(kernel, jnp.outer(lengths, lengths))
-        pairs = jnp.outer(there, there) * (1 - jnp.eye(k))
+        pairs = jnp.outer(present, present) * (1 - jnp.eye(k))
 
         def mean(values: Array) -> Array:
             return jnp.sum(values * pairs) / jnp.sum(pairs)
@@ -114,7 +114,7 @@ def gradient_covariance(*, k: Several = 32) -> Monitor:
             "gradient_covariance/absolute": mean(jnp.abs(cosines)),
             "gradient_covariance/negative": mean(cosines < 0),
             "gradient_covariance/effective_rank": entropy_rank(_spectrum(cosines)),
-            "gradient_covariance/vanishing": jnp.sum(there * (lengths == 0)) / jnp.sum(there),
+            "gradient_covariance/vanishing": jnp.sum(present * (lengths == 0)) / jnp.sum(present),
         }
         return state, {name: jnp.where(unknown, jnp.nan, value) for name, value in found.items()}
 
@@ -159,11 +159,11 @@ def ntk(*, k: Repeats = 32) -> Monitor:
 
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
         del key
-        rows, there = first_valid("ntk", k, probe.valid)
-        kernel = jnp.where(jnp.outer(there, there) > 0, tangent_kernel(probe, rows), 0)
+        rows, present = first_valid("ntk", k, probe.valid)
+        kernel = jnp.where(jnp.outer(present, present) > 0, tangent_kernel(probe, rows), 0)
         eigenvalues = _spectrum(kernel)
         floor = eigenvalues[0] * k * jnp.finfo(kernel.dtype).eps
-        lowest = eigenvalues[jnp.sum(there, dtype=jnp.int32) - 1]
+        lowest = eigenvalues[jnp.sum(present, dtype=jnp.int32) - 1]
         relative = ratio(kernel, jnp.max(jnp.abs(kernel)))  # whose squares neither overflow nor vanish
         found = {
             "ntk": entropy_rank(eigenvalues),
@@ -172,7 +172,7 @@ def ntk(*, k: Repeats = 32) -> Monitor:
             "ntk/diagonal": ratio(jnp.sum(jnp.diagonal(relative) ** 2), jnp.sum(relative**2)),
             "ntk/top": ratio(eigenvalues[0], jnp.sum(eigenvalues)),
         }
-        unknown = jnp.isnan(eigenvalues[0]) | (jnp.sum(there) == 0)
+        unknown = jnp.isnan(eigenvalues[0]) | (jnp.sum(present) == 0)
         return state, {name: jnp.where(unknown, jnp.nan, value) for name, value in found.items()}
 
     return Monitor(measure, ranges={"ntk": NOT_NEGATIVE})

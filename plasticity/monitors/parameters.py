@@ -11,7 +11,7 @@ from plasticity.core import linalg, trees
 from plasticity.core.errors import check
 from plasticity.core.types import Array, Key, Metrics, ModulePath, Params, Probe, State
 from plasticity.monitors.base import NOT_NEGATIVE, Monitor
-from plasticity.optim.step_sizes import needed
+from plasticity.optim.step_sizes import required_step_size
 
 Law = Literal["adam", "sgd"]
 
@@ -142,7 +142,7 @@ def effective_learning_rate(*, law: Law = "adam") -> Monitor:
 
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
         del key
-        eta = needed(probe.optimizer, "effective_learning_rate")(probe.learner.opt_state)
+        eta = required_step_size(probe.optimizer, "effective_learning_rate")(probe.learner.opt_state)
         norms = kernel_norms(probe.learner.params, probe.network.hidden)
         rates = {name: eta / norm**power for name, norm in norms.items()}
         if not rates:

@@ -52,14 +52,14 @@ def _minibatches(key: Key, steps: int, batch: int | None, valid: Array) -> Rows:
 def _fit_wave(probe: Probe, start: Start, wave: Array, steps: int, key: Key, rows: Rows) -> tuple[Array, Array]:
     """Squared loss on ``mean prediction + wave`` before and after training, float32[] each."""
 
-    def predict(params: Params, chosen: Rows = None) -> Array:
-        return _predictions(probe, params, at(probe.observation, chosen))
+    def predict(params: Params, batch_rows: Rows = None) -> Array:
+        return _predictions(probe, params, at(probe.observation, batch_rows))
 
     target = mean_where(probe.valid, predict(start.params)) + wave
 
-    def loss(params: Params, chosen: Rows = None) -> Array:
-        errors = jnp.mean((predict(params, chosen) - at(target, chosen)) ** 2, axis=-1)
-        return mean_where(at(probe.valid, chosen), errors)
+    def loss(params: Params, batch_rows: Rows = None) -> Array:
+        errors = jnp.mean((predict(params, batch_rows) - at(target, batch_rows)) ** 2, axis=-1)
+        return mean_where(at(probe.valid, batch_rows), errors)
 
     return loss(start.params), loss(train(probe.optimizer, start, loss, steps, key, rows))
 
@@ -131,11 +131,11 @@ def plasticity_probe(
 
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
         def one(key: Key) -> tuple[Array, Array]:
-            drawn, born, rows_key, step_key = jax.random.split(key, 4)
+            drawn, fresh_key, rows_key, step_key = jax.random.split(key, 4)
             with jax.default_matmul_precision("float32"):  # else an accelerator rounds the phase to nothing
                 random = _predictions(probe, probe.fresh(drawn).params, probe.observation)
             wave, rows = sine(random, frequency), _minibatches(rows_key, steps, batch, probe.valid)
-            both = current_and_fresh(probe, born, continued)
+            both = current_and_fresh(probe, fresh_key, continued)
             return jax.vmap(lambda start: _fit_wave(probe, start, wave, steps, step_key, rows))(both)
 
         before, after = (jnp.mean(each, axis=0) for each in jax.vmap(one)(jax.random.split(key, targets)))

@@ -83,7 +83,7 @@ def _before_outputs(network: Network) -> list[str]:
     return list(dict.fromkeys(readers[path] for path in network.outputs if path in readers))
 
 
-def _chosen(name: str, layer: str, network: Network, layers: dict[str, Activation]) -> dict[str, Array]:
+def _selected(name: str, layer: str, network: Network, layers: dict[str, Activation]) -> dict[str, Array]:
     """Metric -> post-activations."""
     if not layers:
         return {}
@@ -105,9 +105,9 @@ def _length(values: Array) -> Array:
 def _rank_monitor(name: str, layer: str, centred: bool, rank: Rank) -> Monitor:
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
         del key
-        chosen = _chosen(name, layer, probe.network, hidden_layers(probe.network, probe.activations))
+        selected = _selected(name, layer, probe.network, hidden_layers(probe.network, probe.activations))
         found: dict[str, Array] = {}
-        for metric, post in chosen.items():
+        for metric, post in selected.items():
             samples, features = len(post), post[0].size
             found[metric] = rank(singular_values(post, centred), (samples, features))
             if samples < features:

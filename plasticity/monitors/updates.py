@@ -53,14 +53,14 @@ def intended_update(key: Key, probe: Probe) -> Params:
     """
     learner = probe.learner
     gradient = jax.grad(probe.loss)(learner.params)
-    told: Mapping[str, Any] = {
+    extra: Mapping[str, Any] = {
         "key": key,
         "td_error": -jnp.ones(()),
         "trace_decay": jnp.zeros(()),
         "trace_start": jnp.ones((), bool),
         "trace_end": jnp.ones((), bool),
     }
-    return probe.optimizer.update(gradient, learner.opt_state, learner.params, **told)[0]
+    return probe.optimizer.update(gradient, learner.opt_state, learner.params, **extra)[0]
 
 
 def _quotient(numerator: Array, denominator: Array) -> Array:

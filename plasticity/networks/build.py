@@ -21,8 +21,8 @@ from plasticity.networks.layers import (
     ACTIVATIONS,
     INITIALISERS,
     Normalisation,
-    lengths,
     spectrally_normalised,
+    unit_norms,
     weight_normalised,
 )
 from plasticity.networks.spec import (
@@ -63,7 +63,7 @@ class Layer(nn.Module):
 
     def reparameterised(self, kernel: Array) -> Array:
         if self.node.parameterisation == "weight":
-            return weight_normalised(kernel, self.param("gain", lambda key: lengths(kernel)))
+            return weight_normalised(kernel, self.param("gain", lambda key: unit_norms(kernel)))
         if self.node.parameterisation == "spectral":
             return spectrally_normalised(kernel, self.spec.power_iterations)
         return kernel
@@ -105,7 +105,7 @@ def prepare(spec: NetworkSpec, observations: Array) -> Array:
     return jnp.moveaxis(x, 1, -1) if spec.channels_first else x
 
 
-def at_birth(spec: NetworkSpec, params: Params) -> Params:
+def with_injection(spec: NetworkSpec, params: Params) -> Params:
     """The initial parameters from flax; with an injection the anchor copies the new head and the gate is closed."""
     if spec.injected is None:
         return params
@@ -119,7 +119,7 @@ def is_open(params: Mapping[str, Any]) -> Array:
     return opened
 
 
-def held(spec: NetworkSpec, params: Params) -> Params:
+def frozen_old_head(spec: NetworkSpec, params: Params) -> Params:
     """The parameters, with the gradient of the old head stopped once the injection's gate is open."""
     if spec.injected is None:
         return params
@@ -132,7 +132,7 @@ def held(spec: NetworkSpec, params: Params) -> Params:
     return {name: jax.tree.map(hold, part) if name in old else part for name, part in params.items()}
 
 
-def joined(spec: NetworkSpec, params: Params, made: Mapping[str, Array]) -> Array:
+def head_outputs(spec: NetworkSpec, params: Params, made: Mapping[str, Array]) -> Array:
     """All heads' outputs side by side, ``[B, outputs]``; with an injection ``old + (new - anchor)``.
 
     The value does not depend on the gate, which only enables the new head's gradient. The anchor is never trained.
@@ -157,12 +157,12 @@ def build(spec: NetworkSpec) -> Network:
     layers, with_auxiliary = Layers(spec, nodes), Layers(spec, nodes + extra)
 
     def init(key: Key) -> Params:
-        return at_birth(spec, with_auxiliary.init(key, jnp.zeros((1, *spec.observation)))["params"])
+        return with_injection(spec, with_auxiliary.init(key, jnp.zeros((1, *spec.observation)))["params"])
 
     def apply(params: Params, observations: Any) -> tuple[Array, Mapping[str, Activation]]:
-        made: Any = layers.apply({"params": held(spec, params)}, observations)
+        made: Any = layers.apply({"params": frozen_old_head(spec, params)}, observations)
         outputs, activations = made
-        return joined(spec, params, outputs), activations
+        return head_outputs(spec, params, outputs), activations
 
     hidden = tuple((node.name,) for node in nodes if node.hidden)
     outputs = tuple((node.name,) for node in nodes if not node.hidden)

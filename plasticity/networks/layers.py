@@ -123,7 +123,7 @@ INITIALISERS: Mapping[str, Callable[..., Array]] = {
 PARAMETERISATIONS = ("none", "weight", "spectral", "spectral_first")
 
 
-def lengths(kernel: Array) -> Array:
+def unit_norms(kernel: Array) -> Array:
     """The Euclidean norm of each unit's incoming weights, ``[units]``, for a kernel ``[..., units]``."""
     return jnp.sqrt(jnp.square(kernel).sum(tuple(range(kernel.ndim - 1))))
 

@@ -135,7 +135,7 @@ class NetworkSpec:
             check_least("auxiliary", self.auxiliary, 1)
         if self.heads and sum(head.outputs for head in self.heads) != self.outputs:
             raise ValueError(f"heads must have {self.outputs} outputs together, got {self.heads}")
-        maps(self)
+        feature_maps(self)
         nodes_of(self)
         auxiliary_nodes(self)
 
@@ -150,7 +150,7 @@ class NetworkSpec:
         return ACTIVATIONS[self.activation].copies
 
 
-def maps(spec: NetworkSpec) -> tuple[Shape, ...]:
+def feature_maps(spec: NetworkSpec) -> tuple[Shape, ...]:
     """``(H, W, channels)`` of each convolution's output; ``ValueError`` if a kernel is larger than its input."""
     shape = spec.observation[1:] + spec.observation[:1] if spec.channels_first else spec.observation
     found = []
@@ -266,7 +266,7 @@ def wiring(spec: NetworkSpec) -> tuple[Units, ...]:
     ``arange(channels)`` tiled, not repeated; likewise the copies of crelu.
     """
     nodes = nodes_of(spec) + auxiliary_nodes(spec)
-    areas = {f"hidden_{i}": math.prod(shape[:2]) for i, shape in enumerate(maps(spec))}
+    areas = {f"hidden_{i}": math.prod(shape[:2]) for i, shape in enumerate(feature_maps(spec))}
 
     def owner(node: Node, reader: Node) -> np.ndarray:
         flattened = isinstance(node.shape, Convolution) and not isinstance(reader.shape, Convolution)

@@ -15,7 +15,7 @@ import optax
 from plasticity.config.fields import BelowOne, NonNegative, Positive, metadata
 from plasticity.core.schedules import Number
 from plasticity.core.types import Array, Optimizer, Params
-from plasticity.optim.step_sizes import carried
+from plasticity.optim.step_sizes import forwarded
 
 DIVIDED = ("trace", "gradient", "penalty")  # extra arguments that have the parameters' structure
 AGENTS_WITH_TRACES = "stream_q, adaptive_q and stream_ac"
@@ -102,7 +102,7 @@ def eligible(optimizer: Optimizer) -> Optimizer:
         updates, inner = optimizer.update(descent, state.inner, params, **(extra | facts._asdict()))
         return updates, Eligibility(trace, 1.0 - jnp.asarray(trace_end, jnp.float32), inner)
 
-    return Optimizer(init, update, carried(optimizer, lambda state: optimizer.learning_rate(state.inner)))
+    return Optimizer(init, update, forwarded(optimizer, lambda state: optimizer.learning_rate(state.inner)))
 
 
 def remembers(state: optax.OptState) -> bool:
@@ -253,7 +253,7 @@ def parts(optimizers: Mapping[str, Optimizer]) -> Optimizer:
         return {name: updates[name] for name in gradients}, new
 
     first = next(iter(optimizers))
-    rate = carried(optimizers[first], lambda state: optimizers[first].learning_rate(state[first]))
+    rate = forwarded(optimizers[first], lambda state: optimizers[first].learning_rate(state[first]))
     return Optimizer(init, update, rate)
 
 

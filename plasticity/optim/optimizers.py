@@ -17,7 +17,7 @@ from plasticity.core.errors import check
 from plasticity.core.schedules import Number, Schedule
 from plasticity.core.types import Array, Optimizer, Params
 from plasticity.optim.eligibility import STREAMING
-from plasticity.optim.step_sizes import Unsaid, carried, says
+from plasticity.optim.step_sizes import UnknownStepSize, forwarded, reports_step_size
 
 Counts = Literal["shared", "parameter"]
 
@@ -103,22 +103,22 @@ def wrap(
         return Wrapped(first.init(params), optimizer.init(params), last.init(params))
 
     def update(gradients: Params, state: Wrapped, params: Params = None, **extra: Any) -> tuple[Params, Wrapped]:
-        rate = {"learning_rate": optimizer.learning_rate(state.inner)} if says(optimizer) else {}
+        rate = {"learning_rate": optimizer.learning_rate(state.inner)} if reports_step_size(optimizer) else {}
         updates, before_state = first.update(gradients, state.before, params, **(extra | rate))
         updates, inner = optimizer.update(updates, state.inner, params, **extra)
         updates, after_state = last.update(updates, state.after, params, **(extra | rate))
         return updates, Wrapped(before_state, inner, after_state)
 
-    return Optimizer(init, update, carried(optimizer, lambda state: optimizer.learning_rate(state.inner)))
+    return Optimizer(init, update, forwarded(optimizer, lambda state: optimizer.learning_rate(state.inner)))
 
 
-def lifted(name: str, made: Any) -> Any:
+def as_optimizer(name: str, made: Any) -> Any:
     """A plain optax transformation as an optimizer that does not report its step size; anything else unchanged."""
     if isinstance(made, Optimizer) or not isinstance(made, optax.GradientTransformation):
         return made
     rule = optax.with_extra_args_support(made)
-    unsaid: Any = Unsaid(name)
-    return Optimizer(rule.init, rule.update, unsaid)
+    unknown: Any = UnknownStepSize(name)
+    return Optimizer(rule.init, rule.update, unknown)
 
 
 def step_size(learning_rate: Number, schedule: Callable[[], Schedule] | None) -> Schedule:
@@ -157,7 +157,7 @@ def sgd(
     return descend(rule, rate, scheduled=schedule is not None)
 
 
-def grown(x: Array) -> Array:
+def one_minus_exp(x: Array) -> Array:
     """``1 - exp(x)`` for ``x <= 0``, relative error about 1e-6; ``jnp.expm1`` costs three times as much on a CPU."""
     series = -x * (1.0 + x / 2.0 * (1.0 + x / 3.0 * (1.0 + x / 4.0 * (1.0 + x / 5.0))))
     return jnp.where(x > -0.1, series, 1.0 - jnp.exp(x))
@@ -173,7 +173,7 @@ def scale_by_counted_adam(b1: Number, b2: Number, eps: Number, eps_root: Number)
         return Counted(jax.tree.map(lambda x: jnp.zeros_like(x, jnp.int32), params), zeros, zeros)
 
     def direction(t: Array, m: Array, v: Array) -> Array:
-        first, second = (grown(t.astype(jnp.float32) * rate) for rate in rates)  # 1 - b^t
+        first, second = (one_minus_exp(t.astype(jnp.float32) * rate) for rate in rates)  # 1 - b^t
         return (m / first) / (jnp.sqrt(v / second + eps_root) + eps)
 
     def update(gradients: Params, state: Counted, params: Params = None) -> tuple[Params, Counted]:

@@ -8,7 +8,7 @@ from plasticity.core.types import Array, Optimizer
 StepSize = Callable[[Any], Array]
 
 
-class Unsaid(NamedTuple):
+class UnknownStepSize(NamedTuple):
     """The ``learning_rate`` of an optimizer that does not report its step size, such as an optax transformation."""
 
     name: str
@@ -18,19 +18,19 @@ class Unsaid(NamedTuple):
         raise ValueError(f"the step size of optimizer `{self.name}` is unknown; it is a plain optax transformation")
 
 
-def says(optimizer: Optimizer) -> bool:
+def reports_step_size(optimizer: Optimizer) -> bool:
     """Whether the optimizer reports its step size."""
-    return not isinstance(optimizer.learning_rate, Unsaid)
+    return not isinstance(optimizer.learning_rate, UnknownStepSize)
 
 
-def carried(optimizer: Optimizer, learning_rate: StepSize) -> StepSize:
-    """``learning_rate``, which calls the inner optimizer's; ``Unsaid`` if that optimizer does not report it."""
-    return learning_rate if says(optimizer) else optimizer.learning_rate
+def forwarded(optimizer: Optimizer, learning_rate: StepSize) -> StepSize:
+    """``learning_rate``, which calls the inner optimizer's; ``UnknownStepSize`` if that optimizer does not report it."""
+    return learning_rate if reports_step_size(optimizer) else optimizer.learning_rate
 
 
-def needed(optimizer: Optimizer, by: str) -> StepSize:
+def required_step_size(optimizer: Optimizer, by: str) -> StepSize:
     """The optimizer's step size; ``ValueError`` naming ``by`` and the optimizer if it does not report it."""
-    if isinstance(optimizer.learning_rate, Unsaid):
+    if isinstance(optimizer.learning_rate, UnknownStepSize):
         raise ValueError(f"{by} needs the optimizer's step size, which `{optimizer.learning_rate.name}`, a plain optax "
                          "transformation, does not report")  # fmt: skip
     return optimizer.learning_rate

@@ -31,7 +31,7 @@ from plasticity.engine.visits import scheduled
 from plasticity.envs.base import StreamFactory
 from plasticity.interventions import rehearsal
 from plasticity.interventions.base import Intervention, clashes, compose, unchanged
-from plasticity.monitors.base import labelled, noting
+from plasticity.monitors.base import checked_monitor, recording_writes
 from plasticity.runs.parquet import IDENTITY
 from plasticity.runs.session import Job
 
@@ -154,7 +154,7 @@ def _check_task_aware(each: ProgramSettings, spec: StreamSpec) -> None:
     built = each.build({})
     labels = paths("interventions", each.interventions)
     needing = [label for label, made in zip(labels, built.interventions, strict=True) if made().switch is not unchanged]
-    own = built.agent(spec, Intervention()).told
+    own = built.agent(spec, Intervention()).switch_setting
     needing += [f"agent.{own}"] if own else []
     if needing:
         raise UserError(f"arms.{each.arm}: {' and '.join(needing)} must know of task switches; set `task_aware: true`")
@@ -175,7 +175,9 @@ def _rehearse(job: Job, settings: ProgramSettings) -> Rehearsed:
     """
     seen: rehearsal.Seen = set()
     wrote: set[str] = set()
-    noted = tuple(each._replace(monitor=noting(each.path, each.monitor, wrote)) for each in job.program.monitors)
+    noted = tuple(
+        each._replace(monitor=recording_writes(each.path, each.monitor, wrote)) for each in job.program.monitors
+    )
     build = functools.partial(_agent, settings, job.program.spec, seen=seen)
     watched = job.program._replace(build=build, monitors=noted)
     run = Run(watched, job.placement, devices())
@@ -329,7 +331,7 @@ def _program(experiment: Experiment, source: StreamFactory, each: ProgramSetting
         build=functools.partial(_agent, each, source.spec),
         make_stream=source.make,
         monitors=tuple(
-            Monitoring(labelled(label, kind.kind, _checked(label, made)), steps, label)
+            Monitoring(checked_monitor(label, kind.kind, _checked(label, made)), steps, label)
             for label, kind, made, steps in monitors
         ),
         hyper=each.hyper,

@@ -12,8 +12,7 @@ import pytest
 
 from plasticity.config.fields import metadata_of
 from plasticity.monitors import MONITORS, Monitor, compose
-from plasticity.monitors.base import labelled
-from plasticity.monitors.base import together as joined
+from plasticity.monitors.base import checked_monitor, merged_metrics
 from plasticity.networks.build import build
 from plasticity.networks.spec import Convolution, Head, NetworkSpec
 from plasticity.optim.optimizers import adam
@@ -113,7 +112,11 @@ def test_metrics_lie_in_the_ranges_that_their_monitors_declare(program, alone):
 
 def test_a_path_in_front_of_its_errors_leaves_a_monitor_its_ranges():
     monitor = MONITORS["dead_units"]()
-    assert labelled("monitors.dead_units", "dead_units", monitor).ranges == monitor.ranges == {"dead_units": (0.0, 1.0)}
+    assert (
+        checked_monitor("monitors.dead_units", "dead_units", monitor).ranges
+        == monitor.ranges
+        == {"dead_units": (0.0, 1.0)}
+    )
 
 
 def test_one_trace_for_all_calls(program, alone, arguments):
@@ -252,7 +255,7 @@ def test_every_monitor_works_on_every_kind_of_network_or_says_why_not(probes, ki
         meaning="logits"
     )
     for name, factory in MONITORS.items():
-        monitor = labelled(f"monitors.{name}", name, factory(**SMALL.get(name, {})))
+        monitor = checked_monitor(f"monitors.{name}", name, factory(**SMALL.get(name, {})))
         measure = partial(monitor.measure, jax.random.key(0), monitor.init(params), probe)
         try:
             found = jax.eval_shape(measure)[1]
@@ -263,9 +266,9 @@ def test_every_monitor_works_on_every_kind_of_network_or_says_why_not(probes, ki
 
 def test_two_monitors_that_write_one_metric_are_both_named():
     found = {"a": jnp.ones(()), "b": jnp.ones(())}
-    assert set(joined([("monitors.x", {"a": found["a"]}), ("monitors.y", {"b": found["b"]})])) == {"a", "b"}
+    assert set(merged_metrics([("monitors.x", {"a": found["a"]}), ("monitors.y", {"b": found["b"]})])) == {"a", "b"}
     with pytest.raises(ValueError, match=r"^monitors.x and monitors.y both write the metric `a`; keep one"):
-        joined([("monitors.x", {"a": found["a"]}), ("monitors.y", found)])
+        merged_metrics([("monitors.x", {"a": found["a"]}), ("monitors.y", found)])
 
 
 def returning(made: Any) -> Any:
@@ -275,6 +278,6 @@ def returning(made: Any) -> Any:
 def test_what_is_no_mapping_of_numbers_is_refused():
     wrong: tuple[Any, ...] = ((), {"a": 1.0}, ((), {"a": jnp.ones(2)}), ((), {"a": "much"}), ((), {1: 1.0}))
     for made in wrong:
-        monitor = labelled("monitors.odd", "odd", Monitor(returning(made)))
+        monitor = checked_monitor("monitors.odd", "odd", Monitor(returning(made)))
         with pytest.raises(ValueError, match=r"^monitors.odd: "):
             monitor.measure(jax.random.key(0), (), None)

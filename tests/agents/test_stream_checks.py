@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from plasticity.agents.suits import check_acting
+from plasticity.agents.stream_checks import check_acting
 from plasticity.core.types import StreamSpec, Supervised, VisitPlan
 
 PLAIN = jax.ShapeDtypeStruct((3,), jnp.float32)
