@@ -1,4 +1,4 @@
-"""Components shared by all agents: network, optimizer, one intervention, and the order of operations in an update."""
+"""Components shared by all agents: network, optimizer, intervention, and the order of operations in an update."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
@@ -27,11 +27,11 @@ from plasticity.networks.build import build
 from plasticity.networks.spec import NetworkSpec
 
 Loss = Callable[[Params], tuple[Any, ...]]  # -> task loss, activations, optionally a mapping of further metrics
-Rest = Callable[[Array], Mapping[str, Any]]  # step of creation -> a fresh agent's memory besides its Learner
+Rest = Callable[[Array], Mapping[str, Any]]  # env step of creation -> a fresh agent's memory besides its Learner
 Target = Callable[[Params], Params]
 Meaning = Literal["values", "logits", "prediction"]
 
-# One tag for each use of an agent's key.
+# Tags that derive one key for each use from an agent's key.
 PARAMS, PLUGINS, ACTION, SAMPLE, STEP, NOISE, PREPARE, RULE, REFERENCE = range(9)
 
 
@@ -55,12 +55,12 @@ def no_memory(created: Array) -> Mapping[str, Any]:
 
 
 class AgentCore(NamedTuple):
-    """The components of one lane's agent after the intervention is applied, and the functions every agent needs."""
+    """The components of one lane's agent, with the intervention applied, and the functions that every agent needs."""
 
     network: Network
     optimizer: Optimizer
     intervention: Intervention
-    fresh: Callable[[Key, Array], Learner]  # key, step of creation -> a fresh agent's full state, including `rest`
+    fresh: Callable[[Key, Array], Learner]  # key, env step of creation -> a fresh agent's Learner, with `rest`
 
     def init(self, key: Key) -> AgentState:
         """Initialise an agent and its plug-in state."""
@@ -79,7 +79,7 @@ class AgentCore(NamedTuple):
         loss: Callable[[Params], Array] = no_loss,
         reference: Callable[[], Any] | None = None,
     ) -> Context:
-        """Context an intervention may read before the forward pass; ``reference`` defaults to the batch itself."""
+        """The context that interventions read before the forward pass; ``reference`` defaults to the batch itself."""
         return Context(
             clock=clock,
             observation=observation,
@@ -128,7 +128,7 @@ class AgentCore(NamedTuple):
     def finish(
         self, key: Key, learner: Learner, plugins: State, gradients: Params, context: Context, **extra: Any
     ) -> tuple[Learner, State]:
-        """Optimizer -> apply -> the intervention's ``step``; the optimizer gets ``extra`` and its own key."""
+        """Optimizer -> apply -> the intervention's ``step``; the optimizer receives ``extra`` and its own key."""
         extra["key"] = jax.random.fold_in(key, RULE)
         updates, opt_state = self.optimizer.update(gradients, learner.opt_state, learner.params, **extra)
         learner = learner._replace(params=optax.apply_updates(learner.params, updates), opt_state=opt_state)
@@ -155,7 +155,7 @@ class AgentCore(NamedTuple):
         meaning: Meaning,
         clock: Clock,
     ) -> Probe:
-        """Quantities available to monitors; ``losses(params)`` is float32[B], ``valid`` bool[B]."""
+        """The probe that monitors read; ``losses(params)`` is float32[B], ``valid`` bool[B]."""
         return Probe(
             learner=learner,
             network=self.network,
@@ -188,9 +188,9 @@ def assemble(
     extend: Callable[[Network], Network] = lambda network: network,
     trace: Callable[[Optimizer], Optimizer] = no_trace,
 ) -> AgentCore:
-    """Build the body of an agent: the intervention rewrites the network's spec and wraps the optimizer, once.
+    """Build an agent's components: the intervention rewrites the network's spec and wraps the optimizer, once.
 
-    ``target(params)`` is the target network of a fresh agent and ``rest(step of creation)`` its remaining memory.
+    ``target(params)`` is the target network of a fresh agent and ``rest(env step of creation)`` its other memory.
     ``extend`` may add parameters to the network. ``trace`` puts an eligibility trace before the wrapped optimizer.
     """
     network = extend(build(intervention.network(spec)))

@@ -104,9 +104,9 @@ def rainbow(
     check_atoms(atoms)
     check_support(spec, v_min, v_max, reward_clip)
     memory = replay(spec, Sampling(batch_size, n_step, discount, reward_clip))
-    wanted = network(spec.observation, spec.actions * atoms)
+    plain_spec = network(spec.observation, spec.actions * atoms)
     body = assemble(
-        two_heads(wanted, spec.actions, atoms) if dueling else wanted,
+        two_heads(plain_spec, spec.actions, atoms) if dueling else plain_spec,
         optimizer(),
         intervention,
         target=lambda params: params,

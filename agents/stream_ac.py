@@ -1,4 +1,4 @@
-"""Streaming actor-critic: two networks, two eligibility traces, one TD error."""
+"""Streaming actor-critic: two networks and two eligibility traces that share one TD error."""
 
 from typing import Annotated, Any
 

@@ -1,4 +1,4 @@
-"""Streaming agents: learn from each step once and discard it, with one env, no replay and no target network.
+"""Streaming agents: learn from each step once and discard it. They have one env, no replay and no target network.
 
 A value-based streaming agent combines a loss or a trace with any optimizer.
 """
@@ -75,10 +75,10 @@ def streaming_agent(
     discount: Number,
     truncation: Truncation = "bootstrap",
 ) -> Agent:
-    """Build a streaming agent: perceive a transition, update once, discard it.
+    """Build a streaming agent: preprocess a transition, update once, discard it.
 
-    ``epsilon(age)`` in env steps (``None``: always 0, and ``initial_memory`` has no schedule). ``losses``, ``scores`` and
-    their meaning are for probes.
+    ``epsilon(age)`` in env steps (``None``: always 0; ``initial_memory`` then has no schedule). ``losses``, ``scores``
+    and their meaning are for probes.
     """
 
     def init(key: Key, timestep: TimeStep) -> AgentState:
@@ -108,7 +108,7 @@ def streaming_agent(
         def unchanged() -> tuple[Learner, State, Metrics]:
             return state.learner, state.plugins, {name: jnp.zeros(()) for name in jax.eval_shape(updated)[2]}
 
-        # A branch, not a select after the update: XLA writes both in place, and a select would pass over the trace.
+        # A branch, not a select after the update: XLA writes both in place, and a select would read the whole trace.
         learner, plugins, made = jax.lax.cond(valid, updated, unchanged)
         return AgentState(learner, plugins, rest), made
 
@@ -135,7 +135,7 @@ def streaming_agent(
 def as_batch(
     transition: Transition, discount: Number, truncation: Truncation, previous: Array, current: Array, reward: Array
 ) -> Batch:
-    """Turn consecutive time steps, as perceived, into a batch."""
+    """Convert consecutive time steps, after preprocessing, to a batch."""
     bootstrap = discount * kept_discount(transition.current.discount, transition.current.step_type, truncation)
     return Batch(previous, transition.action, reward, bootstrap, current, is_transition(transition))
 
@@ -217,7 +217,7 @@ def traced_q(
 def trace_metrics(body: AgentCore, learner: Learner, error: Array, clip: Number = 0.0) -> dict[str, Array]:
     """Metrics of an update with a trace: loss and magnitude of the error, and the step size.
 
-    The step size is that of this update if it is bounded. It is not recorded if the optimizer does not report it.
+    A bounded step size is that of this update. The step size is not recorded if the optimizer does not report it.
     """
     made = {"loss": error_loss(error, clip), "td_error": jnp.abs(error)}
     if not reports_step_size(body.optimizer):
@@ -255,7 +255,7 @@ def stream_q(
     bootstraps from the value of its last observation ("bootstrap") or counts as terminated ("terminal"), as in all of
     the paper's scripts. The trace is reset in both cases.
 
-    Penalties of interventions are excluded from the trace. The gradients that interventions see are those of
+    Penalties of interventions do not enter the trace. The gradients that interventions see are those of
     ``q(s, a)``. ``ValueError`` if the stream has more than one env, its actions are not discrete, or its observations
     are not one array, and for an unknown name.
 

@@ -1,4 +1,4 @@
-"""Learners for supervised streams: ``E`` environments form a minibatch, an action is the prediction for one input."""
+"""Learners for supervised streams: the ``E`` envs form a minibatch, and an action is the prediction for one input."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -111,16 +111,16 @@ def _categorical(
     intervention: Intervention,
     network: Any,
     optimizer: Any,
-    aim: tuple[Any, Number],
+    encoding: tuple[Any, Number],
     values: tuple[float, float, int],
 ) -> Agent:
     """Regression by classification."""
     low, high, atoms = values
     check_atoms(atoms)
     check_range(low, high)
-    distribute = spread(*aim) if aim[0] in ("two_hot", "hl_gauss") else None
+    distribute = spread(*encoding) if encoding[0] in ("two_hot", "hl_gauss") else None
     if distribute is None:
-        raise ValueError(f"agent.loss: {aim[0]} is not allowed; must be one of squared, two_hot, hl_gauss")
+        raise ValueError(f"agent.loss: {encoding[0]} is not allowed; must be one of squared, two_hot, hl_gauss")
 
     def predict(outputs: Array) -> Array:
         return expected(outputs.reshape(-1, spec.actions, atoms), jnp.linspace(low, high, atoms))

@@ -487,7 +487,10 @@ def test_a_spec_is_hashable_data():
             "parameterisation: .* is not allowed; must be one of none, weight, spectral, spectral_first",
         ),
         ({"power_iterations": 0}, "power_iterations: 0 is not allowed; must be an integer of at least 1"),
-        ({"parameterisation": "spectral_first", "widths": ()}, "'spectral_first' needs a network with a dense hidden"),
+        (
+            {"parameterisation": "spectral_first", "widths": ()},
+            "is not allowed; it needs a network with a dense hidden layer",
+        ),
         ({"injected": 3}, "injected: 3 is not allowed; must be at most the number of dense hidden layers"),
         ({"outputs": 0}, "outputs: 0 is not allowed; must be an integer of at least 1"),
         ({"observation": (7, 8)}, r"observation must have 3 axes .*, got \(7, 8\)"),

@@ -1,4 +1,4 @@
-"""The step size of an optimizer, which may not be known."""
+"""The step size of an optimizer, which may be unknown."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -24,12 +24,12 @@ def reports_step_size(optimizer: Optimizer) -> bool:
 
 
 def forwarded(optimizer: Optimizer, learning_rate: StepSize) -> StepSize:
-    """``learning_rate``, which calls the inner optimizer's; ``UnknownStepSize`` if that optimizer does not report it."""
+    """``learning_rate``, which calls that of the wrapped optimizer; ``UnknownStepSize`` if it does not report one."""
     return learning_rate if reports_step_size(optimizer) else optimizer.learning_rate
 
 
 def required_step_size(optimizer: Optimizer, by: str) -> StepSize:
-    """The optimizer's step size; ``ValueError`` naming ``by`` and the optimizer if it does not report it."""
+    """The optimizer's step size; ``ValueError`` naming ``by`` and the optimizer if it is unknown."""
     if isinstance(optimizer.learning_rate, UnknownStepSize):
         raise ValueError(f"{by} needs the optimizer's step size, which `{optimizer.learning_rate.name}`, a plain optax "
                          "transformation, does not report")  # fmt: skip
