@@ -1,4 +1,4 @@
-"""Streams whose set of samples grows: new classes, or a growing share of the data."""
+"""Streams with a growing set of samples: new classes, or a growing share of the data."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -67,22 +67,22 @@ def class_incremental(
     groups = classes_of(data)
     classes = len(groups.sizes)
     rows, start, count = (jnp.asarray(array) for array in groups)
-    place = jnp.arange(classes)
+    numbers = jnp.arange(classes)
 
     def params(key: Key, visit: Visit) -> Shown:
         key = jax.random.fold_in(key, TARGETS)
-        own = jax.random.permutation(key, classes) if order == "random" else place
-        present = place // classes_per_task <= visit.task
+        own = jax.random.permutation(key, classes) if order == "random" else numbers
+        present = numbers // classes_per_task <= visit.task
         if shown == "new":
-            present &= place // classes_per_task == visit.task
+            present &= numbers // classes_per_task == visit.task
         sizes = jnp.where(present, count[own], 0)
         ends = jnp.cumsum(sizes)
         return Shown(start[own], ends, ends - sizes)
 
     def draw(key: Key, problem: Shown) -> Supervised:
-        one = jax.random.randint(key, (), 0, problem.ends[-1])
-        which = jnp.sum(one >= problem.ends)
-        row = rows[problem.start[which] + one - problem.first[which]]
+        place = jax.random.randint(key, (), 0, problem.ends[-1])
+        which = jnp.sum(place >= problem.ends)
+        row = rows[problem.start[which] + place - problem.first[which]]
         return Supervised(data.rows((), row), data.labels[row])
 
     spec = label_spec(data.shape, classes, "groups", -(-classes // classes_per_task), steps_per_task, envs)
@@ -93,9 +93,9 @@ def class_incremental(
 class Share(NamedTuple):
     """The data of a lane during one visit."""
 
-    inputs: Any  # the lane's own, the same in all visits, or ()
+    inputs: Any  # the lane's inputs, fixed for the run, or ()
     labels: Any  # as for inputs
-    order: Array  # int32[size], a permutation of the rows, the same in all visits
+    order: Array  # int32[size], a permutation of the rows, fixed for the run
     first: Array  # int32[]: the rows order[first ... end - 1] are shown
     end: Array
 
@@ -139,7 +139,7 @@ def warm_start(
     known = labels_or_targets_of(labels, data, classes)
     kept = data.size - round(held_out * data.size)
     if kept < 1:
-        raise ValueError(f"held_out: {held_out} is not allowed; it leaves none of the {data.size} samples to train on")
+        raise ValueError(f"held_out: {held_out} is not allowed; it leaves none of the {data.size} samples for training")
     counts = jnp.asarray([max(1, round(share * kept)) for share in shares], jnp.int32)
 
     def params(key: Key, visit: Visit) -> Share:

@@ -26,8 +26,8 @@ from plasticity.envs.supervised import (
 class Permuted(NamedTuple):
     """What a lane learns during one visit."""
 
-    inputs: Any  # the lane's own for life, or ()
-    labels: Any  # likewise
+    inputs: Any  # the lane's inputs, fixed for the run, or ()
+    labels: Any  # the same for labels
     order: Array  # int32[size of an input]
 
 
@@ -60,10 +60,10 @@ def permuted_inputs(
     ``x_u[i] = x[order_u[i]]``. ``cumulative``: ``order_u = order_{u-1}[q_u]``, which permutes the previous order again;
     ``fresh``: ``order_u = q_u``. ``q_u`` is uniform over the permutations, drawn from the lane's data key, and
     ``order_0`` is the identity. Both give uniform, mutually independent orders. They differ only in their random
-    numbers and in the cost of a switch (``cumulative`` goes through all tasks up to ``u``). Dohare et al. 2024, "Loss
-    of plasticity in deep continual learning" (online permuted MNIST: cumulative, 800 tasks of 60,000 images, one at a
-    time); Goodfellow et al. 2014, "An Empirical Investigation of Catastrophic Forgetting in Gradient-Based Neural
-    Networks" (fresh).
+    numbers and in the cost of a switch (``cumulative`` composes the permutations of all tasks up to ``u``). Dohare et
+    al. 2024, "Loss of plasticity in deep continual learning" (online permuted MNIST: cumulative, 800 tasks of 60,000
+    images, one at a time); Goodfellow et al. 2014, "An Empirical Investigation of Catastrophic Forgetting in
+    Gradient-Based Neural Networks" (fresh).
 
     All settings are static. ``labels``: ``random`` labels are drawn once per lane. ``classes``: by default the number
     of true labels, or 10 for random labels. ``flat: false`` permutes over height, width and channels together. The

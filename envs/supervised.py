@@ -1,12 +1,12 @@
 """Components shared by all supervised streams.
 
-An env is one row of the minibatch. Its observation is a :class:`~plasticity.core.types.Supervised` sample, its action
+Each env is one row of the minibatch. Its observation is a :class:`~plasticity.core.types.Supervised` sample, its action
 is the prediction for the previous sample, and the reward measures the quality of that prediction. Samples are drawn
-with replacement. The discount is 0 and no episode ends.
+with replacement. The discount is 0, and episodes never end.
 
 Controls, which should show no loss of plasticity: a stationary stream (any stream here with the ``schedule`` ``{visits:
-[0], cycles: 40}``, or ``relabelled`` with ``fraction: 0``: visits to one and the same task); ``permuted_labels`` with
-ten classes; and a convex learner (a network without hidden layers) on any of them.
+[0], cycles: 40}``, or ``relabelled`` with ``fraction: 0``, which repeat one task); ``permuted_labels`` with ten
+classes; and a convex learner (a network without hidden layers) on any stream here.
 """
 
 import math
@@ -24,33 +24,33 @@ from plasticity.envs.samples import Labels, Samples
 StaticFraction = Annotated[float, Field(ge=0, le=1)]
 StaticNonNegative = Annotated[float, Field(ge=0)]
 
-INPUTS, TARGETS, LABELS = 0, 1, 2  # what is derived from the key of the parameters
+INPUTS, TARGETS, LABELS = 0, 1, 2  # tags for keys derived from the key of the parameters
 
 Draw = Callable[[Key, Any], Supervised]
-Mix = Callable[[Key, Array, Array, Array], Array]  # key, target before, new target, progress in [0, 1] -> target
+Mix = Callable[[Key, Array, Array, Array], Array]  # key, previous target, new target, progress in [0, 1] -> target
 
 
 class LearningTask(NamedTuple):
     """What a lane learns during one visit."""
 
-    inputs: Any  # the lane's own for life, or ()
-    targets: Any  # what the task is
-    before: Any = ()  # the same of the task before, where the change is gradual
-    progress: Any = ()  # float32[] in [0, 1], where the change is gradual
+    inputs: Any  # the lane's inputs, fixed for the run, or ()
+    targets: Any  # the parameters of the task
+    before: Any = ()  # the parameters of the previous task, if the change is gradual
+    progress: Any = ()  # float32[] in [0, 1], if the change is gradual
 
 
 class Sampler(NamedTuple):
-    """Where samples come from: what a lane has for life and what a task changes, apart."""
+    """A source of samples. It separates what is fixed for a lane from what depends on the task."""
 
     shape: tuple[int, ...]  # of one input
-    own: Callable[[Key], Any]  # key of the parameters -> what a lane has for life
-    targets: Callable[[Key, Any, Array], Any]  # key of the parameters, the lane's own, task -> what the task is
-    draw: Callable[[Key, Any], tuple[Any, Array]]  # key, the lane's own -> place, input
-    target_of: Callable[[Any, Any], Array]  # what the task is, place -> target
+    own: Callable[[Key], Any]  # key of the parameters -> what is fixed for a lane
+    targets: Callable[[Key, Any, Array], Any]  # key of the parameters, the same, task -> the parameters of the task
+    draw: Callable[[Key, Any], tuple[Any, Array]]  # key, what is fixed for the lane -> place, input
+    target_of: Callable[[Any, Any], Array]  # the parameters of the task, place -> target
 
 
 def row_sampler(samples: Samples, targets: Callable[[Key, Any, Array], Array]) -> Sampler:
-    """One of the samples, each as likely as any other; ``targets`` ``[size, ...]`` of a task."""
+    """Draw the samples uniformly; ``targets`` returns ``[size, ...]`` for a task."""
 
     def draw(key: Key, own: Any) -> tuple[Array, Array]:
         row = jax.random.randint(key, (), 0, samples.size)
@@ -69,7 +69,7 @@ def supervised_task(
     score: Callable[[Array, Array], Array],
     at: Callable[[Any, Array], Any] | None = None,
 ) -> Task:
-    """A task without end: ``draw`` gives the next sample, ``score(prediction, target)`` the reward for the last one."""
+    """A continuing task: ``draw`` returns the next sample, ``score(prediction, target)`` the reward of the last."""
 
     def reset(key: Key, problem: Any) -> tuple[Array, Supervised]:
         sample = draw(key, problem)
@@ -83,7 +83,7 @@ def supervised_task(
 
 
 def abrupt_change(sampler: Sampler) -> tuple[Callable[[Key, Visit], LearningTask], Draw]:
-    """Parameters and samples of tasks that change abruptly."""
+    """The parameters and samples of tasks that change abruptly."""
 
     def params(key: Key, visit: Visit) -> LearningTask:
         own = sampler.own(key)
@@ -97,9 +97,9 @@ def abrupt_change(sampler: Sampler) -> tuple[Callable[[Key, Visit], LearningTask
 
 
 def gradual_change(sampler: Sampler, mix: Mix) -> tuple[Callable[[Key, Visit], LearningTask], Draw]:
-    """The same, with targets between those of task ``u - 1`` and of task ``u``, as ``LearningTask.progress`` says.
+    """The same for gradual changes: targets move from those of task ``u - 1`` to those of task ``u`` with ``progress``.
 
-    Task 0 has none before it: its progress is 1 from the start.
+    Task 0 has no previous task, so its progress is 1 from the start.
     """
 
     def params(key: Key, visit: Visit) -> LearningTask:
@@ -117,7 +117,7 @@ def gradual_change(sampler: Sampler, mix: Mix) -> tuple[Callable[[Key, Visit], L
 
 
 def linear_progress(steps: float) -> Callable[[LearningTask, Array], LearningTask]:
-    """``Task.at``: progress grows evenly from 0 to 1 over ``steps`` (static) env steps, however long the visit is."""
+    """``Task.at``: progress grows linearly from 0 to 1 over ``steps`` (static) env steps, for visits of any length."""
 
     def at(problem: LearningTask, step: Array) -> LearningTask:
         return problem._replace(progress=jnp.maximum(problem.progress, jnp.minimum(step / steps, 1.0)))
@@ -131,7 +131,7 @@ def mix_labels(key: Key, old: Array, new: Array, progress: Array) -> Array:
 
 
 def interpolate(key: Key, old: Array, new: Array, progress: Array) -> Array:
-    """``(1 - progress) old + progress new``"""
+    """Linear interpolation: ``(1 - progress) old + progress new``."""
     del key
     return (1 - progress) * old + progress * new
 
@@ -144,8 +144,10 @@ def supervised_stream(
     steps: float,
     alter: Callable[[Draw], Draw] = lambda draw: draw,
 ) -> StreamFactory:
-    """A stream of ``sampler``'s tasks; ``steps`` > 0 (static): each change takes that many env steps. ``also`` may
-    change samples once they are drawn."""
+    """A stream of ``sampler``'s tasks.
+
+    With ``steps`` > 0 (static), each change takes that many env steps. ``alter`` may change the drawn samples.
+    """
     params, draw = gradual_change(sampler, mix) if steps > 0 else abrupt_change(sampler)
     return stream_of(supervised_task(spec, params, alter(draw), score, linear_progress(steps) if steps > 0 else None))
 
@@ -157,7 +159,7 @@ def stream_of(task: Task) -> StreamFactory:
 def supervised_spec(
     shape: Sequence[int], target: jax.ShapeDtypeStruct, actions: int, name: str, tasks: int, steps: int, envs: int
 ) -> StreamSpec:
-    """``tasks`` visits, each a new task, of ``steps`` minibatches of ``envs`` samples."""
+    """``tasks`` visits of ``steps`` minibatches of ``envs`` samples, each to a new task."""
     observation: Any = (jax.ShapeDtypeStruct(tuple(shape), jnp.float32), target)
     return StreamSpec(
         observation=Supervised(*observation),
@@ -173,12 +175,12 @@ def supervised_spec(
 
 
 def label_spec(shape: Sequence[int], classes: int, name: str, tasks: int, steps: int, envs: int) -> StreamSpec:
-    """Classification; the rest as in :func:`supervised_spec`."""
+    """As :func:`supervised_spec`, for classification."""
     return supervised_spec(shape, jax.ShapeDtypeStruct((), jnp.int32), classes, name, tasks, steps, envs)
 
 
 def labels_or_targets_spec(samples: Samples, known: Labels, name: str, tasks: int, steps: int, envs: int) -> StreamSpec:
-    """Classification, or regression if ``known`` are real-valued targets; the rest as in :func:`supervised_spec`."""
+    """As :func:`supervised_spec`, for classification or, if ``known`` are real-valued targets, regression."""
     shape, dtype = ((known.classes,), jnp.float32) if known.real else ((), jnp.int32)
     target = jax.ShapeDtypeStruct(shape, dtype)
     spec = supervised_spec(samples.shape, target, known.classes, name, tasks, steps, envs)
@@ -195,5 +197,5 @@ def accuracy(prediction: Array, target: Array) -> Array:
 
 
 def negative_squared_error(prediction: Array, target: Array) -> Array:
-    """``-mean((prediction - target)^2)`` over the outputs."""
+    """``-mean((prediction - target)^2)``, the mean over the outputs."""
     return -jnp.mean(jnp.square(prediction - target))

@@ -36,7 +36,7 @@ StaticPositive = Annotated[float, Field(gt=0)]
 
 
 def redrawn_labels(key: Key, start: Array, task: Array, fraction: float, classes: int) -> Array:
-    """Labels int32[size] of a task: ``start`` after ``task`` (int32, traced) redraws, as a function of the key only.
+    """The labels int32[size] of a task: ``start`` after ``task`` (int32, traced) redraws, which depend only on the key.
 
     At redraw ``u`` each label is redrawn uniformly over the classes with probability ``fraction`` (static).
     """
@@ -132,7 +132,7 @@ def permuted_labels(
     by default the number of true labels, or 10 for random labels; with one class nothing changes. The other settings
     are those of ``relabelled``.
 
-    ``ValueError`` as in ``relabelled``. Unlike in the paper, an order never equals the previous one.
+    ``ValueError`` as in ``relabelled``. Unlike in the paper, consecutive orders always differ.
     """
     data = samples_of(inputs, path, samples, flat, dimensions)
     known = labels_of(labels, data, classes)
@@ -159,16 +159,16 @@ def check_regression(inputs: str, samples: int | None, targets: str) -> None:
             "targets: noise is not allowed without a fixed set of inputs; set samples, or inputs other than gaussian"
         )
     if targets == "true" and inputs != "npz":
-        raise ValueError(f"targets: true is not allowed with inputs: {inputs}; needs inputs: npz with an array targets")
+        raise ValueError(f"targets: true is not allowed with inputs: {inputs}; it needs npz and an array targets")
     if samples is not None and samples < 2 and targets != "true":
         raise ValueError(f"samples: {samples} is not allowed; must be at least 2, for targets of unit variance")
 
 
 def check_own_targets(data: Samples, targets: str, outputs: int) -> int:
-    """The number of outputs; ``ValueError`` if ``true`` targets are missing or of another number."""
+    """The number of outputs; ``ValueError`` if ``true`` targets are missing or ``outputs`` does not match them."""
     if targets != "true":
         if data.targets is not None:
-            warnings.warn(f"targets: {targets} leaves out the array targets of {data.files[0][0]}", stacklevel=3)
+            warnings.warn(f"targets: {targets} ignores the array targets of {data.files[0][0]}", stacklevel=3)
         return outputs
     if data.targets is None:
         raise ValueError(f"targets: true is not allowed; {data.files[0][0]} has the array labels, not targets")
@@ -211,12 +211,12 @@ def regression(
     or all of the images. ``targets``: ``network``, a random ReLU network with ``hidden`` units (standardised over a
     fixed set, otherwise in closed form); ``sinusoid``, ``sqrt(2) sin(frequency * network(x) + phase)`` (Lyle et al.
     2023, "Understanding plasticity in neural networks", probe with such targets of frequency 1e5; float32 rounds the
-    phase by about 1e-7 of the frequency); ``noise``, a normal random number for each sample of a fixed set; ``true``,
-    as ``g``, the array ``targets`` of an ``npz`` file, not standardised and the same in all tasks (a **control**,
-    unless ``offset`` changes). ``outputs``: with ``targets: true``, 1 means all columns of the array. ``offset``: a
-    number, or one per task (later tasks keep the last). ``gradual``: over this fraction of ``steps_per_task``, the
-    target moves linearly from that of the task with the previous index to the new one; 0 is abrupt. ``envs``: the size
-    of a minibatch.
+    phase by about 1e-7 of the frequency); ``noise``, a normal random number for each sample of a fixed set;
+    ``true``, the array ``targets`` of an ``npz`` file as ``g``, not standardised and the same in all tasks (a
+    **control**, unless ``offset`` changes). ``outputs``: with ``targets: true``, 1 means all columns of the array.
+    ``offset``: a number, or one per task (later tasks keep the last). ``gradual``: over this fraction of
+    ``steps_per_task``, the target moves linearly from that of the task with the previous index to the new one; 0 is
+    abrupt. ``envs``: the size of a minibatch.
 
     ``ValueError`` if files are missing or contain fewer samples, if ``noise`` has no fixed set, and if ``true`` targets
     are missing or not ``outputs`` in number. The paper's targets are ``noise`` on MNIST, with an offset in the first

@@ -62,7 +62,7 @@ def scale_reward(*, factor: Values = 1.0, per: Per = "visit", gradual: float = 0
     stream's tasks. Visits with the same task and factor are one task. ``gradual``: the fraction of the visit over which
     it changes linearly from the last value to the new one; every visit is then its own task.
 
-    ``ValueError`` for factors that are not greater than 0 (see :func:`flip_reward`), a fraction out of range and on a
+    ``ValueError`` for factors that are not positive (see :func:`flip_reward`), a fraction out of range and on a
     supervised stream.
     """
     check_gradual(gradual)
@@ -121,7 +121,7 @@ def flip_reward(*, per: Per = "visit", gradual: float = 0.0) -> Transform:
         spec = ranged(source.spec, *(sign * limit for sign in signs for limit in source.spec.reward_range))
         low, high = source.spec.score_range or source.spec.reward_range
         spec = spec._replace(score_range=(min(low, -high), max(high, -low)))
-        spec = spec._replace(alike=False)  # a good return is high in one task and low in another
+        spec = spec._replace(alike=False)  # good returns are high in one task and low in another
         change = LaneTransform(problem=in_turn(signs), see=rewarding(product), score=product)
         return transformed("flip_reward", source, by_values(spec, per, signs, gradual), change, gradual)
 

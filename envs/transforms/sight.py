@@ -33,7 +33,7 @@ def picture_of(spec: StreamSpec) -> jax.ShapeDtypeStruct:
     """The observed array. ``ValueError`` if observations consist of several arrays."""
     seen = spec.observation.input if isinstance(spec.observation, Supervised) else spec.observation
     if not hasattr(seen, "shape"):
-        raise ValueError(f"not allowed on this stream; it needs observations that are one array, here {seen}")
+        raise ValueError(f"not allowed on this stream; it needs observations that are one array, got {seen}")
     return jax.ShapeDtypeStruct(seen.shape, seen.dtype)
 
 
@@ -105,7 +105,9 @@ def observation_noise(*, deviation: Values = 0.1, per: Per = "visit", gradual: f
     def apply(source: StreamFactory) -> StreamFactory:
         seen = picture_of(source.spec)
         if not (jnp.issubdtype(seen.dtype, jnp.floating) or seen.dtype == jnp.bool_):
-            raise ValueError(f"observation_noise: not allowed on observations of type {seen.dtype}; they must be real")
+            raise ValueError(
+                f"observation_noise: not allowed on {seen.dtype} observations; must be real-valued or bool"
+            )
         if values == (0.0,):
             return source
         spec = with_picture(source.spec, seen.shape, jnp.promote_types(seen.dtype, jnp.float32))
@@ -126,7 +128,7 @@ def observation_dropout(
 ) -> Transform:
     """``o <- 0`` with a probability, independently for each place (or the whole observation), env and step.
 
-    All settings are static and, except for ``what``, as in :func:`observation_noise`. The remaining values are not
+    All settings are static and, except for ``what``, as in :func:`observation_noise`. The other values are not
     rescaled to compensate. ``ValueError`` for probabilities outside [0, 1] and a fraction out of range.
     """
     check_gradual(gradual)
@@ -156,9 +158,9 @@ def frame_stack(*, frames: Few = 4) -> Transform:
     """The last ``frames`` observations in one, on a leading axis, the newest last (Mnih et al. 2015, "Human-level
     control through deep reinforcement learning").
 
-    Static. At the start of an episode the stack repeats its first frame. Agents know the axis (``StreamSpec.stack``): a
-    replay buffer stores single frames. With 1 the stream is unchanged. ``ValueError`` for less than 1, for frames that
-    are already stacked and on a supervised stream.
+    Static. At the start of an episode the stack repeats its first frame. Agents know of this axis
+    (``StreamSpec.stack``), so a replay buffer stores single frames. With 1 the stream is unchanged. ``ValueError`` for
+    a number below 1, for frames that are already stacked and on a supervised stream.
     """
     if frames < 1:
         raise ValueError(f"frames: {frames} is not allowed; must be at least 1")
@@ -167,7 +169,7 @@ def frame_stack(*, frames: Few = 4) -> Transform:
         spec = source.spec
         check_rewarded("frame_stack", spec)
         if spec.stack:
-            raise ValueError(f"frame_stack: not allowed on a stream that stacks {spec.stack} frames already")
+            raise ValueError(f"frame_stack: not allowed on a stream that already stacks {spec.stack} frames")
         if frames == 1:
             return source
         seen = picture_of(spec)
