@@ -1,4 +1,4 @@
-"""The pictures of docs/streams.md, drawn from the streams themselves."""
+"""Draw the figures of docs/streams.md from the streams."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -33,9 +33,9 @@ LABELS = ListedColormap([*COLOURS, "#999999", "#f0e442", "#333333"])
 
 
 class Trajectory(NamedTuple):
-    """The first lane's visit, time first."""
+    """A visit of the first lane; time is the first axis."""
 
-    params: Any  # of the visit's problem
+    params: Any  # the parameters of the visit's problem
     states: Any  # [1 + T, E, ...]
     timestep: Any  # [1 + T, E, ...]
 
@@ -56,13 +56,15 @@ def problem(source: StreamFactory, task: int, eval_replica: int = 0) -> Any:
 
 
 def play(source: StreamFactory, task: int, actions: np.ndarray, number: int | None = None) -> Trajectory:
-    """A visit of the first lane with the given actions ``[T, ...]``, the same for every env; visits of one number
-    begin alike."""
+    """A visit of the first lane with the given actions ``[T, ...]`` in every env.
+
+    Visits with the same number start in the same way.
+    """
     stream, state, opening = start(source, task, number)
     repeated = np.broadcast_to(actions[:, None, None], (len(actions), 1, source.spec.envs, *actions.shape[1:]))
 
-    def step(state: Any, given: Any) -> Any:
-        i, action = given
+    def step(state: Any, inputs: Any) -> Any:
+        i, action = inputs
         state, timestep = stream.step(keys(), state, action, Clock(i, i, jnp.int32(task), i))
         return state, (getattr(state, "envs", ()), timestep)
 
@@ -94,7 +96,7 @@ def picture(axes: Axes, image: Any, title: str = "", **how: Any) -> None:
 
 
 def table(axes: Axes, rows: np.ndarray, title: str, ylabel: str, **how: Any) -> None:
-    """A column for each task."""
+    """Show one column per task."""
     axes.imshow(rows, aspect="auto", interpolation="nearest", **how)
     axes.set(xlabel="task", ylabel=ylabel, yticks=[])
     axes.set_title(title, fontsize=9)
@@ -107,7 +109,7 @@ def labels_by_task(**settings: Any) -> np.ndarray:
 
 
 def share_of_new(gradual: float, steps: int = 100) -> np.ndarray:
-    """By step of a visit to task 1: of the samples whose label changes, the share that are shown with the new one."""
+    """The share of changed samples shown with their new label, by step of a visit to task 1."""
     source = STREAMS["relabelled"](
         inputs="gaussian", samples=64, dimensions=3, tasks=2, steps_per_task=steps, gradual=gradual, envs=400
     )
@@ -242,7 +244,7 @@ def control() -> Figure:
         source = STREAMS["pendulum"](change="action", tasks=2, steps_per_task=200)
         seen = play(source, task, np.full((60, 1), 1.0, np.float32), number=1).timestep.observation[:, 0]
         three.plot(seen[:, 2], label=label)
-    one.set(xlabel="step", ylabel="pole's angle / degrees", title="cartpole, pushed in turn")
+    one.set(xlabel="step", ylabel="pole's angle / degrees", title="cartpole, alternating pushes")
     two.set(xlabel="step", ylabel="upper angle / degrees", title="acrobot, torque 1")
     three.set(xlabel="step", ylabel="speed", title="pendulum, action 1, change: action")
     for axes in (one, two, three):
@@ -301,7 +303,7 @@ def frame_in(axes: Axes, columns: int, rows: int) -> None:
 
 
 def coloured(planes: np.ndarray) -> np.ndarray:
-    """A colour for each of a picture's channels; of several at one place the last."""
+    """Colour an image by channel; the last active channel wins."""
     image = np.broadcast_to(CHANNELS[0], (SIZE, SIZE, 3)).copy()
     for channel in range(planes.shape[-1]):
         image[planes[..., channel] > 0] = CHANNELS[1 + channel % (len(CHANNELS) - 1)]
@@ -323,7 +325,7 @@ def minatar() -> Figure:
 
 
 def frame(source: StreamFactory, task: int, steps: int) -> np.ndarray:
-    """What one environment on the host shows after some random steps."""
+    """The frame of a host environment after some random steps."""
     assert source.make_pool is not None
     pool = source.make_pool(task, np.array([3], np.int32))
     seen = pool.reset()
@@ -367,11 +369,11 @@ def transformed(kind: str, source: StreamFactory, **settings: Any) -> StreamFact
 
 @styled
 def sights() -> Figure:
-    """What observations become."""
+    """Observations under transforms."""
     game = STREAMS["minatar"](games=["space_invaders"], sticky=0.0, cycles=2, steps_per_visit=100)
     actions = random_actions(12, 6)
     shown = {
-        "as it is": game,
+        "unchanged": game,
         "permute_observations\nwhat: pixels": transformed("permute_observations", game),
         "permute_observations\nwhat: channels": transformed("permute_observations", game, what="channels"),
         "observation_noise\ndeviation: 0.3": transformed("observation_noise", game, deviation=0.3),
@@ -396,7 +398,7 @@ def sights() -> Figure:
 
 
 def places_moved(axes: Axes, steps: int = 100) -> None:
-    """How many places of an input that is always the same show what they show at the visit's end."""
+    """The share of places of a constant input that already show their final value."""
     still = STREAMS["relabelled"](
         inputs="gaussian", samples=1, dimensions=400, envs=1, fraction=0.0, tasks=2, steps_per_task=steps
     )
@@ -404,7 +406,7 @@ def places_moved(axes: Axes, steps: int = 100) -> None:
         source = transformed("permute_observations", still, gradual=gradual)
         seen = play(source, 1, idle(steps)).timestep.observation.input[:, 0]
         axes.plot((seen == seen[-1]).mean(-1), label=f"gradual: {gradual:g}")
-    axes.set(xlabel="step of a visit of 100", ylabel="places as at its end")
+    axes.set(xlabel="step of a visit of 100", ylabel="share of final places")
     axes.set_title("permute_observations, task 1", fontsize=8)
     axes.legend(loc="lower right")
 
@@ -417,11 +419,11 @@ def paid(source: StreamFactory) -> np.ndarray:
 
 @styled
 def rewards() -> Figure:
-    """What rewards become."""
+    """Rewards under transforms."""
     figure = canvas(8.5, 2.9)
     game = STREAMS["gather"](change="none", size=5, gems=8, pits=6, blocks=2, episode_steps=50, steps_per_task=60)
     shown = {
-        "as it is": game,
+        "unchanged": game,
         "scale_reward\nfactor: [1, 2]": transformed("scale_reward", game, factor=(1.0, 2.0)),
         "clip_reward\nlow: -0.2, high: 0.2": transformed("clip_reward", game, low=-0.2, high=0.2),
         "flip_reward": transformed("flip_reward", game),
@@ -442,23 +444,23 @@ def rewards() -> Figure:
     return figure
 
 
-# Module of the members -> the function that draws, and what is to be seen.
+# Module of the members -> the function that draws the figure, and its caption.
 PICTURES: dict[str, tuple[Callable[[], Figure], str]] = {
-    "targets": (targets, "Labels and targets by task, two families of functions, and gradual change"),
+    "targets": (targets, "Labels and targets by task, two families of functions, and gradual changes"),
     "permuted": (permuted, "The same digit in seven tasks"),
-    "slowly_changing": (slow, "The slow bits by task, and the target of one choice of the others"),
-    "growing": (growing, "Which classes a task shows; which samples are trained on, and evaluated on"),
+    "slowly_changing": (slow, "The slow bits by task, and the target for fixed values of the other bits"),
+    "growing": (growing, "The classes shown in each task; the samples for training and for evaluation"),
     "classification": (classification, "An image of each state in two tasks of change: labels"),
     "toys": (catch, "The standard problem and the first permuted one"),
-    "control": (control, "The same actions under other physics"),
+    "control": (control, "The same actions with different physics"),
     "gridworld": (gridworld, "Nine rooms, the start (blue) and the goals of five tasks (orange)"),
     "gather": (gather, "Layouts of two tasks: start (blue), gems (green), pits (orange), blocks (grey)"),
-    "minatar": (minatar, "The five games, and each with permuted channels; a colour is a channel"),
+    "minatar": (minatar, "The five games, each also with permuted channels; colours are channels"),
     "atari": (atari, "Six games; modes of three games"),
     "suites": (suites, "First frames of tasks of MiniGrid, DeepMind Control and MetaWorld"),
-    "transforms.permutations": (sights, "A frame of MinAtar's space_invaders under transforms of what is seen; "
-                                     "frames of catch in one stack; a permutation that comes gradually"),
-    "transforms.rewards": (rewards, "Rewards of the same random choices in gather, in the second visit"),
+    "transforms.permutations": (sights, "A frame of MinAtar's space_invaders under transforms of observations; "
+                                     "a stack of frames of catch; a gradual permutation"),
+    "transforms.rewards": (rewards, "Rewards of the same random actions in gather, in the second visit"),
 }  # fmt: skip
 
 
@@ -467,7 +469,7 @@ def file_of(module: str) -> str:
 
 
 def draw(modules: Sequence[str] = ()) -> None:
-    """Draws all of them, or those of some modules."""
+    """Draw all figures, or those of some modules."""
     for module in modules or PICTURES:
         with matplotlib.rc_context({"axes.prop_cycle": cycler(color=COLOURS)}):
             plots.save(PICTURES[module][0](), FIGURES / file_of(module))

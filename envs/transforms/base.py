@@ -26,7 +26,7 @@ Transform = Callable[[StreamFactory], StreamFactory]
 Done = Array | None  # completed fraction of the change, float32; None: always all of it
 
 TRANSFORM = 1000  # folded into a lane's data key; below it: ``envs.base`` and ``plasticity.engine.visits``
-PROBLEM, OPENING, ACTION, SIGHT = range(4)  # tags for keys derived from the key of one transform
+PROBLEM, OPENING, ACTION, OBSERVATION = range(4)  # tags for keys derived from the key of one transform
 
 
 class LaneTransform(NamedTuple):
@@ -166,7 +166,10 @@ def wrap(rule: Rule, stream: Stream, lanes: int) -> Stream:
             return rule.act(draw, problem, memory, actions, rule.done(span, clock.step_in_visit))
 
         def after(key: Key, problem: Any, memory: Any, span: Any, timestep: TimeStep, score: Any) -> Any:
-            draw, done = jax.random.fold_in(rule.key(key, SIGHT), clock.step), rule.done(span, clock.step_in_visit)
+            draw, done = (
+                jax.random.fold_in(rule.key(key, OBSERVATION), clock.step),
+                rule.done(span, clock.step_in_visit),
+            )
             return *rule.see(draw, problem, memory, timestep, done), rule.score(problem, score, done)
 
         _, problem, memory, span, _ = state

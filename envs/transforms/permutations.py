@@ -23,7 +23,7 @@ from plasticity.envs.transforms.base import (
     in_turn,
     transformed,
 )
-from plasticity.envs.transforms.sight import Alter, frame_of, seeing
+from plasticity.envs.transforms.observations import Alter, frame_of, observation_change
 
 SIGNS = (1.0, -1.0)  # of real-valued actions
 WHEN = 1  # folded into a permutation's key for the times at which places change
@@ -89,7 +89,7 @@ def observations_change(
     spec: StreamSpec, channels: bool = False, first: int = 0, gradual: float = 0.0
 ) -> LaneTransform:
     size, alter = permuted_places(spec, channels)
-    memory, see = seeing(spec, alter)
+    memory, see = observation_change(spec, alter)
     return LaneTransform(problem=orders(size, first, gradual), memory=memory, see=see)
 
 

@@ -48,13 +48,13 @@ def is_first(timestep: TimeStep, like: Array) -> Array:
     return (timestep.step_type == FIRST).reshape(-1, *(1 for _ in like.shape[1:]))
 
 
-def pushed(stack: Array, frame: Array, opens: Array) -> Array:
+def push_frame(stack: Array, frame: Array, opens: Array) -> Array:
     """Push a frame ``[E, ...]`` onto ``[E, n, ...]``, the newest last; at an episode's start it fills the stack."""
     newest = frame[:, None]
     return jnp.where(opens, newest, jnp.concatenate([stack[:, 1:], newest], 1))
 
 
-def seeing(spec: StreamSpec, alter: Alter) -> tuple[Callable[[], Any], Callable[..., tuple[Any, TimeStep]]]:
+def observation_change(spec: StreamSpec, alter: Alter) -> tuple[Callable[[], Any], Callable[..., tuple[Any, TimeStep]]]:
     """The ``memory`` and ``see`` of a change of observations.
 
     In a stack only the newest frame is altered. Older frames are kept as they were shown, so a replay buffer of single
@@ -72,7 +72,7 @@ def seeing(spec: StreamSpec, alter: Alter) -> tuple[Callable[[], Any], Callable[
         if not spec.stack:
             return shown, timestep._replace(observation=alter(draw, problem, timestep.observation, done))
         newest = alter(draw, problem, timestep.observation[:, -1], done)
-        shown = pushed(shown, newest, is_first(timestep, shown))
+        shown = push_frame(shown, newest, is_first(timestep, shown))
         return shown, timestep._replace(observation=shown)
 
     return memory, see
@@ -111,7 +111,7 @@ def observation_noise(*, deviation: Values = 0.1, per: Per = "visit", gradual: f
         if values == (0.0,):
             return source
         spec = with_picture(source.spec, seen.shape, jnp.promote_types(seen.dtype, jnp.float32))
-        memory, see = seeing(spec, alter)
+        memory, see = observation_change(spec, alter)
         change = LaneTransform(problem=in_turn(values), memory=memory, see=see)
         return transformed("observation_noise", source, by_values(spec, per, values, gradual), change, gradual)
 
@@ -140,7 +140,7 @@ def observation_dropout(
         return jnp.where(hidden, jnp.zeros((), seen.dtype), seen)
 
     def apply(source: StreamFactory) -> StreamFactory:
-        memory, see = seeing(source.spec, alter)
+        memory, see = observation_change(source.spec, alter)
         if values == (0.0,):
             return source
         change = LaneTransform(problem=in_turn(values), memory=memory, see=see)
@@ -179,7 +179,7 @@ def frame_stack(*, frames: Few = 4) -> Transform:
             return jnp.zeros((spec.envs, frames, *seen.shape), seen.dtype)
 
         def see(draw: Key, problem: Any, shown: Array, timestep: TimeStep, done: Done) -> tuple[Array, TimeStep]:
-            shown = pushed(shown, timestep.observation, is_first(timestep, shown))
+            shown = push_frame(shown, timestep.observation, is_first(timestep, shown))
             return shown, timestep._replace(observation=shown)
 
         return transformed("frame_stack", source, divided(stacked, "task"), LaneTransform(memory=memory, see=see))
