@@ -80,7 +80,7 @@ def test_what_was_not_measured_is_not_missing(tmp_path):
 
 
 def test_scores_of_evaluations():
-    """After each of ten visits both tasks are evaluated; the last tenth is what is left at the end."""
+    """After each of ten visits both tasks are evaluated; the last tenth is the performance at the end."""
     rows = [
         ("a", 0, 5, 10 * (v + 1), v, "x", task, v + shift) for v in range(10) for task, shift in (("x", 0), ("y", 50))
     ]
@@ -114,7 +114,7 @@ def test_an_arm_of_which_only_the_last_tenth_is_wanted_has_no_row_of_it():
     np.testing.assert_array_equal(found.values, [[NAN]])
 
 
-def test_points_of_a_sweep_are_told_apart():
+def test_points_of_a_sweep_are_distinguished():
     table = table_of({"a": [[1.0], [2.0]]}, seeds=[0, 0])
     with pytest.raises(ValueError, match=r"arm 'a' has several lanes with seed 0; distinguish them: by `hyper`"):
         results.task_scores(table)

@@ -1,4 +1,4 @@
-"""How far performance changed: what is compared with what, on which scale, paired how, and what may be said of it."""
+"""Changes of performance: comparisons, scales, pairing and verdicts."""
 
 import io
 import json

@@ -1,4 +1,4 @@
-"""Checkpoints: kept, damaged, foreign; and what a run does about it."""
+"""Checkpoints that are kept, damaged or of another program, and how a run handles them."""
 
 import shutil
 import zipfile
@@ -191,7 +191,7 @@ def test_both_checkpoints_damaged(laboratory, whole, finished_first_program, tmp
 
 
 def test_after_damage_new_checkpoints_are_the_ones_that_count(laboratory, whole, finished_first_program, tmp_path):
-    """Both are damaged, the run starts anew and is killed after its first new checkpoint: that one holds."""
+    """Both are damaged, so the run restarts; it is killed after its first new checkpoint, which is used then."""
     run = shutil.copytree(finished_first_program, tmp_path / "run")
     for path in (run / "wide/checkpoints/000").glob("*.npz"):
         flip(path)

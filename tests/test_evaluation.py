@@ -1,4 +1,4 @@
-"""Evaluation: which visits, how episodes are counted, and that training never notices."""
+"""Evaluation: which visits, how episodes are counted, and that it does not affect training."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""A plug-in that is broken when its member is built, or inside what it made: told in lines that open with its name."""
+"""Plug-ins that fail when their member is built or used; the errors begin with the plug-in's name."""
 
 import importlib
 import re
@@ -31,7 +31,7 @@ NAMED: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
-    """Installs a package ``odd-one`` with a member ``odd`` of a family; its module is given."""
+    """Install a package ``odd-one`` with a member ``odd`` of a family, given its module."""
 
     def install(family: str, module: str) -> None:
         (tmp_path / "odd_one.py").write_text(module)

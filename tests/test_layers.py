@@ -23,7 +23,7 @@ ORDER = (
     "__main__",
 )
 LEVEL = {package: level for level, packages in enumerate(ORDER) for package in packages.split()}
-READERS = ("results", "plots", "report")  # of a run's files: they compute nothing anew
+READERS = ("results", "plots", "report")  # of a run's files: they recompute nothing
 # What readers use besides each other.
 READ_WITH = {
     "plasticity.core.errors", "plasticity.config.documents", "plasticity.config.renamed", "plasticity.runs.accounts",

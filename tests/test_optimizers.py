@@ -92,7 +92,7 @@ def test_counts_of_their_own_are_as_exact_late_as_early() -> None:
 
 
 def test_a_parameter_reset_late_starts_with_a_step_of_the_step_size() -> None:
-    """With counts of their own; its neighbour goes on bit for bit as without the reset."""
+    """With separate counts; its neighbour continues bit for bit as without the reset."""
     rate, params = 1e-3, {"w": jnp.zeros(2)}
     masks = {"w": jnp.array([True, False])}
 

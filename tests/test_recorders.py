@@ -63,7 +63,7 @@ def test_names_that_users_know():
 
 
 def test_numbers_of_a_lane():
-    """3 steps of 4 envs, 2 frames each: global step 12, 24 frames. What is not finite is left out."""
+    """3 steps of 4 envs, 2 frames each: global step 12, 24 frames. Numbers that are not finite are left out."""
     evaluated = Evaluated(0, ("pong", "qbert"), {"episodic_return": np.array([np.nan, 9.0])})
     given = chunk(13, loss=[0.5, np.nan], diverged=(-1, -1), evaluations=(evaluated,))
     curves = trackers.Curves(job())
@@ -143,7 +143,7 @@ def test_tensorboard_files(tmp_path):
     assert "monitors/dormant_units" not in other.points
 
 
-def test_tensorboard_of_a_program_that_begins_anew_has_no_point_twice(tmp_path):
+def test_tensorboard_of_a_restarted_program_has_no_duplicate_points(tmp_path):
     """Killed before the first checkpoint; the files of another program stay."""
     pytest.importorskip("tensorboardX")
     other = trackers.TensorBoard(tmp_path, job()._replace(arm="other"), Position())

@@ -177,7 +177,7 @@ CONTROLLED, ALONE = {"x": "fresh", "fresh": None}, {"x": None}
         (falling(-0.08, 0.0, 0.1), CONTROLLED, "keeps"),
         (falling(-0.1, 0.0, 0.1), CONTROLLED, "open"),
         (falling(math.nan, -0.2, math.nan), CONTROLLED, "open"),
-        (row(change=math.nan), CONTROLLED, ""),  # the control is not there yet
+        (row(change=math.nan), CONTROLLED, ""),  # the control has not reached it yet
         (row(arm="fresh", change=math.nan), CONTROLLED, "control"),
         (row(last=math.nan, seeds=0), CONTROLLED, "unfinished"),
         (row(last=math.nan, seeds=0, diverged=4), CONTROLLED, "diverged"),

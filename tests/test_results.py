@@ -75,7 +75,7 @@ def test_a_monitor_may_be_null_throughout_a_part(tmp_path):
     np.testing.assert_array_equal(results.load(folder)["rank"], [np.nan, np.nan, 3, 4])
 
 
-def test_several_runs_are_told_apart(tmp_path):
+def test_several_runs_are_distinguished(tmp_path):
     plan, other = two_visits(["a", "b"]), two_visits(["c", "a"])
     write_arms(tmp_path / "one", plan, {"a": np.ones((2, 4)), "b": np.ones((2, 4))})
     write_arms(tmp_path / "two", other, {"a": np.zeros((2, 4))})
@@ -331,7 +331,7 @@ def test_without_the_control_there_is_no_gap(tmp_path):
     assert np.isnan(renamed.loc["baseline", "closed"])  # it is above its control
 
 
-def test_a_stream_of_one_visit_is_told_as_a_whole_and_at_its_end(tmp_path):
+def test_a_stream_of_one_visit_is_summarised_as_a_whole_and_at_its_end(tmp_path):
     plan = made.plan(["a"], tasks=["t"], visits=[(0, 20)])
     rewards = {"a": np.stack([np.arange(10.0), np.arange(10.0) + 2])}  # ten records of two steps
     folder = write_arms(tmp_path / "run", plan, rewards, every=2)

@@ -1,4 +1,4 @@
-"""A method either changes what an agent learns or is refused by name: none is accepted and then without effect."""
+"""A method either changes what an agent learns or is refused by name; none is accepted without effect."""
 
 import functools
 from typing import Any
@@ -19,7 +19,7 @@ from plasticity.optim.schedules import linear
 SOON = ("classifier",)  # now; the others are slow tests
 STEPS = {"dqn": 16, "c51": 16, "rainbow": 16, "stream_dqn": 10}  # of a visit, in which everything acts at least once
 
-RELATIVE, ABSOLUTE = 1e-4, 1e-6  # another program rounds otherwise, which is no effect
+RELATIVE, ABSOLUTE = 1e-4, 1e-6  # another program rounds differently, which is not an effect
 
 
 def life(name: str, *methods: Intervention) -> list[np.ndarray]:

@@ -1,4 +1,4 @@
-"""What holds for every agent, whatever it learns."""
+"""The contract that every agent satisfies."""
 
 import functools
 import typing
@@ -28,7 +28,7 @@ def made(name: str) -> Agent:
 
 @functools.cache
 def life(name: str) -> Any:
-    """State and transitions of two lanes side by side, ``[2, ...]``."""
+    """State and transitions of two lanes, ``[2, ...]``."""
     return jax.jit(jax.vmap(lambda seed: lived(name, made(name), STEPS, seed)))(jnp.arange(2))
 
 
@@ -37,7 +37,7 @@ def lane(name: str, i: int = 0) -> Any:
 
 
 def newest(name: str) -> Any:
-    """A state and a transition that it has not learned from yet."""
+    """A state, and a transition that the agent has not learned from yet."""
     state, pairs = lane(name)
     return state, jax.tree.map(lambda x: x[-1], pairs)
 
@@ -130,7 +130,7 @@ def test_probe(name):
 
 
 @pytest.mark.parametrize("name", SOME_SOON)
-def test_a_newborn_is_a_function_of_its_key(name):
+def test_a_fresh_agent_is_a_function_of_its_key(name):
     init = jax.jit(lambda key: made(name).init(key, None))
     first, again, other = (jax.device_get(init(key)) for key in (KEY, KEY, jax.random.key(4)))
     for a, b in zip(as_data(first), as_data(again), strict=True):

@@ -1,4 +1,4 @@
-"""Rainbow: its two heads, its updates against NumPy, and what is left when its parts are off."""
+"""Rainbow: its two heads, its updates against NumPy, and its special cases without some components."""
 
 import functools
 from typing import Any
@@ -92,7 +92,7 @@ class Prioritised(Categorical):
         self.stored, self.importance = 0, 0.0
 
     def store(self, until: int) -> None:
-        """What became whole by the step ``until`` gets the largest number so far."""
+        """Transitions that are complete by step ``until`` get the largest number so far."""
         for end in range(self.stored, until):
             start = end - self.settings.n_step
             for env in range(2):

@@ -1,4 +1,4 @@
-"""Which streams an agent that acts is refused for, and in which words."""
+"""Streams that do not fit an agent that acts, and the error messages."""
 
 import jax
 import jax.numpy as jnp

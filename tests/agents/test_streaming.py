@@ -1,4 +1,4 @@
-"""Agents of the streaming family against an independent reference, and what ends a trace."""
+"""Streaming agents against an independent reference, and what ends a trace."""
 
 import functools
 from typing import Any
@@ -58,7 +58,7 @@ def count() -> Intervention:
 
 
 def live(agent: Agent, steps: int = STEPS) -> Any:
-    """The first parameters; after each pair of the life the whole state; the metrics."""
+    """The initial parameters, the complete state after each pair of the life, and the metrics."""
 
     @jax.jit
     def whole() -> Any:
@@ -76,7 +76,7 @@ def live(agent: Agent, steps: int = STEPS) -> Any:
 
 
 class Told:
-    """The life as the reference's agents perceive it, and what they share."""
+    """Common base of the reference agents: preprocessing and parameters."""
 
     def __init__(self, params: Any, rate: float = 0.0, normalise: bool = True) -> None:
         self.params, self.rate, self.normalise = as_float64(params), rate, normalise
@@ -265,7 +265,7 @@ AGENTS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", AGENTS)
 def test_pairs_that_join_two_episodes_teach_nothing(name):
-    """Parameters, optimizer and plug-in wait; every other pair is one update."""
+    """Parameters, optimizer and plug-in stay unchanged; every other pair is one update."""
     _, states, metrics = live(AGENTS[name](count()), 20)
     first = LIFE.step_type[1:21] == reference.FIRST
     assert first.sum() == 4
@@ -435,7 +435,7 @@ def test_an_episode_that_a_task_switch_cut_short_leaves_no_trace(name):
     ],
 )
 def test_a_truncation_may_count_as_an_end(name):
-    """ "terminal" learns from a life that is cut off as "bootstrap" does from one that ends there."""
+    """ "terminal" learns from a truncated episode as "bootstrap" does from one that terminates there."""
     told = jax.tree.map(lambda x: x[int(np.flatnonzero(LIFE.step_type[1:] == reference.LAST)[1])], pairs())
     assert float(told.current.discount[0]) == 1.0
     ended = told._replace(current=told.current._replace(discount=jnp.zeros(1)))
@@ -488,7 +488,7 @@ def test_a_distribution_needs_two_atoms():
 
 
 def test_the_default_network_is_the_published_one():
-    """Two hidden layers of 32, normalised over all units of a sample, nothing learnable in the normalisation."""
+    """Two hidden layers of 32, normalised over all units of a sample, without learnable parameters."""
     settings = {key: value for key, value in streaming.stream_q.__kwdefaults__["network"].items() if key != "kind"}
     network = build(mlp(jax.ShapeDtypeStruct((20,), jnp.float32), 3, **settings))
     params = network.init(KEY)

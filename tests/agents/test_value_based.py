@@ -205,7 +205,7 @@ def test_a_lane_whose_replay_was_cleared_waits_while_the_clock_goes_on():
     born, first, second, ((made, last, *_), learner) = jax.device_get(both_visits())
     np.testing.assert_array_equal(np.flatnonzero(first), [5, 7, 9, 11, 13, 15])
     np.testing.assert_array_equal(16 + np.flatnonzero(second), [21, 23, 25, 27, 29])  # 6 rows of 2 envs make 12
-    np.testing.assert_array_equal(made[:6], [0, 0, 0, 0, 0, 1])  # its state began anew with the learner
+    np.testing.assert_array_equal(made[:6], [0, 0, 0, 0, 0, 1])  # its state was reset with the learner
     np.testing.assert_array_equal(last[:6], [-1, -1, -1, -1, -1, 8])  # updates 6 and 7 were due and not made
     for before, after in zip(jax.tree.leaves(born), jax.tree.leaves(learner), strict=True):
         for t in range(5):

@@ -1,4 +1,4 @@
-"""Classification as a decision process: states, rewards and what is seen of them."""
+"""Classification as a decision process: states, rewards and observations."""
 
 from typing import Any
 

@@ -151,7 +151,7 @@ def test_refuses_a_size_that_rooms_do_not_divide(size: int, walls: str) -> None:
         gridworld(size=size, walls=walls)
 
 
-def test_a_visit_shorter_than_an_episode_is_told() -> None:
+def test_a_visit_shorter_than_an_episode_warns() -> None:
     with pytest.warns(UserWarning, match=r"steps_per_task: 50 is shorter than an episode may last .*100"):
         gridworld(steps_per_task=50)
     with warnings.catch_warnings():

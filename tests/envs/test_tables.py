@@ -278,7 +278,7 @@ def test_regression_refuses_targets_that_are_not_there(labelled: Any) -> None:
 
 @pytest.mark.parametrize("kind", ["relabelled", "permuted_labels"])
 def test_random_labels_need_no_labels(kind: str, measured: Any) -> None:
-    """``classification_mdp`` likewise; the targets are not used."""
+    """The same holds for ``classification_mdp``; the targets are not used."""
     settings = {"labels": "random"} if kind == "permuted_labels" else {}
     _, sample = opening(kind, **measured, **settings, envs=40)
     row_of(sample.input)

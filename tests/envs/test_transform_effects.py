@@ -1,4 +1,4 @@
-"""What each transform does, against a life written down in NumPy."""
+"""The effect of each transform, against a NumPy implementation."""
 
 import functools
 import math
@@ -313,7 +313,7 @@ def test_inputs_of_a_supervised_stream_are_permuted() -> None:
     assert 0 < np.abs(lived(noisy, 2, ACTIONS[:1])[0].observation.input - one.observation.input[:2]).max() < 1
 
 
-# What is refused.
+# Errors.
 
 SUPERVISED = (
     "clip_reward", "delay_reward", "flip_reward", "frame_stack", "permute_actions", "scale_reward", "sticky_actions",

@@ -1,4 +1,4 @@
-"""Interventions on the network's description, and what happens where two want the same."""
+"""Interventions on the network's spec, and conflicts between two of them."""
 
 from dataclasses import replace
 
@@ -83,7 +83,7 @@ def test_refusals(make, message):
 
 
 @pytest.mark.parametrize("spec", [MLP, replace(CNN, activation="crelu")])
-def test_weight_norm_leaves_the_newborn_as_it_was(spec):
+def test_weight_norm_leaves_the_initial_outputs_unchanged(spec):
     plain, normed = build(spec), build(weight_norm().network(spec))
     x = draw((3, *spec.observation))
     params = normed.init(KEY)

@@ -1,4 +1,4 @@
-"""What every monitor owes, over the whole family."""
+"""The contract that every monitor satisfies."""
 
 import inspect
 import typing
@@ -56,7 +56,7 @@ class Program:
         self.monitor = compose(*[factory(**SMALL.get(name, {})) for name, factory in MONITORS.items()])
         self.one = jax.jit(self.measure)
         self.many = jax.jit(jax.vmap(self.measure))
-        # logits: what every monitor has something to say of; a large eps, for steps that are smooth in the gradient
+        # logits, so that every monitor has metrics; a large eps, for steps that are smooth in the gradient
         rule = adam(learning_rate=0.25, eps=1.0)
         blank = partial(probes.of_network, spec, optimizer=rule)
         self.probe = lambda params, inputs: seen_one(blank(params, inputs)._replace(meaning="logits"))
@@ -155,7 +155,7 @@ def test_finite_on_a_silent_network(name, program, arguments):
 
 @pytest.mark.parametrize("name", MONITORS)
 def test_a_diverged_learner_is_seen(name, program, arguments):
-    """A comparison with NaN is False: without care a diverged lane would report 0 dormant units."""
+    """A comparison with NaN is False, so a diverged lane could report 0 dormant units."""
     key, initial, params, inputs = lane(arguments, 0)
     found = program.one(key, initial, jax.tree.map(lambda leaf: leaf * jnp.nan, params), inputs)[1]
     assert not np.isfinite(list(of_monitor(name, found).values())).any()

@@ -67,7 +67,7 @@ def test_weights_of_zeros(probes):
 
 @pytest.mark.parametrize("inner", [optimizers.sgd(learning_rate=0.1), optimizers.adam(learning_rate=0.1)])
 def test_behind_a_trace_the_update_is_that_of_the_gradient(probes, inner):
-    """Whatever the trace was: it begins anew."""
+    """The trace starts from zero, whatever it was."""
     optimizer = eligible(inner)
     state = optimizer.init(PARAMS)._replace(trace=jax.tree.map(jnp.ones_like, PARAMS), going=jnp.ones(()))
     probe = probe_of(probes, inner)

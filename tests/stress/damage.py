@@ -86,7 +86,7 @@ def documents(small: bool) -> dict[str, dict[str, Any]]:
 
 
 class Stopped(BaseException):
-    """Stands for the end of the process."""
+    """Simulates the end of the process."""
 
 
 def subjects(place: Path, small: bool) -> list[Subject]:
