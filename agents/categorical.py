@@ -109,6 +109,8 @@ def check_support(spec: StreamSpec, v_min: float, v_max: float, reward_clip: flo
     low, high = (float(min(max(limit, -bound), bound)) for limit in spec.reward_range)
     for key, value, reward in (("v_min", v_min, low), ("v_max", v_max, high)):
         if math.isinf(reward):
-            raise ValueError(f"agent.reward_clip: null is not allowed; {key} needs a known bound on rewards")
+            raise ValueError(f"agent.reward_clip: null is not allowed; {key} requires bounded rewards")
         if not v_min <= reward <= v_max:
-            raise ValueError(f"agent.{key}: {value} is not allowed; rewards reach {reward}{how}")
+            raise ValueError(
+                f"agent.{key}: {value} is not allowed; must include the rewards, which reach {reward}{how}"
+            )

@@ -150,7 +150,7 @@ def preprocessing(
     if normalise not in NORMALISE:
         raise ValueError(f"agent.normalise: {normalise} is not allowed; must be one of {', '.join(NORMALISE)}")
     if not hasattr(spec.observation, "shape"):
-        raise ValueError("agent.normalise needs a stream with plain observations")
+        raise ValueError("agent.normalise: not allowed on this stream; it needs observations that are one array")
     shape = spec.observation.shape[1:] if spec.stack else spec.observation.shape
     forget = rate if normalise == "exponential" else None
     normalises = normalise != "none"

@@ -98,7 +98,7 @@ def archive(path: Path) -> Dataset:
     with path.open("rb") as file:  # NumPy leaves its own handle open for a truncated file
         arrays = np.load(file)
         if not isinstance(arrays, np.lib.npyio.NpzFile):
-            raise ValueError("it is not an archive of named arrays")
+            raise ValueError("it is not an .npz archive")
         with arrays:
             return dataset(arrays)
 

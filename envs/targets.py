@@ -174,7 +174,9 @@ def check_own_targets(data: Samples, targets: str, outputs: int) -> int:
         raise ValueError(f"targets: true is not allowed; {data.files[0][0]} has the array labels, not targets")
     found = data.targets.shape[1]
     if outputs not in (1, found):
-        raise ValueError(f"outputs: {outputs} is not allowed; {data.files[0][0]} has {found} targets for each row")
+        raise ValueError(
+            f"outputs: {outputs} is not allowed; must be 1 or {found}, the targets per row of {data.files[0][0]}"
+        )
     return found
 
 

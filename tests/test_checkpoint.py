@@ -136,7 +136,7 @@ def killed_after(chunk: int) -> Watcher:
 
 
 def flip(path: Path) -> None:
-    """One bit of the largest array: some bytes of the file say nothing, a member's time for one."""
+    """Flip one bit of the largest array, because some bytes of the file have no effect, such as a member's time."""
     with zipfile.ZipFile(path) as archive:
         member = max(archive.infolist(), key=lambda each: each.file_size)
     raw = bytearray(path.read_bytes())

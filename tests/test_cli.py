@@ -90,7 +90,7 @@ def readable(text: str) -> None:
     assert "…" not in text
 
 
-# What it shows.
+# Output.
 
 
 def test_run(finished):
@@ -633,7 +633,7 @@ def test_a_plan_says_what_this_machine_lacks(config, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("folder", ["x" * 300, "locked/run"])
 def test_a_plan_for_a_folder_that_cannot_be_made(config, tmp_path, monkeypatch, folder):
-    """Also where permissions say nothing, as for root."""
+    """Also for root, who ignores permissions."""
 
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))

@@ -161,7 +161,7 @@ def test_an_arm_without_its_lanes_is_left_out_and_named(finished, tmp_path):
 
 
 def test_the_last_part_of_a_run_that_has_stopped_is_missed(stopped, tmp_path):
-    """No part comes after it, and no status says how many there are."""
+    """There is no later part and no status with the number of parts."""
     run = shutil.copytree(stopped, tmp_path / "run")
     assert len(results.load(run)) == 8 + 4  # no warning
     (run / "wide/metrics/part-001-00000.parquet").unlink()

@@ -1,4 +1,4 @@
-"""Output that nobody reads, that has nowhere to go, or that an encoding cannot show, stops nothing."""
+"""Output that is not read, has no destination or cannot be encoded does not stop a run."""
 
 import os
 import pty

@@ -223,7 +223,7 @@ def test_what_needs_the_step_size_of_a_plain_transformation_says_so(plugin: Any,
     plugin("optimizers", PLAIN)
     message = refusal(**NAMED["optimizers"], **changes)
     assert who in message
-    assert "step size, which `odd`, a plain optax transformation, does not report" in message
+    assert "step size, but `odd` is a plain optax transformation and does not report one" in message
 
 
 def test_an_agent_that_leaves_a_method_out_refuses_it(plugin: Any) -> None:

@@ -1,4 +1,4 @@
-"""What a user may write, at its limits: YAML, keys, messages, integers, counters, and JAX's own settings."""
+"""Limits of user input: YAML, keys, messages, integers, counters, and JAX's settings."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Agents learn catch, with the settings of the repository's config: chance is about -0.6, perfection 1."""
+"""Agents learn catch with the settings of the repository's config; chance is about -0.6, the maximum 1."""
 
 from pathlib import Path
 

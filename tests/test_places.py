@@ -1,4 +1,4 @@
-"""Other operating systems: what macOS and Windows lack is taken away here, and an experiment still runs."""
+"""Other operating systems: an experiment runs without the features that macOS and Windows lack."""
 
 import ast
 import os

@@ -1,4 +1,4 @@
-"""TensorBoard and Weights & Biases beside the tables: read back from their own files."""
+"""TensorBoard and Weights & Biases, in addition to the tables; read back from their files."""
 
 import json
 import struct
@@ -298,7 +298,7 @@ def test_wandb_that_refuses(tmp_path, offline, monkeypatch):
 
 
 def test_wandb_without_an_account(tmp_path, monkeypatch):
-    """It is asked for before anything is planned or written; offline it is not asked for."""
+    """An account is checked before anything is planned or written; offline none is needed."""
     wandb = pytest.importorskip("wandb")
     mode = ["online"]
 
@@ -334,7 +334,7 @@ def test_tables_are_written_often_at_first_and_then_seldom(monkeypatch):
 
 
 def test_parts_without_a_checkpoint_are_made_again(tmp_path, monkeypatch):
-    """Killed in the middle of the only visit, after parts that no checkpoint knows: nothing is lost or doubled."""
+    """Killed in the middle of the only visit, after parts that no checkpoint knows: nothing is lost or duplicated."""
     stream = {**tiny.document()["stream"], "tasks": 1, "steps_per_task": 40}
     experiment = tiny.experiment(stream=stream, seeds=1, monitors=[])
     laboratory = crashes.Laboratory(experiment)

@@ -152,7 +152,7 @@ def test_the_folder_of_the_runs_names_one_of_them(tmp_path):
 
 
 def test_performance_is_the_mean_over_steps_and_its_end_over_the_last_tenth(tmp_path):
-    # One visit of 30 steps in records of 12, 12 and 6 steps: the last tenth, 3 steps, lies in the third.
+    # One visit of 30 steps in records of 12, 12 and 6 steps: the last tenth, 3 steps, is in the third.
     plan = made.plan(["a"], tasks=["t"], visits=[(0, 30)])
     table = results.visits(write_arms(tmp_path / "run", plan, {"a": [[1.0, 2.0, 4.0]]}, seeds=[7], every=12))
     assert table.iloc[0][["lane", "seed", "visit", "task"]].tolist() == [0, 7, 0, "t"]

@@ -23,7 +23,7 @@ RELATIVE, ABSOLUTE = 1e-4, 1e-6  # another program rounds differently, which is 
 
 
 def life(name: str, *methods: Intervention) -> list[np.ndarray]:
-    """Everything the agent has learned and all that it recorded, after two visits with a switch between."""
+    """Everything that the agent has learned and recorded after two visits with a switch between them."""
     steps = STEPS.get(name, 10)
     stream = source(name, visits=2, steps=steps)
     made = agent(

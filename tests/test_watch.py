@@ -154,7 +154,7 @@ def test_diverged_lanes(run):
     assert watch.Watcher(run).look(NOW).arms[1].diverged == 1
 
 
-# What is shown.
+# The frame.
 
 
 def shown(run: Path, now: float = NOW, width: int = 80) -> list[str]:

@@ -73,7 +73,7 @@ def permuted_places(spec: StreamSpec, channels: bool) -> tuple[int, Alter]:
     """The number of places to permute, and the function that shows place ``order[i]`` at place ``i``."""
     shape = frame_of(spec).shape
     if channels and len(shape) < 3:
-        raise ValueError(f"what: channels is not allowed; it needs images with channels, but this stream has {shape}")
+        raise ValueError(f"what: channels is not allowed; it needs images with channels, got shape {shape}")
     size = shape[-1] if channels else math.prod(shape)
 
     def alter(draw: Key, problem: Any, seen: Array, done: Done) -> Array:

@@ -95,9 +95,7 @@ def dormant_units(*, tau: NonNegative = 0.025, taus: tuple[Share, ...] = ()) -> 
 
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
         if len(set(names)) < len(names):
-            raise ValueError(
-                f"dormant_units: taus must all be different, got {', '.join(f'{each:g}' for each in taus)}"
-            )
+            raise ValueError(f"dormant_units: taus must be distinct, got {', '.join(f'{each:g}' for each in taus)}")
         found = dict(headline.measure(key, (), probe)[1])
         for name, each in zip(names, further, strict=True):
             found |= {metric: value for metric, value in each.measure(key, (), probe)[1].items() if metric == name}

@@ -91,7 +91,7 @@ def eligible(optimizer: Optimizer) -> Optimizer:
         **extra: Any,
     ) -> tuple[Params, Eligibility]:
         if td_error is None or trace_decay is None or trace_end is None:
-            raise ValueError("a trace needs td_error, trace_decay and trace_end at every update")
+            raise ValueError("an eligibility trace needs td_error, trace_decay and trace_end at every update")
         kept = jnp.asarray(trace_decay, jnp.float32) * jnp.where(trace_start, 0.0, state.going)
         trace = jax.tree.map(lambda z, g: kept * z + g, state.trace, gradients)
         if penalty is None:

@@ -15,7 +15,9 @@ class UnknownStepSize(NamedTuple):
 
     def __call__(self, state: Any) -> Array:
         del state
-        raise ValueError(f"the step size of optimizer `{self.name}` is unknown; it is a plain optax transformation")
+        raise ValueError(
+            f"the step size of optimizer `{self.name}` is unknown, because it is a plain optax transformation"
+        )
 
 
 def reports_step_size(optimizer: Optimizer) -> bool:
@@ -31,6 +33,8 @@ def forwarded(optimizer: Optimizer, learning_rate: StepSize) -> StepSize:
 def required_step_size(optimizer: Optimizer, by: str) -> StepSize:
     """The optimizer's step size; ``ValueError`` naming ``by`` and the optimizer if it is unknown."""
     if isinstance(optimizer.learning_rate, UnknownStepSize):
-        raise ValueError(f"{by} needs the optimizer's step size, which `{optimizer.learning_rate.name}`, a plain optax "
-                         "transformation, does not report")  # fmt: skip
+        raise ValueError(
+            f"{by} needs the optimizer's step size, but `{optimizer.learning_rate.name}` is a plain optax "
+            "transformation and does not report one"
+        )
     return optimizer.learning_rate

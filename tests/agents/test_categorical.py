@@ -68,7 +68,7 @@ def test_the_loss_against_a_loop_and_rlax():
 
 
 def test_the_projection_keeps_the_mean_of_what_lies_within_and_moves_the_rest_to_the_ends():
-    """With logits 0 in s the loss is ``log 5`` whatever is wanted; its gradient ``1/5 - wanted`` shows the target."""
+    """With logits 0 in s the loss is ``log 5`` for any target; its gradient, ``1/5 - target``, reveals it."""
     point = jnp.zeros((1, 1, 5)).at[0, 0, 2].set(50.0)  # all weight on the middle value, 0.5
 
     def wanted(reward: float, discount: float) -> np.ndarray:
@@ -165,10 +165,16 @@ def test_rewards_may_stay_as_they_are(make):
 
 
 REFUSED = [
-    ({"v_max": 0.5}, r"agent\.v_max: 0\.5 is not allowed; rewards reach 1\.0 \(clipped at 1\.0\)"),
-    ({"v_min": -0.5}, r"agent\.v_min: -0\.5 is not allowed; rewards reach -1\.0 \(clipped at 1\.0\)"),
+    (
+        {"v_max": 0.5},
+        r"agent\.v_max: 0\.5 is not allowed; must include the rewards, which reach 1\.0 \(clipped at 1\.0\)",
+    ),
+    (
+        {"v_min": -0.5},
+        r"agent\.v_min: -0\.5 is not allowed; must include the rewards, which reach -1\.0 \(clipped at 1\.0\)",
+    ),
     ({"v_min": 4.0}, r"agent\.v_max: 3\.0 is not allowed; must be finite and above v_min, 4\.0"),
-    ({"reward_clip": None}, r"agent\.reward_clip: null is not allowed; v_min needs a known bound on rewards"),
+    ({"reward_clip": None}, r"agent\.reward_clip: null is not allowed; v_min requires bounded rewards"),
     ({"atoms": 1}, r"agent\.atoms: 1 is not allowed; must be at least 2"),
     ({"update_period": 7}, r"agent\.update_period: 7 is not allowed"),
 ]
@@ -184,9 +190,14 @@ def test_the_support_must_contain_what_a_step_can_give_and_no_more():
     spec = SPEC._replace(reward_range=(0.0, 0.4))
     for settings in ({"v_min": 0.0, "v_max": 0.4, "reward_clip": None}, {"v_min": 0.0, "v_max": 0.4}):
         small(spec, **settings)
-    with pytest.raises(ValueError, match=r"agent\.v_max: 0\.3 is not allowed; rewards reach 0\.4 \(clipped at 1\.0\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"agent\.v_max: 0\.3 is not allowed; must include the rewards, which reach 0\.4 \(clipped at 1\.0\)",
+    ):
         small(spec, v_min=0.0, v_max=0.3)
-    with pytest.raises(ValueError, match=r"agent\.v_max: 0\.3 is not allowed; rewards reach 0\.4$"):
+    with pytest.raises(
+        ValueError, match=r"agent\.v_max: 0\.3 is not allowed; must include the rewards, which reach 0\.4$"
+    ):
         small(spec, v_min=0.0, v_max=0.3, reward_clip=None)
     small(spec, v_min=0.0, v_max=0.3, reward_clip=0.25)
 

@@ -209,7 +209,9 @@ def test_the_envs_of_a_lane_share_their_statistics():
 def test_what_cannot_be_normalised_is_refused():
     with pytest.raises(ValueError, match=r"agent\.normalise: sometimes is not allowed; must be one of running"):
         seeing(normalise="sometimes")
-    with pytest.raises(ValueError, match=r"agent\.normalise needs a stream with plain observations"):
+    with pytest.raises(
+        ValueError, match=r"agent\.normalise: not allowed on this stream; it needs observations that are one array"
+    ):
         seeing(SPEC._replace(observation=(SPEC.observation,)))
 
 

@@ -212,7 +212,9 @@ def test_who_clears_the_replay_clears_its_priorities():
 def test_it_is_refused_by_its_own_name():
     with pytest.raises(ValueError, match=r"agent\.kind: rainbow is not allowed"):
         small(SPEC._replace(discrete=False))
-    with pytest.raises(ValueError, match=r"agent\.v_max: 0\.5 is not allowed; rewards reach 1\.0"):
+    with pytest.raises(
+        ValueError, match=r"agent\.v_max: 0\.5 is not allowed; must include the rewards, which reach 1\.0"
+    ):
         small(v_max=0.5)
     with pytest.raises(ValueError, match=r"agent\.atoms: 1 is not allowed"):
         small(atoms=1)

@@ -129,7 +129,7 @@ def test_the_goal_follows_from_the_task_and_the_lane(goal_of: Any) -> None:
     found = np.stack([goal_of(task, task) for task in range(8)])
     np.testing.assert_array_equal(np.sort(found, 0)[:, 0], [0, 1, 2, 3, 5, 6, 7, 8])  # all cells but the centre
     assert len({tuple(lane) for lane in found.T}) == 3
-    np.testing.assert_array_equal(goal_of(5, 2), found[2])  # a task that comes again is the same task
+    np.testing.assert_array_equal(goal_of(5, 2), found[2])  # a revisited task is the same task
 
 
 def test_tasks_come_again_when_there_is_no_other_goal() -> None:

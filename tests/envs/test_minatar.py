@@ -311,7 +311,7 @@ def paddle(life: Any) -> np.ndarray:
 
 @pytest.mark.slow
 def test_sticky_actions_repeat_the_last_one_with_the_given_probability() -> None:
-    """The paddle goes right, right, then left: where it goes on to the right the action was repeated."""
+    """The paddle goes right, right, then left: if it continues to the right, the action was repeated."""
     actions = np.broadcast_to(np.array([3, 3, 1])[:, None, None], (3, 1, 2000)).astype(np.int32)
     repeated = {}
     for sticky in (0.0, 0.25, 1.0):

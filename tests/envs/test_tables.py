@@ -236,7 +236,7 @@ def test_arrays_are_refused_in_one_line(tmp_path: Path, arrays: dict[str, Any], 
 
 def test_a_single_array_is_no_archive(tmp_path: Path) -> None:
     np.save(tmp_path / "own.npy", FEATURES)
-    with pytest.raises(ValueError, match=r"does not contain npz \(it is not an archive of named arrays\)"):
+    with pytest.raises(ValueError, match=r"does not contain npz \(it is not an \.npz archive\)"):
         read("npz", str(tmp_path / "own.npy"))
 
 
@@ -258,7 +258,7 @@ def test_published_sets_have_images_and_labels(tmp_path: Path) -> None:
         (
             "regression",
             {"targets": "true", "outputs": 3},
-            "outputs: 3 is not allowed; .*own.npz has 2 targets for each",
+            "outputs: 3 is not allowed; must be 1 or 2, the targets per row of .*own.npz",
         ),
     ],
 )

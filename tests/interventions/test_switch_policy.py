@@ -61,7 +61,7 @@ def test_as_it_stands_everything_is_kept(name: str) -> None:
 
 
 def test_an_optimizer_that_carries_nothing_over_a_switch_is_not_reset() -> None:
-    """Of Stream Q there is only the trace, which ends at a switch by itself; Adaptive Q has moments too."""
+    """Stream Q has only the trace, which ends at a switch anyway; Adaptive Q also has moments."""
     with pytest.raises(ValueError, match=r"reset has no effect; .* keeps nothing across a task switch"):
         switched("stream_q", optimizer="reset")
 

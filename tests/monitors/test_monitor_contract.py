@@ -82,7 +82,7 @@ def arguments():
 
 @pytest.fixture(scope="module")
 def alone(program, arguments):
-    """The metrics of each lane, measured by itself."""
+    """The metrics of each lane, measured alone."""
     return [program.one(*lane(arguments, i))[1] for i in range(LANES)]
 
 
@@ -248,7 +248,7 @@ NEEDS_HIDDEN = [
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_monitor_works_on_every_kind_of_network_or_says_why_not(probes, kind):
-    """Traced only. A monitor of hidden layers is silent where there is none; the launcher says so."""
+    """Traced only. A monitor of hidden layers writes nothing if there are none; the launcher reports this."""
     spec = KINDS[kind]
     params = probes.initial(spec)
     probe = probes.of_network(spec, params, jnp.ones((7, *spec.observation)), optimizer=adam())._replace(

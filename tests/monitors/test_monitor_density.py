@@ -85,7 +85,7 @@ def test_the_smoothed_mass_in_bins_by_hand():
 
 @pytest.mark.parametrize(("smoothing", "nodes"), [(0.0, [-9.0, 0.5, 99.0]), (0.1, [2.0, 2.0, 2.0])])
 def test_without_a_width_each_node_falls_into_one_bin(smoothing, nodes):
-    """No smoothing, or no range to measure it by; what is beyond the grid counts at its ends."""
+    """Without smoothing or a range; nodes beyond the grid count in its end bins."""
     weights = jnp.asarray([[0.5, 0.3, 0.2]])
     found = mass_in_bins(jnp.asarray([nodes]), weights, np.asarray([-3.0, -1.0, 1.0, 3.0]), smoothing)
     expected = [0.5, 0.3, 0.2] if smoothing == 0 else [0, 0, 1]

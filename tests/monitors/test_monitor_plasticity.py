@@ -23,7 +23,7 @@ STEPS = 80
 
 
 def killed(params: Any) -> Any:
-    """The same network with every hidden unit below zero for all inputs: only the output's bias can learn."""
+    """The same network with all hidden units dead, so that only the output's bias can learn."""
     hidden = {**params["hidden_0"], "bias": jnp.full(8, -100.0)}
     return {**params, "hidden_0": hidden}
 
@@ -84,7 +84,7 @@ def test_a_killed_network_has_lost_its_plasticity(probing, fresh_networks, of_fr
 
 
 def test_predicting_the_mean_costs_a_half(probing, fresh_networks):
-    """The killed network predicts a constant, which is its own mean, wherever its predictions lie."""
+    """The killed network predicts a constant, its own mean, whatever its scale."""
     moved = jax.vmap(killed)(fresh_networks)
     moved["output"]["bias"] = moved["output"]["bias"] + 50.0
     found = probing(jax.random.split(jax.random.key(7), 48), moved)
@@ -287,7 +287,7 @@ def test_divergence():
 
 @pytest.mark.parametrize("meaning", ["logits", "prediction"])
 def test_capacity_of_actor_and_critic(probes, meaning):
-    """With a step size of zero nothing is learned: the divergence and the error of the two networks as they are."""
+    """With a step size of zero nothing is learned, so these are the divergence and error of the two networks."""
     probe, key = named(probes, meaning), jax.random.key(4)
     found = capacity(learning_rate=0.0).measure(key, (), probe)[1]
     fresh = probe.fresh(jax.random.split(key)[0]).params

@@ -123,7 +123,7 @@ def test_thresholds_outside_the_range_are_refused(bad):
 
 
 def test_a_threshold_given_twice_is_refused(probes):
-    with pytest.raises(ValueError, match=r"dormant_units: taus must all be different, got 0\.1, 0\.5, 0\.1"):
+    with pytest.raises(ValueError, match=r"dormant_units: taus must be distinct, got 0\.1, 0\.5, 0\.1"):
         probes.measured(dormant_units(taus=(0.1, 0.5, 0.1)), probes.written({"hidden_0": jnp.ones((1, 2))}))
 
 

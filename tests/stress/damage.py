@@ -305,7 +305,7 @@ class Found(NamedTuple):
 
 
 def compile_once() -> None:
-    """Programs of equal jobs are compiled once: runs are many and alike."""
+    """Compile the programs of equal jobs once, because many runs are equal."""
     made: dict[Any, Any] = {}
     compiled, planned = runner.compile_program, launch.plan
     plans: dict[str, Any] = {}
