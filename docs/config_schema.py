@@ -68,7 +68,7 @@ def mapping(factory: Callable[..., Any], **options: Any) -> Json:
     )
 
 
-def own(known: Registry, family: str) -> list[str]:
+def built_in(known: Registry, family: str) -> list[str]:
     return [name for name in known.names(family) if known.origin(family, name) == BUILT_IN]
 
 
@@ -89,7 +89,7 @@ def whole(known: Registry, family: str, name: str) -> Json:
 
 def family_of(known: Registry, family: str) -> dict[str, Json]:
     """The definitions of a family: each member, any complete member, and changes to a member."""
-    names = own(known, family)
+    names = built_in(known, family)
     alone = [n for n in names if not any(setting.required for setting in known.schema(family, n).values())]
     found = {f"{family} {name}": member(known, family, name) for name in names}
     found[family] = {"anyOf": [{"enum": alone}, *(whole(known, family, name) for name in names)]}

@@ -63,7 +63,7 @@ def keys(record: type) -> list[str]:
 def listing(known: Any) -> list[str]:
     lines = ["| family | members |", "|---|---|"]
     for family in FAMILIES:
-        names = ", ".join(f"`{name}`" for name in config_schema.own(known, family))
+        names = ", ".join(f"`{name}`" for name in config_schema.built_in(known, family))
         lines.append(f"| [{family}]({page_of(family)}) | {names} |")
     return [*lines, ""]
 

@@ -66,7 +66,7 @@ def classification_task(spec: StreamSpec, data: Samples, views: Views, sparse: b
 
     def params(key: Key, visit: Visit) -> Images:
         order = views.order(jax.random.fold_in(key, LABELS), visit.task)
-        return Images(data.own(jax.random.fold_in(key, INPUTS)), order)
+        return Images(data.for_lane(jax.random.fold_in(key, INPUTS)), order)
 
     def reset(key: Key, problem: Images) -> tuple[Array, Array]:
         one, two = jax.random.split(key)

@@ -148,7 +148,7 @@ def expected(name: str) -> str:
     return f"a folder with {layout.files},\nor one .npz file with the arrays images uint8[N, {sizes}] and labels [N]"
 
 
-def checked(images: Dataset, layout: Layout) -> Dataset:
+def checked_images(images: Dataset, layout: Layout) -> Dataset:
     """Check that these are images of the published size, with a label in range for each; returns ``images``."""
     inputs, labels = images.inputs, images.labels
     if labels is None or inputs.dtype != np.uint8:
@@ -184,7 +184,7 @@ def read(name: str, path: str | None) -> Dataset:
     try:
         if layout is None:
             return archive(place)
-        return checked(archive(place) if place.suffix == ".npz" else layout.read(place), layout)
+        return checked_images(archive(place) if place.suffix == ".npz" else layout.read(place), layout)
     except BROKEN as error:
         if layout is None and isinstance(error, ArrayError):
             raise ValueError(f"path: {path}: {error}") from error

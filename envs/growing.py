@@ -143,7 +143,7 @@ def warm_start(
     counts = jnp.asarray([max(1, round(share * kept)) for share in shares], jnp.int32)
 
     def params(key: Key, visit: Visit) -> Share:
-        own = data.own(jax.random.fold_in(key, INPUTS)), known.own(jax.random.fold_in(key, LABELS))
+        own = data.for_lane(jax.random.fold_in(key, INPUTS)), known.for_lane(jax.random.fold_in(key, LABELS))
         order = jax.random.permutation(jax.random.fold_in(key, TARGETS), data.size)
         trained = (jnp.asarray(visit.eval_replica) == 0) | (kept == data.size)
         return Share(*own, order, jnp.where(trained, 0, kept), jnp.where(trained, counts[visit.task], data.size))

@@ -78,7 +78,7 @@ def permuted_inputs(
     reorder = permutation if permutations == "cumulative" else fresh_permutation
 
     def params(key: Key, visit: Visit) -> Permuted:
-        own = data.own(jax.random.fold_in(key, INPUTS)), known.own(jax.random.fold_in(key, LABELS))
+        own = data.for_lane(jax.random.fold_in(key, INPUTS)), known.for_lane(jax.random.fold_in(key, LABELS))
         return Permuted(*own, reorder(jax.random.fold_in(key, TARGETS), visit.task, size))
 
     def draw(key: Key, problem: Permuted) -> Supervised:

@@ -19,7 +19,7 @@ class Samples(NamedTuple):
     size: int
     shape: tuple[int, ...]  # of one input
     labels: Any  # int32[size]; None if there are no true labels
-    own: Callable[[Key], Any]  # key -> the inputs of one lane; () if all lanes share them
+    for_lane: Callable[[Key], Any]  # key -> the inputs of one lane; () if all lanes share them
     rows: Callable[[Any, Any], Array]  # the lane's inputs, row indices -> float32[..., *shape]
     files: tuple[tuple[str, str], ...] = ()  # the source files, as in ``StreamSpec.data``
     targets: Any = None  # float32[size, outputs]; None if the data set has no real-valued targets
@@ -29,7 +29,7 @@ class Labels(NamedTuple):
     """Labels that never change: the true labels, random labels of each lane, or real-valued targets if ``real``."""
 
     classes: int  # or the number of targets per row
-    own: Callable[[Key], Any]  # key -> the labels of one lane; () if all lanes share them
+    for_lane: Callable[[Key], Any]  # key -> the labels of one lane; () if all lanes share them
     at: Callable[[Any, Any], Array]  # the lane's labels, row indices -> int32[...] or float32[..., classes]
     real: bool = False
 
@@ -56,10 +56,10 @@ def select(data: Dataset, samples: int | None) -> Dataset:
 def gaussian_samples(count: int, dimensions: int) -> Samples:
     """``count`` standard normal inputs for each lane, drawn once from its data key."""
 
-    def own(key: Key) -> Array:
+    def for_lane(key: Key) -> Array:
         return jax.random.normal(key, (count, dimensions))
 
-    return Samples(count, (dimensions,), None, own, lambda inputs, index: inputs[index])
+    return Samples(count, (dimensions,), None, for_lane, lambda inputs, index: inputs[index])
 
 
 def image_rows(name: str, images: np.ndarray) -> Callable[[Any], Array]:

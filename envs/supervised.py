@@ -43,7 +43,7 @@ class Sampler(NamedTuple):
     """A source of samples. It separates what is fixed for a lane from what depends on the task."""
 
     shape: tuple[int, ...]  # of one input
-    own: Callable[[Key], Any]  # key of the parameters -> what is fixed for a lane
+    for_lane: Callable[[Key], Any]  # key of the parameters -> what is fixed for a lane
     targets: Callable[[Key, Any, Array], Any]  # key of the parameters, the same, task -> the parameters of the task
     draw: Callable[[Key, Any], tuple[Any, Array]]  # key, what is fixed for the lane -> place, input
     target_of: Callable[[Any, Any], Array]  # the parameters of the task, place -> target
@@ -56,10 +56,10 @@ def row_sampler(samples: Samples, targets: Callable[[Key, Any, Array], Array]) -
         row = jax.random.randint(key, (), 0, samples.size)
         return row, samples.rows(own, row)
 
-    def own(key: Key) -> Any:
-        return samples.own(jax.random.fold_in(key, INPUTS))
+    def for_lane(key: Key) -> Any:
+        return samples.for_lane(jax.random.fold_in(key, INPUTS))
 
-    return Sampler(samples.shape, own, targets, draw, lambda values, row: values[row])
+    return Sampler(samples.shape, for_lane, targets, draw, lambda values, row: values[row])
 
 
 def supervised_task(
@@ -86,7 +86,7 @@ def abrupt_change(sampler: Sampler) -> tuple[Callable[[Key, Visit], LearningTask
     """The parameters and samples of tasks that change abruptly."""
 
     def params(key: Key, visit: Visit) -> LearningTask:
-        own = sampler.own(key)
+        own = sampler.for_lane(key)
         return LearningTask(own, sampler.targets(key, own, visit.task))
 
     def draw(key: Key, problem: LearningTask) -> Supervised:
@@ -103,7 +103,7 @@ def gradual_change(sampler: Sampler, mix: Mix) -> tuple[Callable[[Key, Visit], L
     """
 
     def params(key: Key, visit: Visit) -> LearningTask:
-        own = sampler.own(key)
+        own = sampler.for_lane(key)
         targets, before = (sampler.targets(key, own, u) for u in (visit.task, jnp.maximum(visit.task - 1, 0)))
         return LearningTask(own, targets, before, jnp.where(visit.task == 0, 1.0, 0.0))
 

@@ -137,8 +137,8 @@ def permuted_labels(
     data = samples_of(inputs, path, samples, flat, dimensions)
     known = labels_of(labels, data, classes)
 
-    def own(key: Key) -> tuple[Any, Any]:
-        return data.own(jax.random.fold_in(key, INPUTS)), known.own(jax.random.fold_in(key, LABELS))
+    def for_lane(key: Key) -> tuple[Any, Any]:
+        return data.for_lane(jax.random.fold_in(key, INPUTS)), known.for_lane(jax.random.fold_in(key, LABELS))
 
     def targets(key: Key, own: Any, task: Array) -> Array:
         del own
@@ -148,7 +148,7 @@ def permuted_labels(
         row = jax.random.randint(key, (), 0, data.size)
         return known.at(own[1], row), data.rows(own[0], row)
 
-    sampler = Sampler(data.shape, own, targets, draw, lambda order, label: order[label])
+    sampler = Sampler(data.shape, for_lane, targets, draw, lambda order, label: order[label])
     spec = label_spec(data.shape, known.classes, "names", tasks, steps_per_task, envs)._replace(data=data.files)
     return supervised_stream(spec, sampler, accuracy, mix_labels, gradual * steps_per_task)
 

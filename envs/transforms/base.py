@@ -211,7 +211,7 @@ def between(numbers: tuple[Array, Array], done: Done) -> Array:
     return new if done is None else last + done * (new - last)
 
 
-def in_turn(values: Sequence[float]) -> Callable[[Key, Array], tuple[Array, Array]]:
+def cycled(values: Sequence[float]) -> Callable[[Key, Array], tuple[Array, Array]]:
     """The problem of a number: its previous and new values, ``values[index % n]``; at index 0 both are the first."""
 
     def problem(key: Key, index: Array) -> tuple[Array, Array]:

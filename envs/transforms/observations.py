@@ -20,8 +20,8 @@ from plasticity.envs.transforms.base import (
     by_values,
     check_gradual,
     check_rewarded,
+    cycled,
     divided,
-    in_turn,
     listed_values,
     transformed,
 )
@@ -29,7 +29,7 @@ from plasticity.envs.transforms.base import (
 Alter = Callable[[Key, Any, Array, Done], Array]  # key, problem, pictures [E, ...], done -> pictures [E, ...]
 
 
-def picture_of(spec: StreamSpec) -> jax.ShapeDtypeStruct:
+def observed_array(spec: StreamSpec) -> jax.ShapeDtypeStruct:
     """The observed array. ``ValueError`` if observations consist of several arrays."""
     seen = spec.observation.input if isinstance(spec.observation, Supervised) else spec.observation
     if not hasattr(seen, "shape"):
@@ -39,7 +39,7 @@ def picture_of(spec: StreamSpec) -> jax.ShapeDtypeStruct:
 
 def frame_of(spec: StreamSpec) -> jax.ShapeDtypeStruct:
     """One frame of the observation; the whole observation without a stack."""
-    seen = picture_of(spec)
+    seen = observed_array(spec)
     return jax.ShapeDtypeStruct(seen.shape[1:], seen.dtype) if spec.stack else seen
 
 
@@ -60,7 +60,7 @@ def observation_change(spec: StreamSpec, alter: Alter) -> tuple[Callable[[], Any
     In a stack only the newest frame is altered. Older frames are kept as they were shown, so a replay buffer of single
     frames stores what the agent observed.
     """
-    seen = picture_of(spec)
+    seen = observed_array(spec)
 
     def memory() -> Any:
         return jnp.zeros((spec.envs, *seen.shape), seen.dtype) if spec.stack else ()
@@ -78,7 +78,7 @@ def observation_change(spec: StreamSpec, alter: Alter) -> tuple[Callable[[], Any
     return memory, see
 
 
-def with_picture(spec: StreamSpec, shape: tuple[int, ...], dtype: Any) -> StreamSpec:
+def with_observed_array(spec: StreamSpec, shape: tuple[int, ...], dtype: Any) -> StreamSpec:
     """``spec`` with a different observation array."""
     seen: Any = jax.ShapeDtypeStruct(shape, dtype)
     supervised = isinstance(spec.observation, Supervised)
@@ -103,16 +103,16 @@ def observation_noise(*, deviation: Values = 0.1, per: Per = "visit", gradual: f
         return seen + between(problem, done) * jax.random.normal(draw, seen.shape)
 
     def apply(source: StreamFactory) -> StreamFactory:
-        seen = picture_of(source.spec)
+        seen = observed_array(source.spec)
         if not (jnp.issubdtype(seen.dtype, jnp.floating) or seen.dtype == jnp.bool_):
             raise ValueError(
                 f"observation_noise: not allowed on {seen.dtype} observations; must be real-valued or bool"
             )
         if values == (0.0,):
             return source
-        spec = with_picture(source.spec, seen.shape, jnp.promote_types(seen.dtype, jnp.float32))
+        spec = with_observed_array(source.spec, seen.shape, jnp.promote_types(seen.dtype, jnp.float32))
         memory, see = observation_change(spec, alter)
-        change = LaneTransform(problem=in_turn(values), memory=memory, see=see)
+        change = LaneTransform(problem=cycled(values), memory=memory, see=see)
         return transformed("observation_noise", source, by_values(spec, per, values, gradual), change, gradual)
 
     return apply
@@ -143,7 +143,7 @@ def observation_dropout(
         memory, see = observation_change(source.spec, alter)
         if values == (0.0,):
             return source
-        change = LaneTransform(problem=in_turn(values), memory=memory, see=see)
+        change = LaneTransform(problem=cycled(values), memory=memory, see=see)
         plan = by_values(source.spec, per, values, gradual)
         return transformed("observation_dropout", source, plan, change, gradual)
 
@@ -172,8 +172,8 @@ def frame_stack(*, frames: Few = 4) -> Transform:
             raise ValueError(f"frame_stack: not allowed on a stream that already stacks {spec.stack} frames")
         if frames == 1:
             return source
-        seen = picture_of(spec)
-        stacked = with_picture(spec, (frames, *seen.shape), seen.dtype)._replace(stack=frames)
+        seen = observed_array(spec)
+        stacked = with_observed_array(spec, (frames, *seen.shape), seen.dtype)._replace(stack=frames)
 
         def memory() -> Array:
             return jnp.zeros((spec.envs, frames, *seen.shape), seen.dtype)

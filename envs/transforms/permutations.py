@@ -19,8 +19,8 @@ from plasticity.envs.transforms.base import (
     by_values,
     check_gradual,
     check_rewarded,
+    cycled,
     divided,
-    in_turn,
     transformed,
 )
 from plasticity.envs.transforms.observations import Alter, frame_of, observation_change
@@ -104,7 +104,7 @@ def actions_change(spec: StreamSpec, first: int = 0, gradual: float = 0.0) -> La
 
     if spec.discrete:
         return LaneTransform(problem=orders(spec.actions, first, gradual), act=permuted)
-    return LaneTransform(problem=in_turn(SIGNS[first:] + SIGNS[:first]), act=flipped)
+    return LaneTransform(problem=cycled(SIGNS[first:] + SIGNS[:first]), act=flipped)
 
 
 @metadata(

@@ -18,7 +18,7 @@ from plasticity.envs.transforms.base import (
     by_values,
     check_gradual,
     check_rewarded,
-    in_turn,
+    cycled,
     listed_values,
     transformed,
 )
@@ -63,7 +63,7 @@ def sticky_actions(*, probability: Values = 0.25, per: Per = "visit", gradual: f
         def memory() -> tuple[Array, Array]:
             return jnp.zeros((spec.envs, *shape), dtype), jnp.ones(spec.envs, bool)
 
-        change = LaneTransform(problem=in_turn(values), memory=memory, act=act, see=see)
+        change = LaneTransform(problem=cycled(values), memory=memory, act=act, see=see)
         return transformed("sticky_actions", source, by_values(spec, per, values, gradual), change, gradual)
 
     return apply

@@ -66,7 +66,7 @@ def mass_in_bins(nodes: Array, weights: Array, edges: np.ndarray, smoothing: Arr
     return jnp.diff(jnp.concatenate([jnp.zeros((1,)), cumulative, total[None]]))
 
 
-def _checked_grid(bins: int, smallest: float, largest: float, scale: str) -> None:
+def _check_grid(bins: int, smallest: float, largest: float, scale: str) -> None:
     name = "hessian_density"
     check("scale", scale, get_args(Scale), name)
     if bins < 3 or bins % 2 == 0:
@@ -141,7 +141,7 @@ def hessian_density(
     name = "hessian_density"
     check_least("iterations", iterations, 1, name)
     check_least("starts", starts, 1, name)
-    _checked_grid(bins, smallest, largest, scale)
+    _check_grid(bins, smallest, largest, scale)
     build = product_of(name, loss, matrix, preconditioner_eps)
     edges = density_edges(bins, smallest, largest, scale)
     digits = max(2, len(str(bins - 1)))
