@@ -1,4 +1,4 @@
-"""Replays as members: the sources of a replay agent's transitions."""
+"""Replays: the sources of a replay agent's transitions."""
 
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any

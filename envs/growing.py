@@ -1,4 +1,4 @@
-"""Streams with a growing set of samples: new classes, or a growing share of the data."""
+"""Growing sets of samples: new classes, or a growing share of the data."""
 
 from typing import Any, Literal, NamedTuple
 

@@ -1,4 +1,4 @@
-"""Supervised streams with changing targets: redrawn or permuted labels, and regression on new random functions."""
+"""Changing targets: redrawn labels, permuted labels, and regression on new random functions."""
 
 import math
 import warnings

@@ -1,4 +1,4 @@
-"""Target-fitting capacity: how well the learner can fit the outputs of a freshly initialised network."""
+"""Target-fitting capacity."""
 
 from collections.abc import Callable
 

@@ -1,4 +1,4 @@
-"""The change of a learner's scores since the last measurement, on the current batch.
+"""Changes of the learner's scores since the last measurement.
 
 ``f`` is ``probe.scores`` (action values, logits or predictions), ``theta`` the current parameters of the online network
 and ``theta'`` those at the previous measurement, which the monitor stores. Both are evaluated on the same rows, the

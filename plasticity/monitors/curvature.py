@@ -1,8 +1,9 @@
-"""Second derivatives of the loss, computed through matrix-vector products.
+"""Eigenvalues of the loss's curvature.
 
-Everything is float32. The batch is the agent's batch of recent transitions (its valid rows), and the parameters are all
-those of the online network. The target network is held fixed, and penalties of interventions are excluded. All monitors
-here and in ``density.py`` share the settings ``loss`` and ``matrix``.
+They are computed from matrix-vector products. Everything is float32. The batch is the agent's batch of recent
+transitions (its valid rows), and the parameters are all those of the online network. The target network is held fixed,
+and penalties of interventions are excluded. All monitors here and in ``density.py`` share the settings ``loss`` and
+``matrix``.
 
 ``loss``:
 

@@ -1,4 +1,7 @@
-"""The trace and spectral density of the loss's curvature; ``curvature.py`` explains ``loss`` and ``matrix``."""
+"""Trace and spectral density of the loss's curvature.
+
+For ``loss`` and ``matrix`` see ``curvature.py``.
+"""
 
 from typing import Literal, get_args
 

@@ -1,4 +1,4 @@
-"""Similarity of per-sample gradients: cosines of loss gradients, and the neural tangent kernel.
+"""Similarity of per-sample gradients, and the neural tangent kernel.
 
 Both are kernels ``J J^T`` of a Jacobian ``J [rows, parameters]`` over all parameters of the online network, on the
 first ``k`` valid rows of the probe's batch. One column is ``J (J^T e_j)``, which takes two passes through

@@ -1,4 +1,4 @@
-"""Norms of the parameters and of the gradient, and the step size relative to them."""
+"""Norms of the parameters and of the gradient, and the effective learning rate."""
 
 from typing import Literal, get_args
 

@@ -1,6 +1,7 @@
-"""What the learner can still learn: these monitors train copies of it and of freshly initialised networks.
+"""Plasticity: what the learner can still learn.
 
-There are three measures with three names, because "plasticity" can mean any of them, or the performance during
+These monitors train copies of the learner and of freshly initialised networks. There are three measures with three
+names, because "plasticity" can mean any of them, or the performance during
 training: ``plasticity_probe`` (loss on random targets after a fixed budget), ``upgd_plasticity`` (how much one update
 lowers the task loss) and ``warm_start_gap`` (task loss when training from here compared with from scratch).
 ``capacity`` is a fourth, in its own file.

@@ -1,9 +1,9 @@
-"""The rank of the hidden features by seven measures, each with its own name, and the norm of the features.
+"""Rank and norm of the hidden features.
 
-All ranks are functions of the singular values ``s_1 >= s_2 >= ...`` of the feature matrix ``[n samples, d
-features]``: the post-activations of a hidden layer on ``probe.activations`` (the agent's batch of recent transitions,
-the current parameters). A convolution's ``[B, H, W, channels]`` is flattened to ``[B, H * W * channels]``, as the next
-dense layer reads it. Features are not centred by default, as in the papers.
+Seven measures of the rank each have their own name. All are functions of the singular values ``s_1 >= s_2 >= ...`` of
+the feature matrix ``[n samples, d features]``: the post-activations of a hidden layer on ``probe.activations`` (the
+agent's batch of recent transitions, the current parameters). A convolution's ``[B, H, W, channels]`` is flattened to
+``[B, H * W * channels]``, as the next dense layer reads it. Features are not centred by default, as in the papers.
 
 * No rank exceeds ``min(n, d)``. Fewer samples than features are not an error, but ranks are then comparable only at
   equal ``n``, and ``<metric>/samples_below_features`` is recorded as 1 (Moalla et al. 2024 skip the rank).

@@ -1,4 +1,4 @@
-"""Activity of hidden units on a batch: dormant, dead, constant, saturated and linearised units; and sparsity.
+"""Activity of hidden units.
 
 All monitors here use ``probe.activations`` (the agent's batch of recent transitions, the current parameters). Units are
 on the last axis of an activation. For a convolution, ``[B, H, W, channels]``, the unit is the channel and every

@@ -1,4 +1,4 @@
-"""The optimizer's next update and second moments, and the scale of the agent's predictions.
+"""The optimizer's next update and second moments, and the scale of the agent's values.
 
 PPO's agent itself records how far its policy moves from the one that acted (the probability ratios above and below the
 clip, and their excess ratio), because only its updates can compute this (``agents/clipping.py``).

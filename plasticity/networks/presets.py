@@ -1,4 +1,7 @@
-"""The networks that a config can name; each is a function that returns a ``NetworkSpec``."""
+"""Built-in networks.
+
+Each is a function that returns a ``NetworkSpec``.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Literal

@@ -1,4 +1,4 @@
-"""Eligibility traces, and optimizers for streaming learning, which learns from each step as it arrives.
+"""Optimizers with eligibility traces, for streaming learning.
 
 A trace is part of the optimizer's state and has the parameters' shape, so resets treat it like any other slot.
 :func:`eligible` puts a trace in front of any optimizer. :func:`obgd`, :func:`adaptive_obgd` and :func:`adaptive_q`
@@ -141,9 +141,9 @@ def obgd(*, learning_rate: Positive = 1.0, kappa: Positive = 2.0) -> Optimizer:
     ``M = learning_rate kappa (max(|td_error|, 1) |z|_1 + |penalty|_1)`` over all parameters, ``alpha = learning_rate /
     max(M, 1)``, ``theta <- theta + alpha (td_error z - penalty)``, where ``penalty`` is the gradient of the penalties.
     Both numbers are traced. ``learning_rate(state)`` is the last update's ``alpha``, initially ``learning_rate``,
-    because the next one depends on an unknown error. The paper has no penalties. They are part of the bound here,
-    because a strong penalty outside it makes learning diverge. ``ValueError`` while tracing in an agent without
-    eligibility traces.
+    because the next step depends on an error that is not yet known. The paper has no penalties. They are part of the
+    bound here, because a strong penalty outside it makes learning diverge. ``ValueError`` while tracing in an agent
+    without eligibility traces.
     """
 
     def init(params: Params) -> Bounded:

@@ -1,7 +1,8 @@
-"""Optimizers that report their step size, and :func:`wrap`, which puts a transformation before or after one.
+"""Optimizers that report their step size.
 
-Every number may be a traced array. Resets find the slots (state with the parameters' shape) with
-``optax.tree_utils.tree_map_params`` (see ``interventions.surgery``), so an optimizer needs no code for them.
+:func:`wrap` puts a transformation before or after one. Every number may be a traced array. Resets find the slots (state
+with the parameters' shape) with ``optax.tree_utils.tree_map_params`` (see ``interventions.surgery``), so an optimizer
+needs no code for them.
 """
 
 from collections.abc import Callable, Mapping

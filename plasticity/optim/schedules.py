@@ -1,4 +1,4 @@
-"""Schedules: numbers that depend on a count of updates or env steps, as members.
+"""Schedules: functions of the number of updates or env steps.
 
 Values are in [0, 1]. An optimizer multiplies its learning rate by the value; an agent uses it directly (epsilon).
 """
