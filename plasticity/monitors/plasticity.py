@@ -1,10 +1,10 @@
 """Plasticity: what the learner can still learn.
 
 These monitors train copies of the learner and of freshly initialised networks. There are three measures with three
-names, because "plasticity" can mean any of them, or the performance during
-training: ``plasticity_probe`` (loss on random targets after a fixed budget), ``upgd_plasticity`` (how much one update
-lowers the task loss) and ``warm_start_gap`` (task loss when training from here compared with from scratch).
-``capacity`` is a fourth, in its own file.
+names, because "plasticity" can mean any of them, or the performance during training: ``plasticity_probe`` (loss on
+random targets after a fixed budget), ``upgd_plasticity`` (how much one update lowers the task loss) and
+``warm_start_gap`` (task loss when training from here compared with from scratch). ``capacity`` is a fourth, in its own
+file.
 
 The training uses the learner's own optimizer, as wrapped by the interventions, on the probe's batch. Penalties and
 resets are not included. The learner itself is not changed, and no monitor keeps state between measurements.
@@ -181,8 +181,8 @@ def warm_start_gap(*, steps: Count = 200) -> Monitor:
 
     ``L(O(theta)) - L(O(theta_0))``, where ``O`` is ``steps`` updates with the learner's own optimizer, with a fresh
     state, on the task loss ``L`` of the probe's batch (all of it at every update; both use the learner's target
-    network, held fixed). Positive values mean that warm-starting hurts. Metrics:
-    ``warm_start_gap``, ``/loss`` and ``/fresh_loss``.
+    network, held fixed). Positive values mean that warm-starting hurts. Metrics: ``warm_start_gap``, ``/loss`` and
+    ``/fresh_loss``.
 
     Reference: Ash & Adams 2020, On Warm-Starting Neural Network Training.
 
