@@ -81,16 +81,16 @@ def assert_fresh(fresh: Any, state: Any, step: int) -> None:
 
 @pytest.mark.parametrize("name", SOME_SOON)
 def test_the_fresh_control_is_a_fresh_agent(name):
-    fresh = jax.jit(lambda key: agent(name, source(name).spec).init(key, None))(jax.random.key(0))
+    created = jax.jit(lambda key: agent(name, source(name).spec).init(key, None))(jax.random.key(0))
     first = run(planned(name))
     first.begin()
     for group, (before, after) in enumerate(zip(*fresh(name), strict=True)):
         mind, past = (jax.tree.map(lambda x: x[0], carry.agent) for carry in (after, before))
-        assert_fresh(fresh, mind, VISIT)
-        assert not equal(past.learner.opt_state, fresh.learner.opt_state)  # there was something to reset
-        born = first.carries[group].agent.learner.params
+        assert_fresh(created, mind, VISIT)
+        assert not equal(past.learner.opt_state, created.learner.opt_state)  # there was something to reset
+        initial = first.carries[group].agent.learner.params
         assert all_differ(mind.learner.params, past.learner.params)
-        assert all_differ(mind.learner.params, jax.tree.map(lambda x: x[0], born))  # another draw than at first
+        assert all_differ(mind.learner.params, jax.tree.map(lambda x: x[0], initial))  # another draw than at first
         for kept in ("updates", "recent", "diverged_at", "monitors"):  # not the agent's
             assert equal(getattr(before, kept), getattr(after, kept))
 
@@ -182,9 +182,9 @@ def test_the_arm_of_a_launched_experiment_is_this_reset():
     arms = {"fresh": {"task_aware": True, "interventions": [{"kind": "reset", "when": "switch"}]}}
     (job,) = launch.plan(tiny.experiment(seeds=2, arms=arms, monitors=[])).jobs
     before, after = around_switch(Run(job.program, Placement(1, 2, 1), launch.devices()))
-    fresh = jax.jit(lambda key: job.program.build({}).init(key, None))(jax.random.key(0))
+    created = jax.jit(lambda key: job.program.build({}).init(key, None))(jax.random.key(0))
     for i in range(2):
-        assert_fresh(fresh, jax.tree.map(lambda x: x[0], after[i].agent), 20)
+        assert_fresh(created, jax.tree.map(lambda x: x[0], after[i].agent), 20)
         assert all_differ(after[i].agent.learner.params, before[i].agent.learner.params)
 
 

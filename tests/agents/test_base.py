@@ -146,7 +146,7 @@ def test_other_parameters_may_act():
 
 
 def test_a_fresh_agent_in_the_middle_of_a_run():
-    body = body_of(target=lambda params: params, rest=lambda born: {"schedule": born, "replay": jnp.zeros(3)})
+    body = body_of(target=lambda params: params, rest=lambda created: {"schedule": created, "replay": jnp.zeros(3)})
     fresh = body.context(CLOCK).fresh(KEY)
     assert int(fresh.rest["schedule"]) == 20
     jax.tree.map(np.testing.assert_array_equal, fresh.target, fresh.params)
@@ -165,7 +165,7 @@ def test_a_switch_shows_and_takes_back_everything_the_agent_remembers():
         return state + 1, learner._replace(target=learner.params, rest=rest)
 
     intervention = Intervention(init=lambda key, params, network: jnp.int32(7), switch=switch)
-    body = body_of(intervention, rest=lambda born: {"schedule": born, "replay": jnp.zeros(3)})
+    body = body_of(intervention, rest=lambda created: {"schedule": created, "replay": jnp.zeros(3)})
     before = body.init(KEY)
     after = body.switch(KEY, before, CLOCK)
     assert int(after.plugins) == 8

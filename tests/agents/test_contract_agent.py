@@ -85,8 +85,8 @@ def test_learn_and_switch_keep_structure_shapes_and_dtypes(name):
     chex.assert_trees_all_equal_shapes_and_dtypes(after, jax.eval_shape(lambda: state))
     switched = jax.eval_shape(made(name).switch, KEY, state, clock_at(STEPS))
     chex.assert_trees_all_equal_shapes_and_dtypes(switched, after)
-    born = jax.eval_shape(made(name).init, KEY, pair.previous)
-    chex.assert_trees_all_equal_shapes_and_dtypes(born, after)
+    initial = jax.eval_shape(made(name).init, KEY, pair.previous)
+    chex.assert_trees_all_equal_shapes_and_dtypes(initial, after)
     assert {"loss", "updates"} <= set(metrics)
     for metric in metrics.values():
         assert (metric.shape, metric.dtype) == ((), jnp.float32)
@@ -95,8 +95,8 @@ def test_learn_and_switch_keep_structure_shapes_and_dtypes(name):
 @pytest.mark.parametrize("name", SOME_SOON)
 def test_it_learns(name):
     state, _ = lane(name)
-    born = made(name).init(jax.random.key(0), None)
-    for now, then in zip(as_data(state.learner.params), as_data(born.learner.params), strict=True):
+    initial = made(name).init(jax.random.key(0), None)
+    for now, then in zip(as_data(state.learner.params), as_data(initial.learner.params), strict=True):
         assert (now != then).any()
     chex.assert_tree_all_finite(state.learner)
 

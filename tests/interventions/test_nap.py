@@ -47,11 +47,11 @@ def program(spec: NetworkSpec, **settings: object) -> tuple[Run, Callable[..., R
 
 def trained(updates: int, spec: NetworkSpec = WIDE, **settings: object) -> tuple[dict, dict]:
     """The parameters before and after some updates."""
-    born, update = program(spec, **settings)
-    run = born
+    fresh_learner, update = program(spec, **settings)
+    run = fresh_learner
     for number in range(updates):
         run = update(KEY, run, jnp.int32(number))
-    return born.learner.params, run.learner.params
+    return fresh_learner.learner.params, run.learner.params
 
 
 @pytest.mark.parametrize("spec", [WIDE, CNN], ids=["mlp", "cnn"])

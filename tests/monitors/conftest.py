@@ -63,8 +63,8 @@ def of_network(
         return jnp.mean((network.apply(p, inputs)[0] - 1) ** 2, axis=-1)
 
     def fresh(key: Any) -> Learner:
-        born = network.init(key)
-        return Learner(born, (), optimizer.init(born))
+        fresh_params = network.init(key)
+        return Learner(fresh_params, (), optimizer.init(fresh_params))
 
     return Probe(
         learner=learner,

@@ -32,8 +32,8 @@ def with_adam(probe: Any, rate: float = 0.05) -> Any:
     rule = adam(learning_rate=rate)
 
     def fresh(key: Any) -> Learner:
-        born = probe.network.init(key)
-        return Learner(born, (), rule.init(born))
+        fresh_params = probe.network.init(key)
+        return Learner(fresh_params, (), rule.init(fresh_params))
 
     learner = probe.learner._replace(opt_state=rule.init(probe.learner.params))
     return probe._replace(optimizer=rule, learner=learner, fresh=fresh)
@@ -107,7 +107,7 @@ def test_against_numpy(probes):
     probe = probes.of_network(spec, params, inputs, rate)._replace(valid=jnp.asarray(valid))
     key = jax.random.key(2)
     found = plasticity_probe(steps=steps, targets=1, frequency=3.0).measure(key, (), probe)[1]
-    drawn, born, *_ = jax.random.split(jax.random.split(key, 1)[0], 4)
+    drawn, fresh_key, *_ = jax.random.split(jax.random.split(key, 1)[0], 4)
 
     def fit(start):
         w, b = (np.asarray(start["output"][name], np.float64) for name in ("kernel", "bias"))
@@ -121,7 +121,7 @@ def test_against_numpy(probes):
             w, b = w - rate * 2 * x.T @ error / error.size, b - rate * 2 * error.sum(axis=0) / error.size
         return losses[0], losses[-1]
 
-    (before, after), (fresh_before, fresh_after) = fit(params), fit(probe.network.init(born))
+    (before, after), (fresh_before, fresh_after) = fit(params), fit(probe.network.init(fresh_key))
     expected = {"": after - fresh_after, "/loss": after, "/fresh_loss": fresh_after}
     expected |= {"/initial_loss": before, "/fresh_initial_loss": fresh_before}
     assert set(found) == {f"plasticity_probe{name}" for name in expected}
@@ -138,8 +138,8 @@ def test_the_continued_optimizer_has_names_of_its_own(probes):
     plainly = probes.of_network(spec, params, INPUTS)
 
     def fresh(key):
-        born = plainly.network.init(key)
-        return Learner(born, (), rule.init(born))
+        fresh_params = plainly.network.init(key)
+        return Learner(fresh_params, (), rule.init(fresh_params))
 
     moved = jax.tree.map(lambda x: x + 30.0 * (jnp.shape(x) == (4, 2)), rule.init(params))
     probe = plainly._replace(optimizer=rule, learner=Learner(params, (), moved), fresh=fresh)
