@@ -171,7 +171,7 @@ def test_lanes_in_one_program_equal_lanes_alone(probes):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"bins": 4}, r"bins: 4 is not allowed; must be odd \(the middle one is around 0\) and at least 3"),
+        ({"bins": 4}, r"bins: 4 is not allowed; must be odd \(the middle bin is around 0\) and at least 3"),
         ({"bins": 1}, "bins: 1 is not allowed; must be odd"),
         ({"largest": 0.0}, "largest: 0.0 is not allowed; must be positive and finite"),
         ({"largest": math.inf}, "largest: Infinity is not allowed; must be positive and finite"),
