@@ -1,4 +1,4 @@
-"""Agents: pure learners, one per lane. No agent refers to a specific stream or intervention."""
+"""Agents: pure learners, one per lane. Agents do not depend on any particular stream or intervention."""
 
 from collections.abc import Callable, Mapping
 

@@ -33,7 +33,7 @@ def separate(
 def shared(
     make: Make, observation: Any, outputs: Mapping[str, int], gains: Mapping[str, float], method: Intervention
 ) -> Network:
-    """Build one network with an output layer per name; ``apply`` returns a mapping, as in :func:`separate`."""
+    """Build one network with one output layer per name; ``apply`` returns a mapping, as in :func:`separate`."""
     heads = tuple(Head(name, n, scale=gains[name] / HIDDEN_GAIN) for name, n in outputs.items())
     whole = build(method.network(replace(make(observation, sum(outputs.values())), heads=heads)))
 
@@ -51,7 +51,8 @@ def shared(
 def with_scale(network: Network, size: int, log_std: Number) -> Network:
     """Add ``size`` learnable log standard deviations of the policy to the network, initialised to ``log_std``.
 
-    They belong to no layer. They are stored under ``("scale", "log_std")``, and ``apply`` returns them under "scale".
+    They are not part of any layer. They are stored under ``("scale", "log_std")``, and ``apply`` returns them under
+    "scale".
     """
 
     def init(key: Key) -> Params:

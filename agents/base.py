@@ -1,4 +1,4 @@
-"""Components shared by all agents: network, optimizer, one intervention, and the order of operations in an update."""
+"""Components shared by all agents: network, optimizer, intervention, and the order of operations in an update."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
@@ -27,11 +27,11 @@ from plasticity.networks.build import build
 from plasticity.networks.spec import NetworkSpec
 
 Loss = Callable[[Params], tuple[Any, ...]]  # -> task loss, activations, optionally a mapping of further metrics
-Rest = Callable[[Array], Mapping[str, Any]]  # step of creation -> a fresh agent's memory besides its Learner
+Rest = Callable[[Array], Mapping[str, Any]]  # env step of creation -> a fresh agent's memory besides its Learner
 Target = Callable[[Params], Params]
 Meaning = Literal["values", "logits", "prediction"]
 
-# One tag for each use of an agent's key.
+# Tags that derive one key for each use from an agent's key.
 PARAMS, PLUGINS, ACTION, SAMPLE, STEP, NOISE, PREPARE, RULE, REFERENCE = range(9)
 
 
@@ -45,7 +45,7 @@ def no_loss(params: Params) -> Array:
     return jax.numpy.zeros(())
 
 
-def undressed(network: Network) -> Network:
+def unextended(network: Network) -> Network:
     return network
 
 
@@ -53,22 +53,22 @@ def no_trace(optimizer: Optimizer) -> Optimizer:
     return optimizer
 
 
-def nothing_else(born: Array) -> Mapping[str, Any]:
-    del born
+def no_memory(created: Array) -> Mapping[str, Any]:
+    del created
     return {}
 
 
 class AgentCore(NamedTuple):
-    """The components of one lane's agent after the intervention is applied, and the functions every agent needs."""
+    """The components of one lane's agent, with the intervention applied, and the functions that every agent needs."""
 
     network: Network
     optimizer: Optimizer
     intervention: Intervention
-    newborn: Callable[[Key, Array], Learner]  # key, step of creation -> a fresh agent's full state, including `rest`
+    fresh: Callable[[Key, Array], Learner]  # key, env step of creation -> a fresh agent's Learner, with `rest`
 
     def init(self, key: Key) -> AgentState:
         """Initialise an agent and its plug-in state."""
-        learner = self.newborn(jax.random.fold_in(key, PARAMS), jax.numpy.zeros((), jax.numpy.int32))
+        learner = self.fresh(jax.random.fold_in(key, PARAMS), jax.numpy.zeros((), jax.numpy.int32))
         plugins = self.intervention.init(jax.random.fold_in(key, PLUGINS), learner.params, self.network)
         return AgentState(learner._replace(rest={}), plugins, learner.rest)
 
@@ -83,7 +83,7 @@ class AgentCore(NamedTuple):
         loss: Callable[[Params], Array] = no_loss,
         reference: Callable[[], Any] | None = None,
     ) -> Context:
-        """Context an intervention may read before the forward pass; ``reference`` defaults to the batch itself."""
+        """The context that interventions read before the forward pass; ``reference`` defaults to the batch itself."""
         return Context(
             clock=clock,
             observation=observation,
@@ -91,7 +91,7 @@ class AgentCore(NamedTuple):
             gradients=(),
             network=self.network,
             optimizer=self.optimizer,
-            fresh=lambda key: self.newborn(key, clock.step),
+            fresh=lambda key: self.fresh(key, clock.step),
             loss=loss,
             reference=reference or (lambda: observation),
         )
@@ -132,7 +132,7 @@ class AgentCore(NamedTuple):
     def finish(
         self, key: Key, learner: Learner, plugins: State, gradients: Params, context: Context, **extra: Any
     ) -> tuple[Learner, State]:
-        """Optimizer -> apply -> the intervention's ``step``; the optimizer gets ``extra`` and its own key."""
+        """Optimizer -> apply -> the intervention's ``step``; the optimizer receives ``extra`` and its own key."""
         extra["key"] = jax.random.fold_in(key, RULE)
         updates, opt_state = self.optimizer.update(gradients, learner.opt_state, learner.params, **extra)
         learner = learner._replace(params=optax.apply_updates(learner.params, updates), opt_state=opt_state)
@@ -159,7 +159,7 @@ class AgentCore(NamedTuple):
         meaning: Meaning,
         clock: Clock,
     ) -> Probe:
-        """Quantities available to monitors; ``losses(params)`` is float32[B], ``valid`` bool[B]."""
+        """The probe that monitors read; ``losses(params)`` is float32[B], ``valid`` bool[B]."""
         return Probe(
             learner=learner,
             network=self.network,
@@ -172,7 +172,7 @@ class AgentCore(NamedTuple):
             valid=valid,
             scores=scores,
             meaning=meaning,
-            fresh=lambda key: self.newborn(key, clock.step),
+            fresh=lambda key: self.fresh(key, clock.step),
         )
 
     def switch(self, key: Key, state: AgentState, clock: Clock) -> AgentState:
@@ -188,33 +188,33 @@ def assemble(
     intervention: Intervention,
     *,
     target: Target = no_target,
-    rest: Rest = nothing_else,
-    dress: Callable[[Network], Network] = undressed,
+    rest: Rest = no_memory,
+    extend: Callable[[Network], Network] = unextended,
     trace: Callable[[Optimizer], Optimizer] = no_trace,
 ) -> AgentCore:
-    """Build the body of an agent: the intervention rewrites the network's spec and wraps the optimizer, once.
+    """Build an agent's components: the intervention rewrites the network's spec and wraps the optimizer, once.
 
-    ``target(params)`` is the target network of a fresh agent and ``rest(step of creation)`` its remaining memory.
-    ``dress`` may add parameters to the network. ``trace`` puts an eligibility trace before the wrapped optimizer.
+    ``target(params)`` is the target network of a fresh agent and ``rest(env step of creation)`` its other memory.
+    ``extend`` may add parameters to the network. ``trace`` puts an eligibility trace before the wrapped optimizer.
     """
-    network = dress(build(intervention.network(spec)))
-    return embody(network, optimizer, intervention, target=target, rest=rest, trace=trace)
+    network = extend(build(intervention.network(spec)))
+    return assemble_built(network, optimizer, intervention, target=target, rest=rest, trace=trace)
 
 
-def embody(
+def assemble_built(
     network: Network,
     optimizer: Optimizer,
     intervention: Intervention,
     *,
     target: Target = no_target,
-    rest: Rest = nothing_else,
+    rest: Rest = no_memory,
     trace: Callable[[Optimizer], Optimizer] = no_trace,
 ) -> AgentCore:
     """:func:`assemble` for a built network that the intervention has already rewritten; it wraps the optimizer."""
     rule = trace(intervention.optimizer(optimizer))
 
-    def newborn(key: Key, born: Array) -> Learner:
+    def fresh(key: Key, created: Array) -> Learner:
         params = network.init(key)
-        return Learner(params, target(params), rule.init(params), rest(born))
+        return Learner(params, target(params), rule.init(params), rest(created))
 
-    return AgentCore(network, rule, intervention, newborn)
+    return AgentCore(network, rule, intervention, fresh)

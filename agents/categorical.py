@@ -52,7 +52,7 @@ def two_hot(numbers: Array, support: Array) -> Array:
 
 
 def hl_gauss(numbers: Array, support: Array, sigma: Number) -> Array:
-    """Distributions ``[B, atoms]``: a normal distribution centred on each number, binned.
+    """Distributions ``[B, atoms]``: the bin probabilities of a normal distribution around each number.
 
     ``p_i ~ Phi((z_i + w/2 - y) / (sigma w)) - Phi((z_i - w/2 - y) / (sigma w))``, normalised; ``sigma`` is traced, in
     bin widths ``w``. Numbers outside the support are clipped to it. Near its ends the mean is biased inwards.
@@ -85,7 +85,7 @@ def cross_entropies(
     """Cross-entropy of ``p(s, a)`` against its target distribution: ``-sum_i m_i log p_i(s, a)``, ``[B]``.
 
     ``m`` is the distribution of ``R + D z`` with z drawn from ``p(s', a*)``, projected onto ``support [atoms]``; ``a*``
-    maximises ``selector [B, actions]``. With ``spread``, m is computed from the number ``R + D E[z]``.
+    maximises ``selector [B, actions]``. With ``spread``, m is the encoding of the number ``R + D E[z]``.
     ``now, following [B, actions, atoms]`` are logits in s and s'. No gradient passes through m.
 
     Reference: Bellemare, Dabney, Munos 2017, "A Distributional Perspective on Reinforcement Learning".
@@ -112,15 +112,17 @@ def check_range(v_min: float, v_max: float) -> None:
 
 
 def check_support(spec: StreamSpec, v_min: float, v_max: float, reward_clip: float | None) -> None:
-    """Raise ``ValueError`` if the values (static) are not a range or exclude a one-step reward as the agent learns it.
+    """Raise ``ValueError`` if the bounds (static) are not a range or exclude a (clipped) one-step reward.
 
-    They must also cover the returns, which depend on the problem and are not checked.
+    The range must also cover the returns, but these depend on the problem and are not checked.
     """
     check_range(v_min, v_max)
     bound, how = (math.inf, "") if reward_clip is None else (reward_clip, f" (clipped at {reward_clip})")
     low, high = (float(min(max(limit, -bound), bound)) for limit in spec.reward_range)
     for key, value, reward in (("v_min", v_min, low), ("v_max", v_max, high)):
         if math.isinf(reward):
-            raise ValueError(f"agent.reward_clip: null is not allowed; {key} needs a known bound on rewards")
+            raise ValueError(f"agent.reward_clip: null is not allowed; {key} requires bounded rewards")
         if not v_min <= reward <= v_max:
-            raise ValueError(f"agent.{key}: {value} is not allowed; rewards reach {reward}{how}")
+            raise ValueError(
+                f"agent.{key}: {value} is not allowed; must include the rewards, which reach {reward}{how}"
+            )

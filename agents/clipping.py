@@ -1,4 +1,4 @@
-"""Per-row clipped losses of proximal policy optimization, and metrics of the clipping."""
+"""Clipped losses of proximal policy optimization, row by row, and metrics of the clipping."""
 
 import jax.numpy as jnp
 
@@ -27,10 +27,10 @@ def ratio_metrics(log_ratio: Array, valid: Array, clip: Number) -> dict[str, Arr
 
     * ``approx_kl``: ``mean(rho - 1 - log rho)`` (Schulman 2020, "Approximating KL Divergence").
     * ``clip_fraction``: the fraction with ``|rho - 1| > clip``.
-    * ``ratio_above``, ``ratio_below``: the mean of rho where it is above ``1 + clip``, below ``1 - clip``. If there
-      are no such rows it is 1, the ratio of an unchanged policy.
+    * ``ratio_above``, ``ratio_below``: the mean of rho over the rows above ``1 + clip`` or below ``1 - clip``. It is 1,
+      the ratio of an unchanged policy, if there are no such rows.
 
-    Each rollout also has ``excess_ratio``: the mean of ``ratio_above`` over its updates divided by the mean of
+    Each rollout also records ``excess_ratio``: the mean of ``ratio_above`` over its updates divided by the mean of
     ``ratio_below`` (Moalla et al. 2024, "No Representation, No Trust").
     """
     ratio = jnp.exp(log_ratio)

@@ -1,4 +1,4 @@
-"""Noisy networks: dense layers whose parameters are resampled at every use, with learned noise scales."""
+"""Noisy networks: dense layers with parameter noise that is resampled at every use and has learned scales."""
 
 from collections.abc import Callable, Mapping
 from typing import Any

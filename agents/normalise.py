@@ -1,8 +1,8 @@
 """Normalisation of observations and rewards by running statistics.
 
-The statistics are part of the agent's memory (``rest["normaliser"]``, ``rest["reward_scale"]``). They count every
-observation exactly once: the state after ``learn`` includes ``current``, and the first observation of a visit, which is
-never ``current``, is added when ``clock.step_in_visit`` is 0.
+The statistics are part of the agent's memory (``rest["normaliser"]``, ``rest["reward_scale"]``). They include every
+observation exactly once. ``learn`` adds ``current``. The first observation of a visit is never ``current``; it is added
+when ``clock.step_in_visit`` is 0.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,7 +25,7 @@ EPSILON = 1e-8
 
 
 class Statistics(NamedTuple):
-    """Elementwise mean and variance of the data so far, with exact counts and compensated means."""
+    """Elementwise mean and variance of all data so far, with exact counts and compensated means."""
 
     samples: Count  # observations so far
     batches: Count  # batches so far
@@ -53,17 +53,17 @@ class RewardScale(NamedTuple):
 
 
 class Preprocessor(NamedTuple):
-    """The agent's view of its stream; ``rest`` is the part of its memory returned by :attr:`init`."""
+    """What the agent sees of its stream; ``rest`` is the part of its memory that :attr:`init` returns."""
 
     observation: Any  # jax.ShapeDtypeStruct of the network's input
     init: Callable[[], Mapping[str, Any]]
     act: Callable[[Mapping[str, Any], Any, Clock], Array]  # rest, observation [E, ...], clock -> network input
     learn: Callable[[Mapping[str, Any], Transition, Clock], tuple[Mapping[str, Any], Array, Array, Array]]
-    # rest, transition, clock -> rest, both observations as network inputs, rewards [E]
-    look: Callable[[Mapping[str, Any], Transition], tuple[Array, Array, Array]]  # the same, statistics unchanged
+    # rest, transition, clock -> rest, both observations as network inputs, scaled rewards [E]
+    look: Callable[[Mapping[str, Any], Transition], tuple[Array, Array, Array]]  # as `learn`, with fixed statistics
     play: Callable[[Mapping[str, Any], Any], Array]  # rest, observation [B, ...] -> network input
     switch: Callable[[Mapping[str, Any]], Mapping[str, Any]]  # at a task switch
-    told: str = ""  # the setting that makes it act at task switches
+    switch_setting: str = ""  # the setting that makes it act at task switches; "" if it does not
 
 
 def blank(shape: tuple[int, ...]) -> Statistics:
@@ -74,7 +74,7 @@ def blank(shape: tuple[int, ...]) -> Statistics:
 def include(
     statistics: Statistics, values: Array, valid: Array | bool = True, rate: Number | None = None
 ) -> Statistics:
-    """Update the statistics with a batch ``values[E, ...]``; only rows where ``valid`` (bool[] or bool[E]) count.
+    """Update the statistics with the valid rows of a batch ``values[E, ...]``; ``valid`` is bool[] or bool[E].
 
     With ``s`` the weight of the batch, ``m`` and ``w`` its mean and variance, ``d = m - mean``:
     ``mean <- mean + s d``, ``variance <- (1 - s) (variance + s d^2) + s w``. If ``rate`` is None (static),
@@ -103,10 +103,10 @@ def include(
 
 
 def deviation(statistics: Statistics, rate: Number | None = None) -> Array:
-    """``sqrt(var + 1e-8)``; var is the unbiased variance (uncorrected with ``rate``), or 1 below two values."""
+    """``sqrt(var + 1e-8)``, var the unbiased variance (with ``rate``, uncorrected), or 1 for fewer than two values."""
     seen = statistics.seen
     unbiased = seen / jnp.maximum(seen - 1, 1.0) if rate is None else 1.0
-    variance = jnp.maximum(statistics.variance, 0.0)  # rounding may make that of a constant negative
+    variance = jnp.maximum(statistics.variance, 0.0)  # rounding can make the variance of a constant negative
     return jnp.sqrt(jnp.where(seen < 2, 1.0, unbiased * variance) + EPSILON)
 
 
@@ -117,7 +117,7 @@ def discounted(
 
     ``done`` holds at terminations, including lost lives, and at truncations. As in the paper's code, the last reward of
     an episode therefore enters the first sum of the next one. At the start of a visit (``opens``, bool[]) the sum is
-    reset to 0 first, because a task switch cuts the episode without ending it.
+    reset to 0 first, because a task switch cuts off the episode without ending it.
     """
     valid, current = is_transition(transition), transition.current
     done = (current.step_type == LAST) | (current.discount == 0) | opens
@@ -133,10 +133,10 @@ def preprocessing(
 
     ``normalise`` (static):
 
-    * "running": statistics of the agent's whole lifetime, as in the paper. At step n they adapt at rate 1/n, so after a
-      task switch an input that used to be constant is initially off by sqrt(n).
+    * "running": statistics over the agent's whole life, as in the paper. At step n they adapt at rate 1/n, so an input
+      that was constant before a task switch is initially off by sqrt(n) after it.
     * "exponential": exponential averages with ``rate`` (traced).
-    * "switch": as "running", reset at every task switch.
+    * "switch": like "running", but reset at every task switch.
     * "none": observations are unchanged.
 
     ``scale_rewards`` is static. Reward statistics use ``discount`` (traced) and the same forgetting ("none": running).
@@ -150,25 +150,25 @@ def preprocessing(
     if normalise not in NORMALISE:
         raise ValueError(f"agent.normalise: {normalise} is not allowed; must be one of {', '.join(NORMALISE)}")
     if not hasattr(spec.observation, "shape"):
-        raise ValueError("agent.normalise needs a stream with plain observations")
+        raise ValueError("agent.normalise: not allowed on this stream; it needs observations that are one array")
     shape = spec.observation.shape[1:] if spec.stack else spec.observation.shape
     forget = rate if normalise == "exponential" else None
-    seeing = normalise != "none"
+    normalises = normalise != "none"
 
     def init() -> Mapping[str, Any]:
-        rest: dict[str, Any] = {"normaliser": blank(shape)} if seeing else {}
+        rest: dict[str, Any] = {"normaliser": blank(shape)} if normalises else {}
         if scale_rewards:
             rest["reward_scale"] = RewardScale(jnp.zeros(spec.envs, jnp.float32), blank(()))
         return rest
 
-    def met(rest: Mapping[str, Any], observation: Any, valid: Array | bool = True) -> Mapping[str, Any]:
-        if not seeing:
+    def observe(rest: Mapping[str, Any], observation: Any, valid: Array | bool = True) -> Mapping[str, Any]:
+        if not normalises:
             return rest
         newest = observation[:, -1] if spec.stack else observation
         return {**rest, "normaliser": include(rest["normaliser"], newest, valid, forget)}
 
     def play(rest: Mapping[str, Any], observation: Any) -> Array:
-        if not seeing:
+        if not normalises:
             return jnp.asarray(observation)
         statistics = rest["normaliser"]
         centred = counting.minus(jnp.asarray(observation, jnp.float32), statistics.moments.mean)
@@ -178,14 +178,14 @@ def preprocessing(
         return reward / deviation(rest["reward_scale"].statistics, forget) if scale_rewards else reward
 
     def act(rest: Mapping[str, Any], observation: Any, clock: Clock) -> Array:
-        return play(met(rest, observation, clock.step_in_visit == 0), observation)
+        return play(observe(rest, observation, clock.step_in_visit == 0), observation)
 
     def learn(
         rest: Mapping[str, Any], transition: Transition, clock: Clock
     ) -> tuple[Mapping[str, Any], Array, Array, Array]:
         opens = clock.step_in_visit == 0
-        before = met(rest, transition.previous.observation, opens)
-        after = met(before, transition.current.observation)
+        before = observe(rest, transition.previous.observation, opens)
+        after = observe(before, transition.current.observation)
         if scale_rewards:
             after = {**after, "reward_scale": discounted(after["reward_scale"], transition, discount, forget, opens)}
         previous, current = play(before, transition.previous.observation), play(after, transition.current.observation)
@@ -198,5 +198,5 @@ def preprocessing(
     def switch(rest: Mapping[str, Any]) -> Mapping[str, Any]:
         return {**rest, **init()} if normalise == "switch" else rest
 
-    given = jax.ShapeDtypeStruct(spec.observation.shape, jnp.float32) if seeing else spec.observation
+    given = jax.ShapeDtypeStruct(spec.observation.shape, jnp.float32) if normalises else spec.observation
     return Preprocessor(given, init, act, learn, look, play, switch, "normalise" if normalise == "switch" else "")

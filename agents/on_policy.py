@@ -1,4 +1,4 @@
-"""On-policy learning: store every step of a rollout, learn from all of it with clipped losses, discard it."""
+"""On-policy learning: store the steps of a rollout, learn from all of them with clipped losses, discard them."""
 
 import functools
 from typing import Any, NamedTuple
@@ -34,7 +34,7 @@ from plasticity.core.types import (
 
 
 class Rules(NamedTuple):
-    """An agent's settings other than those of its network, optimizer and perception."""
+    """An agent's settings, except those of its network, optimizer and preprocessing."""
 
     length: int  # env steps of a rollout
     epochs: int
@@ -68,7 +68,7 @@ def policy_and_value(body: AgentCore, params: Params, observation: Array) -> tup
 
 
 def loss(body: AgentCore, rules: Rules, params: Params, batch: Samples) -> tuple[Array, Any, Metrics]:
-    """Loss of a minibatch, activations of its forward pass, and its metrics."""
+    """The loss of a minibatch, the activations of its forward pass, and its metrics."""
     policy, value, activations = policy_and_value(body, params, batch.observation)
     log_ratio = policy.log_probability(batch.action) - batch.log_probability
     log_ratio = jnp.where(batch.valid, log_ratio, 0.0)
@@ -86,7 +86,7 @@ def loss(body: AgentCore, rules: Rules, params: Params, batch: Samples) -> tuple
 
 
 def minibatches(key: Key, rules: Rules, size: int) -> Array:
-    """Rows of every minibatch, int32 ``[updates, size / minibatches]``: each epoch is a permutation."""
+    """Rows of every minibatch, int32 ``[updates, size / minibatches]``; each epoch is a permutation of all rows."""
     keys = jax.vmap(lambda epoch: jax.random.fold_in(key, epoch))(jnp.arange(rules.epochs))
     return jax.vmap(lambda key: jax.random.permutation(key, size))(keys).reshape(rules.updates, -1)
 
@@ -161,7 +161,7 @@ def no_update(learner: Learner, plugins: State, updated: Any) -> tuple[Learner, 
 def one_step_losses(
     body: AgentCore, rules: Rules, params: Params, held: Params, seen: tuple[Array, Array, Array], pairs: Transition
 ) -> Array:
-    """The loss that monitors see: policy gradient and value error with one-step advantages, no clip, no old policy.
+    """The loss that monitors see: policy gradient and value error with one-step advantages and no clip or old policy.
 
     ``-A log pi(a|s) + value_coefficient (v(s) - v'(s) - A)^2 / 2 - entropy_coefficient H``, float32[B], with
     ``A = r + D v'(s') - v'(s)`` and ``v'`` the value under ``held``. It may be negative.
@@ -233,4 +233,4 @@ def rollout_agent(spec: StreamSpec, body: AgentCore, preprocessor: Preprocessor,
         meaning: Meaning = "logits" if spec.discrete else "prediction"
         return body.probe(state.learner, previous, losses, is_transition(transition), scores, meaning, clock)
 
-    return Agent(init, act, learn, switch, probe, play, preprocessor.told)
+    return Agent(init, act, learn, switch, probe, play, preprocessor.switch_setting)

@@ -6,11 +6,11 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from plasticity.agents.actor_critic import Trunk, separate, shared, with_scale
-from plasticity.agents.base import embody
+from plasticity.agents.base import assemble_built
 from plasticity.agents.normalise import Normalise, Share, preprocessing
 from plasticity.agents.on_policy import Rules, rollout_agent
 from plasticity.agents.rollout import empty
-from plasticity.agents.suits import check_acting
+from plasticity.agents.stream_checks import check_acting
 from plasticity.agents.truncation import Truncation, check_truncation
 from plasticity.config.counters import check_updates
 from plasticity.config.fields import BelowOne, Fraction, Member, NonNegative, Positive, Real, Repeats, Size
@@ -44,9 +44,9 @@ def check_rollout(spec: StreamSpec, actions: str, length: int, epochs: int, mini
         )
 
 
-def check_names(**chosen: tuple[str, tuple[str, ...]]) -> None:
-    """Raise ``ValueError`` for a setting whose value is not one of its known names."""
-    for key, (value, known) in chosen.items():
+def check_names(**settings: tuple[str, tuple[str, ...]]) -> None:
+    """Raise ``ValueError`` for a setting whose value is not one of the names it may take."""
+    for key, (value, known) in settings.items():
         check(f"agent.{key}", value, known)
 
 
@@ -92,7 +92,7 @@ def ppo(
 
     * ``log_std``: initial log standard deviation of real-valued actions; learnable, state-independent.
     * ``discount``, ``gae_lambda``, ``clip``, ``value_coefficient``, ``entropy_coefficient``, ``normalise_rate``.
-    * ``value_clip``: the value loss stops decreasing once the value has moved this far in a rollout; None: no bound.
+    * ``value_clip``: the value loss stops decreasing once an update phase has moved the value this far; None: no bound.
     * ``target_kl``: no further epoch starts after one whose last minibatch had a larger ``approx_kl``.
     * ``reward_clip``: scaled rewards are clipped to +- this; 0: not clipped.
 
@@ -103,7 +103,7 @@ def ppo(
     * ``policy_gain``, ``value_gain``: gains of the output layers' initial kernels, where hidden layers have sqrt(2), as
       with "orthogonal" and "he".
     * ``rollout_length``, ``epochs``, ``minibatches``.
-    * ``normalise_advantages``: the set to normalise over. It uses the population standard deviation, where the code of
+    * ``normalise_advantages``: the rows to normalise over. The standard deviation is the population's; the code of
       Huang et al. divides the sum of squares by n - 1.
     * ``truncation``: with "terminal", a truncated episode counts as terminated; see ``agents.truncation``.
     * ``optimizer_reset``: reset the optimizer state, including its schedule, at every rollout.
@@ -116,7 +116,7 @@ def ppo(
     Metrics, averaged over the updates: the loss and its parts, the entropy, and those of ``agents.clipping``.
     ``ValueError`` if observations are not one array, ``rollout_length`` does not divide the steps of a visit, or
     ``minibatches`` does not divide those of a rollout. Real-valued actions are not squashed; the stream clips them.
-    Pairs that join two episodes occupy places in minibatches but enter no mean.
+    Pairs that span two episodes take up rows of minibatches but do not count in any mean.
 
     References: Schulman et al. 2017, "Proximal Policy Optimization Algorithms"; details as in Huang et al. 2022, "The
     37 Implementation Details of Proximal Policy Optimization".
@@ -133,14 +133,14 @@ def ppo(
     )
     heads, gains = {"policy": spec.actions, "value": 1}, {"policy": policy_gain, "value": value_gain}
     build = separate if trunk == "separate" else shared
-    wired = build(network, preprocessor.observation, heads, gains, intervention)
-    wired = wired if spec.discrete else with_scale(wired, spec.actions, log_std)
+    built = build(network, preprocessor.observation, heads, gains, intervention)
+    built = built if spec.discrete else with_scale(built, spec.actions, log_std)
 
-    def rest(born: Array) -> Mapping[str, Any]:
-        del born
+    def rest(created: Array) -> Mapping[str, Any]:
+        del created
         return {"rollout": empty(spec, preprocessor.observation, rollout_length), **preprocessor.init()}
 
-    body = embody(wired, optimizer(), intervention, rest=rest)
+    body = assemble_built(built, optimizer(), intervention, rest=rest)
     rules = Rules(
         rollout_length,
         epochs,

@@ -1,9 +1,9 @@
 """Prioritised replay: a sum tree over the stored transitions, and the memory that samples from it.
 
-Every place (env, row) of the replay has a number: the priority, raised to its exponent, of the transition whose window
+Every place (env, row) of the replay has a number: the priority, raised to the exponent, of the transition whose window
 starts there, or 0 if there is none. The lowest level of the tree holds these numbers in rows of ``fan``. Each higher
-level holds the sums of the rows below, up to a level with one row. A sum is recomputed from its row at every change,
-so rounding errors do not accumulate. All levels are written in place.
+level holds the sums of the rows below it; the top level has one row. Every change recomputes a sum from its row, so
+rounding errors do not accumulate. All levels are written in place.
 """
 
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from plasticity.core.types import Array, Key, StreamSpec, Transition
 
 Tree = tuple[Array, ...]  # float32[rows, fan] each, lowest level first; the last has one row
 FAN = 64
-SMALLEST = 1e-6  # smallest priority: every stored transition can still be sampled
+SMALLEST = 1e-6  # smallest priority, so that every stored transition can be sampled
 
 
 def blank(places: int, fan: int = FAN) -> Tree:
@@ -50,7 +50,7 @@ def total(tree: Tree) -> Array:
 
 
 def find(tree: Tree, target: Array) -> Array:
-    """The place at which the cumulative sum of the numbers exceeds ``target``, float32[] in ``[0, total)``.
+    """The first place where the cumulative sum of the numbers exceeds ``target``, float32[] in ``[0, total)``.
 
     A place whose number is 0 is never found unless all are 0. Rounding may shift a boundary by the rounding error.
     """
@@ -83,7 +83,7 @@ class Stored(NamedTuple):
 
     steps: Any  # of the replay
     tree: Tree
-    largest: Array  # float32[] number so far, given to new transitions
+    largest: Array  # float32[]: the largest number so far, which new transitions get
 
 
 def prioritised(
@@ -98,12 +98,12 @@ def prioritised(
     first: int,
     fan: int = FAN,
 ) -> Memory:
-    """Sample transitions with priorities equal to the magnitude of their loss when last learned from.
+    """Sample transitions by priority: the magnitude of the loss when the transition was last learned from.
 
     ``P(i) = p_i^exponent / sum_j p_j^exponent``. A loss is weighted by ``(N P(i))^-correction(age)`` divided by the
     largest such weight in the batch. New transitions get the largest priority so far, initially 1. ``exponent`` and
     ``correction`` (a function of the agent's age in env steps) are traced, ``batch_size`` and ``fan`` static. Pairs
-    that join two episodes are never sampled. All updates of one step use the priorities from before the step.
+    that span two episodes are never sampled. All updates of one step use the priorities from before the step.
 
     Reference: Schaul, Quan, Antonoglou, Silver 2016, "Prioritized Experience Replay".
     """
@@ -113,7 +113,7 @@ def prioritised(
         return Stored(replay.init(), blank(spec.envs * rows, fan), jnp.ones(()))
 
     def add(state: Stored, transition: Transition) -> Stored:
-        """Drop the windows that start at the row written; the window that ends there is now complete."""
+        """Drop the windows that start at the written row; the window that ends there is now complete."""
         steps = replay.add(state.steps, transition)
         row = (steps.current_index - 1) % rows
         begun = (row - window + 1) % rows
@@ -132,7 +132,7 @@ def prioritised(
         return Sample(batch, importance(numbers, correction(age)), places)
 
     def update_priorities(state: Stored, made: Array, counts: Array, places: Array, losses: Array) -> Stored:
-        """Loop once per update made (0 at most steps) instead of branching, which avoids a copy."""
+        """Loop over the updates made (none at most steps); a branch would copy the tree."""
 
         def one(i: Array, carry: tuple[Tree, Array]) -> tuple[Tree, Array]:
             tree, largest = carry

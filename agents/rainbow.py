@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import jax.numpy as jnp
 
-from plasticity.agents.base import undressed
+from plasticity.agents.base import unextended
 from plasticity.agents.c51 import Bound, categorical_criterion
 from plasticity.agents.categorical import Logits, Targets, action_logits, check_atoms, check_support, spread
 from plasticity.agents.noisy import noisy as noisy_network
@@ -116,8 +116,8 @@ def rainbow(
     memory = replay(spec, sampling)
     wanted = network(spec.observation, spec.actions * atoms)
     wanted = two_heads(wanted, spec.actions, atoms) if dueling else wanted
-    dress = (lambda plain: noisy_network(plain, noise_scale)) if noisy else undressed
-    body = replay_body(wanted, optimizer(), intervention, memory, dress)
+    extend = (lambda plain: noisy_network(plain, noise_scale)) if noisy else unextended
+    body = replay_body(wanted, optimizer(), intervention, memory, extend)
     logits = (dueling_logits if dueling else action_logits)(body.network, spec.actions, atoms)
     timing = Timing(memory.first, update_period, gradient_steps, target_period)
     criterion = categorical_criterion(logits, double, v_min, v_max, atoms, spread(targets, sigma))

@@ -2,8 +2,8 @@
 
 One item per environment step holds the newest frame of the observation, whether it starts an episode, the action, and
 the reward and discount that followed. flashbax stores the items and samples windows of consecutive items. An episode
-ends by termination (discount 0), by truncation (discount 1), or because a task switch cuts it off. In all cases the
-next item is a FIRST, so FIRST is the only boundary this module checks.
+ends by termination (discount 0), by truncation (discount 1) or at a task switch, which cuts it off. In all cases the
+next item is a FIRST, so FIRST is the only boundary that this module checks.
 """
 
 from collections.abc import Callable
@@ -28,21 +28,21 @@ class Item(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """n-step transitions, ``[B, ...]``. If an episode ends within the n steps, the transition ends there."""
+    """n-step transitions, ``[B, ...]``. A transition ends early if its episode ends within the n steps."""
 
     observation: Array
     action: Array
     reward: Array  # sum_i gamma^i r_i over the steps up to the end
     discount: Array  # gamma^m times the product of the discounts: the factor of the bootstrap value
     next_observation: Array
-    valid: Array  # bool: False where the window's first step joins two episodes
+    valid: Array  # bool: False where the window's first step spans two episodes
 
 
 class Replay(NamedTuple):
     init: Callable[[], Any]
     add: Callable[[Any, Transition], Any]
     sample: Callable[[Any, Key, Number, Number | None], Batch]  # state, key, gamma, reward_clip
-    ready: Callable[[Any], Array]  # bool[]: holds at least the minimum
+    ready: Callable[[Any], Array]  # bool[]: whether it holds at least the minimum
     at: Callable[[Any, Array, Array, Number, Number | None], Batch]
     # state, env [B], row [B], gamma, reward_clip -> the transitions whose windows start there
     rows: int  # capacity in time steps of each env

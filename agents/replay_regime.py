@@ -1,4 +1,4 @@
-"""Learning from replay: store every step, learn periodically from samples. The caller's criterion defines the loss."""
+"""Learning from replay: store every step and learn periodically from samples. The caller's criterion is the loss."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from pydantic import Field
 
-from plasticity.agents.base import ACTION, NOISE, REFERENCE, SAMPLE, AgentCore, assemble, undressed
+from plasticity.agents.base import ACTION, NOISE, REFERENCE, SAMPLE, AgentCore, assemble, unextended
 from plasticity.agents.replay import Batch, clipped
-from plasticity.agents.suits import check_acting
+from plasticity.agents.stream_checks import check_acting
 from plasticity.agents.value_based import FORMER_EPSILON, epsilon_greedy
 from plasticity.config.counters import check_updates
 from plasticity.config.fields import Moved
@@ -46,7 +46,7 @@ Losses = Callable[[Batch, Params, Params], tuple[Array, Array, Mapping[str, Acti
 Perturb = Callable[[Key, Params], Params]
 
 
-def exact(key: Key, params: Params) -> Params:
+def unperturbed(key: Key, params: Params) -> Params:
     del key
     return params
 
@@ -56,7 +56,7 @@ class Criterion(NamedTuple):
 
     values: Values
     losses: Losses
-    perturb: Perturb = exact  # perturbs the parameters to act and to learn, independently for the target
+    perturb: Perturb = unperturbed  # the noise of the parameters that act and learn, independent for the target
 
 
 class Timing(NamedTuple):
@@ -72,25 +72,25 @@ class Timing(NamedTuple):
         return (done >= self.first) & (done % self.period == 0)
 
     def update(self, clock: Clock) -> Array:
-        """Number of the first update made at this step."""
+        """The index of the first update of this step."""
         return ((clock.step + 1) // self.period - -(-self.first // self.period)) * self.gradient_steps
 
 
 class Sample(NamedTuple):
     batch: Batch
     weights: Array  # float32[B] of the losses
-    places: Array  # int32[B]: where the memory stores its data about these transitions
+    places: Array  # int32[B]: where the memory keeps its records of these transitions
 
 
 class Memory(NamedTuple):
-    """Source of transitions; its state is the agent's ``replay``, which never passes through a branch."""
+    """A source of transitions. Its state is the agent's ``replay``, which never passes through a branch."""
 
     init: Callable[[], Any]
     add: Callable[[Any, Transition], Any]
     ready: Callable[[Any], Array]
     sample: Callable[[Any, Key, Array], Sample]  # state, key, age of the agent in env steps
     update_priorities: Callable[[Any, Array, Array, Array, Array], Any]
-    # state, int32[] updates made (never batched), bool[] they count, places and losses [updates, B] -> state
+    # state, int32[] updates made (never batched), bool[] whether they count, places and losses [updates, B] -> state
     batch_size: int
     first: int  # env steps of each env before there is enough to sample
 
@@ -107,7 +107,7 @@ Ratio = Annotated[float, Field(gt=0)]
 
 
 class Sampling(NamedTuple):
-    """What an agent asks of its replay: the first two numbers are static, the last traced unless None."""
+    """How an agent samples its replay: the first two numbers are static, the last two traced unless None."""
 
     batch_size: int
     n_step: int
@@ -131,7 +131,7 @@ def replay_updates(
 
 
 def updates_per_period(spec: StreamSpec, update_period: int, gradient_steps: int, replay_ratio: float | None) -> int:
-    """``replay_ratio`` updates per transition as updates per period; ``gradient_steps`` if it is None.
+    """Convert ``replay_ratio``, in updates per transition, to updates per period; ``gradient_steps`` if it is None.
 
     ``ValueError`` if that is not a whole number.
     """
@@ -147,7 +147,7 @@ def updates_per_period(spec: StreamSpec, update_period: int, gradient_steps: int
 
 
 def one_step(transition: Transition, gamma: Number, reward_clip: Number | None) -> Batch:
-    """Turn consecutive time steps into a batch of 1-step transitions, for probes."""
+    """Convert consecutive time steps to a batch of 1-step transitions, for probes."""
     previous, action, current = transition
     reward, discount = clipped(current.reward, reward_clip), gamma * current.discount
     return Batch(previous.observation, action, reward, discount, current.observation, is_transition(transition))
@@ -202,7 +202,7 @@ class Updating(NamedTuple):
         return new, metrics, tuple(seen)
 
     def none(self, learner: Learner, plugins: State) -> Any:
-        """The result of :meth:`all` when no update is due."""
+        """The result of :meth:`all` without an update."""
         shape = (self.timing.gradient_steps, self.memory.batch_size)
         metrics = dict.fromkeys(("loss", "q_mean", "updates"), jnp.zeros(()))
         return (learner, plugins), metrics, (jnp.zeros(shape, jnp.int32), jnp.zeros(shape))
@@ -213,7 +213,7 @@ def replay_body(
     optimizer: Optimizer,
     intervention: Intervention,
     memory: Memory,
-    dress: Callable[[Network], Network] = undressed,
+    extend: Callable[[Network], Network] = unextended,
 ) -> AgentCore:
     """The body of a replay agent, with a copy of its parameters as the target network and an empty memory."""
     return assemble(
@@ -221,8 +221,8 @@ def replay_body(
         optimizer,
         intervention,
         target=lambda params: params,
-        rest=lambda born: {"replay": memory.init(), "schedule": born},
-        dress=dress,
+        rest=lambda created: {"replay": memory.init(), "schedule": created},
+        extend=extend,
     )
 
 
@@ -255,14 +255,14 @@ def replay_agent(
             return updating.none(state.learner, state.plugins)
 
         def unless_new() -> Any:
-            """Leave a lane unchanged while its (fresh) replay is not ready."""
+            """Update the lane, unless its replay is fresh and not yet ready."""
             return jax.lax.cond(
                 memory.ready(stored),
                 lambda: updating.all(key, state.learner, state.plugins, stored, age, clock),
                 none,
             )
 
-        # Two branches: `due` is the same for all lanes; `ready` is not and becomes a select when lanes are vmapped.
+        # Two branches: `due` is the same for all lanes, but `ready` is not, so vmap turns its branch into a select.
         (learner, plugins), metrics, seen = jax.lax.cond(due, unless_new, none)
         made = jnp.where(due, timing.gradient_steps, 0)
         stored = memory.update_priorities(stored, made, metrics["updates"] > 0, *seen)

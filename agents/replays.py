@@ -1,4 +1,4 @@
-"""Replays as members: where a replay agent's transitions come from."""
+"""Replays: the sources of a replay agent's transitions."""
 
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
@@ -25,7 +25,7 @@ def uniform(spec: StreamSpec, sampling: Sampling, *, capacity: Count = 100_000, 
 
     Args:
       spec: the stream.
-      sampling: what the agent asks for.
+      sampling: how the agent samples.
       capacity: transitions of all envs; the oldest are overwritten. Static.
       minimum: transitions before the first update. Static.
 
@@ -57,14 +57,14 @@ def prioritised(
     exponent: Fraction = 0.5,
     importance: Annotated[Any, Member("schedules")] = IMPORTANCE,
 ) -> Memory:
-    """Sample transitions in proportion to ``loss^exponent``, with the loss from when they were last learned from.
+    """Sample transitions in proportion to ``loss^exponent``, with the loss of the last update that used them.
 
     A loss is weighted by ``(N P)^-importance``, divided by the largest weight in the batch. New transitions get the
     largest priority so far. No fraction of the samples is uniform.
 
     Args:
       spec: the stream.
-      sampling: what the agent asks for.
+      sampling: how the agent samples.
       capacity: as in :func:`uniform`.
       minimum: as in :func:`uniform`.
       exponent: of the priorities; 0 is uniform. Traced.

@@ -1,7 +1,7 @@
 """Storage of a rollout, and its conversion to samples for a policy gradient.
 
-Log-probabilities and values are not stored while the agent acts. Its parameters do not change during a rollout, so both
-are computed for all steps at once when it ends.
+Log-probabilities and values are not stored while the agent acts. The parameters do not change during a rollout, so both
+are computed for all steps at once at its end.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from plasticity.agents.truncation import Truncation, kept_discount
 from plasticity.core.schedules import Number
 from plasticity.core.types import FIRST, LAST, Array, StreamSpec, Transition
 
-Judge = Callable[[Array, Array], tuple[Array, Array]]
+PolicyAndValue = Callable[[Array, Array], tuple[Array, Array]]
 # observations [B, ...], actions [B, ...] -> log-probabilities [B], values [B]
 
 
@@ -51,25 +51,25 @@ def empty(spec: StreamSpec, observation: Any, length: int) -> Rollout:
 
 
 def write(rollout: Rollout, row: Array, observation: Array, reward: Array, transition: Transition) -> Rollout:
-    """Write one step into ``row`` int32[] of the rollout; observation and reward as the agent sees them."""
+    """Write one step into row ``row`` (int32[]) of the rollout; observation and reward are as the agent sees them."""
     current = transition.current
     new = Rollout(observation, transition.action, reward, current.discount, current.step_type)
     return jax.tree.map(lambda all, one: jax.lax.dynamic_update_index_in_dim(all, one, row, 0), rollout, new)
 
 
-def in_parts(policy_and_value: Judge, rollout: Rollout, parts: int) -> tuple[Array, Array]:
-    """Log-probabilities and values of all steps, ``[T, E]`` each, computed in ``parts`` parts to save memory."""
+def in_parts(policy_and_value: PolicyAndValue, rollout: Rollout, parts: int) -> tuple[Array, Array]:
+    """Log-probabilities and values of all steps, ``[T, E]`` each, computed in ``parts`` chunks to save memory."""
     rows = rollout.reward.shape
     split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[2:]), (rollout.observation, rollout.action))
-    judged = jax.lax.map(lambda part: policy_and_value(*part), split)
-    log_probability, value = (x.reshape(rows) for x in judged)
+    results = jax.lax.map(lambda part: policy_and_value(*part), split)
+    log_probability, value = (x.reshape(rows) for x in results)
     return log_probability, value
 
 
 def to_samples(
     rollout: Rollout,
     final: Array,
-    policy_and_value: Judge,
+    policy_and_value: PolicyAndValue,
     *,
     gamma: Number,
     trace: Number,

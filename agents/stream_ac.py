@@ -1,4 +1,4 @@
-"""Streaming actor-critic: two networks, two eligibility traces, one TD error."""
+"""Streaming actor-critic: two networks and two eligibility traces that share one TD error."""
 
 from typing import Annotated, Any
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from plasticity.agents.actor_critic import separate
-from plasticity.agents.base import AgentCore, embody
+from plasticity.agents.base import AgentCore, assemble_built
 from plasticity.agents.normalise import Normalise, Share
 from plasticity.agents.replay import Batch
 from plasticity.agents.streaming import (
@@ -14,11 +14,11 @@ from plasticity.agents.streaming import (
     Losses,
     Policy,
     Update,
-    chosen,
+    initial_memory,
     perception,
-    remembered,
     streaming_agent,
     trace_metrics,
+    value_of_action,
 )
 from plasticity.agents.truncation import Truncation
 from plasticity.config.fields import BelowOne, Fraction, Member, NonNegative, metadata
@@ -64,7 +64,7 @@ def one_step_losses(body: AgentCore, entropy_coefficient: Number) -> Losses:
         following = log_policy_and_value(body, held, batch.next_observation)[1]
         errors = batch.reward + batch.discount * following - value
         fixed = jax.lax.stop_gradient(errors)
-        gain = fixed * chosen(log_p, batch.action) + entropy_coefficient * jnp.abs(fixed) * entropy(log_p)
+        gain = fixed * value_of_action(log_p, batch.action) + entropy_coefficient * jnp.abs(fixed) * entropy(log_p)
         return 0.5 * jnp.square(errors) - gain, activations
 
     return losses
@@ -88,7 +88,7 @@ def traced_update(
             log_p, value, activations = log_policy_and_value(body, params, batch.observation)
             error = jax.lax.stop_gradient(target - value)
             bonus = entropy_coefficient * jnp.sign(error) * entropy(log_p)
-            return (chosen(log_p, batch.action) + bonus + value)[0], (error[0], activations)
+            return (value_of_action(log_p, batch.action) + bonus + value)[0], (error[0], activations)
 
         gradient, (error, activations) = jax.grad(objective, has_aux=True)(learner.params)
         learner, plugins = body.finish(
@@ -140,7 +140,7 @@ def stream_ac(
     preprocessor = perception("stream_ac", spec, normalise, normalise_rate, scale_rewards, discount, truncation)
     wired = separate(network, preprocessor.observation, {"policy": spec.actions, "value": 1}, None, intervention)
     rule = parts({"policy": policy_optimizer(), "value": value_optimizer()})
-    body = embody(wired, rule, intervention, rest=remembered(preprocessor, scheduled=False), trace=eligible)
+    body = assemble_built(wired, rule, intervention, rest=initial_memory(preprocessor, scheduled=False), trace=eligible)
     losses = one_step_losses(body, entropy_coefficient)
     update = traced_update(body, losses, discount, trace_decay, entropy_coefficient)
 

@@ -15,9 +15,9 @@ from plasticity.agents.streaming import (
     Scores,
     action_values,
     greedy_policy,
+    initial_memory,
     one_step_losses,
     perception,
-    remembered,
     streaming_agent,
 )
 from plasticity.agents.truncation import Truncation
@@ -82,7 +82,7 @@ def stream_dqn(
     """
     preprocessor = perception("stream_dqn", spec, normalise, normalise_rate, scale_rewards, discount, truncation)
     body = assemble(
-        network(preprocessor.observation, spec.actions), optimizer(), intervention, rest=remembered(preprocessor)
+        network(preprocessor.observation, spec.actions), optimizer(), intervention, rest=initial_memory(preprocessor)
     )
     values, losses = action_values(body), one_step_losses(body, huber)
     return batch_of_one(body, preprocessor, values, epsilon(), losses, discount, truncation)
@@ -125,7 +125,7 @@ def stream_c51(
         network(preprocessor.observation, spec.actions * atoms),
         optimizer(),
         intervention,
-        rest=remembered(preprocessor),
+        rest=initial_memory(preprocessor),
     )
     logits = action_logits(body.network, spec.actions, atoms)
 

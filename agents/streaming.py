@@ -1,4 +1,4 @@
-"""Streaming agents: learn from each step once and discard it, with one env, no replay and no target network.
+"""Streaming agents: learn from each step once and discard it. They have one env, no replay and no target network.
 
 A value-based streaming agent combines a loss or a trace with any optimizer.
 """
@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from plasticity.agents.base import ACTION, AgentCore, Meaning, Rest, assemble
 from plasticity.agents.normalise import Normalise, Preprocessor, Share, preprocessing
 from plasticity.agents.replay import Batch
-from plasticity.agents.suits import check_acting
+from plasticity.agents.stream_checks import check_acting
 from plasticity.agents.truncation import Truncation, check_truncation, kept_discount
 from plasticity.agents.value_based import FORMER_EPSILON, epsilon_greedy, error_loss
 from plasticity.config.fields import BelowOne, Fraction, Member, Moved, NonNegative, metadata
@@ -37,7 +37,7 @@ from plasticity.core.types import (
 )
 from plasticity.interventions.base import Intervention
 from plasticity.optim.eligibility import eligible
-from plasticity.optim.step_sizes import says
+from plasticity.optim.step_sizes import reports_step_size
 
 Policy = Callable[[Key, Params, Array, Array], Array]  # key, parameters, observations [B, ...], epsilon -> actions [B]
 Losses = Callable[[Params, Params, Batch], tuple[Array, Any]]
@@ -58,9 +58,9 @@ CONTROL_NETWORK = {
 }
 
 
-def remembered(preprocessor: Preprocessor, *, scheduled: bool = True) -> Rest:
+def initial_memory(preprocessor: Preprocessor, *, scheduled: bool = True) -> Rest:
     """Initial memory besides the learner: empty statistics and, if epsilon is scheduled, the step of creation."""
-    return lambda born: {**({"schedule": born} if scheduled else {}), **preprocessor.init()}
+    return lambda created: {**({"schedule": created} if scheduled else {}), **preprocessor.init()}
 
 
 def streaming_agent(
@@ -75,10 +75,10 @@ def streaming_agent(
     discount: Number,
     truncation: Truncation = "bootstrap",
 ) -> Agent:
-    """Build a streaming agent: perceive a transition, update once, discard it.
+    """Build a streaming agent: preprocess a transition, update once, discard it.
 
-    ``epsilon(age)`` in env steps (``None``: always 0, and ``remembered`` has no schedule). ``losses``, ``scores`` and
-    their meaning are for probes.
+    ``epsilon(age)`` in env steps (``None``: always 0; ``initial_memory`` then has no schedule). ``losses``, ``scores``
+    and their meaning are for probes.
     """
 
     def init(key: Key, timestep: TimeStep) -> AgentState:
@@ -108,7 +108,7 @@ def streaming_agent(
         def unchanged() -> tuple[Learner, State, Metrics]:
             return state.learner, state.plugins, {name: jnp.zeros(()) for name in jax.eval_shape(updated)[2]}
 
-        # A branch, not a select after the update: XLA writes both in place, and a select would pass over the trace.
+        # A branch, not a select after the update: XLA writes both in place, and a select would read the whole trace.
         learner, plugins, made = jax.lax.cond(valid, updated, unchanged)
         return AgentState(learner, plugins, rest), made
 
@@ -129,7 +129,7 @@ def streaming_agent(
             clock,
         )
 
-    return Agent(init, act, learn, switch, probe, play, preprocessor.told)
+    return Agent(init, act, learn, switch, probe, play, preprocessor.switch_setting)
 
 
 def perception(
@@ -150,7 +150,7 @@ def perception(
 def as_batch(
     transition: Transition, discount: Number, truncation: Truncation, previous: Array, current: Array, reward: Array
 ) -> Batch:
-    """Turn consecutive time steps, as perceived, into a batch."""
+    """Convert consecutive time steps, after preprocessing, to a batch."""
     bootstrap = discount * kept_discount(transition.current.discount, transition.current.step_type, truncation)
     return Batch(previous, transition.action, reward, bootstrap, current, is_transition(transition))
 
@@ -160,7 +160,7 @@ def greedy_policy(values: Callable[[Params, Array], Array]) -> Policy:
     return lambda key, params, seen, epsilon: epsilon_greedy(key, values(params, seen), epsilon)
 
 
-def chosen(values: Array, action: Array) -> Array:
+def value_of_action(values: Array, action: Array) -> Array:
     """``values[b, action[b]]`` (as a sum: its gradient needs no scatter)."""
     return jnp.sum(jnp.where(jnp.arange(values.shape[-1]) == action[:, None], values, 0.0), axis=-1)
 
@@ -170,7 +170,7 @@ def one_step_errors(body: AgentCore, params: Params, held: Params, batch: Batch)
     q, activations = body.network.apply(params, batch.observation)
     following, _ = body.network.apply(held, batch.next_observation)
     targets = batch.reward + batch.discount * jnp.max(following, axis=-1)
-    return targets - chosen(q, batch.action), activations
+    return targets - value_of_action(q, batch.action), activations
 
 
 def action_values(body: AgentCore) -> Callable[[Params, Array], Array]:
@@ -219,7 +219,7 @@ def traced_q(
 
         def value(params: Params) -> tuple[Array, tuple[Array, Any]]:
             q, activations = body.network.apply(params, batch.observation)
-            return chosen(q, batch.action)[0], (q[0], activations)
+            return value_of_action(q, batch.action)[0], (q[0], activations)
 
         (estimate, (q, activations)), gradient = jax.value_and_grad(value, has_aux=True)(learner.params)
         following = jnp.max(values(learner.params, batch.next_observation)[0])
@@ -245,10 +245,10 @@ def traced_q(
 def trace_metrics(body: AgentCore, learner: Learner, error: Array, clip: Number = 0.0) -> dict[str, Array]:
     """Metrics of an update with a trace: loss and magnitude of the error, and the step size.
 
-    The step size is that of this update if it is bounded. It is not recorded if the optimizer does not report it.
+    A bounded step size is that of this update. The step size is not recorded if the optimizer does not report it.
     """
     made = {"loss": error_loss(error, clip), "td_error": jnp.abs(error)}
-    if not says(body.optimizer):
+    if not reports_step_size(body.optimizer):
         return made
     return {**made, "step_size": body.optimizer.learning_rate(learner.opt_state)}
 
@@ -283,14 +283,14 @@ def stream_q(
     bootstraps from the value of its last observation ("bootstrap") or counts as terminated ("terminal"), as in all of
     the paper's scripts. The trace is reset in both cases.
 
-    Penalties of interventions are excluded from the trace. The gradients that interventions see are those of
+    Penalties of interventions do not enter the trace. The gradients that interventions see are those of
     ``q(s, a)``. ``ValueError`` if the stream has more than one env, its actions are not discrete, or its observations
     are not one array, and for an unknown name.
 
     Reference: Elsayed, Vasan, Mahmood 2024, "Streaming Deep Reinforcement Learning Finally Works".
     """
     preprocessor = perception("stream_q", spec, normalise, normalise_rate, scale_rewards, discount, truncation)
-    spec_of_network, rest = network(preprocessor.observation, spec.actions), remembered(preprocessor)
+    spec_of_network, rest = network(preprocessor.observation, spec.actions), initial_memory(preprocessor)
     body = assemble(spec_of_network, optimizer(), intervention, rest=rest, trace=eligible)
     return traced_q(body, preprocessor, epsilon(), discount, trace_decay, error_clip, truncation)
 

@@ -1,4 +1,4 @@
-"""Learners for supervised streams: ``E`` environments form a minibatch, an action is the prediction for one input."""
+"""Learners for supervised streams: the ``E`` envs form a minibatch, and an action is the prediction for one input."""
 
 from collections.abc import Callable
 from typing import Annotated, Any, Literal
@@ -71,7 +71,7 @@ def _supervised(body: AgentCore, predict: Predict, criterion: Criterion, meaning
     return Agent(init, act, learn, body.switch, probe, play)
 
 
-def _check(spec: StreamSpec, agent: str, wanted: str, dtype: Any) -> None:
+def _check_targets(spec: StreamSpec, agent: str, wanted: str, dtype: Any) -> None:
     """Raise ``ValueError`` if the stream's observations have no targets of this dtype."""
     if not isinstance(spec.observation, Supervised) or not jnp.issubdtype(spec.observation.target.dtype, dtype):
         raise ValueError(f"agent.kind: {agent} is not allowed; it needs a stream with {wanted}")
@@ -94,7 +94,7 @@ def classifier(
     ``label_smoothing`` s (traced) replaces the one-hot target by ``(1 - s) one_hot + s / classes``. ``ValueError``
     on a stream without class labels.
     """
-    _check(spec, "classifier", "class labels", jnp.integer)
+    _check_targets(spec, "classifier", "class labels", jnp.integer)
 
     def cross_entropy(logits: Array, labels: Array) -> Array:
         targets = optax.smooth_labels(jnp.eye(spec.actions)[labels], label_smoothing)
@@ -111,16 +111,16 @@ def _categorical(
     intervention: Intervention,
     network: Any,
     optimizer: Any,
-    aim: tuple[Any, Number],
+    encoding: tuple[Any, Number],
     values: tuple[float, float, int],
 ) -> Agent:
     """Regression by classification."""
     low, high, atoms = values
     check_atoms(atoms)
     check_range(low, high)
-    distribute = spread(*aim) if aim[0] in ("two_hot", "hl_gauss") else None
+    distribute = spread(*encoding) if encoding[0] in ("two_hot", "hl_gauss") else None
     if distribute is None:
-        raise ValueError(f"agent.loss: {aim[0]} is not allowed; must be one of squared, two_hot, hl_gauss")
+        raise ValueError(f"agent.loss: {encoding[0]} is not allowed; must be one of squared, two_hot, hl_gauss")
 
     def predict(outputs: Array) -> Array:
         return expected(outputs.reshape(-1, spec.actions, atoms), jnp.linspace(low, high, atoms))
@@ -153,7 +153,7 @@ def regressor(
     squared error in either case. ``ValueError`` on a stream without real-valued targets, for an unknown loss, fewer
     than two atoms or an empty range.
     """
-    _check(spec, "regressor", "real-valued targets", jnp.floating)
+    _check_targets(spec, "regressor", "real-valued targets", jnp.floating)
     if loss != "squared":
         return _categorical(spec, intervention, network, optimizer, (loss, sigma), (v_min, v_max, atoms))
 

@@ -19,12 +19,12 @@ FORMER_EPSILON = {
 
 
 def error_loss(errors: Array, huber: Number) -> Array:
-    """Huber loss of the errors; ``huber`` (traced) bounds the gradient, 0 gives ``error^2 / 2``."""
+    """Huber loss of the errors; ``huber`` (traced) bounds the gradient; 0 gives ``error^2 / 2``."""
     return jnp.where(huber > 0, rlax.huber_loss(errors, jnp.maximum(huber, 1e-6)), rlax.l2_loss(errors))
 
 
 def epsilon_greedy(key: Key, q: Array, epsilon: Array) -> Array:
-    """Uniform action with probability epsilon, else the (first) greedy one; ``q [E, actions]`` -> int32 ``[E]``."""
+    """A uniform action with probability epsilon, else the first greedy one; ``q [E, actions]`` -> int32 ``[E]``."""
     coin, choice = jax.random.split(key)
     explore = jax.random.uniform(coin, q.shape[:1]) < epsilon
     uniform = jax.random.randint(choice, q.shape[:1], 0, q.shape[-1])

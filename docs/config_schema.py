@@ -1,8 +1,7 @@
-"""The JSON schema of a config file, for editors: made of the registry and of the keys of ``config.experiments``.
+"""The JSON schema of a config file, for editors, from the registry and the keys of ``config.experiments``.
 
-It knows keys, kinds, types, ranges and the words that a setting may be. What needs more than one key to be judged
-(``Metadata.only_with``, the points of a sweep, whether a stream suits an agent) is for ``plasticity plan`` to say, and
-members of plug-ins are unknown to it.
+It covers keys, kinds, types, ranges and allowed names. It does not cover members of plug-ins, nor conditions on several
+keys (``Metadata.only_with``, the points of a sweep, whether a stream fits an agent); ``plasticity plan`` checks those.
 """
 
 import json
@@ -25,7 +24,7 @@ def reference(name: str) -> Json:
 
 
 def plain(value: Any) -> Any:
-    """The value as JSON has it; None where it has none for it."""
+    """The value in JSON; None if JSON cannot represent it."""
     try:
         return json.loads(json.dumps(value, allow_nan=False))
     except (TypeError, ValueError):
@@ -33,7 +32,7 @@ def plain(value: Any) -> Any:
 
 
 def bounded(found: Any) -> Any:
-    """Without the titles and the infinite bounds that pydantic writes."""
+    """Drop the titles, defaults and infinite bounds that pydantic writes."""
     if isinstance(found, list):
         return [bounded(each) for each in found]
     if not isinstance(found, dict):
@@ -43,7 +42,7 @@ def bounded(found: Any) -> Any:
 
 
 def of_setting(setting: Setting, annotation: Any, *, within: bool = True) -> Json:
-    """What a setting may be. ``within``: a member's mapping without ``kind`` is laid over the default member."""
+    """The schema of a setting. ``within``: a mapping without ``kind`` changes settings of the default member."""
     if setting.family is None:
         found = bounded(TypeAdapter(annotation).json_schema())
         if "true" in found.get("enum", ()):
@@ -54,9 +53,9 @@ def of_setting(setting: Setting, annotation: Any, *, within: bool = True) -> Jso
         found = reference(f"changed {setting.family}" if within and not setting.required else setting.family)
     if setting.family is not None and setting.optional:
         found = {"anyOf": [found, {"type": "null"}]}
-    told = {"description": setting.allowed}
+    described = {"description": setting.allowed}
     default = None if setting.required else plain(setting.default)
-    return {**found, **told} | ({} if default is None else {"default": default})
+    return {**found, **described} | ({} if default is None else {"default": default})
 
 
 def mapping(factory: Callable[..., Any], **options: Any) -> Json:
@@ -69,12 +68,12 @@ def mapping(factory: Callable[..., Any], **options: Any) -> Json:
     )
 
 
-def own(known: Registry, family: str) -> list[str]:
+def built_in(known: Registry, family: str) -> list[str]:
     return [name for name in known.names(family) if known.origin(family, name) == BUILT_IN]
 
 
 def member(known: Registry, family: str, name: str) -> Json:
-    """A member's settings beside its kind, none of them required."""
+    """A member's kind and settings, none of them required."""
     found = mapping(known.factory(family, name))
     found.pop("required", None)
     found["properties"] = {"kind": {"const": name}, **found["properties"]}
@@ -89,8 +88,8 @@ def whole(known: Registry, family: str, name: str) -> Json:
 
 
 def family_of(known: Registry, family: str) -> dict[str, Json]:
-    """The definitions of a family: each member, one of them in full, and changes that are laid over one."""
-    names = own(known, family)
+    """The definitions of a family: each member, any complete member, and changes to a member."""
+    names = built_in(known, family)
     alone = [n for n in names if not any(setting.required for setting in known.schema(family, n).values())]
     found = {f"{family} {name}": member(known, family, name) for name in names}
     found[family] = {"anyOf": [{"enum": alone}, *(whole(known, family, name) for name in names)]}
@@ -99,7 +98,7 @@ def family_of(known: Registry, family: str) -> dict[str, Json]:
 
 
 def sweep(*, of_arm: bool) -> Json:
-    """``of_arm``: null takes a path of the experiment's sweep away."""
+    """The schema of a sweep. ``of_arm``: null removes a path of the experiment's sweep."""
     values: Json = {"type": "array", "minItems": 1}
     allowed = {"anyOf": [values, {"type": "null"}]} if of_arm else values
     return {
@@ -130,7 +129,7 @@ def optional(found: Json) -> Json:
 
 
 def schema(known: Registry) -> Json:
-    """The whole of it."""
+    """The schema of a whole config file."""
     document = mapping(ConfigFile, within=False)
     parts = {"schedule": Schedule, "evaluation": Evaluation, "placement": Placement}
     document["properties"] |= {name: optional(mapping(part)) for name, part in parts.items()}

@@ -33,7 +33,7 @@ PAGES_OF = {
 
 
 def comments(record: type) -> dict[str, str]:
-    """What stands behind each field of a dataclass."""
+    """The comment on each field of a dataclass."""
     found = re.findall(r"^ +(\w+): .*?  # (.+)$", inspect.getsource(record), re.MULTILINE)
     return {name: text[0].upper() + text[1:] if text[1:2].isalpha() else text for name, text in found}
 
@@ -47,8 +47,8 @@ def page_of(family: str) -> str:
 
 
 def keys(record: type) -> list[str]:
-    """A table of the keys that a dataclass stands for."""
-    said, settings = comments(record), schema_of(record)
+    """A table of the keys that a dataclass defines."""
+    texts, settings = comments(record), schema_of(record)
     lines = ["| key | allowed | default | |", "|---|---|---|---|"]
     for name, setting in settings.items():
         allowed = setting.allowed
@@ -56,14 +56,14 @@ def keys(record: type) -> list[str]:
             allowed = allowed.replace(setting.family, f"[{setting.family}]({page_of(setting.family)})")
         elif allowed.startswith("a mapping"):
             allowed = allowed.replace("a mapping", f"[a mapping](#{name})")
-        lines.append(f"| `{name}` | {cell(allowed)} | `{setting.default_text}` | {cell(said.get(name, ''))} |")
+        lines.append(f"| `{name}` | {cell(allowed)} | `{setting.default_text}` | {cell(texts.get(name, ''))} |")
     return [*lines, ""]
 
 
 def listing(known: Any) -> list[str]:
     lines = ["| family | members |", "|---|---|"]
     for family in FAMILIES:
-        names = ", ".join(f"`{name}`" for name in config_schema.own(known, family))
+        names = ", ".join(f"`{name}`" for name in config_schema.built_in(known, family))
         lines.append(f"| [{family}]({page_of(family)}) | {names} |")
     return [*lines, ""]
 
@@ -76,11 +76,12 @@ A config is one YAML file (the 1.2 core schema: `1e-3` is a number, `on` and `no
 checks it and runs nothing. `KEY=VALUE` on the command line changes a key: `agent.optimizer.learning_rate=1e-3`,
 `interventions.weight_decay.rate=0`.
 
-A **member** is written as its name, or with its settings: `adam` or `{{kind: adam, learning_rate: 1e-3}}`. Settings
-without `kind` change the member that is there by default.
+A **member** is a name, or a mapping with settings: `adam` or `{{kind: adam, learning_rate: 1e-3}}`. Settings
+without `kind` change the default member.
 
-Editors that know JSON schemas can complete and check a config with [config.schema.json](../config.schema.json). It
-knows the built-in members; those of plug-ins it marks as unknown. A first line for the YAML language server:
+Editors that support JSON schemas can complete and check a config with [config.schema.json](../config.schema.json). The
+schema has the built-in members only, so it marks members of plug-ins as unknown. For the YAML language server, begin
+the file with:
 
 ```yaml
 # yaml-language-server: $schema=docs/config.schema.json
@@ -89,20 +90,20 @@ knows the built-in members; those of plug-ins it marks as unknown. A first line 
 """
 ARMS = """## arms
 
-`arms` maps names to what each arm changes. `baseline: {}` changes nothing.
+`arms` maps the name of each arm to its changes. `baseline: {}` changes nothing.
 
 | key | allowed | default | |
 |---|---|---|---|
-| `agent` | one of the agents, or settings | the experiment's | Laid over that; another `kind` replaces it |
+| `agent` | one of the agents, or settings | the experiment's | Changes its settings; another `kind` replaces it |
 | `interventions` | a list of interventions | the experiment's | Replaces the experiment's list |
 | `task_aware` | true or false | the experiment's | Whether the learner may know of task switches |
-| `sweep` | a mapping of dotted paths to lists | | Added to the experiment's; `null` takes a path away |
+| `sweep` | a mapping of dotted paths to lists | | Added to the experiment's; `null` removes a path |
 | `control` | the name of another arm | `fresh`, if there is one | The arm that is its fresh control |
 
 ## sweep
 
 `sweep` maps dotted paths to lists of values; every combination is a point. A path begins with `agent.` or
-`interventions.`. Points that differ in traced numbers alone share one compiled program.
+`interventions.`. Points that differ only in traced numbers share one compiled program.
 
 """
 
@@ -217,7 +218,7 @@ def api_page(known: Any) -> str:
     del known
     lines = ["# Python", "", MADE, ""]
     lines += [
-        "What follows is stable within a minor version. [Analyse a run](../howto/analyse.md) shows it at work.",
+        "This interface is stable within a minor version. For examples, see [Analyse a run](../howto/analyse.md).",
         "",
     ]
     for module in (plasticity, results, plots):
@@ -241,10 +242,10 @@ def members_page(family: str, intro: str) -> Callable[[Any], str]:
 
 NETWORKS = (
     "In a config: `network: {kind: mlp, widths: [256, 256]}` of an agent. "
-    "Your own: [Write a network](../howto/network.md)."
+    "To add your own: [Write a network](../howto/network.md)."
 )
 OPTIMIZERS = (
-    "In a config: `optimizer: {kind: adam, learning_rate: 1.0e-3}` of an agent. Your own: "
+    "In a config: `optimizer: {kind: adam, learning_rate: 1.0e-3}` of an agent. To add your own: "
     "[Write an optimizer](../howto/optimizer.md)."
 )
 SCHEDULES = (

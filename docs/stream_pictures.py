@@ -1,4 +1,4 @@
-"""The pictures of docs/streams.md, drawn from the streams themselves."""
+"""Draw the figures of docs/streams.md from the streams."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -32,10 +32,10 @@ CHANNELS = np.array([[0.96, 0.96, 0.96], *([int(c[i : i + 2], 16) / 255 for i in
 LABELS = ListedColormap([*COLOURS, "#999999", "#f0e442", "#333333"])
 
 
-class Life(NamedTuple):
-    """The first lane's visit, time first."""
+class Trajectory(NamedTuple):
+    """A visit of the first lane; time is the first axis."""
 
-    params: Any  # of the visit's problem
+    params: Any  # the parameters of the visit's problem
     states: Any  # [1 + T, E, ...]
     timestep: Any  # [1 + T, E, ...]
 
@@ -44,7 +44,7 @@ def keys() -> Any:
     return jax.vmap(lane_keys)(jnp.zeros(1, jnp.int32)).data
 
 
-def begun(source: StreamFactory, task: int, number: int | None = None, eval_replica: int = 0) -> tuple[Any, Any, Any]:
+def start(source: StreamFactory, task: int, number: int | None = None, eval_replica: int = 0) -> tuple[Any, Any, Any]:
     stream = source.make(1)
     visit = Visit(jnp.int32(task if number is None else number), jnp.int32(task), eval_replica)
     return stream, *stream.reset(keys(), visit, jnp.int32(0))
@@ -52,24 +52,26 @@ def begun(source: StreamFactory, task: int, number: int | None = None, eval_repl
 
 def problem(source: StreamFactory, task: int, eval_replica: int = 0) -> Any:
     """The parameters of the first lane's task."""
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[0], begun(source, task, eval_replica=eval_replica)[1].params)
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[0], start(source, task, eval_replica=eval_replica)[1].params)
 
 
-def lived(source: StreamFactory, task: int, actions: np.ndarray, number: int | None = None) -> Life:
-    """A visit of the first lane with the given actions ``[T, ...]``, the same for every env; visits of one number
-    begin alike."""
-    stream, state, opening = begun(source, task, number)
-    told = np.broadcast_to(actions[:, None, None], (len(actions), 1, source.spec.envs, *actions.shape[1:]))
+def play(source: StreamFactory, task: int, actions: np.ndarray, number: int | None = None) -> Trajectory:
+    """A visit of the first lane with the given actions ``[T, ...]`` in every env.
 
-    def step(state: Any, given: Any) -> Any:
-        i, action = given
+    Visits with the same number start in the same way.
+    """
+    stream, state, opening = start(source, task, number)
+    repeated = np.broadcast_to(actions[:, None, None], (len(actions), 1, source.spec.envs, *actions.shape[1:]))
+
+    def step(state: Any, inputs: Any) -> Any:
+        i, action = inputs
         state, timestep = stream.step(keys(), state, action, Clock(i, i, jnp.int32(task), i))
         return state, (getattr(state, "envs", ()), timestep)
 
     first = (getattr(state, "envs", ()), opening)
-    _, rest = jax.lax.scan(step, state, (jnp.arange(len(actions)), jnp.asarray(told)))
+    _, rest = jax.lax.scan(step, state, (jnp.arange(len(actions)), jnp.asarray(repeated)))
     both = jax.tree.map(lambda a, b: np.concatenate([np.asarray(a)[None], np.asarray(b)])[:, 0], first, rest)
-    return Life(getattr(state, "params", None), *both)
+    return Trajectory(getattr(state, "params", None), *both)
 
 
 def idle(steps: int) -> np.ndarray:
@@ -94,7 +96,7 @@ def picture(axes: Axes, image: Any, title: str = "", **how: Any) -> None:
 
 
 def table(axes: Axes, rows: np.ndarray, title: str, ylabel: str, **how: Any) -> None:
-    """A column for each task."""
+    """Show one column per task."""
     axes.imshow(rows, aspect="auto", interpolation="nearest", **how)
     axes.set(xlabel="task", ylabel=ylabel, yticks=[])
     axes.set_title(title, fontsize=9)
@@ -107,11 +109,11 @@ def labels_by_task(**settings: Any) -> np.ndarray:
 
 
 def share_of_new(gradual: float, steps: int = 100) -> np.ndarray:
-    """By step of a visit to task 1: of the samples whose label changes, the share that are shown with the new one."""
+    """The share of changed samples shown with their new label, by step of a visit to task 1."""
     source = STREAMS["relabelled"](
         inputs="gaussian", samples=64, dimensions=3, tasks=2, steps_per_task=steps, gradual=gradual, envs=400
     )
-    before, after, shown = problem(source, 0), problem(source, 1), lived(source, 1, idle(steps)).timestep.observation
+    before, after, shown = problem(source, 0), problem(source, 1), play(source, 1, idle(steps)).timestep.observation
     row = np.abs(shown.input[..., None, :] - after.inputs).sum(-1).argmin(-1)
     changed = (before.targets != after.targets)[row]
     return (changed & (shown.target == after.targets[row])).sum(1) / changed.sum(1)
@@ -151,7 +153,7 @@ def permuted() -> Figure:
     figure = canvas(8.5, 1.6)
     source = STREAMS["permuted_inputs"](tasks=7, envs=1, samples=4)
     for task, axes in enumerate(figure.subplots(1, 7)):
-        seen = lived(source, task, idle(20)).timestep.observation
+        seen = play(source, task, idle(20)).timestep.observation
         which = int((seen.target == 0).argmax())  # the same digit in every task
         picture(axes, seen.input[which, 0].reshape(8, 8), f"task {task}")
     return figure
@@ -179,7 +181,7 @@ def growing() -> Figure:
     one, two, three = figure.subplots(1, 3)
     for axes, shown in ((one, "seen"), (two, "new")):
         source = STREAMS["class_incremental"](shown=shown, envs=400)
-        drawn = [lived(source, task, idle(1)).timestep.observation.target for task in range(5)]
+        drawn = [play(source, task, idle(1)).timestep.observation.target for task in range(5)]
         counts = np.stack([np.bincount(labels.ravel(), minlength=10) for labels in drawn], 1)
         table(axes, counts / counts.sum(0), f"class_incremental, shown: {shown}", "10 classes",
               cmap="gray_r")  # fmt: skip
@@ -202,10 +204,10 @@ def classification() -> Figure:
     grid = figure.subplots(2, 10)
     source = STREAMS["classification_mdp"](change="labels", tasks=2)
     for task, row in enumerate(grid):
-        life = lived(source, task, idle(200))
+        trajectory = play(source, task, idle(200))
         for state, axes in enumerate(row):
-            at = int((life.states[:, 0] == state).argmax())
-            picture(axes, life.timestep.observation[at, 0].reshape(8, 8), f"state {state}" if task == 0 else "")
+            at = int((trajectory.states[:, 0] == state).argmax())
+            picture(axes, trajectory.timestep.observation[at, 0].reshape(8, 8), f"state {state}" if task == 0 else "")
         row[0].set_ylabel(f"task {task}", fontsize=8)
     return figure
 
@@ -215,10 +217,10 @@ def catch() -> Figure:
     figure = canvas(8.5, 2.1)
     grid = figure.subplots(1, 8)
     for column, (change, task) in enumerate((("observation", 0), ("observation", 1))):
-        life = lived(STREAMS["catch"](change=change), task, np.array([1, 2, 2, 1, 1, 1, 1, 1], np.int32))
+        trajectory = play(STREAMS["catch"](change=change), task, np.array([1, 2, 2, 1, 1, 1, 1, 1], np.int32))
         for i in range(4):
             title = f"task {task}, step {2 * i}"
-            picture(grid[4 * column + i], life.timestep.observation[2 * i, 0], title)
+            picture(grid[4 * column + i], trajectory.timestep.observation[2 * i, 0], title)
             frame_in(grid[4 * column + i], 5, 10)
     return figure
 
@@ -231,18 +233,18 @@ def control() -> Figure:
     looks = ("standard", "gravity: 2", "length: 3")
     turns = np.arange(60, dtype=np.int32) // 2 % 2
     for task, label in enumerate(looks):
-        life = lived(STREAMS["cartpole"](**physics, steps_per_task=500), task, turns, number=1)
-        ends = int((life.timestep.discount[:, 0] == 0).argmax()) or 60
-        angle = np.degrees(life.timestep.observation[: ends + 1, 0, 2])
+        trajectory = play(STREAMS["cartpole"](**physics, steps_per_task=500), task, turns, number=1)
+        ends = int((trajectory.timestep.discount[:, 0] == 0).argmax()) or 60
+        angle = np.degrees(trajectory.timestep.observation[: ends + 1, 0, 2])
         one.plot(angle, label=label)
-        life = lived(STREAMS["acrobot"](**physics, steps_per_task=500), task, np.full(60, 2, np.int32), number=1)
-        seen = life.timestep.observation[:, 0]
+        trajectory = play(STREAMS["acrobot"](**physics, steps_per_task=500), task, np.full(60, 2, np.int32), number=1)
+        seen = trajectory.timestep.observation[:, 0]
         two.plot(np.degrees(np.arctan2(seen[:, 1], seen[:, 0])), label=label)
     for task, label in enumerate(("task 0", "task 1: reversed")):
         source = STREAMS["pendulum"](change="action", tasks=2, steps_per_task=200)
-        seen = lived(source, task, np.full((60, 1), 1.0, np.float32), number=1).timestep.observation[:, 0]
+        seen = play(source, task, np.full((60, 1), 1.0, np.float32), number=1).timestep.observation[:, 0]
         three.plot(seen[:, 2], label=label)
-    one.set(xlabel="step", ylabel="pole's angle / degrees", title="cartpole, pushed in turn")
+    one.set(xlabel="step", ylabel="pole's angle / degrees", title="cartpole, alternating pushes")
     two.set(xlabel="step", ylabel="upper angle / degrees", title="acrobot, torque 1")
     three.set(xlabel="step", ylabel="speed", title="pendulum, action 1, change: action")
     for axes in (one, two, three):
@@ -268,7 +270,7 @@ def gridworld() -> Figure:
     figure = canvas(8.5, 1.9)
     source = STREAMS["gridworld"](show_goal=True, tasks=5)
     for task, axes in enumerate(figure.subplots(1, 5)):
-        seen = lived(source, task, idle(1)).timestep.observation[0, 0]
+        seen = play(source, task, idle(1)).timestep.observation[0, 0]
         image = np.ones((15, 15, 3))
         image[seen[..., 0] > 0], image[seen[..., 1] > 0] = CHANNELS[1], CHANNELS[2]
         picture(axes, image, f"task {task}")
@@ -301,7 +303,7 @@ def frame_in(axes: Axes, columns: int, rows: int) -> None:
 
 
 def coloured(planes: np.ndarray) -> np.ndarray:
-    """A colour for each of a picture's channels; of several at one place the last."""
+    """Colour an image by channel; the last active channel wins."""
     image = np.broadcast_to(CHANNELS[0], (SIZE, SIZE, 3)).copy()
     for channel in range(planes.shape[-1]):
         image[planes[..., channel] > 0] = CHANNELS[1 + channel % (len(CHANNELS) - 1)]
@@ -317,13 +319,13 @@ def minatar() -> Figure:
         for change, axes in zip(("none", "channels"), column, strict=True):
             source = STREAMS["minatar"](games=[game], cycles=2, change=change, sticky=0.0)
             task = len(source.spec.tasks) - 1
-            seen = lived(source, task, random_actions(60, 6)).timestep.observation[55, 0]
+            seen = play(source, task, random_actions(60, 6)).timestep.observation[55, 0]
             picture(axes, coloured(seen), game if change == "none" else "change: channels")
     return figure
 
 
 def frame(source: StreamFactory, task: int, steps: int) -> np.ndarray:
-    """What one environment on the host shows after some random steps."""
+    """The frame of a host environment after some random steps."""
     assert source.make_pool is not None
     pool = source.make_pool(task, np.array([3], np.int32))
     seen = pool.reset()
@@ -367,11 +369,11 @@ def transformed(kind: str, source: StreamFactory, **settings: Any) -> StreamFact
 
 @styled
 def sights() -> Figure:
-    """What observations become."""
+    """Observations under transforms."""
     game = STREAMS["minatar"](games=["space_invaders"], sticky=0.0, cycles=2, steps_per_visit=100)
     actions = random_actions(12, 6)
     shown = {
-        "as it is": game,
+        "unchanged": game,
         "permute_observations\nwhat: pixels": transformed("permute_observations", game),
         "permute_observations\nwhat: channels": transformed("permute_observations", game, what="channels"),
         "observation_noise\ndeviation: 0.3": transformed("observation_noise", game, deviation=0.3),
@@ -381,14 +383,14 @@ def sights() -> Figure:
     above, below = figure.subfigures(2, 1, height_ratios=(1.15, 1))
     for axes, (title, source) in zip(above.subplots(1, 5), shown.items(), strict=True):
         task = min(1, len(source.spec.tasks) - 1)
-        seen = lived(source, task, actions).timestep.observation[-1, 0]
+        seen = play(source, task, actions).timestep.observation[-1, 0]
         if seen.dtype == bool:
             picture(axes, coloured(seen), title)
         else:
             picture(axes, seen[..., 0], title, vmin=-1, vmax=1.5)
     stacked = transformed("frame_stack", STREAMS["catch"](change="none"), frames=4)
     row = below.subplots(1, 5, width_ratios=(1, 1, 1, 1, 4.5))
-    for i, image in enumerate(lived(stacked, 0, np.ones(6, np.int32)).timestep.observation[6, 0]):
+    for i, image in enumerate(play(stacked, 0, np.ones(6, np.int32)).timestep.observation[6, 0]):
         picture(row[i], image, "frame_stack\nframes: 4" if i == 0 else f"\nframe {i}")
         frame_in(row[i], 5, 10)
     places_moved(row[4])
@@ -396,15 +398,15 @@ def sights() -> Figure:
 
 
 def places_moved(axes: Axes, steps: int = 100) -> None:
-    """How many places of an input that is always the same show what they show at the visit's end."""
+    """The share of places of a constant input that already show their final value."""
     still = STREAMS["relabelled"](
         inputs="gaussian", samples=1, dimensions=400, envs=1, fraction=0.0, tasks=2, steps_per_task=steps
     )
     for gradual in (0.0, 0.3, 1.0):
         source = transformed("permute_observations", still, gradual=gradual)
-        seen = lived(source, 1, idle(steps)).timestep.observation.input[:, 0]
+        seen = play(source, 1, idle(steps)).timestep.observation.input[:, 0]
         axes.plot((seen == seen[-1]).mean(-1), label=f"gradual: {gradual:g}")
-    axes.set(xlabel="step of a visit of 100", ylabel="places as at its end")
+    axes.set(xlabel="step of a visit of 100", ylabel="share of final places")
     axes.set_title("permute_observations, task 1", fontsize=8)
     axes.legend(loc="lower right")
 
@@ -412,16 +414,16 @@ def places_moved(axes: Axes, steps: int = 100) -> None:
 def paid(source: StreamFactory) -> np.ndarray:
     """Rewards in the second visit."""
     actions = random_actions(60, source.spec.actions, 4)
-    return lived(source, source.spec.visits[1].task, actions, number=1).timestep.reward[:, 0]
+    return play(source, source.spec.visits[1].task, actions, number=1).timestep.reward[:, 0]
 
 
 @styled
 def rewards() -> Figure:
-    """What rewards become."""
+    """Rewards under transforms."""
     figure = canvas(8.5, 2.9)
     game = STREAMS["gather"](change="none", size=5, gems=8, pits=6, blocks=2, episode_steps=50, steps_per_task=60)
     shown = {
-        "as it is": game,
+        "unchanged": game,
         "scale_reward\nfactor: [1, 2]": transformed("scale_reward", game, factor=(1.0, 2.0)),
         "clip_reward\nlow: -0.2, high: 0.2": transformed("clip_reward", game, low=-0.2, high=0.2),
         "flip_reward": transformed("flip_reward", game),
@@ -442,23 +444,23 @@ def rewards() -> Figure:
     return figure
 
 
-# Module of the members -> the function that draws, and what is to be seen.
+# Module of the members -> the function that draws the figure, and its caption.
 PICTURES: dict[str, tuple[Callable[[], Figure], str]] = {
-    "targets": (targets, "Labels and targets by task, two families of functions, and gradual change"),
+    "targets": (targets, "Labels and targets by task, two families of functions, and gradual changes"),
     "permuted": (permuted, "The same digit in seven tasks"),
-    "slowly_changing": (slow, "The slow bits by task, and the target of one choice of the others"),
-    "growing": (growing, "Which classes a task shows; which samples are trained on, and evaluated on"),
+    "slowly_changing": (slow, "The slow bits by task, and the target for fixed values of the other bits"),
+    "growing": (growing, "The classes shown in each task; the samples for training and for evaluation"),
     "classification": (classification, "An image of each state in two tasks of change: labels"),
     "toys": (catch, "The standard problem and the first permuted one"),
-    "control": (control, "The same actions under other physics"),
+    "control": (control, "The same actions with different physics"),
     "gridworld": (gridworld, "Nine rooms, the start (blue) and the goals of five tasks (orange)"),
     "gather": (gather, "Layouts of two tasks: start (blue), gems (green), pits (orange), blocks (grey)"),
-    "minatar": (minatar, "The five games, and each with permuted channels; a colour is a channel"),
+    "minatar": (minatar, "The five games, each also with permuted channels; colours are channels"),
     "atari": (atari, "Six games; modes of three games"),
     "suites": (suites, "First frames of tasks of MiniGrid, DeepMind Control and MetaWorld"),
-    "transforms.permutations": (sights, "A frame of MinAtar's space_invaders under transforms of what is seen; "
-                                     "frames of catch in one stack; a permutation that comes gradually"),
-    "transforms.rewards": (rewards, "Rewards of the same random choices in gather, in the second visit"),
+    "transforms.permutations": (sights, "A frame of MinAtar's space_invaders under transforms of observations; "
+                                     "a stack of frames of catch; a gradual permutation"),
+    "transforms.rewards": (rewards, "Rewards of the same random actions in gather, in the second visit"),
 }  # fmt: skip
 
 
@@ -467,7 +469,7 @@ def file_of(module: str) -> str:
 
 
 def draw(modules: Sequence[str] = ()) -> None:
-    """Draws all of them, or those of some modules."""
+    """Draw all figures, or those of some modules."""
     for module in modules or PICTURES:
         with matplotlib.rc_context({"axes.prop_cycle": cycler(color=COLOURS)}):
             plots.save(PICTURES[module][0](), FIGURES / file_of(module))

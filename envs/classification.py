@@ -12,14 +12,14 @@ from plasticity.envs.base import StreamFactory
 from plasticity.envs.changes import permutation, schedule
 from plasticity.envs.data import Inputs
 from plasticity.envs.samples import Samples, classes_of, samples_of
-from plasticity.envs.supervised import INPUTS, LABELS, endless
+from plasticity.envs.supervised import INPUTS, LABELS, stream_of
 
 
 class Images(NamedTuple):
     """The observations of one visit."""
 
-    inputs: Any  # the lane's own, fixed for the run, or ()
-    order: Array  # int32: the class of a state, [states], or rows, state after state
+    inputs: Any  # the lane's inputs, fixed for the run, or ()
+    order: Array  # int32: the class of each state, [states], or rows sorted by state
 
 
 class Views(NamedTuple):
@@ -61,16 +61,16 @@ def random_views(data: Samples, relabel: bool, states: int) -> Views:
 def classification_task(spec: StreamSpec, data: Samples, views: Views, sparse: bool) -> Task:
     """``state, image -> state'``; see :func:`classification_mdp`."""
 
-    def see(key: Key, problem: Images, state: Array) -> tuple[Array, Array]:
+    def observe(key: Key, problem: Images, state: Array) -> tuple[Array, Array]:
         return state, data.rows(problem.inputs, views.row(key, problem.order, state))
 
     def params(key: Key, visit: Visit) -> Images:
         order = views.order(jax.random.fold_in(key, LABELS), visit.task)
-        return Images(data.own(jax.random.fold_in(key, INPUTS)), order)
+        return Images(data.for_lane(jax.random.fold_in(key, INPUTS)), order)
 
     def reset(key: Key, problem: Images) -> tuple[Array, Array]:
         one, two = jax.random.split(key)
-        return see(two, problem, jax.random.randint(one, (), 0, views.states))
+        return observe(two, problem, jax.random.randint(one, (), 0, views.states))
 
     def step(key: Key, state: Array, action: Array, problem: Images) -> tuple[Array, Array, Array, Array, Array]:
         one, two = jax.random.split(key)
@@ -79,7 +79,7 @@ def classification_task(spec: StreamSpec, data: Samples, views: Views, sparse: b
         if sparse:
             following = jnp.where(right, (state + 1) % views.states, following)
         reward = right & (state == views.states - 1) if sparse else right
-        return *see(two, problem, following), reward, jnp.ones(()), jnp.zeros((), bool)
+        return *observe(two, problem, following), reward, jnp.ones(()), jnp.zeros((), bool)
 
     return Task(spec, params, reset, step)
 
@@ -117,8 +117,8 @@ def classification_mdp(
     ``permute_observations`` and ``permute_actions`` provide the other changes. ``tasks``: number of visits, each of
     ``steps_per_task`` steps. The other settings are those of ``relabelled``.
 
-    ``ValueError`` if files are missing, and for inputs without labels if true labels are needed. The paper does not say
-    what follows the last state of ``sparse``.
+    ``ValueError`` if files are missing, and for inputs without labels if true labels are needed. The paper does not
+    specify what follows the last state of ``sparse``.
     """
     data = samples_of(inputs, path, samples, flat, dimensions)
     relabel = change == "labels"
@@ -134,4 +134,4 @@ def classification_mdp(
         reward_range=(0, 1),
         data=data.files,
     )
-    return endless(classification_task(spec, data, views, mdp == "sparse"))
+    return stream_of(classification_task(spec, data, views, mdp == "sparse"))

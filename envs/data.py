@@ -1,4 +1,4 @@
-"""Data sets: scikit-learn's digits, published images in their formats, and a user's own rows in an ``.npz`` file."""
+"""Data sets: scikit-learn's digits, published image sets in their formats, and the user's own ``.npz`` files."""
 
 import functools
 import gzip
@@ -24,7 +24,7 @@ Inputs = Literal[
 class Layout(NamedTuple):
     """The published layout of a data set."""
 
-    files: str  # what a folder must contain
+    files: str  # the required contents of a folder
     shape: tuple[int, ...]  # of one image
     classes: int
     read: Callable[[Path], Dataset]
@@ -33,7 +33,7 @@ class Layout(NamedTuple):
 
 def digits() -> Dataset:
     """1797 handwritten digits of 8 x 8 pixels in 0 ... 16 (Alpaydin, Kaynak 1998, UCI; as shipped by scikit-learn)."""
-    from sklearn.datasets import load_digits  # imported here because it takes a second
+    from sklearn.datasets import load_digits  # imported here because this takes a second
 
     pixels, labels = load_digits(return_X_y=True)
     return Dataset(pixels.astype(np.uint8).reshape(-1, 8, 8, 1), labels.astype(np.int32))
@@ -64,7 +64,7 @@ def idx_pair(stem: str, *, first_label: int = 0, transposed: bool = False) -> Ca
 
 
 class _Arrays(pickle.Unpickler):
-    """Reads pickles of dictionaries, lists and NumPy arrays; refuses everything else in a file."""
+    """An unpickler for dictionaries, lists and NumPy arrays that refuses everything else."""
 
     def find_class(self, module: str, name: str) -> Any:
         module = module.replace("numpy.core", "numpy._core")
@@ -80,7 +80,7 @@ class _Arrays(pickle.Unpickler):
 
 
 def cifar(files: tuple[str, ...], labels: bytes) -> Callable[[Path], Dataset]:
-    """A reader of ``files`` in the Python version: rows of 1024 red, 1024 green and 1024 blue bytes."""
+    """A reader of ``files`` of CIFAR's Python version: rows of 1024 red, 1024 green and 1024 blue bytes."""
 
     def batches(folder: Path) -> Dataset:
         found = [_Arrays(io.BytesIO((folder / name).read_bytes()), encoding="bytes").load() for name in files]
@@ -98,7 +98,7 @@ def archive(path: Path) -> Dataset:
     with path.open("rb") as file:  # NumPy leaves its own handle open for a truncated file
         arrays = np.load(file)
         if not isinstance(arrays, np.lib.npyio.NpzFile):
-            raise ValueError("it is not an archive of named arrays")
+            raise ValueError("it is not an .npz archive")
         with arrays:
             return dataset(arrays)
 
@@ -110,7 +110,7 @@ def _idx_layout(stem: str, classes: int, more: str = "", **facts: Any) -> Layout
 
 
 CIFAR10 = tuple(f"data_batch_{i}" for i in range(1, 6))
-# EMNIST's files store columns where MNIST's store rows: every image is transposed, and is turned upright here.
+# EMNIST's files store images column by column, MNIST's row by row; the transposition makes EMNIST's upright.
 LAYOUTS: Mapping[str, Layout] = {
     "mnist": _idx_layout("train", 10),
     "fashion_mnist": _idx_layout("train", 10),
@@ -137,7 +137,7 @@ BROKEN = (OSError, KeyError, TypeError, ValueError, EOFError, zlib.error, zipfil
 
 
 def expected(name: str) -> str:
-    """Two lines describing the files expected at the user's path for ``name``."""
+    """A description, in two lines, of the files that ``path`` must have for ``name``."""
     if name == "npz":
         return (
             "one .npz file with images uint8[N, height, width(, channels)] or features float[N, d],\n"
@@ -148,7 +148,7 @@ def expected(name: str) -> str:
     return f"a folder with {layout.files},\nor one .npz file with the arrays images uint8[N, {sizes}] and labels [N]"
 
 
-def checked(images: Dataset, layout: Layout) -> Dataset:
+def checked_images(images: Dataset, layout: Layout) -> Dataset:
     """Check that these are images of the published size, with a label in range for each; returns ``images``."""
     inputs, labels = images.inputs, images.labels
     if labels is None or inputs.dtype != np.uint8:
@@ -162,7 +162,7 @@ def checked(images: Dataset, layout: Layout) -> Dataset:
     return images
 
 
-def told(error: Exception) -> str:
+def message_of(error: Exception) -> str:
     """The error message of a file, without the system's error number."""
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.filename}: {error.strerror}"
@@ -184,11 +184,13 @@ def read(name: str, path: str | None) -> Dataset:
     try:
         if layout is None:
             return archive(place)
-        return checked(archive(place) if place.suffix == ".npz" else layout.read(place), layout)
+        return checked_images(archive(place) if place.suffix == ".npz" else layout.read(place), layout)
     except BROKEN as error:
         if layout is None and isinstance(error, ArrayError):
             raise ValueError(f"path: {path}: {error}") from error
-        raise ValueError(f"path: {path} does not contain {name} ({told(error)}); expected\n{expected(name)}") from error
+        raise ValueError(
+            f"path: {path} does not contain {name} ({message_of(error)}); expected\n{expected(name)}"
+        ) from error
 
 
 def contents(name: str, path: str | None) -> tuple[tuple[str, str], ...]:
@@ -197,14 +199,14 @@ def contents(name: str, path: str | None) -> tuple[tuple[str, str], ...]:
         return ()
     place, layout = Path(path).expanduser().absolute(), LAYOUTS.get(name)
     files = [place / each for each in layout.names] if layout and place.suffix != ".npz" else [place]
-    there = [file if file.exists() else file.with_name(f"{file.name}.gz") for file in files]
-    facts = [(str(file), file.stat()) for file in there]
+    present = [file if file.exists() else file.with_name(f"{file.name}.gz") for file in files]
+    facts = [(str(file), file.stat()) for file in present]
     return tuple((file, _sha256(file, fact.st_mtime_ns, fact.st_size)) for file, fact in facts)
 
 
 @functools.lru_cache(maxsize=64)
 def _sha256(path: str, modified: int, size: int) -> str:
-    """SHA-256 of the file, read again when its ``modified`` time or ``size`` changes."""
+    """SHA-256 of the file, computed again if its ``modified`` time or ``size`` changes."""
     del modified, size
     with open(path, "rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()

@@ -127,7 +127,7 @@ def fixed_inputs(
 def own_targets(data: Samples, shift: Callable[[Array], Array], scale: float) -> Sampler:
     """One of ``data`` at each draw, with its own targets ``t``: ``y = shift(task) + scale * t``."""
     sampler = row_sampler(data, lambda key, own, task: shift(task))
-    return sampler._replace(look=lambda offset, row: offset + scale * data.targets[row])
+    return sampler._replace(target_of=lambda offset, row: offset + scale * data.targets[row])
 
 
 def noisy(deviation: float) -> Callable[[Draw], Draw]:

@@ -1,4 +1,4 @@
-"""Streams whose set of samples grows: new classes, or a growing share of the data."""
+"""Growing sets of samples: new classes, or a growing share of the data."""
 
 from typing import Any, Literal, NamedTuple
 
@@ -9,17 +9,17 @@ from plasticity.config.fields import Count, Size, metadata
 from plasticity.core.types import Array, Key, Supervised, Visit
 from plasticity.envs.base import StreamFactory
 from plasticity.envs.data import Inputs
-from plasticity.envs.samples import answers_of, classes_of, samples_of
+from plasticity.envs.samples import classes_of, labels_or_targets_of, samples_of
 from plasticity.envs.supervised import (
     INPUTS,
     LABELS,
     TARGETS,
     StaticFraction,
     accuracy,
-    answer_spec,
-    endless,
     label_spec,
+    labels_or_targets_spec,
     score_of,
+    stream_of,
     supervised_task,
 )
 
@@ -67,35 +67,35 @@ def class_incremental(
     groups = classes_of(data)
     classes = len(groups.sizes)
     rows, start, count = (jnp.asarray(array) for array in groups)
-    place = jnp.arange(classes)
+    numbers = jnp.arange(classes)
 
     def params(key: Key, visit: Visit) -> Shown:
         key = jax.random.fold_in(key, TARGETS)
-        own = jax.random.permutation(key, classes) if order == "random" else place
-        present = place // classes_per_task <= visit.task
+        own = jax.random.permutation(key, classes) if order == "random" else numbers
+        present = numbers // classes_per_task <= visit.task
         if shown == "new":
-            present &= place // classes_per_task == visit.task
+            present &= numbers // classes_per_task == visit.task
         sizes = jnp.where(present, count[own], 0)
         ends = jnp.cumsum(sizes)
         return Shown(start[own], ends, ends - sizes)
 
     def draw(key: Key, problem: Shown) -> Supervised:
-        one = jax.random.randint(key, (), 0, problem.ends[-1])
-        which = jnp.sum(one >= problem.ends)
-        row = rows[problem.start[which] + one - problem.first[which]]
+        place = jax.random.randint(key, (), 0, problem.ends[-1])
+        which = jnp.sum(place >= problem.ends)
+        row = rows[problem.start[which] + place - problem.first[which]]
         return Supervised(data.rows((), row), data.labels[row])
 
     spec = label_spec(data.shape, classes, "groups", -(-classes // classes_per_task), steps_per_task, envs)
     spec = spec._replace(data=data.files)
-    return endless(supervised_task(spec, params, draw, accuracy))
+    return stream_of(supervised_task(spec, params, draw, accuracy))
 
 
 class Share(NamedTuple):
     """The data of a lane during one visit."""
 
-    inputs: Any  # the lane's own, the same in all visits, or ()
+    inputs: Any  # the lane's inputs, fixed for the run, or ()
     labels: Any  # as for inputs
-    order: Array  # int32[size], a permutation of the rows, the same in all visits
+    order: Array  # int32[size], a permutation of the rows, fixed for the run
     first: Array  # int32[]: the rows order[first ... end - 1] are shown
     end: Array
 
@@ -136,14 +136,14 @@ def warm_start(
     if not shares or not all(0 < share <= 1 for share in shares):
         raise ValueError(f"shares: {list(shares)} is not allowed; must be numbers in (0, 1], one for each task")
     data = samples_of(inputs, path, samples, flat, dimensions)
-    known = answers_of(labels, data, classes)
+    known = labels_or_targets_of(labels, data, classes)
     kept = data.size - round(held_out * data.size)
     if kept < 1:
-        raise ValueError(f"held_out: {held_out} is not allowed; it leaves none of the {data.size} samples to train on")
+        raise ValueError(f"held_out: {held_out} is not allowed; it leaves none of the {data.size} samples for training")
     counts = jnp.asarray([max(1, round(share * kept)) for share in shares], jnp.int32)
 
     def params(key: Key, visit: Visit) -> Share:
-        own = data.own(jax.random.fold_in(key, INPUTS)), known.own(jax.random.fold_in(key, LABELS))
+        own = data.for_lane(jax.random.fold_in(key, INPUTS)), known.for_lane(jax.random.fold_in(key, LABELS))
         order = jax.random.permutation(jax.random.fold_in(key, TARGETS), data.size)
         trained = (jnp.asarray(visit.eval_replica) == 0) | (kept == data.size)
         return Share(*own, order, jnp.where(trained, 0, kept), jnp.where(trained, counts[visit.task], data.size))
@@ -152,5 +152,5 @@ def warm_start(
         row = problem.order[jax.random.randint(key, (), problem.first, problem.end)]
         return Supervised(data.rows(problem.inputs, row), known.at(problem.labels, row))
 
-    spec = answer_spec(data, known, "share", len(shares), steps_per_task, envs)
-    return endless(supervised_task(spec, params, draw, score_of(spec)))
+    spec = labels_or_targets_spec(data, known, "share", len(shares), steps_per_task, envs)
+    return stream_of(supervised_task(spec, params, draw, score_of(spec)))

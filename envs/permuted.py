@@ -11,15 +11,23 @@ from plasticity.core.types import Array, Key, Supervised, Visit
 from plasticity.envs.base import StreamFactory
 from plasticity.envs.changes import permutation
 from plasticity.envs.data import Inputs
-from plasticity.envs.samples import answers_of, samples_of
-from plasticity.envs.supervised import INPUTS, LABELS, TARGETS, answer_spec, endless, score_of, supervised_task
+from plasticity.envs.samples import labels_or_targets_of, samples_of
+from plasticity.envs.supervised import (
+    INPUTS,
+    LABELS,
+    TARGETS,
+    labels_or_targets_spec,
+    score_of,
+    stream_of,
+    supervised_task,
+)
 
 
 class Permuted(NamedTuple):
     """What a lane learns during one visit."""
 
-    inputs: Any  # the lane's own for life, or ()
-    labels: Any  # likewise
+    inputs: Any  # the lane's inputs, fixed for the run, or ()
+    labels: Any  # the same for labels
     order: Array  # int32[size of an input]
 
 
@@ -52,10 +60,10 @@ def permuted_inputs(
     ``x_u[i] = x[order_u[i]]``. ``cumulative``: ``order_u = order_{u-1}[q_u]``, which permutes the previous order again;
     ``fresh``: ``order_u = q_u``. ``q_u`` is uniform over the permutations, drawn from the lane's data key, and
     ``order_0`` is the identity. Both give uniform, mutually independent orders. They differ only in their random
-    numbers and in the cost of a switch (``cumulative`` goes through all tasks up to ``u``). Dohare et al. 2024, "Loss
-    of plasticity in deep continual learning" (online permuted MNIST: cumulative, 800 tasks of 60,000 images, one at a
-    time); Goodfellow et al. 2014, "An Empirical Investigation of Catastrophic Forgetting in Gradient-Based Neural
-    Networks" (fresh).
+    numbers and in the cost of a switch (``cumulative`` composes the permutations of all tasks up to ``u``). Dohare et
+    al. 2024, "Loss of plasticity in deep continual learning" (online permuted MNIST: cumulative, 800 tasks of 60,000
+    images, one at a time); Goodfellow et al. 2014, "An Empirical Investigation of Catastrophic Forgetting in
+    Gradient-Based Neural Networks" (fresh).
 
     All settings are static. ``labels``: ``random`` labels are drawn once per lane. ``classes``: by default the number
     of true labels, or 10 for random labels. ``flat: false`` permutes over height, width and channels together. The
@@ -66,11 +74,11 @@ def permuted_inputs(
     task once; here images are drawn with replacement.
     """
     data = samples_of(inputs, path, samples, flat, dimensions)
-    known, size = answers_of(labels, data, classes), math.prod(data.shape)
+    known, size = labels_or_targets_of(labels, data, classes), math.prod(data.shape)
     reorder = permutation if permutations == "cumulative" else fresh_permutation
 
     def params(key: Key, visit: Visit) -> Permuted:
-        own = data.own(jax.random.fold_in(key, INPUTS)), known.own(jax.random.fold_in(key, LABELS))
+        own = data.for_lane(jax.random.fold_in(key, INPUTS)), known.for_lane(jax.random.fold_in(key, LABELS))
         return Permuted(*own, reorder(jax.random.fold_in(key, TARGETS), visit.task, size))
 
     def draw(key: Key, problem: Permuted) -> Supervised:
@@ -78,5 +86,5 @@ def permuted_inputs(
         x = data.rows(problem.inputs, row).reshape(-1)[problem.order]
         return Supervised(x.reshape(data.shape), known.at(problem.labels, row))
 
-    spec = answer_spec(data, known, "permutation", tasks, steps_per_task, envs)
-    return endless(supervised_task(spec, params, draw, score_of(spec)))
+    spec = labels_or_targets_spec(data, known, "permutation", tasks, steps_per_task, envs)
+    return stream_of(supervised_task(spec, params, draw, score_of(spec)))

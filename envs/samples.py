@@ -1,4 +1,4 @@
-"""What supervised streams show: images, features and standard normal vectors, as rows drawn by their number."""
+"""The inputs and labels of supervised streams: images, features or standard normal vectors, drawn by row index."""
 
 import math
 from collections.abc import Callable
@@ -14,28 +14,28 @@ from plasticity.envs.tables import ArrayError, Dataset, standardise
 
 
 class Samples(NamedTuple):
-    """The finite set of inputs that a stream shows."""
+    """The finite set of inputs of a stream."""
 
     size: int
     shape: tuple[int, ...]  # of one input
-    labels: Any  # int32[size]; None where there are no true ones
-    own: Callable[[Key], Any]  # key -> a lane's own inputs; () where all lanes share them
-    rows: Callable[[Any, Any], Array]  # the lane's own inputs, index of rows -> float32[..., *shape]
-    files: tuple[tuple[str, str], ...] = ()  # they come from, as ``StreamSpec.data``
-    targets: Any = None  # float32[size, outputs]; None where the data set has no real-valued targets
+    labels: Any  # int32[size]; None if there are no true labels
+    for_lane: Callable[[Key], Any]  # key -> the inputs of one lane; () if all lanes share them
+    rows: Callable[[Any, Any], Array]  # the lane's inputs, row indices -> float32[..., *shape]
+    files: tuple[tuple[str, str], ...] = ()  # the source files, as in ``StreamSpec.data``
+    targets: Any = None  # float32[size, outputs]; None if the data set has no real-valued targets
 
 
 class Labels(NamedTuple):
-    """Labels that stay for life: the true ones, or each lane's own random ones; or real-valued targets, if ``real``."""
+    """Labels that never change: the true labels, random labels of each lane, or real-valued targets if ``real``."""
 
-    classes: int  # or the number of targets of a row
-    own: Callable[[Key], Any]  # key -> a lane's own labels; () where all lanes share them
-    at: Callable[[Any, Any], Array]  # the lane's own labels, index of rows -> int32[...] or float32[..., classes]
+    classes: int  # or the number of targets per row
+    for_lane: Callable[[Key], Any]  # key -> the labels of one lane; () if all lanes share them
+    at: Callable[[Any, Any], Array]  # the lane's labels, row indices -> int32[...] or float32[..., classes]
     real: bool = False
 
 
 def moments(pixels: np.ndarray) -> tuple[float, float]:
-    """Mean and deviation of all pixels of all images, exactly, from a count of the 256 values."""
+    """The exact mean and standard deviation of all pixels of all images, from the counts of the 256 values."""
     share = np.bincount(pixels.ravel(), minlength=256) / pixels.size
     values = np.arange(256)
     mean = share @ values
@@ -43,7 +43,7 @@ def moments(pixels: np.ndarray) -> tuple[float, float]:
 
 
 def select(data: Dataset, samples: int | None) -> Dataset:
-    """The first ``samples`` rows; all where it is None. ``ValueError`` where there are fewer."""
+    """The first ``samples`` rows; None: all rows. ``ValueError`` if there are fewer."""
     if samples is not None and samples > len(data.inputs):
         raise ValueError(f"samples: {samples} is not allowed; must be in [1, {len(data.inputs)}] for these inputs")
     return Dataset(
@@ -54,19 +54,19 @@ def select(data: Dataset, samples: int | None) -> Dataset:
 
 
 def gaussian_samples(count: int, dimensions: int) -> Samples:
-    """``count`` standard normal inputs for each lane, drawn from its data key once for its whole life."""
+    """``count`` standard normal inputs for each lane, drawn once from its data key."""
 
-    def own(key: Key) -> Array:
+    def for_lane(key: Key) -> Array:
         return jax.random.normal(key, (count, dimensions))
 
-    return Samples(count, (dimensions,), None, own, lambda inputs, index: inputs[index])
+    return Samples(count, (dimensions,), None, for_lane, lambda inputs, index: inputs[index])
 
 
 def image_rows(name: str, images: np.ndarray) -> Callable[[Any], Array]:
-    """Index of rows -> float32. The images ``uint8[N, ...]`` are kept as bytes and standardised when drawn.
+    """Row indices -> float32. The images ``uint8[N, ...]`` are stored as bytes and standardised when drawn.
 
-    One mean and one deviation hold for all pixels. The set is a constant of the compiled programs: 150 MB (all of
-    CIFAR-10) add some ten seconds to each compilation.
+    All pixels share one mean and one standard deviation. The images are a constant of the compiled programs: 150 MB
+    (all of CIFAR-10) add about ten seconds to each compilation.
     """
     mean, deviation = moments(images)
     if deviation == 0:
@@ -76,7 +76,7 @@ def image_rows(name: str, images: np.ndarray) -> Callable[[Any], Array]:
 
 
 def feature_rows(path: str | None, features: np.ndarray) -> Callable[[Any], Array]:
-    """Index of rows -> float32. Each column of the features is standardised by its own mean and deviation."""
+    """Row indices -> float32. Each column of the features is standardised by its own mean and standard deviation."""
     try:
         values = jnp.asarray(standardise(features))
     except ArrayError as error:
@@ -85,7 +85,7 @@ def feature_rows(path: str | None, features: np.ndarray) -> Callable[[Any], Arra
 
 
 def dataset_samples(name: str, path: str | None, count: int | None, flat: bool) -> Samples:
-    """The first ``count`` rows of a data set (None: all), standardised and shared by all lanes."""
+    """The first ``count`` rows of a data set (None: all), standardised; all lanes share them."""
     data = select(read(name, path), count)
     found, *shape = data.inputs.shape
     shape = [math.prod(shape)] if flat else shape
@@ -98,7 +98,7 @@ def dataset_samples(name: str, path: str | None, count: int | None, flat: bool) 
 
 
 def samples_of(inputs: str, path: str | None, samples: int | None, flat: bool, dimensions: int) -> Samples:
-    """The inputs that a stream's settings ask for; 1000 of the gaussian ones where no number is given."""
+    """The inputs that a stream's settings select; by default 1000 if they are gaussian."""
     return (
         gaussian_samples(samples or 1000, dimensions)
         if inputs == "gaussian"
@@ -111,7 +111,7 @@ def no_labels(samples: Samples) -> str:
 
 
 def check_true_labels(setting: str, value: str, samples: Samples, classes: int | None) -> None:
-    """``ValueError`` where ``setting`` asks for true labels, and there are none or more than ``classes``."""
+    """``ValueError`` if ``setting`` is ``true`` but there are no true labels, or more of them than ``classes``."""
     if value != "true":
         return
     if samples.targets is not None:
@@ -127,7 +127,7 @@ def check_true_labels(setting: str, value: str, samples: Samples, classes: int |
 
 
 def labels_of(kind: Literal["true", "random"], samples: Samples, classes: int | None) -> Labels:
-    """Labels for life. ``classes`` None: as many as there are true ones, 10 random ones. Errors as above."""
+    """True or random labels. ``classes`` None: the number of true labels, or 10. Raises as ``check_true_labels``."""
     check_true_labels("labels", kind, samples, classes)
     if kind == "true":
         count = classes or int(samples.labels.max()) + 1
@@ -136,8 +136,8 @@ def labels_of(kind: Literal["true", "random"], samples: Samples, classes: int | 
     return Labels(count, lambda key: jax.random.randint(key, (samples.size,), 0, count), lambda own, index: own[index])
 
 
-def answers_of(kind: Literal["true", "random"], samples: Samples, classes: int | None) -> Labels:
-    """The same, where ``true`` ones may be real-valued targets. ``ValueError`` if these are given ``classes``."""
+def labels_or_targets_of(kind: Literal["true", "random"], samples: Samples, classes: int | None) -> Labels:
+    """As :func:`labels_of`, but ``true`` can mean real-valued targets. ``ValueError`` for ``classes`` with those."""
     if kind == "random" or samples.targets is None:
         return labels_of(kind, samples, classes)
     if classes is not None:
@@ -146,15 +146,15 @@ def answers_of(kind: Literal["true", "random"], samples: Samples, classes: int |
 
 
 class Classes(NamedTuple):
-    """The rows of a labelled set, class after class (NumPy)."""
+    """The rows of a labelled set, sorted by class (NumPy)."""
 
     rows: np.ndarray  # int32[size]
-    start: np.ndarray  # int32[classes]: where a class begins in `rows`
+    start: np.ndarray  # int32[classes]: where each class begins in `rows`
     sizes: np.ndarray  # int32[classes]
 
 
 def classes_of(samples: Samples) -> Classes:
-    """``ValueError`` where there are no true labels, or a class below the largest label has no sample."""
+    """The rows by class. ``ValueError`` without true labels, or if a class below the largest label has no sample."""
     if samples.targets is not None:
         raise ValueError(f"path: this stream needs class labels, but {no_labels(samples)}")
     if samples.labels is None:
@@ -162,9 +162,7 @@ def classes_of(samples: Samples) -> Classes:
     labels = np.asarray(samples.labels)
     count = np.bincount(labels)
     if not count.all():
-        raise ValueError(
-            f"samples: {labels.size} are not enough; they include no sample of class {int(np.argmin(count))}"
-        )
+        raise ValueError(f"samples: the {labels.size} rows used include no sample of class {int(np.argmin(count))}")
     start = np.cumsum(count) - count
     rows = np.argsort(labels, kind="stable")
     return Classes(rows.astype(np.int32), start.astype(np.int32), count.astype(np.int32))

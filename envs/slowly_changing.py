@@ -13,8 +13,8 @@ from plasticity.envs.supervised import (
     INPUTS,
     TARGETS,
     StaticFraction,
-    endless,
     negative_squared_error,
+    stream_of,
     supervised_spec,
     supervised_task,
 )
@@ -45,19 +45,19 @@ def signs(key: Key, shape: tuple[int, ...]) -> Array:
 
 
 def threshold_network(key: Key, bits: int, units: int, beta: float) -> ThresholdNetwork:
-    """``threshold_i = beta (bits + 1) - S_i``, ``S_i`` the number of -1 among the ``bits + 1`` weights into unit i.
+    """``threshold_i = beta (bits + 1) - S_i``, with ``S_i`` the number of -1 among the ``bits + 1`` weights of unit i.
 
-    So a unit fires where more than ``beta (bits + 1)`` of its inputs (with the constant 1) agree in sign with its
-    weights, 1 with +1 and 0 with -1.
+    So a unit fires if more than ``beta (bits + 1)`` of its inputs, including the constant 1, match their weights: 1
+    matches +1 and 0 matches -1.
     """
-    entering = signs(jax.random.fold_in(key, 0), (units, bits + 1))
-    leaving = signs(jax.random.fold_in(key, 1), (units + 1,))
-    threshold = beta * (bits + 1) - (entering < 0).sum(1)
-    return ThresholdNetwork(entering[:, :-1], entering[:, -1], threshold, leaving[:-1], leaving[-1])
+    incoming = signs(jax.random.fold_in(key, 0), (units, bits + 1))
+    outgoing = signs(jax.random.fold_in(key, 1), (units + 1,))
+    threshold = beta * (bits + 1) - (incoming < 0).sum(1)
+    return ThresholdNetwork(incoming[:, :-1], incoming[:, -1], threshold, outgoing[:-1], outgoing[-1])
 
 
 def fire(network: ThresholdNetwork, bits: Array) -> Array:
-    """``f``: ``[bits] -> []``."""
+    """The network's output ``f(bits)``, ``[bits] -> []``."""
     return network.output_bias + network.output @ (network.weights @ bits + network.bias > network.threshold)
 
 
@@ -99,10 +99,10 @@ def slowly_changing_regression(
     All settings are static. ``bits``: number of inputs, of which the first ``slow`` are slow. ``units``: size of the
     target network. ``flips``: at a switch ``one`` slow bit flips (the paper's text), or ``all`` are redrawn (the
     default of its published code). ``tasks``: periods of ``steps_per_task`` samples of each env; the paper has 300 of
-    10,000. ``envs``: the size of a minibatch, which shares the slow bits.
+    10,000. ``envs``: the size of a minibatch; its rows share the slow bits.
 
-    ``ValueError`` if ``slow`` exceeds ``bits``. The constant input is left to the learner's bias. In the published code
-    ``S_i`` is the number of -1 among ``w_i`` plus ``b_i / 2``.
+    ``ValueError`` if ``slow`` exceeds ``bits``. The input does not include the constant 1; the learner has a bias. In
+    the published code ``S_i`` is the number of -1 among ``w_i`` plus ``b_i / 2``.
     """
     if slow > bits or (slow == 0 and flips == "one"):
         least = 1 if flips == "one" else 0
@@ -121,4 +121,4 @@ def slowly_changing_regression(
 
     target = jax.ShapeDtypeStruct((1,), jnp.float32)
     spec = supervised_spec((bits,), target, 1, "bits", tasks, steps_per_task, envs)
-    return endless(supervised_task(spec, params, draw, negative_squared_error))
+    return stream_of(supervised_task(spec, params, draw, negative_squared_error))

@@ -1,12 +1,12 @@
 """Components shared by all supervised streams.
 
-An env is one row of the minibatch. Its observation is a :class:`~plasticity.core.types.Supervised` sample, its action
+Each env is one row of the minibatch. Its observation is a :class:`~plasticity.core.types.Supervised` sample, its action
 is the prediction for the previous sample, and the reward measures the quality of that prediction. Samples are drawn
-with replacement. The discount is 0 and no episode ends.
+with replacement. The discount is 0, and episodes never end.
 
 Controls, which should show no loss of plasticity: a stationary stream (any stream here with the ``schedule`` ``{visits:
-[0], cycles: 40}``, or ``relabelled`` with ``fraction: 0``: visits to one and the same task); ``permuted_labels`` with
-ten classes; and a convex learner (a network without hidden layers) on any of them.
+[0], cycles: 40}``, or ``relabelled`` with ``fraction: 0``, which repeat one task); ``permuted_labels`` with ten
+classes; and a convex learner (a network without hidden layers) on any stream here.
 """
 
 import math
@@ -24,42 +24,42 @@ from plasticity.envs.samples import Labels, Samples
 StaticFraction = Annotated[float, Field(ge=0, le=1)]
 StaticNonNegative = Annotated[float, Field(ge=0)]
 
-INPUTS, TARGETS, LABELS = 0, 1, 2  # what is derived from the key of the parameters
+INPUTS, TARGETS, LABELS = 0, 1, 2  # tags for keys derived from the key of the parameters
 
 Draw = Callable[[Key, Any], Supervised]
-Mix = Callable[[Key, Array, Array, Array], Array]  # key, target before, new target, progress in [0, 1] -> target
+Mix = Callable[[Key, Array, Array, Array], Array]  # key, previous target, new target, progress in [0, 1] -> target
 
 
 class LearningTask(NamedTuple):
     """What a lane learns during one visit."""
 
-    inputs: Any  # the lane's own for life, or ()
-    targets: Any  # what the task is
-    before: Any = ()  # the same of the task before, where the change is gradual
-    progress: Any = ()  # float32[] in [0, 1], where the change is gradual
+    inputs: Any  # the lane's inputs, fixed for the run, or ()
+    targets: Any  # the parameters of the task
+    before: Any = ()  # the parameters of the previous task, if the change is gradual
+    progress: Any = ()  # float32[] in [0, 1], if the change is gradual
 
 
 class Sampler(NamedTuple):
-    """Where samples come from: what a lane has for life and what a task changes, apart."""
+    """A source of samples. It separates what is fixed for a lane from what depends on the task."""
 
     shape: tuple[int, ...]  # of one input
-    own: Callable[[Key], Any]  # key of the parameters -> what a lane has for life
-    targets: Callable[[Key, Any, Array], Any]  # key of the parameters, the lane's own, task -> what the task is
-    draw: Callable[[Key, Any], tuple[Any, Array]]  # key, the lane's own -> place, input
-    look: Callable[[Any, Any], Array]  # what the task is, place -> target
+    for_lane: Callable[[Key], Any]  # key of the parameters -> what is fixed for a lane
+    targets: Callable[[Key, Any, Array], Any]  # key of the parameters, the same, task -> the parameters of the task
+    draw: Callable[[Key, Any], tuple[Any, Array]]  # key, what is fixed for the lane -> place, input
+    target_of: Callable[[Any, Any], Array]  # the parameters of the task, place -> target
 
 
 def row_sampler(samples: Samples, targets: Callable[[Key, Any, Array], Array]) -> Sampler:
-    """One of the samples, each as likely as any other; ``targets`` ``[size, ...]`` of a task."""
+    """Draw the samples uniformly; ``targets`` returns ``[size, ...]`` for a task."""
 
     def draw(key: Key, own: Any) -> tuple[Array, Array]:
         row = jax.random.randint(key, (), 0, samples.size)
         return row, samples.rows(own, row)
 
-    def own(key: Key) -> Any:
-        return samples.own(jax.random.fold_in(key, INPUTS))
+    def for_lane(key: Key) -> Any:
+        return samples.for_lane(jax.random.fold_in(key, INPUTS))
 
-    return Sampler(samples.shape, own, targets, draw, lambda values, row: values[row])
+    return Sampler(samples.shape, for_lane, targets, draw, lambda values, row: values[row])
 
 
 def supervised_task(
@@ -69,7 +69,7 @@ def supervised_task(
     score: Callable[[Array, Array], Array],
     at: Callable[[Any, Array], Any] | None = None,
 ) -> Task:
-    """A task without end: ``draw`` gives the next sample, ``score(prediction, target)`` the reward for the last one."""
+    """A continuing task: ``draw`` returns the next sample, ``score(prediction, target)`` the reward of the last."""
 
     def reset(key: Key, problem: Any) -> tuple[Array, Supervised]:
         sample = draw(key, problem)
@@ -82,42 +82,42 @@ def supervised_task(
     return Task(spec, params, reset, step, at)
 
 
-def abrupt(sampler: Sampler) -> tuple[Callable[[Key, Visit], LearningTask], Draw]:
-    """Parameters and samples of tasks that change abruptly."""
+def abrupt_change(sampler: Sampler) -> tuple[Callable[[Key, Visit], LearningTask], Draw]:
+    """The parameters and samples of tasks that change abruptly."""
 
     def params(key: Key, visit: Visit) -> LearningTask:
-        own = sampler.own(key)
+        own = sampler.for_lane(key)
         return LearningTask(own, sampler.targets(key, own, visit.task))
 
     def draw(key: Key, problem: LearningTask) -> Supervised:
         place, x = sampler.draw(key, problem.inputs)
-        return Supervised(x, sampler.look(problem.targets, place))
+        return Supervised(x, sampler.target_of(problem.targets, place))
 
     return params, draw
 
 
 def gradual_change(sampler: Sampler, mix: Mix) -> tuple[Callable[[Key, Visit], LearningTask], Draw]:
-    """The same, with targets between those of task ``u - 1`` and of task ``u``, as ``LearningTask.progress`` says.
+    """The same for gradual changes: targets move from those of task ``u - 1`` to those of task ``u`` with ``progress``.
 
-    Task 0 has none before it: its progress is 1 from the start.
+    Task 0 has no previous task, so its progress is 1 from the start.
     """
 
     def params(key: Key, visit: Visit) -> LearningTask:
-        own = sampler.own(key)
+        own = sampler.for_lane(key)
         targets, before = (sampler.targets(key, own, u) for u in (visit.task, jnp.maximum(visit.task - 1, 0)))
         return LearningTask(own, targets, before, jnp.where(visit.task == 0, 1.0, 0.0))
 
     def draw(key: Key, problem: LearningTask) -> Supervised:
         one, two = jax.random.split(key)
         place, x = sampler.draw(one, problem.inputs)
-        old, new = (sampler.look(targets, place) for targets in (problem.before, problem.targets))
+        old, new = (sampler.target_of(targets, place) for targets in (problem.before, problem.targets))
         return Supervised(x, mix(two, old, new, problem.progress))
 
     return params, draw
 
 
-def progressing(steps: float) -> Callable[[LearningTask, Array], LearningTask]:
-    """``Task.at``: progress grows evenly from 0 to 1 over ``steps`` (static) env steps, however long the visit is."""
+def linear_progress(steps: float) -> Callable[[LearningTask, Array], LearningTask]:
+    """``Task.at``: progress grows linearly from 0 to 1 over ``steps`` (static) env steps, for visits of any length."""
 
     def at(problem: LearningTask, step: Array) -> LearningTask:
         return problem._replace(progress=jnp.maximum(problem.progress, jnp.minimum(step / steps, 1.0)))
@@ -125,39 +125,41 @@ def progressing(steps: float) -> Callable[[LearningTask, Array], LearningTask]:
     return at
 
 
-def either(key: Key, old: Array, new: Array, progress: Array) -> Array:
+def mix_labels(key: Key, old: Array, new: Array, progress: Array) -> Array:
     """The new label with probability ``progress``, else the old one."""
     return jnp.where(jax.random.bernoulli(key, progress), new, old)
 
 
-def between(key: Key, old: Array, new: Array, progress: Array) -> Array:
-    """``(1 - progress) old + progress new``"""
+def interpolate(key: Key, old: Array, new: Array, progress: Array) -> Array:
+    """Linear interpolation: ``(1 - progress) old + progress new``."""
     del key
     return (1 - progress) * old + progress * new
 
 
-def supervised_source(
+def supervised_stream(
     spec: StreamSpec,
     sampler: Sampler,
     score: Callable[[Array, Array], Array],
     mix: Mix,
     steps: float,
-    also: Callable[[Draw], Draw] = lambda draw: draw,
+    alter: Callable[[Draw], Draw] = lambda draw: draw,
 ) -> StreamFactory:
-    """A stream of ``sampler``'s tasks; ``steps`` > 0 (static): each change takes that many env steps. ``also`` may
-    change samples once they are drawn."""
-    params, draw = gradual_change(sampler, mix) if steps > 0 else abrupt(sampler)
-    return endless(supervised_task(spec, params, also(draw), score, progressing(steps) if steps > 0 else None))
+    """A stream of ``sampler``'s tasks.
+
+    With ``steps`` > 0 (static), each change takes that many env steps. ``alter`` may change the drawn samples.
+    """
+    params, draw = gradual_change(sampler, mix) if steps > 0 else abrupt_change(sampler)
+    return stream_of(supervised_task(spec, params, alter(draw), score, linear_progress(steps) if steps > 0 else None))
 
 
-def endless(task: Task) -> StreamFactory:
+def stream_of(task: Task) -> StreamFactory:
     return StreamFactory(task.spec, lambda lanes: vectorise(task, lanes, task.spec.envs))
 
 
 def supervised_spec(
     shape: Sequence[int], target: jax.ShapeDtypeStruct, actions: int, name: str, tasks: int, steps: int, envs: int
 ) -> StreamSpec:
-    """``tasks`` visits, each a new task, of ``steps`` minibatches of ``envs`` samples."""
+    """``tasks`` visits of ``steps`` minibatches of ``envs`` samples, each to a new task."""
     observation: Any = (jax.ShapeDtypeStruct(tuple(shape), jnp.float32), target)
     return StreamSpec(
         observation=Supervised(*observation),
@@ -173,12 +175,12 @@ def supervised_spec(
 
 
 def label_spec(shape: Sequence[int], classes: int, name: str, tasks: int, steps: int, envs: int) -> StreamSpec:
-    """Classification; the rest as in :func:`supervised_spec`."""
+    """As :func:`supervised_spec`, for classification."""
     return supervised_spec(shape, jax.ShapeDtypeStruct((), jnp.int32), classes, name, tasks, steps, envs)
 
 
-def answer_spec(samples: Samples, known: Labels, name: str, tasks: int, steps: int, envs: int) -> StreamSpec:
-    """Classification, or regression if ``known`` are real-valued targets; the rest as in :func:`supervised_spec`."""
+def labels_or_targets_spec(samples: Samples, known: Labels, name: str, tasks: int, steps: int, envs: int) -> StreamSpec:
+    """As :func:`supervised_spec`, for classification or, if ``known`` are real-valued targets, regression."""
     shape, dtype = ((known.classes,), jnp.float32) if known.real else ((), jnp.int32)
     target = jax.ShapeDtypeStruct(shape, dtype)
     spec = supervised_spec(samples.shape, target, known.classes, name, tasks, steps, envs)
@@ -195,5 +197,5 @@ def accuracy(prediction: Array, target: Array) -> Array:
 
 
 def negative_squared_error(prediction: Array, target: Array) -> Array:
-    """``-mean((prediction - target)^2)`` over the outputs."""
+    """``-mean((prediction - target)^2)``, the mean over the outputs."""
     return -jnp.mean(jnp.square(prediction - target))

@@ -22,17 +22,17 @@ class ArrayError(ValueError):
 
 
 def kind_of(array: np.ndarray) -> str:
-    """``float64[10, 3]``"""
+    """Type and shape of an array, such as ``float64[10, 3]``."""
     return f"{array.dtype}{list(array.shape)}"
 
 
 def one_of(arrays: Mapping[str, Any], one: str, other: str) -> tuple[str, np.ndarray]:
-    """Name and contents of the one array of the two that the file has."""
+    """Name and contents of whichever of the two arrays is in the file. ``ArrayError`` unless exactly one is."""
     present = [name for name in (one, other) if name in arrays]
     if not present:
         raise ArrayError(f"{one} or {other}: missing; the file has {', '.join(arrays) or 'no arrays'}")
     if len(present) == 2:
-        raise ArrayError(f"{one} and {other}: the file has both; must be only one of them")
+        raise ArrayError(f"{one} and {other}: the file has both; it must have only one of them")
     return present[0], load(arrays, present[0])
 
 
@@ -47,9 +47,9 @@ def load(arrays: Mapping[str, Any], name: str) -> np.ndarray:
 
 
 def images(array: np.ndarray) -> np.ndarray:
-    """``uint8[N, height, width, channels]``"""
+    """Check images; returns ``uint8[N, height, width, channels]``."""
     if array.dtype != np.uint8 or array.ndim not in (3, 4):
-        hint = "; the array features takes other numbers and shapes"
+        hint = "; other types and shapes belong in the array features"
         raise ArrayError(f"images: must be {IMAGES}, got {kind_of(array)}{hint}")
     return array if array.ndim == 4 else array[..., None]
 
@@ -63,7 +63,7 @@ def finite(name: str, array: np.ndarray, bound: str) -> np.ndarray:
 
 
 def features(array: np.ndarray) -> np.ndarray:
-    """Float or whole numbers ``[N, ...]``, as float32 or float64."""
+    """Check features ``[N, ...]``, float or integer; returns float32 or float64."""
     if array.dtype.kind not in "fiub" or array.ndim < 2:
         raise ArrayError(f"features: must be float or integer numbers [N, d] or [N, ...], got {kind_of(array)}")
     with np.errstate(over="ignore"):
@@ -72,19 +72,19 @@ def features(array: np.ndarray) -> np.ndarray:
 
 
 def labels(array: np.ndarray) -> np.ndarray:
-    """``int32[N]``; the classes must be in ``0 ... MOST_CLASSES - 1``."""
+    """Check class labels; returns ``int32[N]`` in ``0 ... MOST_CLASSES - 1``."""
     if array.dtype.kind not in "iu" or array.ndim != 1:
-        hint = "; the array targets takes real numbers" if array.dtype.kind == "f" else ""
-        raise ArrayError(f"labels: must be whole numbers [N], got {kind_of(array)}{hint}")
+        hint = "; real numbers belong in the array targets" if array.dtype.kind == "f" else ""
+        raise ArrayError(f"labels: must be integers [N], got {kind_of(array)}{hint}")
     if array.size and (array.min() < 0 or array.max() >= MOST_CLASSES):
         raise ArrayError(f"labels: must be in 0 ... {MOST_CLASSES - 1}, got {array.min()} ... {array.max()}")
     return array.astype(np.int32)
 
 
 def targets(array: np.ndarray) -> np.ndarray:
-    """``float32[N, outputs]``; ``[N]`` is one output."""
+    """Check real-valued targets; returns ``float32[N, outputs]``; ``[N]`` means one output."""
     if array.dtype.kind != "f" or array.ndim not in (1, 2):
-        hint = "; the array labels takes classes" if array.dtype.kind in "iu" else ""
+        hint = "; class labels belong in the array labels" if array.dtype.kind in "iu" else ""
         raise ArrayError(f"targets: must be float[N] or float[N, outputs], got {kind_of(array)}{hint}")
     with np.errstate(over="ignore"):
         numbers = array.astype(np.float32)
@@ -92,24 +92,26 @@ def targets(array: np.ndarray) -> np.ndarray:
 
 
 def dataset(arrays: Mapping[str, Any]) -> Dataset:
-    """The rows of a file of one's own. ``ArrayError`` names the array that is missing or cannot be used."""
-    shown, inputs = one_of(arrays, "images", "features")
-    answered, answers = one_of(arrays, "labels", "targets")
-    inputs = images(inputs) if shown == "images" else features(inputs)
-    answers = labels(answers) if answered == "labels" else targets(answers)
-    for name, array in ((shown, inputs), (answered, answers)):
+    """The rows of a user's file. ``ArrayError`` names the array that is missing or invalid."""
+    input_name, inputs = one_of(arrays, "images", "features")
+    output_name, outputs = one_of(arrays, "labels", "targets")
+    inputs = images(inputs) if input_name == "images" else features(inputs)
+    outputs = labels(outputs) if output_name == "labels" else targets(outputs)
+    for name, array in ((input_name, inputs), (output_name, outputs)):
         if not array.size:
             raise ArrayError(f"{name}: the array is empty, {kind_of(array)}")
-    if len(inputs) != len(answers):
-        raise ArrayError(f"{answered}: there must be one row for each of {shown}, got {len(answers)} for {len(inputs)}")
-    return Dataset(inputs, answers, None) if answered == "labels" else Dataset(inputs, None, answers)
+    if len(inputs) != len(outputs):
+        raise ArrayError(
+            f"{output_name}: there must be one row for each row of {input_name}, got {len(outputs)} for {len(inputs)}"
+        )
+    return Dataset(inputs, outputs, None) if output_name == "labels" else Dataset(inputs, None, outputs)
 
 
 def standardise(values: np.ndarray) -> np.ndarray:
     """``(x - mean) / deviation`` of each entry over the rows, float32; an entry with equal values in all rows is 0.
 
-    The deviation is that of the population (divided by N). The values are first scaled by a power of two, which is
-    exact, so that no square overflows. ``ArrayError`` if no entry varies.
+    The deviation is the population's (with N in the denominator). The values are first scaled by a power of two, which
+    is exact, so that squares do not overflow. ``ArrayError`` if no entry varies.
     """
     varies = values.min(0) != values.max(0)
     if not varies.any():

@@ -1,4 +1,4 @@
-"""Supervised streams with changing targets: redrawn or permuted labels, and regression on new random functions."""
+"""Changing targets: redrawn labels, permuted labels, and regression on new random functions."""
 
 import math
 import warnings
@@ -23,20 +23,20 @@ from plasticity.envs.supervised import (
     StaticFraction,
     StaticNonNegative,
     accuracy,
-    between,
-    either,
+    interpolate,
     label_spec,
+    mix_labels,
     negative_squared_error,
     row_sampler,
-    supervised_source,
     supervised_spec,
+    supervised_stream,
 )
 
 StaticPositive = Annotated[float, Field(gt=0)]
 
 
 def redrawn_labels(key: Key, start: Array, task: Array, fraction: float, classes: int) -> Array:
-    """Labels int32[size] of a task: ``start`` after ``task`` (int32, traced) redraws, as a function of the key only.
+    """The labels int32[size] of a task: ``start`` after ``task`` (int32, traced) redraws, which depend only on the key.
 
     At redraw ``u`` each label is redrawn uniformly over the classes with probability ``fraction`` (static).
     """
@@ -98,7 +98,7 @@ def relabelled(
         return redrawn_labels(labels, drawn if initial == "random" else data.labels, task, fraction, classes)
 
     spec = label_spec(data.shape, classes, "labels", tasks, steps_per_task, envs)._replace(data=data.files)
-    return supervised_source(spec, row_sampler(data, targets), accuracy, either, gradual * steps_per_task)
+    return supervised_stream(spec, row_sampler(data, targets), accuracy, mix_labels, gradual * steps_per_task)
 
 
 @metadata(
@@ -132,13 +132,13 @@ def permuted_labels(
     by default the number of true labels, or 10 for random labels; with one class nothing changes. The other settings
     are those of ``relabelled``.
 
-    ``ValueError`` as in ``relabelled``. Unlike in the paper, an order never equals the previous one.
+    ``ValueError`` as in ``relabelled``. Unlike in the paper, consecutive orders always differ.
     """
     data = samples_of(inputs, path, samples, flat, dimensions)
     known = labels_of(labels, data, classes)
 
-    def own(key: Key) -> tuple[Any, Any]:
-        return data.own(jax.random.fold_in(key, INPUTS)), known.own(jax.random.fold_in(key, LABELS))
+    def for_lane(key: Key) -> tuple[Any, Any]:
+        return data.for_lane(jax.random.fold_in(key, INPUTS)), known.for_lane(jax.random.fold_in(key, LABELS))
 
     def targets(key: Key, own: Any, task: Array) -> Array:
         del own
@@ -148,9 +148,9 @@ def permuted_labels(
         row = jax.random.randint(key, (), 0, data.size)
         return known.at(own[1], row), data.rows(own[0], row)
 
-    sampler = Sampler(data.shape, own, targets, draw, lambda order, label: order[label])
+    sampler = Sampler(data.shape, for_lane, targets, draw, lambda order, label: order[label])
     spec = label_spec(data.shape, known.classes, "names", tasks, steps_per_task, envs)._replace(data=data.files)
-    return supervised_source(spec, sampler, accuracy, either, gradual * steps_per_task)
+    return supervised_stream(spec, sampler, accuracy, mix_labels, gradual * steps_per_task)
 
 
 def check_regression(inputs: str, samples: int | None, targets: str) -> None:
@@ -159,22 +159,24 @@ def check_regression(inputs: str, samples: int | None, targets: str) -> None:
             "targets: noise is not allowed without a fixed set of inputs; set samples, or inputs other than gaussian"
         )
     if targets == "true" and inputs != "npz":
-        raise ValueError(f"targets: true is not allowed with inputs: {inputs}; needs inputs: npz with an array targets")
+        raise ValueError(f"targets: true is not allowed with inputs: {inputs}; it needs npz and an array targets")
     if samples is not None and samples < 2 and targets != "true":
         raise ValueError(f"samples: {samples} is not allowed; must be at least 2, for targets of unit variance")
 
 
 def check_own_targets(data: Samples, targets: str, outputs: int) -> int:
-    """The number of outputs; ``ValueError`` if ``true`` targets are missing or of another number."""
+    """The number of outputs; ``ValueError`` if ``true`` targets are missing or ``outputs`` does not match them."""
     if targets != "true":
         if data.targets is not None:
-            warnings.warn(f"targets: {targets} leaves out the array targets of {data.files[0][0]}", stacklevel=3)
+            warnings.warn(f"targets: {targets} ignores the array targets of {data.files[0][0]}", stacklevel=3)
         return outputs
     if data.targets is None:
         raise ValueError(f"targets: true is not allowed; {data.files[0][0]} has the array labels, not targets")
     found = data.targets.shape[1]
     if outputs not in (1, found):
-        raise ValueError(f"outputs: {outputs} is not allowed; {data.files[0][0]} has {found} targets for each row")
+        raise ValueError(
+            f"outputs: {outputs} is not allowed; must be 1 or {found}, the targets per row of {data.files[0][0]}"
+        )
     return found
 
 
@@ -211,12 +213,12 @@ def regression(
     or all of the images. ``targets``: ``network``, a random ReLU network with ``hidden`` units (standardised over a
     fixed set, otherwise in closed form); ``sinusoid``, ``sqrt(2) sin(frequency * network(x) + phase)`` (Lyle et al.
     2023, "Understanding plasticity in neural networks", probe with such targets of frequency 1e5; float32 rounds the
-    phase by about 1e-7 of the frequency); ``noise``, a normal random number for each sample of a fixed set; ``true``,
-    as ``g``, the array ``targets`` of an ``npz`` file, not standardised and the same in all tasks (a **control**,
-    unless ``offset`` changes). ``outputs``: with ``targets: true``, 1 means all columns of the array. ``offset``: a
-    number, or one per task (later tasks keep the last). ``gradual``: over this fraction of ``steps_per_task``, the
-    target moves linearly from that of the task with the previous index to the new one; 0 is abrupt. ``envs``: the size
-    of a minibatch.
+    phase by about 1e-7 of the frequency); ``noise``, a normal random number for each sample of a fixed set;
+    ``true``, the array ``targets`` of an ``npz`` file as ``g``, not standardised and the same in all tasks (a
+    **control**, unless ``offset`` changes). ``outputs``: with ``targets: true``, 1 means all columns of the array.
+    ``offset``: a number, or one per task (later tasks keep the last). ``gradual``: over this fraction of
+    ``steps_per_task``, the target moves linearly from that of the task with the previous index to the new one; 0 is
+    abrupt. ``envs``: the size of a minibatch.
 
     ``ValueError`` if files are missing or contain fewer samples, if ``noise`` has no fixed set, and if ``true`` targets
     are missing or not ``outputs`` in number. The paper's targets are ``noise`` on MNIST, with an offset in the first
@@ -244,6 +246,11 @@ def regression(
             sampler = fixed_inputs(data, family, outputs, shift, scale)
     target = jax.ShapeDtypeStruct((outputs,), jnp.float32)
     spec = supervised_spec(sampler.shape, target, outputs, "function", tasks, steps_per_task, envs)
-    return supervised_source(
-        spec._replace(data=files), sampler, negative_squared_error, between, gradual * steps_per_task, also=noisy(noise)
+    return supervised_stream(
+        spec._replace(data=files),
+        sampler,
+        negative_squared_error,
+        interpolate,
+        gradual * steps_per_task,
+        alter=noisy(noise),
     )

@@ -51,8 +51,8 @@ SMALL = {
     "policy_optimizer": functools.partial(obgd, kappa=3.0),
     "value_optimizer": obgd,
 }
-SOON = ("dqn", "ppo", "stream_q")  # one of each regime of reinforcement learning; where the others are slow tests
-# All agents, for what compiles much of each: a supervised one and one of each regime now, the others as slow tests.
+SOON = ("dqn", "ppo", "stream_q")  # one agent of each RL regime; the others are slow tests
+# All agents, for tests that compile a lot: a supervised agent and one of each regime now, the others as slow tests.
 SOME_SOON = [
     pytest.param(name, marks=[] if name in (*SOON, "classifier") else pytest.mark.slow) for name in sorted(AGENTS)
 ]

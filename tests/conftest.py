@@ -5,7 +5,7 @@ not to optimise it. ``XLA_FLAGS`` in the environment is left as it is: ``XLA_FLA
 users run. One of the options, without which compiling takes 1.7 times as long, may be gone from another version of JAX,
 where an unknown one would end the process: it is tried in a process of its own first.
 
-Many tests build the same tiny programs anew. JAX's own cache in ``.jax_cache`` keeps what XLA made of them: tracing
+Many tests build the same tiny programs. JAX's own cache in ``.jax_cache`` keeps what XLA made of them: tracing
 still happens (and is counted by tests), the several seconds of XLA's work only once. Deleting the folder is harmless.
 """
 
@@ -44,7 +44,7 @@ jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Warnings are errors in the quick tests only: the slow ones meet more of other people's code."""
+    """Warnings are errors in quick tests only, because slow tests run more third-party code."""
     for item in items:
         if item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.filterwarnings("default"))
@@ -61,7 +61,7 @@ SIGNALS = {"SIGINT": signal.default_int_handler, **dict.fromkeys(("SIGTERM", "SI
 
 @pytest.fixture
 def usual_signals():
-    """Signals do what they do in a process that a terminal starts; `nohup` and `&` in a script have some ignored."""
+    """Default signal handlers, as in a terminal; `nohup` and `&` in a script ignore some signals."""
     numbers = {getattr(signal, name): handler for name, handler in SIGNALS.items() if hasattr(signal, name)}
     before = {number: signal.signal(number, handler or signal.SIG_DFL) for number, handler in numbers.items()}
     yield

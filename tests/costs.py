@@ -1,7 +1,8 @@
 """What each test costs, independent of how busy the machine is: ``PYTHONPATH=tests pytest -p costs -m 'not slow'``.
 
-Prints the dearest files and tests: seconds of processor time of the process and of its children, and seconds of XLA's
-work that the compilation cache saved, which a fresh clone has to spend. Lines go to ``COSTS_FILE`` as well, when set.
+Prints the most expensive files and tests: seconds of processor time of the process and of its children, and seconds of
+XLA's work that the compilation cache saved, which a fresh clone has to spend. Lines go to ``COSTS_FILE`` as well, when
+set.
 """
 
 import os

@@ -30,7 +30,7 @@ def two_arms() -> Experiment:
 
 
 class Killed(BaseException):
-    """Stands for the end of the process: nothing catches it."""
+    """Simulates the end of the process; nothing catches it."""
 
 
 def tables(run: Path) -> Tables:
@@ -89,7 +89,7 @@ class Fate:
 
 
 class Watcher(session.NoProgress):
-    """Remembers what was said; ``at_chunk`` is called with the number of chunks so far."""
+    """Records messages, and calls ``at_chunk`` with the number of chunks so far."""
 
     def __init__(self, at_chunk: Any = lambda count: None) -> None:
         self.lines: list[str] = []
@@ -135,7 +135,7 @@ class Laboratory:
         return watcher
 
     def killed(self, out: Path, moment: int, **options: Any) -> bool:
-        """Whether the run was ended at the moment; False where it came to its own end before."""
+        """Whether the run was killed at that moment; False if it finished before."""
         watcher = Watcher(lambda count: self.fate.moment())
         with self.fate.ending_at(moment):
             try:
@@ -145,5 +145,5 @@ class Laboratory:
         return False
 
     def resume(self, out: Path) -> Watcher:
-        """Goes on as a user would: with ``--resume`` if there is a run to resume, else without."""
+        """Continue as a user would: with ``--resume`` if there is a run to resume, else without."""
         return self.run(out, resume=(out / folder.EXPERIMENT).exists())

@@ -1,4 +1,4 @@
-"""Sections that behave badly, for tests of the conductor."""
+"""Sections that fail, for tests of the GPU check."""
 
 import os
 import time

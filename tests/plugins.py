@@ -1,4 +1,4 @@
-"""The packages of examples/ as if they were installed: their entry points, on the path."""
+"""The packages of examples/ as if they were installed, with their entry points."""
 
 import sys
 import tomllib

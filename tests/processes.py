@@ -12,7 +12,7 @@ STARTED: list[subprocess.Popen[str]] = []
 
 
 def started(command: Sequence[str], **options: Any) -> subprocess.Popen[str]:
-    """The command, begun in the checkout; its output is read from a pipe."""
+    """The command, started in the checkout; its output is read from a pipe."""
     child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, **options)
     STARTED.append(child)
     return child

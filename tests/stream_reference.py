@@ -1,4 +1,4 @@
-"""Learning from a stream once more, in NumPy and float64, from its equations: statistics, traces, bounded steps."""
+"""A reference implementation of streaming learning in NumPy and float64: statistics, traces, bounded steps."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple

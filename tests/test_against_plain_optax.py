@@ -61,7 +61,7 @@ def plain(rule, seed):
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_adam_loses_plasticity_as_in_a_plain_program(kind, tmp_path):
-    """Means of three seeds by visit: alike until the network collapses, collapsed at the same time."""
+    """Means of three seeds by visit: close until the network collapses, which happens at the same time."""
     rule, settings = KINDS[kind]
     document = {
         "name": "plain",

@@ -80,7 +80,7 @@ def test_what_was_not_measured_is_not_missing(tmp_path):
 
 
 def test_scores_of_evaluations():
-    """After each of ten visits both tasks are evaluated; the last tenth is what is left at the end."""
+    """After each of ten visits both tasks are evaluated; the last tenth is the performance at the end."""
     rows = [
         ("a", 0, 5, 10 * (v + 1), v, "x", task, v + shift) for v in range(10) for task, shift in (("x", 0), ("y", 50))
     ]
@@ -114,7 +114,7 @@ def test_an_arm_of_which_only_the_last_tenth_is_wanted_has_no_row_of_it():
     np.testing.assert_array_equal(found.values, [[NAN]])
 
 
-def test_points_of_a_sweep_are_told_apart():
+def test_points_of_a_sweep_are_distinguished():
     table = table_of({"a": [[1.0], [2.0]]}, seeds=[0, 0])
     with pytest.raises(ValueError, match=r"arm 'a' has several lanes with seed 0; distinguish them: by `hyper`"):
         results.task_scores(table)
@@ -232,7 +232,7 @@ def test_a_missing_score_is_left_out():
     assert row["iqm"] == 5.0  # of 0 4 6 8
     assert row["optimality_gap"] == 10 - 18 / 4
     assert (row["missing"], row["incomplete"]) == (2, 2)
-    assert np.isnan(row["mean_low"])  # one score of a task says nothing about its spread
+    assert np.isnan(row["mean_low"])  # one score of a task has no spread
 
 
 def test_a_single_seed_has_no_bounds_and_no_arm_no_row():
@@ -280,7 +280,7 @@ def test_scores_are_drawn_within_their_task():
     assert set(np.unique(draws[..., 0])) == {0.0, 1.0, 2.0}
     assert set(np.unique(draws[:, :2, 1])) == {10.0, 11.0}
     assert np.isnan(draws[:, 2, 1]).all()  # a task is drawn as often as it has scores
-    assert (draws[:, 0, 0] + 10 != draws[:, 0, 1]).any()  # each task by itself
+    assert (draws[:, 0, 0] + 10 != draws[:, 0, 1]).any()  # each task separately
     whole = np.concatenate(list(aggregate.resampled(values[:2], 50, np.random.default_rng(0), "lanes")))
     np.testing.assert_array_equal(whole[..., 0] + 10, whole[..., 1])
 

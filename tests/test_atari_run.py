@@ -1,4 +1,4 @@
-"""A sequence of real games through the runner: one program, and the books of its episodes."""
+"""A sequence of real games in the runner: one program, and its episode statistics."""
 
 import numpy as np
 import pytest

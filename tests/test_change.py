@@ -1,4 +1,4 @@
-"""How far performance changed: what is compared with what, on which scale, paired how, and what may be said of it."""
+"""Changes of performance: comparisons, scales, pairing and verdicts."""
 
 import io
 import json
@@ -150,7 +150,7 @@ def test_a_scale_by_hand(start, end, whole, offset, size):
 
 
 def test_a_task_without_a_scale_is_left_out_and_named(tmp_path):
-    """The control does nothing on `sling`, and all its seeds alike."""
+    """The control does nothing on `sling`, with any seed."""
     control = FRESH.copy()
     control[:, [1, 4]] = 0.0
     folder = games(tmp_path / "run", {"baseline": BASE, "fresh": control})

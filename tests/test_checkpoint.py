@@ -1,4 +1,4 @@
-"""Checkpoints: kept, damaged, foreign; and what a run does about it."""
+"""Checkpoints that are kept, damaged or of another program, and how a run handles them."""
 
 import shutil
 import zipfile
@@ -136,7 +136,7 @@ def killed_after(chunk: int) -> Watcher:
 
 
 def flip(path: Path) -> None:
-    """One bit of the largest array: some bytes of the file say nothing, a member's time for one."""
+    """Flip one bit of the largest array, because some bytes of the file have no effect, such as a member's time."""
     with zipfile.ZipFile(path) as archive:
         member = max(archive.infolist(), key=lambda each: each.file_size)
     raw = bytearray(path.read_bytes())
@@ -191,7 +191,7 @@ def test_both_checkpoints_damaged(laboratory, whole, finished_first_program, tmp
 
 
 def test_after_damage_new_checkpoints_are_the_ones_that_count(laboratory, whole, finished_first_program, tmp_path):
-    """Both are damaged, the run starts anew and is killed after its first new checkpoint: that one holds."""
+    """Both are damaged, so the run restarts; it is killed after its first new checkpoint, which is used then."""
     run = shutil.copytree(finished_first_program, tmp_path / "run")
     for path in (run / "wide/checkpoints/000").glob("*.npz"):
         flip(path)

@@ -1,4 +1,4 @@
-"""The command line as a user meets it: what it prints, what it leaves, what it exits with."""
+"""The command line as a user sees it: output, files and exit codes."""
 
 import contextlib
 import ctypes.util
@@ -90,7 +90,7 @@ def readable(text: str) -> None:
     assert "…" not in text
 
 
-# What it shows.
+# Output.
 
 
 def test_run(finished):
@@ -264,7 +264,7 @@ def test_in_python(config, finished, tmp_path):
     crashes.assert_same(run, {"fresh": crashes.tables(finished[0])["fresh"]})
 
 
-# Mistakes: one to three lines, exit code 2, no traceback, nothing written.
+# User errors: one to three lines, exit code 2, no traceback, nothing written.
 
 MISTAKES = {
     "unknown key": (["seedz=3"], ["unknown key", "seeds"]),
@@ -412,7 +412,7 @@ def test_a_warning_has_no_raw_escapes(config, monkeypatch):
 
 
 def test_interrupted(config, finished, tmp_path, monkeypatch):
-    """The message is a command that does go on."""
+    """The message contains a command that resumes the run."""
     run = tmp_path / "a run"
 
     class Stopping(progress.TerminalProgress):
@@ -470,7 +470,7 @@ def longer(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_process_told_to_stop(longer, tmp_path, number):
+def test_a_process_that_is_asked_to_stop(longer, tmp_path, number):
     config, cache, whole = longer
     run = tmp_path / "run"
     child = process("run", config, "--out", run, cache=cache)
@@ -520,7 +520,7 @@ def short(tmp_path_factory, program_cache):
 
 
 def test_killed_and_resumed_by_the_same_command(short, tmp_path):
-    """One line of a job that is requeued: it begins the run, goes on with it, and does nothing once it is finished."""
+    """One command of a requeued job starts the run, resumes it, and does nothing once it has finished."""
     config, cache, whole = short
     run, command = tmp_path / "run", ["run", config, "--out", tmp_path / "run", "--resume"]
     child = process(*command, cache=cache)
@@ -633,7 +633,7 @@ def test_a_plan_says_what_this_machine_lacks(config, tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("folder", ["x" * 300, "locked/run"])
 def test_a_plan_for_a_folder_that_cannot_be_made(config, tmp_path, monkeypatch, folder):
-    """Also where permissions say nothing, as for root."""
+    """Also for root, who ignores permissions."""
 
     def refuse(*args: Any, **kwargs: Any) -> None:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))

@@ -55,7 +55,7 @@ def test_a_long_sum_loses_no_small_terms(size: int) -> None:
 
 
 def test_no_sum_of_ones_stops() -> None:
-    """20 million ones, which one float32 after another stops at 2^24."""
+    """20 million ones; a plain float32 sum stops at 2^24."""
     assert float(jax.jit(counting.total)(jnp.ones(20_000_000))) == 20_000_000
 
 

@@ -53,7 +53,7 @@ def stopped(laboratory, tmp_path_factory):
 
 @pytest.mark.parametrize("harm", [flip, os.unlink, lambda path: os.truncate(path, 300)], ids=["flip", "gone", "cut"])
 def test_a_finished_run_goes_back_to_the_checkpoint_whose_parts_are_whole(laboratory, finished, tmp_path, harm):
-    """The last part is damaged: its rows are made again, and come out as they were."""
+    """The last part is damaged; its rows are computed again and are the same."""
     run = shutil.copytree(finished, tmp_path / "run")
     part = run / "wide/metrics/part-001-00001.parquet"
     harm(part)
@@ -161,7 +161,7 @@ def test_an_arm_without_its_lanes_is_left_out_and_named(finished, tmp_path):
 
 
 def test_the_last_part_of_a_run_that_has_stopped_is_missed(stopped, tmp_path):
-    """No part comes after it, and no status says how many there are."""
+    """There is no later part and no status with the number of parts."""
     run = shutil.copytree(stopped, tmp_path / "run")
     assert len(results.load(run)) == 8 + 4  # no warning
     (run / "wide/metrics/part-001-00000.parquet").unlink()
@@ -218,7 +218,7 @@ def test_a_missing_status_is_named_by_the_report(finished, tmp_path):
     (run / "wide/status.json").unlink()
     with pytest.warns(UserWarning, match=r"wide/status\.json is unreadable \(it is missing\)"):
         assert facts.facts(run)["finished"] is False
-    shutil.rmtree(run / "wide")  # as if it had not begun
+    shutil.rmtree(run / "wide")  # as if it had not started
     assert facts.facts(run)["arms"][0]["state"] == "not started"
 
 

@@ -196,7 +196,7 @@ def test_a_run_that_is_not_finished(tmp_path, first):
 
 @pytest.mark.parametrize("arms", [["a"], ["a", "b"]])
 def test_arms_without_rows_have_none_in_common(tmp_path, first, arms):
-    """Whose table of lanes is damaged, and which have not begun."""
+    """Arms with a damaged table of lanes, and arms that have not started."""
     other = write(tmp_path / "other")
     for arm in arms:
         (other / arm / "lanes.parquet").write_bytes(b"")

@@ -1,4 +1,4 @@
-"""Output that nobody reads, that has nowhere to go, or that an encoding cannot show, stops nothing."""
+"""Output that is not read, has no destination or cannot be encoded does not stop a run."""
 
 import os
 import pty
@@ -88,7 +88,7 @@ def test_commands_in_an_encoding_without_boxes(environment):
 
 
 def test_ctrl_c_inside_a_callback_of_a_library_is_not_lost(usual_signals, monkeypatch, capfd):
-    """Python prints an exception of a destructor and goes on; Ctrl-C is raised again as soon as it can be."""
+    """Python prints an exception of a destructor and continues; Ctrl-C is raised again as soon as possible."""
     monkeypatch.setattr(sys, "unraisablehook", main._interrupt_later)
 
     class Interrupted:

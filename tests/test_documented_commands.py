@@ -35,7 +35,7 @@ PAGES = [
 PROGRAMS = ("plasticity", "make", "pip", "python", "chromium")
 SHORT = ["stream.tasks=2", "stream.steps_per_task=20", "monitor_every=10", "stream.envs=4", "seeds=1"]
 
-# What stands for the names in capitals; {run} is a finished run.
+# Replacements for the names in capitals; {run} is a finished run.
 TINY = {
     "plasticity run": ["run --help"],
     "plasticity run CONFIG [KEY=VALUE ...] [--out DIR] [--resume | --force] [--no-figures]": [

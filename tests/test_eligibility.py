@@ -230,7 +230,7 @@ def test_the_optimizer_reset_method_clears_the_trace():
 
 @pytest.mark.parametrize(("inner", "carries"), [(obgd(), False), (adam(), True), (adaptive_q(), True)])
 def test_at_switches_only_an_optimizer_that_carries_something_over_is_reset(inner, carries):
-    """The trace ends there by itself: a reset of it alone would change nothing, and is refused."""
+    """The trace ends at a switch anyway, so resetting only the trace has no effect and is refused."""
     rule = eligible(inner)
     _, state = lived(rule, penalise=False)
     params = jax.tree.map(jnp.asarray, start())

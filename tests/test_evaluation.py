@@ -1,4 +1,4 @@
-"""Evaluation: which visits, how episodes are counted, and that training never notices."""
+"""Evaluation: which visits, how episodes are counted, and that it does not affect training."""
 
 import functools
 
@@ -33,7 +33,7 @@ def test_targets_are_the_last_visits_of_tasks_met_and_the_next_of_others():
 
 
 def test_books_of_one_env_by_hand():
-    """Two episodes are wanted: returns 3 (3 steps) and 5 (1 step); the third is not counted."""
+    """Two episodes count: returns 3 (3 steps) and 5 (1 step); the third does not."""
     books = blank(1)
     kinds = [MID, MID, LAST, FIRST, LAST, FIRST, MID, LAST]
     for kind, reward in zip(kinds, [1.0, 0.0, 2.0, 0.0, 5.0, 0.0, 7.0, 9.0], strict=True):

@@ -1,6 +1,6 @@
 """Each folder of examples/ is a package that offers one member: it is loaded as a plug-in, and its config runs.
 
-What each member's equation or text says is checked against numbers worked out by hand.
+The members are checked against numbers computed by hand from their documentation.
 """
 
 import importlib
@@ -58,7 +58,7 @@ def test_every_folder_is_known():
 
 
 def test_an_environment_of_ones_own_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    """As from its folder, whose module the id names."""
+    """The id names a module in its folder."""
     monkeypatch.syspath_prepend(str(EXAMPLES / "gymnasium"))
     small = ["stream.steps_per_visit=120", "stream.cycles=1", "agent.epsilon.duration=40"]
     try:
@@ -118,7 +118,7 @@ def test_it_asks_for_the_distribution_that_there_is(kind: str):
         assert project["dependencies"] == [own]
 
 
-# What each of them does.
+# Behaviour of each example.
 
 
 def test_the_noise_has_its_scale(plugins: dict[str, str]):
@@ -183,7 +183,7 @@ def test_every_second_visit_shows_the_negative(plugins: dict[str, str]):
 
 
 def test_the_agent_learns_the_bandit(plugins: dict[str, str], tmp_path: Path):
-    """Where an arm pays 1 and nothing follows, the greedy arm is found within a few hundred steps."""
+    """With reward 1 for an arm and no next state, the greedy arm is found within a few hundred steps."""
     document = {
         "stream": {"kind": "moving_bandit", "bandit_arms": 3, "tasks": 1, "steps_per_task": 600},
         "agent": {"kind": "one_step_q", "network": {"kind": "mlp", "widths": [8]}, "discount": 0.0, "epsilon": 0.1},

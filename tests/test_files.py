@@ -1,4 +1,4 @@
-"""Files that are replaced whole, also by several writers at once."""
+"""Files that are replaced atomically, also by several writers at once."""
 
 import errno
 import os
@@ -12,7 +12,7 @@ from plasticity.runs.files import sweep, write_atomically, write_text
 
 
 def test_two_writers_of_one_file(tmp_path):
-    """Both are under way at once: neither finds the other's half in its place."""
+    """Both write at the same time; neither sees a partial file of the other."""
     path, both = tmp_path / "file", threading.Barrier(2, timeout=20)
 
     def work(letter: str) -> None:

@@ -1,4 +1,4 @@
-"""The page of findings is what their files and results say."""
+"""The page of findings agrees with their files and results."""
 
 import json
 import sys
@@ -44,7 +44,7 @@ def test_a_result_of_another_criterion_is_no_verdict(pages):
 
 
 def test_every_kept_result_is_of_the_criterion_and_the_experiments_as_they_are(pages):
-    """Though keys of configs have other names now than when it was run."""
+    """Config keys may have been renamed since the run."""
     findings = {each.name: each for each in load_findings([], EXACT_NAMES, DOCS.parent / "configs" / "paper")}
     results = json.loads(pages.RESULTS.read_text())
     assert len(results) > 20

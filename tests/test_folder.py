@@ -1,4 +1,4 @@
-"""A run's folder: what may be begun, resumed or replaced where, and what is written into it."""
+"""A run's folder: where a run can start, resume or replace another, and what it writes."""
 
 import json
 from pathlib import Path
@@ -213,7 +213,7 @@ def test_resume_with_a_damaged_config(tmp_path):
 
 @pytest.mark.parametrize("text", [None, "", "{", "[]", '{"arms": 3, "stream": []}', '{"name": "tiny", "arms": []}'])
 def test_resume_with_a_damaged_plan(tmp_path, text):
-    """It is written anew before anything is computed, with the versions that the config's first line has kept."""
+    """It is rewritten before anything is computed, with the versions from the config's first line."""
     place = opened(tmp_path / "run")
     whole = snapshot(place)
     (place / "plan.json").unlink()
@@ -234,7 +234,7 @@ def test_a_plan_of_one_changed_digit_is_noticed(tmp_path):
         folder.read(place)
 
 
-def test_other_versions_are_told_once_and_recorded(tmp_path, monkeypatch):
+def test_other_versions_are_reported_once_and_recorded(tmp_path, monkeypatch):
     monkeypatch.setattr(folder, "versions", lambda: {"jax": "1.0", "numpy": "2.0"})
     place = opened(tmp_path / "run")
     monkeypatch.setattr(folder, "versions", lambda: {"jax": "1.1", "numpy": "2.0"})

@@ -1,4 +1,4 @@
-"""A plug-in that is broken when its member is built, or inside what it made: told in lines that open with its name."""
+"""Plug-ins that fail when their member is built or used; the errors begin with the plug-in's name."""
 
 import importlib
 import re
@@ -31,7 +31,7 @@ NAMED: dict[str, dict[str, Any]] = {
 
 @pytest.fixture
 def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
-    """Installs a package ``odd-one`` with a member ``odd`` of a family; its module is given."""
+    """Install a package ``odd-one`` with a member ``odd`` of a family, given its module."""
 
     def install(family: str, module: str) -> None:
         (tmp_path / "odd_one.py").write_text(module)
@@ -223,7 +223,7 @@ def test_what_needs_the_step_size_of_a_plain_transformation_says_so(plugin: Any,
     plugin("optimizers", PLAIN)
     message = refusal(**NAMED["optimizers"], **changes)
     assert who in message
-    assert "step size, which `odd`, a plain optax transformation, does not report" in message
+    assert "step size, but `odd` is a plain optax transformation and does not report one" in message
 
 
 def test_an_agent_that_leaves_a_method_out_refuses_it(plugin: Any) -> None:

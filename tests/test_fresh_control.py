@@ -1,4 +1,4 @@
-"""The fresh control and its partial cousins, in runs as they are launched: who is renewed at a switch, and how far."""
+"""The fresh control and partial resets in launched runs: what is reset at a switch."""
 
 import functools
 from typing import Any
@@ -68,30 +68,30 @@ def equal(a: Any, b: Any) -> bool:
     return all(np.array_equal(x, y) for x, y in zip(leaves(a), leaves(b), strict=True))
 
 
-def assert_newborn(newborn: Any, state: Any, step: int) -> None:
-    """Everything but the drawn parameters has the value of an agent that has just been born at this step."""
+def assert_fresh(fresh: Any, state: Any, step: int) -> None:
+    """Everything except the random parameters equals that of an agent created at this step."""
     assert all((bias == 0).all() for bias in named("bias", state.learner.params))
-    if jax.tree.leaves(newborn.learner.target):
+    if jax.tree.leaves(fresh.learner.target):
         assert equal(state.learner.target, state.learner.params)
-    assert equal(state.learner.opt_state, newborn.learner.opt_state)
-    assert equal({**state.rest, "schedule": 0}, {**newborn.rest, "schedule": 0})
+    assert equal(state.learner.opt_state, fresh.learner.opt_state)
+    assert equal({**state.rest, "schedule": 0}, {**fresh.rest, "schedule": 0})
     if "schedule" in state.rest:
         assert int(state.rest["schedule"]) == step
 
 
 @pytest.mark.parametrize("name", SOME_SOON)
-def test_the_fresh_control_is_a_newborn(name):
-    newborn = jax.jit(lambda key: agent(name, source(name).spec).init(key, None))(jax.random.key(0))
+def test_the_fresh_control_is_a_fresh_agent(name):
+    created = jax.jit(lambda key: agent(name, source(name).spec).init(key, None))(jax.random.key(0))
     first = run(planned(name))
     first.begin()
     for group, (before, after) in enumerate(zip(*fresh(name), strict=True)):
         mind, past = (jax.tree.map(lambda x: x[0], carry.agent) for carry in (after, before))
-        assert_newborn(newborn, mind, VISIT)
-        assert not equal(past.learner.opt_state, newborn.learner.opt_state)  # there was something to renew
-        born = first.carries[group].agent.learner.params
+        assert_fresh(created, mind, VISIT)
+        assert not equal(past.learner.opt_state, created.learner.opt_state)  # there was something to reset
+        initial = first.carries[group].agent.learner.params
         assert all_differ(mind.learner.params, past.learner.params)
-        assert all_differ(mind.learner.params, jax.tree.map(lambda x: x[0], born))  # another draw than at first
-        for kept in ("updates", "recent", "diverged_at", "monitors"):  # the books are not the agent's
+        assert all_differ(mind.learner.params, jax.tree.map(lambda x: x[0], initial))  # another draw than at first
+        for kept in ("updates", "recent", "diverged_at", "monitors"):  # not the agent's
             assert equal(getattr(before, kept), getattr(after, kept))
 
 
@@ -171,7 +171,7 @@ def test_what_the_reset_keeps_on_request():
 
 
 def test_a_renewed_lane_learns_again_when_its_replay_is_ready():
-    """Updates after steps 4, 6, ..., 20 of the first visit; 8 transitions are there again after 4 steps of the next."""
+    """Updates after steps 4, 6, ..., 20 of the first visit; 8 transitions again after 4 steps of the next."""
     for interventions, expected in (((), [4, 9, 14, 19]), ((reset,), [4, 9, 13, 18])):
         chunks = run(planned("dqn", *interventions)).chunks()
         made = [chunk.metrics["update"].tolist() for chunk in chunks]
@@ -182,13 +182,13 @@ def test_the_arm_of_a_launched_experiment_is_this_reset():
     arms = {"fresh": {"task_aware": True, "interventions": [{"kind": "reset", "when": "switch"}]}}
     (job,) = launch.plan(tiny.experiment(seeds=2, arms=arms, monitors=[])).jobs
     before, after = around_switch(Run(job.program, Placement(1, 2, 1), launch.devices()))
-    newborn = jax.jit(lambda key: job.program.build({}).init(key, None))(jax.random.key(0))
+    created = jax.jit(lambda key: job.program.build({}).init(key, None))(jax.random.key(0))
     for i in range(2):
-        assert_newborn(newborn, jax.tree.map(lambda x: x[0], after[i].agent), 20)
+        assert_fresh(created, jax.tree.map(lambda x: x[0], after[i].agent), 20)
         assert all_differ(after[i].agent.learner.params, before[i].agent.learner.params)
 
 
-def test_deep_q_learning_solves_the_chain_and_a_newborn_solves_the_next():
+def test_deep_q_learning_solves_the_chain_and_a_fresh_agent_solves_the_next():
     """The best return is 1, that of random actions about 0.65. Greedy after 400 steps of each visit."""
     epsilon = functools.partial(linear, end=0.0, duration=400)
     learning = {"epsilon": epsilon, "update_period": 2, "target_period": 10, "discount": 0.8}

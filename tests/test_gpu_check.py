@@ -1,4 +1,4 @@
-"""The check of a GPU machine: no section that fails, hangs or dies loses another; nothing runs beside what is timed."""
+"""The GPU check: a section that fails, hangs or dies does not affect the others; nothing runs during timing."""
 
 import json
 import math

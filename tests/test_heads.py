@@ -90,7 +90,7 @@ def test_a_head_on_a_flattened_map():
 
 
 def test_heads_must_add_up():
-    with pytest.raises(ValueError, match="heads must have 4 outputs together"):
+    with pytest.raises(ValueError, match="heads must have 4 outputs in total"):
         dataclasses.replace(SPEC, outputs=4)
     with pytest.raises(ValueError, match=r"heads\.value: 0 is not allowed; must be an integer of at least 1"):
         Head("value", 0)

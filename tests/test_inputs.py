@@ -1,4 +1,4 @@
-"""What a user may write, at its limits: YAML, keys, messages, integers, counters, and JAX's own settings."""
+"""Limits of user input: YAML, keys, messages, integers, counters, and JAX's settings."""
 
 import os
 import re
@@ -315,7 +315,7 @@ def test_updates_are_counted_before_they_are_made() -> None:
 # JAX's settings.
 
 
-def test_settings_that_change_numbers_are_set_back_and_told(monkeypatch: Any) -> None:
+def test_settings_that_change_numbers_are_reset_and_reported(monkeypatch: Any) -> None:
     for name, other in (("jax_enable_x64", True), ("jax_default_prng_impl", "rbg")):
         before = getattr(jax.config, name)
         jax.config.update(name, other)
@@ -371,7 +371,7 @@ def test_every_shipped_config_is_read_and_its_first_arm_planned(name: str) -> No
     except UserError as error:
         if not re.search("installed|no module|needs|cannot be|lib", str(error)):
             raise
-        pytest.skip(str(error))  # a suite lacks something of this system, and says so
+        pytest.skip(str(error))  # a suite reports a missing system library
 
 
 def test_broken_configs_are_planned_or_refused() -> None:

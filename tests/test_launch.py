@@ -1,4 +1,4 @@
-"""Experiments become jobs; what does not fit is refused in words before anything is written."""
+"""Experiments become jobs; what does not fit is refused with a message before anything is written."""
 
 import dataclasses
 import importlib.metadata
@@ -84,7 +84,7 @@ def test_what_does_not_fit(changes, said):
     ],
 )
 def test_what_does_not_fit_only_once_the_network_is_known(changes, said):
-    """Otherwise it would come up at the first measurement, or at the first switch of the last arm."""
+    """Otherwise it would fail at the first measurement, or at the first switch of the last arm."""
     assert refused(**changes).startswith(f"arms.baseline: {said}")
 
 

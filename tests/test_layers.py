@@ -1,4 +1,4 @@
-"""Who may import whom, and who may touch files: parsed from the sources."""
+"""Allowed imports and file access of each package, parsed from the sources."""
 
 import ast
 import subprocess
@@ -23,7 +23,7 @@ ORDER = (
     "__main__",
 )
 LEVEL = {package: level for level, packages in enumerate(ORDER) for package in packages.split()}
-READERS = ("results", "plots", "report")  # of a run's files: they compute nothing anew
+READERS = ("results", "plots", "report")  # of a run's files: they recompute nothing
 # What readers use besides each other.
 READ_WITH = {
     "plasticity.core.errors", "plasticity.config.documents", "plasticity.config.renamed", "plasticity.runs.accounts",
@@ -186,7 +186,7 @@ def test_no_private_part_of_jax_is_used():
 
 
 def test_results_plots_and_help_need_no_jax():
-    """Only where the numbers are made is JAX imported, which takes seconds."""
+    """JAX takes seconds to import, so only code that computes imports it."""
     modules = "sys, plasticity, plasticity.results, plasticity.plots, plasticity.cli.main"
     check = f"import {modules}; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=False).returncode == 0

@@ -1,4 +1,4 @@
-"""Agents learn catch, with the settings of the repository's config: chance is about -0.6, perfection 1."""
+"""Agents learn catch with the settings of the repository's config; chance is about -0.6, the maximum 1."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def test_every_lane_learns_catch(arm):
 @pytest.mark.slow
 @pytest.mark.parametrize("arm", ["dqn", "stream_q"])
 def test_nobody_learns_without_a_step(arm):
-    """The control: what is learned above is not the environment's doing."""
+    """The control: the improvement above does not come from the environment."""
     still = "obgd, learning_rate: 1.0e-9" if arm == "stream_q" else "sgd, learning_rate: 0.0"
     found = returns("dqn", f"agent={{kind: {arm}, optimizer: {{kind: {still}}}}}", "arms={dqn: {}}")
     assert found[-5:].mean() < 0.2

@@ -1,4 +1,4 @@
-"""The lock of a run's folder: one holder, whoever comes at whatever moment; gone with its process."""
+"""The lock of a run's folder: it has one holder at any moment and ends with its process."""
 
 import errno
 import json
@@ -56,7 +56,7 @@ def kind(request, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:.*no locks")
-def test_the_second_is_told_who_the_first_is(tmp_path, kind):
+def test_the_second_process_sees_who_the_first_is(tmp_path, kind):
     folder = tmp_path / "deep" / "run"
     first = process(folder, kind)
     assert first.stdout.readline() == "held\n"
@@ -127,7 +127,7 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch, code):
 
 
 def foreign(folder: Path, age: float, **facts: object) -> None:
-    """The file of a process on another host, touched so long ago."""
+    """The lock file of a process on another host, last touched this long ago."""
     path = folder / lock.HOLDER
     path.write_text(json.dumps({"host": "elsewhere", "pid": 1, "since": "then", "id": "x", **facts}))
     os.utime(path, (time.time() - age,) * 2)

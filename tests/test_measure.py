@@ -87,7 +87,7 @@ def test_change_since_the_last_measurement_is_between_checkpoints(run):
 
 
 def test_a_machine_with_fewer_devices(run, monkeypatch):
-    """The lanes of all devices lie in one vmap; rounding aside the numbers are the same."""
+    """The lanes of all devices are in one vmap; the numbers are the same up to rounding."""
     monkeypatch.setattr(launch, "devices", lambda: tuple(jax.devices()[:1]))
     assert measure._placement({"devices": 3, "groups": 2, "width": 4}) == Placement(1, 2, 12)
     found = [each.metrics["weight_norm"] for each in measure.measure(run, ["weight_norm"])]
@@ -104,7 +104,7 @@ def test_a_diverged_lane_has_no_numbers(tmp_path):
 
 
 def test_a_checkpoint_that_a_run_has_replaced_meanwhile_is_no_damage(run, tmp_path, monkeypatch):
-    """The newer one is measured in its stead."""
+    """The newer checkpoint is measured instead."""
     copy = tmp_path / "run"
     shutil.copytree(run, copy)
     older, newer = sorted((copy / "wide/checkpoints/000").glob("*.npz"))

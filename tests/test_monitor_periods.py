@@ -1,4 +1,4 @@
-"""A period for each monitor: what a config may say, what it means in env steps, and when it is measured."""
+"""Periods of monitors: valid configs, their meaning in env steps, and the times of measurement."""
 
 from typing import Any
 

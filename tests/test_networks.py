@@ -55,7 +55,7 @@ def cut(params, units, unit, owner):
 
 
 def depends(spec, params, i, unit, post):
-    """Whether the output changes with the activation of a unit of layer ``i``, told by its channel alone."""
+    """Whether the output depends on the activation of a unit of layer ``i``, given by its channel."""
     size = spec.convolutions[i].filters if i < len(spec.convolutions) else spec.layers[i]
     mine = np.arange(post.shape[-1]) % size == unit
     changed = jnp.where(mine, post + 1.0 + draw(post.shape) ** 2, post)
@@ -96,7 +96,7 @@ RECYCLED = {
 
 
 def recycled(network, params, name, unit):
-    """The parameters after a unit was made anew, as resets of units do it, and the mask of what comes into it."""
+    """The parameters after a unit was reset, as interventions do it, and the mask of its incoming weights."""
     chosen = jnp.arange(next(each for each in network.units if each.name == name).owner.max() + 1) == unit
     incoming, outgoing = surgery.unit_masks(network, params, {name: chosen})
     learner = Learner(params, (), ())
@@ -112,7 +112,7 @@ def moved(params, mask):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", RECYCLED)
 def test_a_recycled_unit_has_no_effect_whatever_comes_into_it(name):
-    """Neither its fresh incoming weights, nor any other: nothing but its outgoing weights connects it."""
+    """Neither fresh nor other incoming weights matter, because only outgoing weights connect the unit."""
     spec = RECYCLED[name]
     network = build(spec)
     params, x = network.init(KEY), draw((3, *spec.observation))
@@ -294,7 +294,7 @@ def test_slopes_at_zero_are_those_of_pytorch(name, slopes):
 
 
 def passed_through(normalisation, x, **settings):
-    """What enters the non-linearity where the kernel passes the input on as it is."""
+    """The input of the non-linearity if the kernel is the identity."""
     size = x.shape[-1]
     layers = {"widths": (size,)} if x.ndim == 2 else {"convolutions": (Convolution(size, 1),), "convolution": "lax"}
     network = build(NetworkSpec(x.shape[1:], 1, normalisation=normalisation, **layers, **settings))
@@ -451,7 +451,7 @@ def test_factories():
         "output": (512, 6),
     }
     images = nature(jax.ShapeDtypeStruct((32, 32, 3), jnp.float32), 10, padding="SAME")
-    assert (images.channels_first, images.scale, specs.maps(images)[-1]) == (False, 1.0, (4, 4, 64))
+    assert (images.channels_first, images.scale, specs.feature_maps(images)[-1]) == (False, 1.0, (4, 4, 64))
     assert nature(frames, 6, layout="channels_last", padding="SAME").channels_first is False
 
 
@@ -487,7 +487,10 @@ def test_a_spec_is_hashable_data():
             "parameterisation: .* is not allowed; must be one of none, weight, spectral, spectral_first",
         ),
         ({"power_iterations": 0}, "power_iterations: 0 is not allowed; must be an integer of at least 1"),
-        ({"parameterisation": "spectral_first", "widths": ()}, "'spectral_first' needs a network with a dense hidden"),
+        (
+            {"parameterisation": "spectral_first", "widths": ()},
+            "is not allowed; it needs a network with a dense hidden layer",
+        ),
         ({"injected": 3}, "injected: 3 is not allowed; must be at most the number of dense hidden layers"),
         ({"outputs": 0}, "outputs: 0 is not allowed; must be an integer of at least 1"),
         ({"observation": (7, 8)}, r"observation must have 3 axes .*, got \(7, 8\)"),

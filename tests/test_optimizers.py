@@ -13,7 +13,7 @@ import pytest
 from plasticity.core.types import Optimizer
 from plasticity.interventions import surgery
 from plasticity.optim.eligibility import STREAMING
-from plasticity.optim.optimizers import OPTIMIZERS, adam, grown, rmsprop, sgd, wrap
+from plasticity.optim.optimizers import OPTIMIZERS, adam, one_minus_exp, rmsprop, sgd, wrap
 from plasticity.optim.schedules import constant, cosine, linear
 
 PLAIN = [factory for name, factory in OPTIMIZERS.items() if name not in STREAMING]
@@ -92,7 +92,7 @@ def test_counts_of_their_own_are_as_exact_late_as_early() -> None:
 
 
 def test_a_parameter_reset_late_starts_with_a_step_of_the_step_size() -> None:
-    """With counts of their own; its neighbour goes on bit for bit as without the reset."""
+    """With separate counts; its neighbour continues bit for bit as without the reset."""
     rate, params = 1e-3, {"w": jnp.zeros(2)}
     masks = {"w": jnp.array([True, False])}
 
@@ -115,7 +115,7 @@ def test_a_parameter_reset_late_starts_with_a_step_of_the_step_size() -> None:
 
 def test_what_a_count_is_turned_into() -> None:
     x = -np.concatenate([np.logspace(-6, 3, 500), [0.1, 0.0999, np.inf]]).astype(np.float32)
-    np.testing.assert_allclose(grown(jnp.asarray(x)), -np.expm1(x.astype(np.float64)), rtol=2e-6)
+    np.testing.assert_allclose(one_minus_exp(jnp.asarray(x)), -np.expm1(x.astype(np.float64)), rtol=2e-6)
 
 
 def test_unknown_counts() -> None:

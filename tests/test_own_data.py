@@ -1,4 +1,4 @@
-"""Runs on a user's own features and targets, from the command line: what is learned, resumed and refused."""
+"""Runs on a user's own features and targets, from the command line: learning, resuming and errors."""
 
 import hashlib
 import json

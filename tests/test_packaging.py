@@ -1,4 +1,4 @@
-"""What strangers install: the wheel and the source distribution, apart from the checkout."""
+"""The wheel and the source distribution, installed outside the checkout."""
 
 import ast
 import importlib.util
@@ -20,7 +20,7 @@ MAPPED = ("agents", "configs", "envs")  # folders of the checkout that are packa
 
 
 def test_the_list_of_packages_is_complete():
-    """setuptools cannot find packages that lie elsewhere than their names say, so they are listed."""
+    """setuptools cannot find packages whose location differs from their name, so they are listed."""
     found = {
         ".".join(path.parent.relative_to(ROOT).parts)
         for top in ("plasticity", *MAPPED)

@@ -1,4 +1,4 @@
-"""Metrics travel as one array and arrive as they were."""
+"""Metrics are packed into one array and unpacked unchanged."""
 
 import jax
 import jax.numpy as jnp

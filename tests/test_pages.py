@@ -1,4 +1,4 @@
-"""The pages that are made of docstrings say what the docstrings say."""
+"""The pages generated from docstrings are up to date."""
 
 import re
 import sys

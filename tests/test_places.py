@@ -1,4 +1,4 @@
-"""Other operating systems: what macOS and Windows lack is taken away here, and an experiment still runs."""
+"""Other operating systems: an experiment runs without the features that macOS and Windows lack."""
 
 import ast
 import os
@@ -76,7 +76,7 @@ STREAM = {**tiny.document()["stream"], "tasks": 2}
 
 
 def text_calls(tree: ast.AST) -> list[int]:
-    """Lines that open a file as text without saying how it is encoded; Windows would take a code page."""
+    """Lines that open a text file without an encoding; Windows would use a code page."""
     found = []
     for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
         method = isinstance(call.func, ast.Attribute)  # our own function write_text writes UTF-8

@@ -18,7 +18,7 @@ RATE = "agent.optimizer.learning_rate"
 
 
 def labelled(axes):
-    """The lines that stand for arms, by label."""
+    """The lines that represent arms, by label."""
     return {line.get_label(): line for line in axes.get_lines() if not line.get_label().startswith("_")}
 
 
@@ -214,7 +214,7 @@ def test_an_arm_looks_the_same_in_every_figure_and_in_a_part_of_the_table(run):
     assert all(labelled(each)["fresh"].is_dashed() for each in axes)
 
 
-def test_thirty_arms_can_be_told_apart_with_and_without_colour():
+def test_thirty_arms_are_distinguishable_with_and_without_colour():
     looks = [style.look(number) for number in range(30)]
     assert len({(look["color"], str(look["linestyle"])) for look in looks}) == 30
     assert len({(look["marker"], str(look["linestyle"])) for look in looks}) == 30
@@ -235,7 +235,7 @@ def test_points_of_a_sweep_are_shades_of_their_arm_with_a_suffix(tmp_path):
     assert lines[names[0]].get_marker() == lines[names[1]].get_marker()
 
 
-def test_several_runs_share_a_figure_and_are_told_apart(tmp_path):
+def test_several_runs_share_a_figure_and_are_distinguishable(tmp_path):
     plan = made.plan(["baseline", "fresh"], tasks=["t"], visits=[(0, 10)] * 3)
     folders = [made.invented(tmp_path / name, plan, [0, 1]) for name in ("one", "two")]
     lines = labelled(plots.figures(*folders)["performance"].axes[0])

@@ -1,4 +1,4 @@
-"""Figures as a page shows them: nothing overlaps, nothing is cut off, intervals end where numbers do."""
+"""The layout of figures: nothing overlaps, nothing is cut off, and intervals end at bounds."""
 
 import itertools
 import warnings

@@ -1,4 +1,4 @@
-"""Long, damaged and unlike runs: what is read, averaged and refused before anything is drawn."""
+"""Long, damaged and differing runs: reading, averaging and errors before anything is drawn."""
 
 import os
 
@@ -120,7 +120,7 @@ def test_only_the_metrics_asked_for_are_read(run):
 # ---------------------------------------------------------------------------------------------- mistakes
 
 
-def test_an_unknown_metric_is_told_with_what_there_is(run):
+def test_an_unknown_metric_is_reported_with_the_known_ones(run):
     message = r'"effective_rnk"; there are .*reward; did you mean `effective_rank`\?'
     with pytest.raises(ValueError, match=message):
         results.load(run, metrics=["effective_rnk"])

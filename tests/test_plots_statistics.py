@@ -1,4 +1,4 @@
-"""Figures of statistics: what is drawn is what the tables say."""
+"""Figures of statistics: the drawn numbers are those of the tables."""
 
 import json
 

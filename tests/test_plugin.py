@@ -21,7 +21,7 @@ EXAMPLE = CHECKOUT / "examples" / "plugin"
 
 @pytest.fixture(scope="module")
 def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The interpreter of a new environment that has the plug-in, and all else from the one that runs the tests."""
+    """The interpreter of a new environment with the plug-in and the packages of the test environment."""
     folder = tmp_path_factory.mktemp("plugin") / "env"
     subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
     installed = folder / Path(sysconfig.get_path("purelib")).relative_to(sys.prefix)

@@ -161,7 +161,7 @@ def test_the_parts_are_noted_and_those_of_other_programs_stay(tmp_path):
 
 
 def noted_before(made: ParquetRecorder, parts: int) -> dict[int, str]:
-    """What is noted when the first of the parts that go is removed: never more than there is."""
+    """The noted parts when the first part is removed: never more than exist."""
     seen: list[dict[int, str]] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(type(made.folder), "unlink", lambda path, **options: seen.append(noted(made.folder)))

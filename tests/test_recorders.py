@@ -1,4 +1,4 @@
-"""TensorBoard and Weights & Biases beside the tables: read back from their own files."""
+"""TensorBoard and Weights & Biases, in addition to the tables; read back from their files."""
 
 import json
 import struct
@@ -63,7 +63,7 @@ def test_names_that_users_know():
 
 
 def test_numbers_of_a_lane():
-    """3 steps of 4 envs, 2 frames each: global step 12, 24 frames. What is not finite is left out."""
+    """3 steps of 4 envs, 2 frames each: global step 12, 24 frames. Numbers that are not finite are left out."""
     evaluated = Evaluated(0, ("pong", "qbert"), {"episodic_return": np.array([np.nan, 9.0])})
     given = chunk(13, loss=[0.5, np.nan], diverged=(-1, -1), evaluations=(evaluated,))
     curves = trackers.Curves(job())
@@ -143,7 +143,7 @@ def test_tensorboard_files(tmp_path):
     assert "monitors/dormant_units" not in other.points
 
 
-def test_tensorboard_of_a_program_that_begins_anew_has_no_point_twice(tmp_path):
+def test_tensorboard_of_a_restarted_program_has_no_duplicate_points(tmp_path):
     """Killed before the first checkpoint; the files of another program stay."""
     pytest.importorskip("tensorboardX")
     other = trackers.TensorBoard(tmp_path, job()._replace(arm="other"), Position())
@@ -298,7 +298,7 @@ def test_wandb_that_refuses(tmp_path, offline, monkeypatch):
 
 
 def test_wandb_without_an_account(tmp_path, monkeypatch):
-    """It is asked for before anything is planned or written; offline it is not asked for."""
+    """An account is checked before anything is planned or written; offline none is needed."""
     wandb = pytest.importorskip("wandb")
     mode = ["online"]
 
@@ -334,7 +334,7 @@ def test_tables_are_written_often_at_first_and_then_seldom(monkeypatch):
 
 
 def test_parts_without_a_checkpoint_are_made_again(tmp_path, monkeypatch):
-    """Killed in the middle of the only visit, after parts that no checkpoint knows: nothing is lost or doubled."""
+    """Killed in the middle of the only visit, after parts that no checkpoint knows: nothing is lost or duplicated."""
     stream = {**tiny.document()["stream"], "tasks": 1, "steps_per_task": 40}
     experiment = tiny.experiment(stream=stream, seeds=1, monitors=[])
     laboratory = crashes.Laboratory(experiment)

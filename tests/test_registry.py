@@ -1,4 +1,4 @@
-"""Names -> factories, what members say of themselves, and plug-ins of other packages."""
+"""Names -> factories, metadata of members, and plug-ins of other packages."""
 
 import importlib
 import importlib.metadata

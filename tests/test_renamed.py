@@ -1,4 +1,4 @@
-"""Old names in configs are read as the new ones, and one line says so."""
+"""Old names in configs are read as the new ones, with one line of notice."""
 
 import json
 import warnings
@@ -213,7 +213,7 @@ def test_a_member_that_was_renamed() -> None:
 
 
 def test_a_run_of_older_names_goes_on_and_is_compared(tmp_path: Path) -> None:
-    """Its config says `told`; what it computes is the same."""
+    """Its config has `told`; the run is the same."""
     experiment = tiny.experiment(arms={"a": {"task_aware": True}, "b": {}})
     for place in (tmp_path / "old", tmp_path / "new"):
         launch.run(experiment, place)

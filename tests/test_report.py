@@ -177,7 +177,7 @@ CONTROLLED, ALONE = {"x": "fresh", "fresh": None}, {"x": None}
         (falling(-0.08, 0.0, 0.1), CONTROLLED, "keeps"),
         (falling(-0.1, 0.0, 0.1), CONTROLLED, "open"),
         (falling(math.nan, -0.2, math.nan), CONTROLLED, "open"),
-        (row(change=math.nan), CONTROLLED, ""),  # the control is not there yet
+        (row(change=math.nan), CONTROLLED, ""),  # the control has not reached it yet
         (row(arm="fresh", change=math.nan), CONTROLLED, "control"),
         (row(last=math.nan, seeds=0), CONTROLLED, "unfinished"),
         (row(last=math.nan, seeds=0, diverged=4), CONTROLLED, "diverged"),
@@ -543,7 +543,7 @@ def test_tasks_with_scales_of_their_own_can_be_chosen(tmp_path):
 
 
 def test_intervals_end_at_the_bounds_of_their_number_and_means_stay():
-    """Accuracies in [0, 1]: a difference lies in [-1, 1], a difference of differences in [-2, 2]."""
+    """Accuracies in [0, 1]: a difference is in [-1, 1], a difference of differences in [-2, 2]."""
     row = {}
     for name, mean in (("first", 0.95), ("last", 0.1), ("gap", -0.9), ("own", -0.85), ("change", -1.5)):
         row |= {name: mean, f"{name}_low": mean - 3, f"{name}_high": mean + 3}

@@ -75,7 +75,7 @@ def test_a_monitor_may_be_null_throughout_a_part(tmp_path):
     np.testing.assert_array_equal(results.load(folder)["rank"], [np.nan, np.nan, 3, 4])
 
 
-def test_several_runs_are_told_apart(tmp_path):
+def test_several_runs_are_distinguished(tmp_path):
     plan, other = two_visits(["a", "b"]), two_visits(["c", "a"])
     write_arms(tmp_path / "one", plan, {"a": np.ones((2, 4)), "b": np.ones((2, 4))})
     write_arms(tmp_path / "two", other, {"a": np.zeros((2, 4))})
@@ -152,7 +152,7 @@ def test_the_folder_of_the_runs_names_one_of_them(tmp_path):
 
 
 def test_performance_is_the_mean_over_steps_and_its_end_over_the_last_tenth(tmp_path):
-    # One visit of 30 steps in records of 12, 12 and 6 steps: the last tenth, 3 steps, lies in the third.
+    # One visit of 30 steps in records of 12, 12 and 6 steps: the last tenth, 3 steps, is in the third.
     plan = made.plan(["a"], tasks=["t"], visits=[(0, 30)])
     table = results.visits(write_arms(tmp_path / "run", plan, {"a": [[1.0, 2.0, 4.0]]}, seeds=[7], every=12))
     assert table.iloc[0][["lane", "seed", "visit", "task"]].tolist() == [0, 7, 0, "t"]
@@ -331,7 +331,7 @@ def test_without_the_control_there_is_no_gap(tmp_path):
     assert np.isnan(renamed.loc["baseline", "closed"])  # it is above its control
 
 
-def test_a_stream_of_one_visit_is_told_as_a_whole_and_at_its_end(tmp_path):
+def test_a_stream_of_one_visit_is_summarised_as_a_whole_and_at_its_end(tmp_path):
     plan = made.plan(["a"], tasks=["t"], visits=[(0, 20)])
     rewards = {"a": np.stack([np.arange(10.0), np.arange(10.0) + 2])}  # ten records of two steps
     folder = write_arms(tmp_path / "run", plan, rewards, every=2)

@@ -1,4 +1,4 @@
-"""The loop: compilations, independence of lanes, divergence, switches, books."""
+"""The training loop: compilations, independence of lanes, divergence, switches, episode statistics."""
 
 import agent_cases
 import jax
@@ -94,9 +94,7 @@ def test_an_episode_of_more_rewards_than_a_float_counts():
     under_way = float(carry.episode_return.value[0, 0])
     total = found["episodic_return"] * found["episodes"]
     assert found["episodes"] > 20
-    assert (
-        abs(total - (2**24 + rewards - under_way)) <= 4
-    )  # as far as float32 can say; the first episode alone has more
+    assert abs(total - (2**24 + rewards - under_way)) <= 4  # within float32 precision; the first episode alone has more
 
 
 def test_seeds_differ(whole):
@@ -125,7 +123,7 @@ def test_arms_see_the_same_stream_and_start_from_the_same_parameters():
     assert not np.array_equal(first_visit[0]["loss"][4:], first_visit[1]["loss"][4:])
 
 
-def test_the_fresh_control_starts_every_visit_as_a_newborn():
+def test_the_fresh_control_starts_every_visit_as_a_fresh_agent():
     arms = {"fresh": {"task_aware": True, "interventions": [{"kind": "reset", "when": "switch"}]}}
     run = run_of(width=1, arms=arms, seeds=1)
     chunks = run.chunks()

@@ -53,7 +53,7 @@ def test_low_may_be_best():
         results.select(sweep(SWEEP), [0, 1], by="optimality_gap", best="lowest")
 
 
-def test_the_end_of_a_range_is_told():
+def test_the_end_of_a_range_is_reported():
     cells = {(rate, 0.0): [rate] * 4 for rate in (0.1, 0.2, 0.3)}
     found = results.select(sweep({"a": cells, "b": SWEEP["a"], "c": SWEEP["b"]}), [0, 1]).chosen
     assert found["at_edge"].tolist() == [RATE, "", ""]  # of two values each is an end

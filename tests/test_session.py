@@ -1,4 +1,4 @@
-"""A run that ends at any moment and is resumed leaves the tables of a run that never ended."""
+"""A run that is killed at any moment and resumed writes the tables of an uninterrupted run."""
 
 import errno
 import itertools
@@ -34,14 +34,14 @@ def laboratory():
 
 @pytest.fixture(scope="module")
 def whole(laboratory, tmp_path_factory):
-    """The tables of the run that never ended."""
+    """The tables of the uninterrupted run."""
     run = tmp_path_factory.mktemp("whole") / "run"
     laboratory.run(run)
     return tables(run)
 
 
 def test_the_run_that_never_ended(whole):
-    """What the others are compared with holds all there is to hold."""
+    """The reference tables are complete."""
     metrics, lanes = whole["wide"]
     assert len(metrics) == 2 * 2 * 4  # widths, seeds, chunks
     assert lanes["lane"].tolist() == [0, 1, 2, 3]
@@ -82,7 +82,7 @@ def test_killed_at_any_moment_then_resumed(laboratory, whole, tmp_path, stride):
 
 @pytest.mark.parametrize("life", [17, 23, 41])
 def test_killed_again_and_again(laboratory, whole, tmp_path, life):
-    """Every resumed run is killed as well: what was reached is never lost, so it comes to its end."""
+    """Every resumed run is killed too; progress is never lost, so the run finishes."""
     run, lives = tmp_path / "run", 0
     resume = False
     while laboratory.killed(run, life, resume=resume):
@@ -94,7 +94,7 @@ def test_killed_again_and_again(laboratory, whole, tmp_path, life):
 
 
 def test_killed_while_an_earlier_run_is_replaced(laboratory, whole, tmp_path):
-    """What is half removed is never resumed; ``--force`` finishes the job."""
+    """A half-removed run is never resumed; ``--force`` finishes its removal."""
     earlier, run = tmp_path / "earlier", tmp_path / "run"
     laboratory.killed(earlier, 70)
     assert {"wide", "hot"} < {path.name for path in earlier.iterdir()}
@@ -185,7 +185,7 @@ def test_a_second_signal_acts_at_once(monkeypatch):
 
 @pytest.mark.parametrize("number", OTHERS)
 def test_another_signal_is_no_second_one(number):
-    """A scheduler's warning, then its SIGTERM: the code is the first one's."""
+    """A scheduler's warning, then its SIGTERM; the exit code is that of the first signal."""
     with stop_on_signals() as stop:
         os.kill(os.getpid(), number)
         os.kill(os.getpid(), signal.SIGTERM)
@@ -240,7 +240,7 @@ CODES = [errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EFBIG, errno.
 
 
 def test_a_write_that_fails_at_any_place(laboratory, whole, tmp_path):
-    """Told in two lines, in the status too; what was saved is kept, and the run goes on to the same tables."""
+    """The error has two lines and is in the status; saved data are kept, and the resumed run writes the same tables."""
     states = []
     for first in itertools.count(2, 3):  # 0 and 1 are the plan and the config, before the run begins
         run, disk = tmp_path / str(first), Full(first, CODES[first % len(CODES)])
@@ -325,7 +325,7 @@ def test_a_live_run_is_refused_to_others_and_can_be_read(laboratory, whole, tmp_
 
 @pytest.mark.parametrize("options", [{}, {"resume": True}])
 def test_a_run_that_begins_while_another_one_is_planned(laboratory, whole, tmp_path, monkeypatch, options):
-    """The folder was free when it was looked at: it is looked at again under the lock."""
+    """The folder was free when it was checked, so it is checked again under the lock."""
     run, planned = tmp_path / "run", launch._planned
 
     def slowly(*args: Any) -> launch.Plan:
@@ -438,7 +438,7 @@ def test_emulators_are_killed_at_any_moment_then_resumed(walkers, tmp_path):
 
 
 @pytest.mark.parametrize("chunk", [1, 3, 4, 7])
-def test_emulators_are_told_to_stop_within_a_visit(walkers, tmp_path, chunk):
+def test_emulators_are_stopped_within_a_visit(walkers, tmp_path, chunk):
     walkers.run(tmp_path / "whole")
     run = tmp_path / "run"
     with pytest.raises(Interrupted):

@@ -1,4 +1,4 @@
-"""The site of docs/: it builds without a warning, fetches nothing when it is read; the JSON schema of a config."""
+"""The site of docs/: it builds without warnings and loads nothing from elsewhere; the JSON schema of a config."""
 
 import json
 import re

@@ -21,7 +21,7 @@ def test_a_small_config_runs_to_its_end(path, tmp_path):
     try:
         planned = launch.plan(experiment)
     except UserError as error:
-        pytest.skip(str(error))  # a suite lacks something of this system, and says so
+        pytest.skip(str(error))  # a suite reports a missing system library
     run = launch.run(experiment, tmp_path / "run")
     metrics = results.load(run)
     steps = sum(visit.steps for visit in planned.spec.visits)

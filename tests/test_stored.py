@@ -1,4 +1,4 @@
-"""Tables and JSON that know whether they are as they were written."""
+"""Tables and JSON with checksums."""
 
 import zlib
 

@@ -1,4 +1,4 @@
-"""What ``tests/stress/kills.py`` calls equal, and where it says that a process was; it runs by itself, for minutes."""
+"""How ``tests/stress/kills.py`` compares tables and locates processes; the script itself takes minutes."""
 
 import importlib.util
 import json

@@ -1,4 +1,4 @@
-"""A method either changes what an agent learns or is refused by name: none is accepted and then without effect."""
+"""A method either changes what an agent learns or is refused by name; none is accepted without effect."""
 
 import functools
 from typing import Any
@@ -19,11 +19,11 @@ from plasticity.optim.schedules import linear
 SOON = ("classifier",)  # now; the others are slow tests
 STEPS = {"dqn": 16, "c51": 16, "rainbow": 16, "stream_dqn": 10}  # of a visit, in which everything acts at least once
 
-RELATIVE, ABSOLUTE = 1e-4, 1e-6  # another program rounds otherwise, which is no effect
+RELATIVE, ABSOLUTE = 1e-4, 1e-6  # another program rounds differently, which is not an effect
 
 
 def life(name: str, *methods: Intervention) -> list[np.ndarray]:
-    """Everything the agent has learned and all that it recorded, after two visits with a switch between."""
+    """Everything that the agent has learned and recorded after two visits with a switch between them."""
     steps = STEPS.get(name, 10)
     stream = source(name, visits=2, steps=steps)
     made = agent(

@@ -73,7 +73,7 @@ def test_schedules_by_hand(schedule: schedules.Schedule, expected: list[float]) 
 
 
 def test_the_largest_count_is_no_beginning() -> None:
-    """Where a count has stopped at 2^31 - 1 the step size is that of the end, not 0."""
+    """At a saturated count, 2^31 - 1, the step size is that of the end, not 0."""
     last = jnp.int32(2**31 - 1)
     for steps in (0, 5):
         assert float(schedules.warm_up(schedules.constant(0.25), steps)(last)) == 0.25

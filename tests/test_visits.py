@@ -1,4 +1,4 @@
-"""The order and the length of visits, and who is told of them."""
+"""The order and length of visits, and which arms may know of them."""
 
 import math
 
@@ -90,7 +90,7 @@ def test_a_run_records_the_task_of_each_lane(tmp_path):
     assert len({tuple(order) for order in orders.tolist()}) > 1
 
 
-def test_the_resolved_experiment_keeps_schedule_and_told():
+def test_the_resolved_experiment_keeps_schedule_and_task_aware():
     given = {"order": "shuffled", "visits": [0, "labels_1"], "steps": [20, 40], "cycles": 2}
     experiment = tiny.experiment(schedule=given, task_aware=True, arms={"a": {}, "b": {"task_aware": False}})
     resolved = experiment.resolve()
@@ -122,7 +122,7 @@ def test_what_does_not_fit_is_refused(changes, message):
         launch.plan(tiny.experiment(**changes))
 
 
-def test_an_agent_whose_normaliser_begins_anew_must_be_told():
+def test_an_agent_whose_normaliser_is_reset_must_be_task_aware():
     streaming = {"kind": "stream_q", "network": {"kind": "mlp", "widths": [8]}, "normalise": "switch"}
     stream = {"kind": "catch", "rows": 3, "tasks": 2, "steps_per_task": 20}
     settings = {"agent": streaming, "stream": stream, "monitors": [], "seeds": 1}
@@ -131,7 +131,7 @@ def test_an_agent_whose_normaliser_begins_anew_must_be_told():
     assert launch.plan(tiny.experiment(**settings, task_aware=True)).describe()["arms"][0]["task_aware"]
 
 
-def test_whoever_is_told_or_has_a_single_visit_may_know():
+def test_task_aware_arms_and_single_visits_are_allowed():
     assert launch.plan(tiny.experiment(arms={"fresh": {**FRESH, "task_aware": True}})).jobs
     assert launch.plan(tiny.experiment(arms={"fresh": FRESH}, task_aware=True)).jobs
     assert launch.plan(tiny.experiment(arms={"fresh": FRESH}, schedule={"visits": [0]})).jobs

@@ -1,4 +1,4 @@
-"""A run seen from outside: what the files say, and the frame that is drawn of it."""
+"""The live view of a run: its files and the frame drawn from them."""
 
 import contextlib
 import io
@@ -99,8 +99,8 @@ def test_a_status_that_cannot_be_read(run, text):
     assert watch.Watcher(run).look(NOW).arms[1].state == "waiting"
 
 
-def test_what_is_missing_of_an_arm_that_has_begun_is_named(run):
-    """And nothing of one that has not."""
+def test_missing_files_of_a_started_arm_are_named(run):
+    """Nothing is reported for an arm that has not started."""
     part(run, 0, [10], [0.5])
     (run / "sweep" / "status.json").unlink()
     damaged = watch.Watcher(run).look(NOW).damaged
@@ -154,7 +154,7 @@ def test_diverged_lanes(run):
     assert watch.Watcher(run).look(NOW).arms[1].diverged == 1
 
 
-# What is shown.
+# The frame.
 
 
 def shown(run: Path, now: float = NOW, width: int = 80) -> list[str]:

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Mapping
 
 from plasticity.envs.base import StreamFactory
+from plasticity.envs.transforms.observations import frame_stack, observation_dropout, observation_noise
 from plasticity.envs.transforms.permutations import permute_actions, permute_observations
 from plasticity.envs.transforms.rewards import clip_reward, delay_reward, flip_reward, scale_reward
-from plasticity.envs.transforms.sight import frame_stack, observation_dropout, observation_noise
 from plasticity.envs.transforms.sticky import sticky_actions
 
 TRANSFORMS: Mapping[str, Callable[..., Callable[[StreamFactory], StreamFactory]]] = {

@@ -1,8 +1,9 @@
 """Common base of the transforms: a wrapper around a stream, defined by functions of one lane.
 
-A transform's *problem* depends on its *index* and the lane's data key. With ``per: task`` the index is the stream's
-task. With ``per: visit`` every visit becomes a task: the wrapped stream still gets its own task, and the index follows
-from the transformed stream's task, so visits may be repeated in any order (``plasticity.engine.visits.scheduled``).
+A transform's *problem* depends on an *index* and the lane's data key. With ``per: task`` the index is the stream's
+task. With ``per: visit`` every visit becomes a task of its own. The wrapped stream still receives its original task.
+The index is derived from the new task, so a schedule can repeat visits in any order
+(``plasticity.engine.visits.scheduled``).
 """
 
 import zlib
@@ -25,7 +26,7 @@ Transform = Callable[[StreamFactory], StreamFactory]
 Done = Array | None  # completed fraction of the change, float32; None: always all of it
 
 TRANSFORM = 1000  # folded into a lane's data key; below it: ``envs.base`` and ``plasticity.engine.visits``
-PROBLEM, OPENING, ACTION, SIGHT = range(4)  # tags for keys derived from the key of one transform
+PROBLEM, OPENING, ACTION, OBSERVATION = range(4)  # tags for keys derived from the key of one transform
 
 
 class LaneTransform(NamedTuple):
@@ -98,7 +99,7 @@ def divided(spec: StreamSpec, per: Per, period: int | None = None) -> Division:
     names = tuple(spec.tasks[task] if once else f"{spec.tasks[task]}_{i}" for task, i in pairs)
     number = {pair: i for i, pair in enumerate(pairs)}
     visits = tuple(VisitPlan(number[pair], plan.steps) for pair, plan in zip(visited, spec.visits, strict=True))
-    usual = {plan.task: plan.steps for plan in reversed(visits)}  # as at the first visit to it
+    usual = {plan.task: plan.steps for plan in reversed(visits)}  # the length of the first visit to each task
     steps = np.array([usual.get(task, visits[0].steps) for task in range(len(pairs))], np.float32)
     return Division(spec._replace(tasks=names, visits=visits), inner, index, steps)
 
@@ -119,7 +120,7 @@ class Rule:
         return key
 
     def pose(self, key: Key, task: Array) -> tuple[Any, Any]:
-        """A lane's problem, and the duration of the change to it in env steps."""
+        """The problem of a lane, and the duration of the change to it in env steps."""
         own = self.problem_key(key) if self.problem_key else self.key(key, PROBLEM)
         span = jnp.asarray(np.float32(self.gradual) * self.plan.steps)[task] if self.gradual else ()
         return self.change.problem(own, jnp.asarray(self.plan.problem)[task]), span
@@ -165,7 +166,10 @@ def wrap(rule: Rule, stream: Stream, lanes: int) -> Stream:
             return rule.act(draw, problem, memory, actions, rule.done(span, clock.step_in_visit))
 
         def after(key: Key, problem: Any, memory: Any, span: Any, timestep: TimeStep, score: Any) -> Any:
-            draw, done = jax.random.fold_in(rule.key(key, SIGHT), clock.step), rule.done(span, clock.step_in_visit)
+            draw, done = (
+                jax.random.fold_in(rule.key(key, OBSERVATION), clock.step),
+                rule.done(span, clock.step_in_visit),
+            )
             return *rule.see(draw, problem, memory, timestep, done), rule.score(problem, score, done)
 
         _, problem, memory, span, _ = state
@@ -207,8 +211,8 @@ def between(numbers: tuple[Array, Array], done: Done) -> Array:
     return new if done is None else last + done * (new - last)
 
 
-def in_turn(values: Sequence[float]) -> Callable[[Key, Array], tuple[Array, Array]]:
-    """The problem of a number: its last and new values, ``values[index % n]``; at index 0 both are the first."""
+def cycled(values: Sequence[float]) -> Callable[[Key, Array], tuple[Array, Array]]:
+    """The problem of a number: its previous and new values, ``values[index % n]``; at index 0 both are the first."""
 
     def problem(key: Key, index: Array) -> tuple[Array, Array]:
         del key
@@ -219,7 +223,7 @@ def in_turn(values: Sequence[float]) -> Callable[[Key, Array], tuple[Array, Arra
 
 
 def listed_values(key: str, value: Values, low: float, high: float, allowed: str) -> tuple[float, ...]:
-    """Return one or several numbers as a tuple. ``ValueError`` if there is none, or one outside ``[low, high]``."""
+    """Return one or several numbers as a tuple. ``ValueError`` for no number or one outside ``[low, high]``."""
     values = tuple(value) if isinstance(value, Sequence) else (value,)
     if not values or not all(low <= each <= high for each in values):
         raise ValueError(f"{key}: {shown(value)} is not allowed; must be {allowed}, or a list of such numbers")
@@ -244,5 +248,5 @@ def check_rewarded(kind: str, spec: StreamSpec) -> None:
     if isinstance(spec.observation, Supervised):
         raise ValueError(
             f"{kind}: not allowed on a supervised stream, where the reward is the {spec.reward_name} of a prediction; "
-            "it needs a stream of actions and rewards"
+            "it needs a stream with actions and rewards"
         )

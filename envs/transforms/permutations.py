@@ -19,11 +19,11 @@ from plasticity.envs.transforms.base import (
     by_values,
     check_gradual,
     check_rewarded,
+    cycled,
     divided,
-    in_turn,
     transformed,
 )
-from plasticity.envs.transforms.sight import Alter, frame_of, seeing
+from plasticity.envs.transforms.observations import Alter, frame_of, observation_change
 
 SIGNS = (1.0, -1.0)  # of real-valued actions
 WHEN = 1  # folded into a permutation's key for the times at which places change
@@ -73,7 +73,7 @@ def permuted_places(spec: StreamSpec, channels: bool) -> tuple[int, Alter]:
     """The number of places to permute, and the function that shows place ``order[i]`` at place ``i``."""
     shape = frame_of(spec).shape
     if channels and len(shape) < 3:
-        raise ValueError(f"what: channels is not allowed; it needs images with channels, but this stream has {shape}")
+        raise ValueError(f"what: channels is not allowed; it needs images with channels, got shape {shape}")
     size = shape[-1] if channels else math.prod(shape)
 
     def alter(draw: Key, problem: Any, seen: Array, done: Done) -> Array:
@@ -89,22 +89,22 @@ def observations_change(
     spec: StreamSpec, channels: bool = False, first: int = 0, gradual: float = 0.0
 ) -> LaneTransform:
     size, alter = permuted_places(spec, channels)
-    memory, see = seeing(spec, alter)
+    memory, see = observation_change(spec, alter)
     return LaneTransform(problem=orders(size, first, gradual), memory=memory, see=see)
 
 
 def actions_change(spec: StreamSpec, first: int = 0, gradual: float = 0.0) -> LaneTransform:
-    """Permute discrete actions; flip the sign of real-valued ones in every second problem."""
+    """Permute discrete actions; flip the sign of real-valued actions in every second problem."""
 
     def permuted(draw: Key, problem: Any, memory: Any, action: Array, done: Done) -> tuple[Any, Array]:
         return memory, order_of(problem, done)[action]
 
-    def turned(draw: Key, problem: Any, memory: Any, action: Array, done: Done) -> tuple[Any, Array]:
+    def flipped(draw: Key, problem: Any, memory: Any, action: Array, done: Done) -> tuple[Any, Array]:
         return memory, between(problem, done) * action
 
     if spec.discrete:
         return LaneTransform(problem=orders(spec.actions, first, gradual), act=permuted)
-    return LaneTransform(problem=in_turn(SIGNS[first:] + SIGNS[:first]), act=turned)
+    return LaneTransform(problem=cycled(SIGNS[first:] + SIGNS[:first]), act=flipped)
 
 
 @metadata(
@@ -125,12 +125,12 @@ def permute_observations(
     identity, drawn from the lane's data key. Goodfellow et al. 2013, "An Empirical Investigation of Catastrophic
     Forgetting in Gradient-Based Neural Networks".
 
-    All settings are static. ``what``: the places of the flattened observation, or the last axis of an image. Stacked
-    frames are all permuted alike; on a supervised stream the input is permuted. ``per``: k is the number of the visit,
-    and every visit becomes its own task, or k is the number of the stream's task. ``first``: whether k = 0 is standard
-    or permuted too. ``gradual``: the fraction of the visit over which places change one by one, at uniformly
-    distributed times, starting from ``order_{k-1}``; 0: all at once. It is a fraction of the visit's length as planned
-    by the stream.
+    All settings are static. ``what``: the places of the flattened observation, or the last axis of an image. All
+    frames of a stack are permuted in the same way; on a supervised stream the input is permuted. ``per``: k is the
+    number of the visit, and every visit becomes its own task, or k is the number of the stream's task. ``first``:
+    whether k = 0 is standard or permuted too. ``gradual``: the fraction of the visit over which places change one by
+    one, at uniformly distributed times, starting from ``order_{k-1}``; 0: all at once. It is a fraction of the visit's
+    length as planned by the stream.
 
     ``ValueError`` for channels without images, a fraction out of range and observations of several arrays. The paper
     draws permutations independently, which gives the same distribution.
@@ -159,7 +159,7 @@ def permute_actions(
 
     ``order_k`` and the settings, all static, are as in :func:`permute_observations`. Real-valued actions have the
     opposite sign at every second k, and visits with the same task and sign are one task. With ``gradual``, the factor
-    goes from the last sign to the new one, and every visit is its own task.
+    changes linearly from the last sign to the new one, and every visit is its own task.
 
     ``ValueError`` for a fraction out of range and on a supervised stream. Juliani, Ash 2024, "A Study of Plasticity
     Loss in On-Policy Deep Reinforcement Learning", change observations and layouts; this transform changes actions.

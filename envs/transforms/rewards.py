@@ -20,8 +20,8 @@ from plasticity.envs.transforms.base import (
     by_values,
     check_gradual,
     check_rewarded,
+    cycled,
     divided,
-    in_turn,
     listed_values,
     transformed,
 )
@@ -30,11 +30,11 @@ Delay = Annotated[int, Field(ge=0, le=1_000_000)]
 Reward = Callable[[Any, Array, Done], Array]  # problem, rewards [E], done -> rewards [E]
 
 
-def raw(problem: Any, score: Array, done: Done) -> Array:
+def unchanged_score(problem: Any, score: Array, done: Done) -> Array:
     return score
 
 
-def rewarding(reward: Reward) -> Callable[..., tuple[Any, TimeStep]]:
+def reward_change(reward: Reward) -> Callable[..., tuple[Any, TimeStep]]:
     """The ``see`` of a change that affects only the reward; FIRST has no reward."""
 
     def see(draw: Key, problem: Any, memory: Any, timestep: TimeStep, done: Done) -> tuple[Any, TimeStep]:
@@ -48,7 +48,7 @@ def product(problem: Any, reward: Array, done: Done) -> Array:
     return between(problem, done) * reward
 
 
-def ranged(spec: StreamSpec, *limits: float) -> StreamSpec:
+def with_reward_range(spec: StreamSpec, *limits: float) -> StreamSpec:
     """Set the reward range of ``spec`` to that of ``limits`` and 0; the recorded performance keeps its range."""
     recorded = spec.score_range or spec.reward_range
     return spec._replace(reward_range=(min(0.0, *limits), max(0.0, *limits)), score_range=recorded)
@@ -62,7 +62,7 @@ def scale_reward(*, factor: Values = 1.0, per: Per = "visit", gradual: float = 0
     stream's tasks. Visits with the same task and factor are one task. ``gradual``: the fraction of the visit over which
     it changes linearly from the last value to the new one; every visit is then its own task.
 
-    ``ValueError`` for factors that are not greater than 0 (see :func:`flip_reward`), a fraction out of range and on a
+    ``ValueError`` for factors that are not positive (see :func:`flip_reward`), a fraction out of range and on a
     supervised stream.
     """
     check_gradual(gradual)
@@ -72,8 +72,10 @@ def scale_reward(*, factor: Values = 1.0, per: Per = "visit", gradual: float = 0
         check_rewarded("scale_reward", source.spec)
         if values == (1.0,):
             return source
-        spec = ranged(source.spec, *(value * limit for value in values for limit in source.spec.reward_range))
-        change = LaneTransform(problem=in_turn(values), see=rewarding(product), score=raw)
+        spec = with_reward_range(
+            source.spec, *(value * limit for value in values for limit in source.spec.reward_range)
+        )
+        change = LaneTransform(problem=cycled(values), see=reward_change(product), score=unchanged_score)
         return transformed("scale_reward", source, by_values(spec, per, values, gradual), change, gradual)
 
     return apply
@@ -97,8 +99,8 @@ def clip_reward(*, low: float = -1.0, high: float = 1.0) -> Transform:
 
     def apply(source: StreamFactory) -> StreamFactory:
         check_rewarded("clip_reward", source.spec)
-        spec = ranged(source.spec, *(min(max(limit, low), high) for limit in source.spec.reward_range))
-        change = LaneTransform(see=rewarding(clipped), score=raw)
+        spec = with_reward_range(source.spec, *(min(max(limit, low), high) for limit in source.spec.reward_range))
+        change = LaneTransform(see=reward_change(clipped), score=unchanged_score)
         return transformed("clip_reward", source, divided(spec, "task"), change)
 
     return apply
@@ -118,11 +120,11 @@ def flip_reward(*, per: Per = "visit", gradual: float = 0.0) -> Transform:
 
     def apply(source: StreamFactory) -> StreamFactory:
         check_rewarded("flip_reward", source.spec)
-        spec = ranged(source.spec, *(sign * limit for sign in signs for limit in source.spec.reward_range))
+        spec = with_reward_range(source.spec, *(sign * limit for sign in signs for limit in source.spec.reward_range))
         low, high = source.spec.score_range or source.spec.reward_range
         spec = spec._replace(score_range=(min(low, -high), max(high, -low)))
-        spec = spec._replace(alike=False)  # a good return is high in one task and low in another
-        change = LaneTransform(problem=in_turn(signs), see=rewarding(product), score=product)
+        spec = spec._replace(alike=False)  # good returns are high in one task and low in another
+        change = LaneTransform(problem=cycled(signs), see=reward_change(product), score=product)
         return transformed("flip_reward", source, by_values(spec, per, signs, gradual), change, gradual)
 
     return apply
@@ -157,9 +159,9 @@ def delay_reward(
         check_rewarded("delay_reward", source.spec)
         if values == (0,):
             return source
-        spec = ranged(source.spec, *(limit * places for limit in source.spec.reward_range))
+        spec = with_reward_range(source.spec, *(limit * places for limit in source.spec.reward_range))
         change = LaneTransform(
-            problem=in_turn(values), memory=lambda: jnp.zeros((spec.envs, places)), see=see, score=raw
+            problem=cycled(values), memory=lambda: jnp.zeros((spec.envs, places)), see=see, score=unchanged_score
         )
         return transformed("delay_reward", source, by_values(spec, per, values, 0.0), change)
 

@@ -18,7 +18,7 @@ from plasticity.envs.transforms.base import (
     by_values,
     check_gradual,
     check_rewarded,
-    in_turn,
+    cycled,
     listed_values,
     transformed,
 )
@@ -29,7 +29,7 @@ from plasticity.envs.transforms.base import (
     example={"probability": [0.0, 0.25]},
 )
 def sticky_actions(*, probability: Values = 0.25, per: Per = "visit", gradual: float = 0.0) -> Transform:
-    """With a given probability the last executed action is repeated instead of the chosen one.
+    """With a given probability, the last executed action is repeated in place of the chosen action.
 
     Machado et al. 2018, "Revisiting the Arcade Learning Environment: Evaluation Protocols and Open Problems for General
     Agents". All settings are static. ``probability``: a number, or a list to cycle through: at each visit, or
@@ -38,7 +38,8 @@ def sticky_actions(*, probability: Values = 0.25, per: Per = "visit", gradual: f
     task.
 
     ``ValueError`` for probabilities outside [0, 1], a fraction out of range and on a supervised stream. The paper's
-    emulator draws for each frame. Here the draw is per step, and the first action of an episode is always executed.
+    emulator draws once per frame. Here the draw is once per step, and the first action of an episode is always
+    executed.
     """
     check_gradual(gradual)
     values = listed_values("probability", probability, 0.0, 1.0, "in [0, 1]")
@@ -46,8 +47,8 @@ def sticky_actions(*, probability: Values = 0.25, per: Per = "visit", gradual: f
     def act(draw: Key, problem: Any, memory: Any, action: Array, done: Done) -> tuple[Any, Array]:
         last, opened = memory
         sticks = ~opened & (jax.random.uniform(draw, opened.shape) < between(problem, done))
-        chosen = jnp.where(sticks.reshape(-1, *(1 for _ in action.shape[1:])), last, action).astype(last.dtype)
-        return (chosen, opened), chosen
+        executed = jnp.where(sticks.reshape(-1, *(1 for _ in action.shape[1:])), last, action).astype(last.dtype)
+        return (executed, opened), executed
 
     def see(draw: Key, problem: Any, memory: Any, timestep: TimeStep, done: Done) -> tuple[Any, TimeStep]:
         return (memory[0], timestep.step_type == FIRST), timestep
@@ -62,7 +63,7 @@ def sticky_actions(*, probability: Values = 0.25, per: Per = "visit", gradual: f
         def memory() -> tuple[Array, Array]:
             return jnp.zeros((spec.envs, *shape), dtype), jnp.ones(spec.envs, bool)
 
-        change = LaneTransform(problem=in_turn(values), memory=memory, act=act, see=see)
+        change = LaneTransform(problem=cycled(values), memory=memory, act=act, see=see)
         return transformed("sticky_actions", source, by_values(spec, per, values, gradual), change, gradual)
 
     return apply

@@ -41,7 +41,7 @@ class Transition(NamedTuple):
 
 
 def is_transition(transition: Transition) -> Array:
-    """bool[E]: False where ``current`` opens an episode: the pair joins two episodes and its action was ignored."""
+    """bool[E]: False where ``current`` starts an episode: the pair spans two episodes and its action was ignored."""
     return transition.current.step_type != FIRST
 
 
@@ -53,7 +53,7 @@ class Supervised(NamedTuple):
 
 
 class Clock(NamedTuple):
-    """Counters shared by all lanes of a program, int32 scalars, traced and NEVER batched (a batched predicate turns
+    """Counters shared by all lanes of a program, int32 scalars, traced and never batched (a batched predicate turns
     ``lax.cond`` into a select that runs both branches)."""
 
     step: Array  # index of the current env step, from 0, counted for each env since the start of the run
@@ -63,7 +63,7 @@ class Clock(NamedTuple):
 
 
 class Visit(NamedTuple):
-    """One stay in a task, as seen by a stream: int32 scalars, traced.
+    """A visit to a task, as a stream sees it: int32 scalars, traced.
 
     For ``Stream.reset`` the tasks may also be int32[W], one for each lane, if each lane has its own task order.
     """
@@ -71,11 +71,11 @@ class Visit(NamedTuple):
     number: Array
     task: Array
     eval_replica: Array | int = 0  # 0: for learning; others: the same problem with different randomness, for evaluation
-    elapsed: Array | int = 0  # env steps of the visit already past; not 0 if evaluation starts later
+    elapsed: Array | int = 0  # env steps since the visit began; above 0 if an evaluation starts in mid-visit
 
 
 class VisitPlan(NamedTuple):
-    """One stay in a task, as planned by the runner (static)."""
+    """A visit to a task, as the runner plans it (static)."""
 
     task: int  # index into StreamSpec.tasks
     steps: int  # env steps of each env
@@ -110,7 +110,7 @@ class Task(NamedTuple):
     step: Callable[[Key, State, Array, Any], tuple[State, Any, Array, Array, Array]]
     # key, state, action, params -> state, observation, reward, discount, last
     at: Callable[[Any, Array], Any] | None = None
-    # params, env steps since the visit began (int32) -> the current params, for a problem that changes gradually
+    # params, env steps since the visit began (int32) -> the current params; for problems that change gradually
 
 
 def reward_of(state: State, timestep: TimeStep) -> Array:
@@ -119,7 +119,7 @@ def reward_of(state: State, timestep: TimeStep) -> Array:
 
 
 class Stream(NamedTuple):
-    """A block of ``W`` lanes x ``E`` envs; arrays are ``[W, E, ...]``. Made by ``envs.base.vectorise`` or ``host``.
+    """``W`` lanes with ``E`` envs each; arrays are ``[W, E, ...]``. Made by ``envs.base.vectorise`` or ``host``.
 
     ``keys`` are the lanes' data keys, ``[W]``, the same for every step: a stream derives its own with ``fold_in``.
     ``block`` is the number of this block of lanes in the program (a host stream keeps a pool for each).
@@ -134,23 +134,23 @@ class Stream(NamedTuple):
     save: Callable[[], Mapping[str, np.ndarray]] = dict
     load: Callable[[Mapping[str, np.ndarray]], None] = lambda saved: None
     close: Callable[[], None] = lambda: None
-    emulated: bool = False  # it has emulators, which belong to one run
+    emulated: bool = False  # it has emulators, which only one run can use
 
 
 class Activation(NamedTuple):
     """One hidden layer's values on a batch, ``[B, ..., units]``; for a convolution ``[B, H, W, channels]``."""
 
-    pre: Array  # what enters the non-linearity (after normalisation)
-    post: Array  # what leaves it
+    pre: Array  # input of the non-linearity (after normalisation)
+    post: Array  # its output
 
 
 class Units(NamedTuple):
     """The wiring of one hidden layer, written by the network builder."""
 
     name: str  # key into the activations
-    source: ModulePath  # module whose output axis is these units: every leaf under it has the units on its last axis
-    sink: ModulePath  # module whose kernel's input axis (second to last) reads them; one Units per sink
-    owner: np.ndarray  # int[fan_in of sink]: which unit feeds each input row
+    source: ModulePath  # module that outputs these units: they are the last axis of every leaf under it
+    sink: ModulePath  # module that reads them, on its kernel's second to last axis; one Units per sink
+    owner: np.ndarray  # int[fan_in of sink]: the unit that feeds each input row
 
 
 class Network(NamedTuple):
@@ -180,7 +180,7 @@ class Learner(NamedTuple):
     params: Params
     target: Params  # () if there is no target network
     opt_state: optax.OptState
-    rest: Mapping[str, Any] = {}  # at a switch only: what else a new agent would have (replay, schedule, normaliser)
+    rest: Mapping[str, Any] = {}  # at a switch only: the other memory of an agent (replay, schedule, normaliser)
 
 
 class Context(NamedTuple):
@@ -195,8 +195,8 @@ class Context(NamedTuple):
     fresh: Callable[[Key], Learner]  # a fresh agent's Learner, `rest` included
     loss: Callable[[Params], Array]  # the task loss of the update's batch, without penalties; constant 0 at a switch
     reference: Callable[[], Any]
-    # observations [B, ...] drawn separately from the update's batch if the agent stores others (replay, rollout), else
-    # the batch itself; () at a switch
+    # observations [B, ...] sampled independently of the update's batch if the agent stores others (replay, rollout),
+    # otherwise the batch itself; () at a switch
 
 
 class Probe(NamedTuple):
@@ -210,9 +210,9 @@ class Probe(NamedTuple):
     clock: Clock
     observation: Any  # [B, ...]: the batch as the network receives it
     losses: Callable[[Params], Array]  # float32[B]: `loss` row by row; it is their mean over `valid`
-    valid: Array  # bool[B]: False for a pair that joins two episodes
-    scores: Callable[[Params, Any], Array]  # observations [B, ...] -> [B, n], the scores it decides by (see `meaning`)
-    meaning: Literal["values", "logits", "prediction"]  # static; of `scores`: of actions, of a distribution, of targets
+    valid: Array  # bool[B]: False for a pair that spans two episodes
+    scores: Callable[[Params, Any], Array]  # observations [B, ...] -> [B, n], the scores behind its decisions
+    meaning: Literal["values", "logits", "prediction"]  # of `scores` (static): action values, logits, predicted targets
     fresh: Callable[[Key], Learner]  # a fresh agent's Learner, `rest` included
 
 
@@ -225,7 +225,7 @@ class AgentState(NamedTuple):
 
 
 class Agent(NamedTuple):
-    """A learner of one lane. ``learn`` runs at every step, ``switch`` once at each task switch; nothing else writes."""
+    """A learner of one lane. ``learn`` runs at every step, ``switch`` at each task switch; only they change it."""
 
     init: Callable[[Key, TimeStep], AgentState]
     act: Callable[[Key, AgentState, Any, Clock], Array]  # observation [E, ...] -> actions [E, ...]
@@ -233,6 +233,6 @@ class Agent(NamedTuple):
     switch: Callable[[Key, AgentState, Clock], AgentState]
     probe: Callable[[AgentState, Transition, Clock], Probe]
     play: Callable[[Key, AgentState, Any, Array], Array]
-    # observation [E, ...], epsilon float32[] -> actions [E, ...]; for evaluation: nothing is explored but that with
-    # probability epsilon a discrete action is uniformly random
-    told: str = ""  # the setting through which the agent itself, apart from its intervention, acts at task switches
+    # observation [E, ...], epsilon float32[] -> actions [E, ...]; for evaluation: no exploration, except that a
+    # discrete action is uniformly random with probability epsilon
+    switch_setting: str = ""  # the agent's setting that acts at task switches, other than its interventions; "" if none

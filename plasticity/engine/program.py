@@ -37,7 +37,7 @@ from plasticity.engine.evaluation import Evaluation
 from plasticity.engine.lanes import LaneKeys, Placement, lane_keys
 from plasticity.engine.packing import Packed, pack
 from plasticity.engine.visits import own_task
-from plasticity.monitors.base import Monitor, together
+from plasticity.monitors.base import Monitor, merged_metrics
 
 Hyper = Mapping[str, Any]
 NEVER = -1
@@ -255,7 +255,7 @@ class Block(NamedTuple):
                 each = self.program.monitors[i]
                 states[i], found = each.monitor.measure(_fold(key, i), states[i], probe)
                 written.append((each.path, found))
-            metrics = together(written)
+            metrics = merged_metrics(written)
             alive = carry.diverged_at == NEVER
             return tuple(states), pack({name: jnp.where(alive, value, jnp.nan) for name, value in metrics.items()})
 

@@ -10,7 +10,7 @@ from plasticity.core.errors import check
 from plasticity.core.types import Array, Optimizer, Params
 from plasticity.interventions.base import Intervention
 from plasticity.optim.optimizers import wrap
-from plasticity.optim.step_sizes import needed
+from plasticity.optim.step_sizes import required_step_size
 
 
 @metadata(
@@ -57,7 +57,7 @@ def weight_decay(
 
     def decayed(optimizer: Optimizer) -> Optimizer:
         if per == "learning_rate":
-            needed(optimizer, "weight_decay with per=learning_rate")
+            required_step_size(optimizer, "weight_decay with per=learning_rate")
         return wrap(optimizer, after=transformation)
 
     return Intervention(optimizer=decayed)

@@ -13,7 +13,7 @@ from plasticity.core.errors import check
 from plasticity.core.types import Array, Optimizer, Params
 from plasticity.interventions.base import Intervention
 from plasticity.interventions.perturbation import Per, layer_numbers, noise_like, spread_out
-from plasticity.optim.step_sizes import carried, needed
+from plasticity.optim.step_sizes import forwarded, required_step_size
 
 BETAS = (0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999)
 LARGEST = 9.0  # erfi(9.1) still fits into float32, erfi(9.4) does not
@@ -81,7 +81,7 @@ def upgd(*, beta: BelowOne = 0.999, sigma: NonNegative = 0.001, weight_decay: No
         def update(gradients: Params, state: Utility, params: Params = None, **extra: Any) -> tuple[Params, Utility]:
             if extra.get("key") is None:
                 raise ValueError("upgd needs a key at every update of the optimizer")
-            eta = needed(optimizer, "upgd")(state.inner)
+            eta = required_step_size(optimizer, "upgd")(state.inner)
             # A separate key for the inner optimizer, in case it draws random numbers too.
             updates, inner = optimizer.update(
                 gradients, state.inner, params, **(extra | {"key": jax.random.fold_in(extra["key"], 1)})
@@ -222,6 +222,6 @@ def trac(*, betas: tuple[float, ...] = BETAS, start: Positive = 1e-8, eps: Posit
         def learning_rate(state: Tuned) -> Array:
             return state.scale * optimizer.learning_rate(state.inner)
 
-        return Optimizer(init, update, carried(optimizer, learning_rate))
+        return Optimizer(init, update, forwarded(optimizer, learning_rate))
 
     return Intervention(optimizer=wrapped)

@@ -14,7 +14,7 @@ from plasticity.core.types import Array, Context, Key, Learner, ModulePath, Netw
 from plasticity.interventions.base import Intervention, every
 from plasticity.interventions.base import when as conditionally
 from plasticity.interventions.resets import When, scheduled
-from plasticity.optim.step_sizes import carried
+from plasticity.optim.step_sizes import forwarded
 
 Noise = Literal["fresh", "gaussian", "initial"]
 Per = Literal["layer", "network"]
@@ -143,7 +143,7 @@ def scaled_by_layer(optimizer: Optimizer, per: Per) -> Optimizer:
     def learning_rate(state: Scaled) -> Array:
         return jnp.mean(state.factors) * optimizer.learning_rate(state.inner)
 
-    return Optimizer(init, update, carried(optimizer, learning_rate))
+    return Optimizer(init, update, forwarded(optimizer, learning_rate))
 
 
 def is_scaled(node: Any) -> bool:

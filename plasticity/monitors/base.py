@@ -21,9 +21,9 @@ def no_state(params: Params) -> State:
 class Monitor(NamedTuple):
     """A pair of functions, written for one lane; the runner vmaps and jits them.
 
-    ``init`` receives the initial parameters. ``measure`` turns a probe into named float32 scalars, periodically,
-    outside the training loop. ``ranges`` holds the smallest and largest possible value of bounded metrics, by name;
-    intervals in figures are cut there.
+    ``init`` receives the initial parameters. ``measure`` computes named float32 scalars from a probe, periodically,
+    outside the training loop. ``ranges`` maps bounded metrics to their smallest and largest possible values, where
+    figures cut off intervals.
     """
 
     measure: Callable[[Key, State, Probe], tuple[State, Metrics]]
@@ -44,32 +44,32 @@ def compose(*monitors: Monitor) -> Monitor:
             s, found = monitor.measure(jax.random.fold_in(key, i), s, probe)
             written.append((f"monitors.{i}", found))
             states.append(s)
-        return tuple(states), together(written)
+        return tuple(states), merged_metrics(written)
 
     return Monitor(measure, init, {name: limits for each in monitors for name, limits in each.ranges.items()})
 
 
-def together(written: Iterable[tuple[str, Metrics]]) -> Metrics:
-    """All metrics, from pairs of a monitor's path and what it wrote.
+def merged_metrics(written: Iterable[tuple[str, Metrics]]) -> Metrics:
+    """Merge the metrics of several monitors; ``written`` has pairs of a monitor's path and its metrics.
 
-    ``ValueError`` naming both monitors and the metric if two write the same one.
+    ``ValueError`` if two monitors write the same metric; it names both, and the metric.
     """
     metrics: dict[str, Array] = {}
     writers: dict[str, str] = {}
     for path, found in written:
-        doubled = [name for name in found if name in metrics]
-        if doubled:
+        duplicates = [name for name in found if name in metrics]
+        if duplicates:
             raise ValueError(
-                f"{writers[doubled[0]]} and {path} both write the metric `{doubled[0]}`; keep one, and measure the "
-                "other afterwards (`plasticity measure`)"
+                f"{writers[duplicates[0]]} and {path} both write the metric `{duplicates[0]}`; keep one, and measure "
+                "the other afterwards (`plasticity measure`)"
             )
         writers |= dict.fromkeys(found, path)
         metrics |= found
     return metrics
 
 
-def labelled(path: str, kind: str, monitor: Monitor) -> Monitor:
-    """The monitor with its path prefixed to every ``ValueError``; also ``ValueError`` if it writes no named numbers."""
+def checked_monitor(path: str, kind: str, monitor: Monitor) -> Monitor:
+    """The monitor, with its path in front of every ``ValueError``, and with a check that it returns named numbers."""
 
     def named(function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*args: Any) -> Any:
@@ -83,7 +83,7 @@ def labelled(path: str, kind: str, monitor: Monitor) -> Monitor:
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
         made = monitor.measure(key, state, probe)
         if not isinstance(made, tuple) or len(made) != 2 or not isinstance(made[1], Mapping):
-            raise ValueError("`measure` must return its state and a mapping of numbers by name")
+            raise ValueError("`measure` must return its state and a mapping from names to numbers")
         for name, value in made[1].items():
             if not isinstance(name, str) or not is_number(value):
                 raise ValueError(f"the metric `{name}` must be one number; its shape is {jnp.shape(value)}")
@@ -92,8 +92,8 @@ def labelled(path: str, kind: str, monitor: Monitor) -> Monitor:
     return monitor._replace(measure=named(measure), init=named(monitor.init))
 
 
-def noting(path: str, monitor: Monitor, wrote: set[str]) -> Monitor:
-    """The monitor, which adds its path to ``wrote`` once it has been traced and has written a number."""
+def recording_writes(path: str, monitor: Monitor, wrote: set[str]) -> Monitor:
+    """The monitor; when it is traced and writes a metric, its path is added to ``wrote``."""
 
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
         state, found = monitor.measure(key, state, probe)

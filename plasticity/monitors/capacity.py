@@ -1,4 +1,4 @@
-"""How well the learner fits the outputs of a freshly initialised network: target-fitting capacity."""
+"""Target-fitting capacity."""
 
 from collections.abc import Callable
 
@@ -27,7 +27,7 @@ def squared(targets: Array, predictions: Array) -> Array:
 
 
 def _distance(name: str, probe: Probe) -> Distance:
-    """KL for logits that determine the agent's decisions: the outputs named "policy", or the only ones."""
+    """KL for logits that the agent decides by (the outputs named "policy", or the only ones), else squared error."""
     return divergence if probe.meaning == "logits" and name in ("", "policy") else squared
 
 
@@ -48,10 +48,10 @@ def capacity(*, learning_rate: NonNegative = 1e-3, batch: Size = 32) -> Monitor:
     Learning, target-fitting capacity is also a loss, at convergence on a data set.
 
     Args:
-        learning_rate: of Adam (traced). The paper uses that of the run's own optimizer, so set both to the same value
-            to compare. The default is ours.
-        batch: rows of a minibatch, at most the probe's batch (static). The paper uses the run's own minibatch size. The
-            default is ours. Rows left over after the last whole minibatch are not trained on.
+        learning_rate: of Adam (traced). The default is ours. The paper uses the learning rate of the run's optimizer;
+            set it to that for comparison.
+        batch: rows of a minibatch, at most the probe's batch (static). The default is ours. The paper uses the run's
+            minibatch size. Rows after the last full minibatch are not trained on.
 
     Cost: for each named output, one forward and backward pass on every row. ``ValueError`` for ``batch`` below 1.
 
@@ -63,21 +63,21 @@ def capacity(*, learning_rate: NonNegative = 1e-3, batch: Size = 32) -> Monitor:
     rule = optimizers.adam(learning_rate=learning_rate)
 
     def fitted(key: Key, probe: Probe, name: str, target: Array) -> Array:
-        """The loss on one output after the epoch."""
+        """The loss of one output after the epoch."""
         distance, size = _distance(name, probe), min(batch, target.shape[0])
         steps = target.shape[0] // size
         rows = jax.random.permutation(key, target.shape[0])[: steps * size].reshape(steps, size)
 
-        def loss(params: object, chosen: Rows = None) -> Array:
-            made = outputs(probe.network, params, at(probe.observation, chosen))[name]
-            return mean_where(at(probe.valid, chosen), distance(at(target, chosen), made))
+        def loss(params: object, batch_rows: Rows = None) -> Array:
+            made = outputs(probe.network, params, at(probe.observation, batch_rows))[name]
+            return mean_where(at(probe.valid, batch_rows), distance(at(target, batch_rows), made))
 
         start = Start(probe.learner.params, rule.init(probe.learner.params))
         return loss(train(rule, start, loss, steps, key, rows))
 
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
-        born, shuffled = jax.random.split(key)
-        targets = outputs(probe.network, probe.fresh(born).params, probe.observation)
+        fresh_key, shuffled = jax.random.split(key)
+        targets = outputs(probe.network, probe.fresh(fresh_key).params, probe.observation)
         found = {name: fitted(shuffled, probe, name, target) for name, target in targets.items()}
         parts = {f"capacity/{name}": value for name, value in found.items() if name}
         return state, {"capacity": sum(found.values(), jnp.zeros(()))} | parts

@@ -1,11 +1,11 @@
-"""How far a learner's scores have moved since the last measurement, on the current batch.
+"""Changes of the learner's scores since the last measurement.
 
 ``f`` is ``probe.scores`` (action values, logits or predictions), ``theta`` the current parameters of the online network
 and ``theta'`` those at the previous measurement, which the monitor stores. Both are evaluated on the same rows, the
 valid ones of the batch of recent transitions. The first measurement gives 0. NaN if no row is valid or a score is not
 finite. Cost: two forward passes over the batch; memory: one more copy of the parameters.
 
-The time between two measurements is the monitors' period, so compare only runs with equal periods.
+Measurements are one period apart, so compare only runs with equal periods.
 """
 
 from collections.abc import Callable
@@ -27,12 +27,12 @@ class Before(NamedTuple):
 
 
 def _mean(valid: Array, rows: Array) -> Array:
-    """The mean over the valid rows; NaN if there is none."""
+    """The mean over the valid rows; NaN if no row is valid."""
     return jnp.sum(jnp.where(valid, rows, 0.0)) / jnp.sum(valid)
 
 
 def _since_last(compare: Callable[[Probe, Array, Array], Metrics]) -> Monitor:
-    """A monitor from ``compare(probe, scores before, scores now)``, float32[B, n] each."""
+    """Build a monitor from ``compare(probe, scores before, scores now)``; scores are float32[B, n]."""
 
     def init(params: Params) -> State:
         return Before(jax.tree.map(jnp.copy, params), jnp.zeros((), bool))  # the training loop may donate the originals
@@ -61,7 +61,7 @@ def churn() -> Monitor:
     Policy Churn.
 
     The paper measures the effect of one update on states outside its batch. Here it is the effect of all updates since
-    the last measurement, on recent states that may have been trained on, so intended changes are included.
+    the last measurement on recent states. Some of them may be training data, so intended changes are included.
     """
 
     def compare(probe: Probe, before: Array, now: Array) -> Metrics:

@@ -1,30 +1,31 @@
-"""Second derivatives of the loss, computed through matrix-vector products.
+"""Eigenvalues of the loss's curvature.
 
-Everything is float32. The batch is the agent's batch of recent transitions (its valid rows), the parameters are all of
-the online network, the target network is held fixed, and penalties of interventions are left out. All monitors here and
-in ``density.py`` share the settings ``loss`` and ``matrix``.
+They are computed from matrix-vector products. Everything is float32. The batch is the agent's batch of recent
+transitions (its valid rows), and the parameters are all those of the online network. The target network is held fixed,
+and penalties of interventions are excluded. All monitors here and in ``density.py`` share the settings ``loss`` and
+``matrix``.
 
 ``loss``:
 
 * ``task``: ``probe.loss``.
-* ``perturbed``: ``L = mean_x |f(x) - sg f(x) + e|^2``, ``e`` Gaussian of variance 1 for each output of each row,
-  redrawn at each measurement, ``f = probe.scores``, ``sg`` a constant in differentiation, the squares summed over
-  outputs (Lyle et al. 2023, "Understanding plasticity in neural networks"): it measures how hard it is to follow
-  slightly perturbed targets, independently of the task's own loss. Parameters that do not affect the scores (a critic
-  next to a policy) then have no curvature.
+* ``perturbed``: ``L = mean_x |f(x) - sg f(x) + e|^2``, with ``f = probe.scores``, ``sg`` the stop-gradient, ``e``
+  standard normal for each output of each row, redrawn at each measurement, and the squares summed over outputs (Lyle et
+  al. 2023, "Understanding plasticity in neural networks"). It measures how hard it is to follow slightly perturbed
+  targets, independently of the task loss. Parameters that do not affect the scores (a critic next to a policy) then
+  have no curvature.
 
 ``matrix``:
 
 * ``hessian``: ``H = d^2 L / d theta^2``. For ReLU networks it is the Hessian between the kinks.
-* ``gauss_newton``: ``mean_x J_x^T C_x J_x`` with ``J = d f / d theta``, never negative. Of the perturbed loss ``C = 2``
-  (the other part of its Hessian has mean 0 over ``e``). The task loss is not available to a monitor as a differentiable
-  function of ``probe.scores``, so there ``C`` follows from the meaning of the scores: ``diag(p) - p p^T`` with ``p =
-  softmax f(x)`` for logits (of cross-entropy the Gauss-Newton matrix, and the Fisher matrix), and 1 for values and
-  predictions, the matrix of ``|f - y|^2 / 2`` in all outputs. So it is not of C51's cross-entropy, whose scores are
-  mean values.
-* ``preconditioned``: ``D^-1/2 H D^-1/2``, ``D = sqrt(v) + preconditioner_eps`` from the optimizer's second moments as
-  stored (without bias correction). It has the eigenvalues of ``D^-1 H``: the curvature relevant to Adam's steps (Cohen
-  et al. 2022, "Adaptive Gradient Methods at the Edge of Stability", with bias correction).
+* ``gauss_newton``: ``mean_x J_x^T C_x J_x`` with ``J = d f / d theta``; positive semidefinite. For the perturbed loss
+  ``C = 2`` (the other part of its Hessian has mean 0 over ``e``). A monitor cannot see the task loss as a function of
+  ``probe.scores``, so for that loss ``C`` depends on the meaning of the scores. For logits it is ``diag(p) - p p^T``
+  with ``p = softmax f(x)``, which gives the Gauss-Newton matrix of cross-entropy, and the Fisher matrix. For values and
+  predictions it is 1, which gives the matrix of ``|f - y|^2 / 2`` summed over the outputs. For C51, whose scores are
+  mean values, it is therefore not the matrix of its cross-entropy.
+* ``preconditioned``: ``D^-1/2 H D^-1/2``, ``D = sqrt(v) + preconditioner_eps`` with the optimizer's second moments
+  ``v`` as stored (without bias correction). Its eigenvalues are those of ``D^-1 H``, the curvature relevant to Adam's
+  steps (Cohen et al. 2022, "Adaptive Gradient Methods at the Edge of Stability", with bias correction).
 """
 
 from collections.abc import Callable
@@ -41,14 +42,14 @@ from plasticity.core.schedules import Number
 from plasticity.core.types import Array, Key, Metrics, Params, Probe, State
 from plasticity.monitors.base import Monitor
 from plasticity.monitors.updates import second_moments
-from plasticity.optim.step_sizes import says
+from plasticity.optim.step_sizes import reports_step_size
 
 Loss = Literal["task", "perturbed"]
 Matrix = Literal["hessian", "gauss_newton", "preconditioned"]
 Matvec = Callable[[Array], Array]
 Product = Callable[[Key, Probe], tuple[Matvec, Array]]  # -> v -> A v, and the flattened parameters float32[P]
 
-NOISE = 1  # folded into a measurement's key
+NOISE = 1  # folded into the key of a measurement
 
 
 def hessian_product(loss: Callable[[Params], Array], params: Params) -> tuple[Matvec, Array]:
@@ -65,9 +66,10 @@ def hessian_product(loss: Callable[[Params], Array], params: Params) -> tuple[Ma
 def gauss_newton_product(
     outputs: Callable[[Params], Array], curvature: Callable[[Array], Array], params: Params
 ) -> tuple[Matvec, Array]:
-    """``v -> J^T C J v``, ``J`` of the outputs and ``C`` the linear map ``curvature`` on arrays of their shape.
+    """``v -> J^T C J v``, with ``J`` the Jacobian of the outputs and ``C`` the linear map ``curvature`` on their shape.
 
-    ``J v`` is the transpose of ``u -> J^T u``, taken by a second reverse pass: no forward mode here either.
+    ``J v`` is the transpose of ``u -> J^T u``, computed by a second reverse pass, because a function with a custom
+    VJP has no forward mode.
     """
     flat, unravel = ravel_pytree(params)
     values, pullback = jax.vjp(outputs, params)
@@ -76,12 +78,12 @@ def gauss_newton_product(
 
 
 def _weights(probe: Probe) -> Array:
-    """float32[B, 1], what each row counts in a mean over the valid ones."""
+    """float32[B, 1], the weight of each row in a mean over the valid rows."""
     return (probe.valid / jnp.maximum(jnp.sum(probe.valid), 1))[:, None].astype(jnp.float32)
 
 
 def perturbed_loss(key: Key, probe: Probe) -> Callable[[Params], Array]:
-    """``params -> mean_x |f(x) - sg f(x) + e|^2``, its noise drawn from the key."""
+    """``params -> mean_x |f(x) - sg f(x) + e|^2``, with noise ``e`` drawn from the key."""
     held = probe.scores(probe.learner.params, probe.observation)
     error = jax.random.normal(key, held.shape, held.dtype) - held
     weights = _weights(probe)
@@ -108,7 +110,7 @@ def _gauss_newton(loss: Loss, probe: Probe) -> tuple[Matvec, Array]:
 
 
 def product_of(user: str, loss: Loss, matrix: Matrix, preconditioner_eps: Number) -> Product:
-    """The chosen matrix of the chosen loss; ``ValueError``, naming the ``user``, for another name of either."""
+    """The product with this matrix of this loss. ``ValueError``, naming the ``user``, if either name is unknown."""
     for key, value, known in (("loss", loss, get_args(Loss)), ("matrix", matrix, get_args(Matrix))):
         check(key, value, known, user)
 
@@ -128,7 +130,7 @@ def product_of(user: str, loss: Loss, matrix: Matrix, preconditioner_eps: Number
 
 
 def _without(vector: Array, basis: Array) -> Array:
-    """The part of the vector that is orthogonal to the orthonormal rows of ``basis``."""
+    """The component of the vector orthogonal to the orthonormal rows of ``basis``."""
     return vector - (basis @ vector) @ basis
 
 
@@ -149,14 +151,14 @@ def lanczos(matvec: Matvec, start: Array, iterations: int) -> tuple[Array, Array
     Args:
         matvec: ``float32[P] -> float32[P]``, symmetric.
         start: float32[P], random (Gaussian).
-        iterations: static; at most ``P`` are made. Memory: ``iterations * P`` numbers.
+        iterations: static; capped at ``P``. Memory: ``iterations * P`` numbers.
 
     Returns:
         ``a`` float32[m] and ``b`` float32[m - 1], ``m = min(iterations, P)``.
 
-    Where ``b_j`` vanishes the Krylov space of ``start`` is exhausted: ``b_j`` becomes exactly 0 and the method goes on
-    from the cyclically shifted start, made orthogonal to all before. So every eigenvalue of the tridiagonal matrix is a
-    Ritz value of ``A`` (none is padding), and for quadrature the later ones have weight 0.
+    If ``b_j`` vanishes, the Krylov space of ``start`` is exhausted. ``b_j`` is then set to exactly 0, and the method
+    continues from a cyclic shift of the start, orthogonalised against all earlier vectors. Every eigenvalue of the
+    tridiagonal matrix is therefore a Ritz value of ``A``, not padding, and later ones have weight 0 in a quadrature.
     """
     size = min(iterations, start.size)
     tolerance = 64 * jnp.finfo(start.dtype).eps
@@ -166,12 +168,12 @@ def lanczos(matvec: Matvec, start: Array, iterations: int) -> tuple[Array, Array
         basis = basis.at[j].set(vector)
         product = matvec(vector)
         alpha = vector @ product
-        rest = _without(product, basis)
-        beta = jnp.linalg.norm(rest)
+        residual = _without(product, basis)
+        beta = jnp.linalg.norm(residual)
         scale = jnp.maximum(scale, jnp.linalg.norm(product))
         exhausted = beta <= tolerance * scale
-        direction = jnp.where(exhausted, _unit(jnp.roll(start, j + 1)), _unit(rest))
-        following = _unit(_without(direction, basis))  # the second time: once is not enough in floating point
+        direction = jnp.where(exhausted, _unit(jnp.roll(start, j + 1)), _unit(residual))
+        following = _unit(_without(direction, basis))  # again: once is not enough in floating point
         return (basis, following, scale), (alpha, jnp.where(exhausted, 0, beta))
 
     first = (jnp.zeros((size, start.size), start.dtype), _unit(start), jnp.zeros((), start.dtype))
@@ -180,7 +182,7 @@ def lanczos(matvec: Matvec, start: Array, iterations: int) -> tuple[Array, Array
 
 
 def tridiagonal(alphas: Array, betas: Array) -> Array:
-    """The symmetric matrix ``float32[m, m]`` with these diagonals."""
+    """The symmetric tridiagonal matrix ``float32[m, m]`` with these diagonals."""
     return jnp.diag(alphas) + jnp.diag(betas, 1) + jnp.diag(betas, -1)
 
 
@@ -199,12 +201,12 @@ def hessian_top_eigenvalue(
 ) -> Monitor:
     """The largest eigenvalues and the smallest eigenvalue of the Hessian of the loss.
 
-    ``hessian_top_eigenvalue = max_i lambda_i``, ``hessian_top_eigenvalue/2`` ... ``/k`` the following ones in
-    descending order, and ``hessian_bottom_eigenvalue = min_i lambda_i`` (with their signs, not by magnitude), as Ritz
-    values after ``iterations`` Lanczos steps from a Gaussian start; ``hessian_top_eigenvalue/times_learning_rate = eta
-    max_i lambda_i`` with ``eta`` the step size of the optimizer's next update: above 2, plain gradient descent on this
-    batch is unstable. By default of ``d^2 L / d theta^2`` of the task loss, float32, on the agent's batch of recent
-    transitions; for other losses and matrices see the module docstring of ``plasticity/monitors/curvature.py``.
+    ``hessian_top_eigenvalue = max_i lambda_i``, ``hessian_top_eigenvalue/2`` ... ``/k`` the next ones in descending
+    order, and ``hessian_bottom_eigenvalue = min_i lambda_i`` (signed, not by magnitude). They are Ritz values after
+    ``iterations`` Lanczos steps from a Gaussian start. ``hessian_top_eigenvalue/times_learning_rate = eta max_i
+    lambda_i`` with ``eta`` the step size of the optimizer's next update; above 2, plain gradient descent on this batch
+    is unstable. By default the matrix is ``d^2 L / d theta^2`` of the task loss, float32, on the agent's batch of
+    recent transitions; for other losses and matrices see the module docstring of ``plasticity/monitors/curvature.py``.
 
     Reference: Ghorbani, Krishnan & Xiao 2019, An Investigation into Neural Net Optimization via Hessian Eigenvalue
     Density (Lanczos with full re-orthogonalisation); as a plasticity monitor Lyle, Zheng, Nikishin, Avila Pires,
@@ -212,22 +214,21 @@ def hessian_top_eigenvalue(
     Kolter & Talwalkar 2021, Gradient Descent on Neural Networks Typically Occurs at the Edge of Stability.
 
     Args:
-        iterations: static; at most the number of parameters are made. Memory: ``iterations`` times the parameters.
-        k: static; the number of largest eigenvalues. Each takes some iterations to converge; the k-th is never
-            overestimated.
+        iterations: static; capped at the number of parameters. Memory: ``iterations`` times the parameters.
+        k: static; the number of largest eigenvalues. Each takes some iterations to converge; none is overestimated.
         loss: static; ``task`` or ``perturbed``.
         matrix: static; ``hessian``, ``gauss_newton`` or ``preconditioned``.
-        preconditioner_eps: the optimizer's ``eps``, in the gradient's scale (traced); for ``preconditioned`` alone.
+        preconditioner_eps: the optimizer's ``eps``, in the gradient's scale (traced); for ``preconditioned`` only.
 
     Raises:
-        ValueError: if ``iterations`` or ``k`` is below 1, ``k`` above ``iterations``, for an unknown loss or matrix;
-            while tracing if ``k`` exceeds the number of parameters, or an optimizer without second moments is asked to
-            precondition.
+        ValueError: if ``iterations`` or ``k`` is below 1, ``k`` is above ``iterations``, or the loss or matrix is
+            unknown; while tracing, if ``k`` exceeds the number of parameters, or for ``preconditioned`` with an
+            optimizer without second moments.
 
-    Ritz values lie inside the spectrum, so the top is never overestimated and the bottom never underestimated. The
+    Ritz values are inside the spectrum, so the top is never overestimated and the bottom never underestimated. The
     bottom is often in a dense part of the spectrum and converges later. A multiple eigenvalue counts once until the
-    Krylov space is exhausted. Elsewhere "sharpness" is the same top eigenvalue, or the largest by magnitude (power
-    iteration), which may be the bottom one.
+    Krylov space is exhausted. Other work calls this top eigenvalue "sharpness", or the eigenvalue of largest magnitude
+    (from power iteration), which may be the bottom one.
     """
     name = "hessian_top_eigenvalue"
     check_least("iterations", iterations, 1, name)
@@ -244,7 +245,7 @@ def hessian_top_eigenvalue(
         ritz = linalg.eigenvalues(tridiagonal(*lanczos(product, start, iterations)))
         found = {name: ritz[-1], "hessian_bottom_eigenvalue": ritz[0]}
         found |= {f"{name}/{i}": ritz[-i] for i in range(2, k + 1)}
-        if says(probe.optimizer):
+        if reports_step_size(probe.optimizer):
             found[f"{name}/times_learning_rate"] = probe.optimizer.learning_rate(probe.learner.opt_state) * ritz[-1]
         return state, found
 

@@ -1,4 +1,7 @@
-"""The trace and spectral density of the loss's curvature; ``curvature.py`` explains ``loss`` and ``matrix``."""
+"""Trace and spectral density of the loss's curvature.
+
+For ``loss`` and ``matrix`` see ``curvature.py``.
+"""
 
 from typing import Literal, get_args
 
@@ -15,7 +18,7 @@ from plasticity.monitors.curvature import Loss, Matrix, Matvec, lanczos, product
 
 Scale = Literal["symlog", "linear"]
 
-SIGNS = 2  # folded into a measurement's key
+SIGNS = 2  # folded into the key of a measurement
 
 
 @linalg.one_by_one
@@ -28,8 +31,8 @@ def quadrature(matvec: Matvec, starts: Array, iterations: int) -> tuple[Array, A
     """Gauss quadrature of the spectral measure of a symmetric ``A`` for each start, by the Lanczos method.
 
     ``sum_j w_j p(theta_j) = q^T p(A) q`` with ``q = start / |start|``, for every polynomial of degree below ``2 m``,
-    ``m = min(iterations, P)``: ``theta_j`` are the Ritz values, ``w_j = tau_j^2`` the squared first components of the
-    tridiagonal matrix's eigenvectors. Golub & Welsch 1969, "Calculation of Gauss Quadrature Rules".
+    ``m = min(iterations, P)``. ``theta_j`` are the Ritz values, and ``w_j = tau_j^2`` the squared first components of
+    the tridiagonal matrix's eigenvectors. Golub & Welsch 1969, "Calculation of Gauss Quadrature Rules".
 
     Starts ``float32[n, P]`` -> nodes and weights ``float32[n, m]``; starts are processed one after another, which
     stores ``m P`` numbers instead of ``n m P``.
@@ -44,7 +47,7 @@ def quadrature(matvec: Matvec, starts: Array, iterations: int) -> tuple[Array, A
 
 
 def density_edges(bins: int, smallest: float, largest: float, scale: Scale) -> np.ndarray:
-    """float64[bins + 1], the edges of the bins of :func:`hessian_density`; values outside count in the end bins."""
+    """float64[bins + 1], the edges of the bins of :func:`hessian_density`; the outermost bins are open."""
     half = bins // 2
     if scale == "linear":
         return np.linspace(-largest, largest, bins + 1)
@@ -53,10 +56,10 @@ def density_edges(bins: int, smallest: float, largest: float, scale: Scale) -> n
 
 
 def mass_in_bins(nodes: Array, weights: Array, edges: np.ndarray, smoothing: Array | float) -> Array:
-    """float32[bins]: the mass of the smoothed measure between the edges; outermost bins are open; sums to 1.
+    """float32[bins], the mass of the smoothed measure in each bin; the outermost bins are open, and the sum is 1.
 
-    ``sum_j w_j int_bin N(x; theta_j, s^2) dx``, ``s^2 = smoothing (max_j theta_j - min_j theta_j)``, over all nodes and
-    the mean of the starts.
+    ``sum_j w_j int_bin N(x; theta_j, s^2) dx``, ``s^2 = smoothing (max_j theta_j - min_j theta_j)``, summed over
+    the nodes and averaged over the starts.
     """
     spread = jnp.sqrt(smoothing * (jnp.max(nodes) - jnp.min(nodes)))
     inner = jnp.asarray(edges[1:-1], nodes.dtype)[:, None, None]
@@ -66,11 +69,11 @@ def mass_in_bins(nodes: Array, weights: Array, edges: np.ndarray, smoothing: Arr
     return jnp.diff(jnp.concatenate([jnp.zeros((1,)), cumulative, total[None]]))
 
 
-def _checked_grid(bins: int, smallest: float, largest: float, scale: str) -> None:
+def _check_grid(bins: int, smallest: float, largest: float, scale: str) -> None:
     name = "hessian_density"
     check("scale", scale, get_args(Scale), name)
     if bins < 3 or bins % 2 == 0:
-        raise refused("bins", bins, "odd (the middle one is around 0) and at least 3", name)
+        raise refused("bins", bins, "odd (the middle bin is around 0) and at least 3", name)
     if not 0 < largest < float("inf"):
         raise refused("largest", largest, "positive and finite", name)
     if scale == "symlog" and not 0 < smallest < largest:
@@ -98,49 +101,50 @@ def hessian_density(
 ) -> Monitor:
     """The eigenvalue distribution of the Hessian of the loss, by stochastic Lanczos quadrature.
 
-    ``phi(x) = mean_starts sum_j tau_j^2 N(x; theta_j, s^2)``, ``theta_j`` the Ritz values of ``iterations`` Lanczos
-    steps with full re-orthogonalisation from a Gaussian start, ``tau_j`` the first components of the tridiagonal
-    matrix's eigenvectors, ``s^2 = smoothing (max theta - min theta)``. ``hessian_density/bin_00`` ... are the integrals
-    of ``phi`` over the bins of a fixed grid, each a share of the eigenvalues. They sum to 1, because the two outermost
-    bins include everything beyond them. Divided by the bin widths (:func:`density_edges`) they give the density.
+    ``phi(x) = mean_starts sum_j tau_j^2 N(x; theta_j, s^2)``, with ``theta_j`` the Ritz values of ``iterations``
+    Lanczos steps with full re-orthogonalisation from a Gaussian start, ``tau_j`` the first components of the
+    tridiagonal matrix's eigenvectors, and ``s^2 = smoothing (max theta - min theta)``. ``hessian_density/bin_00`` ...
+    are the integrals of ``phi`` over the bins of a fixed grid, each a share of the eigenvalues. They sum to 1, because
+    the two outermost bins include everything beyond them. Divided by the bin widths (:func:`density_edges`) they give
+    the density.
 
-    Without smoothing: ``hessian_epsilon_rank``, the mass outside ``[-epsilon, epsilon]``, which estimates ``#{i :
-    |lambda_i| > epsilon} / P``, and ``hessian_density``, the mass inside, the bulk at 0; ``hessian_density/mean`` and
-    ``hessian_density/mean_square`` estimate ``trace H / P`` and ``|H|_F^2 / P``. By default of ``d^2 L / d theta^2`` of
-    the task loss, float32, on the agent's batch of recent transitions.
+    These metrics are not smoothed: ``hessian_epsilon_rank``, the mass outside ``[-epsilon, epsilon]``, which estimates
+    ``#{i : |lambda_i| > epsilon} / P``; ``hessian_density``, the mass inside, the bulk at 0; ``hessian_density/mean``
+    and ``hessian_density/mean_square``, which estimate ``trace H / P`` and ``|H|_F^2 / P``. By default the matrix is
+    ``d^2 L / d theta^2`` of the task loss, float32, on the agent's batch of recent transitions.
 
     Reference: Ghorbani, Krishnan & Xiao 2019, An Investigation into Neural Net Optimization via Hessian Eigenvalue
-    Density; of the perturbed loss Lyle, Zheng, Nikishin, Avila Pires, Pascanu & Dabney 2023, Understanding plasticity
+    Density; for the perturbed loss Lyle, Zheng, Nikishin, Avila Pires, Pascanu & Dabney 2023, Understanding plasticity
     in neural networks.
 
     Args:
         iterations: static, at most the number of parameters. Memory: ``iterations`` times the parameters, independent
-            of the number of starts. 30 to 60 are usual; fewer than the number of distinct eigenvalues blur the bulk.
+            of the number of starts. 30 to 60 are usual; fewer iterations than distinct eigenvalues blur the bulk.
         starts: static; 1 to 5 are usual.
-        bins: static, odd, at least 3: the middle one is around 0.
-        scale: static. ``symlog``: the middle bin is ``[-smallest, smallest]``, the others are equally wide in the
-            logarithm out to ``largest`` on either side. ``linear``: equal bins from ``-largest`` to ``largest``.
-        smallest: static, in eigenvalues; for ``symlog`` alone. Below ``s`` the smoothing fills the bins about 0.
-        largest: static, in eigenvalues.
-        smoothing: the variance of the Gaussian in units of the spectrum's range (traced); 0 for none. As in the paper,
-            this is a variance relative to a range, so rescaling the loss changes the relative width.
-        epsilon: in eigenvalues (traced); the default is ours.
+        bins: static, odd, at least 3; the middle bin is around 0.
+        scale: static. ``symlog``: the middle bin is ``[-smallest, smallest]``, and the others have equal logarithmic
+            widths out to ``largest`` on either side. ``linear``: equal bins from ``-largest`` to ``largest``.
+        smallest: static, an eigenvalue; for ``symlog`` only. If it is below ``s``, smoothing fills the bins around 0.
+        largest: static, an eigenvalue.
+        smoothing: the variance of the Gaussian in units of the spectrum's range (traced); 0: no smoothing. As in the
+            paper, this is a variance relative to a range, so rescaling the loss changes the relative width.
+        epsilon: an eigenvalue (traced); the default is ours.
         loss: static; ``task`` or ``perturbed``.
         matrix: static; ``hessian``, ``gauss_newton`` or ``preconditioned``.
-        preconditioner_eps: the optimizer's ``eps``, in the gradient's scale (traced); for ``preconditioned`` alone.
+        preconditioner_eps: the optimizer's ``eps``, in the gradient's scale (traced); for ``preconditioned`` only.
 
     Raises:
         ValueError: for an invalid grid, counts below 1, or an unknown scale, loss or matrix; while tracing, for
             ``preconditioned`` with an optimizer without second moments.
 
-    The paper draws the density on a fine grid over each spectrum's own range; a fixed grid lets measurements be
+    The paper draws the density on a fine grid over the range of each spectrum. With a fixed grid, measurements can be
     compared and averaged. The epsilon-rank here counts nodes, not the smoothed density, whose tails would extend beyond
     a small ``epsilon``.
     """
     name = "hessian_density"
     check_least("iterations", iterations, 1, name)
     check_least("starts", starts, 1, name)
-    _checked_grid(bins, smallest, largest, scale)
+    _check_grid(bins, smallest, largest, scale)
     build = product_of(name, loss, matrix, preconditioner_eps)
     edges = density_edges(bins, smallest, largest, scale)
     digits = max(2, len(str(bins - 1)))
@@ -154,7 +158,7 @@ def hessian_density(
             return jnp.sum(weights * values) / starts
 
         def share(holds: Array) -> Array:
-            """In [0, 1]: rounding may take the sum of the weights past 1."""
+            """Clipped to [0, 1], because rounding can make the sum of the weights exceed 1."""
             return jnp.clip(mean(jnp.where(jnp.isnan(nodes), jnp.nan, holds)), 0.0, 1.0)
 
         rank, inside = share(jnp.abs(nodes) > epsilon), share(jnp.abs(nodes) <= epsilon)
@@ -180,19 +184,19 @@ def hessian_trace(
     """An estimate of the trace of the Hessian of the loss.
 
     ``hessian_trace = mean_k z_k^T H z_k`` with independent random signs ``z_k`` in ``{-1, 1}^P``, and
-    ``hessian_trace/standard_error``, the standard deviation of the ``samples`` terms (with ``samples - 1`` in the
-    denominator) by ``sqrt(samples)``. The estimate has mean ``trace H`` and variance ``2 sum_{i != j} H_ij^2 /
-    samples``: exact for a diagonal matrix. By default of ``d^2 L / d theta^2`` of the task loss, float32, on the
+    ``hessian_trace/standard_error``, the sample standard deviation of the ``samples`` terms divided by
+    ``sqrt(samples)``. The estimate has mean ``trace H`` and variance ``2 sum_{i != j} H_ij^2 / samples``, so it is
+    exact for a diagonal matrix. By default the matrix is ``d^2 L / d theta^2`` of the task loss, float32, on the
     agent's batch of recent transitions.
 
     Reference: Hutchinson 1990, A Stochastic Estimator of the Trace of the Influence Matrix for Laplacian Smoothing
     Splines.
 
     Args:
-        samples: static, at least 2; one product each, computed sequentially. The default is ours.
+        samples: static, at least 2; each is one product, computed sequentially. The default is ours.
         loss: static; ``task`` or ``perturbed``.
         matrix: static; ``hessian``, ``gauss_newton`` or ``preconditioned``.
-        preconditioner_eps: the optimizer's ``eps``, in the gradient's scale (traced); for ``preconditioned`` alone.
+        preconditioner_eps: the optimizer's ``eps``, in the gradient's scale (traced); for ``preconditioned`` only.
 
     Raises:
         ValueError: if ``samples`` is below 2, or for an unknown loss or matrix; while tracing, for ``preconditioned``

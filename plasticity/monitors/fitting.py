@@ -1,4 +1,4 @@
-"""Training a copy of the learner inside a monitor, shared by all monitors that measure what it can still learn."""
+"""Training copies of the learner inside a monitor, for the monitors that measure what it can still learn."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ Loss = Callable[[Params, Rows], Array]
 
 
 class Start(NamedTuple):
-    """Where training starts."""
+    """The starting point of training."""
 
     params: Params
     opt_state: optax.OptState
@@ -28,11 +28,11 @@ def _has_trace(opt_state: optax.OptState) -> bool:
 
 
 def plain(optimizer: Optimizer) -> Optimizer:
-    """The optimizer as a rule for plain gradients, with or without an eligibility trace.
+    """The optimizer as a rule for plain gradients, also if it has an eligibility trace.
 
-    Behind a trace: ``z = g``, no memory of earlier gradients, and ``td_error = -1``, so that the direction of descent
+    The trace then forgets earlier gradients, ``z = g``, and ``td_error = -1``, so the direction of descent
     ``-td_error z`` is the gradient itself. An optimizer that reads the error (``obgd``: ``max(|td_error|, 1)``) sees
-    an error of size 1, and one that reads the trace's decay (``adaptive_q`` without ``b2``) a decay of 0.
+    an error of size 1, and one that reads the trace's decay (``adaptive_q`` without ``b2``) sees a decay of 0.
     """
 
     def update(gradients: Params, state: optax.OptState, params: Params = None, **extra: Any) -> Any:
@@ -48,8 +48,8 @@ def train(optimizer: Optimizer, start: Start, loss: Loss, steps: int, key: Key, 
     rule = plain(optimizer)
 
     def step(now: Start, xs: tuple[Array, Rows]) -> tuple[Start, None]:
-        i, chosen = xs
-        gradients = jax.grad(loss)(now.params, chosen)
+        i, batch_rows = xs
+        gradients = jax.grad(loss)(now.params, batch_rows)
         updates, opt_state = rule.update(gradients, now.opt_state, now.params, key=jax.random.fold_in(key, i))
         return Start(optax.apply_updates(now.params, updates), opt_state), None
 
@@ -57,12 +57,12 @@ def train(optimizer: Optimizer, start: Start, loss: Loss, steps: int, key: Key, 
 
 
 def current_and_fresh(probe: Probe, key: Key, continued: bool = False) -> Start:
-    """The learner and a fresh network, leading axis 2, for one vmap; with fresh optimizers or each with its own."""
-    newborn = probe.fresh(key)
-    both = [Start(learner.params, learner.opt_state) for learner in (probe.learner, newborn)]
+    """The learner and a fresh agent, stacked for one vmap; both with fresh optimizer states unless ``continued``."""
+    fresh = probe.fresh(key)
+    starts = [Start(learner.params, learner.opt_state) for learner in (probe.learner, fresh)]
     if not continued:
-        both = [Start(start.params, probe.optimizer.init(start.params)) for start in both]
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *both)
+        starts = [Start(start.params, probe.optimizer.init(start.params)) for start in starts]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *starts)
 
 
 def outputs(network: Network, params: Params, observation: Any) -> dict[str, Array]:
@@ -89,6 +89,6 @@ def at(tree: Any, rows: Rows) -> Any:
 
 
 def at_least_one(**settings: int) -> None:
-    """Raise a ``ValueError`` for a static setting that is not an integer of at least 1."""
+    """Raise ``ValueError`` for a static setting below 1."""
     for name, value in settings.items():
         check_least(name, value, 1)

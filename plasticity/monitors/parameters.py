@@ -1,4 +1,4 @@
-"""Norms of the parameters and of the gradient, and the step size relative to them."""
+"""Norms of the parameters and of the gradient, and the effective learning rate."""
 
 from typing import Literal, get_args
 
@@ -11,7 +11,7 @@ from plasticity.core import linalg, trees
 from plasticity.core.errors import check
 from plasticity.core.types import Array, Key, Metrics, ModulePath, Params, Probe, State
 from plasticity.monitors.base import NOT_NEGATIVE, Monitor
-from plasticity.optim.step_sizes import needed
+from plasticity.optim.step_sizes import required_step_size
 
 Law = Literal["adam", "sgd"]
 
@@ -21,7 +21,7 @@ def kernel_norms(params: Params, paths: tuple[ModulePath, ...]) -> dict[str, Arr
     return {"/".join(path): jnp.linalg.norm(trees.get(params, path)["kernel"].ravel()) for path in paths}
 
 
-@metadata(note="without a single source; recommended by Klein et al. 2024, Plasticity Loss in Deep RL: A Survey")
+@metadata(note="no single source; recommended by Klein et al. 2024, Plasticity Loss in Deep RL: A Survey")
 def weight_norm() -> Monitor:
     """The Frobenius norm of the kernels.
 
@@ -42,7 +42,7 @@ def weight_norm() -> Monitor:
 
 
 def largest_singular_value(kernel: Array) -> Array:
-    """``sigma_1`` float32[] of a kernel ``[..., d]`` as a matrix ``[n, d]``, from the Gram matrix of its short side."""
+    """``sigma_1``, float32[], of a kernel ``[..., d]`` as a matrix ``[n, d]``, from its smaller Gram matrix."""
     size = jnp.max(jnp.abs(kernel))
     matrix = (kernel / jnp.where(size == 0, 1, size)).reshape(-1, kernel.shape[-1])
     gram = matrix @ matrix.T if len(matrix) < matrix.shape[1] else matrix.T @ matrix
@@ -50,7 +50,7 @@ def largest_singular_value(kernel: Array) -> Array:
     return size * jnp.sqrt(jnp.maximum(top, 0))
 
 
-@metadata(note="the textbook definition; what spectral regularisation and spectral normalisation hold down")
+@metadata(note="the textbook definition; spectral regularisation and spectral normalisation limit it")
 def spectral_norm() -> Monitor:
     """The largest singular value of each kernel.
 
@@ -76,12 +76,12 @@ def spectral_norm() -> Monitor:
 
 @metadata(note="the quantity that regularisation towards the initial parameters (Kumar et al. 2023) keeps small")
 def distance_from_initialisation() -> Monitor:
-    """The Euclidean distance of all parameters from those at the start of the run, and the cosine between the two.
+    """The Euclidean distance between the parameters now and at the start of the run, and the cosine between the two.
 
     ``distance_from_initialisation = |theta_t - theta_0|_2`` and ``distance_from_initialisation/cosine = <theta_t,
-    theta_0> / (|theta_t|_2 |theta_0|_2)`` (0 where either is all zero), over every parameter of the online network,
-    biases and normalisation parameters included; needs no batch. ``theta_0`` is stored in the monitor's state. It
-    remains the first initialisation when an intervention resets the learner.
+    theta_0> / (|theta_t|_2 |theta_0|_2)`` (0 if either is all zero), over all parameters of the online network,
+    including biases and normalisation parameters; needs no batch. ``theta_0`` is stored in the monitor's state. It
+    stays the first initialisation when an intervention resets the learner.
 
     Plasticine's ``l2_norm_difference`` is this divided by the square root of the number of parameters.
     """
@@ -122,7 +122,7 @@ def effective_learning_rate(*, law: Law = "adam") -> Monitor:
 
     ``adam``: ``mean_l eta / |W_l|_F``; ``sgd``: ``mean_l eta / |W_l|_F^2``, over the kernels of the hidden layers, with
     ``eta`` the step size of the optimizer's next update. ``effective_learning_rate/<module>`` is that of one layer.
-    Needs no batch. Absent if the network has no hidden layer; infinite if a kernel is all zero.
+    Needs no batch. Absent if the network has no hidden layer, and infinite if a kernel is all zero.
 
     Reference: Lyle, Zheng, Khetarpal, Martens, van Hasselt, Pascanu & Dabney 2024, Normalization and effective learning
     rates in reinforcement learning.
@@ -132,7 +132,7 @@ def effective_learning_rate(*, law: Law = "adam") -> Monitor:
             if it is proportional to the gradient, which scales as ``1 / |W|`` in a scale-invariant layer.
 
     Raises:
-        ValueError: for another law.
+        ValueError: for an unknown law.
 
     This is exact only for layers followed by a normalisation. The paper derives the law for SGD; the one for Adam
     follows from the same argument with an update of fixed size.
@@ -142,7 +142,7 @@ def effective_learning_rate(*, law: Law = "adam") -> Monitor:
 
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
         del key
-        eta = needed(probe.optimizer, "effective_learning_rate")(probe.learner.opt_state)
+        eta = required_step_size(probe.optimizer, "effective_learning_rate")(probe.learner.opt_state)
         norms = kernel_norms(probe.learner.params, probe.network.hidden)
         rates = {name: eta / norm**power for name, norm in norms.items()}
         if not rates:

@@ -1,11 +1,12 @@
-"""What the learner can still learn: the monitors train copies of it and of freshly initialised networks.
+"""Plasticity: what the learner can still learn.
 
-There are three measures under three names, because "plasticity" elsewhere means any of them, or the performance during
-training: ``plasticity_probe`` (loss on random targets after a fixed budget), ``upgd_plasticity`` (how much one update
-lowers the task loss) and ``warm_start_gap`` (task loss when training from here compared with from scratch).
-``capacity`` is a fourth, in its own file.
+These monitors train copies of the learner and of freshly initialised networks. There are three measures with three
+names, because "plasticity" can mean any of them, or the performance during training: ``plasticity_probe`` (loss on
+random targets after a fixed budget), ``upgd_plasticity`` (how much one update lowers the task loss) and
+``warm_start_gap`` (task loss when training from here compared with from scratch). ``capacity`` is a fourth, in its own
+file.
 
-The training uses the learner's own optimizer, as interventions have wrapped it, on the probe's batch. Penalties and
+The training uses the learner's own optimizer, as wrapped by the interventions, on the probe's batch. Penalties and
 resets are not included. The learner itself is not changed, and no monitor keeps state between measurements.
 """
 
@@ -25,10 +26,10 @@ from plasticity.monitors.fitting import Rows, Start, at, at_least_one, current_a
 
 
 def sine(values: Array, frequency: float) -> Array:
-    """``sin(frequency values)`` in float32, its phase within about ``1e-6 (1 + |values|)``, for frequencies to 2e5.
+    """``sin(frequency values)`` in float32, with a phase error near ``1e-6 (1 + |values|)``, for frequencies to 2e5.
 
-    ``values`` are split into pieces of 9 bits, whose product with the integer part of ``frequency / 2 pi`` is exact, so
-    whole turns can be removed before any rounding.
+    ``values`` are split into pieces of 9 bits. Their products with the integer part of ``frequency / 2 pi`` are exact,
+    so whole turns can be removed without rounding.
     """
     turns = frequency / (2 * math.pi)
     whole = math.floor(turns)
@@ -40,7 +41,7 @@ def sine(values: Array, frequency: float) -> Array:
 
 
 def _predictions(probe: Probe, params: Params, observation: Any) -> Array:
-    """All outputs side by side, ``[B, n]``."""
+    """All outputs, concatenated, ``[B, n]``."""
     made = outputs(probe.network, params, observation).values()
     return jnp.concatenate([each.reshape(each.shape[0], -1) for each in made], axis=-1)
 
@@ -50,22 +51,22 @@ def _minibatches(key: Key, steps: int, batch: int | None, valid: Array) -> Rows:
 
 
 def _fit_wave(probe: Probe, start: Start, wave: Array, steps: int, key: Key, rows: Rows) -> tuple[Array, Array]:
-    """Squared loss on ``mean prediction + wave`` before and after training, float32[] each."""
+    """The squared loss on the target ``mean prediction + wave`` before and after training, float32[] each."""
 
-    def predict(params: Params, chosen: Rows = None) -> Array:
-        return _predictions(probe, params, at(probe.observation, chosen))
+    def predict(params: Params, batch_rows: Rows = None) -> Array:
+        return _predictions(probe, params, at(probe.observation, batch_rows))
 
     target = mean_where(probe.valid, predict(start.params)) + wave
 
-    def loss(params: Params, chosen: Rows = None) -> Array:
-        errors = jnp.mean((predict(params, chosen) - at(target, chosen)) ** 2, axis=-1)
-        return mean_where(at(probe.valid, chosen), errors)
+    def loss(params: Params, batch_rows: Rows = None) -> Array:
+        errors = jnp.mean((predict(params, batch_rows) - at(target, batch_rows)) ** 2, axis=-1)
+        return mean_where(at(probe.valid, batch_rows), errors)
 
     return loss(start.params), loss(train(probe.optimizer, start, loss, steps, key, rows))
 
 
 def _of_finite(probe: Probe, metrics: dict[str, Array]) -> dict[str, Array]:
-    """NaN for all metrics if the learner is not finite: the fresh network's alone would look like a measurement."""
+    """NaN for all metrics if the learner is not finite; the fresh network's alone would be misleading."""
     finite = is_finite(probe.learner.params)
     return {name: jnp.where(finite, value, jnp.nan) for name, value in metrics.items()}
 
@@ -82,18 +83,18 @@ def plasticity_probe(
     batch: Size | None = None,
     frequency: float = 1e5,
 ) -> Monitor:
-    """How much worse than a fresh network the learner fits random targets: its plasticity loss.
+    """How much worse the learner fits random targets than a fresh network: its plasticity loss.
 
-    ``mean_w [ l_w(O(theta, l_w)) - l_w(O(theta_0, l_w)) ]``, positive if plasticity is lost and 0 in expectation for a
-    fresh network. ``O`` makes ``steps`` updates with the learner's own optimizer and step size, ``theta_0`` is another
-    fresh initialisation for each target, and ``l_w(theta) = E_x [(f(x; theta) - g_w(x))^2]``, the mean over the valid
-    rows of the probe's batch and over all outputs (of policy and value, if there are both). The targets are ``g_w(x) =
-    a + sin(frequency f(x; w))``, with ``w`` the parameters of a third fresh network and ``a`` the mean prediction, for
-    each output, of the network about to be trained (the learner or the fresh network), so that neither has an offset to
-    learn. Predicting ``a`` gives a loss of 0.5.
+    ``mean_w [ l_w(O(theta, l_w)) - l_w(O(theta_0, l_w)) ]``, positive if plasticity has been lost, with expectation 0
+    for a fresh network. ``O`` makes ``steps`` updates with the learner's own optimizer and step size, ``theta_0`` is
+    another fresh initialisation for each target, and ``l_w(theta) = E_x [(f(x; theta) - g_w(x))^2]``, the mean over the
+    valid rows of the probe's batch and over all outputs (of policy and value, if there are both). The targets are
+    ``g_w(x) = a + sin(frequency f(x; w))``, with ``w`` the parameters of a third fresh network and ``a`` the mean
+    prediction, for each output, of the network to be trained (the learner or the fresh one), so that neither has to
+    learn an offset. Predicting ``a`` gives a loss of 0.5.
 
-    Metrics: ``plasticity_probe``; ``/loss`` and ``/fresh_loss``, after the training; ``/initial_loss`` and
-    ``/fresh_initial_loss``, before it. With ``optimizer: continued`` they are ``plasticity_probe/continued`` and
+    Metrics: ``plasticity_probe``; ``/loss`` and ``/fresh_loss`` after the training; ``/initial_loss`` and
+    ``/fresh_initial_loss`` before it. With ``optimizer: continued`` they are ``plasticity_probe/continued`` and
     ``/continued_loss`` ... instead, so that both can be recorded.
 
     Reference: Lyle, Zheng, Nikishin, Avila Pires, Pascanu & Dabney 2023, Understanding plasticity in neural networks.
@@ -110,16 +111,16 @@ def plasticity_probe(
     Cost: ``2 steps targets`` forward and backward passes on ``batch`` rows, and the memory of ``2 targets`` of them at
     once. ``ValueError`` for counts below 1, a frequency out of range or an unknown ``optimizer``.
 
-    Compare with ``/initial_loss``. If it is far above 0.5 (a confident classifier), the default number of updates
-    mostly measures how far the outputs have to move, and a trainable network can score worse than a dead one
+    Check ``/initial_loss``. If it is far above 0.5 (a confident classifier), the result after the default number of
+    updates mostly reflects how far the outputs have to move, and a trainable network can score worse than a dead one
     (docs/findings.md, F4). In that case use ``steps: 2000`` with a ``batch``.
 
-    The paper subtracts the probe loss at the start of training, not that of a fresh network at the same time; the fresh
-    network here sees the same data. The phase ``frequency f`` is reduced exactly, but carries ``frequency`` times the
-    rounding error of the random network's forward pass: at 1e5 some 0.01 radians for outputs of order 1, and any phase
-    beyond outputs of order 100. The targets are therefore as random as intended, but they differ between machines and
-    vmap widths, and the losses differ in the third digit. Outputs are those of ``network.apply``: for distributional
-    agents, logits. Behind an eligibility trace the optimizer is used without the trace
+    The paper subtracts the probe loss at the start of training; here it is the loss of a fresh network at the same
+    time, on the same data. The phase ``frequency f`` is reduced exactly, but carries ``frequency`` times the
+    rounding error of the random network's forward pass: at 1e5 about 0.01 radians for outputs of order 1; for outputs
+    of order 100 or more, the phase is arbitrary. The targets are therefore as random as intended, but they differ
+    between machines and vmap widths, and the losses differ in the third digit. Outputs are those of ``network.apply``:
+    for distributional agents, logits. Behind an eligibility trace the optimizer is used without the trace
     (``plasticity.monitors.fitting.plain``).
     """
     at_least_one(steps=steps, targets=targets, batch=1 if batch is None else batch)
@@ -131,11 +132,11 @@ def plasticity_probe(
 
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
         def one(key: Key) -> tuple[Array, Array]:
-            drawn, born, rows_key, step_key = jax.random.split(key, 4)
-            with jax.default_matmul_precision("float32"):  # else an accelerator rounds the phase to nothing
+            drawn, fresh_key, rows_key, step_key = jax.random.split(key, 4)
+            with jax.default_matmul_precision("float32"):  # otherwise an accelerator rounds the phase away
                 random = _predictions(probe, probe.fresh(drawn).params, probe.observation)
             wave, rows = sine(random, frequency), _minibatches(rows_key, steps, batch, probe.valid)
-            both = current_and_fresh(probe, born, continued)
+            both = current_and_fresh(probe, fresh_key, continued)
             return jax.vmap(lambda start: _fit_wave(probe, start, wave, steps, step_key, rows))(both)
 
         before, after = (jnp.mean(each, axis=0) for each in jax.vmap(one)(jax.random.split(key, targets)))
@@ -155,13 +156,13 @@ def upgd_plasticity() -> Monitor:
 
     ``clip(1 - L_after / L_before, 0, 1)``: the task loss on the probe's batch after and before one update of a copy of
     the learner on that same loss, with the learner's optimizer and its state. Larger is more plastic. NaN if
-    ``L_before`` is not positive: a policy-gradient loss is not an error, and its ratio is meaningless.
+    ``L_before`` is not positive, because the ratio is then meaningless (a policy-gradient loss is not an error).
 
     Reference: Elsayed & Mahmood 2024, Addressing Loss of Plasticity and Catastrophic Forgetting in Continual Learning
     (the UPGD paper, hence the name). Cost: one forward and backward pass and one forward pass.
 
     The paper computes the ratio on the sample of each online update and averages it over the steps. Here it is the
-    ratio of the mean loss over the batch, at the measurement. Penalties are excluded.
+    ratio of the batch's mean losses at the time of measurement. Penalties are excluded.
     """
 
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
@@ -176,12 +177,12 @@ def upgd_plasticity() -> Monitor:
 
 @metadata(paper="Ash & Adams 2020, On Warm-Starting Neural Network Training", period=10)
 def warm_start_gap(*, steps: Count = 200) -> Monitor:
-    """How much higher the task loss remains when training starts from the learner instead of a fresh network.
+    """How much higher the task loss stays when training starts from the learner instead of a fresh network.
 
     ``L(O(theta)) - L(O(theta_0))``, where ``O`` is ``steps`` updates with the learner's own optimizer, with a fresh
-    state, on the task loss ``L`` of the probe's batch (the whole of it at every update, the target network held fixed,
-    also the learner's for the fresh network). Positive values mean that warm-starting hurts. Metrics:
-    ``warm_start_gap``, ``/loss`` and ``/fresh_loss``.
+    state, on the task loss ``L`` of the probe's batch (all of it at every update; both use the learner's target
+    network, held fixed). Positive values mean that warm-starting hurts. Metrics: ``warm_start_gap``, ``/loss`` and
+    ``/fresh_loss``.
 
     Reference: Ash & Adams 2020, On Warm-Starting Neural Network Training.
 
@@ -190,9 +191,9 @@ def warm_start_gap(*, steps: Count = 200) -> Monitor:
 
     Cost: ``2 steps`` forward and backward passes on the probe's batch. ``ValueError`` for ``steps`` below 1.
 
-    The paper's gap is in accuracy on held-out data, after training to convergence on all data, old and new; a probe has
-    no held-out rows and a fixed budget, so this measures the speed of training, not generalisation, and a learner that
-    has already learned the batch starts ahead (negative).
+    The paper's gap is in accuracy on held-out data, after training to convergence on all data, old and new. A probe has
+    no held-out rows and a fixed budget, so this measures the speed of training, not generalisation. A learner that has
+    already learned the batch has an advantage (negative values).
     """
     at_least_one(steps=steps)
 

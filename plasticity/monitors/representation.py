@@ -1,26 +1,26 @@
-"""The rank of the hidden features, by seven measures, each under its own name; and the features' norm.
+"""Rank and norm of the hidden features.
 
-All ranks are functions of the singular values ``s_1 >= s_2 >= ...`` of the feature matrix ``[n samples, d
-features]``: the post-activations of a hidden layer on ``probe.activations`` (the agent's batch of recent transitions,
-the current parameters). A convolution's ``[B, H, W, channels]`` is flattened to ``[B, H * W * channels]``, as the next
-dense layer reads it. Features are not centred by default, as in the papers.
+Seven measures of the rank each have their own name. All are functions of the singular values ``s_1 >= s_2 >= ...`` of
+the feature matrix ``[n samples, d features]``: the post-activations of a hidden layer on ``probe.activations`` (the
+agent's batch of recent transitions, the current parameters). A convolution's ``[B, H, W, channels]`` is flattened to
+``[B, H * W * channels]``, as the next dense layer reads it. Features are not centred by default, as in the papers.
 
-* No rank exceeds ``min(n, d)``: fewer samples than features are not an error, but ranks are only comparable at equal
-  ``n``. In that case, and only then, ``<metric>/samples_below_features`` is recorded as 1 (Moalla et al. 2024 skip the
-  rank).
-* Features that are all zero have rank 0 by every measure; features that are not finite have rank NaN.
+* No rank exceeds ``min(n, d)``. Fewer samples than features are not an error, but ranks are then comparable only at
+  equal ``n``, and ``<metric>/samples_below_features`` is recorded as 1 (Moalla et al. 2024 skip the rank).
+* All ranks are 0 for features that are all zero and NaN for features that are not finite.
 * All but ``feature_rank`` are invariant to the scale of the features. For every matrix
   ``stable_rank <= participation_ratio <= effective_rank <= numerical_rank`` and, at equal ``delta``,
   ``approximate_rank <= srank``.
-* The metric is ``<name>``, or ``<name>/<layer>`` for each hidden layer with ``layer="all"``; absent if the network has
-  no hidden layer.
+* The metric is ``<name>`` or, with ``layer="all"``, ``<name>/<layer>`` for each hidden layer. It is absent if the
+  network has no hidden layer.
 
-Singular values come from an SVD, not from the eigenvalues of the smaller Gram matrix: in float32 squaring loses
-everything below ``3e-4 s_1``. A 512 x 256 matrix of rank one gets srank 10 and effective rank 1.13 that way, and only a
-quarter of the time is saved. Monitors used together share one SVD (the compiler merges equal calls).
+Singular values come from an SVD, not from the eigenvalues of the smaller Gram matrix, because in float32 squaring loses
+everything below ``3e-4 s_1``: a 512 x 256 matrix of rank one would have srank 10 and effective rank 1.13, and this
+would save only a quarter of the time. Monitors used together share one SVD (the compiler merges equal calls).
 
-Settings common to all members (static): ``layer``, "last", "all" or the name of a hidden layer; ``centred``, subtract
-every feature's mean over the batch first. An unknown layer is a ``ValueError`` while tracing, naming the known ones.
+Settings common to all members (static): ``layer``, which is "last", "all" or the name of a hidden layer; ``centred``,
+whether to subtract every feature's mean over the batch first. An unknown layer is a ``ValueError`` while tracing, which
+names the known ones.
 """
 
 from collections.abc import Callable
@@ -52,39 +52,39 @@ def ratio(numerator: Array, denominator: Array) -> Array:
 
 
 def entropy_rank(values: Array) -> Array:
-    """``exp(-sum_i p_i ln p_i)``, ``p_i = v_i / sum_j v_j`` of descending numbers, none negative; 0 for zeros."""
+    """``exp(-sum_i p_i ln p_i)``, ``p_i = v_i / sum_j v_j`` of descending non-negative numbers; 0 if all are 0."""
     total = jnp.sum(_relative(values))
     entropy = jnp.sum(jax.scipy.special.entr(ratio(_relative(values), total)))
     return jnp.where(total == 0, 0, jnp.exp(entropy))
 
 
 def _relative(values: Array) -> Array:
-    """In units of the largest, so that squares and fourth powers neither overflow nor vanish."""
+    """Values relative to the largest, so that squares and fourth powers neither overflow nor vanish."""
     return ratio(values, values[0])
 
 
 def _count(condition: Array, values: Array) -> Array:
-    """The count; NaN if a value is NaN, because comparisons hide a NaN."""
+    """The number of values for which the condition holds; NaN if a value is NaN, because comparisons hide a NaN."""
     return jnp.where(jnp.isnan(values[0]), jnp.nan, jnp.sum(condition, dtype=jnp.float32))
 
 
 def _until(weights: Array, delta: Array | float) -> Array:
-    """``min{k : sum of the first k >= (1 - delta) * sum of all}``, as a count of tails that are still too heavy.
+    """``min{k : sum of the first k >= (1 - delta) * sum of all}``, computed as the number of tails above ``delta``.
 
-    The tail after the k-th, not the head, keeps its precision for small ``delta``.
+    For small ``delta``, the sum of a tail is more precise than that of the values before it.
     """
     tails = jnp.cumsum(weights[::-1])[::-1]
     return _count(tails > delta * tails[0], weights)
 
 
 def _before_outputs(network: Network) -> list[str]:
-    """The hidden layers that an output layer reads, the one of the first output layer first."""
+    """The hidden layers that the output layers read, in the order of the output layers."""
     readers = {unit.sink: unit.name for unit in network.units}
     return list(dict.fromkeys(readers[path] for path in network.outputs if path in readers))
 
 
-def _chosen(name: str, layer: str, network: Network, layers: dict[str, Activation]) -> dict[str, Array]:
-    """Metric -> post-activations."""
+def _selected(name: str, layer: str, network: Network, layers: dict[str, Activation]) -> dict[str, Array]:
+    """The post-activations to measure, by metric."""
     if not layers:
         return {}
     if layer == "all":
@@ -98,16 +98,16 @@ def _chosen(name: str, layer: str, network: Network, layers: dict[str, Activatio
 
 
 def _length(values: Array) -> Array:
-    """The mean over the batch of the Euclidean norm."""
+    """The mean Euclidean norm over the batch."""
     return jnp.mean(jnp.linalg.norm(values.reshape(len(values), -1), axis=-1))
 
 
 def _rank_monitor(name: str, layer: str, centred: bool, rank: Rank) -> Monitor:
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
         del key
-        chosen = _chosen(name, layer, probe.network, hidden_layers(probe.network, probe.activations))
+        selected = _selected(name, layer, probe.network, hidden_layers(probe.network, probe.activations))
         found: dict[str, Array] = {}
-        for metric, post in chosen.items():
+        for metric, post in selected.items():
             samples, features = len(post), post[0].size
             found[metric] = rank(singular_values(post, centred), (samples, features))
             if samples < features:
@@ -142,7 +142,7 @@ def srank(*, delta: BelowOne = 0.01, layer: str = "last", centred: bool = False)
     Args:
         delta: the share of the sum that may be missing (traced).
 
-    The code of Dohare et al. 2024 and Plasticine call this "stable rank", which is a different quantity
+    Plasticine and the code of Dohare et al. 2024 call this "stable rank", the name of a different quantity
     (:func:`stable_rank`).
     """
     return _rank_monitor("srank", layer, centred, lambda values, shape: _until(_relative(values), delta))
@@ -235,11 +235,11 @@ def feature_norm() -> Monitor:
     """The norm of the last hidden layer's features, and statistics of the pre-activations.
 
     ``feature_norm = mean_x |h(x)|_2``, ``h`` the post-activations of the layer that the outputs read (of the first
-    output layer, if several do), and ``feature_norm/pre`` the same of its pre-activations. For every hidden layer
+    output layer, if several do), and ``feature_norm/pre`` the same for its pre-activations. For every hidden layer
     ``feature_norm/<layer>`` and ``feature_norm/<layer>/pre``, and ``feature_norm/<layer>/pre_mean`` and
     ``feature_norm/<layer>/pre_std``: the mean and the population standard deviation of the pre-activations over
-    samples, positions and units together.
-    Convolutions are flattened, ``[B, H * W * channels]``. Absent where the network has no hidden layer.
+    samples, positions and units together. Convolutions are flattened, ``[B, H * W * channels]``. Absent if the network
+    has no hidden layer.
 
     Reference: Moalla, Miele, Pyatko, Pascanu & Gulcehre 2024, No Representation, No Trust (norms); Lyle, Zheng,
     Khetarpal, van Hasselt, Pascanu, Martens & Dabney 2024, Disentangling the causes of plasticity loss in neural

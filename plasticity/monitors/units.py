@@ -1,13 +1,13 @@
-"""Activity of single hidden units on a batch: dormant, dead, constant, saturated, linearised; and sparsity.
+"""Activity of hidden units.
 
 All monitors here use ``probe.activations`` (the agent's batch of recent transitions, the current parameters). Units are
 on the last axis of an activation. For a convolution, ``[B, H, W, channels]``, the unit is the channel and every
 position counts as a sample. With CReLU the post-activation has twice as many channels as the pre-activation: metrics on
-``post`` count the former, metrics on ``pre`` the latter.
+``post`` count the former and metrics on ``pre`` the latter.
 
-Each metric is a FRACTION OVER ALL hidden units together, in [0, 1], with ``<metric>/<layer>`` for every hidden layer.
-(Dopamine reports a percentage, Plasticine the mean of the layers' fractions, Dohare et al. a count per layer.) It is
-NaN if a layer has activations that are not finite, and absent if the network has no hidden layer.
+Each metric is a fraction of all hidden units, in [0, 1]; ``<metric>/<layer>`` is that of one hidden layer. (Dopamine
+reports a percentage, Plasticine the mean of the layers' fractions, Dohare et al. a count per layer.) It is NaN if a
+layer has activations that are not finite, and absent if the network has no hidden layer.
 """
 
 from collections.abc import Callable, Mapping
@@ -25,7 +25,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 def hidden_layers(network: Network, activations: Mapping[str, Activation]) -> dict[str, Activation]:
-    """The activations in the network's order (a mapping's own order does not survive ``jit``)."""
+    """The activations in the network's order (``jit`` sorts mappings)."""
     names = {units.source: units.name for units in network.units}
     return {names[path]: activations[names[path]] for path in network.hidden if path in names}
 
@@ -36,7 +36,7 @@ def by_unit(values: Array) -> Array:
 
 
 def _fraction_monitor(name: str, marked: Callable[[Activation], Array]) -> Monitor:
-    """A monitor from ``marked``: activation -> float32[...], 1 where a unit (or an entry) counts, 0 where not, NaN if
+    """Build a monitor from ``marked``: activation -> float32[...], 1 for units (or entries) that count, else 0; NaN if
     unknown."""
 
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
@@ -66,16 +66,16 @@ def dormant_units(*, tau: NonNegative = 0.025, taus: tuple[Share, ...] = ()) -> 
     Reference: Sokar, Agarwal, Castro & Evci 2023, The Dormant Neuron Phenomenon in Deep Reinforcement Learning.
 
     Args:
-        tau: the threshold (traced): 0.025 in ReDo's own runs, 0.1 in some ports; 0 counts the units that are
-            exactly zero on the batch (see :func:`dead_units`).
-        taus: further thresholds (static, in [0, 1], all different): each gives ``dormant_units/tau_<number>``, the
-            fraction over all hidden units, such as ``dormant_units/tau_0.1``.
+        tau: the threshold (traced). ReDo's authors use 0.025 and some ports 0.1; 0 counts the units that are exactly
+            zero on the batch (see :func:`dead_units`).
+        taus: further thresholds (static, in [0, 1], all different). Each gives ``dormant_units/tau_<number>``, the
+            fraction of all hidden units, such as ``dormant_units/tau_0.1``.
 
     Raises:
-        ValueError: for one of ``taus`` outside [0, 1] and, while tracing, for a duplicate.
+        ValueError: if one of ``taus`` is outside [0, 1] and, while tracing, for a duplicate.
 
-    The score is relative to the layer, so it does not detect a layer that shrinks as a whole. Elsewhere "dormant" also
-    means the share of ENTRIES with ``|h| < 0.01`` (MEAL) or equal to zero (Plasticine's metrics), which is sparsity.
+    The score is relative to the layer, so it does not detect a layer that shrinks as a whole. "Dormant" may also
+    mean the share of entries with ``|h| < 0.01`` (MEAL) or equal to zero (Plasticine's metrics), which is sparsity.
     """
 
     names = [f"dormant_units/tau_{each:g}" for each in taus]
@@ -86,7 +86,7 @@ def dormant_units(*, tau: NonNegative = 0.025, taus: tuple[Share, ...] = ()) -> 
     def measured(threshold: Array | float) -> Callable[[Activation], Array]:
         def marked(activation: Activation) -> Array:
             size = jnp.mean(jnp.abs(by_unit(activation.post)), axis=0)
-            return _where_finite(size, size <= threshold * jnp.mean(size))  # times the mean, which may be zero
+            return _where_finite(size, size <= threshold * jnp.mean(size))  # not divided by the mean, which may be zero
 
         return marked
 
@@ -95,9 +95,7 @@ def dormant_units(*, tau: NonNegative = 0.025, taus: tuple[Share, ...] = ()) -> 
 
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
         if len(set(names)) < len(names):
-            raise ValueError(
-                f"dormant_units: taus must all be different, got {', '.join(f'{each:g}' for each in taus)}"
-            )
+            raise ValueError(f"dormant_units: taus must be distinct, got {', '.join(f'{each:g}' for each in taus)}")
         found = dict(headline.measure(key, (), probe)[1])
         for name, each in zip(names, further, strict=True):
             found |= {metric: value for metric, value in each.measure(key, (), probe)[1].items() if metric == name}
@@ -119,8 +117,8 @@ def dead_units() -> Monitor:
     learning.
 
     Meant for ReLU and CReLU; smooth or leaky activations are almost never exactly zero. For tanh use
-    :func:`constant_units`. The fraction can only fall as the batch grows. Elsewhere "dead" is also defined per entry,
-    ``mean(h == 0)`` (awjuliani's deep-rl-plasticity), which is sparsity.
+    :func:`constant_units`. The fraction can only fall as the batch grows. In awjuliani's deep-rl-plasticity "dead" is
+    defined per entry, ``mean(h == 0)``, which is sparsity.
     """
 
     def marked(activation: Activation) -> Array:
@@ -174,9 +172,9 @@ def linearised_units() -> Monitor:
     return _fraction_monitor("linearised_units", marked)
 
 
-@metadata(note="without a single source; the definition is ours")
+@metadata(note="no single source; the definition is ours")
 def saturated_units(*, threshold: BelowOne = 0.99) -> Monitor:
-    """Fraction of hidden units whose post-activation stays at the ends of a bounded non-linearity.
+    """Fraction of hidden units whose post-activation stays near the bounds of a bounded non-linearity.
 
     ``saturated_i = (min |h_i| > threshold)`` with ``h`` the post-activation, the minimum over the batch (and the
     positions of a convolution). For tanh the slope is ``1 - h^2``: below 0.02 on the whole batch at the default.
@@ -187,8 +185,7 @@ def saturated_units(*, threshold: BelowOne = 0.99) -> Monitor:
     Meant for tanh; for unbounded activations it does not indicate saturation. A unit that jumps between the two ends is
     saturated but not constant (:func:`constant_units`, Moalla et al. 2024). A unit that stays in the middle is constant
     but not saturated. The fraction can only fall as the batch grows. In awjuliani's deep-rl-plasticity the share of
-    ENTRIES with ``|h| > 0.99`` is called "dead units" for tanh. There is no paper; the definition and its default are
-    ours.
+    entries with ``|h| > 0.99`` is called "dead units" for tanh. The definition and its default are ours.
     """
 
     def marked(activation: Activation) -> Array:
@@ -198,9 +195,9 @@ def saturated_units(*, threshold: BelowOne = 0.99) -> Monitor:
     return _fraction_monitor("saturated_units", marked)
 
 
-@metadata(note="what deep-rl-plasticity calls dead units, and MEAL, with a threshold, the dormant ratio")
+@metadata(note="called dead units in deep-rl-plasticity and, with a threshold, the dormant ratio in MEAL")
 def activation_sparsity(*, threshold: NonNegative = 0.0) -> Monitor:
-    """Fraction of ENTRIES of the post-activations (samples times units, not units) that are zero.
+    """Fraction of the entries of the post-activations (samples times units) that are zero.
 
     ``mean(|h| <= threshold)`` over the samples, positions and units of all hidden layers together, and of each layer.
 
@@ -208,9 +205,9 @@ def activation_sparsity(*, threshold: NonNegative = 0.0) -> Monitor:
         threshold: in the activation's own scale (traced); 0 counts exact zeros.
 
     Half of the entries are zero in a freshly initialised ReLU network. Other names are "dead units" in awjuliani's
-    deep-rl-plasticity and "dormant ratio" in MEAL (``|h| < 0.01``, so 0.01 here) and in Plasticine's metrics; none of
-    these counts units (:func:`dead_units`, :func:`dormant_units`). In the overall metric a convolution is weighted by
-    its number of positions.
+    deep-rl-plasticity and "dormant ratio" in MEAL (``|h| < 0.01``, so 0.01 here) and in Plasticine's metrics. None of
+    these counts units, as :func:`dead_units` and :func:`dormant_units` do. In the overall metric a convolution is
+    weighted by its number of positions.
     """
 
     def marked(activation: Activation) -> Array:

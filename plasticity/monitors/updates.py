@@ -1,7 +1,7 @@
-"""The optimizer's next update and second moments, and the scale of the agent's predictions.
+"""The optimizer's next update and second moments, and the scale of the agent's values.
 
-How far PPO's policy moves from the one that acted (the probability ratios above and below the clip, their excess ratio)
-is known only inside its updates, so the agent records it (``agents/clipping.py``).
+PPO's agent itself records how far its policy moves from the one that acted (the probability ratios above and below the
+clip, and their excess ratio), because only its updates can compute this (``agents/clipping.py``).
 """
 
 from collections.abc import Mapping
@@ -17,15 +17,15 @@ from plasticity.core.types import Array, Key, Metrics, Params, Probe, State
 from plasticity.monitors.base import NOT_NEGATIVE, Monitor
 from plasticity.monitors.parameters import kernel_norms
 
-# The names under which optimizers keep the running mean of squared gradients.
+# Names of the state fields in which optimizers store the running mean of squared gradients.
 SECOND_MOMENTS = ("nu", "second")
 
 
 def second_moments(user: str, opt_state: optax.OptState, params: Params) -> Params:
     """The optimizer's second moments in the parameters' structure, as stored, without bias correction.
 
-    They are found by field name; if several optimizers share the parameters, each provides its part. ``ValueError``
-    while tracing, naming the ``user``, if a parameter has none.
+    They are found by field name. If the parameters are divided among several optimizers, each provides its part.
+    ``ValueError`` while tracing, naming the ``user``, if a parameter has none.
     """
 
     def has(node: Any) -> bool:
@@ -46,42 +46,42 @@ def second_moments(user: str, opt_state: optax.OptState, params: Params) -> Para
 
 
 def intended_update(key: Key, probe: Probe) -> Params:
-    """The update that the optimizer would make now from the gradient of ``probe.loss``; its new state is dropped.
+    """The update that the optimizer would make now from the gradient of ``probe.loss``; its new state is discarded.
 
     An optimizer behind an eligibility trace receives a trace that starts with this gradient and an error of size 1, so
     that it descends along the gradient; other optimizers ignore these arguments.
     """
     learner = probe.learner
     gradient = jax.grad(probe.loss)(learner.params)
-    told: Mapping[str, Any] = {
+    extra: Mapping[str, Any] = {
         "key": key,
         "td_error": -jnp.ones(()),
         "trace_decay": jnp.zeros(()),
         "trace_start": jnp.ones((), bool),
         "trace_end": jnp.ones((), bool),
     }
-    return probe.optimizer.update(gradient, learner.opt_state, learner.params, **told)[0]
+    return probe.optimizer.update(gradient, learner.opt_state, learner.params, **extra)[0]
 
 
 def _quotient(numerator: Array, denominator: Array) -> Array:
-    """0 / 0 = 0; a number by 0 is infinite; NaN stays NaN."""
+    """The quotient, with 0 / 0 = 0; other numbers divided by 0 are infinite, and NaN stays NaN."""
     return jnp.where((numerator == 0) & (denominator == 0), 0.0, numerator / denominator)
 
 
-@metadata(note="without a single source; a rule of thumb of practice puts it near 1e-3")
+@metadata(note="no single source; as a rule of thumb, it should be near 1e-3")
 def update_ratio() -> Monitor:
     """The length of the optimizer's next update relative to the weights.
 
     ``update_ratio = sqrt(sum_l |u_l|_F^2) / sqrt(sum_l |W_l|_F^2)`` over all kernels, including the output layers',
     without biases and normalisation parameters; ``update_ratio/<module> = |u_l|_F / |W_l|_F``. ``u`` is what the
     optimizer, in its current state and wrapped by the interventions, would add to the parameters for the gradient of
-    ``probe.loss``: the task loss without penalties on the agent's batch of recent transitions. Nothing is updated.
-    Infinite if an all-zero kernel would move.
+    ``probe.loss``: the task loss without penalties on the agent's batch of recent transitions. Nothing is updated. The
+    ratio is infinite if an all-zero kernel would change.
 
     Behind an eligibility trace it is the update for a trace that starts with this gradient and an error of size 1. The
-    sum of the agent's updates since the last measurement is a different quantity: divided by their number it measures
-    how far they agree. The probe's batch differs from that of an update and is often larger, so a learner that follows
-    noise has a smaller ratio here.
+    sum of the agent's updates since the last measurement is a different quantity: divided by their number, it measures
+    their agreement. The probe's batch is not that of an update and is often larger, so a learner that follows noise has
+    a smaller ratio here.
     """
 
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
@@ -96,21 +96,22 @@ def update_ratio() -> Monitor:
 
 @metadata(paper="Lyle et al. 2023, Understanding plasticity in neural networks", note="the default of eps is ours")
 def second_moment(*, eps: NonNegative = 1e-8) -> Monitor:
-    """The optimizer's running mean of squared gradients.
+    """Statistics of the optimizer's running mean of squared gradients.
 
     ``second_moment = mean_i v_i`` over all parameters, ``second_moment/max``, ``second_moment/min``,
-    ``second_moment/small`` the share of parameters with ``v_i < eps^2``, whose steps ``eps`` shortens, and
-    ``second_moment/<module>`` the mean over the module's kernel. ``v`` is as the optimizer (Adam, RMSProp or a
+    ``second_moment/small``, the share of parameters with ``v_i < eps^2``, whose steps ``eps`` shortens, and
+    ``second_moment/<module>``, the mean over the module's kernel. ``v`` is taken as the optimizer (Adam, RMSProp or a
     streaming optimizer) stores it, without bias correction. Needs no batch.
 
     Reference: Lyle, Zheng, Nikishin, Avila Pires, Pascanu & Dabney 2023, Understanding plasticity in neural networks,
-    who trace divergence after a task switch to second moments that lag behind the first; it defines no such metric.
+    who trace divergence after a task switch to second moments that lag behind the first. The paper does not define this
+    metric.
 
     Args:
-        eps: in the gradient's own scale (traced); give it the value of the optimizer's ``eps``.
+        eps: in the gradient's own scale (traced); set it to the optimizer's ``eps``.
 
     Raises:
-        ValueError: while tracing where the optimizer keeps no second moments.
+        ValueError: while tracing, if the optimizer does not store second moments.
     """
 
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
@@ -134,12 +135,12 @@ def value_scale() -> Monitor:
     Over the valid rows ``x`` of the agent's batch of recent transitions and the ``n`` outputs of ``probe.scores``:
     ``value_scale = sqrt(mean q^2)``, ``value_scale/mean``, ``value_scale/std`` (of the population) and
     ``value_scale/max = max q``. For action values also ``value_scale/greedy = mean_x max_a q(x, a)`` and, with two
-    actions or more, ``value_scale/action_gap``, the mean over ``x`` of the best minus the second best value. NaN if no
+    or more actions, ``value_scale/action_gap``, the mean over ``x`` of the best minus the second best value. NaN if no
     row is valid.
 
     If an agent has no action values, the numbers are its logits (which are invariant to a common shift), its predicted
-    targets, or the mean actions of a real-valued policy. Overestimation is not measured: it is the difference between
-    these values and the discounted returns that follow, which a batch of single transitions does not contain. Compare
+    targets, or the mean actions of a real-valued policy. Overestimation is not measured. It is the difference between
+    these values and the discounted returns that follow, which a batch of single transitions does not contain; compare
     ``value_scale/greedy`` with the returns of evaluations instead.
     """
 
@@ -161,7 +162,7 @@ def value_scale() -> Monitor:
 
 
 def _greedy(scores: Array, rows: Array) -> dict[str, Array]:
-    """Means of the best value and of its lead; the rows that do not count are zero."""
+    """Means of the best value and of its lead over the second best; invalid rows are zero."""
     ordered = jnp.sort(scores, axis=-1)
     found = {"/greedy": jnp.sum(ordered[:, -1]) / rows}
     if scores.shape[-1] > 1:

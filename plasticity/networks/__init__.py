@@ -1,1 +1,1 @@
-"""Networks: a spec describes a network, and the builder creates it and its wiring. Imports ``core`` and ``config``."""
+"""Networks: a spec describes a network; the builder creates its functions and wiring. Imports ``core``, ``config``."""

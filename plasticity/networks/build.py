@@ -1,10 +1,10 @@
 """Build a network's functions and wiring from a ``NetworkSpec``.
 
-The parameters of layer ``i`` are under ``hidden_i``; all of them have the layer's units on their last axis::
+The parameters of layer ``i`` are under ``hidden_i``; the last axis of each is the layer's units::
 
     {"hidden_0": {"kernel": ..., "bias": ..., "norm": {"scale": ..., "offset": ...}}, ..., "output": {"kernel", "bias"}}
 
-``join`` combines several networks that share nothing into one.
+``join`` combines several networks without shared parameters into one.
 """
 
 from collections.abc import Callable, Mapping
@@ -21,8 +21,8 @@ from plasticity.networks.layers import (
     ACTIVATIONS,
     INITIALISERS,
     Normalisation,
-    lengths,
     spectrally_normalised,
+    unit_norms,
     weight_normalised,
 )
 from plasticity.networks.spec import (
@@ -40,7 +40,7 @@ from plasticity.networks.spec import (
 
 
 class Layer(nn.Module):
-    """Kernel and bias, dense or convolutional, then the normalisation; an output layer has a bias and no norm."""
+    """A dense or convolutional kernel, bias and normalisation; output layers have a bias and no normalisation."""
 
     spec: NetworkSpec
     node: Node
@@ -63,17 +63,17 @@ class Layer(nn.Module):
 
     def reparameterised(self, kernel: Array) -> Array:
         if self.node.parameterisation == "weight":
-            return weight_normalised(kernel, self.param("gain", lambda key: lengths(kernel)))
+            return weight_normalised(kernel, self.param("gain", lambda key: unit_norms(kernel)))
         if self.node.parameterisation == "spectral":
             return spectrally_normalised(kernel, self.spec.power_iterations)
         return kernel
 
 
 class Layers(nn.Module):
-    """All layers: ``observations[B, *shape]`` -> the output layers' values and the hidden activations, by layer."""
+    """All layers: ``observations[B, *shape]`` -> outputs and hidden activations, by layer."""
 
     spec: NetworkSpec
-    nodes: tuple[Node, ...]  # each after the one it reads
+    nodes: tuple[Node, ...]  # each after its input node
 
     @nn.compact
     def __call__(self, observations: Array) -> tuple[dict[str, Array], dict[str, Activation]]:
@@ -98,15 +98,15 @@ def scaled(init: Callable[..., Array], scale: float) -> Callable[..., Array]:
 
 
 def prepare(spec: NetworkSpec, observations: Array) -> Array:
-    """Convert observations of any dtype for the first layer: float32, scaled, channels last."""
+    """Convert observations of any dtype to the first layer's input: float32, scaled, channels last."""
     x = jnp.asarray(observations, jnp.float32)
     if spec.scale != 1.0:
         x = x * spec.scale
     return jnp.moveaxis(x, 1, -1) if spec.channels_first else x
 
 
-def at_birth(spec: NetworkSpec, params: Params) -> Params:
-    """The initial parameters from flax; with an injection the anchor copies the new head and the gate is closed."""
+def with_injection(spec: NetworkSpec, params: Params) -> Params:
+    """Add an injection to the initial parameters: the anchor is a copy of the new head, and the gate is closed."""
     if spec.injected is None:
         return params
     anchor = {name: params[NEW + name.removeprefix(ANCHOR)] for name in params if name.startswith(ANCHOR)}
@@ -114,26 +114,26 @@ def at_birth(spec: NetworkSpec, params: Params) -> Params:
 
 
 def is_open(params: Mapping[str, Any]) -> Array:
-    """bool[]: the injection has happened in this network."""
+    """bool[]: whether the injection has happened in this network."""
     opened: Array = params[INJECTION]["gate"] > 0
     return opened
 
 
-def held(spec: NetworkSpec, params: Params) -> Params:
-    """The parameters, with the gradient of the old head stopped once the injection's gate is open."""
+def frozen_old_head(spec: NetworkSpec, params: Params) -> Params:
+    """The parameters; once the injection's gate is open, no gradient reaches the old head."""
     if spec.injected is None:
         return params
     opened = is_open(params)
     old = {name.removeprefix(NEW) for name in params if name.startswith(NEW)}
 
-    def hold(leaf: Array) -> Array:
+    def freeze(leaf: Array) -> Array:
         return jnp.where(opened, jax.lax.stop_gradient(leaf), leaf)
 
-    return {name: jax.tree.map(hold, part) if name in old else part for name, part in params.items()}
+    return {name: jax.tree.map(freeze, part) if name in old else part for name, part in params.items()}
 
 
-def joined(spec: NetworkSpec, params: Params, made: Mapping[str, Array]) -> Array:
-    """All heads' outputs side by side, ``[B, outputs]``; with an injection ``old + (new - anchor)``.
+def head_outputs(spec: NetworkSpec, params: Params, made: Mapping[str, Array]) -> Array:
+    """The concatenated outputs of all heads, ``[B, outputs]``; with an injection ``old + (new - anchor)``.
 
     The value does not depend on the gate, which only enables the new head's gradient. The anchor is never trained.
     """
@@ -157,12 +157,12 @@ def build(spec: NetworkSpec) -> Network:
     layers, with_auxiliary = Layers(spec, nodes), Layers(spec, nodes + extra)
 
     def init(key: Key) -> Params:
-        return at_birth(spec, with_auxiliary.init(key, jnp.zeros((1, *spec.observation)))["params"])
+        return with_injection(spec, with_auxiliary.init(key, jnp.zeros((1, *spec.observation)))["params"])
 
     def apply(params: Params, observations: Any) -> tuple[Array, Mapping[str, Activation]]:
-        made: Any = layers.apply({"params": held(spec, params)}, observations)
+        made: Any = layers.apply({"params": frozen_old_head(spec, params)}, observations)
         outputs, activations = made
-        return joined(spec, params, outputs), activations
+        return head_outputs(spec, params, outputs), activations
 
     hidden = tuple((node.name,) for node in nodes if node.hidden)
     outputs = tuple((node.name,) for node in nodes if not node.hidden)
@@ -171,10 +171,10 @@ def build(spec: NetworkSpec) -> Network:
 
 
 def join(networks: Mapping[str, Network]) -> Network:
-    """Combine several networks, which read the same observation and share nothing, into one.
+    """Combine several networks, which read the same observation and share no parameters, into one.
 
-    Parameters and outputs are mappings with the same keys; layers are called ``NAME/hidden_0`` and so on, and their
-    paths begin with ``NAME``. ``init`` gives each network its own key, by its position.
+    Parameters and outputs are mappings with the same keys. Layers are named ``NAME/hidden_0`` and so on, and their
+    paths begin with ``NAME``. ``init`` derives a key for each network from its position.
     """
 
     def init(key: Key) -> Params:

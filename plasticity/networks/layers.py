@@ -15,7 +15,7 @@ from plasticity.core.types import Array, Key
 class NonLinearity(NamedTuple):
     """``function`` maps ``[..., units]`` to ``[..., copies * units]``, copy after copy.
 
-    ``settings`` are its further keyword arguments, all static numbers, with their defaults.
+    ``settings`` are its other keyword arguments, all static numbers, with their defaults.
     """
 
     function: Callable[..., Array]
@@ -36,9 +36,9 @@ def crelu(z: Array) -> Array:
 def leaky_relu(z: Array, *, negative_slope: float) -> Array:
     """``z`` if it is above 0, else ``negative_slope z``; the slope at 0 is ``negative_slope``, as in PyTorch.
 
-    (``jax.nn.leaky_relu`` has slope 1 there.) This matters if pre-activations are exactly 0. All of them are at the
-    first step of a streaming agent, whose first normalised observation is 0. The slope of ``relu`` and of both halves
-    of ``crelu`` at 0 is 0 in either library. Maas, Hannun, Ng 2013, "Rectifier Nonlinearities Improve Neural Network
+    In ``jax.nn.leaky_relu`` it is 1. This matters if pre-activations are exactly 0, as they all are at the first step
+    of a streaming agent, whose first normalised observation is 0. The slope of ``relu`` and of both halves of ``crelu``
+    at 0 is 0 in both libraries. Maas, Hannun, Ng 2013, "Rectifier Nonlinearities Improve Neural Network
     Acoustic Models".
     """
     return jnp.where(z > 0, z, negative_slope * z)
@@ -62,8 +62,9 @@ def deep_fourier(z: Array) -> Array:
 
 
 def smooth_leaky(z: Array, *, alpha: float, c: float, p: float) -> Array:
-    """``alpha z + (1 - alpha) z sigmoid(c z / p)``: slope 1 far to the right, ``alpha`` far to the left,
-    ``(1 + alpha) / 2`` at 0.
+    """``alpha z + (1 - alpha) z sigmoid(c z / p)``: its slope tends to 1 on the right and to ``alpha`` on the left.
+
+    At 0 the slope is ``(1 + alpha) / 2``.
 
     Lillo, Cheney 2025, "Activation Function Design Sustains Plasticity in Continual Learning".
     """
@@ -94,8 +95,8 @@ def sparse(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
     """For each output unit ``ceil(0.9 fan_in)`` random inputs are 0, the others ``U(-1/sqrt(fan_in), 1/sqrt(fan_in))``.
 
     Elsayed, Vasan, Mahmood 2024, "Streaming Deep Reinforcement Learning Finally Works". ``shape`` (static) is
-    ``[..., inputs, outputs]``; ``fan_in`` is the product of all but the last. As in the paper's code, but the number of
-    zeros is exact where a floating-point ``ceil`` would depend on rounding.
+    ``[..., inputs, outputs]``; ``fan_in`` is the product of all but the last. This is the paper's code, except that
+    the number of zeros is exact; a floating-point ``ceil`` would depend on rounding.
     """
     fan_in, outputs = math.prod(shape[:-1]), shape[-1]
     zeros = -(-9 * fan_in // 10)
@@ -107,7 +108,7 @@ def sparse(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
 
 
 def orthogonal(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
-    """``sqrt(2)`` times a matrix that is orthonormal on its short side (see ``linalg.orthogonal``)."""
+    """``sqrt(2)`` times a matrix with orthonormal rows or columns, whichever are fewer (see ``linalg.orthogonal``)."""
     return linalg.orthogonal(key, shape, math.sqrt(2.0)).astype(dtype)
 
 
@@ -123,7 +124,7 @@ INITIALISERS: Mapping[str, Callable[..., Array]] = {
 PARAMETERISATIONS = ("none", "weight", "spectral", "spectral_first")
 
 
-def lengths(kernel: Array) -> Array:
+def unit_norms(kernel: Array) -> Array:
     """The Euclidean norm of each unit's incoming weights, ``[units]``, for a kernel ``[..., units]``."""
     return jnp.sqrt(jnp.square(kernel).sum(tuple(range(kernel.ndim - 1))))
 
@@ -141,10 +142,10 @@ def weight_normalised(kernel: Array, gain: Array) -> Array:
 def spectral_norm(kernel: Array, iterations: int) -> Array:
     """The largest singular value of a kernel ``[..., units]`` as a matrix with the units as columns, float32[].
 
-    ``v <- W^T u / |W^T u|``, ``u <- W v / |W v|``, ``iterations`` (static) times from a fixed random ``u``, and then
-    ``u^T W v``, whose gradient is taken with u and v held fixed. The estimate is a lower bound. Miyato, Kataoka,
+    ``v <- W^T u / |W^T u|``, ``u <- W v / |W v|``, ``iterations`` (static) times from a fixed random ``u``; then
+    ``u^T W v``, differentiated with u and v held fixed. The estimate is a lower bound. Miyato, Kataoka,
     Koyama, Yoshida 2018, "Spectral Normalization for Generative Adversarial Networks", keep u between updates and do
-    one iteration in each; here nothing is kept.
+    one iteration in each; here there is no state.
     """
     matrix = kernel.reshape(-1, kernel.shape[-1])
     fixed = jax.lax.stop_gradient(matrix)
@@ -152,17 +153,17 @@ def spectral_norm(kernel: Array, iterations: int) -> Array:
     def unit(x: Array) -> Array:
         return x / jnp.maximum(jnp.linalg.norm(x), jnp.finfo(jnp.float32).tiny)
 
-    def better(_: Any, pair: tuple[Array, Array]) -> tuple[Array, Array]:
+    def iterate(_: Any, pair: tuple[Array, Array]) -> tuple[Array, Array]:
         v = unit(pair[0] @ fixed)
         return unit(fixed @ v), v
 
     start = jax.random.normal(jax.random.key(0), matrix.shape[:1])
-    u, v = jax.lax.fori_loop(0, iterations, better, (start, jnp.zeros(matrix.shape[1:])))
+    u, v = jax.lax.fori_loop(0, iterations, iterate, (start, jnp.zeros(matrix.shape[1:])))
     return u @ matrix @ v
 
 
 def spectrally_normalised(kernel: Array, iterations: int) -> Array:
-    """The kernel over its :func:`spectral_norm`; zeros stay zero."""
+    """The kernel divided by its :func:`spectral_norm`; zeros stay zero."""
     sigma = spectral_norm(kernel, iterations)
     return kernel / jnp.where(sigma > 0, sigma, 1.0)
 
@@ -173,12 +174,12 @@ NORMALISATIONS = ("none", "layer", "rms", "map")
 class Normalisation(nn.Module):
     """Normalises pre-activations ``z[B, ..., units]``: ``scale * (z - mean) / sqrt(variance + eps) + offset``.
 
-    * ``layer``: over the last axis, that is over the features of a dense layer and, for a convolution, over the
-      channels at each position separately; eps 1e-6. Ba, Kiros, Hinton 2016, "Layer Normalization".
+    * ``layer``: over the last axis: the features of a dense layer, or the channels at each position of a convolution;
+      eps 1e-6. Ba, Kiros, Hinton 2016, "Layer Normalization".
     * ``rms``: the same axis, ``scale * z / sqrt(mean(z^2) + eps)``; eps 1e-6. Zhang, Sennrich 2019, "Root Mean Square
       Layer Normalization".
-    * ``map``: over all axes of a sample, nothing learnable; eps 1e-5. Elsayed, Vasan, Mahmood 2024, "Streaming Deep
-      Reinforcement Learning Finally Works".
+    * ``map``: over all axes of a sample, without learnable parameters; eps 1e-5. Elsayed, Vasan, Mahmood 2024,
+      "Streaming Deep Reinforcement Learning Finally Works".
 
     ``affine`` (static): scale and offset are learnable, one for each unit, initially 1 and 0; otherwise they are
     constant.

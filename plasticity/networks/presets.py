@@ -1,4 +1,7 @@
-"""The networks available in configs: each is a function that returns a ``NetworkSpec``."""
+"""Built-in networks.
+
+Each is a function that returns a ``NetworkSpec``.
+"""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Literal
@@ -78,7 +81,7 @@ def nature(
 
     Mnih et al. 2015, "Human-level control through deep reinforcement learning". Pixels (uint8) are divided by 255.
     ``layout`` "auto" takes the first axis as the channels if it is shorter than the last (stacked frames
-    ``[4, 84, 84]``). Images smaller than 36x36 need ``padding`` "SAME". The paper's initialisation is not He's.
+    ``[4, 84, 84]``). Images smaller than 36x36 need ``padding`` "SAME". The paper does not use He initialisation.
     """
     check("layout", layout, ("auto", "channels_first", "channels_last"))
     shape = tuple(observation.shape)

@@ -1,7 +1,7 @@
-"""Networks as data: a ``NetworkSpec`` describes a network, ``nodes_of`` lists its layers and what each reads.
+"""Networks as data: a ``NetworkSpec`` describes a network, and ``nodes_of`` lists its layers and their inputs.
 
-A hidden layer is kernel, optional bias, optional normalisation, non-linearity, in this order. A spec may end in several
-heads instead of one output layer; the modules of a head are ``NAME_hidden_i`` and ``NAME_output``.
+A hidden layer is a kernel, an optional bias, an optional normalisation and a non-linearity, in this order. A network
+may end in several heads instead of one output layer; the modules of a head are ``NAME_hidden_i`` and ``NAME_output``.
 """
 
 import math
@@ -36,7 +36,7 @@ NormalisationName = Literal["none", "layer", "rms", "map"]
 InitialiserName = Literal["he", "lecun", "glorot", "orthogonal", "sparse"]
 Method = Literal["auto", "patches", "lax"]
 INJECTION = "injection"  # the module that holds the gate of an injection
-NEW, ANCHOR = "new_", "anchor_"  # prefixes of the names of its two further heads
+NEW, ANCHOR = "new_", "anchor_"  # prefixes of the names of its two additional heads
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Convolution:
         check("convolutions.padding", self.padding, ("VALID", "SAME"))
 
     def size(self, inputs: int) -> int:
-        """Side of the output map for an input map of side ``inputs``."""
+        """Side length of the output map for an input map of side length ``inputs``."""
         if self.padding == "SAME":
             return -(-inputs // self.stride)
         return (inputs - self.kernel) // self.stride + 1
@@ -73,7 +73,7 @@ class Head:
     name: str
     outputs: int
     widths: tuple[int, ...] = ()
-    scale: float = 1.0  # the output layer's initial kernel is multiplied by it
+    scale: float = 1.0  # factor of the output layer's initial kernel
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "widths", tuple(self.widths))
@@ -82,7 +82,7 @@ class Head:
 
     @property
     def modules(self) -> tuple[str, ...]:
-        """The names of its layers in order, the output layer last."""
+        """The names of its layers, in order; the output layer is last."""
         return (*(f"{self.name}_hidden_{i}" for i in range(len(self.widths))), f"{self.name}_output")
 
 
@@ -93,7 +93,7 @@ class NetworkSpec:
     ``ValueError`` for an unknown name, a number below 1 or a convolution that is larger than its input.
     """
 
-    observation: Shape  # of one observation, as the stream gives it
+    observation: Shape  # of one observation of the stream
     outputs: int
     convolutions: tuple[Convolution, ...] = ()
     widths: tuple[int, ...] = ()  # dense hidden layers, after the flattened convolutions
@@ -103,15 +103,15 @@ class NetworkSpec:
     bias: bool = True  # of the hidden layers; the output layer always has one
     initialiser: str = "he"  # of all kernels, including the output layer's; biases are 0
     channels_first: bool = False  # the observation is [channels, H, W]
-    scale: float = 1.0  # the observation is multiplied by it
-    convolution: str = "auto"  # how a convolution is computed: auto, patches, lax
-    output_scale: float = 1.0  # the output layer's initial kernel is multiplied by it
-    heads: tuple[Head, ...] = ()  # instead of the one output layer; their outputs are concatenated in this order
-    auxiliary: int = 0  # > 0: a further layer with this many outputs on the last common hidden layer, read by penalties
-    activation_settings: tuple[tuple[str, float], ...] = ()  # numbers of the activation, by name; others at defaults
+    scale: float = 1.0  # factor of the observation
+    convolution: str = "auto"  # implementation of convolutions: auto, patches, lax
+    output_scale: float = 1.0  # factor of the output layer's initial kernel
+    heads: tuple[Head, ...] = ()  # instead of an output layer; their outputs are concatenated in this order
+    auxiliary: int = 0  # > 0: another layer with this many outputs on the last common hidden layer, for penalties
+    activation_settings: tuple[tuple[str, float], ...] = ()  # of the activation, by name; else the defaults
     parameterisation: str = "none"  # of the hidden kernels: weight, spectral, spectral_first (the first dense ones)
     power_iterations: int = 20  # for the estimate of the spectral norm
-    injected: int | None = None  # this many dense hidden layers, and the output layers, have a new head and an anchor
+    injected: int | None = None  # last dense hidden layers that, like the outputs, have a new head and an anchor
 
     def __post_init__(self) -> None:
         for key in ("observation", "convolutions", "widths", "heads"):
@@ -134,14 +134,14 @@ class NetworkSpec:
         if self.auxiliary:
             check_least("auxiliary", self.auxiliary, 1)
         if self.heads and sum(head.outputs for head in self.heads) != self.outputs:
-            raise ValueError(f"heads must have {self.outputs} outputs together, got {self.heads}")
-        maps(self)
+            raise ValueError(f"heads must have {self.outputs} outputs in total, got {self.heads}")
+        feature_maps(self)
         nodes_of(self)
         auxiliary_nodes(self)
 
     @property
     def layers(self) -> tuple[Convolution | int, ...]:
-        """The hidden layers in order; a dense one is its width."""
+        """The hidden layers in order; a dense layer is given by its width."""
         return (*self.convolutions, *self.widths)
 
     @property
@@ -150,7 +150,7 @@ class NetworkSpec:
         return ACTIVATIONS[self.activation].copies
 
 
-def maps(spec: NetworkSpec) -> tuple[Shape, ...]:
+def feature_maps(spec: NetworkSpec) -> tuple[Shape, ...]:
     """``(H, W, channels)`` of each convolution's output; ``ValueError`` if a kernel is larger than its input."""
     shape = spec.observation[1:] + spec.observation[:1] if spec.channels_first else spec.observation
     found = []
@@ -165,11 +165,11 @@ def maps(spec: NetworkSpec) -> tuple[Shape, ...]:
 
 
 class Node(NamedTuple):
-    """One layer and the one it reads; a network is a list of them, in which each comes after the one it reads."""
+    """One layer and its input layer; a network is a list of nodes, each after its input."""
 
     name: str
     shape: Convolution | int
-    reads: str  # "" for the observation
+    reads: str  # name of the input layer, "" for the observation
     hidden: bool = True
     scale: float = 1.0  # of the initial kernel
     parameterisation: str = "none"
@@ -180,13 +180,13 @@ class Node(NamedTuple):
 
 
 def chain(names: Sequence[str], shapes: Sequence[Convolution | int], reads: str) -> list[Node]:
-    """Hidden layers that read each other in order, the first of them ``reads``."""
+    """A chain of hidden layers; the first one reads ``reads``."""
     before = [reads, *names[:-1]]
     return [Node(*each) for each in zip(names, shapes, before, strict=False)]
 
 
 def plain_nodes(spec: NetworkSpec) -> list[Node]:
-    """The layers without injection, as if nothing were parameterised."""
+    """The layers without injection and without parameterisation."""
     found = chain([f"hidden_{i}" for i in range(len(spec.layers))], spec.layers, "")
     last = found[-1].name if found else ""
     if not spec.heads:
@@ -198,49 +198,49 @@ def plain_nodes(spec: NetworkSpec) -> list[Node]:
 
 
 def parameterised(spec: NetworkSpec, nodes: list[Node]) -> list[Node]:
-    """The layers with the spec's parameterisation applied; ``ValueError`` if no layer is eligible."""
+    """Apply the spec's parameterisation to the layers; ``ValueError`` if no layer is eligible."""
     if spec.parameterisation == "none":
         return nodes
     behind_dense = {node.name for node in nodes if node.dense_hidden}
     kind, _, first = spec.parameterisation.partition("_")
-    chosen = {
+    eligible = {
         node.name
         for node in nodes
         if node.hidden and (not first or (node.dense_hidden and node.reads not in behind_dense))
     }
-    if not chosen:
+    if not eligible:
         layer = "dense hidden layer" if first else "hidden layer"
-        raise ValueError(f"parameterisation {spec.parameterisation!r} needs a network with a {layer}")
-    return [node._replace(parameterisation=kind) if node.name in chosen else node for node in nodes]
+        raise ValueError(f"parameterisation: {spec.parameterisation} is not allowed; it needs a network with a {layer}")
+    return [node._replace(parameterisation=kind) if node.name in eligible else node for node in nodes]
 
 
 def injected_head(nodes: list[Node], layers: int) -> list[Node]:
-    """The output layers, the last ``layers`` dense hidden layers before each, and all layers that read these.
+    """The output layers, the last ``layers`` dense hidden layers before each, and all layers that read one of these.
 
     ``ValueError`` if there are too few.
     """
     by_name = {node.name: node for node in nodes}
     last = [node for node in nodes if not node.hidden]
-    chosen = {node.name for node in last}
+    head = {node.name for node in last}
     for _ in range(layers):
         last = [by_name[node.reads] for node in last if node.reads in by_name and by_name[node.reads].dense_hidden]
         if not last:
             raise refused("injected", layers, "at most the number of dense hidden layers")
-        chosen |= {node.name for node in last}
+        head |= {node.name for node in last}
     for node in nodes:
-        if node.reads in chosen:
-            chosen.add(node.name)
-    return [node for node in nodes if node.name in chosen]
+        if node.reads in head:
+            head.add(node.name)
+    return [node for node in nodes if node.name in head]
 
 
 def copied(nodes: list[Node], prefix: str) -> list[Node]:
-    """The same layers with prefixed names, also where they read each other."""
+    """The same layers with prefixed names; inputs among them are prefixed too."""
     names = {node.name for node in nodes}
     return [node._replace(name=prefix + node.name, reads=prefix * (node.reads in names) + node.reads) for node in nodes]
 
 
 def nodes_of(spec: NetworkSpec) -> list[Node]:
-    """All layers that are computed."""
+    """All layers that the network computes."""
     nodes = parameterised(spec, plain_nodes(spec))
     if spec.injected is None:
         return nodes
@@ -249,7 +249,7 @@ def nodes_of(spec: NetworkSpec) -> list[Node]:
 
 
 def auxiliary_nodes(spec: NetworkSpec) -> list[Node]:
-    """The auxiliary layer, on the last common hidden layer or, if heads share none, on the first head's last."""
+    """The auxiliary layer, on the last common hidden layer or, without one, on the first head's last hidden layer."""
     if not spec.auxiliary:
         return []
     common = [f"hidden_{i}" for i in range(len(spec.layers))]
@@ -260,13 +260,13 @@ def auxiliary_nodes(spec: NetworkSpec) -> list[Node]:
 
 
 def wiring(spec: NetworkSpec) -> tuple[Units, ...]:
-    """Which units feed which rows of which layer.
+    """The units that feed each input row of each layer.
 
-    A map is flattened position by position with the channels innermost, so the owners of its entries are
-    ``arange(channels)`` tiled, not repeated; likewise the copies of crelu.
+    A feature map is flattened position by position with the channels innermost, so the owners of its entries are
+    ``arange(channels)``, tiled; the same holds for the copies of crelu.
     """
     nodes = nodes_of(spec) + auxiliary_nodes(spec)
-    areas = {f"hidden_{i}": math.prod(shape[:2]) for i, shape in enumerate(maps(spec))}
+    areas = {f"hidden_{i}": math.prod(shape[:2]) for i, shape in enumerate(feature_maps(spec))}
 
     def owner(node: Node, reader: Node) -> np.ndarray:
         flattened = isinstance(node.shape, Convolution) and not isinstance(reader.shape, Convolution)

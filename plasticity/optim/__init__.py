@@ -1,4 +1,4 @@
-"""Optimizers: optax's as members, eligibility traces, and step sizes.
+"""Optimizers as members, eligibility traces, schedules and step sizes.
 
 Imports ``core`` and ``config``.
 """

@@ -1,8 +1,8 @@
-"""Eligibility traces, and the optimizers for streaming learning, from every step as it arrives.
+"""Optimizers with eligibility traces, for streaming learning.
 
 A trace is part of the optimizer's state and has the parameters' shape, so resets treat it like any other slot.
-:func:`eligible` puts one in front of any optimizer; :func:`obgd`, :func:`adaptive_obgd` and :func:`adaptive_q` choose
-their step from the trace and the temporal-difference error, and work only behind a trace.
+:func:`eligible` puts a trace in front of any optimizer. :func:`obgd`, :func:`adaptive_obgd` and :func:`adaptive_q`
+compute their step from the trace and the temporal-difference error, so they work only behind a trace.
 """
 
 from collections.abc import Callable, Mapping
@@ -15,17 +15,17 @@ import optax
 from plasticity.config.fields import BelowOne, NonNegative, Positive, metadata
 from plasticity.core.schedules import Number
 from plasticity.core.types import Array, Optimizer, Params
-from plasticity.optim.step_sizes import carried
+from plasticity.optim.step_sizes import forwarded
 
-DIVIDED = ("trace", "gradient", "penalty")  # extra arguments that have the parameters' structure
+PER_PARAMETER = ("trace", "gradient", "penalty")  # extra arguments that have the parameters' structure
 AGENTS_WITH_TRACES = "stream_q, adaptive_q and stream_ac"
 
 
 class Eligibility(NamedTuple):
-    """State of :func:`eligible`. The current trace is ``going * trace``: ending it needs no pass over its arrays."""
+    """State of :func:`eligible`. The current trace is ``going * trace``, so ending it does not write its arrays."""
 
     trace: Params
-    going: Array  # float32[]: 0 where the trace ended after the last update, else 1
+    going: Array  # float32[]: 0 if the trace ended after the last update, else 1
     inner: optax.OptState
 
 
@@ -33,7 +33,7 @@ class Traced(NamedTuple):
     """The extra arguments of ``update`` for an optimizer behind a trace."""
 
     trace: Params
-    gradient: Params  # of the value or log-probability itself, as it entered the trace
+    gradient: Params  # of the value or log-probability itself, as added to the trace
     td_error: Array  # float32[]
     trace_decay: Array  # float32[]
     penalty: Params  # gradient of the penalties, zeros where there are none
@@ -68,12 +68,11 @@ def eligible(optimizer: Optimizer) -> Optimizer:
 
     ``update(gradients, state, params, *, td_error, trace_decay, trace_end, trace_start=False, penalty=None)``, where
     ``gradients`` are those of the value (or log-probability) itself, which increases if ``td_error`` (float32[]) is
-    positive; ``trace_decay`` (float32[]) is the product of discount and lambda; ``trace_end`` and ``trace_start``
-    (bool[]) say that the trace ends after, or restarts before, this update (a task switch may cut an episode short
-    without an end); ``penalty`` is the gradient of the penalties, which stay outside the trace. The optimizer also
-    receives the fields of :class:`Traced` as extra arguments, and interventions that wrap it receive the direction of
-    descent, ``-td_error z + penalty``, as its gradient. ``ValueError`` while tracing if ``td_error``, ``trace_decay``
-    or ``trace_end`` is missing.
+    positive. ``trace_decay`` (float32[]) is the product of discount and lambda. With ``trace_end`` (bool[]) the trace
+    ends after this update; with ``trace_start`` it is reset before it (a task switch can cut off an episode without an
+    end). ``penalty`` is the gradient of the penalties, which do not enter the trace. The optimizer also receives the
+    fields of :class:`Traced` as extra arguments. Interventions that wrap it see ``-td_error z + penalty`` as the
+    gradient. ``ValueError`` while tracing if ``td_error``, ``trace_decay`` or ``trace_end`` is missing.
     """
 
     def init(params: Params) -> Eligibility:
@@ -92,21 +91,21 @@ def eligible(optimizer: Optimizer) -> Optimizer:
         **extra: Any,
     ) -> tuple[Params, Eligibility]:
         if td_error is None or trace_decay is None or trace_end is None:
-            raise ValueError("a trace needs td_error, trace_decay and trace_end at every update")
+            raise ValueError("an eligibility trace needs td_error, trace_decay and trace_end at every update")
         kept = jnp.asarray(trace_decay, jnp.float32) * jnp.where(trace_start, 0.0, state.going)
         trace = jax.tree.map(lambda z, g: kept * z + g, state.trace, gradients)
         if penalty is None:
             penalty = jax.tree.map(jnp.zeros_like, gradients)
         descent = jax.tree.map(lambda z, p: p - td_error * z, trace, penalty)
-        facts = Traced(trace, gradients, td_error, jnp.asarray(trace_decay, jnp.float32), penalty)
-        updates, inner = optimizer.update(descent, state.inner, params, **(extra | facts._asdict()))
+        arguments = Traced(trace, gradients, td_error, jnp.asarray(trace_decay, jnp.float32), penalty)
+        updates, inner = optimizer.update(descent, state.inner, params, **(extra | arguments._asdict()))
         return updates, Eligibility(trace, 1.0 - jnp.asarray(trace_end, jnp.float32), inner)
 
-    return Optimizer(init, update, carried(optimizer, lambda state: optimizer.learning_rate(state.inner)))
+    return Optimizer(init, update, forwarded(optimizer, lambda state: optimizer.learning_rate(state.inner)))
 
 
 def remembers(state: optax.OptState) -> bool:
-    """Whether an optimizer's state affects the next update once a task switch has ended the trace."""
+    """Whether an optimizer's state still affects updates after a task switch has ended its trace."""
 
     def is_own(node: Any) -> bool:
         return isinstance(node, Eligibility | Bounded)
@@ -116,7 +115,7 @@ def remembers(state: optax.OptState) -> bool:
 
 
 def behind_trace(name: str, extra: Mapping[str, Any]) -> Traced:
-    """The arguments that :func:`eligible` passes to the optimizer ``name``; ``ValueError`` if there is no trace."""
+    """The arguments that :func:`eligible` passes to the optimizer ``name``; ``ValueError`` without a trace."""
     if any(extra.get(field) is None for field in Traced._fields):
         raise ValueError(
             f"agent.optimizer: {name} is not allowed; it needs an agent with eligibility traces ({AGENTS_WITH_TRACES})"
@@ -131,19 +130,20 @@ def l1_norm(tree: Params) -> Array:
 
 def bounded_step(learning_rate: Number, kappa: Number, td_error: Array, trace: Params, penalty: Params) -> Array:
     """``eta / max(eta kappa (max(|td_error|, 1) |trace|_1 + |penalty|_1), 1)``, float32[], eta the learning rate."""
-    reach = jnp.maximum(jnp.abs(td_error), 1.0) * l1_norm(trace) + l1_norm(penalty)
-    return learning_rate / jnp.maximum(learning_rate * kappa * reach, 1.0)
+    bound = jnp.maximum(jnp.abs(td_error), 1.0) * l1_norm(trace) + l1_norm(penalty)
+    return learning_rate / jnp.maximum(learning_rate * kappa * bound, 1.0)
 
 
 @metadata(paper="Elsayed, Vasan, Mahmood 2024, Streaming Deep Reinforcement Learning Finally Works")
 def obgd(*, learning_rate: Positive = 1.0, kappa: Positive = 2.0) -> Optimizer:
-    """Overshooting-bounded gradient descent: the step is small if the trace or the error is large.
+    """Overshooting-bounded gradient descent: a large trace or error makes the step small.
 
     ``M = learning_rate kappa (max(|td_error|, 1) |z|_1 + |penalty|_1)`` over all parameters, ``alpha = learning_rate /
     max(M, 1)``, ``theta <- theta + alpha (td_error z - penalty)``, where ``penalty`` is the gradient of the penalties.
     Both numbers are traced. ``learning_rate(state)`` is the last update's ``alpha``, initially ``learning_rate``,
-    because the next one depends on an error not yet known. The paper has no penalties; a strong penalty that is not
-    included in the bound diverges. ``ValueError`` while tracing in an agent without eligibility traces.
+    because the next step depends on an error that is not yet known. The paper has no penalties. They are part of the
+    bound here, because a strong penalty outside it makes learning diverge. ``ValueError`` while tracing in an agent
+    without eligibility traces.
     """
 
     def init(params: Params) -> Bounded:
@@ -163,10 +163,10 @@ def obgd(*, learning_rate: Positive = 1.0, kappa: Positive = 2.0) -> Optimizer:
 def adaptive_obgd(
     *, learning_rate: Positive = 1.0, kappa: Positive = 2.0, b2: BelowOne = 0.999, eps: Positive = 1e-8
 ) -> Optimizer:
-    """Overshooting-bounded descent along the trace divided by the root mean square of ``td_error z``.
+    """Overshooting-bounded descent along the trace, divided by the root mean square of ``td_error z``.
 
     ``v <- b2 v + (1 - b2) (td_error z)^2``, ``y = z / sqrt(v / (1 - b2^t) + eps)``, then as :func:`obgd` with ``y`` in
-    place of ``z``, in the norm too. ``v`` continues when the trace ends. All four numbers are traced. As in the paper's
+    place of ``z``, also in the norm. ``v`` is kept when the trace ends. All four numbers are traced. As in the paper's
     code, ``t`` is one counter for all parameters. ``ValueError`` as in :func:`obgd`.
     """
 
@@ -180,8 +180,8 @@ def adaptive_obgd(
         del gradients, params
         seen, done = behind_trace("adaptive_obgd", extra), optax.safe_increment(state.done)
         second = jax.tree.map(lambda v, z: b2 * v + (1 - b2) * jnp.square(seen.td_error * z), state.second, seen.trace)
-        whole = 1.0 - jnp.asarray(b2, jnp.float32) ** done
-        scaled = jax.tree.map(lambda z, v: z * jax.lax.rsqrt(v / whole + eps), seen.trace, second)
+        correction = 1.0 - jnp.asarray(b2, jnp.float32) ** done
+        scaled = jax.tree.map(lambda z, v: z * jax.lax.rsqrt(v / correction + eps), seen.trace, second)
         alpha = bounded_step(learning_rate, kappa, seen.td_error, scaled, seen.penalty)
         updates = jax.tree.map(lambda y, p: alpha * (seen.td_error * y - p), scaled, seen.penalty)
         return updates, AdaptivelyBounded(alpha, done, second)
@@ -197,11 +197,11 @@ def adaptive_q(
     b2: BelowOne | None = None,
     bias_correction: bool = False,
 ) -> Optimizer:
-    """The trace divided by the root mean square of the gradients that enter it.
+    """Descent along the trace, divided by the root mean square of the gradients that enter it.
 
     ``v <- b v + (1 - b) g^2`` with ``b = b2``, or the trace's own decay if that is None (static; the paper's Algorithm
     1), ``theta <- theta + learning_rate (td_error z / (sqrt(v) + eps) - penalty)``. With ``bias_correction`` (static)
-    ``v / (1 - b^t)`` replaces ``v``. ``v`` continues when the trace ends. Numbers are traced. The paper has no
+    ``v / (1 - b^t)`` replaces ``v``. ``v`` is kept when the trace ends. Numbers are traced. The paper has no
     penalties; its bound on ``td_error`` is the agent's ``error_clip``. ``ValueError`` as in :func:`obgd`.
     """
 
@@ -213,10 +213,10 @@ def adaptive_q(
         seen, done = behind_trace("adaptive_q", extra), optax.safe_increment(state.done)
         b = seen.trace_decay if b2 is None else jnp.asarray(b2, jnp.float32)
         second = jax.tree.map(lambda v, g: b * v + (1 - b) * jnp.square(g), state.second, seen.gradient)
-        whole = 1.0 - b**done if bias_correction else jnp.ones(())
+        correction = 1.0 - b**done if bias_correction else jnp.ones(())
 
         def step(z: Array, v: Array, p: Array) -> Array:
-            return learning_rate * (seen.td_error * z / (jnp.sqrt(v / whole) + eps) - p)
+            return learning_rate * (seen.td_error * z / (jnp.sqrt(v / correction) + eps) - p)
 
         return jax.tree.map(step, seen.trace, second, seen.penalty), Adaptive(done, second)
 
@@ -226,14 +226,14 @@ def adaptive_q(
 def parts(optimizers: Mapping[str, Optimizer]) -> Optimizer:
     """Use one optimizer for each top-level part of the parameters, such as the networks of an actor and its critic.
 
-    Its state maps a part's name to a state in which the other parts are ``optax.MaskedNode()``, as in ``optax.masked``,
-    so resets find the slots. Extra arguments go to all; ``trace``, ``gradient`` and ``penalty`` (see :class:`Traced`)
-    are split like the gradients. ``learning_rate(state)`` is that of the first part. ``ValueError`` while tracing if
-    the parameters have other parts.
+    The state maps a part's name to a state in which the other parts are ``optax.MaskedNode()``, as in ``optax.masked``,
+    so resets find the slots. All optimizers receive the extra arguments; ``trace``, ``gradient`` and ``penalty`` (see
+    :class:`Traced`) are split like the gradients. ``learning_rate(state)`` is that of the first part. ``ValueError``
+    while tracing if the parameters have other parts.
     """
 
     def only(tree: Params, name: str) -> Params:
-        if not isinstance(tree, Mapping):  # optax's stand-in for parameters, when slots are looked for
+        if not isinstance(tree, Mapping):  # optax's placeholder for the parameters when it looks for slots
             return tree
         if set(tree) != set(optimizers):
             raise ValueError(f"optimizers are for {', '.join(optimizers)}; the parameters have {', '.join(tree)}")
@@ -247,13 +247,13 @@ def parts(optimizers: Mapping[str, Optimizer]) -> Optimizer:
     ) -> tuple[Params, dict[str, Any]]:
         updates, new = {}, {}
         for name, each in optimizers.items():
-            own = {key: only(value, name) if key in DIVIDED else value for key, value in extra.items()}
+            own = {key: only(value, name) if key in PER_PARAMETER else value for key, value in extra.items()}
             found, new[name] = each.update(only(gradients, name), state[name], only(params, name), **own)
             updates[name] = found[name]
         return {name: updates[name] for name in gradients}, new
 
     first = next(iter(optimizers))
-    rate = carried(optimizers[first], lambda state: optimizers[first].learning_rate(state[first]))
+    rate = forwarded(optimizers[first], lambda state: optimizers[first].learning_rate(state[first]))
     return Optimizer(init, update, rate)
 
 

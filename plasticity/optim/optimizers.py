@@ -1,7 +1,8 @@
-"""Optimizers that report their step size, and :func:`wrap` to put a transformation before or after one.
+"""Optimizers that report their step size.
 
-Every number may be an array of the compiled program. Slots of the state with the parameters' shape are found with
-``optax.tree_utils.tree_map_params`` (see ``interventions.surgery``), so an optimizer needs no code for resets.
+:func:`wrap` puts a transformation before or after one. Every number may be a traced array. Resets find the slots (state
+with the parameters' shape) with ``optax.tree_utils.tree_map_params`` (see ``interventions.surgery``), so an optimizer
+needs no code for them.
 """
 
 from collections.abc import Callable, Mapping
@@ -17,7 +18,7 @@ from plasticity.core.errors import check
 from plasticity.core.schedules import Number, Schedule
 from plasticity.core.types import Array, Optimizer, Params
 from plasticity.optim.eligibility import STREAMING
-from plasticity.optim.step_sizes import Unsaid, carried, says
+from plasticity.optim.step_sizes import UnknownStepSize, forwarded, reports_step_size
 
 Counts = Literal["shared", "parameter"]
 
@@ -32,7 +33,7 @@ FORMER = {
 
 
 class Scheduled(NamedTuple):
-    """A marker without arrays in an optimizer's state: its step size depends on the count of updates."""
+    """An empty marker in an optimizer's state: the step size depends on the number of updates."""
 
 
 class Descent(NamedTuple):
@@ -79,7 +80,7 @@ def descend(direction: optax.GradientTransformation, learning_rate: Schedule, sc
 
 
 def has_schedule(optimizer: Optimizer) -> bool:
-    """Whether the step size depends on a count of updates in the optimizer's state, however wrapped."""
+    """Whether the step size depends on the number of updates in the optimizer's state, also if it is wrapped."""
     state = jax.eval_shape(optimizer.init, jax.ShapeDtypeStruct((), jnp.float32))
     nodes = jax.tree.leaves(state, is_leaf=lambda node: isinstance(node, Scheduled))
     return any(isinstance(node, Scheduled) for node in nodes)
@@ -91,10 +92,10 @@ def wrap(
     before: optax.GradientTransformation | None = None,
     after: optax.GradientTransformation | None = None,
 ) -> Optimizer:
-    """``optimizer`` with an optax transformation of its gradients (``before``) or of its updates (``after``).
+    """Apply optax transformations to the gradients (``before``) and to the updates (``after``) of an optimizer.
 
-    Both also receive ``learning_rate``, float32[], the step size of the current update, as an extra argument, if the
-    optimizer reports it.
+    If the optimizer reports its step size, both receive that of the current update as an extra argument,
+    ``learning_rate``, float32[].
     """
     first = optax.with_extra_args_support(before or optax.identity())
     last = optax.with_extra_args_support(after or optax.identity())
@@ -103,26 +104,26 @@ def wrap(
         return Wrapped(first.init(params), optimizer.init(params), last.init(params))
 
     def update(gradients: Params, state: Wrapped, params: Params = None, **extra: Any) -> tuple[Params, Wrapped]:
-        rate = {"learning_rate": optimizer.learning_rate(state.inner)} if says(optimizer) else {}
+        rate = {"learning_rate": optimizer.learning_rate(state.inner)} if reports_step_size(optimizer) else {}
         updates, before_state = first.update(gradients, state.before, params, **(extra | rate))
         updates, inner = optimizer.update(updates, state.inner, params, **extra)
         updates, after_state = last.update(updates, state.after, params, **(extra | rate))
         return updates, Wrapped(before_state, inner, after_state)
 
-    return Optimizer(init, update, carried(optimizer, lambda state: optimizer.learning_rate(state.inner)))
+    return Optimizer(init, update, forwarded(optimizer, lambda state: optimizer.learning_rate(state.inner)))
 
 
-def lifted(name: str, made: Any) -> Any:
-    """A plain optax transformation as an optimizer that does not report its step size; anything else unchanged."""
+def as_optimizer(name: str, made: Any) -> Any:
+    """Convert a plain optax transformation to an optimizer of unknown step size; return anything else unchanged."""
     if isinstance(made, Optimizer) or not isinstance(made, optax.GradientTransformation):
         return made
     rule = optax.with_extra_args_support(made)
-    unsaid: Any = Unsaid(name)
-    return Optimizer(rule.init, rule.update, unsaid)
+    unknown: Any = UnknownStepSize(name)
+    return Optimizer(rule.init, rule.update, unknown)
 
 
 def step_size(learning_rate: Number, schedule: Callable[[], Schedule] | None) -> Schedule:
-    """The step size over the updates: ``learning_rate schedule(t)``, or the learning rate alone without a schedule."""
+    """The step size by update: ``learning_rate schedule(t)``, or ``learning_rate`` if there is no schedule."""
     if schedule is None:
         return schedules.constant(learning_rate)
     factor = schedule()
@@ -141,7 +142,7 @@ def scheduled_descent(
 
 
 def clipped(max_gradient_norm: Number | None) -> optax.GradientTransformation:
-    """``g min(1, max_gradient_norm / |g|)``, ``|g|`` over the whole tree; no clipping if it is None (static)."""
+    """``g min(1, max_gradient_norm / |g|)``, ``|g|`` the norm of the whole tree; None (static): no clipping."""
     if max_gradient_norm is None:
         return optax.identity()
     return optax.clip_by_global_norm(max_gradient_norm)
@@ -159,21 +160,20 @@ def sgd(
     """Stochastic gradient descent with heavy-ball momentum.
 
     ``m <- momentum m + g``, ``theta <- theta - learning_rate m``; with ``nesterov`` (static) the step is ``g + momentum
-    m``. The step size is ``learning_rate`` (traced), multiplied by the value of ``schedule`` at the number of updates
-    so far unless that is None. ``max_gradient_norm`` (traced) bounds the gradient's global norm, unless it is None
-    (static).
+    m``. The step size is ``learning_rate`` (traced), multiplied by the value of ``schedule`` (None: 1) at the number of
+    updates so far. ``max_gradient_norm`` (traced) bounds the gradient's global norm; None (static): no bound.
     """
     return scheduled_descent(learning_rate, schedule, max_gradient_norm, optax.trace(momentum, nesterov))
 
 
-def grown(x: Array) -> Array:
+def one_minus_exp(x: Array) -> Array:
     """``1 - exp(x)`` for ``x <= 0``, relative error about 1e-6; ``jnp.expm1`` costs three times as much on a CPU."""
     series = -x * (1.0 + x / 2.0 * (1.0 + x / 3.0 * (1.0 + x / 4.0 * (1.0 + x / 5.0))))
     return jnp.where(x > -0.1, series, 1.0 - jnp.exp(x))
 
 
 def scale_by_counted_adam(b1: Number, b2: Number, eps: Number, eps_root: Number) -> optax.GradientTransformation:
-    """Adam's direction with a separate count ``t`` for each parameter: a slot, reset along with the moments."""
+    """Adam's direction with a separate count ``t`` for each parameter, in a slot that is reset with the moments."""
     b1, b2 = jnp.asarray(b1, jnp.float32), jnp.asarray(b2, jnp.float32)
     rates = jnp.log(b1), jnp.log(b2)
 
@@ -182,7 +182,7 @@ def scale_by_counted_adam(b1: Number, b2: Number, eps: Number, eps_root: Number)
         return Counted(jax.tree.map(lambda x: jnp.zeros_like(x, jnp.int32), params), zeros, zeros)
 
     def direction(t: Array, m: Array, v: Array) -> Array:
-        first, second = (grown(t.astype(jnp.float32) * rate) for rate in rates)  # 1 - b^t
+        first, second = (one_minus_exp(t.astype(jnp.float32) * rate) for rate in rates)  # 1 - b^t
         return (m / first) / (jnp.sqrt(v / second + eps_root) + eps)
 
     def update(gradients: Params, state: Counted, params: Params = None) -> tuple[Params, Counted]:
@@ -213,13 +213,12 @@ def adam(
     (sqrt(v / (1 - b2^t) + eps_root) + eps)``. The five numbers are traced; for schedule and clipping see :func:`sgd`.
     The paper has no ``eps_root``; it is the ``eps_bar`` of Lyle et al. 2023, "Understanding plasticity in neural
     networks", who find b2 = 0.9, eps_root = 1e-3 stable where the defaults are not. With b1 = b2 no step is longer than
-    ``learning_rate``. With the defaults, a gradient that grows after a phase near zero makes steps of up to 6.6 times
-    that.
+    ``learning_rate``. With the defaults, steps can be 6.6 times as long when a gradient grows after a phase near zero.
 
-    ``counts`` (static) sets which updates ``t`` counts. "shared": the optimizer's, as in the paper. "parameter": those
-    since each parameter was last reset, so that the first step of a reinitialised unit is ``learning_rate`` instead of
-    3.2 times that (at the cost of an int32 and two exponentials for each parameter). ``ValueError`` for an unknown
-    name.
+    ``counts`` (static) sets which updates ``t`` counts. "shared": all updates, as in the paper. "parameter": the
+    updates since each parameter was last reset, so that the first step of a reinitialised unit is ``learning_rate``
+    instead of 3.2 times that. This costs an int32 and two exponentials for each parameter. ``ValueError`` for an
+    unknown name.
     """
     check("counts", counts, ("shared", "parameter"))
     scale = optax.scale_by_adam if counts == "shared" else scale_by_counted_adam
@@ -241,8 +240,8 @@ def rmsprop(
 
     ``v <- decay v + (1 - decay) g^2``, ``a <- decay a + (1 - decay) g``, ``m <- momentum m + g / sqrt(v - a^2 + eps)``,
     ``theta <- theta - learning_rate m``, all starting at 0 and without bias correction; ``a = 0`` unless ``centred``
-    (static). ``eps`` is inside the square root (PyTorch has it outside). Numbers are traced; for schedule and clipping
-    see :func:`sgd`. The paper puts the step size inside the momentum; that differs only if the step size changes over
+    (static). ``eps`` is inside the square root (in PyTorch, outside). Numbers are traced; for schedule and clipping
+    see :func:`sgd`. In the paper the step size is inside the momentum, which differs only if the step size changes over
     time.
     """
     scale = optax.scale_by_stddev if centred else optax.scale_by_rms

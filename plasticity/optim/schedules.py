@@ -1,6 +1,6 @@
-"""Schedules: numbers that change with a count of updates or env steps, as members.
+"""Schedules: functions of the number of updates or env steps.
 
-Values lie in [0, 1]. An optimizer multiplies its learning rate by the value; an agent uses it as it is (epsilon).
+Values are in [0, 1]. An optimizer multiplies its learning rate by the value; an agent uses it directly (epsilon).
 """
 
 from collections.abc import Callable, Mapping
@@ -11,11 +11,11 @@ from plasticity.core.schedules import Schedule
 
 
 def constant(*, value: Fraction = 1.0, warm_up: Natural = 0) -> Schedule:
-    """The same value at every count, after a linear rise.
+    """A constant, after an optional linear warm-up.
 
     Args:
       value: the value. Traced.
-      warm_up: length of the rise, in counts: the value at count t is multiplied by ``min((t + 1) / warm_up, 1)``.
+      warm_up: length of the warm-up, in counts: the value at count t is multiplied by ``min((t + 1) / warm_up, 1)``.
         Static.
     """
     return schedules.warm_up(schedules.constant(value), warm_up)
@@ -31,7 +31,7 @@ def linear(*, start: Fraction = 1.0, end: Fraction = 0.0, duration: Positive, wa
       end: value from count ``duration`` on. Traced.
       duration: length of the change, in updates for a learning rate and in env steps of each env for an agent's
         epsilon. Traced.
-      warm_up: length of a linear rise before the change, as in :func:`constant`; t counts from its end. Static.
+      warm_up: length of the warm-up before the change, as in :func:`constant`; t counts from its end. Static.
     """
     return schedules.warm_up(schedules.linear(start, end, duration), warm_up)
 

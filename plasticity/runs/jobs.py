@@ -18,7 +18,6 @@ from plasticity.engine.lanes import Placement, place
 from plasticity.engine.program import Hyper, Monitoring, Program
 from plasticity.envs.base import StreamFactory
 from plasticity.interventions.base import Intervention, unchanged
-from plasticity.monitors.base import labelled
 from plasticity.runs.building import agent_of, checked, labels_of
 from plasticity.runs.devices import devices
 from plasticity.runs.periods import chunk_of, evaluation_of, monitor_periods
@@ -47,7 +46,7 @@ def _program(experiment: Experiment, source: StreamFactory, each: ProgramSetting
         build=functools.partial(agent_of, each, source.spec),
         make_stream=source.make,
         monitors=tuple(
-            Monitoring(labelled(label, kind.kind, checked(label, made)), steps, label)
+            Monitoring(checked_monitor(label, kind.kind, checked(label, made)), steps, label)
             for label, kind, made, steps in monitors
         ),
         hyper=each.hyper,
@@ -121,7 +120,7 @@ def _check_task_aware(each: ProgramSettings, spec: StreamSpec) -> None:
     built = each.build({})
     labels = paths("interventions", each.interventions)
     needing = [label for label, made in zip(labels, built.interventions, strict=True) if made().switch is not unchanged]
-    own = built.agent(spec, Intervention()).told
+    own = built.agent(spec, Intervention()).switch_setting
     needing += [f"agent.{own}"] if own else []
     if needing:
         raise UserError(f"arms.{each.arm}: {' and '.join(needing)} must know of task switches; set `task_aware: true`")

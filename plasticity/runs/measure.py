@@ -25,7 +25,7 @@ from plasticity.engine.lanes import Placement, join
 from plasticity.engine.packing import unpack
 from plasticity.engine.program import Carry, Monitoring
 from plasticity.engine.runner import Chunk, Position, Run
-from plasticity.monitors.base import Monitor, labelled
+from plasticity.monitors.base import Monitor, checked_monitor
 from plasticity.runs import checkpoint, folder, launch, verify
 from plasticity.runs.accounts import read_status
 from plasticity.runs.checkpoint import DamagedError, WrongCheckpointError
@@ -120,7 +120,7 @@ def _jobs(place: Path, names: Sequence[str], settings: Sequence[str]) -> list[tu
 
 def _monitoring(make: Callable[[], Monitor], chosen: MemberConfig) -> Monitoring:
     path = f"monitors.{chosen.kind}"
-    return Monitoring(labelled(path, chosen.kind, make()), 1, path)
+    return Monitoring(checked_monitor(path, chosen.kind, make()), 1, path)
 
 
 def _placement(was: Mapping[str, int]) -> Placement:

@@ -20,7 +20,7 @@ from plasticity.interventions.base import Intervention
 from plasticity.monitors import MONITORS, Monitor
 from plasticity.networks.presets import NETWORKS
 from plasticity.networks.spec import NetworkSpec
-from plasticity.optim.optimizers import OPTIMIZERS, lifted
+from plasticity.optim.optimizers import OPTIMIZERS, as_optimizer
 from plasticity.optim.schedules import SCHEDULES
 
 BUILT_IN: Mapping[str, Mapping[str, Callable[..., Any]]] = {
@@ -69,7 +69,7 @@ RETURNS: Mapping[str, Returns] = {
     "interventions": Returns(Intervention, keeps=KEPT_BY_METHODS),
     "monitors": Returns(Monitor, keeps=KEPT_BY_MONITORS),
     "networks": Returns(NetworkSpec),
-    "optimizers": Returns(Optimizer, lifted, KEPT_BY_OPTIMIZERS),
+    "optimizers": Returns(Optimizer, as_optimizer, KEPT_BY_OPTIMIZERS),
     "schedules": Returns(Function, then=jax.Array),
     "replays": Returns(Memory),
 }

@@ -14,7 +14,6 @@ from plasticity.engine import memory
 from plasticity.engine.memory import Memory
 from plasticity.engine.runner import Run
 from plasticity.interventions import rehearsal
-from plasticity.monitors.base import noting
 from plasticity.runs.building import agent_of, checked, interventions_of
 from plasticity.runs.devices import devices
 from plasticity.runs.parquet import IDENTITY
@@ -45,7 +44,9 @@ def _trace(job: Job, settings: ProgramSettings) -> Rehearsed:
     """
     seen: rehearsal.Seen = set()
     wrote: set[str] = set()
-    noted = tuple(each._replace(monitor=noting(each.path, each.monitor, wrote)) for each in job.program.monitors)
+    noted = tuple(
+        each._replace(monitor=recording_writes(each.path, each.monitor, wrote)) for each in job.program.monitors
+    )
     build = functools.partial(agent_of, settings, job.program.spec, seen=seen)
     watched = job.program._replace(build=build, monitors=noted)
     run = Run(watched, job.placement, devices())

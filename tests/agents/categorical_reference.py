@@ -1,4 +1,4 @@
-"""Categorical Q-learning once more, in NumPy and float64, from its equations."""
+"""A reference implementation of categorical Q-learning in NumPy and float64."""
 
 from typing import Any
 
@@ -34,7 +34,7 @@ class Categorical(Learning):
         return np.ones(len(places))
 
     def learned(self, places: Any, losses: Any) -> None:
-        """What else the losses are good for."""
+        """A hook for what subclasses do with the losses."""
 
     def update(self, batch: np.ndarray) -> float:
         life, settings = self.life, self.settings

@@ -1,4 +1,4 @@
-"""Proximal policy optimization once more, in NumPy and float64, with linear networks and their gradients by hand."""
+"""A reference implementation of PPO in NumPy and float64, with linear networks and gradients by hand."""
 
 from typing import Any, NamedTuple
 
@@ -43,7 +43,7 @@ def advantages(
 
 
 class Terms(NamedTuple):
-    """Of each row of a minibatch: its loss's parts, and their slopes in what the networks say."""
+    """The parts of the loss, and their derivatives in the networks' outputs, for each row of a minibatch."""
 
     ratio: np.ndarray  # [B]
     policy: np.ndarray  # [B]
@@ -55,13 +55,13 @@ class Terms(NamedTuple):
 
 
 def surrogate(ratio: np.ndarray, advantage: np.ndarray, clip: float) -> tuple[np.ndarray, np.ndarray]:
-    """Policy loss and its slope in the ratio."""
+    """Policy loss and its derivative in the ratio."""
     gains = ratio * advantage, np.clip(ratio, 1 - clip, 1 + clip) * advantage
     return -np.minimum(*gains), np.where(gains[0] <= gains[1] + 1e-12, -advantage, 0.0)
 
 
 def value_error(value: np.ndarray, old: np.ndarray, target: np.ndarray, clip: float | None) -> Any:
-    """Value loss and its slope in the value."""
+    """Value loss and its derivative in the value."""
     free = (value - target) ** 2 / 2
     if clip is None:
         return free, value - target
@@ -79,7 +79,7 @@ def normal_log_density(x: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.n
 
 
 class Linear:
-    """A linear policy and a linear value; ``params`` as the agent has them."""
+    """A linear policy and a linear value, with the agent's ``params``."""
 
     def __init__(self, params: Any, settings: Settings) -> None:
         self.settings = settings
@@ -104,7 +104,7 @@ class Linear:
         return normal_log_density(action, outputs, np.exp(self.log_std))
 
     def slopes(self, x: np.ndarray, action: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Of the log-probability in the outputs and in log_std; the entropy, and its slope in either."""
+        """Derivatives of the log-probability and the entropy in the outputs and in log_std, and the entropy."""
         outputs, zero = self.outputs(x), np.zeros_like(self.outputs(x))
         if self.log_std is None:
             log_p = log_softmax(outputs)
@@ -129,7 +129,7 @@ class Linear:
         return Terms(ratio, policy, value, entropy, d_policy, settings.value_coefficient * d_value, d_scale)
 
     def update(self, rows: dict[str, np.ndarray]) -> dict[str, float]:
-        """One step of gradient descent on the valid ones of these rows; what is recorded of it."""
+        """One step of gradient descent on the valid rows; returns its metrics."""
         rows = {name: values[rows["valid"]] for name, values in rows.items()}
         settings, count, advantage = self.settings, len(rows["x"]), rows["advantage"]
         if settings.normalise == "minibatch":

@@ -1,4 +1,4 @@
-"""Deep Q-learning once more, in NumPy and float64, from its equations: targets, errors, backward pass, Adam."""
+"""A reference implementation of deep Q-learning in NumPy and float64: targets, errors, backward pass, Adam."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""The reference's script as a replay agent lives it."""
+"""The reference's script, as a replay agent sees it."""
 
 from typing import Any
 
@@ -25,7 +25,7 @@ def pairs() -> Transition:
 
 
 def remember(updates: int, batch: int = 8) -> Intervention:
-    """Keeps the observations of every update, in the row with the update's number."""
+    """Record the observations of every update, in the row of its index."""
     return Intervention(
         init=lambda key, params, network: jnp.full((updates, batch, 3), jnp.nan),
         step=lambda key, state, learner, seen: (state.at[seen.clock.update].set(seen.observation), learner),
@@ -33,7 +33,7 @@ def remember(updates: int, batch: int = 8) -> Intervention:
 
 
 def live(agent: Agent, state: Any, start: int = 0, steps: int = STEPS, watch: Any = lambda state: ()) -> Any:
-    """``steps`` steps of the script from step ``start``, whatever the actions: the state, metrics and what is seen."""
+    """Run ``steps`` steps of the script from ``start``, ignoring the agent's actions; returns state, metrics, views."""
 
     def step(state: Any, inputs: Any) -> Any:
         i, pair = inputs

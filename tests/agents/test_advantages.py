@@ -1,4 +1,4 @@
-"""Generalised advantage estimation against RLax and against the sum it stands for; rollouts."""
+"""Generalised advantage estimation against RLax and against its definition as a sum; rollouts."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ EPISODES = ("mmmtfmlmmufmum", "ufmmmmtfufmmlm", "tfmmmmmmmmmmmm")
 
 
 def episodes() -> tuple[np.ndarray, ...]:
-    """Rewards, discounts, step types ``[14, 3]``, and values of what is before and after each step."""
+    """Rewards, discounts, step types ``[14, 3]``, and the values before and after each step."""
     letters, rng = np.array([list(episode) for episode in EPISODES]).T, np.random.default_rng(0)
     kind = np.select([letters == "f", np.isin(letters, ["t", "u"])], [FIRST, LAST], MID).astype(np.int8)
     discount = np.where(np.isin(letters, ["t", "l"]), 0.0, 1.0)

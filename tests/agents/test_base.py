@@ -1,4 +1,4 @@
-"""What an update is made of and in which order; what an intervention is shown there, at birth and at a switch."""
+"""The order of an update, and what an intervention sees in it, at initialisation and at a switch."""
 
 from typing import Any
 
@@ -48,7 +48,7 @@ def penalty(state: Any, params: Any, seen: Context) -> Any:
 
 
 def recording(key: Any, state: Any, learner: Learner, seen: Context) -> Any:
-    """The state becomes what is shown; every parameter grows by 1."""
+    """An intervention that stores its inputs in its state and adds 1 to every parameter."""
     blank = seen._replace(network=(), optimizer=(), fresh=(), loss=seen.loss(learner.params), reference=())
     found = {"learner": learner, "seen": blank, "draw": key}
     return found, learner._replace(params=jax.tree.map(lambda x: x + 1.0, learner.params))
@@ -106,7 +106,7 @@ def test_gradient_then_optimizer_then_apply_then_step(one_update):
     jax.tree.map(np.testing.assert_array_equal, learner.opt_state, gradients)  # what the optimizer was given
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), learner.params, applied)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b + 1, rtol=1e-6), after.params, learner.params)
-    jax.tree.map(np.testing.assert_array_equal, after.target, before.target)  # the target is the agent's business
+    jax.tree.map(np.testing.assert_array_equal, after.target, before.target)  # the agent handles the target
     assert learner.rest == {}
 
 
@@ -122,7 +122,7 @@ def test_step_is_shown_the_forward_pass_and_the_clock(one_update):
 
 
 def test_prepare_comes_before_the_gradient_and_sees_the_loss():
-    """Half the square of every parameter as the loss: its gradient is what ``prepare`` left of the parameters."""
+    """The loss is half the sum of squares, so its gradient equals the parameters after ``prepare``."""
 
     def loss(params: Any) -> Any:
         return 0.5 * sum(jnp.sum(x**2) for x in jax.tree.leaves(params)), {}
@@ -145,8 +145,8 @@ def test_other_parameters_may_act():
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, 3 * b), body.acting(state), state.learner.params)
 
 
-def test_a_newborn_in_the_middle_of_a_run():
-    body = body_of(target=lambda params: params, rest=lambda born: {"schedule": born, "replay": jnp.zeros(3)})
+def test_a_fresh_agent_in_the_middle_of_a_run():
+    body = body_of(target=lambda params: params, rest=lambda created: {"schedule": created, "replay": jnp.zeros(3)})
     fresh = body.context(CLOCK).fresh(KEY)
     assert int(fresh.rest["schedule"]) == 20
     jax.tree.map(np.testing.assert_array_equal, fresh.target, fresh.params)
@@ -165,7 +165,7 @@ def test_a_switch_shows_and_takes_back_everything_the_agent_remembers():
         return state + 1, learner._replace(target=learner.params, rest=rest)
 
     intervention = Intervention(init=lambda key, params, network: jnp.int32(7), switch=switch)
-    body = body_of(intervention, rest=lambda born: {"schedule": born, "replay": jnp.zeros(3)})
+    body = body_of(intervention, rest=lambda created: {"schedule": created, "replay": jnp.zeros(3)})
     before = body.init(KEY)
     after = body.switch(KEY, before, CLOCK)
     assert int(after.plugins) == 8
@@ -192,7 +192,7 @@ def test_the_network_is_rewritten_and_the_optimizer_wrapped_once():
 
 
 def behind_trace(opt_state: Any) -> Any:
-    """The state of the optimizer that the intervention made, which may stand behind an eligibility trace."""
+    """The state of the intervention's optimizer, which may be behind an eligibility trace."""
     return opt_state.inner if isinstance(opt_state, Eligibility) else opt_state
 
 
@@ -201,7 +201,7 @@ def behind_trace(opt_state: Any) -> Any:
     [pytest.param(name, marks=[] if name in ("dqn", "stream_q") else pytest.mark.slow) for name in sorted(AGENTS)],
 )
 def test_every_agent_updates_this_way(name):
-    """With a target network renewed after every update, the target is what ``step`` made of the parameters."""
+    """If the target network is copied after every update, it equals the parameters after ``step``."""
     spec = source(name).spec
 
     def keep(key: Any, state: Any, learner: Learner, seen: Context) -> Any:

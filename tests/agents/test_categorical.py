@@ -1,4 +1,4 @@
-"""Categorical Q-learning: the projection and whole updates against NumPy, what it acts on, what it refuses."""
+"""Categorical Q-learning: the projection and updates against NumPy, the values it acts on, and errors."""
 
 import functools
 import itertools
@@ -68,7 +68,7 @@ def test_the_loss_against_a_loop_and_rlax():
 
 
 def test_the_projection_keeps_the_mean_of_what_lies_within_and_moves_the_rest_to_the_ends():
-    """With logits 0 in s the loss is ``log 5`` whatever is wanted; its gradient ``1/5 - wanted`` shows the target."""
+    """With logits 0 in s the loss is ``log 5`` for any target; its gradient, ``1/5 - target``, reveals it."""
     point = jnp.zeros((1, 1, 5)).at[0, 0, 2].set(50.0)  # all weight on the middle value, 0.5
 
     def wanted(reward: float, discount: float) -> np.ndarray:
@@ -112,7 +112,7 @@ def test_updates_agree_with_an_independent_reference(n_step, double, gradient_st
 
 
 def test_it_acts_on_expected_values():
-    """Action 1 is likeliest to bring most, action 0 has the larger mean."""
+    """Action 1 most likely has the largest return, but action 0 has the larger mean."""
     agent = small(chain().spec)
     state = agent.init(KEY, None)
     far = jnp.log(jnp.asarray([[0.01, 0.01, 0.01, 0.96, 0.01], [0.5, 0.01, 0.01, 0.01, 0.47]]))
@@ -129,7 +129,7 @@ def test_it_acts_on_expected_values():
 
 
 def test_the_loss_that_monitors_see():
-    """One-step transitions of the script, those that join two episodes left out."""
+    """One-step transitions of the script, without pairs that span two episodes."""
     life, agent = script(), small(reward_clip=1.5, discount=0.8)
     state = agent.init(KEY, None)
     batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), pairs())
@@ -141,7 +141,7 @@ def test_the_loss_that_monitors_see():
 
 @pytest.mark.parametrize("make", [dqn, c51])
 def test_rewards_may_stay_as_they_are(make):
-    """Without a clip a reward of 2 is learned from as 2: seen in the loss of a network that says 0 (uniform)."""
+    """Without a clip, a reward of 2 stays 2, as the loss of a uniform network shows."""
     known = {"network": functools.partial(mlp, widths=()), "optimizer": adam, **SMALL} | (
         ATOMS if make is c51 else {"huber": 0.0}
     )
@@ -165,10 +165,16 @@ def test_rewards_may_stay_as_they_are(make):
 
 
 REFUSED = [
-    ({"v_max": 0.5}, r"agent\.v_max: 0\.5 is not allowed; rewards reach 1\.0 \(clipped at 1\.0\)"),
-    ({"v_min": -0.5}, r"agent\.v_min: -0\.5 is not allowed; rewards reach -1\.0 \(clipped at 1\.0\)"),
+    (
+        {"v_max": 0.5},
+        r"agent\.v_max: 0\.5 is not allowed; must include the rewards, which reach 1\.0 \(clipped at 1\.0\)",
+    ),
+    (
+        {"v_min": -0.5},
+        r"agent\.v_min: -0\.5 is not allowed; must include the rewards, which reach -1\.0 \(clipped at 1\.0\)",
+    ),
     ({"v_min": 4.0}, r"agent\.v_max: 3\.0 is not allowed; must be finite and above v_min, 4\.0"),
-    ({"reward_clip": None}, r"agent\.reward_clip: null is not allowed; v_min needs a known bound on rewards"),
+    ({"reward_clip": None}, r"agent\.reward_clip: null is not allowed; v_min requires bounded rewards"),
     ({"atoms": 1}, r"agent\.atoms: 1 is not allowed; must be at least 2"),
     ({"update_period": 7}, r"agent\.update_period: 7 is not allowed"),
 ]
@@ -184,9 +190,14 @@ def test_the_support_must_contain_what_a_step_can_give_and_no_more():
     spec = SPEC._replace(reward_range=(0.0, 0.4))
     for settings in ({"v_min": 0.0, "v_max": 0.4, "reward_clip": None}, {"v_min": 0.0, "v_max": 0.4}):
         small(spec, **settings)
-    with pytest.raises(ValueError, match=r"agent\.v_max: 0\.3 is not allowed; rewards reach 0\.4 \(clipped at 1\.0\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"agent\.v_max: 0\.3 is not allowed; must include the rewards, which reach 0\.4 \(clipped at 1\.0\)",
+    ):
         small(spec, v_min=0.0, v_max=0.3)
-    with pytest.raises(ValueError, match=r"agent\.v_max: 0\.3 is not allowed; rewards reach 0\.4$"):
+    with pytest.raises(
+        ValueError, match=r"agent\.v_max: 0\.3 is not allowed; must include the rewards, which reach 0\.4$"
+    ):
         small(spec, v_min=0.0, v_max=0.3, reward_clip=None)
     small(spec, v_min=0.0, v_max=0.3, reward_clip=0.25)
 
@@ -213,7 +224,7 @@ def test_hl_gauss_is_a_binned_normal_distribution():
     np.testing.assert_allclose(made[0], normal.cdf(support + 0.25) - normal.cdf(support - 0.25), atol=1e-5)
     np.testing.assert_allclose(np.asarray(made).sum(-1), 1, rtol=1e-5)
     np.testing.assert_allclose(made[0] @ support, 4.3, atol=1e-3)
-    np.testing.assert_allclose(made[1], np.asarray(made[2])[::-1], atol=1e-5)  # both ends alike
+    np.testing.assert_allclose(made[1], np.asarray(made[2])[::-1], atol=1e-5)  # both ends in the same way
     assert made[1] @ support > 0.1  # drawn inwards
 
 

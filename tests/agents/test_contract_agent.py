@@ -1,4 +1,4 @@
-"""What holds for every agent, whatever it learns."""
+"""The contract that every agent satisfies."""
 
 import functools
 import typing
@@ -28,7 +28,7 @@ def made(name: str) -> Agent:
 
 @functools.cache
 def life(name: str) -> Any:
-    """State and transitions of two lanes side by side, ``[2, ...]``."""
+    """State and transitions of two lanes, ``[2, ...]``."""
     return jax.jit(jax.vmap(lambda seed: lived(name, made(name), STEPS, seed)))(jnp.arange(2))
 
 
@@ -37,7 +37,7 @@ def lane(name: str, i: int = 0) -> Any:
 
 
 def newest(name: str) -> Any:
-    """A state and a transition that it has not learned from yet."""
+    """A state, and a transition that the agent has not learned from yet."""
     state, pairs = lane(name)
     return state, jax.tree.map(lambda x: x[-1], pairs)
 
@@ -85,8 +85,8 @@ def test_learn_and_switch_keep_structure_shapes_and_dtypes(name):
     chex.assert_trees_all_equal_shapes_and_dtypes(after, jax.eval_shape(lambda: state))
     switched = jax.eval_shape(made(name).switch, KEY, state, clock_at(STEPS))
     chex.assert_trees_all_equal_shapes_and_dtypes(switched, after)
-    born = jax.eval_shape(made(name).init, KEY, pair.previous)
-    chex.assert_trees_all_equal_shapes_and_dtypes(born, after)
+    initial = jax.eval_shape(made(name).init, KEY, pair.previous)
+    chex.assert_trees_all_equal_shapes_and_dtypes(initial, after)
     assert {"loss", "updates"} <= set(metrics)
     for metric in metrics.values():
         assert (metric.shape, metric.dtype) == ((), jnp.float32)
@@ -95,8 +95,8 @@ def test_learn_and_switch_keep_structure_shapes_and_dtypes(name):
 @pytest.mark.parametrize("name", SOME_SOON)
 def test_it_learns(name):
     state, _ = lane(name)
-    born = made(name).init(jax.random.key(0), None)
-    for now, then in zip(as_data(state.learner.params), as_data(born.learner.params), strict=True):
+    initial = made(name).init(jax.random.key(0), None)
+    for now, then in zip(as_data(state.learner.params), as_data(initial.learner.params), strict=True):
         assert (now != then).any()
     chex.assert_tree_all_finite(state.learner)
 
@@ -130,7 +130,7 @@ def test_probe(name):
 
 
 @pytest.mark.parametrize("name", SOME_SOON)
-def test_a_newborn_is_a_function_of_its_key(name):
+def test_a_fresh_agent_is_a_function_of_its_key(name):
     init = jax.jit(lambda key: made(name).init(key, None))
     first, again, other = (jax.device_get(init(key)) for key in (KEY, KEY, jax.random.key(4)))
     for a, b in zip(as_data(first), as_data(again), strict=True):

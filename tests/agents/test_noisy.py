@@ -1,4 +1,4 @@
-"""Noisy networks: what is drawn, where, and when."""
+"""Noisy networks: which noise is drawn, where and when."""
 
 import functools
 from typing import Any
@@ -111,7 +111,7 @@ def test_noise_explores_and_evaluation_does_without():
 
 
 def parts(**settings: Any) -> Any:
-    """The parameters of a newborn and after some of the script."""
+    """The parameters of a fresh agent, and those after a part of the script."""
     steps = settings.pop("steps", 30)
     agent = small(**settings)
 

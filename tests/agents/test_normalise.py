@@ -19,7 +19,7 @@ def clock(step: int, in_visit: int | None = None) -> Clock:
 
 
 def pair(previous: Any, current: Any, kind: int = MID, reward: Any = 0.0, discount: float = 1.0) -> Transition:
-    """A pair of one env; other observations than floats keep their type."""
+    """A pair of time steps of one env; observations that are not floats keep their type."""
     before, after = (jnp.asarray(x)[None] for x in (previous, current))
     shaped = jnp.asarray(reward, jnp.float32).reshape(-1)
 
@@ -76,7 +76,7 @@ def test_exponential_statistics_are_weighted_averages(batch):
 
 @pytest.mark.parametrize("rate", [1e-4, 3e-4, 1e-3, 3e-3, 0.01, 0.1, 0.3])
 def test_a_constant_has_no_variance_whatever_the_rate(rate):
-    """Not less than none either: the first weight, rate / (1 - (1 - rate)), may be rounded to more than 1."""
+    """The variance is not negative either: the first weight, rate / (1 - (1 - rate)), may round to more than 1."""
     statistics = blank((2,))
     for _ in range(5):
         statistics = jax.jit(include)(statistics, jnp.array([[1.0, 0.3]]), True, rate)
@@ -141,7 +141,7 @@ def test_looking_and_playing_remember_nothing_and_use_what_is_known():
     np.testing.assert_array_equal(preprocessor.look(rest, pair(jnp.zeros(3), jnp.arange(3.0)))[1], current)
 
 
-def test_the_switch_mode_begins_anew():
+def test_the_switch_mode_resets_the_statistics():
     for normalise in ("running", "exponential", "switch", "none"):
         preprocessor = seeing(normalise=normalise, scale_rewards=True)
         rest, *_ = preprocessor.learn(preprocessor.init(), pair(jnp.zeros(3), jnp.arange(3.0), reward=2.0), clock(0))
@@ -209,7 +209,9 @@ def test_the_envs_of_a_lane_share_their_statistics():
 def test_what_cannot_be_normalised_is_refused():
     with pytest.raises(ValueError, match=r"agent\.normalise: sometimes is not allowed; must be one of running"):
         seeing(normalise="sometimes")
-    with pytest.raises(ValueError, match=r"agent\.normalise needs a stream with plain observations"):
+    with pytest.raises(
+        ValueError, match=r"agent\.normalise: not allowed on this stream; it needs observations that are one array"
+    ):
         seeing(SPEC._replace(observation=(SPEC.observation,)))
 
 

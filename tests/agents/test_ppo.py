@@ -1,4 +1,4 @@
-"""PPO against an independent reference; the clip; what acts, what is kept, and what never enters."""
+"""PPO against an independent reference: updates, the clip, acting, the rollout, and invalid pairs."""
 
 import functools
 from typing import Any
@@ -56,7 +56,7 @@ def pairs(spec: StreamSpec = SPEC) -> Transition:
 
 
 def live(agent: Agent, state: Any, wanted: Transition, start: int = 0, watch: Any = lambda i, state, pair: ()) -> Any:
-    """The agent's state after these steps, whatever it would have done; the metrics, and what is seen before each."""
+    """Run these steps, ignoring the agent's actions; returns its state, the metrics and its inputs."""
 
     def step(state: Any, inputs: Any) -> Any:
         i, pair = inputs
@@ -70,14 +70,14 @@ def live(agent: Agent, state: Any, wanted: Transition, start: int = 0, watch: An
 
 
 def whole(spec: StreamSpec = SPEC, *interventions: Intervention, **settings: Any) -> Any:
-    """A newborn's parameters, and what the whole script makes of it."""
+    """The parameters of a fresh agent, and its state and metrics after the whole script."""
     agent = small(spec, *interventions, **settings)
     start = agent.init(KEY, None)
     return jax.device_get((start.learner.params, *jax.jit(lambda: live(agent, start, pairs(spec)))()[:2]))
 
 
 def remember(updates: int, rows: int) -> Intervention:
-    """Keeps the observations of every update, in the row with the update's number."""
+    """Record the observations of every update, in the row of its index."""
     return Intervention(
         init=lambda key, params, network: jnp.full((updates, rows, 3), jnp.nan),
         step=lambda key, state, learner, seen: (state.at[seen.clock.update].set(seen.observation), learner),
@@ -181,7 +181,7 @@ def test_losses_row_by_row():
 
 
 def test_ratios_by_hand():
-    """Above 1.2: 2 and 1.5; below 0.8: 0.5 and 0.25; 1.1 lies between, the last is not valid."""
+    """Above 1.2: 2 and 1.5; below 0.8: 0.5 and 0.25; 1.1 is between them, and the last is not valid."""
     ratio = jnp.asarray([2.0, 1.5, 1.1, 0.5, 0.25, 7.0])
     valid = jnp.arange(6) < 5
     found = ratio_metrics(jnp.log(ratio), valid, 0.2)
@@ -261,7 +261,7 @@ def test_acting_draws_and_playing_draws_or_takes_the_mode():
 
 
 @pytest.mark.slow
-def test_an_optimizer_begun_anew_at_every_rollout():
+def test_an_optimizer_that_is_reset_at_every_rollout():
     momentum = functools.partial(sgd, learning_rate=0.1, momentum=0.9, schedule=functools.partial(linear, duration=12))
     lasting, renewed = (small(optimizer=momentum, optimizer_reset=value) for value in (False, True))
     wanted = pairs()
@@ -397,7 +397,7 @@ METHODS = [INTERVENTIONS[name] for name in sorted(INTERVENTIONS)]
 @pytest.mark.slow
 @pytest.mark.parametrize("trunk", ["separate", "shared"])
 def test_every_method_keeps_the_structure_with_real_valued_actions(trunk):
-    """Traced only. The deviations lie apart from every layer; all methods live with that."""
+    """Traced only. The standard deviations belong to no layer; every method must handle that."""
     started = run(swing(*METHODS, trunk=trunk))
     carry, (hyper, seeds, block) = started.carry_shape(), started.inputs[0]
     assert carry.recent.action.shape[-1] == 1
@@ -421,7 +421,7 @@ def test_every_method_runs_with_real_valued_actions(trunk):
 
 
 def swinging() -> tuple[Any, Any]:
-    """A probe of a newborn on the script's observations, and its parameters."""
+    """A probe of a fresh agent on the script's observations, and its parameters."""
     built = swing().build({})
     state = built.init(KEY, None)
     batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), pairs(REAL))

@@ -1,4 +1,4 @@
-"""Prioritised replay: the tree of sums, what is sampled how often, its weights, which windows are there."""
+"""Prioritised replay: the sum tree, sampling frequencies, weights, and which windows it contains."""
 
 import functools
 from typing import Any
@@ -114,7 +114,7 @@ def numbers(state: Any, rows: int) -> np.ndarray:
 
 @pytest.mark.parametrize("steps", [1, 3])
 def test_which_windows_are_there(steps):
-    """At every moment of a replay of 10 rows: those whose steps are all stored and whose first joins no episodes."""
+    """A replay of 10 rows always contains the windows whose steps are all stored and whose first is a transition."""
     kept = memory(capacity=20, steps=steps)
     add, state = jax.jit(kept.add), kept.init()
     for t in range(30):
@@ -178,7 +178,7 @@ def test_losses_become_priorities_and_new_steps_get_the_largest():
 
 
 def test_what_has_no_window_gets_no_priority():
-    """A place without one keeps its 0, whatever loss is said to belong to it."""
+    """A place without a window keeps its 0, whatever loss is assigned to it."""
     kept = memory(batch=2)
     state = functools.reduce(jax.jit(kept.add), map(pair, range(12)), kept.init())
     blank_place = int(np.flatnonzero(numbers(state, 10).ravel() == 0)[0])

@@ -1,4 +1,4 @@
-"""Rainbow: its two heads, its updates against NumPy, and what is left when its parts are off."""
+"""Rainbow: its two heads, its updates against NumPy, and its special cases without some components."""
 
 import functools
 from typing import Any
@@ -92,7 +92,7 @@ class Prioritised(Categorical):
         self.stored, self.importance = 0, 0.0
 
     def store(self, until: int) -> None:
-        """What became whole by the step ``until`` gets the largest number so far."""
+        """Transitions that are complete by step ``until`` get the largest number so far."""
         for end in range(self.stored, until):
             start = end - self.settings.n_step
             for env in range(2):
@@ -212,7 +212,9 @@ def test_who_clears_the_replay_clears_its_priorities():
 def test_it_is_refused_by_its_own_name():
     with pytest.raises(ValueError, match=r"agent\.kind: rainbow is not allowed"):
         small(SPEC._replace(discrete=False))
-    with pytest.raises(ValueError, match=r"agent\.v_max: 0\.5 is not allowed; rewards reach 1\.0"):
+    with pytest.raises(
+        ValueError, match=r"agent\.v_max: 0\.5 is not allowed; must include the rewards, which reach 1\.0"
+    ):
         small(v_max=0.5)
     with pytest.raises(ValueError, match=r"agent\.atoms: 1 is not allowed"):
         small(atoms=1)

@@ -72,7 +72,7 @@ def test_window_with_frame_stack_by_hand():
 
 
 class Walk:
-    """A stream of one env with random episode ends, as the runner would show it: pairs of neighbouring time steps."""
+    """A stream of one env with random episode ends, as pairs of consecutive time steps like the runner's."""
 
     def __init__(self, seed: int, stack: int, length: int) -> None:
         rng = np.random.default_rng(seed)

@@ -1,4 +1,4 @@
-"""Agents of the streaming family against an independent reference, and what ends a trace."""
+"""Streaming agents against an independent reference, and what ends a trace."""
 
 import functools
 from typing import Any
@@ -58,7 +58,7 @@ def count() -> Intervention:
 
 
 def live(agent: Agent, steps: int = STEPS) -> Any:
-    """The first parameters; after each pair of the life the whole state; the metrics."""
+    """The initial parameters, the complete state after each pair of the life, and the metrics."""
 
     @jax.jit
     def whole() -> Any:
@@ -68,15 +68,15 @@ def live(agent: Agent, steps: int = STEPS) -> Any:
             return state, (state, metrics)
 
         start = agent.init(KEY, None)
-        told = jax.tree.map(lambda x: x[:steps], pairs())
-        return start, jax.lax.scan(step, start, (jnp.arange(steps), told))[1]
+        given = jax.tree.map(lambda x: x[:steps], pairs())
+        return start, jax.lax.scan(step, start, (jnp.arange(steps), given))[1]
 
     start, (states, metrics) = jax.device_get(whole())
     return start.learner.params, states, metrics
 
 
-class Told:
-    """The life as the reference's agents perceive it, and what they share."""
+class ReferenceBase:
+    """Common base of the reference agents: preprocessing and parameters."""
 
     def __init__(self, params: Any, rate: float = 0.0, normalise: bool = True) -> None:
         self.params, self.rate, self.normalise = as_float64(params), rate, normalise
@@ -103,7 +103,7 @@ class Told:
         return before, after, reward, DISCOUNT * discount, kind != reference.FIRST, ended
 
 
-class QLambda(Told):
+class QLambda(ReferenceBase):
     def __init__(self, params: Any, rule: Any, clip: float, **settings: Any) -> None:
         super().__init__(params, **settings)
         self.rule, self.clip, self.trace = rule, clip, each(np.zeros_like, self.params)
@@ -175,7 +175,7 @@ def test_q_lambda_agrees_with_an_independent_reference(name):
     assert min(other.seen.values()) >= 3
 
 
-class ActorCritic(Told):
+class ActorCritic(ReferenceBase):
     def __init__(self, params: Any, coefficient: float) -> None:
         super().__init__(params)
         self.coefficient = coefficient
@@ -265,7 +265,7 @@ AGENTS = {
 @pytest.mark.slow
 @pytest.mark.parametrize("name", AGENTS)
 def test_pairs_that_join_two_episodes_teach_nothing(name):
-    """Parameters, optimizer and plug-in wait; every other pair is one update."""
+    """Parameters, optimizer and plug-in stay unchanged; every other pair is one update."""
     _, states, metrics = live(AGENTS[name](count()), 20)
     first = LIFE.step_type[1:21] == reference.FIRST
     assert first.sum() == 4
@@ -302,16 +302,16 @@ def test_the_gradient_of_one_transition():
     """stream_dqn with plain descent: ``theta + rate clip(delta) grad q``; stream_c51 against its loss by hand."""
     descent = functools.partial(sgd, learning_rate=0.1)
     start, states, metrics = live(stream_dqn(SPEC, compose(), network=MLP, optimizer=descent, discount=DISCOUNT), 8)
-    told = Told(start)
+    given = ReferenceBase(start)
     for t in range(8):
-        before, after, reward, discount, valid, _ = told.perceive(t)
+        before, after, reward, discount, valid, _ = given.perceive(t)
         if not valid:
             continue
-        q, seen = forward(told.params, before)
-        error = reward + discount * forward(told.params, after)[0].max() - q[LIFE.action[t]]
-        gradient = backward(told.params, seen, np.eye(3)[LIFE.action[t]])
-        told.params = each(lambda w, g, e=error: w + 0.1 * max(-1, min(e, 1)) * g, told.params, gradient)
-        compared(states.learner.params, told.params, t, atol=1e-5)
+        q, seen = forward(given.params, before)
+        error = reward + discount * forward(given.params, after)[0].max() - q[LIFE.action[t]]
+        gradient = backward(given.params, seen, np.eye(3)[LIFE.action[t]])
+        given.params = each(lambda w, g, e=error: w + 0.1 * max(-1, min(e, 1)) * g, given.params, gradient)
+        compared(states.learner.params, given.params, t, atol=1e-5)
         size = abs(error)
         expected = size**2 / 2 if size < 1 else size - 0.5
         np.testing.assert_allclose(metrics["loss"][t], expected, rtol=1e-3)
@@ -332,25 +332,25 @@ def test_the_categorical_gradient_of_one_transition():
     descent = functools.partial(sgd, learning_rate=0.1)
     settings = {"atoms": 5, "value_max": 2.0, "discount": DISCOUNT}
     start, states, metrics = live(stream_c51(SPEC, compose(), network=MLP, optimizer=descent, **settings), 8)
-    told, support = Told(start), np.linspace(-2.0, 2.0, 5)
+    given, support = ReferenceBase(start), np.linspace(-2.0, 2.0, 5)
 
     def distributions(logits: np.ndarray) -> np.ndarray:
         p = np.exp(logits.reshape(3, 5))
         return p / p.sum(1, keepdims=True)
 
     for t in range(8):
-        before, after, reward, discount, valid, _ = told.perceive(t)
+        before, after, reward, discount, valid, _ = given.perceive(t)
         if not valid:
             continue
-        outputs, seen = forward(told.params, before)
-        now, following = distributions(outputs), distributions(forward(told.params, after)[0])
+        outputs, seen = forward(given.params, before)
+        now, following = distributions(outputs), distributions(forward(given.params, after)[0])
         best, action = (following @ support).argmax(), LIFE.action[t]
         target = projected(reward + discount * support, following[best], support)
         slope = np.zeros((3, 5))
         slope[action] = now[action] - target
-        gradient = backward(told.params, seen, slope.ravel())
-        told.params = each(lambda w, g: w - 0.1 * g, told.params, gradient)
-        compared(states.learner.params, told.params, t, atol=1e-5)
+        gradient = backward(given.params, seen, slope.ravel())
+        given.params = each(lambda w, g: w - 0.1 * g, given.params, gradient)
+        compared(states.learner.params, given.params, t, atol=1e-5)
         np.testing.assert_allclose(metrics["loss"][t], -(target * np.log(now[action])).sum(), rtol=1e-4)
 
 
@@ -362,17 +362,17 @@ def test_the_loss_that_monitors_see():
     state = jax.tree.map(lambda x: x[-1], states)
     batch = jax.tree.map(lambda x: x[:, 0], pairs())
     probe = agent.probe(state, batch, clock_at(STEPS))
-    told = Told(state.learner.params)
+    given = ReferenceBase(state.learner.params)
     for t in range(STEPS):
-        told.perceive(t)
+        given.perceive(t)
     valid = LIFE.step_type[1:] != reference.FIRST
-    errors, slopes = [], each(np.zeros_like, told.params)
+    errors, slopes = [], each(np.zeros_like, given.params)
     for t in np.flatnonzero(valid):
-        q, seen = forward(told.params, told.preprocessor(LIFE.observation[t]))
-        following = forward(told.params, told.preprocessor(LIFE.observation[t + 1]))[0].max()
-        reward = LIFE.reward[t + 1] / told.rewards.deviation
+        q, seen = forward(given.params, given.preprocessor(LIFE.observation[t]))
+        following = forward(given.params, given.preprocessor(LIFE.observation[t + 1]))[0].max()
+        reward = LIFE.reward[t + 1] / given.rewards.deviation
         errors.append(reward + DISCOUNT * LIFE.discount[t + 1] * following - q[LIFE.action[t]])
-        gradient = backward(told.params, seen, np.eye(3)[LIFE.action[t]] * -errors[-1] / valid.sum())
+        gradient = backward(given.params, seen, np.eye(3)[LIFE.action[t]] * -errors[-1] / valid.sum())
         slopes = each(np.add, slopes, gradient)
     loss, gradient = jax.value_and_grad(probe.loss)(probe.learner.params)
     np.testing.assert_allclose(loss, np.mean(np.square(errors)) / 2, rtol=1e-4)
@@ -412,17 +412,19 @@ def test_a_task_switch_blanks_the_statistics_only_if_asked():
 def test_an_episode_that_a_task_switch_cut_short_leaves_no_trace(name):
     """The first pair of a visit comes after FIRST though no episode ended: what was before does not count."""
     agent = AGENTS[name](**PLAIN)
-    told = jax.tree.map(lambda x: x[1], pairs())
-    opening = told._replace(previous=told.previous._replace(step_type=jnp.zeros_like(told.previous.step_type)))
-    born = agent.init(KEY, None)
+    given = jax.tree.map(lambda x: x[1], pairs())
+    opening = given._replace(previous=given.previous._replace(step_type=jnp.zeros_like(given.previous.step_type)))
+    fresh_state = agent.init(KEY, None)
 
     def trace(state: Any) -> list[Any]:
         opt_state = state.learner.opt_state
         return jax.tree.leaves(opt_state.trace)
 
-    state = born._replace(learner=born.learner._replace(opt_state=with_trace(born.learner.opt_state, 7.0)))
-    for pair, same in ((told, False), (opening, True)):
-        after, expected = (agent.learn(KEY, s, pair, clock_at(1))[0] for s in (state, born))
+    state = fresh_state._replace(
+        learner=fresh_state.learner._replace(opt_state=with_trace(fresh_state.learner.opt_state, 7.0))
+    )
+    for pair, same in ((given, False), (opening, True)):
+        after, expected = (agent.learn(KEY, s, pair, clock_at(1))[0] for s in (state, fresh_state))
         for a, b in zip(trace(after), trace(expected), strict=True):
             assert np.allclose(a, b) == same
 
@@ -435,20 +437,20 @@ def test_an_episode_that_a_task_switch_cut_short_leaves_no_trace(name):
     ],
 )
 def test_a_truncation_may_count_as_an_end(name):
-    """ "terminal" learns from a life that is cut off as "bootstrap" does from one that ends there."""
-    told = jax.tree.map(lambda x: x[int(np.flatnonzero(LIFE.step_type[1:] == reference.LAST)[1])], pairs())
-    assert float(told.current.discount[0]) == 1.0
-    ended = told._replace(current=told.current._replace(discount=jnp.zeros(1)))
+    """ "terminal" learns from a truncated episode as "bootstrap" does from one that terminates there."""
+    given = jax.tree.map(lambda x: x[int(np.flatnonzero(LIFE.step_type[1:] == reference.LAST)[1])], pairs())
+    assert float(given.current.discount[0]) == 1.0
+    ended = given._replace(current=given.current._replace(discount=jnp.zeros(1)))
     found = {}
     for truncation in ("bootstrap", "terminal"):
         agent = AGENTS[name](**PLAIN, truncation=truncation)
         learn = jax.jit(agent.learn)
-        born = agent.init(KEY, None)
-        for kind, pair in (("cut", told), ("ended", ended)):
-            found[truncation, kind] = jax.tree.leaves(learn(KEY, born, pair, clock_at(1))[0].learner)
-        loss = agent.probe(born, told, clock_at(1)).loss(born.learner.params)
+        fresh_state = agent.init(KEY, None)
+        for kind, pair in (("cut", given), ("ended", ended)):
+            found[truncation, kind] = jax.tree.leaves(learn(KEY, fresh_state, pair, clock_at(1))[0].learner)
+        loss = agent.probe(fresh_state, given, clock_at(1)).loss(fresh_state.learner.params)
         found[truncation, "cut"].append(loss)
-        found[truncation, "ended"].append(agent.probe(born, ended, clock_at(1)).loss(born.learner.params))
+        found[truncation, "ended"].append(agent.probe(fresh_state, ended, clock_at(1)).loss(fresh_state.learner.params))
     for a, b in zip(found["terminal", "cut"], found["bootstrap", "ended"], strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-6)  # two programs, which XLA may round differently
     for same in (0, -1):
@@ -488,7 +490,7 @@ def test_a_distribution_needs_two_atoms():
 
 
 def test_the_default_network_is_the_published_one():
-    """Two hidden layers of 32, normalised over all units of a sample, nothing learnable in the normalisation."""
+    """Two hidden layers of 32, normalised over all units of a sample, without learnable parameters."""
     settings = {key: value for key, value in streaming.stream_q.__kwdefaults__["network"].items() if key != "kind"}
     network = build(mlp(jax.ShapeDtypeStruct((20,), jnp.float32), 3, **settings))
     params = network.init(KEY)

@@ -1,4 +1,4 @@
-"""Classifier and regressor on minibatches that fit on a sheet of paper."""
+"""Classifier and regressor on tiny minibatches, by hand."""
 
 import functools
 import math
@@ -137,7 +137,7 @@ def test_predictions_come_from_the_input_alone():
 
 
 def test_it_learns_the_batch_it_was_scored_on():
-    """The targets of the time step that follows play no part, nor does the prediction."""
+    """The targets of the next time step and the prediction have no effect."""
     agent = linear(classifier, LABELS)
     state = with_weights(agent, KERNEL, BIAS)
     first, other = (agent.learn(KEY, state, transition([0, 1], later), clock_at(0)) for later in ([0, 0], [1, 0]))

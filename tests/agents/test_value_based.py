@@ -198,19 +198,19 @@ def test_a_lane_whose_replay_was_cleared_waits_while_the_clock_goes_on():
     @jax.jit
     def both_visits() -> Any:
         state, first, _ = live(agent, agent.init(KEY, None), 0, 16)
-        born = agent.switch(KEY, state, clock_at(16))
-        state, second, seen = live(agent, born, 16, 14, lambda state: (state.plugins[1], state.learner))
-        return born.learner, first["updates"], second["updates"], seen
+        renewed = agent.switch(KEY, state, clock_at(16))
+        state, second, seen = live(agent, renewed, 16, 14, lambda state: (state.plugins[1], state.learner))
+        return renewed.learner, first["updates"], second["updates"], seen
 
-    born, first, second, ((made, last, *_), learner) = jax.device_get(both_visits())
+    renewed, first, second, ((made, last, *_), learner) = jax.device_get(both_visits())
     np.testing.assert_array_equal(np.flatnonzero(first), [5, 7, 9, 11, 13, 15])
     np.testing.assert_array_equal(16 + np.flatnonzero(second), [21, 23, 25, 27, 29])  # 6 rows of 2 envs make 12
-    np.testing.assert_array_equal(made[:6], [0, 0, 0, 0, 0, 1])  # its state began anew with the learner
+    np.testing.assert_array_equal(made[:6], [0, 0, 0, 0, 0, 1])  # its state was reset with the learner
     np.testing.assert_array_equal(last[:6], [-1, -1, -1, -1, -1, 8])  # updates 6 and 7 were due and not made
-    for before, after in zip(jax.tree.leaves(born), jax.tree.leaves(learner), strict=True):
+    for before, after in zip(jax.tree.leaves(renewed), jax.tree.leaves(learner), strict=True):
         for t in range(5):
             np.testing.assert_array_equal(after[t], before)  # parameters, optimizer and target wait
-    assert (learner.params["output"]["bias"][5] != born.params["output"]["bias"]).any()
+    assert (learner.params["output"]["bias"][5] != renewed.params["output"]["bias"]).any()
 
 
 @pytest.mark.parametrize("name", ["classifier", "regressor"])

@@ -1,4 +1,4 @@
-"""A stream whose life is known, pure and on the host: an observation is ``1 + [task, step, sum of the actions]``, the
+"""A stream with known time steps, pure and on the host: an observation is ``1 + [task, step, sum of the actions]``, the
 reward the action, an episode four steps."""
 
 from typing import Any

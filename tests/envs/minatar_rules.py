@@ -1,4 +1,4 @@
-"""Four MinAtar games by their rules, with sets of cells ``(row, column)`` and plain numbers: what the streams must do.
+"""A reference implementation of four MinAtar games with sets of cells ``(row, column)`` and plain numbers.
 
 ``act(action, chance)`` gives the reward and whether the game is over, ``picture()`` the cells of each channel. Chance
 is a pair of uint32 where the game has any.

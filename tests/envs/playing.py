@@ -68,7 +68,7 @@ def random_actions(stream: Stream, steps: int, lanes: int, seed: int = 0) -> np.
 
 
 def assert_resumes_in_mid_visit(source: StreamFactory, task: int) -> None:
-    """A copy that loads what a stream saves after 40 steps of a visit goes on exactly as the stream does."""
+    """A copy that loads the stream's state after 40 steps of a visit continues exactly like the stream."""
     keys = lane_keys(4)
     whole, resumed = player(source.make(1)), player(source.make(1))
     actions = random_actions(whole.stream, 70, 1)

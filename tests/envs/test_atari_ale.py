@@ -95,7 +95,7 @@ def test_stack_holds_copies_at_first_and_slides_afterwards() -> None:
 
 
 def test_four_frames_a_step_and_the_time_limit_has_discount_1() -> None:
-    """Ten steps are forty frames: nothing skips twice."""
+    """Ten steps are forty frames: no frame is skipped twice."""
     pool = AlePool(Game("Pong"), PRESETS["machado18"]._replace(episode_frames=40), np.array([1]), 1)
     _, _, discount, step_type = life(pool, 24, 18)
     np.testing.assert_array_equal(np.flatnonzero(step_type == LAST), [9, 20])

@@ -91,7 +91,7 @@ def told(**settings: Any) -> bool:
     return [str(each.message)[:16] for each in found] == ["frames_per_visit"]
 
 
-def test_a_visit_shorter_than_five_minutes_of_play_is_told_unless_episodes_are_shorter_still() -> None:
+def test_a_visit_shorter_than_five_minutes_of_play_warns_unless_episodes_are_shorter() -> None:
     assert told(frames_per_visit=17_996)
     assert not told(frames_per_visit=18_000)
     assert not told(frames_per_visit=400, episode_frames=400)

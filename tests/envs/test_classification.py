@@ -1,4 +1,4 @@
-"""Classification as a decision process: states, rewards and what is seen of them."""
+"""Classification as a decision process: states, rewards and observations."""
 
 from typing import Any
 
@@ -56,8 +56,7 @@ def test_each_image_of_a_class_is_shown(life: Any) -> None:
 
 
 def test_sparse_by_following_the_states() -> None:
-    """An agent that always names the state walks 0, 1, ..., 9, 0 and is rewarded in 9 alone; one that never does is
-    sent anywhere and never rewarded."""
+    """Always choosing the state walks 0, 1, ..., 9, 0 and is rewarded in 9 alone; never choosing it gives no reward."""
     stream = classification_mdp(mdp="sparse", samples=100, envs=ENVS).make(1)
     reset, step = jax.jit(stream.reset), jax.jit(stream.step)
     keys = lane_keys(0)

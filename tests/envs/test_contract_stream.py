@@ -1,4 +1,4 @@
-"""What holds for every stream, played with two lanes."""
+"""The contract that every stream satisfies, with two lanes."""
 
 from functools import partial
 from typing import Any

@@ -101,7 +101,7 @@ def test_reward_changes_its_sign_at_every_second_visit() -> None:
 
 
 def differences(env: Any, step: Any, starts: np.ndarray, actions: np.ndarray) -> float:
-    """The largest difference, over all steps, of what ``step(state, action)`` and gymnasium say."""
+    """The largest difference, over all steps, between ``step(state, action)`` and gymnasium."""
     env = env.unwrapped
     env.reset(seed=0)
     said = jax.vmap(step)(jnp.asarray(starts, jnp.float32), jnp.asarray(actions))
@@ -207,7 +207,7 @@ def test_falling_at_the_time_limit_has_discount_0() -> None:
     assert both.discount[fall, 0, 0] == 0
 
 
-def test_the_step_after_last_ignores_its_action_and_starts_anew() -> None:
+def test_the_step_after_last_ignores_its_action_and_starts_an_episode() -> None:
     life = lives("pendulum", 0, 12, change="none", episode_steps=5)
     other = lives("pendulum", 0, 12, 5 * random_actions(pendulum().make(1), 12, 1), change="none", episode_steps=5)
     assert life.step_type[6, 0, 0] == FIRST
@@ -216,7 +216,7 @@ def test_the_step_after_last_ignores_its_action_and_starts_anew() -> None:
 
 
 @pytest.mark.parametrize("name", ["catch", "cartpole", "acrobot", "pendulum"])
-def test_rewards_stay_in_the_range_that_is_told(name: str) -> None:
+def test_rewards_stay_in_the_declared_range(name: str) -> None:
     source = STREAMS[name](change="none")
     low, high = source.spec.reward_range
     life = lives(name, 0, 300, change="none")

@@ -107,8 +107,11 @@ def write_npz(path: Path, **arrays: Any) -> str:
     ("arrays", "message"),
     [
         ({"images": IMAGES / 255, "labels": LABELS}, r"images: must be uint8.*got float64\[10, 28, 28\]"),
-        ({"images": IMAGES, "labels": LABELS / 1}, r"labels: must be whole numbers"),
-        ({"images": IMAGES, "labels": LABELS[1:]}, "labels: there must be one row for each of images, got 9 for 10"),
+        ({"images": IMAGES, "labels": LABELS / 1}, r"labels: must be integers"),
+        (
+            {"images": IMAGES, "labels": LABELS[1:]},
+            "labels: there must be one row for each row of images, got 9",
+        ),
         ({"images": IMAGES[:, 1:], "labels": LABELS}, r"images must be \[28, 28, 1\], got \[27, 28, 1\]"),
         ({"images": IMAGES, "labels": LABELS + 1}, r"labels must be in 0 ... 9, got 2 ... 10"),
         ({"images": IMAGES}, "labels or targets: missing; the file has images"),
@@ -201,7 +204,7 @@ def test_rows_class_after_class(tmp_path: Path) -> None:
     np.testing.assert_array_equal(found.rows, [1, 3, 2, 0, 4])
     np.testing.assert_array_equal(found.start, [0, 2, 3])
     np.testing.assert_array_equal(found.sizes, [2, 1, 2])
-    with pytest.raises(ValueError, match="samples: 2 are not enough; they include no sample of class 1"):
+    with pytest.raises(ValueError, match="samples: the 2 rows used include no sample of class 1"):
         classes_of(dataset_samples("npz", path, 2, flat=True))
     with pytest.raises(ValueError, match="inputs: gaussian is not allowed; this stream needs inputs with true labels"):
         classes_of(gaussian_samples(5, 2))

@@ -77,6 +77,6 @@ def test_refuses_more_things_than_cells() -> None:
         gather(size=4)
 
 
-def test_a_visit_shorter_than_an_episode_is_told() -> None:
+def test_a_visit_shorter_than_an_episode_warns() -> None:
     with pytest.warns(UserWarning, match="steps_per_task: 50 is shorter than an episode"):
         gather(steps_per_task=50)

@@ -129,7 +129,7 @@ def test_the_goal_follows_from_the_task_and_the_lane(goal_of: Any) -> None:
     found = np.stack([goal_of(task, task) for task in range(8)])
     np.testing.assert_array_equal(np.sort(found, 0)[:, 0], [0, 1, 2, 3, 5, 6, 7, 8])  # all cells but the centre
     assert len({tuple(lane) for lane in found.T}) == 3
-    np.testing.assert_array_equal(goal_of(5, 2), found[2])  # a task that comes again is the same task
+    np.testing.assert_array_equal(goal_of(5, 2), found[2])  # a revisited task is the same task
 
 
 def test_tasks_come_again_when_there_is_no_other_goal() -> None:
@@ -151,7 +151,7 @@ def test_refuses_a_size_that_rooms_do_not_divide(size: int, walls: str) -> None:
         gridworld(size=size, walls=walls)
 
 
-def test_a_visit_shorter_than_an_episode_is_told() -> None:
+def test_a_visit_shorter_than_an_episode_warns() -> None:
     with pytest.warns(UserWarning, match=r"steps_per_task: 50 is shorter than an episode may last .*100"):
         gridworld(steps_per_task=50)
     with warnings.catch_warnings():

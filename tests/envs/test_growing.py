@@ -92,7 +92,7 @@ def test_nothing_held_out() -> None:
         ),
         ({"shares": (0.0, 1.0)}, r"shares: \[0.0, 1.0\] is not allowed"),
         ({"shares": ()}, r"shares: \[\] is not allowed"),
-        ({"held_out": 1.0}, "held_out: 1.0 is not allowed; it leaves none of the 1797 samples to train on"),
+        ({"held_out": 1.0}, "held_out: 1.0 is not allowed; it leaves none of the 1797 samples for training"),
     ],
 )
 def test_warm_start_refuses(settings: dict[str, Any], message: str) -> None:

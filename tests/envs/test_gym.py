@@ -188,7 +188,7 @@ def test_a_visit_shorter_than_an_episode_is_warned_of() -> None:
 
 
 def test_vector_environments_reset_at_the_next_step() -> None:
-    """What the stream relies on: gymnasium's default, also where it is not asked for."""
+    """The stream relies on this default of gymnasium."""
     envs = SyncVectorEnv([lambda: gymnasium.make("CartPole-v1")])
     assert envs.metadata["autoreset_mode"] is gymnasium.vector.AutoresetMode.NEXT_STEP
 

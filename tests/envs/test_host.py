@@ -1,4 +1,4 @@
-"""``host`` with a NumPy environment whose life is known."""
+"""``host`` with a NumPy environment of known behaviour."""
 
 from functools import partial
 from typing import Any

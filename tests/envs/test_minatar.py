@@ -23,12 +23,12 @@ def words_of(values: Any) -> Any:
 
 
 def caught(state: Any, words: Any) -> Any:
-    """Breakout with the paddle where the ball is, or will be, whichever chance says."""
+    """Breakout with the paddle at the ball's position, or at its next one, at random."""
     return state._replace(paddle=jnp.clip(state.column + state.right * (words[0] % 2).astype(jnp.int32), 0, 9))
 
 
 def lived(name: str, words: np.ndarray, actions: np.ndarray, endless: bool) -> Any:
-    """Pictures, rewards and ends of a game that starts anew when it is over, or goes on where ``endless``."""
+    """Pictures, rewards and ends of a game that restarts when it is over, or continues if ``endless``."""
     game = GAMES[name](True)
 
     def body(carry: Any, now: Any) -> Any:
@@ -55,7 +55,7 @@ def cells(picture: list[set[tuple[int, int]]]) -> np.ndarray:
     return rows
 
 
-# What is done half of the time, so that each game gets somewhere: shots, crossings; the other half any of the six.
+# Half of the actions are useful ones (shots, crossings), so that the games progress; the others are random.
 HABIT = {"asterix": 0, "breakout": 0, "freeway": 2, "space_invaders": 5}
 
 
@@ -311,7 +311,7 @@ def paddle(life: Any) -> np.ndarray:
 
 @pytest.mark.slow
 def test_sticky_actions_repeat_the_last_one_with_the_given_probability() -> None:
-    """The paddle goes right, right, then left: where it goes on to the right the action was repeated."""
+    """The paddle goes right, right, then left: if it continues to the right, the action was repeated."""
     actions = np.broadcast_to(np.array([3, 3, 1])[:, None, None], (3, 1, 2000)).astype(np.int32)
     repeated = {}
     for sticky in (0.0, 0.25, 1.0):

@@ -71,7 +71,7 @@ SHORT = {
 
 
 @pytest.mark.parametrize("name", SHORT)
-def test_visits_shorter_than_an_episode_are_told(name):
+def test_visits_shorter_than_an_episode_warn(name):
     make, message = SHORT[name]
     with pytest.warns(UserWarning, match=message):
         make()

@@ -29,7 +29,7 @@ def pair(name: str) -> Player:
 
 
 def problem(state: Any) -> Any:
-    """Everything that a stream's state says of the visit's problem, whatever transforms are on top."""
+    """The visit's problem in a stream's state, under any transforms."""
     if hasattr(state, "inner"):
         return problem(state.inner), state.problem, state.span
     return state.params

@@ -172,7 +172,7 @@ def test_regression_on_random_functions_of_own_features(labelled: Any, measured:
     row_of(sample.input)
     values = np.unique(sample.target)
     np.testing.assert_allclose([values.mean(), values.std()], [0, 1], atol=1e-5)
-    with pytest.warns(UserWarning, match=r"targets: network leaves out the array targets of .*own\.npz"):
+    with pytest.warns(UserWarning, match=r"targets: network ignores the array targets of .*own\.npz"):
         STREAMS["regression"](**measured)
 
 
@@ -196,8 +196,11 @@ OBJECTS = np.array([[1, "a"], [None, 2.0], [1, 1]], object)
             {"features": FEATURES, "targets": TARGETS * 1e39},
             "targets: must be finite numbers in float32; 5 of 6 are",
         ),
-        ({"features": FEATURES[:2], "labels": LABELS}, "labels: there must be one row for each of features, got 3 for"),
-        ({"features": FEATURES, "targets": TARGETS[:2]}, "targets: there must be one row for each of features, got 2"),
+        ({"features": FEATURES[:2], "labels": LABELS}, "labels: there must be one row for each row of features, got 3"),
+        (
+            {"features": FEATURES, "targets": TARGETS[:2]},
+            "targets: there must be one row for each row of features",
+        ),
         ({"features": FEATURES}, "labels or targets: missing; the file has features"),
         ({"labels": LABELS}, "images or features: missing; the file has labels"),
         ({}, "images or features: missing; the file has no arrays"),
@@ -212,11 +215,14 @@ OBJECTS = np.array([[1, "a"], [None, 2.0], [1, 1]], object)
         ({"features": FEATURES[:, 0], "labels": LABELS}, r"features: must be float or integer .*, got float64\[3\]"),
         ({"features": FEATURES.astype(str), "labels": LABELS}, "features: must be float or .*, got <U"),
         ({"features": FEATURES + 1j, "labels": LABELS}, "features: must be float or .*, got complex128"),
-        ({"features": FEATURES, "labels": LABELS / 1}, "labels: must be whole .*got float64.*; the array targets"),
-        ({"features": FEATURES, "labels": LABELS[:, None]}, r"labels: must be whole numbers \[N\], got int64\[3, 1\]"),
+        (
+            {"features": FEATURES, "labels": LABELS / 1},
+            "labels: must be integers.*got float64.*belong in the array targets",
+        ),
+        ({"features": FEATURES, "labels": LABELS[:, None]}, r"labels: must be integers \[N\], got int64\[3, 1\]"),
         ({"features": FEATURES, "labels": LABELS - 1}, "labels: must be in 0 ... 1048575, got -1 ... 1"),
         ({"features": FEATURES, "labels": LABELS + 2**40}, "labels: must be in 0 ... 1048575, got 1099511627776"),
-        ({"features": FEATURES, "targets": LABELS}, "targets: must be float.*int64.*; the array labels takes"),
+        ({"features": FEATURES, "targets": LABELS}, "targets: must be float.*int64.*belong in the array labels"),
         ({"features": FEATURES, "targets": TARGETS[None]}, r"targets: must be float.*got float64\[1, 3, 2\]"),
         ({"features": FEATURES[:, 1:2], "labels": LABELS}, "features: cannot be standardised; every column has"),
     ],
@@ -230,7 +236,7 @@ def test_arrays_are_refused_in_one_line(tmp_path: Path, arrays: dict[str, Any], 
 
 def test_a_single_array_is_no_archive(tmp_path: Path) -> None:
     np.save(tmp_path / "own.npy", FEATURES)
-    with pytest.raises(ValueError, match=r"does not contain npz \(it is not an archive of named arrays\)"):
+    with pytest.raises(ValueError, match=r"does not contain npz \(it is not an \.npz archive\)"):
         read("npz", str(tmp_path / "own.npy"))
 
 
@@ -252,7 +258,7 @@ def test_published_sets_have_images_and_labels(tmp_path: Path) -> None:
         (
             "regression",
             {"targets": "true", "outputs": 3},
-            "outputs: 3 is not allowed; .*own.npz has 2 targets for each",
+            "outputs: 3 is not allowed; must be 1 or 2, the targets per row of .*own.npz",
         ),
     ],
 )
@@ -266,13 +272,13 @@ def test_regression_refuses_targets_that_are_not_there(labelled: Any) -> None:
     with pytest.raises(ValueError, match=r"targets: true is not allowed; .*classes\.npz has the array labels"):
         STREAMS["regression"](**labelled, targets="true")
     for other in ({}, {"samples": 10}, {"inputs": "digits"}):
-        with pytest.raises(ValueError, match=r"targets: true is not allowed with inputs: .*; needs inputs: npz"):
+        with pytest.raises(ValueError, match=r"targets: true is not allowed with inputs: .*; it needs npz"):
             STREAMS["regression"](**other, targets="true")
 
 
 @pytest.mark.parametrize("kind", ["relabelled", "permuted_labels"])
 def test_random_labels_need_no_labels(kind: str, measured: Any) -> None:
-    """``classification_mdp`` likewise; the targets are not used."""
+    """The same holds for ``classification_mdp``; the targets are not used."""
     settings = {"labels": "random"} if kind == "permuted_labels" else {}
     _, sample = opening(kind, **measured, **settings, envs=40)
     row_of(sample.input)

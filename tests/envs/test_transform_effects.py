@@ -1,4 +1,4 @@
-"""What each transform does, against a life written down in NumPy."""
+"""The effect of each transform, against a NumPy implementation."""
 
 import functools
 import math
@@ -313,7 +313,7 @@ def test_inputs_of_a_supervised_stream_are_permuted() -> None:
     assert 0 < np.abs(lived(noisy, 2, ACTIONS[:1])[0].observation.input - one.observation.input[:2]).max() < 1
 
 
-# What is refused.
+# Errors.
 
 SUPERVISED = (
     "clip_reward", "delay_reward", "flip_reward", "frame_stack", "permute_actions", "scale_reward", "sticky_actions",
@@ -359,13 +359,13 @@ def showing(**fields: Any) -> StreamFactory:
 
 def test_bad_streams() -> None:
     pixels = jax.ShapeDtypeStruct((4, 8, 8), jnp.uint8)
-    with pytest.raises(ValueError, match="observation_noise: not allowed on observations of type uint8"):
+    with pytest.raises(ValueError, match="observation_noise: not allowed on uint8 observations"):
         TRANSFORMS["observation_noise"]()(showing(observation=pixels))
     with pytest.raises(ValueError, match="what: channels is not allowed; it needs images with channels"):
         TRANSFORMS["permute_observations"](what="channels")(showing())
     with pytest.raises(ValueError, match="what: channels is not allowed"):
         TRANSFORMS["permute_observations"](what="channels")(showing(observation=pixels, stack=4))
-    with pytest.raises(ValueError, match="stacks 4 frames already"):
+    with pytest.raises(ValueError, match="already stacks 4 frames"):
         TRANSFORMS["frame_stack"]()(showing(observation=pixels, stack=4))
     with pytest.raises(ValueError, match="needs observations that are one array"):
         TRANSFORMS["observation_dropout"]()(showing(observation={"a": pixels, "b": pixels}))

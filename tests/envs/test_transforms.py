@@ -1,4 +1,4 @@
-"""What holds for every transform, on a pure stream and on one of the host, played with two lanes."""
+"""The contract that every transform satisfies, on a pure stream and on a host stream with two lanes."""
 
 import functools
 from collections.abc import Callable
@@ -150,7 +150,7 @@ def test_what_it_is_about_is_changed_and_nothing_else(lives: Lives) -> None:
 
 
 def test_what_is_recorded(lives: Lives) -> None:
-    """The wrapped stream's reward; where the transform changes what is wanted, the new one."""
+    """The wrapped stream's reward or, if the transform changes the objective, the new reward."""
     expected = lives.plain if lives.name in SCORED_RAW else lives.life
     np.testing.assert_array_equal(lives.score, expected.reward[1:])
 

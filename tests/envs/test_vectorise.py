@@ -1,4 +1,4 @@
-"""``vectorise`` on a task whose life is known: three steps to an episode, rewarded with the action."""
+"""``vectorise`` on a known task: episodes of three steps, rewarded with the action."""
 
 from typing import Any
 
@@ -93,7 +93,7 @@ def test_replica_0_is_the_visit_itself_traced_or_not() -> None:
 
 
 def test_lanes_may_be_in_different_tasks() -> None:
-    """What a lane is given is what it is given where the visit names its task for all."""
+    """A lane sees the same as if the visit set its task for all lanes."""
     task = counting(True, [])
     named = task._replace(params=lambda key, visit: 100.0 * visit.task)
     stream, keys, tasks = vectorise(named, 2, 1), lane_keys(0, 1), jnp.array([4, 1])

@@ -1,4 +1,4 @@
-"""Worker processes are protected from signals from their first moment on."""
+"""Worker processes are protected from signals from the start."""
 
 import signal
 import subprocess

@@ -1,4 +1,4 @@
-"""Interventions on the network's description, and what happens where two want the same."""
+"""Interventions on the network's spec, and conflicts between two of them."""
 
 from dataclasses import replace
 
@@ -71,7 +71,10 @@ def test_the_numbers_of_the_activations_reach_the_network():
         (lambda: smooth_leaky(c=float("inf")), "c: inf is not allowed; must be finite"),
         (lambda: smooth_leaky(p=0.0), "p: 0.0 is not allowed; must not be 0"),
         (lambda: spectral_norm(layers="last"), 'layers: "last" is not allowed; must be one of first, all'),
-        (lambda: weight_norm().network(replace(MLP, widths=())), "'weight' needs a network with a hidden layer"),
+        (
+            lambda: weight_norm().network(replace(MLP, widths=())),
+            "weight is not allowed; it needs a network with",
+        ),
     ],
 )
 def test_refusals(make, message):
@@ -80,7 +83,7 @@ def test_refusals(make, message):
 
 
 @pytest.mark.parametrize("spec", [MLP, replace(CNN, activation="crelu")])
-def test_weight_norm_leaves_the_newborn_as_it_was(spec):
+def test_weight_norm_leaves_the_initial_outputs_unchanged(spec):
     plain, normed = build(spec), build(weight_norm().network(spec))
     x = draw((3, *spec.observation))
     params = normed.init(KEY)

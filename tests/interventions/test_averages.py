@@ -37,7 +37,7 @@ def test_against_a_loop(renewed):
     np.testing.assert_array_equal(learner.target["w"], params["w"])
 
 
-def test_a_newborn_acts_with_its_own_parameters():
+def test_a_fresh_agent_acts_with_its_own_parameters():
     loop = make(hare_tortoise(), adam())
     run = loop.init(KEY)
     jax.tree.map(

@@ -33,7 +33,7 @@ def posts_at(update: Any) -> Mapping[str, jax.Array]:
 
 @functools.cache
 def history(utility: str) -> tuple[Any, Any]:
-    """The start and 200 steps without any learning: what was remembered, parameters and who was born."""
+    """The start and 200 steps without learning: states, parameters and replaced units."""
     method = continual_backprop(
         replacement_rate=RATE, decay=DECAY, maturity_period=MATURITY, utility=utility, mean_transfer=True
     )
@@ -50,7 +50,7 @@ def history(utility: str) -> tuple[Any, Any]:
 
 
 class Reference:
-    """One hidden layer after another, a unit at a time, in double precision; newborn weights are told."""
+    """Layer by layer and unit by unit, in double precision; the fresh weights are given."""
 
     def __init__(self, params: Any) -> None:
         self.params = jax.tree.map(lambda x: np.array(x, np.float64), params)
@@ -113,7 +113,7 @@ def test_two_hundred_steps_against_numpy(utility: str) -> None:
     assert len({unit for unit in range(5) if np.any(states.ledgers["hidden_0"].age[MATURITY:, unit] == 0)}) > 2
 
 
-def test_no_unit_is_given_the_same_newborn_weights_twice() -> None:
+def test_no_unit_gets_the_same_fresh_weights_twice() -> None:
     _, (states, _) = history("contribution")
     for name in ("hidden_0", "hidden_1"):
         born, kernels = np.asarray(states.ledgers[name].age) == 0, np.asarray(states.fresh[name]["kernel"])
@@ -123,7 +123,7 @@ def test_no_unit_is_given_the_same_newborn_weights_twice() -> None:
 
 
 def births(units: int, updates: int, **settings: Any) -> np.ndarray:
-    """How many units of a layer are born at each update."""
+    """The number of units of a layer that are replaced at each update."""
     method = continual_backprop(**settings)
     loop = make(method, sgd(), NetworkSpec((3,), 2, widths=(units,)))
     post = jnp.abs(jnp.sin(jnp.arange(2.0 * units))).reshape(2, units)
@@ -155,16 +155,16 @@ def test_more_than_one_at_once() -> None:
 
 
 def learned(spec: NetworkSpec, rule: Any, **settings: Any) -> tuple[Loop, Any, Run, Context]:
-    """A learner with random parameters and slots of 2, the facts of an update on four inputs, newborn values of 7."""
+    """A learner with random parameters and slots of 2, the context of an update on four inputs, fresh values of 7."""
     method = continual_backprop(**settings)
     loop = make(method, rule, spec)
     rng, shapes = np.random.default_rng(0), jax.eval_shape(loop.init, KEY).learner
     params = jax.tree.map(lambda x: 0.5 * rng.normal(size=x.shape).astype(x.dtype), shapes.params)
     slots = jax.tree.map(lambda x: np.full(x.shape, 2, x.dtype), shapes.opt_state)
-    newborn = shapes._replace(params=jax.tree.map(lambda x: np.full(x.shape, 7, x.dtype), params), opt_state=slots)
+    fresh = shapes._replace(params=jax.tree.map(lambda x: np.full(x.shape, 7, x.dtype), params), opt_state=slots)
     inputs = rng.normal(size=(4, *spec.observation)).astype(np.float32)
     activations = jax.jit(loop.network.apply)(params, inputs)[1]
-    facts = {"activations": activations, "observation": inputs, "fresh": lambda key: newborn}
+    facts = {"activations": activations, "observation": inputs, "fresh": lambda key: fresh}
     run = Run(method.init(KEY, params, loop.network), Learner(params, params, slots))
     return loop, method, run, loop.context(0)._replace(**facts)
 
@@ -256,7 +256,7 @@ def test_adaptable_contribution_behind_a_convolution_has_one_mean_for_each_chann
 
 @pytest.mark.parametrize("rate", [1e-9, 3e-8])
 def test_a_budget_grows_by_less_than_the_spacing_of_floats(rate: float) -> None:
-    """Near 1 a float32 cannot say 1 + 3e-8; at such a rate a unit has its turn when it has waited long enough."""
+    """A float32 cannot represent 1 + 3e-8; at such a rate a unit is still replaced after enough updates."""
     ledger = Ledger(jnp.array([10**6]), jnp.ones(1), precise(1 - 2**-10))
 
     def step(ledger: Ledger, _: None) -> tuple[Ledger, jax.Array]:

@@ -1,4 +1,4 @@
-"""What holds for every member of the family, whatever it does."""
+"""The contract that every intervention satisfies."""
 
 import functools
 import inspect
@@ -53,7 +53,7 @@ def test_a_setting_that_can_have_no_effect_is_refused(name: str, setting: str, o
         found = problems({"kind": name, setting: value, other: word})
         idle = f"{value} has no effect with {other}={word}; it needs {other}={' or '.join(allowed)}"
         assert found == ([] if word in allowed else [idle])
-        assert problems({"kind": name, setting: default, other: word}) == []  # as a resolved config says it
+        assert problems({"kind": name, setting: default, other: word}) == []  # as in a resolved config
 
 
 def settings_of(factory: Factory) -> Mapping[str, Any]:
@@ -134,7 +134,7 @@ GRIDS = ("weight_decay", "redo", "shrink_perturb")  # compiled now; the others a
 
 @pytest.fixture(scope="module", params=[pytest.param(n, marks=[] if n in GRIDS else pytest.mark.slow) for n in MEMBERS])
 def grid(request: pytest.FixtureRequest) -> Any:
-    """Three lanes of a member, with other settings and keys: how to live, from what, what comes of it, traces."""
+    """Three lanes of a member with different settings and keys: the function, its inputs, its results, its traces."""
     factory, traces = INTERVENTIONS[request.param], []
     fixed = settings_of(factory)
 
@@ -153,7 +153,7 @@ def grid(request: pytest.FixtureRequest) -> Any:
 
 
 def test_a_grid_is_one_program_whose_lanes_do_not_meet(grid: Any) -> None:
-    """Other neighbours, other places: a lane comes out the same, bit for bit."""
+    """With other neighbours and in other places, a lane's result is the same, bit for bit."""
     _, together, lanes, lived, traces = grid
     swapped = together(*jax.tree.map(lambda x: x[jnp.array([1, 0, 0])], lanes))
     assert len(traces) == 1

@@ -144,7 +144,7 @@ def test_effective_rank_and_its_gradient_by_finite_differences(shape: tuple[int,
 
 
 def test_effective_rank_does_not_count_the_rounding_of_squares() -> None:
-    """Of one strong and one faint direction. Roots of the Gram matrix's eigenvalues would say 1.01."""
+    """Of one strong and one faint direction. Roots of the Gram matrix's eigenvalues would give 1.01."""
     left, right = (np.linalg.qr(np.random.default_rng(i).normal(size=(n, 2)))[0] for i, n in ((0, 64), (1, 32)))
     matrix = left @ np.diag([1.0, 1e-5]) @ right.T
     assert float(spectrum(jnp.asarray(matrix, jnp.float32)).rank) == pytest.approx(reference_rank(matrix), abs=2e-3)

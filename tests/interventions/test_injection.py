@@ -182,7 +182,7 @@ def test_an_agent_that_missed_the_moment_is_injected_at_its_next_update():
     assert float(run.learner.params["injection"]["gate"]) == 1.0
 
 
-def test_a_newborn_has_its_old_head_and_no_second_injection():
+def test_a_fresh_learner_has_its_old_head_and_no_second_injection():
     loop = make(compose(plasticity_injection(at=1), reset()), adam())
     run = loop.update(KEY, loop.init(KEY), jnp.int32(0))
     assert float(run.learner.params["injection"]["gate"]) == 1.0
@@ -196,7 +196,7 @@ def test_a_newborn_has_its_old_head_and_no_second_injection():
 
 @pytest.mark.parametrize(("last", "gate", "expected"), [(150, 1e-3, 0.0), (250, 0.3, 1.0), (250, 0.0, 0.0)])
 def test_what_others_do_to_the_gate_is_put_right(last, gate, expected):
-    """Noise before; an average with a newborn afterwards; a newborn."""
+    """Noise before; then an average with a fresh agent; then a fresh agent."""
     loop = make(plasticity_injection(at=200), adam())
     learner = loop.init(KEY).learner
     learner = learner._replace(params=learner.params | {"injection": {"gate": jnp.float32(gate)}})

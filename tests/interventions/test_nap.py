@@ -1,4 +1,4 @@
-"""Normalize-and-Project: norms that stay, predictions that don't feel them. Weight clipping: limits by fan-in."""
+"""Normalize-and-Project: constant norms, unchanged predictions. Weight clipping: limits by fan-in."""
 
 import functools
 from collections.abc import Callable
@@ -40,18 +40,18 @@ def norms(params: dict, leaf: str = "kernel") -> np.ndarray:
 
 @functools.cache
 def program(spec: NetworkSpec, **settings: object) -> tuple[Run, Callable[..., Run]]:
-    """A newborn learner and its compiled update."""
+    """A fresh learner and its compiled update."""
     loop = make(nap(**settings), adam(learning_rate=0.02), spec)
     return loop.init(KEY), jax.jit(loop.update)
 
 
 def trained(updates: int, spec: NetworkSpec = WIDE, **settings: object) -> tuple[dict, dict]:
     """The parameters before and after some updates."""
-    born, update = program(spec, **settings)
-    run = born
+    fresh_learner, update = program(spec, **settings)
+    run = fresh_learner
     for number in range(updates):
         run = update(KEY, run, jnp.int32(number))
-    return born.learner.params, run.learner.params
+    return fresh_learner.learner.params, run.learner.params
 
 
 @pytest.mark.parametrize("spec", [WIDE, CNN], ids=["mlp", "cnn"])
@@ -142,10 +142,10 @@ def test_with_a_penalty_scale_and_offset_are_not_projected() -> None:
 
 
 @pytest.mark.parametrize("clip", [None, 1.0])
-def test_a_switch_begins_the_schedule_anew_and_leaves_the_moments(clip: float | None) -> None:
+def test_a_switch_restarts_the_schedule_and_keeps_the_moments(clip: float | None) -> None:
     rule = adam(learning_rate=0.5, schedule=functools.partial(linear, duration=4), max_gradient_norm=clip)
     for restart, expected in (("never", 0.125), ("switch", 0.5)):
-        method = compose(weight_decay(), nap(restart=restart))  # the schedule lies inside another wrapper
+        method = compose(weight_decay(), nap(restart=restart))  # the schedule is inside another wrapper
         loop = make(method, rule, MLP)
         state = loop.optimizer.init(loop.network.init(KEY))
         later = jax.tree.map(lambda x: x + 3, state)

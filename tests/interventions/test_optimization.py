@@ -22,7 +22,7 @@ def single(tree):
 
 
 def walk(optimizer, gradients, params=PARAMS, write=None):
-    """The parameters after each update; ``write(number, params)`` is another hand in them."""
+    """The parameters after each update; ``write(number, params)`` may change them from outside."""
     params = single(params)
     state, path = optimizer.init(params), []
     update = jax.jit(optimizer.update)

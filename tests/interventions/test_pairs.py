@@ -1,6 +1,6 @@
-"""Any two interventions compose; for which pairs it matters who comes first is a table, computed and compared.
+"""Any two interventions compose; a table lists the pairs whose order matters; it is computed and compared.
 
-``python tests/interventions/test_pairs.py`` prints the table anew.
+``python tests/interventions/test_pairs.py`` prints the table.
 """
 
 import functools
@@ -28,7 +28,7 @@ from plasticity.optim.optimizers import adam
 KEY = jax.random.key(11)
 MEMBERS = sorted(INTERVENTIONS)
 UPDATES = 20
-DRAWS = range(4)  # a weight drawn anew lies beyond the bound of a clip in some draws and not in others
+DRAWS = range(4)  # a redrawn weight exceeds a clip's bound in some draws and not in others
 ROUNDING = 1e-5
 STAGES = ("network", "optimizer", "step", "prepare", "acting")  # penalties only add up
 INTRUSIVE = ("reset", "continual_backprop")  # they rewrite the most, and slots too
@@ -144,7 +144,7 @@ def worn(spec: NetworkSpec, wrapped: tuple[str, ...]) -> tuple[Any, Learner]:
 
 
 def outcome(stage: str, order: Sequence[str], draw: int) -> Any:
-    """What the methods leave in this order, their states by name; each has a key of its own wherever it stands."""
+    """What the methods leave in this order, their states by name; each has its own key, whatever its position."""
     spec = compose(*map(acting_soon, sorted(order))).network(MLP)
     wrapped = tuple(sorted(name for name in order if "optimizer" in filled(name)))
     first, learner = worn(spec, wrapped)
@@ -191,7 +191,7 @@ def order_matters(first: str, second: str) -> bool:
 
 
 def table() -> dict[str, list[str]]:
-    """For each method those later in the alphabet with which it does not commute."""
+    """For each method, the alphabetically later ones with which it does not commute."""
     found: dict[str, list[str]] = {name: [] for name in MEMBERS}
     for first, second in PAIRS:
         if not clash(first, second) and order_matters(first, second):
@@ -205,7 +205,7 @@ def test_the_pairs_for_which_order_matters() -> None:
 
 
 def test_order_matters_where_it_must_and_not_elsewhere() -> None:
-    """Methods of different stages commute; TRAC scales the decay where it comes after it."""
+    """Methods of different stages commute; TRAC scales the decay if it comes after it."""
     assert not order_matters("l2", "layer_norm")
     assert not order_matters("weight_clip", "weight_decay")
     assert order_matters("trac", "weight_decay")

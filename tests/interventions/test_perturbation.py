@@ -116,7 +116,7 @@ def test_two_steps_on_gamma():
     np.testing.assert_allclose(state.gamma[0], 0.8 - 0.16, rtol=1e-5)
 
 
-def test_gamma_goes_on_or_starts_anew():
+def test_gamma_is_kept_or_reset():
     for restart, expected in ((True, 0.8), (False, 0.64)):
         method = soft_reset(predict="mean", gamma_learning_rate=0.1, restart=restart)
         state = method.init(KEY, MU, None)

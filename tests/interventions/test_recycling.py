@@ -1,4 +1,4 @@
-"""ReDo, ReGraMa and CPR on made-up activations, gradients and newborn values, against hand numbers and NumPy."""
+"""ReDo, ReGraMa and CPR on made-up activations, gradients and fresh values, by hand and against NumPy."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -18,7 +18,7 @@ from plasticity.networks.spec import NetworkSpec
 from plasticity.optim.optimizers import adam
 
 KEY = jax.random.key(1)
-NEWBORN = 7.0  # every fresh value, slots apart
+FRESH = 7.0  # every fresh value, slots apart
 
 
 def ones(shape: tuple[int, ...]) -> Activation:
@@ -40,7 +40,7 @@ def started(intervention: Intervention, spec: NetworkSpec = MLP) -> tuple[Loop, 
 
 
 def context(loop: Loop, run: Run, update: int, activations: Mapping[str, Activation], gradients: Any = ()) -> Context:
-    fresh = run.learner._replace(params=jax.tree.map(lambda x: np.full_like(x, NEWBORN), run.learner.params))
+    fresh = run.learner._replace(params=jax.tree.map(lambda x: np.full_like(x, FRESH), run.learner.params))
     facts = {"activations": activations, "gradients": gradients, "fresh": lambda key: fresh}
     return loop.context(update)._replace(**facts)
 
@@ -55,7 +55,7 @@ def test_redo_rewrites_the_dormant_units_of_a_dense_layer_and_nothing_else() -> 
     intervention = redo(threshold=0.11, period=1)
     loop, run = started(intervention)
     _, learner = intervention.step(KEY, *run, context(loop, run, 0, DENSE))
-    column = np.array([NEWBORN, 1, 1, NEWBORN, 1])
+    column = np.array([FRESH, 1, 1, FRESH, 1])
     np.testing.assert_array_equal(learner.params["hidden_0"]["bias"], column)
     np.testing.assert_array_equal(learner.params["hidden_0"]["kernel"], np.tile(column, (3, 1)))
     rows = np.array([0.0, 1, 1, 0, 1])
@@ -78,7 +78,7 @@ def test_slots_may_stay() -> None:
     loop, run = started(intervention)
     _, learner = intervention.step(KEY, *run, context(loop, run, 0, DENSE))
     assert np.all(np.asarray(learner.opt_state.direction[1].mu["hidden_0"]["kernel"]) == 2)
-    assert np.any(np.asarray(learner.params["hidden_0"]["kernel"]) == NEWBORN)
+    assert np.any(np.asarray(learner.params["hidden_0"]["kernel"]) == FRESH)
 
 
 def test_redo_averages_over_positions_and_finds_the_rows_of_a_flattened_map() -> None:
@@ -94,9 +94,9 @@ def test_redo_averages_over_positions_and_finds_the_rows_of_a_flattened_map() ->
         loop, run = started(intervention, CNN)
         _, learner = intervention.step(KEY, *run, context(loop, run, 0, activations))
         gone = np.array(dormant, bool)
-        assert np.all((np.asarray(learner.params["hidden_0"]["kernel"]) == NEWBORN) == gone)
+        assert np.all((np.asarray(learner.params["hidden_0"]["kernel"]) == FRESH) == gone)
         kernel = np.asarray(learner.params["hidden_1"]["kernel"])  # [2, 2, 3, 2]
-        np.testing.assert_array_equal(kernel[..., 1], np.broadcast_to(np.where(gone, 0.0, NEWBORN), (2, 2, 3)))
+        np.testing.assert_array_equal(kernel[..., 1], np.broadcast_to(np.where(gone, 0.0, FRESH), (2, 2, 3)))
         np.testing.assert_array_equal(kernel[..., 0], np.broadcast_to(np.where(gone, 0.0, 1.0), (2, 2, 3)))
         flat = np.asarray(learner.params["hidden_2"]["kernel"])  # the channel is the innermost axis of the flat map
         np.testing.assert_array_equal(flat, np.tile([[1.0], [0.0]], (4, 4)))
@@ -107,14 +107,14 @@ def test_copies_of_a_unit_are_judged_together() -> None:
     loop, run = started(intervention, replace(MLP, activation="crelu"))
     post = [[1, 0, 1, 0, 0.1, 0, 2, 1, 0, 0.1]]  # sizes of the units: 1/2, 2/2, 2/2, 0, 0.2/2; their mean is 0.52
     _, learner = intervention.step(KEY, *run, context(loop, run, 0, {"hidden_0": seen(post)}))
-    np.testing.assert_array_equal(learner.params["hidden_0"]["bias"] == NEWBORN, [0, 0, 0, 1, 0])
+    np.testing.assert_array_equal(learner.params["hidden_0"]["bias"] == FRESH, [0, 0, 0, 1, 0])
     kept = np.array([1.0, 1, 1, 0, 1])
     np.testing.assert_array_equal(learner.params["hidden_1"]["kernel"][:, 0], np.tile(kept, 2))
 
 
 @pytest.fixture(scope="module")
 def dead() -> tuple[Loop, Run, jax.Array]:
-    """A network one unit of which never fires, its newborn twin's values being its own initialiser's."""
+    """A network with one unit that never fires, and the fresh values from its own initialiser."""
     loop = make(redo(threshold=0.0, period=1), adam(), MLP)
     run = loop.init(KEY)
     run.learner.params["hidden_0"]["bias"] = run.learner.params["hidden_0"]["bias"].at[2].set(-50.0)
@@ -134,7 +134,7 @@ def test_threshold_0_recycles_the_dead_and_changes_no_prediction(dead: tuple[Loo
     changed = np.any(np.asarray(learner.params["hidden_0"]["kernel"] != run.learner.params["hidden_0"]["kernel"]), 0)
     np.testing.assert_array_equal(changed, silent["hidden_0"])
     assert float(learner.params["hidden_0"]["bias"][2]) == 0
-    # Severed: what the unit sees or says has no effect before its outgoing weights have learned something.
+    # Severed: the unit has no effect until its outgoing weights have learned something.
     assert np.any(np.asarray(again["hidden_0"].post)[:, 2] != 0)
     louder = {**learner.params["hidden_0"], "bias": learner.params["hidden_0"]["bias"].at[2].set(9.0)}
     np.testing.assert_array_equal(loop.network.apply({**learner.params, "hidden_0": louder}, inputs)[0], before)
@@ -150,7 +150,7 @@ def test_the_running_mean_is_what_is_judged() -> None:
     assert np.all(np.asarray(learner.params["hidden_1"]["bias"]) == 1)  # not yet due
     state, learner = intervention.step(KEY, state, learner, context(loop, run, 1, {"hidden_1": second}))
     # 1, 3, 1, 3 with mean 2: units 0 and 2 are at half of it, and start again from the mean
-    np.testing.assert_array_equal(learner.params["hidden_1"]["bias"], [NEWBORN, 1, NEWBORN, 1])
+    np.testing.assert_array_equal(learner.params["hidden_1"]["bias"], [FRESH, 1, FRESH, 1])
     np.testing.assert_allclose(state["hidden_1"], [2, 3, 2, 3])
 
 
@@ -167,7 +167,7 @@ def test_regrama_scores_by_the_gradient_of_the_weights_that_come_in() -> None:
     into[0] = [-3, 3, 0, 6, 3]  # means 1, 1, 0, 2, 1; their mean is 1
     seen_by = context(loop, run, 0, {}, gradients(run, into, np.ones((5, 4), np.float32)))
     state, learner = intervention.step(KEY, *run, seen_by)
-    np.testing.assert_array_equal(learner.params["hidden_0"]["bias"], [1, 1, NEWBORN, 1, 1])
+    np.testing.assert_array_equal(learner.params["hidden_0"]["bias"], [1, 1, FRESH, 1, 1])
     np.testing.assert_array_equal(learner.params["hidden_1"]["kernel"][:, 0], [1, 1, 0, 1, 1])
     np.testing.assert_array_equal(learner.params["hidden_1"]["bias"], np.ones(4))
     np.testing.assert_allclose(state["hidden_0"], [1, 1, 1, 2, 1])
@@ -197,8 +197,8 @@ def test_cpr_by_its_equations() -> None:
     r0, r1 = (rho * np.minimum(1, 2 / (1 + np.exp(k * (u[name] - 1)))) for name in ("hidden_0", "hidden_1"))
     assert r0.min() < rho == r0.max()
     expected = {
-        "hidden_0": np.broadcast_to(1 - r0 + r0 * NEWBORN, (3, 5)),
-        "hidden_1": (1 - r0)[:, None] * (1 - r1 + r1 * NEWBORN),
+        "hidden_0": np.broadcast_to(1 - r0 + r0 * FRESH, (3, 5)),
+        "hidden_1": (1 - r0)[:, None] * (1 - r1 + r1 * FRESH),
         "output": np.broadcast_to((1 - r1)[:, None], (4, 2)),
     }
     for name, kernel in expected.items():
@@ -219,7 +219,7 @@ def test_joined_networks_are_recycled_each_by_its_own_layers() -> None:
     run = Run(intervention.init(KEY, params, joint), learner)
     facts = context(loop, run, 0, {"critic/hidden_0": seen([[0.0, 1]])})._replace(network=joint, optimizer=rule)
     _, learner = intervention.step(KEY, *run, facts)
-    np.testing.assert_array_equal(learner.params["critic"]["hidden_0"]["bias"], [NEWBORN, 1])
+    np.testing.assert_array_equal(learner.params["critic"]["hidden_0"]["bias"], [FRESH, 1])
     np.testing.assert_array_equal(learner.params["critic"]["output"]["kernel"][:, 0], [0, 1])
     jax.tree.map(np.testing.assert_array_equal, learner.params["actor"], params["actor"])
 

@@ -90,15 +90,15 @@ def test_partial_without_slots_and_target(worn: Run) -> None:
 
 
 def test_periodic_resets_come_at_the_end_of_each_period() -> None:
-    """The second of every two updates ends with a newborn learner, also its optimizer."""
+    """The second of every two updates ends with a fresh learner, including its optimizer."""
     loop = make(reset(when="periodic", period=2), OPTIMIZER)
     run = loop.init(KEY)
-    newborn = []
+    is_fresh = []
     update = jax.jit(loop.update)
     for number in range(4):
         run = update(KEY, run, jnp.int32(number))
-        newborn.append(int(run.learner.opt_state.done) == 0 and same(run.learner.params, run.learner.target))
-    assert newborn == [False, True, False, True]
+        is_fresh.append(int(run.learner.opt_state.done) == 0 and same(run.learner.params, run.learner.target))
+    assert is_fresh == [False, True, False, True]
     assert run.learner.rest == {}
 
 
@@ -205,8 +205,8 @@ def test_unknown_modules_are_named_with_the_known_ones(worn: Run) -> None:
 
 
 @pytest.mark.parametrize("when", ["switch", "periodic"])
-def test_a_whole_reset_begins_the_states_of_all_methods_anew(when: str) -> None:
-    """After it the average that acts is the newborn's parameters, and the anchor of a penalty too; before it, not."""
+def test_a_whole_reset_resets_the_states_of_all_methods(when: str) -> None:
+    """After it, the average that acts and the anchor of a penalty are the fresh parameters; before it, they are not."""
     methods = hare_tortoise(decay=0.9), l2_init(), reset(when=when, period=4)
     loop = make(compose(*methods), adam(learning_rate=0.1))
     run = train(loop, KEY, loop.init(KEY), 3)

@@ -32,7 +32,7 @@ DEAD = {"hidden_0": jnp.array([False, True, False, True, False]), "hidden_1": jn
 
 @functools.cache
 def fresh_values() -> tuple[Params, Params]:
-    """Two newborn networks' parameters, none of them 0."""
+    """The parameters of two fresh networks, none of them 0."""
     init = jax.jit(build(MLP).init)
     first, second = (jax.tree.map(lambda x: x + 0.5, init(jax.random.key(seed))) for seed in (0, 1))
     return first, second
@@ -196,7 +196,7 @@ PARTS = {"first_moment": {"mu", "trace"}, "second_moment": {"nu", "second"}}
     ],
 )
 def test_one_kind_of_moment_alone(rule: Optimizer, moment: surgery.Moment, gone: int) -> None:
-    """Exactly so many slots return to 0; all else, the trace before an optimizer too, stays."""
+    """Only these slots return to 0; everything else stays, including the trace in front of an optimizer."""
     params = {"w": jnp.ones(2)}
     facts = {"td_error": jnp.ones(()), "trace_decay": 0.5, "trace_end": jnp.array(False)}
     _, state = rule.update({"w": jnp.full(2, 3.0)}, rule.init(params), params, **facts)

@@ -1,4 +1,4 @@
-"""Which memories begin anew at a task switch, with agents of three regimes."""
+"""Which memories are reset at a task switch, with agents of three regimes."""
 
 import functools
 import inspect
@@ -61,7 +61,7 @@ def test_as_it_stands_everything_is_kept(name: str) -> None:
 
 
 def test_an_optimizer_that_carries_nothing_over_a_switch_is_not_reset() -> None:
-    """Of Stream Q there is only the trace, which ends at a switch by itself; Adaptive Q has moments too."""
+    """Stream Q has only the trace, which ends at a switch anyway; Adaptive Q also has moments."""
     with pytest.raises(ValueError, match=r"reset has no effect; .* keeps nothing across a task switch"):
         switched("stream_q", optimizer="reset")
 
@@ -71,13 +71,13 @@ def test_the_optimizer_alone(name: str) -> None:
     before, after = switched(name, optimizer="reset")
     spec, _ = worn(name)
     assert not same(before.learner.opt_state, after.learner.opt_state)
-    newborn = agent(name, spec, at_switch()).init(KEY, None).learner
-    assert same(after.learner.opt_state, newborn.opt_state)
+    fresh = agent(name, spec, at_switch()).init(KEY, None).learner
+    assert same(after.learner.opt_state, fresh.opt_state)
     assert same(before._replace(learner=before.learner._replace(opt_state=())),
                 after._replace(learner=after.learner._replace(opt_state=())))  # fmt: skip
 
 
-def test_the_network_goes_on_whatever_else_begins_anew() -> None:
+def test_the_network_is_kept_whatever_else_is_reset() -> None:
     settings = {key: value for key, value in ANEW.items() if key != "normaliser"}
     before, after = switched("dqn", **settings)
     assert same(before.learner.params, after.learner.params)
@@ -85,9 +85,9 @@ def test_the_network_goes_on_whatever_else_begins_anew() -> None:
     assert not same(before.learner.target, before.learner.params)
     assert int(after.rest["schedule"]) == 16
     assert int(before.rest["schedule"]) == 0
-    newborn = agent("dqn", worn("dqn")[0]).init(KEY, None)
-    assert same(after.rest["replay"], newborn.rest["replay"])
-    assert not same(before.rest["replay"], newborn.rest["replay"])
+    fresh = agent("dqn", worn("dqn")[0]).init(KEY, None)
+    assert same(after.rest["replay"], fresh.rest["replay"])
+    assert not same(before.rest["replay"], fresh.rest["replay"])
 
 
 def test_one_memory_at_a_time() -> None:
@@ -98,7 +98,7 @@ def test_one_memory_at_a_time() -> None:
     assert same((before.learner, before.rest["replay"]), (after.learner, after.rest["replay"]))
 
 
-def test_a_newborns_target() -> None:
+def test_the_target_of_a_fresh_agent() -> None:
     before, after = switched("dqn", target="reset")
     assert not same(after.learner.target, before.learner.target)
     assert not same(after.learner.target, before.learner.params)
@@ -106,7 +106,7 @@ def test_a_newborns_target() -> None:
     assert same(copied.learner.target, before.learner.params)
 
 
-def test_statistics_begin_anew() -> None:
+def test_statistics_are_reset() -> None:
     before, after = switched("stream_q", normaliser="reset")
     assert float(before.rest["normaliser"].seen) > 0
     assert not any(float(jnp.abs(x).max()) for x in jax.tree.leaves(after.rest["normaliser"]))
@@ -124,7 +124,7 @@ def test_statistics_begin_anew() -> None:
         ("classifier", "schedule", "schedule: this agent has none"),
     ],
 )
-def test_what_an_agent_lacks_cannot_begin_anew(name: str, key: str, message: str) -> None:
+def test_what_an_agent_lacks_cannot_be_reset(name: str, key: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         switched(name, **{key: ANEW[key]})
 

@@ -1,4 +1,4 @@
-"""Which weights are drawn anew, by NumPy sorts, and from what distribution."""
+"""Which weights are redrawn, against NumPy sorts, and from which distribution."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ from plasticity.networks.spec import NetworkSpec
 from plasticity.optim.optimizers import adam
 
 KEY = jax.random.key(8)
-NEWBORN = 7.0
+FRESH = 7.0
 RNG = np.random.default_rng(0)
 SHAPES = {"hidden_0": (3, 5), "hidden_1": (5, 4), "output": (4, 2)}
 
@@ -31,19 +31,19 @@ WEIGHTS, GRADIENTS = made(), made()
 
 
 def stepped(update: int = 0, **settings: Any) -> Learner:
-    """The learner after one step, all slots having been 2 and all newborn values being 7."""
+    """The learner after one step, with all slots 2 before it and all fresh values 7."""
     method = selective_weight_reinit(**{"period": 1, **settings})
     loop = make(method, adam(), MLP)
     slots = jax.tree.map(lambda x: np.full(x.shape, 2, x.dtype), jax.eval_shape(loop.optimizer.init, WEIGHTS))
-    newborn = Learner(jax.tree.map(lambda x: np.full_like(x, NEWBORN), WEIGHTS), (), slots)
-    facts = loop.context(update)._replace(gradients=GRADIENTS, fresh=lambda key: newborn)
+    learner = Learner(jax.tree.map(lambda x: np.full_like(x, FRESH), WEIGHTS), (), slots)
+    facts = loop.context(update)._replace(gradients=GRADIENTS, fresh=lambda key: learner)
     _, learner = method.step(KEY, (), Learner(WEIGHTS, (), slots), facts)
     return learner
 
 
 def marked(learner: Learner) -> dict[str, np.ndarray]:
     """Where weights are new; every other one is as it was, and so are biases."""
-    found = {name: np.asarray(learner.params[name]["kernel"]) == NEWBORN for name in SHAPES}
+    found = {name: np.asarray(learner.params[name]["kernel"]) == FRESH for name in SHAPES}
     for name, mask in found.items():
         np.testing.assert_array_equal(np.asarray(learner.params[name]["kernel"])[~mask], WEIGHTS[name]["kernel"][~mask])
         np.testing.assert_array_equal(learner.params[name]["bias"], WEIGHTS[name]["bias"])

@@ -100,7 +100,7 @@ def make(
 
 
 def traced(optimizer: Optimizer) -> Optimizer:
-    """The optimizer behind a trace, told of an error of 1 at every update."""
+    """The optimizer behind a trace, with an error of 1 at every update."""
     inner = eligible(optimizer)
     facts = {"td_error": jnp.ones(()), "trace_decay": jnp.full((), 0.5), "trace_end": jnp.zeros((), bool)}
     return inner._replace(update=lambda *args, **extra: inner.update(*args, **(facts | extra)))

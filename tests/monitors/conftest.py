@@ -31,7 +31,7 @@ def wired(names: tuple[str, ...]) -> Network:
 
 
 def written(activations: Mapping[str, Any], params: Any = (), loss: Callable[[Any], Any] | None = None) -> Probe:
-    """A probe of these activations: arrays stand for both the pre- and the post-activation."""
+    """A probe of these activations; an array is used for both the pre- and the post-activation."""
     full = {k: v if isinstance(v, Activation) else Activation(v, v) for k, v in activations.items()}
     loss = loss or (lambda p: jnp.zeros(()))
     rows = len(next(iter(full.values())).post) if full else 1
@@ -63,8 +63,8 @@ def of_network(
         return jnp.mean((network.apply(p, inputs)[0] - 1) ** 2, axis=-1)
 
     def fresh(key: Any) -> Learner:
-        born = network.init(key)
-        return Learner(born, (), optimizer.init(born))
+        fresh_params = network.init(key)
+        return Learner(fresh_params, (), optimizer.init(fresh_params))
 
     return Probe(
         learner=learner,

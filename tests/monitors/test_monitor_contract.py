@@ -1,4 +1,4 @@
-"""What every monitor owes, over the whole family."""
+"""The contract that every monitor satisfies."""
 
 import inspect
 import typing
@@ -12,8 +12,7 @@ import pytest
 
 from plasticity.config.fields import metadata_of
 from plasticity.monitors import MONITORS, Monitor, compose
-from plasticity.monitors.base import labelled
-from plasticity.monitors.base import together as joined
+from plasticity.monitors.base import checked_monitor, merged_metrics
 from plasticity.networks.build import build
 from plasticity.networks.spec import Convolution, Head, NetworkSpec
 from plasticity.optim.optimizers import adam
@@ -57,7 +56,7 @@ class Program:
         self.monitor = compose(*[factory(**SMALL.get(name, {})) for name, factory in MONITORS.items()])
         self.one = jax.jit(self.measure)
         self.many = jax.jit(jax.vmap(self.measure))
-        # logits: what every monitor has something to say of; a large eps, for steps that are smooth in the gradient
+        # logits, so that every monitor has metrics; a large eps, for steps that are smooth in the gradient
         rule = adam(learning_rate=0.25, eps=1.0)
         blank = partial(probes.of_network, spec, optimizer=rule)
         self.probe = lambda params, inputs: seen_one(blank(params, inputs)._replace(meaning="logits"))
@@ -83,7 +82,7 @@ def arguments():
 
 @pytest.fixture(scope="module")
 def alone(program, arguments):
-    """The metrics of each lane, measured by itself."""
+    """The metrics of each lane, measured alone."""
     return [program.one(*lane(arguments, i))[1] for i in range(LANES)]
 
 
@@ -113,7 +112,11 @@ def test_metrics_lie_in_the_ranges_that_their_monitors_declare(program, alone):
 
 def test_a_path_in_front_of_its_errors_leaves_a_monitor_its_ranges():
     monitor = MONITORS["dead_units"]()
-    assert labelled("monitors.dead_units", "dead_units", monitor).ranges == monitor.ranges == {"dead_units": (0.0, 1.0)}
+    assert (
+        checked_monitor("monitors.dead_units", "dead_units", monitor).ranges
+        == monitor.ranges
+        == {"dead_units": (0.0, 1.0)}
+    )
 
 
 def test_one_trace_for_all_calls(program, alone, arguments):
@@ -152,7 +155,7 @@ def test_finite_on_a_silent_network(name, program, arguments):
 
 @pytest.mark.parametrize("name", MONITORS)
 def test_a_diverged_learner_is_seen(name, program, arguments):
-    """A comparison with NaN is False: without care a diverged lane would report 0 dormant units."""
+    """A comparison with NaN is False, so a diverged lane could report 0 dormant units."""
     key, initial, params, inputs = lane(arguments, 0)
     found = program.one(key, initial, jax.tree.map(lambda leaf: leaf * jnp.nan, params), inputs)[1]
     assert not np.isfinite(list(of_monitor(name, found).values())).any()
@@ -245,14 +248,14 @@ NEEDS_HIDDEN = [
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_every_monitor_works_on_every_kind_of_network_or_says_why_not(probes, kind):
-    """Traced only. A monitor of hidden layers is silent where there is none; the launcher says so."""
+    """Traced only. A monitor of hidden layers writes nothing if there are none; the launcher reports this."""
     spec = KINDS[kind]
     params = probes.initial(spec)
     probe = probes.of_network(spec, params, jnp.ones((7, *spec.observation)), optimizer=adam())._replace(
         meaning="logits"
     )
     for name, factory in MONITORS.items():
-        monitor = labelled(f"monitors.{name}", name, factory(**SMALL.get(name, {})))
+        monitor = checked_monitor(f"monitors.{name}", name, factory(**SMALL.get(name, {})))
         measure = partial(monitor.measure, jax.random.key(0), monitor.init(params), probe)
         try:
             found = jax.eval_shape(measure)[1]
@@ -263,9 +266,9 @@ def test_every_monitor_works_on_every_kind_of_network_or_says_why_not(probes, ki
 
 def test_two_monitors_that_write_one_metric_are_both_named():
     found = {"a": jnp.ones(()), "b": jnp.ones(())}
-    assert set(joined([("monitors.x", {"a": found["a"]}), ("monitors.y", {"b": found["b"]})])) == {"a", "b"}
+    assert set(merged_metrics([("monitors.x", {"a": found["a"]}), ("monitors.y", {"b": found["b"]})])) == {"a", "b"}
     with pytest.raises(ValueError, match=r"^monitors.x and monitors.y both write the metric `a`; keep one"):
-        joined([("monitors.x", {"a": found["a"]}), ("monitors.y", found)])
+        merged_metrics([("monitors.x", {"a": found["a"]}), ("monitors.y", found)])
 
 
 def returning(made: Any) -> Any:
@@ -275,6 +278,6 @@ def returning(made: Any) -> Any:
 def test_what_is_no_mapping_of_numbers_is_refused():
     wrong: tuple[Any, ...] = ((), {"a": 1.0}, ((), {"a": jnp.ones(2)}), ((), {"a": "much"}), ((), {1: 1.0}))
     for made in wrong:
-        monitor = labelled("monitors.odd", "odd", Monitor(returning(made)))
+        monitor = checked_monitor("monitors.odd", "odd", Monitor(returning(made)))
         with pytest.raises(ValueError, match=r"^monitors.odd: "):
             monitor.measure(jax.random.key(0), (), None)

@@ -78,7 +78,7 @@ def test_the_coefficients_stay_right_long_after_the_top_has_converged():
 
 @pytest.mark.parametrize("eigenvalues", [[2.0] * 6, [3.0, 3.0, 5.0, 5.0, 5.0, 5.0], [0.0] * 6, [0.0] * 5 + [9.0]])
 def test_an_exhausted_krylov_space_is_left_and_nothing_is_padded(eigenvalues):
-    """Repeated eigenvalues: the Krylov space has as many dimensions as there are different ones."""
+    """Repeated eigenvalues: the dimension of the Krylov space is the number of distinct ones."""
     np.testing.assert_allclose(ritz(symmetric(eigenvalues), 6), eigenvalues, atol=1e-4)
 
 

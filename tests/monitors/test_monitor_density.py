@@ -85,7 +85,7 @@ def test_the_smoothed_mass_in_bins_by_hand():
 
 @pytest.mark.parametrize(("smoothing", "nodes"), [(0.0, [-9.0, 0.5, 99.0]), (0.1, [2.0, 2.0, 2.0])])
 def test_without_a_width_each_node_falls_into_one_bin(smoothing, nodes):
-    """No smoothing, or no range to measure it by; what is beyond the grid counts at its ends."""
+    """Without smoothing or a range; nodes beyond the grid count in its end bins."""
     weights = jnp.asarray([[0.5, 0.3, 0.2]])
     found = mass_in_bins(jnp.asarray([nodes]), weights, np.asarray([-3.0, -1.0, 1.0, 3.0]), smoothing)
     expected = [0.5, 0.3, 0.2] if smoothing == 0 else [0, 0, 1]
@@ -171,7 +171,7 @@ def test_lanes_in_one_program_equal_lanes_alone(probes):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"bins": 4}, r"bins: 4 is not allowed; must be odd \(the middle one is around 0\) and at least 3"),
+        ({"bins": 4}, r"bins: 4 is not allowed; must be odd \(the middle bin is around 0\) and at least 3"),
         ({"bins": 1}, "bins: 1 is not allowed; must be odd"),
         ({"largest": 0.0}, "largest: 0.0 is not allowed; must be positive and finite"),
         ({"largest": math.inf}, "largest: Infinity is not allowed; must be positive and finite"),

@@ -112,7 +112,7 @@ def test_effective_learning_rate_by_hand(probes, law, rates):
 
 @pytest.mark.parametrize(("law", "power"), [("adam", 1), ("sgd", 2)])
 def test_the_law_is_that_of_a_scale_invariant_layer(probes, law, power):
-    """What the law promises: behind a normalisation, c W turns by as much at the step size c^power eta as W at eta."""
+    """Before a normalisation, c W rotates as much with step size c^power eta as W with eta."""
     spec = NetworkSpec((3,), 2, widths=(4,), activation="tanh", normalisation="layer", bias=False)
     params = probes.initial(spec)
     inputs = jax.random.normal(jax.random.key(1), (8, 3))

@@ -1,4 +1,4 @@
-"""Plasticity probes: what they fit, against newborns, against killed networks, against NumPy."""
+"""Plasticity probes on fresh and dead networks, and against NumPy."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ STEPS = 80
 
 
 def killed(params: Any) -> Any:
-    """The same network with every hidden unit below zero for all inputs: only the output's bias can learn."""
+    """The same network with all hidden units dead, so that only the output's bias can learn."""
     hidden = {**params["hidden_0"], "bias": jnp.full(8, -100.0)}
     return {**params, "hidden_0": hidden}
 
@@ -32,8 +32,8 @@ def with_adam(probe: Any, rate: float = 0.05) -> Any:
     rule = adam(learning_rate=rate)
 
     def fresh(key: Any) -> Learner:
-        born = probe.network.init(key)
-        return Learner(born, (), rule.init(born))
+        fresh_params = probe.network.init(key)
+        return Learner(fresh_params, (), rule.init(fresh_params))
 
     learner = probe.learner._replace(opt_state=rule.init(probe.learner.params))
     return probe._replace(optimizer=rule, learner=learner, fresh=fresh)
@@ -51,39 +51,41 @@ def probing(probes):
 
 
 @pytest.fixture(scope="module")
-def newborns():
+def fresh_networks():
     return jax.vmap(build(SPEC).init)(jax.random.split(jax.random.key(5), 48))
 
 
 @pytest.fixture(scope="module")
-def of_newborns(probing, newborns):
-    return probing(jax.random.split(jax.random.key(6), 48), newborns)
+def of_fresh_networks(probing, fresh_networks):
+    return probing(jax.random.split(jax.random.key(6), 48), fresh_networks)
 
 
 def within_its_error(differences: Any) -> bool:
     return abs(np.mean(differences)) < 3 * np.std(differences, ddof=1) / np.sqrt(len(differences))
 
 
-def test_a_newborn_has_lost_nothing_in_expectation(of_newborns):
-    found = {name.removeprefix("plasticity_probe"): np.asarray(value) for name, value in of_newborns.items()}
+def test_a_fresh_network_has_lost_nothing_in_expectation(of_fresh_networks):
+    found = {name.removeprefix("plasticity_probe"): np.asarray(value) for name, value in of_fresh_networks.items()}
     assert within_its_error(found[""])
     np.testing.assert_allclose(found[""], found["/loss"] - found["/fresh_loss"], atol=1e-5)
     assert within_its_error(found["/initial_loss"] - found["/fresh_initial_loss"])
     assert np.mean(found["/loss"]) < 0.3 < np.mean(found["/initial_loss"])
 
 
-def test_a_killed_network_has_lost_its_plasticity(probing, newborns, of_newborns):
-    found = probing(jax.random.split(jax.random.key(6), 48), jax.vmap(killed)(newborns))
+def test_a_killed_network_has_lost_its_plasticity(probing, fresh_networks, of_fresh_networks):
+    found = probing(jax.random.split(jax.random.key(6), 48), jax.vmap(killed)(fresh_networks))
     gap = np.asarray(found["plasticity_probe"])
     assert gap.mean() > 10 * gap.std(ddof=1) / np.sqrt(len(gap))
     # It can but predict a constant, whose loss is the targets' variance: 0.5 less what the few rows have in common.
     assert 0.4 < np.mean(found["plasticity_probe/loss"]) < 0.5
-    np.testing.assert_allclose(found["plasticity_probe/fresh_loss"], of_newborns["plasticity_probe/fresh_loss"], 0.05)
+    np.testing.assert_allclose(
+        found["plasticity_probe/fresh_loss"], of_fresh_networks["plasticity_probe/fresh_loss"], 0.05
+    )
 
 
-def test_predicting_the_mean_costs_a_half(probing, newborns):
-    """The killed network predicts a constant, which is its own mean, wherever its predictions lie."""
-    moved = jax.vmap(killed)(newborns)
+def test_predicting_the_mean_costs_a_half(probing, fresh_networks):
+    """The killed network predicts a constant, its own mean, whatever its scale."""
+    moved = jax.vmap(killed)(fresh_networks)
     moved["output"]["bias"] = moved["output"]["bias"] + 50.0
     found = probing(jax.random.split(jax.random.key(7), 48), moved)
     assert np.mean(found["plasticity_probe/initial_loss"]) == pytest.approx(0.5, abs=0.03)
@@ -105,7 +107,7 @@ def test_against_numpy(probes):
     probe = probes.of_network(spec, params, inputs, rate)._replace(valid=jnp.asarray(valid))
     key = jax.random.key(2)
     found = plasticity_probe(steps=steps, targets=1, frequency=3.0).measure(key, (), probe)[1]
-    drawn, born, *_ = jax.random.split(jax.random.split(key, 1)[0], 4)
+    drawn, fresh_key, *_ = jax.random.split(jax.random.split(key, 1)[0], 4)
 
     def fit(start):
         w, b = (np.asarray(start["output"][name], np.float64) for name in ("kernel", "bias"))
@@ -119,7 +121,7 @@ def test_against_numpy(probes):
             w, b = w - rate * 2 * x.T @ error / error.size, b - rate * 2 * error.sum(axis=0) / error.size
         return losses[0], losses[-1]
 
-    (before, after), (fresh_before, fresh_after) = fit(params), fit(probe.network.init(born))
+    (before, after), (fresh_before, fresh_after) = fit(params), fit(probe.network.init(fresh_key))
     expected = {"": after - fresh_after, "/loss": after, "/fresh_loss": fresh_after}
     expected |= {"/initial_loss": before, "/fresh_initial_loss": fresh_before}
     assert set(found) == {f"plasticity_probe{name}" for name in expected}
@@ -129,15 +131,15 @@ def test_against_numpy(probes):
 
 @pytest.mark.slow
 def test_the_continued_optimizer_has_names_of_its_own(probes):
-    """Momentum that is far away drives the learner off; a newborn's is blank."""
+    """The learner's momentum drives it away; a fresh network has none."""
     spec = NetworkSpec((4,), 2)
     rule = sgd(learning_rate=0.05, momentum=0.9)
     params = probes.initial(spec)
     plainly = probes.of_network(spec, params, INPUTS)
 
     def fresh(key):
-        born = plainly.network.init(key)
-        return Learner(born, (), rule.init(born))
+        fresh_params = plainly.network.init(key)
+        return Learner(fresh_params, (), rule.init(fresh_params))
 
     moved = jax.tree.map(lambda x: x + 30.0 * (jnp.shape(x) == (4, 2)), rule.init(params))
     probe = plainly._replace(optimizer=rule, learner=Learner(params, (), moved), fresh=fresh)
@@ -150,7 +152,7 @@ def test_the_continued_optimizer_has_names_of_its_own(probes):
 
 
 def test_minibatches_are_the_same_for_both(probes):
-    """A learner that is the newborn itself ends where the newborn ends, whatever rows are drawn."""
+    """A learner with the fresh parameters ends where the fresh network ends, whatever rows are drawn."""
     params = probes.initial(SPEC)
     probe = probes.of_network(SPEC, params, INPUTS)
     probe = probe._replace(fresh=lambda key: probe.learner)
@@ -163,7 +165,7 @@ def test_minibatches_are_the_same_for_both(probes):
 
 @pytest.mark.slow
 def test_a_learner_that_is_not_finite_has_no_numbers(probes):
-    """Not even the newborn's."""
+    """Not even those of the fresh network."""
     params = jax.tree.map(lambda x: x * jnp.nan, probes.initial(SPEC))
     probe = probes.of_network(SPEC, params, INPUTS)
     for monitor in (plasticity_probe(steps=2, targets=1), warm_start_gap(steps=2), upgd_plasticity(), capacity()):
@@ -203,7 +205,7 @@ def test_a_loss_that_is_no_error_has_no_ratio(probes, scale):
 
 
 def test_warm_start_gap(probes):
-    """Three updates shrink theta by 0.8 each; the newborn starts at 3."""
+    """Three updates multiply theta by 0.8 each; the fresh network starts at 3."""
     found = probes.measured(warm_start_gap(steps=3), quadratic(probes, 5.0, 0.1))
     warm, fresh = (5 * 0.8**3) ** 2, (3 * 0.8**3) ** 2
     expected = {"warm_start_gap": warm - fresh, "warm_start_gap/loss": warm, "warm_start_gap/fresh_loss": fresh}
@@ -225,7 +227,7 @@ GRADIENT = {"w": jnp.asarray([3.0, -1.0])}
     ],
 )
 def test_a_trace_is_stood_aside(rule, step):
-    """A step along the gradient, whatever the trace holds from before."""
+    """A step along the gradient, whatever the trace contains."""
     traced = eligibility.eligible(rule())
     state = traced.init(GRADIENT)._replace(trace={"w": jnp.asarray([7.0, 7.0])}, going=jnp.ones(()))
     updates, after = plain(traced).update(GRADIENT, state, GRADIENT)
@@ -285,11 +287,11 @@ def test_divergence():
 
 @pytest.mark.parametrize("meaning", ["logits", "prediction"])
 def test_capacity_of_actor_and_critic(probes, meaning):
-    """With a step size of zero nothing is learned: the divergence and the error of the two networks as they are."""
+    """With a step size of zero nothing is learned, so these are the divergence and error of the two networks."""
     probe, key = named(probes, meaning), jax.random.key(4)
     found = capacity(learning_rate=0.0).measure(key, (), probe)[1]
-    newborn = probe.fresh(jax.random.split(key)[0]).params
-    target, mine = (outputs(probe.network, params, INPUTS) for params in (newborn, probe.learner.params))
+    fresh = probe.fresh(jax.random.split(key)[0]).params
+    target, mine = (outputs(probe.network, params, INPUTS) for params in (fresh, probe.learner.params))
     policy = [np.asarray(each["policy"], np.float64) for each in (target, mine)]
     p, q = (np.exp(each) / np.exp(each).sum(axis=1, keepdims=True) for each in policy)
     kl = np.mean(np.sum(p * np.log(p / q), axis=1))
@@ -326,7 +328,7 @@ def test_a_smaller_batch_than_asked_for(probes):
     assert found["capacity"] > 0
 
 
-def test_newborns_are_drawn_anew(probes):
+def test_fresh_networks_are_redrawn(probes):
     spec = NetworkSpec((4,), 2)
     probe = probes.of_network(spec, probes.initial(spec), INPUTS)
     first, second = (current_and_fresh(probe, jax.random.key(i)).params["output"]["kernel"] for i in (0, 1))

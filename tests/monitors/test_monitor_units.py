@@ -93,7 +93,7 @@ def test_a_layer_of_zeros(probes, factory, expected):
 @pytest.mark.parametrize("factory", FACTORIES)
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_a_diverged_layer_has_no_fraction_and_the_others_keep_theirs(probes, factory, bad):
-    """Comparisons with NaN are False: without care the sickest network would look the healthiest."""
+    """Comparisons with NaN are False, so a diverged network could look healthy."""
     probe = probes.written({"hidden_0": jnp.ones((4, 3)), "hidden_1": jnp.ones((4, 3)).at[1, 2].set(bad)})
     found = probes.measured(factory(), probe)
     name = factory.__name__
@@ -123,7 +123,7 @@ def test_thresholds_outside_the_range_are_refused(bad):
 
 
 def test_a_threshold_given_twice_is_refused(probes):
-    with pytest.raises(ValueError, match=r"dormant_units: taus must all be different, got 0\.1, 0\.5, 0\.1"):
+    with pytest.raises(ValueError, match=r"dormant_units: taus must be distinct, got 0\.1, 0\.5, 0\.1"):
         probes.measured(dormant_units(taus=(0.1, 0.5, 0.1)), probes.written({"hidden_0": jnp.ones((1, 2))}))
 
 

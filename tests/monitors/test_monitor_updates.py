@@ -67,7 +67,7 @@ def test_weights_of_zeros(probes):
 
 @pytest.mark.parametrize("inner", [optimizers.sgd(learning_rate=0.1), optimizers.adam(learning_rate=0.1)])
 def test_behind_a_trace_the_update_is_that_of_the_gradient(probes, inner):
-    """Whatever the trace was: it begins anew."""
+    """The trace starts from zero, whatever it was."""
     optimizer = eligible(inner)
     state = optimizer.init(PARAMS)._replace(trace=jax.tree.map(jnp.ones_like, PARAMS), going=jnp.ones(()))
     probe = probe_of(probes, inner)
@@ -114,7 +114,7 @@ def test_second_moments_are_found_in_every_optimizer(optimizer):
 
 
 def test_second_moments_behind_wrappers_and_traces():
-    """One that is called otherwise, behind a trace, behind the wrapper of an intervention."""
+    """Second moments with another name, behind a trace, and behind an intervention's wrapper."""
     optimizer = optimizers.wrap(eligible(adaptive_q(b2=0.75)), before=optax.identity())
     told = {"td_error": jnp.ones(()), "trace_decay": jnp.zeros(()), "trace_end": jnp.ones((), bool)}
     state = optimizer.update(SLOPES, optimizer.init(PARAMS), PARAMS, **told)[1]
@@ -123,7 +123,7 @@ def test_second_moments_behind_wrappers_and_traces():
 
 
 def test_second_moments_of_parts():
-    """An actor and a critic with optimizers of their own: each gives its part."""
+    """An actor and a critic with separate optimizers: each provides its part."""
     optimizer = parts({"hidden_0": optimizers.adam(b2=0.5), "output": optimizers.adam(b2=0.75)})
     state = optimizer.update(SLOPES, optimizer.init(PARAMS), PARAMS)[1]
     found = second_moments("here", state, PARAMS)

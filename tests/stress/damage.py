@@ -86,7 +86,7 @@ def documents(small: bool) -> dict[str, dict[str, Any]]:
 
 
 class Stopped(BaseException):
-    """Stands for the end of the process."""
+    """Simulates the end of the process."""
 
 
 def subjects(place: Path, small: bool) -> list[Subject]:
@@ -305,7 +305,7 @@ class Found(NamedTuple):
 
 
 def compile_once() -> None:
-    """Programs of equal jobs are compiled once: runs are many and alike."""
+    """Compile the programs of equal jobs once, because many runs are equal."""
     made: dict[Any, Any] = {}
     compiled, planned = runner.compile_program, launch.plan
     plans: dict[str, Any] = {}

@@ -109,7 +109,7 @@ class Timing(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What became of one case."""
+    """The outcome of one case."""
 
     case: str
     kills: int
@@ -218,7 +218,7 @@ class Assassin:
         self.whole_group = self.number != signal.SIGKILL or chance.random() < 0.5
 
     def __call__(self, child: subprocess.Popen[bytes], run: Path) -> bool:
-        """Whether the process was there to be told."""
+        """Whether the process still existed."""
         resumed = (run / "plan.json").exists()
         since = (run / "plan.json").stat().st_mtime_ns if resumed else 0
         if not self.early and not resumed:
@@ -290,7 +290,7 @@ class Case:
             self.tracebacks.append(f"{self.name}/{label}: {text.strip().splitlines()[-1][:200]}")
 
     def kill(self, run: Path, label: str, assassin: Assassin) -> bool:
-        """One process that is told to end. False where it had come to its end before."""
+        """Kill one process. False if it had already ended."""
         log = self.place / f"{label}.log"
         with started(self.config, run, self.cache, log) as child:
             hit = assassin(child, run)

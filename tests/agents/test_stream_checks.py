@@ -1,10 +1,10 @@
-"""Which streams an agent that acts is refused for, and in which words."""
+"""Streams that do not fit an agent that acts, and the error messages."""
 
 import jax
 import jax.numpy as jnp
 import pytest
 
-from plasticity.agents.suits import check_acting
+from plasticity.agents.stream_checks import check_acting
 from plasticity.core.types import StreamSpec, Supervised, VisitPlan
 
 PLAIN = jax.ShapeDtypeStruct((3,), jnp.float32)

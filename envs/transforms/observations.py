@@ -20,8 +20,8 @@ from plasticity.envs.transforms.base import (
     by_values,
     check_gradual,
     check_rewarded,
+    cycled,
     divided,
-    in_turn,
     listed_values,
     transformed,
 )
@@ -29,17 +29,17 @@ from plasticity.envs.transforms.base import (
 Alter = Callable[[Key, Any, Array, Done], Array]  # key, problem, pictures [E, ...], done -> pictures [E, ...]
 
 
-def picture_of(spec: StreamSpec) -> jax.ShapeDtypeStruct:
+def observed_array(spec: StreamSpec) -> jax.ShapeDtypeStruct:
     """The observed array. ``ValueError`` if observations consist of several arrays."""
     seen = spec.observation.input if isinstance(spec.observation, Supervised) else spec.observation
     if not hasattr(seen, "shape"):
-        raise ValueError(f"not allowed on this stream; it needs observations that are one array, here {seen}")
+        raise ValueError(f"not allowed on this stream; it needs observations that are one array, got {seen}")
     return jax.ShapeDtypeStruct(seen.shape, seen.dtype)
 
 
 def frame_of(spec: StreamSpec) -> jax.ShapeDtypeStruct:
     """One frame of the observation; the whole observation without a stack."""
-    seen = picture_of(spec)
+    seen = observed_array(spec)
     return jax.ShapeDtypeStruct(seen.shape[1:], seen.dtype) if spec.stack else seen
 
 
@@ -48,19 +48,19 @@ def is_first(timestep: TimeStep, like: Array) -> Array:
     return (timestep.step_type == FIRST).reshape(-1, *(1 for _ in like.shape[1:]))
 
 
-def pushed(stack: Array, frame: Array, opens: Array) -> Array:
+def push_frame(stack: Array, frame: Array, opens: Array) -> Array:
     """Push a frame ``[E, ...]`` onto ``[E, n, ...]``, the newest last; at an episode's start it fills the stack."""
     newest = frame[:, None]
     return jnp.where(opens, newest, jnp.concatenate([stack[:, 1:], newest], 1))
 
 
-def seeing(spec: StreamSpec, alter: Alter) -> tuple[Callable[[], Any], Callable[..., tuple[Any, TimeStep]]]:
+def observation_change(spec: StreamSpec, alter: Alter) -> tuple[Callable[[], Any], Callable[..., tuple[Any, TimeStep]]]:
     """The ``memory`` and ``see`` of a change of observations.
 
     In a stack only the newest frame is altered. Older frames are kept as they were shown, so a replay buffer of single
     frames stores what the agent observed.
     """
-    seen = picture_of(spec)
+    seen = observed_array(spec)
 
     def memory() -> Any:
         return jnp.zeros((spec.envs, *seen.shape), seen.dtype) if spec.stack else ()
@@ -72,13 +72,13 @@ def seeing(spec: StreamSpec, alter: Alter) -> tuple[Callable[[], Any], Callable[
         if not spec.stack:
             return shown, timestep._replace(observation=alter(draw, problem, timestep.observation, done))
         newest = alter(draw, problem, timestep.observation[:, -1], done)
-        shown = pushed(shown, newest, is_first(timestep, shown))
+        shown = push_frame(shown, newest, is_first(timestep, shown))
         return shown, timestep._replace(observation=shown)
 
     return memory, see
 
 
-def with_picture(spec: StreamSpec, shape: tuple[int, ...], dtype: Any) -> StreamSpec:
+def with_observed_array(spec: StreamSpec, shape: tuple[int, ...], dtype: Any) -> StreamSpec:
     """``spec`` with a different observation array."""
     seen: Any = jax.ShapeDtypeStruct(shape, dtype)
     supervised = isinstance(spec.observation, Supervised)
@@ -103,14 +103,16 @@ def observation_noise(*, deviation: Values = 0.1, per: Per = "visit", gradual: f
         return seen + between(problem, done) * jax.random.normal(draw, seen.shape)
 
     def apply(source: StreamFactory) -> StreamFactory:
-        seen = picture_of(source.spec)
+        seen = observed_array(source.spec)
         if not (jnp.issubdtype(seen.dtype, jnp.floating) or seen.dtype == jnp.bool_):
-            raise ValueError(f"observation_noise: not allowed on observations of type {seen.dtype}; they must be real")
+            raise ValueError(
+                f"observation_noise: not allowed on {seen.dtype} observations; must be real-valued or bool"
+            )
         if values == (0.0,):
             return source
-        spec = with_picture(source.spec, seen.shape, jnp.promote_types(seen.dtype, jnp.float32))
-        memory, see = seeing(spec, alter)
-        change = LaneTransform(problem=in_turn(values), memory=memory, see=see)
+        spec = with_observed_array(source.spec, seen.shape, jnp.promote_types(seen.dtype, jnp.float32))
+        memory, see = observation_change(spec, alter)
+        change = LaneTransform(problem=cycled(values), memory=memory, see=see)
         return transformed("observation_noise", source, by_values(spec, per, values, gradual), change, gradual)
 
     return apply
@@ -126,7 +128,7 @@ def observation_dropout(
 ) -> Transform:
     """``o <- 0`` with a probability, independently for each place (or the whole observation), env and step.
 
-    All settings are static and, except for ``what``, as in :func:`observation_noise`. The remaining values are not
+    All settings are static and, except for ``what``, as in :func:`observation_noise`. The other values are not
     rescaled to compensate. ``ValueError`` for probabilities outside [0, 1] and a fraction out of range.
     """
     check_gradual(gradual)
@@ -138,10 +140,10 @@ def observation_dropout(
         return jnp.where(hidden, jnp.zeros((), seen.dtype), seen)
 
     def apply(source: StreamFactory) -> StreamFactory:
-        memory, see = seeing(source.spec, alter)
+        memory, see = observation_change(source.spec, alter)
         if values == (0.0,):
             return source
-        change = LaneTransform(problem=in_turn(values), memory=memory, see=see)
+        change = LaneTransform(problem=cycled(values), memory=memory, see=see)
         plan = by_values(source.spec, per, values, gradual)
         return transformed("observation_dropout", source, plan, change, gradual)
 
@@ -156,9 +158,9 @@ def frame_stack(*, frames: Few = 4) -> Transform:
     """The last ``frames`` observations in one, on a leading axis, the newest last (Mnih et al. 2015, "Human-level
     control through deep reinforcement learning").
 
-    Static. At the start of an episode the stack repeats its first frame. Agents know the axis (``StreamSpec.stack``): a
-    replay buffer stores single frames. With 1 the stream is unchanged. ``ValueError`` for less than 1, for frames that
-    are already stacked and on a supervised stream.
+    Static. At the start of an episode the stack repeats its first frame. Agents know of this axis
+    (``StreamSpec.stack``), so a replay buffer stores single frames. With 1 the stream is unchanged. ``ValueError`` for
+    a number below 1, for frames that are already stacked and on a supervised stream.
     """
     if frames < 1:
         raise ValueError(f"frames: {frames} is not allowed; must be at least 1")
@@ -167,17 +169,17 @@ def frame_stack(*, frames: Few = 4) -> Transform:
         spec = source.spec
         check_rewarded("frame_stack", spec)
         if spec.stack:
-            raise ValueError(f"frame_stack: not allowed on a stream that stacks {spec.stack} frames already")
+            raise ValueError(f"frame_stack: not allowed on a stream that already stacks {spec.stack} frames")
         if frames == 1:
             return source
-        seen = picture_of(spec)
-        stacked = with_picture(spec, (frames, *seen.shape), seen.dtype)._replace(stack=frames)
+        seen = observed_array(spec)
+        stacked = with_observed_array(spec, (frames, *seen.shape), seen.dtype)._replace(stack=frames)
 
         def memory() -> Array:
             return jnp.zeros((spec.envs, frames, *seen.shape), seen.dtype)
 
         def see(draw: Key, problem: Any, shown: Array, timestep: TimeStep, done: Done) -> tuple[Array, TimeStep]:
-            shown = pushed(shown, timestep.observation, is_first(timestep, shown))
+            shown = push_frame(shown, timestep.observation, is_first(timestep, shown))
             return shown, timestep._replace(observation=shown)
 
         return transformed("frame_stack", source, divided(stacked, "task"), LaneTransform(memory=memory, see=see))
