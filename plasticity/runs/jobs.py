@@ -18,6 +18,7 @@ from plasticity.engine.lanes import Placement, place
 from plasticity.engine.program import Hyper, Monitoring, Program
 from plasticity.envs.base import StreamFactory
 from plasticity.interventions.base import Intervention, unchanged
+from plasticity.monitors.base import checked_monitor
 from plasticity.runs.building import agent_of, checked, labels_of
 from plasticity.runs.devices import devices
 from plasticity.runs.periods import chunk_of, evaluation_of, monitor_periods

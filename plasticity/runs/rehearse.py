@@ -14,6 +14,7 @@ from plasticity.engine import memory
 from plasticity.engine.memory import Memory
 from plasticity.engine.runner import Run
 from plasticity.interventions import rehearsal
+from plasticity.monitors.base import recording_writes
 from plasticity.runs.building import agent_of, checked, interventions_of
 from plasticity.runs.devices import devices
 from plasticity.runs.parquet import IDENTITY
