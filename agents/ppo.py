@@ -13,7 +13,18 @@ from plasticity.agents.rollout import empty
 from plasticity.agents.stream_checks import check_acting
 from plasticity.agents.truncation import Truncation, check_truncation
 from plasticity.config.counters import check_updates
-from plasticity.config.fields import BelowOne, Fraction, Member, NonNegative, Positive, Real, Repeats, Size
+from plasticity.config.fields import (
+    BelowOne,
+    Fraction,
+    Member,
+    Moved,
+    NonNegative,
+    Positive,
+    Real,
+    Repeats,
+    Size,
+    metadata,
+)
 from plasticity.core.errors import check
 from plasticity.core.types import Agent, Array, StreamSpec
 from plasticity.interventions.base import Intervention
@@ -50,6 +61,10 @@ def check_names(**settings: tuple[str, tuple[str, ...]]) -> None:
         check(f"agent.{key}", value, known)
 
 
+FORMER = {"bootstrap_truncation": Moved("truncation", values={True: "bootstrap", False: "terminal"})}
+
+
+@metadata(renamed=FORMER)
 def ppo(
     spec: StreamSpec,
     intervention: Intervention,

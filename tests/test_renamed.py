@@ -99,8 +99,8 @@ def test_an_old_setting_of_a_replay_agent_is_read_in_its_new_place(old: dict[str
         ({"schedule": "constant", "warm_up": 5}, {"schedule": {"kind": "constant", "warm_up": 5}}),
         ({"warm_up": 5}, {"schedule": {"kind": "constant", "warm_up": 5}}),
         (
-            {"schedule": "cosine", "schedule_updates": 9, "end_learning_rate": 0.05},
-            {"schedule": {"kind": "cosine", "duration": 9, "end": 0.5}},
+            {"schedule": "cosine", "schedule_updates": 9, "end_learning_rate": 0.0},
+            {"schedule": {"kind": "cosine", "duration": 9, "end": 0.0}},
         ),
         (
             {"schedule": "linear", "schedule_updates": 9, "warm_up": 3, "end_learning_rate": 0.0},
@@ -112,6 +112,61 @@ def test_an_old_schedule_of_an_optimizer_is_read_as_a_member(old: dict[str, Any]
     agent = tiny.document()["agent"]
     given, wanted = ({"agent": {**agent, "optimizer": {**ADAM, **each}}} for each in (old, new))
     assert both(given, wanted)[0] == both(given, wanted)[1]
+
+
+OLD_SCHEDULE = {"schedule": "linear", "schedule_updates": 9}
+NEW_SCHEDULE = {"schedule": {"kind": "linear", "duration": 9}}
+
+
+@pytest.mark.parametrize("key", ["optimizer", "policy_optimizer", "value_optimizer"])
+def test_an_old_setting_of_a_member_whose_kind_is_the_default(key: str) -> None:
+    kind = {"kind": "stream_ac"} if key != "optimizer" else {"kind": "dqn"}
+    rule = {} if key == "optimizer" else {"kind": "adam"}
+    old, new = ({"stream": CATCH, "agent": {**kind, key: {**rule, **each}}} for each in (OLD_SCHEDULE, NEW_SCHEDULE))
+    assert both(old, new)[0] == both(old, new)[1]
+    arms_old, arms_new = ({"stream": CATCH, "agent": kind, "arms": {"a": {"agent": x["agent"]}}} for x in (old, new))
+    assert both(arms_old, arms_new)[0] == both(arms_old, arms_new)[1]
+
+
+def test_old_settings_of_the_default_optimizer_in_an_override_and_a_sweep() -> None:
+    given = {"stream": CATCH, "agent": {"kind": "dqn"}}
+    warmed = {**given, "agent": {"kind": "dqn", "optimizer": {"schedule": {"kind": "constant", "warm_up": 5}}}}
+    found, wanted, _ = both(given, warmed, "agent.optimizer.warm_up=5")
+    assert found == wanted
+    base = {**given, "agent": {"kind": "dqn", "optimizer": NEW_SCHEDULE}}
+    old, new = "agent.optimizer.schedule_updates", "agent.optimizer.schedule.duration"
+    found, wanted, _ = both({**base, "sweep": {old: [5, 9]}}, {**base, "sweep": {new: [5, 9]}})
+    assert found == wanted
+
+
+def test_a_final_learning_rate_is_refused_with_what_to_write() -> None:
+    rule = {**ADAM, **OLD_SCHEDULE, "end_learning_rate": 0.01}
+    message = r"`end_learning_rate` is now `schedule.end`, a fraction of `learning_rate`; write schedule.end: 0.1$"
+    with pytest.raises(UserError, match=message):
+        both({"agent": {**tiny.document()["agent"], "optimizer": rule}}, {})
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"told": True, "task_aware": False},
+        {"stream": CATCH, "agent": {**DQN, "learn_every": 4}},
+        {"stream": CATCH, "agent": {**DQN, "epsilon_end": 0.1, "epsilon": {"end": 0.2}}},
+        {"stream": CATCH, "agent": DQN, "sweep": {"agent.epsilon_end": [0.1], "agent.epsilon.end": [0.2, 0.3]}},
+    ],
+)
+def test_an_old_and_a_new_name_of_one_setting_are_not_both_given(given: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"are both given; the first is the old name of the second"):
+        both(given, {})
+
+
+@pytest.mark.parametrize(("old", "new"), [(True, "bootstrap"), (False, "terminal")])
+def test_an_old_setting_whose_values_have_other_words(old: bool, new: str) -> None:
+    ppo = {"kind": "ppo", "network": {"kind": "mlp", "widths": [8]}}
+    agents = ({**ppo, "bootstrap_truncation": old}, {**ppo, "truncation": new})
+    found, wanted, notes = both(*({"stream": CATCH, "agent": agent} for agent in agents))
+    assert found == wanted
+    assert notes == [f"`bootstrap_truncation: {str(old).lower()}` is now called `truncation: {new}`"]
 
 
 def test_an_arm_that_turns_priorities_off_keeps_the_sizes_of_its_replay() -> None:
@@ -188,7 +243,7 @@ def test_an_old_setting_on_the_command_line(path: str) -> None:
     )
     found, wanted, told = both(given, {**given, **changed}, f"{path}=0.5")
     assert found == wanted
-    assert told == [f"`{path}` is now called `{path}_decay`"]
+    assert told == [f"command line: `{path}` is now called `{path}_decay`"]
 
 
 def test_no_line_where_no_old_name_is_used() -> None:

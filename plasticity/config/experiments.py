@@ -172,12 +172,12 @@ def read_experiment(
         raise UserError(": ".join(filter(None, (source, what))))
     renamer = Renamer(registry)
     raw = renamer.document(with_text_keys(raw))
+    _warn(renamer, source)
     typed: list[Location] = []
     for override in overrides:
         raw, location = _overridden(raw, override, renamer)
         typed.append(location)
-    for note in renamer.notes:
-        warnings.warn(": ".join(filter(None, (source, note))), UserWarning, stacklevel=2)
+    _warn(renamer, "command line")
 
     def origin(at: Location) -> str:
         if any(at[: len(location)] == location for location in typed):
@@ -192,6 +192,13 @@ def read_experiment(
     return experiment
 
 
+def _warn(renamer: Renamer, source: str) -> None:
+    """One warning for each old name."""
+    for note in renamer.notes:
+        warnings.warn(": ".join(filter(None, (source, note))), UserWarning, stacklevel=3)
+    renamer.notes.clear()
+
+
 def _overridden(raw: Any, override: str, renamer: Renamer) -> tuple[Any, Location]:
     key, equals, text = override.partition("=")
     key = key.strip()
@@ -203,7 +210,7 @@ def _overridden(raw: Any, override: str, renamer: Renamer) -> tuple[Any, Locatio
         location = locate(raw, key)
     except NoSuchPlaceError as error:
         raise UserError(f"command line: {cut(key, KEYS)}: {error}") from None
-    return renamer.document(replaced(raw, location, value)), location
+    return renamer.document(replaced(raw, location, value), later=True), location
 
 
 def _parse(parser: Parser, raw: Mapping[str, Any], name: str) -> Experiment | None:

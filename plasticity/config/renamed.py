@@ -8,14 +8,15 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from plasticity.config.documents import as_member, locate, merged, replaced
+from plasticity.config.documents import as_member, locate, merged, on_one_line, replaced
 from plasticity.config.documents import found as found_at
 from plasticity.config.fields import Moved
 from plasticity.config.registry import FAMILIES, Registry
+from plasticity.config.schema import Setting
 from plasticity.core.errors import NoSuchPlaceError, UserError
 
 KEYS: Mapping[str, str] = {"told": "task_aware"}  # of a config and of its arms
-PLACES = {"agent": "agents", "network": "networks", "optimizer": "optimizers", "stream": "streams"}  # of one member
+PLACES = {"agent": "agents", "stream": "streams"}  # keys of a config and of its arms that hold one member
 LISTS = {"interventions", "monitors", "transforms"}  # of members; the key is the family
 
 
@@ -42,19 +43,22 @@ class Renamer:
         self.notes: dict[str, None] = {}
         self._registry = registry
         self._kinds = {family: registry.former_names(family) for family in FAMILIES}
-        self._settings = {
-            (family, name): renamed
-            for family in FAMILIES
-            for name in registry.names(family)
-            if (renamed := registry.metadata(family, name).renamed)
-        }
+        self._later = False
 
-    def document(self, raw: Mapping[str, Any]) -> dict[str, Any]:
-        """The config with new names throughout."""
-        found = self._parts(self._keys(raw, KEYS), {})
+    def document(self, raw: Mapping[str, Any], *, later: bool = False) -> dict[str, Any]:
+        """The config with new names throughout. ``UserError`` if an old and a new name of one setting are both given.
+
+        Args:
+          raw: the config.
+          later: old names were added to a config with new ones, by an override; they replace the new ones.
+        """
+        self._later = later
+        found = self._top(self._keys(raw, KEYS), {})
         if isinstance(found.get("arms"), Mapping):
             arms = found["arms"].items()
-            found["arms"] = {name: self._arm(arm, found) if isinstance(arm, Mapping) else arm for name, arm in arms}
+            found["arms"] = {
+                name: self._top(self._keys(arm, KEYS), found) if isinstance(arm, Mapping) else arm for name, arm in arms
+            }
         return found
 
     def path(self, document: Mapping[str, Any], path: str) -> str:
@@ -81,14 +85,32 @@ class Renamer:
             self._note(path, found)
         return found
 
-    def _swept(self, document: Mapping[str, Any], path: str) -> str:
-        """As :meth:`path`. ``UserError`` if the values must change too."""
-        found = self.path(document, path)
-        *steps, last = found.split(".")
-        move = self._renamed_at(document, steps).get(last) if steps else None
-        if isinstance(move, Moved) and move.to != last:
-            raise UserError(f"sweep: `{path}` is now called `{'.'.join([*steps, move.to])}`; write that")
-        return found
+    def _swept(self, document: Mapping[str, Any], sweep: Mapping[str, Any]) -> dict[str, Any]:
+        """A sweep with new names. ``UserError`` if its values would have to change too, or a path is given twice."""
+        swept: dict[str, Any] = {}
+        for old, values in sweep.items():
+            path = self.path(document, str(old))
+            *steps, last = path.split(".")
+            move = self._renamed_at(document, steps).get(last) if steps else None
+            if isinstance(move, Moved) and move.to != last:
+                raise UserError(f"sweep: `{old}` is now called `{'.'.join([*steps, move.to])}`; write that")
+            if path in swept:
+                raise UserError(f"sweep: {_both(str(old), path)}")
+            swept[path] = values
+        return swept
+
+    def _schema(self, family: str | None, kind: str | None) -> Mapping[str, Setting]:
+        """The settings of a member; none if it is unknown, which the parser reports."""
+        try:
+            return self._registry.schema(str(family), str(kind))
+        except UserError:
+            return {}
+
+    def _names(self, family: str | None, kind: str | None) -> Mapping[str, str | Moved]:
+        try:
+            return self._registry.metadata(str(family), str(kind)).renamed
+        except UserError:
+            return {}
 
     def _renamed_at(self, document: Any, steps: Sequence[str]) -> Mapping[str, str | Moved]:
         """Old names of the settings of the member at a path."""
@@ -99,18 +121,20 @@ class Renamer:
         if location[:1] == ("arms",):  # an arm inherits missing keys from the base
             arm = as_member(found_at(document, location[:2])) or {}
             document, location = merged({**document, "arms": {}}, arm), location[2:]
-        member = as_member(found_at(document, location))
-        kind = member.get("kind") if isinstance(member, Mapping) else None
-        return {old: new for (_, name), names in self._settings.items() if name == kind for old, new in names.items()}
+        family, kind = PLACES.get(str(location[0]), str(location[0])) if location else None, None
+        for depth, step in enumerate(location):
+            default = None
+            if kind is not None:
+                setting = self._schema(family, kind).get(str(step))
+                if setting is None or setting.family is None:
+                    return {}
+                family, default = setting.family, as_member(setting.default)
+            given = as_member(found_at(document, location[: depth + 1]))
+            kind = _kind_of(default if given is None else merged(default, given))
+        return self._names(family, kind)
 
-    def _arm(self, arm: Mapping[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
-        return self._parts(self._keys(arm, KEYS), base)
-
-    def _parts(self, raw: dict[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
-        """The members and the sweep of a config, of an arm, or of a member.
-
-        ``base``: the defaults they are merged into; a member without a kind has the kind of its default.
-        """
+    def _top(self, raw: dict[str, Any], base: Mapping[str, Any]) -> dict[str, Any]:
+        """A config or an arm; ``base``: what an arm is merged into."""
         found = dict(raw)
         for key, value in raw.items():
             if key in PLACES:
@@ -119,10 +143,11 @@ class Renamer:
                 found[key] = [self._member(key, each) for each in value]
         if isinstance(found.get("sweep"), Mapping):
             whole = merged({key: value for key, value in base.items() if key != "arms"}, found)
-            found["sweep"] = {self._swept(whole, str(path)): values for path, values in found["sweep"].items()}
+            found["sweep"] = self._swept(whole, found["sweep"])
         return found
 
     def _member(self, family: str, raw: Any, base: Any = None) -> Any:
+        """A member; ``base``: what it is merged into, which also gives the kind if the member names none."""
         if isinstance(raw, str):
             return self._kind(family, raw)
         if not isinstance(raw, Mapping):
@@ -130,48 +155,57 @@ class Renamer:
         found, below = dict(raw), as_member(base) if isinstance(base, str | Mapping) else {}
         if isinstance(found.get("kind"), str):
             found["kind"] = self._kind(family, found["kind"])
-        kind = str(found.get("kind", below.get("kind")))
-        names = self._settings.get((family, kind), {})
+        kind = found.get("kind", below.get("kind"))
+        names, schema = self._names(family, kind), self._schema(family, kind)
         found = self._keys(found, {old: new for old, new in names.items() if isinstance(new, str)})
-        for old, new in names.items():
-            if isinstance(new, Moved) and old in found:
-                found = self._moved(family, kind, found, below, old, new)
-        return self._parts(found, below)
+        for old, move in names.items():
+            if isinstance(move, Moved) and old in found:
+                found = self._moved(schema, found, below, old, move)
+        for name, setting in schema.items():
+            if setting.family is None or name not in found:
+                continue
+            if setting.many and isinstance(found[name], list | tuple):
+                found[name] = [self._member(setting.family, each) for each in found[name]]
+            else:
+                default = None if setting.required else as_member(setting.default)
+                inner = merged(default, below[name]) if name in below else default
+                found[name] = self._member(setting.family, found[name], inner)
+        return found
 
     def _moved(
-        self, family: str, kind: str, raw: dict[str, Any], below: Mapping[str, Any], old: str, move: Moved
+        self, schema: Mapping[str, Setting], raw: dict[str, Any], below: Mapping[str, Any], old: str, move: Moved
     ) -> dict[str, Any]:
         """The member with one old setting moved. ``UserError`` if its new value is not known.
 
         Args:
-          family: the member's.
-          kind: the member's.
+          schema: the member's settings.
           raw: the member.
-          below: what it is laid over.
+          below: what it is merged into.
           old: the setting.
           move: where it is now.
         """
-        value, schema = raw[old], self._registry.schema(family, kind)
-        if isinstance(value, str | bool):
-            value = move.values.get(value, value)
+        value = move.values.get(raw[old], raw[old]) if isinstance(raw[old], str | bool) else raw[old]
+        nested, *steps = move.to.split(".")
         if move.to == old:
             return {**raw, old: value}
         found = {key: each for key, each in raw.items() if key != old}
-        nested, *steps = move.to.split(".")
-        family = str(schema[nested].family)
+        if not self._later and steps and found_at(found, (nested, *steps)) is not None:
+            raise UserError(_both(old, move.to))
         given = [each[nested] for each in (below, raw) if nested in each]
         inner = _kind_of(functools.reduce(merged, given, as_member(schema[nested].default)))
-        if value == move.drop and not (inner and steps[0] in self._registry.schema(family, inner)):
+        family = schema[nested].family
+        if steps and value == move.drop and not (inner and steps[0] in self._schema(family, inner)):
             return found
-        self._note(old, move.to)
-        if move.relative_to:
-            whole = raw.get(move.relative_to, below.get(move.relative_to, schema[move.relative_to].default))
-            value = _fraction(old, move, value, whole)
+        if move.relative_to and value:
+            raise UserError(_fraction(old, move, value, {**below, **raw}.get(move.relative_to)))
+        self._note(f"{old}: {on_one_line(raw[old])}", f"{move.to}: {value}") if move.values else self._note(
+            old, move.to
+        )
         if move.kind and inner is None:
             found[nested] = move.kind
         if steps == ["kind"]:  # of its settings, the nested member keeps those that the new kind has too
-            known = self._registry.schema(family, value)
             kept = merged(as_member(below.get(nested)) or {}, as_member(found.get(nested)) or {})
+            known = self._schema(family, value)
             return {**found, nested: {"kind": value, **{key: each for key, each in kept.items() if key in known}}}
         return replaced(found, (nested, *steps), value)
 
@@ -182,10 +216,11 @@ class Renamer:
         return new
 
     def _keys(self, raw: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
-        """Rename keys. An old key takes precedence over the new one: it was given later, on the command line."""
         found = {key: value for key, value in raw.items() if names.get(key, key) == key}
         for old, new in names.items():
             if old in raw:
+                if new in raw and not self._later:
+                    raise UserError(_both(old, new))
                 self._note(old, new)
                 found[new] = raw[old]
         return found
@@ -197,11 +232,16 @@ class Renamer:
 def _kind_of(raw: Any) -> str | None:
     """The kind of a member as a config gives it; None if it has none."""
     member = as_member(raw)
-    return str(member["kind"]) if isinstance(member, Mapping) and "kind" in member else None
+    kind = member.get("kind") if isinstance(member, Mapping) else None
+    return kind if isinstance(kind, str) else None
 
 
-def _fraction(old: str, move: Moved, value: Any, whole: Any) -> Any:
-    try:
-        return value / whole
-    except (TypeError, ZeroDivisionError):
-        raise UserError(f"`{old}` is now called `{move.to}`, a fraction of `{move.relative_to}`; write that") from None
+def _both(old: str, new: str) -> str:
+    return f"`{old}` and `{new}` are both given; the first is the old name of the second: remove it"
+
+
+def _fraction(old: str, move: Moved, value: Any, whole: Any) -> str:
+    """The refusal of a number that is now relative to another, which may be swept."""
+    known = isinstance(value, int | float) and isinstance(whole, int | float) and whole
+    write = f"{move.to}: {value / whole:g}" if known else "that"
+    return f"`{old}` is now `{move.to}`, a fraction of `{move.relative_to}`; write {write}"
