@@ -116,11 +116,11 @@ def prioritised(
         """Drop the windows that start at the written row; the window that ends there is now complete."""
         steps = replay.add(state.steps, transition)
         row = (steps.current_index - 1) % rows
-        begun = (row - window + 1) % rows
-        joins = steps.experience.first[:, (begun + max(spec.stack, 1)) % rows]
+        window_start = (row - window + 1) % rows
+        joins = steps.experience.first[:, (window_start + max(spec.stack, 1)) % rows]
         whole = steps.is_full | (steps.current_index >= window)
         offset = jnp.arange(spec.envs, dtype=jnp.int32) * rows
-        places = jnp.concatenate([offset + row, offset + begun])
+        places = jnp.concatenate([offset + row, offset + window_start])
         values = jnp.where(whole & ~joins, state.largest, 0.0)
         return Stored(steps, put(state.tree, places, jnp.concatenate([jnp.zeros(spec.envs), values])), state.largest)
 

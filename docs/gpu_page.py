@@ -65,8 +65,8 @@ def verdict(document: Row) -> list[str]:
     found = [row for _, each in sections(document, "lanes") for row in each if row.get("within_limit") is not None]
     if not found:
         return []
-    told = ", ".join(f"`{row['agent']}` {row['time_of_one_lane']:.2f}" for row in found)
-    return [f"The time of 64 lanes relative to that of one lane (limit 4): {told}.", ""]
+    text = ", ".join(f"`{row['agent']}` {row['time_of_one_lane']:.2f}" for row in found)
+    return [f"The time of 64 lanes relative to that of one lane (limit 4): {text}.", ""]
 
 
 def deviations(document: Row) -> list[str]:
@@ -139,9 +139,9 @@ def tests(document: Row) -> list[str]:
     if not found:
         return []
     failed = [f"`{row['failed']}`" for row in rows(document, "tests") if "failed" in row]
-    told = ", ".join(f"{count} {result.lower()}" for result, count in found[-1]["counts"].items())
+    text = ", ".join(f"{count} {result.lower()}" for result, count in found[-1]["counts"].items())
     whole = "" if found[-1].get("complete") else " (stopped before the end)"
-    return [f"Quick tests on this GPU{whole}: {told}" + (f": {', '.join(failed)}" if failed else "") + ".", ""]
+    return [f"Quick tests on this GPU{whole}: {text}" + (f": {', '.join(failed)}" if failed else "") + ".", ""]
 
 
 def facts(document: Row) -> list[str]:
@@ -149,9 +149,9 @@ def facts(document: Row) -> list[str]:
     if not found:
         return []
     packages = found["packages"]
-    told = f"{found['device']}, JAX {packages['jax']}, Python {document['python']}, {found['cpus']} CPU cores"
+    text = f"{found['device']}, JAX {packages['jax']}, Python {document['python']}, {found['cpus']} CPU cores"
     memory = "" if found.get("memory") is None else f", {found['memory'] / 2**30:.0f} GiB for JAX"
-    return [f"`make gpu-check`, {document['seconds']:.0f} s in all, {document['began']}: {told}{memory}.", ""]
+    return [f"`make gpu-check`, {document['seconds']:.0f} s in all, {document['began']}: {text}{memory}.", ""]
 
 
 def unfinished(document: Row) -> list[str]:

@@ -28,7 +28,7 @@ import stream_pictures
 from plasticity import plots, results
 from plasticity.cli.tables import example_line
 from plasticity.config.fields import Metadata
-from plasticity.interventions.rehearsal import sees_switches
+from plasticity.interventions.hooks import sees_switches
 from plasticity.plots.methods import against_baseline
 from plasticity.runs.launch import registry
 
@@ -125,11 +125,11 @@ def costs() -> dict[str, dict[str, float]]:
 
 def cost(name: str, metadata: Metadata) -> str:
     """What a measurement takes, and how often it is made."""
-    told = ", ".join(f"{milliseconds:.3g} ({learner})" for learner, milliseconds in costs().get(name, {}).items())
+    text = ", ".join(f"{milliseconds:.3g} ({learner})" for learner, milliseconds in costs().get(name, {}).items())
     period = metadata.period
     rank = {2: "second"}.get(period, f"{period}th")
     often = f" By default at every {rank} period of the others." if period > 1 else ""
-    return f"Cost of a measurement in milliseconds for each lane: {told or 'not measured'}.{often}"
+    return f"Cost of a measurement in milliseconds for each lane: {text or 'not measured'}.{often}"
 
 
 def plain(docstring: str) -> str:
@@ -163,8 +163,8 @@ def section(family: str, name: str) -> str:
     """One member: docstring, source, settings."""
     known = registry()
     lines = [f"###{DEEPER.get(family, '')} {name}", "", plain(known.factory(family, name).__doc__ or ""), ""]
-    told = facts(family, name, known.metadata(family, name))
-    lines += [told, ""] if told else []
+    text = facts(family, name, known.metadata(family, name))
+    lines += [text, ""] if text else []
     lines += config_line(family, name, known.metadata(family, name))
     rows = known.rows(family, name)
     if rows:

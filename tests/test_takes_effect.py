@@ -12,7 +12,7 @@ from method_cases import CASES, REFUSED
 
 from plasticity.agents import AGENTS
 from plasticity.core.types import Transition, Visit
-from plasticity.interventions import rehearsal
+from plasticity.interventions import hooks
 from plasticity.interventions.base import Intervention
 from plasticity.optim.schedules import linear
 
@@ -81,11 +81,11 @@ def differs(a: list[np.ndarray], b: list[np.ndarray]) -> bool:
 )
 def test_a_method_is_refused_by_name_or_changes_the_numbers(name: str, case: str) -> None:
     label, seen = f"interventions.{case}", set()
-    method = rehearsal.labelled(label, CASES[case](), seen)
+    method = hooks.labelled(label, CASES[case](), seen)
     if name in REFUSED.get(case, ()):
         with pytest.raises(ValueError, match=label):
             life(name, method)
         return
     made = life(name, method)
-    assert not list(rehearsal.unused({label: CASES[case]()}, seen))
+    assert not list(hooks.unused({label: CASES[case]()}, seen))
     assert differs(made, undisturbed(name)), "accepted, and without effect"

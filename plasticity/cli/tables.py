@@ -80,7 +80,7 @@ def example_line(family: str, name: str, metadata: Any) -> str:
 
 
 def _sees_switches(factory: Callable[..., Any]) -> bool:
-    from plasticity.interventions.rehearsal import sees_switches  # imports JAX
+    from plasticity.interventions.hooks import sees_switches  # imports JAX
 
     return sees_switches(factory)
 

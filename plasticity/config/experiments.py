@@ -229,10 +229,10 @@ def _parse(parser: Parser, raw: Mapping[str, Any], name: str) -> Experiment | No
     _check_doubled(parser, "seeds", seeds)
     _check_doubled(parser, "recorders", document.recorders)
     _check_doubled(parser, "monitors", [replace(each, every=None) for each in document.monitors])
-    settled = values | {"name": title, "seeds": seeds, "sweep": sweep, "placement": Placement(**placement)}
-    settled["schedule"] = Schedule(**schedule)
-    settled["evaluation"] = None if evaluation is None else Evaluation(**evaluation)
-    return Experiment(**settled | {"arms": _parse_arms(parser, document, sweep, len(seeds))})
+    parsed = values | {"name": title, "seeds": seeds, "sweep": sweep, "placement": Placement(**placement)}
+    parsed["schedule"] = Schedule(**schedule)
+    parsed["evaluation"] = None if evaluation is None else Evaluation(**evaluation)
+    return Experiment(**parsed | {"arms": _parse_arms(parser, document, sweep, len(seeds))})
 
 
 def _parse_arms(parser: Parser, document: ConfigFile, sweep: Sweep, seeds: int) -> dict[str, Arm]:

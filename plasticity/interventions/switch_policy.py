@@ -19,7 +19,7 @@ PARTS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def begun_anew(learner: Learner, fresh: Learner, settings: tuple[str, ...]) -> Mapping[str, Any]:
+def reset_memory(learner: Learner, fresh: Learner, settings: tuple[str, ...]) -> Mapping[str, Any]:
     """``learner.rest`` with the parts that the settings name reset to those of a fresh agent.
 
     ``ValueError`` (while tracing) that lists the known parts if the agent has no such part.
@@ -69,11 +69,11 @@ def at_switch(
         ValueError: for an unknown word and, while tracing, for a part that the agent does not have.
     """
     words = {"replay": (replay, "clear"), "schedule": (schedule, "restart"), "normaliser": (normaliser, "reset")}
-    for key, (value, anew) in words.items():
-        check(key, value, ("keep", anew))
+    for key, (value, reset_word) in words.items():
+        check(key, value, ("keep", reset_word))
     check("optimizer", optimizer, ("keep", "reset"))
     check("target", target, ("keep", "reset", "copy"))
-    settings = tuple(key for key, (value, anew) in words.items() if value == anew)
+    settings = tuple(key for key, (value, reset_word) in words.items() if value == reset_word)
 
     def switch(key: Key, state: State, learner: Learner, context: Context) -> tuple[State, Learner]:
         fresh = context.fresh(key)
@@ -84,7 +84,7 @@ def at_switch(
             learner.params,
             new_target(learner, fresh, target),
             rule.init(learner.params) if optimizer == "reset" else learner.opt_state,
-            begun_anew(learner, fresh, settings),
+            reset_memory(learner, fresh, settings),
         )
 
     return Intervention(switch=switch)

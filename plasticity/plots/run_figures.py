@@ -193,8 +193,8 @@ def _speed(one: _Run) -> Figure | None:
 
 def _has_control(run: RunPath, control: str | None) -> bool:
     """Whether an arm of the run has a control that has started."""
-    begun = set(results.lanes(run)["arm"].astype(str))
-    return any(other in begun for other in results.controls(run, control).values())
+    started = set(results.lanes(run)["arm"].astype(str))
+    return any(other in started for other in results.controls(run, control).values())
 
 
 def _matrix(one: _Run) -> Figure | None:

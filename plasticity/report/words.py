@@ -18,7 +18,7 @@ def number(value: float, sign: str = "") -> str:
 
 
 def breakable(name: str) -> str:
-    """A name as HTML that may go on in another line after each of its underscores."""
+    """A name as HTML that may break after each underscore."""
     return escape(name).replace("_", "_<wbr>")
 
 

@@ -109,8 +109,8 @@ def _check(matrix: Matrix, wanted: str) -> None:
         np.triu(np.ones((count, count), bool), 1) if wanted == "all" else np.tril(np.ones((count, count), bool), -1)
     )
     needed &= tasks[:, None] != tasks
-    begun = count > 1 and np.isfinite(matrix.values[:, 1, 1]).any()  # at least one lane has finished two visits
-    if begun and needed.any() and not np.isfinite(matrix.values[:, needed]).any():
+    started = count > 1 and np.isfinite(matrix.values[:, 1, 1]).any()  # at least one lane has finished two visits
+    if started and needed.any() and not np.isfinite(matrix.values[:, needed]).any():
         which = "coming" if wanted == "all" else "earlier"
         raise ValueError(f"{which} tasks were not evaluated; set evaluation.tasks: {wanted} in the config")
 

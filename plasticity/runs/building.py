@@ -8,7 +8,7 @@ from plasticity.config.settings import MemberConfig, paths
 from plasticity.core.errors import UserError, placed
 from plasticity.core.types import Agent, StreamSpec
 from plasticity.engine.program import Hyper
-from plasticity.interventions import rehearsal
+from plasticity.interventions import hooks
 from plasticity.interventions.base import Intervention, clashes, compose
 
 
@@ -32,15 +32,15 @@ def interventions_of(built: Built, each: ProgramSettings) -> dict[str, Intervent
     return {label: made() for label, made in zip(labels, built.interventions, strict=True)}
 
 
-def without_clashes(named: Mapping[str, Intervention], seen: rehearsal.Seen | None = None) -> Intervention:
+def without_clashes(named: Mapping[str, Intervention], seen: hooks.Seen | None = None) -> Intervention:
     """Compose the interventions. ``ValueError`` if two of them set the same part of the network."""
     problem = clashes({label.partition(".")[2] or label: each for label, each in named.items()})
     if problem:
         raise ValueError(problem)
-    return compose(*(rehearsal.labelled(label, each, seen) for label, each in named.items()))
+    return compose(*(hooks.labelled(label, each, seen) for label, each in named.items()))
 
 
-def agent_of(each: ProgramSettings, spec: StreamSpec, hyper: Hyper, seen: rehearsal.Seen | None = None) -> Agent:
+def agent_of(each: ProgramSettings, spec: StreamSpec, hyper: Hyper, seen: hooks.Seen | None = None) -> Agent:
     """Build the agent. ``seen`` records the hooks of each intervention that the agent calls."""
     built = each.build(hyper)
     agent: Agent = built.agent(spec, without_clashes(interventions_of(built, each), seen))

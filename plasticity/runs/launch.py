@@ -122,33 +122,32 @@ def run(
       StorageError: a file cannot be written later; the run is saved.
       Interrupted: the process received a signal; the run is saved.
     """
-    place_to_be = _place_of(experiment, out)
+    place = _place_of(experiment, out)
     resolved = experiment.resolve()
     progress = progress or NoProgress()
     with contextlib.ExitStack() as stack:
-        started = folder.has_started(place_to_be)
+        started = folder.has_started(place)
         if started:
-            stack.enter_context(held(place_to_be))
-        goes_on = folder.check(place_to_be, resolved, resume=resume, force=force, current=_current)
-        finished = goes_on and folder.is_finished(place_to_be)
+            stack.enter_context(held(place))
+        resumes = folder.check(place, resolved, resume=resume, force=force, current=_current)
+        finished = resumes and folder.is_finished(place)
         planned = _planned(experiment, finished)
         if not started:  # nothing is written yet; another process may have started a run in the meantime
-            stack.enter_context(held(place_to_be))
-            goes_on = folder.check(place_to_be, resolved, resume=resume, force=force, current=_current)
+            stack.enter_context(held(place))
+            resumes = folder.check(place, resolved, resume=resume, force=force, current=_current)
         located = _located(resolved, planned.spec)
-        for line in folder.open_folder(place_to_be, located, planned.describe(), resume=goes_on):
+        for line in folder.open_folder(place, located, planned.describe(), resume=resumes):
             progress.say(line)
-        if goes_on:
-            _repair_lanes(place_to_be, planned.jobs, progress.say)
-        others = functools.partial(trackers.make, experiment.recorders, place_to_be, resolved)
+        if resumes:
+            _repair_lanes(place, planned.jobs, progress.say)
+        others = functools.partial(trackers.make, experiment.recorders, place, resolved)
         with stop_on_signals() as stop:
             ran = [
-                run_job(job, place_to_be / job.arm, list(devices()), progress, stop, goes_on, others)
-                for job in planned.jobs
+                run_job(job, place / job.arm, list(devices()), progress, stop, resumes, others) for job in planned.jobs
             ]
         if not any(ran):
-            progress.say(f"{place_to_be}: already finished")
-    return place_to_be
+            progress.say(f"{place}: already finished")
+    return place
 
 
 def _planned(experiment: Experiment, finished: bool) -> Plan:

@@ -16,8 +16,8 @@ from plasticity.engine.visits import scheduled
 from plasticity.envs.base import StreamFactory
 from plasticity.runs.building import checked
 from plasticity.runs.devices import devices
+from plasticity.runs.dry_run import check_silent, trace_once
 from plasticity.runs.jobs import job_of
-from plasticity.runs.rehearse import check_silent, rehearse
 from plasticity.runs.session import Job
 
 
@@ -95,12 +95,12 @@ def plan(experiment: Experiment) -> Plan:
     precision.restore()
     source = source_of(experiment)
     asked = experiments.programs(experiment)
-    settled = [job_of(experiment, source, each) for each in asked]
-    rehearsed = rehearse(settled, asked)
+    built = [job_of(experiment, source, each) for each in asked]
+    traced = trace_once(built, asked)
     precision.check_unchanged()
-    check_silent(rehearsed, settled)
-    jobs = tuple(job._replace(measured=each.measured) for job, each in zip(settled, rehearsed, strict=True))
-    return Plan(experiment, source.spec, jobs, tuple(each.memory for each in rehearsed))
+    check_silent(traced, built)
+    jobs = tuple(job._replace(measured=each.measured) for job, each in zip(built, traced, strict=True))
+    return Plan(experiment, source.spec, jobs, tuple(each.memory for each in traced))
 
 
 def source_of(experiment: Experiment) -> StreamFactory:

@@ -18,7 +18,7 @@ from plasticity.config.schema import schema_of
 from plasticity.config.settings import Parser
 from plasticity.interventions import INTERVENTIONS
 from plasticity.interventions.base import Intervention, compose, unchanged
-from plasticity.interventions.rehearsal import sees_switches
+from plasticity.interventions.hooks import sees_switches
 from plasticity.optim.eligibility import STREAMING
 from plasticity.optim.optimizers import OPTIMIZERS, adam
 from plasticity.runs import launch

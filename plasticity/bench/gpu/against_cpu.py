@@ -49,10 +49,10 @@ def same_stream(found: Any, expected: Any) -> bool:
     return all(np.allclose(x, y, rtol=1e-5, atol=1e-5) for x, y in pairs)
 
 
-def row(start: Any, begun: Any, found: Any, expected: Any) -> dict[str, Any]:
-    """``start``, ``begun``: the initial parameters on the GPU and on the CPU."""
+def row(start: Any, initial: Any, found: Any, expected: Any) -> dict[str, Any]:
+    """``start``, ``initial``: the initial parameters on the GPU and on the CPU."""
     ours, theirs = flat(found.agent.learner.params), flat(expected.agent.learner.params)
-    change, other = ours - flat(start.agent.learner.params), theirs - flat(begun.agent.learner.params)
+    change, other = ours - flat(start.agent.learner.params), theirs - flat(initial.agent.learner.params)
     return {
         "updates": int(np.max(expected.updates)),
         "of_parameters": deviation(ours, theirs),

@@ -47,8 +47,8 @@ def curvature(report: Report, turn: Turn, settings: Settings, folder: Path) -> N
         for lanes in numbers[: 1 if settings.quick else None]:
             if settings.quick and learner != "MLP":
                 continue
-            settled = {"monitors": list(MONITORS), "monitor_every": "visit", "probe_size": probe}
-            run = run_of(job(case, 2 if settings.quick else lanes, **settled).program)
+            measuring = {"monitors": list(MONITORS), "monitor_every": "visit", "probe_size": probe}
+            run = run_of(job(case, 2 if settings.quick else lanes, **measuring).program)
             chunks = run.chunks()
             for _ in range(2):
                 next(chunks)

@@ -84,19 +84,19 @@ def real(report: Report, turn: Turn, settings: Settings, folder: Path) -> None:
         first = subprocess.Popen(command(folder, *changes), stdout=log, stderr=log, env=os.environ.copy())
         until(first, time.monotonic() + turn.prepare_until - time.time(), lambda: done(run) > 0)
         code = stopped(first)
-        begun = done(run)
-        report.row(what="begun", exit_code=code, seconds=round(time.monotonic() - started, 1), steps=begun,
+        before = done(run)
+        report.row(what="begun", exit_code=code, seconds=round(time.monotonic() - started, 1), steps=before,
                    arms=progress(run))  # fmt: skip
         with turn() as seconds:
             resumed = time.monotonic()
-            options = [*changes, *(["--resume"] if begun else ["--force"])]
+            options = [*changes, *(["--resume"] if before else ["--force"])]
             second = subprocess.Popen(command(folder, *options), stdout=log, stderr=log)
             until(second, resumed + seconds - 15, lambda: False)
             whole = second.poll() is not None
             code = stopped(second)
     report.row(
         what="resumed", whole=whole, exit_code=code, seconds=round(time.monotonic() - resumed, 1),
-        steps=done(run) - begun, arms=progress(run),
+        steps=done(run) - before, arms=progress(run),
         log=(folder / "run.log").read_text(encoding="utf-8").splitlines()[-15:],
     )  # fmt: skip
     with report.guarded(what="performance"):

@@ -37,7 +37,7 @@ def compiled(run: Run) -> dict[str, Any]:
     started = time.perf_counter()
     run.begin()
     jax.block_until_ready(run.carries)
-    begun = time.perf_counter()
+    initialised = time.perf_counter()
     hyper, seeds, _ = run.inputs[0]
     lowered = run.compiled.chunk.lower(hyper, seeds, run.carries[0], run.clock())  # type: ignore[attr-defined]
     traced = time.perf_counter()
@@ -47,8 +47,8 @@ def compiled(run: Run) -> dict[str, Any]:
     lanes = len(run.program.seeds)
     after = bytes_in_use()
     return {
-        "begin_seconds": round(begun - started, 2),
-        "trace_seconds": round(traced - begun, 2),
+        "begin_seconds": round(initialised - started, 2),
+        "trace_seconds": round(traced - initialised, 2),
         "compile_seconds": round(done - traced, 2),
         "state_bytes_per_lane": size_of(run.carry_shape()) // lanes,
         "estimated_bytes": estimate(run).total,

@@ -13,7 +13,7 @@ from plasticity.core.errors import UserError
 from plasticity.engine import memory
 from plasticity.engine.memory import Memory
 from plasticity.engine.runner import Run
-from plasticity.interventions import rehearsal
+from plasticity.interventions import hooks
 from plasticity.monitors.base import recording_writes
 from plasticity.runs.building import agent_of, checked, interventions_of
 from plasticity.runs.devices import devices
@@ -21,7 +21,7 @@ from plasticity.runs.parquet import IDENTITY
 from plasticity.runs.session import Job
 
 
-class Rehearsed(NamedTuple):
+class Traced(NamedTuple):
     """Results of tracing a program."""
 
     memory: Memory
@@ -29,21 +29,21 @@ class Rehearsed(NamedTuple):
     wrote: frozenset[str]  # the paths of those that write any
 
 
-def rehearse(jobs: Sequence[Job], asked: Sequence[ProgramSettings]) -> list[Rehearsed]:
-    """Each job's rehearsal; jobs with identical computations share one."""
-    found: dict[tuple[str, bool], Rehearsed] = {}
+def trace_once(jobs: Sequence[Job], asked: Sequence[ProgramSettings]) -> list[Traced]:
+    """The trace of each job; jobs with identical computations share one."""
+    found: dict[tuple[str, bool], Traced] = {}
     for job, each in zip(jobs, asked, strict=True):
         if (job.fingerprint, each.task_aware) not in found:
             found[job.fingerprint, each.task_aware] = checked(f"arms.{job.arm}", _trace, job, each)
     return [found[job.fingerprint, each.task_aware] for job, each in zip(jobs, asked, strict=True)]
 
 
-def _trace(job: Job, settings: ProgramSettings) -> Rehearsed:
+def _trace(job: Job, settings: ProgramSettings) -> Traced:
     """Trace every function of a program, so that an unsuitable setting is found now and not at a switch.
 
     ``ValueError`` if an intervention cannot take effect, or two numbers would be written to one column.
     """
-    seen: rehearsal.Seen = set()
+    seen: hooks.Seen = set()
     wrote: set[str] = set()
     noted = tuple(
         each._replace(monitor=recording_writes(each.path, each.monitor, wrote)) for each in job.program.monitors
@@ -54,15 +54,15 @@ def _trace(job: Job, settings: ProgramSettings) -> Rehearsed:
     hyper, seeds, block = run.inputs[0]
     carry, clock, which = run.carry_shape(), run.clock(), tuple(range(len(job.program.monitors)))
     _check_filled(settings)
-    _check_used(settings, seen, rehearsal.AT_BIRTH)
+    _check_used(settings, seen, hooks.AT_BIRTH)
     _, made = jax.eval_shape(run.compiled.chunk, hyper, seeds, carry, clock)
     jax.eval_shape(run.compiled.switch, hyper, seeds, carry, clock, np.int32(0), block)
     if job.program.evaluation:
         jax.eval_shape(run.compiled.evaluate, hyper, seeds, carry, clock, np.int32(0), np.int32(0), block)
     _, record = jax.eval_shape(lambda carry: run.compiled.measure(hyper, seeds, carry, clock, which), carry)
-    _check_used(settings, seen, rehearsal.ASKED)
+    _check_used(settings, seen, hooks.ASKED)
     _check_columns(job, made.names, record.names)
-    return Rehearsed(memory.estimate(run), frozenset(record.names), frozenset(wrote))
+    return Traced(memory.estimate(run), frozenset(record.names), frozenset(wrote))
 
 
 def _check_filled(settings: ProgramSettings) -> None:
@@ -71,13 +71,13 @@ def _check_filled(settings: ProgramSettings) -> None:
     for (label, intervention), choice in zip(made.items(), settings.interventions, strict=True):
         neutral = metadata_of(choice.factory).neutral or {}
         asked = neutral and all(choice.values.get(key) == value for key, value in neutral.items())
-        if not asked and not rehearsal.own_fields(intervention):
+        if not asked and not hooks.own_fields(intervention):
             raise ValueError(f"{label} changes nothing: it returns no function of its own")
 
 
-def _check_used(settings: ProgramSettings, seen: rehearsal.Seen, fields: Sequence[str]) -> None:
+def _check_used(settings: ProgramSettings, seen: hooks.Seen, fields: Sequence[str]) -> None:
     """``ValueError`` if the agent does not use one of these hooks of an intervention."""
-    for label, why in rehearsal.unused(interventions_of(settings.build({}), settings), seen, fields):
+    for label, why in hooks.unused(interventions_of(settings.build({}), settings), seen, fields):
         raise ValueError(f"{label} is not allowed with agent `{settings.agent.kind}`: {why}")
 
 
@@ -90,10 +90,10 @@ def _check_columns(job: Job, made: Sequence[str], measured: Sequence[str]) -> No
             raise ValueError(f"{whose}: the metric `{doubled[0]}` has the name of another column; rename it")
 
 
-def check_silent(rehearsed: Sequence[Rehearsed], jobs: Sequence[Job]) -> None:
+def check_silent(traced: Sequence[Traced], jobs: Sequence[Job]) -> None:
     """``UserError`` if a monitor writes nothing in any arm; a monitor that writes nothing in some arms is allowed."""
     for each in jobs[0].program.monitors:
-        if not any(each.path in one.wrote for one in rehearsed):
+        if not any(each.path in one.wrote for one in traced):
             raise UserError(
                 f"{each.path} writes nothing for this network and agent: what it measures, such as hidden layers, "
                 "does not exist; remove it"
