@@ -15,7 +15,7 @@ from plasticity.agents.streaming import (
     Policy,
     Update,
     initial_memory,
-    preprocess,
+    preprocessor_of,
     streaming_agent,
     trace_metrics,
     value_of_action,
@@ -137,7 +137,7 @@ def stream_ac(
 
     Reference: Elsayed, Vasan, Mahmood 2024, "Streaming Deep Reinforcement Learning Finally Works".
     """
-    preprocessor = preprocess("stream_ac", spec, normalise, normalise_rate, scale_rewards, discount, truncation)
+    preprocessor = preprocessor_of("stream_ac", spec, normalise, normalise_rate, scale_rewards, discount, truncation)
     wired = separate(network, preprocessor.observation, {"policy": spec.actions, "value": 1}, None, intervention)
     rule = parts({"policy": policy_optimizer(), "value": value_optimizer()})
     body = assemble_built(wired, rule, intervention, rest=initial_memory(preprocessor, scheduled=False), trace=eligible)

@@ -17,7 +17,7 @@ from plasticity.agents.streaming import (
     greedy_policy,
     initial_memory,
     one_step_losses,
-    preprocess,
+    preprocessor_of,
     streaming_agent,
 )
 from plasticity.agents.truncation import Truncation
@@ -80,7 +80,7 @@ def stream_dqn(
     Streaming RL", find this bounded derivative necessary. Adam without momentum and with a large epsilon follows their
     diagnosis; its values are ours. Everything else is as in ``stream_q``.
     """
-    preprocessor = preprocess("stream_dqn", spec, normalise, normalise_rate, scale_rewards, discount, truncation)
+    preprocessor = preprocessor_of("stream_dqn", spec, normalise, normalise_rate, scale_rewards, discount, truncation)
     body = assemble(
         network(preprocessor.observation, spec.actions), optimizer(), intervention, rest=initial_memory(preprocessor)
     )
@@ -118,7 +118,7 @@ def stream_c51(
     References: Bellemare, Dabney, Munos 2017, "A Distributional Perspective on Reinforcement Learning"; as a streaming
     agent, Gogianu, Lutu, Pascanu 2026, "Revisiting Adam for Streaming RL".
     """
-    preprocessor = preprocess("stream_c51", spec, normalise, normalise_rate, scale_rewards, discount, truncation)
+    preprocessor = preprocessor_of("stream_c51", spec, normalise, normalise_rate, scale_rewards, discount, truncation)
     check_atoms(atoms)
     spread(targets, sigma)
     body = assemble(

@@ -132,7 +132,7 @@ def streaming_agent(
     return Agent(init, act, learn, switch, probe, play, preprocessor.switch_setting)
 
 
-def preprocess(
+def preprocessor_of(
     name: str,
     spec: StreamSpec,
     normalise: Normalise,
@@ -289,7 +289,7 @@ def stream_q(
 
     Reference: Elsayed, Vasan, Mahmood 2024, "Streaming Deep Reinforcement Learning Finally Works".
     """
-    preprocessor = preprocess("stream_q", spec, normalise, normalise_rate, scale_rewards, discount, truncation)
+    preprocessor = preprocessor_of("stream_q", spec, normalise, normalise_rate, scale_rewards, discount, truncation)
     spec_of_network, rest = network(preprocessor.observation, spec.actions), initial_memory(preprocessor)
     body = assemble(spec_of_network, optimizer(), intervention, rest=rest, trace=eligible)
     return traced_q(body, preprocessor, epsilon(), discount, trace_decay, error_clip, truncation)
