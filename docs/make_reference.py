@@ -122,27 +122,26 @@ def config_page(known: Any) -> str:
 KINDS = {Path: "PATH", int: "INTEGER", float: "NUMBER", str: "TEXT"}
 
 
-def parameter(name: str, annotation: Any, default: Any) -> tuple[str, str, str]:
-    """Name, default and help of an argument or an option, from the annotation of a command's parameter."""
-    kind, info = get_args(annotation)[:2]
-    if isinstance(info, typer.models.ArgumentInfo):
-        shown = info.metavar or (f"[{name.upper()}]" if default is None else name.upper())
+def parameter(found: Any, annotation: Any) -> tuple[str, str, str]:
+    """Name, default and help of an argument or an option, from the command and the annotation of its function."""
+    kind = get_args(annotation)[0]
+    if found.param_type_name == "argument":
+        shown = found.metavar or (found.name.upper() if found.required else f"[{found.name.upper()}]")
     else:
-        flags = (
-            ", ".join(flag for flag in info.param_decls or () if flag.startswith("-")) or f"--{name.replace('_', '-')}"
-        )
         word = next((KINDS[each] for each in (kind, *get_args(kind)) if each in KINDS), "")
-        shown = flags if kind is bool else f"{flags} {info.metavar or word}"
-    plain = default in (None, False, inspect.Parameter.empty)
-    return shown, "" if plain else str(default), info.help or ""
+        flags = "/".join([", ".join(found.opts), *found.secondary_opts])
+        shown = flags if kind is bool else f"{flags} {found.metavar or word}"
+    if kind is bool:
+        default = found.opts[0] if found.default and found.secondary_opts else ""
+    else:
+        default = "" if found.required or found.default in (None, "") else str(found.default)
+    return shown, default, found.help or ""
 
 
-def command_section(command: Any) -> list[str]:
-    function = command.callback
-    name, hints = command.name or function.__name__, get_type_hints(function, include_extras=True)
-    parameters = inspect.signature(function).parameters.values()
-    rows = [parameter(each.name, hints[each.name], each.default) for each in parameters]
-    lines = [f"## plasticity {name}", "", make_pages.plain(function.__doc__ or ""), ""]
+def command_section(name: str, command: Any) -> list[str]:
+    hints = get_type_hints(command.callback, include_extras=True)
+    rows = [parameter(each, hints[each.name]) for each in command.params if each.name in hints]
+    lines = [f"## plasticity {name}", "", make_pages.plain(command.callback.__doc__ or ""), ""]
     if rows:
         lines += ["| | default | |", "|---|---|---|"]
         lines += [f"| `{cell(flag)}` | {f'`{d}`' if d else ''} | {cell(text)} |" for flag, d, text in rows]
@@ -160,8 +159,9 @@ def cli_page(known: Any) -> str:
         "`plasticity --version` prints the version; `plasticity --install-completion` sets up tab completion.",
         "",
     ]
-    for command in cli.app.registered_commands:
-        lines += command_section(command)
+    group: Any = typer.main.get_command(cli.app)
+    for name, command in group.commands.items():
+        lines += command_section(name, command)
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 
+from plasticity.cli import main as cli
 from plasticity.config import shipped
 from plasticity.config.documents import read_file
 from plasticity.core.errors import UserError
@@ -64,6 +66,20 @@ def test_a_link_out_of_the_site_is_text(monkeypatch: pytest.MonkeyPatch):
     shown = hooks.on_page_markdown(text, page=Page())
     assert shown == text.replace("[a](../../examples/agent)", "a")
     sys.modules.pop("site_hooks")
+
+
+def test_the_reference_lists_the_flags_that_the_command_line_has():
+    text = (DOCS / "reference/cli.md").read_text(encoding="utf-8")
+    sections = dict(part.split("\n", 1) for part in text.split("\n## plasticity ")[1:])
+    group: Any = typer.main.get_command(cli.app)
+    assert list(sections) == list(group.commands)
+    for name, command in group.commands.items():
+        options = [each for each in command.params if each.param_type_name == "option" and each.name != "help"]
+        flags = {flag for each in options for flag in (*each.opts, *each.secondary_opts)}
+        rows = [line.split("|")[1] for line in sections[name].splitlines() if line.startswith("| `--")]
+        assert {flag for row in rows for flag in re.findall(r"--[a-z-]+", row)} == flags, name
+    assert "| `--figures/--no-figures` | `--figures` | draw the figures at the end |" in sections["run"]
+    assert "| `--list` |  | print saved results; run nothing |" in sections["findings"]
 
 
 # The schema.
