@@ -47,7 +47,7 @@ def check_installed(names: Sequence[str]) -> None:
         if importlib.util.find_spec(PACKAGES[name]) is None:
             raise UserError(
                 f"recorders: `{name}` needs the package {PACKAGES[name]}, which is not installed; "
-                f"install the extra `{name}` (pip install -e '.[{name}]') or leave it out"
+                f'install the extra `{name}` (pip install "plasticity-lab[{name}]") or leave it out'
             )
 
 
