@@ -28,6 +28,7 @@ from rich.console import Console
 
 from plasticity import results
 from plasticity.cli import main, progress, tables
+from plasticity.config import shipped
 from plasticity.config.registry import FAMILIES
 from plasticity.core.errors import UserError
 from plasticity.engine import memory
@@ -174,8 +175,18 @@ def test_a_docstring_fills_the_terminal():
 def test_list_configs(monkeypatch):
     monkeypatch.chdir(ROOT)
     done = plasticity("list", "configs")
-    assert "quickstart  " in done.out
-    assert "paper/new_labels  " in done.out
+    names = [line.split()[0] for line in done.out.splitlines() if line[:1] == " " and line[1:2].strip()]
+    assert names == list(shipped.experiments())
+    assert " quickstart " in done.out
+    assert "paper/" not in done.out
+    assert done.out.endswith("\nPublished findings are listed by `plasticity findings --list`.\n")
+    readable(done.out)
+
+
+def test_list_without_a_family_lists_everything():
+    done = plasticity("list")
+    titles = [line.strip() for line in done.out.splitlines() if line.strip() in (*FAMILIES, "configs")]
+    assert titles == [*FAMILIES, "configs"]
     readable(done.out)
 
 

@@ -135,7 +135,7 @@ def test_an_installed_wheel_works_anywhere(built: dict[str, Path], tmp_path: Pat
     found = subprocess.run(where, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True).stdout
     assert all(Path(path).is_relative_to(site) for path in found.split())
     assert "stream_q" in said("list", "agents")
-    assert "paper/new_labels" in said("list", "configs")
+    assert "atari/smoke" in said("list", "configs")
     assert "baseline" in said("run", "quickstart", "stream.tasks=2", "stream.steps_per_task=50", "seeds=1")
     assert (tmp_path / "runs/quickstart/figures/performance.png").exists()
     assert "F" in said("findings", "--list")

@@ -1,5 +1,6 @@
 """Configs that come with the package are found by name, wherever a command runs."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,29 @@ def test_what_is_not_there_is_refused(tmp_path: Path, monkeypatch: pytest.Monkey
         launch.load_config("mine.yaml")
 
 
-def test_a_finding_is_no_experiment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_folder_does_not_hide_a_shipped_config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UserError, match=r"^paper/new_labels: is a finding, .*: plasticity findings new_labels$"):
-        launch.load_config("paper/new_labels")
+    Path("quickstart").mkdir()
+    Path("mine").mkdir()
+    assert shipped.resolve("quickstart") == shipped.configs()["quickstart"]
+    assert shipped.resolve("mine") == Path("mine")
+    with pytest.raises(UserError, match=r"^mine: is a folder, not a config"):
+        launch.load_config("mine")
+
+
+@pytest.mark.parametrize("name", ["new_labels", "adam_over_step"])
+def test_a_finding_is_no_experiment(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=rf"^paper/{name}: is a finding, .*: plasticity findings {name}$"):
+        launch.load_config(f"paper/{name}")
+    with pytest.raises(UserError, match=rf"^{name}: no such file, .*; it is a finding; .*: plasticity findings {name}$"):
+        launch.load_config(name)
+    shutil.copy(shipped.findings()[name], f"{name}.yaml")
+    with pytest.raises(UserError, match=rf"^{name}\.yaml: is a finding, .*: plasticity findings {name}\.yaml$"):
+        launch.load_config(f"{name}.yaml")
+
+
+def test_findings_and_experiments_are_all_configs():
+    findings = {f"paper/{name}" for name in shipped.findings()}
+    assert findings | set(shipped.experiments()) == set(shipped.configs())
+    assert findings & set(shipped.experiments()) == set()

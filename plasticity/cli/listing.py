@@ -8,6 +8,7 @@ from rich.text import Text
 
 from plasticity.cli import tables
 from plasticity.cli.terminal import console, errors, say_broken
+from plasticity.config import shipped
 from plasticity.config.registry import FAMILIES
 from plasticity.core.errors import UserError, shown, unknown
 
@@ -18,31 +19,34 @@ def list_members(
     family: Annotated[str | None, typer.Argument(help=f"{', '.join(LISTED)}; default: all")] = None,
     name: Annotated[str | None, typer.Argument(help="a member, to show its settings")] = None,
 ) -> None:
-    """List all members, those of one family, or the settings of one member; plug-ins are marked."""
-    from plasticity.runs import launch
+    """List all members and shipped configs, those of one family, or the settings of one member; plug-ins are marked."""
+    if family is not None and family not in LISTED:
+        raise UserError(unknown(f"family `{family}`", family, LISTED))
+    if family == "configs":
+        if name is not None:
+            raise UserError(f"list configs takes no name, got {shown(name)}; to show a config: plasticity plan NAME")
+        _print_configs()
+        return
+    from plasticity.runs import launch  # imports JAX, which takes seconds
 
     if family is None:
         for line in launch.broken_plugins():
             errors.print(Text(line))
-        for each in LISTED:
-            if each != "configs":
-                console.print(tables.family_table(launch.registry(), each))
-        return
-    if family not in LISTED:
-        raise UserError(unknown(f"family `{family}`", family, LISTED))
-    if family == "configs":
-        from plasticity.config import shipped
-
-        if name is not None:
-            raise UserError(f"list configs takes no name, got {shown(name)}; to show a config: plasticity plan NAME")
-        for config, path in shipped.configs().items():
-            console.print(Text(f"{config}  {_first_comment(path)}"))
-        return
-    if name is None:
+        for each in FAMILIES:
+            console.print(tables.family_table(launch.registry(), each))
+        _print_configs()
+    elif name is None:
         say_broken()
         console.print(tables.family_table(launch.registry(), family))
     else:
         tables.print_member(launch.registry(), family, name, console)
+
+
+def _print_configs() -> None:
+    """The shipped configs, and where the findings are listed, which cannot be run as configs."""
+    found = {name: _first_comment(path) for name, path in shipped.experiments().items()}
+    console.print(tables.two_columns("configs", found))
+    console.print(Text("Published findings are listed by `plasticity findings --list`."))
 
 
 def _first_comment(path: Path) -> str:

@@ -1,7 +1,7 @@
 """Tables that the command line prints besides summaries: members and their settings, plans, measurements."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rich.console import Console
@@ -61,6 +61,14 @@ def family_table(registry: Any, family: str) -> Table:
     table = Table(title=family, title_justify="left", show_header=False, box=None)
     for name in registry.names(family):
         table.add_row(name, Text(_first_line(registry.factory(family, name))), Text(_from(registry, family, name)))
+    return table
+
+
+def two_columns(title: str, rows: Mapping[str, str]) -> Table:
+    """Names and what they are, in the layout of :func:`family_table`."""
+    table = Table(title=title, title_justify="left", show_header=False, box=None)
+    for name, text in rows.items():
+        table.add_row(name, Text(text))
     return table
 
 

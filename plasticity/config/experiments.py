@@ -155,8 +155,9 @@ def load_config(path: str | Path, overrides: Sequence[str] = (), *, registry: Re
     """
     found = shipped.resolve(path)
     raw = read_file(found)
-    if isinstance(raw, Mapping) and {"finding", "experiment"} <= set(raw):
-        raise UserError(f"{path}: is a finding, not an experiment; run it with: plasticity findings {found.stem}")
+    if isinstance(raw, Mapping) and "finding" in raw and ("experiment" in raw or "exact" in raw):
+        name = shipped.finding_name(found)
+        raise UserError(f"{path}: is a finding, not an experiment; run it with: plasticity findings {name}")
     return read_experiment(raw, registry, overrides, source=str(path), name=found.stem)
 
 

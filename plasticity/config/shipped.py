@@ -6,6 +6,7 @@ from pathlib import Path
 from plasticity.core.errors import UserError, suggestion
 
 SUFFIX = ".yaml"
+FINDINGS = "paper"  # the folder of the findings, which `plasticity findings` runs
 
 
 def folder() -> Path:
@@ -14,27 +15,46 @@ def folder() -> Path:
 
 
 def configs() -> dict[str, Path]:
-    """The file of each config, by name, sorted."""
+    """The file of each config, by name, sorted; with the findings."""
     there = folder()
     return {path.relative_to(there).with_suffix("").as_posix(): path for path in sorted(there.rglob(f"*{SUFFIX}"))}
+
+
+def experiments() -> dict[str, Path]:
+    """The configs that can be run as they are, which findings cannot."""
+    return {name: path for name, path in configs().items() if not name.startswith(f"{FINDINGS}/")}
+
+
+def findings() -> dict[str, Path]:
+    """The files of the findings, by name without the folder: ``new_labels``."""
+    return {path.stem: path for path in sorted((folder() / FINDINGS).glob(f"*{SUFFIX}"))}
+
+
+def finding_name(path: Path) -> str:
+    """What ``plasticity findings`` calls the finding in this file: its name if it is shipped, otherwise its path."""
+    shipped = findings().get(path.stem)
+    return path.stem if shipped is not None and path.resolve() == shipped.resolve() else str(path)
 
 
 def resolve(given: str | Path) -> Path:
     """Resolve a path or name: the file at that path, or else the shipped config of that name.
 
-    ``configs/quickstart.yaml`` and ``quickstart`` are the same config in any working directory. ``UserError`` for a
-    name without suffix that is neither.
+    ``configs/quickstart.yaml`` and ``quickstart`` are the same config in any working directory. A folder does not hide
+    a shipped config of its name. ``UserError`` for a name without suffix that is neither.
     """
     path = Path(given)
-    if path.exists():
-        return path
     known = configs()
+    if path.exists() and not (path.is_dir() and path.as_posix() in known):
+        return path
     name = path.as_posix().removesuffix(SUFFIX).removeprefix("configs/")
     if name in known:
         return known[name]
     if path.suffix:
         return path  # reading it reports the problem
-    raise UserError(
-        f"{path}: no such file, and no shipped config has that name (see `plasticity list configs`)"
-        f"{suggestion(name, known)}"
-    )
+    raise UserError(f"{path}: no such file, and no shipped config has that name{_hint(name, known)}")
+
+
+def _hint(name: str, known: dict[str, Path]) -> str:
+    if name in findings():
+        return f"; it is a finding; run it with: plasticity findings {name}"
+    return f" (see `plasticity list configs`){suggestion(name, known)}"

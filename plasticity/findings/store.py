@@ -30,7 +30,7 @@ def load_findings(names: Sequence[str], exact: Sequence[str], folder: Path | Non
     ``folder``: by default the package's own.
     ``UserError`` for an unknown name (suggesting the nearest one) and for an invalid file.
     """
-    folder = folder or shipped.folder() / "paper"
+    folder = folder or shipped.folder() / shipped.FINDINGS
     paths = {path.stem: path for path in sorted(folder.glob("*.yaml"))} if folder.is_dir() else {}
     if not names:
         if not paths:
