@@ -1,4 +1,4 @@
-"""Write docs/reference/*.md and docs/config.schema.json from the registry, the command line and the docstrings.
+"""Write docs/reference/*.md and plasticity/config/config.schema.json from the registry, the command line and the docstrings.
 
 python docs/make_reference.py
 """
@@ -79,13 +79,20 @@ checks it and runs nothing. `KEY=VALUE` on the command line changes a key: `agen
 A **member** is a name, or a mapping with settings: `adam` or `{{kind: adam, learning_rate: 1e-3}}`. Settings
 without `kind` change the default member.
 
-Editors that support JSON schemas can complete and check a config with [config.schema.json](../config.schema.json). The
-schema has the built-in members only, so it marks members of plug-ins as unknown. For the YAML language server, begin
-the file with:
+Editors that support JSON schemas can complete and check a config. This command writes the schema to a file:
+
+```
+plasticity schema > config.schema.json
+```
+
+For the YAML language server, which VS Code and other editors use, begin the config with the path of that file, relative
+to the config:
 
 ```yaml
-# yaml-language-server: $schema=docs/config.schema.json
+# yaml-language-server: $schema=config.schema.json
 ```
+
+The schema has the built-in members only, so it marks members of plug-ins as unknown.
 
 """
 ARMS = """## arms
@@ -261,7 +268,7 @@ WRITTEN: Mapping[str, Callable[[Any], str]] = {
     "reference/optimizers.md": members_page("optimizers", OPTIMIZERS),
     "reference/schedules.md": members_page("schedules", SCHEDULES),
     "reference/replays.md": members_page("replays", REPLAYS),
-    "config.schema.json": config_schema.text,
+    "../plasticity/config/config.schema.json": config_schema.text,
 }
 
 

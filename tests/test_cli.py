@@ -183,6 +183,10 @@ def test_list_configs(monkeypatch):
     readable(done.out)
 
 
+def test_the_schema_is_printed_as_it_is():
+    assert plasticity("schema") == Done(0, shipped.SCHEMA.read_text(encoding="utf-8"), "")
+
+
 def test_list_without_a_family_lists_everything():
     done = plasticity("list")
     titles = [line.strip() for line in done.out.splitlines() if line.strip() in (*FAMILIES, "configs")]

@@ -65,6 +65,7 @@ TINY = {
     "plasticity compare runs/tour runs/remedy": ["compare {run} {run}"],
     "plasticity plan quickstart": ["plan quickstart"],
     "plasticity run quickstart": ["run {config} --out {run} --force --no-figures"],
+    "plasticity schema": ["schema"],
     "plasticity --version": ["--version"],
     "plasticity list interventions": ["list interventions"],
     "plasticity list interventions layer_norm": ["list interventions layer_norm"],

@@ -2,6 +2,7 @@
 
 import ast
 import importlib.util
+import json
 import os
 import subprocess
 import sys
@@ -85,7 +86,7 @@ def test_wheel_and_source_distribution_hold_everything(built: dict[str, Path]):
         path.relative_to(ROOT).as_posix()
         for top in ("plasticity", *MAPPED)
         for path in (ROOT / top).rglob("*")
-        if path.suffix in (".py", ".yaml", ".html", ".css", ".js") or path.name == "py.typed"
+        if path.suffix in (".py", ".yaml", ".json", ".html", ".css", ".js") or path.name == "py.typed"
         if not any(folder.is_symlink() for folder in path.parents)
     }
     named = {name if name.startswith("plasticity/") else f"plasticity/{name}" for name in sources}
@@ -136,6 +137,7 @@ def test_an_installed_wheel_works_anywhere(built: dict[str, Path], tmp_path: Pat
     assert all(Path(path).is_relative_to(site) for path in found.split())
     assert "stream_q" in said("list", "agents")
     assert "atari/smoke" in said("list", "configs")
+    assert json.loads(said("schema"))["title"] == "a config of plasticity"
     assert "baseline" in said("run", "quickstart", "stream.tasks=2", "stream.steps_per_task=50", "seeds=1")
     assert (tmp_path / "runs/quickstart/figures/performance.png").exists()
     assert "F" in said("findings", "--list")

@@ -88,7 +88,7 @@ def test_the_reference_lists_the_flags_that_the_command_line_has():
 @pytest.fixture(scope="module")
 def validator() -> Any:
     jsonschema = pytest.importorskip("jsonschema", reason="jsonschema is not installed")
-    schema = json.loads((DOCS / "config.schema.json").read_text(encoding="utf-8"))
+    schema = json.loads(shipped.schema())
     jsonschema.Draft202012Validator.check_schema(schema)
     return jsonschema.Draft202012Validator(schema)
 

@@ -1,5 +1,6 @@
-"""``plasticity list``: the members of the families, their settings, and the shipped configs."""
+"""``plasticity list``: the members of the families, their settings, and the shipped configs; ``plasticity schema``."""
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -40,6 +41,11 @@ def list_members(
         console.print(tables.family_table(launch.registry(), family))
     else:
         tables.print_member(launch.registry(), family, name, console)
+
+
+def schema() -> None:
+    """Print the JSON schema of a config, with which editors complete and check it."""
+    sys.stdout.write(shipped.schema())
 
 
 def _print_configs() -> None:

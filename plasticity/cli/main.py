@@ -12,7 +12,7 @@ import typer
 from rich.text import Text
 
 from plasticity.cli.display import never_fail
-from plasticity.cli.listing import list_members
+from plasticity.cli.listing import list_members, schema
 from plasticity.cli.measuring import NamesBenchmarks, bench, findings, measure
 from plasticity.cli.reading import compare, plot, report, watch
 from plasticity.cli.running import plan, run
@@ -56,6 +56,7 @@ app.command()(report)
 app.command()(measure)
 app.command(cls=NamesBenchmarks)(bench)
 app.command()(findings)
+app.command()(schema)
 
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")  # some libraries colour their warnings
 

@@ -8,6 +8,13 @@ from plasticity.core.errors import UserError, suggestion
 SUFFIX = ".yaml"
 FINDINGS = "paper"  # the folder of the findings, which `plasticity findings` runs
 
+SCHEMA = Path(__file__).with_name("config.schema.json")  # written by docs/make_reference.py
+
+
+def schema() -> str:
+    """The JSON schema of a config with the built-in members, as text."""
+    return SCHEMA.read_text(encoding="utf-8")
+
 
 def folder() -> Path:
     """Their folder: ``configs/`` of a checkout or of an installed package."""
