@@ -1,4 +1,6 @@
-"""Write docs/reference/*.md and plasticity/config/config.schema.json from the registry, the command line and the docstrings.
+"""Write docs/reference/*.md and plasticity/config/config.schema.json.
+
+They are made from the registry, the command line and the docstrings.
 
 python docs/make_reference.py
 """

@@ -7,18 +7,21 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from plasticity.cli import tables
+from plasticity.cli import completion, tables
+from plasticity.cli.completion import LISTED
 from plasticity.cli.terminal import console, errors, say_broken
 from plasticity.config import shipped
 from plasticity.config.registry import FAMILIES
 from plasticity.core.errors import UserError, shown, unknown
 
-LISTED = (*FAMILIES, "configs")
-
 
 def list_members(
-    family: Annotated[str | None, typer.Argument(help=f"{', '.join(LISTED)}; default: all")] = None,
-    name: Annotated[str | None, typer.Argument(help="a member, to show its settings")] = None,
+    family: Annotated[
+        str | None, typer.Argument(help=f"{', '.join(LISTED)}; default: all", autocompletion=completion.family)
+    ] = None,
+    name: Annotated[
+        str | None, typer.Argument(help="a member, to show its settings", autocompletion=completion.member)
+    ] = None,
 ) -> None:
     """List all members and shipped configs, those of one family, or the settings of one member; plug-ins are marked."""
     if family is not None and family not in LISTED:

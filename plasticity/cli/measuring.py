@@ -7,7 +7,7 @@ import typer
 from rich.text import Text
 from typer.core import TyperCommand
 
-from plasticity.cli import tables
+from plasticity.cli import completion, tables
 from plasticity.cli.terminal import console, errors, say_broken
 from plasticity.core.errors import UserError, shown
 
@@ -18,7 +18,10 @@ def measure(
         list[str] | None,
         typer.Argument(help="settings of a monitor: monitors.srank.delta=0.05", metavar="[KEY=VALUE]..."),
     ] = None,
-    monitors: Annotated[str, typer.Option(help="monitors to apply, by name", metavar="NAME[,NAME...]")] = "",
+    monitors: Annotated[
+        str,
+        typer.Option(help="monitors to apply, by name", metavar="NAME[,NAME...]", autocompletion=completion.monitors),
+    ] = "",
     out: Annotated[Path | None, typer.Option(help="output table; default RUN/measured.parquet")] = None,
     force: Annotated[bool, typer.Option("--force", help="replace an earlier table")] = False,
 ) -> None:
@@ -74,7 +77,11 @@ def bench(
 def findings(
     names: Annotated[
         list[str] | None,
-        typer.Argument(help="names, ids (F5) or files of findings; default: all", metavar="[NAME]..."),
+        typer.Argument(
+            help="names, ids (F5) or files of findings; default: all",
+            metavar="[NAME]...",
+            autocompletion=completion.finding,
+        ),
     ] = None,
     out: Annotated[Path, typer.Option(help="folder of the runs")] = Path("runs/findings"),
     full: Annotated[bool, typer.Option("--full", help="run at the published size (GPU)")] = False,

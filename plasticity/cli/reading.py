@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 from rich.text import Text
 
+from plasticity.cli import completion
 from plasticity.cli.terminal import console
 from plasticity.core.errors import UserError
 
@@ -46,7 +47,10 @@ def compare(
 def plot(
     runs: Annotated[list[Path], typer.Argument(help="folders of runs", metavar="RUN...")],
     out: Annotated[Path | None, typer.Option(help="folder for the figures; default RUN/figures")] = None,
-    figures: Annotated[str, typer.Option(help="figures to draw; default: all", metavar="NAME[,NAME...]")] = "",
+    figures: Annotated[
+        str,
+        typer.Option(help="figures to draw; default: all", metavar="NAME[,NAME...]", autocompletion=completion.figures),
+    ] = "",
     arms: Annotated[str, typer.Option(help="arms to show, in this order; default: all", metavar="ARM[,ARM...]")] = "",
     label: Annotated[
         list[str] | None, typer.Option(help="label of an arm in the figures; may be repeated", metavar="ARM=NAME")

@@ -7,12 +7,17 @@ from typing import Annotated
 import typer
 from rich.text import Text
 
-from plasticity.cli import tables
+from plasticity.cli import completion, tables
 from plasticity.cli.terminal import console, errors, say_broken
 from plasticity.core.errors import StorageError
 
 Config = Annotated[
-    Path, typer.Argument(help="the experiment's YAML file, or a name of `plasticity list configs`", metavar="CONFIG")
+    Path,
+    typer.Argument(
+        help="the experiment's YAML file, or a name of `plasticity list configs`",
+        metavar="CONFIG",
+        autocompletion=completion.config,
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,

@@ -1,5 +1,6 @@
 """The configs shipped with the package, by name: ``quickstart``, ``paper/new_labels``."""
 
+import glob
 import importlib
 from pathlib import Path
 
@@ -35,6 +36,12 @@ def experiments() -> dict[str, Path]:
 def findings() -> dict[str, Path]:
     """The files of the findings, by name without the folder: ``new_labels``."""
     return {path.stem: path for path in sorted((folder() / FINDINGS).glob(f"*{SUFFIX}"))}
+
+
+def files(beginning: str) -> list[str]:
+    """The YAML files whose path begins like this, and those in folders whose path does."""
+    start = glob.escape(beginning)
+    return sorted({found for pattern in (f"{start}*.y*ml", f"{start}*/*.y*ml") for found in glob.glob(pattern)})
 
 
 def finding_name(path: Path) -> str:
