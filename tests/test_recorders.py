@@ -222,9 +222,7 @@ def test_recorders_are_no_part_of_what_makes_the_numbers():
 def test_a_package_that_is_missing(tmp_path, monkeypatch, name, package):
     monkeypatch.setitem(sys.modules, package, None)
     monkeypatch.setattr(launch, "plan", lambda experiment: pytest.fail("it went on"))
-    with pytest.raises(
-        UserError, match=rf"`{name}` needs the package {package}.*\(pip install \"plasticity-lab\[{name}\]\"\)"
-    ):
+    with pytest.raises(UserError, match=rf'`{name}` needs the package {package}.* "plasticity-lab\[{name}\]"'):
         launch.run(tiny.experiment(recorders=[name]), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
