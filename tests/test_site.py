@@ -21,6 +21,7 @@ from plasticity.runs import launch
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,21 @@ def test_nothing_is_fetched_when_a_page_is_read(site: Path):
         assert not [each for each in loaded if re.match(r"(https?:)?//", each)], page
     for style in site.rglob("*.css"):
         assert not re.search(r"url\([\"']?(https?:)?//|@import", style.read_text(encoding="utf-8")), style
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome is installed")
+@pytest.mark.parametrize("page", ["index.html", "howto/gpu.html"])
+def test_the_search_works_in_a_page_opened_as_a_file(page: str, site: Path, tmp_path: Path):
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path}", "--dump-dom"]
+    command = [str(BROWSER), *options, "--virtual-time-budget=10000", f"{(site / page).as_uri()}?q=hare_tortoise"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    found = set(re.findall(r'<a href="([^"?]*)[^"]*" class="md-search-result__link"', done.stdout))
+    assert (site / "interventions.html").as_uri() in found, done.stderr[-500:]
+
+
+def test_the_search_has_its_index_as_a_script(site: Path):
+    assert (site / "search/search_index.js").read_text(encoding="utf-8").startswith("var __index = {")
+    assert "../javascripts/iframe-worker.js" in (site / "howto/gpu.html").read_text(encoding="utf-8")
 
 
 def test_every_page_is_in_the_navigation_and_every_snippet_in_its_page(site: Path):
