@@ -14,6 +14,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
@@ -53,7 +54,7 @@ def test_no_module_takes_a_name_that_others_may_have():
 
 def test_every_dependency_is_used_and_named():
     """A distribution that nothing imports holds others back."""
-    wanted = {name.split("[")[0].split(">")[0].lower() for name in PROJECT["project"]["dependencies"]}
+    wanted = {Requirement(text).name.lower() for text in PROJECT["project"]["dependencies"]}
     imported = set()
     for folder in ("plasticity", "agents", "envs"):
         for path in (ROOT / folder).rglob("*.py"):
@@ -64,6 +65,24 @@ def test_every_dependency_is_used_and_named():
                     imported.add(node.module.partition(".")[0])
     names = {"pyyaml": "yaml", "scikit-learn": "sklearn", "ale-py": "ale_py"}
     assert {name for name in wanted if names.get(name, name) not in imported} == set()
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "required"),
+    [
+        ("linux", "x86_64", True),
+        ("linux", "aarch64", True),
+        ("linux", "ppc64le", False),
+        ("darwin", "arm64", True),
+        ("darwin", "x86_64", False),
+        ("win32", "AMD64", True),
+        ("win32", "ARM64", False),
+    ],
+)
+def test_envpool_is_required_where_it_has_wheels(system: str, machine: str, required: bool):
+    wanted = {each.name: each.marker for each in map(Requirement, PROJECT["project"]["dependencies"])}
+    assert [name for name, marker in wanted.items() if marker] == ["envpool"]
+    assert wanted["envpool"].evaluate({"sys_platform": system, "platform_machine": machine}) == required
 
 
 @pytest.fixture(scope="module")

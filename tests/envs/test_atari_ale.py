@@ -167,3 +167,21 @@ def test_only_its_own_streams_need_envpool() -> None:
     atari_line, dmc_line = done.stdout.splitlines()
     assert "use `backend: ale`" in atari_line
     assert "pip install envpool" in dmc_line
+
+
+COMMANDS = """
+import sys
+
+sys.modules["envpool"] = None
+from plasticity.cli.main import app
+
+for words in (["list"], ["list", "streams", "atari"], ["plan", "quickstart"]):
+    app(words, standalone_mode=False)
+"""
+
+
+def test_the_command_line_does_not_need_envpool() -> None:
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", COMMANDS], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "continual_world" in done.stdout
+    assert "task-aware arms: fresh" in done.stdout
