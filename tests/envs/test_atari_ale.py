@@ -184,4 +184,4 @@ def test_the_command_line_does_not_need_envpool() -> None:
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", COMMANDS], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "continual_world" in done.stdout
-    assert "task-aware arms: fresh" in done.stdout
+    assert "task-aware arms: reset_last, fresh" in done.stdout
