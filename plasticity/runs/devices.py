@@ -17,10 +17,13 @@ def devices() -> tuple[jax.Device, ...]:
     one device for several cores.
     """
     count = cores()
-    with contextlib.suppress(RuntimeError):  # the devices already exist
-        jax.config.update("jax_num_cpu_devices", count)
+    reason, remedy = "JAX is already initialised", "call plasticity.runs.launch.devices() first"
+    if hasattr(jax, "shard_map"):
+        with contextlib.suppress(RuntimeError):  # the devices already exist
+            jax.config.update("jax_num_cpu_devices", count)
+    else:  # the last version for Intel Macs is 0.4.38
+        reason, remedy = f"JAX {jax.__version__} is old", "a newer version uses all cores"
     found = tuple(jax.devices())
     if found[0].platform == "cpu" and len(found) == 1 < count:
-        slower = f"JAX is already initialised: runs have one device for {count} cores and are slower"
-        warnings.warn(f"{slower}; call plasticity.runs.launch.devices() first", stacklevel=2)
+        warnings.warn(f"{reason}: runs have one device for {count} cores and are slower; {remedy}", stacklevel=2)
     return found
