@@ -13,8 +13,10 @@ from typing import Any, NamedTuple
 
 import gymnasium
 import pytest
+import synthetic_run as made
 import tiny
 import yaml
+from matplotlib.colors import to_rgb
 from test_examples import MEMBERS
 from typer.testing import CliRunner
 
@@ -288,6 +290,35 @@ def test_the_tutorial_from_its_first_command_to_its_table(tmp_path: Path, monkey
     assert table.count(r"\\") == 6  # the heading and five arms
     assert (tmp_path / "figures/tutorial.pdf").exists()
     assert (tmp_path / "tables/by_game.csv").exists()
+
+
+def test_the_tutorials_figure_has_a_panel_for_each_game_bounds_and_grey_controls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arms = ["baseline", "layer_norm", "fresh", "stream_q", "fresh_stream_q"]
+    plan = made.plan(arms, tasks=["breakout", "asterix"], visits=[(k % 2, 20) for k in range(4)], episodic=True)
+    plan["stream"]["reward_range"] = [0.0, None]
+    for entry in plan["arms"]:
+        entry["control"] = {"stream_q": "fresh_stream_q"}.get(entry["name"], "fresh")
+    returns, ones = [[0.0] * 4, [10.0] * 4], [[1.0] * 4] * 2  # the intervals of two such seeds reach far below 0
+    made.write(
+        tmp_path / "runs/tutorial",
+        plan,
+        {arm: made.lane_table([0, 1]) for arm in arms},
+        {arm: made.records(arm, plan, [0, 1], every=20, rewards=ones, returns=returns, episodes=ones) for arm in arms},
+    )
+    monkeypatch.chdir(tmp_path)
+    scope: dict[str, Any] = {}
+    exec(compile(blocks(DOCS / "tutorial.md", "python")[-1], "tutorial.md", "exec"), scope)
+    panels = scope["figure"].axes
+    assert [axes.get_title() for axes in panels] == ["breakout", "asterix"]
+    bands = [band.get_paths()[0].vertices[:, 1] for axes in panels for band in axes.collections]
+    assert bands
+    assert min(values.min() for values in bands) == 0.0
+    lines = {line.get_label(): line for line in panels[0].get_lines()}
+    greys = [name for name, line in lines.items() if len(set(to_rgb(line.get_color()))) == 1 and name in arms]
+    assert greys == ["fresh", "fresh_stream_q"]
+    assert {"layer norm", "Stream Q"} <= set(lines)
 
 
 @pytest.mark.slow

@@ -39,6 +39,8 @@ def performance(
 ) -> Drawn:
     """Draw performance by visit: means over seeds, one line per arm, with 95 % t intervals clipped to ``bounds``.
 
+    ``figures(run, names=["performance"])`` takes ``label``, ``by_task``, ``bounds`` and ``controls`` from the run.
+
     Args:
       visits: a table of :func:`plasticity.results.visits`.
       measure: the column to draw.

@@ -38,6 +38,10 @@ def figures(
 ) -> dict[str, Figure]:
     """Draw every figure that a run has data for, by name; several runs on one stream share their figures.
 
+    Labels, ranges of values, controls, and whether each task needs its own panel come from the run. For one figure::
+
+        figures("runs/mine", names=["performance"])["performance"]
+
     ``performance, learning_curve, aggregates, profiles, sensitivity_SETTING, revisits, learning_speed, matrix,
     monitors, mechanisms, layers_MONITOR, hessian_density``. Figures without data are absent, and so are aggregates
     over tasks whose returns are not comparable.
