@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -23,6 +24,7 @@ from plasticity.report.intervals import cut, cut_stages
 from plasticity.report.page import embedded
 from plasticity.results.change import rule
 from plasticity.results.verdict import verdict
+from plasticity.results.verdict import words as rule_words
 from plasticity.runs import launch
 
 ARMS = ["baseline", "<b>", "fresh"]
@@ -191,6 +193,30 @@ CONTROLLED, ALONE = {"x": "fresh", "fresh": None}, {"x": None}
 )
 def test_verdicts(given, controls, word):
     assert verdict(given, SEQUENCE, controls).word == word
+
+
+@pytest.mark.parametrize("low", [-0.2, -0.09, -0.05, 0.0, 0.05])
+@pytest.mark.parametrize("high", [-0.1, -0.09, -0.05, 0.0, 0.1])
+def test_verdicts_follow_the_table_of_the_documentation(low, high):
+    """As docs/statistics.md and the report define the words; of an interval exactly one is true."""
+    if low > high:
+        return
+    margin = 0.1 * abs(0.7 + 0.2)
+    says = {
+        "loses": high < -margin,
+        "slips": -margin < low and high < 0,
+        "falls": low <= -margin <= high < 0,
+        "keeps": low > -margin and high >= 0,
+        "open": low <= -margin and high >= 0,
+    }
+    assert [word for word, true in says.items() if true] == [
+        verdict(falling(low, (low + high) / 2, high), SEQUENCE, CONTROLLED).word
+    ]
+    table = (Path(__file__).parent.parent / "docs/statistics.md").read_text(encoding="utf-8")
+    assert "| keeps | lies above -margin, and reaches or exceeds 0 |" in table
+    meanings = dict(rule_words(SEQUENCE, CONTROLLED))
+    assert meanings.keys() == {*says}
+    assert "lies above that loss and reaches or exceeds zero" in meanings["keeps"]
 
 
 def test_no_verdict_where_nothing_can_be_compared():

@@ -13,6 +13,7 @@ STAGES = {
     "revisits": ("first visits", "last visits"),
 }
 DIFFERENCES = ("gap", "change", "own")
+OWN = "own change"
 
 
 def head(run: Mapping[str, Any], group: Mapping[str, Any], index: int, *, second: bool) -> str:
@@ -69,7 +70,7 @@ def _summary(run: Mapping[str, Any], group: Mapping[str, Any], index: int) -> st
         key = "change" if run["kind"] == "revisits" else "gap"
     else:
         key = "last" if single or run["kind"] == "none" else "own"
-    title = {"gap": f"gap to {run['control']}", "change": f"change against {run['control']}", "own": "change"}
+    title = {"gap": f"gap to {run['control']}", "change": f"change of the gap to {run['control']}", "own": OWN}
     heads = ["<th scope=col>arm"] + ([] if single else ["<th scope=col>verdict"])
     if run["kind"] != "none":  # otherwise no single number summarises all tasks
         heads += [f"<th scope=col class=n>{early}", f"<th scope=col class=n>{late}"]
@@ -112,7 +113,7 @@ def _tasks(run: Mapping[str, Any]) -> str:
     shown = {"first": "first visits"} if again else {}
     shown |= {"last": "last visits" if again else "its visit"}
     shown |= {"gap": f"gap to {run['control']}"} if run["has_gap"] else {}
-    shown |= {"change" if run["has_gap"] else "own": "change"} if again else {}
+    shown |= ({"change": "change of the gap"} if run["has_gap"] else {"own": OWN}) if again else {}
     heads = "".join(f"<th scope=col class=n>{escape(text)}" for text in shown.values())
     body = "\n".join(
         f"<tr><th scope=row>{escape(row['task'])}<td>{escape(row['label'])}"
@@ -134,7 +135,7 @@ def _caption(run: Mapping[str, Any], single: bool) -> str:
     if run["has_gap"]:
         texts.append("Differences are paired by seed. Closed: share of the baseline's gap that an arm closes.")
     elif not single and run["kind"] != "none":
-        texts.append("The change is computed for each lane, so it is paired by seed.")
+        texts.append("Own change: late minus early of each lane.")
     texts.append("Intervals: 95 %, Student's t over seeds.")
     if any(row["task_aware"] for row in run["summary"]):
         texts.append('An arm marked <span class="aware">task-aware</span> knows of task switches.')

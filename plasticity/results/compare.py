@@ -33,13 +33,13 @@ def summary(
     :func:`task_changes` reports each task separately.
 
     ``gap`` is the mean over seeds of (arm - control) late, paired by seed. The control is taken at the point with the
-    same hyper-parameters, or at the only point that does not contradict them. ``change`` is the mean over seeds of
-    that difference late minus the same difference early: how far the arm falls behind the control along the stream,
-    independent of its initial level (another architecture may learn every task a little worse without losing
-    plasticity). ``own`` is the mean over seeds of a lane's ``last - first``, without a control. ``closed = (arm -
-    baseline) / (control - baseline)`` late, over the seeds that all three have, for arms with the baseline's control:
-    0 at the baseline, 1 at the control. It is missing unless the interval of the baseline's own gap lies below zero,
-    since otherwise there is no gap to close.
+    same hyper-parameters, or at the only point that does not contradict them. ``change``, the change of the gap, is
+    the mean over seeds of that difference late minus the same difference early: how far the arm falls behind the
+    control along the stream, independent of its initial level (another architecture may learn every task a little
+    worse without losing plasticity). ``own``, the own change, is the mean over seeds of a lane's ``last - first``,
+    without a control. ``closed = (arm - baseline) / (control - baseline)`` late, over the seeds that all three have,
+    for arms with the baseline's control: 0 at the baseline, 1 at the control. It is missing unless the interval of the
+    baseline's own gap lies below zero, since otherwise there is no gap to close.
 
     Args:
       run: the run's folder.

@@ -77,9 +77,9 @@ def _headings(run: RunPath, found: Rule, rows: pd.DataFrame, options: dict[str, 
         chosen = {"first": "first\ntenth", "last": "last\ntenth", "gap": gap}
     else:
         chosen = {"first": "first\nvisits", "last": "last\nvisits", "gap": f"gap to {against}\n± half width"}
-        chosen |= {"change": "its change\n± half width"}
+        chosen |= {"change": "change of gap\n± half width"}
     if found.changes and "gap" not in rows:
-        chosen |= {"own": "change\n[interval]"}
+        chosen |= {"own": "own change\n[interval]"}
     chosen |= {"closed": "closed\n%"}
     return {column: heading for column, heading in chosen.items() if column in rows}
 
@@ -158,9 +158,9 @@ def _caption(found: pd.DataFrame, options: dict[str, Any], compared: Compared) -
     if "gap" in found:
         texts.append(f"Gaps are paired by seed, with {percent} t intervals.")
     if kind == "revisits" and "gap" in found:
-        texts.append("Its change: the gap in the last visits minus the gap in the first.")
+        texts.append("Change of gap: the gap in the last visits minus the gap in the first.")
     if compared.rule.changes and "gap" not in found:
-        texts.append(f"The change is that of each lane itself, with its {percent} t interval.")
+        texts.append(f"Own change: late minus early of each lane, with its {percent} t interval.")
     if "closed" in found and found["closed"].notna().any() | (kind != "revisits"):
         texts.append("Closed: share of the baseline's gap that is closed, if that gap is clearly below zero.")
     return " ".join(texts)

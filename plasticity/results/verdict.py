@@ -60,17 +60,18 @@ def words(rule: Rule, controls: Mapping[str, str | None]) -> list[tuple[str, str
         control = named[0] if len(named) == 1 else "its control"
         share = f"{100 * NEAR:.0f} % of {control}'s level"
         found += [
-            ("keeps", f"from {early} to {late}, the arm loses less than {share} relative to {control}: the interval "
-                      "of the change includes zero and stays above that loss"),
-            ("slips", f"falls behind {control}, but by less than {share}: the whole interval lies in that range"),
-            ("loses", f"falls behind {control} by more than that: the whole interval lies there"),
+            ("keeps", f"from {early} to {late}, the arm loses less than {share} relative to {control}, if anything: "
+                      "the interval of the change of the gap lies above that loss and reaches or exceeds zero"),
+            ("slips", f"falls behind {control}, but by less than {share}: the whole interval lies between that loss "
+                      "and zero"),
+            ("loses", f"falls behind {control} by more than that: the whole interval lies below that loss"),
             ("falls", f"falls behind {control}; the interval does not show by how much"),
-            ("open", "the interval includes both zero and a larger loss: more seeds are needed"),
+            ("open", "the interval includes both zero and that loss: more seeds are needed"),
         ]  # fmt: skip
     if any(arm not in named and other is None for arm, other in controls.items()):
         share, own = f"{100 * HOLDS:.0f} % of the level at first", "without a control: " if named else ""
         found += [
-            ("rises", f"{own}from {early} to {late} performance rises, lane by lane: the interval is above zero"),
+            ("rises", f"{own}from {early} to {late} performance rises, lane by lane: the interval of its own change is above zero"),
             *([] if named else [("falls", "it falls: the interval is below zero")]),
             ("holds", f"{own}it changes by less than {share}: the whole interval lies in that range and includes zero"),
             *([] if named else [("open", "the interval includes both zero and a larger change")]),
