@@ -64,7 +64,7 @@ TINY = {
     "plasticity measure runs/tour --monitors stable_rank,dead_units": [
         "measure {run} --monitors stable_rank,dead_units --force"
     ],
-    "plasticity compare runs/tour runs/remedy": ["compare {run} {run}"],
+    "plasticity compare runs/tour runs/smaller": ["compare {run} {run}"],
     "plasticity plan quickstart": ["plan quickstart"],
     "plasticity run quickstart": ["run {config} --out {run} --force --no-figures"],
     "plasticity schema": ["schema"],

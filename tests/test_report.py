@@ -565,6 +565,27 @@ def test_tasks_with_scales_of_their_own_can_be_chosen(tmp_path):
     assert in_browser(report.page(collected), checks, tmp_path) == ",".join(["true"] * 7)
 
 
+LAYOUT_CHECKS = """
+<script>
+const table = document.querySelector(".summary .scroll"), box = (name) => document.querySelector(name).getBoundingClientRect();
+const space = box(".summary h3").top - box(".rule").bottom;
+const results_ = [table.scrollWidth <= table.clientWidth, space >= 30];
+document.body.append(element("pre", { id: "selftest" }, results_.join()));
+</script>
+"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no Chromium or Chrome is installed")
+def test_the_verdicts_fit_the_page_and_the_next_heading_keeps_its_distance(tmp_path):
+    plan = planned(["baseline", "fresh", "stream_q", "fresh_stream_q"], visits=4, episodic=True)
+    for entry in plan["arms"]:
+        entry["control"] = {"stream_q": "fresh_stream_q", "baseline": "fresh"}.get(entry["name"])
+    page = report.page(report.collect([made.invented(tmp_path / "run", plan, [0, 1, 2], monitors=())]))
+    assert "change of the gap to control" in page
+    assert "Task by task" in page
+    assert in_browser(page, LAYOUT_CHECKS, tmp_path) == "true,true"
+
+
 # --------------------------------------------------------------------------------------------- bounds of intervals
 
 

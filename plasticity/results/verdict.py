@@ -60,7 +60,7 @@ def words(rule: Rule, controls: Mapping[str, str | None]) -> list[tuple[str, str
         control = named[0] if len(named) == 1 else "its control"
         share = f"{100 * NEAR:.0f} % of {control}'s level"
         found += [
-            ("keeps", f"from {early} to {late}, the arm loses less than {share} relative to {control}, if anything: "
+            ("keeps", f"from {early} to {late}, the arm loses nothing relative to {control}, or less than {share}: "
                       "the interval of the change of the gap lies above that loss and reaches or exceeds zero"),
             ("slips", f"falls behind {control}, but by less than {share}: the whole interval lies between that loss "
                       "and zero"),
