@@ -16,9 +16,7 @@ python docs/make_pages.py gpu gpu.json
 
 import functools
 import importlib
-import inspect
 import json
-import re
 import sys
 from pathlib import Path
 
@@ -27,6 +25,7 @@ import stream_pictures
 
 from plasticity import plots, results
 from plasticity.cli.tables import example_line
+from plasticity.config.docstrings import markdown, unmarked
 from plasticity.config.fields import Metadata
 from plasticity.interventions.hooks import sees_switches
 from plasticity.plots.methods import against_baseline
@@ -132,12 +131,6 @@ def cost(name: str, metadata: Metadata) -> str:
     return f"Cost of a measurement in milliseconds for each lane: {text or 'not measured'}.{often}"
 
 
-def plain(docstring: str) -> str:
-    """Markdown of a docstring."""
-    text = re.sub(r":\w+:`~?([^`]*)`", r"`\1`", inspect.cleandoc(docstring))
-    return text.replace("``", "`")
-
-
 def facts(family: str, name: str, metadata: Metadata) -> str:
     """What the member's metadata says, in sentences."""
     found = [f"Source: {metadata.paper}."] if metadata.paper else []
@@ -162,13 +155,14 @@ def config_line(family: str, name: str, metadata: Metadata) -> list[str]:
 def section(family: str, name: str) -> str:
     """One member: docstring, source, settings."""
     known = registry()
-    lines = [f"###{DEEPER.get(family, '')} {name}", "", plain(known.factory(family, name).__doc__ or ""), ""]
-    text = facts(family, name, known.metadata(family, name))
-    lines += [text, ""] if text else []
-    lines += config_line(family, name, known.metadata(family, name))
     rows = known.rows(family, name)
+    text = markdown(known.factory(family, name).__doc__ or "", {row.name for row in rows})
+    lines = [f"###{DEEPER.get(family, '')} {name}", "", text, ""]
+    about = facts(family, name, known.metadata(family, name))
+    lines += [about, ""] if about else []
+    lines += config_line(family, name, known.metadata(family, name))
     if rows:
-        lines += ["| setting | allowed | default | |", "|---|---|---|---|"]
+        lines += ["| setting | allowed | default | kind |", "|---|---|---|---|"]
         lines += [f"| `{row.name}` | {row.allowed} | `{row.default}` | {row.kind} |" for row in rows] + [""]
     return "\n".join(lines)
 
@@ -192,7 +186,7 @@ def sections(family: str) -> str:
     text = []
     for module, names in groups.items():
         title = (importlib.import_module(module).__doc__ or module).partition("\n")[0].partition(". ")[0].rstrip(".")
-        text += [f"##{DEEPER.get(family, '')} {plain(title)}\n", *picture(module), *(section(family, n) for n in names)]
+        text += [f"##{DEEPER.get(family, '')} {unmarked(title)}\n", *picture(module), *(section(family, n) for n in names)]
     return "\n".join(text)
 
 

@@ -19,6 +19,7 @@ import plasticity
 from plasticity import plots, results
 from plasticity.cli import main as cli
 from plasticity.config import experiments
+from plasticity.config.docstrings import markdown, unmarked
 from plasticity.config.registry import FAMILIES
 from plasticity.config.schema import schema_of
 from plasticity.runs.launch import registry
@@ -36,7 +37,7 @@ PAGES_OF = {
 
 def comments(record: type) -> dict[str, str]:
     """The comment on each field of a dataclass."""
-    found = re.findall(r"^ +(\w+): .*?  # (.+)$", inspect.getsource(record), re.MULTILINE)
+    found = re.findall(r"^ +(\w+): .*?  # (.+)$", unmarked(inspect.getsource(record)), re.MULTILINE)
     return {name: text[0].upper() + text[1:] if text[1:2].isalpha() else text for name, text in found}
 
 
@@ -51,7 +52,7 @@ def page_of(family: str) -> str:
 def keys(record: type) -> list[str]:
     """A table of the keys that a dataclass defines."""
     texts, settings = comments(record), schema_of(record)
-    lines = ["| key | allowed | default | |", "|---|---|---|---|"]
+    lines = ["| key | allowed | default | meaning |", "|---|---|---|---|"]
     for name, setting in settings.items():
         allowed = setting.allowed
         if setting.family:
@@ -101,7 +102,7 @@ ARMS = """## arms
 
 `arms` maps the name of each arm to its changes. `baseline: {}` changes nothing.
 
-| key | allowed | default | |
+| key | allowed | default | meaning |
 |---|---|---|---|
 | `agent` | one of the agents, or settings | the experiment's | Changes its settings; another `kind` replaces it |
 | `interventions` | a list of interventions | the experiment's | Replaces the experiment's list |
@@ -121,7 +122,7 @@ def config_page(known: Any) -> str:
     lines = [CONFIG_HEAD.format(made=MADE) + "## Keys\n", *keys(experiments.ConfigFile), ARMS]
     for name in ("Schedule", "Evaluation", "Placement"):
         record = getattr(experiments, name)
-        lines += [f"## {name.lower()}\n", make_pages.plain(record.__doc__ or ""), "", *keys(record)]
+        lines += [f"## {name.lower()}\n", markdown(record.__doc__ or ""), "", *keys(record)]
     return "\n".join([*lines, "## Members\n", *listing(known)]).rstrip() + "\n"
 
 
@@ -150,9 +151,9 @@ def parameter(found: Any, annotation: Any) -> tuple[str, str, str]:
 def command_section(name: str, command: Any) -> list[str]:
     hints = get_type_hints(command.callback, include_extras=True)
     rows = [parameter(each, hints[each.name]) for each in command.params if each.name in hints]
-    lines = [f"## plasticity {name}", "", make_pages.plain(command.callback.__doc__ or ""), ""]
+    lines = [f"## plasticity {name}", "", markdown(command.callback.__doc__ or ""), ""]
     if rows:
-        lines += ["| | default | |", "|---|---|---|"]
+        lines += ["| argument or option | default | meaning |", "|---|---|---|"]
         lines += [f"| `{cell(flag)}` | {f'`{d}`' if d else ''} | {cell(text)} |" for flag, d, text in rows]
         lines.append("")
     return lines
@@ -163,7 +164,7 @@ def cli_page(known: Any) -> str:
     about = cli.app.info
     lines = ["# Command line", "", MADE, "", str(about.help), ""]
     codes = str(about.epilog).removeprefix("Exit codes: ").rstrip(".").split("; ")
-    lines += ["| exit code | |", "|---|---|", *(f"| {exit_code(code)} |" for code in codes), ""]
+    lines += ["| exit code | meaning |", "|---|---|", *(f"| {exit_code(code)} |" for code in codes), ""]
     lines += [
         "`plasticity --version` prints the version; `plasticity --install-completion` sets up tab completion.",
         "",
@@ -195,23 +196,6 @@ def signature(function: Callable[..., Any]) -> str:
     return ", ".join(parts)
 
 
-def arguments(text: str) -> str:
-    """A docstring's sections of arguments as lists."""
-    lines, section = [], False
-    for line in text.split("\n"):
-        heading = re.fullmatch(r"(Args|Returns|Raises):", line)
-        item = re.match(r" {2,4}(\*{0,2}\w[\w, ]*): (.*)", line) if section else None
-        if heading:
-            section = True
-            lines += [f"**{heading[1]}**", ""]
-        elif item:
-            lines.append(f"* `{item[1]}`: {item[2]}")
-        else:
-            lines.append(line.strip() if section else line)
-            section = section and (not line or line.startswith(" "))
-    return "\n".join(lines)
-
-
 def entry(module: str, name: str, thing: Any) -> list[str]:
     title = f"{module}.{name}"
     if inspect.isclass(thing):
@@ -219,7 +203,7 @@ def entry(module: str, name: str, thing: Any) -> list[str]:
         call = f"{title}({', '.join(fields)})" if fields else title
     else:
         call = f"{title}({signature(thing)})"
-    text = arguments(make_pages.plain(thing.__doc__ or ""))
+    text = markdown(thing.__doc__ or "")
     return [f"### {name}", "", "```python", call, "```", "", text.replace("{", "&#123;").rstrip(), ""]
 
 
@@ -232,7 +216,7 @@ def api_page(known: Any) -> str:
     ]
     for module in (plasticity, results, plots):
         names = [name for name in module.__all__ if not name.startswith("__")]
-        lines += [f"## {module.__name__}", "", make_pages.plain(module.__doc__ or ""), ""]
+        lines += [f"## {module.__name__}", "", markdown(module.__doc__ or ""), ""]
         for name in names:
             lines += entry(module.__name__, name, getattr(module, name))
     return "\n".join(lines).rstrip() + "\n"

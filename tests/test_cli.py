@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import re
 import shlex
 import signal
 import subprocess
@@ -27,8 +28,8 @@ from processes import ended, started  # noqa: F401  (a fixture)
 from rich.console import Console
 
 from plasticity import results
-from plasticity.cli import main, progress, tables
-from plasticity.config import shipped
+from plasticity.cli import main, progress
+from plasticity.config import docstrings, shipped
 from plasticity.config.registry import FAMILIES
 from plasticity.core.errors import UserError
 from plasticity.engine import memory
@@ -167,9 +168,55 @@ def test_list_every_family_and_every_member(family):
 
 
 def test_a_docstring_fills_the_terminal():
-    assert tables.flowing("One line\nof text.\n\n    a b\n    c d\n\nLast\none.") == (
+    assert docstrings.plain("One line\nof text.\n\n    a b\n    c d\n\nLast\none.") == (
         "One line of text.\n\n    a b\n    c d\n\nLast one."
     )
+
+
+DOCSTRING = """Does ``x`` as :func:`~plasticity.y` does::
+
+        x = 1
+
+    Args:
+      spec: the stream.
+      rate, other: how
+        fast.
+
+    Returns:
+      a number.
+
+    End
+    of it.
+    """
+
+
+def test_a_docstring_in_the_terminal_has_no_markup_and_only_settings():
+    assert docstrings.plain(DOCSTRING, {"rate", "other"}) == (
+        "Does `x` as `plasticity.y` does::\n\n    x = 1\n\nArgs:\n  rate, other: how fast.\n\nReturns:\n  a number.\n\n"
+        "End of it."
+    )
+    assert docstrings.plain(DOCSTRING, {"rate"}, width=14).split("\n\n")[2] == "Args:\n  rate: how\n    fast."
+    assert "Args" not in docstrings.plain(DOCSTRING, ())
+
+
+def test_a_docstring_on_a_page_has_lists():
+    assert docstrings.markdown(DOCSTRING) == (
+        "Does `x` as `plasticity.y` does:\n\n    x = 1\n\n**Args**\n\n* `spec`: the stream.\n* `rate, other`: how\nfast.\n\n"
+        "**Returns**\n\na number.\n\nEnd\nof it."
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_members_are_listed_without_markup_or_arguments_that_are_no_settings(family):
+    for name in launch.registry().names(family):
+        settings = set(launch.registry().schema(family, name))
+        text = plasticity("list", family, name).out
+        assert "``" not in text
+        assert ":func:" not in text
+        assert ":class:" not in text
+        section = re.search(r"^Args:\n((?:  .*\n)+)", text, re.MULTILINE)
+        named = re.findall(r"^  (\w[\w, ]*): ", section[1], re.MULTILINE) if section else []
+        assert {each for names in named for each in names.split(", ")} <= settings, name
 
 
 def test_list_configs(monkeypatch):

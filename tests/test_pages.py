@@ -22,6 +22,8 @@ def test_pages_are_up_to_date(family, monkeypatch):
     stale = [name for name in own if pages.section(family, name) not in written]
     assert not stale, f"run `python docs/make_pages.py {PAGES[family]} ...` (see there) for {', '.join(stale)}"
     assert pages.sections(family).rstrip() in written
+    assert not re.findall(r"^(?:Args|Returns|Raises):", written, re.MULTILINE)
+    assert "``" not in written.replace("```", "")
     assert sys.modules.pop("make_pages")
 
 

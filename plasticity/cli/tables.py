@@ -1,6 +1,5 @@
 """Tables that the command line prints besides summaries: members and their settings, plans, measurements."""
 
-import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -8,6 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from plasticity.config import docstrings
 from plasticity.config.registry import BUILT_IN
 
 
@@ -48,13 +48,7 @@ def plan_lines(planned: Any) -> list[str]:
 
 
 def _first_line(factory: Callable[..., Any]) -> str:
-    return str(factory.__doc__ or "").strip().partition("\n")[0]
-
-
-def flowing(text: str) -> str:
-    """A docstring with one line per paragraph, for the terminal to wrap; indented paragraphs are unchanged."""
-    paragraphs = text.split("\n\n")
-    return "\n\n".join(each if "\n " in each else " ".join(each.split("\n")) for each in paragraphs)
+    return docstrings.unmarked(str(factory.__doc__ or "").strip().partition("\n")[0])
 
 
 def family_table(registry: Any, family: str) -> Table:
@@ -95,13 +89,16 @@ def _sees_switches(factory: Callable[..., Any]) -> bool:
 
 def print_member(registry: Any, family: str, name: str, console: Console) -> None:
     factory, metadata = registry.factory(family, name), registry.metadata(family, name)
-    console.print(Text(f"{name}: {flowing(inspect.getdoc(factory) or '')}"))
+    rows = registry.rows(family, name)
+    text = docstrings.plain(factory.__doc__ or "", {row.name for row in rows}, console.width)
+    console.print(Text(f"{name}: {text}"))
     table = Table(show_edge=False)
     for heading in ("setting", "allowed", "default", "kind"):
         table.add_column(heading)
-    for row in registry.rows(family, name):
+    for row in rows:
         table.add_row(*(Text(str(cell)) for cell in row))
-    console.print(table)
+    if rows:
+        console.print(table)
     facts = {
         "from": _from(registry, family, name).strip("[]"),
         "paper": metadata.paper,
