@@ -186,7 +186,11 @@ def sections(family: str) -> str:
     text = []
     for module, names in groups.items():
         title = (importlib.import_module(module).__doc__ or module).partition("\n")[0].partition(". ")[0].rstrip(".")
-        text += [f"##{DEEPER.get(family, '')} {unmarked(title)}\n", *picture(module), *(section(family, n) for n in names)]
+        text += [
+            f"##{DEEPER.get(family, '')} {unmarked(title)}\n",
+            *picture(module),
+            *(section(family, n) for n in names),
+        ]
     return "\n".join(text)
 
 

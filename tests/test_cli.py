@@ -366,7 +366,10 @@ def contents(run: Path) -> dict[str, bytes]:
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "exists; continue it with --resume, replace it with --force, or choose another --out"),
+        (
+            [],
+            "exists; continue it with --resume (resume=True), replace it with --force (force=True), or choose another --out",
+        ),
         (["--resume", "seeds=2"], "was made with another config: `seeds` was 3, now 2"),
         (["--resume", "name=other"], '`name` was "tiny", now "other"'),
         (["--force", "seedz=2"], "unknown key"),

@@ -5,6 +5,7 @@ overrides. A command that is in neither list below fails the test, so that a new
 """
 
 import ast
+import pkgutil
 import re
 import shlex
 import textwrap
@@ -21,7 +22,7 @@ from test_examples import MEMBERS
 from typer.testing import CliRunner
 
 import plasticity
-from plasticity import bench, results
+from plasticity import bench, plots, results
 from plasticity.bench.report import Benchmark
 from plasticity.cli import main
 from plasticity.monitors.base import Monitor
@@ -330,6 +331,30 @@ def test_the_tours_commands_from_plan_to_compare(tmp_path: Path, monkeypatch: py
         if program == "plasticity":
             ran([verb, *words, *(small if verb == "run" else [])])
     assert (tmp_path / "runs/tour/report.html").exists()
+
+
+def public_names() -> list[str]:
+    """Every dotted name of the section "Public API", and "`a` of `b.c`" as ``b.c.a``."""
+    section = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Public API")[2].partition("\n## ")[0]
+    text = " ".join(section.split())
+    dotted = [name for name in re.findall(r"`(plasticity(?:\.\w+)+)`", text)]
+    parts = [f"{module}.{name}" for name, module in re.findall(r"`(\w+)` of `([\w.]+)`", text)]
+    of_package = re.search(r"`plasticity\.__all__`: (.*?);", text)
+    assert of_package
+    return [*dotted, *parts, *(f"plasticity.{name}" for name in re.findall(r"`(\w+)`", of_package[1]))]
+
+
+@pytest.mark.parametrize("name", public_names())
+def test_a_public_name_exists(name: str) -> None:
+    assert pkgutil.resolve_name(name) is not None
+
+
+def test_public_names_are_found_and_those_of_all_exist() -> None:
+    assert {"plasticity.run", "plasticity.config.fields.metadata", "plasticity.networks.spec.NetworkSpec"} <= set(
+        public_names()
+    )
+    for module in (plasticity, results, plots):
+        assert all(hasattr(module, name) for name in module.__all__)
 
 
 def functions(text: str) -> dict[str, list[str]]:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from plasticity.cli import main
 from plasticity.config.documents import to_yaml
-from plasticity.core.errors import UserError
+from plasticity.core.errors import Interrupted, UserError
 from plasticity.findings import EXACT_NAMES, judge, load_findings, parse_criterion, parse_finding, quantities, store
 from plasticity.findings import run as running
 from plasticity.findings.exact import EXACT
@@ -23,7 +23,6 @@ from plasticity.findings.figure import figure
 from plasticity.findings.judge import Verdict
 from plasticity.findings.show import outcome, rows
 from plasticity.runs import launch
-from plasticity.runs.session import Interrupted
 
 FACTS = {"id": "T1", "title": "a title", "source": "a source", "published": "a number", "minutes": 0.1}
 CLAUSES = [

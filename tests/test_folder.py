@@ -58,7 +58,8 @@ def test_versions_without_git(monkeypatch):
 def test_a_folder_that_exists(tmp_path):
     place = opened(tmp_path / "run")
     assert refused(place) == (
-        f"{place} exists; continue it with --resume, replace it with --force, or choose another --out"
+        f"{place} exists; continue it with --resume (resume=True), replace it with --force (force=True), "
+        "or choose another --out"
     )
     assert folder.check(place, RESOLVED, resume=True, force=False)
     assert not folder.check(place, RESOLVED, resume=False, force=True)

@@ -2,12 +2,14 @@
 
 import dataclasses
 import importlib.metadata
+import inspect
 import json
 
 import numpy as np
 import pytest
 import tiny
 
+import plasticity
 from plasticity.config.registry import Registry
 from plasticity.core.errors import UserError
 from plasticity.engine import memory
@@ -208,3 +210,21 @@ def test_a_plugin_that_cannot_be_imported(monkeypatch):
 def test_an_experiment_is_frozen():
     with pytest.raises(dataclasses.FrozenInstanceError):
         tiny.experiment().seeds = (1,)
+
+
+def test_the_errors_that_run_promises_can_be_caught_by_name(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/experiment.yaml").write_text("name: tiny\n")
+    with pytest.raises(plasticity.UserError, match=r"resume=True.*force=True"):
+        plasticity.run(tiny.document(), tmp_path / "run")
+    with pytest.raises(plasticity.UserError, match="unknown key"):
+        plasticity.run({"nmae": "x"}, tmp_path / "other")
+    assert issubclass(plasticity.StorageError, plasticity.UserError)
+    assert not issubclass(plasticity.Interrupted, plasticity.UserError)
+
+
+def test_run_spells_out_its_options():
+    ours, inner = (inspect.signature(each).parameters for each in (plasticity.run, launch.run))
+    for name in ("resume", "force", "progress"):
+        assert (ours[name].kind, ours[name].default) == (inner[name].kind, inner[name].default)
+    assert not [name for name, each in ours.items() if each.kind is each.VAR_KEYWORD]

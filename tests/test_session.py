@@ -17,12 +17,12 @@ from crashes import Killed, Laboratory, Watcher, assert_same, tables, two_arms
 
 from plasticity.config.experiments import read_experiment
 from plasticity.config.registry import Registry
-from plasticity.core.errors import StorageError, UserError
+from plasticity.core.errors import Interrupted, StorageError, UserError
 from plasticity.core.types import FIRST, LAST, MID, StreamSpec, VisitPlan
 from plasticity.envs.base import StreamFactory
 from plasticity.envs.host import host
 from plasticity.runs import launch, session
-from plasticity.runs.session import Interrupted, Stop, stop_on_signals
+from plasticity.runs.session import Stop, stop_on_signals
 
 pytestmark = pytest.mark.usefixtures("usual_signals")
 

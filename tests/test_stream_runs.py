@@ -8,7 +8,7 @@ import pytest
 import tiny
 from crashes import Laboratory, Watcher, assert_same, tables
 
-from plasticity.runs.session import Interrupted
+from plasticity.core.errors import Interrupted
 
 pytestmark = pytest.mark.usefixtures("usual_signals")
 

@@ -56,8 +56,8 @@ def run(findings: Sequence[Finding], root: Path, full: bool, force: bool, consol
     everything, with the finished part saved (128 plus the signal's number). A FAIL is a result, not an error.
     """
     from plasticity.cli.progress import TerminalProgress
+    from plasticity.core.errors import Interrupted
     from plasticity.findings.run import run_finding
-    from plasticity.runs.session import Interrupted
 
     found: dict[str, Any] = {}
     code = 0

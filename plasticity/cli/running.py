@@ -36,8 +36,8 @@ def run(
 ) -> None:
     """Run an experiment (all arms, seeds and sweep points), then draw its figures."""
     from plasticity.cli.progress import TerminalProgress
+    from plasticity.core.errors import Interrupted
     from plasticity.runs import launch
-    from plasticity.runs.session import Interrupted
 
     experiment = launch.load_config(config, overrides or [])
     say_broken()

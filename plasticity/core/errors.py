@@ -4,6 +4,7 @@ import itertools
 import json
 import numbers
 import os
+import signal
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -33,6 +34,14 @@ class StorageError(UserError):
     """A file could not be written or read during a run; what was saved before is intact."""
 
     code = 74  # EX_IOERR of sysexits.h
+
+
+class Interrupted(Exception):  # noqa: N818 (not an error: the run was asked to stop)
+    """The run stopped at a checkpoint because of a signal; ``number`` is the signal's."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.number = number
 
 
 def why(error: OSError) -> str:

@@ -71,7 +71,10 @@ def words(rule: Rule, controls: Mapping[str, str | None]) -> list[tuple[str, str
     if any(arm not in named and other is None for arm, other in controls.items()):
         share, own = f"{100 * HOLDS:.0f} % of the level at first", "without a control: " if named else ""
         found += [
-            ("rises", f"{own}from {early} to {late} performance rises, lane by lane: the interval of its own change is above zero"),
+            (
+                "rises",
+                f"{own}from {early} to {late} performance rises, lane by lane: the interval of its own change is above zero",
+            ),
             *([] if named else [("falls", "it falls: the interval is below zero")]),
             ("holds", f"{own}it changes by less than {share}: the whole interval lies in that range and includes zero"),
             *([] if named else [("open", "the interval includes both zero and a larger change")]),

@@ -179,7 +179,8 @@ def _check_replaceable(folder: Path, force: bool) -> None:
         kept = "--force will not remove it" if force else "choose another --out"
         raise UserError(f"{folder} exists and is not a run (it has no {EXPERIMENT}); {kept}")
     if not force:
-        raise UserError(f"{folder} exists; continue it with --resume, replace it with --force, or choose another --out")
+        ways = "continue it with --resume (resume=True), replace it with --force (force=True), or choose another --out"
+        raise UserError(f"{folder} exists; {ways}")
 
 
 def check_writable(folder: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 
-from plasticity.core.errors import StorageError, UserError, cut, why
+from plasticity.core.errors import Interrupted, StorageError, UserError, cut, why
 from plasticity.engine.lanes import Placement, join
 from plasticity.engine.program import Program
 from plasticity.engine.runner import Chunk, Position, Run
@@ -40,14 +40,6 @@ class Job(NamedTuple):
     checkpoint_every: int | None  # env steps; None: at the end of every visit
     fingerprint: str  # equal for the same program under the same config
     measured: frozenset[str] = frozenset()  # the metrics that monitors write
-
-
-class Interrupted(Exception):  # noqa: N818 (not an error: the run was asked to stop)
-    """The run stopped at a checkpoint because of a signal."""
-
-    def __init__(self, number: int) -> None:
-        super().__init__(signal.Signals(number).name)
-        self.number = number
 
 
 class Stop:
