@@ -144,6 +144,30 @@ def test_plan(config):
     assert "2 devices (cpu)" in done.out
 
 
+def test_a_plan_of_one_counts_in_the_singular(config):
+    done = plasticity("plan", config, "seeds=1", "stream.tasks=1", "stream.envs=1", "arms={baseline: {}}")
+    assert done.code == 0, done.err
+    assert "1 visit to 1 task; each lane: 20 steps of 1 env, 20 frames" in flat(done.out)
+    assert "1 lane, 20 lane steps in total" in flat(done.out)
+
+
+@pytest.mark.parametrize("kind", ["dqn", "c51", "rainbow"])
+def test_a_setting_without_effect_is_refused_in_the_words_of_a_config(kind):
+    agent = ["agent.gradient_steps=2", "agent.replay_ratio=1.0"]
+    done = plasticity(
+        "plan", ROOT / "configs/tutorial/minatar.yaml", "arms={baseline: {}}", f"agent.kind={kind}", *agent
+    )
+    assert done.code == 2
+    assert "agent.gradient_steps: 2 has no effect with replay_ratio=1.0; it needs replay_ratio=null" in flat(done.err)
+
+
+@pytest.mark.parametrize("duration", ["1e400", ".inf"])
+def test_a_schedule_cannot_last_for_ever(duration):
+    done = plasticity("plan", ROOT / "configs/tutorial/minatar.yaml", f"agent.epsilon.duration={duration}")
+    assert done.code == 2
+    assert "agent.epsilon.duration: Infinity is not allowed; must be a number in (0, inf)" in flat(done.err)
+
+
 def test_plan_for_another_machine(config, monkeypatch):
     monkeypatch.setattr(memory, "capacity", lambda device, devices: 1000)
     done = plasticity("plan", config)
@@ -201,8 +225,8 @@ def test_a_docstring_in_the_terminal_has_no_markup_and_only_settings():
 
 def test_a_docstring_on_a_page_has_lists():
     assert docstrings.markdown(DOCSTRING) == (
-        "Does `x` as `plasticity.y` does:\n\n    x = 1\n\n**Args**\n\n* `spec`: the stream.\n* `rate, other`: how\nfast.\n\n"
-        "**Returns**\n\na number.\n\nEnd\nof it."
+        "Does `x` as `plasticity.y` does:\n\n    x = 1\n\n**Args**\n\n* `spec`: the stream.\n* `rate, other`: how\n"
+        "fast.\n\n**Returns**\n\na number.\n\nEnd\nof it."
     )
 
 
@@ -368,7 +392,8 @@ def contents(run: Path) -> dict[str, bytes]:
     [
         (
             [],
-            "exists; continue it with --resume (resume=True), replace it with --force (force=True), or choose another --out",
+            "exists; continue it with --resume (resume=True), replace it with --force (force=True), "
+            "or choose another --out",
         ),
         (["--resume", "seeds=2"], "was made with another config: `seeds` was 3, now 2"),
         (["--resume", "name=other"], '`name` was "tiny", now "other"'),
@@ -770,6 +795,12 @@ def test_lines_now_and_then(monkeypatch):
         "baseline (2): 45/60 steps, 1 steps/s, labels_2 (3/3) accuracy 0.375, 1 diverged",
         "baseline (2): 60/60 steps, 1 steps/s, labels_2 (3/3) accuracy 0.375, 1 diverged",
     ]
+
+
+def test_a_performance_that_is_not_known_yet_is_a_dash():
+    job = launch.plan(tiny.experiment()).jobs[0]
+    chunk = Chunk(Position(0, 5, 5), "labels_0", {"reward": np.array([np.nan] * 3)}, np.array([-1] * 3))
+    assert progress._performance(job, chunk) == "accuracy -"
 
 
 def test_a_bar_on_a_terminal(monkeypatch):

@@ -337,7 +337,7 @@ def public_names() -> list[str]:
     """Every dotted name of the section "Public API", and "`a` of `b.c`" as ``b.c.a``."""
     section = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("## Public API")[2].partition("\n## ")[0]
     text = " ".join(section.split())
-    dotted = [name for name in re.findall(r"`(plasticity(?:\.\w+)+)`", text)]
+    dotted = re.findall(r"`(plasticity(?:\.\w+)+)`", text)
     parts = [f"{module}.{name}" for name, module in re.findall(r"`(\w+)` of `([\w.]+)`", text)]
     of_package = re.search(r"`plasticity\.__all__`: (.*?);", text)
     assert of_package

@@ -105,7 +105,7 @@ def test_what_would_take_a_plan_minutes_is_quick_or_refused() -> None:
     ],
 )
 def test_what_is_due_after_the_end_is_warned_of(changes: dict[str, Any], key: str) -> None:
-    with pytest.warns(UserWarning, match=rf"^{key}: 1000 is more than the \d+ steps of the run: never due$"):
+    with pytest.warns(UserWarning, match=rf"^{key}: 1000 is more than the \d+ steps of the run, so it is never due$"):
         launch.plan(tiny.experiment(**changes))
 
 

@@ -145,7 +145,7 @@ def test_the_package_itself_imports_the_launcher_only_when_it_is_used():
     }  # fmt: skip
     first = [node for node in TREES["plasticity"].body if isinstance(node, ast.Import | ast.ImportFrom)]
     modules = {ast.unparse(node).split()[1] for node in first}
-    assert modules == {"collections.abc", "pathlib", "typing", "plasticity.version"}
+    assert modules == {"collections.abc", "pathlib", "typing", "plasticity.version", "plasticity.core.errors"}
 
 
 def test_agents_and_envs_know_nothing_of_each_other():

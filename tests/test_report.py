@@ -567,7 +567,8 @@ def test_tasks_with_scales_of_their_own_can_be_chosen(tmp_path):
 
 LAYOUT_CHECKS = """
 <script>
-const table = document.querySelector(".summary .scroll"), box = (name) => document.querySelector(name).getBoundingClientRect();
+const table = document.querySelector(".summary .scroll");
+const box = (name) => document.querySelector(name).getBoundingClientRect();
 const space = box(".summary h3").top - box(".rule").bottom;
 const results_ = [table.scrollWidth <= table.clientWidth, space >= 30];
 document.body.append(element("pre", { id: "selftest" }, results_.join()));

@@ -12,7 +12,7 @@ from annotated_types import MinLen
 from fake_members import fake_registry, learner, mlp
 from pydantic import AfterValidator, Field
 
-from plasticity.config.fields import BelowOne, Count, Fraction, Member, Natural, NonNegative, Positive, Real
+from plasticity.config.fields import BelowOne, Count, Duration, Fraction, Member, Natural, NonNegative, Positive, Real
 from plasticity.config.schema import REQUIRED, Setting, schema_of, words
 from plasticity.config.settings import MemberConfig, Parser, paths
 
@@ -93,6 +93,7 @@ def test_words(annotation: Any, text: Any) -> None:
         (Natural, [0, 3, 1e6, np.int32(2)], [-1, 1.5, True, "1", None, float("nan"), float("inf"), [1]]),
         (Real, [0, -1.5, np.float32(2), float("inf")], [True, "1.0", "1e-3", None, float("nan"), 1e300]),
         (Positive, [1e-30, 3], [0, -1, 1e-60]),  # 1e-60 is 0 in float32
+        (Duration, [1e-30, 3e38], [0, -1, float("inf"), 1e39]),  # 1e39 is infinite in float32
         (BelowOne, [0, 0.999], [1, 0.99999999999]),  # which is 1 in float32
         (bool, [True, False], [0, 1, "true", "yes", None]),
         (str, ["a", ""], [1, True, None]),

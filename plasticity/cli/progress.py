@@ -1,6 +1,5 @@
 """Progress display of a run: one line per arm, with speed, task and performance."""
 
-import math
 import time
 from typing import Any
 
@@ -76,9 +75,9 @@ def _performance(job: Job, chunk: Chunk) -> str:
     spec = job.program.spec
     values = chunk.metrics["episodic_return" if spec.episodic else "reward"]
     known = values[np.isfinite(values)]
-    mean = float(np.mean(known)) if len(known) else math.nan
+    mean = f"{float(np.mean(known)):.3g}" if len(known) else "-"  # no episode has ended
     diverged = int(np.sum(chunk.diverged_at >= 0))
-    return f"{spec.reward_name} {mean:.3g}" + (f", {diverged} diverged" if diverged else "")
+    return f"{spec.reward_name} {mean}" + (f", {diverged} diverged" if diverged else "")
 
 
 def _thousands(number: float) -> str:

@@ -25,6 +25,11 @@ def plan_table(planned: Any) -> Table:
     return table
 
 
+def plural(number: int, what: str) -> str:
+    """``1 lane``, ``2,000 lanes``."""
+    return f"{number:,} {what}" + ("" if number == 1 else "s")
+
+
 def plan_lines(planned: Any) -> list[str]:
     from plasticity.engine.memory import capacity, readable
     from plasticity.runs.launch import devices
@@ -37,13 +42,14 @@ def plan_lines(planned: Any) -> list[str]:
     kind = devices()[0].device_kind
     order = " in a different order for each seed" if spec.shuffled else ""
     aware = [name for name, arm in planned.experiment.arms.items() if arm.task_aware]
+    place = plural(len(devices()), "device")
     return [
-        f"{len(spec.visits)} visits to {len(spec.tasks)} tasks{order}; each lane: {steps:,} steps of {spec.envs} envs, "
-        f"{frames:,} frames",
+        f"{plural(len(spec.visits), 'visit')} to {plural(len(spec.tasks), 'task')}{order}; each lane: "
+        f"{plural(steps, 'step')} of {plural(spec.envs, 'env')}, {plural(frames, 'frame')}",
         "placement: devices x sequential groups x lanes in one vmap; memory: per device; the workspace is an estimate",
-        f"{lanes} lanes, {steps * lanes:,} lane steps in total; arms run one after another",
+        f"{plural(lanes, 'lane')}, {plural(steps * lanes, 'lane step')} in total; arms run one after another",
         f"task-aware arms: {', '.join(aware) or 'none'}",
-        f"{len(devices())} devices ({kind}), {readable(capacity(devices()[0], widest))} each",
+        f"{place} ({kind}), {readable(capacity(devices()[0], widest))} each",
     ]
 
 

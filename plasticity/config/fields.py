@@ -10,6 +10,7 @@ parameters are its settings, with their defaults. Its annotations give the allow
 settings; the launcher or the agent supplies them.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar
@@ -35,6 +36,7 @@ class Member:
 TRACED = Traced()
 Real = Annotated[float, TRACED]
 Positive = Annotated[float, Field(gt=0), TRACED]
+Duration = Annotated[float, Field(gt=0, lt=math.inf), TRACED]
 NonNegative = Annotated[float, Field(ge=0), TRACED]
 Fraction = Annotated[float, Field(ge=0, le=1), TRACED]
 BelowOne = Annotated[float, Field(ge=0, lt=1), TRACED]

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from plasticity.config.documents import as_member, labels, merged
+from plasticity.config.documents import as_member, labels, merged, on_one_line
 from plasticity.config.fields import Count, metadata_of
 from plasticity.config.registry import Registry
 from plasticity.config.schema import Setting, schema_of
@@ -167,11 +167,9 @@ class Parser:
         for name, needs in metadata_of(factory).only_with.items():
             for other, allowed in needs.items():
                 if values[name] != schema[name].default and values[other] not in allowed:
-                    wanted = " or ".join(str(value) for value in allowed)
-                    text = (
-                        f"{shown(values[name])} has no effect with {other}={values[other]}; it needs {other}={wanted}"
-                    )
-                    self.refuse((*at, name), text)
+                    given, *known = (on_one_line(plain(value)) for value in (values[other], *allowed))
+                    why = f"has no effect with {other}={given}; it needs {other}={' or '.join(known)}"
+                    self.refuse((*at, name), f"{shown(values[name])} {why}")
 
     def members(self, family: str, raw: Any, at: Location) -> tuple[MemberConfig, ...]:
         """Parse a list of members."""

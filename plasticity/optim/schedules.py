@@ -5,7 +5,7 @@ Values are in [0, 1]. An optimizer multiplies its learning rate by the value; an
 
 from collections.abc import Callable, Mapping
 
-from plasticity.config.fields import Fraction, Natural, Positive, metadata
+from plasticity.config.fields import Duration, Fraction, Natural, metadata
 from plasticity.core import schedules
 from plasticity.core.schedules import Schedule
 
@@ -21,7 +21,7 @@ def constant(*, value: Fraction = 1.0, warm_up: Natural = 0) -> Schedule:
     return schedules.warm_up(schedules.constant(value), warm_up)
 
 
-def linear(*, start: Fraction = 1.0, end: Fraction = 0.0, duration: Positive, warm_up: Natural = 0) -> Schedule:
+def linear(*, start: Fraction = 1.0, end: Fraction = 0.0, duration: Duration, warm_up: Natural = 0) -> Schedule:
     """A linear change, then constant.
 
     ``(1 - f) start + f end`` with ``f = min(t / duration, 1)``.
@@ -37,7 +37,7 @@ def linear(*, start: Fraction = 1.0, end: Fraction = 0.0, duration: Positive, wa
 
 
 @metadata(paper="Loshchilov, Hutter 2017, SGDR: Stochastic Gradient Descent with Warm Restarts")
-def cosine(*, start: Fraction = 1.0, end: Fraction = 0.0, duration: Positive, warm_up: Natural = 0) -> Schedule:
+def cosine(*, start: Fraction = 1.0, end: Fraction = 0.0, duration: Duration, warm_up: Natural = 0) -> Schedule:
     """Half a period of a cosine, then constant.
 
     ``end + (start - end) (1 + cos(pi f)) / 2`` with ``f = min(t / duration, 1)``, without restarts. The arguments are

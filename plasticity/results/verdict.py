@@ -73,7 +73,8 @@ def words(rule: Rule, controls: Mapping[str, str | None]) -> list[tuple[str, str
         found += [
             (
                 "rises",
-                f"{own}from {early} to {late} performance rises, lane by lane: the interval of its own change is above zero",
+                f"{own}from {early} to {late} performance rises, lane by lane: the interval of the own change is above "
+                "zero",
             ),
             *([] if named else [("falls", "it falls: the interval is below zero")]),
             ("holds", f"{own}it changes by less than {share}: the whole interval lies in that range and includes zero"),

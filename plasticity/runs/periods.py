@@ -73,4 +73,5 @@ def _warn_of_periods(periods: Mapping[str, Sequence[int]], total: int) -> None:
     for key, values in periods.items():
         for steps in values:
             if steps > total and key != "checkpoint_every":  # a checkpoint is due at the end anyway
-                warnings.warn(f"{key}: {steps} is more than the {total} steps of the run: never due", stacklevel=2)
+                text = f"{key}: {steps} is more than the {total} steps of the run, so it is never due"
+                warnings.warn(text, stacklevel=2)
