@@ -139,7 +139,7 @@ def normal(line: str) -> str:
 
 
 def commands(page: Path) -> list[str]:
-    joined = (block.replace("\\\n", " ") for block in blocks(page, "", "sh", "bash", "console"))
+    joined = (re.sub(r"\s*\\\n\s*", " ", block) for block in blocks(page, "", "sh", "bash", "console"))
     lines = [line for block in joined for line in block.splitlines()]
     prose = re.sub(r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     lines += [" ".join(line.split()) for line in re.findall(r"`([^`]+)`", prose)]
