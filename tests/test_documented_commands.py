@@ -107,6 +107,7 @@ ELSEWHERE = {
     "python -m plasticity.bench.gpu --out gpu.json": "test_gpu_check.py",
     "plasticity run configs/targets/NAME.yaml": "each of them is read below",
     "pip install -e .": "what the tests run in",
+    "pip install .": "test_packaging.py installs the wheel, which is what it makes",
     'pip install "plasticity-lab[tensorboard,wandb]"': "needs the network",
     "plasticity run mine.yaml": "test_the_page_on_own_data",
     "plasticity run table.yaml": "test_the_page_on_own_data",
