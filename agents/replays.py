@@ -65,8 +65,8 @@ def prioritised(
     Args:
       spec: the stream.
       sampling: how the agent samples.
-      capacity: as in :func:`uniform`.
-      minimum: as in :func:`uniform`.
+      capacity: transitions of all envs; the oldest are overwritten. Static.
+      minimum: transitions before the first update. Static.
       exponent: of the priorities; 0 is uniform. Traced.
       importance: schedule of the exponent of the weights over the env steps of each env since the agent was
         initialised (DQN Zoo: over its whole run).
