@@ -1,5 +1,6 @@
 """Two runs side by side, and a run as an object."""
 
+import contextlib
 import io
 import json
 import math
@@ -277,9 +278,7 @@ def command(monkeypatch, *words: object) -> tuple[int, str, str]:
     """Exit code, output and errors of the command line."""
     out, err = io.StringIO(), io.StringIO()
     monkeypatch.setattr(sys, "argv", ["plasticity", *map(str, words)])
-    monkeypatch.setattr(main, "console", Console(file=out, width=80))
-    monkeypatch.setattr(main, "errors", Console(file=err, soft_wrap=True))
-    with pytest.raises(SystemExit) as stopped:
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err), pytest.raises(SystemExit) as stopped:
         main.main()
     return int(stopped.value.code or 0), out.getvalue(), err.getvalue()
 
@@ -335,6 +334,7 @@ def test_what_can_be_run(tmp_path, monkeypatch):
     experiment = plasticity.load_config(tmp_path / "tiny.yaml", ["seeds=2"])
     plasticity.run(experiment, tmp_path)
     assert [each for each, _ in asked] == [experiment] * 4
-    assert [options for _, options in asked] == [{"force": True}] * 3 + [{}]
+    assert [options["force"] for _, options in asked] == [True, True, True, False]
+    assert not any(options["resume"] or options["progress"] for _, options in asked)
     with pytest.raises(UserError, match="overrides change a config before it is read"):
         plasticity.run(experiment, tmp_path, overrides=["seeds=2"])
