@@ -103,7 +103,7 @@ FORMER: Mapping[str, str | Moved] = {
     "replay_minimum": Moved("replay.minimum"),
 }
 
-Ratio = Annotated[float, Field(gt=0)]
+Ratio = Annotated[float, Field(gt=0, le=10_000)]  # as many updates for a transition as a loop may have
 
 
 class Sampling(NamedTuple):

@@ -45,6 +45,7 @@ def reset(**changes) -> dict:
         ({"monitor_every": 12}, "record_every: 5 is not allowed; must divide monitor_every, 12"),
         ({"checkpoint_every": 9}, "record_every: 5 is not allowed; must divide checkpoint_every, 9"),
         (dqn(update_period=3), "arms.baseline: agent.update_period: 3 is not allowed; must divide the 20 steps"),
+        (dqn(replay_ratio=float("inf")), "agent.replay_ratio: Infinity is not allowed; must be a number in (0, 10000]"),
         (dqn(replay={"minimum": 500, "capacity": 200}), "agent.replay.minimum: 500 is not allowed; must be between 5"),
         (dqn(replay={"minimum": 16, "capacity": 4}), "agent.replay.capacity: 4 is not allowed; must be at least 5"),
         (stream(inputs="mnist", samples=None), "stream: path: missing; with inputs: mnist it must be the path of"),
