@@ -188,3 +188,25 @@ def test_wrap_puts_transformations_on_their_side() -> None:
         optimizer = wrap(plain, **sides)
         updates, _ = optimizer.update(jnp.array(3.0), optimizer.init(jnp.zeros(())))
         np.testing.assert_allclose(updates, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("mine", "theirs"),
+    [
+        (functools.partial(linear, end=0.1, duration=50), optax.linear_schedule(1e-3, 1e-4, 50)),
+        (functools.partial(cosine, end=0.1, duration=50), optax.cosine_decay_schedule(1e-3, 50, alpha=0.1)),
+    ],
+)
+def test_schedules_equal_those_of_optax(mine: Callable, theirs: Callable) -> None:
+    def path(rule: Any) -> np.ndarray:
+        params, found = jnp.array([1.0, -2.0]), []
+        state = rule.init(params)
+        for i in range(80):
+            updates, state = rule.update(jnp.sin(jnp.array([1.0, 2.0]) * i), state, params)
+            params = params + updates
+            found.append(params)
+        return np.stack(found)
+
+    ours, plain = path(adam(learning_rate=1e-3, schedule=mine)), path(adam(learning_rate=1e-3))
+    np.testing.assert_allclose(ours, path(optax.adam(theirs)), rtol=1e-6)
+    assert np.abs(ours - plain).max() > 1e-3
