@@ -37,13 +37,15 @@ def shared(
     heads = tuple(Head(name, n, scale=gains[name] / HIDDEN_GAIN) for name, n in outputs.items())
     whole = build(method.network(replace(make(observation, sum(outputs.values())), heads=heads)))
 
-    def apply(params: Params, observations: Any) -> tuple[dict[str, Array], Mapping[str, Activation]]:
-        joined, activations = whole.apply(params, observations)
+    def apply(
+        params: Params, observations: Any, carry: Any = (), first: Array | None = None
+    ) -> tuple[dict[str, Array], Mapping[str, Activation], Any]:
+        joined, activations, carry = whole.apply(params, observations, carry, first)
         made, start = {}, 0
         for name, n in outputs.items():
             made[name] = joined[:, start : start + n]
             start += n
-        return made, activations
+        return made, activations, carry
 
     return whole._replace(apply=apply)
 
@@ -58,9 +60,16 @@ def with_scale(network: Network, size: int, log_std: Number) -> Network:
     def init(key: Key) -> Params:
         return {**network.init(key), "scale": {"log_std": jnp.full(size, log_std, jnp.float32)}}
 
-    def apply(params: Params, observations: Any) -> tuple[dict[str, Array], Mapping[str, Activation]]:
-        layers = {name: part for name, part in params.items() if name != "scale"}
-        outputs, activations = network.apply(layers, observations)
-        return {**outputs, "scale": params["scale"]["log_std"]}, activations
+    def layers(params: Params) -> Params:
+        return {name: part for name, part in params.items() if name != "scale"}
 
-    return network._replace(init=init, apply=apply)
+    def apply(
+        params: Params, observations: Any, carry: Any = (), first: Array | None = None
+    ) -> tuple[dict[str, Array], Mapping[str, Activation], Any]:
+        outputs, activations, carry = network.apply(layers(params), observations, carry, first)
+        return {**outputs, "scale": params["scale"]["log_std"]}, activations, carry
+
+    def project(params: Params) -> Params:
+        return {**network.project(layers(params)), "scale": params["scale"]}
+
+    return network._replace(init=init, apply=apply, project=project)

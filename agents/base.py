@@ -144,7 +144,7 @@ class AgentCore(NamedTuple):
         """Gradient of the penalty alone, for agents that exclude it from their eligibility trace."""
 
         def penalty(params: Params) -> Array:
-            _, activations = self.network.apply(params, context.observation)
+            _, activations = self.network.forward(params, context.observation)
             return self.intervention.penalty(plugins, params, context._replace(activations=activations))
 
         return jax.grad(penalty)(learner.params)
@@ -164,7 +164,7 @@ class AgentCore(NamedTuple):
             learner=learner,
             network=self.network,
             optimizer=self.optimizer,
-            activations=self.network.apply(learner.params, observation)[1],
+            activations=self.network.forward(learner.params, observation)[1],
             loss=lambda params: mean_where(valid, losses(params)),
             clock=clock,
             observation=observation,

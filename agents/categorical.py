@@ -22,7 +22,7 @@ def action_logits(network: Network, actions: int, atoms: int) -> Logits:
     """The network's ``actions * atoms`` outputs as the logits of each action."""
 
     def logits(params: Params, observation: Any) -> tuple[Array, Mapping[str, Activation]]:
-        outputs, activations = network.apply(params, observation)
+        outputs, activations = network.forward(params, observation)
         return outputs.reshape(-1, actions, atoms), activations
 
     return logits

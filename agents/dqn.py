@@ -31,11 +31,11 @@ def q_criterion(network: Network, double: bool, huber: Number) -> Criterion:
     """
 
     def values(params: Params, observation: Any) -> Array:
-        q: Array = network.apply(params, observation)[0]
+        q: Array = network.forward(params, observation)[0]
         return q
 
     def losses(batch: Batch, params: Params, target: Params) -> tuple[Array, Array, Mapping[str, Activation]]:
-        q, activations = network.apply(params, batch.observation)
+        q, activations = network.forward(params, batch.observation)
         following = values(target, batch.next_observation)
         selector = values(params, batch.next_observation) if double else following
         errors = jax.vmap(rlax.double_q_learning)(

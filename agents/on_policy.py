@@ -61,7 +61,7 @@ class Rules(NamedTuple):
 
 def policy_and_value(body: AgentCore, params: Params, observation: Array) -> tuple[Distribution, Array, Any]:
     """Policy and values ``[B]`` in these states, and the activations."""
-    outputs, activations = body.network.apply(params, observation)
+    outputs, activations = body.network.forward(params, observation)
     mean_or_logits = outputs["policy"]
     policy = gaussian(mean_or_logits, outputs["scale"]) if "scale" in outputs else categorical(mean_or_logits)
     return policy, outputs["value"][:, 0], activations
@@ -227,7 +227,7 @@ def rollout_agent(spec: StreamSpec, body: AgentCore, preprocessor: Preprocessor,
             return one_step_losses(body, rules, p, params, seen, transition)
 
         def scores(p: Params, observation: Array) -> Array:
-            outputs: Array = body.network.apply(p, observation)[0]["policy"]
+            outputs: Array = body.network.forward(p, observation)[0]["policy"]
             return outputs
 
         meaning: Meaning = "logits" if spec.discrete else "prediction"

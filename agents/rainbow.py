@@ -56,7 +56,7 @@ def dueling_logits(network: Network, actions: int, atoms: int) -> Logits:
     """:func:`action_logits` of a network with two heads."""
 
     def logits(params: Params, observation: Any) -> tuple[Array, Mapping[str, Activation]]:
-        outputs, activations = network.apply(params, observation)
+        outputs, activations = network.forward(params, observation)
         return combined(outputs, actions, atoms), activations
 
     return logits

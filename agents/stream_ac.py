@@ -39,7 +39,7 @@ def entropy(log_p: Array) -> Array:
 
 def log_policy_and_value(body: AgentCore, params: Params, observation: Array) -> tuple[Array, Array, Any]:
     """Log-probabilities ``[B, actions]``, values ``[B]``, and the activations."""
-    outputs, activations = body.network.apply(params, observation)
+    outputs, activations = body.network.forward(params, observation)
     return jax.nn.log_softmax(outputs["policy"]), outputs["value"][:, 0], activations
 
 

@@ -167,8 +167,8 @@ def value_of_action(values: Array, action: Array) -> Array:
 
 def one_step_errors(body: AgentCore, params: Params, held: Params, batch: Batch) -> tuple[Array, Any]:
     """``r + D max_a q(s', a) - q(s, a)``, ``[B]``, with the maximum under ``held``; activations on s."""
-    q, activations = body.network.apply(params, batch.observation)
-    following, _ = body.network.apply(held, batch.next_observation)
+    q, activations = body.network.forward(params, batch.observation)
+    following, _ = body.network.forward(held, batch.next_observation)
     targets = batch.reward + batch.discount * jnp.max(following, axis=-1)
     return targets - value_of_action(q, batch.action), activations
 
@@ -177,7 +177,7 @@ def action_values(body: AgentCore) -> Callable[[Params, Array], Array]:
     """``q [B, actions]``, the outputs of the network."""
 
     def values(params: Params, observation: Array) -> Array:
-        q: Array = body.network.apply(params, observation)[0]
+        q: Array = body.network.forward(params, observation)[0]
         return q
 
     return values
@@ -218,7 +218,7 @@ def traced_q(
         learner, plugins = body.prepare(key, learner, plugins, context)
 
         def value(params: Params) -> tuple[Array, tuple[Array, Any]]:
-            q, activations = body.network.apply(params, batch.observation)
+            q, activations = body.network.forward(params, batch.observation)
             return value_of_action(q, batch.action)[0], (q[0], activations)
 
         (estimate, (q, activations)), gradient = jax.value_and_grad(value, has_aux=True)(learner.params)

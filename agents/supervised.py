@@ -41,7 +41,7 @@ def _supervised(body: AgentCore, predict: Predict, criterion: Criterion, meaning
 
     def loss_on(batch: Supervised) -> Callable[[Params], tuple[Array, Any]]:
         def loss(params: Params) -> tuple[Array, Any]:
-            outputs, activations = body.network.apply(params, batch.input)
+            outputs, activations = body.network.forward(params, batch.input)
             return jnp.mean(criterion(outputs, batch.target)), activations
 
         return loss
@@ -55,18 +55,18 @@ def _supervised(body: AgentCore, predict: Predict, criterion: Criterion, meaning
         batch = transition.previous.observation
 
         def outputs(params: Params, observation: Array) -> Array:
-            found: Array = body.network.apply(params, observation)[0]
+            found: Array = body.network.forward(params, observation)[0]
             return found if meaning == "logits" else predict(found)
 
         def losses(params: Params) -> Array:
-            return criterion(body.network.apply(params, batch.input)[0], batch.target)
+            return criterion(body.network.forward(params, batch.input)[0], batch.target)
 
         valid = jnp.ones(transition.current.step_type.shape, bool)
         return body.probe(state.learner, batch.input, losses, valid, outputs, meaning, clock)
 
     def play(key: Key, state: AgentState, observation: Supervised, epsilon: Array) -> Array:
         del key, epsilon
-        return predict(body.network.apply(body.acting(state), observation.input)[0])
+        return predict(body.network.forward(body.acting(state), observation.input)[0])
 
     return Agent(init, act, learn, body.switch, probe, play)
 

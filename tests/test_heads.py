@@ -29,7 +29,7 @@ def dense(x, layer):
 def test_heads_are_branches_behind_the_trunk():
     network, x = build(SPEC), draw((4, 6))
     params = network.init(KEY)
-    output, activations = network.apply(params, x)
+    output, activations = network.forward(params, x)
     trunk = np.maximum(dense(x, params["hidden_0"]), 0)
     value = dense(np.maximum(dense(trunk, params["value_hidden_0"]), 0), params["value_output"])
     deep = np.maximum(dense(trunk, params["advantage_hidden_0"]), 0)
@@ -104,13 +104,13 @@ def joined():
 def test_joined_networks_share_nothing():
     parts, network = joined()
     params, x = network.init(KEY), draw((3, 6))
-    outputs, activations = network.apply(params, x)
+    outputs, activations = network.forward(params, x)
     for name, spec in parts.items():
-        alone, seen = build(spec).apply(params[name], x)
+        alone, seen = build(spec).forward(params[name], x)
         np.testing.assert_array_equal(outputs[name], alone)
         for layer, values in seen.items():
             np.testing.assert_array_equal(activations[f"{name}/{layer}"].post, values.post)
-    gradient = jax.grad(lambda p: jnp.sum(network.apply(p, x)[0]["value"]))(params)
+    gradient = jax.grad(lambda p: jnp.sum(network.forward(p, x)[0]["value"]))(params)
     assert not any(np.any(leaf) for leaf in jax.tree.leaves(gradient["policy"]))
     equal = parts["policy"]
     twins = join({"a": build(equal), "b": build(equal)}).init(KEY)
@@ -134,7 +134,7 @@ def test_the_last_layers_of_several_outputs():
     """The layer before the first output gives the metric its bare name."""
     _, network = joined()
     params, x = network.init(KEY), draw((8, 6))
-    _, activations = network.apply(params, x)
+    _, activations = network.forward(params, x)
     probe = Probe(**(dict.fromkeys(Probe._fields) | {"network": network, "activations": activations}))
     _, found = effective_rank().measure(KEY, (), probe)
     assert set(found) == {"effective_rank", "effective_rank/value/hidden_1"}

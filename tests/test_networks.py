@@ -44,7 +44,7 @@ def rest_of(spec, params, i, post):
         parameterisation=spec.parameterisation if i + 1 < len(spec.layers) else "none",
     )
     renamed = {f"hidden_{j}": params[f"hidden_{j + i + 1}"] for j in range(len(spec.layers) - i - 1)}
-    return build(tail).apply(renamed | {"output": params["output"]}, post)[0]
+    return build(tail).forward(renamed | {"output": params["output"]}, post)[0]
 
 
 def cut(params, units, unit, owner):
@@ -73,7 +73,7 @@ def test_a_unit_without_its_outgoing_rows_is_out_of_the_network(style):
     spec = dataclasses.replace(DEEP, **style)
     network = build(spec)
     params, x = network.init(KEY), draw((4, 7, 8, 2))
-    outputs, activations = network.apply(params, x)
+    outputs, activations = network.forward(params, x)
     for i, units in enumerate(network.units):
         post = activations[units.name].post
         np.testing.assert_allclose(rest_of(spec, params, i, post), outputs, rtol=1e-5, atol=1e-6)
@@ -117,7 +117,7 @@ def test_a_recycled_unit_has_no_effect_whatever_comes_into_it(name):
     network = build(spec)
     params, x = network.init(KEY), draw((3, *spec.observation))
     params = jax.tree.map(lambda leaf: leaf + 0.3 * draw(leaf.shape, leaf.size), params)  # anchors and biases too
-    apply = jax.jit(lambda params: network.apply(params, x)[0])
+    apply = jax.jit(lambda params: network.forward(params, x)[0])
     for path in network.hidden:
         severed, incoming = recycled(network, params, path[0], 1)
         assert not np.array_equal(apply(moved(params, incoming)), apply(params))
@@ -138,7 +138,7 @@ def test_a_recycled_unit_of_every_factory_has_no_effect(name, style):
     network = build(spec)
     params, x = jax.jit(network.init)(KEY), draw((1, *spec.observation))
     params = jax.tree.map(lambda leaf: leaf + 0.1 * draw(leaf.shape, leaf.size), params)
-    apply = jax.jit(lambda params: network.apply(params, x)[0])
+    apply = jax.jit(lambda params: network.forward(params, x)[0])
     for path in network.hidden:
         severed, incoming = recycled(network, params, path[0], 1)
         np.testing.assert_array_equal(apply(moved(severed, incoming)), apply(severed))
@@ -152,7 +152,7 @@ def test_a_severed_unit_is_felt_by_its_neighbours_where_they_share_statistics(st
     severed, incoming = recycled(network, network.init(KEY), "hidden_0", 1)
     x = draw((3, 6))
     bent = jax.tree.map(lambda leaf, m: jnp.where(m, 3.0 * leaf + 1.0, leaf), severed, incoming)
-    assert not np.allclose(network.apply(severed, x)[0], network.apply(bent, x)[0], atol=1e-3)
+    assert not np.allclose(network.forward(severed, x)[0], network.forward(bent, x)[0], atol=1e-3)
 
 
 def test_an_auxiliary_layer_has_parameters_and_nothing_else():
@@ -161,7 +161,7 @@ def test_an_auxiliary_layer_has_parameters_and_nothing_else():
     assert {name: leaf.shape for name, leaf in params["auxiliary"].items()} == {"kernel": (4, 7), "bias": (7,)}
     for name, leaf in leaves(plain.init(KEY)).items():
         np.testing.assert_array_equal(leaf, leaves(params)[name])
-    (outputs, activations), expected = more.apply(params, x), plain.apply(plain.init(KEY), x)
+    (outputs, activations), expected = more.forward(params, x), plain.forward(plain.init(KEY), x)
     np.testing.assert_array_equal(outputs, expected[0])
     assert tuple(activations) == tuple(expected[1])
     assert (more.auxiliary, more.outputs, plain.auxiliary) == ((("auxiliary",),), (("output",),), ())
@@ -179,7 +179,7 @@ def test_the_numbers_of_an_activation():
     network = build(spec)
     params = network.init(KEY)
     params["hidden_0"]["kernel"] = jnp.eye(3)
-    np.testing.assert_allclose(network.apply(params, x)[1]["hidden_0"].post, [[-1.5, 0.5, 2.0]])
+    np.testing.assert_allclose(network.forward(params, x)[1]["hidden_0"].post, [[-1.5, 0.5, 2.0]])
     with pytest.raises(
         ValueError, match='activation_settings of leaky_relu: "p" is not allowed; must be one of negative_slope'
     ):
@@ -191,7 +191,7 @@ def test_repeat_in_place_of_tile_leaves_a_convolutional_unit_connected(activatio
     spec = dataclasses.replace(DEEP, activation=activation)
     network = build(spec)
     params, x = network.init(KEY), draw((4, 7, 8, 2))
-    units, post = network.units[1], network.apply(params, x)[1]["hidden_1"].post
+    units, post = network.units[1], network.forward(params, x)[1]["hidden_1"].post
     assert units.sink == ("hidden_2",)
     repeated = np.repeat(np.arange(4), len(units.owner) // 4)
     for unit in range(4):
@@ -219,7 +219,7 @@ def test_shapes_agree_with_the_wiring(name, activation):
     spec = NETWORKS[name](pixels, 5, activation=activation, normalisation="layer")
     network = build(spec)
     params = jax.eval_shape(network.init, KEY)
-    outputs, activations = jax.eval_shape(network.apply, params, jax.ShapeDtypeStruct((2, *pixels.shape), jnp.uint8))
+    outputs, activations = jax.eval_shape(network.forward, params, jax.ShapeDtypeStruct((2, *pixels.shape), jnp.uint8))
     assert outputs.shape == (2, 5)
     assert tuple(activations) == tuple(each.name for each in network.units)
     for units in network.units:
@@ -268,7 +268,7 @@ def test_activation_values(name, expected):
     network = build(NetworkSpec((3,), 1, widths=(3,), activation=name))
     params = network.init(KEY)
     params["hidden_0"]["kernel"] = jnp.eye(3)
-    _, activations = network.apply(params, jnp.array([[-1.0, 0.0, 2.0]]))
+    _, activations = network.forward(params, jnp.array([[-1.0, 0.0, 2.0]]))
     np.testing.assert_allclose(activations["hidden_0"].pre[0], [-1.0, 0.0, 2.0])
     np.testing.assert_allclose(activations["hidden_0"].post[0], expected, atol=1e-6)
 
@@ -289,7 +289,7 @@ def test_slopes_at_zero_are_those_of_pytorch(name, slopes):
     network = build(NetworkSpec((1,), 1, widths=(1,), activation=name))
     params = network.init(KEY)
     params["hidden_0"] = {"kernel": jnp.ones((1, 1)), "bias": jnp.zeros(1)}
-    found = jax.jacobian(lambda x: network.apply(params, x[None])[1]["hidden_0"].post[0])(jnp.zeros(1))
+    found = jax.jacobian(lambda x: network.forward(params, x[None])[1]["hidden_0"].post[0])(jnp.zeros(1))
     np.testing.assert_allclose(found.ravel(), slopes, rtol=1e-6)
 
 
@@ -304,7 +304,7 @@ def passed_through(normalisation, x, **settings):
         params["hidden_0"]["norm"]["scale"] = 2.0 * jnp.ones(size)
     if normalisation == "layer" and "norm" in params["hidden_0"]:
         params["hidden_0"]["norm"]["offset"] = jnp.arange(size) * 1.0
-    return network.apply(params, x)[1]["hidden_0"].pre
+    return network.forward(params, x)[1]["hidden_0"].pre
 
 
 def test_layer_and_rms_normalisation_by_hand():
@@ -342,7 +342,7 @@ def test_normalised_layers_do_not_feel_the_scale_of_their_kernels(spec, normalis
         name: layer | {"kernel": layer["kernel"] * (1.0 if name == "output" else 3.0 + i)}
         for i, (name, layer) in enumerate(params.items())
     }
-    expected, found = network.apply(params, x)[0], network.apply(scaled, x)[0]
+    expected, found = network.forward(params, x)[0], network.forward(scaled, x)[0]
     np.testing.assert_allclose(found, expected, atol=1e-3 * float(jnp.abs(expected).max()))
 
 
@@ -405,7 +405,7 @@ def test_lanes_by_vmap_equal_lanes_by_loop():
 
     def live(key, x):
         params = network.init(key)
-        return params, network.apply(params, x)
+        return params, network.forward(params, x)
 
     keys, x = jax.random.split(KEY, 3), draw((3, 4, 5, 6, 2))
     together, alone = jax.jit(jax.vmap(live))(keys, x), jax.jit(live)
@@ -419,7 +419,7 @@ def test_the_convolution_method_changes_neither_parameters_nor_outputs():
     params, x = patches.init(KEY), draw((4, 7, 8, 2))
     for name, leaf in leaves(lax.init(KEY)).items():
         np.testing.assert_array_equal(leaf, leaves(params)[name])
-    np.testing.assert_allclose(patches.apply(params, x)[0], lax.apply(params, x)[0], atol=1e-5)
+    np.testing.assert_allclose(patches.forward(params, x)[0], lax.forward(params, x)[0], atol=1e-5)
 
 
 def test_observations_are_scaled_converted_and_moved():
@@ -428,12 +428,12 @@ def test_observations_are_scaled_converted_and_moved():
     assert (spec.channels_first, spec.scale) == (True, 1 / 255)
     plain = dataclasses.replace(spec, observation=(40, 41, 3), channels_first=False, scale=1.0)
     params = jax.tree.map(lambda leaf: draw(leaf.shape) / leaf.size**0.5, jax.eval_shape(build(spec).init, KEY))
-    expected = build(plain).apply(params, jnp.asarray(np.moveaxis(frames, 1, 3) / 255.0, jnp.float32))[0]
-    np.testing.assert_allclose(build(spec).apply(params, frames)[0], expected, rtol=1e-4, atol=1e-5)
+    expected = build(plain).forward(params, jnp.asarray(np.moveaxis(frames, 1, 3) / 255.0, jnp.float32))[0]
+    np.testing.assert_allclose(build(spec).forward(params, frames)[0], expected, rtol=1e-4, atol=1e-5)
     flags = np.array([[True, False, True, True, False, False]])
     network = build(FLAT)
     params = network.init(KEY)
-    np.testing.assert_array_equal(network.apply(params, flags)[0], network.apply(params, flags * 1.0)[0])
+    np.testing.assert_array_equal(network.forward(params, flags)[0], network.forward(params, flags * 1.0)[0])
 
 
 def test_factories():

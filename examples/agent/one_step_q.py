@@ -45,12 +45,12 @@ def one_step_q(
     body = assemble(network(spec.observation, spec.actions), optimizer(), intervention)
 
     def values(params: Params, observation: Any) -> Array:
-        found: Array = body.network.apply(params, observation)[0]
+        found: Array = body.network.forward(params, observation)[0]
         return found
 
     def errors(params: Params, held: Params, transition: Transition) -> tuple[Array, Any]:
         """Return ``delta^2 / 2`` for each env, and the activations on its observations."""
-        q, activations = body.network.apply(params, transition.previous.observation)
+        q, activations = body.network.forward(params, transition.previous.observation)
         taken = jnp.take_along_axis(q, transition.action[:, None], axis=-1)[:, 0]
         following = jnp.max(values(held, transition.current.observation), axis=-1)
         target = transition.current.reward + discount * transition.current.discount * following

@@ -48,7 +48,7 @@ def descent(method: str, side: int) -> tuple[Callable[..., Params], Callable[[Pa
     network = build(nature(shape, ACTIONS, convolution=method))  # type: ignore[arg-type]
 
     def loss(params: Params, pictures: Array) -> Array:
-        return jnp.mean(network.apply(params, pictures)[0] ** 2)
+        return jnp.mean(network.forward(params, pictures)[0] ** 2)
 
     def step(params: Params, pictures: Array) -> Params:
         return jax.tree.map(lambda p, g: p - 1e-4 * g, params, jax.grad(loss)(params, pictures))

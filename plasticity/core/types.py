@@ -144,26 +144,105 @@ class Activation(NamedTuple):
     post: Array  # its output
 
 
+class Source(NamedTuple):
+    """Parameters that write units."""
+
+    path: ModulePath  # the units are on the last axis of every leaf under it
+    owner: np.ndarray  # int[features]: the unit of each entry of that axis, -1 if it belongs to none of these units
+
+
+class Sink(NamedTuple):
+    """A kernel that reads units."""
+
+    path: ModulePath  # the module; the units are on its kernel's second to last axis
+    owner: np.ndarray  # int[rows]: the unit that feeds each input row, -1 if it is none of these units
+
+
 class Units(NamedTuple):
-    """The wiring of one hidden layer, written by the network builder."""
+    """The wiring of one layer of hidden units, written by the network builder."""
 
     name: str  # key into the activations
-    source: ModulePath  # module that outputs these units: they are the last axis of every leaf under it
-    sink: ModulePath  # module that reads them, on its kernel's second to last axis; one Units per sink
-    owner: np.ndarray  # int[fan_in of sink]: the unit that feeds each input row
+    count: int
+    sources: tuple[Source, ...]  # the first one is the layer with the kernel
+    sinks: tuple[Sink, ...]
+    activations: tuple[str, ...] = ()  # all that show these units; several for a stream
+    stream: bool = False  # units of a residual stream, which several layers write and read
+    carries: tuple[ModulePath, ...] = ()  # where the carry has them, on the last axis of every leaf
+
+    @property
+    def path(self) -> ModulePath:
+        """The module whose kernel creates the units."""
+        return self.sources[0].path
+
+
+class HiddenLayer(NamedTuple):
+    """A layer with an activation."""
+
+    name: str  # key into the activations
+    distance: int = 1  # number of such layers from here to the nearest output layer; 1: an output layer reads it
+
+
+class Sequence(NamedTuple):
+    """Consecutive steps of ``B`` envs, as a batch for a network with memory, arrays ``[T, B, ...]``."""
+
+    observation: Any
+    first: Array  # bool[T, B]: the step starts an episode, so the carry is reset before it
+    carry: Any  # [B, ...], before the first step
+
+
+def no_carry(batch: int) -> Any:
+    """The carry of a network without memory."""
+    del batch
+    return ()
+
+
+def same_params(params: Params) -> Params:
+    return params
 
 
 class Network(NamedTuple):
+    """A network's functions and wiring. A network without memory has an empty carry and ignores ``first``."""
+
     init: Callable[[Key], Params]
-    apply: Callable[[Params, Any], tuple[Any, Mapping[str, Activation]]]  # observations [B, *shape] -> [B, outputs]
-    units: tuple[Units, ...]
-    hidden: tuple[ModulePath, ...]  # modules with a kernel, in order, without the output layers
-    outputs: tuple[ModulePath, ...]  # the output layers' modules, one for each head
-    auxiliary: tuple[ModulePath, ...] = ()  # output layers that `apply` does not compute, for penalties
+    apply: Callable[..., tuple[Any, Mapping[str, Activation], Any]]
+    # params, observations [B, *shape], carry [B, ...], first bool[B] -> outputs [B, outputs], activations, carry
+    units: tuple[Units, ...] = ()
+    hidden: tuple[ModulePath, ...] = ()  # modules with a kernel, in order, without the output layers
+    outputs: tuple[ModulePath, ...] = ()  # the output layers' modules, one for each head
+    auxiliary: tuple[ModulePath, ...] = ()  # output layers for penalties, whose outputs are among the activations
+    layers: tuple[HiddenLayer, ...] = ()  # the hidden layers, in order
+    norms: tuple[ModulePath, ...] = ()  # normalisations with a scale
+    initial: Callable[[int], Any] = no_carry  # batch -> the carry at the start of an episode
+    project: Callable[[Params], Params] = same_params  # onto the network's constraints, after every update
 
     def modules(self) -> dict[str, ModulePath]:
         """Every module with a kernel, the output layers last, by the name that a config uses."""
         return {"/".join(path): path for path in (*self.hidden, *self.outputs)}
+
+    @property
+    def remembers(self) -> bool:
+        """Whether the network has memory."""
+        return bool(jax.tree.leaves(jax.eval_shape(lambda: self.initial(1))))
+
+    def forward(self, params: Params, observation: Any) -> tuple[Any, Mapping[str, Activation]]:
+        """The outputs and activations of a batch: observations ``[B, ...]``, or a :class:`Sequence`.
+
+        Of a sequence, step by step from its carry, the rows are ``[T * B, ...]``, ordered by step, then env.
+        """
+        if not isinstance(observation, Sequence):
+            return self.apply(params, observation, self.initial(len(jax.tree.leaves(observation)[0])), None)[:2]
+        return self.unroll(params, observation)[:2]
+
+    def unroll(self, params: Params, sequence: Sequence) -> tuple[Any, Mapping[str, Activation], Any]:
+        """:meth:`forward` of a sequence, with the carry after it."""
+
+        def step(carry: Any, inputs: tuple[Any, Array]) -> tuple[Any, Any]:
+            outputs, activations, carry = self.apply(params, inputs[0], carry, inputs[1])
+            return carry, (outputs, activations)
+
+        carry, made = jax.lax.scan(step, sequence.carry, (sequence.observation, sequence.first))
+        outputs, activations = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), made)
+        return outputs, activations, carry
 
 
 class Optimizer(NamedTuple):
@@ -181,6 +260,7 @@ class Learner(NamedTuple):
     target: Params  # () if there is no target network
     opt_state: optax.OptState
     rest: Mapping[str, Any] = {}  # at a switch only: the other memory of an agent (replay, schedule, normaliser)
+    carry: Any = ()  # of a network with memory, [E, ...]: before the current observation
 
 
 class Context(NamedTuple):

@@ -89,7 +89,7 @@ def pfo(*, strength: NonNegative = 1.0, layers: Layers = "last", period: Count =
         del params
         depth = 1 if layers == "last" else len(context.network.hidden)
         names = of_network(nearest(context.network, depth), network)
-        _, old = context.network.apply(state, context.observation)
+        _, old = context.network.forward(state, context.observation)
         return strength * total([jnp.mean(jnp.square(context.activations[n].pre - old[n].pre)) for n in names])
 
     return Intervention(init=init, penalty=penalty, prepare=when(start_of(period), refresh))
@@ -223,7 +223,7 @@ def c_chain(*, strength: NonNegative = 1.0) -> Intervention:
 
     def penalty(state: State, params: Params, context: Context) -> Array:
         reference = context.reference()
-        now, before = (context.network.apply(each, reference)[0] for each in (params, state.previous))
+        now, before = (context.network.forward(each, reference)[0] for each in (params, state.previous))
         parts = jax.tree.map(lambda a, b: jnp.mean(jnp.square(a - b)), now, before)
         return strength * total(jax.tree.leaves(parts))
 
@@ -273,7 +273,7 @@ def infer(
         return params
 
     def penalty(state: State, params: Params, context: Context) -> Array:
-        _, first = context.network.apply(state, context.observation)
+        _, first = context.network.forward(state, context.observation)
         now = head_outputs(context.network, params, context.activations)
         goals = head_outputs(context.network, state, first)
         apart = [jnp.mean(pooled(jnp.square(g - scale * goal), axis=-1)) for g, goal in zip(now, goals, strict=True)]

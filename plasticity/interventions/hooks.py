@@ -117,6 +117,6 @@ def computation(spec: NetworkSpec) -> str:
     observations = jax.ShapeDtypeStruct((2, *spec.observation), jnp.float32)
     made = (
         jax.make_jaxpr(network.init)(key),
-        jax.make_jaxpr(network.apply)(jax.eval_shape(network.init, key), observations),
+        jax.make_jaxpr(network.forward)(jax.eval_shape(network.init, key), observations),
     )
     return re.sub(r"0x[0-9a-f]+", "", " ".join(map(str, made)))

@@ -70,13 +70,13 @@ def outputs(network: Network, params: Params, observation: Any) -> dict[str, Arr
 
     Outputs that do not depend on the observation (a log standard deviation) are omitted.
     """
-    found = network.apply(params, observation)[0]
+    found = network.forward(params, observation)[0]
     if not isinstance(found, Mapping):
         return {"": found}
 
     def shapes(rows: int) -> Mapping[str, Any]:
         few = jax.tree.map(lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype), observation)
-        made: Mapping[str, Any] = jax.eval_shape(network.apply, params, few)[0]
+        made: Mapping[str, Any] = jax.eval_shape(network.forward, params, few)[0]
         return made
 
     one, two = shapes(1), shapes(2)

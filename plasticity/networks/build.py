@@ -1,108 +1,25 @@
 """Build a network's functions and wiring from a ``NetworkSpec``.
 
-The parameters of layer ``i`` are under ``hidden_i``; the last axis of each is the layer's units::
+The parameters of a node are under its name; the last axis of each is the layer's units::
 
     {"hidden_0": {"kernel": ..., "bias": ..., "norm": {"scale": ..., "offset": ...}}, ..., "output": {"kernel", "bias"}}
 
 ``join`` combines several networks without shared parameters into one.
 """
 
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from plasticity.core.types import Activation, Array, Key, ModulePath, Network, Params, Units
-from plasticity.networks.convolution import convolve
-from plasticity.networks.layers import (
-    ACTIVATIONS,
-    INITIALISERS,
-    Normalisation,
-    spectrally_normalised,
-    unit_norms,
-    weight_normalised,
-)
-from plasticity.networks.spec import (
-    ANCHOR,
-    INJECTION,
-    NEW,
-    Convolution,
-    NetworkSpec,
-    Node,
-    auxiliary_nodes,
-    nodes_of,
-    outputs_of,
-    wiring,
-)
-
-
-class Layer(nn.Module):
-    """A dense or convolutional kernel, bias and normalisation; output layers have a bias and no normalisation."""
-
-    spec: NetworkSpec
-    node: Node
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        spec, node, shape = self.spec, self.node, self.node.shape
-        init = scaled(INITIALISERS[spec.initialiser], node.scale)
-        if isinstance(shape, Convolution):
-            kernel = self.param("kernel", init, (shape.kernel, shape.kernel, x.shape[-1], shape.filters))
-            z = convolve(x, self.reparameterised(kernel), shape.stride, shape.padding, spec.convolution)
-        else:
-            x = x.reshape(x.shape[0], -1)
-            z = x @ self.reparameterised(self.param("kernel", init, (x.shape[-1], shape)))
-        if spec.bias or not node.hidden:
-            z = z + self.param("bias", nn.initializers.zeros, z.shape[-1:])
-        if node.hidden and spec.normalisation != "none":
-            z = Normalisation(spec.normalisation, spec.affine, name="norm")(z)
-        return z
-
-    def reparameterised(self, kernel: Array) -> Array:
-        if self.node.parameterisation == "weight":
-            return weight_normalised(kernel, self.param("gain", lambda key: unit_norms(kernel)))
-        if self.node.parameterisation == "spectral":
-            return spectrally_normalised(kernel, self.spec.power_iterations)
-        return kernel
-
-
-class Layers(nn.Module):
-    """All layers: ``observations[B, *shape]`` -> outputs and hidden activations, by layer."""
-
-    spec: NetworkSpec
-    nodes: tuple[Node, ...]  # each after its input node
-
-    @nn.compact
-    def __call__(self, observations: Array) -> tuple[dict[str, Array], dict[str, Activation]]:
-        spec = self.spec
-        kind = ACTIVATIONS[spec.activation]
-        function = partial(kind.function, **{**kind.settings, **dict(spec.activation_settings)})
-        activations: dict[str, Activation] = {}
-        outputs: dict[str, Array] = {}
-        observed = prepare(spec, observations)
-        for node in self.nodes:
-            z = Layer(spec, node, name=node.name)(activations[node.reads].post if node.reads else observed)
-            if node.hidden:
-                activations[node.name] = Activation(z, function(z))
-            else:
-                outputs[node.name] = z
-        return outputs, activations
-
-
-def scaled(init: Callable[..., Array], scale: float) -> Callable[..., Array]:
-    """An initialiser whose values are multiplied by ``scale`` (static)."""
-    return init if scale == 1.0 else lambda *args: scale * init(*args)
-
-
-def prepare(spec: NetworkSpec, observations: Array) -> Array:
-    """Convert observations of any dtype to the first layer's input: float32, scaled, channels last."""
-    x = jnp.asarray(observations, jnp.float32)
-    if spec.scale != 1.0:
-        x = x * spec.scale
-    return jnp.moveaxis(x, 1, -1) if spec.channels_first else x
+from plasticity.core.types import Activation, Array, Key, ModulePath, Network, Params, Sink, Source, Units, same_params
+from plasticity.networks.graph import Node
+from plasticity.networks.layers import NORMALISATIONS_WITH_PARAMETERS, unit_norms
+from plasticity.networks.modules import Layers, initial_carry
+from plasticity.networks.operations import SPEC, Activate, Convolution, Dense, Normalise
+from plasticity.networks.spec import ANCHOR, INJECTION, NEW, NetworkSpec, auxiliary_nodes, nodes_of, outputs_of, shapes
+from plasticity.networks.wiring import hidden_layers_of, modules_of, units_of
 
 
 def with_injection(spec: NetworkSpec, params: Params) -> Params:
@@ -147,50 +64,124 @@ def head_outputs(spec: NetworkSpec, params: Params, made: Mapping[str, Array]) -
     return jnp.concatenate(outputs, axis=-1) if spec.heads else outputs[0]
 
 
+def projection(nodes: Sequence[Node]) -> Callable[[Params], Params]:
+    """The projection of all kernels with ``sphere``: each unit's incoming weights get a Euclidean norm of 1."""
+    names = [node.name for node in nodes if isinstance(node.operation, Dense) and node.operation.sphere]
+
+    def project(params: Params) -> Params:
+        kernels = {name: params[name]["kernel"] for name in names}
+        unit = {name: kernel / jnp.maximum(unit_norms(kernel), 1e-8) for name, kernel in kernels.items()}
+        return {**params, **{name: {**params[name], "kernel": kernel} for name, kernel in unit.items()}}
+
+    return project if names else same_params
+
+
+def norm_of(spec: NetworkSpec, node: Node) -> ModulePath | None:
+    """The path of the normalisation's parameters of this node, if it has any."""
+    operation = node.operation
+    kind, affine = spec.normalisation, spec.affine
+    match operation:
+        case Dense() | Convolution() if operation.normalise:
+            path = (node.name, "norm")
+        case Activate() if operation.normalise:
+            path = (node.name,)
+        case Normalise():
+            kind = kind if operation.kind == SPEC else operation.kind
+            affine = affine if operation.affine is None else operation.affine
+            path = (node.name,)
+        case _:
+            return None
+    return path if affine and kind in NORMALISATIONS_WITH_PARAMETERS else None
+
+
 def build(spec: NetworkSpec) -> Network:
     """Build the functions and wiring of a network (see ``plasticity.core.types.Network``).
 
-    ``init(key)`` returns the parameters, the same for the same key. ``apply(params, observations[B, *shape])`` returns
-    the outputs ``[B, outputs]`` and, by layer name, the pre- and post-activations.
+    ``init(key)`` returns the parameters, the same for the same key. ``apply(params, observations[B, *shape], carry,
+    first)`` returns the outputs ``[B, outputs]``, by node name the pre- and post-activations, and the carry.
     """
-    nodes, extra = tuple(nodes_of(spec)), tuple(auxiliary_nodes(spec))
-    layers, with_auxiliary = Layers(spec, nodes), Layers(spec, nodes + extra)
+    nodes, extra, found = nodes_of(spec), auxiliary_nodes(spec), shapes(spec)
+    every = (*nodes, *extra)
+    layers, project = Layers(spec, every), projection(every)
+
+    def initial(batch: int) -> Any:
+        return initial_carry(every, found, batch)
 
     def init(key: Key) -> Params:
-        return with_injection(spec, with_auxiliary.init(key, jnp.zeros((1, *spec.observation)))["params"])
+        params = layers.init(key, jnp.zeros((1, *spec.observation)), initial(1), None)["params"]
+        return with_injection(spec, project(params))
 
-    def apply(params: Params, observations: Any) -> tuple[Array, Mapping[str, Activation]]:
-        made: Any = layers.apply({"params": frozen_old_head(spec, params)}, observations)
-        outputs, activations = made
-        return head_outputs(spec, params, outputs), activations
+    def apply(
+        params: Params, observations: Any, carry: Any = (), first: Array | None = None
+    ) -> tuple[Array, Mapping[str, Activation], Any]:
+        made: Any = layers.apply({"params": frozen_old_head(spec, params)}, observations, carry, first)
+        outputs, activations, carry = made
+        activations |= {node.name: Activation(outputs[node.name], outputs[node.name]) for node in extra}
+        return head_outputs(spec, params, outputs), activations, carry
 
-    hidden = tuple((node.name,) for node in nodes if node.hidden)
-    outputs = tuple((node.name,) for node in nodes if not node.hidden)
-    auxiliary = tuple((node.name,) for node in extra)
-    return Network(init, apply, wiring(spec), hidden, outputs, auxiliary)
+    norms = [norm_of(spec, node) for node in nodes]
+    return Network(
+        init,
+        apply,
+        units=units_of(every, found, spec.copies, lambda node: norm_of(spec, node) is not None),
+        hidden=tuple(path for node in nodes if not node.output for path in modules_of(node)),
+        outputs=tuple((node.name,) for node in nodes if node.output),
+        auxiliary=tuple((node.name,) for node in extra),
+        layers=hidden_layers_of(nodes),
+        norms=tuple(path for path in norms if path is not None),
+        initial=initial,
+        project=project,
+    )
 
 
 def join(networks: Mapping[str, Network]) -> Network:
     """Combine several networks, which read the same observation and share no parameters, into one.
 
-    Parameters and outputs are mappings with the same keys. Layers are named ``NAME/hidden_0`` and so on, and their
-    paths begin with ``NAME``. ``init`` derives a key for each network from its position.
+    Parameters, outputs and carries are mappings with the same keys. Layers are named ``NAME/hidden_0`` and so on, and
+    their paths begin with ``NAME``. ``init`` derives a key for each network from its position.
     """
+    remembers = any(each.remembers for each in networks.values())
 
     def init(key: Key) -> Params:
         return {name: each.init(jax.random.fold_in(key, i)) for i, (name, each) in enumerate(networks.items())}
 
-    def apply(params: Params, observations: Any) -> tuple[dict[str, Array], Mapping[str, Activation]]:
-        made = {name: each.apply(params[name], observations) for name, each in networks.items()}
-        activations = {f"{name}/{layer}": seen for name, (_, found) in made.items() for layer, seen in found.items()}
-        return {name: output for name, (output, _) in made.items()}, activations
+    def initial(batch: int) -> Any:
+        return {name: each.initial(batch) for name, each in networks.items()} if remembers else ()
+
+    def apply(
+        params: Params, observations: Any, carry: Any = (), first: Array | None = None
+    ) -> tuple[dict[str, Array], Mapping[str, Activation], Any]:
+        before = carry if remembers else dict.fromkeys(networks, ())
+        made = {name: each.apply(params[name], observations, before[name], first) for name, each in networks.items()}
+        activations = {f"{name}/{layer}": seen for name, (_, found, _) in made.items() for layer, seen in found.items()}
+        after = {name: each[2] for name, each in made.items()} if remembers else ()
+        return {name: each[0] for name, each in made.items()}, activations, after
 
     def paths(field: str) -> tuple[ModulePath, ...]:
         return tuple((name, *path) for name, each in networks.items() for path in getattr(each, field))
 
-    units = tuple(
-        Units(f"{name}/{unit.name}", (name, *unit.source), (name, *unit.sink), unit.owner)
-        for name, each in networks.items()
-        for unit in each.units
+    return Network(
+        init,
+        apply,
+        units=tuple(prefixed(name, units) for name, each in networks.items() for units in each.units),
+        hidden=paths("hidden"),
+        outputs=paths("outputs"),
+        auxiliary=paths("auxiliary"),
+        layers=tuple(
+            layer._replace(name=f"{name}/{layer.name}") for name, each in networks.items() for layer in each.layers
+        ),
+        norms=paths("norms"),
+        initial=initial,
+        project=lambda params: {name: each.project(params[name]) for name, each in networks.items()},
     )
-    return Network(init, apply, units, paths("hidden"), paths("outputs"), paths("auxiliary"))
+
+
+def prefixed(name: str, units: Units) -> Units:
+    """The units of the network ``name`` of several joined networks."""
+    return units._replace(
+        name=f"{name}/{units.name}",
+        sources=tuple(Source((name, *path), owner) for path, owner in units.sources),
+        sinks=tuple(Sink((name, *path), owner) for path, owner in units.sinks),
+        activations=tuple(f"{name}/{each}" for each in units.activations),
+        carries=tuple((name, *path) for path in units.carries),
+    )

@@ -169,6 +169,7 @@ def spectrally_normalised(kernel: Array, iterations: int) -> Array:
 
 
 NORMALISATIONS = ("none", "layer", "rms", "map")
+NORMALISATIONS_WITH_PARAMETERS = ("layer", "rms")
 
 
 class Normalisation(nn.Module):

@@ -1,23 +1,23 @@
-"""Networks as data: a ``NetworkSpec`` describes a network, and ``nodes_of`` lists its layers and their inputs.
+"""Networks as data: a ``NetworkSpec`` describes a network, and ``nodes_of`` lists its nodes and their inputs.
 
-A hidden layer is a kernel, an optional bias, an optional normalisation and a non-linearity, in this order. A network
-may end in several heads instead of one output layer; the modules of a head are ``NAME_hidden_i`` and ``NAME_output``.
+The description is a graph (``body``), then a chain of convolutions and dense layers, then an output layer or several
+heads, and a style (normalisation, non-linearity, initialiser, ...) that holds for all of them and that interventions
+change. A layer of the chain is a kernel, an optional bias, an optional normalisation and a non-linearity, in this
+order. The modules of a head are ``NAME_hidden_i`` and ``NAME_output``.
 """
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
-
-import numpy as np
+from dataclasses import dataclass, replace
+from typing import Literal
 
 from plasticity.core.errors import check, check_least, refused
-from plasticity.core.types import Units
 from plasticity.networks.convolution import METHODS
+from plasticity.networks.graph import OBSERVATION, Node, chain, copied, layer, ordered, shapes_of
 from plasticity.networks.layers import ACTIVATIONS, INITIALISERS, NORMALISATIONS, PARAMETERISATIONS
+from plasticity.networks.operations import Activate, Convolution, Dense, Operation, Padding, Shape, is_layer
 
-Shape = tuple[int, ...]
-Padding = Literal["VALID", "SAME"]
+__all__ = ["Convolution", "Head", "NetworkSpec", "Padding"]
+
 ActivationName = Literal[
     "relu",
     "leaky_relu",
@@ -37,30 +37,6 @@ InitialiserName = Literal["he", "lecun", "glorot", "orthogonal", "sparse"]
 Method = Literal["auto", "patches", "lax"]
 INJECTION = "injection"  # the module that holds the gate of an injection
 NEW, ANCHOR = "new_", "anchor_"  # prefixes of the names of its two additional heads
-
-
-@dataclass(frozen=True)
-class Convolution:
-    """A convolutional layer of ``filters`` square kernels of side ``kernel`` (all static).
-
-    ``ValueError`` for a number below 1 or an unknown padding.
-    """
-
-    filters: int
-    kernel: int
-    stride: int = 1
-    padding: Padding = "VALID"
-
-    def __post_init__(self) -> None:
-        for key in ("filters", "kernel", "stride"):
-            check_least(f"convolutions.{key}", getattr(self, key), 1)
-        check("convolutions.padding", self.padding, ("VALID", "SAME"))
-
-    def size(self, inputs: int) -> int:
-        """Side length of the output map for an input map of side length ``inputs``."""
-        if self.padding == "SAME":
-            return -(-inputs // self.stride)
-        return (inputs - self.kernel) // self.stride + 1
 
 
 @dataclass(frozen=True)
@@ -112,9 +88,10 @@ class NetworkSpec:
     parameterisation: str = "none"  # of the hidden kernels: weight, spectral, spectral_first (the first dense ones)
     power_iterations: int = 20  # for the estimate of the spectral norm
     injected: int | None = None  # last dense hidden layers that, like the outputs, have a new head and an anchor
+    body: tuple[Node, ...] = ()  # a graph before the convolutions; the chain (or the head) reads its last node
 
     def __post_init__(self) -> None:
-        for key in ("observation", "convolutions", "widths", "heads"):
+        for key in ("observation", "convolutions", "widths", "heads", "body"):
             object.__setattr__(self, key, tuple(getattr(self, key)))
         check("activation", self.activation, ACTIVATIONS)
         object.__setattr__(self, "activation_settings", tuple(self.activation_settings))
@@ -135,14 +112,12 @@ class NetworkSpec:
             check_least("auxiliary", self.auxiliary, 1)
         if self.heads and sum(head.outputs for head in self.heads) != self.outputs:
             raise ValueError(f"heads must have {self.outputs} outputs in total, got {self.heads}")
-        feature_maps(self)
-        nodes_of(self)
-        auxiliary_nodes(self)
+        shapes(self)
 
     @property
-    def layers(self) -> tuple[Convolution | int, ...]:
-        """The hidden layers in order; a dense layer is given by its width."""
-        return (*self.convolutions, *self.widths)
+    def has_hidden(self) -> bool:
+        """Whether there is a hidden layer or a non-linearity."""
+        return any(node.hidden or isinstance(node.operation, Activate) for node in plain_nodes(self))
 
     @property
     def copies(self) -> int:
@@ -150,50 +125,50 @@ class NetworkSpec:
         return ACTIVATIONS[self.activation].copies
 
 
-def feature_maps(spec: NetworkSpec) -> tuple[Shape, ...]:
-    """``(H, W, channels)`` of each convolution's output; ``ValueError`` if a kernel is larger than its input."""
-    shape = spec.observation[1:] + spec.observation[:1] if spec.channels_first else spec.observation
-    found = []
-    for layer in spec.convolutions:
-        height, width = layer.size(shape[0]), layer.size(shape[1])
-        if min(height, width) < 1:
-            side = min(shape[:2])
-            raise refused("convolutions.kernel", layer.kernel, f"at most {side}, the side of its input")
-        shape = (height, width, layer.filters * spec.copies)
-        found.append(shape)
-    return tuple(found)
+def shapes(spec: NetworkSpec) -> dict[str, Shape]:
+    """The shape of every node's output for one sample; ``ValueError`` if the graph is not valid."""
+    first = spec.observation[1:] + spec.observation[:1] if spec.channels_first else spec.observation
+    return shapes_of([*nodes_of(spec), *auxiliary_nodes(spec)], first, spec.copies)
 
 
-class Node(NamedTuple):
-    """One layer and its input layer; a network is a list of nodes, each after its input."""
-
-    name: str
-    shape: Convolution | int
-    reads: str  # name of the input layer, "" for the observation
-    hidden: bool = True
-    scale: float = 1.0  # of the initial kernel
-    parameterisation: str = "none"
-
-    @property
-    def dense_hidden(self) -> bool:
-        return self.hidden and not isinstance(self.shape, Convolution)
+def trunk(spec: NetworkSpec) -> list[Node]:
+    """The common nodes before the heads, each after its inputs; the heads read the last one."""
+    body = ordered(spec.body)
+    for node in body:
+        if node.output:
+            raise ValueError(f"nodes.{node.name}: output layers are not part of the body; they follow it")
+    operations: list[Operation] = [*spec.convolutions, *map(Dense, spec.widths)]
+    names = [f"hidden_{i}" for i in range(len(operations))]
+    return [*body, *chain(names, operations, spec.body[-1].name if spec.body else OBSERVATION)]
 
 
-def chain(names: Sequence[str], shapes: Sequence[Convolution | int], reads: str) -> list[Node]:
-    """A chain of hidden layers; the first one reads ``reads``."""
-    before = [reads, *names[:-1]]
-    return [Node(*each) for each in zip(names, shapes, before, strict=False)]
+def end_of(spec: NetworkSpec) -> str:
+    """The name of the node that the heads read."""
+    names = [f"hidden_{i}" for i in range(len(spec.convolutions) + len(spec.widths))]
+    return [OBSERVATION, *(node.name for node in spec.body), *names][-1]
+
+
+def output_node(name: str, outputs: int, reads: str, scale: float = 1.0) -> Node:
+    return Node(name, Dense(outputs, normalise=False, activate=False, bias=True, scale=scale), (reads,), output=True)
 
 
 def plain_nodes(spec: NetworkSpec) -> list[Node]:
-    """The layers without injection and without parameterisation."""
-    found = chain([f"hidden_{i}" for i in range(len(spec.layers))], spec.layers, "")
-    last = found[-1].name if found else ""
+    """The nodes without injection and without parameterisation."""
+    found, last = trunk(spec), end_of(spec)
     if not spec.heads:
-        found.append(Node("output", spec.outputs, last, False, spec.output_scale))
+        found.append(output_node("output", spec.outputs, last, spec.output_scale))
     for head in spec.heads:
-        own = chain(head.modules[:-1], head.widths, last)
-        found += [*own, Node(head.modules[-1], head.outputs, own[-1].name if own else last, False, head.scale)]
+        own = chain(head.modules[:-1], [Dense(width) for width in head.widths], last)
+        found += [*own, output_node(head.modules[-1], head.outputs, own[-1].name if own else last, head.scale)]
+    return found
+
+
+def behind_dense(nodes: Sequence[Node]) -> set[str]:
+    """The nodes that come after a dense hidden layer, directly or not."""
+    dense, found = {node.name for node in nodes if node.dense_hidden}, set[str]()
+    for node in nodes:
+        if any(name in dense or name in found for name in node.inputs):
+            found.add(node.name)
     return found
 
 
@@ -201,86 +176,90 @@ def parameterised(spec: NetworkSpec, nodes: list[Node]) -> list[Node]:
     """Apply the spec's parameterisation to the layers; ``ValueError`` if no layer is eligible."""
     if spec.parameterisation == "none":
         return nodes
-    behind_dense = {node.name for node in nodes if node.dense_hidden}
     kind, _, first = spec.parameterisation.partition("_")
+    later = behind_dense(nodes) if first else set()
     eligible = {
-        node.name
-        for node in nodes
-        if node.hidden and (not first or (node.dense_hidden and node.reads not in behind_dense))
+        node.name for node in nodes if node.hidden and (not first or (node.dense_hidden and node.name not in later))
     }
     if not eligible:
-        layer = "dense hidden layer" if first else "hidden layer"
-        raise ValueError(f"parameterisation: {spec.parameterisation} is not allowed; it needs a network with a {layer}")
-    return [node._replace(parameterisation=kind) if node.name in eligible else node for node in nodes]
+        needed = "dense hidden layer" if first else "hidden layer"
+        raise ValueError(f"parameterisation: {spec.parameterisation} is not allowed; it needs a network with a {needed}")
+    return [replace(node, parameterisation=kind) if node.name in eligible else node for node in nodes]
 
 
 def injected_head(nodes: list[Node], layers: int) -> list[Node]:
-    """The output layers, the last ``layers`` dense hidden layers before each, and all layers that read one of these.
+    """The output layers, the last ``layers`` dense hidden layers before each, and all nodes that read one of these.
 
     ``ValueError`` if there are too few.
     """
     by_name = {node.name: node for node in nodes}
-    last = [node for node in nodes if not node.hidden]
+    last = [node for node in nodes if node.output]
     head = {node.name for node in last}
     for _ in range(layers):
-        last = [by_name[node.reads] for node in last if node.reads in by_name and by_name[node.reads].dense_hidden]
+        before = [name for node in last for name in node.inputs]
+        last = [by_name[name] for name in before if name in by_name and by_name[name].dense_hidden]
         if not last:
             raise refused("injected", layers, "at most the number of dense hidden layers")
         head |= {node.name for node in last}
     for node in nodes:
-        if node.reads in head:
+        if head & set(node.inputs):
             head.add(node.name)
     return [node for node in nodes if node.name in head]
 
 
-def copied(nodes: list[Node], prefix: str) -> list[Node]:
-    """The same layers with prefixed names; inputs among them are prefixed too."""
-    names = {node.name for node in nodes}
-    return [node._replace(name=prefix + node.name, reads=prefix * (node.reads in names) + node.reads) for node in nodes]
-
-
 def nodes_of(spec: NetworkSpec) -> list[Node]:
-    """All layers that the network computes."""
+    """All nodes that the network computes, each after its inputs."""
     nodes = parameterised(spec, plain_nodes(spec))
-    if spec.injected is None:
-        return nodes
-    head = injected_head(nodes, spec.injected)
-    return [*nodes, *copied(head, NEW), *copied(head, ANCHOR)]
+    if spec.injected is not None:
+        head = injected_head(nodes, spec.injected)
+        nodes = [*nodes, *copied(head, NEW), *copied(head, ANCHOR)]
+    return ordered(nodes)
 
 
 def auxiliary_nodes(spec: NetworkSpec) -> list[Node]:
-    """The auxiliary layer, on the last common hidden layer or, without one, on the first head's last hidden layer."""
+    """The auxiliary layer, on the last common node or, without one, on the first head's last hidden layer."""
     if not spec.auxiliary:
         return []
-    common = [f"hidden_{i}" for i in range(len(spec.layers))]
-    own = [name for head in spec.heads for name in head.modules[:-1]][: len(spec.heads[0].widths) if spec.heads else 0]
-    if not common + own:
+    own = spec.heads[0].modules[:-1] if spec.heads else ()
+    last = end_of(spec) or next(reversed(own), OBSERVATION)
+    if not spec.has_hidden or last == OBSERVATION:
         raise ValueError("auxiliary needs a network with a hidden layer")
-    return [Node("auxiliary", spec.auxiliary, (common or own)[-1], False)]
-
-
-def wiring(spec: NetworkSpec) -> tuple[Units, ...]:
-    """The units that feed each input row of each layer.
-
-    A feature map is flattened position by position with the channels innermost, so the owners of its entries are
-    ``arange(channels)``, tiled; the same holds for the copies of crelu.
-    """
-    nodes = nodes_of(spec) + auxiliary_nodes(spec)
-    areas = {f"hidden_{i}": math.prod(shape[:2]) for i, shape in enumerate(feature_maps(spec))}
-
-    def owner(node: Node, reader: Node) -> np.ndarray:
-        flattened = isinstance(node.shape, Convolution) and not isinstance(reader.shape, Convolution)
-        units = node.shape.filters if isinstance(node.shape, Convolution) else node.shape
-        return np.tile(np.arange(units), spec.copies * (areas[node.name] if flattened else 1))
-
-    return tuple(
-        Units(node.name, (node.name,), (reader.name,), owner(node, reader))
-        for node in nodes
-        for reader in nodes
-        if node.hidden and reader.reads == node.name
-    )
+    return [output_node("auxiliary", spec.auxiliary, last)]
 
 
 def outputs_of(spec: NetworkSpec) -> list[str]:
     """The names of the output layers without injection, in order."""
     return [head.modules[-1] for head in spec.heads] or ["output"]
+
+
+def halved(spec: NetworkSpec, name: str) -> NetworkSpec:
+    """The spec with half as many units in every layer that has a non-linearity of its own.
+
+    ``ValueError`` if such a layer has an odd number of units, or if a non-linearity follows something else.
+    """
+
+    def half(units: int) -> int:
+        if units % 2:
+            raise ValueError(f"{name} with keep_size needs an even number of units in every hidden layer, got {units}")
+        return units // 2
+
+    def smaller(operation: Operation) -> Operation:
+        if isinstance(operation, Activate) and operation.function == "spec":
+            raise ValueError(
+                f"{name} with keep_size needs a network whose non-linearities follow a layer; this one has others "
+                "(after a residual sum, say), whose inputs cannot be halved"
+            )
+        if isinstance(operation, Convolution) and operation.activate:
+            return replace(operation, filters=half(operation.filters))
+        return replace(operation, units=half(operation.units)) if _activated(operation) else operation
+
+    def _activated(operation: Operation) -> bool:
+        return isinstance(operation, Dense) and operation.activate
+
+    return replace(
+        spec,
+        body=tuple(replace(node, operation=smaller(node.operation)) for node in spec.body),
+        convolutions=tuple(smaller(each) for each in spec.convolutions),
+        widths=tuple(half(width) for width in spec.widths),
+        heads=tuple(replace(head, widths=tuple(half(width) for width in head.widths)) for head in spec.heads),
+    )

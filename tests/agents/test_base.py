@@ -71,7 +71,7 @@ def one_update() -> Any:
         learner = body.init(KEY).learner
 
         def loss(params: Any) -> Any:
-            return 2.0 * sum(jnp.sum(x) for x in jax.tree.leaves(params)), body.network.apply(params, INPUTS)[1]
+            return 2.0 * sum(jnp.sum(x) for x in jax.tree.leaves(params)), body.network.forward(params, INPUTS)[1]
 
         after, shown, metrics = body.update(KEY, learner, (), loss, INPUTS, CLOCK)
         return learner, after, {k: v for k, v in shown.items() if k != "draw"}, metrics

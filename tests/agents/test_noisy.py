@@ -40,7 +40,7 @@ def test_what_is_learned_is_the_plain_network_with_a_spread_beside_it():
             assert spread.shape == plain[module][name].shape
             np.testing.assert_allclose(spread, 0.5 / np.sqrt(inputs), rtol=1e-6)
     seen = jax.random.normal(KEY, (5, 30))
-    np.testing.assert_array_equal(NOISY.apply(params, seen)[0], PLAIN.apply(plain, seen)[0])
+    np.testing.assert_array_equal(NOISY.forward(params, seen)[0], PLAIN.forward(plain, seen)[0])
 
 
 def test_a_draw_is_an_outer_product_and_its_bias():

@@ -498,7 +498,7 @@ def test_the_default_network_is_the_published_one():
     assert all(set(part) == {"kernel", "bias"} for part in params.values())
     assert params["hidden_1"]["kernel"].shape == (32, 32)
     np.testing.assert_array_equal((params["hidden_1"]["kernel"] == 0).sum(0), 29)  # of 32
-    pre = network.apply(params, jnp.arange(40.0).reshape(2, 20))[1]["hidden_1"].pre
+    pre = network.forward(params, jnp.arange(40.0).reshape(2, 20))[1]["hidden_1"].pre
     np.testing.assert_allclose(pre.mean(1), 0.0, atol=1e-6)
     np.testing.assert_allclose(np.square(pre).mean(1), 1.0, rtol=1e-3)
 

@@ -58,7 +58,7 @@ def test_the_numbers_of_the_activations_reach_the_network():
         (smooth_leaky(alpha=0.2, c=2.0, p=4.0), lambda z: 0.2 * z + 0.8 * z / (1 + np.exp(-z / 2))),
     ):
         network = build(method.network(replace(MLP, widths=(5,), activation="tanh")))
-        seen = network.apply(network.init(KEY), x)[1]["hidden_0"]
+        seen = network.forward(network.init(KEY), x)[1]["hidden_0"]
         np.testing.assert_allclose(seen.post, expected(np.asarray(seen.pre)), rtol=1e-5, atol=1e-6)
     first = smooth_leaky().network(leaky_relu(slope=0.3).network(MLP))
     assert first.activation_settings == (("alpha", 0.1), ("c", 5.0), ("p", 3.0))
@@ -87,7 +87,7 @@ def test_weight_norm_leaves_the_initial_outputs_unchanged(spec):
     plain, normed = build(spec), build(weight_norm().network(spec))
     x = draw((3, *spec.observation))
     params = normed.init(KEY)
-    np.testing.assert_allclose(normed.apply(params, x)[0], plain.apply(plain.init(KEY), x)[0], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(normed.forward(params, x)[0], plain.forward(plain.init(KEY), x)[0], rtol=1e-5, atol=1e-6)
     for (name,) in normed.hidden:
         assert set(params[name]) == {"kernel", "bias", "gain"}
         kernel = np.asarray(params[name]["kernel"]).reshape(-1, params[name]["gain"].size)
@@ -101,9 +101,9 @@ def test_weight_norm_by_hand():
     params["hidden_0"]["kernel"] = jnp.array([[3.0, 0.0], [4.0, 0.0], [0.0, 0.0]])  # lengths 5 and 0
     params["hidden_0"]["gain"] = jnp.array([10.0, 2.0])
     x = jnp.array([[1.0, 1.0, 7.0]])
-    pre = network.apply(params, x)[1]["hidden_0"].pre
+    pre = network.forward(params, x)[1]["hidden_0"].pre
     np.testing.assert_allclose(pre, [[14.0, 0.0]], rtol=1e-6)  # 10 (3/5 + 4/5)
-    slopes = jax.grad(lambda p: network.apply(p, x)[1]["hidden_0"].pre.sum())(params)["hidden_0"]
+    slopes = jax.grad(lambda p: network.forward(p, x)[1]["hidden_0"].pre.sum())(params)["hidden_0"]
     # (g/|v|) (x - (x.v) v / |v|^2): at right angles to v.
     np.testing.assert_allclose(
         slopes["kernel"][:, 0], 2 * (np.array([1, 1, 7]) - 7 * np.array([3, 4, 0]) / 25), rtol=1e-5
@@ -137,18 +137,18 @@ def test_spectral_norm_divides_the_layers_asked_for():
     x = draw((2, *spec.observation))
     plain = build(spec)
     params = plain.init(KEY)
-    before = plain.apply(params, x)[1]
+    before = plain.forward(params, x)[1]
     largest = {
         n: np.linalg.svd(np.asarray(p["kernel"]).reshape(-1, p["kernel"].shape[-1]))[1][0] for n, p in params.items()
     }
     for layers, chosen in (("first", ["hidden_2"]), ("all", ["hidden_0", "hidden_1", "hidden_2", "hidden_3"])):
         network = build(spectral_norm(layers=layers, iterations=60).network(spec))
-        outputs, after = network.apply(params, x)
+        outputs, after = network.forward(params, x)
         scale = np.ones(())
         for name in before:  # biases are 0, so that the factors multiply
             scale = scale / (largest[name] if name in chosen else 1.0)
             np.testing.assert_allclose(after[name].pre, before[name].pre * scale, rtol=2e-3, atol=1e-5)
-        np.testing.assert_allclose(outputs, plain.apply(params, x)[0] * scale, rtol=2e-3, atol=1e-5)
+        np.testing.assert_allclose(outputs, plain.forward(params, x)[0] * scale, rtol=2e-3, atol=1e-5)
     branched = replace(MLP, widths=(), heads=(Head("a", 1, (3, 2)), Head("b", 1, (2,))))
     first = {node.name for node in nodes_of(spectral_norm().network(branched)) if node.parameterisation == "spectral"}
     assert first == {"a_hidden_0", "b_hidden_0"}

@@ -163,7 +163,7 @@ def learned(spec: NetworkSpec, rule: Any, **settings: Any) -> tuple[Loop, Any, R
     slots = jax.tree.map(lambda x: np.full(x.shape, 2, x.dtype), shapes.opt_state)
     fresh = shapes._replace(params=jax.tree.map(lambda x: np.full(x.shape, 7, x.dtype), params), opt_state=slots)
     inputs = rng.normal(size=(4, *spec.observation)).astype(np.float32)
-    activations = jax.jit(loop.network.apply)(params, inputs)[1]
+    activations = jax.jit(loop.network.forward)(params, inputs)[1]
     facts = {"activations": activations, "observation": inputs, "fresh": lambda key: fresh}
     run = Run(method.init(KEY, params, loop.network), Learner(params, params, slots))
     return loop, method, run, loop.context(0)._replace(**facts)
@@ -222,7 +222,7 @@ def test_mean_transfer_keeps_the_mean_input_of_the_next_layer(spec: NetworkSpec,
 def test_severed_until_it_learns() -> None:
     loop, method, run, facts = learned(MLP, adam(), **ALL_AT_ONCE)
     state, learner = stepped(method, run, facts)
-    apply = jax.jit(loop.network.apply)
+    apply = jax.jit(loop.network.forward)
     before = apply(learner.params, facts.observation)[0]
     louder = {**learner.params["hidden_1"]}
     louder["bias"] = louder["bias"] + 9.0 * (state.ledgers["hidden_1"].age == 0)

@@ -40,7 +40,7 @@ LINEAR = Network(
 
 
 def context(params: Any, update: int = 0, network: Network = LINEAR, x: Any = X) -> Context:
-    _, activations = network.apply(params, jnp.asarray(x))
+    _, activations = network.forward(params, jnp.asarray(x))
     return Context(
         clock_at(update),
         jnp.asarray(x),
@@ -82,7 +82,7 @@ def test_pfo_on_all_layers_adds_them() -> None:
     network = build(MLP)
     old, new = network.init(KEY), network.init(jax.random.key(1))
     x = jax.random.normal(KEY, (6, 3))
-    (_, before), (_, after) = network.apply(old, x), network.apply(new, x)
+    (_, before), (_, after) = network.forward(old, x), network.forward(new, x)
     apart = [float(np.mean((np.asarray(after[name].pre) - before[name].pre) ** 2)) for name in ("hidden_0", "hidden_1")]
     for layers, expected in (("last", apart[1]), ("all", sum(apart))):
         got = pfo(layers=layers).penalty(old, new, context(new, network=network, x=x))
@@ -243,7 +243,7 @@ def test_infer_adds_outputs_that_the_network_ignores() -> None:
     assert params["auxiliary"]["kernel"].shape == (4, 3)
     x = jax.random.normal(KEY, (2, 4, 4, 2))
     known = {name: module for name, module in params.items() if name != "auxiliary"}
-    np.testing.assert_array_equal(extended.apply(params, x)[0], plain.apply(known, x)[0])
+    np.testing.assert_array_equal(extended.forward(params, x)[0], plain.forward(known, x)[0])
 
 
 def test_infer_trains_them() -> None:

@@ -48,10 +48,10 @@ def test_outputs_do_not_change_before_or_at_the_injection(name):
     spec, layers = SPECS[name]
     plain, injected = build(spec), build(plasticity_injection(layers=layers).network(spec))
     params, x = injected.init(KEY), inputs_of(spec)
-    expected, activations = plain.apply(plain.init(KEY), x)
+    expected, activations = plain.forward(plain.init(KEY), x)
     for found in (params, opened(params)):
-        outputs, seen = jax.jit(injected.apply)(found, x)
-        np.testing.assert_array_equal(outputs, jax.jit(plain.apply)(plain.init(KEY), x)[0])
+        outputs, seen = jax.jit(injected.forward)(found, x)
+        np.testing.assert_array_equal(outputs, jax.jit(plain.forward)(plain.init(KEY), x)[0])
     assert_same({key: params[key] for key in plain.init(KEY)}, plain.init(KEY))
     assert set(activations) <= set(seen)
     assert expected.shape == outputs.shape
@@ -120,8 +120,8 @@ def test_values_and_gradients_are_those_of_the_equation(after):
     def gradient(apply):
         return jax.grad(lambda p: jnp.sum(jnp.sin(apply(p))))(params)
 
-    np.testing.assert_allclose(network.apply(params, x)[0], by_hand(params, x, after), rtol=1e-6, atol=1e-6)
-    found, expected = gradient(lambda p: network.apply(p, x)[0]), gradient(lambda p: by_hand(p, x, after))
+    np.testing.assert_allclose(network.forward(params, x)[0], by_hand(params, x, after), rtol=1e-6, atol=1e-6)
+    found, expected = gradient(lambda p: network.forward(p, x)[0]), gradient(lambda p: by_hand(p, x, after))
     for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     still = {name for name, part in found.items() if not any(np.any(leaf) for leaf in jax.tree.leaves(part))}

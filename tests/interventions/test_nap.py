@@ -85,9 +85,9 @@ def test_predictions_do_not_feel_the_length_of_a_kernel(norm: str) -> None:
     x = jax.random.normal(KEY, (5, 3))
     for path in network.hidden:
         longer = {**params, path[0]: {**params[path[0]], "kernel": 7.0 * params[path[0]]["kernel"]}}
-        np.testing.assert_allclose(network.apply(longer, x)[0], network.apply(params, x)[0], rtol=2e-4, atol=1e-5)
+        np.testing.assert_allclose(network.forward(longer, x)[0], network.forward(params, x)[0], rtol=2e-4, atol=1e-5)
     longer = {**params, "output": {**params["output"], "kernel": 7.0 * params["output"]["kernel"]}}
-    assert not np.allclose(network.apply(longer, x)[0], network.apply(params, x)[0], rtol=0.1)
+    assert not np.allclose(network.forward(longer, x)[0], network.forward(params, x)[0], rtol=0.1)
 
 
 def test_which_parameters_there_are() -> None:

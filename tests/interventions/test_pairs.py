@@ -109,7 +109,7 @@ def stage_of(stage: str, name: str, spec: NetworkSpec, wrapped: tuple[str, ...])
     inputs, targets = batch_at(spec, jnp.int32(1))
 
     def loss(params: Any) -> Any:
-        outputs, activations = loop.network.apply(params, inputs)
+        outputs, activations = loop.network.forward(params, inputs)
         return jnp.mean((outputs - targets) ** 2), activations
 
     def run(key: jax.Array, state: Any, learner: Learner) -> Any:

@@ -123,13 +123,13 @@ def dead() -> tuple[Loop, Run, jax.Array]:
 
 def test_threshold_0_recycles_the_dead_and_changes_no_prediction(dead: tuple[Loop, Run, jax.Array]) -> None:
     loop, run, inputs = dead
-    before, activations = loop.network.apply(run.learner.params, inputs)
+    before, activations = loop.network.forward(run.learner.params, inputs)
     silent = {name: np.all(np.asarray(each.post) == 0, axis=0) for name, each in activations.items()}
     assert silent["hidden_0"][2]
     assert not silent["hidden_0"].all()
     facts = loop.context(0)._replace(activations=activations)
     _, learner = redo(threshold=0.0, period=1).step(jax.random.key(4), *run, facts)
-    after, again = loop.network.apply(learner.params, inputs)
+    after, again = loop.network.forward(learner.params, inputs)
     np.testing.assert_array_equal(after, before)
     changed = np.any(np.asarray(learner.params["hidden_0"]["kernel"] != run.learner.params["hidden_0"]["kernel"]), 0)
     np.testing.assert_array_equal(changed, silent["hidden_0"])
@@ -137,7 +137,7 @@ def test_threshold_0_recycles_the_dead_and_changes_no_prediction(dead: tuple[Loo
     # Severed: the unit has no effect until its outgoing weights have learned something.
     assert np.any(np.asarray(again["hidden_0"].post)[:, 2] != 0)
     louder = {**learner.params["hidden_0"], "bias": learner.params["hidden_0"]["bias"].at[2].set(9.0)}
-    np.testing.assert_array_equal(loop.network.apply({**learner.params, "hidden_0": louder}, inputs)[0], before)
+    np.testing.assert_array_equal(loop.network.forward({**learner.params, "hidden_0": louder}, inputs)[0], before)
 
 
 def test_the_running_mean_is_what_is_judged() -> None:

@@ -112,7 +112,7 @@ def test_outgoing_zeros_silence_a_unit(activation: str) -> None:
     moved = trees.where(incoming, jax.tree.map(lambda x: x + 1.0, params), silent)
     moved = trees.where(outgoing, jax.tree.map(jnp.zeros_like, params), moved)
     x = jax.random.normal(jax.random.key(2), (3, 4, 4, 2))
-    outputs = jax.jit(lambda params: network.apply(params, x)[0])
+    outputs = jax.jit(lambda params: network.forward(params, x)[0])
     np.testing.assert_allclose(outputs(moved), outputs(silent), rtol=1e-5, atol=1e-6)
     assert not np.allclose(outputs(silent), outputs(params))
 

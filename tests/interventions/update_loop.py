@@ -73,13 +73,13 @@ def make(
         key = jax.random.fold_in(key, number)
 
         def task_loss(params: Any) -> Array:
-            return jnp.mean((network.apply(params, inputs)[0] - targets) ** 2)
+            return jnp.mean((network.forward(params, inputs)[0] - targets) ** 2)
 
         seen = context(number)._replace(observation=inputs, loss=task_loss, reference=lambda: inputs[::-1] / 2)
         state, learner = intervention.prepare(jax.random.fold_in(key, 1), *run, seen)
 
         def loss(params: Any) -> tuple[Array, Any]:
-            outputs, activations = network.apply(params, inputs)
+            outputs, activations = network.forward(params, inputs)
             penalty = intervention.penalty(state, params, seen._replace(activations=activations))
             return jnp.mean((outputs - targets) ** 2) + penalty, activations
 

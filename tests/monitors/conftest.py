@@ -60,7 +60,7 @@ def of_network(
     learner = Learner(params, (), optimizer.init(params))
 
     def losses(p: Any) -> Any:
-        return jnp.mean((network.apply(p, inputs)[0] - 1) ** 2, axis=-1)
+        return jnp.mean((network.forward(p, inputs)[0] - 1) ** 2, axis=-1)
 
     def fresh(key: Any) -> Learner:
         fresh_params = network.init(key)
@@ -70,13 +70,13 @@ def of_network(
         learner=learner,
         network=network,
         optimizer=optimizer,
-        activations=jax.jit(network.apply)(params, inputs)[1],
+        activations=jax.jit(network.forward)(params, inputs)[1],
         loss=lambda p: jnp.mean(losses(p)),
         clock=clock(),
         observation=inputs,
         losses=losses,
         valid=jnp.ones(len(inputs), bool),
-        scores=lambda p, x: network.apply(p, x)[0],
+        scores=lambda p, x: network.forward(p, x)[0],
         meaning="prediction",
         fresh=fresh,
     )

@@ -256,7 +256,7 @@ def named(probes: Any, meaning: str = "logits") -> Any:
     whole = build(spec)
 
     def apply(params, x):
-        made = whole.apply(params["layers"], x)[0]
+        made = whole.forward(params["layers"], x)[0]
         return {"policy": made[:, :2], "value": made[:, 2:], "scale": params["scale"]}, {}
 
     def init(key):

@@ -1,0 +1,277 @@
+"""What the nodes of a network compute: one linen module for each operation that has parameters."""
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from plasticity.core.types import Activation, Array
+from plasticity.networks.cells import CELLS
+from plasticity.networks.convolution import convolve, same
+from plasticity.networks.graph import OBSERVATION, Node
+from plasticity.networks.layers import (
+    ACTIVATIONS,
+    INITIALISERS,
+    Normalisation,
+    spectrally_normalised,
+    unit_norms,
+    weight_normalised,
+)
+from plasticity.networks.operations import (
+    SPEC,
+    Activate,
+    Attention,
+    Concatenate,
+    Convolution,
+    Dense,
+    Flatten,
+    Interpolate,
+    Normalise,
+    Pool,
+    Recurrent,
+    Scale,
+    Shift,
+    Sphere,
+    Sum,
+    Token,
+    Tokens,
+)
+from plasticity.networks.spec import NetworkSpec
+
+
+def scaled(init: Callable[..., Array], scale: float) -> Callable[..., Array]:
+    """An initialiser whose values are multiplied by ``scale`` (static)."""
+    return init if scale == 1.0 else lambda *args: scale * init(*args)
+
+
+class Layer(nn.Module):
+    """A dense or convolutional kernel, bias and normalisation; output layers have a bias and no normalisation."""
+
+    spec: NetworkSpec
+    node: Node
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        spec, operation = self.spec, self.node.operation
+        assert isinstance(operation, Dense | Convolution)
+        name = spec.initialiser if operation.initialiser == SPEC else operation.initialiser
+        init = scaled(INITIALISERS[name], operation.scale)
+        if isinstance(operation, Convolution):
+            shape = (operation.kernel, operation.kernel, x.shape[-1], operation.filters)
+            kernel = self.reparameterised(self.param("kernel", init, shape))
+            z = convolve(x, kernel, operation.stride, operation.padding, spec.convolution)
+        else:
+            x = x.reshape(x.shape[0], -1) if operation.flatten else x
+            z = x @ self.reparameterised(self.param("kernel", init, (x.shape[-1], operation.units)))
+        if spec.bias if operation.bias is None else operation.bias:
+            z = z + self.param("bias", nn.initializers.zeros, z.shape[-1:])
+        if operation.normalise and spec.normalisation != "none":
+            z = Normalisation(spec.normalisation, spec.affine, name="norm")(z)
+        return z
+
+    def reparameterised(self, kernel: Array) -> Array:
+        if self.node.parameterisation == "weight":
+            return weight_normalised(kernel, self.param("gain", lambda key: unit_norms(kernel)))
+        if self.node.parameterisation == "spectral":
+            return spectrally_normalised(kernel, self.spec.power_iterations)
+        return kernel
+
+
+class Positions(nn.Module):
+    """See ``operations.Tokens``."""
+
+    operation: Tokens
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        x = x.reshape(x.shape[0], -1, x.shape[-1])
+        if self.operation.class_token:
+            token = self.param("class_token", nn.initializers.zeros, (1, x.shape[-1]))
+            x = jnp.concatenate([jnp.broadcast_to(token, (x.shape[0], *token.shape)), x], axis=1)
+        return x + self.param("positions", nn.initializers.normal(self.operation.deviation), x.shape[1:])
+
+
+class SelfAttention(nn.Module):
+    """See ``operations.Attention``. Kernels have the spec's initialiser."""
+
+    spec: NetworkSpec
+    heads: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        batch, tokens, features = x.shape
+        query, key, value = (
+            self.linear(name, x).reshape(batch, tokens, self.heads, -1) for name in ("query", "key", "value")
+        )
+        weights = jax.nn.softmax(jnp.einsum("bihd,bjhd->bhij", query, key) / math.sqrt(features / self.heads))
+        return self.linear("out", jnp.einsum("bhij,bjhd->bihd", weights, value).reshape(x.shape))
+
+    def linear(self, name: str, x: Array) -> Array:
+        operation = Dense(x.shape[-1], flatten=False, normalise=False, activate=False, bias=True)
+        made: Array = Layer(self.spec, Node(name, operation), name=name)(x)
+        return made
+
+
+class Factor(nn.Module):
+    """A learned vector, stored as ``stored`` and worth ``initial`` at the start."""
+
+    initial: float
+    stored: float
+
+    @nn.compact
+    def __call__(self, features: int) -> Array:
+        stored = self.param("scale", nn.initializers.constant(self.stored), (features,))
+        return stored * (self.initial / self.stored)
+
+
+def pooled(x: Array, operation: Pool) -> Array:
+    """The pooled map; means count the positions inside it only."""
+    reduce = jnp.max if operation.kind == "max" else jnp.mean
+    if operation.window is None:
+        return reduce(x.reshape(x.shape[0], -1, x.shape[-1]), axis=1)
+    window, stride = operation.window, operation.stride
+    edges = [same(side, window, stride) if operation.padding == "SAME" else (0, 0) for side in x.shape[1:3]]
+    if operation.kind == "max":
+        return largest(x, window, stride, edges)
+    return windows(x, window, stride, edges) / windows(jnp.ones_like(x), window, stride, edges)
+
+
+def shifted(x: Array, window: int, stride: int, edges: list[tuple[int, int]], fill: float) -> list[Array]:
+    """The entries of every window as ``window^2`` maps."""
+    x = jnp.pad(x, ((0, 0), *edges, (0, 0)), constant_values=fill)
+    high, wide = ((side - window) // stride + 1 for side in x.shape[1:3])
+    return [
+        x[:, i : i + (high - 1) * stride + 1 : stride, j : j + (wide - 1) * stride + 1 : stride]
+        for i in range(window)
+        for j in range(window)
+    ]
+
+
+def largest(x: Array, window: int, stride: int, edges: list[tuple[int, int]]) -> Array:
+    """Maxima over windows. (The gradient of ``lax.reduce_window`` is a scatter, which is slow in a loop on a CPU.)"""
+    first, *others = shifted(x, window, stride, edges, -jnp.inf)
+    for other in others:
+        first = jnp.maximum(first, other)
+    return first
+
+
+def windows(x: Array, window: int, stride: int, edges: list[tuple[int, int]]) -> Array:
+    """Sums over windows."""
+    return sum(shifted(x, window, stride, edges, 0.0), jnp.zeros(()))
+
+
+def on_sphere(x: Array) -> Array:
+    """The features divided by their Euclidean norm; zero stays zero."""
+    return x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), 1e-16))
+
+
+def reset_where(first: Array | None, initial: Any, carry: Any) -> Any:
+    """The carry, with the rows where ``first`` is true as at the start of an episode."""
+    if first is None:
+        return carry
+    return jax.tree.map(lambda new, old: jnp.where(first.reshape(-1, *[1] * (old.ndim - 1)), new, old), initial, carry)
+
+
+class Layers(nn.Module):
+    """All nodes: ``observations[B, *shape]`` -> outputs and activations by name, and the carry after the step."""
+
+    spec: NetworkSpec
+    nodes: tuple[Node, ...]  # each after its inputs
+
+    @nn.compact
+    def __call__(
+        self, observations: Array, carry: Any, first: Array | None
+    ) -> tuple[dict[str, Array], dict[str, Activation], Any]:
+        spec = self.spec
+        activations: dict[str, Activation] = {}
+        outputs: dict[str, Array] = {}
+        after: dict[str, Any] = {}
+        values = {OBSERVATION: prepare(spec, observations)}
+
+        def activated(name: str, z: Array, function: Callable[[Array], Array]) -> Array:
+            activations[name] = Activation(z, function(z))
+            return activations[name].post
+
+        for node in self.nodes:
+            x, operation, name = values[node.inputs[0]], node.operation, node.name
+            match operation:
+                case Dense() | Convolution():
+                    z = Layer(spec, node, name=name)(x)
+                    values[name] = activated(name, z, function_of(spec, SPEC)) if operation.activate else z
+                    if node.output:
+                        outputs[name] = z
+                case Activate():
+                    if operation.normalise and spec.normalisation != "none":
+                        x = Normalisation(spec.normalisation, spec.affine, name=name)(x)
+                    values[name] = activated(name, x, function_of(spec, operation.function))
+                case Normalise():
+                    kind = spec.normalisation if operation.kind == SPEC else operation.kind
+                    affine = spec.affine if operation.affine is None else operation.affine
+                    values[name] = x if kind == "none" else Normalisation(kind, affine, name=name)(x)
+                case Sum():
+                    values[name] = sum((values[each] for each in node.inputs[1:]), x)
+                case Concatenate():
+                    values[name] = jnp.concatenate([values[each] for each in node.inputs], axis=-1)
+                case Flatten():
+                    values[name] = x.reshape(x.shape[0], -1)
+                case Pool():
+                    values[name] = pooled(x, operation)
+                case Tokens():
+                    values[name] = Positions(operation, name=name)(x)
+                case Token():
+                    values[name] = x[:, operation.number]
+                case Attention():
+                    values[name] = SelfAttention(spec, operation.heads, name=name)(x)
+                case Recurrent():
+                    x, settings = x.reshape(x.shape[0], -1), dict(operation.settings)
+                    cell = CELLS[operation.cell]
+                    initial = cell.initial(x.shape[0], operation.units, x.shape[-1], **settings)
+                    before = reset_where(first, initial, carry[name])
+                    after[name], z = cell.module(operation.units, **settings, name=name)(before, x)
+                    values[name] = activated(name, z, identity)
+                case Scale():
+                    values[name] = x * Factor(operation.initial, operation.stored, name=name)(x.shape[-1])
+                case Shift():
+                    values[name] = jnp.concatenate([x, jnp.full((*x.shape[:-1], 1), operation.value)], axis=-1)
+                case Sphere():
+                    values[name] = on_sphere(x)
+                case Interpolate():
+                    share = Factor(operation.initial, operation.stored, name=name)(x.shape[-1])
+                    values[name] = x + share * (values[node.inputs[1]] - x)
+        return outputs, activations, after or ()
+
+
+def identity(z: Array) -> Array:
+    return z
+
+
+def function_of(spec: NetworkSpec, name: str) -> Callable[[Array], Array]:
+    """The non-linearity ``name``; "spec" is the spec's, with its settings."""
+    if name == SPEC:
+        kind = ACTIVATIONS[spec.activation]
+        return partial(kind.function, **{**kind.settings, **dict(spec.activation_settings)})
+    return partial(ACTIVATIONS[name].function, **ACTIVATIONS[name].settings)
+
+
+def prepare(spec: NetworkSpec, observations: Array) -> Array:
+    """Convert observations of any dtype to the first node's input: float32, scaled, channels last."""
+    x = jnp.asarray(observations, jnp.float32)
+    if spec.scale != 1.0:
+        x = x * spec.scale
+    return jnp.moveaxis(x, 1, -1) if spec.channels_first else x
+
+
+def initial_carry(nodes: tuple[Node, ...], shapes: Mapping[str, tuple[int, ...]], batch: int) -> Any:
+    """The carry of ``batch`` envs at the start of an episode, by node; () without a recurrent cell."""
+    made = {
+        node.name: CELLS[node.operation.cell].initial(
+            batch, node.operation.units, math.prod(shapes[node.inputs[0]]), **dict(node.operation.settings)
+        )
+        for node in nodes
+        if isinstance(node.operation, Recurrent)
+    }
+    return made or ()
