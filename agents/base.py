@@ -135,7 +135,8 @@ class AgentCore(NamedTuple):
         """Optimizer -> apply -> the intervention's ``step``; the optimizer receives ``extra`` and its own key."""
         extra["key"] = jax.random.fold_in(key, RULE)
         updates, opt_state = self.optimizer.update(gradients, learner.opt_state, learner.params, **extra)
-        learner = learner._replace(params=optax.apply_updates(learner.params, updates), opt_state=opt_state)
+        params = self.network.project(optax.apply_updates(learner.params, updates))
+        learner = learner._replace(params=params, opt_state=opt_state)
         seen = context._replace(gradients=gradients)
         plugins, learner = self.intervention.step(jax.random.fold_in(key, STEP), plugins, learner, seen)
         return learner, plugins
@@ -191,14 +192,16 @@ def assemble(
     rest: Rest = no_memory,
     extend: Callable[[Network], Network] = unextended,
     trace: Callable[[Optimizer], Optimizer] = no_trace,
+    envs: int = 0,
 ) -> AgentCore:
     """Build an agent's components: the intervention rewrites the network's spec and wraps the optimizer, once.
 
     ``target(params)`` is the target network of a fresh agent and ``rest(env step of creation)`` its other memory.
     ``extend`` may add parameters to the network. ``trace`` puts an eligibility trace before the wrapped optimizer.
+    ``envs`` is the number of envs whose carry the agent keeps; 0: it cannot use a network with memory.
     """
     network = extend(build(intervention.network(spec)))
-    return assemble_built(network, optimizer, intervention, target=target, rest=rest, trace=trace)
+    return assemble_built(network, optimizer, intervention, target=target, rest=rest, trace=trace, envs=envs)
 
 
 def assemble_built(
@@ -209,12 +212,18 @@ def assemble_built(
     target: Target = no_target,
     rest: Rest = no_memory,
     trace: Callable[[Optimizer], Optimizer] = no_trace,
+    envs: int = 0,
 ) -> AgentCore:
-    """:func:`assemble` for a built network that the intervention has already rewritten; it wraps the optimizer."""
+    """:func:`assemble` for a built network that the intervention has already rewritten; it wraps the optimizer.
+
+    ``ValueError`` for a network with memory if ``envs`` is 0.
+    """
+    if network.remembers and not envs:
+        raise ValueError("network: has memory, which this agent does not use; choose a network without")
     rule = trace(intervention.optimizer(optimizer))
 
     def fresh(key: Key, created: Array) -> Learner:
         params = network.init(key)
-        return Learner(params, target(params), rule.init(params), rest(created))
+        return Learner(params, target(params), rule.init(params), rest(created), network.initial(envs))
 
     return AgentCore(network, rule, intervention, fresh)

@@ -41,12 +41,18 @@ def test_heads_are_branches_behind_the_trunk():
 
 def test_wiring_of_heads():
     network = build(SPEC)
-    assert [(each.name, each.sink[0], each.owner.tolist()) for each in network.units] == [
-        ("hidden_0", "value_hidden_0", list(range(7))),
-        ("hidden_0", "advantage_hidden_0", list(range(7))),
-        ("value_hidden_0", "value_output", [0, 1, 2]),
-        ("advantage_hidden_0", "advantage_hidden_1", [0, 1]),
-        ("advantage_hidden_1", "advantage_output", [0, 1, 2, 3, 4]),
+    found = [(each.name, [(sink.path[0], sink.owner.tolist()) for sink in each.sinks]) for each in network.units]
+    assert found == [
+        ("hidden_0", [("value_hidden_0", list(range(7))), ("advantage_hidden_0", list(range(7)))]),
+        ("value_hidden_0", [("value_output", [0, 1, 2])]),
+        ("advantage_hidden_0", [("advantage_hidden_1", [0, 1])]),
+        ("advantage_hidden_1", [("advantage_output", [0, 1, 2, 3, 4])]),
+    ]
+    assert [(layer.name, layer.distance) for layer in network.layers] == [
+        ("hidden_0", 2),
+        ("value_hidden_0", 1),
+        ("advantage_hidden_0", 2),
+        ("advantage_hidden_1", 1),
     ]
     names = ("hidden_0", "value_hidden_0", "advantage_hidden_0", "advantage_hidden_1")
     assert network.hidden == tuple((name,) for name in names)
@@ -82,7 +88,8 @@ def test_a_head_on_a_flattened_map():
     spec = NetworkSpec((5, 5, 2), 3, (Convolution(4, 3),), heads=(Head("a", 1), Head("b", 2)), convolution="lax")
     network = build(spec)
     params = network.init(KEY)
-    assert {each.sink[0]: each.owner.tolist() for each in network.units} == {
+    (units,) = network.units
+    assert {sink.path[0]: sink.owner.tolist() for sink in units.sinks} == {
         "a_output": list(range(4)) * 9,
         "b_output": list(range(4)) * 9,
     }
@@ -119,11 +126,12 @@ def test_joined_networks_share_nothing():
 
 def test_wiring_of_joined_networks():
     _, network = joined()
-    assert [(each.name, each.source, each.sink) for each in network.units] == [
-        ("policy/hidden_0", ("policy", "hidden_0"), ("policy", "output")),
-        ("value/hidden_0", ("value", "hidden_0"), ("value", "hidden_1")),
-        ("value/hidden_1", ("value", "hidden_1"), ("value", "output")),
+    assert [(each.name, each.path, [sink.path for sink in each.sinks]) for each in network.units] == [
+        ("policy/hidden_0", ("policy", "hidden_0"), [("policy", "output")]),
+        ("value/hidden_0", ("value", "hidden_0"), [("value", "hidden_1")]),
+        ("value/hidden_1", ("value", "hidden_1"), [("value", "output")]),
     ]
+    assert [layer.name for layer in network.layers] == [each.name for each in network.units]
     assert network.outputs == (("policy", "output"), ("value", "output"))
     assert list(network.modules()) == [
         "policy/hidden_0", "value/hidden_0", "value/hidden_1", "policy/output", "value/output"

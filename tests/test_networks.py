@@ -14,8 +14,9 @@ from plasticity.core.types import Learner
 from plasticity.interventions import surgery
 from plasticity.networks import spec as specs
 from plasticity.networks.build import build, join
+from plasticity.networks.catalogue import NETWORKS
 from plasticity.networks.layers import ACTIVATIONS, INITIALISERS, NORMALISATIONS
-from plasticity.networks.presets import NETWORKS, minatar, mlp, nature
+from plasticity.networks.presets import minatar, mlp, nature
 from plasticity.networks.spec import Convolution, Head, NetworkSpec
 
 # Quick to compile, because most of these tests run outside jit. The patches have tests of their own.
@@ -48,10 +49,10 @@ def rest_of(spec, params, i, post):
 
 
 def cut(params, units, unit, owner):
-    """The parameters with the outgoing rows of a unit at zero."""
-    sink = params[units.sink[0]]
-    kernel = jnp.where((owner == unit)[:, None], 0.0, sink["kernel"])
-    return params | {units.sink[0]: sink | {"kernel": kernel}}
+    """The parameters with the outgoing rows of a unit of a chain at zero."""
+    ((name,),) = (sink.path for sink in units.sinks)
+    kernel = jnp.where((owner == unit)[:, None], 0.0, params[name]["kernel"])
+    return params | {name: params[name] | {"kernel": kernel}}
 
 
 def depends(spec, params, i, unit, post):
@@ -78,7 +79,7 @@ def test_a_unit_without_its_outgoing_rows_is_out_of_the_network(style):
         post = activations[units.name].post
         np.testing.assert_allclose(rest_of(spec, params, i, post), outputs, rtol=1e-5, atol=1e-6)
         assert depends(spec, params, i, 1, post)
-        assert not depends(spec, cut(params, units, 1, units.owner), i, 1, post)
+        assert not depends(spec, cut(params, units, 1, units.sinks[0].owner), i, 1, post)
 
 
 BRANCHED = dataclasses.replace(DEEP, widths=(4,), heads=(Head("a", 1, (3,)), Head("b", 2, (2,))))
@@ -97,7 +98,7 @@ RECYCLED = {
 
 def recycled(network, params, name, unit):
     """The parameters after a unit was reset, as interventions do it, and the mask of its incoming weights."""
-    chosen = jnp.arange(next(each for each in network.units if each.name == name).owner.max() + 1) == unit
+    chosen = jnp.arange(next(each for each in network.units if each.name == name).size) == unit
     incoming, outgoing = surgery.unit_masks(network, params, {name: chosen})
     learner = Learner(params, (), ())
     fresh = network.init(jax.random.key(8))
@@ -163,9 +164,12 @@ def test_an_auxiliary_layer_has_parameters_and_nothing_else():
         np.testing.assert_array_equal(leaf, leaves(params)[name])
     (outputs, activations), expected = more.forward(params, x), plain.forward(plain.init(KEY), x)
     np.testing.assert_array_equal(outputs, expected[0])
-    assert tuple(activations) == tuple(expected[1])
+    assert tuple(activations) == (*expected[1], "auxiliary")
+    by_hand = activations["hidden_3"].post @ params["auxiliary"]["kernel"]
+    np.testing.assert_allclose(activations["auxiliary"].post, by_hand, rtol=1e-5, atol=1e-6)
+    assert more.layers == plain.layers
     assert (more.auxiliary, more.outputs, plain.auxiliary) == ((("auxiliary",),), (("output",),), ())
-    assert [each.name for each in more.units if each.sink == ("auxiliary",)] == ["hidden_3"]
+    assert [[sink.path[0] for sink in each.sinks] for each in more.units][-1] == ["output", "auxiliary"]
     assert join({"actor": more, "critic": plain}).auxiliary == (("actor", "auxiliary"),)
     alone = dataclasses.replace(FLAT, widths=(), heads=(Head("a", 1, (3, 2)), Head("b", 2, (4,))), auxiliary=5)
     assert build(alone).init(KEY)["auxiliary"]["kernel"].shape == (2, 5)  # the first head's last
@@ -192,21 +196,24 @@ def test_repeat_in_place_of_tile_leaves_a_convolutional_unit_connected(activatio
     network = build(spec)
     params, x = network.init(KEY), draw((4, 7, 8, 2))
     units, post = network.units[1], network.forward(params, x)[1]["hidden_1"].post
-    assert units.sink == ("hidden_2",)
-    repeated = np.repeat(np.arange(4), len(units.owner) // 4)
+    assert [sink.path for sink in units.sinks] == [("hidden_2",)]
+    owner = units.sinks[0].owner
+    repeated = np.repeat(np.arange(4), len(owner) // 4)
     for unit in range(4):
         assert depends(spec, cut(params, units, unit, repeated), 1, unit, post)
-        assert not depends(spec, cut(params, units, unit, units.owner), 1, unit, post)
+        assert not depends(spec, cut(params, units, unit, owner), 1, unit, post)
+
+
+def wired(network):
+    return [units.sources for units in network.units], [units.sinks for units in network.units]
 
 
 def test_wiring_by_hand():
     network = build(NetworkSpec((3, 4, 1), 2, (Convolution(2, 2), Convolution(3, 2)), (2,), activation="crelu"))
-    assert [(each.name, each.source, each.sink) for each in network.units] == [
-        ("hidden_0", ("hidden_0",), ("hidden_1",)),
-        ("hidden_1", ("hidden_1",), ("hidden_2",)),
-        ("hidden_2", ("hidden_2",), ("output",)),
-    ]
-    owners = [each.owner.tolist() for each in network.units]  # maps are 2x3, then 1x2
+    sources, sinks = ([[part.path[0] for part in parts] for parts in each] for each in wired(network))
+    assert [each.name for each in network.units] == ["hidden_0", "hidden_1", "hidden_2"]
+    assert (sources, sinks) == ([["hidden_0"], ["hidden_1"], ["hidden_2"]], [["hidden_1"], ["hidden_2"], ["output"]])
+    owners = [each.sinks[0].owner.tolist() for each in network.units]  # maps are 2x3, then 1x2
     assert owners == [[0, 1, 0, 1], [0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2], [0, 1, 0, 1]]
     assert network.hidden == (("hidden_0",), ("hidden_1",), ("hidden_2",))
     assert network.outputs == (("output",),)
@@ -223,12 +230,13 @@ def test_shapes_agree_with_the_wiring(name, activation):
     assert outputs.shape == (2, 5)
     assert tuple(activations) == tuple(each.name for each in network.units)
     for units in network.units:
-        source, sink = params[units.source[0]], params[units.sink[0]]["kernel"]
-        size = units.owner.max() + 1
-        assert {leaf.shape[-1] for leaf in jax.tree.leaves(source)} == {size}
+        ((source,), (sink,)), size = (units.sources, units.sinks), units.size
+        rows = params[sink.path[0]]["kernel"].shape[-2]
+        assert {leaf.shape[-1] for leaf in jax.tree.leaves(params[source.path[0]])} == {size}
         assert activations[units.name].pre.shape[-1] == size
-        assert units.owner.shape == (sink.shape[-2],)
-        assert set(np.bincount(units.owner)) == {sink.shape[-2] // size}
+        assert activations[units.name].post.shape[-1] == size * units.copies
+        assert sink.owner.shape == (rows,)
+        assert set(np.bincount(sink.owner)) == {rows // size}
 
 
 def test_parameters_by_name():
@@ -451,7 +459,7 @@ def test_factories():
         "output": (512, 6),
     }
     images = nature(jax.ShapeDtypeStruct((32, 32, 3), jnp.float32), 10, padding="SAME")
-    assert (images.channels_first, images.scale, specs.feature_maps(images)[-1]) == (False, 1.0, (4, 4, 64))
+    assert (images.channels_first, images.scale, specs.shapes(images)["hidden_2"]) == (False, 1.0, (4, 4, 64))
     assert nature(frames, 6, layout="channels_last", padding="SAME").channels_first is False
 
 

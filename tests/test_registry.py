@@ -188,7 +188,7 @@ def test_a_name_that_two_packages_offer_belongs_to_neither(distribution: Any) ->
 @pytest.mark.parametrize(
     ("module", "table"),
     [
-        ("plasticity.networks.presets", "NETWORKS"),
+        ("plasticity.networks.catalogue", "NETWORKS"),
         ("plasticity.optim.optimizers", "OPTIMIZERS"),
         ("plasticity.interventions", "INTERVENTIONS"),
         ("plasticity.monitors", "MONITORS"),

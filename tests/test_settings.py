@@ -365,7 +365,7 @@ def test_all_problems_are_found_at_once() -> None:
 
 
 def test_a_list_that_is_too_long_says_so():
-    from plasticity.networks.presets import NETWORKS
+    from plasticity.networks.catalogue import NETWORKS
 
     with pytest.raises(ValueError, match=r"must be a list, each an integer in \[1, 1048576\] \(at most 100 of them\)"):
         schema_of(NETWORKS["mlp"])["widths"].parse([2] * 101)

@@ -156,16 +156,18 @@ class Sink(NamedTuple):
 
     path: ModulePath  # the module; the units are on its kernel's second to last axis
     owner: np.ndarray  # int[rows]: the unit that feeds each input row, -1 if it is none of these units
+    direct: bool = True  # the rows are fed by the units' activation itself, flattened at most
 
 
 class Units(NamedTuple):
     """The wiring of one layer of hidden units, written by the network builder."""
 
     name: str  # key into the activations
-    count: int
+    size: int  # number of units
     sources: tuple[Source, ...]  # the first one is the layer with the kernel
     sinks: tuple[Sink, ...]
     activations: tuple[str, ...] = ()  # all that show these units; several for a stream
+    copies: int = 1  # features per unit in an activation: 2 for crelu
     stream: bool = False  # units of a residual stream, which several layers write and read
     carries: tuple[ModulePath, ...] = ()  # where the carry has them, on the last axis of every leaf
 

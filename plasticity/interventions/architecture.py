@@ -7,7 +7,7 @@ from typing import Literal
 from plasticity.config.fields import Repeats, metadata
 from plasticity.core.errors import shown
 from plasticity.interventions.base import Intervention
-from plasticity.networks.spec import Convolution, NetworkSpec
+from plasticity.networks.spec import NetworkSpec, halved
 
 
 @metadata(
@@ -48,25 +48,6 @@ def rms_norm(*, affine: bool = True, bias: bool = True) -> Intervention:
     """
     return Intervention(
         network=lambda spec: replace(spec, normalisation="rms", affine=affine, bias=bias), sets=("normalisation",)
-    )
-
-
-def halved(spec: NetworkSpec, name: str) -> NetworkSpec:
-    """The spec with half as many units in every hidden layer; ``ValueError`` if a layer has an odd number of units."""
-
-    def half(units: int) -> int:
-        if units % 2:
-            raise ValueError(f"{name} with keep_size needs an even number of units in every hidden layer, got {units}")
-        return units // 2
-
-    def smaller(layer: Convolution) -> Convolution:
-        return replace(layer, filters=half(layer.filters))
-
-    return replace(
-        spec,
-        convolutions=tuple(smaller(layer) for layer in spec.convolutions),
-        widths=tuple(half(width) for width in spec.widths),
-        heads=tuple(replace(head, widths=tuple(half(width) for width in head.widths)) for head in spec.heads),
     )
 
 

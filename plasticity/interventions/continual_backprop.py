@@ -13,12 +13,12 @@ from plasticity.config.fields import LARGEST, BelowOne, Fraction, Size, metadata
 from plasticity.core import counting, trees
 from plasticity.core.counting import Precise
 from plasticity.core.errors import check
-from plasticity.core.types import Array, Context, Key, Learner, ModulePath, Network, Params, State, Units
+from plasticity.core.types import Array, Context, Key, Learner, ModulePath, Network, Params, Sink, State, Units
 from plasticity.interventions import surgery, units
 from plasticity.interventions.base import Intervention, every
+from plasticity.interventions.penalties import total
 
 Utility = Literal["contribution", "adaptable_contribution"]
-Wiring = Sequence[Units]
 Edit = Callable[[Array, Array, Array], Array]  # old, fresh for what comes in, fresh for what goes out -> new
 
 
@@ -31,10 +31,12 @@ class Ledger(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """The method's state. Every module has an entry; only those named in the wiring are used."""
+    """The method's state. Every layer of hidden units has an entry."""
 
     ledgers: Mapping[str, Ledger]
-    means: Mapping[str, Array]  # by module: float32[inputs], running mean of its inputs, not corrected
+    means: Mapping[
+        str, Array
+    ]  # by layer: float32[features], running mean of its outputs, not corrected; see `features`
     fresh: Params  # freshly initialised parameters; no unit is used twice
 
 
@@ -51,25 +53,51 @@ def empty(params: Params, network: Network) -> Memory:
     def ledger(count: int) -> Ledger:
         return Ledger(jnp.zeros(count, jnp.int32), jnp.zeros(count), counting.zeros())
 
-    ledgers = {"/".join(wiring.source): ledger(units.count(wiring)) for wiring in network.units}
-    means = {"/".join(wiring.sink): jnp.zeros(wiring.owner.size) for wiring in network.units}
-    return Memory(ledgers, means, params)
+    ledgers = {wiring.name: ledger(wiring.size) for wiring in network.units}
+    return Memory(ledgers, {wiring.name: jnp.zeros(features(wiring).size) for wiring in network.units}, params)
+
+
+def aligned(wiring: Units) -> bool:
+    """Whether every reader has one row for each output of the layer (for a flattened map: at each position)."""
+    first, *others = wiring.sinks
+    same = all(np.array_equal(first.owner, sink.owner) for sink in others)
+    return same and all(sink.direct for sink in wiring.sinks) and len(wiring.activations) == 1
+
+
+def features(wiring: Units) -> np.ndarray:
+    """The owner of each feature for which a mean is kept, int[features]: the rows of its readers, if they agree.
+
+    Otherwise (behind pooling, in a residual stream) the features are the channels.
+    """
+    return wiring.sinks[0].owner if aligned(wiring) else np.tile(np.arange(wiring.size), wiring.copies)
 
 
 def rows_of(owner: np.ndarray) -> np.ndarray:
     """The rows each unit owns, int[units, rows]; all units own the same number."""
-    return np.argsort(owner, kind="stable").reshape(owner.max() + 1, -1)
+    order = np.argsort(owner, kind="stable")
+    return order[(owner < 0).sum() :].reshape(owner.max() + 1, -1)
 
 
-def outgoing(params: Params, wirings: Wiring) -> Array:
-    """``mean |w|`` over the outgoing weights of each row, across all layers they go to, float32[rows]."""
-    kernels = [trees.get(params, (*wiring.sink, "kernel")) for wiring in wirings]
-    sums = sum(jnp.abs(kernel).sum((*range(kernel.ndim - 2), -1)) for kernel in kernels)
-    return sums / sum(kernel.size // kernel.shape[-2] for kernel in kernels)
+def kernels_of(params: Params, wiring: Units) -> list[Array]:
+    """The kernels that read the units."""
+    return [trees.get(params, (*sink.path, "kernel")) for sink in wiring.sinks]
+
+
+def outgoing(params: Params, wiring: Units) -> Array:
+    """``mean |w|`` over the outgoing weights of each feature, across all kernels that read it, float32[features]."""
+    kernels = kernels_of(params, wiring)
+    sums = [jnp.abs(kernel).sum((*range(kernel.ndim - 2), -1)) for kernel in kernels]
+    columns = [kernel.size // kernel.shape[-2] for kernel in kernels]
+    if aligned(wiring):
+        return total(sums) / sum(columns)
+    rows = [rows_of(sink.owner) for sink in wiring.sinks]
+    size = total([each[row].sum(-1) for each, row in zip(sums, rows, strict=True)])
+    size = size / sum(row.shape[-1] * number for row, number in zip(rows, columns, strict=True))
+    return size[features(wiring)]
 
 
 def by_channel(means: Array, channels: int) -> Array:
-    """The means of a sink's inputs, averaged over the positions of a flattened map, float32[rows].
+    """The means of a layer's outputs, averaged over the positions of a flattened map, float32[features].
 
     ``channels`` (static) is the last axis of the activation, including the copies of crelu. For a dense layer, and for
     a convolution that another convolution reads, there is a single position.
@@ -103,13 +131,17 @@ def cleared(values: Array, picked: Picked) -> Array:
     return values.at[picked.number].multiply((~picked.replaced).astype(values.dtype))
 
 
-def column(number: Array, replaced: Array) -> Edit:
+def column(owner: np.ndarray, number: Array, replaced: Array) -> Edit:
     """Write the incoming side of one unit: kernel, bias and normalisation have the units on their last axis."""
+    single = np.array_equal(owner, np.arange(len(owner)))
 
     def edit(old: Array, into: Array, out: Array) -> Array:
         del out
-        new = jnp.where(replaced, jnp.take(into, number, -1), jnp.take(old, number, -1))
-        return jax.lax.dynamic_update_index_in_dim(old, new, number, -1)
+        where = number if single else jnp.asarray(rows_of(owner))[number]
+        new = jnp.where(replaced, jnp.take(into, where, -1), jnp.take(old, where, -1))
+        if single:
+            return jax.lax.dynamic_update_index_in_dim(old, new, number, -1)
+        return old.at[..., where].set(new, unique_indices=True)
 
     return edit
 
@@ -134,17 +166,18 @@ def then(edits: Params, path: ModulePath, edit: Edit) -> Params:
     return trees.put(edits, path, jax.tree.map(both, trees.get(edits, path)))
 
 
-def edits_of(params: Params, wired: Mapping[str, Wiring], picks: Mapping[str, Picked]) -> Params:
+def edits_of(params: Params, wired: Mapping[str, Units], picks: Mapping[str, Picked]) -> Params:
     """The edit of each parameter, in their tree; for a weight between two replaced units the outgoing end wins."""
     edits: Params = jax.tree.map(lambda _: lambda old, into, out: old, params)
-    for name, wirings in wired.items():
+    for name, wiring in wired.items():
         for number, replaced in zip(*picks[name], strict=True):
-            edits = then(edits, wirings[0].source, column(number, replaced))
-    for name, wirings in wired.items():
-        for wiring in wirings:
+            for source in wiring.sources:
+                edits = then(edits, source.path, column(source.owner, number, replaced))
+    for name, wiring in wired.items():
+        for sink in wiring.sinks:
             for number, replaced in zip(*picks[name], strict=True):
-                rows = jnp.asarray(rows_of(wiring.owner))[number]
-                edits = then(edits, (*wiring.sink, "kernel"), row(rows, replaced))
+                rows = jnp.asarray(rows_of(sink.owner))[number]
+                edits = then(edits, (*sink.path, "kernel"), row(rows, replaced))
     return edits
 
 
@@ -158,12 +191,12 @@ def reborn(learner: Learner, edits: Params, fresh: Params, context: Context, opt
     return learner._replace(params=params, opt_state=state)
 
 
-def transferred(params: Params, wiring: Units, picked: Picked, means: Array) -> Params:
+def transferred(params: Params, sink: Sink, picked: Picked, means: Array) -> Params:
     """The sink's bias plus the mean contribution of the replaced units, ``sum_i W_out,i mean_i``."""
-    if "bias" not in trees.get(params, wiring.sink):
-        raise ValueError(f"mean_transfer needs a bias in every layer that follows; {'/'.join(wiring.sink)} has none")
-    kernel, bias = trees.get(params, (*wiring.sink, "kernel")), (*wiring.sink, "bias")
-    rows = jnp.asarray(rows_of(wiring.owner))[picked.number]
+    if "bias" not in trees.get(params, sink.path):
+        raise ValueError(f"mean_transfer needs a bias in every layer that follows; {'/'.join(sink.path)} has none")
+    kernel, bias = trees.get(params, (*sink.path, "kernel")), (*sink.path, "bias")
+    rows = jnp.asarray(rows_of(sink.owner))[picked.number]
     lost = jnp.where(picked.replaced[:, None], means[rows], 0.0)
     leaving = jnp.moveaxis(kernel, -2, 0)[rows]
     return trees.put(params, bias, trees.get(params, bias) + jnp.einsum("nr,nr...o->o", lost, leaving))
@@ -181,6 +214,7 @@ def continual_backprop(
     utility: Utility = "contribution",
     mean_transfer: bool = False,
     at_once: Size = 1,
+    streams: bool = True,
     optimizer_slots: bool = True,
 ) -> Intervention:
     """Continual backpropagation: after every update, replace a few of the least useful mature units.
@@ -212,6 +246,9 @@ def continual_backprop(
         mean_transfer: static.
         at_once: the maximum number of units of a layer replaced in one update; the excess of the budget is dropped
             (static). It matters only if ``replacement_rate`` times the units of a layer exceeds it.
+        streams: whether units of residual streams are replaced, too (static). The paper does so on ResNet-18, where its
+            code zeroes the outgoing weights in the next convolution alone; here they are zeroed in every layer that
+            reads the unit. Otherwise only units inside blocks are replaced.
         optimizer_slots: whether the optimizer's slots are reset (static).
 
     Raises:
@@ -220,49 +257,68 @@ def continual_backprop(
 
     Fresh parameters are drawn every ``maturity_period + 1`` updates, during which no unit can be replaced twice. The
     paper draws from a uniform distribution; here it is the network's own initialisation. If a unit feeds several rows
-    of weights (a flattened map, crelu), ``y_i`` is the mean over them. ``f'_i`` is shared by all positions, as in the
+    of weights (a flattened map, crelu), ``y_i`` is the mean over them; behind pooling, ``y_i`` is ``E|h_i|`` times the
+    mean of all its outgoing weights. In a stream ``E`` includes the activations that show it. ``f'_i`` is shared by all
+    positions, as in the
     authors' code for convolutions, and separate for each copy of crelu.
     """
     check("utility", utility, ("contribution", "adaptable_contribution"))
     drawing = every(maturity_period + 1)
 
-    def usefulness(params: Params, post: Array, wirings: Wiring, means: Array) -> Array:
+    def usefulness(params: Params, posts: Sequence[Array], wiring: Units, means: Array) -> Array:
         """``y``, float32[units]."""
-        owner, values = wirings[0].owner, post.reshape(-1, wirings[0].owner.size)
-        centre = 0.0 if utility == "contribution" else by_channel(means, post.shape[-1])
-        size = jnp.abs(values - centre).mean(0) * outgoing(params, wirings)
-        each = size[rows_of(owner)].mean(-1)
+        centre = 0.0 if utility == "contribution" else by_channel(means, wiring.copies * wiring.size)
+        values = [jnp.abs(post.reshape(-1, features(wiring).size) - centre).mean(0) for post in posts]
+        size = mean_of(values) * outgoing(params, wiring)
+        each = size[rows_of(features(wiring))].mean(-1)
         if utility == "contribution":
             return each
-        incoming = units.incoming(trees.get(params, wirings[0].source)["kernel"])
-        return each / jnp.maximum(incoming, jnp.finfo(jnp.float32).tiny)
+        return each / jnp.maximum(units.incoming_of(params, wiring), jnp.finfo(jnp.float32).tiny)
 
-    def observed(ledger: Ledger, mean: Array, params: Params, post: Array, wirings: Wiring) -> tuple[Ledger, Array]:
+    def observed(
+        ledger: Ledger, mean: Array, params: Params, posts: Sequence[Array], wiring: Units
+    ) -> tuple[Ledger, Array]:
         """The layer's ledger and mean activations after one more update."""
-        owner, age = wirings[0].owner, optax.safe_increment(ledger.age)
-        mean = decay * mean + (1 - decay) * post.reshape(-1, owner.size).mean(0)
-        useful = usefulness(params, post, wirings, mean / correction(decay, age)[owner])
+        owner, age = features(wiring), optax.safe_increment(ledger.age)
+        mean = decay * mean + (1 - decay) * mean_of([post.reshape(-1, owner.size).mean(0) for post in posts])
+        useful = usefulness(params, posts, wiring, mean / correction(decay, age)[owner])
         return ledger._replace(age=age, utility=decay * ledger.utility + (1 - decay) * useful), mean
 
     def step(key: Key, state: Memory, learner: Learner, context: Context) -> tuple[State, Learner]:
-        wired = units.hidden_layers(context.network, "continual_backprop")
+        wired = units.hidden_layers(context.network, "continual_backprop", streams)
         fresh = jax.lax.cond(drawing(context.clock), lambda: context.fresh(key).params, lambda: state.fresh)
         ledgers, means, params = dict(state.ledgers), dict(state.means), learner.params
         picks = {}
-        for name, wirings in wired.items():
-            source, post = "/".join(wirings[0].source), context.activations[name].post
-            sinks, owner = ["/".join(wiring.sink) for wiring in wirings], wirings[0].owner
-            ledger, mean = observed(ledgers[source], means[sinks[0]], learner.params, post, wirings)
+        for name, wiring in wired.items():
+            posts = [context.activations[each].post for each in wiring.activations]
+            ledger, mean = observed(ledgers[name], means[name], learner.params, posts, wiring)
             picked, budget = least_useful(ledger, decay, maturity_period, replacement_rate, at_once)
+            owner = features(wiring)
             if mean_transfer:
+                check_transfer(wiring)
                 corrected = mean / correction(decay, ledger.age)[owner]
-                for wiring in wirings:
-                    params = transferred(params, wiring, picked, corrected)
+                for sink in wiring.sinks:
+                    params = transferred(params, sink, picked, corrected)
             ledger = Ledger(cleared(ledger.age, picked), cleared(ledger.utility, picked), budget)
-            ledgers[source], picks[name] = ledger, picked
-            means |= dict.fromkeys(sinks, jnp.where((ledger.age == 0)[owner], 0.0, mean))
+            ledgers[name], picks[name] = ledger, picked
+            means[name] = jnp.where((ledger.age == 0)[owner], 0.0, mean)
         edits = edits_of(params, wired, picks)
         learner = reborn(learner._replace(params=params), edits, fresh, context, optimizer_slots)
-        return Memory(ledgers, means, fresh), learner
+        renewed = {name: ledgers[name].age == 0 for name in wired}
+        carry = surgery.without_carry(context.network, learner.carry, renewed)
+        return Memory(ledgers, means, fresh), learner._replace(carry=carry)
 
     return Intervention(init=lambda key, params, network: empty(params, network), step=step)
+
+
+def mean_of(arrays: Sequence[Array]) -> Array:
+    return arrays[0] if len(arrays) == 1 else total(list(arrays)) / len(arrays)
+
+
+def check_transfer(wiring: Units) -> None:
+    """Raise a ``ValueError`` (while tracing) if the mean input of the units' readers is not known."""
+    if not aligned(wiring):
+        raise ValueError(
+            f"mean_transfer needs layers that read {wiring.name} itself; here something comes between "
+            "(pooling, a normalisation or a residual sum)"
+        )

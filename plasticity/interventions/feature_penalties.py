@@ -1,7 +1,8 @@
 """Penalties on a network's hidden features and outputs."""
 
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 from plasticity.config.fields import Count, Few, NonNegative, Real, Size, metadata
 from plasticity.core import linalg, trees
 from plasticity.core.errors import check, shown
-from plasticity.core.types import Array, Context, Key, Learner, ModulePath, Network, Params, State
+from plasticity.core.types import Activation, Array, Context, Key, Learner, Network, Params, State
 from plasticity.interventions.base import Intervention, when
 from plasticity.interventions.penalties import TINY, Reduce, start_of, total
 
@@ -26,15 +27,12 @@ def flat(values: Array) -> Array:
 
 def nearest(network: Network, depth: int) -> list[str]:
     """The hidden layers at most ``depth`` layers before an output; ``ValueError`` (while tracing) if there are none."""
-    sinks: set[ModulePath] = set(network.outputs)
-    found: dict[str, None] = {}
-    for _ in range(depth):
-        readers = [unit for unit in network.units if unit.sink in sinks]
-        found |= dict.fromkeys(unit.name for unit in readers)
-        sinks = {unit.source for unit in readers}
+    found = [
+        layer.name for layer in sorted(network.layers, key=lambda layer: layer.distance) if layer.distance <= depth
+    ]
     if not found:
         raise ValueError("a penalty on features needs a network with a hidden layer")
-    return list(found)
+    return found
 
 
 def of_network(names: list[str], prefix: str) -> list[str]:
@@ -87,7 +85,7 @@ def pfo(*, strength: NonNegative = 1.0, layers: Layers = "last", period: Count =
 
     def penalty(state: State, params: Params, context: Context) -> Array:
         del params
-        depth = 1 if layers == "last" else len(context.network.hidden)
+        depth = 1 if layers == "last" else len(context.network.layers)
         names = of_network(nearest(context.network, depth), network)
         _, old = context.network.forward(state, context.observation)
         return strength * total([jnp.mean(jnp.square(context.activations[n].pre - old[n].pre)) for n in names])
@@ -230,14 +228,9 @@ def c_chain(*, strength: NonNegative = 1.0) -> Intervention:
     return Intervention(init=init, penalty=penalty, prepare=prepare)
 
 
-def head_outputs(network: Network, params: Params, activations: Any) -> list[Array]:
+def head_outputs(network: Network, activations: Mapping[str, Activation]) -> list[Array]:
     """The auxiliary layers' outputs on a batch, ``[B, k]`` each."""
-    feeders = {unit.sink: unit.name for unit in network.units}
-    made = []
-    for path in network.auxiliary:
-        module = trees.get(params, path)
-        made.append(flat(activations[feeders[path]].post) @ module["kernel"] + module["bias"])
-    return made
+    return [activations["/".join(path)].post for path in network.auxiliary]
 
 
 @metadata(paper="Lyle, Rowland, Dabney 2022, Understanding and Preventing Capacity Loss in Reinforcement Learning")
@@ -274,8 +267,8 @@ def infer(
 
     def penalty(state: State, params: Params, context: Context) -> Array:
         _, first = context.network.forward(state, context.observation)
-        now = head_outputs(context.network, params, context.activations)
-        goals = head_outputs(context.network, state, first)
+        now = head_outputs(context.network, context.activations)
+        goals = head_outputs(context.network, first)
         apart = [jnp.mean(pooled(jnp.square(g - scale * goal), axis=-1)) for g, goal in zip(now, goals, strict=True)]
         return strength * total(apart)
 

@@ -38,7 +38,7 @@ def restarted(state: Any) -> Any:
 
 def distance_from_identity(network: Network, params: Params) -> Array:
     """``sum_l |scale_l - 1|^2 + |offset_l|^2`` over the normalisations of the hidden layers."""
-    norms = [trees.get(params, path)["norm"] for path in network.hidden]
+    norms = [trees.get(params, path) for path in network.norms]
     terms = [jnp.sum(jnp.square(x - (name == "scale"))) for norm in norms for name, x in norm.items()]
     return sum(terms, jnp.zeros(()))
 
@@ -88,7 +88,7 @@ def nap(
         check(key, value, known[key])
 
     def network(spec: "NetworkSpec") -> "NetworkSpec":
-        if not spec.layers and not any(head.widths for head in spec.heads):
+        if not spec.has_hidden:
             raise ValueError("nap needs a network with a hidden layer; this one has none")
         return replace(spec, normalisation=norm, affine=affine != "none", bias=bias)
 
@@ -112,11 +112,10 @@ def nap(
         del key
         params = learner.params
         for path in context.network.hidden:
-            module, lengths = trees.get(params, path), trees.get(state, path)
-            module = {**module, "kernel": rescaled(module["kernel"], lengths["kernel"])}
-            if affine == "joint":
-                module["norm"] = rescaled(module["norm"], trees.norm(lengths["norm"]))
-            params = trees.put(params, path, module)
+            kernel = (*path, "kernel")
+            params = trees.put(params, kernel, rescaled(trees.get(params, kernel), trees.get(state, kernel)))
+        for path in context.network.norms if affine == "joint" else ():
+            params = trees.put(params, path, rescaled(trees.get(params, path), trees.norm(trees.get(state, path))))
         return state, learner._replace(params=params)
 
     def switch(key: Key, state: State, learner: Learner, context: Context) -> tuple[State, Learner]:

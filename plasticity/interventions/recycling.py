@@ -7,12 +7,12 @@ import jax.numpy as jnp
 
 from plasticity.config.fields import BelowOne, Count, Fraction, NonNegative, metadata
 from plasticity.core import trees
-from plasticity.core.types import Array, Context, Key, Learner, ModulePath, Params, State
-from plasticity.interventions import units
+from plasticity.core.types import Array, Context, Key, Learner, Params, State, Units
+from plasticity.interventions import surgery, units
 from plasticity.interventions.base import Intervention, Step, every, when
 from plasticity.interventions.units import Layers, Scores
 
-Measure = Callable[[Context, Params, Mapping[str, ModulePath]], Scores]
+Measure = Callable[[Context, Params, Mapping[str, Units]], Scores]
 
 
 def observed(state: Scores, seen: Scores, share: Array | float) -> Scores:
@@ -20,11 +20,13 @@ def observed(state: Scores, seen: Scores, share: Array | float) -> Scores:
     return {**state, **{name: share * state[name] + (1 - share) * value for name, value in seen.items()}}
 
 
-def followed(method: str, layers: Layers, measure: Measure, share: Array | float, periodic: Step) -> Step:
+def followed(
+    method: str, layers: Layers, streams: bool, measure: Measure, share: Array | float, periodic: Step
+) -> Step:
     """Update the running means with the measure, then apply ``periodic``."""
 
     def step(key: Key, state: State, learner: Learner, context: Context) -> tuple[State, Learner]:
-        found = units.named_layers(context.network, method, layers)
+        found = units.named_layers(context.network, method, layers, streams)
         return periodic(key, observed(state, measure(context, learner.params, found), share), learner, context)
 
     return step
@@ -37,6 +39,7 @@ def recycler(
     period: int,
     average: Array | float,
     layers: Layers,
+    streams: bool,
     optimizer_slots: bool,
 ) -> Intervention:
     """Recycle units with ``m_i <= threshold mean_k m_k`` every ``period`` updates, where ``m`` is the running measure.
@@ -46,7 +49,7 @@ def recycler(
     units.check_layers(layers)
 
     def recycle(key: Key, state: State, learner: Learner, context: Context) -> tuple[State, Learner]:
-        found = units.named_layers(context.network, method, layers)
+        found = units.named_layers(context.network, method, layers, streams)
         if not found:
             return state, learner
         means = {name: state[name].mean() for name in found}
@@ -55,7 +58,7 @@ def recycler(
         fresh = context.fresh(key).params
         return state, units.recycled(context, learner, fresh, dormant, optimizer_slots=optimizer_slots)
 
-    step = followed(method, layers, measure, average, when(every(period), recycle))
+    step = followed(method, layers, streams, measure, average, when(every(period), recycle))
     return Intervention(init=lambda key, params, network: units.by_unit(network, 0.0), step=step)
 
 
@@ -69,6 +72,7 @@ def redo(
     period: Count = 1000,
     average: BelowOne = 0.0,
     layers: Layers = "all",
+    streams: bool = False,
     optimizer_slots: bool = True,
 ) -> Intervention:
     """ReDo: recycle dormant hidden units.
@@ -88,6 +92,8 @@ def redo(
         average: decay of the running mean of ``E|h_i|`` over updates (traced). 0, the paper's value, uses the newest
             batch alone, which is far too little for an agent that learns from one observation at a time.
         layers: names of hidden layers, or all (static).
+        streams: whether "all" includes the units of residual streams, which several layers write and read (static). The
+            authors' code recycles units inside residual blocks only.
         optimizer_slots: whether the optimizer's slots are reset (static).
 
     Raises:
@@ -96,7 +102,7 @@ def redo(
     The paper scores units on a separate batch; here it is the update's batch, before the update. In a layer that is 0
     throughout, every unit is dormant.
     """
-    return recycler("redo", units.activities, threshold, period, average, layers, optimizer_slots)
+    return recycler("redo", units.activities, threshold, period, average, layers, streams, optimizer_slots)
 
 
 @metadata(
@@ -110,6 +116,7 @@ def regrama(
     period: Count = 1000,
     average: BelowOne = 0.0,
     layers: Layers = "all",
+    streams: bool = False,
     optimizer_slots: bool = True,
 ) -> Intervention:
     """ReGraMa: :func:`redo` with gradients in place of activations.
@@ -122,22 +129,26 @@ def regrama(
         period: as in :func:`redo`.
         average: as in :func:`redo`.
         layers: as in :func:`redo`.
+        streams: as in :func:`redo`.
         optimizer_slots: as in :func:`redo`.
 
     The score follows that code; we have not checked it against the paper. If everything after a layer is dead, the
     layer has no gradient at all, and all of its units are recycled.
     """
-    return recycler("regrama", units.gradient_sizes, threshold, period, average, layers, optimizer_slots)
+    return recycler("regrama", units.gradient_sizes, threshold, period, average, layers, streams, optimizer_slots)
 
 
-def blended(params: Params, fresh: Params, shares: Mapping[str, Array], context: Context) -> Params:
+def blended(params: Params, fresh: Params, shares: Mapping[str, Array], layers: Mapping[str, Units]) -> Params:
     """``W_in <- (1 - r) W_in + r W_fresh``, then ``W_out <- (1 - r) W_out``, ``r[units]`` by layer."""
-    for name, wirings in units.hidden_layers(context.network, "cpr").items():
-        path, r = (*wirings[0].source, "kernel"), shares[name]
-        params = trees.put(params, path, (1 - r) * trees.get(params, path) + r * trees.get(fresh, path))
-    for wiring in context.network.units:
-        path, r = (*wiring.sink, "kernel"), shares[wiring.name]
-        params = trees.put(params, path, (1 - r[wiring.owner])[:, None] * trees.get(params, path))
+    for name, wiring in layers.items():
+        for source in wiring.sources:
+            if "kernel" in trees.get(params, source.path):
+                path, r = (*source.path, "kernel"), surgery.owned(shares[name], source.owner)
+                params = trees.put(params, path, (1 - r) * trees.get(params, path) + r * trees.get(fresh, path))
+    for name, wiring in layers.items():
+        for sink in wiring.sinks:
+            path, r = (*sink.path, "kernel"), surgery.owned(shares[name], sink.owner)
+            params = trees.put(params, path, (1 - r)[:, None] * trees.get(params, path))
     return params
 
 
@@ -151,6 +162,7 @@ def cpr(
     sharpness: NonNegative = 16.0,
     average: BelowOne = 0.99,
     period: Count = 1000,
+    streams: bool = False,
 ) -> Intervention:
     """CPR: partial resets by gradient utility. Units that learn less move further towards a fresh initialisation.
 
@@ -165,6 +177,7 @@ def cpr(
         sharpness: traced.
         average: decay of the running mean ``u_j`` (traced).
         period: number of updates (static).
+        streams: whether units of residual streams are reset, too (static).
 
     Raises:
         ValueError: while tracing, for a network without hidden units.
@@ -173,18 +186,18 @@ def cpr(
     shrunk. In a layer without any gradient the score is 0.
     """
 
-    def scores(context: Context, params: Params, layers: Mapping[str, ModulePath]) -> Scores:
+    def scores(context: Context, params: Params, layers: Mapping[str, Units]) -> Scores:
         sizes = units.gradient_sizes(context, params, layers)
         tiny = jnp.finfo(jnp.float32).tiny
         return {name: size / jnp.maximum(size.mean(), tiny) for name, size in sizes.items()}
 
     def reset(key: Key, state: State, learner: Learner, context: Context) -> tuple[State, Learner]:
+        layers = units.hidden_layers(context.network, "cpr", streams)
         shares = {
-            name: strength * jnp.minimum(1.0, 2 * jax.nn.sigmoid(-sharpness * (state[name] - 1)))
-            for name in units.named_layers(context.network, "cpr", "all")
+            name: strength * jnp.minimum(1.0, 2 * jax.nn.sigmoid(-sharpness * (state[name] - 1))) for name in layers
         }
-        params = blended(learner.params, context.fresh(key).params, shares, context)
+        params = blended(learner.params, context.fresh(key).params, shares, layers)
         return jax.tree.map(jnp.ones_like, state), learner._replace(params=params)
 
-    step = followed("cpr", "all", scores, average, when(every(period), reset))
+    step = followed("cpr", "all", streams, scores, average, when(every(period), reset))
     return Intervention(init=lambda key, params, network: units.by_unit(network, 1.0), step=step)

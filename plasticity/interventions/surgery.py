@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from plasticity.core import trees
@@ -64,16 +65,35 @@ def unit_masks(network: Network, params: Params, units: Mapping[str, Array]) -> 
     Raises:
         KeyError: if ``units`` names something that is not a hidden layer.
     """
-    unknown = set(units) - {wiring.name for wiring in network.units}
+    wirings = {wiring.name: wiring for wiring in network.units}
+    unknown = set(units) - set(wirings)
     if unknown:
         raise KeyError(f"not hidden layers: {', '.join(sorted(unknown))}")
     incoming, outgoing = nowhere(params), nowhere(params)
-    for wiring in (each for each in network.units if each.name in units):
-        chosen = units[wiring.name]
-        incoming = marked(incoming, wiring.source, chosen)
-        # The rows of a kernel are its second-to-last axis.
-        outgoing = marked(outgoing, (*wiring.sink, "kernel"), chosen[wiring.owner][:, None])
+    for name, chosen in units.items():
+        for source in wirings[name].sources:
+            incoming = marked(incoming, source.path, owned(chosen, source.owner))
+        for sink in wirings[name].sinks:
+            # The rows of a kernel are its second-to-last axis.
+            outgoing = marked(outgoing, (*sink.path, "kernel"), owned(chosen, sink.owner)[:, None])
     return incoming, outgoing
+
+
+def owned(values: Array, owner: np.ndarray) -> Array:
+    """``values[units]`` for each feature of a source or row of a sink; 0 (False) where it belongs to no unit."""
+    if np.array_equal(owner, np.arange(len(owner))):
+        return values
+    chosen = values[owner]  # -1 is the last unit
+    return chosen if (owner >= 0).all() else jnp.where(owner >= 0, chosen, jnp.zeros((), values.dtype))
+
+
+def without_carry(network: Network, carry: Any, units: Mapping[str, Array]) -> Any:
+    """The carry of a recurrent network with zeros for the units selected, ``bool[units]`` by layer."""
+    for wiring in network.units:
+        for path in wiring.carries if wiring.name in units else ():
+            part = jax.tree.map(lambda x, name=wiring.name: jnp.where(units[name], 0, x), trees.get(carry, path))
+            carry = trees.put(carry, path, part)
+    return carry
 
 
 def slot_masks(optimizer: Optimizer, state: optax.OptState, params: Params, masks: Masks) -> optax.OptState:

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 
 from plasticity.core import trees
 from plasticity.core.errors import shown
-from plasticity.core.types import Activation, Array, Context, Learner, ModulePath, Network, Params, Units
+from plasticity.core.types import Activation, Array, Context, Learner, Network, Params, Units
 from plasticity.interventions import surgery
+from plasticity.interventions.penalties import total
 
 Layers = Literal["all"] | list[str]
 Scores = Mapping[str, Array]  # float32[units] by layer
@@ -19,23 +20,23 @@ Scores = Mapping[str, Array]  # float32[units] by layer
 
 def by_unit(network: Network, value: float) -> Scores:
     """``value`` for every hidden unit."""
-    return {wiring.name: jnp.full(count(wiring), value, jnp.float32) for wiring in network.units}
+    return {wiring.name: jnp.full(wiring.size, value, jnp.float32) for wiring in network.units}
 
 
-def count(wiring: Units) -> int:
-    """Number of units in the layer."""
-    return int(wiring.owner.max()) + 1
+def hidden_layers(network: Network, method: str, streams: bool = True) -> Mapping[str, Units]:
+    """The wiring of each layer of hidden units, in the network's order; without ``streams`` only those inside blocks.
 
-
-def hidden_layers(network: Network, method: str) -> Mapping[str, Sequence[Units]]:
-    """The wiring of each hidden layer, one entry per reading layer, in the network's order.
-
-    ``ValueError`` (while tracing) if there is no hidden layer.
+    ``ValueError`` (while tracing) if there is none.
     """
     if not network.units:
         raise ValueError(f"{method} needs a network with hidden units; this one has none")
-    names = dict.fromkeys(wiring.name for wiring in network.units)
-    return {name: [wiring for wiring in network.units if wiring.name == name] for name in names}
+    found = {wiring.name: wiring for wiring in network.units if streams or not wiring.stream}
+    if not found:
+        raise ValueError(
+            f"{method} needs hidden units inside blocks; this network has only those of a residual stream "
+            "(set streams: true to reset them)"
+        )
+    return found
 
 
 def check_layers(layers: Layers, words: Sequence[str] = ("all",)) -> None:
@@ -44,13 +45,18 @@ def check_layers(layers: Layers, words: Sequence[str] = ("all",)) -> None:
         raise ValueError(f"layers: {shown(layers)} is not allowed; must be {', '.join(words)} or a list of names")
 
 
-def named_layers(network: Network, method: str, layers: Layers) -> Mapping[str, ModulePath]:
-    """The paths of the named hidden layers; ``ValueError`` (while tracing) that lists the known layers."""
-    known = {name: wirings[0].source for name, wirings in hidden_layers(network, method).items()}
-    unknown = [] if layers == "all" else [name for name in layers if name not in known]
+def named_layers(network: Network, method: str, layers: Layers, streams: bool = True) -> Mapping[str, Units]:
+    """The named layers of hidden units; "all" leaves out residual streams unless ``streams``.
+
+    ``ValueError`` (while tracing) that lists the known layers.
+    """
+    if layers == "all":
+        return hidden_layers(network, method, streams)
+    known = hidden_layers(network, method)
+    unknown = [name for name in layers if name not in known]
     if unknown:
         raise ValueError(f"layers: {shown(unknown[0])} is not allowed; must be all, or a list of: {', '.join(known)}")
-    return known if layers == "all" else {name: known[name] for name in layers}
+    return {name: known[name] for name in layers}
 
 
 def activity(activation: Activation, units: int) -> Array:
@@ -63,16 +69,31 @@ def incoming(kernel: Array) -> Array:
     return jnp.abs(kernel).mean(tuple(range(kernel.ndim - 1)))
 
 
-def activities(context: Context, params: Params, layers: Mapping[str, ModulePath]) -> Scores:
-    """:func:`activity` of the update's forward pass, by layer."""
-    sizes = {name: trees.get(params, path)["kernel"].shape[-1] for name, path in layers.items()}
-    return {name: activity(context.activations[name], size) for name, size in sizes.items()}
+def incoming_of(tree: Params, wiring: Units) -> Array:
+    """:func:`incoming` over all kernels that write the units, weighted by their numbers of rows."""
+    modules = [trees.get(tree, source.path) for source in wiring.sources]
+    kernels = [module["kernel"] for module in modules if "kernel" in module]
+    if len(kernels) == 1:
+        return incoming(kernels[0])
+    rows = [kernel.size // wiring.size for kernel in kernels]
+    return total([incoming(kernel) * number for kernel, number in zip(kernels, rows, strict=True)]) / sum(rows)
 
 
-def gradient_sizes(context: Context, params: Params, layers: Mapping[str, ModulePath]) -> Scores:
+def activities(context: Context, params: Params, layers: Mapping[str, Units]) -> Scores:
+    """:func:`activity` of the update's forward pass, by layer; of a stream, the mean over its activations."""
+    del params
+
+    def size(wiring: Units) -> Array:
+        found = [activity(context.activations[name], wiring.size) for name in wiring.activations]
+        return found[0] if len(found) == 1 else total(found) / len(found)
+
+    return {name: size(wiring) for name, wiring in layers.items()}
+
+
+def gradient_sizes(context: Context, params: Params, layers: Mapping[str, Units]) -> Scores:
     """``mean |dL/dw|`` over the incoming weights of each unit, from the update's gradient, by layer."""
     del params
-    return {name: incoming(trees.get(context.gradients, path)["kernel"]) for name, path in layers.items()}
+    return {name: incoming_of(context.gradients, wiring) for name, wiring in layers.items()}
 
 
 def recycled(
@@ -80,4 +101,5 @@ def recycled(
 ) -> Learner:
     """Recycle units (``bool[units]`` by layer): fresh incoming weights, zero outgoing weights, reset slots."""
     into, out_of = surgery.unit_masks(context.network, learner.params, units)
+    learner = learner._replace(carry=surgery.without_carry(context.network, learner.carry, units))
     return surgery.reinitialise(learner, into, out_of, fresh, context.optimizer, optimizer_slots=optimizer_slots)

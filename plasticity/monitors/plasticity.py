@@ -119,8 +119,8 @@ def plasticity_probe(
     time, on the same data. The phase ``frequency f`` is reduced exactly, but carries ``frequency`` times the
     rounding error of the random network's forward pass: at 1e5 about 0.01 radians for outputs of order 1; for outputs
     of order 100 or more, the phase is arbitrary. The targets are therefore as random as intended, but they differ
-    between machines and vmap widths, and the losses differ in the third digit. Outputs are those of ``network.forward``:
-    for distributional agents, logits. Behind an eligibility trace the optimizer is used without the trace
+    between machines and vmap widths, and the losses differ in the third digit. Outputs are those of the network: for
+    distributional agents, logits. Behind an eligibility trace the optimizer is used without the trace
     (``plasticity.monitors.fitting.plain``).
     """
     at_least_one(steps=steps, targets=targets, batch=1 if batch is None else batch)

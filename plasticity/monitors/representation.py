@@ -78,9 +78,8 @@ def _until(weights: Array, delta: Array | float) -> Array:
 
 
 def _before_outputs(network: Network) -> list[str]:
-    """The hidden layers that the output layers read, in the order of the output layers."""
-    readers = {unit.sink: unit.name for unit in network.units}
-    return list(dict.fromkeys(readers[path] for path in network.outputs if path in readers))
+    """The hidden layers that the output layers read, in order."""
+    return [layer.name for layer in network.layers if layer.distance == 1]
 
 
 def _selected(name: str, layer: str, network: Network, layers: dict[str, Activation]) -> dict[str, Array]:

@@ -26,8 +26,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 def hidden_layers(network: Network, activations: Mapping[str, Activation]) -> dict[str, Activation]:
     """The activations in the network's order (``jit`` sorts mappings)."""
-    names = {units.source: units.name for units in network.units}
-    return {names[path]: activations[names[path]] for path in network.hidden if path in names}
+    return {layer.name: activations[layer.name] for layer in network.layers}
 
 
 def by_unit(values: Array) -> Array:

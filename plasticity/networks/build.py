@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from plasticity.core.types import Activation, Array, Key, ModulePath, Network, Params, Sink, Source, Units, same_params
+from plasticity.core.types import Activation, Array, Key, ModulePath, Network, Params, Units, same_params
 from plasticity.networks.graph import Node
 from plasticity.networks.layers import NORMALISATIONS_WITH_PARAMETERS, unit_norms
 from plasticity.networks.modules import Layers, initial_carry
@@ -78,8 +78,8 @@ def projection(nodes: Sequence[Node]) -> Callable[[Params], Params]:
 
 def norm_of(spec: NetworkSpec, node: Node) -> ModulePath | None:
     """The path of the normalisation's parameters of this node, if it has any."""
-    operation = node.operation
-    kind, affine = spec.normalisation, spec.affine
+    operation, kind, affine = node.operation, spec.normalisation, spec.affine
+    path: ModulePath
     match operation:
         case Dense() | Convolution() if operation.normalise:
             path = (node.name, "norm")
@@ -180,8 +180,8 @@ def prefixed(name: str, units: Units) -> Units:
     """The units of the network ``name`` of several joined networks."""
     return units._replace(
         name=f"{name}/{units.name}",
-        sources=tuple(Source((name, *path), owner) for path, owner in units.sources),
-        sinks=tuple(Sink((name, *path), owner) for path, owner in units.sinks),
+        sources=tuple(source._replace(path=(name, *source.path)) for source in units.sources),
+        sinks=tuple(sink._replace(path=(name, *sink.path)) for sink in units.sinks),
         activations=tuple(f"{name}/{each}" for each in units.activations),
         carries=tuple((name, *path) for path in units.carries),
     )

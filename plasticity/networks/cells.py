@@ -191,14 +191,14 @@ class RTU(nn.Module):
         traces: Any = ()
         if online:
             assert isinstance(carry.traces, Traces)
-            turned = Traces(*(rotated(pair, cosine, sine) for pair in carry.traces))
+            turned = Traces._make(rotated(pair, cosine, sine) for pair in carry.traces)
             state = [z + past for z, past in zip(state, earlier(turned, nu, theta, kernels), strict=True)]
             traces = extended(turned, before, drive, x, nu, theta, cosine, sine, size)
         if self.nonlinear:
             slopes = [jax.jvp(function, (z,), (jnp.ones_like(z),))[1] for z in state]
             state = [function(z) for z in state]
             if online:
-                traces = Traces(*(tuple(scaled(s, t) for s, t in zip(slopes, pair, strict=True)) for pair in traces))
+                traces = Traces._make((scaled(slopes[0], a), scaled(slopes[1], b)) for a, b in traces)
         memory = Memory((state[0], state[1]), traces)
         output = jnp.concatenate(state if self.nonlinear else [function(z) for z in state], axis=-1)
         return (jax.lax.stop_gradient(memory) if online else memory), output

@@ -61,9 +61,7 @@ def ordered(nodes: Sequence[Node]) -> list[Node]:
             raise ValueError(f"nodes: {shown(node.name)} is not allowed; a node needs a name and at least one input")
         for name in node.inputs:
             if name != OBSERVATION and name not in by_name:
-                raise ValueError(
-                    f"nodes.{node.name}.inputs: {shown(name)} is not a node{suggestion(name, by_name)}"
-                )
+                raise ValueError(f"nodes.{node.name}.inputs: {shown(name)} is not a node{suggestion(name, by_name)}")
     done: dict[str, Node] = {}
     for node in nodes:
         for each in _upstream(node, by_name, done, ()):
@@ -71,7 +69,9 @@ def ordered(nodes: Sequence[Node]) -> list[Node]:
     return list(done.values())
 
 
-def _upstream(node: Node, by_name: Mapping[str, Node], done: Mapping[str, Node], path: tuple[str, ...]) -> Iterator[Node]:
+def _upstream(
+    node: Node, by_name: Mapping[str, Node], done: Mapping[str, Node], path: tuple[str, ...]
+) -> Iterator[Node]:
     """The nodes that ``node`` needs and that are not done, then the node itself."""
     if node.name in path:
         cycle = [*path[path.index(node.name) :], node.name]

@@ -1,9 +1,5 @@
-"""Built-in networks.
+"""Chains of convolutions and dense layers. Each network is a function that returns a ``NetworkSpec``."""
 
-Each is a function that returns a ``NetworkSpec``.
-"""
-
-from collections.abc import Callable, Mapping
 from typing import Any, Literal
 
 import jax.numpy as jnp
@@ -83,9 +79,7 @@ def nature(
     ``layout`` "auto" takes the first axis as the channels if it is shorter than the last (stacked frames
     ``[4, 84, 84]``). Images smaller than 36x36 need ``padding`` "SAME". The paper does not use He initialisation.
     """
-    check("layout", layout, ("auto", "channels_first", "channels_last"))
-    shape = tuple(observation.shape)
-    first = shape[:1] < shape[-1:] if layout == "auto" else layout == "channels_first"
+    shape, first = tuple(observation.shape), is_channels_first(observation, layout)
     sizes = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
     convolutions = tuple(Convolution(*size, padding=padding) for size in sizes)
     style = (activation, normalisation, affine, bias, initialiser)
@@ -116,14 +110,13 @@ def streaming(
     return NetworkSpec(observation.shape, outputs, convolutions, widths, *style, True, scale, convolution)
 
 
+def is_channels_first(observation: Any, layout: str) -> bool:
+    """Whether the first axis holds the channels; "auto": if it is shorter than the last. ``ValueError`` for others."""
+    check("layout", layout, ("auto", "channels_first", "channels_last"))
+    shape = tuple(observation.shape)
+    return shape[:1] < shape[-1:] if layout == "auto" else layout == "channels_first"
+
+
 def pixel_scale(observation: Any) -> float:
     """1/255 for unsigned bytes, else 1."""
     return 1.0 / 255.0 if jnp.dtype(observation.dtype) == jnp.uint8 else 1.0
-
-
-NETWORKS: Mapping[str, Callable[..., NetworkSpec]] = {
-    "mlp": mlp,
-    "minatar": minatar,
-    "nature": nature,
-    "streaming": streaming,
-}

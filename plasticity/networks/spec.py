@@ -12,9 +12,9 @@ from typing import Literal
 
 from plasticity.core.errors import check, check_least, refused
 from plasticity.networks.convolution import METHODS
-from plasticity.networks.graph import OBSERVATION, Node, chain, copied, layer, ordered, shapes_of
+from plasticity.networks.graph import OBSERVATION, Node, chain, copied, ordered, shapes_of
 from plasticity.networks.layers import ACTIVATIONS, INITIALISERS, NORMALISATIONS, PARAMETERISATIONS
-from plasticity.networks.operations import Activate, Convolution, Dense, Operation, Padding, Shape, is_layer
+from plasticity.networks.operations import SPEC, Activate, Convolution, Dense, Operation, Padding, Shape
 
 __all__ = ["Convolution", "Head", "NetworkSpec", "Padding"]
 
@@ -88,6 +88,7 @@ class NetworkSpec:
     parameterisation: str = "none"  # of the hidden kernels: weight, spectral, spectral_first (the first dense ones)
     power_iterations: int = 20  # for the estimate of the spectral norm
     injected: int | None = None  # last dense hidden layers that, like the outputs, have a new head and an anchor
+    sphere: bool = False  # the incoming weights of each output keep a Euclidean norm of 1
     body: tuple[Node, ...] = ()  # a graph before the convolutions; the chain (or the head) reads its last node
 
     def __post_init__(self) -> None:
@@ -148,18 +149,20 @@ def end_of(spec: NetworkSpec) -> str:
     return [OBSERVATION, *(node.name for node in spec.body), *names][-1]
 
 
-def output_node(name: str, outputs: int, reads: str, scale: float = 1.0) -> Node:
-    return Node(name, Dense(outputs, normalise=False, activate=False, bias=True, scale=scale), (reads,), output=True)
+def output_node(name: str, outputs: int, reads: str, scale: float = 1.0, sphere: bool = False) -> Node:
+    operation = Dense(outputs, normalise=False, activate=False, bias=True, scale=scale, sphere=sphere)
+    return Node(name, operation, (reads,), output=True)
 
 
 def plain_nodes(spec: NetworkSpec) -> list[Node]:
     """The nodes without injection and without parameterisation."""
     found, last = trunk(spec), end_of(spec)
     if not spec.heads:
-        found.append(output_node("output", spec.outputs, last, spec.output_scale))
+        found.append(output_node("output", spec.outputs, last, spec.output_scale, spec.sphere))
     for head in spec.heads:
         own = chain(head.modules[:-1], [Dense(width) for width in head.widths], last)
-        found += [*own, output_node(head.modules[-1], head.outputs, own[-1].name if own else last, head.scale)]
+        reads = own[-1].name if own else last
+        found += [*own, output_node(head.modules[-1], head.outputs, reads, head.scale, spec.sphere)]
     return found
 
 
@@ -183,7 +186,9 @@ def parameterised(spec: NetworkSpec, nodes: list[Node]) -> list[Node]:
     }
     if not eligible:
         needed = "dense hidden layer" if first else "hidden layer"
-        raise ValueError(f"parameterisation: {spec.parameterisation} is not allowed; it needs a network with a {needed}")
+        raise ValueError(
+            f"parameterisation: {spec.parameterisation} is not allowed; it needs a network with a {needed}"
+        )
     return [replace(node, parameterisation=kind) if node.name in eligible else node for node in nodes]
 
 
@@ -244,22 +249,22 @@ def halved(spec: NetworkSpec, name: str) -> NetworkSpec:
         return units // 2
 
     def smaller(operation: Operation) -> Operation:
-        if isinstance(operation, Activate) and operation.function == "spec":
-            raise ValueError(
-                f"{name} with keep_size needs a network whose non-linearities follow a layer; this one has others "
-                "(after a residual sum, say), whose inputs cannot be halved"
-            )
-        if isinstance(operation, Convolution) and operation.activate:
-            return replace(operation, filters=half(operation.filters))
-        return replace(operation, units=half(operation.units)) if _activated(operation) else operation
-
-    def _activated(operation: Operation) -> bool:
-        return isinstance(operation, Dense) and operation.activate
+        match operation:
+            case Activate(function=kind) if kind == SPEC:
+                raise ValueError(
+                    f"{name} with keep_size needs a network whose non-linearities follow a layer; this one has others "
+                    "(after a residual sum, say), whose inputs cannot be halved"
+                )
+            case Convolution() if operation.activate:
+                return replace(operation, filters=half(operation.filters))
+            case Dense() if operation.activate:
+                return replace(operation, units=half(operation.units))
+        return operation
 
     return replace(
         spec,
         body=tuple(replace(node, operation=smaller(node.operation)) for node in spec.body),
-        convolutions=tuple(smaller(each) for each in spec.convolutions),
+        convolutions=tuple(replace(each, filters=half(each.filters)) for each in spec.convolutions),
         widths=tuple(half(width) for width in spec.widths),
         heads=tuple(replace(head, widths=tuple(half(width) for width in head.widths)) for head in spec.heads),
     )

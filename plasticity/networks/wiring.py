@@ -42,6 +42,10 @@ class Features(NamedTuple):
 
     group: np.ndarray  # the layer that made the feature; NOBODY for features that are not units
     unit: np.ndarray  # its number among the units of that layer
+    direct: bool = True  # the values are those of the layer's activation, position by position
+
+    def indirect(self) -> "Features":
+        return self._replace(direct=False)
 
 
 class Found(NamedTuple):
@@ -51,7 +55,8 @@ class Found(NamedTuple):
     sinks: list[Sink]
     activations: list[str]
     carries: list[ModulePath]
-    count: int
+    size: int
+    copies: list[int]  # features per unit, by activation
 
 
 def nobody(size: int) -> Features:
@@ -59,7 +64,13 @@ def nobody(size: int) -> Features:
 
 
 def repeated(features: Features, times: int) -> Features:
-    return Features(np.tile(features.group, times), np.tile(features.unit, times))
+    return Features(np.tile(features.group, times), np.tile(features.unit, times), features.direct)
+
+
+def beside(parts: Sequence[Features]) -> Features:
+    """The features of a concatenation."""
+    group, unit = (np.concatenate([part[i] for part in parts]) for i in range(2))
+    return Features(group, unit, all(part.direct for part in parts))
 
 
 class Tracer:
@@ -88,14 +99,14 @@ class Tracer:
 
     def create(self, count: int, sources: Sequence[ModulePath]) -> Features:
         owner = np.arange(count)
-        self.groups.append(Found([Source(path, owner) for path in sources], [], [], [], count))
+        self.groups.append(Found([Source(path, owner) for path in sources], [], [], [], count, []))
         self.parents.append(len(self.groups) - 1)
         return Features(np.full(count, len(self.groups) - 1), owner)
 
     def read(self, features: Features, paths: Sequence[ModulePath]) -> None:
         """The kernels of ``paths`` read these features, one row each."""
         for group, owner in self.members(features):
-            self.groups[group].sinks.extend(Sink(path, owner) for path in paths)
+            self.groups[group].sinks.extend(Sink(path, owner, features.direct) for path in paths)
 
     def scaled(self, features: Features, node: Node) -> None:
         """The node's parameters, if it has any, have one entry per feature."""
@@ -106,8 +117,9 @@ class Tracer:
 
     def shown(self, features: Features, name: str) -> None:
         """The activation ``name`` has these features."""
-        for group, _ in self.members(features):
+        for group, owner in self.members(features):
             self.groups[group].activations.append(name)
+            self.groups[group].copies.append(int((owner == 0).sum()))
 
     def merge(self, first: Features, second: Features) -> Features:
         """The features of a sum."""
@@ -120,7 +132,7 @@ class Tracer:
                 continue
             self.streams |= {a, b}
             self.parents[self.root(b)] = self.root(a)
-        return Features(np.where(one == NOBODY, other, one), np.where(one == NOBODY, second.unit, first.unit))
+        return Features(np.where(one == NOBODY, other, one), np.where(one == NOBODY, second.unit, first.unit), False)
 
     def flattened(self, name: str) -> Features:
         """The features of a node if all axes of a sample are one."""
@@ -128,8 +140,9 @@ class Tracer:
         return repeated(features, max(int(np.prod(shape, dtype=int)) // len(features.group), 1))
 
     def activated(self, node: Node, features: Features, copies: int) -> Features:
+        features = repeated(features._replace(direct=True), copies)
         self.shown(features, node.name)
-        return repeated(features, copies)
+        return features
 
     def node(self, node: Node) -> None:
         self.features[node.name] = RULES[type(node.operation)](self, node)
@@ -143,14 +156,17 @@ class Tracer:
         for members in merged.values():
             groups = [self.groups[member] for member in members]
             shown = [name for group in groups for name in group.activations]
-            if not shown or self.spoilt & set(members):
+            copies = {number for group in groups for number in group.copies}
+            sinks = tuple(sink for group in groups for sink in group.sinks)
+            if not shown or not sinks or self.spoilt & set(members):
                 continue
             found.append(
                 Units(
                     name=shown[0],
-                    count=groups[0].count,
+                    size=groups[0].size,
+                    copies=max(copies),
                     sources=tuple(source for group in groups for source in group.sources),
-                    sinks=tuple(sink for group in groups for sink in group.sinks),
+                    sinks=sinks,
                     activations=tuple(dict.fromkeys(shown)),
                     stream=bool(self.streams & set(members)),
                     carries=tuple(path for group in groups for path in group.carries),
@@ -177,13 +193,14 @@ def activate_rule(tracer: Tracer, node: Node) -> Features:
     return tracer.activated(node, features, tracer.shapes[node.name][-1] // tracer.shapes[node.inputs[0]][-1])
 
 
-def kept(tracer: Tracer, node: Node) -> Features:
-    return tracer.features[node.inputs[0]]
+def mixed(tracer: Tracer, node: Node) -> Features:
+    """The same units, whose values are changed or combined over positions."""
+    return tracer.features[node.inputs[0]].indirect()
 
 
 def scaled_rule(tracer: Tracer, node: Node) -> Features:
     tracer.scaled(tracer.features[node.inputs[0]], node)
-    return tracer.features[node.inputs[0]]
+    return tracer.features[node.inputs[0]].indirect()
 
 
 def sum_rule(tracer: Tracer, node: Node) -> Features:
@@ -201,7 +218,7 @@ def interpolate_rule(tracer: Tracer, node: Node) -> Features:
 
 def concatenate_rule(tracer: Tracer, node: Node) -> Features:
     parts = [tracer.features[name] for name in node.inputs]
-    return Features(*(np.concatenate(arrays) for arrays in zip(*parts, strict=True)))
+    return beside(parts)
 
 
 def flatten_rule(tracer: Tracer, node: Node) -> Features:
@@ -209,8 +226,7 @@ def flatten_rule(tracer: Tracer, node: Node) -> Features:
 
 
 def shift_rule(tracer: Tracer, node: Node) -> Features:
-    features, more = tracer.features[node.inputs[0]], nobody(1)
-    return Features(*(np.concatenate(pair) for pair in zip(features, more, strict=True)))
+    return beside([tracer.features[node.inputs[0]], nobody(1)])
 
 
 def attention_rule(tracer: Tracer, node: Node) -> Features:
@@ -240,9 +256,9 @@ RULES: Mapping[type, Callable[[Tracer, Node], Features]] = {
     Interpolate: interpolate_rule,
     Concatenate: concatenate_rule,
     Flatten: flatten_rule,
-    Pool: kept,
-    Token: kept,
-    Sphere: kept,
+    Pool: mixed,
+    Token: mixed,
+    Sphere: mixed,
     Shift: shift_rule,
     Attention: attention_rule,
     Recurrent: recurrent_rule,
@@ -278,7 +294,9 @@ def hidden_layers_of(nodes: Sequence[Node]) -> tuple[HiddenLayer, ...]:
         beyond = distance[node.name] + shows(node)
         for name in node.inputs:
             distance[name] = min(distance.get(name, beyond), beyond)
-    return tuple(HiddenLayer(node.name, distance[node.name] + 1) for node in nodes if shows(node) and node.name in distance)
+    return tuple(
+        HiddenLayer(node.name, distance[node.name] + 1) for node in nodes if shows(node) and node.name in distance
+    )
 
 
 def modules_of(node: Node) -> list[ModulePath]:

@@ -18,7 +18,7 @@ from plasticity.envs.base import StreamFactory
 from plasticity.interventions import INTERVENTIONS
 from plasticity.interventions.base import Intervention
 from plasticity.monitors import MONITORS, Monitor
-from plasticity.networks.presets import NETWORKS
+from plasticity.networks.catalogue import NETWORKS
 from plasticity.networks.spec import NetworkSpec
 from plasticity.optim.optimizers import OPTIMIZERS, as_optimizer
 from plasticity.optim.schedules import SCHEDULES

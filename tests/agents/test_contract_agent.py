@@ -123,7 +123,7 @@ def test_probe(name):
     assert set(probe.activations) == {units.name for units in probe.network.units}
     for units in probe.network.units:
         for values in probe.activations[units.name]:
-            assert values.shape == (STEPS * source(name).spec.envs, units.owner.max() + 1)
+            assert values.shape == (STEPS * source(name).spec.envs, units.size)
     assert int(probe.clock.step) == STEPS
     for a, b in zip(as_data(probe.learner), as_data(state.learner), strict=True):
         np.testing.assert_array_equal(a, b)

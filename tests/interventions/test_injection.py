@@ -78,13 +78,11 @@ def test_the_head_and_its_copies():
 
 def test_the_wiring_knows_all_three_heads():
     network = build(replace(MLP, injected=1))
-    assert [(each.name, each.sink[0], each.owner.size) for each in network.units] == [
-        ("hidden_0", "hidden_1", 5),
-        ("hidden_0", "new_hidden_1", 5),
-        ("hidden_0", "anchor_hidden_1", 5),
-        ("hidden_1", "output", 4),
-        ("new_hidden_1", "new_output", 4),
-        ("anchor_hidden_1", "anchor_output", 4),
+    assert [(each.name, each.size, [sink.path[0] for sink in each.sinks]) for each in network.units] == [
+        ("hidden_0", 5, ["hidden_1", "new_hidden_1", "anchor_hidden_1"]),
+        ("hidden_1", 4, ["output"]),
+        ("new_hidden_1", 4, ["new_output"]),
+        ("anchor_hidden_1", 4, ["anchor_output"]),
     ]
     assert network.hidden == (("hidden_0",), ("hidden_1",), ("new_hidden_1",), ("anchor_hidden_1",))
     assert network.outputs == (("output",), ("new_output",), ("anchor_output",))
