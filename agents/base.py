@@ -6,6 +6,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import optax
 
+from plasticity.agents import memory
 from plasticity.core.masked import mean_where
 from plasticity.core.types import (
     Activation,
@@ -176,9 +177,18 @@ class AgentCore(NamedTuple):
             fresh=lambda key: self.fresh(key, clock.step),
         )
 
+    def batch(self, observation: Any, carry: Any) -> Any:
+        """Observations ``[E, ...]`` of one step as a batch for the network; ``carry`` is the one before it."""
+        return memory.single(self.network, observation, carry)
+
+    def after(self, state: AgentState, observation: Any, first: Array) -> Any:
+        """The carry after an observation, reset where the next one starts an episode; for evaluation."""
+        carry = memory.after(self.network, self.acting(state), observation, state.learner.carry)
+        return memory.restarted(self.network, carry, first)
+
     def switch(self, key: Key, state: AgentState, clock: Clock) -> AgentState:
         """Call the intervention's ``switch`` on the agent's full state, once per task switch."""
-        whole = state.learner._replace(rest=state.rest)
+        whole = memory.remembering(self.network, state.learner)._replace(rest=state.rest)
         plugins, whole = self.intervention.switch(key, state.plugins, whole, self.context(clock))
         return AgentState(whole._replace(rest={}), plugins, whole.rest)
 

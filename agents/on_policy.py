@@ -233,4 +233,4 @@ def rollout_agent(spec: StreamSpec, body: AgentCore, preprocessor: Preprocessor,
         meaning: Meaning = "logits" if spec.discrete else "prediction"
         return body.probe(state.learner, previous, losses, is_transition(transition), scores, meaning, clock)
 
-    return Agent(init, act, learn, switch, probe, play, preprocessor.switch_setting)
+    return Agent(init, act, learn, switch, probe, play, switch_setting=preprocessor.switch_setting)

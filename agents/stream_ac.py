@@ -140,7 +140,8 @@ def stream_ac(
     preprocessor = preprocessor_of("stream_ac", spec, normalise, normalise_rate, scale_rewards, discount, truncation)
     wired = separate(network, preprocessor.observation, {"policy": spec.actions, "value": 1}, None, intervention)
     rule = parts({"policy": policy_optimizer(), "value": value_optimizer()})
-    body = assemble_built(wired, rule, intervention, rest=initial_memory(preprocessor, scheduled=False), trace=eligible)
+    rest = initial_memory(preprocessor, scheduled=False)
+    body = assemble_built(wired, rule, intervention, rest=rest, trace=eligible, envs=1)
     losses = one_step_losses(body, entropy_coefficient)
     update = traced_update(body, losses, discount, trace_decay, entropy_coefficient)
 

@@ -82,7 +82,11 @@ def stream_dqn(
     """
     preprocessor = preprocessor_of("stream_dqn", spec, normalise, normalise_rate, scale_rewards, discount, truncation)
     body = assemble(
-        network(preprocessor.observation, spec.actions), optimizer(), intervention, rest=initial_memory(preprocessor)
+        network(preprocessor.observation, spec.actions),
+        optimizer(),
+        intervention,
+        rest=initial_memory(preprocessor),
+        envs=1,
     )
     values, losses = action_values(body), one_step_losses(body, huber)
     return batch_of_one(body, preprocessor, values, epsilon(), losses, discount, truncation)
@@ -126,6 +130,7 @@ def stream_c51(
         optimizer(),
         intervention,
         rest=initial_memory(preprocessor),
+        envs=1,
     )
     logits = action_logits(body.network, spec.actions, atoms)
 

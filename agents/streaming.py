@@ -3,6 +3,7 @@
 A value-based streaming agent combines a loss or a trace with any optimizer.
 """
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
@@ -10,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from plasticity.agents.base import ACTION, AgentCore, Meaning, Rest, assemble
+from plasticity.agents.memory import in_order, recall, recall_rows
 from plasticity.agents.normalise import Normalise, Preprocessor, Share, preprocessing
 from plasticity.agents.replay import Batch
 from plasticity.agents.stream_checks import check_acting
@@ -86,39 +88,49 @@ def streaming_agent(
         return body.init(key)
 
     def act(key: Key, state: AgentState, observation: Any, clock: Clock) -> Array:
-        seen = preprocessor.act(state.rest, observation, clock)
+        seen = body.batch(preprocessor.act(state.rest, observation, clock), state.learner.carry)
         explore = jnp.zeros(()) if epsilon is None else epsilon(clock.step - state.rest["schedule"])
         return policy(jax.random.fold_in(key, ACTION), body.acting(state), seen, explore)
 
     def play(key: Key, state: AgentState, observation: Any, epsilon: Array) -> Array:
-        seen = preprocessor.play(state.rest, observation)
+        seen = body.batch(preprocessor.play(state.rest, observation), state.learner.carry)
         return policy(jax.random.fold_in(key, ACTION), body.acting(state), seen, epsilon)
 
     def learn(key: Key, state: AgentState, transition: Transition, clock: Clock) -> tuple[AgentState, Metrics]:
         rest, *seen = preprocessor.learn(state.rest, transition, clock)
         current, valid = transition.current, is_transition(transition)[0]
+        before = state.learner
+        recalled = recall(body.network, before.params, seen[0], seen[1], current.step_type, before.carry)
+        seen[:2], learner = recalled[:2], before._replace(carry=recalled.carry)
         first = transition.previous.step_type == FIRST
         ended = (current.step_type == LAST) | (current.discount == 0)
         batch = as_batch(transition, discount, truncation, *seen)
 
         def updated() -> tuple[Learner, State, Metrics]:
-            learner, plugins, made = update(key, state.learner, state.plugins, batch, first[0], ended[0], clock)
-            return learner, plugins, {**made, "updates": jnp.ones(())}
+            new, plugins, made = update(key, learner, state.plugins, batch, first[0], ended[0], clock)
+            return new, plugins, {**made, "updates": jnp.ones(())}
 
         def unchanged() -> tuple[Learner, State, Metrics]:
-            return state.learner, state.plugins, {name: jnp.zeros(()) for name in jax.eval_shape(updated)[2]}
+            return learner, state.plugins, {name: jnp.zeros(()) for name in jax.eval_shape(updated)[2]}
 
         # A branch, not a select after the update: XLA writes both in place, and a select would read the whole trace.
-        learner, plugins, made = jax.lax.cond(valid, updated, unchanged)
-        return AgentState(learner, plugins, rest), made
+        new, plugins, made = jax.lax.cond(valid, updated, unchanged)
+        return AgentState(new, plugins, rest), made
+
+    def after(state: AgentState, observation: Any, first: Array) -> Any:
+        return body.after(state, preprocessor.play(state.rest, observation), first)
 
     def switch(key: Key, state: AgentState, clock: Clock) -> AgentState:
         state = body.switch(key, state, clock)
         return state._replace(rest=preprocessor.switch(state.rest))
 
     def probe(state: AgentState, transition: Transition, clock: Clock) -> Probe:
-        batch = as_batch(transition, discount, truncation, *preprocessor.look(state.rest, transition))
         params = state.learner.params
+        if body.network.remembers:
+            transition = in_order(transition, 1, clock.step)
+        previous, current, reward = preprocessor.look(state.rest, transition)
+        recalled = recall_rows(body.network, params, previous, current, transition.previous, 1)
+        batch = as_batch(transition, discount, truncation, *recalled[:2], reward)
         return body.probe(
             state.learner,
             batch.observation,
@@ -129,7 +141,8 @@ def streaming_agent(
             clock,
         )
 
-    return Agent(init, act, learn, switch, probe, play, preprocessor.switch_setting)
+    initial = functools.partial(body.network.initial, 1)
+    return Agent(init, act, learn, switch, probe, play, initial, after, preprocessor.switch_setting)
 
 
 def preprocessor_of(
@@ -291,7 +304,7 @@ def stream_q(
     """
     preprocessor = preprocessor_of("stream_q", spec, normalise, normalise_rate, scale_rewards, discount, truncation)
     spec_of_network, rest = network(preprocessor.observation, spec.actions), initial_memory(preprocessor)
-    body = assemble(spec_of_network, optimizer(), intervention, rest=rest, trace=eligible)
+    body = assemble(spec_of_network, optimizer(), intervention, rest=rest, trace=eligible, envs=1)
     return traced_q(body, preprocessor, epsilon(), discount, trace_decay, error_clip, truncation)
 
 

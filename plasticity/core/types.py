@@ -281,6 +281,14 @@ class Context(NamedTuple):
     # otherwise the batch itself; () at a switch
 
 
+def take(observation: Any, rows: Any) -> Any:
+    """These rows (indices or a slice) of a batch of observations; of a :class:`Sequence`, these envs."""
+    if not isinstance(observation, Sequence):
+        return jax.tree.map(lambda x: x[rows], observation)
+    steps, first = jax.tree.map(lambda x: x[:, rows], (observation.observation, observation.first))
+    return Sequence(steps, first, jax.tree.map(lambda x: x[rows], observation.carry))
+
+
 class Probe(NamedTuple):
     """What monitors may read: a lane's learner and a batch of recent transitions. Exists within a single trace."""
 
@@ -317,4 +325,8 @@ class Agent(NamedTuple):
     play: Callable[[Key, AgentState, Any, Array], Array]
     # observation [E, ...], epsilon float32[] -> actions [E, ...]; for evaluation: no exploration, except that a
     # discrete action is uniformly random with probability epsilon
+    initial: Callable[[], Any] = tuple  # an agent with memory: its carry at the start of an episode, [E, ...]
+    advance: Callable[[AgentState, Any, Array], Any] = lambda state, observation, first: ()
+    # for evaluation of an agent with memory: observation [E, ...], bool[E] whether the next one starts an episode ->
+    # the carry after the observation; ``play`` reads that of ``state.learner``
     switch_setting: str = ""  # the agent's setting that acts at task switches, other than its interventions; "" if none

@@ -17,7 +17,16 @@ from plasticity.core.lane_axis import across, enter, leave
 from plasticity.core.types import FIRST, LAST, Array, Clock, Key, Metrics, Stream, StreamSpec, TimeStep, Visit
 
 Which = Literal["current", "seen", "all"]
-Play = Callable[[Array, Any], Array]  # number of the step, observation -> actions; as `lanes.enter` gives arrays
+Play = Callable[[Array, Any, Any], Array]  # number of the step, carry, observation -> actions
+Advance = Callable[[Any, Any, Array], Any]  # carry, observation, whether the next one is FIRST -> carry
+
+
+class Player(NamedTuple):
+    """An agent that is evaluated; arrays as `lanes.enter` gives them."""
+
+    play: Play
+    initial: Callable[[], Any]  # the carry at the start of an episode; () without memory
+    advance: Advance
 
 
 class Evaluation(NamedTuple):
@@ -95,12 +104,13 @@ def summary(statistics: EpisodeStatistics, steps: Array, episodic: bool) -> Metr
 
 
 def evaluate(
-    stream: Stream, width: int, settings: Evaluation, play: Play, data: Key, visit: Visit, block: Array
+    stream: Stream, width: int, settings: Evaluation, player: Player, data: Key, visit: Visit, block: Array
 ) -> Metrics:
     """Play a replica of ``visit`` with a block of ``width`` lanes; returns metrics ``[width]``.
 
-    ``data``: the lanes' data keys ``[width]``. ``play`` and everything inside the loop see a single lane without a lane
-    axis. Steps are numbered -1, -2, ..., to be distinct from training steps. The visit is fixed at its ``elapsed``.
+    ``data``: the lanes' data keys ``[width]``. The player and everything inside the loop see a single lane without a
+    lane axis. Steps are numbered -1, -2, ..., to be distinct from training steps. The visit is fixed at its
+    ``elapsed``.
     """
     spec = stream.spec
     wanted = -(-settings.episodes // spec.envs)
@@ -108,19 +118,22 @@ def evaluate(
     eval_replica = jax.vmap(lambda key: jax.random.fold_in(key, visit.eval_replica))(data)
 
     def unfinished(carry: Any) -> Array:
-        i, _, _, statistics = carry
+        i, statistics = carry[0], carry[-1]
         return (i < settings.steps) & (jnp.any(statistics.episodes < wanted) | (not spec.episodic))
 
     def step(carry: Any) -> Any:
-        i, state, timestep, statistics = carry
-        action = leave(play(i, timestep.observation), width)
+        i, state, timestep, memory, statistics = carry
+        seen = timestep.observation
+        action = leave(player.play(i, memory, seen), width)
         clock = Clock(-1 - i, -1 - i, visit.number, jnp.asarray(visit.elapsed, jnp.int32))
         state, following = stream.step(eval_replica, state, action, clock)
         timestep, score = enter((following, stream.score(state, following)), width)
         update = across(lambda b, t, s: updated(b, t, s, wanted), width)
-        return i + 1, state, timestep, update(statistics, timestep, score)
+        memory = player.advance(memory, seen, timestep.step_type == FIRST)
+        return i + 1, state, timestep, memory, update(statistics, timestep, score)
 
     statistics = jax.tree.map(lambda x: jnp.broadcast_to(x, (width, *x.shape)), blank(spec.envs))
-    start = (jnp.zeros((), jnp.int32), state, enter(timestep, width), enter(statistics, width))
-    steps, _, _, statistics = jax.lax.while_loop(unfinished, step, start)
+    zero = jnp.zeros((), jnp.int32)
+    start = (zero, state, enter(timestep, width), player.initial(), enter(statistics, width))
+    steps, *_, statistics = jax.lax.while_loop(unfinished, step, start)
     return leave(across(lambda b: summary(b, steps, spec.episodic), width)(statistics), width)

@@ -270,17 +270,30 @@ class Block(NamedTuple):
         hyper, seeds, agent, diverged_at = enter((hyper, seeds, carry.agent, carry.diverged_at), width)
         keys = across(lane_keys, width)(seeds)
 
-        def play(i: Array, observation: Any) -> Array:
-            def one(hyper: Hyper, keys: LaneKeys, state: AgentState, observation: Any) -> Array:
-                key = _fold(keys.learner, PLAY, clock.step, number, i)
+        def with_carry(state: AgentState, carry: Any) -> AgentState:
+            return state._replace(learner=state.learner._replace(carry=carry))
+
+        def play(i: Array, carry: Any, observation: Any) -> Array:
+            def one(hyper: Hyper, keys: LaneKeys, state: AgentState, carry: Any, observation: Any) -> Array:
+                key, state = _fold(keys.learner, PLAY, clock.step, number, i), with_carry(state, carry)
                 return self.program.build(hyper).play(key, state, observation, jnp.float32(settings.epsilon))
 
-            return across(one, width)(hyper, keys, agent, observation)
+            return across(one, width)(hyper, keys, agent, carry, observation)
+
+        def advance(carry: Any, observation: Any, first: Array) -> Any:
+            def one(hyper: Hyper, state: AgentState, carry: Any, observation: Any, first: Array) -> Any:
+                return self.program.build(hyper).advance(with_carry(state, carry), observation, first)
+
+            return across(one, width)(hyper, agent, carry, observation, first)
+
+        def initial() -> Any:
+            return across(lambda hyper, _: self.program.build(hyper).initial(), width)(hyper, seeds)
 
         data = leave(keys.data, width)
         moment = jnp.where(number == clock.visit, clock.step_in_visit, FINISHED)
         visit = Visit(number, own_task(self.program.spec, data, task), clock.step + 1, moment)
-        found = evaluation.evaluate(self.eval_stream, width, settings, play, data, visit, block)
+        player = evaluation.Player(play, initial, advance)
+        found = evaluation.evaluate(self.eval_stream, width, settings, player, data, visit, block)
 
         def close(metrics: Metrics, diverged_at: Array) -> Packed:
             return pack({name: jnp.where(diverged_at == NEVER, value, jnp.nan) for name, value in metrics.items()})

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from plasticity.core.errors import check_least
-from plasticity.core.types import Array, Key, Network, Optimizer, Params, Probe
+from plasticity.core.types import Array, Key, Network, Optimizer, Params, Probe, take
 from plasticity.optim.eligibility import Eligibility
 
 Rows = Array | None  # indices into the probe's batch; None: all of it
@@ -75,7 +75,7 @@ def outputs(network: Network, params: Params, observation: Any) -> dict[str, Arr
         return {"": found}
 
     def shapes(rows: int) -> Mapping[str, Any]:
-        few = jax.tree.map(lambda x: jax.ShapeDtypeStruct((rows, *x.shape[1:]), x.dtype), observation)
+        few = take(observation, jnp.zeros(rows, jnp.int32))
         made: Mapping[str, Any] = jax.eval_shape(network.forward, params, few)[0]
         return made
 
@@ -85,7 +85,7 @@ def outputs(network: Network, params: Params, observation: Any) -> dict[str, Arr
 
 def at(tree: Any, rows: Rows) -> Any:
     """These rows of every array; all rows if ``rows`` is None."""
-    return tree if rows is None else jax.tree.map(lambda x: x[rows], tree)
+    return tree if rows is None else take(tree, rows)
 
 
 def at_least_one(**settings: int) -> None:

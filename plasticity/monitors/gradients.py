@@ -17,7 +17,7 @@ from pydantic import Field
 from plasticity.config.fields import Repeats, metadata
 from plasticity.core import linalg
 from plasticity.core.errors import check_least, refused
-from plasticity.core.types import Array, Key, Metrics, Params, Probe, State
+from plasticity.core.types import Array, Key, Metrics, Params, Probe, State, take
 from plasticity.monitors.base import NOT_NEGATIVE, Monitor
 from plasticity.monitors.representation import entropy_rank, ratio
 
@@ -51,7 +51,7 @@ def loss_kernel(probe: Probe, rows: Array) -> Array:
 
 def tangent_kernel(probe: Probe, rows: Array) -> Array:
     """``mean_o <d f_o(x_i) / d theta, d f_o(x_j) / d theta>``, float32[k, k], of the scores of these rows."""
-    observation = jax.tree.map(lambda x: x[rows], probe.observation)
+    observation = take(probe.observation, rows)
     k, outputs = jax.eval_shape(probe.scores, probe.learner.params, observation).shape
     product = kernel_product(lambda params: probe.scores(params, observation), probe.learner.params)
 
