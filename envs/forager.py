@@ -200,7 +200,5 @@ def forager(
         reward_range=(-most, most) if change == "sine" else (min(0.0, *rewards), max(0.0, *rewards)),
     )
     densities = np.asarray(biomes)
-    task = forager_task(
-        spec, size, worth, densities, respawn == "elsewhere", delay, change, period or steps_per_task
-    )
+    task = forager_task(spec, size, worth, densities, respawn == "elsewhere", delay, change, period or steps_per_task)
     return stream(task, envs)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from playing import lane_keys, visit_of
+from playing import clock_at, lane_keys, visit_of
 
 from plasticity.core.types import FIRST, LAST
 from plasticity.envs.memory import recall, t_maze
@@ -28,8 +28,6 @@ class Seen:
         assert (np.asarray(opening.step_type) == FIRST).all()
 
     def act(self, actions: np.ndarray) -> None:
-        from playing import clock_at
-
         self.state, timestep = self.move(self.keys, self.state, jnp.asarray(actions)[None], clock_at(self.steps))
         self.steps += 1
         self.returns += np.where(self.over, 0, np.asarray(timestep.reward)[0])
@@ -59,9 +57,10 @@ def test_rewards_and_observations_of_a_walk_in_the_maze() -> None:
     """Every step that does not move costs 0.1; walking back shows the cue again."""
     seen = Seen(t_maze(length=2, envs=EPISODES))
     cues = seen.observation.argmax(1)
-    walk = [(UP, 0), (LEFT, 0), (RIGHT, 2), (DOWN, 2), (LEFT, 0), (RIGHT, 2), (RIGHT, 3), (RIGHT, 3), (LEFT, 2), (RIGHT, 3)]
+    walk = (UP, LEFT, RIGHT, DOWN, LEFT, RIGHT, RIGHT, RIGHT, LEFT, RIGHT)
+    inputs = (0, 0, 2, 2, 0, 2, 3, 3, 2, 3)  # 0: the cue
     costs = np.cumsum([0.1, 0.1, 0, 0.1, 0, 0, 0, 0.1, 0, 0])
-    for (action, shown), cost in zip(walk, costs, strict=True):
+    for action, shown, cost in zip(walk, inputs, costs, strict=True):
         seen.act(np.full(EPISODES, action))
         assert (seen.observation.argmax(1) == (shown or cues)).all()
         assert (seen.observation.sum(1) == 1).all()
@@ -132,7 +131,7 @@ def test_a_policy_with_memory_recalls_every_cue(task: int) -> None:
 
 
 def test_a_policy_without_memory_is_at_chance_in_recall() -> None:
-    """The question is the same after every cue, so the answer is too: each answer is right for one cue of ``symbols``."""
+    """The question is the same after every cue, so the answer is too, and it is right for one cue."""
     for answer in range(4):
         seen, cues, _ = asked(recall(symbols=4, delay=2, envs=EPISODES), delay=2)
         assert len(np.unique(seen.observation, axis=0)) == 1
