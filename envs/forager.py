@@ -160,9 +160,9 @@ def forager(
 
     Actions 0 ... 3 move up, down, left, right by one cell on a torus of ``size`` x ``size`` cells. An object of kind
     ``k`` in the cell that the agent enters is eaten: ``reward = rewards[k]``, otherwise 0. It comes back ``delay``
-    steps later, in the ``same`` cell or ``elsewhere``, in a free cell of its biome. Observations are float32[aperture,
-    aperture, kinds] with the agent in the centre: 1 at the objects of each kind. The process is continuing: the
-    discount is 1, no episode ends, and performance is the reward rate, the mean reward per step.
+    steps later, in the ``same`` cell or ``elsewhere``, in any free cell of its biome. Observations are
+    float32[aperture, aperture, kinds] with the agent in the centre: 1 at the objects of each kind. The process is
+    continuing: the discount is 1, no episode ends, and performance is the reward rate, the mean reward per step.
 
     Tang et al. 2026, "Forager: a lightweight testbed for continual learning with partial observability in reinforcement
     learning": agents with memory or other state construction gain more there than from methods against loss of

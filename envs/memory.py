@@ -1,4 +1,7 @@
-"""Tests of memory: what was seen at the start of an episode decides what is right at its end."""
+"""Tests of memory.
+
+What was seen at the start of an episode decides what is right at its end.
+"""
 
 from collections.abc import Callable
 from typing import Annotated, Literal, NamedTuple
@@ -22,11 +25,6 @@ Distractors = Annotated[int, Field(ge=0, le=1024)]
 StaticPositive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 StaticNonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Change = Literal["mapping", "observation", "action", "none"]
-
-
-def one_hot(index: Array, size: int) -> Array:
-    """float32[size]: 1 at ``index``; zeros for -1."""
-    return (np.arange(size) == index).astype(jnp.float32)
 
 
 def mappings(change: str, visits: int, cues: int, name: str) -> tuple[str, ...]:
@@ -53,7 +51,7 @@ def t_maze_task(spec: StreamSpec, length: int, prize: float, penalty: float, par
     ahead = np.asarray(MOVES)[:, 1]  # along the corridor
 
     def look(maze: Maze) -> Array:
-        return one_hot(jnp.where(maze.place == 0, maze.cue, jnp.where(maze.place == length, 3, 2)), 4)
+        return jax.nn.one_hot(jnp.where(maze.place == 0, maze.cue, jnp.where(maze.place == length, 3, 2)), 4)
 
     def reset(key: Key, shift: Array) -> tuple[Maze, Array]:
         maze = Maze(jnp.int32(0), jax.random.randint(key, (), 0, 2))
@@ -118,7 +116,7 @@ def t_maze(
     return changed(stream(limited(task, episode_steps), envs), change)
 
 
-class Asked(NamedTuple):
+class Episode(NamedTuple):
     """The state of one env."""
 
     cue: Array  # int32[]
@@ -129,17 +127,17 @@ def recall_task(spec: StreamSpec, symbols: int, delay: int, distractors: int, pa
     """The parameter of a task is a shift of the right answers; see :func:`recall`."""
     inputs = spec.observation.shape[0]
 
-    def reset(key: Key, shift: Array) -> tuple[Asked, Array]:
+    def reset(key: Key, shift: Array) -> tuple[Episode, Array]:
         cue = jax.random.randint(key, (), 0, symbols)
-        return Asked(cue, jnp.int32(0)), one_hot(cue, inputs)
+        return Episode(cue, jnp.int32(0)), jax.nn.one_hot(cue, inputs)
 
-    def step(key: Key, state: Asked, action: Array, shift: Array) -> tuple[Asked, Array, Array, Array, Array]:
+    def step(key: Key, state: Episode, action: Array, shift: Array) -> tuple[Episode, Array, Array, Array, Array]:
         asked = state.time == delay + 1
         right = asked & (action == (state.cue + shift) % symbols)
         time = state.time + 1
         between = jax.random.randint(key, (), symbols, symbols + distractors) if distractors else -1
-        shown = jnp.where(time == delay + 1, inputs - 1, jnp.where(asked, -1, between))
-        return Asked(state.cue, time), one_hot(shown, inputs), right, jnp.where(asked, 0.0, 1.0), asked
+        shown = jnp.where(time == delay + 1, inputs - 1, jnp.where(asked, -1, between))  # -1: zeros
+        return Episode(state.cue, time), jax.nn.one_hot(shown, inputs), right, jnp.where(asked, 0.0, 1.0), asked
 
     return Task(spec, params, reset, step)
 
