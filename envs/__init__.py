@@ -6,10 +6,12 @@ from plasticity.envs.atari import atari
 from plasticity.envs.base import StreamFactory
 from plasticity.envs.classification import classification_mdp
 from plasticity.envs.control import acrobot, cartpole, pendulum
+from plasticity.envs.forager import forager
 from plasticity.envs.gather import gather
 from plasticity.envs.gridworld import gridworld
 from plasticity.envs.growing import class_incremental, warm_start
 from plasticity.envs.gym import gym
+from plasticity.envs.memory import recall, t_maze
 from plasticity.envs.minatar import minatar
 from plasticity.envs.permuted import permuted_inputs
 from plasticity.envs.pools import envpool
@@ -34,6 +36,9 @@ STREAMS: Mapping[str, Callable[..., StreamFactory]] = {
     "pendulum": pendulum,
     "gridworld": gridworld,
     "gather": gather,
+    "forager": forager,
+    "t_maze": t_maze,
+    "recall": recall,
     "minatar": minatar,
     "atari": atari,
     "gym": gym,

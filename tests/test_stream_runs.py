@@ -30,6 +30,10 @@ CASES = {
     "regression": Case({"kind": "regression", "dimensions": 4, "gradual": 0.5, "envs": 4}, REGRESSOR),
     "cartpole": Case({"kind": "cartpole", "episode_steps": 5, "tasks": 2, "steps_per_task": 8, "envs": 2}),
     "gridworld": Case({"kind": "gridworld", "size": 6, "episode_steps": 5, "tasks": 2, "steps_per_task": 8}),
+    "forager": Case(
+        {"kind": "forager", "size": 5, "aperture": 3, "delay": 3, "respawn": "elsewhere", "tasks": 2,
+         "steps_per_task": 8, "envs": 2},
+    ),
     "minatar": Case({"kind": "minatar", "games": ["breakout", "asterix"], "steps_per_visit": 8, "envs": 2}),
     "gym": Case(
         {"kind": "gym", "id": "CartPole-v1", "variations": [{"max_episode_steps": n} for n in (5, 7)],

@@ -30,6 +30,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "pendulum": {"episode_steps": 9, "envs": 2, "tasks": 3},
     "gridworld": {"size": 6, "walls": "four_rooms", "start": "random", "episode_steps": 9, "envs": 2, "tasks": 3},
     "gather": {"size": 4, "gems": 3, "pits": 2, "blocks": 2, "levels": 2, "episode_steps": 9, "envs": 2, "tasks": 3},
+    "forager": {"size": 6, "aperture": 3, "respawn": "elsewhere", "delay": 3, "envs": 2, "tasks": 3},
+    "t_maze": {"length": 2, "episode_steps": 9, "envs": 2, "tasks": 3},
+    "recall": {"delay": 3, "envs": 2, "tasks": 3},
     "minatar": {"games": ["asterix", "breakout"], "episode_steps": 12, "envs": 2},
     "atari": {
         "games": ["Pong", "Breakout"], "frames_per_visit": 400, "envs": 2, "episode_frames": 40, "noops": 30,
