@@ -6,16 +6,28 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from plasticity.agents import memory
 from plasticity.agents.advantages import normalised
 from plasticity.agents.base import ACTION, REFERENCE, SAMPLE, STEP, AgentCore, Meaning
 from plasticity.agents.clipping import policy_loss, ratio_metrics, value_loss, with_excess
 from plasticity.agents.distributions import Distribution, categorical, gaussian
 from plasticity.agents.normalise import Preprocessor
-from plasticity.agents.rollout import Rollout, Samples, to_samples, write
+from plasticity.agents.rollout import (
+    Rollout,
+    Samples,
+    judged,
+    judged_in_order,
+    part_of,
+    sequence_of,
+    to_samples,
+    write,
+)
 from plasticity.agents.truncation import Truncation, kept_discount
 from plasticity.core.masked import mean_where
 from plasticity.core.schedules import Number
+from plasticity.core.trees import select
 from plasticity.core.types import (
+    FIRST,
     Agent,
     AgentState,
     Array,
@@ -30,6 +42,7 @@ from plasticity.core.types import (
     TimeStep,
     Transition,
     is_transition,
+    take,
 )
 
 
@@ -91,6 +104,33 @@ def minibatches(key: Key, rules: Rules, size: int) -> Array:
     return jax.vmap(lambda key: jax.random.permutation(key, size))(keys).reshape(rules.updates, -1)
 
 
+class End(NamedTuple):
+    """What follows a rollout, and what preceded it."""
+
+    observation: Array  # [E, ...], after the last step
+    carry: Any  # before that observation
+    start: Any  # the carry before the first observation of the rollout; () without memory
+
+
+def samples_of(body: AgentCore, rules: Rules, acted: Params, rollout: Rollout, end: End) -> tuple[Samples, int]:
+    """The samples of a rollout and how many units minibatches are drawn from: rows, with memory envs.
+
+    ``acted`` are the parameters that generated it.
+    """
+
+    def old(observation: Any, action: Array) -> tuple[Array, Array]:
+        policy, value, _ = policy_and_value(body, acted, observation)
+        return policy.log_probability(action), value
+
+    numbers: dict[str, Any] = {"gamma": rules.discount, "trace": rules.trace, "truncation": rules.truncation}
+    if not body.network.remembers:
+        samples = to_samples(rollout, judged(old, rollout, end.observation, rules.minibatches), **numbers)
+        return samples, samples.valid.size
+    sequence = sequence_of(rollout, end.start)
+    seen = judged_in_order(old, rollout, sequence, body.batch(end.observation, end.carry))
+    return to_samples(rollout, seen, **numbers)._replace(observation=sequence), rollout.reward.shape[1]
+
+
 def update_phase(
     body: AgentCore,
     rules: Rules,
@@ -98,25 +138,11 @@ def update_phase(
     learner: Learner,
     plugins: State,
     rollout: Rollout,
-    final: Array,
+    end: End,
     clock: Clock,
 ) -> tuple[Learner, State, Metrics]:
     """Perform all updates after a rollout: epochs of minibatches over it. Metrics are sums over the updates made."""
-    acted = body.acting(AgentState(learner, plugins, {}))
-
-    def old(observation: Array, action: Array) -> tuple[Array, Array]:
-        policy, value, _ = policy_and_value(body, acted, observation)
-        return policy.log_probability(action), value
-
-    samples = to_samples(
-        rollout,
-        final,
-        old,
-        gamma=rules.discount,
-        trace=rules.trace,
-        truncation=rules.truncation,
-        parts=rules.minibatches,
-    )
+    samples, size = samples_of(body, rules, body.acting(AgentState(learner, plugins, {})), rollout, end)
     if rules.normalise_advantages == "batch":
         samples = samples._replace(advantage=normalised(samples.advantage, samples.valid))
     if rules.optimizer_reset:
@@ -127,7 +153,7 @@ def update_phase(
         learner, plugins, stopped = carry
         i, rows = inputs
         draw = jax.random.fold_in(jax.random.fold_in(key, STEP), i)
-        batch = jax.tree.map(lambda x: x[rows], samples)
+        batch = part_of(samples, rows)
 
         def updated() -> tuple[Learner, State, Metrics]:
             now = clock._replace(update=number + i)
@@ -135,9 +161,9 @@ def update_phase(
             made = body.update(draw, learner, plugins, objective, batch.observation, now, reference)
             return *made[:2], {**made[2], "updates": jnp.ones(())}
 
-        def reference() -> Array:
-            others = jax.random.choice(jax.random.fold_in(draw, REFERENCE), samples.valid.size, rows.shape, False)
-            return samples.observation[others]
+        def reference() -> Any:
+            others = jax.random.choice(jax.random.fold_in(draw, REFERENCE), size, rows.shape, False)
+            return take(samples.observation, others)
 
         if rules.target_kl is None:
             learner, plugins, made = updated()
@@ -147,7 +173,7 @@ def update_phase(
             stopped |= ends & (made["approx_kl"] > rules.target_kl)
         return (learner, plugins, stopped), made
 
-    rows = minibatches(jax.random.fold_in(key, SAMPLE), rules, samples.valid.size)
+    rows = minibatches(jax.random.fold_in(key, SAMPLE), rules, size)
     start = (learner, plugins, jnp.zeros((), bool))
     (learner, plugins, _), made = jax.lax.scan(step, start, (jnp.arange(rules.updates), rows))
     return learner, plugins, with_excess(jax.tree.map(jnp.sum, made))
@@ -183,12 +209,14 @@ def rollout_agent(spec: StreamSpec, body: AgentCore, preprocessor: Preprocessor,
         return body.init(key)
 
     def act(key: Key, state: AgentState, observation: Any, clock: Clock) -> Array:
-        policy, *_ = policy_and_value(body, body.acting(state), preprocessor.act(state.rest, observation, clock))
+        seen = body.batch(preprocessor.act(state.rest, observation, clock), state.learner.carry)
+        policy, *_ = policy_and_value(body, body.acting(state), seen)
         return policy.sample(jax.random.fold_in(key, ACTION))
 
     def play(key: Key, state: AgentState, observation: Any, epsilon: Array) -> Array:
         coin, choice, draw = jax.random.split(jax.random.fold_in(key, ACTION), 3)
-        policy, *_ = policy_and_value(body, body.acting(state), preprocessor.play(state.rest, observation))
+        seen = body.batch(preprocessor.play(state.rest, observation), state.learner.carry)
+        policy, *_ = policy_and_value(body, body.acting(state), seen)
         actions = policy.mode if rules.evaluate == "mode" else policy.sample(draw)
         if not spec.discrete:
             return actions
@@ -206,22 +234,35 @@ def rollout_agent(spec: StreamSpec, body: AgentCore, preprocessor: Preprocessor,
         rest, previous, current, reward = preprocessor.learn(state.rest, rewarded(transition), clock)
         row = clock.step % rules.length
         rollout = write(rest["rollout"], row, previous, bounded(reward), transition)
+        carry = state.learner.carry
+        start = select(row == 0, carry, rest["start"]) if body.network.remembers else ()
+        then = memory.after(body.network, body.acting(state), previous, carry)
+        kept = memory.restarted(body.network, then, transition.current.step_type == FIRST)
+        learner = state.learner._replace(carry=kept)
 
         def updated() -> tuple[Learner, State, Metrics]:
-            return update_phase(body, rules, key, state.learner, state.plugins, rollout, current, clock)
+            return update_phase(body, rules, key, learner, state.plugins, rollout, End(current, then, start), clock)
 
-        learner, plugins, made = jax.lax.cond(
-            row == rules.length - 1, updated, lambda: no_update(state.learner, state.plugins, updated)
+        new, plugins, made = jax.lax.cond(
+            row == rules.length - 1, updated, lambda: no_update(learner, state.plugins, updated)
         )
-        return AgentState(learner, plugins, {**rest, "rollout": rollout}), made
+        stored = {"rollout": rollout} | ({"start": start} if body.network.remembers else {})
+        return AgentState(new, plugins, {**rest, **stored}), made
+
+    def after(state: AgentState, observation: Any, first: Array) -> Any:
+        return body.after(state, preprocessor.play(state.rest, observation), first)
 
     def switch(key: Key, state: AgentState, clock: Clock) -> AgentState:
         state = body.switch(key, state, clock)
         return state._replace(rest=preprocessor.switch(state.rest))
 
     def probe(state: AgentState, transition: Transition, clock: Clock) -> Probe:
+        params = state.learner.params
+        if body.network.remembers:
+            transition = memory.in_order(transition, spec.envs, clock.step)
         previous, current, reward = preprocessor.look(state.rest, rewarded(transition))
-        seen, params = (previous, current, bounded(reward)), state.learner.params
+        recalled = memory.recall_rows(body.network, params, previous, current, transition.previous, spec.envs)
+        previous, seen = recalled.previous, (recalled.previous, recalled.current, bounded(reward))
 
         def losses(p: Params) -> Array:
             return one_step_losses(body, rules, p, params, seen, transition)
@@ -233,4 +274,5 @@ def rollout_agent(spec: StreamSpec, body: AgentCore, preprocessor: Preprocessor,
         meaning: Meaning = "logits" if spec.discrete else "prediction"
         return body.probe(state.learner, previous, losses, is_transition(transition), scores, meaning, clock)
 
-    return Agent(init, act, learn, switch, probe, play, switch_setting=preprocessor.switch_setting)
+    initial = functools.partial(body.network.initial, spec.envs)
+    return Agent(init, act, learn, switch, probe, play, initial, after, preprocessor.switch_setting)

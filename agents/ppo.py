@@ -26,7 +26,7 @@ from plasticity.config.fields import (
     metadata,
 )
 from plasticity.core.errors import check
-from plasticity.core.types import Agent, Array, StreamSpec
+from plasticity.core.types import Agent, Array, Network, StreamSpec
 from plasticity.interventions.base import Intervention
 
 Gain = Annotated[float, Field(gt=0)]  # static
@@ -52,6 +52,15 @@ def check_rollout(spec: StreamSpec, actions: str, length: int, epochs: int, mini
         raise ValueError(
             f"agent.minibatches: {minibatches} is not allowed; must divide the {length * spec.envs} steps of a "
             f"rollout ({length} of each of {spec.envs} envs)"
+        )
+
+
+def check_memory(network: Network, spec: StreamSpec, minibatches: int) -> None:
+    """Raise ``ValueError`` if the network has memory and ``minibatches`` does not divide the envs."""
+    if network.remembers and spec.envs % minibatches:
+        raise ValueError(
+            f"agent.minibatches: {minibatches} is not allowed; must divide the {spec.envs} envs of the stream, because "
+            "a network with memory learns from whole rollouts of some envs"
         )
 
 
@@ -153,9 +162,11 @@ def ppo(
 
     def rest(created: Array) -> Mapping[str, Any]:
         del created
-        return {"rollout": empty(spec, preprocessor.observation, rollout_length), **preprocessor.init()}
+        start = {"start": built.initial(spec.envs)} if built.remembers else {}
+        return {"rollout": empty(spec, preprocessor.observation, rollout_length), **start, **preprocessor.init()}
 
-    body = assemble_built(built, optimizer(), intervention, rest=rest)
+    check_memory(built, spec, minibatches)
+    body = assemble_built(built, optimizer(), intervention, rest=rest, envs=spec.envs)
     rules = Rules(
         rollout_length,
         epochs,

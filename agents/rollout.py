@@ -13,10 +13,10 @@ import jax.numpy as jnp
 from plasticity.agents.advantages import generalised_advantages
 from plasticity.agents.truncation import Truncation, kept_discount
 from plasticity.core.schedules import Number
-from plasticity.core.types import FIRST, LAST, Array, StreamSpec, Transition
+from plasticity.core.types import FIRST, LAST, Array, Sequence, StreamSpec, Transition, take
 
-PolicyAndValue = Callable[[Array, Array], tuple[Array, Array]]
-# observations [B, ...], actions [B, ...] -> log-probabilities [B], values [B]
+PolicyAndValue = Callable[[Any, Array], tuple[Array, Array]]
+# a batch of observations [B, ...], actions [B, ...] -> log-probabilities [B], values [B]
 
 
 class Rollout(NamedTuple):
@@ -29,10 +29,18 @@ class Rollout(NamedTuple):
     step_type: Array  # int8, after the step: FIRST if the pair is not a transition
 
 
+class Judged(NamedTuple):
+    """The steps of a rollout under the parameters that generated it."""
+
+    log_probability: Array  # [T, E], of the actions
+    value: Array  # [T, E], of the observations
+    after: Array  # [E], the value of the observation after the last step
+
+
 class Samples(NamedTuple):
     """Training data from a rollout or a part of one: ``[N, ...]``."""
 
-    observation: Array
+    observation: Any  # with memory a Sequence [T, E, ...], whose rows these are
     action: Array
     valid: Array  # bool: False if the pair is not a transition
     log_probability: Array  # of the action, under the parameters of the rollout
@@ -57,33 +65,43 @@ def write(rollout: Rollout, row: Array, observation: Array, reward: Array, trans
     return jax.tree.map(lambda all, one: jax.lax.dynamic_update_index_in_dim(all, one, row, 0), rollout, new)
 
 
-def in_parts(policy_and_value: PolicyAndValue, rollout: Rollout, parts: int) -> tuple[Array, Array]:
-    """Log-probabilities and values of all steps, ``[T, E]`` each, computed in ``parts`` chunks to save memory."""
+def judged(policy_and_value: PolicyAndValue, rollout: Rollout, final: Array, parts: int) -> Judged:
+    """Evaluate all steps in ``parts`` chunks, to save memory. ``final [E, ...]``: the observation after the last."""
     rows = rollout.reward.shape
     split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[2:]), (rollout.observation, rollout.action))
     results = jax.lax.map(lambda part: policy_and_value(*part), split)
     log_probability, value = (x.reshape(rows) for x in results)
-    return log_probability, value
+    return Judged(log_probability, value, policy_and_value(final, rollout.action[-1])[1])
+
+
+def judged_in_order(policy_and_value: PolicyAndValue, rollout: Rollout, sequence: Sequence, final: Sequence) -> Judged:
+    """:func:`judged` for a network with memory, through time."""
+    rows = rollout.reward.shape
+    action = rollout.action.reshape(-1, *rollout.action.shape[2:])
+    log_probability, value = (x.reshape(rows) for x in policy_and_value(sequence, action))
+    return Judged(log_probability, value, policy_and_value(final, rollout.action[-1])[1])
+
+
+def sequence_of(rollout: Rollout, start: Any) -> Sequence:
+    """The rollout's observations as a sequence; ``start`` is the carry before the first one."""
+    opens = jnp.concatenate([jnp.zeros((1, *rollout.step_type.shape[1:]), bool), rollout.step_type[:-1] == FIRST])
+    return Sequence(rollout.observation, opens, start)
 
 
 def to_samples(
     rollout: Rollout,
-    final: Array,
-    policy_and_value: PolicyAndValue,
+    judged: Judged,
     *,
     gamma: Number,
     trace: Number,
     truncation: Truncation = "bootstrap",
-    parts: int = 1,
 ) -> Samples:
     """Convert a rollout to samples under the parameters that generated it, ordered by step, then env, ``[T * E, ...]``.
 
-    ``final [E, ...]`` is the observation after the last step. A truncated episode bootstraps from the value of its last
-    observation, or counts as terminated if ``truncation`` (static) is "terminal". Advantages and targets of pairs that
-    are not transitions are 0.
+    A truncated episode bootstraps from the value of its last observation, or counts as terminated if ``truncation``
+    (static) is "terminal". Advantages and targets of pairs that are not transitions are 0.
     """
-    log_probability, value = in_parts(policy_and_value, rollout, parts)
-    _, after = policy_and_value(final, rollout.action[-1])
+    log_probability, value, after = judged
     following = jnp.concatenate([value[1:], after[None]])
     last, valid = rollout.step_type == LAST, rollout.step_type != FIRST
     discount = gamma * kept_discount(rollout.discount, rollout.step_type, truncation)
@@ -92,3 +110,16 @@ def to_samples(
     target = jnp.where(valid, advantage + value, 0.0)
     whole = Samples(rollout.observation, rollout.action, valid, log_probability, value, advantage, target)
     return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), whole)
+
+
+def part_of(samples: Samples, rows: Array) -> Samples:
+    """These rows of the samples; with memory, ``rows`` are envs, each with all of its steps."""
+    if not isinstance(samples.observation, Sequence):
+        return jax.tree.map(lambda x: x[rows], samples)
+    steps, envs = samples.observation.first.shape
+
+    def leaf(x: Array) -> Array:
+        return x.reshape(steps, envs, *x.shape[1:])[:, rows].reshape(-1, *x.shape[1:])
+
+    rest = jax.tree.map(leaf, samples._replace(observation=()))
+    return rest._replace(observation=take(samples.observation, rows))

@@ -10,7 +10,7 @@ import rlax
 from ppo_reference import FIRST, LAST, MID, advantages
 
 from plasticity.agents.advantages import generalised_advantages, normalised
-from plasticity.agents.rollout import Rollout, empty, to_samples, write
+from plasticity.agents.rollout import Rollout, empty, judged, to_samples, write
 from plasticity.core.types import StreamSpec, TimeStep, Transition, VisitPlan
 
 GAMMA, TRACE = 0.9, 0.7
@@ -103,8 +103,9 @@ def test_a_rollout_becomes_rows(bootstrap, parts):
     assert rollout.observation.dtype == jnp.uint8
     for written, given in zip(rollout, Rollout(observation[:14], action, reward, discount, kind), strict=True):
         np.testing.assert_allclose(written, given, rtol=1e-6)
-    settings = {"gamma": GAMMA, "trace": TRACE, "truncation": "bootstrap" if bootstrap else "terminal", "parts": parts}
-    samples = to_samples(rollout, jnp.asarray(observation[14]), policy_and_value, **settings)
+    settings = {"gamma": GAMMA, "trace": TRACE, "truncation": "bootstrap" if bootstrap else "terminal"}
+    seen = judged(policy_and_value, rollout, jnp.asarray(observation[14]), parts)
+    samples = to_samples(rollout, seen, **settings)
     value = observation[:14, :, 0].astype(float)
     kept = discount if bootstrap else np.where(kind == LAST, 0.0, discount)
     expected = advantages(reward, kept, kind, value, observation[1:, :, 0], GAMMA, TRACE)

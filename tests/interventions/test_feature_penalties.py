@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from update_loop import CNN, MLP, clock_at, make
 
-from plasticity.core.types import Activation, Context, Learner, Network, Units
+from plasticity.core.types import Activation, Context, HiddenLayer, Learner, Network
 from plasticity.interventions import c_chain, effective_rank, infer, pfo
 from plasticity.interventions.base import Intervention
 from plasticity.interventions.feature_penalties import nearest, of_network, spectrum
@@ -24,18 +24,18 @@ W = np.array([[1.0, 0.0, -1.0], [2.0, 1.0, 0.0]], np.float32)
 V = np.array([[1.0], [-1.0], [2.0]], np.float32)
 
 
-def apply(params: dict, x: jax.Array) -> tuple[Any, dict]:
+def apply(params: dict, x: jax.Array, carry: Any = (), first: Any = None) -> tuple[Any, dict, Any]:
     """A linear network: what enters a layer's non-linearity leaves it doubled."""
     z = x @ params["first"]["kernel"]
-    return {"value": 2.0 * z @ params["output"]["kernel"]}, {"first": Activation(z, 2.0 * z)}
+    return {"value": 2.0 * z @ params["output"]["kernel"]}, {"first": Activation(z, 2.0 * z)}, carry
 
 
 LINEAR = Network(
     lambda key: {"first": {"kernel": jnp.asarray(W)}, "output": {"kernel": jnp.asarray(V)}},
     apply,
-    (Units("first", ("first",), ("output",), np.arange(3)),),
-    (("first",),),
-    (("output",),),
+    hidden=(("first",),),
+    outputs=(("output",),),
+    layers=(HiddenLayer("first"),),
 )
 
 
@@ -218,8 +218,14 @@ def test_infer_by_hand(reduce: str, share: float) -> None:
     """Twice ``X W`` are the features; two further outputs must give ten times what they gave at first."""
     heads = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], np.float32)
     extra = {"auxiliary": {"kernel": jnp.asarray(heads), "bias": jnp.array([0.5, 0.0])}}
-    wires = (*LINEAR.units, Units("first", ("first",), ("auxiliary",), np.arange(3)))
-    network = LINEAR._replace(units=wires, auxiliary=(("auxiliary",),))
+
+    def wider(params: dict, x: jax.Array, *memory: Any) -> tuple[Any, dict, Any]:
+        outputs, activations, carry = LINEAR.apply(params, x)
+        module = params["auxiliary"]
+        made = activations["first"].post @ module["kernel"] + module["bias"]
+        return outputs, {**activations, "auxiliary": Activation(made, made)}, carry
+
+    network = LINEAR._replace(apply=wider, auxiliary=(("auxiliary",),))
     old, new = {**LINEAR.init(KEY), **extra}, {**moved(), **extra}
     method = infer(strength=0.1, scale=10.0, heads=2, reduce=reduce)
 

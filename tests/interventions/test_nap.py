@@ -186,7 +186,7 @@ def test_weights_are_clipped_by_their_layers_fan_in() -> None:
     norm = {"scale": jnp.array([9.0])}
     hidden = {"kernel": jnp.array([[2.0], [-5.0], [1.0], [0.0]]), "bias": jnp.array([7.0]), "norm": norm}
     output = {"kernel": jnp.full((3, 3, 1, 2), -2.0), "bias": jnp.array([0.5, -2.0])}
-    network = Network(lambda key: {}, lambda params, x: (x, {}), (), (("hidden",),), (("output",),))
+    network = Network(lambda key: {}, lambda params, x, *memory: (x, {}, ()), (), (("hidden",),), (("output",),))
     context = make(nap(), adam()).context(jnp.int32(0))._replace(network=network)
     for which, biases in (("all", ([1.5], [0.5, -1.0])), ("kernels", ([7.0], [0.5, -2.0]))):
         method = weight_clip(bound=3.0, which=which)

@@ -16,7 +16,7 @@ from plasticity.optim.optimizers import adam, sgd
 KEY = jax.random.key(0)
 KERNEL = np.array([[1.0, -2.0], [4.0, 0.5]], np.float32)
 OUTPUT = np.array([[3.0, 0.0], [0.0, 1.0], [0.0, 0.0]], np.float32)
-NETWORK = Network(lambda key: {}, lambda params, x: (x, {}), (), (("hidden",),), (("output",),))
+NETWORK = Network(lambda key: {}, lambda params, x, *memory: (x, {}, ()), (), (("hidden",),), (("output",),))
 
 
 def params(hidden: Any = KERNEL, output: Any = OUTPUT, **norm: Any) -> dict:

@@ -5,11 +5,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 import pytest
 
-from plasticity.core.types import Activation, Clock, Learner, Network, Optimizer, Probe, Units
+from plasticity.core.types import Activation, Clock, HiddenLayer, Learner, Network, Optimizer, Probe
 from plasticity.monitors import Monitor
 from plasticity.networks.build import build
 from plasticity.networks.spec import NetworkSpec
@@ -26,8 +25,9 @@ def sgd(rate: Any = 0.25) -> Optimizer:
 
 def wired(names: tuple[str, ...]) -> Network:
     """A network of which only the names of its layers matter."""
-    units = tuple(Units(name, (name,), ("output",), np.zeros(0, np.int64)) for name in names)
-    return Network(lambda key: {}, lambda params, x: (x, {}), units, tuple((name,) for name in names), (("output",),))
+    layers = tuple(HiddenLayer(name, len(names) - i) for i, name in enumerate(names))
+    hidden = tuple((name,) for name in names)
+    return Network(lambda key: {}, lambda params, x, *memory: (x, {}, ()), (), hidden, (("output",),), layers=layers)
 
 
 def written(activations: Mapping[str, Any], params: Any = (), loss: Callable[[Any], Any] | None = None) -> Probe:

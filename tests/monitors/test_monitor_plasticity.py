@@ -255,9 +255,9 @@ def named(probes: Any, meaning: str = "logits") -> Any:
     spec = NetworkSpec((4,), 3)
     whole = build(spec)
 
-    def apply(params, x):
+    def apply(params, x, *memory):
         made = whole.forward(params["layers"], x)[0]
-        return {"policy": made[:, :2], "value": made[:, 2:], "scale": params["scale"]}, {}
+        return {"policy": made[:, :2], "value": made[:, 2:], "scale": params["scale"]}, {}, ()
 
     def init(key):
         return {"layers": whole.init(key), "scale": jnp.zeros(16)}
@@ -309,10 +309,10 @@ def test_one_epoch_sees_every_row_once(probes):
     seen = []
     probe = probes.of_network(NetworkSpec((4,), 2), probes.initial(NetworkSpec((4,), 2)), INPUTS)
 
-    def apply(params, x):
+    def apply(params, x, *memory):
         if x.shape[0] != 16:
             jax.debug.callback(lambda rows: seen.append(np.asarray(rows)), x)
-        return x @ params["output"]["kernel"] + params["output"]["bias"], {}
+        return x @ params["output"]["kernel"] + params["output"]["bias"], {}, ()
 
     capacity(batch=5).measure(jax.random.key(0), (), probe._replace(network=probe.network._replace(apply=apply)))
     jax.effects_barrier()
