@@ -4,7 +4,6 @@ All arithmetic is in integers: random numbers are hashes of the image's number, 
 """
 
 import functools
-from collections.abc import Callable
 
 import numpy as np
 
