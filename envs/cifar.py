@@ -3,7 +3,7 @@
 import io
 import pickle
 import tarfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,19 +61,20 @@ def _text(word: bytes | str) -> str:
     return word.decode("ascii") if isinstance(word, bytes) else word
 
 
+KNOWN: Mapping[tuple[str, str], Any] = {
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _Type,
+    ("numpy._core.multiarray", "_reconstruct"): _Array,
+    ("numpy._core.numeric", "_frombuffer"): _from_buffer,
+    ("_codecs", "encode"): _encode,
+}
+
+
 class _Arrays(pickle.Unpickler):
     """An unpickler for dictionaries, lists, text, numbers and arrays of integers that refuses everything else."""
 
-    known = {
-        ("numpy", "ndarray"): _Array,
-        ("numpy", "dtype"): _Type,
-        ("numpy._core.multiarray", "_reconstruct"): _Array,
-        ("numpy._core.numeric", "_frombuffer"): _from_buffer,
-        ("_codecs", "encode"): _encode,
-    }
-
     def find_class(self, module: str, name: str) -> Any:
-        found = self.known.get((module.replace("numpy.core", "numpy._core"), name))
+        found = KNOWN.get((module.replace("numpy.core", "numpy._core"), name))
         if found is None:
             raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a file of images")
         return found
@@ -104,8 +105,8 @@ def member_bytes(place: Path, names: Sequence[str]) -> list[bytes]:
                 content = archive.extractfile(member) if name in names and member.isfile() else None
                 if content is not None:
                     found.setdefault(name, content.read())
-                if len(found) == len(names):
-                    break
+            while archive.fileobj and archive.fileobj.read(1 << 20):  # to the end, where the checksum is
+                pass
     except tarfile.TarError as error:
         raise ValueError("it is not a tar archive, or the archive is damaged") from error
     if missing := [name for name in names if name not in found]:
@@ -113,18 +114,26 @@ def member_bytes(place: Path, names: Sequence[str]) -> list[bytes]:
     return [found[name] for name in names]
 
 
+def column(batch: Mapping[str, Any], name: str, shape: tuple[int, ...]) -> np.ndarray:
+    """The integers ``name`` of a batch, one row of ``shape`` for each image."""
+    if name not in batch:
+        raise ValueError(f"a batch has no {name}, only {', '.join(map(str, batch)) or 'nothing'}")
+    found = np.asarray(batch[name])
+    if found.dtype.kind not in "iu" or found.ndim == 0 or found.shape[1:] != shape:
+        wanted = ", ".join(["N", *map(str, shape)])
+        raise ValueError(f"{name} must be integers [{wanted}], got {found.dtype}{list(found.shape)}")
+    return found
+
+
 def batches(labels: str) -> Callable[[Path, Sequence[str]], Dataset]:
     """A reader of batch files: rows of 1024 red, 1024 green and 1024 blue bytes, and ``labels``."""
 
     def read(place: Path, names: Sequence[str]) -> Dataset:
         found = [unpickled(raw) for raw in member_bytes(place, names)]
-        rows = np.concatenate([np.asarray(batch["data"]) for batch in found])
-        if rows.dtype != np.uint8 or rows.shape[1:] != (3072,):
-            raise ValueError(f"data must be uint8[N, 3072], got {rows.dtype}{list(rows.shape)}")
+        rows = np.concatenate([column(batch, "data", (3072,)) for batch in found])
+        if rows.dtype != np.uint8:
+            raise ValueError(f"data must be bytes (uint8), got {rows.dtype}")
         images = np.ascontiguousarray(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
-        classes = np.concatenate([np.asarray(batch[labels]) for batch in found])
-        if classes.dtype.kind not in "iu" or classes.ndim != 1:
-            raise ValueError(f"{labels} must be integers [N], got {classes.dtype}{list(classes.shape)}")
-        return Dataset(images, classes.astype(np.int32))
+        return Dataset(images, np.concatenate([column(batch, labels, ()) for batch in found]).astype(np.int32))
 
     return read

@@ -180,7 +180,10 @@ def message_of(error: Exception) -> str:
 
 
 def generated(split: Split, count: int | None) -> Dataset:
-    """The first ``count`` images of ``shapes`` (None: 50,000), or a fifth as many others, at least one of each class."""
+    """The first ``count`` images of ``shapes`` (None: 50,000), or as its test split a fifth as many others.
+
+    The test split has at least one image of each class that the first ``count`` images have.
+    """
     size = shapes.TRAIN if count is None else count
     if split == "test":
         size = max(size // 5, min(size, shapes.CLASSES))

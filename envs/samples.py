@@ -200,7 +200,7 @@ def classes_of(samples: Samples) -> Classes:
 
 
 def grouped(labels: np.ndarray, refusal: str) -> Classes:
-    """The rows of ``labels`` by class. ``ValueError`` starting with ``refusal`` if a class below the largest is missing."""
+    """The rows by class. ``ValueError``, starting with ``refusal``, if a class below the largest label is missing."""
     count = np.bincount(labels)
     if not count.all():
         raise ValueError(f"{refusal.format(labels.size)} no sample of class {int(np.argmin(count))}")

@@ -12,7 +12,9 @@ TEXTURES = ("plain", "stripes", "checks", "dots", "bands")
 COLOURS = ("red", "green", "blue", "yellow")
 CLASSES = len(SHAPES) * len(TEXTURES) * len(COLOURS)
 SIDE = 32
-TRAIN, TEST = 50_000, 10_000
+TRAIN = 50_000  # images in the training split, unless another number is asked for
+TEST_START = 2**31  # number of the first test image
+CHUNK = 500  # images made at a time
 
 BRIGHT = np.array([[225, 60, 60], [60, 200, 70], [70, 90, 230], [220, 205, 60]], np.int32)
 # round(4096 sin(i pi / 64)), i = 0 ... 32
@@ -31,7 +33,7 @@ def hashed(x: np.ndarray) -> np.ndarray:
 
 
 class Draws:
-    """Random integers of images, ``int32[N, 1, 1]`` each: the k-th call hashes the image's key and k."""
+    """Random integers of consecutive images, ``int32[N, 1, 1]``: the k-th call hashes each image's number and k."""
 
     def __init__(self, first: int, count: int) -> None:
         self.keys = hashed(np.arange(first, first + count, dtype=np.uint32) + np.uint32(0x9E3779B9))
@@ -93,8 +95,8 @@ def background(draws: Draws, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     one, two = draws.colour(20, 235), draws.colour(20, 235)
     along = np.where(draws.below(2) == 0, x, y)[..., None]
     image = (one * (SIDE - 1 - along) + two * along) // (SIDE - 1)
-    for bar in (True, False):
-        left, top, size = draws.below(SIDE), draws.below(SIDE), draws.between(2, 4) if bar else draws.between(4, 9)
+    for smallest, largest, bar in ((2, 4, True), (4, 9, False)):
+        left, top, size = draws.below(SIDE), draws.below(SIDE), draws.between(smallest, largest)
         across = (x >= left) & (x < left + size)
         down = (y >= top) & (y < top + size)
         covered = np.where(draws.below(2) == 0, across, down) if bar else across & down
@@ -131,8 +133,11 @@ def labels(count: int) -> np.ndarray:
     return (np.arange(count) % CLASSES).astype(np.int32)
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=2)
 def images(count: int, test: bool = False) -> np.ndarray:
-    first, found = 2**31 if test else 0, labels(count)
-    parts = [drawn(first + i, found[i : i + 500]) for i in range(0, count, 500)]
-    return np.concatenate(parts)
+    """The first ``count`` images of a split, ``uint8[count, SIDE, SIDE, 3]`` (read only); they have :func:`labels`."""
+    first, found = TEST_START if test else 0, labels(count)
+    parts = [drawn(first + start, found[start : start + CHUNK]) for start in range(0, count, CHUNK)]
+    together = np.concatenate(parts)
+    together.setflags(write=False)
+    return together
