@@ -84,8 +84,12 @@ def rows_of(name: str, path: str | None, count: int | None, test: bool) -> tuple
         )
     if (data.labels is None) != (other.labels is None):
         raise ValueError(f"path: {path}: one of the two splits has labels, the other has targets")
-    both = zip(data, other, strict=True)
-    return Dataset(*(None if one is None else np.concatenate([one, two]) for one, two in both)), found
+
+    def both(one: np.ndarray | None, two: np.ndarray | None) -> np.ndarray | None:
+        return None if one is None or two is None else np.concatenate([one, two])
+
+    inputs = np.concatenate([data.inputs, other.inputs])
+    return Dataset(inputs, both(data.labels, other.labels), both(data.targets, other.targets)), found
 
 
 def dataset_samples(

@@ -8,7 +8,7 @@ import functools
 import numpy as np
 
 SHAPES = ("disc", "square", "triangle", "cross", "ring")
-TEXTURES = ("plain", "stripes", "checks", "dots", "bands")
+TEXTURES = ("plain", "stripes", "checks", "halves", "bands")
 COLOURS = ("red", "green", "blue", "yellow")
 CLASSES = len(SHAPES) * len(TEXTURES) * len(COLOURS)
 SIDE = 32
@@ -76,15 +76,15 @@ def inside(shape: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 
 def pattern(texture: np.ndarray, u: np.ndarray, v: np.ndarray, shift: np.ndarray) -> np.ndarray:
-    """0 or 1 by texture, int32[N, SIDE, SIDE]; stripes, checks and dots are moved by ``shift``."""
+    """0 or 1 by texture, int32[N, SIDE, SIDE]; stripes and checks are moved by ``shift``."""
     x, y, square = u + shift + 1024, v + shift + 1024, u * u + v * v
     return np.choose(
         texture,
         [
             np.zeros_like(u),
             (x // 80) & 1,
-            ((x // 96) ^ (y // 96)) & 1,
-            ((x % 150 - 75) ** 2 + (y % 150 - 75) ** 2 < 48**2).astype(np.int32),
+            ((x // 112) ^ (y // 112)) & 1,
+            (v > 0).astype(np.int32),
             ((square > 95**2) & (square < 185**2)).astype(np.int32),
         ],
     )
