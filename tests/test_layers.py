@@ -37,7 +37,7 @@ MAY_TOUCH_FILES = {
     "plasticity.runs.parquet", "plasticity.runs.checkpoint", "plasticity.runs.folder",
     "plasticity.runs.session", "plasticity.config.documents", "plasticity.config.shipped",
     "plasticity.runs.trackers", "plasticity.cli.listing", "plasticity.cli.measuring",
-    "plasticity.plots.save", "plasticity.bench.report", "plasticity.envs.data", "plasticity.envs.pools",
+    "plasticity.plots.save", "plasticity.bench.report", "plasticity.envs.cifar", "plasticity.envs.data", "plasticity.envs.pools",
     "plasticity.results.read", "plasticity.results.export",
     "plasticity.cli.watch", "plasticity.report.facts", "plasticity.report.page",
     "plasticity.findings.store", "plasticity.bench.gpu.conductor", "plasticity.bench.gpu.real",
