@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from plasticity.envs import cifar, shapes
-from plasticity.envs.tables import ArrayError, Dataset, dataset, test_arrays
+from plasticity.envs.tables import ArrayError, Dataset, dataset, held_out_arrays
 
 Inputs = Literal[
     "digits",
@@ -81,7 +81,7 @@ def archive(path: Path, split: Split) -> Dataset:
         if not isinstance(arrays, np.lib.npyio.NpzFile):
             raise ValueError("it is not an .npz archive")
         with arrays:
-            return dataset(arrays) if split == "train" else test_arrays(arrays)
+            return dataset(arrays) if split == "train" else held_out_arrays(arrays)
 
 
 def _idx_layout(train: str, test: str, classes: int, more: str = "", **facts: Any) -> Layout:
@@ -130,6 +130,7 @@ LAYOUTS: Mapping[str, Layout] = {
 # What NumPy, the unpickler and the decompressors raise for other contents.
 BROKEN = (
     OSError,
+    OverflowError,
     LookupError,
     TypeError,
     ValueError,

@@ -108,7 +108,7 @@ def dataset(arrays: Mapping[str, Any]) -> Dataset:
     return Dataset(inputs, outputs, None) if output_name == "labels" else Dataset(inputs, None, outputs)
 
 
-def test_arrays(arrays: Mapping[str, Any]) -> Dataset:
+def held_out_arrays(arrays: Mapping[str, Any]) -> Dataset:
     """As :func:`dataset`, from the arrays ``test_images``, ``test_labels`` and so on."""
     found = {name.removeprefix(TEST): load(arrays, name) for name in arrays if name.startswith(TEST)}
     if not found:

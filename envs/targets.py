@@ -92,8 +92,7 @@ def relabelled(
     drawn sample is the new label with a probability that grows from 0 to 1, and otherwise the label of the task with
     the previous index (during this time no prediction can be certain); 0 is abrupt. ``envs``: the size of a minibatch.
     Features in an ``npz`` file have mean 0 and variance 1 column by column, over the rows used (a constant column is
-    0). ``fraction: 0`` is a **control**:
-    nothing changes.
+    0). ``fraction: 0`` is a **control**: nothing changes.
 
     ``ValueError`` if files are missing or contain fewer samples, and for ``initial: true`` without true labels. The
     papers iterate over the samples in epochs; here they are drawn with replacement.
