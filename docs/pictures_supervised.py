@@ -8,8 +8,9 @@ import numpy as np
 from matplotlib.figure import Figure
 from stream_playing import LABELS, canvas, idle, picture, play, problem, table
 
-from plasticity.envs import STREAMS
+from plasticity.envs import STREAMS, shapes
 from plasticity.envs.functions import functions
+from plasticity.envs.samples import dataset_samples, drawn_rows
 from plasticity.envs.slowly_changing import fire
 from plasticity.plots.style import COLOURS, styled
 
@@ -106,6 +107,26 @@ def growing() -> Figure:
         three.barh(name, int(part.end) - int(part.first), left=int(part.first), color=COLOURS[0], height=0.5)
     three.set(xlabel="samples, in the lane's order", title="warm_start")
     three.invert_yaxis()
+    return figure
+
+
+def mosaic(shown: np.ndarray, columns: int) -> np.ndarray:
+    """Images ``[N, height, width, 3]`` side by side on white."""
+    framed = np.pad(shown, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255)
+    rows = [np.concatenate(framed[i : i + columns], axis=1) for i in range(0, len(framed), columns)]
+    return np.concatenate(rows)
+
+
+@styled
+def images() -> Figure:
+    """The classes of generated images, and augmentations of one of them."""
+    figure = canvas(7, 2.4)
+    above, below = figure.subplots(2, 1, height_ratios=(5, 1))
+    picture(above, mosaic(shapes.images(100), 20), "shapes")
+    how = {"flip": 0.5, "crop": 4, "rotate": 15.0}
+    draw = drawn_rows(dataset_samples("shapes", None, 100, flat=False, standardise="none"), how)
+    changed = [draw(jax.random.key(key), (), 31, key > 0) for key in range(20)]
+    picture(below, mosaic(np.stack(changed), 20), "augment: {flip: 0.5, crop: 4, rotate: 15}")
     return figure
 
 

@@ -21,6 +21,8 @@ PICTURES: dict[str, tuple[Callable[[], Figure], str]] = {
     "permuted": (supervised.permuted, "The same digit in seven tasks"),
     "slowly_changing": (supervised.slow, "The slow bits by task, and the target for fixed values of the other bits"),
     "growing": (supervised.growing, "The classes shown in each task; the samples for training and for evaluation"),
+    "images": (supervised.images, "Each class of shapes once; below, one image under random flips, crops and "
+               "rotations"),
     "classification": (supervised.classification, "An image of each state in two tasks of change: labels"),
     "toys": (rl.catch, "The standard problem and the first permuted one"),
     "control": (rl.control, "The same actions with different physics"),

@@ -1,34 +1,45 @@
-"""Data sets: scikit-learn's digits, published image sets in their formats, and the user's own ``.npz`` files."""
+"""Data sets: scikit-learn's digits, generated images, published image sets in their formats, the user's ``.npz``."""
 
 import functools
 import gzip
 import hashlib
-import io
 import math
 import pickle
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from plasticity.envs.tables import ArrayError, Dataset, dataset
+from plasticity.envs import cifar, shapes
+from plasticity.envs.tables import ArrayError, Dataset, dataset, held_out_arrays
 
 Inputs = Literal[
-    "digits", "gaussian", "mnist", "fashion_mnist", "emnist_balanced", "emnist_letters", "cifar10", "cifar100", "npz"
+    "digits",
+    "shapes",
+    "gaussian",
+    "mnist",
+    "fashion_mnist",
+    "emnist_balanced",
+    "emnist_letters",
+    "cifar10",
+    "cifar100",
+    "npz",
 ]
+Split = Literal["train", "test"]
+BUILT_IN = ("digits", "shapes")
 
 
 class Layout(NamedTuple):
     """The published layout of a data set."""
 
-    files: str  # the required contents of a folder
+    files: Mapping[Split, str]  # the required contents of a folder
     shape: tuple[int, ...]  # of one image
     classes: int
-    read: Callable[[Path], Dataset]
-    names: tuple[str, ...]  # of the files in the folder; each may instead end in .gz
+    read: Callable[[Path, Sequence[str]], Dataset]  # a folder or archive, names of files
+    names: Mapping[Split, tuple[str, ...]]  # of the files in the folder; each may instead end in .gz
 
 
 def digits() -> Dataset:
@@ -52,92 +63,90 @@ def idx(path: Path) -> np.ndarray:
     return np.frombuffer(raw, np.uint8, offset=start).reshape(sizes)
 
 
-def idx_pair(stem: str, *, first_label: int = 0, transposed: bool = False) -> Callable[[Path], Dataset]:
-    """A reader of ``{stem}-images-idx3-ubyte`` and ``{stem}-labels-idx1-ubyte``; labels start at ``first_label``."""
+def idx_pair(*, first_label: int = 0, transposed: bool = False) -> Callable[[Path, Sequence[str]], Dataset]:
+    """A reader of a file of images and a file of labels, which start at ``first_label``."""
 
-    def pair(folder: Path) -> Dataset:
-        images, labels = idx(folder / f"{stem}-images-idx3-ubyte"), idx(folder / f"{stem}-labels-idx1-ubyte")
+    def pair(folder: Path, names: Sequence[str]) -> Dataset:
+        images, labels = (idx(folder / name) for name in names)
         images = images.swapaxes(1, 2) if transposed and images.ndim == 3 else images
         return Dataset(np.ascontiguousarray(images[..., None]), labels.astype(np.int32) - first_label)
 
     return pair
 
 
-class _Arrays(pickle.Unpickler):
-    """An unpickler for dictionaries, lists and NumPy arrays that refuses everything else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        module = module.replace("numpy.core", "numpy._core")
-        known = {
-            "numpy": ("ndarray", "dtype"),
-            "numpy._core.multiarray": ("_reconstruct",),
-            "numpy._core.numeric": ("_frombuffer",),
-            "_codecs": ("encode",),
-        }
-        if name not in known.get(module, ()):
-            raise pickle.UnpicklingError(f"{module}.{name} is not allowed in a file of images")
-        return super().find_class(module, name)
-
-
-def cifar(files: tuple[str, ...], labels: bytes) -> Callable[[Path], Dataset]:
-    """A reader of ``files`` of CIFAR's Python version: rows of 1024 red, 1024 green and 1024 blue bytes."""
-
-    def batches(folder: Path) -> Dataset:
-        found = [_Arrays(io.BytesIO((folder / name).read_bytes()), encoding="bytes").load() for name in files]
-        rows = np.concatenate([batch[b"data"] for batch in found])
-        if rows.dtype != np.uint8 or rows.shape[1:] != (3072,):
-            raise ValueError(f"data must be uint8[N, 3072], got {rows.dtype}{list(rows.shape)}")
-        images = np.ascontiguousarray(rows.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1))
-        return Dataset(images, np.concatenate([batch[labels] for batch in found]).astype(np.int32))
-
-    return batches
-
-
-def archive(path: Path) -> Dataset:
-    """The rows in an ``.npz`` file (:func:`plasticity.envs.tables.dataset`)."""
+def archive(path: Path, split: Split) -> Dataset:
+    """The rows in an ``.npz`` file (:func:`plasticity.envs.tables.dataset`); ``test``: in arrays named ``test_...``."""
     with path.open("rb") as file:  # NumPy leaves its own handle open for a truncated file
         arrays = np.load(file)
         if not isinstance(arrays, np.lib.npyio.NpzFile):
             raise ValueError("it is not an .npz archive")
         with arrays:
-            return dataset(arrays)
+            return dataset(arrays) if split == "train" else held_out_arrays(arrays)
 
 
-def _idx_layout(stem: str, classes: int, more: str = "", **facts: Any) -> Layout:
-    names = (f"{stem}-images-idx3-ubyte", f"{stem}-labels-idx1-ubyte")
-    files = f"{names[0]} and {names[1]} (either may end in .gz){more}"
-    return Layout(files, (28, 28, 1), classes, idx_pair(stem, **facts), names)
+def _idx_layout(train: str, test: str, classes: int, more: str = "", **facts: Any) -> Layout:
+    stems: Mapping[Split, str] = {"train": train, "test": test}
+    names = {split: (f"{stem}-images-idx3-ubyte", f"{stem}-labels-idx1-ubyte") for split, stem in stems.items()}
+    files = {split: f"{one} and {two} (either may end in .gz){more}" for split, (one, two) in names.items()}
+    return Layout(files, (28, 28, 1), classes, idx_pair(**facts), names)
 
 
-CIFAR10 = tuple(f"data_batch_{i}" for i in range(1, 6))
+def _cifar_layout(train: tuple[str, ...], test: str, classes: int, labels: str, version: str) -> Layout:
+    shown = train[0] if len(train) == 1 else f"{train[0]} ... {train[-1]}"
+    files: Mapping[Split, str] = {"train": f"{shown} {version}", "test": f"{test} {version}"}
+    return Layout(files, (32, 32, 3), classes, cifar.batches(labels), {"train": train, "test": (test,)})
+
+
 # EMNIST's files store images column by column, MNIST's row by row; the transposition makes EMNIST's upright.
 LAYOUTS: Mapping[str, Layout] = {
-    "mnist": _idx_layout("train", 10),
-    "fashion_mnist": _idx_layout("train", 10),
-    "emnist_balanced": _idx_layout("emnist-balanced-train", 47, ", images transposed as published", transposed=True),
+    "mnist": _idx_layout("train", "t10k", 10),
+    "fashion_mnist": _idx_layout("train", "t10k", 10),
+    "emnist_balanced": _idx_layout(
+        "emnist-balanced-train", "emnist-balanced-test", 47, ", images transposed as published", transposed=True
+    ),
     "emnist_letters": _idx_layout(
-        "emnist-letters-train", 26, ", images transposed and labels from 1 as published", transposed=True, first_label=1
+        "emnist-letters-train",
+        "emnist-letters-test",
+        26,
+        ", images transposed and labels from 1 as published",
+        transposed=True,
+        first_label=1,
     ),
-    "cifar10": Layout(
-        "data_batch_1 ... data_batch_5 (the Python version, cifar-10-batches-py)",
-        (32, 32, 3),
+    "cifar10": _cifar_layout(
+        tuple(f"data_batch_{i}" for i in range(1, 6)),
+        "test_batch",
         10,
-        cifar(CIFAR10, b"labels"),
-        CIFAR10,
+        "labels",
+        "(the Python version, cifar-10-batches-py, or its .tar.gz)",
     ),
-    "cifar100": Layout(
-        "train (the Python version, cifar-100-python; its fine labels)",
-        (32, 32, 3),
-        100,
-        cifar(("train",), b"fine_labels"),
+    "cifar100": _cifar_layout(
         ("train",),
+        "test",
+        100,
+        "fine_labels",
+        "(the Python version, cifar-100-python, or its .tar.gz; its fine labels)",
     ),
 }
-BROKEN = (OSError, KeyError, TypeError, ValueError, EOFError, zlib.error, zipfile.BadZipFile, pickle.UnpicklingError)
+# What NumPy, the unpickler and the decompressors raise for other contents.
+BROKEN = (
+    OSError,
+    OverflowError,
+    LookupError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    EOFError,
+    MemoryError,
+    zlib.error,
+    zipfile.BadZipFile,
+    pickle.UnpicklingError,
+)
 
 
-def expected(name: str) -> str:
+def expected(name: str, split: Split = "train") -> str:
     """A description, in two lines, of the files that ``path`` must have for ``name``."""
+    if name == "npz" and split == "test":
+        return "one .npz file that also has the arrays test_images or test_features,\nand test_labels or test_targets"
     if name == "npz":
         return (
             "one .npz file with images uint8[N, height, width(, channels)] or features float[N, d],\n"
@@ -145,7 +154,9 @@ def expected(name: str) -> str:
         )
     layout = LAYOUTS[name]
     sizes = ", ".join(str(size) for size in layout.shape if size > 1)
-    return f"a folder with {layout.files},\nor one .npz file with the arrays images uint8[N, {sizes}] and labels [N]"
+    prefix = "" if split == "train" else "test_"
+    arrays = f"{prefix}images uint8[N, {sizes}] and {prefix}labels [N]"
+    return f"a folder with {layout.files[split]},\nor one .npz file with the arrays {arrays}"
 
 
 def checked_images(images: Dataset, layout: Layout) -> Dataset:
@@ -169,36 +180,57 @@ def message_of(error: Exception) -> str:
     return str(error)
 
 
-def read(name: str, path: str | None) -> Dataset:
-    """Read the data set ``name``, one of :data:`Inputs`; all but ``digits`` from ``path``, in the published format.
+def generated(split: Split, count: int | None) -> Dataset:
+    """The first ``count`` images of ``shapes`` (None: 50,000), or as its test split a fifth as many others.
+
+    The test split has at least one image of each class that the first ``count`` images have.
+    """
+    size = shapes.TRAIN if count is None else count
+    if split == "test":
+        size = max(size // 5, min(size, shapes.CLASSES))
+    return Dataset(shapes.images(size, split == "test"), shapes.labels(size))
+
+
+def read(name: str, path: str | None, split: Split = "train") -> Dataset:
+    """Read the data set ``name``, one of :data:`Inputs`; all but the built-in ones from ``path``.
 
     A subset of a data set in its published layout is accepted. ``ValueError`` names the expected files if ``path`` is
     missing, lacks them, or contains something else: truncated files, other sizes, labels out of range, fewer labels
     than images. For ``npz`` it is one line that names the file and the array.
     """
+    if name == "shapes":
+        return generated(split, None)
     if name == "digits":
+        if split == "test":
+            raise ValueError("held_out: test is not allowed; digits have no test split, use a fraction such as 0.2")
         return digits()
     if path is None:
-        raise ValueError(f"path: missing; with inputs: {name} it must be the path of\n{expected(name)}")
+        raise ValueError(f"path: missing; with inputs: {name} it must be the path of\n{expected(name, split)}")
     place, layout = Path(path).expanduser(), LAYOUTS.get(name)
     try:
         if layout is None:
-            return archive(place)
-        return checked_images(archive(place) if place.suffix == ".npz" else layout.read(place), layout)
+            return archive(place, split)
+        found = archive(place, split) if place.suffix == ".npz" else layout.read(place, layout.names[split])
+        return checked_images(found, layout)
     except BROKEN as error:
         if layout is None and isinstance(error, ArrayError):
             raise ValueError(f"path: {path}: {error}") from error
+        what = name if split == "train" else f"the test split of {name}"
         raise ValueError(
-            f"path: {path} does not contain {name} ({message_of(error)}); expected\n{expected(name)}"
+            f"path: {path} does not contain {what} ({message_of(error)}); expected\n{expected(name, split)}"
         ) from error
 
 
-def contents(name: str, path: str | None) -> tuple[tuple[str, str], ...]:
-    """Absolute path and SHA-256 (hexadecimal) of each file that :func:`read` reads; none for ``digits``."""
-    if name == "digits" or path is None:
+def contents(name: str, path: str | None, test: bool = False) -> tuple[tuple[str, str], ...]:
+    """Absolute path and SHA-256 (hexadecimal) of each file that :func:`read` reads; none for built-in sets.
+
+    ``test``: including those of the test split.
+    """
+    if name in BUILT_IN or path is None:
         return ()
     place, layout = Path(path).expanduser().absolute(), LAYOUTS.get(name)
-    files = [place / each for each in layout.names] if layout and place.suffix != ".npz" else [place]
+    names = (*layout.names["train"], *(layout.names["test"] if test else ())) if layout else ()
+    files = [place] if place.is_file() or not names else [cifar.located(place, each) for each in names]
     present = [file if file.exists() else file.with_name(f"{file.name}.gz") for file in files]
     facts = [(str(file), file.stat()) for file in present]
     return tuple((file, _sha256(file, fact.st_mtime_ns, fact.st_size)) for file, fact in facts)

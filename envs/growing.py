@@ -1,15 +1,18 @@
 """Growing sets of samples: new classes, or a growing share of the data."""
 
+import itertools
+from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from plasticity.config.fields import Count, Size, metadata
-from plasticity.core.types import Array, Key, Supervised, Visit
+from plasticity.config.fields import Count, Natural, Size, metadata
+from plasticity.core.types import Array, Key, Supervised, Visit, VisitPlan
 from plasticity.envs.base import StreamFactory
 from plasticity.envs.data import Inputs
-from plasticity.envs.samples import classes_of, labels_or_targets_of, samples_of
+from plasticity.envs.images import Standardise
+from plasticity.envs.samples import drawn_rows, labels_or_targets_of, samples_of, split_classes
 from plasticity.envs.supervised import (
     INPUTS,
     LABELS,
@@ -21,6 +24,7 @@ from plasticity.envs.supervised import (
     score_of,
     stream_of,
     supervised_task,
+    with_data,
 )
 
 
@@ -30,11 +34,22 @@ class Shown(NamedTuple):
     start: Array  # int32[classes]: first row of the class
     ends: Array  # int32[classes]: number of samples shown from this class and all earlier ones
     first: Array  # int32[classes]: number of samples shown from earlier classes only
+    learning: Array  # bool[]: False in an evaluation
+
+
+def visit_steps(shown: Sequence[int], samples_per_class: float, epochs: int, envs: int) -> tuple[int, ...]:
+    """The length of each visit in minibatches of ``envs``: ``epochs`` passes over the samples of the classes shown.
+
+    Lengths are multiples of the number of minibatches for one class, which is rounded.
+    """
+    each = max(1, round(epochs * samples_per_class / envs))
+    return tuple(each * classes for classes in shown)
 
 
 @metadata(
     paper="Dohare et al. 2024, Loss of plasticity in deep continual learning",
     example={"classes_per_task": 2, "steps_per_task": 1000},
+    only_with={"steps_per_task": {"epochs": (0,)}},
 )
 def class_incremental(
     *,
@@ -42,32 +57,43 @@ def class_incremental(
     path: str | None = None,
     samples: Count | None = None,
     flat: bool = True,
+    standardise: Standardise = "all",
+    augment: dict[str, float] = {},  # noqa: B006 (read only)
     classes_per_task: Size = 2,
     shown: Literal["seen", "new"] = "seen",
     order: Literal["random", "fixed"] = "random",
+    held_out: StaticFraction | Literal["test"] = 0.0,
+    epochs: Natural = 0,
     steps_per_task: Count = 2000,
     envs: Size = 64,
 ) -> StreamFactory:
     """Class-incremental classification: classes arrive in groups; reward = accuracy.
 
     Task ``u`` shows samples of the classes ``order[0 ... (u + 1) k - 1]``, or only of the new ones, ``order[u k ...
-    (u + 1) k - 1]``, drawn uniformly. Dohare et al. 2024, "Loss of plasticity in deep continual learning"
-    (``cifar100``, ``classes_per_task`` 5: 20 tasks, of all classes so far).
+    (u + 1) k - 1]``, drawn uniformly. Dohare et al. 2024, "Loss of plasticity in deep continual learning":
+    ``inputs: cifar100``, ``flat: false``, ``standardise: channel``, ``augment: {flip: 0.5, crop: 4, rotate: 15}``,
+    ``classes_per_task: 5``, ``held_out: test``, ``epochs: 200``, ``envs: 90`` (20 tasks, of all classes so far).
 
     All settings are static. ``classes_per_task``: k; it determines the number of tasks, and the last may add fewer.
     ``shown``: ``seen``, all classes so far; ``new``, those of the task. ``order``: order of the classes, ``random``
-    from the lane's data key or ``fixed``, by label. The other settings are those of ``relabelled``.
+    from the lane's data key or ``fixed``, by label. ``held_out``: the samples of the same classes that the
+    ``evaluation`` of a run uses instead, never augmented: ``test``, the data set's test split (``shapes``: a fifth as
+    many images; ``npz``: the arrays ``test_images`` and ``test_labels``); a fraction of each class, its last samples;
+    0, those of the task. ``epochs``: the length of each visit in passes over the samples of its classes, instead of
+    ``steps_per_task``. The other settings are those of ``relabelled``.
 
     ``ValueError`` if files are missing, for gaussian inputs and files of real-valued targets, which have no classes,
-    and if ``samples`` excludes a class. The learner has outputs for all classes from the start. Accuracy is measured on
-    the samples shown; the paper measures it on test images, and its learner starts each task from the best parameters
-    of the previous one.
+    and if ``samples`` or ``held_out`` excludes a class. The learner has outputs for all classes from the start; the
+    paper's uses only those of the classes so far. The recorded performance is the accuracy on the samples shown; the
+    paper measures it on test images, all of them once, of which ``evaluation`` draws random minibatches. The paper's
+    learner also starts each task from the parameters that were best on validation images in the previous one.
     """
-    data = samples_of(inputs, path, samples, flat, 1)
-    groups = classes_of(data)
-    classes = len(groups.sizes)
-    rows, start, count = (jnp.asarray(array) for array in groups)
+    data = samples_of(inputs, path, samples, flat, 1, standardise, held_out == "test")
+    learning, evaluated = split_classes(data, held_out)
+    classes = len(learning.sizes)
+    rows, labels = jnp.asarray(learning.rows), data.labels
     numbers = jnp.arange(classes)
+    image = drawn_rows(data, augment)
 
     def params(key: Key, visit: Visit) -> Shown:
         key = jax.random.fold_in(key, TARGETS)
@@ -75,18 +101,25 @@ def class_incremental(
         present = numbers // classes_per_task <= visit.task
         if shown == "new":
             present &= numbers // classes_per_task == visit.task
+        learns = jnp.asarray(visit.eval_replica) == 0
+        start, count = (jnp.where(learns, *both) for both in zip(learning[1:], evaluated[1:], strict=True))
         sizes = jnp.where(present, count[own], 0)
         ends = jnp.cumsum(sizes)
-        return Shown(start[own], ends, ends - sizes)
+        return Shown(start[own], ends, ends - sizes, learns)
 
     def draw(key: Key, problem: Shown) -> Supervised:
         place = jax.random.randint(key, (), 0, problem.ends[-1])
         which = jnp.sum(place >= problem.ends)
         row = rows[problem.start[which] + place - problem.first[which]]
-        return Supervised(data.rows((), row), data.labels[row])
+        return Supervised(image(key, (), row, problem.learning), labels[row])
 
-    spec = label_spec(data.shape, classes, "groups", -(-classes // classes_per_task), steps_per_task, envs)
-    spec = spec._replace(data=data.files)
+    tasks = -(-classes // classes_per_task)
+    spec = with_data(label_spec(data.shape, classes, "groups", tasks, steps_per_task, envs), data)
+    if epochs:
+        opened = [0, *range(classes_per_task, classes, classes_per_task), classes]
+        present = [end - (begin if shown == "new" else 0) for begin, end in itertools.pairwise(opened)]
+        steps = visit_steps(present, float(learning.sizes.mean()), epochs, envs)
+        spec = spec._replace(visits=tuple(VisitPlan(task, length) for task, length in enumerate(steps)))
     return stream_of(supervised_task(spec, params, draw, accuracy))
 
 

@@ -1,7 +1,7 @@
 """The inputs and labels of supervised streams: images, features or standard normal vectors, drawn by row index."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -9,8 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from plasticity.core.types import Array, Key
-from plasticity.envs.data import contents, read
+from plasticity.envs.data import contents, generated, read
+from plasticity.envs.images import Standardise, augmentation_of, augmented, image_rows
 from plasticity.envs.tables import ArrayError, Dataset, standardise
+
+AUGMENT = 3  # tag for keys derived from the key of a sample
 
 
 class Samples(NamedTuple):
@@ -18,11 +21,15 @@ class Samples(NamedTuple):
 
     size: int
     shape: tuple[int, ...]  # of one input
-    labels: Any  # int32[size]; None if there are no true labels
+    labels: Any  # int32[size + test]; None if there are no true labels
     for_lane: Callable[[Key], Any]  # key -> the inputs of one lane; () if all lanes share them
     rows: Callable[[Any, Any], Array]  # the lane's inputs, row indices -> float32[..., *shape]
     files: tuple[tuple[str, str], ...] = ()  # the source files, as in ``StreamSpec.data``
     targets: Any = None  # float32[size, outputs]; None if the data set has no real-valued targets
+    test: int = 0  # number of rows of the test split; they follow the first ``size``
+    dtype: Any = jnp.float32  # of an input
+    image: tuple[int, ...] = ()  # [height, width, channels]; () if the inputs are not images
+    fill: Any = 0.0  # of images: the mean pixel in units of an input
 
 
 class Labels(NamedTuple):
@@ -32,14 +39,6 @@ class Labels(NamedTuple):
     for_lane: Callable[[Key], Any]  # key -> the labels of one lane; () if all lanes share them
     at: Callable[[Any, Any], Array]  # the lane's labels, row indices -> int32[...] or float32[..., classes]
     real: bool = False
-
-
-def moments(pixels: np.ndarray) -> tuple[float, float]:
-    """The exact mean and standard deviation of all pixels of all images, from the counts of the 256 values."""
-    share = np.bincount(pixels.ravel(), minlength=256) / pixels.size
-    values = np.arange(256)
-    mean = share @ values
-    return float(mean), float(np.sqrt(share @ (values - mean) ** 2))
 
 
 def select(data: Dataset, samples: int | None) -> Dataset:
@@ -62,19 +61,6 @@ def gaussian_samples(count: int, dimensions: int) -> Samples:
     return Samples(count, (dimensions,), None, for_lane, lambda inputs, index: inputs[index])
 
 
-def image_rows(name: str, images: np.ndarray) -> Callable[[Any], Array]:
-    """Row indices -> float32. The images ``uint8[N, ...]`` are stored as bytes and standardised when drawn.
-
-    All pixels share one mean and one standard deviation. The images are a constant of the compiled programs: 150 MB
-    (all of CIFAR-10) add about ten seconds to each compilation.
-    """
-    mean, deviation = moments(images)
-    if deviation == 0:
-        raise ValueError(f"inputs: {name} cannot be standardised; all pixels have the same value")
-    pixels = jnp.asarray(images)
-    return lambda index: (pixels[index].astype(jnp.float32) - mean) / deviation
-
-
 def feature_rows(path: str | None, features: np.ndarray) -> Callable[[Any], Array]:
     """Row indices -> float32. Each column of the features is standardised by its own mean and standard deviation."""
     try:
@@ -84,26 +70,81 @@ def feature_rows(path: str | None, features: np.ndarray) -> Callable[[Any], Arra
     return lambda index: values[index]
 
 
-def dataset_samples(name: str, path: str | None, count: int | None, flat: bool) -> Samples:
-    """The first ``count`` rows of a data set (None: all), standardised; all lanes share them."""
-    data = select(read(name, path), count)
-    found, *shape = data.inputs.shape
-    shape = [math.prod(shape)] if flat else shape
-    inputs = data.inputs.reshape(found, *shape)
-    at = image_rows(name, inputs) if inputs.dtype == np.uint8 else feature_rows(path, inputs)
+def rows_of(name: str, path: str | None, count: int | None, test: bool) -> tuple[Dataset, int]:
+    """The first ``count`` rows (None: all) of a data set, with ``test`` followed by its test split; their number."""
+    data = generated("train", count) if name == "shapes" else select(read(name, path), count)
+    found = len(data.inputs)
+    if not test:
+        return data, found
+    other = generated("test", count) if name == "shapes" else read(name, path, "test")
+    if other.inputs.shape[1:] != data.inputs.shape[1:] or other.inputs.dtype != data.inputs.dtype:
+        raise ValueError(
+            f"path: {path}: inputs of the test split must be {data.inputs.dtype}[N, "
+            f"{', '.join(map(str, data.inputs.shape[1:]))}], got {other.inputs.dtype}{list(other.inputs.shape)}"
+        )
+    if (data.labels is None) != (other.labels is None):
+        raise ValueError(f"path: {path}: one of the two splits has labels, the other has targets")
+
+    def both(one: np.ndarray | None, two: np.ndarray | None) -> np.ndarray | None:
+        return None if one is None or two is None else np.concatenate([one, two])
+
+    inputs = np.concatenate([data.inputs, other.inputs])
+    return Dataset(inputs, both(data.labels, other.labels), both(data.targets, other.targets)), found
+
+
+def dataset_samples(
+    name: str, path: str | None, count: int | None, flat: bool, standardise: Standardise = "all", test: bool = False
+) -> Samples:
+    """The first ``count`` rows of a data set (None: all); all lanes share them. ``test``: and those of its test split.
+
+    Pixels are standardised by the moments of the first ``count`` rows, features by those of all rows.
+    """
+    data, size = rows_of(name, path, count, test)
     labels, targets = (None if array is None else jnp.asarray(array) for array in (data.labels, data.targets))
-    return Samples(
-        found, tuple(shape), labels, lambda key: (), lambda own, index: at(index), contents(name, path), targets
-    )
+    shape: tuple[int, ...] = data.inputs.shape[1:]
+    found = Samples(size, (math.prod(shape),) if flat else shape, labels, lambda key: (), lambda own, index: own)
+    found = found._replace(files=contents(name, path, test), targets=targets, test=len(data.inputs) - size)
+    if data.inputs.dtype == np.uint8:
+        rows = image_rows(name, data.inputs, size, flat, standardise)
+        return found._replace(rows=lambda own, index: rows.at(index), dtype=rows.dtype, image=shape, fill=rows.fill)
+    check_standardise(standardise)
+    at = feature_rows(path, data.inputs.reshape(-1, *found.shape))
+    return found._replace(rows=lambda own, index: at(index))
 
 
-def samples_of(inputs: str, path: str | None, samples: int | None, flat: bool, dimensions: int) -> Samples:
+def samples_of(
+    inputs: str,
+    path: str | None,
+    samples: int | None,
+    flat: bool,
+    dimensions: int,
+    standardise: Standardise = "all",
+    test: bool = False,
+) -> Samples:
     """The inputs that a stream's settings select; by default 1000 if they are gaussian."""
-    return (
-        gaussian_samples(samples or 1000, dimensions)
-        if inputs == "gaussian"
-        else dataset_samples(inputs, path, samples, flat)
-    )
+    if inputs != "gaussian":
+        return dataset_samples(inputs, path, samples, flat, standardise, test)
+    check_standardise(standardise)
+    return gaussian_samples(samples or 1000, dimensions)
+
+
+def check_standardise(standardise: str) -> None:
+    """``ValueError`` unless it is the default, for inputs other than images."""
+    if standardise != "all":
+        raise ValueError(f"standardise: {standardise} is not allowed; must be all, because the inputs are not images")
+
+
+def drawn_rows(samples: Samples, augment: Mapping[str, float]) -> Callable[..., Array]:
+    """``key, lane's inputs, row (, wanted) -> input``, augmented by the setting ``augment`` if ``wanted`` (bool[])."""
+    how = augmentation_of(augment, samples.image)
+    if not any(how):
+        return lambda key, own, row, wanted=True: samples.rows(own, row)
+
+    def draw(key: Key, own: Any, row: Array, wanted: Array | bool = True) -> Array:
+        image = samples.rows(own, row).reshape(samples.image)
+        return augmented(jax.random.fold_in(key, AUGMENT), image, how, samples.fill, wanted).reshape(samples.shape)
+
+    return draw
 
 
 def no_labels(samples: Samples) -> str:
@@ -146,7 +187,7 @@ def labels_or_targets_of(kind: Literal["true", "random"], samples: Samples, clas
 
 
 class Classes(NamedTuple):
-    """The rows of a labelled set, sorted by class (NumPy)."""
+    """Rows of a labelled set, sorted by class (NumPy)."""
 
     rows: np.ndarray  # int32[size]
     start: np.ndarray  # int32[classes]: where each class begins in `rows`
@@ -159,10 +200,38 @@ def classes_of(samples: Samples) -> Classes:
         raise ValueError(f"path: this stream needs class labels, but {no_labels(samples)}")
     if samples.labels is None:
         raise ValueError("inputs: gaussian is not allowed; this stream needs inputs with true labels")
-    labels = np.asarray(samples.labels)
+    return grouped(np.asarray(samples.labels)[: samples.size], "samples: the {} rows used include")
+
+
+def grouped(labels: np.ndarray, refusal: str) -> Classes:
+    """The rows by class. ``ValueError``, starting with ``refusal``, if a class below the largest label is missing."""
     count = np.bincount(labels)
     if not count.all():
-        raise ValueError(f"samples: the {labels.size} rows used include no sample of class {int(np.argmin(count))}")
+        raise ValueError(f"{refusal.format(labels.size)} no sample of class {int(np.argmin(count))}")
     start = np.cumsum(count) - count
     rows = np.argsort(labels, kind="stable")
     return Classes(rows.astype(np.int32), start.astype(np.int32), count.astype(np.int32))
+
+
+def split_classes(samples: Samples, held_out: float | str) -> tuple[Classes, Classes]:
+    """The rows by class for learning and for evaluation; both share the array of rows.
+
+    ``held_out``: ``test``, the test split; a fraction, the last samples of each class; 0, the samples for learning.
+    Raises as :func:`classes_of`, and if a class has no sample left for one of the two.
+    """
+    known = classes_of(samples)
+    if held_out == "test":
+        other = grouped(np.asarray(samples.labels)[samples.size :], "path: the {} rows of the test split include")
+        if len(other.sizes) != len(known.sizes):
+            raise ValueError(
+                f"path: the test split must have the {len(known.sizes)} classes of the samples, got {len(other.sizes)}"
+            )
+        rows = np.concatenate([known.rows, other.rows + samples.size])
+        return known._replace(rows=rows), Classes(rows, other.start + samples.size, other.sizes)
+    share = np.round(float(held_out) * known.sizes).astype(np.int32)
+    kept = known.sizes - share
+    if not kept.all() or (held_out and not share.all()):
+        empty, use = (int(np.argmin(kept)), "learning") if not kept.all() else (int(np.argmin(share)), "evaluation")
+        raise ValueError(f"held_out: {held_out} is not allowed; it leaves no sample of class {empty} for {use}")
+    learning = known._replace(sizes=kept)
+    return learning, known._replace(start=known.start + kept, sizes=share) if held_out else learning

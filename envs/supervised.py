@@ -10,7 +10,7 @@ classes; and a convex learner (a network without hidden layers) on any stream he
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import jax
@@ -19,7 +19,7 @@ from pydantic import Field
 
 from plasticity.core.types import Array, Key, StreamSpec, Supervised, Task, Visit, VisitPlan
 from plasticity.envs.base import StreamFactory, vectorise
-from plasticity.envs.samples import Labels, Samples
+from plasticity.envs.samples import Labels, Samples, drawn_rows
 
 StaticFraction = Annotated[float, Field(ge=0, le=1)]
 StaticNonNegative = Annotated[float, Field(ge=0)]
@@ -49,12 +49,15 @@ class Sampler(NamedTuple):
     target_of: Callable[[Any, Any], Array]  # the parameters of the task, place -> target
 
 
-def row_sampler(samples: Samples, targets: Callable[[Key, Any, Array], Array]) -> Sampler:
+def row_sampler(
+    samples: Samples, targets: Callable[[Key, Any, Array], Array], augment: Mapping[str, float] | None = None
+) -> Sampler:
     """Draw the samples uniformly; ``targets`` returns ``[size, ...]`` for a task."""
+    rows = drawn_rows(samples, augment or {})
 
     def draw(key: Key, own: Any) -> tuple[Array, Array]:
         row = jax.random.randint(key, (), 0, samples.size)
-        return row, samples.rows(own, row)
+        return row, rows(key, own, row)
 
     def for_lane(key: Key) -> Any:
         return samples.for_lane(jax.random.fold_in(key, INPUTS))
@@ -177,6 +180,12 @@ def supervised_spec(
 def label_spec(shape: Sequence[int], classes: int, name: str, tasks: int, steps: int, envs: int) -> StreamSpec:
     """As :func:`supervised_spec`, for classification."""
     return supervised_spec(shape, jax.ShapeDtypeStruct((), jnp.int32), classes, name, tasks, steps, envs)
+
+
+def with_data(spec: StreamSpec, samples: Samples) -> StreamSpec:
+    """The spec with the samples' files, and inputs of their shape and type."""
+    inputs = jax.ShapeDtypeStruct(samples.shape, samples.dtype)
+    return spec._replace(observation=spec.observation._replace(input=inputs), data=samples.files)
 
 
 def labels_or_targets_spec(samples: Samples, known: Labels, name: str, tasks: int, steps: int, envs: int) -> StreamSpec:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 MOST_CLASSES = 1_048_576
+TEST = "test_"  # prefix of the arrays of held-out rows
 IMAGES = "uint8[N, height, width(, channels)]"
 
 
@@ -105,6 +106,17 @@ def dataset(arrays: Mapping[str, Any]) -> Dataset:
             f"{output_name}: there must be one row for each row of {input_name}, got {len(outputs)} for {len(inputs)}"
         )
     return Dataset(inputs, outputs, None) if output_name == "labels" else Dataset(inputs, None, outputs)
+
+
+def held_out_arrays(arrays: Mapping[str, Any]) -> Dataset:
+    """As :func:`dataset`, from the arrays ``test_images``, ``test_labels`` and so on."""
+    found = {name.removeprefix(TEST): load(arrays, name) for name in arrays if name.startswith(TEST)}
+    if not found:
+        raise ArrayError(f"test_images or test_features: missing; the file has {', '.join(arrays) or 'no arrays'}")
+    try:
+        return dataset(found)
+    except ArrayError as error:
+        raise ArrayError(f"{TEST}{error}") from error
 
 
 def standardise(values: np.ndarray) -> np.ndarray:

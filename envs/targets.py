@@ -14,6 +14,7 @@ from plasticity.envs.base import StreamFactory
 from plasticity.envs.changes import permutation
 from plasticity.envs.data import Inputs
 from plasticity.envs.functions import fixed_inputs, fresh_inputs, functions, noisy, own_targets
+from plasticity.envs.images import Standardise
 from plasticity.envs.samples import Samples, check_true_labels, labels_of, samples_of
 from plasticity.envs.supervised import (
     INPUTS,
@@ -30,6 +31,7 @@ from plasticity.envs.supervised import (
     row_sampler,
     supervised_spec,
     supervised_stream,
+    with_data,
 )
 
 StaticPositive = Annotated[float, Field(gt=0)]
@@ -60,6 +62,8 @@ def relabelled(
     path: str | None = None,
     samples: Count | None = None,
     flat: bool = True,
+    standardise: Standardise = "all",
+    augment: dict[str, float] = {},  # noqa: B006 (read only)
     dimensions: Size = 64,
     classes: Size = 10,
     initial: Literal["random", "true"] = "random",
@@ -78,18 +82,22 @@ def relabelled(
     (below 1).
 
     All settings are static. ``samples``: use only the first ``samples`` inputs in the file; all by default (1000 for
-    gaussian). ``flat``: images as vectors, else ``[height, width, channels]``. ``dimensions``: size of gaussian inputs.
+    gaussian, 50,000 for ``shapes``). ``flat``: images as vectors, else ``[height, width, channels]``. ``standardise``:
+    pixels have mean 0 and variance 1 over all images, positions and channels together (``all``) or in each ``channel``;
+    ``none`` leaves them bytes, which networks divide by 255. ``augment``: random changes to a drawn image, in this
+    order: ``{flip: 0.5}``, left to right with this probability; ``{crop: 4}``, shifted by up to so many pixels, the
+    image continued by reflection; ``{rotate: 15}``, by an angle uniform in 0 to so many degrees counter-clockwise,
+    interpolated bilinearly, with corners of the mean colour. ``dimensions``: size of gaussian inputs.
     ``initial``: the labels of the first task. ``gradual``: over this fraction of ``steps_per_task``, the target of a
     drawn sample is the new label with a probability that grows from 0 to 1, and otherwise the label of the task with
     the previous index (during this time no prediction can be certain); 0 is abrupt. ``envs``: the size of a minibatch.
-    Pixels have mean 0 and variance 1 over all images and positions together; features in an ``npz`` file have mean 0
-    and variance 1 column by column, over the rows used (a constant column is 0). ``fraction: 0`` is a **control**:
-    nothing changes.
+    Features in an ``npz`` file have mean 0 and variance 1 column by column, over the rows used (a constant column is
+    0). ``fraction: 0`` is a **control**: nothing changes.
 
     ``ValueError`` if files are missing or contain fewer samples, and for ``initial: true`` without true labels. The
     papers iterate over the samples in epochs; here they are drawn with replacement.
     """
-    data = samples_of(inputs, path, samples, flat, dimensions)
+    data = samples_of(inputs, path, samples, flat, dimensions, standardise)
     check_true_labels("initial", initial, data, classes)
 
     def targets(key: Key, own: Any, task: Array) -> Array:
@@ -97,8 +105,8 @@ def relabelled(
         drawn = jax.random.randint(jax.random.fold_in(labels, 0), (data.size,), 0, classes)
         return redrawn_labels(labels, drawn if initial == "random" else data.labels, task, fraction, classes)
 
-    spec = label_spec(data.shape, classes, "labels", tasks, steps_per_task, envs)._replace(data=data.files)
-    return supervised_stream(spec, row_sampler(data, targets), accuracy, mix_labels, gradual * steps_per_task)
+    spec = with_data(label_spec(data.shape, classes, "labels", tasks, steps_per_task, envs), data)
+    return supervised_stream(spec, row_sampler(data, targets, augment), accuracy, mix_labels, gradual * steps_per_task)
 
 
 @metadata(

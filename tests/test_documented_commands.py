@@ -5,14 +5,17 @@ overrides. A command that is in neither list below fails the test, so that a new
 """
 
 import ast
+import pickle
 import pkgutil
 import re
 import shlex
+import tarfile
 import textwrap
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import gymnasium
+import numpy as np
 import pytest
 import synthetic_run as made
 import tiny
@@ -245,13 +248,32 @@ def executed(page: Path) -> dict[str, Any]:
 def test_the_page_on_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     executed(DOCS / "howto/data.md")
-    texts = blocks(DOCS / "howto/data.md", "yaml")
-    names = [yaml.safe_load(text)["name"] for text in texts]
-    assert names == ["mine", "table", "measured"]
-    for name, text in zip(names, texts, strict=True):
+    texts = {yaml.safe_load(text)["name"]: text for text in blocks(DOCS / "howto/data.md", "yaml")}
+    assert list(texts) == ["mine", "cifar", "table", "measured"]
+    del texts["cifar"]
+    for name, text in texts.items():
         (tmp_path / f"{name}.yaml").write_text(text, encoding="utf-8")
         run = plasticity.run(f"{name}.yaml", overrides=["stream.tasks=2", "stream.steps_per_task=10"])
         assert [each["path"] for each in run.plan["data"]] == [str(tmp_path / f"{name}.npz")]
+
+
+def test_the_page_on_own_data_runs_on_files_like_those_of_cifar(tmp_path: Path) -> None:
+    text = next(text for text in blocks(DOCS / "howto/data.md", "yaml") if "name: cifar" in text)
+    (tmp_path / "cifar.yaml").write_text(text, encoding="utf-8")
+    folder = tmp_path / "cifar-100-python"
+    folder.mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (100, 3072), dtype=np.uint8)
+    for name in ("train", "test"):
+        (folder / name).write_bytes(pickle.dumps({b"data": pixels, b"fine_labels": list(range(100))}, 2))
+    archive = tmp_path / Path(yaml.safe_load(text)["stream"]["path"]).name
+    with tarfile.open(archive, "w:gz") as tar:
+        tar.add(folder, arcname=folder.name)
+    tiny_size = ["stream.epochs=1", "stream.envs=10", "stream.classes_per_task=50", "agent.network.widths=[8]"]
+    overrides = [f"stream.path={archive}", *tiny_size, "evaluation.steps=2", "seeds=1"]
+    run = plasticity.run(tmp_path / "cifar.yaml", tmp_path / "run", overrides=overrides)
+    assert [each["path"] for each in run.plan["data"]] == [str(archive)]
+    assert run.evaluations["step"].tolist() == [50, 150]
+    assert run.evaluations["reward"].between(0, 1).all()
 
 
 def test_the_page_on_analysis_runs_and_names_every_public_function(

@@ -38,6 +38,7 @@ MAY_TOUCH_FILES = {
     "plasticity.runs.session", "plasticity.config.documents", "plasticity.config.shipped",
     "plasticity.runs.trackers", "plasticity.cli.listing", "plasticity.cli.measuring",
     "plasticity.plots.save", "plasticity.bench.report", "plasticity.envs.data", "plasticity.envs.pools",
+    "plasticity.envs.cifar",
     "plasticity.results.read", "plasticity.results.export",
     "plasticity.cli.watch", "plasticity.report.facts", "plasticity.report.page",
     "plasticity.findings.store", "plasticity.bench.gpu.conductor", "plasticity.bench.gpu.real",

@@ -10,6 +10,7 @@ from playing import Player, lane_keys, play, player, random_actions, visit_of
 
 from plasticity.core.types import FIRST, LAST, MID, Supervised
 from plasticity.envs import STREAMS
+from plasticity.envs.base import StreamFactory
 
 STEPS, LANES = 24, 2
 LONG = {"procgen"}  # streams whose episodes cannot be made shorter than that
@@ -22,6 +23,14 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "permuted_labels": {"samples": 30, "envs": 3, "tasks": 3, "gradual": 0.01},
     "slowly_changing_regression": {"bits": 6, "slow": 4, "units": 7, "envs": 3, "tasks": 3, "steps_per_task": 10},
     "class_incremental": {"samples": 30, "envs": 3},
+    "relabelled images": {
+        "inputs": "shapes", "samples": 30, "flat": False, "standardise": "channel", "envs": 3, "tasks": 3,
+        "augment": {"flip": 0.5, "crop": 4, "rotate": 15},
+    },
+    "class_incremental images": {
+        "inputs": "shapes", "samples": 30, "flat": False, "standardise": "none", "held_out": "test", "envs": 3,
+        "augment": {"flip": 0.5, "crop": 4, "rotate": 15},
+    },
     "warm_start": {"samples": 30, "envs": 3},
     "classification_mdp": {"samples": 30, "envs": 3, "change": "labels"},
     "catch": {"rows": 6, "envs": 2, "tasks": 3},
@@ -61,8 +70,17 @@ def missing() -> set[str]:
 
 SUITES = ("continual_world", "dmc", "envpool", "minigrid", "procgen")  # what `gym` and `atari` are, by another library
 NAMES = [
-    pytest.param(name, marks=[pytest.mark.slow] if name in SUITES else []) for name in sorted(set(STREAMS) - missing())
+    pytest.param(name, marks=[pytest.mark.slow] if name in SUITES else []) for name in sorted(set(SETTINGS) - missing())
 ]
+
+
+def source_of(name: str) -> StreamFactory:
+    """The stream of some settings; a stream may have several, under names that start with its own."""
+    return STREAMS[name.split()[0]](**SETTINGS[name])
+
+
+def test_every_stream_is_tested() -> None:
+    assert {name.split()[0] for name in SETTINGS} == set(STREAMS)
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -72,7 +90,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def pair(name: str) -> Player:
-    made = player(STREAMS[name](**SETTINGS[name]).make(LANES))
+    made = player(source_of(name).make(LANES))
     yield made
     made.stream.close()
 
@@ -96,7 +114,7 @@ def test_shapes_and_types_are_those_of_the_spec(pair: Player, life: Any) -> None
 
 def test_spec_is_consistent(pair: Player, name: str) -> None:
     spec = pair.stream.spec
-    assert spec == STREAMS[name](**SETTINGS[name]).spec
+    assert spec == source_of(name).spec
     assert all(plan.task in range(len(spec.tasks)) and plan.steps > 0 for plan in spec.visits)
     assert len(set(spec.tasks)) == len(spec.tasks)
 
@@ -157,7 +175,7 @@ def test_visits_differ_and_nothing_is_compiled_again(pair: Player, life: Any, ac
 
 @pytest.mark.slow
 def test_a_lane_of_two_equals_the_lane_alone(name: str, life: Any, actions: np.ndarray) -> None:
-    alone = player(STREAMS[name](**SETTINGS[name]).make(1))
+    alone = player(source_of(name).make(1))
     lived = play(alone, lane_keys(8), visit_of(0), actions[:, :1])
     alone.stream.close()
     close = partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)  # at another width sums are ordered differently

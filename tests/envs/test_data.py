@@ -163,7 +163,10 @@ class Harmful:
     [
         (pickle.dumps({b"data": Harmful()}), "builtins.print is not allowed in a file of images"),
         (cifar_bytes(np.zeros((3, 3072), np.uint8), fine_labels=[1, 2, 3])[:-40], "does not contain cifar100"),
-        (cifar_bytes(np.zeros((3, 3071), np.uint8), fine_labels=[1, 2, 3]), r"got uint8\[3, 3071\]"),
+        (
+            cifar_bytes(np.zeros((3, 3071), np.uint8), fine_labels=[1, 2, 3]),
+            r"must be integers \[N, 3072\], got uint8\[3, 3071\]",
+        ),
         (cifar_bytes(np.zeros((3, 3072), np.uint8), labels=[1, 2, 3]), "fine_labels"),
         (cifar_bytes(np.zeros((3, 3072), np.uint8), fine_labels=[1, 2, 100]), "0 ... 99, got 1 ... 100"),
         (pickle.dumps([1]), "does not contain cifar100"),

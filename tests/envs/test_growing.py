@@ -10,6 +10,7 @@ from playing import lane_keys, visit_of
 from sklearn.datasets import load_digits
 
 from plasticity.envs.base import PARAMS
+from plasticity.envs.data import generated
 from plasticity.envs.growing import class_incremental, warm_start
 from plasticity.envs.supervised import TARGETS
 
@@ -46,6 +47,100 @@ def test_classes_arrive_in_groups(shown: Any, order: Any) -> None:
         counts, even = np.bincount(rows, minlength=100)[of_them], DRAWN / of_them.sum()
         free = of_them.sum() - 1  # chi-squared: mean `free`, variance `2 free`
         assert abs(((counts - even) ** 2 / even).sum() - free) < 5 * np.sqrt(2 * free)
+
+
+def held_out_rows(share: float, size: int = 100) -> np.ndarray:
+    """The last ``share`` of each class, in the order of the file."""
+    rows = [np.flatnonzero(LABELS[:size] == label) for label in range(10)]
+    return np.concatenate([each[len(each) - round(share * len(each)) :] for each in rows])
+
+
+@pytest.mark.parametrize("shown", ["seen", "new"])
+def test_evaluation_shows_the_same_classes_of_the_samples_held_out(shown: Any) -> None:
+    source = class_incremental(samples=100, classes_per_task=4, shown=shown, order="fixed", held_out=0.3, envs=DRAWN)
+    kept_out = held_out_rows(0.3)
+    for task, (trained, evaluated) in enumerate(zip(openings(source, 3), openings(source, 3, 2), strict=True)):
+        present = np.isin(LABELS[:100], np.arange(10)[4 * task * (shown == "new") : 4 * (task + 1)])
+        assert set(evaluated) == set(kept_out) & set(np.flatnonzero(present))
+        assert set(trained) == set(np.flatnonzero(present)) - set(kept_out)
+
+
+def shown_images(source: Any, task: int, eval_replica: int) -> Any:
+    visit = visit_of(task)._replace(eval_replica=jnp.int32(eval_replica))
+    return jax.jit(source.make(1).reset)(lane_keys(0), visit, jnp.int32(0))[1].observation
+
+
+SMALL: dict[str, Any] = {
+    "inputs": "shapes", "samples": 200, "flat": False, "standardise": "none", "order": "fixed", "envs": 64,
+    "classes_per_task": 5, "held_out": "test",
+}  # fmt: skip
+
+
+def places(images: Any, known: np.ndarray) -> np.ndarray:
+    """The row of each image, or -1."""
+    same = (np.asarray(images)[:, None] == known).all((-3, -2, -1))
+    return np.where(same.any(1), same.argmax(1), -1)
+
+
+def test_test_images_are_evaluated_and_not_augmented() -> None:
+    source = class_incremental(**SMALL, augment={"flip": 0.5, "crop": 4, "rotate": 15})
+    assert source.spec.observation.input == jax.ShapeDtypeStruct((32, 32, 3), np.uint8)
+    assert len(source.spec.visits) == 20
+    train, test = generated("train", 200), generated("test", 200)
+    seen = shown_images(source, 2, eval_replica=1)
+    rows = places(seen.input[0], test.inputs)
+    assert set(rows) == set(range(15))
+    np.testing.assert_array_equal(seen.target[0], test.labels[rows])
+    learned = shown_images(source, 2, eval_replica=0)
+    assert set(np.asarray(learned.target[0])) == set(range(15))
+    assert (places(learned.input[0], train.inputs) == -1).mean() > 0.9
+    plain = shown_images(class_incremental(**SMALL), 2, eval_replica=0)
+    rows = places(plain.input[0], train.inputs)
+    assert set(rows) <= {*range(15), *range(100, 115)}
+    np.testing.assert_array_equal(learned.target, plain.target)  # augmentation changes nothing else
+
+
+def test_epochs_set_the_lengths_of_visits() -> None:
+    def steps(**settings: Any) -> list[int]:
+        source = class_incremental(**settings)
+        assert [plan.task for plan in source.spec.visits] == list(range(len(source.spec.visits)))
+        return [plan.steps for plan in source.spec.visits]
+
+    # 10 images of each class, 9 for learning: 200 passes in minibatches of 18 are 100 per class
+    published = {"inputs": "shapes", "samples": 1000, "classes_per_task": 5, "held_out": 0.1, "epochs": 200, "envs": 18}
+    assert steps(**published) == [500 * groups for groups in range(1, 21)]
+    assert steps(**published, shown="new") == [500] * 20
+    assert steps(**(published | {"classes_per_task": 30})) == [3000, 6000, 9000, 10_000]
+    assert steps(**(published | {"classes_per_task": 30, "shown": "new"})) == [3000, 3000, 3000, 1000]
+    # 1797 digits: 2 * 179.7 / 64 = 5.6 minibatches of 64 for each class
+    assert steps(epochs=2) == [12, 24, 36, 48, 60]
+    assert steps(epochs=1, samples=100, envs=10_000) == [2, 4, 6, 8, 10]
+    assert steps(steps_per_task=7) == [7] * 5
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"held_out": 1.0}, "held_out: 1.0 is not allowed; it leaves no sample of class 0 for learning"),
+        ({"held_out": 0.01, "samples": 100}, "held_out: 0.01 is not allowed; it leaves no sample of class 0 for eval"),
+        ({"held_out": "test"}, "held_out: test is not allowed; digits have no test split, use a fraction such as 0.2"),
+        ({"augment": {"crop": 8}}, r"augment.crop: 8 is not allowed; must be an integer in \[0, 7\]"),
+        ({"inputs": "gaussian", "standardise": "none"}, "standardise: none is not allowed; must be all, because"),
+    ],
+)
+def test_class_incremental_refuses(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        class_incremental(**settings)
+
+
+def test_the_test_split_must_have_all_classes(tmp_path: Any) -> None:
+    images = PIXELS[:100].astype(np.uint8).reshape(-1, 8, 8)
+    for test, message in ((LABELS[:100] % 9, "the 10 classes of the samples, got 9"), (LABELS[:3], "no sample|got 3")):
+        np.savez(
+            tmp_path / "x.npz", images=images, labels=LABELS[:100], test_images=images[: len(test)], test_labels=test
+        )
+        with pytest.raises(ValueError, match=message):
+            class_incremental(inputs="npz", path=str(tmp_path / "x.npz"), held_out="test")
 
 
 def test_classes_need_true_labels() -> None:

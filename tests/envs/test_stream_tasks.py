@@ -7,10 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from playing import Player, lane_keys, play, player, random_actions
-from test_contract_stream import LANES, NAMES, SETTINGS, differ
+from test_contract_stream import LANES, NAMES, differ, source_of
 
 from plasticity.core.types import Visit
-from plasticity.envs import STREAMS
 from plasticity.envs import host as on_host
 
 STEPS = 6
@@ -23,7 +22,7 @@ def name(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def pair(name: str) -> Player:
-    made = player(STREAMS[name](**SETTINGS[name]).make(LANES))
+    made = player(source_of(name).make(LANES))
     yield made
     made.stream.close()
 
