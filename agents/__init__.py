@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from plasticity.agents.c51 import c51
 from plasticity.agents.dqn import dqn
 from plasticity.agents.ppo import ppo
+from plasticity.agents.pqn import pqn
 from plasticity.agents.rainbow import rainbow
 from plasticity.agents.stream_ac import stream_ac
 from plasticity.agents.stream_loss import stream_c51, stream_dqn
@@ -19,6 +20,7 @@ AGENTS: Mapping[str, Callable[..., Agent]] = {
     "c51": c51,
     "rainbow": rainbow,
     "ppo": ppo,
+    "pqn": pqn,
     "stream_q": stream_q,
     "adaptive_q": adaptive_q,
     "stream_dqn": stream_dqn,

@@ -1,57 +1,25 @@
-"""On-policy learning: store the steps of a rollout, learn from all of them with clipped losses, discard them."""
+"""On-policy learning from rollouts with the clipped losses of proximal policy optimization."""
 
-import functools
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from plasticity.agents import memory
 from plasticity.agents.advantages import normalised
-from plasticity.agents.base import ACTION, REFERENCE, SAMPLE, STEP, AgentCore, Meaning
+from plasticity.agents.base import AgentCore
 from plasticity.agents.clipping import policy_loss, ratio_metrics, value_loss, with_excess
 from plasticity.agents.distributions import Distribution, categorical, gaussian
-from plasticity.agents.normalise import Preprocessor
-from plasticity.agents.rollout import (
-    Rollout,
-    Samples,
-    judged,
-    judged_in_order,
-    part_of,
-    sequence_of,
-    to_samples,
-    write,
-)
+from plasticity.agents.rollout import Rollout, Samples, judged, judged_in_order, sequence_of, to_samples
+from plasticity.agents.rollout_regime import Behaviour, End, Learning, Passes, Seen
 from plasticity.agents.truncation import Truncation, kept_discount
 from plasticity.core.masked import mean_where
 from plasticity.core.schedules import Number
-from plasticity.core.trees import select
-from plasticity.core.types import (
-    FIRST,
-    Agent,
-    AgentState,
-    Array,
-    Clock,
-    Key,
-    Learner,
-    Metrics,
-    Params,
-    Probe,
-    State,
-    StreamSpec,
-    TimeStep,
-    Transition,
-    is_transition,
-    take,
-)
+from plasticity.core.types import AgentState, Array, Key, Learner, Metrics, Params, State, StreamSpec, Transition
 
 
 class Rules(NamedTuple):
-    """An agent's settings, except those of its network, optimizer and preprocessing."""
+    """An agent's settings, except those of its network, optimizer, preprocessing and passes over a rollout."""
 
-    length: int  # env steps of a rollout
-    epochs: int
-    minibatches: int
     discount: Number
     trace: Number
     clip: Number
@@ -65,11 +33,6 @@ class Rules(NamedTuple):
     optimizer_reset: bool
     target_kl: Number | None
     evaluate: str
-
-    @property
-    def updates(self) -> int:
-        """Updates after each rollout."""
-        return self.epochs * self.minibatches
 
 
 def policy_and_value(body: AgentCore, params: Params, observation: Array) -> tuple[Distribution, Array, Any]:
@@ -98,94 +61,8 @@ def loss(body: AgentCore, rules: Rules, params: Params, batch: Samples) -> tuple
     return total, activations, parts | ratio_metrics(log_ratio, batch.valid, rules.clip)
 
 
-def minibatches(key: Key, rules: Rules, size: int) -> Array:
-    """Rows of every minibatch, int32 ``[updates, size / minibatches]``; each epoch is a permutation of all rows."""
-    keys = jax.vmap(lambda epoch: jax.random.fold_in(key, epoch))(jnp.arange(rules.epochs))
-    return jax.vmap(lambda key: jax.random.permutation(key, size))(keys).reshape(rules.updates, -1)
-
-
-class End(NamedTuple):
-    """What follows a rollout, and what preceded it."""
-
-    observation: Array  # [E, ...], after the last step
-    carry: Any  # before that observation
-    start: Any  # the carry before the first observation of the rollout; () without memory
-
-
-def samples_of(body: AgentCore, rules: Rules, acted: Params, rollout: Rollout, end: End) -> tuple[Samples, int]:
-    """The samples of a rollout and how many units minibatches are drawn from: rows, with memory envs.
-
-    ``acted`` are the parameters that generated it.
-    """
-
-    def old(observation: Any, action: Array) -> tuple[Array, Array]:
-        policy, value, _ = policy_and_value(body, acted, observation)
-        return policy.log_probability(action), value
-
-    numbers: dict[str, Any] = {"gamma": rules.discount, "trace": rules.trace, "truncation": rules.truncation}
-    if not body.network.remembers:
-        samples = to_samples(rollout, judged(old, rollout, end.observation, rules.minibatches), **numbers)
-        return samples, samples.valid.size
-    sequence = sequence_of(rollout, end.start)
-    seen = judged_in_order(old, rollout, sequence, body.batch(end.observation, end.carry))
-    return to_samples(rollout, seen, **numbers)._replace(observation=sequence), rollout.reward.shape[1]
-
-
-def update_phase(
-    body: AgentCore,
-    rules: Rules,
-    key: Key,
-    learner: Learner,
-    plugins: State,
-    rollout: Rollout,
-    end: End,
-    clock: Clock,
-) -> tuple[Learner, State, Metrics]:
-    """Perform all updates after a rollout: epochs of minibatches over it. Metrics are sums over the updates made."""
-    samples, size = samples_of(body, rules, body.acting(AgentState(learner, plugins, {})), rollout, end)
-    if rules.normalise_advantages == "batch":
-        samples = samples._replace(advantage=normalised(samples.advantage, samples.valid))
-    if rules.optimizer_reset:
-        learner = learner._replace(opt_state=body.optimizer.init(learner.params))
-    number = clock.step // rules.length * rules.updates
-
-    def step(carry: Any, inputs: tuple[Array, Array]) -> tuple[Any, Metrics]:
-        learner, plugins, stopped = carry
-        i, rows = inputs
-        draw = jax.random.fold_in(jax.random.fold_in(key, STEP), i)
-        batch = part_of(samples, rows)
-
-        def updated() -> tuple[Learner, State, Metrics]:
-            now = clock._replace(update=number + i)
-            objective = functools.partial(loss, body, rules, batch=batch)
-            made = body.update(draw, learner, plugins, objective, batch.observation, now, reference)
-            return *made[:2], {**made[2], "updates": jnp.ones(())}
-
-        def reference() -> Any:
-            others = jax.random.choice(jax.random.fold_in(draw, REFERENCE), size, rows.shape, False)
-            return take(samples.observation, others)
-
-        if rules.target_kl is None:
-            learner, plugins, made = updated()
-        else:
-            learner, plugins, made = jax.lax.cond(stopped, lambda: no_update(learner, plugins, updated), updated)
-            ends = (i + 1) % rules.minibatches == 0
-            stopped |= ends & (made["approx_kl"] > rules.target_kl)
-        return (learner, plugins, stopped), made
-
-    rows = minibatches(jax.random.fold_in(key, SAMPLE), rules, size)
-    start = (learner, plugins, jnp.zeros((), bool))
-    (learner, plugins, _), made = jax.lax.scan(step, start, (jnp.arange(rules.updates), rows))
-    return learner, plugins, with_excess(jax.tree.map(jnp.sum, made))
-
-
-def no_update(learner: Learner, plugins: State, updated: Any) -> tuple[Learner, State, Metrics]:
-    """The result of a step without an update, in the shape of ``updated()``."""
-    return learner, plugins, {name: jnp.zeros(()) for name in jax.eval_shape(updated)[2]}
-
-
 def one_step_losses(
-    body: AgentCore, rules: Rules, params: Params, held: Params, seen: tuple[Array, Array, Array], pairs: Transition
+    body: AgentCore, rules: Rules, params: Params, held: Params, seen: Seen, pairs: Transition
 ) -> Array:
     """The loss that monitors see: policy gradient and value error with one-step advantages and no clip or old policy.
 
@@ -201,78 +78,64 @@ def one_step_losses(
     return 0.5 * rules.value_coefficient * jnp.square(value - target) - gain
 
 
-def rollout_agent(spec: StreamSpec, body: AgentCore, preprocessor: Preprocessor, rules: Rules) -> Agent:
-    """An agent that collects a rollout, then learns from it."""
+def policy_learning(spec: StreamSpec, body: AgentCore, rules: Rules, passes: Passes) -> Learning:
+    """The updates of PPO."""
 
-    def init(key: Key, timestep: TimeStep) -> AgentState:
-        del timestep
-        return body.init(key)
+    def samples(learner: Learner, plugins: State, rollout: Rollout, end: End) -> Samples:
+        acted = body.acting(AgentState(learner, plugins, {}))
 
-    def act(key: Key, state: AgentState, observation: Any, clock: Clock) -> Array:
-        seen = body.batch(preprocessor.act(state.rest, observation, clock), state.learner.carry)
-        policy, *_ = policy_and_value(body, body.acting(state), seen)
-        return policy.sample(jax.random.fold_in(key, ACTION))
+        def old(observation: Any, action: Array) -> tuple[Array, Array]:
+            policy, value, _ = policy_and_value(body, acted, observation)
+            return policy.log_probability(action), value
 
-    def play(key: Key, state: AgentState, observation: Any, epsilon: Array) -> Array:
-        coin, choice, draw = jax.random.split(jax.random.fold_in(key, ACTION), 3)
-        seen = body.batch(preprocessor.play(state.rest, observation), state.learner.carry)
-        policy, *_ = policy_and_value(body, body.acting(state), seen)
+        numbers: dict[str, Any] = {"gamma": rules.discount, "trace": rules.trace, "truncation": rules.truncation}
+        if body.network.remembers:
+            sequence = sequence_of(rollout, end.start)
+            seen = judged_in_order(old, rollout, sequence, body.batch(end.observation, end.carry))
+            made = to_samples(rollout, seen, **numbers)._replace(observation=sequence)
+        else:
+            made = to_samples(rollout, judged(old, rollout, end.observation, passes.minibatches), **numbers)
+        if rules.normalise_advantages != "batch":
+            return made
+        return made._replace(advantage=normalised(made.advantage, made.valid))
+
+    def scores(params: Params, observation: Array) -> Array:
+        outputs: Array = body.network.forward(params, observation)[0]["policy"]
+        return outputs
+
+    limit = rules.target_kl
+    return Learning(
+        samples,
+        lambda params, batch: loss(body, rules, params, batch),
+        lambda *given: one_step_losses(body, rules, *given),
+        scores,
+        "logits" if spec.discrete else "prediction",
+        rules.optimizer_reset,
+        None if limit is None else lambda made: made["approx_kl"] > limit,
+        with_excess,
+    )
+
+
+def policy_behaviour(spec: StreamSpec, body: AgentCore, rules: Rules) -> Behaviour:
+    """Actions sampled from the policy; evaluation may take the most likely one."""
+
+    def act(key: Key, params: Params, seen: Array, epsilon: Array) -> Array:
+        del epsilon
+        return policy_and_value(body, params, seen)[0].sample(key)
+
+    def play(key: Key, params: Params, seen: Array, epsilon: Array) -> Array:
+        coin, choice, draw = jax.random.split(key, 3)
+        policy, *_ = policy_and_value(body, params, seen)
         actions = policy.mode if rules.evaluate == "mode" else policy.sample(draw)
         if not spec.discrete:
             return actions
         uniform = jax.random.randint(choice, actions.shape, 0, spec.actions)
         return jnp.where(jax.random.uniform(coin, actions.shape) < epsilon, uniform, actions)
 
-    def rewarded(pairs: Transition) -> Transition:
-        reward = pairs.current.reward
-        return pairs._replace(current=pairs.current._replace(reward=jnp.sign(reward) if rules.sign_rewards else reward))
+    def signed(reward: Array) -> Array:
+        return jnp.sign(reward) if rules.sign_rewards else reward
 
     def bounded(reward: Array) -> Array:
         return jnp.where(rules.reward_clip > 0, jnp.clip(reward, -rules.reward_clip, rules.reward_clip), reward)
 
-    def learn(key: Key, state: AgentState, transition: Transition, clock: Clock) -> tuple[AgentState, Metrics]:
-        rest, previous, current, reward = preprocessor.learn(state.rest, rewarded(transition), clock)
-        row = clock.step % rules.length
-        rollout = write(rest["rollout"], row, previous, bounded(reward), transition)
-        carry = state.learner.carry
-        start = select(row == 0, carry, rest["start"]) if body.network.remembers else ()
-        then = memory.after(body.network, body.acting(state), previous, carry)
-        kept = memory.restarted(body.network, then, transition.current.step_type == FIRST)
-        learner = state.learner._replace(carry=kept)
-
-        def updated() -> tuple[Learner, State, Metrics]:
-            return update_phase(body, rules, key, learner, state.plugins, rollout, End(current, then, start), clock)
-
-        new, plugins, made = jax.lax.cond(
-            row == rules.length - 1, updated, lambda: no_update(learner, state.plugins, updated)
-        )
-        stored = {"rollout": rollout} | ({"start": start} if body.network.remembers else {})
-        return AgentState(new, plugins, {**rest, **stored}), made
-
-    def after(state: AgentState, observation: Any, first: Array) -> Any:
-        return body.after(state, preprocessor.play(state.rest, observation), first)
-
-    def switch(key: Key, state: AgentState, clock: Clock) -> AgentState:
-        state = body.switch(key, state, clock)
-        return state._replace(rest=preprocessor.switch(state.rest))
-
-    def probe(state: AgentState, transition: Transition, clock: Clock) -> Probe:
-        params = state.learner.params
-        if body.network.remembers:
-            transition = memory.in_order(transition, spec.envs, clock.step)
-        previous, current, reward = preprocessor.look(state.rest, rewarded(transition))
-        recalled = memory.recall_rows(body.network, params, previous, current, transition.previous, spec.envs)
-        previous, seen = recalled.previous, (recalled.previous, recalled.current, bounded(reward))
-
-        def losses(p: Params) -> Array:
-            return one_step_losses(body, rules, p, params, seen, transition)
-
-        def scores(p: Params, observation: Array) -> Array:
-            outputs: Array = body.network.forward(p, observation)[0]["policy"]
-            return outputs
-
-        meaning: Meaning = "logits" if spec.discrete else "prediction"
-        return body.probe(state.learner, previous, losses, is_transition(transition), scores, meaning, clock)
-
-    initial = functools.partial(body.network.initial, spec.envs)
-    return Agent(init, act, learn, switch, probe, play, initial, after, preprocessor.switch_setting)
+    return Behaviour(act, play, raw_reward=signed, scaled_reward=bounded)

@@ -8,11 +8,10 @@ from pydantic import Field
 from plasticity.agents.actor_critic import Trunk, separate, shared, with_scale
 from plasticity.agents.base import assemble_built
 from plasticity.agents.normalise import Normalise, Share, preprocessing
-from plasticity.agents.on_policy import Rules, rollout_agent
+from plasticity.agents.on_policy import Rules, policy_behaviour, policy_learning
 from plasticity.agents.rollout import empty
-from plasticity.agents.stream_checks import check_acting
+from plasticity.agents.rollout_regime import Passes, check_rollout, rollout_agent
 from plasticity.agents.truncation import Truncation, check_truncation
-from plasticity.config.counters import check_updates
 from plasticity.config.fields import (
     BelowOne,
     Fraction,
@@ -36,23 +35,11 @@ NETWORK = {"kind": "mlp", "widths": [64, 64], "activation": "tanh", "initialiser
 OPTIMIZER = {"kind": "adam", "learning_rate": 2.5e-4, "eps": 1e-5, "max_gradient_norm": 0.5}
 
 
-def check_rollout(spec: StreamSpec, actions: str, length: int, epochs: int, minibatches: int) -> None:
-    """Raise ``ValueError`` if the stream does not fit the agent or the numbers are inconsistent."""
+def check_actions(spec: StreamSpec, actions: str) -> None:
+    """Raise ``ValueError`` if the stream's actions are not of this kind."""
     given = "discrete" if spec.discrete else "continuous"
     if actions not in ("auto", given):
         raise ValueError(f"agent.actions: {actions} is not allowed; the stream's actions are {given}")
-    check_acting("ppo", spec)
-    for visit in spec.visits:
-        if visit.steps % length:
-            raise ValueError(
-                f"agent.rollout_length: {length} is not allowed; must divide the {visit.steps} steps of a visit"
-            )
-    check_updates("agent.epochs x agent.minibatches", spec, epochs * minibatches, length)
-    if length * spec.envs % minibatches:
-        raise ValueError(
-            f"agent.minibatches: {minibatches} is not allowed; must divide the {length * spec.envs} steps of a "
-            f"rollout ({length} of each of {spec.envs} envs)"
-        )
 
 
 def check_memory(network: Network, spec: StreamSpec, minibatches: int) -> None:
@@ -145,7 +132,9 @@ def ppo(
     References: Schulman et al. 2017, "Proximal Policy Optimization Algorithms"; details as in Huang et al. 2022, "The
     37 Implementation Details of Proximal Policy Optimization".
     """
-    check_rollout(spec, actions, rollout_length, epochs, minibatches)
+    passes = Passes(rollout_length, epochs, minibatches)
+    check_actions(spec, actions)
+    check_rollout("ppo", spec, passes)
     check_names(
         trunk=(trunk, ("separate", "shared")),
         normalise_advantages=(normalise_advantages, ("minibatch", "batch", "none")),
@@ -168,9 +157,6 @@ def ppo(
     check_memory(built, spec, minibatches)
     body = assemble_built(built, optimizer(), intervention, rest=rest, envs=spec.envs)
     rules = Rules(
-        rollout_length,
-        epochs,
-        minibatches,
         discount,
         gae_lambda,
         clip,
@@ -185,4 +171,5 @@ def ppo(
         target_kl,
         evaluate,
     )
-    return rollout_agent(spec, body, preprocessor, rules)
+    behaviour, learning = policy_behaviour(spec, body, rules), policy_learning(spec, body, rules, passes)
+    return rollout_agent(spec, body, preprocessor, passes, behaviour, learning)

@@ -1,11 +1,11 @@
-"""Storage of a rollout, and its conversion to samples for a policy gradient.
+"""Storage of a rollout, and its conversion to samples with lambda-returns.
 
 Log-probabilities and values are not stored while the agent acts. The parameters do not change during a rollout, so both
 are computed for all steps at once at its end.
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +15,7 @@ from plasticity.agents.truncation import Truncation, kept_discount
 from plasticity.core.schedules import Number
 from plasticity.core.types import FIRST, LAST, Array, Sequence, StreamSpec, Transition, take
 
+Rows = TypeVar("Rows")
 PolicyAndValue = Callable[[Any, Array], tuple[Array, Array]]
 # a batch of observations [B, ...], actions [B, ...] -> log-probabilities [B], values [B]
 
@@ -65,12 +66,17 @@ def write(rollout: Rollout, row: Array, observation: Array, reward: Array, trans
     return jax.tree.map(lambda all, one: jax.lax.dynamic_update_index_in_dim(all, one, row, 0), rollout, new)
 
 
-def judged(policy_and_value: PolicyAndValue, rollout: Rollout, final: Array, parts: int) -> Judged:
-    """Evaluate all steps in ``parts`` chunks, to save memory. ``final [E, ...]``: the observation after the last."""
+def in_parts(function: Callable[[Array, Array], Any], rollout: Rollout, parts: int) -> Any:
+    """``function(observations [B, ...], actions [B, ...])`` of all steps, ``[T, E]``, in ``parts`` to save memory."""
     rows = rollout.reward.shape
     split = jax.tree.map(lambda x: x.reshape(parts, -1, *x.shape[2:]), (rollout.observation, rollout.action))
-    results = jax.lax.map(lambda part: policy_and_value(*part), split)
-    log_probability, value = (x.reshape(rows) for x in results)
+    results = jax.lax.map(lambda part: function(*part), split)
+    return jax.tree.map(lambda x: x.reshape(rows), results)
+
+
+def judged(policy_and_value: PolicyAndValue, rollout: Rollout, final: Array, parts: int) -> Judged:
+    """Evaluate all steps in ``parts`` chunks, to save memory. ``final [E, ...]``: the observation after the last."""
+    log_probability, value = in_parts(policy_and_value, rollout, parts)
     return Judged(log_probability, value, policy_and_value(final, rollout.action[-1])[1])
 
 
@@ -88,6 +94,48 @@ def sequence_of(rollout: Rollout, start: Any) -> Sequence:
     return Sequence(rollout.observation, opens, start)
 
 
+class Returns(NamedTuple):
+    """Lambda-returns of the steps of a rollout, ``[T, E]``."""
+
+    valid: Array  # bool: False if the pair is not a transition; the other fields are then 0
+    advantage: Array
+    target: Array  # the lambda-return: advantage + value
+
+
+def lambda_returns(
+    rollout: Rollout, value: Array, after: Array, *, gamma: Number, trace: Number, truncation: Truncation = "bootstrap"
+) -> Returns:
+    """The lambda-returns of a rollout.
+
+    ``G_t = r_t + D_t ((1 - lambda_t) v(s'_t) + lambda_t G_{t+1})``, where ``D`` is ``gamma`` times the environment's
+    discount, and ``lambda_t`` is ``trace`` if the next row continues the episode, else 0. In the last row ``G_{t+1}``
+    is ``v(s'_t)``.
+
+    Args:
+      rollout: the steps; row t describes the step from ``s_t`` to ``s'_t``.
+      value: float32[T, E], ``v(s_t)``; also the value of the state that the step before ended in.
+      after: float32[E], the value of the state after the last step.
+      gamma: the agent's discount. Traced.
+      trace: lambda. Traced.
+      truncation: a truncated episode bootstraps from the value of its last observation ("bootstrap") or counts as
+        terminated ("terminal"). Static.
+
+    Returns:
+      The lambda-returns, and the advantages ``G_t - v(s_t)``.
+    """
+    following = jnp.concatenate([value[1:], after[None]])
+    last, valid = rollout.step_type == LAST, rollout.step_type != FIRST
+    discount = gamma * kept_discount(rollout.discount, rollout.step_type, truncation)
+    advantage = generalised_advantages(rollout.reward, discount, valid & ~last, value, following, trace)
+    return Returns(valid, jnp.where(valid, advantage, 0.0), jnp.where(valid, advantage + value, 0.0))
+
+
+def as_rows(steps: Rows) -> Rows:
+    """``[T, E, ...] -> [T * E, ...]`` for every array, ordered by step, then env."""
+    made: Rows = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), steps)
+    return made
+
+
 def to_samples(
     rollout: Rollout,
     judged: Judged,
@@ -98,22 +146,18 @@ def to_samples(
 ) -> Samples:
     """Convert a rollout to samples under the parameters that generated it, ordered by step, then env, ``[T * E, ...]``.
 
-    A truncated episode bootstraps from the value of its last observation, or counts as terminated if ``truncation``
-    (static) is "terminal". Advantages and targets of pairs that are not transitions are 0.
+    For the settings see :func:`lambda_returns`.
     """
     log_probability, value, after = judged
-    following = jnp.concatenate([value[1:], after[None]])
-    last, valid = rollout.step_type == LAST, rollout.step_type != FIRST
-    discount = gamma * kept_discount(rollout.discount, rollout.step_type, truncation)
-    advantage = generalised_advantages(rollout.reward, discount, valid & ~last, value, following, trace)
-    advantage = jnp.where(valid, advantage, 0.0)
-    target = jnp.where(valid, advantage + value, 0.0)
-    whole = Samples(rollout.observation, rollout.action, valid, log_probability, value, advantage, target)
-    return jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), whole)
+    valid, advantage, target = lambda_returns(rollout, value, after, gamma=gamma, trace=trace, truncation=truncation)
+    return as_rows(Samples(rollout.observation, rollout.action, valid, log_probability, value, advantage, target))
 
 
-def part_of(samples: Samples, rows: Array) -> Samples:
-    """These rows of the samples; with memory, ``rows`` are envs, each with all of its steps."""
+def part_of(samples: Any, rows: Array) -> Any:
+    """These rows of the samples, a record with a field ``observation``.
+
+    With memory, ``rows`` are envs, each with all of its steps.
+    """
     if not isinstance(samples.observation, Sequence):
         return jax.tree.map(lambda x: x[rows], samples)
     steps, envs = samples.observation.first.shape

@@ -11,16 +11,14 @@ from plasticity.agents.normalise import Normalise, Share
 from plasticity.agents.replay import Batch
 from plasticity.agents.streaming import (
     CONTROL_NETWORK,
-    Losses,
-    Policy,
     Update,
     initial_memory,
     preprocessor_of,
     streaming_agent,
     trace_metrics,
-    value_of_action,
 )
 from plasticity.agents.truncation import Truncation
+from plasticity.agents.value_based import Losses, Policy, value_of_action
 from plasticity.config.fields import BelowOne, Fraction, Member, NonNegative, metadata
 from plasticity.core.schedules import Number
 from plasticity.core.types import Agent, Array, Clock, Key, Learner, Metrics, Params, State, StreamSpec

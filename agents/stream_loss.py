@@ -11,17 +11,19 @@ from plasticity.agents.replay import Batch
 from plasticity.agents.streaming import (
     CONTROL_NETWORK,
     EXPLORATION,
-    Losses,
-    Scores,
-    action_values,
-    greedy_policy,
     initial_memory,
-    one_step_losses,
     preprocessor_of,
     streaming_agent,
 )
 from plasticity.agents.truncation import Truncation
-from plasticity.agents.value_based import FORMER_EPSILON
+from plasticity.agents.value_based import (
+    FORMER_EPSILON,
+    Losses,
+    Scores,
+    action_values,
+    greedy_policy,
+    one_step_losses,
+)
 from plasticity.config.fields import BelowOne, Member, NonNegative, Positive, Repeats, metadata
 from plasticity.core.masked import mean_where
 from plasticity.core.schedules import Number, Schedule

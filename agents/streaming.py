@@ -15,8 +15,19 @@ from plasticity.agents.memory import in_order, recall, recall_rows
 from plasticity.agents.normalise import Normalise, Preprocessor, Share, preprocessing
 from plasticity.agents.replay import Batch
 from plasticity.agents.stream_checks import check_acting
-from plasticity.agents.truncation import Truncation, check_truncation, kept_discount
-from plasticity.agents.value_based import FORMER_EPSILON, epsilon_greedy, error_loss
+from plasticity.agents.truncation import Truncation, check_truncation
+from plasticity.agents.value_based import (
+    FORMER_EPSILON,
+    Losses,
+    Policy,
+    Scores,
+    action_values,
+    as_batch,
+    error_loss,
+    greedy_policy,
+    one_step_losses,
+    value_of_action,
+)
 from plasticity.config.fields import BelowOne, Fraction, Member, Moved, NonNegative, metadata
 from plasticity.core.schedules import Number
 from plasticity.core.types import (
@@ -41,10 +52,6 @@ from plasticity.interventions.base import Intervention
 from plasticity.optim.eligibility import eligible
 from plasticity.optim.step_sizes import reports_step_size
 
-Policy = Callable[[Key, Params, Array, Array], Array]  # key, parameters, observations [B, ...], epsilon -> actions [B]
-Losses = Callable[[Params, Params, Batch], tuple[Array, Any]]
-# params, params held fixed in targets, batch -> losses [B], activations
-Scores = Callable[[Params, Any], Array]  # observations [B, ...] -> [B, actions]
 Update = Callable[[Key, Learner, State, Batch, Array, Array, Clock], tuple[Learner, State, Metrics]]
 # key, learner, plugins, the transition as a batch of one, bool[] first of its episode, bool[] last of it, clock
 
@@ -158,52 +165,6 @@ def preprocessor_of(
     check_acting(name, spec, discrete=True, one_env=True)
     check_truncation(truncation)
     return preprocessing(spec, normalise=normalise, rate=normalise_rate, scale_rewards=scale_rewards, discount=discount)
-
-
-def as_batch(
-    transition: Transition, discount: Number, truncation: Truncation, previous: Array, current: Array, reward: Array
-) -> Batch:
-    """Convert consecutive time steps, after preprocessing, to a batch."""
-    bootstrap = discount * kept_discount(transition.current.discount, transition.current.step_type, truncation)
-    return Batch(previous, transition.action, reward, bootstrap, current, is_transition(transition))
-
-
-def greedy_policy(values: Callable[[Params, Array], Array]) -> Policy:
-    """Epsilon-greedy in ``values(params, observations) -> [B, actions]``."""
-    return lambda key, params, seen, epsilon: epsilon_greedy(key, values(params, seen), epsilon)
-
-
-def value_of_action(values: Array, action: Array) -> Array:
-    """``values[b, action[b]]`` (as a sum: its gradient needs no scatter)."""
-    return jnp.sum(jnp.where(jnp.arange(values.shape[-1]) == action[:, None], values, 0.0), axis=-1)
-
-
-def one_step_errors(body: AgentCore, params: Params, held: Params, batch: Batch) -> tuple[Array, Any]:
-    """``r + D max_a q(s', a) - q(s, a)``, ``[B]``, with the maximum under ``held``; activations on s."""
-    q, activations = body.network.forward(params, batch.observation)
-    following, _ = body.network.forward(held, batch.next_observation)
-    targets = batch.reward + batch.discount * jnp.max(following, axis=-1)
-    return targets - value_of_action(q, batch.action), activations
-
-
-def action_values(body: AgentCore) -> Callable[[Params, Array], Array]:
-    """``q [B, actions]``, the outputs of the network."""
-
-    def values(params: Params, observation: Array) -> Array:
-        q: Array = body.network.forward(params, observation)[0]
-        return q
-
-    return values
-
-
-def one_step_losses(body: AgentCore, clip: Number) -> Losses:
-    """The Huber loss (``clip`` bounds its gradient) of :func:`one_step_errors`."""
-
-    def losses(params: Params, held: Params, batch: Batch) -> tuple[Array, Any]:
-        errors, activations = one_step_errors(body, params, held, batch)
-        return error_loss(errors, clip), activations
-
-    return losses
 
 
 def bounded(error: Array, clip: Number) -> Array:

@@ -59,6 +59,7 @@ SOME_SOON = [
 STREAMING = ("stream_q", "adaptive_q", "stream_dqn", "stream_c51", "stream_ac")  # one env, step by step
 OWN = {
     "ppo": {"rollout_length": 2, "epochs": 2, "minibatches": 2},
+    "pqn": {"rollout_length": 2, "epochs": 2, "minibatches": 2},
     "stream_q": {"optimizer": obgd},
     "adaptive_q": {"optimizer": functools.partial(adaptive_q, learning_rate=0.01)},
     "stream_c51": {"atoms": 5},

@@ -48,14 +48,15 @@ CASES = {name: made for method in sorted(INTERVENTIONS) for name, made in varian
 
 STREAMED = ("stream_q", "adaptive_q", "stream_dqn", "stream_c51", "stream_ac")
 REPLAYED = ("dqn", "c51", "rainbow")
+ROLLOUT = ("ppo", "pqn")
 SUPERVISED = ("classifier", "regressor")
 # The agents on which a case can have no effect, and which refuse it.
 REFUSED: dict[str, tuple[str, ...]] = {
     "effective_rank": STREAMED,
     "optimizer_reset": ("stream_q", "stream_ac"),
     "at_switch-optimizer": ("stream_q", "stream_ac"),
-    "at_switch-replay": (*STREAMED, *SUPERVISED, "ppo"),
-    "at_switch-target": (*STREAMED, *SUPERVISED, "ppo"),
+    "at_switch-replay": (*STREAMED, *SUPERVISED, *ROLLOUT),
+    "at_switch-target": (*STREAMED, *SUPERVISED, *ROLLOUT),
     "at_switch-schedule": (*SUPERVISED, "ppo", "stream_ac"),
-    "at_switch-normaliser": (*SUPERVISED, *REPLAYED, "ppo"),
+    "at_switch-normaliser": (*SUPERVISED, *REPLAYED, *ROLLOUT),
 }

@@ -40,11 +40,12 @@ def test_the_loop_copies_no_replay_array(name, width):
     assert {operation for _, operation in found} <= CHEAP | IN_PLACE
 
 
+@pytest.mark.parametrize("name", ["ppo", pytest.param("pqn", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("width", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_the_loop_copies_no_rollout(width):
+def test_the_loop_copies_no_rollout(name, width):
     """Not even the branch that learns from it: it takes rows."""
     array = f"[{'' if width == 1 else f'{width},'}{ROWS},2,5]"
     settings = {"stream": chain(1, ROWS), "chunk": ROWS // 7, "rollout_length": ROWS, "minibatches": 6}
-    found = {operation for _, operation in instructions("ppo", width, re.escape(array), **settings)}
+    found = {operation for _, operation in instructions(name, width, re.escape(array), **settings)}
     assert found & IN_PLACE
     assert found <= CHEAP | IN_PLACE

@@ -13,7 +13,7 @@ import pytest
 from plasticity.core.types import Optimizer
 from plasticity.interventions import surgery
 from plasticity.optim.eligibility import STREAMING
-from plasticity.optim.optimizers import OPTIMIZERS, adam, one_minus_exp, rmsprop, sgd, wrap
+from plasticity.optim.optimizers import OPTIMIZERS, adam, one_minus_exp, radam, rmsprop, sgd, wrap
 from plasticity.optim.schedules import constant, cosine, linear
 
 PLAIN = [factory for name, factory in OPTIMIZERS.items() if name not in STREAMING]
@@ -71,6 +71,36 @@ def test_rmsprop_has_its_epsilon_inside_the_root(centred: bool, momentum: float)
         expected.append(-rate * m)
     got = run(rmsprop(learning_rate=rate, centred=centred, momentum=momentum), GRADIENTS)
     np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("b2", "threshold", "rectified"), [(0.9, 5.0, 6), (0.9, 4.0, 5), (0.999, 5.0, 6), (0.6, 5.0, 99)]
+)
+def test_radam(b2: float, threshold: float, rectified: int) -> None:
+    """Momentum at first, then Adam with a factor; below ``b2`` = 2/3 the second moments are never reliable."""
+    rate, b1, eps, eps_root = 0.1, 0.8, 1e-2, 1e-3
+    long, m, v = 2.0 / (1.0 - b2) - 1.0, 0.0, 0.0
+    gradients, expected = np.tile(GRADIENTS, 3), []
+    for t, g in enumerate(gradients, start=1):
+        m, v = b1 * m + (1 - b1) * g, b2 * v + (1 - b2) * g * g
+        first, second = m / (1 - b1**t), v / (1 - b2**t)
+        length = long - 2 * t * b2**t / (1 - b2**t)
+        assert (length >= threshold) == (t >= rectified)
+        if t >= rectified:
+            r = np.sqrt((length - 4) * (length - 2) * long / ((long - 4) * (long - 2) * length))
+            first *= r / (np.sqrt(second + eps_root) + eps)
+        expected.append(-rate * first)
+    settings = {"b1": b1, "b2": b2, "eps": eps, "eps_root": eps_root, "threshold": threshold}
+    got = run(radam(learning_rate=rate, **settings), gradients)
+    tolerance = 2e-2 if b2 == 0.999 else 1e-4  # in float32, r^2 is a small difference of large numbers
+    np.testing.assert_allclose(got, expected, rtol=tolerance)
+
+
+@pytest.mark.parametrize("settings", [{}, {"nesterov": True, "b2": 0.9, "eps_root": 1e-3, "threshold": 4.5}])
+def test_radam_is_that_of_optax(settings: dict[str, Any]) -> None:
+    theirs: Any = optax.radam(0.1, **settings)
+    gradients = np.tile(GRADIENTS, 3)
+    np.testing.assert_allclose(run(radam(learning_rate=0.1, **settings), gradients), run(theirs, gradients), rtol=1e-6)
 
 
 def test_adam_over_steps_after_a_quiet_phase() -> None:

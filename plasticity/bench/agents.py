@@ -50,6 +50,7 @@ CASES: Mapping[str, AgentCase] = {
     "c51, MinAtar": minatar(512, {}, kind="c51", network=SMALL, **replay(20_000)),
     "rainbow, MinAtar": minatar(512, {}, kind="rainbow", network=SMALL, **replay(20_000)),
     "ppo, MinAtar, 16 envs": minatar(128, {}, 16, kind="ppo", network=SMALL, rollout_length=128),
+    "pqn, MinAtar, 128 envs": minatar(32, {}, 128, kind="pqn", network={**SMALL, "normalisation": "layer"}),
     "stream_q, Atari": agent(ATARI, 64, SCALING[:4], {4: 1_000}, kind="stream_q", network="streaming"),
     "dqn, Atari": agent(ATARI, 64, SCALING[:4], {2: 200}, kind="dqn", network="nature", **replay(2_000)),
 }

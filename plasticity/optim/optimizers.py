@@ -11,8 +11,9 @@ from typing import Annotated, Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
+from pydantic import Field
 
-from plasticity.config.fields import BelowOne, Member, Moved, NonNegative, Positive, metadata
+from plasticity.config.fields import TRACED, BelowOne, Member, Moved, NonNegative, Positive, metadata
 from plasticity.core import schedules
 from plasticity.core.errors import check
 from plasticity.core.schedules import Number, Schedule
@@ -21,6 +22,7 @@ from plasticity.optim.eligibility import STREAMING
 from plasticity.optim.step_sizes import UnknownStepSize, forwarded, reports_step_size
 
 Counts = Literal["shared", "parameter"]
+Least4 = Annotated[float, Field(ge=4), TRACED]
 
 
 # Settings of versions before schedules were members.
@@ -248,9 +250,38 @@ def rmsprop(
     return scheduled_descent(learning_rate, schedule, max_gradient_norm, scale(decay, eps), optax.trace(momentum))
 
 
+@metadata(paper="Liu et al. 2020, On the Variance of the Adaptive Learning Rate and Beyond")
+def radam(
+    *,
+    learning_rate: NonNegative = 1e-3,
+    b1: BelowOne = 0.9,
+    b2: BelowOne = 0.999,
+    eps: NonNegative = 1e-8,
+    eps_root: NonNegative = 0.0,
+    threshold: Least4 = 5.0,
+    nesterov: bool = False,
+    schedule: Annotated[Any, Member("schedules")] | None = None,
+    max_gradient_norm: Positive | None = None,
+) -> Optimizer:
+    """Rectified Adam: Adam without its adaptive step in the first updates, when its second moments are unreliable.
+
+    With ``m_hat`` and ``v_hat`` as in :func:`adam`, ``rho_inf = 2 / (1 - b2) - 1`` and ``rho = rho_inf - 2 t b2^t /
+    (1 - b2^t)``, the step is ``learning_rate r m_hat / (sqrt(v_hat + eps_root) + eps)`` with ``r^2 = (rho - 4) (rho -
+    2) rho_inf / ((rho_inf - 4) (rho_inf - 2) rho)`` if ``rho >= threshold``, else ``learning_rate m_hat``. With ``b2 =
+    0.999`` the first five steps are of the second kind and their lengths depend on the gradient's.
+
+    ``threshold`` (at least 4, where ``r`` is 0; the paper rectifies above 4) and the other numbers are traced, with
+    the defaults of optax. ``nesterov`` (static) replaces ``m_hat`` by ``b1 m / (1 - b1^(t+1)) + (1 - b1) g / (1 -
+    b1^t)``. For schedule and clipping see :func:`sgd`.
+    """
+    scale = optax.scale_by_radam(b1, b2, eps, eps_root, threshold, nesterov=nesterov)
+    return scheduled_descent(learning_rate, schedule, max_gradient_norm, scale)
+
+
 OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = {
     "sgd": sgd,
     "adam": adam,
     "rmsprop": rmsprop,
+    "radam": radam,
     **STREAMING,
 }

@@ -12,11 +12,12 @@ from agent_cases import clock_at, program, run, source
 from chain import chain
 from ppo_reference import FIRST, Linear, Settings, log_softmax, normal_log_density, surrogate, value_error
 from q_reference import Script, script
+from rollout_cases import KEY, as_pairs, live, remember
 
 from plasticity.agents import ppo
 from plasticity.agents.clipping import policy_loss, ratio_metrics, value_loss
 from plasticity.agents.distributions import categorical, gaussian
-from plasticity.core.types import Agent, StreamSpec, TimeStep, Transition, VisitPlan
+from plasticity.core.types import Agent, StreamSpec, Transition, VisitPlan
 from plasticity.envs.control import pendulum
 from plasticity.interventions import INTERVENTIONS, reset
 from plasticity.interventions.base import Intervention, compose
@@ -25,7 +26,6 @@ from plasticity.networks.presets import mlp
 from plasticity.optim.optimizers import adam, sgd
 from plasticity.optim.schedules import linear
 
-KEY = jax.random.key(5)
 SPEC = StreamSpec(jax.ShapeDtypeStruct((3,), jnp.float32), 4, ("a",), (VisitPlan(0, 30),), 2, True)
 REAL = SPEC._replace(actions=2, discrete=False)
 STEPS, LENGTH, EPOCHS, PARTS = 30, 10, 2, 2
@@ -48,25 +48,7 @@ def life(spec: StreamSpec = SPEC) -> Script:
 
 
 def pairs(spec: StreamSpec = SPEC) -> Transition:
-    found = life(spec)
-    steps = TimeStep(*(jnp.asarray(x) for x in found[:4]))
-    return Transition(
-        jax.tree.map(lambda x: x[:-1], steps), jnp.asarray(found.action), jax.tree.map(lambda x: x[1:], steps)
-    )
-
-
-def live(agent: Agent, state: Any, wanted: Transition, start: int = 0, watch: Any = lambda i, state, pair: ()) -> Any:
-    """Run these steps, ignoring the agent's actions; returns its state, the metrics and its inputs."""
-
-    def step(state: Any, inputs: Any) -> Any:
-        i, pair = inputs
-        seen = watch(i, state, pair)
-        state, metrics = agent.learn(jax.random.fold_in(KEY, i), state, pair, clock_at(i))
-        return state, (metrics, seen)
-
-    steps = start + jnp.arange(len(wanted.current.reward))
-    state, (metrics, seen) = jax.lax.scan(step, state, (steps, wanted))
-    return state, metrics, seen
+    return as_pairs(life(spec))
 
 
 def whole(spec: StreamSpec = SPEC, *interventions: Intervention, **settings: Any) -> Any:
@@ -74,14 +56,6 @@ def whole(spec: StreamSpec = SPEC, *interventions: Intervention, **settings: Any
     agent = small(spec, *interventions, **settings)
     start = agent.init(KEY, None)
     return jax.device_get((start.learner.params, *jax.jit(lambda: live(agent, start, pairs(spec)))()[:2]))
-
-
-def remember(updates: int, rows: int) -> Intervention:
-    """Record the observations of every update, in the row of its index."""
-    return Intervention(
-        init=lambda key, params, network: jnp.full((updates, rows, 3), jnp.nan),
-        step=lambda key, state, learner, seen: (state.at[seen.clock.update].set(seen.observation), learner),
-    )
 
 
 CASES = {
