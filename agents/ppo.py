@@ -10,7 +10,7 @@ from plasticity.agents.base import assemble_built
 from plasticity.agents.normalise import Normalise, Share, preprocessing
 from plasticity.agents.on_policy import Rules, policy_behaviour, policy_learning
 from plasticity.agents.rollout import empty
-from plasticity.agents.rollout_regime import Passes, check_rollout, rollout_agent
+from plasticity.agents.rollout_regime import Passes, check_memory, check_rollout, rollout_agent
 from plasticity.agents.truncation import Truncation, check_truncation
 from plasticity.config.fields import (
     BelowOne,
@@ -25,7 +25,7 @@ from plasticity.config.fields import (
     metadata,
 )
 from plasticity.core.errors import check
-from plasticity.core.types import Agent, Array, Network, StreamSpec
+from plasticity.core.types import Agent, Array, StreamSpec
 from plasticity.interventions.base import Intervention
 
 Gain = Annotated[float, Field(gt=0)]  # static
@@ -40,15 +40,6 @@ def check_actions(spec: StreamSpec, actions: str) -> None:
     given = "discrete" if spec.discrete else "continuous"
     if actions not in ("auto", given):
         raise ValueError(f"agent.actions: {actions} is not allowed; the stream's actions are {given}")
-
-
-def check_memory(network: Network, spec: StreamSpec, minibatches: int) -> None:
-    """Raise ``ValueError`` if the network has memory and ``minibatches`` does not divide the envs."""
-    if network.remembers and spec.envs % minibatches:
-        raise ValueError(
-            f"agent.minibatches: {minibatches} is not allowed; must divide the {spec.envs} envs of the stream, because "
-            "a network with memory learns from whole rollouts of some envs"
-        )
 
 
 def check_names(**settings: tuple[str, tuple[str, ...]]) -> None:

@@ -8,8 +8,17 @@ import jax.numpy as jnp
 from plasticity.agents.base import AgentCore, assemble
 from plasticity.agents.normalise import Normalise, Share, preprocessing
 from plasticity.agents.replay import clipped
-from plasticity.agents.rollout import Rollout, as_rows, empty, in_parts, lambda_returns
-from plasticity.agents.rollout_regime import Behaviour, End, Learning, Passes, Seen, check_rollout, rollout_agent
+from plasticity.agents.rollout import Rollout, as_rows, empty, in_parts, lambda_returns, sequence_of
+from plasticity.agents.rollout_regime import (
+    Behaviour,
+    End,
+    Learning,
+    Passes,
+    Seen,
+    check_memory,
+    check_rollout,
+    rollout_agent,
+)
 from plasticity.agents.truncation import Truncation, check_truncation
 from plasticity.agents.value_based import (
     action_values,
@@ -34,7 +43,7 @@ SQUARE = 0.0  # no Huber loss
 class Targets(NamedTuple):
     """Training data from a rollout or a part of one: ``[N, ...]``."""
 
-    observation: Array
+    observation: Any  # with memory a Sequence [T, E, ...], whose rows these are
     action: Array
     valid: Array  # bool: False if the pair is not a transition
     target: Array  # the lambda-return
@@ -57,13 +66,19 @@ def value_learning(
     def samples(learner: Learner, plugins: State, rollout: Rollout, end: End) -> Targets:
         del plugins
 
-        def greedy_value(observation: Array) -> Array:
+        def greedy_value(observation: Any) -> Array:
             return jnp.max(values(learner.params, observation), axis=-1)
 
-        value = in_parts(lambda observation, action: greedy_value(observation), rollout, passes.minibatches)
-        after = greedy_value(end.observation)
+        after = greedy_value(body.batch(end.observation, end.carry))
+        seen: Any = rollout.observation
+        if body.network.remembers:
+            seen = sequence_of(rollout, end.start)
+            value = greedy_value(seen).reshape(rollout.reward.shape)
+        else:
+            value = in_parts(lambda observation, action: greedy_value(observation), rollout, passes.minibatches)
         valid, _, target = lambda_returns(rollout, value, after, gamma=discount, trace=trace, truncation=truncation)
-        return as_rows(Targets(rollout.observation, rollout.action, valid, target))
+        made = as_rows(Targets(rollout.observation, rollout.action, valid, target))
+        return made._replace(observation=seen) if body.network.remembers else made
 
     def of_pairs(params: Params, held: Params, seen: Seen, pairs: Transition) -> Array:
         return pair_losses(params, held, as_batch(pairs, discount, truncation, *seen))[0]
@@ -98,6 +113,9 @@ def pqn(
     then makes ``epochs`` passes over the steps in ``minibatches`` minibatches each, reshuffled in every epoch. The
     trace is not cut at random actions (Peng's Q(lambda)).
 
+    With a network that has memory, returns and losses go through time from the carry at the start of the rollout, and
+    minibatches are whole envs, whose number ``minibatches`` must divide.
+
     Normalisation in the network replaces the target network. The paper proves that layer normalisation with L2
     regularisation can make TD learning converge, and its code uses layer normalisation alone for MinAtar. Set
     ``normalisation: layer`` in any other ``network``. Batch normalisation, its alternative, is not available and not
@@ -130,9 +148,12 @@ def pqn(
 
     def rest(created: Array) -> Mapping[str, Any]:
         rollout = empty(spec, preprocessor.observation, rollout_length)
-        return {"rollout": rollout, "schedule": created, **preprocessor.init()}
+        start = {"start": body.network.initial(spec.envs)} if body.network.remembers else {}
+        return {"rollout": rollout, "schedule": created, **start, **preprocessor.init()}
 
-    body = assemble(network(preprocessor.observation, spec.actions), optimizer(), intervention, rest=rest)
+    built = network(preprocessor.observation, spec.actions)
+    body = assemble(built, optimizer(), intervention, rest=rest, envs=spec.envs)
+    check_memory(body.network, spec, minibatches)
     policy = greedy_policy(action_values(body))
     behaviour = Behaviour(policy, policy, epsilon(), lambda reward: reward_scale * clipped(reward, reward_clip))
     learning = value_learning(body, passes, discount, q_lambda, truncation)

@@ -28,6 +28,7 @@ from plasticity.core.types import (
     Key,
     Learner,
     Metrics,
+    Network,
     Params,
     Probe,
     State,
@@ -105,6 +106,15 @@ def check_rollout(name: str, spec: StreamSpec, passes: Passes, *, discrete: bool
         raise ValueError(
             f"agent.minibatches: {minibatches} is not allowed; must divide the {length * spec.envs} steps of a "
             f"rollout ({length} of each of {spec.envs} envs)"
+        )
+
+
+def check_memory(network: Network, spec: StreamSpec, minibatches: int) -> None:
+    """Raise ``ValueError`` if the network has memory and ``minibatches`` does not divide the envs."""
+    if network.remembers and spec.envs % minibatches:
+        raise ValueError(
+            f"agent.minibatches: {minibatches} is not allowed; must divide the {spec.envs} envs of the stream, because "
+            "a network with memory learns from whole rollouts of some envs"
         )
 
 

@@ -29,7 +29,7 @@ CELLS = {
 }
 STILL = {"optimizer": functools.partial(sgd, learning_rate=0.0), "normalise": "none", "scale_rewards": False}
 STILL |= {"policy_optimizer": STILL["optimizer"], "value_optimizer": STILL["optimizer"]}
-AGENTS = ("stream_q", "stream_dqn", "stream_c51", "stream_ac", "ppo")
+AGENTS = ("stream_q", "stream_dqn", "stream_c51", "stream_ac", "ppo", "pqn")
 CASES = [
     pytest.param(name, cell, marks=[] if (name, cell) in {("stream_q", "rtu"), ("ppo", "gru")} else pytest.mark.slow)
     for name in AGENTS

@@ -16,6 +16,10 @@ REPLAY: dict[str, Any] = {"optimizer": ADAM, "batch_size": 32, "update_period": 
 ALE: dict[str, Any] = {"kind": "atari", "games": ["Breakout"], "backend": "ale", "frames_per_visit": 4 * STEPS}
 NATURE: dict[str, Any] = {"kind": "dqn", "network": "nature", "replay": {"capacity": 2_000, "minimum": 64}, **REPLAY}
 LANES = (1, 64, 256, 16, 4)  # by priority: the requirement compares the first two
+IMAGES: dict[str, Any] = {
+    "kind": "class_incremental", "inputs": "shapes", "samples": 1_000, "flat": False, "standardise": "none",
+    "classes_per_task": 100, "steps_per_task": STEPS, "envs": 32,
+}  # fmt: skip
 
 
 class Scaled(NamedTuple):
@@ -30,12 +34,28 @@ def minatar(chunk: int, envs: int = 1, **agent: Any) -> Case:
     return Case({"stream": {**BREAKOUT, "envs": envs}, "agent": agent}, chunk, ())
 
 
+def memory(cell: str) -> dict[str, Any]:
+    """A recurrent cell behind the MinAtar network."""
+    return {"kind": cell, "torso": SMALL, "units": 128}
+
+
+def classifier(network: str) -> Case:
+    """Images of CIFAR size, 32 per update."""
+    return Case({"stream": IMAGES, "agent": {"kind": "classifier", "network": network, "optimizer": ADAM}}, 16, ())
+
+
 CASES: Mapping[str, Scaled] = {
     "classifier": Scaled(Case(CLASSIFIER, 256, ()), first=0),
     "stream_q": Scaled(minatar(256, kind="stream_q", network={**SMALL, **STREAMING}), first=0),
     "dqn": Scaled(minatar(256, kind="dqn", network=SMALL, replay={"capacity": 5_000, "minimum": 64}, **REPLAY)),
     "c51": Scaled(minatar(256, kind="c51", network=SMALL, replay={"capacity": 5_000, "minimum": 64}, **REPLAY)),
     "ppo": Scaled(minatar(128, 16, kind="ppo", network=SMALL, rollout_length=128), first=0),
+    "pqn": Scaled(minatar(32, 128, kind="pqn", network=SMALL, rollout_length=32), first=0),
+    "gru_ppo": Scaled(minatar(128, 16, kind="ppo", network=memory("gru"), rollout_length=128), (1, 64, 16), first=0),
+    "rtu_stream_q": Scaled(minatar(256, kind="stream_q", network=memory("rtu")), (1, 64, 16), first=0),
+    "impala_dqn": Scaled(Case({"stream": "frames", "agent": {**NATURE, "network": "impala"}}, 64, ()), (1, 16, 64)),
+    "resnet18": Scaled(classifier("resnet18"), (1, 16, 4), first=0),
+    "vit": Scaled(classifier("vit"), (1, 16, 64), first=0),
     "atari_frames": Scaled(Case({"stream": "frames", "agent": NATURE}, 64, ()), (1, 16, 64)),
     "atari_ale": Scaled(Case({"stream": ALE, "agent": NATURE}, 32, ()), (1, 16)),
 }

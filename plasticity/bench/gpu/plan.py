@@ -21,10 +21,12 @@ class Section(NamedTuple):
     rest: bool = False  # its turn is the remaining time
 
 
-AGENTS = ("classifier", "stream_q", "dqn", "c51", "ppo")
+AGENTS = ("classifier", "stream_q", "dqn", "c51", "ppo", "pqn")
+NETWORKS = ("gru_ppo", "rtu_stream_q", "resnet18", "impala_dqn", "vit")
 SECTIONS = (
     Section("facts", "facts", "facts"),
     *(Section(f"lanes {name}", "scaling", "scaling", (name,), 14) for name in AGENTS),
+    *(Section(f"lanes {name}", "scaling", "scaling", (name,), 14) for name in NETWORKS),
     *(Section(f"against_cpu {name}", "against_cpu", "against_cpu", (name,)) for name in AGENTS),
     Section("determinism", "repeat", "determinism"),
     Section("determinism again", "repeat", "determinism"),
