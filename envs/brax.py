@@ -162,7 +162,7 @@ def brax(
     All settings are static. ``id`` or ``ids``: ``ant``, ``halfcheetah``, ``walker2d``, ... ``variations``: ``gravity``,
     ``friction`` (of all surfaces) and ``mass`` (with the moments of inertia), factors on the standard values;
     ``disabled``, the numbers of motors without force, which cripples a leg (of ``ant``: ``[0, 1]`` is a leg with hip
-    and ankle, ``[2, 3]`` the next one). A switch between them happens inside one environment. All other keys are keywords
+    and ankle, ``[2, 3]`` the next one). A switch between them happens inside one environment. Other keys are keywords
     of the environment (``ctrl_cost_weight``, ...), and each of their values adds an environment to the program.
     ``drawn``: gravity, friction or mass -> lowest and highest factor; then every visit is a task of its own, for which
     each lane draws its factors log-uniformly. The slippery ant of Dohare et al. 2024, "Loss of plasticity in deep
@@ -181,7 +181,8 @@ def brax(
     a warning for visits shorter than an episode may last.
     """
     chosen = asked(id, ids)
-    known("brax", "id" if id is not None else "ids", chosen, library("brax.envs")._envs)
+    bodies = set(library("brax.envs")._envs) - {"fast"}  # which has no body; the library has no public list
+    known("brax", "id" if id is not None else "ids", chosen, bodies)
     for key, (low, high) in drawn.items():
         if low > high:
             raise ValueError(

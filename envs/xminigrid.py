@@ -1,6 +1,5 @@
 """XLand-MiniGrid, gridworlds and worlds of rules in JAX."""
 
-import hashlib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,6 +13,7 @@ from plasticity.config.plugins import error_text
 from plasticity.core.errors import shown
 from plasticity.core.types import Array, Key, State
 from plasticity.envs.base import StreamFactory
+from plasticity.envs.data import identified
 from plasticity.envs.gym import asked
 from plasticity.envs.gymnax import Ids, Variations, known
 from plasticity.envs.spaces import Made, space_of, variants
@@ -48,17 +48,17 @@ def loaded(name: str, rulesets: list[int]) -> tuple[Any, tuple[str, str]]:
     """The library's benchmark, by its name or as a file, and the file's path and SHA-256."""
     source = library("xminigrid.benchmarks")
     named = name in source.registered_benchmarks()
-    if not named and not Path(name).is_file():
+    path = Path(source.DATA_PATH, source.NAME2HFFILENAME[name]) if named else Path(name).expanduser().absolute()
+    if not named and not path.is_file():
         names = ", ".join(source.registered_benchmarks())
         raise ValueError(f"benchmark: {shown(name)} is not allowed; must be a file of rulesets, or one of {names}")
     try:
-        found = source.load_benchmark(name) if named else source.load_benchmark_from_path(name)
+        found = source.load_benchmark(name) if named else source.load_benchmark_from_path(str(path))
     except Exception as error:  # a download, or a pickled file, may fail in any way
         raise ValueError(f"benchmark: {shown(name)} cannot be loaded: {error_text(error)}") from error
     if max(rulesets) >= found.num_rulesets():
         raise ValueError(f"rulesets: {max(rulesets)} is not allowed; {shown(name)} has {found.num_rulesets()} rulesets")
-    path = Path(source.DATA_PATH, source.NAME2HFFILENAME[name]) if named else Path(name)
-    return found, (str(path.resolve()), hashlib.sha256(path.read_bytes()).hexdigest())
+    return found, identified(path)
 
 
 def check_rulesets(tasks: list[Made], benchmark: str | None, rulesets: list[int]) -> None:
