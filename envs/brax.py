@@ -185,9 +185,7 @@ def brax(
     known("brax", "id" if id is not None else "ids", chosen, bodies)
     for key, (low, high) in drawn.items():
         if low > high:
-            raise ValueError(
-                f"drawn: {key}: {shown([low, high])} is not allowed; must be the lowest and the highest factor"
-            )
+            raise ValueError(f"drawn: {key}: {shown([low, high])} is not allowed; must be the lowest, then the highest")
     tasks = variants(chosen, variations)
     made = opened(tasks, backend)
 

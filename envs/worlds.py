@@ -1,7 +1,7 @@
 """Environments of other JAX libraries as pure tasks: one program for all tasks of a sequence."""
 
 import contextlib
-import importlib
+import importlib.util
 import io
 import warnings
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -63,17 +63,25 @@ def quiet() -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def unwarned() -> Iterator[None]:
+    """Libraries use names that others have deprecated."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
+
+
 def library(module: str, install: str = "") -> Any:
     """Import a module of an optional package; ``ValueError`` with the pip command if that fails."""
     package = module.partition(".")[0]
     command = install or f'pip install "plasticity-lab[{package}]"'
+    if importlib.util.find_spec(package) is None:
+        raise ValueError(f"the package {package} is not installed: {command}")
     try:
         with quiet():
             return importlib.import_module(module)
     except (Exception, SystemExit) as error:  # importing may run any code
-        missing = isinstance(error, ModuleNotFoundError) and error.name == package
-        why = "is not installed" if missing else f"cannot be imported ({error_text(error)})"
-        raise ValueError(f"the package {package} {why}: {command}") from error
+        raise ValueError(f"the package {package} cannot be imported ({error_text(error)}): {command}") from error
 
 
 @contextlib.contextmanager
@@ -160,7 +168,10 @@ def pure_task(
     """A task that plays one of the worlds; a world that is not played keeps a state of zeros."""
     raw = jax.ShapeDtypeStruct(jax.random.key_data(jax.random.key(0)).shape, jnp.uint32)
     example = jax.eval_shape(problem, jax.random.key(0), jax.ShapeDtypeStruct((), jnp.int32))
-    starts = [jax.eval_shape(world.reset, raw, params)[0] for world, params in zip(worlds, example.params, strict=True)]
+    with unwarned():
+        starts = [
+            jax.eval_shape(world.reset, raw, params)[0] for world, params in zip(worlds, example.params, strict=True)
+        ]
 
     def choose(index: Array, branches: list[Callable[..., Any]], *operands: Any) -> Any:
         return branches[0](*operands) if len(branches) == 1 else jax.lax.switch(index, branches, *operands)
@@ -169,7 +180,8 @@ def pure_task(
         return (*states[:index], state, *states[index + 1 :])
 
     def reset_in(i: int, key: Key, params: tuple[Params, ...]) -> tuple[tuple[State, ...], Array]:
-        state, seen = worlds[i].reset(key, params[i])
+        with unwarned():
+            state, seen = worlds[i].reset(key, params[i])
         state = jax.tree.map(lambda leaf, first: jnp.asarray(leaf).astype(first.dtype), state, starts[i])
         blank = tuple(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), start) for start in starts)
         return replaced(blank, i, state), padded(worlds[i].see(seen), spec.observation)
@@ -178,7 +190,8 @@ def pure_task(
         i: int, key: Key, states: tuple[State, ...], action: Array, params: tuple[Params, ...]
     ) -> tuple[Any, ...]:
         act = taken(action, worlds[i].space, idle)
-        state, seen, *outcome = like_start(worlds[i], starts[i], key, states[i], act, params[i])
+        with unwarned():
+            state, seen, *outcome = like_start(worlds[i], starts[i], key, states[i], act, params[i])
         return replaced(states, i, state), padded(seen, spec.observation), *outcome
 
     def params(key: Key, visit: Visit) -> Problem:

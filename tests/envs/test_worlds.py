@@ -2,6 +2,7 @@
 
 import bz2
 import pickle
+import sys
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Any
@@ -15,7 +16,7 @@ from playing import lane_keys, play, player, random_actions, visit_of
 from plasticity.core.types import FIRST, LAST, MID
 from plasticity.envs import STREAMS
 from plasticity.envs.base import PARAMS, RESET, STEP
-from plasticity.envs.worlds import library, see_as
+from plasticity.envs.worlds import library, quiet, see_as, unwarned
 
 STEPS = 40
 
@@ -39,7 +40,7 @@ def raw(key: Any) -> Any:
 
 
 def by_hand(own: Own, actions: np.ndarray, visit: int) -> list[tuple[int, float, float, np.ndarray]]:
-    """The time steps of a visit, of one lane with one env, from a plain loop; an episode's end is followed by a reset."""
+    """The time steps of a visit, of one lane with one env, from a plain loop that resets after an episode's end."""
     lane = lane_keys(3)[0]
     state, seen = own.reset(raw(jax.random.fold_in(jax.random.fold_in(lane, RESET), visit)))
     told, over = [(FIRST, 0.0, 1.0, np.asarray(seen))], False
@@ -284,16 +285,19 @@ def test_rulesets_are_tasks_of_a_file_with_its_digest(rulesets):
 def own_brax(id: str, shift: Callable[[Any], dict[str, Any]], steps: int) -> Own:
     """With the library's own time limit, and a system changed by hand."""
     training = library("brax.envs.wrappers.training")
-    env = library("brax.envs").get_environment(id, backend="spring")
+    with quiet():
+        env = library("brax.envs").get_environment(id, backend="spring")
     env.sys = env.sys.tree_replace(shift(env.sys)) if shift(env.sys) else env.sys
     limited = training.EpisodeWrapper(env, steps, 1)
 
     def reset(key: Any) -> Any:
-        state = limited.reset(key)
+        with unwarned():
+            state = limited.reset(key)
         return state, state.obs
 
     def step(key: Any, state: Any, action: Any) -> Any:
-        state = limited.step(state, jnp.clip(action, -1, 1))
+        with unwarned():
+            state = limited.step(state, jnp.clip(action, -1, 1))
         late = state.info["truncation"] > 0
         return state, state.obs, state.reward, (state.done > 0) & ~late, late
 
@@ -391,13 +395,7 @@ def test_bad_settings_are_refused_in_one_line(kind, settings, words):
 
 @pytest.mark.parametrize("kind", ["gymnax", "craftax", "xminigrid", "brax"])
 def test_a_missing_package_is_named_with_the_command_that_installs_it(kind, monkeypatch):
-    import sys
-
-    for module in [name for name in sys.modules if name.partition(".")[0] == kind]:
-        monkeypatch.delitem(sys.modules, module)
-    monkeypatch.setattr(sys, "path", [])
-    monkeypatch.setattr(sys, "meta_path", [finder for finder in sys.meta_path if not hasattr(finder, "known")])
-    sys.path_importer_cache.clear()
+    monkeypatch.setitem(sys.modules, kind, None)  # as if it were not installed
     with pytest.raises(
         ValueError, match=rf'^the package {kind} is not installed: pip install "plasticity-lab\[{kind}\]"$'
     ):
