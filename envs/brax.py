@@ -2,16 +2,15 @@
 
 import contextlib
 import copy
-from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from pydantic import Field
 
 from plasticity.config.fields import Count, Cycles, Natural, Size, metadata
-from plasticity.core.errors import shown
+from plasticity.core.errors import check, shown
 from plasticity.core.types import Array, Key, State
 from plasticity.envs.base import StreamFactory
 from plasticity.envs.gym import asked
@@ -20,8 +19,7 @@ from plasticity.envs.spaces import Made, space_of, variants
 from plasticity.envs.worlds import Params, Variant, World, library, making, see_as, worlds_stream
 
 Backend = Literal["generalized", "spring", "positional", "mjx"]
-Factor = Annotated[float, Field(gt=0)]
-Drawn = dict[Literal["gravity", "friction", "mass"], Annotated[tuple[Factor, Factor], Field()]]
+Drawn = Mapping[str, Sequence[float]]  # name of a factor -> the lowest and the highest
 
 FACTORS = ("gravity", "friction", "mass")
 PHYSICS = (*FACTORS, "disabled")  # keys of a variation that are not keywords of the environment
@@ -90,6 +88,14 @@ def factor(name: str, key: str, value: Any) -> np.ndarray:
     return np.float32(value)
 
 
+def check_drawn(drawn: Drawn) -> None:
+    for key, bounds in drawn.items():
+        check("drawn", key, FACTORS)
+        if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1] < np.inf:
+            raise ValueError(f"drawn: {key}: {shown(bounds)} is not allowed; must be two factors greater than 0, the "
+                             "lowest and the highest")  # fmt: skip
+
+
 def motors(name: str, disabled: Any, count: int) -> np.ndarray:
     """float32[count]: 0 for a disabled motor, 1 for the others."""
     numbers = disabled if isinstance(disabled, list) else [disabled]
@@ -145,7 +151,7 @@ def brax(
     id: str | None = None,
     ids: Ids | None = None,
     variations: Variations = [{}],  # noqa: B006 (read only)
-    drawn: Drawn = {},  # noqa: B006 (read only)
+    drawn: dict[str, list[float]] = {},  # noqa: B006 (read only)
     backend: Backend = "generalized",
     episode_steps: Natural = 1000,
     steps_per_visit: Count = 1_000_000,
@@ -172,9 +178,9 @@ def brax(
     at the end; surplus numbers are ignored).
 
     Observations are a float32 vector; actions are clipped to [-1, 1]. A leg is not taken away: it would change the
-    observation's size. Friction and mass change the contacts' own constants only through the simulator: the
-    regularisation that MuJoCo derives from the masses stays as it is. With several environments in a program, several
-    lanes or envs, every step computes all of them, and a reset too.
+    observation's size. The constants that MuJoCo derives from the masses beforehand, of the softness of contacts and
+    limits, stay as they are. Brax's bodies are no longer actively maintained. With several envs every step also
+    computes a reset, and with several lanes in one vmap all environments of the program.
 
     Needs the extra ``brax``. ``ValueError`` without it, for an unknown id (suggests the nearest), a keyword that the
     environment refuses, a factor that is not greater than 0, an unknown motor, and bodies that differ without ``pad``;
@@ -183,9 +189,7 @@ def brax(
     chosen = asked(id, ids)
     bodies = set(library("brax.envs")._envs) - {"fast"}  # which has no body; the library has no public list
     known("brax", "id" if id is not None else "ids", chosen, bodies)
-    for key, (low, high) in drawn.items():
-        if low > high:
-            raise ValueError(f"drawn: {key}: {shown([low, high])} is not allowed; must be the lowest, then the highest")
+    check_drawn(drawn)
     tasks = variants(chosen, variations)
     made = opened(tasks, backend)
 

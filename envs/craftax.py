@@ -63,7 +63,8 @@ def craftax(
     the static ones (``map_size``, ``max_zombies``, ...), each of which adds an environment to the program.
     ``steps_per_visit``: env steps of each env.
 
-    A new world is costly, several times a step. With several lanes or envs in a program, every step computes one.
+    A reset generates a world, which takes two to three times as long as a step. With several envs every step also
+    computes a reset, and with several lanes in one vmap all environments of the program.
 
     Needs the extra ``craftax``. ``ValueError`` without it, for an unknown id or parameter (suggests the nearest) and a
     value of another type; a warning for visits shorter than an episode may last. The first use of ``Pixels`` prepares

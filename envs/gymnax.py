@@ -141,8 +141,8 @@ def gymnax(
     ``idle``).
 
     Observations keep their shape; uint8 and bool stay, other types become float32, a single category becomes one-hot.
-    Real-valued actions are clipped to the space. With several environments in a program, several lanes or envs, every
-    step computes all of them, and a reset too.
+    Real-valued actions are clipped to the space. With several envs every step also computes a reset, and with several
+    lanes in one vmap all environments of the program.
 
     Needs the extra ``gymnax``. ``ValueError`` without it, for an unknown id or keyword (suggests the nearest), a value
     of another type, and tasks that differ without ``pad``; a warning for visits shorter than an episode may last.

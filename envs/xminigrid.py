@@ -119,8 +119,8 @@ def xminigrid(
     load only those that you trust. ``steps_per_visit``: env steps of each env.
 
     Observations are the agent's view, float32[5, 5, 2] for XLand and float32[7, 7, 2] for most others, an object's kind
-    and colour as numbers; six actions. With several environments in a program, several lanes or envs, every step
-    computes all of them, and a reset too.
+    and colour as numbers; six actions. With several envs every step also computes a reset, and with several lanes in
+    one vmap all environments of the program.
 
     Needs the extra ``xminigrid``. ``ValueError`` without it, for an unknown id (suggests the nearest), a keyword that
     the library refuses, a ruleset that the benchmark does not have and tasks whose views differ; a warning for visits

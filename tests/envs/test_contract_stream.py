@@ -82,10 +82,6 @@ def missing() -> dict[str, str]:
     return lacking
 
 
-SUITES = ("continual_world", "dmc", "envpool", "minigrid", "procgen")  # what `gym` and `atari` are, by another library
-NAMES = [
-    pytest.param(name, marks=[pytest.mark.slow] if name in SUITES else []) for name in sorted(set(SETTINGS) - missing())
-]
 OPTIONAL = ("gymnax", "craftax", "xminigrid", "brax")  # packages that are extras
 LACKING = missing()
 # What `gym` and `atari` are, by another library, and what takes long to compile.
@@ -96,7 +92,7 @@ def marks(name: str) -> list[pytest.MarkDecorator]:
     return [pytest.mark.slow] * (name in LATE) + [pytest.mark.skip(LACKING[name]) for _ in range(name in LACKING)]
 
 
-NAMES = [pytest.param(name, marks=marks(name)) for name in sorted(STREAMS)]
+NAMES = [pytest.param(name, marks=marks(name)) for name in sorted(SETTINGS)]
 
 
 def source_of(name: str) -> StreamFactory:

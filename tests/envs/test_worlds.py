@@ -326,12 +326,12 @@ def test_brax_shifts_are_the_library_own():
 @needs("brax")
 def test_a_fallen_pendulum_terminates_and_the_clock_truncates():
     settings = {
-        "kind": "brax", "id": "inverted_pendulum", "backend": "spring", "episode_steps": 5, "steps_per_visit": 500,
+        "kind": "brax", "id": "inverted_pendulum", "backend": "spring", "episode_steps": 15, "steps_per_visit": 500,
         "variations": [{}, {"gravity": 30.0}],
     }  # fmt: skip
     owns = {
-        0: own_brax("inverted_pendulum", lambda sys: {}, 5),
-        1: own_brax("inverted_pendulum", lambda sys: {"gravity": sys.gravity * 30}, 5),
+        0: own_brax("inverted_pendulum", lambda sys: {}, 15),
+        1: own_brax("inverted_pendulum", lambda sys: {"gravity": sys.gravity * 30}, 15),
     }
     assert {(LAST, 0.0), (LAST, 1.0)} <= compare(settings, owns)
 
@@ -378,7 +378,8 @@ REFUSED = [
     ("brax", {"id": "ant", "variations": [{"gravity": 0}]}, "must be a factor greater than 0"),
     ("brax", {"id": "ant", "variations": [{"disabled": [8]}]}, "from 0 to 7"),
     ("brax", {"id": "ant", "variations": [{"gravty": 2}]}, "brax cannot make it"),
-    ("brax", {"id": "ant", "drawn": {"friction": [2, 1]}}, "the lowest, then the highest"),
+    ("brax", {"id": "ant", "drawn": {"friction": [2, 1]}}, "two factors greater than 0"),
+    ("brax", {"id": "ant", "drawn": {"wind": [1, 2]}}, "must be one of gravity, friction, mass"),
     ("brax", {"ids": ["ant", "hopper"], "backend": "spring"}, "`pad: true` is required"),
 ]  # fmt: skip
 
