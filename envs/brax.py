@@ -85,7 +85,7 @@ def world_of(name: str, env: Any) -> World:
 def factor(name: str, key: str, value: Any) -> np.ndarray:
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < np.inf:
         raise ValueError(f"{name}: {key}: {shown(value)} is not allowed; must be a factor greater than 0")
-    return np.float32(value)
+    return np.asarray(value, np.float32)
 
 
 def check_drawn(drawn: Drawn) -> None:

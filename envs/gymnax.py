@@ -91,6 +91,8 @@ def variants_of(tasks: Sequence[Made], source: Library) -> list[Variant]:
             if any(key in options for options in others)
         }
         limit = int(params.get(source.limit, traced[source.limit]))
+        if limit < 1:
+            raise ValueError(f"{task.name}: {source.limit}: {limit} is not allowed; must be an integer of at least 1")
 
         def make() -> World:
             return world_of(task.name, source.make(task.id, **given), source)

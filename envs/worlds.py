@@ -118,12 +118,16 @@ def see_as(observation: Any, categories: int = 0, dtype: Any = None) -> tuple[ja
     return jax.ShapeDtypeStruct(leaves[0].shape, kind), lambda seen: jax.tree.leaves(seen)[0].astype(kind)
 
 
-def like_start(world: World, start: Any, key: Key, state: State, action: Array, params: Params) -> tuple[Any, ...]:
-    """A step whose state has the types of the state after a reset, as a compiled loop requires."""
-    new, seen, reward, terminated, truncated = world.step(key, state, action, params)
-    new = jax.tree.map(lambda leaf, first: jnp.asarray(leaf).astype(first.dtype), new, start)
-    over = jnp.stack([jnp.asarray(flag).astype(bool).reshape(()) for flag in (terminated, truncated)])
-    return new, world.see(seen), jnp.asarray(reward, jnp.float32).reshape(()), over[0], over[1]
+def typed(state: State, start: Any) -> State:
+    """The state with the types of ``start``, the shapes of the state after a reset, as a compiled loop requires."""
+    return jax.tree.map(lambda leaf, first: jnp.asarray(leaf).astype(first.dtype), state, start)
+
+
+def typed_step(world: World, start: Any, key: Key, state: State, action: Array, params: Params) -> tuple[Any, ...]:
+    """:attr:`World.step` with one array as its observation, scalars, and the types of ``start``."""
+    new, seen, reward, *ends = world.step(key, state, action, params)
+    terminated, truncated = (jnp.asarray(flag).astype(bool).reshape(()) for flag in ends)
+    return typed(new, start), world.see(seen), jnp.asarray(reward, jnp.float32).reshape(()), terminated, truncated
 
 
 def taken(action: Array, own: Space, idle: int) -> Array:
@@ -173,7 +177,7 @@ def pure_task(
             jax.eval_shape(world.reset, raw, params)[0] for world, params in zip(worlds, example.params, strict=True)
         ]
 
-    def choose(index: Array, branches: list[Callable[..., Any]], *operands: Any) -> Any:
+    def choose(index: Array, branches: Sequence[Callable[..., Any]], *operands: Any) -> Any:
         return branches[0](*operands) if len(branches) == 1 else jax.lax.switch(index, branches, *operands)
 
     def replaced(states: tuple[State, ...], index: int, state: State) -> tuple[State, ...]:
@@ -182,16 +186,15 @@ def pure_task(
     def reset_in(i: int, key: Key, params: tuple[Params, ...]) -> tuple[tuple[State, ...], Array]:
         with unwarned():
             state, seen = worlds[i].reset(key, params[i])
-        state = jax.tree.map(lambda leaf, first: jnp.asarray(leaf).astype(first.dtype), state, starts[i])
         blank = tuple(jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), start) for start in starts)
-        return replaced(blank, i, state), padded(worlds[i].see(seen), spec.observation)
+        return replaced(blank, i, typed(state, starts[i])), padded(worlds[i].see(seen), spec.observation)
 
     def step_in(
         i: int, key: Key, states: tuple[State, ...], action: Array, params: tuple[Params, ...]
     ) -> tuple[Any, ...]:
         act = taken(action, worlds[i].space, idle)
         with unwarned():
-            state, seen, *outcome = like_start(worlds[i], starts[i], key, states[i], act, params[i])
+            state, seen, *outcome = typed_step(worlds[i], starts[i], key, states[i], act, params[i])
         return replaced(states, i, state), padded(seen, spec.observation), *outcome
 
     def params(key: Key, visit: Visit) -> Problem:
@@ -220,7 +223,7 @@ def traced(package: str, variant: Variant, world: World) -> None:
         action = jax.ShapeDtypeStruct(
             () if space.discrete else space.action.shape, jnp.int32 if space.discrete else jnp.float32
         )
-        jax.eval_shape(partial(like_start, world, state), raw, state, action, variant.params)
+        jax.eval_shape(partial(typed_step, world, state), raw, state, action, variant.params)
 
 
 def worlds_stream(
@@ -272,6 +275,8 @@ def number(name: str, key: str, value: Any, default: Any) -> np.ndarray:
     except ValueError:  # a ragged list
         given = np.asarray(str(value))
     fits = given.dtype.kind in {"b": "b", "i": "iu", "u": "iu", "f": "iuf"}[standard.dtype.kind]
+    if fits:  # neither infinite nor beyond the integers of this type
+        fits = bool(np.isfinite(given.astype(kind)).all() if kind.kind == "f" else (given.astype(kind) == given).all())
     if not fits or given.shape != standard.shape:
         what = {"b": "true or false", "f": "a number"}.get(standard.dtype.kind, "an integer")
         wanted = what if standard.shape == () else f"a list of shape {standard.shape}, as {standard.tolist()}"
