@@ -96,6 +96,12 @@ def check_drawn(drawn: Drawn) -> None:
                              "lowest and the highest")  # fmt: skip
 
 
+def check_masses(tasks: Sequence[Made], drawn: Drawn, backend: Backend) -> None:
+    if backend in ("spring", "positional") and ("mass" in drawn or any("mass" in task.options for task in tasks)):
+        raise ValueError(f"backend: {backend} is not allowed with mass; must be generalized or mjx, since this one "
+                         "replaces the masses of some bodies")  # fmt: skip
+
+
 def motors(name: str, disabled: Any, count: int) -> np.ndarray:
     """float32[count]: 0 for a disabled motor, 1 for the others."""
     numbers = disabled if isinstance(disabled, list) else [disabled]
@@ -173,7 +179,8 @@ def brax(
     ``drawn``: gravity, friction or mass -> lowest and highest factor; then every visit is a task of its own, for which
     each lane draws its factors log-uniformly. The slippery ant of Dohare et al. 2024, "Loss of plasticity in deep
     continual learning", is ``{kind: brax, id: ant, drawn: {friction: [0.02, 2.0]}, steps_per_visit: 2000000,
-    cycles: 10}`` with another simulator. ``backend``: how the library simulates; ``spring`` is the fastest.
+    cycles: 10}`` with another simulator. ``backend``: how the library simulates; ``spring`` is the fastest, but neither it nor ``positional`` takes
+    ``mass``: they give some bodies masses of their own.
     ``steps_per_visit``: env steps of each env. ``pad``: tasks may differ in the size of observations and actions (zeros
     at the end; surplus numbers are ignored).
 
@@ -191,6 +198,7 @@ def brax(
     known("brax", "id" if id is not None else "ids", chosen, bodies)
     check_drawn(drawn)
     tasks = variants(chosen, variations)
+    check_masses(tasks, drawn, backend)
     made = opened(tasks, backend)
 
     def variant(task: Made) -> Variant:

@@ -160,6 +160,13 @@ def test_spaces_are_the_library_own(id, shape, dtype, actions, discrete):
 
 
 @needs("gymnax")
+@pytest.mark.slow
+def test_every_environment_of_gymnax_can_be_made():
+    names = set(library("gymnax.registration").registered_envs) - {"MNISTBandit-bsuite"}  # which downloads its images
+    assert all(STREAMS["gymnax"](id=name, steps_per_visit=200_000).spec.actions for name in names)
+
+
+@needs("gymnax")
 def test_real_valued_actions_are_clipped_and_not_a_number_is_zero():
     made = player(STREAMS["gymnax"](id="Pendulum-v1", steps_per_visit=500).make(1))
     wild = np.array([5.0, np.nan, -9.0], np.float32).reshape(3, 1, 1, 1)
@@ -282,11 +289,14 @@ def test_rulesets_are_tasks_of_a_file_with_its_digest(rulesets):
         STREAMS["xminigrid"](id="XLand-MiniGrid-R1-9x9", benchmark=rulesets, rulesets=[2])
 
 
-def own_brax(id: str, shift: Callable[[Any], dict[str, Any]], steps: int) -> Own:
+Shift = Callable[[Any], dict[str, Any]]
+
+
+def own_brax(id: str, shift: Shift, steps: int, backend: str = "spring") -> Own:
     """With the library's own time limit, and a system changed by hand."""
     training = library("brax.envs.wrappers.training")
     with quiet():
-        env = library("brax.envs").get_environment(id, backend="spring")
+        env = library("brax.envs").get_environment(id, backend=backend)
     env.sys = env.sys.tree_replace(shift(env.sys)) if shift(env.sys) else env.sys
     limited = training.EpisodeWrapper(env, steps, 1)
 
@@ -304,23 +314,37 @@ def own_brax(id: str, shift: Callable[[Any], dict[str, Any]], steps: int) -> Own
     return Own(reset, step)
 
 
-@needs("brax")
-@pytest.mark.slow
-def test_brax_shifts_are_the_library_own():
-    shifts: list[tuple[dict[str, Any], Callable[[Any], dict[str, Any]]]] = [
+SHIFTS: dict[str, list[tuple[dict[str, Any], Shift]]] = {
+    "spring": [
         ({}, lambda sys: {}),
         ({"friction": 0.1}, lambda sys: {"geom_friction": sys.geom_friction * 0.1}),
         ({"gravity": 2.0}, lambda sys: {"gravity": sys.gravity * 2}),
+        ({"disabled": [0, 1]}, lambda sys: {"actuator.gear": sys.actuator.gear.at[:2].set(0)}),
+    ],
+    "generalized": [
+        ({}, lambda sys: {}),
         ({"mass": 3.0}, lambda sys: {"link.inertia.mass": sys.link.inertia.mass * 3,
                                      "link.inertia.i": sys.link.inertia.i * 3}),
-        ({"disabled": [0, 1]}, lambda sys: {"actuator.gear": sys.actuator.gear.at[:2].set(0)}),
-    ]  # fmt: skip
+    ],
+}  # fmt: skip
+
+
+@needs("brax")
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", SHIFTS)
+def test_brax_shifts_are_the_library_own_and_matter(backend):
+    shifts = SHIFTS[backend]
     settings = {
-        "kind": "brax", "id": "ant", "variations": [keys for keys, _ in shifts], "backend": "spring",
-        "episode_steps": 9, "steps_per_visit": 500,
+        "id": "ant", "variations": [keys for keys, _ in shifts], "backend": backend, "episode_steps": 9,
+        "steps_per_visit": 500,
     }  # fmt: skip
-    found = compare(settings, {i: own_brax("ant", shift, 9) for i, (_, shift) in enumerate(shifts)}, 12)
-    assert (LAST, 1.0) in found
+    owns = {i: own_brax("ant", shift, 9, backend) for i, (_, shift) in enumerate(shifts)}
+    assert (LAST, 1.0) in compare({"kind": "brax", **settings}, owns, 12)
+    made = player(STREAMS["brax"](**settings).make(1))
+    actions = random_actions(made.stream, 12, 1)
+    standard, *others = (play(made, lane_keys(3), visit_of(0, i), actions).observation for i in range(len(shifts)))
+    np.testing.assert_array_equal(standard[0], others[0][0])  # episodes start alike
+    assert all(np.abs(other - standard).max() > 0.1 for other in others)
 
 
 @needs("brax")
@@ -384,6 +408,7 @@ REFUSED = [
     ("brax", {"id": "ant", "variations": [{"gravty": 2}]}, "brax cannot make it"),
     ("brax", {"id": "ant", "drawn": {"friction": [2, 1]}}, "two factors greater than 0"),
     ("brax", {"id": "ant", "drawn": {"wind": [1, 2]}}, "must be one of gravity, friction, mass"),
+    ("brax", {"id": "ant", "backend": "spring", "variations": [{"mass": 2}]}, "spring is not allowed with mass"),
     ("brax", {"ids": ["ant", "hopper"], "backend": "spring"}, "`pad: true` is required"),
 ]  # fmt: skip
 
