@@ -184,15 +184,14 @@ def brax(
     bodies masses of their own. ``steps_per_visit``: env steps of each env. ``pad``: tasks may differ in the size of
     observations and actions (zeros at the end; surplus numbers are ignored).
 
-    Observations are a float32 vector; actions are clipped to [-1, 1]. A leg is not taken away: it would change the
-    observation's size. The constants that MuJoCo derives from the masses beforehand, of the softness of contacts and
-    limits, stay as they are. Brax's bodies are no longer actively maintained; ``swimmer``
-    fails with JAX 0.10. With several envs every step also
-    computes a reset, and with several lanes in one vmap all environments of the program.
+    Observations are a float32 vector; actions are clipped to [-1, 1]. A leg is not taken away, since that would change
+    the observation's size. The constants that MuJoCo derives from the masses beforehand, of the softness of contacts and
+    limits, stay as they are. Brax's bodies are no longer actively maintained; ``swimmer`` fails with JAX 0.10. With
+    several envs every step also computes a reset, and with several lanes in one vmap all environments of the program.
 
     Needs the extra ``brax``. ``ValueError`` without it, for an unknown id (suggests the nearest), a keyword that the
-    environment refuses, a factor that is not greater than 0, an unknown
-    motor, ``mass`` with another backend, and bodies that differ without ``pad``; a warning for visits shorter than an episode may last.
+    environment refuses, a factor that is not greater than 0, an unknown motor, ``mass`` with another backend, and
+    bodies that differ without ``pad``; a warning for visits shorter than an episode may last.
     """
     chosen = asked(id, ids)
     bodies = set(library("brax.envs")._envs) - {"fast"}  # which has no body; the library has no public list
