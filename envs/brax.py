@@ -185,8 +185,8 @@ def brax(
     observations and actions (zeros at the end; surplus numbers are ignored).
 
     Observations are a float32 vector; actions are clipped to [-1, 1]. A leg is not taken away, since that would change
-    the observation's size. The constants that MuJoCo derives from the masses beforehand, of the softness of contacts and
-    limits, stay as they are. Brax's bodies are no longer actively maintained; ``swimmer`` fails with JAX 0.10. With
+    the observation's size. The constants that MuJoCo derives from the masses beforehand, of the softness of contacts
+    and limits, stay as they are. Brax's bodies are no longer actively maintained; ``swimmer`` fails with JAX 0.10. With
     several envs every step also computes a reset, and with several lanes in one vmap all environments of the program.
 
     Needs the extra ``brax``. ``ValueError`` without it, for an unknown id (suggests the nearest), a keyword that the
