@@ -353,6 +353,7 @@ def test_brax_shifts_are_the_library_own_and_matter(backend):
 
 
 @needs("brax")
+@pytest.mark.slow
 def test_a_fallen_pendulum_terminates_and_the_clock_truncates():
     settings = {
         "kind": "brax", "id": "inverted_pendulum", "backend": "spring", "episode_steps": 15, "steps_per_visit": 500,
