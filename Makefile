@@ -2,6 +2,8 @@
 # NEWEST=1 installs the newest version of every dependency instead of the versions in constraints.txt.
 PYTHON ?= python3
 BIN := .venv/bin
+# Extras whose tests are skipped where they do not install; each has the name of its package.
+OPTIONAL := gymnax craftax xminigrid brax
 
 .PHONY: install quickstart smoke test test-slow docs docs-test lint gpu-check clean
 
@@ -11,6 +13,10 @@ install: .venv/installed
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet $(if $(NEWEST),--upgrade,--constraint constraints.txt) --editable '.[dev,docs]'
+	for extra in $(OPTIONAL); do \
+	    $(BIN)/python -m pip install --quiet $(if $(NEWEST),,--constraint constraints.txt) $$extra \
+	    || echo "$$extra does not install here: its tests are skipped"; \
+	done
 	touch $@
 
 quickstart: install

@@ -7,6 +7,7 @@ import matplotlib
 import pictures_rl as rl
 import pictures_supervised as supervised
 import pictures_transforms as transforms
+import pictures_worlds as worlds
 from cycler import cycler
 from matplotlib.figure import Figure
 
@@ -32,6 +33,9 @@ PICTURES: dict[str, tuple[Callable[[], Figure], str]] = {
                 "(orange); the dotted line separates the biomes"),
     "memory": (rl.memory, "The observations of an episode, one column for each step"),
     "minatar": (rl.minatar, "The five games, each also with permuted channels; colours are channels"),
+    "craftax": (worlds.craftax, "The first observation of six episodes of Craftax-Classic"),
+    "xminigrid": (worlds.xminigrid, "Five tasks; the agent sees the bright part"),
+    "brax": (worlds.brax, "The ant with the same actions in four tasks"),
     "atari": (rl.atari, "Six games; modes of three games"),
     "suites": (rl.suites, "First frames of tasks of MiniGrid, DeepMind Control and MetaWorld"),
     "transforms.permutations": (transforms.sights, "A frame of MinAtar's space_invaders under transforms of "

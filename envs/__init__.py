@@ -4,13 +4,16 @@ from collections.abc import Callable, Mapping
 
 from plasticity.envs.atari import atari
 from plasticity.envs.base import StreamFactory
+from plasticity.envs.brax import brax
 from plasticity.envs.classification import classification_mdp
 from plasticity.envs.control import acrobot, cartpole, pendulum
+from plasticity.envs.craftax import craftax
 from plasticity.envs.forager import forager
 from plasticity.envs.gather import gather
 from plasticity.envs.gridworld import gridworld
 from plasticity.envs.growing import class_incremental, warm_start
 from plasticity.envs.gym import gym
+from plasticity.envs.gymnax import gymnax
 from plasticity.envs.memory import recall, t_maze
 from plasticity.envs.minatar import minatar
 from plasticity.envs.permuted import permuted_inputs
@@ -20,6 +23,7 @@ from plasticity.envs.suites import continual_world, dmc, minigrid, procgen
 from plasticity.envs.targets import permuted_labels, regression, relabelled
 from plasticity.envs.toys import catch
 from plasticity.envs.transforms import TRANSFORMS as TRANSFORMS
+from plasticity.envs.xminigrid import xminigrid
 
 STREAMS: Mapping[str, Callable[..., StreamFactory]] = {
     "relabelled": relabelled,
@@ -40,6 +44,10 @@ STREAMS: Mapping[str, Callable[..., StreamFactory]] = {
     "t_maze": t_maze,
     "recall": recall,
     "minatar": minatar,
+    "gymnax": gymnax,
+    "craftax": craftax,
+    "xminigrid": xminigrid,
+    "brax": brax,
     "atari": atari,
     "gym": gym,
     "envpool": envpool,

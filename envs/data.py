@@ -232,8 +232,13 @@ def contents(name: str, path: str | None, test: bool = False) -> tuple[tuple[str
     names = (*layout.names["train"], *(layout.names["test"] if test else ())) if layout else ()
     files = [place] if place.is_file() or not names else [cifar.located(place, each) for each in names]
     present = [file if file.exists() else file.with_name(f"{file.name}.gz") for file in files]
-    facts = [(str(file), file.stat()) for file in present]
-    return tuple((file, _sha256(file, fact.st_mtime_ns, fact.st_size)) for file, fact in facts)
+    return tuple(identified(file) for file in present)
+
+
+def identified(file: Path) -> tuple[str, str]:
+    """The file's path and its SHA-256 (hexadecimal)."""
+    fact = file.stat()
+    return str(file), _sha256(str(file), fact.st_mtime_ns, fact.st_size)
 
 
 @functools.lru_cache(maxsize=64)

@@ -173,11 +173,11 @@ class VectorPool:
         self.envs.close()
 
 
-def sequence(
-    spaces: Mapping[str, Space], make_pool: MakePool, order: Sequence[str],
+def sequence_spec(
+    spaces: Mapping[str, Space], order: Sequence[str],
     *, steps: int, cycles: int, envs: int, pad: bool, idle: int,
-) -> StreamFactory:  # fmt: skip
-    """A stream of the tasks ``order`` in sequence, the whole list ``cycles`` times, each visit of ``steps`` steps."""
+) -> StreamSpec:  # fmt: skip
+    """The spec of the tasks ``order`` in sequence, the whole list ``cycles`` times, each visit of ``steps`` steps."""
     whole, fewest = joined(spaces, pad), min(space.actions for space in spaces.values())
     if whole.discrete and idle >= fewest:
         raise ValueError(f"idle: {idle} is not allowed; must be one of the {fewest} actions that all tasks have")
@@ -187,11 +187,11 @@ def sequence(
         warnings.warn(
             f"steps_per_visit: {steps} is shorter than an episode may last in {listed(list(longest))} "
             f"(up to {longest[name]} steps); a visit in which no episode ends has no return to report",
-            stacklevel=3,
+            stacklevel=4,
         )
     names = tuple(spaces)
     check_visits(len(order), cycles)
-    spec = StreamSpec(
+    return StreamSpec(
         observation=jax.ShapeDtypeStruct(whole.shape, whole.dtype),
         actions=whole.actions,
         tasks=names,
@@ -201,4 +201,12 @@ def sequence(
         discrete=whole.discrete,
         reward_name="return",
     )
+
+
+def sequence(
+    spaces: Mapping[str, Space], make_pool: MakePool, order: Sequence[str],
+    *, steps: int, cycles: int, envs: int, pad: bool, idle: int,
+) -> StreamFactory:  # fmt: skip
+    """A stream of host environments with :func:`sequence_spec`."""
+    spec = sequence_spec(spaces, order, steps=steps, cycles=cycles, envs=envs, pad=pad, idle=idle)
     return StreamFactory(spec, lambda lanes: host(spec, make_pool, lanes, envs), make_pool)

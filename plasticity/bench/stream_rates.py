@@ -106,7 +106,10 @@ def streams(say: Callable[[str], None], quick: bool = False) -> list[Rate]:
     found = []
     for name in names:
         say(f"streams: {name}")
-        found += [measure(name, envs, QUICK if quick else THOROUGH) for envs in ((1, 8) if quick else ENVS)]
+        try:
+            found += [measure(name, envs, QUICK if quick else THOROUGH) for envs in ((1, 8) if quick else ENVS)]
+        except ValueError as error:  # a package that it needs is missing
+            say(f"streams: {name} is left out: {error}")
     return found
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import tiny
 from rich.console import Console
-from test_contract_stream import missing
+from test_contract_stream import LACKING
 
 from plasticity.cli.tables import print_member
 from plasticity.config.documents import from_yaml, to_yaml
@@ -25,7 +25,7 @@ def example(family, name):
     return launch.registry().metadata(family, name).example
 
 
-@pytest.mark.parametrize("name", sorted(set(STREAMS) - missing()))
+@pytest.mark.parametrize("name", sorted(set(STREAMS) - set(LACKING)))
 def test_the_example_of_every_stream_makes_it_without_a_warning(name):
     settings = example("streams", name)
     assert settings, f"{name}: its metadata has no example"
