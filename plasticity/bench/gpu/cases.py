@@ -39,9 +39,14 @@ def memory(cell: str) -> dict[str, Any]:
     return {"kind": cell, "torso": SMALL, "units": 128}
 
 
-def classifier(network: str) -> Case:
+def classifier(kind: str, **settings: Any) -> Case:
     """Images of CIFAR size, 32 per update."""
+    network = {"kind": kind, **settings}
     return Case({"stream": IMAGES, "agent": {"kind": "classifier", "network": network, "optimizer": ADAM}}, 16, ())
+
+
+def impala(convolution: str) -> dict[str, Any]:
+    return {**NATURE, "network": {"kind": "impala", "convolution": convolution}}
 
 
 CASES: Mapping[str, Scaled] = {
@@ -53,8 +58,10 @@ CASES: Mapping[str, Scaled] = {
     "pqn": Scaled(minatar(32, 128, kind="pqn", network=SMALL, rollout_length=32), first=0),
     "gru_ppo": Scaled(minatar(128, 16, kind="ppo", network=memory("gru"), rollout_length=128), (1, 64, 16), first=0),
     "rtu_stream_q": Scaled(minatar(256, kind="stream_q", network=memory("rtu")), (1, 64, 16), first=0),
-    "impala_dqn": Scaled(Case({"stream": "frames", "agent": {**NATURE, "network": "impala"}}, 64, ()), (1, 16, 64)),
+    "impala_dqn": Scaled(Case({"stream": "frames", "agent": impala("auto")}, 64, ()), (1, 16, 64)),
     "resnet18": Scaled(classifier("resnet18"), (1, 16, 4), first=0),
+    "resnet18_patches": Scaled(classifier("resnet18", convolution="patches"), (1, 16), first=0),
+    "impala_dqn_patches": Scaled(Case({"stream": "frames", "agent": impala("patches")}, 64, ()), (1, 16)),
     "vit": Scaled(classifier("vit"), (1, 16, 64), first=0),
     "atari_frames": Scaled(Case({"stream": "frames", "agent": NATURE}, 64, ()), (1, 16, 64)),
     "atari_ale": Scaled(Case({"stream": ALE, "agent": NATURE}, 32, ()), (1, 16)),

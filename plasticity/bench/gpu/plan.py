@@ -22,7 +22,15 @@ class Section(NamedTuple):
 
 
 AGENTS = ("classifier", "stream_q", "dqn", "c51", "ppo", "pqn")
-NETWORKS = ("gru_ppo", "rtu_stream_q", "resnet18", "impala_dqn", "vit")
+NETWORKS = (
+    "gru_ppo",
+    "rtu_stream_q",
+    "resnet18",
+    "impala_dqn",
+    "vit",
+    "resnet18_patches",
+    "impala_dqn_patches",
+)
 SECTIONS = (
     Section("facts", "facts", "facts"),
     *(Section(f"lanes {name}", "scaling", "scaling", (name,), 14) for name in AGENTS),
