@@ -237,3 +237,35 @@ def test_a_network_with_memory_needs_an_agent_with_memory():
         agent("classifier", source("classifier").spec, network=CELLS["gru"])
     with pytest.raises(ValueError, match=r"agent\.minibatches: 4 is not allowed; must divide the 2 envs"):
         agent("ppo", source("ppo").spec, network=CELLS["gru"], rollout_length=2, minibatches=4)
+
+
+@pytest.mark.parametrize("name", ["stream_q", "ppo", pytest.param("stream_ac", marks=pytest.mark.slow)])
+def test_without_memory_the_program_is_what_it_was(name, monkeypatch):
+    """The text of an agent's programs is the same if everything about memory is cut out."""
+    from plasticity.agents import memory, streaming
+
+    def text() -> list[str]:
+        made = agent(name, source(name).spec)
+        state, pairs = jax.eval_shape(lambda: lived(name, made, 2))
+        pair = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), pairs)
+        assert (state.learner.carry, made.initial()) == ((), ())
+        learn = jax.jit(lambda *given: made.learn(KEY, *given, clock_at(1)))
+        act = jax.jit(lambda *given: made.act(KEY, *given, clock_at(1)))
+        return [
+            learn.lower(state, pair).as_text(),
+            act.lower(state, pair.previous.observation).as_text(),
+        ]
+
+    with_code = text()
+    plain = {
+        "single": lambda network, observation, carry: observation,
+        "after": lambda network, params, observation, carry: carry,
+        "restarted": lambda network, carry, first: carry,
+        "remembering": lambda network, learner: learner,
+        "recall": lambda network, params, previous, current, kind, carry: memory.Recalled(previous, current, carry),
+    }
+    for key, function in plain.items():
+        for module in (memory, streaming):
+            if hasattr(module, key):
+                monkeypatch.setattr(module, key, function)
+    assert text() == with_code
