@@ -25,6 +25,7 @@ from plasticity.core.types import (
 )
 from plasticity.interventions.base import Intervention
 from plasticity.networks.build import build
+from plasticity.networks.functions import Functions
 from plasticity.networks.spec import NetworkSpec
 
 Loss = Callable[[Params], tuple[Any, ...]]  # -> task loss, activations, optionally a mapping of further metrics
@@ -194,7 +195,7 @@ class AgentCore(NamedTuple):
 
 
 def assemble(
-    spec: NetworkSpec,
+    spec: NetworkSpec | Functions,
     optimizer: Optimizer,
     intervention: Intervention,
     *,

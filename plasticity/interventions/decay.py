@@ -9,6 +9,7 @@ from plasticity.config.fields import NonNegative, metadata
 from plasticity.core.errors import check
 from plasticity.core.types import Array, Optimizer, Params
 from plasticity.interventions.base import Intervention
+from plasticity.interventions.penalties import check_selected
 from plasticity.optim.optimizers import wrap
 from plasticity.optim.step_sizes import required_step_size
 
@@ -46,6 +47,7 @@ def weight_decay(
         updates: Params, state: Any, params: Params, *, learning_rate: Array | float = 0.0, **extra: Any
     ) -> tuple[Params, Any]:
         del extra
+        check_selected(which, params)
         share = rate * learning_rate if per == "learning_rate" else rate
 
         def leaf(u: Array, theta: Array) -> Array:

@@ -19,9 +19,19 @@ TINY = float(jnp.finfo(jnp.float32).tiny)
 
 
 def selected(which: Which, params: Params) -> dict[str, Array]:
-    """The penalised arrays, by path: those with two or more axes ("kernels") or all."""
+    """The penalised arrays, by path: those with two or more axes ("kernels") or all.
+
+    ``ValueError`` (while tracing) if there is none.
+    """
+    check_selected(which, params)
     named = zip(trees.paths(params), jax.tree.leaves(params), strict=True)
     return {"/".join(path): leaf for path, leaf in named if which == "all" or leaf.ndim >= 2}
+
+
+def check_selected(which: Which, params: Params) -> None:
+    """Raise a ``ValueError`` (while tracing) if no parameter is selected."""
+    if which == "kernels" and not any(leaf.ndim >= 2 for leaf in jax.tree.leaves(params)):
+        raise ValueError("which: kernels selects nothing; no parameter of this network has two axes (set which: all)")
 
 
 def total(terms: list[Array]) -> Array:
@@ -213,6 +223,8 @@ def spectral_regularization(
 
     def penalty(state: State, params: Params, context: Context) -> Array:
         paths = layers(context.network)
+        if not paths:
+            raise ValueError("spectral_regularization needs a network with layers; this one has none")
         terms = [layer(state["/".join(path)], trees.get(params, path)) for path in paths]
         return strength * total(terms) / (len(terms) if reduce == "mean" else 1)
 

@@ -162,8 +162,10 @@ def weight_clip(*, bound: Positive = 3.0, which: Which = "all", period: Count = 
 
     def step(key: Key, state: State, learner: Learner, context: Context) -> tuple[State, Learner]:
         del key
-        params = learner.params
-        for path in (*context.network.hidden, *context.network.outputs):
+        params, paths = learner.params, (*context.network.hidden, *context.network.outputs)
+        if not paths:
+            raise ValueError("weight_clip needs a network with layers; this one has none")
+        for path in paths:
             params = trees.put(params, path, clipped(trees.get(params, path)))
         return state, learner._replace(params=params)
 
