@@ -266,7 +266,7 @@ ACTIVATION = Activation(jnp.ones((2, 4)), jnp.ones((2, 4)))
         ({"apply": lambda params, x: (1.0, {})}, "must return an array of outputs, got float"),
         ({"apply": lambda params, x: (jnp.ones((2, 4)), {"a": x})}, r"dictionary of `Activation\(pre, post\)`"),
         ({"layers": ("hidden_1",)}, "layers: \"hidden_1\" is not allowed; .*hidden_0; did you mean `hidden_0`?"),
-        ({"hidden": (("hiden_0",),)}, "hidden: \"hiden_0\" is not a module of the parameters; did you mean `hidden_0`?"),
+        ({"hidden": (("hiden_0",),)}, "hidden: \"hiden_0\" is not a module .*did you mean `hidden_0`?"),
         ({"hidden": (("hidden_0", "bias"),)}, "hidden: \"hidden_0/bias\" has no kernel"),
         ({"output_layers": (("out",),)}, "output_layers: \"out\" is not a module"),
         ({"norms": (("norm",),)}, "norms: \"norm\" is not a module"),
