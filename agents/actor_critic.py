@@ -7,10 +7,11 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 
+from plasticity.agents.base import built
 from plasticity.core.schedules import Number
 from plasticity.core.types import Activation, Array, Key, Network, Params
 from plasticity.interventions.base import Intervention
-from plasticity.networks.build import build, join
+from plasticity.networks.build import join
 from plasticity.networks.functions import Functions, as_graph
 from plasticity.networks.spec import Head, NetworkSpec
 
@@ -31,7 +32,7 @@ def with_gain(network: NetworkSpec | Functions, name: str, gain: float | None) -
 def separate(make: Make, observation: Any, outputs: Mapping[str, int], gains: Gains, method: Intervention) -> Network:
     """Build networks with identical hidden layers and no shared parameters; ``method`` rewrites each."""
     given = {name: with_gain(make(observation, n), name, gains[name]) for name, n in outputs.items()}
-    return join({name: build(method.network(each)) for name, each in given.items()})
+    return join({name: built(each, method) for name, each in given.items()})
 
 
 def shared(make: Make, observation: Any, outputs: Mapping[str, int], gains: Gains, method: Intervention) -> Network:
@@ -46,7 +47,7 @@ def shared(make: Make, observation: Any, outputs: Mapping[str, int], gains: Gain
     else:
         scales = {name: given.output_scale if gain is None else gain / HIDDEN_GAIN for name, gain in gains.items()}
         given = replace(given, heads=tuple(Head(name, n, scale=scales[name]) for name, n in outputs.items()))
-    whole = build(method.network(given))
+    whole = built(given, method)
 
     def apply(
         params: Params, observations: Any, carry: Any = (), first: Array | None = None

@@ -194,6 +194,12 @@ class AgentCore(NamedTuple):
         return AgentState(whole._replace(rest={}), plugins, whole.rest)
 
 
+def built(given: NetworkSpec | Functions, intervention: Intervention) -> Network:
+    """Build a network, as the intervention rewrites it; an intervention that does so refuses functions."""
+    described: Any = given
+    return build(intervention.network(described))
+
+
 def assemble(
     spec: NetworkSpec | Functions,
     optimizer: Optimizer,
@@ -211,7 +217,7 @@ def assemble(
     ``extend`` may add parameters to the network. ``trace`` puts an eligibility trace before the wrapped optimizer.
     ``envs`` is the number of envs whose carry the agent keeps; 0: it cannot use a network with memory.
     """
-    network = extend(build(intervention.network(spec)))
+    network = extend(built(spec, intervention))
     return assemble_built(network, optimizer, intervention, target=target, rest=rest, trace=trace, envs=envs)
 
 
