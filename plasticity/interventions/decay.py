@@ -38,7 +38,7 @@ def weight_decay(
 
     Raises:
         ValueError: for an unknown name, and for ``per="learning_rate"`` with an optimizer that does not report its step
-            size.
+            size, and if no parameter is selected.
     """
     check("per", per, ("update", "learning_rate"))
     check("which", which, ("kernels", "all"))

@@ -57,7 +57,7 @@ def l2(*, strength: NonNegative = 1e-4, which: Which = "kernels") -> Interventio
         which: "kernels", the parameters with two or more axes, including the output layer's, or "all" (static).
 
     Raises:
-        ValueError: for an unknown name.
+        ValueError: for an unknown name and, while tracing, if no parameter is selected.
     """
     check("which", which, ("kernels", "all"))
 
@@ -84,7 +84,7 @@ def l2_init(*, strength: NonNegative = 1e-2, reduce: Reduce = "sum", which: Whic
         which: "kernels" or "all" (static).
 
     Raises:
-        ValueError: for an unknown name.
+        ValueError: for an unknown name and, while tracing, if no parameter is selected.
 
     ``theta_0`` remains the initial parameters of the run, even after resets.
     """
@@ -121,7 +121,7 @@ def wasserstein_init(*, strength: NonNegative = 1e-2, which: Which = "kernels", 
         period: number of updates (static).
 
     Raises:
-        ValueError: for an unknown name or a period below 1.
+        ValueError: for an unknown name or a period below 1 and, while tracing, if no parameter is selected.
 
     On a CPU, sorting a 256 x 256 kernel takes as long as about fifty updates of its network, so we recommend a period
     of 100 or more there.
@@ -192,7 +192,7 @@ def spectral_regularization(
         reduce: "sum" or "mean" over layers (static).
 
     Raises:
-        ValueError: for an unknown name or a number below 1.
+        ValueError: for an unknown name or a number below 1 and, while tracing, for a network without layers.
     """
     check("reduce", reduce, ("sum", "mean"))
     for key, value in (("power", power), ("iterations", iterations)):

@@ -58,7 +58,7 @@ def shrink_perturb(
         which: "kernels", the parameters with two or more axes, or "all" (static).
 
     Raises:
-        ValueError: for an unknown name or a period below 1.
+        ValueError: for an unknown name or a period below 1 and, while tracing, if no parameter is selected.
 
     Optimizer and target network are unchanged. The defaults are those of Juliani, Ash 2024, "A Study of Plasticity Loss
     in On-Policy Deep Reinforcement Learning", whose soft variant is 0.999999 and 1e-6 after every update. Ash and Adams

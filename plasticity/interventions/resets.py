@@ -105,7 +105,8 @@ def reset(
             switches. "auto" means everything for a reset of all modules at switches and nothing otherwise.
 
     Raises:
-        ValueError: for an unknown name, a period below 1, or a part of ``rest`` at a period.
+        ValueError: for an unknown name, a period below 1, or a part of ``rest`` at a period and, while tracing, for a
+            network without such modules.
 
     A reset of all modules also resets the states of the other interventions. Nikishin et al. keep the replay, reset
     periodically, and reset the last layer (Atari) or everything (control).

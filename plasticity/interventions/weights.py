@@ -83,7 +83,7 @@ def selective_weight_reinit(
         optimizer_slots: whether the optimizer's slots are reset (static).
 
     Raises:
-        ValueError: for an unknown name.
+        ValueError: for an unknown name and, while tracing, for a network without such layers.
 
     The defaults, and including the output layer, are our choice. Ties are broken and fractions of a weight rounded at
     random.
