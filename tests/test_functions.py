@@ -230,10 +230,13 @@ def test_the_carry_is_reset_where_an_episode_starts() -> None:
     np.testing.assert_array_equal(outputs, [[26.0, 26.0], [6.0, 6.0]])
 
 
-@pytest.mark.parametrize("name", ["stream_q", pytest.param("stream_ac", marks=pytest.mark.slow)])
+MEMORISING = [pytest.param(name, marks=pytest.mark.slow) for name in ("stream_ac", "stream_dqn", "pqn")]
+
+
+@pytest.mark.parametrize("name", ["stream_q", "ppo", *MEMORISING])
 def test_agents_with_memory_use_the_carry(name: str) -> None:
-    memory = life(name, network=with_memory)
-    assert differs(memory, life(name, network=forgetful))
+    memory, without = (life(name, network=network, **PLAIN.get(name, {})) for network in (with_memory, forgetful))
+    assert differs(memory, without)
 
 
 def forgetful(observation: Any, outputs: int) -> Functions:
@@ -244,10 +247,10 @@ def forgetful(observation: Any, outputs: int) -> Functions:
     )
 
 
-@pytest.mark.parametrize("name", ["dqn", "classifier", "ppo"])
+@pytest.mark.parametrize("name", ["dqn", "classifier"])
 def test_memory_is_refused_by_agents_without(name: str) -> None:
     with pytest.raises(ValueError, match="network: has memory, which this agent does not use"):
-        agent(name, source(name).spec, network=with_memory, **PLAIN.get(name, {}))
+        agent(name, source(name).spec, network=with_memory)
 
 
 # What does not fit.
