@@ -7,35 +7,47 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 
+from plasticity.agents.base import built
 from plasticity.core.schedules import Number
 from plasticity.core.types import Activation, Array, Key, Network, Params
 from plasticity.interventions.base import Intervention
-from plasticity.networks.build import build, join
+from plasticity.networks.build import join
+from plasticity.networks.functions import Functions, as_graph
 from plasticity.networks.spec import Head, NetworkSpec
 
 Trunk = Literal["separate", "shared"]
-Make = Callable[[Any, int], NetworkSpec]  # observation, outputs -> spec of a network with that many outputs
+Make = Callable[[Any, int], NetworkSpec | Functions]  # observation, outputs -> a network with that many outputs
+Gains = Mapping[str, float | None]  # of the output layers; None: as the network initialises them
 HIDDEN_GAIN = math.sqrt(2.0)  # of the initialisers "orthogonal" and "he"
 
 
-def separate(
-    make: Make, observation: Any, outputs: Mapping[str, int], gains: Mapping[str, float] | None, method: Intervention
-) -> Network:
-    """Build networks with identical hidden layers and no shared parameters; ``method`` rewrites each.
+def with_gain(network: NetworkSpec | Functions, name: str, gain: float | None) -> NetworkSpec | Functions:
+    """The network with this gain of its output layer; ``ValueError`` if it is given as functions."""
+    if gain is None:
+        return network
+    spec = as_graph(network, f"agent.{name}_gain: {gain:g}", "set it to null")
+    return replace(spec, output_scale=gain / HIDDEN_GAIN)
 
-    Without ``gains``, output layers are initialised like any other layer.
+
+def separate(make: Make, observation: Any, outputs: Mapping[str, int], gains: Gains, method: Intervention) -> Network:
+    """Build networks with identical hidden layers and no shared parameters; ``method`` rewrites each."""
+    given = {name: with_gain(make(observation, n), name, gains[name]) for name, n in outputs.items()}
+    return join({name: built(each, method) for name, each in given.items()})
+
+
+def shared(make: Make, observation: Any, outputs: Mapping[str, int], gains: Gains, method: Intervention) -> Network:
+    """Build one network with one output layer per name; ``apply`` returns a mapping, as in :func:`separate`.
+
+    The outputs of a network of functions are split.
     """
-    scales = {name: gains[name] / HIDDEN_GAIN if gains else 1.0 for name in outputs}
-    specs = {name: replace(make(observation, n), output_scale=scales[name]) for name, n in outputs.items()}
-    return join({name: build(method.network(spec)) for name, spec in specs.items()})
-
-
-def shared(
-    make: Make, observation: Any, outputs: Mapping[str, int], gains: Mapping[str, float], method: Intervention
-) -> Network:
-    """Build one network with one output layer per name; ``apply`` returns a mapping, as in :func:`separate`."""
-    heads = tuple(Head(name, n, scale=gains[name] / HIDDEN_GAIN) for name, n in outputs.items())
-    whole = build(method.network(replace(make(observation, sum(outputs.values())), heads=heads)))
+    given = make(observation, sum(outputs.values()))
+    if isinstance(given, Functions):
+        for name, gain in gains.items():
+            with_gain(given, name, gain)
+    else:
+        scales = {name: given.output_scale if gain is None else gain / HIDDEN_GAIN for name, gain in gains.items()}
+        given = replace(given, heads=tuple(Head(name, n, scale=scales[name]) for name, n in outputs.items()))
+    whole = built(given, method)
 
     def apply(
         params: Params, observations: Any, carry: Any = (), first: Array | None = None

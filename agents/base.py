@@ -25,6 +25,7 @@ from plasticity.core.types import (
 )
 from plasticity.interventions.base import Intervention
 from plasticity.networks.build import build
+from plasticity.networks.functions import Functions
 from plasticity.networks.spec import NetworkSpec
 
 Loss = Callable[[Params], tuple[Any, ...]]  # -> task loss, activations, optionally a mapping of further metrics
@@ -193,8 +194,14 @@ class AgentCore(NamedTuple):
         return AgentState(whole._replace(rest={}), plugins, whole.rest)
 
 
+def built(given: NetworkSpec | Functions, intervention: Intervention) -> Network:
+    """Build a network, as the intervention rewrites it; an intervention that does so refuses functions."""
+    described: Any = given
+    return build(intervention.network(described))
+
+
 def assemble(
-    spec: NetworkSpec,
+    spec: NetworkSpec | Functions,
     optimizer: Optimizer,
     intervention: Intervention,
     *,
@@ -210,7 +217,7 @@ def assemble(
     ``extend`` may add parameters to the network. ``trace`` puts an eligibility trace before the wrapped optimizer.
     ``envs`` is the number of envs whose carry the agent keeps; 0: it cannot use a network with memory.
     """
-    network = extend(build(intervention.network(spec)))
+    network = extend(built(spec, intervention))
     return assemble_built(network, optimizer, intervention, target=target, rest=rest, trace=trace, envs=envs)
 
 

@@ -60,8 +60,8 @@ def ppo(
     optimizer: Annotated[Any, Member("optimizers")] = OPTIMIZER,
     actions: Literal["auto", "discrete", "continuous"] = "auto",
     trunk: Trunk = "separate",
-    policy_gain: Gain = 0.01,
-    value_gain: Gain = 1.0,
+    policy_gain: Gain | None = 0.01,
+    value_gain: Gain | None = 1.0,
     log_std: Real = 0.0,
     rollout_length: Size = 128,
     epochs: Repeats = 4,
@@ -103,7 +103,7 @@ def ppo(
     * ``actions``: the kind of actions the stream must have; "auto": either kind.
     * ``trunk``: separate policy and value networks, or two output layers on shared hidden layers.
     * ``policy_gain``, ``value_gain``: gains of the output layers' initial kernels, where hidden layers have sqrt(2), as
-      with "orthogonal" and "he".
+      with "orthogonal" and "he"; None: as the network initialises them.
     * ``rollout_length``, ``epochs``, ``minibatches``.
     * ``normalise_advantages``: the rows to normalise over. The standard deviation is the population's; the code of
       Huang et al. divides the sum of squares by n - 1.

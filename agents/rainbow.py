@@ -24,6 +24,7 @@ from plasticity.agents.value_based import EXPLORATION
 from plasticity.config.fields import BelowOne, Count, Member, Moved, NonNegative, Positive, Repeats, Size, metadata
 from plasticity.core.types import Activation, Agent, Array, Network, Params, StreamSpec
 from plasticity.interventions.base import Intervention
+from plasticity.networks.functions import as_graph
 from plasticity.networks.spec import Head, NetworkSpec
 
 # DQN Zoo's settings for Rainbow.
@@ -115,7 +116,10 @@ def rainbow(
     sampling = Sampling(batch_size, n_step, discount, reward_clip)
     memory = replay(spec, sampling)
     wanted = network(spec.observation, spec.actions * atoms)
-    wanted = two_heads(wanted, spec.actions, atoms) if dueling else wanted
+    if dueling:
+        wanted = two_heads(as_graph(wanted, "agent.dueling: true", "set it to false"), spec.actions, atoms)
+    if noisy:
+        as_graph(wanted, "agent.noisy: true", "set it to false")
     extend = (lambda plain: noisy_network(plain, noise_scale)) if noisy else unextended
     body = replay_body(wanted, optimizer(), intervention, memory, extend)
     logits = (dueling_logits if dueling else action_logits)(body.network, spec.actions, atoms)

@@ -36,6 +36,7 @@ from plasticity.core.types import (
     is_transition,
 )
 from plasticity.interventions.base import Intervention
+from plasticity.networks.functions import Functions
 from plasticity.networks.spec import NetworkSpec
 
 Values = Callable[[Params, Any], Array]  # observations [B, ...] -> q [B, actions]
@@ -209,7 +210,7 @@ class Updating(NamedTuple):
 
 
 def replay_body(
-    spec: NetworkSpec,
+    spec: NetworkSpec | Functions,
     optimizer: Optimizer,
     intervention: Intervention,
     memory: Memory,

@@ -136,7 +136,8 @@ def stream_ac(
     Reference: Elsayed, Vasan, Mahmood 2024, "Streaming Deep Reinforcement Learning Finally Works".
     """
     preprocessor = preprocessor_of("stream_ac", spec, normalise, normalise_rate, scale_rewards, discount, truncation)
-    wired = separate(network, preprocessor.observation, {"policy": spec.actions, "value": 1}, None, intervention)
+    heads: dict[str, int] = {"policy": spec.actions, "value": 1}
+    wired = separate(network, preprocessor.observation, heads, dict.fromkeys(heads), intervention)
     rule = parts({"policy": policy_optimizer(), "value": value_optimizer()})
     rest = initial_memory(preprocessor, scheduled=False)
     body = assemble_built(wired, rule, intervention, rest=rest, trace=eligible, envs=1)

@@ -9,10 +9,12 @@ Many tests build the same tiny programs. JAX's own cache in ``.jax_cache`` keeps
 still happens (and is counted by tests), the several seconds of XLA's work only once. Deleting the folder is harmless.
 """
 
+import importlib
 import os
 import signal
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 QUICK = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true"
@@ -67,3 +69,24 @@ def usual_signals():
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def plugin(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, str], None]]:
+    """Install a package ``odd-one`` with a member ``odd`` of a family, given its module."""
+    from plasticity.runs import members
+
+    def install(family: str, module: str) -> None:
+        (tmp_path / "odd_one.py").write_text(module)
+        info = tmp_path / "odd_one-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: odd-one\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[plasticity.{family}]\nodd = odd_one:odd\n")
+        monkeypatch.syspath_prepend(tmp_path)
+        importlib.invalidate_caches()
+        members.known.cache_clear()
+
+    yield install
+    monkeypatch.undo()
+    sys.modules.pop("odd_one", None)
+    members.known.cache_clear()

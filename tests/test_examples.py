@@ -18,11 +18,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
 from plugins import EXAMPLES, KINDS, installed
 
 import plasticity
 from plasticity import results
 from plasticity.core.types import Learner, Visit
+from plasticity.networks.build import build
 from plasticity.runs import launch
 
 FAMILIES = {kind: f"{kind}s" for kind in KINDS}
@@ -145,6 +147,80 @@ def test_the_layers_halve(plugins: dict[str, str]):
     assert member("network")(observation, 4, width=64, layers=3).widths == (64, 32, 16)
     with pytest.raises(ValueError, match="no unit"):
         member("network")(observation, 4, width=2, layers=3)
+
+
+def relu_layer(params: Any, name: str, x: Any) -> Any:
+    return np.maximum(linear(params, name, x), 0)
+
+
+def linear(params: Any, name: str, x: Any) -> Any:
+    return x @ np.asarray(params[name]["kernel"]) + np.asarray(params[name]["bias"])
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        ("residual_block", "residual_block"),
+        ("linen_network", "linen_mlp"),
+        ("nnx_network", "nnx_mlp"),
+        ("equinox_network", "equinox_mlp"),
+    ],
+)
+def test_a_network_computes_its_equations(module: str, name: str, plugins: dict[str, str]):
+    if name == "equinox_mlp":
+        pytest.importorskip("equinox")
+    given = getattr(importlib.import_module(module), name)(jax.ShapeDtypeStruct((3,), jnp.float32), 4, width=8)
+    network = build(given)
+    x = np.asarray(jax.random.normal(jax.random.key(1), (5, 3)))
+    params = network.init(jax.random.key(0))
+    outputs, activations = network.forward(params, x)
+    if name == "residual_block":
+        first = linear(params, "embedding", x)
+        inner = relu_layer(params, "inner", first)
+        last = linear(params, "output", np.maximum(first + linear(params, "outer", inner), 0))
+    elif name == "equinox_mlp":
+        last = np.maximum(x @ params["0"].T + params["1"], 0) @ params["2"].T + params["3"]
+    else:
+        hidden = relu_layer(params, "hidden", x)
+        np.testing.assert_allclose(activations["hidden"].post, hidden, rtol=1e-5, atol=1e-6)
+        last = linear(params, "output", hidden)
+    np.testing.assert_allclose(outputs, last, rtol=1e-5, atol=1e-6)
+    assert [units.name for units in network.units] == {
+        "residual_block": ["features", "inner"],
+        "linen_mlp": ["hidden"],
+    }.get(name, [])
+
+
+MODULES = {
+    "residual_block": {"interventions": ["layer_norm", {"kind": "redo", "period": 5}], "monitors": ["dormant_units"]},
+    "linen_mlp": {"interventions": [{"kind": "redo", "period": 5, "threshold": 1.0}], "monitors": ["dormant_units"]},
+    "nnx_mlp": {"interventions": ["parseval", "pfo"], "monitors": ["srank", "weight_norm"]},
+    "equinox_mlp": {"interventions": ["shrink_perturb"], "task_aware": True, "monitors": ["gradient_norm"]},
+}
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_methods_and_monitors_work_on_the_networks(name: str, plugins: dict[str, str], tmp_path: Path):
+    """As far as they are described."""
+    if name == "equinox_mlp":  # not among the package's entry points, because it needs one more package
+        pytest.importorskip("equinox")
+        launch.registry().register("networks", name, importlib.import_module("equinox_network").equinox_mlp)
+    changes = {"agent": {"kind": "classifier", "network": {"kind": name, "width": 8}}, **MODULES[name]}
+    run = plasticity.run(tiny.document(**changes, seeds=2), tmp_path / "run")
+    assert run.visits["performance"].between(0, 1).all()
+    assert run.metrics[MODULES[name]["monitors"][0]].notna().any()
+
+
+def test_the_gated_memory_runs_with_an_agent_that_has_memory(plugins: dict[str, str], tmp_path: Path):
+    document = {
+        "stream": {"kind": "catch", "change": "none", "tasks": 1, "steps_per_task": 40},
+        "agent": {"kind": "stream_q", "network": {"kind": "gated_memory", "width": 4, "units": 4}},
+        "monitors": ["dormant_units"],
+        "monitor_every": 20,
+        "probe_size": 16,
+    }
+    run = plasticity.run(document, tmp_path / "run")
+    assert run.metrics["dormant_units/memory"].notna().any()
 
 
 def test_the_step_is_the_sign_of_the_average(plugins: dict[str, str]):

@@ -22,13 +22,12 @@ STEPS = {"dqn": 16, "c51": 16, "rainbow": 16, "stream_dqn": 10}  # of a visit, i
 RELATIVE, ABSOLUTE = 1e-4, 1e-6  # another program rounds differently, which is not an effect
 
 
-def life(name: str, *methods: Intervention) -> list[np.ndarray]:
+def life(name: str, *methods: Intervention, **changes: Any) -> list[np.ndarray]:
     """Everything that the agent has learned and recorded after two visits with a switch between them."""
     steps = STEPS.get(name, 10)
     stream = source(name, visits=2, steps=steps)
-    made = agent(
-        name, stream.spec, *methods, epsilon=functools.partial(linear, end=0.01, duration=10)
-    )  # so that exploration changes in so short a life
+    changes = {"epsilon": functools.partial(linear, end=0.01, duration=10)} | changes
+    made = agent(name, stream.spec, *methods, **changes)  # exploration changes even in so short a life
     world = stream.make(1)
 
     @jax.jit  # compiled once for both visits

@@ -20,7 +20,7 @@ Keeps = Callable[[tuple[Any, ...], Any], str]  # a function's arguments, returne
 class Returns(NamedTuple):
     """Required return value of a family's members."""
 
-    kind: type
+    kind: type | tuple[type, ...]
     lift: Lift = lambda name, made: made
     keeps: Mapping[str, Keeps] = MappingProxyType({})  # checks of its functions
     then: type | None = None  # required return type of a member that is a function
@@ -103,7 +103,7 @@ def guarded(origin: Origin, factory: Callable[..., Any], returns: Mapping[str, R
             return made
         made = wanted.lift(origin.name, made)
         if not isinstance(made, wanted.kind):
-            raise UserError(f"{origin} must return {article(wanted.kind.__name__)}; it returns {described(made)}")
+            raise UserError(f"{origin} must return {kinds(wanted.kind)}; it returns {described(made)}")
         function: Any = made
         return record(origin, made, wanted.keeps) if wanted.then is None else applying(origin, function, wanted.then)
 
@@ -130,6 +130,11 @@ def applying(origin: Origin, function: Callable[..., Any], kind: type) -> Callab
 
 def article(noun: str) -> str:
     return f"{'an' if noun[:1] in 'AEIOUaeiou' else 'a'} {noun}"
+
+
+def kinds(wanted: type | tuple[type, ...]) -> str:
+    """``a NetworkSpec or a Functions``."""
+    return " or ".join(article(kind.__name__) for kind in (wanted if isinstance(wanted, tuple) else (wanted,)))
 
 
 def described(value: Any) -> str:

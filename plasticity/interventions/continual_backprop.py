@@ -290,6 +290,7 @@ def continual_backprop(
         ledgers, means, params = dict(state.ledgers), dict(state.means), learner.params
         picks = {}
         for name, wiring in wired.items():
+            units.check_shown(wiring)
             posts = [context.activations[each].post for each in wiring.activations]
             ledger, mean = observed(ledgers[name], means[name], learner.params, posts, wiring)
             picked, budget = least_useful(ledger, decay, maturity_period, replacement_rate, at_once)

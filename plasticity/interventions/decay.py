@@ -9,6 +9,7 @@ from plasticity.config.fields import NonNegative, metadata
 from plasticity.core.errors import check
 from plasticity.core.types import Array, Optimizer, Params
 from plasticity.interventions.base import Intervention
+from plasticity.interventions.penalties import check_selected
 from plasticity.optim.optimizers import wrap
 from plasticity.optim.step_sizes import required_step_size
 
@@ -37,7 +38,7 @@ def weight_decay(
 
     Raises:
         ValueError: for an unknown name, and for ``per="learning_rate"`` with an optimizer that does not report its step
-            size.
+            size, and if no parameter is selected.
     """
     check("per", per, ("update", "learning_rate"))
     check("which", which, ("kernels", "all"))
@@ -46,6 +47,7 @@ def weight_decay(
         updates: Params, state: Any, params: Params, *, learning_rate: Array | float = 0.0, **extra: Any
     ) -> tuple[Params, Any]:
         del extra
+        check_selected(which, params)
         share = rate * learning_rate if per == "learning_rate" else rate
 
         def leaf(u: Array, theta: Array) -> Array:

@@ -12,6 +12,7 @@ from plasticity.config.schema import schema_of
 from plasticity.core.errors import placed
 from plasticity.interventions.base import EXCLUSIVE, Intervention, fills, undeclared
 from plasticity.networks.build import build
+from plasticity.networks.functions import as_graph
 from plasticity.networks.spec import NetworkSpec
 
 Seen = set[tuple[str, str]]  # labels of interventions, with the fields that the agent has called
@@ -61,6 +62,8 @@ def labelled(label: str, intervention: Intervention, seen: Seen | None = None) -
             if seen is not None:
                 seen.add((label, field))
             try:
+                if field == "network":
+                    as_graph(args[0])
                 made = function(*args)
                 if field == "network":
                     declared(args[0], made, intervention)

@@ -19,9 +19,19 @@ TINY = float(jnp.finfo(jnp.float32).tiny)
 
 
 def selected(which: Which, params: Params) -> dict[str, Array]:
-    """The penalised arrays, by path: those with two or more axes ("kernels") or all."""
+    """The penalised arrays, by path: those with two or more axes ("kernels") or all.
+
+    ``ValueError`` (while tracing) if there is none.
+    """
+    check_selected(which, params)
     named = zip(trees.paths(params), jax.tree.leaves(params), strict=True)
     return {"/".join(path): leaf for path, leaf in named if which == "all" or leaf.ndim >= 2}
+
+
+def check_selected(which: Which, params: Params) -> None:
+    """Raise a ``ValueError`` (while tracing) if no parameter is selected."""
+    if which == "kernels" and not any(leaf.ndim >= 2 for leaf in jax.tree.leaves(params)):
+        raise ValueError("which: kernels selects nothing; no parameter of this network has two axes (set which: all)")
 
 
 def total(terms: list[Array]) -> Array:
@@ -47,7 +57,7 @@ def l2(*, strength: NonNegative = 1e-4, which: Which = "kernels") -> Interventio
         which: "kernels", the parameters with two or more axes, including the output layer's, or "all" (static).
 
     Raises:
-        ValueError: for an unknown name.
+        ValueError: for an unknown name and, while tracing, if no parameter is selected.
     """
     check("which", which, ("kernels", "all"))
 
@@ -74,7 +84,7 @@ def l2_init(*, strength: NonNegative = 1e-2, reduce: Reduce = "sum", which: Whic
         which: "kernels" or "all" (static).
 
     Raises:
-        ValueError: for an unknown name.
+        ValueError: for an unknown name and, while tracing, if no parameter is selected.
 
     ``theta_0`` remains the initial parameters of the run, even after resets.
     """
@@ -111,7 +121,7 @@ def wasserstein_init(*, strength: NonNegative = 1e-2, which: Which = "kernels", 
         period: number of updates (static).
 
     Raises:
-        ValueError: for an unknown name or a period below 1.
+        ValueError: for an unknown name or a period below 1 and, while tracing, if no parameter is selected.
 
     On a CPU, sorting a 256 x 256 kernel takes as long as about fifty updates of its network, so we recommend a period
     of 100 or more there.
@@ -182,7 +192,7 @@ def spectral_regularization(
         reduce: "sum" or "mean" over layers (static).
 
     Raises:
-        ValueError: for an unknown name or a number below 1.
+        ValueError: for an unknown name or a number below 1 and, while tracing, for a network without layers.
     """
     check("reduce", reduce, ("sum", "mean"))
     for key, value in (("power", power), ("iterations", iterations)):
@@ -213,6 +223,8 @@ def spectral_regularization(
 
     def penalty(state: State, params: Params, context: Context) -> Array:
         paths = layers(context.network)
+        if not paths:
+            raise ValueError("spectral_regularization needs a network with layers; this one has none")
         terms = [layer(state["/".join(path)], trees.get(params, path)) for path in paths]
         return strength * total(terms) / (len(terms) if reduce == "mean" else 1)
 

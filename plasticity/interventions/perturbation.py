@@ -13,6 +13,7 @@ from plasticity.core.errors import check
 from plasticity.core.types import Array, Context, Key, Learner, ModulePath, Network, Optimizer, Params, State
 from plasticity.interventions.base import Intervention, every
 from plasticity.interventions.base import when as conditionally
+from plasticity.interventions.penalties import check_selected
 from plasticity.interventions.resets import When, scheduled
 from plasticity.optim.step_sizes import forwarded
 
@@ -57,7 +58,7 @@ def shrink_perturb(
         which: "kernels", the parameters with two or more axes, or "all" (static).
 
     Raises:
-        ValueError: for an unknown name or a period below 1.
+        ValueError: for an unknown name or a period below 1 and, while tracing, if no parameter is selected.
 
     Optimizer and target network are unchanged. The defaults are those of Juliani, Ash 2024, "A Study of Plasticity Loss
     in On-Policy Deep Reinforcement Learning", whose soft variant is 0.999999 and 1e-6 after every update. Ash and Adams
@@ -80,6 +81,7 @@ def shrink_perturb(
         def leaf(theta: Array, p: Array) -> Array:
             return shrink * theta + perturb * p if which == "all" or theta.ndim >= 2 else theta
 
+        check_selected(which, learner.params)
         params = jax.tree.map(leaf, learner.params, drawn(key, state, learner, context))
         return state, learner._replace(params=params)
 

@@ -147,7 +147,7 @@ def weight_clip(*, bound: Positive = 3.0, which: Which = "all", period: Count = 
         period: number of updates (static).
 
     Raises:
-        ValueError: for an unknown name or a period below 1.
+        ValueError: for an unknown name or a period below 1 and, while tracing, for a network without layers.
 
     The paper's ``s_l`` is the range of its own uniform initialisation. The normal initialisations here exceed that
     range (He's standard deviation is ``sqrt(2) s_l``): a bound below about 4 clips weights at the first update. One
@@ -162,8 +162,10 @@ def weight_clip(*, bound: Positive = 3.0, which: Which = "all", period: Count = 
 
     def step(key: Key, state: State, learner: Learner, context: Context) -> tuple[State, Learner]:
         del key
-        params = learner.params
-        for path in (*context.network.hidden, *context.network.outputs):
+        params, paths = learner.params, (*context.network.hidden, *context.network.outputs)
+        if not paths:
+            raise ValueError("weight_clip needs a network with layers; this one has none")
+        for path in paths:
             params = trees.put(params, path, clipped(trees.get(params, path)))
         return state, learner._replace(params=params)
 

@@ -37,9 +37,12 @@ def check_memory(key: str, value: str, learner: Learner) -> None:
 
 def modules_of(network: Network, names: Modules) -> list[ModulePath]:
     """The paths of the named modules; ``ValueError`` (while tracing) that lists the network's modules."""
+    known = network.modules()
+    if not known or (names == "last" and not network.outputs):
+        what = "an output layer" if names == "last" else "layers"
+        raise ValueError(f"modules: {shown(names)} needs a network with {what}; this one has none")
     if names == "last":
         return list(network.outputs)
-    known = network.modules()
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(
@@ -102,7 +105,8 @@ def reset(
             switches. "auto" means everything for a reset of all modules at switches and nothing otherwise.
 
     Raises:
-        ValueError: for an unknown name, a period below 1, or a part of ``rest`` at a period.
+        ValueError: for an unknown name, a period below 1, or a part of ``rest`` at a period and, while tracing, for a
+            network without such modules.
 
     A reset of all modules also resets the states of the other interventions. Nikishin et al. keep the replay, reset
     periodically, and reset the last layer (Atari) or everything (control).

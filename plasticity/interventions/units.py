@@ -79,11 +79,18 @@ def incoming_of(tree: Params, wiring: Units) -> Array:
     return total([incoming(kernel) * number for kernel, number in zip(kernels, rows, strict=True)]) / sum(rows)
 
 
+def check_shown(wiring: Units) -> None:
+    """Raise a ``ValueError`` (while tracing) if the network does not return the activation of these units."""
+    if not wiring.activations:
+        raise ValueError(f"needs the activation of the layer {wiring.name}, which this network does not return")
+
+
 def activities(context: Context, params: Params, layers: Mapping[str, Units]) -> Scores:
     """:func:`activity` of the update's forward pass, by layer; of a stream, the mean over its activations."""
     del params
 
     def size(wiring: Units) -> Array:
+        check_shown(wiring)
         found = [activity(context.activations[name], wiring.size) for name in wiring.activations]
         return found[0] if len(found) == 1 else total(found) / len(found)
 

@@ -21,10 +21,12 @@ Kernels = Literal["all", "hidden"] | list[str]
 def kernels_of(network: Network, layers: Kernels) -> Mapping[str, ModulePath]:
     """The paths of the selected modules; ``ValueError`` (while tracing) that lists the network's modules."""
     known = network.modules()
-    if layers == "all":
-        return known
-    if layers == "hidden":
-        return {"/".join(path): path for path in network.hidden}
+    words = {"all": known, "hidden": {"/".join(path): path for path in network.hidden}}
+    if not known or (isinstance(layers, str) and not words[layers]):
+        what = "hidden layers" if layers == "hidden" else "layers"
+        raise ValueError(f"selective_weight_reinit needs a network with {what}; this one has none")
+    if isinstance(layers, str):
+        return words[layers]
     unknown = [name for name in layers if name not in known]
     if unknown:
         raise ValueError(
@@ -81,7 +83,7 @@ def selective_weight_reinit(
         optimizer_slots: whether the optimizer's slots are reset (static).
 
     Raises:
-        ValueError: for an unknown name.
+        ValueError: for an unknown name and, while tracing, for a network without such layers.
 
     The defaults, and including the output layer, are our choice. Ties are broken and fractions of a weight rounded at
     random.

@@ -35,6 +35,8 @@ def weight_norm() -> Monitor:
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
         del key
         norms = kernel_norms(probe.learner.params, tuple(probe.network.modules().values()))
+        if not norms:
+            return state, {}
         total = jnp.linalg.norm(jnp.stack(list(norms.values())))
         return state, {"weight_norm": total} | {f"weight_norm/{name}": norm for name, norm in norms.items()}
 
@@ -68,6 +70,8 @@ def spectral_norm() -> Monitor:
         del key
         named = probe.network.modules().items()
         found = {name: largest_singular_value(trees.get(probe.learner.params, path)["kernel"]) for name, path in named}
+        if not found:
+            return state, {}
         largest = jnp.max(jnp.stack(list(found.values())))
         return state, {"spectral_norm": largest} | {f"spectral_norm/{name}": value for name, value in found.items()}
 

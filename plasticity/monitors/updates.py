@@ -86,6 +86,8 @@ def update_ratio() -> Monitor:
 
     def measure(key: Key, state: State, probe: Probe) -> tuple[State, Metrics]:
         paths = tuple(probe.network.modules().values())
+        if not paths:
+            return state, {}
         moved, weights = kernel_norms(intended_update(key, probe), paths), kernel_norms(probe.learner.params, paths)
         ratios = {f"update_ratio/{name}": _quotient(moved[name], weights[name]) for name in weights}
         totals = [jnp.linalg.norm(jnp.stack(list(norms.values()))) for norms in (moved, weights)]

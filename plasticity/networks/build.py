@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from plasticity.core.types import Activation, Array, Key, ModulePath, Network, Params, Units, same_params
+from plasticity.networks.functions import Functions, network_of
 from plasticity.networks.graph import Node
 from plasticity.networks.layers import NORMALISATIONS_WITH_PARAMETERS, unit_norms
 from plasticity.networks.modules import Layers, initial_carry
@@ -94,12 +95,14 @@ def norm_of(spec: NetworkSpec, node: Node) -> ModulePath | None:
     return path if affine and kind in NORMALISATIONS_WITH_PARAMETERS else None
 
 
-def build(spec: NetworkSpec) -> Network:
+def build(spec: NetworkSpec | Functions) -> Network:
     """Build the functions and wiring of a network (see ``plasticity.core.types.Network``).
 
     ``init(key)`` returns the parameters, the same for the same key. ``apply(params, observations[B, *shape], carry,
     first)`` returns the outputs ``[B, outputs]``, by node name the pre- and post-activations, and the carry.
     """
+    if isinstance(spec, Functions):
+        return network_of(spec)
     nodes, extra, found = nodes_of(spec), auxiliary_nodes(spec), shapes(spec)
     every = (*nodes, *extra)
     layers, project = Layers(spec, every), projection(every)

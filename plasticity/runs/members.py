@@ -19,6 +19,7 @@ from plasticity.interventions import INTERVENTIONS
 from plasticity.interventions.base import Intervention
 from plasticity.monitors import MONITORS, Monitor
 from plasticity.networks.catalogue import NETWORKS
+from plasticity.networks.functions import Functions
 from plasticity.networks.spec import NetworkSpec
 from plasticity.optim.optimizers import OPTIMIZERS, as_optimizer
 from plasticity.optim.schedules import SCHEDULES
@@ -68,7 +69,7 @@ RETURNS: Mapping[str, Returns] = {
     "transforms": Returns(Function, then=StreamFactory),
     "interventions": Returns(Intervention, keeps=KEPT_BY_METHODS),
     "monitors": Returns(Monitor, keeps=KEPT_BY_MONITORS),
-    "networks": Returns(NetworkSpec),
+    "networks": Returns((NetworkSpec, Functions)),
     "optimizers": Returns(Optimizer, as_optimizer, KEPT_BY_OPTIMIZERS),
     "schedules": Returns(Function, then=jax.Array),
     "replays": Returns(Memory),

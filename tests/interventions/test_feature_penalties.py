@@ -200,9 +200,9 @@ def test_churn_by_hand_on_a_linear_network() -> None:
 
 
 def test_churn_adds_the_parts_of_what_an_actor_critic_gives() -> None:
-    def both(params: dict, x: jax.Array) -> tuple[Any, dict]:
-        outputs, activations = apply(params, x)
-        return {**outputs, "scale": params["scale"]}, activations
+    def both(params: dict, x: jax.Array, carry: Any = (), first: Any = None) -> tuple[Any, dict, Any]:
+        outputs, activations, carry = apply(params, x, carry, first)
+        return {**outputs, "scale": params["scale"]}, activations, carry
 
     network = LINEAR._replace(apply=both)
     old, new = ({**moved(by), "scale": jnp.array([by, 0.0])} for by in (0.0, 0.5))
