@@ -18,17 +18,18 @@ from plasticity.networks.spec import NetworkSpec
 
 KEY = jax.random.key(7)
 MEMORY = {"torso": functools.partial(mlp, widths=(4,), activation="tanh"), "units": 3, "widths": (4,)}
+LAX = {"convolution": "lax"}  # quicker to compile than patches
 SMALL: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
-    "mlp": ((5,), {"widths": (4, 3)}),
-    "minatar": ((5, 5, 2), {"filters": 3, "widths": (4,)}),
-    "nature": ((36, 36, 1), {"widths": (4,)}),
-    "streaming": ((1, 53, 53), {"widths": (4,), "initialiser": "lecun"}),
-    "resnet18": ((8, 8, 3), {"width": 2}),
-    "impala": ((8, 8, 3), {"filters": (2, 3), "widths": (4,)}),
+    "mlp": ((5,), {"widths": (4, 6)}),
+    "minatar": ((5, 5, 2), {"filters": 4, "widths": (4,), **LAX}),
+    "nature": ((36, 36, 1), {"widths": (4,), **LAX}),
+    "streaming": ((1, 53, 53), {"widths": (4,), "initialiser": "lecun", **LAX}),
+    "resnet18": ((8, 8, 3), {"width": 2, **LAX}),
+    "impala": ((8, 8, 3), {"filters": (2, 3), "widths": (4,), **LAX}),
     "residual_mlp": ((5,), {"width": 4, "expansion": 2}),
     "simba": ((5,), {"width": 4, "expansion": 2}),
     "simba_v2": ((5,), {"width": 4, "expansion": 2}),
-    "vit": ((4, 4, 3), {"patch": 2, "width": 6, "depth": 2, "heads": 2, "expansion": 2}),
+    "vit": ((4, 4, 3), {"patch": 2, "width": 6, "depth": 2, "heads": 2, "expansion": 2, **LAX}),
     "gru": ((5,), MEMORY),
     "lstm": ((5,), MEMORY),
     "rtu": ((5,), {**MEMORY, "activation": "tanh"}),
@@ -45,7 +46,7 @@ def small(name: str, **style: Any) -> NetworkSpec:
     """The small network with two outputs; ``style`` are fields of the spec."""
     shape, settings = SMALL[name]
     made = NETWORKS[name](jax.ShapeDtypeStruct(shape, jnp.float32), 2, **settings)
-    return dataclasses.replace(made, convolution="lax", **style)
+    return dataclasses.replace(made, **style)
 
 
 def bare(spec: NetworkSpec) -> NetworkSpec:

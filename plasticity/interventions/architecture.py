@@ -56,7 +56,11 @@ def activation(name: str, *, halve: bool = False, **numbers: float) -> Intervent
     settings = tuple((key, float(value)) for key, value in numbers.items())
 
     def network(spec: NetworkSpec) -> NetworkSpec:
-        return replace(halved(spec, name) if halve else spec, activation=name, activation_settings=settings)
+        smaller = halved(spec, name) if halve else spec
+        try:
+            return replace(smaller, activation=name, activation_settings=settings)
+        except ValueError as error:
+            raise ValueError(f"{name} does not fit this network: {error}") from error
 
     return Intervention(network=network, sets=("activation",))
 

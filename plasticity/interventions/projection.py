@@ -90,6 +90,8 @@ def nap(
     def network(spec: "NetworkSpec") -> "NetworkSpec":
         if not spec.has_hidden:
             raise ValueError("nap needs a network with a hidden layer; this one has none")
+        if not spec.takes_normalisation:
+            raise ValueError("nap needs a network with a place for a normalisation; this one has none")
         return replace(spec, normalisation=norm, affine=affine != "none", bias=bias)
 
     def init(key: Key, params: Params, network: Network) -> State:
