@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import jax
@@ -32,7 +33,14 @@ from plasticity.optim.schedules import linear
 UPDATES, SWITCH = 20, 10  # the task switches before the eleventh update
 EPISODE = 7  # steps
 WORKS = "works"
-PLAIN = {name: {"normalisation": "none"} for name in ("resnet18", "residual_mlp")}  # by default they have `layer`
+CHANGES: dict[str, dict[str, Any]] = {  # few blocks, to compile quickly; without the normalisation of the defaults
+    "resnet18": {"normalisation": "none"},
+    "residual_mlp": {"normalisation": "none", "blocks": 1},
+    "impala": {"filters": (2,), "blocks": 1},
+    "simba": {"blocks": 1},
+    "simba_v2": {"blocks": 1},
+    "vit": {"depth": 1},
+}
 
 
 class Life(NamedTuple):
@@ -73,7 +81,7 @@ def clock_at(i: Array) -> Clock:
 
 
 def agent(network: str, *methods: Intervention) -> Agent:
-    built = functools.partial(NETWORKS[network], **SMALL[network][1], **PLAIN.get(network, {}))
+    built = functools.partial(NETWORKS[network], **(SMALL[network][1] | CHANGES.get(network, {})))
     settings: dict[str, Any] = {"network": built, "optimizer": functools.partial(adam, learning_rate=0.01)}
     if network in REMEMBERING:
         settings["epsilon"] = functools.partial(linear, end=0.01, duration=UPDATES)
@@ -123,12 +131,13 @@ ALTERNATIVES: dict[str, dict[str, Any]] = {  # for networks that refuse the defa
 }
 
 
-class Cell(NamedTuple):
+@dataclass(frozen=True)
+class Cell:
     """Whether a method works on a network, and the settings that it needs or the reason why not."""
 
     works: bool
     why: str = ""
-    settings: dict[str, Any] = {}
+    settings: dict[str, Any] = field(default_factory=dict)
 
 
 @functools.cache

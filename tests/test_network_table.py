@@ -1,6 +1,9 @@
 """Every intervention on every built-in network works, or is refused as the page of networks says."""
 
 import functools
+import importlib
+import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -24,7 +27,11 @@ PAIRS = [
     pytest.param(*pair, marks=[] if pair in SOON else pytest.mark.slow)
     for pair in ((network, method) for network in SMALL for method in INTERVENTIONS)
 ]
+QUICK = ("simba",)
 ALONE = [("mlp", "redo"), ("simba", "redo"), ("vit", "continual_backprop"), ("rtu", "cpr")]
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+sys.path.append(str(DOCS))
+network_page = importlib.import_module("network_page")
 KEYS = jax.random.split(jax.random.key(0), 3)
 
 
@@ -70,3 +77,15 @@ def test_a_lane_alone_equals_the_lane_among_others(network, method):
     alone, among = jax.jit(made)(KEYS[0]), jax.jit(jax.vmap(made))(KEYS)
     for a, b in zip(jax.tree.leaves(alone), jax.tree.leaves(among), strict=True):
         np.testing.assert_allclose(a, b[0], rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "network", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in SMALL]
+)
+def test_the_page_of_networks_says_so(network):
+    page = (DOCS / "networks.md").read_text(encoding="utf-8")
+    written = network_page.written(page)
+    for method in INTERVENTIONS:
+        found = cell(network, method)
+        assert written[network, method].startswith("yes" if found.works else "no"), method
+        assert network_page.entry(found, method) in page

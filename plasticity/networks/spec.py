@@ -217,7 +217,7 @@ def injected_head(nodes: list[Node], layers: int) -> list[Node]:
         before = [name for node in last for name in node.inputs]
         last = [by_name[name] for name in before if name in by_name and by_name[name].dense_hidden]
         if not last:
-            raise refused("injected", layers, "at most the number of dense hidden layers")
+            raise refused("injected", layers, "at most the number of dense hidden layers before the outputs")
         head |= {node.name for node in last}
     for node in nodes:
         if head & set(node.inputs):
