@@ -44,6 +44,8 @@ def size(tree):
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
+# Large kernels; tests/test_networks.py has more on chains.
+NAMES = [pytest.param(name, marks=[pytest.mark.slow] if name in ("nature", "streaming") else []) for name in SMALL]
 WIDE = {"width": 4, "widths": (512,)}
 VIT = {"width": 384, "depth": 8, "heads": 12}
 
@@ -81,7 +83,7 @@ def test_the_numbers_of_parameters_of_the_cells(name, expected):
     assert size(made["memory"]) == expected(512, 128)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_reset_unit_has_no_effect_whatever_comes_into_it(name):
     """Of every layer of units, those of streams included, without normalisations, which mix units."""
     spec = bare(small(name, activation="tanh"))
@@ -106,7 +108,7 @@ STREAMS = {  # where the units of streams are shown; simba, simba_v2 and vit sho
 }
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", NAMES)
 def test_units_of_blocks_and_of_streams(name):
     network = build(small(name))
     streams = [units for units in network.units if units.stream]
@@ -128,7 +130,7 @@ def test_units_inside_blocks_are_severed_under_the_networks_own_normalisations_t
         np.testing.assert_array_equal(apply(moved(severed, incoming)), apply(severed))
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_wrong_owner_leaves_a_unit_connected(name):
     """Every sink of every layer is needed, each with the owners that it has."""
     spec = bare(small(name, activation="tanh"))
@@ -145,7 +147,7 @@ def test_a_wrong_owner_leaves_a_unit_connected(name):
             assert not np.array_equal(apply(moved(severed, incoming)), apply(severed)), (units.name, sink.path)
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", NAMES)
 def test_a_unit_that_nothing_writes_is_dormant_wherever_it_is_shown(name):
     spec = bare(small(name))
     network = build(spec)
@@ -192,7 +194,7 @@ def test_with_the_identity_as_non_linearity_a_network_is_linear(name):
     np.testing.assert_allclose(apply(2.0 * x - y), expected, rtol=2e-4, atol=1e-4 * float(jnp.abs(zero).max() + 1))
 
 
-@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("name", NAMES)
 def test_lanes_by_vmap_equal_lanes_alone(name):
     spec = small(name)
     network = build(spec)
