@@ -1,5 +1,5 @@
-"""Write docs/interventions.md, monitors.md and streams.md from the members' docstrings, results and pictures; and the
-GPU section of speed.md.
+"""Write docs/interventions.md, monitors.md, streams.md and networks.md from the members' docstrings, results and
+pictures; and the GPU section of speed.md.
 
 plasticity run configs/interventions.yaml
 python docs/make_pages.py interventions runs/interventions
@@ -7,6 +7,7 @@ plasticity run configs/monitors.yaml
 plasticity bench monitors --json monitors.json
 python docs/make_pages.py monitors runs/monitors [monitors.json]
 python docs/make_pages.py streams
+python docs/make_pages.py networks
 
 With ``--text`` instead of a run, a page keeps its numbers and pictures and only its docstrings are updated.
 
@@ -18,9 +19,11 @@ import functools
 import importlib
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import gpu_page
+import network_page
 import stream_pictures
 
 from plasticity import plots, results
@@ -94,6 +97,35 @@ lost is the one large direction of the mean; and the Hessian's top eigenvalue an
 when the network is nearly dead, so that a single late value of them says little.
 
 """,
+    "networks": """# Networks
+
+<!-- Made by docs/make_pages.py; the sections are the members' docstrings. -->
+
+In a config: `network: {kind: mlp, widths: [256, 256]}` of an agent. A network is a graph of named operations; to add
+your own: [Write a network](howto/network.md).
+
+## Every intervention on every network
+
+"yes": the method changes what a small network of this kind learns, all numbers stay finite, and lanes do not depend
+on each other. "no": it is refused before anything is compiled, for the reason below the table. Each pair was tried
+with a classifier; the recurrent networks with `stream_dqn`. The settings are the defaults, except `at_switch` with
+`optimizer: reset`. `resnet18` and `residual_mlp` have `normalisation: none` here: with their default, `layer`,
+`layer_norm` is refused because it changes nothing.
+
+What the methods do in these networks:
+
+* Units inside residual blocks and transformer blocks are written and read by one layer each. Units of a residual stream
+  are written and read by several, and resetting one writes into all of them. `redo`, `regrama` and `cpr` leave streams
+  out unless `streams: true`; `continual_backprop` includes them unless `streams: false`. The streams of `simba`,
+  `simba_v2` and `vit` pass no non-linearity and have no units here, and neither do attention heads.
+* `layer_norm`, `rms_norm` and `nap` normalise after each convolution of `resnet18`; before each non-linearity of
+  `impala` and `residual_mlp`; before the non-linearity of the dense layers inside the blocks of `simba` and `vit`, in
+  addition to their own normalisations; and nowhere in a recurrent cell.
+* `weight_norm` and `spectral_norm` change the kernels of convolutions and dense layers, including shortcuts and
+  embeddings, but not those of attention and recurrent cells. Penalties, projections and resets of modules apply to
+  every hidden kernel, including those.
+
+""",
 }
 
 COSTS = DOCS / "monitor_costs.json"
@@ -139,6 +171,7 @@ def facts(family: str, name: str, metadata: Metadata) -> str:
         seen = sees_switches(registry().factory(family, name))
         found.append("Sees task switches where asked to." if seen else "Does not see task switches.")
     found += [cost(name, metadata)] if family == "monitors" else []
+    found += [network_page.parameters(name)] if family == "networks" else []
     if metadata.neutral is not None:
         found.append(
             "Does nothing at " + ", ".join(f"`{key}: {value}`" for key, value in metadata.neutral.items()) + "."
@@ -229,7 +262,8 @@ def of_monitors(run: Path) -> str:
     return "\n".join(lines) + f"\n\n{note}\n\n"
 
 
-EVIDENCE = {"interventions": of_interventions, "monitors": of_monitors}
+EVIDENCE: dict[str, Callable[[Path], str]] = {"interventions": of_interventions, "monitors": of_monitors}
+FIRST_COLUMN = {"interventions": "arm", "monitors": "monitor", "networks": "intervention"}
 DEEPER = {"transforms": "#"}  # their page is that of streams
 
 
@@ -241,8 +275,10 @@ def of_streams() -> str:
     return text
 
 
-def evidence(family: str, run: str, *bench: str) -> str:
-    """What the run and the benchmark measured."""
+def evidence(family: str, run: str = "", *bench: str) -> str:
+    """What the run and the benchmark measured; of networks, what every intervention does on them."""
+    if family == "networks":
+        return network_page.table()
     for path in bench:
         keep_costs(Path(path))
     return EVIDENCE[family](Path(run))
@@ -251,7 +287,7 @@ def evidence(family: str, run: str, *bench: str) -> str:
 def measured(family: str) -> str:
     """What the page holds of that now: everything between its head and its first section."""
     written = (DOCS / f"{family}.md").read_text(encoding="utf-8")
-    start = written.index("| arm |" if family == "interventions" else "| monitor |")
+    start = written.index(f"| {FIRST_COLUMN[family]} |")
     return written[start : written.index("\n## ", start) + 1]
 
 

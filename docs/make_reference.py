@@ -27,7 +27,7 @@ from plasticity.runs.launch import registry
 DOCS = Path(__file__).resolve().parent
 MADE = "<!-- Made by docs/make_reference.py. -->"
 PAGES_OF = {
-    **{family: f"{family}.md" for family in ("networks", "optimizers", "schedules", "replays")},
+    **{family: f"{family}.md" for family in ("optimizers", "schedules", "replays")},
     "transforms": "../streams.md",
 }
 
@@ -233,10 +233,6 @@ def members_page(family: str, intro: str) -> Callable[[Any], str]:
     return page
 
 
-NETWORKS = (
-    "In a config: `network: {kind: mlp, widths: [256, 256]}` of an agent. "
-    "To add your own: [Write a network](../howto/network.md)."
-)
 OPTIMIZERS = (
     "In a config: `optimizer: {kind: adam, learning_rate: 1.0e-3}` of an agent. To add your own: "
     "[Write an optimizer](../howto/optimizer.md)."
@@ -250,7 +246,6 @@ WRITTEN: Mapping[str, Callable[[Any], str]] = {
     "reference/config.md": config_page,
     "reference/cli.md": cli_page,
     "reference/api.md": api_page,
-    "reference/networks.md": members_page("networks", NETWORKS),
     "reference/optimizers.md": members_page("optimizers", OPTIMIZERS),
     "reference/schedules.md": members_page("schedules", SCHEDULES),
     "reference/replays.md": members_page("replays", REPLAYS),

@@ -14,15 +14,15 @@ from plasticity.core.types import Learner
 from plasticity.interventions import surgery
 from plasticity.networks import spec as specs
 from plasticity.networks.build import build, join
-from plasticity.networks.catalogue import NETWORKS
 from plasticity.networks.layers import ACTIVATIONS, INITIALISERS, NORMALISATIONS
-from plasticity.networks.presets import minatar, mlp, nature
+from plasticity.networks.presets import minatar, mlp, nature, streaming
 from plasticity.networks.spec import Convolution, Head, NetworkSpec
 
 # Quick to compile, because most of these tests run outside jit. The patches have tests of their own.
 FLAT = NetworkSpec((6,), 3, widths=(5, 4), initialiser="glorot")
 STACK = (Convolution(3, 3, 2), Convolution(4, 2, 1, "SAME"))
 DEEP = dataclasses.replace(FLAT, observation=(7, 8, 2), convolutions=STACK, convolution="lax")
+CHAINS = {"mlp": mlp, "minatar": minatar, "nature": nature, "streaming": streaming}
 KEY = jax.random.key(7)
 
 
@@ -37,14 +37,15 @@ def leaves(params):
 def rest_of(spec, params, i, post):
     """Layers ``i + 1`` and following, as a network of their own, on the activations of layer ``i``."""
     used = len(spec.convolutions)
+    depth = used + len(spec.widths)
     tail = dataclasses.replace(
         spec,
         observation=post.shape[1:],
         convolutions=spec.convolutions[i + 1 :],
         widths=spec.widths[max(i + 1 - used, 0) :],
-        parameterisation=spec.parameterisation if i + 1 < len(spec.layers) else "none",
+        parameterisation=spec.parameterisation if i + 1 < depth else "none",
     )
-    renamed = {f"hidden_{j}": params[f"hidden_{j + i + 1}"] for j in range(len(spec.layers) - i - 1)}
+    renamed = {f"hidden_{j}": params[f"hidden_{j + i + 1}"] for j in range(depth - i - 1)}
     return build(tail).forward(renamed | {"output": params["output"]}, post)[0]
 
 
@@ -57,7 +58,7 @@ def cut(params, units, unit, owner):
 
 def depends(spec, params, i, unit, post):
     """Whether the output depends on the activation of a unit of layer ``i``, given by its channel."""
-    size = spec.convolutions[i].filters if i < len(spec.convolutions) else spec.layers[i]
+    size = [*(each.filters for each in spec.convolutions), *spec.widths][i]
     mine = np.arange(post.shape[-1]) % size == unit
     changed = jnp.where(mine, post + 1.0 + draw(post.shape) ** 2, post)
     before, after = (np.asarray(rest_of(spec, params, i, x)) for x in (post, changed))
@@ -130,11 +131,11 @@ SMALL = {"mlp": (4, 3, 1), "minatar": (5, 5, 2), "nature": (36, 36, 1), "streami
 
 @pytest.mark.parametrize("style", [{}, {"activation": "crelu", "parameterisation": "weight", "injected": 1}])
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name == "mlp" else pytest.mark.slow) for name in NETWORKS]
+    "name", [pytest.param(name, marks=[] if name == "mlp" else pytest.mark.slow) for name in CHAINS]
 )
 def test_a_recycled_unit_of_every_factory_has_no_effect(name, style):
     observation = jax.ShapeDtypeStruct(SMALL[name], jnp.float32)
-    spec = NETWORKS[name](observation, 2, widths=(4,), activation="tanh", normalisation="none", initialiser="lecun")
+    spec = CHAINS[name](observation, 2, widths=(4,), activation="tanh", normalisation="none", initialiser="lecun")
     spec = dataclasses.replace(spec, convolution="lax", **style)
     network = build(spec)
     params, x = jax.jit(network.init)(KEY), draw((1, *spec.observation))
@@ -220,10 +221,10 @@ def test_wiring_by_hand():
 
 
 @pytest.mark.parametrize("activation", ["relu", "crelu"])
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", CHAINS)
 def test_shapes_agree_with_the_wiring(name, activation):
     pixels = jax.ShapeDtypeStruct((10, 10, 4) if name == "minatar" else (4, 84, 84), jnp.uint8)
-    spec = NETWORKS[name](pixels, 5, activation=activation, normalisation="layer")
+    spec = CHAINS[name](pixels, 5, activation=activation, normalisation="layer")
     network = build(spec)
     params = jax.eval_shape(network.init, KEY)
     outputs, activations = jax.eval_shape(network.forward, params, jax.ShapeDtypeStruct((2, *pixels.shape), jnp.uint8))
@@ -467,9 +468,9 @@ def test_factories():
     ("setting", "known"),
     [("activation", ACTIVATIONS), ("normalisation", NORMALISATIONS), ("initialiser", INITIALISERS)],
 )
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize("name", CHAINS)
 def test_the_schema_of_a_factory_knows_every_name(name, setting, known):
-    parameter = inspect.signature(NETWORKS[name]).parameters[setting]
+    parameter = inspect.signature(CHAINS[name]).parameters[setting]
     assert parameter.kind is inspect.Parameter.KEYWORD_ONLY
     assert typing.get_args(parameter.annotation) == tuple(known)
 

@@ -9,7 +9,7 @@ import pytest
 DOCS = Path(__file__).resolve().parent.parent / "docs"
 
 
-PAGES = {"interventions": "interventions", "monitors": "monitors", "streams": "streams", "transforms": "streams"}
+PAGES = {name: name for name in ("interventions", "monitors", "networks", "streams")} | {"transforms": "streams"}
 
 
 @pytest.mark.parametrize("family", PAGES)

@@ -25,7 +25,10 @@ def layer_norm(*, affine: bool = True, bias: bool = True) -> Intervention:
         bias: whether the hidden layers keep their bias before the normalisation (static).
 
     Lyle et al. specify neither the axes nor whether the normalisation is affine; the defaults are those of DQN Zoo and
-    flax.
+    flax. In ``resnet18`` the normalisation follows each convolution, shortcuts included, so it comes before the sum,
+    as in He et al. 2016; in ``impala`` and ``residual_mlp`` it comes before each non-linearity, on the residual stream
+    too. In ``simba`` and ``vit`` it comes before the non-linearity inside each block, in addition to the network's own
+    normalisations; attention has none. Recurrent cells and ``simba_v2`` have no place for it.
     """
     return Intervention(
         network=lambda spec: replace(spec, normalisation="layer", affine=affine, bias=bias), sets=("normalisation",)
@@ -45,6 +48,8 @@ def rms_norm(*, affine: bool = True, bias: bool = True) -> Intervention:
     Args:
         affine: whether the scale is learned (static); otherwise it is 1.
         bias: whether the hidden layers keep their bias before the normalisation (static).
+
+    Its places in residual, attention and recurrent networks are those of :func:`layer_norm`.
     """
     return Intervention(
         network=lambda spec: replace(spec, normalisation="rms", affine=affine, bias=bias), sets=("normalisation",)
@@ -56,7 +61,11 @@ def activation(name: str, *, halve: bool = False, **numbers: float) -> Intervent
     settings = tuple((key, float(value)) for key, value in numbers.items())
 
     def network(spec: NetworkSpec) -> NetworkSpec:
-        return replace(halved(spec, name) if halve else spec, activation=name, activation_settings=settings)
+        smaller = halved(spec, name) if halve else spec
+        try:
+            return replace(smaller, activation=name, activation_settings=settings)
+        except ValueError as error:
+            raise ValueError(f"{name} does not fit this network: {error}") from error
 
     return Intervention(network=network, sets=("activation",))
 
@@ -82,7 +91,14 @@ def crelu(*, keep_size: bool = False) -> Intervention:
             (static). The default is ours.
 
     Raises:
-        ValueError: while tracing, for an odd number of units with ``keep_size``.
+        ValueError: while tracing, for an odd number of units with ``keep_size``, or if a residual stream would change
+            its width.
+
+    In residual blocks whose last layer has no non-linearity (``impala``, ``residual_mlp``, ``simba``, ``simba_v2``,
+    ``vit``), the layer after a non-linearity reads twice as many features and the stream keeps its width. ``resnet18``
+    is refused, because its stream itself passes non-linearities. With ``keep_size``, a network is refused if a
+    non-linearity follows no layer of its own (but a residual sum, say). Attention has no non-linearity; recurrent cells
+    keep theirs.
     """
     return activation("crelu", halve=keep_size)
 
@@ -96,7 +112,10 @@ def deep_fourier(*, keep_size: bool = True) -> Intervention:
             in the paper (static); otherwise the width doubles.
 
     Raises:
-        ValueError: while tracing, for an odd number of units with ``keep_size``.
+        ValueError: while tracing, for an odd number of units with ``keep_size``, or if a residual stream would change
+            its width.
+
+    Residual, attention and recurrent networks are treated as by :func:`crelu`.
 
     A unit with pre-activation 0 outputs 1, not 0, but this has no effect if its outgoing weights are 0.
     """
@@ -150,6 +169,9 @@ def weight_norm() -> Intervention:
     Output layers keep their kernels. Zeroing the outgoing weights of a unit (as recycling does) lengthens the other
     incoming weights of the next layer's units, because their lengths are kept. The paper initialises gain and bias from
     the data of a first batch, which would need a forward pass at initialisation.
+
+    All hidden convolutions and dense layers are normalised, shortcuts and embeddings included. The kernels of attention
+    and of recurrent cells are unchanged. ``simba_v2``, whose incoming weights already have norm 1, is refused.
     """
     return Intervention(network=lambda spec: replace(spec, parameterisation="weight"), sets=("parameterisation",))
 
@@ -170,6 +192,11 @@ def spectral_norm(*, layers: Literal["first", "all"] = "first", iterations: Repe
 
     Raises:
         ValueError: for unknown ``layers`` and, while tracing, for a network without such a layer.
+
+    "all" takes every convolution and dense layer but the output layers, shortcuts and embeddings included; the
+    kernels of attention and of recurrent cells are unchanged, and ``simba_v2`` is refused, because its incoming weights
+    have norm 1. "first" is the dense layer after the convolutions of ``impala``, the embedding of ``simba`` and the
+    first dense layer inside a block of ``vit``.
 
     The power method always starts from the same vector. The paper keeps the vector between updates and does one
     iteration in each. Here nothing is kept, so the function depends on the parameters alone, and ``sigma_1`` is

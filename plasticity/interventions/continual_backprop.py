@@ -259,8 +259,7 @@ def continual_backprop(
     paper draws from a uniform distribution; here it is the network's own initialisation. If a unit feeds several rows
     of weights (a flattened map, crelu), ``y_i`` is the mean over them; behind pooling, ``y_i`` is ``E|h_i|`` times the
     mean of all its outgoing weights. In a stream ``E`` includes the activations that show it. ``f'_i`` is shared by all
-    positions, as in the
-    authors' code for convolutions, and separate for each copy of crelu.
+    positions, as in the authors' code for convolutions, and separate for each copy of crelu.
     """
     check("utility", utility, ("contribution", "adaptable_contribution"))
     drawing = every(maturity_period + 1)

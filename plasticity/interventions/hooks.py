@@ -104,7 +104,7 @@ def effective(label: str, network: Callable[[NetworkSpec], NetworkSpec]) -> Call
     def changed(spec: NetworkSpec) -> NetworkSpec:
         new = network(spec)
         if new == spec or computation(new) == computation(spec):
-            why = "already has this" if spec.has_hidden else "has no hidden layer"
+            why = "already has this or has no place for it" if spec.has_hidden else "has no hidden layer"
             raise ValueError(f"{label} changes nothing: the network {why}")
         return new
 

@@ -92,6 +92,9 @@ def plasticity_injection(*, at: Natural = 100_000, layers: Layers = 1) -> Interv
     Raises:
         ValueError: for a negative number and, while tracing, for a network with fewer dense hidden layers.
 
+    The dense hidden layers of the head come directly before the outputs. ``resnet18``, ``residual_mlp``, ``simba``,
+    ``simba_v2`` and ``vit`` have none there, nor have recurrent networks with ``widths: []``: these need ``layers`` 0.
+
     Modules are called ``new_NAME`` and ``anchor_NAME``; methods that look at units count theirs like any others.
     ``layers = 0`` makes the head linear in ``phi``. Old and new head are then one linear layer in other coordinates,
     and only the optimizer can tell them apart. Two additional heads are computed from the start. With noisy networks

@@ -65,6 +65,11 @@ def nap(
     keeps the effective step size, ``learning_rate / |W|^2`` for SGD, ``learning_rate / |W|`` for Adam, from decaying.
     The paper therefore adds an explicit schedule (``schedule`` of the optimizer).
 
+    The normalisations have the places that :func:`layer_norm` describes. All hidden kernels are projected: shortcuts,
+    embeddings, the last layers of residual blocks, attention's four and those of recurrent cells. Where no
+    normalisation follows a kernel (the end of a block in ``impala``, attention, cells), its length does affect
+    predictions. ``simba_v2``, which projects its own kernels, is refused.
+
     Args:
         period: number of updates (static).
         norm: the normalisation (static).
@@ -90,6 +95,8 @@ def nap(
     def network(spec: "NetworkSpec") -> "NetworkSpec":
         if not spec.has_hidden:
             raise ValueError("nap needs a network with a hidden layer; this one has none")
+        if not spec.takes_normalisation:
+            raise ValueError("nap needs a network with a place for a normalisation; this one has none")
         return replace(spec, normalisation=norm, affine=affine != "none", bias=bias)
 
     def init(key: Key, params: Params, network: Network) -> State:

@@ -118,10 +118,11 @@ def reset(
         raise ValueError("modules: [] is not allowed; must be all, last, or a list of at least one name")
 
     def whole(learner: Learner, fresh: Learner) -> Learner:
-        return Learner(
-            fresh.params,
-            fresh.target if target else learner.target,
-            fresh.opt_state if optimizer else learner.opt_state,
+        return learner._replace(
+            params=fresh.params,
+            target=fresh.target if target else learner.target,
+            opt_state=fresh.opt_state if optimizer else learner.opt_state,
+            carry=fresh.carry,
         )
 
     def partial(learner: Learner, fresh: Learner, context: Context) -> Learner:

@@ -80,11 +80,10 @@ def at_switch(
         rule = context.optimizer
         if optimizer == "reset":
             check_memory("optimizer", optimizer, learner)
-        return state, Learner(
-            learner.params,
-            new_target(learner, fresh, target),
-            rule.init(learner.params) if optimizer == "reset" else learner.opt_state,
-            reset_memory(learner, fresh, settings),
+        return state, learner._replace(
+            target=new_target(learner, fresh, target),
+            opt_state=rule.init(learner.params) if optimizer == "reset" else learner.opt_state,
+            rest=reset_memory(learner, fresh, settings),
         )
 
     return Intervention(switch=switch)

@@ -14,7 +14,7 @@ from plasticity.core.errors import check, check_least, refused
 from plasticity.networks.convolution import METHODS
 from plasticity.networks.graph import OBSERVATION, Node, chain, copied, ordered, shapes_of
 from plasticity.networks.layers import ACTIVATIONS, INITIALISERS, NORMALISATIONS, PARAMETERISATIONS
-from plasticity.networks.operations import SPEC, Activate, Convolution, Dense, Operation, Padding, Shape
+from plasticity.networks.operations import SPEC, Activate, Convolution, Dense, Normalise, Operation, Padding, Shape
 
 __all__ = ["Convolution", "Head", "NetworkSpec", "Padding"]
 
@@ -121,6 +121,14 @@ class NetworkSpec:
         return any(node.hidden or isinstance(node.operation, Activate) for node in plain_nodes(self))
 
     @property
+    def takes_normalisation(self) -> bool:
+        """Whether the spec's normalisation has a place in this network."""
+        operations = [node.operation for node in plain_nodes(self)]
+        layers = (each for each in operations if isinstance(each, Dense | Convolution | Activate))
+        own = (each for each in operations if isinstance(each, Normalise))
+        return any(each.normalise for each in layers) or any(each.kind == SPEC for each in own)
+
+    @property
     def copies(self) -> int:
         """The number of outputs per unit of a hidden layer: 2 for crelu and deep_fourier, otherwise 1."""
         return ACTIVATIONS[self.activation].copies
@@ -179,6 +187,11 @@ def parameterised(spec: NetworkSpec, nodes: list[Node]) -> list[Node]:
     """Apply the spec's parameterisation to the layers; ``ValueError`` if no layer is eligible."""
     if spec.parameterisation == "none":
         return nodes
+    if any(isinstance(node.operation, Dense) and node.operation.sphere for node in nodes):
+        raise ValueError(
+            f"parameterisation: {spec.parameterisation} is not allowed; this network keeps the incoming weights of "
+            "every unit at norm 1"
+        )
     kind, _, first = spec.parameterisation.partition("_")
     later = behind_dense(nodes) if first else set()
     eligible = {
@@ -204,7 +217,7 @@ def injected_head(nodes: list[Node], layers: int) -> list[Node]:
         before = [name for node in last for name in node.inputs]
         last = [by_name[name] for name in before if name in by_name and by_name[name].dense_hidden]
         if not last:
-            raise refused("injected", layers, "at most the number of dense hidden layers")
+            raise refused("injected", layers, "at most the number of dense hidden layers before the outputs")
         head |= {node.name for node in last}
     for node in nodes:
         if head & set(node.inputs):
