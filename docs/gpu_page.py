@@ -181,8 +181,10 @@ def text(document: Row | None) -> str:
         lines += ([title, ""] if title and body else []) + body
     for later in document.get("later", ()):
         flags = f" with `XLA_FLAGS={later['xla_flags']}`" if later.get("xla_flags") else ""
-        lines += [f"**Repeated in part**{flags}, {later['began']}, after fixes to problems found in the first run.", ""]
-        lines += [line for part in (unfinished, repeated, verdict, convolutions, monitors) for line in part(later)]
+        why = later.get("why", "after fixes to problems found in the first run")
+        lines += [f"**Repeated in part**{flags}, {later['began']}, {why}.", ""]
+        parts = (unfinished, repeated, verdict, *((scaling,) if "why" in later else ()), convolutions, monitors)
+        lines += [line for part in parts for line in part(later)]
     return "\n".join(lines).rstrip()
 
 
