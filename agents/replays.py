@@ -4,13 +4,19 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import jax.numpy as jnp
+from pydantic import Field
 
 from plasticity.agents.priorities import prioritised as prioritised_memory
 from plasticity.agents.replay import Replay, replay
 from plasticity.agents.replay_regime import Memory, Sample, Sampling
-from plasticity.config.fields import Count, Fraction, Member, metadata
+from plasticity.agents.sequences import Start, sequence_buffer, uniform_sequences
+from plasticity.agents.sequences import prioritised_sequences as prioritised_by_sequence
+from plasticity.config.fields import Count, Fraction, Member, Repeats, metadata
 from plasticity.core.types import Array, Key, StreamSpec
 
+BurnIn = Annotated[int, Field(ge=0, le=10_000)]
+Overlap = Annotated[int, Field(ge=0, lt=10_000)]
+UNWEIGHTED = {"kind": "constant", "value": 0.0}
 IMPORTANCE = {"kind": "linear", "start": 0.4, "end": 1.0, "duration": 1_000_000}
 
 
@@ -86,4 +92,96 @@ def prioritised(
     )
 
 
-REPLAYS: Mapping[str, Callable[..., Memory]] = {"uniform": uniform, "prioritised": prioritised}
+@metadata(paper="Kapturowski et al. 2019, Recurrent Experience Replay in Distributed Reinforcement Learning")
+def sequences(
+    spec: StreamSpec,
+    sampling: Sampling,
+    *,
+    capacity: Count = 100_000,
+    minimum: Count = 20_000,
+    length: Repeats = 80,
+    burn_in: BurnIn = 40,
+    overlap: Overlap = 40,
+    carry: Start = "stored",
+) -> Memory:
+    """Sample sequences of consecutive steps uniformly, for a network with memory.
+
+    The network starts from the carry of the moment when the first step was taken, with the parameters of then. It is
+    unrolled over ``burn_in`` steps without a loss, then over ``length`` steps with a loss. The ``n_step`` steps after
+    them only supply the targets, so that every step has its full n-step return. A sequence may contain several
+    episodes: the carry is reset where one starts. All four settings are static.
+
+    Args:
+      spec: the stream.
+      sampling: how the agent samples.
+      capacity: steps of all envs, rounded down to whole sequences; the oldest are overwritten. Static.
+      minimum: steps before the first update. Static.
+      length: steps to learn from.
+      burn_in: steps before them.
+      overlap: of the steps to learn from, those that the next sequence has too; a sequence starts every
+        ``length - overlap`` steps, and only these have a stored carry.
+      carry: "stored", or "initial": every sequence starts as an episode does.
+
+    Raises:
+      ValueError: the sizes are inconsistent.
+    """
+    sizes: Any = {"length": length, "burn_in": burn_in, "overlap": overlap, "carry": carry}
+    buffer = sequence_buffer(spec, sampling, capacity=capacity, minimum=minimum, **sizes)
+    return uniform_sequences(buffer, spec, sampling.batch_size, -(-minimum // spec.envs))
+
+
+@metadata(paper="Kapturowski et al. 2019, Recurrent Experience Replay in Distributed Reinforcement Learning")
+def prioritised_sequences(
+    spec: StreamSpec,
+    sampling: Sampling,
+    *,
+    capacity: Count = 100_000,
+    minimum: Count = 20_000,
+    length: Repeats = 80,
+    burn_in: BurnIn = 40,
+    overlap: Overlap = 40,
+    carry: Start = "stored",
+    exponent: Fraction = 0.9,
+    eta: Fraction = 0.9,
+    importance: Annotated[Any, Member("schedules")] = UNWEIGHTED,
+) -> Memory:
+    """Sample sequences in proportion to ``p^exponent``, with ``p = eta max_t |d_t| + (1 - eta) mean_t |d_t|``.
+
+    ``d_t`` are the errors of the sequence's steps in the last update that used it: temporal-difference errors of
+    ``dqn``, cross-entropies of ``c51`` and ``rainbow``. New sequences get the largest priority so far.
+
+    Args:
+      spec: the stream.
+      sampling: how the agent samples.
+      capacity: as in ``sequences``, like the five that follow.
+      minimum: steps before the first update. Static.
+      length: steps to learn from. Static.
+      burn_in: steps before them. Static.
+      overlap: of the steps to learn from with the next sequence. Static.
+      carry: "stored" or "initial". Static.
+      exponent: of the priorities; 0 is uniform. Traced.
+      eta: share of the largest error. Traced.
+      importance: schedule of the exponent of the weights ``(N P)^-importance``, over the env steps of each env since
+        the agent was initialised; 0, as in the paper: no weights.
+
+    Raises:
+      ValueError: the sizes are inconsistent.
+    """
+    sizes: Any = {"length": length, "burn_in": burn_in, "overlap": overlap, "carry": carry}
+    return prioritised_by_sequence(
+        sequence_buffer(spec, sampling, capacity=capacity, minimum=minimum, **sizes),
+        spec,
+        batch_size=sampling.batch_size,
+        eta=eta,
+        exponent=exponent,
+        correction=importance(),
+        first=-(-minimum // spec.envs),
+    )
+
+
+REPLAYS: Mapping[str, Callable[..., Memory]] = {
+    "uniform": uniform,
+    "prioritised": prioritised,
+    "sequences": sequences,
+    "prioritised_sequences": prioritised_sequences,
+}
