@@ -1,0 +1,250 @@
+"""Replay of sequences: windows by hand, and whole updates of a recurrent agent against slow loops."""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from agent_cases import EPSILON, clock_at, program, run
+from chain import chain
+from q_reference import Settings, script
+from recurrent_reference import UNITS, Shape, learned, walk
+from replay_cases import KEY, SPEC, STEPS, live, pairs
+
+from plasticity.agents import AGENTS
+from plasticity.agents.noisy import noisy, perturbed
+from plasticity.agents.priorities import get
+from plasticity.agents.replay import Item
+from plasticity.agents.replay_regime import Sampling
+from plasticity.agents.replays import prioritised_sequences, sequences, uniform
+from plasticity.agents.sequences import mixed, sequence_buffer
+from plasticity.agents.value_based import error_loss, error_size, rescaled, unscaled
+from plasticity.agents.windows import Layout, as_windows
+from plasticity.core.types import StreamSpec, TimeStep, Transition, VisitPlan, is_transition
+from plasticity.engine.evaluation import Evaluation
+from plasticity.interventions.base import Intervention, compose
+from plasticity.networks.build import build
+from plasticity.networks.presets import mlp
+from plasticity.networks.recurrent import gru, lstm, rtu
+from plasticity.optim.optimizers import sgd
+from plasticity.optim.schedules import constant
+
+TORSO = functools.partial(mlp, widths=(6,))
+GRU = functools.partial(gru, torso=TORSO, units=UNITS)
+BATCH, SIZES = 3, {"capacity": 200, "minimum": 24}
+REPLAYS = {
+    "uniform": sequences,
+    "prioritised": functools.partial(
+        prioritised_sequences, exponent=0.7, eta=0.6, importance=functools.partial(constant, value=0.5)
+    ),
+}
+
+
+# Windows by hand.
+
+
+def items(**changes: Any) -> Item:
+    """One window of 7 items: an episode ends by termination at item 3; item 4 starts the next."""
+    whole = {
+        "frame": jnp.arange(7.0)[:, None],
+        "first": jnp.asarray([0, 0, 0, 0, 1, 0, 0], bool),
+        "action": jnp.arange(7),
+        "reward": jnp.asarray([9.0, 1, 2, 4, 8, 16, 32]),
+        "discount": jnp.asarray([1.0, 1, 0, 1, 1, 1, 1]),
+    }
+    return jax.tree.map(lambda x: x[None], Item(**(whole | changes)))
+
+
+def test_a_window_by_hand():
+    windows = as_windows(items(), jnp.ones((1, 2)), Layout(burn_in=1, length=4, n=2, stack=0), 0.5, None)
+    assert windows.past.observation[:, 0, 0].tolist() == [0]
+    assert windows.observation[:, 0, 0].tolist() == [1, 2, 3, 4, 5, 6]
+    assert windows.first[:, 0].tolist() == [False, False, False, True, False, False]
+    assert windows.action.tolist() == [1, 2, 3, 4]
+    # item 1: 1 + .5 * 2, then terminal; 2: terminal; 3 joins two episodes; 4: a whole 2-step return
+    np.testing.assert_allclose(windows.reward, [2.0, 2.0, 0.0, 16.0])
+    np.testing.assert_allclose(windows.discount, [0.0, 0.0, 1.0, 0.25])
+    assert windows.ends.tolist() == [2, 2, 2, 5]
+    assert windows.valid.tolist() == [True, True, False, True]
+
+
+def test_two_windows_are_ordered_by_step_then_window():
+    both = jax.tree.map(lambda x: jnp.concatenate([x, x]), items())
+    windows = as_windows(both, jnp.ones((2, 2)), Layout(burn_in=0, length=4, n=2, stack=0), 0.5, None)
+    assert windows.action.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert windows.ends.tolist() == [4, 5, 6, 7, 6, 7, 6, 7]  # rows of [6, 2]: item 3 both times, then item 3 itself
+
+
+def test_frames_of_a_window_are_stacked_within_their_episode():
+    windows = as_windows(items(), jnp.ones((1, 2)), Layout(burn_in=1, length=3, n=1, stack=3), 0.5, None)
+    # The first two items only supply frames; item 4 is a FIRST.
+    assert windows.past.observation[0, 0, :, 0].tolist() == [0, 1, 2]
+    assert windows.observation[:, 0, :, 0].tolist() == [[1, 2, 3], [4, 4, 4], [4, 4, 5], [4, 5, 6]]
+    assert windows.action.tolist() == [3, 4, 5]
+
+
+def test_priorities_by_hand():
+    errors = jnp.asarray([[1.0, 2.0], [-3.0, 7.0], [5.0, -4.0]]).ravel()  # of two sequences
+    valid = jnp.asarray([[1, 1], [1, 0], [0, 1]], bool).ravel()
+    np.testing.assert_allclose(mixed(errors, valid, 2, 0.9), [0.9 * 3 + 0.1 * 2, 0.9 * 4 + 0.1 * 3], rtol=1e-6)
+    np.testing.assert_array_equal(mixed(errors, jnp.zeros(6, bool), 2, 0.9), [0, 0])
+
+
+@pytest.mark.parametrize("huber", [0.0, 0.5, 2.0])
+def test_the_size_of_an_error_from_its_loss(huber):
+    errors = jnp.asarray([-9.0, -2.0, -0.5, 0.0, 1e-3, 0.4, 3.0])
+    np.testing.assert_allclose(error_size(error_loss(errors, huber), huber), abs(errors), rtol=1e-6)
+
+
+def test_rescaling_and_its_inverse():
+    x = np.asarray([-300.0, -2.0, -1e-3, 0.0, 1e-3, 1.0, 40.0, 3e4])
+    expected = np.sign(x) * (np.sqrt(abs(x) + 1) - 1) + 1e-3 * x
+    np.testing.assert_allclose(rescaled(jnp.asarray(x)), expected, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(unscaled(jnp.asarray(expected)), x, rtol=1e-5, atol=1e-6)
+
+
+# Which windows can be sampled.
+
+
+@pytest.mark.parametrize("stack", [0, 2])
+@pytest.mark.parametrize("kind", list(REPLAYS))
+def test_complete_windows_and_their_carries(kind, stack):
+    """Against a list of what each row holds, while the buffer fills and after it has wrapped."""
+    shape = (stack, 1) if stack else (1,)
+    spec = StreamSpec(jax.ShapeDtypeStruct(shape, jnp.float32), 2, ("a",), (VisitPlan(0, 90),), 2, True, stack=stack)
+    sampling = Sampling(64, 1, 0.9, None, lambda envs: jnp.zeros((envs, 1)))
+    layout = {"length": 4, "burn_in": 2, "overlap": 1}  # windows of 7 steps (8 items with a stack), every 3
+    memory = REPLAYS[kind](spec, sampling, capacity=2 * 22, minimum=20, **layout)
+    add, draw = jax.jit(memory.add), jax.jit(memory.sample)
+    state, rows, span = memory.init(), 21, 7 + (stack == 2)
+    held = np.full(rows, -1)
+    for t in range(60):
+        steps = [TimeStep(*(jnp.full(2, x) for x in (1, 0.0, 1.0)), jnp.full((2, *shape), 1.0 * i)) for i in (t, t + 1)]
+        state = add(state, Transition(steps[0], jnp.zeros(2, jnp.int32), steps[1]), jnp.full((2, 1), 100.0 + t))
+        held[t % rows] = t
+        starts = [
+            int(held[row])
+            for row in range(0, rows, 3)
+            if held[row] >= 0 and all(held[(row + i) % rows] == held[row] + i for i in range(span))
+        ]
+        if t < 10:
+            assert not bool(memory.ready(state)) or t == 9
+        if t in (12, 30, 31, 32, 45, 59):
+            windows = draw(state, jax.random.key(t), jnp.int32(t)).batch
+            first = windows.past.observation[0].reshape(64, -1)[:, -1]  # its newest frame
+            assert set(first.tolist()) == {x + (stack == 2) for x in starts}
+            np.testing.assert_array_equal(windows.past.carry[:, 0], first + 100)
+            np.testing.assert_array_equal(windows.observation[-1].reshape(64, -1)[:, -1], first + 6)
+
+
+# Whole updates.
+
+
+def agent(kind: str = "uniform", name: str = "dqn", watch: Intervention | None = None, **changes: Any) -> Any:
+    replay = functools.partial(REPLAYS[kind], **SIZES, **changes.pop("shape", {}))
+    plain: dict[str, Any] = {
+        "network": GRU,
+        "optimizer": functools.partial(sgd, learning_rate=0.5),
+        "epsilon": EPSILON,
+        "replay": replay,
+        "batch_size": BATCH,
+        "update_period": 3,
+        "target_period": 2,
+    }
+    return AGENTS[name](SPEC, compose(*([watch] if watch else [])), **(plain | changes))
+
+
+def keep(updates: int, steps: int, params: Any) -> Intervention:
+    """Record gradients, and the first observation of every sequence, of every update."""
+
+    def init(key: Any, params: Any, network: Any) -> Any:
+        rows = jax.tree.map(lambda x: jnp.zeros((updates, *x.shape)), params)
+        return rows, jnp.full((updates, steps, BATCH, 3), jnp.nan)
+
+    def step(key: Any, state: Any, learner: Any, seen: Any) -> Any:
+        i = seen.clock.update
+        gradients = jax.tree.map(lambda all, new: all.at[i].set(new), state[0], seen.gradients)
+        return (gradients, state[1].at[i].set(seen.observation.observation)), learner
+
+    return Intervention(init=init, step=step)
+
+
+CASES = {
+    "double, 2 steps": ("uniform", Shape(3, 4, 2), Settings(0.9, 1.0, 1.5, 2, True, 0.0, 2), False),
+    "rescaled, no burn-in": ("uniform", Shape(0, 5, 1), Settings(0.9, 0.3, 1.5, 1, False, 0.0, 2), True),
+    "prioritised": ("prioritised", Shape(2, 4, 2), Settings(0.9, 1.0, 1.5, 3, True, 0.0, 2), False),
+}
+
+
+@pytest.mark.parametrize("case", list(CASES))
+def test_updates_against_slow_loops(case):
+    kind, shape, settings, rescale = CASES[case]
+    lengths = {"length": shape.length, "burn_in": shape.burn_in, "overlap": shape.length - shape.stride}
+    updates = (STEPS - 12) // 3 + 1
+    learner = agent(
+        kind,
+        watch=keep(updates, shape.length, None),
+        shape=lengths,
+        discount=settings.discount,
+        huber=settings.huber,
+        reward_clip=settings.reward_clip,
+        n_step=settings.n_step,
+        double=settings.double,
+        value_rescaling=rescale,
+    )
+    first = jax.tree.map(lambda x: x[0], pairs().previous)
+
+    def everything() -> Any:
+        start = learner.init(KEY, first)
+        return start, live(learner, start, watch=lambda state: (state.learner, state.rest))
+
+    start, (state, metrics, (learners, rests)) = jax.jit(everything)()
+    before = jax.tree.map(lambda x, y: jnp.concatenate([x[None], y]), start.learner, learners)
+    life, gradients, seen = script(), state.plugins[0][0], state.plugins[0][1]
+    carries = np.asarray(before.carry["memory"])
+    check_acting(life, before.params, carries)
+    done = np.flatnonzero(np.asarray(metrics["updates"]))
+    assert done.tolist() == list(range(11, 30, 3))
+    slots = 100 // shape.stride
+    for i, t in enumerate(done):
+        found = [np.argwhere((life.observation == seen[i, 0, b]).all(-1))[0] for b in range(BATCH)]
+        places = [(int(s) - shape.burn_in, int(env)) for s, env in found]
+        assert all(s % shape.stride == 0 for s, _ in places)
+        numbers = np.ones(BATCH)
+        if kind == "prioritised":  # those from before the update
+            stored = jnp.asarray([env * slots + s // shape.stride for s, env in places])
+            after = jax.tree.map(lambda x, t=t: x[t], rests["replay"].tree)
+            earlier = [jax.tree.map(lambda x, j=j: x[j], rests["replay"].tree) for j in range(t)]
+            largest = np.concatenate([[1.0], rests["replay"].largest])[t]
+            numbers = np.asarray(get(earlier[-1], stored))
+            numbers = np.where(numbers > 0, numbers, largest)  # completed by this very step
+        weights = (numbers.min() / numbers) ** (0.5 if kind == "prioritised" else 0.0)
+        here = jax.tree.map(lambda x, t=t: x[t], before)
+        expected = learned(life, here.params, here.target, carries, places, weights, shape, settings, rescale)
+        np.testing.assert_allclose(metrics["loss"][t], expected.loss, rtol=2e-5)
+        made = jax.tree.map(lambda x, i=i: x[i], gradients)
+        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-6), made, expected.gradient)
+        if kind == "prioritised":
+            sizes = [np.abs(each) for each in expected.errors]
+            wanted = [(0.6 * max(each) + 0.4 * np.mean(each)) ** 0.7 for each in sizes]
+            np.testing.assert_allclose(get(after, stored), wanted, rtol=2e-4)
+
+
+def check_acting(life: Any, params: Any, carries: np.ndarray) -> None:
+    """The carry before every step is that of the episode so far, each step with the parameters of its time."""
+    for env in range(2):
+        hidden = jnp.zeros(UNITS)
+        for t in range(STEPS):
+            if life.step_type[t, env] == 0:
+                hidden = jnp.zeros(UNITS)
+            np.testing.assert_allclose(carries[t, env], hidden, rtol=1e-4, atol=1e-6)
+            now = jax.tree.map(lambda x, t=t: x[t], params)
+            _, hidden = walk(life, now, hidden, env, range(t, t + 1), jax.jit(one_step_of))
+
+
+def one_step_of(params: Any, hidden: Any, observation: Any) -> Any:
+    from recurrent_reference import step
+
+    return step(params, hidden, observation)
