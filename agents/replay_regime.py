@@ -269,16 +269,11 @@ def replay_body(
 
 
 def check_memory(network: Network, memory: Memory) -> None:
-    """``ValueError`` unless a network with memory learns from sequences, and one without from single transitions."""
-    sequences = memory.sequences is not None
-    if network.remembers and not sequences:
+    """``ValueError`` if a network with memory would learn from single transitions."""
+    if network.remembers and memory.sequences is None:
         raise ValueError(
             "agent.replay: single transitions are not allowed with a network that has memory; "
             "choose sequences or prioritised_sequences"
-        )
-    if sequences and not network.remembers:
-        raise ValueError(
-            "agent.replay: sequences need a network with memory, such as gru; choose uniform or prioritised"
         )
 
 

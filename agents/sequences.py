@@ -56,8 +56,12 @@ class Sequences(NamedTuple):
         return oldest, jnp.maximum((stored - self.layout.items) // stride + 1, 0)
 
 
-def check_lengths(length: int, overlap: int) -> None:
-    """``ValueError`` unless the next sequence starts later than the one before."""
+def check_sequences(sampling: Sampling, length: int, overlap: int) -> None:
+    """``ValueError`` unless the network has memory and the next sequence starts later than the one before."""
+    if not jax.tree.leaves(jax.eval_shape(lambda: sampling.initial(1))):
+        raise ValueError(
+            "agent.replay: sequences need a network with memory, such as gru; choose uniform or prioritised"
+        )
     if overlap >= length:
         raise ValueError(f"agent.replay.overlap: {overlap} is not allowed; must be below the length, {length}")
 
@@ -75,9 +79,9 @@ def sequence_buffer(
 ) -> Sequences:
     """A buffer of windows that overlap in ``overlap`` of the ``length`` steps to learn from (all but gamma static).
 
-    ``ValueError`` if the sizes are inconsistent.
+    ``ValueError`` if the sizes are inconsistent or the network has no memory.
     """
-    check_lengths(length, overlap)
+    check_sequences(sampling, length, overlap)
     layout, stride = Layout(burn_in, length, sampling.n_step, spec.stack), length - overlap
     sizes = {"capacity": capacity, "minimum": minimum, "batch_size": sampling.batch_size, "window": layout.items}
     buffer = storage(spec, **sizes, stride=stride)

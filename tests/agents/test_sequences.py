@@ -10,7 +10,7 @@ import pytest
 from agent_cases import EPSILON, clock_at, program, run
 from chain import chain
 from q_reference import Settings, script
-from recurrent_reference import UNITS, Shape, learned, walk
+from recurrent_reference import UNITS, Shape, jitted, learned, walk
 from replay_cases import KEY, SPEC, STEPS, live, pairs
 
 from plasticity.agents import AGENTS
@@ -19,10 +19,10 @@ from plasticity.agents.priorities import get
 from plasticity.agents.replay import Item
 from plasticity.agents.replay_regime import Sampling
 from plasticity.agents.replays import prioritised_sequences, sequences, uniform
-from plasticity.agents.sequences import mixed, sequence_buffer
+from plasticity.agents.sequences import mixed
 from plasticity.agents.value_based import error_loss, error_size, rescaled, unscaled
 from plasticity.agents.windows import Layout, as_windows
-from plasticity.core.types import StreamSpec, TimeStep, Transition, VisitPlan, is_transition
+from plasticity.core.types import FIRST, StreamSpec, TimeStep, Transition, VisitPlan
 from plasticity.engine.evaluation import Evaluation
 from plasticity.interventions.base import Intervention, compose
 from plasticity.networks.build import build
@@ -129,8 +129,8 @@ def test_complete_windows_and_their_carries(kind, stack):
             for row in range(0, rows, 3)
             if held[row] >= 0 and all(held[(row + i) % rows] == held[row] + i for i in range(span))
         ]
-        if t < 10:
-            assert not bool(memory.ready(state)) or t == 9
+        if t < 11:
+            assert bool(memory.ready(state)) == (t >= 9)
         if t in (12, 30, 31, 32, 45, 59):
             windows = draw(state, jax.random.key(t), jnp.int32(t)).batch
             first = windows.past.observation[0].reshape(64, -1)[:, -1]  # its newest frame
@@ -143,7 +143,7 @@ def test_complete_windows_and_their_carries(kind, stack):
 
 
 def agent(kind: str = "uniform", name: str = "dqn", watch: Intervention | None = None, **changes: Any) -> Any:
-    replay = functools.partial(REPLAYS[kind], **SIZES, **changes.pop("shape", {}))
+    replay = functools.partial(REPLAYS[kind], **SIZES, **changes.pop("shape", {"length": 4, "burn_in": 2, "overlap": 2}))
     plain: dict[str, Any] = {
         "network": GRU,
         "optimizer": functools.partial(sgd, learning_rate=0.5),
@@ -156,8 +156,8 @@ def agent(kind: str = "uniform", name: str = "dqn", watch: Intervention | None =
     return AGENTS[name](SPEC, compose(*([watch] if watch else [])), **(plain | changes))
 
 
-def keep(updates: int, steps: int, params: Any) -> Intervention:
-    """Record gradients, and the first observation of every sequence, of every update."""
+def keep(updates: int, steps: int) -> Intervention:
+    """Record the gradients and observations of every update."""
 
     def init(key: Any, params: Any, network: Any) -> Any:
         rows = jax.tree.map(lambda x: jnp.zeros((updates, *x.shape)), params)
@@ -185,7 +185,7 @@ def test_updates_against_slow_loops(case):
     updates = (STEPS - 12) // 3 + 1
     learner = agent(
         kind,
-        watch=keep(updates, shape.length, None),
+        watch=keep(updates, shape.length),
         shape=lengths,
         discount=settings.discount,
         huber=settings.huber,
@@ -237,14 +237,150 @@ def check_acting(life: Any, params: Any, carries: np.ndarray) -> None:
     for env in range(2):
         hidden = jnp.zeros(UNITS)
         for t in range(STEPS):
-            if life.step_type[t, env] == 0:
-                hidden = jnp.zeros(UNITS)
+            hidden = hidden * (life.step_type[t, env] != FIRST)
             np.testing.assert_allclose(carries[t, env], hidden, rtol=1e-4, atol=1e-6)
             now = jax.tree.map(lambda x, t=t: x[t], params)
-            _, hidden = walk(life, now, hidden, env, range(t, t + 1), jax.jit(one_step_of))
+            _, hidden = walk(life, now, hidden, env, range(t, t + 1), jitted)
 
 
-def one_step_of(params: Any, hidden: Any, observation: Any) -> Any:
-    from recurrent_reference import step
+def test_a_probe_recalls_the_rows_in_the_order_of_time():
+    """The monitors' ring of 8 slots, 13 steps in: values of both networks as a walk from its oldest step makes them."""
+    made, slots, now = agent(huber=0.0, n_step=1), 8, 13
+    state = made.init(KEY, jax.tree.map(lambda x: x[0], pairs().previous))
+    other = jax.tree.map(lambda x: x + 0.1, state.learner.params)
+    state = state._replace(learner=state.learner._replace(target=other))
+    oldest, life = now - slots, script()
+    ring = jax.tree.map(lambda x: jnp.roll(x[oldest:now], oldest % slots, axis=0).reshape(-1, *x.shape[2:]), pairs())
+    probe = made.probe(state, ring, clock_at(now))
+    losses = np.asarray(probe.losses(state.learner.params)).reshape(slots, 2)
+    valid, q = np.asarray(probe.valid).reshape(slots, 2), probe.scores(state.learner.params, probe.observation)
+    for env in range(2):
+        steps = range(oldest, now + 1)
+        own, theirs = (
+            walk(life, params, jnp.zeros(UNITS), env, steps, jitted)[0] for params in (state.learner.params, other)
+        )
+        np.testing.assert_allclose(q.reshape(slots, 2, -1)[:, env], own[:-1], rtol=1e-5, atol=1e-6)
+        for i, t in enumerate(range(oldest, now)):
+            assert valid[i, env] == (life.step_type[t + 1, env] != FIRST)
+            if valid[i, env]:
+                reward = np.clip(life.reward[t + 1, env], -1, 1)
+                target = reward + 0.99 * life.discount[t + 1, env] * theirs[i + 1].max()
+                error = target - own[i][life.action[t, env]]
+                np.testing.assert_allclose(losses[i, env], error**2 / 2, rtol=1e-4, atol=1e-6)
 
-    return step(params, hidden, observation)
+
+# Whole runs.
+
+NETWORKS = {
+    "gru": GRU,
+    "lstm": functools.partial(lstm, torso=TORSO, units=4, widths=(3,)),
+    "rtu": functools.partial(rtu, torso=TORSO, units=4, gradient="bptt"),
+}
+SHORT = {"capacity": 60, "minimum": 16, "length": 4, "burn_in": 2, "overlap": 2}
+ALWAYS = Evaluation(10, episodes=4, steps=40)
+
+
+def planned(name: str = "dqn", network: str = "gru", **settings: Any) -> Any:
+    kind = prioritised_sequences if name == "rainbow" else sequences
+    importance = {"importance": functools.partial(constant, value=0.6)} if name == "rainbow" else {}
+    replay = functools.partial(kind, **SHORT, **importance)
+    plain = {"stream": chain(2, 30), "network": NETWORKS[network], "replay": replay, "chunk": 10}
+    return program(name, **(plain | settings))
+
+
+def chunks(plan: Any, width: int = 1) -> list[dict[str, np.ndarray]]:
+    return [dict(chunk.metrics) for chunk in run(plan, width).chunks()]
+
+
+@functools.cache
+def whole() -> list[dict[str, np.ndarray]]:
+    """An uninterrupted run without evaluation."""
+    return chunks(planned())
+
+
+@pytest.mark.parametrize(
+    ("name", "network", "settings"),
+    [
+        ("dqn", "gru", {"double": True, "n_step": 2}),
+        pytest.param("dqn", "rtu", {"gradient_steps": 2}, marks=pytest.mark.slow),
+        pytest.param("c51", "lstm", {"double": True}, marks=pytest.mark.slow),
+        pytest.param("rainbow", "gru", {}, marks=pytest.mark.slow),
+        pytest.param("rainbow", "lstm", {"noisy": True}, marks=pytest.mark.slow),
+    ],
+)
+def test_a_lane_alone_equals_the_lane_among_others(name, network, settings):
+    plan = planned(name, network, **settings)
+    alone, among = chunks(plan), chunks(plan._replace(seeds=np.asarray([0, 1], np.int32)), 2)
+    assert sum(each["update"][0] for each in alone) > 0
+    for one, two in zip(alone, among, strict=True):
+        for key, value in one.items():
+            np.testing.assert_allclose(value[0], two[key][0], rtol=2e-4, atol=1e-6, err_msg=key)
+    assert np.isfinite(alone[-1]["loss"]).all()
+
+
+def test_a_resumed_run_equals_one_without_interruption():
+    """Everything between two chunks is in the carries of the lanes."""
+    plan = planned()
+    first = run(plan)
+    part = first.chunks()
+    before = [dict(next(part).metrics) for _ in range(2)]
+    again = run(plan)
+    again.restore(jax.device_get(first.carries), first.position, first.compiled.stream.save())
+    after = [dict(chunk.metrics) for chunk in again.chunks()]
+    for one, two in zip(whole(), [*before, *after], strict=True):
+        for key in one:
+            np.testing.assert_array_equal(one[key], two[key])
+
+
+def test_evaluation_has_its_own_carry():
+    """It starts fresh, so evaluating twice gives the same, and learning does not notice."""
+    evaluated = run(planned()._replace(evaluation=ALWAYS))
+    seen = []
+    for chunk in evaluated.chunks():
+        seen.append({k: v for k, v in chunk.metrics.items() if not k.startswith("evaluation")})
+        again = [each.metrics for each in evaluated._evaluations()]
+        for one, two in zip(chunk.evaluations, again, strict=True):
+            jax.tree.map(np.testing.assert_array_equal, dict(one.metrics), dict(two))
+    assert all((each.metrics["episodes"] > 0).all() for each in chunk.evaluations)
+    for one, two in zip(whole(), seen, strict=True):
+        for key in one:
+            np.testing.assert_array_equal(one[key], two[key])
+
+
+def test_advancing_for_evaluation_is_a_walk():
+    made, life = agent(), script()
+    state = made.init(KEY, jax.tree.map(lambda x: x[0], pairs().previous))
+    carry = made.initial()
+    for t in range(12):
+        first = jnp.asarray(life.step_type[t + 1] == FIRST)
+        state = state._replace(learner=state.learner._replace(carry=carry))
+        carry = made.advance(state, jnp.asarray(life.observation[t]), first)
+    for env in range(2):
+        _, hidden = walk(life, state.learner.params, jnp.zeros(UNITS), env, range(12), jitted)
+        hidden = hidden * (life.step_type[12, env] != FIRST)
+        np.testing.assert_allclose(carry["memory"][env], hidden, rtol=1e-5, atol=1e-6)
+
+
+def test_a_cell_gets_no_noise():
+    network = build(GRU(SPEC.observation, 4))
+    plain, extended = network.init(KEY), noisy(network, 0.5).init(KEY)
+    moved = perturbed(jax.random.key(9), extended)
+    jax.tree.map(np.testing.assert_array_equal, extended["memory"], plain["memory"])
+    jax.tree.map(np.testing.assert_array_equal, moved["memory"], plain["memory"])
+    for module in ("torso_hidden_0", "output"):
+        assert (moved[module]["kernel"] != plain[module]["kernel"]).all()
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"replay": functools.partial(uniform, **SIZES)}, "single transitions are not allowed with a network that has"),
+        ({"network": TORSO}, "sequences need a network with memory"),
+        ({"shape": {"length": 4, "overlap": 4}}, "overlap: 4 is not allowed; must be below the length, 4"),
+        ({"shape": {"length": 30, "burn_in": 8, "overlap": 10}}, r"minimum: 24 is not allowed; must be between 78 and"),
+        ({"shape": {"length": 80, "burn_in": 40, "overlap": 40}}, r"capacity: 200 is not allowed; must be at least 320"),
+    ],
+)
+def test_refusals(settings, message):
+    with pytest.raises(ValueError, match=message):
+        agent(**settings)
