@@ -51,7 +51,7 @@ def q_criterion(network: Network, double: bool, huber: Number, value_rescaling: 
 def rescaled_errors(
     q: Array, action: Array, reward: Array, discount: Array, following: Array, selector: Array
 ) -> Array:
-    """``f(R + D f^-1(q(s', a*))) - q(s, a)`` with ``a*`` the largest of ``selector``, ``[B]``; no gradient in the target.
+    """``f(R + D f^-1(q(s', a*))) - q(s, a)``, ``[B]``, with ``a*`` maximising ``selector``; no gradient in the target.
 
     ``f`` is :func:`plasticity.agents.value_based.rescaled`.
     """

@@ -114,9 +114,7 @@ class Storage(NamedTuple):
     rows: int
 
 
-def storage(
-    spec: StreamSpec, *, capacity: int, minimum: int, batch_size: int, window: int, stride: int = 1
-) -> Storage:
+def storage(spec: StreamSpec, *, capacity: int, minimum: int, batch_size: int, window: int, stride: int = 1) -> Storage:
     """A buffer of ``capacity`` items in which every ``stride``-th may start a window of ``window`` (all static).
 
     The number of rows is rounded down to a multiple of ``stride``. ``ValueError`` if the sizes are inconsistent.

@@ -14,8 +14,7 @@ from plasticity.agents.sequences import prioritised_sequences as prioritised_by_
 from plasticity.config.fields import Count, Fraction, Member, Repeats, metadata
 from plasticity.core.types import Array, Key, StreamSpec
 
-BurnIn = Annotated[int, Field(ge=0, le=10_000)]
-Overlap = Annotated[int, Field(ge=0, lt=10_000)]
+Steps = Annotated[int, Field(ge=0, le=10_000)]
 UNWEIGHTED = {"kind": "constant", "value": 0.0}
 IMPORTANCE = {"kind": "linear", "start": 0.4, "end": 1.0, "duration": 1_000_000}
 
@@ -100,8 +99,8 @@ def sequences(
     capacity: Count = 100_000,
     minimum: Count = 20_000,
     length: Repeats = 80,
-    burn_in: BurnIn = 40,
-    overlap: Overlap = 40,
+    burn_in: Steps = 40,
+    overlap: Steps = 40,
     carry: Start = "stored",
 ) -> Memory:
     """Sample sequences of consecutive steps uniformly, for a network with memory.
@@ -138,8 +137,8 @@ def prioritised_sequences(
     capacity: Count = 100_000,
     minimum: Count = 20_000,
     length: Repeats = 80,
-    burn_in: BurnIn = 40,
-    overlap: Overlap = 40,
+    burn_in: Steps = 40,
+    overlap: Steps = 40,
     carry: Start = "stored",
     exponent: Fraction = 0.9,
     eta: Fraction = 0.9,

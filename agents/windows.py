@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from plasticity.agents.memory import Later
 from plasticity.agents.replay import Batch, Item, clipped, n_step, stacked
 from plasticity.core.schedules import Number
-from plasticity.core.types import Array, Network, Params, Sequence, StreamSpec
+from plasticity.core.types import Array, Network, Params, Sequence
 
 
 class Layout(NamedTuple):

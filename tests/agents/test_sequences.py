@@ -143,7 +143,9 @@ def test_complete_windows_and_their_carries(kind, stack):
 
 
 def agent(kind: str = "uniform", name: str = "dqn", watch: Intervention | None = None, **changes: Any) -> Any:
-    replay = functools.partial(REPLAYS[kind], **SIZES, **changes.pop("shape", {"length": 4, "burn_in": 2, "overlap": 2}))
+    replay = functools.partial(
+        REPLAYS[kind], **SIZES, **changes.pop("shape", {"length": 4, "burn_in": 2, "overlap": 2})
+    )
     plain: dict[str, Any] = {
         "network": GRU,
         "optimizer": functools.partial(sgd, learning_rate=0.5),
@@ -378,7 +380,10 @@ def test_a_cell_gets_no_noise():
         ({"network": TORSO}, "sequences need a network with memory"),
         ({"shape": {"length": 4, "overlap": 4}}, "overlap: 4 is not allowed; must be below the length, 4"),
         ({"shape": {"length": 30, "burn_in": 8, "overlap": 10}}, r"minimum: 24 is not allowed; must be between 78 and"),
-        ({"shape": {"length": 80, "burn_in": 40, "overlap": 40}}, r"capacity: 200 is not allowed; must be at least 320"),
+        (
+            {"shape": {"length": 80, "burn_in": 40, "overlap": 40}},
+            r"capacity: 200 is not allowed; must be at least 320",
+        ),
     ],
 )
 def test_refusals(settings, message):
