@@ -30,11 +30,11 @@ class Item(NamedTuple):
 class Batch(NamedTuple):
     """n-step transitions, ``[B, ...]``. A transition ends early if its episode ends within the n steps."""
 
-    observation: Array
+    observation: Any  # a ``Sequence`` for a network with memory, whose B rows are its steps times its envs
     action: Array
     reward: Array  # sum_i gamma^i r_i over the steps up to the end
     discount: Array  # gamma^m times the product of the discounts: the factor of the bootstrap value
-    next_observation: Array
+    next_observation: Any
     valid: Array  # bool: False where the window's first step spans two episodes
     next_own: Any = None  # of a network with memory: `next_observation`, with the online network's carry
 
