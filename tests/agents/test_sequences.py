@@ -34,7 +34,7 @@ from plasticity.optim.schedules import constant
 TORSO = functools.partial(mlp, widths=(6,))
 GRU = functools.partial(gru, torso=TORSO, units=UNITS)
 BATCH, SIZES = 3, {"capacity": 200, "minimum": 24}
-REPLAYS = {
+REPLAYS: dict[str, Any] = {
     "uniform": sequences,
     "prioritised": functools.partial(
         prioritised_sequences, exponent=0.7, eta=0.6, importance=functools.partial(constant, value=0.5)
