@@ -94,9 +94,9 @@ def dqn(
     Static: ``n_step``; ``value_rescaling``: values are learned as ``f(value)``, with ``f(x) = sign(x) (sqrt(|x| + 1) -
     1) + 0.001 x`` and the target ``f(R + D f^-1(q_target))``, for rewards that are not clipped (Pohlen et al. 2018,
     "Observe and Look Further"); ``batch_size`` in transitions (with a replay of sequences, in sequences);
-    ``update_period`` in env steps of each env; ``gradient_steps``
-    per update period, or instead ``replay_ratio``, the number of updates per transition: ``gradient_steps =
-    replay_ratio * update_period * envs``, a whole number; ``target_period`` in updates.
+    ``update_period`` in env steps of each env; ``gradient_steps`` per update period, or instead ``replay_ratio``, the
+    number of updates per transition: ``gradient_steps = replay_ratio * update_period * envs``, a whole number;
+    ``target_period`` in updates.
 
     A network with memory needs a replay of sequences (Kapturowski et al. 2019, "Recurrent Experience Replay in
     Distributed Reinforcement Learning"): the loss is the mean over the valid steps of all sequences, and ``q`` and

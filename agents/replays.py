@@ -105,24 +105,23 @@ def sequences(
 ) -> Memory:
     """Sample sequences of consecutive steps uniformly, for a network with memory.
 
-    The network starts from the carry of the moment when the first step was taken, with the parameters of then. It is
-    unrolled over ``burn_in`` steps without a loss, then over ``length`` steps with a loss. The ``n_step`` steps after
-    them only supply the targets, so that every step has its full n-step return. A sequence may contain several
-    episodes: the carry is reset where one starts. All four settings are static.
+    The network starts from the carry that the agent had before the first step. It is unrolled over ``burn_in`` steps
+    without a loss, then over ``length`` steps with a loss. The ``n_step`` steps after them only supply targets, so that
+    every step has its full n-step return. A sequence may contain several episodes: the carry is reset where one starts.
 
     Args:
       spec: the stream.
       sampling: how the agent samples.
       capacity: steps of all envs, rounded down to whole sequences; the oldest are overwritten. Static.
       minimum: steps before the first update. Static.
-      length: steps to learn from.
-      burn_in: steps before them.
-      overlap: of the steps to learn from, those that the next sequence has too; a sequence starts every
-        ``length - overlap`` steps, and only these have a stored carry.
-      carry: "stored", or "initial": every sequence starts as an episode does.
+      length: steps to learn from. Static.
+      burn_in: steps before them. Static.
+      overlap: steps to learn from that the next sequence has too; a sequence starts every ``length - overlap`` steps.
+        Static.
+      carry: "stored", or "initial": every sequence starts with the carry of a fresh episode. Static.
 
     Raises:
-      ValueError: the sizes are inconsistent.
+      ValueError: the sizes are inconsistent, or the network has no memory.
     """
     sizes: Any = {"length": length, "burn_in": burn_in, "overlap": overlap, "carry": carry}
     buffer = sequence_buffer(spec, sampling, capacity=capacity, minimum=minimum, **sizes)
@@ -152,19 +151,19 @@ def prioritised_sequences(
     Args:
       spec: the stream.
       sampling: how the agent samples.
-      capacity: as in ``sequences``, like the five that follow.
+      capacity: steps of all envs, rounded down to whole sequences; the oldest are overwritten. Static.
       minimum: steps before the first update. Static.
       length: steps to learn from. Static.
       burn_in: steps before them. Static.
-      overlap: of the steps to learn from with the next sequence. Static.
-      carry: "stored" or "initial". Static.
+      overlap: steps to learn from that the next sequence has too. Static.
+      carry: "stored", or "initial": every sequence starts with the carry of a fresh episode. Static.
       exponent: of the priorities; 0 is uniform. Traced.
       eta: share of the largest error. Traced.
       importance: schedule of the exponent of the weights ``(N P)^-importance``, over the env steps of each env since
         the agent was initialised; 0, as in the paper: no weights.
 
     Raises:
-      ValueError: the sizes are inconsistent.
+      ValueError: the sizes are inconsistent, or the network has no memory.
     """
     sizes: Any = {"length": length, "burn_in": burn_in, "overlap": overlap, "carry": carry}
     return prioritised_by_sequence(
