@@ -53,7 +53,7 @@ def categorical_criterion(
     def losses(batch: Batch, params: Params, target: Params) -> tuple[Array, Array, Mapping[str, Activation]]:
         now, activations = logits(params, batch.observation)
         following, _ = logits(target, batch.next_observation)
-        selector = values(params, batch.next_observation) if double else expected(following, support())
+        selector = values(params, batch.selection) if double else expected(following, support())
         entropies = cross_entropies(batch, now, following, selector, support(), spread)
         return entropies, expected(now, support()), activations
 
@@ -108,9 +108,9 @@ def c51(
     check_atoms(atoms)
     check_support(spec, v_min, v_max, reward_clip)
     sampling = Sampling(batch_size, n_step, discount, reward_clip)
-    memory = replay(spec, sampling)
-    body = replay_body(network(spec.observation, spec.actions * atoms), optimizer(), intervention, memory)
+    wanted = network(spec.observation, spec.actions * atoms)
+    body, memory = replay_body(wanted, optimizer(), intervention, replay, spec, sampling)
     timing = Timing(memory.first, update_period, gradient_steps, target_period)
     logits = action_logits(body.network, spec.actions, atoms)
     criterion = categorical_criterion(logits, double, v_min, v_max, atoms, spread(targets, sigma))
-    return replay_agent(body, memory, timing, epsilon(), criterion, sampling)
+    return replay_agent(body, memory, timing, epsilon(), criterion, sampling, spec.envs)

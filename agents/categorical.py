@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import rlax
 
+from plasticity.agents.memory import forward
 from plasticity.agents.replay import Batch
 from plasticity.core.schedules import Number
 from plasticity.core.types import Activation, Array, Network, Params, StreamSpec
@@ -22,7 +23,7 @@ def action_logits(network: Network, actions: int, atoms: int) -> Logits:
     """The network's ``actions * atoms`` outputs as the logits of each action."""
 
     def logits(params: Params, observation: Any) -> tuple[Array, Mapping[str, Activation]]:
-        outputs, activations = network.forward(params, observation)
+        outputs, activations = forward(network, params, observation)
         return outputs.reshape(-1, actions, atoms), activations
 
     return logits

@@ -4,8 +4,10 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 import jax
+import jax.numpy as jnp
 import rlax
 
+from plasticity.agents.memory import forward
 from plasticity.agents.replay import Batch
 from plasticity.agents.replay_regime import (
     FORMER,
@@ -17,33 +19,46 @@ from plasticity.agents.replay_regime import (
     replay_body,
     replay_updates,
 )
-from plasticity.agents.value_based import EXPLORATION, error_loss
+from plasticity.agents.value_based import EXPLORATION, error_loss, error_size, rescaled, unscaled
 from plasticity.config.fields import BelowOne, Count, Member, NonNegative, Positive, Repeats, Size, metadata
 from plasticity.core.schedules import Number
 from plasticity.core.types import Activation, Agent, Array, Network, Params, StreamSpec
 from plasticity.interventions.base import Intervention
 
 
-def q_criterion(network: Network, double: bool, huber: Number) -> Criterion:
+def q_criterion(network: Network, double: bool, huber: Number, value_rescaling: bool = False) -> Criterion:
     """n-step (double) Q-learning: ``h(R + D max_a q(s', a) - q(s, a))``, the maximum under the target network.
 
-    With ``double``, the online network selects the action in s' (van Hasselt et al. 2016).
+    With ``double``, the online network selects the action in s' (van Hasselt et al. 2016). With ``value_rescaling`` the
+    target is that of :func:`rescaled_errors`.
     """
+    errors_of = rescaled_errors if value_rescaling else jax.vmap(rlax.double_q_learning)
 
     def values(params: Params, observation: Any) -> Array:
-        q: Array = network.forward(params, observation)[0]
+        q: Array = forward(network, params, observation)[0]
         return q
 
     def losses(batch: Batch, params: Params, target: Params) -> tuple[Array, Array, Mapping[str, Activation]]:
         q, activations = network.forward(params, batch.observation)
         following = values(target, batch.next_observation)
-        selector = values(params, batch.next_observation) if double else following
-        errors = jax.vmap(rlax.double_q_learning)(
-            q, batch.action, batch.reward, batch.discount, following, jax.lax.stop_gradient(selector)
-        )
+        selector = values(params, batch.selection) if double else following
+        errors = errors_of(q, batch.action, batch.reward, batch.discount, following, jax.lax.stop_gradient(selector))
         return error_loss(errors, huber), q, activations
 
-    return Criterion(values, losses)
+    return Criterion(values, losses, error=lambda losses: error_size(losses, huber))
+
+
+def rescaled_errors(
+    q: Array, action: Array, reward: Array, discount: Array, following: Array, selector: Array
+) -> Array:
+    """``f(R + D f^-1(q(s', a*))) - q(s, a)``, ``[B]``, with ``a*`` maximising ``selector``; no gradient in the target.
+
+    ``f`` is :func:`plasticity.agents.value_based.rescaled`.
+    """
+    rows = jnp.arange(len(action))
+    chosen = following[rows, jnp.argmax(selector, axis=-1)]
+    targets = rescaled(reward + discount * unscaled(chosen))
+    return jax.lax.stop_gradient(targets) - q[rows, action]
 
 
 @metadata(renamed=FORMER, only_with={"gradient_steps": {"replay_ratio": (None,)}})
@@ -58,6 +73,7 @@ def dqn(
     n_step: Repeats = 1,
     huber: NonNegative = 1.0,
     reward_clip: Positive | None = 1.0,
+    value_rescaling: bool = False,
     epsilon: Annotated[Any, Member("schedules")] = EXPLORATION,
     replay: Annotated[Any, Member("replays")] = "uniform",
     batch_size: Size = 32,
@@ -75,9 +91,16 @@ def dqn(
     +-this for learning, recorded rewards stay raw; static None: not clipped); ``epsilon`` is a schedule over
     the env steps of each env since the agent was initialised.
 
-    Static: ``n_step``; ``batch_size`` in transitions; ``update_period`` in env steps of each env; ``gradient_steps``
-    per update period, or instead ``replay_ratio``, the number of updates per transition: ``gradient_steps =
-    replay_ratio * update_period * envs``, a whole number; ``target_period`` in updates.
+    Static: ``n_step``; ``value_rescaling``: values are learned as ``f(value)``, with ``f(x) = sign(x) (sqrt(|x| + 1) -
+    1) + 0.001 x`` and the target ``f(R + D f^-1(q_target))``, for rewards that are not clipped (Pohlen et al. 2018,
+    "Observe and Look Further"); ``batch_size`` in transitions (with a replay of sequences, in sequences);
+    ``update_period`` in env steps of each env; ``gradient_steps`` per update period, or instead ``replay_ratio``, the
+    number of updates per transition: ``gradient_steps = replay_ratio * update_period * envs``, a whole number;
+    ``target_period`` in updates.
+
+    A network with memory needs a replay of sequences (Kapturowski et al. 2019, "Recurrent Experience Replay in
+    Distributed Reinforcement Learning"): the loss is the mean over the valid steps of all sequences, and ``q`` and
+    ``q_target`` are unrolled from the stored carry, each with its own parameters.
 
     ``ValueError`` if the replay sizes are inconsistent, ``update_period`` does not divide the length of every visit,
     the stream's actions are not discrete, or its observations are not one array. The paper clips the error's gradient,
@@ -85,7 +108,8 @@ def dqn(
     """
     gradient_steps = replay_updates("dqn", spec, update_period, gradient_steps, replay_ratio)
     sampling = Sampling(batch_size, n_step, discount, reward_clip)
-    memory = replay(spec, sampling)
-    body = replay_body(network(spec.observation, spec.actions), optimizer(), intervention, memory)
+    wanted = network(spec.observation, spec.actions)
+    body, memory = replay_body(wanted, optimizer(), intervention, replay, spec, sampling)
     timing = Timing(memory.first, update_period, gradient_steps, target_period)
-    return replay_agent(body, memory, timing, epsilon(), q_criterion(body.network, double, huber), sampling)
+    criterion = q_criterion(body.network, double, huber, value_rescaling)
+    return replay_agent(body, memory, timing, epsilon(), criterion, sampling, spec.envs)

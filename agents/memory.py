@@ -21,6 +21,22 @@ class Recalled(NamedTuple):
     carry: Any
 
 
+class Later(NamedTuple):
+    """The next observations of the transitions of sequences: rows of longer sequences."""
+
+    sequence: Sequence  # [T, B]
+    rows: Array  # int32[number of transitions]: indices into T * B
+
+
+def forward(network: Network, params: Params, observation: Any) -> tuple[Any, Any]:
+    """``Network.forward``; of :class:`Later` its rows, through which no gradient passes."""
+    if not isinstance(observation, Later):
+        return network.forward(params, observation)
+    made = network.forward(jax.lax.stop_gradient(params), observation.sequence)
+    outputs, activations = jax.tree.map(lambda x: x[observation.rows], made)
+    return outputs, activations
+
+
 def single(network: Network, observation: Any, carry: Any) -> Any:
     """Observations ``[E, ...]`` of one step as a batch: a sequence of length 1 if the network has memory."""
     if not network.remembers:

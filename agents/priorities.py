@@ -78,6 +78,25 @@ def importance(numbers: Array, exponent: Number) -> Array:
     return jnp.where(numbers > 0, (rarest / jnp.where(numbers > 0, numbers, 1.0)) ** exponent, 0.0)
 
 
+def revised(
+    tree: Tree, largest: Array, made: Array, counts: Array, places: Array, losses: Array, exponent: Number
+) -> tuple[Tree, Array]:
+    """The numbers after ``made`` updates with these places and priorities ``[updates, B]``, and the largest so far.
+
+    A loop over the updates made (none at most steps); a branch would copy the tree.
+    """
+
+    def one(i: Array, carry: tuple[Tree, Array]) -> tuple[Tree, Array]:
+        tree, largest = carry
+        before = get(tree, places[i])
+        changes = counts & (before > 0)
+        numbers = jnp.where(changes, jnp.maximum(losses[i], SMALLEST) ** exponent, before)
+        return put(tree, places[i], numbers), jnp.maximum(largest, jnp.max(jnp.where(changes, numbers, 0.0)))
+
+    changed: tuple[Tree, Array] = jax.lax.fori_loop(0, made, one, (tree, largest))
+    return changed
+
+
 class Stored(NamedTuple):
     """State of :func:`prioritised`."""
 
@@ -132,16 +151,7 @@ def prioritised(
         return Sample(batch, importance(numbers, correction(age)), places)
 
     def update_priorities(state: Stored, made: Array, counts: Array, places: Array, losses: Array) -> Stored:
-        """Loop over the updates made (none at most steps); a branch would copy the tree."""
-
-        def one(i: Array, carry: tuple[Tree, Array]) -> tuple[Tree, Array]:
-            tree, largest = carry
-            before = get(tree, places[i])
-            changes = counts & (before > 0)
-            numbers = jnp.where(changes, jnp.maximum(losses[i], SMALLEST) ** exponent, before)
-            return put(tree, places[i], numbers), jnp.maximum(largest, jnp.max(jnp.where(changes, numbers, 0.0)))
-
-        tree, largest = jax.lax.fori_loop(0, made, one, (state.tree, state.largest))
+        tree, largest = revised(state.tree, state.largest, made, counts, places, losses, exponent)
         return state._replace(tree=tree, largest=largest)
 
     def ready(state: Stored) -> Array:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from plasticity.agents.base import unextended
 from plasticity.agents.c51 import Bound, categorical_criterion
 from plasticity.agents.categorical import Logits, Targets, action_logits, check_atoms, check_support, spread
+from plasticity.agents.memory import forward
 from plasticity.agents.noisy import noisy as noisy_network
 from plasticity.agents.noisy import perturbed
 from plasticity.agents.replay_regime import (
@@ -57,7 +58,7 @@ def dueling_logits(network: Network, actions: int, atoms: int) -> Logits:
     """:func:`action_logits` of a network with two heads."""
 
     def logits(params: Params, observation: Any) -> tuple[Array, Mapping[str, Activation]]:
-        outputs, activations = network.forward(params, observation)
+        outputs, activations = forward(network, params, observation)
         return combined(outputs, actions, atoms), activations
 
     return logits
@@ -114,17 +115,16 @@ def rainbow(
     check_atoms(atoms)
     check_support(spec, v_min, v_max, reward_clip)
     sampling = Sampling(batch_size, n_step, discount, reward_clip)
-    memory = replay(spec, sampling)
     wanted = network(spec.observation, spec.actions * atoms)
     if dueling:
         wanted = two_heads(as_graph(wanted, "agent.dueling: true", "set it to false"), spec.actions, atoms)
     if noisy:
         as_graph(wanted, "agent.noisy: true", "set it to false")
     extend = (lambda plain: noisy_network(plain, noise_scale)) if noisy else unextended
-    body = replay_body(wanted, optimizer(), intervention, memory, extend)
+    body, memory = replay_body(wanted, optimizer(), intervention, replay, spec, sampling, extend)
     logits = (dueling_logits if dueling else action_logits)(body.network, spec.actions, atoms)
     timing = Timing(memory.first, update_period, gradient_steps, target_period)
     criterion = categorical_criterion(logits, double, v_min, v_max, atoms, spread(targets, sigma))
     if noisy:
         criterion = criterion._replace(perturb=perturbed)
-    return replay_agent(body, memory, timing, epsilon(), criterion, sampling)
+    return replay_agent(body, memory, timing, epsilon(), criterion, sampling, spec.envs)

@@ -30,12 +30,18 @@ class Item(NamedTuple):
 class Batch(NamedTuple):
     """n-step transitions, ``[B, ...]``. A transition ends early if its episode ends within the n steps."""
 
-    observation: Array
+    observation: Any  # a ``Sequence`` for a network with memory, whose B rows are its steps times its envs
     action: Array
     reward: Array  # sum_i gamma^i r_i over the steps up to the end
     discount: Array  # gamma^m times the product of the discounts: the factor of the bootstrap value
-    next_observation: Array
+    next_observation: Any
     valid: Array  # bool: False where the window's first step spans two episodes
+    next_own: Any = None  # of a network with memory: `next_observation`, with the online network's carry
+
+    @property
+    def selection(self) -> Any:
+        """The next observations as the online network sees them."""
+        return self.next_observation if self.next_own is None else self.next_own
 
 
 class Replay(NamedTuple):
@@ -98,15 +104,24 @@ def window_to_transition(window: Item, spec: StreamSpec, gamma: Number, reward_c
     return Batch(observation, window.action[start], total, discount, following, length > 0)
 
 
-def replay(spec: StreamSpec, *, capacity: int, minimum: int, batch_size: int, steps: int) -> Replay:
-    """Uniform replay buffer of ``capacity`` environment steps for one lane (all arguments static).
+class Storage(NamedTuple):
+    """The stored items of all envs, in a flashbax buffer of ``rows`` items for each env."""
 
-    Sampling starts once it holds ``minimum`` steps. ``ValueError`` if the sizes are inconsistent.
+    init: Callable[[], Any]
+    add: Callable[[Any, Transition], Any]
+    sample: Callable[[Any, Key], Any]
+    ready: Callable[[Any], Array]
+    rows: int
+
+
+def storage(spec: StreamSpec, *, capacity: int, minimum: int, batch_size: int, window: int, stride: int = 1) -> Storage:
+    """A buffer of ``capacity`` items in which every ``stride``-th may start a window of ``window`` (all static).
+
+    The number of rows is rounded down to a multiple of ``stride``. ``ValueError`` if the sizes are inconsistent.
     """
-    window = max(spec.stack, 1) + steps
-    rows = capacity // spec.envs
-    if rows < window:
-        raise ValueError(f"agent.replay.capacity: {capacity} is not allowed; must be at least {window * spec.envs}")
+    rows, least = capacity // spec.envs // stride * stride, -(-(window + stride - 1) // stride) * stride
+    if rows < least:
+        raise ValueError(f"agent.replay.capacity: {capacity} is not allowed; must be at least {least * spec.envs}")
     if not window * spec.envs <= minimum <= rows * spec.envs:
         raise ValueError(
             f"agent.replay.minimum: {minimum} is not allowed; must be between {window * spec.envs} and "
@@ -135,6 +150,17 @@ def replay(spec: StreamSpec, *, capacity: int, minimum: int, batch_size: int, st
         item = Item(frame, previous.step_type == FIRST, action, current.reward, current.discount)
         return buffer.add(state, jax.tree.map(lambda x: x[:, None], item))
 
+    return Storage(init, add, buffer.sample, buffer.can_sample, rows)
+
+
+def replay(spec: StreamSpec, *, capacity: int, minimum: int, batch_size: int, steps: int) -> Replay:
+    """Uniform replay buffer of ``capacity`` environment steps for one lane (all arguments static).
+
+    Sampling starts once it holds ``minimum`` steps. ``ValueError`` if the sizes are inconsistent.
+    """
+    window = max(spec.stack, 1) + steps
+    buffer = storage(spec, capacity=capacity, minimum=minimum, batch_size=batch_size, window=window)
+
     def transitions(windows: Item, gamma: Number, reward_clip: Number | None) -> Batch:
         return jax.vmap(lambda w: window_to_transition(w, spec, gamma, reward_clip))(windows)
 
@@ -142,8 +168,8 @@ def replay(spec: StreamSpec, *, capacity: int, minimum: int, batch_size: int, st
         return transitions(buffer.sample(state, key).experience, gamma, reward_clip)
 
     def at(state: Any, env: Array, row: Array, gamma: Number, reward_clip: Number | None) -> Batch:
-        places = (row[:, None] + jnp.arange(window)) % rows
+        places = (row[:, None] + jnp.arange(window)) % buffer.rows
         windows = jax.tree.map(lambda x: x[env[:, None], places], state.experience)
         return transitions(windows, gamma, reward_clip)
 
-    return Replay(init, add, sample, buffer.can_sample, at, rows, window)
+    return Replay(buffer.init, buffer.add, sample, buffer.ready, at, buffer.rows, window)

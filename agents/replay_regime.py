@@ -1,5 +1,6 @@
 """Learning from replay: store every step and learn periodically from samples. The caller's criterion is the loss."""
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, NamedTuple
@@ -9,14 +10,17 @@ import jax.numpy as jnp
 from pydantic import Field
 
 from plasticity.agents.base import ACTION, NOISE, REFERENCE, SAMPLE, AgentCore, assemble, unextended
+from plasticity.agents.memory import in_order, recall_rows
 from plasticity.agents.replay import Batch, clipped
 from plasticity.agents.stream_checks import check_acting
 from plasticity.agents.value_based import FORMER_EPSILON, epsilon_greedy
+from plasticity.agents.windows import Windows, recalled
 from plasticity.config.counters import check_updates
 from plasticity.config.fields import Moved
 from plasticity.core.masked import mean_where
 from plasticity.core.schedules import Number, Schedule
 from plasticity.core.types import (
+    FIRST,
     Activation,
     Agent,
     AgentState,
@@ -34,6 +38,7 @@ from plasticity.core.types import (
     TimeStep,
     Transition,
     is_transition,
+    no_carry,
 )
 from plasticity.interventions.base import Intervention
 from plasticity.networks.functions import Functions
@@ -52,12 +57,17 @@ def unperturbed(key: Key, params: Params) -> Params:
     return params
 
 
+def same(losses: Array) -> Array:
+    return losses
+
+
 class Criterion(NamedTuple):
     """The action values and the loss of a replay agent."""
 
     values: Values
     losses: Losses
     perturb: Perturb = unperturbed  # the noise of the parameters that act and learn, independent for the target
+    error: Callable[[Array], Array] = same  # losses -> the magnitudes of the errors, for priorities of sequences
 
 
 class Timing(NamedTuple):
@@ -78,22 +88,24 @@ class Timing(NamedTuple):
 
 
 class Sample(NamedTuple):
-    batch: Batch
-    weights: Array  # float32[B] of the losses
-    places: Array  # int32[B]: where the memory keeps its records of these transitions
+    batch: Batch | Windows
+    weights: Array  # float32[rows of the batch] of the losses
+    places: Array  # int32[B]: where the memory keeps its records of these transitions or sequences
 
 
 class Memory(NamedTuple):
     """A source of transitions. Its state is the agent's ``replay``, which never passes through a branch."""
 
     init: Callable[[], Any]
-    add: Callable[[Any, Transition], Any]
+    add: Callable[..., Any]  # state, transition and, for sequences, the carry [E, ...] before it -> state
     ready: Callable[[Any], Array]
     sample: Callable[[Any, Key, Array], Sample]  # state, key, age of the agent in env steps
     update_priorities: Callable[[Any, Array, Array, Array, Array], Any]
     # state, int32[] updates made (never batched), bool[] whether they count, places and losses [updates, B] -> state
     batch_size: int
     first: int  # env steps of each env before there is enough to sample
+    sequences: Callable[[Array, Array], Array] | None = None
+    # of a memory of sequences: errors and their validity [rows] -> the priority of each sequence [B]
 
 
 # Settings of the agents in versions before schedules and replays were members.
@@ -108,12 +120,13 @@ Ratio = Annotated[float, Field(gt=0, le=10_000)]  # as many updates for a transi
 
 
 class Sampling(NamedTuple):
-    """How an agent samples its replay: the first two numbers are static, the last two traced unless None."""
+    """How an agent samples its replay: the first two numbers are static, the next two traced unless None."""
 
     batch_size: int
     n_step: int
     discount: Number
     reward_clip: Number | None
+    initial: Callable[[int], Any] = no_carry  # the network's: number of envs -> the carry at the start of an episode
 
 
 def replay_updates(
@@ -154,6 +167,15 @@ def one_step(transition: Transition, gamma: Number, reward_clip: Number | None) 
     return Batch(previous.observation, action, reward, discount, current.observation, is_transition(transition))
 
 
+def remembered(network: Network, learner: Learner, batch: Batch, before: TimeStep, envs: int) -> Batch:
+    """The batch of a probe, its rows in the order of time, each with the carry that each network makes of the rows."""
+    own, theirs = (
+        recall_rows(network, params, batch.observation, batch.next_observation, before, envs)
+        for params in (learner.params, learner.target)
+    )
+    return batch._replace(observation=own.previous, next_observation=theirs.current, next_own=own.current)
+
+
 class Updating(NamedTuple):
     """The updates of a replay agent."""
 
@@ -165,10 +187,17 @@ class Updating(NamedTuple):
     def once(
         self, key: Key, learner: Learner, plugins: State, stored: Any, age: Array, clock: Clock
     ) -> tuple[Learner, State, Metrics, tuple[Array, Array]]:
-        """Perform one update; also returns the sample's places and losses."""
-        batch, weights, places = self.memory.sample(stored, jax.random.fold_in(key, SAMPLE), age)
+        """Perform one update; also returns the sample's places and priorities."""
+        sampled, weights, places = self.memory.sample(stored, jax.random.fold_in(key, SAMPLE), age)
         online, other = jax.random.split(jax.random.fold_in(key, NOISE))
-        target = self.criterion.perturb(other, learner.target)
+        target, before = self.criterion.perturb(other, learner.target), learner.params
+
+        def seen(sampled: Batch | Windows) -> Batch:
+            if isinstance(sampled, Batch):
+                return sampled
+            return recalled(self.body.network, sampled, self.criterion.perturb(online, before), target)
+
+        batch = seen(sampled)
 
         def loss(params: Params) -> tuple[Array, Mapping[str, Activation], Metrics]:
             losses, q, activations = self.criterion.losses(batch, self.criterion.perturb(online, params), target)
@@ -176,13 +205,16 @@ class Updating(NamedTuple):
             return mean_where(batch.valid, weights * losses), activations, more
 
         def reference() -> Any:
-            return self.memory.sample(stored, jax.random.fold_in(key, REFERENCE), age).batch.observation
+            return seen(self.memory.sample(stored, jax.random.fold_in(key, REFERENCE), age).batch).observation
 
         learner, plugins, made = self.body.update(key, learner, plugins, loss, batch.observation, clock, reference)
         copy = (clock.update + 1) % self.timing.target_period == 0
         target = jax.lax.cond(copy, lambda: learner.params, lambda: learner.target)
         metrics = {"loss": made["loss"], "q_mean": made["q_mean"]}
-        return learner._replace(target=target), plugins, metrics, (places, made["losses"])
+        priorities = made["losses"]
+        if self.memory.sequences is not None:
+            priorities = self.memory.sequences(self.criterion.error(priorities), batch.valid)
+        return learner._replace(target=target), plugins, metrics, (places, priorities)
 
     def all(self, key: Key, learner: Learner, plugins: State, stored: Any, age: Array, clock: Clock) -> Any:
         """Perform all updates of one step."""
@@ -210,28 +242,52 @@ class Updating(NamedTuple):
 
 
 def replay_body(
-    spec: NetworkSpec | Functions,
+    wanted: NetworkSpec | Functions,
     optimizer: Optimizer,
     intervention: Intervention,
-    memory: Memory,
+    replay: Callable[..., Memory],
+    spec: StreamSpec,
+    sampling: Sampling,
     extend: Callable[[Network], Network] = unextended,
-) -> AgentCore:
-    """The body of a replay agent, with a copy of its parameters as the target network and an empty memory."""
-    return assemble(
-        spec,
+) -> tuple[AgentCore, Memory]:
+    """The body of a replay agent, with a copy of its parameters as the target network, and its empty memory.
+
+    ``ValueError`` if the memory does not store what the network needs.
+    """
+    body = assemble(
+        wanted,
         optimizer,
         intervention,
         target=lambda params: params,
         rest=lambda created: {"replay": memory.init(), "schedule": created},
         extend=extend,
+        envs=spec.envs,
     )
+    memory = replay(spec, sampling._replace(initial=body.network.initial))
+    check_memory(body.network, memory)
+    return body, memory
+
+
+def check_memory(network: Network, memory: Memory) -> None:
+    """``ValueError`` if a network with memory would learn from single transitions."""
+    if network.remembers and memory.sequences is None:
+        raise ValueError(
+            "agent.replay: single transitions are not allowed with a network that has memory; "
+            "choose sequences or prioritised_sequences"
+        )
 
 
 def replay_agent(
-    body: AgentCore, memory: Memory, timing: Timing, epsilon: Schedule, criterion: Criterion, sampling: Sampling
+    body: AgentCore,
+    memory: Memory,
+    timing: Timing,
+    epsilon: Schedule,
+    criterion: Criterion,
+    sampling: Sampling,
+    envs: int,
 ) -> Agent:
-    """Build a replay agent; ``epsilon(age)`` in env steps, ``sampling`` for probes."""
-    updating = Updating(body, memory, timing, criterion)
+    """Build a replay agent of ``envs`` envs; ``epsilon(age)`` in env steps, ``sampling`` for probes."""
+    updating, network = Updating(body, memory, timing, criterion), body.network
 
     def init(key: Key, timestep: TimeStep) -> AgentState:
         del timestep
@@ -239,17 +295,28 @@ def replay_agent(
 
     def act(key: Key, state: AgentState, observation: Any, clock: Clock) -> Array:
         params = criterion.perturb(jax.random.fold_in(key, NOISE), body.acting(state))
-        return choose(key, params, observation, epsilon(clock.step - state.rest["schedule"]))
+        seen = body.batch(observation, state.learner.carry)
+        return choose(key, params, seen, epsilon(clock.step - state.rest["schedule"]))
 
     def play(key: Key, state: AgentState, observation: Any, epsilon: Array) -> Array:
-        return choose(key, body.acting(state), observation, epsilon)
+        return choose(key, body.acting(state), body.batch(observation, state.learner.carry), epsilon)
 
     def choose(key: Key, params: Params, observation: Any, epsilon: Array) -> Array:
         q = criterion.values(params, observation)
         return epsilon_greedy(jax.random.fold_in(key, ACTION), q, epsilon)
 
+    def add(state: AgentState, transition: Transition) -> Any:
+        carry = () if memory.sequences is None else (state.learner.carry,)
+        return memory.add(state.rest["replay"], transition, *carry)
+
+    def advanced(state: AgentState, transition: Transition) -> AgentState:
+        """The state with the carry after the transition, by the parameters that act (without noise)."""
+        previous, first = transition.previous.observation, transition.current.step_type == FIRST
+        return state._replace(learner=state.learner._replace(carry=body.after(state, previous, first)))
+
     def learn(key: Key, state: AgentState, transition: Transition, clock: Clock) -> tuple[AgentState, Metrics]:
-        stored = memory.add(state.rest["replay"], transition)
+        stored = add(state, transition)
+        state = advanced(state, transition)
         age, due = clock.step - state.rest["schedule"], timing.due(clock)
 
         def none() -> Any:
@@ -270,11 +337,17 @@ def replay_agent(
         return AgentState(learner, plugins, {**state.rest, "replay": stored}), metrics
 
     def probe(state: AgentState, transition: Transition, clock: Clock) -> Probe:
-        batch, learner = one_step(transition, sampling.discount, sampling.reward_clip), state.learner
+        learner = state.learner
+        if network.remembers:
+            transition = in_order(transition, envs, clock.step)
+        batch = one_step(transition, sampling.discount, sampling.reward_clip)
+        if network.remembers:
+            batch = remembered(network, learner, batch, transition.previous, envs)
 
         def losses(params: Params) -> Array:
             return criterion.losses(batch, params, learner.target)[0]
 
         return body.probe(learner, batch.observation, losses, batch.valid, criterion.values, "values", clock)
 
-    return Agent(init, act, learn, body.switch, probe, play)
+    initial = functools.partial(network.initial, envs)
+    return Agent(init, act, learn, body.switch, probe, play, initial, body.after)

@@ -4,13 +4,18 @@ from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
 import jax.numpy as jnp
+from pydantic import Field
 
 from plasticity.agents.priorities import prioritised as prioritised_memory
 from plasticity.agents.replay import Replay, replay
 from plasticity.agents.replay_regime import Memory, Sample, Sampling
-from plasticity.config.fields import Count, Fraction, Member, metadata
+from plasticity.agents.sequences import Start, sequence_buffer, uniform_sequences
+from plasticity.agents.sequences import prioritised_sequences as prioritised_by_sequence
+from plasticity.config.fields import Count, Fraction, Member, Repeats, metadata
 from plasticity.core.types import Array, Key, StreamSpec
 
+Steps = Annotated[int, Field(ge=0, le=10_000)]
+UNWEIGHTED = {"kind": "constant", "value": 0.0}
 IMPORTANCE = {"kind": "linear", "start": 0.4, "end": 1.0, "duration": 1_000_000}
 
 
@@ -86,4 +91,95 @@ def prioritised(
     )
 
 
-REPLAYS: Mapping[str, Callable[..., Memory]] = {"uniform": uniform, "prioritised": prioritised}
+@metadata(paper="Kapturowski et al. 2019, Recurrent Experience Replay in Distributed Reinforcement Learning")
+def sequences(
+    spec: StreamSpec,
+    sampling: Sampling,
+    *,
+    capacity: Count = 100_000,
+    minimum: Count = 20_000,
+    length: Repeats = 80,
+    burn_in: Steps = 40,
+    overlap: Steps = 40,
+    carry: Start = "stored",
+) -> Memory:
+    """Sample sequences of consecutive steps uniformly, for a network with memory.
+
+    The network starts from the carry that the agent had before the first step. It is unrolled over ``burn_in`` steps
+    without a loss, then over ``length`` steps with a loss. The ``n_step`` steps after them only supply targets, so that
+    every step has its full n-step return. A sequence may contain several episodes: the carry is reset where one starts.
+
+    Args:
+      spec: the stream.
+      sampling: how the agent samples.
+      capacity: steps of all envs, rounded down to whole sequences; the oldest are overwritten. Static.
+      minimum: steps before the first update. Static.
+      length: steps to learn from. Static.
+      burn_in: steps before them. Static.
+      overlap: steps to learn from that the next sequence has too; a sequence starts every ``length - overlap`` steps.
+        Static.
+      carry: "stored", or "initial": every sequence starts with the carry of a fresh episode. Static.
+
+    Raises:
+      ValueError: the sizes are inconsistent, or the network has no memory.
+    """
+    sizes: Any = {"length": length, "burn_in": burn_in, "overlap": overlap, "carry": carry}
+    buffer = sequence_buffer(spec, sampling, capacity=capacity, minimum=minimum, **sizes)
+    return uniform_sequences(buffer, spec, sampling.batch_size, -(-minimum // spec.envs))
+
+
+@metadata(paper="Kapturowski et al. 2019, Recurrent Experience Replay in Distributed Reinforcement Learning")
+def prioritised_sequences(
+    spec: StreamSpec,
+    sampling: Sampling,
+    *,
+    capacity: Count = 100_000,
+    minimum: Count = 20_000,
+    length: Repeats = 80,
+    burn_in: Steps = 40,
+    overlap: Steps = 40,
+    carry: Start = "stored",
+    exponent: Fraction = 0.9,
+    eta: Fraction = 0.9,
+    importance: Annotated[Any, Member("schedules")] = UNWEIGHTED,
+) -> Memory:
+    """Sample sequences in proportion to ``p^exponent``, with ``p = eta max_t |d_t| + (1 - eta) mean_t |d_t|``.
+
+    ``d_t`` are the errors of the sequence's steps in the last update that used it: temporal-difference errors of
+    ``dqn``, cross-entropies of ``c51`` and ``rainbow``. New sequences get the largest priority so far.
+
+    Args:
+      spec: the stream.
+      sampling: how the agent samples.
+      capacity: steps of all envs, rounded down to whole sequences; the oldest are overwritten. Static.
+      minimum: steps before the first update. Static.
+      length: steps to learn from. Static.
+      burn_in: steps before them. Static.
+      overlap: steps to learn from that the next sequence has too. Static.
+      carry: "stored", or "initial": every sequence starts with the carry of a fresh episode. Static.
+      exponent: of the priorities; 0 is uniform. Traced.
+      eta: share of the largest error. Traced.
+      importance: schedule of the exponent of the weights ``(N P)^-importance``, over the env steps of each env since
+        the agent was initialised; 0, as in the paper: no weights.
+
+    Raises:
+      ValueError: the sizes are inconsistent, or the network has no memory.
+    """
+    sizes: Any = {"length": length, "burn_in": burn_in, "overlap": overlap, "carry": carry}
+    return prioritised_by_sequence(
+        sequence_buffer(spec, sampling, capacity=capacity, minimum=minimum, **sizes),
+        spec,
+        batch_size=sampling.batch_size,
+        eta=eta,
+        exponent=exponent,
+        correction=importance(),
+        first=-(-minimum // spec.envs),
+    )
+
+
+REPLAYS: Mapping[str, Callable[..., Memory]] = {
+    "uniform": uniform,
+    "prioritised": prioritised,
+    "sequences": sequences,
+    "prioritised_sequences": prioritised_sequences,
+}

@@ -34,6 +34,31 @@ def error_loss(errors: Array, huber: Number) -> Array:
     return jnp.where(huber > 0, rlax.huber_loss(errors, jnp.maximum(huber, 1e-6)), rlax.l2_loss(errors))
 
 
+def error_size(losses: Array, huber: Number) -> Array:
+    """The magnitudes of the errors with these losses: the inverse of :func:`error_loss`."""
+    squared = jnp.sqrt(2.0 * losses)
+    bound = jnp.maximum(huber, 1e-6)
+    return jnp.where((huber > 0) & (squared > bound), losses / bound + bound / 2, squared)
+
+
+RESCALING = 1e-3  # the linear part of `rescaled`, so that its inverse is Lipschitz continuous
+
+
+def rescaled(x: Array) -> Array:
+    """``h(x) = sign(x) (sqrt(|x| + 1) - 1) + e x`` with ``e = 0.001``.
+
+    Pohlen et al. 2018, "Observe and Look Further: Achieving Consistent Performance on Atari".
+    """
+    return jnp.sign(x) * (jnp.sqrt(jnp.abs(x) + 1.0) - 1.0) + RESCALING * x
+
+
+def unscaled(x: Array) -> Array:
+    """The inverse of :func:`rescaled`: ``sign(x) (y^2 - 1)`` with ``y = (sqrt(1 + 4 e (|x| + 1 + e)) - 1) / (2 e)``."""
+    size = jnp.abs(x) + 1.0 + RESCALING
+    y = 2.0 * size / (jnp.sqrt(1.0 + 4.0 * RESCALING * size) + 1.0)  # the same, without cancellation
+    return jnp.sign(x) * (y**2 - 1.0)
+
+
 def epsilon_greedy(key: Key, q: Array, epsilon: Array) -> Array:
     """A uniform action with probability epsilon, else the first greedy one; ``q [E, actions]`` -> int32 ``[E]``."""
     coin, choice = jax.random.split(key)

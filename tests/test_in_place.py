@@ -3,12 +3,18 @@
 Nor does it copy the tree of priorities over it, or the rollout of an agent that learns on-policy.
 """
 
+import functools
 import re
 from typing import Any
 
 import pytest
 from agent_cases import prioritised_replay, program, run, uniform_replay
 from chain import chain
+
+from plasticity.agents.replays import prioritised_sequences, sequences
+from plasticity.networks.presets import mlp
+from plasticity.networks.recurrent import gru
+from plasticity.optim.schedules import constant
 
 ROWS = 777  # of the replay, a number that nothing else has: it finds the replay's arrays in the compiled program
 TREE = 25  # rows of the lowest level of the tree of priorities: 2 envs x 777 places by 64
@@ -37,6 +43,22 @@ def test_the_loop_copies_no_replay_array(name, width):
     kept = [f"f32[{lanes}2,{ROWS},5]"] + [f"f32[{lanes}{TREE},64]"] * (name == "rainbow")
     for array in kept:
         assert {operation for shape, operation in found if shape == array} & IN_PLACE, array  # there, and written
+    assert {operation for _, operation in found} <= CHEAP | IN_PLACE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1, 2])
+@pytest.mark.parametrize("kind", [sequences, functools.partial(prioritised_sequences, importance=constant)])
+def test_the_loop_copies_no_sequence_and_no_carry(kind, width):
+    """Windows that start every 7 steps: 111 carries of 6 numbers for each env."""
+    sizes = {"capacity": 2 * ROWS, "minimum": 40, "length": 8, "burn_in": 2, "overlap": 1}
+    network = functools.partial(gru, torso=functools.partial(mlp, widths=(6,)), units=6)
+    found = instructions(
+        "dqn", width, rf"{SIZES}|\b{ROWS // 7}\b", replay=functools.partial(kind, **sizes), network=network
+    )
+    lanes = "" if width == 1 else f"{width},"
+    for array in (f"f32[{lanes}2,{ROWS},5]", f"f32[{lanes}2,{ROWS // 7},6]"):
+        assert {operation for shape, operation in found if shape == array} & IN_PLACE, array
     assert {operation for _, operation in found} <= CHEAP | IN_PLACE
 
 
