@@ -215,6 +215,7 @@ class Network(NamedTuple):
     layers: tuple[HiddenLayer, ...] = ()  # the hidden layers, in order
     norms: tuple[ModulePath, ...] = ()  # normalisations with a scale
     initial: Callable[[int], Any] = no_carry  # batch -> the carry at the start of an episode
+    unrolls: bool = False  # `apply` also takes a whole sequence: rows [T * B, ...] with ``first`` bool[T, B]
     project: Callable[[Params], Params] = same_params  # onto the network's constraints, after every update
 
     def modules(self) -> dict[str, ModulePath]:
@@ -237,6 +238,9 @@ class Network(NamedTuple):
 
     def unroll(self, params: Params, sequence: Sequence) -> tuple[Any, Mapping[str, Activation], Any]:
         """:meth:`forward` of a sequence, with the carry after it."""
+        if self.unrolls:
+            rows = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), sequence.observation)
+            return self.apply(params, rows, sequence.carry, sequence.first)
 
         def step(carry: Any, inputs: tuple[Any, Array]) -> tuple[Any, Any]:
             outputs, activations, carry = self.apply(params, inputs[0], carry, inputs[1])

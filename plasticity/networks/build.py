@@ -133,6 +133,7 @@ def build(spec: NetworkSpec | Functions) -> Network:
         layers=hidden_layers_of(nodes),
         norms=tuple(path for path in norms if path is not None),
         initial=initial,
+        unrolls=True,
         project=project,
     )
 
@@ -175,6 +176,7 @@ def join(networks: Mapping[str, Network]) -> Network:
         ),
         norms=paths("norms"),
         initial=initial,
+        unrolls=all(each.unrolls for each in networks.values()),
         project=lambda params: {name: each.project(params[name]) for name, each in networks.items()},
     )
 

@@ -60,17 +60,24 @@ class GRU(nn.Module):
 
     units: int
 
-    @nn.compact
-    def __call__(self, carry: Array, x: Array) -> tuple[Array, Array]:
-        def gate(name: str) -> Array:
-            state = Orthogonal(self.units, bias=False, name=f"state_{name}")(carry)
-            return jax.nn.sigmoid(Linear(self.units, "lecun", name=f"input_{name}")(x) + state)
+    def setup(self) -> None:
+        self.input_reset, self.input_update, self.input_new = (Linear(self.units, "lecun") for _ in range(3))
+        self.state_reset, self.state_update = (Orthogonal(self.units, bias=False) for _ in range(2))
+        self.state_new = Orthogonal(self.units, bias=True)
 
-        reset, update = gate("reset"), gate("update")
-        state = Orthogonal(self.units, bias=True, name="state_new")(carry)
-        new = jnp.tanh(Linear(self.units, "lecun", name="input_new")(x) + reset * state)
+    def inputs(self, x: Array) -> tuple[Array, ...]:
+        """What the input adds to the gates: the same for every step, so all steps of a sequence at once."""
+        return self.input_reset(x), self.input_update(x), self.input_new(x)
+
+    def step(self, carry: Array, drive: tuple[Array, ...]) -> tuple[Array, Array]:
+        reset, update = jax.nn.sigmoid(drive[0] + self.state_reset(carry)), drive[1] + self.state_update(carry)
+        new = jnp.tanh(drive[2] + reset * self.state_new(carry))
+        update = jax.nn.sigmoid(update)
         carry = (1 - update) * new + update * carry
         return carry, carry
+
+    def __call__(self, carry: Array, x: Array) -> tuple[Array, Array]:
+        return self.step(carry, self.inputs(x))
 
 
 class Orthogonal(nn.Module):
@@ -101,18 +108,28 @@ class LSTM(nn.Module):
     units: int
     forget_bias: float = 1.0
 
-    @nn.compact
-    def __call__(self, carry: tuple[Array, Array], x: Array) -> tuple[tuple[Array, Array], Array]:
+    def setup(self) -> None:
+        self.input_in, self.input_forget, self.input_cell, self.input_out = (
+            Linear(self.units, "lecun") for _ in range(4)
+        )
+        self.state_in, self.state_forget, self.state_cell, self.state_out = (
+            Orthogonal(self.units, bias=False) for _ in range(4)
+        )
+
+    def inputs(self, x: Array) -> tuple[Array, ...]:
+        """As in :class:`GRU`."""
+        return self.input_in(x), self.input_forget(x), self.input_cell(x), self.input_out(x)
+
+    def step(self, carry: tuple[Array, Array], drive: tuple[Array, ...]) -> tuple[tuple[Array, Array], Array]:
         cell, hidden = carry
-
-        def gate(name: str) -> Array:
-            state = Orthogonal(self.units, bias=False, name=f"state_{name}")(hidden)
-            return Linear(self.units, "lecun", name=f"input_{name}")(x) + state
-
-        forget = jax.nn.sigmoid(gate("forget") + self.forget_bias)
-        cell = forget * cell + jax.nn.sigmoid(gate("in")) * jnp.tanh(gate("cell"))
-        hidden = jax.nn.sigmoid(gate("out")) * jnp.tanh(cell)
+        enter, forget = drive[0] + self.state_in(hidden), drive[1] + self.state_forget(hidden)
+        new, leave = drive[2] + self.state_cell(hidden), drive[3] + self.state_out(hidden)
+        cell = jax.nn.sigmoid(forget + self.forget_bias) * cell + jax.nn.sigmoid(enter) * jnp.tanh(new)
+        hidden = jax.nn.sigmoid(leave) * jnp.tanh(cell)
         return (cell, hidden), hidden
+
+    def __call__(self, carry: tuple[Array, Array], x: Array) -> tuple[tuple[Array, Array], Array]:
+        return self.step(carry, self.inputs(x))
 
 
 class Traces(NamedTuple):
@@ -177,17 +194,26 @@ class RTU(nn.Module):
     nonlinear: bool = False
     gradient: str = "rtrl"
 
-    @nn.compact
+    def setup(self) -> None:
+        self.decay = Decay(self.units)
+        self.input_real, self.input_imaginary = Linear(self.units, "lecun", False), Linear(self.units, "lecun", False)
+
+    def inputs(self, x: Array) -> tuple[Array, ...]:
+        """As in :class:`GRU`, and the input itself, which the traces need."""
+        return self.input_real(x), self.input_imaginary(x), x
+
     def __call__(self, carry: Memory, x: Array) -> tuple[Memory, Array]:
-        nu, theta = Decay(self.units, name="decay")()
-        kernels = [Kernel(self.units, name=f"input_{part}")(x.shape[-1]) for part in ("real", "imaginary")]
+        return self.step(carry, self.inputs(x))
+
+    def step(self, carry: Memory, drive: tuple[Array, ...]) -> tuple[Memory, Array]:
+        (nu, theta), x = self.decay(), drive[2]
+        kernels = [module.variables["params"]["kernel"] for module in (self.input_real, self.input_imaginary)]
         function = ACTIVATIONS[self.activation].function
         decay, angle = jnp.exp(-jnp.exp(nu)), jnp.exp(theta)
         cosine, sine, size = decay * jnp.cos(angle), decay * jnp.sin(angle), jnp.sqrt(1 - decay**2) + 1e-8
-        drive = [x @ kernel for kernel in kernels]
         online = self.gradient == "rtrl"
         before = jax.lax.stop_gradient(carry.state) if online else carry.state
-        state = [old + size * new for old, new in zip(rotated(before, cosine, sine), drive, strict=True)]
+        state = [old + size * new for old, new in zip(rotated(before, cosine, sine), drive[:2], strict=True)]
         traces: Any = ()
         if online:
             assert isinstance(carry.traces, Traces)
@@ -202,17 +228,6 @@ class RTU(nn.Module):
         memory = Memory((state[0], state[1]), traces)
         output = jnp.concatenate(state if self.nonlinear else [function(z) for z in state], axis=-1)
         return (jax.lax.stop_gradient(memory) if online else memory), output
-
-
-class Kernel(nn.Module):
-    """A kernel ``[inputs, units]``, LeCun normal."""
-
-    units: int
-
-    @nn.compact
-    def __call__(self, inputs: int) -> Array:
-        kernel: Array = self.param("kernel", INITIALISERS["lecun"], (inputs, self.units))
-        return kernel
 
 
 def scaled(slope: Array, trace: Array) -> Array:
@@ -236,7 +251,7 @@ def earlier(turned: Traces, nu: Array, theta: Array, kernels: list[Array]) -> tu
 def extended(
     turned: Traces,
     before: tuple[Array, Array],
-    drive: list[Array],
+    drive: tuple[Array, ...],
     x: Array,
     nu: Array,
     theta: Array,

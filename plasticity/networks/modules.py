@@ -186,6 +186,7 @@ class Layers(nn.Module):
     def __call__(
         self, observations: Array, carry: Any, first: Array | None
     ) -> tuple[dict[str, Array], dict[str, Activation], Any]:
+        """One step, ``first`` bool[B] or None; with ``first`` bool[T, B], a sequence of rows ``[T * B, ...]``."""
         spec = self.spec
         activations: dict[str, Activation] = {}
         outputs: dict[str, Array] = {}
@@ -227,11 +228,7 @@ class Layers(nn.Module):
                 case Attention():
                     values[name] = SelfAttention(spec, operation.heads, name=name)(x)
                 case Recurrent():
-                    x, settings = x.reshape(x.shape[0], -1), dict(operation.settings)
-                    cell = CELLS[operation.cell]
-                    initial = cell.initial(x.shape[0], operation.units, x.shape[-1], **settings)
-                    before = reset_where(first, initial, carry[name])
-                    after[name], z = cell.module(operation.units, **settings, name=name)(before, x)
+                    after[name], z = self.remembered(node, x.reshape(x.shape[0], -1), carry[name], first)
                     values[name] = activated(name, z, identity)
                 case Scale():
                     values[name] = x * Factor(operation.initial, operation.stored, name=name)(x.shape[-1])
@@ -243,6 +240,31 @@ class Layers(nn.Module):
                     share = Factor(operation.initial, operation.stored, name=name)(x.shape[-1])
                     values[name] = x + share * (values[node.inputs[1]] - x)
         return outputs, activations, after or ()
+
+    def remembered(self, node: Node, x: Array, carry: Any, first: Array | None) -> tuple[Any, Array]:
+        """The carry and the output of a recurrent cell after one step or, with ``first`` bool[T, B], after each.
+
+        Only the recurrence runs step by step. What comes before and after it sees all steps of a sequence at once.
+        """
+        operation = node.operation
+        assert isinstance(operation, Recurrent)
+        cell, settings = CELLS[operation.cell], dict(operation.settings)
+        if first is None or first.ndim == 1:
+            initial = cell.initial(x.shape[0], operation.units, x.shape[-1], **settings)
+            module = cell.module(operation.units, **settings, name=node.name)
+            made: tuple[Any, Array] = module(reset_where(first, initial, carry), x)
+            return made
+        initial = cell.initial(first.shape[1], operation.units, x.shape[-1], **settings)
+        variables = {"params": self.variables["params"][node.name]}
+        alone = cell.module(operation.units, **settings, parent=None)
+
+        def step(carry: Any, inputs: tuple[Any, Array]) -> tuple[Any, Array]:
+            after: Any = alone.apply(variables, reset_where(inputs[1], initial, carry), inputs[0], method="step")
+            return after[0], after[1]
+
+        drive = jax.tree.map(lambda z: z.reshape(*first.shape, -1), alone.apply(variables, x, method="inputs"))
+        carry, z = jax.lax.scan(step, carry, (drive, first))
+        return carry, z.reshape(-1, z.shape[-1])
 
 
 def identity(z: Array) -> Array:
