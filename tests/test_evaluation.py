@@ -16,7 +16,7 @@ from plasticity.core.counting import precise
 from plasticity.core.errors import UserError
 from plasticity.core.types import FIRST, LAST, MID, TimeStep, Visit, VisitPlan
 from plasticity.engine import evaluation
-from plasticity.engine.evaluation import Evaluation, Target, blank, evaluate, targets, updated
+from plasticity.engine.evaluation import Evaluation, Player, Target, blank, evaluate, targets, updated
 from plasticity.envs.control import cartpole
 from plasticity.runs import launch
 
@@ -63,14 +63,15 @@ def test_books_of_episodes_longer_than_a_float_counts():
     np.testing.assert_allclose(books(False)["reward"], 1.0, rtol=1e-7)
 
 
-def to_the_right(i, observation):
+def to_the_right(i, carry, observation):
     return jnp.ones(observation.shape[:-1], jnp.int32)
 
 
 def played(stream, width, settings, play=to_the_right, visit=0, eval_replica=1):
     keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(1), i))(jnp.arange(width))
     here = Visit(jnp.int32(visit), jnp.int32(visit), jnp.int32(eval_replica))
-    go = jax.jit(functools.partial(evaluate, stream.make(width), width, settings, play))
+    player = Player(play, tuple, lambda carry, observation, first: carry)
+    go = jax.jit(functools.partial(evaluate, stream.make(width), width, settings, player))
     return {name: np.asarray(x) for name, x in go(keys, here, jnp.int32(0)).items()}
 
 
@@ -100,11 +101,11 @@ def test_too_few_steps_for_an_episode():
 def test_streams_without_episodes_are_played_for_exactly_so_many_steps():
     still = source("regressor")
 
-    def play(i, observation):
+    def play(i, carry, observation):
         return jnp.broadcast_to(jnp.where(i < 2, jnp.nan, 0.0), observation.target.shape)  # from step 2 on finite
 
     assert np.isnan(played(still, 1, Evaluation(None, steps=4), play)["reward"]).all()
-    zeros = played(still, 1, Evaluation(None, steps=4), lambda i, o: jnp.zeros(o.target.shape))
+    zeros = played(still, 1, Evaluation(None, steps=4), lambda i, c, o: jnp.zeros(o.target.shape))
     assert zeros["reward"] < 0
 
 

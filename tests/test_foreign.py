@@ -280,8 +280,8 @@ def test_a_method_that_leaves_the_network_as_it_is_is_refused() -> None:
 
     for method, network, why in (
         ("layer_norm", {"widths": []}, "has no hidden layer"),
-        ("layer_norm", {"normalisation": "layer"}, "already has this"),
-        ("leaky_relu", {"activation": "leaky_relu"}, "already has this"),
+        ("layer_norm", {"normalisation": "layer"}, "already has this or has no place for it"),
+        ("leaky_relu", {"activation": "leaky_relu"}, "already has this or has no place for it"),
     ):
         said = refusal(agent=classifier(**network), interventions=[method])
         assert said == f"arms.baseline: interventions.{method} changes nothing: the network {why}"

@@ -1,6 +1,7 @@
 """Networks given as functions: what they need, what they may describe, and who refuses them for want of what."""
 
 import functools
+import re
 from typing import Any
 
 import jax
@@ -247,9 +248,15 @@ def forgetful(observation: Any, outputs: int) -> Functions:
     )
 
 
-@pytest.mark.parametrize("name", ["dqn", "classifier"])
-def test_memory_is_refused_by_agents_without(name: str) -> None:
-    with pytest.raises(ValueError, match="network: has memory, which this agent does not use"):
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("dqn", "agent.replay: single transitions are not allowed with a network that has memory"),
+        ("classifier", "network: has memory, which this agent does not use"),
+    ],
+)
+def test_memory_is_refused_by_agents_without(name: str, said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
         agent(name, source(name).spec, network=with_memory)
 
 

@@ -197,9 +197,9 @@ PARTS = {"first_moment": {"mu", "trace"}, "second_moment": {"nu", "second"}}
 )
 def test_one_kind_of_moment_alone(rule: Optimizer, moment: surgery.Moment, gone: int) -> None:
     """Only these slots return to 0; everything else stays, including the trace in front of an optimizer."""
-    params = {"w": jnp.ones(2)}
+    params = {"w": jnp.ones((2, 1))}
     facts = {"td_error": jnp.ones(()), "trace_decay": 0.5, "trace_end": jnp.array(False)}
-    _, state = rule.update({"w": jnp.full(2, 3.0)}, rule.init(params), params, **facts)
+    _, state = rule.update({"w": jnp.full((2, 1), 3.0)}, rule.init(params), params, **facts)
     new = surgery.reset_moment(rule, state, params, moment)
     assert jax.tree.structure(new) == jax.tree.structure(state)
     old_leaves, new_leaves = (jax.tree_util.tree_leaves_with_path(each) for each in (state, new))

@@ -33,8 +33,8 @@ NETWORKS = (
 )
 SECTIONS = (
     Section("facts", "facts", "facts"),
-    *(Section(f"lanes {name}", "scaling", "scaling", (name,), 14) for name in AGENTS),
-    *(Section(f"lanes {name}", "scaling", "scaling", (name,), 14) for name in NETWORKS),
+    *(Section(f"lanes {name}", "scaling", "scaling", (name,), 12) for name in AGENTS),
+    *(Section(f"lanes {name}", "scaling", "scaling", (name,), 5) for name in NETWORKS),
     *(Section(f"against_cpu {name}", "against_cpu", "against_cpu", (name,)) for name in AGENTS),
     Section("determinism", "repeat", "determinism"),
     Section("determinism again", "repeat", "determinism"),
