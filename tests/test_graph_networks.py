@@ -324,3 +324,15 @@ def test_a_graph_refuses(nodes, shape, message):
 def test_an_operation_refuses(operation, settings, message):
     with pytest.raises(ValueError, match=message):
         spec_of(layer("a", operation(**settings)))
+
+
+def test_a_node_that_nothing_reads_is_refused():
+    body = (layer("a", Dense(3)), layer("b", Dense(3), "a"), layer("c", Dense(3), "a"))
+    with pytest.raises(ValueError, match=r"nodes\.b: no other node reads it, and it is not the last one"):
+        NetworkSpec((4,), 2, body=body)
+
+
+def test_patches_divide_the_image():
+    observation = jax.ShapeDtypeStruct((32, 32, 3), jnp.uint8)
+    with pytest.raises(ValueError, match="patch: 5 is not allowed; must be a divisor of the image's sides, 32 and 32"):
+        NETWORKS["vit"](observation, 2, patch=5)

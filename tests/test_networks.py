@@ -500,7 +500,7 @@ def test_a_spec_is_hashable_data():
             {"parameterisation": "spectral_first", "widths": ()},
             "is not allowed; it needs a network with a dense hidden layer",
         ),
-        ({"injected": 3}, "injected: 3 is not allowed; must be at most the number of dense hidden layers"),
+        ({"injected": 3}, "layers: 3 is not allowed; must be at most 2, the number of dense hidden layers"),
         ({"outputs": 0}, "outputs: 0 is not allowed; must be an integer of at least 1"),
         ({"observation": (7, 8)}, r"observation must have 3 axes .*, got \(7, 8\)"),
         ({"observation": (2, 8, 2)}, "kernel: 3 is not allowed; must be at most 2, the side of its input"),

@@ -3,6 +3,7 @@
 from typing import Any
 
 from plasticity.config.fields import Few, Size
+from plasticity.core.errors import refused
 from plasticity.networks.graph import OBSERVATION, Node
 from plasticity.networks.operations import Attention, Convolution, Dense, Normalise, Operation, Token, Tokens
 from plasticity.networks.presets import is_channels_first, pixel_scale
@@ -36,9 +37,13 @@ def vit(
     Dosovitskiy et al. 2021, "An Image is Worth 16x16 Words: Transformers for Image Recognition at Scale". With patch 4,
     width 384, depth 8 and 12 heads it has the 14,279,140 parameters of Hernandez-Garcia et al. 2025, "Reinitializing
     weights vs units for maintaining plasticity in neural networks", for 32x32 images and 100 classes. There is no
-    dropout. Kernels are Glorot uniform. Pixels (uint8) are divided by 255; ``layout`` as in ``nature``.
+    dropout. Kernels are Glorot uniform. Pixels (uint8) are divided by 255; ``layout`` as in ``nature``. ``ValueError``
+    if ``patch`` does not divide the image's sides.
     """
     first = is_channels_first(observation, layout)
+    sides = observation.shape[1:] if first else observation.shape[:2]
+    if len(observation.shape) == 3 and any(side % patch for side in sides):
+        raise refused("patch", patch, f"a divisor of the image's sides, {sides[0]} and {sides[1]}")
     linear = Dense(width, flatten=False, normalise=False, activate=False)
     patches = Convolution(width, patch, patch, normalise=False, activate=False)
     nodes: list[Node] = in_a_row("embedding", {"patches": patches, "tokens": Tokens(class_token=True)}, OBSERVATION)

@@ -146,6 +146,8 @@ def trunk(spec: NetworkSpec) -> list[Node]:
     for node in body:
         if node.output:
             raise ValueError(f"nodes.{node.name}: output layers are not part of the body; they follow it")
+        if node is not spec.body[-1] and not any(node.name in other.inputs for other in body):
+            raise ValueError(f"nodes.{node.name}: no other node reads it, and it is not the last one")
     operations: list[Operation] = [*spec.convolutions, *map(Dense, spec.widths)]
     names = [f"hidden_{i}" for i in range(len(operations))]
     return [*body, *chain(names, operations, spec.body[-1].name if spec.body else OBSERVATION)]
@@ -213,11 +215,11 @@ def injected_head(nodes: list[Node], layers: int) -> list[Node]:
     by_name = {node.name: node for node in nodes}
     last = [node for node in nodes if node.output]
     head = {node.name for node in last}
-    for _ in range(layers):
+    for found in range(layers):
         before = [name for node in last for name in node.inputs]
         last = [by_name[name] for name in before if name in by_name and by_name[name].dense_hidden]
         if not last:
-            raise refused("injected", layers, "at most the number of dense hidden layers before the outputs")
+            raise refused("layers", layers, f"at most {found}, the number of dense hidden layers before the outputs")
         head |= {node.name for node in last}
     for node in nodes:
         if head & set(node.inputs):

@@ -234,9 +234,12 @@ def test_never_is_no_injection():
         (lambda: plasticity_injection(layers=-1), "layers: -1 is not allowed; must be an integer of at least 0"),
         (
             lambda: plasticity_injection(layers=3).network(MLP),
-            "injected: 3 is not allowed; must be at most the number of dense hidden layers",
+            "layers: 3 is not allowed; must be at most 2, the number of dense hidden layers",
         ),
-        (lambda: plasticity_injection().network(replace(CNN, widths=())), "at most the number of dense hidden layers"),
+        (
+            lambda: plasticity_injection().network(replace(CNN, widths=())),
+            "at most 0, the number of dense hidden layers",
+        ),
     ],
 )
 def test_refusals(make_it, message):
