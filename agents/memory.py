@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from plasticity.core.types import FIRST, Array, Learner, Network, Params, Sequence, TimeStep
+from plasticity.networks.modules import reset_where
 
 
 class Recalled(NamedTuple):
@@ -52,11 +53,7 @@ def after(network: Network, params: Params, observation: Any, carry: Any) -> Any
 
 def restarted(network: Network, carry: Any, first: Array) -> Any:
     """The carry, as at the start of an episode where ``first`` (bool[E])."""
-
-    def leaf(initial: Array, old: Array) -> Array:
-        return jnp.where(first.reshape(-1, *[1] * (old.ndim - 1)), initial, old)
-
-    return jax.tree.map(leaf, network.initial(len(first)), carry) if network.remembers else carry
+    return reset_where(first, network.initial(len(first)), carry) if network.remembers else carry
 
 
 def recall(network: Network, params: Params, previous: Any, current: Any, step_type: Array, carry: Any) -> Recalled:

@@ -106,11 +106,13 @@ your own: [Write a network](howto/network.md).
 
 ## Every intervention on every network
 
-"yes": the method changes what a small network of this kind learns, all numbers stay finite, and lanes do not depend
-on each other. "no": it is refused before anything is compiled, for the reason below the table. Each pair was tried
-with a classifier; the recurrent networks with `stream_dqn`. The settings are the defaults, except `at_switch` with
-`optimizer: reset`. `resnet18` and `residual_mlp` have `normalisation: none` here: with their default, `layer`,
-`layer_norm` is refused because it changes nothing.
+"yes": an agent with a small network of this kind was built with the method and its updates were traced. "no": it is
+refused before anything is compiled, for the reason below the table. `tests/test_network_table.py` (slow) runs every
+pair: the method must change what is learned, all numbers must stay finite, and lanes must not depend on each other. The
+agent is a classifier, for the recurrent networks `stream_dqn`. These have a dense layer behind the cell; with the
+default `widths` of `gru` and `lstm`, `plasticity_injection` needs `layers: 0`. The settings are the defaults, except
+`at_switch` with `optimizer: reset`. `resnet18` and `residual_mlp` have `normalisation: none` here: with their default,
+`layer`, `layer_norm` is refused because it changes nothing.
 
 What the methods do in these networks:
 
