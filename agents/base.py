@@ -210,15 +210,18 @@ def assemble(
     extend: Callable[[Network], Network] = unextended,
     trace: Callable[[Optimizer], Optimizer] = no_trace,
     envs: int = 0,
+    minibatch: int = 0,
 ) -> AgentCore:
     """Build an agent's components: the intervention rewrites the network's spec and wraps the optimizer, once.
 
     ``target(params)`` is the target network of a fresh agent and ``rest(env step of creation)`` its other memory.
     ``extend`` may add parameters to the network. ``trace`` puts an eligibility trace before the wrapped optimizer.
-    ``envs`` is the number of envs whose carry the agent keeps; 0: it cannot use a network with memory.
+    ``envs`` is the number of envs whose carry the agent keeps; 0: it cannot use a network with memory. ``minibatch`` is
+    the number of rows that it always predicts and learns together; 0: it cannot use batch statistics.
     """
     network = extend(built(spec, intervention))
-    return assemble_built(network, optimizer, intervention, target=target, rest=rest, trace=trace, envs=envs)
+    settings: dict[str, Any] = {"target": target, "rest": rest, "trace": trace, "envs": envs, "minibatch": minibatch}
+    return assemble_built(network, optimizer, intervention, **settings)
 
 
 def assemble_built(
@@ -230,11 +233,17 @@ def assemble_built(
     rest: Rest = no_memory,
     trace: Callable[[Optimizer], Optimizer] = no_trace,
     envs: int = 0,
+    minibatch: int = 0,
 ) -> AgentCore:
     """:func:`assemble` for a built network that the intervention has already rewritten; it wraps the optimizer.
 
-    ``ValueError`` for a network with memory if ``envs`` is 0.
+    ``ValueError`` for a network with memory if ``envs`` is 0, and for batch statistics if ``minibatch`` is below 2.
     """
+    if network.batch_statistics and minibatch < 2:
+        raise ValueError(
+            "network.normalisation: batch is not allowed; it needs the classifier or regressor with minibatches of at "
+            "least 2"
+        )
     if network.remembers and not envs:
         raise ValueError("network: has memory, which this agent does not use; choose a network without")
     rule = trace(intervention.optimizer(optimizer))

@@ -118,8 +118,8 @@ def pqn(
 
     Normalisation in the network replaces the target network. The paper proves that layer normalisation with L2
     regularisation can make TD learning converge, and its code uses layer normalisation alone for MinAtar. Set
-    ``normalisation: layer`` in any other ``network``. Batch normalisation, its alternative, is not available and not
-    needed.
+    ``normalisation: layer`` in any other ``network``. Batch normalisation, its alternative, is not available for agents
+    that act and not needed.
 
     Traced: ``discount``; ``q_lambda``; ``reward_clip`` (rewards are clipped to +-this; static None: not clipped);
     ``reward_scale`` (factor of the clipped rewards; recorded rewards stay raw); ``normalise_rate``. ``epsilon`` is a

@@ -78,7 +78,8 @@ def _check_targets(spec: StreamSpec, agent: str, wanted: str, dtype: Any) -> Non
 
 
 def _body(spec: StreamSpec, intervention: Intervention, network: Any, optimizer: Any, atoms: int = 1) -> AgentCore:
-    return assemble(network(spec.observation.input, spec.actions * atoms), optimizer(), intervention)
+    described = network(spec.observation.input, spec.actions * atoms)
+    return assemble(described, optimizer(), intervention, minibatch=spec.envs)
 
 
 def classifier(

@@ -245,6 +245,7 @@ def test_parameters_by_name():
     names = {
         "layer": {"['hidden_0']['norm']['scale']", "['hidden_0']['norm']['offset']"},
         "rms": {"['hidden_0']['norm']['scale']"},
+        "batch": {"['hidden_0']['norm']['scale']", "['hidden_0']['norm']['offset']"},
         "map": set(),
         "none": set(),
     }
@@ -311,7 +312,7 @@ def passed_through(normalisation, x, **settings):
     params["hidden_0"]["kernel"] = jnp.eye(size).reshape(params["hidden_0"]["kernel"].shape)
     if "norm" in params["hidden_0"]:
         params["hidden_0"]["norm"]["scale"] = 2.0 * jnp.ones(size)
-    if normalisation == "layer" and "norm" in params["hidden_0"]:
+    if normalisation in ("layer", "batch") and "norm" in params["hidden_0"]:
         params["hidden_0"]["norm"]["offset"] = jnp.arange(size) * 1.0
     return network.forward(params, x)[1]["hidden_0"].pre
 
@@ -340,10 +341,25 @@ def test_axes_of_the_normalisations_of_a_convolution():
     np.testing.assert_allclose(passed_through("map", x), map_, atol=1e-5)
     layer = (z - z.mean(-1, keepdims=True)) / np.sqrt(z.var(-1, keepdims=True) + 1e-6)
     np.testing.assert_allclose(passed_through("layer", x, affine=False), layer, atol=1e-5)
+    batch = (z - z.mean((0, 1, 2))) / np.sqrt(z.var((0, 1, 2)) + 1e-5)
+    np.testing.assert_allclose(passed_through("batch", x, affine=False), batch, atol=1e-5)
+    np.testing.assert_allclose(passed_through("batch", x), 2 * batch + np.arange(5), atol=1e-5)
+
+
+def test_batch_statistics_are_those_of_the_lane():
+    network = build(dataclasses.replace(DEEP, normalisation="batch"))
+    params, x = network.init(KEY), draw((2, 4, *DEEP.observation))
+    both = jax.vmap(lambda x: network.forward(params, x)[0])(x.at[1].mul(3.0))
+    np.testing.assert_allclose(both[0], network.forward(params, x[0])[0], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(both[1], network.forward(params, 3 * x[1])[0], rtol=1e-4, atol=1e-5)
+    alone = network.forward(params, x[0, :2])[0]
+    assert float(jnp.abs(alone - both[0, :2]).max()) > 0.01  # other rows, other statistics
+    assert network.batch_statistics
+    assert not build(dataclasses.replace(DEEP, normalisation="layer")).batch_statistics
 
 
 @pytest.mark.parametrize("spec", [FLAT, DEEP])
-@pytest.mark.parametrize("normalisation", ["layer", "rms", "map"])
+@pytest.mark.parametrize("normalisation", ["layer", "rms", "map", "batch"])
 def test_normalised_layers_do_not_feel_the_scale_of_their_kernels(spec, normalisation):
     network = build(dataclasses.replace(spec, normalisation=normalisation, bias=False))
     params, x = network.init(KEY), draw((3, *spec.observation))
@@ -486,7 +502,10 @@ def test_a_spec_is_hashable_data():
     ("change", "message"),
     [
         ({"activation": "rleu"}, r"activation: .rleu. is not allowed; must be one of relu, .*, smooth_leaky"),
-        ({"normalisation": "batch"}, "normalisation: .batch. is not allowed; must be one of none, layer, rms, map"),
+        (
+            {"normalisation": "group"},
+            "normalisation: .group. is not allowed; must be one of none, layer, rms, map, batch",
+        ),
         ({"initialiser": "zero"}, "initialiser: .zero. is not allowed; must be one of he, .*, sparse"),
         ({"convolution": "fft"}, "convolution: .fft. is not allowed; must be one of auto, patches, lax"),
         ({"widths": (8, 0)}, "widths: 0 is not allowed; must be an integer of at least 1"),

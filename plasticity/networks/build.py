@@ -79,20 +79,23 @@ def projection(nodes: Sequence[Node]) -> Callable[[Params], Params]:
 
 def norm_of(spec: NetworkSpec, node: Node) -> ModulePath | None:
     """The path of the normalisation's parameters of this node, if it has any."""
-    operation, kind, affine = node.operation, spec.normalisation, spec.affine
-    path: ModulePath
-    match operation:
-        case Dense() | Convolution() if operation.normalise:
-            path = (node.name, "norm")
-        case Activate() if operation.normalise:
-            path = (node.name,)
+    operation, affine = node.operation, spec.affine
+    if isinstance(operation, Normalise) and operation.affine is not None:
+        affine = operation.affine
+    path = (node.name, "norm") if isinstance(operation, Dense | Convolution) else (node.name,)
+    return path if affine and normalisation_of(spec, node) in NORMALISATIONS_WITH_PARAMETERS else None
+
+
+def normalisation_of(spec: NetworkSpec, node: Node) -> str:
+    """The name of this node's normalisation, "none" without one."""
+    match node.operation:
+        case Normalise(kind=kind) if kind != SPEC:
+            return kind
         case Normalise():
-            kind = kind if operation.kind == SPEC else operation.kind
-            affine = affine if operation.affine is None else operation.affine
-            path = (node.name,)
-        case _:
-            return None
-    return path if affine and kind in NORMALISATIONS_WITH_PARAMETERS else None
+            return spec.normalisation
+        case (Dense() | Convolution() | Activate()) as operation if operation.normalise:
+            return spec.normalisation
+    return "none"
 
 
 def build(spec: NetworkSpec | Functions) -> Network:
@@ -135,6 +138,7 @@ def build(spec: NetworkSpec | Functions) -> Network:
         initial=initial,
         unrolls=True,
         project=project,
+        batch_statistics=any(normalisation_of(spec, node) == "batch" for node in every),
     )
 
 
@@ -178,6 +182,7 @@ def join(networks: Mapping[str, Network]) -> Network:
         initial=initial,
         unrolls=all(each.unrolls for each in networks.values()),
         project=lambda params: {name: each.project(params[name]) for name, each in networks.items()},
+        batch_statistics=any(each.batch_statistics for each in networks.values()),
     )
 
 

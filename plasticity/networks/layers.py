@@ -168,8 +168,8 @@ def spectrally_normalised(kernel: Array, iterations: int) -> Array:
     return kernel / jnp.where(sigma > 0, sigma, 1.0)
 
 
-NORMALISATIONS = ("none", "layer", "rms", "map")
-NORMALISATIONS_WITH_PARAMETERS = ("layer", "rms")
+NORMALISATIONS = ("none", "layer", "rms", "map", "batch")
+NORMALISATIONS_WITH_PARAMETERS = ("layer", "rms", "batch")
 
 
 class Normalisation(nn.Module):
@@ -181,6 +181,9 @@ class Normalisation(nn.Module):
       Layer Normalization".
     * ``map``: over all axes of a sample, without learnable parameters; eps 1e-5. Elsayed, Vasan, Mahmood 2024,
       "Streaming Deep Reinforcement Learning Finally Works".
+    * ``batch``: over all axes but the last: the rows of the batch and, of a convolution, the positions; eps 1e-5. The
+      statistics are always those of the batch at hand, also when predicting; there are no running averages. Ioffe,
+      Szegedy 2015, "Batch Normalization: Accelerating Deep Network Training by Reducing Internal Covariate Shift".
 
     ``affine`` (static): scale and offset are learnable, one for each unit, initially 1 and 0; otherwise they are
     constant.
@@ -191,10 +194,10 @@ class Normalisation(nn.Module):
 
     @nn.compact
     def __call__(self, z: Array) -> Array:
-        axes = tuple(range(1, z.ndim)) if self.kind == "map" else (-1,)
+        axes = {"map": tuple(range(1, z.ndim)), "batch": tuple(range(z.ndim - 1))}.get(self.kind, (-1,))
         if self.kind != "rms":
             z = z - z.mean(axes, keepdims=True)
-        epsilon = 1e-5 if self.kind == "map" else 1e-6
+        epsilon = 1e-5 if self.kind in ("map", "batch") else 1e-6
         z = z * jax.lax.rsqrt(jnp.square(z).mean(axes, keepdims=True) + epsilon)
         if self.kind == "map" or not self.affine:
             return z

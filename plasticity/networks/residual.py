@@ -76,8 +76,9 @@ def resnet18(
     Image Recognition". With the defaults and 100 outputs it has the 11,224,932 parameters of Dohare et al. 2024, "Loss
     of plasticity in deep continual learning", which uses batch normalisation, without the max pooling of the original.
 
-    The default normalises the channels of each position, which needs no batch. Images are ``[H, W, channels]`` or
-    ``[channels, H, W]`` (``layout``); unsigned bytes are divided by 255.
+    The default normalises the channels of each position, which needs no batch. With ``normalisation: batch``, for the
+    classifier and the regressor, each lane has the statistics of its own minibatch, in predictions too. Images are
+    ``[H, W, channels]`` or ``[channels, H, W]`` (``layout``); unsigned bytes are divided by 255.
     """
     first = is_channels_first(observation, layout)
     nodes = [layer("stem", Convolution(width, 3, 1, "SAME"))]

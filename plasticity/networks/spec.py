@@ -32,7 +32,7 @@ ActivationName = Literal[
     "deep_fourier",
     "smooth_leaky",
 ]
-NormalisationName = Literal["none", "layer", "rms", "map"]
+NormalisationName = Literal["none", "layer", "rms", "map", "batch"]
 InitialiserName = Literal["he", "lecun", "glorot", "orthogonal", "sparse"]
 Method = Literal["auto", "patches", "lax"]
 INJECTION = "injection"  # the module that holds the gate of an injection
@@ -75,7 +75,7 @@ class NetworkSpec:
     widths: tuple[int, ...] = ()  # dense hidden layers, after the flattened convolutions
     activation: str = "relu"
     normalisation: str = "none"  # before every hidden non-linearity
-    affine: bool = True  # learnable scale and offset of `layer`, scale of `rms`
+    affine: bool = True  # learnable scale and offset of `layer` and `batch`, scale of `rms`
     bias: bool = True  # of the hidden layers; the output layer always has one
     initialiser: str = "he"  # of all kernels, including the output layer's; biases are 0
     channels_first: bool = False  # the observation is [channels, H, W]

@@ -179,3 +179,14 @@ def test_a_classifier_memorises_sixteen_samples():
     assert seen[0]["reward"][0] < 0.95
     assert seen[-1]["reward"][0] > 0.99
     assert seen[-1]["loss"][0] < 0.3 * seen[0]["loss"][0]
+
+
+@pytest.mark.parametrize(("make", "spec"), [(classifier, LABELS), (regressor, NUMBERS)])
+def test_batch_statistics_need_a_minibatch(make, spec):
+    settings = {
+        "network": functools.partial(mlp, widths=(3,), normalisation="batch"),
+        "optimizer": functools.partial(sgd, learning_rate=RATE),
+    }
+    make(spec, compose(), **settings)
+    with pytest.raises(ValueError, match=r"network\.normalisation: batch is not allowed; it needs the classifier or"):
+        make(spec._replace(envs=1), compose(), **settings)
