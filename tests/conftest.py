@@ -28,21 +28,20 @@ def known(flags: str) -> bool:
     return subprocess.run(program, env=environment, capture_output=True, check=False).returncode == 0
 
 
-# Before JAX is imported; the workers of pytest-xdist inherit it.
+# Before JAX is imported; the workers of pytest-xdist and other processes inherit it.
 if "XLA_FLAGS" not in os.environ:
     os.environ["XLA_FLAGS"] = QUICKER if known(QUICKER) else QUICK
+CHECKOUT = Path(__file__).resolve().parent.parent
+CACHE = Path(os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(CHECKOUT / ".jax_cache")))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
-CHECKOUT = Path(__file__).resolve().parent.parent
 sys.path.append(str(CHECKOUT))  # `pytest` finds agents and envs as `python -m pytest` does; tests/ has folders so named
 
 jax.config.update("jax_num_cpu_devices", 2)
-CACHE = Path(os.environ.get("JAX_COMPILATION_CACHE_DIR", CHECKOUT / ".jax_cache"))
-jax.config.update("jax_compilation_cache_dir", str(CACHE))
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -86,6 +86,7 @@ class ConfigFile:
     placement: dict[Any, Any] | None = None
     checkpoint_every: Period = "visit"
     recorders: tuple[Literal["tensorboard", "wandb"], ...] = ()  # outputs besides the tables
+    compilation_cache: bool = True  # keep compiled programs for later runs, in the user's cache folder
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,6 +111,7 @@ class Experiment:
     placement: Placement
     checkpoint_every: int | Literal["visit"]
     recorders: tuple[str, ...]
+    compilation_cache: bool
 
     def resolve(self) -> dict[str, Any]:
         """Plain data with defaults filled in; as a config (``to_yaml``) it is read back as an equal experiment.
@@ -138,6 +140,7 @@ class Experiment:
             "placement": asdict(self.placement),
             "checkpoint_every": self.checkpoint_every,
             "recorders": list(self.recorders),
+            "compilation_cache": self.compilation_cache,
         }
 
 

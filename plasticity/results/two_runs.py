@@ -13,7 +13,8 @@ from plasticity.results.points import Point, counterpart, points
 from plasticity.results.read import RunPath, arm_names, config, hyper_parameters, lanes, load, plan, visits_and_losses
 
 ABSENT = "-"
-NO_NUMBERS = ("name", "placement", "checkpoint_every", "recorders")  # keys that do not affect the numbers in the tables
+# Keys that do not affect the numbers in the tables.
+NO_NUMBERS = ("name", "placement", "checkpoint_every", "recorders", "compilation_cache")
 SAME_DATA = ("stream", "transforms", "schedule", "seeds")  # if these are equal, a seed sees the same data in both runs
 
 Complete = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]  # the config of an older version, or None

@@ -12,7 +12,7 @@ from plasticity.config.experiments import Experiment, read_experiment
 from plasticity.config.renamed import Renamer
 from plasticity.core.errors import UserError, why
 from plasticity.core.types import StreamSpec
-from plasticity.runs import checkpoint, folder, trackers, verify
+from plasticity.runs import checkpoint, compilation, folder, trackers, verify
 from plasticity.runs.devices import devices
 from plasticity.runs.lock import held
 from plasticity.runs.members import BUILT_IN, broken_plugins, registry
@@ -126,6 +126,7 @@ def run(
     resolved = experiment.resolve()
     progress = progress or NoProgress()
     with contextlib.ExitStack() as stack:
+        stack.enter_context(compilation.kept(experiment.compilation_cache))
         started = folder.has_started(place)
         if started:
             stack.enter_context(held(place))
