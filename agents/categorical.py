@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import rlax
 
+from plasticity.agents.libraries import rlax
 from plasticity.agents.memory import forward
 from plasticity.agents.replay import Batch
 from plasticity.core.schedules import Number
@@ -94,7 +94,7 @@ def cross_entropies(
     probabilities = jax.nn.softmax(of_action(following, jnp.argmax(selector, axis=-1)))
     if spread is None:
         returns = batch.reward[:, None] + batch.discount[:, None] * support
-        wanted = jax.vmap(rlax.categorical_l2_project, in_axes=(0, 0, None))(returns, probabilities, support)
+        wanted = jax.vmap(rlax().categorical_l2_project, in_axes=(0, 0, None))(returns, probabilities, support)
     else:
         wanted = spread(batch.reward + batch.discount * (probabilities @ support), support)
     return -jnp.sum(jax.lax.stop_gradient(wanted) * jax.nn.log_softmax(of_action(now, batch.action)), axis=-1)

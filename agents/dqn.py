@@ -5,8 +5,8 @@ from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
-import rlax
 
+from plasticity.agents.libraries import rlax
 from plasticity.agents.memory import forward
 from plasticity.agents.replay import Batch
 from plasticity.agents.replay_regime import (
@@ -32,7 +32,7 @@ def q_criterion(network: Network, double: bool, huber: Number, value_rescaling: 
     With ``double``, the online network selects the action in s' (van Hasselt et al. 2016). With ``value_rescaling`` the
     target is that of :func:`rescaled_errors`.
     """
-    errors_of = rescaled_errors if value_rescaling else jax.vmap(rlax.double_q_learning)
+    errors_of = rescaled_errors if value_rescaling else jax.vmap(rlax().double_q_learning)
 
     def values(params: Params, observation: Any) -> Array:
         q: Array = forward(network, params, observation)[0]

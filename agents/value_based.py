@@ -5,9 +5,9 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import rlax
 
 from plasticity.agents.base import AgentCore
+from plasticity.agents.libraries import rlax
 from plasticity.agents.replay import Batch
 from plasticity.agents.truncation import Truncation, kept_discount
 from plasticity.config.fields import Moved
@@ -31,7 +31,7 @@ FORMER_EPSILON = {
 
 def error_loss(errors: Array, huber: Number) -> Array:
     """Huber loss of the errors; ``huber`` (traced) bounds the gradient; 0 gives ``error^2 / 2``."""
-    return jnp.where(huber > 0, rlax.huber_loss(errors, jnp.maximum(huber, 1e-6)), rlax.l2_loss(errors))
+    return jnp.where(huber > 0, rlax().huber_loss(errors, jnp.maximum(huber, 1e-6)), rlax().l2_loss(errors))
 
 
 def error_size(losses: Array, huber: Number) -> Array:

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from plasticity.config.docstrings import first_line
 from plasticity.config.experiments import NAME, ConfigFile, Evaluation, Placement, Schedule
 from plasticity.config.registry import BUILT_IN, FAMILIES, Registry
 from plasticity.config.schema import Setting, annotations, schema_of
@@ -77,6 +78,7 @@ def member(known: Registry, family: str, name: str) -> Json:
     found = mapping(known.factory(family, name))
     found.pop("required", None)
     found["properties"] = {"kind": {"const": name}, **found["properties"]}
+    found["description"] = first_line(known.factory(family, name))
     if family == "monitors":
         found["properties"] |= mapping(MonitorKeys)["properties"]
     return found

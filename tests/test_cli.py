@@ -28,7 +28,7 @@ from processes import ended, started  # noqa: F401  (a fixture)
 from rich.console import Console
 
 from plasticity import results
-from plasticity.cli import main, progress
+from plasticity.cli import completion, main, progress
 from plasticity.config import docstrings, shipped
 from plasticity.config.registry import FAMILIES
 from plasticity.core.errors import UserError
@@ -265,6 +265,16 @@ def test_list_without_a_family_lists_everything():
     readable(done.out)
 
 
+def test_without_plugins_members_are_listed_without_importing_them(monkeypatch):
+    """From the schema of configs; the same text as from the members themselves."""
+    monkeypatch.setattr(completion, "plugins", lambda family: {"another"})
+    loaded = {family: plasticity("list", family).out for family in FAMILIES}
+    monkeypatch.setattr(completion, "plugins", lambda family: set())
+    monkeypatch.setattr(launch, "registry", lambda: pytest.fail("imported"))
+    for family in FAMILIES:
+        assert flat(plasticity("list", family).out) == flat(loaded[family])
+
+
 def has_qt() -> bool:
     """What envpool's Procgen needs of the system."""
     return all(ctypes.util.find_library(f"Qt5{part}") for part in ("Core", "Gui"))
@@ -459,6 +469,7 @@ def test_no_arguments_at_all_show_the_help():
 def test_several_broken_plugins_take_one_line_and_none_in_a_refusal(config, monkeypatch):
     lines = tuple(f"plug-in `{name}` of package p cannot be used: why" for name in "abc")
     monkeypatch.setattr(launch, "broken_plugins", lambda: lines)
+    monkeypatch.setattr(completion, "plugins", lambda family: {"a", "b", "c"})
     done = plasticity("plan", config)
     assert (done.code, done.err) == (0, f"{lines[0]} (and 2 more; `plasticity list` names each)\n")
     assert plasticity("list").err.splitlines() == list(lines)
@@ -470,6 +481,7 @@ def test_several_broken_plugins_take_one_line_and_none_in_a_refusal(config, monk
 
 def test_broken_plugins_are_named_once_and_stop_nothing(config, monkeypatch):
     monkeypatch.setattr(launch, "broken_plugins", lambda: ("plug-in `sparkle` of package p cannot be used: why",))
+    monkeypatch.setattr(completion, "plugins", lambda family: {"sparkle"})
     for words in (["plan", config], ["list", "agents"]):
         done = plasticity(*words)
         assert done.code == 0

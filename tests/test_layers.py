@@ -195,6 +195,24 @@ def test_results_plots_and_help_need_no_jax():
     assert subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=False).returncode == 0
 
 
+def test_starting_needs_no_rlax():
+    """It takes as long to import as JAX; agents import it at their first use, which may be inside a trace."""
+    check = """
+import sys
+import jax, jax.numpy as jnp
+import plasticity.runs.launch
+assert "rlax" not in sys.modules
+from plasticity.agents.value_based import error_loss
+jax.eval_shape(lambda x: error_loss(x, 1.0), jnp.ones(2))
+assert error_loss(jnp.array([0.5, 3.0]), 1.0).tolist() == [0.125, 2.5]
+from plasticity.agents.libraries import rlax
+for module in [found for name, found in sys.modules.items() if name.partition(".")[0] in ("rlax", "distrax")]:
+    assert not [name for name, value in vars(module).items() if isinstance(value, jax.core.Tracer)], module
+"""
+    done = subprocess.run([sys.executable, "-c", check], cwd=ROOT, check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_reading_a_config_needs_no_jax_of_its_own():
     for module in SOURCES:
         if package(module) == "config" and module != "plasticity.config.counters":

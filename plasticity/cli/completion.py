@@ -20,12 +20,22 @@ FIGURES = (
 
 
 @cache
+def built_in(family: str) -> dict[str, str]:
+    """The built-in members of a family and what they are, by the schema of a config."""
+    definitions = json.loads(shipped.schema())["$defs"].items()
+    split = ((key.split(" "), value) for key, value in definitions)
+    return {words[1]: value["description"] for words, value in split if words[0] == family and len(words) == 2}
+
+
+def plugins(family: str) -> set[str]:
+    """The members of other packages, by the metadata of these."""
+    return {entry.name for entry in importlib.metadata.entry_points(group=f"plasticity.{family}")}
+
+
+@cache
 def members(family: str) -> tuple[str, ...]:
-    """The members of a family: built-in ones by the schema of a config, others by the metadata of their packages."""
-    definitions = (key.split(" ") for key in json.loads(shipped.schema())["$defs"])
-    built_in = {words[1] for words in definitions if words[0] == family and len(words) == 2}
-    others = {entry.name for entry in importlib.metadata.entry_points(group=f"plasticity.{family}")}
-    return tuple(sorted(built_in | others))
+    """The members of a family."""
+    return tuple(sorted(plugins(family).union(built_in(family))))
 
 
 def starting(incomplete: str, names: Iterable[str]) -> list[str]:

@@ -31,6 +31,13 @@ def list_members(
             raise UserError(f"list configs takes no name, got {shown(name)}; to show a config: plasticity plan NAME")
         _print_configs()
         return
+    chosen = FAMILIES if family is None else (family,)
+    if name is None and not any(map(completion.plugins, FAMILIES)):
+        for each in chosen:
+            console.print(tables.two_columns(each, completion.built_in(each)))
+        if family is None:
+            _print_configs()
+        return
     from plasticity.runs import launch  # imports JAX, which takes seconds
 
     if family is None:

@@ -53,14 +53,12 @@ def plan_lines(planned: Any) -> list[str]:
     ]
 
 
-def _first_line(factory: Callable[..., Any]) -> str:
-    return docstrings.unmarked(str(factory.__doc__ or "").strip().partition("\n")[0])
-
-
 def family_table(registry: Any, family: str) -> Table:
     table = Table(title=family, title_justify="left", show_header=False, box=None)
     for name in registry.names(family):
-        table.add_row(name, Text(_first_line(registry.factory(family, name))), Text(_from(registry, family, name)))
+        table.add_row(
+            name, Text(docstrings.first_line(registry.factory(family, name))), Text(_from(registry, family, name))
+        )
     return table
 
 

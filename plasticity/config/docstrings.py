@@ -3,8 +3,8 @@
 import inspect
 import re
 import textwrap
-from collections.abc import Container
-from typing import NamedTuple
+from collections.abc import Callable, Container
+from typing import Any, NamedTuple
 
 HEADING = re.compile(r"(Args|Returns|Raises):")
 ITEM = re.compile(r" {2,4}(\*{0,2}\w[\w, ]*): (.*)")
@@ -21,6 +21,10 @@ class Part(NamedTuple):
 def unmarked(text: str) -> str:
     """Remove the markup of roles and double backticks."""
     return re.sub(r":\w+:`~?([^`]*)`", r"`\1`", text).replace("``", "`")
+
+
+def first_line(factory: Callable[..., Any]) -> str:
+    return unmarked(str(factory.__doc__ or "").strip().partition("\n")[0])
 
 
 def parts(docstring: str, settings: Container[str] | None = None) -> list[Part]:
