@@ -100,9 +100,11 @@ def test_run(finished):
     assert done.code == 0, done.err
     readable(done.out)
     lines = done.out.splitlines()
-    assert lines[0].startswith("baseline: 60/60 steps, ")
-    assert lines[1].startswith("fresh: 60/60 steps, ")
-    assert "labels_2 (3/3) accuracy 0." in lines[1]
+    assert lines[:2] == ["planning", "baseline: compiling, 3 lanes"]
+    assert lines[2].startswith("baseline: 60/60 steps, ")
+    assert lines[3] == "fresh: compiling, 3 lanes"
+    assert lines[4].startswith("fresh: 60/60 steps, ")
+    assert "labels_2 (3/3) accuracy 0." in lines[4]
     assert "tiny: accuracy" in done.out
     assert "gap to fresh" in done.out
     assert "figures: " in flat(done.out)
@@ -786,9 +788,13 @@ def watched(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
     """A second program of an arm, 13 seconds a chunk; one of three lanes diverges at step 20."""
     clock = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(progress, "PULSE_SECONDS", 1e6)
     job = launch.plan(tiny.experiment()).jobs[0]._replace(number=1)
     with progress.TerminalProgress(console) as shown:
         shown.job(job, Position(0, 0, 0))
+        for _ in range(3):
+            clock[0] += 12.0
+            shown.pulse()
         for step in range(5, 65, 5):
             clock[0] += 13.0
             visit, inside = divmod(step - 1, 20)
@@ -798,13 +804,19 @@ def watched(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_lines_now_and_then(monkeypatch):
-    """Off a terminal: a line every thirty seconds and one at the end."""
+    """Off a terminal: a line at every program's start and end, and one every twenty seconds between them."""
     out = io.StringIO()
     watched(Console(file=out, width=80), monkeypatch)
     assert out.getvalue().splitlines() == [
+        "planning",
+        "baseline (2): compiling, 3 lanes",
+        "baseline (2): compiling, 3 lanes (24 s so far)",
+        "baseline (2): 5/60 steps, 0 steps/s, labels_0 (1/3) accuracy 0.417",
         "baseline (2): 15/60 steps, 1 steps/s, labels_0 (1/3) accuracy 0.417",
-        "baseline (2): 30/60 steps, 1 steps/s, labels_1 (2/3) accuracy 0.375, 1 diverged",
+        "baseline (2): 25/60 steps, 1 steps/s, labels_1 (2/3) accuracy 0.375, 1 diverged",
+        "baseline (2): 35/60 steps, 1 steps/s, labels_1 (2/3) accuracy 0.375, 1 diverged",
         "baseline (2): 45/60 steps, 1 steps/s, labels_2 (3/3) accuracy 0.375, 1 diverged",
+        "baseline (2): 55/60 steps, 1 steps/s, labels_2 (3/3) accuracy 0.375, 1 diverged",
         "baseline (2): 60/60 steps, 1 steps/s, labels_2 (3/3) accuracy 0.375, 1 diverged",
     ]
 
