@@ -100,11 +100,11 @@ def test_run(finished):
     assert done.code == 0, done.err
     readable(done.out)
     lines = done.out.splitlines()
-    assert lines[:2] == ["planning", "baseline: compiling, 3 lanes"]
-    assert lines[2].startswith("baseline: 60/60 steps, ")
-    assert lines[3] == "fresh: compiling, 3 lanes"
-    assert lines[4].startswith("fresh: 60/60 steps, ")
-    assert "labels_2 (3/3) accuracy 0." in lines[4]
+    assert lines[0] == "baseline: compiling, 3 lanes"
+    assert lines[1].startswith("baseline: 60/60 steps, ")
+    assert lines[2] == "fresh: compiling, 3 lanes"
+    assert lines[3].startswith("fresh: 60/60 steps, ")
+    assert "labels_2 (3/3) accuracy 0." in lines[3]
     assert "tiny: accuracy" in done.out
     assert "gap to fresh" in done.out
     assert "figures: " in flat(done.out)
@@ -791,6 +791,8 @@ def watched(console: Console, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(progress, "PULSE_SECONDS", 1e6)
     job = launch.plan(tiny.experiment()).jobs[0]._replace(number=1)
     with progress.TerminalProgress(console) as shown:
+        clock[0] += 25.0
+        shown.pulse()
         shown.job(job, Position(0, 0, 0))
         for _ in range(3):
             clock[0] += 12.0
@@ -808,7 +810,7 @@ def test_lines_now_and_then(monkeypatch):
     out = io.StringIO()
     watched(Console(file=out, width=80), monkeypatch)
     assert out.getvalue().splitlines() == [
-        "planning",
+        "planning (25 s so far)",
         "baseline (2): compiling, 3 lanes",
         "baseline (2): compiling, 3 lanes (24 s so far)",
         "baseline (2): 5/60 steps, 0 steps/s, labels_0 (1/3) accuracy 0.417",

@@ -42,7 +42,8 @@ class TerminalProgress:
 
     def __enter__(self) -> "TerminalProgress":
         self._bar.start()
-        self._note("planning", say=True)
+        self._said = time.monotonic()
+        self._note("planning", say=False)
         if not self.console.is_terminal:
             threading.Thread(target=self._beat, daemon=True).start()
         return self
