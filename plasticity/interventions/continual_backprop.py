@@ -72,12 +72,6 @@ def features(wiring: Units) -> np.ndarray:
     return wiring.sinks[0].owner if aligned(wiring) else np.tile(np.arange(wiring.size), wiring.copies)
 
 
-def rows_of(owner: np.ndarray) -> np.ndarray:
-    """The rows each unit owns, int[units, rows]; all units own the same number."""
-    order = np.argsort(owner, kind="stable")
-    return order[(owner < 0).sum() :].reshape(owner.max() + 1, -1)
-
-
 def kernels_of(params: Params, wiring: Units) -> list[Array]:
     """The kernels that read the units."""
     return [trees.get(params, (*sink.path, "kernel")) for sink in wiring.sinks]
@@ -90,7 +84,7 @@ def outgoing(params: Params, wiring: Units) -> Array:
     columns = [kernel.size // kernel.shape[-2] for kernel in kernels]
     if aligned(wiring):
         return total(sums) / sum(columns)
-    rows = [rows_of(sink.owner) for sink in wiring.sinks]
+    rows = [surgery.rows_of(sink.owner) for sink in wiring.sinks]
     size = total([each[row].sum(-1) for each, row in zip(sums, rows, strict=True)])
     size = size / sum(row.shape[-1] * number for row, number in zip(rows, columns, strict=True))
     return size[features(wiring)]
@@ -137,7 +131,7 @@ def column(owner: np.ndarray, number: Array, replaced: Array) -> Edit:
 
     def edit(old: Array, into: Array, out: Array) -> Array:
         del out
-        where = number if single else jnp.asarray(rows_of(owner))[number]
+        where = number if single else jnp.asarray(surgery.rows_of(owner))[number]
         new = jnp.where(replaced, jnp.take(into, where, -1), jnp.take(old, where, -1))
         if single:
             return jax.lax.dynamic_update_index_in_dim(old, new, number, -1)
@@ -176,7 +170,7 @@ def edits_of(params: Params, wired: Mapping[str, Units], picks: Mapping[str, Pic
     for name, wiring in wired.items():
         for sink in wiring.sinks:
             for number, replaced in zip(*picks[name], strict=True):
-                rows = jnp.asarray(rows_of(sink.owner))[number]
+                rows = jnp.asarray(surgery.rows_of(sink.owner))[number]
                 edits = then(edits, (*sink.path, "kernel"), row(rows, replaced))
     return edits
 
@@ -196,7 +190,7 @@ def transferred(params: Params, sink: Sink, picked: Picked, means: Array) -> Par
     if "bias" not in trees.get(params, sink.path):
         raise ValueError(f"mean_transfer needs a bias in every layer that follows; {'/'.join(sink.path)} has none")
     kernel, bias = trees.get(params, (*sink.path, "kernel")), (*sink.path, "bias")
-    rows = jnp.asarray(rows_of(sink.owner))[picked.number]
+    rows = jnp.asarray(surgery.rows_of(sink.owner))[picked.number]
     lost = jnp.where(picked.replaced[:, None], means[rows], 0.0)
     leaving = jnp.moveaxis(kernel, -2, 0)[rows]
     return trees.put(params, bias, trees.get(params, bias) + jnp.einsum("nr,nr...o->o", lost, leaving))
@@ -269,7 +263,7 @@ def continual_backprop(
         centre = 0.0 if utility == "contribution" else by_channel(means, wiring.copies * wiring.size)
         values = [jnp.abs(post.reshape(-1, features(wiring).size) - centre).mean(0) for post in posts]
         size = mean_of(values) * outgoing(params, wiring)
-        each = size[rows_of(features(wiring))].mean(-1)
+        each = size[surgery.rows_of(features(wiring))].mean(-1)
         if utility == "contribution":
             return each
         return each / jnp.maximum(units.incoming_of(params, wiring), jnp.finfo(jnp.float32).tiny)

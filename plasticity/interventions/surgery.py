@@ -87,6 +87,12 @@ def owned(values: Array, owner: np.ndarray) -> Array:
     return chosen if (owner >= 0).all() else jnp.where(owner >= 0, chosen, jnp.zeros((), values.dtype))
 
 
+def rows_of(owner: np.ndarray) -> np.ndarray:
+    """The features or rows that each unit owns, int[units, number]; all units own the same number."""
+    order = np.argsort(owner, kind="stable")
+    return order[(owner < 0).sum() :].reshape(owner.max() + 1, -1)
+
+
 def without_carry(network: Network, carry: Any, units: Mapping[str, Array]) -> Any:
     """The carry of a recurrent network with zeros for the units selected, ``bool[units]`` by layer."""
     for wiring in network.units:

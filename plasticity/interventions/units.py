@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import jax.numpy as jnp
+import numpy as np
 
 from plasticity.core import trees
 from plasticity.core.errors import shown
@@ -70,13 +71,21 @@ def incoming(kernel: Array) -> Array:
 
 
 def incoming_of(tree: Params, wiring: Units) -> Array:
-    """:func:`incoming` over all kernels that write the units, weighted by their numbers of rows."""
-    modules = [trees.get(tree, source.path) for source in wiring.sources]
-    kernels = [module["kernel"] for module in modules if "kernel" in module]
+    """:func:`incoming` over all kernels that write the units, weighted by their numbers of weights for each unit."""
+    modules = [(trees.get(tree, source.path), source.owner) for source in wiring.sources]
+    kernels = [(module["kernel"], owner) for module, owner in modules if "kernel" in module]
+    means = [by_owner(incoming(kernel), owner) for kernel, owner in kernels]
     if len(kernels) == 1:
-        return incoming(kernels[0])
-    rows = [kernel.size // wiring.size for kernel in kernels]
-    return total([incoming(kernel) * number for kernel, number in zip(kernels, rows, strict=True)]) / sum(rows)
+        return means[0]
+    numbers = [kernel.size // len(owner) * int((owner == 0).sum()) for kernel, owner in kernels]
+    return total([mean * number for mean, number in zip(means, numbers, strict=True)]) / sum(numbers)
+
+
+def by_owner(values: Array, owner: np.ndarray) -> Array:
+    """The mean of the values of the features that each unit owns, float32[units]."""
+    if np.array_equal(owner, np.arange(len(owner))):
+        return values
+    return values[surgery.rows_of(owner)].mean(-1)
 
 
 def check_shown(wiring: Units) -> None:

@@ -1,13 +1,12 @@
 """Networks given as pure functions instead of a graph, with as much of their wiring as their authors describe."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from plasticity.core import trees
 from plasticity.core.errors import shown, suggestion
 from plasticity.core.types import (
     Activation,
@@ -68,22 +67,49 @@ class Functions(NamedTuple):
 
 
 def layer_units(
-    name: str, size: int, source: ModulePath, *sinks: ModulePath, positions: int = 1, activation: bool = True
+    name: str,
+    size: int,
+    source: ModulePath | Source | Sequence[ModulePath | Source],
+    *sinks: ModulePath | Sink,
+    positions: int = 1,
+    activation: bool | Sequence[str] = True,
+    copies: int = 1,
+    carries: Sequence[ModulePath] = (),
+    stream: bool = False,
 ) -> Units:
-    """The wiring of a layer whose units are written by one module and read by others.
+    """The wiring of one layer of units: the modules that write them and those that read them.
 
     Args:
-        name: the layer's name, also that of its activation.
+        name: the layer's name.
         size: number of units.
-        source: the path of the module that writes the units.
-        sinks: the paths of the modules whose kernels read them.
+        source: the path of the module that writes the units, or a list of such paths; the first has a kernel. A
+            ``Source`` in place of a path names the unit of each entry of the module's last axis, for instance
+            ``Source(path, np.tile(np.arange(size), 3))`` for a kernel with the columns of three gates.
+        sinks: the paths of the modules whose kernels read the units, those of a recurrent cell included. A ``Sink`` in
+            place of a path names the unit of each input row.
         positions: how many inputs of a sink belong to each unit: the positions of a convolution's map that a dense
             layer reads flattened, the channels innermost.
-        activation: whether the network returns the layer's activation.
+        activation: whether the network returns an activation called ``name``; or the names of all activations that show
+            the units.
+        copies: features of each unit in an activation, the units innermost.
+        carries: the paths of the parts of the carry that have the units on the last axis of every array; ``()`` is the
+            path of the whole carry.
+        stream: whether the units are those of a residual stream.
     """
     owner = np.arange(size)
-    readers = tuple(Sink(sink, np.tile(owner, positions)) for sink in sinks)
-    return Units(name, size, (Source(source, owner),), readers, (name,) if activation else ())
+    alone = isinstance(source, Source | str) or all(isinstance(part, str) for part in source)
+    sources: Any = (source,) if alone else source
+    names = ((name,) if activation else ()) if isinstance(activation, bool) else tuple(activation)
+    return Units(
+        name,
+        size,
+        tuple(each if isinstance(each, Source) else Source(each, owner) for each in sources),
+        tuple(each if isinstance(each, Sink) else Sink(each, np.tile(owner, positions)) for each in sinks),
+        names,
+        copies,
+        stream,
+        tuple(carries),
+    )
 
 
 def network_of(given: Functions) -> Network:
@@ -145,6 +171,8 @@ def _check(given: Functions, remembers: bool) -> None:
             _kernel(field, params, path)
     for path in given.norms:
         _module("norms", params, path)
+    for units in given.units:
+        _check_form(units)
     names = [units.name for units in given.units]
     for units in given.units:
         if names.count(units.name) > 1:
@@ -199,14 +227,25 @@ def _known(field: str, name: str, activations: Mapping[str, Any]) -> None:
         raise _wrong(f"{field}: {shown(name)} is not allowed; `apply` returns the activations of {have}")
 
 
-def _module(field: str, params: Params, path: ModulePath) -> Any:
-    """The part of the parameters under the path; ``ValueError`` if there is none."""
-    try:
-        return trees.get(params, tuple(path))
-    except (KeyError, TypeError, IndexError):
-        known = sorted({"/".join(each[:-1]) for each in trees.paths(params)})
-        name = "/".join(map(str, path))
-        raise _wrong(f"{field}: {shown(name)} is not a module of the parameters{suggestion(name, known)}") from None
+def _module(field: str, tree: Params, path: ModulePath, of: str = "a module of the parameters") -> Any:
+    """The part of nested dictionaries under the path; ``ValueError`` if there is none."""
+    if isinstance(path, str):
+        raise _wrong(f"{field}: {shown(path)} is not allowed; a path is a tuple of names, such as ({shown(path)},)")
+    part = tree
+    for name in path:
+        if not isinstance(part, Mapping) or name not in part:
+            known = sorted({"/".join(each[:i]) for each in _paths(tree) for i in range(1, len(each) + 1)})
+            whole = "/".join(map(str, path))
+            raise _wrong(f"{field}: {shown(whole)} is not {of}{suggestion(whole, known)}")
+        part = part[name]
+    return part
+
+
+def _paths(tree: Any) -> list[ModulePath]:
+    """The paths through nested dictionaries to everything that is not one."""
+    if not isinstance(tree, Mapping):
+        return [()]
+    return [(str(name), *rest) for name, part in tree.items() for rest in _paths(part)]
 
 
 def _kernel(field: str, params: Params, path: ModulePath) -> Any:
@@ -218,6 +257,16 @@ def _kernel(field: str, params: Params, path: ModulePath) -> Any:
     return kernel
 
 
+def _check_form(units: Any) -> None:
+    """Raise a ``ValueError`` unless this is ``Units`` of sources and sinks."""
+    if not isinstance(units, Units):
+        raise _wrong(f"units: {shown(units)} is not allowed; must be `Units` or made by `layer_units`")
+    for field, kind in (("sources", Source), ("sinks", Sink)):
+        for each in getattr(units, field):
+            if not isinstance(each, kind):
+                raise _wrong(f"units.{units.name}.{field}: {shown(each)} is not allowed; must be a `{kind.__name__}`")
+
+
 def _check_units(units: Units, params: Params, activations: Mapping[str, Activation], carry: Any) -> None:
     """Raise a ``ValueError`` if the wiring does not fit the parameters, the activations or the carry."""
     field = f"units.{units.name}"
@@ -226,7 +275,7 @@ def _check_units(units: Units, params: Params, activations: Mapping[str, Activat
     _kernel(field, params, units.path)
     for source in units.sources:
         for leaf in jax.tree.leaves(_module(field, params, source.path)):
-            _owned(field, source.path, source.owner, leaf.shape[-1], units.size)
+            _owned(field, source.path, source.owner, leaf.shape[-1] if leaf.shape else 0, units.size)
     for sink in units.sinks:
         _owned(field, sink.path, sink.owner, _kernel(field, params, sink.path).shape[-2], units.size)
     for name in units.activations:
@@ -235,7 +284,10 @@ def _check_units(units: Units, params: Params, activations: Mapping[str, Activat
         if features != units.size * units.copies:
             raise _wrong(f"{field}: {units.size} units do not fit the {features} features of the activation {name}")
     for path in units.carries:
-        for leaf in jax.tree.leaves(_module(f"{field}.carries", carry, path)):
+        leaves = jax.tree.leaves(_module(f"{field}.carries", carry, path, "a part of the carry"))
+        if not leaves:
+            raise _wrong(f"{field}.carries: {shown(list(path))} is not allowed; the carry has no arrays there")
+        for leaf in leaves:
             if leaf.shape[-1] != units.size:
                 raise _wrong(f"{field}.carries: {units.size} units do not fit the last axis of {list(leaf.shape)}")
 
@@ -243,6 +295,8 @@ def _check_units(units: Units, params: Params, activations: Mapping[str, Activat
 def _owned(field: str, path: ModulePath, owner: np.ndarray, length: int, size: int) -> None:
     """Raise a ``ValueError`` unless there is an owner for each entry and all units own equally many."""
     owner = np.asarray(owner)
+    if owner.ndim != 1 or not np.issubdtype(owner.dtype, np.integer):
+        raise _wrong(f"{field}: the owners for {shown('/'.join(path))} must be one axis of integers")
     counts = np.bincount(owner[owner >= 0], minlength=size)
     if len(owner) != length or len(counts) != size or len(set(counts.tolist())) != 1 or not counts[0]:
         raise _wrong(
