@@ -23,7 +23,7 @@ from plugins import EXAMPLES, KINDS, installed
 
 import plasticity
 from plasticity import results
-from plasticity.core.types import Learner, Visit
+from plasticity.core.types import Learner, Sequence, Visit
 from plasticity.networks.build import build
 from plasticity.runs import launch
 
@@ -211,10 +211,42 @@ def test_methods_and_monitors_work_on_the_networks(name: str, plugins: dict[str,
     assert run.metrics[MODULES[name]["monitors"][0]].notna().any()
 
 
-def test_the_gated_memory_runs_with_an_agent_that_has_memory(plugins: dict[str, str], tmp_path: Path):
+def sigmoid(z: Any) -> Any:
+    return 1 / (1 + np.exp(-z))
+
+
+def test_the_linen_cell_computes_its_equations(plugins: dict[str, str]):
+    """Two steps of two envs; in the second env, the second step starts an episode."""
+    module = importlib.import_module("linen_memory")
+    network = build(module.linen_gru(jax.ShapeDtypeStruct((3,), jnp.float32), 4, width=5))
+    params, x = network.init(jax.random.key(0)), np.asarray(jax.random.normal(jax.random.key(1), (2, 2, 3)))
+    first = np.array([[False, False], [False, True]])
+    outputs, *_ = network.unroll(params, Sequence(x, first, network.initial(2)))
+    h, cell = np.zeros((2, 5)), params["cell"]
+    for step in range(2):
+        h = np.where(first[step][:, None], 0, h)
+        z = {gate: linear(cell, f"i{gate}", x[step]) for gate in "rzn"}
+        s = {gate: h @ np.asarray(cell[f"h{gate}"]["kernel"]) for gate in "rzn"}
+        reset, update = sigmoid(z["r"] + s["r"]), sigmoid(z["z"] + s["z"])
+        new = np.tanh(z["n"] + reset * (s["n"] + np.asarray(cell["hn"]["bias"])))
+        h = (1 - update) * new + update * h
+        np.testing.assert_allclose(outputs[2 * step : 2 * step + 2], linear(params, "output", h), rtol=1e-4, atol=1e-5)
+    (units,) = network.units
+    assert (units.name, units.size, len(units.sources), len(units.sinks), units.carries) == ("memory", 5, 6, 4, ((),))
+
+
+@pytest.mark.parametrize(
+    "network",
+    [{"kind": "gated_memory", "width": 4, "units": 4}, {"kind": "linen_gru", "width": 4}],
+    ids=lambda network: network["kind"],
+)
+def test_networks_with_memory_run_with_an_agent_that_has_memory(
+    network: dict[str, Any], plugins: dict[str, str], tmp_path: Path
+):
     document = {
         "stream": {"kind": "catch", "change": "none", "tasks": 1, "steps_per_task": 40},
-        "agent": {"kind": "stream_q", "network": {"kind": "gated_memory", "width": 4, "units": 4}},
+        "agent": {"kind": "stream_q", "network": network},
+        "interventions": [{"kind": "redo", "period": 10, "threshold": 0.5}],
         "monitors": ["dormant_units"],
         "monitor_every": 20,
         "probe_size": 16,
