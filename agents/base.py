@@ -245,7 +245,7 @@ def assemble_built(
             "least 2"
         )
     if network.remembers and not envs:
-        raise ValueError("network: has memory, which this agent does not use; choose a network without")
+        raise ValueError("agent.network: has memory, which this agent does not use; choose a network without")
     rule = trace(intervention.optimizer(optimizer))
 
     def fresh(key: Key, created: Array) -> Learner:

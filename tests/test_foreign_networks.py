@@ -78,7 +78,7 @@ ODD = "network `odd` (odd-one 1.0): ValueError: "
         ),
         (
             nodes("Node('a', Recurrent('gru', 4))"),
-            "arms.baseline: network: has memory, which this agent does not use; choose a network without",
+            "arms.baseline: agent.network: has memory, which this agent does not use; choose a network without",
         ),
         (
             FUNCTIONS.format(outputs=5),
@@ -100,6 +100,15 @@ def test_a_wrong_network(
 ) -> None:
     plugin("networks", module)
     assert said(monkeypatch, capsys, tmp_path, agent=CLASSIFIER) == message
+
+
+def test_a_sweep_over_a_network_that_fails_names_the_value(
+    plugin: Any, monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path
+) -> None:
+    module = GRAPH.replace("outputs):", "outputs, *, units: int = 4):").format("Node('a', Convolution(units, 3)), ")
+    plugin("networks", module)
+    found = said(monkeypatch, capsys, tmp_path, agent=CLASSIFIER, sweep={"agent.network.units": [4, 5]})
+    assert found.startswith(f"arms.baseline (agent.network.units=4): {ODD}node a: a convolution needs")
 
 
 FORM = "needs a network given as a graph (`NetworkSpec`); this one is given as `Functions`"

@@ -252,7 +252,7 @@ def forgetful(observation: Any, outputs: int) -> Functions:
     ("name", "said"),
     [
         ("dqn", "agent.replay: single transitions are not allowed with a network that has memory"),
-        ("classifier", "network: has memory, which this agent does not use"),
+        ("classifier", "agent.network: has memory, which this agent does not use"),
     ],
 )
 def test_memory_is_refused_by_agents_without(name: str, said: str) -> None:

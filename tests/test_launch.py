@@ -95,6 +95,46 @@ def test_an_arm_that_does_not_fit_is_named():
     assert refused(arms={"a": {}, "odd": {"agent": "regressor"}}).startswith("arms.odd: agent.kind: regressor")
 
 
+def classifier(network, **sweep) -> dict:
+    return {"agent": {"kind": "classifier", "network": network}, "sweep": sweep}
+
+
+LARGE = {"kind": "minatar", "filters": 2}
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        (
+            classifier(LARGE),
+            "arms.baseline: agent.network: observation must have 3 axes for convolutions or channels_first, got (4,)",
+        ),
+        (
+            classifier({"kind": "gru", "torso": LARGE}),
+            "arms.baseline: agent.network.torso: observation must have 3 axes for convolutions",
+        ),
+        (
+            classifier({"kind": "gru", "units": 2}),
+            "arms.baseline: agent.network: has memory, which this agent does not use; choose a network without",
+        ),
+        (
+            classifier("mlp", **{"agent.network": ["mlp", LARGE]}),
+            "arms.baseline (agent.network={kind: minatar, filters: 2, widths: [128], ac...): agent.network: observation",
+        ),
+        (
+            classifier("mlp", **{"agent.network": ["mlp", "lstm"], "agent.optimizer.learning_rate": [0.1, 0.2]}),
+            "arms.baseline (agent.network={kind: lstm, torso: {kind: mlp, widths: [64],...): agent.network: has memory",
+        ),
+        (
+            {"interventions": ["redo"], "arms": {"a": {}, "b": {"sweep": {"agent.network.widths": [[8], []]}}}},
+            "arms.b (agent.network.widths=[]): interventions.redo: redo needs a network with hidden units",
+        ),
+    ],
+)
+def test_what_a_network_cannot_do_is_said_with_its_key_and_swept_value(changes, said):
+    assert refused(**changes).startswith(said)
+
+
 def test_too_little_memory(monkeypatch, tmp_path):
     experiment = tiny.experiment(arms={"small": {}, "large": {"agent": {"network": {"kind": "mlp", "widths": [512]}}}})
     need = launch.plan(experiment).memory

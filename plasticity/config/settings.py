@@ -12,7 +12,7 @@ from plasticity.config.documents import as_member, labels, merged, on_one_line
 from plasticity.config.fields import Count, metadata_of
 from plasticity.config.registry import Registry
 from plasticity.config.schema import Setting, schema_of
-from plasticity.core.errors import ConfigProblem, Location, UserError, listed, nearest, shown, unknown
+from plasticity.core.errors import ConfigProblem, Location, UserError, listed, nearest, placed, shown, unknown
 
 MEMBERS = 100  # of one list
 EMPTY: Mapping[str, Any] = MappingProxyType({})
@@ -58,6 +58,8 @@ class MemberConfig:
                 built[name] = tuple(m.build(hyper, p) for m, p in zip(value, paths(path, value), strict=True))
             else:
                 built[name] = hyper.get(path, value) if self._setting(name).is_traced(value) else value
+        if self.family == "networks":
+            return functools.partial(_placing, prefix, self.factory, **built)
         return functools.partial(self.factory, **built)
 
     def traced(self, prefix: str = "") -> dict[str, float]:
@@ -94,6 +96,15 @@ class MemberConfig:
             yield value, path
         elif self._setting(name).many:
             yield from zip(value, paths(path, value), strict=True)
+
+
+def _placing(path: str, factory: Callable[..., Any], /, *args: Any, **settings: Any) -> Any:
+    """Call the factory; its ``ValueError`` begins with the member's path, or that of a member inside it."""
+    try:
+        return factory(*args, **settings)
+    except ValueError as error:
+        text = str(error)
+        raise ValueError(text if text.startswith(path) else placed(path, text)) from error
 
 
 def paths(prefix: str, members: Sequence[MemberConfig]) -> tuple[str, ...]:

@@ -5,11 +5,13 @@ from typing import Any
 
 from plasticity.config.experiments import Built, ProgramSettings
 from plasticity.config.settings import MemberConfig, paths
-from plasticity.core.errors import UserError, placed
+from plasticity.core.errors import UserError, cut, placed, shown
 from plasticity.core.types import Agent, StreamSpec
 from plasticity.engine.program import Hyper
 from plasticity.interventions import hooks
 from plasticity.interventions.base import Intervention, clashes, compose
+
+POINT = 48  # characters of a swept value in a message
 
 
 def checked(what: str, make: Any, *args: Any) -> Any:
@@ -18,6 +20,29 @@ def checked(what: str, make: Any, *args: Any) -> Any:
         return make(*args)
     except ValueError as error:
         raise UserError(placed(what, str(error))) from error
+
+
+def of_program(each: ProgramSettings, make: Any, *args: Any) -> Any:
+    """:func:`checked` for one program: located at its arm and, in a sweep, at the values that all its points share.
+
+    An error of another package's member, which names its package, is located only in a sweep.
+    """
+    first, *others = each.points
+    swept = {path: value for path, value in first.items() if all(point[path] == value for point in others)}
+    point = ", ".join(f"{path}={_text(value)}" for path, value in swept.items())
+    place = f"arms.{each.arm}" + (f" ({point})" if point else "")
+    try:
+        return checked(place, make, *args)
+    except UserError as error:
+        text = str(error)
+        if not point or text.startswith(place):
+            raise
+        raise type(error)(f"{place}: {text}") from error
+
+
+def _text(value: Any) -> str:
+    """A swept value as in a command-line override."""
+    return cut(value, POINT) if isinstance(value, str) else shown(value, POINT)
 
 
 def labels_of(family: str, members: Sequence[MemberConfig]) -> list[str]:

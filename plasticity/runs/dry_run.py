@@ -15,7 +15,7 @@ from plasticity.engine.memory import Memory
 from plasticity.engine.runner import Run
 from plasticity.interventions import hooks
 from plasticity.monitors.base import recording_writes
-from plasticity.runs.building import agent_of, checked, interventions_of
+from plasticity.runs.building import agent_of, interventions_of, of_program
 from plasticity.runs.devices import devices
 from plasticity.runs.parquet import IDENTITY
 from plasticity.runs.session import Job
@@ -34,7 +34,7 @@ def trace_once(jobs: Sequence[Job], asked: Sequence[ProgramSettings]) -> list[Tr
     found: dict[tuple[str, bool], Traced] = {}
     for job, each in zip(jobs, asked, strict=True):
         if (job.fingerprint, each.task_aware) not in found:
-            found[job.fingerprint, each.task_aware] = checked(f"arms.{job.arm}", _trace, job, each)
+            found[job.fingerprint, each.task_aware] = of_program(each, _trace, job, each)
     return [found[job.fingerprint, each.task_aware] for job, each in zip(jobs, asked, strict=True)]
 
 

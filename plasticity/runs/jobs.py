@@ -19,7 +19,7 @@ from plasticity.engine.program import Hyper, Monitoring, Program
 from plasticity.envs.base import StreamFactory
 from plasticity.interventions.base import Intervention, unchanged
 from plasticity.monitors.base import checked_monitor
-from plasticity.runs.building import agent_of, checked, labels_of
+from plasticity.runs.building import agent_of, checked, labels_of, of_program
 from plasticity.runs.devices import devices
 from plasticity.runs.periods import chunk_of, evaluation_of, monitor_periods
 from plasticity.runs.session import Job
@@ -80,7 +80,7 @@ def _work(program: Program, each: ProgramSettings) -> int:
         return agent.init(jax.random.key(0), None).learner.params  # type: ignore[arg-type]
 
     hyper = {path: jax.ShapeDtypeStruct((), np.float32) for path in each.hyper}
-    shapes = checked(f"arms.{each.arm}", jax.eval_shape, parameters, hyper)
+    shapes = of_program(each, jax.eval_shape, parameters, hyper)
     return size(shapes) * program.spec.envs
 
 

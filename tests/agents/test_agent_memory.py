@@ -233,7 +233,7 @@ def test_a_lane_alone_equals_a_lane_among_others(name):
 
 
 def test_a_network_with_memory_needs_an_agent_with_memory():
-    with pytest.raises(ValueError, match="network: has memory, which this agent does not use"):
+    with pytest.raises(ValueError, match="agent.network: has memory, which this agent does not use"):
         agent("classifier", source("classifier").spec, network=CELLS["gru"])
     with pytest.raises(ValueError, match=r"agent\.minibatches: 4 is not allowed; must divide the 2 envs"):
         agent("ppo", source("ppo").spec, network=CELLS["gru"], rollout_length=2, minibatches=4)
