@@ -10,7 +10,7 @@ from plasticity.agents.base import assemble_built
 from plasticity.agents.normalise import Normalise, Share, preprocessing
 from plasticity.agents.on_policy import Rules, policy_behaviour, policy_learning
 from plasticity.agents.rollout import empty
-from plasticity.agents.rollout_regime import Passes, check_memory, check_rollout, rollout_agent
+from plasticity.agents.rollout_regime import Passes, check_minibatches, check_rollout, rollout_agent
 from plasticity.agents.truncation import Truncation, check_truncation
 from plasticity.config.fields import (
     BelowOne,
@@ -117,8 +117,9 @@ def ppo(
 
     Metrics, averaged over the updates: the loss and its parts, the entropy, and those of ``agents.clipping``.
     ``ValueError`` if observations are not one array, ``rollout_length`` does not divide the steps of a visit, or
-    ``minibatches`` does not divide those of a rollout. Real-valued actions are not squashed; the stream clips them.
-    Pairs that span two episodes take up rows of minibatches but do not count in any mean.
+    ``minibatches`` does not divide those of a rollout (with a network that has memory: the envs). Real-valued actions
+    are not squashed; the stream clips them. Pairs that span two episodes take up rows of minibatches but do not count
+    in any mean.
 
     References: Schulman et al. 2017, "Proximal Policy Optimization Algorithms"; details as in Huang et al. 2022, "The
     37 Implementation Details of Proximal Policy Optimization".
@@ -145,7 +146,7 @@ def ppo(
         start = {"start": built.initial(spec.envs)} if built.remembers else {}
         return {"rollout": empty(spec, preprocessor.observation, rollout_length), **start, **preprocessor.init()}
 
-    check_memory(built, spec, minibatches)
+    check_minibatches(built, spec, passes)
     body = assemble_built(built, optimizer(), intervention, rest=rest, envs=spec.envs)
     rules = Rules(
         discount,

@@ -15,7 +15,7 @@ from plasticity.agents.rollout_regime import (
     Learning,
     Passes,
     Seen,
-    check_memory,
+    check_minibatches,
     check_rollout,
     rollout_agent,
 )
@@ -136,8 +136,8 @@ def pqn(
 
     Metrics, averaged over the updates: the loss, and ``q_mean``, the mean of ``max_a q(s, a)``. ``ValueError`` if the
     stream's actions are not discrete, its observations are not one array, ``rollout_length`` does not divide the steps
-    of a visit, or ``minibatches`` does not divide those of a rollout. Pairs that span two episodes take up rows of
-    minibatches but do not count in any mean.
+    of a visit, or ``minibatches`` does not divide those of a rollout (with memory: the envs). Pairs that span two
+    episodes take up rows of minibatches but do not count in any mean.
 
     Reference: Gallici et al. 2024, "Simplifying Deep Temporal Difference Learning".
     """
@@ -153,7 +153,7 @@ def pqn(
 
     built = network(preprocessor.observation, spec.actions)
     body = assemble(built, optimizer(), intervention, rest=rest, envs=spec.envs)
-    check_memory(body.network, spec, minibatches)
+    check_minibatches(body.network, spec, passes)
     policy = greedy_policy(action_values(body))
     behaviour = Behaviour(policy, policy, epsilon(), lambda reward: reward_scale * clipped(reward, reward_clip))
     learning = value_learning(body, passes, discount, q_lambda, truncation)

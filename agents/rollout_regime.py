@@ -95,27 +95,26 @@ class Learning(NamedTuple):
 def check_rollout(name: str, spec: StreamSpec, passes: Passes, *, discrete: bool = False) -> None:
     """Raise ``ValueError`` if the stream does not fit the agent ``name`` or the numbers are inconsistent."""
     check_acting(name, spec, discrete=discrete)
-    length, _, minibatches = passes
+    length = passes.length
     for visit in spec.visits:
         if visit.steps % length:
             raise ValueError(
                 f"agent.rollout_length: {length} is not allowed; must divide the {visit.steps} steps of a visit"
             )
     check_updates("agent.epochs x agent.minibatches", spec, passes.updates, length)
-    if length * spec.envs % minibatches:
-        raise ValueError(
-            f"agent.minibatches: {minibatches} is not allowed; must divide the {length * spec.envs} steps of a "
-            f"rollout ({length} of each of {spec.envs} envs)"
-        )
 
 
-def check_memory(network: Network, spec: StreamSpec, minibatches: int) -> None:
-    """Raise ``ValueError`` if the network has memory and ``minibatches`` does not divide the envs."""
+def check_minibatches(network: Network, spec: StreamSpec, passes: Passes) -> None:
+    """``ValueError`` unless the minibatches divide the steps of a rollout; with memory, the envs."""
+    length, _, minibatches = passes
     if network.remembers and spec.envs % minibatches:
-        raise ValueError(
-            f"agent.minibatches: {minibatches} is not allowed; must divide the {spec.envs} envs of the stream, because "
-            "a network with memory learns from whole rollouts of some envs"
-        )
+        envs = f"{spec.envs} {'env' if spec.envs == 1 else 'envs'}"
+        whole = f"the {envs} of the stream, because a network with memory learns from whole rollouts of envs"
+    elif length * spec.envs % minibatches:
+        whole = f"the {length * spec.envs} steps of a rollout ({length} of each of {spec.envs} envs)"
+    else:
+        return
+    raise ValueError(f"agent.minibatches: {minibatches} is not allowed; must divide {whole}")
 
 
 def rows_of_minibatches(key: Key, passes: Passes, size: int) -> Array:

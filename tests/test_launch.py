@@ -119,7 +119,7 @@ LARGE = {"kind": "minatar", "filters": 2}
         ),
         (
             classifier("mlp", **{"agent.network": ["mlp", LARGE]}),
-            "arms.baseline (agent.network={kind: minatar, filters: 2, widths: [128], ac...): agent.network: observation",
+            "arms.baseline (agent.network={kind: minatar, filters: 2, widths: [128], ac...): agent.network: ",
         ),
         (
             classifier("mlp", **{"agent.network": ["mlp", "lstm"], "agent.optimizer.learning_rate": [0.1, 0.2]}),

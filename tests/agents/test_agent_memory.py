@@ -233,10 +233,22 @@ def test_a_lane_alone_equals_a_lane_among_others(name):
 
 
 def test_a_network_with_memory_needs_an_agent_with_memory():
-    with pytest.raises(ValueError, match="agent.network: has memory, which this agent does not use"):
+    with pytest.raises(ValueError, match=r"agent\.network: has memory, which this agent does not use"):
         agent("classifier", source("classifier").spec, network=CELLS["gru"])
-    with pytest.raises(ValueError, match=r"agent\.minibatches: 4 is not allowed; must divide the 2 envs"):
-        agent("ppo", source("ppo").spec, network=CELLS["gru"], rollout_length=2, minibatches=4)
+
+
+@pytest.mark.parametrize("name", ["ppo", "pqn"])
+@pytest.mark.parametrize(("envs", "minibatches"), [(2, 4), (1, 2), (2, 3)])
+def test_minibatches_divide_the_envs_with_memory_and_the_steps_without(name, envs, minibatches):
+    spec, sizes = source(name, envs=envs).spec, {"rollout_length": 2, "minibatches": minibatches}
+    start = rf"agent\.minibatches: {minibatches} is not allowed; must divide the"
+    with pytest.raises(ValueError, match=f"^{start} {envs} envs? of the stream, because"):
+        agent(name, spec, network=CELLS["gru"], **sizes)
+    if 2 * envs % minibatches:
+        with pytest.raises(ValueError, match=rf"^{start} {2 * envs} steps of a rollout \(2 of each of {envs} envs\)"):
+            agent(name, spec, **sizes)
+    else:
+        agent(name, spec, **sizes)
 
 
 @pytest.mark.parametrize("name", ["stream_q", "ppo", pytest.param("stream_ac", marks=pytest.mark.slow)])
