@@ -1,12 +1,14 @@
 """Resets of whole modules, of the whole agent, or of the optimizer alone."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
+
+import jax.numpy as jnp
 
 from plasticity.config.fields import Count, metadata
 from plasticity.core.errors import check, shown
 from plasticity.core.types import Context, Key, Learner, ModulePath, Network, Optimizer, Params, State
-from plasticity.interventions import surgery
+from plasticity.interventions import surgery, units
 from plasticity.interventions.base import Intervention, Step, every
 from plasticity.interventions.base import when as conditionally
 from plasticity.optim.eligibility import remembers
@@ -43,12 +45,18 @@ def modules_of(network: Network, names: Modules) -> list[ModulePath]:
         raise ValueError(f"modules: {shown(names)} needs a network with {what}; this one has none")
     if names == "last":
         return list(network.outputs)
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise ValueError(
-            f"modules: {shown(unknown[0])} is not allowed; must be all, last, or a list of: {', '.join(known)}"
-        )
-    return [known[name] for name in names]
+    return units.named_modules(known, names, "modules", "all, last")
+
+
+def forgotten(network: Network, carry: Any, paths: Sequence[ModulePath]) -> Any:
+    """The carry with zeros for the units whose incoming weights are all in the modules under ``paths``."""
+
+    reset = {
+        wiring.name: jnp.ones(wiring.size, bool)
+        for wiring in network.units
+        if wiring.carries and all(any(units.within(source.path, whole) for whole in paths) for source in wiring.sources)
+    }
+    return surgery.without_carry(network, carry, reset)
 
 
 def renewed(old: Mapping[str, Any], new: Mapping[str, Any], names: Rest) -> Mapping[str, Any]:
@@ -97,7 +105,8 @@ def reset(
     Args:
         when: at every task switch ("switch"), after every ``period``-th update ("periodic"), or never.
         period: number of updates.
-        modules: the whole network ("all"), the output layer ("last"), or a list of module names.
+        modules: the whole network ("all"), the output layer ("last"), or a list of module names. The name of a module
+            that contains others, such as a recurrent cell ("memory"), selects all of it, and a cell's carry is cleared.
         target: whether the target network takes the same values.
         optimizer: whether to reset the optimizer. With all modules this is its whole state, including counts and
             schedules; otherwise it is the slots (moments, traces) of the reset modules, and counts continue.
@@ -126,8 +135,9 @@ def reset(
         )
 
     def partial(learner: Learner, fresh: Learner, context: Context) -> Learner:
-        incoming = surgery.module_mask(learner.params, modules_of(context.network, modules))
-        outgoing = surgery.nowhere(learner.params)
+        paths = modules_of(context.network, modules)
+        incoming, outgoing = surgery.module_mask(learner.params, paths), surgery.nowhere(learner.params)
+        learner = learner._replace(carry=forgotten(context.network, learner.carry, paths))
         return surgery.reinitialise(
             learner, incoming, outgoing, fresh.params, context.optimizer, optimizer_slots=optimizer, target=target
         )

@@ -10,13 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from plasticity.core import trees
-from plasticity.core.errors import shown
-from plasticity.core.types import Activation, Array, Context, Learner, Network, Params, Units
+from plasticity.core.errors import listed, shown, suggestion
+from plasticity.core.types import Activation, Array, Context, Learner, ModulePath, Network, Params, Units
 from plasticity.interventions import surgery
 from plasticity.interventions.penalties import total
 
 Layers = Literal["all"] | list[str]
 Scores = Mapping[str, Array]  # float32[units] by layer
+NAMED = 300  # characters of a complete list of modules in a message
 
 
 def by_unit(network: Network, value: float) -> Scores:
@@ -58,6 +59,26 @@ def named_layers(network: Network, method: str, layers: Layers, streams: bool = 
     if unknown:
         raise ValueError(f"layers: {shown(unknown[0])} is not allowed; must be all, or a list of: {', '.join(known)}")
     return {name: known[name] for name in layers}
+
+
+def named_modules(known: Mapping[str, ModulePath], names: Sequence[str], key: str, words: str) -> list[ModulePath]:
+    """The paths of the named modules, or of modules that contain some of them, such as a recurrent cell.
+
+    ``ValueError`` (while tracing) that says which ``words`` the setting ``key`` also takes and lists the known modules.
+    """
+    paths = {"/".join(path[:i]): path[:i] for path in known.values() for i in range(1, len(path) + 1)}
+    for name in names:
+        if name not in paths:
+            every = ", ".join(known)
+            every = every if len(every) <= NAMED else listed(list(known))
+            allowed = f"{words}, or a list of: {every}{suggestion(name, paths)}"
+            raise ValueError(f"{key}: {shown(name)} is not allowed; must be {allowed}")
+    return [paths[name] for name in names]
+
+
+def within(path: ModulePath, whole: ModulePath) -> bool:
+    """Whether the module is the other one or inside it."""
+    return path[: len(whole)] == whole
 
 
 def activity(activation: Activation, units: int) -> Array:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from plasticity.config.fields import Count, Fraction, NonNegative, metadata
 from plasticity.core import trees
-from plasticity.core.errors import check, shown
+from plasticity.core.errors import check
 from plasticity.core.types import Array, Context, Key, Learner, ModulePath, Network, State
 from plasticity.interventions import surgery, units
 from plasticity.interventions.base import Intervention, every, when
@@ -19,7 +19,10 @@ Kernels = Literal["all", "hidden"] | list[str]
 
 
 def kernels_of(network: Network, layers: Kernels) -> Mapping[str, ModulePath]:
-    """The paths of the selected modules; ``ValueError`` (while tracing) that lists the network's modules."""
+    """The paths of the selected modules; a module that contains others, such as a recurrent cell, selects all of those.
+
+    ``ValueError`` (while tracing) that lists the network's modules.
+    """
     known = network.modules()
     words = {"all": known, "hidden": {"/".join(path): path for path in network.hidden}}
     if not known or (isinstance(layers, str) and not words[layers]):
@@ -27,12 +30,8 @@ def kernels_of(network: Network, layers: Kernels) -> Mapping[str, ModulePath]:
         raise ValueError(f"selective_weight_reinit needs a network with {what}; this one has none")
     if isinstance(layers, str):
         return words[layers]
-    unknown = [name for name in layers if name not in known]
-    if unknown:
-        raise ValueError(
-            f"layers: {shown(unknown[0])} is not allowed; must be all, hidden, or a list of: {', '.join(known)}"
-        )
-    return {name: known[name] for name in layers}
+    named = units.named_modules(known, layers, "layers", "all, hidden")
+    return {name: path for whole in named for name, path in known.items() if units.within(path, whole)}
 
 
 def lowest(key: Key, utility: Array, proportion: Array | float) -> Array:

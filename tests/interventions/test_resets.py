@@ -13,6 +13,9 @@ from update_loop import Loop, Run, make, train
 from plasticity.core.types import Learner
 from plasticity.interventions import hare_tortoise, l2_init, optimizer_reset, reset
 from plasticity.interventions.base import Intervention, compose, unchanged
+from plasticity.networks.graph import Node
+from plasticity.networks.operations import Recurrent
+from plasticity.networks.spec import NetworkSpec
 from plasticity.optim.optimizers import adam
 from plasticity.optim.schedules import linear
 
@@ -202,6 +205,44 @@ def test_unknown_modules_are_named_with_the_known_ones(worn: Run) -> None:
         ValueError, match='modules: "torso" is not allowed; must be all, last, or a list of: hidden_0, hidden_1, output'
     ):
         switched(worn, modules=["hidden_0", "torso"])
+
+
+RECURRENT = NetworkSpec(
+    (3,), 2, widths=(4,), body=(Node("memory", Recurrent("rtu", 5)), Node("after", Recurrent("gru", 5), ("memory",)))
+)
+FRESH = 7.0
+
+
+def with_memory(modules: list[str]) -> tuple[Learner, Learner]:
+    """A learner with parameters of 1 and a carry of 3 before and after a reset of modules at the first update."""
+    loop = make(reset(when="periodic", period=1, modules=modules, optimizer=False), OPTIMIZER, RECURRENT)
+    shapes = jax.eval_shape(loop.init, KEY).learner
+    ones, sevens = (jax.tree.map(lambda x, n=n: jnp.full(x.shape, n), shapes.params) for n in (1.0, FRESH))
+    carry = jax.tree.map(lambda x: jnp.full_like(x, 3), loop.network.initial(2))
+    learner = shapes._replace(params=ones, target=ones, opt_state=(), carry=carry)
+    context = loop.context(jnp.int32(0))._replace(fresh=lambda key: learner._replace(params=sevens))
+    method = reset(when="periodic", period=1, modules=modules, optimizer=False)
+    return learner, method.step(KEY, (), learner, context)[1]
+
+
+def test_the_name_of_a_cell_selects_all_of_it_and_clears_its_carry() -> None:
+    """Also parameters that are not kernels; the other cell keeps its carry, and so does one that is reset in part."""
+    old, new = with_memory(["memory"])
+    for name, part in new.params.items():
+        assert {float(x) for leaf in jax.tree.leaves(part) for x in leaf.ravel()} == {FRESH if name == "memory" else 1}
+    assert same(new.carry["memory"], jax.tree.map(jnp.zeros_like, old.carry["memory"]))
+    assert same(new.carry["after"], old.carry["after"])
+    _, new = with_memory(["after/input_reset", "output"])
+    assert float(new.params["after"]["input_reset"]["kernel"].min()) == FRESH
+    assert float(new.params["after"]["input_new"]["kernel"].max()) == 1
+    assert same(new.carry, old.carry)
+
+
+def test_a_wrong_name_of_a_cell_gets_the_nearest() -> None:
+    with pytest.raises(
+        ValueError, match=r'modules: "memmory" is not allowed; .*after/state_new.*did you mean `memory`'
+    ):
+        with_memory(["memmory"])
 
 
 @pytest.mark.parametrize("when", ["switch", "periodic"])

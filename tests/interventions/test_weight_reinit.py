@@ -10,7 +10,10 @@ from update_loop import MLP, make
 
 from plasticity.core.types import Learner
 from plasticity.interventions import selective_weight_reinit
-from plasticity.interventions.weights import lowest
+from plasticity.interventions.weights import kernels_of, lowest
+from plasticity.networks.build import build
+from plasticity.networks.graph import Node
+from plasticity.networks.operations import Recurrent
 from plasticity.networks.spec import NetworkSpec
 from plasticity.optim.optimizers import adam
 
@@ -132,3 +135,17 @@ def test_unknown_names() -> None:
         ValueError, match=r'layers: "hidden_7" .* must be all, hidden, or a list of: hidden_0, hidden_1, output'
     ):
         stepped(layers=["hidden_7"])
+
+
+GATES = ("reset", "update", "new")
+
+
+def test_the_name_of_a_cell_selects_its_kernels() -> None:
+    network = build(NetworkSpec((3,), 2, body=(Node("memory", Recurrent("gru", 4)),)))
+    kernels = kernels_of(network, ["output", "memory"])
+    assert next(iter(kernels)) == "output"
+    assert set(kernels) == {"output", *(f"memory/{a}_{b}" for a in ("input", "state") for b in GATES)}
+    with pytest.raises(
+        ValueError, match=r'layers: "memori" is not allowed; must be all, hidden.*did you mean `memory`'
+    ):
+        kernels_of(network, ["memori"])
