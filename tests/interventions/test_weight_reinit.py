@@ -146,6 +146,6 @@ def test_the_name_of_a_cell_selects_its_kernels() -> None:
     assert next(iter(kernels)) == "output"
     assert set(kernels) == {"output", *(f"memory/{a}_{b}" for a in ("input", "state") for b in GATES)}
     with pytest.raises(
-        ValueError, match=r'layers: "memori" is not allowed; must be all, hidden.*did you mean `memory`'
+        ValueError, match=r'layers: "memori" is not allowed; must be all.*did you mean `memory`'
     ):
         kernels_of(network, ["memori"])
