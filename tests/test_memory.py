@@ -49,6 +49,28 @@ def test_a_plan_says_it_for_every_program():
     assert described == [each._asdict() for each in planned.memory]
 
 
+CATCH = {"stream": {"kind": "catch", "change": "none", "tasks": 1, "steps_per_task": 20}}
+
+
+@pytest.mark.parametrize(
+    ("changes", "rows"),
+    [
+        ({}, 16),  # the monitors' batch
+        ({"monitors": []}, 4),  # the minibatch
+        ({**tiny.DQN, **CATCH, "monitors": []}, 8),
+        ({**tiny.DQN, **CATCH, "monitors": [], "interventions": ["redo"]}, 8),
+    ],
+)
+def test_the_workspace_is_that_of_the_largest_batch(changes, rows):
+    """Values before and after the non-linearity of 8 units, in float32."""
+    planned = launch.plan(tiny.experiment(**changes))
+    (job,), (need,) = planned.jobs, planned.memory
+    run = Run(job.program, job.placement, launch.devices())
+    learner = size_of(run.carry_shape().agent.learner) // job.placement.devices
+    activations = rows * 8 * 2 * 4 * job.placement.width
+    assert need.workspace == memory.LEARNER_COPIES * learner + memory.ACTIVATION_COPIES * activations
+
+
 def test_size_of():
     tree = {"a": jnp.zeros((2, 3)), "b": np.zeros(5, np.uint8), "c": jax.ShapeDtypeStruct((4,), jnp.bfloat16)}
     assert size_of(tree) == 24 + 5 + 8

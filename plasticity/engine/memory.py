@@ -34,13 +34,17 @@ def size_of(tree: Any) -> int:
     return sum(leaf(x) for x in jax.tree.leaves(tree))
 
 
-def estimate(run: Run) -> Memory:
-    """Memory of one program on each of its devices; assumes that the probe batch is the largest batch."""
+def estimate(run: Run, update: int = 0) -> Memory:
+    """Memory of one program on each of its devices.
+
+    ``update``: bytes of the activations of one lane's largest update batch. The monitors' batch counts if there are
+    monitors, or if this is 0 because the updates are not known.
+    """
     placement, carry = run.placement, run.carry_shape()
     per_group = size_of(carry) // placement.devices
     learner = size_of(carry.agent.learner) // placement.devices
-    activations = size_of(run.activation_shape()) * placement.width
-    workspace = LEARNER_COPIES * learner + ACTIVATION_COPIES * activations
+    probe = size_of(run.activation_shape()) if run.program.monitors or not update else 0
+    workspace = LEARNER_COPIES * learner + ACTIVATION_COPIES * max(update, probe) * placement.width
     return Memory(per_group * placement.groups, workspace)
 
 

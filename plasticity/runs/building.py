@@ -1,6 +1,6 @@
 """From a program's settings to its members: the agent with its interventions, and their paths for messages."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from plasticity.config.experiments import Built, ProgramSettings
@@ -65,8 +65,14 @@ def without_clashes(named: Mapping[str, Intervention], seen: hooks.Seen | None =
     return compose(*(hooks.labelled(label, each, seen) for label, each in named.items()))
 
 
-def agent_of(each: ProgramSettings, spec: StreamSpec, hyper: Hyper, seen: hooks.Seen | None = None) -> Agent:
-    """Build the agent. ``seen`` records the hooks of each intervention that the agent calls."""
+def agent_of(
+    each: ProgramSettings,
+    spec: StreamSpec,
+    hyper: Hyper,
+    seen: hooks.Seen | None = None,
+    wrap: Callable[[Intervention], Intervention] = lambda intervention: intervention,
+) -> Agent:
+    """Build the agent. ``seen`` records the hooks of each intervention that it calls; ``wrap`` wraps all of them."""
     built = each.build(hyper)
-    agent: Agent = built.agent(spec, without_clashes(interventions_of(built, each), seen))
+    agent: Agent = built.agent(spec, wrap(without_clashes(interventions_of(built, each), seen)))
     return agent

@@ -10,10 +10,12 @@ import numpy as np
 from plasticity.config.experiments import ProgramSettings
 from plasticity.config.fields import metadata_of
 from plasticity.core.errors import UserError
+from plasticity.core.types import Context, Key, Learner, State
 from plasticity.engine import memory
 from plasticity.engine.memory import Memory
 from plasticity.engine.runner import Run
 from plasticity.interventions import hooks
+from plasticity.interventions.base import Intervention
 from plasticity.monitors.base import recording_writes
 from plasticity.runs.building import agent_of, interventions_of, of_program
 from plasticity.runs.devices import devices
@@ -48,7 +50,8 @@ def _trace(job: Job, settings: ProgramSettings) -> Traced:
     noted = tuple(
         each._replace(monitor=recording_writes(each.path, each.monitor, wrote)) for each in job.program.monitors
     )
-    build = functools.partial(agent_of, settings, job.program.spec, seen=seen)
+    sizes = [0]
+    build = functools.partial(agent_of, settings, job.program.spec, seen=seen, wrap=functools.partial(weighed, sizes))
     watched = job.program._replace(build=build, monitors=noted)
     run = Run(watched, job.placement, devices())
     hyper, seeds, block = run.inputs[0]
@@ -62,7 +65,17 @@ def _trace(job: Job, settings: ProgramSettings) -> Traced:
     _, record = jax.eval_shape(lambda carry: run.compiled.measure(hyper, seeds, carry, clock, which), carry)
     _check_used(settings, seen, hooks.ASKED)
     _check_columns(job, made.names, record.names)
-    return Traced(memory.estimate(run), frozenset(record.names), frozenset(wrote))
+    return Traced(memory.estimate(run, max(sizes)), frozenset(record.names), frozenset(wrote))
+
+
+def weighed(sizes: list[int], intervention: Intervention) -> Intervention:
+    """The intervention; ``sizes`` gets the bytes of the activations of every update batch that is traced."""
+
+    def step(key: Key, state: State, learner: Learner, context: Context) -> tuple[State, Learner]:
+        sizes.append(memory.size_of(context.activations))
+        return intervention.step(key, state, learner, context)
+
+    return intervention._replace(step=step)
 
 
 def _check_filled(settings: ProgramSettings) -> None:

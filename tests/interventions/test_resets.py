@@ -239,9 +239,7 @@ def test_the_name_of_a_cell_selects_all_of_it_and_clears_its_carry() -> None:
 
 
 def test_a_wrong_name_of_a_cell_gets_the_nearest() -> None:
-    with pytest.raises(
-        ValueError, match=r'modules: "memmory" is not allowed; .*state_new.*did you mean `memory`'
-    ):
+    with pytest.raises(ValueError, match=r'modules: "memmory" is not allowed; .*state_new.*did you mean `memory`'):
         with_memory(["memmory"])
 
 

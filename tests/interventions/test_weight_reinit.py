@@ -145,7 +145,5 @@ def test_the_name_of_a_cell_selects_its_kernels() -> None:
     kernels = kernels_of(network, ["output", "memory"])
     assert next(iter(kernels)) == "output"
     assert set(kernels) == {"output", *(f"memory/{a}_{b}" for a in ("input", "state") for b in GATES)}
-    with pytest.raises(
-        ValueError, match=r'layers: "memori" is not allowed; must be all.*did you mean `memory`'
-    ):
+    with pytest.raises(ValueError, match=r'layers: "memori" is not allowed; must be all.*did you mean `memory`'):
         kernels_of(network, ["memori"])
