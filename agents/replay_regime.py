@@ -184,6 +184,11 @@ class Updating(NamedTuple):
     timing: Timing
     criterion: Criterion
 
+    def stored(self, state: AgentState, transition: Transition) -> Any:
+        """The replay with one more transition of each env."""
+        carry = () if self.memory.sequences is None else (state.learner.carry,)
+        return self.memory.add(state.rest["replay"], transition, *carry)
+
     def once(
         self, key: Key, learner: Learner, plugins: State, stored: Any, age: Array, clock: Clock
     ) -> tuple[Learner, State, Metrics, tuple[Array, Array]]:
@@ -277,6 +282,28 @@ def check_memory(network: Network, memory: Memory) -> None:
         )
 
 
+def probing(
+    body: AgentCore, criterion: Criterion, sampling: Sampling, envs: int
+) -> Callable[[AgentState, Transition, Clock], Probe]:
+    """The function ``probe`` of a replay agent."""
+    network = body.network
+
+    def probe(state: AgentState, transition: Transition, clock: Clock) -> Probe:
+        learner = state.learner
+        if network.remembers:
+            transition = in_order(transition, envs, clock.step)
+        batch = one_step(transition, sampling.discount, sampling.reward_clip)
+        if network.remembers:
+            batch = remembered(network, learner, batch, transition.previous, envs)
+
+        def losses(params: Params) -> Array:
+            return criterion.losses(batch, params, learner.target)[0]
+
+        return body.probe(learner, batch.observation, losses, batch.valid, criterion.values, "values", clock)
+
+    return probe
+
+
 def replay_agent(
     body: AgentCore,
     memory: Memory,
@@ -287,7 +314,7 @@ def replay_agent(
     envs: int,
 ) -> Agent:
     """Build a replay agent of ``envs`` envs; ``epsilon(age)`` in env steps, ``sampling`` for probes."""
-    updating, network = Updating(body, memory, timing, criterion), body.network
+    updating = Updating(body, memory, timing, criterion)
 
     def init(key: Key, timestep: TimeStep) -> AgentState:
         del timestep
@@ -305,17 +332,13 @@ def replay_agent(
         q = criterion.values(params, observation)
         return epsilon_greedy(jax.random.fold_in(key, ACTION), q, epsilon)
 
-    def add(state: AgentState, transition: Transition) -> Any:
-        carry = () if memory.sequences is None else (state.learner.carry,)
-        return memory.add(state.rest["replay"], transition, *carry)
-
     def advanced(state: AgentState, transition: Transition) -> AgentState:
         """The state with the carry after the transition, by the parameters that act (without noise)."""
         previous, first = transition.previous.observation, transition.current.step_type == FIRST
         return state._replace(learner=state.learner._replace(carry=body.after(state, previous, first)))
 
     def learn(key: Key, state: AgentState, transition: Transition, clock: Clock) -> tuple[AgentState, Metrics]:
-        stored = add(state, transition)
+        stored = updating.stored(state, transition)
         state = advanced(state, transition)
         age, due = clock.step - state.rest["schedule"], timing.due(clock)
 
@@ -336,18 +359,6 @@ def replay_agent(
         stored = memory.update_priorities(stored, made, metrics["updates"] > 0, *seen)
         return AgentState(learner, plugins, {**state.rest, "replay": stored}), metrics
 
-    def probe(state: AgentState, transition: Transition, clock: Clock) -> Probe:
-        learner = state.learner
-        if network.remembers:
-            transition = in_order(transition, envs, clock.step)
-        batch = one_step(transition, sampling.discount, sampling.reward_clip)
-        if network.remembers:
-            batch = remembered(network, learner, batch, transition.previous, envs)
-
-        def losses(params: Params) -> Array:
-            return criterion.losses(batch, params, learner.target)[0]
-
-        return body.probe(learner, batch.observation, losses, batch.valid, criterion.values, "values", clock)
-
-    initial = functools.partial(network.initial, envs)
+    probe = probing(body, criterion, sampling, envs)
+    initial = functools.partial(body.network.initial, envs)
     return Agent(init, act, learn, body.switch, probe, play, initial, body.after)

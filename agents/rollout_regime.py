@@ -68,6 +68,10 @@ class Behaviour(NamedTuple):
     raw_reward: Callable[[Array], Array] = unchanged  # applied before rewards are normalised
     scaled_reward: Callable[[Array], Array] = unchanged  # applied after
 
+    def rewarded(self, pairs: Transition) -> Transition:
+        """The pairs with the rewards before they are normalised."""
+        return pairs._replace(current=pairs.current._replace(reward=self.raw_reward(pairs.current.reward)))
+
 
 class End(NamedTuple):
     """What follows a rollout, and what preceded it."""
@@ -177,6 +181,28 @@ def no_update(learner: Learner, plugins: State, updated: Any) -> tuple[Learner, 
     return learner, plugins, {name: jnp.zeros(()) for name in jax.eval_shape(updated)[2]}
 
 
+def probing(
+    spec: StreamSpec, body: AgentCore, preprocessor: Preprocessor, behaviour: Behaviour, learning: Learning
+) -> Callable[[AgentState, Transition, Clock], Probe]:
+    """The function ``probe`` of an agent that learns from rollouts."""
+
+    def probe(state: AgentState, transition: Transition, clock: Clock) -> Probe:
+        held = state.learner.params
+        if body.network.remembers:
+            transition = memory.in_order(transition, spec.envs, clock.step)
+        previous, current, reward = preprocessor.look(state.rest, behaviour.rewarded(transition))
+        recalled = memory.recall_rows(body.network, held, previous, current, transition.previous, spec.envs)
+        previous, seen = recalled.previous, (recalled.previous, recalled.current, behaviour.scaled_reward(reward))
+
+        def losses(params: Params) -> Array:
+            return learning.pair_losses(params, held, seen, transition)
+
+        valid = is_transition(transition)
+        return body.probe(state.learner, previous, losses, valid, learning.scores, learning.meaning, clock)
+
+    return probe
+
+
 def rollout_agent(
     spec: StreamSpec,
     body: AgentCore,
@@ -205,12 +231,8 @@ def rollout_agent(
         seen = body.batch(preprocessor.play(state.rest, observation), state.learner.carry)
         return behaviour.play(jax.random.fold_in(key, ACTION), body.acting(state), seen, epsilon)
 
-    def rewarded(pairs: Transition) -> Transition:
-        reward = behaviour.raw_reward(pairs.current.reward)
-        return pairs._replace(current=pairs.current._replace(reward=reward))
-
     def learn(key: Key, state: AgentState, transition: Transition, clock: Clock) -> tuple[AgentState, Metrics]:
-        rest, previous, current, reward = preprocessor.learn(state.rest, rewarded(transition), clock)
+        rest, previous, current, reward = preprocessor.learn(state.rest, behaviour.rewarded(transition), clock)
         row = clock.step % passes.length
         rollout = write(rest["rollout"], row, previous, behaviour.scaled_reward(reward), transition)
 
@@ -236,19 +258,6 @@ def rollout_agent(
         state = body.switch(key, state, clock)
         return state._replace(rest=preprocessor.switch(state.rest))
 
-    def probe(state: AgentState, transition: Transition, clock: Clock) -> Probe:
-        held = state.learner.params
-        if body.network.remembers:
-            transition = memory.in_order(transition, spec.envs, clock.step)
-        previous, current, reward = preprocessor.look(state.rest, rewarded(transition))
-        recalled = memory.recall_rows(body.network, held, previous, current, transition.previous, spec.envs)
-        previous, seen = recalled.previous, (recalled.previous, recalled.current, behaviour.scaled_reward(reward))
-
-        def losses(params: Params) -> Array:
-            return learning.pair_losses(params, held, seen, transition)
-
-        valid = is_transition(transition)
-        return body.probe(state.learner, previous, losses, valid, learning.scores, learning.meaning, clock)
-
+    probe = probing(spec, body, preprocessor, behaviour, learning)
     initial = functools.partial(body.network.initial, spec.envs)
     return Agent(init, act, learn, switch, probe, play, initial, after, preprocessor.switch_setting)
