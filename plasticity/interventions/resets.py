@@ -50,7 +50,6 @@ def modules_of(network: Network, names: Modules) -> list[ModulePath]:
 
 def forgotten(network: Network, carry: Any, paths: Sequence[ModulePath]) -> Any:
     """The carry with zeros for the units whose incoming weights are all in the modules under ``paths``."""
-
     reset = {
         wiring.name: jnp.ones(wiring.size, bool)
         for wiring in network.units

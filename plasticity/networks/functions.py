@@ -294,9 +294,8 @@ def _check_units(units: Units, params: Params, activations: Mapping[str, Activat
 
 def _owned(field: str, path: ModulePath, owner: np.ndarray, length: int, size: int) -> None:
     """Raise a ``ValueError`` unless there is an owner for each entry and all units own equally many."""
-    owner = np.asarray(owner)
-    if owner.ndim != 1 or not np.issubdtype(owner.dtype, np.integer):
-        raise _wrong(f"{field}: the owners for {shown('/'.join(path))} must be one axis of integers")
+    if not isinstance(owner, np.ndarray) or owner.ndim != 1 or not np.issubdtype(owner.dtype, np.integer):
+        raise _wrong(f"{field}: the owners for {shown('/'.join(path))} must be a NumPy array of integers with one axis")
     counts = np.bincount(owner[owner >= 0], minlength=size)
     if len(owner) != length or len(counts) != size or len(set(counts.tolist())) != 1 or not counts[0]:
         raise _wrong(
