@@ -83,7 +83,7 @@ def class_incremental(
     ``steps_per_task``. The other settings are those of ``relabelled``.
 
     ``ValueError`` if files are missing, for gaussian inputs and files of real-valued targets, which have no classes,
-    and if ``samples`` or ``held_out`` excludes a class. The learner has outputs for all classes from the start; the
+    if ``samples`` or ``held_out`` excludes a class, and if there are fewer than k classes. The learner has outputs for all classes from the start; the
     paper's uses only those of the classes so far. The recorded performance is the accuracy on the samples shown; the
     paper measures it on test images, all of them once, of which ``evaluation`` draws random minibatches. The paper's
     learner also starts each task from the parameters that were best on validation images in the previous one.
@@ -91,6 +91,8 @@ def class_incremental(
     data = samples_of(inputs, path, samples, flat, 1, standardise, held_out == "test")
     learning, evaluated = split_classes(data, held_out)
     classes = len(learning.sizes)
+    if classes_per_task > classes:
+        raise ValueError(f"classes_per_task: {classes_per_task} is not allowed; there are only {classes} classes")
     rows, labels = jnp.asarray(learning.rows), data.labels
     numbers = jnp.arange(classes)
     image = drawn_rows(data, augment)
@@ -163,7 +165,8 @@ def warm_start(
     other settings as in ``relabelled``. Features are standardised over all samples, held-out ones included. A convex
     learner is a **control**: in the paper, warm-starting does not harm logistic regression.
 
-    ``ValueError`` for a share outside (0, 1], and as in ``permuted_inputs``. The paper trains in epochs until
+    ``ValueError`` for a share outside (0, 1], if ``held_out`` leaves no sample for training or evaluation, and as in
+    ``permuted_inputs``. The paper trains in epochs until
     convergence; here each task takes ``steps_per_task`` minibatches, drawn with replacement.
     """
     if not shares or not all(0 < share <= 1 for share in shares):
@@ -171,8 +174,9 @@ def warm_start(
     data = samples_of(inputs, path, samples, flat, dimensions)
     known = labels_or_targets_of(labels, data, classes)
     kept = data.size - round(held_out * data.size)
-    if kept < 1:
-        raise ValueError(f"held_out: {held_out} is not allowed; it leaves none of the {data.size} samples for training")
+    if kept < 1 or (held_out and kept == data.size):
+        use = "training" if kept < 1 else "evaluation"
+        raise ValueError(f"held_out: {held_out} is not allowed; it leaves none of the {data.size} samples for {use}")
     counts = jnp.asarray([max(1, round(share * kept)) for share in shares], jnp.int32)
 
     def params(key: Key, visit: Visit) -> Share:

@@ -11,6 +11,7 @@ import numpy as np
 from plasticity.core.types import Array, Key
 from plasticity.envs.data import contents, generated, read
 from plasticity.envs.images import Standardise, augmentation_of, augmented, image_rows
+from plasticity.envs.shapes import CLASSES
 from plasticity.envs.tables import ArrayError, Dataset, standardise
 
 AUGMENT = 3  # tag for keys derived from the key of a sample
@@ -29,6 +30,7 @@ class Samples(NamedTuple):
     test: int = 0  # number of rows of the test split; they follow the first ``size``
     dtype: Any = jnp.float32  # of an input
     image: tuple[int, ...] = ()  # [height, width, channels]; () if the inputs are not images
+    classes: int = 0  # of the whole data set, of which `size` rows are used; 0 without true labels
     fill: Any = 0.0  # of images: the mean pixel in units of an input
 
 
@@ -70,12 +72,25 @@ def feature_rows(path: str | None, features: np.ndarray) -> Callable[[Any], Arra
     return lambda index: values[index]
 
 
-def rows_of(name: str, path: str | None, count: int | None, test: bool) -> tuple[Dataset, int]:
-    """The first ``count`` rows (None: all) of a data set, with ``test`` followed by its test split; their number."""
-    data = generated("train", count) if name == "shapes" else select(read(name, path), count)
-    found = len(data.inputs)
-    if not test:
-        return data, found
+class Rows(NamedTuple):
+    """Rows of a data set."""
+
+    data: Dataset
+    size: int  # number of rows before those of the test split
+    classes: int  # of the whole data set; 0 without labels
+
+
+def rows_of(name: str, path: str | None, count: int | None, test: bool) -> Rows:
+    """The first ``count`` rows (None: all) of a data set, with ``test`` followed by those of its test split."""
+    whole = generated("train", count) if name == "shapes" else read(name, path)
+    classes = CLASSES if name == "shapes" else 0 if whole.labels is None else int(whole.labels.max()) + 1
+    data = select(whole, count)
+    found = Rows(data, len(data.inputs), classes)
+    return found._replace(data=with_test(data, name, path, count)) if test else found
+
+
+def with_test(data: Dataset, name: str, path: str | None, count: int | None) -> Dataset:
+    """The rows, then those of the test split. ``ValueError`` if the two do not have the same form."""
     other = generated("test", count) if name == "shapes" else read(name, path, "test")
     if other.inputs.shape[1:] != data.inputs.shape[1:] or other.inputs.dtype != data.inputs.dtype:
         raise ValueError(
@@ -89,7 +104,7 @@ def rows_of(name: str, path: str | None, count: int | None, test: bool) -> tuple
         return None if one is None or two is None else np.concatenate([one, two])
 
     inputs = np.concatenate([data.inputs, other.inputs])
-    return Dataset(inputs, both(data.labels, other.labels), both(data.targets, other.targets)), found
+    return Dataset(inputs, both(data.labels, other.labels), both(data.targets, other.targets))
 
 
 def dataset_samples(
@@ -99,11 +114,12 @@ def dataset_samples(
 
     Pixels are standardised by the moments of the first ``count`` rows, features by those of all rows.
     """
-    data, size = rows_of(name, path, count, test)
+    data, size, classes = rows_of(name, path, count, test)
     labels, targets = (None if array is None else jnp.asarray(array) for array in (data.labels, data.targets))
     shape: tuple[int, ...] = data.inputs.shape[1:]
     found = Samples(size, (math.prod(shape),) if flat else shape, labels, lambda key: (), lambda own, index: own)
-    found = found._replace(files=contents(name, path, test), targets=targets, test=len(data.inputs) - size)
+    found = found._replace(files=contents(name, path, test), targets=targets, classes=classes)
+    found = found._replace(test=len(data.inputs) - size)
     if data.inputs.dtype == np.uint8:
         rows = image_rows(name, data.inputs, size, flat, standardise)
         return found._replace(rows=lambda own, index: rows.at(index), dtype=rows.dtype, image=shape, fill=rows.fill)
@@ -168,10 +184,10 @@ def check_true_labels(setting: str, value: str, samples: Samples, classes: int |
 
 
 def labels_of(kind: Literal["true", "random"], samples: Samples, classes: int | None) -> Labels:
-    """True or random labels. ``classes`` None: the number of true labels, or 10. Raises as ``check_true_labels``."""
+    """True or random labels. ``classes`` None: those of the data set, or 10. Raises as ``check_true_labels``."""
     check_true_labels("labels", kind, samples, classes)
     if kind == "true":
-        count = classes or int(samples.labels.max()) + 1
+        count = classes or samples.classes
         return Labels(count, lambda key: (), lambda own, index: samples.labels[index])
     count = classes or 10
     return Labels(count, lambda key: jax.random.randint(key, (samples.size,), 0, count), lambda own, index: own[index])
@@ -195,19 +211,19 @@ class Classes(NamedTuple):
 
 
 def classes_of(samples: Samples) -> Classes:
-    """The rows by class. ``ValueError`` without true labels, or if a class below the largest label has no sample."""
+    """The rows by class. ``ValueError`` without true labels, or if a class of the data set has no sample."""
     if samples.targets is not None:
         raise ValueError(f"path: this stream needs class labels, but {no_labels(samples)}")
     if samples.labels is None:
         raise ValueError("inputs: gaussian is not allowed; this stream needs inputs with true labels")
-    return grouped(np.asarray(samples.labels)[: samples.size], "samples: the {} rows used include")
+    return grouped(np.asarray(samples.labels)[: samples.size], samples.classes, "samples: the {} rows used include")
 
 
-def grouped(labels: np.ndarray, refusal: str) -> Classes:
-    """The rows by class. ``ValueError``, starting with ``refusal``, if a class below the largest label is missing."""
-    count = np.bincount(labels)
+def grouped(labels: np.ndarray, classes: int, refusal: str) -> Classes:
+    """The rows by class. ``ValueError``, starting with ``refusal``, if one of the ``classes`` has no sample."""
+    count = np.bincount(labels, minlength=classes)
     if not count.all():
-        raise ValueError(f"{refusal.format(labels.size)} no sample of class {int(np.argmin(count))}")
+        raise ValueError(f"{refusal.format(labels.size)} no sample of class {int(np.argmin(count))} of {len(count)}")
     start = np.cumsum(count) - count
     rows = np.argsort(labels, kind="stable")
     return Classes(rows.astype(np.int32), start.astype(np.int32), count.astype(np.int32))
@@ -221,10 +237,11 @@ def split_classes(samples: Samples, held_out: float | str) -> tuple[Classes, Cla
     """
     known = classes_of(samples)
     if held_out == "test":
-        other = grouped(np.asarray(samples.labels)[samples.size :], "path: the {} rows of the test split include")
-        if len(other.sizes) != len(known.sizes):
+        labels, refusal = np.asarray(samples.labels)[samples.size :], "path: the {} rows of the test split include"
+        other = grouped(labels, samples.classes, refusal)
+        if len(other.sizes) != samples.classes:
             raise ValueError(
-                f"path: the test split must have the {len(known.sizes)} classes of the samples, got {len(other.sizes)}"
+                f"path: the test split must have the {samples.classes} classes of the samples, got {len(other.sizes)}"
             )
         rows = np.concatenate([known.rows, other.rows + samples.size])
         return known._replace(rows=rows), Classes(rows, other.start + samples.size, other.sizes)

@@ -117,6 +117,7 @@ def test_tasks_and_visits() -> None:
     ("settings", "message"),
     [
         ({"inputs": "gaussian"}, "inputs: gaussian is not allowed; this stream needs inputs with true labels"),
+        ({"samples": 7}, "samples: the 7 rows used include no sample of class 7 of 10"),
         ({"mdp": "random_label", "samples": 7}, "samples: 7 is not allowed; must be at least 10, one for each class"),
     ],
 )

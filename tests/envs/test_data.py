@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from plasticity.envs.data import digits, read
+from plasticity.envs.permuted import permuted_inputs
 from plasticity.envs.samples import classes_of, dataset_samples, gaussian_samples, labels_of, select
 
 
@@ -211,6 +212,21 @@ def test_rows_class_after_class(tmp_path: Path) -> None:
         classes_of(dataset_samples("npz", path, 2, flat=True))
     with pytest.raises(ValueError, match="inputs: gaussian is not allowed; this stream needs inputs with true labels"):
         classes_of(gaussian_samples(5, 2))
+
+
+def test_classes_are_those_of_the_whole_set(tmp_path: Path) -> None:
+    path = write_npz(tmp_path / "x.npz", images=IMAGES[:6], labels=np.arange(6))
+    for found, classes in (
+        (dataset_samples("npz", path, 2, flat=True), 6),
+        (dataset_samples("digits", None, 3, flat=True), 10),
+        (dataset_samples("shapes", None, 20, flat=True), 100),
+    ):
+        assert found.classes == labels_of("true", found, None).classes == classes
+        with pytest.raises(ValueError, match=rf"no sample of class {found.size} of {classes}"):
+            classes_of(found)
+    assert labels_of("true", found, 50).classes == 50  # if the user says so
+    assert permuted_inputs(inputs="npz", path=path, samples=2).spec.actions == 6
+    assert gaussian_samples(5, 2).classes == 0
 
 
 def test_true_labels_need_classes_enough() -> None:

@@ -124,6 +124,9 @@ def test_epochs_set_the_lengths_of_visits() -> None:
         ({"held_out": 1.0}, "held_out: 1.0 is not allowed; it leaves no sample of class 0 for learning"),
         ({"held_out": 0.01, "samples": 100}, "held_out: 0.01 is not allowed; it leaves no sample of class 0 for eval"),
         ({"held_out": "test"}, "held_out: test is not allowed; digits have no test split, use a fraction such as 0.2"),
+        ({"samples": 8}, "samples: the 8 rows used include no sample of class 8 of 10"),
+        ({"inputs": "shapes", "samples": 50}, "samples: the 50 rows used include no sample of class 50 of 100"),
+        ({"classes_per_task": 11}, "classes_per_task: 11 is not allowed; there are only 10 classes"),
         ({"augment": {"crop": 8}}, r"augment.crop: 8 is not allowed; must be an integer in \[0, 7\]"),
         ({"inputs": "gaussian", "standardise": "none"}, "standardise: none is not allowed; must be all, because"),
     ],
@@ -135,7 +138,12 @@ def test_class_incremental_refuses(settings: dict[str, Any], message: str) -> No
 
 def test_the_test_split_must_have_all_classes(tmp_path: Any) -> None:
     images = PIXELS[:100].astype(np.uint8).reshape(-1, 8, 8)
-    for test, message in ((LABELS[:100] % 9, "the 10 classes of the samples, got 9"), (LABELS[:3], "no sample|got 3")):
+    more = np.append(LABELS[:99], 10)
+    for test, message in (
+        (LABELS[:100] % 9, "path: the 100 rows of the test split include no sample of class 9 of 10"),
+        (LABELS[:3], "path: the 3 rows of the test split include no sample of class 3 of 10"),
+        (more, "path: the test split must have the 10 classes of the samples, got 11"),
+    ):
         np.savez(
             tmp_path / "x.npz", images=images, labels=LABELS[:100], test_images=images[: len(test)], test_labels=test
         )
@@ -188,6 +196,7 @@ def test_nothing_held_out() -> None:
         ({"shares": (0.0, 1.0)}, r"shares: \[0.0, 1.0\] is not allowed"),
         ({"shares": ()}, r"shares: \[\] is not allowed"),
         ({"held_out": 1.0}, "held_out: 1.0 is not allowed; it leaves none of the 1797 samples for training"),
+        ({"held_out": 0.0001}, "held_out: 0.0001 is not allowed; it leaves none of the 1797 samples for evaluation"),
     ],
 )
 def test_warm_start_refuses(settings: dict[str, Any], message: str) -> None:
