@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from plasticity.core.types import FIRST, Array, Learner, Network, Params, Sequence, TimeStep
+from plasticity.networks.cells import Memory
 from plasticity.networks.modules import reset_where
 
 
@@ -49,6 +50,18 @@ def single(network: Network, observation: Any, carry: Any) -> Any:
 def after(network: Network, params: Params, observation: Any, carry: Any) -> Any:
     """The carry after one more observation of each env."""
     return network.apply(params, observation, carry, None)[2] if network.remembers else carry
+
+
+def truncation_notices(network: Network) -> tuple[str, ...]:
+    """For an agent that learns from one step at a time: a notice if the carry lacks the derivatives of its state."""
+    carry = jax.eval_shape(lambda: network.initial(1))
+    states = jax.tree.leaves(carry, is_leaf=lambda x: isinstance(x, Memory))
+    if all(isinstance(state, Memory) and state.traces for state in states):
+        return ()
+    return (
+        "agent.network: gradients of this agent end at the current step; with rtu (gradient: rtrl) they reach the "
+        "start of the episode",
+    )
 
 
 def restarted(network: Network, carry: Any, first: Array) -> Any:

@@ -19,6 +19,7 @@ from plasticity.core.schedules import Number
 from plasticity.core.types import LAST, Array, Clock, StreamSpec, Transition, is_transition
 
 Normalise = Literal["running", "exponential", "switch", "none"]
+NEEDS = {"normalise_rate": {"normalise": ("exponential",)}}  # as ``Metadata.only_with``
 NORMALISE = ("running", "exponential", "switch", "none")
 Share = Annotated[float, Field(gt=0, lt=1), TRACED]
 EPSILON = 1e-8

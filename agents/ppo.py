@@ -7,7 +7,7 @@ from pydantic import Field
 
 from plasticity.agents.actor_critic import Trunk, separate, shared, with_scale
 from plasticity.agents.base import assemble_built
-from plasticity.agents.normalise import Normalise, Share, preprocessing
+from plasticity.agents.normalise import NEEDS, Normalise, Share, preprocessing
 from plasticity.agents.on_policy import Rules, policy_behaviour, policy_learning
 from plasticity.agents.rollout import empty
 from plasticity.agents.rollout_regime import Passes, check_minibatches, check_rollout, rollout_agent
@@ -51,7 +51,7 @@ def check_names(**settings: tuple[str, tuple[str, ...]]) -> None:
 FORMER = {"bootstrap_truncation": Moved("truncation", values={True: "bootstrap", False: "terminal"})}
 
 
-@metadata(renamed=FORMER)
+@metadata(renamed=FORMER, only_with=NEEDS)
 def ppo(
     spec: StreamSpec,
     intervention: Intervention,

@@ -6,7 +6,7 @@ from typing import Annotated, Any, NamedTuple
 import jax.numpy as jnp
 
 from plasticity.agents.base import AgentCore, assemble
-from plasticity.agents.normalise import Normalise, Share, preprocessing
+from plasticity.agents.normalise import NEEDS, Normalise, Share, preprocessing
 from plasticity.agents.replay import clipped
 from plasticity.agents.rollout import Rollout, as_rows, empty, in_parts, lambda_returns, sequence_of
 from plasticity.agents.rollout_regime import (
@@ -86,7 +86,7 @@ def value_learning(
     return Learning(samples, lambda params, batch: loss(body, params, batch), of_pairs, values, "values")
 
 
-@metadata(paper="Gallici et al. 2024, Simplifying Deep Temporal Difference Learning")
+@metadata(paper="Gallici et al. 2024, Simplifying Deep Temporal Difference Learning", only_with=NEEDS)
 def pqn(
     spec: StreamSpec,
     intervention: Intervention,

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from plasticity.agents.actor_critic import separate
 from plasticity.agents.base import AgentCore, assemble_built
-from plasticity.agents.normalise import Normalise, Share
+from plasticity.agents.normalise import NEEDS, Normalise, Share
 from plasticity.agents.replay import Batch
 from plasticity.agents.streaming import (
     CONTROL_NETWORK,
@@ -106,7 +106,7 @@ def traced_update(
     return update
 
 
-@metadata(renamed={"trace": "trace_decay"})
+@metadata(renamed={"trace": "trace_decay"}, only_with=NEEDS)
 def stream_ac(
     spec: StreamSpec,
     intervention: Intervention,

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 
 from plasticity.agents.base import AgentCore, assemble
 from plasticity.agents.categorical import Targets, action_logits, check_atoms, cross_entropies, expected, spread
-from plasticity.agents.normalise import Normalise, Preprocessor, Share
+from plasticity.agents.normalise import NEEDS, Normalise, Preprocessor, Share
 from plasticity.agents.replay import Batch
 from plasticity.agents.streaming import (
     CONTROL_NETWORK,
@@ -60,7 +60,7 @@ def batch_of_one(
     return streaming_agent(body, preprocessor, policy, epsilon, update, losses, values, "values", discount, truncation)
 
 
-@metadata(renamed=FORMER_EPSILON)
+@metadata(renamed=FORMER_EPSILON, only_with=NEEDS)
 def stream_dqn(
     spec: StreamSpec,
     intervention: Intervention,
@@ -94,7 +94,7 @@ def stream_dqn(
     return batch_of_one(body, preprocessor, values, epsilon(), losses, discount, truncation)
 
 
-@metadata(renamed=FORMER_EPSILON)
+@metadata(renamed=FORMER_EPSILON, only_with=NEEDS)
 def stream_c51(
     spec: StreamSpec,
     intervention: Intervention,

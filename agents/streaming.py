@@ -11,8 +11,8 @@ import jax
 import jax.numpy as jnp
 
 from plasticity.agents.base import ACTION, AgentCore, Meaning, Rest, assemble
-from plasticity.agents.memory import in_order, recall, recall_rows
-from plasticity.agents.normalise import Normalise, Preprocessor, Share, preprocessing
+from plasticity.agents.memory import in_order, recall, recall_rows, truncation_notices
+from plasticity.agents.normalise import NEEDS, Normalise, Preprocessor, Share, preprocessing
 from plasticity.agents.replay import Batch
 from plasticity.agents.stream_checks import check_acting
 from plasticity.agents.truncation import Truncation, check_truncation
@@ -149,7 +149,8 @@ def streaming_agent(
         )
 
     initial = functools.partial(body.network.initial, 1)
-    return Agent(init, act, learn, switch, probe, play, initial, after, preprocessor.switch_setting)
+    notices = truncation_notices(body.network)
+    return Agent(init, act, learn, switch, probe, play, initial, after, preprocessor.switch_setting, notices)
 
 
 def preprocessor_of(
@@ -227,7 +228,7 @@ def trace_metrics(body: AgentCore, learner: Learner, error: Array, clip: Number 
     return {**made, "step_size": body.optimizer.learning_rate(learner.opt_state)}
 
 
-@metadata(renamed=FORMER)
+@metadata(renamed=FORMER, only_with=NEEDS)
 def stream_q(
     spec: StreamSpec,
     intervention: Intervention,
@@ -269,7 +270,7 @@ def stream_q(
     return traced_q(body, preprocessor, epsilon(), discount, trace_decay, error_clip, truncation)
 
 
-@metadata(renamed=FORMER)
+@metadata(renamed=FORMER, only_with=NEEDS)
 def adaptive_q(
     spec: StreamSpec,
     intervention: Intervention,

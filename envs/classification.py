@@ -10,7 +10,7 @@ from plasticity.config.fields import Count, Size, Tasks, metadata
 from plasticity.core.types import Array, Key, StreamSpec, Task, Visit
 from plasticity.envs.base import StreamFactory
 from plasticity.envs.changes import permutation, schedule
-from plasticity.envs.data import Inputs
+from plasticity.envs.data import OF_INPUTS, Inputs
 from plasticity.envs.samples import Samples, classes_of, samples_of
 from plasticity.envs.supervised import INPUTS, LABELS, stream_of
 
@@ -87,6 +87,7 @@ def classification_task(spec: StreamSpec, data: Samples, views: Views, sparse: b
 @metadata(
     paper="Lyle et al. 2023, Understanding plasticity in neural networks",
     example={"mdp": "true_label", "change": "labels", "tasks": 5, "steps_per_task": 2000},
+    only_with={**OF_INPUTS, "classes": {"mdp": ("random_label",)}},
 )
 def classification_mdp(
     *,

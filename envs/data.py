@@ -9,7 +9,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -30,6 +30,14 @@ Inputs = Literal[
 ]
 Split = Literal["train", "test"]
 BUILT_IN = ("digits", "shapes")
+WITHOUT_FILES = (*BUILT_IN, "gaussian")
+
+# The settings that have an effect only with some inputs, as ``Metadata.only_with``.
+OF_INPUTS: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "path": {"inputs": tuple(name for name in get_args(Inputs) if name not in WITHOUT_FILES)},
+    "flat": {"inputs": tuple(name for name in get_args(Inputs) if name != "gaussian")},
+    "dimensions": {"inputs": ("gaussian",)},
+}
 
 
 class Layout(NamedTuple):

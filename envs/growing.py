@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from plasticity.config.fields import Count, Natural, Size, metadata
 from plasticity.core.types import Array, Key, Supervised, Visit, VisitPlan
 from plasticity.envs.base import StreamFactory
-from plasticity.envs.data import Inputs
+from plasticity.envs.data import OF_INPUTS, Inputs
 from plasticity.envs.images import Standardise
 from plasticity.envs.samples import drawn_rows, labels_or_targets_of, samples_of, split_classes
 from plasticity.envs.supervised import (
@@ -49,7 +49,7 @@ def visit_steps(shown: Sequence[int], samples_per_class: float, epochs: int, env
 @metadata(
     paper="Dohare et al. 2024, Loss of plasticity in deep continual learning",
     example={"classes_per_task": 2, "steps_per_task": 1000},
-    only_with={"steps_per_task": {"epochs": (0,)}},
+    only_with={"steps_per_task": {"epochs": (0,)}, "path": OF_INPUTS["path"]},
 )
 def class_incremental(
     *,
@@ -83,10 +83,11 @@ def class_incremental(
     ``steps_per_task``. The other settings are those of ``relabelled``.
 
     ``ValueError`` if files are missing, for gaussian inputs and files of real-valued targets, which have no classes,
-    if ``samples`` or ``held_out`` excludes a class, and if there are fewer than k classes. The learner has outputs for all classes from the start; the
-    paper's uses only those of the classes so far. The recorded performance is the accuracy on the samples shown; the
-    paper measures it on test images, all of them once, of which ``evaluation`` draws random minibatches. The paper's
-    learner also starts each task from the parameters that were best on validation images in the previous one.
+    if ``samples`` or ``held_out`` excludes a class, and if there are fewer than k classes. The learner has outputs for
+    all classes from the start; the paper's uses only those of the classes so far. The recorded performance is the
+    accuracy on the samples shown; the paper measures it on test images, all of them once, of which ``evaluation`` draws
+    random minibatches. The paper's learner also starts each task from the parameters that were best on validation
+    images in the previous one.
     """
     data = samples_of(inputs, path, samples, flat, 1, standardise, held_out == "test")
     learning, evaluated = split_classes(data, held_out)
@@ -138,6 +139,7 @@ class Share(NamedTuple):
 @metadata(
     paper="Ash and Adams 2020, On Warm-Starting Neural Network Training",
     example={"shares": [0.5, 1.0], "held_out": 0.2, "steps_per_task": 1000},
+    only_with=OF_INPUTS,
 )
 def warm_start(
     *,

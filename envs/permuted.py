@@ -10,7 +10,7 @@ from plasticity.config.fields import Count, Size, Tasks, metadata
 from plasticity.core.types import Array, Key, Supervised, Visit
 from plasticity.envs.base import StreamFactory
 from plasticity.envs.changes import permutation
-from plasticity.envs.data import Inputs
+from plasticity.envs.data import OF_INPUTS, Inputs
 from plasticity.envs.samples import labels_or_targets_of, samples_of
 from plasticity.envs.supervised import (
     INPUTS,
@@ -40,6 +40,7 @@ def fresh_permutation(key: Key, task: Array, size: int) -> Array:
 @metadata(
     paper="Dohare et al. 2024, Loss of plasticity in deep continual learning",
     example={"inputs": "digits", "tasks": 10, "steps_per_task": 2000},
+    only_with=OF_INPUTS,
 )
 def permuted_inputs(
     *,

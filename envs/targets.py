@@ -12,7 +12,7 @@ from plasticity.config.fields import Count, Size, Tasks, metadata
 from plasticity.core.types import Array, Key
 from plasticity.envs.base import StreamFactory
 from plasticity.envs.changes import permutation
-from plasticity.envs.data import Inputs
+from plasticity.envs.data import OF_INPUTS, Inputs
 from plasticity.envs.functions import fixed_inputs, fresh_inputs, functions, noisy, own_targets
 from plasticity.envs.images import Standardise
 from plasticity.envs.samples import Samples, check_true_labels, labels_of, samples_of
@@ -55,6 +55,7 @@ def redrawn_labels(key: Key, start: Array, task: Array, fraction: float, classes
 @metadata(
     paper="Lyle et al. 2023, Understanding plasticity in neural networks",
     example={"inputs": "gaussian", "samples": 512, "tasks": 10, "steps_per_task": 500},
+    only_with=OF_INPUTS,
 )
 def relabelled(
     *,
@@ -113,6 +114,7 @@ def relabelled(
     paper="Elsayed and Mahmood 2024, Addressing Loss of Plasticity and Catastrophic Forgetting in Continual Learning",
     note="with ten classes a control: no loss of plasticity is expected",
     example={"inputs": "digits", "tasks": 10, "steps_per_task": 2000},
+    only_with=OF_INPUTS,
 )
 def permuted_labels(
     *,
@@ -191,6 +193,11 @@ def check_own_targets(data: Samples, targets: str, outputs: int) -> int:
 @metadata(
     paper="Lyle et al. 2024, Disentangling the causes of plasticity loss in neural networks",
     example={"dimensions": 16, "offset": 10.0, "tasks": 10, "steps_per_task": 500},
+    only_with={
+        **OF_INPUTS,
+        "hidden": {"targets": ("network", "sinusoid")},
+        "frequency": {"targets": ("sinusoid",)},
+    },
 )
 def regression(
     *,

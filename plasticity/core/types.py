@@ -335,3 +335,4 @@ class Agent(NamedTuple):
     # for evaluation of an agent with memory: observation [E, ...], bool[E] whether the next one starts an episode ->
     # the carry after the observation; ``play`` reads that of ``state.learner``
     switch_setting: str = ""  # the agent's setting that acts at task switches, other than its interventions; "" if none
+    notices: tuple[str, ...] = ()  # what a plan should warn of

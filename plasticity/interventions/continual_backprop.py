@@ -246,8 +246,8 @@ def continual_backprop(
         optimizer_slots: whether the optimizer's slots are reset (static).
 
     Raises:
-        ValueError: for an unknown utility and, while tracing, for a network without hidden units or, with
-            ``mean_transfer``, without biases.
+        ValueError: for an unknown utility and, while tracing, for a network without hidden units, with
+            ``mean_transfer`` without biases, and with ``streams: false`` without a residual stream.
 
     Fresh parameters are drawn every ``maturity_period + 1`` updates, during which no unit can be replaced twice. The
     paper draws from a uniform distribution; here it is the network's own initialisation. If a unit feeds several rows
@@ -302,7 +302,12 @@ def continual_backprop(
         carry = surgery.without_carry(context.network, learner.carry, renewed)
         return Memory(ledgers, means, fresh), learner._replace(carry=carry)
 
-    return Intervention(init=lambda key, params, network: empty(params, network), step=step)
+    def init(key: Key, params: Params, network: Network) -> Memory:
+        del key
+        units.check_streams(network, streams, default=True)
+        return empty(params, network)
+
+    return Intervention(init=init, step=step)
 
 
 def mean_of(arrays: Sequence[Array]) -> Array:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from plasticity.config.fields import BelowOne, Count, Fraction, NonNegative, metadata
 from plasticity.core import trees
-from plasticity.core.types import Array, Context, Key, Learner, Params, State, Units
+from plasticity.core.types import Array, Context, Key, Learner, Network, Params, State, Units
 from plasticity.interventions import surgery, units
 from plasticity.interventions.base import Intervention, Step, every, when
 from plasticity.interventions.units import Layers, Scores
@@ -18,6 +18,17 @@ Measure = Callable[[Context, Params, Mapping[str, Units]], Scores]
 def observed(state: Scores, seen: Scores, share: Array | float) -> Scores:
     """``m <- share m + (1 - share) seen`` in the layers seen."""
     return {**state, **{name: share * state[name] + (1 - share) * value for name, value in seen.items()}}
+
+
+def started(value: float, streams: bool) -> Callable[[Key, Params, Network], Scores]:
+    """The intervention's ``init``: ``value`` for every hidden unit."""
+
+    def init(key: Key, params: Params, network: Network) -> Scores:
+        del key, params
+        units.check_streams(network, streams, default=False)
+        return units.by_unit(network, value)
+
+    return init
 
 
 def followed(
@@ -59,12 +70,13 @@ def recycler(
         return state, units.recycled(context, learner, fresh, dormant, optimizer_slots=optimizer_slots)
 
     step = followed(method, layers, streams, measure, average, when(every(period), recycle))
-    return Intervention(init=lambda key, params, network: units.by_unit(network, 0.0), step=step)
+    return Intervention(init=started(0.0, streams), step=step)
 
 
 @metadata(
     paper="Sokar, Agarwal, Castro, Evci 2023, The Dormant Neuron Phenomenon in Deep Reinforcement Learning",
     neutral={"layers": []},
+    only_with={"streams": {"layers": ("all",)}},
 )
 def redo(
     *,
@@ -97,7 +109,8 @@ def redo(
         optimizer_slots: whether the optimizer's slots are reset (static).
 
     Raises:
-        ValueError: for an unknown layer or, while tracing, for a network without hidden units.
+        ValueError: for an unknown layer and, while tracing, for a network without hidden units or, with ``streams``,
+            without a residual stream.
 
     The paper scores units on a separate batch; here it is the update's batch, before the update. In a layer that is 0
     throughout, every unit is dormant.
@@ -109,6 +122,7 @@ def redo(
     paper="Liu et al. 2025, Measure gradients, not activations! Enhancing neuronal activity in deep reinforcement "
     "learning",
     neutral={"layers": []},
+    only_with={"streams": {"layers": ("all",)}},
 )
 def regrama(
     *,
@@ -180,7 +194,7 @@ def cpr(
         streams: whether units of residual streams are reset, too (static).
 
     Raises:
-        ValueError: while tracing, for a network without hidden units.
+        ValueError: while tracing, for a network without hidden units or, with ``streams``, without a residual stream.
 
     The method and its defaults follow the authors' code. A kernel between two hidden layers is blended first and then
     shrunk. In a layer without any gradient the score is 0.
@@ -200,4 +214,4 @@ def cpr(
         return jax.tree.map(jnp.ones_like, state), learner._replace(params=params)
 
     step = followed("cpr", "all", streams, scores, average, when(every(period), reset))
-    return Intervention(init=lambda key, params, network: units.by_unit(network, 1.0), step=step)
+    return Intervention(init=started(1.0, streams), step=step)

@@ -41,6 +41,13 @@ def hidden_layers(network: Network, method: str, streams: bool = True) -> Mappin
     return found
 
 
+def check_streams(network: Network, streams: bool, *, default: bool) -> None:
+    """Raise a ``ValueError`` (while tracing) if ``streams`` differs from the default but can have no effect."""
+    if streams != default and not any(wiring.stream for wiring in network.units):
+        value = str(streams).lower()
+        raise ValueError(f"streams: {value} has no effect; this network has no units of a residual stream")
+
+
 def check_layers(layers: Layers, words: Sequence[str] = ("all",)) -> None:
     """Raise a ``ValueError`` if ``layers`` is an unknown word."""
     if isinstance(layers, str) and layers not in words:

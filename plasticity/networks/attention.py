@@ -2,15 +2,16 @@
 
 from typing import Any
 
-from plasticity.config.fields import Few, Size
+from plasticity.config.fields import Few, Size, metadata
 from plasticity.core.errors import refused
 from plasticity.networks.graph import OBSERVATION, Node
 from plasticity.networks.operations import Attention, Convolution, Dense, Normalise, Operation, Token, Tokens
-from plasticity.networks.presets import is_channels_first, pixel_scale
+from plasticity.networks.presets import AFFINE, is_channels_first, pixel_scale
 from plasticity.networks.residual import Layout, in_a_row, joined
 from plasticity.networks.spec import ActivationName, Method, NetworkSpec, NormalisationName
 
 
+@metadata(only_with=AFFINE)
 def vit(
     observation: Any,
     outputs: int,

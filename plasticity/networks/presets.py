@@ -4,8 +4,9 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 
-from plasticity.config.fields import Size, Widths
+from plasticity.config.fields import Size, Widths, metadata
 from plasticity.core.errors import check
+from plasticity.networks.layers import NORMALISATIONS_WITH_PARAMETERS
 from plasticity.networks.spec import (
     ActivationName,
     Convolution,
@@ -16,7 +17,10 @@ from plasticity.networks.spec import (
     Padding,
 )
 
+AFFINE = {"affine": {"normalisation": NORMALISATIONS_WITH_PARAMETERS}}  # as ``Metadata.only_with``
 
+
+@metadata(only_with=AFFINE)
 def mlp(
     observation: Any,
     outputs: int,
@@ -36,6 +40,7 @@ def mlp(
     return NetworkSpec(observation.shape, outputs, (), widths, *style, scale=pixel_scale(observation))
 
 
+@metadata(only_with=AFFINE)
 def minatar(
     observation: Any,
     outputs: int,
@@ -59,6 +64,7 @@ def minatar(
     return NetworkSpec(observation.shape, outputs, convolutions, widths, *style, convolution=convolution)
 
 
+@metadata(only_with=AFFINE)
 def nature(
     observation: Any,
     outputs: int,
@@ -86,6 +92,7 @@ def nature(
     return NetworkSpec(shape, outputs, convolutions, widths, *style, first, pixel_scale(observation), convolution)
 
 
+@metadata(only_with=AFFINE)
 def streaming(
     observation: Any,
     outputs: int,

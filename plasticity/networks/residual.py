@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from plasticity.config.fields import Few, Size, Widths
+from plasticity.config.fields import Few, Size, Widths, metadata
 from plasticity.networks.graph import OBSERVATION, Node, layer
 from plasticity.networks.operations import (
     Activate,
@@ -19,7 +19,7 @@ from plasticity.networks.operations import (
     Sphere,
     Sum,
 )
-from plasticity.networks.presets import is_channels_first, pixel_scale
+from plasticity.networks.presets import AFFINE, is_channels_first, pixel_scale
 from plasticity.networks.spec import ActivationName, InitialiserName, Method, NetworkSpec, NormalisationName
 
 Layout = Literal["auto", "channels_first", "channels_last"]
@@ -55,6 +55,7 @@ def basic_block(name: str, reads: str, filters: int, stride: int, project: bool)
     return [*shortcut, *end, layer(name, Activate(normalise=False), f"{name}_sum")]
 
 
+@metadata(only_with=AFFINE)
 def resnet18(
     observation: Any,
     outputs: int,
@@ -93,6 +94,7 @@ def resnet18(
     return NetworkSpec(observation.shape, outputs, (), (), *style, first, scale, convolution, body=tuple(nodes))
 
 
+@metadata(only_with=AFFINE)
 def impala(
     observation: Any,
     outputs: int,
@@ -135,6 +137,7 @@ def impala(
     return NetworkSpec(observation.shape, outputs, (), widths, *style, first, scale, convolution, body=tuple(nodes))
 
 
+@metadata(only_with=AFFINE)
 def residual_mlp(
     observation: Any,
     outputs: int,

@@ -2,11 +2,13 @@
 
 import functools
 import math
+import warnings
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from plasticity.config import experiments
 from plasticity.config.counters import check_stream
-from plasticity.config.experiments import Experiment
+from plasticity.config.experiments import Experiment, ProgramSettings
 from plasticity.config.settings import paths
 from plasticity.core.errors import UserError
 from plasticity.core.types import StreamSpec
@@ -14,7 +16,7 @@ from plasticity.engine import memory, precision
 from plasticity.engine.memory import Memory, readable
 from plasticity.engine.visits import scheduled
 from plasticity.envs.base import StreamFactory
-from plasticity.runs.building import checked
+from plasticity.runs.building import agent_of, checked
 from plasticity.runs.devices import devices
 from plasticity.runs.dry_run import check_silent, trace_once
 from plasticity.runs.jobs import job_of
@@ -99,8 +101,20 @@ def plan(experiment: Experiment) -> Plan:
     traced = trace_once(built, asked)
     precision.check_unchanged()
     check_silent(traced, built)
+    warn_of_agents(asked, source.spec)
     jobs = tuple(job._replace(measured=each.measured) for job, each in zip(built, traced, strict=True))
     return Plan(experiment, source.spec, jobs, tuple(each.memory for each in traced))
+
+
+def warn_of_agents(asked: Sequence[ProgramSettings], spec: StreamSpec) -> None:
+    """Warn of what the agents have to say, in one line for all arms that it concerns."""
+    found: dict[str, list[str]] = {}
+    for each in asked:
+        for notice in agent_of(each, spec, {}).notices:
+            arms = found.setdefault(notice, [])
+            arms += [each.arm] if each.arm not in arms else []
+    for notice, arms in found.items():
+        warnings.warn(f"arms.{', '.join(arms)}: {notice}", stacklevel=3)
 
 
 def source_of(experiment: Experiment) -> StreamFactory:

@@ -14,46 +14,16 @@ import pytest
 from update_loop import Loop, Run, make, traced, train
 
 from plasticity.config.fields import TRACED, metadata_of
-from plasticity.config.schema import schema_of
-from plasticity.config.settings import Parser
 from plasticity.interventions import INTERVENTIONS
 from plasticity.interventions.base import Intervention, compose, unchanged
 from plasticity.interventions.hooks import sees_switches
 from plasticity.optim.eligibility import STREAMING
 from plasticity.optim.optimizers import OPTIMIZERS, adam
-from plasticity.runs import launch
 
 Factory = Callable[..., Intervention]
 KEY = jax.random.key(3)
 MEMBERS = sorted(INTERVENTIONS)
 NEUTRAL = [name for name in MEMBERS if metadata_of(INTERVENTIONS[name]).neutral is not None]
-
-
-IDLE = [
-    (name, setting, other, allowed)
-    for name in MEMBERS
-    for setting, needs in metadata_of(INTERVENTIONS[name]).only_with.items()
-    for other, allowed in needs.items()
-]
-
-
-def problems(raw: Mapping[str, Any]) -> list[str]:
-    parser = Parser(launch.registry())
-    parser.member("interventions", raw, ("interventions", 0))
-    return [str(problem.text) for problem in parser.problems]
-
-
-@pytest.mark.parametrize(("name", "setting", "other", "allowed"), IDLE)
-def test_a_setting_that_can_have_no_effect_is_refused(name: str, setting: str, other: str, allowed: tuple) -> None:
-    schema = schema_of(INTERVENTIONS[name])
-    default, words = schema[setting].default, schema[other].words
-    value = default + 1 if isinstance(default, int) else default / 2 + 0.25
-    assert set(allowed) < set(words)  # there are values with which it does nothing
-    for word in words:
-        found = problems({"kind": name, setting: value, other: word})
-        idle = f"{value} has no effect with {other}={word}; it needs {other}={' or '.join(allowed)}"
-        assert found == ([] if word in allowed else [idle])
-        assert problems({"kind": name, setting: default, other: word}) == []  # as in a resolved config
 
 
 def settings_of(factory: Factory) -> Mapping[str, Any]:
