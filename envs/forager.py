@@ -124,6 +124,10 @@ def check_world(size: int, aperture: int, rewards: Rewards, biomes: Biomes, chan
                 f"biomes: {list(row)} is not allowed; each biome needs a density for each of the {len(rewards)} "
                 "rewards, with a sum of at most 1"
             )
+    if not np.any(biomes):
+        raise ValueError("biomes: all densities are 0; at least one must be above 0, or there is nothing to eat")
+    if not np.any(rewards):
+        raise ValueError(f"rewards: {list(rewards)} is not allowed; at least one must differ from 0")
     if change in ("cycle", "new") and len(set(rewards)) == 1:
         raise ValueError(f"rewards: {list(rewards)} is not allowed with change: {change}; needs two different numbers")
 
@@ -179,8 +183,8 @@ def forager(
     ``gather`` differs in everything but the moves: episodes, a visible board inside walls, and objects that are
     collected once.
 
-    ``ValueError`` if ``aperture`` is even or exceeds ``size``, if a biome does not match ``rewards``, or if equal
-    rewards are to be exchanged. This is a design of its own after the public description: sizes, densities, delays and
+    ``ValueError`` if ``aperture`` is even or exceeds ``size``, if a biome does not match ``rewards``, if all densities
+    or all rewards are 0, or if equal rewards are to be exchanged. This is a design of its own after the public description: sizes, densities, delays and
     rewards are not the paper's, whose program also has objects that block and observations in colour. At a switch the
     agent moves to a random cell and all objects are back on the map; for changes without a restart, use ``sine`` in a
     single visit.

@@ -204,6 +204,11 @@ def test_performance_is_the_mean_reward_per_step(tmp_path: Any) -> None:
         ({"biomes": ((0.1,),)}, r"biomes: \[0.1\] is not allowed; .* each of the 2 rewards"),
         ({"biomes": ((0.6, 0.5),)}, r"biomes: \[0.6, 0.5\] is not allowed; .* a sum of at most 1"),
         ({"rewards": (1.0, 1.0)}, r"rewards: \[1.0, 1.0\] is not allowed with change: cycle; needs two different"),
+        (
+            {"biomes": ((0.0, 0.0), (0.0, 0.0))},
+            "biomes: all densities are 0; at least one must be above 0, or there is",
+        ),
+        ({"rewards": (0.0, 0.0)}, r"rewards: \[0.0, 0.0\] is not allowed; at least one must differ from 0"),
     ],
 )
 def test_refuses_worlds_that_cannot_be(settings: dict[str, Any], message: str) -> None:
