@@ -184,10 +184,10 @@ def forager(
     collected once.
 
     ``ValueError`` if ``aperture`` is even or exceeds ``size``, if a biome does not match ``rewards``, if all densities
-    or all rewards are 0, or if equal rewards are to be exchanged. This is a design of its own after the public description: sizes, densities, delays and
-    rewards are not the paper's, whose program also has objects that block and observations in colour. At a switch the
-    agent moves to a random cell and all objects are back on the map; for changes without a restart, use ``sine`` in a
-    single visit.
+    or all rewards are 0, or if equal rewards are to be exchanged. This is a design of its own after the public
+    description: sizes, densities, delays and rewards are not the paper's, whose program also has objects that block and
+    observations in colour. At a switch the agent moves to a random cell and all objects are back on the map; for
+    changes without a restart, use ``sine`` in a single visit.
     """
     check_world(size, aperture, rewards, biomes, change)
     worth = np.asarray(rewards, np.float32)

@@ -315,6 +315,13 @@ def test_rates_of_streams():
     assert stream_rates.verdicts([slow]) == ["atari, 8 envs: the host path adds 20.0% (at most 15%)"]
 
 
+def test_rows_of_a_stream_with_other_settings():
+    source = stream_rates.source_of("class_incremental, shapes", 3)
+    assert source.spec.observation.input.shape == (32, 32, 3)
+    assert (source.spec.envs, source.spec.visits[0].steps) == (3, 1000)  # those of the example
+    assert stream_rates.source_of("class_incremental", 3).spec.observation.input.shape == (64,)
+
+
 def test_a_stream_is_compiled_once_before_it_is_timed():
     source = launch.registry().factory("streams", "catch")(rows=3, envs=1)
     seen = []

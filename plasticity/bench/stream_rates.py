@@ -19,6 +19,13 @@ CHUNK, HOST_CHUNK = 500, 20  # steps of one compiled scan
 COMPARED = 8  # environments at which the host path is compared with the emulators alone
 LIMIT = 0.15  # of the emulators' own time
 
+IMAGES: Mapping[str, Any] = {"inputs": "shapes", "samples": 5000, "flat": False, "standardise": "channel"}
+# Rows with other settings than the example's, as ``STREAM, WHAT``.
+MORE: Mapping[str, Mapping[str, Any]] = {
+    "class_incremental, shapes": IMAGES,
+    "class_incremental, augmented shapes": {**IMAGES, "augment": {"flip": 0.5, "crop": 4, "rotate": 15}},
+}
+
 
 class Rate(NamedTuple):
     """One stream, one lane on one device."""
@@ -30,9 +37,12 @@ class Rate(NamedTuple):
     overhead: float | None  # time of a step through the host path over that of the emulators alone, minus 1
 
 
-def settings_of(name: str, envs: int) -> Mapping[str, Any]:
-    """The example in the stream's metadata with ``envs`` environments."""
-    return {**launch.registry().metadata("streams", name).example, "envs": envs}
+def source_of(row: str, envs: int) -> StreamFactory:
+    """The stream with the example settings in its metadata, those of its row, and ``envs`` environments."""
+    name, known = row.partition(", ")[0], launch.registry()
+    settings = {**known.metadata("streams", name).example, **MORE.get(row, {}), "envs": envs}
+    made: StreamFactory = known.factory("streams", name)(**settings)
+    return made
 
 
 def chunk_of(source: StreamFactory) -> int:
@@ -87,9 +97,9 @@ def bare(source: StreamFactory) -> Work:
     return work
 
 
-def measure(name: str, envs: int, effort: Effort) -> Rate:
+def measure(row: str, envs: int, effort: Effort) -> Rate:
     """One row; a stream on the host is compared with its emulators at ``COMPARED`` environments."""
-    source: StreamFactory = launch.registry().factory("streams", name)(**settings_of(name, envs))
+    source = source_of(row, envs)
     stream = source.make(1)
     compared = source.make_pool is not None and envs == COMPARED
     contenders = {"stream": playing(source, stream)} | ({"bare": bare(source)} if compared else {})
@@ -97,12 +107,12 @@ def measure(name: str, envs: int, effort: Effort) -> Rate:
     stream.close()
     rate = chunk_of(source) * envs / float(np.median(turns["stream"]))
     overhead = ratio(turns["stream"], turns["bare"]) - 1 if compared else None
-    return Rate(name, envs, rate, source.make_pool is not None, overhead)
+    return Rate(row, envs, rate, source.make_pool is not None, overhead)
 
 
 def streams(say: Callable[[str], None], quick: bool = False) -> list[Rate]:
     """Every stream, including those of installed packages; two of them in the quick version."""
-    names = ("catch", "relabelled") if quick else launch.registry().names("streams")
+    names = ("catch", "relabelled") if quick else sorted([*launch.registry().names("streams"), *MORE])
     found = []
     for name in names:
         say(f"streams: {name}")
