@@ -168,8 +168,8 @@ def warm_start(
     learner is a **control**: in the paper, warm-starting does not harm logistic regression.
 
     ``ValueError`` for a share outside (0, 1], if ``held_out`` leaves no sample for training or evaluation, and as in
-    ``permuted_inputs``. The paper trains in epochs until
-    convergence; here each task takes ``steps_per_task`` minibatches, drawn with replacement.
+    ``permuted_inputs``. The paper trains in epochs until convergence; here each task takes ``steps_per_task``
+    minibatches, drawn with replacement.
     """
     if not shares or not all(0 < share <= 1 for share in shares):
         raise ValueError(f"shares: {list(shares)} is not allowed; must be numbers in (0, 1], one for each task")

@@ -30,8 +30,8 @@ class Samples(NamedTuple):
     test: int = 0  # number of rows of the test split; they follow the first ``size``
     dtype: Any = jnp.float32  # of an input
     image: tuple[int, ...] = ()  # [height, width, channels]; () if the inputs are not images
-    classes: int = 0  # of the whole data set, of which `size` rows are used; 0 without true labels
     fill: Any = 0.0  # of images: the mean pixel in units of an input
+    classes: int = 0  # of the whole data set, of which `size` rows are used; 0 without true labels
 
 
 class Labels(NamedTuple):
@@ -118,8 +118,8 @@ def dataset_samples(
     labels, targets = (None if array is None else jnp.asarray(array) for array in (data.labels, data.targets))
     shape: tuple[int, ...] = data.inputs.shape[1:]
     found = Samples(size, (math.prod(shape),) if flat else shape, labels, lambda key: (), lambda own, index: own)
-    found = found._replace(files=contents(name, path, test), targets=targets, classes=classes)
-    found = found._replace(test=len(data.inputs) - size)
+    found = found._replace(files=contents(name, path, test), test=len(data.inputs) - size)
+    found = found._replace(targets=targets, classes=classes)
     if data.inputs.dtype == np.uint8:
         rows = image_rows(name, data.inputs, size, flat, standardise)
         return found._replace(rows=lambda own, index: rows.at(index), dtype=rows.dtype, image=shape, fill=rows.fill)

@@ -12,6 +12,9 @@ from plasticity.runs import launch
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 SMALL = sorted(path for folder in ("streams", "gridworld", "suites") for path in (CONFIGS / folder).glob("*.yaml"))
 
+IMAGES = sorted((CONFIGS / "images").glob("*.yaml"))
+SHORT = ["seeds=1", "stream.samples=500", "stream.envs=5", "stream.epochs=1", "schedule.visits=[0, 1]"]
+
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:steps_per_visit")  # they are too short for whole episodes on purpose
@@ -22,9 +25,24 @@ def test_a_small_config_runs_to_its_end(path, tmp_path):
         planned = launch.plan(experiment)
     except UserError as error:
         pytest.skip(str(error))  # a suite reports a missing system library
-    run = launch.run(experiment, tmp_path / "run")
+    check(launch.run(experiment, tmp_path / "run"), planned)
+
+
+def check(run, planned):
     metrics = results.load(run)
     steps = sum(visit.steps for visit in planned.spec.visits)
     assert set(metrics.groupby("arm", observed=True)["step"].max()) == {steps}
     assert results.lanes(run)["diverged_at"].isna().all()
     assert np.isfinite(metrics["reward"].dropna()).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", IMAGES, ids=lambda path: path.stem)
+def test_a_config_of_images_is_a_plan_and_runs_shortened(path, tmp_path):
+    launch.plan(launch.load_config(path))
+    experiment = launch.load_config(path, [*SHORT, "evaluation.steps=2"])
+    planned = launch.plan(experiment)
+    assert [visit.steps for visit in planned.spec.visits] == [5, 10]
+    run = launch.run(experiment, tmp_path / "run")
+    check(run, planned)
+    assert set(results.evaluations(run)["arm"]) == set(experiment.arms)

@@ -101,7 +101,9 @@ CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 
 
 @pytest.mark.parametrize(
-    "path", [*CONFIGS.glob("streams/*.yaml"), *CONFIGS.glob("gridworld/*.yaml")], ids=lambda p: p.stem
+    "path",
+    [path for folder in ("streams", "gridworld", "images") for path in CONFIGS.glob(f"{folder}/*.yaml")],
+    ids=lambda p: p.stem,
 )
 def test_the_small_configs_are_plans_without_a_warning(path):
     with warnings.catch_warnings():
