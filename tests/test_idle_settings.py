@@ -1,5 +1,6 @@
 """Settings that can have no effect are refused, by key and value."""
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -91,7 +92,9 @@ def test_a_plan_warns_of_gradients_that_end_at_the_current_step(agent: str) -> N
     }
     arms = {name: {"agent": {"network": network}} for name, network in networks.items()}
     stream = {"kind": "recall", "symbols": 2, "delay": 2, "tasks": 2, "steps_per_task": 20}
-    with pytest.warns(UserWarning, match="gradients") as caught:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warnings.simplefilter("ignore", DeprecationWarning)  # of what rlax imports
         plan(stream=stream, agent={"kind": agent}, monitors=[], arms=arms)
     (notice,) = [str(each.message) for each in caught]
     assert notice.startswith("arms.gru, bptt: agent.network: gradients of this agent end at the current step; with rtu")
