@@ -1,7 +1,6 @@
 """Libraries that take long to import, imported at their first use."""
 
 import functools
-import importlib
 from typing import Any
 
 import jax
@@ -14,4 +13,6 @@ def rlax() -> Any:
     The first use may be inside a trace, in which arrays that the library makes at import must not become tracers.
     """
     with jax.ensure_compile_time_eval():
-        return importlib.import_module("rlax")
+        import rlax
+
+    return rlax

@@ -235,6 +235,7 @@ def test_the_linen_cell_computes_its_equations(plugins: dict[str, str]):
     assert (units.name, units.size, len(units.sources), len(units.sinks), units.carries) == ("memory", 5, 6, 4, ((),))
 
 
+@pytest.mark.filterwarnings("ignore:arms.baseline. agent.network. gradients of this agent end at the current step")
 @pytest.mark.parametrize(
     "network",
     [{"kind": "gated_memory", "width": 4, "units": 4}, {"kind": "linen_gru", "width": 4}],

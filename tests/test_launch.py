@@ -23,6 +23,9 @@ def refused(**changes) -> str:
     return str(error.value)
 
 
+FILES = {"inputs": "mnist", "dimensions": 64}  # images have their own dimensions
+
+
 def stream(**changes) -> dict:
     return {"stream": {**tiny.document()["stream"], **changes}}
 
@@ -48,9 +51,9 @@ def reset(**changes) -> dict:
         (dqn(replay_ratio=float("inf")), "agent.replay_ratio: Infinity is not allowed; must be a number in (0, 10000]"),
         (dqn(replay={"minimum": 500, "capacity": 200}), "agent.replay.minimum: 500 is not allowed; must be between 5"),
         (dqn(replay={"minimum": 16, "capacity": 4}), "agent.replay.capacity: 4 is not allowed; must be at least 5"),
-        (stream(inputs="mnist", samples=None), "stream: path: missing; with inputs: mnist it must be the path of"),
-        (stream(inputs="mnist", path="/nowhere"), "stream: path: /nowhere does not contain mnist"),
-        (stream(inputs="digits", samples=9999), "stream: samples: 9999 is not allowed; must be in [1, 1797]"),
+        (stream(**FILES, samples=None), "stream: path: missing; with inputs: mnist it must be the path of"),
+        (stream(**FILES, path="/nowhere"), "stream: path: /nowhere does not contain mnist"),
+        (stream(**{**FILES, "inputs": "digits"}, samples=9999), "stream: samples: 9999 is not allowed; must be in [1, 1797]"),
         ({"agent": "dqn"}, "arms.baseline: agent.kind: dqn is not allowed; it needs a stream with discrete actions"),
         (
             {"monitors": [{"kind": "hessian_top_eigenvalue", "k": 30}]},
@@ -151,7 +154,7 @@ def test_too_little_memory(monkeypatch, tmp_path):
 
 def test_nothing_is_written_before_everything_is_checked(tmp_path):
     run = tmp_path / "run"
-    launch_errors = [stream(inputs="mnist", path="/nowhere"), {"record_every": 7}]
+    launch_errors = [stream(**FILES, path="/nowhere"), {"record_every": 7}]
     for changes in launch_errors:
         with pytest.raises(UserError):
             launch.run(tiny.experiment(**changes), run, force=True)

@@ -29,7 +29,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "augment": {"flip": 0.5, "crop": 4, "rotate": 15},
     },
     "class_incremental images": {
-        "inputs": "shapes", "samples": 30, "flat": False, "standardise": "none", "held_out": "test", "envs": 3,
+        "inputs": "shapes", "samples": 100, "flat": False, "standardise": "none", "held_out": "test", "envs": 3,
         "augment": {"flip": 0.5, "crop": 4, "rotate": 15},
     },
     "warm_start": {"samples": 30, "envs": 3},
