@@ -375,7 +375,10 @@ MISTAKES = {
     "value out of range": (["agent.label_smoothing=1.5"], ["agent.label_smoothing: 1.5", "a number in [0, 1]"]),
     "value of another type": (["seeds=many"], ["seeds", "many", "integer"]),
     "records that do not fit": (["record_every=7"], ["record_every: 7", "must divide the 20 steps of a visit"]),
-    "no data": (["stream.inputs=mnist", "stream.path=/nowhere", "stream.dimensions=64"], ["/nowhere", "mnist", "train-images-idx3-ubyte"]),
+    "no data": (
+        ["stream.inputs=mnist", "stream.path=/nowhere", "stream.dimensions=64"],
+        ["/nowhere", "mnist", "train-images-idx3-ubyte"],
+    ),
     "unknown game": (["stream={kind: atari, games: [Pongg]}"], ['unknown game "Pongg"', "did you mean `Pong`?"]),
     "not an override": (["seeds"], ["seeds", "KEY=VALUE"]),
     "resume and force": (["--resume", "--force"], ["--resume", "--force", "give one of them"]),
