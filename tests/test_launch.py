@@ -53,7 +53,10 @@ def reset(**changes) -> dict:
         (dqn(replay={"minimum": 16, "capacity": 4}), "agent.replay.capacity: 4 is not allowed; must be at least 5"),
         (stream(**FILES, samples=None), "stream: path: missing; with inputs: mnist it must be the path of"),
         (stream(**FILES, path="/nowhere"), "stream: path: /nowhere does not contain mnist"),
-        (stream(inputs="digits", dimensions=64, samples=9999), "stream: samples: 9999 is not allowed; must be in [1, 1797]"),
+        (
+            stream(inputs="digits", dimensions=64, samples=9999),
+            "stream: samples: 9999 is not allowed; must be in [1, 1797]",
+        ),
         ({"agent": "dqn"}, "arms.baseline: agent.kind: dqn is not allowed; it needs a stream with discrete actions"),
         (
             {"monitors": [{"kind": "hessian_top_eigenvalue", "k": 30}]},
