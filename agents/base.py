@@ -241,8 +241,8 @@ def assemble_built(
     """
     if network.batch_statistics and minibatch < 2:
         raise ValueError(
-            "network.normalisation: batch is not allowed; it needs the classifier or regressor with minibatches of at "
-            "least 2"
+            "agent.network.normalisation: batch is not allowed; it needs the classifier or regressor with minibatches "
+            "of at least 2"
         )
     if network.remembers and not envs:
         raise ValueError("agent.network: has memory, which this agent does not use; choose a network without")
