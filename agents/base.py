@@ -241,7 +241,7 @@ def assemble_built(
     """
     if network.batch_statistics and minibatch < 2:
         raise ValueError(
-            "agent.network.normalisation: batch is not allowed; it needs the classifier or regressor with minibatches "
+            "agent.network: normalisation: batch is not allowed; it needs the classifier or regressor with minibatches "
             "of at least 2"
         )
     if network.remembers and not envs:

@@ -45,10 +45,16 @@ def test_a_second_run_compiles_nothing(tmp_path):
     assert jax.__version__ in folder
     assert len(list((tmp_path / "cache").rglob(f"*{compilation.ENTRY}"))) == compiled
     assert counted(tmp_path, config, "second")[:2] == [0, compiled + loaded]
+    for path in (tmp_path / "cache").rglob(f"*{compilation.ENTRY}"):
+        path.write_bytes(path.read_bytes()[:-100])
+    counted(tmp_path, config, "damaged")
+    assert counted(tmp_path, config, "again")[0] == compiled  # those that cannot be read are removed
+    assert counted(tmp_path, config, "mended")[:2] == [0, compiled + loaded]
     config.write_text(json.dumps(tiny.document(**settings, compilation_cache=False)))
     assert counted(tmp_path, config, "third")[:2] == [0, 0]  # not counted, as there is no cache
-    tables = [sorted((tmp_path / name).rglob("metrics/*.parquet")) for name in ("first", "second")]
-    assert [path.read_bytes() for path in tables[0]] == [path.read_bytes() for path in tables[1]]
+    tables = [sorted((tmp_path / name).rglob("metrics/*.parquet")) for name in ("first", "second", "damaged")]
+    first, *others = ([path.read_bytes() for path in paths] for paths in tables)
+    assert all(first == other for other in others)
 
 
 def set_to(setting=compilation.DIR):

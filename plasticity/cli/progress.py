@@ -116,4 +116,4 @@ def _performance(job: Job, chunk: Chunk) -> str:
 
 
 def _thousands(number: float) -> str:
-    return f"{number:,.0f}"
+    return f"{number:,.0f}" if number >= 1 or number == 0 else f"{number:.1g}"

@@ -179,7 +179,9 @@ class Parser:
             for other, allowed in needs.items():
                 if values[name] != schema[name].default and values[other] not in allowed:
                     given, *known = (on_one_line(plain(value)) for value in (values[other], *allowed))
+                    default = on_one_line(plain(schema[name].default))
                     why = f"has no effect with {other}={given}; it needs {other}={' or '.join(known)}"
+                    why += f" (or leave it at {default})"
                     self.refuse((*at, name), f"{shown(values[name])} {why}")
 
     def members(self, family: str, raw: Any, at: Location) -> tuple[MemberConfig, ...]:

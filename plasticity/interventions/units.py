@@ -78,7 +78,9 @@ def named_modules(known: Mapping[str, ModulePath], names: Sequence[str], key: st
         if name not in paths:
             every = ", ".join(known)
             every = every if len(every) <= NAMED else listed(list(known))
-            allowed = f"{words}, or a list of: {every}{suggestion(name, paths)}"
+            inside = [path for path in paths if path.rpartition("/")[2] == name]
+            hint = f"; did you mean {', '.join(inside[:3])}?" if inside else suggestion(name, paths)
+            allowed = f"{words}, or a list of: {every}{hint}"
             raise ValueError(f"{key}: {shown(name)} is not allowed; must be {allowed}")
     return [paths[name] for name in names]
 

@@ -1,13 +1,17 @@
 """Compiled programs, kept between runs in the user's cache folder."""
 
 import contextlib
+import glob
 import hashlib
 import os
 import platform
+import re
 import shutil
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import jaxlib
@@ -20,6 +24,7 @@ UNUSED_DAYS = 60  # after which the folder of another processor or version is re
 USED = "last-used"  # a file that every run touches
 ENTRY, TIME = "-cache", "-atime"  # ends of the names of JAX's two files for a program
 DIR = "jax_compilation_cache_dir"
+UNREADABLE = re.compile(r"Error reading persistent compilation cache entry for '([^']+)'")
 SETTINGS = {
     "jax_persistent_cache_min_compile_time_secs": 0.0,
     "jax_persistent_cache_min_entry_size_bytes": -1,
@@ -62,9 +67,30 @@ def kept(wanted: bool) -> Iterator[None]:
     before = {name: getattr(jax.config, name) for name in settings}
     _set(settings)
     try:
-        yield
+        with _damage_removed(folder()):
+            yield
     finally:
         _set(before)
+
+
+@contextlib.contextmanager
+def _damage_removed(place: Path) -> Iterator[None]:
+    """Remove the programs that JAX cannot read, which it compiles again but never replaces, instead of its warning."""
+    shown, damaged = warnings.showwarning, set[str]()
+
+    def show(message: Warning | str, *where: Any, **options: Any) -> None:
+        if found := UNREADABLE.match(str(message)):
+            damaged.add(found[1])
+        else:
+            shown(message, *where, **options)
+
+    warnings.showwarning = show
+    try:
+        yield
+    finally:
+        warnings.showwarning = shown
+        for path in (path for name in damaged for path in place.glob(f"{glob.escape(name)}-*")):
+            path.unlink(missing_ok=True)
 
 
 def _set(settings: dict[str, object]) -> None:

@@ -188,5 +188,5 @@ def test_batch_statistics_need_a_minibatch(make, spec):
         "optimizer": functools.partial(sgd, learning_rate=RATE),
     }
     make(spec, compose(), **settings)
-    with pytest.raises(ValueError, match=r"agent\.network\.normalisation: batch is not allowed; it needs the classif"):
+    with pytest.raises(ValueError, match=r"agent\.network: normalisation: batch is not allowed; it needs the classif"):
         make(spec._replace(envs=1), compose(), **settings)
