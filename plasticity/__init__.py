@@ -36,6 +36,8 @@ def run(
     out: str | Path | None = None,
     *,
     overrides: Sequence[str] = (),
+    split: str | None = None,
+    shard: str | None = None,
     resume: bool = False,
     force: bool = False,
     progress: "Progress | None" = None,
@@ -46,6 +48,8 @@ def run(
         experiment: a config's path, a mapping with its keys, or the result of :func:`load_config`.
         out: the run's folder; default ``runs/NAME``.
         overrides: ``["agent.optimizer.learning_rate=1e-3", ...]``, if ``experiment`` is a path or a mapping.
+        split: cut the run into shards: ``arms``, ``points``, ``seeds=4`` (four seeds each) or ``jobs=16`` (16 shards).
+        shard: ``3/8``: run only the third of eight shards, or what is left of it; other processes may run the others.
         resume: continue the run in the folder from its last checkpoints; start it if there is none, and do nothing if
             it is finished.
         force: replace an earlier run.
@@ -61,4 +65,6 @@ def run(
 
     launch.devices()
     read = launch.experiment_of(experiment, overrides)
-    return results.RunFolder(launch.run(read, out, resume=resume, force=force, progress=progress))
+    return results.RunFolder(
+        launch.run(read, out, split=split, shard=shard, resume=resume, force=force, progress=progress)
+    )

@@ -33,6 +33,13 @@ def run(
     resume: Annotated[bool, typer.Option("--resume", help="continue the run in the folder, or start it")] = False,
     force: Annotated[bool, typer.Option("--force", help="replace an earlier run in the folder")] = False,
     draw: Annotated[bool, typer.Option("--figures/--no-figures", help="draw the figures at the end")] = True,
+    split: Annotated[
+        str | None,
+        typer.Option(help="cut the run into shards: arms, points, seeds=N (N seeds each), jobs=N (N shards)"),
+    ] = None,
+    shard: Annotated[
+        str | None, typer.Option(metavar="I/N", help="run only shard I of N, or what is left of it")
+    ] = None,
 ) -> None:
     """Run an experiment (all arms, seeds and sweep points), then draw its figures."""
     from plasticity.cli.progress import TerminalProgress
@@ -44,20 +51,24 @@ def run(
     folder = out or Path("runs") / experiment.name
     try:
         with TerminalProgress(console) as progress:
-            launch.run(experiment, folder, resume=resume, force=force, progress=progress)
+            launch.run(experiment, folder, split=split, shard=shard, resume=resume, force=force, progress=progress)
     except Interrupted as stopped:
-        errors.print(Text(f"{stopped}: saved; continue with\n  {_again(config, overrides, folder)}"))
+        errors.print(Text(f"{stopped}: saved; continue with\n  {_again(config, overrides, folder, shard)}"))
         raise typer.Exit(128 + stopped.number) from None
     except StorageError as failed:
         reason = "; ".join(str(failed).splitlines())
-        errors.print(Text(f"{reason}\nsaved data are kept; continue with\n  {_again(config, overrides, folder)}"))
+        errors.print(
+            Text(f"{reason}\nsaved data are kept; continue with\n  {_again(config, overrides, folder, shard)}")
+        )
         raise typer.Exit(failed.code) from None
-    _show(folder, draw)
+    if shard is None:
+        _show(folder, draw)
 
 
-def _again(config: Path, overrides: list[str] | None, folder: Path) -> str:
-    """The command that resumes a run."""
-    return shlex.join(["plasticity", "run", str(config), *(overrides or []), "--out", str(folder), "--resume"])
+def _again(config: Path, overrides: list[str] | None, folder: Path, shard: str | None) -> str:
+    """The command that resumes a run or a shard of one."""
+    only = ["--resume"] if shard is None else ["--shard", shard]
+    return shlex.join(["plasticity", "run", str(config), *(overrides or []), "--out", str(folder), *only])
 
 
 def _show(folder: Path, draw: bool) -> None:

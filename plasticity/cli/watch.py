@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from plasticity.results.read import plan
-from plasticity.runs.accounts import LANES, MISSING, has_started, read_status, table_parts
+from plasticity.runs.accounts import LANES, MISSING, Part, has_started, parts_of, read_status, table_parts
 from plasticity.runs.checksums import DamagedError, read_table
 
 QUIET_SECONDS = 60.0  # without a new status before the arm counts as silent
@@ -41,6 +41,23 @@ class Arm(NamedTuple):
     curve: np.ndarray  # float[WIDTH]: mean performance along the run, NaN if there is none yet
     now: float  # latest performance, mean over lanes
     reason: str = ""  # why it failed
+
+
+# The state of an arm is the first one of these that any of its parts has.
+PRECEDENCE = ("running", "failed", "silent", "stopped", "waiting", "finished")
+
+
+class Shown(NamedTuple):
+    """State of the part of an arm that one folder holds; the fields are those of :class:`Arm`."""
+
+    folder: Path
+    state: str
+    silent: float
+    done: int
+    total: int
+    work: int
+    speed: float
+    reason: str
 
 
 class Seen(NamedTuple):
@@ -86,30 +103,46 @@ class Watcher:
         return Seen(str(about.get("name", self.run.name)), measured, arms, damaged)
 
     def _arm(self, about: Mapping[str, Any], name: str, lanes: int, now: float) -> Arm:
-        stream, status = about["stream"], self._status(self.run / name)
+        stream = about["stream"]
         steps = sum(visit["steps"] for visit in stream["visits"])
-        programs = [each["lanes"] for each in about.get("programs", []) if each["arm"] == name] or [lanes]
-        done = _done(status, len(programs), steps)
-        silent = max(0.0, now - status["updated"]) if status else 0.0
-        points = self._points(name, "episodic_return" if stream["episodic"] else "reward")
+        parts = [self._part(part, steps, now) for part in parts_of(self.run, about, name)]
+        points = self._points([part.folder for part in parts], "episodic_return" if stream["episodic"] else "reward")
+        state = min((part.state for part in parts), key=PRECEDENCE.index)
         return Arm(
             name=name,
             lanes=lanes,
-            diverged=self._diverged(self.run / name),
-            state=_state(status, len(programs), silent),
-            silent=silent,
-            done=sum(done),
-            total=steps * len(programs),
-            work=sum((steps - each) * count for each, count in zip(done, programs, strict=True)),
-            speed=float(status.get("steps_per_second", 0.0)),
+            diverged=sum(self._diverged(part.folder) for part in parts),
+            state=state,
+            silent=min(part.silent for part in parts if part.state == state),
+            done=sum(part.done for part in parts),
+            total=sum(part.total for part in parts),
+            work=sum(part.work for part in parts),
+            speed=sum(part.speed for part in parts if part.state == state),
             curve=_curve(points, steps),
             now=float(points[-1, 1]) if len(points) else math.nan,
+            reason=_reasons(self.run, parts),
+        )
+
+    def _part(self, part: Part, steps: int, now: float) -> "Shown":
+        """What one folder says of an arm."""
+        status = self._status(part.folder)
+        done = _done(status, list(part.programs), steps)
+        silent = max(0.0, now - status["updated"]) if status else 0.0
+        return Shown(
+            folder=part.folder,
+            state=_state(status, len(part.programs), silent),
+            silent=silent,
+            done=sum(done),
+            total=steps * len(done),
+            work=sum((steps - each) * lanes for each, lanes in zip(done, part.programs.values(), strict=True)),
+            speed=float(status.get("steps_per_second", 0.0)),
             reason=str(status.get("reason", "")),
         )
 
-    def _points(self, arm: str, measure: str) -> np.ndarray:
+    def _points(self, folders: Sequence[Path], measure: str) -> np.ndarray:
         """``(step, mean over lanes)`` of each record that has a value, sorted by step, over all programs."""
-        sums = [self._sums(path, measure) for path in table_parts(self.run / arm, self._damaged.__setitem__)]
+        paths = [path for folder in folders for path in table_parts(folder, self._damaged.__setitem__)]
+        sums = [self._sums(path, measure) for path in paths]
         joined = np.concatenate([np.zeros((0, 3)), *sums])
         steps, which = np.unique(joined[:, 0], return_inverse=True)
         total, count = (np.bincount(which, joined[:, k], len(steps)) for k in (1, 2))
@@ -170,11 +203,21 @@ def _read_part(path: Path, measure: str) -> np.ndarray:
     return np.stack([steps.astype(float), *sums], axis=1)
 
 
-def _done(status: Mapping[str, Any], programs: int, steps: int) -> list[int]:
-    """Env steps done by each program of an arm."""
+def _done(status: Mapping[str, Any], programs: Sequence[int], steps: int) -> list[int]:
+    """Env steps done by each program of a folder."""
     finished = set(status.get("finished", ()))
     under_way = {status["program"]: min(status["step"], steps)} if status else {}
-    return [steps if number in finished else under_way.get(number, 0) for number in range(programs)]
+    return [steps if number in finished else under_way.get(number, 0) for number in programs]
+
+
+def _reasons(run: Path, parts: Sequence["Shown"]) -> str:
+    """Why the first part that failed did, and how many others failed."""
+    failed = [part for part in parts if part.state == "failed"]
+    if not failed:
+        return ""
+    place = failed[0].folder.parent.relative_to(run)
+    where = f"{place}: " if place.parts else ""
+    return f"{where}{failed[0].reason}" + (f" (and {len(failed) - 1} more shards)" if len(failed) > 1 else "")
 
 
 def _state(status: Mapping[str, Any], programs: int, silent: float) -> str:
@@ -279,7 +322,7 @@ def _remarks(seen: Seen, run: str | Path, low: float, high: float) -> list[Text]
     for arm in seen.arms:
         if arm.diverged:
             lines.append(Text(f"{arm.name}: {arm.diverged} of {arm.lanes} lanes diverged", "red"))
-        if arm.state == "failed":
+        if arm.reason:
             lines.append(Text(f"{arm.name}: failed: {arm.reason}", "red"))
         if arm.state == "silent":
             compiling = "" if arm.done else ": compiling, or dead"

@@ -28,7 +28,7 @@ SEEDS = 100_000
 ARMS = 200  # each is a separate program, traced in about a second and compiled in several
 # Names in a run's folder besides those of its arms.
 RESERVED = (  # in lower case: macOS and Windows do not distinguish `Figures` from `figures`
-    "figures", "experiment.yaml", "plan.json", "report.html", "tensorboard", "wandb",
+    "figures", "experiment.yaml", "plan.json", "report.html", "shards", "tensorboard", "wandb",
 )  # fmt: skip
 DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)  # reserved by Windows
 
@@ -339,6 +339,17 @@ class ProgramSettings:
     seeds: np.ndarray  # int32[lanes]
     lanes: np.ndarray  # int32[lanes]: the lane's number within the arm
     points: tuple[Mapping[str, Any], ...]  # the swept values of each lane
+
+    def only(self, rows: Sequence[int]) -> "ProgramSettings":
+        """The program with these of its lanes alone; ``rows`` are their positions in ``lanes``."""
+        chosen = np.asarray(rows, np.int64)
+        return replace(
+            self,
+            hyper={path: values[chosen] for path, values in self.hyper.items()},
+            seeds=self.seeds[chosen],
+            lanes=self.lanes[chosen],
+            points=tuple(self.points[row] for row in chosen),
+        )
 
     def build(self, hyper: Mapping[str, Any]) -> Built:
         """Bind the members to one lane's numbers (``hyper`` of one lane: float32 scalars, may be tracers)."""

@@ -1,7 +1,7 @@
 """Facts about a run besides its tables: config, versions, progress, speed, memory, diverged lanes."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from plasticity import results
 from plasticity.results.read import RunPath, config_if_whole, leave_out
-from plasticity.runs.accounts import EXPERIMENT, read_status
+from plasticity.runs.accounts import EXPERIMENT, Part, parts_of, read_status
 
 
 def facts(run: RunPath) -> dict[str, Any]:
@@ -65,31 +65,40 @@ def _arm(folder: Path, plan: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Progress, speed, placement and memory of an arm; None for anything that the folder does not record."""
     programs = [program for program in plan.get("programs", ()) if program["arm"] == name]
     arm = next(arm for arm in plan["arms"] if arm["name"] == name)
-    lanes = arm["lanes"]
     steps = sum(visit["steps"] for visit in plan["stream"]["visits"])
-    status = read_status(folder / name, leave_out)
-    speed = status.get("steps_per_second") or None
-    share = _share(status, len(programs) or 1, steps)
-    finished = len(status.get("finished", ())) >= (len(programs) or 1)
+    parts = [(part, read_status(part.folder, leave_out)) for part in parts_of(folder, plan, name)]
+    states = ["finished" if _is_finished(part, status) else str(status.get("state", "not started"))
+              for part, status in parts]  # fmt: skip
+    speeds = [status.get("steps_per_second") or 0.0 for _, status in parts]
+    finished = all(state == "finished" for state in states)
     return {
         "name": name,
-        "lanes": lanes,
+        "lanes": arm["lanes"],
         "task_aware": arm["task_aware"],
-        "state": "finished" if finished else str(status.get("state", "not started")),
-        "share": share,
-        "speed": speed,
-        "seconds": lanes * steps / speed if speed and finished else None,
-        "updated": status.get("updated"),
+        "state": "finished" if finished else next(state for state in states if state != "finished"),
+        "share": sum(_done(part, status, steps) for part, status in parts) / (len(programs) or 1),
+        "speed": float(np.mean(speeds)) if all(speeds) else None,
+        "seconds": _seconds(parts, steps) if finished and all(speeds) else None,
+        "updated": max((status["updated"] for _, status in parts if "updated" in status), default=None),
         "placements": [program["placement"] for program in programs if "placement" in program],
         "bytes": [sum(program["bytes_per_device"].values()) for program in programs if "bytes_per_device" in program],
     }
 
 
-def _share(status: Mapping[str, Any], programs: int, steps: int) -> float:
-    """The completed fraction of an arm, in [0, 1]."""
+def _is_finished(part: Part, status: Mapping[str, Any]) -> bool:
+    return len(status.get("finished", ())) >= len(part.programs)
+
+
+def _done(part: Part, status: Mapping[str, Any], steps: int) -> float:
+    """How many programs of a folder are done; the one that is under way counts by its share."""
     finished = status.get("finished", ())
     under_way = 0.0 if status.get("program") in finished else status.get("step", 0) / max(steps, 1)
-    return min(1.0, (len(finished) + under_way) / programs)
+    return min(float(len(part.programs)), len(finished) + under_way)
+
+
+def _seconds(parts: Sequence[tuple[Part, Mapping[str, Any]]], steps: int) -> float:
+    """The time of all programs, one after another."""
+    return sum(sum(part.programs.values()) * steps / status["steps_per_second"] for part, status in parts)
 
 
 def _diverged(run: RunPath) -> list[dict[str, Any]]:

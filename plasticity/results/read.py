@@ -19,6 +19,7 @@ from plasticity.runs.accounts import (
     LANES,
     MISSING,
     PLAN,
+    arm_folders,
     has_started,
     is_own_config,
     read_plan,
@@ -32,6 +33,10 @@ NAMES = ("arm", "task", "evaluated_task")  # text columns with few distinct valu
 BOOKKEEPING = ("lane", "seed", "program", "diverged_at")
 FEW_ROWS = 1_000_000
 NO_OTHER_STREAM = ("alike", "reward_range")  # keys that plans of older versions lack for the same stream
+# The files whose versions tell whether a run has changed; the last two are those of shards.
+VERSIONED = (
+    "plan.json", "*/metrics/*.parquet", "*/lanes.parquet", "shards/*/*/metrics/*.parquet", "shards/*/*/lanes.parquet"
+)  # fmt: skip
 FRESH = "fresh"  # the control of arms that do not name one
 RunPath = str | Path
 
@@ -152,7 +157,15 @@ def leave_out(path: Path, why: str) -> None:
 
 def _lanes_of_arm(run: RunPath, arm: str) -> pd.DataFrame:
     """The arm's lanes. Without this table its rows cannot be assigned to lanes and are left out."""
-    path = Path(run) / arm / LANES
+    found = [_lanes_of_folder(folder) for folder in arm_folders(Path(run), arm)]
+    present = [table for table in found if not table.empty]
+    if len(present) < 2:
+        return present[0] if present else pd.DataFrame()
+    return pd.concat(present, ignore_index=True).sort_values("lane", ignore_index=True)
+
+
+def _lanes_of_folder(folder: Path) -> pd.DataFrame:
+    path = folder / LANES
     found = _read(path) if path.exists() else None
     if not path.exists() and has_started(path.parent):
         leave_out(path, MISSING)
@@ -171,7 +184,7 @@ def _lanes_of_arm(run: RunPath, arm: str) -> pd.DataFrame:
 
 
 def _rows_of_arm(run: RunPath, arm: str, folder: str, wanted: Collection[str] | None) -> pa.Table | None:
-    paths = table_parts(Path(run) / arm, leave_out, folder)
+    paths = [path for place in arm_folders(Path(run), arm) for path in table_parts(place, leave_out, folder)]
     parts = [part for part in (_read(path, wanted) for path in paths) if part is not None and part.num_rows]
     return pa.concat_tables(parts, promote_options="permissive") if parts else None
 
@@ -352,7 +365,7 @@ def visits_and_losses(run: RunPath) -> pd.DataFrame:
     ``lost``: the lane diverged before the end of the visit. ``performance_start``: the performance over the first
     tenth of the visit's steps.
     """
-    files = [path for name in ("*/metrics/*.parquet", "*/lanes.parquet", "plan.json") for path in Path(run).glob(name)]
+    files = [path for name in VERSIONED for path in Path(run).glob(name)]
     state = [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files]
     return _visits_and_losses(str(run), tuple(sorted(state))).copy()
 

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from plasticity.runs.checksums import DamagedError, has, is_list, is_number, is_whole, read_json, read_table
 
@@ -19,6 +19,8 @@ CONFIG, DATA = "config", "data"  # in PLAN
 FREE = ("recorders", "compilation_cache")  # keys that may differ in a resumed run, as they change no number
 METRICS, EVALUATIONS = "metrics", "evaluations"  # folders of an arm
 PART = "part-{:03d}-{:05d}.parquet"  # program, number
+SHARDS = "shards"  # the folder of a run's shards, and how it is cut in PLAN
+SHARD = "shard"  # in PLAN of a shard: which one it is
 NOTE = "parts"  # in the footer of LANES
 MISSING = "it is missing"
 
@@ -43,6 +45,34 @@ def _is_stream(value: Any) -> bool:
     facts = {"reward_name": _is_text, "episodic": lambda flag: isinstance(flag, bool), "frames_per_step": is_whole}
     lists = {"tasks": lambda names: is_list(names, _is_text), "visits": lambda visits: is_list(visits, _is_visit)}
     return has(value, **facts, **lists) and all(visit["task"] < len(value["tasks"]) for visit in value["visits"])
+
+
+def shard_folder(run: Path, number: int) -> Path:
+    return run / SHARDS / f"{number:05d}"
+
+
+def arm_folders(run: Path, arm: str) -> list[Path]:
+    """The folders that hold the tables of an arm: its own, or one in each shard of the run that has it."""
+    found = sorted((run / SHARDS).glob(f"*/{arm}"))
+    return found or [run / arm]
+
+
+class Part(NamedTuple):
+    """The programs of an arm that one folder holds: all, or those of a shard."""
+
+    folder: Path
+    programs: Mapping[int, int]  # number -> lanes
+
+
+def parts_of(run: Path, plan: Mapping[str, Any], arm: str) -> list[Part]:
+    """Where the programs of an arm are, by the run's plan."""
+    found: dict[Path, dict[int, int]] = {}
+    named = [each for each in plan.get("programs", ()) if each["arm"] == arm]
+    lanes = next((each["lanes"] for each in plan["arms"] if each["name"] == arm), 0)
+    for index, each in enumerate(named or [{"lanes": lanes}]):
+        place = shard_folder(run, each["shard"]) if "shard" in each else run
+        found.setdefault(place / arm, {})[each.get("number", index)] = each["lanes"]
+    return [Part(folder, programs) for folder, programs in found.items()]
 
 
 def read_plan(run: Path) -> dict[str, Any]:

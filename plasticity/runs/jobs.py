@@ -25,12 +25,12 @@ from plasticity.runs.periods import chunk_of, evaluation_of, monitor_periods
 from plasticity.runs.session import Job
 
 
-def job_of(experiment: Experiment, source: StreamFactory, each: ProgramSettings) -> Job:
-    """One program of an arm, ready to run."""
+def job_of(experiment: Experiment, source: StreamFactory, each: ProgramSettings, width: int | None = None) -> Job:
+    """One program of an arm, ready to run. ``width``: of its placement, if it is fixed."""
     spec = source.spec
     every = monitor_periods(experiment, each.monitors, spec)
     program = _program(experiment, source, each, every)
-    placement = _placement(experiment, program, each)
+    placement = _placement(experiment, program, each, width)
     _check_task_aware(each, spec)
     fingerprint = _fingerprint(experiment, each, placement, every, spec)
     save_every = None if experiment.checkpoint_every == "visit" else experiment.checkpoint_every
@@ -58,9 +58,10 @@ def _program(experiment: Experiment, source: StreamFactory, each: ProgramSetting
     )
 
 
-def _placement(experiment: Experiment, program: Program, each: ProgramSettings) -> Placement:
+def _placement(experiment: Experiment, program: Program, each: ProgramSettings, fixed: int | None) -> Placement:
     """``UserError`` if more devices are requested than exist."""
-    width, wanted, available = experiment.placement.width, experiment.placement.devices, len(devices())
+    width = experiment.placement.width if fixed is None else fixed
+    wanted, available = experiment.placement.devices, len(devices())
     if isinstance(wanted, int) and wanted > available:
         raise UserError(f"placement.devices: {wanted} is not allowed; this machine has {available}")
     return place(

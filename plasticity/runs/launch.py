@@ -1,27 +1,22 @@
 """From a config to a finished run."""
 
-import contextlib
-import functools
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from plasticity.config import experiments
-from plasticity.config.experiments import Experiment, read_experiment
-from plasticity.config.renamed import Renamer
+from plasticity.config.experiments import Experiment
 from plasticity.core.errors import UserError, why
-from plasticity.core.types import StreamSpec
-from plasticity.runs import checkpoint, compilation, folder, trackers, verify
+from plasticity.runs import checkpoint, compilation, folder, sharded, trackers
 from plasticity.runs.devices import devices
-from plasticity.runs.lock import held
+from plasticity.runs.execution import completed
 from plasticity.runs.members import BUILT_IN, broken_plugins, registry
 from plasticity.runs.planning import Plan, check_memory, plan, source_of
-from plasticity.runs.session import Job, NoProgress, Progress, run_job, stop_on_signals
+from plasticity.runs.session import NoProgress, Progress
 
 __all__ = [
-    "BUILT_IN", "Plan", "broken_plugins", "check_memory", "devices", "experiment_of", "load_config", "obstacles",
-    "plan", "registry", "run", "source_of",
+    "BUILT_IN", "Plan", "broken_plugins", "check_memory", "completed", "devices", "experiment_of", "load_config",
+    "obstacles", "plan", "registry", "run", "source_of",
 ]  # fmt: skip
 
 
@@ -76,31 +71,12 @@ def _place_of(experiment: Experiment, out: str | Path | None) -> Path:
     return Path(out) if out is not None else Path("runs") / experiment.name
 
 
-def completed(config: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The config of a run of an older version, with this version's names and with the settings added since.
-
-    Args:
-      config: as the run's folder has it.
-
-    Returns:
-      The whole config; None if this version cannot read it, for example because a plug-in is missing.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            return read_experiment(config, registry()).resolve()
-        except UserError:
-            return None
-
-
-def _current(config: Mapping[str, Any]) -> dict[str, Any]:
-    return completed(config) or Renamer(registry()).document(config)
-
-
 def run(
     experiment: Experiment,
     out: str | Path | None = None,
     *,
+    split: str | None = None,
+    shard: str | None = None,
     resume: bool = False,
     force: bool = False,
     progress: Progress | None = None,
@@ -112,6 +88,9 @@ def run(
     Args:
       experiment: the experiment to run.
       out: the run's folder.
+      split: how to cut the run into shards (:func:`plasticity.runs.shards.parse`); None: not, or as it was cut before.
+      shard: ``3/8``: run only the third of eight shards, or what is left of it. Other processes, also on other machines
+        that share the folder, may run the others at the same time. None: all shards that no other process runs.
       resume: continue the run in the folder from its last checkpoints; start it if there is none, and do nothing if
         it is finished.
       force: replace an earlier run.
@@ -123,56 +102,10 @@ def run(
       Interrupted: the process received a signal; the run is saved.
     """
     place = _place_of(experiment, out)
-    resolved = experiment.resolve()
-    progress = progress or NoProgress()
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(compilation.kept(experiment.compilation_cache))
-        started = folder.has_started(place)
-        if started:
-            stack.enter_context(held(place))
-        resumes = folder.check(place, resolved, resume=resume, force=force, current=_current)
-        finished = resumes and folder.is_finished(place)
-        planned = _planned(experiment, finished)
-        if not started:  # nothing is written yet; another process may have started a run in the meantime
-            stack.enter_context(held(place))
-            resumes = folder.check(place, resolved, resume=resume, force=force, current=_current)
-        located = _located(resolved, planned.spec)
-        for line in folder.open_folder(place, located, planned.describe(), resume=resumes):
-            progress.say(line)
-        if resumes:
-            _repair_lanes(place, planned.jobs, progress.say)
-        others = functools.partial(trackers.make, experiment.recorders, place, resolved)
-        with stop_on_signals() as stop:
-            ran = [
-                run_job(job, place / job.arm, list(devices()), progress, stop, resumes, others) for job in planned.jobs
-            ]
-        if not any(ran):
-            progress.say(f"{place}: already finished")
+    options: Any = {"resume": resume, "force": force, "progress": progress or NoProgress()}
+    with compilation.kept(experiment.compilation_cache):
+        if split or shard or (resume and sharded.is_cut(place)):
+            sharded.run(experiment, place, split, shard, **options)
+        else:
+            sharded.run_here(experiment, place, **options)
     return place
-
-
-def _planned(experiment: Experiment, finished: bool) -> Plan:
-    """The plan, checked against this machine's resources unless the run is finished."""
-    if finished:
-        return plan(experiment)
-    trackers.check(experiment.recorders)
-    planned = plan(experiment)
-    check_memory(planned)
-    trackers.check_lanes(experiment.recorders, planned.jobs)
-    return planned
-
-
-def _located(resolved: Mapping[str, Any], spec: StreamSpec) -> dict[str, Any]:
-    """The config with the path of the stream's data made absolute, so that it is valid in any working directory."""
-    stream = resolved["stream"]
-    if not spec.data or not isinstance(stream.get("path"), str):
-        return dict(resolved)
-    return {**resolved, "stream": {**stream, "path": str(Path(stream["path"]).expanduser().absolute())}}
-
-
-def _repair_lanes(run: Path, jobs: Sequence[Job], say: Callable[[str], None]) -> None:
-    """Repair the tables of lanes before they are used."""
-    for arm in dict.fromkeys(job.arm for job in jobs):
-        line = verify.repair_lanes(run / arm, {job.number: job.lanes for job in jobs if job.arm == arm})
-        if line:
-            say(line)

@@ -24,6 +24,11 @@ import psutil
 
 from plasticity.core.errors import UserError
 
+
+class InUseError(UserError):
+    """Another process holds the lock."""
+
+
 LOCK, HOLDER = ".lock", ".lock-holder"
 FILES = (LOCK, HOLDER)  # possible leftovers of a process
 HEARTBEAT_SECONDS, DEAD_SECONDS = 30.0, 300.0  # for file systems without locks
@@ -47,7 +52,8 @@ def held(folder: Path) -> Iterator[None]:
     """Hold the lock of a run's folder, which is created if necessary.
 
     Raises:
-      UserError: another process holds it (the message gives host, process and time), or the lock file cannot be made.
+      InUseError: another process holds it (the message gives host, process and time).
+      UserError: the lock file cannot be made.
     """
     path = folder / LOCK
     try:
@@ -82,7 +88,7 @@ def _locked(path: Path) -> int:
         except OSError as error:
             os.close(handle)
             if error.errno in HELD:
-                raise UserError(_refusal(path)) from None
+                raise InUseError(_refusal(path)) from None
             raise
         except BaseException:
             os.close(handle)
@@ -180,7 +186,7 @@ def _create(path: Path) -> str:
         except FileExistsError:
             holder = _holder(path)
             if _alive(path, holder):
-                raise UserError(_refusal(path)) from None
+                raise InUseError(_refusal(path)) from None
             _set_aside(path, holder)
             continue
         except OSError as error:

@@ -26,8 +26,8 @@ from plasticity.engine.packing import unpack
 from plasticity.engine.program import Carry, Monitoring
 from plasticity.engine.runner import Chunk, Position, Run
 from plasticity.monitors.base import Monitor, checked_monitor
-from plasticity.runs import checkpoint, folder, launch, verify
-from plasticity.runs.accounts import read_status
+from plasticity.runs import checkpoint, folder, launch, sharded, verify
+from plasticity.runs.accounts import SHARDS, read_status
 from plasticity.runs.checkpoint import DamagedError, WrongCheckpointError
 from plasticity.runs.parquet import Lanes, rows
 from plasticity.runs.session import Job
@@ -60,6 +60,10 @@ def measure(
             or a monitor does not fit a program's network.
     """
     place = Path(run_folder)
+    if sharded.is_cut(place):
+        for path in sorted((place / SHARDS).glob("*")):
+            yield from measure(path, monitors, settings, say=say)
+        return
     jobs = _jobs(place, monitors, settings)
     paths = [checkpoint.files(place / job.arm / "checkpoints" / f"{job.number:03d}") for job, _ in jobs]
     if not any(paths):
@@ -104,13 +108,16 @@ def _jobs(place: Path, names: Sequence[str], settings: Sequence[str]) -> list[tu
     for name in names:
         chosen += [each for each in own if each.get("kind") == name] or [name]
     wanted = experiments.read_experiment({**raw, "monitors": chosen}, launch.registry(), settings)
-    planned = launch.plan(experiments.read_experiment(raw, launch.registry(), source=str(place))).jobs
+    experiment = experiments.read_experiment(raw, launch.registry(), source=str(place))
+    shard, widths = sharded.shard_in(place, experiment)
+    planned = launch.plan(experiment, shard, widths).jobs
     try:
         placements = [_placement(each["placement"]) for each in plan["programs"]]
         jobs = [job._replace(placement=each) for job, each in zip(planned, placements, strict=True)]
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{place}: its plan.json does not fit its config ({error})") from None
-    built = [each.build({}).monitors for each in experiments.programs(wanted)]
+    asked = experiments.programs(wanted)
+    built = [each.build({}).monitors for each in (shard.of(asked) if shard else asked)]
     try:
         made = [tuple(map(_monitoring, each, wanted.monitors)) for each in built]
     except ValueError as error:

@@ -3,7 +3,9 @@
 import functools
 import math
 import warnings
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from plasticity.config import experiments
@@ -21,6 +23,7 @@ from plasticity.runs.devices import devices
 from plasticity.runs.dry_run import check_silent, trace_once
 from plasticity.runs.jobs import job_of
 from plasticity.runs.session import Job
+from plasticity.runs.shards import Shard
 
 
 class Plan(NamedTuple):
@@ -30,6 +33,7 @@ class Plan(NamedTuple):
     spec: StreamSpec
     jobs: tuple[Job, ...]
     memory: tuple[Memory, ...]
+    cut: Mapping[str, Any] = MappingProxyType({})  # how the run is cut into shards, and their programs
 
     def describe(self) -> dict[str, Any]:
         """The plan as plain data, ``plan.json``."""
@@ -45,24 +49,30 @@ class Plan(NamedTuple):
             },
             **({"data": [{"path": path, "sha256": sha} for path, sha in self.spec.data]} if self.spec.data else {}),
             "programs": self._programs(),
+            **self.cut,
         }
 
     def _arms(self) -> list[dict[str, Any]]:
         controls = experiments.controls(self.experiment.arms)
+        lanes: Counter[str] = Counter()
+        for job in self.jobs:
+            lanes[job.arm] += len(job.program.seeds)
         return [
             {
                 "name": name,
-                "lanes": sum(len(job.program.seeds) for job in self.jobs if job.arm == name),
+                "lanes": lanes[name],
                 "task_aware": arm.task_aware,
-                "control": controls[name],
+                "control": controls[name] if controls[name] in lanes else None,
             }
             for name, arm in self.experiment.arms.items()
+            if name in lanes
         ]
 
     def _programs(self) -> list[dict[str, Any]]:
         return [
             {
                 "arm": job.arm,
+                "number": job.number,
                 "lanes": len(job.program.seeds),
                 "placement": job.placement._asdict(),
                 "steps_per_chunk": job.program.chunk,
@@ -91,19 +101,41 @@ def _written(limits: tuple[float, float]) -> list[float | None]:
     return [float(limit) if math.isfinite(limit) else None for limit in limits]
 
 
-def plan(experiment: Experiment) -> Plan:
-    """Lay the experiment out as jobs; computes shapes only. ``UserError`` if its parts do not fit together."""
+def plan(experiment: Experiment, shard: Shard | None = None, widths: Sequence[int] = ()) -> Plan:
+    """Lay the experiment out as jobs; computes shapes only.
+
+    Args:
+      experiment: the experiment.
+      shard: lay out its lanes alone.
+      widths: of each program of the experiment; empty: chosen for this machine.
+
+    Raises:
+      UserError: its parts do not fit together.
+    """
     devices()  # before a stream makes its first array
     precision.restore()
     source = source_of(experiment)
-    asked = experiments.programs(experiment)
-    built = [job_of(experiment, source, each) for each in asked]
+    every = experiments.programs(experiment)
+    asked = shard.of(every) if shard else every
+    numbers = [number for number, _ in shard.parts] if shard else range(len(every))
+    fixed = [widths[number] if widths else None for number in numbers]
+    built = [job_of(experiment, source, each, width) for each, width in zip(asked, fixed, strict=True)]
     traced = trace_once(built, asked)
     precision.check_unchanged()
-    check_silent(traced, built)
+    if shard is None:
+        check_silent(traced, built)
     warn_of_agents(asked, source.spec)
     jobs = tuple(job._replace(measured=each.measured) for job, each in zip(built, traced, strict=True))
     return Plan(experiment, source.spec, jobs, tuple(each.memory for each in traced))
+
+
+def widths_of(experiment: Experiment, shards: Sequence[Shard]) -> list[int]:
+    """The width of each program in all shards: what its smallest group of lanes would have on this machine."""
+    source, every = source_of(experiment), experiments.programs(experiment)
+    least: dict[int, tuple[int, ...]] = {}
+    for number, rows in (part for shard in shards for part in shard.parts):
+        least[number] = min(least.get(number, rows), rows, key=len)
+    return [job_of(experiment, source, every[number].only(least[number])).placement.width for number in sorted(least)]
 
 
 def warn_of_agents(asked: Sequence[ProgramSettings], spec: StreamSpec) -> None:

@@ -1,0 +1,101 @@
+"""Run all programs of a plan inside one folder, which is locked meanwhile."""
+
+import contextlib
+import functools
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from plasticity.config.experiments import Experiment, read_experiment
+from plasticity.config.renamed import Renamer
+from plasticity.core.errors import UserError
+from plasticity.core.types import StreamSpec
+from plasticity.runs import folder, trackers, verify
+from plasticity.runs.devices import devices
+from plasticity.runs.lock import held
+from plasticity.runs.members import registry
+from plasticity.runs.planning import Plan, check_memory
+from plasticity.runs.session import Job, Progress, run_job, stop_on_signals
+
+
+def completed(config: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The config of a run of an older version, with this version's names and with the settings added since.
+
+    Args:
+      config: as the run's folder has it.
+
+    Returns:
+      The whole config; None if this version cannot read it, for example because a plug-in is missing.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            return read_experiment(config, registry()).resolve()
+        except UserError:
+            return None
+
+
+def current(config: Mapping[str, Any]) -> dict[str, Any]:
+    return completed(config) or Renamer(registry()).document(config)
+
+
+def execute(
+    experiment: Experiment,
+    place: Path,
+    make_plan: Callable[[], Plan],
+    *,
+    resume: bool,
+    force: bool,
+    progress: Progress,
+) -> None:
+    """Run the jobs of a plan in the folder ``place``; see :func:`plasticity.runs.launch.run`."""
+    resolved = experiment.resolve()
+    with contextlib.ExitStack() as stack:
+        started = folder.has_started(place)
+        if started:
+            stack.enter_context(held(place))
+        resumes = folder.check(place, resolved, resume=resume, force=force, current=current)
+        finished = resumes and folder.is_finished(place)
+        planned = _checked(make_plan, experiment, finished)
+        if not started:  # nothing is written yet; another process may have started a run in the meantime
+            stack.enter_context(held(place))
+            resumes = folder.check(place, resolved, resume=resume, force=force, current=current)
+        for line in folder.open_folder(place, located(resolved, planned.spec), planned.describe(), resume=resumes):
+            progress.say(line)
+        if resumes:
+            _repair_lanes(place, planned.jobs, progress.say)
+        others = functools.partial(trackers.make, experiment.recorders, place, resolved)
+        with stop_on_signals() as stop:
+            ran = [
+                run_job(job, place / job.arm, list(devices()), progress, stop, resumes, others) for job in planned.jobs
+            ]
+        if not any(ran):
+            progress.say(f"{place}: already finished")
+
+
+def _checked(make_plan: Callable[[], Plan], experiment: Experiment, finished: bool) -> Plan:
+    """The plan, checked against this machine's resources unless the run is finished."""
+    if finished:
+        return make_plan()
+    trackers.check(experiment.recorders)
+    planned = make_plan()
+    check_memory(planned)
+    trackers.check_lanes(experiment.recorders, planned.jobs)
+    return planned
+
+
+def located(resolved: Mapping[str, Any], spec: StreamSpec) -> dict[str, Any]:
+    """The config with the path of the stream's data made absolute, so that it is valid in any working directory."""
+    stream = resolved["stream"]
+    if not spec.data or not isinstance(stream.get("path"), str):
+        return dict(resolved)
+    return {**resolved, "stream": {**stream, "path": str(Path(stream["path"]).expanduser().absolute())}}
+
+
+def _repair_lanes(run: Path, jobs: Sequence[Job], say: Callable[[str], None]) -> None:
+    """Repair the tables of lanes before they are used."""
+    for arm in dict.fromkeys(job.arm for job in jobs):
+        line = verify.repair_lanes(run / arm, {job.number: job.lanes for job in jobs if job.arm == arm})
+        if line:
+            say(line)
