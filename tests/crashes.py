@@ -14,7 +14,7 @@ import tiny
 
 from plasticity.config.experiments import Experiment
 from plasticity.engine import runner
-from plasticity.runs import folder, launch, session
+from plasticity.runs import execution, folder, launch, session, sharded
 
 Tables = dict[str, tuple[pd.DataFrame, pd.DataFrame]]
 
@@ -127,7 +127,7 @@ class Laboratory:
         watcher = progress or Watcher()
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(runner, "compile_program", self._compile_once)
-            patch.setattr(launch, "plan", lambda experiment: self.plan)
+            patch.setattr(sharded, "plan", lambda experiment, *shard: self.plan)
             patch.setattr(folder, "versions", self.versions)
             patch.setattr(os, "fsync", lambda handle: None)  # for the case that the machine dies, which is not tested
             patch.setattr(session, "STATUS_SECONDS", -1.0)  # a status file after every chunk: always the same moments

@@ -326,14 +326,14 @@ def test_a_live_run_is_refused_to_others_and_can_be_read(laboratory, whole, tmp_
 @pytest.mark.parametrize("options", [{}, {"resume": True}])
 def test_a_run_that_begins_while_another_one_is_planned(laboratory, whole, tmp_path, monkeypatch, options):
     """The folder was free when it was checked, so it is checked again under the lock."""
-    run, planned = tmp_path / "run", launch._planned
+    run, planned = tmp_path / "run", execution._checked
 
     def slowly(*args: Any) -> launch.Plan:
-        monkeypatch.setattr(launch, "_planned", planned)
+        monkeypatch.setattr(execution, "_checked", planned)
         laboratory.run(run)
         return planned(*args)
 
-    monkeypatch.setattr(launch, "_planned", slowly)
+    monkeypatch.setattr(execution, "_checked", slowly)
     if options:
         assert laboratory.run(run, **options).jobs == []
     else:
