@@ -21,7 +21,7 @@ from plasticity.core.errors import Interrupted, StorageError, UserError
 from plasticity.core.types import FIRST, LAST, MID, StreamSpec, VisitPlan
 from plasticity.envs.base import StreamFactory
 from plasticity.envs.host import host
-from plasticity.runs import launch, session
+from plasticity.runs import execution, launch, session
 from plasticity.runs.session import Stop, stop_on_signals
 
 pytestmark = pytest.mark.usefixtures("usual_signals")
