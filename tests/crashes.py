@@ -14,7 +14,7 @@ import tiny
 
 from plasticity.config.experiments import Experiment
 from plasticity.engine import runner
-from plasticity.runs import execution, folder, launch, session, sharded
+from plasticity.runs import folder, launch, session, sharded
 
 Tables = dict[str, tuple[pd.DataFrame, pd.DataFrame]]
 

@@ -1,6 +1,7 @@
 """A run that is cut into shards is the same run."""
 
 import functools
+import json
 
 import numpy as np
 import pandas as pd
@@ -14,8 +15,11 @@ from plasticity.core.errors import UserError
 from plasticity.report.facts import facts
 from plasticity.runs import launch, shards
 from plasticity.runs.accounts import shard_folder
+from plasticity.runs.checksums import to_json
+from plasticity.runs.files import write_text
 from plasticity.runs.lock import held
 from plasticity.runs.measure import measure
+from plasticity.runs.merging import UNDER_WAY, merge
 from plasticity.runs.session import NoProgress
 from plasticity.runs.shards import Split, cut, parse, parse_number
 
@@ -204,3 +208,52 @@ def test_too_many_shards(monkeypatch):
     monkeypatch.setattr(shards, "MOST", 4)
     with pytest.raises(UserError, match=r"--split: points makes 5 shards; at most 4 are allowed"):
         cut(programs(wide()), parse("points"))
+
+
+def apart(experiment, place, name, *numbers):
+    """A folder in which only these shards have run."""
+    for number in numbers:
+        launch.run(experiment, place / name, split="arms,seeds=2", shard=f"{number}/4")
+    return place / name
+
+
+def test_folders_that_lie_apart_are_merged(experiment, whole, tmp_path):
+    first, second = apart(experiment, tmp_path, "first", 1, 2), apart(experiment, tmp_path, "second", 2, 4)
+    said = []
+    assert merge(tmp_path / "run", [first, second], said.append) == 3
+    run = tmp_path / "run"
+    assert [line.split(": from ")[1] for line in said] == [
+        str(shard_folder(first, 1)), str(shard_folder(first, 2)), str(shard_folder(second, 4))
+    ]  # fmt: skip
+    assert merge(run, [first, second], said.append) == 0
+    launch.run(experiment, run, resume=True)
+    assert_same(run, whole)
+    assert {path.name for path in first.iterdir()} == {"experiment.yaml", "plan.json", "shards"}
+
+
+def test_the_shard_that_is_further_is_kept(experiment, whole, tmp_path):
+    """A copy that was interrupted leaves nothing behind."""
+    behind, ahead = apart(experiment, tmp_path, "behind", 3), apart(experiment, tmp_path, "ahead", 3)
+    status = shard_folder(behind, 3) / "fresh" / "status.json"
+    write_text(status, to_json({**json.loads(status.read_text()), "finished": [], "step": 20}))
+    (behind / "shards" / f"00003{UNDER_WAY}").mkdir()
+    assert merge(ahead, [behind], list) == 0
+    assert merge(behind, [ahead], [].append) == 1
+    assert json.loads(status.read_text())["finished"] == [0]
+    assert [path.name for path in (behind / "shards").iterdir()] == ["00003"]
+
+
+def test_runs_that_do_not_belong_together_are_not_merged(experiment, whole, tmp_path):
+    run = apart(experiment, tmp_path, "run", 3)
+    other = launch.run(experiment, tmp_path / "other", split="arms", shard="2/2")
+    with pytest.raises(UserError, match=rf"{other}: was cut by --split .arms., {run} with .arms,seeds=2."):
+        merge(run, [other], print)
+    seeds = launch.run(wide(seeds=2), tmp_path / "seeds", split="arms,seeds=2", shard="2/2")
+    with pytest.raises(UserError, match=rf"{seeds}: was made with another config than {run}"):
+        merge(run, [seeds], print)
+    with pytest.raises(UserError, match="this run is not cut into shards"):
+        merge(run, [whole], print)
+    with pytest.raises(UserError, match="is not a run: there is no such folder"):
+        merge(run, [tmp_path / "none"], print)
+    with held(shard_folder(run, 3)), pytest.raises(UserError, match="in use by process"):
+        merge(tmp_path / "new", [run], print)

@@ -15,7 +15,7 @@ from plasticity.cli.display import never_fail
 from plasticity.cli.listing import list_members, schema
 from plasticity.cli.measuring import NamesBenchmarks, bench, findings, measure
 from plasticity.cli.reading import compare, plot, report, watch
-from plasticity.cli.running import plan, run
+from plasticity.cli.running import merge, plan, run
 from plasticity.cli.terminal import console, errors
 from plasticity.core.errors import LINE, StorageError, UserError, cut, printable, why
 from plasticity.version import __version__
@@ -48,6 +48,7 @@ def options(
 # In the order of `plasticity --help`.
 app.command()(run)
 app.command()(plan)
+app.command()(merge)
 app.command(name="list")(list_members)
 app.command()(watch)
 app.command()(compare)

@@ -82,6 +82,17 @@ def _show(folder: Path, draw: bool) -> None:
     console.print(Text(f"figures: {folder / 'figures'} ({', '.join(path.name for path in written)})"))
 
 
+def merge(
+    folder: Annotated[Path, typer.Argument(help="folder of a run, or a new one", metavar="RUN")],
+    others: Annotated[list[Path], typer.Argument(help="folders with shards of the same run", metavar="OTHER...")],
+) -> None:
+    """Copy shards of a run from other folders, such as those of machines that share no file system."""
+    from plasticity.runs.merging import merge as merge_folders
+
+    count = merge_folders(folder, others, lambda line: console.print(Text(line)))
+    console.print(Text(f"{folder}: {count} shard{'' if count == 1 else 's'} copied"))
+
+
 def plan(config: Config, overrides: Overrides = None, out: Out = None) -> None:
     """Show what a run would do (programs, lanes, steps, memory) and what this machine lacks. Runs nothing."""
     from plasticity.runs import launch

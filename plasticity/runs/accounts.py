@@ -51,6 +51,11 @@ def shard_folder(run: Path, number: int) -> Path:
     return run / SHARDS / f"{number:05d}"
 
 
+def shard_folders(run: Path) -> dict[int, Path]:
+    """The folders of the shards that have started, by number."""
+    return {int(path.name): path for path in sorted((run / SHARDS).glob("*")) if path.name.isdecimal()}
+
+
 def arm_folders(run: Path, arm: str) -> list[Path]:
     """The folders that hold the tables of an arm: its own, or one in each shard of the run that has it."""
     found = sorted((run / SHARDS).glob(f"*/{arm}"))

@@ -27,7 +27,7 @@ from plasticity.engine.program import Carry, Monitoring
 from plasticity.engine.runner import Chunk, Position, Run
 from plasticity.monitors.base import Monitor, checked_monitor
 from plasticity.runs import checkpoint, folder, launch, sharded, verify
-from plasticity.runs.accounts import SHARDS, read_status
+from plasticity.runs.accounts import read_status, shard_folders
 from plasticity.runs.checkpoint import DamagedError, WrongCheckpointError
 from plasticity.runs.parquet import Lanes, rows
 from plasticity.runs.session import Job
@@ -61,7 +61,7 @@ def measure(
     """
     place = Path(run_folder)
     if sharded.is_cut(place):
-        for path in sorted((place / SHARDS).glob("*")):
+        for path in shard_folders(place).values():
             yield from measure(path, monitors, settings, say=say)
         return
     jobs = _jobs(place, monitors, settings)

@@ -13,7 +13,7 @@ from plasticity.config import experiments
 from plasticity.config.experiments import Experiment
 from plasticity.core.errors import UserError
 from plasticity.runs import folder, shards
-from plasticity.runs.accounts import SHARD, SHARDS, read_plan, shard_folder
+from plasticity.runs.accounts import SHARD, SHARDS, read_plan, shard_folder, shard_folders
 from plasticity.runs.checksums import DamagedError
 from plasticity.runs.execution import current, execute, located
 from plasticity.runs.lock import InUseError, held
@@ -160,6 +160,6 @@ def _created(experiment: Experiment, place: Path, resolved: dict[str, Any], give
 
 def _check_free(place: Path) -> None:
     """``UserError`` if a process still runs a shard of the run that is replaced."""
-    for path in sorted((place / SHARDS).glob("*")):
+    for path in shard_folders(place).values():
         with held(path):
             pass
