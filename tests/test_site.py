@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 import typer
-import yaml
 
 from plasticity.cli import main as cli
 from plasticity.config import shipped
 from plasticity.config.documents import read_file
+from plasticity.config.experiments import programs
 from plasticity.core.errors import UserError
 from plasticity.runs import launch
+from plasticity.runs.shards import cut, parse, parse_number
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -202,10 +203,11 @@ def test_a_job_that_ends_does_not(code: int, tmp_path: Path):
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
-def test_a_job_of_an_array_runs_its_seed(tmp_path: Path):
+def test_a_job_of_an_array_runs_its_shard(tmp_path: Path):
     assert script("array.sbatch", tmp_path, 'printf "%s\\n" "$@" > called').returncode == 0
     words = (tmp_path / "called").read_text().splitlines()
-    config = launch.load_config(ROOT / words[1], [words[2]])
-    assert config.seeds == (3,)
-    assert yaml.safe_load(words[2].partition("=")[2]) == [3]
-    assert words[3:] == ["--out", "runs/array/seed_3", "--resume"]
+    asked = programs(launch.load_config(ROOT / words[1]))
+    assert words[2:] == ["--out", "runs/array", "--split", "seeds=2", "--shard", "3/4"]
+    found = cut(asked, parse(words[5]))
+    number, _ = parse_number(words[7], len(found))
+    assert {seed for each in found[number - 1].of(asked) for seed in each.seeds.tolist()} == {4, 5}
