@@ -9,6 +9,7 @@ import pytest
 import tiny
 
 from plasticity import results
+from plasticity.cli.tables import shard_lines
 from plasticity.cli.watch import Watcher
 from plasticity.config.experiments import programs
 from plasticity.core.errors import UserError
@@ -69,6 +70,17 @@ def test_ways_to_cut():
     assert str(parse("seeds=4,arms")) == "arms,seeds=4"
     assert str(parse("jobs=3")) == "jobs=3"
     assert parse_number("3/8") == (3, 8)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("points", "5 shards of 3 lanes; run each with --split points --shard I/5"),
+        ("seeds=2", "2 shards of 5 to 10 lanes; run each with --split seeds=2 --shard I/2"),
+    ],
+)
+def test_a_plan_says_how_it_would_be_cut(text, line):
+    assert shard_lines(wide(), text) == [line]
 
 
 @pytest.mark.parametrize(

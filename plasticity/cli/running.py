@@ -24,6 +24,9 @@ Overrides = Annotated[
     typer.Argument(help="settings to change: agent.optimizer.learning_rate=1e-3", metavar="[KEY=VALUE]..."),
 ]
 Out = Annotated[Path | None, typer.Option(help="folder of the run; default runs/NAME")]
+Split = Annotated[
+    str | None, typer.Option(help="cut the run into shards: arms, points, seeds=N (N seeds each), jobs=N (N shards)")
+]
 
 
 def run(
@@ -33,10 +36,7 @@ def run(
     resume: Annotated[bool, typer.Option("--resume", help="continue the run in the folder, or start it")] = False,
     force: Annotated[bool, typer.Option("--force", help="replace an earlier run in the folder")] = False,
     draw: Annotated[bool, typer.Option("--figures/--no-figures", help="draw the figures at the end")] = True,
-    split: Annotated[
-        str | None,
-        typer.Option(help="cut the run into shards: arms, points, seeds=N (N seeds each), jobs=N (N shards)"),
-    ] = None,
+    split: Split = None,
     shard: Annotated[
         str | None, typer.Option(metavar="I/N", help="run only shard I of N, or what is left of it")
     ] = None,
@@ -93,12 +93,15 @@ def merge(
     console.print(Text(f"{folder}: {count} shard{'' if count == 1 else 's'} copied"))
 
 
-def plan(config: Config, overrides: Overrides = None, out: Out = None) -> None:
+def plan(config: Config, overrides: Overrides = None, out: Out = None, split: Split = None) -> None:
     """Show what a run would do (programs, lanes, steps, memory) and what this machine lacks. Runs nothing."""
     from plasticity.runs import launch
 
-    planned = launch.plan(launch.load_config(config, overrides or []))
-    lines = [*tables.plan_lines(planned), *launch.obstacles(planned, out)]  # planning for another machine is allowed
+    experiment = launch.load_config(config, overrides or [])
+    shards = tables.shard_lines(experiment, split) if split else []
+    planned = launch.plan(experiment)
+    # Planning for another machine is allowed.
+    lines = [*tables.plan_lines(planned), *shards, *launch.obstacles(planned, out)]
     say_broken()
     console.print(tables.plan_table(planned))
     for line in lines:

@@ -53,6 +53,16 @@ def plan_lines(planned: Any) -> list[str]:
     ]
 
 
+def shard_lines(experiment: Any, split: str) -> list[str]:
+    """How many shards a run is cut into, and their lanes."""
+    from plasticity.config.experiments import programs
+    from plasticity.runs.shards import cut, parse
+
+    lanes = [shard.lanes for shard in cut(programs(experiment), parse(split))]
+    each = plural(lanes[0], "lane") if min(lanes) == max(lanes) else f"{min(lanes)} to {plural(max(lanes), 'lane')}"
+    return [f"{plural(len(lanes), 'shard')} of {each}; run each with --split {split} --shard I/{len(lanes)}"]
+
+
 def family_table(registry: Any, family: str) -> Table:
     table = Table(title=family, title_justify="left", show_header=False, box=None)
     for name in registry.names(family):
