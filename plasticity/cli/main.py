@@ -12,6 +12,7 @@ import typer
 from rich.text import Text
 
 from plasticity.cli.display import never_fail
+from plasticity.cli.launching import launch
 from plasticity.cli.listing import list_members, schema
 from plasticity.cli.measuring import NamesBenchmarks, bench, findings, measure
 from plasticity.cli.reading import compare, plot, report, watch
@@ -48,6 +49,7 @@ def options(
 # In the order of `plasticity --help`.
 app.command()(run)
 app.command()(plan)
+app.command()(launch)
 app.command()(merge)
 app.command(name="list")(list_members)
 app.command()(watch)

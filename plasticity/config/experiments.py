@@ -28,7 +28,7 @@ SEEDS = 100_000
 ARMS = 200  # each is a separate program, traced in about a second and compiled in several
 # Names in a run's folder besides those of its arms.
 RESERVED = (  # in lower case: macOS and Windows do not distinguish `Figures` from `figures`
-    "figures", "experiment.yaml", "plan.json", "report.html", "shards", "tensorboard", "wandb",
+    "figures", "experiment.yaml", "plan.json", "report.html", "shards", "logs", "jobs.json", "tensorboard", "wandb",
 )  # fmt: skip
 DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)  # reserved by Windows
 

@@ -1,0 +1,164 @@
+"""``plasticity launch``: shards as jobs, on a real Slurm where it is installed."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import slurm_cluster
+import tiny
+from slurm_cluster import until
+
+from plasticity import results
+from plasticity.core.errors import UserError
+from plasticity.runs import cluster, launch
+from plasticity.runs.accounts import shard_folder
+
+pytest.importorskip("submitit")
+needs_slurm = pytest.mark.skipif(bool(slurm_cluster.MISSING), reason=f"Slurm is not installed: {slurm_cluster.MISSING}")
+ROOT = Path(__file__).resolve().parent.parent
+LONG = {"kind": "relabelled", "inputs": "gaussian", "samples": 16, "dimensions": 4, "classes": 3, "envs": 4}
+DOCUMENT = tiny.document(
+    stream={**LONG, "tasks": 3, "steps_per_task": 40_000}, record_every=500, monitor_every=20_000, seeds=4,
+    checkpoint_every=2000, placement={"width": 1}, arms={"baseline": {}},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (["partition=gpu,gres=gpu:1,time=4:00:00"], {"partition": "gpu", "gres": "gpu:1", "time": "4:00:00"}),
+        (["mem-per-cpu=2G", "exclusive"], {"mem_per_cpu": "2G", "exclusive": True}),
+    ],
+)
+def test_options_of_sbatch(text, found):
+    assert cluster.parse_options(text) == found
+
+
+@pytest.mark.parametrize("text", ["=gpu", "partition=", "a b=c", "array=1-3"])
+def test_refuses_other_options(text):
+    with pytest.raises(UserError, match=r"--slurm: .*is not allowed"):
+        cluster.parse_options([text])
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("30", 30), ("30:00", 30), ("4:00:00", 240), ("2-12", 3600), ("1-0:30", 1470), ("0:0:30", 1), ("90:30", 91)],
+)
+def test_minutes(text, found):
+    assert cluster.minutes(text) == found
+
+
+@pytest.mark.parametrize("text", ["", "4h", "0", "1:2:3:4", "-5"])
+def test_refuses_other_times(text):
+    with pytest.raises(UserError, match=r"--slurm: time=.* is not allowed"):
+        cluster.minutes(text)
+
+
+def test_a_command_for_each_unfinished_shard(tmp_path):
+    experiment, run = tiny.experiment(), tmp_path / "run"
+    launch.run(experiment, run, split="seeds=1", shard="2/3")
+    assert cluster.commands(run, 3) == [
+        f"plasticity run {run}/experiment.yaml --out {run} --shard {number}/3" for number in (1, 3)
+    ]
+    assert cluster.active(run, [1, 2, 3]) == set()
+
+
+def test_a_shard_that_runs_is_not_submitted(tmp_path):
+    from plasticity.runs.lock import held
+
+    experiment, run = tiny.experiment(), tmp_path / "run"
+    launch.run(experiment, run, split="seeds=1", shard="2/3")
+    shard_folder(run, 3).mkdir()
+    with held(shard_folder(run, 3)):
+        done = cluster.submit(experiment, run, None, slurm=None, local=2, dry=True)
+    assert (done.jobs, done.shards, done.finished, done.active) == ((), (1,), 1, 1)
+
+
+@pytest.mark.skipif(bool(cluster.shutil.which("sbatch")), reason="there is a sbatch")
+def test_without_slurm_one_line_says_so(tmp_path):
+    with pytest.raises(UserError, match="there is no sbatch here"):
+        cluster.submit(tiny.experiment(), tmp_path / "run", "seeds=1", slurm={})
+
+
+def command(*words, env=None):
+    code = [sys.executable, "-m", "plasticity", *map(str, words)]
+    return subprocess.run(code, env=env, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.slow
+def test_on_this_machine(tmp_path):
+    config, run = tmp_path / "config.yaml", tmp_path / "run"
+    config.write_text(json.dumps(tiny.document()))
+    done = command("launch", config, "--out", run, "--split", "seeds=1", "--local", 2)
+    assert done.returncode == 0, done.stderr
+    assert "3 shards to run, 0 queued or running, 0 finished" in done.stdout
+    until(lambda: not cluster.unfinished(run, 3), what="all shards")
+    whole = launch.run(
+        tiny.experiment(placement={"width": results.plan(run)["shards"]["widths"][0]}), tmp_path / "whole"
+    )
+    pd.testing.assert_frame_equal(results.load(run), results.load(whole), check_exact=True)
+    assert "3 finished" in command("launch", config, "--out", run, "--local", 2).stdout
+
+
+def step_of(run, number):
+    try:
+        return json.loads((shard_folder(run, number) / "baseline" / "status.json").read_text())["step"]
+    except (OSError, ValueError, KeyError):
+        return 0
+
+
+@pytest.mark.slow
+@needs_slurm
+def test_on_a_real_slurm(tmp_path):
+    """Four shards; one is preempted and goes on, one is cancelled and submitted again, and the node dies and comes back."""
+    config, run = tmp_path / "config.yaml", tmp_path / "run"
+    config.write_text(json.dumps(DOCUMENT))
+    whole = launch.run(launch.load_config(config), tmp_path / "whole")
+    with slurm_cluster.cluster(tmp_path / "slurm") as slurm:
+        line = ["launch", config, "--out", run, "--split", "seeds=1", "--slurm", "partition=low,time=20:00"]
+        done = command(*line, env=slurm.environment)
+        assert done.returncode == 0, done.stderr
+        assert "4 shards to run, 0 queued or running, 0 finished" in done.stdout
+        assert "nothing submitted; 0 shards to run, 4 queued" in command(*line, env=slurm.environment).stdout
+        first = until(lambda: [job for job, state in slurm.states().items() if state == "RUNNING"], what="a job runs")
+        until(lambda: step_of(run, 1) > 2000, what="it trains")
+        # A job with priority takes both cores: both shards are told to end, save, and are queued again.
+        slurm.ask("sbatch", "--partition=high", "--cpus-per-task=2", "--output=/dev/null", "--wrap=sleep 8")
+        until(lambda: slurm.states().get(first[0]) == "PENDING", what="the preempted job waits")
+        saved = step_of(run, 1)
+        until(lambda: step_of(run, 1) > saved, what="it goes on")
+        log = "".join(path.read_text() for path in (run / "logs").glob("*_log.*"))
+        assert "SIGTERM: saved; continue with" in log
+        # A cancelled job is the only one that the same line submits.
+        slurm.ask("scancel", first[0])
+        until(lambda: first[0] not in slurm.states(), what="the cancelled job is gone")
+        again = command(*line, env=slurm.environment).stdout
+        assert "1 shards to run, 3 queued or running, 0 finished" in again or "finished" in again
+        # The node dies without a signal.
+        until(lambda: step_of(run, 2) > 4000, what="another shard trains")
+        slurm.kill_node()
+        until(lambda: "down" in slurm.ask("sinfo", "--noheader", "--format=%t"), 120, "the node is down")
+        slurm.start("slurmd")
+        until(lambda: not slurm.states(), 900, "all jobs end")
+        if cluster.unfinished(run, 4):
+            assert command(*line, env=slurm.environment).returncode == 0
+            until(lambda: not cluster.unfinished(run, 4), 600, "all shards")
+    pd.testing.assert_frame_equal(results.load(run), results.load(whole), check_exact=True)
+
+
+@pytest.mark.slow
+@needs_slurm
+def test_what_slurm_refuses(tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text(json.dumps(tiny.document(seeds=1)))
+    with slurm_cluster.cluster(tmp_path / "slurm") as slurm:
+        for options in ("partition=none", "partition=low,nodes=7", "partition=low,no-such-option=3"):
+            done = command("launch", config, "--out", tmp_path / options, "--slurm", options, env=slurm.environment)
+            assert done.returncode == 2
+            assert done.stderr.startswith("--slurm: sbatch refuses: "), done.stderr
+            assert len(done.stderr.splitlines()) <= 3
+            assert os.path.exists(tmp_path / options / "plan.json")
