@@ -1,5 +1,7 @@
 """Submit the shards of a run to a scheduler through submitit; only those that are neither finished nor under way."""
 
+import contextlib
+import io
 import json
 import re
 import shlex
@@ -27,6 +29,9 @@ OWN = {  # options of sbatch that submitit has a parameter for
     "partition", "qos", "mem", "mem_per_cpu", "mem_per_gpu", "comment", "constraint", "exclude", "account", "gres",
     "nodelist", "dependency", "cpus_per_task", "gpus_per_node", "gpus_per_task", "mail_type", "mail_user",
 }  # fmt: skip
+
+
+SET_BY_US = {"array", "nodes", "ntasks", "ntasks_per_node", "signal", "output", "error", "wrap"}
 
 
 class Submitted(NamedTuple):
@@ -92,8 +97,8 @@ def parse_options(text: Iterable[str]) -> dict[str, Any]:
         if not re.fullmatch(r"[a-z][a-z_]*", key) or (given and not value):
             raise UserError(f"--slurm: {shown(part)} is not allowed; must be OPTION=VALUE, with an option of sbatch")
         found[key] = value if given else True
-    if "array" in found:
-        raise UserError("--slurm: array is not allowed; each shard is one job of the array, --max-jobs limits them")
+    for key in SET_BY_US & found.keys():
+        raise UserError(f"--slurm: {key} is not allowed; each shard is one process and one job of an array")
     return found
 
 
@@ -180,11 +185,13 @@ def _submit(
         array_parallelism=most or len(wanted), additional_parameters=options, **known,
     )  # fmt: skip
     try:
-        return tuple(str(job.job_id) for job in executor.map_array(turn, list(wanted)))
+        with contextlib.redirect_stderr(io.StringIO()):  # submitit repeats what sbatch says
+            return tuple(str(job.job_id) for job in executor.map_array(turn, list(wanted)))
     except (FailedJobError, subprocess.CalledProcessError) as error:
         why = str(getattr(error, "stderr", "") or error)
         line = next((line for line in why.splitlines() if "error" in line.lower()), why)
-        raise UserError(f"--slurm: sbatch refuses: {cut(' '.join(line.split()), 160)}") from None
+        text = " ".join(line.split()).removeprefix("sbatch: error: ")
+        raise UserError(f"--slurm: sbatch refuses: {cut(text, 160)}") from None
 
 
 class Turns(Turn):
