@@ -49,6 +49,13 @@ TINY = {
         "run {config} --out {run} --force --no-figures"
     ],
     "plasticity run CONFIG --out DIR --resume": ["run {config} --out {run} --resume"],
+    "plasticity run CONFIG --out DIR --split seeds=4 --shard 3/8": [
+        "run {config} seeds=8 --out {new}_shards --split seeds=1 --shard 3/8"
+    ],
+    "plasticity launch CONFIG --out DIR --cancel": ["launch {config} --out {run} --cancel"],
+    "plasticity launch CONFIG --out DIR --split seeds=4 --print | parallel --jobs 4": [
+        "launch {config} --out {new}_print --split seeds=1 --print"
+    ],
     "plasticity plan CONFIG [KEY=VALUE ...]": ["plan {config} seeds=2"],
     "plasticity plan": ["plan {config}"],
     "plasticity list": ["list"],
@@ -101,6 +108,9 @@ class Row(NamedTuple):
 
 
 ELSEWHERE = {
+    "plasticity launch CONFIG --out DIR --split seeds=4 --slurm partition=gpu,gres=gpu:1,time=4:00:00": "test_cluster",
+    "plasticity merge DIR OTHER_DIR ANOTHER_DIR": "test_shards.py",
+    "pip install 'plasticity-lab[slurm]'": "needs the network",
     "pip install ./examples/plugin": "test_plugin.py installs it",
     "plasticity list interventions gradient_noise": "test_plugin.py, with the plug-in installed",
     "plasticity run examples/plugin/noise.yaml": "test_plugin.py, with the plug-in installed",

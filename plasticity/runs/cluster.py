@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import os
 import re
 import shlex
 import shutil
@@ -55,8 +56,8 @@ class Turn:
     def __call__(self, number: int) -> int:
         self.child = subprocess.Popen(self.command(number))
         code = self.child.wait()
-        if code in STOPPED:  # the scheduler told all processes of the job to end; submitit answers this signal
-            signal.raise_signal(signal.SIGUSR2)
+        if code in STOPPED and _may_go_on():
+            signal.raise_signal(signal.SIGUSR2)  # submitit calls `checkpoint` and puts the job back into the queue
         if code:
             raise RuntimeError(f"plasticity ended with exit code {code}")
         return number
@@ -68,6 +69,16 @@ class Turn:
         self.child.send_signal(signal.SIGTERM)
         self.child.wait()
         return DelayedSubmission(Turn(self.run, self.count), number)
+
+
+def _may_go_on() -> bool:
+    """Whether Slurm told this job to end because of another one: a cancelled job is no longer RUNNING by then."""
+    job = os.environ.get("SLURM_JOB_ID")
+    if job is None:
+        return False
+    ask = ["squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%T"]
+    done = subprocess.run(ask, capture_output=True, text=True, check=False)
+    return "RUNNING" in done.stdout.split()
 
 
 def words(config: Path | str, run: Path | str, shard: str) -> list[str]:
