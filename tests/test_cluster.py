@@ -13,8 +13,9 @@ import tiny
 from slurm_cluster import until
 
 from plasticity import results
+from plasticity.cli.watch import Watcher
 from plasticity.core.errors import UserError
-from plasticity.runs import cluster, launch
+from plasticity.runs import cluster, launch, queue
 from plasticity.runs.accounts import shard_folder
 
 pytest.importorskip("submitit")
@@ -82,6 +83,21 @@ def test_a_shard_that_runs_is_not_submitted(tmp_path):
 def test_without_slurm_one_line_says_so(tmp_path):
     with pytest.raises(UserError, match="there is no sbatch here"):
         cluster.submit(tiny.experiment(), tmp_path / "run", "seeds=1", slurm={})
+
+
+def test_watch_says_what_the_scheduler_says(tmp_path, monkeypatch):
+    run = launch.run(tiny.experiment(), tmp_path / "run", split="seeds=1", shard="2/3")
+    assert Watcher(run).look().queue == ""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    (programs / "squeue").write_text("#!/bin/sh\nprintf '7_0 RUNNING\\n7_1 PENDING\\n7_2 COMPLETED\\n8_0 PENDING\\n'\n")
+    (programs / "squeue").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    queue.note(run, ["7_0", "7_1", "7_2"], [1, 2, 3])
+    assert queue.queue_of(run) == {1: "RUNNING", 2: "PENDING"}
+    assert Watcher(run).look().queue == "Slurm: 1 running, 1 pending"
+    queue.note(run, ["8_0"], [3])
+    assert queue.queue_of(run) == {1: "RUNNING", 2: "PENDING", 3: "PENDING"}
 
 
 def flat(text):

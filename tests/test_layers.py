@@ -36,7 +36,7 @@ MAY_TOUCH_FILES = {
     "plasticity.runs.checksums", "plasticity.runs.accounts", "plasticity.runs.verify",
     "plasticity.runs.parquet", "plasticity.runs.checkpoint", "plasticity.runs.folder",
     "plasticity.runs.session", "plasticity.config.documents", "plasticity.config.shipped",
-    "plasticity.runs.compilation", "plasticity.runs.merging", "plasticity.runs.cluster",
+    "plasticity.runs.compilation", "plasticity.runs.merging", "plasticity.runs.cluster", "plasticity.runs.queue",
     "plasticity.runs.trackers", "plasticity.cli.listing", "plasticity.cli.measuring",
     "plasticity.plots.save", "plasticity.bench.report", "plasticity.envs.data", "plasticity.envs.pools",
     "plasticity.envs.cifar",

@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,8 +18,10 @@ from rich.text import Text
 from plasticity.results.read import plan
 from plasticity.runs.accounts import LANES, MISSING, Part, has_started, parts_of, read_status, table_parts
 from plasticity.runs.checksums import DamagedError, read_table
+from plasticity.runs.queue import queue_of
 
 QUIET_SECONDS = 60.0  # without a new status before the arm counts as silent
+QUEUE_SECONDS = 10.0  # between two questions to the scheduler
 WIDTH = 16  # of a sparkline
 BLOCKS, PLAIN_BLOCKS = "▁▂▃▄▅▆▇█", "_.-:=+*#"
 STYLES = {
@@ -67,6 +70,7 @@ class Seen(NamedTuple):
     measured: str  # name of the performance measure
     arms: tuple[Arm, ...]
     damaged: tuple[str, ...] = ()  # files that were skipped, and why
+    queue: str = ""  # what the scheduler says of the run's jobs
 
     @property
     def finished(self) -> bool:
@@ -90,6 +94,7 @@ class Watcher:
         self.run = Path(run)
         self._parts: dict[Path, tuple[tuple[int, int], np.ndarray]] = {}
         self._damaged: dict[Path, str] = {}
+        self._said, self._asked = "", -math.inf
         plan(self.run)
 
     def look(self, now: float | None = None) -> Seen:
@@ -100,7 +105,15 @@ class Watcher:
         arms = tuple(self._arm(about, arm["name"], arm["lanes"], moment) for arm in about["arms"])
         measured = "episodic return" if stream["episodic"] else stream["reward_name"]
         damaged = tuple(f"{path} is unreadable ({why}); skipped" for path, why in self._damaged.items())
-        return Seen(str(about.get("name", self.run.name)), measured, arms, damaged)
+        return Seen(str(about.get("name", self.run.name)), measured, arms, damaged, self._queue())
+
+    def _queue(self) -> str:
+        """``Slurm: 2 running, 1 pending``, asked every ten seconds; empty without jobs."""
+        if time.monotonic() - self._asked > QUEUE_SECONDS:
+            states = Counter(queue_of(self.run).values())
+            shown = ", ".join(f"{count} {state.lower()}" for state, count in states.most_common())
+            self._said, self._asked = f"Slurm: {shown}" if shown else "", time.monotonic()
+        return self._said
 
     def _arm(self, about: Mapping[str, Any], name: str, lanes: int, now: float) -> Arm:
         stream = about["stream"]
@@ -318,6 +331,7 @@ def _remarks(seen: Seen, run: str | Path, low: float, high: float) -> list[Text]
     lines = []
     if math.isfinite(low):
         lines.append(Text(f"curves: from {low:.3g} to {high:.3g}; the width is the whole run", "dim"))
+    lines += [Text(seen.queue)] if seen.queue else []
     lines += [Text(line, "red") for line in seen.damaged]
     for arm in seen.arms:
         if arm.diverged:

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import json
 import os
 import re
 import shlex
@@ -18,10 +17,10 @@ from plasticity.config.experiments import Experiment
 from plasticity.core.errors import UserError, cut, listed, shown
 from plasticity.runs import folder, sharded
 from plasticity.runs.accounts import EXPERIMENT, shard_folder
-from plasticity.runs.files import write_text
 from plasticity.runs.lock import InUseError, held
+from plasticity.runs.queue import note, queue_of, records
 
-JOBS, LOGS = "jobs.json", "logs"  # in the run's folder
+LOGS = "logs"  # in the run's folder
 TURNS = 100_000  # how often a job may be requeued because its time was over
 SAVE_SECONDS = 120  # before its end, a job is told to save
 STOPPED = {128 + number for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)}
@@ -167,7 +166,7 @@ def submit(
         jobs: tuple[str, ...] = ()
         if wanted and not dry:
             jobs = _submit(run, count, wanted, slurm, local, most)
-            _note(run, jobs, wanted)
+            note(run, jobs, wanted)
     return Submitted(jobs, wanted, count - len(left), len(busy))
 
 
@@ -212,21 +211,6 @@ class Turns(Turn):
         return [super(Turns, self).__call__(number) for number in numbers]
 
 
-def _records(run: Path) -> list[dict[str, Any]]:
-    try:
-        found = json.loads((run / JOBS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return []
-    return [each for each in found if isinstance(each, dict) and {"job", "shard"} <= each.keys()] if found else []
-
-
-def _note(run: Path, jobs: Sequence[str], wanted: Sequence[int]) -> None:
-    """Add the jobs to ``jobs.json``; of each shard, only the last job is kept."""
-    known = {each["shard"]: each for each in _records(run)}
-    known |= {number: {"shard": number, "job": job} for number, job in zip(wanted, jobs, strict=True)}
-    write_text(run / JOBS, json.dumps([known[number] for number in sorted(known)], indent=0))
-
-
 def active(run: Path, numbers: Iterable[int]) -> set[int]:
     """Which of these shards a process runs, or a scheduler has queued."""
     queued = queue_of(run)
@@ -243,22 +227,10 @@ def _is_running(shard: Path) -> bool:
         return True
 
 
-def queue_of(run: Path) -> dict[int, str]:
-    """The state of each shard that Slurm knows of, such as PENDING or RUNNING; empty without Slurm."""
-    jobs = {each["job"]: int(each["shard"]) for each in _records(run)}
-    if not jobs or shutil.which("squeue") is None:
-        return {}
-    ask = ["squeue", "--noheader", "--array", "--format=%i %T", "--states=all"]
-    done = subprocess.run(ask, capture_output=True, text=True, check=False)
-    states = dict(line.split(None, 1) for line in done.stdout.splitlines() if len(line.split()) == 2)
-    alive = {"PENDING", "RUNNING", "COMPLETING", "CONFIGURING", "REQUEUED", "SUSPENDED", "REQUEUE_HOLD", "PREEMPTED"}
-    return {shard: states[job] for job, shard in jobs.items() if states.get(job) in alive}
-
-
 def cancel(run: Path) -> list[str]:
     """Cancel the jobs of the run that Slurm still has; returns their ids."""
     queued = queue_of(run)
-    jobs = [each["job"] for each in _records(run) if each["shard"] in queued]
+    jobs = [each["job"] for each in records(run) if each["shard"] in queued]
     if jobs:
         subprocess.run(["scancel", *jobs], check=False, capture_output=True)
     return jobs
@@ -268,7 +240,7 @@ def failures(run: Path, lines: int = 3) -> list[str]:
     """The last lines of the log of each shard that failed and that nothing runs."""
     found = []
     queued = queue_of(run)
-    for each in _records(run):
+    for each in records(run):
         shard = shard_folder(run, each["shard"])
         if each["shard"] in queued or folder.is_finished(shard) or _is_running(shard):
             continue
