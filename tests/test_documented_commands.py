@@ -109,7 +109,9 @@ class Row(NamedTuple):
 
 ELSEWHERE = {
     "plasticity launch CONFIG --out DIR --split seeds=4 --slurm partition=gpu,gres=gpu:1,time=4:00:00": "test_cluster",
+    "plasticity launch CONFIG --slurm OPTIONS": "test_cluster",
     "plasticity merge DIR OTHER_DIR ANOTHER_DIR": "test_shards.py",
+    "plasticity merge RUN OTHER [OTHER ...]": "test_shards.py",
     "pip install 'plasticity-lab[slurm]'": "needs the network",
     "pip install ./examples/plugin": "test_plugin.py installs it",
     "plasticity list interventions gradient_noise": "test_plugin.py, with the plug-in installed",
