@@ -62,10 +62,36 @@ def test_refuses_other_times(text):
 def test_a_command_for_each_unfinished_shard(tmp_path):
     experiment, run = tiny.experiment(), tmp_path / "run"
     launch.run(experiment, run, split="seeds=1", shard="2/3")
-    assert cluster.commands(run, 3) == [
+    assert cluster.commands(experiment, run, None) == [
         f"plasticity run {run}/experiment.yaml --out {run} --shard {number}/3" for number in (1, 3)
     ]
     assert cluster.active(run, [1, 2, 3]) == set()
+
+
+def test_profiles(tmp_path, monkeypatch):
+    config, mine = tmp_path / "config.yaml", tmp_path / "settings"
+    monkeypatch.setattr(cluster.platformdirs, "user_config_dir", lambda name: str(mine))
+    with pytest.raises(UserError, match=rf"--profile: there is no {tmp_path}/clusters.yaml and no {mine}"):
+        cluster.profile_of("gpu", config)
+    mine.mkdir()
+    text = "gpu: {slurm: {partition: gpu, gres: 'gpu:1', time: 4:00:00, exclusive: true}, max_jobs: 8, split: seeds=4}"
+    (mine / "clusters.yaml").write_text(text)
+    options = {"partition": "gpu", "gres": "gpu:1", "time": "4:00:00", "exclusive": True}
+    assert cluster.profile_of("gpu", config) == (options, "seeds=4", 8)
+    (tmp_path / "clusters.yaml").write_text("cpu: {slurm: {time: 30}}\nodd: {partition: a}\nwrong: 3")
+    assert cluster.profile_of("cpu", config) == ({"time": "30"}, None, None)
+    for name, why in (("gpu", "unknown profile"), ("odd", "odd.unknown key .*partition"), ("wrong", "wrong must be")):
+        with pytest.raises(UserError, match=why):
+            cluster.profile_of(name, config)
+
+
+def test_a_run_for_gpus_is_laid_out_for_gpus(tmp_path):
+    """Whatever the login node has: all lanes of a shard in one vmap."""
+    experiment = tiny.experiment(seeds=5)
+    cluster.submit(experiment, tmp_path / "gpu", "seeds=2", slurm={"gres": "gpu:1"}, dry=True)
+    assert results.plan(tmp_path / "gpu")["shards"]["widths"] == [1]  # the last shard has one seed
+    cluster.submit(experiment, tmp_path / "all", "seeds=5", slurm={"gpus": "1"}, dry=True)
+    assert results.plan(tmp_path / "all")["shards"]["widths"] == [5]
 
 
 def test_a_shard_that_runs_is_not_submitted(tmp_path):

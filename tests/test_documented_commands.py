@@ -109,6 +109,7 @@ class Row(NamedTuple):
 
 ELSEWHERE = {
     "plasticity launch CONFIG --out DIR --split seeds=4 --slurm partition=gpu,gres=gpu:1,time=4:00:00": "test_cluster",
+    "plasticity launch CONFIG --out DIR --profile gpu": "test_cluster",
     "plasticity launch CONFIG --slurm OPTIONS": "test_cluster",
     "plasticity merge DIR OTHER_DIR ANOTHER_DIR": "test_shards.py",
     "plasticity merge RUN OTHER [OTHER ...]": "test_shards.py",

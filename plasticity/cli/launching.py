@@ -19,6 +19,9 @@ def launch(
     slurm: Annotated[
         list[str] | None, typer.Option(metavar="OPTION=VALUE,...", help="submit to Slurm, with these options of sbatch")
     ] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="submit to Slurm with the settings of this profile in clusters.yaml")
+    ] = None,
     local: Annotated[int | None, typer.Option(min=1, help="run on this machine, in so many processes")] = None,
     print_: Annotated[bool, typer.Option("--print", help="print a command for each unfinished shard")] = False,
     max_jobs: Annotated[int | None, typer.Option(min=1, help="jobs that run at the same time")] = None,
@@ -29,30 +32,29 @@ def launch(
 
     The same command again submits what is missing then.
     """
-    from plasticity.runs import cluster, sharded
+    from plasticity.runs import cluster
     from plasticity.runs import launch as launching
 
-    ways = [name for name, given in {"--slurm": slurm, "--local": local, "--print": print_, "--cancel": cancel}.items()
-            if given]  # fmt: skip
-    if len(ways) != 1:
-        raise UserError(
-            "give one of --slurm, --local, --print and --cancel" + (f", not {' and '.join(ways)}" * bool(ways))
-        )
+    ways = {"--slurm": slurm or profile, "--local": local, "--print": print_, "--cancel": cancel}
+    given = [name for name, value in ways.items() if value]
+    if len(given) != 1:
+        several = f", not {' and '.join(given)}" if given else ""
+        raise UserError(f"give one of --slurm (or --profile), --local, --print and --cancel{several}")
+    site = cluster.profile_of(profile, config) if profile else cluster.Profile({})
+    options = {**site.slurm, **cluster.parse_options(slurm or ())} if slurm or profile else None
     experiment = launching.load_config(config, overrides or [])
     say_broken()
     run = out or Path("runs") / experiment.name
     if cancel:
-        jobs = cluster.cancel(run)
-        console.print(Text(f"{run}: {len(jobs)} jobs cancelled"))
-        return
-    if print_:
-        cut_as = split or (None if sharded.is_cut(run) else "arms")
-        layout = sharded.lay_out(experiment, run, cut_as, resume=True, force=False)
-        for line in cluster.commands(run, len(layout.shards)):
+        console.print(Text(f"{run}: {len(cluster.cancel(run))} jobs cancelled"))
+    elif print_:
+        for line in cluster.commands(experiment, run, split):
             typer.echo(line)
-        return
-    options = cluster.parse_options(slurm) if slurm else None
-    for line in cluster.failures(run):
-        console.print(Text(line))
-    done = cluster.submit(experiment, run, split, slurm=options, local=local or 0, most=max_jobs, dry=dry_run)
-    console.print(Text(cluster.describe(done, run)))
+    else:
+        for line in cluster.failures(run):
+            console.print(Text(line))
+        most = max_jobs or site.max_jobs
+        done = cluster.submit(
+            experiment, run, split or site.split, slurm=options, local=local or 0, most=most, dry=dry_run
+        )
+        console.print(Text(cluster.describe(done, run)))

@@ -13,13 +13,17 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import platformdirs
+
+from plasticity.config.documents import read_file
 from plasticity.config.experiments import Experiment
-from plasticity.core.errors import UserError, cut, listed, shown
+from plasticity.core.errors import UserError, cut, listed, shown, unknown
 from plasticity.runs import folder, sharded
 from plasticity.runs.accounts import EXPERIMENT, shard_folder
 from plasticity.runs.lock import InUseError, held
 from plasticity.runs.queue import note, queue_of, records
 
+PROFILES = "clusters.yaml"
 LOGS = "logs"  # in the run's folder
 TURNS = 100_000  # how often a job may be requeued because its time was over
 SAVE_SECONDS = 120  # before its end, a job is told to save
@@ -32,6 +36,37 @@ OWN = {  # options of sbatch that submitit has a parameter for
 
 
 SET_BY_US = {"array", "nodes", "ntasks", "ntasks_per_node", "signal", "output", "error", "wrap"}
+
+
+class Profile(NamedTuple):
+    """Settings of a site, from a file."""
+
+    slurm: Mapping[str, Any]
+    split: str | None = None
+    max_jobs: int | None = None
+
+
+def profile_of(name: str, near: Path) -> Profile:
+    """The profile ``name`` of ``clusters.yaml`` beside the config, or else in the user's folder of settings.
+
+    Raises:
+      UserError: there is no such file, profile or key.
+    """
+    places = [near.absolute().parent / PROFILES, Path(platformdirs.user_config_dir("plasticity")) / PROFILES]
+    there = [place for place in places if place.exists()]
+    if not there:
+        raise UserError(f"--profile: there is no {' and no '.join(map(str, places))}")
+    known = read_file(there[0])
+    if not isinstance(known, Mapping) or name not in known:
+        raise UserError(f"{there[0]}: {unknown(f'profile {shown(name)}', name, list(known or ()))}")
+    raw = known[name]
+    for key in raw if isinstance(raw, Mapping) else ():
+        if key not in Profile._fields:
+            raise UserError(f"{there[0]}: {name}.{unknown(f'key {shown(key)}', str(key), Profile._fields, 'allowed')}")
+    if not isinstance(raw, Mapping) or not isinstance(raw.get("slurm", {}), Mapping):
+        raise UserError(f"{there[0]}: {name} must be a mapping with the keys {', '.join(Profile._fields)}")
+    options = [key if value is True else f"{key}={value}" for key, value in raw.get("slurm", {}).items()]
+    return Profile(parse_options(options), raw.get("split"), raw.get("max_jobs"))
 
 
 class Submitted(NamedTuple):
@@ -90,8 +125,9 @@ def unfinished(run: Path, count: int) -> list[int]:
     return [number for number in range(1, count + 1) if not folder.is_finished(shard_folder(run, number))]
 
 
-def commands(run: Path, count: int) -> list[str]:
-    """A command for each unfinished shard, for any scheduler. Each may be repeated."""
+def commands(experiment: Experiment, run: Path, split: str | None) -> list[str]:
+    """A command for each unfinished shard of the run, which is laid out; for any scheduler. Each may be repeated."""
+    count = len(_laid_out(experiment, run, split, gpu=False).shards)
     return [
         shlex.join(["plasticity", *words(run / EXPERIMENT, run, f"{number}/{count}")[3:]])
         for number in unfinished(run, count)
@@ -156,9 +192,8 @@ def submit(
     """
     if slurm is not None and not dry and shutil.which("sbatch") is None:
         raise UserError("--slurm: there is no sbatch here; use it on a login node, or --local N, or --print")
-    cut_as = split or (None if sharded.is_cut(run) else "arms")
-    layout = sharded.lay_out(experiment, run, cut_as, resume=True, force=False)
-    count = len(layout.shards)
+    gpu = any(key.startswith(("gpus", "gres")) for key in slurm or {})
+    count = len(_laid_out(experiment, run, split, gpu).shards)
     with held(run):
         left = unfinished(run, count)
         busy = active(run, left)
@@ -168,6 +203,11 @@ def submit(
             jobs = _submit(run, count, wanted, slurm, local, most)
             note(run, jobs, wanted)
     return Submitted(jobs, wanted, count - len(left), len(busy))
+
+
+def _laid_out(experiment: Experiment, run: Path, split: str | None, gpu: bool) -> sharded.Layout:
+    cut_as = split or (None if sharded.is_cut(run) else "arms")
+    return sharded.lay_out(experiment, run, cut_as, resume=True, force=False, gpu=gpu)
 
 
 def _submit(

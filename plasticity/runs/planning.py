@@ -129,12 +129,17 @@ def plan(experiment: Experiment, shard: Shard | None = None, widths: Sequence[in
     return Plan(experiment, source.spec, jobs, tuple(each.memory for each in traced))
 
 
-def widths_of(experiment: Experiment, shards: Sequence[Shard]) -> list[int]:
-    """The width of each program in all shards: what its smallest group of lanes would have on this machine."""
+def widths_of(experiment: Experiment, shards: Sequence[Shard], gpu: bool = False) -> list[int]:
+    """The width of each program in all shards: what its smallest group of lanes would have on this machine.
+
+    ``gpu``: what it would have on a machine with one GPU, whatever this machine has.
+    """
     source, every = source_of(experiment), experiments.programs(experiment)
     least: dict[int, tuple[int, ...]] = {}
     for number, rows in (part for shard in shards for part in shard.parts):
         least[number] = min(least.get(number, rows), rows, key=len)
+    if gpu and experiment.placement.width == "auto":
+        return [len(least[number]) for number in sorted(least)]
     return [job_of(experiment, source, every[number].only(least[number])).placement.width for number in sorted(least)]
 
 

@@ -108,8 +108,12 @@ def _run_one(experiment: Experiment, place: Path, layout: Layout, shard: Shard, 
     execute(experiment, where, make_plan, resume=True, force=False, progress=progress)
 
 
-def lay_out(experiment: Experiment, place: Path, split: str | None, *, resume: bool, force: bool) -> Layout:
+def lay_out(
+    experiment: Experiment, place: Path, split: str | None, *, resume: bool, force: bool, gpu: bool = False
+) -> Layout:
     """The shards of the run in the folder, which is created if it is not there.
+
+    ``gpu``: a new run is laid out for machines with a GPU, whatever this machine has.
 
     Raises:
       UserError: the folder holds another run, one that is cut otherwise or not cut, or (without ``resume``) any.
@@ -123,7 +127,7 @@ def lay_out(experiment: Experiment, place: Path, split: str | None, *, resume: b
         try:
             with held(place):
                 if not folder.check(place, resolved, resume=resume, force=force, current=current):
-                    return _created(experiment, place, resolved, given)
+                    return _created(experiment, place, resolved, given, gpu)
         except InUseError:  # another process lays it out
             if not resume or time.monotonic() > until:
                 raise
@@ -139,13 +143,15 @@ def _existing(experiment: Experiment, place: Path, given: shards.Split | None) -
     return _cut(experiment, found)
 
 
-def _created(experiment: Experiment, place: Path, resolved: dict[str, Any], given: shards.Split | None) -> Layout:
+def _created(
+    experiment: Experiment, place: Path, resolved: dict[str, Any], given: shards.Split | None, gpu: bool
+) -> Layout:
     assert given is not None
     _check_free(place)
     asked = experiments.programs(experiment)
     layout = shards.cut(asked, given)
     whole = plan(experiment)
-    widths = widths_of(experiment, layout)
+    widths = widths_of(experiment, layout, gpu)
     facts = {
         SHARDS: {"split": str(given), "count": len(layout), "widths": widths},
         "programs": [
