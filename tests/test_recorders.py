@@ -16,7 +16,7 @@ from plasticity import results
 from plasticity.config.experiments import read_experiment
 from plasticity.core.errors import UserError
 from plasticity.engine.runner import Chunk, Evaluated, Position
-from plasticity.runs import launch, session, trackers
+from plasticity.runs import launch, session, sharded, trackers
 from plasticity.runs.parquet import ListRecorder, RecorderGroup
 from plasticity.runs.session import Job
 
@@ -221,7 +221,7 @@ def test_recorders_are_no_part_of_what_makes_the_numbers():
 @pytest.mark.parametrize(("name", "package"), trackers.PACKAGES.items())
 def test_a_package_that_is_missing(tmp_path, monkeypatch, name, package):
     monkeypatch.setitem(sys.modules, package, None)
-    monkeypatch.setattr(launch, "plan", lambda experiment: pytest.fail("it went on"))
+    monkeypatch.setattr(sharded, "plan", lambda *given: pytest.fail("it went on"))
     with pytest.raises(UserError, match=rf'`{name}` needs the package {package}.* "plasticity-lab\[{name}\]"'):
         launch.run(tiny.experiment(recorders=[name]), tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -307,7 +307,7 @@ def test_wandb_without_an_account(tmp_path, monkeypatch):
 
     monkeypatch.setattr(wandb, "setup", lambda: SimpleNamespace(settings=SimpleNamespace(mode=mode[0])))
     monkeypatch.setattr(wandb, "login", refuse)
-    monkeypatch.setattr(launch, "plan", lambda experiment: pytest.fail("it went on"))
+    monkeypatch.setattr(sharded, "plan", lambda *given: pytest.fail("it went on"))
     with pytest.raises(UserError, match=r"No API key configured\.\nWANDB_MODE=offline records without an account"):
         launch.run(tiny.experiment(recorders=["wandb"]), tmp_path / "run")
     assert not (tmp_path / "run").exists()

@@ -42,7 +42,7 @@ from plasticity.cli import main as cli  # noqa: E402
 from plasticity.cli import watch  # noqa: E402
 from plasticity.config.documents import to_yaml  # noqa: E402
 from plasticity.engine import runner  # noqa: E402
-from plasticity.runs import launch, session  # noqa: E402
+from plasticity.runs import launch, session, sharded  # noqa: E402
 from plasticity.runs.checksums import DamagedError, read_table  # noqa: E402
 
 OUTCOMES = ("same", "told", "refused", "FAULT")
@@ -310,7 +310,9 @@ def compile_once() -> None:
     compiled, planned = runner.compile_program, launch.plan
     plans: dict[str, Any] = {}
 
-    def plan(experiment: Any) -> Any:
+    def plan(experiment: Any, *shard: Any) -> Any:
+        """The runs here are not cut into shards."""
+        assert not any(shard)
         key = json.dumps(experiment.resolve(), sort_keys=True, default=str)
         plans[key] = plans.get(key) or planned(experiment)
         return plans[key]
@@ -323,7 +325,7 @@ def compile_once() -> None:
         return made[key][1]
 
     watch.QUIET_SECONDS = 1e9  # how long ago a run was stopped is not what is compared
-    runner.compile_program, launch.plan = compile_program, plan  # type: ignore[assignment]
+    runner.compile_program, launch.plan, sharded.plan = compile_program, plan, plan  # type: ignore[assignment]
     os.fsync = lambda handle: None  # type: ignore[assignment]
     Figure.savefig = lambda figure, path, **options: Path(path).touch()  # type: ignore[method-assign]  # slow, no reader
 
