@@ -2,6 +2,7 @@
 
 import functools
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -248,7 +249,9 @@ def test_the_shard_that_is_further_is_kept(experiment, whole, tmp_path):
     behind, ahead = apart(experiment, tmp_path, "behind", 3), apart(experiment, tmp_path, "ahead", 3)
     status = shard_folder(behind, 3) / "fresh" / "status.json"
     write_text(status, to_json({**json.loads(status.read_text()), "finished": [], "step": 20}))
-    (behind / "shards" / f"00003{UNDER_WAY}").mkdir()
+    rows = len(results.load(behind))
+    shutil.copytree(shard_folder(behind, 3), behind / "shards" / f"00003{UNDER_WAY}")
+    assert len(results.load(behind)) == rows  # a copy that is under way is not read
     assert merge(ahead, [behind], list) == 0
     assert merge(behind, [ahead], [].append) == 1
     assert json.loads(status.read_text())["finished"] == [0]

@@ -58,8 +58,8 @@ def shard_folders(run: Path) -> dict[int, Path]:
 
 def arm_folders(run: Path, arm: str) -> list[Path]:
     """The folders that hold the tables of an arm: its own, or one in each shard of the run that has it."""
-    found = sorted((run / SHARDS).glob(f"*/{arm}"))
-    return found or [run / arm]
+    found = [place / arm for place in shard_folders(run).values()]
+    return [folder for folder in found if folder.is_dir()] or [run / arm]
 
 
 class Part(NamedTuple):

@@ -22,12 +22,13 @@ from plasticity.runs import folder, sharded
 from plasticity.runs.accounts import EXPERIMENT, shard_folder
 from plasticity.runs.lock import InUseError, held
 from plasticity.runs.queue import note, queue_of, records
+from plasticity.runs.session import SIGNALS
 
 PROFILES = "clusters.yaml"
 LOGS = "logs"  # in the run's folder
 TURNS = 100_000  # how often a job may be requeued because its time was over
 SAVE_SECONDS = 120  # before its end, a job is told to save
-STOPPED = {128 + number for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)}
+STOPPED = {128 + getattr(signal, name) for name in SIGNALS if hasattr(signal, name)}  # exit codes of a saved run
 DURATION = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
 OWN = {  # options of sbatch that submitit has a parameter for
     "partition", "qos", "mem", "mem_per_cpu", "mem_per_gpu", "comment", "constraint", "exclude", "account", "gres",
