@@ -51,6 +51,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.filterwarnings("default"))
 
 
+@pytest.fixture(scope="session", autouse=True)
+def own_speeds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Tests neither read nor write the speeds of the user's machine."""
+    from plasticity.runs import speeds
+
+    folder = tmp_path_factory.mktemp("speeds")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(speeds, "folder", lambda: folder)
+        yield
+
+
 @pytest.fixture(scope="session")
 def program_cache() -> Path:
     """The folder of compiled programs, for processes that a test starts."""

@@ -164,7 +164,7 @@ def test_what_a_run_needs_of_the_disk(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=f"no permission in {tmp_path}$"):
         folder.check_writable(tmp_path / "deep" / "run")
     folder.check_space(tmp_path / "run", 1)
-    with pytest.raises(UserError, match=r"checkpoints need 1048576.0 TiB; only .* are free"):
+    with pytest.raises(UserError, match=r"the run needs 1048576.0 TiB; only .* are free"):
         folder.check_space(tmp_path / "run", 2**60)
 
 

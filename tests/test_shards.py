@@ -81,19 +81,19 @@ def test_ways_to_cut():
     ],
 )
 def test_a_plan_says_how_it_would_be_cut(text, line):
-    assert shard_lines(wide(), text) == [line]
+    assert shard_lines(launch.plan(wide()), text) == [line]
 
 
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("seed=4", r"--split: .seed=4. is not allowed; must be one of arms, points, seeds=N, jobs=N"),
+        ("seed=4", r"--split: .seed=4. is not allowed; must be one of arms, points, seeds=N, jobs=N, hours=H"),
         ("seeds", r"--split: .seeds. is not allowed"),
         ("seeds=0", r"--split: .seeds=0. is not allowed"),
         ("arms=2", r"--split: .arms=2. is not allowed"),
         ("", r"--split: .* is not allowed"),
         ("arms,arms", r"--split: arms is given twice"),
-        ("jobs=2,arms", r"--split: .*jobs=2,arms.* is not allowed; jobs=N goes with nothing else"),
+        ("jobs=2,arms", r"--split: .*jobs=2,arms.* is not allowed; jobs goes with nothing else"),
     ],
 )
 def test_refuses_other_ways(text, why):

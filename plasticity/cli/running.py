@@ -28,6 +28,8 @@ Split = Annotated[
     str | None, typer.Option(help="cut the run into shards: arms, points, seeds=N (N seeds each), jobs=N (N shards)")
 ]
 
+CALIBRATION_SECONDS = 3.0
+
 
 def run(
     config: Config,
@@ -93,13 +95,24 @@ def merge(
     console.print(Text(f"{folder}: {count} shard{'' if count == 1 else 's'} copied"))
 
 
-def plan(config: Config, overrides: Overrides = None, out: Out = None, split: Split = None) -> None:
-    """Show what a run would do (programs, lanes, steps, memory) and what this machine lacks. Runs nothing."""
+def plan(
+    config: Config,
+    overrides: Overrides = None,
+    out: Out = None,
+    split: Split = None,
+    calibrate: Annotated[bool, typer.Option("--calibrate", help="time every program for a few seconds first")] = False,
+) -> None:
+    """Show what a run would do (programs, lanes, steps, memory, time, disk) and what this machine lacks.
+
+    It runs nothing, except that --calibrate runs a short piece of every program.
+    """
     from plasticity.runs import launch
 
     experiment = launch.load_config(config, overrides or [])
-    shards = tables.shard_lines(experiment, split) if split else []
     planned = launch.plan(experiment)
+    if calibrate:
+        launch.calibrate(planned, CALIBRATION_SECONDS, lambda line: console.print(Text(line)))
+    shards = tables.shard_lines(planned, split) if split else []
     # Planning for another machine is allowed.
     lines = [*tables.plan_lines(planned), *shards, *launch.obstacles(planned, out)]
     say_broken()

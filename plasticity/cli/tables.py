@@ -1,5 +1,6 @@
 """Tables that the command line prints besides summaries: members and their settings, plans, measurements."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,15 +14,18 @@ from plasticity.config.registry import BUILT_IN
 
 def plan_table(planned: Any) -> Table:
     from plasticity.engine.memory import readable
+    from plasticity.runs import estimates
 
     table = Table(title=planned.experiment.name, title_justify="left")
-    columns = ("arm", "program", "lanes", "placement", "state", "with workspace")
+    columns = ("arm", "program", "lanes", "placement", "state", "with workspace", "time")
     for name in columns:
         table.add_column(name, justify="left" if name == "arm" else "right")
     for job, need in zip(planned.jobs, planned.memory, strict=True):
         shape = "{} x {} x {}".format(*job.placement)
+        seconds = estimates.seconds_of(job)
+        lasts = "?" if seconds is None else duration(seconds)
         lanes = str(len(job.program.seeds))
-        table.add_row(job.arm, str(job.number), lanes, shape, readable(need.state), readable(need.total))
+        table.add_row(job.arm, str(job.number), lanes, shape, readable(need.state), readable(need.total), lasts)
     return table
 
 
@@ -30,10 +34,25 @@ def plural(number: int, what: str) -> str:
     return f"{number:,} {what}" + ("" if number == 1 else "s")
 
 
+def duration(seconds: float) -> str:
+    """``8 s``, ``3 min``, ``2 h 05 min``, ``3 d 4 h``; ``-`` if unknown."""
+    if not math.isfinite(seconds):
+        return "-"
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
+
+
 def plan_lines(planned: Any) -> list[str]:
     from plasticity.engine.memory import capacity, readable
+    from plasticity.runs import estimates
     from plasticity.runs.launch import devices
 
+    disk = estimates.disk(planned)
     spec = planned.spec
     steps = sum(visit.steps for visit in spec.visits)
     lanes = sum(len(job.program.seeds) for job in planned.jobs)
@@ -50,17 +69,36 @@ def plan_lines(planned: Any) -> list[str]:
         f"{plural(lanes, 'lane')}, {plural(steps * lanes, 'lane step')} in total; arms run one after another",
         f"task-aware arms: {', '.join(aware) or 'none'}",
         f"{place} ({kind}), {readable(capacity(devices()[0], widest))} each",
+        _time_line(planned),
+        f"disk: {readable(disk.tables)} of tables (an estimate), {readable(disk.checkpoints)} of checkpoints",
     ]
 
 
-def shard_lines(experiment: Any, split: str) -> list[str]:
-    """How many shards a run is cut into, and their lanes."""
+def _time_line(planned: Any) -> str:
+    from plasticity.runs import estimates
+
+    seconds = [estimates.seconds_of(job) for job in planned.jobs]
+    total = estimates.total(seconds)
+    if total is None:
+        unknown = sum(each is None for each in seconds)
+        return f"time: {unknown} of {plural(len(seconds), 'program')} not timed on this machine yet; see --calibrate"
+    start = sum(map(estimates.start_of, planned.jobs))
+    return f"time: about {duration(total)}, {duration(start)} of it for compiling, as timed on this machine before"
+
+
+def shard_lines(planned: Any, split: str) -> list[str]:
+    """How many shards a run is cut into, their lanes, and the time of the longest."""
     from plasticity.config.experiments import programs
+    from plasticity.runs import estimates
     from plasticity.runs.shards import cut, parse
 
-    lanes = [shard.lanes for shard in cut(programs(experiment), parse(split))]
+    asked = parse(split)
+    chosen = estimates.within_hours(planned, asked) if asked.hours else asked
+    shards = cut(programs(planned.experiment), chosen)
+    lanes, seconds = [shard.lanes for shard in shards], estimates.longest(planned, shards)
     each = plural(lanes[0], "lane") if min(lanes) == max(lanes) else f"{min(lanes)} to {plural(max(lanes), 'lane')}"
-    return [f"{plural(len(lanes), 'shard')} of {each}; run each with --split {split} --shard I/{len(lanes)}"]
+    lasting = f", of at most about {duration(seconds)}" if seconds else ""
+    return [f"{plural(len(lanes), 'shard')} of {each}{lasting}; run each with --split {chosen} --shard I/{len(lanes)}"]
 
 
 def family_table(registry: Any, family: str) -> Table:

@@ -15,6 +15,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from plasticity.cli.tables import duration
 from plasticity.results.read import plan
 from plasticity.runs.accounts import LANES, MISSING, Part, has_started, parts_of, read_status, table_parts
 from plasticity.runs.checksums import DamagedError, read_table
@@ -263,19 +264,6 @@ def sparkline(values: Sequence[float] | np.ndarray, low: float, high: float, blo
         return blocks[min(max(round((value - low) / span * last), 0), last)] if math.isfinite(value) else " "
 
     return "".join(map(block, values)).rstrip()
-
-
-def duration(seconds: float) -> str:
-    """``8 s``, ``3 min``, ``2 h 05 min``, ``3 d 4 h``; ``-`` if unknown."""
-    if not math.isfinite(seconds):
-        return "-"
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 60:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours < 48 else f"{hours // 24} d {hours % 24} h"
 
 
 def short(number: float) -> str:

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.stages import Wrapped
 
 from plasticity.core import counting
 from plasticity.core.counting import Precise
@@ -32,7 +33,7 @@ from plasticity.core.types import (
     Transition,
     Visit,
 )
-from plasticity.engine import evaluation
+from plasticity.engine import evaluation, options
 from plasticity.engine.evaluation import Evaluation
 from plasticity.engine.lanes import LaneKeys, Placement, lane_keys
 from plasticity.engine.packing import Packed, pack
@@ -84,11 +85,12 @@ class Carry(NamedTuple):
 class Compiled(NamedTuple):
     """The functions of one group; all take and return arrays with a leading axis ``devices x width``."""
 
-    begin: Callable[..., Carry]
-    chunk: Callable[..., tuple[Carry, Packed]]
-    measure: Callable[..., tuple[tuple[State, ...], Packed]]
-    evaluate: Callable[..., Packed]
-    switch: Callable[..., Carry]
+    begin: Wrapped
+    chunk: Wrapped
+    measure: Wrapped
+    evaluate: Wrapped
+    switch: Wrapped
+    initial: Callable[..., Carry]  # `begin`, to be compiled as part of another function
     stream: Stream
     eval_stream: Stream  # the environments of evaluation
     sharding: NamedSharding  # of every array with a lane axis
@@ -327,35 +329,36 @@ def compile_program(program: Program, placement: Placement, devices: Sequence[ja
     mesh = Mesh(np.asarray(devices[: placement.devices]), ("lanes",))
     lanes, same = PartitionSpec("lanes"), PartitionSpec()
 
-    def compiled(
-        name: str, function: Callable[..., Any], inputs: Any, donate: tuple[int, ...] = (), **kwargs: Any
-    ) -> Any:
+    def mapped(name: str, function: Callable[..., Any], inputs: Any) -> Any:
         def counted(*args: Any) -> Any:
             traces[name] = traces.get(name, 0) + 1
-            return function(*args, **kwargs)
+            return function(*args)
 
         if placement.devices > 1:
-            counted = jax.shard_map(counted, mesh=mesh, in_specs=inputs, out_specs=lanes, check_vma=False)
-        return jax.jit(counted, donate_argnums=donate)
+            return jax.shard_map(counted, mesh=mesh, in_specs=inputs, out_specs=lanes, check_vma=False)
+        return counted
 
     def with_block(function: Callable[..., Any]) -> Callable[..., Any]:
         """The block number arrives as this device's slice of an array [devices]."""
         return lambda *args: function(*args[:-1], args[-1][0])
 
-    measures: dict[tuple[int, ...], Callable[..., Any]] = {}
-
     def measure(hyper: Hyper, seeds: Array, carry: Carry, clock: Clock, which: tuple[int, ...]) -> Any:
-        if which not in measures:
-            inputs = (lanes, lanes, lanes, same)
-            measures[which] = compiled(f"measure{which}", functools.partial(lane.measure, which=which), inputs)
-        return measures[which](hyper, seeds, carry, clock)
+        function = functools.partial(lane.measure, which=which)
+        return mapped(f"measure{which}", function, (lanes, lanes, lanes, same))(hyper, seeds, carry, clock)
 
+    quick = options.quick(mesh.devices.flat[0].platform)
+    rarely: Any = {"compiler_options": quick} if quick else {}
+    begin = mapped("begin", with_block(lane.begin), (lanes, lanes, lanes))
+    chunk = mapped("chunk", lane.chunk, (lanes, lanes, lanes, same))
+    evaluate = mapped("evaluate", with_block(lane.evaluate), (lanes, lanes, lanes, same, same, same, lanes))
+    switch = mapped("switch", with_block(lane.switch), (lanes, lanes, lanes, same, same, lanes))
     return Compiled(
-        begin=compiled("begin", with_block(lane.begin), (lanes, lanes, lanes)),
-        chunk=compiled("chunk", lane.chunk, (lanes, lanes, lanes, same), donate=(2,)),
-        measure=measure,
-        evaluate=compiled("evaluate", with_block(lane.evaluate), (lanes, lanes, lanes, same, same, same, lanes)),
-        switch=compiled("switch", with_block(lane.switch), (lanes, lanes, lanes, same, same, lanes), donate=(2,)),
+        begin=jax.jit(begin, **rarely),
+        chunk=jax.jit(chunk, donate_argnums=2),
+        measure=jax.jit(measure, static_argnums=4),
+        evaluate=jax.jit(evaluate),
+        switch=jax.jit(switch, donate_argnums=2, **rarely),
+        initial=begin,
         stream=stream,
         eval_stream=eval_stream,
         sharding=NamedSharding(mesh, lanes),

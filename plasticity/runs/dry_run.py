@@ -29,6 +29,7 @@ class Traced(NamedTuple):
     memory: Memory
     measured: frozenset[str]  # the metrics of its monitors
     wrote: frozenset[str]  # the paths of those that write any
+    columns: int  # of the table of metrics
 
 
 def trace_once(jobs: Sequence[Job], asked: Sequence[ProgramSettings]) -> list[Traced]:
@@ -65,7 +66,8 @@ def _trace(job: Job, settings: ProgramSettings) -> Traced:
     _, record = jax.eval_shape(lambda carry: run.compiled.measure(hyper, seeds, carry, clock, which), carry)
     _check_used(settings, seen, hooks.ASKED)
     _check_columns(job, made.names, record.names)
-    return Traced(memory.estimate(run, max(sizes)), frozenset(record.names), frozenset(wrote))
+    columns = len({*IDENTITY, *made.names, *record.names})
+    return Traced(memory.estimate(run, max(sizes)), frozenset(record.names), frozenset(wrote), columns)
 
 
 def weighed(sizes: list[int], intervention: Intervention) -> Intervention:

@@ -12,10 +12,12 @@ from plasticity.config.renamed import Renamer
 from plasticity.core.errors import UserError
 from plasticity.core.types import StreamSpec
 from plasticity.runs import folder, trackers, verify
+from plasticity.runs.accounts import read_status
 from plasticity.runs.devices import devices
 from plasticity.runs.lock import held
 from plasticity.runs.members import registry
 from plasticity.runs.planning import Plan, check_memory
+from plasticity.runs.preparation import Preparation
 from plasticity.runs.session import Job, Progress, run_job, stop_on_signals
 
 
@@ -66,12 +68,16 @@ def execute(
         if resumes:
             _repair_lanes(place, planned.jobs, progress.say)
         others = functools.partial(trackers.make, experiment.recorders, place, resolved)
-        with stop_on_signals() as stop:
-            ran = [
-                run_job(job, place / job.arm, list(devices()), progress, stop, resumes, others) for job in planned.jobs
-            ]
+        left = functools.partial(_is_left, place)
+        with stop_on_signals() as stop, Preparation(planned.jobs, planned.memory, devices(), left) as runs:
+            ran = [run_job(job, place / job.arm, runs, progress, stop, resumes, others) for job in planned.jobs]
         if not any(ran):
             progress.say(f"{place}: already finished")
+
+
+def _is_left(run: Path, job: Job) -> bool:
+    """Whether the job's arm does not say that it is finished."""
+    return job.number not in read_status(run / job.arm).get("finished", ())
 
 
 def _checked(make_plan: Callable[[], Plan], experiment: Experiment, finished: bool) -> Plan:

@@ -204,7 +204,7 @@ def check_space(folder: Path, needed: int) -> None:
     except OSError:
         return
     if free < needed:
-        raise UserError(f"{folder}: checkpoints need {readable(needed)}; only {readable(free)} are free")
+        raise UserError(f"{folder}: the run needs {readable(needed)}; only {readable(free)} are free")
 
 
 def _nearest(folder: Path) -> Path:

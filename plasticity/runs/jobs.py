@@ -24,6 +24,8 @@ from plasticity.runs.devices import devices
 from plasticity.runs.periods import chunk_of, evaluation_of, monitor_periods
 from plasticity.runs.session import Job
 
+LENGTHS = ("tasks", "steps_per_task", "cycles")  # settings of streams that, as numbers, only say how long they are
+
 
 def job_of(experiment: Experiment, source: StreamFactory, each: ProgramSettings, width: int | None = None) -> Job:
     """One program of an arm, ready to run. ``width``: of its placement, if it is fixed."""
@@ -32,9 +34,12 @@ def job_of(experiment: Experiment, source: StreamFactory, each: ProgramSettings,
     program = _program(experiment, source, each, every)
     placement = _placement(experiment, program, each, width)
     _check_task_aware(each, spec)
-    fingerprint = _fingerprint(experiment, each, placement, every, spec)
+    facts = _facts(experiment, each, placement, every, spec)
     save_every = None if experiment.checkpoint_every == "visit" else experiment.checkpoint_every
-    return Job(each.arm, each.index, program, placement, _columns(each), save_every, fingerprint)
+    return Job(
+        each.arm, each.index, program, placement, _columns(each), save_every, _digest(facts),
+        speed_key=_digest(_facts_of_speed(facts, experiment)),
+    )  # fmt: skip
 
 
 def _program(experiment: Experiment, source: StreamFactory, each: ProgramSettings, every: Mapping[str, int]) -> Program:
@@ -92,13 +97,13 @@ def _columns(each: ProgramSettings) -> dict[str, list[Any]]:
     return found | {path: [point[path] for point in each.points] for path in each.points[0]}
 
 
-def _fingerprint(
+def _facts(
     experiment: Experiment,
     each: ProgramSettings,
     placement: Any,
     every: Mapping[str, int],
     spec: StreamSpec,
-) -> str:
+) -> dict[str, Any]:
     """Equal for programs that compute the same; data are identified by content, not by path."""
     resolved = experiment.resolve()
     facts: dict[str, Any] = {
@@ -112,6 +117,26 @@ def _fingerprint(
     if spec.data:
         facts["stream"] = {key: value for key, value in resolved["stream"].items() if key != "path"}
         facts["data"] = [sha for _, sha in spec.data]
+    return facts
+
+
+def _facts_of_speed(facts: Mapping[str, Any], experiment: Experiment) -> dict[str, Any]:
+    """Equal for programs that take the same time per step of a group of lanes: lanes and length do not count."""
+    found = {key: value for key, value in facts.items() if key not in ("seeds", "schedule")}
+    stream = facts["stream"]
+    if isinstance(stream, Mapping):
+        lengths = [key for key in LENGTHS if not isinstance(stream.get(key), list)]
+        found["stream"] = {key: value for key, value in stream.items() if key not in lengths}
+    placement = {key: value for key, value in facts["placement"].items() if key != "groups"}
+    return found | {
+        "hyper": sorted(facts["hyper"]),
+        "placement": placement,
+        "evaluation": experiment.resolve()["evaluation"],
+        "device": devices()[0].device_kind,
+    }
+
+
+def _digest(facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 

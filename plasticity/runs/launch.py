@@ -7,7 +7,8 @@ from typing import Any
 from plasticity.config import experiments
 from plasticity.config.experiments import Experiment
 from plasticity.core.errors import UserError, why
-from plasticity.runs import checkpoint, compilation, folder, sharded, trackers
+from plasticity.runs import compilation, estimates, folder, sharded, trackers
+from plasticity.runs.calibration import calibrate
 from plasticity.runs.devices import devices
 from plasticity.runs.execution import completed
 from plasticity.runs.members import BUILT_IN, broken_plugins, registry
@@ -15,8 +16,8 @@ from plasticity.runs.planning import Plan, check_memory, plan, source_of
 from plasticity.runs.session import NoProgress, Progress
 
 __all__ = [
-    "BUILT_IN", "Plan", "broken_plugins", "check_memory", "completed", "devices", "experiment_of", "load_config",
-    "obstacles", "plan", "registry", "run", "source_of",
+    "BUILT_IN", "Plan", "broken_plugins", "calibrate", "check_memory", "completed", "devices",
+    "experiment_of", "load_config", "obstacles", "plan", "registry", "run", "source_of",
 ]  # fmt: skip
 
 
@@ -46,7 +47,7 @@ def obstacles(planned: Plan, out: str | Path | None = None) -> list[str]:
         ("It cannot run", lambda: trackers.check_lanes(experiment.recorders, planned.jobs)),
         ("It cannot start", lambda: folder.check(place, experiment.resolve(), resume=False, force=False)),
         ("It cannot start", lambda: folder.check_writable(place)),
-        ("The disk may become full", lambda: folder.check_space(place, checkpoint_bytes(planned))),
+        ("The disk may become full", lambda: folder.check_space(place, estimates.space(planned))),
     ]
     return list(dict.fromkeys(f"{what}: {reason}" for what, check in checks for reason in _refusal(check)))
 
@@ -59,12 +60,6 @@ def _refusal(check: Callable[[], Any]) -> list[str]:
     except OSError as error:  # a name that is too long
         return [why(error)]
     return []
-
-
-def checkpoint_bytes(planned: Plan) -> int:
-    """Disk space of a run's checkpoints at its end, plus one more of the largest while it is written."""
-    sizes = [need.state * job.placement.devices for job, need in zip(planned.jobs, planned.memory, strict=True)]
-    return checkpoint.KEEP * sum(sizes) + max(sizes)
 
 
 def _place_of(experiment: Experiment, out: str | Path | None) -> Path:

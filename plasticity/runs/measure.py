@@ -179,7 +179,7 @@ def _first_states(run: Run) -> list[Any]:
         raise UserError(str(error)) from error
     if not jax.tree.leaves(shape.monitors):
         return [shape.monitors] * len(run.inputs)
-    begin = jax.jit(lambda *inputs: run.compiled.begin(*inputs).monitors)  # the rest of the carry is never made
+    begin = jax.jit(lambda *inputs: run.compiled.initial(*inputs).monitors)  # the rest of the carry is never made
     return [begin(*inputs) for inputs in run.inputs]
 
 

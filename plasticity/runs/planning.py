@@ -33,6 +33,7 @@ class Plan(NamedTuple):
     spec: StreamSpec
     jobs: tuple[Job, ...]
     memory: tuple[Memory, ...]
+    columns: tuple[int, ...] = ()  # of the table of metrics of each job
     cut: Mapping[str, Any] = MappingProxyType({})  # how the run is cut into shards, and their programs
 
     def describe(self) -> dict[str, Any]:
@@ -126,7 +127,8 @@ def plan(experiment: Experiment, shard: Shard | None = None, widths: Sequence[in
         check_silent(traced, built)
     warn_of_agents(asked, source.spec)
     jobs = tuple(job._replace(measured=each.measured) for job, each in zip(built, traced, strict=True))
-    return Plan(experiment, source.spec, jobs, tuple(each.memory for each in traced))
+    sizes, columns = (tuple(getattr(each, name) for each in traced) for name in ("memory", "columns"))
+    return Plan(experiment, source.spec, jobs, sizes, columns)
 
 
 def widths_of(experiment: Experiment, shards: Sequence[Shard], gpu: bool = False) -> list[int]:

@@ -15,13 +15,14 @@ from plasticity.core.errors import Interrupted, StorageError, UserError, cut, wh
 from plasticity.engine.lanes import Placement, join
 from plasticity.engine.program import Program
 from plasticity.engine.runner import Chunk, Position, Run
-from plasticity.runs import checkpoint, verify
+from plasticity.runs import checkpoint, speeds, verify
 from plasticity.runs.accounts import read_status
 from plasticity.runs.checkpoint import Snapshot
 from plasticity.runs.checksums import to_json
 from plasticity.runs.files import write_text
 from plasticity.runs.folder import made_otherwise
 from plasticity.runs.parquet import ParquetRecorder, Recorder, RecorderGroup
+from plasticity.runs.speeds import Stopwatch
 
 STATUS_SECONDS = 2.0  # between two status files
 AGAIN_SECONDS = 0.2  # a repeat within this time is ignored: `timeout`, shells and wrappers may send a signal twice
@@ -40,6 +41,7 @@ class Job(NamedTuple):
     checkpoint_every: int | None  # env steps; None: at the end of every visit
     fingerprint: str  # equal for the same program under the same config
     measured: frozenset[str] = frozenset()  # the metrics that monitors write
+    speed_key: str = ""  # equal for programs that take the same time per step
 
 
 class Stop:
@@ -112,6 +114,16 @@ class NoProgress:
 
     def say(self, line: str) -> None:
         del line
+
+
+class Runs(Protocol):
+    """Provider of the runs of jobs: see :class:`plasticity.runs.preparation.Preparation`."""
+
+    def run_of(self, job: Job) -> Run: ...
+
+    def compile(self, run: Run) -> None: ...
+
+    def follow(self, job: Job) -> None: ...
 
 
 class Speed:
@@ -275,7 +287,7 @@ def _recorder(run: Run, job: Job, folder: Path, parts: int) -> ParquetRecorder:
 def run_job(
     job: Job,
     folder: Path,
-    devices: list[jax.Device],
+    runs: Runs,
     progress: Progress,
     stop: Stop,
     resume: bool,
@@ -296,7 +308,7 @@ def run_job(
         return False
     if stop.signal is not None:  # received during the last chunk of the previous program
         raise Interrupted(stop.signal)
-    run = Run(job.program, job.placement, devices)
+    run = runs.run_of(job)
     try:
         with _recording_failures(status, job, run):
             parts = _restore(run, job, folder, found.append) if resume else 0
@@ -306,7 +318,7 @@ def run_job(
             progress.job(job, run.position)
             status.begin(job, run.position)
             with contextlib.closing(RecorderGroup(tables, *others(job, run.position))) as recorder:
-                _loop(run, job, _checkpoints(job, folder), recorder, status, progress, stop)
+                _loop(run, job, runs, _checkpoints(job, folder), recorder, status, progress, stop)
             status.finish(job, run.position, tables.parts)
         return True
     finally:
@@ -329,11 +341,21 @@ def _recording_failures(status: Status, job: Job, run: Run) -> Iterator[None]:
         raise
 
 
+def _chunks(run: Run, job: Job, runs: Runs) -> Iterator[Chunk]:
+    """The chunks of a run, once it is compiled; after the first one, what runs next is prepared."""
+    runs.compile(run)
+    for number, chunk in enumerate(run.chunks()):
+        yield chunk
+        if number == 0:
+            runs.follow(job)
+
+
 def _loop(
-    run: Run, job: Job, checkpoints: Path, recorder: RecorderGroup, status: Status, progress: Progress, stop: Stop
-) -> None:
-    pace = Pace()
-    for chunk in run.chunks():
+    run: Run, job: Job, runs: Runs, checkpoints: Path, recorder: RecorderGroup, status: Status, progress: Progress,
+    stop: Stop,
+) -> None:  # fmt: skip
+    pace, watch = Pace(), Stopwatch(run)
+    for chunk in _chunks(run, job, runs):
         recorder.add(chunk)
         progress.chunk(chunk)
         status.tick(chunk.position)
@@ -343,6 +365,8 @@ def _loop(
         elif pace.due():  # these parts belong to no checkpoint; a resumed run produces them again
             recorder.flush()
             pace.reset()
+        watch.tick(chunk)
         if stop.signal is not None and not _last_step(job, chunk.position):
             status.write("interrupted", chunk.position)
             raise Interrupted(stop.signal)
+    speeds.keep(job.speed_key, watch.cost())

@@ -15,6 +15,7 @@ from plasticity.core.errors import UserError
 from plasticity.runs import folder, shards
 from plasticity.runs.accounts import SHARD, SHARDS, read_plan, shard_folder, shard_folders
 from plasticity.runs.checksums import DamagedError
+from plasticity.runs.estimates import within_hours
 from plasticity.runs.execution import current, execute, located
 from plasticity.runs.lock import InUseError, held
 from plasticity.runs.planning import Plan, plan, widths_of
@@ -138,7 +139,7 @@ def _existing(experiment: Experiment, place: Path, given: shards.Split | None) -
     found = _facts(place)
     if not found:
         raise UserError(f"{place}: this run is not cut into shards; choose another --out")
-    if given is not None and found["split"] != str(given):
+    if given is not None and str(given) not in (found["split"], found.get("asked")):
         raise UserError(f"{place}: this run is cut by --split {found['split']}, not {given}")
     return _cut(experiment, found)
 
@@ -149,11 +150,12 @@ def _created(
     assert given is not None
     _check_free(place)
     asked = experiments.programs(experiment)
-    layout = shards.cut(asked, given)
     whole = plan(experiment)
+    split = within_hours(whole, given) if given.hours else given
+    layout = shards.cut(asked, split)
     widths = widths_of(experiment, layout, gpu)
     facts = {
-        SHARDS: {"split": str(given), "count": len(layout), "widths": widths},
+        SHARDS: {"split": str(split), "asked": str(given), "count": len(layout), "widths": widths},
         "programs": [
             {"arm": asked[index].arm, "number": asked[index].index, "lanes": len(rows), "shard": shard.number}
             for shard in layout
@@ -161,7 +163,7 @@ def _created(
         ],
     }
     folder.open_folder(place, located(resolved, whole.spec), whole._replace(cut=facts).describe(), resume=False)
-    return Layout(layout, str(given), widths)
+    return Layout(layout, str(split), widths)
 
 
 def _check_free(place: Path) -> None:

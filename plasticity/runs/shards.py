@@ -6,13 +6,14 @@ runs a shard.
 """
 
 import itertools
+import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from plasticity.config.experiments import ProgramSettings
 from plasticity.core.errors import UserError, shown
 
-WAYS = ("arms", "points", "seeds=N", "jobs=N")
+WAYS = ("arms", "points", "seeds=N", "jobs=N", "hours=H")
 MOST = 100_000  # shards of a run
 
 
@@ -38,17 +39,20 @@ class Split(NamedTuple):
     points: bool = False
     seeds: int = 0  # of a shard; 0: all
     jobs: int = 0
+    hours: float = 0.0  # that a shard may take, as far as lanes can be divided
 
     def __str__(self) -> str:
         named = [name for name in ("arms", "points") if getattr(self, name)]
-        return ",".join(named + [f"{name}={getattr(self, name)}" for name in ("seeds", "jobs") if getattr(self, name)])
+        counts = [f"{name}={getattr(self, name):g}" for name in ("seeds", "jobs", "hours") if getattr(self, name)]
+        return ",".join(named + counts)
 
 
 def parse(text: str) -> Split:
     """Read ``arms``, ``points``, ``seeds=4``, ``jobs=16``, or several of the first three, such as ``arms,seeds=4``.
 
     ``arms``: a shard for every arm. ``points``: for every arm and swept point. ``seeds=N``: for every N seeds.
-    ``jobs=N``: N shards with equally many lanes, as far as possible.
+    ``jobs=N``: N shards with equally many lanes, as far as possible. ``hours=H``: as few shards as take at most H hours
+    each, at the speeds that were measured on this machine.
 
     Raises:
       UserError: for anything else.
@@ -56,13 +60,15 @@ def parse(text: str) -> Split:
     found: dict[str, Any] = {}
     for part in text.split(","):
         name, given, number = part.strip().partition("=")
-        if not (f"{name}=N" in WAYS and _is_count(number)) and not (name in WAYS and not given):
+        counted = f"{name}=N" in WAYS and _is_count(number)
+        if not counted and not (f"{name}=H" in WAYS and _is_time(number)) and not (name in WAYS and not given):
             raise UserError(f"--split: {shown(part.strip())} is not allowed; must be one of {', '.join(WAYS)}")
         if name in found:
             raise UserError(f"--split: {name} is given twice")
-        found[name] = int(number) if number else True
-    if "jobs" in found and len(found) > 1:
-        raise UserError(f"--split: {shown(text)} is not allowed; jobs=N goes with nothing else")
+        found[name] = (int(number) if counted else float(number)) if given else True
+    for alone in ("jobs", "hours"):
+        if alone in found and len(found) > 1:
+            raise UserError(f"--split: {shown(text)} is not allowed; {alone} goes with nothing else")
     return Split(**found)
 
 
@@ -70,8 +76,16 @@ def _is_count(text: str) -> bool:
     return text.isdecimal() and len(text) < 10 and int(text) > 0
 
 
+def _is_time(text: str) -> bool:
+    """Whether it is a positive decimal number, such as ``0.5``."""
+    return bool(re.fullmatch(r"\d{1,6}(\.\d{1,6})?", text)) and float(text) > 0
+
+
 def cut(programs: Sequence[ProgramSettings], split: Split) -> list[Shard]:
-    """The shards of a run, in the order of its lanes; ``UserError`` if there are too many."""
+    """The shards of a run, in the order of its lanes; ``UserError`` if there are too many.
+
+    ``split`` has no hours: :func:`plasticity.runs.estimates.within_hours` makes a number of jobs of them.
+    """
     groups = _equal(programs, split.jobs) if split.jobs else _by_key(programs, split)
     if len(groups) > MOST:
         raise UserError(f"--split: {split} makes {len(groups):,} shards; at most {MOST:,} are allowed")

@@ -5,9 +5,10 @@ import statistics
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import jax
+from jax.stages import Wrapped
 
 from plasticity.bench.gpu.cases import CASES, Scaled, program, run_of
 from plasticity.bench.gpu.plan import Settings
@@ -39,11 +40,11 @@ def compiled(run: Run) -> dict[str, Any]:
     jax.block_until_ready(run.carries)
     initialised = time.perf_counter()
     hyper, seeds, _ = run.inputs[0]
-    lowered = run.compiled.chunk.lower(hyper, seeds, run.carries[0], run.clock())  # type: ignore[attr-defined]
+    lowered = run.compiled.chunk.lower(hyper, seeds, run.carries[0], run.clock())
     traced = time.perf_counter()
     executable = lowered.compile()
     done = time.perf_counter()
-    run.compiled = run.compiled._replace(chunk=executable)
+    run.compiled = run.compiled._replace(chunk=cast(Wrapped, executable))
     lanes = len(run.program.seeds)
     after = bytes_in_use()
     return {
