@@ -39,7 +39,7 @@ SlurmdPidFile={place}/slurmd.pid
 SlurmctldLogFile={place}/slurmctld.log
 SlurmdLogFile={place}/slurmd.log
 SchedulerParameters=sched_interval=1,bf_interval=1
-MaxArraySize=1001
+MaxArraySize={array}
 KillWait=5
 SlurmdTimeout=10
 NodeName={host} NodeAddr=127.0.0.1 CPUs=2 State=UNKNOWN
@@ -65,13 +65,13 @@ def free_port() -> int:
 
 
 class Cluster:
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, array: int) -> None:
         self.place, self.host = place, socket.gethostname().partition(".")[0]
         for name in ("state", "spool"):
             (place / name).mkdir(parents=True)
         (place / "slurm.conf").write_text(
             CONFIG.format(host=self.host, user=os.environ.get("USER", "root"), place=place,
-                          port=free_port(), next_port=free_port())
+                          port=free_port(), next_port=free_port(), array=array)
         )  # fmt: skip
         self.environment = {**os.environ, "SLURM_CONF": str(place / "slurm.conf"),
                             "PATH": f"{os.environ['PATH']}:/usr/sbin"}  # fmt: skip
@@ -115,8 +115,9 @@ class Cluster:
 
 
 @contextlib.contextmanager
-def cluster(place: Path) -> Iterator[Cluster]:
-    made = Cluster(place)
+def cluster(place: Path, array: int = 1001) -> Iterator[Cluster]:
+    """A running cluster; ``array``: Slurm's MaxArraySize."""
+    made = Cluster(place, array)
     try:
         made.start("slurmctld")
         made.start("slurmd")

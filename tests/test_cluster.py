@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -15,8 +17,11 @@ from slurm_cluster import until
 from plasticity import results
 from plasticity.cli.watch import Watcher
 from plasticity.core.errors import UserError
-from plasticity.runs import cluster, launch, queue
+from plasticity.runs import cluster, launch, queue, speeds, turns
+from plasticity.runs import slurm as options
 from plasticity.runs.accounts import shard_folder
+from plasticity.runs.checksums import to_json
+from plasticity.runs.files import write_text
 
 pytest.importorskip("submitit")
 needs_slurm = pytest.mark.skipif(bool(slurm_cluster.MISSING), reason=f"Slurm is not installed: {slurm_cluster.MISSING}")
@@ -36,13 +41,13 @@ DOCUMENT = tiny.document(
     ],
 )
 def test_options_of_sbatch(text, found):
-    assert cluster.parse_options(text) == found
+    assert options.parse_options(text) == found
 
 
 @pytest.mark.parametrize("text", ["=gpu", "partition=", "a b=c", "array=1-3", "nodes=7"])
 def test_refuses_other_options(text):
     with pytest.raises(UserError, match=r"--slurm: .*is not allowed"):
-        cluster.parse_options([text])
+        options.parse_options([text])
 
 
 @pytest.mark.parametrize(
@@ -50,13 +55,13 @@ def test_refuses_other_options(text):
     [("30", 30), ("30:00", 30), ("4:00:00", 240), ("2-12", 3600), ("1-0:30", 1470), ("0:0:30", 1), ("90:30", 91)],
 )
 def test_minutes(text, found):
-    assert cluster.minutes(text) == found
+    assert options.minutes(text) == found
 
 
 @pytest.mark.parametrize("text", ["", "4h", "0", "1:2:3:4", "-5"])
 def test_refuses_other_times(text):
     with pytest.raises(UserError, match=r"--slurm: time=.* is not allowed"):
-        cluster.minutes(text)
+        options.minutes(text)
 
 
 def test_a_command_for_each_unfinished_shard(tmp_path):
@@ -70,19 +75,19 @@ def test_a_command_for_each_unfinished_shard(tmp_path):
 
 def test_profiles(tmp_path, monkeypatch):
     config, mine = tmp_path / "config.yaml", tmp_path / "settings"
-    monkeypatch.setattr(cluster.platformdirs, "user_config_dir", lambda name: str(mine))
+    monkeypatch.setattr(options.platformdirs, "user_config_dir", lambda name: str(mine))
     with pytest.raises(UserError, match=rf"--profile: there is no {tmp_path}/clusters.yaml and no {mine}"):
-        cluster.profile_of("gpu", config)
+        options.profile_of("gpu", config)
     mine.mkdir()
     text = "gpu: {slurm: {partition: gpu, gres: 'gpu:1', time: 4:00:00, exclusive: true}, max_jobs: 8, split: seeds=4}"
     (mine / "clusters.yaml").write_text(text)
-    options = {"partition": "gpu", "gres": "gpu:1", "time": "4:00:00", "exclusive": True}
-    assert cluster.profile_of("gpu", config) == (options, "seeds=4", 8)
+    found = {"partition": "gpu", "gres": "gpu:1", "time": "4:00:00", "exclusive": True}
+    assert options.profile_of("gpu", config) == (found, "seeds=4", 8)
     (tmp_path / "clusters.yaml").write_text("cpu: {slurm: {time: 30}}\nodd: {partition: a}\nwrong: 3")
-    assert cluster.profile_of("cpu", config) == ({"time": "30"}, None, None)
+    assert options.profile_of("cpu", config) == ({"time": "30"}, None, None)
     for name, why in (("gpu", "unknown profile"), ("odd", "odd.unknown key .*partition"), ("wrong", "wrong must be")):
         with pytest.raises(UserError, match=why):
-            cluster.profile_of(name, config)
+            options.profile_of(name, config)
 
 
 def test_a_run_for_gpus_is_laid_out_for_gpus(tmp_path):
@@ -109,6 +114,104 @@ def test_a_shard_that_runs_is_not_submitted(tmp_path):
 def test_without_slurm_one_line_says_so(tmp_path):
     with pytest.raises(UserError, match="there is no sbatch here"):
         cluster.submit(tiny.experiment(), tmp_path / "run", "seeds=1", slurm={})
+
+
+def script(place, name, text):
+    """A program of Slurm's that is not Slurm's."""
+    place.mkdir(exist_ok=True)
+    (place / name).write_text(f"#!/bin/sh\n{text}\n")
+    (place / name).chmod(0o755)
+
+
+@pytest.fixture
+def full_queue(tmp_path, monkeypatch):
+    """A Slurm that allows two jobs in an array, and two arrays in its queue."""
+    programs = tmp_path / "bin"
+    script(programs, "scontrol", "echo 'MaxArraySize            = 3'")
+    script(programs, "squeue", "exit 0")
+    refusal = "sbatch: error: AssocMaxSubmitJobLimit\nsbatch: error: Batch job submission failed: Job violates policy"
+    script(
+        programs, "sbatch",
+        f"""cp "$1" {tmp_path}/sent.$(ls {tmp_path} | grep -c sent)
+        test -e {tmp_path}/sent.2 && {{ printf '{refusal}' >&2; exit 1; }}
+        echo Submitted batch job $(ls {tmp_path} | grep -c sent)""",
+    )  # fmt: skip
+    monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    return tmp_path
+
+
+def test_arrays_are_as_large_as_slurm_allows(full_queue):
+    run = full_queue / "run"
+    cluster.submit(tiny.experiment(seeds=4), run, "seeds=1", slurm={"time": "30"}, most=3)
+    sent = [(full_queue / f"sent.{i}").read_text() for i in range(2)]
+    assert all("#SBATCH --array=0-1%1" in text for text in sent)  # at most three at a time, in two arrays
+    assert all("#SBATCH --time=30" in text for text in sent)
+    assert [(each["shard"], each["job"]) for each in queue.records(run)] == [
+        (1, "1_0"),
+        (2, "1_1"),
+        (3, "2_0"),
+        (4, "2_1"),
+    ]
+
+
+def test_what_is_queued_before_the_queue_is_full_is_not_forgotten(full_queue):
+    run = full_queue / "run"
+    with pytest.raises(UserError, match=r"sbatch refuses: AssocMax.*\n4 of 6 shards are queued; the same command"):
+        cluster.submit(tiny.experiment(seeds=6), run, "seeds=1", slurm={})
+    assert [each["shard"] for each in queue.records(run)] == [1, 2, 3, 4]
+    script(full_queue / "bin", "squeue", "printf '1_0 PENDING\\n1_1 RUNNING\\n2_0 PENDING\\n2_1 PENDING\\n'")
+    again = cluster.submit(tiny.experiment(seeds=6), run, None, slurm={}, dry=True)
+    assert (again.shards, again.active) == ((5, 6), 4)
+
+
+def test_a_time_limit_that_is_known_to_be_too_short(tmp_path):
+    experiment = tiny.experiment(placement={"width": 1, "devices": 1})
+    (job,) = launch.plan(experiment).jobs
+    speeds.keep(job.speed_key, speeds.Cost(start=60.0, step=60.0))  # and five steps to a chunk
+    with pytest.raises(
+        UserError, match=r"time=0:05:00 is too short: arm baseline takes about 6 min here .* 5 env steps"
+    ):
+        cluster.submit(experiment, tmp_path / "run", "seeds=1", slurm={"time": "0:05:00"}, dry=True)
+    assert not (tmp_path / "run").exists()
+    cluster.submit(experiment, tmp_path / "run", "seeds=1", slurm={"time": "0:06:00"}, dry=True)
+
+
+class Child:
+    """A process that takes a while to end, and trains before that."""
+
+    def __init__(self, path, seconds, step):
+        self.path, self.seconds, self.step = path, seconds, step
+
+    def send_signal(self, number):
+        self.told = number
+
+    def wait(self, timeout=None):
+        if timeout is not None and timeout < self.seconds:
+            raise subprocess.TimeoutExpired("plasticity", timeout)
+        write_text(self.path, to_json({"step": self.step, "finished": []}))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "step", "limit", "goes_on", "said"),
+    [
+        (1.0, 10, 60.0, True, ""),
+        (9.0, 10, 60.0, True, "a chunk takes more than the 5 s that are left to save; give the job more time"),
+        (1.0, 7, 60.0, True, ""),  # preempted long before its time is over
+        (1.0, 7, 3.0, False, "the time limit of 0 min is too short for one chunk; give the job more time"),
+    ],
+)
+def test_a_job_without_progress_is_not_repeated(tmp_path, capsys, seconds, step, limit, goes_on, said):
+    status = shard_folder(tmp_path, 1) / "baseline" / "status.json"
+    status.parent.mkdir(parents=True)
+    turn = turns.Turn(str(tmp_path), 1, seconds=limit, notice=10.0)
+    turn.began, turn.before = time.monotonic(), 7
+    turn.child = child = Child(status, seconds, step)
+    found = turn.checkpoint(1)
+    assert child.told == signal.SIGTERM
+    assert (found is not None) == goes_on
+    assert capsys.readouterr().err.startswith(said)
+    if found is not None:
+        assert vars(found.function) == vars(turns.Turn(str(tmp_path), 1, limit, 10.0))
 
 
 def test_watch_says_what_the_scheduler_says(tmp_path, monkeypatch):
@@ -201,10 +304,14 @@ def test_on_a_real_slurm(tmp_path):
 def test_what_slurm_refuses(tmp_path):
     config = tmp_path / "config.yaml"
     config.write_text(json.dumps(tiny.document(seeds=1)))
-    with slurm_cluster.cluster(tmp_path / "slurm") as slurm:
-        for options in ("partition=none", "partition=low,no-such-option=3"):
-            done = command("launch", config, "--out", tmp_path / options, "--slurm", options, env=slurm.environment)
+    with slurm_cluster.cluster(tmp_path / "slurm", array=2) as slurm:
+        done = command("launch", config, "seeds=2", "--out", tmp_path / "two", "--split", "seeds=1", "--slurm",
+                       "partition=low,time=5", env=slurm.environment)  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert len({each["job"].partition("_")[0] for each in queue.records(tmp_path / "two")}) == 2
+        for wrong in ("partition=none", "partition=low,no-such-option=3"):
+            done = command("launch", config, "--out", tmp_path / wrong, "--slurm", wrong, env=slurm.environment)
             assert done.returncode == 2
             assert done.stderr.startswith("--slurm: sbatch refuses: "), done.stderr
             assert len(done.stderr.splitlines()) <= 3
-            assert os.path.exists(tmp_path / options / "plan.json")
+            assert os.path.exists(tmp_path / wrong / "plan.json")

@@ -16,6 +16,8 @@ from plasticity.runs.checksums import to_json
 from plasticity.runs.shards import Split, cut, parse
 from plasticity.runs.speeds import Cost, Stopwatch
 
+WIDE = {"agent": {"network": {"kind": "mlp", "widths": [16]}}}
+
 
 @pytest.fixture(autouse=True)
 def kept(tmp_path, monkeypatch):
@@ -202,7 +204,7 @@ def test_the_disk_that_a_plan_names_is_about_what_the_run_takes(tmp_path):
 
 
 def test_a_plan_says_time_and_disk():
-    plan = planned(seeds=2, arms={"one": {}, "two": {"agent": {"network": {"kind": "mlp", "widths": [16]}}}})
+    plan = planned(seeds=2, arms={"one": {}, "two": WIDE})
     speeds.keep(plan.jobs[0].speed_key, Cost(1.0, 2.0))
     assert "time: 1 of 2 programs not timed on this machine yet; see --calibrate" in plan_lines(plan)
     timed(plan, start=3.0, step=10.0)

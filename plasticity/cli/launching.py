@@ -1,14 +1,18 @@
 """``plasticity launch``: the shards of a run as jobs of a scheduler."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
 
 from plasticity.cli.running import Config, Out, Overrides, Split
+from plasticity.cli.tables import plural
 from plasticity.cli.terminal import console, say_broken
-from plasticity.core.errors import UserError
+from plasticity.core.errors import UserError, listed
+
+if TYPE_CHECKING:
+    from plasticity.runs.cluster import Submitted
 
 
 def launch(
@@ -34,19 +38,20 @@ def launch(
     """
     from plasticity.runs import cluster
     from plasticity.runs import launch as launching
+    from plasticity.runs import slurm as options_of_slurm
 
     ways = {"--slurm": slurm or profile, "--local": local, "--print": print_, "--cancel": cancel}
     given = [name for name, value in ways.items() if value]
     if len(given) != 1:
         several = f", not {' and '.join(given)}" if given else ""
         raise UserError(f"give one of --slurm (or --profile), --local, --print and --cancel{several}")
-    site = cluster.profile_of(profile, config) if profile else cluster.Profile({})
-    options = {**site.slurm, **cluster.parse_options(slurm or ())} if slurm or profile else None
+    site = options_of_slurm.profile_of(profile, config) if profile else options_of_slurm.Profile({})
+    options = {**site.slurm, **options_of_slurm.parse_options(slurm or ())} if slurm or profile else None
     experiment = launching.load_config(config, overrides or [])
     say_broken()
     run = out or Path("runs") / experiment.name
     if cancel:
-        console.print(Text(f"{run}: {len(cluster.cancel(run))} jobs cancelled"))
+        console.print(Text(f"{run}: {plural(len(cluster.cancel(run)), 'job')} cancelled"))
     elif print_:
         for line in cluster.commands(experiment, run, split):
             typer.echo(line)
@@ -57,4 +62,14 @@ def launch(
         done = cluster.submit(
             experiment, run, split or site.split, slurm=options, local=local or 0, most=most, dry=dry_run
         )
-        console.print(Text(cluster.describe(done, run)))
+        console.print(Text(_told(done, run)))
+
+
+def _told(done: "Submitted", run: Path) -> str:
+    """One line about a launch."""
+    jobs = sorted({job.partition("_")[0] for job in done.jobs})
+    what = f"job {listed(jobs)}" if jobs else "nothing submitted"
+    return (
+        f"{run}: {what}; {plural(len(done.shards), 'shard')} to run, {done.active} queued or running, "
+        f"{done.finished} finished"
+    )

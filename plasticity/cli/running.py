@@ -92,7 +92,7 @@ def merge(
     from plasticity.runs.merging import merge as merge_folders
 
     count = merge_folders(folder, others, lambda line: console.print(Text(line)))
-    console.print(Text(f"{folder}: {count} shard{'' if count == 1 else 's'} copied"))
+    console.print(Text(f"{folder}: {tables.plural(count, 'shard')} copied"))
 
 
 def plan(

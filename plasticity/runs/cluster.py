@@ -2,72 +2,31 @@
 
 import contextlib
 import io
-import os
 import re
 import shlex
 import shutil
-import signal
 import subprocess
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import platformdirs
-
-from plasticity.config.documents import read_file
 from plasticity.config.experiments import Experiment
-from plasticity.core.errors import UserError, cut, listed, shown, unknown
-from plasticity.runs import folder, sharded
+from plasticity.core.errors import UserError, cut
+from plasticity.runs import folder, sharded, speeds
 from plasticity.runs.accounts import EXPERIMENT, shard_folder
 from plasticity.runs.lock import InUseError, held
+from plasticity.runs.planning import jobs_of
 from plasticity.runs.queue import note, queue_of, records
-from plasticity.runs.session import SIGNALS
+from plasticity.runs.slurm import minutes
+from plasticity.runs.turns import REMEDY, SAVE_SECONDS, Turn, Turns, words
 
-PROFILES = "clusters.yaml"
 LOGS = "logs"  # in the run's folder
-TURNS = 100_000  # how often a job may be requeued because its time was over
-SAVE_SECONDS = 120  # before its end, a job is told to save
-STOPPED = {128 + getattr(signal, name) for name in SIGNALS if hasattr(signal, name)}  # exit codes of a saved run
-DURATION = re.compile(r"(?:(\d+)-)?(\d+)(?::(\d+))?(?::(\d+))?")
+REPEATS = 100_000  # how often a job may be requeued because its time was over
+ARRAY = 1000  # jobs of an array, if Slurm does not say how many it allows
 OWN = {  # options of sbatch that submitit has a parameter for
     "partition", "qos", "mem", "mem_per_cpu", "mem_per_gpu", "comment", "constraint", "exclude", "account", "gres",
     "nodelist", "dependency", "cpus_per_task", "gpus_per_node", "gpus_per_task", "mail_type", "mail_user",
 }  # fmt: skip
-
-
-SET_BY_US = {"array", "nodes", "ntasks", "ntasks_per_node", "signal", "output", "error", "wrap"}
-
-
-class Profile(NamedTuple):
-    """Settings of a site, from a file."""
-
-    slurm: Mapping[str, Any]
-    split: str | None = None
-    max_jobs: int | None = None
-
-
-def profile_of(name: str, near: Path) -> Profile:
-    """The profile ``name`` of ``clusters.yaml`` beside the config, or else in the user's folder of settings.
-
-    Raises:
-      UserError: there is no such file, profile or key.
-    """
-    places = [near.absolute().parent / PROFILES, Path(platformdirs.user_config_dir("plasticity")) / PROFILES]
-    there = [place for place in places if place.exists()]
-    if not there:
-        raise UserError(f"--profile: there is no {' and no '.join(map(str, places))}")
-    known = read_file(there[0])
-    if not isinstance(known, Mapping) or name not in known:
-        raise UserError(f"{there[0]}: {unknown(f'profile {shown(name)}', name, list(known or ()))}")
-    raw = known[name]
-    for key in raw if isinstance(raw, Mapping) else ():
-        if key not in Profile._fields:
-            raise UserError(f"{there[0]}: {name}.{unknown(f'key {shown(key)}', str(key), Profile._fields, 'allowed')}")
-    if not isinstance(raw, Mapping) or not isinstance(raw.get("slurm", {}), Mapping):
-        raise UserError(f"{there[0]}: {name} must be a mapping with the keys {', '.join(Profile._fields)}")
-    options = [key if value is True else f"{key}={value}" for key, value in raw.get("slurm", {}).items()]
-    return Profile(parse_options(options), raw.get("split"), raw.get("max_jobs"))
 
 
 class Submitted(NamedTuple):
@@ -77,48 +36,6 @@ class Submitted(NamedTuple):
     shards: tuple[int, ...]
     finished: int
     active: int
-
-
-class Turn:
-    """Runs a shard in a job, and asks the scheduler for another turn if the job must end before the shard."""
-
-    def __init__(self, run: str, count: int) -> None:
-        self.run, self.count = run, count
-
-    def command(self, number: int) -> list[str]:
-        return [sys.executable, *words(Path(self.run) / EXPERIMENT, self.run, f"{number}/{self.count}")[1:]]
-
-    def __call__(self, number: int) -> int:
-        self.child = subprocess.Popen(self.command(number))
-        code = self.child.wait()
-        if code in STOPPED and _may_go_on():
-            signal.raise_signal(signal.SIGUSR2)  # submitit calls `checkpoint` and puts the job back into the queue
-        if code:
-            raise RuntimeError(f"plasticity ended with exit code {code}")
-        return number
-
-    def checkpoint(self, number: int) -> Any:
-        """What submitit submits again."""
-        from submitit.helpers import DelayedSubmission
-
-        self.child.send_signal(signal.SIGTERM)
-        self.child.wait()
-        return DelayedSubmission(Turn(self.run, self.count), number)
-
-
-def _may_go_on() -> bool:
-    """Whether Slurm told this job to end because of another one: a cancelled job is no longer RUNNING by then."""
-    job = os.environ.get("SLURM_JOB_ID")
-    if job is None:
-        return False
-    ask = ["squeue", "--noheader", "--states=all", f"--jobs={job}", "--format=%T"]
-    done = subprocess.run(ask, capture_output=True, text=True, check=False)
-    return "RUNNING" in done.stdout.split()
-
-
-def words(config: Path | str, run: Path | str, shard: str) -> list[str]:
-    """The command that runs a shard."""
-    return ["python", "-m", "plasticity", "run", str(config), "--out", str(run), "--shard", shard]
 
 
 def unfinished(run: Path, count: int) -> list[int]:
@@ -133,38 +50,6 @@ def commands(experiment: Experiment, run: Path, split: str | None) -> list[str]:
         shlex.join(["plasticity", *words(run / EXPERIMENT, run, f"{number}/{count}")[3:]])
         for number in unfinished(run, count)
     ]
-
-
-def parse_options(text: Iterable[str]) -> dict[str, Any]:
-    """Read ``partition=gpu,time=4:00:00``, the long options of ``sbatch``; a part without ``=`` is a flag."""
-    found: dict[str, Any] = {}
-    for part in (part.strip() for each in text for part in each.split(",") if part.strip()):
-        key, given, value = part.partition("=")
-        key = key.strip().lstrip("-").replace("-", "_")
-        if not re.fullmatch(r"[a-z][a-z_]*", key) or (given and not value):
-            raise UserError(f"--slurm: {shown(part)} is not allowed; must be OPTION=VALUE, with an option of sbatch")
-        found[key] = value if given else True
-    for key in SET_BY_US & found.keys():
-        raise UserError(f"--slurm: {key} is not allowed; each shard is one process and one job of an array")
-    return found
-
-
-def minutes(text: str) -> int:
-    """A time limit in the forms of Slurm: ``30``, ``30:00``, ``4:00:00``, ``2-12``; rounded up to whole minutes."""
-    found = DURATION.fullmatch(text)
-    if not found:
-        raise UserError(f"--slurm: time={text} is not allowed; must be MINUTES, H:MM:SS or D-HH:MM:SS")
-    days, *rest = (int(part) if part else None for part in found.groups())
-    first, second, third = (part or 0 for part in rest)
-    if days is not None:
-        seconds = ((days * 24 + first) * 60 + second) * 60 + third
-    elif rest[2] is not None:
-        seconds = (first * 60 + second) * 60 + third
-    else:
-        seconds = first * 60 + second
-    if not seconds:
-        raise UserError(f"--slurm: time={text} is not allowed; must be more than 0")
-    return -(-seconds // 60)
 
 
 def submit(
@@ -193,6 +78,8 @@ def submit(
     """
     if slurm is not None and not dry and shutil.which("sbatch") is None:
         raise UserError("--slurm: there is no sbatch here; use it on a login node, or --local N, or --print")
+    if slurm and "time" in slurm:
+        _check_time(experiment, str(slurm["time"]))
     gpu = any(key.startswith(("gpus", "gres")) for key in slurm or {})
     count = len(_laid_out(experiment, run, split, gpu).shards)
     with held(run):
@@ -201,9 +88,21 @@ def submit(
         wanted = tuple(number for number in left if number not in busy)
         jobs: tuple[str, ...] = ()
         if wanted and not dry:
-            jobs = _submit(run, count, wanted, slurm, local, most)
-            note(run, jobs, wanted)
+            jobs = (
+                _submit_here(run, count, wanted, local) if slurm is None else _submit(run, count, wanted, slurm, most)
+            )
     return Submitted(jobs, wanted, count - len(left), len(busy))
+
+
+def _check_time(experiment: Experiment, limit: str) -> None:
+    """``UserError`` if a program, at the speed measured on this machine, cannot compile and run one chunk in time."""
+    for job in jobs_of(experiment):
+        cost = speeds.read(job.speed_key)
+        if cost is not None and (needed := cost.seconds(job.program.chunk, 1)) > 60 * minutes(limit):
+            raise UserError(
+                f"--slurm: time={limit} is too short: arm {job.arm} takes about {needed / 60:.0f} min here to compile "
+                f"and run one chunk of {job.program.chunk} env steps\n{REMEDY}"
+            )
 
 
 def _laid_out(experiment: Experiment, run: Path, split: str | None, gpu: bool) -> sharded.Layout:
@@ -211,45 +110,60 @@ def _laid_out(experiment: Experiment, run: Path, split: str | None, gpu: bool) -
     return sharded.lay_out(experiment, run, cut_as, resume=True, force=False, gpu=gpu)
 
 
+def _submit_here(run: Path, count: int, wanted: Sequence[int], processes: int) -> tuple[str, ...]:
+    """Start processes on this machine, each with some of the shards; returns a job for each shard."""
+    import submitit
+
+    executor = submitit.LocalExecutor(folder=run.absolute() / LOGS)
+    executor.update_parameters(timeout_min=60 * 24 * 365)
+    queues = [list(wanted[i::processes]) for i in range(min(processes, len(wanted)))]
+    jobs = [executor.submit(Turns(str(run.absolute()), count), queue) for queue in queues]
+    names = {number: str(job.job_id) for queue, job in zip(queues, jobs, strict=True) for number in queue}
+    note(run, list(names.values()), list(names))
+    return tuple(names[number] for number in wanted)
+
+
 def _submit(
-    run: Path, count: int, wanted: Sequence[int], slurm: Mapping[str, Any] | None, local: int, most: int | None
+    run: Path, count: int, wanted: Sequence[int], slurm: Mapping[str, Any], most: int | None
 ) -> tuple[str, ...]:
+    """Submit arrays of jobs, as large as Slurm allows; returns a job for each shard."""
     import submitit
     from submitit.core.utils import FailedJobError
 
-    logs = run.absolute() / LOGS
-    turn = Turn(str(run.absolute()), count)
-    if slurm is None:
-        executor: Any = submitit.LocalExecutor(folder=logs)
-        executor.update_parameters(timeout_min=60 * 24 * 365)
-        queues = [list(wanted[i::local]) for i in range(min(local, len(wanted)))]
-        jobs = [executor.submit(Turns(turn.run, count), queue) for queue in queues]
-        names = {number: str(job.job_id) for queue, job in zip(queues, jobs, strict=True) for number in queue}
-        return tuple(names[number] for number in wanted)
-    executor = submitit.SlurmExecutor(folder=logs, max_num_timeout=TURNS)
     options = dict(slurm)
     known = {key: options.pop(key) for key in list(options) if key in OWN}
     known["time"] = minutes(str(options.pop("time"))) if "time" in options else 60
     options = {"requeue": True, **{key.replace("_", "-"): value for key, value in options.items()}}
+    notice = min(SAVE_SECONDS, 60 * known["time"] // 2)
+    turn = Turn(str(run.absolute()), count, 60 * known["time"], notice)
+    size = _largest_array()
+    arrays = [list(wanted[i : i + size]) for i in range(0, len(wanted), size)]
+    executor = submitit.SlurmExecutor(folder=run.absolute() / LOGS, max_num_timeout=REPEATS)
     executor.update_parameters(
-        job_name=run.absolute().name[:60], signal_delay_s=min(SAVE_SECONDS, 60 * known["time"] // 2),
-        array_parallelism=most or len(wanted), additional_parameters=options, **known,
+        job_name=run.absolute().name[:60], signal_delay_s=notice,
+        array_parallelism=max(1, (most or len(wanted)) // len(arrays)), additional_parameters=options, **known,
     )  # fmt: skip
+    names: list[str] = []
     try:
-        with contextlib.redirect_stderr(io.StringIO()):  # submitit repeats what sbatch says
-            return tuple(str(job.job_id) for job in executor.map_array(turn, list(wanted)))
+        for array in arrays:
+            with contextlib.redirect_stderr(io.StringIO()):  # submitit repeats what sbatch says
+                made = [str(job.job_id) for job in executor.map_array(turn, array)]
+            note(run, made, array)  # at once, as the next array may be refused
+            names += made
     except (FailedJobError, subprocess.CalledProcessError) as error:
         why = str(getattr(error, "stderr", "") or error)
         line = next((line for line in why.splitlines() if "error" in line.lower()), why)
-        text = " ".join(line.split()).removeprefix("sbatch: error: ")
-        raise UserError(f"--slurm: sbatch refuses: {cut(text, 160)}") from None
+        text = cut(" ".join(line.split()).removeprefix("sbatch: error: "), 160)
+        queued = f"\n{len(names)} of {len(wanted)} shards are queued; the same command submits the rest later"
+        raise UserError(f"--slurm: sbatch refuses: {text}{queued if names else ''}") from None
+    return tuple(names)
 
 
-class Turns(Turn):
-    """Several shards, one after another, in one local process."""
-
-    def __call__(self, numbers: Any) -> Any:
-        return [super(Turns, self).__call__(number) for number in numbers]
+def _largest_array() -> int:
+    """How many jobs an array may have; Slurm counts them from 0 and allows numbers below MaxArraySize."""
+    done = subprocess.run(["scontrol", "show", "config"], capture_output=True, text=True, check=False)
+    found = re.search(r"^MaxArraySize\s*=\s*(\d+)", done.stdout, re.MULTILINE)
+    return max(1, int(found[1]) - 1) if found else ARRAY
 
 
 def active(run: Path, numbers: Iterable[int]) -> set[int]:
@@ -290,10 +204,3 @@ def failures(run: Path, lines: int = 3) -> list[str]:
             found.append(f"shard {each['shard']} has stopped; the end of {path}:")
             found += [f"  {cut(line, 160)}" for line in tail]
     return found
-
-
-def describe(done: Submitted, run: Path) -> str:
-    """One line about a launch."""
-    jobs = sorted({job.partition("_")[0] for job in done.jobs})
-    what = f"job {listed(jobs)}" if jobs else "nothing submitted"
-    return f"{run}: {what}; {len(done.shards)} shards to run, {done.active} queued or running, {done.finished} finished"

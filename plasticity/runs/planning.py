@@ -131,6 +131,12 @@ def plan(experiment: Experiment, shard: Shard | None = None, widths: Sequence[in
     return Plan(experiment, source.spec, jobs, sizes, columns)
 
 
+def jobs_of(experiment: Experiment) -> list[Job]:
+    """The jobs of an experiment, not traced."""
+    source = source_of(experiment)
+    return [job_of(experiment, source, each) for each in experiments.programs(experiment)]
+
+
 def widths_of(experiment: Experiment, shards: Sequence[Shard], gpu: bool = False) -> list[int]:
     """The width of each program in all shards: what its smallest group of lanes would have on this machine.
 
