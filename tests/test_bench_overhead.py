@@ -110,8 +110,7 @@ def test_stream_q():
     run, carry = begun(128, BREAKOUT, kind="stream_q", network=network, epsilon=epsilon)
     plain = stream_q.stream_q(128, duration=300, draws=action_and_world)
     state = stream_q.begin(jax.random.key(0), start_of(carry), carry.agent.learner.params)
-    state = check(run, plain, state, 3)
-    same(state.trace, lane(run).agent.learner.opt_state.trace)
+    check(run, plain, state, 3)
 
 
 @pytest.mark.parametrize(("kind", "learner"), [("dqn", dqn), ("c51", c51)])

@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from plasticity.bench import agents, convolution, interventions, loop, monitors, placements, stream_rates
+from plasticity.bench import agents, convolution, interventions, monitors, placements, stream_rates
+from plasticity.bench.overhead import comparison
 from plasticity.core.cores import cores
 from plasticity.core.errors import UserError, unknown
 from plasticity.runs import launch
@@ -50,7 +51,7 @@ BENCHMARKS: Mapping[str, Benchmark] = {
     "convolution": Benchmark("gradient of a Nature network", convolution.convolution, convolution.verdicts),
     "monitors": Benchmark("one measurement of a monitor, for each lane", monitors.monitors, monitors.verdicts),
     "streams": Benchmark("steps per second, one lane", stream_rates.streams, stream_rates.verdicts),
-    "loop": Benchmark("the runner compared with a hand-written scan", loop.loop, loop.verdicts),
+    "overhead": Benchmark("agents compared with hand-written programs", comparison.overhead, comparison.verdicts),
 }
 
 

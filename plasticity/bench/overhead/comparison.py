@@ -1,0 +1,100 @@
+"""Our agents, from the bare agent to the whole loop, timed in turn with the same mathematics written by hand."""
+
+import statistics
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import NamedTuple
+
+from plasticity.bench.agents import advance, warm
+from plasticity.bench.cases import job
+from plasticity.bench.overhead.cases import CASES, Compared
+from plasticity.bench.overhead.parts import agent_alone, by_itself, chunk_alone, recorded, running
+from plasticity.bench.timing import QUICK, THOROUGH, Effort, Work, interleaved, ratio
+from plasticity.runs import launch
+from plasticity.runs.session import Job
+
+BY_HAND, WHOLE = "hand-written", "with tables"
+TARGET = 0.95  # of the hand-written program's speed
+PARTS = {  # what each program has that the one before has not
+    "agent in a scan": "agent",
+    "with metrics": "metrics",
+    "chunk without ring": "books and checks",
+    "chunk": "ring",
+    "runner": "loop on the host",
+    WHOLE: "rows and status",
+}
+
+
+class Overhead(NamedTuple):
+    """One program; every device trains one lane at a time."""
+
+    agent: str
+    lanes: int
+    program: str
+    steps_per_second: float  # env steps of all lanes and envs together
+    of_hand_written: float  # its speed divided by that of the hand-written program
+    adds: float | None  # time in addition to the program above, relative to the time of the hand-written program
+
+
+def contenders(compared: Compared, planned: Job, folder: Path) -> dict[str, Work]:
+    """The programs, from the hand-written one to the whole loop."""
+    lanes, devices = len(planned.program.seeds), planned.placement.devices
+    alone = [agent_alone(planned.program, metrics) for metrics in (False, True)]
+    by_hand, bare, measured = (
+        by_itself(plain, lanes, devices) for plain in (compared.plain(compared.case.chunk), *alone)
+    )
+    works = (
+        bare,
+        measured,
+        chunk_alone(running(planned, probe_size=1)),
+        chunk_alone(running(planned)),
+        advance(running(planned)),
+        recorded(running(planned), planned, folder),
+    )
+    return {BY_HAND: by_hand} | dict(zip(PARTS, works, strict=True))
+
+
+def measure(agent: str, lanes: int, effort: Effort, compared: Compared | None = None) -> list[Overhead]:
+    """One row for each program, measured in turns once the replay is full enough for learning."""
+    compared = compared or CASES[agent]
+    planned = job(compared.case, lanes, placement={"width": 1})
+    with TemporaryDirectory() as folder:
+        works = contenders(compared, planned, Path(folder))
+        for work in works.values():
+            warm(work, compared.case.chunk, compared.steps)
+        turns = interleaved(works, effort)
+    steps = lanes * planned.program.spec.envs * compared.case.chunk
+    base = turns[BY_HAND]
+    rows, before = [], None
+    for program, seconds in turns.items():
+        adds = before and statistics.median((b - a) / c for a, b, c in zip(before, seconds, base, strict=True))
+        speed = steps / statistics.median(seconds)
+        rows.append(Overhead(agent, lanes, program, speed, ratio(base, seconds), adds))
+        before = seconds
+    return rows
+
+
+def overhead(say: Callable[[str], None], quick: bool = False) -> list[Overhead]:
+    """Every agent with one lane to a device, and the classifier with four."""
+    devices = len(launch.devices())
+    asked = [(agent, devices) for agent in CASES]
+    asked.insert(1, ("classifier", 4 * devices))
+    found: list[Overhead] = []
+    for agent, lanes in asked[:1] if quick else asked:
+        say(f"overhead: {agent}, {lanes} lanes")
+        found += measure(agent, lanes, QUICK if quick else THOROUGH)
+    return found
+
+
+def verdicts(rows: Sequence[Overhead]) -> list[str]:
+    """A line for each agent: its speed, and what takes the time."""
+    lines, parts = [], []
+    for row in rows:
+        if row.adds is not None:
+            parts.append(f"{PARTS[row.program]} {row.adds:+.1%}")
+        if row.program == WHOLE:
+            speed = f"{row.of_hand_written:.2f} of the hand-written speed (target {TARGET})"
+            lines.append(f"{row.agent}, {row.lanes} lanes: {speed}; time: {', '.join(parts)}")
+            parts = []
+    return lines
