@@ -20,7 +20,6 @@ from plasticity.bench import (
     agents,
     convolution,
     interventions,
-    loop,
     monitors,
     placements,
     report,
@@ -174,35 +173,6 @@ def test_intervention_costs_are_split_into_what_is_due_and_what_is_always_there(
     np.testing.assert_allclose(row.on_average, row.between + (row.due - row.between) / period)
     (line,) = interventions.verdicts([row, row._replace(intervention="upgd")])
     assert line.startswith(f"redo, classifier: {row.on_average:.2f} times")
-
-
-@pytest.mark.slow
-def test_loop_rows():
-    rows = loop.measure(2, FAST)
-    assert [row.what for row in rows] == ["hand-written scan", "compiled chunk", "loop"]
-    assert all(row.updates_per_second > 0 for row in rows)
-    assert rows[0].time_of_bare == 1
-    assert len(loop.verdicts(rows)) == 1
-
-
-@pytest.mark.slow
-def test_the_scan_by_hand_learns_what_the_runner_learns():
-    """Both lower the loss of a fixed labelling by about as much in 400 updates."""
-    key = jax.random.key(3)
-    inputs, labels, params, slots = loop.bare_lane(key)
-    first = last = None
-    chunk = jax.jit(loop.bare_chunk, static_argnums=0)
-    for i in range(8):
-        params, slots, (cost, accuracy) = chunk(50, jax.random.fold_in(key, i), inputs, labels, params, slots)
-        first = first or float(cost)
-        last = float(cost)
-    run = placements.Run(job(CASES["classifier"], 1).program, Placement(1, 1, 1), launch.devices())
-    chunks = run.chunks()
-    ours = [float(next(chunks).metrics["loss"][0]) for _ in range(8)]
-    assert first == pytest.approx(ours[0], rel=0.15)
-    assert last < 0.05
-    assert ours[-1] < 0.05
-    assert float(accuracy) == 1.0
 
 
 @pytest.mark.slow

@@ -91,7 +91,7 @@ TINY = {
     "plasticity compare": ["compare {run} {run}"],
     "plasticity compare RUN_A RUN_B": ["compare {run} {run}"],
     "plasticity measure RUN --monitors A,B": ["measure {run} --monitors weight_norm,stable_rank --force"],
-    "plasticity bench [NAME ...]": ["bench loop", "bench"],
+    "plasticity bench [NAME ...]": ["bench overhead", "bench"],
     "plasticity findings": ["findings --list"],
     "plasticity findings [NAME ...]": ["findings new_labels --list"],
     "plasticity findings [NAME ...] [--list]": ["findings F1 --list"],
@@ -190,7 +190,7 @@ def test_the_pages_have_commands() -> None:
 @pytest.mark.parametrize("command", [command for command in ALL if command not in ELSEWHERE])
 def test_a_documented_command(command: str, places: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    monkeypatch.setattr(bench.report, "BENCHMARKS", {"loop": Benchmark("nothing", lambda say, quick: [Row()])})
+    monkeypatch.setattr(bench.report, "BENCHMARKS", {"overhead": Benchmark("nothing", lambda say, quick: [Row()])})
     program, *words = shlex.split(command if '"' in command else re.sub(r"[\[\]|]", " ", command))
     if command in TINY:
         for each in TINY[command]:

@@ -40,7 +40,5 @@ CASES: Mapping[str, Compared] = {
     "stream_q": on_breakout(512, stream_q, kind="stream_q", network={**SMALL, **STREAMING}),
     "dqn": on_breakout(512, dqn, steps=1_000, kind="dqn", network=SMALL, **REPLAY),
     "c51": on_breakout(512, c51, steps=1_000, kind="c51", network=SMALL, **REPLAY),
-    "ppo": on_breakout(
-        128, ppo, 64, kind="ppo", network=MLP, rollout_length=128, epochs=4, minibatches=8
-    ),
+    "ppo": on_breakout(128, ppo, 64, kind="ppo", network=MLP, rollout_length=128, epochs=4, minibatches=8),
 }

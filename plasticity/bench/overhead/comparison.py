@@ -1,4 +1,4 @@
-"""Our agents, from the bare agent to the whole loop, timed in turn with the same mathematics written by hand."""
+"""Agents, alone and inside a run, compared with hand-written programs of the same mathematics."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -14,15 +14,15 @@ from plasticity.bench.timing import QUICK, THOROUGH, Effort, Work, interleaved, 
 from plasticity.runs import launch
 from plasticity.runs.session import Job
 
-BY_HAND, WHOLE = "hand-written", "with tables"
+BY_HAND, WHOLE = "hand-written", "loop with tables"
 TARGET = 0.95  # of the hand-written program's speed
-PARTS = {  # what each program has that the one before has not
-    "agent in a scan": "agent",
-    "with metrics": "metrics",
-    "chunk without ring": "books and checks",
+PARTS = {  # each program, and what it has in addition to the one before
+    "agent": "agent",
+    "agent with metrics": "metrics",
+    "chunk without ring": "returns and checks",
     "chunk": "ring",
-    "runner": "loop on the host",
-    WHOLE: "rows and status",
+    "loop": "loop on the host",
+    WHOLE: "tables and status",
 }
 
 
@@ -34,7 +34,7 @@ class Overhead(NamedTuple):
     program: str
     steps_per_second: float  # env steps of all lanes and envs together
     of_hand_written: float  # its speed divided by that of the hand-written program
-    adds: float | None  # time in addition to the program above, relative to the time of the hand-written program
+    adds: float | None  # time added to the program above, relative to that of the hand-written program
 
 
 def contenders(compared: Compared, planned: Job, folder: Path) -> dict[str, Work]:

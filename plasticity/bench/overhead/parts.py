@@ -1,4 +1,4 @@
-"""Our own program with parts left out: what remains is timed to see what each part costs."""
+"""A run's program with parts left out, to see what each part costs."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from plasticity.bench.overhead.plain import Plain, Record
 from plasticity.bench.timing import Work
 from plasticity.core.types import AgentState, Array, Clock, Key, TimeStep, Transition, Visit
-from plasticity.engine.lanes import LaneKeys, lane_keys
+from plasticity.engine.lanes import LaneKeys
 from plasticity.engine.program import ACT, INIT, LEARN, Hyper, Program
 from plasticity.engine.runner import Run
 from plasticity.runs import launch
@@ -29,19 +29,17 @@ class State(NamedTuple):
 
 
 def agent_alone(program: Program, metrics: bool) -> Plain:
-    """One lane of a program in a plain scan over its steps: no books, no ring, no test for finite numbers.
+    """One lane of a program in a plain scan: no returns of episodes, no ring, no check for finite numbers.
 
-    Without ``metrics``, what the agent measures is not computed; it still acts and learns as it does.
+    Without ``metrics``, nothing that is only recorded is computed.
     """
     stream = program.make_stream(1)
     zero = jnp.int32(0)
 
     def init(key: Key) -> State:
-        seed = jax.random.bits(key, (), jnp.uint32).astype(jnp.int32) & 0xFFFF
         hyper = {path: jnp.float32(values[0]) for path, values in program.hyper.items()}
-        keys = lane_keys(seed)
-        data = jax.tree.map(lambda x: x[None], keys.data)
-        world, timestep = stream.reset(data, Visit(zero, zero), zero)
+        keys = LaneKeys(*jax.random.split(key))
+        world, timestep = stream.reset(keys.data[None], Visit(zero, zero), zero)
         timestep = jax.tree.map(lambda x: x[0], timestep)
         agent = program.build(hyper).init(jax.random.fold_in(keys.learner, INIT), timestep)
         return State(hyper, keys, zero, agent, world, timestep)
@@ -55,7 +53,7 @@ def agent_alone(program: Program, metrics: bool) -> Plain:
         world, timestep = stream.step(state.keys.data[None], state.stream, action[None], clock)
         timestep = jax.tree.map(lambda x: x[0], timestep)
         learned, made = agent.learn(learning, state.agent, Transition(state.timestep, action, timestep), clock)
-        kept = made if metrics else {"updates": made["updates"]}
+        kept = {**made, "reward": jnp.mean(timestep.reward)} if metrics else {"updates": made["updates"]}
         return State(state.hyper, state.keys, state.step + 1, learned, world, timestep), kept
 
     def chunk(state: State) -> tuple[State, Record]:

@@ -63,7 +63,9 @@ class State(NamedTuple):
 class Loss(NamedTuple):
     outputs: int  # of the network
     values: Callable[[Params, Array], Array]  # observations [B, ...] -> action values
-    losses: Callable[[Params, Params, Batch], tuple[Array, Array]]  # params, target, batch -> losses [B], q [B, actions]
+    losses: Callable[
+        [Params, Params, Batch], tuple[Array, Array]
+    ]  # params, target, batch -> losses [B], q [B, actions]
 
 
 def network(params: Params, observations: Array) -> Array:

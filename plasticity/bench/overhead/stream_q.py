@@ -84,7 +84,9 @@ def initial(key: Key, *shape: int) -> dict[str, Array]:
     return {"kernel": sparse(key, shape), "bias": jnp.zeros(shape[-1])}
 
 
-def stream_q(steps: int, *, filters: int = 16, width: int = 128, duration: int = 25_000, draws: Draws = keys(2)) -> Plain:
+def stream_q(
+    steps: int, *, filters: int = 16, width: int = 128, duration: int = 25_000, draws: Draws = keys(2)
+) -> Plain:
     """``draws`` gives the keys of the action and of the environment."""
     side, _, channels = world.SHAPE
     shapes = [(3, 3, channels, filters), ((side - 2) ** 2 * filters, width), (width, world.ACTIONS)]
