@@ -179,6 +179,7 @@ def tiny() -> Compared:
     return Compared(Case({"stream": stream, "agent": agent}, 2, ()), by_hand, 6)
 
 
+@pytest.mark.slow
 def test_rows(tiny, monkeypatch):
     """Seconds of two turns: 1 by hand, then a quarter more for each part."""
     calls = dict.fromkeys([comparison.BY_HAND, *comparison.PARTS], 0)

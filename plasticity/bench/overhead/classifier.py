@@ -1,5 +1,6 @@
 """A softmax classifier by hand: minibatches drawn from a fixed set, Adam."""
 
+import itertools
 from typing import Any, NamedTuple
 
 import jax
@@ -41,7 +42,7 @@ def classifier(
         own, x, y, weights = jax.random.split(key, 4)
         inputs = jax.random.normal(x, (samples, sizes[0]))
         labels = jax.random.randint(y, (samples,), 0, sizes[-1])
-        params = stack(weights, list(zip(sizes[:-1], sizes[1:], strict=True)))
+        params = stack(weights, list(itertools.pairwise(sizes)))
         return State(own, jnp.int32(0), inputs, labels, params, optimizer.init(params))
 
     def loss(params: Params, x: Array, y: Array) -> tuple[Array, Array]:

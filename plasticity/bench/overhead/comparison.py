@@ -65,13 +65,14 @@ def measure(agent: str, lanes: int, effort: Effort, compared: Compared | None = 
             warm(work, compared.case.chunk, compared.steps)
         turns = interleaved(works, effort)
     steps = lanes * planned.program.spec.envs * compared.case.chunk
-    base = turns[BY_HAND]
-    rows, before = [], None
-    for program, seconds in turns.items():
-        adds = before and statistics.median((b - a) / c for a, b, c in zip(before, seconds, base, strict=True))
+    base, rows = turns[BY_HAND], list[Overhead]()
+    for program, before in zip(turns, (None, *turns), strict=False):
+        seconds, adds = turns[program], None
+        if before is not None:
+            more = (now - then for now, then in zip(seconds, turns[before], strict=True))
+            adds = statistics.median(extra / by_hand for extra, by_hand in zip(more, base, strict=True))
         speed = steps / statistics.median(seconds)
         rows.append(Overhead(agent, lanes, program, speed, ratio(base, seconds), adds))
-        before = seconds
     return rows
 
 

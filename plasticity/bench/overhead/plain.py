@@ -21,9 +21,9 @@ class Plain(NamedTuple):
     chunk: Callable[[Any], tuple[Any, Record]]  # state -> the state some env steps later, and the metrics of a chunk
 
 
-def keys(number: int) -> Draws:
-    """``number`` keys for a step."""
-    return lambda key, step: jax.random.split(jax.random.fold_in(key, step), number)
+def two_keys(key: Key, step: Array) -> Key:
+    """Two keys for a step."""
+    return jax.random.split(jax.random.fold_in(key, step))
 
 
 def he(key: Key, *shape: int) -> dict[str, Array]:

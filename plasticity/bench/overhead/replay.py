@@ -17,10 +17,10 @@ from plasticity.bench.overhead.plain import (
     convolved,
     dense,
     epsilon_greedy,
-    keys,
     mean_where,
     per_update,
     stack,
+    two_keys,
 )
 from plasticity.bench.overhead.world import World
 from plasticity.core.types import Array, Key, Params
@@ -100,7 +100,7 @@ def learner(
     filters: int = 16,
     width: int = 128,
     optimizer: optax.GradientTransformation = ADAM,
-    draws: Draws = keys(2),
+    draws: Draws = two_keys,
     batches: Draws = lambda key, step: jax.random.fold_in(key, -step),
 ) -> Plain:
     """``draws`` gives the keys of the action and of the environment, ``batches`` that of the sample after a step."""

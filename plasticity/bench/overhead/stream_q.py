@@ -14,9 +14,9 @@ from plasticity.bench.overhead.plain import (
     convolved,
     dense,
     epsilon_greedy,
-    keys,
     per_update,
     stack,
+    two_keys,
 )
 from plasticity.bench.overhead.world import World
 from plasticity.core.types import Array, Key, Params
@@ -28,7 +28,7 @@ DISCOUNT, DECAY, RATE, KAPPA = 0.99, 0.8, 1.0, 2.0
 class Moments(NamedTuple):
     """Welford's algorithm."""
 
-    count: Array
+    number: Array
     mean: Array
     squares: Array  # sum of squared distances from the mean
 
@@ -52,14 +52,14 @@ def moments(shape: tuple[int, ...] = ()) -> Moments:
 
 
 def include(so_far: Moments, x: Array) -> Moments:
-    count = so_far.count + 1
-    mean = so_far.mean + (x - so_far.mean) / count
-    return Moments(count, mean, so_far.squares + (x - so_far.mean) * (x - mean))
+    number = so_far.number + 1
+    mean = so_far.mean + (x - so_far.mean) / number
+    return Moments(number, mean, so_far.squares + (x - so_far.mean) * (x - mean))
 
 
 def deviation(so_far: Moments) -> Array:
-    variance = so_far.squares / jnp.maximum(so_far.count - 1, 1)
-    return jnp.sqrt(jnp.where(so_far.count < 2, 1.0, variance) + 1e-8)
+    variance = so_far.squares / jnp.maximum(so_far.number - 1, 1)
+    return jnp.sqrt(jnp.where(so_far.number < 2, 1.0, variance) + 1e-8)
 
 
 def normalised(so_far: Moments, x: Array) -> Array:
@@ -85,7 +85,7 @@ def initial(key: Key, *shape: int) -> dict[str, Array]:
 
 
 def stream_q(
-    steps: int, *, filters: int = 16, width: int = 128, duration: int = 25_000, draws: Draws = keys(2)
+    steps: int, *, filters: int = 16, width: int = 128, duration: int = 25_000, draws: Draws = two_keys
 ) -> Plain:
     """``draws`` gives the keys of the action and of the environment."""
     side, _, channels = world.SHAPE
