@@ -1,4 +1,4 @@
-"""Packing of metrics into one array for the transfer to the host: many small transfers are slow."""
+"""Packing of metrics into one array: many small transfers to the host are slow, and so are many small writes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -30,6 +30,14 @@ def pack(metrics: Metrics) -> Packed:
         for value, dtype in zip(values, dtypes, strict=True)
     ]
     return Packed(jnp.stack(bits) if bits else jnp.zeros(0, jnp.int32), tuple(metrics), dtypes)
+
+
+def columns(packed: Packed) -> dict[str, jax.Array]:
+    """The metrics of an array that was packed in the same trace, by name: ``[...]`` of bits ``[..., metrics]``."""
+    return {
+        name: jax.lax.bitcast_convert_type(packed.bits[..., i], jnp.dtype(dtype))
+        for i, (name, dtype) in enumerate(zip(packed.names, packed.dtypes, strict=True))
+    }
 
 
 def unpack(packed: Packed) -> Mapping[str, np.ndarray]:

@@ -36,7 +36,7 @@ from plasticity.core.types import (
 from plasticity.engine import evaluation, options
 from plasticity.engine.evaluation import Evaluation
 from plasticity.engine.lanes import LaneKeys, Placement, lane_keys
-from plasticity.engine.packing import Packed, pack
+from plasticity.engine.packing import Packed, columns, pack
 from plasticity.engine.visits import own_task
 from plasticity.monitors.base import Monitor, merged_metrics
 
@@ -217,13 +217,15 @@ class Block(NamedTuple):
         carry = enter(carry._replace(stream=()), width)._replace(stream=carry.stream)
         before = carry.agent
 
-        def body(carry: Carry, i: Array) -> tuple[Carry, Metrics]:
+        def body(carry: Carry, i: Array) -> tuple[Carry, Packed]:
             now = clock._replace(step=clock.step + i, update=clock.update + i, step_in_visit=clock.step_in_visit + i)
-            return self.step(hyper, keys, carry, now)
+            carry, metrics = self.step(hyper, keys, carry, now)
+            return carry, across(pack, width)(metrics)  # one array, since every write costs time
 
-        carry, made = jax.lax.scan(body, carry, jnp.arange(steps))
+        carry, packed = jax.lax.scan(body, carry, jnp.arange(steps))
 
-        def close(before: AgentState, after: AgentState, made: Metrics, updates: Array, diverged_at: Array) -> Any:
+        def close(before: AgentState, after: AgentState, packed: Packed, updates: Array, diverged_at: Array) -> Any:
+            made = columns(packed)
             bad = ~jnp.isfinite(sum(made.values()))
             finite = ~jnp.any(bad) & is_finite(after.learner.params)
             when = clock.step + jnp.where(jnp.any(bad), jnp.argmax(bad), steps - 1) + 1
@@ -237,9 +239,9 @@ class Block(NamedTuple):
             return agent, updates, diverged_at, pack({**record, "update": updates, DIVERGED: diverged_at})
 
         if width != 1:
-            made = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), made)  # [steps, W] -> [W, steps]
+            packed = jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1), packed)  # [steps, W] -> [W, steps]
         agent, updates, diverged_at, record = across(close, width)(
-            before, carry.agent, made, carry.updates, carry.diverged_at
+            before, carry.agent, packed, carry.updates, carry.diverged_at
         )
         carry = carry._replace(agent=agent, updates=updates, diverged_at=diverged_at)
         return leave(carry._replace(stream=()), width)._replace(stream=carry.stream), leave(record, width)
