@@ -44,7 +44,7 @@ MAY_TOUCH_FILES = {
     "plasticity.results.read", "plasticity.results.export",
     "plasticity.cli.watch", "plasticity.report.facts", "plasticity.report.page",
     "plasticity.findings.store", "plasticity.bench.gpu.conductor", "plasticity.bench.gpu.real",
-    "plasticity.bench.gpu.suite",
+    "plasticity.bench.gpu.suite", "plasticity.bench.overhead.comparison",
 }  # fmt: skip
 FILE_CALLS = {
     "open", "fsync", "mkdir", "unlink", "rmtree", "rmdir", "rename", "touch", "glob", "rglob", "iterdir", "exists",
@@ -53,7 +53,7 @@ FILE_CALLS = {
 }  # fmt: skip
 USES_BOTH = (  # agents or envs
     "plasticity.runs.members", "plasticity.runs.planning", "plasticity.runs.jobs", "plasticity.bench.streams",
-    "plasticity.bench.stream_rates", "plasticity.findings.exact",
+    "plasticity.bench.stream_rates", "plasticity.bench.overhead.world", "plasticity.findings.exact",
 )  # fmt: skip
 FILE_MODULES = {"shutil", "tempfile", "pickle", "gzip", "zipfile", "pyarrow", "sqlite3", "h5py"}
 

@@ -10,10 +10,11 @@ from plasticity.bench.agents import advance, warm
 from plasticity.bench.cases import job
 from plasticity.bench.overhead.cases import CASES, Compared
 from plasticity.bench.overhead.parts import agent_alone, by_itself, chunk_alone, recorded, running
-from plasticity.bench.timing import QUICK, THOROUGH, Effort, Work, interleaved, ratio
+from plasticity.bench.timing import QUICK, Effort, Work, interleaved, ratio
 from plasticity.runs import launch
 from plasticity.runs.session import Job
 
+THOROUGH = Effort(15, 0.25)
 BY_HAND, WHOLE = "hand-written", "loop with tables"
 TARGET = 0.95  # of the hand-written program's speed
 PARTS = {  # each program, and what it has in addition to the one before
