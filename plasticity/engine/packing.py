@@ -32,8 +32,8 @@ def pack(metrics: Metrics) -> Packed:
     return Packed(jnp.stack(bits) if bits else jnp.zeros(0, jnp.int32), tuple(metrics), dtypes)
 
 
-def columns(packed: Packed) -> dict[str, jax.Array]:
-    """The metrics of an array that was packed in the same trace, by name: ``[...]`` of bits ``[..., metrics]``."""
+def by_name(packed: Packed) -> dict[str, jax.Array]:
+    """The inverse of :func:`pack` in traced code: bits ``[..., metrics]`` -> ``[...]`` for each name."""
     return {
         name: jax.lax.bitcast_convert_type(packed.bits[..., i], jnp.dtype(dtype))
         for i, (name, dtype) in enumerate(zip(packed.names, packed.dtypes, strict=True))

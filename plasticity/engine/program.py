@@ -36,7 +36,7 @@ from plasticity.core.types import (
 from plasticity.engine import evaluation, options
 from plasticity.engine.evaluation import Evaluation
 from plasticity.engine.lanes import LaneKeys, Placement, lane_keys
-from plasticity.engine.packing import Packed, columns, pack
+from plasticity.engine.packing import Packed, by_name, pack
 from plasticity.engine.visits import own_task
 from plasticity.monitors.base import Monitor, merged_metrics
 
@@ -225,7 +225,7 @@ class Block(NamedTuple):
         carry, packed = jax.lax.scan(body, carry, jnp.arange(steps))
 
         def close(before: AgentState, after: AgentState, packed: Packed, updates: Array, diverged_at: Array) -> Any:
-            made = columns(packed)
+            made = by_name(packed)
             bad = ~jnp.isfinite(sum(made.values()))
             finite = ~jnp.any(bad) & is_finite(after.learner.params)
             when = clock.step + jnp.where(jnp.any(bad), jnp.argmax(bad), steps - 1) + 1
