@@ -41,7 +41,7 @@ MAY_TOUCH_FILES = {
     "plasticity.runs.trackers", "plasticity.cli.listing", "plasticity.cli.measuring",
     "plasticity.plots.save", "plasticity.bench.report", "plasticity.envs.data", "plasticity.envs.pools",
     "plasticity.envs.cifar",
-    "plasticity.results.read", "plasticity.results.export",
+    "plasticity.results.read", "plasticity.results.stored", "plasticity.results.export",
     "plasticity.cli.watch", "plasticity.report.facts", "plasticity.report.page",
     "plasticity.findings.store", "plasticity.bench.gpu.conductor", "plasticity.bench.gpu.real",
     "plasticity.bench.gpu.suite", "plasticity.bench.overhead.comparison",

@@ -17,7 +17,7 @@ from rich.text import Text
 
 from plasticity.cli.tables import duration
 from plasticity.results.read import plan
-from plasticity.runs.accounts import LANES, MISSING, Part, has_started, parts_of, read_status, table_parts
+from plasticity.runs.accounts import LANES, MISSING, Part, has_started, parts_of_arms, read_status, table_parts
 from plasticity.runs.checksums import DamagedError, read_table
 from plasticity.runs.queue import queue_of
 
@@ -103,7 +103,8 @@ class Watcher:
         about = plan(self.run)
         self._damaged = {path: why for path, why in self._damaged.items() if path in self._parts}
         stream, moment = about["stream"], time.time() if now is None else now
-        arms = tuple(self._arm(about, arm["name"], arm["lanes"], moment) for arm in about["arms"])
+        places = parts_of_arms(self.run, about)
+        arms = tuple(self._arm(stream, arm, places[arm["name"]], moment) for arm in about["arms"])
         measured = "episodic return" if stream["episodic"] else stream["reward_name"]
         damaged = tuple(f"{path} is unreadable ({why}); skipped" for path, why in self._damaged.items())
         return Seen(str(about.get("name", self.run.name)), measured, arms, damaged, self._queue())
@@ -116,15 +117,14 @@ class Watcher:
             self._said, self._asked = f"Slurm: {shown}" if shown else "", time.monotonic()
         return self._said
 
-    def _arm(self, about: Mapping[str, Any], name: str, lanes: int, now: float) -> Arm:
-        stream = about["stream"]
+    def _arm(self, stream: Mapping[str, Any], arm: Mapping[str, Any], places: Sequence[Part], now: float) -> Arm:
         steps = sum(visit["steps"] for visit in stream["visits"])
-        parts = [self._part(part, steps, now) for part in parts_of(self.run, about, name)]
+        parts = [self._part(part, steps, now) for part in places]
         points = self._points([part.folder for part in parts], "episodic_return" if stream["episodic"] else "reward")
         state = min((part.state for part in parts), key=PRECEDENCE.index)
         return Arm(
-            name=name,
-            lanes=lanes,
+            name=arm["name"],
+            lanes=arm["lanes"],
             diverged=sum(self._diverged(part.folder) for part in parts),
             state=state,
             silent=min(part.silent for part in parts if part.state == state),

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 
 from plasticity import results
-from plasticity.results.read import RunPath, config_if_whole, leave_out
-from plasticity.runs.accounts import EXPERIMENT, Part, parts_of, read_status
+from plasticity.results.read import RunPath, config_if_whole
+from plasticity.results.stored import leave_out
+from plasticity.runs.accounts import EXPERIMENT, Part, parts_of_arms, read_status
 
 
 def facts(run: RunPath) -> dict[str, Any]:
@@ -21,7 +22,8 @@ def facts(run: RunPath) -> dict[str, Any]:
     plan, folder = results.plan(run), Path(run)
     config = config_if_whole(run)
     text = _text(folder / EXPERIMENT) if config else ""
-    arms = [_arm(folder, plan, arm["name"]) for arm in plan["arms"]]
+    parts = parts_of_arms(folder, plan)
+    arms = [_arm(plan, arm["name"], parts[arm["name"]]) for arm in plan["arms"]]
     finished = all(arm["state"] == "finished" for arm in arms)
     known = results.lanes(run)
     seeds = [int(seed) for seed in np.unique(known["seed"])] if len(known) else []
@@ -61,12 +63,12 @@ def _kind(section: Any) -> str:
     return str(section.get("kind", "")) if isinstance(section, Mapping) else ""
 
 
-def _arm(folder: Path, plan: Mapping[str, Any], name: str) -> dict[str, Any]:
+def _arm(plan: Mapping[str, Any], name: str, places: Sequence[Part]) -> dict[str, Any]:
     """Progress, speed, placement and memory of an arm; None for anything that the folder does not record."""
     programs = [program for program in plan.get("programs", ()) if program["arm"] == name]
     arm = next(arm for arm in plan["arms"] if arm["name"] == name)
     steps = sum(visit["steps"] for visit in plan["stream"]["visits"])
-    parts = [(part, read_status(part.folder, leave_out)) for part in parts_of(folder, plan, name)]
+    parts = [(part, read_status(part.folder, leave_out)) for part in places]
     states = ["finished" if _is_finished(part, status) else str(status.get("state", "not started"))
               for part, status in parts]  # fmt: skip
     speeds = [status.get("steps_per_second") or 0.0 for _, status in parts]

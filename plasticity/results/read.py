@@ -14,29 +14,14 @@ import pyarrow as pa
 from plasticity.config.documents import read_file
 from plasticity.config.renamed import with_new_keys
 from plasticity.core.errors import UserError, cut, listed, nearest, shown, suggestion
-from plasticity.runs.accounts import (
-    EXPERIMENT,
-    LANES,
-    MISSING,
-    PLAN,
-    arm_folders,
-    has_started,
-    is_own_config,
-    read_plan,
-    table_parts,
-)
-from plasticity.runs.checksums import DamagedError, read_table
+from plasticity.results.stored import BOOKKEEPING, Versions, lanes_of, rows_of, versions_of
+from plasticity.runs.accounts import EXPERIMENT, PLAN, is_own_config, parts_of_arms, read_plan
+from plasticity.runs.checksums import DamagedError
 
 IDENTITY = ("run", "arm", "lane", "seed", "step", "frames", "update", "visit", "task", "step_in_visit")
 REWARDS = ("reward", "episodic_return", "episodes")
-NAMES = ("arm", "task", "evaluated_task")  # text columns with few distinct values
-BOOKKEEPING = ("lane", "seed", "program", "diverged_at")
 FEW_ROWS = 1_000_000
 NO_OTHER_STREAM = ("alike", "reward_range")  # keys that plans of older versions lack for the same stream
-# The files whose versions tell whether a run has changed; the last two are those of shards.
-VERSIONED = (
-    "plan.json", "*/metrics/*.parquet", "*/lanes.parquet", "shards/*/*/metrics/*.parquet", "shards/*/*/lanes.parquet"
-)  # fmt: skip
 FRESH = "fresh"  # the control of arms that do not name one
 RunPath = str | Path
 
@@ -141,54 +126,6 @@ def controls(run: RunPath, control: str | None = None) -> dict[str, str | None]:
     return {arm["name"]: arm.get("control") for arm in arms}
 
 
-def _read(path: Path, wanted: Collection[str] | None = None) -> pa.Table | None:
-    """Read the columns ``wanted`` that the file has; if it is damaged, warn with its name and return None."""
-    try:
-        return read_table(path, wanted, NAMES)
-    except (DamagedError, OSError) as error:
-        leave_out(path, str(error))
-        return None
-
-
-def leave_out(path: Path, why: str) -> None:
-    """Warn that a file is left out."""
-    warnings.warn(f"{path} is unreadable ({why}); its contents are left out", UserWarning, stacklevel=3)
-
-
-def _lanes_of_arm(run: RunPath, arm: str) -> pd.DataFrame:
-    """The arm's lanes. Without this table its rows cannot be assigned to lanes and are left out."""
-    found = [_lanes_of_folder(folder) for folder in arm_folders(Path(run), arm)]
-    present = [table for table in found if not table.empty]
-    if len(present) < 2:
-        return present[0] if present else pd.DataFrame()
-    return pd.concat(present, ignore_index=True).sort_values("lane", ignore_index=True)
-
-
-def _lanes_of_folder(folder: Path) -> pd.DataFrame:
-    path = folder / LANES
-    found = _read(path) if path.exists() else None
-    if not path.exists() and has_started(path.parent):
-        leave_out(path, MISSING)
-    if found is not None and not {"lane", "seed"} <= set(found.column_names):
-        leave_out(path, "it lacks the columns lane and seed")
-        found = None
-    if found is None:
-        return pd.DataFrame()
-    table = found.to_pandas()
-    # A swept list (such as widths) must be hashable to identify a point.
-    for column in table.columns.difference(list(BOOKKEEPING)):
-        table[column] = table[column].map(lambda value: str(np.asarray(value).tolist()) if np.ndim(value) else value)
-    if "diverged_at" in table:
-        table["diverged_at"] = table["diverged_at"].astype("Int64")
-    return table
-
-
-def _rows_of_arm(run: RunPath, arm: str, folder: str, wanted: Collection[str] | None) -> pa.Table | None:
-    paths = [path for place in arm_folders(Path(run), arm) for path in table_parts(place, leave_out, folder)]
-    parts = [part for part in (_read(path, wanted) for path in paths) if part is not None and part.num_rows]
-    return pa.concat_tables(parts, promote_options="permissive") if parts else None
-
-
 def _gather(run: RunPath, tables: Mapping[str, pd.DataFrame], columns: Sequence[str]) -> pd.DataFrame:
     """Join the arms' tables; ``arm`` is categorical and keeps the order of the config, including absent arms."""
     present = [table.assign(arm=arm) for arm, table in tables.items() if not table.empty]
@@ -221,7 +158,8 @@ def lanes(run: RunPath, *runs: RunPath) -> pd.DataFrame:
     """Read the lanes: ``arm, lane, seed, program``, swept hyper-parameters, ``diverged_at`` (env step or NA)."""
 
     def read(one: RunPath) -> pd.DataFrame:
-        tables = {arm: _lanes_of_arm(one, arm) for arm in arm_names(one)}
+        places = parts_of_arms(Path(one), plan(one))
+        tables = {arm: lanes_of(places[arm]) for arm in arm_names(one)}
         return _gather(one, tables, ("arm", "lane", "seed", "program", "diverged_at"))
 
     return several((run, *runs), read)
@@ -256,9 +194,9 @@ def _joined(
     run: RunPath, folder: str, columns: Sequence[str], keys: Sequence[str], wanted: Collection[str] | None = None
 ) -> pd.DataFrame:
     """The rows of all arms from ``folder``, sorted by arm, lane and ``keys``, with the swept hyper-parameters."""
-    arms, known = arm_names(run), lanes(run)
-    there = set(known["arm"].astype(str))
-    tables = [_rows_of_arm(run, arm, folder, wanted) if arm in there else None for arm in arms]
+    known, places = lanes(run), parts_of_arms(Path(run), plan(run))
+    arms, there = known["arm"].cat.categories.tolist(), set(known["arm"].astype(str))
+    tables = [rows_of(places[arm], folder, wanted) if arm in there else None for arm in arms]
     counts = [0 if table is None else table.num_rows for table in tables]
     present = [table for table in tables if table is not None]
     if not present:
@@ -365,13 +303,11 @@ def visits_and_losses(run: RunPath) -> pd.DataFrame:
     ``lost``: the lane diverged before the end of the visit. ``performance_start``: the performance over the first
     tenth of the visit's steps.
     """
-    files = [path for name in VERSIONED for path in Path(run).glob(name)]
-    state = [(str(path), path.stat().st_mtime_ns, path.stat().st_size) for path in files]
-    return _visits_and_losses(str(run), tuple(sorted(state))).copy()
+    return _visits_and_losses(str(run), versions_of(Path(run), plan(run))).copy()
 
 
 @functools.lru_cache(maxsize=8)  # several measures need it, and it reads the whole run
-def _visits_and_losses(run: str, state: tuple[tuple[str, int, int], ...]) -> pd.DataFrame:
+def _visits_and_losses(run: str, state: Versions) -> pd.DataFrame:
     """``state`` identifies the files' versions, so that a run in progress is read again."""
     del state
     stream, table, swept = plan(run)["stream"], _load(run, REWARDS), hyper_parameters(run)

@@ -8,6 +8,7 @@ Without this a reader could not detect a missing part at the end of a stopped ru
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -56,12 +57,6 @@ def shard_folders(run: Path) -> dict[int, Path]:
     return {int(path.name): path for path in sorted((run / SHARDS).glob("*")) if path.name.isdecimal()}
 
 
-def arm_folders(run: Path, arm: str) -> list[Path]:
-    """The folders that hold the tables of an arm: its own, or one in each shard of the run that has it."""
-    found = [place / arm for place in shard_folders(run).values()]
-    return [folder for folder in found if folder.is_dir()] or [run / arm]
-
-
 class Part(NamedTuple):
     """The programs of an arm that one folder holds: all, or those of a shard."""
 
@@ -69,15 +64,19 @@ class Part(NamedTuple):
     programs: Mapping[int, int]  # number -> lanes
 
 
-def parts_of(run: Path, plan: Mapping[str, Any], arm: str) -> list[Part]:
-    """Where the programs of an arm are, by the run's plan."""
-    found: dict[Path, dict[int, int]] = {}
-    named = [each for each in plan.get("programs", ()) if each["arm"] == arm]
-    lanes = next((each["lanes"] for each in plan["arms"] if each["name"] == arm), 0)
-    for index, each in enumerate(named or [{"lanes": lanes}]):
+def parts_of_arms(run: Path, plan: Mapping[str, Any]) -> dict[str, list[Part]]:
+    """Where the programs of each arm are, by the run's plan, whether they have started or not."""
+    found: dict[str, dict[Path, dict[int, int]]] = {arm["name"]: {} for arm in plan["arms"]}
+    index: Counter[str] = Counter()
+    for each in plan.get("programs", ()):
+        name = each["arm"]
         place = shard_folder(run, each["shard"]) if "shard" in each else run
-        found.setdefault(place / arm, {})[each.get("number", index)] = each["lanes"]
-    return [Part(folder, programs) for folder, programs in found.items()]
+        number = each.get("number", index[name])
+        found.setdefault(name, {}).setdefault(place / name, {})[number] = each["lanes"]
+        index[name] += 1
+    for arm in plan["arms"]:  # plans of older versions lack the programs
+        found[arm["name"]] = found[arm["name"]] or {run / arm["name"]: {0: arm["lanes"]}}
+    return {arm: [Part(folder, held) for folder, held in folders.items()] for arm, folders in found.items()}
 
 
 def read_plan(run: Path) -> dict[str, Any]:

@@ -74,12 +74,14 @@ def read_table(path: Path, wanted: Collection[str] | None = None, texts: Collect
     """
     raw = Path(path).read_bytes()
     _check_whole(raw)
+    options: Any = {"page_checksum_verification": True}
     try:
-        schema = pq.read_schema(pa.BufferReader(raw))
+        with pq.ParquetFile(pa.BufferReader(raw), **options) as file:
+            schema, footer = file.schema_arrow, file.metadata
         names = [name for name in schema.names if wanted is None or name in wanted]
         few = [name for name in names if name in texts and pa.types.is_string(schema.field(name).type)]
-        with pq.ParquetFile(pa.BufferReader(raw), read_dictionary=few, page_checksum_verification=True) as file:
-            return file.read(columns=names)
+        with pq.ParquetFile(pa.BufferReader(raw), metadata=footer, read_dictionary=few, **options) as file:
+            return file.read(columns=names, use_threads=len(raw) > BLOCK)
     except Exception as error:  # a damaged footer of an older file can make the reader raise nearly anything
         raise DamagedError(error_text(error)) from error
 

@@ -3,12 +3,13 @@
     python tests/stress/shards.py /tmp/many --arms 100 --seeds 100
     python tests/stress/shards.py /tmp/many --read
 
-The plan and the first shard are real; the others are copies of it with their own arm, lane, seed and rewards, written by
-the project's own writers. Checkpoints, which no reader opens, are links to those of the first shard. Of every tenth
+The plan and the first shard are real; the others are copies of it with their own arm, lane, seed and rewards, written
+by the project's own writers. Checkpoints, which no reader opens, are links to those of the first shard. Of every tenth
 shard (``--unfinished``), only the first half is written. Each reader runs in a process of its own.
 """
 
 import argparse
+import itertools
 import os
 import shutil
 import subprocess
@@ -90,7 +91,7 @@ class Shards:
         (place / PLAN).write_text(to_json({**self.plan, "arms": arms, SHARD: facts, "programs": programs}))
         rows = self._named(self.rows.slice(0, int(share * len(self.rows))), name, seed)
         cuts = np.linspace(0, len(rows), self.parts + 1).astype(int)
-        for part, (start, end) in enumerate(zip(cuts[:-1], cuts[1:], strict=True)):
+        for part, (start, end) in enumerate(itertools.pairwise(cuts)):
             (arm / METRICS / PART.format(0, part)).write_bytes(table_bytes(rows.slice(start, end - start)))
         lanes = self.lanes.set_column(0, "lane", pa.array([seed], self.lanes["lane"].type))
         lanes = lanes.set_column(1, "seed", pa.array([seed], self.lanes["seed"].type))
