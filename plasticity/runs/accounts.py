@@ -1,8 +1,10 @@
 """State of a run according to its folder: ``plan.json``, each arm's ``status.json``, and the parts of its tables.
 
 ``lanes.parquet`` is written after the parts of every flush, and its footer lists them: under :data:`NOTE`, JSON that
-maps each program's number to one digit per part of its metrics, ``1`` if a part of the evaluations belongs to it.
-Without this a reader could not detect a missing part at the end of a stopped run, or a missing part of the evaluations.
+maps each program's number to one character per part of its metrics: ``1`` if a part of the evaluations belongs to it,
+else ``0``; ``-`` if the part has been merged, with all earlier ones, into the file named after the next ``m`` or ``M``
+(``M``: also in the evaluations). Without this a reader could not detect a missing part at the end of a stopped run, or
+a missing part of the evaluations.
 """
 
 import hashlib
@@ -20,6 +22,7 @@ CONFIG, DATA = "config", "data"  # in PLAN
 FREE = ("recorders", "compilation_cache")  # keys that may differ in a resumed run, as they change no number
 METRICS, EVALUATIONS = "metrics", "evaluations"  # folders of an arm
 PART = "part-{:03d}-{:05d}.parquet"  # program, number
+MERGED = "part-{:03d}-00000-{:05d}.parquet"  # program, number of the last part whose rows it holds, with all earlier
 SHARDS = "shards"  # the folder of a run's shards, and how it is cut in PLAN
 SHARD = "shard"  # in PLAN of a shard: which one it is
 NOTE = "parts"  # in the footer of LANES
@@ -156,7 +159,12 @@ def note(program: int, parts: int, names: Collection[str]) -> str:
 
     ``parts``: its number of parts. ``names``: its existing files, relative to the arm's folder.
     """
-    return "".join("01"[f"{EVALUATIONS}/{PART.format(program, number)}" in names] for number in range(parts))
+    marks = ["01"[f"{EVALUATIONS}/{PART.format(program, number)}" in names] for number in range(parts)]
+    last = max((k for k in range(parts) if f"{METRICS}/{MERGED.format(program, k)}" in names), default=-1)
+    if last >= 0:
+        mark = "M" if f"{EVALUATIONS}/{MERGED.format(program, last)}" in names else "m"
+        marks[: last + 1] = "-" * last + mark
+    return "".join(marks)
 
 
 def to_footer(notes: Mapping[int, str]) -> dict[str, str]:
@@ -186,24 +194,71 @@ def table_parts(arm: Path, report: Callable[[Path, str], None], folder: str = ME
     """The existing parts of an arm's table, in order; ``report`` receives each missing part.
 
     Parts are numbered from 0 within each program. Their number is recorded in the table of lanes, and in the status
-    once a program is finished. Evaluations need not be in every part.
+    once a program is finished. Evaluations need not be in every part. Parts whose rows a merged one holds are left out.
     """
     notes, counts = _notes(arm), read_status(arm).get("parts", {})  # first: a run in progress writes parts before them
-    paths = sorted((arm / folder).glob("part-*.parquet"))
-    if folder == EVALUATIONS:
-        wanted = {(program, k) for program, marks in notes.items() for k, mark in enumerate(marks) if mark == "1"}
-    else:
-        ends = {program: len(marks) for program, marks in notes.items()}
-        found = [(int(program), count) for program, count in counts.items()]
-        for program, end in [*found, *((one, last + 1) for one, last in filter(None, map(_numbers, paths)))]:
-            ends[program] = max(ends.get(program, 0), end)
-        wanted = {(program, k) for program, end in ends.items() for k in range(end)}
-    for path in sorted({arm / folder / PART.format(*numbers) for numbers in wanted} - set(paths)):
+    paths = unmerged((arm / folder).glob("part-*.parquet"))
+    wanted = {named for program, marks in notes.items() for named in _noted(program, marks, folder)}
+    if folder == METRICS:
+        ends = [(int(program), count - 1) for program, count in counts.items()]
+        ends += [(found.program, found.last) for found in filter(None, map(number_of, paths))]
+        wanted |= {
+            Number(program, k, False)
+            for program, last in ends
+            for k in range(len(notes.get(program, "")), last + 1)
+        }  # fmt: skip
+    held = _held(filter(None, map(number_of, paths)))
+    lost = [each for each in wanted if each.last > held.get(each.program, -1)]
+    for path in sorted({arm / folder / each.name for each in lost} - set(paths)):
         report(path, MISSING)
     return paths
 
 
-def _numbers(path: Path) -> tuple[int, int] | None:
-    """Program and number of a part."""
-    found = re.fullmatch(r"part-(\d+)-(\d+)\.parquet", path.name)
-    return (int(found[1]), int(found[2])) if found else None
+class Number(NamedTuple):
+    """What a part holds: one part, or all up to ``last``."""
+
+    program: int
+    last: int
+    merged: bool
+
+    @property
+    def name(self) -> str:
+        return (MERGED if self.merged else PART).format(self.program, self.last)
+
+
+def number_of(path: Path) -> Number | None:
+    """What the part's name says; None for a file of another name."""
+    found = re.fullmatch(r"part-(\d+)(-00000)?-(\d+)\.parquet", path.name)
+    return Number(int(found[1]), int(found[3]), found[2] is not None) if found else None
+
+
+def is_merged(path: Path) -> bool:
+    number = number_of(path)
+    return number is not None and number.merged
+
+
+def _held(numbers: Iterable[Number]) -> dict[int, int]:
+    """The last part in each program's merged ones."""
+    found: dict[int, int] = {}
+    for each in numbers:
+        if each.merged:
+            found[each.program] = max(each.last, found.get(each.program, -1))
+    return found
+
+
+def unmerged(paths: Iterable[Path]) -> list[Path]:
+    """The paths in order, without the parts whose rows another part holds."""
+    numbers = {path: number_of(path) for path in sorted(paths)}
+    held = _held(filter(None, numbers.values()))
+
+    def is_needed(number: Number | None) -> bool:
+        last = -1 if number is None else held.get(number.program, -1)
+        return number is None or number.last > last or (number.merged and number.last == last)
+
+    return [path for path, number in numbers.items() if is_needed(number)]
+
+
+def _noted(program: int, marks: str, folder: str) -> list[Number]:
+    """The parts of a table that a note names."""
+    merged, single = ("mM", "01") if folder == METRICS else ("M", "1")
+    return [Number(program, k, mark in "mM") for k, mark in enumerate(marks) if mark in merged or mark in single]

@@ -1,17 +1,19 @@
 """Checkpoints: everything a program needs to continue exactly as if it had never stopped, in one file.
 
 A checkpoint is an uncompressed ``.npz``. It has one member for each array of the carries, named by its path in the
-tree, the arrays of the stream's host side, and a JSON member with its metadata: the position, and the length and CRC-32
-of every part of the tables up to that position. The zip format stores a CRC of every member, so a truncated or damaged
-file is detected when it is read. Files are written under a temporary name and then renamed. A checkpoint that turns out
-to be damaged, or whose parts of the tables are no longer intact, is also renamed: it is not tried again and does not
-count among the two that are kept.
+tree, the arrays of the stream's host side, the rows that no part of the tables holds yet, and a JSON member with its
+metadata: the position, and the length and CRC-32 of every part of the tables up to that position. The zip format stores
+a CRC of every member, so a truncated or damaged file is detected when it is read. Files are written under a temporary
+name and then renamed. A checkpoint that turns out to be damaged, or whose parts of the tables are no longer intact, is
+also renamed: it is not tried again and does not count among the two that are kept.
 """
 
+import contextlib
 import json
 import zipfile
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
@@ -23,15 +25,20 @@ from plasticity.runs.files import write_atomically
 KEEP = 2
 META = "meta.json"
 FIRST = "first"  # in META: whether there was no earlier checkpoint
-HOST = "host:"
+HOST, ROWS = "host:", "rows:"  # what the names of such members start with
 
 
 class Snapshot(NamedTuple):
-    """Contents of a checkpoint. ``arrays``: any pytree; ``host``: flat arrays; ``meta``: plain JSON (position, ...)."""
+    """Contents of a checkpoint.
+
+    ``arrays``: any pytree; ``host``: flat arrays; ``meta``: plain JSON (position, ...); ``rows``: uint8 arrays with the
+    rows of each table that no part holds.
+    """
 
     arrays: Any
     host: Mapping[str, np.ndarray]
     meta: Mapping[str, Any]
+    rows: Mapping[str, np.ndarray] = MappingProxyType({})
 
 
 class WrongCheckpointError(Exception):
@@ -63,6 +70,7 @@ def save(folder: Path, name: str, snapshot: Snapshot) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     members = {key: _plain(leaf) for key, leaf in _named(snapshot.arrays).items()}
     members |= {HOST + key: value for key, value in snapshot.host.items()}
+    members |= {ROWS + key: value for key, value in snapshot.rows.items()}
     members[META] = np.frombuffer(json.dumps(snapshot.meta).encode(), np.uint8)
 
     def write(temporary: Path) -> None:
@@ -129,6 +137,15 @@ def about(path: Path) -> dict[str, Any]:
     return _meta(_members(path, {META}))
 
 
+def files_of(folder: Path) -> set[str]:
+    """The parts of the tables that the checkpoints of a folder need."""
+    found: set[str] = set()
+    for path in files(folder):
+        with contextlib.suppress(DamagedError):
+            found |= about(path).get("files", {}).keys()
+    return found
+
+
 def lacking(folder: Path) -> str | None:
     """A message if one of the checkpoints that should be kept is missing; None if none is known to be missing."""
     there = files(folder)
@@ -161,7 +178,10 @@ def read(path: Path, like: Any, fingerprint: str | None) -> Snapshot:
         raise WrongCheckpointError(
             f"{path} was made with another config or placement (devices, groups, width of a vmap)"
         )
-    host = {name[len(HOST) :]: members.pop(name) for name in list(members) if name.startswith(HOST)}
+    host, rows = (
+        {name[len(start) :]: members.pop(name) for name in list(members) if name.startswith(start)}
+        for start in (HOST, ROWS)
+    )
     wanted = _named(like)
     if set(wanted) != set(members):
         odd = sorted(set(wanted) ^ set(members))[0]
@@ -172,7 +192,7 @@ def read(path: Path, like: Any, fingerprint: str | None) -> Snapshot:
         if shape != leaf.shape or members[name].dtype != expected:
             raise WrongCheckpointError(f"{path} does not fit this program: {name} is {shape}, not {leaf.shape}")
     leaves = [_restore(members[name], leaf) for name, leaf in wanted.items()]
-    return Snapshot(jax.tree.unflatten(jax.tree.structure(like), leaves), host, meta)
+    return Snapshot(jax.tree.unflatten(jax.tree.structure(like), leaves), host, meta, rows)
 
 
 def newest(

@@ -1,6 +1,6 @@
 """Recorders: write the numbers of a run. The loop passes them chunks; nothing else in the testbed writes tables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -10,11 +10,13 @@ from pyarrow import compute
 
 from plasticity.engine.program import NEVER
 from plasticity.engine.runner import Chunk, TaskNames
-from plasticity.runs.accounts import EVALUATIONS, LANES, METRICS, PART, from_footer, note, to_footer
-from plasticity.runs.checksums import digest, read_table, table_bytes
+from plasticity.runs.accounts import EVALUATIONS, LANES, MERGED, METRICS, PART, from_footer, note, to_footer
+from plasticity.runs.checksums import DamagedError, digest, read_table, table_bytes
 from plasticity.runs.files import write_atomically
 
+TABLES = (METRICS, EVALUATIONS)
 COUNTS = ("update", "episodes")  # integers
+MERGED_BYTES = 1 << 27  # larger tables keep their parts
 # The columns that identify lane and time, in metrics and evaluations.
 IDENTITY = ("arm", "lane", "seed", "step", "frames", "visit", "task", "step_in_visit")
 
@@ -28,6 +30,19 @@ def write_parquet(path: Path, table: pa.Table) -> None:
 def write_tables(path: Path, tables: Sequence[pa.Table]) -> None:
     """Write the rows of all tables to one file, with null where a table lacks a column."""
     write_parquet(path, pa.concat_tables(tables, promote_options="default"))
+
+
+def to_bytes(table: pa.Table) -> np.ndarray:
+    """A table as uint8[bytes]."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return np.frombuffer(sink.getvalue(), np.uint8)
+
+
+def from_bytes(raw: np.ndarray) -> pa.Table:
+    """Inverse of :func:`to_bytes`."""
+    return pa.ipc.open_stream(pa.py_buffer(raw)).read_all()
 
 
 class Recorder(Protocol):
@@ -61,19 +76,17 @@ class RecorderGroup:
     def __init__(self, tables: Recorder, *others: Recorder) -> None:
         self.tables, self.others = tables, others
 
-    @property
-    def files(self) -> dict[str, list[int]]:
-        """Length and CRC-32 of every part of the tables, by its path within the arm's folder."""
-        return dict(getattr(self.tables, "files", {}))
-
     def add(self, chunk: Chunk) -> None:
         for each in (self.tables, *self.others):
             each.add(chunk)
 
     def flush(self) -> int:
+        self.flush_others()
+        return self.tables.flush()
+
+    def flush_others(self) -> None:
         for each in self.others:
             each.flush()
-        return self.tables.flush()
 
     def close(self) -> None:
         for each in (self.tables, *self.others):
@@ -153,9 +166,12 @@ class ParquetRecorder:
     """Appends one program's Parquet parts to an arm's folder and updates the arm's table of lanes.
 
     ``cut_back`` removes parts that a killed run wrote after its last checkpoint, so that a resumed run records every
-    row exactly once. ``lanes``: the columns of ``lanes.parquet`` for this program's lanes; the rows of the arm's other
-    programs are unchanged. ``frames_per_step``: over all envs of a lane. ``diverged_at``: int[lanes], for each lane so
-    far; default: none has diverged. ``parts``: number of this program's parts that are kept.
+    row exactly once. ``waiting`` gives the rows that are in no part, for a checkpoint, and ``restore`` takes them back.
+    ``merge`` writes all parts as one, and ``saved`` removes them once no checkpoint needs them. ``files``: length and
+    CRC-32 of every part, by its path within the arm's folder. ``lanes``: the columns of ``lanes.parquet`` for this
+    program's lanes; the rows of the arm's other programs are unchanged. ``frames_per_step``: over all envs of a lane.
+    ``diverged_at``: int[lanes], for each lane so far; default: none has diverged. ``parts``: number of this program's
+    parts that are kept.
     """
 
     def __init__(
@@ -172,12 +188,13 @@ class ParquetRecorder:
         self.lanes, self.files = dict(lanes), dict[str, list[int]]()
         self._numbers = np.asarray(lanes["lane"])
         self._who = Lanes(arm, self._numbers, np.asarray(lanes["seed"]), frames_per_step)
-        self._waiting: dict[str, list[pa.Table]] = {METRICS: [], EVALUATIONS: []}
+        self._waiting: dict[str, list[pa.Table]] = {table: [] for table in TABLES}
+        self._saved, self._old = set[str](), set[str]()  # files of the last checkpoint, and those that are merged
         self._diverged = np.full(len(self._numbers), NEVER) if diverged_at is None else diverged_at
         (folder / METRICS).mkdir(parents=True, exist_ok=True)
         self._others = self._rows_of_other_programs()
         self._notes = {} if self._others is None else from_footer(self._others.schema.metadata)
-        there = {f"{EVALUATIONS}/{path.name}" for path in (folder / EVALUATIONS).glob("part-*")}
+        there = {f"{name}/{path.name}" for name in TABLES for path in (folder / name).glob("part-*")}
         self._write_lanes(note(program, parts, there))
 
     @property
@@ -197,26 +214,35 @@ class ParquetRecorder:
         table = lanes_table(self.lanes, self._diverged, self._others)
         write_parquet(self._lanes_file, table.replace_schema_metadata(to_footer(self._notes)))
 
-    def cut_back(self, parts: int) -> None:
-        """Remove every part of this program from number ``parts`` on. Earlier parts are known to be intact."""
-        self.parts, self.files, later = parts, {}, []
-        for table in self._waiting:
-            kept = {self._part(number, table) for number in range(parts)}
-            for path in sorted((self.folder / table).glob(f"part-{self.program:03d}-*")):
-                if path in kept:
-                    self._enter(path)
-                else:
-                    later.append(path)
+    def cut_back(self, parts: int, files: Collection[str] | None = None, kept: Collection[str] = ()) -> None:
+        """Remove every part of this program after the first ``parts``, which are known to be intact.
+
+        ``files``: the paths of these; None: one file for each. ``kept``: those that another checkpoint needs.
+        """
+        self.parts, self.files = parts, {}
+        if files is None:
+            files = [self._name(self._part(k, table)) for table in TABLES for k in range(parts)]
+        for name in (name for table in TABLES for name in sorted(files) if name.startswith(table)):
+            if (self.folder / name).exists():
+                self._enter(self.folder / name)
         if self._note() != self._notes[self.program]:
             self._write_lanes(self._note())
-        for path in later:
-            path.unlink()
+        self._saved, self._old = {*self.files}, {*kept} - {*self.files}
+        for path in (path for table in TABLES for path in sorted(self._there(table))):
+            if self._name(path) not in self._saved | self._old:
+                path.unlink()
+
+    def _there(self, table: str) -> Iterable[Path]:
+        return (self.folder / table).glob(f"part-{self.program:03d}-*")
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.folder).as_posix()
 
     def _note(self) -> str:
         return note(self.program, self.parts, self.files)
 
     def _enter(self, path: Path) -> None:
-        self.files[path.relative_to(self.folder).as_posix()] = digest(path)
+        self.files[self._name(path)] = digest(path)
 
     def _part(self, number: int, table: str = METRICS) -> Path:
         return self.folder / table / PART.format(self.program, number)
@@ -234,6 +260,55 @@ class ParquetRecorder:
             self.parts += 1
         self._write_lanes(self._note())
         return self.parts
+
+    @property
+    def pieces(self) -> int:
+        """The number of files of the metrics."""
+        return sum(name.startswith(METRICS) for name in self.files)
+
+    @property
+    def rows(self) -> int:
+        """The number of rows of the metrics that are in no part."""
+        return sum(table.num_rows for table in self._waiting[METRICS])
+
+    def waiting(self) -> dict[str, np.ndarray]:
+        """The rows of each table that are in no part, as bytes."""
+        for table, rows in self._waiting.items():
+            if len(rows) > 1:
+                self._waiting[table] = [pa.concat_tables(rows, promote_options="default").combine_chunks()]
+        return {table: to_bytes(rows[0]) for table, rows in self._waiting.items() if rows}
+
+    def restore(self, rows: Mapping[str, np.ndarray]) -> None:
+        """Take back what :meth:`waiting` gave."""
+        self._waiting = {table: [from_bytes(rows[table])] if table in rows else [] for table in TABLES}
+
+    def merge(self) -> None:
+        """Write all parts as one, unless they are large or damaged. They stay until :meth:`saved`."""
+        if sum(length for length, _ in self.files.values()) > MERGED_BYTES:
+            return
+        groups = {table: [name for name in self.files if name.startswith(table)] for table in TABLES}
+        try:
+            tables = {table: [read_table(self.folder / name) for name in names] for table, names in groups.items()}
+        except DamagedError:  # a reader will name it
+            return
+        self._old |= self.files.keys()
+        self.files = {}
+        for table, parts in tables.items():
+            if parts:
+                path = self.folder / table / MERGED.format(self.program, self.parts - 1)
+                write_parquet(path, pa.concat_tables(parts, promote_options="permissive"))
+                self._enter(path)
+        self._write_lanes(self._note())
+
+    def saved(self, last: bool) -> None:
+        """A checkpoint names ``files``: remove merged parts that neither it nor the one before needs.
+
+        ``last``: the program is finished, and what its last checkpoint does not need goes.
+        """
+        gone = self._old - self.files.keys() - (set() if last else self._saved)
+        for name in sorted(gone):
+            (self.folder / name).unlink(missing_ok=True)
+        self._old, self._saved = self._old - gone, {*self.files}
 
     def close(self) -> None:
         """Discard the buffered rows: they belong to no checkpoint, so a resumed run produces them again."""

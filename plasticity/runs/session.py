@@ -27,6 +27,9 @@ from plasticity.runs.speeds import Stopwatch
 STATUS_SECONDS = 2.0  # between two status files
 AGAIN_SECONDS = 0.2  # a repeat within this time is ignored: `timeout`, shells and wrappers may send a signal twice
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")  # the run stops on those that the system has
+# The first parts are written with every checkpoint; later, a checkpoint holds the rows until a part is due by time or
+# has this many rows. More parts than the most, or than the first when a program is finished, are merged into one.
+FEW_PARTS, MOST_PARTS, MOST_ROWS = 8, 64, 10_000
 PART_SECONDS, PART_SHARE = 20.0, 0.02  # between two parts of the tables: the larger of the two, of the time so far
 
 
@@ -214,18 +217,22 @@ def _checkpoint_due(job: Job, position: Position) -> bool:
     return position.step % job.checkpoint_every == 0 or _last_step(job, position)
 
 
-def _save(run: Run, job: Job, folder: Path, recorder: RecorderGroup) -> None:
-    """Write the tables, then the checkpoint, which records their parts with length and CRC-32."""
-    parts = recorder.flush()
+def _save(run: Run, job: Job, folder: Path, tables: ParquetRecorder) -> None:
+    """Write a checkpoint. It records the tables' parts with length and CRC-32, and holds the rows that are in none."""
+    last = _last_step(job, run.position)
+    if tables.pieces > (FEW_PARTS if last else MOST_PARTS):
+        tables.merge()
     name = f"{run.position.step:012d}"
-    meta = {"fingerprint": job.fingerprint, "position": list(run.position), "parts": parts, "files": recorder.files}
+    meta: dict[str, Any] = {"fingerprint": job.fingerprint, "position": list(run.position)}
+    meta |= {"parts": tables.parts, "files": tables.files}
     meta[checkpoint.FIRST] = all(path.stem >= name for path in checkpoint.files(folder))
-    snapshot = Snapshot(jax.device_get(run.carries), run.compiled.stream.save(), meta)
+    snapshot = Snapshot(jax.device_get(run.carries), run.compiled.stream.save(), meta, tables.waiting())
     checkpoint.save(folder, name, snapshot)
+    tables.saved(last)
 
 
-def _restore(run: Run, job: Job, arm: Path, say: Callable[[str], None]) -> int:
-    """Restore the run from its newest intact checkpoint. Returns the number of parts that belong to it.
+def _restore(run: Run, job: Job, arm: Path, say: Callable[[str], None]) -> Snapshot | None:
+    """Restore the run from its newest intact checkpoint, and return it; None if there is none.
 
     ``UserError`` if rows that every intact checkpoint needs are missing.
     """
@@ -245,11 +252,11 @@ def _restore(run: Run, job: Job, arm: Path, say: Callable[[str], None]) -> int:
     if found is None:
         if passed or verify.table_parts(arm, job.number):
             say(f"{job.arm}: no checkpoint is left; restarts")
-        return 0
+        return None
     if passed:
         say(f"{job.arm}: continues from step {position.step}")
     run.restore(found.arrays, position, found.host)
-    return int(found.meta["parts"])
+    return found
 
 
 def _checkpoints(job: Job, arm: Path) -> Path:
@@ -274,13 +281,14 @@ def _is_finished(job: Job, arm: Path, status: Status, resume: bool, say: Callabl
     return False
 
 
-def _recorder(run: Run, job: Job, folder: Path, parts: int) -> ParquetRecorder:
-    """The tables as they were when ``parts`` parts were written."""
-    lanes = len(job.program.seeds)
+def _recorder(run: Run, job: Job, folder: Path, found: Snapshot | None) -> ParquetRecorder:
+    """The tables as they were when the checkpoint was written; ``found``: None: at the start."""
+    lanes, meta = len(job.program.seeds), found.meta if found else {"parts": 0}
     diverged = join(jax.device_get([carry.diverged_at for carry in run.carries]), lanes) if run.carries else None
     frames = job.program.spec.frames_per_step * job.program.spec.envs
-    recorder = ParquetRecorder(folder, job.arm, job.number, job.lanes, frames, diverged, parts)
-    recorder.cut_back(parts)
+    recorder = ParquetRecorder(folder, job.arm, job.number, job.lanes, frames, diverged, meta["parts"])
+    recorder.cut_back(meta["parts"], meta.get("files"), checkpoint.files_of(_checkpoints(job, folder)) if found else ())
+    recorder.restore(found.rows if found else {})
     return recorder
 
 
@@ -311,14 +319,14 @@ def run_job(
     run = runs.run_of(job)
     try:
         with _recording_failures(status, job, run):
-            parts = _restore(run, job, folder, found.append) if resume else 0
+            restored = _restore(run, job, folder, found.append) if resume else None
             for line in found:
                 progress.say(line)
-            tables = _recorder(run, job, folder, parts)
+            tables = _recorder(run, job, folder, restored)
             progress.job(job, run.position)
             status.begin(job, run.position)
             with contextlib.closing(RecorderGroup(tables, *others(job, run.position))) as recorder:
-                _loop(run, job, runs, _checkpoints(job, folder), recorder, status, progress, stop)
+                _loop(run, job, runs, _checkpoints(job, folder), tables, recorder, status, progress, stop)
             status.finish(job, run.position, tables.parts)
         return True
     finally:
@@ -351,20 +359,24 @@ def _chunks(run: Run, job: Job, runs: Runs) -> Iterator[Chunk]:
 
 
 def _loop(
-    run: Run, job: Job, runs: Runs, checkpoints: Path, recorder: RecorderGroup, status: Status, progress: Progress,
-    stop: Stop,
+    run: Run, job: Job, runs: Runs, checkpoints: Path, tables: ParquetRecorder, recorder: RecorderGroup, status: Status,
+    progress: Progress, stop: Stop,
 ) -> None:  # fmt: skip
     pace, watch = Pace(), Stopwatch(run)
     for chunk in _chunks(run, job, runs):
         recorder.add(chunk)
         progress.chunk(chunk)
         status.tick(chunk.position)
-        if _checkpoint_due(job, chunk.position) or stop.signal is not None:
-            _save(run, job, checkpoints, recorder)
-            pace.reset()
-        elif pace.due():  # these parts belong to no checkpoint; a resumed run produces them again
+        saves = _checkpoint_due(job, chunk.position) or stop.signal is not None
+        ends = stop.signal is not None or _last_step(job, chunk.position)
+        # Parts between checkpoints belong to none; a resumed run produces their rows again.
+        if ends or pace.due() or (saves and (tables.pieces < FEW_PARTS or tables.rows > MOST_ROWS)):
             recorder.flush()
             pace.reset()
+        elif saves:
+            recorder.flush_others()
+        if saves:
+            _save(run, job, checkpoints, tables)
         watch.tick(chunk)
         if stop.signal is not None and not _last_step(job, chunk.position):
             status.write("interrupted", chunk.position)

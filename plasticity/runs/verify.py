@@ -10,15 +10,15 @@ import pyarrow as pa
 from plasticity.engine.lanes import join
 from plasticity.engine.program import NEVER
 from plasticity.runs import checkpoint
-from plasticity.runs.accounts import LANES, PART, note, to_footer
+from plasticity.runs.accounts import LANES, PART, is_merged, note, to_footer, unmerged
 from plasticity.runs.accounts import table_parts as parts_of_arm
 from plasticity.runs.checksums import DamagedError, digest, is_list, is_whole, read_table
 from plasticity.runs.parquet import EVALUATIONS, METRICS, lanes_table, write_parquet
 
 
 def table_parts(folder: Path, program: int, table: str = METRICS) -> list[Path]:
-    """The parts of a program in an arm's folder, in order."""
-    return sorted((folder / table).glob(f"part-{program:03d}-*.parquet"))
+    """The parts of a program in an arm's folder, in order, without those whose rows a merged one holds."""
+    return unmerged((folder / table).glob(f"part-{program:03d}-*.parquet"))
 
 
 def fault(folder: Path, program: int, meta: Mapping[str, Any]) -> str | None:
@@ -28,8 +28,12 @@ def fault(folder: Path, program: int, meta: Mapping[str, Any]) -> str | None:
     exist and be readable.
     """
     if "files" not in meta:
-        wanted = [folder / METRICS / PART.format(program, number) for number in range(meta["parts"])]
-        kept = [path for path in table_parts(folder, program, EVALUATIONS) if _number(path) < meta["parts"]]
+        there = [path for path in table_parts(folder, program) if last_of(path) < meta["parts"]]
+        merged = [path for path in there if is_merged(path)]
+        first = last_of(merged[0]) + 1 if merged else 0
+        later = [folder / METRICS / PART.format(program, number) for number in range(first, meta["parts"])]
+        wanted = [*merged, *later]
+        kept = [path for path in table_parts(folder, program, EVALUATIONS) if last_of(path) < meta["parts"]]
         return next(filter(None, map(_unreadable, [*wanted, *kept])), None)
     for name, expected in meta["files"].items():
         path = folder / name
@@ -45,7 +49,8 @@ def fault(folder: Path, program: int, meta: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _number(path: Path) -> int:
+def last_of(path: Path) -> int:
+    """The number of a part, or of the last of those that it holds."""
     return int(path.stem.rpartition("-")[2])
 
 
@@ -76,7 +81,7 @@ def unfinished(folder: Path, program: int, steps: int, rows: int) -> str | None:
     if meta.get("position", [0])[-1] == steps and "files" in meta:
         return fault(folder, program, meta)
     parts = table_parts(folder, program)
-    known = {"parts": len(parts)}
+    known = {"parts": last_of(parts[-1]) + 1 if parts else 0}
     damaged = fault(folder, program, known)
     if damaged is None:
         found = sum(read_table(path, ["step"]).num_rows for path in parts)
@@ -136,8 +141,9 @@ def _note(folder: Path, program: int) -> str:
             continue
         if "files" in meta:
             return note(program, meta["parts"], meta["files"])
-    there = [f"{EVALUATIONS}/{path.name}" for path in table_parts(folder, program, EVALUATIONS)]
-    return note(program, len(table_parts(folder, program)), there)
+    parts = table_parts(folder, program)
+    there = [f"{path.parent.name}/{path.name}" for path in (*parts, *table_parts(folder, program, EVALUATIONS))]
+    return note(program, last_of(parts[-1]) + 1 if parts else 0, there)
 
 
 def _diverged_at(folder: Path, program: int, lanes: int) -> np.ndarray | None:
