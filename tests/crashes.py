@@ -15,6 +15,7 @@ import tiny
 from plasticity.config.experiments import Experiment
 from plasticity.engine import runner
 from plasticity.runs import folder, launch, session, sharded
+from plasticity.runs.accounts import unmerged
 
 Tables = dict[str, tuple[pd.DataFrame, pd.DataFrame]]
 
@@ -37,7 +38,7 @@ def tables(run: Path) -> Tables:
     """Metrics and lanes of every arm, rows in the order of the files, columns sorted by name."""
     found = {}
     for arm in sorted(path.parent for path in run.glob("*/lanes.parquet")):
-        parts = [pq.read_table(path) for path in sorted((arm / "metrics").glob("*.parquet"))]
+        parts = [pq.read_table(path) for path in unmerged((arm / "metrics").glob("*.parquet"))]
         metrics = pa.concat_tables(parts, promote_options="permissive")
         frames = [table.select(sorted(table.column_names)) for table in (metrics, pq.read_table(arm / "lanes.parquet"))]
         found[arm.name] = (frames[0].to_pandas(), frames[1].to_pandas())

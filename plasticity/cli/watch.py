@@ -17,7 +17,16 @@ from rich.text import Text
 
 from plasticity.cli.tables import duration
 from plasticity.results.read import plan
-from plasticity.runs.accounts import LANES, MISSING, Part, has_started, parts_of_arms, read_status, table_parts
+from plasticity.runs.accounts import (
+    LANES,
+    LISTINGS,
+    MISSING,
+    Part,
+    has_started,
+    parts_of_arms,
+    read_status,
+    table_parts,
+)
 from plasticity.runs.checksums import DamagedError, read_table
 from plasticity.runs.queue import queue_of
 
@@ -155,15 +164,23 @@ class Watcher:
 
     def _points(self, folders: Sequence[Path], measure: str) -> np.ndarray:
         """``(step, mean over lanes)`` of each record that has a value, sorted by step, over all programs."""
-        paths = [path for folder in folders for path in table_parts(folder, self._damaged.__setitem__)]
-        sums = [self._sums(path, measure) for path in paths]
+        sums = [each for folder in folders for each in self._sums_in(folder, measure)]
         joined = np.concatenate([np.zeros((0, 3)), *sums])
         steps, which = np.unique(joined[:, 0], return_inverse=True)
         total, count = (np.bincount(which, joined[:, k], len(steps)) for k in (1, 2))
         return np.stack([steps, total / count], axis=1)
 
-    def _sums(self, path: Path, measure: str) -> np.ndarray:
-        """``(step, sum, count)`` of a part's records; empty if the part has just been removed."""
+    def _sums_in(self, folder: Path, measure: str) -> list[np.ndarray]:
+        """``(step, sum, count)`` of the records of each part in a folder."""
+        for _ in range(LISTINGS):
+            found = [self._sums(path, measure) for path in table_parts(folder, self._damaged.__setitem__)]
+            known = [each for each in found if each is not None]
+            if len(known) == len(found):
+                break
+        return known
+
+    def _sums(self, path: Path, measure: str) -> np.ndarray | None:
+        """The sums of a part; None if it has just been removed."""
         try:
             facts = path.stat()
             mark = (facts.st_mtime_ns, facts.st_size)  # a resumed run writes other parts under the same names
@@ -172,7 +189,7 @@ class Watcher:
                 self._parts[path] = (mark, self._of_part(path, measure))
         except FileNotFoundError:
             self._parts.pop(path, None)
-            return np.zeros((0, 3))
+            return None
         return self._parts[path][1]
 
     def _of_part(self, path: Path, measure: str) -> np.ndarray:

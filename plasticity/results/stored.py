@@ -1,5 +1,6 @@
 """The files of a run's tables, read into memory: the table of lanes, the parts of the metrics and evaluations."""
 
+import contextlib
 import functools
 import os
 import warnings
@@ -11,7 +12,17 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from plasticity.runs.accounts import LANES, METRICS, MISSING, PLAN, Part, has_started, parts_of_arms, table_parts
+from plasticity.runs.accounts import (
+    LANES,
+    LISTINGS,
+    METRICS,
+    MISSING,
+    PLAN,
+    Part,
+    has_started,
+    parts_of_arms,
+    table_parts,
+)
 from plasticity.runs.checksums import DamagedError, read_table
 
 BOOKKEEPING = ("lane", "seed", "program", "diverged_at")
@@ -80,16 +91,24 @@ def rows_of(places: Sequence[Part], folder: str, wanted: Collection[str] | None)
     return pa.concat_tables(parts, promote_options="permissive") if parts else None
 
 
-def _parts_in(arm: Path, folder: str, wanted: Collection[str] | None) -> Iterator[pa.Table]:
+def _parts_in(arm: Path, folder: str, wanted: Collection[str] | None) -> list[pa.Table]:
     """The parts in a folder that have rows; damaged ones are left out with a warning."""
-    for path in table_parts(arm, leave_out, folder):
-        try:
-            part = read_table(path, wanted, NAMES)
-        except (DamagedError, OSError) as error:
-            leave_out(path, str(error))
-            continue
-        if part.num_rows:
-            yield part
+    for left in reversed(range(LISTINGS)):
+        with contextlib.suppress(FileNotFoundError):  # the run has merged its parts meanwhile
+            read = (_part(path, wanted, left) for path in table_parts(arm, leave_out, folder))
+            return [part for part in read if part.num_rows]
+    return []
+
+
+def _part(path: Path, wanted: Collection[str] | None, left: int) -> pa.Table:
+    """A part; no rows if it is damaged. ``FileNotFoundError`` if it has gone and listings are ``left``."""
+    try:
+        return read_table(path, wanted, NAMES)
+    except (DamagedError, OSError) as error:
+        if isinstance(error, FileNotFoundError) and left:
+            raise
+        leave_out(path, str(error))
+        return pa.table({})
 
 
 def versions_of(run: Path, plan: Mapping[str, Any]) -> Versions:

@@ -27,6 +27,7 @@ SHARDS = "shards"  # the folder of a run's shards, and how it is cut in PLAN
 SHARD = "shard"  # in PLAN of a shard: which one it is
 NOTE = "parts"  # in the footer of LANES
 MISSING = "it is missing"
+LISTINGS = 3  # of a folder whose parts vanish between listing and reading, because its run merges them
 
 
 def _is_text(value: Any) -> bool:
