@@ -13,7 +13,7 @@ import plasticity
 from plasticity.config.registry import Registry
 from plasticity.core.errors import UserError
 from plasticity.engine import memory
-from plasticity.runs import launch, members
+from plasticity.runs import dry_run, launch, members
 
 
 def refused(**changes) -> str:
@@ -275,3 +275,26 @@ def test_run_spells_out_its_options():
     for name in ("resume", "force", "progress"):
         assert (ours[name].kind, ours[name].default) == (inner[name].kind, inner[name].default)
     assert not [name for name, each in ours.items() if each.kind is each.VAR_KEYWORD]
+
+
+def test_arms_that_differ_in_traced_numbers_share_a_trace(monkeypatch):
+    """Their plans are those of arms that are traced one by one."""
+    traced, trace = [], dry_run._trace
+
+    def counted(job, settings):
+        traced.append(job.arm)
+        return trace(job, settings)
+
+    monkeypatch.setattr(dry_run, "_trace", counted)
+    rates = {f"rate{i}": {"agent": {"optimizer": {"learning_rate": 0.01 * i}}} for i in (1, 2, 3)}
+    others = {
+        "wide": {"agent": {"network": {"widths": [16]}}},
+        "decay": {"interventions": [{"kind": "l2", "strength": 0.1}]},
+        "weak": {"interventions": [{"kind": "l2", "strength": 0.2}]},
+    }
+    planned = launch.plan(tiny.experiment(arms=rates | others))
+    assert traced == ["rate1", "wide", "decay"]
+    for job, need in zip(planned.jobs, planned.memory, strict=True):
+        alone = launch.plan(tiny.experiment(arms={job.arm: (rates | others)[job.arm]}))
+        assert alone.memory == (need,)
+        assert alone.jobs[0].measured == job.measured

@@ -147,6 +147,7 @@ def test_the_tables_are_those_of_one_run(experiment, whole, tmp_path):
     assert there == {(arm, seed) for arm in ("baseline", "fresh") for seed in (0, 1)}
     baseline, fresh = Watcher(run).look().arms
     assert (baseline.state, fresh.state) == ("waiting", "waiting")  # a shard of each has not started
+    assert baseline.states == fresh.states == "1 waiting, 1 finished"
     assert (baseline.done, baseline.total) == (2 * 60, 4 * 60)
     share = {arm["name"]: arm["share"] for arm in facts(run)["arms"]}
     assert share == {"baseline": 0.5, "fresh": 0.5}

@@ -54,6 +54,12 @@ class Arm(NamedTuple):
     curve: np.ndarray  # float[WIDTH]: mean performance along the run, NaN if there is none yet
     now: float  # latest performance, mean over lanes
     reason: str = ""  # why it failed
+    shards: tuple[tuple[str, int], ...] = ()  # how many are in each state, if the run is cut
+
+    @property
+    def states(self) -> str:
+        """The state, or the states of the shards with their numbers where they differ."""
+        return ", ".join(f"{count} {state}" for state, count in self.shards) if len(self.shards) > 1 else self.state
 
 
 # The state of an arm is the first one of these that any of its parts has.
@@ -130,7 +136,8 @@ class Watcher:
         steps = sum(visit["steps"] for visit in stream["visits"])
         parts = [self._part(part, steps, now) for part in places]
         points = self._points([part.folder for part in parts], "episodic_return" if stream["episodic"] else "reward")
-        state = min((part.state for part in parts), key=PRECEDENCE.index)
+        counts = Counter(part.state for part in parts)
+        state = min(counts, key=PRECEDENCE.index)
         return Arm(
             name=arm["name"],
             lanes=arm["lanes"],
@@ -144,6 +151,7 @@ class Watcher:
             curve=_curve(points, steps),
             now=float(points[-1, 1]) if len(points) else math.nan,
             reason=_reasons(self.run, parts),
+            shards=tuple((each, counts[each]) for each in PRECEDENCE if counts[each]),
         )
 
     def _part(self, part: Part, steps: int, now: float) -> "Shown":
@@ -317,7 +325,7 @@ def _table(seen: Seen, low: float, high: float, blocks: str) -> Table:
     for name in ("steps", "steps/s", "left", "now"):
         table.add_column(name, justify="right", no_wrap=True)
     table.add_column(Text(seen.measured), no_wrap=True, min_width=WIDTH)
-    table.add_column("state", no_wrap=True)
+    table.add_column("state")
     for arm in seen.arms:
         active = arm.state == "running"
         table.add_row(
@@ -327,7 +335,7 @@ def _table(seen: Seen, low: float, high: float, blocks: str) -> Table:
             duration(arm.work / arm.speed) if active and arm.speed else "-",
             f"{arm.now:.3g}" if math.isfinite(arm.now) else "-",
             sparkline(arm.curve, low, high, blocks),
-            Text(arm.state, STYLES[arm.state]),
+            Text(arm.states, STYLES[arm.state]),
         )
     return table
 

@@ -1,7 +1,7 @@
 """Trace a job once before it runs: what does not fit or has no effect is refused now and not at a task switch."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -33,12 +33,21 @@ class Traced(NamedTuple):
 
 
 def trace_once(jobs: Sequence[Job], asked: Sequence[ProgramSettings]) -> list[Traced]:
-    """The trace of each job; jobs with identical computations share one."""
-    found: dict[tuple[str, bool], Traced] = {}
-    for job, each in zip(jobs, asked, strict=True):
-        if (job.fingerprint, each.task_aware) not in found:
-            found[job.fingerprint, each.task_aware] = of_program(each, _trace, job, each)
-    return [found[job.fingerprint, each.task_aware] for job, each in zip(jobs, asked, strict=True)]
+    """The trace of each job; jobs that differ only in traced numbers and seeds share one."""
+    found: dict[Hashable, Traced] = {}
+    keys = [_computation(job, each) for job, each in zip(jobs, asked, strict=True)]
+    for key, job, each in zip(keys, jobs, asked, strict=True):
+        of_program(each, _check_filled, each)
+        if key not in found:
+            found[key] = of_program(each, _trace, job, each)
+    return [found[key] for key in keys]
+
+
+def _computation(job: Job, each: ProgramSettings) -> Hashable:
+    """Equal for jobs of one experiment whose traces are the same."""
+    members = (each.agent.static(), *(one.static() for one in each.interventions))
+    shapes = (len(each.seeds), job.placement, job.program.chunk, *each.hyper)
+    return members, shapes, each.task_aware, tuple(job.lanes)
 
 
 def _trace(job: Job, settings: ProgramSettings) -> Traced:
@@ -57,7 +66,6 @@ def _trace(job: Job, settings: ProgramSettings) -> Traced:
     run = Run(watched, job.placement, devices())
     hyper, seeds, block = run.inputs[0]
     carry, clock, which = run.carry_shape(), run.clock(), tuple(range(len(job.program.monitors)))
-    _check_filled(settings)
     _check_used(settings, seen, hooks.AT_BIRTH)
     _, made = jax.eval_shape(run.compiled.chunk, hyper, seeds, carry, clock)
     jax.eval_shape(run.compiled.switch, hyper, seeds, carry, clock, np.int32(0), block)
