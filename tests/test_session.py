@@ -15,6 +15,7 @@ import pytest
 import tiny
 from crashes import Killed, Laboratory, Watcher, assert_same, tables, two_arms
 
+from plasticity.cli.watch import QUIET_SECONDS
 from plasticity.config.experiments import read_experiment
 from plasticity.config.registry import Registry
 from plasticity.core.errors import Interrupted, StorageError, UserError
@@ -472,3 +473,9 @@ def test_a_real_game_is_resumed_within_a_visit(tmp_path):
     last = games.run(run, resume=True)
     assert last.jobs == [("baseline", 0, 550)]
     assert_same(run, whole)
+
+
+def test_a_long_run_writes_its_status_less_often():
+    found = [session.status_seconds(elapsed) for elapsed in (0, 50, 100, 250, 1000, 100_000)]
+    assert found == [2, 2, 2, 5, 20, 20]
+    assert max(found) < QUIET_SECONDS / 2

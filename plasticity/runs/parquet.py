@@ -283,13 +283,13 @@ class ParquetRecorder:
         self._waiting = {table: [from_bytes(rows[table])] if table in rows else [] for table in TABLES}
 
     def merge(self) -> None:
-        """Write all parts as one, unless they are large or damaged. They stay until :meth:`saved`."""
+        """Write all parts as one, unless they are large, damaged or missing. They stay until :meth:`saved`."""
         if sum(length for length, _ in self.files.values()) > MERGED_BYTES:
             return
         groups = {table: [name for name in self.files if name.startswith(table)] for table in TABLES}
         try:
             tables = {table: [read_table(self.folder / name) for name in names] for table, names in groups.items()}
-        except DamagedError:  # a reader will name it
+        except (DamagedError, OSError):  # a reader will name it
             return
         self._old |= self.files.keys()
         self.files = {}

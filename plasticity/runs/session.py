@@ -24,7 +24,8 @@ from plasticity.runs.folder import made_otherwise
 from plasticity.runs.parquet import ParquetRecorder, Recorder, RecorderGroup
 from plasticity.runs.speeds import Stopwatch
 
-STATUS_SECONDS = 2.0  # between two status files
+STATUS_SECONDS = 2.0  # between two status files at first
+STATUS_SLOWER, STATUS_FACTOR = 100.0, 10.0  # seconds after which that time grows, and by how much at most
 AGAIN_SECONDS = 0.2  # a repeat within this time is ignored: `timeout`, shells and wrappers may send a signal twice
 SIGNALS = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2")  # the run stops on those that the system has
 # The first parts are written with every checkpoint; later, a checkpoint holds the rows until a part is due by time or
@@ -144,13 +145,18 @@ class Speed:
         return (step - first) * self._lanes / max(now - since, 1e-9)
 
 
+def status_seconds(elapsed: float) -> float:
+    """The time between two status files: 2 s at first, 2 % of the time so far from 100 s on, 20 s from 1,000 s on."""
+    return STATUS_SECONDS * min(max(elapsed / STATUS_SLOWER, 1.0), STATUS_FACTOR)
+
+
 class Status:
     """``status.json`` of an arm: its state, position and speed, and which of its programs are finished."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.facts: dict[str, Any] = {"finished": []} | read_status(path.parent)
-        self._written, self._rate, self._speed = 0.0, 0.0, Speed(0)
+        self._begun, self._written, self._rate, self._speed = time.monotonic(), 0.0, 0.0, Speed(0)
 
     def finished(self, index: int) -> bool:
         return index in self.facts["finished"]
@@ -170,7 +176,7 @@ class Status:
 
     def tick(self, position: Position) -> None:
         self._rate = self._speed.at(position.step)
-        if time.monotonic() - self._written > STATUS_SECONDS:
+        if time.monotonic() - self._written > status_seconds(time.monotonic() - self._begun):
             self.write("running", position)
 
     def write(self, state: str, position: Position) -> None:
