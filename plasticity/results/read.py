@@ -1,6 +1,7 @@
 """A run's folder as tidy tables: lanes, metrics, visits."""
 
 import functools
+import itertools
 import json
 import warnings
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -20,6 +21,8 @@ from plasticity.runs.checksums import DamagedError
 
 IDENTITY = ("run", "arm", "lane", "seed", "step", "frames", "update", "visit", "task", "step_in_visit")
 REWARDS = ("reward", "episodic_return", "episodes")
+VISIT = ["arm", "lane", "seed", "visit", "task"]
+NEEDED = (*VISIT, "step", "step_in_visit")  # for the performance in visits
 FEW_ROWS = 1_000_000
 NO_OTHER_STREAM = ("alike", "reward_range")  # keys that plans of older versions lack for the same stream
 FRESH = "fresh"  # the control of arms that do not name one
@@ -237,12 +240,15 @@ def _values(column: pa.ChunkedArray, order: np.ndarray) -> Any:
     return column.to_numpy()[order]
 
 
-def _load(run: RunPath, metrics: Collection[str] | None = None) -> pd.DataFrame:
-    wanted = None if metrics is None else {*IDENTITY, *metrics}
+def _load(run: RunPath, metrics: Collection[str] | None = None, others: Collection[str] = IDENTITY) -> pd.DataFrame:
+    """:func:`load` of one run, with those of the identifying columns that are among ``others``."""
+    wanted = None if metrics is None else {*others, *metrics}
     table = _joined(run, "metrics", (*IDENTITY[1:], *REWARDS), ["step"], wanted)
     _check_known(run, table, metrics)
-    absent = [name for name in REWARDS if name not in table and (metrics is None or name in metrics)]
-    return table.assign(**dict.fromkeys(absent, np.nan))
+    for name in REWARDS:
+        if name not in table and (metrics is None or name in metrics):
+            table[name] = np.nan
+    return table
 
 
 def _check_known(run: RunPath, table: pd.DataFrame, metrics: Collection[str] | None) -> None:
@@ -310,23 +316,29 @@ def visits_and_losses(run: RunPath) -> pd.DataFrame:
 def _visits_and_losses(run: str, state: Versions) -> pd.DataFrame:
     """``state`` identifies the files' versions, so that a run in progress is read again."""
     del state
-    stream, table, swept = plan(run)["stream"], _load(run, REWARDS), hyper_parameters(run)
-    columns = ["arm", "lane", "seed", "visit", "task"]
-    measures = ["performance", "performance_end", "performance_start"]
+    stream, table, swept = plan(run)["stream"], _load(run, REWARDS, NEEDED), hyper_parameters(run)
+    columns = [*VISIT, "performance", "performance_end", "performance_start", *swept, "lost"]
     if table.empty:
-        return table.reindex(columns=[*columns, *measures, *swept, "lost"])
-    # Rows are sorted by arm, lane and step, so the records of a visit are contiguous.
-    who = [table["arm"].cat.codes.to_numpy(), table["lane"].to_numpy(), table["visit"].to_numpy()]
+        return table.reindex(columns=columns)
+    # Rows are sorted by arm, lane and step, so those of an arm are contiguous; all at once would need much memory.
+    ends = np.flatnonzero(np.diff(table["arm"].cat.codes.to_numpy(), append=-1)) + 1
+    arms = [_visits_of_arm(table.iloc[start:end], stream, swept) for start, end in itertools.pairwise([0, *ends])]
+    return pd.concat(arms, ignore_index=True)[columns]
+
+
+def _visits_of_arm(table: pd.DataFrame, stream: Mapping[str, Any], swept: Sequence[str]) -> pd.DataFrame:
+    # The records of a visit are contiguous.
+    who = [table["lane"].to_numpy(), table["visit"].to_numpy()]
     first = np.r_[True, np.any([each[1:] != each[:-1] for each in who], axis=0)]
     starts = np.flatnonzero(first)
     sums = {name: np.add.reduceat(value, starts) for name, value in _weighted(table, first, stream).items()}
     lost = sums["lost"] > 0
-    rows = table.iloc[starts][[*columns, *swept]].astype({"task": "str"})
-    for name, end in zip(measures, ("", "_end", "_start"), strict=True):
+    rows = table.iloc[starts][[*VISIT, *swept]].astype({"task": "str"})
+    for end in ("", "_end", "_start"):
         weight = np.where(sums[f"weight{end}"] > 0, sums[f"weight{end}"], np.nan)
-        rows[name] = np.where(lost, np.nan, sums[f"total{end}"] / weight)
+        rows[f"performance{end}"] = np.where(lost, np.nan, sums[f"total{end}"] / weight)
     rows["lost"] = lost
-    return rows.loc[sums["finished"] > 0, [*columns, *measures, *swept, "lost"]].reset_index(drop=True)
+    return rows.loc[sums["finished"] > 0]
 
 
 def _weighted(table: pd.DataFrame, first: np.ndarray, stream: Mapping[str, Any]) -> dict[str, np.ndarray]:
