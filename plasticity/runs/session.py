@@ -289,7 +289,8 @@ def _is_finished(job: Job, arm: Path, status: Status, resume: bool, say: Callabl
 
 def _recorder(run: Run, job: Job, folder: Path, found: Snapshot | None) -> ParquetRecorder:
     """The tables as they were when the checkpoint was written; ``found``: None: at the start."""
-    lanes, meta = len(job.program.seeds), found.meta if found else {"parts": 0}
+    lanes = len(job.program.seeds)
+    meta: Mapping[str, Any] = found.meta if found else {"parts": 0}
     diverged = join(jax.device_get([carry.diverged_at for carry in run.carries]), lanes) if run.carries else None
     frames = job.program.spec.frames_per_step * job.program.spec.envs
     recorder = ParquetRecorder(folder, job.arm, job.number, job.lanes, frames, diverged, meta["parts"])

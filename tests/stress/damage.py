@@ -43,6 +43,7 @@ from plasticity.cli import watch  # noqa: E402
 from plasticity.config.documents import to_yaml  # noqa: E402
 from plasticity.engine import runner  # noqa: E402
 from plasticity.runs import launch, session, sharded  # noqa: E402
+from plasticity.runs.accounts import unmerged  # noqa: E402
 from plasticity.runs.checksums import DamagedError, read_table  # noqa: E402
 
 OUTCOMES = ("same", "told", "refused", "FAULT")
@@ -212,7 +213,7 @@ def tables(run: Path) -> dict[str, Any]:
     for arm in sorted(path.parent for path in run.glob("*/lanes.parquet")):
         found[f"{arm.name}/lanes"] = read_table(arm / "lanes.parquet").to_pandas()
         for folder in ("metrics", "evaluations"):
-            parts = [read_table(path).to_pandas() for path in sorted((arm / folder).glob("part-*.parquet"))]
+            parts = [read_table(path).to_pandas() for path in unmerged((arm / folder).glob("part-*.parquet"))]
             if parts:
                 joined = pd.concat(parts, ignore_index=True)
                 keys = [key for key in ("step", "lane", "evaluated_visit") if key in joined]

@@ -29,6 +29,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from plasticity.runs.accounts import unmerged
+
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 300.0  # seconds for one process
 SIGNALS = (*[signal.SIGKILL] * 4, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
@@ -169,7 +171,7 @@ def tables(run: Path) -> Tables:
     for arm in sorted(path.parent for path in run.glob("*/lanes.parquet")):
         found[f"{arm.name}/lanes"] = pq.read_table(arm / "lanes.parquet")
         for kind in ("metrics", "evaluations"):
-            parts = [pq.read_table(path) for path in sorted((arm / kind).glob("*.parquet"))]
+            parts = [pq.read_table(path) for path in unmerged((arm / kind).glob("*.parquet"))]
             if parts:
                 found[f"{arm.name}/{kind}"] = pa.concat_tables(parts, promote_options="permissive")
     return {name: table.select(sorted(table.column_names)).combine_chunks() for name, table in found.items()}
