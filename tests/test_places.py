@@ -26,7 +26,7 @@ LACKING = {
 PRETEND = """
 import importlib, os, shutil, signal, sys
 import jax, matplotlib.pyplot, pandas, psutil, pyarrow.parquet, rich.progress, scipy.stats, sklearn.datasets, typer
-import gymnasium.vector, multiprocessing.context, multiprocessing.popen_spawn_posix
+import filelock, gymnasium.vector, multiprocessing.context, multiprocessing.popen_spawn_posix, platformdirs
 lacking, commands = {lacking!r}, {commands!r}
 if 'statvfs' in lacking['os']:  # Windows answers this in another way
     usage = shutil.disk_usage('.')
