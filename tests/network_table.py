@@ -82,7 +82,9 @@ def clock_at(i: Array) -> Clock:
 
 def agent(network: str, *methods: Intervention) -> Agent:
     built = functools.partial(NETWORKS[network], **(SMALL[network][1] | CHANGES.get(network, {})))
-    settings: dict[str, Any] = {"network": built, "optimizer": functools.partial(adam, learning_rate=0.01)}
+    # With Adam's usual eps, a gradient that is zero but for rounding would make a step of full length.
+    optimizer = functools.partial(adam, learning_rate=0.01, eps=1e-3)
+    settings: dict[str, Any] = {"network": built, "optimizer": optimizer}
     if network in REMEMBERING:
         settings["epsilon"] = functools.partial(linear, end=0.01, duration=UPDATES)
     made: Agent = AGENTS[agent_name(network)](spec_of(network), compose(*methods), **settings)
