@@ -70,6 +70,7 @@ TINY = {
     "plasticity report RUN [RUN ...] [--out FILE]": ["report {run} {run} --out {new}.html"],
     "plasticity report runs/quickstart": ["report {run}"],
     "plasticity plan CONFIG": ["plan {config}"],
+    "plasticity plan CONFIG --calibrate": ["plan {config} --calibrate"],
     "plasticity watch RUN": ["watch {run}"],
     "plasticity watch runs/tour": ["watch {run}"],
     "plasticity report runs/tour": ["report {run}"],
