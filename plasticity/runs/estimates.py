@@ -7,7 +7,7 @@ from plasticity.config import experiments
 from plasticity.core.errors import UserError
 from plasticity.runs import checkpoint, speeds
 from plasticity.runs.planning import Plan
-from plasticity.runs.session import Job
+from plasticity.runs.session import FEW_PARTS, Job
 from plasticity.runs.shards import Shard, Split, cut
 from plasticity.runs.speeds import Cost
 
@@ -98,5 +98,6 @@ def _states(planned: Plan) -> list[int]:
 def _table_bytes(job: Job, columns: int) -> int:
     steps, lanes = steps_of(job), len(job.program.seeds)
     every = job.checkpoint_every
-    parts = len(job.program.spec.visits) if every is None else max(1, steps // every)
+    saves = len(job.program.spec.visits) if every is None else max(1, steps // every)
+    parts = min(saves, FEW_PARTS)
     return steps // job.program.chunk * lanes * columns * VALUE + parts * (PART + COLUMN * columns)
