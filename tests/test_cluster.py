@@ -286,7 +286,7 @@ def test_on_a_real_slurm(tmp_path):
         slurm.ask("scancel", first[0])
         until(lambda: first[0] not in slurm.states(), what="the cancelled job is gone")
         again = flat(command(*line, env=slurm.environment).stdout)
-        assert "1 shards to run, 3 queued or running, 0 finished" in again or "finished" in again
+        assert "1 shard to run, 3 queued or running, 0 finished" in again or "finished" in again
         # The node dies without a signal.
         until(lambda: step_of(run, 2) > 4000, what="another shard trains")
         slurm.kill_node()
