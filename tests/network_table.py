@@ -80,20 +80,18 @@ def clock_at(i: Array) -> Clock:
     return Clock(i, i, after.astype(jnp.int32), jnp.where(after, i - SWITCH, i))
 
 
-def agent(network: str, *methods: Intervention) -> Agent:
+def agent(network: str, *methods: Intervention, eps: float = 1e-8) -> Agent:
     built = functools.partial(NETWORKS[network], **(SMALL[network][1] | CHANGES.get(network, {})))
-    # With Adam's usual eps, a gradient that is zero but for rounding would make a step of full length.
-    optimizer = functools.partial(adam, learning_rate=0.01, eps=1e-3)
-    settings: dict[str, Any] = {"network": built, "optimizer": optimizer}
+    settings: dict[str, Any] = {"network": built, "optimizer": functools.partial(adam, learning_rate=0.01, eps=eps)}
     if network in REMEMBERING:
         settings["epsilon"] = functools.partial(linear, end=0.01, duration=UPDATES)
     made: Agent = AGENTS[agent_name(network)](spec_of(network), compose(*methods), **settings)
     return made
 
 
-def life(network: str, *methods: Intervention) -> Callable[[Key], Life]:
-    """Key -> what the agent has learned after ``UPDATES`` updates with a task switch between them."""
-    made, spec = agent(network, *methods), spec_of(network)
+def life(network: str, *methods: Intervention, eps: float = 1e-8) -> Callable[[Key], Life]:
+    """Key -> what the agent has learned after ``UPDATES`` updates with a task switch between them; ``eps`` of Adam."""
+    made, spec = agent(network, *methods, eps=eps), spec_of(network)
 
     def live(key: Key) -> Life:
         def step(mind: Any, i: Array) -> tuple[Any, Array]:

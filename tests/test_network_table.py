@@ -73,7 +73,8 @@ def test_a_method_works_on_a_network_or_is_refused(network, method):
 @pytest.mark.slow
 @pytest.mark.parametrize(("network", "method"), ALONE)
 def test_a_lane_alone_equals_the_lane_among_others(network, method):
-    made = life(network, acting_soon(method)())
+    # With Adam's usual eps, a gradient that is zero but for rounding makes a step of full length in either direction.
+    made = life(network, acting_soon(method)(), eps=1e-3)
     alone, among = jax.jit(made)(KEYS[0]), jax.jit(jax.vmap(made))(KEYS)
     for a, b in zip(jax.tree.leaves(alone), jax.tree.leaves(among), strict=True):
         np.testing.assert_allclose(a, b[0], rtol=1e-3, atol=1e-4)
