@@ -197,6 +197,7 @@ class Child:
         (1.0, 10, 60.0, True, ""),
         (9.0, 10, 60.0, True, "a chunk takes more than the 5 s that are left to save; give the job more time"),
         (1.0, 7, 60.0, True, ""),  # preempted long before its time is over
+        (1.0, 7, 19.0, True, ""),  # also if that is short
         (1.0, 7, 3.0, False, "the time limit of 0 min is too short for one chunk; give the job more time"),
     ],
 )

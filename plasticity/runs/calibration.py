@@ -23,7 +23,7 @@ class Calibrated(NamedTuple):
 
 
 def calibrate(planned: Plan, seconds: float, say: Callable[[str], None]) -> None:
-    """Time the first group of lanes of every program, and keep the speeds for :func:`plasticity.runs.estimates.of`.
+    """Time the first group of lanes of every program, and keep the speeds for ``runs/estimates.py``.
 
     Nothing is written but the speeds and, unless the config turns it off, the compiled programs.
 

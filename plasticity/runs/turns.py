@@ -14,6 +14,7 @@ from plasticity.runs.session import SIGNALS
 
 SAVE_SECONDS = 120  # before its end, a job is told to save
 STOPPED = {128 + getattr(signal, name) for name in SIGNALS if hasattr(signal, name)}  # exit codes of a saved run
+TOLD = 0.8  # of the time until a job is told that its limit is near: the job itself starts a little later
 REMEDY = "give the job more time, or shorten the chunks with record_every"
 
 
@@ -58,7 +59,7 @@ class Turn:
         except subprocess.TimeoutExpired:  # Slurm may end the job before it is saved
             say(f"a chunk takes more than the {self.notice / 2:.0f} s that are left to save; {REMEDY}")
             self.child.wait()
-        over = time.monotonic() - self.began > self.seconds - 2 * self.notice
+        over = time.monotonic() - self.began > TOLD * (self.seconds - self.notice)  # else it is preempted
         if over and steps_done(Path(self.run), number) <= self.before:
             say(f"the time limit of {self.seconds / 60:.0f} min is too short for one chunk; {REMEDY}")
             return None
