@@ -12,20 +12,26 @@ from plasticity.core.types import Array
 METHODS = ("auto", "patches", "lax")
 
 
-def convolve(x: Array, kernel: Array, stride: int, padding: str, method: str) -> Array:
+def convolve(x: Array, kernel: Array, stride: int, padding: str, method: str, scale: float = 1.0) -> Array:
     """The convolution (cross-correlation) of ``x[B, H, W, C]`` with ``kernel[kh, kw, C, F]``, ``[B, H', W', F]``.
 
-    ``stride``, ``padding`` ("VALID" or "SAME") and ``method`` are static: "patches" is :func:`patches_conv`, "lax" is
+    ``x`` may be of any type; its numbers are converted to float32 and multiplied by ``scale`` (static). ``stride``, ``padding`` ("VALID" or "SAME") and ``method`` are static: "patches" is :func:`patches_conv`, "lax" is
     ``lax.conv_general_dilated``, "auto" is patches on the CPU backend and lax on the others. The results agree up
     to rounding, and the kernel has the same layout, so a run may resume with another method.
     """
     if method == "lax" or (method == "auto" and jax.default_backend() != "cpu"):
         layout = ("NHWC", "HWIO", "NHWC")
-        return jax.lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=layout)
+        return jax.lax.conv_general_dilated(floats(x, scale), kernel, (stride, stride), padding, dimension_numbers=layout)
     if padding == "SAME":
         edges = [same(x.shape[axis + 1], kernel.shape[axis], stride) for axis in (0, 1)]
         x = jnp.pad(x, ((0, 0), *edges, (0, 0)))
-    return patches_conv(x, kernel, stride)
+    return patches_conv(x, kernel, stride, scale)
+
+
+def floats(x: Array, scale: float) -> Array:
+    """``x`` of any type as float32, multiplied by ``scale`` (static)."""
+    x = jnp.asarray(x, jnp.float32)
+    return x if scale == 1.0 else x * scale
 
 
 def same(inputs: int, window: int, stride: int) -> tuple[int, int]:
@@ -34,11 +40,12 @@ def same(inputs: int, window: int, stride: int) -> tuple[int, int]:
     return total // 2, total - total // 2
 
 
-def patches_conv(x: Array, kernel: Array, stride: int) -> Array:
-    """``x[B, H, W, C]`` with ``kernel[kh, kw, C, F]``, no padding, as one matrix product; ``stride`` is static.
+def patches_conv(x: Array, kernel: Array, stride: int, scale: float = 1.0) -> Array:
+    """``scale x[B, H, W, C]`` with ``kernel[kh, kw, C, F]``, no padding, as one matrix product; ``stride`` is static.
 
     ``stride`` neighbouring columns of ``x`` are read as one (they are contiguous, so this copies nothing). The patches
-    are then a few wide slices in the order of the kernel's axes. Derivatives of any order and ``vmap`` are those of
+    are then a few wide slices in the order of the kernel's axes; of bytes they are made four times as fast as of floats,
+    so ``x`` is converted afterwards. Derivatives of any order and ``vmap`` are those of
     slices and matrix products.
     """
     batch, height, width, channels = x.shape
@@ -51,5 +58,7 @@ def patches_conv(x: Array, kernel: Array, stride: int) -> Array:
     bands = [x[:, i : i + (high - 1) * stride + 1 : stride] for i in range(rows)]
     patches = jnp.concatenate([band[:, :, j : j + wide] for band in bands for j in range(blocks)], axis=-1)
     kernel = jnp.pad(kernel, ((0, 0), (0, blocks * stride - columns), (0, 0), (0, 0)))
-    flat = patches.reshape(batch * high * wide, -1) @ kernel.reshape(-1, filters)
+    # Filters first, and kept so by the barrier: XLA's CPU product for the kernel's gradient is up to 3.6 times as fast.
+    by_filter = jax.lax.optimization_barrier(kernel.reshape(-1, filters).T)
+    flat = floats(patches, scale).reshape(batch * high * wide, -1) @ by_filter.T
     return flat.reshape(batch, high, wide, filters)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from plasticity.core.types import Activation, Array
 from plasticity.networks.cells import CELLS
-from plasticity.networks.convolution import convolve, same
+from plasticity.networks.convolution import convolve, floats, same
 from plasticity.networks.graph import OBSERVATION, Node
 from plasticity.networks.layers import (
     ACTIVATIONS,
@@ -49,10 +49,14 @@ def scaled(init: Callable[..., Array], scale: float) -> Callable[..., Array]:
 
 
 class Layer(nn.Module):
-    """A dense or convolutional kernel, bias and normalisation; output layers have a bias and no normalisation."""
+    """A dense or convolutional kernel, bias and normalisation; output layers have a bias and no normalisation.
+
+    A convolution multiplies its input, of any type, by ``scale``.
+    """
 
     spec: NetworkSpec
     node: Node
+    scale: float = 1.0
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
@@ -63,7 +67,7 @@ class Layer(nn.Module):
         if isinstance(operation, Convolution):
             shape = (operation.kernel, operation.kernel, x.shape[-1], operation.filters)
             kernel = self.reparameterised(self.param("kernel", init, shape))
-            z = convolve(x, kernel, operation.stride, operation.padding, spec.convolution)
+            z = convolve(x, kernel, operation.stride, operation.padding, spec.convolution, self.scale)
         else:
             x = x.reshape(x.shape[0], -1) if operation.flatten else x
             z = x @ self.reparameterised(self.param("kernel", init, (x.shape[-1], operation.units)))
@@ -191,7 +195,8 @@ class Layers(nn.Module):
         activations: dict[str, Activation] = {}
         outputs: dict[str, Array] = {}
         after: dict[str, Any] = {}
-        values = {OBSERVATION: prepare(spec, observations)}
+        pixels = arranged(spec, observations)
+        values = {OBSERVATION: floats(pixels, spec.scale)}
 
         def activated(name: str, z: Array, function: Callable[[Array], Array]) -> Array:
             activations[name] = Activation(z, function(z))
@@ -201,7 +206,8 @@ class Layers(nn.Module):
             x, operation, name = values[node.inputs[0]], node.operation, node.name
             match operation:
                 case Dense() | Convolution():
-                    z = Layer(spec, node, name=name)(x)
+                    raw = isinstance(operation, Convolution) and node.inputs[0] == OBSERVATION
+                    z = Layer(spec, node, spec.scale, name=name)(pixels) if raw else Layer(spec, node, name=name)(x)
                     values[name] = activated(name, z, function_of(spec, SPEC)) if operation.activate else z
                     if node.output:
                         outputs[name] = z
@@ -279,11 +285,9 @@ def function_of(spec: NetworkSpec, name: str) -> Callable[[Array], Array]:
     return partial(ACTIVATIONS[name].function, **ACTIVATIONS[name].settings)
 
 
-def prepare(spec: NetworkSpec, observations: Array) -> Array:
-    """Convert observations of any dtype to the first node's input: float32, scaled, channels last."""
-    x = jnp.asarray(observations, jnp.float32)
-    if spec.scale != 1.0:
-        x = x * spec.scale
+def arranged(spec: NetworkSpec, observations: Array) -> Array:
+    """Observations with the channels last, of their own type."""
+    x = jnp.asarray(observations)
     return jnp.moveaxis(x, 1, -1) if spec.channels_first else x
 
 
