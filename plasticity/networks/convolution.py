@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from plasticity.core.types import Array
 
 METHODS = ("auto", "patches", "lax")
+MANY_ROWS = 1024  # of a matrix of patches, for which a copy of the kernel costs little
 
 
 def convolve(x: Array, kernel: Array, stride: int, padding: str, method: str, scale: float = 1.0) -> Array:
@@ -58,7 +59,17 @@ def patches_conv(x: Array, kernel: Array, stride: int, scale: float = 1.0) -> Ar
     bands = [x[:, i : i + (high - 1) * stride + 1 : stride] for i in range(rows)]
     patches = jnp.concatenate([band[:, :, j : j + wide] for band in bands for j in range(blocks)], axis=-1)
     kernel = jnp.pad(kernel, ((0, 0), (0, blocks * stride - columns), (0, 0), (0, 0)))
-    # Filters first, and kept so by the barrier: XLA's CPU product for the kernel's gradient is up to 3.6 times as fast.
-    by_filter = jax.lax.optimization_barrier(kernel.reshape(-1, filters).T)
-    flat = floats(patches, scale).reshape(batch * high * wide, -1) @ by_filter.T
+    flat = product(floats(patches, scale).reshape(batch * high * wide, -1), kernel.reshape(-1, filters))
     return flat.reshape(batch, high, wide, filters)
+
+
+def product(rows: Array, kernel: Array) -> Array:
+    """``rows[N, P] @ kernel[P, F]``, arranged so that XLA's CPU code for the kernel's gradient is fast.
+
+    Of the two products that give it, ``rows^T g`` and ``g^T rows``, one runs up to 3.6 times as fast as the other. XLA
+    writes the first unless a barrier keeps the kernel as ``[F, P]``, which costs a copy of the kernel.
+    """
+    if len(rows) < MANY_ROWS or kernel.shape[0] <= kernel.shape[1]:
+        return rows @ kernel
+    made: Array = rows @ jax.lax.optimization_barrier(kernel.T).T
+    return made
