@@ -10,7 +10,6 @@ import jax.numpy as jnp
 from plasticity.core.types import Array
 
 METHODS = ("auto", "patches", "lax")
-MANY_ROWS = 1024  # of a matrix of patches, for which a copy of the kernel costs little
 
 
 def convolve(x: Array, kernel: Array, stride: int, padding: str, method: str, scale: float = 1.0) -> Array:
@@ -63,13 +62,19 @@ def patches_conv(x: Array, kernel: Array, stride: int, scale: float = 1.0) -> Ar
     return flat.reshape(batch, high, wide, filters)
 
 
+@jax.custom_jvp
 def product(rows: Array, kernel: Array) -> Array:
-    """``rows[N, P] @ kernel[P, F]``, arranged so that XLA's CPU code for the kernel's gradient is fast.
+    """``rows[N, P] @ kernel[P, F]``, with a derivative that XLA's CPU code computes fast.
 
-    Of the two products that give it, ``rows^T g`` and ``g^T rows``, one runs up to 3.6 times as fast as the other. XLA
-    writes the first unless a barrier keeps the kernel as ``[F, P]``, which costs a copy of the kernel.
+    Of the two products that give the kernel's gradient, ``rows^T g`` and ``g^T rows``, the second is up to 3.6 times as
+    fast if P > F. XLA writes the first, unless a barrier stands between the product and its transposition.
     """
-    if len(rows) < MANY_ROWS or kernel.shape[0] <= kernel.shape[1]:
-        return rows @ kernel
-    made: Array = rows @ jax.lax.optimization_barrier(kernel.T).T
-    return made
+    return rows @ kernel
+
+
+@product.defjvp
+def _(primals: tuple[Array, Array], tangents: tuple[Array, Array]) -> tuple[Array, Array]:
+    (rows, kernel), (along_rows, along_kernel) = primals, tangents
+    if kernel.shape[0] > kernel.shape[1]:
+        along_kernel = jax.lax.optimization_barrier(along_kernel.T).T
+    return product(rows, kernel), product(along_rows, kernel) + product(rows, along_kernel)
