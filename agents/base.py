@@ -8,6 +8,7 @@ import optax
 
 from plasticity.agents import memory
 from plasticity.core.masked import mean_where
+from plasticity.core.trees import select
 from plasticity.core.types import (
     Activation,
     AgentState,
@@ -60,6 +61,11 @@ def no_memory(created: Array) -> Mapping[str, Any]:
     return {}
 
 
+def only_if(valid: Array | None, new: Any, old: Any) -> Any:
+    """``new`` where ``valid`` (bool[]) holds, else ``old``; ``new`` if ``valid`` is None."""
+    return new if valid is None else select(valid, new, old)
+
+
 class AgentCore(NamedTuple):
     """The components of one lane's agent, with the intervention applied, and the functions that every agent needs."""
 
@@ -107,14 +113,16 @@ class AgentCore(NamedTuple):
         observation: Any,
         clock: Clock,
         reference: Callable[[], Any] | None = None,
+        valid: Array | None = None,
     ) -> tuple[Learner, State, Metrics]:
         """``prepare`` -> forward with the penalty added -> gradient -> optimizer -> apply -> ``step``.
 
         ``loss(params)`` returns the task loss, the activations of the forward pass on ``observation`` and, optionally,
-        a mapping of further metrics. ``reference()`` samples observations independently of the batch.
+        a mapping of further metrics. ``reference()`` samples observations independently of the batch. ``valid`` as in
+        :meth:`finish`.
         """
         context = self.context(clock, observation, lambda params: loss(params)[0], reference)
-        learner, plugins = self.prepare(key, learner, plugins, context)
+        learner, plugins = self.prepare(key, learner, plugins, context, valid)
 
         def objective(params: Params) -> tuple[Array, tuple[Mapping[str, Activation], Metrics]]:
             task_loss, activations, *more = loss(params)
@@ -124,24 +132,42 @@ class AgentCore(NamedTuple):
 
         gradients, (activations, made) = jax.grad(objective, has_aux=True)(learner.params)
         context = context._replace(activations=activations)
-        return *self.finish(key, learner, plugins, gradients, context), made
+        return *self.finish(key, learner, plugins, gradients, context, valid), made
 
-    def prepare(self, key: Key, learner: Learner, plugins: State, context: Context) -> tuple[Learner, State]:
-        """Call the intervention's ``prepare``."""
-        plugins, learner = self.intervention.prepare(jax.random.fold_in(key, PREPARE), plugins, learner, context)
-        return learner, plugins
+    def prepare(
+        self, key: Key, learner: Learner, plugins: State, context: Context, valid: Array | None = None
+    ) -> tuple[Learner, State]:
+        """Call the intervention's ``prepare``; ``valid`` as in :meth:`finish`."""
+        found, prepared = self.intervention.prepare(jax.random.fold_in(key, PREPARE), plugins, learner, context)
+        return only_if(valid, (prepared, found), (learner, plugins))
 
     def finish(
-        self, key: Key, learner: Learner, plugins: State, gradients: Params, context: Context, **extra: Any
+        self,
+        key: Key,
+        learner: Learner,
+        plugins: State,
+        gradients: Params,
+        context: Context,
+        valid: Array | None = None,
+        **extra: Any,
     ) -> tuple[Learner, State]:
-        """Optimizer -> apply -> the intervention's ``step``; the optimizer receives ``extra`` and its own key."""
+        """Optimizer -> apply -> the intervention's ``step``; the optimizer receives ``extra`` and its own key.
+
+        Where ``valid`` (bool[]; None: always) is false, nothing changes. There is no branch: under ``vmap`` it would
+        become a select after the update, which reads and writes all arrays again, and XLA could not share the forward
+        pass with that of acting.
+        """
         extra["key"] = jax.random.fold_in(key, RULE)
+        masked = self.optimizer.masks and valid is not None
+        if masked:
+            extra["valid"] = valid
         updates, opt_state = self.optimizer.update(gradients, learner.opt_state, learner.params, **extra)
-        params = self.network.project(optax.apply_updates(learner.params, updates))
+        opt_state = opt_state if masked else only_if(valid, opt_state, learner.opt_state)
+        params = only_if(valid, self.network.project(optax.apply_updates(learner.params, updates)), learner.params)
         learner = learner._replace(params=params, opt_state=opt_state)
         seen = context._replace(gradients=gradients)
-        plugins, learner = self.intervention.step(jax.random.fold_in(key, STEP), plugins, learner, seen)
-        return learner, plugins
+        found, stepped = self.intervention.step(jax.random.fold_in(key, STEP), plugins, learner, seen)
+        return only_if(valid, (stepped, found), (learner, plugins))
 
     def penalty_gradients(self, learner: Learner, plugins: State, context: Context) -> Params:
         """Gradient of the penalty alone, for agents that exclude it from their eligibility trace."""

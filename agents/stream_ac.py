@@ -78,7 +78,7 @@ def traced_update(
     ) -> tuple[Learner, State, Metrics]:
         held = learner.params
         context = body.context(clock, batch.observation, lambda params: jnp.mean(losses(params, held, batch)[0]))
-        learner, plugins = body.prepare(key, learner, plugins, context)
+        learner, plugins = body.prepare(key, learner, plugins, context, batch.valid[0])
         _, following, _ = log_policy_and_value(body, learner.params, batch.next_observation)
         target = batch.reward + batch.discount * following
 
@@ -95,6 +95,7 @@ def traced_update(
             plugins,
             gradient,
             context._replace(activations=activations),
+            batch.valid[0],
             td_error=error,
             trace_decay=jnp.asarray(discount * trace_decay, jnp.float32),
             trace_start=first,

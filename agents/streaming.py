@@ -46,14 +46,14 @@ from plasticity.core.types import (
     StreamSpec,
     TimeStep,
     Transition,
-    is_transition,
 )
 from plasticity.interventions.base import Intervention
 from plasticity.optim.eligibility import eligible
 from plasticity.optim.step_sizes import reports_step_size
 
 Update = Callable[[Key, Learner, State, Batch, Array, Array, Clock], tuple[Learner, State, Metrics]]
-# key, learner, plugins, the transition as a batch of one, bool[] first of its episode, bool[] last of it, clock
+# key, learner, plugins, the transition as a batch of one, bool[] first of its episode, bool[] last of it, clock; the
+# transition may be invalid, and then nothing may change (the metrics do not matter)
 
 EXPLORATION = {"kind": "linear", "start": 1.0, "end": 0.01, "duration": 25_000}  # epsilon, in env steps
 FORMER: Mapping[str, str | Moved] = {**FORMER_EPSILON, "trace": "trace_decay"}
@@ -105,23 +105,15 @@ def streaming_agent(
 
     def learn(key: Key, state: AgentState, transition: Transition, clock: Clock) -> tuple[AgentState, Metrics]:
         rest, *seen = preprocessor.learn(state.rest, transition, clock)
-        current, valid = transition.current, is_transition(transition)[0]
+        current = transition.current
         before = state.learner
         recalled = recall(body.network, before.params, seen[0], seen[1], current.step_type, before.carry)
         seen[:2], learner = recalled[:2], before._replace(carry=recalled.carry)
         first = transition.previous.step_type == FIRST
         ended = (current.step_type == LAST) | (current.discount == 0)
         batch = as_batch(transition, discount, truncation, *seen)
-
-        def updated() -> tuple[Learner, State, Metrics]:
-            new, plugins, made = update(key, learner, state.plugins, batch, first[0], ended[0], clock)
-            return new, plugins, {**made, "updates": jnp.ones(())}
-
-        def unchanged() -> tuple[Learner, State, Metrics]:
-            return learner, state.plugins, {name: jnp.zeros(()) for name in jax.eval_shape(updated)[2]}
-
-        # A branch, not a select after the update: XLA writes both in place, and a select would read the whole trace.
-        new, plugins, made = jax.lax.cond(valid, updated, unchanged)
+        new, plugins, made = update(key, learner, state.plugins, batch, first[0], ended[0], clock)
+        made = {name: jnp.where(batch.valid[0], value, 0.0) for name, value in {**made, "updates": 1.0}.items()}
         return AgentState(new, plugins, rest), made
 
     def after(state: AgentState, observation: Any, first: Array) -> Any:
@@ -190,7 +182,7 @@ def traced_q(
     ) -> tuple[Learner, State, Metrics]:
         held = learner.params
         context = body.context(clock, batch.observation, lambda params: jnp.mean(losses(params, held, batch)[0]))
-        learner, plugins = body.prepare(key, learner, plugins, context)
+        learner, plugins = body.prepare(key, learner, plugins, context, batch.valid[0])
 
         def value(params: Params) -> tuple[Array, tuple[Array, Any]]:
             q, activations = body.network.forward(params, batch.observation)
@@ -205,6 +197,7 @@ def traced_q(
             plugins,
             gradient,
             context._replace(activations=activations),
+            batch.valid[0],
             td_error=bounded(error, clip),
             trace_decay=jnp.asarray(discount * trace_decay, jnp.float32),
             trace_start=first,

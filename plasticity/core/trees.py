@@ -38,7 +38,7 @@ def where(masks: Tree, yes: Tree, no: Tree) -> Tree:
 
 def select(predicate: Array, yes: Tree, no: Tree) -> Tree:
     """The whole of ``yes`` if the bool scalar ``predicate`` holds, else the whole of ``no``."""
-    return jax.tree.map(lambda a, b: jnp.where(predicate, a, b), yes, no)
+    return jax.tree.map(lambda a, b: a if a is b else jnp.where(predicate, a, b), yes, no)
 
 
 def inner(a: Tree, b: Tree) -> Array:

@@ -253,11 +253,15 @@ class Network(NamedTuple):
 
 
 class Optimizer(NamedTuple):
-    """An ``optax.GradientTransformationExtraArgs`` that also reports its step size."""
+    """An ``optax.GradientTransformationExtraArgs`` that also reports its step size.
+
+    If it ``masks``, ``update`` takes ``valid`` (bool[]): where that is false, the state stays and the updates are 0.
+    """
 
     init: Callable[[Params], optax.OptState]
     update: Callable[..., tuple[Params, optax.OptState]]
     learning_rate: Callable[[optax.OptState], Array]  # float32[]: the step size of the next update
+    masks: bool = False
 
 
 class Learner(NamedTuple):

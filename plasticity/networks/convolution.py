@@ -15,13 +15,16 @@ METHODS = ("auto", "patches", "lax")
 def convolve(x: Array, kernel: Array, stride: int, padding: str, method: str, scale: float = 1.0) -> Array:
     """The convolution (cross-correlation) of ``x[B, H, W, C]`` with ``kernel[kh, kw, C, F]``, ``[B, H', W', F]``.
 
-    ``x`` may be of any type; its numbers are converted to float32 and multiplied by ``scale`` (static). ``stride``, ``padding`` ("VALID" or "SAME") and ``method`` are static: "patches" is :func:`patches_conv`, "lax" is
-    ``lax.conv_general_dilated``, "auto" is patches on the CPU backend and lax on the others. The results agree up
-    to rounding, and the kernel has the same layout, so a run may resume with another method.
+    ``x`` may be of any type; its numbers are converted to float32 and multiplied by ``scale``. ``stride``, ``padding``
+    ("VALID" or "SAME"), ``method`` and ``scale`` are static: "patches" is :func:`patches_conv`, "lax" is
+    ``lax.conv_general_dilated``, "auto" is patches on the CPU backend and lax on the others. The results agree up to
+    rounding, and the kernel has the same layout, so a run may resume with another method.
     """
     if method == "lax" or (method == "auto" and jax.default_backend() != "cpu"):
         layout = ("NHWC", "HWIO", "NHWC")
-        return jax.lax.conv_general_dilated(floats(x, scale), kernel, (stride, stride), padding, dimension_numbers=layout)
+        return jax.lax.conv_general_dilated(
+            floats(x, scale), kernel, (stride, stride), padding, dimension_numbers=layout
+        )
     if padding == "SAME":
         edges = [same(x.shape[axis + 1], kernel.shape[axis], stride) for axis in (0, 1)]
         x = jnp.pad(x, ((0, 0), *edges, (0, 0)))
@@ -44,9 +47,9 @@ def patches_conv(x: Array, kernel: Array, stride: int, scale: float = 1.0) -> Ar
     """``scale x[B, H, W, C]`` with ``kernel[kh, kw, C, F]``, no padding, as one matrix product; ``stride`` is static.
 
     ``stride`` neighbouring columns of ``x`` are read as one (they are contiguous, so this copies nothing). The patches
-    are then a few wide slices in the order of the kernel's axes; of bytes they are made four times as fast as of floats,
-    so ``x`` is converted afterwards. Derivatives of any order and ``vmap`` are those of
-    slices and matrix products.
+    are then a few wide slices in the order of the kernel's axes. They are made before ``x`` is converted to float32,
+    because slices of bytes are four times as fast. Derivatives of any order and ``vmap`` are those of slices and matrix
+    products.
     """
     batch, height, width, channels = x.shape
     rows, columns, _, filters = kernel.shape

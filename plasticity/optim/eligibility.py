@@ -14,6 +14,7 @@ import optax
 
 from plasticity.config.fields import BelowOne, NonNegative, Positive, metadata
 from plasticity.core.schedules import Number
+from plasticity.core.trees import select
 from plasticity.core.types import Array, Optimizer, Params
 from plasticity.optim.step_sizes import forwarded
 
@@ -66,13 +67,15 @@ def eligible(optimizer: Optimizer) -> Optimizer:
     ``z <- decay z + g``; the optimizer's gradient is ``-td_error z + penalty``; after the update ``z <- 0`` if the
     trace ends. Sutton 1988, "Learning to predict by the methods of temporal differences".
 
-    ``update(gradients, state, params, *, td_error, trace_decay, trace_end, trace_start=False, penalty=None)``, where
-    ``gradients`` are those of the value (or log-probability) itself, which increases if ``td_error`` (float32[]) is
-    positive. ``trace_decay`` (float32[]) is the product of discount and lambda. With ``trace_end`` (bool[]) the trace
-    ends after this update; with ``trace_start`` it is reset before it (a task switch can cut off an episode without an
-    end). ``penalty`` is the gradient of the penalties, which do not enter the trace. The optimizer also receives the
-    fields of :class:`Traced` as extra arguments. Interventions that wrap it see ``-td_error z + penalty`` as the
-    gradient. ``ValueError`` while tracing if ``td_error``, ``trace_decay`` or ``trace_end`` is missing.
+    ``update(gradients, state, params, *, td_error, trace_decay, trace_end, trace_start=False, penalty=None,
+    valid=True)``, where ``gradients`` are those of the value (or log-probability) itself, which increases if
+    ``td_error`` (float32[]) is positive. ``trace_decay`` (float32[]) is the product of discount and lambda. With
+    ``trace_end`` (bool[]) the trace ends after this update; with ``trace_start`` it is reset before it (a task switch
+    can cut off an episode without an end). ``penalty`` is the gradient of the penalties, which do not enter the trace.
+    Where ``valid`` (bool[]) is false, the state stays and the updates are 0; the trace then decays by 1 and adds 0, so
+    its arrays are not written twice. The optimizer also receives the fields of :class:`Traced` as extra arguments.
+    Interventions that wrap it see ``-td_error z + penalty`` as the gradient. ``ValueError`` while tracing if
+    ``td_error``, ``trace_decay`` or ``trace_end`` is missing.
     """
 
     def init(params: Params) -> Eligibility:
@@ -88,20 +91,25 @@ def eligible(optimizer: Optimizer) -> Optimizer:
         trace_end: Array | None = None,
         trace_start: Array | bool = False,
         penalty: Params | None = None,
+        valid: Array | bool = True,
         **extra: Any,
     ) -> tuple[Params, Eligibility]:
         if td_error is None or trace_decay is None or trace_end is None:
             raise ValueError("an eligibility trace needs td_error, trace_decay and trace_end at every update")
         kept = jnp.asarray(trace_decay, jnp.float32) * jnp.where(trace_start, 0.0, state.going)
-        trace = jax.tree.map(lambda z, g: kept * z + g, state.trace, gradients)
+        kept, enters = jnp.where(valid, kept, 1.0), jnp.asarray(valid, jnp.float32)
+        trace = jax.tree.map(lambda z, g: kept * z + enters * g, state.trace, gradients)
         if penalty is None:
             penalty = jax.tree.map(jnp.zeros_like, gradients)
         descent = jax.tree.map(lambda z, p: p - td_error * z, trace, penalty)
         arguments = Traced(trace, gradients, td_error, jnp.asarray(trace_decay, jnp.float32), penalty)
         updates, inner = optimizer.update(descent, state.inner, params, **(extra | arguments._asdict()))
-        return updates, Eligibility(trace, 1.0 - jnp.asarray(trace_end, jnp.float32), inner)
+        updates = jax.tree.map(lambda u: jnp.where(valid, u, 0.0), updates)
+        going = jnp.where(valid, 1.0 - jnp.asarray(trace_end, jnp.float32), state.going)
+        return updates, Eligibility(trace, going, select(valid, inner, state.inner))
 
-    return Optimizer(init, update, forwarded(optimizer, lambda state: optimizer.learning_rate(state.inner)))
+    rate = forwarded(optimizer, lambda state: optimizer.learning_rate(state.inner))
+    return Optimizer(init, update, rate, masks=True)
 
 
 def remembers(state: optax.OptState) -> bool:
