@@ -89,6 +89,33 @@ def test_lanes_by_vmap_equal_lanes_by_loop(lanes_of):
         close(together[lane], alone)
 
 
+@pytest.mark.parametrize("method", ["patches", "lax"])
+@pytest.mark.parametrize("padding", ["VALID", "SAME"])
+def test_bytes_are_converted_after_the_patches_are_made(method, padding):
+    """The same numbers as converting first, and no copy of the image in floats."""
+    x = jnp.asarray(np.random.default_rng(0).integers(0, 256, (2, 9, 8, 3)), jnp.uint8)
+    k, scale = draw(3, 9, 8)[1], 1 / 255
+
+    def value(x, k):
+        return convolve(x, k, 2, padding, method, scale)
+
+    def before(x, k):
+        return convolve(x.astype(jnp.float32) * scale, k, 2, padding, method)
+
+    np.testing.assert_array_equal(value(x, k), before(x, k))
+    close(jax.grad(lambda k: jnp.sum(jnp.sin(value(x, k))))(k), jax.grad(lambda k: jnp.sum(jnp.sin(before(x, k))))(k))
+    assert ("f32[2,9,8,3]" in str(jax.make_jaxpr(value)(x, k))) == (method == "lax")
+
+
+@pytest.mark.parametrize(("filters", "barriers"), [(4, 1), (64, 0)])
+def test_the_kernels_gradient_is_the_product_that_is_fast_on_a_cpu(filters, barriers):
+    """JAX writes it with the filters first; XLA must keep it so if a patch (27 numbers) is larger than the outputs."""
+    x, k = draw(3, 8, 9)[0], jnp.ones((3, 3, 3, filters))
+    made = str(jax.make_jaxpr(jax.grad(lambda k: jnp.sum(jnp.sin(patches_conv(x, k, 1)))))(k))
+    assert f"f32[{filters},27] = dot_general" in made
+    assert made.count("optimization_barrier") == barriers
+
+
 def count(method: str) -> int:
     x, k = draw(3, 8, 8)
     return str(jax.make_jaxpr(lambda x, k: convolve(x, k, 1, "VALID", method))(x, k)).count("conv_general_dilated")

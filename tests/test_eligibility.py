@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -145,6 +146,22 @@ def test_the_trace_ends_after_the_update_and_the_penalty_stays_out_of_it():
     np.testing.assert_allclose(updates["w"], 0.1 * 2 * 1, rtol=1e-6)
     updates, state = one(rule, w, state, one_, trace_start=jnp.array(False))
     np.testing.assert_allclose(updates["w"], 0.1 * 2 * 1.5, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_an_update_that_is_not_valid_changes_nothing(name):
+    """Bit for bit, also of a trace that has ended; a valid one is as without the argument."""
+    rule, params = eligible(CASES[name][0]()), jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), start())
+    gradient = jax.tree.map(jnp.cos, params)
+    state = rule.init(params)
+    for end in (False, True):
+        facts = {"trace_end": jnp.array(end), "penalty": params}
+        given = one(rule, params, state, gradient, valid=jnp.array(True), **facts)
+        chex.assert_trees_all_equal(given, one(rule, params, state, gradient, **facts))
+        state = given[1]
+        updates, after = one(rule, params, state, gradient, valid=jnp.array(False), **facts)
+        chex.assert_trees_all_equal(after, state)
+        assert not any(jnp.any(x) for x in jax.tree.leaves(updates))
 
 
 def test_the_bound_by_hand():
