@@ -113,7 +113,8 @@ def streaming_agent(
         ended = (current.step_type == LAST) | (current.discount == 0)
         batch = as_batch(transition, discount, truncation, *seen)
         new, plugins, made = update(key, learner, state.plugins, batch, first[0], ended[0], clock)
-        made = {name: jnp.where(batch.valid[0], value, 0.0) for name, value in {**made, "updates": 1.0}.items()}
+        made = {**made, "updates": jnp.ones(())}
+        made = {name: jnp.where(batch.valid[0], value, 0.0) for name, value in made.items()}
         return AgentState(new, plugins, rest), made
 
     def after(state: AgentState, observation: Any, first: Array) -> Any:

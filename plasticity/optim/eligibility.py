@@ -106,7 +106,7 @@ def eligible(optimizer: Optimizer) -> Optimizer:
         updates, inner = optimizer.update(descent, state.inner, params, **(extra | arguments._asdict()))
         updates = jax.tree.map(lambda u: jnp.where(valid, u, 0.0), updates)
         going = jnp.where(valid, 1.0 - jnp.asarray(trace_end, jnp.float32), state.going)
-        return updates, Eligibility(trace, going, select(valid, inner, state.inner))
+        return updates, Eligibility(trace, going, select(jnp.asarray(valid), inner, state.inner))
 
     rate = forwarded(optimizer, lambda state: optimizer.learning_rate(state.inner))
     return Optimizer(init, update, rate, masks=True)
