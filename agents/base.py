@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 
 from plasticity.agents import memory
@@ -24,7 +25,7 @@ from plasticity.core.types import (
     Probe,
     State,
 )
-from plasticity.interventions.base import Intervention
+from plasticity.interventions.base import Intervention, fills
 from plasticity.networks.build import build
 from plasticity.networks.functions import Functions
 from plasticity.networks.spec import NetworkSpec
@@ -59,11 +60,6 @@ def no_trace(optimizer: Optimizer) -> Optimizer:
 def no_memory(created: Array) -> Mapping[str, Any]:
     del created
     return {}
-
-
-def only_if(valid: Array | None, new: Any, old: Any) -> Any:
-    """``new`` where ``valid`` (bool[]) holds, else ``old``; ``new`` if ``valid`` is None."""
-    return new if valid is None else select(valid, new, old)
 
 
 class AgentCore(NamedTuple):
@@ -113,16 +109,14 @@ class AgentCore(NamedTuple):
         observation: Any,
         clock: Clock,
         reference: Callable[[], Any] | None = None,
-        valid: Array | None = None,
     ) -> tuple[Learner, State, Metrics]:
         """``prepare`` -> forward with the penalty added -> gradient -> optimizer -> apply -> ``step``.
 
         ``loss(params)`` returns the task loss, the activations of the forward pass on ``observation`` and, optionally,
-        a mapping of further metrics. ``reference()`` samples observations independently of the batch. ``valid`` as in
-        :meth:`finish`.
+        a mapping of further metrics. ``reference()`` samples observations independently of the batch.
         """
         context = self.context(clock, observation, lambda params: loss(params)[0], reference)
-        learner, plugins = self.prepare(key, learner, plugins, context, valid)
+        learner, plugins = self.prepare(key, learner, plugins, context)
 
         def objective(params: Params) -> tuple[Array, tuple[Mapping[str, Activation], Metrics]]:
             task_loss, activations, *more = loss(params)
@@ -132,14 +126,22 @@ class AgentCore(NamedTuple):
 
         gradients, (activations, made) = jax.grad(objective, has_aux=True)(learner.params)
         context = context._replace(activations=activations)
-        return *self.finish(key, learner, plugins, gradients, context, valid), made
+        return *self.finish(key, learner, plugins, gradients, context), made
 
-    def prepare(
-        self, key: Key, learner: Learner, plugins: State, context: Context, valid: Array | None = None
-    ) -> tuple[Learner, State]:
-        """Call the intervention's ``prepare``; ``valid`` as in :meth:`finish`."""
-        found, prepared = self.intervention.prepare(jax.random.fold_in(key, PREPARE), plugins, learner, context)
-        return only_if(valid, (prepared, found), (learner, plugins))
+    def prepare(self, key: Key, learner: Learner, plugins: State, context: Context) -> tuple[Learner, State]:
+        """Call the intervention's ``prepare``."""
+        plugins, learner = self.intervention.prepare(jax.random.fold_in(key, PREPARE), plugins, learner, context)
+        return learner, plugins
+
+    @property
+    def masks(self) -> bool:
+        """Whether :meth:`finish` leaves everything unchanged where an update is not valid.
+
+        An agent then needs no branch around its update. Under ``vmap`` a branch becomes a select after the update,
+        which reads and writes all arrays again, and XLA does not share the forward pass in it with that of acting.
+        Where an intervention acts after the optimizer, or the optimizer does not mask, a branch is cheaper.
+        """
+        return self.optimizer.masks and not (fills(self.intervention, "prepare") or fills(self.intervention, "step"))
 
     def finish(
         self,
@@ -153,21 +155,20 @@ class AgentCore(NamedTuple):
     ) -> tuple[Learner, State]:
         """Optimizer -> apply -> the intervention's ``step``; the optimizer receives ``extra`` and its own key.
 
-        Where ``valid`` (bool[]; None: always) is false, nothing changes. There is no branch: under ``vmap`` it would
-        become a select after the update, which reads and writes all arrays again, and XLA could not share the forward
-        pass with that of acting.
+        ``valid`` (bool[]; None: true) has an effect only if the core :attr:`masks`.
         """
         extra["key"] = jax.random.fold_in(key, RULE)
-        masked = self.optimizer.masks and valid is not None
+        masked = self.masks and valid is not None
         if masked:
             extra["valid"] = valid
         updates, opt_state = self.optimizer.update(gradients, learner.opt_state, learner.params, **extra)
-        opt_state = opt_state if masked else only_if(valid, opt_state, learner.opt_state)
-        params = only_if(valid, self.network.project(optax.apply_updates(learner.params, updates)), learner.params)
+        params = self.network.project(optax.apply_updates(learner.params, updates))
+        if masked:
+            params = select(jnp.asarray(valid), params, learner.params)
         learner = learner._replace(params=params, opt_state=opt_state)
         seen = context._replace(gradients=gradients)
-        found, stepped = self.intervention.step(jax.random.fold_in(key, STEP), plugins, learner, seen)
-        return only_if(valid, (stepped, found), (learner, plugins))
+        plugins, learner = self.intervention.step(jax.random.fold_in(key, STEP), plugins, learner, seen)
+        return learner, plugins
 
     def penalty_gradients(self, learner: Learner, plugins: State, context: Context) -> Params:
         """Gradient of the penalty alone, for agents that exclude it from their eligibility trace."""

@@ -78,7 +78,7 @@ def traced_update(
     ) -> tuple[Learner, State, Metrics]:
         held = learner.params
         context = body.context(clock, batch.observation, lambda params: jnp.mean(losses(params, held, batch)[0]))
-        learner, plugins = body.prepare(key, learner, plugins, context, batch.valid[0])
+        learner, plugins = body.prepare(key, learner, plugins, context)
         _, following, _ = log_policy_and_value(body, learner.params, batch.next_observation)
         target = batch.reward + batch.discount * following
 

@@ -53,12 +53,8 @@ def batch_of_one(
         key: Key, learner: Learner, plugins: State, batch: Batch, first: Array, ended: Array, clock: Clock
     ) -> tuple[Learner, State, Metrics]:
         del first, ended
-        held, valid = learner.params, batch.valid[0]
-
-        def objective(params: Params) -> tuple[Array, Any]:
-            return loss(params, held, batch)
-
-        return body.update(key, learner, plugins, objective, batch.observation, clock, valid=valid)
+        held = learner.params
+        return body.update(key, learner, plugins, lambda params: loss(params, held, batch), batch.observation, clock)
 
     policy = greedy_policy(values)
     return streaming_agent(body, preprocessor, policy, epsilon, update, losses, values, "values", discount, truncation)

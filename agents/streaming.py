@@ -52,8 +52,8 @@ from plasticity.optim.eligibility import eligible
 from plasticity.optim.step_sizes import reports_step_size
 
 Update = Callable[[Key, Learner, State, Batch, Array, Array, Clock], tuple[Learner, State, Metrics]]
-# key, learner, plugins, the transition as a batch of one, bool[] first of its episode, bool[] last of it, clock; the
-# transition may be invalid, and then nothing may change (the metrics do not matter)
+# key, learner, plugins, the transition as a batch of one, bool[] first of its episode, bool[] last of it, clock; with
+# a core that masks, the transition may be invalid, and then nothing changes (the metrics do not matter)
 
 EXPLORATION = {"kind": "linear", "start": 1.0, "end": 0.01, "duration": 25_000}  # epsilon, in env steps
 FORMER: Mapping[str, str | Moved] = {**FORMER_EPSILON, "trace": "trace_decay"}
@@ -112,9 +112,20 @@ def streaming_agent(
         first = transition.previous.step_type == FIRST
         ended = (current.step_type == LAST) | (current.discount == 0)
         batch = as_batch(transition, discount, truncation, *seen)
-        new, plugins, made = update(key, learner, state.plugins, batch, first[0], ended[0], clock)
-        made = {**made, "updates": jnp.ones(())}
-        made = {name: jnp.where(batch.valid[0], value, 0.0) for name, value in made.items()}
+        valid = batch.valid[0]
+
+        def updated() -> tuple[Learner, State, Metrics]:
+            new, plugins, made = update(key, learner, state.plugins, batch, first[0], ended[0], clock)
+            return new, plugins, {**made, "updates": jnp.ones(())}
+
+        def unchanged() -> tuple[Learner, State, Metrics]:
+            return learner, state.plugins, {name: jnp.zeros(()) for name in jax.eval_shape(updated)[2]}
+
+        if body.masks:
+            new, plugins, made = updated()
+            made = {name: jnp.where(valid, value, 0.0) for name, value in made.items()}
+        else:
+            new, plugins, made = jax.lax.cond(valid, updated, unchanged)
         return AgentState(new, plugins, rest), made
 
     def after(state: AgentState, observation: Any, first: Array) -> Any:
@@ -183,7 +194,7 @@ def traced_q(
     ) -> tuple[Learner, State, Metrics]:
         held = learner.params
         context = body.context(clock, batch.observation, lambda params: jnp.mean(losses(params, held, batch)[0]))
-        learner, plugins = body.prepare(key, learner, plugins, context, batch.valid[0])
+        learner, plugins = body.prepare(key, learner, plugins, context)
 
         def value(params: Params) -> tuple[Array, tuple[Array, Any]]:
             q, activations = body.network.forward(params, batch.observation)

@@ -12,12 +12,15 @@ from agent_cases import clock_at, source
 from stream_reference import Scaled, as_float64, backward, each, forward
 
 from plasticity.agents import stream_ac, stream_loss, streaming
+from plasticity.agents.base import assemble
 from plasticity.agents.streaming import CONTROL_NETWORK
 from plasticity.config.settings import Parser
 from plasticity.core.types import Agent, Learner, StreamSpec, TimeStep, Transition, VisitPlan
+from plasticity.interventions import l2, weight_decay
 from plasticity.interventions.base import Intervention, compose
 from plasticity.networks.build import build
 from plasticity.networks.presets import mlp
+from plasticity.networks.spec import NetworkSpec
 from plasticity.optim import eligibility
 from plasticity.optim.optimizers import adam, sgd
 from plasticity.optim.schedules import linear
@@ -262,15 +265,27 @@ AGENTS = {
 }
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("name", AGENTS)
-def test_pairs_that_join_two_episodes_teach_nothing(name):
+METHODS: dict[str, Any] = {
+    "none": tuple,
+    "after the optimizer": lambda: (count(),),
+    "in the optimizer": lambda: (weight_decay(rate=0.1), l2(strength=0.1)),
+}
+TAUGHT = [
+    pytest.param(name, methods, marks=[] if name == "stream_q" else pytest.mark.slow)
+    for name in AGENTS
+    for methods in METHODS
+]
+
+
+@pytest.mark.parametrize(("name", "methods"), TAUGHT)
+def test_pairs_that_join_two_episodes_teach_nothing(name, methods):
     """Parameters, optimizer and plug-in stay unchanged; every other pair is one update."""
-    _, states, metrics = live(AGENTS[name](count()), 20)
+    _, states, metrics = live(AGENTS[name](*METHODS[methods]()), 20)
     first = LIFE.step_type[1:21] == reference.FIRST
     assert first.sum() == 4
     np.testing.assert_array_equal(metrics["updates"], ~first)
-    np.testing.assert_array_equal(states.plugins[0], np.cumsum(~first))
+    if methods == "after the optimizer":
+        np.testing.assert_array_equal(states.plugins[0], np.cumsum(~first))
     for t in np.flatnonzero(first):
         for x in jax.tree.leaves((states.learner, states.plugins)):
             np.testing.assert_array_equal(x[t], x[t - 1])
@@ -278,6 +293,17 @@ def test_pairs_that_join_two_episodes_teach_nothing(name):
     for t in np.flatnonzero(~first[1:]) + 1:
         assert any((x[t] != x[t - 1]).any() for x in jax.tree.leaves(states.learner.params))
     assert (states.rest["normaliser"].seen == np.arange(2, 22)).all()  # observations count at every pair
+
+
+@pytest.mark.parametrize(
+    ("methods", "trace", "masks"),
+    [((), True, True), ((l2(), weight_decay()), True, True), ((count(),), True, False), ((), False, False)],
+)
+def test_an_update_masks_itself_if_it_ends_with_a_trace(methods, trace, masks):
+    """Then there is no branch, which a vmap would turn into a select over all arrays."""
+    spec = NetworkSpec((3,), 2, widths=(4,))
+    body = assemble(spec, adam(), compose(*methods), **({"trace": eligibility.eligible} if trace else {}))
+    assert body.masks == masks
 
 
 def test_without_bounds_any_optimizer_follows_the_trace():
