@@ -145,6 +145,15 @@ def test_calibration_says_what_it_could_not_time(monkeypatch):
     assert found.missing == ("too short for a first update", "too short to time monitors.weight_norm")
 
 
+def test_calibration_repeats_a_stream_that_ends_too_soon(monkeypatch):
+    monkeypatch.setattr(speeds, "LEAST_SECONDS", 0.0)
+    stream = {**tiny.document()["stream"], "tasks": 1, "steps_per_task": 20}
+    (job,) = planned(seeds=1, stream=stream, record_every=20, monitors=[]).jobs
+    found = calibration.time_job(job, 0.01)
+    assert found.cost.step > 0  # the only chunk of the first time includes compiling
+    assert found.missing == ()
+
+
 def test_calibration_of_a_long_chunk_begins_with_a_short_one(monkeypatch):
     chunks = []
 

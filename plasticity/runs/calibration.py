@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from plasticity.engine.program import Program
-from plasticity.engine.runner import Run
+from plasticity.engine.runner import Position, Run
 from plasticity.runs import compilation, speeds
 from plasticity.runs.devices import devices
 from plasticity.runs.planning import Plan
@@ -12,6 +12,7 @@ from plasticity.runs.session import Job
 from plasticity.runs.speeds import Cost, Stopwatch
 
 SHORT = 256  # env steps of a first chunk: a real one may take minutes
+REPEATS = 100  # of a stream that ends before it can be timed
 PATIENCE = 5  # times the wished seconds, to get over what comes before learning
 
 
@@ -74,11 +75,17 @@ def _time(program: Program, job: Job, seconds: float) -> Calibrated:
     run = Run(program, job.placement._replace(groups=1), devices())
     try:
         watch = Stopwatch(run)
-        for chunk in run.chunks():
-            watch.tick(chunk)
-            passed = watch.learning.seconds + watch.idle.seconds  # without compiling
-            if passed > PATIENCE * seconds or (watch.learning.seconds > seconds and not _missing(run, watch)):
+        for _ in range(REPEATS):
+            for chunk in run.chunks():
+                watch.tick(chunk)
+                passed = watch.learning.seconds + watch.idle.seconds  # without compiling
+                if passed > PATIENCE * seconds or (watch.learning.seconds > seconds and not _missing(run, watch)):
+                    break
+            if watch.cost() is not None:
                 break
+            run.begin()
+            run.position = Position()
+            watch.again()
         return Calibrated(watch.cost(), _missing(run, watch))
     finally:
         run.close()

@@ -46,6 +46,10 @@ class Stopwatch:
         self._mark = time.monotonic()
         self.start, self.learning, self.idle = 0.0, Time(), Time()
 
+    def again(self) -> None:
+        """The run has been started again from its first step; what was measured stays."""
+        self._mark, self._updates = time.monotonic(), np.zeros(())
+
     def tick(self, chunk: Chunk) -> None:
         """After a chunk, and everything that was due at its end."""
         now, traces = time.monotonic(), sum(self._run.compiled.traces.values())
