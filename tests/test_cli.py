@@ -554,10 +554,10 @@ def process(*words: object, cache: Path, before: str = "", **options: Any) -> su
     return started(command, env=environment, stderr=subprocess.PIPE, **options)
 
 
-def wait_for(path: Path, child: subprocess.Popen[str], delay: float = 0.0) -> None:
-    """Until the path exists, and a moment longer."""
+def wait_for(path: Path, child: subprocess.Popen[str], delay: float = 0.0, step: int = 0) -> None:
+    """Until the path exists, and with ``step`` is a status that has come as far, and a moment longer."""
     deadline = time.monotonic() + 120
-    while not path.exists():
+    while not path.exists() or (step and json.loads(path.read_text()).get("step", 0) < step):
         assert child.poll() is None, child.stderr.read() if child.stderr else ""
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -598,12 +598,12 @@ def test_a_process_that_is_asked_to_stop(longer, tmp_path, number):
 def test_a_process_killed_again_and_again(longer, tmp_path):
     config, cache, whole = longer
     run = tmp_path / "run"
-    places = ["experiment.yaml", "baseline/metrics/part-000-00003.parquet", "baseline/metrics/part-000-00040.parquet"]
-    places += ["fresh/lanes.parquet", "fresh/checkpoints/000/000000000200.npz"]
-    for i, place in enumerate(places):
+    places = {"experiment.yaml": 0, "baseline/checkpoints/000/000000000040.npz": 0, "baseline/status.json": 700}
+    places |= {"fresh/lanes.parquet": 0, "fresh/status.json": 400}
+    for i, (place, step) in enumerate(places.items()):
         resume = ["--resume"] if (run / "experiment.yaml").exists() else []
         child = process("run", config, "--out", run, *resume, cache=cache)
-        wait_for(run / place, child, delay=0.013 * i)
+        wait_for(run / place, child, 0.013 * i, step)
         child.kill()
         child.communicate()
         assert child.returncode == -signal.SIGKILL
