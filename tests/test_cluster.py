@@ -85,7 +85,7 @@ def test_profiles(tmp_path, monkeypatch):
     assert options.profile_of("gpu", config) == (found, "seeds=4", 8)
     (tmp_path / "clusters.yaml").write_text("cpu: {slurm: {time: 30}}\nodd: {partition: a}\nwrong: 3")
     assert options.profile_of("cpu", config) == ({"time": "30"}, None, None)
-    for name, why in (("gpu", "unknown profile"), ("odd", "odd.unknown key .*partition"), ("wrong", "wrong must be")):
+    for name, why in (("gpu", "unknown profile"), ("odd", "odd: unknown key .*partition"), ("wrong", "wrong must be")):
         with pytest.raises(UserError, match=why):
             options.profile_of(name, config)
 
@@ -106,7 +106,7 @@ def test_a_shard_that_runs_is_not_submitted(tmp_path):
     launch.run(experiment, run, split="seeds=1", shard="2/3")
     shard_folder(run, 3).mkdir()
     with held(shard_folder(run, 3)):
-        done = cluster.submit(experiment, run, None, slurm=None, local=2, dry=True)
+        done = cluster.submit(experiment, run, None, slurm=None, processes=2, dry=True)
     assert (done.jobs, done.shards, done.finished, done.active) == ((), (1,), 1, 1)
 
 
@@ -144,7 +144,7 @@ def test_arrays_are_as_large_as_slurm_allows(full_queue):
     run = full_queue / "run"
     cluster.submit(tiny.experiment(seeds=4), run, "seeds=1", slurm={"time": "30"}, most=3)
     sent = [(full_queue / f"sent.{i}").read_text() for i in range(2)]
-    assert all("#SBATCH --array=0-1%1" in text for text in sent)  # at most three at a time, in two arrays
+    assert ["#SBATCH --array=0-1%1" in sent[0], "#SBATCH --array=0-1%2" in sent[1]] == [True, True]  # at most three
     assert all("#SBATCH --time=30" in text for text in sent)
     assert [(each["shard"], each["job"]) for each in queue.records(run)] == [
         (1, "1_0"),
