@@ -56,14 +56,14 @@ def _detached(log: Path) -> Iterator[None]:
 def queued(run: Path) -> dict[int, psutil.Process]:
     """The shards that a process on this machine runs or still has in its queue, with this process."""
     found: dict[int, psutil.Process] = {}
-    known: dict[str, tuple[psutil.Process | None, list[int] | None]] = {}
+    known: dict[tuple[str, float], tuple[psutil.Process | None, list[int] | None]] = {}
     for each in records(run):
         if each.get("host") != socket.gethostname() or "born" not in each:
             continue
-        job = str(each["job"])
-        if job not in known:
-            known[job] = _process(int(job), float(each["born"])), _left(queue_file(run, job))
-        process, left = known[job]
+        key = job, born = str(each["job"]), float(each["born"])
+        if key not in known:
+            known[key] = _process(int(job), born), _left(queue_file(run, job))
+        process, left = known[key]
         if process is not None and (left is None or each["shard"] in left):
             found[each["shard"]] = process
     return found

@@ -17,6 +17,7 @@ FLAGS = {  # options of sbatch without a value
     "contiguous", "exclusive", "get_user_env", "hold", "ignore_pbs", "no_kill", "no_requeue", "overcommit",
     "oversubscribe", "parsable", "quiet", "reboot", "requeue", "spread_job", "use_min_nodes", "verbose",
 }  # fmt: skip
+FORM = "OPTION=VALUE, with an option of sbatch"
 NAME = re.compile(r"[a-z][a-z_]*")
 SET_BY_US = {"array", "nodes", "ntasks", "ntasks_per_node", "signal", "output", "error", "wrap"}
 
@@ -64,7 +65,7 @@ def _key(key: Any, at: str) -> str:
     """The name of an option with underscores; ``UserError`` if it is none, or one that is not for the user."""
     name = str(key).strip().lstrip("-").replace("-", "_")
     if not NAME.fullmatch(name):
-        raise UserError(f"{at}: {shown(key)} is not allowed; must be OPTION=VALUE, with an option of sbatch")
+        raise UserError(f"{at}: {shown(key)} is not allowed; must be {FORM}")
     if name in SET_BY_US:
         raise UserError(f"{at}: {name} is not allowed; each shard is one process and one job of an array")
     return name
@@ -104,9 +105,7 @@ def parse_options(text: Iterable[str]) -> dict[str, Any]:
                 found[last] += f",{part}"
                 continue
             if given and not value:
-                raise UserError(
-                    f"--slurm: {shown(part)} is not allowed; must be OPTION=VALUE, with an option of sbatch"
-                )
+                raise UserError(f"--slurm: {shown(part)} is not allowed; must be {FORM}")
             key = _key(name, "--slurm")
             found[key] = value if given else True
             last = key if given else ""
