@@ -52,7 +52,8 @@ def launch(
     run = out or Path("runs") / experiment.name
     if cancel:
         ended = cluster.cancel(run)
-        here = f"; {len(ended.processes)} on this machine told to save and stop" if ended.processes else ""
+        told = len(ended.processes)
+        here = f"; {told} process{'es' if told > 1 else ''} on this machine told to save and stop" if told else ""
         console.print(Text(f"{run}: {plural(len(ended.jobs), 'job')} cancelled{here}"))
     elif print_:
         for line in cluster.commands(experiment, run, split):
