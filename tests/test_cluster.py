@@ -195,6 +195,15 @@ def test_the_limit_holds_for_all_arrays_together(full_queue):
     assert not (full_queue / "sent.0").exists()
 
 
+def test_a_job_is_requeued_unless_it_may_not_be(full_queue):
+    for number, slurm in enumerate(({}, {"no_requeue": True})):
+        cluster.submit(tiny.experiment(seeds=2), full_queue / f"run{number}", "seeds=1", slurm=slurm)
+    first, second = ((full_queue / f"sent.{number}").read_text() for number in range(2))
+    assert "#SBATCH --requeue" in first
+    assert "#SBATCH --no-requeue" in second
+    assert "#SBATCH --requeue" not in second
+
+
 def test_nothing_is_submitted_if_squeue_fails(full_queue):
     run = full_queue / "run"
     cluster.submit(tiny.experiment(seeds=4), run, "seeds=1", slurm={})

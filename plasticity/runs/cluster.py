@@ -123,7 +123,8 @@ def _submit(
     options = dict(slurm)
     known = {key: options.pop(key) for key in list(options) if key in OWN}
     known["time"] = minutes(str(options.pop("time"))) if "time" in options else 60
-    options = {"requeue": True, **{key.replace("_", "-"): value for key, value in options.items()}}
+    usual = {} if "no_requeue" in options else {"requeue": True}
+    options = {**usual, **{key.replace("_", "-"): value for key, value in options.items()}}
     notice = min(SAVE_SECONDS, 60 * known["time"] // 2)
     turn = Turn(str(run.absolute()), count, 60 * known["time"], notice)
     size = _largest_array()
