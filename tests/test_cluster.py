@@ -17,7 +17,7 @@ from slurm_cluster import until
 from plasticity import results
 from plasticity.cli.watch import Watcher
 from plasticity.core.errors import UserError
-from plasticity.runs import cluster, launch, queue, speeds, turns
+from plasticity.runs import cluster, launch, local, queue, sharded, speeds, turns
 from plasticity.runs import slurm as options
 from plasticity.runs.accounts import shard_folder
 from plasticity.runs.checksums import to_json
@@ -37,6 +37,9 @@ DOCUMENT = tiny.document(
     ("text", "found"),
     [
         (["partition=gpu,gres=gpu:1,time=4:00:00"], {"partition": "gpu", "gres": "gpu:1", "time": "4:00:00"}),
+        (["partition=gpu,long,time=4:00:00"], {"partition": "gpu,long", "time": "4:00:00"}),
+        (["exclusive,partition=gpu,no-requeue"], {"exclusive": True, "partition": "gpu", "no_requeue": True}),
+        (["exclude=n[1,3],mem=2G"], {"exclude": "n[1,3]", "mem": "2G"}),
         (["mem-per-cpu=2G", "exclusive"], {"mem_per_cpu": "2G", "exclusive": True}),
     ],
 )
@@ -64,13 +67,20 @@ def test_refuses_other_times(text):
         options.minutes(text)
 
 
-def test_a_command_for_each_unfinished_shard(tmp_path):
+def test_a_command_for_each_unfinished_shard(tmp_path, monkeypatch):
     experiment, run = tiny.experiment(), tmp_path / "run"
     launch.run(experiment, run, split="seeds=1", shard="2/3")
     assert cluster.commands(experiment, run, None) == [
         f"plasticity run {run}/experiment.yaml --out {run} --shard {number}/3" for number in (1, 3)
     ]
     assert cluster.active(run, [1, 2, 3]) == set()
+    monkeypatch.chdir(tmp_path)
+    assert all(f"--out {run} " in line for line in cluster.commands(experiment, Path("run"), None))  # from anywhere
+    other = tiny.experiment(record_every=2)
+    with pytest.raises(UserError, match=rf"plasticity run {run}/experiment.yaml --out {run} --shard 2/3$"):
+        launch.run(other, run, shard="2/3")
+    with pytest.raises(UserError, match=rf"plasticity launch {run}/experiment.yaml --out {run} \.\.\.$"):
+        cluster.commands(other, run, None)
 
 
 def test_profiles(tmp_path, monkeypatch):
@@ -85,7 +95,7 @@ def test_profiles(tmp_path, monkeypatch):
     assert options.profile_of("gpu", config) == (found, "seeds=4", 8)
     (tmp_path / "clusters.yaml").write_text("cpu: {slurm: {time: 30}}\nodd: {partition: a}\nwrong: 3")
     assert options.profile_of("cpu", config) == ({"time": "30"}, None, None)
-    for name, why in (("gpu", "unknown profile"), ("odd", "odd.unknown key .*partition"), ("wrong", "wrong must be")):
+    for name, why in (("gpu", "unknown profile"), ("odd", "odd: unknown key .*partition"), ("wrong", "wrong must be")):
         with pytest.raises(UserError, match=why):
             options.profile_of(name, config)
 
@@ -93,10 +103,12 @@ def test_profiles(tmp_path, monkeypatch):
 def test_a_run_for_gpus_is_laid_out_for_gpus(tmp_path):
     """Whatever the login node has: all lanes of a shard in one vmap."""
     experiment = tiny.experiment(seeds=5)
-    cluster.submit(experiment, tmp_path / "gpu", "seeds=2", slurm={"gres": "gpu:1"}, dry=True)
-    assert results.plan(tmp_path / "gpu")["shards"]["widths"] == [1]  # the last shard has one seed
-    cluster.submit(experiment, tmp_path / "all", "seeds=5", slurm={"gpus": "1"}, dry=True)
-    assert results.plan(tmp_path / "all")["shards"]["widths"] == [5]
+    for dry in (True, False):
+        layout = sharded.lay_out(experiment, tmp_path / "gpu", "seeds=2", resume=True, force=False, gpu=True, dry=dry)
+        assert layout.widths == [1]  # the last shard has one seed
+        assert (tmp_path / "gpu").exists() != dry
+    assert results.plan(tmp_path / "gpu")["shards"]["widths"] == [1]
+    assert sharded.lay_out(experiment, tmp_path / "all", "seeds=5", resume=True, force=False, gpu=True).widths == [5]
 
 
 def test_a_shard_that_runs_is_not_submitted(tmp_path):
@@ -106,7 +118,7 @@ def test_a_shard_that_runs_is_not_submitted(tmp_path):
     launch.run(experiment, run, split="seeds=1", shard="2/3")
     shard_folder(run, 3).mkdir()
     with held(shard_folder(run, 3)):
-        done = cluster.submit(experiment, run, None, slurm=None, local=2, dry=True)
+        done = cluster.submit(experiment, run, None, slurm=None, processes=2, dry=True)
     assert (done.jobs, done.shards, done.finished, done.active) == ((), (1,), 1, 1)
 
 
@@ -144,7 +156,7 @@ def test_arrays_are_as_large_as_slurm_allows(full_queue):
     run = full_queue / "run"
     cluster.submit(tiny.experiment(seeds=4), run, "seeds=1", slurm={"time": "30"}, most=3)
     sent = [(full_queue / f"sent.{i}").read_text() for i in range(2)]
-    assert all("#SBATCH --array=0-1%1" in text for text in sent)  # at most three at a time, in two arrays
+    assert ["#SBATCH --array=0-1%1" in sent[0], "#SBATCH --array=0-1%2" in sent[1]] == [True, True]  # at most three
     assert all("#SBATCH --time=30" in text for text in sent)
     assert [(each["shard"], each["job"]) for each in queue.records(run)] == [
         (1, "1_0"),
@@ -174,6 +186,137 @@ def test_a_time_limit_that_is_known_to_be_too_short(tmp_path):
         cluster.submit(experiment, tmp_path / "run", "seeds=1", slurm={"time": "0:05:00"}, dry=True)
     assert not (tmp_path / "run").exists()
     cluster.submit(experiment, tmp_path / "run", "seeds=1", slurm={"time": "0:06:00"}, dry=True)
+    assert not (tmp_path / "run").exists()  # a dry run writes nothing
+
+
+def test_the_limit_holds_for_all_arrays_together(full_queue):
+    with pytest.raises(UserError, match=r"--max-jobs: 1 is not allowed; must be at least 2, as 4 shards need 2 arrays"):
+        cluster.submit(tiny.experiment(seeds=4), full_queue / "run", "seeds=1", slurm={}, most=1)
+    assert not (full_queue / "sent.0").exists()
+
+
+def test_a_job_is_requeued_unless_it_may_not_be(full_queue):
+    for number, slurm in enumerate(({}, {"no_requeue": True})):
+        cluster.submit(tiny.experiment(seeds=2), full_queue / f"run{number}", "seeds=1", slurm=slurm)
+    first, second = ((full_queue / f"sent.{number}").read_text() for number in range(2))
+    assert "#SBATCH --requeue" in first
+    assert "#SBATCH --no-requeue" in second
+    assert "#SBATCH --requeue" not in second
+
+
+def test_nothing_is_submitted_if_squeue_fails(full_queue):
+    run = full_queue / "run"
+    cluster.submit(tiny.experiment(seeds=4), run, "seeds=1", slurm={})
+    script(full_queue / "bin", "squeue", "echo 'squeue: error: slurm_load_jobs error: Unable to contact' >&2; exit 1")
+    for act in (
+        lambda: cluster.submit(tiny.experiment(seeds=4), run, None, slurm={}),
+        lambda: cluster.cancel(run),
+    ):
+        with pytest.raises(UserError, match=r"^squeue: slurm_load_jobs error: Unable to contact$"):
+            act()
+    assert not (full_queue / "sent.2").exists()
+    assert Watcher(run).look().queue.startswith("Slurm does not answer: squeue: slurm_load_jobs error")
+    script(full_queue / "bin", "squeue", "echo 'slurm_load_jobs error: Invalid job id specified' >&2; exit 1")
+    assert queue.queue_of(run) == {}  # Slurm has forgotten the jobs
+    script(full_queue / "bin", "squeue", "exec sleep 5")
+    with pytest.raises(UserError, match="squeue: no answer within 0 s"):
+        queue.queue_of(run, 0.1)
+
+
+def test_squeue_is_asked_only_for_the_jobs_of_the_run(full_queue):
+    run = full_queue / "run"
+    cluster.submit(tiny.experiment(seeds=4), run, "seeds=1", slurm={})
+    script(full_queue / "bin", "squeue", f'echo "$@" > {full_queue}/asked; echo "2_1 RUNNING"')
+    assert queue.queue_of(run) == {4: "RUNNING"}
+    assert "--jobs=1,2" in (full_queue / "asked").read_text()
+    script(
+        full_queue / "bin", "scancel", "echo 'scancel: error: Kill job error on job id 2_1: Access denied' >&2; exit 1"
+    )
+    with pytest.raises(UserError, match=r"^scancel: Kill job error on job id 2_1: Access denied$"):
+        cluster.cancel(run)
+
+
+def test_cancel_refuses_what_is_no_run(tmp_path):
+    with pytest.raises(UserError, match="is not a run: there is no such folder"):
+        cluster.cancel(tmp_path / "run")
+    launch.run(tiny.experiment(), tmp_path / "whole")
+    with pytest.raises(UserError, match="this run is not cut into shards, so it has no jobs"):
+        cluster.cancel(tmp_path / "whole")
+
+
+@pytest.mark.filterwarnings("ignore:subprocess .* is still running:ResourceWarning")
+@pytest.mark.parametrize("devices", [None, "0,3"])
+def test_local_processes(tmp_path, monkeypatch, devices):
+    """They see the GPUs of their parent, hold no pipe of it, remember their queue, and end when told."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if devices:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", devices)
+
+    def turns_of(run, count, devices):
+        def work(numbers):
+            from plasticity.runs import turns
+
+            show = "echo ${CUDA_VISIBLE_DEVICES-none}"
+            turns.command = lambda run, number, count: [
+                "sh", "-c",
+                f"{show} > {run}/new; mv {run}/new {run}/seen{number}; test {number} = 1 && exit 1; exec sleep 60"
+            ]  # fmt: skip
+            return turns.Turns(run, count, devices)(numbers)
+
+        return work
+
+    monkeypatch.setattr(local, "Turns", turns_of)
+    jobs = local.start(tmp_path, 3, [1, 2, 3], 1)
+    assert len(set(jobs)) == 1
+    assert set(local.queued(tmp_path)) <= {1, 2, 3}
+    if sys.platform == "linux":
+        assert (
+            os.readlink(f"/proc/{jobs[0]}/fd/1") == os.readlink(f"/proc/{jobs[0]}/fd/2") == f"{tmp_path}/logs/local.log"
+        )
+    until((tmp_path / "seen2").exists, 60, "the second runs, although the first has failed")
+    assert (tmp_path / "seen2").read_text().strip() == (devices or "none")
+    assert cluster.active(tmp_path, [1, 2, 3]) == {2, 3}
+    assert local.stop(tmp_path) == [int(jobs[0])]
+    until(lambda: not local.queued(tmp_path), 30, "it ends")
+    assert not (tmp_path / "seen3").exists()
+
+
+def test_another_process_with_the_same_number_is_left_alone(tmp_path):
+    born = cluster.local.psutil.Process().create_time()
+    queue.note(tmp_path, [str(os.getpid())], [1], host=local.socket.gethostname(), born=born - 60)
+    assert local.stop(tmp_path) == []
+    queue.note(tmp_path, [str(os.getpid())], [2], host="elsewhere", born=born)
+    assert local.queued(tmp_path) == {}
+    queue.note(tmp_path, [str(os.getpid())], [3], host=local.socket.gethostname(), born=born)
+    assert list(local.queued(tmp_path)) == [3]
+
+
+@pytest.mark.parametrize(
+    ("profile", "why"),
+    [
+        ("{slurm: {partition: a}, split: 4}", r"bad\.split: 4 is not allowed; must be one of arms"),
+        ("{max_jobs: '8'}", r'bad\.max_jobs: "8" is not allowed; must be an integer of at least 1'),
+        ("{max_jobs: 0}", r"bad\.max_jobs: 0 is not allowed"),
+        ("{max_jobs: -1}", r"bad\.max_jobs: -1 is not allowed"),
+        ("{max_jobs: true}", r"bad\.max_jobs: true is not allowed"),
+        ("{slurm: {nodelist: [a, b]}}", r"bad\.slurm\.nodelist: .* is not allowed; must be text, a number"),
+        ("{slurm: [a]}", r"bad\.slurm: .* is not allowed; must be a mapping"),
+        ("{slurm: {array: 3}}", r"bad\.slurm: array is not allowed"),
+        ("{local: 2}", r'bad: unknown key "local"'),
+    ],
+)
+def test_refuses_wrong_profiles(tmp_path, profile, why):
+    (tmp_path / "clusters.yaml").write_text(f"bad: {profile}")
+    with pytest.raises(UserError, match=rf"^{tmp_path}/clusters\.yaml: {why}") as error:
+        options.profile_of("bad", tmp_path / "config.yaml")
+    assert len(str(error.value).splitlines()) == 1
+
+
+def test_values_of_a_profile(tmp_path):
+    text = 'a: {slurm: {nodelist: "n1,n2", exclude: "n[1,3]", account: null, exclusive: false, hold: true, mem: 400}}'
+    (tmp_path / "clusters.yaml").write_text(text)
+    found = {"nodelist": "n1,n2", "exclude": "n[1,3]", "hold": True, "mem": "400"}
+    assert options.profile_of("a", tmp_path / "config.yaml") == (found, None, None)
 
 
 class Child:

@@ -52,7 +52,10 @@ TINY = {
     "plasticity run CONFIG --out DIR --split seeds=4 --shard 3/8": [
         "run {config} seeds=8 --out {new}_shards --split seeds=1 --shard 3/8"
     ],
-    "plasticity launch CONFIG --out DIR --cancel": ["launch {config} --out {run} --cancel"],
+    "plasticity launch CONFIG --out DIR --cancel": [
+        "launch {config} --out {new}_cancel --split seeds=1 --print",
+        "launch {config} --out {new}_cancel --cancel",
+    ],
     "plasticity launch CONFIG --out DIR --split seeds=4 --print | parallel --jobs 4": [
         "launch {config} --out {new}_print --split seeds=1 --print"
     ],

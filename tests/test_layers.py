@@ -37,7 +37,7 @@ MAY_TOUCH_FILES = {
     "plasticity.runs.parquet", "plasticity.runs.checkpoint", "plasticity.runs.folder",
     "plasticity.runs.session", "plasticity.runs.speeds", "plasticity.config.documents", "plasticity.config.shipped",
     "plasticity.runs.compilation", "plasticity.runs.merging", "plasticity.runs.cluster", "plasticity.runs.queue",
-    "plasticity.runs.slurm", "plasticity.runs.turns",
+    "plasticity.runs.slurm", "plasticity.runs.turns", "plasticity.runs.local",
     "plasticity.runs.trackers", "plasticity.cli.listing", "plasticity.cli.measuring",
     "plasticity.plots.save", "plasticity.bench.report", "plasticity.envs.data", "plasticity.envs.pools",
     "plasticity.envs.cifar",

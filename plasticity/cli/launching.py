@@ -51,7 +51,10 @@ def launch(
     say_broken()
     run = out or Path("runs") / experiment.name
     if cancel:
-        console.print(Text(f"{run}: {plural(len(cluster.cancel(run)), 'job')} cancelled"))
+        ended = cluster.cancel(run)
+        told = len(ended.processes)
+        here = f"; {told} process{'es' if told > 1 else ''} on this machine told to save and stop" if told else ""
+        console.print(Text(f"{run}: {plural(len(ended.jobs), 'job')} cancelled{here}"))
     elif print_:
         for line in cluster.commands(experiment, run, split):
             typer.echo(line)
@@ -60,7 +63,7 @@ def launch(
             console.print(Text(line))
         most = max_jobs or site.max_jobs
         done = cluster.submit(
-            experiment, run, split or site.split, slurm=options, local=local or 0, most=most, dry=dry_run
+            experiment, run, split or site.split, slurm=options, processes=local or 0, most=most, dry=dry_run
         )
         console.print(Text(_told(done, run)))
 

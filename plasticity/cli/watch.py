@@ -28,7 +28,7 @@ from plasticity.runs.accounts import (
     table_parts,
 )
 from plasticity.runs.checksums import DamagedError, read_table
-from plasticity.runs.queue import queue_of
+from plasticity.runs.queue import SchedulerError, queue_of
 
 QUIET_SECONDS = 60.0  # without a new status before the arm counts as silent
 QUEUE_SECONDS = 10.0  # between two questions to the scheduler
@@ -127,9 +127,13 @@ class Watcher:
     def _queue(self) -> str:
         """``Slurm: 2 running, 1 pending``, asked every ten seconds; empty without jobs."""
         if time.monotonic() - self._asked > QUEUE_SECONDS:
-            states = Counter(queue_of(self.run).values())
-            shown = ", ".join(f"{count} {state.lower()}" for state, count in states.most_common())
-            self._said, self._asked = f"Slurm: {shown}" if shown else "", time.monotonic()
+            try:
+                states = Counter(queue_of(self.run, QUEUE_SECONDS).values())
+                shown = ", ".join(f"{count} {state.lower()}" for state, count in states.most_common())
+                self._said = f"Slurm: {shown}" if shown else ""
+            except SchedulerError as error:
+                self._said = f"Slurm does not answer: {error}"
+            self._asked = time.monotonic()
         return self._said
 
     def _arm(self, stream: Mapping[str, Any], arm: Mapping[str, Any], places: Sequence[Part], now: float) -> Arm:

@@ -12,15 +12,14 @@ from typing import Any, NamedTuple
 
 from plasticity.config.experiments import Experiment
 from plasticity.core.errors import UserError, cut
-from plasticity.runs import folder, sharded, speeds
+from plasticity.runs import folder, local, sharded, speeds
 from plasticity.runs.accounts import EXPERIMENT, shard_folder
 from plasticity.runs.lock import InUseError, held
 from plasticity.runs.planning import jobs_of
-from plasticity.runs.queue import note, queue_of, records
+from plasticity.runs.queue import LOGS, ask, note, queue_of, records, slurm_jobs
 from plasticity.runs.slurm import minutes
-from plasticity.runs.turns import REMEDY, SAVE_SECONDS, Turn, Turns, words
+from plasticity.runs.turns import REMEDY, SAVE_SECONDS, Turn, shard_log, words
 
-LOGS = "logs"  # in the run's folder
 REPEATS = 100_000  # how often a job may be requeued because its time was over
 ARRAY = 1000  # jobs of an array, if Slurm does not say how many it allows
 OWN = {  # options of sbatch that submitit has a parameter for
@@ -46,6 +45,7 @@ def unfinished(run: Path, count: int) -> list[int]:
 def commands(experiment: Experiment, run: Path, split: str | None) -> list[str]:
     """A command for each unfinished shard of the run, which is laid out; for any scheduler. Each may be repeated."""
     count = len(_laid_out(experiment, run, split, gpu=False).shards)
+    run = run.absolute()
     return [
         shlex.join(["plasticity", *words(run / EXPERIMENT, run, f"{number}/{count}")[3:]])
         for number in unfinished(run, count)
@@ -58,7 +58,7 @@ def submit(
     split: str | None,
     *,
     slurm: Mapping[str, Any] | None,
-    local: int = 0,
+    processes: int = 0,
     most: int | None = None,
     dry: bool = False,
 ) -> Submitted:
@@ -68,8 +68,8 @@ def submit(
       experiment: the experiment.
       run: the run's folder.
       split: how to cut it; None: as it is, or a shard for every arm if it is new.
-      slurm: options of ``sbatch``; None: use ``local`` processes on this machine.
-      local: their number.
+      slurm: options of ``sbatch``; None: use ``processes`` on this machine.
+      processes: their number.
       most: jobs that run at the same time.
       dry: submit nothing.
 
@@ -81,15 +81,17 @@ def submit(
     if slurm and "time" in slurm:
         _check_time(experiment, str(slurm["time"]))
     gpu = any(key.startswith(("gpus", "gres")) for key in slurm or {})
-    count = len(_laid_out(experiment, run, split, gpu).shards)
-    with held(run):
+    count = len(_laid_out(experiment, run, split, gpu, dry).shards)
+    with contextlib.nullcontext() if dry else held(run):
         left = unfinished(run, count)
         busy = active(run, left)
         wanted = tuple(number for number in left if number not in busy)
         jobs: tuple[str, ...] = ()
         if wanted and not dry:
             jobs = (
-                _submit_here(run, count, wanted, local) if slurm is None else _submit(run, count, wanted, slurm, most)
+                local.start(run, count, wanted, processes)
+                if slurm is None
+                else _submit(run, count, wanted, slurm, most)
             )
     return Submitted(jobs, wanted, count - len(left), len(busy))
 
@@ -105,22 +107,10 @@ def _check_time(experiment: Experiment, limit: str) -> None:
             )
 
 
-def _laid_out(experiment: Experiment, run: Path, split: str | None, gpu: bool) -> sharded.Layout:
+def _laid_out(experiment: Experiment, run: Path, split: str | None, gpu: bool, dry: bool = False) -> sharded.Layout:
     cut_as = split or (None if sharded.is_cut(run) else "arms")
-    return sharded.lay_out(experiment, run, cut_as, resume=True, force=False, gpu=gpu)
-
-
-def _submit_here(run: Path, count: int, wanted: Sequence[int], processes: int) -> tuple[str, ...]:
-    """Start processes on this machine, each with some of the shards; returns a job for each shard."""
-    import submitit
-
-    executor = submitit.LocalExecutor(folder=run.absolute() / LOGS)
-    executor.update_parameters(timeout_min=60 * 24 * 365)
-    queues = [list(wanted[i::processes]) for i in range(min(processes, len(wanted)))]
-    jobs = [executor.submit(Turns(str(run.absolute()), count), queue) for queue in queues]
-    names = {number: str(job.job_id) for queue, job in zip(queues, jobs, strict=True) for number in queue}
-    note(run, list(names.values()), list(names))
-    return tuple(names[number] for number in wanted)
+    return sharded.lay_out(experiment, run, cut_as, resume=True, force=False, gpu=gpu, dry=dry,
+                           again=("launch", "..."))  # fmt: skip
 
 
 def _submit(
@@ -133,19 +123,27 @@ def _submit(
     options = dict(slurm)
     known = {key: options.pop(key) for key in list(options) if key in OWN}
     known["time"] = minutes(str(options.pop("time"))) if "time" in options else 60
-    options = {"requeue": True, **{key.replace("_", "-"): value for key, value in options.items()}}
+    usual = {} if "no_requeue" in options else {"requeue": True}
+    options = {**usual, **{key.replace("_", "-"): value for key, value in options.items()}}
     notice = min(SAVE_SECONDS, 60 * known["time"] // 2)
     turn = Turn(str(run.absolute()), count, 60 * known["time"], notice)
     size = _largest_array()
     arrays = [list(wanted[i : i + size]) for i in range(0, len(wanted), size)]
+    most = most or len(wanted)
+    if most < len(arrays):
+        raise UserError(
+            f"--max-jobs: {most} is not allowed; must be at least {len(arrays)}, as {len(wanted)} shards need "
+            f"{len(arrays)} arrays (Slurm allows {size} jobs in one)"
+        )
     executor = submitit.SlurmExecutor(folder=run.absolute() / LOGS, max_num_timeout=REPEATS)
     executor.update_parameters(
         job_name=run.absolute().name[:60], signal_delay_s=notice,
-        array_parallelism=max(1, (most or len(wanted)) // len(arrays)), additional_parameters=options, **known,
+        additional_parameters=options, **known,
     )  # fmt: skip
     names: list[str] = []
     try:
-        for array in arrays:
+        for position, array in enumerate(arrays):
+            executor.update_parameters(array_parallelism=(most + position) // len(arrays))
             with contextlib.redirect_stderr(io.StringIO()):  # submitit repeats what sbatch says
                 made = [str(job.job_id) for job in executor.map_array(turn, array)]
             note(run, made, array)  # at once, as the next array may be refused
@@ -167,8 +165,8 @@ def _largest_array() -> int:
 
 
 def active(run: Path, numbers: Iterable[int]) -> set[int]:
-    """Which of these shards a process runs, or a scheduler has queued."""
-    queued = queue_of(run)
+    """Which of these shards a process runs, or a scheduler or a process of this machine has queued."""
+    queued = {*queue_of(run), *local.queued(run)}
     return {number for number in numbers if number in queued or _is_running(shard_folder(run, number))}
 
 
@@ -182,25 +180,44 @@ def _is_running(shard: Path) -> bool:
         return True
 
 
-def cancel(run: Path) -> list[str]:
-    """Cancel the jobs of the run that Slurm still has; returns their ids."""
+class Cancelled(NamedTuple):
+    """What was told to end."""
+
+    jobs: list[str]  # of Slurm
+    processes: list[int]  # of this machine
+
+
+def cancel(run: Path) -> Cancelled:
+    """Cancel the jobs of the run that Slurm still has, and stop its processes on this machine.
+
+    Raises:
+      UserError: the folder is no run that is cut into shards, or the scheduler fails.
+    """
+    folder.read(run)
+    if not sharded.is_cut(run):
+        raise UserError(f"{run}: this run is not cut into shards, so it has no jobs")
+    known = slurm_jobs(run)
+    if known and shutil.which("squeue") is None:
+        raise UserError("--cancel: there is no squeue here, and the run has jobs of Slurm; use it on a login node")
+    processes = local.stop(run)
     queued = queue_of(run)
-    jobs = [each["job"] for each in records(run) if each["shard"] in queued]
+    jobs = [job for job, shard in known.items() if shard in queued]
     if jobs:
-        subprocess.run(["scancel", *jobs], check=False, capture_output=True)
-    return jobs
+        ask("scancel", *jobs)
+    return Cancelled(jobs, processes)
 
 
 def failures(run: Path, lines: int = 3) -> list[str]:
     """The last lines of the log of each shard that failed and that nothing runs."""
     found = []
-    queued = queue_of(run)
-    for each in records(run):
-        shard = shard_folder(run, each["shard"])
-        if each["shard"] in queued or folder.is_finished(shard) or _is_running(shard):
+    jobs = {each["shard"]: str(each["job"]) for each in records(run)}
+    busy = active(run, jobs)
+    for number, job in jobs.items():
+        if number in busy or folder.is_finished(shard_folder(run, number)):
             continue
-        for path in sorted((run / LOGS).glob(f"{each['job']}_*_log.err")):
+        own = shard_log(run, job, number)
+        for path in [own] if own.exists() else sorted((run / LOGS).glob(f"{job}_*_log.err")):
             tail = path.read_text(encoding="utf-8", errors="replace").splitlines()[-lines:]
-            found.append(f"shard {each['shard']} has stopped; the end of {path}:")
+            found.append(f"shard {number} has stopped; the end of {path}:")
             found += [f"  {cut(line, 160)}" for line in tail]
     return found

@@ -66,10 +66,17 @@ Config = Mapping[str, Any]
 
 
 def check(
-    folder: Path, resolved: Config, *, resume: bool, force: bool, current: Callable[[Config], Config] = dict
+    folder: Path,
+    resolved: Config,
+    *,
+    resume: bool,
+    force: bool,
+    current: Callable[[Config], Config] = dict,
+    again: tuple[str, str] = ("run", "--resume"),
 ) -> bool:
     """Check that a run may use this folder; modifies nothing.
 
+    ``again``: the command, and its last options, that continue the run with its own config.
     ``current`` translates the config of a run that an older version made into the names of this one.
 
     Returns whether the run resumes an existing one, which needs ``resume``. With ``resume`` and no existing run, a new
@@ -82,7 +89,7 @@ def check(
     if _is_free(folder):
         return False
     if resume:
-        _check_same(folder, resolved, current)
+        _check_same(folder, resolved, current, again)
         return True
     _check_replaceable(folder, force)
     return False
@@ -115,7 +122,7 @@ def is_finished(folder: Path) -> bool:
     return all(len(finished[arm]) >= programs.count(arm) for arm in finished)
 
 
-def _check_same(folder: Path, resolved: Config, current: Callable[[Config], Config]) -> None:
+def _check_same(folder: Path, resolved: Config, current: Callable[[Config], Config], again: tuple[str, str]) -> None:
     if not (folder / EXPERIMENT).exists():
         if (folder / REPLACED).exists():
             raise UserError(f"{folder}: there is no run to resume (--force was removing it); start again with --force")
@@ -131,7 +138,7 @@ def _check_same(folder: Path, resolved: Config, current: Callable[[Config], Conf
             was, now = contrasted(before.get(key), resolved.get(key))
             raise UserError(
                 f"{folder}: was made with another config: `{key}` was {was}, now {now}\n"
-                f"resume it with its own config: plasticity run {folder / EXPERIMENT} --out {folder} --resume"
+                f"resume it with its own config: plasticity {again[0]} {folder / EXPERIMENT} --out {folder} {again[1]}"
             )
 
 

@@ -74,7 +74,8 @@ def run(
         raise UserError("--force replaces a whole run, and --shard runs a part of one; give one of them")
     wanted = shards.parse_number(shard) if shard else None
     layout = lay_out(experiment, place, split or (f"jobs={wanted[1]}" if wanted and not is_cut(place) else None),
-                     resume=resume or shard is not None, force=force)  # fmt: skip
+                     resume=resume or shard is not None, force=force,
+                     again=("run", f"--shard {shard}" if shard else "--resume"))  # fmt: skip
     if shard is not None:
         number, _ = shards.parse_number(shard, len(layout.shards))
         _run_one(experiment, place, layout, layout.shards[number - 1], progress)
@@ -110,11 +111,20 @@ def _run_one(experiment: Experiment, place: Path, layout: Layout, shard: Shard, 
 
 
 def lay_out(
-    experiment: Experiment, place: Path, split: str | None, *, resume: bool, force: bool, gpu: bool = False
+    experiment: Experiment,
+    place: Path,
+    split: str | None,
+    *,
+    resume: bool,
+    force: bool,
+    gpu: bool = False,
+    again: tuple[str, str] = ("run", "--resume"),
+    dry: bool = False,
 ) -> Layout:
     """The shards of the run in the folder, which is created if it is not there.
 
-    ``gpu``: a new run is laid out for machines with a GPU, whatever this machine has.
+    ``gpu``: a new run is laid out for machines with a GPU, whatever this machine has. ``again``: see
+    :func:`plasticity.runs.folder.check`. ``dry``: nothing is written.
 
     Raises:
       UserError: the folder holds another run, one that is cut otherwise or not cut, or (without ``resume``) any.
@@ -123,8 +133,10 @@ def lay_out(
     given = shards.parse(split) if split else None
     until = time.monotonic() + WAIT_SECONDS
     while True:
-        if folder.check(place, resolved, resume=resume, force=force, current=current):
+        if folder.check(place, resolved, resume=resume, force=force, current=current, again=again):
             return _existing(experiment, place, given)
+        if dry:
+            return _created(experiment, place, resolved, given, gpu, dry)
         try:
             with held(place):
                 if not folder.check(place, resolved, resume=resume, force=force, current=current):
@@ -145,7 +157,12 @@ def _existing(experiment: Experiment, place: Path, given: shards.Split | None) -
 
 
 def _created(
-    experiment: Experiment, place: Path, resolved: dict[str, Any], given: shards.Split | None, gpu: bool
+    experiment: Experiment,
+    place: Path,
+    resolved: dict[str, Any],
+    given: shards.Split | None,
+    gpu: bool,
+    dry: bool = False,
 ) -> Layout:
     assert given is not None
     _check_free(place)
@@ -154,6 +171,8 @@ def _created(
     split = within_hours(whole, given) if given.hours else given
     layout = shards.cut(asked, split)
     widths = widths_of(experiment, layout, gpu)
+    if dry:
+        return Layout(layout, str(split), widths)
     facts = {
         SHARDS: {"split": str(split), "asked": str(given), "count": len(layout), "widths": widths},
         "programs": [

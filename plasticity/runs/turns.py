@@ -1,5 +1,6 @@
 """What a job of a cluster does: run a shard, and ask for another turn if the job must end before the shard."""
 
+import json
 import math
 import os
 import signal
@@ -7,9 +8,11 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from plasticity.runs.accounts import EXPERIMENT, read_status, shard_folder
+from plasticity.runs.files import write_text
+from plasticity.runs.queue import LOGS
 from plasticity.runs.session import SIGNALS
 
 SAVE_SECONDS = 120  # before its end, a job is told to save
@@ -21,6 +24,11 @@ REMEDY = "give the job more time, or shorten the chunks with record_every"
 def words(config: Path | str, run: Path | str, shard: str) -> list[str]:
     """The command that runs a shard."""
     return ["python", "-m", "plasticity", "run", str(config), "--out", str(run), "--shard", shard]
+
+
+def command(run: str, number: int, count: int) -> list[str]:
+    """The same, with this Python, for the config in the run's folder."""
+    return [sys.executable, *words(Path(run) / EXPERIMENT, run, f"{number}/{count}")[1:]]
 
 
 class Turn:
@@ -36,12 +44,9 @@ class Turn:
     def __init__(self, run: str, count: int, seconds: float = math.inf, notice: float = SAVE_SECONDS) -> None:
         self.run, self.count, self.seconds, self.notice = run, count, seconds, notice
 
-    def command(self, number: int) -> list[str]:
-        return [sys.executable, *words(Path(self.run) / EXPERIMENT, self.run, f"{number}/{self.count}")[1:]]
-
     def __call__(self, number: int) -> int:
         self.began, self.before = time.monotonic(), steps_done(Path(self.run), number)
-        self.child = subprocess.Popen(self.command(number))
+        self.child = subprocess.Popen(command(self.run, number, self.count))
         code = self.child.wait()
         if code in STOPPED and _may_go_on():
             signal.raise_signal(signal.SIGUSR2)  # submitit calls `checkpoint` and puts the job back into the queue
@@ -87,8 +92,60 @@ def _may_go_on() -> bool:
     return "RUNNING" in done.stdout.split()
 
 
-class Turns(Turn):
-    """Several shards, one after another, in one local process."""
+class Turns:
+    """Several shards, one after another, in one local process; SIGTERM stops the shard that runs, and drops the rest.
 
-    def __call__(self, numbers: Any) -> Any:
-        return [super(Turns, self).__call__(number) for number in numbers]
+    Args:
+      run: the run's folder.
+      count: the number of its shards.
+      devices: CUDA_VISIBLE_DEVICES of the shards; None: not set.
+    """
+
+    def __init__(self, run: str, count: int, devices: str | None = None) -> None:
+        self.run, self.count, self.devices = run, count, devices
+
+    def __call__(self, numbers: list[int]) -> list[int]:
+        self.stopped = False
+        self.child: subprocess.Popen[bytes] | None = None
+        signal.signal(signal.SIGTERM, self._stop)
+        job = os.environ.get("SUBMITIT_LOCAL_JOB_ID", str(os.getpid()))
+        failed = []
+        for position, number in enumerate(numbers):
+            write_text(queue_file(Path(self.run), job), json.dumps(numbers[position:]))
+            with open(shard_log(Path(self.run), job, number), "ab") as log:
+                code = self._run(number, log)
+            if self.stopped:
+                break
+            if code:
+                say(f"shard {number} ended with exit code {code}; its log is {log.name}")
+                failed.append(number)
+        write_text(queue_file(Path(self.run), job), "[]")
+        if failed:
+            raise RuntimeError(f"these shards failed: {', '.join(map(str, failed))}")
+        return numbers
+
+    def _run(self, number: int, log: IO[bytes]) -> int:
+        environment = {key: value for key, value in os.environ.items() if key != "CUDA_VISIBLE_DEVICES"}
+        if self.devices is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = self.devices
+        self.child = subprocess.Popen(
+            command(self.run, number, self.count), env=environment, stdout=log, stderr=subprocess.STDOUT
+        )
+        if self.stopped:  # told while it started
+            self.child.send_signal(signal.SIGTERM)
+        return self.child.wait()
+
+    def _stop(self, *_: Any) -> None:
+        self.stopped = True
+        if self.child is not None:
+            self.child.send_signal(signal.SIGTERM)
+
+
+def queue_file(run: Path, job: str) -> Path:
+    """Where a local process writes down which shards it runs or still has to run."""
+    return run / LOGS / f"{job}_queue.json"
+
+
+def shard_log(run: Path, job: str, number: int) -> Path:
+    """The log of a shard in a local process; submitit's own log of the process has the number 0."""
+    return run / LOGS / f"{job}_{number}_log.err"
