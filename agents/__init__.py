@@ -7,10 +7,12 @@ from plasticity.agents.dqn import dqn
 from plasticity.agents.ppo import ppo
 from plasticity.agents.pqn import pqn
 from plasticity.agents.rainbow import rainbow
+from plasticity.agents.sac import sac
 from plasticity.agents.stream_ac import stream_ac
 from plasticity.agents.stream_loss import stream_c51, stream_dqn
 from plasticity.agents.streaming import adaptive_q, stream_q
 from plasticity.agents.supervised import classifier, regressor
+from plasticity.agents.td3 import td3
 from plasticity.core.types import Agent
 
 AGENTS: Mapping[str, Callable[..., Agent]] = {
@@ -21,6 +23,8 @@ AGENTS: Mapping[str, Callable[..., Agent]] = {
     "rainbow": rainbow,
     "ppo": ppo,
     "pqn": pqn,
+    "sac": sac,
+    "td3": td3,
     "stream_q": stream_q,
     "adaptive_q": adaptive_q,
     "stream_dqn": stream_dqn,

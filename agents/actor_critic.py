@@ -5,10 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any, Literal
 
-import jax.numpy as jnp
-
 from plasticity.agents.base import built
-from plasticity.core.schedules import Number
 from plasticity.core.types import Activation, Array, Key, Network, Params
 from plasticity.interventions.base import Intervention
 from plasticity.networks.build import join
@@ -62,26 +59,25 @@ def shared(make: Make, observation: Any, outputs: Mapping[str, int], gains: Gain
     return whole._replace(apply=apply)
 
 
-def with_scale(network: Network, size: int, log_std: Number) -> Network:
-    """Add ``size`` learnable log standard deviations of the policy to the network, initialised to ``log_std``.
+def with_numbers(network: Network, part: str, name: str, value: Callable[[], Array]) -> Network:
+    """Add learnable numbers to the network, initialised to ``value()`` (traced).
 
-    They are not part of any layer. They are stored under ``("scale", "log_std")``, and ``apply`` returns them under
-    "scale".
+    They are not part of any layer. They are stored under ``(part, name)``, and ``apply`` returns them under ``part``.
     """
 
     def init(key: Key) -> Params:
-        return {**network.init(key), "scale": {"log_std": jnp.full(size, log_std, jnp.float32)}}
+        return {**network.init(key), part: {name: value()}}
 
     def layers(params: Params) -> Params:
-        return {name: part for name, part in params.items() if name != "scale"}
+        return {key: each for key, each in params.items() if key != part}
 
     def apply(
         params: Params, observations: Any, carry: Any = (), first: Array | None = None
     ) -> tuple[dict[str, Array], Mapping[str, Activation], Any]:
         outputs, activations, carry = network.apply(layers(params), observations, carry, first)
-        return {**outputs, "scale": params["scale"]["log_std"]}, activations, carry
+        return {**outputs, part: params[part][name]}, activations, carry
 
     def project(params: Params) -> Params:
-        return {**network.project(layers(params)), "scale": params["scale"]}
+        return {**network.project(layers(params)), part: params[part]}
 
     return network._replace(init=init, apply=apply, project=project)

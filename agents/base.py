@@ -109,11 +109,13 @@ class AgentCore(NamedTuple):
         observation: Any,
         clock: Clock,
         reference: Callable[[], Any] | None = None,
+        **extra: Any,
     ) -> tuple[Learner, State, Metrics]:
         """``prepare`` -> forward with the penalty added -> gradient -> optimizer -> apply -> ``step``.
 
         ``loss(params)`` returns the task loss, the activations of the forward pass on ``observation`` and, optionally,
-        a mapping of further metrics. ``reference()`` samples observations independently of the batch.
+        a mapping of further metrics. ``reference()`` samples observations independently of the batch. The optimizer
+        receives ``extra``.
         """
         context = self.context(clock, observation, lambda params: loss(params)[0], reference)
         learner, plugins = self.prepare(key, learner, plugins, context)
@@ -126,7 +128,7 @@ class AgentCore(NamedTuple):
 
         gradients, (activations, made) = jax.grad(objective, has_aux=True)(learner.params)
         context = context._replace(activations=activations)
-        return *self.finish(key, learner, plugins, gradients, context), made
+        return *self.finish(key, learner, plugins, gradients, context, **extra), made
 
     def prepare(self, key: Key, learner: Learner, plugins: State, context: Context) -> tuple[Learner, State]:
         """Call the intervention's ``prepare``."""

@@ -17,10 +17,10 @@ from plasticity.agents.categorical import (
     expected,
     spread,
 )
+from plasticity.agents.criteria import Criterion, Perturb, q_learning, unperturbed
 from plasticity.agents.replay import Batch
 from plasticity.agents.replay_regime import (
     FORMER,
-    Criterion,
     Ratio,
     Sampling,
     Timing,
@@ -30,6 +30,7 @@ from plasticity.agents.replay_regime import (
 )
 from plasticity.agents.value_based import EXPLORATION
 from plasticity.config.fields import BelowOne, Count, Member, Positive, Repeats, Size, metadata
+from plasticity.core.schedules import Schedule
 from plasticity.core.types import Activation, Agent, Array, Params, StreamSpec
 from plasticity.interventions.base import Intervention
 
@@ -40,7 +41,14 @@ ADAM = {"kind": "adam", "learning_rate": 2.5e-4, "eps": 0.01 / 32, "max_gradient
 
 
 def categorical_criterion(
-    logits: Logits, double: bool, v_min: float, v_max: float, atoms: int, spread: Spread | None
+    logits: Logits,
+    epsilon: Schedule,
+    double: bool,
+    v_min: float,
+    v_max: float,
+    atoms: int,
+    spread: Spread | None,
+    perturb: Perturb = unperturbed,
 ) -> Criterion:
     """Act on expected values; minimise the cross-entropy against the n-step target distribution."""
 
@@ -57,7 +65,7 @@ def categorical_criterion(
         entropies = cross_entropies(batch, now, following, selector, support(), spread)
         return entropies, expected(now, support()), activations
 
-    return Criterion(values, losses)
+    return q_learning(values, losses, epsilon, perturb)
 
 
 @metadata(renamed=FORMER, only_with={"gradient_steps": {"replay_ratio": (None,)}})
@@ -112,5 +120,5 @@ def c51(
     body, memory = replay_body(wanted, optimizer(), intervention, replay, spec, sampling)
     timing = Timing(memory.first, update_period, gradient_steps, target_period)
     logits = action_logits(body.network, spec.actions, atoms)
-    criterion = categorical_criterion(logits, double, v_min, v_max, atoms, spread(targets, sigma))
-    return replay_agent(body, memory, timing, epsilon(), criterion, sampling, spec.envs)
+    criterion = categorical_criterion(logits, epsilon(), double, v_min, v_max, atoms, spread(targets, sigma))
+    return replay_agent(body, memory, timing, criterion, sampling, spec.envs)

@@ -10,6 +10,13 @@ import jax.numpy as jnp
 from plasticity.core.types import Array, Key
 
 
+class Squashed(NamedTuple):
+    """A policy of real-valued actions in (-1, 1) in ``B`` states."""
+
+    sample: Callable[[Key], tuple[Array, Array]]  # actions [B, size] and the logarithms of their densities [B]
+    mode: Array  # the squashed means
+
+
 class Distribution(NamedTuple):
     """The policy in ``B`` states."""
 
@@ -53,3 +60,22 @@ def gaussian(mean: Array, log_std: Array) -> Distribution:
         mean,
         jnp.broadcast_to(jnp.sum(log_std + half + 0.5), mean.shape[:1]),
     )
+
+
+def squashed(mean: Array, log_std: Array) -> Squashed:
+    """``a = tanh(u)`` with independent normals ``u``: ``mean, log_std [B, size]``.
+
+    ``log p(a) = sum_i [log N(u_i) - log(1 - tanh(u_i)^2)]``, with
+    ``log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2 u))``, which does not lose digits where tanh saturates. Haarnoja
+    et al. 2018, "Soft Actor-Critic: Off-Policy Maximum Entropy Deep Reinforcement Learning with a Stochastic Actor",
+    appendix C.
+    """
+
+    def sample(key: Key) -> tuple[Array, Array]:
+        noise = jax.random.normal(key, mean.shape)
+        u = mean + jnp.exp(log_std) * noise
+        normal = -0.5 * jnp.square(noise) - log_std - 0.5 * math.log(2 * math.pi)
+        bent = 2.0 * (math.log(2.0) - u - jax.nn.softplus(-2.0 * u))
+        return jnp.tanh(u), jnp.sum(normal - bent, axis=-1)
+
+    return Squashed(sample, jnp.tanh(mean))

@@ -6,12 +6,12 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 
+from plasticity.agents.criteria import Criterion, q_learning
 from plasticity.agents.libraries import rlax
 from plasticity.agents.memory import forward
 from plasticity.agents.replay import Batch
 from plasticity.agents.replay_regime import (
     FORMER,
-    Criterion,
     Ratio,
     Sampling,
     Timing,
@@ -21,12 +21,14 @@ from plasticity.agents.replay_regime import (
 )
 from plasticity.agents.value_based import EXPLORATION, error_loss, error_size, rescaled, unscaled
 from plasticity.config.fields import BelowOne, Count, Member, NonNegative, Positive, Repeats, Size, metadata
-from plasticity.core.schedules import Number
+from plasticity.core.schedules import Number, Schedule
 from plasticity.core.types import Activation, Agent, Array, Network, Params, StreamSpec
 from plasticity.interventions.base import Intervention
 
 
-def q_criterion(network: Network, double: bool, huber: Number, value_rescaling: bool = False) -> Criterion:
+def q_criterion(
+    network: Network, epsilon: Schedule, double: bool, huber: Number, value_rescaling: bool = False
+) -> Criterion:
     """n-step (double) Q-learning: ``h(R + D max_a q(s', a) - q(s, a))``, the maximum under the target network.
 
     With ``double``, the online network selects the action in s' (van Hasselt et al. 2016). With ``value_rescaling`` the
@@ -45,7 +47,7 @@ def q_criterion(network: Network, double: bool, huber: Number, value_rescaling: 
         errors = errors_of(q, batch.action, batch.reward, batch.discount, following, jax.lax.stop_gradient(selector))
         return error_loss(errors, huber), q, activations
 
-    return Criterion(values, losses, error=lambda losses: error_size(losses, huber))
+    return q_learning(values, losses, epsilon, error=lambda losses: error_size(losses, huber))
 
 
 def rescaled_errors(
@@ -111,5 +113,5 @@ def dqn(
     wanted = network(spec.observation, spec.actions)
     body, memory = replay_body(wanted, optimizer(), intervention, replay, spec, sampling)
     timing = Timing(memory.first, update_period, gradient_steps, target_period)
-    criterion = q_criterion(body.network, double, huber, value_rescaling)
-    return replay_agent(body, memory, timing, epsilon(), criterion, sampling, spec.envs)
+    criterion = q_criterion(body.network, epsilon(), double, huber, value_rescaling)
+    return replay_agent(body, memory, timing, criterion, sampling, spec.envs)

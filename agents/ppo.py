@@ -3,9 +3,10 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
+import jax.numpy as jnp
 from pydantic import Field
 
-from plasticity.agents.actor_critic import Trunk, separate, shared, with_scale
+from plasticity.agents.actor_critic import Trunk, separate, shared, with_numbers
 from plasticity.agents.base import assemble_built
 from plasticity.agents.normalise import NEEDS, Normalise, Share, preprocessing
 from plasticity.agents.on_policy import Rules, policy_behaviour, policy_learning
@@ -139,7 +140,8 @@ def ppo(
     heads, gains = {"policy": spec.actions, "value": 1}, {"policy": policy_gain, "value": value_gain}
     build = separate if trunk == "separate" else shared
     built = build(network, preprocessor.observation, heads, gains, intervention)
-    built = built if spec.discrete else with_scale(built, spec.actions, log_std)
+    if not spec.discrete:
+        built = with_numbers(built, "scale", "log_std", lambda: jnp.full(spec.actions, log_std, jnp.float32))
 
     def rest(created: Array) -> Mapping[str, Any]:
         del created

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from plasticity.agents.base import unextended
 from plasticity.agents.c51 import Bound, categorical_criterion
 from plasticity.agents.categorical import Logits, Targets, action_logits, check_atoms, check_support, spread
+from plasticity.agents.criteria import unperturbed
 from plasticity.agents.memory import forward
 from plasticity.agents.noisy import noisy as noisy_network
 from plasticity.agents.noisy import perturbed
@@ -124,7 +125,6 @@ def rainbow(
     body, memory = replay_body(wanted, optimizer(), intervention, replay, spec, sampling, extend)
     logits = (dueling_logits if dueling else action_logits)(body.network, spec.actions, atoms)
     timing = Timing(memory.first, update_period, gradient_steps, target_period)
-    criterion = categorical_criterion(logits, double, v_min, v_max, atoms, spread(targets, sigma))
-    if noisy:
-        criterion = criterion._replace(perturb=perturbed)
-    return replay_agent(body, memory, timing, epsilon(), criterion, sampling, spec.envs)
+    chosen, noise = spread(targets, sigma), perturbed if noisy else unperturbed
+    criterion = categorical_criterion(logits, epsilon(), double, v_min, v_max, atoms, chosen, noise)
+    return replay_agent(body, memory, timing, criterion, sampling, spec.envs)

@@ -140,7 +140,8 @@ def storage(spec: StreamSpec, *, capacity: int, minimum: int, batch_size: int, w
         observation = jnp.zeros(spec.observation.shape, spec.observation.dtype)
         frame = newest_frame(spec, observation[None])[0]
         zero = jnp.zeros((), jnp.float32)
-        state = buffer.init(Item(frame, jnp.zeros((), bool), jnp.zeros((), jnp.int32), zero, zero))
+        action = jnp.zeros((), jnp.int32) if spec.discrete else jnp.zeros(spec.actions, jnp.float32)
+        state = buffer.init(Item(frame, jnp.zeros((), bool), action, zero, zero))
         # flashbax uses `jnp.empty`, which newer JAX leaves uninitialised: identical runs would differ in these bytes.
         return state.replace(experience=jax.tree.map(jnp.zeros_like, state.experience))
 

@@ -9,16 +9,16 @@ import jax
 import jax.numpy as jnp
 from pydantic import Field
 
-from plasticity.agents.base import ACTION, NOISE, REFERENCE, SAMPLE, AgentCore, assemble, unextended
+from plasticity.agents.base import NOISE, REFERENCE, SAMPLE, AgentCore, assemble_built, built, unextended
+from plasticity.agents.criteria import Criterion
 from plasticity.agents.memory import in_order, recall_rows
 from plasticity.agents.replay import Batch, clipped
 from plasticity.agents.stream_checks import check_acting
-from plasticity.agents.value_based import FORMER_EPSILON, epsilon_greedy
+from plasticity.agents.value_based import FORMER_EPSILON
 from plasticity.agents.windows import Windows, recalled
 from plasticity.config.counters import check_updates
 from plasticity.config.fields import Moved
-from plasticity.core.masked import mean_where
-from plasticity.core.schedules import Number, Schedule
+from plasticity.core.schedules import Number
 from plasticity.core.types import (
     FIRST,
     Activation,
@@ -43,31 +43,6 @@ from plasticity.core.types import (
 from plasticity.interventions.base import Intervention
 from plasticity.networks.functions import Functions
 from plasticity.networks.spec import NetworkSpec
-
-Values = Callable[[Params, Any], Array]  # observations [B, ...] -> q [B, actions]
-Losses = Callable[[Batch, Params, Params], tuple[Array, Array, Mapping[str, Activation]]]
-# batch, params, target -> the loss of each transition [B], q [B, actions] and activations on the batch's observations
-
-
-Perturb = Callable[[Key, Params], Params]
-
-
-def unperturbed(key: Key, params: Params) -> Params:
-    del key
-    return params
-
-
-def same(losses: Array) -> Array:
-    return losses
-
-
-class Criterion(NamedTuple):
-    """The action values and the loss of a replay agent."""
-
-    values: Values
-    losses: Losses
-    perturb: Perturb = unperturbed  # the noise of the parameters that act and learn, independent for the target
-    error: Callable[[Array], Array] = same  # losses -> the magnitudes of the errors, for priorities of sequences
 
 
 class Timing(NamedTuple):
@@ -116,6 +91,8 @@ FORMER: Mapping[str, str | Moved] = {
     "replay_minimum": Moved("replay.minimum"),
 }
 
+PROBE = 0  # the key of a probe's draws, the same at every measurement
+
 Ratio = Annotated[float, Field(gt=0, le=10_000)]  # as many updates for a transition as a loop may have
 
 
@@ -130,11 +107,20 @@ class Sampling(NamedTuple):
 
 
 def replay_updates(
-    name: str, spec: StreamSpec, update_period: int, gradient_steps: int, replay_ratio: float | None
+    name: str,
+    spec: StreamSpec,
+    update_period: int,
+    gradient_steps: int,
+    replay_ratio: float | None,
+    *,
+    discrete: bool = True,
 ) -> int:
-    """The updates per period. ``ValueError`` if the stream does not fit them or the updates overflow their counter."""
+    """The updates per period; ``discrete``: the agent supports discrete actions only.
+
+    ``ValueError`` if the stream does not fit them or the updates overflow their counter.
+    """
     gradient_steps = updates_per_period(spec, update_period, gradient_steps, replay_ratio)
-    check_acting(name, spec, discrete=True)
+    check_acting(name, spec, discrete=discrete)
     for visit in spec.visits:
         if visit.steps % update_period:
             raise ValueError(
@@ -205,21 +191,28 @@ class Updating(NamedTuple):
         batch = seen(sampled)
 
         def loss(params: Params) -> tuple[Array, Mapping[str, Activation], Metrics]:
-            losses, q, activations = self.criterion.losses(batch, self.criterion.perturb(online, params), target)
-            more = {"q_mean": mean_where(batch.valid, jnp.max(q, axis=-1)), "losses": losses}
-            return mean_where(batch.valid, weights * losses), activations, more
+            found = self.criterion.loss(online, batch, weights, self.criterion.perturb(online, params), target)
+            return (
+                found.loss,
+                found.activations,
+                {**found.metrics, "priorities": found.losses if found.priorities is None else found.priorities},
+            )
 
         def reference() -> Any:
-            return seen(self.memory.sample(stored, jax.random.fold_in(key, REFERENCE), age).batch).observation
+            other = self.memory.sample(stored, jax.random.fold_in(key, REFERENCE), age).batch
+            return self.criterion.inputs(seen(other))
 
-        learner, plugins, made = self.body.update(key, learner, plugins, loss, batch.observation, clock, reference)
-        copy = (clock.update + 1) % self.timing.target_period == 0
-        target = jax.lax.cond(copy, lambda: learner.params, lambda: learner.target)
-        metrics = {"loss": made["loss"], "q_mean": made["q_mean"]}
-        priorities = made["losses"]
+        extra: dict[str, Any] = {} if self.criterion.due is None else {"due": self.criterion.due(clock)}
+        inputs = self.criterion.inputs(batch)
+        learner, plugins, found = self.body.update(key, learner, plugins, loss, inputs, clock, reference, **extra)
+        made = dict(found)
+        moves = (clock.update + 1) % self.timing.target_period == 0
+        follow = self.criterion.follow
+        target = jax.lax.cond(moves, lambda: follow(learner.params, learner.target), lambda: learner.target)
+        priorities = made.pop("priorities")
         if self.memory.sequences is not None:
             priorities = self.memory.sequences(self.criterion.error(priorities), batch.valid)
-        return learner._replace(target=target), plugins, metrics, (places, priorities)
+        return learner._replace(target=target), plugins, made, (places, priorities)
 
     def all(self, key: Key, learner: Learner, plugins: State, stored: Any, age: Array, clock: Clock) -> Any:
         """Perform all updates of one step."""
@@ -242,7 +235,7 @@ class Updating(NamedTuple):
     def none(self, learner: Learner, plugins: State) -> Any:
         """The result of :meth:`all` without an update."""
         shape = (self.timing.gradient_steps, self.memory.batch_size)
-        metrics = dict.fromkeys(("loss", "q_mean", "updates"), jnp.zeros(()))
+        metrics = dict.fromkeys(("loss", *self.criterion.metrics, "updates"), jnp.zeros(()))
         return (learner, plugins), metrics, (jnp.zeros(shape, jnp.int32), jnp.zeros(shape))
 
 
@@ -255,21 +248,30 @@ def replay_body(
     sampling: Sampling,
     extend: Callable[[Network], Network] = unextended,
 ) -> tuple[AgentCore, Memory]:
+    """:func:`replay_core` of a network that the intervention rewrites; ``extend`` may add parameters to it."""
+    network = extend(built(wanted, intervention))
+    return replay_core(network, optimizer, intervention, replay, spec, sampling)
+
+
+def replay_core(
+    network: Network,
+    optimizer: Optimizer,
+    intervention: Intervention,
+    replay: Callable[..., Memory],
+    spec: StreamSpec,
+    sampling: Sampling,
+) -> tuple[AgentCore, Memory]:
     """The body of a replay agent, with a copy of its parameters as the target network, and its empty memory.
 
     ``ValueError`` if the memory does not store what the network needs.
     """
-    body = assemble(
-        wanted,
-        optimizer,
-        intervention,
-        target=lambda params: params,
-        rest=lambda created: {"replay": memory.init(), "schedule": created},
-        extend=extend,
-        envs=spec.envs,
-    )
-    memory = replay(spec, sampling._replace(initial=body.network.initial))
-    check_memory(body.network, memory)
+    memory = replay(spec, sampling._replace(initial=network.initial))
+    check_memory(network, memory)
+
+    def rest(created: Array) -> Mapping[str, Any]:
+        return {"replay": memory.init(), "schedule": created}
+
+    body = assemble_built(network, optimizer, intervention, target=lambda params: params, rest=rest, envs=spec.envs)
     return body, memory
 
 
@@ -295,11 +297,13 @@ def probing(
         batch = one_step(transition, sampling.discount, sampling.reward_clip)
         if network.remembers:
             batch = remembered(network, learner, batch, transition.previous, envs)
+        key, weights = jax.random.key(PROBE), jnp.ones(len(batch.action))
 
         def losses(params: Params) -> Array:
-            return criterion.losses(batch, params, learner.target)[0]
+            return criterion.loss(key, batch, weights, params, learner.target).losses
 
-        return body.probe(learner, batch.observation, losses, batch.valid, criterion.values, "values", clock)
+        seen, scores, meaning = criterion.inputs(batch), criterion.scores, criterion.meaning
+        return body.probe(learner, seen, losses, batch.valid, scores, meaning, clock)
 
     return probe
 
@@ -308,12 +312,11 @@ def replay_agent(
     body: AgentCore,
     memory: Memory,
     timing: Timing,
-    epsilon: Schedule,
     criterion: Criterion,
     sampling: Sampling,
     envs: int,
 ) -> Agent:
-    """Build a replay agent of ``envs`` envs; ``epsilon(age)`` in env steps, ``sampling`` for probes."""
+    """Build a replay agent of ``envs`` envs; ``sampling`` is for probes."""
     updating = Updating(body, memory, timing, criterion)
 
     def init(key: Key, timestep: TimeStep) -> AgentState:
@@ -321,16 +324,11 @@ def replay_agent(
         return body.init(key)
 
     def act(key: Key, state: AgentState, observation: Any, clock: Clock) -> Array:
-        params = criterion.perturb(jax.random.fold_in(key, NOISE), body.acting(state))
         seen = body.batch(observation, state.learner.carry)
-        return choose(key, params, seen, epsilon(clock.step - state.rest["schedule"]))
+        return criterion.act(key, body.acting(state), seen, clock.step - state.rest["schedule"])
 
     def play(key: Key, state: AgentState, observation: Any, epsilon: Array) -> Array:
-        return choose(key, body.acting(state), body.batch(observation, state.learner.carry), epsilon)
-
-    def choose(key: Key, params: Params, observation: Any, epsilon: Array) -> Array:
-        q = criterion.values(params, observation)
-        return epsilon_greedy(jax.random.fold_in(key, ACTION), q, epsilon)
+        return criterion.play(key, body.acting(state), body.batch(observation, state.learner.carry), epsilon)
 
     def advanced(state: AgentState, transition: Transition) -> AgentState:
         """The state with the carry after the transition, by the parameters that act (without noise)."""

@@ -250,7 +250,8 @@ def pendulum(
     warn_if_short("steps_per_task", steps_per_task, episode_steps)
     names = ("pendulum", "reversed")[:tasks] if change == "action" else task_names("pendulum", change, tasks, count)
     lowest = -(math.pi**2 + 0.1 * 8**2 + 0.001 * 2**2)
-    spec = small_spec((3,), 1, names, tasks, steps_per_task, envs, lowest, 0)._replace(discrete=False)
+    spec = small_spec((3,), 1, names, tasks, steps_per_task, envs, lowest, 0)
+    spec = spec._replace(discrete=False, action_bounds=((-2.0,), (2.0,)))
 
     def reset(key: Key, physics: Physics) -> tuple[Array, Array]:
         high = jnp.array([jnp.pi, 1.0])

@@ -118,6 +118,21 @@ def joined(spaces: Mapping[str, Space], pad: bool) -> Space:
     )
 
 
+def bounds_of(spaces: Iterable[Space]) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
+    """The lowest and highest value of each real-valued action in any task; None if some are infinite."""
+    ends = [(np.ravel(space.action.low), np.ravel(space.action.high)) for space in spaces if not space.discrete]
+    if not ends or not all(np.isfinite(end).all() for both in ends for end in both):
+        return None
+    longest = max(len(low) for low, _ in ends)
+
+    def of(column: int) -> tuple[float, float]:
+        own = [(low[column], high[column]) for low, high in ends if column < len(low)]
+        return float(min(low for low, _ in own)), float(max(high for _, high in own))
+
+    lows, highs = zip(*map(of, range(longest)), strict=True)
+    return lows, highs
+
+
 def padded(observation: np.ndarray, whole: Space) -> np.ndarray:
     """``[M, *own] -> [M, *whole]``: zeros at the end of each axis."""
     if observation.shape[1:] == whole.shape:  # NumPy's padding is slower than some environments
@@ -200,6 +215,7 @@ def sequence_spec(
         episodic=True,
         discrete=whole.discrete,
         reward_name="return",
+        action_bounds=bounds_of(spaces.values()),
     )
 
 

@@ -57,7 +57,17 @@ SOME_SOON = [
     pytest.param(name, marks=[] if name in (*SOON, "classifier") else pytest.mark.slow) for name in sorted(AGENTS)
 ]
 STREAMING = ("stream_q", "adaptive_q", "stream_dqn", "stream_c51", "stream_ac")  # one env, step by step
+REAL = ("sac", "td3")  # with real-valued actions in these tests
+ACTORS: dict[str, Any] = {
+    "critic_network": functools.partial(mlp, widths=(6,)),
+    "random_steps": 2,
+    **dict.fromkeys(
+        ("policy_optimizer", "value_optimizer", "temperature_optimizer"), functools.partial(adam, learning_rate=0.01)
+    ),
+}
 OWN = {
+    "sac": ACTORS,
+    "td3": ACTORS,
     "ppo": {"rollout_length": 2, "epochs": 2, "minibatches": 2},
     "pqn": {"rollout_length": 2, "epochs": 2, "minibatches": 2},
     "stream_q": {"optimizer": obgd},
@@ -76,7 +86,7 @@ def source(name: str, **sizes: int) -> StreamFactory:
         return relabelled(tasks=visits, steps_per_task=steps, envs=envs, **shape)
     if name == "regressor":
         return regression(tasks=visits, steps_per_task=steps, envs=envs, dimensions=3, outputs=2, hidden=4)
-    return chain(visits, steps, envs)
+    return chain(visits, steps, envs, real=name in REAL)
 
 
 def settings(name: str, **changes: Any) -> dict[str, Any]:

@@ -47,7 +47,7 @@ def variants(method: str) -> dict[str, Callable[[], Intervention]]:
 CASES = {name: made for method in sorted(INTERVENTIONS) for name, made in variants(method).items()}
 
 STREAMED = ("stream_q", "adaptive_q", "stream_dqn", "stream_c51", "stream_ac")
-REPLAYED = ("dqn", "c51", "rainbow")
+REPLAYED = ("dqn", "c51", "rainbow", "sac", "td3")
 ROLLOUT = ("ppo", "pqn")
 SUPERVISED = ("classifier", "regressor")
 # The agents on which a case can have no effect, and which refuse it.

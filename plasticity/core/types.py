@@ -99,6 +99,8 @@ class StreamSpec(NamedTuple):
     shuffled: bool = False  # each lane has its own task order (``plasticity.engine.visits.own_task``)
     data: tuple[tuple[str, str], ...] = ()  # files that the stream was built from: absolute path, SHA-256 of the bytes
     score_range: tuple[float, float] | None = None  # of one step's recorded performance; None: that of the reward
+    action_bounds: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    # lowest and highest value of each real-valued action; None: discrete actions, or some are unbounded
 
 
 class Task(NamedTuple):

@@ -235,7 +235,8 @@ def parts(optimizers: Mapping[str, Optimizer]) -> Optimizer:
     """Use one optimizer for each top-level part of the parameters, such as the networks of an actor and its critic.
 
     The state maps a part's name to a state in which the other parts are ``optax.MaskedNode()``, as in ``optax.masked``,
-    so resets find the slots. All optimizers receive the extra arguments; ``trace``, ``gradient`` and ``penalty`` (see
+    so resets find the slots. With ``due`` (bool[] by name), parts that are not due keep parameters and state. All
+    optimizers receive the other extra arguments; ``trace``, ``gradient`` and ``penalty`` (see
     :class:`Traced`) are split like the gradients. ``learning_rate(state)`` is that of the first part. ``ValueError``
     while tracing if the parameters have other parts.
     """
@@ -251,13 +252,21 @@ def parts(optimizers: Mapping[str, Optimizer]) -> Optimizer:
         return {name: each.init(only(params, name)) for name, each in optimizers.items()}
 
     def update(
-        gradients: Params, state: Mapping[str, Any], params: Params = None, **extra: Any
+        gradients: Params,
+        state: Mapping[str, Any],
+        params: Params = None,
+        due: Mapping[str, Array] | None = None,
+        **extra: Any,
     ) -> tuple[Params, dict[str, Any]]:
         updates, new = {}, {}
         for name, each in optimizers.items():
             own = {key: only(value, name) if key in PER_PARAMETER else value for key, value in extra.items()}
             found, new[name] = each.update(only(gradients, name), state[name], only(params, name), **own)
             updates[name] = found[name]
+            if due is not None:
+                now = due[name]
+                updates[name] = jax.tree.map(lambda u, now=now: jnp.where(now, u, 0.0), updates[name])
+                new[name] = select(now, new[name], state[name])
         return {name: updates[name] for name in gradients}, new
 
     first = next(iter(optimizers))

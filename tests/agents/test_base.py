@@ -44,7 +44,7 @@ def penalty(state: Any, params: Any, seen: Context) -> Any:
     squares = 0.5 * STRENGTH * sum(jnp.sum(x**2) for x in jax.tree.leaves(params))
     features = (seen.clock.update + 1) * jnp.sum(first_hidden(seen).post)
     bias = trees.get(params, seen.network.outputs[0])["bias"]
-    return squares + features + jnp.mean(seen.observation) * jnp.sum(bias)
+    return squares + features + jnp.mean(jax.tree.leaves(seen.observation)[0]) * jnp.sum(bias)
 
 
 def recording(key: Any, state: Any, learner: Learner, seen: Context) -> Any:
@@ -217,8 +217,8 @@ def test_every_agent_updates_this_way(name):
         return zeros, zeros, zeros, jnp.zeros((rows, 6))
 
     intervention = Intervention(optimizer=remembering, init=init, penalty=penalty, step=keep)
-    every_step = {"update_period": 1, "rollout_length": 1, "epochs": 1, "minibatches": 1}
-    acting = agent(name, spec, intervention, target_period=1, **every_step)
+    every_step = {"update_period": 1, "rollout_length": 1, "epochs": 1, "minibatches": 1, "policy_period": 1}
+    acting = agent(name, spec, intervention, target_period=1, target_rate=1.0, **every_step)
     state, before = jax.jit(lambda: (lived(name, acting, 5)[0], lived(name, acting, 4)[0]))()
     (applied, direction, gradients, pre), params = state.plugins[0], state.learner.params
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b + 1, rtol=1e-6), params, applied)
