@@ -1,11 +1,12 @@
 """An actor and an ensemble of critics that learn from replay: their networks, actions and target networks."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from pydantic import Field
 
 from plasticity.agents.base import built
 from plasticity.agents.replay import Batch
@@ -15,6 +16,11 @@ from plasticity.interventions.base import Intervention
 from plasticity.networks.build import join
 
 ACTOR, CRITIC = "actor", "critic"
+NETWORK: Mapping[str, Any] = {"kind": "mlp", "widths": [256, 256]}
+ADAM = {"kind": "adam", "learning_rate": 3e-4}
+REPLAY = {"kind": "uniform", "capacity": 100_000, "minimum": 1_000}
+Ensemble = Annotated[int, Field(ge=1, le=64)]
+Rate = Annotated[float, Field(gt=0, le=1)]
 
 
 class StateAction(NamedTuple):

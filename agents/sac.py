@@ -1,14 +1,24 @@
 """Soft actor-critic."""
 
 import math
-from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 import jax.numpy as jnp
-from pydantic import Field
 
 from plasticity.agents.actor_critic import with_numbers
-from plasticity.agents.actors_and_critics import ACTOR, critic_names, every, networks, polyak, scale_of
+from plasticity.agents.actors_and_critics import (
+    ACTOR,
+    ADAM,
+    NETWORK,
+    REPLAY,
+    Ensemble,
+    Rate,
+    critic_names,
+    every,
+    networks,
+    polyak,
+    scale_of,
+)
 from plasticity.agents.replay_regime import (
     Ratio,
     Sampling,
@@ -35,12 +45,7 @@ from plasticity.core.types import Agent, StreamSpec
 from plasticity.interventions.base import Intervention
 from plasticity.optim.eligibility import parts
 
-NETWORK: Mapping[str, Any] = {"kind": "mlp", "widths": [256, 256]}
-ADAM = {"kind": "adam", "learning_rate": 3e-4}
-REPLAY = {"kind": "uniform", "capacity": 100_000, "minimum": 1_000}
 LOG_STD = (-20.0, 2.0)
-Ensemble = Annotated[int, Field(ge=1, le=64)]
-Share = Annotated[float, Field(gt=0, le=1)]
 
 
 @metadata(
@@ -75,7 +80,7 @@ def sac(
     gradient_steps: Repeats = 1,
     replay_ratio: Ratio | None = None,
     policy_period: Count = 1,
-    target_rate: Share = 0.005,
+    target_rate: Rate = 0.005,
     target_period: Count = 1,
     evaluate: Literal["mode", "sample"] = "mode",
 ) -> Agent:

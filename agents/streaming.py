@@ -72,6 +72,24 @@ def initial_memory(preprocessor: Preprocessor, *, scheduled: bool = True) -> Res
     return lambda created: {**({"schedule": created} if scheduled else {}), **preprocessor.init()}
 
 
+def where_valid(
+    body: AgentCore,
+    valid: Array,
+    updated: Callable[[], tuple[Learner, State, Metrics]],
+    learner: Learner,
+    plugins: State,
+) -> tuple[Learner, State, Metrics]:
+    """The result of ``updated()`` where ``valid`` (bool[]) holds; otherwise nothing changes and the metrics are 0."""
+
+    def unchanged() -> tuple[Learner, State, Metrics]:
+        return learner, plugins, {name: jnp.zeros(()) for name in jax.eval_shape(updated)[2]}
+
+    if not body.masks:
+        return jax.lax.cond(valid, updated, unchanged)
+    *new, made = updated()
+    return *new, {name: jnp.where(valid, value, 0.0) for name, value in made.items()}
+
+
 def streaming_agent(
     body: AgentCore,
     preprocessor: Preprocessor,
@@ -112,20 +130,12 @@ def streaming_agent(
         first = transition.previous.step_type == FIRST
         ended = (current.step_type == LAST) | (current.discount == 0)
         batch = as_batch(transition, discount, truncation, *seen)
-        valid = batch.valid[0]
 
         def updated() -> tuple[Learner, State, Metrics]:
             new, plugins, made = update(key, learner, state.plugins, batch, first[0], ended[0], clock)
             return new, plugins, {**made, "updates": jnp.ones(())}
 
-        def unchanged() -> tuple[Learner, State, Metrics]:
-            return learner, state.plugins, {name: jnp.zeros(()) for name in jax.eval_shape(updated)[2]}
-
-        if body.masks:
-            new, plugins, made = updated()
-            made = {name: jnp.where(valid, value, 0.0) for name, value in made.items()}
-        else:
-            new, plugins, made = jax.lax.cond(valid, updated, unchanged)
+        new, plugins, made = where_valid(body, batch.valid[0], updated, learner, state.plugins)
         return AgentState(new, plugins, rest), made
 
     def after(state: AgentState, observation: Any, first: Array) -> Any:

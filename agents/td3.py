@@ -1,14 +1,17 @@
 """Twin delayed deep deterministic policy gradients."""
 
-from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from pydantic import Field
 
 from plasticity.agents.actors_and_critics import (
     ACTOR,
+    ADAM,
+    NETWORK,
+    REPLAY,
+    Ensemble,
+    Rate,
     Scale,
     StateAction,
     critic_names,
@@ -31,12 +34,6 @@ from plasticity.core.schedules import Number
 from plasticity.core.types import Agent, Array, Key, Metrics, Network, Params, StreamSpec
 from plasticity.interventions.base import Intervention
 from plasticity.optim.eligibility import parts
-
-NETWORK: Mapping[str, Any] = {"kind": "mlp", "widths": [256, 256]}
-ADAM = {"kind": "adam", "learning_rate": 3e-4}
-REPLAY = {"kind": "uniform", "capacity": 100_000, "minimum": 1_000}
-Ensemble = Annotated[int, Field(ge=1, le=64)]
-Share = Annotated[float, Field(gt=0, le=1)]
 
 
 class Noise(NamedTuple):
@@ -111,7 +108,7 @@ def td3(
     gradient_steps: Repeats = 1,
     replay_ratio: Ratio | None = None,
     policy_period: Count = 2,
-    target_rate: Share = 0.005,
+    target_rate: Rate = 0.005,
     target_period: Count = 2,
 ) -> Agent:
     """Twin delayed deep deterministic policy gradients, for bounded real-valued actions.
