@@ -159,7 +159,8 @@ def test_an_update_that_is_not_valid_changes_nothing(name):
         given = one(rule, params, state, gradient, valid=jnp.array(True), **facts)
         chex.assert_trees_all_equal(given, one(rule, params, state, gradient, **facts))
         state = given[1]
-        updates, after = one(rule, params, state, gradient, valid=jnp.array(False), **facts)
+        other = {**facts, "trace_end": jnp.array(not end)}
+        updates, after = one(rule, params, state, gradient, valid=jnp.array(False), **other)
         chex.assert_trees_all_equal(after, state)
         assert not any(jnp.any(x) for x in jax.tree.leaves(updates))
 
