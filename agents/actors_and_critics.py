@@ -10,6 +10,7 @@ from pydantic import Field
 
 from plasticity.agents.base import built
 from plasticity.agents.replay import Batch
+from plasticity.core.outputs import Outputs, Values
 from plasticity.core.schedules import Number
 from plasticity.core.types import Array, Clock, Key, Network, Params, StreamSpec
 from plasticity.interventions.base import Intervention
@@ -119,6 +120,11 @@ def critic_values(outputs: Mapping[str, Array]) -> Array:
     """The values of all critics, ``[K, B]``, or ``[K, B, actions]`` for discrete actions."""
     values = jnp.stack([each for name, each in outputs.items() if name.startswith(CRITIC)])
     return values[..., 0] if values.shape[-1] == 1 else values
+
+
+def read_critics(outputs: Mapping[str, Array]) -> Outputs:
+    """What the critics say, by name."""
+    return {name: Values(each) for name, each in outputs.items() if name.startswith(CRITIC)}
 
 
 def polyak(rate: Number) -> Callable[[Params, Params], Params]:

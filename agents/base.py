@@ -9,6 +9,7 @@ import optax
 
 from plasticity.agents import memory
 from plasticity.core.masked import mean_where
+from plasticity.core.outputs import Outputs, Read
 from plasticity.core.trees import select
 from plasticity.core.types import (
     Activation,
@@ -22,6 +23,7 @@ from plasticity.core.types import (
     Network,
     Optimizer,
     Params,
+    Past,
     Probe,
     State,
 )
@@ -36,7 +38,7 @@ Target = Callable[[Params], Params]
 Meaning = Literal["values", "logits", "prediction"]
 
 # Tags that derive one key for each use from an agent's key.
-PARAMS, PLUGINS, ACTION, SAMPLE, STEP, NOISE, PREPARE, RULE, REFERENCE = range(9)
+PARAMS, PLUGINS, ACTION, SAMPLE, STEP, NOISE, PREPARE, RULE, REFERENCE, GRADIENT, STORE, DRAW = range(12)
 
 
 def no_target(params: Params) -> Params:
@@ -57,6 +59,11 @@ def no_trace(optimizer: Optimizer) -> Optimizer:
     return optimizer
 
 
+def no_outputs(params: Params, observation: Any) -> Outputs:
+    del params, observation
+    return {}
+
+
 def no_memory(created: Array) -> Mapping[str, Any]:
     del created
     return {}
@@ -69,6 +76,8 @@ class AgentCore(NamedTuple):
     optimizer: Optimizer
     intervention: Intervention
     fresh: Callable[[Key, Array], Learner]  # key, env step of creation -> a fresh agent's Learner, with `rest`
+    outputs: Read = no_outputs  # parameters, what the network reads -> what it says, for interventions
+    past: Callable[[Clock], Past] | None = None  # its memory of past visits
 
     def init(self, key: Key) -> AgentState:
         """Initialise an agent and its plug-in state."""
@@ -98,6 +107,8 @@ class AgentCore(NamedTuple):
             fresh=lambda key: self.fresh(key, clock.step),
             loss=loss,
             reference=reference or (lambda: observation),
+            outputs=self.outputs,
+            past=None if self.past is None else self.past(clock),
         )
 
     def update(
@@ -128,6 +139,8 @@ class AgentCore(NamedTuple):
 
         gradients, (activations, made) = jax.grad(objective, has_aux=True)(learner.params)
         context = context._replace(activations=activations)
+        draw = jax.random.fold_in(key, GRADIENT)
+        gradients = self.intervention.gradient(draw, plugins, gradients, learner, context)
         return *self.finish(key, learner, plugins, gradients, context, **extra), made
 
     def prepare(self, key: Key, learner: Learner, plugins: State, context: Context) -> tuple[Learner, State]:
@@ -206,6 +219,11 @@ class AgentCore(NamedTuple):
             meaning=meaning,
             fresh=lambda key: self.fresh(key, clock.step),
         )
+
+    def view(self, state: AgentState, visit: Array, clock: Clock) -> AgentState:
+        """The state that evaluations of the task of ``visit`` see."""
+        params = self.intervention.view(state.plugins, state.learner.params, visit, clock.visit)
+        return state._replace(learner=state.learner._replace(params=params))
 
     def batch(self, observation: Any, carry: Any) -> Any:
         """Observations ``[E, ...]`` of one step as a batch for the network; ``carry`` is the one before it."""

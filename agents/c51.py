@@ -30,6 +30,8 @@ from plasticity.agents.replay_regime import (
 )
 from plasticity.agents.value_based import EXPLORATION
 from plasticity.config.fields import BelowOne, Count, Member, Positive, Repeats, Size, metadata
+from plasticity.core.outputs import Logits as Categorical
+from plasticity.core.outputs import Output
 from plasticity.core.schedules import Schedule
 from plasticity.core.types import Activation, Agent, Array, Params, StreamSpec
 from plasticity.interventions.base import Intervention
@@ -65,7 +67,10 @@ def categorical_criterion(
         entropies = cross_entropies(batch, now, following, selector, support(), spread)
         return entropies, expected(now, support()), activations
 
-    return q_learning(values, losses, epsilon, perturb)
+    def outputs(params: Params, observation: Any) -> Output:
+        return Categorical(logits(params, observation)[0])
+
+    return q_learning(values, losses, epsilon, outputs, perturb)
 
 
 @metadata(renamed=FORMER, only_with={"gradient_steps": {"replay_ratio": (None,)}})
@@ -121,4 +126,4 @@ def c51(
     timing = Timing(memory.first, update_period, gradient_steps, target_period)
     logits = action_logits(body.network, spec.actions, atoms)
     criterion = categorical_criterion(logits, epsilon(), double, v_min, v_max, atoms, spread(targets, sigma))
-    return replay_agent(body, memory, timing, criterion, sampling, spec.envs)
+    return replay_agent(spec, body, memory, timing, criterion, sampling)

@@ -10,10 +10,11 @@ from plasticity.agents.base import ACTION, NOISE, Meaning
 from plasticity.agents.replay import Batch
 from plasticity.agents.value_based import epsilon_greedy
 from plasticity.core.masked import mean_where
+from plasticity.core.outputs import OUTPUT, Output, Outputs, Read
 from plasticity.core.schedules import Schedule
 from plasticity.core.types import Activation, Array, Clock, Key, Metrics, Params
 
-Values = Callable[[Params, Any], Array]  # observations [B, ...] -> q [B, actions]
+ActionValues = Callable[[Params, Any], Array]  # observations [B, ...] -> q [B, actions]
 Losses = Callable[[Batch, Params, Params], tuple[Array, Array, Mapping[str, Activation]]]
 # batch, params, target -> the loss of each transition [B], q [B, actions] and activations on the batch's observations
 Choose = Callable[[Key, Params, Any, Array], Array]  # key, params, what the network reads, a number -> actions
@@ -54,9 +55,10 @@ class Criterion(NamedTuple):
     loss: Callable[[Key, Batch, Array, Params, Params], Found]  # key, batch, weights [B], params, target
     act: Choose  # with the agent's age in env steps
     play: Choose  # with the probability of a random action
-    scores: Values
+    scores: ActionValues
     meaning: Meaning
     metrics: tuple[str, ...]  # the names of those of a loss
+    outputs: Read  # what the networks say about what they read
     inputs: Callable[[Batch], Any] = observation_of  # what the network reads in an update
     perturb: Perturb = unperturbed  # the noise of the parameters that act and learn, independent for the target
     error: Callable[[Array], Array] = same  # losses -> the magnitudes of the errors, for priorities of sequences
@@ -65,13 +67,14 @@ class Criterion(NamedTuple):
 
 
 def q_learning(
-    values: Values,
+    values: ActionValues,
     losses: Losses,
     epsilon: Schedule,
+    outputs: Callable[[Params, Any], Output],
     perturb: Perturb = unperturbed,
     error: Callable[[Array], Array] = same,
 ) -> Criterion:
-    """Epsilon-greedy action values; ``epsilon(age)`` in env steps."""
+    """Epsilon-greedy action values; ``epsilon(age)`` in env steps. ``outputs`` are those of the network."""
 
     def loss(key: Key, batch: Batch, weights: Array, params: Params, target: Params) -> Found:
         del key
@@ -85,4 +88,7 @@ def q_learning(
     def act(key: Key, params: Params, seen: Any, age: Array) -> Array:
         return play(key, perturb(jax.random.fold_in(key, NOISE), params), seen, epsilon(age))
 
-    return Criterion(loss, act, play, values, "values", ("q_mean",), perturb=perturb, error=error)
+    def read(params: Params, seen: Any) -> Outputs:
+        return {OUTPUT: outputs(params, seen)}
+
+    return Criterion(loss, act, play, values, "values", ("q_mean",), read, perturb=perturb, error=error)

@@ -21,6 +21,7 @@ from plasticity.agents.replay_regime import (
 )
 from plasticity.agents.value_based import EXPLORATION, error_loss, error_size, rescaled, unscaled
 from plasticity.config.fields import BelowOne, Count, Member, NonNegative, Positive, Repeats, Size, metadata
+from plasticity.core.outputs import Output, Values
 from plasticity.core.schedules import Number, Schedule
 from plasticity.core.types import Activation, Agent, Array, Network, Params, StreamSpec
 from plasticity.interventions.base import Intervention
@@ -47,7 +48,10 @@ def q_criterion(
         errors = errors_of(q, batch.action, batch.reward, batch.discount, following, jax.lax.stop_gradient(selector))
         return error_loss(errors, huber), q, activations
 
-    return q_learning(values, losses, epsilon, error=lambda losses: error_size(losses, huber))
+    def outputs(params: Params, observation: Any) -> Output:
+        return Values(values(params, observation))
+
+    return q_learning(values, losses, epsilon, outputs, error=lambda losses: error_size(losses, huber))
 
 
 def rescaled_errors(
@@ -114,4 +118,4 @@ def dqn(
     body, memory = replay_body(wanted, optimizer(), intervention, replay, spec, sampling)
     timing = Timing(memory.first, update_period, gradient_steps, target_period)
     criterion = q_criterion(body.network, epsilon(), double, huber, value_rescaling)
-    return replay_agent(body, memory, timing, criterion, sampling, spec.envs)
+    return replay_agent(spec, body, memory, timing, criterion, sampling)

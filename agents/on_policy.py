@@ -13,6 +13,7 @@ from plasticity.agents.rollout import Rollout, Samples, judged, judged_in_order,
 from plasticity.agents.rollout_regime import Behaviour, End, Learning, Passes, Seen
 from plasticity.agents.truncation import Truncation, kept_discount
 from plasticity.core.masked import mean_where
+from plasticity.core.outputs import Logits, Normal, Outputs, Read, Values
 from plasticity.core.schedules import Number
 from plasticity.core.types import AgentState, Array, Key, Learner, Metrics, Params, State, StreamSpec, Transition
 
@@ -41,6 +42,19 @@ def policy_and_value(body: AgentCore, params: Params, observation: Array) -> tup
     mean_or_logits = outputs["policy"]
     policy = gaussian(mean_or_logits, outputs["scale"]) if "scale" in outputs else categorical(mean_or_logits)
     return policy, outputs["value"][:, 0], activations
+
+
+def policy_outputs(body: AgentCore) -> Read:
+    """Policy and value as what the networks say."""
+
+    def read(params: Params, observation: Any) -> Outputs:
+        outputs = body.network.forward(params, observation)[0]
+        said = outputs["policy"]
+        spread = outputs.get("scale")
+        policy = Logits(said) if spread is None else Normal(said, jnp.broadcast_to(spread, said.shape))
+        return {"policy": policy, "value": Values(outputs["value"])}
+
+    return read
 
 
 def loss(body: AgentCore, rules: Rules, params: Params, batch: Samples) -> tuple[Array, Any, Metrics]:

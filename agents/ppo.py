@@ -7,9 +7,10 @@ import jax.numpy as jnp
 from pydantic import Field
 
 from plasticity.agents.actor_critic import Trunk, separate, shared, with_numbers
-from plasticity.agents.base import assemble_built
+from plasticity.agents.base import AgentCore, assemble_built
 from plasticity.agents.normalise import NEEDS, Normalise, Share, preprocessing
-from plasticity.agents.on_policy import Rules, policy_behaviour, policy_learning
+from plasticity.agents.on_policy import Rules, policy_behaviour, policy_learning, policy_outputs
+from plasticity.agents.past import complete
 from plasticity.agents.rollout import empty
 from plasticity.agents.rollout_regime import Passes, check_minibatches, check_rollout, rollout_agent
 from plasticity.agents.truncation import Truncation, check_truncation
@@ -165,5 +166,9 @@ def ppo(
         target_kl,
         evaluate,
     )
-    behaviour, learning = policy_behaviour(spec, body, rules), policy_learning(spec, body, rules, passes)
-    return rollout_agent(spec, body, preprocessor, passes, behaviour, learning)
+
+    def make(core: AgentCore) -> Agent:
+        behaviour, learning = policy_behaviour(spec, core, rules), policy_learning(spec, core, rules, passes)
+        return rollout_agent(spec, core, preprocessor, passes, behaviour, learning)
+
+    return complete(spec, body, policy_outputs(body), make)

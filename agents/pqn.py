@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from plasticity.agents.base import AgentCore, assemble
 from plasticity.agents.normalise import NEEDS, Normalise, Share, preprocessing
+from plasticity.agents.past import complete
 from plasticity.agents.replay import clipped
 from plasticity.agents.rollout import Rollout, as_rows, empty, in_parts, lambda_returns, sequence_of
 from plasticity.agents.rollout_regime import (
@@ -27,6 +28,7 @@ from plasticity.agents.value_based import (
     greedy_policy,
     one_step_losses,
     value_of_action,
+    value_outputs,
 )
 from plasticity.config.fields import BelowOne, Fraction, Member, Positive, Repeats, Size, metadata
 from plasticity.core.masked import mean_where
@@ -156,5 +158,9 @@ def pqn(
     check_minibatches(body.network, spec, passes)
     policy = greedy_policy(action_values(body))
     behaviour = Behaviour(policy, policy, epsilon(), lambda reward: reward_scale * clipped(reward, reward_clip))
-    learning = value_learning(body, passes, discount, q_lambda, truncation)
-    return rollout_agent(spec, body, preprocessor, passes, behaviour, learning)
+
+    def make(core: AgentCore) -> Agent:
+        learning = value_learning(core, passes, discount, q_lambda, truncation)
+        return rollout_agent(spec, core, preprocessor, passes, behaviour, learning)
+
+    return complete(spec, body, value_outputs(action_values(body)), make)

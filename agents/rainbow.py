@@ -127,4 +127,4 @@ def rainbow(
     timing = Timing(memory.first, update_period, gradient_steps, target_period)
     chosen, noise = spread(targets, sigma), perturbed if noisy else unperturbed
     criterion = categorical_criterion(logits, epsilon(), double, v_min, v_max, atoms, chosen, noise)
-    return replay_agent(body, memory, timing, criterion, sampling, spec.envs)
+    return replay_agent(spec, body, memory, timing, criterion, sampling)

@@ -12,6 +12,7 @@ from pydantic import Field
 from plasticity.agents.base import NOISE, REFERENCE, SAMPLE, AgentCore, assemble_built, built, unextended
 from plasticity.agents.criteria import Criterion
 from plasticity.agents.memory import in_order, recall_rows
+from plasticity.agents.past import complete
 from plasticity.agents.replay import Batch, clipped
 from plasticity.agents.stream_checks import check_acting
 from plasticity.agents.value_based import FORMER_EPSILON
@@ -286,18 +287,18 @@ def check_memory(network: Network, memory: Memory) -> None:
 
 def probing(
     body: AgentCore, criterion: Criterion, sampling: Sampling, envs: int
-) -> Callable[[AgentState, Transition, Clock], Probe]:
-    """The function ``probe`` of a replay agent."""
+) -> Callable[[AgentState, Transition, Clock, Key], Probe]:
+    """The function ``recall`` of a replay agent."""
     network = body.network
 
-    def probe(state: AgentState, transition: Transition, clock: Clock) -> Probe:
+    def probe(state: AgentState, transition: Transition, clock: Clock, key: Key) -> Probe:
         learner = state.learner
         if network.remembers:
             transition = in_order(transition, envs, clock.step)
         batch = one_step(transition, sampling.discount, sampling.reward_clip)
         if network.remembers:
             batch = remembered(network, learner, batch, transition.previous, envs)
-        key, weights = jax.random.key(PROBE), jnp.ones(len(batch.action))
+        weights = jnp.ones(len(batch.action))
 
         def losses(params: Params) -> Array:
             return criterion.loss(key, batch, weights, params, learner.target).losses
@@ -309,6 +310,22 @@ def probing(
 
 
 def replay_agent(
+    spec: StreamSpec,
+    body: AgentCore,
+    memory: Memory,
+    timing: Timing,
+    criterion: Criterion,
+    sampling: Sampling,
+) -> Agent:
+    """Build a replay agent; ``sampling`` is for probes."""
+
+    def make(core: AgentCore) -> Agent:
+        return replay_learner(core, memory, timing, criterion, sampling, spec.envs)
+
+    return complete(spec, body, criterion.outputs, make)
+
+
+def replay_learner(
     body: AgentCore,
     memory: Memory,
     timing: Timing,
@@ -316,7 +333,7 @@ def replay_agent(
     sampling: Sampling,
     envs: int,
 ) -> Agent:
-    """Build a replay agent of ``envs`` envs; ``sampling`` is for probes."""
+    """The functions of a replay agent with ``envs`` envs."""
     updating = Updating(body, memory, timing, criterion)
 
     def init(key: Key, timestep: TimeStep) -> AgentState:
@@ -357,6 +374,10 @@ def replay_agent(
         stored = memory.update_priorities(stored, made, metrics["updates"] > 0, *seen)
         return AgentState(learner, plugins, {**state.rest, "replay": stored}), metrics
 
-    probe = probing(body, criterion, sampling, envs)
+    recall = probing(body, criterion, sampling, envs)
+
+    def probe(state: AgentState, transition: Transition, clock: Clock) -> Probe:
+        return recall(state, transition, clock, jax.random.key(PROBE))
+
     initial = functools.partial(body.network.initial, envs)
-    return Agent(init, act, learn, body.switch, probe, play, initial, body.after)
+    return Agent(init, act, learn, body.switch, probe, play, initial, body.after, recall=recall)

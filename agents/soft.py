@@ -11,6 +11,7 @@ from plasticity.agents.actors_and_critics import (
     Scale,
     StateAction,
     critic_values,
+    read_critics,
     state_and_action,
     uniform,
     with_action,
@@ -19,6 +20,7 @@ from plasticity.agents.criteria import Criterion, Found
 from plasticity.agents.distributions import Squashed, categorical, squashed
 from plasticity.agents.replay import Batch
 from plasticity.core.masked import mean_where
+from plasticity.core.outputs import Logits, Normal, Outputs
 from plasticity.core.schedules import Number
 from plasticity.core.types import Array, Key, Metrics, Network, Params
 
@@ -56,6 +58,7 @@ class RealActor(NamedTuple):
     """How the actor's outputs are read when actions are real-valued."""
 
     policy: Callable[[Array], Squashed]  # outputs [B, 2 size] -> the policy, in (-1, 1)
+    log_std: tuple[float, float]  # bounds of the logarithms of its standard deviations, static
     scale: Scale  # to the stream's actions
 
 
@@ -66,7 +69,7 @@ def real_actor(scale: Scale, log_std: tuple[float, float]) -> RealActor:
         mean, spread = jnp.split(outputs, 2, axis=-1)
         return squashed(mean, jnp.clip(spread, *log_std))
 
-    return RealActor(policy, scale)
+    return RealActor(policy, log_std, scale)
 
 
 class Parts(NamedTuple):
@@ -173,7 +176,12 @@ def real_valued(network: Network, actor: RealActor, rules: Soft, random_steps: i
     def scores(params: Params, seen: Any) -> Array:
         return actor.policy(outputs(params, seen)).mode
 
-    return Criterion(loss, act, play, scores, "prediction", METRICS, inputs=state_and_action)
+    def read(params: Params, seen: Any) -> Outputs:
+        made = network.forward(params, with_action(seen, actor.scale))[0]
+        mean, spread = jnp.split(made[ACTOR], 2, axis=-1)
+        return {ACTOR: Normal(mean, jnp.clip(spread, *actor.log_std)), **read_critics(made)}
+
+    return Criterion(loss, act, play, scores, "prediction", METRICS, read, inputs=state_and_action)
 
 
 def discrete(network: Network, rules: Soft, actions: int, random_steps: int, evaluate: str) -> Criterion:
@@ -200,4 +208,8 @@ def discrete(network: Network, rules: Soft, actions: int, random_steps: int, eva
         random = jax.random.randint(choice, chosen.shape, 0, actions)
         return jnp.where(jax.random.uniform(coin, chosen.shape) < epsilon, random, chosen)
 
-    return Criterion(loss, act, play, scores, "logits", METRICS)
+    def read(params: Params, seen: Any) -> Outputs:
+        made = network.forward(params, seen)[0]
+        return {ACTOR: Logits(made[ACTOR]), **read_critics(made)}
+
+    return Criterion(loss, act, play, scores, "logits", METRICS, read)

@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from plasticity.agents.actor_critic import separate
 from plasticity.agents.base import AgentCore, assemble_built
 from plasticity.agents.normalise import NEEDS, Normalise, Share
+from plasticity.agents.on_policy import policy_outputs
+from plasticity.agents.past import complete
 from plasticity.agents.replay import Batch
 from plasticity.agents.streaming import (
     CONTROL_NETWORK,
@@ -143,10 +145,14 @@ def stream_ac(
     rest = initial_memory(preprocessor, scheduled=False)
     body = assemble_built(wired, rule, intervention, rest=rest, trace=eligible, envs=1)
     losses = one_step_losses(body, entropy_coefficient)
-    update = traced_update(body, losses, discount, trace_decay, entropy_coefficient)
 
     def scores(params: Params, observation: Array) -> Array:
         return log_policy_and_value(body, params, observation)[0]
 
     policy = sampled(body, spec.actions)
-    return streaming_agent(body, preprocessor, policy, None, update, losses, scores, "logits", discount, truncation)
+
+    def make(core: AgentCore) -> Agent:
+        update = traced_update(core, losses, discount, trace_decay, entropy_coefficient)
+        return streaming_agent(core, preprocessor, policy, None, update, losses, scores, "logits", discount, truncation)
+
+    return complete(spec, body, policy_outputs(body), make)

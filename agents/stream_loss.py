@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from plasticity.agents.base import AgentCore, assemble
 from plasticity.agents.categorical import Targets, action_logits, check_atoms, cross_entropies, expected, spread
 from plasticity.agents.normalise import NEEDS, Normalise, Preprocessor, Share
+from plasticity.agents.past import complete
 from plasticity.agents.replay import Batch
 from plasticity.agents.streaming import (
     CONTROL_NETWORK,
@@ -23,9 +24,11 @@ from plasticity.agents.value_based import (
     action_values,
     greedy_policy,
     one_step_losses,
+    value_outputs,
 )
 from plasticity.config.fields import BelowOne, Member, NonNegative, Positive, Repeats, metadata
 from plasticity.core.masked import mean_where
+from plasticity.core.outputs import OUTPUT, Logits, Outputs
 from plasticity.core.schedules import Number, Schedule
 from plasticity.core.types import Agent, Array, Clock, Key, Learner, Metrics, Params, State, StreamSpec
 from plasticity.interventions.base import Intervention
@@ -91,7 +94,11 @@ def stream_dqn(
         envs=1,
     )
     values, losses = action_values(body), one_step_losses(body, huber)
-    return batch_of_one(body, preprocessor, values, epsilon(), losses, discount, truncation)
+
+    def make(core: AgentCore) -> Agent:
+        return batch_of_one(core, preprocessor, values, epsilon(), losses, discount, truncation)
+
+    return complete(spec, body, value_outputs(values), make)
 
 
 @metadata(renamed=FORMER_EPSILON, only_with=NEEDS)
@@ -148,4 +155,10 @@ def stream_c51(
         greedy = expected(following, support())
         return cross_entropies(batch, now, following, greedy, support(), spread(targets, sigma)), activations
 
-    return batch_of_one(body, preprocessor, values, epsilon(), losses, discount, truncation)
+    def outputs(params: Params, observation: Any) -> Outputs:
+        return {OUTPUT: Logits(logits(params, observation)[0])}
+
+    def make(core: AgentCore) -> Agent:
+        return batch_of_one(core, preprocessor, values, epsilon(), losses, discount, truncation)
+
+    return complete(spec, body, outputs, make)

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from plasticity.agents.base import ACTION, AgentCore, Meaning, Rest, assemble
 from plasticity.agents.memory import in_order, recall, recall_rows, truncation_notices
 from plasticity.agents.normalise import NEEDS, Normalise, Preprocessor, Share, preprocessing
+from plasticity.agents.past import complete
 from plasticity.agents.replay import Batch
 from plasticity.agents.stream_checks import check_acting
 from plasticity.agents.truncation import Truncation, check_truncation
@@ -27,6 +28,7 @@ from plasticity.agents.value_based import (
     greedy_policy,
     one_step_losses,
     value_of_action,
+    value_outputs,
 )
 from plasticity.config.fields import BelowOne, Fraction, Member, Moved, NonNegative, metadata
 from plasticity.core.schedules import Number
@@ -282,7 +284,11 @@ def stream_q(
     preprocessor = preprocessor_of("stream_q", spec, normalise, normalise_rate, scale_rewards, discount, truncation)
     spec_of_network, rest = network(preprocessor.observation, spec.actions), initial_memory(preprocessor)
     body = assemble(spec_of_network, optimizer(), intervention, rest=rest, trace=eligible, envs=1)
-    return traced_q(body, preprocessor, epsilon(), discount, trace_decay, error_clip, truncation)
+
+    def make(core: AgentCore) -> Agent:
+        return traced_q(core, preprocessor, epsilon(), discount, trace_decay, error_clip, truncation)
+
+    return complete(spec, body, value_outputs(action_values(body)), make)
 
 
 @metadata(renamed=FORMER, only_with=NEEDS)

@@ -8,7 +8,9 @@ import optax
 
 from plasticity.agents.base import AgentCore, Meaning, assemble
 from plasticity.agents.categorical import check_atoms, check_range, expected, spread
+from plasticity.agents.past import complete
 from plasticity.config.fields import Fraction, Member, Positive, Repeats
+from plasticity.core.outputs import OUTPUT, Logits, Output, Outputs, Values
 from plasticity.core.schedules import Number
 from plasticity.core.types import (
     Agent,
@@ -30,7 +32,21 @@ Predict = Callable[[Array], Array]  # outputs [E, n] -> actions [E, ...]
 Criterion = Callable[[Array, Array], Array]  # outputs [E, n], targets [E, ...] -> losses [E]
 
 
-def _supervised(body: AgentCore, predict: Predict, criterion: Criterion, meaning: Meaning) -> Agent:
+def _supervised(
+    spec: StreamSpec,
+    body: AgentCore,
+    predict: Predict,
+    criterion: Criterion,
+    meaning: Meaning,
+    outputs: Callable[[Array], Output],
+) -> Agent:
+    def read(params: Params, observation: Array) -> Outputs:
+        return {OUTPUT: outputs(body.network.forward(params, observation)[0])}
+
+    return complete(spec, body, read, lambda core: _learner(core, predict, criterion, meaning), supervised=True)
+
+
+def _learner(body: AgentCore, predict: Predict, criterion: Criterion, meaning: Meaning) -> Agent:
     def init(key: Key, timestep: TimeStep) -> AgentState:
         del timestep
         return body.init(key)
@@ -104,7 +120,7 @@ def classifier(
     def largest(logits: Array) -> Array:
         return jnp.argmax(logits, axis=-1).astype(jnp.int32)
 
-    return _supervised(_body(spec, intervention, network, optimizer), largest, cross_entropy, "logits")
+    return _supervised(spec, _body(spec, intervention, network, optimizer), largest, cross_entropy, "logits", Logits)
 
 
 def _categorical(
@@ -131,7 +147,11 @@ def _categorical(
         entropies = optax.softmax_cross_entropy(outputs.reshape(-1, atoms), wanted)
         return jnp.mean(entropies.reshape(-1, spec.actions), axis=-1)
 
-    return _supervised(_body(spec, intervention, network, optimizer, atoms), predict, cross_entropy, "prediction")
+    def distributions(outputs: Array) -> Output:
+        return Logits(outputs.reshape(-1, spec.actions, atoms))
+
+    body = _body(spec, intervention, network, optimizer, atoms)
+    return _supervised(spec, body, predict, cross_entropy, "prediction", distributions)
 
 
 def regressor(
@@ -164,4 +184,5 @@ def regressor(
     def identity(outputs: Array) -> Array:
         return outputs
 
-    return _supervised(_body(spec, intervention, network, optimizer), identity, squared_error, "prediction")
+    body = _body(spec, intervention, network, optimizer)
+    return _supervised(spec, body, identity, squared_error, "prediction", Values)

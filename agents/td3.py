@@ -19,6 +19,7 @@ from plasticity.agents.actors_and_critics import (
     every,
     networks,
     polyak,
+    read_critics,
     scale_of,
     state_and_action,
     uniform,
@@ -30,6 +31,7 @@ from plasticity.agents.replay_regime import Ratio, Sampling, Timing, replay_agen
 from plasticity.agents.stream_checks import check_acting
 from plasticity.config.fields import BelowOne, Count, Member, Natural, NonNegative, Positive, Repeats, Size, metadata
 from plasticity.core.masked import mean_where
+from plasticity.core.outputs import Outputs, Values
 from plasticity.core.schedules import Number
 from plasticity.core.types import Agent, Array, Key, Metrics, Network, Params, StreamSpec
 from plasticity.interventions.base import Intervention
@@ -80,9 +82,12 @@ def deterministic(network: Network, scale: Scale, noise: Noise, random_steps: in
         del key, epsilon
         return scale(policy(params, seen))
 
-    return Criterion(
-        loss, act, play, policy, "prediction", ("critic_loss", "actor_loss", "q_mean"), inputs=state_and_action
-    )
+    def read(params: Params, seen: Any) -> Outputs:
+        made = network.forward(params, with_action(seen, scale))[0]
+        return {ACTOR: Values(jnp.tanh(made[ACTOR])), **read_critics(made)}
+
+    metrics = ("critic_loss", "actor_loss", "q_mean")
+    return Criterion(loss, act, play, policy, "prediction", metrics, read, inputs=state_and_action)
 
 
 @metadata(only_with={"gradient_steps": {"replay_ratio": (None,)}})
@@ -162,4 +167,4 @@ def td3(
     criterion = deterministic(built, scale, noise, random_steps)
     criterion = criterion._replace(follow=polyak(target_rate), due=every(policy_period, (ACTOR,), tuple(rules)))
     timing = Timing(memory.first, update_period, updates, target_period)
-    return replay_agent(body, memory, timing, criterion, sampling, spec.envs)
+    return replay_agent(spec, body, memory, timing, criterion, sampling)

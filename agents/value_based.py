@@ -11,6 +11,7 @@ from plasticity.agents.libraries import rlax
 from plasticity.agents.replay import Batch
 from plasticity.agents.truncation import Truncation, kept_discount
 from plasticity.config.fields import Moved
+from plasticity.core.outputs import OUTPUT, Read, Values
 from plasticity.core.schedules import Number
 from plasticity.core.types import Array, Key, Params, Transition, is_transition
 
@@ -101,6 +102,11 @@ def action_values(body: AgentCore) -> Callable[[Params, Array], Array]:
         return q
 
     return values
+
+
+def value_outputs(values: Callable[[Params, Array], Array]) -> Read:
+    """Action values as what the network says."""
+    return lambda params, observation: {OUTPUT: Values(values(params, observation))}
 
 
 def one_step_losses(body: AgentCore, clip: Number) -> Losses:

@@ -1,6 +1,7 @@
 """Arithmetic on whole trees of arrays, and access to a part of one by its path."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -29,6 +30,15 @@ def paths(tree: Tree) -> list[ModulePath]:
     """The path of every leaf of nested mappings, in leaf order."""
     flat, _ = jax.tree_util.tree_flatten_with_path(tree)
     return [tuple(str(entry.key) for entry in path) for path, _ in flat]
+
+
+def map_with_path(function: Callable[..., Any], tree: Tree, *others: Tree) -> Tree:
+    """``function(path, leaf, *leaves)`` of every leaf of nested mappings and its path."""
+
+    def each(path: Any, *leaves: Any) -> Any:
+        return function(tuple(str(entry.key) for entry in path), *leaves)
+
+    return jax.tree_util.tree_map_with_path(each, tree, *others)
 
 
 def where(masks: Tree, yes: Tree, no: Tree) -> Tree:

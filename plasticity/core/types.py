@@ -276,6 +276,28 @@ class Learner(NamedTuple):
     carry: Any = ()  # of a network with memory, [E, ...]: before the current observation
 
 
+class Drawn(NamedTuple):
+    """Transitions from an agent's memory of past visits, ``[n, ...]``."""
+
+    rows: Transition
+    outputs: Any  # of the network on these rows when their visit ended: ``plasticity.core.outputs.Outputs``
+    valid: Array  # bool[n]: False where nothing is stored
+
+
+class Past(NamedTuple):
+    """What an agent remembers of past visits: a uniform sample of each visit's transitions.
+
+    Within an update and at a switch, exists within a single trace.
+    """
+
+    draw: Callable[[int | Array, int], Drawn]
+    # tag, n (static) -> rows of visits that have ended: each visit is equally likely, then each of its stored rows; the
+    # tag and the update number choose the random numbers
+    ended: Callable[[], Drawn]  # at a switch: everything that is stored of the visit that has just ended
+    inputs: Callable[[Transition], Any]  # rows -> what the network reads, [n, ...]
+    loss: Callable[[int | Array, Params, Drawn], Array]  # tag, params, rows -> the task loss, the mean over valid rows
+
+
 class Context(NamedTuple):
     """Everything an intervention may read."""
 
@@ -290,6 +312,9 @@ class Context(NamedTuple):
     reference: Callable[[], Any]
     # observations [B, ...] sampled independently of the update's batch if the agent stores others (replay, rollout),
     # otherwise the batch itself; () at a switch
+    outputs: Callable[[Params, Any], Mapping[str, Any]] = lambda params, observation: {}
+    # what the networks say about a batch that they read: ``plasticity.core.outputs.Outputs``
+    past: Past | None = None  # if an intervention asks the agent to remember past visits
 
 
 def take(observation: Any, rows: Any) -> Any:
@@ -342,3 +367,7 @@ class Agent(NamedTuple):
     # the carry after the observation; ``play`` reads that of ``state.learner``
     switch_setting: str = ""  # the agent's setting that acts at task switches, other than its interventions; "" if none
     notices: tuple[str, ...] = ()  # what a plan should warn of
+    view: Callable[[AgentState, Array, Clock], AgentState] = lambda state, visit, clock: state
+    # int32[] visit -> the state that evaluations of this visit's task see
+    recall: Callable[[AgentState, Transition, Clock, Key], Probe] | None = None
+    # ``probe`` with a key for the loss, if that draws numbers

@@ -274,6 +274,11 @@ class Block(NamedTuple):
         hyper, seeds, agent, diverged_at = enter((hyper, seeds, carry.agent, carry.diverged_at), width)
         keys = across(lane_keys, width)(seeds)
 
+        def viewed(hyper: Hyper, state: AgentState) -> AgentState:
+            return self.program.build(hyper).view(state, number, clock)
+
+        agent = across(viewed, width)(hyper, agent)
+
         def with_carry(state: AgentState, carry: Any) -> AgentState:
             return state._replace(learner=state.learner._replace(carry=carry))
 

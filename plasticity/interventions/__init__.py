@@ -1,7 +1,11 @@
-"""The methods that preserve plasticity: one factory each, available in configs under the names below."""
+"""The methods that preserve plasticity, and those that preserve what was learned.
+
+One factory each, available in configs under the names below.
+"""
 
 from collections.abc import Callable, Mapping
 
+from plasticity.interventions.anchors import ewc, l2_previous, mas, synaptic_intelligence
 from plasticity.interventions.architecture import (
     crelu,
     deep_fourier,
@@ -14,15 +18,19 @@ from plasticity.interventions.architecture import (
 )
 from plasticity.interventions.averages import hare_tortoise
 from plasticity.interventions.base import Intervention
+from plasticity.interventions.cloning import behavioural_cloning, kickstarting
 from plasticity.interventions.continual_backprop import continual_backprop
 from plasticity.interventions.decay import weight_decay
+from plasticity.interventions.distillation import reset_and_distill
 from plasticity.interventions.feature_penalties import c_chain, effective_rank, infer, pfo
 from plasticity.interventions.injection import plasticity_injection
 from plasticity.interventions.optimization import random_walk, trac, upgd
+from plasticity.interventions.packnet import packnet
 from plasticity.interventions.penalties import l2, l2_init, parseval, spectral_regularization, wasserstein_init
 from plasticity.interventions.perturbation import shrink_perturb, soft_reset
 from plasticity.interventions.projection import nap, weight_clip
 from plasticity.interventions.recycling import cpr, redo, regrama
+from plasticity.interventions.rehearsal import a_gem, clear
 from plasticity.interventions.resets import optimizer_reset, reset
 from plasticity.interventions.switch_policy import at_switch
 from plasticity.interventions.weights import selective_weight_reinit
@@ -63,4 +71,14 @@ INTERVENTIONS: Mapping[str, Callable[..., Intervention]] = {
     "cpr": cpr,
     "continual_backprop": continual_backprop,
     "selective_weight_reinit": selective_weight_reinit,
+    "l2_previous": l2_previous,
+    "ewc": ewc,
+    "mas": mas,
+    "synaptic_intelligence": synaptic_intelligence,
+    "packnet": packnet,
+    "a_gem": a_gem,
+    "clear": clear,
+    "behavioural_cloning": behavioural_cloning,
+    "kickstarting": kickstarting,
+    "reset_and_distill": reset_and_distill,
 }

@@ -1,6 +1,6 @@
 """The interface of every method that preserves (or destroys) plasticity, and how methods compose."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -43,8 +43,25 @@ def unchanged(key: Key, state: State, learner: Learner, context: Context) -> tup
     return state, learner
 
 
+def same_gradients(key: Key, state: State, gradients: Params, learner: Learner, context: Context) -> Params:
+    del key, state, learner, context
+    return gradients
+
+
+def same_view(state: State, params: Params, visit: Array, now: Array) -> Params:
+    del state, visit, now
+    return params
+
+
+class Remember(NamedTuple):
+    """What an agent should remember of past visits (static)."""
+
+    transitions: int  # of each visit, a uniform sample of all of its transitions
+    visits: int | None = None  # the number of past visits; None: all
+
+
 class Intervention(NamedTuple):
-    """Eight hooks, all optional, and two flags. Most methods fill one or two hooks.
+    """Ten hooks, all optional, and four flags. Most methods fill one or two hooks.
 
     * ``network``: data -> data, before the network is built.
     * ``optimizer``: wraps the agent's optimizer.
@@ -56,10 +73,15 @@ class Intervention(NamedTuple):
       fills this field. ``learner.rest`` holds everything else a new agent would have.
     * ``prepare``: like ``step``, but before the forward pass of every update.
     * ``acting``: the parameters that act and are evaluated, if they differ from those that learn.
+    * ``gradient``: rewrites the gradient of loss + penalties before the optimizer sees it.
+    * ``view``: the parameters with which the task of an earlier visit is evaluated: ``state, params, visit, now``, both
+      int32[], the indices of that visit and of the current one. A method that fills it knows the tasks.
     * ``sets``: the parts of the network's spec that ``network`` sets and that no other intervention may set, a subset
       of ``EXCLUSIVE``.
     * ``renews``: when its ``switch``, or its ``step``, freshly initialises the learner. The states of all interventions
       are then reset too.
+    * ``remember``: the agent keeps transitions of past visits, as ``context.past``.
+    * ``visits``: the largest number of visits for which it has room; None: no limit.
     """
 
     network: Callable[["NetworkSpec"], "NetworkSpec"] = same_network
@@ -72,11 +94,29 @@ class Intervention(NamedTuple):
     acting: Callable[[State, Params], Params] = same_params
     renews: Due | None = None
     sets: tuple[str, ...] = ()
+    gradient: Callable[[Key, State, Params, Learner, Context], Params] = same_gradients
+    view: Callable[[State, Params, Array, Array], Params] = same_view
+    remember: Remember | None = None
+    visits: int | None = None
+
+    @property
+    def knows_tasks(self) -> bool:
+        """Whether the method acts at task switches or knows the tasks."""
+        return fills(self, "switch") or fills(self, "view")
 
 
 def fills(intervention: Intervention, field: str) -> bool:
     """Whether the intervention sets this field itself."""
     return getattr(intervention, field) is not Intervention._field_defaults[field]
+
+
+def together(asked: Sequence[Remember]) -> Remember | None:
+    """The memory that has room for all that is asked for."""
+    if not asked:
+        return None
+    limits = [each.visits for each in asked]
+    visits = None if None in limits else max(limit for limit in limits if limit is not None)
+    return Remember(max(each.transitions for each in asked), visits)
 
 
 def compose(*interventions: Intervention) -> Intervention:
@@ -126,10 +166,25 @@ def compose(*interventions: Intervention) -> Intervention:
             params = each.acting(s, params)
         return params
 
+    def gradient(key: Key, state: State, gradients: Params, learner: Learner, context: Context) -> Params:
+        for i, (each, s) in enumerate(zip(interventions, state, strict=True)):
+            gradients = each.gradient(jax.random.fold_in(key, i), s, gradients, learner, context)
+        return gradients
+
+    def view(state: State, params: Params, visit: Array, now: Array) -> Params:
+        for each, s in zip(interventions, state, strict=True):
+            params = each.view(s, params, visit, now)
+        return params
+
     made: dict[str, Any] = {"network": network, "optimizer": optimizer, "penalty": penalty, "acting": acting}
+    made |= {"gradient": gradient, "view": view}
     made |= {field: chained(field) for field in ("step", "switch", "prepare")}
-    sets = tuple(dict.fromkeys(field for each in interventions for field in each.sets))
-    return Intervention(init=init, sets=sets, **{field: made[field] for field in made if field in filled})
+    flags: dict[str, Any] = {
+        "sets": tuple(dict.fromkeys(field for each in interventions for field in each.sets)),
+        "remember": together([each.remember for each in interventions if each.remember is not None]),
+        "visits": min((each.visits for each in interventions if each.visits is not None), default=None),
+    }
+    return Intervention(init=init, **flags, **{field: made[field] for field in made if field in filled})
 
 
 def every(period: int) -> Due:

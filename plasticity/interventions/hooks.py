@@ -17,7 +17,8 @@ from plasticity.networks.spec import NetworkSpec
 
 Seen = set[tuple[str, str]]  # labels of interventions, with the fields that the agent has called
 
-ASKED = tuple(name for name in Intervention._fields if name not in ("renews", "sets"))  # what an agent calls
+NOT_ASKED = ("renews", "sets", "remember", "visits", "view")  # flags, and what only an evaluation calls
+ASKED = tuple(name for name in Intervention._fields if name not in NOT_ASKED)  # what an agent calls
 
 AT_BIRTH = ("network", "optimizer", "init")  # the fields among these that it calls while it is built
 
@@ -31,6 +32,7 @@ LEFT_OUT: Mapping[str, str] = {
     "switch": "does not call it at task switches",
     "prepare": "does not call it before an update",
     "acting": "does not act with its parameters",
+    "gradient": "does not let it rewrite its gradient",
 }
 
 
@@ -40,12 +42,12 @@ def own_fields(intervention: Intervention) -> list[str]:
 
 
 def sees_switches(factory: Callable[..., Intervention]) -> bool:
-    """Whether the method acts at task switches, at its defaults or with every setting that allows it at "switch"."""
+    """Whether the method acts at task switches or knows tasks, at its defaults or with settings that allow "switch"."""
     schema = schema_of(factory)
     chosen = {name: "switch" for name, setting in schema.items() if "switch" in setting.words}
     if any(setting.required and name not in chosen for name, setting in schema.items()):
         return bool(chosen)
-    return fills(factory(**chosen), "switch")
+    return factory(**chosen).knows_tasks
 
 
 def labelled(label: str, intervention: Intervention, seen: Seen | None = None) -> Intervention:

@@ -17,7 +17,7 @@ from plasticity.core.types import StreamSpec
 from plasticity.engine.lanes import Placement, place
 from plasticity.engine.program import Hyper, Monitoring, Program
 from plasticity.envs.base import StreamFactory
-from plasticity.interventions.base import Intervention, unchanged
+from plasticity.interventions.base import Intervention
 from plasticity.monitors.base import checked_monitor
 from plasticity.runs.building import agent_of, checked, labels_of, of_program
 from plasticity.runs.devices import devices
@@ -34,6 +34,7 @@ def job_of(experiment: Experiment, source: StreamFactory, each: ProgramSettings,
     program = _program(experiment, source, each, every)
     placement = _placement(experiment, program, each, width)
     _check_task_aware(each, spec)
+    _check_visits(each, spec)
     facts = _facts(experiment, each, placement, every, spec)
     save_every = None if experiment.checkpoint_every == "visit" else experiment.checkpoint_every
     return Job(
@@ -146,8 +147,19 @@ def _check_task_aware(each: ProgramSettings, spec: StreamSpec) -> None:
         return
     built = each.build({})
     labels = paths("interventions", each.interventions)
-    needing = [label for label, made in zip(labels, built.interventions, strict=True) if made().switch is not unchanged]
+    needing = [label for label, made in zip(labels, built.interventions, strict=True) if made().knows_tasks]
     own = built.agent(spec, Intervention()).switch_setting
     needing += [f"agent.{own}"] if own else []
     if needing:
         raise UserError(f"arms.{each.arm}: {' and '.join(needing)} must know of task switches; set `task_aware: true`")
+
+
+def _check_visits(each: ProgramSettings, spec: StreamSpec) -> None:
+    """``UserError`` if a method has no room for all visits of the stream."""
+    labels = paths("interventions", each.interventions)
+    for label, made in zip(labels, each.build({}).interventions, strict=True):
+        room = made().visits
+        if room is not None and room < len(spec.visits):
+            raise UserError(
+                f"arms.{each.arm}: {label} has room for {room} tasks; the stream has {len(spec.visits)} visits"
+            )
