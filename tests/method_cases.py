@@ -24,11 +24,20 @@ STRONG: dict[str, dict[str, Any]] = {
 }
 
 
+# Settings that keep a method small.
+SIZES: dict[str, dict[str, Any]] = {
+    "packnet": {"tasks": 2, "retrain": 2, "batch": 2, "memory": 4},
+    "reset_and_distill": {"updates": 2, "batch": 2, "memory": 4},
+    **{name: {"batch": 4, "memory": 8} for name in ("a_gem", "clear", "behavioural_cloning")},
+    **{name: {"samples": 8} for name in ("ewc", "mas")},
+}
+
+
 def acting_soon(method: str, **changes: Any) -> Callable[[], Intervention]:
     """The method with every period at two updates, and strong enough to be seen."""
     known = inspect.signature(INTERVENTIONS[method]).parameters
     periods = {key: 2 for key in known if key.endswith("period")}
-    return partial(INTERVENTIONS[method], **(periods | STRONG.get(method, {}) | changes))
+    return partial(INTERVENTIONS[method], **(periods | SIZES.get(method, {}) | STRONG.get(method, {}) | changes))
 
 
 def variants(method: str) -> dict[str, Callable[[], Intervention]]:
@@ -47,12 +56,15 @@ def variants(method: str) -> dict[str, Callable[[], Intervention]]:
 CASES = {name: made for method in sorted(INTERVENTIONS) for name, made in variants(method).items()}
 
 STREAMED = ("stream_q", "adaptive_q", "stream_dqn", "stream_c51", "stream_ac")
+TRACED = ("stream_q", "adaptive_q", "stream_ac")  # whose gradient is not that of a loss
 REPLAYED = ("dqn", "c51", "rainbow", "sac", "td3")
 ROLLOUT = ("ppo", "pqn")
 SUPERVISED = ("classifier", "regressor")
 # The agents on which a case can have no effect, and which refuse it.
 REFUSED: dict[str, tuple[str, ...]] = {
     "effective_rank": STREAMED,
+    "a_gem": TRACED,
+    "packnet": TRACED,
     "optimizer_reset": ("stream_q", "stream_ac"),
     "at_switch-optimizer": ("stream_q", "stream_ac"),
     "at_switch-replay": (*STREAMED, *SUPERVISED, *ROLLOUT),

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 import pytest
 from agent_cases import SOON, program, run
-from method_cases import REFUSED
+from method_cases import REFUSED, SIZES
 
 from plasticity.agents import AGENTS
 from plasticity.interventions import INTERVENTIONS
@@ -24,7 +24,9 @@ PAIRS = [
 def acting_soon(method: str) -> Callable[[], Intervention]:
     """The method with every period of its settings at two updates."""
     known = inspect.signature(INTERVENTIONS[method]).parameters
-    return partial(INTERVENTIONS[method], **{key: 2 for key in known if key.endswith("period")})
+    return partial(
+        INTERVENTIONS[method], **{key: 2 for key in known if key.endswith("period")}, **SIZES.get(method, {})
+    )
 
 
 def variants(method: str) -> list[Callable[[], Intervention]]:

@@ -17,7 +17,13 @@ from plasticity.interventions.base import Intervention
 from plasticity.optim.schedules import linear
 
 SOON = ("classifier",)  # now; the others are slow tests
-STEPS = {"dqn": 16, "c51": 16, "rainbow": 16, "stream_dqn": 10}  # of a visit, in which everything acts at least once
+STEPS = {
+    "dqn": 16,
+    "c51": 16,
+    "rainbow": 16,
+    "stream_dqn": 10,
+    "td3": 20,
+}  # of a visit, in which everything acts at least once
 
 RELATIVE, ABSOLUTE = 1e-4, 1e-6  # another program rounds differently, which is not an effect
 
@@ -35,10 +41,11 @@ def life(name: str, *methods: Intervention, **changes: Any) -> list[np.ndarray]:
         def step(carry: Any, i: Any) -> Any:
             mind, state, timestep = carry
             key = jax.random.fold_in(jax.random.key(5), i)
-            action = made.act(jax.random.fold_in(key, 0), mind, timestep.observation, clock_at(i))
-            state, following = world.step(jax.random.key(7)[None], state, action[None], clock_at(i))
+            now = clock_at(i, i // steps)._replace(step_in_visit=i % steps)
+            action = made.act(jax.random.fold_in(key, 0), mind, timestep.observation, now)
+            state, following = world.step(jax.random.key(7)[None], state, action[None], now)
             pair = Transition(timestep, action, one_lane(following))
-            mind, metrics = made.learn(jax.random.fold_in(key, 1), mind, pair, clock_at(i))
+            mind, metrics = made.learn(jax.random.fold_in(key, 1), mind, pair, now)
             return (mind, state, pair.current), metrics
 
         return jax.lax.scan(step, carry, start + jnp.arange(steps))

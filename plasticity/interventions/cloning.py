@@ -1,18 +1,14 @@
 """Penalties that keep what the networks say close to what they said on earlier tasks."""
 
-from typing import Annotated, Any
-
 import jax
 import jax.numpy as jnp
 
-from plasticity.config.fields import Count, Member, NonNegative, metadata
+from plasticity.config.fields import Count, Fraction, NonNegative, metadata
 from plasticity.core.masked import mean_where
 from plasticity.core.outputs import divergence
 from plasticity.core.types import Array, Context, Key, Learner, Network, Params, State
 from plasticity.interventions.base import Intervention, Remember
 from plasticity.interventions.memory import CLONING, noted, stored
-
-CONSTANT = {"kind": "constant", "value": 1.0}
 
 
 @metadata(
@@ -43,19 +39,17 @@ def behavioural_cloning(*, strength: NonNegative = 1.0, memory: Count = 10_000, 
 
 
 @metadata(paper="Schmitt et al. 2018, Kickstarting Deep Reinforcement Learning", neutral={"strength": 0.0})
-def kickstarting(
-    *, strength: NonNegative = 1.0, schedule: Annotated[Any, Member("schedules")] = CONSTANT
-) -> Intervention:
+def kickstarting(*, strength: NonNegative = 1.0, decay: Fraction = 1.0) -> Intervention:
     """Kickstarting: the networks stay close to those at the last switch, on the current task's observations.
 
-    ``strength schedule(t) mean_b KL(teacher(s_b) || new(s_b))`` over the update's batch. The teacher has the parameters
+    ``strength decay^t mean_b KL(teacher(s_b) || new(s_b))`` over the update's batch. The teacher has the parameters
     of the last switch, from the first one on.
 
     Args:
         strength: traced. Ours.
-        schedule: factor over the updates since the last switch.
+        decay: of the strength, for each of the ``t`` updates since the last switch. Traced. Wolczyk et al. 2024
+            ("Fine-tuning Reinforcement Learning Models is Secretly a Forgetting Mitigation Problem") use such a decay.
     """
-    factor = schedule()
 
     def init(key: Key, params: Params, network: Network) -> State:
         del key, network
@@ -64,7 +58,8 @@ def kickstarting(
     def penalty(state: State, params: Params, context: Context) -> Array:
         old = context.outputs(jax.lax.stop_gradient(state["teacher"]), context.observation)
         each = divergence(old, context.outputs(params, context.observation))
-        weight = jnp.where(state["since"] >= 0, factor(jnp.maximum(context.clock.update - state["since"], 0)), 0.0)
+        age = jnp.maximum(context.clock.update - state["since"], 0).astype(jnp.float32)
+        weight = jnp.where(state["since"] >= 0, decay**age, 0.0)
         return strength * weight * jnp.mean(each)
 
     def switch(key: Key, state: State, learner: Learner, context: Context) -> tuple[State, Learner]:

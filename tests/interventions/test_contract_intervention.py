@@ -30,6 +30,8 @@ def settings_of(factory: Factory) -> Mapping[str, Any]:
     """Settings under which a member acts within four updates."""
     names = inspect.signature(factory).parameters
     short: dict[str, Any] = {"period": 2} if "period" in names else {}
+    short |= {"tasks": 3, "retrain": 2} if "retrain" in names else {}
+    short |= {"updates": 3} if "updates" in names else {}
     short |= {"keep_size": False} if "keep_size" in names else {}  # the network's widths are odd
     return {**short, **({"when": "periodic"} if "when" in names else {})}
 
@@ -140,7 +142,9 @@ def test_a_lane_of_a_grid_is_a_run_alone(grid: Any) -> None:
     chex.assert_trees_all_close(jax.tree.map(lambda x: x[1], lived), alone, rtol=1e-3, atol=1e-5)
 
 
-SEE_SWITCHES = {"at_switch", "nap", "optimizer_reset", "reset", "shrink_perturb"}
+RETENTION = {"l2_previous", "ewc", "mas", "synaptic_intelligence", "packnet", "a_gem", "clear", "behavioural_cloning"}
+RETENTION |= {"kickstarting", "reset_and_distill"}
+SEE_SWITCHES = {"at_switch", "nap", "optimizer_reset", "reset", "shrink_perturb"} | RETENTION
 
 
 def test_who_sees_switches() -> None:

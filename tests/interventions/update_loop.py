@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from plasticity.core.types import Array, Clock, Context, Key, Learner, Network, Optimizer
+from plasticity.core.outputs import OUTPUT, Values
+from plasticity.core.types import Array, Clock, Context, Drawn, Key, Learner, Network, Optimizer, Past
 from plasticity.interventions.base import Intervention
 from plasticity.networks.build import build
 from plasticity.networks.spec import Convolution, NetworkSpec
@@ -46,6 +47,26 @@ def batch_at(spec: NetworkSpec, update: Array) -> tuple[Array, Array]:
     return inputs.reshape(6, *spec.observation), targets.reshape(6, spec.outputs)
 
 
+def past_of(spec: NetworkSpec, network: Network, update: Array) -> Past:
+    """Rows of other inputs and targets than those of the update; the outputs at the end were halves of the targets."""
+
+    def drawn(shift: Any) -> Drawn:
+        inputs, targets = batch_at(spec, update + shift)
+        rows: Any = (inputs, targets)
+        return Drawn(rows, {OUTPUT: Values(targets / 2)}, jnp.ones(len(inputs), bool))
+
+    def loss(tag: Any, params: Any, drawn: Drawn) -> Array:
+        del tag
+        inputs, targets = drawn.rows
+        return jnp.mean((network.forward(params, inputs)[0] - targets) ** 2)
+
+    def draw(tag: Any, number: int) -> Drawn:
+        rows = jnp.arange(number) % 6
+        return jax.tree.map(lambda x: x[rows], drawn(100 + tag))
+
+    return Past(draw, lambda: drawn(50), lambda rows: rows[0], loss)
+
+
 def make(
     intervention: Intervention,
     optimizer: Optimizer,
@@ -62,7 +83,10 @@ def make(
         return Learner(params, params, optimizer.init(params), rest)
 
     def context(update: Array) -> Context:
-        return Context(clock_at(update), (), {}, (), network, optimizer, fresh, lambda params: jnp.zeros(()), tuple)
+        return Context(
+            clock_at(update), (), {}, (), network, optimizer, fresh, lambda params: jnp.zeros(()), tuple,
+            lambda params, inputs: {OUTPUT: Values(network.forward(params, inputs)[0])}, past_of(spec, network, update),
+        )  # fmt: skip
 
     def init(key: Key) -> Run:
         learner = fresh(key)._replace(rest={})
@@ -84,6 +108,7 @@ def make(
             return jnp.mean((outputs - targets) ** 2) + penalty, activations
 
         gradients, activations = jax.grad(loss, has_aux=True)(learner.params)
+        gradients = intervention.gradient(jax.random.fold_in(key, 3), state, gradients, learner, seen)
         updates, opt_state = optimizer.update(
             gradients, learner.opt_state, learner.params, key=jax.random.fold_in(key, 2)
         )
