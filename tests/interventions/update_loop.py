@@ -57,7 +57,8 @@ def past_of(spec: NetworkSpec, network: Network, update: Array) -> Past:
 
     def loss(tag: Any, params: Any, drawn: Drawn) -> Array:
         del tag
-        inputs, targets = drawn.rows
+        rows: Any = drawn.rows
+        inputs, targets = rows
         return jnp.mean((network.forward(params, inputs)[0] - targets) ** 2)
 
     def draw(tag: Any, number: int) -> Drawn:
