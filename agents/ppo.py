@@ -159,11 +159,9 @@ def ppo(
         entropy_coefficient,
         normalise_advantages,
         truncation,
-        sign_rewards,
-        reward_clip,
         optimizer_reset,
         target_kl,
-        evaluate,
     )
-    behaviour, learning = policy_behaviour(spec, body, rules), policy_learning(spec, body, rules, passes)
+    behaviour = policy_behaviour(spec, body, evaluate, sign_rewards=sign_rewards, reward_clip=reward_clip)
+    learning = policy_learning(spec, body, rules, passes)
     return rollout_agent(spec, body, preprocessor, passes, behaviour, learning)
