@@ -72,7 +72,8 @@ def weights_of(rollout: Rollout, used: Array, average: str) -> Array:
 
 def returned(rollout: Rollout, value: Array, after: Array, rules: Rules) -> Returned:
     """Returns, advantages and weights of a rollout's steps, as rows; ``value [T, E]``, ``after [E]`` as in ``Judged``."""
-    beyond = after if rules.unfinished == "bootstrap" else jnp.zeros_like(after)
+    ended = rollout.step_type[-1] == LAST  # if it was truncated there, `truncation` decides about the value
+    beyond = after if rules.unfinished == "bootstrap" else jnp.where(ended, after, 0.0)
     found = lambda_returns(rollout, value, beyond, gamma=rules.discount, trace=1.0, truncation=rules.truncation)
     used = used_steps(rollout, rules.unfinished, rules.tail)
     advantage = found.advantage
