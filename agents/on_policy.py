@@ -142,6 +142,7 @@ def policy_behaviour(
     The agent sees the signs of the rewards with ``sign_rewards`` (static), and scaled rewards clipped to +-
     ``reward_clip`` (traced; 0: not clipped).
     """
+
     def act(key: Key, params: Params, seen: Array, epsilon: Array) -> Array:
         del epsilon
         return policy_and_value(body, params, seen)[0].sample(key)

@@ -2,7 +2,6 @@
 
 from typing import Annotated, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from pydantic import Field
 

@@ -135,4 +135,10 @@ def _metric(run: Path, what: str, within: str) -> pd.DataFrame:
 
 def known(monitors: list[str], what: str) -> bool:
     """Whether a run with these monitors has the quantity, judging by its config."""
-    return what in BEHAVIOUR or is_evaluation(what) or what.startswith(AGENT) or what.partition("/")[0] in monitors or what in ALSO
+    return (
+        what in BEHAVIOUR
+        or is_evaluation(what)
+        or what.startswith(AGENT)
+        or what.partition("/")[0] in monitors
+        or what in ALSO
+    )
