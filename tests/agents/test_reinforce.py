@@ -299,7 +299,10 @@ REFUSED = [
     ({"rollout_length": 7}, r"agent\.rollout_length: 7 is not allowed; must divide the 30 steps"),
     ({"tail": 10}, r"agent\.tail: 10 is not allowed; must be below rollout_length, which is 10"),
     ({"baseline": "meen"}, r'agent\.baseline: "meen" is not allowed; must be one of none, mean, value'),
-    ({"unfinished": "bootstrap"}, r"agent\.unfinished: bootstrap is not allowed with baseline: none; it needs baseline: value"),
+    (
+        {"unfinished": "bootstrap"},
+        r"agent\.unfinished: bootstrap is not allowed with baseline: none",
+    ),
     ({"truncation": "bootstrap", "baseline": "mean"}, r"agent\.truncation: bootstrap is not allowed with baseline"),
 ]
 
