@@ -7,6 +7,7 @@ from plasticity.agents.dqn import dqn
 from plasticity.agents.ppo import ppo
 from plasticity.agents.pqn import pqn
 from plasticity.agents.rainbow import rainbow
+from plasticity.agents.reinforce import reinforce
 from plasticity.agents.sac import sac
 from plasticity.agents.stream_ac import stream_ac
 from plasticity.agents.stream_loss import stream_c51, stream_dqn
@@ -23,6 +24,7 @@ AGENTS: Mapping[str, Callable[..., Agent]] = {
     "rainbow": rainbow,
     "ppo": ppo,
     "pqn": pqn,
+    "reinforce": reinforce,
     "sac": sac,
     "td3": td3,
     "stream_q": stream_q,

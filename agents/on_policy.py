@@ -9,7 +9,7 @@ from plasticity.agents.advantages import normalised
 from plasticity.agents.base import AgentCore
 from plasticity.agents.clipping import policy_loss, ratio_metrics, value_loss, with_excess
 from plasticity.agents.distributions import Distribution, categorical, gaussian
-from plasticity.agents.rollout import Rollout, Samples, judged, judged_in_order, sequence_of, to_samples
+from plasticity.agents.rollout import Judged, Rollout, Samples, judged, judged_in_order, sequence_of, to_samples
 from plasticity.agents.rollout_regime import Behaviour, End, Learning, Passes, Seen
 from plasticity.agents.truncation import Truncation, kept_discount
 from plasticity.core.masked import mean_where
@@ -19,7 +19,7 @@ from plasticity.core.types import AgentState, Array, Key, Learner, Metrics, Para
 
 
 class Rules(NamedTuple):
-    """An agent's settings, except those of its network, optimizer, preprocessing and passes over a rollout."""
+    """An agent's settings, except those of its network, optimizer, preprocessing, acting and passes over a rollout."""
 
     discount: Number
     trace: Number
@@ -29,19 +29,36 @@ class Rules(NamedTuple):
     entropy_coefficient: Number
     normalise_advantages: str
     truncation: Truncation
-    sign_rewards: bool
-    reward_clip: Number
     optimizer_reset: bool
     target_kl: Number | None
-    evaluate: str
 
 
 def policy_and_value(body: AgentCore, params: Params, observation: Array) -> tuple[Distribution, Array, Any]:
-    """Policy and values ``[B]`` in these states, and the activations."""
+    """Policy and values ``[B]`` in these states, and the activations; without a value head, values are 0."""
     outputs, activations = body.network.forward(params, observation)
     mean_or_logits = outputs["policy"]
     policy = gaussian(mean_or_logits, outputs["scale"]) if "scale" in outputs else categorical(mean_or_logits)
-    return policy, outputs["value"][:, 0], activations
+    value = outputs["value"][:, 0] if "value" in outputs else jnp.zeros(mean_or_logits.shape[0])
+    return policy, value, activations
+
+
+def judged_again(
+    body: AgentCore, learner: Learner, plugins: State, rollout: Rollout, end: End, parts: int
+) -> tuple[Judged, Any]:
+    """The steps of a rollout under the parameters that acted, and its observations as a network with memory reads them.
+
+    Without memory, the observations are those of the rollout; ``parts`` (static) divides the computation.
+    """
+    acted = body.acting(AgentState(learner, plugins, {}))
+
+    def old(observation: Any, action: Array) -> tuple[Array, Array]:
+        policy, value, _ = policy_and_value(body, acted, observation)
+        return policy.log_probability(action), value
+
+    if not body.network.remembers:
+        return judged(old, rollout, end.observation, parts), rollout.observation
+    sequence = sequence_of(rollout, end.start)
+    return judged_in_order(old, rollout, sequence, body.batch(end.observation, end.carry)), sequence
 
 
 def policy_outputs(body: AgentCore) -> Read:
@@ -52,7 +69,7 @@ def policy_outputs(body: AgentCore) -> Read:
         said = outputs["policy"]
         spread = outputs.get("scale")
         policy = Logits(said) if spread is None else Normal(said, jnp.broadcast_to(spread, said.shape))
-        return {"policy": policy, "value": Values(outputs["value"])}
+        return {"policy": policy} | ({"value": Values(outputs["value"])} if "value" in outputs else {})
 
     return read
 
@@ -75,8 +92,17 @@ def loss(body: AgentCore, rules: Rules, params: Params, batch: Samples) -> tuple
     return total, activations, parts | ratio_metrics(log_ratio, batch.valid, rules.clip)
 
 
+class OneStep(NamedTuple):
+    """The settings of :func:`one_step_losses`."""
+
+    discount: Number
+    truncation: Truncation
+    value_coefficient: Number
+    entropy_coefficient: Number
+
+
 def one_step_losses(
-    body: AgentCore, rules: Rules, params: Params, held: Params, seen: Seen, pairs: Transition
+    body: AgentCore, rules: OneStep, params: Params, held: Params, seen: Seen, pairs: Transition
 ) -> Array:
     """The loss that monitors see: policy gradient and value error with one-step advantages and no clip or old policy.
 
@@ -96,19 +122,10 @@ def policy_learning(spec: StreamSpec, body: AgentCore, rules: Rules, passes: Pas
     """The updates of PPO."""
 
     def samples(learner: Learner, plugins: State, rollout: Rollout, end: End) -> Samples:
-        acted = body.acting(AgentState(learner, plugins, {}))
-
-        def old(observation: Any, action: Array) -> tuple[Array, Array]:
-            policy, value, _ = policy_and_value(body, acted, observation)
-            return policy.log_probability(action), value
-
-        numbers: dict[str, Any] = {"gamma": rules.discount, "trace": rules.trace, "truncation": rules.truncation}
+        seen, observation = judged_again(body, learner, plugins, rollout, end, passes.minibatches)
+        made = to_samples(rollout, seen, gamma=rules.discount, trace=rules.trace, truncation=rules.truncation)
         if body.network.remembers:
-            sequence = sequence_of(rollout, end.start)
-            seen = judged_in_order(old, rollout, sequence, body.batch(end.observation, end.carry))
-            made = to_samples(rollout, seen, **numbers)._replace(observation=sequence)
-        else:
-            made = to_samples(rollout, judged(old, rollout, end.observation, passes.minibatches), **numbers)
+            made = made._replace(observation=observation)
         if rules.normalise_advantages != "batch":
             return made
         return made._replace(advantage=normalised(made.advantage, made.valid))
@@ -118,10 +135,11 @@ def policy_learning(spec: StreamSpec, body: AgentCore, rules: Rules, passes: Pas
         return outputs
 
     limit = rules.target_kl
+    one_step = OneStep(rules.discount, rules.truncation, rules.value_coefficient, rules.entropy_coefficient)
     return Learning(
         samples,
         lambda params, batch: loss(body, rules, params, batch),
-        lambda *given: one_step_losses(body, rules, *given),
+        lambda *given: one_step_losses(body, one_step, *given),
         scores,
         "logits" if spec.discrete else "prediction",
         rules.optimizer_reset,
@@ -130,8 +148,14 @@ def policy_learning(spec: StreamSpec, body: AgentCore, rules: Rules, passes: Pas
     )
 
 
-def policy_behaviour(spec: StreamSpec, body: AgentCore, rules: Rules) -> Behaviour:
-    """Actions sampled from the policy; evaluation may take the most likely one."""
+def policy_behaviour(
+    spec: StreamSpec, body: AgentCore, evaluate: str, *, sign_rewards: bool = False, reward_clip: Number = 0.0
+) -> Behaviour:
+    """Actions sampled from the policy; evaluation may take the most likely one (``evaluate`` "mode", static).
+
+    The agent sees the signs of the rewards with ``sign_rewards`` (static), and scaled rewards clipped to +-
+    ``reward_clip`` (traced; 0: not clipped).
+    """
 
     def act(key: Key, params: Params, seen: Array, epsilon: Array) -> Array:
         del epsilon
@@ -140,16 +164,16 @@ def policy_behaviour(spec: StreamSpec, body: AgentCore, rules: Rules) -> Behavio
     def play(key: Key, params: Params, seen: Array, epsilon: Array) -> Array:
         coin, choice, draw = jax.random.split(key, 3)
         policy, *_ = policy_and_value(body, params, seen)
-        actions = policy.mode if rules.evaluate == "mode" else policy.sample(draw)
+        actions = policy.mode if evaluate == "mode" else policy.sample(draw)
         if not spec.discrete:
             return actions
         uniform = jax.random.randint(choice, actions.shape, 0, spec.actions)
         return jnp.where(jax.random.uniform(coin, actions.shape) < epsilon, uniform, actions)
 
     def signed(reward: Array) -> Array:
-        return jnp.sign(reward) if rules.sign_rewards else reward
+        return jnp.sign(reward) if sign_rewards else reward
 
     def bounded(reward: Array) -> Array:
-        return jnp.where(rules.reward_clip > 0, jnp.clip(reward, -rules.reward_clip, rules.reward_clip), reward)
+        return jnp.where(reward_clip > 0, jnp.clip(reward, -reward_clip, reward_clip), reward)
 
     return Behaviour(act, play, raw_reward=signed, scaled_reward=bounded)

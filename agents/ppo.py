@@ -160,15 +160,12 @@ def ppo(
         entropy_coefficient,
         normalise_advantages,
         truncation,
-        sign_rewards,
-        reward_clip,
         optimizer_reset,
         target_kl,
-        evaluate,
     )
+    behaviour = policy_behaviour(spec, body, evaluate, sign_rewards=sign_rewards, reward_clip=reward_clip)
 
     def make(core: AgentCore) -> Agent:
-        behaviour, learning = policy_behaviour(spec, core, rules), policy_learning(spec, core, rules, passes)
-        return rollout_agent(spec, core, preprocessor, passes, behaviour, learning)
+        return rollout_agent(spec, core, preprocessor, passes, behaviour, policy_learning(spec, core, rules, passes))
 
     return complete(spec, body, policy_outputs(body), make)

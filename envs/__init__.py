@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
+from plasticity.envs.apple_retrieval import apple_retrieval
 from plasticity.envs.atari import atari
 from plasticity.envs.base import StreamFactory
 from plasticity.envs.brax import brax
@@ -41,6 +42,7 @@ STREAMS: Mapping[str, Callable[..., StreamFactory]] = {
     "gridworld": gridworld,
     "gather": gather,
     "forager": forager,
+    "apple_retrieval": apple_retrieval,
     "t_maze": t_maze,
     "recall": recall,
     "minatar": minatar,

@@ -70,6 +70,7 @@ OWN = {
     "td3": ACTORS,
     "ppo": {"rollout_length": 2, "epochs": 2, "minibatches": 2},
     "pqn": {"rollout_length": 2, "epochs": 2, "minibatches": 2},
+    "reinforce": {"rollout_length": 2, "unfinished": "cut"},  # an episode may be longer than a rollout
     "stream_q": {"optimizer": obgd},
     "adaptive_q": {"optimizer": functools.partial(adaptive_q, learning_rate=0.01)},
     "stream_c51": {"atoms": 5},

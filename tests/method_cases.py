@@ -58,7 +58,7 @@ CASES = {name: made for method in sorted(INTERVENTIONS) for name, made in varian
 STREAMED = ("stream_q", "adaptive_q", "stream_dqn", "stream_c51", "stream_ac")
 TRACED = ("stream_q", "adaptive_q", "stream_ac")  # whose gradient is not that of a loss
 REPLAYED = ("dqn", "c51", "rainbow", "sac", "td3")
-ROLLOUT = ("ppo", "pqn")
+ROLLOUT = ("ppo", "pqn", "reinforce")
 SUPERVISED = ("classifier", "regressor")
 # The agents on which a case can have no effect, and which refuse it.
 REFUSED: dict[str, tuple[str, ...]] = {
@@ -69,6 +69,6 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "at_switch-optimizer": ("stream_q", "stream_ac"),
     "at_switch-replay": (*STREAMED, *SUPERVISED, *ROLLOUT),
     "at_switch-target": (*STREAMED, *SUPERVISED, *ROLLOUT),
-    "at_switch-schedule": (*SUPERVISED, "ppo", "stream_ac"),
+    "at_switch-schedule": (*SUPERVISED, "ppo", "reinforce", "stream_ac"),
     "at_switch-normaliser": (*SUPERVISED, *REPLAYED, *ROLLOUT),
 }

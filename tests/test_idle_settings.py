@@ -23,7 +23,12 @@ IDLE = [
     for setting, needs in metadata_of(REGISTRY.factory(family, name)).only_with.items()
     for other, allowed in needs.items()
 ]
-VALUES = {"path": "x.npz", "target_entropy": 0.5}  # other than the default, where it is no number
+VALUES = {
+    "path": "x.npz",
+    "target_entropy": 0.5,
+    "trunk": "shared",
+    "value_coefficient": 0.25,
+}  # other than the default, where it is no number
 OTHERS = {
     "replay_ratio": (None, 0.5),
     "temperature": (None, 0.5),

@@ -10,7 +10,7 @@ from plasticity.runs import launch
 
 CONFIG = Path(__file__).parent.parent / "configs/catch/agents.yaml"
 QUICK = ("stream_q",)  # test_fresh_control.py has one of replay
-REST = ("dqn", "ppo", "pqn", "c51", "rainbow", "adaptive_q", "stream_dqn", "stream_c51", "stream_ac")
+REST = ("dqn", "ppo", "pqn", "reinforce", "c51", "rainbow", "adaptive_q", "stream_dqn", "stream_c51", "stream_ac")
 LEVEL = {"ppo": 0.6, "stream_c51": 0.5, "stream_ac": -0.2}  # after so few steps; all others 0.85
 
 

@@ -13,7 +13,8 @@ Within = Literal["end", "first", "mean", "max"]
 STAGES = ("first", "last", "all", "end", "slope")
 Stage = str | int | tuple[float, float]
 RAW = ("performance", "performance_end", "area", "evaluation")  # in units of the reward
-BEHAVIOUR = (*RAW, "relative_speed", "change")
+EVALUATIONS = ("evaluation", "evaluation_reward")  # the return, and the mean reward per step; `/TASK`: on one task
+BEHAVIOUR = (*RAW, "evaluation_reward", "relative_speed", "change")
 CLAUSE = (
     "what", "arms", "compare", "direction", "bound", "at", "less", "within", "against", "levels", "diverged",
     "confidence",

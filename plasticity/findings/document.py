@@ -10,7 +10,7 @@ from plasticity.config.documents import merged
 from plasticity.core.errors import UserError, shown, unknown
 from plasticity.findings.criterion import BEHAVIOUR, Clause, Group, check_keys, clauses, parse_criterion
 from plasticity.findings.judge import LEAST
-from plasticity.findings.quantities import AGENT, known
+from plasticity.findings.quantities import AGENT, is_evaluation, known
 
 FILE = ("finding", "experiment", "parts", "full", "exact")
 FINDING = ("id", "title", "source", "published", "minutes", "criterion")
@@ -124,8 +124,9 @@ def _check(criterion: Group, parts: Mapping[str, Any], source: str) -> None:
             swept[label] = bool(config.get("sweep") or (change or {}).get("sweep"))
     monitors = [_kind(each) for config in parts.values() for each in config.get("monitors", ())]
     asked = {what for clause in clauses(criterion) for what in (clause.what, clause.against)}
-    if "evaluation" in asked and not all(config.get("evaluation") for config in parts.values()):
-        raise UserError(f"{source}: criterion: the quantity `evaluation` needs `experiment.evaluation`")
+    evaluated = [what for what in asked if what and is_evaluation(what)]
+    if evaluated and not all(config.get("evaluation") for config in parts.values()):
+        raise UserError(f"{source}: criterion: the quantity `{evaluated[0]}` needs `experiment.evaluation`")
     if "relative_speed" in asked and not all(map(_has_control, parts.values())):
         raise UserError(f"{source}: criterion: the quantity `relative_speed` needs an arm `fresh` or a `control`")
     for clause in clauses(criterion):

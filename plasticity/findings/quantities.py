@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from plasticity import results
-from plasticity.core.errors import UserError
-from plasticity.findings.criterion import BEHAVIOUR, RAW, Clause, Group, clauses
+from plasticity.core.errors import UserError, unknown
+from plasticity.findings.criterion import BEHAVIOUR, EVALUATIONS, RAW, Clause, Group, clauses
 from plasticity.findings.judge import Tables, stage_visits
 from plasticity.results.read import visits_and_losses
 
@@ -60,8 +60,8 @@ def _values(run: Path, what: str, within: str, finished: pd.DataFrame) -> pd.Dat
         found = _valued(results.relative_learning_speed(run).lanes, "relative_speed")
     elif what == "change":
         found = finished[keys].merge(_changes(run), on=["arm", "lane"])
-    elif what == "evaluation":
-        found = _evaluated(run)
+    elif is_evaluation(what):
+        found = _evaluated(run, what, within)
     else:
         found = _metric(run, what, within)
     return found[[*keys, "value"]].astype({"value": float})
@@ -104,13 +104,25 @@ def check_comparable(source: str, criterion: Clause | Group, streams: Mapping[st
                 )
 
 
-def _evaluated(run: Path) -> pd.DataFrame:
-    """The last evaluation of the current visit, for each visit."""
+def is_evaluation(what: str) -> bool:
+    """Whether the quantity comes from evaluations: one of ``EVALUATIONS``, or one followed by ``/TASK``."""
+    return what.partition("/")[0] in EVALUATIONS
+
+
+def _evaluated(run: Path, what: str, within: str) -> pd.DataFrame:
+    """Evaluations in each visit, of the current visit or of the task that ``what`` names."""
+    kind, _, task = what.partition("/")
     table = results.evaluations(run)
-    table = table[table["evaluated_visit"] == table["visit"]]
+    if task and task not in set(table["evaluated_task"]):
+        raise UserError(unknown(f"evaluated task `{task}`", task, sorted(set(table["evaluated_task"]))))
+    table = table[table["evaluated_task"] == task if task else table["evaluated_visit"] == table["visit"]]
     episodic = "episodic_return" in table and table["episodic_return"].notna().any()
-    rows = table.sort_values("step", kind="stable").groupby(["arm", "lane", "visit"], observed=True).last()
-    return _valued(rows.reset_index(), "episodic_return" if episodic else "reward")
+    values = table["episodic_return" if episodic else "reward"]
+    if episodic and kind == "evaluation_reward":
+        values = values / table["episode_length"]
+    rows = table.assign(value=values).sort_values("step", kind="stable")
+    groups = rows.groupby(["arm", "lane", "visit"], observed=True)["value"]
+    return groups.agg(RECORD[within]).reset_index()
 
 
 def _metric(run: Path, what: str, within: str) -> pd.DataFrame:
@@ -123,4 +135,10 @@ def _metric(run: Path, what: str, within: str) -> pd.DataFrame:
 
 def known(monitors: list[str], what: str) -> bool:
     """Whether a run with these monitors has the quantity, judging by its config."""
-    return what in BEHAVIOUR or what.startswith(AGENT) or what.partition("/")[0] in monitors or what in ALSO
+    return (
+        what in BEHAVIOUR
+        or is_evaluation(what)
+        or what.startswith(AGENT)
+        or what.partition("/")[0] in monitors
+        or what in ALSO
+    )

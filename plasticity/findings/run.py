@@ -18,7 +18,7 @@ from plasticity.findings.exact import EXACT
 from plasticity.findings.figure import figure
 from plasticity.findings.judge import LEAST, Verdict, judge
 from plasticity.findings.numbers import check_names, constants
-from plasticity.findings.quantities import AGENT, check_comparable, tables
+from plasticity.findings.quantities import AGENT, check_comparable, is_evaluation, tables
 from plasticity.plots.save import save
 from plasticity.runs import folder, launch
 from plasticity.runs.session import Progress
@@ -65,7 +65,7 @@ def check_measured(finding: Finding, plans: Mapping[str, launch.Plan]) -> None:
     check_comparable(finding.name, finding.criterion, streams)
     for clause in clauses(finding.criterion):
         for what in (clause.what, clause.against):
-            if what is None or what in BEHAVIOUR or what.startswith(AGENT):
+            if what is None or what in BEHAVIOUR or is_evaluation(what) or what.startswith(AGENT):
                 continue
             for part, plan in plans.items():
                 for job in plan.jobs:

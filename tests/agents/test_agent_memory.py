@@ -29,7 +29,7 @@ CELLS = {
 }
 STILL = {"optimizer": functools.partial(sgd, learning_rate=0.0), "normalise": "none", "scale_rewards": False}
 STILL |= {"policy_optimizer": STILL["optimizer"], "value_optimizer": STILL["optimizer"]}
-AGENTS = ("stream_q", "stream_dqn", "stream_c51", "stream_ac", "ppo", "pqn")
+AGENTS = ("stream_q", "stream_dqn", "stream_c51", "stream_ac", "ppo", "pqn", "reinforce")
 CASES = [
     pytest.param(name, cell, marks=[] if (name, cell) in {("stream_q", "rtu"), ("ppo", "gru")} else pytest.mark.slow)
     for name in AGENTS
@@ -65,7 +65,7 @@ def networks(name: str, cell: str) -> Any:
 
 def carry_of(name: str, learner: Any) -> tuple[Any, Any]:
     """The parameters and the carry of the network that acts."""
-    joined = name in ("stream_ac", "ppo")
+    joined = name in ("stream_ac", "ppo", "reinforce")
     return (learner.params["policy"], learner.carry["policy"]) if joined else (learner.params, learner.carry)
 
 

@@ -210,7 +210,7 @@ def test_every_agent_updates_this_way(name):
         facts = (learner.params, behind_trace(learner.opt_state), seen.gradients, first_hidden(seen).pre)
         return facts, learner._replace(params=params)
 
-    rows = spec.envs if name in ("classifier", "regressor", "ppo", "pqn", *STREAMING) else 4
+    rows = spec.envs if name in ("classifier", "regressor", "ppo", "pqn", "reinforce", *STREAMING) else 4
 
     def init(key: Any, params: Any, network: Any) -> Any:
         zeros = jax.tree.map(jnp.zeros_like, params)

@@ -41,6 +41,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "gridworld": {"size": 6, "walls": "four_rooms", "start": "random", "episode_steps": 9, "envs": 2, "tasks": 3},
     "gather": {"size": 4, "gems": 3, "pits": 2, "blocks": 2, "levels": 2, "episode_steps": 9, "envs": 2, "tasks": 3},
     "forager": {"size": 6, "aperture": 3, "respawn": "elsewhere", "delay": 3, "envs": 2, "tasks": 3},
+    "apple_retrieval": {"distance": 2, "episode_steps": 9, "envs": 2},
     "t_maze": {"length": 2, "episode_steps": 9, "envs": 2, "tasks": 3},
     "recall": {"delay": 3, "envs": 2, "tasks": 3},
     "minatar": {"games": ["asterix", "breakout"], "episode_steps": 12, "envs": 2},
