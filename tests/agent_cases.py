@@ -56,8 +56,8 @@ SOON = ("dqn", "ppo", "stream_q")  # one agent of each RL regime; the others are
 SOME_SOON = [
     pytest.param(name, marks=[] if name in (*SOON, "classifier") else pytest.mark.slow) for name in sorted(AGENTS)
 ]
-STREAMING = ("stream_q", "adaptive_q", "stream_dqn", "stream_c51", "stream_ac")  # one env, step by step
-REAL = ("sac", "td3")  # with real-valued actions in these tests
+STREAMING = ("stream_q", "adaptive_q", "stream_dqn", "stream_c51", "stream_ac", "avg")  # one env, step by step
+REAL = ("sac", "td3", "avg")  # with real-valued actions in these tests
 ACTORS: dict[str, Any] = {
     "critic_network": functools.partial(mlp, widths=(6,)),
     "random_steps": 2,
@@ -68,6 +68,7 @@ ACTORS: dict[str, Any] = {
 OWN = {
     "sac": ACTORS,
     "td3": ACTORS,
+    "avg": {**ACTORS, "policy_gain": None, "value_gain": None},
     "ppo": {"rollout_length": 2, "epochs": 2, "minibatches": 2},
     "pqn": {"rollout_length": 2, "epochs": 2, "minibatches": 2},
     "stream_q": {"optimizer": obgd},
