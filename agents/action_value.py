@@ -14,6 +14,7 @@ from plasticity.agents.actors_and_critics import (
     with_action,
 )
 from plasticity.agents.base import ACTION, SAMPLE, AgentCore
+from plasticity.agents.distributions import Squashed
 from plasticity.agents.normalise import Preprocessor
 from plasticity.agents.replay import Batch
 from plasticity.agents.return_scale import deviation, with_reward
@@ -80,7 +81,7 @@ class Networks(NamedTuple):
         made: Mapping[str, Array] = self.body.network.forward(params, seen)[0]
         return made
 
-    def policy(self, params: Params, seen: Any) -> Any:
+    def policy(self, params: Params, seen: Any) -> Squashed:
         return self.actor.policy(self.outputs(params, with_action(seen, self.actor.scale))[ACTOR])
 
     def value(self, params: Params, observation: Array, action: Array) -> Array:
@@ -176,8 +177,7 @@ class Learning(NamedTuple):
             return jnp.square(made.errors / sigma) + made.actor
 
         def scores(params: Params, seen: Any) -> Array:
-            mode: Array = self.nets.policy(params, seen).mode
-            return mode
+            return self.nets.policy(params, seen).mode
 
         seen = StateAction(batch.observation, batch.action)
         return self.nets.body.probe(state.learner, seen, losses, batch.valid, scores, "prediction", clock)

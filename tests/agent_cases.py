@@ -79,15 +79,18 @@ OWN = {
 }
 
 
-def source(name: str, **sizes: int) -> StreamFactory:
-    """The stream for an agent: a chain of states, unless the agent is supervised. ``sizes``: visits, steps, envs."""
+def source(name: str, real: bool | None = None, **sizes: int) -> StreamFactory:
+    """The stream for an agent: a chain of states, unless the agent is supervised. ``sizes``: visits, steps, envs.
+
+    ``real``: whether actions are real-valued; None: as the agent's name says.
+    """
     visits, steps, envs = ({"visits": 2, "steps": 10, "envs": 1 if name in STREAMING else 2} | sizes).values()
     if name == "classifier":
         shape = {"inputs": "gaussian", "samples": 8, "dimensions": 3, "classes": 4}
         return relabelled(tasks=visits, steps_per_task=steps, envs=envs, **shape)
     if name == "regressor":
         return regression(tasks=visits, steps_per_task=steps, envs=envs, dimensions=3, outputs=2, hidden=4)
-    return chain(visits, steps, envs, real=name in REAL)
+    return chain(visits, steps, envs, real=name in REAL if real is None else real)
 
 
 def settings(name: str, **changes: Any) -> dict[str, Any]:
