@@ -1,4 +1,4 @@
-"""Agents learn catch with the repository's settings (chance is about -0.6, the maximum 1), streaming agents Pendulum."""
+"""Agents learn catch (chance is about -0.6, the maximum 1) and Pendulum with the settings of the repository."""
 
 from pathlib import Path
 
