@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 
+from plasticity.agents.avg import avg
 from plasticity.agents.c51 import c51
 from plasticity.agents.dqn import dqn
 from plasticity.agents.ppo import ppo
@@ -32,4 +33,5 @@ AGENTS: Mapping[str, Callable[..., Agent]] = {
     "stream_dqn": stream_dqn,
     "stream_c51": stream_c51,
     "stream_ac": stream_ac,
+    "avg": avg,
 }

@@ -34,11 +34,13 @@ from plasticity.networks.spec import NetworkSpec
 
 Loss = Callable[[Params], tuple[Any, ...]]  # -> task loss, activations, optionally a mapping of further metrics
 Rest = Callable[[Array], Mapping[str, Any]]  # env step of creation -> a fresh agent's memory besides its Learner
+Drawn = Callable[[Key], Mapping[str, Any]]  # the random part of that memory
 Target = Callable[[Params], Params]
 Meaning = Literal["values", "logits", "prediction"]
 
 # Tags that derive one key for each use from an agent's key.
 PARAMS, PLUGINS, ACTION, SAMPLE, STEP, NOISE, PREPARE, RULE, REFERENCE, GRADIENT, STORE, DRAW = range(12)
+DRAWN = 1000  # folded into the key of a fresh agent's parameters, which joined networks number from 0
 
 
 def no_target(params: Params) -> Params:
@@ -66,6 +68,11 @@ def no_outputs(params: Params, observation: Any) -> Outputs:
 
 def no_memory(created: Array) -> Mapping[str, Any]:
     del created
+    return {}
+
+
+def not_random(key: Key) -> Mapping[str, Any]:
+    del key
     return {}
 
 
@@ -278,11 +285,14 @@ def assemble_built(
     *,
     target: Target = no_target,
     rest: Rest = no_memory,
+    drawn: Drawn = not_random,
     trace: Callable[[Optimizer], Optimizer] = no_trace,
     envs: int = 0,
     minibatch: int = 0,
 ) -> AgentCore:
     """:func:`assemble` for a built network that the intervention has already rewritten; it wraps the optimizer.
+
+    ``drawn(key)`` is the part of a fresh agent's other memory that is random.
 
     ``ValueError`` for a network with memory if ``envs`` is 0, and for batch statistics if ``minibatch`` is below 2.
     """
@@ -297,6 +307,7 @@ def assemble_built(
 
     def fresh(key: Key, created: Array) -> Learner:
         params = network.init(key)
-        return Learner(params, target(params), rule.init(params), rest(created), network.initial(envs))
+        other = {**rest(created), **drawn(jax.random.fold_in(key, DRAWN))}
+        return Learner(params, target(params), rule.init(params), other, network.initial(envs))
 
     return AgentCore(network, rule, intervention, fresh)

@@ -15,6 +15,7 @@ class Squashed(NamedTuple):
 
     sample: Callable[[Key], tuple[Array, Array]]  # actions [B, size] and the logarithms of their densities [B]
     mode: Array  # the squashed means
+    at: Callable[[Array], tuple[Array, Array]]  # as `sample`, given the standard normal numbers [B, size]
 
 
 class Distribution(NamedTuple):
@@ -43,7 +44,9 @@ def categorical(logits: Array) -> Distribution:
 
 
 def gaussian(mean: Array, log_std: Array) -> Distribution:
-    """Independent normals with ``mean [B, size]`` and standard deviations ``exp(log_std)``, ``log_std [size]``.
+    """Independent normals with ``mean [B, size]`` and standard deviations ``exp(log_std)``.
+
+    ``log_std`` is ``[size]``, the same in all states, or ``[B, size]``.
 
     ``log p = -sum_i [((a_i - mean_i) / std_i)^2 / 2 + log std_i + log(2 pi) / 2]``,
     ``H = sum_i [log std_i + (1 + log(2 pi)) / 2]``.
@@ -58,7 +61,7 @@ def gaussian(mean: Array, log_std: Array) -> Distribution:
         lambda key: mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape),
         log_probability,
         mean,
-        jnp.broadcast_to(jnp.sum(log_std + half + 0.5), mean.shape[:1]),
+        jnp.broadcast_to(jnp.sum(log_std + half + 0.5, axis=-1), mean.shape[:1]),
     )
 
 
@@ -71,11 +74,10 @@ def squashed(mean: Array, log_std: Array) -> Squashed:
     appendix C.
     """
 
-    def sample(key: Key) -> tuple[Array, Array]:
-        noise = jax.random.normal(key, mean.shape)
+    def at(noise: Array) -> tuple[Array, Array]:
         u = mean + jnp.exp(log_std) * noise
         normal = -0.5 * jnp.square(noise) - log_std - 0.5 * math.log(2 * math.pi)
         bent = 2.0 * (math.log(2.0) - u - jax.nn.softplus(-2.0 * u))
         return jnp.tanh(u), jnp.sum(normal - bent, axis=-1)
 
-    return Squashed(sample, jnp.tanh(mean))
+    return Squashed(lambda key: at(jax.random.normal(key, mean.shape)), jnp.tanh(mean), at)

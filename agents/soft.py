@@ -20,7 +20,7 @@ from plasticity.agents.criteria import Criterion, Found
 from plasticity.agents.distributions import Squashed, categorical, squashed
 from plasticity.agents.replay import Batch
 from plasticity.core.masked import mean_where
-from plasticity.core.outputs import Logits, Normal, Outputs
+from plasticity.core.outputs import Logits, Normal, Outputs, Read
 from plasticity.core.schedules import Number
 from plasticity.core.types import Array, Key, Metrics, Network, Params
 
@@ -70,6 +70,17 @@ def real_actor(scale: Scale, log_std: tuple[float, float]) -> RealActor:
         return squashed(mean, jnp.clip(spread, *log_std))
 
     return RealActor(policy, log_std, scale)
+
+
+def real_outputs(network: Network, actor: RealActor) -> Read:
+    """What the networks say, with the policy before it is squashed."""
+
+    def read(params: Params, seen: Any) -> Outputs:
+        made = network.forward(params, with_action(seen, actor.scale))[0]
+        mean, spread = jnp.split(made[ACTOR], 2, axis=-1)
+        return {ACTOR: Normal(mean, jnp.clip(spread, *actor.log_std)), **read_critics(made)}
+
+    return read
 
 
 class Parts(NamedTuple):
@@ -176,11 +187,7 @@ def real_valued(network: Network, actor: RealActor, rules: Soft, random_steps: i
     def scores(params: Params, seen: Any) -> Array:
         return actor.policy(outputs(params, seen)).mode
 
-    def read(params: Params, seen: Any) -> Outputs:
-        made = network.forward(params, with_action(seen, actor.scale))[0]
-        mean, spread = jnp.split(made[ACTOR], 2, axis=-1)
-        return {ACTOR: Normal(mean, jnp.clip(spread, *actor.log_std)), **read_critics(made)}
-
+    read = real_outputs(network, actor)
     return Criterion(loss, act, play, scores, "prediction", METRICS, read, inputs=state_and_action)
 
 

@@ -177,9 +177,14 @@ def preprocessor_of(
     scale_rewards: bool,
     discount: Number,
     truncation: Truncation,
+    *,
+    discrete: bool = True,
 ) -> Preprocessor:
-    """The preprocessor of the agent ``name``. ``ValueError`` if the stream or a setting does not fit the agent."""
-    check_acting(name, spec, discrete=True, one_env=True)
+    """The preprocessor of the agent ``name``; ``discrete``: it supports discrete actions only.
+
+    ``ValueError`` if the stream or a setting does not fit the agent.
+    """
+    check_acting(name, spec, discrete=discrete, one_env=True)
     check_truncation(truncation)
     return preprocessing(spec, normalise=normalise, rate=normalise_rate, scale_rewards=scale_rewards, discount=discount)
 

@@ -56,8 +56,8 @@ SOON = ("dqn", "ppo", "stream_q")  # one agent of each RL regime; the others are
 SOME_SOON = [
     pytest.param(name, marks=[] if name in (*SOON, "classifier") else pytest.mark.slow) for name in sorted(AGENTS)
 ]
-STREAMING = ("stream_q", "adaptive_q", "stream_dqn", "stream_c51", "stream_ac")  # one env, step by step
-REAL = ("sac", "td3")  # with real-valued actions in these tests
+STREAMING = ("stream_q", "adaptive_q", "stream_dqn", "stream_c51", "stream_ac", "avg")  # one env, step by step
+REAL = ("sac", "td3", "avg")  # with real-valued actions in these tests
 ACTORS: dict[str, Any] = {
     "critic_network": functools.partial(mlp, widths=(6,)),
     "random_steps": 2,
@@ -68,6 +68,7 @@ ACTORS: dict[str, Any] = {
 OWN = {
     "sac": ACTORS,
     "td3": ACTORS,
+    "avg": {**ACTORS, "policy_gain": None, "value_gain": None},
     "ppo": {"rollout_length": 2, "epochs": 2, "minibatches": 2},
     "pqn": {"rollout_length": 2, "epochs": 2, "minibatches": 2},
     "reinforce": {"rollout_length": 2, "unfinished": "cut"},  # an episode may be longer than a rollout
@@ -79,15 +80,18 @@ OWN = {
 }
 
 
-def source(name: str, **sizes: int) -> StreamFactory:
-    """The stream for an agent: a chain of states, unless the agent is supervised. ``sizes``: visits, steps, envs."""
+def source(name: str, real: bool | None = None, **sizes: int) -> StreamFactory:
+    """The stream for an agent: a chain of states, unless the agent is supervised. ``sizes``: visits, steps, envs.
+
+    ``real``: whether actions are real-valued; None: as the agent's name says.
+    """
     visits, steps, envs = ({"visits": 2, "steps": 10, "envs": 1 if name in STREAMING else 2} | sizes).values()
     if name == "classifier":
         shape = {"inputs": "gaussian", "samples": 8, "dimensions": 3, "classes": 4}
         return relabelled(tasks=visits, steps_per_task=steps, envs=envs, **shape)
     if name == "regressor":
         return regression(tasks=visits, steps_per_task=steps, envs=envs, dimensions=3, outputs=2, hidden=4)
-    return chain(visits, steps, envs, real=name in REAL)
+    return chain(visits, steps, envs, real=name in REAL if real is None else real)
 
 
 def settings(name: str, **changes: Any) -> dict[str, Any]:

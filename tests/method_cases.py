@@ -55,7 +55,7 @@ def variants(method: str) -> dict[str, Callable[[], Intervention]]:
 
 CASES = {name: made for method in sorted(INTERVENTIONS) for name, made in variants(method).items()}
 
-STREAMED = ("stream_q", "adaptive_q", "stream_dqn", "stream_c51", "stream_ac")
+STREAMED = ("stream_q", "adaptive_q", "stream_dqn", "stream_c51", "stream_ac", "avg")
 TRACED = ("stream_q", "adaptive_q", "stream_ac")  # whose gradient is not that of a loss
 REPLAYED = ("dqn", "c51", "rainbow", "sac", "td3")
 ROLLOUT = ("ppo", "pqn", "reinforce")
@@ -69,6 +69,6 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "at_switch-optimizer": ("stream_q", "stream_ac"),
     "at_switch-replay": (*STREAMED, *SUPERVISED, *ROLLOUT),
     "at_switch-target": (*STREAMED, *SUPERVISED, *ROLLOUT),
-    "at_switch-schedule": (*SUPERVISED, "ppo", "reinforce", "stream_ac"),
+    "at_switch-schedule": (*SUPERVISED, "ppo", "reinforce", "stream_ac", "avg"),
     "at_switch-normaliser": (*SUPERVISED, *REPLAYED, *ROLLOUT),
 }

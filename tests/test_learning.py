@@ -1,4 +1,4 @@
-"""Agents learn catch with the settings of the repository's config; chance is about -0.6, the maximum 1."""
+"""Agents learn catch (chance is about -0.6, the maximum 1) and Pendulum with the settings of the repository."""
 
 from pathlib import Path
 
@@ -8,16 +8,16 @@ import pytest
 from plasticity.engine.runner import Run
 from plasticity.runs import launch
 
-CONFIG = Path(__file__).parent.parent / "configs/catch/agents.yaml"
+CONFIGS = Path(__file__).parent.parent / "configs"
 QUICK = ("stream_q",)  # test_fresh_control.py has one of replay
 REST = ("dqn", "ppo", "pqn", "reinforce", "c51", "rainbow", "adaptive_q", "stream_dqn", "stream_c51", "stream_ac")
 LEVEL = {"ppo": 0.6, "stream_c51": 0.5, "stream_ac": -0.2}  # after so few steps; all others 0.85
 
 
-def returns(arm: str, *changes: str) -> np.ndarray:
-    """The mean return of each record and lane, ``[records, lanes]``, in 30,000 steps."""
-    settings = ["stream.steps_per_task=30000", "seeds=2", "monitors=[]", "evaluation=null", *changes]
-    experiment = launch.load_config(CONFIG, settings)
+def returns(arm: str, *changes: str, config: str = "catch/agents.yaml", steps: int = 30_000) -> np.ndarray:
+    """The mean return of each record and lane, ``[records, lanes]``."""
+    settings = [f"stream.steps_per_task={steps}", "seeds=2", "monitors=[]", "evaluation=null", *changes]
+    experiment = launch.load_config(CONFIGS / config, settings)
     (job,) = [job for job in launch.plan(experiment).jobs if job.arm == arm]
     run = Run(job.program, job.placement, launch.devices())
     return np.stack([chunk.metrics["episodic_return"] for chunk in run.chunks()])
@@ -28,6 +28,16 @@ def test_every_lane_learns_catch(arm):
     found = returns(arm)
     assert (found[:2].mean(0) < -0.2).all()
     assert (found[-5:].mean(0) > LEVEL.get(arm, 0.85)).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("arm", "steps", "gain"), [("stream_ac", 60_000, 200), ("avg", 20_000, 500)])
+def test_streaming_agents_learn_to_swing_up(arm, steps, gain):
+    """Real-valued actions on Pendulum, where random actions give about -1,230."""
+    found = returns(arm, config="control/pendulum_streaming.yaml", steps=steps)
+    tenth = len(found) // 10
+    assert (found[:tenth].mean(0) < -1000).all()
+    assert (found[-tenth:].mean(0) > found[:tenth].mean(0) + gain).all()
 
 
 @pytest.mark.slow

@@ -461,10 +461,36 @@ def test_observations_are_scaled_converted_and_moved():
     np.testing.assert_array_equal(network.forward(params, flags)[0], network.forward(params, flags * 1.0)[0])
 
 
+def test_an_output_layer_may_read_features_of_norm_one():
+    """The same parameters as without; outputs are ``W h / |h| + b``, and all units are wired as before."""
+    flat = jax.ShapeDtypeStruct((6,), jnp.float32)
+    plain, unit = (build(mlp(flat, 3, widths=(5, 4), penultimate=each)) for each in ("none", "unit"))
+    params, x = plain.init(KEY), draw((7, 6))
+    jax.tree.map(np.testing.assert_array_equal, unit.init(KEY), params)
+    outputs, activations = unit.forward(params, x)
+    h = np.asarray(plain.forward(params, x)[1]["hidden_1"].post)
+    np.testing.assert_array_equal(activations["hidden_1"].post, h)
+    expected = h / np.linalg.norm(h, axis=1, keepdims=True) @ params["output"]["kernel"] + params["output"]["bias"]
+    np.testing.assert_allclose(outputs, expected, rtol=1e-5, atol=1e-6)
+    assert [each.name for each in unit.units] == ["hidden_0", "hidden_1"]
+    assert [sink.path for each in unit.units for sink in each.sinks] == [("hidden_1",), ("output",)]
+
+
+def test_features_that_are_all_zero_stay_zero_without_a_gradient():
+    network = build(mlp(jax.ShapeDtypeStruct((3,), jnp.float32), 2, widths=(4,), penultimate="unit"))
+    params = network.init(KEY)
+    outputs, slopes = jax.value_and_grad(lambda p: network.forward(p, jnp.zeros((1, 3)))[0].sum())(params)
+    assert float(outputs) == 0.0
+    assert not any(np.asarray(x).any() for x in jax.tree.leaves(slopes["hidden_0"]))
+    np.testing.assert_array_equal(slopes["output"]["bias"], 1.0)
+
+
 def test_factories():
     maps = jax.ShapeDtypeStruct((10, 10, 4), jnp.float32)
     assert mlp(maps, 3, widths=[8]) == NetworkSpec((10, 10, 4), 3, widths=(8,))
     assert minatar(maps, 3) == NetworkSpec((10, 10, 4), 3, (Convolution(16, 3),), (128,))
+    with pytest.raises(ValueError, match="penultimate: unit is not allowed without hidden layers"):
+        mlp(maps, 3, widths=(), penultimate="unit")
     frames = jax.ShapeDtypeStruct((4, 84, 84), jnp.uint8)
     found = build(nature(frames, 6))
     shapes = {k: v["kernel"].shape for k, v in jax.eval_shape(found.init, KEY).items()}

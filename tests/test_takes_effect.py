@@ -28,10 +28,10 @@ STEPS = {
 RELATIVE, ABSOLUTE = 1e-4, 1e-6  # another program rounds differently, which is not an effect
 
 
-def life(name: str, *methods: Intervention, **changes: Any) -> list[np.ndarray]:
+def life(name: str, *methods: Intervention, real: bool | None = None, **changes: Any) -> list[np.ndarray]:
     """Everything that the agent has learned and recorded after two visits with a switch between them."""
     steps = STEPS.get(name, 10)
-    stream = source(name, visits=2, steps=steps)
+    stream = source(name, real, visits=2, steps=steps)
     changes = {"epsilon": functools.partial(linear, end=0.01, duration=10)} | changes
     made = agent(name, stream.spec, *methods, **changes)  # exploration changes even in so short a life
     world = stream.make(1)
@@ -67,8 +67,8 @@ def life(name: str, *methods: Intervention, **changes: Any) -> list[np.ndarray]:
 
 
 @functools.cache
-def undisturbed(name: str) -> list[np.ndarray]:
-    return life(name)
+def undisturbed(name: str, real: bool | None = None) -> list[np.ndarray]:
+    return life(name, real=real)
 
 
 def differs(a: list[np.ndarray], b: list[np.ndarray]) -> bool:
@@ -101,3 +101,10 @@ def test_a_method_is_refused_by_name_or_changes_the_numbers(name: str, case: str
     made = life(name, method)
     assert not list(hooks.unused({label: CASES[case]()}, seen))
     assert differs(made, undisturbed(name)), "accepted, and without effect"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", [case for case in CASES if "stream_ac" not in REFUSED.get(case, ())])
+def test_a_method_changes_what_is_learned_from_real_valued_actions(case: str) -> None:
+    """Of the agent whose other tests have discrete actions."""
+    assert differs(life("stream_ac", CASES[case](), real=True), undisturbed("stream_ac", real=True))

@@ -7,6 +7,7 @@ from plasticity.envs.transforms.observations import frame_stack, observation_dro
 from plasticity.envs.transforms.permutations import permute_actions, permute_observations
 from plasticity.envs.transforms.rewards import clip_reward, delay_reward, flip_reward, scale_reward
 from plasticity.envs.transforms.sticky import sticky_actions
+from plasticity.envs.transforms.time import time_in_episode
 
 TRANSFORMS: Mapping[str, Callable[..., Callable[[StreamFactory], StreamFactory]]] = {
     "permute_observations": permute_observations,
@@ -19,4 +20,5 @@ TRANSFORMS: Mapping[str, Callable[..., Callable[[StreamFactory], StreamFactory]]
     "observation_dropout": observation_dropout,
     "sticky_actions": sticky_actions,
     "frame_stack": frame_stack,
+    "time_in_episode": time_in_episode,
 }

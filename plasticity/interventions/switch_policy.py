@@ -15,7 +15,7 @@ from plasticity.interventions.resets import check_memory, renewed
 PARTS: Mapping[str, tuple[str, ...]] = {
     "replay": ("replay",),
     "schedule": ("schedule",),
-    "normaliser": ("normaliser", "reward_scale"),
+    "normaliser": ("normaliser", "reward_scale", "error_scale"),
 }
 
 

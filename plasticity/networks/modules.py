@@ -169,8 +169,14 @@ def windows(x: Array, window: int, stride: int, edges: list[tuple[int, int]]) ->
 
 
 def on_sphere(x: Array) -> Array:
-    """The features divided by their Euclidean norm; zero stays zero."""
-    return x * jax.lax.rsqrt(jnp.maximum(jnp.square(x).sum(-1, keepdims=True), 1e-16))
+    """The features divided by their Euclidean norm; zero stays zero, without a gradient.
+
+    All features are 0 at a fresh network's first normalised observation, which is 0 itself. A bound below the norm
+    would give them there a gradient of the inverse of the bound.
+    """
+    squares = jnp.square(x).sum(-1, keepdims=True)
+    some = squares > jnp.finfo(jnp.float32).tiny
+    return jnp.where(some, x * jax.lax.rsqrt(jnp.where(some, squares, 1.0)), 0.0)
 
 
 def reset_where(first: Array | None, initial: Any, carry: Any) -> Any:

@@ -6,7 +6,9 @@ import jax.numpy as jnp
 
 from plasticity.config.fields import Size, Widths, metadata
 from plasticity.core.errors import check
+from plasticity.networks.graph import OBSERVATION, chain
 from plasticity.networks.layers import NORMALISATIONS_WITH_PARAMETERS
+from plasticity.networks.operations import Dense, Sphere
 from plasticity.networks.spec import (
     ActivationName,
     Convolution,
@@ -18,6 +20,7 @@ from plasticity.networks.spec import (
 )
 
 AFFINE = {"affine": {"normalisation": NORMALISATIONS_WITH_PARAMETERS}}  # as ``Metadata.only_with``
+Penultimate = Literal["none", "unit"]
 
 
 @metadata(only_with=AFFINE)
@@ -31,13 +34,25 @@ def mlp(
     affine: bool = True,
     bias: bool = True,
     initialiser: InitialiserName = "he",
+    penultimate: Penultimate = "none",
 ) -> NetworkSpec:
     """Dense layers on the flattened observation; all settings static.
 
     ``observation`` has the ``.shape`` and ``.dtype`` of one observation; unsigned bytes are divided by 255.
+    ``penultimate`` "unit": the output layer reads the last hidden layer divided by its Euclidean norm (Bjorck, Gomes,
+    Weinberger 2022, "Is High Variance Unavoidable in RL? A Case Study in Continuous Control"). ``ValueError`` if there
+    is no hidden layer then.
     """
+    check("penultimate", penultimate, ("none", "unit"))
     style = (activation, normalisation, affine, bias, initialiser)
-    return NetworkSpec(observation.shape, outputs, (), widths, *style, scale=pixel_scale(observation))
+    scale = pixel_scale(observation)
+    if penultimate == "none":
+        return NetworkSpec(observation.shape, outputs, (), widths, *style, scale=scale)
+    if not widths:
+        raise ValueError("penultimate: unit is not allowed without hidden layers; give widths at least one number")
+    names = [*(f"hidden_{i}" for i in range(len(widths))), "penultimate"]
+    body = chain(names, [*map(Dense, widths), Sphere()], OBSERVATION)
+    return NetworkSpec(observation.shape, outputs, (), (), *style, scale=scale, body=tuple(body))
 
 
 @metadata(only_with=AFFINE)

@@ -49,7 +49,7 @@ def penalty(state: Any, params: Any, seen: Context) -> Any:
 
 def recording(key: Any, state: Any, learner: Learner, seen: Context) -> Any:
     """An intervention that stores its inputs in its state and adds 1 to every parameter."""
-    blank = seen._replace(network=(), optimizer=(), fresh=(), loss=seen.loss(learner.params), reference=())
+    blank = seen._replace(network=(), optimizer=(), fresh=(), loss=seen.loss(learner.params), reference=(), outputs=())
     found = {"learner": learner, "seen": blank, "draw": key}
     return found, learner._replace(params=jax.tree.map(lambda x: x + 1.0, learner.params))
 

@@ -13,6 +13,7 @@ from stream_reference import Scaled, as_float64, backward, each, forward
 
 from plasticity.agents import stream_ac, stream_loss, streaming
 from plasticity.agents.base import assemble
+from plasticity.agents.stream_ac import log_softplus
 from plasticity.agents.streaming import CONTROL_NETWORK
 from plasticity.config.settings import Parser
 from plasticity.core.types import Agent, Learner, StreamSpec, TimeStep, Transition, VisitPlan
@@ -30,6 +31,8 @@ KEY = jax.random.key(5)
 SPEC = StreamSpec(jax.ShapeDtypeStruct((4,), jnp.float32), 3, ("a",), (VisitPlan(0, 60),), 1, True)
 DISCOUNT, LAMBDA = 0.9, 0.7
 LIFE = reference.life()
+REAL = SPEC._replace(actions=2, discrete=False)
+REAL_LIFE = LIFE._replace(action=np.random.default_rng(1).normal(size=(len(LIFE.action), 2)).astype(np.float32))
 STEPS = len(LIFE.action)
 MLP = functools.partial(mlp, widths=(5,), activation="leaky_relu", normalisation="map", initialiser="lecun")
 LINEAR = functools.partial(mlp, widths=(), initialiser="lecun")
@@ -41,10 +44,10 @@ stream_dqn = functools.partial(stream_loss.stream_dqn, epsilon=EXPLORATION)
 stream_c51 = functools.partial(stream_loss.stream_c51, epsilon=EXPLORATION)
 
 
-def pairs() -> Transition:
+def pairs(life: reference.Life = LIFE) -> Transition:
     """The life as neighbouring time steps, ``[51, 1, ...]``."""
-    steps = TimeStep(*(jnp.asarray(x)[:, None] for x in LIFE[:4]))
-    action = jnp.asarray(LIFE.action)[:, None]
+    steps = TimeStep(*(jnp.asarray(x)[:, None] for x in life[:4]))
+    action = jnp.asarray(life.action)[:, None]
     return Transition(jax.tree.map(lambda x: x[:-1], steps), action, jax.tree.map(lambda x: x[1:], steps))
 
 
@@ -60,7 +63,7 @@ def count() -> Intervention:
     return Intervention(init=lambda key, params, network: jnp.int32(0), step=step)
 
 
-def live(agent: Agent, steps: int = STEPS) -> Any:
+def live(agent: Agent, steps: int = STEPS, life: reference.Life = LIFE) -> Any:
     """The initial parameters, the complete state after each pair of the life, and the metrics."""
 
     @jax.jit
@@ -71,7 +74,7 @@ def live(agent: Agent, steps: int = STEPS) -> Any:
             return state, (state, metrics)
 
         start = agent.init(KEY, None)
-        given = jax.tree.map(lambda x: x[:steps], pairs())
+        given = jax.tree.map(lambda x: x[:steps], pairs(life))
         return start, jax.lax.scan(step, start, (jnp.arange(steps), given))[1]
 
     start, (states, metrics) = jax.device_get(whole())
@@ -189,14 +192,11 @@ class ActorCritic(ReferenceBase):
         before, after, reward, discount, valid, ended = self.perceive(t)
         if not valid:
             return
-        (logits, seen), (value, glimpse) = (forward(self.params[k], before) for k in ("policy", "value"))
+        (outputs, seen), (value, glimpse) = (forward(self.params[k], before) for k in ("policy", "value"))
         error = reward + discount * forward(self.params["value"], after)[0][0] - value[0]
-        p = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
-        surprise = -np.log(p)
-        slope = np.eye(3)[LIFE.action[t]] - p
-        slope = slope + self.coefficient * np.sign(error) * p * (surprise - (p * surprise).sum())
+        self.error = error
         gradients = {
-            "policy": backward(self.params["policy"], seen, slope),
+            "policy": backward(self.params["policy"], seen, self.slope(outputs, t, self.coefficient * np.sign(error))),
             "value": backward(self.params["value"], glimpse, np.ones(1)),
         }
         self.trace = each(lambda z, g: DISCOUNT * LAMBDA * z + g, self.trace, gradients)
@@ -207,10 +207,28 @@ class ActorCritic(ReferenceBase):
         if ended:
             self.trace = nothing
 
+    def slope(self, logits: np.ndarray, t: int, bonus: float) -> np.ndarray:
+        """The gradient of ``log pi(a|s) + bonus H`` with respect to the outputs."""
+        p = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+        surprise = -np.log(p)
+        return np.eye(3)[LIFE.action[t]] - p + bonus * p * (surprise - (p * surprise).sum())
 
-def test_actor_and_critic_agree_with_an_independent_reference():
+
+class RealActorCritic(ActorCritic):
+    """Normal actions: means, and standard deviations ``log(1 + e^x)``."""
+
+    def slope(self, outputs: np.ndarray, t: int, bonus: float) -> np.ndarray:
+        mean, x = outputs[:2], outputs[2:]
+        std, apart = np.log1p(np.exp(x)), REAL_LIFE.action[t] - mean
+        return np.concatenate([apart / std**2, (apart**2 / std**3 - 1 / std + bonus / std) / (1 + np.exp(-x))])
+
+
+@pytest.mark.parametrize(
+    ("spec", "life", "other"), [(SPEC, LIFE, ActorCritic), (REAL, REAL_LIFE, RealActorCritic)], ids=["discrete", "real"]
+)
+def test_actor_and_critic_agree_with_an_independent_reference(spec, life, other):
     agent = stream_ac(
-        SPEC,
+        spec,
         compose(),
         network=MLP,
         policy_optimizer=functools.partial(eligibility.obgd, kappa=3.0),
@@ -219,13 +237,19 @@ def test_actor_and_critic_agree_with_an_independent_reference():
         trace_decay=LAMBDA,
         entropy_coefficient=0.3,
     )
-    start, states, metrics = live(agent)
-    other = ActorCritic(start, 0.3)
+    start, states, metrics = live(agent, life=life)
+    given, traces = other(start, 0.3), states.learner.opt_state
     for t in range(STEPS):
-        other.learn(t)
-        compared(states.learner.params, other.params, t, atol=1e-5)
+        given.learn(t)
+        compared(states.learner.params, given.params, t, atol=1e-5)
         if LIFE.step_type[t + 1] != reference.FIRST:
-            np.testing.assert_allclose(metrics["step_size"][t], other.rules["policy"].alpha, rtol=1e-3)
+            np.testing.assert_allclose(metrics["step_size"][t], given.rules["policy"].alpha, rtol=1e-3)
+            np.testing.assert_allclose(metrics["loss"][t], given.error**2 / 2, rtol=1e-4, atol=1e-5)
+            compared(each(lambda z: (z.T * traces.going).T, traces.trace), given.trace, t, rtol=1e-3, atol=1e-4)
+    moved = each(
+        lambda a, b: np.abs(a - b).max(), given.params["policy"]["output"], as_float64(start["policy"]["output"])
+    )
+    assert min(moved.values()) > 1e-3  # a hundred times the tolerance
 
 
 def test_an_actor_draws_from_its_policy():
@@ -245,6 +269,53 @@ def test_an_actor_draws_from_its_policy():
     for name, found in actions.items():
         expected = (p + 1 / 3) / 2 if name == "half" else p
         np.testing.assert_allclose(np.bincount(found, minlength=3) / n, expected, atol=0.015)
+
+
+def test_an_actor_draws_real_actions_from_its_policy():
+    """Mean 1 and -2, standard deviations softplus(0) = log 2 and softplus(-30) = e^-30, without bounds."""
+    agent = stream_ac(REAL, compose(), network=LINEAR, policy_optimizer=sgd, value_optimizer=sgd, **PLAIN)
+    state = agent.init(KEY, None)
+    params = jax.tree.map(jnp.zeros_like, state.learner.params)
+    params["policy"]["output"]["bias"] = jnp.array([1.0, -2.0, 0.0, -30.0])
+    state = state._replace(learner=state.learner._replace(params=params))
+    seen = jnp.zeros((20_000, 4))
+    for actions in (agent.act(KEY, state, seen, clock_at(3)), agent.play(KEY, state, seen, jnp.float32(0.5))):
+        assert actions.dtype == jnp.float32
+        np.testing.assert_allclose(actions.mean(0), [1.0, -2.0], atol=0.015)
+        np.testing.assert_allclose(actions[:, 0].std(), np.log(2.0), rtol=0.02)
+        assert actions[:, 0].max() > 3.0
+        assert actions[:, 1].std() < 1e-6
+
+
+@pytest.mark.parametrize("x", [-90.0, -30.0, -20.0, -19.0, 0.0, 3.0, 50.0])
+def test_the_logarithm_of_a_standard_deviation_keeps_its_digits(x):
+    value, slope = jax.value_and_grad(log_softplus)(jnp.float32(x))
+    softplus = np.log1p(np.exp(np.float64(x)))
+    np.testing.assert_allclose(value, np.log(softplus), rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(slope, 1 / (1 + np.exp(-np.float64(x))) / softplus, rtol=1e-5)
+
+
+def test_the_loss_of_a_real_action_that_monitors_see():
+    """Row by row ``delta^2 / 2 - delta log pi(a|s) - 0.3 |delta| H``, by statistics of now."""
+    agent = stream_ac(
+        REAL, compose(), network=MLP, policy_optimizer=sgd, value_optimizer=sgd, entropy_coefficient=0.3, **PLAIN
+    )
+    state = agent.init(KEY, None)
+    probe = agent.probe(state, jax.tree.map(lambda x: x[:, 0], pairs(REAL_LIFE)), clock_at(STEPS))
+    params = as_float64(jax.device_get(state.learner.params))
+    assert probe.meaning == "prediction"
+    for t in np.flatnonzero(LIFE.step_type[1:] != reference.FIRST)[:8]:
+        before, after = (LIFE.observation[i].astype(float) for i in (t, t + 1))
+        outputs, value = forward(params["policy"], before)[0], forward(params["value"], before)[0][0]
+        std = np.log1p(np.exp(outputs[2:]))
+        error = LIFE.reward[t + 1] + 0.99 * LIFE.discount[t + 1] * forward(params["value"], after)[0][0] - value
+        half = np.log(2 * np.pi) / 2
+        log_p = -(((REAL_LIFE.action[t] - outputs[:2]) / std) ** 2 / 2 + np.log(std) + half).sum()
+        expected = error**2 / 2 - error * log_p - 0.3 * abs(error) * (np.log(std) + half + 0.5).sum()
+        np.testing.assert_allclose(probe.losses(probe.learner.params)[t], expected, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(
+            probe.scores(probe.learner.params, before[None])[0], outputs[:2], rtol=1e-4, atol=1e-5
+        )
 
 
 AGENTS = {
@@ -505,7 +576,8 @@ def test_other_streams_are_refused(name):
     make = {"stream_q": stream_q, "adaptive_q": adaptive_q, "stream_dqn": stream_dqn, "stream_c51": stream_c51}.get(
         name, stream_ac
     )
-    for spec in (SPEC._replace(envs=2), SPEC._replace(discrete=False), source("classifier").spec):
+    refused = [SPEC._replace(envs=2), SPEC._replace(discrete=False), source("classifier").spec]
+    for spec in refused[::2] if name == "stream_ac" else refused:
         with pytest.raises(ValueError, match=rf"agent\.kind: {name} is not allowed; it needs a stream with one env"):
             make(spec, compose())
 

@@ -136,6 +136,20 @@ def test_frames_are_stacked() -> None:
     np.testing.assert_array_equal(life.observation, stacked(plain().observation, plain().step_type == 0, 3))
 
 
+def test_the_time_in_the_episode_is_appended() -> None:
+    """From -0.5 at the start of each episode, by 0.1 in each step."""
+    source = made(pure(spec_of()), ("time_in_episode", {"limit": 10}))
+    life, _ = lived(source)
+    size = source.spec.observation.shape[0] - 1
+    np.testing.assert_array_equal(life.observation[..., :size], plain().observation)
+    age = np.zeros(2)
+    for t, first in enumerate(plain().step_type == 0):
+        age = np.where(first, 0, age + 1)
+        np.testing.assert_allclose(life.observation[t, :, size], age / 10 - 0.5, atol=1e-6)
+    assert (plain().step_type[1:] == 0).any()
+    assert age.max() >= 2
+
+
 @pytest.mark.parametrize("inner", [("permute_observations", {}), ("observation_noise", {"deviation": 0.3})])
 def test_stacked_frames_are_altered_as_single_ones_are(inner: tuple[str, dict[str, Any]]) -> None:
     """A replay that stores the newest frame of each step holds what was seen."""
@@ -317,6 +331,7 @@ def test_inputs_of_a_supervised_stream_are_permuted() -> None:
 
 SUPERVISED = (
     "clip_reward", "delay_reward", "flip_reward", "frame_stack", "permute_actions", "scale_reward", "sticky_actions",
+    "time_in_episode",
 )  # fmt: skip
 
 
@@ -367,6 +382,16 @@ def test_bad_streams() -> None:
         TRANSFORMS["permute_observations"](what="channels")(showing(observation=pixels, stack=4))
     with pytest.raises(ValueError, match="already stacks 4 frames"):
         TRANSFORMS["frame_stack"]()(showing(observation=pixels, stack=4))
+    for fields, message in (
+        (
+            {"observation": pixels},
+            r"time_in_episode: not allowed on observations of shape \(4, 8, 8\); must be vectors",
+        ),
+        ({"observation": jax.ShapeDtypeStruct((4,), jnp.uint8)}, "time_in_episode: not allowed on uint8 observations"),
+        ({"episodic": False}, "time_in_episode: not allowed on a stream without episodes"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            TRANSFORMS["time_in_episode"]()(showing(**fields))
     with pytest.raises(ValueError, match="needs observations that are one array"):
         TRANSFORMS["observation_dropout"]()(showing(observation={"a": pixels, "b": pixels}))
 

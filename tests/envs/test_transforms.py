@@ -27,6 +27,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "observation_dropout": {"probability": 0.5},
     "sticky_actions": {"probability": 0.5},
     "frame_stack": {"frames": 3},
+    "time_in_episode": {"limit": 10},
 }
 NEUTRAL: dict[str, dict[str, Any]] = {
     "scale_reward": {"factor": 1.0},
