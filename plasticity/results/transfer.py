@@ -242,8 +242,8 @@ def forward_transfer(matrix: Matrix, baseline: Any, confidence: float = 0.95) ->
     """Compute ``FWT = 1/(T-1) sum_{j >= 2} (R[j-1, j] - b_j)``: Lopez-Paz, Ranzato 2017 (GEM).
 
     The performance is that before the task is learned. This is neither Continual World's forward transfer, which uses
-    areas (:func:`plasticity.results.forward_transfer_of_areas`), nor CORA's (:func:`isolated_forward_transfer`). For a task visited
-    before, it is not zero-shot transfer.
+    areas (:func:`plasticity.results.forward_transfer_of_areas`), nor CORA's (:func:`isolated_forward_transfer`). For a
+    task visited before, it is not zero-shot transfer.
 
     Args:
       matrix: from a run with ``evaluation.tasks: all``.
