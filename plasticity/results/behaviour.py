@@ -72,7 +72,8 @@ def _over_seeds(table: pd.DataFrame, by: Sequence[str], values: Sequence[str], c
             row |= dict(zip((name, f"{name}_low", f"{name}_high"), bounds, strict=True))
         rows.append(row)
     columns = [*by, "seeds", *(f"{name}{end}" for name in values for end in ("", "_low", "_high"))]
-    return pd.DataFrame(rows, columns=columns)
+    kinds = {key: table[key].dtype for key in WHOSE[:2] if key in by}  # the order of the arms
+    return pd.DataFrame(rows, columns=columns).astype(kinds)
 
 
 def partners(known: pd.DataFrame, hyper: Sequence[str], control: str | Mapping[str, str | None]) -> np.ndarray:
