@@ -244,7 +244,7 @@ def _parse(parser: Parser, raw: Mapping[str, Any], name: str) -> Experiment | No
 
 def _parse_arms(parser: Parser, document: ConfigFile, sweep: Sweep, seeds: int) -> dict[str, Arm]:
     arms = {}
-    given = document.arms or {"baseline": {}}
+    given: Mapping[str, Any] = document.arms or {"baseline": {}}
     given = _with_reference(given, document.interventions) if document.reference else given
     if len(given) > ARMS:
         parser.refuse(("arms",), f"{len(given)} arms are not allowed; at most {ARMS} (use a sweep instead)")

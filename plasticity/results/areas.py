@@ -258,5 +258,5 @@ def _check_arms(run: RunPath, labels: Mapping[str, str], control: str | None) ->
 
 def _labelled(table: pd.DataFrame, labels: Mapping[str, str]) -> pd.DataFrame:
     table = table.reset_index(drop=True)
-    table.insert(table.columns.get_loc("arm") + 1, "carries", [labels[str(arm)] for arm in table["arm"]])
+    table.insert(list(table).index("arm") + 1, "carries", [labels[str(arm)] for arm in table["arm"]])
     return table

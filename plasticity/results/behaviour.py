@@ -104,7 +104,7 @@ def check_control(run: RunPath, control: str | None) -> None:
 def _per_visit(run: RunPath, measure: str | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The records with their ``value`` and ``window`` (env steps), and the finished visits."""
     finished = visits_and_losses(run)
-    table = load(run, metrics=[*REWARDS, *({measure} - {None, *REWARDS})])
+    table = load(run, metrics=REWARDS if measure in (None, *REWARDS) else [*REWARDS, measure])
     if table.empty:
         return table.assign(value=np.nan, window=np.nan), finished
     before = table.groupby(["arm", "lane", "visit"], observed=True)["step_in_visit"].shift(fill_value=0)

@@ -1,5 +1,6 @@
 """Continual World's three numbers, and what part of a shortfall is forgotten and what part was never learned."""
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -146,6 +147,10 @@ def shortfall(matrix: Matrix, control: str | None = None, confidence: float = 0.
     columns = {name: part(values) for name, values in {**parts, "reference": reference}.items()}
     last = {task: j for j, task in enumerate(matrix.tasks)}
     pairs = [(len(matrix.tasks) - 1, j) for j in sorted(last.values())]
-    table = pairs_table(matrix, pairs, {name: lambda i, j, x=x: x[:, j] for name, x in columns.items()})
+    table = pairs_table(matrix, pairs, {name: functools.partial(_column, x) for name, x in columns.items()})
     compared = table[~table["arm"].astype(str).isin(known)].reset_index(drop=True)
     return scored(matrix, compared, list(columns), confidence)
+
+
+def _column(values: np.ndarray, i: int, j: int) -> np.ndarray:
+    return values[:, j]

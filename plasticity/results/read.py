@@ -295,7 +295,9 @@ def evaluated_measure(run: RunPath, table: pd.DataFrame, measure: str | None = N
     usual = "episodic_return" if plan(run)["stream"]["episodic"] else "reward"
     if measure is None:
         return SUCCESS if SUCCESS in table and table[SUCCESS].notna().any() else usual
-    known = [name for name in table if name not in (*IDENTITY, *hyper_parameters(run)) and "evaluated" not in name]
+    known = [
+        name for name in map(str, table) if name not in (*IDENTITY, *hyper_parameters(run)) and "evaluated" not in name
+    ]
     if measure not in known:
         raise ValueError(no_column(f"{run} has no evaluations of", measure, known))
     return measure
