@@ -69,7 +69,7 @@ def evaluation_areas(
         keys = ["arm", "lane", "visit"]
         groups = table.dropna(subset=[column]).groupby(keys, observed=True)
         found = groups[["step_in_visit", column]].apply(_trapezoid) if area == "trapezoid" else groups[column].mean()
-        areas = found.astype(float).rename("area").reset_index() if len(found) else table[keys].assign(area=np.nan)
+        areas = found.astype(float).reset_index(name="area") if len(found) else table[keys].assign(area=np.nan)
         rows = areas_of_visits(one, visits_and_losses(one), areas)
         return _scaled(one, rows) if scaled and column != SUCCESS else rows
 
