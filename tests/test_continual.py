@@ -154,9 +154,9 @@ def test_missing_evaluations_are_one_line(run, tmp_path):
     bare = made.write(tmp_path / "bare", made.plan(["base"], tasks=["a"], visits=[(0, 20)]))
     with pytest.raises(ValueError, match=r"bare has no evaluations; set evaluation: \{every: PERIOD, tasks: all\}"):
         results.evaluation_areas(bare)
-    with pytest.raises(ValueError, match=r'no evaluations of "sucess"; there are reward'):
+    with pytest.raises(ValueError, match=r'have no column "sucess"; there are reward'):
         results.evaluation_areas(run, measure="sucess")
-    with pytest.raises(ValueError, match=r'no evaluations of "sucess"; there are reward'):
+    with pytest.raises(ValueError, match=r'have no column "sucess"; there are reward'):
         results.continual_world(run, measure="sucess")
     with pytest.raises(ValueError, match="curves: 'test' is not allowed"):
         results.forward_transfer_of_areas(run, curves="test")

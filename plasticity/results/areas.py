@@ -18,7 +18,7 @@ from plasticity.results.behaviour import (
     with_ratio,
 )
 from plasticity.results.change import alike
-from plasticity.results.ranges import performance_range
+from plasticity.results.ranges import UNBOUNDED, metric_ranges, performance_range
 from plasticity.results.read import (
     SUCCESS,
     RunPath,
@@ -27,6 +27,7 @@ from plasticity.results.read import (
     evaluated_measure,
     evaluations,
     hyper_parameters,
+    is_measure,
     plan,
     several,
     visits_and_losses,
@@ -71,7 +72,7 @@ def evaluation_areas(
         found = groups[["step_in_visit", column]].apply(_trapezoid) if area == "trapezoid" else groups[column].mean()
         areas = found.astype(float).reset_index(name="area") if len(found) else table[keys].assign(area=np.nan)
         rows = areas_of_visits(one, visits_and_losses(one), areas)
-        return _scaled(one, rows) if scaled and column != SUCCESS else rows
+        return _scaled(one, rows) if scaled and not is_measure(column) else rows
 
     return several((run, *runs), read)
 
@@ -166,7 +167,7 @@ def _areas(run: RunPath, curves: Curves, measure: str | None, area: Area, scaled
     if curves == "evaluations":
         return evaluation_areas(run, measure=measure, area=area, scaled=scaled)
     found = learning_curves_area(run, measure=measure)
-    return _scaled(run, found) if scaled and measure != SUCCESS else found
+    return _scaled(run, found) if scaled and not is_measure(measure) else found
 
 
 def _measured(run: RunPath, curves: Curves, measure: str | None) -> str | None:
@@ -175,16 +176,19 @@ def _measured(run: RunPath, curves: Curves, measure: str | None) -> str | None:
 
 def _comparable(runs: Sequence[RunPath], curves: Curves, measure: str | None, scaled: bool) -> bool:
     """Whether areas may be averaged over tasks."""
-    return scaled or all(_measured(one, curves, measure) == SUCCESS or alike(plan(one)["stream"]) for one in runs)
+    return scaled or all(is_measure(_measured(one, curves, measure)) or alike(plan(one)["stream"]) for one in runs)
 
 
 def _largest(run: RunPath, measured: str | None, scaled: bool) -> float:
     """The largest possible performance; NaN if there is none."""
-    stream = plan(run)["stream"]
-    if measured == SUCCESS:
+    about = plan(run)
+    if measured is not None and measured.partition("_")[0] == SUCCESS:
         return 1.0
-    usual = "episodic_return" if stream["episodic"] else "reward"
-    highest = performance_range(stream)[1] if measured in (None, usual) and not scaled else math.inf
+    usual = "episodic_return" if about["stream"]["episodic"] else "reward"
+    if measured in (None, usual):
+        highest = math.inf if scaled else performance_range(about["stream"])[1]
+    else:
+        highest = metric_ranges(about).get(str(measured), UNBOUNDED)[1]
     return highest if math.isfinite(highest) else math.nan
 
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from plasticity.results.areas import Area, Curves, forward_transfer_of_areas, own_curves
 from plasticity.results.behaviour import Scores
-from plasticity.results.read import SUCCESS, RunPath, controls, lanes
+from plasticity.results.read import RunPath, controls, is_measure, lanes
 from plasticity.results.transfer import (
     Matrix,
     check_tasks,
@@ -78,7 +78,7 @@ def continual_world(
         curves = "training"
     transfer = None
     if all(_compared(one, control) for one in several):
-        column = SUCCESS if curves == "training" and matrix.measure == SUCCESS else measure
+        column = matrix.measure if curves == "training" and is_measure(matrix.measure) else measure
         transfer = forward_transfer_of_areas(
             *several,
             control=control,

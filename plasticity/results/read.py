@@ -284,6 +284,11 @@ def evaluations(run: RunPath, *runs: RunPath) -> pd.DataFrame:
     return several((run, *runs), read)
 
 
+def is_measure(name: str | None) -> bool:
+    """Whether a column is a measure of the stream, such as ``success``, of one kind in all tasks, and no reward."""
+    return name not in (None, *REWARDS, "episode_length")
+
+
 def evaluated_measure(run: RunPath, table: pd.DataFrame, measure: str | None = None) -> str:
     """Return the column of evaluations that measures performance.
 
@@ -299,7 +304,7 @@ def evaluated_measure(run: RunPath, table: pd.DataFrame, measure: str | None = N
         name for name in map(str, table) if name not in (*IDENTITY, *hyper_parameters(run)) and "evaluated" not in name
     ]
     if measure not in known:
-        raise ValueError(no_column(f"{run} has no evaluations of", measure, known))
+        raise ValueError(no_column(f"the evaluations of {run} have no column", measure, known))
     return measure
 
 

@@ -16,13 +16,13 @@ from plasticity.results.behaviour import WHOSE, Scores, partners, scores
 from plasticity.results.change import alike, rule
 from plasticity.results.read import (
     FRESH,
-    SUCCESS,
     RunPath,
     arm_names,
     controls,
     evaluated_measure,
     evaluations,
     hyper_parameters,
+    is_measure,
     lanes,
     plan,
     visits_and_losses,
@@ -60,7 +60,7 @@ def performance_matrix(
       arm: only this arm's lanes; None: all.
       scaled: put each task on its own scale (:class:`plasticity.results.Scales`), so that measures may be averaged
         over tasks whose rewards are of several kinds. Otherwise averages over such tasks are missing. Tasks without a
-        scale are missing. Success rates need no scale and keep theirs.
+        scale are missing. Measures of the stream, such as success rates, keep their own scale.
       measure: the column of :func:`evaluations`; None: ``success``, if recorded, else the return or the reward.
       last: average over this number of evaluations at the end of each visit. 1 is the formulas' ``p(t)``; the code of
         Continual World averages the last 5.
@@ -88,7 +88,7 @@ def performance_matrix(
     tasks = sequences[0]
     if any(stream.get("shuffled") for stream in streams):  # a column is a different task for each seed
         tasks = tuple(f"task {visit['task'] + 1} of each seed" for visit in streams[0]["visits"])
-    same = scaled or columns[0] == SUCCESS or all(map(alike, streams))
+    same = scaled or is_measure(columns[0]) or all(map(alike, streams))
     chosen = {name: control for one in several for name, control in controls(one).items()}
     return Matrix(known[kept].reset_index(drop=True), tasks, np.concatenate(values)[kept], chosen, same, columns[0])
 
@@ -100,7 +100,7 @@ def _values(run: RunPath, stream: dict[str, Any], measure: str, last: int, scale
     table, keys = _at_the_ends(table, stream, measure, last), ["arm", "lane"]
     if table.empty:
         raise ValueError(f"{run} has no evaluation at the end of a visit; set evaluation.every: visit in its config")
-    if scaled and measure != SUCCESS:
+    if scaled and not is_measure(measure):
         table = _scaled(run, table.assign(task=table["evaluated_task"]), measure)
     rows = {key: row for row, key in enumerate(zip(known["arm"], known["lane"], strict=True))}
     order = np.asarray([visit["task"] for visit in stream["visits"]])
