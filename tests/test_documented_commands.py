@@ -243,7 +243,7 @@ def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert scope["parameter_noise"](scale=0.1).step is not scope["Intervention"]().step
 
 
-OWN_TESTS = ("README.md", "write-a-plugin.md", "analyse.md", "tutorial.md", "data.md")
+OWN_TESTS = ("README.md", "write-a-plugin.md", "analyse.md", "retention.md", "tutorial.md", "data.md")
 
 
 @pytest.mark.parametrize("page", [str(page.relative_to(ROOT)) for page in PAGES if page.name not in OWN_TESTS])
@@ -304,12 +304,27 @@ def test_the_page_on_analysis_runs_and_names_every_public_function(
     assert [name for name in results.__all__ if not re.search(rf"\bresults\.{name}\b", code)] == []
     first, second = (shlex.split(line)[2:] for line in commands_in_order(page) if line.startswith("plasticity run"))
     tiny_size = ["stream.steps_per_task=20", "evaluation.steps=5", "agent.network.widths=[8]", "record_every=5"]
+    tiny_size.append("evaluation.every=10")
     config, other = str(ROOT / first[0]), [word for word in second if word.startswith("seeds=")]
     monkeypatch.chdir(tmp_path)
     plasticity.run(config, "runs/analyse", overrides=tiny_size)
     plasticity.run(config, second[second.index("--out") + 1], overrides=[*tiny_size, *other])
     executed(page)
     assert "Accuracy at the end." in (tmp_path / "tables/summary.tex").read_text()
+
+
+def test_the_page_on_retention(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    tiny_size = [
+        "stream.steps_per_task=20",
+        "evaluation={every: 10, tasks: all, steps: 5}",
+        "record_every=5",
+        "seeds=2",
+    ]
+    plasticity.run(str(ROOT / "configs/tutorial/retention.yaml"), "runs/retention", overrides=tiny_size)
+    found = executed(DOCS / "howto/retention.md")
+    assert found["numbers"].curves == "evaluations"
+    assert list(found["modules"].overall["arm"]) == ["baseline", "torso"]
 
 
 def commands_in_order(page: Path) -> list[str]:

@@ -68,10 +68,21 @@ def plan_lines(planned: Any) -> list[str]:
         "placement: devices x sequential groups x lanes in one vmap; memory: per device; the workspace is an estimate",
         f"{plural(lanes, 'lane')}, {plural(steps * lanes, 'lane step')} in total; arms run one after another",
         f"task-aware arms: {', '.join(aware) or 'none'}",
+        *_reference_line(planned),
         f"{place} ({kind}), {readable(capacity(devices()[0], widest))} each",
         _time_line(planned),
         f"disk: {readable(disk.tables)} of tables (an estimate), {readable(disk.checkpoints)} of checkpoints",
     ]
+
+
+def _reference_line(planned: Any) -> list[str]:
+    from plasticity.config.experiments import FRESH, controls
+
+    arms = planned.experiment.arms
+    if not planned.experiment.reference or FRESH not in arms:
+        return []
+    served = [name for name, control in controls(arms).items() if control == FRESH]
+    return [f"reference: arm {FRESH}, trained once from scratch in every visit, for {', '.join(served) or 'no arm'}"]
 
 
 def _time_line(planned: Any) -> str:

@@ -81,6 +81,7 @@ class ConfigFile:
     probe_size: Size = 512  # number of transitions passed to a monitor
     seeds: Seeds = 1  # n: 0 ... n - 1
     arms: dict[Any, Any] | None = None  # default: {baseline: {}}
+    reference: bool = False  # add the arm ``fresh``, the control of all arms that have none: reset at every switch
     sweep: dict[Any, Any] | None = None
     evaluation: dict[Any, Any] | None = None
     placement: dict[Any, Any] | None = None
@@ -106,6 +107,7 @@ class Experiment:
     probe_size: int
     seeds: tuple[int, ...]
     arms: Mapping[str, Arm]
+    reference: bool
     sweep: Sweep
     evaluation: Evaluation | None
     placement: Placement
@@ -135,6 +137,7 @@ class Experiment:
             "arms": {
                 name: arm.dump(self.agent, self.interventions, self.task_aware) for name, arm in self.arms.items()
             },
+            "reference": self.reference,
             "sweep": plain_sweep(self.sweep),
             "evaluation": asdict(self.evaluation) if self.evaluation else None,
             "placement": asdict(self.placement),
@@ -241,7 +244,8 @@ def _parse(parser: Parser, raw: Mapping[str, Any], name: str) -> Experiment | No
 
 def _parse_arms(parser: Parser, document: ConfigFile, sweep: Sweep, seeds: int) -> dict[str, Arm]:
     arms = {}
-    given = document.arms or {"baseline": {}}
+    given: Mapping[str, Any] = document.arms or {"baseline": {}}
+    given = _with_reference(given, document.interventions) if document.reference else given
     if len(given) > ARMS:
         parser.refuse(("arms",), f"{len(given)} arms are not allowed; at most {ARMS} (use a sweep instead)")
         return {}
@@ -264,6 +268,16 @@ def _parse_arms(parser: Parser, document: ConfigFile, sweep: Sweep, seeds: int) 
         if control is not None:
             _check_control(parser, name, control, given)
     return arms
+
+
+def _with_reference(given: Mapping[str, Any], interventions: Sequence[MemberConfig]) -> Mapping[str, Any]:
+    """Add the arm ``fresh``, the base with a reset at every switch, unless each arm has a control or is one."""
+    chosen = {name: raw.get("control") if isinstance(raw, Mapping) else None for name, raw in given.items()}
+    if FRESH in given or all(control or name in chosen.values() for name, control in chosen.items()):
+        return given
+    reset = {"kind": "reset", "when": "switch"}
+    fresh = {"task_aware": True, "interventions": [*(each.dump() for each in interventions), reset]}
+    return {**given, FRESH: fresh}
 
 
 def _check_lanes(parser: Parser, arm: str, lanes: int) -> None:

@@ -210,7 +210,9 @@ def _matrix(one: _Run) -> Figure | None:
     matrix = matrix._replace(lanes=kept.reset_index(drop=True), values=matrix.values[kept.index])
     if len(one.stream["visits"]) < 2 or not np.isfinite(matrix.values).any():
         return None
-    return performance_matrix(matrix, label=one.label, by_task=one.unlike, options=one.options)
+    success = matrix.measure == "success"
+    label = "success rate" if success else one.label
+    return performance_matrix(matrix, label=label, by_task=one.unlike and not success, options=one.options)
 
 
 def _of_metrics(one: _Run) -> dict[str, Figure]:

@@ -13,6 +13,7 @@ from plasticity.plots import style
 from plasticity.report.facts import facts
 from plasticity.report.intervals import chart_ranges, cut, cut_stages
 from plasticity.report.lines import BUDGET, Grids, lines, most_points, rounded
+from plasticity.report.retention import retention
 from plasticity.results.ranges import UNBOUNDED
 from plasticity.results.read import RunPath
 from plasticity.results.verdict import meaning, verdict, words
@@ -252,6 +253,7 @@ def _run(run: RunPath, stream: dict[str, Any], series: Sequence[style.Series], r
         "rule": words(compared.rule, compared.controls),
         "by_task": _by_task(run, compared),
         "evaluations": _evaluations(run, stream),
+        "retention": retention(run, stream, measured(stream)),
     }
 
 

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from plasticity.report.retained import interval, retained
 from plasticity.report.words import MISSING, amount, breakable, number, plural
 
 STAGES = {
@@ -25,7 +26,8 @@ def head(run: Mapping[str, Any], group: Mapping[str, Any], index: int, *, second
 <p class="facts">{" ".join(f"<span>{escape(part)}</span>" for part in _in_a_line(run, group))}</p>
 {notice}</header>
 {_summary(run, group, index)}
-{_evaluations(run)}"""
+{_evaluations(run)}
+{retained(run)}"""
 
 
 def _question(run: Mapping[str, Any]) -> str:
@@ -232,7 +234,7 @@ def _evaluations(run: Mapping[str, Any]) -> str:
     heads = "".join(f"<th scope=col class=n>{escape(task)}" for task in found["tasks"])
     body = "\n".join(
         f"<tr><th scope=row>{escape(row['label'])}<td class=n>{amount(row['step'])}"
-        + "".join(f"<td class=n>{_cell(row['cells'].get(task))}" for task in found["tasks"])
+        + "".join(f"<td class=n>{interval(row['cells'].get(task))}" for task in found["tasks"])
         + "</tr>"
         for row in found["rows"]
     )
@@ -243,11 +245,3 @@ def _evaluations(run: Mapping[str, Any]) -> str:
 <tbody>
 {body}
 </tbody></table></div></section>"""
-
-
-def _cell(values: Sequence[float | None] | None) -> str:
-    mean, low, high = values or (None, None, None)
-    if mean is None:
-        return MISSING
-    bounds = "" if low is None or high is None else f' <span class="bounds">[{number(low)}, {number(high)}]</span>'
-    return number(mean) + bounds

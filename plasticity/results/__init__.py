@@ -5,6 +5,7 @@ left out. A lane that diverged has missing values from then on. Means exclude it
 """
 
 from plasticity.results.aggregate import aggregates
+from plasticity.results.areas import carried_over, evaluation_areas, forward_transfer_of_areas
 from plasticity.results.atari_scores import human_normalised, human_normalised_score
 from plasticity.results.behaviour import (
     Scores,
@@ -15,6 +16,7 @@ from plasticity.results.behaviour import (
 )
 from plasticity.results.change import Compared, Rule, alike, compare_lanes, rule
 from plasticity.results.compare import summary, task_changes
+from plasticity.results.continual import ContinualWorld, continual_world, final_performance, shortfall
 from plasticity.results.export import csv_text, latex_text, save_table
 from plasticity.results.intervals import Interval, curve, mean_interval
 from plasticity.results.points import Point, points
@@ -43,7 +45,6 @@ from plasticity.results.transfer import (
     forgetting,
     forgetting_from_best,
     forward_transfer,
-    forward_transfer_of_areas,
     intransigence,
     isolated_forgetting,
     isolated_forward_transfer,
@@ -53,6 +54,7 @@ from plasticity.results.two_runs import TwoRuns, compare_runs
 
 __all__ = [
     "Compared",
+    "ContinualWorld",
     "Interval",
     "Matrix",
     "Point",
@@ -69,14 +71,18 @@ __all__ = [
     "average_performance",
     "backward_transfer",
     "by_stream",
+    "carried_over",
     "compare_lanes",
     "compare_runs",
+    "continual_world",
     "controls",
     "csv_text",
     "curve",
     "difference_range",
     "differences",
+    "evaluation_areas",
     "evaluations",
+    "final_performance",
     "forgetting",
     "forgetting_from_best",
     "forward_transfer",
@@ -108,6 +114,7 @@ __all__ = [
     "save_table",
     "select",
     "sensitivity",
+    "shortfall",
     "steps_to_threshold",
     "summary",
     "task_changes",

@@ -72,7 +72,8 @@ def _over_seeds(table: pd.DataFrame, by: Sequence[str], values: Sequence[str], c
             row |= dict(zip((name, f"{name}_low", f"{name}_high"), bounds, strict=True))
         rows.append(row)
     columns = [*by, "seeds", *(f"{name}{end}" for name in values for end in ("", "_low", "_high"))]
-    return pd.DataFrame(rows, columns=columns)
+    kinds = {key: table[key].dtype for key in WHOSE[:2] if key in by}  # the order of the arms
+    return pd.DataFrame(rows, columns=columns).astype(kinds)
 
 
 def partners(known: pd.DataFrame, hyper: Sequence[str], control: str | Mapping[str, str | None]) -> np.ndarray:
@@ -100,18 +101,18 @@ def check_control(run: RunPath, control: str | None) -> None:
         raise ValueError(f"control: {control!r} is not an arm of {run}; its arms: {', '.join(names)}")
 
 
-def _per_visit(run: RunPath) -> tuple[pd.DataFrame, pd.DataFrame]:
+def _per_visit(run: RunPath, measure: str | None = None) -> tuple[pd.DataFrame, pd.DataFrame]:
     """The records with their ``value`` and ``window`` (env steps), and the finished visits."""
     finished = visits_and_losses(run)
-    table = load(run, metrics=REWARDS)
+    table = load(run, metrics=REWARDS if measure in (None, *REWARDS) else [*REWARDS, measure])
     if table.empty:
         return table.assign(value=np.nan, window=np.nan), finished
     before = table.groupby(["arm", "lane", "visit"], observed=True)["step_in_visit"].shift(fill_value=0)
-    value = table["episodic_return" if plan(run)["stream"]["episodic"] else "reward"]
+    value = table[measure or ("episodic_return" if plan(run)["stream"]["episodic"] else "reward")]
     return table.assign(value=value, window=table["step_in_visit"] - before), finished
 
 
-def learning_curves_area(run: RunPath, *runs: RunPath) -> pd.DataFrame:
+def learning_curves_area(run: RunPath, *runs: RunPath, measure: str | None = None) -> pd.DataFrame:
     """Compute the area under each visit's learning curve, in units of the reward or the return.
 
     ``AUC_k = 1 / Delta int_0^Delta p_k(t) dt``: the mean of the recorded curve over the visit, weighted by env steps
@@ -119,25 +120,33 @@ def learning_curves_area(run: RunPath, *runs: RunPath) -> pd.DataFrame:
     it equals the ``performance`` of :func:`visits` exactly. With episodes the two differ: ``performance`` weights by
     episodes, the area by time. Records in which no episode ended are left out.
 
+    Args:
+      run: the run's folder; ``runs``: further runs.
+      measure: another metric with values in every record, such as ``success``; None: the return or the reward.
+
     Returns:
       ``arm, lane, seed, visit, task, area`` and the swept hyper-parameters, one row per lane and finished visit;
       ``area`` is missing if the lane diverged before the end of the visit.
     """
 
     def read(one: RunPath) -> pd.DataFrame:
-        table, finished = _per_visit(one)
+        table, finished = _per_visit(one, measure)
         keys = ["arm", "lane", "visit"]
         weight = table["window"].where(table["value"].notna())
         sums = pd.DataFrame({"total": weight * table["value"], "weight": weight}).astype(float)
         sums = sums.groupby([table[name] for name in keys], observed=True).sum()
         area = (sums["total"] / sums["weight"].replace(0.0, np.nan)).reset_index(name="area")
-        kept = finished.drop(columns=[name for name in finished if str(name).startswith("performance")])
-        rows = kept.merge(area, on=keys, how="left")
-        rows["area"] = rows["area"].astype(float).mask(rows["lost"].astype(bool))
-        first = ["arm", "lane", "seed", "visit", "task", "area"]
-        return rows[[*first, *hyper_parameters(one)]]
+        return areas_of_visits(one, finished, area)
 
     return several((run, *runs), read)
+
+
+def areas_of_visits(run: RunPath, finished: pd.DataFrame, areas: pd.DataFrame) -> pd.DataFrame:
+    """``areas`` (``arm, lane, visit, area``) for each of the ``finished`` visits; missing if the lane diverged."""
+    kept = finished.drop(columns=[name for name in finished if str(name).startswith("performance")])
+    rows = kept.merge(areas, on=["arm", "lane", "visit"], how="left")
+    rows["area"] = rows["area"].astype(float).mask(rows["lost"].astype(bool))
+    return rows[["arm", "lane", "seed", "visit", "task", "area", *hyper_parameters(run)]]
 
 
 def steps_to_threshold(run: RunPath, *runs: RunPath, threshold: float) -> pd.DataFrame:
@@ -214,30 +223,39 @@ def relative_learning_speed(
 
 
 def _relative(run: RunPath, control: str | None, auc_max: float | None) -> pd.DataFrame:
+    table, stream = against_control(run, control, learning_curves_area(run)), plan(run)["stream"]
+    if auc_max is not None:
+        highest: Any = auc_max
+    elif alike(stream):
+        highest = table["area"].max()
+    else:
+        highest = table.groupby("task")["area"].transform("max")
+    return with_ratio(table, run, control, "relative_speed", highest)
+
+
+def with_ratio(table: pd.DataFrame, run: RunPath, control: str | None, name: str, highest: Any) -> pd.DataFrame:
+    """Add ``difference / (highest - control_area)`` and keep the arms that have a control."""
+    room = highest - table["control_area"]
+    table = table.assign(**{name: table["difference"] / room.where(room > 0)})
+    columns = ["arm", "lane", "seed", "visit", "task", "area", "control_area", "difference", name]
+    compared = [arm for arm, other in controls(run, control).items() if other is not None]
+    return table.loc[table["arm"].isin(compared), [*columns, *hyper_parameters(run)]].reset_index(drop=True)
+
+
+def against_control(run: RunPath, control: str | None, areas: pd.DataFrame) -> pd.DataFrame:
+    """Each lane and visit with ``area, control_area, difference``, paired by seed and swept point."""
     hyper, known, stream = hyper_parameters(run), lanes(run), plan(run)["stream"]
     visits = pd.DataFrame(
         {"visit": range(len(stream["visits"])), "task": [stream["tasks"][each["task"]] for each in stream["visits"]]}
     )
-    areas = learning_curves_area(run)[["arm", "lane", "visit", "area"]].astype({"area": float})
-    chosen = controls(run, control)
-    known = known.assign(partner=partners(known, hyper, chosen), row=range(len(known)))
+    areas = areas[["arm", "lane", "visit", "area"]].astype({"area": float})
+    known = known.assign(partner=partners(known, hyper, controls(run, control)), row=range(len(known)))
     table = known.merge(visits, how="cross").merge(areas.astype({"arm": known["arm"].dtype}), how="left")
     control_area = table.set_index(["row", "visit"])["area"].reindex(
         pd.MultiIndex.from_frame(table[["partner", "visit"]])
     )
     table["control_area"] = control_area.to_numpy(float)
-    table["difference"] = table["area"] - table["control_area"]
-    if auc_max is not None:
-        highest: Any = auc_max
-    elif alike(stream):
-        highest = areas["area"].max()
-    else:
-        highest = table.groupby("task")["area"].transform("max")
-    room = highest - table["control_area"]
-    table["relative_speed"] = table["difference"] / room.where(room > 0)
-    columns = ["arm", "lane", "seed", "visit", "task", "area", "control_area", "difference", "relative_speed", *hyper]
-    compared = [arm for arm, other in chosen.items() if other is not None]
-    return table.loc[table["arm"].isin(compared), columns].reset_index(drop=True)
+    return table.assign(difference=table["area"] - table["control_area"])
 
 
 def revisits(run: RunPath, *runs: RunPath, measure: str = "performance", confidence: float = 0.95) -> Scores:

@@ -25,6 +25,7 @@ VISIT = ["arm", "lane", "seed", "visit", "task"]
 NEEDED = (*VISIT, "step", "step_in_visit")  # for the performance in visits
 FEW_ROWS = 1_000_000
 NO_OTHER_STREAM = ("alike", "reward_range")  # keys that plans of older versions lack for the same stream
+SUCCESS = "success"  # share of the episodes that reach the goal
 FRESH = "fresh"  # the control of arms that do not name one
 RunPath = str | Path
 
@@ -281,6 +282,30 @@ def evaluations(run: RunPath, *runs: RunPath) -> pd.DataFrame:
         return table.astype(dict.fromkeys(names, "str"))
 
     return several((run, *runs), read)
+
+
+def is_measure(name: str | None) -> bool:
+    """Whether a column is a measure of the stream, such as ``success``, of one kind in all tasks, and no reward."""
+    return name not in (None, *REWARDS, "episode_length")
+
+
+def evaluated_measure(run: RunPath, table: pd.DataFrame, measure: str | None = None) -> str:
+    """Return the column of evaluations that measures performance.
+
+    With None this is ``success``, if recorded, else the return or the reward.
+
+    Raises:
+      ValueError: there is no such column.
+    """
+    usual = "episodic_return" if plan(run)["stream"]["episodic"] else "reward"
+    if measure is None:
+        return SUCCESS if SUCCESS in table and table[SUCCESS].notna().any() else usual
+    known = [
+        name for name in map(str, table) if name not in (*IDENTITY, *hyper_parameters(run)) and "evaluated" not in name
+    ]
+    if measure not in known:
+        raise ValueError(no_column(f"the evaluations of {run} have no column", measure, known))
+    return measure
 
 
 def visits(run: RunPath, *runs: RunPath) -> pd.DataFrame:

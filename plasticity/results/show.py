@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import pandas as pd
 from rich import box
 from rich.console import Console
@@ -11,8 +12,10 @@ from rich.table import Table
 
 from plasticity.results.change import Compared, Rule, compare_lanes, rule
 from plasticity.results.compare import summary, task_changes
+from plasticity.results.continual import continual_world
 from plasticity.results.points import points
 from plasticity.results.read import RunPath, controls, hyper_parameters, lanes, plan
+from plasticity.results.transfer import performance_matrix
 from plasticity.results.verdict import meaning, undecided
 
 MISSING = "-"
@@ -28,6 +31,8 @@ def print_summary(run: RunPath, console: Console | None = None, **options: Any) 
     """Print :func:`summary` of a run: one row per arm and swept point, 80 columns wide.
 
     If no single number covers all tasks, print a row for each task of each arm instead (:func:`task_changes`).
+    Continual World's three numbers follow if earlier tasks were evaluated at the ends of visits
+    (:func:`continual_world`).
 
     Args:
       run: the run's folder.
@@ -47,7 +52,11 @@ def print_summary(run: RunPath, console: Console | None = None, **options: Any) 
         table.caption = " ".join(filter(None, (_caption(rows, options, compared), opened)))
     else:
         table.caption = _fill_by_task(table, run, options)
-    (console or Console()).print(table)
+    out = console or Console()
+    out.print(table)
+    measures = measures_table(run, options.get("control"), options.get("confidence", 0.95))
+    if measures is not None:
+        out.print(measures)
 
 
 def _table(title: str) -> Table:
@@ -89,6 +98,40 @@ def _control_name(run: RunPath, options: dict[str, Any]) -> str:
     return named.pop() if len(named) == 1 else "control"
 
 
+def measures_table(run: RunPath, control: str | None = None, confidence: float = 0.95) -> Table | None:
+    """Continual World's three numbers as a table; None unless earlier tasks were evaluated at the ends of visits."""
+    try:
+        matrix = performance_matrix(run)
+        found = continual_world(run, control=control, scaled=not matrix.alike, confidence=confidence)
+    except ValueError:
+        return None
+    if len(set(matrix.tasks)) < 2 or not np.isfinite(matrix.values).any():
+        return None
+    own = " (each task on its own scale)" if not matrix.alike else ""
+    stream = plan(run)["stream"]
+    named = {"reward": stream["reward_name"]}.get(found.measure, found.measure.replace("_", " "))
+    table = _table(escape(f"retention and transfer: {named}{own}"))
+    table.add_column("arm", overflow="fold")
+    columns = {"performance": found.performance, "forgetting": found.forgetting}
+    columns |= {"difference": found.transfer, "forward_transfer": found.transfer} if found.transfer else {}
+    heads = ("P(T)", "forgetting", "AUC - control", "forward transfer")
+    for heading in heads[: len(columns)]:
+        table.add_column(f"{heading}\n± half width", justify="right", no_wrap=True)
+    hyper = hyper_parameters(run)
+    cells: dict[str, dict[str, str]] = {}
+    for name, scores in columns.items():
+        for point in points(scores.overall, hyper):
+            label = "\n  ".join([point.arm, *point.settings])
+            cells.setdefault(label, {})[name] = _plus_minus(point.rows.iloc[0], name)
+    for label, row in cells.items():
+        table.add_row(escape(label), *(row.get(name, MISSING) for name in columns))
+    table.caption = (
+        f"Means over tasks and seeds, {100 * confidence:g} % t intervals. P(T): performance at the end of the run. "
+        "Forgetting: end of the task's visit minus end of the run."
+    )
+    return table
+
+
 def _fill_by_task(table: Table, run: RunPath, options: dict[str, Any]) -> str:
     """Add a row for each arm and task; return the caption."""
     chosen = {key: value for key, value in options.items() if key in ("control", "measure", "confidence")}
@@ -120,7 +163,7 @@ def _plus_minus(row: pd.Series, key: str) -> str:
     if math.isnan(row[key]):
         return MISSING
     half = (row[f"{key}_high"] - row[f"{key}_low"]) / 2
-    sign = "" if key in ("first", "last") else "+"
+    sign = "" if key in ("first", "last", "performance") else "+"
     return _number(row[key], sign) + ("" if math.isnan(half) else f" ± {_number(half)}")
 
 

@@ -12,15 +12,17 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 
-from plasticity.results.behaviour import WHOSE, Scores, partners, relative_learning_speed, scores
+from plasticity.results.behaviour import WHOSE, Scores, partners, scores
 from plasticity.results.change import alike, rule
 from plasticity.results.read import (
     FRESH,
     RunPath,
     arm_names,
     controls,
+    evaluated_measure,
     evaluations,
     hyper_parameters,
+    is_measure,
     lanes,
     plan,
     visits_and_losses,
@@ -36,13 +38,21 @@ class Matrix(NamedTuple):
     values: np.ndarray  # float[lanes, visits, visits]
     controls: Mapping[str, str | None] = MappingProxyType({})  # of each arm; if empty, the arm `fresh`, if there is one
     alike: bool = True  # values of all tasks are of one kind, or scaled, so they may be averaged
+    measure: str = ""  # the column of the evaluations: success, episodic_return, reward
 
     @property
     def hyper(self) -> list[str]:
         return [str(name) for name in self.lanes if name not in WHOSE]
 
 
-def performance_matrix(run: RunPath, *runs: RunPath, arm: str | None = None, scaled: bool = False) -> Matrix:
+def performance_matrix(
+    run: RunPath,
+    *runs: RunPath,
+    arm: str | None = None,
+    scaled: bool = False,
+    measure: str | None = None,
+    last: int = 1,
+) -> Matrix:
     """Arrange the evaluations at the ends of visits as a matrix for each lane.
 
     Args:
@@ -50,11 +60,17 @@ def performance_matrix(run: RunPath, *runs: RunPath, arm: str | None = None, sca
       arm: only this arm's lanes; None: all.
       scaled: put each task on its own scale (:class:`plasticity.results.Scales`), so that measures may be averaged
         over tasks whose rewards are of several kinds. Otherwise averages over such tasks are missing. Tasks without a
-        scale are missing.
+        scale are missing. Measures of the stream, such as success rates, keep their own scale.
+      measure: the column of :func:`evaluations`; None: ``success``, if recorded, else the return or the reward.
+      last: average over this number of evaluations at the end of each visit. 1 is the formulas' ``p(t)``; the code of
+        Continual World averages the last 5.
 
     Raises:
-      ValueError: a run without evaluations at the ends of visits; an unknown arm; runs whose visits differ.
+      ValueError: a run without evaluations at the ends of visits or without this measure; an unknown arm; runs whose
+        visits or measures differ; ``last`` below 1.
     """
+    if last < 1:
+        raise ValueError(f"last: {last} is not allowed; must be at least 1")
     several = (run, *runs)
     streams = [plan(one)["stream"] for one in several]
     sequences = [tuple(stream["tasks"][visit["task"]] for visit in stream["visits"]) for stream in streams]
@@ -63,27 +79,28 @@ def performance_matrix(run: RunPath, *runs: RunPath, arm: str | None = None, sca
     unknown = [one for one in several if arm is not None and arm not in arm_names(one)]
     if unknown:
         raise ValueError(f"arm: {arm!r} is not an arm of {unknown[0]}; its arms: {', '.join(arm_names(unknown[0]))}")
-    values = [_values(one, stream, scaled) for one, stream in zip(several, streams, strict=True)]
+    columns = [evaluated_measure(one, evaluations(one), measure) for one in several]
+    if len(set(columns)) > 1:
+        raise ValueError(f"the runs measure {' and '.join(dict.fromkeys(columns))}; name a measure that all have")
+    values = [_values(one, each, columns[0], last, scaled) for one, each in zip(several, streams, strict=True)]
     known = lanes(*several).drop(columns=["program", "diverged_at"])
     kept = np.full(len(known), True) if arm is None else (known["arm"] == arm).to_numpy()
     tasks = sequences[0]
     if any(stream.get("shuffled") for stream in streams):  # a column is a different task for each seed
         tasks = tuple(f"task {visit['task'] + 1} of each seed" for visit in streams[0]["visits"])
-    same = scaled or all(map(alike, streams))
+    same = scaled or is_measure(columns[0]) or all(map(alike, streams))
     chosen = {name: control for one in several for name, control in controls(one).items()}
-    return Matrix(known[kept].reset_index(drop=True), tasks, np.concatenate(values)[kept], chosen, same)
+    return Matrix(known[kept].reset_index(drop=True), tasks, np.concatenate(values)[kept], chosen, same, columns[0])
 
 
-def _values(run: RunPath, stream: dict[str, Any], scaled: bool) -> np.ndarray:
+def _values(run: RunPath, stream: dict[str, Any], measure: str, last: int, scaled: bool) -> np.ndarray:
     table, known = evaluations(run), lanes(run)
     if table.empty:
         raise ValueError(f"{run} has no evaluations; set evaluation: {{every: visit, tasks: all}} in its config")
-    steps = np.asarray([visit["steps"] for visit in stream["visits"]])
-    table = table[table["step_in_visit"].to_numpy() == steps[table["visit"]]]
+    table, keys = _at_the_ends(table, stream, measure, last), ["arm", "lane"]
     if table.empty:
         raise ValueError(f"{run} has no evaluation at the end of a visit; set evaluation.every: visit in its config")
-    measure, keys = "episodic_return" if stream["episodic"] else "reward", ["arm", "lane"]
-    if scaled:
+    if scaled and not is_measure(measure):
         table = _scaled(run, table.assign(task=table["evaluated_task"]), measure)
     rows = {key: row for row, key in enumerate(zip(known["arm"], known["lane"], strict=True))}
     order = np.asarray([visit["task"] for visit in stream["visits"]])
@@ -95,14 +112,26 @@ def _values(run: RunPath, stream: dict[str, Any], scaled: bool) -> np.ndarray:
     return found
 
 
+def _at_the_ends(table: pd.DataFrame, stream: dict[str, Any], measure: str, last: int) -> pd.DataFrame:
+    """The evaluations at the ends of visits; ``measure`` is the mean over the ``last`` ones of the same visit."""
+    steps = np.asarray([visit["steps"] for visit in stream["visits"]])
+    table = table.sort_values("step", kind="stable")
+    groups = table.groupby(["arm", "lane", "visit", "evaluated_visit"], observed=True)[measure]
+    means = groups.rolling(last, min_periods=1).mean().reset_index(level=[0, 1, 2, 3], drop=True).reindex(table.index)
+    table = table.assign(**{measure: means.where(table[measure].notna())})  # missing once a lane has diverged
+    return table[table["step_in_visit"].to_numpy() == steps[table["visit"]]]
+
+
 def _scaled(run: RunPath, table: pd.DataFrame, measure: str) -> pd.DataFrame:
-    found = Scales(
-        visits_and_losses(run), lanes(run), hyper_parameters(run), controls(run), rule(plan(run)["stream"]).stages
-    )
-    return found.applied(table, [measure])[0]
+    return scales_of(run).applied(table, [measure])[0]
 
 
-def _check(matrix: Matrix, wanted: str) -> None:
+def scales_of(run: RunPath) -> Scales:
+    stages = rule(plan(run)["stream"]).stages
+    return Scales(visits_and_losses(run), lanes(run), hyper_parameters(run), controls(run), stages)
+
+
+def check_tasks(matrix: Matrix, wanted: str) -> None:
     """Raise ``ValueError`` if other tasks were not evaluated; ``wanted``: what ``evaluation.tasks`` should be."""
     tasks, count = np.asarray(matrix.tasks), len(matrix.tasks)
     needed = (
@@ -115,7 +144,7 @@ def _check(matrix: Matrix, wanted: str) -> None:
         raise ValueError(f"{which} tasks were not evaluated; set evaluation.tasks: {wanted} in the config")
 
 
-def _table(
+def pairs_table(
     matrix: Matrix, pairs: Sequence[tuple[int, int]], columns: dict[str, Callable[[int, int], Any]]
 ) -> pd.DataFrame:
     """A row for each lane and pair (i, j); a column is a function of the pair: float[lanes]."""
@@ -132,7 +161,7 @@ def _table(
     return table.drop(columns="row")
 
 
-def _scored(
+def scored(
     matrix: Matrix, table: pd.DataFrame, values: Sequence[str], confidence: float, ratios: Sequence[str] = ()
 ) -> Scores:
     """``ratios``: the dimensionless ``values``, which may always be averaged over tasks."""
@@ -150,13 +179,13 @@ def average_performance(matrix: Matrix, confidence: float = 0.95) -> Scores:
     Raises:
       ValueError: the rewards of the tasks are of several kinds and the matrix is not scaled.
     """
-    _check(matrix, "seen or all")
+    check_tasks(matrix, "seen or all")
     if not matrix.alike:
         raise ValueError(
             "the rewards of these tasks are of several kinds and have no common mean; make the matrix with scaled=True"
         )
     last = len(matrix.tasks) - 1
-    table = _table(
+    table = pairs_table(
         matrix, [(i, last) for i in range(last + 1)], {"average_performance": lambda i, j: matrix.values[:, i].mean(-1)}
     ).drop(columns=["evaluated_visit", "evaluated_task"])
     return scores(table, ["visit"], ["average_performance"], matrix.hyper, confidence)
@@ -169,11 +198,14 @@ def forgetting(matrix: Matrix, confidence: float = 0.95) -> Scores:
     et al. 2021). For the measure of Chaudhry et al. 2018, relative to the best earlier performance, see
     :func:`forgetting_from_best`.
     """
-    _check(matrix, "seen or all")
+    check_tasks(matrix, "seen or all")
     r, last = matrix.values, len(matrix.tasks) - 1
     pairs = [(last, j) for j in range(last + 1)]
-    return _scored(
-        matrix, _table(matrix, pairs, {"forgetting": lambda i, j: r[:, j, j] - r[:, i, j]}), ["forgetting"], confidence
+    return scored(
+        matrix,
+        pairs_table(matrix, pairs, {"forgetting": lambda i, j: r[:, j, j] - r[:, i, j]}),
+        ["forgetting"],
+        confidence,
     )
 
 
@@ -183,14 +215,14 @@ def forgetting_from_best(matrix: Matrix, confidence: float = 0.95) -> Scores:
     Chaudhry et al. 2018, "Riemannian Walk for Incremental Learning: Understanding Forgetting and Intransigence". If
     a task was not evaluated before it was learned, the maximum is over the later visits only.
     """
-    _check(matrix, "seen or all")
+    check_tasks(matrix, "seen or all")
     r, last = matrix.values, len(matrix.tasks) - 1
 
     def lost(i: int, j: int) -> np.ndarray:
         return np.fmax.reduce(r[:, :i, j], axis=1) - r[:, i, j]
 
-    table = _table(matrix, [(last, j) for j in range(last)], {"forgetting_from_best": lost})
-    return _scored(matrix, table, ["forgetting_from_best"], confidence)
+    table = pairs_table(matrix, [(last, j) for j in range(last)], {"forgetting_from_best": lost})
+    return scored(matrix, table, ["forgetting_from_best"], confidence)
 
 
 def backward_transfer(matrix: Matrix, confidence: float = 0.95) -> Scores:
@@ -198,51 +230,35 @@ def backward_transfer(matrix: Matrix, confidence: float = 0.95) -> Scores:
 
     For each task this is the negative of Continual World's forgetting, but the mean excludes the last task.
     """
-    _check(matrix, "seen or all")
+    check_tasks(matrix, "seen or all")
     r, last = matrix.values, len(matrix.tasks) - 1
-    table = _table(
+    table = pairs_table(
         matrix, [(last, j) for j in range(last)], {"backward_transfer": lambda i, j: r[:, i, j] - r[:, j, j]}
     )
-    return _scored(matrix, table, ["backward_transfer"], confidence)
+    return scored(matrix, table, ["backward_transfer"], confidence)
 
 
 def forward_transfer(matrix: Matrix, baseline: Any, confidence: float = 0.95) -> Scores:
     """Compute ``FWT = 1/(T-1) sum_{j >= 2} (R[j-1, j] - b_j)``: Lopez-Paz, Ranzato 2017 (GEM).
 
     The performance is that before the task is learned. This is neither Continual World's forward transfer, which uses
-    areas (:func:`forward_transfer_of_areas`), nor CORA's (:func:`isolated_forward_transfer`). For a task visited
-    before, it is not zero-shot transfer.
+    areas (:func:`plasticity.results.forward_transfer_of_areas`), nor CORA's (:func:`isolated_forward_transfer`). For a
+    task visited before, it is not zero-shot transfer.
 
     Args:
       matrix: from a run with ``evaluation.tasks: all``.
       baseline: ``b_j``, the performance of an untrained learner: one number, or one for each visit.
       confidence: of the intervals.
     """
-    _check(matrix, "all")
+    check_tasks(matrix, "all")
     r, count = matrix.values, len(matrix.tasks)
     given = np.asarray(baseline, float)
     if given.shape not in ((), (count,)):
         raise ValueError(f"baseline has shape {given.shape}; must be one number or {count}, one for each visit")
     b = np.broadcast_to(given, (count,))
     pairs = [(j - 1, j) for j in range(1, count)]
-    table = _table(matrix, pairs, {"forward_transfer": lambda i, j: r[:, i, j] - b[j]})
-    return _scored(matrix, table, ["forward_transfer"], confidence)
-
-
-def forward_transfer_of_areas(
-    run: RunPath, *runs: RunPath, control: str | None = None, confidence: float = 0.95
-) -> Scores:
-    """Compute ``FT_i = (AUC_i - AUC_i^b) / (1 - AUC_i^b)``: Continual World (Wolczyk et al. 2021).
-
-    The performance must be in [0, 1]. This is ``relative_learning_speed`` with ``auc_max = 1``; the control's areas
-    replace those of single-task learners.
-    """
-    found = relative_learning_speed(run, *runs, control=control, auc_max=1.0, confidence=confidence)
-    return Scores(*(_named(table, "relative_speed", "forward_transfer") for table in found))
-
-
-def _named(table: pd.DataFrame, old: str, new: str) -> pd.DataFrame:
-    return table.set_axis([str(name).replace(old, new) for name in table], axis=1)
+    table = pairs_table(matrix, pairs, {"forward_transfer": lambda i, j: r[:, i, j] - b[j]})
+    return scored(matrix, table, ["forward_transfer"], confidence)
 
 
 def _isolated(matrix: Matrix, name: str, sign: int, pairs: Sequence[tuple[int, int]], confidence: float) -> Scores:
@@ -253,8 +269,8 @@ def _isolated(matrix: Matrix, name: str, sign: int, pairs: Sequence[tuple[int, i
     def change(i: int, j: int) -> np.ndarray:
         return sign * (r[:, i, j] - r[:, i - 1, j])
 
-    table = _table(matrix, pairs, {"difference": change, name: lambda i, j: change(i, j) / largest[:, j]})
-    return _scored(matrix, table, ["difference", name], confidence, [name])
+    table = pairs_table(matrix, pairs, {"difference": change, name: lambda i, j: change(i, j) / largest[:, j]})
+    return scored(matrix, table, ["difference", name], confidence, [name])
 
 
 def isolated_forgetting(matrix: Matrix, confidence: float = 0.95) -> Scores:
@@ -264,7 +280,7 @@ def isolated_forgetting(matrix: Matrix, confidence: float = 0.95) -> Scores:
     Agents", whose tables show ten times it. ``|r_j|_max`` is the largest absolute value of the lane's column, so it
     differs between seeds; ``difference`` is the numerator; the ratio is missing where ``|r_j|_max`` is 0.
     """
-    _check(matrix, "seen or all")
+    check_tasks(matrix, "seen or all")
     pairs = [(i, j) for i in range(len(matrix.tasks)) for j in range(i)]
     return _isolated(matrix, "isolated_forgetting", -1, pairs, confidence)
 
@@ -275,7 +291,7 @@ def isolated_forward_transfer(matrix: Matrix, confidence: float = 0.95) -> Score
     Powers et al. 2021 (CORA), see :func:`isolated_forgetting`. The first visit has no value, since nothing is evaluated
     before it.
     """
-    _check(matrix, "all")
+    check_tasks(matrix, "all")
     count = len(matrix.tasks)
     pairs = [(i, j) for i in range(1, count) for j in range(i + 1, count)]
     return _isolated(matrix, "isolated_forward_transfer", 1, pairs, confidence)
@@ -290,6 +306,18 @@ def intransigence(matrix: Matrix, control: str | None = None, confidence: float 
     Raises:
       ValueError: the matrix has no such arm.
     """
+    own, reference, known = of_reference(matrix, control)
+    pairs = [(k, k) for k in range(len(matrix.tasks))]
+    table = pairs_table(matrix, pairs, {"intransigence": lambda i, j: reference[:, j] - own[:, j]})
+    compared = table[~table["arm"].astype(str).isin(known)].reset_index(drop=True)
+    return scored(matrix, compared, ["intransigence"], confidence)
+
+
+def of_reference(matrix: Matrix, control: str | None) -> tuple[np.ndarray, np.ndarray, set[str]]:
+    """``R[k, k]`` of each lane and of its control's lane, ``[lanes, visits]``, and the names of the controls.
+
+    ``ValueError`` if the matrix has no such arm.
+    """
     names = list(dict.fromkeys(matrix.lanes["arm"].astype(str)))
     each_of = matrix.controls if control is None and matrix.controls else dict.fromkeys(names, control or FRESH)
     known = {other for arm, other in each_of.items() if other and arm in names}
@@ -298,8 +326,4 @@ def intransigence(matrix: Matrix, control: str | None = None, confidence: float 
         raise ValueError(f"control: {missing!r} is not an arm of the matrix; its arms: {', '.join(names)}")
     own = np.diagonal(matrix.values, axis1=1, axis2=2)
     partner = partners(matrix.lanes, matrix.hyper, each_of)
-    reference = np.where(partner[:, None] >= 0, own[partner], np.nan)
-    pairs = [(k, k) for k in range(len(matrix.tasks))]
-    table = _table(matrix, pairs, {"intransigence": lambda i, j: reference[:, j] - own[:, j]})
-    compared = table[~table["arm"].astype(str).isin(known)].reset_index(drop=True)
-    return _scored(matrix, compared, ["intransigence"], confidence)
+    return own, np.where(partner[:, None] >= 0, own[partner], np.nan), known

@@ -14,7 +14,7 @@ from plasticity.results.read import RunPath, arm_names, config, hyper_parameters
 
 ABSENT = "-"
 # Keys that do not affect the numbers in the tables.
-NO_NUMBERS = ("name", "placement", "checkpoint_every", "recorders", "compilation_cache")
+NO_NUMBERS = ("name", "placement", "checkpoint_every", "recorders", "compilation_cache", "reference")
 SAME_DATA = ("stream", "transforms", "schedule", "seeds")  # if these are equal, a seed sees the same data in both runs
 
 Complete = Callable[[Mapping[str, Any]], Mapping[str, Any] | None]  # the config of an older version, or None

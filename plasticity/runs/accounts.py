@@ -19,7 +19,7 @@ from plasticity.runs.checksums import DamagedError, has, is_list, is_number, is_
 
 EXPERIMENT, PLAN, STATUS, LANES = "experiment.yaml", "plan.json", "status.json", "lanes.parquet"
 CONFIG, DATA = "config", "data"  # in PLAN
-FREE = ("recorders", "compilation_cache")  # keys that may differ in a resumed run, as they change no number
+FREE = ("recorders", "compilation_cache", "reference")  # may differ in a resumed run, as they change no number
 METRICS, EVALUATIONS = "metrics", "evaluations"  # folders of an arm
 PART = "part-{:03d}-{:05d}.parquet"  # program, number
 MERGED = "part-{:03d}-00000-{:05d}.parquet"  # program, number of the last part whose rows it holds, with all earlier

@@ -170,6 +170,8 @@ def source_of(experiment: Experiment) -> StreamFactory:
         source = checked(path, checked(path, each.build()), source)
     spec = checked("schedule", functools.partial(scheduled, source.spec, **vars(experiment.schedule)))
     checked("schedule", check_stream, spec)
+    if experiment.reference and len(spec.visits) < 2:
+        raise UserError("reference: true is not allowed with one visit: each arm is then a single-task learner")
     make = source.make
     return StreamFactory(spec, lambda lanes: make(lanes)._replace(spec=spec))
 
