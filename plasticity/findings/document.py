@@ -122,7 +122,7 @@ def _check(criterion: Group, parts: Mapping[str, Any], source: str) -> None:
         for arm, change in (config.get("arms") or {"baseline": {}}).items():
             label = f"{part}/{arm}" if part else str(arm)
             swept[label] = bool(config.get("sweep") or (change or {}).get("sweep"))
-    monitors = [_kind(each) for config in parts.values() for each in config.get("monitors", ())]
+    monitors = [_named(each) for config in parts.values() for each in config.get("monitors", ())]
     asked = {what for clause in clauses(criterion) for what in (clause.what, clause.against)}
     if "evaluation" in asked and not all(config.get("evaluation") for config in parts.values()):
         raise UserError(f"{source}: criterion: the quantity `evaluation` needs `experiment.evaluation`")
