@@ -11,6 +11,7 @@ from plasticity.core.errors import UserError, shown, unknown
 from plasticity.findings.criterion import BEHAVIOUR, Clause, Group, check_keys, clauses, parse_criterion
 from plasticity.findings.judge import LEAST
 from plasticity.findings.quantities import AGENT, known
+from plasticity.monitors.restriction import prefix_of
 
 FILE = ("finding", "experiment", "parts", "full", "exact")
 FINDING = ("id", "title", "source", "published", "minutes", "criterion")
@@ -137,8 +138,12 @@ def _has_control(config: Mapping[str, Any]) -> bool:
     return "fresh" in arms or any(isinstance(change, Mapping) and change.get("control") for change in arms.values())
 
 
-def _kind(monitor: Any) -> str:
-    return str(monitor.get("kind") if isinstance(monitor, Mapping) else monitor)
+def _named(monitor: Any) -> str:
+    """What the names of the monitor's metrics begin with."""
+    if not isinstance(monitor, Mapping):
+        return str(monitor)
+    modules = monitor.get("modules")
+    return f"{prefix_of(modules) if isinstance(modules, list) else ''}{monitor.get('kind')}"
 
 
 def _check_clause(clause: Clause, swept: Mapping[str, bool], monitors: list[str], source: str) -> None:

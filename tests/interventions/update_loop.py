@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +11,7 @@ import optax
 
 from plasticity.core.types import Array, Clock, Context, Key, Learner, Network, Optimizer
 from plasticity.interventions.base import Intervention
-from plasticity.networks.build import build
+from plasticity.networks.build import build, join
 from plasticity.networks.spec import Convolution, NetworkSpec
 from plasticity.optim.eligibility import eligible
 
@@ -53,8 +54,24 @@ def make(
     trace: Callable[[Optimizer], Optimizer] = lambda optimizer: optimizer,
 ) -> Loop:
     """``prepare``, forward with penalty, gradient, optimizer, apply, ``step``; the target network keeps its values."""
-    spec = intervention.network(spec)
-    network, optimizer = build(spec), trace(intervention.optimizer(optimizer))
+    return around(build(intervention.network(spec)), intervention, optimizer, spec, trace)
+
+
+def joined(intervention: Intervention, optimizer: Optimizer, names: tuple[str, ...], spec: NetworkSpec = MLP) -> Loop:
+    """:func:`make` of networks with these names, joined, which share no parameters and no losses."""
+    networks = {name: build(intervention.network(replace(spec, part=name))) for name in names}
+    return around(join(networks), intervention, optimizer, spec)
+
+
+def around(
+    network: Network,
+    intervention: Intervention,
+    optimizer: Optimizer,
+    spec: NetworkSpec,
+    trace: Callable[[Optimizer], Optimizer] = lambda optimizer: optimizer,
+) -> Loop:
+    """The loop of a built network; the outputs of joined networks all have the same targets."""
+    optimizer = trace(intervention.optimizer(optimizer))
 
     def fresh(key: Key) -> Learner:
         params = network.init(key)
@@ -68,12 +85,15 @@ def make(
         learner = fresh(key)._replace(rest={})
         return Run(intervention.init(jax.random.fold_in(key, 1), learner.params, network), learner)
 
+    def error(outputs: Any, targets: Array) -> Array:
+        return sum((jnp.mean((each - targets) ** 2) for each in jax.tree.leaves(outputs)), jnp.zeros(()))
+
     def update(key: Key, run: Run, number: Array) -> Run:
         inputs, targets = batch_at(spec, number)
         key = jax.random.fold_in(key, number)
 
         def task_loss(params: Any) -> Array:
-            return jnp.mean((network.forward(params, inputs)[0] - targets) ** 2)
+            return error(network.forward(params, inputs)[0], targets)
 
         seen = context(number)._replace(observation=inputs, loss=task_loss, reference=lambda: inputs[::-1] / 2)
         state, learner = intervention.prepare(jax.random.fold_in(key, 1), *run, seen)
@@ -81,7 +101,7 @@ def make(
         def loss(params: Any) -> tuple[Array, Any]:
             outputs, activations = network.forward(params, inputs)
             penalty = intervention.penalty(state, params, seen._replace(activations=activations))
-            return jnp.mean((outputs - targets) ** 2) + penalty, activations
+            return error(outputs, targets) + penalty, activations
 
         gradients, activations = jax.grad(loss, has_aux=True)(learner.params)
         updates, opt_state = optimizer.update(
