@@ -81,7 +81,7 @@ class Parts(NamedTuple):
                 "leave out `modules`"
             )
         several = {name: found for name, found in groups(parts).items() if name not in parts}
-        allowed = [*parts, *several]
+        allowed = [*several, *parts]  # the nearest name is the first of equally near ones
         for name in self.names:
             if name not in allowed:
                 words = [*parts, *(f"{name} (all of them)" for name in several)]

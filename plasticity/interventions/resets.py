@@ -48,7 +48,7 @@ def modules_of(network: Network, names: Modules) -> list[ModulePath]:
         return list(network.outputs)
     several = groups(network.parts)
     wanted = [each for name in names for each in several.get(name, (name,))]
-    return units.named_modules(known | {part: (part,) for part in network.parts}, wanted, "modules", "all, last")
+    return units.named_modules({**known, **{part: (part,) for part in network.parts}}, wanted, "modules", "all, last")
 
 
 def forgotten(network: Network, carry: Any, paths: Sequence[ModulePath]) -> Any:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import optax
 
 from plasticity.core.parts import Parts, is_masked
-from plasticity.core.types import Optimizer, Params
+from plasticity.core.types import Array, Optimizer, Params
 from plasticity.optim.step_sizes import forwarded
 
 Wrapper = Callable[[Optimizer], Optimizer]
@@ -123,8 +123,19 @@ def within(wrapper: Wrapper, optimizer: Optimizer, chosen: Parts) -> Optimizer:
         return chosen.back(updates, insides(inner)[0].others), Owned(with_others(inner, ()), state.names)
 
     wrapped = wrapper(shared())
-    rate = forwarded(wrapped, lambda state: wrapped.learning_rate(state.state))
-    return Optimizer(init, update, rate)
+
+    def learning_rate(state: Owned) -> Array:
+        if is_of_others(chosen, state):
+            return optimizer.learning_rate(insides(state.state)[0].state)
+        return wrapped.learning_rate(state.state)
+
+    return Optimizer(init, update, forwarded(wrapped, learning_rate))
+
+
+def is_of_others(chosen: Parts, state: optax.OptState) -> bool:
+    """Whether these parts are masked in the state: it is the share of others."""
+    nodes = [node for node in jax.tree.leaves(state, is_leaf=chosen.splits) if chosen.splits(node)]
+    return any(is_masked(value) for node in nodes for part, value in node.items() if chosen.has(part))
 
 
 def insides(state: optax.OptState) -> list[Inside]:

@@ -202,7 +202,7 @@ def test_what_belongs_to_the_whole_agent_is_refused(make: Callable[[], Intervent
     [
         ("actr", 'modules: "actr" is not allowed; must be a list of: actor, critic_1, critic_2, critic (all of them)'),
         ("critik", "did you mean `critic`?"),
-        ("critic_3", "did you mean `critic_1`?"),
+        ("critic_3", "did you mean `critic`?"),
     ],
 )
 def test_an_unknown_part(make: Callable[[], Intervention], name: str, words: str) -> None:
