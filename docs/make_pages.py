@@ -81,8 +81,8 @@ newest transitions (`probe_size`), the activations on them, the task loss on the
 Metrics are called after the monitor; those of single layers and further numbers are `monitor/what`. `plasticity
 measure RUN --monitors A,B` computes them on the checkpoints of a run afterwards.
 
-Where an agent joins several networks (see [Interventions](interventions.md)), `modules` restricts any monitor to some of
-them: `monitors: [effective_rank, {kind: effective_rank, modules: [actor]}, {kind: effective_rank, modules: [critic]}]`.
+Where an agent joins several networks (see [Interventions](interventions.md)), `modules` restricts any monitor to some
+of them: `monitors: [effective_rank, {kind: effective_rank, modules: [actor]}, {kind: effective_rank, modules: [critic]}]`.
 It then measures these parts as if they were the whole network, the others held fixed. Its metrics begin with their
 names: `actor_effective_rank`, `critic_effective_rank`.
 

@@ -83,7 +83,12 @@ SAC = {
     "replay": {"capacity": 64, "minimum": 8},
     "random_steps": 4,
 }
-DQN = {"kind": "dqn", "network": {"kind": "mlp", "widths": [8]}, "batch_size": 8, "replay": {"capacity": 64, "minimum": 8}}
+DQN = {
+    "kind": "dqn",
+    "network": {"kind": "mlp", "widths": [8]},
+    "batch_size": 8,
+    "replay": {"capacity": 64, "minimum": 8},
+}
 
 
 def planned(agent: Any, interventions: Any = (), monitors: Any = (), stream: str = "pendulum", **changes: Any) -> Any:
@@ -107,6 +112,21 @@ def test_a_config_with_methods_and_monitors_on_parts() -> None:
     plan = planned(SAC, [*methods, {"kind": "l2", "modules": ["actor", "critic_1"]}], monitors)
     assert {"weight_norm", "actor_weight_norm", "critic_2_weight_norm"} <= plan.jobs[0].measured
     assert plan.describe()["ranges"]["actor_weight_norm"] == [0.0, None]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("part", ["policy", "value"])
+def test_methods_and_monitors_on_one_of_two_networks_with_memory(part: str) -> None:
+    """Batches are sequences with the carries of both networks."""
+    agent = PPO | {"network": {"kind": "gru", "units": 6, "torso": {"kind": "mlp", "widths": [8]}}}
+    methods = ["redo", "c_chain", "infer", "hare_tortoise", "continual_backprop", "pfo", "soft_reset", "trac"]
+    monitors = ["effective_rank", "plasticity_probe", "churn", "ntk", "second_moment", "hessian_trace"]
+    plan = planned(
+        agent,
+        [{"kind": kind, "modules": [part]} for kind in [*methods, "reset", "optimizer_reset"]],
+        [{"kind": kind, "modules": [part]} for kind in monitors],
+    )
+    assert {f"{part}_{kind}" for kind in monitors} <= plan.jobs[0].measured
 
 
 def test_the_modules_of_a_member_are_dumped_and_read_again() -> None:

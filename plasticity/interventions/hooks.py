@@ -3,6 +3,7 @@
 import functools
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -114,7 +115,8 @@ def effective(
         new = network(spec)
         if not is_for(intervention, spec):
             return new
-        if new == spec or computation(new) == computation(spec):
+        before, after = (replace(each, part="") for each in (spec, new))  # equal for all networks of one kind
+        if new == spec or computation(after) == computation(before):
             why = "already has this or has no place for it" if spec.has_hidden else "has no hidden layer"
             raise ValueError(f"{label} changes nothing: the network {why}")
         return new

@@ -9,7 +9,7 @@ from plasticity.core.errors import shown
 from plasticity.core.parts import Parts
 from plasticity.core.types import Array, Context, Key, Learner, Network, Optimizer, Params, State
 from plasticity.interventions.base import Intervention, Step, fills
-from plasticity.networks.parts import activations_of, learner_of, part_of, seen_by
+from plasticity.networks.parts import activations_of, learner_of, part_of
 from plasticity.optim.parts import put_back, view, within
 
 if TYPE_CHECKING:
@@ -93,14 +93,12 @@ def context_of(chosen: Parts, context: Context, params: Params) -> Context:
     """What the context shows of the chosen parts; ``params`` are those of all parts."""
     held = jax.lax.stop_gradient(params)
     return context._replace(
-        observation=seen_by(context.observation, chosen),
         activations=activations_of(context.activations, chosen),
         gradients=chosen.of(context.gradients),
         network=part_of(context.network, chosen),
         optimizer=view(context.optimizer, chosen),
         fresh=lambda key: learner_of(context.fresh(key), chosen),
         loss=lambda share: context.loss(chosen.back(share, held)),
-        reference=lambda: seen_by(context.reference(), chosen),
     )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from plasticity.core.parts import Parts
 from plasticity.core.types import Array, Key, Metrics, Params, Probe, State
 from plasticity.monitors.base import Monitor
-from plasticity.networks.parts import activations_of, learner_of, part_of, seen_by
+from plasticity.networks.parts import activations_of, learner_of, part_of
 from plasticity.optim.parts import view
 
 
@@ -54,7 +54,6 @@ def probe_of(chosen: Parts, probe: Probe) -> Probe:
         optimizer=view(probe.optimizer, chosen),
         activations=activations_of(probe.activations, chosen),
         loss=lambda params: probe.loss(chosen.back(params, whole)),
-        observation=seen_by(probe.observation, chosen),
         losses=lambda params: probe.losses(chosen.back(params, whole)),
         scores=scores,
         fresh=lambda key: learner_of(probe.fresh(key), chosen),

@@ -4,14 +4,15 @@ from collections.abc import Mapping
 from typing import Any
 
 from plasticity.core.parts import Parts
-from plasticity.core.types import Activation, Array, Key, Learner, Network, Params, Sequence
+from plasticity.core.types import Activation, Array, Key, Learner, Network, Params
 
 
 def part_of(network: Network, chosen: Parts) -> Network:
     """The chosen parts of joined networks: their functions and their share of the wiring.
 
     Its parameters and carries are those of ``network`` with ``optax.MaskedNode()`` in place of the other parts
-    (``Parts.of``), so all paths stay valid; its outputs are a mapping of the chosen parts alone.
+    (``Parts.of``), so all paths stay valid; its outputs are a mapping of the chosen parts alone. Where a batch has the
+    carries of all parts, those of the others stay as they are.
     """
     inside = {name: each for name, each in network.parts.items() if chosen.has(name)}
 
@@ -58,13 +59,6 @@ def part_of(network: Network, chosen: Parts) -> Network:
 def activations_of(activations: Mapping[str, Activation], chosen: Parts) -> dict[str, Activation]:
     """The activations of the chosen parts."""
     return {name: each for name, each in activations.items() if chosen.has(name.partition("/")[0])}
-
-
-def seen_by(observation: Any, chosen: Parts) -> Any:
-    """A batch of observations with the carry of the chosen parts, if it is a :class:`Sequence`."""
-    if not isinstance(observation, Sequence):
-        return observation
-    return observation._replace(carry=chosen.of(observation.carry))
 
 
 def learner_of(learner: Learner, chosen: Parts) -> Learner:
