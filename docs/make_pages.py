@@ -82,9 +82,9 @@ Metrics are called after the monitor; those of single layers and further numbers
 measure RUN --monitors A,B` computes them on the checkpoints of a run afterwards.
 
 Where an agent joins several networks (see [Interventions](interventions.md)), `modules` restricts any monitor to some
-of them: `monitors: [effective_rank, {kind: effective_rank, modules: [actor]}, {kind: effective_rank, modules: [critic]}]`.
-It then measures these parts as if they were the whole network, the others held fixed. Its metrics begin with their
-names: `actor_effective_rank`, `critic_effective_rank`.
+of them: `monitors: [srank, {kind: srank, modules: [actor]}, {kind: srank, modules: [critic]}]`. It then measures these
+parts as if they were the whole network, the others held fixed. Its metrics begin with their names: `actor_srank`,
+`critic_srank`.
 
 Names clash in this field: five quantities are called rank and five dormant. Each section says which one it is and
 what others call it. None of them is plasticity: ranks, dormant units and norms correlate with it positively in one
