@@ -29,7 +29,7 @@ def with_gain(network: NetworkSpec | Functions, name: str, gain: float | None) -
 def separate(make: Make, observation: Any, outputs: Mapping[str, int], gains: Gains, method: Intervention) -> Network:
     """Build networks with identical hidden layers and no shared parameters; ``method`` rewrites each."""
     given = {name: with_gain(make(observation, n), name, gains[name]) for name, n in outputs.items()}
-    return join({name: built(each, method) for name, each in given.items()})
+    return join({name: built(each, method, name) for name, each in given.items()})
 
 
 def shared(make: Make, observation: Any, outputs: Mapping[str, int], gains: Gains, method: Intervention) -> Network:
@@ -80,4 +80,9 @@ def with_numbers(network: Network, part: str, name: str, value: Callable[[], Arr
     def project(params: Params) -> Params:
         return {**network.project(layers(params)), part: params[part]}
 
-    return network._replace(init=init, apply=apply, project=project)
+    def of_part(own: Params, observations: Any, carry: Any = (), first: Array | None = None) -> Any:
+        del observations, first
+        return own[name], {}, carry
+
+    parts = {**network.parts, part: Network(lambda key: {name: value()}, of_part)} if network.parts else {}
+    return network._replace(init=init, apply=apply, project=project, parts=parts)

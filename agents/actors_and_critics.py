@@ -100,8 +100,8 @@ def networks(
     """
     observation, names = spec.observation, critic_names(count)
     if spec.discrete:
-        made = {ACTOR: built(actor(observation, outputs), method)}
-        made |= {each: built(critic(observation, spec.actions), method) for each in names}
+        made = {ACTOR: built(actor(observation, outputs), method, ACTOR)}
+        made |= {each: built(critic(observation, spec.actions), method, each) for each in names}
     else:
         if len(observation.shape) != 1:
             raise ValueError(
@@ -109,8 +109,8 @@ def networks(
                 f"these have the shape {tuple(observation.shape)}"
             )
         both = jax.ShapeDtypeStruct((observation.shape[0] + spec.actions,), jnp.float32)
-        made = {ACTOR: reading(built(actor(observation, outputs), method), state_of)}
-        made |= {each: reading(built(critic(both, 1), method), side_by_side) for each in names}
+        made = {ACTOR: reading(built(actor(observation, outputs), method, ACTOR), state_of)}
+        made |= {each: reading(built(critic(both, 1), method, each), side_by_side) for each in names}
     if any(each.remembers for each in made.values()):
         raise ValueError("agent.network: has memory, which this agent does not use; choose a network without")
     return join(made)

@@ -1,6 +1,7 @@
 """Components shared by all agents: network, optimizer, intervention, and the order of operations in an update."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -248,9 +249,12 @@ class AgentCore(NamedTuple):
         return AgentState(whole._replace(rest={}), plugins, whole.rest)
 
 
-def built(given: NetworkSpec | Functions, intervention: Intervention) -> Network:
-    """Build a network, as the intervention rewrites it; an intervention that does so refuses functions."""
-    described: Any = given
+def built(given: NetworkSpec | Functions, intervention: Intervention, part: str = "") -> Network:
+    """Build a network, as the intervention rewrites it; an intervention that does so refuses functions.
+
+    ``part`` is its name if it will be joined with others.
+    """
+    described: Any = given._replace(part=part) if isinstance(given, Functions) else replace(given, part=part)
     return build(intervention.network(described))
 
 

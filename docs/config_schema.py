@@ -15,7 +15,7 @@ from plasticity.config.docstrings import first_line
 from plasticity.config.experiments import NAME, ConfigFile, Evaluation, Placement, Schedule
 from plasticity.config.registry import BUILT_IN, FAMILIES, Registry
 from plasticity.config.schema import Setting, annotations, schema_of
-from plasticity.config.settings import MonitorKeys
+from plasticity.config.settings import KEYS
 
 Json = dict[str, Any]
 
@@ -79,8 +79,8 @@ def member(known: Registry, family: str, name: str) -> Json:
     found.pop("required", None)
     found["properties"] = {"kind": {"const": name}, **found["properties"]}
     found["description"] = first_line(known.factory(family, name))
-    if family == "monitors":
-        found["properties"] |= mapping(MonitorKeys)["properties"]
+    if family in KEYS:
+        found["properties"] = mapping(KEYS[family])["properties"] | found["properties"]
     return found
 
 

@@ -50,6 +50,13 @@ interventions but settings: categorical losses (`targets: two_hot` or `hl_gauss`
 *Traced* numbers can be swept inside one compiled program; *static* settings make another program. A method **sees
 task switches** only where it says so.
 
+Where an agent joins several networks (`actor`, `critic_1`, `critic_2`, ... and a learned `temperature` of `sac` and
+`td3`; `policy` and `value` of `stream_ac` and of `ppo` with separate trunks, and its `scale` for real-valued actions),
+`modules` restricts any method to some of them: `interventions: [{kind: layer_norm, modules: [critic]}, {kind: l2,
+modules: [actor]}]`. `critic` means all critics. The method then sees these parts as if they were the whole network, its
+sums and norms included, and the others learn as without it. (Of `reset`, `modules` also takes single modules. What all
+parts share cannot be restricted: the replay buffer, or the counts of the one optimizer of `ppo`.)
+
 ## What each does on one stream
 
 `plasticity run configs/interventions.yaml`: the quickstart's stream (all labels of 512 inputs redrawn at every
@@ -73,6 +80,11 @@ A monitor looks at a learner without touching it, outside the training loop, at 
 newest transitions (`probe_size`), the activations on them, the task loss on them and what the agent decides by.
 Metrics are called after the monitor; those of single layers and further numbers are `monitor/what`. `plasticity
 measure RUN --monitors A,B` computes them on the checkpoints of a run afterwards.
+
+Where an agent joins several networks (see [Interventions](interventions.md)), `modules` restricts any monitor to some
+of them: `monitors: [srank, {kind: srank, modules: [actor]}, {kind: srank, modules: [critic]}]`. It then measures these
+parts as if they were the whole network, the others held fixed. Its metrics begin with their names: `actor_srank`,
+`critic_srank`.
 
 Names clash in this field: five quantities are called rank and five dormant. Each section says which one it is and
 what others call it. None of them is plasticity: ranks, dormant units and norms correlate with it positively in one

@@ -4,9 +4,10 @@ import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
+from pydantic import Field
 
 from plasticity.config.documents import as_member, labels, merged, on_one_line
 from plasticity.config.fields import Count, metadata_of
@@ -19,11 +20,25 @@ EMPTY: Mapping[str, Any] = MappingProxyType({})
 Period = Count | Literal["visit"]  # env steps, or once per visit
 
 
+Names = Annotated[tuple[str, ...], Field(min_length=1, max_length=100)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class InterventionKeys:
+    """Keys of an intervention in a config besides its settings."""
+
+    modules: Names | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class MonitorKeys:
     """Keys of a monitor in a config besides its settings."""
 
     every: Period | None = None
+    modules: Names | None = None
+
+
+KEYS: Mapping[str, type] = {"interventions": InterventionKeys, "monitors": MonitorKeys}
 
 
 @dataclass(frozen=True)
@@ -38,6 +53,7 @@ class MemberConfig:
     values: Mapping[str, Any]  # a nested member is a MemberConfig, a list of members a tuple of them
     factory: Callable[..., Any] = field(compare=False, repr=False)
     every: int | Literal["visit"] | None = None  # of a monitor: its own period, if any
+    modules: tuple[str, ...] = ()  # the parts of joined networks that it is restricted to; empty: all
 
     def __hash__(self) -> int:
         return hash(self.static())
@@ -80,11 +96,12 @@ class MemberConfig:
             nested = [member.static() for member, _ in self._nested(name, "")]
             is_traced = self._setting(name).is_traced(value)
             parts.append((name, tuple(nested) if nested else "traced" if is_traced else ("static", _frozen(value))))
-        return (self.family, self.kind, *parts)
+        return (self.family, self.kind, self.modules, *parts)
 
     def dump(self) -> dict[str, Any]:
         """The member as plain data with everything explicit; parsing it gives an equal member."""
-        own = {} if self.every is None else {"every": self.every}
+        own: dict[str, Any] = {} if self.every is None else {"every": self.every}
+        own |= {"modules": list(self.modules)} if self.modules else {}
         return {"kind": self.kind, **own} | {name: plain(value) for name, value in self.values.items()}
 
     def _setting(self, name: str) -> Setting:
@@ -132,9 +149,9 @@ def _frozen(value: Any) -> Any:
     return (type(value).__name__, value)
 
 
-def _means_period(key: str, schema: Mapping[str, Setting]) -> bool:
-    """Whether a monitor's key means ``every``: not a setting, and closer to ``every`` than to any setting."""
-    return key not in schema and nearest(key, [*schema, "every"]) == "every"
+def _meant(key: str, schema: Mapping[str, Setting], own: Mapping[str, Setting]) -> bool:
+    """Whether a key means one of the member's ``own`` keys: not a setting, and closer to one than to any setting."""
+    return key not in schema and nearest(key, [*schema, *own]) in own
 
 
 class Parser:
@@ -192,28 +209,33 @@ class Parser:
         if len(raw) > MEMBERS:
             self.refuse(at, f"has {len(raw):,} {family}; at most {MEMBERS} are allowed")
             return ()
-        read = self.monitor if family == "monitors" else functools.partial(self.member, family)
-        members = [read(item, (*at, i)) for i, item in enumerate(raw)]
+        read = self.listed if family in KEYS else self.member
+        members = [read(family, item, (*at, i)) for i, item in enumerate(raw)]
         return tuple(member for member in members if member is not None)
 
-    def monitor(self, raw: Any, at: Location) -> MemberConfig | None:
-        """Parse a monitor, which besides its settings may have its own period, ``every``."""
+    def listed(self, family: str, raw: Any, at: Location) -> MemberConfig | None:
+        """Parse an intervention or a monitor, which has keys besides its settings (:data:`KEYS`).
+
+        A member that has a setting of the same name keeps it, but a monitor may not have a setting ``every``.
+        """
         given = as_member(raw)
         if not isinstance(given, Mapping):
-            return self.member("monitors", raw, at)
+            return self.member(family, raw, at)
         try:
-            schema = self.registry.schema("monitors", str(given.get("kind")))
+            schema = self.registry.schema(family, str(given.get("kind")))
         except UserError:
-            return self.member("monitors", given, at)  # reports the problem
-        if "every" in schema:
+            return self.member(family, given, at)  # reports the problem
+        if family == "monitors" and "every" in schema:
             text = f"`{given['kind']}` has a setting `every`, which is reserved for a monitor's period; rename it"
             self.refuse(at, text)
             return None
-        period = {key: value for key, value in given.items() if _means_period(str(key), schema)}
-        rest = {key: value for key, value in given.items() if key not in period}
-        member = self.member("monitors", rest, at)
-        every = self.settings(schema_of(MonitorKeys), period, at).get("every")
-        return None if member is None else replace(member, every=every)
+        own = {name: setting for name, setting in schema_of(KEYS[family]).items() if name not in schema}
+        keys = {key: value for key, value in given.items() if _meant(str(key), schema, own)}
+        rest = {key: value for key, value in given.items() if key not in keys}
+        member, values = self.member(family, rest, at), self.settings(own, keys, at)
+        if member is None:
+            return None
+        return replace(member, every=values.get("every"), modules=values.get("modules") or ())
 
     def settings(self, schema: Mapping[str, Setting], raw: Any, at: Location) -> dict[str, Any]:
         """Parse all settings of a schema, in its order; problems are collected in ``problems``."""

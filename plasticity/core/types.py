@@ -220,6 +220,7 @@ class Network(NamedTuple):
     unrolls: bool = False  # `apply` also takes a whole sequence: rows [T * B, ...] with ``first`` bool[T, B]
     project: Callable[[Params], Params] = same_params  # onto the network's constraints, after every update
     batch_statistics: bool = False  # whether the outputs of a row depend on the other rows of its batch
+    parts: Mapping[str, "Network"] = {}  # the networks that it joins, by name; empty for a single network
 
     def modules(self) -> dict[str, ModulePath]:
         """Every module with a kernel, the output layers last, by the name that a config uses."""

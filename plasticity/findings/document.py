@@ -11,6 +11,7 @@ from plasticity.core.errors import UserError, shown, unknown
 from plasticity.findings.criterion import BEHAVIOUR, Clause, Group, check_keys, clauses, parse_criterion
 from plasticity.findings.judge import LEAST
 from plasticity.findings.quantities import AGENT, is_evaluation, known
+from plasticity.monitors.restriction import prefix_of
 
 FILE = ("finding", "experiment", "parts", "full", "exact")
 FINDING = ("id", "title", "source", "published", "minutes", "criterion")
@@ -122,7 +123,7 @@ def _check(criterion: Group, parts: Mapping[str, Any], source: str) -> None:
         for arm, change in (config.get("arms") or {"baseline": {}}).items():
             label = f"{part}/{arm}" if part else str(arm)
             swept[label] = bool(config.get("sweep") or (change or {}).get("sweep"))
-    monitors = [_kind(each) for config in parts.values() for each in config.get("monitors", ())]
+    monitors = [_named(each) for config in parts.values() for each in config.get("monitors", ())]
     asked = {what for clause in clauses(criterion) for what in (clause.what, clause.against)}
     evaluated = [what for what in asked if what and is_evaluation(what)]
     if evaluated and not all(config.get("evaluation") for config in parts.values()):
@@ -138,8 +139,12 @@ def _has_control(config: Mapping[str, Any]) -> bool:
     return "fresh" in arms or any(isinstance(change, Mapping) and change.get("control") for change in arms.values())
 
 
-def _kind(monitor: Any) -> str:
-    return str(monitor.get("kind") if isinstance(monitor, Mapping) else monitor)
+def _named(monitor: Any) -> str:
+    """What the names of the monitor's metrics begin with."""
+    if not isinstance(monitor, Mapping):
+        return str(monitor)
+    modules = monitor.get("modules")
+    return f"{prefix_of(modules) if isinstance(modules, list) else ''}{monitor.get('kind')}"
 
 
 def _check_clause(clause: Clause, swept: Mapping[str, bool], monitors: list[str], source: str) -> None:

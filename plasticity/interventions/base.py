@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from plasticity.core.parts import overlap
 from plasticity.core.types import Array, Clock, Context, Key, Learner, Network, Optimizer, Params, State
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Remember(NamedTuple):
 
 
 class Intervention(NamedTuple):
-    """Ten hooks, all optional, and four flags. Most methods fill one or two hooks.
+    """Ten hooks, all optional, and five flags. Most methods fill one or two hooks.
 
     * ``network``: data -> data, before the network is built.
     * ``optimizer``: wraps the agent's optimizer.
@@ -80,6 +81,7 @@ class Intervention(NamedTuple):
       of ``EXCLUSIVE``.
     * ``renews``: when its ``switch``, or its ``step``, freshly initialises the learner. The states of all interventions
       are then reset too.
+    * ``parts``: the parts of joined networks that it is restricted to (``restriction.restricted``); empty: all.
     * ``remember``: the agent keeps transitions of past visits, as ``context.past``.
     * ``visits``: the largest number of visits for which it has room; None: no limit.
     """
@@ -94,6 +96,7 @@ class Intervention(NamedTuple):
     acting: Callable[[State, Params], Params] = same_params
     renews: Due | None = None
     sets: tuple[str, ...] = ()
+    parts: tuple[str, ...] = ()
     gradient: Callable[[Key, State, Params, Learner, Context], Params] = same_gradients
     view: Callable[[State, Params, Array, Array], Params] = same_view
     remember: Remember | None = None
@@ -230,8 +233,13 @@ EXCLUSIVE: Mapping[str, str] = {
 def clashes(named: Mapping[str, Intervention]) -> str | None:
     """The error message if two of the interventions set the same part of the network, otherwise None."""
     for field, word in EXCLUSIVE.items():
-        names = [name for name, each in named.items() if field in each.sets]
-        if len(names) > 1:
+        setting = {name: each for name, each in named.items() if field in each.sets}
+        names = [
+            name
+            for name, each in setting.items()
+            if any(other is not each and overlap(each.parts, other.parts) for other in setting.values())
+        ]
+        if names:
             listed = f"{', '.join(names[:-1])} and {names[-1]} {'both' if len(names) == 2 else 'all'}"
             return f"interventions: {listed} set the network's {word}; keep one"
     return None

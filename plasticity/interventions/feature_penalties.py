@@ -65,7 +65,8 @@ def pfo(*, strength: NonNegative = 1.0, layers: Layers = "last", period: Count =
             rollout, as in the paper (16 for its defaults). With 1 the penalty is always 0. The first update of a period
             has no penalty either.
         network: the name of one of several joined networks; empty means all (static). The paper's is "policy", with
-            separate networks.
+            separate networks. (``modules`` in a config restricts any method in this way, and this one without copies of
+            the other parameters.)
 
     Raises:
         ValueError: for an unknown name or a period below 1 and, while tracing, for a ``network`` without hidden layers.

@@ -3,6 +3,7 @@
 import functools
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 
 from plasticity.config.schema import schema_of
 from plasticity.core.errors import placed
+from plasticity.core.parts import Parts
 from plasticity.interventions.base import EXCLUSIVE, Intervention, fills, undeclared
 from plasticity.networks.build import build
 from plasticity.networks.functions import as_graph
@@ -17,7 +19,7 @@ from plasticity.networks.spec import NetworkSpec
 
 Seen = set[tuple[str, str]]  # labels of interventions, with the fields that the agent has called
 
-NOT_ASKED = ("renews", "sets", "remember", "visits", "view")  # flags, and what only an evaluation calls
+NOT_ASKED = ("renews", "sets", "parts", "remember", "visits", "view")  # flags, and what only an evaluation calls
 ASKED = tuple(name for name in Intervention._fields if name not in NOT_ASKED)  # what an agent calls
 
 AT_BIRTH = ("network", "optimizer", "init")  # the fields among these that it calls while it is built
@@ -54,7 +56,7 @@ def labelled(label: str, intervention: Intervention, seen: Seen | None = None) -
     """The intervention with its label prefixed to every ``ValueError``; calls to its hooks are recorded in ``seen``.
 
     If ``seen`` is given, ``ValueError`` also for an intervention on the network alone that leaves the network
-    unchanged.
+    unchanged (of joined networks, one of those that it is for).
     """
 
     def calling(field: str) -> Callable[..., Any]:
@@ -64,7 +66,7 @@ def labelled(label: str, intervention: Intervention, seen: Seen | None = None) -
             if seen is not None:
                 seen.add((label, field))
             try:
-                if field == "network":
+                if field == "network" and is_for(intervention, args[0]):
                     as_graph(args[0])
                 made = function(*args)
                 if field == "network":
@@ -77,9 +79,14 @@ def labelled(label: str, intervention: Intervention, seen: Seen | None = None) -
 
     fields = own_fields(intervention)
     changed: dict[str, Any] = {field: calling(field) for field in fields}
-    if seen is not None and fields == ["network"]:
-        changed["network"] = effective(label, changed["network"])
+    if seen is not None and fields in (["network"], ["network", "init"]):  # `init` alone has no effect
+        changed["network"] = effective(label, changed["network"], intervention)
     return intervention._replace(**changed)
+
+
+def is_for(intervention: Intervention, spec: NetworkSpec) -> bool:
+    """Whether the intervention may rewrite this network: it is restricted to no other of several joined ones."""
+    return not (intervention.parts and spec.part) or Parts(intervention.parts).has(spec.part)
 
 
 def declared(before: NetworkSpec, after: NetworkSpec, intervention: Intervention) -> None:
@@ -100,12 +107,17 @@ def unused(named: Mapping[str, Intervention], seen: Seen, fields: Collection[str
                 break
 
 
-def effective(label: str, network: Callable[[NetworkSpec], NetworkSpec]) -> Callable[[NetworkSpec], NetworkSpec]:
+def effective(
+    label: str, network: Callable[[NetworkSpec], NetworkSpec], intervention: Intervention
+) -> Callable[[NetworkSpec], NetworkSpec]:
     """``network``, with a ``ValueError`` if the network it returns computes the same function as before."""
 
     def changed(spec: NetworkSpec) -> NetworkSpec:
         new = network(spec)
-        if new == spec or computation(new) == computation(spec):
+        if not is_for(intervention, spec):
+            return new
+        before, after = (replace(each, part="") for each in (spec, new))  # equal for all networks of one kind
+        if new == spec or computation(after) == computation(before):
             why = "already has this or has no place for it" if spec.has_hidden else "has no hidden layer"
             raise ValueError(f"{label} changes nothing: the network {why}")
         return new

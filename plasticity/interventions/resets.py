@@ -7,6 +7,7 @@ import jax.numpy as jnp
 
 from plasticity.config.fields import Count, metadata
 from plasticity.core.errors import check, shown
+from plasticity.core.parts import groups
 from plasticity.core.types import Context, Key, Learner, ModulePath, Network, Optimizer, Params, State
 from plasticity.interventions import surgery, units
 from plasticity.interventions.base import Intervention, Step, every
@@ -43,9 +44,11 @@ def modules_of(network: Network, names: Modules) -> list[ModulePath]:
     if not known or (names == "last" and not network.outputs):
         what = "an output layer" if names == "last" else "layers"
         raise ValueError(f"modules: {shown(names)} needs a network with {what}; this one has none")
-    if names == "last":
+    if isinstance(names, str):
         return list(network.outputs)
-    return units.named_modules(known, names, "modules", "all, last")
+    several = groups(network.parts)
+    wanted = [each for name in names for each in several.get(name, (name,))]
+    return units.named_modules({**known, **{part: (part,) for part in network.parts}}, wanted, "modules", "all, last")
 
 
 def forgotten(network: Network, carry: Any, paths: Sequence[ModulePath]) -> Any:
@@ -105,7 +108,8 @@ def reset(
         when: at every task switch ("switch"), after every ``period``-th update ("periodic"), or never.
         period: number of updates.
         modules: the whole network ("all"), the output layer ("last"), or a list of module names. The name of a module
-            that contains others, such as a recurrent cell ("memory"), selects all of it, and a cell's carry is cleared.
+            that contains others, such as a recurrent cell ("memory") or a part of joined networks ("actor"; "critic"
+            for all critics), selects all of it, and a cell's carry is cleared.
         target: whether the target network takes the same values.
         optimizer: whether to reset the optimizer. With all modules this is its whole state, including counts and
             schedules; otherwise it is the slots (moments, traces) of the reset modules, and counts continue.

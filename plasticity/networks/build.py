@@ -183,6 +183,7 @@ def join(networks: Mapping[str, Network]) -> Network:
         unrolls=all(each.unrolls for each in networks.values()),
         project=lambda params: {name: each.project(params[name]) for name, each in networks.items()},
         batch_statistics=any(each.batch_statistics for each in networks.values()),
+        parts=dict(networks),
     )
 
 

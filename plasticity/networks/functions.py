@@ -64,6 +64,7 @@ class Functions(NamedTuple):
     norms: tuple[ModulePath, ...] = ()  # normalisations with a scale
     initial: Callable[[int], Any] = no_carry
     project: Callable[[Params], Params] = same_params  # onto the network's constraints, after every update
+    part: str = ""  # its name among joined networks, which an agent gives it
 
 
 def layer_units(

@@ -90,6 +90,7 @@ class NetworkSpec:
     injected: int | None = None  # last dense hidden layers that, like the outputs, have a new head and an anchor
     sphere: bool = False  # the incoming weights of each output keep a Euclidean norm of 1
     body: tuple[Node, ...] = ()  # a graph before the convolutions; the chain (or the head) reads its last node
+    part: str = ""  # its name among joined networks, which an agent gives it; "" for a single network
 
     def __post_init__(self) -> None:
         for key in ("observation", "convolutions", "widths", "heads", "body"):

@@ -237,8 +237,8 @@ def parts(optimizers: Mapping[str, Optimizer]) -> Optimizer:
     The state maps a part's name to a state in which the other parts are ``optax.MaskedNode()``, as in ``optax.masked``,
     so resets find the slots. With ``due`` (bool[] by name), parts that are not due keep parameters and state. All
     optimizers receive the other extra arguments; ``trace``, ``gradient`` and ``penalty`` (see
-    :class:`Traced`) are split like the gradients. ``learning_rate(state)`` is that of the first part. ``ValueError``
-    while tracing if the parameters have other parts.
+    :class:`Traced`) are split like the gradients. ``learning_rate(state)`` is that of the first part (in a share of
+    the state: of the first part in it). ``ValueError`` while tracing if the parameters have other parts.
     """
 
     def only(tree: Params, name: str) -> Params:
@@ -269,9 +269,11 @@ def parts(optimizers: Mapping[str, Optimizer]) -> Optimizer:
                 new[name] = select(now, new[name], state[name])
         return {name: updates[name] for name in gradients}, new
 
-    first = next(iter(optimizers))
-    rate = forwarded(optimizers[first], lambda state: optimizers[first].learning_rate(state[first]))
-    return Optimizer(init, update, rate)
+    def learning_rate(state: Mapping[str, Any]) -> Array:
+        first = next(name for name in optimizers if not isinstance(state[name], optax.MaskedNode))
+        return optimizers[first].learning_rate(state[first])
+
+    return Optimizer(init, update, forwarded(next(iter(optimizers.values())), learning_rate))
 
 
 STREAMING: Mapping[str, Callable[..., Optimizer]] = {

@@ -9,7 +9,10 @@ from plasticity.core.errors import UserError, cut, placed, shown
 from plasticity.core.types import Agent, StreamSpec
 from plasticity.engine.program import Hyper
 from plasticity.interventions import hooks
+from plasticity.interventions import restriction as interventions
 from plasticity.interventions.base import Intervention, clashes, compose
+from plasticity.monitors import restriction as monitors
+from plasticity.monitors.base import Monitor
 
 POINT = 48  # characters of a swept value in a message
 
@@ -51,10 +54,21 @@ def labels_of(family: str, members: Sequence[MemberConfig]) -> list[str]:
     return [path if path.endswith(f".{each.kind}") else f"{path} ({each.kind})" for path, each in named]
 
 
+def intervention_of(choice: MemberConfig, make: Callable[[], Intervention]) -> Intervention:
+    """The intervention, restricted to the parts of the network that the config names."""
+    return interventions.restricted(make(), choice.modules) if choice.modules else make()
+
+
+def monitor_of(choice: MemberConfig, make: Callable[[], Monitor]) -> Monitor:
+    """The monitor, restricted to the parts of the network that the config names."""
+    return monitors.restricted(make(), choice.modules) if choice.modules else make()
+
+
 def interventions_of(built: Built, each: ProgramSettings) -> dict[str, Intervention]:
     """The interventions by their paths."""
     labels = labels_of("interventions", each.interventions)
-    return {label: made() for label, made in zip(labels, built.interventions, strict=True)}
+    made = map(intervention_of, each.interventions, built.interventions)
+    return dict(zip(labels, made, strict=True))
 
 
 def without_clashes(named: Mapping[str, Intervention], seen: hooks.Seen | None = None) -> Intervention:

@@ -19,7 +19,7 @@ from plasticity.engine.program import Hyper, Monitoring, Program
 from plasticity.envs.base import StreamFactory
 from plasticity.interventions.base import Intervention
 from plasticity.monitors.base import checked_monitor
-from plasticity.runs.building import agent_of, checked, labels_of, of_program
+from plasticity.runs.building import agent_of, checked, labels_of, monitor_of, of_program
 from plasticity.runs.devices import devices
 from plasticity.runs.periods import chunk_of, evaluation_of, monitor_periods
 from plasticity.runs.session import Job
@@ -53,8 +53,8 @@ def _program(experiment: Experiment, source: StreamFactory, each: ProgramSetting
         build=functools.partial(agent_of, each, source.spec),
         make_stream=source.make,
         monitors=tuple(
-            Monitoring(checked_monitor(label, kind.kind, checked(label, made)), steps, label)
-            for label, kind, made, steps in monitors
+            Monitoring(checked_monitor(label, choice.kind, checked(label, monitor_of, choice, made)), steps, label)
+            for label, choice, made, steps in monitors
         ),
         hyper=each.hyper,
         seeds=each.seeds,

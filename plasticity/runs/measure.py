@@ -28,6 +28,7 @@ from plasticity.engine.runner import Chunk, Position, Run
 from plasticity.monitors.base import Monitor, checked_monitor
 from plasticity.runs import checkpoint, folder, launch, sharded, verify
 from plasticity.runs.accounts import read_status, shard_folders
+from plasticity.runs.building import monitor_of
 from plasticity.runs.checkpoint import DamagedError, WrongCheckpointError
 from plasticity.runs.parquet import Lanes, rows
 from plasticity.runs.session import Job
@@ -127,7 +128,7 @@ def _jobs(place: Path, names: Sequence[str], settings: Sequence[str]) -> list[tu
 
 def _monitoring(make: Callable[[], Monitor], chosen: MemberConfig) -> Monitoring:
     path = f"monitors.{chosen.kind}"
-    return Monitoring(checked_monitor(path, chosen.kind, make()), 1, path)
+    return Monitoring(checked_monitor(path, chosen.kind, monitor_of(chosen, make)), 1, path)
 
 
 def _placement(was: Mapping[str, int]) -> Placement:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -11,7 +12,7 @@ import optax
 from plasticity.core.outputs import OUTPUT, Values
 from plasticity.core.types import Array, Clock, Context, Drawn, Key, Learner, Network, Optimizer, Past
 from plasticity.interventions.base import Intervention
-from plasticity.networks.build import build
+from plasticity.networks.build import build, join
 from plasticity.networks.spec import Convolution, NetworkSpec
 from plasticity.optim.eligibility import eligible
 
@@ -47,19 +48,31 @@ def batch_at(spec: NetworkSpec, update: Array) -> tuple[Array, Array]:
     return inputs.reshape(6, *spec.observation), targets.reshape(6, spec.outputs)
 
 
+def said(outputs: Any) -> Any:
+    """Outputs as what networks say, by part."""
+    parts = outputs if isinstance(outputs, dict) else {OUTPUT: outputs}
+    return {name: Values(each) for name, each in parts.items()}
+
+
+def error(outputs: Any, targets: Array) -> Array:
+    """The mean squared error, summed over joined networks."""
+    return sum((jnp.mean((each - targets) ** 2) for each in jax.tree.leaves(outputs)), jnp.zeros(()))
+
+
 def past_of(spec: NetworkSpec, network: Network, update: Array) -> Past:
     """Rows of other inputs and targets than those of the update; the outputs at the end were halves of the targets."""
 
     def drawn(shift: Any) -> Drawn:
         inputs, targets = batch_at(spec, update + shift)
         rows: Any = (inputs, targets)
-        return Drawn(rows, {OUTPUT: Values(targets / 2)}, jnp.ones(len(inputs), bool))
+        old = {name: Values(targets / 2) for name in network.parts or (OUTPUT,)}
+        return Drawn(rows, old, jnp.ones(len(inputs), bool))
 
     def loss(tag: Any, params: Any, drawn: Drawn) -> Array:
         del tag
         rows: Any = drawn.rows
         inputs, targets = rows
-        return jnp.mean((network.forward(params, inputs)[0] - targets) ** 2)
+        return error(network.forward(params, inputs)[0], targets)
 
     def draw(tag: Any, number: int) -> Drawn:
         rows = jnp.arange(number) % 6
@@ -75,8 +88,24 @@ def make(
     trace: Callable[[Optimizer], Optimizer] = lambda optimizer: optimizer,
 ) -> Loop:
     """``prepare``, forward with penalty, gradient, optimizer, apply, ``step``; the target network keeps its values."""
-    spec = intervention.network(spec)
-    network, optimizer = build(spec), trace(intervention.optimizer(optimizer))
+    return around(build(intervention.network(spec)), intervention, optimizer, spec, trace)
+
+
+def joined(intervention: Intervention, optimizer: Optimizer, names: tuple[str, ...], spec: NetworkSpec = MLP) -> Loop:
+    """:func:`make` of networks with these names, joined, which share no parameters and no losses."""
+    networks = {name: build(intervention.network(replace(spec, part=name))) for name in names}
+    return around(join(networks), intervention, optimizer, spec)
+
+
+def around(
+    network: Network,
+    intervention: Intervention,
+    optimizer: Optimizer,
+    spec: NetworkSpec,
+    trace: Callable[[Optimizer], Optimizer] = lambda optimizer: optimizer,
+) -> Loop:
+    """The loop of a built network; the outputs of joined networks all have the same targets."""
+    optimizer = trace(intervention.optimizer(optimizer))
 
     def fresh(key: Key) -> Learner:
         params = network.init(key)
@@ -86,7 +115,7 @@ def make(
     def context(update: Array) -> Context:
         return Context(
             clock_at(update), (), {}, (), network, optimizer, fresh, lambda params: jnp.zeros(()), tuple,
-            lambda params, inputs: {OUTPUT: Values(network.forward(params, inputs)[0])}, past_of(spec, network, update),
+            lambda params, inputs: said(network.forward(params, inputs)[0]), past_of(spec, network, update),
         )  # fmt: skip
 
     def init(key: Key) -> Run:
@@ -98,7 +127,7 @@ def make(
         key = jax.random.fold_in(key, number)
 
         def task_loss(params: Any) -> Array:
-            return jnp.mean((network.forward(params, inputs)[0] - targets) ** 2)
+            return error(network.forward(params, inputs)[0], targets)
 
         seen = context(number)._replace(observation=inputs, loss=task_loss, reference=lambda: inputs[::-1] / 2)
         state, learner = intervention.prepare(jax.random.fold_in(key, 1), *run, seen)
@@ -106,7 +135,7 @@ def make(
         def loss(params: Any) -> tuple[Array, Any]:
             outputs, activations = network.forward(params, inputs)
             penalty = intervention.penalty(state, params, seen._replace(activations=activations))
-            return jnp.mean((outputs - targets) ** 2) + penalty, activations
+            return error(outputs, targets) + penalty, activations
 
         gradients, activations = jax.grad(loss, has_aux=True)(learner.params)
         gradients = intervention.gradient(jax.random.fold_in(key, 3), state, gradients, learner, seen)
