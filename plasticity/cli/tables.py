@@ -61,13 +61,15 @@ def plan_lines(planned: Any) -> list[str]:
     kind = devices()[0].device_kind
     order = " in a different order for each seed" if spec.shuffled else ""
     aware = [name for name, arm in planned.experiment.arms.items() if arm.task_aware]
+    readers = planned.readers_of_task
+    reading = f"; told which task it is: {', '.join(readers)}" if readers else ""
     place = plural(len(devices()), "device")
     return [
         f"{plural(len(spec.visits), 'visit')} to {plural(len(spec.tasks), 'task')}{order}; each lane: "
         f"{plural(steps, 'step')} of {plural(spec.envs, 'env')}, {plural(frames, 'frame')}",
         "placement: devices x sequential groups x lanes in one vmap; memory: per device; the workspace is an estimate",
         f"{plural(lanes, 'lane')}, {plural(steps * lanes, 'lane step')} in total; arms run one after another",
-        f"task-aware arms: {', '.join(aware) or 'none'}",
+        f"task-aware arms: {', '.join(aware) or 'none'}{reading}",
         f"{place} ({kind}), {readable(capacity(devices()[0], widest))} each",
         _time_line(planned),
         f"disk: {readable(disk.tables)} of tables (an estimate), {readable(disk.checkpoints)} of checkpoints",

@@ -101,6 +101,7 @@ class StreamSpec(NamedTuple):
     score_range: tuple[float, float] | None = None  # of one step's recorded performance; None: that of the reward
     action_bounds: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     # lowest and highest value of each real-valued action; None: discrete actions, or some are unbounded
+    task_entries: int = 0  # > 0: so many entries at the end of the observation are the task (``core.task_entries``)
 
 
 class Task(NamedTuple):

@@ -25,6 +25,7 @@ from plasticity.interventions.projection import nap, weight_clip
 from plasticity.interventions.recycling import cpr, redo, regrama
 from plasticity.interventions.resets import optimizer_reset, reset
 from plasticity.interventions.switch_policy import at_switch
+from plasticity.interventions.task import task_heads, task_input
 from plasticity.interventions.weights import selective_weight_reinit
 
 INTERVENTIONS: Mapping[str, Callable[..., Intervention]] = {
@@ -63,4 +64,6 @@ INTERVENTIONS: Mapping[str, Callable[..., Intervention]] = {
     "cpr": cpr,
     "continual_backprop": continual_backprop,
     "selective_weight_reinit": selective_weight_reinit,
+    "task_input": task_input,
+    "task_heads": task_heads,
 }

@@ -44,7 +44,7 @@ def unchanged(key: Key, state: State, learner: Learner, context: Context) -> tup
 
 
 class Intervention(NamedTuple):
-    """Eight hooks, all optional, and two flags. Most methods fill one or two hooks.
+    """Eight hooks, all optional, and three flags. Most methods fill one or two hooks.
 
     * ``network``: data -> data, before the network is built.
     * ``optimizer``: wraps the agent's optimizer.
@@ -60,6 +60,8 @@ class Intervention(NamedTuple):
       of ``EXCLUSIVE``.
     * ``renews``: when its ``switch``, or its ``step``, freshly initialises the learner. The states of all interventions
       are then reset too.
+    * ``reads_task``: the observations of its arm end in the one-hot of the task (``core.task_entries``). The network
+      ignores it unless ``network`` says otherwise.
     """
 
     network: Callable[["NetworkSpec"], "NetworkSpec"] = same_network
@@ -72,6 +74,7 @@ class Intervention(NamedTuple):
     acting: Callable[[State, Params], Params] = same_params
     renews: Due | None = None
     sets: tuple[str, ...] = ()
+    reads_task: bool = False
 
 
 def fills(intervention: Intervention, field: str) -> bool:
@@ -129,7 +132,8 @@ def compose(*interventions: Intervention) -> Intervention:
     made: dict[str, Any] = {"network": network, "optimizer": optimizer, "penalty": penalty, "acting": acting}
     made |= {field: chained(field) for field in ("step", "switch", "prepare")}
     sets = tuple(dict.fromkeys(field for each in interventions for field in each.sets))
-    return Intervention(init=init, sets=sets, **{field: made[field] for field in made if field in filled})
+    reads = any(each.reads_task for each in interventions)
+    return Intervention(init=init, sets=sets, reads_task=reads, **{field: made[field] for field in made if field in filled})
 
 
 def every(period: int) -> Due:
@@ -169,6 +173,8 @@ EXCLUSIVE: Mapping[str, str] = {
     "parameterisation": "parameterisation",
     "injected": "injection",
     "auxiliary": "auxiliary layer",
+    "sees_task": "task input",
+    "task_heads": "task heads",
 }
 
 

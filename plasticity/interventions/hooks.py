@@ -17,7 +17,8 @@ from plasticity.networks.spec import NetworkSpec
 
 Seen = set[tuple[str, str]]  # labels of interventions, with the fields that the agent has called
 
-ASKED = tuple(name for name in Intervention._fields if name not in ("renews", "sets"))  # what an agent calls
+FLAGS = ("renews", "sets", "reads_task")
+ASKED = tuple(name for name in Intervention._fields if name not in FLAGS)  # what an agent calls
 
 AT_BIRTH = ("network", "optimizer", "init")  # the fields among these that it calls while it is built
 
@@ -115,7 +116,7 @@ def effective(label: str, network: Callable[[NetworkSpec], NetworkSpec]) -> Call
 def computation(spec: NetworkSpec) -> str:
     """How the network is initialised and what it computes, as text that is the same for equal computations."""
     network, key = build(spec), jax.random.key(0)
-    observations = jax.ShapeDtypeStruct((2, *spec.observation), jnp.float32)
+    observations = jax.ShapeDtypeStruct((2, *spec.reads), jnp.float32)
     made = (
         jax.make_jaxpr(network.init)(key),
         jax.make_jaxpr(network.forward)(jax.eval_shape(network.init, key), observations),

@@ -114,7 +114,7 @@ def build(spec: NetworkSpec | Functions) -> Network:
         return initial_carry(every, found, batch)
 
     def init(key: Key) -> Params:
-        params = layers.init(key, jnp.zeros((1, *spec.observation)), initial(1), None)["params"]
+        params = layers.init(key, jnp.zeros((1, *spec.reads)), initial(1), None)["params"]
         return with_injection(spec, project(params))
 
     def apply(
