@@ -145,7 +145,8 @@ def preprocessing(
 
     Each observation is normalised by statistics that include it. Stacked frames are normalised by the statistics of
     single frames; each step contributes one, the newest. The paper instead stacks frames that were normalised when they
-    were observed. The task, if observations end in it, is left as it is. ``ValueError`` for an unknown ``normalise`` or an observation that is not one array.
+    were observed. The task, if observations end in it, is left as it is. ``ValueError`` for an unknown ``normalise`` or
+    an observation that is not one array.
 
     Reference: Elsayed, Vasan, Mahmood 2024, "Streaming Deep Reinforcement Learning Finally Works".
     """

@@ -1,4 +1,4 @@
-"""The task as part of the observation, for arms with a method that reads it. Not a member: configs cannot ask for it."""
+"""The task as part of the observation, for arms with a method that reads it; not a member, so no config names it."""
 
 from typing import Any
 
@@ -29,7 +29,9 @@ def with_task(source: StreamFactory) -> StreamFactory:
     def see(draw: Key, task: Array, memory: Any, timestep: TimeStep, done: Done) -> tuple[Any, TimeStep]:
         observed = timestep.observation
         if isinstance(observed, Supervised):
-            return memory, timestep._replace(observation=observed._replace(input=appended(observed.input, task, entries)))
+            return memory, timestep._replace(
+                observation=observed._replace(input=appended(observed.input, task, entries))
+            )
         return memory, timestep._replace(observation=appended(observed, task, entries))
 
     shown = with_observed_array(spec, (*seen.shape[:-1], seen.shape[-1] + entries), seen.dtype)

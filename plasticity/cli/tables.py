@@ -141,6 +141,12 @@ def _sees_switches(factory: Callable[..., Any]) -> bool:
     return sees_switches(factory)
 
 
+def _reads_task(factory: Callable[..., Any]) -> bool:
+    from plasticity.interventions.hooks import reads_task  # imports JAX
+
+    return reads_task(factory)
+
+
 def print_member(registry: Any, family: str, name: str, console: Console) -> None:
     factory, metadata = registry.factory(family, name), registry.metadata(family, name)
     rows = registry.rows(family, name)
@@ -158,6 +164,7 @@ def print_member(registry: Any, family: str, name: str, console: Console) -> Non
         "paper": metadata.paper,
         "note": metadata.note,
         "task switches": "seen" if family == "interventions" and _sees_switches(factory) else "",
+        "task": "read; needs `task_aware: true`" if family == "interventions" and _reads_task(factory) else "",
         "example": example_line(family, name, metadata),
     }
     for what, fact in facts.items():

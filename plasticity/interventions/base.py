@@ -133,7 +133,9 @@ def compose(*interventions: Intervention) -> Intervention:
     made |= {field: chained(field) for field in ("step", "switch", "prepare")}
     sets = tuple(dict.fromkeys(field for each in interventions for field in each.sets))
     reads = any(each.reads_task for each in interventions)
-    return Intervention(init=init, sets=sets, reads_task=reads, **{field: made[field] for field in made if field in filled})
+    return Intervention(
+        init=init, sets=sets, reads_task=reads, **{field: made[field] for field in made if field in filled}
+    )
 
 
 def every(period: int) -> Due:

@@ -42,11 +42,18 @@ def own_fields(intervention: Intervention) -> list[str]:
 
 def sees_switches(factory: Callable[..., Intervention]) -> bool:
     """Whether the method acts at task switches, at its defaults or with every setting that allows it at "switch"."""
-    schema = schema_of(factory)
-    chosen = {name: "switch" for name, setting in schema.items() if "switch" in setting.words}
-    if any(setting.required and name not in chosen for name, setting in schema.items()):
-        return bool(chosen)
-    return fills(factory(**chosen), "switch")
+    chosen = {name: "switch" for name, setting in schema_of(factory).items() if "switch" in setting.words}
+    return bool(chosen) if _needs_more(factory, chosen) else fills(factory(**chosen), "switch")
+
+
+def reads_task(factory: Callable[..., Intervention]) -> bool:
+    """Whether the method, at its defaults, needs the task in the observation."""
+    return not _needs_more(factory, {}) and factory().reads_task
+
+
+def _needs_more(factory: Callable[..., Intervention], chosen: Mapping[str, Any]) -> bool:
+    """Whether a setting without a default is missing."""
+    return any(setting.required and name not in chosen for name, setting in schema_of(factory).items())
 
 
 def labelled(label: str, intervention: Intervention, seen: Seen | None = None) -> Intervention:
@@ -75,7 +82,8 @@ def labelled(label: str, intervention: Intervention, seen: Seen | None = None) -
         return call
 
     fields = own_fields(intervention)
-    changed: dict[str, Any] = {field: calling(field) for field in fields}
+    reads = ["network"] if intervention.reads_task else []  # only a graph can be given the task
+    changed: dict[str, Any] = {field: calling(field) for field in dict.fromkeys([*fields, *reads])}
     if seen is not None and fields == ["network"]:
         changed["network"] = effective(label, changed["network"])
     return intervention._replace(**changed)

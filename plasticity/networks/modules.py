@@ -89,8 +89,9 @@ class Layer(nn.Module):
             z = convolve(x, kernel, operation.stride, operation.padding, spec.convolution, self.scale)
         else:
             x = x.reshape(x.shape[0], -1) if operation.flatten else x
-            shape = (x.shape[-1], operation.units * operation.tasks)
-            z = x @ self.reparameterised(self.param("kernel", for_each_task(init, operation.tasks), shape))
+            units = operation.units * operation.tasks
+            init = for_each_task(init, operation.tasks)
+            z = x @ self.reparameterised(self.param("kernel", init, (x.shape[-1], units)))
         if spec.bias if operation.bias is None else operation.bias:
             z = z + self.param("bias", nn.initializers.zeros, z.shape[-1:])
         if operation.normalise and spec.normalisation != "none":
@@ -216,7 +217,6 @@ class Layers(nn.Module):
         outputs: dict[str, Array] = {}
         after: dict[str, Any] = {}
         pixels = arranged(spec, observations)
-        task = task_of(jnp.asarray(observations), spec.task_entries) if spec.task_heads else None
         values = {OBSERVATION: floats(pixels, spec.scale)}
 
         def activated(name: str, z: Array, function: Callable[[Array], Array]) -> Array:
@@ -230,7 +230,7 @@ class Layers(nn.Module):
                     raw = isinstance(operation, Convolution) and node.inputs[0] == OBSERVATION
                     z = Layer(spec, node, spec.scale, name=name)(pixels) if raw else Layer(spec, node, name=name)(x)
                     if isinstance(operation, Dense) and operation.tasks > 1:
-                        z = own_units(z, task, operation.tasks)
+                        z = own_units(z, task_of(jnp.asarray(observations), operation.tasks), operation.tasks)
                     values[name] = activated(name, z, function_of(spec, SPEC)) if operation.activate else z
                     if node.output:
                         outputs[name] = values[name]
@@ -309,7 +309,7 @@ def function_of(spec: NetworkSpec, name: str) -> Callable[[Array], Array]:
 
 
 def own_units(z: Array, task: Array, tasks: int) -> Array:
-    """Of ``z[B, tasks * units]``, the units of each row's task, ``[B, units]`` (as a sum: no gradient to the others)."""
+    """Of ``z[B, tasks * units]``, those of each row's task, ``[B, units]`` (as a sum: no gradient to the others)."""
     every = z.reshape(z.shape[0], tasks, -1)
     return jnp.sum(jnp.where(jnp.arange(tasks)[:, None] == task[:, None, None], every, 0.0), axis=1)
 

@@ -36,8 +36,8 @@ class Dense:
 
     With ``flatten`` all axes of a sample are inputs, otherwise only the last one. ``bias`` None leaves the bias to the
     spec. ``scale`` multiplies the initial kernel, and ``initialiser`` "spec" is the spec's. With ``sphere`` the
-    incoming weights of each unit keep a Euclidean norm of 1. ``tasks`` > 1 (of an output layer): the kernel has ``units``
-    columns for each task, side by side, and those of the sample's task are the output.
+    incoming weights of each unit keep a Euclidean norm of 1. ``tasks`` > 1 (of an output layer): the kernel has
+    ``units`` columns for each task, side by side, and those of the sample's task are the output.
     """
 
     units: int

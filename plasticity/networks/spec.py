@@ -6,6 +6,7 @@ change. A layer of the chain is a kernel, an optional bias, an optional normalis
 order. The modules of a head are ``NAME_hidden_i`` and ``NAME_output``.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -173,9 +174,7 @@ def end_of(spec: NetworkSpec) -> str:
     return [OBSERVATION, *(node.name for node in spec.body), *names][-1]
 
 
-def output_node(
-    name: str, outputs: int, reads: str, scale: float = 1.0, sphere: bool = False, tasks: int = 1
-) -> Node:
+def output_node(name: str, outputs: int, reads: str, scale: float = 1.0, sphere: bool = False, tasks: int = 1) -> Node:
     operation = Dense(outputs, normalise=False, activate=False, bias=True, scale=scale, sphere=sphere, tasks=tasks)
     return Node(name, operation, (reads,), output=True)
 
@@ -183,13 +182,14 @@ def output_node(
 def plain_nodes(spec: NetworkSpec) -> list[Node]:
     """The nodes without injection and without parameterisation."""
     found, last = trunk(spec), end_of(spec)
-    style = {"sphere": spec.sphere, "tasks": spec.task_entries if spec.task_heads else 1}
+    tasks = spec.task_entries if spec.task_heads else 1
+    last_layer = functools.partial(output_node, sphere=spec.sphere, tasks=tasks)
     if not spec.heads:
-        found.append(output_node("output", spec.outputs, last, spec.output_scale, **style))
+        found.append(last_layer("output", spec.outputs, last, spec.output_scale))
     for head in spec.heads:
         own = chain(head.modules[:-1], [Dense(width) for width in head.widths], last)
         reads = own[-1].name if own else last
-        found += [*own, output_node(head.modules[-1], head.outputs, reads, head.scale, **style)]
+        found += [*own, last_layer(head.modules[-1], head.outputs, reads, head.scale)]
     return found
 
 

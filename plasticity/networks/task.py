@@ -5,25 +5,24 @@ from dataclasses import replace
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
-from plasticity.core.types import Array
-from plasticity.networks.functions import Functions, as_graph
+from plasticity.networks.functions import Functions
 from plasticity.networks.spec import NetworkSpec
 
 Make = Callable[[Any, int], NetworkSpec | Functions]
 
 
-def with_task(make: Make, entries: int, user: str) -> Make:
+def with_task(make: Make, entries: int) -> Make:
     """``make`` for observations whose last ``entries`` (static) are the one-hot of the task.
 
     The network is that of the observation without them, so they do not change how it reads an image; a method may then
-    let it read them. ``user``: that method, for the ``ValueError`` for a network given as functions.
+    let it read them. A network given as functions is returned as it is; methods that read the task refuse it
+    (``interventions.hooks.labelled``).
     """
 
-    def made(observation: Any, outputs: int) -> NetworkSpec:
+    def made(observation: Any, outputs: int) -> NetworkSpec | Functions:
         shape = (*observation.shape[:-1], observation.shape[-1] - entries)
         given = make(jax.ShapeDtypeStruct(shape, observation.dtype), outputs)
-        return replace(as_graph(given, user), task_entries=entries)
+        return given if isinstance(given, Functions) else replace(given, task_entries=entries)
 
     return made

@@ -89,9 +89,8 @@ def agent_of(
 
 def reading_task(agent: partial[Any], each: ProgramSettings, entries: int) -> partial[Any]:
     """The agent, whose networks receive observations that end in ``entries`` for the task."""
-    user = " and ".join(readers_of_task(each))
     networks = {
-        name: with_task(agent.keywords[name], entries, user)
+        name: with_task(agent.keywords[name], entries)
         for name, value in each.agent.values.items()
         if isinstance(value, MemberConfig) and value.family == "networks"
     }

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import jax
@@ -41,9 +42,9 @@ def clock_at(update: Any) -> Clock:
 
 def batch_at(spec: NetworkSpec, update: Array) -> tuple[Array, Array]:
     """Six inputs and targets between -1 and 1, others at every update (cheaper to compile than random numbers)."""
-    inputs = jnp.sin(jnp.arange(6 * math.prod(spec.observation)) * 1.7 + update)
+    inputs = jnp.sin(jnp.arange(6 * math.prod(spec.reads)) * 1.7 + update)
     targets = jnp.cos(jnp.arange(6 * spec.outputs) * 2.3 - update)
-    return inputs.reshape(6, *spec.observation), targets.reshape(6, spec.outputs)
+    return inputs.reshape(6, *spec.reads), targets.reshape(6, spec.outputs)
 
 
 def make(
@@ -53,7 +54,7 @@ def make(
     trace: Callable[[Optimizer], Optimizer] = lambda optimizer: optimizer,
 ) -> Loop:
     """``prepare``, forward with penalty, gradient, optimizer, apply, ``step``; the target network keeps its values."""
-    spec = intervention.network(spec)
+    spec = intervention.network(replace(spec, task_entries=2) if intervention.reads_task else spec)
     network, optimizer = build(spec), trace(intervention.optimizer(optimizer))
 
     def fresh(key: Key) -> Learner:
