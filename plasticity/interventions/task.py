@@ -5,7 +5,7 @@ from dataclasses import replace
 from plasticity.config.fields import metadata
 from plasticity.interventions.base import Intervention
 
-CONTINUAL_WORLD = "Wolczyk, Zajac, Pascanu, Kucinski, Milos 2021, Continual World: A Robotic Benchmark For Continual RL"
+CONTINUAL_WORLD = "Wolczyk et al. 2021, Continual World: A Robotic Benchmark For Continual Reinforcement Learning"
 
 
 @metadata(
@@ -15,8 +15,8 @@ CONTINUAL_WORLD = "Wolczyk, Zajac, Pascanu, Kucinski, Milos 2021, Continual Worl
 def task_input() -> Intervention:
     """The network also reads the task: ``x <- [x, e_k]``, ``e_k`` the one-hot of the current task k.
 
-    It is appended to vectors at the end, and to images as constant planes, one for each task. Networks without
-    convolutions receive it at every position of a stack of frames. Normalisers of observations leave it as it is.
+    It is appended to vectors at the end, and to images as constant planes, one for each task; a dense network reads it
+    at each position of an image. Normalisers of observations leave it as it is.
 
     Every observation carries the task in which it was made: a replayed transition of an earlier task, an evaluation on
     another task and a monitor see the task of the observation, not the current one. With a schedule in a different
