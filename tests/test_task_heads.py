@@ -223,7 +223,7 @@ def test_a_stack_of_frames_keeps_its_frames() -> None:
     (bare, _), (ours, _) = shown(plain, [0], visit, 1), shown(told, [0], visit, 1)
     assert told.spec.observation.shape == (4, 36, 38)
     np.testing.assert_array_equal(ours.observation[..., :36], bare.observation)
-    network = task.with_task(lambda *given: nature(*given, widths=(4,)), 2)(told.spec.observation, 3)
+    network: Any = task.with_task(lambda *given: nature(*given, widths=(4,)), 2)(told.spec.observation, 3)
     base, heads = build(replace(network, task_entries=0)), build(HEADS(network))
     params = heads.init(KEY)
     alone = {**params, "output": {name: leaf[..., 3:] for name, leaf in params["output"].items()}}

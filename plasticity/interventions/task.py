@@ -1,4 +1,4 @@
-"""Methods that are told the current task: as an input, or by an output layer for each task."""
+"""Methods that are told the task: as an input, or by an output layer for each task."""
 
 from dataclasses import replace
 
@@ -37,9 +37,9 @@ def task_input() -> Intervention:
 def task_heads() -> Intervention:
     """An output layer for each task, on common hidden layers: ``y = W_k phi(x) + b_k`` in task k.
 
-    Each output layer of a network has its own for each task: policy and value, actor and critics, both streams of a
-    dueling network. With the hidden layers of heads (dueling) the tasks share these. The hidden layers do not see the
-    task, as with ``hide_task_id: true`` (the default of Continual World); together with :func:`task_input` they do.
+    Every output layer is replaced by one for each task: those of policy and value, of actor and critics, of both heads
+    of a dueling network, whose own hidden layers stay common. The hidden layers do not see the task, as with
+    ``hide_task_id: true`` (the default of Continual World's code); together with :func:`task_input` they do.
 
     The layers of all tasks are one module ``[inputs, tasks x outputs]``, task by task. An update changes, by gradient,
     those of the tasks in its batch alone; an optimizer with momentum or a penalty may still move the others. Each is
