@@ -1,5 +1,6 @@
 """An actor and an ensemble of critics that learn from replay: their networks, actions and target networks."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, NamedTuple
 
@@ -12,6 +13,7 @@ from plasticity.agents.base import built
 from plasticity.agents.replay import Batch
 from plasticity.core.outputs import Outputs, Values
 from plasticity.core.schedules import Number
+from plasticity.core.task_entries import separated, with_entries
 from plasticity.core.types import Array, Clock, Key, Network, Params, StreamSpec
 from plasticity.interventions.base import Intervention
 from plasticity.networks.build import join
@@ -78,9 +80,10 @@ def state_of(seen: StateAction) -> Array:
     return seen.state
 
 
-def side_by_side(seen: StateAction) -> Array:
-    """State and action as one vector."""
-    return jnp.concatenate([jnp.asarray(seen.state, jnp.float32), seen.action], axis=-1)
+def side_by_side(seen: StateAction, entries: int = 0) -> Array:
+    """State and action as one vector; the ``entries`` (static) of the state that are the task come last."""
+    state, task = separated(seen.state, entries)
+    return with_entries(jnp.concatenate([jnp.asarray(state, jnp.float32), seen.action], axis=-1), task)
 
 
 def networks(
@@ -109,8 +112,9 @@ def networks(
                 f"these have the shape {tuple(observation.shape)}"
             )
         both = jax.ShapeDtypeStruct((observation.shape[0] + spec.actions,), jnp.float32)
+        beside = functools.partial(side_by_side, entries=spec.task_entries)
         made = {ACTOR: reading(built(actor(observation, outputs), method, ACTOR), state_of)}
-        made |= {each: reading(built(critic(both, 1), method, each), side_by_side) for each in names}
+        made |= {each: reading(built(critic(both, 1), method, each), beside) for each in names}
     if any(each.remembers for each in made.values()):
         raise ValueError("agent.network: has memory, which this agent does not use; choose a network without")
     return join(made)

@@ -16,6 +16,7 @@ from plasticity.config.fields import TRACED
 from plasticity.core import counting
 from plasticity.core.counting import Count, Moments
 from plasticity.core.schedules import Number
+from plasticity.core.task_entries import separated, with_entries
 from plasticity.core.types import LAST, Array, Clock, StreamSpec, Transition, is_transition
 
 Normalise = Literal["running", "exponential", "switch", "none"]
@@ -144,7 +145,8 @@ def preprocessing(
 
     Each observation is normalised by statistics that include it. Stacked frames are normalised by the statistics of
     single frames; each step contributes one, the newest. The paper instead stacks frames that were normalised when they
-    were observed. ``ValueError`` for an unknown ``normalise`` or an observation that is not one array.
+    were observed. The task, if observations end in it, is left as it is. ``ValueError`` for an unknown ``normalise`` or
+    an observation that is not one array.
 
     Reference: Elsayed, Vasan, Mahmood 2024, "Streaming Deep Reinforcement Learning Finally Works".
     """
@@ -153,6 +155,7 @@ def preprocessing(
     if not hasattr(spec.observation, "shape"):
         raise ValueError("agent.normalise: not allowed on this stream; it needs observations that are one array")
     shape = spec.observation.shape[1:] if spec.stack else spec.observation.shape
+    shape = (*shape[:-1], shape[-1] - spec.task_entries) if spec.task_entries else shape
     forget = rate if normalise == "exponential" else None
     normalises = normalise != "none"
 
@@ -166,14 +169,16 @@ def preprocessing(
         if not normalises:
             return rest
         newest = observation[:, -1] if spec.stack else observation
+        newest, _ = separated(newest, spec.task_entries)
         return {**rest, "normaliser": include(rest["normaliser"], newest, valid, forget)}
 
     def play(rest: Mapping[str, Any], observation: Any) -> Array:
         if not normalises:
             return jnp.asarray(observation)
         statistics = rest["normaliser"]
-        centred = counting.minus(jnp.asarray(observation, jnp.float32), statistics.moments.mean)
-        return centred / deviation(statistics, forget)
+        seen, task = separated(jnp.asarray(observation), spec.task_entries)
+        centred = counting.minus(jnp.asarray(seen, jnp.float32), statistics.moments.mean)
+        return with_entries(centred / deviation(statistics, forget), task)
 
     def rewards(rest: Mapping[str, Any], reward: Array) -> Array:
         return reward / deviation(rest["reward_scale"].statistics, forget) if scale_rewards else reward

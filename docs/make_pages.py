@@ -30,7 +30,7 @@ from plasticity import plots, results
 from plasticity.cli.tables import example_line
 from plasticity.config.docstrings import markdown, unmarked
 from plasticity.config.fields import Metadata
-from plasticity.interventions.hooks import sees_switches
+from plasticity.interventions.hooks import reads_task, sees_switches
 from plasticity.plots.methods import against_baseline
 from plasticity.runs.launch import registry
 
@@ -182,8 +182,9 @@ def facts(family: str, name: str, metadata: Metadata) -> str:
     found = [f"Source: {metadata.paper}."] if metadata.paper else []
     found += [f"Note: {metadata.note}."] if metadata.note else []
     if family == "interventions":
-        seen = sees_switches(registry().factory(family, name))
-        found.append("Sees task switches where asked to." if seen else "Does not see task switches.")
+        factory = registry().factory(family, name)
+        seen = "Sees task switches where asked to." if sees_switches(factory) else "Does not see task switches."
+        found.append("Is told the task in every observation." if reads_task(factory) else seen)
     found += [cost(name, metadata)] if family == "monitors" else []
     found += [network_page.parameters(name)] if family == "networks" else []
     if metadata.neutral is not None:

@@ -20,7 +20,9 @@ from plasticity.engine.program import Program
 from plasticity.engine.runner import Run
 from plasticity.envs.base import StreamFactory
 from plasticity.envs.targets import regression, relabelled
+from plasticity.envs.transforms.tasks import with_task
 from plasticity.interventions.base import Intervention, compose
+from plasticity.networks import task
 from plasticity.networks.presets import mlp
 from plasticity.optim.eligibility import adaptive_q, obgd
 from plasticity.optim.optimizers import adam
@@ -99,8 +101,17 @@ def settings(name: str, **changes: Any) -> dict[str, Any]:
     return {key: value for key, value in (SMALL | OWN.get(name, {}) | changes).items() if key in known}
 
 
+def told(stream: StreamFactory, *interventions: Intervention) -> StreamFactory:
+    """The stream; with the task if a method reads it."""
+    return with_task(stream) if any(each.reads_task for each in interventions) else stream
+
+
 def agent(name: str, spec: StreamSpec, *interventions: Intervention, **changes: Any) -> Agent:
-    built: Agent = AGENTS[name](spec, compose(*interventions), **settings(name, **changes))
+    chosen = settings(name, **changes)
+    if spec.task_entries:
+        for key in chosen.keys() & {"network", "critic_network"}:
+            chosen[key] = task.with_task(chosen[key], spec.task_entries)
+    built: Agent = AGENTS[name](spec, compose(*interventions), **chosen)
     return built
 
 
@@ -119,7 +130,7 @@ def program(
     **changes: Any,
 ) -> Program:
     """A program built by hand; ``hyper``: traced settings of the agent, one number for each seed."""
-    stream = stream or source(name)
+    stream = told(stream or source(name), *(make() for make in interventions))
     hyper = {key: np.asarray(values, np.float32) for key, values in (hyper or {}).items()}
 
     def build(numbers: Mapping[str, Any]) -> Agent:

@@ -1,7 +1,7 @@
 """Every intervention with every built-in network: an agent that learns for a while from made-up observations."""
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from network_cases import REMEMBERING, SMALL
 
 from plasticity.agents import AGENTS
+from plasticity.core.task_entries import appended
 from plasticity.core.types import (
     FIRST,
     LAST,
@@ -27,9 +28,11 @@ from plasticity.core.types import (
 from plasticity.interventions import INTERVENTIONS, hooks
 from plasticity.interventions.base import Intervention, compose
 from plasticity.networks.catalogue import NETWORKS
+from plasticity.networks.task import with_task
 from plasticity.optim.optimizers import adam
 from plasticity.optim.schedules import linear
 
+TASKS = 2
 UPDATES, SWITCH = 20, 10  # the task switches before the eleventh update
 EPISODE = 7  # steps
 WORKS = "works"
@@ -54,19 +57,21 @@ def agent_name(network: str) -> str:
     return "stream_dqn" if network in REMEMBERING else "classifier"
 
 
-def spec_of(network: str) -> StreamSpec:
-    observation: Any = jax.ShapeDtypeStruct(SMALL[network][0], jnp.float32)
+def spec_of(network: str, entries: int = 0) -> StreamSpec:
+    *axes, features = SMALL[network][0]
+    observation: Any = jax.ShapeDtypeStruct((*axes, features + entries), jnp.float32)
     remembers = network in REMEMBERING
     if not remembers:
         observation = Supervised(observation, jax.ShapeDtypeStruct((), jnp.int32))
     visits = (VisitPlan(0, SWITCH), VisitPlan(1, UPDATES - SWITCH))
-    return StreamSpec(observation, 2, ("a", "b"), visits, 1 if remembers else 4, remembers)
+    return StreamSpec(observation, 2, ("a", "b"), visits, 1 if remembers else 4, remembers, task_entries=entries)
 
 
 def timestep(network: str, spec: StreamSpec, i: Array) -> TimeStep:
     """Four labelled inputs, redrawn at every step; or a step of an episode."""
     key, shape = jax.random.fold_in(jax.random.key(3), i), (spec.envs, *SMALL[network][0])
     x, ones = jax.random.normal(key, shape), jnp.ones(spec.envs)
+    x = appended(x, jnp.int32(i >= SWITCH), spec.task_entries) if spec.task_entries else x
     if network not in REMEMBERING:
         return TimeStep(jnp.full(spec.envs, MID, jnp.int8), 0 * ones, ones, Supervised(x, jnp.arange(spec.envs) % 2))
     place = i % EPISODE
@@ -80,18 +85,25 @@ def clock_at(i: Array) -> Clock:
     return Clock(i, i, after.astype(jnp.int32), jnp.where(after, i - SWITCH, i))
 
 
+def entries_of(methods: Sequence[Intervention]) -> int:
+    """How many entries of the observations are the task."""
+    return TASKS if any(method.reads_task for method in methods) else 0
+
+
 def agent(network: str, *methods: Intervention, eps: float = 1e-8) -> Agent:
-    built = functools.partial(NETWORKS[network], **(SMALL[network][1] | CHANGES.get(network, {})))
+    entries = entries_of(methods)
+    built: Any = functools.partial(NETWORKS[network], **(SMALL[network][1] | CHANGES.get(network, {})))
+    built = with_task(built, entries) if entries else built
     settings: dict[str, Any] = {"network": built, "optimizer": functools.partial(adam, learning_rate=0.01, eps=eps)}
     if network in REMEMBERING:
         settings["epsilon"] = functools.partial(linear, end=0.01, duration=UPDATES)
-    made: Agent = AGENTS[agent_name(network)](spec_of(network), compose(*methods), **settings)
+    made: Agent = AGENTS[agent_name(network)](spec_of(network, entries), compose(*methods), **settings)
     return made
 
 
 def life(network: str, *methods: Intervention, eps: float = 1e-8) -> Callable[[Key], Life]:
     """Key -> what the agent has learned after ``UPDATES`` updates with a task switch between them; ``eps`` of Adam."""
-    made, spec = agent(network, *methods, eps=eps), spec_of(network)
+    made, spec = agent(network, *methods, eps=eps), spec_of(network, entries_of(methods))
 
     def live(key: Key) -> Life:
         def step(mind: Any, i: Array) -> tuple[Any, Array]:

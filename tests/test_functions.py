@@ -112,6 +112,8 @@ SAYS = {
             "plasticity_injection",
             "infer",
             "nap",
+            "task_input",
+            "task_heads",
         ),
         GRAPH,
     ),

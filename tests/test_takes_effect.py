@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from agent_cases import agent, clock_at, one_lane, source
+from agent_cases import agent, clock_at, one_lane, source, told
 from method_cases import CASES, REFUSED
 
 from plasticity.agents import AGENTS
@@ -31,7 +31,7 @@ RELATIVE, ABSOLUTE = 1e-4, 1e-6  # another program rounds differently, which is 
 def life(name: str, *methods: Intervention, real: bool | None = None, **changes: Any) -> list[np.ndarray]:
     """Everything that the agent has learned and recorded after two visits with a switch between them."""
     steps = STEPS.get(name, 10)
-    stream = source(name, real, visits=2, steps=steps)
+    stream = told(source(name, real, visits=2, steps=steps), *methods)
     changes = {"epsilon": functools.partial(linear, end=0.01, duration=10)} | changes
     made = agent(name, stream.spec, *methods, **changes)  # exploration changes even in so short a life
     world = stream.make(1)

@@ -61,13 +61,15 @@ def plan_lines(planned: Any) -> list[str]:
     kind = devices()[0].device_kind
     order = " in a different order for each seed" if spec.shuffled else ""
     aware = [name for name, arm in planned.experiment.arms.items() if arm.task_aware]
+    readers = planned.readers_of_task
+    reading = f"; told which task it is: {', '.join(readers)}" if readers else ""
     place = plural(len(devices()), "device")
     return [
         f"{plural(len(spec.visits), 'visit')} to {plural(len(spec.tasks), 'task')}{order}; each lane: "
         f"{plural(steps, 'step')} of {plural(spec.envs, 'env')}, {plural(frames, 'frame')}",
         "placement: devices x sequential groups x lanes in one vmap; memory: per device; the workspace is an estimate",
         f"{plural(lanes, 'lane')}, {plural(steps * lanes, 'lane step')} in total; arms run one after another",
-        f"task-aware arms: {', '.join(aware) or 'none'}",
+        f"task-aware arms: {', '.join(aware) or 'none'}{reading}",
         *_reference_line(planned),
         f"{place} ({kind}), {readable(capacity(devices()[0], widest))} each",
         _time_line(planned),
@@ -150,6 +152,12 @@ def _sees_switches(factory: Callable[..., Any]) -> bool:
     return sees_switches(factory)
 
 
+def _reads_task(factory: Callable[..., Any]) -> bool:
+    from plasticity.interventions.hooks import reads_task  # imports JAX
+
+    return reads_task(factory)
+
+
 def print_member(registry: Any, family: str, name: str, console: Console) -> None:
     factory, metadata = registry.factory(family, name), registry.metadata(family, name)
     rows = registry.rows(family, name)
@@ -167,6 +175,7 @@ def print_member(registry: Any, family: str, name: str, console: Console) -> Non
         "paper": metadata.paper,
         "note": metadata.note,
         "task switches": "seen" if family == "interventions" and _sees_switches(factory) else "",
+        "task": "read; needs `task_aware: true`" if family == "interventions" and _reads_task(factory) else "",
         "example": example_line(family, name, metadata),
     }
     for what, fact in facts.items():

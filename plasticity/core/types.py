@@ -101,6 +101,7 @@ class StreamSpec(NamedTuple):
     score_range: tuple[float, float] | None = None  # of one step's recorded performance; None: that of the reward
     action_bounds: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     # lowest and highest value of each real-valued action; None: discrete actions, or some are unbounded
+    task_entries: int = 0  # > 0: so many entries at the end of the observation are the task (``core.task_entries``)
 
 
 class Task(NamedTuple):
@@ -213,6 +214,7 @@ class Network(NamedTuple):
     units: tuple[Units, ...] = ()
     hidden: tuple[ModulePath, ...] = ()  # modules with a kernel, in order, without the output layers
     outputs: tuple[ModulePath, ...] = ()  # the output layers' modules, one for each head
+    task_heads: tuple[ModulePath, ...] = ()  # the output layers that have units of their own for each task
     auxiliary: tuple[ModulePath, ...] = ()  # output layers for penalties, whose outputs are among the activations
     layers: tuple[HiddenLayer, ...] = ()  # the hidden layers, in order
     norms: tuple[ModulePath, ...] = ()  # normalisations with a scale

@@ -33,6 +33,7 @@ from plasticity.interventions.recycling import cpr, redo, regrama
 from plasticity.interventions.rehearsal import a_gem, clear
 from plasticity.interventions.resets import optimizer_reset, reset
 from plasticity.interventions.switch_policy import at_switch
+from plasticity.interventions.task import task_heads, task_input
 from plasticity.interventions.weights import selective_weight_reinit
 
 INTERVENTIONS: Mapping[str, Callable[..., Intervention]] = {
@@ -81,4 +82,6 @@ INTERVENTIONS: Mapping[str, Callable[..., Intervention]] = {
     "behavioural_cloning": behavioural_cloning,
     "kickstarting": kickstarting,
     "reset_and_distill": reset_and_distill,
+    "task_input": task_input,
+    "task_heads": task_heads,
 }

@@ -62,7 +62,7 @@ class Remember(NamedTuple):
 
 
 class Intervention(NamedTuple):
-    """Ten hooks, all optional, and five flags. Most methods fill one or two hooks.
+    """Ten hooks, all optional, and six flags. Most methods fill one or two hooks.
 
     * ``network``: data -> data, before the network is built.
     * ``optimizer``: wraps the agent's optimizer.
@@ -81,6 +81,8 @@ class Intervention(NamedTuple):
       of ``EXCLUSIVE``.
     * ``renews``: when its ``switch``, or its ``step``, freshly initialises the learner. The states of all interventions
       are then reset too.
+    * ``reads_task``: the observations of its arm end in the one-hot of the task (``core.task_entries``). The network
+      ignores it unless ``network`` says otherwise.
     * ``parts``: the parts of joined networks that it is restricted to (``restriction.restricted``); empty: all.
     * ``remember``: the agent keeps transitions of past visits, as ``context.past``.
     * ``visits``: the largest number of visits for which it has room; None: no limit.
@@ -97,6 +99,7 @@ class Intervention(NamedTuple):
     renews: Due | None = None
     sets: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
+    reads_task: bool = False
     gradient: Callable[[Key, State, Params, Learner, Context], Params] = same_gradients
     view: Callable[[State, Params, Array, Array], Params] = same_view
     remember: Remember | None = None
@@ -184,6 +187,7 @@ def compose(*interventions: Intervention) -> Intervention:
     made |= {field: chained(field) for field in ("step", "switch", "prepare")}
     flags: dict[str, Any] = {
         "sets": tuple(dict.fromkeys(field for each in interventions for field in each.sets)),
+        "reads_task": any(each.reads_task for each in interventions),
         "remember": together([each.remember for each in interventions if each.remember is not None]),
         "visits": min((each.visits for each in interventions if each.visits is not None), default=None),
     }
@@ -227,6 +231,8 @@ EXCLUSIVE: Mapping[str, str] = {
     "parameterisation": "parameterisation",
     "injected": "injection",
     "auxiliary": "auxiliary layer",
+    "sees_task": "task input",
+    "task_heads": "task heads",
 }
 
 

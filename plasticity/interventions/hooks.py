@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from plasticity.config.fields import metadata_of
 from plasticity.config.schema import schema_of
 from plasticity.core.errors import placed
 from plasticity.core.parts import Parts
@@ -19,7 +20,8 @@ from plasticity.networks.spec import NetworkSpec
 
 Seen = set[tuple[str, str]]  # labels of interventions, with the fields that the agent has called
 
-NOT_ASKED = ("renews", "sets", "parts", "remember", "visits", "view")  # flags, and what only an evaluation calls
+FLAGS = ("renews", "sets", "parts", "reads_task", "remember", "visits")
+NOT_ASKED = (*FLAGS, "view")  # an agent does not call these; an evaluation calls the view
 ASKED = tuple(name for name in Intervention._fields if name not in NOT_ASKED)  # what an agent calls
 
 AT_BIRTH = ("network", "optimizer", "init")  # the fields among these that it calls while it is built
@@ -45,11 +47,19 @@ def own_fields(intervention: Intervention) -> list[str]:
 
 def sees_switches(factory: Callable[..., Intervention]) -> bool:
     """Whether the method acts at task switches or knows tasks, at its defaults or with settings that allow "switch"."""
-    schema = schema_of(factory)
-    chosen = {name: "switch" for name, setting in schema.items() if "switch" in setting.words}
-    if any(setting.required and name not in chosen for name, setting in schema.items()):
-        return bool(chosen)
-    return factory(**chosen).knows_tasks
+    chosen = {name: "switch" for name, setting in schema_of(factory).items() if "switch" in setting.words}
+    chosen = dict(metadata_of(factory).example or {}) | chosen
+    return bool(chosen) if _needs_more(factory, chosen) else factory(**chosen).knows_tasks
+
+
+def reads_task(factory: Callable[..., Intervention]) -> bool:
+    """Whether the method, at its defaults, needs the task in the observation."""
+    return not _needs_more(factory, {}) and factory().reads_task
+
+
+def _needs_more(factory: Callable[..., Intervention], chosen: Mapping[str, Any]) -> bool:
+    """Whether a setting without a default is missing."""
+    return any(setting.required and name not in chosen for name, setting in schema_of(factory).items())
 
 
 def labelled(label: str, intervention: Intervention, seen: Seen | None = None) -> Intervention:
@@ -78,7 +88,8 @@ def labelled(label: str, intervention: Intervention, seen: Seen | None = None) -
         return call
 
     fields = own_fields(intervention)
-    changed: dict[str, Any] = {field: calling(field) for field in fields}
+    reads = ["network"] if intervention.reads_task else []  # only a graph can be given the task
+    changed: dict[str, Any] = {field: calling(field) for field in dict.fromkeys([*fields, *reads])}
     if seen is not None and fields in (["network"], ["network", "init"]):  # `init` alone has no effect
         changed["network"] = effective(label, changed["network"], intervention)
     return intervention._replace(**changed)
@@ -129,7 +140,7 @@ def effective(
 def computation(spec: NetworkSpec) -> str:
     """How the network is initialised and what it computes, as text that is the same for equal computations."""
     network, key = build(spec), jax.random.key(0)
-    observations = jax.ShapeDtypeStruct((2, *spec.observation), jnp.float32)
+    observations = jax.ShapeDtypeStruct((2, *spec.reads), jnp.float32)
     made = (
         jax.make_jaxpr(network.init)(key),
         jax.make_jaxpr(network.forward)(jax.eval_shape(network.init, key), observations),

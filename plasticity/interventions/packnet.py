@@ -13,13 +13,14 @@ from plasticity.interventions.memory import stored
 
 
 def kernels_of(network: Network) -> set[ModulePath]:
-    """The paths of the kernels."""
-    return {(*path, "kernel") for path in network.modules().values()}
+    """The paths of the kernels, without those of output layers that every task has for itself."""
+    return {(*path, "kernel") for path in network.modules().values() if path not in network.task_heads}
 
 
 def frozen_after_first(network: Network, params: Params) -> set[ModulePath]:
     """The paths of the other parameters of layers and normalisations."""
-    modules = [*network.modules().values(), *network.norms]
+    layers = [path for path in network.modules().values() if path not in network.task_heads]
+    modules = [*layers, *network.norms]
     inside = {path for path in trees.paths(params) if any(path[: len(module)] == module for module in modules)}
     return inside - kernels_of(network)
 
@@ -34,7 +35,10 @@ def pruned(kernel: Array, owner: Array, task: Array, share: Array) -> Array:
     return own & (rank.reshape(own.shape) < jnp.sum(own) * share[0] // share[1])
 
 
-@metadata(paper="Mallya, Lazebnik 2018, PackNet: Adding Multiple Tasks to a Single Network by Iterative Pruning")
+@metadata(
+    paper="Mallya, Lazebnik 2018, PackNet: Adding Multiple Tasks to a Single Network by Iterative Pruning",
+    example={"tasks": 10},
+)
 def packnet(*, tasks: Count, retrain: Natural = 0, batch: Count = 128, memory: Count = 10_000) -> Intervention:
     """PackNet: after each task, prune its weights, keep the rest for ever, and give the pruned ones to the next task.
 
@@ -43,7 +47,8 @@ def packnet(*, tasks: Count, retrain: Natural = 0, batch: Count = 128, memory: C
     0 and given to task ``k + 1``, so that all tasks get equally many. The kept weights are retrained for ``retrain``
     updates on a sample of the task's transitions, with a fresh optimizer, whose state is reset again afterwards.
     Biases and normalisations never change after the first task. A task is evaluated with the weights of its own and of
-    earlier tasks; the others are 0. A task that recurs counts as a new task.
+    earlier tasks; the others are 0. A task that recurs counts as a new task. The output layers of ``task_heads`` are
+    left alone.
 
     Args:
         tasks: number of visits for which there is room. Static.

@@ -72,9 +72,10 @@ def restricted(intervention: Intervention, names: Sequence[str]) -> Intervention
     made: dict[str, Callable[..., Any]] = {"network": network, "optimizer": optimizer}
     made |= {"penalty": penalty, "acting": acting, "gradient": gradient, "view": view}
     made |= {field: on_share(chosen, getattr(intervention, field), field) for field in ("step", "switch", "prepare")}
-    hooks = {field: function for field, function in made.items() if fills(intervention, field)}
+    hooks: dict[str, Any] = {field: function for field, function in made.items() if fills(intervention, field)}
     hooks |= {"init": init} if hooks or fills(intervention, "init") else {}
-    flags: dict[str, Any] = {field: getattr(intervention, field) for field in ("sets", "remember", "visits")}
+    kept = ("sets", "remember", "visits", "reads_task")
+    flags: dict[str, Any] = {field: getattr(intervention, field) for field in kept}
     return Intervention(**hooks, **flags, parts=chosen.names)
 
 

@@ -114,7 +114,7 @@ def build(spec: NetworkSpec | Functions) -> Network:
         return initial_carry(every, found, batch)
 
     def init(key: Key) -> Params:
-        params = layers.init(key, jnp.zeros((1, *spec.observation)), initial(1), None)["params"]
+        params = layers.init(key, jnp.zeros((1, *spec.reads)), initial(1), None)["params"]
         return with_injection(spec, project(params))
 
     def apply(
@@ -132,6 +132,9 @@ def build(spec: NetworkSpec | Functions) -> Network:
         units=units_of(every, found, spec.copies, lambda node: norm_of(spec, node) is not None),
         hidden=tuple(path for node in nodes if not node.output for path in modules_of(node)),
         outputs=tuple((node.name,) for node in nodes if node.output),
+        task_heads=tuple(
+            (node.name,) for node in nodes if isinstance(node.operation, Dense) and node.operation.tasks > 1
+        ),
         auxiliary=tuple((node.name,) for node in extra),
         layers=hidden_layers_of(nodes),
         norms=tuple(path for path in norms if path is not None),
@@ -174,6 +177,7 @@ def join(networks: Mapping[str, Network]) -> Network:
         units=tuple(prefixed(name, units) for name, each in networks.items() for units in each.units),
         hidden=paths("hidden"),
         outputs=paths("outputs"),
+        task_heads=paths("task_heads"),
         auxiliary=paths("auxiliary"),
         layers=tuple(
             layer._replace(name=f"{name}/{layer.name}") for name, each in networks.items() for layer in each.layers

@@ -9,6 +9,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from plasticity.core.task_entries import separated, task_of
 from plasticity.core.types import Activation, Array
 from plasticity.networks.cells import CELLS
 from plasticity.networks.convolution import convolve, floats, same
@@ -48,6 +49,24 @@ def scaled(init: Callable[..., Array], scale: float) -> Callable[..., Array]:
     return init if scale == 1.0 else lambda *args: scale * init(*args)
 
 
+def for_each_task(init: Callable[..., Array], tasks: int) -> Callable[..., Array]:
+    """An initialiser of kernels ``[inputs, tasks * units]`` that draws those of each task by itself.
+
+    The first task's kernel is that of a layer without tasks and with the same key.
+    """
+    if tasks == 1:
+        return init
+
+    def drawn(key: Array, shape: tuple[int, int], dtype: Any = jnp.float32) -> Array:
+        others = jax.vmap(partial(jax.random.fold_in, key))(jnp.arange(1, tasks))
+        keys = jnp.concatenate([key[None], others])
+        own = (shape[0], shape[1] // tasks)
+        kernels = jax.vmap(lambda key: init(key, own, dtype))(keys)
+        return jnp.moveaxis(kernels, 0, 1).reshape(shape)
+
+    return drawn
+
+
 class Layer(nn.Module):
     """A dense or convolutional kernel, bias and normalisation; output layers have a bias and no normalisation.
 
@@ -70,7 +89,9 @@ class Layer(nn.Module):
             z = convolve(x, kernel, operation.stride, operation.padding, spec.convolution, self.scale)
         else:
             x = x.reshape(x.shape[0], -1) if operation.flatten else x
-            z = x @ self.reparameterised(self.param("kernel", init, (x.shape[-1], operation.units)))
+            units = operation.units * operation.tasks
+            init = for_each_task(init, operation.tasks)
+            z = x @ self.reparameterised(self.param("kernel", init, (x.shape[-1], units)))
         if spec.bias if operation.bias is None else operation.bias:
             z = z + self.param("bias", nn.initializers.zeros, z.shape[-1:])
         if operation.normalise and spec.normalisation != "none":
@@ -214,9 +235,11 @@ class Layers(nn.Module):
                 case Dense() | Convolution():
                     raw = isinstance(operation, Convolution) and node.inputs[0] == OBSERVATION
                     z = Layer(spec, node, spec.scale, name=name)(pixels) if raw else Layer(spec, node, name=name)(x)
+                    if isinstance(operation, Dense) and operation.tasks > 1:
+                        z = own_units(z, task_of(jnp.asarray(observations), operation.tasks), operation.tasks)
                     values[name] = activated(name, z, function_of(spec, SPEC)) if operation.activate else z
                     if node.output:
-                        outputs[name] = z
+                        outputs[name] = values[name]
                 case Activate():
                     if operation.normalise and spec.normalisation != "none":
                         x = Normalisation(spec.normalisation, spec.affine, name=name)(x)
@@ -291,10 +314,23 @@ def function_of(spec: NetworkSpec, name: str) -> Callable[[Array], Array]:
     return partial(ACTIVATIONS[name].function, **ACTIVATIONS[name].settings)
 
 
+def own_units(z: Array, task: Array, tasks: int) -> Array:
+    """Of ``z[B, tasks * units]``, those of each row's task, ``[B, units]`` (as a sum: no gradient to the others)."""
+    every = z.reshape(z.shape[0], tasks, -1)
+    return jnp.sum(jnp.where(jnp.arange(tasks)[:, None] == task[:, None, None], every, 0.0), axis=1)
+
+
 def arranged(spec: NetworkSpec, observations: Array) -> Array:
-    """Observations with the channels last, of their own type."""
-    x = jnp.asarray(observations)
-    return jnp.moveaxis(x, 1, -1) if spec.channels_first else x
+    """What the first layers read: observations with the channels last, of their own type, and the task if they see it.
+
+    The task's entries are further features, the same at each place.
+    """
+    x, task = separated(jnp.asarray(observations), spec.task_entries)
+    x = jnp.moveaxis(x, 1, -1) if spec.channels_first else x
+    if not spec.sees_task:
+        return x
+    last = task[(slice(None), *(-1 for _ in task.shape[1:-1]))].reshape(len(x), *(1 for _ in x.shape[1:-1]), -1)
+    return jnp.concatenate([x, jnp.broadcast_to(last, (*x.shape[:-1], spec.task_entries))], axis=-1)
 
 
 def initial_carry(nodes: tuple[Node, ...], shapes: Mapping[str, tuple[int, ...]], batch: int) -> Any:

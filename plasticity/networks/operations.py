@@ -36,7 +36,8 @@ class Dense:
 
     With ``flatten`` all axes of a sample are inputs, otherwise only the last one. ``bias`` None leaves the bias to the
     spec. ``scale`` multiplies the initial kernel, and ``initialiser`` "spec" is the spec's. With ``sphere`` the
-    incoming weights of each unit keep a Euclidean norm of 1.
+    incoming weights of each unit keep a Euclidean norm of 1. ``tasks`` > 1 (of an output layer): the kernel has
+    ``units`` columns for each task, side by side, and those of the sample's task are the output.
     """
 
     units: int
@@ -47,6 +48,7 @@ class Dense:
     scale: float = 1.0
     initialiser: str = SPEC
     sphere: bool = False
+    tasks: int = 1
 
     def __post_init__(self) -> None:
         check_least("units", self.units, 1)

@@ -45,6 +45,7 @@ def part_of(network: Network, chosen: Parts) -> Network:
         units=tuple(each for each in network.units if mine(each.name)),
         hidden=paths("hidden"),
         outputs=paths("outputs"),
+        task_heads=paths("task_heads"),
         auxiliary=paths("auxiliary"),
         layers=tuple(each for each in network.layers if mine(each.name)),
         norms=paths("norms"),

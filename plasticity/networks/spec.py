@@ -6,6 +6,7 @@ change. A layer of the chain is a kernel, an optional bias, an optional normalis
 order. The modules of a head are ``NAME_hidden_i`` and ``NAME_output``.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -69,7 +70,7 @@ class NetworkSpec:
     ``ValueError`` for an unknown name, a number below 1 or a convolution that is larger than its input.
     """
 
-    observation: Shape  # of one observation of the stream
+    observation: Shape  # of one observation of the stream, without the task
     outputs: int
     convolutions: tuple[Convolution, ...] = ()
     widths: tuple[int, ...] = ()  # dense hidden layers, after the flattened convolutions
@@ -91,6 +92,9 @@ class NetworkSpec:
     sphere: bool = False  # the incoming weights of each output keep a Euclidean norm of 1
     body: tuple[Node, ...] = ()  # a graph before the convolutions; the chain (or the head) reads its last node
     part: str = ""  # its name among joined networks, which an agent gives it; "" for a single network
+    task_entries: int = 0  # > 0: observations end in so many more entries, the task (``core.task_entries``)
+    sees_task: bool = False  # whether the first layers read these too
+    task_heads: bool = False  # whether each output layer has units of its own for each task
 
     def __post_init__(self) -> None:
         for key in ("observation", "convolutions", "widths", "heads", "body"):
@@ -112,9 +116,18 @@ class NetworkSpec:
             raise ValueError(f"observation must have 3 axes for convolutions or channels_first, got {self.observation}")
         if self.auxiliary:
             check_least("auxiliary", self.auxiliary, 1)
+        if (self.sees_task or self.task_heads) and not self.task_entries:
+            raise ValueError("needs observations that end in the task (`envs.transforms.tasks.with_task`)")
         if self.heads and sum(head.outputs for head in self.heads) != self.outputs:
             raise ValueError(f"heads must have {self.outputs} outputs in total, got {self.heads}")
         shapes(self)
+
+    @property
+    def reads(self) -> Shape:
+        """The shape of one observation as the network receives it, with the task."""
+        if not self.task_entries:
+            return self.observation
+        return (*self.observation[:-1], self.observation[-1] + self.task_entries)
 
     @property
     def has_hidden(self) -> bool:
@@ -138,6 +151,8 @@ class NetworkSpec:
 def shapes(spec: NetworkSpec) -> dict[str, Shape]:
     """The shape of every node's output for one sample; ``ValueError`` if the graph is not valid."""
     first = spec.observation[1:] + spec.observation[:1] if spec.channels_first else spec.observation
+    if spec.sees_task:
+        first = (*first[:-1], first[-1] + spec.task_entries)
     return shapes_of([*nodes_of(spec), *auxiliary_nodes(spec)], first, spec.copies)
 
 
@@ -160,20 +175,22 @@ def end_of(spec: NetworkSpec) -> str:
     return [OBSERVATION, *(node.name for node in spec.body), *names][-1]
 
 
-def output_node(name: str, outputs: int, reads: str, scale: float = 1.0, sphere: bool = False) -> Node:
-    operation = Dense(outputs, normalise=False, activate=False, bias=True, scale=scale, sphere=sphere)
+def output_node(name: str, outputs: int, reads: str, scale: float = 1.0, sphere: bool = False, tasks: int = 1) -> Node:
+    operation = Dense(outputs, normalise=False, activate=False, bias=True, scale=scale, sphere=sphere, tasks=tasks)
     return Node(name, operation, (reads,), output=True)
 
 
 def plain_nodes(spec: NetworkSpec) -> list[Node]:
     """The nodes without injection and without parameterisation."""
     found, last = trunk(spec), end_of(spec)
+    tasks = spec.task_entries if spec.task_heads else 1
+    last_layer = functools.partial(output_node, sphere=spec.sphere, tasks=tasks)
     if not spec.heads:
-        found.append(output_node("output", spec.outputs, last, spec.output_scale, spec.sphere))
+        found.append(last_layer("output", spec.outputs, last, spec.output_scale))
     for head in spec.heads:
         own = chain(head.modules[:-1], [Dense(width) for width in head.widths], last)
         reads = own[-1].name if own else last
-        found += [*own, output_node(head.modules[-1], head.outputs, reads, head.scale, spec.sphere)]
+        found += [*own, last_layer(head.modules[-1], head.outputs, reads, head.scale)]
     return found
 
 

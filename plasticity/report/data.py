@@ -219,7 +219,7 @@ def _run(run: RunPath, stream: dict[str, Any], series: Sequence[style.Series], r
     played = {visit["task"] for visit in stream["visits"]}
     labels = {line.label: number for number, line in enumerate(series)}
     own = f"{_run_name(run, series)}: " if runs > 1 else ""
-    aware = {arm["name"] for arm in about["arms"] if arm["task_aware"]}
+    aware, reading = ({arm["name"] for arm in about["arms"] if arm[key]} for key in ("task_aware", "reads_task"))
     # Tasks with rewards of several kinds are on scales of their own, which have no bounds.
     limits = UNBOUNDED if compared.rule.scaled else results.performance_range(stream)
     rows = []
@@ -232,6 +232,7 @@ def _run(run: RunPath, stream: dict[str, Any], series: Sequence[style.Series], r
                 "settings": list(point.settings),
                 "series": labels.get(own + point.label),
                 "task_aware": point.arm in aware,
+                "reads_task": point.arm in reading,
                 **{key: int(row[key]) for key in ("lanes", "diverged", "seeds")},
                 **cut_stages({key: _number(row[key]) for key in row if key.split("_")[0] in SHOWN}, limits),
                 "control": compared.controls.get(point.arm),

@@ -77,6 +77,7 @@ def _arm(plan: Mapping[str, Any], name: str, places: Sequence[Part]) -> dict[str
         "name": name,
         "lanes": arm["lanes"],
         "task_aware": arm["task_aware"],
+        "reads_task": arm["reads_task"],
         "state": "finished" if finished else next(state for state in states if state != "finished"),
         "share": sum(_done(part, status, steps) for part, status in parts) / (len(programs) or 1),
         "speed": float(np.mean(speeds)) if all(speeds) else None,

@@ -141,6 +141,8 @@ def _caption(run: Mapping[str, Any], single: bool) -> str:
     texts.append("Intervals: 95 %, Student's t over seeds.")
     if any(row["task_aware"] for row in run["summary"]):
         texts.append('An arm marked <span class="aware">task-aware</span> knows of task switches.')
+    if any(row["reads_task"] for row in run["summary"]):
+        texts.append('The network of an arm marked <span class="aware">told the task</span> knows which task it is in.')
     return " ".join(texts)
 
 
@@ -165,6 +167,7 @@ def _row(
     row: Mapping[str, Any], group: Mapping[str, Any], index: int, key: str, scale: tuple[float, float], single: bool
 ) -> str:
     aware = ' <span class="aware" title="knows of task switches">task-aware</span>' if row["task_aware"] else ""
+    aware += ' <span class="aware" title="its network knows the task">told the task</span>' if row["reads_task"] else ""
     settings = "".join(f'<span class="setting">{escape(text)}</span>' for text in row["settings"])
     cells = [f"<th scope=row>{swatch(group, index, row['series'])}{breakable(row['arm'])}{aware}{settings}"]
     if not single:

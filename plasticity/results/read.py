@@ -43,8 +43,8 @@ def plan(run: RunPath) -> dict[str, Any]:
     folder = Path(run)
     try:
         found = read_plan(folder)
-        # Older plans lack `alike` and use `told` for `task_aware`.
-        arms = [{"task_aware": bool(arm.get("told")), **arm} for arm in found["arms"]]
+        # Older plans lack `alike` and `reads_task` and use `told` for `task_aware`.
+        arms = [{"task_aware": bool(arm.get("told")), "reads_task": False, **arm} for arm in found["arms"]]
         return {**found, "arms": arms, "stream": {"alike": False, **found["stream"]}}
     except (FileNotFoundError, NotADirectoryError):
         missing = "plan.json is missing" if folder.is_dir() else "there is no such folder"

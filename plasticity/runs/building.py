@@ -1,6 +1,7 @@
 """From a program's settings to its members: the agent with its interventions, and their paths for messages."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from plasticity.config.experiments import Built, ProgramSettings
@@ -13,6 +14,7 @@ from plasticity.interventions import restriction as interventions
 from plasticity.interventions.base import Intervention, clashes, compose
 from plasticity.monitors import restriction as monitors
 from plasticity.monitors.base import Monitor
+from plasticity.networks.task import with_task
 
 POINT = 48  # characters of a swept value in a message
 
@@ -71,6 +73,12 @@ def interventions_of(built: Built, each: ProgramSettings) -> dict[str, Intervent
     return dict(zip(labels, made, strict=True))
 
 
+def readers_of_task(each: ProgramSettings) -> list[str]:
+    """The paths of the interventions that need the task in the observation."""
+    labels, built = paths("interventions", each.interventions), each.build({}).interventions
+    return [label for label, made in zip(labels, built, strict=True) if made().reads_task]
+
+
 def without_clashes(named: Mapping[str, Intervention], seen: hooks.Seen | None = None) -> Intervention:
     """Compose the interventions. ``ValueError`` if two of them set the same part of the network."""
     problem = clashes({label.partition(".")[2] or label: each for label, each in named.items()})
@@ -88,5 +96,16 @@ def agent_of(
 ) -> Agent:
     """Build the agent. ``seen`` records the hooks of each intervention that it calls; ``wrap`` wraps all of them."""
     built = each.build(hyper)
-    agent: Agent = built.agent(spec, wrap(without_clashes(interventions_of(built, each), seen)))
+    make = reading_task(built.agent, each, spec.task_entries) if spec.task_entries else built.agent
+    agent: Agent = make(spec, wrap(without_clashes(interventions_of(built, each), seen)))
     return agent
+
+
+def reading_task(agent: partial[Any], each: ProgramSettings, entries: int) -> partial[Any]:
+    """The agent, whose networks receive observations that end in ``entries`` for the task."""
+    networks = {
+        name: with_task(agent.keywords[name], entries)
+        for name, value in each.agent.values.items()
+        if isinstance(value, MemberConfig) and value.family == "networks"
+    }
+    return partial(agent, **networks)

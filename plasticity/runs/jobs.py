@@ -17,9 +17,10 @@ from plasticity.core.types import StreamSpec
 from plasticity.engine.lanes import Placement, place
 from plasticity.engine.program import Hyper, Monitoring, Program
 from plasticity.envs.base import StreamFactory
+from plasticity.envs.transforms.tasks import with_task
 from plasticity.interventions.base import Intervention
 from plasticity.monitors.base import checked_monitor
-from plasticity.runs.building import agent_of, checked, labels_of, monitor_of, of_program
+from plasticity.runs.building import agent_of, checked, labels_of, monitor_of, of_program, readers_of_task
 from plasticity.runs.devices import devices
 from plasticity.runs.periods import chunk_of, evaluation_of, monitor_periods
 from plasticity.runs.session import Job
@@ -29,18 +30,25 @@ LENGTHS = ("tasks", "steps_per_task", "cycles")  # settings of streams that, as 
 
 def job_of(experiment: Experiment, source: StreamFactory, each: ProgramSettings, width: int | None = None) -> Job:
     """One program of an arm, ready to run. ``width``: of its placement, if it is fixed."""
+    _check_task_aware(each, source.spec)
+    _check_visits(each, source.spec)
+    source = source_for(each, source)
     spec = source.spec
     every = monitor_periods(experiment, each.monitors, spec)
     program = _program(experiment, source, each, every)
     placement = _placement(experiment, program, each, width)
-    _check_task_aware(each, spec)
-    _check_visits(each, spec)
     facts = _facts(experiment, each, placement, every, spec)
     save_every = None if experiment.checkpoint_every == "visit" else experiment.checkpoint_every
     return Job(
         each.arm, each.index, program, placement, _columns(each), save_every, _digest(facts),
         speed_key=_digest(_facts_of_speed(facts, experiment)),
     )  # fmt: skip
+
+
+def source_for(each: ProgramSettings, source: StreamFactory) -> StreamFactory:
+    """The stream as this arm sees it: with the task, if a method reads it. ``UserError`` if that is not possible."""
+    reading = readers_of_task(each)
+    return checked(f"arms.{each.arm}: {' and '.join(reading)}", with_task, source) if reading else source
 
 
 def _program(experiment: Experiment, source: StreamFactory, each: ProgramSettings, every: Mapping[str, int]) -> Program:
@@ -142,8 +150,13 @@ def _digest(facts: Mapping[str, Any]) -> str:
 
 
 def _check_task_aware(each: ProgramSettings, spec: StreamSpec) -> None:
-    """``UserError`` if the arm acts at task switches but is not task-aware."""
-    if each.task_aware or len(spec.visits) == 1:
+    """``UserError`` if the arm acts at task switches, or reads the task, but is not task-aware."""
+    if each.task_aware:
+        return
+    reading = readers_of_task(each)
+    if reading:
+        raise UserError(f"arms.{each.arm}: {' and '.join(reading)} must know the task; set `task_aware: true`")
+    if len(spec.visits) == 1:
         return
     built = each.build({})
     labels = paths("interventions", each.interventions)

@@ -53,9 +53,15 @@ class Plan(NamedTuple):
             **self.cut,
         }
 
+    @property
+    def readers_of_task(self) -> list[str]:
+        """The arms whose networks are told the task."""
+        return list(dict.fromkeys(job.arm for job in self.jobs if job.program.spec.task_entries))
+
     def _arms(self) -> list[dict[str, Any]]:
         controls = experiments.controls(self.experiment.arms)
         lanes: Counter[str] = Counter()
+        reading = self.readers_of_task
         for job in self.jobs:
             lanes[job.arm] += len(job.program.seeds)
         return [
@@ -63,6 +69,7 @@ class Plan(NamedTuple):
                 "name": name,
                 "lanes": lanes[name],
                 "task_aware": arm.task_aware,
+                "reads_task": name in reading,
                 "control": controls[name] if controls[name] in lanes else None,
             }
             for name, arm in self.experiment.arms.items()
@@ -125,7 +132,7 @@ def plan(experiment: Experiment, shard: Shard | None = None, widths: Sequence[in
     precision.check_unchanged()
     if shard is None:
         check_silent(traced, built)
-    warn_of_agents(asked, source.spec)
+    warn_of_agents(asked, [job.program.spec for job in built])
     jobs = tuple(job._replace(measured=each.measured) for job, each in zip(built, traced, strict=True))
     sizes, columns = (tuple(getattr(each, name) for each in traced) for name in ("memory", "columns"))
     return Plan(experiment, source.spec, jobs, sizes, columns)
@@ -151,10 +158,10 @@ def widths_of(experiment: Experiment, shards: Sequence[Shard], gpu: bool = False
     return [job_of(experiment, source, every[number].only(least[number])).placement.width for number in sorted(least)]
 
 
-def warn_of_agents(asked: Sequence[ProgramSettings], spec: StreamSpec) -> None:
+def warn_of_agents(asked: Sequence[ProgramSettings], specs: Sequence[StreamSpec]) -> None:
     """Warn of what the agents have to say, in one line for all arms that it concerns."""
     found: dict[str, list[str]] = {}
-    for each in asked:
+    for each, spec in zip(asked, specs, strict=True):
         for notice in agent_of(each, spec, {}).notices:
             arms = found.setdefault(notice, [])
             arms += [each.arm] if each.arm not in arms else []

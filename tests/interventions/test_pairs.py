@@ -8,6 +8,7 @@ import inspect
 import itertools
 import zlib
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import chex
@@ -143,9 +144,14 @@ def worn(spec: NetworkSpec, wrapped: tuple[str, ...]) -> tuple[Any, Learner]:
     return first, Learner(now, now, state)
 
 
+def rewritten(order: Sequence[str]) -> NetworkSpec:
+    method = compose(*map(acting_soon, order))
+    return method.network(replace(MLP, task_entries=2) if method.reads_task else MLP)
+
+
 def outcome(stage: str, order: Sequence[str], draw: int) -> Any:
     """What the methods leave in this order, their states by name; each has its own key, whatever its position."""
-    spec = compose(*map(acting_soon, sorted(order))).network(MLP)
+    spec = rewritten(sorted(order))
     wrapped = tuple(sorted(name for name in order if "optimizer" in filled(name)))
     first, learner = worn(spec, wrapped)
     keys = {name: jax.random.fold_in(jax.random.key(draw), zlib.crc32(name.encode())) for name in order}
@@ -158,7 +164,7 @@ def outcome(stage: str, order: Sequence[str], draw: int) -> Any:
 
 def path_of(order: Sequence[str]) -> Any:
     """The parameters after three steps of a given gradient with the optimizer wrapped in this order."""
-    spec = compose(*map(acting_soon, sorted(order))).network(MLP)
+    spec = rewritten(sorted(order))
     first, learner = worn(spec, ())
     rule, params = rule_of(order), learner.params
     state = rule.init(params)
@@ -181,7 +187,7 @@ def as_numbers(x: jax.Array) -> Any:
 def order_matters(first: str, second: str) -> bool:
     both = filled(first) & filled(second)
     orders = ((first, second), (second, first))
-    specs = [compose(*map(acting_soon, order)).network(MLP) for order in orders]
+    specs = [rewritten(order) for order in orders]
     if specs[0] != specs[1] or "acting" in both:
         return True
     if "optimizer" in both and differ(*map(path_of, orders)):

@@ -43,9 +43,9 @@ def clock_at(update: Any) -> Clock:
 
 def batch_at(spec: NetworkSpec, update: Array) -> tuple[Array, Array]:
     """Six inputs and targets between -1 and 1, others at every update (cheaper to compile than random numbers)."""
-    inputs = jnp.sin(jnp.arange(6 * math.prod(spec.observation)) * 1.7 + update)
+    inputs = jnp.sin(jnp.arange(6 * math.prod(spec.reads)) * 1.7 + update)
     targets = jnp.cos(jnp.arange(6 * spec.outputs) * 2.3 - update)
-    return inputs.reshape(6, *spec.observation), targets.reshape(6, spec.outputs)
+    return inputs.reshape(6, *spec.reads), targets.reshape(6, spec.outputs)
 
 
 def said(outputs: Any) -> Any:
@@ -88,11 +88,13 @@ def make(
     trace: Callable[[Optimizer], Optimizer] = lambda optimizer: optimizer,
 ) -> Loop:
     """``prepare``, forward with penalty, gradient, optimizer, apply, ``step``; the target network keeps its values."""
-    return around(build(intervention.network(spec)), intervention, optimizer, spec, trace)
+    spec = intervention.network(replace(spec, task_entries=2) if intervention.reads_task else spec)
+    return around(build(spec), intervention, optimizer, spec, trace)
 
 
 def joined(intervention: Intervention, optimizer: Optimizer, names: tuple[str, ...], spec: NetworkSpec = MLP) -> Loop:
     """:func:`make` of networks with these names, joined, which share no parameters and no losses."""
+    spec = replace(spec, task_entries=2) if intervention.reads_task else spec
     networks = {name: build(intervention.network(replace(spec, part=name))) for name in names}
     return around(join(networks), intervention, optimizer, spec)
 

@@ -1,0 +1,37 @@
+"""The task as part of an observation: a one-hot vector at the end of the last axis.
+
+Along the other axes it is constant: planes of an image with the channels last, columns of every frame of a stack.
+"""
+
+import jax.numpy as jnp
+
+from plasticity.core.types import Array
+
+
+def appended(observations: Array, task: Array, entries: int) -> Array:
+    """Observations ``[B, ..., n]`` with a task's one-hot at the end, ``[B, ..., n + entries]``, of the same type.
+
+    ``task`` is int32[], traced; ``entries`` (static) is the number of tasks. A one is 255 in unsigned bytes, which
+    networks divide by 255.
+    """
+    one = 255 if observations.dtype == jnp.uint8 else 1
+    hot = jnp.where(jnp.arange(entries) == task, one, 0).astype(observations.dtype)
+    return jnp.concatenate([observations, jnp.broadcast_to(hot, (*observations.shape[:-1], entries))], axis=-1)
+
+
+def separated(observations: Array, entries: int) -> tuple[Array, Array]:
+    """The observations without the last ``entries`` (static) of the last axis, and these."""
+    if not entries:  # the observation may be a single number
+        return observations, jnp.zeros((0,))
+    return observations[..., :-entries], observations[..., -entries:]
+
+
+def with_entries(numbers: Array, task: Array) -> Array:
+    """Real-valued ``[B, ..., n]`` with the entries of :func:`separated` at the end again, as zeros and ones."""
+    return jnp.concatenate([numbers, (task > 0).astype(numbers.dtype)], axis=-1) if task.shape[-1] else numbers
+
+
+def task_of(observations: Array, entries: int) -> Array:
+    """int32[B]: the task of each row of ``[B, ..., n + entries]``; of a stack of frames, that of the newest one."""
+    last = observations[(slice(None), *(-1 for _ in observations.shape[1:-1]))]
+    return jnp.argmax(separated(last, entries)[1], axis=-1).astype(jnp.int32)
