@@ -141,6 +141,7 @@ def dmc(
 @metadata(
     paper="Wolczyk et al. 2021, Continual World: A Robotic Benchmark For Continual Reinforcement Learning",
     example={"steps_per_visit": 1000},
+    only_with={"preset": {"tasks": (None,)}},
 )
 def continual_world(
     *,

@@ -23,12 +23,13 @@ IDLE = [
     for setting, needs in metadata_of(REGISTRY.factory(family, name)).only_with.items()
     for other, allowed in needs.items()
 ]
-VALUES = {"path": "x.npz", "target_entropy": 0.5}  # other than the default, where it is no number
+VALUES = {"path": "x.npz", "target_entropy": 0.5, "preset": "cw20"}  # other than the default, where it is no number
 OTHERS = {
     "replay_ratio": (None, 0.5),
     "temperature": (None, 0.5),
     "epochs": (0, 3),
     "layers": ("all", ["dense_0"]),
+    "tasks": (None, ["push"]),
 }  # not enumerated
 SHOWN = {"None": "null", "True": "true", "False": "false"}
 
