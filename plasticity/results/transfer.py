@@ -22,6 +22,7 @@ from plasticity.results.read import (
     evaluations,
     hyper_parameters,
     lanes,
+    no_column,
     plan,
     visits_and_losses,
 )
@@ -42,7 +43,9 @@ class Matrix(NamedTuple):
         return [str(name) for name in self.lanes if name not in WHOSE]
 
 
-def performance_matrix(run: RunPath, *runs: RunPath, arm: str | None = None, scaled: bool = False) -> Matrix:
+def performance_matrix(
+    run: RunPath, *runs: RunPath, arm: str | None = None, scaled: bool = False, measure: str | None = None
+) -> Matrix:
     """Arrange the evaluations at the ends of visits as a matrix for each lane.
 
     Args:
@@ -51,10 +54,15 @@ def performance_matrix(run: RunPath, *runs: RunPath, arm: str | None = None, sca
       scaled: put each task on its own scale (:class:`plasticity.results.Scales`), so that measures may be averaged
         over tasks whose rewards are of several kinds. Otherwise averages over such tasks are missing. Tasks without a
         scale are missing.
+      measure: a column of :func:`plasticity.results.evaluations` instead of the performance, such as ``success``, which
+        is on one scale in all tasks.
 
     Raises:
-      ValueError: a run without evaluations at the ends of visits; an unknown arm; runs whose visits differ.
+      ValueError: a run without evaluations at the ends of visits; an unknown arm or column; runs whose visits differ; a
+        measure that is to be scaled.
     """
+    if measure and scaled:
+        raise ValueError(f"scaled: true is not allowed with measure: {measure!r}; only the performance is scaled")
     several = (run, *runs)
     streams = [plan(one)["stream"] for one in several]
     sequences = [tuple(stream["tasks"][visit["task"]] for visit in stream["visits"]) for stream in streams]
@@ -63,18 +71,18 @@ def performance_matrix(run: RunPath, *runs: RunPath, arm: str | None = None, sca
     unknown = [one for one in several if arm is not None and arm not in arm_names(one)]
     if unknown:
         raise ValueError(f"arm: {arm!r} is not an arm of {unknown[0]}; its arms: {', '.join(arm_names(unknown[0]))}")
-    values = [_values(one, stream, scaled) for one, stream in zip(several, streams, strict=True)]
+    values = [_values(one, stream, scaled, measure) for one, stream in zip(several, streams, strict=True)]
     known = lanes(*several).drop(columns=["program", "diverged_at"])
     kept = np.full(len(known), True) if arm is None else (known["arm"] == arm).to_numpy()
     tasks = sequences[0]
     if any(stream.get("shuffled") for stream in streams):  # a column is a different task for each seed
         tasks = tuple(f"task {visit['task'] + 1} of each seed" for visit in streams[0]["visits"])
-    same = scaled or all(map(alike, streams))
+    same = scaled or measure is not None or all(map(alike, streams))
     chosen = {name: control for one in several for name, control in controls(one).items()}
     return Matrix(known[kept].reset_index(drop=True), tasks, np.concatenate(values)[kept], chosen, same)
 
 
-def _values(run: RunPath, stream: dict[str, Any], scaled: bool) -> np.ndarray:
+def _values(run: RunPath, stream: dict[str, Any], scaled: bool, measure: str | None) -> np.ndarray:
     table, known = evaluations(run), lanes(run)
     if table.empty:
         raise ValueError(f"{run} has no evaluations; set evaluation: {{every: visit, tasks: all}} in its config")
@@ -82,7 +90,9 @@ def _values(run: RunPath, stream: dict[str, Any], scaled: bool) -> np.ndarray:
     table = table[table["step_in_visit"].to_numpy() == steps[table["visit"]]]
     if table.empty:
         raise ValueError(f"{run} has no evaluation at the end of a visit; set evaluation.every: visit in its config")
-    measure, keys = "episodic_return" if stream["episodic"] else "reward", ["arm", "lane"]
+    keys, measure = ["arm", "lane"], measure or ("episodic_return" if stream["episodic"] else "reward")
+    if measure not in table:
+        raise ValueError(no_column(f"the evaluations of {run} have no column", measure, table.columns))
     if scaled:
         table = _scaled(run, table.assign(task=table["evaluated_task"]), measure)
     rows = {key: row for row, key in enumerate(zip(known["arm"], known["lane"], strict=True))}

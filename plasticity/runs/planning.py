@@ -94,7 +94,7 @@ def _stream_facts(spec: StreamSpec) -> dict[str, Any]:
         "shuffled": spec.shuffled,
         "alike": spec.alike,
         "reward_range": _written(spec.score_range or spec.reward_range),
-        **({"measures": list(spec.measures)} if spec.measures else {}),
+        **({"measures": list(measures.columns(spec.measures))} if spec.measures else {}),
         "visits": [{"task": visit.task, "steps": visit.steps} for visit in spec.visits],
     }
 
