@@ -134,7 +134,7 @@ def test_layer_norm_mlp():
     params, x = shaken(network), draw((3, 5))
     outputs, found = seen(network, params, x)
     params = numbers(params)
-    first = np.tanh(norm(dense(numbers(x), params["first"]), params["first_norm"]["norm"]))
+    first = np.tanh(norm(dense(numbers(x), params["first"]), params["first_norm"]))
     close(found["first_tanh"].post, first)
     hidden = dense(first, params["hidden_0"])
     close(outputs, dense(np.where(hidden > 0, hidden, 0.01 * hidden), params["output"]))

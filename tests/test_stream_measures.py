@@ -1,6 +1,7 @@
 """Measures of a stream besides its reward: aggregates over episodes, against numbers worked out by hand."""
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ import tiny
 from agent_cases import clock_at, program, run
 from chain import chain
 
+from plasticity import plots, report, results
 from plasticity.config.experiments import read_experiment
 from plasticity.core.errors import UserError
 from plasticity.core.types import FIRST, LAST, MID, Task, Visit
@@ -217,6 +219,49 @@ def test_a_task_gives_the_measures_of_its_state() -> None:
     for t, places in enumerate(([[1, 2], [2, 2]], [[1, 3], [3, 3]], [[1, 4], [4, 4]], [[1, 1], [1, 1]])):
         state, timestep = stream.step(lane_keys(2), state, actions, clock_at(t))
         assert stream.measures(state, timestep)[..., 0].tolist() == places
+
+
+SCRIPTED = "import scripted\ndef odd():\n    return scripted.pure()\n"
+
+
+def test_a_runs_tables_figures_and_report_show_measures(plugin: Any, tmp_path: Path) -> None:
+    plugin("streams", SCRIPTED)
+    asked = {"every": 5, "tasks": "all", "episodes": 2, "steps": 10}
+    changes = {"stream": "odd", "record_every": 5, "monitors": [], "seeds": 2, "evaluation": asked, **tiny.DQN}
+    experiment = read_experiment(tiny.document(**changes), launch.registry())
+    folder = launch.run(experiment, tmp_path / "run")
+    table = results.load(folder)
+    for name, values in EXPECTED.items():
+        for _, rows in table.groupby("lane"):
+            np.testing.assert_array_equal(rows[name], np.float32(values), err_msg=name)
+    found = results.evaluations(folder)
+    by_task = found.groupby("evaluated_task")[list(COLUMNS)].mean()
+    np.testing.assert_allclose(by_task.loc["a"], [1, 0, -4.5, -5.5])
+    np.testing.assert_allclose(by_task.loc["b"], [0, 0, -4, -4])
+
+    plan = results.plan(folder)
+    assert plan["stream"]["measures"] == list(COLUMNS)
+    ranges = results.metric_ranges(plan)
+    assert (ranges["success_at_end"], ranges["evaluation_height"]) == ((0.0, 1.0), (-9.0, 0.0))
+    matrix = results.performance_matrix(folder, measure="success")
+    assert matrix.alike
+    np.testing.assert_array_equal(matrix.values, np.broadcast_to([1.0, 0.0], (2, 2, 2)))
+    assert results.forgetting(matrix).overall["forgetting"].tolist() == [0.0]
+    with pytest.raises(ValueError, match='have no column "succes"; .* did you mean `success`'):
+        results.performance_matrix(folder, measure="succes")
+    with pytest.raises(ValueError, match="scaled: true is not allowed with measure: 'success'"):
+        results.performance_matrix(folder, measure="success", scaled=True)
+
+    collected = report.collect([folder])
+    charts = {chart["label"]: chart for chart in collected["groups"][0]["charts"]["stream"]}
+    assert charts["success"]["range"] == [0.0, 1.0]
+    assert charts["evaluation on a, success"]["lines"]
+    assert "success" not in [chart["name"] for chart in collected["groups"][0]["charts"].get("monitors", [])]
+    first = collected["groups"][0]["runs"][0]["measured"][0]
+    assert (first["value"], first["rows"][0]["cells"]["a"]) == ("success", [1.0, 1.0, 1.0])
+    assert "without learning: success at end." in report.page(collected)
+    panels = [axis.get_title() for axis in plots.figures(folder)["monitors"].axes]
+    assert {"success", "success at end", "height", "evaluation success"} <= set(panels)
 
 
 @pytest.mark.parametrize("name", ["reward", "step", "episode_length", "evaluation_return", "seed"])
