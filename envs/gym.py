@@ -167,11 +167,11 @@ def gym(
     All settings are static. ``id`` or ``ids``: as in gymnasium, including ``ALE/...`` (Atari; the stream ``atari`` is
     faster and has its protocols). ``variations``: for each id, keywords for ``gymnasium.make``, including
     ``max_episode_steps``. ``measures``: numbers in the infos of steps, such as ``is_success``, to record for each
-    episode (0 where an info is missing). ``steps_per_visit``: env steps of each env. ``workers``: run every env in its own process,
-    which takes seconds to start and pays off if a step takes milliseconds. ``flatten``: observations as one vector
-    (gymnasium's ``FlattenObservation``), required for Dict, Tuple and Discrete observations. ``pad``: tasks may differ
-    in the size of observations (zeros at the end of each axis) and in actions (surplus numbers are ignored; a surplus
-    action is played as action number ``idle``).
+    episode (0 where an info is missing). ``steps_per_visit``: env steps of each env. ``workers``: run every env in its
+    own process, which takes seconds to start and pays off if a step takes milliseconds. ``flatten``: observations as
+    one vector (gymnasium's ``FlattenObservation``), required for Dict, Tuple and Discrete observations. ``pad``: tasks
+    may differ in the size of observations (zeros at the end of each axis) and in actions (surplus numbers are ignored;
+    a surplus action is played as action number ``idle``).
 
     Observations stay uint8 or become float32; real-valued actions are clipped to the space. A resumed visit is
     replayed, see :func:`plasticity.envs.host.host`, so the environments must be deterministic given a seed.
@@ -179,10 +179,10 @@ def gym(
     Action spaces are Discrete (with any start) or a Box of real numbers; observation spaces are a Box. All other action
     spaces (MultiDiscrete, MultiBinary, Dict, Tuple, Text, Sequence, Graph, OneOf, a Box of integers) are refused.
 
-    ``ValueError`` for an unknown id or measure (suggests the nearest), keywords that the environment refuses, a missing library,
-    other spaces, and tasks that differ without ``pad``; a warning for visits shorter than an episode may last. If
-    installed, ViZDoom, MiniHack and MetaWorld also register environments: ``module:Id`` imports their module, or one in
-    the current folder, first.
+    ``ValueError`` for an unknown id or measure (suggests the nearest), keywords that the environment refuses, a missing
+    library, other spaces, and tasks that differ without ``pad``; a warning for visits shorter than an episode may last.
+    If installed, ViZDoom, MiniHack and MetaWorld also register environments: ``module:Id`` imports their module, or one
+    in the current folder, first.
     """
     tasks = variants(asked(id, ids), variations)
     for task in tasks:

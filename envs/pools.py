@@ -128,9 +128,7 @@ def infos_of(spec: Any) -> list[str]:
     return [name.removeprefix(INFO) for name in names if "." not in name]
 
 
-def examined(
-    task: Made, keys: Sequence[str] | None, floats: bool, measures: Sequence[str]
-) -> tuple[Space, View]:
+def examined(task: Made, keys: Sequence[str] | None, floats: bool, measures: Sequence[str]) -> tuple[Space, View]:
     """The environment's space and view; ``ValueError`` if envpool cannot make it, or if it lacks a measure."""
     try:
         spec = library().make_spec(task.id, **task.options)

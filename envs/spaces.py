@@ -244,7 +244,5 @@ def sequence(
     *, steps: int, cycles: int, envs: int, pad: bool, idle: int, measures: Sequence[str] = (),
 ) -> StreamFactory:  # fmt: skip
     """A stream of host environments with :func:`sequence_spec`."""
-    spec = sequence_spec(
-        spaces, order, steps=steps, cycles=cycles, envs=envs, pad=pad, idle=idle, measures=measures
-    )
+    spec = sequence_spec(spaces, order, steps=steps, cycles=cycles, envs=envs, pad=pad, idle=idle, measures=measures)
     return StreamFactory(spec, lambda lanes: host(spec, make_pool, lanes, envs), make_pool)

@@ -46,7 +46,9 @@ def pure() -> StreamFactory:
         def step(keys: Any, state: Place, actions: Any, clock: Clock) -> tuple[Place, TimeStep]:
             kinds = jnp.asarray(TYPES)[state.visit, :, state.step]
             seen = jnp.zeros((lanes, 2, 2))
-            return state._replace(step=state.step + 1), TimeStep(kinds, jnp.ones(kinds.shape), jnp.ones(kinds.shape), seen)
+            return state._replace(step=state.step + 1), TimeStep(
+                kinds, jnp.ones(kinds.shape), jnp.ones(kinds.shape), seen
+            )
 
         def measures(state: Place, timestep: TimeStep) -> Any:
             return jnp.asarray(VALUES)[state.visit, :, state.step - 1]

@@ -107,7 +107,9 @@ def test_a_resumed_run_goes_on_as_if_nothing_had_happened(source: str, chunks: i
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("width", [1, 3])
 def test_evaluations_count_whole_episodes(source: str, width: int, episodes: int, expected: dict[str, float]) -> None:
-    still = Player(lambda i, carry, seen: jnp.zeros(seen.shape[:-1], jnp.int32), tuple, lambda carry, seen, first: carry)
+    still = Player(
+        lambda i, carry, seen: jnp.zeros(seen.shape[:-1], jnp.int32), tuple, lambda carry, seen, first: carry
+    )
     stream, settings = SOURCES[source]().make(width), EVALUATED._replace(episodes=episodes)
     here = Visit(jnp.int32(0), jnp.int32(0), jnp.int32(1))
     go = jax.jit(functools.partial(evaluation.evaluate, stream, width, settings, still))
@@ -247,7 +249,7 @@ def test_a_runs_tables_figures_and_report_show_measures(plugin: Any, tmp_path: P
     assert matrix.alike
     np.testing.assert_array_equal(matrix.values, np.broadcast_to([1.0, 0.0], (2, 2, 2)))
     assert results.forgetting(matrix).overall["forgetting"].tolist() == [0.0]
-    with pytest.raises(ValueError, match='have no column "succes"; .* did you mean `success`'):
+    with pytest.raises(ValueError, match=r'have no column "succes"; .* did you mean `success`'):
         results.performance_matrix(folder, measure="succes")
     with pytest.raises(ValueError, match="scaled: true is not allowed with measure: 'success'"):
         results.performance_matrix(folder, measure="success", scaled=True)
@@ -274,9 +276,8 @@ def test_a_measure_with_the_name_of_another_column_is_refused(name: str, plugin:
 STREAM = (
     "from plasticity.envs.targets import relabelled\n"
     "def odd():\n"
-    "    source = relabelled(inputs='gaussian', samples=16, dimensions=4, classes=3, tasks=3, steps_per_task=20, envs=4)\n"
-    "    spec = source.spec._replace(measures=('{}',))\n"
-    "    return source._replace(spec=spec)\n"
+    "    source = relabelled(inputs='gaussian', samples=16, dimensions=4, classes=3, tasks=2, steps_per_task=20)\n"
+    "    return source._replace(spec=source.spec._replace(measures=('{}',)))\n"
 )
 
 

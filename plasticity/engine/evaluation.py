@@ -107,9 +107,7 @@ def updated(
     )
 
 
-def summary(
-    statistics: EpisodeStatistics, steps: Array, episodic: bool, names: Sequence[str] = ()
-) -> Metrics:
+def summary(statistics: EpisodeStatistics, steps: Array, episodic: bool, names: Sequence[str] = ()) -> Metrics:
     """One lane's evaluation metrics; NaN if no episode was finished. ``names``: of the measures."""
     if not episodic:
         return {"reward": jnp.mean(statistics.reward.value) / steps}

@@ -1,7 +1,8 @@
 """Measures of a stream besides its performance, such as success, aggregated over each episode.
 
-A measure ``NAME`` becomes two columns, means over the episodes that ended: ``NAME``, its largest value at any step of the
-episode, and ``NAME_at_end``, its value at the episode's last step. A stream without measures keeps no state for them.
+A measure ``NAME`` becomes two columns, means over the episodes that ended: ``NAME``, its largest value at any step of
+the episode, and ``NAME_at_end``, its value at the episode's last step. A stream without measures keeps no state for
+them.
 """
 
 from collections.abc import Sequence
@@ -23,7 +24,9 @@ def columns(names: Sequence[str]) -> tuple[str, ...]:
 def ranges(spec: StreamSpec) -> dict[str, tuple[float, float]]:
     """The ranges of the columns, and of those of evaluations, where the spec has them."""
     known = dict(zip(spec.measures, spec.measure_ranges, strict=False))
-    return {f"{where}{name}": known[each] for each in known for name in columns([each]) for where in ("", "evaluation_")}
+    return {
+        f"{where}{name}": known[each] for each in known for name in columns([each]) for where in ("", "evaluation_")
+    }
 
 
 def blank(envs: int, count: int) -> Any:

@@ -112,7 +112,8 @@ def _fold(keys: Any, *tags: Any) -> Any:
 def _finite_record(made: Metrics, steps: int, measured: Collection[str]) -> Metrics:
     """Per-step sums of one lane over a chunk -> recorded metrics; NaN if nothing was counted.
 
-    ``measured``: those that are means over episodes; all others are means over updates. Summed block by block, so that a long chunk loses no small numbers.
+    ``measured``: means over episodes; all others are means over updates. Summed block by block, so that a long chunk
+    loses no small numbers.
     """
 
     def ratio(total: Array, count: Array) -> Array:

@@ -12,8 +12,8 @@ from plasticity.config.fields import metadata_of
 from plasticity.core.errors import UserError
 from plasticity.core.types import Context, Key, Learner, State
 from plasticity.engine import memory
-from plasticity.engine.memory import Memory
 from plasticity.engine.measures import OWN, columns
+from plasticity.engine.memory import Memory
 from plasticity.engine.runner import Run
 from plasticity.interventions import hooks
 from plasticity.interventions.base import Intervention

@@ -184,7 +184,7 @@ def test_goals_are_shown_unless_they_are_hidden() -> None:
 def test_any_number_among_the_infos_is_a_measure() -> None:
     source = envpool(tasks=["MetaWorld/Push-v3"], measures=["success", "obj_to_target"], steps_per_visit=500)
     assert (source.spec.measures, source.spec.measure_ranges) == (("success", "obj_to_target"), ())
-    timesteps, values = measured(source, np.zeros((3, 1, 4), np.float32))
+    _, values = measured(source, np.zeros((3, 1, 4), np.float32))
     assert (values[..., 0] == 0).all()
     assert (values[..., 1] > 0.01).all()
 
@@ -312,7 +312,7 @@ def test_procgen() -> None:
         (
             envpool,
             {"tasks": ["MetaWorld/Push-v3"], "measures": ["succes"]},
-            'measures: "succes" is not allowed; the numbers in the infos of MetaWorld/Push-v3 are success, .*did you mean',
+            'measures: "succes" is not allowed; the numbers in the infos of MetaWorld/Push-v3 are success, .*did you',
         ),
         (envpool, {"tasks": ["CartPole-v1"], "measures": ["success"]}, "infos of CartPole-v1 are none"),
         (envpool, {"tasks": ["MetaWorld/Push-v3"], "measures": ["success"] * 2}, "each may be named once"),
