@@ -117,10 +117,11 @@ def summary(statistics: EpisodeStatistics, steps: Array, episodic: bool, names: 
         return jnp.where(count > 0, jnp.sum(total.astype(jnp.float32)) / jnp.maximum(count, 1), jnp.nan)
 
     returns, lengths = mean(statistics.returns.value), mean(statistics.lengths)
-    found = {"episodes": count, "episodic_return": returns, "episode_length": lengths}
+    found: Metrics = {"episodes": count, "episodic_return": returns, "episode_length": lengths}
     if not names:
         return found
-    return found | measures.named(names, jax.vmap(mean, -1)(statistics.measured.reshape(len(statistics.episodes), -1)))
+    totals = jax.vmap(mean, -1)(statistics.measured.reshape(len(statistics.episodes), -1))
+    return {**found, **measures.named(names, totals)}
 
 
 def evaluate(

@@ -9,7 +9,7 @@ from plasticity.config.fields import Size, Widths, metadata
 from plasticity.core.errors import check
 from plasticity.networks.graph import OBSERVATION, chain
 from plasticity.networks.layers import NORMALISATIONS_WITH_PARAMETERS
-from plasticity.networks.operations import Activate, Dense, Normalise
+from plasticity.networks.operations import Activate, Dense, Normalise, Operation
 from plasticity.networks.spec import (
     ActivationName,
     Convolution,
@@ -59,7 +59,7 @@ def layer_norm_mlp(
     is 0.2 (``interventions: [{kind: leaky_relu, slope: 0.2}]``). Unsigned bytes are divided by 255.
     """
     first = Dense(widths[0], normalise=False, activate=False)
-    operations = [first, Normalise("layer", affine=True), Activate("tanh", normalise=False)]
+    operations: list[Operation] = [first, Normalise("layer", affine=True), Activate("tanh", normalise=False)]
     body = chain(["first", "first_norm", "first_tanh"], operations, OBSERVATION)
     return NetworkSpec(
         observation.shape, outputs, (), widths[1:], activation, "none", True, bias, initialiser,
