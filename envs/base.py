@@ -78,7 +78,8 @@ def vectorise(task: Task, lanes: int, envs: int) -> Stream:
     first observations ``fold_in(fold_in(key, RESET), visit.number)``, a step ``fold_in(fold_in(key, STEP),
     clock.step)``. The last two are split over the envs. A replica of the visit uses another key for the first
     observations (:func:`chance`), and the caller passes that key to ``step``. If ``task.spec.episodic`` is False, the
-    task never ends an episode and no reset is compiled into ``step``.
+    task never ends an episode and no reset is compiled into ``step``. The measures are ``task.measures`` of the
+    envs' states.
     """
     moment = task.at or (lambda params, step: params)
 
@@ -103,4 +104,8 @@ def vectorise(task: Task, lanes: int, envs: int) -> Stream:
         new, timestep = over(lane, lanes)(keys, state.params, state.envs, state.step_type, actions)
         return PureState(state.params, new, timestep.step_type), timestep
 
-    return Stream(task.spec._replace(envs=envs), reset, step)
+    stream = Stream(task.spec._replace(envs=envs), reset, step)
+    if task.measures is None:
+        return stream
+    measure = over(over(task.measures, envs), lanes)
+    return stream._replace(measures=lambda state, timestep: measure(state.envs))

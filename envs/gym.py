@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from plasticity.config.fields import Count, Cycles, Natural, Size, metadata
+from plasticity.config.fields import Count, Cycles, Measures, Natural, Size, metadata
 from plasticity.config.plugins import error_text
 from plasticity.core.errors import shown, suggestion
 from plasticity.envs.base import StreamFactory
@@ -16,6 +16,7 @@ from plasticity.envs.spaces import (
     Made,
     Space,
     VectorPool,
+    check_measures,
     described,
     joined,
     seen_as,
@@ -80,12 +81,24 @@ def make_env(id: str, options: dict[str, Any], flatten: bool) -> Any:
     return gymnasium.wrappers.FlattenObservation(env) if flatten else env
 
 
-def examined(task: Made, flatten: bool) -> Space:
-    """The environment's space; ``ValueError`` if it cannot be made or its observations are not supported."""
+def numbers_of(env: Any) -> list[str]:
+    """The names of the numbers in the infos of the first step of an episode."""
+    env.reset(seed=0)
+    infos = env.step(env.action_space.sample())[-1]
+    kinds = {name: np.asarray(value) for name, value in infos.items()}
+    return [name for name, value in kinds.items() if value.ndim == 0 and value.dtype.kind in "biuf"]
+
+
+def examined(task: Made, flatten: bool, measures: Sequence[str]) -> Space:
+    """The environment's space.
+
+    ``ValueError`` if it cannot be made, if its observations are not supported, or if it lacks a measure.
+    """
     import gymnasium
 
     try:
         env = make_env(task.id, dict(task.options), flatten)
+        known = numbers_of(env) if measures else []
     except gymnasium.error.DependencyNotInstalled as error:
         missing = next((extra for extra in EXTRAS if extra in str(error).lower()), "")
         extra = f'; install the extra {missing}: pip install "plasticity-lab[{missing}]"' if missing else ""
@@ -99,6 +112,7 @@ def examined(task: Made, flatten: bool) -> Space:
         raise ValueError(f"{task.name}: gymnasium cannot make it: {error_text(error)}") from error
     seen, limit = env.observation_space, env.spec.max_episode_steps
     env.close()
+    check_measures(task.name, measures, known)
     if not isinstance(seen, gymnasium.spaces.Box):
         flat = not flatten and getattr(seen, "is_np_flattenable", False)
         hint = ", or `flatten: true`" if flat else "; this one has no fixed size and cannot be flattened"
@@ -136,6 +150,7 @@ def gym(
     id: str | None = None,
     ids: Annotated[list[str], Field(min_length=1)] | None = None,
     variations: Annotated[list[dict[str, Any]], Field(min_length=1)] = [{}],  # noqa: B006 (read only)
+    measures: Measures | None = None,
     steps_per_visit: Count = 100_000,
     cycles: Cycles = 1,
     envs: Size = 1,
@@ -151,11 +166,12 @@ def gym(
 
     All settings are static. ``id`` or ``ids``: as in gymnasium, including ``ALE/...`` (Atari; the stream ``atari`` is
     faster and has its protocols). ``variations``: for each id, keywords for ``gymnasium.make``, including
-    ``max_episode_steps``. ``steps_per_visit``: env steps of each env. ``workers``: run every env in its own process,
-    which takes seconds to start and pays off if a step takes milliseconds. ``flatten``: observations as one vector
-    (gymnasium's ``FlattenObservation``), required for Dict, Tuple and Discrete observations. ``pad``: tasks may differ
-    in the size of observations (zeros at the end of each axis) and in actions (surplus numbers are ignored; a surplus
-    action is played as action number ``idle``).
+    ``max_episode_steps``. ``measures``: numbers in the infos of steps, such as ``is_success``, to record for each
+    episode (0 where an info is missing). ``steps_per_visit``: env steps of each env. ``workers``: run every env in its
+    own process, which takes seconds to start and pays off if a step takes milliseconds. ``flatten``: observations as
+    one vector (gymnasium's ``FlattenObservation``), required for Dict, Tuple and Discrete observations. ``pad``: tasks
+    may differ in the size of observations (zeros at the end of each axis) and in actions (surplus numbers are ignored;
+    a surplus action is played as action number ``idle``).
 
     Observations stay uint8 or become float32; real-valued actions are clipped to the space. A resumed visit is
     replayed, see :func:`plasticity.envs.host.host`, so the environments must be deterministic given a seed.
@@ -163,16 +179,16 @@ def gym(
     Action spaces are Discrete (with any start) or a Box of real numbers; observation spaces are a Box. All other action
     spaces (MultiDiscrete, MultiBinary, Dict, Tuple, Text, Sequence, Graph, OneOf, a Box of integers) are refused.
 
-    ``ValueError`` for an unknown id (suggests the nearest), keywords that the environment refuses, a missing library,
-    other spaces, and tasks that differ without ``pad``; a warning for visits shorter than an episode may last. If
-    installed, ViZDoom, MiniHack and MetaWorld also register environments: ``module:Id`` imports their module, or one in
-    the current folder, first.
+    ``ValueError`` for an unknown id or measure (suggests the nearest), keywords that the environment refuses, a missing
+    library, other spaces, and tasks that differ without ``pad``; a warning for visits shorter than an episode may last.
+    If installed, ViZDoom, MiniHack and MetaWorld also register environments: ``module:Id`` imports their module, or one
+    in the current folder, first.
     """
     tasks = variants(asked(id, ids), variations)
     for task in tasks:
         registered("id" if id is not None else "ids", task.id)
     known = {task.name: task for task in tasks}
-    spaces = {name: examined(task, flatten) for name, task in known.items()}
+    spaces = {name: examined(task, flatten, measures or ()) for name, task in known.items()}
     each, whole = list(known.values()), joined(spaces, pad)
 
     def make_pool(task: int, seeds: np.ndarray) -> VectorPool:
@@ -181,7 +197,10 @@ def gym(
         def begin() -> np.ndarray:
             return made.reset(seed=[int(seed) for seed in seeds])[0]
 
-        return VectorPool(made, own, whole, idle, own.action.dtype, begin)
+        return VectorPool(made, own, whole, idle, own.action.dtype, begin, measures=measures or ())
 
     order = [task.name for task in tasks]
-    return sequence(spaces, make_pool, order, steps=steps_per_visit, cycles=cycles, envs=envs, pad=pad, idle=idle)
+    return sequence(
+        spaces, make_pool, order,
+        steps=steps_per_visit, cycles=cycles, envs=envs, pad=pad, idle=idle, measures=measures or (),
+    )  # fmt: skip

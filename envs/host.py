@@ -18,18 +18,19 @@ from jax.experimental import io_callback
 from plasticity.core.types import FIRST, Array, Clock, Key, Stream, StreamSpec, TimeStep, Visit
 from plasticity.envs.base import EMULATOR, chance, tasks_of
 
-Stepped = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
+# Observation, float32 reward, float32 discount, int8 step type; float32[M, measures] too if the spec names measures.
+Stepped = tuple[np.ndarray, ...]
 
 
 class Pool(Protocol):
     """A vector of ``M`` environments on the host; takes and returns new NumPy arrays ``[M, ...]`` at each call.
 
-    The step after LAST returns FIRST with reward 0 and ignores the action.
+    The step after LAST returns FIRST with reward 0 and ignores the action. If the stream's spec names measures,
+    ``step`` also returns those of the step, float32[M, measures].
     """
 
     def reset(self) -> np.ndarray: ...
 
-    # -> observation, float32 reward, float32 discount, int8 step type
     def step(self, actions: np.ndarray) -> Stepped: ...
 
     def close(self) -> None: ...
@@ -54,10 +55,7 @@ class PoolGroup:
 
     def step(self, actions: np.ndarray) -> Stepped:
         parts = [pool.step(actions[members]) for pool, members in zip(self.pools, self.members, strict=True)]
-        observation, reward, discount, step_type = (
-            np.concatenate(arrays)[self.back] for arrays in zip(*parts, strict=True)
-        )
-        return observation, reward, discount, step_type
+        return tuple(np.concatenate(arrays)[self.back] for arrays in zip(*parts, strict=True))
 
     def close(self) -> None:
         for pool in self.pools:
@@ -80,6 +78,7 @@ class HostState(NamedTuple):
     block: Array
     visit: Array
     steps: Array  # since the start of the visit
+    measures: Any = ()  # float32[W, E, measures], of the newest step; () if the spec names none
 
 
 class Actions:
@@ -153,7 +152,7 @@ class Table:
         started = self.begin(int(block), int(visit), np.array(tasks), np.array(seeds).reshape(-1))
         return np.int32(0), self.lead(started.newest)
 
-    def step(self, packed: Any) -> tuple[Any, Any]:
+    def step(self, packed: Any) -> tuple[Any, ...]:
         """``packed`` int32: block, visit, steps since its start, and the bits of the actions."""
         numbers = np.asarray(packed)
         block, visit, steps = numbers[:3].tolist()
@@ -166,9 +165,9 @@ class Table:
             )
         actions = numbers[3:] if self.discrete else numbers[3:].view(np.float32)
         taken = actions.reshape(self.action_shape).astype(self.action_type)
-        observation, reward, discount, step_type = (self.lead(x) for x in here.step(taken))
+        observation, reward, discount, step_type, *measures = (self.lead(x) for x in here.step(taken))
         timestep: Any = (np.int8(step_type), np.float32(reward), np.float32(discount), observation)
-        return np.int32(here.actions.count), TimeStep(*timestep)
+        return np.int32(here.actions.count), TimeStep(*timestep), *map(np.float32, measures)
 
     def save(self) -> dict[str, np.ndarray]:
         return {f"block{i}/{name}": x for i, block in self.blocks.items() for name, x in block.saved().items()}
@@ -223,6 +222,7 @@ def host(spec: StreamSpec, make_pool: MakePool, lanes: int, envs: int) -> Stream
 
     observation = each(spec.observation.dtype, spec.observation.shape)
     timestep = TimeStep(each(jnp.int8), each(jnp.float32), each(jnp.float32), observation)  # type: ignore[arg-type]
+    rows = [each(jnp.float32, (len(spec.measures),))] if spec.measures else []
 
     def reset(keys: Key, visit: Visit, block: Array) -> tuple[HostState, TimeStep]:
         seeds = emulator_seeds(keys, visit, envs)
@@ -232,16 +232,18 @@ def host(spec: StreamSpec, make_pool: MakePool, lanes: int, envs: int) -> Stream
         opening = TimeStep(
             jnp.full((lanes, envs), FIRST, jnp.int8), jnp.zeros((lanes, envs)), jnp.ones((lanes, envs)), seen
         )
-        return HostState(*(jnp.full(lanes, x, jnp.int32) for x in (block, visit.number, steps))), opening
+        blank = [jnp.zeros(row.shape, row.dtype) for row in rows]
+        return HostState(*(jnp.full(lanes, x, jnp.int32) for x in (block, visit.number, steps)), *blank), opening
 
     def step(keys: Key, state: HostState, actions: Array, clock: Clock) -> tuple[HostState, TimeStep]:
         del keys, clock
         # One array: each argument of a callback costs 20 microseconds.
         bits = actions if spec.discrete else jax.lax.bitcast_convert_type(actions.astype(jnp.float32), jnp.int32)
-        packed = jnp.concatenate([jnp.stack([x[0] for x in state]), bits.astype(jnp.int32).reshape(-1)])
-        steps, seen = io_callback(table.step, (scalar, timestep), packed)
-        return state._replace(steps=jnp.full(lanes, steps)), seen
+        packed = jnp.concatenate([jnp.stack([x[0] for x in state[:3]]), bits.astype(jnp.int32).reshape(-1)])
+        steps, seen, *measures = io_callback(table.step, (scalar, timestep, *rows), packed)
+        return HostState(state.block, state.visit, jnp.full(lanes, steps), *measures), seen
 
-    return Stream(
+    stream = Stream(
         spec._replace(envs=envs), reset, step, save=table.save, load=table.load, close=table.close, emulated=True
     )
+    return stream._replace(measures=lambda state, timestep: state.measures) if spec.measures else stream

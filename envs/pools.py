@@ -9,11 +9,22 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 from pydantic import Field
 
-from plasticity.config.fields import Count, Cycles, Natural, Size, Threads, metadata
+from plasticity.config.fields import Count, Cycles, Measures, Natural, Size, Threads, metadata
 from plasticity.core.errors import listed
 from plasticity.envs.atari import threads_of_a_block
 from plasticity.envs.base import StreamFactory
-from plasticity.envs.spaces import Made, Space, VectorPool, joined, seen_as, sequence, space_of, unknown_name, variants
+from plasticity.envs.spaces import (
+    Made,
+    Space,
+    VectorPool,
+    check_measures,
+    joined,
+    seen_as,
+    sequence,
+    space_of,
+    unknown_name,
+    variants,
+)
 
 REFUSED = {
     "envpool.atari": "Atari is the stream `atari`",
@@ -108,8 +119,17 @@ def load_renderer() -> None:
         ctypes.CDLL(str(file), ctypes.RTLD_GLOBAL)
 
 
-def examined(task: Made, keys: Sequence[str] | None, floats: bool) -> tuple[Space, View]:
-    """The environment's space and view; ``ValueError`` if envpool cannot make it."""
+INFO = "info:"  # what the names of infos start with in a spec
+
+
+def infos_of(spec: Any) -> list[str]:
+    """The infos that are one number per environment; those of the whole pool are left out."""
+    names = [name for name, array in spec.state_array_spec.items() if name.startswith(INFO) and array.shape == [-1]]
+    return [name.removeprefix(INFO) for name in names if "." not in name]
+
+
+def examined(task: Made, keys: Sequence[str] | None, floats: bool, measures: Sequence[str]) -> tuple[Space, View]:
+    """The environment's space and view; ``ValueError`` if envpool cannot make it, or if it lacks a measure."""
     try:
         spec = library().make_spec(task.id, **task.options)
     except ImportError as error:
@@ -118,6 +138,7 @@ def examined(task: Made, keys: Sequence[str] | None, floats: bool) -> tuple[Spac
         raise ValueError(f"{task.name}: envpool refuses an option: {str(error).splitlines()[0]}") from error
     if spec.config.max_num_players != 1:
         raise ValueError(f"{task.name} is not allowed; it has {spec.config.max_num_players} players")
+    check_measures(task.name, measures, infos_of(spec))
     view = view_of(task, spec.gymnasium_observation_space, keys)
     dtype = np.float32 if floats else view.dtype
     return space_of(task.name, view.shape, dtype, spec.gymnasium_action_space, spec.config.max_episode_steps), view
@@ -146,6 +167,7 @@ def envpool(
     variations: Annotated[list[dict[str, Any]], Field(min_length=1)] = [{}],  # noqa: B006 (read only)
     keys: Annotated[list[str], Field(min_length=1)] | None = None,
     floats: bool = False,
+    measures: Measures | None = None,
     steps_per_visit: Count = 100_000,
     cycles: Cycles = 1,
     envs: Size = 1,
@@ -166,6 +188,7 @@ def envpool(
     instead of numbers (MuJoCo; without any OpenGL on the machine the process ends). ``keys``: the parts of a Dict
     observation to use, by default all in the order of their names; one part stays unchanged, several are concatenated
     into one vector. ``floats``: convert uint8 observations to float32 too, if they are categories, not brightness.
+    ``measures``: numbers in the infos, such as ``success`` of MetaWorld's tasks, to record for each episode.
     ``steps_per_visit``: env steps of each env. ``pad``: tasks may differ in the size of observations (zeros at the end
     of each axis) and in actions (surplus numbers are ignored; a surplus action is played as action number ``idle``).
     ``threads``: threads per block of lanes; 0 shares the cores among the devices.
@@ -173,21 +196,24 @@ def envpool(
     Frames are channels-last; discrete observations are one-hot. The discount is 0 if the environment ends the episode
     and 1 at its time limit, including when both coincide. Real-valued actions are clipped to the space.
 
-    ``ValueError`` for an unknown task (suggests the nearest), refused options, a suite with a missing system
+    ``ValueError`` for an unknown task or measure (suggests the nearest), refused options, a suite with a missing system
     requirement, and tasks that differ without ``pad``; a warning for visits shorter than an episode may last.
     """
     for name in tasks:
         checked(name)
     played = variants(tasks, variations)
     each = list({task.name: task for task in played}.values())
-    looked = [examined(task, keys, floats) for task in each]
+    looked = [examined(task, keys, floats, measures or ()) for task in each]
     spaces = {task.name: space for task, (space, _) in zip(each, looked, strict=True)}
     whole = joined(spaces, pad)
 
     def make_pool(task: int, seeds: np.ndarray) -> VectorPool:
         made, (own, view) = make_envs(each[task], seeds, threads), looked[task]
         dtype = np.int32 if own.discrete else own.action.dtype
-        return VectorPool(made, own, whole, idle, dtype, lambda: made.reset()[0], view.see)
+        return VectorPool(made, own, whole, idle, dtype, lambda: made.reset()[0], view.see, measures or ())
 
     order = [task.name for task in played]
-    return sequence(spaces, make_pool, order, steps=steps_per_visit, cycles=cycles, envs=envs, pad=pad, idle=idle)
+    return sequence(
+        spaces, make_pool, order,
+        steps=steps_per_visit, cycles=cycles, envs=envs, pad=pad, idle=idle, measures=measures or (),
+    )  # fmt: skip

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from plasticity.config.counters import check_visits
-from plasticity.core.errors import cut, listed, nearest, shown
+from plasticity.core.errors import cut, listed, nearest, shown, suggestion
 from plasticity.core.types import FIRST, LAST, MID, StreamSpec, VisitPlan
 from plasticity.envs.base import StreamFactory
 from plasticity.envs.host import MakePool, Stepped, host
@@ -153,20 +153,38 @@ def played(actions: np.ndarray, own: Space, idle: int) -> np.ndarray:
     return np.clip(numbers, own.action.low, own.action.high)
 
 
+def check_measures(name: str, measures: Sequence[str], known: Iterable[str]) -> None:
+    """``ValueError`` if the infos of an environment do not have these numbers, with the nearest, or if one is twice."""
+    has = list(known)
+    for each in measures:
+        if each not in has:
+            raise ValueError(f"measures: {shown(each)} is not allowed; the numbers in the infos of {name} are "
+                             f"{', '.join(has) or 'none'}{suggestion(each, has)}")  # fmt: skip
+    if len(set(measures)) < len(measures):
+        raise ValueError(f"measures: {shown(list(measures))} is not allowed; each may be named once")
+
+
+def rows_of(infos: Mapping[str, Any], measures: Sequence[str], count: int) -> np.ndarray:
+    """Numbers of a step's infos, float32[count, measures]; 0 where an environment has none."""
+    columns = [np.asarray(infos.get(name, 0), np.float32) for name in measures]
+    return np.stack([np.broadcast_to(column, (count,)) for column in columns], 1)
+
+
 class VectorPool:
     """The :class:`plasticity.envs.host.Pool` of a gymnasium vector environment.
 
     The environment resets at the step after an episode's end.
 
     ``begin`` returns the first observations. ``see`` converts observations to one array. ``dtype``: type of actions.
+    ``measures``: the infos to return with each step.
     """
 
     def __init__(
         self, envs: Any, own: Space, whole: Space, idle: int, dtype: Any,
-        begin: Callable[[], Any], see: Callable[[Any], np.ndarray] = np.asarray,
+        begin: Callable[[], Any], see: Callable[[Any], np.ndarray] = np.asarray, measures: Sequence[str] = (),
     ) -> None:  # fmt: skip
         self.envs, self.own, self.whole, self.idle, self.dtype = envs, own, whole, idle, dtype
-        self.begin, self.see = begin, see
+        self.begin, self.see, self.measures = begin, see, tuple(measures)
         self.over = np.zeros(0, bool)
 
     def reset(self) -> np.ndarray:
@@ -176,13 +194,14 @@ class VectorPool:
 
     def step(self, actions: np.ndarray) -> Stepped:
         taken = played(actions, self.own, self.idle).astype(self.dtype)
-        seen, reward, terminated, truncated, _ = self.envs.step(taken)
+        seen, reward, terminated, truncated, infos = self.envs.step(taken)
         opens = self.over
         self.over = (terminated | truncated) & ~opens
         step_type = np.where(opens, FIRST, np.where(self.over, LAST, MID)).astype(np.int8)
         discount = np.where(terminated & ~opens, 0, 1).astype(np.float32)
         reward = np.where(opens, 0, reward).astype(np.float32)  # some envs return the last episode's reward here
-        return padded(self.see(seen), self.whole), reward, discount, step_type
+        rows = [rows_of(infos, self.measures, len(reward))] if self.measures else []
+        return padded(self.see(seen), self.whole), reward, discount, step_type, *rows
 
     def close(self) -> None:
         self.envs.close()
@@ -190,7 +209,7 @@ class VectorPool:
 
 def sequence_spec(
     spaces: Mapping[str, Space], order: Sequence[str],
-    *, steps: int, cycles: int, envs: int, pad: bool, idle: int,
+    *, steps: int, cycles: int, envs: int, pad: bool, idle: int, measures: Sequence[str] = (),
 ) -> StreamSpec:  # fmt: skip
     """The spec of the tasks ``order`` in sequence, the whole list ``cycles`` times, each visit of ``steps`` steps."""
     whole, fewest = joined(spaces, pad), min(space.actions for space in spaces.values())
@@ -216,13 +235,14 @@ def sequence_spec(
         discrete=whole.discrete,
         reward_name="return",
         action_bounds=bounds_of(spaces.values()),
+        measures=tuple(measures),
     )
 
 
 def sequence(
     spaces: Mapping[str, Space], make_pool: MakePool, order: Sequence[str],
-    *, steps: int, cycles: int, envs: int, pad: bool, idle: int,
+    *, steps: int, cycles: int, envs: int, pad: bool, idle: int, measures: Sequence[str] = (),
 ) -> StreamFactory:  # fmt: skip
     """A stream of host environments with :func:`sequence_spec`."""
-    spec = sequence_spec(spaces, order, steps=steps, cycles=cycles, envs=envs, pad=pad, idle=idle)
+    spec = sequence_spec(spaces, order, steps=steps, cycles=cycles, envs=envs, pad=pad, idle=idle, measures=measures)
     return StreamFactory(spec, lambda lanes: host(spec, make_pool, lanes, envs), make_pool)

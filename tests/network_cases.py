@@ -21,6 +21,7 @@ MEMORY = {"torso": functools.partial(mlp, widths=(4,), activation="tanh"), "unit
 LAX = {"convolution": "lax"}  # quicker to compile than patches
 SMALL: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     "mlp": ((5,), {"widths": (4, 6)}),
+    "layer_norm_mlp": ((5,), {"widths": (4, 6)}),
     "minatar": ((5, 5, 2), {"filters": 4, "widths": (4,), **LAX}),
     "nature": ((36, 36, 1), {"widths": (4,), **LAX}),
     "streaming": ((1, 53, 53), {"widths": (4,), "initialiser": "lecun", **LAX}),

@@ -128,6 +128,18 @@ def test_impala(normalisation):
     close(outputs, dense(hidden, params["output"]))
 
 
+def test_layer_norm_mlp():
+    """The first layer has a normalisation of its own and tanh, whatever the others have."""
+    network = build(small("layer_norm_mlp"))
+    params, x = shaken(network), draw((3, 5))
+    outputs, found = seen(network, params, x)
+    params = numbers(params)
+    first = np.tanh(norm(dense(numbers(x), params["first"]), params["first_norm"]))
+    close(found["first_tanh"].post, first)
+    hidden = dense(first, params["hidden_0"])
+    close(outputs, dense(np.where(hidden > 0, hidden, 0.01 * hidden), params["output"]))
+
+
 def test_residual_mlp():
     network = build(small("residual_mlp"))
     params, x = shaken(network), draw((3, 5))

@@ -25,6 +25,7 @@ IDLE = [
 ]
 VALUES = {
     "path": "x.npz",
+    "preset": "cw20",
     "target_entropy": 0.5,
     "trunk": "shared",
     "value_coefficient": 0.25,
@@ -34,6 +35,7 @@ OTHERS = {
     "temperature": (None, 0.5),
     "epochs": (0, 3),
     "layers": ("all", ["dense_0"]),
+    "tasks": (None, ["push"]),
 }  # not enumerated
 SHOWN = {"None": "null", "True": "true", "False": "false"}
 

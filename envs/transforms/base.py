@@ -182,7 +182,10 @@ def wrap(rule: Rule, stream: Stream, lanes: int) -> Stream:
     def score(state: Wrapped, timestep: TimeStep) -> Array:
         return stream.score(state.inner, timestep) if rule.change.score is None else state.score
 
-    return stream._replace(spec=rule.plan.spec, reset=reset, step=step, score=score)
+    def measures(state: Wrapped, timestep: TimeStep) -> Array:
+        return stream.measures(state.inner, timestep)
+
+    return stream._replace(spec=rule.plan.spec, reset=reset, step=step, score=score, measures=measures)
 
 
 def transformed(

@@ -54,6 +54,7 @@ Repeats = Annotated[int, Field(ge=1, le=10_000)]  # of a computation within one 
 Few = Annotated[int, Field(ge=1, le=100)]  # of what is unrolled in the program
 Widths = Annotated[tuple[Size, ...], Field(max_length=100)]  # of hidden layers
 Threads = Annotated[int, Field(ge=0, le=1024)]
+Measures = Annotated[list[str], Field(min_length=1, max_length=100)]  # names of numbers to record for each episode
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import optax
 
@@ -102,6 +103,8 @@ class StreamSpec(NamedTuple):
     action_bounds: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     # lowest and highest value of each real-valued action; None: discrete actions, or some are unbounded
     task_entries: int = 0  # > 0: so many entries at the end of the observation are the task (``core.task_entries``)
+    measures: tuple[str, ...] = ()  # what `Stream.measures` gives of each step besides the reward, such as "success"
+    measure_ranges: tuple[tuple[float, float], ...] = ()  # of each measure; (): unknown
 
 
 class Task(NamedTuple):
@@ -114,11 +117,19 @@ class Task(NamedTuple):
     # key, state, action, params -> state, observation, reward, discount, last
     at: Callable[[Any, Array], Any] | None = None
     # params, env steps since the visit began (int32) -> the current params; for problems that change gradually
+    measures: Callable[[State], Array] | None = None
+    # state after a step -> float32[measures]; required if the spec names measures
 
 
 def reward_of(state: State, timestep: TimeStep) -> Array:
     del state
     return timestep.reward
+
+
+def no_measures(state: State, timestep: TimeStep) -> Array:
+    """Of a stream whose spec names none: float32[W, E, 0]."""
+    del state
+    return jnp.zeros((*timestep.reward.shape, 0))
 
 
 class Stream(NamedTuple):
@@ -133,6 +144,8 @@ class Stream(NamedTuple):
     step: Callable[[Key, State, Array, Clock], tuple[State, TimeStep]]  # keys[W], state, actions[W, E, ...], clock
     # The recorded performance of a step, float32[W, E], from the state and the resulting time step.
     score: Callable[[State, TimeStep], Array] = reward_of
+    # The step's `spec.measures`, float32[W, E, measures]; only read if there are any. Ignored where the step is FIRST.
+    measures: Callable[[State, TimeStep], Array] = no_measures
     # State outside the arrays (a host stream's emulators); empty for a pure stream.
     save: Callable[[], Mapping[str, np.ndarray]] = dict
     load: Callable[[Mapping[str, np.ndarray]], None] = lambda saved: None

@@ -5,7 +5,7 @@ training stream and its random numbers are not affected. Every env plays the sam
 after a total number of episodes over all envs would favour short ones.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -15,6 +15,7 @@ from plasticity.core import counting
 from plasticity.core.counting import Precise, plus
 from plasticity.core.lane_axis import across, enter, leave
 from plasticity.core.types import FIRST, LAST, Array, Clock, Key, Metrics, Stream, StreamSpec, TimeStep, Visit
+from plasticity.engine import measures
 
 Which = Literal["current", "seen", "all"]
 Play = Callable[[Array, Any, Any], Array]  # number of the step, carry, observation -> actions
@@ -55,6 +56,8 @@ class EpisodeStatistics(NamedTuple):
     returns: Precise  # sum of the returns of finished episodes
     lengths: Array  # int32: sum of the lengths of finished episodes
     reward: Precise  # sum of the rewards of all steps
+    largest: Any = ()  # float32[E, measures]: of the stream's measures in the current episode; () if there are none
+    measured: Any = ()  # float32[E, measures, 2]: sum over finished episodes of their largest and last values
 
 
 def targets(spec: StreamSpec, visit: int, which: Which) -> list[Target]:
@@ -69,17 +72,27 @@ def targets(spec: StreamSpec, visit: int, which: Which) -> list[Target]:
     return [now, *(Target(i, task) for task, i in sorted(known.items()) if task != now.task)]
 
 
-def blank(envs: int) -> EpisodeStatistics:
+def blank(envs: int, measured: int = 0) -> EpisodeStatistics:
+    """Before the first step; ``measured``: the number of measures."""
     zero, none = counting.zeros((envs,)), jnp.zeros(envs, jnp.int32)
-    return EpisodeStatistics(zero, none, none, zero, none, zero)
+    largest = measures.blank(envs, measured)
+    return EpisodeStatistics(
+        zero, none, none, zero, none, zero, largest, jax.tree.map(lambda x: jnp.zeros((*x.shape, 2)), largest)
+    )
 
 
-def updated(statistics: EpisodeStatistics, timestep: TimeStep, score: Array, wanted: int) -> EpisodeStatistics:
-    """Update the statistics with a time step and its ``score``; an env is ignored after ``wanted`` episodes."""
+def updated(
+    statistics: EpisodeStatistics, timestep: TimeStep, score: Array, wanted: int, values: Any = ()
+) -> EpisodeStatistics:
+    """Update the statistics with a time step, its ``score`` and the ``values`` of its measures (() if there are none).
+
+    An env is ignored after ``wanted`` episodes.
+    """
     counts = (statistics.episodes < wanted) & (timestep.step_type != FIRST)
     running = plus(statistics.running, jnp.where(counts, score, 0.0))
     age = statistics.age + counts
     last = counts & (timestep.step_type == LAST)
+    largest = jax.tree.map(lambda best, x: measures.largest(best, x, timestep.step_type), statistics.largest, values)
     return EpisodeStatistics(
         running=jax.tree.map(lambda x: jnp.where(last, 0.0, x), running),
         age=jnp.where(last, 0, age),
@@ -87,11 +100,15 @@ def updated(statistics: EpisodeStatistics, timestep: TimeStep, score: Array, wan
         returns=plus(statistics.returns, jnp.where(last, running.value, 0.0)),
         lengths=statistics.lengths + jnp.where(last, age, 0),
         reward=plus(statistics.reward, jnp.where(counts, score, 0.0)),
+        largest=largest,
+        measured=jax.tree.map(
+            lambda total, best, x: total + measures.ended(best, x, last), statistics.measured, largest, values
+        ),
     )
 
 
-def summary(statistics: EpisodeStatistics, steps: Array, episodic: bool) -> Metrics:
-    """One lane's evaluation metrics; NaN if no episode was finished."""
+def summary(statistics: EpisodeStatistics, steps: Array, episodic: bool, names: Sequence[str] = ()) -> Metrics:
+    """One lane's evaluation metrics; NaN if no episode was finished. ``names``: of the measures."""
     if not episodic:
         return {"reward": jnp.mean(statistics.reward.value) / steps}
     count = jnp.sum(statistics.episodes)
@@ -100,7 +117,11 @@ def summary(statistics: EpisodeStatistics, steps: Array, episodic: bool) -> Metr
         return jnp.where(count > 0, jnp.sum(total.astype(jnp.float32)) / jnp.maximum(count, 1), jnp.nan)
 
     returns, lengths = mean(statistics.returns.value), mean(statistics.lengths)
-    return {"episodes": count, "episodic_return": returns, "episode_length": lengths}
+    found: Metrics = {"episodes": count, "episodic_return": returns, "episode_length": lengths}
+    if not names:
+        return found
+    totals = jax.vmap(mean, -1)(statistics.measured.reshape(len(statistics.episodes), -1))
+    return {**found, **measures.named(names, totals)}
 
 
 def evaluate(
@@ -128,12 +149,13 @@ def evaluate(
         clock = Clock(-1 - i, -1 - i, visit.number, jnp.asarray(visit.elapsed, jnp.int32))
         state, following = stream.step(eval_replica, state, action, clock)
         timestep, score = enter((following, stream.score(state, following)), width)
-        update = across(lambda b, t, s: updated(b, t, s, wanted), width)
+        values = enter(stream.measures(state, following), width) if spec.measures else ()
+        update = across(lambda b, t, s, m: updated(b, t, s, wanted, m), width)
         memory = player.advance(memory, seen, timestep.step_type == FIRST)
-        return i + 1, state, timestep, memory, update(statistics, timestep, score)
+        return i + 1, state, timestep, memory, update(statistics, timestep, score, values)
 
-    statistics = jax.tree.map(lambda x: jnp.broadcast_to(x, (width, *x.shape)), blank(spec.envs))
+    statistics = jax.tree.map(lambda x: jnp.broadcast_to(x, (width, *x.shape)), blank(spec.envs, len(spec.measures)))
     zero = jnp.zeros((), jnp.int32)
     start = (zero, state, enter(timestep, width), player.initial(), enter(statistics, width))
     steps, *_, statistics = jax.lax.while_loop(unfinished, step, start)
-    return leave(across(lambda b: summary(b, steps, spec.episodic), width)(statistics), width)
+    return leave(across(lambda b: summary(b, steps, spec.episodic, spec.measures), width)(statistics), width)

@@ -6,7 +6,7 @@ switch only changes arrays.
 """
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -33,7 +33,7 @@ from plasticity.core.types import (
     Transition,
     Visit,
 )
-from plasticity.engine import evaluation, options
+from plasticity.engine import evaluation, measures, options
 from plasticity.engine.evaluation import Evaluation
 from plasticity.engine.lanes import LaneKeys, Placement, lane_keys
 from plasticity.engine.packing import Packed, by_name, pack
@@ -80,6 +80,7 @@ class Carry(NamedTuple):
     monitors: tuple[State, ...]
     updates: Array  # int32: updates made so far
     diverged_at: Array  # int32: the env step at which the lane's numbers stopped being finite, or NEVER
+    measures: Any = ()  # float32[E, measures], the largest so far in the current episodes; () if there are none
 
 
 class Compiled(NamedTuple):
@@ -108,10 +109,11 @@ def _fold(keys: Any, *tags: Any) -> Any:
     return keys
 
 
-def _finite_record(made: Metrics, steps: int) -> Metrics:
+def _finite_record(made: Metrics, steps: int, measured: Collection[str]) -> Metrics:
     """Per-step sums of one lane over a chunk -> recorded metrics; NaN if nothing was counted.
 
-    Summed block by block, so that a long chunk loses no small numbers.
+    ``measured``: means over episodes; all others are means over updates. Summed block by block, so that a long chunk
+    loses no small numbers.
     """
 
     def ratio(total: Array, count: Array) -> Array:
@@ -124,15 +126,19 @@ def _finite_record(made: Metrics, steps: int) -> Metrics:
         "episodes": episodes,
         "episodic_return": ratio(total.pop("episodic_return"), episodes),
     }
+    record |= {name: ratio(total.pop(name), episodes) for name in measured}
     return record | {name: ratio(value, updates) for name, value in total.items()}
 
 
-def combined(metrics: Metrics, recorded: Metrics) -> Metrics:
-    """Combine the metrics of the agent and the runner; ``ValueError`` if the agent uses one of the runner's names."""
+def combined(metrics: Metrics, recorded: Metrics, measured: Metrics) -> Metrics:
+    """Combine the metrics of the agent, the runner and the stream; ``ValueError`` if two of them use one name."""
+    shared = sorted(set(measured) & set(metrics))
+    if shared:
+        raise ValueError(f"stream: the measure `{shared[0]}` has the name of a metric of the agent; leave it out")
     doubled = sorted(set(metrics) & {*recorded, "update", DIVERGED})
     if doubled:
         raise ValueError(f"agent.kind: its metric `{doubled[0]}` has the name of a column of every run; rename it")
-    return {**metrics, **recorded}
+    return {**metrics, **recorded, **measured}
 
 
 class Block(NamedTuple):
@@ -159,7 +165,8 @@ class Block(NamedTuple):
             pair = Transition(timestep, jnp.zeros_like(action), timestep)
             recent = jax.tree.map(lambda x: jnp.broadcast_to(x, (slots(program), *x.shape)), pair)
             monitors = tuple(each.monitor.init(state.learner.params) for each in program.monitors)
-            return state, recent, counting.zeros((spec.envs,)), monitors, zero, zero + NEVER
+            largest = measures.blank(spec.envs, len(spec.measures))
+            return state, recent, counting.zeros((spec.envs,)), monitors, zero, zero + NEVER, largest
 
         agent, *rest = over(one, self.width)(hyper, keys, timestep)
         return Carry(agent, stream, timestep, *rest)
@@ -170,14 +177,14 @@ class Block(NamedTuple):
         Everything except the stream's state has the form returned by ``enter``: with one lane, arrays have no lane
         axis. (Removing and restoring the axis at every step would make XLA copy the replay buffer.)
         """
-        build = self.program.build
+        build, names = self.program.build, self.program.spec.measures
 
         def act(hyper: Hyper, keys: LaneKeys, state: AgentState, observation: Any) -> Array:
             return build(hyper).act(_fold(keys.learner, ACT, clock.step), state, observation, clock)
 
         def learn(
             hyper: Hyper, keys: LaneKeys, state: AgentState, pair: Transition, score: Array, returns: Precise,
-            recent: Transition,
+            recent: Transition, values: Any, largest: Any,
         ) -> Any:  # fmt: skip
             state, metrics = build(hyper).learn(_fold(keys.learner, LEARN, clock.step), state, pair, clock)
             slot = clock.step % slots(self.program)
@@ -192,7 +199,11 @@ class Block(NamedTuple):
                 "episodic_return": jnp.sum(jnp.where(last, returns.value, 0.0)),
             }
             returns = jax.tree.map(lambda x: jnp.where(last, 0.0, x), returns)
-            return state, recent, returns, combined(metrics, recorded)
+            measured: Metrics = {}
+            if names:
+                largest = measures.largest(largest, values, pair.current.step_type)
+                measured = measures.named(names, jnp.sum(measures.ended(largest, values, last), 0))
+            return state, recent, returns, largest, combined(metrics, recorded, measured)
 
         width = self.width
         action = across(act, width)(hyper, keys, carry.agent, carry.timestep.observation)
@@ -200,22 +211,26 @@ class Block(NamedTuple):
         stream, timestep = self.stream.step(data, carry.stream, leave(action, width), clock)
         pair = Transition(carry.timestep, action, enter(timestep, width))
         score = enter(self.stream.score(stream, timestep), width)
-        agent, recent, returns, metrics = across(learn, width)(
-            hyper, keys, carry.agent, pair, score, carry.episode_return, carry.recent
+        values = enter(self.stream.measures(stream, timestep), width) if names else ()
+        agent, recent, returns, largest, metrics = across(learn, width)(
+            hyper, keys, carry.agent, pair, score, carry.episode_return, carry.recent, values, carry.measures
         )
-        carry = carry._replace(agent=agent, stream=stream, timestep=pair.current, recent=recent, episode_return=returns)
+        carry = carry._replace(
+            agent=agent, stream=stream, timestep=pair.current, recent=recent, episode_return=returns, measures=largest
+        )
         return carry, metrics
 
     def chunk(self, hyper: Hyper, seeds: Array, carry: Carry, clock: Clock) -> tuple[Carry, Packed]:
         """``program.chunk`` env steps of every lane.
 
         A lane whose loss or parameters become non-finite is restored to its state at the chunk's start and frozen.
+        The stream's measures are not the lane's own numbers and may be non-finite.
         """
         steps, width = self.program.chunk, self.width
         hyper, seeds = enter((hyper, seeds), width)
         keys = across(lane_keys, width)(seeds)
         carry = enter(carry._replace(stream=()), width)._replace(stream=carry.stream)
-        before = carry.agent
+        before, measured = carry.agent, measures.columns(self.program.spec.measures)
 
         def body(carry: Carry, i: Array) -> tuple[Carry, Packed]:
             now = clock._replace(step=clock.step + i, update=clock.update + i, step_in_visit=clock.step_in_visit + i)
@@ -226,13 +241,13 @@ class Block(NamedTuple):
 
         def close(before: AgentState, after: AgentState, packed: Packed, updates: Array, diverged_at: Array) -> Any:
             made = by_name(packed)
-            bad = ~jnp.isfinite(sum(made.values()))
+            bad = ~jnp.isfinite(sum(value for name, value in made.items() if name not in measured))
             finite = ~jnp.any(bad) & is_finite(after.learner.params)
             when = clock.step + jnp.where(jnp.any(bad), jnp.argmax(bad), steps - 1) + 1
             diverged_at = jnp.where((diverged_at == NEVER) & ~finite, when, diverged_at)
             alive = diverged_at == NEVER
             learner, plugins = select(alive, (after.learner, after.plugins), (before.learner, before.plugins))
-            record = _finite_record(made, steps)
+            record = _finite_record(made, steps, measured)
             record = {name: jnp.where(alive, value, jnp.nan) for name, value in record.items()}
             updates += jnp.where(alive, jnp.sum(made["updates"].astype(jnp.int32)), 0)
             agent = after._replace(learner=learner, plugins=plugins)
@@ -325,6 +340,7 @@ class Block(NamedTuple):
             stream=stream,
             timestep=timestep,
             episode_return=jax.tree.map(jnp.zeros_like, carry.episode_return),
+            measures=jax.tree.map(lambda x: jnp.full_like(x, -jnp.inf), carry.measures),
         )
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from plasticity.core.types import Array, Clock, VisitPlan
 from plasticity.engine.evaluation import Target, targets
 from plasticity.engine.lanes import Placement, join, lane_keys
+from plasticity.engine.measures import columns
 from plasticity.engine.packing import Packed, unpack
 from plasticity.engine.program import DIVERGED, Carry, Compiled, Hyper, Program, compile_program
 from plasticity.engine.visits import own_task
@@ -68,12 +69,13 @@ def chunk_steps(
     return record_every
 
 
-def current(evaluations: Sequence[Evaluated]) -> dict[str, np.ndarray]:
-    """The evaluation of the task being learned, as a metric."""
+def current(evaluations: Sequence[Evaluated], measured: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    """The evaluation of the task being learned, as metrics: the performance, and the columns ``measured``."""
     if not evaluations:
         return {}
     found = evaluations[0].metrics
-    return {f"evaluation_{name.removeprefix('episodic_')}": found[name] for name in PERFORMANCE if name in found}
+    names = [name for name in (*PERFORMANCE, *measured) if name in found]
+    return {f"evaluation_{name.removeprefix('episodic_')}": found[name] for name in names}
 
 
 class Run:
@@ -196,7 +198,7 @@ class Run:
         spec = self.program.spec
         task = self.names(spec.visits[here.visit].task)
         evaluations = self._evaluations()
-        metrics |= self._metrics(measured) | current(evaluations)
+        metrics |= self._metrics(measured) | current(evaluations, columns(spec.measures))
         return Chunk(self.position, task, metrics, diverged, evaluations)
 
     def _metrics(self, groups: Sequence[Packed]) -> dict[str, np.ndarray]:

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Mapping
 
 from plasticity.networks.attention import vit
-from plasticity.networks.presets import minatar, mlp, nature, streaming
+from plasticity.networks.presets import layer_norm_mlp, minatar, mlp, nature, streaming
 from plasticity.networks.recurrent import gru, lstm, rtu
 from plasticity.networks.residual import impala, residual_mlp, resnet18, simba, simba_v2
 from plasticity.networks.spec import NetworkSpec
 
 NETWORKS: Mapping[str, Callable[..., NetworkSpec]] = {
     "mlp": mlp,
+    "layer_norm_mlp": layer_norm_mlp,
     "minatar": minatar,
     "nature": nature,
     "streaming": streaming,

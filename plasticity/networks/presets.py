@@ -1,14 +1,15 @@
 """Chains of convolutions and dense layers. Each network is a function that returns a ``NetworkSpec``."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import jax.numpy as jnp
+from pydantic import Field
 
 from plasticity.config.fields import Size, Widths, metadata
 from plasticity.core.errors import check
 from plasticity.networks.graph import OBSERVATION, chain
 from plasticity.networks.layers import NORMALISATIONS_WITH_PARAMETERS
-from plasticity.networks.operations import Dense, Sphere
+from plasticity.networks.operations import Activate, Dense, Normalise, Operation, Sphere
 from plasticity.networks.spec import (
     ActivationName,
     Convolution,
@@ -53,6 +54,30 @@ def mlp(
     names = [*(f"hidden_{i}" for i in range(len(widths))), "penultimate"]
     body = chain(names, [*map(Dense, widths), Sphere()], OBSERVATION)
     return NetworkSpec(observation.shape, outputs, (), (), *style, scale=scale, body=tuple(body))
+
+
+def layer_norm_mlp(
+    observation: Any,
+    outputs: int,
+    *,
+    widths: Annotated[Widths, Field(min_length=1)] = (256, 256, 256, 256),
+    activation: ActivationName = "leaky_relu",
+    bias: bool = True,
+    initialiser: InitialiserName = "glorot",
+) -> NetworkSpec:
+    """Dense layers, with layer normalisation and tanh after the first and ``activation`` after the others.
+
+    All settings are static. With the defaults, actor and critics of Continual World: Wolczyk et al. 2021, "Continual
+    World: A Robotic Benchmark For Continual Reinforcement Learning" (released code), where the slope of the leaky ReLU
+    is 0.2 (``interventions: [{kind: leaky_relu, slope: 0.2}]``). Unsigned bytes are divided by 255.
+    """
+    first = Dense(widths[0], normalise=False, activate=False)
+    operations: list[Operation] = [first, Normalise("layer", affine=True), Activate("tanh", normalise=False)]
+    body = chain(["first", "first_norm", "first_tanh"], operations, OBSERVATION)
+    return NetworkSpec(
+        observation.shape, outputs, (), widths[1:], activation, "none", True, bias, initialiser,
+        scale=pixel_scale(observation), body=tuple(body),
+    )  # fmt: skip
 
 
 @metadata(only_with=AFFINE)

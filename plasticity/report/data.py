@@ -153,7 +153,9 @@ def _charts(
 ) -> dict[str, Any]:
     """``charts``, each with its metrics, and ``left_out``, the metrics of single layers that do not fit."""
     label, ends = measured(stream), axis["ends"]
+    measures = stream.get("measures", ())
     whole = plots.monitor_names(metrics.drop(columns="series"), hyper) if len(metrics) else []
+    whole = [name for name in whole if name not in measures]
     whole = sorted(whole, key=lambda name: name == "loss")  # it says little about plasticity
     parts = [name for name in map(str, metrics.columns) if "/" in name and metrics[name].notna().any()]
     room = crowd * (len(whole) + len(parts)) * ENOUGH_POINTS <= BUDGET
@@ -183,14 +185,24 @@ def _charts(
         "stream": [
             *(metric(rows, "episodic_return", f"{label}{task}") for task, rows in along.items() if stream["episodic"]),
             metric(metrics, "reward", "reward per step" if stream["episodic"] else label),
+            *(metric(metrics, name, in_words(name)) for name in measures),
             *(metric(rows, evaluated, f"evaluation on {task}") for task, rows in tables.items()),
+            *(
+                metric(rows, name, f"evaluation on {task}, {in_words(name)}")
+                for task, rows in tables.items()
+                for name in measures
+            ),
         ],
-        "monitors": [metric(metrics, name, name.replace("_", " "), log=None) for name in names],
+        "monitors": [metric(metrics, name, in_words(name), log=None) for name in names],
     }
     if len(stream["visits"]) == 1:
         del charts["visits"]  # one point, which the table shows
     kept = {name: [each for each in found if each["lines"]] for name, found in charts.items()}
     return {"charts": {name: found for name, found in kept.items() if found}, "left_out": [] if room else parts}
+
+
+def in_words(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def _by_own_task(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -255,6 +267,7 @@ def _run(run: RunPath, stream: dict[str, Any], series: Sequence[style.Series], r
         "by_task": _by_task(run, compared),
         "evaluations": _evaluations(run, stream),
         "retention": retention(run, stream, measured(stream)),
+        "measured": [_evaluations(run, stream, name) for name in stream.get("measures", ())],
     }
 
 
@@ -291,13 +304,17 @@ def _number(value: Any) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _evaluations(run: RunPath, stream: dict[str, Any]) -> dict[str, Any] | None:
-    """The last evaluation of each lane, with mean and interval over seeds: one row per arm, one column per task."""
+def _evaluations(run: RunPath, stream: dict[str, Any], measure: str | None = None) -> dict[str, Any] | None:
+    """The last evaluation of each lane, with mean and interval over seeds: one row per arm, one column per task.
+
+    ``measure``: of the stream, instead of the performance.
+    """
     table = results.evaluations(run)
-    value = "episodic_return" if stream["episodic"] else "reward"
+    value = measure or ("episodic_return" if stream["episodic"] else "reward")
     if table.empty or value not in table:
         return None
-    limits = results.performance_range(stream)
+    ranges = results.metric_ranges(results.plan(run))
+    limits = ranges.get(value, UNBOUNDED) if measure else results.performance_range(stream)
     latest = table[table["step"] == table.groupby(["arm", "lane"], observed=True)["step"].transform("max")]
     tasks = list(dict.fromkeys(map(str, latest["evaluated_task"])))
     rows = []
@@ -308,4 +325,4 @@ def _evaluations(run: RunPath, stream: dict[str, Any]) -> dict[str, Any] | None:
             for task, row in found.iterrows()
         }
         rows.append({"label": point.label, "step": int(point.rows["step"].max()), "cells": cells})
-    return {"tasks": tasks, "rows": rows, "value": measured(stream)}
+    return {"tasks": tasks, "rows": rows, "value": in_words(measure) if measure else measured(stream)}

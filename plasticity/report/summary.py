@@ -231,9 +231,11 @@ def swatch(group: Mapping[str, Any], index: int, series: int | None) -> str:
 
 
 def _evaluations(run: Mapping[str, Any]) -> str:
-    found = run["evaluations"]
-    if not found:
-        return ""
+    """A table of the performance, and one of each measure of the stream."""
+    return "\n".join(_evaluation(found) for found in (run["evaluations"], *run["measured"]) if found)
+
+
+def _evaluation(found: Mapping[str, Any]) -> str:
     heads = "".join(f"<th scope=col class=n>{escape(task)}" for task in found["tasks"])
     body = "\n".join(
         f"<tr><th scope=row>{escape(row['label'])}<td class=n>{amount(row['step'])}"

@@ -24,7 +24,7 @@ REWARDS = ("reward", "episodic_return", "episodes")
 VISIT = ["arm", "lane", "seed", "visit", "task"]
 NEEDED = (*VISIT, "step", "step_in_visit")  # for the performance in visits
 FEW_ROWS = 1_000_000
-NO_OTHER_STREAM = ("alike", "reward_range")  # keys that plans of older versions lack for the same stream
+NO_OTHER_STREAM = ("alike", "reward_range", "measures")  # keys that plans of older versions lack for the same stream
 SUCCESS = "success"  # share of the episodes that reach the goal
 FRESH = "fresh"  # the control of arms that do not name one
 RunPath = str | Path
@@ -271,8 +271,9 @@ def evaluations(run: RunPath, *runs: RunPath) -> pd.DataFrame:
     Returns:
       ``arm, lane, seed, step, frames, visit, task, step_in_visit`` at the time of evaluation; ``evaluated_visit`` and
       ``evaluated_task``, the visit and task evaluated; ``episodes, episodic_return, episode_length`` (means over the
-      episodes), or ``reward`` (mean over the steps) if the stream has no episodes; the swept hyper-parameters. No
-      rows if the config requests no evaluation.
+      episodes), or ``reward`` (mean over the steps) if the stream has no episodes; for each measure of the stream,
+      such as ``success``, the means over the episodes of its largest value, ``success``, and of its last one,
+      ``success_at_end``; the swept hyper-parameters. No rows if the config requests no evaluation.
     """
 
     def read(one: RunPath) -> pd.DataFrame:

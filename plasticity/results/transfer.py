@@ -67,8 +67,10 @@ def performance_matrix(
 
     Raises:
       ValueError: a run without evaluations at the ends of visits or without this measure; an unknown arm; runs whose
-        visits or measures differ; ``last`` below 1.
+        visits or measures differ; ``last`` below 1; a measure that is to be scaled.
     """
+    if measure and scaled:
+        raise ValueError(f"scaled: true is not allowed with measure: {measure!r}; only the performance is scaled")
     if last < 1:
         raise ValueError(f"last: {last} is not allowed; must be at least 1")
     several = (run, *runs)

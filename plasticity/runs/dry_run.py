@@ -12,6 +12,7 @@ from plasticity.config.fields import metadata_of
 from plasticity.core.errors import UserError
 from plasticity.core.types import Context, Key, Learner, State
 from plasticity.engine import memory
+from plasticity.engine.measures import OWN, columns
 from plasticity.engine.memory import Memory
 from plasticity.engine.runner import Run
 from plasticity.interventions import hooks
@@ -67,6 +68,7 @@ def _trace(job: Job, settings: ProgramSettings) -> Traced:
     hyper, seeds, block = run.inputs[0]
     carry, clock, which = run.carry_shape(), run.clock(), tuple(range(len(job.program.monitors)))
     _check_used(settings, seen, hooks.AT_BIRTH)
+    _check_measures(job)
     _, made = jax.eval_shape(run.compiled.chunk, hyper, seeds, carry, clock)
     jax.eval_shape(run.compiled.switch, hyper, seeds, carry, clock, np.int32(0), block)
     if job.program.evaluation:
@@ -111,6 +113,14 @@ def _check_columns(job: Job, made: Sequence[str], measured: Sequence[str]) -> No
         doubled = [name for name in names if name in others or name.startswith("evaluation_")]
         if doubled:
             raise ValueError(f"{whose}: the metric `{doubled[0]}` has the name of another column; rename it")
+
+
+def _check_measures(job: Job) -> None:
+    """``ValueError`` if a measure of the stream has the name of another column."""
+    taken, names = {*IDENTITY, *job.lanes, *OWN}, columns(job.program.spec.measures)
+    doubled = [name for name in names if name in taken or name.startswith("evaluation_") or names.count(name) > 1]
+    if doubled:
+        raise ValueError(f"stream: the measure `{doubled[0]}` has the name of another column; leave it out")
 
 
 def check_silent(traced: Sequence[Traced], jobs: Sequence[Job]) -> None:

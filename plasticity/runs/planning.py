@@ -14,7 +14,7 @@ from plasticity.config.experiments import Experiment, ProgramSettings
 from plasticity.config.settings import paths
 from plasticity.core.errors import UserError
 from plasticity.core.types import StreamSpec
-from plasticity.engine import memory, precision
+from plasticity.engine import measures, memory, precision
 from plasticity.engine.memory import Memory, readable
 from plasticity.engine.visits import scheduled
 from plasticity.envs.base import StreamFactory
@@ -47,7 +47,8 @@ class Plan(NamedTuple):
                 for job in self.jobs
                 for monitoring in job.program.monitors
                 for name, limits in monitoring.monitor.ranges.items()
-            },
+            }
+            | {name: _written(limits) for name, limits in measures.ranges(self.spec).items()},
             **({"data": [{"path": path, "sha256": sha} for path, sha in self.spec.data]} if self.spec.data else {}),
             "programs": self._programs(),
             **self.cut,
@@ -100,6 +101,7 @@ def _stream_facts(spec: StreamSpec) -> dict[str, Any]:
         "shuffled": spec.shuffled,
         "alike": spec.alike,
         "reward_range": _written(spec.score_range or spec.reward_range),
+        **({"measures": list(measures.columns(spec.measures))} if spec.measures else {}),
         "visits": [{"task": visit.task, "steps": visit.steps} for visit in spec.visits],
     }
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from plasticity.core.errors import UserError
+from plasticity.engine.measures import columns
 from plasticity.engine.runner import Chunk, Evaluated, Position
 from plasticity.runs.checksums import DamagedError, is_list, is_whole, read_json, to_json
 from plasticity.runs.files import write_atomically
@@ -143,6 +144,8 @@ class Curves:
             return metric.replace("_", "/", 1)
         if metric == "reward":
             return "charts/reward" if self._spec.episodic else f"charts/{self._spec.reward_name}"
+        if metric in columns(self._spec.measures):
+            return f"charts/{metric}"
         return NAMES.get(metric, f"losses/{metric}")
 
     def lanes(self, chunk: Chunk) -> Iterator[dict[str, float]]:

@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from gymnasium.vector import SyncVectorEnv
-from playing import lane_keys, play, player, random_actions, visit_of
+from playing import clock_at, lane_keys, play, player, random_actions, visit_of
 
 from plasticity.core.types import FIRST, LAST, MID
 from plasticity.envs.gym import gym
 from plasticity.envs.host import emulator_seeds
+from plasticity.envs.spaces import rows_of
 
 gymnasium.register_envs(ale_py)
 
@@ -284,6 +285,58 @@ def test_observations_are_shown_or_refused_by_name(shows: str, flatten: bool) ->
         assert ("or `flatten: true`" in str(caught.value)) == (shows in FLAT and not flatten)
         return
     assert len(blank(shows=shows, flatten=flatten).spec.observation.shape) == 1
+
+
+class Ladder(gymnasium.Env):
+    """An episode of four steps; ``top`` is missing from the infos until the third, ``rung`` counts."""
+
+    observation_space, action_space = REAL, SPACES.Discrete(2)
+
+    def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+        self.rung = 0
+        return np.zeros(2, np.float32), {}
+
+    def step(self, action: Any) -> Any:
+        self.rung += 1
+        infos = {"rung": self.rung, "high": self.rung > 1, "name": "ladder", "place": np.zeros(2)}
+        late = {"top": 1.0} if self.rung == 3 else {}
+        return np.zeros(2, np.float32), 0.0, self.rung == 4, False, infos | late
+
+
+gymnasium.register("Ladder-v0", Ladder)
+
+
+def measured(envs: int, workers: bool) -> np.ndarray:
+    """The measures of eight steps, ``[T, E, measures]``."""
+    source = gym(id="Ladder-v0", measures=["rung", "high"], envs=envs, workers=workers)
+    assert source.spec.measures == ("rung", "high")
+    stream, keys, found = source.make(1), lane_keys(1), []
+    state, _ = stream.reset(keys, visit_of(0), jnp.int32(0))
+    for t in range(8):
+        state, timestep = stream.step(keys, state, jnp.zeros((1, envs), jnp.int32), clock_at(t))
+        found.append(np.asarray(stream.measures(state, timestep))[0])
+    stream.close()
+    return np.stack(found)
+
+
+def test_numbers_in_the_infos_are_measures() -> None:
+    """Step 5 starts an episode, whose infos are those of a reset."""
+    found = measured(2, workers=False)
+    rungs = np.array([1, 2, 3, 4, 0, 1, 2, 3])
+    np.testing.assert_array_equal(found, np.stack([rungs, rungs > 1], -1)[:, None].repeat(2, 1))
+
+
+def test_an_info_that_is_missing_counts_as_0() -> None:
+    rows = rows_of({"rung": np.array([2, 3]), "top": np.array([0.0, 1.0])}, ("top", "rung", "other"), 2)
+    assert rows.tolist() == [[0, 2, 0], [1, 3, 0]]
+    assert rows.dtype == np.float32
+
+
+@pytest.mark.parametrize("name", ["top", "name", "place", "rungs"])
+def test_what_is_no_number_in_the_first_infos_is_no_measure(name: str) -> None:
+    said = f'measures: "{name}" is not allowed; the numbers in the infos of Ladder-v0 are rung, high'
+    with pytest.raises(ValueError, match=said):
+        gym(id="Ladder-v0", measures=[name])
 
 
 @pytest.fixture

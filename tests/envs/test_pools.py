@@ -9,13 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from playing import lane_keys, play, player, random_actions, visit_of
+from playing import clock_at, lane_keys, play, player, random_actions, visit_of
 
 from plasticity.core.types import FIRST, LAST, MID
 from plasticity.envs.base import StreamFactory
 from plasticity.envs.host import emulator_seeds
 from plasticity.envs.pools import envpool
-from plasticity.envs.suites import CW10, continual_world, dmc, minigrid, procgen
+from plasticity.envs.suites import CW10, TRIPLETS, continual_world, dmc, minigrid, procgen
 
 
 def lived(source: StreamFactory, steps: int, task: int = 0) -> tuple[Any, np.ndarray, list[int]]:
@@ -62,7 +62,10 @@ CASES = {
         dmc, {"tasks": ["WalkerWalk"], "episode_steps": 60},
         "WalkerWalk-v1", ("height", "orientations", "velocity"), {"max_episode_steps": 60},
     ),
-    "metaworld": (continual_world, {"episode_steps": 60}, "MetaWorld/Hammer-v3", (), {"max_episode_steps": 60}),
+    "metaworld": (
+        continual_world, {"episode_steps": 60},
+        "MetaWorld/Hammer-v3", (), {"max_episode_steps": 60, "partially_observable": False},
+    ),
 }  # fmt: skip
 
 
@@ -106,6 +109,84 @@ def test_continual_world_is_the_papers_sequence() -> None:
     assert list(CW10) == names
     assert continual_world().spec.tasks == tuple(f"MetaWorld/{name}-v3" for name in names)
     assert [visit.task for visit in continual_world(preset="cw20").spec.visits] == [*range(10)] * 2
+
+
+def test_triplets_have_a_task_in_common_with_cw10_and_any_task_can_be_named() -> None:
+    for number, tasks in enumerate(TRIPLETS, start=1):
+        source = continual_world(preset=f"triplet_{number}")  # type: ignore[arg-type]
+        played = [source.spec.tasks[visit.task] for visit in source.spec.visits]
+        assert played == [f"MetaWorld/{task}-v3" for task in tasks]
+        assert set(tasks) <= set(CW10)
+    named = continual_world(tasks=["door-open", "push-v1", "WindowClose"], cycles=2).spec
+    assert named.tasks == ("MetaWorld/DoorOpen-v3", "MetaWorld/Push-v3", "MetaWorld/WindowClose-v3")
+    assert [visit.task for visit in named.visits] == [0, 1, 2] * 2
+    with pytest.raises(ValueError, match=r'unknown task "MetaWorld/WindoClose-v3"; .* did you mean `MetaWorld/WindowC'):
+        continual_world(tasks=["windo-close"])
+
+
+def measured(source: StreamFactory, actions: np.ndarray) -> tuple[Any, np.ndarray]:
+    """One lane's time steps and measures, ``[T, E, ...]``; ``actions [T, E, ...]``."""
+    stream, keys = source.make(1), lane_keys(5)
+
+    def step(state: Any, now: Any) -> Any:
+        state, timestep = stream.step(keys, state, now[1][None], clock_at(now[0]))
+        return state, (timestep, stream.measures(state, timestep))
+
+    @jax.jit
+    def go() -> Any:
+        state, _ = stream.reset(keys, visit_of(0), jnp.int32(0))
+        return jax.lax.scan(step, state, (jnp.arange(len(actions)), jnp.asarray(actions)))[1]
+
+    timesteps, values = jax.tree.map(lambda leaf: np.asarray(leaf)[:, 0], go())
+    stream.close()
+    return timesteps, values
+
+
+def closing(seen: np.ndarray) -> np.ndarray:
+    """Actions that close the window: above the handle, down on its right side, then to the left."""
+    hand, aim = seen[:, :3], seen[:, 4:7] + [0.03, -0.03, -0.08]
+    beside = np.linalg.norm((hand - aim)[:, :2], axis=1) > 0.04
+    above = np.abs(hand[:, 2] - aim[:, 2]) > 0.02
+    to = aim + np.where(beside[:, None], [0, 0, 0.3], np.where(above[:, None], [0, 0, 0], [-0.1, 0, 0]))
+    return np.concatenate([np.clip(10 * (to - hand), -1, 1), -np.ones((len(seen), 1))], 1).astype(np.float32)
+
+
+def test_success_is_what_envpool_reports() -> None:
+    """Each window is closed in the first episode, and open again in the second."""
+    source = continual_world(tasks=["window-close"], episode_steps=110, envs=4)
+    assert (source.spec.measures, source.spec.measure_ranges) == (("success",), ((0.0, 1.0),))
+    seeds = [int(seed) for seed in emulator_seeds(lane_keys(5), visit_of(0), 4)[0]]
+    options = {"max_episode_steps": 110, "partially_observable": False}
+    envs = library.make("MetaWorld/WindowClose-v3", env_type="gymnasium", num_envs=4, seed=seeds, **options)
+    seen, actions, flags = envs.reset()[0], [], []
+    for _ in range(130):
+        actions.append(closing(seen))
+        seen, *_, info = envs.step(actions[-1])
+        flags.append(info["success"])
+    timesteps, values = measured(source, np.stack(actions))
+    np.testing.assert_array_equal(values[..., 0], np.float32(flags))
+    assert values[:110].max(0).tolist() == [[1.0]] * 4
+    assert not values[111:].any()
+    np.testing.assert_array_equal(np.flatnonzero((timesteps.step_type == LAST).all(1)), [109])
+
+
+def test_goals_are_shown_unless_they_are_hidden() -> None:
+    shown, hidden = (
+        lived(continual_world(tasks=["push"], goal=goal, episode_steps=5, envs=2), 12)[0].observation  # type: ignore[arg-type]
+        for goal in ("shown", "hidden")
+    )
+    assert (hidden[..., 36:] == 0).all()
+    goals = shown[[0, 6, 12], :, 36:].reshape(-1, 3)  # of three episodes in each env
+    assert len(np.unique(goals, axis=0)) == 6
+    np.testing.assert_array_equal(shown[..., :36], hidden[..., :36])
+
+
+def test_any_number_among_the_infos_is_a_measure() -> None:
+    source = envpool(tasks=["MetaWorld/Push-v3"], measures=["success", "obj_to_target"], steps_per_visit=500)
+    assert (source.spec.measures, source.spec.measure_ranges) == (("success", "obj_to_target"), ())
+    _, values = measured(source, np.zeros((3, 1, 4), np.float32))
+    assert (values[..., 0] == 0).all()
+    assert (values[..., 1] > 0.01).all()
 
 
 def test_every_task_of_continual_world_steps() -> None:
@@ -228,6 +309,13 @@ def test_procgen() -> None:
         (envpool, {"tasks": ["CartPole-v1"], "variations": [{"foo": 1}]}, "CartPole-v1: envpool refuses .*foo"),
         (envpool, {"tasks": ["CheetahRun-v1"], "keys": ["speed"]}, "'speed' is not allowed; .*position, velocity"),
         (envpool, {"tasks": ["CartPole-v1"], "keys": ["image"]}, "CartPole-v1 has observations of one part"),
+        (
+            envpool,
+            {"tasks": ["MetaWorld/Push-v3"], "measures": ["succes"]},
+            'measures: "succes" is not allowed; the numbers in the infos of MetaWorld/Push-v3 are success, .*did you',
+        ),
+        (envpool, {"tasks": ["CartPole-v1"], "measures": ["success"]}, "infos of CartPole-v1 are none"),
+        (envpool, {"tasks": ["MetaWorld/Push-v3"], "measures": ["success"] * 2}, "each may be named once"),
         (dmc, {"tasks": ["CheetahRun", "WalkerWalk"]}, "`pad: true` is required"),
         (envpool, {"tasks": ["CarRacing-v3", "LunarLanderContinuous-v3"], "pad": True}, "same number of axes"),
     ],
