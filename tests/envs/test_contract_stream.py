@@ -38,6 +38,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "cartpole": {"episode_steps": 9, "envs": 2, "tasks": 3},
     "acrobot": {"episode_steps": 9, "envs": 2, "tasks": 3},
     "pendulum": {"episode_steps": 9, "envs": 2, "tasks": 3},
+    "cartpole_swingup": {"episode_steps": 9, "envs": 2, "tasks": 3},
+    "reacher": {"episode_steps": 9, "envs": 2, "tasks": 3},
+    "reacher physics": {
+        "change": "physics", "damping": [1.0, 0.0], "show_target": True, "episode_steps": 9, "envs": 2, "tasks": 3,
+    },
     "gridworld": {"size": 6, "walls": "four_rooms", "start": "random", "episode_steps": 9, "envs": 2, "tasks": 3},
     "gather": {"size": 4, "gems": 3, "pits": 2, "blocks": 2, "levels": 2, "episode_steps": 9, "envs": 2, "tasks": 3},
     "forager": {"size": 6, "aperture": 3, "respawn": "elsewhere", "delay": 3, "envs": 2, "tasks": 3},
