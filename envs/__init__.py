@@ -16,6 +16,7 @@ from plasticity.envs.gym import gym
 from plasticity.envs.gymnax import gymnax
 from plasticity.envs.memory import recall, t_maze
 from plasticity.envs.minatar import minatar
+from plasticity.envs.mujoco import mujoco, slippery_ant
 from plasticity.envs.permuted import permuted_inputs
 from plasticity.envs.pools import envpool
 from plasticity.envs.reacher import reacher
@@ -54,6 +55,8 @@ STREAMS: Mapping[str, Callable[..., StreamFactory]] = {
     "brax": brax,
     "atari": atari,
     "gym": gym,
+    "mujoco": mujoco,
+    "slippery_ant": slippery_ant,
     "envpool": envpool,
     "procgen": procgen,
     "minigrid": minigrid,

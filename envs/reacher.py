@@ -17,8 +17,8 @@ from plasticity.envs.physics import ALLOWED, Factor, Physics, factors, physics_p
 
 LINK, MASS, PULL = 0.5, 1.0, 9.81  # of each link: m, kg; m/s^2
 TORQUES = (4.0, 2.0)  # of shoulder and elbow, N m
-DAMPING, FASTEST = 0.5, 30.0  # N m s/rad, rad/s
-TICK, SUBSTEPS = 0.05, 2  # s
+DAMPING, FASTEST = 0.5, 100.0  # N m s/rad, rad/s
+TICK, SUBSTEPS = 0.05, 5  # s
 NEAR, CLOSE = 0.25, 0.2  # m: where the reward is a half; the nearest random target, as a fraction of the reach
 GOALS = 12  # tag for keys derived from the parameters' key
 
@@ -53,10 +53,12 @@ def reacher_slope(state: Array, torques: Array, physics: Physics) -> Array:
 
 def reacher_step(state: Array, torques: Array, physics: Physics) -> Array:
     """The state 0.05 s later."""
-    for _ in range(SUBSTEPS):
+
+    def substep(_: Array, state: Array) -> Array:
         state = runge_kutta(lambda now: reacher_slope(now, torques, physics), state, TICK / SUBSTEPS)
-        state = jnp.concatenate([state[:2], jnp.clip(state[2:], -FASTEST, FASTEST)])
-    return state
+        return jnp.concatenate([state[:2], jnp.clip(state[2:], -FASTEST, FASTEST)])
+
+    return jax.lax.fori_loop(0, SUBSTEPS, substep, state)
 
 
 def tip(state: Array, physics: Physics) -> Array:
@@ -126,8 +128,8 @@ def reacher(
     (0, 1], with the distance d (m) of the tip from the target after the step.
 
     The task of the ``reacher`` of Tassa et al. 2018, "DeepMind Control Suite"; arm and reward are ours: l = 0.5 m, m =
-    1 kg, torques of at most 4 N m (shoulder) and 2 N m (elbow), b = 0.5 N m s/rad, an action held for 0.05 s (two
-    Runge-Kutta steps), a bound of 30 rad/s. An episode starts at rest with random angles and is truncated after
+    1 kg, torques of at most 4 N m (shoulder) and 2 N m (elbow), b = 0.5 N m s/rad, an action held for 0.05 s (five
+    Runge-Kutta steps), a bound of 100 rad/s. An episode starts at rest with random angles and is truncated after
     ``episode_steps`` with discount 1. Observations are float32[6] (cosines and sines of both angles, both velocities),
     or with ``show_target`` float32[10] (also the target, and the target relative to the tip).
 

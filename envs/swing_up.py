@@ -30,7 +30,9 @@ def swing_up_slope(state: Array, force: Array, physics: Physics) -> Array:
     fall = mass * half * PULL * physics.gravity * sine - HINGE_DAMPING * physics.damping * turn
     total = CART + mass
     scale = total * inertia - coupling**2
-    return jnp.stack([speed, turn, (inertia * push - coupling * fall) / scale, (total * fall - coupling * push) / scale])
+    return jnp.stack(
+        [speed, turn, (inertia * push - coupling * fall) / scale, (total * fall - coupling * push) / scale]
+    )
 
 
 def swing_up_step(state: Array, force: Array, physics: Physics) -> Array:

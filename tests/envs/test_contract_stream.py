@@ -65,6 +65,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "games": ["Pong", "Breakout"], "frames_per_visit": 400, "envs": 2, "episode_frames": 40, "noops": 30,
     },
     "gym": {"id": "CartPole-v1", "variations": [{"max_episode_steps": 9}, {"max_episode_steps": 12}], "envs": 2},
+    "mujoco": {
+        "id": "Hopper-v5", "variations": [{}, {"friction": 0.2}], "drawn": {"gain": [0.5, 1.0]}, "episode_steps": 9,
+        "envs": 2,
+    },
+    "slippery_ant": {"visits": 2, "episode_steps": 9, "envs": 2},
     "envpool": {
         "tasks": ["CartPole-v1", "Acrobot-v1"], "variations": [{"max_episode_steps": 9}], "envs": 2, "pad": True,
     },
@@ -79,7 +84,11 @@ def missing() -> dict[str, str]:
     """Streams that this machine lacks a package or a system library for, and why."""
     import envpool
 
-    lacking = {name: f"the package {name} is not installed" for name in OPTIONAL if find_spec(name) is None}
+    lacking = {
+        name: f"the package {package} is not installed"
+        for name, package in OPTIONAL.items()
+        if find_spec(package) is None
+    }
     try:
         envpool.make_spec("CoinrunEasy-v0")
     except ImportError as error:
@@ -87,7 +96,9 @@ def missing() -> dict[str, str]:
     return lacking
 
 
-OPTIONAL = ("gymnax", "craftax", "xminigrid", "brax")  # packages that are extras
+OPTIONAL = {  # stream -> its package, which is an extra
+    **{name: name for name in ("gymnax", "craftax", "xminigrid", "brax", "mujoco")}, "slippery_ant": "mujoco",
+}  # fmt: skip
 LACKING = missing()
 # What `gym` and `atari` are, by another library, and what takes long to compile.
 LATE = ("continual_world", "dmc", "envpool", "minigrid", "procgen", "craftax", "xminigrid", "brax")
