@@ -14,7 +14,7 @@ from plasticity.config.fields import Count, Cycles, Natural, Size, metadata
 from plasticity.core.errors import check, shown
 from plasticity.core.types import Array, Key, Visit
 from plasticity.envs.base import PARAMS, StreamFactory, tasks_of
-from plasticity.envs.brax import brax
+from plasticity.envs.brax import brax, unlogged
 from plasticity.envs.gym import asked, examined, make_env, registered, vector_env
 from plasticity.envs.gymnax import Ids, Variations
 from plasticity.envs.host import SeedsOf, emulator_seeds
@@ -94,15 +94,17 @@ def check_drawn(drawn: Drawn) -> None:
 
 def make_body(id: str, options: dict[str, Any], flatten: bool, factors: dict[str, float]) -> Any:
     """Make one environment with other physics; also called in worker processes."""
-    env = make_env(id, options, flatten)
+    with unlogged():
+        env = make_env(id, options, flatten)
     change_physics(env.unwrapped.model, factors)
     return env
 
 
 def examined_body(key: str, task: Made, factors: Mapping[str, float], flatten: bool) -> Space:
     """The environment's space; ``ValueError`` if it cannot be made, is not MuJoCo's, or cannot have these physics."""
-    space = examined(task, flatten)
-    env = make_env(task.id, dict(task.options), flatten)
+    with unlogged():
+        space = examined(task, flatten)
+        env = make_env(task.id, dict(task.options), flatten)
     try:
         model = getattr(env.unwrapped, "model", None)
         if not isinstance(model, library("mujoco").MjModel):

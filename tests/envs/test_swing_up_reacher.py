@@ -94,9 +94,9 @@ def test_the_cart_moves_as_its_lagrangian_says(factors: dict[str, float]) -> Non
     f = {"gravity": 1.0, "mass": 1.0, "length": 1.0, "damping": 1.0} | factors
     free = rods([f["length"]], [0.1 * f["mass"]], pole, 9.81 * f["gravity"], cart=1.0)
     draw = np.random.default_rng(0)
+    rubbing = f["damping"] * np.array([0.1, 0.002])
     for _ in range(4):
         state, force = draw.uniform(-1, 1, 4) * [1.0, np.pi, 2.0, 4.0], draw.uniform(-10, 10)
-        rubbing = f["damping"] * np.array([0.1, 0.002])
         expected = integrated(free, lambda v, force=force: np.array([force, 0]) - rubbing * v, state, 0.04)
         told = swing_up_step(jnp.asarray(state, jnp.float32), jnp.float32(force), physics_of(**factors))
         np.testing.assert_allclose(told, expected, atol=3e-4)
@@ -202,7 +202,7 @@ def test_goals_come_again_and_drawn_ones_belong_to_lane_and_task() -> None:
 
 def test_targets_are_uniform_in_the_ring() -> None:
     source = reacher(change="none", show_target=True, envs=1000)
-    state, opening = jax.jit(source.make(1).reset)(lane_keys(0), visit_of(0), jnp.int32(0))
+    _, opening = jax.jit(source.make(1).reset)(lane_keys(0), visit_of(0), jnp.int32(0))
     shown = np.asarray(opening.observation)[0, :, 6:8]
     far = np.hypot(*shown.T)
     assert 0.2 <= far.min() < 0.25
