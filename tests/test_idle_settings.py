@@ -23,7 +23,7 @@ IDLE = [
     for setting, needs in metadata_of(REGISTRY.factory(family, name)).only_with.items()
     for other, allowed in needs.items()
 ]
-VALUES = {"path": "x.npz", "target_entropy": 0.5}  # other than the default, where it is no number
+VALUES = {"path": "x.npz", "target_entropy": 0.5, "goals": [[0.5, 0.0]]}  # other than the default, where it is no number
 OTHERS = {
     "replay_ratio": (None, 0.5),
     "temperature": (None, 0.5),
