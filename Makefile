@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 # Extras whose tests are skipped where they do not install; each has the name of its package.
-OPTIONAL := gymnax craftax xminigrid brax
+OPTIONAL := gymnax craftax xminigrid brax mujoco
 
 .PHONY: install quickstart smoke test test-slow docs docs-test lint gpu-check clean
 

@@ -17,10 +17,13 @@ from plasticity.envs.gym import gym
 from plasticity.envs.gymnax import gymnax
 from plasticity.envs.memory import recall, t_maze
 from plasticity.envs.minatar import minatar
+from plasticity.envs.mujoco import mujoco, slippery_ant
 from plasticity.envs.permuted import permuted_inputs
 from plasticity.envs.pools import envpool
+from plasticity.envs.reacher import reacher
 from plasticity.envs.slowly_changing import slowly_changing_regression
 from plasticity.envs.suites import continual_world, dmc, minigrid, procgen
+from plasticity.envs.swing_up import cartpole_swingup
 from plasticity.envs.targets import permuted_labels, regression, relabelled
 from plasticity.envs.toys import catch
 from plasticity.envs.transforms import TRANSFORMS as TRANSFORMS
@@ -39,6 +42,8 @@ STREAMS: Mapping[str, Callable[..., StreamFactory]] = {
     "cartpole": cartpole,
     "acrobot": acrobot,
     "pendulum": pendulum,
+    "cartpole_swingup": cartpole_swingup,
+    "reacher": reacher,
     "gridworld": gridworld,
     "gather": gather,
     "forager": forager,
@@ -52,6 +57,8 @@ STREAMS: Mapping[str, Callable[..., StreamFactory]] = {
     "brax": brax,
     "atari": atari,
     "gym": gym,
+    "mujoco": mujoco,
+    "slippery_ant": slippery_ant,
     "envpool": envpool,
     "procgen": procgen,
     "minigrid": minigrid,

@@ -177,12 +177,10 @@ def brax(
     and ankle, ``[2, 3]`` the next one). A switch between them happens inside one environment. Other keys are keywords
     of the environment (``ctrl_cost_weight``, ...), and each of their values adds an environment to the program.
     ``drawn``: gravity, friction or mass -> lowest and highest factor; then every visit is a task of its own, for which
-    each lane draws its factors log-uniformly. ``{kind: brax, id: ant, drawn: {friction: [0.02, 2.0]}, steps_per_visit:
-    2000000, cycles: 10}`` resembles the slippery ant of Dohare et al. 2024, "Loss of plasticity in deep continual
-    learning": friction changes every 2 million of 20 million steps, there in MuJoCo. ``backend``: how the library
-    simulates; ``spring`` is the fastest, but ``spring`` and ``positional`` do not take ``mass``, since they give some
-    bodies masses of their own. ``steps_per_visit``: env steps of each env. ``pad``: tasks may differ in the size of
-    observations and actions (zeros at the end; surplus numbers are ignored).
+    each lane draws its factors log-uniformly. ``{kind: slippery_ant, backend: brax}`` is such a stream. ``backend``:
+    how the library simulates; ``spring`` is the fastest, but ``spring`` and ``positional`` do not take ``mass``, since
+    they give some bodies masses of their own. ``steps_per_visit``: env steps of each env. ``pad``: tasks may differ in
+    the size of observations and actions (zeros at the end; surplus numbers are ignored).
 
     Observations are a float32 vector; actions are clipped to [-1, 1]. A leg is not taken away, since that would change
     the observation's size. The constants that MuJoCo derives from the masses beforehand, of the softness of contacts

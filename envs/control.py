@@ -1,58 +1,17 @@
 """Three of gymnasium's classic control problems in JAX."""
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from plasticity.config.fields import Count, Natural, Size, Tasks, metadata
-from plasticity.core.types import Array, Key, Task, Visit
+from plasticity.core.types import Array, Key, Task
 from plasticity.envs.base import StreamFactory
 from plasticity.envs.changes import changed, limited, small_spec, stream, task_names
 from plasticity.envs.episodes import warn_if_short
-
-Factor = float | tuple[float, ...]
-Change = Literal["none", "observation", "action", "physics"]
-
-
-class Physics(NamedTuple):
-    """A visit's problem: factors applied to the standard constants."""
-
-    gravity: Array
-    length: Array
-    sign: Array  # of an action's force; -1 if the task reverses it
-
-
-def factors(change: str, **given: Factor) -> tuple[list[np.ndarray], int]:
-    """Each factor as an array with one value per task, and the number of distinct tasks."""
-    rows = {name: value if isinstance(value, Sequence) else (value,) for name, value in given.items()}
-    for name, row in rows.items():
-        if not row or min(row) <= 0:
-            raise ValueError(f"{name}: {given[name]} is not allowed; must be one or more factors greater than 0")
-    count = max(map(len, rows.values()))
-    if any(len(row) not in (1, count) for row in rows.values()):
-        counts = " and ".join(f"{len(row)} factors for {name}" for name, row in rows.items())
-        raise ValueError(f"{counts} are not allowed; each setting must have one factor, or all the same number of them")
-    if (count > 1) != (change == "physics"):
-        several = f"{count} factors for {' or '.join(rows)}; must be physics"
-        single = f"one factor each for {' and '.join(rows)}; give one of them several"
-        raise ValueError(f"change: {change} is not allowed with {single if count == 1 else several}")
-    return [np.broadcast_to(np.asarray(row, np.float32), (count,)) for row in rows.values()], count
-
-
-def physics_params(values: list[np.ndarray], count: int, reverse: bool = False) -> Callable[[Key, Visit], Physics]:
-    """The ``params`` of a task with these factors; with ``reverse``, every second task has the opposite sign."""
-
-    def params(key: Key, visit: Visit) -> Physics:
-        del key
-        gravity, length = (jnp.asarray(row)[visit.task % count] for row in values)
-        return Physics(gravity, length, jnp.where(reverse & (visit.task % 2 == 1), -1.0, 1.0))
-
-    return params
-
+from plasticity.envs.physics import Change, Factor, Physics, factors, physics_params, runge_kutta
 
 CART, POLE, FORCE, TICK = 1.0, 0.1, 10.0, 0.02  # kg, kg, N, s
 TRACK, TILT = 2.4, 12 * 2 * math.pi / 360  # beyond these an episode ends
@@ -148,11 +107,7 @@ def acrobot_step(state: Array, torque: Array, physics: Physics) -> Array:
     def slope(state: Array) -> Array:
         return acrobot_slope(state, torque, physics)
 
-    one = slope(state)
-    two = slope(state + 0.1 * one)
-    three = slope(state + 0.1 * two)
-    four = slope(state + 0.2 * three)
-    state = state + 0.2 / 6 * (one + 2 * two + 2 * three + four)
+    state = runge_kutta(slope, state, 0.2)
     fastest = jnp.array([4 * jnp.pi, 9 * jnp.pi])
     return jnp.concatenate([wrapped(state[:2]), jnp.clip(state[2:], -fastest, fastest)])
 
@@ -215,7 +170,8 @@ def pendulum_step(state: Array, torque: Array, physics: Physics) -> tuple[Array,
     """``(angle, speed)`` 0.05 s later, and the reward; the torque must be within its bounds."""
     angle, speed = state
     cost = wrapped(angle) ** 2 + 0.1 * speed**2 + 0.001 * torque**2
-    turning = 15 * physics.gravity / physics.length * jnp.sin(angle) + 3 / physics.length**2 * torque
+    turning_force = physics.gain * torque - physics.damping * speed
+    turning = 15 * physics.gravity / physics.length * jnp.sin(angle) + 3 / physics.length**2 * turning_force
     speed = jnp.clip(speed + 0.05 * turning, -8, 8)
     return jnp.stack([angle + 0.05 * speed, speed]), -cost
 
@@ -229,6 +185,8 @@ def pendulum(
     change: Change = "observation",
     gravity: Factor = 1.0,
     length: Factor = 1.0,
+    gain: Factor = 1.0,
+    damping: Factor = 0.0,
     episode_steps: Count = 200,
     tasks: Tasks = 10,
     steps_per_task: Count = 50_000,
@@ -241,12 +199,14 @@ def pendulum(
     velocity). Every episode is truncated after ``episode_steps`` with discount 1.
 
     All settings are static and as in :func:`cartpole`, except ``change: action``, which reverses the sign of the torque
-    at every second visit.
+    at every second visit. ``gain``: factor on the torque, negative if it acts in the other direction; the reward counts
+    the torque before it. ``damping``: of the joint, in N m s/rad, a torque against the speed; 0 in gymnasium. Like
+    ``gravity`` and ``length``, each has one value or, with ``physics``, several.
 
-    ``ValueError`` for factors that are not positive, differ in number, or are several without ``physics``; a warning if
-    a visit is shorter than an episode may last.
+    ``ValueError`` for factors out of range (``gain``: other than 0; ``damping``: at least 0; the others positive), that
+    differ in number, or are several without ``physics``; a warning if a visit is shorter than an episode may last.
     """
-    values, count = factors(change, gravity=gravity, length=length)
+    values, count = factors(change, gravity=gravity, length=length, gain=gain, damping=damping)
     warn_if_short("steps_per_task", steps_per_task, episode_steps)
     names = ("pendulum", "reversed")[:tasks] if change == "action" else task_names("pendulum", change, tasks, count)
     lowest = -(math.pi**2 + 0.1 * 8**2 + 0.001 * 2**2)
@@ -259,7 +219,7 @@ def pendulum(
         return state, pendulum_seen(state)
 
     def step(key: Key, state: Array, action: Array, physics: Physics) -> tuple[Array, Array, Array, Array, Any]:
-        torque = physics.sign * jnp.clip(action[0], -2, 2)
+        torque = jnp.clip(action[0], -2, 2)
         state, reward = pendulum_step(state, torque, physics)
         return state, pendulum_seen(state), reward, jnp.ones(()), jnp.zeros((), bool)
 

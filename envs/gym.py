@@ -1,7 +1,7 @@
 """Environments from gymnasium's registry, on the host."""
 
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Annotated, Any
 
@@ -120,19 +120,23 @@ def examined(task: Made, flatten: bool, measures: Sequence[str]) -> Space:
     return space_of(task.name, seen.shape, seen_as(seen.dtype), env.action_space, limit)
 
 
-def make_envs(task: Made, count: int, flatten: bool, workers: bool) -> Any:
+def vector_env(makers: Sequence[Callable[[], Any]], workers: bool) -> Any:
     """A gymnasium vector environment that resets at the step after an episode's end."""
     from gymnasium.vector import AsyncVectorEnv, AutoresetMode, SyncVectorEnv
 
-    make = partial(make_env, task.id, dict(task.options), flatten)
     if not workers:
-        return SyncVectorEnv([make] * count, autoreset_mode=AutoresetMode.NEXT_STEP)
-    makers = [in_worker(make)] * count
+        return SyncVectorEnv(makers, autoreset_mode=AutoresetMode.NEXT_STEP)
     with shielded():
         # A fork of this process would inherit the locks of XLA's threads.
-        envs = AsyncVectorEnv(makers, context="spawn", autoreset_mode=AutoresetMode.NEXT_STEP)
+        envs = AsyncVectorEnv(
+            [in_worker(make) for make in makers], context="spawn", autoreset_mode=AutoresetMode.NEXT_STEP
+        )
     end_with_us(envs.processes)
     return envs
+
+
+def make_envs(task: Made, count: int, flatten: bool, workers: bool) -> Any:
+    return vector_env([partial(make_env, task.id, dict(task.options), flatten)] * count, workers)
 
 
 def asked(id: str | None, ids: Sequence[str] | None) -> list[str]:

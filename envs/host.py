@@ -36,7 +36,9 @@ class Pool(Protocol):
     def close(self) -> None: ...
 
 
-MakePool = Callable[[int, np.ndarray], Pool]  # task, seeds int32[M] -> Pool
+MakePool = Callable[[int, np.ndarray], Pool]  # task, seeds int32[M, ...] -> Pool
+# keys[W], visit, envs -> int32[W, E, ...]: each env's seed, or that and other numbers from which it is made
+SeedsOf = Callable[[Key, Visit, int], Array]
 
 
 class PoolGroup:
@@ -149,7 +151,9 @@ class Table:
         return array.reshape(self.lanes, self.envs, *array.shape[1:])
 
     def reset(self, block: Any, visit: Any, tasks: Any, seeds: Any) -> tuple[Any, np.ndarray]:
-        started = self.begin(int(block), int(visit), np.array(tasks), np.array(seeds).reshape(-1))
+        numbers = np.array(seeds)
+        each = numbers.reshape(self.lanes * self.envs, *numbers.shape[2:])
+        started = self.begin(int(block), int(visit), np.array(tasks), each)
         return np.int32(0), self.lead(started.newest)
 
     def step(self, packed: Any) -> tuple[Any, ...]:
@@ -205,14 +209,15 @@ def emulator_seeds(keys: Key, visit: Visit, envs: int) -> Array:
     return jax.vmap(lambda key: jax.vmap(lambda env: one(key, env))(jnp.arange(envs)))(keys)
 
 
-def host(spec: StreamSpec, make_pool: MakePool, lanes: int, envs: int) -> Stream:
+def host(spec: StreamSpec, make_pool: MakePool, lanes: int, envs: int, seeds_of: SeedsOf = emulator_seeds) -> Stream:
     """Build a stream of emulators on the host, ``lanes`` x ``envs`` (static) per block.
 
     Env ``e`` of lane ``w`` is env ``w * envs + e`` of its block's pool. At every ``reset``, ``make_pool(task, seeds)``
-    is called on the host for each task of the block's lanes, with the task's number and an int32 seed per env. ``save``
-    returns each block's seeds and actions of this visit and a checksum of its newest observation. ``load`` creates new
-    emulators and replays the actions, which takes as long as the original steps. This is exact if the emulators are
-    deterministic; ``RuntimeError`` if the checksum differs.
+    is called on the host for each task of the block's lanes, with the task's number and the numbers of ``seeds_of`` for
+    each env: an int32 seed and, in some streams, numbers that define the lane's task and depend on its data key and
+    ``visit.task`` only. ``save`` returns each block's seeds and actions of this visit and a checksum of its newest
+    observation. ``load`` creates new emulators and replays the actions, which takes as long as the original steps. This
+    is exact if the emulators are deterministic; ``RuntimeError`` if the checksum differs.
     """
     table = Table(spec, make_pool, lanes, envs)
     scalar = jax.ShapeDtypeStruct((), jnp.int32)
@@ -225,7 +230,7 @@ def host(spec: StreamSpec, make_pool: MakePool, lanes: int, envs: int) -> Stream
     rows = [each(jnp.float32, (len(spec.measures),))] if spec.measures else []
 
     def reset(keys: Key, visit: Visit, block: Array) -> tuple[HostState, TimeStep]:
-        seeds = emulator_seeds(keys, visit, envs)
+        seeds = seeds_of(keys, visit, envs)
         steps, seen = io_callback(
             table.reset, (scalar, observation), block, visit.number, tasks_of(visit, lanes), seeds
         )

@@ -13,7 +13,7 @@ from plasticity.config.counters import check_visits
 from plasticity.core.errors import cut, listed, nearest, shown, suggestion
 from plasticity.core.types import FIRST, LAST, MID, StreamSpec, VisitPlan
 from plasticity.envs.base import StreamFactory
-from plasticity.envs.host import MakePool, Stepped, host
+from plasticity.envs.host import MakePool, SeedsOf, Stepped, emulator_seeds, host
 
 Options = Mapping[str, Any]
 
@@ -242,7 +242,9 @@ def sequence_spec(
 def sequence(
     spaces: Mapping[str, Space], make_pool: MakePool, order: Sequence[str],
     *, steps: int, cycles: int, envs: int, pad: bool, idle: int, measures: Sequence[str] = (),
+    seeds: SeedsOf = emulator_seeds, alike: bool = False,
 ) -> StreamFactory:  # fmt: skip
     """A stream of host environments with :func:`sequence_spec`."""
     spec = sequence_spec(spaces, order, steps=steps, cycles=cycles, envs=envs, pad=pad, idle=idle, measures=measures)
-    return StreamFactory(spec, lambda lanes: host(spec, make_pool, lanes, envs), make_pool)
+    spec = spec._replace(alike=alike)
+    return StreamFactory(spec, lambda lanes: host(spec, make_pool, lanes, envs, seeds), make_pool)

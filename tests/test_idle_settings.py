@@ -26,6 +26,7 @@ IDLE = [
 VALUES = {
     "path": "x.npz",
     "preset": "cw20",
+    "goals": [[0.5, 0.0]],
     "target_entropy": 0.5,
     "trunk": "shared",
     "value_coefficient": 0.25,

@@ -10,7 +10,13 @@ from plasticity.core.errors import UserError
 from plasticity.runs import launch
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-SMALL = sorted(path for folder in ("streams", "gridworld", "suites") for path in (CONFIGS / folder).glob("*.yaml"))
+LONG = {"slippery_ant"}  # for a cluster
+SMALL = sorted(
+    path
+    for folder in ("streams", "gridworld", "suites")
+    for path in (CONFIGS / folder).glob("*.yaml")
+    if path.stem not in LONG
+)
 
 IMAGES = sorted((CONFIGS / "images").glob("*.yaml"))
 SHORT = ["seeds=1", "stream.samples=500", "stream.envs=5", "stream.epochs=1", "schedule.visits=[0, 1]"]

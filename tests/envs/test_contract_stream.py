@@ -38,6 +38,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "cartpole": {"episode_steps": 9, "envs": 2, "tasks": 3},
     "acrobot": {"episode_steps": 9, "envs": 2, "tasks": 3},
     "pendulum": {"episode_steps": 9, "envs": 2, "tasks": 3},
+    "cartpole_swingup": {"episode_steps": 9, "envs": 2, "tasks": 3},
+    "reacher": {"episode_steps": 9, "envs": 2, "tasks": 3},
+    "reacher physics": {
+        "change": "physics", "damping": [1.0, 0.0], "show_target": True, "episode_steps": 9, "envs": 2, "tasks": 3,
+    },
     "gridworld": {"size": 6, "walls": "four_rooms", "start": "random", "episode_steps": 9, "envs": 2, "tasks": 3},
     "gather": {"size": 4, "gems": 3, "pits": 2, "blocks": 2, "levels": 2, "episode_steps": 9, "envs": 2, "tasks": 3},
     "forager": {"size": 6, "aperture": 3, "respawn": "elsewhere", "delay": 3, "envs": 2, "tasks": 3},
@@ -61,6 +66,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "games": ["Pong", "Breakout"], "frames_per_visit": 400, "envs": 2, "episode_frames": 40, "noops": 30,
     },
     "gym": {"id": "CartPole-v1", "variations": [{"max_episode_steps": 9}, {"max_episode_steps": 12}], "envs": 2},
+    "mujoco": {
+        "id": "Hopper-v5", "variations": [{}, {"friction": 0.2}], "drawn": {"gain": [0.5, 1.0]}, "episode_steps": 9,
+        "envs": 2,
+    },
+    "slippery_ant": {"visits": 2, "episode_steps": 9, "envs": 2},
     "envpool": {
         "tasks": ["CartPole-v1", "Acrobot-v1"], "variations": [{"max_episode_steps": 9}], "envs": 2, "pad": True,
     },
@@ -75,7 +85,11 @@ def missing() -> dict[str, str]:
     """Streams that this machine lacks a package or a system library for, and why."""
     import envpool
 
-    lacking = {name: f"the package {name} is not installed" for name in OPTIONAL if find_spec(name) is None}
+    lacking = {
+        name: f"the package {package} is not installed"
+        for name, package in OPTIONAL.items()
+        if find_spec(package) is None
+    }
     try:
         envpool.make_spec("CoinrunEasy-v0")
     except ImportError as error:
@@ -83,7 +97,9 @@ def missing() -> dict[str, str]:
     return lacking
 
 
-OPTIONAL = ("gymnax", "craftax", "xminigrid", "brax")  # packages that are extras
+OPTIONAL = {  # stream -> its package, which is an extra
+    **{name: name for name in ("gymnax", "craftax", "xminigrid", "brax", "mujoco")}, "slippery_ant": "mujoco",
+}  # fmt: skip
 LACKING = missing()
 # What `gym` and `atari` are, by another library, and what takes long to compile.
 LATE = ("continual_world", "dmc", "envpool", "minigrid", "procgen", "craftax", "xminigrid", "brax")

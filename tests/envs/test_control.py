@@ -174,6 +174,14 @@ def test_physics_is_that_of_gymnasium_with_other_constants() -> None:
     np.testing.assert_allclose(reward, said, atol=1e-6)
 
 
+def test_gain_and_damping_of_the_pendulum_by_hand() -> None:
+    """Upright at 2 rad/s with torque 0.5: 3 (-2 x 0.5 - 0.1 x 2) = -3.6 rad/s^2; the cost is that of 0.5."""
+    physics = STANDARD._replace(gain=jnp.float32(-2), damping=jnp.float32(0.1))
+    state, reward = pendulum_step(jnp.array([0.0, 2.0]), jnp.float32(0.5), physics)
+    np.testing.assert_allclose(state, [0.05 * 1.82, 1.82], rtol=1e-6)
+    np.testing.assert_allclose(reward, -(0.1 * 4 + 0.001 * 0.25), rtol=1e-6)
+
+
 def test_starts_are_those_of_gymnasium() -> None:
     for name, bounds in (("cartpole", [0.05] * 4), ("acrobot", [0.1] * 4), ("pendulum", [np.pi, 1.0])):
         stream = STREAMS[name](change="none", envs=400).make(1)

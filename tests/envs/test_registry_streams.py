@@ -17,6 +17,8 @@ from plasticity.envs import STREAMS, TRANSFORMS
 from plasticity.envs.atari import atari
 from plasticity.envs.control import acrobot, cartpole, pendulum
 from plasticity.envs.episodes import warn_if_short
+from plasticity.envs.reacher import reacher
+from plasticity.envs.swing_up import cartpole_swingup
 from plasticity.envs.toys import catch
 from plasticity.runs import launch
 
@@ -66,6 +68,8 @@ SHORT = {
     "cartpole": (lambda: cartpole(steps_per_task=499), "steps_per_task: 499 .*up to 500 steps"),
     "acrobot": (lambda: acrobot(steps_per_task=99, episode_steps=100), "steps_per_task: 99 .*up to 100 steps"),
     "pendulum": (lambda: pendulum(steps_per_task=199), "steps_per_task: 199 .*up to 200 steps"),
+    "cartpole_swingup": (lambda: cartpole_swingup(steps_per_task=249), "steps_per_task: 249 .*up to 250 steps"),
+    "reacher": (lambda: reacher(steps_per_task=99), "steps_per_task: 99 .*up to 100 steps"),
     "atari": (lambda: atari(games=["Pong"], frames_per_visit=1600), "frames_per_visit: 1,600 .*up to 108,000 frames"),
 }
 
