@@ -103,7 +103,7 @@ def make_body(id: str, options: dict[str, Any], flatten: bool, factors: dict[str
 def examined_body(key: str, task: Made, factors: Mapping[str, float], flatten: bool) -> Space:
     """The environment's space; ``ValueError`` if it cannot be made, is not MuJoCo's, or cannot have these physics."""
     with unlogged():
-        space = examined(task, flatten)
+        space = examined(task, flatten, ())
         env = make_env(task.id, dict(task.options), flatten)
     try:
         model = getattr(env.unwrapped, "model", None)
