@@ -9,7 +9,7 @@ from plasticity.core.errors import UserError, shown, unknown
 Compare = Literal["value", "difference", "ratio", "correlation"]
 Direction = Literal["above", "below", "within"]
 Needs = Literal["all", "any"]
-Within = Literal["end", "first", "mean", "max"]
+Within = Literal["end", "first", "mean", "max", "min"]
 STAGES = ("first", "last", "all", "end", "slope")
 Stage = str | int | tuple[float, float]
 RAW = ("performance", "performance_end", "area", "evaluation")  # in units of the reward

@@ -16,7 +16,7 @@ from plasticity.results.read import visits_and_losses
 
 AGENT = "agent."  # prefix of a metric that the agent writes
 ALSO = ("hessian_bottom_eigenvalue",)  # metrics whose name does not begin with their monitor's
-RECORD = {"end": "last", "first": "first", "mean": "mean", "max": "max"}  # pandas leaves missing values out in all
+RECORD = {"end": "last", "first": "first", "mean": "mean", "max": "max", "min": "min"}  # all skip missing values
 
 
 def tables(runs: Mapping[str, Path]) -> Tables:
