@@ -141,6 +141,7 @@ def full_queue(tmp_path, monkeypatch):
     programs = tmp_path / "bin"
     script(programs, "scontrol", "echo 'MaxArraySize            = 3'")
     script(programs, "squeue", "exit 0")
+    script(programs, "srun", "exit 0")  # submitit looks for it
     refusal = "sbatch: error: AssocMaxSubmitJobLimit\nsbatch: error: Batch job submission failed: Job violates policy"
     script(
         programs, "sbatch",

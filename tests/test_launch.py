@@ -206,7 +206,7 @@ def test_fingerprints_tell_programs_apart():
 def test_a_plan_as_data():
     planned = launch.plan(tiny.experiment(arms={"a": {}, "b": {"sweep": {"agent.network.widths": [[4], [8]]}}}))
     described = planned.describe()
-    facts = {"task_aware": False, "control": None}  # no arm is called fresh
+    facts = {"task_aware": False, "reads_task": False, "control": None}  # no arm is called fresh
     assert described["arms"] == [{"name": "a", "lanes": 3, **facts}, {"name": "b", "lanes": 6, **facts}]
     assert [each["arm"] for each in described["programs"]] == ["a", "b", "b"]
     assert {each["steps_per_chunk"] for each in described["programs"]} == {5}

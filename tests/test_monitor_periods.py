@@ -65,7 +65,7 @@ def test_fingerprints_tell_periods_apart():
         ({"every": 0}, "monitors[0].every: 0 is not allowed; must be an integer in [1, 2147483647] or `visit` or null"),
         ({"every": "vist"}, "did you mean `visit`?"),
         ({"every": 2.5}, "monitors[0].every: 2.5 is not allowed"),
-        ({"evry": 5}, "monitors[0].evry: unknown key; allowed: every; did you mean `every`?"),
+        ({"evry": 5}, "monitors[0].evry: unknown key; allowed: every, modules; did you mean `every`?"),
     ],
 )
 def test_what_is_no_period_is_refused(monitor, message):

@@ -26,6 +26,7 @@ class Spec(NamedTuple):
     frames_per_step: int = 2
     episodic: bool = True
     reward_name: str = "return"
+    measures: tuple[str, ...] = ()
 
 
 class FakeProgram(NamedTuple):

@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from plasticity.config.fields import metadata_of
 from plasticity.config.schema import schema_of
 from plasticity.core.errors import placed
 from plasticity.core.parts import Parts
@@ -48,7 +47,6 @@ def own_fields(intervention: Intervention) -> list[str]:
 def sees_switches(factory: Callable[..., Intervention]) -> bool:
     """Whether the method acts at task switches or knows tasks, at its defaults or with settings that allow "switch"."""
     chosen = {name: "switch" for name, setting in schema_of(factory).items() if "switch" in setting.words}
-    chosen = dict(metadata_of(factory).example or {}) | chosen
     return bool(chosen) if _needs_more(factory, chosen) else factory(**chosen).knows_tasks
 
 

@@ -37,9 +37,8 @@ def pruned(kernel: Array, owner: Array, task: Array, share: Array) -> Array:
 
 @metadata(
     paper="Mallya, Lazebnik 2018, PackNet: Adding Multiple Tasks to a Single Network by Iterative Pruning",
-    example={"tasks": 10},
 )
-def packnet(*, tasks: Count, retrain: Natural = 0, batch: Count = 128, memory: Count = 10_000) -> Intervention:
+def packnet(*, tasks: Count = 10, retrain: Natural = 0, batch: Count = 128, memory: Count = 10_000) -> Intervention:
     """PackNet: after each task, prune its weights, keep the rest for ever, and give the pruned ones to the next task.
 
     A weight belongs to the task that may change it; all weights belong to the first task. When task ``k`` ends (from
@@ -51,7 +50,7 @@ def packnet(*, tasks: Count, retrain: Natural = 0, batch: Count = 128, memory: C
     left alone.
 
     Args:
-        tasks: number of visits for which there is room. Static.
+        tasks: number of visits for which there is room. Static. 10 is that of Continual World's CW10.
         retrain: updates after pruning. Continual World (Wolczyk et al. 2021) uses 100,000. Static.
         batch: transitions of such an update. Static.
         memory: transitions of the ended task to retrain on. Static; no effect without ``retrain``.

@@ -30,13 +30,15 @@ LENGTHS = ("tasks", "steps_per_task", "cycles")  # settings of streams that, as 
 
 def job_of(experiment: Experiment, source: StreamFactory, each: ProgramSettings, width: int | None = None) -> Job:
     """One program of an arm, ready to run. ``width``: of its placement, if it is fixed."""
-    _check_task_aware(each, source.spec)
-    _check_visits(each, source.spec)
+    bare = source.spec
+    _check_reads_task(each)
+    _check_visits(each, bare)
     source = source_for(each, source)
     spec = source.spec
     every = monitor_periods(experiment, each.monitors, spec)
     program = _program(experiment, source, each, every)
     placement = _placement(experiment, program, each, width)
+    _check_task_aware(each, bare)
     facts = _facts(experiment, each, placement, every, spec)
     save_every = None if experiment.checkpoint_every == "visit" else experiment.checkpoint_every
     return Job(
@@ -149,14 +151,16 @@ def _digest(facts: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def _check_task_aware(each: ProgramSettings, spec: StreamSpec) -> None:
-    """``UserError`` if the arm acts at task switches, or reads the task, but is not task-aware."""
-    if each.task_aware:
-        return
+def _check_reads_task(each: ProgramSettings) -> None:
+    """``UserError`` if the arm reads the task but is not task-aware."""
     reading = readers_of_task(each)
-    if reading:
+    if reading and not each.task_aware:
         raise UserError(f"arms.{each.arm}: {' and '.join(reading)} must know the task; set `task_aware: true`")
-    if len(spec.visits) == 1:
+
+
+def _check_task_aware(each: ProgramSettings, spec: StreamSpec) -> None:
+    """``UserError`` if the arm acts at task switches but is not task-aware."""
+    if each.task_aware or len(spec.visits) == 1:
         return
     built = each.build({})
     labels = paths("interventions", each.interventions)
