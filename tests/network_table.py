@@ -134,8 +134,8 @@ def verdict(network: str, method: str, **settings: Any) -> str:
     return WORKS
 
 
-# Settings that act within a few updates; those of the table are the defaults, except where a default does nothing.
-NEEDED: dict[str, dict[str, Any]] = {"at_switch": {"optimizer": "reset"}}
+# The defaults, except where one does nothing within a few updates, or is too large for these networks.
+NEEDED: dict[str, dict[str, Any]] = {"at_switch": {"optimizer": "reset"}, "packnet": {"tasks": TASKS}}
 ALTERNATIVES: dict[str, dict[str, Any]] = {  # for networks that refuse the defaults
     "deep_fourier": {"keep_size": False},
     "plasticity_injection": {"layers": 0},
