@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from method_cases import SIZES
 from update_loop import MLP, Loop, Run, batch_at, make, train
 
 from plasticity.core.types import Learner, Optimizer
@@ -66,6 +67,7 @@ def acting_soon(name: str) -> Intervention:
     settings: dict[str, Any] = {key: 2 for key in known if key.endswith("period")}
     settings |= {"keep_size": False} if "keep_size" in known else {}  # the network's widths are odd
     settings |= {"proportion": 0.5} if "proportion" in known else {}  # of so few weights a hundredth is none
+    settings |= SIZES.get(name, {})
     return INTERVENTIONS[name](**settings, **({"when": "periodic"} if "when" in known else {}))
 
 
