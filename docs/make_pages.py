@@ -43,7 +43,8 @@ HEADS = {
 Every method below is one function in `plasticity/interventions/`, fills some of the ten functions of an
 [`Intervention`](contracts.md#interventions), works with every agent and optimizer on which it can have an effect
 (a plan refuses the others by name), and is tested against its equation. In a config:
-`interventions: [layer_norm, {kind: weight_decay, rate: 1.0e-4}]`, in this order. Two that set the same part of the network (two normalisations, two activations) are refused. Two more remedies are not
+`interventions: [layer_norm, {kind: weight_decay, rate: 1.0e-4}]`, in this order.
+Two that set the same part of the network (two normalisations, two activations) are refused. Two more remedies are not
 interventions but settings: categorical losses (`targets: two_hot` or `hl_gauss` of `c51`, `rainbow`, `stream_c51`;
 `loss` of `regressor`), and Adam with a count for each parameter (`counts: parameter`) or with `b1 = b2`.
 
