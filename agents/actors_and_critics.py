@@ -19,7 +19,8 @@ from plasticity.interventions.base import Intervention
 from plasticity.networks.build import join
 
 ACTOR, CRITIC = "actor", "critic"
-NETWORK: Mapping[str, Any] = {"kind": "mlp", "widths": [256, 256]}
+# The kernels of the published programs: larger ones saturate a deterministic actor before it has learned anything.
+NETWORK: Mapping[str, Any] = {"kind": "mlp", "widths": [256, 256], "initialiser": "pytorch"}
 ADAM = {"kind": "adam", "learning_rate": 3e-4}
 REPLAY = {"kind": "uniform", "capacity": 100_000, "minimum": 1_000}
 Ensemble = Annotated[int, Field(ge=1, le=64)]

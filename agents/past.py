@@ -106,6 +106,70 @@ def row_of(spec: StreamSpec) -> Transition:
     return Transition(step, action, step)
 
 
+class Reader(NamedTuple):
+    """What interventions learn of the memory: the agent's inputs, outputs and losses on its rows (static)."""
+
+    agent: Agent
+    core: AgentCore
+    keeper: Keeper
+
+    def probe(self, state: AgentState, rows: Transition, clock: Clock, key: Key) -> Probe:
+        agent = self.agent
+        return agent.probe(state, rows, clock) if agent.recall is None else agent.recall(state, rows, clock, key)
+
+    def inputs(self, state: AgentState, rows: Transition, clock: Clock) -> Any:
+        return self.probe(state, rows, clock, jax.random.key(0)).observation
+
+    def said(self, state: AgentState, rows: Transition, clock: Clock) -> Any:
+        return self.core.outputs(self.core.acting(state), self.inputs(state, rows, clock))
+
+    def at(self, key: Key, state: AgentState, stored: Stored) -> Callable[[Clock], Past]:
+        """What interventions read; ``state`` has the normalisation."""
+
+        def past(clock: Clock) -> Past:
+            def tagged(use: int, tag: int | Array) -> Key:
+                return jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(key, use), tag), clock.update)
+
+            def draw(tag: int | Array, number: int) -> Drawn:
+                return self.keeper.draw(tagged(DRAW, tag), stored, clock.visit, number)
+
+            def loss(tag: int | Array, params: Params, drawn: Drawn) -> Array:
+                losses = self.probe(state, drawn.rows, clock, tagged(NOISE, tag)).losses
+                return mean_where(drawn.valid, losses(params))
+
+            return Past(
+                draw,
+                lambda: self.keeper.of_visit(stored, clock.visit - 1),
+                lambda rows: self.inputs(state, rows, clock),
+                loss,
+            )
+
+        return past
+
+    def empty(self, state: AgentState, row: Transition) -> Stored:
+        """``row``: shapes of one row."""
+        zero = jnp.zeros((), jnp.int32)
+        rows = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), row)
+        found = jax.eval_shape(lambda rows: self.said(state, rows, Clock(zero, zero, zero, zero)), rows)
+        return self.keeper.empty(row, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), found))
+
+    def noted(self, state: AgentState, stored: Stored, clock: Clock) -> Stored:
+        """With what the networks say about the visit that ended."""
+        slot = self.keeper.slot(clock.visit - 1)
+        said = self.said(state, jax.tree.map(lambda x: x[slot], stored.rows), clock)
+        return stored._replace(outputs=jax.tree.map(lambda x, new: x.at[slot].set(new), stored.outputs, said))
+
+
+def split(state: AgentState) -> tuple[AgentState, Stored]:
+    """-> the state without the memory, the memory."""
+    rest = {name: each for name, each in state.rest.items() if name != PAST}
+    return state._replace(rest=rest), state.rest[PAST]
+
+
+def joined(state: AgentState, stored: Stored) -> AgentState:
+    return state._replace(rest={**state.rest, PAST: stored})
+
+
 def complete(
     spec: StreamSpec,
     core: AgentCore,
@@ -135,66 +199,25 @@ def complete(
         return agent
     if core.network.remembers:
         raise ValueError("agent.network: has memory, which the memory of past tasks does not store; choose one without")
-    keeper = keeper_of(spec, remember)
+    reader = Reader(agent, core, keeper_of(spec, remember))
 
-    def probe(state: AgentState, rows: Transition, clock: Clock, key: Key) -> Probe:
-        return agent.probe(state, rows, clock) if agent.recall is None else agent.recall(state, rows, clock, key)
-
-    def inputs(state: AgentState, rows: Transition, clock: Clock) -> Any:
-        return probe(state, rows, clock, jax.random.key(0)).observation
-
-    def said(state: AgentState, rows: Transition, clock: Clock) -> Any:
-        return outputs(core.acting(state), inputs(state, rows, clock))
+    def reading(key: Key, state: AgentState, stored: Stored) -> Agent:
+        return make(core._replace(past=reader.at(key, state, stored)))
 
     def init(key: Key, timestep: TimeStep) -> AgentState:
         state = agent.init(key, timestep)
-        zero = jnp.zeros((), jnp.int32)
-        rows = jax.tree.map(lambda x: jax.ShapeDtypeStruct((1, *x.shape), x.dtype), row_of(spec))
-        found = jax.eval_shape(lambda rows: said(state, rows, Clock(zero, zero, zero, zero)), rows)
-        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), found)
-        return state._replace(rest={**state.rest, PAST: keeper.empty(row_of(spec), shapes)})
-
-    def reading(key: Key, state: AgentState, stored: Stored) -> Callable[[Clock], Past]:
-        """What interventions read; ``state`` has the normalisation."""
-
-        def past(clock: Clock) -> Past:
-            def tagged(use: int, tag: int | Array) -> Key:
-                return jax.random.fold_in(jax.random.fold_in(jax.random.fold_in(key, use), tag), clock.update)
-
-            def draw(tag: int | Array, number: int) -> Drawn:
-                return keeper.draw(tagged(DRAW, tag), stored, clock.visit, number)
-
-            def loss(tag: int | Array, params: Params, drawn: Drawn) -> Array:
-                losses = probe(state, drawn.rows, clock, tagged(NOISE, tag)).losses
-                return mean_where(drawn.valid, losses(params))
-
-            return Past(
-                draw,
-                lambda: keeper.of_visit(stored, clock.visit - 1),
-                lambda rows: inputs(state, rows, clock),
-                loss,
-            )
-
-        return past
-
-    def split(state: AgentState) -> tuple[AgentState, Stored]:
-        rest = {name: each for name, each in state.rest.items() if name != PAST}
-        return state._replace(rest=rest), state.rest[PAST]
+        return joined(state, reader.empty(state, row_of(spec)))
 
     def learn(key: Key, state: AgentState, transition: Transition, clock: Clock) -> tuple[AgentState, Metrics]:
         state, stored = split(state)
         valid = jnp.ones(spec.envs, bool) if supervised else is_transition(transition)
-        stored = keeper.add(jax.random.fold_in(key, STORE), stored, transition, valid, clock)
-        learning = make(core._replace(past=reading(key, state, stored)))
-        state, made = learning.learn(key, state, transition, clock)
-        return state._replace(rest={**state.rest, PAST: stored}), made
+        stored = reader.keeper.add(jax.random.fold_in(key, STORE), stored, transition, valid, clock)
+        state, made = reading(key, state, stored).learn(key, state, transition, clock)
+        return joined(state, stored), made
 
     def switch(key: Key, state: AgentState, clock: Clock) -> AgentState:
         state, stored = split(state)
-        slot = keeper.slot(clock.visit - 1)
-        made = said(state, jax.tree.map(lambda x: x[slot], stored.rows), clock)
-        stored = stored._replace(outputs=jax.tree.map(lambda x, new: x.at[slot].set(new), stored.outputs, made))
-        state = make(core._replace(past=reading(key, state, stored))).switch(key, state, clock)
-        return state._replace(rest={**state.rest, PAST: stored})
+        stored = reader.noted(state, stored, clock)
+        return joined(reading(key, state, stored).switch(key, state, clock), stored)
 
     return agent._replace(init=init, learn=learn, switch=switch)

@@ -30,6 +30,8 @@ from plasticity import plots, results
 from plasticity.cli.tables import example_line
 from plasticity.config.docstrings import markdown, unmarked
 from plasticity.config.fields import Metadata
+from plasticity.config.schema import schema_of
+from plasticity.interventions.base import Intervention
 from plasticity.interventions.hooks import reads_task, sees_switches
 from plasticity.plots.methods import against_baseline
 from plasticity.runs.launch import registry
@@ -178,20 +180,28 @@ def cost(name: str, metadata: Metadata) -> str:
     return f"Cost of a measurement in milliseconds for each lane: {text or 'not measured'}.{often}"
 
 
+def told(factory: Callable[..., Intervention]) -> str:
+    """What the method is told of tasks."""
+    if reads_task(factory):
+        return "Is told the task in every observation"
+    if not sees_switches(factory):
+        return "Does not see task switches"
+    asked = any("switch" in setting.words for setting in schema_of(factory).values())
+    return "Sees task switches where asked to" if asked else "Sees task switches"
+
+
 def facts(family: str, name: str, metadata: Metadata) -> str:
     """What the member's metadata says, in sentences."""
     found = [f"Source: {metadata.paper}."] if metadata.paper else []
     found += [f"Note: {metadata.note}."] if metadata.note else []
     if family == "interventions":
         factory = registry().factory(family, name)
-        seen = "Sees task switches where asked to." if sees_switches(factory) else "Does not see task switches."
-        found.append("Is told the task in every observation." if reads_task(factory) else seen)
+        found.append(f"{told(factory)}.")
     found += [cost(name, metadata)] if family == "monitors" else []
     found += [network_page.parameters(name)] if family == "networks" else []
     if metadata.neutral is not None:
-        found.append(
-            "Does nothing at " + ", ".join(f"`{key}: {value}`" for key, value in metadata.neutral.items()) + "."
-        )
+        settings = ", ".join(f"`{key}: {value}`" for key, value in metadata.neutral.items())
+        found.append(f"Does nothing at {settings or 'its defaults'}.")
     return " ".join(found)
 
 

@@ -381,8 +381,11 @@ def kernels(initialiser):
     return [np.asarray(kernel) for kernel in kernels]
 
 
-@pytest.mark.parametrize(("initialiser", "gain", "kurtosis"), [("he", 2.0, 3.0), ("lecun", 1.0, 3.0)])
-def test_normal_initialisers(initialiser, gain, kurtosis):
+@pytest.mark.parametrize(
+    ("initialiser", "gain", "kurtosis"),
+    [("he", 2.0, 3.0), ("lecun", 1.0, 3.0), ("pytorch", 1 / 3, 1.8)],  # a normal and a uniform distribution
+)
+def test_moments_of_initialisers(initialiser, gain, kurtosis):
     for kernel in kernels(initialiser):  # at least 50,000 numbers: the standard error of the variance is 0.6 %
         variance = gain / kernel.shape[0]
         assert kernel.var() == pytest.approx(variance, rel=0.03)
@@ -390,10 +393,13 @@ def test_normal_initialisers(initialiser, gain, kurtosis):
         assert (kernel**4).mean() / variance**2 == pytest.approx(kurtosis, rel=0.1)
 
 
-def test_glorot_and_orthogonal_initialisers():
+def test_bounds_of_initialisers_and_orthogonal_kernels():
     dense, output, conv = kernels("glorot")
     for kernel, outputs in ((dense, 300), (output, 250), (conv, 200 * 25)):  # fan_out counts the window too
         bound = np.sqrt(6 / (kernel.shape[0] + outputs))
+        assert 0.99 * bound < np.abs(kernel).max() <= bound
+    for kernel in kernels("pytorch"):
+        bound = 1 / np.sqrt(len(kernel))
         assert 0.99 * bound < np.abs(kernel).max() <= bound
     for kernel in kernels("orthogonal"):
         gram = kernel.T @ kernel if kernel.shape[0] >= kernel.shape[1] else kernel @ kernel.T

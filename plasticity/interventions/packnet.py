@@ -35,6 +35,72 @@ def pruned(kernel: Array, owner: Array, task: Array, share: Array) -> Array:
     return own & (rank.reshape(own.shape) < jnp.sum(own) * share[0] // share[1])
 
 
+def free(path: ModulePath, state: State, owner: Array, kernels: set[ModulePath], others: set[ModulePath]) -> Array:
+    """bool: whether the current task may change the numbers at this path."""
+    if path in kernels:
+        return owner == state["task"]
+    return (state["task"] == 0) | (path not in others)
+
+
+def mine(state: State, tree: Params, network: Network) -> Params:
+    """``tree``, with 0 in place of what the current task may not change."""
+    kernels, others = kernels_of(network), frozen_after_first(network, tree)
+
+    def each(path: ModulePath, x: Array, owner: Array) -> Array:
+        return jnp.where(free(path, state, owner, kernels, others), x, 0.0)
+
+    return trees.map_with_path(each, tree, state["owner"])
+
+
+def restored(state: State, params: Params, network: Network) -> Params:
+    """The parameters with those that belong to earlier tasks as they were."""
+    kernels, others = kernels_of(network), frozen_after_first(network, params)
+
+    def each(path: ModulePath, now: Array, owner: Array, held: Array) -> Array:
+        frozen = owner < state["task"] if path in kernels else ~free(path, state, owner, kernels, others)
+        return jnp.where(frozen, held, now)
+
+    return trees.map_with_path(each, params, state["owner"], state["held"])
+
+
+def pruned_for_next(state: State, params: Params, network: Network, tasks: int) -> tuple[Params, Params]:
+    """-> owners, parameters after a share of the task's weights was set to 0 and given to the next task."""
+    kernels, task = kernels_of(network), state["task"]
+    left = tasks - 1 - task
+    share = jnp.stack([left, left + 1])
+
+    def freed(path: ModulePath, kernel: Array, owner: Array) -> Array:
+        return pruned(kernel, owner, task, share) if path in kernels else jnp.zeros((), bool)
+
+    gone = trees.map_with_path(freed, params, state["owner"])
+    owners = jax.tree.map(lambda gone, owner: jnp.where(gone, task + 1, owner), gone, state["owner"])
+    return owners, jax.tree.map(lambda gone, x: jnp.where(gone, 0.0, x), gone, params)
+
+
+def retrained(key: Key, state: State, params: Params, context: Context, updates: int, batch: int) -> Params:
+    """The parameters after updates of the kept weights, which ``state`` still gives to the task that ended."""
+    past, rule = stored(context), context.optimizer
+    examples = past.ended()
+    filled = jnp.maximum(jnp.sum(examples.valid), 1)
+    kernels = kernels_of(context.network)
+
+    def own(path: ModulePath, x: Array, owner: Array) -> Array:
+        return jnp.where(owner == state["task"], x, 0.0) if path in kernels else jnp.zeros_like(x)
+
+    def update(i: Array, carry: Any) -> Any:
+        params, opt_state = carry
+        draw = jax.random.fold_in(key, i)
+        rows = jax.random.randint(draw, (batch,), 0, filled)
+        drawn = jax.tree.map(lambda x: x[rows], examples)
+        gradients = jax.grad(lambda params: past.loss(i, params, drawn))(params)
+        masked = trees.map_with_path(own, gradients, state["owner"])
+        steps, opt_state = rule.update(masked, opt_state, params, key=draw)
+        steps = trees.map_with_path(own, steps, state["owner"])
+        return jax.tree.map(jnp.add, params, steps), opt_state
+
+    return jax.lax.fori_loop(0, updates, update, (params, rule.init(params)))[0]
+
+
 @metadata(
     paper="Mallya, Lazebnik 2018, PackNet: Adding Multiple Tasks to a Single Network by Iterative Pruning",
 )
@@ -72,71 +138,21 @@ def packnet(*, tasks: Count = 10, retrain: Natural = 0, batch: Count = 128, memo
         owner = trees.map_with_path(lambda path, x: jnp.zeros(x.shape if path in sizes else (), jnp.int32), params)
         return {"owner": owner, "held": params, "task": jnp.zeros((), jnp.int32)}
 
-    def restored(state: State, params: Params, network: Network) -> Params:
-        """The parameters with those that belong to earlier tasks as they were."""
-        kernels, others = kernels_of(network), frozen_after_first(network, params)
-
-        def each(path: ModulePath, now: Array, owner: Array, held: Array) -> Array:
-            if path in kernels:
-                return jnp.where(owner < state["task"], held, now)
-            return jnp.where(state["task"] > 0, held, now) if path in others else now
-
-        return trees.map_with_path(each, params, state["owner"], state["held"])
-
     def gradient(key: Key, state: State, gradients: Params, learner: Learner, context: Context) -> Params:
         """Without the gradients of frozen numbers, which would count in a global norm and in the optimizer's slots."""
         del key, learner
-        kernels, others = kernels_of(context.network), frozen_after_first(context.network, gradients)
-
-        def each(path: ModulePath, x: Array, owner: Array) -> Array:
-            free = owner == state["task"] if path in kernels else (state["task"] == 0) | (path not in others)
-            return jnp.where(free, x, 0.0)
-
-        return trees.map_with_path(each, gradients, state["owner"])
+        return mine(state, gradients, context.network)
 
     def step(key: Key, state: State, learner: Learner, context: Context) -> tuple[State, Learner]:
         del key
         return state, learner._replace(params=restored(state, learner.params, context.network))
 
-    def retrained(key: Key, state: State, params: Params, context: Context) -> Params:
-        """``state``: with the kept weights not yet frozen."""
-        past, rule = stored(context), context.optimizer
-        examples = past.ended()
-        filled = jnp.maximum(jnp.sum(examples.valid), 1)
-        kernels = kernels_of(context.network)
-
-        def own(path: ModulePath, x: Array, owner: Array) -> Array:
-            return jnp.where(owner == state["task"], x, 0.0) if path in kernels else jnp.zeros_like(x)
-
-        def update(i: Array, carry: Any) -> Any:
-            params, opt_state = carry
-            draw = jax.random.fold_in(key, i)
-            rows = jax.random.randint(draw, (batch,), 0, filled)
-            drawn = jax.tree.map(lambda x: x[rows], examples)
-            gradients = jax.grad(lambda params: past.loss(i, params, drawn))(params)
-            masked = trees.map_with_path(own, gradients, state["owner"])
-            updates, opt_state = rule.update(masked, opt_state, params, key=draw)
-            updates = trees.map_with_path(own, updates, state["owner"])
-            return jax.tree.map(jnp.add, params, updates), opt_state
-
-        return jax.lax.fori_loop(0, retrain, update, (params, rule.init(params)))[0]
-
     def switch(key: Key, state: State, learner: Learner, context: Context) -> tuple[State, Learner]:
-        kernels, task = kernels_of(context.network), state["task"]
-        left = tasks - 1 - task
-        share = jnp.stack([left, left + 1])
-
-        def freed(path: ModulePath, kernel: Array, owner: Array) -> Array:
-            return pruned(kernel, owner, task, share) if path in kernels else jnp.zeros((), bool)
-
-        free = trees.map_with_path(freed, learner.params, state["owner"])
-        owner = jax.tree.map(lambda free, owner: jnp.where(free, task + 1, owner), free, state["owner"])
-        params = jax.tree.map(lambda free, x: jnp.where(free, 0.0, x), free, learner.params)
-        opt_state = context.optimizer.init(params)
+        owners, params = pruned_for_next(state, learner.params, context.network, tasks)
         if retrain:
-            params = retrained(key, {**state, "owner": owner}, params, context)
-        new = {"owner": owner, "held": params, "task": task + 1}
-        return new, learner._replace(params=params, opt_state=opt_state)
+            params = retrained(key, {**state, "owner": owners}, params, context, retrain, batch)
+        new = {"owner": owners, "held": params, "task": state["task"] + 1}
+        return new, learner._replace(params=params, opt_state=context.optimizer.init(params))
 
     def view(state: State, params: Params, visit: Array, now: Array) -> Params:
         def each(owner: Array, x: Array) -> Array:

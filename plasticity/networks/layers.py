@@ -116,6 +116,7 @@ INITIALISERS: Mapping[str, Callable[..., Array]] = {
     "he": jax.nn.initializers.variance_scaling(2.0, "fan_in", "normal"),  # N(0, 2 / fan_in), not truncated
     "lecun": jax.nn.initializers.variance_scaling(1.0, "fan_in", "normal"),  # N(0, 1 / fan_in), not truncated
     "glorot": jax.nn.initializers.glorot_uniform(),  # U(-b, b), b = sqrt(6 / (fan_in + fan_out))
+    "pytorch": jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform"),  # U(-b, b), b = 1 / sqrt(fan_in)
     "orthogonal": orthogonal,
     "sparse": sparse,
 }

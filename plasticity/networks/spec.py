@@ -34,7 +34,7 @@ ActivationName = Literal[
     "smooth_leaky",
 ]
 NormalisationName = Literal["none", "layer", "rms", "map", "batch"]
-InitialiserName = Literal["he", "lecun", "glorot", "orthogonal", "sparse"]
+InitialiserName = Literal["he", "lecun", "glorot", "pytorch", "orthogonal", "sparse"]
 Method = Literal["auto", "patches", "lax"]
 INJECTION = "injection"  # the module that holds the gate of an injection
 NEW, ANCHOR = "new_", "anchor_"  # prefixes of the names of its two additional heads

@@ -32,7 +32,7 @@ MEMBERS = sorted(INTERVENTIONS)
 UPDATES = 20
 DRAWS = range(4)  # a redrawn weight exceeds a clip's bound in some draws and not in others
 ROUNDING = 1e-5
-STAGES = ("network", "optimizer", "step", "prepare", "acting")  # penalties only add up
+STAGES = ("network", "optimizer", "gradient", "step", "prepare", "acting")  # penalties only add up
 INTRUSIVE = ("reset", "continual_backprop")  # they rewrite the most, and slots too
 # For each method those later in the alphabet with which the order matters, on one worn learner at an update at which
 # every period is due. Networks, penalties and all other pairs commute there. With hare and tortoise, NaP, CPR and
@@ -190,7 +190,7 @@ def order_matters(first: str, second: str) -> bool:
     both = filled(first) & filled(second)
     orders = ((first, second), (second, first))
     specs = [rewritten(order) for order in orders]
-    if specs[0] != specs[1] or "acting" in both:
+    if specs[0] != specs[1] or both & {"acting", "gradient"}:
         return True
     if "optimizer" in both and differ(*map(path_of, orders)):
         return True
