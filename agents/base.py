@@ -145,7 +145,10 @@ class AgentCore(NamedTuple):
             made = {"loss": task_loss} | (more[0] if more else {})
             return task_loss + self.intervention.penalty(plugins, params, seen), (activations, made)
 
-        gradients, (activations, made) = jax.grad(objective, has_aux=True)(learner.params)
+        slope = jax.grad(objective, has_aux=True)
+        gradients, (activations, made) = slope(learner.params)
+        if fills(self.intervention, "point"):
+            gradients, _ = slope(self.intervention.point(plugins, learner.params, gradients, context))
         context = context._replace(activations=activations)
         draw = jax.random.fold_in(key, GRADIENT)
         gradients = self.intervention.gradient(draw, plugins, gradients, learner, context)

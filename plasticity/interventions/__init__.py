@@ -32,6 +32,7 @@ from plasticity.interventions.projection import nap, weight_clip
 from plasticity.interventions.recycling import cpr, redo, regrama
 from plasticity.interventions.rehearsal import a_gem, clear
 from plasticity.interventions.resets import optimizer_reset, reset
+from plasticity.interventions.sharpness import sam
 from plasticity.interventions.switch_policy import at_switch
 from plasticity.interventions.task import task_heads, task_input
 from plasticity.interventions.weights import selective_weight_reinit
@@ -66,6 +67,7 @@ INTERVENTIONS: Mapping[str, Callable[..., Intervention]] = {
     "hare_tortoise": hare_tortoise,
     "upgd": upgd,
     "trac": trac,
+    "sam": sam,
     "random_walk": random_walk,
     "redo": redo,
     "regrama": regrama,

@@ -16,7 +16,7 @@ from plasticity.optim.descent import FORMER, scheduled_descent
 class Critical(NamedTuple):
     """State of :func:`scale_by_critical_momenta`."""
 
-    count: Array  # int32[], updates so far
+    done: Array  # int32[], updates so far
     mu: Params
     nu: Params
     stored: tuple[Params, ...]  # one momentum per place, zeros where none is stored yet: slots like the moments
@@ -37,7 +37,7 @@ def scale_by_critical_momenta(
 
     def update(gradients: Params, state: Critical, params: Params = None) -> tuple[Params, Critical]:
         del params
-        count = optax.safe_increment(state.count)
+        count = optax.safe_increment(state.done)
         mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, state.mu, gradients)
         number = jnp.maximum(state.filled, 1)
         total = jax.tree.map(lambda m, *kept: m + sum(kept) / number, mu, *state.stored)

@@ -24,6 +24,7 @@ AVERAGES = "it acts with other parameters than those it trains"
 REFUSED: Mapping[str, str] = {
     **dict.fromkeys(("lbfgs", "momo", "momo_adam", "polyak_sgd", "sophia"), NEEDS_LOSS),
     **dict.fromkeys(("noisy_sgd", "dpsgd"), OWN_NOISE),
+    "optimistic_adam": "optax has replaced it by optimistic_adam_v2",
     **dict.fromkeys(("schedule_free", "schedule_free_adamw", "schedule_free_sgd"), AVERAGES),
 }
 # Optimizers that find their step size themselves; ``learning_rate`` is only a factor or a start.

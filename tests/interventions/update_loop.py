@@ -140,6 +140,8 @@ def around(
             return error(outputs, targets) + penalty, activations
 
         gradients, activations = jax.grad(loss, has_aux=True)(learner.params)
+        there = intervention.point(state, learner.params, gradients, seen)
+        gradients = jax.grad(loss, has_aux=True)(there)[0] if there is not learner.params else gradients
         gradients = intervention.gradient(jax.random.fold_in(key, 3), state, gradients, learner, seen)
         updates, opt_state = optimizer.update(
             gradients, learner.opt_state, learner.params, key=jax.random.fold_in(key, 2)
