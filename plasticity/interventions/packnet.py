@@ -113,9 +113,13 @@ def packnet(*, tasks: Count = 10, retrain: Natural = 0, batch: Count = 128, memo
             draw = jax.random.fold_in(key, i)
             rows = jax.random.randint(draw, (batch,), 0, filled)
             drawn = jax.tree.map(lambda x: x[rows], examples)
-            gradients = jax.grad(lambda params: past.loss(i, params, drawn))(params)
+
+            def loss(params: Params) -> Array:
+                return past.loss(i, params, drawn)
+
+            gradients = jax.grad(loss)(params)
             masked = trees.map_with_path(own, gradients, state["owner"])
-            updates, opt_state = rule.update(masked, opt_state, params, key=draw)
+            updates, opt_state = rule.update(masked, opt_state, params, key=draw, loss=loss)
             updates = trees.map_with_path(own, updates, state["owner"])
             return jax.tree.map(jnp.add, params, updates), opt_state
 

@@ -55,6 +55,7 @@ def intended_update(key: Key, probe: Probe) -> Params:
     gradient = jax.grad(probe.loss)(learner.params)
     extra: Mapping[str, Any] = {
         "key": key,
+        "loss": probe.loss,
         "td_error": -jnp.ones(()),
         "trace_decay": jnp.zeros(()),
         "trace_start": jnp.ones((), bool),

@@ -16,9 +16,11 @@ import optax
 
 from plasticity.core.parts import Parts, is_masked
 from plasticity.core.types import Array, Optimizer, Params
+from plasticity.networks.parts import part_of
 from plasticity.optim.step_sizes import forwarded
 
 Wrapper = Callable[[Optimizer], Optimizer]
+WHOLE = ("network", "loss")  # extra arguments that the optimizer of all parts receives as they are
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -99,6 +101,7 @@ def within(wrapper: Wrapper, optimizer: Optimizer, chosen: Parts) -> Optimizer:
                 key: chosen.back(value, extra[key]) if chosen.splits(extra.get(key)) else value
                 for key, value in given.items()
             }
+            given |= {key: extra[key] for key in WHOLE if key in extra}
             updates, new = optimizer.update(
                 chosen.back(mine, gradients), state.state, None if params is None else chosen.back(own, params), **given
             )
@@ -118,7 +121,9 @@ def within(wrapper: Wrapper, optimizer: Optimizer, chosen: Parts) -> Optimizer:
             (there,) = insides(inner)
             updates, new = optimizer.update(gradients, there.state, params, **extra)
             return updates, Owned(replaced(state.state, Inside(new)), state.names)
-        given = {key: chosen.of(value) for key, value in extra.items()}
+        given = {key: chosen.of(value) for key, value in extra.items() if key not in WHOLE} | shown(
+            extra, chosen, params
+        )
         updates, inner = wrapper(shared(params, gradients, extra)).update(mine, inner, chosen.of(params), **given)
         return chosen.back(updates, insides(inner)[0].others), Owned(with_others(inner, ()), state.names)
 
@@ -130,6 +135,17 @@ def within(wrapper: Wrapper, optimizer: Optimizer, chosen: Parts) -> Optimizer:
         return wrapped.learning_rate(state.state)
 
     return Optimizer(init, update, forwarded(wrapped, learning_rate))
+
+
+def shown(extra: Mapping[str, Any], chosen: Parts, params: Params) -> dict[str, Any]:
+    """The network and the loss of these parts; the parameters of the others are held fixed."""
+    found: dict[str, Any] = {}
+    if "network" in extra:
+        found["network"] = part_of(extra["network"], chosen)
+    if "loss" in extra:
+        held = jax.lax.stop_gradient(params)
+        found["loss"] = lambda mine: extra["loss"](chosen.back(mine, held))
+    return found
 
 
 def is_of_others(chosen: Parts, state: optax.OptState) -> bool:
