@@ -208,9 +208,10 @@ def upgd(
     of descent. Drawing ``xi`` costs more than the rest of a small network's update.
 
     The diagonal ``h`` is ours: an unbiased estimate ``z (H z)`` with random signs ``z``, averaged by ``beta``, for
-    about twice the cost of a gradient; the paper approximates it by HesScale. The factor ``c_i`` scales what the next layers
-    read; with a normalisation in between it is that of the normalised output. ``dL/dc_i`` is the sum of ``g theta``
-    over the weights that read the unit. In the code, the local norm of a convolution is over one row of its kernel.
+    about twice the cost of a gradient; the paper approximates it by HesScale. The factor ``c_i`` scales what the next
+    layers read; with a normalisation in between it is that of the normalised output. ``dL/dc_i`` is the sum of
+    ``g theta`` over the weights that read the unit. In the code, the local norm of a convolution is over one row of its
+    kernel.
     """
     for name, value, words in (("utility", utility, Of), ("order", order, Order), ("relative", relative, Relative)):
         check(name, value, get_args(words))

@@ -121,9 +121,8 @@ def within(wrapper: Wrapper, optimizer: Optimizer, chosen: Parts) -> Optimizer:
             (there,) = insides(inner)
             updates, new = optimizer.update(gradients, there.state, params, **extra)
             return updates, Owned(replaced(state.state, Inside(new)), state.names)
-        given = {key: chosen.of(value) for key, value in extra.items() if key not in WHOLE} | shown(
-            extra, chosen, params
-        )
+        given = {key: chosen.of(value) for key, value in extra.items() if key not in WHOLE}
+        given |= shown(extra, chosen, params)
         updates, inner = wrapper(shared(params, gradients, extra)).update(mine, inner, chosen.of(params), **given)
         return chosen.back(updates, insides(inner)[0].others), Owned(with_others(inner, ()), state.names)
 

@@ -11,6 +11,7 @@ from update_loop import CNN, MLP, batch_at, error, joined, make
 
 from plasticity.core import trees
 from plasticity.interventions import pgd, upgd
+from plasticity.interventions.restriction import restricted
 from plasticity.interventions.utility import (
     curvature_of_units,
     curvature_of_weights,
@@ -228,8 +229,6 @@ def test_an_update_with_units() -> None:
 )
 def test_of_joined_networks_each_part_is_as_if_it_were_alone(settings: Any) -> None:
     """Restricted to one part, the loss and the network are that part's; the losses are separate."""
-    from plasticity.interventions.restriction import restricted
-
     method = upgd(sigma=0.0, beta=0.5, **settings)
     both = joined(restricted(method, ["actor"]), sgd(learning_rate=ETA), ("actor", "critic"))
     alone = make(method, sgd(learning_rate=ETA))
