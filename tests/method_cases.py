@@ -49,6 +49,8 @@ def variants(method: str) -> dict[str, Callable[[], Intervention]]:
         settings["normaliser"] = "reset"
         return {f"{method}-{key}": acting_soon(method, **{key: value}) for key, value in settings.items()}
     found = {method: acting_soon(method)}
+    if method == "upgd":
+        found["upgd-units"] = acting_soon(method, utility="units")
     if "when" in known:
         found[f"{method}-periodic"] = acting_soon(method, when="periodic")
     return found

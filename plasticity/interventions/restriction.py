@@ -49,7 +49,7 @@ def restricted(intervention: Intervention, names: Sequence[str]) -> Intervention
         return intervention.network(spec) if chosen.has(spec.part) else spec
 
     def optimizer(rule: Optimizer) -> Optimizer:
-        return within(intervention.optimizer, rule, chosen)
+        return within(intervention.optimizer, rule, chosen, part_of)
 
     def init(key: Key, params: Params, network: Network) -> State:
         chosen.check(network.parts)

@@ -10,7 +10,7 @@ import optax
 from plasticity.config.fields import BelowOne, NonNegative, Positive, metadata
 from plasticity.core import trees
 from plasticity.core.errors import check
-from plasticity.core.types import Array, Key, ModulePath, Network, Optimizer, Params
+from plasticity.core.types import Array, Key, ModulePath, Network, Optimizer, Params, State
 from plasticity.interventions import surgery
 from plasticity.interventions.base import Intervention
 from plasticity.interventions.perturbation import noise_like
@@ -73,7 +73,7 @@ def readers(network: Network, params: Params) -> dict[str, list[tuple[ModulePath
     }
     found = {name: sinks for name, sinks in found.items() if sinks}
     if not found:
-        raise ValueError("upgd: utility: units is not allowed; this network describes no hidden units that are read")
+        raise ValueError("utility: units needs a network with hidden units and their readers; this one describes none")
     return found
 
 
@@ -216,6 +216,11 @@ def upgd(
     for name, value, words in (("utility", utility, Of), ("order", order, Order), ("relative", relative, Relative)):
         check(name, value, get_args(words))
 
+    def described(key: Key, params: Params, network: Network) -> State:
+        del key
+        readers(network, params)
+        return ()
+
     def measured(gradients: Params, params: Params, extra: Mapping[str, Any]) -> Params:
         first = jax.tree.map(lambda g, theta: -g * theta, gradients, params)
         if order == "first":
@@ -260,7 +265,7 @@ def upgd(
 
         return Optimizer(init, update, forwarded(optimizer, lambda state: optimizer.learning_rate(state.inner)))
 
-    return Intervention(optimizer=wrapped)
+    return Intervention(optimizer=wrapped, init=described) if utility == "units" else Intervention(optimizer=wrapped)
 
 
 @metadata(paper=PAPER, neutral={"sigma": 0.0}, note="the default of sigma is ours")
