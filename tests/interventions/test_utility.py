@@ -11,6 +11,7 @@ from update_loop import CNN, MLP, batch_at, error, joined, make
 
 from plasticity.core import trees
 from plasticity.interventions import pgd, upgd
+from plasticity.interventions.base import compose
 from plasticity.interventions.restriction import restricted
 from plasticity.interventions.utility import (
     curvature_of_units,
@@ -236,7 +237,8 @@ def test_of_joined_networks_each_part_is_as_if_it_were_alone(settings: Any) -> N
     params = run.learner.params["actor"]
     single_run = single_run._replace(learner=single_run.learner._replace(params=params))
     after = both.update(KEY, run, jnp.int32(0)).learner.params
-    plain = joined(pgd(sigma=0.0), sgd(learning_rate=ETA), ("actor", "critic")).update(KEY, run, jnp.int32(0))
+    bare = joined(compose(), sgd(learning_rate=ETA), ("actor", "critic"))
+    plain = bare.update(KEY, bare.init(KEY), jnp.int32(0))
     jax.tree.map(np.testing.assert_array_equal, after["critic"], plain.learner.params["critic"])
     moved = jax.tree.leaves(
         jax.tree.map(lambda a, b: jnp.abs(a - b).max(), after["actor"], plain.learner.params["actor"])
