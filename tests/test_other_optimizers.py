@@ -247,6 +247,7 @@ REFUSALS = {
     },
     "arguments.learning_rate is not allowed here; set": {"arguments": {"learning_rate": 0.1}},
     "arguments.mask: unknown argument": {"name": "adamw", "arguments": {"mask": True}},
+    "schedule has no effect with rprop": {"name": "rprop", "schedule": functools.partial(linear, duration=2)},
     "arguments: optax's lion refuses them: ": {"arguments": {"b1": "half"}},
 }
 

@@ -101,8 +101,7 @@ def muon(
       ValueError: for an unknown ``scale`` and, while tracing, for an unknown module.
 
     The step size that is reported is ``learning_rate``. The author's code gives a convolution the factor 1 and adds
-    weight decay: use the intervention `weight_decay`. Recommended there for all parameters together: 0.01 per
-    learning rate.
+    weight decay (0.01 per learning rate in its example): add the intervention `weight_decay`.
     """
     check("scale", scale, get_args(Scale))
     factor, clip = step_size(1.0, schedule), clipped(max_gradient_norm)
