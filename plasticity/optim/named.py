@@ -116,9 +116,10 @@ def by_name(
         an average of the parameters (schedule_free).
 
     The step size of cocob, dadapt_adamw, dog, dowg, prodigy and rprop is unknown, because they find it themselves; a
-    schedule is then a factor of what optax calls the learning rate (rprop, which reads it once, has none). optax 0.2 has neither
-    Shampoo nor a Kronecker-factored PSGD; a plug-in may return them as plain optax transformations. Of adafactor,
-    galore, novograd and sm3, whose moments have other shapes than the parameters, single units cannot be reset.
+    schedule is then a factor of what optax calls the learning rate (rprop, which reads it once, has none). optax 0.2
+    has neither Shampoo nor a Kronecker-factored PSGD; a plug-in may return them as plain optax transformations. Of
+    adafactor, galore, novograd and sm3, whose moments have other shapes than the parameters, single units cannot be
+    reset.
     """
     factory = factory_of(name)
     check_arguments(name, factory, arguments)
