@@ -7,9 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tiny
+from jax.flatten_util import ravel_pytree
 from update_loop import CNN, MLP, batch_at, error, joined, make
 
+from plasticity.config.experiments import read_experiment
 from plasticity.core import trees
+from plasticity.core.errors import UserError
 from plasticity.interventions import pgd, upgd
 from plasticity.interventions.base import compose
 from plasticity.interventions.restriction import restricted
@@ -24,6 +28,7 @@ from plasticity.interventions.utility import (
 )
 from plasticity.networks.build import build
 from plasticity.optim.optimizers import sgd
+from plasticity.runs import launch
 
 KEY = jax.random.key(2)
 PARAMS = {"kernel": np.array([[1.0, -2.0, 0.7], [0.5, 0.1, -0.4]]), "bias": np.array([0.3, -0.2, 0.9])}
@@ -134,10 +139,10 @@ def loss_of(params: Any) -> jax.Array:
 
 def test_the_diagonal_is_unbiased() -> None:
     """The mean of many draws against the diagonal of the full Hessian."""
-    flat, unravel = jax.flatten_util.ravel_pytree(START)
+    flat, unravel = ravel_pytree(START)
     exact = jnp.diag(jax.hessian(lambda x: loss_of(unravel(x)))(flat))
     keys = jax.random.split(KEY, 4000)
-    drawn = jax.jit(jax.vmap(lambda key: jax.flatten_util.ravel_pytree(diagonal(loss_of, START, key))[0]))(keys)
+    drawn = jax.jit(jax.vmap(lambda key: ravel_pytree(diagonal(loss_of, START, key))[0]))(keys)
     error_of_mean = np.asarray(drawn.std(0)) / np.sqrt(len(keys))
     assert (np.abs(drawn.mean(0) - exact) <= 5 * error_of_mean + 1e-5).all()
     assert np.abs(exact).max() > 20 * error_of_mean.max()
@@ -256,3 +261,17 @@ def test_what_is_missing_is_named() -> None:
         last(upgd(order="second"))
     with pytest.raises(ValueError, match='order: "third" is not allowed; must be one of first, second'):
         upgd(order="third")  # type: ignore[arg-type]
+
+
+def test_a_plan_refuses_the_second_order_where_there_is_no_loss() -> None:
+    """Of an agent with eligibility traces; the utility of units needs no loss."""
+    catch = {"kind": "catch", "tasks": 2, "steps_per_task": 20}
+    agent = {"kind": "stream_q", "network": {"kind": "mlp", "widths": [4]}, "optimizer": "sgd"}
+    for settings, said in (({"order": "second"}, "upgd: order: second is not allowed with this agent"), ({}, None)):
+        method = {"kind": "upgd", "utility": "units", **settings}
+        asked = tiny.document(agent=agent, stream=catch, monitors=[], interventions=[method])
+        if said is None:
+            launch.plan(read_experiment(asked, launch.registry()))
+        else:
+            with pytest.raises(UserError, match=said):
+                launch.plan(read_experiment(asked, launch.registry()))
