@@ -62,6 +62,15 @@ def no_trace(optimizer: Optimizer) -> Optimizer:
     return optimizer
 
 
+def informed(optimizer: Optimizer, network: Network) -> Optimizer:
+    """The optimizer, which receives the network whose parameters it updates as an extra argument, ``network``."""
+
+    def update(gradients: Params, state: Any, params: Params = None, **extra: Any) -> tuple[Params, Any]:
+        return optimizer.update(gradients, state, params, **({"network": network} | extra))
+
+    return optimizer._replace(update=update)
+
+
 def no_outputs(params: Params, observation: Any) -> Outputs:
     del params, observation
     return {}
@@ -134,7 +143,7 @@ class AgentCore(NamedTuple):
 
         ``loss(params)`` returns the task loss, the activations of the forward pass on ``observation`` and, optionally,
         a mapping of further metrics. ``reference()`` samples observations independently of the batch. The optimizer
-        receives ``extra``.
+        receives ``extra`` and the task loss of the batch as ``loss``.
         """
         context = self.context(clock, observation, lambda params: loss(params)[0], reference)
         learner, plugins = self.prepare(key, learner, plugins, context)
@@ -145,10 +154,14 @@ class AgentCore(NamedTuple):
             made = {"loss": task_loss} | (more[0] if more else {})
             return task_loss + self.intervention.penalty(plugins, params, seen), (activations, made)
 
-        gradients, (activations, made) = jax.grad(objective, has_aux=True)(learner.params)
+        slope = jax.grad(objective, has_aux=True)
+        gradients, (activations, made) = slope(learner.params)
+        if fills(self.intervention, "point"):
+            gradients, _ = slope(self.intervention.point(plugins, learner.params, gradients, context))
         context = context._replace(activations=activations)
         draw = jax.random.fold_in(key, GRADIENT)
         gradients = self.intervention.gradient(draw, plugins, gradients, learner, context)
+        extra["loss"] = context.loss
         return *self.finish(key, learner, plugins, gradients, context, **extra), made
 
     def prepare(self, key: Key, learner: Learner, plugins: State, context: Context) -> tuple[Learner, State]:
@@ -307,7 +320,7 @@ def assemble_built(
         )
     if network.remembers and not envs:
         raise ValueError("agent.network: has memory, which this agent does not use; choose a network without")
-    rule = trace(intervention.optimizer(optimizer))
+    rule = informed(trace(intervention.optimizer(optimizer)), network)
 
     def fresh(key: Key, created: Array) -> Learner:
         params = network.init(key)

@@ -12,6 +12,7 @@ STRONG: dict[str, dict[str, Any]] = {
     "plasticity_injection": {"at": 2},
     "weight_decay": {"rate": 0.1},
     "weight_clip": {"bound": 0.1},
+    "sam": {"rho": 1.0},
     "hare_tortoise": {"decay": 0.5},
     "redo": {"threshold": 2.0},
     "regrama": {"threshold": 2.0},
@@ -48,6 +49,8 @@ def variants(method: str) -> dict[str, Callable[[], Intervention]]:
         settings["normaliser"] = "reset"
         return {f"{method}-{key}": acting_soon(method, **{key: value}) for key, value in settings.items()}
     found = {method: acting_soon(method)}
+    if method == "upgd":
+        found["upgd-units"] = acting_soon(method, utility="units")
     if "when" in known:
         found[f"{method}-periodic"] = acting_soon(method, when="periodic")
     return found
@@ -65,6 +68,7 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "effective_rank": STREAMED,
     "a_gem": TRACED,
     "packnet": TRACED,
+    "sam": TRACED,
     "optimizer_reset": ("stream_q", "stream_ac"),
     "at_switch-optimizer": ("stream_q", "stream_ac"),
     "at_switch-replay": (*STREAMED, *SUPERVISED, *ROLLOUT),

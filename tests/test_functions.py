@@ -118,6 +118,7 @@ SAYS = {
         GRAPH,
     ),
     **dict.fromkeys(("redo", "regrama", "cpr", "continual_backprop"), "needs a network with hidden units"),
+    "upgd-units": "utility: units needs a network with hidden units",
     "selective_weight_reinit": "needs a network with layers",
     "weight_clip": "needs a network with layers",
     "spectral_regularization": "needs a network with layers",

@@ -17,6 +17,7 @@ from plasticity.optim.optimizers import OPTIMIZERS, adam, one_minus_exp, radam, 
 from plasticity.optim.schedules import constant, cosine, linear
 
 PLAIN = [factory for name, factory in OPTIMIZERS.items() if name not in STREAMING]
+MATRIX = jnp.zeros((2, 3))
 GRADIENTS = np.array([0.5, -1.0, 2.0, 0.25, 0.0, -3.0], np.float64)
 
 
@@ -187,13 +188,13 @@ def test_a_grid_of_learning_rates_is_one_program(factory: Callable[..., Optimize
         nonlocal traces
         traces += 1
         optimizer = factory(learning_rate=rate, schedule=functools.partial(cosine, duration=10))
-        state = optimizer.init(jnp.zeros(()))
-        _, state = optimizer.update(jnp.ones(()), state)
-        return optimizer.update(jnp.ones(()), state)[0]
+        state = optimizer.init(MATRIX)
+        _, state = optimizer.update(jnp.ones_like(MATRIX), state, MATRIX)
+        return optimizer.update(jnp.ones_like(MATRIX), state, MATRIX)[0]
 
     grid = jax.jit(jax.vmap(second_update))(jnp.array([0.1, 0.2, 0.3]))
     assert traces == 1
-    np.testing.assert_allclose(grid / grid[0], [1.0, 2.0, 3.0], rtol=1e-5)
+    np.testing.assert_allclose(grid / grid[0], np.ones((3, 2, 3)) * [[[1.0]], [[2.0]], [[3.0]]], rtol=1e-5)
 
 
 @pytest.mark.parametrize("factory", PLAIN)
@@ -204,11 +205,11 @@ def test_wrap_keeps_the_learning_rate_and_tells_it(factory: Callable[..., Optimi
     last = optax.GradientTransformationExtraArgs(lambda params: optax.EmptyState(), replace_by_rate)
     plain = factory(learning_rate=0.4, schedule=functools.partial(linear, duration=2))
     optimizer = wrap(wrap(plain, before=optax.scale(2.0)), after=last)
-    state = optimizer.init(jnp.zeros(()))
+    state = optimizer.init(MATRIX)
     for rate in (0.4, 0.2):
         np.testing.assert_allclose(optimizer.learning_rate(state), rate, rtol=1e-6)
-        updates, state = optimizer.update(jnp.ones(()), state)
-        np.testing.assert_allclose(updates, rate, rtol=1e-6)
+        updates, state = optimizer.update(jnp.ones_like(MATRIX), state, MATRIX)
+        np.testing.assert_allclose(updates, np.full(MATRIX.shape, rate), rtol=1e-6)
 
 
 def test_wrap_puts_transformations_on_their_side() -> None:

@@ -273,7 +273,10 @@ class Network(NamedTuple):
 class Optimizer(NamedTuple):
     """An ``optax.GradientTransformationExtraArgs`` that also reports its step size.
 
-    If it ``masks``, ``update`` takes ``valid`` (bool[]): where that is false, the state stays and the updates are 0.
+    In an agent, ``update(gradients, state, params, **extra)`` receives the ``key`` of the update, the ``network`` and,
+    unless it is behind an eligibility trace, the task loss of the batch as ``loss`` (parameters -> float32[]). It
+    ignores what it does not need. If it ``masks``, ``update`` takes ``valid`` (bool[]): where that is false, the state
+    stays and the updates are 0.
     """
 
     init: Callable[[Params], optax.OptState]

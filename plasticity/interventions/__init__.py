@@ -24,7 +24,7 @@ from plasticity.interventions.decay import weight_decay
 from plasticity.interventions.distillation import reset_and_distill
 from plasticity.interventions.feature_penalties import c_chain, effective_rank, infer, pfo
 from plasticity.interventions.injection import plasticity_injection
-from plasticity.interventions.optimization import random_walk, trac, upgd
+from plasticity.interventions.optimization import random_walk, trac
 from plasticity.interventions.packnet import packnet
 from plasticity.interventions.penalties import l2, l2_init, parseval, spectral_regularization, wasserstein_init
 from plasticity.interventions.perturbation import shrink_perturb, soft_reset
@@ -32,8 +32,10 @@ from plasticity.interventions.projection import nap, weight_clip
 from plasticity.interventions.recycling import cpr, redo, regrama
 from plasticity.interventions.rehearsal import a_gem, clear
 from plasticity.interventions.resets import optimizer_reset, reset
+from plasticity.interventions.sharpness import sam
 from plasticity.interventions.switch_policy import at_switch
 from plasticity.interventions.task import task_heads, task_input
+from plasticity.interventions.utility import pgd, upgd
 from plasticity.interventions.weights import selective_weight_reinit
 
 INTERVENTIONS: Mapping[str, Callable[..., Intervention]] = {
@@ -65,7 +67,9 @@ INTERVENTIONS: Mapping[str, Callable[..., Intervention]] = {
     "soft_reset": soft_reset,
     "hare_tortoise": hare_tortoise,
     "upgd": upgd,
+    "pgd": pgd,
     "trac": trac,
+    "sam": sam,
     "random_walk": random_walk,
     "redo": redo,
     "regrama": regrama,

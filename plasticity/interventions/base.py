@@ -49,6 +49,11 @@ def same_gradients(key: Key, state: State, gradients: Params, learner: Learner, 
     return gradients
 
 
+def same_point(state: State, params: Params, gradients: Params, context: Context) -> Params:
+    del state, gradients, context
+    return params
+
+
 def same_view(state: State, params: Params, visit: Array, now: Array) -> Params:
     del state, visit, now
     return params
@@ -62,7 +67,7 @@ class Remember(NamedTuple):
 
 
 class Intervention(NamedTuple):
-    """Ten hooks, all optional, and six flags. Most methods fill one or two hooks.
+    """Eleven hooks, all optional, and six flags. Most methods fill one or two hooks.
 
     * ``network``: data -> data, before the network is built.
     * ``optimizer``: wraps the agent's optimizer.
@@ -74,6 +79,8 @@ class Intervention(NamedTuple):
       fills this field. ``learner.rest`` holds everything else a new agent would have.
     * ``prepare``: like ``step``, but before the forward pass of every update.
     * ``acting``: the parameters that act and are evaluated, if they differ from those that learn.
+    * ``point``: the parameters at which the gradient of loss + penalties is taken, from the learner's parameters and
+      the gradient there; a second gradient on the same batch. Updates still start from the learner's parameters.
     * ``gradient``: rewrites the gradient of loss + penalties before the optimizer sees it.
     * ``view``: the parameters with which the task of an earlier visit is evaluated: ``state, params, visit, now``, both
       int32[], the indices of that visit and of the current one. A method that fills it knows the tasks.
@@ -102,6 +109,7 @@ class Intervention(NamedTuple):
     reads_task: bool = False
     gradient: Callable[[Key, State, Params, Learner, Context], Params] = same_gradients
     view: Callable[[State, Params, Array, Array], Params] = same_view
+    point: Callable[[State, Params, Params, Context], Params] = same_point
     remember: Remember | None = None
     visits: int | None = None
 
@@ -177,13 +185,18 @@ def compose(*interventions: Intervention) -> Intervention:
             gradients = each.gradient(jax.random.fold_in(key, i), s, gradients, learner, context)
         return gradients
 
+    def point(state: State, params: Params, gradients: Params, context: Context) -> Params:
+        for each, s in zip(interventions, state, strict=True):
+            params = each.point(s, params, gradients, context)
+        return params
+
     def view(state: State, params: Params, visit: Array, now: Array) -> Params:
         for each, s in zip(interventions, state, strict=True):
             params = each.view(s, params, visit, now)
         return params
 
     made: dict[str, Any] = {"network": network, "optimizer": optimizer, "penalty": penalty, "acting": acting}
-    made |= {"gradient": gradient, "view": view}
+    made |= {"gradient": gradient, "view": view, "point": point}
     made |= {field: chained(field) for field in ("step", "switch", "prepare")}
     flags: dict[str, Any] = {
         "sets": tuple(dict.fromkeys(field for each in interventions for field in each.sets)),

@@ -35,6 +35,7 @@ LEFT_OUT: Mapping[str, str] = {
     "switch": "does not call it at task switches",
     "prepare": "does not call it before an update",
     "acting": "does not act with its parameters",
+    "point": "does not take its gradient at another point",
     "gradient": "does not let it rewrite its gradient",
 }
 

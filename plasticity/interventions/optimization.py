@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from plasticity.config.fields import BelowOne, NonNegative, Positive, metadata
+from plasticity.config.fields import Positive, metadata
 from plasticity.core import trees
 from plasticity.core.errors import check
 from plasticity.core.types import Array, Optimizer, Params
 from plasticity.interventions.base import Intervention
 from plasticity.interventions.perturbation import Per, layer_numbers, noise_like, spread_out
-from plasticity.optim.step_sizes import forwarded, required_step_size
+from plasticity.optim.step_sizes import forwarded
 
 BETAS = (0.9, 0.99, 0.999, 0.9999, 0.99999, 0.999999)
 LARGEST = 9.0  # erfi(9.1) still fits into float32, erfi(9.4) does not
@@ -21,13 +21,6 @@ LARGEST = 9.0  # erfi(9.1) still fits into float32, erfi(9.4) does not
 # The sum in `erfi` is over odd multiples of the spacing; its error falls as exp(-(pi / (2 SPACING))^2), here 2e-9.
 SPACING = 0.35
 ODD = tuple(range(1, 41, 2))
-
-
-class Utility(NamedTuple):
-    """State of :func:`upgd`."""
-
-    utility: Params
-    inner: optax.OptState
 
 
 class Tuned(NamedTuple):
@@ -38,68 +31,6 @@ class Tuned(NamedTuple):
     gain: Array  # float32[betas], the discounted sum of -h
     displacement: Params  # the sum of the optimizer's own updates
     inner: optax.OptState
-
-
-def relative_utility(utility: Params) -> Params:
-    """``sigmoid(U / max U)``, with the maximum over all parameters; 1/2 everywhere if no utility is positive."""
-    largest = jnp.max(jnp.stack([jnp.max(u) for u in jax.tree.leaves(utility)]))
-    scale = jnp.where(largest > 0, 1.0 / jnp.where(largest > 0, largest, 1.0), 0.0)
-    return jax.tree.map(lambda u: jax.nn.sigmoid(scale * u), utility)
-
-
-@metadata(
-    paper="Elsayed, Mahmood 2024, Addressing Loss of Plasticity and Catastrophic Forgetting in Continual Learning",
-    note="with sgd it is the paper's UPGD; no settings make it do nothing",
-)
-def upgd(*, beta: BelowOne = 0.999, sigma: NonNegative = 0.001, weight_decay: NonNegative = 0.001) -> Intervention:
-    """Utility-based perturbed gradient descent: useful parameters move less, useless ones move more and at random.
-
-    With gradient ``g`` and the optimizer's own update ``u`` (for SGD ``-eta g``, ``eta`` the step size),
-    ``U <- beta U + (1 - beta) (-g theta)``, ``s = sigmoid(U / max U)`` with the maximum over all parameters, and
-    ``theta <- (1 - eta weight_decay) theta + 2 (u - eta xi) (1 - s)``, ``xi ~ N(0, sigma^2)``. The factor 2 is in the
-    paper's code, so that a utility of 0 leaves the plain step.
-
-    Args:
-        beta: traced.
-        sigma: in the gradient's unit (traced).
-        weight_decay: traced.
-
-    Raises:
-        ValueError: while tracing, if an agent gives its optimizer no key.
-
-    The defaults are those of the paper's code, whose learning rate is 1e-5. Paper and code correct ``U`` for its
-    initialisation at 0 by ``1 - beta^t``; here the factor cancels in ``U / max U``. (The code corrects the numerator
-    only, so its gates are almost fully open or closed for the first ``1 / (1 - beta)`` updates.) If no utility is
-    positive, ``s`` is 1/2; in the code the order is then reversed. Behind an eligibility trace ``g`` is the direction
-    of descent. Drawing ``xi`` costs more than the rest of a small network's update.
-    """
-
-    def wrapped(optimizer: Optimizer) -> Optimizer:
-        def init(params: Params) -> Utility:
-            return Utility(jax.tree.map(jnp.zeros_like, params), optimizer.init(params))
-
-        def update(gradients: Params, state: Utility, params: Params = None, **extra: Any) -> tuple[Params, Utility]:
-            if extra.get("key") is None:
-                raise ValueError("upgd needs a key at every update of the optimizer")
-            eta = required_step_size(optimizer, "upgd")(state.inner)
-            # A separate key for the inner optimizer, in case it draws random numbers too.
-            updates, inner = optimizer.update(
-                gradients, state.inner, params, **(extra | {"key": jax.random.fold_in(extra["key"], 1)})
-            )
-            utility = jax.tree.map(
-                lambda u, g, theta: beta * u - (1 - beta) * g * theta, state.utility, gradients, params
-            )
-
-            def leaf(u: Array, s: Array, xi: Array, theta: Array) -> Array:
-                return 2.0 * (u - eta * sigma * xi) * (1.0 - s) - eta * weight_decay * theta
-
-            noise = noise_like(jax.random.fold_in(extra["key"], 0), params)
-            updates = jax.tree.map(leaf, updates, relative_utility(utility), noise, params)
-            return updates, Utility(utility, inner)
-
-        return Optimizer(init, update, lambda state: optimizer.learning_rate(state.inner))
-
-    return Intervention(optimizer=wrapped)
 
 
 def layer_norms(tree: Params, per: Per) -> Array:

@@ -92,9 +92,12 @@ def retrained(key: Key, state: State, params: Params, context: Context, updates:
         draw = jax.random.fold_in(key, i)
         rows = jax.random.randint(draw, (batch,), 0, filled)
         drawn = jax.tree.map(lambda x: x[rows], examples)
-        gradients = jax.grad(lambda params: past.loss(i, params, drawn))(params)
-        masked = trees.map_with_path(own, gradients, state["owner"])
-        steps, opt_state = rule.update(masked, opt_state, params, key=draw)
+
+        def loss(params: Params) -> Array:
+            return past.loss(i, params, drawn)
+
+        masked = trees.map_with_path(own, jax.grad(loss)(params), state["owner"])
+        steps, opt_state = rule.update(masked, opt_state, params, key=draw, loss=loss)
         steps = trees.map_with_path(own, steps, state["owner"])
         return jax.tree.map(jnp.add, params, steps), opt_state
 

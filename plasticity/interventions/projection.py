@@ -13,7 +13,7 @@ from plasticity.core.errors import check
 from plasticity.core.types import Array, Context, Key, Learner, Network, Optimizer, Params, State
 from plasticity.interventions.base import Intervention, every, no_penalty, unchanged, when
 from plasticity.interventions.penalties import Which
-from plasticity.optim.optimizers import Descent, has_schedule
+from plasticity.optim.descent import Descent, has_schedule
 
 if TYPE_CHECKING:
     from plasticity.networks.spec import NetworkSpec

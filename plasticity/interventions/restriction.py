@@ -49,7 +49,7 @@ def restricted(intervention: Intervention, names: Sequence[str]) -> Intervention
         return intervention.network(spec) if chosen.has(spec.part) else spec
 
     def optimizer(rule: Optimizer) -> Optimizer:
-        return within(intervention.optimizer, rule, chosen)
+        return within(intervention.optimizer, rule, chosen, part_of)
 
     def init(key: Key, params: Params, network: Network) -> State:
         chosen.check(network.parts)
@@ -66,11 +66,15 @@ def restricted(intervention: Intervention, names: Sequence[str]) -> Intervention
         new = intervention.gradient(key, state, chosen.of(gradients), learner_of(learner, chosen), share)
         return chosen.back(new, gradients)
 
+    def point(state: State, params: Params, gradients: Params, context: Context) -> Params:
+        share = context_of(chosen, context, params)
+        return chosen.back(intervention.point(state, chosen.of(params), chosen.of(gradients), share), params)
+
     def view(state: State, params: Params, visit: Array, now: Array) -> Params:
         return chosen.back(intervention.view(state, chosen.of(params), visit, now), params)
 
     made: dict[str, Callable[..., Any]] = {"network": network, "optimizer": optimizer}
-    made |= {"penalty": penalty, "acting": acting, "gradient": gradient, "view": view}
+    made |= {"penalty": penalty, "acting": acting, "gradient": gradient, "view": view, "point": point}
     made |= {field: on_share(chosen, getattr(intervention, field), field) for field in ("step", "switch", "prepare")}
     hooks: dict[str, Any] = {field: function for field, function in made.items() if fills(intervention, field)}
     hooks |= {"init": init} if hooks or fills(intervention, "init") else {}

@@ -21,8 +21,8 @@ Moment = Literal["first_moment", "second_moment"]
 # The names under which optimizers store their moments. The trace of optax's momentum is also a first moment.
 MOMENTS: Mapping[Moment, tuple[str, ...]] = {"first_moment": ("mu",), "second_moment": ("nu", "second")}
 HAVE: Mapping[Moment, str] = {
-    "first_moment": "sgd, adam, rmsprop",
-    "second_moment": "adam, rmsprop, adaptive_obgd, adaptive_q",
+    "first_moment": "sgd, adam, rmsprop, muon, adam_cm",
+    "second_moment": "adam, rmsprop, adam_cm, adaptive_obgd, adaptive_q",
 }
 
 

@@ -50,7 +50,8 @@ def train(optimizer: Optimizer, start: Start, loss: Loss, steps: int, key: Key, 
     def step(now: Start, xs: tuple[Array, Rows]) -> tuple[Start, None]:
         i, batch_rows = xs
         gradients = jax.grad(loss)(now.params, batch_rows)
-        updates, opt_state = rule.update(gradients, now.opt_state, now.params, key=jax.random.fold_in(key, i))
+        extra = {"key": jax.random.fold_in(key, i), "loss": lambda params: loss(params, batch_rows)}
+        updates, opt_state = rule.update(gradients, now.opt_state, now.params, **extra)
         return Start(optax.apply_updates(now.params, updates), opt_state), None
 
     return jax.lax.scan(step, start, (jnp.arange(steps), rows))[0].params

@@ -15,10 +15,12 @@ import jax.numpy as jnp
 import optax
 
 from plasticity.core.parts import Parts, is_masked
-from plasticity.core.types import Array, Optimizer, Params
+from plasticity.core.types import Array, Network, Optimizer, Params
 from plasticity.optim.step_sizes import forwarded
 
 Wrapper = Callable[[Optimizer], Optimizer]
+PartOf = Callable[[Network, Parts], Network]
+WHOLE = ("network", "loss")  # extra arguments that the optimizer of all parts receives as they are
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -81,11 +83,12 @@ def put_back(chosen: Parts, new: optax.OptState, old: optax.OptState) -> optax.O
     return jax.tree.map(leaf, new, old, is_leaf=lambda node: is_owned(node) or chosen.splits(node))
 
 
-def within(wrapper: Wrapper, optimizer: Optimizer, chosen: Parts) -> Optimizer:
+def within(wrapper: Wrapper, optimizer: Optimizer, chosen: Parts, part_of: PartOf) -> Optimizer:
     """Wrap the optimizer for these parts alone: ``wrapper`` sees their gradients, parameters and updates.
 
     The optimizer itself runs once, on all parts, so a bound on the norm of all gradients remains as it is. The other
-    parts get its updates, as without the wrapper. The reported step size is that of these parts.
+    parts get its updates, as without the wrapper. The reported step size is that of these parts. ``part_of`` gives the
+    network of these parts alone.
     """
 
     def shared(params: Params = None, gradients: Params = None, extra: Mapping[str, Any] = EMPTY) -> Optimizer:
@@ -99,6 +102,7 @@ def within(wrapper: Wrapper, optimizer: Optimizer, chosen: Parts) -> Optimizer:
                 key: chosen.back(value, extra[key]) if chosen.splits(extra.get(key)) else value
                 for key, value in given.items()
             }
+            given |= {key: extra[key] for key in WHOLE if key in extra}
             updates, new = optimizer.update(
                 chosen.back(mine, gradients), state.state, None if params is None else chosen.back(own, params), **given
             )
@@ -118,7 +122,8 @@ def within(wrapper: Wrapper, optimizer: Optimizer, chosen: Parts) -> Optimizer:
             (there,) = insides(inner)
             updates, new = optimizer.update(gradients, there.state, params, **extra)
             return updates, Owned(replaced(state.state, Inside(new)), state.names)
-        given = {key: chosen.of(value) for key, value in extra.items()}
+        given = {key: chosen.of(value) for key, value in extra.items() if key not in WHOLE}
+        given |= shown(extra, chosen, params, part_of)
         updates, inner = wrapper(shared(params, gradients, extra)).update(mine, inner, chosen.of(params), **given)
         return chosen.back(updates, insides(inner)[0].others), Owned(with_others(inner, ()), state.names)
 
@@ -130,6 +135,17 @@ def within(wrapper: Wrapper, optimizer: Optimizer, chosen: Parts) -> Optimizer:
         return wrapped.learning_rate(state.state)
 
     return Optimizer(init, update, forwarded(wrapped, learning_rate))
+
+
+def shown(extra: Mapping[str, Any], chosen: Parts, params: Params, part_of: PartOf) -> dict[str, Any]:
+    """The network and the loss of these parts; the parameters of the others are held fixed."""
+    found: dict[str, Any] = {}
+    if "network" in extra:
+        found["network"] = part_of(extra["network"], chosen)
+    if "loss" in extra:
+        held = jax.lax.stop_gradient(params)
+        found["loss"] = lambda mine: extra["loss"](chosen.back(mine, held))
+    return found
 
 
 def is_of_others(chosen: Parts, state: optax.OptState) -> bool:

@@ -7,7 +7,8 @@ import pytest
 import scipy.special
 
 from plasticity.interventions import random_walk, surgery, trac, upgd, weight_decay
-from plasticity.interventions.optimization import erfi, relative_utility
+from plasticity.interventions.optimization import erfi
+from plasticity.interventions.utility import relative_utility
 from plasticity.optim.eligibility import eligible
 from plasticity.optim.optimizers import adam, sgd
 

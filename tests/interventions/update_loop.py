@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from plasticity.agents.base import informed
 from plasticity.core.outputs import OUTPUT, Values
 from plasticity.core.types import Array, Clock, Context, Drawn, Key, Learner, Network, Optimizer, Past
 from plasticity.interventions.base import Intervention
@@ -107,7 +108,7 @@ def around(
     trace: Callable[[Optimizer], Optimizer] = lambda optimizer: optimizer,
 ) -> Loop:
     """The loop of a built network; the outputs of joined networks all have the same targets."""
-    optimizer = trace(intervention.optimizer(optimizer))
+    optimizer = informed(trace(intervention.optimizer(optimizer)), network)
 
     def fresh(key: Key) -> Learner:
         params = network.init(key)
@@ -140,9 +141,11 @@ def around(
             return error(outputs, targets) + penalty, activations
 
         gradients, activations = jax.grad(loss, has_aux=True)(learner.params)
+        there = intervention.point(state, learner.params, gradients, seen)
+        gradients = jax.grad(loss, has_aux=True)(there)[0] if there is not learner.params else gradients
         gradients = intervention.gradient(jax.random.fold_in(key, 3), state, gradients, learner, seen)
         updates, opt_state = optimizer.update(
-            gradients, learner.opt_state, learner.params, key=jax.random.fold_in(key, 2)
+            gradients, learner.opt_state, learner.params, key=jax.random.fold_in(key, 2), loss=task_loss
         )
         learner = learner._replace(params=optax.apply_updates(learner.params, updates), opt_state=opt_state)
         seen = seen._replace(activations=activations, gradients=gradients)
