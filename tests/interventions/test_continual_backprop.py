@@ -260,7 +260,7 @@ def test_a_budget_grows_by_less_than_the_spacing_of_floats(rate: float) -> None:
     ledger = Ledger(jnp.array([10**6]), jnp.ones(1), precise(1 - 2**-10))
 
     def step(ledger: Ledger, _: None) -> tuple[Ledger, jax.Array]:
-        picked, budget = least_useful(ledger, 0.9, 1, rate, 1)
+        picked, budget = least_useful(ledger.utility, ledger.age > 1, ledger.budget, jnp.float32(rate), 1)
         return ledger._replace(budget=budget), picked.replaced[0]
 
     need = 2**-10 / float(np.float32(rate))
