@@ -58,7 +58,7 @@ def orthogonal(key: Key, shape: tuple[int, ...], scale: float) -> Array:
 
 
 def newton_schulz(matrices: Array, iterations: int) -> Array:
-    """Approximately ``U V^T`` of each matrix ``U S V^T``, ``[..., n, d]``: the nearest with orthonormal rows or columns.
+    """``U V^T`` of each matrix ``U S V^T``, ``[..., n, d]``, approximately: the nearest isometry.
 
     ``X <- W / |W|_F``, then ``X <- 3/2 X - 1/2 X X^T X``, ``iterations`` (static) times. Every singular value ``s``, at
     first between 0 and 1, becomes ``s (3 - s^2) / 2``: a small one grows by a half each time, and all tend to 1. Zeros

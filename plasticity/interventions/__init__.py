@@ -26,6 +26,7 @@ from plasticity.interventions.dormant import redo
 from plasticity.interventions.feature_penalties import c_chain, effective_rank, infer, pfo
 from plasticity.interventions.firing import self_normalized_resets
 from plasticity.interventions.injection import plasticity_injection
+from plasticity.interventions.interval_dropout import aid
 from plasticity.interventions.isometry import fire
 from plasticity.interventions.optimization import random_walk, trac, upgd
 from plasticity.interventions.packnet import packnet
@@ -46,6 +47,7 @@ INTERVENTIONS: Mapping[str, Callable[..., Intervention]] = {
     "deep_fourier": deep_fourier,
     "leaky_relu": leaky_relu,
     "smooth_leaky": smooth_leaky,
+    "aid": aid,
     "weight_norm": weight_norm,
     "spectral_norm": spectral_norm,
     "plasticity_injection": plasticity_injection,

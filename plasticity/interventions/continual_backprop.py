@@ -60,11 +60,11 @@ class Factors(NamedTuple):
 
 FACTORS: Mapping[Utility, Factors] = {
     "contribution": Factors(True, False, True, False),
-    "zero_contribution": Factors(True, True, True, False),
     "adaptable_contribution": Factors(True, True, True, True),
-    "feature_by_input": Factors(True, True, False, True),
+    "zero_contribution": Factors(True, True, True, False),
     "weight": Factors(False, False, True, False),
     "adaptation": Factors(False, False, False, True),
+    "feature_by_input": Factors(True, True, False, True),
     "random": Factors(False, False, False, False),
 }
 

@@ -78,17 +78,17 @@ def scaled(
     old: Params,
     layers: Mapping[str, Units],
     chosen: Mapping[str, Array],
-    factor: Array | float | None,
+    factor: Array | float,
     side: Side,
 ) -> Params:
-    """:func:`with_norm` of all kernels on one side of the layers; without a factor the fresh parameters."""
+    """:func:`with_norm` of all kernels on one side of the layers."""
     axis = -1 if side == "incoming" else -2
-    for name, wiring in layers.items() if factor is not None else ():
+    for name, wiring in layers.items():
         for end in wiring.sources if side == "incoming" else wiring.sinks:
             if "kernel" in trees.get(old, end.path):
                 at = (*end.path, "kernel")
                 kernels = trees.get(fresh, at), trees.get(old, at)
-                fresh = trees.put(fresh, at, with_norm(*kernels, end.owner, chosen[name], factor or 0.0, axis))
+                fresh = trees.put(fresh, at, with_norm(*kernels, end.owner, chosen[name], factor, axis))
     return fresh
 
 
@@ -111,7 +111,7 @@ def between(period: int, start: int, end: int | None) -> Due:
         "streams": {"layers": ("all",)},
         "threshold": {"select": ("threshold",)},
         "fraction": {"select": ("fraction",)},
-        "average": {"statistics": ("update",)},
+        "average": {"statistics": ("update",), "score": ("activity", "centred", "utility", "inverted")},
         "outgoing_norm": {"outgoing": ("random",)},
     },
 )
@@ -157,12 +157,12 @@ def redo(
             with the lowest scores, and those that tie with the last one (static). ``r`` is ``fraction``, or ``fraction
             cos(pi/2 u / end)`` after ``u`` updates if there is an ``end``.
         fraction: traced.
-        score: "centred" has ``E|h_i - E h_i|`` in place of ``E|h_i|`` (static). With ``select: fraction`` also: "utility",
-            ``E|h_i - E h_i| mean|W_out,i| / mean|W_in,i|`` as in continual backprop; "inverted", which recycles the most
-            active units; "random".
-        statistics: "reference" scores units after the update on a batch that is drawn for this purpose, as in the paper,
-            "update" on the update's batch, before the update (static). The drawn batch has the size of the update's; an
-            agent that stores nothing has only the update's own.
+        score: "centred" has ``E|h_i - E h_i|`` in place of ``E|h_i|`` (static). With ``select: fraction`` also:
+            "utility", ``E|h_i - E h_i| mean|W_out,i| / mean|W_in,i|`` as in continual backprop; "inverted", which
+            recycles the most active units; "random".
+        statistics: "update" scores units on the update's batch, before the update; "reference", as in the paper, after
+            the update on a batch drawn for this purpose (static). That batch has the size of the update's; an agent
+            that stores nothing has only the update's own.
         start: the first update at which units may be recycled (static).
         end: the update from which on they no longer are; null: never (static).
         outgoing: what the outgoing weights become: 0 or, "random", fresh values (static).
@@ -204,9 +204,11 @@ def redo(
         layers = {wiring.name: wiring for wiring in context.network.units if wiring.name in chosen}
         fresh, old = context.fresh(key).params, learner.params
         into, out_of = surgery.unit_masks(context.network, old, chosen)
-        params = trees.where(into, scaled(fresh, old, layers, chosen, incoming_norm, "incoming"), old)
-        drawn = scaled(fresh, params, layers, chosen, outgoing_norm, "outgoing")
-        leaving = drawn if outgoing == "random" else jax.tree.map(jnp.zeros_like, params)
+        coming = fresh if incoming_norm is None else scaled(fresh, old, layers, chosen, incoming_norm, "incoming")
+        params = trees.where(into, coming, old)
+        leaving = fresh if outgoing == "random" else jax.tree.map(jnp.zeros_like, params)
+        if outgoing_norm is not None:
+            leaving = scaled(leaving, params, layers, chosen, outgoing_norm, "outgoing")
         params, slots = trees.where(out_of, leaving, params), learner.opt_state
         if optimizer_slots:
             slots = surgery.reset_slots(context.optimizer, slots, params, surgery.either(into, out_of))
@@ -224,9 +226,9 @@ def redo(
         draw = jax.random.fold_in(key, DRAW)
         keys = {name: jax.random.fold_in(draw, i) for i, name in enumerate(found)}
         chosen = {name: dormant(keys[name], sizes[name], context.clock) for name in found}
-        # The past of a recycled unit does not count against it.
-        kept = {name: jnp.where(chosen[name], sizes[name].mean(), sizes[name]) for name in found}
-        return {**state, **kept}, rewritten(key, learner, context, chosen)
+        if statistics == "update":  # the past of a recycled unit does not count against it
+            state = {**state, **{name: jnp.where(chosen[name], each.mean(), each) for name, each in sizes.items()}}
+        return state, rewritten(key, learner, context, chosen)
 
     def step(key: Key, state: Scores, learner: Learner, context: Context) -> tuple[State, Learner]:
         found = units.named_layers(context.network, "redo", layers, streams)

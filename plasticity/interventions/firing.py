@@ -76,9 +76,9 @@ def self_normalized_resets(
 
     A unit fires at an update if it is above 0 anywhere in the batch. ``a_i`` is the number of updates since unit ``i``
     last fired, and ``A_i`` the length of its recent silences. The hypothesis that it still fires as before is rejected
-    if ``P(A_i >= a_i) <= eta``. In practice, as in the authors' code, each unit has a limit ``tau_i`` and is reset after
-    an update if ``a_i >= tau_i``. A unit's silences, those cut off by a reset included, are counted for ``period``
-    updates. Then ``q_i`` is the smallest ``q`` with ``P(A_i <= q) >= 1 - eta``, and
+    if ``P(A_i >= a_i) <= eta``. In practice, as in the authors' code, each unit has a limit ``tau_i`` and is reset
+    after an update if ``a_i >= tau_i``. A unit's silences, those cut off by a reset included, are counted for
+    ``period`` updates. Then ``q_i`` is the smallest ``q`` with ``P(A_i <= q) >= 1 - eta``, and
 
         ``tau_i <- q_i`` if ``q_i < tau_i``, else ``min(expansion tau_i, longest)``.
 

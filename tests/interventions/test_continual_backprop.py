@@ -61,9 +61,16 @@ class Reference:
 
     def worth(self, kind: str, name: str, unit: int, values: np.ndarray, mean: float, old: Any) -> float:
         leaving = np.abs(old["hidden_1" if name == "hidden_0" else "output"]["kernel"][unit]).mean()
-        if kind == "contribution":
-            return float(np.abs(values).mean() * leaving)
-        return float(np.abs(values - mean).mean() * leaving / np.abs(old[name]["kernel"][:, unit]).mean())
+        entering, apart = np.abs(old[name]["kernel"][:, unit]).mean(), np.abs(values - mean).mean()
+        worth = {
+            "contribution": np.abs(values).mean() * leaving,
+            "adaptable_contribution": apart * leaving / entering,
+            "zero_contribution": apart * leaving,
+            "weight": leaving,
+            "adaptation": 1 / entering,
+            "feature_by_input": apart / entering,
+        }
+        return float(worth[kind])
 
     def step(self, kind: str, posts: Mapping[str, np.ndarray], fresh: Any) -> None:
         old = jax.tree.map(np.copy, self.params)
@@ -96,7 +103,11 @@ class Reference:
             self.params["hidden_1" if name == "hidden_0" else "output"]["kernel"][unit] = 0
 
 
-@pytest.mark.parametrize("utility", ["contribution", "adaptable_contribution"])
+QUICK = ("contribution", "adaptable_contribution")
+SLOW = ("zero_contribution", "weight", "adaptation", "feature_by_input")
+
+
+@pytest.mark.parametrize("utility", [*QUICK, *(pytest.param(kind, marks=pytest.mark.slow) for kind in SLOW)])
 def test_two_hundred_steps_against_numpy(utility: str) -> None:
     start, (states, params) = jax.tree.map(np.asarray, history(utility))
     posts = jax.tree.map(np.asarray, jax.vmap(posts_at)(jnp.arange(UPDATES)))
@@ -152,6 +163,37 @@ def test_more_than_one_at_once() -> None:
     assert several[:5].sum() == 0
     assert list(several[5:7]) == [2, 2]  # 2.5, then 0.5 + 0.05 * 48 = 2.9
     assert list(births(50, 8, replacement_rate=0.05, maturity_period=5)) == [0, 0, 0, 0, 0, 1, 1, 1]
+
+
+def test_by_chance_one_unit_is_replaced_with_the_probability_of_the_fraction() -> None:
+    """0.3 of a unit per update, independently: 200 updates have 60 replacements, give or take 6.5."""
+    born = births(6, 200, replacement_rate=0.05, maturity_period=0, accumulate=False, decay=0.0)
+    assert set(born.tolist()) == {0, 1}
+    assert 40 <= born.sum() <= 80
+    assert len(set(np.diff(np.flatnonzero(born)).tolist())) > 3  # irregular, unlike a budget
+
+
+def test_by_chance_the_fraction_above_one_is_dropped() -> None:
+    """2.5, 2.4, ... units per update: 2 each time."""
+    born = births(50, 8, replacement_rate=0.05, maturity_period=3, accumulate=False, at_once=10)
+    assert list(born) == [0, 0, 0, 2, 2, 2, 2, 2]
+    assert list(births(50, 5, replacement_rate=0.05, maturity_period=3, accumulate=False)) == [0, 0, 0, 1, 1]
+
+
+def test_a_random_choice_ignores_the_activations() -> None:
+    """Ten units of which one is far larger: over 300 updates each is chosen about 30 times."""
+    method = continual_backprop(replacement_rate=1.0, maturity_period=0, utility="random")
+    loop = make(method, sgd(), NetworkSpec((3,), 2, widths=(10,)))
+    post = jnp.ones((2, 10)).at[:, 4].set(1000.0)
+
+    def body(run: Run, update: jax.Array) -> tuple[Run, jax.Array]:
+        facts = loop.context(update)._replace(activations={"hidden_0": Activation(post, post)})
+        run = Run(*method.step(jax.random.fold_in(KEY, update), *run, facts))
+        return run, run.state.ledgers["hidden_0"].age == 0
+
+    born = np.asarray(jax.jit(lambda run: jax.lax.scan(body, run, jnp.arange(300))[1])(loop.init(KEY)))
+    assert (born.sum(1) == 1).all()
+    assert 12 <= born.sum(0).min() <= born.sum(0).max() <= 52
 
 
 def learned(spec: NetworkSpec, rule: Any, **settings: Any) -> tuple[Loop, Any, Run, Context]:
