@@ -180,10 +180,9 @@ def redo(
     every unit is dormant.
     """
     units.check_layers(layers)
-    words = {"select": (select, ("threshold", "fraction")), "statistics": (statistics, ("update", "reference"))}
-    words |= {"outgoing": (outgoing, ("zero", "random"))}
-    for key, (value, known) in words.items():
-        check(key, value, known)
+    check("select", select, ("threshold", "fraction"))
+    check("statistics", statistics, ("update", "reference"))
+    check("outgoing", outgoing, ("zero", "random"))
     check("score", score, ("activity", "centred", "utility", "inverted", "random"))
     if select == "threshold" and score not in ("activity", "centred"):
         raise ValueError(f"score: {score} is not allowed with select: threshold; must be one of activity, centred")

@@ -61,7 +61,8 @@ class Reference:
 
     def worth(self, kind: str, name: str, unit: int, values: np.ndarray, mean: float, old: Any) -> float:
         leaving = np.abs(old["hidden_1" if name == "hidden_0" else "output"]["kernel"][unit]).mean()
-        entering, apart = np.abs(old[name]["kernel"][:, unit]).mean(), np.abs(values - mean).mean()
+        entering = max(np.abs(old[name]["kernel"][:, unit]).mean(), np.finfo(np.float32).tiny)
+        apart = np.abs(values - mean).mean()
         worth = {
             "contribution": np.abs(values).mean() * leaving,
             "adaptable_contribution": apart * leaving / entering,
@@ -121,7 +122,8 @@ def test_two_hundred_steps_against_numpy(utility: str) -> None:
             np.testing.assert_allclose(state.ledgers[name].budget.value, reference.budget[name], atol=1e-4)
             np.testing.assert_allclose(state.means[name], reference.mean[name], rtol=1e-3, atol=1e-5)
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4), now, reference.params)
-    assert len({unit for unit in range(5) if np.any(states.ledgers["hidden_0"].age[MATURITY:, unit] == 0)}) > 2
+    born = {unit for unit in range(5) if np.any(states.ledgers["hidden_0"].age[MATURITY:, unit] == 0)}
+    assert len(born) > (1 if utility == "weight" else 2)  # a unit without outgoing weights stays the least useful one
 
 
 def test_no_unit_gets_the_same_fresh_weights_twice() -> None:
@@ -141,7 +143,7 @@ def births(units: int, updates: int, **settings: Any) -> np.ndarray:
 
     def body(run: Run, update: jax.Array) -> tuple[Run, jax.Array]:
         facts = loop.context(update)._replace(activations={"hidden_0": Activation(post, post)})
-        run = Run(*method.step(KEY, *run, facts))
+        run = Run(*method.step(jax.random.fold_in(KEY, update), *run, facts))
         return run, (run.state.ledgers["hidden_0"].age == 0).sum()
 
     return np.asarray(jax.jit(lambda run: jax.lax.scan(body, run, jnp.arange(updates))[1])(loop.init(KEY)))

@@ -100,11 +100,8 @@ def trained(method: Intervention, spec: NetworkSpec = MLP) -> Any:
 
 
 def test_with_p_1_it_is_relu() -> None:
-    jax.tree.map(
-        lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6),
-        trained(aid(p=1.0)),
-        trained(Intervention()),
-    )
+    found, expected = trained(aid(p=1.0)), trained(Intervention())
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-6), found, expected)
 
 
 def test_with_p_0_5_the_network_that_acts_is_linear() -> None:
