@@ -100,12 +100,12 @@ def self_normalized_resets(
         ValueError: for an unknown layer, an ``initial`` above ``longest`` and, while tracing, for a network without
             hidden units or, with ``streams``, without a residual stream.
 
-    The equations and ``eta`` follow the authors' code, which counts examples where we count updates: all ages there are
-    multiples of the batch size, and no limit is below it. As there, silences of 0 updates are not counted, so that a
-    unit that fired in every batch gets a limit of 1: it is reset at its first silent batch. ``period``, ``longest`` and
-    ``initial`` are ours. An agent that learns from one observation at a time needs larger ones. Non-linearities with
-    two copies (``crelu``) fire nearly always. Fresh parameters are drawn only if a unit is reset; where lanes share one
-    vectorised program (on a GPU), they are drawn at every update.
+    The equations and ``eta`` follow the authors' code; of the paper, only the abstract was read. The code counts
+    examples where we count updates: all ages there are multiples of the batch size, and no limit is below it. As there,
+    silences of 0 updates are not counted, so that a unit that fired in every batch gets a limit of 1: it is reset at
+    its first silent batch. ``period``, ``longest`` and ``initial`` are ours. An agent that learns from one observation
+    at a time needs larger ones. Non-linearities with two copies (``crelu``) fire nearly always. Fresh parameters are
+    drawn only if a unit is reset; where lanes share one vectorised program (on a GPU), they are drawn at every update.
     """
     units.check_layers(layers)
     if initial > longest:

@@ -50,7 +50,7 @@ def intervals_of(p: float, bounds: tuple[float, ...], keep: tuple[float, ...] | 
     paper="Park, Han, Oh, Kim 2025, Activation by Interval-wise Dropout: A Simple Way to Prevent Neural Networks from "
     "Plasticity Loss",
     only_with={"p": {"keep": (None,)}},
-    note="list it last; it replaces the non-linearity",
+    note="list it first, so that other methods see no masks after an update",
 )
 def aid(*, p: Probability = 0.9, bounds: Bounds = (0.0,), keep: Probabilities | None = None) -> Intervention:
     """Activation by interval-wise dropout (AID) in every hidden layer, in place of the non-linearity.
@@ -77,8 +77,8 @@ def aid(*, p: Probability = 0.9, bounds: Bounds = (0.0,), keep: Probabilities | 
 
     The masks come from a number among the parameters, ``interval_dropout/seed``, that is set before each update and is
     0 otherwise. All passes of one update on arrays of one shape have the same masks, except those of a target network.
-    An intervention listed later that adds noise to all parameters makes monitors see masks. ``ppo`` and ``reinforce``
-    compare probabilities under masks with those without, under which they acted.
+    An intervention that adds noise to all parameters after an update makes monitors see masks. ``ppo`` and
+    ``reinforce`` compare probabilities under masks with those without, under which they acted.
     """
     intervals = intervals_of(p, bounds, keep)
     if keep is None and tuple(bounds) != (0.0,):

@@ -74,13 +74,13 @@ def fire(
     Raises:
         ValueError: for an unknown name or a period below 1 and, while tracing, for a network without such layers.
 
-    The defaults and the equation follow the authors' code. It begins each task with a new optimizer in its experiments
-    with images, and projects all dense layers of actor and critics of SAC, with a new optimizer and the target critic a
-    copy. Its DQN on Atari projects the convolutions alone, redraws the dense layers and keeps the optimizer:
-    ``[{kind: fire, layers: [hidden_0, hidden_1, hidden_2], optimizer: keep}, {kind: reset, modules: [hidden_3,
-    output]}]``. In vision transformers it projects queries and keys only, and it knows no schedule: when to apply it is
-    given from outside. A kernel that is 0 stays 0. With ``weight_norm`` only directions are projected, and
-    ``simba_v2`` afterwards restores its norms.
+    The defaults and the equation follow the authors' code; the paper's text was not read. The code begins each task
+    with a new optimizer in its experiments with images, and projects all dense layers of actor and critics of SAC, with
+    a new optimizer and the target critic a copy. Its DQN on Atari projects the convolutions alone, redraws the dense
+    layers and keeps the optimizer: ``[{kind: fire, layers: [hidden_0, hidden_1, hidden_2], optimizer: keep}, {kind:
+    reset, modules: [hidden_3, output]}]``. In vision transformers it projects queries and keys only, and it knows no
+    schedule: when to apply it is given from outside. A kernel that is 0 stays 0. With ``weight_norm`` only directions
+    are projected, and ``simba_v2`` afterwards restores its norms.
     """
     check("scale", scale, ("ratio", "one"))
     check("optimizer", optimizer, ("keep", "slots", "all"))
