@@ -10,15 +10,14 @@ import numpy as np
 from plasticity.config.fields import BelowOne, Count, Fraction, Natural, NonNegative, Positive, metadata
 from plasticity.core import trees
 from plasticity.core.errors import check
-from plasticity.core.types import Activation, Array, Clock, Context, Key, Learner, Params, State, Units
+from plasticity.core.types import Array, Clock, Context, Key, Learner, ModulePath, Params, State, Units
 from plasticity.interventions import surgery, units
 from plasticity.interventions.base import Due, Intervention, every, when
-from plasticity.interventions.continual_backprop import features, outgoing
+from plasticity.interventions.continual_backprop import features, mean_of, outgoing
 from plasticity.interventions.recycling import observed, started
 from plasticity.interventions.units import Layers, Scores
 
 Score = Literal["activity", "centred", "utility", "inverted", "random"]
-Side = Literal["incoming", "outgoing"]
 DRAW = 10_000  # folded into the key for random scores, which are apart from the fresh parameters
 TINY = float(np.finfo(np.float32).tiny)
 
@@ -35,18 +34,15 @@ def worth(params: Params, wiring: Units) -> Array:
     return leaving / jnp.maximum(units.incoming_of(params, wiring), TINY)
 
 
-def measured(
-    score: Score, activations: Mapping[str, Activation], params: Params, layers: Mapping[str, Units]
-) -> dict[str, Array]:
-    """The size of each unit that the score compares; of a stream, the mean over its activations."""
-    one = units.activity if score in ("activity", "inverted", "random") else None
+def measured(score: Score, context: Context, params: Params, layers: Mapping[str, Units]) -> Scores:
+    """The size of each unit that the score compares, by layer; of a stream, the mean over its activations."""
+    if score not in ("centred", "utility"):
+        return units.activities(context, params, layers)
 
     def size(wiring: Units) -> Array:
         units.check_shown(wiring)
-        shown = [activations[name] for name in wiring.activations]
-        each = [one(seen, wiring.size) if one else centred(seen.post, wiring.size) for seen in shown]
-        mean = each[0] if len(each) == 1 else jnp.stack(each).mean(0)
-        return mean * worth(params, wiring) if score == "utility" else mean
+        apart = mean_of([centred(context.activations[name].post, wiring.size) for name in wiring.activations])
+        return apart * worth(params, wiring) if score == "utility" else apart
 
     return {name: size(wiring) for name, wiring in layers.items()}
 
@@ -57,39 +53,31 @@ def smallest(values: Array, fraction: Array) -> Array:
     return (fraction > 0) & (values <= jnp.sort(values)[count - 1])
 
 
-def with_norm(fresh: Array, old: Array, owner: np.ndarray, chosen: Array, factor: Array | float, axis: int) -> Array:
+def with_norm(fresh: Array, old: Array, recycled: Array, factor: Array | float, axis: int) -> Array:
     """A fresh kernel whose slices along ``axis`` have ``factor`` times the mean norm of the old ones that stay.
 
-    ``owner`` gives the unit of each slice and ``chosen`` (bool[units]) those that are recycled. If none stays, the
-    kernel is unchanged.
+    ``recycled`` (bool) broadcasts to the kernel and is constant in each slice. If no slice stays, or none is recycled,
+    the kernel is unchanged.
     """
+    if not recycled.ndim:
+        return fresh
     across = tuple(i for i in range(old.ndim) if i != old.ndim + axis)
 
     def norms(kernel: Array) -> Array:
         return jnp.sqrt(jnp.square(kernel).sum(across, keepdims=True))
 
-    stays = ~surgery.owned(chosen, owner).reshape([-1 if i not in across else 1 for i in range(old.ndim)])
+    stays = ~recycled.reshape(norms(old).shape)
     mean = jnp.where(stays, norms(old), 0).sum() / jnp.maximum(stays.sum(), 1)
     return jnp.where(stays.any(), factor * mean * fresh / jnp.maximum(norms(fresh), TINY), fresh)
 
 
-def scaled(
-    fresh: Params,
-    old: Params,
-    layers: Mapping[str, Units],
-    chosen: Mapping[str, Array],
-    factor: Array | float,
-    side: Side,
-) -> Params:
-    """:func:`with_norm` of all kernels on one side of the layers."""
-    axis = -1 if side == "incoming" else -2
-    for name, wiring in layers.items():
-        for end in wiring.sources if side == "incoming" else wiring.sinks:
-            if "kernel" in trees.get(old, end.path):
-                at = (*end.path, "kernel")
-                kernels = trees.get(fresh, at), trees.get(old, at)
-                fresh = trees.put(fresh, at, with_norm(*kernels, end.owner, chosen[name], factor, axis))
-    return fresh
+def scaled(fresh: Params, old: Params, masks: surgery.Masks, factor: Array | float, axis: int) -> Params:
+    """:func:`with_norm` of all kernels under the masks; the other parameters are fresh."""
+
+    def leaf(path: ModulePath, new: Array, before: Array, mask: Array) -> Array:
+        return with_norm(new, before, mask, factor, axis) if path[-1] == "kernel" else new
+
+    return trees.map_with_path(leaf, fresh, old, masks)
 
 
 def between(period: int, start: int, end: int | None) -> Due:
@@ -200,14 +188,13 @@ def redo(
         return smallest(ranked, share)
 
     def rewritten(key: Key, learner: Learner, context: Context, chosen: Mapping[str, Array]) -> Learner:
-        layers = {wiring.name: wiring for wiring in context.network.units if wiring.name in chosen}
         fresh, old = context.fresh(key).params, learner.params
         into, out_of = surgery.unit_masks(context.network, old, chosen)
-        coming = fresh if incoming_norm is None else scaled(fresh, old, layers, chosen, incoming_norm, "incoming")
+        coming = fresh if incoming_norm is None else scaled(fresh, old, into, incoming_norm, axis=-1)
         params = trees.where(into, coming, old)
         leaving = fresh if outgoing == "random" else jax.tree.map(jnp.zeros_like, params)
         if outgoing_norm is not None:
-            leaving = scaled(leaving, params, layers, chosen, outgoing_norm, "outgoing")
+            leaving = scaled(leaving, params, out_of, outgoing_norm, axis=-2)
         params, slots = trees.where(out_of, leaving, params), learner.opt_state
         if optimizer_slots:
             slots = surgery.reset_slots(context.optimizer, slots, params, surgery.either(into, out_of))
@@ -221,7 +208,7 @@ def redo(
         sizes = {name: state[name] for name in found}
         if statistics == "reference":
             activations = context.network.forward(learner.params, context.reference())[1]
-            sizes = measured(score, activations, learner.params, found)
+            sizes = dict(measured(score, context._replace(activations=activations), learner.params, found))
         draw = jax.random.fold_in(key, DRAW)
         keys = {name: jax.random.fold_in(draw, i) for i, name in enumerate(found)}
         chosen = {name: dormant(keys[name], sizes[name], context.clock) for name in found}
@@ -232,7 +219,7 @@ def redo(
     def step(key: Key, state: Scores, learner: Learner, context: Context) -> tuple[State, Learner]:
         found = units.named_layers(context.network, "redo", layers, streams)
         if statistics == "update":
-            state = observed(state, measured(score, context.activations, learner.params, found), average)
+            state = observed(state, measured(score, context, learner.params, found), average)
         return when(between(period, start, end), recycle)(key, state, learner, context)
 
     return Intervention(init=started(0.0, streams), step=step)

@@ -78,9 +78,9 @@ def fire(
     with a new optimizer in its experiments with images, and projects all dense layers of actor and critics of SAC, with
     a new optimizer and the target critic a copy. Its DQN on Atari projects the convolutions alone, redraws the dense
     layers and keeps the optimizer: ``[{kind: fire, layers: [hidden_0, hidden_1, hidden_2], optimizer: keep}, {kind:
-    reset, modules: [hidden_3, output]}]``. In vision transformers it projects queries and keys only, and it knows no
-    schedule: when to apply it is given from outside. A kernel that is 0 stays 0. With ``weight_norm`` only directions
-    are projected, and ``simba_v2`` afterwards restores its norms.
+    reset, modules: [hidden_3, output], optimizer: false}]``. In vision transformers it projects queries and keys only,
+    and it knows no schedule: when to apply it is given from outside. A kernel that is 0 stays 0. With ``weight_norm``
+    only directions are projected, and ``simba_v2`` afterwards restores its norms.
     """
     check("scale", scale, ("ratio", "one"))
     check("optimizer", optimizer, ("keep", "slots", "all"))

@@ -138,6 +138,24 @@ def test_norms_and_random_outgoing_weights() -> None:
     np.testing.assert_array_equal(slot, np.where(chosen[:, None], 0, 2) * np.ones((5, 4)))
 
 
+def test_norms_behind_a_convolution_are_those_of_its_channels_and_of_the_rows_of_a_map() -> None:
+    """Channel 1 of 2 is recycled: in the dense kernel behind it, the rows 1, 3, 5 and 7."""
+    method = redo(period=1, threshold=0.0, layers=["hidden_1"], outgoing="random", incoming_norm=0.5, outgoing_norm=2.0)
+    loop, run, fresh = learned(method, CNN)
+    post = jnp.ones((3, 2, 2, 2)).at[..., 1].set(0.0)
+    activations = {name: two(post) for name in ("hidden_0", "hidden_1", "hidden_2")}
+    _, learner = method.step(KEY, *run, context(loop, fresh, 0)._replace(activations=activations))
+    old, new, drawn = (np.asarray(x.params["hidden_1"]["kernel"]) for x in (run.learner, learner, fresh))
+    length = np.sqrt(np.square(old[..., 0]).sum())
+    np.testing.assert_array_equal(new[..., 0], old[..., 0])
+    expected = 0.5 * length * drawn[..., 1] / np.sqrt(np.square(drawn[..., 1]).sum())
+    np.testing.assert_allclose(new[..., 1], expected, rtol=1e-5)
+    old, new, drawn = (np.asarray(x.params["hidden_2"]["kernel"]) for x in (run.learner, learner, fresh))
+    np.testing.assert_array_equal(new[::2], old[::2])
+    expected = 2 * norms(old[::2], 1).mean() * drawn[1::2] / norms(drawn[1::2], 1)[:, None]
+    np.testing.assert_allclose(new[1::2], expected, rtol=1e-5)
+
+
 def test_if_all_units_are_recycled_their_norms_are_the_fresh_ones() -> None:
     method = redo(period=1, threshold=9.0, layers=["hidden_0"], incoming_norm=0.5)
     loop, run, fresh = learned(method)
