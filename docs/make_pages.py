@@ -132,9 +132,10 @@ default `widths` of `gru` and `lstm`, `plasticity_injection` needs `layers: 0`. 
 What the methods do in these networks:
 
 * Units inside residual blocks and transformer blocks are written and read by one layer each. Units of a residual stream
-  are written and read by several, and resetting one writes into all of them. `redo`, `regrama` and `cpr` leave streams
-  out unless `streams: true`; `continual_backprop` includes them unless `streams: false`. The streams of `simba`,
-  `simba_v2` and `vit` pass no non-linearity and have no units here, and neither do attention heads.
+  are written and read by several, and resetting one writes into all of them. `redo`, `regrama`, `cpr` and
+  `self_normalized_resets` leave streams out unless `streams: true`; `continual_backprop` includes them unless
+  `streams: false`. The streams of `simba`, `simba_v2` and `vit` pass no non-linearity and have no units here, and
+  neither do attention heads.
 * `layer_norm`, `rms_norm` and `nap` normalise after each convolution of `resnet18`; before each non-linearity of
   `impala` and `residual_mlp`; before the non-linearity of the dense layers inside the blocks of `simba` and `vit`, in
   addition to their own normalisations; and nowhere in a recurrent cell.

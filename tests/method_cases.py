@@ -17,6 +17,7 @@ STRONG: dict[str, dict[str, Any]] = {
     "redo": {"threshold": 2.0},
     "regrama": {"threshold": 2.0},
     "continual_backprop": {"replacement_rate": 1.0, "maturity_period": 0},
+    "self_normalized_resets": {"initial": 1, "longest": 2},
     "selective_weight_reinit": {"proportion": 0.5},
     "l2": {"strength": 0.1},
     "spectral_regularization": {"strength": 0.1},

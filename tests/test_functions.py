@@ -107,6 +107,7 @@ SAYS = {
             "deep_fourier",
             "leaky_relu",
             "smooth_leaky",
+            "aid",
             "weight_norm",
             "spectral_norm",
             "plasticity_injection",
@@ -117,9 +118,13 @@ SAYS = {
         ),
         GRAPH,
     ),
-    **dict.fromkeys(("redo", "regrama", "cpr", "continual_backprop"), "needs a network with hidden units"),
     "upgd-units": "utility: units needs a network with hidden units",
+    **dict.fromkeys(
+        ("redo", "regrama", "cpr", "self_normalized_resets", "continual_backprop"), "needs a network with hidden units"
+    ),
     "selective_weight_reinit": "needs a network with layers",
+    "fire": "needs a network with layers",
+    "fire-periodic": "needs a network with layers",
     "weight_clip": "needs a network with layers",
     "spectral_regularization": "needs a network with layers",
     "parseval": "needs a network with a hidden layer",

@@ -30,6 +30,7 @@ VALUES = {
     "target_entropy": 0.5,
     "trunk": "shared",
     "value_coefficient": 0.25,
+    "outgoing_norm": 0.5,
 }  # other than the default, where it is no number
 OTHERS = {
     "replay_ratio": (None, 0.5),
@@ -37,6 +38,7 @@ OTHERS = {
     "epochs": (0, 3),
     "layers": ("all", ["dense_0"]),
     "tasks": (None, ["push"]),
+    "keep": (None, [0.1, 0.9]),
 }  # not enumerated
 SHOWN = {"None": "null", "True": "true", "False": "false"}
 
@@ -80,7 +82,7 @@ def plan(**changes: Any) -> Any:
     return launch.plan(read_experiment(tiny.document(**changes), REGISTRY))
 
 
-STREAMS = {"redo": True, "regrama": True, "cpr": True, "continual_backprop": False}
+STREAMS = {"redo": True, "regrama": True, "cpr": True, "self_normalized_resets": True, "continual_backprop": False}
 
 
 @pytest.mark.parametrize(("method", "streams"), STREAMS.items())

@@ -46,3 +46,17 @@ def test_a_cpu_gets_one_matrix_at_a_time():
     assert not batched_calls(jax.vmap(linalg.eigenvalues), STACK[:, :4])
     network = build(NetworkSpec((5,), 2, widths=(4,), initialiser="orthogonal"))
     assert not batched_calls(jax.vmap(network.init), jax.random.split(jax.random.key(0), 3))
+
+
+@pytest.mark.parametrize("shape", [(6, 4), (4, 6), (5, 5), (2, 2, 3, 2)])
+def test_newton_schulz_gives_the_polar_factor(shape):
+    matrices = np.random.default_rng(3).normal(size=shape)
+    u, s, v = np.linalg.svd(matrices, full_matrices=False)
+    found = linalg.newton_schulz(jnp.asarray(matrices, jnp.float32), 60)
+    np.testing.assert_allclose(found, u @ v, atol=1e-5)
+    s = s / np.sqrt(np.square(s).sum(-1, keepdims=True))
+    for _ in range(4):
+        s = s * (3 - s**2) / 2
+    early = linalg.newton_schulz(jnp.asarray(matrices, jnp.float32), 4)
+    np.testing.assert_allclose(early, (u * s[..., None, :]) @ v, atol=1e-5)
+    np.testing.assert_array_equal(linalg.newton_schulz(jnp.zeros(shape), 5), np.zeros(shape))

@@ -7,6 +7,7 @@ an effective rank, and waiting indefinitely. Processing one matrix after another
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -54,3 +55,22 @@ def orthogonal(key: Key, shape: tuple[int, ...], scale: float) -> Array:
     q, r = qr(jax.random.normal(key, (max(rows, columns), min(rows, columns))))
     q = q * jnp.sign(jnp.diagonal(r))
     return (scale * (q if rows >= columns else q.T)).reshape(shape)
+
+
+def newton_schulz(matrices: Array, iterations: int) -> Array:
+    """``U V^T`` of each matrix ``U S V^T``, ``[..., n, d]``, approximately: the nearest isometry.
+
+    ``X <- W / |W|_F``, then ``X <- 3/2 X - 1/2 X X^T X``, ``iterations`` (static) times. Every singular value ``s``, at
+    first between 0 and 1, becomes ``s (3 - s^2) / 2``: a small one grows by a half each time, and all tend to 1. Zeros
+    stay zero.
+    """
+    wide = matrices.shape[-2] < matrices.shape[-1]
+    x = jnp.swapaxes(matrices, -1, -2) if wide else matrices
+    length = jnp.sqrt(jnp.square(x).sum((-2, -1), keepdims=True))
+    multiply = partial(jnp.matmul, precision="highest")
+
+    def iterate(_: Any, x: Array) -> Array:
+        return 1.5 * x - 0.5 * multiply(x, multiply(jnp.swapaxes(x, -1, -2), x))
+
+    x = jax.lax.fori_loop(0, iterations, iterate, x / jnp.maximum(length, jnp.finfo(jnp.float32).tiny))
+    return jnp.swapaxes(x, -1, -2) if wide else x

@@ -22,14 +22,18 @@ from plasticity.interventions.cloning import behavioural_cloning, kickstarting
 from plasticity.interventions.continual_backprop import continual_backprop
 from plasticity.interventions.decay import weight_decay
 from plasticity.interventions.distillation import reset_and_distill
+from plasticity.interventions.dormant import redo
 from plasticity.interventions.feature_penalties import c_chain, effective_rank, infer, pfo
+from plasticity.interventions.firing import self_normalized_resets
 from plasticity.interventions.injection import plasticity_injection
+from plasticity.interventions.interval_dropout import aid
+from plasticity.interventions.isometry import fire
 from plasticity.interventions.optimization import random_walk, trac
 from plasticity.interventions.packnet import packnet
 from plasticity.interventions.penalties import l2, l2_init, parseval, spectral_regularization, wasserstein_init
 from plasticity.interventions.perturbation import shrink_perturb, soft_reset
 from plasticity.interventions.projection import nap, weight_clip
-from plasticity.interventions.recycling import cpr, redo, regrama
+from plasticity.interventions.recycling import cpr, regrama
 from plasticity.interventions.rehearsal import a_gem, clear
 from plasticity.interventions.resets import optimizer_reset, reset
 from plasticity.interventions.sharpness import sam
@@ -45,6 +49,7 @@ INTERVENTIONS: Mapping[str, Callable[..., Intervention]] = {
     "deep_fourier": deep_fourier,
     "leaky_relu": leaky_relu,
     "smooth_leaky": smooth_leaky,
+    "aid": aid,
     "weight_norm": weight_norm,
     "spectral_norm": spectral_norm,
     "plasticity_injection": plasticity_injection,
@@ -65,6 +70,7 @@ INTERVENTIONS: Mapping[str, Callable[..., Intervention]] = {
     "at_switch": at_switch,
     "shrink_perturb": shrink_perturb,
     "soft_reset": soft_reset,
+    "fire": fire,
     "hare_tortoise": hare_tortoise,
     "upgd": upgd,
     "pgd": pgd,
@@ -74,6 +80,7 @@ INTERVENTIONS: Mapping[str, Callable[..., Intervention]] = {
     "redo": redo,
     "regrama": regrama,
     "cpr": cpr,
+    "self_normalized_resets": self_normalized_resets,
     "continual_backprop": continual_backprop,
     "selective_weight_reinit": selective_weight_reinit,
     "l2_previous": l2_previous,

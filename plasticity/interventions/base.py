@@ -241,6 +241,7 @@ def when(due: Due, step: Step) -> Step:
 EXCLUSIVE: Mapping[str, str] = {
     "normalisation": "normalisation",
     "activation": "activation",
+    "dropout": "dropout",
     "parameterisation": "parameterisation",
     "injected": "injection",
     "auxiliary": "auxiliary layer",

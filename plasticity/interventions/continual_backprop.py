@@ -18,7 +18,16 @@ from plasticity.interventions import surgery, units
 from plasticity.interventions.base import Intervention, every
 from plasticity.interventions.penalties import total
 
-Utility = Literal["contribution", "adaptable_contribution"]
+Utility = Literal[
+    "contribution",
+    "adaptable_contribution",
+    "zero_contribution",
+    "weight",
+    "adaptation",
+    "feature_by_input",
+    "random",
+]
+CHANCE = 10_000  # folded into the key with a layer's number; joined networks fold theirs into it when they are drawn
 Edit = Callable[[Array, Array, Array], Array]  # old, fresh for what comes in, fresh for what goes out -> new
 
 
@@ -38,6 +47,26 @@ class Memory(NamedTuple):
         str, Array
     ]  # by layer: float32[features], running mean of its outputs, not corrected; see `features`
     fresh: Params  # freshly initialised parameters; no unit is used twice
+
+
+class Factors(NamedTuple):
+    """What the utility of a unit is the product of (static)."""
+
+    values: bool  # the size of its output
+    centred: bool  # measured from its mean
+    outgoing: bool  # the size of its outgoing weights
+    incoming: bool  # the inverse of the size of its incoming weights
+
+
+FACTORS: Mapping[Utility, Factors] = {
+    "contribution": Factors(True, False, True, False),
+    "adaptable_contribution": Factors(True, True, True, True),
+    "zero_contribution": Factors(True, True, True, False),
+    "weight": Factors(False, False, True, False),
+    "adaptation": Factors(False, False, False, True),
+    "feature_by_input": Factors(True, True, False, True),
+    "random": Factors(False, False, False, False),
+}
 
 
 class Picked(NamedTuple):
@@ -104,20 +133,26 @@ def correction(decay: Array | float, age: Array) -> Array:
     return 1 - jnp.power(jnp.asarray(decay, jnp.float32), age)
 
 
-def least_useful(
-    ledger: Ledger, decay: Array | float, maturity: int, rate: Array | float, most: int
-) -> tuple[Picked, Precise]:
-    """The least useful mature units, as many as the budget allows, and the remaining budget.
+def least_useful(ranking: Array, mature: Array, budget: Precise, expected: Array, most: int) -> tuple[Picked, Precise]:
+    """The units that rank lowest among the mature ones, as many as the budget allows, and the remaining budget.
 
     The budget is a compensated sum: at a rate of 1e-8 a float32 would stop growing before it reaches 1.
     """
-    mature = ledger.age > maturity
-    budget = counting.plus(ledger.budget, jnp.asarray(rate * mature.sum(), jnp.float32))
+    budget = counting.plus(budget, expected)
     whole = counting.floor(budget)
-    ranked = jnp.where(mature, ledger.utility / correction(decay, ledger.age), jnp.inf)
+    return lowest(ranking, mature, whole, most), counting.plus(budget, -whole)
+
+
+def by_chance(key: Key, expected: Array) -> Array:
+    """``floor(expected)`` or, below 1, 1 with the probability ``expected`` and 0 otherwise."""
+    return jnp.where(expected < 1, jax.random.uniform(key) < expected, jnp.floor(expected))
+
+
+def lowest(ranking: Array, mature: Array, count: Array, most: int) -> Picked:
+    """The ``count`` mature units that rank lowest, at most ``most``."""
+    ranked = jnp.where(mature, ranking, jnp.inf)
     number = jnp.argmin(ranked)[None] if most == 1 else jnp.argsort(ranked)[:most]
-    replaced = (jnp.arange(number.size) < whole) & mature[number]
-    return Picked(number, replaced), counting.plus(budget, -whole)
+    return Picked(number, (jnp.arange(number.size) < count) & mature[number])
 
 
 def cleared(values: Array, picked: Picked) -> Array:
@@ -207,6 +242,7 @@ def continual_backprop(
     maturity_period: Annotated[int, Field(ge=0, le=LARGEST - 1)] = 100,
     utility: Utility = "contribution",
     mean_transfer: bool = False,
+    accumulate: bool = True,
     at_once: Size = 1,
     streams: bool = True,
     optimizer_slots: bool = True,
@@ -219,7 +255,9 @@ def continual_backprop(
     * ``f_i <- decay f_i + (1 - decay) E h_i``, ``f'_i = f_i / (1 - decay^a_i)``;
     * contribution: ``y_i = E|h_i| mean|W_out,i|``;
       adaptable contribution: ``y_i = E|h_i - f'_i| mean|W_out,i| / mean|W_in,i|``;
-    * ``u_i <- decay u_i + (1 - decay) y_i``, ranked by ``u_i / (1 - decay^a_i)``.
+      zero contribution: ``y_i = E|h_i - f'_i| mean|W_out,i|``; weight: ``y_i = mean|W_out,i|``;
+      adaptation: ``y_i = 1 / mean|W_in,i|``; feature by input: ``y_i = E|h_i - f'_i| / mean|W_in,i|``;
+    * ``u_i <- decay u_i + (1 - decay) y_i``, ranked by ``u_i / (1 - decay^a_i)`` (random: by random numbers).
 
     Units with ``a_i > maturity_period`` are mature. The budget of a layer grows by ``replacement_rate`` times their
     number; the lowest ``floor(budget)`` of them are replaced and the fraction is kept. The budget therefore does not
@@ -238,6 +276,9 @@ def continual_backprop(
         maturity_period: number of updates; published values are 100 to 10,000 (static).
         utility: static.
         mean_transfer: static.
+        accumulate: whether the fraction of a unit is kept, as above; otherwise a number below 1 is the probability of
+            replacing one unit, and the fraction of a number above 1 is dropped (static). The authors' code for dense
+            layers leaves it to chance by default.
         at_once: the maximum number of units of a layer replaced in one update; the excess of the budget is dropped
             (static). It matters only if ``replacement_rate`` times the units of a layer exceeds it.
         streams: whether units of residual streams are replaced, too (static). The paper does so on ResNet-18, where its
@@ -255,18 +296,33 @@ def continual_backprop(
     mean of all its outgoing weights. In a stream ``E`` includes the activations that show it. ``f'_i`` is shared by all
     positions, as in the authors' code for convolutions, and separate for each copy of crelu.
     """
-    check("utility", utility, ("contribution", "adaptable_contribution"))
+    check("utility", utility, tuple(FACTORS))
+    factors = FACTORS[utility]
     drawing = every(maturity_period + 1)
 
     def usefulness(params: Params, posts: Sequence[Array], wiring: Units, means: Array) -> Array:
         """``y``, float32[units]."""
-        centre = 0.0 if utility == "contribution" else by_channel(means, wiring.copies * wiring.size)
-        values = [jnp.abs(post.reshape(-1, features(wiring).size) - centre).mean(0) for post in posts]
-        size = mean_of(values) * outgoing(params, wiring)
+        size = jnp.ones(features(wiring).size)
+        if factors.values:
+            centre = by_channel(means, wiring.copies * wiring.size) if factors.centred else 0.0
+            size = mean_of([jnp.abs(post.reshape(-1, size.size) - centre).mean(0) for post in posts])
+        if factors.outgoing:
+            size = size * outgoing(params, wiring)
         each = size[surgery.rows_of(features(wiring))].mean(-1)
-        if utility == "contribution":
+        if not factors.incoming:
             return each
         return each / jnp.maximum(units.incoming_of(params, wiring), jnp.finfo(jnp.float32).tiny)
+
+    def chosen(key: Key, ledger: Ledger) -> tuple[Picked, Precise]:
+        """The units to replace and the remaining budget."""
+        mature = ledger.age > maturity_period
+        expected = jnp.asarray(replacement_rate * mature.sum(), jnp.float32)
+        ranking, chance = ledger.utility / correction(decay, ledger.age), jax.random.fold_in(key, 0)
+        if utility == "random":
+            ranking = jax.random.uniform(jax.random.fold_in(key, 1), mature.shape)
+        if accumulate:
+            return least_useful(ranking, mature, ledger.budget, expected, at_once)
+        return lowest(ranking, mature, by_chance(chance, expected), at_once), ledger.budget
 
     def observed(
         ledger: Ledger, mean: Array, params: Params, posts: Sequence[Array], wiring: Units
@@ -282,11 +338,11 @@ def continual_backprop(
         fresh = jax.lax.cond(drawing(context.clock), lambda: context.fresh(key).params, lambda: state.fresh)
         ledgers, means, params = dict(state.ledgers), dict(state.means), learner.params
         picks = {}
-        for name, wiring in wired.items():
+        for i, (name, wiring) in enumerate(wired.items()):
             units.check_shown(wiring)
             posts = [context.activations[each].post for each in wiring.activations]
             ledger, mean = observed(ledgers[name], means[name], learner.params, posts, wiring)
-            picked, budget = least_useful(ledger, decay, maturity_period, replacement_rate, at_once)
+            picked, budget = chosen(jax.random.fold_in(key, CHANCE + i), ledger)
             owner = features(wiring)
             if mean_transfer:
                 check_transfer(wiring)

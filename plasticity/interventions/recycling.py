@@ -1,4 +1,4 @@
-"""Reset hidden units that are dormant or learn little (redo, regrama), or reset them partially (cpr)."""
+"""Reset hidden units that learn little (regrama), or reset them partially (cpr)."""
 
 from collections.abc import Callable, Mapping
 
@@ -74,51 +74,6 @@ def recycler(
 
 
 @metadata(
-    paper="Sokar, Agarwal, Castro, Evci 2023, The Dormant Neuron Phenomenon in Deep Reinforcement Learning",
-    neutral={"layers": []},
-    only_with={"streams": {"layers": ("all",)}},
-)
-def redo(
-    *,
-    threshold: NonNegative = 0.025,
-    period: Count = 1000,
-    average: BelowOne = 0.0,
-    layers: Layers = "all",
-    streams: bool = False,
-    optimizer_slots: bool = True,
-) -> Intervention:
-    """ReDo: recycle dormant hidden units.
-
-    The score of unit ``i`` is ``s_i = E|h_i| / mean_k E|h_k|``, with ``k`` over the units of the layer and ``E`` over
-    the batch and, for a convolution, the positions. After every ``period``-th update, each unit with ``s_i <=
-    threshold`` is recycled. Its incoming weights, bias and normalisation are freshly initialised and its outgoing
-    weights are set to 0. The optimizer's slots of both are reset (counts continue, see ``surgery.reset_slots``),
-    including the slots of the bias, which the authors' code leaves unchanged. Only the online network is affected. A
-    unit's copies (crelu) are scored together.
-
-    Args:
-        threshold: traced. 0.025 is the paper's value for its default replay ratio; its text says 0.1. With 0, only
-            units that are 0 on the whole batch are recycled, and no prediction on it changes (unless a layer
-            normalisation follows the unit's layer).
-        period: number of updates (static).
-        average: decay of the running mean of ``E|h_i|`` over updates (traced). 0, the paper's value, uses the newest
-            batch alone, which is far too little for an agent that learns from one observation at a time.
-        layers: names of hidden layers, or all (static).
-        streams: whether "all" includes the units of residual streams, which several layers write and read (static). The
-            authors' code recycles units inside residual blocks only.
-        optimizer_slots: whether the optimizer's slots are reset (static).
-
-    Raises:
-        ValueError: for an unknown layer and, while tracing, for a network without hidden units or, with ``streams``,
-            without a residual stream.
-
-    The paper scores units on a separate batch; here it is the update's batch, before the update. In a layer that is 0
-    throughout, every unit is dormant.
-    """
-    return recycler("redo", units.activities, threshold, period, average, layers, streams, optimizer_slots)
-
-
-@metadata(
     paper="Liu et al. 2025, Measure gradients, not activations! Enhancing neuronal activity in deep reinforcement "
     "learning",
     neutral={"layers": []},
@@ -133,18 +88,18 @@ def regrama(
     streams: bool = False,
     optimizer_slots: bool = True,
 ) -> Intervention:
-    """ReGraMa: :func:`redo` with gradients in place of activations.
+    """ReGraMa: ``redo`` with gradients in place of activations.
 
     ``s_i = g_i / mean_k g_k``, where ``g_i = mean |dL/dw|`` over the incoming weights of unit ``i``, from the update's
     gradient (of the loss with its penalties). Units with ``s_i <= threshold`` are recycled.
 
     Args:
         threshold: traced. 0.01 is the default of public code, whose sweeps use 0.25.
-        period: as in :func:`redo`.
-        average: as in :func:`redo`.
-        layers: as in :func:`redo`.
-        streams: as in :func:`redo`.
-        optimizer_slots: as in :func:`redo`.
+        period: as in ``redo``.
+        average: as in ``redo``.
+        layers: as in ``redo``.
+        streams: as in ``redo``.
+        optimizer_slots: as in ``redo``.
 
     The score follows that code; we have not checked it against the paper. If everything after a layer is dead, the
     layer has no gradient at all, and all of its units are recycled.

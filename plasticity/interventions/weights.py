@@ -18,7 +18,7 @@ Prune = Literal["proportion", "threshold"]
 Kernels = Literal["all", "hidden"] | list[str]
 
 
-def kernels_of(network: Network, layers: Kernels) -> Mapping[str, ModulePath]:
+def kernels_of(network: Network, layers: Kernels, method: str) -> Mapping[str, ModulePath]:
     """The paths of the selected modules; a module that contains others, such as a recurrent cell, selects all of those.
 
     ``ValueError`` (while tracing) that lists the network's modules.
@@ -27,7 +27,7 @@ def kernels_of(network: Network, layers: Kernels) -> Mapping[str, ModulePath]:
     words = {"all": known, "hidden": {"/".join(path): path for path in network.hidden}}
     if not known or (isinstance(layers, str) and not words[layers]):
         what = "hidden layers" if layers == "hidden" else "layers"
-        raise ValueError(f"selective_weight_reinit needs a network with {what}; this one has none")
+        raise ValueError(f"{method} needs a network with {what}; this one has none")
     if isinstance(layers, str):
         return words[layers]
     named = units.named_modules(known, layers, "layers", "all, hidden")
@@ -102,7 +102,10 @@ def selective_weight_reinit(
         return lowest(pick, score, proportion) if prune == "proportion" else score <= threshold * score.mean()
 
     def step(key: Key, state: State, learner: Learner, context: Context) -> tuple[State, Learner]:
-        nowhere, modules = surgery.nowhere(learner.params), kernels_of(context.network, layers)
+        nowhere, modules = (
+            surgery.nowhere(learner.params),
+            kernels_of(context.network, layers, "selective_weight_reinit"),
+        )
         masks = nowhere
         for i, path in enumerate(modules.values()):
             at = (*path, "kernel")

@@ -91,6 +91,48 @@ ACTIVATIONS: Mapping[str, NonLinearity] = {
 }
 
 
+class Intervals(NamedTuple):
+    """Interval-wise dropout (static): a hidden value is kept with a probability that depends on its pre-activation.
+
+    ``keep[i]`` holds for ``bounds[i - 1] < z <= bounds[i]``, the first and the last without a lower and an upper bound.
+    """
+
+    bounds: tuple[float, ...]  # ascending
+    keep: tuple[float, ...]  # one more
+
+    def probabilities(self, z: Array) -> Array:
+        """The probability for each pre-activation, in the shape of ``z``."""
+        found = jnp.full_like(z, self.keep[0])
+        for bound, keep in zip(self.bounds, self.keep[1:], strict=True):
+            found = jnp.where(z > bound, keep, found)
+        return found
+
+
+class Dropout(nn.Module):
+    """The factors ``[..., units]`` of the values of hidden layers under interval-wise dropout.
+
+    Its parameter ``seed``, which is not trained, is 0 except during an update. At 0 the factors are their expected
+    values, the probabilities; otherwise it determines which values are kept (1) and which are dropped (0), unscaled.
+    """
+
+    intervals: Intervals
+
+    def setup(self) -> None:
+        self.seed = self.param("seed", nn.initializers.zeros, ())
+
+    def __call__(self, z: Array, number: int) -> Array:
+        """The factors for the pre-activations ``z`` of the layer ``number`` (static)."""
+        z, seed = jax.lax.stop_gradient((z, self.seed))
+        expected = self.intervals.probabilities(z)
+
+        def drawn() -> Array:
+            key = jax.random.fold_in(jax.random.key(number), jax.lax.bitcast_convert_type(seed, jnp.uint32))
+            return (jax.random.uniform(key, z.shape) < expected).astype(z.dtype)
+
+        made: Array = jax.lax.cond(seed == 0, lambda: expected, drawn)
+        return made
+
+
 def sparse(key: Key, shape: tuple[int, ...], dtype: Any = jnp.float32) -> Array:
     """For each output unit ``ceil(0.9 fan_in)`` random inputs are 0, the others ``U(-1/sqrt(fan_in), 1/sqrt(fan_in))``.
 

@@ -17,6 +17,7 @@ from plasticity.networks.graph import OBSERVATION, Node
 from plasticity.networks.layers import (
     ACTIVATIONS,
     INITIALISERS,
+    Dropout,
     Normalisation,
     spectrally_normalised,
     unit_norms,
@@ -41,7 +42,7 @@ from plasticity.networks.operations import (
     Token,
     Tokens,
 )
-from plasticity.networks.spec import NetworkSpec
+from plasticity.networks.spec import DROPOUT, NetworkSpec
 
 
 def scaled(init: Callable[..., Array], scale: float) -> Callable[..., Array]:
@@ -225,9 +226,14 @@ class Layers(nn.Module):
         pixels = arranged(spec, observations)
         values = {OBSERVATION: floats(pixels, spec.scale)}
 
-        def activated(name: str, z: Array, function: Callable[[Array], Array]) -> Array:
-            activations[name] = Activation(z, function(z))
-            return activations[name].post
+        dropout = None if spec.dropout is None else Dropout(spec.dropout, name=DROPOUT)
+
+        def activated(name: str, z: Array, function: str | Callable[[Array], Array]) -> Array:
+            post = (function_of(spec, function) if isinstance(function, str) else function)(z)
+            if dropout is not None and function == SPEC:
+                post = post * dropout(z, len(activations))
+            activations[name] = Activation(z, post)
+            return post
 
         for node in self.nodes:
             x, operation, name = values[node.inputs[0]], node.operation, node.name
@@ -237,13 +243,13 @@ class Layers(nn.Module):
                     z = Layer(spec, node, spec.scale, name=name)(pixels) if raw else Layer(spec, node, name=name)(x)
                     if isinstance(operation, Dense) and operation.tasks > 1:
                         z = own_units(z, task_of(jnp.asarray(observations), operation.tasks), operation.tasks)
-                    values[name] = activated(name, z, function_of(spec, SPEC)) if operation.activate else z
+                    values[name] = activated(name, z, SPEC) if operation.activate else z
                     if node.output:
                         outputs[name] = values[name]
                 case Activate():
                     if operation.normalise and spec.normalisation != "none":
                         x = Normalisation(spec.normalisation, spec.affine, name=name)(x)
-                    values[name] = activated(name, x, function_of(spec, operation.function))
+                    values[name] = activated(name, x, operation.function)
                 case Normalise():
                     kind = spec.normalisation if operation.kind == SPEC else operation.kind
                     affine = spec.affine if operation.affine is None else operation.affine

@@ -14,7 +14,7 @@ from typing import Literal
 from plasticity.core.errors import check, check_least, refused
 from plasticity.networks.convolution import METHODS
 from plasticity.networks.graph import OBSERVATION, Node, chain, copied, ordered, shapes_of
-from plasticity.networks.layers import ACTIVATIONS, INITIALISERS, NORMALISATIONS, PARAMETERISATIONS
+from plasticity.networks.layers import ACTIVATIONS, INITIALISERS, NORMALISATIONS, PARAMETERISATIONS, Intervals
 from plasticity.networks.operations import SPEC, Activate, Convolution, Dense, Normalise, Operation, Padding, Shape
 
 __all__ = ["Convolution", "Head", "NetworkSpec", "Padding"]
@@ -37,6 +37,7 @@ NormalisationName = Literal["none", "layer", "rms", "map", "batch"]
 InitialiserName = Literal["he", "lecun", "glorot", "pytorch", "orthogonal", "sparse"]
 Method = Literal["auto", "patches", "lax"]
 INJECTION = "injection"  # the module that holds the gate of an injection
+DROPOUT = "interval_dropout"  # the module that holds the seed of a dropout
 NEW, ANCHOR = "new_", "anchor_"  # prefixes of the names of its two additional heads
 
 
@@ -95,6 +96,7 @@ class NetworkSpec:
     task_entries: int = 0  # > 0: observations end in so many more entries, the task (``core.task_entries``)
     sees_task: bool = False  # whether the first layers read these too
     task_heads: bool = False  # whether each output layer has units of its own for each task
+    dropout: Intervals | None = None  # interval-wise dropout after the spec's non-linearity
 
     def __post_init__(self) -> None:
         for key in ("observation", "convolutions", "widths", "heads", "body"):
@@ -118,6 +120,8 @@ class NetworkSpec:
             check_least("auxiliary", self.auxiliary, 1)
         if (self.sees_task or self.task_heads) and not self.task_entries:
             raise ValueError("needs observations that end in the task (`envs.transforms.tasks.with_task`)")
+        if self.dropout is not None and self.copies > 1:
+            raise ValueError(f"dropout is not allowed with {self.activation}, which has several outputs for a unit")
         if self.heads and sum(head.outputs for head in self.heads) != self.outputs:
             raise ValueError(f"heads must have {self.outputs} outputs in total, got {self.heads}")
         shapes(self)
@@ -141,6 +145,13 @@ class NetworkSpec:
         layers = (each for each in operations if isinstance(each, Dense | Convolution | Activate))
         own = (each for each in operations if isinstance(each, Normalise))
         return any(each.normalise for each in layers) or any(each.kind == SPEC for each in own)
+
+    @property
+    def takes_activation(self) -> bool:
+        """Whether the spec's non-linearity has a place in this network."""
+        operations = [node.operation for node in plain_nodes(self)]
+        layers = any(each.activate for each in operations if isinstance(each, Dense | Convolution))
+        return layers or any(each.function == SPEC for each in operations if isinstance(each, Activate))
 
     @property
     def copies(self) -> int:

@@ -13,7 +13,7 @@ from agent_cases import program as program_of
 from plasticity.core.types import FIRST, LAST, Sequence
 from plasticity.interventions import reset
 from plasticity.interventions.base import Intervention
-from plasticity.interventions.recycling import redo
+from plasticity.interventions.dormant import redo
 from plasticity.networks.build import build
 from plasticity.networks.presets import mlp
 from plasticity.networks.recurrent import gru, lstm, rtu

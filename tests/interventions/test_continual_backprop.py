@@ -61,9 +61,17 @@ class Reference:
 
     def worth(self, kind: str, name: str, unit: int, values: np.ndarray, mean: float, old: Any) -> float:
         leaving = np.abs(old["hidden_1" if name == "hidden_0" else "output"]["kernel"][unit]).mean()
-        if kind == "contribution":
-            return float(np.abs(values).mean() * leaving)
-        return float(np.abs(values - mean).mean() * leaving / np.abs(old[name]["kernel"][:, unit]).mean())
+        entering = max(np.abs(old[name]["kernel"][:, unit]).mean(), np.finfo(np.float32).tiny)
+        apart = np.abs(values - mean).mean()
+        worth = {
+            "contribution": np.abs(values).mean() * leaving,
+            "adaptable_contribution": apart * leaving / entering,
+            "zero_contribution": apart * leaving,
+            "weight": leaving,
+            "adaptation": 1 / entering,
+            "feature_by_input": apart / entering,
+        }
+        return float(worth[kind])
 
     def step(self, kind: str, posts: Mapping[str, np.ndarray], fresh: Any) -> None:
         old = jax.tree.map(np.copy, self.params)
@@ -96,7 +104,11 @@ class Reference:
             self.params["hidden_1" if name == "hidden_0" else "output"]["kernel"][unit] = 0
 
 
-@pytest.mark.parametrize("utility", ["contribution", "adaptable_contribution"])
+QUICK = ("contribution", "adaptable_contribution")
+SLOW = ("zero_contribution", "weight", "adaptation", "feature_by_input")
+
+
+@pytest.mark.parametrize("utility", [*QUICK, *(pytest.param(kind, marks=pytest.mark.slow) for kind in SLOW)])
 def test_two_hundred_steps_against_numpy(utility: str) -> None:
     start, (states, params) = jax.tree.map(np.asarray, history(utility))
     posts = jax.tree.map(np.asarray, jax.vmap(posts_at)(jnp.arange(UPDATES)))
@@ -110,7 +122,8 @@ def test_two_hundred_steps_against_numpy(utility: str) -> None:
             np.testing.assert_allclose(state.ledgers[name].budget.value, reference.budget[name], atol=1e-4)
             np.testing.assert_allclose(state.means[name], reference.mean[name], rtol=1e-3, atol=1e-5)
         jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4), now, reference.params)
-    assert len({unit for unit in range(5) if np.any(states.ledgers["hidden_0"].age[MATURITY:, unit] == 0)}) > 2
+    born = {unit for unit in range(5) if np.any(states.ledgers["hidden_0"].age[MATURITY:, unit] == 0)}
+    assert len(born) > (1 if utility == "weight" else 2)  # a unit without outgoing weights stays the least useful one
 
 
 def test_no_unit_gets_the_same_fresh_weights_twice() -> None:
@@ -130,7 +143,7 @@ def births(units: int, updates: int, **settings: Any) -> np.ndarray:
 
     def body(run: Run, update: jax.Array) -> tuple[Run, jax.Array]:
         facts = loop.context(update)._replace(activations={"hidden_0": Activation(post, post)})
-        run = Run(*method.step(KEY, *run, facts))
+        run = Run(*method.step(jax.random.fold_in(KEY, update), *run, facts))
         return run, (run.state.ledgers["hidden_0"].age == 0).sum()
 
     return np.asarray(jax.jit(lambda run: jax.lax.scan(body, run, jnp.arange(updates))[1])(loop.init(KEY)))
@@ -152,6 +165,37 @@ def test_more_than_one_at_once() -> None:
     assert several[:5].sum() == 0
     assert list(several[5:7]) == [2, 2]  # 2.5, then 0.5 + 0.05 * 48 = 2.9
     assert list(births(50, 8, replacement_rate=0.05, maturity_period=5)) == [0, 0, 0, 0, 0, 1, 1, 1]
+
+
+def test_by_chance_one_unit_is_replaced_with_the_probability_of_the_fraction() -> None:
+    """0.3 of a unit per update, independently: 200 updates have 60 replacements, give or take 6.5."""
+    born = births(6, 200, replacement_rate=0.05, maturity_period=0, accumulate=False, decay=0.0)
+    assert set(born.tolist()) == {0, 1}
+    assert 40 <= born.sum() <= 80
+    assert len(set(np.diff(np.flatnonzero(born)).tolist())) > 3  # irregular, unlike a budget
+
+
+def test_by_chance_the_fraction_above_one_is_dropped() -> None:
+    """2.5, 2.4, ... units per update: 2 each time."""
+    born = births(50, 8, replacement_rate=0.05, maturity_period=3, accumulate=False, at_once=10)
+    assert list(born) == [0, 0, 0, 2, 2, 2, 2, 2]
+    assert list(births(50, 5, replacement_rate=0.05, maturity_period=3, accumulate=False)) == [0, 0, 0, 1, 1]
+
+
+def test_a_random_choice_ignores_the_activations() -> None:
+    """Ten units of which one is far larger: over 300 updates each is chosen about 30 times."""
+    method = continual_backprop(replacement_rate=1.0, maturity_period=0, utility="random")
+    loop = make(method, sgd(), NetworkSpec((3,), 2, widths=(10,)))
+    post = jnp.ones((2, 10)).at[:, 4].set(1000.0)
+
+    def body(run: Run, update: jax.Array) -> tuple[Run, jax.Array]:
+        facts = loop.context(update)._replace(activations={"hidden_0": Activation(post, post)})
+        run = Run(*method.step(jax.random.fold_in(KEY, update), *run, facts))
+        return run, run.state.ledgers["hidden_0"].age == 0
+
+    born = np.asarray(jax.jit(lambda run: jax.lax.scan(body, run, jnp.arange(300))[1])(loop.init(KEY)))
+    assert (born.sum(1) == 1).all()
+    assert 12 <= born.sum(0).min() <= born.sum(0).max() <= 52
 
 
 def learned(spec: NetworkSpec, rule: Any, **settings: Any) -> tuple[Loop, Any, Run, Context]:
@@ -260,7 +304,7 @@ def test_a_budget_grows_by_less_than_the_spacing_of_floats(rate: float) -> None:
     ledger = Ledger(jnp.array([10**6]), jnp.ones(1), precise(1 - 2**-10))
 
     def step(ledger: Ledger, _: None) -> tuple[Ledger, jax.Array]:
-        picked, budget = least_useful(ledger, 0.9, 1, rate, 1)
+        picked, budget = least_useful(ledger.utility, ledger.age > 1, ledger.budget, jnp.float32(rate), 1)
         return ledger._replace(budget=budget), picked.replaced[0]
 
     need = 2**-10 / float(np.float32(rate))

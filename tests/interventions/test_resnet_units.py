@@ -10,7 +10,7 @@ from network_cases import draw, shaken, small
 from update_loop import make
 
 from plasticity.interventions.continual_backprop import continual_backprop
-from plasticity.interventions.recycling import redo
+from plasticity.interventions.dormant import redo
 from plasticity.optim.optimizers import adam
 
 SPEC = small("resnet18")

@@ -16,9 +16,9 @@ from plasticity.core.types import Optimizer
 from plasticity.interventions.architecture import layer_norm, rms_norm
 from plasticity.interventions.base import Intervention, clashes, compose
 from plasticity.interventions.decay import weight_decay
+from plasticity.interventions.dormant import redo
 from plasticity.interventions.optimization import trac
 from plasticity.interventions.penalties import l2
-from plasticity.interventions.recycling import redo
 from plasticity.interventions.resets import optimizer_reset, reset
 from plasticity.interventions.restriction import restricted
 from plasticity.interventions.switch_policy import at_switch

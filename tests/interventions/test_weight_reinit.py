@@ -142,8 +142,8 @@ GATES = ("reset", "update", "new")
 
 def test_the_name_of_a_cell_selects_its_kernels() -> None:
     network = build(NetworkSpec((3,), 2, body=(Node("memory", Recurrent("gru", 4)),)))
-    kernels = kernels_of(network, ["output", "memory"])
+    kernels = kernels_of(network, ["output", "memory"], "it")
     assert next(iter(kernels)) == "output"
     assert set(kernels) == {"output", *(f"memory/{a}_{b}" for a in ("input", "state") for b in GATES)}
     with pytest.raises(ValueError, match=r'layers: "memori" is not allowed; must be all.*did you mean `memory`'):
-        kernels_of(network, ["memori"])
+        kernels_of(network, ["memori"], "it")
