@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -9,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from plasticity.core.types import Array
-from plasticity.networks.layers import ACTIVATIONS, INITIALISERS
+from plasticity.networks.activations import chosen
+from plasticity.networks.layers import INITIALISERS
 
 
 class Parts(NamedTuple):
@@ -208,7 +210,7 @@ class RTU(nn.Module):
     def step(self, carry: Memory, drive: tuple[Array, ...]) -> tuple[Memory, Array]:
         (nu, theta), x = self.decay(), drive[2]
         kernels = [module.variables["params"]["kernel"] for module in (self.input_real, self.input_imaginary)]
-        function = ACTIVATIONS[self.activation].function
+        function = partial(chosen(self.activation).function, {})
         decay, angle = jnp.exp(-jnp.exp(nu)), jnp.exp(theta)
         cosine, sine, size = decay * jnp.cos(angle), decay * jnp.sin(angle), jnp.sqrt(1 - decay**2) + 1e-8
         online = self.gradient == "rtrl"

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from plasticity.core.errors import check, check_least, refused
-from plasticity.networks.layers import ACTIVATIONS, INITIALISERS, NORMALISATIONS
+from plasticity.networks.activations import Choice, chosen
+from plasticity.networks.layers import INITIALISERS, NORMALISATIONS
+from plasticity.networks.nonlinearity import NonLinearity
 
 Shape = tuple[int, ...]
 Padding = Literal["VALID", "SAME"]
@@ -123,18 +125,20 @@ class Normalise:
 class Activate:
     """A non-linearity that follows no layer of its own, such as the one after a residual sum.
 
-    ``function`` "spec" is the spec's. With ``normalise``, the spec's normalisation comes before it.
+    ``function`` "spec" is the spec's; otherwise it is chosen like the spec's. With ``normalise``, the spec's
+    normalisation comes before it.
     """
 
-    function: str = SPEC
+    function: Choice = SPEC
     normalise: bool = True
 
     def __post_init__(self) -> None:
-        check("function", self.function, (SPEC, *ACTIVATIONS))
+        if self.function != SPEC:
+            object.__setattr__(self, "function", chosen(self.function))
 
     def shape(self, inputs: tuple[Shape, ...], copies: int) -> Shape:
         shape = only(inputs, "a non-linearity")
-        times = copies if self.function == SPEC else ACTIVATIONS[self.function].copies
+        times = self.function.copies if isinstance(self.function, NonLinearity) else copies
         return (*shape[:-1], shape[-1] * times)
 
 
