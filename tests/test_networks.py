@@ -14,8 +14,8 @@ import pytest
 from plasticity.core.types import Learner
 from plasticity.interventions import surgery
 from plasticity.networks import spec as specs
-from plasticity.networks.build import build, join
 from plasticity.networks.activations import ACTIVATIONS, leaky_relu
+from plasticity.networks.build import build, join
 from plasticity.networks.layers import INITIALISERS, NORMALISATIONS
 from plasticity.networks.presets import minatar, mlp, nature, streaming
 from plasticity.networks.spec import Convolution, Head, NetworkSpec

@@ -4,7 +4,6 @@ Those with parameters are in ``networks.learned_activations``. Equal settings gi
 the same non-linearity are equal.
 """
 
-import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Annotated
@@ -17,19 +16,19 @@ from plasticity.config.fields import metadata
 from plasticity.core.errors import check
 from plasticity.core.types import Array
 from plasticity.networks.learned_activations import adalin, linear_mix, prelu, rational, snake, swish
-from plasticity.networks.nonlinearity import NonLinearity, without_parameters
+from plasticity.networks.nonlinearity import NonLinearity, one_for_equal_settings, without_parameters
 
 Finite = Annotated[float, Field(gt=-math.inf, lt=math.inf)]
 Choice = str | NonLinearity | Callable[[], NonLinearity]
 
 
-@functools.cache
+@one_for_equal_settings
 def relu() -> NonLinearity:
     """``max(z, 0)``; the slope at 0 is 0."""
     return without_parameters(jax.nn.relu)
 
 
-@functools.cache
+@one_for_equal_settings
 @metadata(paper="Maas, Hannun, Ng 2013, Rectifier Nonlinearities Improve Neural Network Acoustic Models")
 def leaky_relu(*, negative_slope: Finite = 0.01) -> NonLinearity:
     """``z`` if it is above 0, else ``negative_slope z``; the slope at 0 is ``negative_slope``, as in PyTorch.
@@ -41,27 +40,27 @@ def leaky_relu(*, negative_slope: Finite = 0.01) -> NonLinearity:
     return without_parameters(lambda z: jnp.where(z > 0, z, negative_slope * z))
 
 
-@functools.cache
+@one_for_equal_settings
 def tanh() -> NonLinearity:
     """The hyperbolic tangent."""
     return without_parameters(jnp.tanh)
 
 
-@functools.cache
+@one_for_equal_settings
 @metadata(paper="Hendrycks, Gimpel 2016, Gaussian Error Linear Units (GELUs)")
 def gelu() -> NonLinearity:
     """``z Phi(z)``, ``Phi`` the exact normal distribution function."""
     return without_parameters(exact_gelu)
 
 
-@functools.cache
+@one_for_equal_settings
 @metadata(paper="Hendrycks, Gimpel 2016, Gaussian Error Linear Units (GELUs)")
 def silu() -> NonLinearity:
     """``z sigmoid(z)``: ``swish`` with a slope of 1."""
     return without_parameters(jax.nn.silu)
 
 
-@functools.cache
+@one_for_equal_settings
 @metadata(paper="Clevert, Unterthiner, Hochreiter 2016, Fast and Accurate Deep Network Learning by Exponential Linear "
           "Units (ELUs)")  # fmt: skip
 def elu() -> NonLinearity:
@@ -69,13 +68,13 @@ def elu() -> NonLinearity:
     return without_parameters(jax.nn.elu)
 
 
-@functools.cache
+@one_for_equal_settings
 def identity() -> NonLinearity:
     """``z``: a linear network."""
     return without_parameters(lambda z: z)
 
 
-@functools.cache
+@one_for_equal_settings
 @metadata(
     paper="Abbas, Zhao, Modayil, White, Machado 2023, Loss of Plasticity in Continual Deep Reinforcement Learning",
     note="Shang, Sohn, Almeida, Lee 2016, Understanding and Improving Convolutional Neural Networks via Concatenated "
@@ -89,7 +88,7 @@ def crelu() -> NonLinearity:
     return without_parameters(lambda z: jnp.concatenate([jax.nn.relu(z), jax.nn.relu(-z)], axis=-1), copies=2)
 
 
-@functools.cache
+@one_for_equal_settings
 @metadata(paper="Lewandowski, Schuurmans, Machado 2024, Plastic Learning with Deep Fourier Features")
 def deep_fourier() -> NonLinearity:
     """``[sin(z), cos(z)]`` on the last axis, which doubles.
@@ -100,7 +99,7 @@ def deep_fourier() -> NonLinearity:
     return without_parameters(lambda z: jnp.concatenate([jnp.sin(z), jnp.cos(z)], axis=-1), copies=2)
 
 
-@functools.cache
+@one_for_equal_settings
 @metadata(paper="Lillo, Cheney 2025, Activation Function Design Sustains Plasticity in Continual Learning")
 def smooth_leaky(*, alpha: Finite = 0.1, c: Finite = 5.0, p: Finite = 3.0) -> NonLinearity:
     """``alpha z + (1 - alpha) z sigmoid(c z / p)``: its slope tends to 1 on the right and to ``alpha`` on the left.
@@ -112,7 +111,7 @@ def smooth_leaky(*, alpha: Finite = 0.1, c: Finite = 5.0, p: Finite = 3.0) -> No
     return without_parameters(lambda z: alpha * z + (1 - alpha) * z * jax.nn.sigmoid(c * z / p))
 
 
-@functools.cache
+@one_for_equal_settings
 @metadata(paper="Vitvitskyi, Boratko, Grcic, Pascanu, Shah, Velickovic 2026, Mining Generalizable Activation Functions")
 def gelu_sine(*, size: Finite = 0.1) -> NonLinearity:
     """``gelu(z) + size sin(z)``, found by an evolutionary search for functions that generalise to other inputs.
@@ -123,7 +122,7 @@ def gelu_sine(*, size: Finite = 0.1) -> NonLinearity:
     return without_parameters(lambda z: exact_gelu(z) + size * jnp.sin(z))
 
 
-@functools.cache
+@one_for_equal_settings
 @metadata(paper="Vitvitskyi, Boratko, Grcic, Pascanu, Shah, Velickovic 2026, Mining Generalizable Activation Functions")
 def gelu_sinc(*, size: Finite = 0.5) -> NonLinearity:
     """``gelu(z) (1 + size sin(pi z) / (pi z))``, found by the search that found ``gelu_sine``.

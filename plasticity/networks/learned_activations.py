@@ -17,7 +17,7 @@ from pydantic import Field
 from plasticity.config.fields import metadata
 from plasticity.core.errors import check
 from plasticity.core.types import Array, Key, Params
-from plasticity.networks.nonlinearity import NonLinearity, without_parameters
+from plasticity.networks.nonlinearity import NonLinearity, one_for_equal_settings, without_parameters
 
 Learned = Literal["unit", "layer"]
 MaybeLearned = Literal["no", "unit", "layer"]
@@ -45,7 +45,7 @@ def learning(function: Callable[..., Array], learned: str, **start: float) -> No
     return NonLinearity(apply, initial=initial, shared=learned == "layer")
 
 
-@functools.cache
+@one_for_equal_settings
 @metadata(
     paper="He, Zhang, Ren, Sun 2015, Delving Deep into Rectifiers: Surpassing Human-Level Performance on ImageNet "
     "Classification"
@@ -64,7 +64,7 @@ def prelu(*, slope: Finite = 0.25, learned: Learned = "unit") -> NonLinearity:
     return learning(function, learned, slope=slope)
 
 
-@functools.cache
+@one_for_equal_settings
 @metadata(paper="Ramachandran, Zoph, Le 2017, Searching for Activation Functions")
 def swish(*, slope: Finite = 1.0, learned: MaybeLearned = "no") -> NonLinearity:
     """``z sigmoid(slope z)`` with a fixed slope, or a learned one for each unit or for each layer.
@@ -78,7 +78,7 @@ def swish(*, slope: Finite = 1.0, learned: MaybeLearned = "no") -> NonLinearity:
     return learning(function, learned, slope=slope)
 
 
-@functools.cache
+@one_for_equal_settings
 @metadata(paper="Ziyin, Hartwig, Ueda 2020, Neural Networks Fail to Learn Periodic Functions and How to Fix It")
 def snake(*, frequency: Finite = 0.5, learned: MaybeLearned = "unit") -> NonLinearity:
     """``z + sin(a z)^2 / a`` with a frequency ``a`` that is fixed, or learned for each unit or for each layer.
@@ -106,7 +106,7 @@ RATIONALS: Mapping[str, tuple[tuple[float, ...], tuple[float, ...]]] = {
 }
 
 
-@functools.cache
+@one_for_equal_settings
 @metadata(
     paper="Molina, Schramowski, Kersting 2020, Pade Activation Units: End-to-end Learning of Flexible Activation "
     "Functions in Deep Networks",
@@ -158,7 +158,7 @@ BASES: Mapping[str, Curve] = {
 }
 
 
-@functools.cache
+@one_for_equal_settings
 @metadata(
     paper="Rohani, Khajavi, Chung, Chen, Vaswani 2025, Preserving Plasticity in Continual Learning with Adaptive "
     "Linearity Injection"
@@ -183,7 +183,7 @@ def adalin(*, base: Base = "relu", share: Finite = 0.0, learned: Learned = "unit
     return learning(function, learned, share=share)
 
 
-@functools.cache
+@one_for_equal_settings
 @metadata(note="a mix of the linear and the non-linear network")
 def linear_mix(*, base: Base = "relu", share: Finite = 0.1, learned: MaybeLearned = "unit") -> NonLinearity:
     """``share z + (1 - share) f(z)``: a mix of a linear and a non-linear layer, its share fixed or learned.

@@ -1,12 +1,15 @@
 """The record of a non-linearity, which may have parameters of its own."""
 
+import functools
+import inspect
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, ParamSpec
 
 import jax
 
 from plasticity.core.types import Array, Key, Params
 
+Settings = ParamSpec("Settings")
 OWN = "activation"  # the name of its parameters inside a layer's module
 
 
@@ -37,6 +40,23 @@ class NonLinearity(NamedTuple):
     def learns_layer(self) -> bool:
         """Whether all units of a layer share parameters."""
         return self.initial is not None and self.shared
+
+
+def one_for_equal_settings(factory: Callable[Settings, NonLinearity]) -> Callable[Settings, NonLinearity]:
+    """The factory, which then returns the same record for the same settings, so that two of them compare equal."""
+    signature = inspect.signature(factory)
+
+    @functools.cache
+    def made(settings: tuple[tuple[str, Any], ...]) -> NonLinearity:
+        return factory(**dict(settings))  # type: ignore[call-arg]
+
+    @functools.wraps(factory)
+    def make(*args: Settings.args, **settings: Settings.kwargs) -> NonLinearity:
+        bound = signature.bind(*args, **settings)
+        bound.apply_defaults()
+        return made(tuple(bound.arguments.items()))
+
+    return make
 
 
 def without_parameters(function: Callable[[Array], Array], copies: int = 1) -> NonLinearity:
