@@ -236,7 +236,7 @@ def kalman_classifier(
     network: Annotated[Any, Member("networks")] = "mlp",
     optimizer: Annotated[Any, Member("optimizers")] = "adam",
     features: Literal["learned", "fixed"] = "learned",
-    prior_variance: Positive = 1.0,
+    prior_variance: Positive = 0.03,
     noise_variance: Positive = 0.1,
     gamma: Forgetting = 0.999,
     gamma_learning_rate: NonNegative = 1e-3,
@@ -245,7 +245,49 @@ def kalman_classifier(
     calibration_learning_rate: NonNegative = 1e-2,
     samples: Repeats = 100,
 ) -> Agent:
-    """A classifier whose output layer is a Kalman filter, with a rate of forgetting that is learned online."""
+    """A classifier whose output layer is a Kalman filter, with a rate of forgetting that is learned online.
+
+    The weights ``w`` of each class drift: ``w_n ~ N(gamma w_{n-1}, (1 - gamma^2) s I)``, ``w_0 ~ N(0, s I)``, with a
+    step ``n`` for each minibatch. With the features ``x`` of an example (what the output layer reads, and a constant)
+    and its class as the target ``y``, one-hot, ``y_k ~ N(w_k^T x, v)``. The filter (``agents.kalman``) keeps the means
+    ``m`` of the weights, which are the output layer's parameters, and their covariance ``A``, the same for all classes:
+
+    * predict: ``m <- gamma m``, ``A <- gamma^2 A + (1 - gamma^2) s I``;
+    * learn from the minibatch: ``S = x A x^T + v I``, ``m <- m + A x^T S^-1 (y - x m)``, ``A <- A - A x^T S^-1 x A``.
+
+    The probability of class k is ``E softmax(c f)_k``, with ``f_k ~ N(m_k^T x, x^T A x)`` after "predict", by Monte
+    Carlo with ``samples`` draws; the prediction is the class with the largest mean. Before the filter learns from a
+    minibatch, one gradient step on its negative log probability changes ``delta``, with ``gamma = exp(-delta / 2)`` and
+    ``delta >= 0``, and the logarithm of the calibration ``c``; ``m`` and ``A`` of the step before are held fixed. The
+    optimizer changes the features by the gradient of the same loss, and never the output layer.
+
+    Args:
+        network: a graph with one output layer, which begins at 0.
+        optimizer: of the features.
+        features: "learned", or "fixed" at their initial values (static); with an ``mlp`` without hidden layers they are
+            the inputs.
+        prior_variance: ``s`` (traced). The predictions begin with a variance of ``s |x|^2``.
+        noise_variance: ``v`` (traced).
+        gamma: its initial value (traced); with 1 and a learning rate of 0 nothing is ever forgotten.
+        gamma_learning_rate: of ``delta`` (traced).
+        objective: the likelihood that ``gamma`` is learned by (static): that of the class ("softmax"), or the Gaussian
+            one of the targets ("gaussian"), which needs no draws.
+        calibration: the initial ``c`` (traced).
+        calibration_learning_rate: of its logarithm (traced).
+        samples: of the Monte Carlo estimate (static).
+
+    Raises:
+        ValueError: on a stream without class labels, for an unknown name, or for a network with several output layers,
+            outputs for each task, or constrained output weights.
+
+    Of the paper, the recursions, the learned rate of forgetting, the Monte Carlo estimate and the training of the
+    features by the predictive probability were verified, but its full text could not be read: one-hot targets, the
+    parameterisation of ``gamma``, the logarithm of the calibration, several examples in a step and all defaults are
+    ours. Its variant with replay is not included. A reset of everything at switches resets the filter too (``rest``),
+    a reset of the output layer alone the means only.
+
+    The covariance has ``(features + 1)^2`` numbers.
+    """
     check_targets(spec, "kalman_classifier", "class labels", jnp.integer)
     check("features", features, ("learned", "fixed"))
     check("objective", objective, ("softmax", "gaussian"))

@@ -74,6 +74,7 @@ OWN = {
     "ppo": {"rollout_length": 2, "epochs": 2, "minibatches": 2},
     "pqn": {"rollout_length": 2, "epochs": 2, "minibatches": 2},
     "reinforce": {"rollout_length": 2, "unfinished": "cut"},  # an episode may be longer than a rollout
+    "kalman_classifier": {"samples": 4},
     "stream_q": {"optimizer": obgd},
     "adaptive_q": {"optimizer": functools.partial(adaptive_q, learning_rate=0.01)},
     "stream_c51": {"atoms": 5},
@@ -88,7 +89,7 @@ def source(name: str, real: bool | None = None, **sizes: int) -> StreamFactory:
     ``real``: whether actions are real-valued; None: as the agent's name says.
     """
     visits, steps, envs = ({"visits": 2, "steps": 10, "envs": 1 if name in STREAMING else 2} | sizes).values()
-    if name == "classifier":
+    if name in ("classifier", "kalman_classifier"):
         shape = {"inputs": "gaussian", "samples": 8, "dimensions": 3, "classes": 4}
         return relabelled(tasks=visits, steps_per_task=steps, envs=envs, **shape)
     if name == "regressor":

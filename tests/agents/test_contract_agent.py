@@ -136,7 +136,8 @@ def test_a_fresh_agent_is_a_function_of_its_key(name):
     for a, b in zip(as_data(first), as_data(again), strict=True):
         np.testing.assert_array_equal(a, b)
     for kernel, another in zip(kernels(first), kernels(other), strict=True):
-        assert (kernel != another).all()
+        assert (kernel != another).all() or not (kernel.any() or another.any())  # that of a filter begins at 0
+    assert any((kernel != another).all() for kernel, another in zip(kernels(first), kernels(other), strict=True))
 
 
 @pytest.mark.parametrize("name", SOME_SOON)
