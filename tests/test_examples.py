@@ -3,6 +3,7 @@
 The members are checked against numbers computed by hand from their documentation.
 """
 
+import functools
 import importlib
 import os
 import subprocess
@@ -25,6 +26,7 @@ import plasticity
 from plasticity import results
 from plasticity.core.types import Learner, Sequence, Visit
 from plasticity.networks.build import build
+from plasticity.networks.presets import mlp
 from plasticity.runs import launch
 
 FAMILIES = {kind: f"{kind}s" for kind in KINDS}
@@ -32,6 +34,7 @@ MEMBERS = {
     "intervention": "parameter_noise",
     "monitor": "score_margin",
     "network": "pyramid",
+    "activation": "shifted_relu",
     "optimizer": "sign_momentum",
     "stream": "moving_bandit",
     "transform": "negate_observations",
@@ -147,6 +150,18 @@ def test_the_layers_halve(plugins: dict[str, str]):
     assert member("network")(observation, 4, width=64, layers=3).widths == (64, 32, 16)
     with pytest.raises(ValueError, match="no unit"):
         member("network")(observation, 4, width=2, layers=3)
+
+
+def test_the_thresholds_are_learned(plugins: dict[str, str]):
+    observation = jax.ShapeDtypeStruct((3,), jnp.float32)
+    activation = functools.partial(member("activation"), threshold=0.5)
+    network = build(mlp(observation, 2, widths=(4,), activation=activation))
+    params = network.init(jax.random.key(0))
+    assert (params["hidden_0"]["activation"]["threshold"] == 0.5).all()
+    seen = network.forward(params, 3 * np.eye(3, dtype=np.float32))[1]["hidden_0"]
+    np.testing.assert_allclose(seen.post, np.maximum(np.asarray(seen.pre) - 0.5, 0), rtol=1e-6)
+    slopes = jax.grad(lambda p: network.forward(p, jnp.eye(3))[0].sum())(params)
+    assert (np.asarray(slopes["hidden_0"]["activation"]["threshold"]) != 0).any()
 
 
 def relu_layer(params: Any, name: str, x: Any) -> Any:

@@ -1,7 +1,8 @@
-"""Non-linearities as members: functions of their settings (all static) that return a ``NonLinearity``.
+"""Non-linearities without parameters.
 
-Those with parameters are in ``networks.learned_activations``. Equal settings give the same record, so that specs with
-the same non-linearity are equal.
+A member is a function of its settings (all static) that returns a ``NonLinearity``. Equal settings give the same
+record, so that specs with the same non-linearity are equal. The family is ``ACTIVATIONS``, which also has the
+non-linearities with parameters (``networks.learned_activations``).
 """
 
 import math
