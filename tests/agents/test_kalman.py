@@ -245,9 +245,9 @@ def test_gamma_is_1_on_a_stationary_stream_and_falls_at_a_switch():
     assert gamma[0, 200:].mean() > 0.9998
     assert gamma[1, :60].min() < 0.998
     assert gamma[1, 200:].mean() > 0.999
-    assert accuracy[0, 300:].mean() > 0.85
+    assert accuracy[0, 300:].mean() > 0.78
     assert accuracy[1, :5].mean() < 0.5
-    assert accuracy[1, 300:].mean() > 0.85
+    assert accuracy[1, 300:].mean() > 0.78
 
 
 def test_the_features_may_be_those_of_any_graph():
