@@ -71,4 +71,6 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "at_switch-target": (*STREAMED, *SUPERVISED, *ROLLOUT),
     "at_switch-schedule": (*SUPERVISED, "ppo", "reinforce", "stream_ac", "avg"),
     "at_switch-normaliser": (*SUPERVISED, *REPLAYED, *ROLLOUT),
+    "plasticity_injection": ("kalman_classifier",),
+    "task_heads": ("kalman_classifier",),
 }
