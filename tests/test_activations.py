@@ -275,6 +275,40 @@ def test_the_functions_reach_the_outputs_and_monitors_see_both_sides():
     np.testing.assert_allclose(slopes["hidden_1"]["activation"]["slope"], passed.sum(0), rtol=1e-4)
 
 
+def test_the_output_of_a_cell_has_any_non_linearity():
+    """That of the recurrent trace units, whose real and imaginary parts share a unit's slope; their state is linear."""
+    (linear, plain), (learned, params) = (
+        (build(found), build(found).init(KEY)) for found in (cell("identity"), cell(prelu(slope=0.5)))
+    )
+    slope = np.array([0.5, -1.0, 2.0])
+    assert params["memory"]["activation"]["slope"].tolist() == [0.5] * 3
+    params = trees.put(params, ("memory", "activation", "slope"), jnp.asarray(slope, jnp.float32))
+    assert {**params["memory"], "activation": None}.keys() == {*plain["memory"], "activation"}
+    x = inputs("rtu", linear, cell("identity"))
+    before, after = (net.forward(each, x)[1]["memory"].post for net, each in ((linear, plain), (learned, params)))
+    np.testing.assert_allclose(after, np.where(before > 0, before, np.tile(slope, 2) * before), rtol=1e-5, atol=1e-6)
+    wide = build(cell("crelu"))
+    (units,) = (each for each in wide.units if each.name == "memory")
+    assert (units.size, units.copies) == (3, 4)
+    found = wide.forward(wide.init(KEY), x)[1]["memory"].post
+    parts = [before[:, :3], before[:, 3:]]
+    expected = np.concatenate([np.maximum(sign * part, 0) for part in parts for sign in (1, -1)], axis=1)
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def cell(activation: Any, **settings: Any) -> NetworkSpec:
+    torso = functools.partial(NETWORKS["mlp"], widths=(4,), activation="tanh")
+    shape = jax.ShapeDtypeStruct((5,), jnp.float32)
+    return NETWORKS["rtu"](shape, 2, torso=torso, units=3, widths=(), activation=activation, **settings)
+
+
+@pytest.mark.parametrize("activation", ["crelu", "prelu"])
+def test_a_state_with_parameters_or_copies_is_refused(activation):
+    with pytest.raises(ValueError, match="nonlinear: true is not allowed with this activation"):
+        cell(activation, nonlinear=True)
+    assert cell("gelu", nonlinear=True)
+
+
 def test_a_node_of_the_graph_may_have_a_non_linearity_of_its_own():
     assert Activate("tanh") == Activate(functools.partial(ACTIVATIONS["tanh"])) != Activate("relu")
     assert Activate("crelu").shape(((3,),), copies=1) == (6,)

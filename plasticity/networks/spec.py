@@ -18,7 +18,17 @@ from plasticity.networks.convolution import METHODS
 from plasticity.networks.graph import OBSERVATION, Node, chain, copied, ordered, shapes_of
 from plasticity.networks.layers import INITIALISERS, NORMALISATIONS, PARAMETERISATIONS
 from plasticity.networks.nonlinearity import NonLinearity
-from plasticity.networks.operations import SPEC, Activate, Convolution, Dense, Normalise, Operation, Padding, Shape
+from plasticity.networks.operations import (
+    SPEC,
+    Activate,
+    Convolution,
+    Dense,
+    Normalise,
+    Operation,
+    Padding,
+    Recurrent,
+    Shape,
+)
 
 __all__ = ["Convolution", "Head", "NetworkSpec", "Padding"]
 
@@ -195,6 +205,8 @@ def nonlinearity_of(spec: NetworkSpec, node: Node) -> NonLinearity | None:
             return spec.nonlinearity
         case (Dense() | Convolution()) as operation if operation.activate:
             return spec.nonlinearity
+        case Recurrent() as operation:
+            return operation.nonlinearity
     return None
 
 

@@ -256,7 +256,9 @@ def recurrent_rule(tracer: Tracer, node: Node) -> Features:
     assert isinstance(operation, Recurrent)
     parts = PARTS[operation.cell]
     tracer.read(tracer.flattened(node.inputs[0]), [(node.name, part) for part in parts.inputs])
-    made = tracer.create(operation.units, [(node.name, part) for part in parts.writers])
+    kind = tracer.kind(node)
+    own = (OWN,) if kind is not None and kind.learns_units else ()
+    made = tracer.create(operation.units, [(node.name, part) for part in (*parts.writers, *own)])
     tracer.read(made, [(node.name, part) for part in parts.recurrent])
     tracer.groups[-1].carries.append((node.name,))
     return tracer.activated(node, made, tracer.shapes[node.name][-1] // operation.units)
