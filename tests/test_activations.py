@@ -312,7 +312,7 @@ def test_a_state_with_parameters_or_copies_is_refused(activation):
 def test_a_node_of_the_graph_may_have_a_non_linearity_of_its_own():
     assert Activate("tanh") == Activate(functools.partial(ACTIVATIONS["tanh"])) != Activate("relu")
     assert Activate("crelu").shape(((3,),), copies=1) == (6,)
-    with pytest.raises(ValueError, match='activation: "tnah" is not allowed'):
+    with pytest.raises(ValueError, match='function: "tnah" is not allowed'):
         Activate("tnah")
 
 

@@ -160,14 +160,14 @@ ACTIVATIONS: Mapping[str, Callable[..., NonLinearity]] = {
 }
 
 
-def chosen(given: Choice) -> NonLinearity:
+def chosen(given: Choice, key: str = "activation") -> NonLinearity:
     """The non-linearity: given as such, by the name of a built-in one, or as a member with its settings bound.
 
-    ``ValueError`` for an unknown name.
+    ``ValueError`` that begins with ``key`` for an unknown name.
     """
     if isinstance(given, NonLinearity):
         return given
     if isinstance(given, str):
-        check("activation", given, ACTIVATIONS)
+        check(key, given, ACTIVATIONS)
         given = ACTIVATIONS[given]
     return given()

@@ -134,7 +134,7 @@ class Activate:
 
     def __post_init__(self) -> None:
         if self.function != SPEC:
-            object.__setattr__(self, "function", chosen(self.function))
+            object.__setattr__(self, "function", chosen(self.function, "function"))
 
     def shape(self, inputs: tuple[Shape, ...], copies: int) -> Shape:
         shape = only(inputs, "a non-linearity")
