@@ -58,6 +58,7 @@ SOON = ("dqn", "ppo", "stream_q")  # one agent of each RL regime; the others are
 SOME_SOON = [
     pytest.param(name, marks=[] if name in (*SOON, "classifier") else pytest.mark.slow) for name in sorted(AGENTS)
 ]
+GRAPHS_ALONE = ("kalman_classifier",)  # refuse a network given as functions
 STREAMING = ("stream_q", "adaptive_q", "stream_dqn", "stream_c51", "stream_ac", "avg")  # one env, step by step
 REAL = ("sac", "td3", "avg")  # with real-valued actions in these tests
 ACTORS: dict[str, Any] = {

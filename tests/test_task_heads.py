@@ -330,6 +330,8 @@ def test_a_normaliser_leaves_the_task_alone() -> None:
 @pytest.mark.parametrize("name", SOME_SOON)
 def test_until_the_first_switch_heads_change_nothing(name: str) -> None:
     """The first task's head begins as the plain agent's output layer, and both see the same stream."""
+    if name in REFUSED["task_heads"]:
+        pytest.skip("refuses heads for each task")
     plain, told = (list(run(program(name, *methods)).chunks()) for methods in ((), (task_heads,)))
     for one, other in zip(plain[0].metrics.items(), told[0].metrics.items(), strict=True):
         assert one[0] == other[0]
