@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from plasticity.agents.avg import avg
 from plasticity.agents.c51 import c51
 from plasticity.agents.dqn import dqn
+from plasticity.agents.kalman_classifier import kalman_classifier
 from plasticity.agents.ppo import ppo
 from plasticity.agents.pqn import pqn
 from plasticity.agents.rainbow import rainbow
@@ -20,6 +21,7 @@ from plasticity.core.types import Agent
 AGENTS: Mapping[str, Callable[..., Agent]] = {
     "classifier": classifier,
     "regressor": regressor,
+    "kalman_classifier": kalman_classifier,
     "dqn": dqn,
     "c51": c51,
     "rainbow": rainbow,

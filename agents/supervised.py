@@ -87,7 +87,7 @@ def _learner(body: AgentCore, predict: Predict, criterion: Criterion, meaning: M
     return Agent(init, act, learn, body.switch, probe, play)
 
 
-def _check_targets(spec: StreamSpec, agent: str, wanted: str, dtype: Any) -> None:
+def check_targets(spec: StreamSpec, agent: str, wanted: str, dtype: Any) -> None:
     """Raise ``ValueError`` if the stream's observations have no targets of this dtype."""
     if not isinstance(spec.observation, Supervised) or not jnp.issubdtype(spec.observation.target.dtype, dtype):
         raise ValueError(f"agent.kind: {agent} is not allowed; it needs a stream with {wanted}")
@@ -111,7 +111,7 @@ def classifier(
     ``label_smoothing`` s (traced) replaces the one-hot target by ``(1 - s) one_hot + s / classes``. ``ValueError``
     on a stream without class labels.
     """
-    _check_targets(spec, "classifier", "class labels", jnp.integer)
+    check_targets(spec, "classifier", "class labels", jnp.integer)
 
     def cross_entropy(logits: Array, labels: Array) -> Array:
         targets = optax.smooth_labels(jnp.eye(spec.actions)[labels], label_smoothing)
@@ -174,7 +174,7 @@ def regressor(
     squared error in either case. ``ValueError`` on a stream without real-valued targets, for an unknown loss, fewer
     than two atoms or an empty range.
     """
-    _check_targets(spec, "regressor", "real-valued targets", jnp.floating)
+    check_targets(spec, "regressor", "real-valued targets", jnp.floating)
     if loss != "squared":
         return _categorical(spec, intervention, network, optimizer, (loss, sigma), (v_min, v_max, atoms))
 

@@ -27,7 +27,7 @@ from plasticity.runs.launch import registry
 DOCS = Path(__file__).resolve().parent
 MADE = "<!-- Made by docs/make_reference.py. -->"
 PAGES_OF = {
-    **{family: f"{family}.md" for family in ("optimizers", "schedules", "replays")},
+    **{family: f"{family}.md" for family in ("activations", "optimizers", "schedules", "replays")},
     "transforms": "../streams.md",
 }
 
@@ -233,6 +233,14 @@ def members_page(family: str, intro: str) -> Callable[[Any], str]:
     return page
 
 
+ACTIVATIONS = (
+    "In a config: `activation: tanh` or `activation: {kind: swish, slope: 1.5}` of a network, for all of its hidden "
+    "layers; with memory, of its `torso`. Settings are static. Those with `learned` have parameters, for each unit "
+    "(`unit`) or for each layer (`layer`), which the optimizer changes like biases: decay and penalties of the kernels "
+    "leave them alone, those of all parameters (`which: all`) do not. A method that resets a unit gives its own "
+    "parameters their initial values; those of a layer are reset with the layer. To add your own: "
+    "[Write an activation](../howto/activation.md)."
+)
 OPTIMIZERS = (
     "In a config: `optimizer: {kind: adam, learning_rate: 1.0e-3}` of an agent. To add your own: "
     "[Write an optimizer](../howto/optimizer.md)."
@@ -246,6 +254,7 @@ WRITTEN: Mapping[str, Callable[[Any], str]] = {
     "reference/config.md": config_page,
     "reference/cli.md": cli_page,
     "reference/api.md": api_page,
+    "reference/activations.md": members_page("activations", ACTIVATIONS),
     "reference/optimizers.md": members_page("optimizers", OPTIMIZERS),
     "reference/schedules.md": members_page("schedules", SCHEDULES),
     "reference/replays.md": members_page("replays", REPLAYS),

@@ -58,6 +58,7 @@ SOON = ("dqn", "ppo", "stream_q")  # one agent of each RL regime; the others are
 SOME_SOON = [
     pytest.param(name, marks=[] if name in (*SOON, "classifier") else pytest.mark.slow) for name in sorted(AGENTS)
 ]
+GRAPHS_ALONE = ("kalman_classifier",)  # refuse a network given as functions
 STREAMING = ("stream_q", "adaptive_q", "stream_dqn", "stream_c51", "stream_ac", "avg")  # one env, step by step
 REAL = ("sac", "td3", "avg")  # with real-valued actions in these tests
 ACTORS: dict[str, Any] = {
@@ -74,6 +75,7 @@ OWN = {
     "ppo": {"rollout_length": 2, "epochs": 2, "minibatches": 2},
     "pqn": {"rollout_length": 2, "epochs": 2, "minibatches": 2},
     "reinforce": {"rollout_length": 2, "unfinished": "cut"},  # an episode may be longer than a rollout
+    "kalman_classifier": {"samples": 4},
     "stream_q": {"optimizer": obgd},
     "adaptive_q": {"optimizer": functools.partial(adaptive_q, learning_rate=0.01)},
     "stream_c51": {"atoms": 5},
@@ -88,7 +90,7 @@ def source(name: str, real: bool | None = None, **sizes: int) -> StreamFactory:
     ``real``: whether actions are real-valued; None: as the agent's name says.
     """
     visits, steps, envs = ({"visits": 2, "steps": 10, "envs": 1 if name in STREAMING else 2} | sizes).values()
-    if name == "classifier":
+    if name in ("classifier", "kalman_classifier"):
         shape = {"inputs": "gaussian", "samples": 8, "dimensions": 3, "classes": 4}
         return relabelled(tasks=visits, steps_per_task=steps, envs=envs, **shape)
     if name == "regressor":

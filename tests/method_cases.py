@@ -63,7 +63,7 @@ STREAMED = ("stream_q", "adaptive_q", "stream_dqn", "stream_c51", "stream_ac", "
 TRACED = ("stream_q", "adaptive_q", "stream_ac")  # whose gradient is not that of a loss
 REPLAYED = ("dqn", "c51", "rainbow", "sac", "td3")
 ROLLOUT = ("ppo", "pqn", "reinforce")
-SUPERVISED = ("classifier", "regressor")
+SUPERVISED = ("classifier", "regressor", "kalman_classifier")
 # The agents on which a case can have no effect, and which refuse it.
 REFUSED: dict[str, tuple[str, ...]] = {
     "effective_rank": STREAMED,
@@ -76,4 +76,6 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "at_switch-target": (*STREAMED, *SUPERVISED, *ROLLOUT),
     "at_switch-schedule": (*SUPERVISED, "ppo", "reinforce", "stream_ac", "avg"),
     "at_switch-normaliser": (*SUPERVISED, *REPLAYED, *ROLLOUT),
+    "plasticity_injection": ("kalman_classifier",),
+    "task_heads": ("kalman_classifier",),
 }

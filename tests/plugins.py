@@ -9,7 +9,7 @@ from pathlib import Path
 from plasticity.runs import members
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
-KINDS = ("intervention", "monitor", "network", "optimizer", "stream", "transform", "agent")
+KINDS = ("intervention", "monitor", "network", "activation", "optimizer", "stream", "transform", "agent")
 
 
 def metadata(kind: str, place: Path) -> str:

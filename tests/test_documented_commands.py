@@ -134,6 +134,7 @@ ELSEWHERE = {
     "plasticity run table.yaml": "test_the_page_on_own_data",
     "plasticity run measured.yaml": "test_the_page_on_own_data",
     "plasticity run experiment.yaml": "test_examples.py, in the folder of the example",
+    "python examples/mining/mine_activations.py --out runs/mining": "test_examples.py, a tiny search",
     **{f"pip install ./examples/{kind}": "test_examples.py installs them" for kind in MEMBERS},
     **{f"plasticity list {kind}s {name}": "test_examples.py" for kind, name in MEMBERS.items()},
     **{f"plasticity run examples/{kind}/experiment.yaml": "test_examples.py" for kind in MEMBERS},

@@ -3,6 +3,7 @@
 The members are checked against numbers computed by hand from their documentation.
 """
 
+import functools
 import importlib
 import os
 import subprocess
@@ -25,13 +26,15 @@ import plasticity
 from plasticity import results
 from plasticity.core.types import Learner, Sequence, Visit
 from plasticity.networks.build import build
-from plasticity.runs import launch
+from plasticity.networks.presets import mlp
+from plasticity.runs import launch, members
 
 FAMILIES = {kind: f"{kind}s" for kind in KINDS}
 MEMBERS = {
     "intervention": "parameter_noise",
     "monitor": "score_margin",
     "network": "pyramid",
+    "activation": "shifted_relu",
     "optimizer": "sign_momentum",
     "stream": "moving_bandit",
     "transform": "negate_observations",
@@ -56,7 +59,13 @@ def member(kind: str) -> Any:
 
 
 def test_every_folder_is_known():
-    assert {path.name for path in EXAMPLES.iterdir() if path.is_dir()} == {*KINDS, "plugin", "gymnasium", "cluster"}
+    assert {path.name for path in EXAMPLES.iterdir() if path.is_dir()} == {
+        *KINDS,
+        "plugin",
+        "gymnasium",
+        "cluster",
+        "mining",
+    }
 
 
 def test_an_environment_of_ones_own_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -149,6 +158,18 @@ def test_the_layers_halve(plugins: dict[str, str]):
         member("network")(observation, 4, width=2, layers=3)
 
 
+def test_the_thresholds_are_learned(plugins: dict[str, str]):
+    observation = jax.ShapeDtypeStruct((3,), jnp.float32)
+    activation = functools.partial(member("activation"), threshold=0.5)
+    network = build(mlp(observation, 2, widths=(4,), activation=activation))
+    params = network.init(jax.random.key(0))
+    assert (params["hidden_0"]["activation"]["threshold"] == 0.5).all()
+    seen = network.forward(params, 3 * np.eye(3, dtype=np.float32))[1]["hidden_0"]
+    np.testing.assert_allclose(seen.post, np.maximum(np.asarray(seen.pre) - 0.5, 0), rtol=1e-6)
+    slopes = jax.grad(lambda p: network.forward(p, jnp.eye(3))[0].sum())(params)
+    assert (np.asarray(slopes["hidden_0"]["activation"]["threshold"]) != 0).any()
+
+
 def relu_layer(params: Any, name: str, x: Any) -> Any:
     return np.maximum(linear(params, name, x), 0)
 
@@ -189,6 +210,47 @@ def test_a_network_computes_its_equations(module: str, name: str, plugins: dict[
         "residual_block": ["features", "inner"],
         "linen_mlp": ["hidden"],
     }.get(name, [])
+
+
+@pytest.fixture
+def mining(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    monkeypatch.syspath_prepend(str(EXAMPLES / "mining"))
+    yield importlib.import_module("mine_activations")
+    sys.modules.pop("mine_activations", None)
+    members.known.cache_clear()  # the mined members are in no other test's registry
+
+
+def test_expressions_of_the_search(mining: Any):
+    tree = ("add", ("sin", ("z",)), ("multiply", ("number", 0.5), ("relu", ("z",))))
+    z = np.array([-2.0, 0.3, 1.5])
+    np.testing.assert_allclose(mining.value(tree, jnp.asarray(z)), np.sin(z) + 0.5 * np.maximum(z, 0), rtol=1e-6)
+    assert mining.text(tree) == "add(sin(z), multiply(0.5, relu(z)))"
+    assert mining.depth(tree) == 4
+    assert [mining.text(part) for part in mining.parts_of(tree)][2:5] == ["z", "multiply(0.5, relu(z))", "0.5"]
+    for number, part in enumerate(mining.parts_of(tree)):
+        assert mining.replaced(tree, number, part) == tree
+    assert mining.text(mining.replaced(tree, 4, ("z",))) == "add(sin(z), multiply(z, relu(z)))"
+    assert not mining.usable(("number", 1.0))
+    random = np.random.default_rng(0)
+    children = [mining.mutated(random, mining.STARTS) for _ in range(30)]
+    assert all(mining.usable(child) and mining.depth(child) <= mining.DEPTH for child in children)
+    assert len(set(children)) > 15
+    again = np.random.default_rng(0)
+    assert children == [mining.mutated(again, mining.STARTS) for _ in range(30)]
+
+
+def test_a_tiny_search_reports_what_it_found(mining: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    sizes = ["--generations=2", "--population=2", "--seeds=3", "--tasks=2", "--steps=10"]
+    mining.main([*sizes, "--out", str(tmp_path)])
+    first, second, found, held_out = capsys.readouterr().out.splitlines()
+    best, *_ = second.removeprefix("generation 1: ").split()
+    assert float(best) >= float(first.split()[2])
+    assert second.endswith(found.removeprefix("found: "))
+    assert held_out.startswith("held out: ")
+    runs = [results.visits(tmp_path / f"generation_{i}") for i in range(2)]
+    assert [len(run.arm.unique()) for run in runs] == [2, 2]
+    late = runs[0][runs[0].visit == 1].groupby("arm", observed=True)["performance"].mean()
+    assert float(first.split()[2]) == pytest.approx(late.max(), abs=5e-4)
 
 
 MODULES = {

@@ -21,6 +21,7 @@ NAMED: dict[str, dict[str, Any]] = {
     "interventions": {"interventions": ["odd"]},
     "monitors": {"monitors": ["odd"]},
     "networks": {"agent": {"kind": "classifier", "network": "odd"}},
+    "activations": {"agent": {"kind": "classifier", "network": {"kind": "mlp", "activation": "odd"}}},
     "optimizers": {"agent": {"kind": "classifier", "network": "mlp", "optimizer": "odd"}},
     "schedules": {"agent": {"kind": "classifier", "network": "mlp", "optimizer": {"kind": "adam", "schedule": "odd"}}},
     "replays": {"stream": "catch", "agent": {**tiny.DQN["agent"], "replay": "odd"}},

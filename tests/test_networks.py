@@ -1,6 +1,7 @@
 """Networks: wiring, normalisations, initialisers, and what a spec refuses."""
 
 import dataclasses
+import functools
 import inspect
 import typing
 
@@ -13,8 +14,9 @@ import pytest
 from plasticity.core.types import Learner
 from plasticity.interventions import surgery
 from plasticity.networks import spec as specs
+from plasticity.networks.activations import ACTIVATIONS, leaky_relu
 from plasticity.networks.build import build, join
-from plasticity.networks.layers import ACTIVATIONS, INITIALISERS, NORMALISATIONS
+from plasticity.networks.layers import INITIALISERS, NORMALISATIONS
 from plasticity.networks.presets import minatar, mlp, nature, streaming
 from plasticity.networks.spec import Convolution, Head, NetworkSpec
 
@@ -180,15 +182,14 @@ def test_an_auxiliary_layer_has_parameters_and_nothing_else():
 
 def test_the_numbers_of_an_activation():
     x = np.array([[-3.0, 0.5, 2.0]], np.float32)
-    spec = NetworkSpec((3,), 1, widths=(3,), activation="leaky_relu", activation_settings=(("negative_slope", 0.5),))
+    spec = NetworkSpec((3,), 1, widths=(3,), activation=leaky_relu(negative_slope=0.5))
     network = build(spec)
     params = network.init(KEY)
     params["hidden_0"]["kernel"] = jnp.eye(3)
     np.testing.assert_allclose(network.forward(params, x)[1]["hidden_0"].post, [[-1.5, 0.5, 2.0]])
-    with pytest.raises(
-        ValueError, match='activation_settings of leaky_relu: "p" is not allowed; must be one of negative_slope'
-    ):
-        dataclasses.replace(spec, activation_settings=(("p", 0.5),))
+    assert spec == dataclasses.replace(spec, activation=functools.partial(leaky_relu, negative_slope=0.5))
+    assert spec != dataclasses.replace(spec, activation="leaky_relu")
+    assert dataclasses.replace(spec, activation="leaky_relu").activation == leaky_relu()
 
 
 @pytest.mark.parametrize("activation", ["leaky_relu", "crelu"])
@@ -514,7 +515,7 @@ def test_factories():
 
 @pytest.mark.parametrize(
     ("setting", "known"),
-    [("activation", ACTIVATIONS), ("normalisation", NORMALISATIONS), ("initialiser", INITIALISERS)],
+    [("normalisation", NORMALISATIONS), ("initialiser", INITIALISERS)],
 )
 @pytest.mark.parametrize("name", CHAINS)
 def test_the_schema_of_a_factory_knows_every_name(name, setting, known):

@@ -189,6 +189,7 @@ def test_a_name_that_two_packages_offer_belongs_to_neither(distribution: Any) ->
     ("module", "table"),
     [
         ("plasticity.networks.catalogue", "NETWORKS"),
+        ("plasticity.networks.activations", "ACTIVATIONS"),
         ("plasticity.optim.optimizers", "OPTIMIZERS"),
         ("plasticity.interventions", "INTERVENTIONS"),
         ("plasticity.monitors", "MONITORS"),

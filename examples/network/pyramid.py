@@ -3,11 +3,11 @@
 from typing import Any
 
 from plasticity.config.fields import Few, Size
-from plasticity.networks.spec import ActivationName, NetworkSpec
+from plasticity.networks.spec import AnActivation, NetworkSpec
 
 
 def pyramid(
-    observation: Any, outputs: int, *, width: Size = 256, layers: Few = 3, activation: ActivationName = "relu"
+    observation: Any, outputs: int, *, width: Size = 256, layers: Few = 3, activation: AnActivation = "relu"
 ) -> NetworkSpec:
     """Dense layers of ``width``, ``width / 2``, ``width / 4``, ... units; all settings are static.
 

@@ -5,11 +5,11 @@ from typing import Any
 from plasticity.config.fields import Size
 from plasticity.networks.graph import Node
 from plasticity.networks.operations import Activate, Dense, Sum
-from plasticity.networks.spec import ActivationName, NetworkSpec
+from plasticity.networks.spec import AnActivation, NetworkSpec
 
 
 def residual_block(
-    observation: Any, outputs: int, *, width: Size = 64, activation: ActivationName = "relu"
+    observation: Any, outputs: int, *, width: Size = 64, activation: AnActivation = "relu"
 ) -> NetworkSpec:
     """``x = W_0 o``, ``x <- f(x + W_2 f(W_1 x))``, then the output layer; all settings static."""
     linear = Dense(width, normalise=False, activate=False)

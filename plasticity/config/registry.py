@@ -19,7 +19,8 @@ from plasticity.config.schema import Setting, schema_of
 from plasticity.core.errors import KEY, UserError, cut, unknown
 
 FAMILIES = (
-    "agents", "streams", "transforms", "interventions", "monitors", "networks", "optimizers", "schedules", "replays",
+    "agents", "streams", "transforms", "interventions", "monitors", "networks", "activations",
+    "optimizers", "schedules", "replays",
 )  # fmt: skip
 
 BUILT_IN = "built in"

@@ -16,6 +16,7 @@ from plasticity.config.schema import Setting, schema_of
 from plasticity.core.errors import ConfigProblem, Location, UserError, listed, nearest, placed, shown, unknown
 
 MEMBERS = 100  # of one list
+PLACED = ("networks", "activations")  # families whose errors begin with the member's path
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 Period = Count | Literal["visit"]  # env steps, or once per visit
 
@@ -74,7 +75,7 @@ class MemberConfig:
                 built[name] = tuple(m.build(hyper, p) for m, p in zip(value, paths(path, value), strict=True))
             else:
                 built[name] = hyper.get(path, value) if self._setting(name).is_traced(value) else value
-        if self.family == "networks":
+        if self.family in PLACED:
             return functools.partial(_placing, prefix, self.factory, **built)
         return functools.partial(self.factory, **built)
 

@@ -213,4 +213,6 @@ def _blame(parser: Parser, where: dict[Location, str], at: Location, text: str) 
 
 
 def _cell(value: Any) -> Any:
+    if isinstance(value, Mapping) and list(value) == ["kind"]:
+        return value["kind"]  # a member without settings
     return value if value is None or isinstance(value, bool | int | float | str) else on_one_line(value)

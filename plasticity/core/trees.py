@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from plasticity.core.types import Array, ModulePath
+from plasticity.core.types import Array, ModulePath, Source
 
 Tree = Any
 
@@ -24,6 +24,15 @@ def put(tree: Tree, path: ModulePath, value: Tree) -> Tree:
     if not path:
         return value
     return {**tree, path[0]: put(tree[path[0]], path[1:], value)}
+
+
+def on_units(change: Callable[[Any], Any], tree: Tree, source: Source) -> Tree:
+    """A copy of nested mappings with ``change(leaf)`` for every leaf of the source's units."""
+    part = get(tree, source.path)
+    shared = {name: part[name] for name in source.shared}
+    own = {name: each for name, each in part.items() if name not in shared} if shared else part
+    changed = jax.tree.map(change, own)
+    return put(tree, source.path, {**changed, **shared} if shared else changed)
 
 
 def paths(tree: Tree) -> list[ModulePath]:

@@ -163,8 +163,9 @@ class Activation(NamedTuple):
 class Source(NamedTuple):
     """Parameters that write units."""
 
-    path: ModulePath  # the units are on the last axis of every leaf under it
+    path: ModulePath  # the units are on the last axis of every leaf under it, except the shared ones
     owner: np.ndarray  # int[features]: the unit of each entry of that axis, -1 if it belongs to none of these units
+    shared: tuple[str, ...] = ()  # what is under it but belongs to the layer as a whole, such as a learned slope
 
 
 class Sink(NamedTuple):

@@ -7,6 +7,7 @@ from typing import Literal
 from plasticity.config.fields import Repeats, metadata
 from plasticity.core.errors import shown
 from plasticity.interventions.base import Intervention
+from plasticity.networks.activations import ACTIVATIONS
 from plasticity.networks.spec import NetworkSpec, halved
 
 
@@ -58,12 +59,12 @@ def rms_norm(*, affine: bool = True, bias: bool = True) -> Intervention:
 
 def activation(name: str, *, halve: bool = False, **numbers: float) -> Intervention:
     """Use the non-linearity ``name`` in every hidden layer; with ``halve``, with half as many units."""
-    settings = tuple((key, float(value)) for key, value in numbers.items())
+    kind = ACTIVATIONS[name](**{key: float(value) for key, value in numbers.items()})
 
     def network(spec: NetworkSpec) -> NetworkSpec:
         smaller = halved(spec, name) if halve else spec
         try:
-            return replace(smaller, activation=name, activation_settings=settings)
+            return replace(smaller, activation=kind)
         except ValueError as error:
             raise ValueError(f"{name} does not fit this network: {error}") from error
 

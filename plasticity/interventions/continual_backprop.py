@@ -1,6 +1,7 @@
 """Continual backpropagation: slow, steady replacement of the least useful hidden units."""
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Annotated, Literal, NamedTuple
 
 import jax
@@ -186,13 +187,14 @@ def row(rows: Array, replaced: Array) -> Edit:
     return edit
 
 
+def both(edit: Edit, first: Edit) -> Edit:
+    """``first``, then ``edit``."""
+    return lambda old, into, out: edit(first(old, into, out), into, out)
+
+
 def then(edits: Params, path: ModulePath, edit: Edit) -> Params:
     """The edits with one more for every parameter under ``path``."""
-
-    def both(first: Edit) -> Edit:
-        return lambda old, into, out: edit(first(old, into, out), into, out)
-
-    return trees.put(edits, path, jax.tree.map(both, trees.get(edits, path)))
+    return trees.put(edits, path, jax.tree.map(partial(both, edit), trees.get(edits, path)))
 
 
 def edits_of(params: Params, wired: Mapping[str, Units], picks: Mapping[str, Picked]) -> Params:
@@ -201,7 +203,7 @@ def edits_of(params: Params, wired: Mapping[str, Units], picks: Mapping[str, Pic
     for name, wiring in wired.items():
         for number, replaced in zip(*picks[name], strict=True):
             for source in wiring.sources:
-                edits = then(edits, source.path, column(source.owner, number, replaced))
+                edits = trees.on_units(partial(both, column(source.owner, number, replaced)), edits, source)
     for name, wiring in wired.items():
         for sink in wiring.sinks:
             for number, replaced in zip(*picks[name], strict=True):

@@ -5,6 +5,7 @@ module or a unit (its incoming weights, bias and normalisation; or its outgoing 
 """
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -72,7 +73,8 @@ def unit_masks(network: Network, params: Params, units: Mapping[str, Array]) -> 
     incoming, outgoing = nowhere(params), nowhere(params)
     for name, chosen in units.items():
         for source in wirings[name].sources:
-            incoming = marked(incoming, source.path, owned(chosen, source.owner))
+            where = owned(chosen, source.owner)
+            incoming = trees.on_units(partial(jnp.logical_or, where), incoming, source)
         for sink in wirings[name].sinks:
             # The rows of a kernel are its second-to-last axis.
             outgoing = marked(outgoing, (*sink.path, "kernel"), owned(chosen, sink.owner)[:, None])

@@ -8,7 +8,7 @@ from plasticity.networks.graph import OBSERVATION, Node
 from plasticity.networks.operations import Attention, Convolution, Dense, Normalise, Operation, Token, Tokens
 from plasticity.networks.presets import AFFINE, is_channels_first, pixel_scale
 from plasticity.networks.residual import Layout, in_a_row, joined
-from plasticity.networks.spec import ActivationName, Method, NetworkSpec, NormalisationName
+from plasticity.networks.spec import AnActivation, Method, NetworkSpec, NormalisationName
 
 
 @metadata(only_with=AFFINE)
@@ -22,7 +22,7 @@ def vit(
     heads: Few = 3,
     expansion: Few = 4,
     layout: Layout = "auto",
-    activation: ActivationName = "gelu",
+    activation: AnActivation = "gelu",
     normalisation: NormalisationName = "none",
     affine: bool = True,
     bias: bool = True,

@@ -4,10 +4,14 @@ The parameters of a node are under its name; the last axis of each is the layer'
 
     {"hidden_0": {"kernel": ..., "bias": ..., "norm": {"scale": ..., "offset": ...}}, ..., "output": {"kernel", "bias"}}
 
+A non-linearity's own parameters are in its layer's module, under ``activation``. Behind no layer (after a residual sum,
+say) they are beside the node, under ``NAME_activation``. Those that a whole layer shares are single numbers.
+
 ``join`` combines several networks without shared parameters into one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -19,7 +23,17 @@ from plasticity.networks.graph import Node
 from plasticity.networks.layers import NORMALISATIONS_WITH_PARAMETERS, unit_norms
 from plasticity.networks.modules import Layers, initial_carry
 from plasticity.networks.operations import SPEC, Activate, Convolution, Dense, Normalise
-from plasticity.networks.spec import ANCHOR, INJECTION, NEW, NetworkSpec, auxiliary_nodes, nodes_of, outputs_of, shapes
+from plasticity.networks.spec import (
+    ANCHOR,
+    INJECTION,
+    NEW,
+    NetworkSpec,
+    auxiliary_nodes,
+    nodes_of,
+    nonlinearity_of,
+    outputs_of,
+    shapes,
+)
 from plasticity.networks.wiring import hidden_layers_of, modules_of, units_of
 
 
@@ -129,7 +143,7 @@ def build(spec: NetworkSpec | Functions) -> Network:
     return Network(
         init,
         apply,
-        units=units_of(every, found, spec.copies, lambda node: norm_of(spec, node) is not None),
+        units=units_of(every, found, lambda node: norm_of(spec, node) is not None, partial(nonlinearity_of, spec)),
         hidden=tuple(path for node in nodes if not node.output for path in modules_of(node)),
         outputs=tuple((node.name,) for node in nodes if node.output),
         task_heads=tuple(

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import flax.linen as nn
@@ -9,7 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from plasticity.core.types import Array
-from plasticity.networks.layers import ACTIVATIONS, INITIALISERS
+from plasticity.networks.activations import Choice, chosen
+from plasticity.networks.layers import INITIALISERS
+from plasticity.networks.nonlinearity import OWN, checked_initial
 
 
 class Parts(NamedTuple):
@@ -190,11 +193,13 @@ class RTU(nn.Module):
     """
 
     units: int
-    activation: str = "relu"
+    activation: Choice = "relu"
     nonlinear: bool = False
     gradient: str = "rtrl"
 
     def setup(self) -> None:
+        kind = chosen(self.activation)
+        self.own = {} if kind.initial is None else self.param(OWN, checked_initial(kind), self.units)
         self.decay = Decay(self.units)
         self.input_real, self.input_imaginary = Linear(self.units, "lecun", False), Linear(self.units, "lecun", False)
 
@@ -208,7 +213,7 @@ class RTU(nn.Module):
     def step(self, carry: Memory, drive: tuple[Array, ...]) -> tuple[Memory, Array]:
         (nu, theta), x = self.decay(), drive[2]
         kernels = [module.variables["params"]["kernel"] for module in (self.input_real, self.input_imaginary)]
-        function = ACTIVATIONS[self.activation].function
+        function = partial(chosen(self.activation).function, self.own)
         decay, angle = jnp.exp(-jnp.exp(nu)), jnp.exp(theta)
         cosine, sine, size = decay * jnp.cos(angle), decay * jnp.sin(angle), jnp.sqrt(1 - decay**2) + 1e-8
         online = self.gradient == "rtrl"
@@ -294,7 +299,7 @@ def empty_memory(
     batch: int,
     units: int,
     inputs: int,
-    activation: str = "relu",
+    activation: Choice = "relu",
     nonlinear: bool = False,
     gradient: str = "rtrl",
 ) -> Memory:

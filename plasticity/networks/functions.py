@@ -275,7 +275,9 @@ def _check_units(units: Units, params: Params, activations: Mapping[str, Activat
         raise _wrong(f"{field}: needs a source and a sink")
     _kernel(field, params, units.path)
     for source in units.sources:
-        for leaf in jax.tree.leaves(_module(field, params, source.path)):
+        module = _module(field, params, source.path)
+        own = {name: part for name, part in module.items() if name not in source.shared} if source.shared else module
+        for leaf in jax.tree.leaves(own):
             _owned(field, source.path, source.owner, leaf.shape[-1] if leaf.shape else 0, units.size)
     for sink in units.sinks:
         _owned(field, sink.path, sink.owner, _kernel(field, params, sink.path).shape[-2], units.size)

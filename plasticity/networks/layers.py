@@ -1,4 +1,4 @@
-"""Parts of hidden layers: non-linearities, initialisers, parameterisations and normalisations, by name."""
+"""Parts of hidden layers: initialisers, parameterisations and normalisations, by name."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -10,85 +10,6 @@ import jax.numpy as jnp
 
 from plasticity.core import linalg
 from plasticity.core.types import Array, Key
-
-
-class NonLinearity(NamedTuple):
-    """``function`` maps ``[..., units]`` to ``[..., copies * units]``, copy after copy.
-
-    ``settings`` are its other keyword arguments, all static numbers, with their defaults.
-    """
-
-    function: Callable[..., Array]
-    copies: int = 1
-    settings: Mapping[str, float] = {}
-
-
-def crelu(z: Array) -> Array:
-    """Concatenated ReLU, ``[max(z, 0), max(-z, 0)]`` on the last axis, which doubles.
-
-    Shang, Sohn, Almeida, Lee 2016, "Understanding and Improving Convolutional Neural Networks via Concatenated
-    Rectified Linear Units"; against loss of plasticity Abbas, Zhao, Modayil, White, Machado 2023, "Loss of Plasticity
-    in Continual Deep Reinforcement Learning". The widths of a network count ``z``: halve them to keep the size.
-    """
-    return jnp.concatenate([jax.nn.relu(z), jax.nn.relu(-z)], axis=-1)
-
-
-def leaky_relu(z: Array, *, negative_slope: float) -> Array:
-    """``z`` if it is above 0, else ``negative_slope z``; the slope at 0 is ``negative_slope``, as in PyTorch.
-
-    In ``jax.nn.leaky_relu`` it is 1. This matters if pre-activations are exactly 0, as they all are at the first step
-    of a streaming agent, whose first normalised observation is 0. The slope of ``relu`` and of both halves of ``crelu``
-    at 0 is 0 in both libraries. Maas, Hannun, Ng 2013, "Rectifier Nonlinearities Improve Neural Network
-    Acoustic Models".
-    """
-    return jnp.where(z > 0, z, negative_slope * z)
-
-
-def gelu(z: Array) -> Array:
-    """``z Phi(z)``, ``Phi`` the exact normal distribution function.
-
-    Hendrycks, Gimpel 2016, "Gaussian Error Linear Units (GELUs)".
-    """
-    return jax.nn.gelu(z, approximate=False)
-
-
-def deep_fourier(z: Array) -> Array:
-    """``[sin(z), cos(z)]`` on the last axis, which doubles.
-
-    Lewandowski, Schuurmans, Machado 2024, "Plastic Learning with Deep Fourier Features". The widths of a network count
-    ``z``: halve them to keep the size, as the paper does.
-    """
-    return jnp.concatenate([jnp.sin(z), jnp.cos(z)], axis=-1)
-
-
-def smooth_leaky(z: Array, *, alpha: float, c: float, p: float) -> Array:
-    """``alpha z + (1 - alpha) z sigmoid(c z / p)``: its slope tends to 1 on the right and to ``alpha`` on the left.
-
-    At 0 the slope is ``(1 + alpha) / 2``.
-
-    Lillo, Cheney 2025, "Activation Function Design Sustains Plasticity in Continual Learning".
-    """
-    return alpha * z + (1 - alpha) * z * jax.nn.sigmoid(c * z / p)
-
-
-def identity(z: Array) -> Array:
-    return z
-
-
-ACTIVATIONS: Mapping[str, NonLinearity] = {
-    "relu": NonLinearity(jax.nn.relu),
-    "leaky_relu": NonLinearity(leaky_relu, settings={"negative_slope": 0.01}),
-    "tanh": NonLinearity(jnp.tanh),
-    "gelu": NonLinearity(gelu),
-    "silu": NonLinearity(jax.nn.silu),
-    "swish": NonLinearity(jax.nn.silu),
-    "elu": NonLinearity(jax.nn.elu),
-    "identity": NonLinearity(identity),
-    "linear": NonLinearity(identity),
-    "crelu": NonLinearity(crelu, copies=2),
-    "deep_fourier": NonLinearity(deep_fourier, copies=2),
-    "smooth_leaky": NonLinearity(smooth_leaky, settings={"alpha": 0.1, "c": 5.0, "p": 3.0}),
-}
 
 
 class Intervals(NamedTuple):

@@ -15,7 +15,6 @@ from plasticity.networks.cells import CELLS
 from plasticity.networks.convolution import convolve, floats, same
 from plasticity.networks.graph import OBSERVATION, Node
 from plasticity.networks.layers import (
-    ACTIVATIONS,
     INITIALISERS,
     Dropout,
     Normalisation,
@@ -23,6 +22,7 @@ from plasticity.networks.layers import (
     unit_norms,
     weight_normalised,
 )
+from plasticity.networks.nonlinearity import OWN, NonLinearity, checked_initial, own_activation
 from plasticity.networks.operations import (
     SPEC,
     Activate,
@@ -42,7 +42,7 @@ from plasticity.networks.operations import (
     Token,
     Tokens,
 )
-from plasticity.networks.spec import DROPOUT, NetworkSpec
+from plasticity.networks.spec import DROPOUT, NetworkSpec, nonlinearity_of
 
 
 def scaled(init: Callable[..., Array], scale: float) -> Callable[..., Array]:
@@ -68,10 +68,20 @@ def for_each_task(init: Callable[..., Array], tasks: int) -> Callable[..., Array
     return drawn
 
 
-class Layer(nn.Module):
-    """A dense or convolutional kernel, bias and normalisation; output layers have a bias and no normalisation.
+def applied(module: nn.Module, kind: NonLinearity | None, name: str, z: Array) -> Array:
+    """The non-linearity of ``z`` (None: ``z``); its parameters, if it has any, are the module's own under ``name``."""
+    if kind is None:
+        return z
+    if kind.initial is None:
+        return kind.function({}, z)
+    return kind.function(module.param(name, checked_initial(kind), z.shape[-1]), z)
 
-    A convolution multiplies its input, of any type, by ``scale``.
+
+class Layer(nn.Module):
+    """A dense or convolutional kernel, bias, normalisation and non-linearity; output layers have a bias alone.
+
+    A convolution multiplies its input, of any type, by ``scale``. Without a non-linearity, ``pre`` and ``post`` are the
+    same.
     """
 
     spec: NetworkSpec
@@ -79,7 +89,7 @@ class Layer(nn.Module):
     scale: float = 1.0
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array) -> Activation:
         spec, operation = self.spec, self.node.operation
         assert isinstance(operation, Dense | Convolution)
         name = spec.initialiser if operation.initialiser == SPEC else operation.initialiser
@@ -97,7 +107,7 @@ class Layer(nn.Module):
             z = z + self.param("bias", nn.initializers.zeros, z.shape[-1:])
         if operation.normalise and spec.normalisation != "none":
             z = Normalisation(spec.normalisation, spec.affine, name="norm")(z)
-        return z
+        return Activation(z, applied(self, nonlinearity_of(spec, self.node), OWN, z))
 
     def reparameterised(self, kernel: Array) -> Array:
         if self.node.parameterisation == "weight":
@@ -138,8 +148,8 @@ class SelfAttention(nn.Module):
 
     def linear(self, name: str, x: Array) -> Array:
         operation = Dense(x.shape[-1], flatten=False, normalise=False, activate=False, bias=True)
-        made: Array = Layer(self.spec, Node(name, operation), name=name)(x)
-        return made
+        made: Activation = Layer(self.spec, Node(name, operation), name=name)(x)
+        return made.post
 
 
 class Factor(nn.Module):
@@ -228,28 +238,30 @@ class Layers(nn.Module):
 
         dropout = None if spec.dropout is None else Dropout(spec.dropout, name=DROPOUT)
 
-        def activated(name: str, z: Array, function: str | Callable[[Array], Array]) -> Array:
-            post = (function_of(spec, function) if isinstance(function, str) else function)(z)
-            if dropout is not None and function == SPEC:
-                post = post * dropout(z, len(activations))
-            activations[name] = Activation(z, post)
-            return post
+        def shown(name: str, made: Activation, of_spec: bool) -> Array:
+            """Note the activation; if its non-linearity is the spec's, with interval-wise dropout."""
+            if dropout is not None and of_spec:
+                made = made._replace(post=made.post * dropout(made.pre, len(activations)))
+            activations[name] = made
+            return made.post
 
         for node in self.nodes:
             x, operation, name = values[node.inputs[0]], node.operation, node.name
             match operation:
                 case Dense() | Convolution():
                     raw = isinstance(operation, Convolution) and node.inputs[0] == OBSERVATION
-                    z = Layer(spec, node, spec.scale, name=name)(pixels) if raw else Layer(spec, node, name=name)(x)
+                    made = Layer(spec, node, spec.scale, name=name)(pixels) if raw else Layer(spec, node, name=name)(x)
+                    values[name] = shown(name, made, True) if operation.activate else made.post
                     if isinstance(operation, Dense) and operation.tasks > 1:
-                        z = own_units(z, task_of(jnp.asarray(observations), operation.tasks), operation.tasks)
-                    values[name] = activated(name, z, SPEC) if operation.activate else z
+                        task = task_of(jnp.asarray(observations), operation.tasks)
+                        values[name] = own_units(values[name], task, operation.tasks)
                     if node.output:
                         outputs[name] = values[name]
                 case Activate():
                     if operation.normalise and spec.normalisation != "none":
                         x = Normalisation(spec.normalisation, spec.affine, name=name)(x)
-                    values[name] = activated(name, x, operation.function)
+                    post = applied(self, nonlinearity_of(spec, node), own_activation(name), x)
+                    values[name] = shown(name, Activation(x, post), operation.function == SPEC)
                 case Normalise():
                     kind = spec.normalisation if operation.kind == SPEC else operation.kind
                     affine = spec.affine if operation.affine is None else operation.affine
@@ -270,7 +282,7 @@ class Layers(nn.Module):
                     values[name] = SelfAttention(spec, operation.heads, name=name)(x)
                 case Recurrent():
                     after[name], z = self.remembered(node, x.reshape(x.shape[0], -1), carry[name], first)
-                    values[name] = activated(name, z, identity)
+                    values[name], activations[name] = z, Activation(z, z)
                 case Scale():
                     values[name] = x * Factor(operation.initial, operation.stored, name=name)(x.shape[-1])
                 case Shift():
@@ -306,18 +318,6 @@ class Layers(nn.Module):
         drive = jax.tree.map(lambda z: z.reshape(*first.shape, -1), alone.apply(variables, x, method="inputs"))
         carry, z = jax.lax.scan(step, carry, (drive, first))
         return carry, z.reshape(-1, z.shape[-1])
-
-
-def identity(z: Array) -> Array:
-    return z
-
-
-def function_of(spec: NetworkSpec, name: str) -> Callable[[Array], Array]:
-    """The non-linearity ``name``; "spec" is the spec's, with its settings."""
-    if name == SPEC:
-        kind = ACTIVATIONS[spec.activation]
-        return partial(kind.function, **{**kind.settings, **dict(spec.activation_settings)})
-    return partial(ACTIVATIONS[name].function, **ACTIVATIONS[name].settings)
 
 
 def own_units(z: Array, task: Array, tasks: int) -> Array:

@@ -6,10 +6,12 @@ Shapes are those of one sample, with the features (channels) on the last axis. `
 
 import math
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from plasticity.core.errors import check, check_least, refused
-from plasticity.networks.layers import ACTIVATIONS, INITIALISERS, NORMALISATIONS
+from plasticity.networks.activations import Choice, chosen
+from plasticity.networks.layers import INITIALISERS, NORMALISATIONS
+from plasticity.networks.nonlinearity import NonLinearity
 
 Shape = tuple[int, ...]
 Padding = Literal["VALID", "SAME"]
@@ -123,18 +125,20 @@ class Normalise:
 class Activate:
     """A non-linearity that follows no layer of its own, such as the one after a residual sum.
 
-    ``function`` "spec" is the spec's. With ``normalise``, the spec's normalisation comes before it.
+    ``function`` "spec" is the spec's; otherwise it is chosen like the spec's. With ``normalise``, the spec's
+    normalisation comes before it.
     """
 
-    function: str = SPEC
+    function: Choice = SPEC
     normalise: bool = True
 
     def __post_init__(self) -> None:
-        check("function", self.function, (SPEC, *ACTIVATIONS))
+        if self.function != SPEC:
+            object.__setattr__(self, "function", chosen(self.function, "function"))
 
     def shape(self, inputs: tuple[Shape, ...], copies: int) -> Shape:
         shape = only(inputs, "a non-linearity")
-        times = copies if self.function == SPEC else ACTIVATIONS[self.function].copies
+        times = self.function.copies if isinstance(self.function, NonLinearity) else copies
         return (*shape[:-1], shape[-1] * times)
 
 
@@ -261,7 +265,7 @@ class Recurrent:
 
     cell: str
     units: int
-    settings: tuple[tuple[str, float | str], ...] = ()
+    settings: tuple[tuple[str, float | str | NonLinearity], ...] = ()
 
     def __post_init__(self) -> None:
         check_least("units", self.units, 1)
@@ -270,11 +274,18 @@ class Recurrent:
     def shape(self, inputs: tuple[Shape, ...], copies: int) -> Shape:
         del copies
         only(inputs, "a recurrent cell")
-        return (self.units * outputs_per_unit(self.cell),)
+        kind = self.nonlinearity
+        return (self.units * outputs_per_unit(self.cell) * (1 if kind is None else kind.copies),)
+
+    @property
+    def nonlinearity(self) -> NonLinearity | None:
+        """The non-linearity of its output, if it can be chosen."""
+        named: Any = dict(self.settings).get("activation")
+        return None if named is None else chosen(named)
 
 
 def outputs_per_unit(cell: str) -> int:
-    """How many features a unit of the cell has: 2 for ``rtu``, whose units are complex numbers; otherwise 1."""
+    """How many numbers a unit of the cell has: 2 for ``rtu``, whose units are complex numbers; otherwise 1."""
     check("cell", cell, ("gru", "lstm", "rtu"))
     return 2 if cell == "rtu" else 1
 

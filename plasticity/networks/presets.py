@@ -11,7 +11,7 @@ from plasticity.networks.graph import OBSERVATION, chain
 from plasticity.networks.layers import NORMALISATIONS_WITH_PARAMETERS
 from plasticity.networks.operations import Activate, Dense, Normalise, Operation, Sphere
 from plasticity.networks.spec import (
-    ActivationName,
+    AnActivation,
     Convolution,
     InitialiserName,
     Method,
@@ -30,7 +30,7 @@ def mlp(
     outputs: int,
     *,
     widths: Widths = (256, 256),
-    activation: ActivationName = "relu",
+    activation: AnActivation = "relu",
     normalisation: NormalisationName = "none",
     affine: bool = True,
     bias: bool = True,
@@ -61,7 +61,7 @@ def layer_norm_mlp(
     outputs: int,
     *,
     widths: Annotated[Widths, Field(min_length=1)] = (256, 256, 256, 256),
-    activation: ActivationName = "leaky_relu",
+    activation: AnActivation = "leaky_relu",
     bias: bool = True,
     initialiser: InitialiserName = "glorot",
 ) -> NetworkSpec:
@@ -87,7 +87,7 @@ def minatar(
     *,
     filters: Size = 16,
     widths: Widths = (128,),
-    activation: ActivationName = "relu",
+    activation: AnActivation = "relu",
     normalisation: NormalisationName = "none",
     affine: bool = True,
     bias: bool = True,
@@ -112,7 +112,7 @@ def nature(
     widths: Widths = (512,),
     padding: Padding = "VALID",
     layout: Literal["auto", "channels_first", "channels_last"] = "auto",
-    activation: ActivationName = "relu",
+    activation: AnActivation = "relu",
     normalisation: NormalisationName = "none",
     affine: bool = True,
     bias: bool = True,
@@ -138,7 +138,7 @@ def streaming(
     outputs: int,
     *,
     widths: Widths = (256,),
-    activation: ActivationName = "leaky_relu",
+    activation: AnActivation = "leaky_relu",
     normalisation: NormalisationName = "map",
     affine: bool = True,
     bias: bool = True,

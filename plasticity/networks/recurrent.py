@@ -4,13 +4,13 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from plasticity.config.fields import Member, Size, Widths
+from plasticity.networks.activations import chosen
 from plasticity.networks.graph import copied, layer
 from plasticity.networks.operations import Recurrent
-from plasticity.networks.spec import NetworkSpec, end_of, trunk
+from plasticity.networks.spec import AnActivation, NetworkSpec, end_of, trunk
 
 TORSO = {"kind": "mlp", "widths": [64]}
 PREFIX = "torso_"
-CellActivation = Literal["relu", "tanh", "identity"]
 
 
 def behind(torso: NetworkSpec, cell: Recurrent, widths: Widths) -> NetworkSpec:
@@ -63,7 +63,7 @@ def rtu(
     *,
     torso: Annotated[Any, Member("networks")] = TORSO,
     units: Size = 64,
-    activation: CellActivation = "relu",
+    activation: AnActivation = "relu",
     nonlinear: bool = False,
     gradient: Literal["rtrl", "bptt"] = "rtrl",
     widths: Widths = (64,),
@@ -73,11 +73,18 @@ def rtu(
     A diagonal recurrence of ``units`` complex numbers, with ``2 units`` outputs (``networks.cells.RTU``). With
     ``gradient`` "rtrl" the cell carries the derivatives of its state with respect to its parameters, so that an agent
     that learns from one step at a time gets the gradient through the whole episode; with "bptt" the gradient is that
-    through the steps of a sequence. ``nonlinear`` applies the ``activation`` to the state itself. For the other
-    settings see ``gru``.
+    through the steps of a sequence. ``activation`` is that of the cell's output alone. ``nonlinear`` applies it to the
+    state itself, and needs one without parameters and with one feature for each unit (else ``ValueError``). For the
+    other settings see ``gru``.
 
     Elelimy, White, Bowling, White 2024, "Real-Time Recurrent Learning using Trace Units in Reinforcement Learning". Its
     code omits the factor ``exp(theta)`` from the derivative with respect to ``theta``; here it is exact.
     """
-    settings = (("activation", activation), ("nonlinear", nonlinear), ("gradient", gradient))
+    kind = chosen(activation)
+    if nonlinear and (kind.copies > 1 or kind.initial is not None):
+        raise ValueError(
+            "nonlinear: true is not allowed with this activation; it needs one without parameters and with one feature "
+            "for each unit"
+        )
+    settings = (("activation", kind), ("nonlinear", nonlinear), ("gradient", gradient))
     return behind(torso(observation, outputs), Recurrent("rtu", units, settings), widths)

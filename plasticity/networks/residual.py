@@ -20,7 +20,7 @@ from plasticity.networks.operations import (
     Sum,
 )
 from plasticity.networks.presets import AFFINE, is_channels_first, pixel_scale
-from plasticity.networks.spec import ActivationName, InitialiserName, Method, NetworkSpec, NormalisationName
+from plasticity.networks.spec import AnActivation, InitialiserName, Method, NetworkSpec, NormalisationName
 
 Layout = Literal["auto", "channels_first", "channels_last"]
 
@@ -62,7 +62,7 @@ def resnet18(
     *,
     width: Size = 64,
     layout: Layout = "auto",
-    activation: ActivationName = "relu",
+    activation: AnActivation = "relu",
     normalisation: NormalisationName = "layer",
     affine: bool = True,
     bias: bool = True,
@@ -104,7 +104,7 @@ def impala(
     blocks: Few = 2,
     widths: Widths = (256,),
     layout: Layout = "auto",
-    activation: ActivationName = "relu",
+    activation: AnActivation = "relu",
     normalisation: NormalisationName = "none",
     affine: bool = True,
     bias: bool = True,
@@ -145,7 +145,7 @@ def residual_mlp(
     width: Size = 256,
     blocks: Few = 2,
     expansion: Few = 1,
-    activation: ActivationName = "relu",
+    activation: AnActivation = "relu",
     normalisation: NormalisationName = "layer",
     affine: bool = True,
     bias: bool = True,
@@ -176,7 +176,7 @@ def simba(
     width: Size = 512,
     blocks: Few = 2,
     expansion: Few = 4,
-    activation: ActivationName = "relu",
+    activation: AnActivation = "relu",
     bias: bool = True,
 ) -> NetworkSpec:
     """SimBa: residual blocks with layer normalisation before each, and one at the end; all settings static.
@@ -221,7 +221,7 @@ def simba_v2(
     blocks: Few = 2,
     expansion: Few = 4,
     shift: float = 3.0,
-    activation: ActivationName = "relu",
+    activation: AnActivation = "relu",
 ) -> NetworkSpec:
     """SimBaV2: features and weights on the unit hypersphere; all settings static.
 

@@ -9,30 +9,31 @@ order. The modules of a head are ``NAME_hidden_i`` and ``NAME_output``.
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Any, Literal
 
+from plasticity.config.fields import Member
 from plasticity.core.errors import check, check_least, refused
+from plasticity.networks.activations import Choice, chosen
 from plasticity.networks.convolution import METHODS
 from plasticity.networks.graph import OBSERVATION, Node, chain, copied, ordered, shapes_of
-from plasticity.networks.layers import ACTIVATIONS, INITIALISERS, NORMALISATIONS, PARAMETERISATIONS, Intervals
-from plasticity.networks.operations import SPEC, Activate, Convolution, Dense, Normalise, Operation, Padding, Shape
+from plasticity.networks.layers import INITIALISERS, NORMALISATIONS, PARAMETERISATIONS, Intervals
+from plasticity.networks.nonlinearity import NonLinearity
+from plasticity.networks.operations import (
+    SPEC,
+    Activate,
+    Convolution,
+    Dense,
+    Normalise,
+    Operation,
+    Padding,
+    Recurrent,
+    Shape,
+)
 
 __all__ = ["Convolution", "Head", "NetworkSpec", "Padding"]
 
-ActivationName = Literal[
-    "relu",
-    "leaky_relu",
-    "tanh",
-    "gelu",
-    "silu",
-    "swish",
-    "elu",
-    "identity",
-    "linear",
-    "crelu",
-    "deep_fourier",
-    "smooth_leaky",
-]
+AnActivation = Annotated[Any, Member("activations")]  # as a setting of a network
+ActivationName = AnActivation  # its former name
 NormalisationName = Literal["none", "layer", "rms", "map", "batch"]
 InitialiserName = Literal["he", "lecun", "glorot", "pytorch", "orthogonal", "sparse"]
 Method = Literal["auto", "patches", "lax"]
@@ -75,7 +76,7 @@ class NetworkSpec:
     outputs: int
     convolutions: tuple[Convolution, ...] = ()
     widths: tuple[int, ...] = ()  # dense hidden layers, after the flattened convolutions
-    activation: str = "relu"
+    activation: Choice = "relu"  # a name, or a member with its settings; stored as a ``NonLinearity``
     normalisation: str = "none"  # before every hidden non-linearity
     affine: bool = True  # learnable scale and offset of `layer` and `batch`, scale of `rms`
     bias: bool = True  # of the hidden layers; the output layer always has one
@@ -86,7 +87,6 @@ class NetworkSpec:
     output_scale: float = 1.0  # factor of the output layer's initial kernel
     heads: tuple[Head, ...] = ()  # instead of an output layer; their outputs are concatenated in this order
     auxiliary: int = 0  # > 0: another layer with this many outputs on the last common hidden layer, for penalties
-    activation_settings: tuple[tuple[str, float], ...] = ()  # of the activation, by name; else the defaults
     parameterisation: str = "none"  # of the hidden kernels: weight, spectral, spectral_first (the first dense ones)
     power_iterations: int = 20  # for the estimate of the spectral norm
     injected: int | None = None  # last dense hidden layers that, like the outputs, have a new head and an anchor
@@ -101,10 +101,7 @@ class NetworkSpec:
     def __post_init__(self) -> None:
         for key in ("observation", "convolutions", "widths", "heads", "body"):
             object.__setattr__(self, key, tuple(getattr(self, key)))
-        check("activation", self.activation, ACTIVATIONS)
-        object.__setattr__(self, "activation_settings", tuple(self.activation_settings))
-        for name, _ in self.activation_settings:
-            check(f"activation_settings of {self.activation}", name, ACTIVATIONS[self.activation].settings)
+        object.__setattr__(self, "activation", chosen(self.activation))
         check("parameterisation", self.parameterisation, PARAMETERISATIONS)
         check_least("power_iterations", self.power_iterations, 1)
         check("normalisation", self.normalisation, NORMALISATIONS)
@@ -121,7 +118,7 @@ class NetworkSpec:
         if (self.sees_task or self.task_heads) and not self.task_entries:
             raise ValueError("needs observations that end in the task (`envs.transforms.tasks.with_task`)")
         if self.dropout is not None and self.copies > 1:
-            raise ValueError(f"dropout is not allowed with {self.activation}, which has several outputs for a unit")
+            raise ValueError("dropout is not allowed with an activation that has several outputs for a unit")
         if self.heads and sum(head.outputs for head in self.heads) != self.outputs:
             raise ValueError(f"heads must have {self.outputs} outputs in total, got {self.heads}")
         shapes(self)
@@ -154,9 +151,14 @@ class NetworkSpec:
         return layers or any(each.function == SPEC for each in operations if isinstance(each, Activate))
 
     @property
+    def nonlinearity(self) -> NonLinearity:
+        """The activation."""
+        return chosen(self.activation)
+
+    @property
     def copies(self) -> int:
         """The number of outputs per unit of a hidden layer: 2 for crelu and deep_fourier, otherwise 1."""
-        return ACTIVATIONS[self.activation].copies
+        return self.nonlinearity.copies
 
 
 def shapes(spec: NetworkSpec) -> dict[str, Shape]:
@@ -203,6 +205,20 @@ def plain_nodes(spec: NetworkSpec) -> list[Node]:
         reads = own[-1].name if own else last
         found += [*own, last_layer(head.modules[-1], head.outputs, reads, head.scale)]
     return found
+
+
+def nonlinearity_of(spec: NetworkSpec, node: Node) -> NonLinearity | None:
+    """The non-linearity of this node, None without one."""
+    match node.operation:
+        case Activate(function=NonLinearity() as kind):
+            return kind
+        case Activate():
+            return spec.nonlinearity
+        case (Dense() | Convolution()) as operation if operation.activate:
+            return spec.nonlinearity
+        case Recurrent() as operation:
+            return operation.nonlinearity
+    return None
 
 
 def behind_dense(nodes: Sequence[Node]) -> set[str]:

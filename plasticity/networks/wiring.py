@@ -14,6 +14,7 @@ import numpy as np
 from plasticity.core.types import HiddenLayer, ModulePath, Sink, Source, Units
 from plasticity.networks.cells import PARTS
 from plasticity.networks.graph import OBSERVATION, Node
+from plasticity.networks.nonlinearity import OWN, NonLinearity, own_activation
 from plasticity.networks.operations import (
     Activate,
     Attention,
@@ -76,11 +77,17 @@ def beside(parts: Sequence[Features]) -> Features:
 class Tracer:
     """Traces the units through the nodes of a network.
 
-    ``shapes`` are those of the nodes' outputs, ``scales`` tells which normalisations have parameters.
+    ``shapes`` are those of the nodes' outputs, ``scales`` tells which normalisations have parameters, and ``kind`` is
+    the non-linearity of a node.
     """
 
-    def __init__(self, shapes: Mapping[str, Shape], copies: int, scales: Callable[[Node], bool]) -> None:
-        self.shapes, self.copies, self.scales = shapes, copies, scales
+    def __init__(
+        self,
+        shapes: Mapping[str, Shape],
+        scales: Callable[[Node], bool],
+        kind: Callable[[Node], NonLinearity | None],
+    ) -> None:
+        self.shapes, self.scales, self.kind = shapes, scales, kind
         self.features: dict[str, Features] = {OBSERVATION: nobody((shapes[OBSERVATION] or (1,))[-1])}
         self.groups: list[Found] = []
         self.parents: list[int] = []  # of the groups; a group is merged into its parent
@@ -97,9 +104,9 @@ class Tracer:
         groups = [int(group) for group in dict.fromkeys(features.group.tolist()) if group != NOBODY]
         return [(group, np.where(features.group == group, features.unit, NOBODY)) for group in groups]
 
-    def create(self, count: int, sources: Sequence[ModulePath]) -> Features:
+    def create(self, count: int, sources: Sequence[ModulePath], shared: tuple[str, ...] = ()) -> Features:
         owner = np.arange(count)
-        self.groups.append(Found([Source(path, owner) for path in sources], [], [], [], count, []))
+        self.groups.append(Found([Source(path, owner, shared) for path in sources], [], [], [], count, []))
         self.parents.append(len(self.groups) - 1)
         return Features(np.full(count, len(self.groups) - 1), owner)
 
@@ -112,8 +119,12 @@ class Tracer:
         """The node's parameters, if it has any, have one entry per feature."""
         if isinstance(node.operation, Normalise | Activate) and not self.scales(node):
             return
+        self.written(features, (node.name,))
+
+    def written(self, features: Features, path: ModulePath) -> None:
+        """The parameters under ``path`` have one entry per feature."""
         for group, owner in self.members(features):
-            self.groups[group].sources.append(Source((node.name,), owner))
+            self.groups[group].sources.append(Source(path, owner))
 
     def shown(self, features: Features, name: str) -> None:
         """The activation ``name`` has these features."""
@@ -182,15 +193,21 @@ def layer_rule(tracer: Tracer, node: Node) -> Features:
     tracer.read(tracer.flattened(node.inputs[0]) if flattens else tracer.features[node.inputs[0]], [path])
     if node.output:
         return nobody(operation.units)
-    made = tracer.create(operation.units, [path])
-    return tracer.activated(node, made, tracer.copies) if operation.activate else made
+    kind = tracer.kind(node)
+    if kind is None:
+        return tracer.create(operation.units, [path])
+    made = tracer.create(operation.units, [path], (OWN,) if kind.learns_layer else ())
+    return tracer.activated(node, made, kind.copies)
 
 
 def activate_rule(tracer: Tracer, node: Node) -> Features:
     assert isinstance(node.operation, Activate)
-    features = tracer.features[node.inputs[0]]
+    features, kind = tracer.features[node.inputs[0]], tracer.kind(node)
+    assert kind is not None
     tracer.scaled(features, node)
-    return tracer.activated(node, features, tracer.shapes[node.name][-1] // tracer.shapes[node.inputs[0]][-1])
+    if kind.learns_units:
+        tracer.written(features, (own_activation(node.name),))
+    return tracer.activated(node, features, kind.copies)
 
 
 def mixed(tracer: Tracer, node: Node) -> Features:
@@ -239,7 +256,9 @@ def recurrent_rule(tracer: Tracer, node: Node) -> Features:
     assert isinstance(operation, Recurrent)
     parts = PARTS[operation.cell]
     tracer.read(tracer.flattened(node.inputs[0]), [(node.name, part) for part in parts.inputs])
-    made = tracer.create(operation.units, [(node.name, part) for part in parts.writers])
+    kind = tracer.kind(node)
+    own = (OWN,) if kind is not None and kind.learns_units else ()
+    made = tracer.create(operation.units, [(node.name, part) for part in (*parts.writers, *own)])
     tracer.read(made, [(node.name, part) for part in parts.recurrent])
     tracer.groups[-1].carries.append((node.name,))
     return tracer.activated(node, made, tracer.shapes[node.name][-1] // operation.units)
@@ -266,10 +285,13 @@ RULES: Mapping[type, Callable[[Tracer, Node], Features]] = {
 
 
 def units_of(
-    nodes: Sequence[Node], shapes: Mapping[str, Shape], copies: int, scales: Callable[[Node], bool]
+    nodes: Sequence[Node],
+    shapes: Mapping[str, Shape],
+    scales: Callable[[Node], bool],
+    kind: Callable[[Node], NonLinearity | None],
 ) -> tuple[Units, ...]:
     """The units of a network; the nodes are ordered. For the arguments see :class:`Tracer`."""
-    tracer = Tracer(shapes, copies, scales)
+    tracer = Tracer(shapes, scales, kind)
     for node in nodes:
         tracer.node(node)
     return tracer.units()

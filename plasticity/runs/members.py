@@ -18,8 +18,10 @@ from plasticity.envs.base import StreamFactory
 from plasticity.interventions import INTERVENTIONS
 from plasticity.interventions.base import Intervention
 from plasticity.monitors import MONITORS, Monitor
+from plasticity.networks.activations import ACTIVATIONS
 from plasticity.networks.catalogue import NETWORKS
 from plasticity.networks.functions import Functions
+from plasticity.networks.nonlinearity import NonLinearity
 from plasticity.networks.spec import NetworkSpec
 from plasticity.optim.optimizers import OPTIMIZERS, as_optimizer
 from plasticity.optim.schedules import SCHEDULES
@@ -31,6 +33,7 @@ BUILT_IN: Mapping[str, Mapping[str, Callable[..., Any]]] = {
     "interventions": INTERVENTIONS,
     "monitors": MONITORS,
     "networks": NETWORKS,
+    "activations": ACTIVATIONS,
     "optimizers": OPTIMIZERS,
     "schedules": SCHEDULES,
     "replays": REPLAYS,
@@ -70,6 +73,7 @@ RETURNS: Mapping[str, Returns] = {
     "interventions": Returns(Intervention, keeps=KEPT_BY_METHODS),
     "monitors": Returns(Monitor, keeps=KEPT_BY_MONITORS),
     "networks": Returns((NetworkSpec, Functions)),
+    "activations": Returns(NonLinearity),
     "optimizers": Returns(Optimizer, as_optimizer, KEPT_BY_OPTIMIZERS),
     "schedules": Returns(Function, then=jax.Array),
     "replays": Returns(Memory),

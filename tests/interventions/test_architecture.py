@@ -23,6 +23,7 @@ from plasticity.interventions.base import clashes, undeclared
 from plasticity.interventions.decay import weight_decay
 from plasticity.interventions.injection import plasticity_injection
 from plasticity.interventions.projection import nap
+from plasticity.networks.activations import ACTIVATIONS
 from plasticity.networks.build import build
 from plasticity.networks.layers import spectral_norm as sigma
 from plasticity.networks.spec import Convolution, Head, NetworkSpec, nodes_of
@@ -61,7 +62,7 @@ def test_the_numbers_of_the_activations_reach_the_network():
         seen = network.forward(network.init(KEY), x)[1]["hidden_0"]
         np.testing.assert_allclose(seen.post, expected(np.asarray(seen.pre)), rtol=1e-5, atol=1e-6)
     first = smooth_leaky().network(leaky_relu(slope=0.3).network(MLP))
-    assert first.activation_settings == (("alpha", 0.1), ("c", 5.0), ("p", 3.0))
+    assert first.activation == ACTIVATIONS["smooth_leaky"](alpha=0.1, c=5.0, p=3.0)
 
 
 @pytest.mark.parametrize(
@@ -169,7 +170,7 @@ def test_two_interventions_that_set_the_same_are_named():
 
 NETWORKS_OF_ALL_KINDS = (
     MLP,
-    replace(MLP, normalisation="map", activation="leaky_relu", activation_settings=(("negative_slope", 0.1),)),
+    replace(MLP, normalisation="map", activation=ACTIVATIONS["leaky_relu"](negative_slope=0.1)),
     replace(MLP, parameterisation="weight", auxiliary=2),
 )
 

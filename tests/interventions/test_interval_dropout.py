@@ -141,5 +141,5 @@ def test_what_is_refused() -> None:
         aid(bounds=(1.0,))
     with pytest.raises(ValueError, match="aid needs a network with a place for a non-linearity; this one has none"):
         make(aid(), adam(), NetworkSpec((3,), 2))
-    with pytest.raises(ValueError, match="dropout is not allowed with crelu, which has several outputs for a unit"):
+    with pytest.raises(ValueError, match="dropout is not allowed with an activation that has several outputs"):
         replace(MLP, activation="crelu", dropout=Intervals((0.0,), (0.1, 0.9)))
