@@ -87,7 +87,7 @@ def aid(*, p: Probability = 0.9, bounds: Bounds = (0.0,), keep: Probabilities | 
     def network(spec: NetworkSpec) -> NetworkSpec:
         if not spec.takes_activation:
             raise ValueError("aid needs a network with a place for a non-linearity; this one has none")
-        return replace(spec, activation="identity", activation_settings=(), dropout=intervals)
+        return replace(spec, activation="identity", dropout=intervals)
 
     def prepare(key: Key, state: State, learner: Learner, context: Context) -> tuple[State, Learner]:
         del context

@@ -11,8 +11,8 @@ from update_loop import MLP, make
 
 from plasticity.interventions.base import Intervention
 from plasticity.interventions.continual_backprop import continual_backprop
+from plasticity.interventions.dormant import redo
 from plasticity.interventions.injection import plasticity_injection
-from plasticity.interventions.recycling import redo
 from plasticity.interventions.resets import reset
 from plasticity.networks.build import build
 from plasticity.networks.learned_activations import prelu
