@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from plasticity.agents.ages import Weights
 from plasticity.agents.replay import Replay
 from plasticity.agents.replay_regime import Memory, Sample
 from plasticity.core.schedules import Number, Schedule
@@ -26,6 +27,15 @@ def blank(places: int, fan: int = FAN) -> Tree:
     rows = -(-places // fan)
     lowest = jnp.zeros((rows, fan))
     return (lowest,) if rows == 1 else (lowest, *blank(rows, fan))
+
+
+def above(lowest: Array) -> Tree:
+    """The tree over these numbers."""
+    rows, fan = lowest.shape
+    if rows == 1:
+        return (lowest,)
+    sums = jnp.pad(jnp.sum(lowest, axis=1), (0, -rows % fan))
+    return (lowest, *above(sums.reshape(-1, fan)))
 
 
 def get(tree: Tree, places: Array) -> Array:
@@ -116,13 +126,15 @@ def prioritised(
     correction: Schedule,
     first: int,
     fan: int = FAN,
+    ages: Weights | None = None,
 ) -> Memory:
     """Sample transitions by priority: the magnitude of the loss when the transition was last learned from.
 
     ``P(i) = p_i^exponent / sum_j p_j^exponent``. A loss is weighted by ``(N P(i))^-correction(age)`` divided by the
     largest such weight in the batch. New transitions get the largest priority so far, initially 1. ``exponent`` and
     ``correction`` (a function of the agent's age in env steps) are traced, ``batch_size`` and ``fan`` static. Pairs
-    that span two episodes are never sampled. All updates of one step use the priorities from before the step.
+    that span two episodes are never sampled. All updates of one step use the priorities from before the step. With
+    ``ages``, ``P(i)`` is also in proportion to the weight of the transition's age, which the weights of losses ignore.
 
     Reference: Schaul, Quan, Antonoglou, Silver 2016, "Prioritized Experience Replay".
     """
@@ -143,8 +155,16 @@ def prioritised(
         values = jnp.where(whole & ~joins, state.largest, 0.0)
         return Stored(steps, put(state.tree, places, jnp.concatenate([jnp.zeros(spec.envs), values])), state.largest)
 
+    def by_age(state: Stored) -> Tree:
+        """The tree of the priorities times the weights of the ages; the newest whole window has age 1."""
+        if ages is None:
+            return state.tree
+        row = jnp.arange(state.tree[0].size, dtype=jnp.int32) % rows
+        weights = ages.at((state.steps.current_index - window - row) % rows + 1)
+        return above(state.tree[0] * weights.reshape(state.tree[0].shape))
+
     def sample(state: Stored, key: Key, age: Array) -> Sample:
-        places = jnp.minimum(stratified(state.tree, key, batch_size), spec.envs * rows - 1)
+        places = jnp.minimum(stratified(by_age(state), key, batch_size), spec.envs * rows - 1)
         batch = replay.at(state.steps, places // rows, places % rows, discount, reward_clip)
         numbers = get(state.tree, places)
         batch = batch._replace(valid=batch.valid & (numbers > 0))

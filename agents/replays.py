@@ -1,17 +1,20 @@
 """Replays: the sources of a replay agent's transitions."""
 
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
+import jax
 import jax.numpy as jnp
 from pydantic import Field
 
+from plasticity.agents.ages import RULES, drawn_ages
 from plasticity.agents.priorities import prioritised as prioritised_memory
 from plasticity.agents.replay import Replay, replay
 from plasticity.agents.replay_regime import Memory, Sample, Sampling
 from plasticity.agents.sequences import Start, sequence_buffer, uniform_sequences
 from plasticity.agents.sequences import prioritised_sequences as prioritised_by_sequence
-from plasticity.config.fields import Count, Fraction, Member, Repeats, metadata
+from plasticity.config.fields import Count, Fraction, Member, Positive, Repeats, metadata
+from plasticity.core.errors import check
 from plasticity.core.types import Array, Key, StreamSpec
 
 Steps = Annotated[int, Field(ge=0, le=10_000)]
@@ -23,6 +26,12 @@ def stored(spec: StreamSpec, sampling: Sampling, capacity: int, minimum: int) ->
     """The buffer of transitions."""
     size, steps = sampling.batch_size, sampling.n_step
     return replay(spec, capacity=capacity, minimum=minimum, batch_size=size, steps=steps)
+
+
+def unprioritised(state: Any, made: Array, counts: Array, places: Array, losses: Array) -> Any:
+    """Nothing changes with the losses."""
+    del made, counts, places, losses
+    return state
 
 
 def uniform(spec: StreamSpec, sampling: Sampling, *, capacity: Count = 100_000, minimum: Count = 20_000) -> Memory:
@@ -44,15 +53,14 @@ def uniform(spec: StreamSpec, sampling: Sampling, *, capacity: Count = 100_000, 
         batch = buffer.sample(state, key, sampling.discount, sampling.reward_clip)
         return Sample(batch, jnp.ones(sampling.batch_size), jnp.zeros(sampling.batch_size, jnp.int32))
 
-    def update_priorities(state: Any, made: Array, counts: Array, places: Array, losses: Array) -> Any:
-        del made, counts, places, losses
-        return state
-
     first = -(-minimum // spec.envs)
-    return Memory(buffer.init, buffer.add, buffer.ready, sample, update_priorities, sampling.batch_size, first)
+    return Memory(buffer.init, buffer.add, buffer.ready, sample, unprioritised, sampling.batch_size, first)
 
 
-@metadata(paper="Schaul, Quan, Antonoglou, Silver 2016, Prioritized Experience Replay")
+@metadata(
+    paper="Schaul, Quan, Antonoglou, Silver 2016, Prioritized Experience Replay",
+    only_with={"duration": {"prefer": ("new", "old")}, "least": {"prefer": ("new", "old")}},
+)
 def prioritised(
     spec: StreamSpec,
     sampling: Sampling,
@@ -61,11 +69,15 @@ def prioritised(
     minimum: Count = 20_000,
     exponent: Fraction = 0.5,
     importance: Annotated[Any, Member("schedules")] = IMPORTANCE,
+    prefer: Literal["any", "new", "old"] = "any",
+    duration: Positive = 80_000.0,
+    least: Fraction = 0.1,
 ) -> Memory:
     """Sample transitions in proportion to ``loss^exponent``, with the loss of the last update that used them.
 
     A loss is weighted by ``(N P)^-importance``, divided by the largest weight in the batch. New transitions get the
-    largest priority so far. No fraction of the samples is uniform.
+    largest priority so far. No fraction of the samples is uniform. With ``prefer: new`` or ``old``, the probabilities
+    are multiplied by the weights of :func:`age_weighted`, and ``P`` in the weights of losses is without them.
 
     Args:
       spec: the stream.
@@ -75,10 +87,13 @@ def prioritised(
       exponent: of the priorities; 0 is uniform. Traced.
       importance: schedule of the exponent of the weights over the env steps of each env since the agent was
         initialised (DQN Zoo: over its whole run).
+      prefer: whether transitions of some ages are sampled more often. Static.
+      duration, least: of :func:`age_weighted`. Traced.
 
     Raises:
-      ValueError: the sizes are inconsistent.
+      ValueError: the sizes are inconsistent, or an unknown word.
     """
+    check("prefer", prefer, ("any", *RULES))
     return prioritised_memory(
         stored(spec, sampling, capacity, minimum),
         spec,
@@ -88,7 +103,61 @@ def prioritised(
         exponent=exponent,
         correction=importance(),
         first=-(-minimum // spec.envs),
+        ages=None if prefer == "any" else RULES[prefer](duration, least),
     )
+
+
+@metadata(
+    paper="Wu, Tang, Ma, Liu, Zheng, Hao 2026, The Rank and Gradient Lost in Non-stationarity: Sample Weight Decay for "
+    "Mitigating Plasticity Loss in Reinforcement Learning"
+)
+def age_weighted(
+    spec: StreamSpec,
+    sampling: Sampling,
+    *,
+    capacity: Count = 100_000,
+    minimum: Count = 20_000,
+    duration: Positive = 80_000.0,
+    least: Fraction = 0.1,
+    prefer: Literal["new", "old"] = "new",
+) -> Memory:
+    """Sample weight decay (SWD): sample transitions in proportion to a weight that falls linearly with their age.
+
+    ``w = max(least, 1 - a / duration)`` for the age ``a``, in env steps of each env; the newest transition has age 1.
+    All sampled transitions have equal weights in the loss. The paper's control, ``prefer: old``, has ``w = min(1, least
+    + a / duration)``.
+
+    Args:
+      spec: the stream.
+      sampling: how the agent samples.
+      capacity: transitions of all envs; the oldest are overwritten. Static.
+      minimum: transitions before the first update. Static.
+      duration: the age at which the weight would be 0. Traced.
+      least: the smallest weight. Traced.
+      prefer: which transitions have the larger weights. Static.
+
+    Raises:
+      ValueError: the sizes are inconsistent, or an unknown word.
+
+    Equation and defaults are those of the authors' code for SAC; of the paper, only summaries were read.
+    """
+    check("prefer", prefer, RULES)
+    buffer = stored(spec, sampling, capacity, minimum)
+    weights = RULES[prefer](duration, least)
+    size = sampling.batch_size
+
+    def sample(state: Any, key: Key, age: Array) -> Sample:
+        del age
+        choice, draw = jax.random.split(key)
+        written = jnp.where(state.is_full, buffer.rows, state.current_index)
+        ages = drawn_ages(draw, weights, written - buffer.window + 1, size)
+        env = jax.random.randint(choice, (size,), 0, spec.envs)
+        row = (state.current_index - buffer.window + 1 - ages) % buffer.rows
+        batch = buffer.at(state, env, row, sampling.discount, sampling.reward_clip)
+        return Sample(batch, jnp.ones(size), jnp.zeros(size, jnp.int32))
+
+    first = -(-minimum // spec.envs)
+    return Memory(buffer.init, buffer.add, buffer.ready, sample, unprioritised, size, first)
 
 
 @metadata(paper="Kapturowski et al. 2019, Recurrent Experience Replay in Distributed Reinforcement Learning")
@@ -179,6 +248,7 @@ def prioritised_sequences(
 
 REPLAYS: Mapping[str, Callable[..., Memory]] = {
     "uniform": uniform,
+    "age_weighted": age_weighted,
     "prioritised": prioritised,
     "sequences": sequences,
     "prioritised_sequences": prioritised_sequences,

@@ -10,7 +10,7 @@ import pytest
 from q_reference import FIRST, script
 from replay_cases import pairs
 
-from plasticity.agents.priorities import blank, find, get, importance, prioritised, put, stratified, total
+from plasticity.agents.priorities import above, blank, find, get, importance, prioritised, put, stratified, total
 from plasticity.agents.replay import replay
 from plasticity.agents.replay_regime import Memory
 from plasticity.core.schedules import linear
@@ -41,6 +41,12 @@ def test_the_tree_is_exact_after_many_changes(places, fan, rows):
         np.testing.assert_allclose(level.ravel(), sums, rtol=1e-6)
         known = sums.reshape(-1, fan).astype(np.float64).sum(1)
     np.testing.assert_allclose(total(tree), known.sum(), rtol=1e-6)
+
+
+@pytest.mark.parametrize(("places", "fan"), [(3, 4), (60, 4), (70, 64)])
+def test_a_tree_over_given_numbers_is_the_one_that_changes_make(places, fan):
+    tree = filled(np.random.default_rng(1).random(places), fan)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), above(tree[0]), tree)
 
 
 def test_finding_by_hand():
