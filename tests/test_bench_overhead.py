@@ -148,6 +148,7 @@ def test_replay(kind, learner):
     same(state.target, lane(run).agent.learner.target)
 
 
+@pytest.mark.slow
 def test_ppo():
     network = {"kind": "mlp", "widths": [6, 6], "activation": "tanh", "initialiser": "orthogonal"}
     sizes = {"epochs": 2, "minibatches": 4}

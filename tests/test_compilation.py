@@ -35,6 +35,7 @@ def counted(place, config, name):
     return json.loads(done.stdout.splitlines()[-1])
 
 
+@pytest.mark.slow
 def test_a_second_run_compiles_nothing(tmp_path):
     config = tmp_path / "config.yaml"
     settings = {"arms": {"baseline": {}, "layer_norm": {"interventions": ["layer_norm"]}}, "seeds": 2}

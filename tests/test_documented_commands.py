@@ -278,6 +278,7 @@ def test_the_page_on_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert [each["path"] for each in run.plan["data"]] == [str(tmp_path / f"{name}.npz")]
 
 
+@pytest.mark.slow
 def test_the_page_on_own_data_runs_on_files_like_those_of_cifar(tmp_path: Path) -> None:
     text = next(text for text in blocks(DOCS / "howto/data.md", "yaml") if "name: cifar" in text)
     (tmp_path / "cifar.yaml").write_text(text, encoding="utf-8")
@@ -314,6 +315,7 @@ def test_the_page_on_analysis_runs_and_names_every_public_function(
     assert "Accuracy at the end." in (tmp_path / "tables/summary.tex").read_text()
 
 
+@pytest.mark.slow
 def test_the_page_on_retention(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     tiny_size = [

@@ -29,6 +29,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("short")
+@pytest.mark.slow
 def test_a_bad_section_loses_no_other(tmp_path: Path) -> None:
     bad = [section(name) for name in ("raises", "hangs", "dies")]
     one, two = section("times", name="one", timed=5), section("times", name="two", timed=5)

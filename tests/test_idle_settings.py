@@ -39,6 +39,7 @@ OTHERS = {
     "layers": ("all", ["dense_0"]),
     "tasks": (None, ["push"]),
     "keep": (None, [0.1, 0.9]),
+    "adaptive": (False, True),
 }  # not enumerated
 SHOWN = {"None": "null", "True": "true", "False": "false"}
 

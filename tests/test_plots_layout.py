@@ -263,7 +263,7 @@ def swept(tmp_path_factory, request):
     return made.invented(tmp_path_factory.mktemp("swept") / "run", plan, [0, 1, 0, 1], monitors=monitors, hyper=hyper)
 
 
-@pytest.mark.parametrize("width", [3.4, 6.9])
+@pytest.mark.parametrize("width", [3.4, pytest.param(6.9, marks=pytest.mark.slow)])
 def test_long_names_of_arms_and_settings_leave_room_for_the_data(swept, width):
     found = plots.figures(swept, options=plots.Options(size=(width, 2.8)))
     expected = {"aggregates", "profiles", "sensitivity_agent_optimizer_learning_rate", "layers_dormant_units"}

@@ -159,6 +159,7 @@ def test_the_tables_are_those_of_one_run(experiment, whole, tmp_path):
     assert_same(run, whole)
 
 
+@pytest.mark.slow
 def test_several_programs_in_a_shard(experiment, whole, tmp_path):
     assert_same(launch.run(experiment, tmp_path / "run", split="seeds=2"), whole)
 
@@ -231,6 +232,7 @@ def apart(experiment, place, name, *numbers):
     return place / name
 
 
+@pytest.mark.slow
 def test_folders_that_lie_apart_are_merged(experiment, whole, tmp_path):
     first, second = apart(experiment, tmp_path, "first", 1, 2), apart(experiment, tmp_path, "second", 2, 4)
     said = []
@@ -259,6 +261,7 @@ def test_the_shard_that_is_further_is_kept(experiment, whole, tmp_path):
     assert [path.name for path in (behind / "shards").iterdir()] == ["00003"]
 
 
+@pytest.mark.slow
 def test_runs_that_do_not_belong_together_are_not_merged(experiment, whole, tmp_path):
     run = apart(experiment, tmp_path, "run", 3)
     other = launch.run(experiment, tmp_path / "other", split="arms", shard="2/2")

@@ -83,7 +83,7 @@ def test_lanes_in_different_tasks_have_their_own_measures() -> None:
 
 
 @pytest.mark.parametrize("source", SOURCES)
-@pytest.mark.parametrize("chunks", [1, 2, 3])
+@pytest.mark.parametrize("chunks", [2, *(pytest.param(number, marks=pytest.mark.slow) for number in (1, 3))])
 def test_a_resumed_run_goes_on_as_if_nothing_had_happened(source: str, chunks: int) -> None:
     """After one chunk an episode is under way in both envs, whose largest values are in the saved carry."""
     before, after = run(planned(SOURCES[source]())), run(planned(SOURCES[source]()))

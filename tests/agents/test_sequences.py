@@ -180,7 +180,10 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", list(CASES))
+SOON = [pytest.param(case, marks=[] if case == "prioritised" else pytest.mark.slow) for case in CASES]
+
+
+@pytest.mark.parametrize("case", SOON)
 def test_updates_against_slow_loops(case):
     kind, shape, settings, rescale = CASES[case]
     lengths = {"length": shape.length, "burn_in": shape.burn_in, "overlap": shape.length - shape.stride}
