@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
-from agent_cases import AGENTS, SOME_SOON, agent, clock_at, program, run, source
+from agent_cases import AGENTS, agent, clock_at, program, run, source
 from chain import chain
 from crashes import Laboratory, assert_same, tables
 from method_cases import REFUSED
