@@ -1,6 +1,6 @@
 """A classifier whose output layer is a Kalman filter with a learned rate of forgetting."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -133,46 +133,50 @@ def begun(rules: Rules, size: int) -> Filter:
     return Filter(covariance, drift, jnp.log(jnp.asarray(rules.calibration, jnp.float32)))
 
 
-def learner(core: AgentCore, features: Features, rules: Rules, classes: int) -> Agent:
-    """The agent of these components."""
-    network = core.network
+class Predictor(NamedTuple):
+    """Predictions of the next step and their losses (static)."""
 
-    def init(key: Key, timestep: TimeStep) -> AgentState:
-        del timestep
-        return core.init(key)
+    features: Features
+    rules: Rules
+    classes: int
 
-    def expected(params: Params, memory: Filter, observation: Any) -> tuple[Array, Array, Mapping[str, Activation]]:
+    def believed(self, params: Params, memory: Filter) -> Belief:
+        """The distribution of the weights at the next step."""
+        return drifted(Belief(means_of(params), memory.covariance), memory.gamma, self.rules.prior)
+
+    def expected(
+        self, params: Params, memory: Filter, observation: Any
+    ) -> tuple[Array, Array, Mapping[str, Activation]]:
         """Means and variance of the outputs at the next step, and the activations."""
-        seen, activations = features(params, observation)
-        belief = drifted(Belief(means_of(params), memory.covariance), memory.gamma, rules.prior)
-        return *predicted(belief, seen), activations
+        seen, activations = self.features(params, observation)
+        return *predicted(self.believed(params, memory), seen), activations
 
-    def losses_of(means: Array, spread: Array, labels: Array, memory: Filter, draws: Array) -> Array:
+    def losses(self, means: Array, spread: Array, labels: Array, memory: Filter, draws: Array) -> Array:
         return softmax_losses(means, spread, labels, jnp.exp(memory.log_scale), draws)
 
-    def draw(key: Key) -> Array:
-        return jax.random.normal(key, (rules.samples, classes))
+    def draws(self, key: Key) -> Array:
+        return jax.random.normal(key, (self.rules.samples, self.classes))
 
-    def loss_on(batch: Supervised, memory: Filter, draws: Array) -> Any:
+    def loss_on(self, batch: Supervised, memory: Filter, draws: Array) -> Callable[[Params], tuple[Array, Any]]:
         """The loss for the features; the output layer gets no gradient from it."""
 
         def loss(params: Params) -> tuple[Array, Any]:
             held = {**params, HEAD: jax.lax.stop_gradient(params[HEAD])}
-            held = held if rules.learns else jax.lax.stop_gradient(held)
-            means, spread, activations = expected(held, memory, batch.input)
-            return jnp.mean(losses_of(means, spread, batch.target, memory, draws)), activations
+            held = held if self.rules.learns else jax.lax.stop_gradient(held)
+            means, spread, activations = self.expected(held, memory, batch.input)
+            return jnp.mean(self.losses(means, spread, batch.target, memory, draws)), activations
 
         return loss
 
-    def tuned(memory: Filter, params: Params, seen: Array, labels: Array, draws: Array) -> Filter:
+    def tuned(self, memory: Filter, params: Params, seen: Array, labels: Array, draws: Array) -> Filter:
         """One gradient step on the predictive likelihood for ``delta`` and the logarithm of the calibration."""
+        rules = self.rules
 
         def losses(drift: Array, log_scale: Array) -> tuple[Array, Array]:
             now = memory._replace(drift=drift, log_scale=log_scale)
-            belief = drifted(Belief(means_of(params), memory.covariance), now.gamma, rules.prior)
-            means, spread = predicted(belief, seen)
-            gaussian = jnp.mean(gaussian_losses(means, spread, jax.nn.one_hot(labels, classes), rules.noise))
-            return jnp.mean(losses_of(means, spread, labels, now, draws)), gaussian
+            means, spread = predicted(self.believed(params, now), seen)
+            gaussian = jnp.mean(gaussian_losses(means, spread, jax.nn.one_hot(labels, self.classes), rules.noise))
+            return jnp.mean(self.losses(means, spread, labels, now, draws)), gaussian
 
         def chosen(drift: Array, log_scale: Array) -> Array:
             return losses(drift, log_scale)[rules.objective == "gaussian"]
@@ -182,15 +186,24 @@ def learner(core: AgentCore, features: Features, rules: Rules, classes: int) -> 
         drift = jnp.maximum(memory.drift - rules.gamma_learning_rate * slope, 0.0)
         return memory._replace(drift=drift, log_scale=memory.log_scale - rules.calibration_learning_rate * steepness)
 
+
+def learner(core: AgentCore, features: Features, rules: Rules, classes: int) -> Agent:
+    """The agent of these components."""
+    network, predictor = core.network, Predictor(features, rules, classes)
+
+    def init(key: Key, timestep: TimeStep) -> AgentState:
+        del timestep
+        return core.init(key)
+
     def learn(key: Key, state: AgentState, transition: Transition, clock: Clock) -> tuple[AgentState, Metrics]:
         batch, memory, params = transition.previous.observation, state.rest[FILTER], state.learner.params
-        draws = draw(jax.random.fold_in(key, NOISE))
+        draws = predictor.draws(jax.random.fold_in(key, NOISE))
         seen = jax.lax.stop_gradient(features(params, batch.input)[0])
-        new = tuned(memory, params, seen, batch.target, draws)
-        belief = drifted(Belief(means_of(params), memory.covariance), new.gamma, rules.prior)
-        belief = corrected(belief, seen, jax.nn.one_hot(batch.target, classes), rules.noise)
+        new = predictor.tuned(memory, params, seen, batch.target, draws)
+        targets = jax.nn.one_hot(batch.target, classes)
+        belief = corrected(predictor.believed(params, new), seen, targets, rules.noise)
         made, plugins, metrics = core.update(
-            key, state.learner, state.plugins, loss_on(batch, memory, draws), batch.input, clock,
+            key, state.learner, state.plugins, predictor.loss_on(batch, memory, draws), batch.input, clock,
             shift=belief.mean - means_of(params),
         )  # fmt: skip
         told = {"gamma": new.gamma, "calibration": jnp.exp(new.log_scale), "updates": jnp.ones(())}
@@ -199,11 +212,11 @@ def learner(core: AgentCore, features: Features, rules: Rules, classes: int) -> 
 
     def probe(state: AgentState, transition: Transition, clock: Clock) -> Probe:
         batch, memory = transition.previous.observation, state.rest[FILTER]
-        draws = draw(jax.random.key(0))  # the same at every measurement
+        draws = predictor.draws(jax.random.key(0))  # the same at every measurement
 
         def losses(params: Params) -> Array:
-            means, spread, _ = expected(params, memory, batch.input)
-            return losses_of(means, spread, batch.target, memory, draws)
+            means, spread, _ = predictor.expected(params, memory, batch.input)
+            return predictor.losses(means, spread, batch.target, memory, draws)
 
         def logits(params: Params, observation: Array) -> Array:
             scale = jnp.exp(memory.log_scale) * memory.gamma
