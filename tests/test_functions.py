@@ -63,6 +63,7 @@ def with_memory(observation: Any, outputs: int) -> Functions:
 # Settings of agents that the functions cannot satisfy at their defaults.
 PLAIN: dict[str, dict[str, Any]] = {
     "ppo": {"policy_gain": None, "value_gain": None},
+    "reinforce": {"policy_gain": None, "value_gain": None},
     "rainbow": {"dueling": False},
 }
 
