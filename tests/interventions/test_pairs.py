@@ -37,28 +37,35 @@ INTRUSIVE = ("reset", "continual_backprop")  # they rewrite the most, and slots 
 # For each method those later in the alphabet with which the order matters, on one worn learner at an update at which
 # every period is due. Networks, penalties and all other pairs commute there. With hare and tortoise, NaP, CPR and
 # continual backpropagation the order shifts what is remembered of a rewritten learner; between two that rewrite it, who
-# has the last word; and before interval-wise dropout, a method sees its masks.
+# has the last word; synaptic intelligence sums the changes that it sees; and before interval-wise dropout, a method sees
+# its masks.
 ORDER_MATTERS = {
+    "a_gem": "packnet",
     "aid": "c_chain continual_backprop cpr fire hare_tortoise redo regrama selective_weight_reinit "
     "self_normalized_resets soft_reset synaptic_intelligence",
     "c_chain": "soft_reset",
     "continual_backprop": "cpr fire hare_tortoise nap redo regrama reset selective_weight_reinit shrink_perturb",
-    "cpr": "fire hare_tortoise nap redo regrama reset selective_weight_reinit shrink_perturb spectral_regularization",
+    "cpr": "fire hare_tortoise nap redo regrama reset selective_weight_reinit shrink_perturb spectral_regularization "
+    "synaptic_intelligence",
     "fire": "hare_tortoise nap plasticity_injection redo regrama reset selective_weight_reinit shrink_perturb "
     "spectral_regularization synaptic_intelligence",
-    "hare_tortoise": "nap plasticity_injection redo regrama reset selective_weight_reinit "
-    "self_normalized_resets shrink_perturb spectral_regularization",
-    "nap": "redo regrama reset selective_weight_reinit shrink_perturb",
+    "hare_tortoise": "nap plasticity_injection redo regrama reset selective_weight_reinit self_normalized_resets "
+    "shrink_perturb spectral_regularization synaptic_intelligence",
+    "nap": "redo regrama reset selective_weight_reinit shrink_perturb synaptic_intelligence",
+    "pgd": "plasticity_injection random_walk upgd",
     "plasticity_injection": "random_walk upgd weight_decay",
     "random_walk": "upgd weight_decay",
-    "redo": "regrama reset selective_weight_reinit self_normalized_resets shrink_perturb "
-    "spectral_regularization weight_clip",
+    "redo": "regrama reset selective_weight_reinit self_normalized_resets shrink_perturb spectral_regularization "
+    "synaptic_intelligence weight_clip",
     "regrama": "reset selective_weight_reinit self_normalized_resets shrink_perturb spectral_regularization "
+    "synaptic_intelligence weight_clip",
+    "reset": "selective_weight_reinit self_normalized_resets shrink_perturb spectral_regularization "
+    "synaptic_intelligence weight_clip",
+    "selective_weight_reinit": "self_normalized_resets shrink_perturb spectral_regularization synaptic_intelligence "
     "weight_clip",
-    "reset": "selective_weight_reinit self_normalized_resets shrink_perturb spectral_regularization weight_clip",
-    "selective_weight_reinit": "self_normalized_resets shrink_perturb spectral_regularization weight_clip",
     "self_normalized_resets": "shrink_perturb",
-    "shrink_perturb": "spectral_regularization",
+    "shrink_perturb": "spectral_regularization synaptic_intelligence",
+    "soft_reset": "synaptic_intelligence",
     "trac": "weight_decay",
     "upgd": "weight_decay",
 }
