@@ -16,6 +16,7 @@ from plasticity.envs.supervised import (
     INPUTS,
     LABELS,
     TARGETS,
+    StaticFraction,
     labels_or_targets_spec,
     score_of,
     stream_of,
@@ -37,6 +38,23 @@ def fresh_permutation(key: Key, task: Array, size: int) -> Array:
     return jnp.where(task == 0, jnp.arange(size), drawn).astype(jnp.int32)
 
 
+def some_moved(key: Key, size: int, moved: int) -> Array:
+    """int32[size]: a permutation that moves ``moved`` uniformly drawn places in one cycle, and keeps the others."""
+    places = jax.random.permutation(key, size)[:moved]
+    return jnp.arange(size).at[places].set(jnp.roll(places, 1))
+
+
+def partial_order(key: Key, task: Array, size: int, moved: int, cumulative: bool) -> Array:
+    """int32[size]: the order of the ``task``-th task (traced) if a switch moves ``moved`` places."""
+
+    def another(u: Array, order: Array) -> Array:
+        return order[some_moved(jax.random.fold_in(key, u), size, moved)]
+
+    first = 1 if cumulative else jnp.maximum(task, 1)
+    order: Array = jax.lax.fori_loop(first, task + 1, another, jnp.arange(size))
+    return order
+
+
 @metadata(
     paper="Dohare et al. 2024, Loss of plasticity in deep continual learning",
     example={"inputs": "digits", "tasks": 10, "steps_per_task": 2000},
@@ -52,6 +70,7 @@ def permuted_inputs(
     classes: Size | None = None,
     labels: Literal["true", "random"] = "true",
     permutations: Literal["cumulative", "fresh"] = "cumulative",
+    fraction: StaticFraction = 1.0,
     tasks: Tasks = 100,
     steps_per_task: Count = 2000,
     envs: Size = 1,
@@ -61,7 +80,9 @@ def permuted_inputs(
     ``x_u[i] = x[order_u[i]]``. ``cumulative``: ``order_u = order_{u-1}[q_u]``, which permutes the previous order again;
     ``fresh``: ``order_u = q_u``. ``q_u`` is uniform over the permutations, drawn from the lane's data key, and
     ``order_0`` is the identity. Both give uniform, mutually independent orders. They differ only in their random
-    numbers and in the cost of a switch (``cumulative`` composes the permutations of all tasks up to ``u``). Dohare et
+    numbers and in the cost of a switch (``cumulative`` composes the permutations of all tasks up to ``u``). With a
+    ``fraction`` below 1, ``q_u`` moves only this fraction of the places, drawn uniformly and moved in one cycle of
+    random order: how much a task differs from the one before (``cumulative``) or from the first (``fresh``). Dohare et
     al. 2024, "Loss of plasticity in deep continual learning" (online permuted MNIST: cumulative, 800 tasks of 60,000
     images, one at a time); Goodfellow et al. 2014, "An Empirical Investigation of Catastrophic Forgetting in
     Gradient-Based Neural Networks" (fresh).
@@ -76,11 +97,16 @@ def permuted_inputs(
     """
     data = samples_of(inputs, path, samples, flat, dimensions)
     known, size = labels_or_targets_of(labels, data, classes), math.prod(data.shape)
-    reorder = permutation if permutations == "cumulative" else fresh_permutation
+    cumulative, moved = permutations == "cumulative", round(fraction * size)
+
+    def reorder(key: Key, task: Array) -> Array:
+        if moved < size:
+            return partial_order(key, task, size, moved, cumulative)
+        return permutation(key, task, size) if cumulative else fresh_permutation(key, task, size)
 
     def params(key: Key, visit: Visit) -> Permuted:
         own = data.for_lane(jax.random.fold_in(key, INPUTS)), known.for_lane(jax.random.fold_in(key, LABELS))
-        return Permuted(*own, reorder(jax.random.fold_in(key, TARGETS), visit.task, size))
+        return Permuted(*own, reorder(jax.random.fold_in(key, TARGETS), visit.task))
 
     def draw(key: Key, problem: Permuted) -> Supervised:
         row = jax.random.randint(key, (), 0, data.size)

@@ -53,6 +53,19 @@ def test_pixels_change_places_and_labels_stay(seen: Any) -> None:
     assert not np.array_equal(seen[0][1], seen[0][2])
 
 
+@pytest.mark.parametrize("fraction", [0.0, 0.25])
+def test_a_fraction_of_the_places_moves(kind: str, fraction: float) -> None:
+    """A quarter of 64 places is 16: each of them moves; against the task before, or against the first."""
+    orders, _ = openings(samples=200, envs=3, permutations=kind, fraction=fraction)
+    changed = []
+    for task in (1, 2, 3):
+        before = orders[task - 1] if kind == "cumulative" else orders[0]
+        changed.append(orders[task] != before)
+        np.testing.assert_array_equal(np.sort(orders[task]), np.arange(64))
+        assert changed[-1].sum() == 64 * fraction
+    assert not fraction or (changed[0] != changed[1]).any()
+
+
 def test_images_keep_their_shape() -> None:
     source = permuted_inputs(flat=False)
     assert source.spec.observation.input.shape == (8, 8, 1)
