@@ -37,10 +37,11 @@ Loss = Callable[[Params], tuple[Any, ...]]  # -> task loss, activations, optiona
 Rest = Callable[[Array], Mapping[str, Any]]  # env step of creation -> a fresh agent's memory besides its Learner
 Drawn = Callable[[Key], Mapping[str, Any]]  # the random part of that memory
 Target = Callable[[Params], Params]
+Another = Callable[[Key, Learner], Learner]  # one update of another learner, for `Context.learn`
 Meaning = Literal["values", "logits", "prediction"]
 
 # Tags that derive one key for each use from an agent's key.
-PARAMS, PLUGINS, ACTION, SAMPLE, STEP, NOISE, PREPARE, RULE, REFERENCE, GRADIENT, STORE, DRAW = range(12)
+PARAMS, PLUGINS, ACTION, SAMPLE, STEP, NOISE, PREPARE, RULE, REFERENCE, GRADIENT, STORE, DRAW, START = range(13)
 DRAWN = 1000  # folded into the key of a fresh agent's parameters, which joined networks number from 0
 
 
@@ -99,8 +100,11 @@ class AgentCore(NamedTuple):
     def init(self, key: Key) -> AgentState:
         """Initialise an agent and its plug-in state."""
         learner = self.fresh(jax.random.fold_in(key, PARAMS), jax.numpy.zeros((), jax.numpy.int32))
-        plugins = self.intervention.init(jax.random.fold_in(key, PLUGINS), learner.params, self.network)
-        return AgentState(learner._replace(rest={}), plugins, learner.rest)
+        bare = learner._replace(rest={})
+        plugins = self.intervention.init(jax.random.fold_in(key, PLUGINS), bare.params, self.network)
+        context = self.context(Clock(*[jnp.zeros((), jnp.int32)] * len(Clock._fields)))
+        plugins = self.intervention.start(jax.random.fold_in(key, START), plugins, bare, context)
+        return AgentState(bare, plugins, learner.rest)
 
     def acting(self, state: AgentState) -> Params:
         """Parameters used to act and to evaluate."""
@@ -137,15 +141,16 @@ class AgentCore(NamedTuple):
         observation: Any,
         clock: Clock,
         reference: Callable[[], Any] | None = None,
+        another: Another | None = None,
         **extra: Any,
     ) -> tuple[Learner, State, Metrics]:
         """``prepare`` -> forward with the penalty added -> gradient -> optimizer -> apply -> ``step``.
 
         ``loss(params)`` returns the task loss, the activations of the forward pass on ``observation`` and, optionally,
-        a mapping of further metrics. ``reference()`` samples observations independently of the batch. The optimizer
-        receives ``extra`` and the task loss of the batch as ``loss``.
+        a mapping of further metrics. ``reference()`` samples observations independently of the batch, and ``another``
+        updates a further learner. The optimizer receives ``extra`` and the task loss of the batch as ``loss``.
         """
-        context = self.context(clock, observation, lambda params: loss(params)[0], reference)
+        context = self.context(clock, observation, lambda params: loss(params)[0], reference)._replace(learn=another)
         learner, plugins = self.prepare(key, learner, plugins, context)
 
         def objective(params: Params) -> tuple[Array, tuple[Mapping[str, Activation], Metrics]]:
@@ -163,6 +168,18 @@ class AgentCore(NamedTuple):
         gradients = self.intervention.gradient(draw, plugins, gradients, learner, context)
         extra["loss"] = context.loss
         return *self.finish(key, learner, plugins, gradients, context, **extra), made
+
+    def plain(self, key: Key, learner: Learner, loss: Loss, **extra: Any) -> Learner:
+        """An update of a learner with the agent's optimizer: gradient -> optimizer -> apply. See :meth:`update`."""
+        gradients = jax.grad(lambda params: loss(params)[0])(learner.params)
+        extra |= {"key": jax.random.fold_in(key, RULE), "loss": lambda params: loss(params)[0]}
+        return self.applied(learner, gradients, **extra)
+
+    def applied(self, learner: Learner, gradients: Params, **extra: Any) -> Learner:
+        """Optimizer -> apply."""
+        updates, opt_state = self.optimizer.update(gradients, learner.opt_state, learner.params, **extra)
+        params = self.network.project(optax.apply_updates(learner.params, updates))
+        return learner._replace(params=params, opt_state=opt_state)
 
     def prepare(self, key: Key, learner: Learner, plugins: State, context: Context) -> tuple[Learner, State]:
         """Call the intervention's ``prepare``."""
@@ -197,11 +214,10 @@ class AgentCore(NamedTuple):
         masked = self.masks and valid is not None
         if masked:
             extra["valid"] = valid
-        updates, opt_state = self.optimizer.update(gradients, learner.opt_state, learner.params, **extra)
-        params = self.network.project(optax.apply_updates(learner.params, updates))
+        new = self.applied(learner, gradients, **extra)
         if masked:
-            params = select(jnp.asarray(valid), params, learner.params)
-        learner = learner._replace(params=params, opt_state=opt_state)
+            new = new._replace(params=select(jnp.asarray(valid), new.params, learner.params))
+        learner = new
         seen = context._replace(gradients=gradients)
         plugins, learner = self.intervention.step(jax.random.fold_in(key, STEP), plugins, learner, seen)
         return learner, plugins

@@ -163,6 +163,15 @@ def remembered(network: Network, learner: Learner, batch: Batch, before: TimeSte
     return batch._replace(observation=own.previous, next_observation=theirs.current, next_own=own.current)
 
 
+class Lesson(NamedTuple):
+    """What one learner learns from in one update."""
+
+    batch: Batch
+    places: Array  # of the sample, see `Sample`
+    loss: Callable[[Params], tuple[Array, Mapping[str, Activation], Metrics]]
+    read: Callable[[Batch | Windows], Batch]  # how the learner reads what was sampled
+
+
 class Updating(NamedTuple):
     """The updates of a replay agent."""
 
@@ -176,20 +185,18 @@ class Updating(NamedTuple):
         carry = () if self.memory.sequences is None else (state.learner.carry,)
         return self.memory.add(state.rest["replay"], transition, *carry)
 
-    def once(
-        self, key: Key, learner: Learner, plugins: State, stored: Any, age: Array, clock: Clock
-    ) -> tuple[Learner, State, Metrics, tuple[Array, Array]]:
-        """Perform one update; also returns the sample's places and priorities."""
+    def lesson(self, key: Key, learner: Learner, stored: Any, age: Array) -> Lesson:
+        """Sample a batch and build the learner's loss on it."""
         sampled, weights, places = self.memory.sample(stored, jax.random.fold_in(key, SAMPLE), age)
         online, other = jax.random.split(jax.random.fold_in(key, NOISE))
         target, before = self.criterion.perturb(other, learner.target), learner.params
 
-        def seen(sampled: Batch | Windows) -> Batch:
+        def read(sampled: Batch | Windows) -> Batch:
             if isinstance(sampled, Batch):
                 return sampled
             return recalled(self.body.network, sampled, self.criterion.perturb(online, before), target)
 
-        batch = seen(sampled)
+        batch = read(sampled)
 
         def loss(params: Params) -> tuple[Array, Mapping[str, Activation], Metrics]:
             found = self.criterion.loss(online, batch, weights, self.criterion.perturb(online, params), target)
@@ -199,21 +206,39 @@ class Updating(NamedTuple):
                 {**found.metrics, "priorities": found.losses if found.priorities is None else found.priorities},
             )
 
+        return Lesson(batch, places, loss, read)
+
+    def once(
+        self, key: Key, learner: Learner, plugins: State, stored: Any, age: Array, clock: Clock
+    ) -> tuple[Learner, State, Metrics, tuple[Array, Array]]:
+        """Perform one update; also returns the sample's places and priorities."""
+        lesson = self.lesson(key, learner, stored, age)
+        extra: dict[str, Any] = {} if self.criterion.due is None else {"due": self.criterion.due(clock)}
+
         def reference() -> Any:
             other = self.memory.sample(stored, jax.random.fold_in(key, REFERENCE), age).batch
-            return self.criterion.inputs(seen(other))
+            return self.criterion.inputs(lesson.read(other))
 
-        extra: dict[str, Any] = {} if self.criterion.due is None else {"due": self.criterion.due(clock)}
-        inputs = self.criterion.inputs(batch)
-        learner, plugins, found = self.body.update(key, learner, plugins, loss, inputs, clock, reference, **extra)
+        def another(key: Key, other: Learner) -> Learner:
+            loss = self.lesson(key, other, stored, age).loss
+            return self.followed(self.body.plain(key, other, loss, **extra), clock)
+
+        inputs = self.criterion.inputs(lesson.batch)
+        learner, plugins, found = self.body.update(
+            key, learner, plugins, lesson.loss, inputs, clock, reference, another, **extra
+        )
         made = dict(found)
+        priorities = made.pop("priorities")
+        if self.memory.sequences is not None:
+            priorities = self.memory.sequences(self.criterion.error(priorities), lesson.batch.valid)
+        return self.followed(learner, clock), plugins, made, (lesson.places, priorities)
+
+    def followed(self, learner: Learner, clock: Clock) -> Learner:
+        """The learner after its target network has moved, if that is due."""
         moves = (clock.update + 1) % self.timing.target_period == 0
         follow = self.criterion.follow
         target = jax.lax.cond(moves, lambda: follow(learner.params, learner.target), lambda: learner.target)
-        priorities = made.pop("priorities")
-        if self.memory.sequences is not None:
-            priorities = self.memory.sequences(self.criterion.error(priorities), batch.valid)
-        return learner._replace(target=target), plugins, made, (places, priorities)
+        return learner._replace(target=target)
 
     def all(self, key: Key, learner: Learner, plugins: State, stored: Any, age: Array, clock: Clock) -> Any:
         """Perform all updates of one step."""

@@ -18,6 +18,7 @@ from plasticity.core.types import (
     Array,
     Clock,
     Key,
+    Learner,
     Metrics,
     Params,
     Probe,
@@ -64,7 +65,13 @@ def _learner(body: AgentCore, predict: Predict, criterion: Criterion, meaning: M
 
     def learn(key: Key, state: AgentState, transition: Transition, clock: Clock) -> tuple[AgentState, Metrics]:
         batch = transition.previous.observation
-        learner, plugins, metrics = body.update(key, state.learner, state.plugins, loss_on(batch), batch.input, clock)
+        loss = loss_on(batch)
+
+        def another(key: Key, other: Learner) -> Learner:
+            return body.plain(key, other, loss)
+
+        facts = (loss, batch.input, clock)
+        learner, plugins, metrics = body.update(key, state.learner, state.plugins, *facts, another=another)
         return AgentState(learner, plugins, state.rest), {**metrics, "updates": jnp.ones(())}
 
     def probe(state: AgentState, transition: Transition, clock: Clock) -> Probe:

@@ -66,6 +66,7 @@ ROLLOUT = ("ppo", "pqn", "reinforce")
 SUPERVISED = ("classifier", "regressor", "kalman_classifier")
 # The agents on which a case can have no effect, and which refuse it.
 REFUSED: dict[str, tuple[str, ...]] = {
+    "altnet": (*STREAMED, *ROLLOUT, "kalman_classifier"),
     "effective_rank": STREAMED,
     "a_gem": TRACED,
     "packnet": TRACED,

@@ -335,6 +335,9 @@ class Context(NamedTuple):
     outputs: Callable[[Params, Any], Mapping[str, Any]] = lambda params, observation: {}
     # what the networks say about a batch that they read: ``plasticity.core.outputs.Outputs``
     past: Past | None = None  # if an intervention asks the agent to remember past visits
+    learn: Callable[[Key, Learner], Learner] | None = None
+    # another learner of the agent -> after one plain update (no penalties, no hooks but `optimizer`) on its own sample
+    # of the replay, or on the minibatch of a supervised agent; None for other agents, and at a switch
 
 
 def take(observation: Any, rows: Any) -> Any:

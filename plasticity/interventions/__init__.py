@@ -39,6 +39,7 @@ from plasticity.interventions.resets import optimizer_reset, reset
 from plasticity.interventions.sharpness import sam
 from plasticity.interventions.switch_policy import at_switch
 from plasticity.interventions.task import task_heads, task_input
+from plasticity.interventions.twins import altnet
 from plasticity.interventions.utility import pgd, upgd
 from plasticity.interventions.weights import selective_weight_reinit
 
@@ -71,6 +72,7 @@ INTERVENTIONS: Mapping[str, Callable[..., Intervention]] = {
     "shrink_perturb": shrink_perturb,
     "soft_reset": soft_reset,
     "fire": fire,
+    "altnet": altnet,
     "hare_tortoise": hare_tortoise,
     "upgd": upgd,
     "pgd": pgd,

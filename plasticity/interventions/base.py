@@ -39,6 +39,11 @@ def same_params(state: State, params: Params) -> Params:
     return params
 
 
+def same_state(key: Key, state: State, learner: Learner, context: Context) -> State:
+    del key, learner, context
+    return state
+
+
 def unchanged(key: Key, state: State, learner: Learner, context: Context) -> tuple[State, Learner]:
     del key, context
     return state, learner
@@ -67,11 +72,13 @@ class Remember(NamedTuple):
 
 
 class Intervention(NamedTuple):
-    """Eleven hooks, all optional, and six flags. Most methods fill one or two hooks.
+    """Twelve hooks, all optional, and six flags. Most methods fill one or two hooks.
 
     * ``network``: data -> data, before the network is built.
     * ``optimizer``: wraps the agent's optimizer.
     * ``init``: the plug-in's own state, from the initial parameters and the network.
+    * ``start``: completes that state, once, for a method that needs the whole new learner (without ``rest``) or further
+      ones (``context.fresh``).
     * ``penalty``: added to the loss and differentiated with respect to the parameters.
     * ``step``: after every update (forward + penalty -> gradient -> optimizer -> apply -> ``step`` -> target network).
       ``learner.rest`` is empty here.
@@ -110,6 +117,7 @@ class Intervention(NamedTuple):
     gradient: Callable[[Key, State, Params, Learner, Context], Params] = same_gradients
     view: Callable[[State, Params, Array, Array], Params] = same_view
     point: Callable[[State, Params, Params, Context], Params] = same_point
+    start: Callable[[Key, State, Learner, Context], State] = same_state
     remember: Remember | None = None
     visits: int | None = None
 
@@ -157,9 +165,14 @@ def compose(*interventions: Intervention) -> Intervention:
         terms = [each.penalty(s, params, context) for each, s in zip(interventions, state, strict=True)]
         return sum(terms, jnp.zeros(()))
 
-    def renewed(due: Array | bool, key: Key, states: list[State], params: Params, network: Network) -> list[State]:
+    def start(key: Key, state: State, learner: Learner, context: Context) -> State:
+        pairs = enumerate(zip(interventions, state, strict=True))
+        return tuple(each.start(jax.random.fold_in(key, i), s, learner, context) for i, (each, s) in pairs)
+
+    def renewed(due: Array | bool, key: Key, states: list[State], learner: Learner, context: Context) -> list[State]:
         def new() -> list[State]:
-            return list(init(jax.random.fold_in(key, len(interventions)), params, network))
+            draw = jax.random.fold_in(key, len(interventions))
+            return list(start(draw, init(draw, learner.params, context.network), learner, context))
 
         return new() if due is True else jax.lax.cond(due, new, lambda: states)
 
@@ -170,7 +183,7 @@ def compose(*interventions: Intervention) -> Intervention:
                 draw = jax.random.fold_in(key, i)
                 states[i], learner = getattr(each, field)(draw, states[i], learner, context)
                 if each.renews is not None and getattr(each, field) is not unchanged:
-                    states = renewed(each.renews(context.clock), draw, states, learner.params, context.network)
+                    states = renewed(each.renews(context.clock), draw, states, learner, context)
             return tuple(states), learner
 
         return step
@@ -196,7 +209,7 @@ def compose(*interventions: Intervention) -> Intervention:
         return params
 
     made: dict[str, Any] = {"network": network, "optimizer": optimizer, "penalty": penalty, "acting": acting}
-    made |= {"gradient": gradient, "view": view, "point": point}
+    made |= {"gradient": gradient, "view": view, "point": point, "start": start}
     made |= {field: chained(field) for field in ("step", "switch", "prepare")}
     flags: dict[str, Any] = {
         "sets": tuple(dict.fromkeys(field for each in interventions for field in each.sets)),

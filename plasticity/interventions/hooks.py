@@ -30,6 +30,7 @@ LEFT_OUT: Mapping[str, str] = {
     "network": "builds its network without it",
     "optimizer": "does not let it wrap its optimizer",
     "init": "keeps no state for it",
+    "start": "does not complete its state",
     "penalty": "adds no penalty to its loss",
     "step": "does not call it after an update",
     "switch": "does not call it at task switches",

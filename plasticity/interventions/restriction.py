@@ -55,6 +55,10 @@ def restricted(intervention: Intervention, names: Sequence[str]) -> Intervention
         chosen.check(network.parts)
         return intervention.init(key, chosen.of(params), part_of(network, chosen))
 
+    def start(key: Key, state: State, learner: Learner, context: Context) -> State:
+        share = context_of(chosen, context, learner.params)
+        return intervention.start(key, state, learner_of(learner, chosen), share)
+
     def penalty(state: State, params: Params, context: Context) -> Array:
         return intervention.penalty(state, chosen.of(params), context_of(chosen, context, params))
 
@@ -74,7 +78,7 @@ def restricted(intervention: Intervention, names: Sequence[str]) -> Intervention
         return chosen.back(intervention.view(state, chosen.of(params), visit, now), params)
 
     made: dict[str, Callable[..., Any]] = {"network": network, "optimizer": optimizer}
-    made |= {"penalty": penalty, "acting": acting, "gradient": gradient, "view": view, "point": point}
+    made |= {"penalty": penalty, "acting": acting, "gradient": gradient, "view": view, "point": point, "start": start}
     made |= {field: on_share(chosen, getattr(intervention, field), field) for field in ("step", "switch", "prepare")}
     hooks: dict[str, Any] = {field: function for field, function in made.items() if fills(intervention, field)}
     hooks |= {"init": init} if hooks or fills(intervention, "init") else {}
@@ -115,6 +119,7 @@ def context_of(chosen: Parts, context: Context, params: Params) -> Context:
         loss=lambda share: context.loss(chosen.back(share, held)),
         outputs=lambda share, observation: said_by(chosen, context.outputs(chosen.back(share, held), observation)),
         past=None if context.past is None else past_of(chosen, context.past, held),
+        learn=None,  # an update of these parts alone is not that of the agent
     )
 
 

@@ -37,8 +37,8 @@ INTRUSIVE = ("reset", "continual_backprop")  # they rewrite the most, and slots 
 # For each method those later in the alphabet with which the order matters, on one worn learner at an update at which
 # every period is due. Networks, penalties and all other pairs commute there. With hare and tortoise, NaP, CPR and
 # continual backpropagation the order shifts what is remembered of a rewritten learner; between two that rewrite it, who
-# has the last word; synaptic intelligence sums the changes that it sees; and before interval-wise dropout, a method sees
-# its masks.
+# has the last word; synaptic intelligence sums the changes that it sees; and before interval-wise dropout, a method
+# sees its masks.
 ORDER_MATTERS = {
     "a_gem": "packnet",
     "aid": "c_chain continual_backprop cpr fire hare_tortoise redo regrama selective_weight_reinit "
@@ -172,7 +172,9 @@ def outcome(stage: str, order: Sequence[str], draw: int) -> Any:
     first, learner = worn(spec, wrapped)
     keys = {name: jax.random.fold_in(jax.random.key(draw), zlib.crc32(name.encode())) for name in order}
     network = build(spec)
+    context = make(Intervention(), rule_of(wrapped), spec).context(jnp.int32(0))
     states = {name: acting_soon(name).init(keys[name], first, network) for name in order}
+    states = {name: acting_soon(name).start(keys[name], states[name], learner, context) for name in order}
     for name in order:
         states[name], learner = stage_of(stage, name, spec, wrapped)(keys[name], states[name], learner)
     return states, learner

@@ -123,7 +123,8 @@ def around(
 
     def init(key: Key) -> Run:
         learner = fresh(key)._replace(rest={})
-        return Run(intervention.init(jax.random.fold_in(key, 1), learner.params, network), learner)
+        state = intervention.init(jax.random.fold_in(key, 1), learner.params, network)
+        return Run(intervention.start(jax.random.fold_in(key, 2), state, learner, context(jnp.int32(0))), learner)
 
     def update(key: Key, run: Run, number: Array) -> Run:
         inputs, targets = batch_at(spec, number)
@@ -132,7 +133,13 @@ def around(
         def task_loss(params: Any) -> Array:
             return error(network.forward(params, inputs)[0], targets)
 
-        seen = context(number)._replace(observation=inputs, loss=task_loss, reference=lambda: inputs[::-1] / 2)
+        def another(key: Key, other: Learner) -> Learner:
+            gradients = jax.grad(task_loss)(other.params)
+            updates, opt_state = optimizer.update(gradients, other.opt_state, other.params, key=key, loss=task_loss)
+            return other._replace(params=optax.apply_updates(other.params, updates), opt_state=opt_state)
+
+        reference = lambda: inputs[::-1] / 2  # noqa: E731
+        seen = context(number)._replace(observation=inputs, loss=task_loss, reference=reference, learn=another)
         state, learner = intervention.prepare(jax.random.fold_in(key, 1), *run, seen)
 
         def loss(params: Any) -> tuple[Array, Any]:
