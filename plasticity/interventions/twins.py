@@ -14,8 +14,8 @@ def altnet(*, period: Count = 100_000) -> Intervention:
     """AltNet: of two networks one acts and learns and the other only learns; they alternate, and the one is reset.
 
     The agent has a twin with parameters, target network and optimizer state of its own. At every update both learn,
-    each on its own sample of the replay, which holds what the active one has done. After every ``period`` updates the twin
-    becomes active, and the network that was active is replaced by a new one, the next twin:
+    each on its own sample of the replay, which holds what the active one has done. After every ``period`` updates the
+    twin becomes active, and the network that was active is replaced by a new one, the next twin:
 
     ``active, twin <- twin, new``
 
