@@ -61,6 +61,8 @@ def scale_of(name: str, spec: StreamSpec) -> Scale:
         found = "discrete" if spec.discrete else "not bounded"
         raise ValueError(f"agent.kind: {name} is not allowed; it needs bounded real-valued actions; these are {found}")
     low, high = (np.asarray(end, np.float32) for end in spec.action_bounds)
+    if not (low < high).all():
+        raise ValueError(f"agent.kind: {name} is not allowed; it needs actions with a range; one of these has none")
     return Scale((low + high) / 2, (high - low) / 2)
 
 

@@ -218,6 +218,7 @@ def complete(
     def switch(key: Key, state: AgentState, clock: Clock) -> AgentState:
         state, stored = split(state)
         stored = reader.noted(state, stored, clock)
-        return joined(reading(key, state, stored).switch(key, state, clock), stored)
+        state = reading(key, state, stored).switch(key, state, clock)
+        return joined(state, stored._replace(seen=0 * stored.seen) if core.intervention.forgets else stored)
 
     return agent._replace(init=init, learn=learn, switch=switch)

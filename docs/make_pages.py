@@ -53,10 +53,10 @@ interventions but settings: categorical losses (`targets: two_hot` or `hl_gauss`
 *Traced* numbers can be swept inside one compiled program; *static* settings make another program. A method **sees
 task switches** only where it says so.
 
-Where an agent joins several networks (`actor`, `critic_1`, `critic_2`, ... and a learned `temperature` of `sac` and
-`td3`; `policy` and `value` of `stream_ac` and of `ppo` with separate trunks, and its `scale` for real-valued actions),
-`modules` restricts any method to some of them: `interventions: [{kind: layer_norm, modules: [critic]}, {kind: l2,
-modules: [actor]}]`. `critic` means all critics. The method then sees these parts as if they were the whole network, its
+Where an agent joins several networks (`actor`, `critic_1`, `critic_2`, ... of `sac`, `td3` and `avg`, and a
+learned `temperature` of `sac`; `policy` and `value` of `stream_ac` and of `ppo` with separate trunks, and its `scale`
+for real-valued actions), `modules` restricts any method to some of them: `interventions: [{kind: layer_norm, modules:
+[critic]}, {kind: l2, modules: [actor]}]`. `critic` means all critics. The method then sees these parts as if they were the whole network, its
 sums and norms included, and the others learn as without it. (Of `reset`, `modules` also takes single modules. What all
 parts share cannot be restricted: the replay buffer, or the counts of the one optimizer of `ppo`.)
 

@@ -11,7 +11,7 @@ from plasticity.config.fields import Count, Fraction, NonNegative, Positive, met
 from plasticity.core import trees
 from plasticity.core.errors import check
 from plasticity.core.outputs import Outputs, numbers, whitened
-from plasticity.core.types import Array, Context, Drawn, Key, Learner, Network, Params, State
+from plasticity.core.types import Array, Context, Drawn, Key, Learner, ModulePath, Network, Params, State
 from plasticity.interventions.base import Intervention, Remember
 from plasticity.interventions.memory import stored
 
@@ -33,6 +33,15 @@ def distance(params: Params, anchor: Params, importance: Params) -> Array:
     return trees.inner(weighted, jax.tree.map(jnp.subtract, params, anchor))
 
 
+def of_shared(network: Network, importance: Params) -> Params:
+    """``importance``, with 0 for the output layers that every task has for itself, as no other task changes them."""
+
+    def each(path: ModulePath, x: Array) -> Array:
+        return jnp.zeros_like(x) if any(path[: len(head)] == head for head in network.task_heads) else x
+
+    return trees.map_with_path(each, importance)
+
+
 def anchored(
     strength: Any,
     importance_of: Callable[[Learner, Context, State], Params],
@@ -41,7 +50,7 @@ def anchored(
     decay: Any = 1.0,
     remember: Remember | None = None,
 ) -> Intervention:
-    """``strength sum_i F_i (theta_i - a_i)^2``, with ``F <- decay F + importance`` at each switch.
+    """``strength sum_i F_i (theta_i - a_i)^2``, with ``F <- decay F + importance`` at each switch; ``F`` of heads is 0.
 
     ``a`` are the parameters at the last switch ("latest"), or the mean of those at all switches, weighted by the
     importance at each. With ``decay`` 1 the gradient is then that of one penalty for each past task ("each").
@@ -57,7 +66,8 @@ def anchored(
 
     def switch(key: Key, state: State, learner: Learner, context: Context) -> tuple[State, Learner]:
         del key
-        new, old = importance_of(learner, context, state), jax.tree.map(lambda f: decay * f, state["importance"])
+        new = of_shared(context.network, importance_of(learner, context, state))
+        old = jax.tree.map(lambda f: decay * f, state["importance"])
         total, now = added(old, new), learner.params
         if anchor == "each":
 
@@ -74,19 +84,21 @@ def anchored(
 @metadata(
     paper="Kirkpatrick et al. 2017, Overcoming catastrophic forgetting in neural networks", neutral={"strength": 0.0}
 )
-def l2_previous(*, strength: NonNegative = 1e5) -> Intervention:
+def l2_previous(*, strength: NonNegative = 1e5, accumulate: bool = False) -> Intervention:
     """L2 distance to the parameters at the end of the previous task, added to the loss.
 
-    ``strength sum_i (theta_i - theta*_i)^2``, from the first switch on; the baseline of Kirkpatrick et al. 2017.
+    ``strength sum_i (theta_i - theta*_i)^2``, from the first switch on; the baseline of Kirkpatrick et al. 2017. Output
+    layers that every task has for itself (``task_heads``) are free.
 
     Args:
         strength: traced. The default is Continual World's (Wolczyk et al. 2021), which penalises the actor alone
             (``modules: [actor]``).
+        accumulate: whether every switch adds ``strength`` once more, as in Continual World's code. Static.
     """
 
     def ones(learner: Learner, context: Context, state: State) -> Params:
         del context
-        first = jax.tree.map(lambda f: 1.0 - jnp.minimum(f, 1.0), state["importance"])
+        first = jax.tree.map(lambda f: 1.0 if accumulate else 1.0 - jnp.minimum(f, 1.0), state["importance"])
         return jax.tree.map(lambda p, f: jnp.broadcast_to(f, p.shape), learner.params, first)
 
     return anchored(strength, ones)
@@ -147,7 +159,8 @@ def ewc(
     diagonal of the Fisher information of the networks' own outputs, the mean over a uniform sample of the task's
     transitions: ``sum_a p_a (d log p_a)^2`` for classes and discrete actions, ``sum_i [(d mean_i)^2 + 2 (d std_i)^2] /
     std_i^2`` for real-valued actions, ``sum_i (d value_i)^2`` for values. ``decay`` below 1 with the latest anchor is
-    online EWC (Schwarz et al. 2018, "Progress & Compress: A scalable framework for continual learning").
+    online EWC (Schwarz et al. 2018, "Progress & Compress: A scalable framework for continual learning"). Output layers
+    that every task has for itself (``task_heads``) are free, as in Continual World's code.
 
     Args:
         strength: traced. The paper writes it as ``lambda / 2``. The default is Continual World's (Wolczyk et al. 2021),
@@ -176,7 +189,8 @@ def mas(*, strength: NonNegative = 1e4, samples: Count = 2_560) -> Intervention:
 
     ``strength sum_i W_i (theta_i - theta*_i)^2``, with the parameters at the last switch; at each switch ``W <- W +
     mean |d |f|^2 / d theta|``, where ``f`` are the outputs: logits, means and logarithms of standard deviations,
-    values. The mean is over a uniform sample of the task's transitions.
+    values. The mean is over a uniform sample of the task's transitions. Output layers that every task has for itself
+    (``task_heads``) are free, as in Continual World's code.
 
     Args:
         strength: traced. The default is Continual World's (Wolczyk et al. 2021), which penalises the actor alone

@@ -72,7 +72,7 @@ class Remember(NamedTuple):
 
 
 class Intervention(NamedTuple):
-    """Twelve hooks, all optional, and six flags. Most methods fill one or two hooks.
+    """Twelve hooks, all optional, and seven flags. Most methods fill one or two hooks.
 
     * ``network``: data -> data, before the network is built.
     * ``optimizer``: wraps the agent's optimizer.
@@ -100,6 +100,7 @@ class Intervention(NamedTuple):
     * ``parts``: the parts of joined networks that it is restricted to (``restriction.restricted``); empty: all.
     * ``remember``: the agent keeps transitions of past visits, as ``context.past``.
     * ``visits``: the largest number of visits for which it has room; None: no limit.
+    * ``forgets``: its ``switch`` makes the whole agent new, whose memory of past visits is empty.
     """
 
     network: Callable[["NetworkSpec"], "NetworkSpec"] = same_network
@@ -120,6 +121,7 @@ class Intervention(NamedTuple):
     start: Callable[[Key, State, Learner, Context], State] = same_state
     remember: Remember | None = None
     visits: int | None = None
+    forgets: bool = False
 
     @property
     def knows_tasks(self) -> bool:
@@ -214,6 +216,7 @@ def compose(*interventions: Intervention) -> Intervention:
     flags: dict[str, Any] = {
         "sets": tuple(dict.fromkeys(field for each in interventions for field in each.sets)),
         "reads_task": any(each.reads_task for each in interventions),
+        "forgets": any(each.forgets for each in interventions),
         "remember": together([each.remember for each in interventions if each.remember is not None]),
         "visits": min((each.visits for each in interventions if each.visits is not None), default=None),
     }

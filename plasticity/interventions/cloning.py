@@ -24,7 +24,7 @@ def behavioural_cloning(*, strength: NonNegative = 1.0, memory: Count = 10_000, 
 
     Args:
         strength: traced. Ours.
-        memory: transitions of each past task. Static. 10,000 in Continual World for A-GEM.
+        memory: transitions of each past visit. Static. 10,000 in Continual World for A-GEM.
         batch: transitions for each update. Static.
     """
 

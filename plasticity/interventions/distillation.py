@@ -32,7 +32,7 @@ def reset_and_distill(
         updates: static. Ours.
         learning_rate: of Adam, whose state starts anew at each switch. Traced. Ours.
         batch: transitions for each of the two means. Static.
-        memory: transitions of each past task. Static.
+        memory: transitions of each past visit. Static.
     """
 
     def init(key: Key, params: Params, network: Network) -> State:

@@ -19,7 +19,7 @@ from plasticity.networks.spec import NetworkSpec
 
 Seen = set[tuple[str, str]]  # labels of interventions, with the fields that the agent has called
 
-FLAGS = ("renews", "sets", "parts", "reads_task", "remember", "visits")
+FLAGS = ("renews", "sets", "parts", "reads_task", "remember", "visits", "forgets")
 NOT_ASKED = (*FLAGS, "view")  # an agent does not call these; an evaluation calls the view
 ASKED = tuple(name for name in Intervention._fields if name not in NOT_ASKED)  # what an agent calls
 

@@ -17,6 +17,12 @@ def kernels_of(network: Network) -> set[ModulePath]:
     return {(*path, "kernel") for path in network.modules().values() if path not in network.task_heads}
 
 
+def check_kernels(network: Network) -> None:
+    """``ValueError`` (while tracing) if tasks have nothing to share."""
+    if not kernels_of(network):
+        raise ValueError("changes nothing: these networks have no weights that tasks share")
+
+
 def frozen_after_first(network: Network, params: Params) -> set[ModulePath]:
     """The paths of the other parameters of layers and normalisations."""
     layers = [path for path in network.modules().values() if path not in network.task_heads]
@@ -134,6 +140,7 @@ def packnet(*, tasks: Count = 10, retrain: Natural = 0, batch: Count = 128, memo
 
     def init(key: Key, params: Params, network: Network) -> State:
         del key
+        check_kernels(network)
         sizes = {path: trees.get(params, path).size for path in kernels_of(network)}
         for path, size in sizes.items():
             if size < tasks:

@@ -26,10 +26,10 @@ def a_gem(*, memory: Count = 10_000, batch: Count = 128) -> Intervention:
     """A-GEM: the gradient may not increase the loss on transitions of earlier tasks, to first order.
 
     ``g <- g - (g . r) / (r . r) r`` if ``g . r < 0``, with ``r`` the gradient of the agent's loss on ``batch``
-    transitions of past tasks. The memory is a uniform sample of each task's transitions.
+    transitions of past tasks. The memory is a uniform sample of each visit's transitions.
 
     Args:
-        memory: transitions of each past task. Static. The default is Continual World's.
+        memory: transitions of each past visit. Static. The default is Continual World's.
         batch: static. The default is Continual World's.
 
     An agent that learns on-policy has no loss for old transitions that would be exact: ``r`` is then that of its loss
@@ -66,7 +66,7 @@ def clear(
             transitions (the paper's uses V-trace), and need 0 or accept the one-step loss that monitors see.
         policy_cloning: traced, the paper's value.
         value_cloning: traced, the paper's value.
-        memory: transitions of each past task, a uniform sample; the paper's buffer samples all of the past uniformly,
+        memory: transitions of each past visit, a uniform sample; the paper's buffer samples all of the past uniformly,
             and keeps the outputs at the time of the transition. Static.
         batch: static.
     """

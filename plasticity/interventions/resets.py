@@ -120,7 +120,8 @@ def reset(
         ValueError: for an unknown name, a period below 1, or a part of ``rest`` at a period and, while tracing, for a
             network without such modules.
 
-    A reset of all modules also resets the states of the other interventions. Nikishin et al. keep the replay, reset
+    A reset of all modules also resets the states of the other interventions, and a new agent at a switch remembers
+    nothing of past visits. Nikishin et al. keep the replay, reset
     periodically, and reset the last layer (Atari) or everything (control).
     """
     parts = resolved(rest, when, modules)
@@ -151,7 +152,8 @@ def reset(
         return state, new._replace(rest=renewed(learner.rest, fresh.rest, parts))
 
     due = {"switch": lambda clock: True, "periodic": every(period)}
-    return scheduled(when, period, step)._replace(renews=due.get(when) if modules == "all" else None)
+    made = scheduled(when, period, step)._replace(renews=due.get(when) if modules == "all" else None)
+    return made._replace(forgets=modules == "all" and parts == "all" and when == "switch")
 
 
 @metadata(

@@ -124,8 +124,14 @@ def context_of(chosen: Parts, context: Context, params: Params) -> Context:
 
 
 def said_by(chosen: Parts, outputs: Mapping[str, Any]) -> dict[str, Any]:
-    """What the chosen parts say."""
-    return {name: each for name, each in outputs.items() if chosen.has(name)}
+    """What the chosen parts say; ``ValueError`` (while tracing) if none of them says anything."""
+    said = {name: each for name, each in outputs.items() if chosen.has(name)}
+    if outputs and not said:
+        raise ValueError(
+            f"modules: {shown(list(chosen.names))} is not allowed; these say nothing about an observation; "
+            f"choose from {', '.join(outputs)}"
+        )
+    return said
 
 
 def past_of(chosen: Parts, past: Past, held: Params) -> Past:

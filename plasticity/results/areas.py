@@ -109,7 +109,7 @@ def forward_transfer_of_areas(
     curves: Curves = "training",
     measure: str | None = None,
     area: Area = "mean",
-    auc_max: float | None = 1.0,
+    auc_max: float | None = None,
     scaled: bool = False,
     confidence: float = 0.95,
 ) -> Scores:

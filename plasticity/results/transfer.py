@@ -264,7 +264,8 @@ def forward_transfer(matrix: Matrix, baseline: Any, confidence: float = 0.95) ->
 
 
 def _isolated(matrix: Matrix, name: str, sign: int, pairs: Sequence[tuple[int, int]], confidence: float) -> Scores:
-    r = matrix.values
+    r, tasks = matrix.values, matrix.tasks
+    pairs = [(i, j) for i, j in pairs if tasks[i] != tasks[j]]
     largest = np.fmax.reduce(np.abs(r), axis=1)  # |r_j|_max of each lane: [lanes, tasks]
     largest = np.where(largest > 0, largest, np.nan)
 
@@ -279,7 +280,7 @@ def isolated_forgetting(matrix: Matrix, confidence: float = 0.95) -> Scores:
     """Compute ``F_{j,i} = (R[i-1, j] - R[i, j]) / |r_j|_max`` for ``j < i``: forgetting caused by visit ``i`` alone.
 
     Powers et al. 2021, "CORA: Benchmarks, Baselines, and Metrics as a Platform for Continual Reinforcement Learning
-    Agents", whose tables show ten times it. ``|r_j|_max`` is the largest absolute value of the lane's column, so it
+    Agents", whose tables show ten times it. Visits to the task itself do not count. ``|r_j|_max`` is the largest absolute value of the lane's column, so it
     differs between seeds; ``difference`` is the numerator; the ratio is missing where ``|r_j|_max`` is 0.
     """
     check_tasks(matrix, "seen or all")
@@ -290,8 +291,8 @@ def isolated_forgetting(matrix: Matrix, confidence: float = 0.95) -> Scores:
 def isolated_forward_transfer(matrix: Matrix, confidence: float = 0.95) -> Scores:
     """Compute ``Z_{j,i} = (R[i, j] - R[i-1, j]) / |r_j|_max`` for ``j > i``: transfer from visit ``i`` to later tasks.
 
-    Powers et al. 2021 (CORA), see :func:`isolated_forgetting`. The first visit has no value, since nothing is evaluated
-    before it.
+    Powers et al. 2021 (CORA), see :func:`isolated_forgetting`. Later visits to the task itself do not count. The first
+    visit has no value, since nothing is evaluated before it.
     """
     check_tasks(matrix, "all")
     count = len(matrix.tasks)
