@@ -157,4 +157,4 @@ def sac(
     slow = (ACTOR, TEMPERATURE)
     criterion = criterion._replace(follow=polyak(target_rate), due=every(policy_period, slow, tuple(rules_of)))
     timing = Timing(memory.first, update_period, updates, target_period)
-    return replay_agent(spec, body, memory, timing, criterion, sampling)
+    return replay_agent(spec, body, memory, timing, criterion, sampling, random_steps)

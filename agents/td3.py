@@ -167,4 +167,4 @@ def td3(
     criterion = deterministic(built, scale, noise, random_steps)
     criterion = criterion._replace(follow=polyak(target_rate), due=every(policy_period, (ACTOR,), tuple(rules)))
     timing = Timing(memory.first, update_period, updates, target_period)
-    return replay_agent(spec, body, memory, timing, criterion, sampling)
+    return replay_agent(spec, body, memory, timing, criterion, sampling, random_steps)
