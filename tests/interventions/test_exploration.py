@@ -84,7 +84,7 @@ def test_by_the_softmax_of_returns_between_0_and_1() -> None:
 
 def test_it_needs_a_policy_that_knows_the_task() -> None:
     one = tried([1])._replace(**{name: jnp.zeros(1, jnp.int32) for name in ("begun", "finished")})
-    with pytest.raises(ValueError, match="^needs a policy that knows the task; add task_heads or task_input$"):
+    with pytest.raises(ValueError, match=r"^needs a policy that knows the task; add task_heads or task_input$"):
         old_policy_exploration().explore(KEYS[0], one)
 
 
