@@ -1,4 +1,4 @@
-"""Which policy acts at each step of a visit, by hand: an actor whose action says the task that it acts in."""
+"""Which policy acts at each step of a visit: by hand on an agent that only says who acts, then in whole agents."""
 
 import functools
 from collections.abc import Callable
@@ -8,12 +8,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from agent_cases import agent, program, run, source, uniform_replay
+from agent_cases import agent, program, run, source
 
-from plasticity.agents.explorers import EXPLORER
+from plasticity.agents.base import AgentCore
+from plasticity.agents.explorers import EXPLORER, exploring
 from plasticity.agents.past import PAST
-from plasticity.core.task_entries import appended, replaced
-from plasticity.core.types import FIRST, LAST, MID, Clock, StreamSpec, TimeStep, Transition, VisitPlan
+from plasticity.core.task_entries import appended, replaced, task_of
+from plasticity.core.types import (
+    FIRST,
+    LAST,
+    MID,
+    Agent,
+    AgentState,
+    Clock,
+    Learner,
+    Network,
+    StreamSpec,
+    TimeStep,
+    Transition,
+    VisitPlan,
+)
 from plasticity.interventions import INTERVENTIONS
 from plasticity.interventions.base import Intervention
 from plasticity.interventions.exploration import old_policy_exploration
@@ -22,124 +36,125 @@ from plasticity.interventions.task import task_heads, task_input
 
 KEY = jax.random.key(2)
 TASKS, RANDOM = 4, 9  # random steps of each visit
-ACTIONS = np.array([-0.8, -0.3, 0.3, 0.8], np.float32)  # of the policy of each task
-RETURNS = np.array([1.0, 9.0, 2.0, 3.0], np.float32)  # of an episode that one of them plays
+REWARDS = np.array([0.5, 9.0, 1.0, 9.0], np.float32)  # of a step of each task's policy
 RANDOMLY = -9
+VISITS = tuple(VisitPlan(task, 12) for task in (2, 0, 3))
 
 
-def spec_of(envs: int, entries: int = TASKS) -> StreamSpec:
-    shape = jax.ShapeDtypeStruct((2 + entries,), jnp.float32)
-    visits = tuple(VisitPlan(task, 12) for task in (2, 0, 3))
-    spec = StreamSpec(shape, 1, ("a", "b", "c", "d"), visits, envs, False, action_bounds=((-1.0,), (1.0,)))
-    return spec._replace(task_entries=entries)
+def spec_of(envs: int) -> StreamSpec:
+    shape = jax.ShapeDtypeStruct((2 + TASKS,), jnp.float32)
+    spec = StreamSpec(shape, 1, ("a", "b", "c", "d"), VISITS, envs, False, action_bounds=((-1.0,), (1.0,)))
+    return spec._replace(task_entries=TASKS)
 
 
-def made_of(envs: int, *methods: Intervention, name: str = "td3", **changes: Any) -> Any:
-    """An agent that never learns, so that its policies stay."""
-    settings: dict[str, Any] = {"random_steps": RANDOM, "replay": uniform_replay(100, 100), "exploration_noise": 0.0}
-    return agent(name, spec_of(envs), *methods, **(settings | changes))
+def clock_of(step: int, visit: int, since: int) -> Clock:
+    return Clock(*(jnp.int32(each) for each in (step, step, visit, since)))
 
 
-def telling(state: Any) -> Any:
-    """The agent, the policy of task k of which takes action k whatever it sees."""
-    actor = state.learner.params["actor"]
-    output = {"kernel": jnp.zeros_like(actor["output"]["kernel"]), "bias": jnp.arctanh(jnp.asarray(ACTIONS))}
-    params = {**state.learner.params, "actor": {**actor, "output": output}}
-    return state._replace(learner=state.learner._replace(params=params))
+def telling(core: AgentCore) -> Agent:
+    """The action is the task in which the agent acts, or ``RANDOMLY`` in its first steps."""
+
+    def init(key: Any, timestep: Any) -> AgentState:
+        del timestep
+        learner = core.fresh(key, jnp.int32(0))
+        return AgentState(learner._replace(rest={}), (), learner.rest)
+
+    def act(key: Any, state: AgentState, observation: Any, clock: Clock) -> Any:
+        del key
+        return jnp.where(clock.step - state.rest["schedule"] < RANDOM, RANDOMLY, task_of(observation, TASKS))
+
+    def learn(key: Any, state: AgentState, transition: Any, clock: Clock) -> Any:
+        del key, transition, clock
+        return state, {}
+
+    def switch(key: Any, state: AgentState, clock: Clock) -> AgentState:
+        context: Any = core.context(clock)
+        plugins, learner = core.intervention.switch(key, (), state.learner._replace(rest=state.rest), context)
+        return AgentState(learner._replace(rest={}), plugins, learner.rest)
+
+    return Agent(init, act, learn, switch, probe=None, play=None)  # type: ignore[arg-type]
 
 
-def actors(action: Any) -> list[int]:
-    """The task whose policy took each env's action."""
-    distance = np.abs(np.asarray(action) - ACTIONS)
-    return [int(each.argmin()) if each.min() < 1e-5 else RANDOMLY for each in distance]
+def fresh(key: Any, created: Any) -> Learner:
+    del key
+    return Learner((), (), (), {"schedule": created})
 
 
 class World:
-    """Episodes of two transitions, of lengths that are equal in all envs, and what each env's policy is paid."""
+    """Episodes of two transitions, at the same time in all envs, and of the step that starts the next one."""
 
-    def __init__(self, made: Any, state: Any, envs: int) -> None:
+    def __init__(self, method: Intervention, envs: int = 1) -> None:
+        network: Any = Network(lambda key: (), None, reads_task=True)  # type: ignore[arg-type]
+        made = exploring(spec_of(envs), AgentCore(network, None, method, fresh), RANDOM, telling)  # type: ignore[arg-type]
         self.act, self.learn, self.switch = (jax.jit(each) for each in (made.act, made.learn, made.switch))
-        self.state, self.envs, self.step = state, envs, 0
+        self.state, self.envs, self.step = made.init(KEY, None), envs, 0  # type: ignore[arg-type]
 
     def shown(self, kind: int, reward: Any, task: int) -> TimeStep:
         seen = appended(jnp.zeros((self.envs, 2)), jnp.int32(task), TASKS)
-        each = jnp.ones(self.envs)
-        return TimeStep((kind * each).astype(jnp.int8), jnp.asarray(reward * each, jnp.float32), each, seen)
+        kinds, ones = jnp.full(self.envs, kind, jnp.int8), jnp.ones(self.envs)
+        return TimeStep(kinds, jnp.asarray(reward, jnp.float32) * ones, ones, seen)
 
     def visit(self, number: int, task: int, steps: int) -> list[list[int]]:
-        """Who acts at each step, for each env."""
-        found, now, reward = [], self.shown(FIRST, 0.0, task), np.zeros(self.envs)
+        """Who acts at each step, in each env."""
+        found, now = [], self.shown(FIRST, 0.0, task)
         for step in range(steps):
-            clock = Clock(*(jnp.int32(each) for each in (self.step, self.step, number, step)))
-            key = jax.random.fold_in(KEY, self.step)
-            action = self.act(key, self.state, now.observation, clock)
-            found.append(actors(action))
+            clock, key = clock_of(self.step, number, step), jax.random.fold_in(KEY, self.step)
+            who = self.act(key, self.state, now.observation, clock).tolist()
             kind = (MID, LAST, FIRST)[step % 3]
-            reward = np.array([RETURNS[who] / 2 if who >= 0 else 0.0 for who in found[-1]])
-            after = self.shown(kind, 0.0 if kind == FIRST else reward, task)
-            self.state, _ = self.learn(key, self.state, Transition(now, action, after), clock)
+            reward = [0.0 if kind == FIRST or each < 0 else REWARDS[each] for each in who]
+            after = self.shown(kind, reward, task)
+            self.state, _ = self.learn(key, self.state, Transition(now, jnp.zeros(self.envs), after), clock)
+            found.append(who)
             now, self.step = after, self.step + 1
         return found
 
     def enter(self, number: int) -> None:
-        clock = Clock(*(jnp.int32(each) for each in (self.step, self.step, number, 0)))
-        self.state = self.switch(jax.random.fold_in(KEY, self.step), self.state, clock)
+        self.state = self.switch(jax.random.fold_in(KEY, self.step), self.state, clock_of(self.step, number, 0))
 
-
-def world(envs: int, *methods: Intervention, **changes: Any) -> World:
-    made = made_of(envs, *methods, **changes)
-    return World(made, telling(made.init(KEY, None)), envs)
+    @property
+    def tried(self) -> dict[str, Any]:
+        return {name: each.tolist() for name, each in self.state.rest[EXPLORER].tried._asdict().items()}
 
 
 def test_the_best_policy_explores_after_each_was_tried() -> None:
-    """Visits to tasks 2, 0, 3: an episode is three steps, of which the third starts the next one."""
-    life = world(1, task_heads(), old_policy_exploration())
+    """Visits to tasks 2, 0 and 3: an episode of policy 0 returns 1, one of policy 2 returns 2."""
+    life = World(old_policy_exploration())
     assert life.visit(0, 2, 11) == [[RANDOMLY]] * RANDOM + [[2]] * 2
     life.enter(1)
     assert life.visit(1, 0, 12) == [[2]] * RANDOM + [[0]] * 3
-    tried = life.state.rest[EXPLORER].tried
-    assert tried.ended.tolist() == [False, False, True, False]
-    assert (tried.begun.tolist(), tried.finished.tolist()) == ([0, 0, 4, 0], [0, 0, 3, 0])
-    assert tried.returns.tolist() == [0, 0, 6, 0]
+    counts = {"begun": [0, 0, 4, 0], "finished": [0, 0, 3, 0], "returns": [0, 0, 6, 0]}
+    assert life.tried == {"ended": [False, False, True, False], "previous": 2, **counts}
     life.enter(2)
     assert life.visit(2, 3, 12) == [[0]] * 3 + [[2]] * 6 + [[3]] * 3
-    tried = life.state.rest[EXPLORER].tried
-    assert (tried.ended.tolist(), int(tried.previous)) == ([True, False, True, False], 0)
-    assert (tried.begun.tolist(), tried.finished.tolist()) == ([1, 0, 3, 0], [1, 0, 2, 0])
-    assert tried.returns.tolist() == [1, 0, 4, 0]
+    counts = {"begun": [1, 0, 3, 0], "finished": [1, 0, 2, 0], "returns": [1, 0, 4, 0]}
+    assert life.tried == {"ended": [True, False, True, False], "previous": 0, **counts}
 
 
 def test_several_envs_share_what_they_tried() -> None:
     """Three envs start at once: both old policies, then the first again; afterwards all take the better one."""
-    life = world(3, task_heads(), old_policy_exploration())
-    life.visit(0, 2, 1)
-    life.enter(1)
-    life.visit(1, 0, 1)
-    life.enter(2)
+    life = World(old_policy_exploration(), envs=3)
+    for number, task in enumerate((2, 0)):
+        life.visit(number, task, 1)
+        life.enter(number + 1)
     assert life.visit(2, 3, 10) == [[0, 2, 0]] * 3 + [[2, 2, 2]] * 6 + [[3, 3, 3]]
-    tried = life.state.rest[EXPLORER].tried
-    assert (tried.finished.tolist(), tried.returns.tolist()) == ([2, 0, 4, 0], [2, 0, 8, 0])
+    assert (life.tried["finished"], life.tried["returns"]) == ([2, 0, 7, 0], [2, 0, 14, 0])
 
 
-@pytest.mark.parametrize(
-    ("how", "allowed"), [("previous", {0}), ("uniform", {0, 2}), ("uniform_or_current", {0, 2, 3})]
-)
-def test_the_other_rules(how: Any, allowed: set[int]) -> None:
-    """In six envs, whose policy stays through an episode; no action is random."""
-    life = world(6, task_heads(), old_policy_exploration(how=how))
-    life.visit(0, 2, 1)
-    life.enter(1)
-    life.visit(1, 0, 1)
-    life.enter(2)
+def test_a_policy_stays_through_an_episode() -> None:
+    """In six envs, whose policies are those of the tasks 0 and 2 and, for task 3, the current one; none is random."""
+    life = World(old_policy_exploration(how="uniform_or_current"), envs=6)
+    for number, task in enumerate((2, 0)):
+        life.visit(number, task, 1)
+        life.enter(number + 1)
     found = np.array(life.visit(2, 3, RANDOM + 1))
     episodes = found[:RANDOM].reshape(3, 3, 6)
     assert (episodes == episodes[:, :1]).all()
-    assert set(episodes.flat) == allowed
+    assert set(episodes.flat) == {0, 2, 3}
     assert (found[RANDOM] == 3).all()
 
 
 def test_a_recurring_task_explores_with_its_own_policy_too() -> None:
-    life = world(1, task_heads(), old_policy_exploration())
+    life = World(old_policy_exploration())
     for number, task in enumerate((2, 3)):
         life.visit(number, task, 1)
         life.enter(number + 1)
@@ -147,24 +162,13 @@ def test_a_recurring_task_explores_with_its_own_policy_too() -> None:
 
 
 def test_after_a_reset_of_the_whole_agent_actions_are_random() -> None:
-    life = world(1, task_heads(), old_policy_exploration(), INTERVENTIONS["reset"]())
-    life.visit(0, 2, 1)
+    """The agent's age and what it knows of old policies begin anew."""
+    renewing = Intervention(switch=lambda key, state, learner, context: (state, context.fresh(key)))
+    life = World(renewing._replace(explore=old_policy_exploration().explore))
+    life.visit(0, 2, 4)
     life.enter(1)
-    life.state = telling(life.state)
     assert life.visit(1, 0, RANDOM + 1) == [[RANDOMLY]] * RANDOM + [[0]]
-    assert life.state.rest[EXPLORER].tried.ended.tolist() == [False] * 4
-
-
-def test_with_the_task_as_an_input_the_actor_sees_the_old_task() -> None:
-    made = made_of(1, task_input(), old_policy_exploration(how="previous"))
-    state = made.init(KEY, None)
-    tried = state.rest[EXPLORER].tried._replace(ended=jnp.array([True, False, False, False]))
-    explorer = state.rest[EXPLORER]._replace(tried=tried, acting=jnp.zeros(1, jnp.int32))
-    state = state._replace(rest={**state.rest, EXPLORER: explorer})
-    own, old = (appended(jnp.ones((1, 2)), jnp.int32(task), TASKS) for task in (1, 0))
-    early, late = (Clock(*(jnp.int32(each) for each in (50, 50, 1, step))) for step in (0, RANDOM))
-    np.testing.assert_array_equal(made.act(KEY, state, own, early), made.act(KEY, state, old, late))
-    assert not np.allclose(made.act(KEY, state, own, early), made.act(KEY, state, own, late))
+    assert life.tried["ended"] == [False] * 4
 
 
 @pytest.mark.parametrize(("kind", "one"), [(np.float32, 1), (np.uint8, 255)])
@@ -178,17 +182,32 @@ def test_the_task_of_an_observation_is_replaced_row_by_row(kind: Any, one: Any) 
         np.testing.assert_array_equal(made[row, ..., 2:], np.broadcast_to(one * np.eye(3)[task], (4, 5, 3)))
 
 
-# Contracts.
+# Whole agents.
 
 METHODS: tuple[Callable[[], Intervention], ...] = (task_heads, old_policy_exploration)
 
 
-@pytest.mark.parametrize("name", ["sac", "td3"])
-@pytest.mark.parametrize("real", [True, False])
+def made_of(*methods: Intervention, name: str = "td3", **changes: Any) -> Agent:
+    return agent(name, spec_of(1), *methods, **{"random_steps": RANDOM, **changes})
+
+
+@pytest.mark.parametrize(("name", "method"), [("sac", task_heads), ("td3", task_input)])
+def test_the_actor_acts_as_in_the_old_task(name: str, method: Callable[[], Intervention]) -> None:
+    """With the same random numbers as the agent itself, when it is in that task and past its random steps."""
+    made = made_of(method(), old_policy_exploration(), name=name)
+    act, state = jax.jit(made.act), jax.jit(functools.partial(made.init, timestep=None))(KEY)  # type: ignore[arg-type]
+    tried = state.rest[EXPLORER].tried._replace(ended=jnp.array([True, False, False, False]))
+    explorer = state.rest[EXPLORER]._replace(tried=tried, acting=jnp.zeros(1, jnp.int32))
+    state = state._replace(rest={**state.rest, EXPLORER: explorer, "schedule": jnp.int32(50)})
+    own, old = (appended(jnp.ones((1, 2)), jnp.int32(task), TASKS) for task in (1, 0))
+    early, late = clock_of(50, 1, 0), clock_of(50 + RANDOM, 1, RANDOM)
+    np.testing.assert_array_equal(act(KEY, state, own, early), act(KEY, state, old, late))
+    assert not np.allclose(act(KEY, state, own, early), act(KEY, state, own, late))
+
+
+@pytest.mark.parametrize(("name", "real"), [("sac", True), ("sac", False), ("td3", True)])
 def test_structure_is_kept_through_steps_and_a_switch(name: str, real: bool) -> None:
     """Traced only, with a memory of past visits beside it."""
-    if name == "td3" and not real:
-        pytest.skip("has no discrete actions")
     cloning = functools.partial(INTERVENTIONS["behavioural_cloning"], memory=8, batch=4)
     started = run(program(name, *METHODS, cloning, stream=source(name, real), random_steps=3))
     carry, (hyper, seeds, block) = started.carry_shape(), started.inputs[0]
@@ -202,13 +221,13 @@ def test_structure_is_kept_through_steps_and_a_switch(name: str, real: bool) -> 
 
 
 def test_without_a_method_that_chooses_there_is_no_explorer() -> None:
-    assert EXPLORER not in jax.eval_shape(lambda: made_of(1, task_heads()).init(KEY, None)).rest
+    assert EXPLORER not in jax.eval_shape(lambda: made_of(task_heads()).init(KEY, None)).rest  # type: ignore[arg-type]
 
 
 def test_it_is_refused_where_it_cannot_act() -> None:
     def traced(*methods: Intervention, **changes: Any) -> None:
-        made = made_of(1, *methods, **changes)
-        jax.eval_shape(lambda: made.switch(KEY, made.init(KEY, None), Clock(*(jnp.int32(0) for _ in range(4)))))
+        made = made_of(*methods, **changes)
+        jax.eval_shape(lambda: made.switch(KEY, made.init(KEY, None), clock_of(0, 1, 0)))  # type: ignore[arg-type]
 
     with pytest.raises(ValueError, match=r"^needs a policy that knows the task; add task_heads or task_input$"):
         traced(old_policy_exploration())
