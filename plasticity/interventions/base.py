@@ -216,8 +216,8 @@ def compose(*interventions: Intervention) -> Intervention:
         return params
 
     def explore(key: Key, tried: Tried) -> Array:
-        (*_, (i, last)) = [(i, each) for i, each in enumerate(interventions) if fills(each, "explore")]
-        return last.explore(jax.random.fold_in(key, i), tried)
+        last = max(i for i, each in enumerate(interventions) if fills(each, "explore"))
+        return interventions[last].explore(jax.random.fold_in(key, last), tried)
 
     made: dict[str, Any] = {"network": network, "optimizer": optimizer, "penalty": penalty, "acting": acting}
     made |= {"gradient": gradient, "view": view, "point": point, "explore": explore}
@@ -274,7 +274,7 @@ EXCLUSIVE: Mapping[str, str] = {
 }
 
 
-def together_not_allowed(names: Sequence[str], what: str) -> str:
+def refusal(names: Sequence[str], what: str) -> str:
     listed = f"{', '.join(names[:-1])} and {names[-1]} {'both' if len(names) == 2 else 'all'}"
     return f"interventions: {listed} {what}; keep one"
 
@@ -283,7 +283,7 @@ def clashes(named: Mapping[str, Intervention]) -> str | None:
     """The error message if two of the interventions set the same part of the network, or explore; otherwise None."""
     exploring = [name for name, each in named.items() if fills(each, "explore")]
     if len(exploring) > 1:
-        return together_not_allowed(exploring, "choose the policy that explores")
+        return refusal(exploring, "choose the policy that explores")
     for field, word in EXCLUSIVE.items():
         setting = {name: each for name, each in named.items() if field in each.sets}
         names = [
@@ -292,7 +292,7 @@ def clashes(named: Mapping[str, Intervention]) -> str | None:
             if any(other is not each and overlap(each.parts, other.parts) for other in setting.values())
         ]
         if names:
-            return together_not_allowed(names, f"set the network's {word}")
+            return refusal(names, f"set the network's {word}")
     return None
 
 

@@ -89,7 +89,7 @@ def old_policy_exploration(*, how: How = "best_return", temperature: Positive = 
     The rules are those of the paper's code (``exploration_kind``); we read public copies of it, not the whole paper.
     Its ``best_success`` is missing, as agents see no success. In that code a task that recurs has another policy; here
     it has one, which counts as an earlier one too. In several envs, episodes choose one after another. A reset of the
-    whole agent forgets which tasks were visited.
+    whole agent at a switch forgets which tasks were visited.
     """
     check("how", how, ("previous", "uniform", "uniform_or_current", "best_return", "softmax_return"))
     rules: Mapping[str, Callable[[Key, Tried], Array]] = {
