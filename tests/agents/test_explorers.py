@@ -13,6 +13,8 @@ from agent_cases import agent, program, run, source
 from plasticity.agents.base import AgentCore
 from plasticity.agents.explorers import EXPLORER, exploring
 from plasticity.agents.past import PAST
+from plasticity.config.experiments import read_experiment
+from plasticity.core.errors import UserError
 from plasticity.core.task_entries import appended, replaced, task_of
 from plasticity.core.types import (
     FIRST,
@@ -33,6 +35,7 @@ from plasticity.interventions.base import Intervention
 from plasticity.interventions.exploration import old_policy_exploration
 from plasticity.interventions.restriction import restricted
 from plasticity.interventions.task import task_heads, task_input
+from plasticity.runs import launch
 
 KEY = jax.random.key(2)
 TASKS, RANDOM = 4, 9  # random steps of each visit
@@ -250,3 +253,42 @@ def test_until_the_first_switch_nothing_changes_and_then_the_data_do(name: str) 
         np.testing.assert_allclose(explores[0].metrics[key], values, rtol=2e-3, atol=1e-5, err_msg=key)
     assert any(not np.allclose(explores[1].metrics[key], heads[1].metrics[key]) for key in ("loss", "reward"))
     assert (explores[1].diverged_at == -1).all()
+
+
+# Plans.
+
+NETWORK = {"kind": "mlp", "widths": [4]}
+REPLAY = {"capacity": 64, "minimum": 8}
+SAC = {"kind": "sac", "network": NETWORK, "critic_network": NETWORK, "batch_size": 4, "replay": REPLAY}
+DQN = {"kind": "dqn", "network": NETWORK, "batch_size": 4, "replay": REPLAY}
+OLD = "old_policy_exploration"
+REFUSED = [
+    ({"task_aware": False}, rf"interventions.{OLD} must know the task; set `task_aware: true`"),
+    (
+        {"interventions": [OLD]},
+        rf"interventions.{OLD}: needs a policy that knows the task; add task_heads or task_input",
+    ),
+    (
+        {"interventions": ["task_heads", {"kind": OLD, "modules": ["actor"]}]},
+        rf"interventions.{OLD}: modules: .*actor.* is not allowed; which policy explores belongs to the whole agent",
+    ),
+    (
+        {"agent": DQN, "stream": {"kind": "catch", "tasks": 2, "steps_per_task": 64}},
+        r"not allowed with agent `dqn`: the agent does not explore with the policies of earlier tasks",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "line"), REFUSED)
+def test_a_plan_refuses_what_cannot_explore(changes: Any, line: str) -> None:
+    raw = {
+        "name": "old",
+        "stream": {"kind": "pendulum", "tasks": 2, "steps_per_task": 64},
+        "agent": SAC,
+        "interventions": ["task_heads", OLD],
+        "task_aware": True,
+        "monitors": [],
+        "seeds": 1,
+    }
+    with pytest.raises(UserError, match=line):
+        launch.plan(read_experiment(raw | changes, launch.registry()))
