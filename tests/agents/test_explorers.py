@@ -266,7 +266,7 @@ REFUSED = [
     ({"task_aware": False}, rf"interventions.{OLD} must know the task; set `task_aware: true`"),
     (
         {"interventions": [OLD]},
-        rf"interventions.{OLD}: needs a policy that knows the task; add task_heads or task_input",
+        rf"interventions.{OLD}: needs a policy that knows the task; add task_heads or",
     ),
     (
         {"interventions": ["task_heads", {"kind": OLD, "modules": ["actor"]}]},
