@@ -50,9 +50,14 @@ def policies_of(network: Network, entries: int) -> int:
 
 
 def nothing_tried(envs: int, policies: int) -> Explorer:
-    none, zeros = jnp.full((), -1, jnp.int32), jnp.zeros(policies, jnp.int32)
-    tried = Tried(jnp.zeros(policies, bool), none, zeros, zeros, jnp.zeros(policies))
-    return Explorer(jnp.full(envs, -1, jnp.int32), jnp.zeros(envs), none, tried)
+    def none(*shape: int) -> Array:
+        return jnp.full(shape, -1, jnp.int32)
+
+    def zeros() -> Array:
+        return jnp.zeros(policies, jnp.int32)
+
+    tried = Tried(jnp.zeros(policies, bool), none(), zeros(), zeros(), jnp.zeros(policies))
+    return Explorer(none(envs), jnp.zeros(envs), none(), tried)
 
 
 def starting(choose: Choose, key: Key, explorer: Explorer, first: Array) -> Explorer:
