@@ -88,7 +88,7 @@ def after_step(choose: Choose, key: Key, explorer: Explorer, transition: Transit
 
 
 def after_visit(choose: Choose, key: Key, explorer: Explorer) -> Explorer:
-    """Add the policy of the visit that has ended to the old ones, and choose those of the next visit's first episodes."""
+    """Add the policy of the visit that has ended to the old ones, and choose for the first episodes of the next visit."""
     tried, policies = explorer.tried, jnp.arange(len(explorer.tried.begun))
     blank = nothing_tried(len(explorer.acting), len(policies))
     known = blank.tried._replace(ended=tried.ended | (policies == explorer.current), previous=explorer.current)
@@ -98,8 +98,9 @@ def after_visit(choose: Choose, key: Key, explorer: Explorer) -> Explorer:
 def exploring(spec: StreamSpec, core: AgentCore, random_steps: int | None, make: Callable[[AgentCore], Agent]) -> Agent:
     """The agent ``make(core)``, in whose random steps at the start of a visit a policy of an earlier task acts.
 
-    Every episode that starts in these steps has one policy, which an intervention chooses: the agent acts as in the task
-    of that policy. What it stores and learns has the task of the stream. Before any visit has ended, actions are random.
+    Every episode that starts in these steps has one policy, which an intervention chooses: the agent acts as in the
+    task of that policy. What it stores and learns has the task of the stream. Until a visit has ended, actions are
+    random.
 
     Args:
       spec: the stream, whose observations end in the task.
