@@ -88,7 +88,7 @@ def after_step(choose: Choose, key: Key, explorer: Explorer, transition: Transit
 
 
 def after_visit(choose: Choose, key: Key, explorer: Explorer) -> Explorer:
-    """Add the policy of the visit that has ended to the old ones, and choose for the first episodes of the next visit."""
+    """Add the policy of the visit that has ended to the old ones, and choose for the next visit's first episodes."""
     tried, policies = explorer.tried, jnp.arange(len(explorer.tried.begun))
     blank = nothing_tried(len(explorer.acting), len(policies))
     known = blank.tried._replace(ended=tried.ended | (policies == explorer.current), previous=explorer.current)
