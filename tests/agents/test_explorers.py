@@ -46,8 +46,8 @@ VISITS = tuple(VisitPlan(task, 12) for task in (2, 0, 3))
 
 def spec_of(envs: int) -> StreamSpec:
     shape = jax.ShapeDtypeStruct((2 + TASKS,), jnp.float32)
-    spec = StreamSpec(shape, 1, ("a", "b", "c", "d"), VISITS, envs, False, action_bounds=((-1.0,), (1.0,)))
-    return spec._replace(task_entries=TASKS)
+    spec = StreamSpec(shape, 1, ("a", "b", "c", "d"), VISITS, envs, True, action_bounds=((-1.0,), (1.0,)))
+    return spec._replace(discrete=False, task_entries=TASKS)
 
 
 def clock_of(step: int, visit: int, since: int) -> Clock:
@@ -283,7 +283,7 @@ REFUSED = [
 def test_a_plan_refuses_what_cannot_explore(changes: Any, line: str) -> None:
     raw = {
         "name": "old",
-        "stream": {"kind": "pendulum", "tasks": 2, "steps_per_task": 64},
+        "stream": {"kind": "pendulum", "tasks": 2, "steps_per_task": 512},
         "agent": SAC,
         "interventions": ["task_heads", OLD],
         "task_aware": True,
