@@ -41,7 +41,8 @@ Another = Callable[[Key, Learner], Learner]  # one update of another learner, fo
 Meaning = Literal["values", "logits", "prediction"]
 
 # Tags that derive one key for each use from an agent's key.
-PARAMS, PLUGINS, ACTION, SAMPLE, STEP, NOISE, PREPARE, RULE, REFERENCE, GRADIENT, STORE, DRAW, START = range(13)
+PARAMS, PLUGINS, ACTION, SAMPLE, STEP, NOISE, PREPARE, RULE, REFERENCE, GRADIENT, STORE, DRAW = range(12)
+START, EXPLORE = 12, 13
 DRAWN = 1000  # folded into the key of a fresh agent's parameters, which joined networks number from 0
 
 

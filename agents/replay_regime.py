@@ -11,6 +11,7 @@ from pydantic import Field
 
 from plasticity.agents.base import NOISE, REFERENCE, SAMPLE, AgentCore, assemble_built, built, unextended
 from plasticity.agents.criteria import Criterion
+from plasticity.agents.explorers import exploring
 from plasticity.agents.memory import in_order, recall_rows
 from plasticity.agents.past import complete
 from plasticity.agents.replay import Batch, clipped
@@ -341,13 +342,21 @@ def replay_agent(
     timing: Timing,
     criterion: Criterion,
     sampling: Sampling,
+    random_steps: int | None = None,
 ) -> Agent:
-    """Build a replay agent; ``sampling`` is for probes."""
+    """Build a replay agent; ``sampling`` is for probes.
+
+    ``random_steps``: the env steps at the start of a visit in which an old policy acts, if an intervention chooses one;
+    None: the agent has no random steps.
+    """
 
     def make(core: AgentCore) -> Agent:
         return replay_learner(core, memory, timing, criterion, sampling, spec.envs)
 
-    return complete(spec, body, criterion.outputs, make)
+    def remembering(core: AgentCore) -> Agent:
+        return complete(spec, core, criterion.outputs, make)
+
+    return exploring(spec, body, random_steps, remembering)
 
 
 def replay_learner(

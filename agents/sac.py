@@ -112,7 +112,8 @@ def sac(
       temperature: a fixed alpha, traced; None: learned.
       initial_temperature: of a learned alpha. Traced.
       target_entropy: traced, in nats; None: minus the number of real-valued actions, or 0.98 log(actions).
-      random_steps: env steps of each env with random actions after the agent was initialised. Static.
+      random_steps: env steps of each env with random actions after the agent was initialised. Policies of earlier
+        tasks act in as many steps of a visit, if an intervention chooses them. Static.
       replay: the source of transitions. Its weights apply to the critics; priorities are the critics' losses.
       batch_size: transitions. Static.
       update_period: env steps of each env between updates. Static.
@@ -157,4 +158,4 @@ def sac(
     slow = (ACTOR, TEMPERATURE)
     criterion = criterion._replace(follow=polyak(target_rate), due=every(policy_period, slow, tuple(rules_of)))
     timing = Timing(memory.first, update_period, updates, target_period)
-    return replay_agent(spec, body, memory, timing, criterion, sampling)
+    return replay_agent(spec, body, memory, timing, criterion, sampling, random_steps)

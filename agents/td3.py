@@ -137,7 +137,8 @@ def td3(
       exploration_noise: standard deviation of the noise of actions, in halves of their range. Traced.
       target_noise: that of the target's actions. Traced.
       target_noise_clip: ``c``. Traced.
-      random_steps: env steps of each env with random actions after the agent was initialised. Static.
+      random_steps: env steps of each env with random actions after the agent was initialised. Policies of earlier
+        tasks act in as many steps of a visit, if an intervention chooses them. Static.
       replay: the source of transitions. Its weights apply to the critics; priorities are the critics' losses.
       batch_size: transitions. Static.
       update_period: env steps of each env between updates. Static.
@@ -167,4 +168,4 @@ def td3(
     criterion = deterministic(built, scale, noise, random_steps)
     criterion = criterion._replace(follow=polyak(target_rate), due=every(policy_period, (ACTOR,), tuple(rules)))
     timing = Timing(memory.first, update_period, updates, target_period)
-    return replay_agent(spec, body, memory, timing, criterion, sampling)
+    return replay_agent(spec, body, memory, timing, criterion, sampling, random_steps)

@@ -42,7 +42,7 @@ HEADS = {
 
 <!-- Made by docs/make_pages.py; the sections are the members' docstrings. -->
 
-Every method below is one function in `plasticity/interventions/`, fills some of the twelve functions of an
+Every method below is one function in `plasticity/interventions/`, fills some of the thirteen functions of an
 [`Intervention`](contracts.md#interventions), works with every agent and optimizer on which it can have an effect
 (a plan refuses the others by name), and is tested against its equation. In a config:
 `interventions: [layer_norm, {kind: weight_decay, rate: 1.0e-4}]`, in this order.
@@ -56,9 +56,10 @@ task switches** only where it says so.
 Where an agent joins several networks (`actor`, `critic_1`, `critic_2`, ... of `sac`, `td3` and `avg`, and a
 learned `temperature` of `sac`; `policy` and `value` of `stream_ac` and of `ppo` with separate trunks, and its `scale`
 for real-valued actions), `modules` restricts any method to some of them: `interventions: [{kind: layer_norm, modules:
-[critic]}, {kind: l2, modules: [actor]}]`. `critic` means all critics. The method then sees these parts as if they were the whole network, its
-sums and norms included, and the others learn as without it. (Of `reset`, `modules` also takes single modules. What all
-parts share cannot be restricted: the replay buffer, or the counts of the one optimizer of `ppo`.)
+[critic]}, {kind: l2, modules: [actor]}]`. `critic` means all critics. The method then sees these parts as if they were
+the whole network, its sums and norms included, and the others learn as without it. (Of `reset`, `modules` also takes
+single modules. What all parts share cannot be restricted: the replay buffer, or the counts of the one optimizer of
+`ppo`.)
 
 ## What each does on one stream
 

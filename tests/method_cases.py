@@ -79,4 +79,6 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "at_switch-normaliser": (*SUPERVISED, *REPLAYED, *ROLLOUT),
     "plasticity_injection": ("kalman_classifier",),
     "task_heads": ("kalman_classifier",),
+    # By sac and td3 alone, as their policies do not know the task: tests/agents/test_explorers.py has them with heads.
+    "old_policy_exploration": (*STREAMED, *REPLAYED, *ROLLOUT, *SUPERVISED),
 }

@@ -126,12 +126,13 @@ def life(network: str, *methods: Intervention, eps: float = 1e-8) -> Callable[[K
 
 def verdict(network: str, method: str, **settings: Any) -> str:
     """ "works", or why the method refuses the network; found by building the agent and tracing its updates."""
+    seen: hooks.Seen = set()
+    bare = INTERVENTIONS[method](**settings)
     try:
-        made = hooks.labelled(method, INTERVENTIONS[method](**settings), set())
-        jax.eval_shape(life(network, made), jax.random.key(0))
+        jax.eval_shape(life(network, hooks.labelled(method, bare, seen)), jax.random.key(0))
     except ValueError as error:
         return " ".join(str(error).split())
-    return WORKS
+    return next((f"{label}: {why}" for label, why in hooks.unused({method: bare}, seen, ("explore",))), WORKS)
 
 
 # The defaults, except where one does nothing within a few updates, or is too large for these networks.

@@ -26,6 +26,18 @@ def separated(observations: Array, entries: int) -> tuple[Array, Array]:
     return observations[..., :-entries], observations[..., -entries:]
 
 
+def replaced(observations: Array, tasks: Array, entries: int) -> Array:
+    """Observations ``[B, ..., n + entries]`` with the one-hot of another task at the end of each row.
+
+    ``tasks`` is int32[B], traced; -1 leaves a row as it is.
+    """
+    seen, own = separated(observations, entries)
+    each = tasks.reshape(-1, *(1 for _ in own.shape[1:]))
+    one = 255 if own.dtype == jnp.uint8 else 1
+    other = jnp.where(jnp.arange(entries) == each, one, 0).astype(own.dtype)
+    return jnp.concatenate([seen, jnp.where(each < 0, own, other)], axis=-1)
+
+
 def with_entries(numbers: Array, task: Array) -> Array:
     """Real-valued ``[B, ..., n]`` with the entries of :func:`separated` at the end again, as zeros and ones."""
     return jnp.concatenate([numbers, (task > 0).astype(numbers.dtype)], axis=-1) if task.shape[-1] else numbers

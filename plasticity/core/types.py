@@ -229,6 +229,7 @@ class Network(NamedTuple):
     hidden: tuple[ModulePath, ...] = ()  # modules with a kernel, in order, without the output layers
     outputs: tuple[ModulePath, ...] = ()  # the output layers' modules, one for each head
     task_heads: tuple[ModulePath, ...] = ()  # the output layers that have units of their own for each task
+    reads_task: bool = False  # whether its outputs depend on the task at the end of the observation
     auxiliary: tuple[ModulePath, ...] = ()  # output layers for penalties, whose outputs are among the activations
     layers: tuple[HiddenLayer, ...] = ()  # the hidden layers, in order
     norms: tuple[ModulePath, ...] = ()  # normalisations with a scale

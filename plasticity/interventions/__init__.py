@@ -23,6 +23,7 @@ from plasticity.interventions.continual_backprop import continual_backprop
 from plasticity.interventions.decay import weight_decay
 from plasticity.interventions.distillation import reset_and_distill
 from plasticity.interventions.dormant import redo
+from plasticity.interventions.exploration import old_policy_exploration
 from plasticity.interventions.feature_penalties import c_chain, effective_rank, infer, pfo
 from plasticity.interventions.firing import self_normalized_resets
 from plasticity.interventions.injection import plasticity_injection
@@ -95,6 +96,7 @@ INTERVENTIONS: Mapping[str, Callable[..., Intervention]] = {
     "behavioural_cloning": behavioural_cloning,
     "kickstarting": kickstarting,
     "reset_and_distill": reset_and_distill,
+    "old_policy_exploration": old_policy_exploration,
     "task_input": task_input,
     "task_heads": task_heads,
 }

@@ -64,6 +64,21 @@ def same_view(state: State, params: Params, visit: Array, now: Array) -> Params:
     return params
 
 
+class Tried(NamedTuple):
+    """What an agent knows of its policies for earlier tasks, while it may explore with them."""
+
+    ended: Array  # bool[policies]: whether a visit to this task has ended
+    previous: Array  # int32[]: the task of the visit before; -1: none
+    begun: Array  # int32[policies]: episodes of this visit in which this policy has begun to explore
+    finished: Array  # int32[policies]: those of them that have ended
+    returns: Array  # float32[policies]: the sum of their returns, undiscounted
+
+
+def own_policy(key: Key, tried: Tried) -> Array:
+    del key, tried
+    return jnp.full((), -1, jnp.int32)
+
+
 class Remember(NamedTuple):
     """What an agent should remember of past visits (static)."""
 
@@ -72,7 +87,7 @@ class Remember(NamedTuple):
 
 
 class Intervention(NamedTuple):
-    """Twelve hooks, all optional, and seven flags. Most methods fill one or two hooks.
+    """Thirteen hooks, all optional, and seven flags. Most methods fill one or two hooks.
 
     * ``network``: data -> data, before the network is built.
     * ``optimizer``: wraps the agent's optimizer.
@@ -91,6 +106,9 @@ class Intervention(NamedTuple):
     * ``gradient``: rewrites the gradient of loss + penalties before the optimizer sees it.
     * ``view``: the parameters with which the task of an earlier visit is evaluated: ``state, params, visit, now``, both
       int32[], the indices of that visit and of the current one. A method that fills it knows the tasks.
+    * ``explore``: the task whose policy acts in an episode, instead of random actions, in the agent's random steps at
+      the start of a visit: ``key, tried``, int32[]; -1: the current task. Ignored until a visit has ended. A method
+      that fills it knows the tasks.
     * ``sets``: the parts of the network's spec that ``network`` sets and that no other intervention may set, a subset
       of ``EXCLUSIVE``.
     * ``renews``: when its ``switch``, or its ``step``, freshly initialises the learner. The states of all interventions
@@ -122,11 +140,12 @@ class Intervention(NamedTuple):
     remember: Remember | None = None
     visits: int | None = None
     forgets: bool = False
+    explore: Callable[[Key, Tried], Array] = own_policy
 
     @property
     def knows_tasks(self) -> bool:
         """Whether the method acts at task switches or knows the tasks."""
-        return fills(self, "switch") or fills(self, "view")
+        return any(fills(self, field) for field in ("switch", "view", "explore"))
 
 
 def fills(intervention: Intervention, field: str) -> bool:
@@ -146,7 +165,8 @@ def together(asked: Sequence[Remember]) -> Remember | None:
 def compose(*interventions: Intervention) -> Intervention:
     """Combine the interventions, in order, into one. Its state is the tuple of theirs; ``compose()`` does nothing.
 
-    Penalties add up; everything else is applied left to right. A field that none of them fills keeps its default.
+    Penalties add up; everything else is applied left to right. A field that none of them fills keeps its default. Of
+    several that fill ``explore`` the last one decides.
     """
     filled = {field for field in Intervention._fields for each in interventions if fills(each, field)}
 
@@ -210,8 +230,12 @@ def compose(*interventions: Intervention) -> Intervention:
             params = each.view(s, params, visit, now)
         return params
 
+    def explore(key: Key, tried: Tried) -> Array:
+        last = max(i for i, each in enumerate(interventions) if fills(each, "explore"))
+        return interventions[last].explore(jax.random.fold_in(key, last), tried)
+
     made: dict[str, Any] = {"network": network, "optimizer": optimizer, "penalty": penalty, "acting": acting}
-    made |= {"gradient": gradient, "view": view, "point": point, "start": start}
+    made |= {"gradient": gradient, "view": view, "point": point, "start": start, "explore": explore}
     made |= {field: chained(field) for field in ("step", "switch", "prepare")}
     flags: dict[str, Any] = {
         "sets": tuple(dict.fromkeys(field for each in interventions for field in each.sets)),
@@ -266,8 +290,22 @@ EXCLUSIVE: Mapping[str, str] = {
 }
 
 
+def refusal(names: Sequence[str], what: str) -> str:
+    listed = f"{', '.join(names[:-1])} and {names[-1]} {'both' if len(names) == 2 else 'all'}"
+    return f"interventions: {listed} {what}; keep one"
+
+
 def clashes(named: Mapping[str, Intervention]) -> str | None:
-    """The error message if two of the interventions set the same part of the network, otherwise None."""
+    """The error message if two of the interventions decide about the same thing, otherwise None.
+
+    That is a part of the network, the policy that explores, or the parameters that act and those of earlier tasks.
+    """
+    exploring = [name for name, each in named.items() if fills(each, "explore")]
+    if len(exploring) > 1:
+        return refusal(exploring, "choose the policy that explores")
+    acting, viewing = ([name for name, each in named.items() if fills(each, field)] for field in ("acting", "view"))
+    if acting and viewing and acting != viewing:
+        return refusal([acting[0], viewing[0]], "choose the parameters with which earlier tasks are evaluated")
     for field, word in EXCLUSIVE.items():
         setting = {name: each for name, each in named.items() if field in each.sets}
         names = [
@@ -276,8 +314,7 @@ def clashes(named: Mapping[str, Intervention]) -> str | None:
             if any(other is not each and overlap(each.parts, other.parts) for other in setting.values())
         ]
         if names:
-            listed = f"{', '.join(names[:-1])} and {names[-1]} {'both' if len(names) == 2 else 'all'}"
-            return f"interventions: {listed} set the network's {word}; keep one"
+            return refusal(names, f"set the network's {word}")
     return None
 
 

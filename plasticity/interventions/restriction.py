@@ -8,7 +8,7 @@ import jax
 from plasticity.core.errors import shown
 from plasticity.core.parts import Parts
 from plasticity.core.types import Array, Context, Drawn, Key, Learner, Network, Optimizer, Params, Past, State
-from plasticity.interventions.base import Intervention, Step, fills
+from plasticity.interventions.base import Intervention, Step, Tried, fills
 from plasticity.networks.parts import activations_of, learner_of, part_of
 from plasticity.optim.parts import put_back, view, within
 
@@ -27,6 +27,7 @@ def restricted(intervention: Intervention, names: Sequence[str]) -> Intervention
     * ``optimizer`` wraps the agent's optimizer for these parts (:func:`plasticity.optim.parts.within`).
     * ``context.loss`` is the whole task loss as a function of these parts; the others are held fixed.
     * At a switch, ``learner.rest`` (replay, schedule, normaliser) belongs to the whole agent and cannot be changed.
+      Neither can the policy that explores (``explore``).
     * Nothing is ``renews``: the whole learner is never new.
 
     Args:
@@ -77,8 +78,15 @@ def restricted(intervention: Intervention, names: Sequence[str]) -> Intervention
     def view(state: State, params: Params, visit: Array, now: Array) -> Params:
         return chosen.back(intervention.view(state, chosen.of(params), visit, now), params)
 
+    def explore(key: Key, tried: Tried) -> Array:
+        raise ValueError(
+            f"modules: {shown(list(chosen.names))} is not allowed; which policy explores belongs to the whole agent; "
+            "leave it out"
+        )
+
     made: dict[str, Callable[..., Any]] = {"network": network, "optimizer": optimizer}
     made |= {"penalty": penalty, "acting": acting, "gradient": gradient, "view": view, "point": point, "start": start}
+    made |= {"explore": explore}
     made |= {field: on_share(chosen, getattr(intervention, field), field) for field in ("step", "switch", "prepare")}
     hooks: dict[str, Any] = {field: function for field, function in made.items() if fills(intervention, field)}
     hooks |= {"init": init} if hooks or fills(intervention, "init") else {}

@@ -149,6 +149,7 @@ def build(spec: NetworkSpec | Functions) -> Network:
         task_heads=tuple(
             (node.name,) for node in nodes if isinstance(node.operation, Dense) and node.operation.tasks > 1
         ),
+        reads_task=spec.sees_task or spec.task_heads,
         auxiliary=tuple((node.name,) for node in extra),
         layers=hidden_layers_of(nodes),
         norms=tuple(path for path in norms if path is not None),
@@ -192,6 +193,7 @@ def join(networks: Mapping[str, Network]) -> Network:
         hidden=paths("hidden"),
         outputs=paths("outputs"),
         task_heads=paths("task_heads"),
+        reads_task=any(each.reads_task for each in networks.values()),
         auxiliary=paths("auxiliary"),
         layers=tuple(
             layer._replace(name=f"{name}/{layer.name}") for name, each in networks.items() for layer in each.layers

@@ -46,6 +46,7 @@ def part_of(network: Network, chosen: Parts) -> Network:
         hidden=paths("hidden"),
         outputs=paths("outputs"),
         task_heads=paths("task_heads"),
+        reads_task=any(each.reads_task for each in inside.values()),
         auxiliary=paths("auxiliary"),
         layers=tuple(each for each in network.layers if mine(each.name)),
         norms=paths("norms"),

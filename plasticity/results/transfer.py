@@ -280,8 +280,9 @@ def isolated_forgetting(matrix: Matrix, confidence: float = 0.95) -> Scores:
     """Compute ``F_{j,i} = (R[i-1, j] - R[i, j]) / |r_j|_max`` for ``j < i``: forgetting caused by visit ``i`` alone.
 
     Powers et al. 2021, "CORA: Benchmarks, Baselines, and Metrics as a Platform for Continual Reinforcement Learning
-    Agents", whose tables show ten times it. Visits to the task itself do not count. ``|r_j|_max`` is the largest absolute value of the lane's column, so it
-    differs between seeds; ``difference`` is the numerator; the ratio is missing where ``|r_j|_max`` is 0.
+    Agents", whose tables show ten times it. Visits to the task itself do not count. ``|r_j|_max`` is the largest
+    absolute value of the lane's column, so it differs between seeds; ``difference`` is the numerator; the ratio is
+    missing where ``|r_j|_max`` is 0.
     """
     check_tasks(matrix, "seen or all")
     pairs = [(i, j) for i in range(len(matrix.tasks)) for j in range(i)]

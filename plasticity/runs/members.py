@@ -60,6 +60,7 @@ def _step(args: tuple[Any, ...], made: Any) -> str:
 KEPT_BY_METHODS: Mapping[str, Keeps] = {
     **dict.fromkeys(("step", "switch", "prepare"), _step),
     "acting": lambda args, made: unlike(made, args[1]),
+    "explore": lambda args, made: unlike(made, args[1].previous),
 }
 KEPT_BY_MONITORS: Mapping[str, Keeps] = {"measure": lambda args, made: unlike(made[0], args[1])}
 KEPT_BY_OPTIMIZERS: Mapping[str, Keeps] = {"update": lambda args, made: unlike(tuple(made), args[:2])}

@@ -15,7 +15,7 @@ from update_loop import Loop, Run, make, traced, train
 
 from plasticity.config.fields import TRACED, metadata_of
 from plasticity.interventions import INTERVENTIONS
-from plasticity.interventions.base import Intervention, compose, unchanged
+from plasticity.interventions.base import Intervention, compose
 from plasticity.interventions.hooks import sees_switches
 from plasticity.optim.eligibility import STREAMING
 from plasticity.optim.optimizers import OPTIMIZERS, adam
@@ -143,7 +143,7 @@ def test_a_lane_of_a_grid_is_a_run_alone(grid: Any) -> None:
 
 
 RETENTION = {"l2_previous", "ewc", "mas", "synaptic_intelligence", "packnet", "a_gem", "clear", "behavioural_cloning"}
-RETENTION |= {"kickstarting", "reset_and_distill"}
+RETENTION |= {"kickstarting", "reset_and_distill", "old_policy_exploration"}
 SEE_SWITCHES = {"at_switch", "fire", "nap", "optimizer_reset", "reset", "shrink_perturb"} | RETENTION
 
 
@@ -154,12 +154,12 @@ def test_who_sees_switches() -> None:
 @pytest.mark.parametrize("name", sorted(SEE_SWITCHES))
 def test_switches_are_seen_only_where_a_setting_says_so(name: str) -> None:
     factory, switching = INTERVENTIONS[name], switching_of(INTERVENTIONS[name])
-    assert factory(**dict.fromkeys(switching, "switch")).switch is not unchanged
+    assert factory(**dict.fromkeys(switching, "switch")).knows_tasks
     if switching:
         others = {
             setting: next(value for value in values if value != "switch") for setting, values in switching.items()
         }
-        assert factory(**others).switch is unchanged
+        assert not factory(**others).knows_tasks
 
 
 @pytest.mark.parametrize("name", MEMBERS)

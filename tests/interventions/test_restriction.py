@@ -75,13 +75,14 @@ def slots(state: Any, names: tuple[str, ...]) -> list[Any]:
 
 
 @pytest.fixture(scope="module")
-def undisturbed() -> Callable[[Callable[[], Optimizer]], Run]:
+def undisturbed() -> Callable[[Callable[[], Optimizer], bool], Run]:
+    """The run without a method; ``told``: on inputs that end in the task."""
     known: dict[Any, Run] = {}
 
-    def run(rule: Callable[[], Optimizer]) -> Run:
-        if rule not in known:
-            known[rule] = life(joined(compose(), rule(), NAMES, WIDE))
-        return known[rule]
+    def run(rule: Callable[[], Optimizer], told: bool) -> Run:
+        if (rule, told) not in known:
+            known[rule, told] = life(joined(compose()._replace(reads_task=told), rule(), NAMES, WIDE))
+        return known[rule, told]
 
     return run
 
@@ -97,7 +98,8 @@ EACH = [
 @pytest.mark.parametrize("case", EACH)
 def test_the_other_parts_are_as_without_the_method(case: str, rule: Callable[[], Optimizer], undisturbed: Any) -> None:
     """Bit for bit: parameters, target network, and every slot of the optimizer."""
-    plain, run = undisturbed(rule), life(joined(restricted(method(case), [ACTOR]), rule(), NAMES, WIDE))
+    made = method(case)
+    plain, run = undisturbed(rule, made.reads_task), life(joined(restricted(made, [ACTOR]), rule(), NAMES, WIDE))
     for name in CRITICS:
         assert same(run.learner.params[name], plain.learner.params[name])
         assert same(run.learner.target[name], plain.learner.target[name])
