@@ -15,6 +15,7 @@ from plasticity.agents.sac import sac
 from plasticity.agents.stream_ac import stream_ac
 from plasticity.agents.stream_loss import stream_c51, stream_dqn
 from plasticity.agents.stream_sarsa import stream_sarsa
+from plasticity.agents.stream_td import stream_td
 from plasticity.agents.streaming import adaptive_q, stream_q
 from plasticity.agents.supervised import classifier, regressor
 from plasticity.agents.td3 import td3
@@ -39,5 +40,6 @@ AGENTS: Mapping[str, Callable[..., Agent]] = {
     "stream_dqn": stream_dqn,
     "stream_c51": stream_c51,
     "stream_ac": stream_ac,
+    "stream_td": stream_td,
     "avg": avg,
 }

@@ -15,6 +15,7 @@ from plasticity.agents.streaming import (
     Memory,
     Rule,
     initial_memory,
+    never,
     preprocessor_of,
     traced_q,
 )
@@ -29,12 +30,6 @@ from plasticity.optim.eligibility import eligible
 def value_of_next(q: Array, memory: Memory) -> Array:
     """The value of the action that the agent will take."""
     return q[memory["action"][0]]
-
-
-def never(q: Array, action: Array) -> Array:
-    """On-policy traces are not cut at exploratory actions."""
-    del q, action
-    return jnp.zeros((), bool)
 
 
 SARSA = Rule(value_of_next, never, AHEAD)

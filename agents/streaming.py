@@ -249,29 +249,29 @@ def bounded(error: Array, clip: Number) -> Array:
     return jnp.where(clip > 0, jnp.clip(error, -clip, clip), error)
 
 
-class Rule(NamedTuple):
-    """What distinguishes agents that learn action values along a trace."""
+def never(q: Array, action: Array) -> Array:
+    """No trace is cut because of an action."""
+    del q, action
+    return jnp.zeros((), bool)
 
-    following: Callable[[Array, Memory], Array]  # float32[actions] of the next observation, memory -> bootstrap value
-    cut: Callable[[Array, Array], Array]  # float32[actions], action -> bool[]: the trace ends after this action
+
+class Rule(NamedTuple):
+    """What distinguishes agents that learn values along a trace; ``n`` outputs of the network."""
+
+    following: Callable[[Array, Memory], Array]  # float32[n] of the next observation, memory -> bootstrap value
+    cut: Callable[[Array, Array], Array]  # float32[n], action -> bool[]: the trace ends after this action
     choice: Choice
+    estimate: Callable[[Array, Array], Array] = value_of_action  # [B, n], actions [B] -> the values that learn, [B]
 
 
 WATKINS = Rule(lambda q, memory: jnp.max(q), lambda q, action: action != jnp.argmax(q), NOW)
 
 
-def traced_q(
-    body: AgentCore,
-    preprocessor: Preprocessor,
-    epsilon: Callable[[Array], Array],
-    discount: Number,
-    trace_decay: Number,
-    clip: Number,
-    truncation: Truncation,
-    rule: Rule = WATKINS,
-) -> Agent:
-    """Q(lambda) or SARSA(lambda), by its rule; Watkins's resets the trace after the update for a non-greedy action."""
-    values, losses = action_values(body), one_step_losses(body, clip)
+def traced_update(
+    body: AgentCore, rule: Rule, losses: Losses, discount: Number, trace_decay: Number, clip: Number
+) -> Update:
+    """One update along the trace; ``losses`` are for interventions."""
+    values = action_values(body)
 
     def update(
         key: Key, learner: Learner, plugins: State, newest: Newest, clock: Clock
@@ -282,7 +282,7 @@ def traced_q(
 
         def value(params: Params) -> tuple[Array, tuple[Array, Any]]:
             q, activations = body.network.forward(params, batch.observation)
-            return value_of_action(q, batch.action)[0], (q[0], activations)
+            return rule.estimate(q, batch.action)[0], (q[0], activations)
 
         (estimate, (q, activations)), gradient = jax.value_and_grad(value, has_aux=True)(learner.params)
         following = rule.following(values(learner.params, batch.next_observation)[0], newest.memory)
@@ -302,19 +302,24 @@ def traced_q(
         )
         return learner, plugins, trace_metrics(body, learner, error, clip)
 
-    return streaming_agent(
-        body,
-        preprocessor,
-        greedy_policy(values),
-        epsilon,
-        update,
-        losses,
-        values,
-        "values",
-        discount,
-        truncation,
-        rule.choice,
-    )
+    return update
+
+
+def traced_q(
+    body: AgentCore,
+    preprocessor: Preprocessor,
+    epsilon: Callable[[Array], Array],
+    discount: Number,
+    trace_decay: Number,
+    clip: Number,
+    truncation: Truncation,
+    rule: Rule = WATKINS,
+) -> Agent:
+    """Q(lambda) or SARSA(lambda), by its rule; Watkins's resets the trace after the update for a non-greedy action."""
+    values, losses = action_values(body), one_step_losses(body, clip)
+    update, policy = traced_update(body, rule, losses, discount, trace_decay, clip), greedy_policy(values)
+    shown: tuple[Losses, Scores, Meaning] = (losses, values, "values")
+    return streaming_agent(body, preprocessor, policy, epsilon, update, *shown, discount, truncation, rule.choice)
 
 
 def trace_metrics(body: AgentCore, learner: Learner, error: Array, clip: Number = 0.0) -> dict[str, Array]:

@@ -19,7 +19,7 @@ from plasticity.core.types import Array, Optimizer, Params
 from plasticity.optim.step_sizes import forwarded
 
 PER_PARAMETER = ("trace", "gradient", "penalty")  # extra arguments that have the parameters' structure
-AGENTS_WITH_TRACES = "stream_q, adaptive_q, stream_sarsa, qrc and stream_ac"
+AGENTS_WITH_TRACES = "stream_q, adaptive_q, stream_sarsa, qrc, stream_ac and stream_td"
 
 
 class Eligibility(NamedTuple):
