@@ -59,25 +59,9 @@ def variants(method: str) -> dict[str, Callable[[], Intervention]]:
 
 CASES = {name: made for method in sorted(INTERVENTIONS) for name, made in variants(method).items()}
 
-STREAMED = (
-    "stream_q",
-    "adaptive_q",
-    "stream_sarsa",
-    "qrc",
-    "stream_dqn",
-    "stream_c51",
-    "stream_ac",
-    "stream_td",
-    "avg",
-)
-TRACED = (
-    "stream_q",
-    "adaptive_q",
-    "stream_sarsa",
-    "qrc",
-    "stream_ac",
-    "stream_td",
-)  # whose gradient is not that of a loss
+# whose gradient is not that of a loss
+TRACED = ("stream_q", "adaptive_q", "stream_sarsa", "qrc", "stream_ac", "stream_td")
+STREAMED = (*TRACED, "stream_dqn", "stream_c51", "avg")
 REPLAYED = ("dqn", "c51", "rainbow", "sac", "td3")
 ROLLOUT = ("ppo", "pqn", "reinforce")
 SUPERVISED = ("classifier", "regressor", "kalman_classifier")

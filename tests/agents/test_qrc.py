@@ -153,5 +153,5 @@ def test_the_loss_that_monitors_see_and_the_scores():
 
 
 def test_an_unknown_correction_is_refused():
-    with pytest.raises(ValueError, match=r"agent\.correction: "tdrc" is not allowed; must be one of tdc, gtd2"):
+    with pytest.raises(ValueError, match=r'agent\.correction: "tdrc" is not allowed; must be one of tdc, gtd2'):
         qrc(SPEC, compose(), network=LINEAR, **RULES, correction="tdrc")
