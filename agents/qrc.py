@@ -159,6 +159,9 @@ def qrc(
     ``grad delta`` is the whole gradient, that of ``max_a q(s', a)`` included, unlike in ``stream_q``. The three traces
     are reset after the update at terminations, lost lives, truncations and non-greedy actions.
 
+    Penalties do not enter the traces. With an optimizer that bounds its step (``obgd``), the corrections count like a
+    penalty; the paper has neither.
+
     Args:
       spec: the stream.
       intervention: changes networks, optimizers and updates. The networks are called ``value`` and ``correction``.
@@ -181,9 +184,6 @@ def qrc(
 
     Raises:
       ValueError: as in ``stream_q``; an unknown ``correction``.
-
-    Penalties do not enter the traces. With an optimizer that bounds its step (``obgd``), the corrections count like a
-    penalty; the paper has neither.
 
     Reference: Elelimy, Daley, Patterson, Machado, White, White 2025, "Deep Reinforcement Learning with Gradient
     Eligibility Traces"; compared with its released code.

@@ -75,6 +75,9 @@ def intentional(
     a trace, the root mean square of the changes of recent predictions takes the place of this one change. All averages
     include the newest value and are kept when the trace ends; ``s`` starts at 1, as in the paper's code.
 
+    The paper has no penalties; here they share the step size and are not preconditioned. The rule was compared with the
+    paper's code; the text could not be read in full.
+
     Args:
       eta: intended share of the error. The paper's code has 0.25 for Q(lambda) (default), 0.5 for the critic and 0.05
         for the actor of AC(lambda). Traced.
@@ -92,9 +95,6 @@ def intentional(
 
     Raises:
       ValueError: while tracing, in an agent without eligibility traces.
-
-    The paper has no penalties; here they share the step size and are not preconditioned. The rule was compared with the
-    paper's code; the text could not be read in full.
     """
 
     def init(params: Params) -> Intentional:
