@@ -6,13 +6,12 @@ from typing import Annotated, Any
 import jax.numpy as jnp
 
 from plasticity.agents.base import AgentCore, assemble
+from plasticity.agents.choices import AHEAD, Memory
 from plasticity.agents.normalise import NEEDS, Normalise, Share
 from plasticity.agents.past import complete
 from plasticity.agents.streaming import (
-    AHEAD,
     CONTROL_NETWORK,
     EXPLORATION,
-    Memory,
     Rule,
     initial_memory,
     never,

@@ -4,12 +4,13 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from plasticity.agents.base import AgentCore, assemble
+from plasticity.agents.choices import NOW, Memory
 from plasticity.agents.normalise import NEEDS, Normalise, Preprocessor, Share, preprocessing
 from plasticity.agents.past import complete
 from plasticity.agents.replay import Batch
 from plasticity.agents.stream_ac import WIDER_NETWORK
 from plasticity.agents.stream_checks import check_predicting
-from plasticity.agents.streaming import NOW, Memory, Rule, initial_memory, never, streaming_agent, traced_update
+from plasticity.agents.streaming import Rule, initial_memory, never, streaming_agent, traced_update
 from plasticity.agents.truncation import Truncation, check_truncation
 from plasticity.agents.value_based import Losses, Policy, action_values, error_loss, value_outputs
 from plasticity.config.fields import Fraction, Member, NonNegative, metadata

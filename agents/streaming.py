@@ -10,7 +10,8 @@ from typing import Annotated, Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from plasticity.agents.base import ACTION, SAMPLE, AgentCore, Meaning, Rest, assemble
+from plasticity.agents.base import ACTION, AgentCore, Meaning, Rest, assemble
+from plasticity.agents.choices import NOW, Choice, Draw, Memory
 from plasticity.agents.memory import in_order, recall, recall_rows, truncation_notices
 from plasticity.agents.normalise import NEEDS, Normalise, Preprocessor, Share, preprocessing
 from plasticity.agents.past import complete
@@ -53,9 +54,6 @@ from plasticity.interventions.base import Intervention
 from plasticity.optim.eligibility import eligible
 from plasticity.optim.step_sizes import reports_step_size
 
-Memory = Mapping[str, Any]  # of the agent besides its learner: ``AgentState.rest``
-Draw = Callable[[Key, Array], Array]  # key, env step at which it is taken -> the action for the newest observation
-
 
 class Newest(NamedTuple):
     """The newest transition, from which an agent learns once."""
@@ -69,39 +67,6 @@ class Newest(NamedTuple):
 Update = Callable[[Key, Learner, State, Newest, Clock], tuple[Learner, State, Metrics]]
 # key, learner, plugins, transition, clock; with a core that masks, the transition may be invalid, and then nothing
 # changes (the metrics do not matter)
-
-
-class Choice(NamedTuple):
-    """When an action is drawn."""
-
-    act: Callable[[Key, Draw, Memory, Clock], Array]
-    ahead: Callable[[Key, Draw, Memory, Clock], Memory]  # in ``learn``, before the update; the observation is the next
-
-
-def drawn_now(key: Key, draw: Draw, memory: Memory, clock: Clock) -> Array:
-    del memory
-    return draw(jax.random.fold_in(key, ACTION), clock.step)
-
-
-def nothing_ahead(key: Key, draw: Draw, memory: Memory, clock: Clock) -> Memory:
-    del key, draw, clock
-    return memory
-
-
-def kept_action(key: Key, draw: Draw, memory: Memory, clock: Clock) -> Array:
-    """The action that was drawn ahead; the first one of a visit is drawn now."""
-    drawn: Array = jax.lax.cond(
-        clock.step_in_visit == 0, lambda: drawn_now(key, draw, memory, clock), lambda: memory["action"]
-    )
-    return drawn
-
-
-def next_action(key: Key, draw: Draw, memory: Memory, clock: Clock) -> Memory:
-    return {**memory, "action": draw(jax.random.fold_in(key, SAMPLE), clock.step + 1)}
-
-
-NOW = Choice(drawn_now, nothing_ahead)
-AHEAD = Choice(kept_action, next_action)  # the memory has the discrete ``action``, int32[1]
 
 EXPLORATION = {"kind": "linear", "start": 1.0, "end": 0.01, "duration": 25_000}  # epsilon, in env steps
 FORMER: Mapping[str, str | Moved] = {**FORMER_EPSILON, "trace": "trace_decay"}
