@@ -106,13 +106,13 @@ def test_the_loss_that_monitors_see():
         np.testing.assert_allclose(losses[t], error**2 / 2, rtol=1e-4, atol=1e-5)
 
 
-def value_errors(steps: int, optimizer: Any, **changes: Any) -> np.ndarray:
+def value_errors(steps: int, optimizer: Any) -> np.ndarray:
     """Mean squared value errors of the tenths of a visit, [10, 2 lanes]; -1 times the recorded performance."""
     stream = value_prediction(
         process="walk", states=7, features="one_hot", change="none", tasks=1, steps_per_task=steps
     )
     network = functools.partial(mlp, widths=())
-    settings = {"network": network, "optimizer": optimizer, "trace_decay": 0.8, **PLAIN, **changes}
+    settings = {"network": network, "optimizer": optimizer, "trace_decay": 0.5, **PLAIN}
 
     def build(numbers: Any) -> Any:
         del numbers
@@ -125,9 +125,9 @@ def value_errors(steps: int, optimizer: Any, **changes: Any) -> np.ndarray:
 
 def test_it_learns_the_true_values_of_a_walk():
     """Linear in one-hot features, so that the fixed point is exact; what is left is the noise of a constant step."""
-    errors = value_errors(20_000, functools.partial(eligibility.obgd, learning_rate=0.1))
-    assert (errors[-1] < 0.05).all()
-    assert (errors[0] > errors[-1]).all()
+    errors = value_errors(20_000, functools.partial(eligibility.obgd, learning_rate=0.01))
+    assert (errors[0] > 0.2).all()
+    assert (errors[-1] < 0.06).all()
     still = value_errors(5_000, functools.partial(eligibility.obgd, learning_rate=1e-9))
     assert (still > 0.3).all()
 
