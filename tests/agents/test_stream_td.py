@@ -127,7 +127,7 @@ def test_it_learns_the_true_values_of_a_walk():
     """Linear in one-hot features, so that the fixed point is exact; what is left is the noise of a constant step."""
     errors = value_errors(20_000, functools.partial(eligibility.obgd, learning_rate=0.01))
     assert (errors[0] > 0.2).all()
-    assert (errors[-1] < 0.06).all()
+    assert (errors[-1] < 0.1).all()
     still = value_errors(5_000, functools.partial(eligibility.obgd, learning_rate=1e-9))
     assert (still > 0.3).all()
 
