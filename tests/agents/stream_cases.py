@@ -68,9 +68,6 @@ def live(agent: Agent, steps: int = STEPS, life: reference.Life = LIFE) -> Any:
 class ReferenceBase:
     """Common base of the reference agents: preprocessing and parameters."""
 
-    params: Any
-    trace: Any
-
     def __init__(self, params: Any, rate: float = 0.0, normalise: bool = True) -> None:
         self.params, self.rate, self.normalise = as_float64(params), rate, normalise
         self.preprocessor, self.rewards, self.total = Scaled(), Scaled(), 0.0

@@ -45,6 +45,8 @@ RULES = {
 class Qrc(ReferenceBase):
     """The equations of the paper's three traces; ``beta`` regularises the second network."""
 
+    params: Any
+
     def __init__(self, params: Any, beta: float, gtd2: bool = False, **settings: Any) -> None:
         super().__init__(params, **settings)
         self.beta, self.gtd2 = beta, gtd2

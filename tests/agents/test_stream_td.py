@@ -46,6 +46,9 @@ PREDICTIONS = LIFE._replace(action=np.random.default_rng(2).normal(size=(STEPS, 
 class Td(QLambda):
     """Values of states; what was predicted does not matter."""
 
+    params: Any
+    trace: Any
+
     def learn(self, t: int) -> None:
         before, after, reward, discount, valid, ended = self.perceive(t)
         if not valid:

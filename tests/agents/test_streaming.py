@@ -101,6 +101,8 @@ def test_q_lambda_agrees_with_an_independent_reference(name):
 
 
 class ActorCritic(ReferenceBase):
+    params: Any
+
     def __init__(self, params: Any, coefficient: float) -> None:
         super().__init__(params)
         self.coefficient = coefficient
