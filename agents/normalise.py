@@ -54,6 +54,11 @@ class RewardScale(NamedTuple):
     statistics: Statistics
 
 
+def unit(rest: Mapping[str, Any]) -> Array:
+    del rest
+    return jnp.ones(())
+
+
 class Preprocessor(NamedTuple):
     """What the agent sees of its stream; ``rest`` is the part of its memory that :attr:`init` returns."""
 
@@ -66,6 +71,7 @@ class Preprocessor(NamedTuple):
     play: Callable[[Mapping[str, Any], Any], Array]  # rest, observation [B, ...] -> network input
     switch: Callable[[Mapping[str, Any]], Mapping[str, Any]]  # at a task switch
     switch_setting: str = ""  # the setting that makes it act at task switches; "" if it does not
+    scale: Callable[[Mapping[str, Any]], Array] = unit  # rest -> float32[], by which rewards are divided
 
 
 def blank(shape: tuple[int, ...]) -> Statistics:
@@ -180,8 +186,11 @@ def preprocessing(
         centred = counting.minus(jnp.asarray(seen, jnp.float32), statistics.moments.mean)
         return with_entries(centred / deviation(statistics, forget), task)
 
+    def scale(rest: Mapping[str, Any]) -> Array:
+        return deviation(rest["reward_scale"].statistics, forget)
+
     def rewards(rest: Mapping[str, Any], reward: Array) -> Array:
-        return reward / deviation(rest["reward_scale"].statistics, forget) if scale_rewards else reward
+        return reward / scale(rest) if scale_rewards else reward
 
     def act(rest: Mapping[str, Any], observation: Any, clock: Clock) -> Array:
         return play(observe(rest, observation, clock.step_in_visit == 0), observation)
@@ -205,4 +214,5 @@ def preprocessing(
         return {**rest, **init()} if normalise == "switch" else rest
 
     given = jax.ShapeDtypeStruct(spec.observation.shape, jnp.float32) if normalises else spec.observation
-    return Preprocessor(given, init, act, learn, look, play, switch, "normalise" if normalise == "switch" else "")
+    acts = "normalise" if normalise == "switch" else ""
+    return Preprocessor(given, init, act, learn, look, play, switch, acts, scale if scale_rewards else unit)

@@ -14,6 +14,7 @@ from plasticity.agents.past import complete
 from plasticity.agents.replay import Batch
 from plasticity.agents.streaming import (
     CONTROL_NETWORK,
+    Newest,
     Update,
     initial_memory,
     preprocessor_of,
@@ -133,9 +134,9 @@ def traced_update(
     body = judge.body
 
     def update(
-        key: Key, learner: Learner, plugins: State, batch: Batch, first: Array, ended: Array, clock: Clock
+        key: Key, learner: Learner, plugins: State, newest: Newest, clock: Clock
     ) -> tuple[Learner, State, Metrics]:
-        held = learner.params
+        held, batch = learner.params, newest.batch
         context = body.context(clock, batch.observation, lambda params: jnp.mean(losses(params, held, batch)[0]))
         learner, plugins = body.prepare(key, learner, plugins, context)
         target = batch.reward + batch.discount * judge(learner.params, batch.next_observation).value
@@ -157,8 +158,8 @@ def traced_update(
             batch.valid[0],
             td_error=error,
             trace_decay=jnp.asarray(discount * trace_decay, jnp.float32),
-            trace_start=first,
-            trace_end=ended,
+            trace_start=newest.first,
+            trace_end=newest.ended,
             penalty=body.penalty_gradients(learner, plugins, context),
         )
         return learner, plugins, trace_metrics(body, learner, error)

@@ -17,6 +17,8 @@ def check_acting(name: str, spec: StreamSpec, *, discrete: bool = False, one_env
     """
     if not hasattr(spec.observation, "shape"):
         found = "is supervised"
+    elif spec.prediction is not None:
+        found = "asks for predictions of values"
     elif discrete and not spec.discrete:
         found = "has continuous actions"
     elif one_env and spec.envs != 1:
@@ -25,3 +27,25 @@ def check_acting(name: str, spec: StreamSpec, *, discrete: bool = False, one_env
         return
     wanted = f"{'one env, ' * one_env}{'discrete ' * discrete}actions and rewards"
     raise ValueError(f"agent.kind: {name} is not allowed; it needs a stream with {wanted}; this one {found}")
+
+
+def check_predicting(name: str, spec: StreamSpec) -> float:
+    """Check that the stream asks an agent with a single environment for predictions of values.
+
+    Args:
+      name: name of the agent.
+      spec: spec of the stream.
+
+    Returns:
+      The discount of the values.
+
+    Raises:
+      ValueError: the stream does not fit.
+    """
+    if spec.prediction is not None and spec.envs == 1:
+        return spec.prediction
+    found = "does not" if spec.prediction is None else f"has {spec.envs} envs"
+    raise ValueError(
+        f"agent.kind: {name} is not allowed; it needs a stream with one env that asks for predictions of values, such "
+        f"as value_prediction; this one {found}"
+    )

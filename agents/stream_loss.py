@@ -12,6 +12,7 @@ from plasticity.agents.replay import Batch
 from plasticity.agents.streaming import (
     CONTROL_NETWORK,
     EXPLORATION,
+    Newest,
     initial_memory,
     preprocessor_of,
     streaming_agent,
@@ -53,10 +54,9 @@ def batch_of_one(
         return mean_where(batch.valid, found), activations
 
     def update(
-        key: Key, learner: Learner, plugins: State, batch: Batch, first: Array, ended: Array, clock: Clock
+        key: Key, learner: Learner, plugins: State, newest: Newest, clock: Clock
     ) -> tuple[Learner, State, Metrics]:
-        del first, ended
-        held = learner.params
+        held, batch = learner.params, newest.batch
         return body.update(key, learner, plugins, lambda params: loss(params, held, batch), batch.observation, clock)
 
     policy = greedy_policy(values)

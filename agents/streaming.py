@@ -5,12 +5,13 @@ A value-based streaming agent combines a loss or a trace with any optimizer.
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from plasticity.agents.base import ACTION, AgentCore, Meaning, Rest, assemble
+from plasticity.agents.choices import NOW, Choice, Draw, Memory
 from plasticity.agents.memory import in_order, recall, recall_rows, truncation_notices
 from plasticity.agents.normalise import NEEDS, Normalise, Preprocessor, Share, preprocessing
 from plasticity.agents.past import complete
@@ -53,9 +54,19 @@ from plasticity.interventions.base import Intervention
 from plasticity.optim.eligibility import eligible
 from plasticity.optim.step_sizes import reports_step_size
 
-Update = Callable[[Key, Learner, State, Batch, Array, Array, Clock], tuple[Learner, State, Metrics]]
-# key, learner, plugins, the transition as a batch of one, bool[] first of its episode, bool[] last of it, clock; with
-# a core that masks, the transition may be invalid, and then nothing changes (the metrics do not matter)
+
+class Newest(NamedTuple):
+    """The newest transition, from which an agent learns once."""
+
+    batch: Batch  # of one
+    first: Array  # bool[]: the first of its episode
+    ended: Array  # bool[]: the last of it
+    memory: Memory  # after the transition, with the next action if that is drawn ahead
+
+
+Update = Callable[[Key, Learner, State, Newest, Clock], tuple[Learner, State, Metrics]]
+# key, learner, plugins, transition, clock; with a core that masks, the transition may be invalid, and then nothing
+# changes (the metrics do not matter)
 
 EXPLORATION = {"kind": "linear", "start": 1.0, "end": 0.01, "duration": 25_000}  # epsilon, in env steps
 FORMER: Mapping[str, str | Moved] = {**FORMER_EPSILON, "trace": "trace_decay"}
@@ -103,6 +114,7 @@ def streaming_agent(
     meaning: Meaning,
     discount: Number,
     truncation: Truncation = "bootstrap",
+    choice: Choice = NOW,
 ) -> Agent:
     """Build a streaming agent: preprocess a transition, update once, discard it.
 
@@ -110,14 +122,20 @@ def streaming_agent(
     and their meaning are for probes.
     """
 
+    def draw(params: Params, seen: Any, memory: Memory) -> Draw:
+        def drawn(key: Key, step: Array) -> Array:
+            explore = jnp.zeros(()) if epsilon is None else epsilon(step - memory["schedule"])
+            return policy(key, params, seen, explore)
+
+        return drawn
+
     def init(key: Key, timestep: TimeStep) -> AgentState:
         del timestep
         return body.init(key)
 
     def act(key: Key, state: AgentState, observation: Any, clock: Clock) -> Array:
         seen = body.batch(preprocessor.act(state.rest, observation, clock), state.learner.carry)
-        explore = jnp.zeros(()) if epsilon is None else epsilon(clock.step - state.rest["schedule"])
-        return policy(jax.random.fold_in(key, ACTION), body.acting(state), seen, explore)
+        return choice.act(key, draw(body.acting(state), seen, state.rest), state.rest, clock)
 
     def play(key: Key, state: AgentState, observation: Any, epsilon: Array) -> Array:
         seen = body.batch(preprocessor.play(state.rest, observation), state.learner.carry)
@@ -128,13 +146,15 @@ def streaming_agent(
         current = transition.current
         before = state.learner
         recalled = recall(body.network, before.params, seen[0], seen[1], current.step_type, before.carry)
+        rest = choice.ahead(key, draw(body.acting(state), body.batch(seen[1], recalled.carry), rest), rest, clock)
         seen[:2], learner = recalled[:2], before._replace(carry=recalled.carry)
         first = transition.previous.step_type == FIRST
         ended = (current.step_type == LAST) | (current.discount == 0)
         batch = as_batch(transition, discount, truncation, *seen)
 
         def updated() -> tuple[Learner, State, Metrics]:
-            new, plugins, made = update(key, learner, state.plugins, batch, first[0], ended[0], clock)
+            newest = Newest(batch, first[0], ended[0], rest)
+            new, plugins, made = update(key, learner, state.plugins, newest, clock)
             return new, plugins, {**made, "updates": jnp.ones(())}
 
         new, plugins, made = where_valid(body, batch.valid[0], updated, learner, state.plugins)
@@ -194,31 +214,43 @@ def bounded(error: Array, clip: Number) -> Array:
     return jnp.where(clip > 0, jnp.clip(error, -clip, clip), error)
 
 
-def traced_q(
-    body: AgentCore,
-    preprocessor: Preprocessor,
-    epsilon: Callable[[Array], Array],
-    discount: Number,
-    trace_decay: Number,
-    clip: Number,
-    truncation: Truncation,
-) -> Agent:
-    """Watkins's Q(lambda): the trace is reset after the update for a non-greedy action."""
-    values, losses = action_values(body), one_step_losses(body, clip)
+def never(q: Array, action: Array) -> Array:
+    """No trace is cut because of an action."""
+    del q, action
+    return jnp.zeros((), bool)
+
+
+class Rule(NamedTuple):
+    """What distinguishes agents that learn values along a trace; ``n`` outputs of the network."""
+
+    following: Callable[[Array, Memory], Array]  # float32[n] of the next observation, memory -> bootstrap value
+    cut: Callable[[Array, Array], Array]  # float32[n], action -> bool[]: the trace ends after this action
+    choice: Choice
+    estimate: Callable[[Array, Array], Array] = value_of_action  # [B, n], actions [B] -> the values that learn, [B]
+
+
+WATKINS = Rule(lambda q, memory: jnp.max(q), lambda q, action: action != jnp.argmax(q), NOW)
+
+
+def traced_update(
+    body: AgentCore, rule: Rule, losses: Losses, discount: Number, trace_decay: Number, clip: Number
+) -> Update:
+    """One update along the trace; ``losses`` are for interventions."""
+    values = action_values(body)
 
     def update(
-        key: Key, learner: Learner, plugins: State, batch: Batch, first: Array, ended: Array, clock: Clock
+        key: Key, learner: Learner, plugins: State, newest: Newest, clock: Clock
     ) -> tuple[Learner, State, Metrics]:
-        held = learner.params
+        held, batch = learner.params, newest.batch
         context = body.context(clock, batch.observation, lambda params: jnp.mean(losses(params, held, batch)[0]))
         learner, plugins = body.prepare(key, learner, plugins, context)
 
         def value(params: Params) -> tuple[Array, tuple[Array, Any]]:
             q, activations = body.network.forward(params, batch.observation)
-            return value_of_action(q, batch.action)[0], (q[0], activations)
+            return rule.estimate(q, batch.action)[0], (q[0], activations)
 
         (estimate, (q, activations)), gradient = jax.value_and_grad(value, has_aux=True)(learner.params)
-        following = jnp.max(values(learner.params, batch.next_observation)[0])
+        following = rule.following(values(learner.params, batch.next_observation)[0], newest.memory)
         error = batch.reward[0] + batch.discount[0] * following - estimate
         learner, plugins = body.finish(
             key,
@@ -229,14 +261,30 @@ def traced_q(
             batch.valid[0],
             td_error=bounded(error, clip),
             trace_decay=jnp.asarray(discount * trace_decay, jnp.float32),
-            trace_start=first,
-            trace_end=ended | (batch.action[0] != jnp.argmax(q)),
+            trace_start=newest.first,
+            trace_end=newest.ended | rule.cut(q, batch.action[0]),
             penalty=body.penalty_gradients(learner, plugins, context),
         )
         return learner, plugins, trace_metrics(body, learner, error, clip)
 
-    policy = greedy_policy(values)
-    return streaming_agent(body, preprocessor, policy, epsilon, update, losses, values, "values", discount, truncation)
+    return update
+
+
+def traced_q(
+    body: AgentCore,
+    preprocessor: Preprocessor,
+    epsilon: Callable[[Array], Array],
+    discount: Number,
+    trace_decay: Number,
+    clip: Number,
+    truncation: Truncation,
+    rule: Rule = WATKINS,
+) -> Agent:
+    """Q(lambda) or SARSA(lambda), by its rule; Watkins's resets the trace after the update for a non-greedy action."""
+    values, losses = action_values(body), one_step_losses(body, clip)
+    update, policy = traced_update(body, rule, losses, discount, trace_decay, clip), greedy_policy(values)
+    shown: tuple[Losses, Scores, Meaning] = (losses, values, "values")
+    return streaming_agent(body, preprocessor, policy, epsilon, update, *shown, discount, truncation, rule.choice)
 
 
 def trace_metrics(body: AgentCore, learner: Learner, error: Array, clip: Number = 0.0) -> dict[str, Array]:

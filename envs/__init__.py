@@ -20,6 +20,7 @@ from plasticity.envs.minatar import minatar
 from plasticity.envs.mujoco import mujoco, slippery_ant
 from plasticity.envs.permuted import permuted_inputs
 from plasticity.envs.pools import envpool
+from plasticity.envs.prediction import value_prediction
 from plasticity.envs.reacher import reacher
 from plasticity.envs.slowly_changing import slowly_changing_regression
 from plasticity.envs.suites import continual_world, dmc, minigrid, procgen
@@ -38,6 +39,7 @@ STREAMS: Mapping[str, Callable[..., StreamFactory]] = {
     "class_incremental": class_incremental,
     "warm_start": warm_start,
     "classification_mdp": classification_mdp,
+    "value_prediction": value_prediction,
     "catch": catch,
     "cartpole": cartpole,
     "acrobot": acrobot,

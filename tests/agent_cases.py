@@ -19,6 +19,7 @@ from plasticity.engine.lanes import Placement
 from plasticity.engine.program import Program
 from plasticity.engine.runner import Run
 from plasticity.envs.base import StreamFactory
+from plasticity.envs.prediction import value_prediction
 from plasticity.envs.targets import regression, relabelled
 from plasticity.envs.transforms.tasks import with_task
 from plasticity.interventions.base import Intervention, compose
@@ -52,6 +53,7 @@ SMALL = {
     "target_period": 3,
     "policy_optimizer": functools.partial(obgd, kappa=3.0),
     "value_optimizer": obgd,
+    "correction_optimizer": functools.partial(adam, learning_rate=0.01),
 }
 SOON = ("dqn", "ppo", "stream_q")  # one agent of each RL regime; the others are slow tests
 # All agents, for tests that compile a lot: a supervised agent and one of each regime now, the others as slow tests.
@@ -59,7 +61,11 @@ SOME_SOON = [
     pytest.param(name, marks=[] if name in (*SOON, "classifier") else pytest.mark.slow) for name in sorted(AGENTS)
 ]
 GRAPHS_ALONE = ("kalman_classifier",)  # refuse a network given as functions
-STREAMING = ("stream_q", "adaptive_q", "stream_dqn", "stream_c51", "stream_ac", "avg")  # one env, step by step
+# one env, step by step
+STREAMING = (
+    *("stream_q", "adaptive_q", "stream_sarsa", "qrc", "stream_ac", "stream_td"),
+    *("stream_dqn", "stream_c51", "avg"),
+)
 REAL = ("sac", "td3", "avg")  # with real-valued actions in these tests
 ACTORS: dict[str, Any] = {
     "critic_network": functools.partial(mlp, widths=(6,)),
@@ -77,6 +83,8 @@ OWN = {
     "reinforce": {"rollout_length": 2, "unfinished": "cut"},  # an episode may be longer than a rollout
     "kalman_classifier": {"samples": 4},
     "stream_q": {"optimizer": obgd},
+    "stream_sarsa": {"optimizer": obgd},
+    "stream_td": {"optimizer": obgd},
     "adaptive_q": {"optimizer": functools.partial(adaptive_q, learning_rate=0.01)},
     "stream_c51": {"atoms": 5},
     "c51": {"atoms": 5, "v_min": -1.0, "v_max": 2.0},
@@ -93,6 +101,8 @@ def source(name: str, real: bool | None = None, **sizes: int) -> StreamFactory:
     if name in ("classifier", "kalman_classifier"):
         shape = {"inputs": "gaussian", "samples": 8, "dimensions": 3, "classes": 4}
         return relabelled(tasks=visits, steps_per_task=steps, envs=envs, **shape)
+    if name == "stream_td":
+        return value_prediction(states=5, dimensions=4, tasks=visits, steps_per_task=steps, envs=envs)
     if name == "regressor":
         return regression(tasks=visits, steps_per_task=steps, envs=envs, dimensions=3, outputs=2, hidden=4)
     return chain(visits, steps, envs, real=name in REAL if real is None else real)

@@ -59,8 +59,9 @@ def variants(method: str) -> dict[str, Callable[[], Intervention]]:
 
 CASES = {name: made for method in sorted(INTERVENTIONS) for name, made in variants(method).items()}
 
-STREAMED = ("stream_q", "adaptive_q", "stream_dqn", "stream_c51", "stream_ac", "avg")
-TRACED = ("stream_q", "adaptive_q", "stream_ac")  # whose gradient is not that of a loss
+# whose gradient is not that of a loss
+TRACED = ("stream_q", "adaptive_q", "stream_sarsa", "qrc", "stream_ac", "stream_td")
+STREAMED = (*TRACED, "stream_dqn", "stream_c51", "avg")
 REPLAYED = ("dqn", "c51", "rainbow", "sac", "td3")
 ROLLOUT = ("ppo", "pqn", "reinforce")
 SUPERVISED = ("classifier", "regressor", "kalman_classifier")
@@ -71,11 +72,11 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "a_gem": TRACED,
     "packnet": TRACED,
     "sam": TRACED,
-    "optimizer_reset": ("stream_q", "stream_ac"),
-    "at_switch-optimizer": ("stream_q", "stream_ac"),
+    "optimizer_reset": ("stream_q", "stream_sarsa", "stream_ac", "stream_td"),
+    "at_switch-optimizer": ("stream_q", "stream_sarsa", "stream_ac", "stream_td"),
     "at_switch-replay": (*STREAMED, *SUPERVISED, *ROLLOUT),
     "at_switch-target": (*STREAMED, *SUPERVISED, *ROLLOUT),
-    "at_switch-schedule": (*SUPERVISED, "ppo", "reinforce", "stream_ac", "avg"),
+    "at_switch-schedule": (*SUPERVISED, "ppo", "reinforce", "stream_ac", "stream_td", "avg"),
     "at_switch-normaliser": (*SUPERVISED, *REPLAYED, *ROLLOUT),
     "plasticity_injection": ("kalman_classifier",),
     "task_heads": ("kalman_classifier",),

@@ -117,6 +117,54 @@ class AdaptiveQ:
         return each(lambda w, z, p: w + self.learning_rate * (td_error * z - p), params, rho, penalty)
 
 
+class Intentional:
+    """The published rule in its full form or without parts; a penalty's gradient shares the step size."""
+
+    def __init__(
+        self,
+        eta: float,
+        decay: float,
+        b2: float | None = 0.999,
+        running: bool = True,
+        clip: tuple[float, float] | None = (20.0, 0.9998),
+        relative: float | None = None,
+    ) -> None:
+        self.eta, self.decay, self.b2, self.running = eta, decay, b2, running
+        self.clip, self.relative = clip, relative
+        self.second: Any = None
+        self.done, self.alpha, self.norm, self.square, self.magnitude, self.clipped = 0, eta, 0.0, 1.0, 0.0, 0
+
+    def bounded(self, td_error: float) -> float:
+        bound = 1.0
+        if self.clip:
+            multiple, decay = self.clip
+            self.square = decay * self.square + (1 - decay) * td_error**2
+            bound = multiple * np.sqrt(self.square / (1 - decay**self.done))
+        self.clipped += abs(td_error) > bound
+        error = float(np.clip(td_error, -bound, bound))
+        if self.relative is None:
+            return error
+        self.magnitude = self.relative * self.magnitude + (1 - self.relative) * abs(error)
+        return error / (self.magnitude / (1 - self.relative**self.done))
+
+    def step(self, params: Any, trace: Any, gradient: Any, td_error: float, penalty: Any) -> Any:
+        self.done += 1
+        rho = each(np.ones_like, trace)
+        if self.b2 is not None:
+            b2 = self.b2
+            self.second = self.second or each(np.zeros_like, trace)
+            self.second = each(lambda v, g: b2 * v + (1 - b2) * g**2, self.second, gradient)
+            rho = each(lambda v: 1 / (np.sqrt(v / (1 - b2**self.done)) + 1e-8), self.second)
+        length = sum((r * g**2).sum() for r, g in zip(arrays(rho), arrays(gradient), strict=True))
+        reach = sum((r * z**2).sum() for r, z in zip(arrays(rho), arrays(trace), strict=True))
+        self.norm += (1 - self.decay) * (length - self.norm)
+        if self.running:
+            reach = np.sqrt(self.norm / (1 - self.decay**self.done) * reach)
+        self.alpha = self.eta / max(reach, 1e-8)
+        error = self.bounded(td_error)
+        return each(lambda w, r, z, p: w + self.alpha * (error * r * z - p), params, rho, trace, penalty)
+
+
 class Scaled:
     """Every value met so far, kept as a list; mean and unbiased variance from NumPy."""
 

@@ -9,12 +9,13 @@ import numpy as np
 import optax
 import pytest
 from agent_cases import clock_at
-from stream_reference import AdaptiveQ, Obgd, each
+from stream_reference import AdaptiveQ, Intentional, Obgd, each
 
 from plasticity.core.types import Context, Learner, Optimizer
 from plasticity.interventions import optimizer_reset, weight_decay
 from plasticity.interventions.surgery import module_mask, nowhere, reset_counts, reset_slots, slot_masks
 from plasticity.optim.eligibility import adaptive_obgd, adaptive_q, eligible, obgd, parts
+from plasticity.optim.intentional import intentional
 from plasticity.optim.optimizers import OPTIMIZERS, adam, sgd, wrap
 
 STEPS, DECAY = 50, 0.7
@@ -90,6 +91,15 @@ CASES = {
         lambda: adaptive_q(learning_rate=0.02, b2=0.99, bias_correction=True, eps=0.01),
         lambda: AdaptiveQ(0.02, 0.01, 0.99, correct=True),
     ),
+    "intentional": (lambda: intentional(), lambda: Intentional(0.25, DECAY)),
+    "intentional, of a policy": (
+        lambda: intentional(eta=0.05, b2=0.9, clip=1.5, clip_decay=0.8, relative=True, magnitude_decay=0.9),
+        lambda: Intentional(0.05, DECAY, 0.9, clip=(1.5, 0.8), relative=0.9),
+    ),
+    "intentional, bare": (
+        lambda: intentional(eta=0.1, precondition=False, running_norm=False, adaptive_clip=False),
+        lambda: Intentional(0.1, DECAY, None, running=False, clip=None),
+    ),
     "sgd": (lambda: sgd(learning_rate=0.1), Descent),
 }
 
@@ -105,6 +115,8 @@ def test_optimizers_agree_with_numpy(name):
     np.testing.assert_allclose(steps, rates, rtol=1e-4)
     if name == "obgd":  # the story has steps on both sides of the bound
         assert 4 < rule.bounded < STEPS - 4
+    if name.startswith("intentional,"):  # and errors on both sides of the clip
+        assert 4 < rule.clipped < STEPS - 4
 
 
 def test_without_penalties_none_is_needed():
@@ -181,7 +193,19 @@ def test_the_bound_by_hand():
     assert float(rule.learning_rate(after)) == 0.5
 
 
-@pytest.mark.parametrize("name", ["obgd", "adaptive_obgd", "adaptive_q"])
+def test_the_prediction_moves_by_the_intended_share_of_the_error():
+    """Without decay, for a linear prediction: exactly ``eta e``, whatever the gradient's length and second moments."""
+    g = {"w": jnp.array([3.0, -1.0, 0.2])}
+    for settings in ({}, {"precondition": False}, {"running_norm": False}):
+        rule = eligible(intentional(eta=0.4, **settings))
+        state = rule.init({"w": jnp.zeros(3)})
+        for size, error in ((1.0, 2.0), (10.0, 0.5), (0.01, -1.0)):
+            scaled = {"w": size * g["w"]}
+            updates, state = one(rule, scaled, state, scaled, td_error=jnp.float32(error), trace_decay=0.0)
+            np.testing.assert_allclose(jnp.vdot(scaled["w"], updates["w"]), 0.4 * error, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["obgd", "adaptive_obgd", "adaptive_q", "intentional"])
 def test_an_agent_without_traces_is_refused(name):
     rule, params = OPTIMIZERS[name](), {"w": jnp.zeros(2)}
     with pytest.raises(
@@ -200,6 +224,7 @@ RULES = {
     "obgd": lambda: eligible(obgd()),
     "adaptive_obgd": lambda: eligible(adaptive_obgd()),
     "adaptive_q": lambda: eligible(adaptive_q()),
+    "intentional": lambda: eligible(intentional()),
     "adam": lambda: eligible(adam()),
     "wrapped": lambda: eligible(wrap(obgd(), after=optax.identity())),
     "parts": lambda: eligible(parts({"a": obgd(), "b": adam()})),
@@ -246,7 +271,9 @@ def test_the_optimizer_reset_method_clears_the_trace():
         assert all((x == 0).all() for x in jax.tree.leaves(learner.opt_state.trace))
 
 
-@pytest.mark.parametrize(("inner", "carries"), [(obgd(), False), (adam(), True), (adaptive_q(), True)])
+@pytest.mark.parametrize(
+    ("inner", "carries"), [(obgd(), False), (adam(), True), (adaptive_q(), True), (intentional(), True)]
+)
 def test_at_switches_only_an_optimizer_that_carries_something_over_is_reset(inner, carries):
     """The trace ends at a switch anyway, so resetting only the trace has no effect and is refused."""
     rule = eligible(inner)

@@ -40,6 +40,9 @@ OTHERS = {
     "tasks": (None, ["push"]),
     "keep": (None, [0.1, 0.9]),
     "adaptive": (False, True),
+    "precondition": (False, True),
+    "adaptive_clip": (False, True),
+    "relative": (False, True),
 }  # not enumerated
 SHOWN = {"None": "null", "True": "true", "False": "false"}
 

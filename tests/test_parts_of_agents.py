@@ -17,8 +17,8 @@ from plasticity.interventions.penalties import l2
 from plasticity.interventions.restriction import restricted
 from plasticity.runs import launch
 
-ACTORS = {"sac": "actor", "td3": "actor", "ppo": "policy", "stream_ac": "policy"}
-OTHERS = {"sac": "critic", "td3": "critic", "ppo": "value", "stream_ac": "value"}
+ACTORS = {"sac": "actor", "td3": "actor", "ppo": "policy", "stream_ac": "policy", "qrc": "value"}
+OTHERS = {"sac": "critic", "td3": "critic", "ppo": "value", "stream_ac": "value", "qrc": "correction"}
 WHOLE = ("at_switch-replay", "at_switch-schedule", "at_switch-normaliser")  # these belong to no part
 SOON = {("sac", "l2"), ("sac", "trac"), ("ppo", "soft_reset"), ("ppo", "layer_norm"), ("stream_ac", "weight_decay")}
 PAIRS = [

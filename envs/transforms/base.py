@@ -253,3 +253,13 @@ def check_rewarded(kind: str, spec: StreamSpec) -> None:
             f"{kind}: not allowed on a supervised stream, where the reward is the {spec.reward_name} of a prediction; "
             "it needs a stream with actions and rewards"
         )
+
+
+def check_acted(kind: str, spec: StreamSpec) -> None:
+    """Raise ``ValueError`` if the stream is supervised, or its actions are predictions of values."""
+    check_rewarded(kind, spec)
+    if spec.prediction is not None:
+        raise ValueError(
+            f"{kind}: not allowed on a stream that asks for predictions of values, which depend on its rewards alone; "
+            "it needs a stream with actions"
+        )

@@ -17,8 +17,8 @@ from plasticity.envs.transforms.base import (
     Transform,
     between,
     by_values,
+    check_acted,
     check_gradual,
-    check_rewarded,
     cycled,
     divided,
     transformed,
@@ -167,7 +167,7 @@ def permute_actions(
     check_gradual(gradual)
 
     def apply(source: StreamFactory) -> StreamFactory:
-        check_rewarded("permute_actions", source.spec)
+        check_acted("permute_actions", source.spec)
         spec = source.spec
         plan = divided(spec, per) if spec.discrete else by_values(spec, per, SIGNS, gradual)
         change = actions_change(spec, int(first == "permuted"), gradual)

@@ -18,8 +18,8 @@ from plasticity.envs.transforms.base import (
     Values,
     between,
     by_values,
+    check_acted,
     check_gradual,
-    check_rewarded,
     cycled,
     divided,
     listed_values,
@@ -69,7 +69,7 @@ def scale_reward(*, factor: Values = 1.0, per: Per = "visit", gradual: float = 0
     values = listed_values("factor", factor, float(np.finfo(np.float32).tiny), np.inf, "greater than 0")
 
     def apply(source: StreamFactory) -> StreamFactory:
-        check_rewarded("scale_reward", source.spec)
+        check_acted("scale_reward", source.spec)
         if values == (1.0,):
             return source
         spec = with_reward_range(
@@ -98,7 +98,7 @@ def clip_reward(*, low: float = -1.0, high: float = 1.0) -> Transform:
         return jnp.clip(reward, low, high)
 
     def apply(source: StreamFactory) -> StreamFactory:
-        check_rewarded("clip_reward", source.spec)
+        check_acted("clip_reward", source.spec)
         spec = with_reward_range(source.spec, *(min(max(limit, low), high) for limit in source.spec.reward_range))
         change = LaneTransform(see=reward_change(clipped), score=unchanged_score)
         return transformed("clip_reward", source, divided(spec, "task"), change)
@@ -119,7 +119,7 @@ def flip_reward(*, per: Per = "visit", gradual: float = 0.0) -> Transform:
     signs = (1.0, -1.0)
 
     def apply(source: StreamFactory) -> StreamFactory:
-        check_rewarded("flip_reward", source.spec)
+        check_acted("flip_reward", source.spec)
         spec = with_reward_range(source.spec, *(sign * limit for sign in signs for limit in source.spec.reward_range))
         low, high = source.spec.score_range or source.spec.reward_range
         spec = spec._replace(score_range=(min(low, -high), max(high, -low)))
@@ -156,7 +156,7 @@ def delay_reward(
         return jnp.where((opens | ends)[:, None], 0.0, owed), timestep._replace(reward=paid)
 
     def apply(source: StreamFactory) -> StreamFactory:
-        check_rewarded("delay_reward", source.spec)
+        check_acted("delay_reward", source.spec)
         if values == (0,):
             return source
         spec = with_reward_range(source.spec, *(limit * places for limit in source.spec.reward_range))

@@ -16,8 +16,8 @@ from plasticity.envs.transforms.base import (
     Values,
     between,
     by_values,
+    check_acted,
     check_gradual,
-    check_rewarded,
     cycled,
     listed_values,
     transformed,
@@ -55,7 +55,7 @@ def sticky_actions(*, probability: Values = 0.25, per: Per = "visit", gradual: f
 
     def apply(source: StreamFactory) -> StreamFactory:
         spec = source.spec
-        check_rewarded("sticky_actions", spec)
+        check_acted("sticky_actions", spec)
         if values == (0.0,):
             return source
         shape, dtype = ((), jnp.int32) if spec.discrete else ((spec.actions,), jnp.float32)

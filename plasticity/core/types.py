@@ -105,6 +105,7 @@ class StreamSpec(NamedTuple):
     task_entries: int = 0  # > 0: so many entries at the end of the observation are the task (``core.task_entries``)
     measures: tuple[str, ...] = ()  # what `Stream.measures` gives of each step besides the reward, such as "success"
     measure_ranges: tuple[tuple[float, float], ...] = ()  # of each measure; (): unknown
+    prediction: float | None = None  # the discount of the values that actions predict; None: actions act
 
 
 class Task(NamedTuple):

@@ -23,7 +23,7 @@ Moment = Literal["first_moment", "second_moment"]
 MOMENTS: Mapping[Moment, tuple[str, ...]] = {"first_moment": ("mu",), "second_moment": ("nu", "second")}
 HAVE: Mapping[Moment, str] = {
     "first_moment": "sgd, adam, rmsprop, muon, adam_cm",
-    "second_moment": "adam, rmsprop, adam_cm, adaptive_obgd, adaptive_q",
+    "second_moment": "adam, rmsprop, adam_cm, adaptive_obgd, adaptive_q, intentional",
 }
 
 

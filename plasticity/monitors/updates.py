@@ -40,7 +40,7 @@ def second_moments(user: str, opt_state: optax.OptState, params: Params) -> Para
     if any(path not in found or found[path].shape != leaf.shape for path, leaf in flat):
         raise ValueError(
             f"{user}: the agent's optimizer does not keep second moments of all parameters "
-            "(optimizers that do: adam, rmsprop, adam_cm, adaptive_obgd, adaptive_q)"
+            "(optimizers that do: adam, rmsprop, adam_cm, adaptive_obgd, adaptive_q, intentional)"
         )
     return jax.tree.unflatten(structure, [found[path] for path, _ in flat])
 

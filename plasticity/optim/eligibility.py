@@ -19,7 +19,7 @@ from plasticity.core.types import Array, Optimizer, Params
 from plasticity.optim.step_sizes import forwarded
 
 PER_PARAMETER = ("trace", "gradient", "penalty")  # extra arguments that have the parameters' structure
-AGENTS_WITH_TRACES = "stream_q, adaptive_q and stream_ac"
+AGENTS_WITH_TRACES = "stream_q, adaptive_q, stream_sarsa, qrc, stream_ac and stream_td"
 
 
 class Eligibility(NamedTuple):
@@ -28,6 +28,13 @@ class Eligibility(NamedTuple):
     trace: Params
     going: Array  # float32[]: 0 if the trace ended after the last update, else 1
     inner: optax.OptState
+
+
+class Corrected(NamedTuple):
+    """State of :func:`corrected`. The current trace is ``inner.going * estimates``."""
+
+    estimates: Array  # float32[]
+    inner: Eligibility
 
 
 class Traced(NamedTuple):
@@ -96,8 +103,7 @@ def eligible(optimizer: Optimizer) -> Optimizer:
     ) -> tuple[Params, Eligibility]:
         if td_error is None or trace_decay is None or trace_end is None:
             raise ValueError("an eligibility trace needs td_error, trace_decay and trace_end at every update")
-        kept = jnp.asarray(trace_decay, jnp.float32) * jnp.where(trace_start, 0.0, state.going)
-        kept, enters = jnp.where(valid, kept, 1.0), jnp.asarray(valid, jnp.float32)
+        kept, enters = passed_on(state.going, trace_decay, trace_start, valid)
         trace = jax.tree.map(lambda z, g: kept * z + enters * g, state.trace, gradients)
         if penalty is None:
             penalty = jax.tree.map(jnp.zeros_like, gradients)
@@ -112,14 +118,61 @@ def eligible(optimizer: Optimizer) -> Optimizer:
     return Optimizer(init, update, rate, masks=True)
 
 
+def passed_on(going: Array, decay: Number, start: Array | bool, valid: Array | bool) -> tuple[Array, Array]:
+    """The factors of the trace and of what enters it, float32[] each: 1 and 0 where the update is not valid."""
+    kept = jnp.asarray(decay, jnp.float32) * jnp.where(start, 0.0, going)
+    return jnp.where(valid, kept, 1.0), jnp.asarray(valid, jnp.float32)
+
+
+def corrected(optimizer: Optimizer) -> Optimizer:
+    """:func:`eligible` for gradient temporal-difference learning: with a second, scalar trace.
+
+    ``c <- decay c + h``; the optimizer's gradient is ``-td_error z + c grad(td_error) + penalty``. Both traces end
+    together. ``update`` takes two further arguments: ``estimate`` (h, float32[]; None: 0) and ``error_gradient``, the
+    gradient of ``td_error``, target included (None: 0). Reference: Elelimy, Daley, Patterson, Machado, White, White
+    2025, "Deep Reinforcement Learning with Gradient Eligibility Traces".
+    """
+    traced = eligible(optimizer)
+
+    def init(params: Params) -> Corrected:
+        inner: Any = traced.init(params)
+        return Corrected(jnp.zeros(()), inner)
+
+    def update(
+        gradients: Params,
+        state: Corrected,
+        params: Params = None,
+        *,
+        estimate: Array | None = None,
+        error_gradient: Params | None = None,
+        penalty: Params | None = None,
+        trace_decay: Number = 0.0,
+        trace_start: Array | bool = False,
+        valid: Array | bool = True,
+        **extra: Any,
+    ) -> tuple[Params, Corrected]:
+        kept, enters = passed_on(state.inner.going, trace_decay, trace_start, valid)
+        estimates = kept * state.estimates + enters * (jnp.zeros(()) if estimate is None else estimate)
+        zeros = jax.tree.map(jnp.zeros_like, gradients)
+        slope, added = (zeros if each is None else each for each in (error_gradient, penalty))
+        penalty = jax.tree.map(lambda p, g: p + estimates * g, added, slope)
+        extra |= {"penalty": penalty, "trace_decay": trace_decay, "trace_start": trace_start, "valid": valid}
+        updates, inner = traced.update(gradients, state.inner, params, **extra)
+        return updates, Corrected(estimates, inner)
+
+    return Optimizer(init, update, forwarded(traced, lambda state: traced.learning_rate(state.inner)), masks=True)
+
+
 def remembers(state: optax.OptState) -> bool:
     """Whether an optimizer's state still affects updates after a task switch has ended its trace."""
 
     def is_own(node: Any) -> bool:
-        return isinstance(node, Eligibility | Bounded)
+        return isinstance(node, Eligibility | Corrected | Bounded)
 
-    nodes = jax.tree.leaves(state, is_leaf=is_own)
-    return any(remembers(n.inner) if isinstance(n, Eligibility) else not isinstance(n, Bounded) for n in nodes)
+    def matters(node: Any) -> bool:
+        return remembers(node.inner) if isinstance(node, Eligibility | Corrected) else not isinstance(node, Bounded)
+
+    return any(map(matters, jax.tree.leaves(state, is_leaf=is_own)))
 
 
 def behind_trace(name: str, extra: Mapping[str, Any]) -> Traced:

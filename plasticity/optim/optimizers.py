@@ -21,6 +21,7 @@ from plasticity.optim.critical_momenta import adam_cm
 from plasticity.optim.descent import FORMER, scheduled_descent
 from plasticity.optim.descent import descend as descend  # plug-ins import it from here
 from plasticity.optim.eligibility import STREAMING
+from plasticity.optim.intentional import intentional
 from plasticity.optim.muon import muon
 from plasticity.optim.named import by_name
 from plasticity.optim.step_sizes import UnknownStepSize, forwarded, reports_step_size
@@ -218,4 +219,5 @@ OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = {
     "adam_cm": adam_cm,
     "optax": by_name,
     **STREAMING,
+    "intentional": intentional,
 }

@@ -34,6 +34,10 @@ SETTINGS: dict[str, dict[str, Any]] = {
     },
     "warm_start": {"samples": 30, "envs": 3},
     "classification_mdp": {"samples": 30, "envs": 3, "change": "labels"},
+    "value_prediction": {"states": 6, "branching": 2, "dimensions": 4, "change": "both", "envs": 2, "tasks": 3},
+    "value_prediction walk": {
+        "process": "walk", "states": 5, "features": "one_hot", "noise": 0.1, "change": "both", "envs": 2, "tasks": 3,
+    },
     "catch": {"rows": 6, "envs": 2, "tasks": 3},
     "cartpole": {"episode_steps": 9, "envs": 2, "tasks": 3},
     "acrobot": {"episode_steps": 9, "envs": 2, "tasks": 3},
