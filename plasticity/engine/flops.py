@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal
 
+from plasticity.core.errors import cut
 from plasticity.core.types import Agent, Clock, StreamSpec, TimeStep, Transition
 from plasticity.engine.program import Program
 
@@ -159,6 +160,8 @@ def flops_of(program: Program) -> Flops:
         act, learn, updates = _counted(program)
     except NotCountedError as error:
         return Flops(why=str(error))
+    except Exception as error:  # a primitive of another package that cannot be traced again must not stop a run
+        return Flops(why=cut(f"{type(error).__name__}: {' '.join(str(error).split())}", 200))
     if not updates:
         return Flops(act.most, learn.most)
     return Flops(act.most + learn.least, (learn.most - learn.least) / updates)
