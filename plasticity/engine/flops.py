@@ -130,10 +130,16 @@ def _live(jaxpr: Jaxpr) -> list[Any]:
 
 def _zeros(aval: Any) -> Any:
     """An array of this shape and type, which may be random keys; it costs nothing."""
-    if jax.dtypes.issubdtype(aval.dtype, jax.dtypes.prng_key):
-        key = jax.eval_shape(jax.random.key_data, jax.ShapeDtypeStruct(aval.shape, aval.dtype))
-        return jax.random.wrap_key_data(jnp.zeros(key.shape, key.dtype), impl=jax.random.key_impl(aval))
-    return jnp.zeros(aval.shape, aval.dtype)
+    if not jax.dtypes.issubdtype(aval.dtype, jax.dtypes.prng_key):
+        return jnp.zeros(aval.shape, aval.dtype)
+    impl: list[Any] = []
+
+    def words(keys: Any) -> Any:
+        impl.append(jax.random.key_impl(keys))
+        return jax.random.key_data(keys)
+
+    shape = jax.eval_shape(words, jax.ShapeDtypeStruct(aval.shape, aval.dtype))
+    return jax.random.wrap_key_data(jnp.zeros(shape.shape, shape.dtype), impl=impl[0])
 
 
 def _analysed(function: Any, shapes: Any) -> float:
