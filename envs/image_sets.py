@@ -16,6 +16,7 @@ from plasticity.envs.tables import Dataset
 
 GENERATED = (*PICTURES, "shapes")
 WITHOUT_FILES = (*GENERATED, "digits")
+CLASSES = {name: each.classes for name, each in PICTURES.items()} | {"shapes": shapes.CLASSES}  # of the generated sets
 
 
 class ImageSet(NamedTuple):
@@ -75,7 +76,7 @@ def image_set(
     place = place_of(name, path)
     whole = _read(name, place, "train", samples)
     labels = _labels_of(name, whole)
-    classes = shapes.CLASSES if name == "shapes" else int(labels.max()) + 1
+    classes = CLASSES.get(name) or int(labels.max()) + 1
     known = select(whole, samples)
     labels = labels[: len(known.inputs)]
     groups = grouped(labels, classes, f"samples: the {{}} images used of {name} include")

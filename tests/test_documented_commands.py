@@ -70,6 +70,7 @@ TINY = {
     "plasticity plot RUN --arms fresh,layer_norm --label layer_norm=LayerNorm --size 3.4x2.6 --figures performance": [
         "plot {run} --arms baseline --label baseline=A --size 3.4x2.6 --figures performance --smooth 3 --out {new}"
     ],
+    "plasticity plot RUN --x flops": ["plot {run} --x flops --figures learning_curve --out {new}"],
     "plasticity report RUN [RUN ...] [--out FILE]": ["report {run} {run} --out {new}.html"],
     "plasticity report runs/quickstart": ["report {run}"],
     "plasticity plan CONFIG": ["plan {config}"],
