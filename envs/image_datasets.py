@@ -36,7 +36,10 @@ class Scale(NamedTuple):
 
 
 def scale_of(sets: Sequence[ImageSet], standardise: Standardise) -> Scale:
-    """Means and deviations over the images to learn from: of all pixels, or of each channel. ``ValueError`` if one is 0."""
+    """Means and deviations over the images to learn from: of all pixels, or of each channel.
+
+    ``ValueError`` if a deviation is 0.
+    """
     found = []
     for each in sets:
         images = each.images[: each.learning]

@@ -45,7 +45,10 @@ def test_the_figures_of_a_run_over_flops(tmp_path: Any) -> None:
     arms = {"baseline": {}, "wide": {"agent": {"network": {"widths": [16]}}}}
     run = launch.run(tiny.experiment(arms=arms, seeds=2), tmp_path / "run")
     drawn = plots.figures(run, names=["learning_curve", "monitors"], options=plots.Options(x="flops"))
-    assert {name: drawn[name].axes[-1].get_xlabel() for name in drawn} == {"learning_curve": "FLOPs", "monitors": "FLOPs"}
+    assert {name: drawn[name].axes[-1].get_xlabel() for name in drawn} == {
+        "learning_curve": "FLOPs",
+        "monitors": "FLOPs",
+    }
     with pytest.raises(UserError, match=r"^x: unknown axis `time`; known: flops, frames, step, update"):
         plots.figures(run, options=plots.Options(x="time"))
 

@@ -1,7 +1,7 @@
 """Floating-point operations of one lane, by XLA's analysis of the traced functions; nothing is computed or compiled.
 
-The analysis is that of the program before XLA optimises it, for a CPU, so that the numbers of a config are the same on
-every machine. XLA counts ``2 m n k`` for the product of ``[m, k]`` and ``[k, n]`` and 1 for each entry of an elementwise
+The analysis is that of the program before XLA optimises it, for a CPU, so that a config has the same numbers on every
+machine. XLA counts ``2 m n k`` for the product of ``[m, k]`` and ``[k, n]`` and 1 for each entry of an elementwise
 function or a sum, also of integers. It leaves out what it calls transcendental (exp, log, tanh, sqrt, ...) and the
 libraries it calls (singular values, Cholesky). It counts the body of a loop once; here a loop of known length counts as
 often as it runs, and only one of unknown length (``while``) once.
@@ -37,7 +37,7 @@ class Flops(NamedTuple):
     why: str = ""
 
     def spent(self, steps: int, updates: np.ndarray) -> np.ndarray:
-        """``step steps + update updates``: float64[lanes], of lanes that have made ``updates`` in ``steps`` env steps."""
+        """``step steps + update updates``: float64[lanes], of lanes with ``updates`` in ``steps`` env steps."""
         return self.step * steps + self.update * np.asarray(updates, np.float64)
 
     def describe(self) -> dict[str, Any]:

@@ -270,11 +270,12 @@ def evaluations(run: RunPath, *runs: RunPath) -> pd.DataFrame:
     """Read the evaluations: one row per lane, time of evaluation and evaluated task.
 
     Returns:
-      ``arm, lane, seed, step, frames, flops, visit, task, step_in_visit`` at the time of evaluation; ``evaluated_visit`` and
-      ``evaluated_task``, the visit and task evaluated; ``episodes, episodic_return, episode_length`` (means over the
-      episodes), or ``reward`` (mean over the steps) if the stream has no episodes; for each measure of the stream,
-      such as ``success``, the means over the episodes of its largest value, ``success``, and of its last one,
-      ``success_at_end``; the swept hyper-parameters. No rows if the config requests no evaluation.
+      ``arm, lane, seed, step, frames, flops, visit, task, step_in_visit`` at the time of evaluation;
+      ``evaluated_visit`` and ``evaluated_task``, the visit and task evaluated; ``episodes, episodic_return,
+      episode_length`` (means over the episodes), or ``reward`` (mean over the steps) if the stream has no episodes; for
+      each measure of the stream, such as ``success``, the means over the episodes of its largest value, ``success``,
+      and of its last one, ``success_at_end``; the swept hyper-parameters. No rows if the config requests no
+      evaluation.
     """
 
     def read(one: RunPath) -> pd.DataFrame:

@@ -295,9 +295,7 @@ def _recorder(run: Run, job: Job, folder: Path, found: Snapshot | None) -> Parqu
     meta: Mapping[str, Any] = found.meta if found else {"parts": 0}
     diverged = join(jax.device_get([carry.diverged_at for carry in run.carries]), lanes) if run.carries else None
     frames = job.program.spec.frames_per_step * job.program.spec.envs
-    recorder = ParquetRecorder(
-        folder, job.arm, job.number, job.lanes, frames, diverged, meta["parts"], flops=job.flops
-    )
+    recorder = ParquetRecorder(folder, job.arm, job.number, job.lanes, frames, diverged, meta["parts"], flops=job.flops)
     recorder.cut_back(meta["parts"], meta.get("files"), checkpoint.files_of(_checkpoints(job, folder)) if found else ())
     recorder.restore(found.rows if found else {})
     return recorder

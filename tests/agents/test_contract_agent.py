@@ -15,6 +15,7 @@ from plasticity.agents import AGENTS
 from plasticity.config.fields import TRACED
 from plasticity.core import trees
 from plasticity.core.types import Agent
+from plasticity.engine.flops import flops_of
 from plasticity.optim.schedules import constant
 
 KEY = jax.random.key(3)
@@ -187,3 +188,14 @@ def test_lanes_envs_and_steps_share_no_exploration():
         for j in range(i):
             assert 8 <= (flips[i] == flips[j]).sum() <= 32
             assert 8 <= (flips[i, 1:] == flips[j, :-1]).sum() <= 31
+
+
+@pytest.mark.parametrize("name", SOME_SOON)
+def test_flops_are_counted_and_updates_are_declared(name):
+    found = flops_of(program(name))
+    assert (found.why, found.step > 0, found.update > 0) == ("", True, True)
+    state, pair = newest(name)
+    learn = jax.jit(lambda step: made(name).learn(KEY, state, pair, clock_at(step))[1]["updates"])
+    updates = {int(learn(step)) for step in range(STEPS, 2 * STEPS)}
+    assert max(updates) == (made(name).updates or 1)
+    assert made(name).updates or updates == {1}
