@@ -93,7 +93,7 @@ def test_an_update_of_an_mlp_by_hand() -> None:
 
 
 def test_the_column_of_a_run(tmp_path: Any) -> None:
-    """``step steps + update updates`` in every row, also after a resume, and both numbers in the plan."""
+    """``step steps + update updates`` in every row, and both numbers in the plan."""
     arms = {"baseline": {}, "wide": {"agent": {"network": {"widths": [16]}}}}
     run = launch.run(tiny.experiment(arms=arms, evaluation={"every": "visit"}, seeds=2), tmp_path / "run")
     facts = {each["arm"]: each["flops"] for each in results.plan(run)["programs"]}

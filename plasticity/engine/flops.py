@@ -178,7 +178,8 @@ def _counted(program: Program) -> tuple[Range, Range, int]:
     """FLOPs of ``act`` and ``learn``, and the number of updates of a step at which the agent learns."""
     hyper = {path: jax.ShapeDtypeStruct((), np.float32) for path in program.hyper}
     key = jax.eval_shape(lambda: jax.random.key(0))
-    clock, now = Clock(*(jax.ShapeDtypeStruct((), np.int32) for _ in Clock._fields)), _timestep(program.spec)
+    numbers: Any = [jax.ShapeDtypeStruct((), np.int32) for _ in Clock._fields]
+    clock, now = Clock(*numbers), _timestep(program.spec)
     updates = [0]
 
     def agent(hyper: Any) -> Agent:
@@ -204,7 +205,7 @@ def _counted(program: Program) -> tuple[Range, Range, int]:
 def _timestep(spec: StreamSpec) -> TimeStep:
     """The shapes of a time step of all envs of a lane."""
 
-    def of_all(one: Any, dtype: Any) -> jax.ShapeDtypeStruct:
+    def of_all(one: Any, dtype: Any) -> Any:
         return jax.ShapeDtypeStruct((spec.envs, *one.shape), dtype)
 
     number = jax.ShapeDtypeStruct((), np.float32)
