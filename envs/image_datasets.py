@@ -23,8 +23,8 @@ class Shown(NamedTuple):
     """The images of one visit."""
 
     dataset: Array  # int32[]
-    first: Array  # int32[]: the rows first ... first + count - 1 are shown
-    count: Array
+    first: Array  # int32[]: the rows first ... first + number - 1 are shown
+    number: Array
     learning: Array  # bool[]: False in an evaluation
 
 
@@ -145,7 +145,7 @@ def drawing(
     how = augmentation_of(augment, pixels.shape[1:])
 
     def draw(key: Key, shown: Shown) -> Supervised:
-        row = shown.first + jax.random.randint(key, (), 0, shown.count)
+        row = shown.first + jax.random.randint(key, (), 0, shown.number)
         image, fill = pixels[row], mean[shown.dataset] if raw else 0.0
         if not raw:
             image = (image.astype(jnp.float32) - mean[shown.dataset]) / deviation[shown.dataset]

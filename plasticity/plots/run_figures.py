@@ -244,8 +244,9 @@ def _of_metrics(one: _Run) -> dict[str, Figure]:
 
 def _check_axis(one: _Run, metrics: pd.DataFrame) -> None:
     """``UserError`` if a run has no values for the horizontal axis."""
-    groups = metrics.groupby("run", observed=True) if "run" in metrics else [(one.runs[0], metrics)]
-    for run, rows in groups:
+    names = metrics["run"].unique().tolist() if "run" in metrics else [str(one.runs[0])]
+    for run in names:
+        rows = metrics[metrics["run"] == run] if "run" in metrics else metrics
         if len(rows) and (one.x not in rows or rows[one.x].isna().all()):
             why = next(filter(None, map(_why_not_counted, one.runs)), "") if one.x == "flops" else ""
             raise UserError(f"x: {one.x} is not allowed; {run} has no such column" + (f": {why}" if why else ""))
