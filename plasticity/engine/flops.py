@@ -1,11 +1,11 @@
 """Floating-point operations of one lane, by XLA's analysis of the traced functions; nothing is computed or compiled.
 
 The analysis is that of the program before XLA optimises it, lowered for a CPU, so that the device does not matter. (The
-traced functions are those of this machine: a convolution may have another form on a GPU.) XLA counts ``2 m n k`` for the
-product of ``[m, k]`` and ``[k, n]`` and 1 for each entry of an elementwise function or a sum, also of integers. It leaves
-out what it calls transcendental (exp, log, tanh, sqrt, ...) and the libraries it calls (singular values, Cholesky). It
-counts the body of a loop once; here a loop of known length counts as often as it runs, and only one of unknown length
-(``while``) once.
+traced functions are those of this machine: a convolution may have another form on a GPU.) XLA counts ``2 m n k`` for
+the product of ``[m, k]`` and ``[k, n]`` and 1 for each entry of an elementwise function or a sum, also of integers. It
+leaves out what it calls transcendental (exp, log, tanh, sqrt, ...) and the libraries it calls (singular values,
+Cholesky). It counts the body of a loop once; here a loop of known length counts as often as it runs, and only one of
+unknown length (``while``) once.
 """
 
 import functools
