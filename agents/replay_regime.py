@@ -414,4 +414,5 @@ def replay_learner(
         return recall(state, transition, clock, jax.random.key(PROBE))
 
     initial = functools.partial(body.network.initial, envs)
-    return Agent(init, act, learn, body.switch, probe, play, initial, body.after, recall=recall)
+    made = Agent(init, act, learn, body.switch, probe, play, initial, body.after, recall=recall)
+    return made._replace(updates=timing.gradient_steps)

@@ -260,4 +260,5 @@ def rollout_agent(
 
     probe = probing(spec, body, preprocessor, behaviour, learning)
     initial = functools.partial(body.network.initial, spec.envs)
-    return Agent(init, act, learn, switch, probe, play, initial, after, preprocessor.switch_setting)
+    made = Agent(init, act, learn, switch, probe, play, initial, after, preprocessor.switch_setting)
+    return made._replace(updates=passes.updates)

@@ -15,6 +15,7 @@ from plasticity.envs.gridworld import gridworld
 from plasticity.envs.growing import class_incremental, warm_start
 from plasticity.envs.gym import gym
 from plasticity.envs.gymnax import gymnax
+from plasticity.envs.image_datasets import image_datasets
 from plasticity.envs.memory import recall, t_maze
 from plasticity.envs.minatar import minatar
 from plasticity.envs.mujoco import mujoco, slippery_ant
@@ -38,6 +39,7 @@ STREAMS: Mapping[str, Callable[..., StreamFactory]] = {
     "slowly_changing_regression": slowly_changing_regression,
     "class_incremental": class_incremental,
     "warm_start": warm_start,
+    "image_datasets": image_datasets,
     "classification_mdp": classification_mdp,
     "value_prediction": value_prediction,
     "catch": catch,

@@ -70,6 +70,7 @@ TINY = {
     "plasticity plot RUN --arms fresh,layer_norm --label layer_norm=LayerNorm --size 3.4x2.6 --figures performance": [
         "plot {run} --arms baseline --label baseline=A --size 3.4x2.6 --figures performance --smooth 3 --out {new}"
     ],
+    "plasticity plot RUN --x flops": ["plot {run} --x flops --figures learning_curve --out {new}"],
     "plasticity report RUN [RUN ...] [--out FILE]": ["report {run} {run} --out {new}.html"],
     "plasticity report runs/quickstart": ["report {run}"],
     "plasticity plan CONFIG": ["plan {config}"],
@@ -270,12 +271,13 @@ def test_the_page_on_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.chdir(tmp_path)
     executed(DOCS / "howto/data.md")
     texts = {yaml.safe_load(text)["name"]: text for text in blocks(DOCS / "howto/data.md", "yaml")}
-    assert list(texts) == ["mine", "cifar", "table", "measured"]
+    assert list(texts) == ["mine", "cifar", "in-time", "table", "measured"]
     del texts["cifar"]
     for name, text in texts.items():
         (tmp_path / f"{name}.yaml").write_text(text, encoding="utf-8")
-        run = plasticity.run(f"{name}.yaml", overrides=["stream.tasks=2", "stream.steps_per_task=10"])
-        assert [each["path"] for each in run.plan["data"]] == [str(tmp_path / f"{name}.npz")]
+        named = name == "in-time"  # its tasks are the data sets that it names
+        run = plasticity.run(f"{name}.yaml", overrides=["stream.steps_per_task=10", *["stream.tasks=2"] * (not named)])
+        assert [each["path"] for each in run.plan["data"]] == [str(tmp_path / f"{'mine' if named else name}.npz")]
 
 
 @pytest.mark.slow

@@ -19,7 +19,11 @@ SMALL = sorted(
 )
 
 IMAGES = sorted((CONFIGS / "images").glob("*.yaml"))
-SHORT = ["seeds=1", "stream.samples=500", "stream.envs=5", "stream.epochs=1", "schedule.visits=[0, 1]"]
+SHORT = ["seeds=1", "stream.samples=500", "stream.envs=5", "schedule.visits=[0, 1]"]
+LENGTHS = {  # what makes a visit short, by stream, and the steps of two of them
+    "class_incremental": (["stream.epochs=1"], [5, 10]),
+    "image_datasets": (["stream.steps_per_task=10"], [10, 10]),
+}
 
 
 @pytest.mark.slow
@@ -45,10 +49,12 @@ def check(run, planned):
 @pytest.mark.slow
 @pytest.mark.parametrize("path", IMAGES, ids=lambda path: path.stem)
 def test_a_config_of_images_is_a_plan_and_runs_shortened(path, tmp_path):
-    launch.plan(launch.load_config(path))
-    experiment = launch.load_config(path, [*SHORT, "evaluation.steps=2"])
+    whole = launch.load_config(path)
+    launch.plan(whole)
+    short, steps = LENGTHS[whole.stream.kind]
+    experiment = launch.load_config(path, [*SHORT, *short, "evaluation.steps=2"])
     planned = launch.plan(experiment)
-    assert [visit.steps for visit in planned.spec.visits] == [5, 10]
+    assert [visit.steps for visit in planned.spec.visits] == steps
     run = launch.run(experiment, tmp_path / "run")
     check(run, planned)
     assert set(results.evaluations(run)["arm"]) == set(experiment.arms)

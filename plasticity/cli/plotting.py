@@ -8,13 +8,13 @@ from plasticity.plots import Options
 SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*[x,]\s*(\d+(?:\.\d+)?)")
 
 
-def options(arms: str, labels: list[str], size: str, smooth: int) -> Options:
+def options(arms: str, labels: list[str], size: str, smooth: int, x: str = "") -> Options:
     """The figure options. ``UserError`` in one line if they cannot be parsed.
 
     Whether they fit the runs is checked when the figures are drawn.
     """
     chosen = listed("arms", arms)
-    return Options(arms=chosen, labels=_labels(labels), size=_size(size), smooth=smooth)
+    return Options(arms=chosen, labels=_labels(labels), size=_size(size), smooth=smooth, x=x or None)
 
 
 def listed(key: str, words: str) -> list[str] | None:

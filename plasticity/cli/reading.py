@@ -60,6 +60,9 @@ def plot(
         typer.Option(help="figure size in inches; panels or a long legend may add height", metavar="WIDTHxHEIGHT"),
     ] = "",
     smooth: Annotated[int, typer.Option(help="running mean of each curve over N records", metavar="N")] = 1,
+    x: Annotated[
+        str, typer.Option(help="horizontal axis of curves: step, frames, update or flops", metavar="NAME")
+    ] = "",
 ) -> None:
     """Draw the figures of one or several runs and print their summaries."""
     from plasticity import plots, results
@@ -67,7 +70,7 @@ def plot(
 
     for folder in runs:
         _check_run(folder)
-    options, names = plotting.options(arms, label or [], size, smooth), plotting.listed("figures", figures)
+    options, names = plotting.options(arms, label or [], size, smooth, x), plotting.listed("figures", figures)
     for path in plots.save_all(list(runs), out or runs[0] / "figures", options=options, names=names):
         console.print(Text(str(path)))
     for folder in runs:

@@ -396,3 +396,4 @@ class Agent(NamedTuple):
     # int32[] visit -> the state that evaluations of this visit's task see
     recall: Callable[[AgentState, Transition, Clock, Key], Probe] | None = None
     # ``probe`` with a key for the loss, if that draws numbers
+    updates: int = 0  # of a step at which it learns, if it does not learn at every one (static); 0: one at every step

@@ -43,7 +43,7 @@ from plasticity.plots.text import fitted
 from plasticity.plots.thin import smoothed, thinned
 from plasticity.results.read import IDENTITY, REWARDS
 
-X_LABELS = {"step": "env steps", "frames": "frames", "update": "updates"}
+X_LABELS = {"step": "env steps", "frames": "frames", "update": "updates", "flops": "FLOPs"}
 
 
 @styled
@@ -70,7 +70,7 @@ def learning_curve(
       metrics: a table of :func:`plasticity.results.load`.
       value: the column to draw.
       label: label of the vertical axis.
-      x: ``step``, ``frames`` or ``update``.
+      x: ``step``, ``frames``, ``update`` or ``flops``.
       by_task: a row with its own scale for each task, for returns that are not comparable between tasks.
       bounds: the smallest and largest possible values.
       hyper: the swept hyper-parameters; by default the columns with a dot in their name.
@@ -224,7 +224,7 @@ def monitors(
     Args:
       metrics: a table of :func:`plasticity.results.load`.
       names: the columns to draw; by default, all metrics that have values except those of single layers (``a/b``).
-      x: ``step``, ``frames`` or ``update``.
+      x: ``step``, ``frames``, ``update`` or ``flops``.
       bounds: the smallest and largest possible values of monitors that have any; intervals are clipped there.
       hyper: the swept hyper-parameters; by default the columns with a dot in their name.
       controls: arms drawn in dashed grey.

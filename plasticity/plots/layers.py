@@ -41,7 +41,7 @@ def layers(
     Args:
       metrics: a table of :func:`plasticity.results.load`.
       name: the monitor; its columns are ``NAME/LAYER``, with the first layer at the top.
-      x: ``step``, ``frames`` or ``update``.
+      x: ``step``, ``frames``, ``update`` or ``flops``.
       hyper: the swept hyper-parameters; by default the columns with a dot in their name.
       controls: does not affect the colours; orders the panels as in the other figures.
       options: the arms, their labels and the figure size.
@@ -109,7 +109,7 @@ def hessian_density(
 
     Args:
       metrics: a table of :func:`plasticity.results.load` with the columns of the monitor ``hessian_density``.
-      x: ``step``, ``frames`` or ``update``.
+      x: ``step``, ``frames``, ``update`` or ``flops``.
       smallest, largest, scale: the monitor's settings, which its columns do not record.
       hyper: the swept hyper-parameters; by default the columns with a dot in their name.
       controls: arms drawn in grey.

@@ -1,4 +1,4 @@
-"""Options of every figure: size, arms, labels and smoothing."""
+"""Options of every figure: size, arms, labels, smoothing and the axis of curves."""
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -12,6 +12,7 @@ from plasticity.results import Point
 WIDTH = 8.5  # inches, by default
 SIDES = (2.0, 40.0)  # inches
 MOST_SMOOTHED = 100_000  # records
+AXES = ("step", "frames", "update", "flops")
 
 
 class Options(NamedTuple):
@@ -24,6 +25,7 @@ class Options(NamedTuple):
     labels: Mapping[str, str] = MappingProxyType({})  # arm -> its label in the figure
     size: tuple[float, float] | None = None  # in inches; None: as needed
     smooth: int = 1  # window of the running mean of curves, in records
+    x: str | None = None  # horizontal axis of curves, one of AXES; None: frames if a step has several, else steps
 
     @property
     def width(self) -> float:
@@ -54,6 +56,8 @@ def checked(options: Options, arms: Sequence[str] | None = None) -> Options:
     """
     _check_size(options.size)
     _check_whole("smooth", options.smooth, 1, MOST_SMOOTHED)
+    if options.x is not None and options.x not in AXES:
+        raise UserError(f"x: {unknown(f'axis `{cut(str(options.x), 60)}`', str(options.x), AXES)}")
     _check_arms("arms", options.arms, arms)
     _check_arms("labels", list(options.labels), arms if options.labels else None)
     for arm, label in options.labels.items():

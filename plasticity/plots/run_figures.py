@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from plasticity import results
-from plasticity.core.errors import contrasted
+from plasticity.core.errors import UserError, contrasted
 from plasticity.plots.aggregates import aggregates, profiles, sensitivity
 from plasticity.plots.behaviour import first_against_later, learning_speed
 from plasticity.plots.curves import learning_curve, monitor_names, monitors
@@ -92,7 +92,7 @@ class _Run(NamedTuple):
 
     @property
     def x(self) -> str:
-        return "frames" if self.stream["frames_per_step"] > 1 else "step"
+        return self.options.x or ("frames" if self.stream["frames_per_step"] > 1 else "step")
 
     @property
     def unlike(self) -> bool:
@@ -220,6 +220,7 @@ def _of_metrics(one: _Run) -> dict[str, Figure]:
     if not one.wanted & {"learning_curve", "monitors", "mechanisms", "layers", "hessian_density"}:
         return found
     whole = one.of_arms(results.load(*one.runs))
+    _check_axis(one, whole)
     metrics = thinned(whole, one.x, hyper=one.hyper)
     # This table may have millions of rows, so it is thinned immediately unless records are to be smoothed.
     curves = metrics if one.options.smooth == 1 else whole
@@ -239,6 +240,22 @@ def _of_metrics(one: _Run) -> dict[str, Figure]:
     if "hessian_density" in one.wanted and bins:
         found["hessian_density"] = hessian_density(metrics, **shown, **_eigenvalue_grid(one.runs[0]))
     return found
+
+
+def _check_axis(one: _Run, metrics: pd.DataFrame) -> None:
+    """``UserError`` if a run has no values for the horizontal axis."""
+    names = metrics["run"].unique().tolist() if "run" in metrics else [str(one.runs[0])]
+    for run in names:
+        rows = metrics[metrics["run"] == run] if "run" in metrics else metrics
+        if len(rows) and (one.x not in rows or rows[one.x].isna().all()):
+            why = next(filter(None, map(_why_not_counted, one.runs)), "") if one.x == "flops" else ""
+            raise UserError(f"x: {one.x} is not allowed; {run} has no such column" + (f": {why}" if why else ""))
+
+
+def _why_not_counted(run: RunPath) -> str:
+    """Why the run's FLOPs were not counted, if its plan says so."""
+    reasons = (program.get("flops", {}).get("why", "") for program in results.plan(run).get("programs", ()))
+    return next(filter(None, reasons), "")
 
 
 def _mechanisms(one: _Run, metrics: pd.DataFrame) -> dict[str, Figure]:

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 
 from plasticity.plots.style import FEW, SWITCH_COLOUR, text_width
 
+TIMES = ("step", "frames")  # the same in all lanes
 VARIOUS = "various"  # the task of a visit that is not the same in all lanes
 MOST_SWITCHES = 150  # more ticks cannot be distinguished across a page
 MOST_LINES = 20  # per panel
@@ -27,13 +28,25 @@ class Stay(NamedTuple):
 
 
 def stays(metrics: pd.DataFrame, x: str) -> list[Stay]:
-    """The visits that the metrics cover, in order."""
+    """The visits that the metrics cover, in order; one for the whole stream if the arms switch at other places of it.
+
+    Arms have equal env steps at a switch, but need not have equal updates or FLOPs.
+    """
     ends = metrics.groupby("visit")[x].max().sort_index()
+    if x not in TIMES and not _switch_together(metrics, x):
+        return [Stay(0, VARIOUS, 0.0, float(ends.max()))]
     starts, tasks = ends.shift(fill_value=0), task_names(metrics).reindex(ends.index)
     return [
         Stay(int(visit), str(task), float(start), float(end))
         for visit, task, start, end in zip(ends.index, tasks, starts, ends, strict=True)
     ]
+
+
+def _switch_together(metrics: pd.DataFrame, x: str) -> bool:
+    """Whether all arms of all runs are at the same place at the end of each visit."""
+    owners = [name for name in ("run", "arm") if name in metrics]
+    ends = metrics.groupby([*owners, "visit"], observed=True)[x].max().groupby("visit").agg(["min", "max"])
+    return bool(np.isclose(ends["min"], ends["max"], rtol=1e-6).all())
 
 
 def task_names(table: pd.DataFrame) -> pd.Series:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from plasticity.plots.streams import TIMES
 from plasticity.plots.style import swept_columns
 from plasticity.results.read import IDENTITY
 
@@ -22,13 +23,14 @@ def thinned(
 
     Args:
       metrics: a table of :func:`plasticity.results.load`.
-      x: ``step``, ``frames`` or ``update``; the last value of a group represents it.
+      x: ``step``, ``frames``, ``update`` or ``flops``; the last value of a group represents it. Lanes that differ in
+        updates at the same step, and so in FLOPs, all get the mean of their line.
       names: the metrics to keep; None: all. Missing values are excluded from means.
       hyper: the swept hyper-parameters; by default the columns with a dot in their name.
     """
     kept = {*IDENTITY, *swept_columns(metrics, hyper)}
     chosen = [name for name in metrics if name in kept or names is None or name in names]
-    metrics = metrics[chosen]
+    metrics = _aligned(metrics[chosen], x, hyper)
     place, places = pd.factorize(metrics[x], sort=True)
     if len(places) <= MOST_POINTS:
         return metrics
@@ -66,6 +68,14 @@ def smoothed(metrics: pd.DataFrame, names: Sequence[str], window: int) -> pd.Dat
         rolling = rows.groupby(keys, observed=True)[name].rolling(window, center=True, min_periods=1).mean()
         means[name] = rolling.reset_index(level=keys, drop=True).reindex(metrics.index)
     return metrics.assign(**means)
+
+
+def _aligned(metrics: pd.DataFrame, x: str, hyper: Sequence[str] | None) -> pd.DataFrame:
+    """The table with ``x`` averaged over the lanes of a line at each step."""
+    if x in TIMES or x not in metrics:
+        return metrics
+    keys = [name for name in ("run", "arm", "step") if name in metrics] + swept_columns(metrics, hyper)
+    return metrics.assign(**{x: metrics.groupby(keys, observed=True, dropna=False)[x].transform("mean")})
 
 
 def _codes(column: pd.Series) -> np.ndarray:

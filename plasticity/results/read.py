@@ -19,7 +19,7 @@ from plasticity.results.stored import BOOKKEEPING, Versions, lanes_of, rows_of, 
 from plasticity.runs.accounts import EXPERIMENT, PLAN, is_own_config, parts_of_arms, read_plan
 from plasticity.runs.checksums import DamagedError
 
-IDENTITY = ("run", "arm", "lane", "seed", "step", "frames", "update", "visit", "task", "step_in_visit")
+IDENTITY = ("run", "arm", "lane", "seed", "step", "frames", "update", "flops", "visit", "task", "step_in_visit")
 REWARDS = ("reward", "episodic_return", "episodes")
 VISIT = ["arm", "lane", "seed", "visit", "task"]
 NEEDED = (*VISIT, "step", "step_in_visit")  # for the performance in visits
@@ -185,8 +185,9 @@ def load(run: RunPath, *runs: RunPath, metrics: Sequence[str] | None = None) -> 
       metrics: read only these, which is faster if the run has many; None: all.
 
     Returns:
-      The columns ``arm, lane, seed, step, frames, update, visit, task, step_in_visit``, taken at the end of the
-      record, the metrics (missing where they were not measured), and the swept hyper-parameters.
+      The columns ``arm, lane, seed, step, frames, update, flops, visit, task, step_in_visit``, taken at the end of the
+      record (``flops``, the FLOPs that the lane has spent, only if they were counted), the metrics (missing where they
+      were not measured), and the swept hyper-parameters.
 
     Raises:
       ValueError: a path that is not the folder of a run; a metric that a run with records does not have.
@@ -269,11 +270,12 @@ def evaluations(run: RunPath, *runs: RunPath) -> pd.DataFrame:
     """Read the evaluations: one row per lane, time of evaluation and evaluated task.
 
     Returns:
-      ``arm, lane, seed, step, frames, visit, task, step_in_visit`` at the time of evaluation; ``evaluated_visit`` and
-      ``evaluated_task``, the visit and task evaluated; ``episodes, episodic_return, episode_length`` (means over the
-      episodes), or ``reward`` (mean over the steps) if the stream has no episodes; for each measure of the stream,
-      such as ``success``, the means over the episodes of its largest value, ``success``, and of its last one,
-      ``success_at_end``; the swept hyper-parameters. No rows if the config requests no evaluation.
+      ``arm, lane, seed, step, frames, flops, visit, task, step_in_visit`` at the time of evaluation;
+      ``evaluated_visit`` and ``evaluated_task``, the visit and task evaluated; ``episodes, episodic_return,
+      episode_length`` (means over the episodes), or ``reward`` (mean over the steps) if the stream has no episodes; for
+      each measure of the stream, such as ``success``, the means over the episodes of its largest value, ``success``,
+      and of its last one, ``success_at_end``; the swept hyper-parameters. No rows if the config requests no
+      evaluation.
     """
 
     def read(one: RunPath) -> pd.DataFrame:

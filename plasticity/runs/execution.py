@@ -59,7 +59,7 @@ def execute(
             stack.enter_context(held(place))
         resumes = folder.check(place, resolved, resume=resume, force=force, current=current)
         finished = resumes and folder.is_finished(place)
-        planned = _checked(make_plan, experiment, finished)
+        planned = _checked(make_plan, experiment, finished).counted()
         if not started:  # nothing is written yet; another process may have started a run in the meantime
             stack.enter_context(held(place))
             resumes = folder.check(place, resolved, resume=resume, force=force, current=current)

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import compute
 
+from plasticity.engine.flops import Flops
 from plasticity.engine.program import NEVER
 from plasticity.engine.runner import Chunk, TaskNames
 from plasticity.runs.accounts import EVALUATIONS, LANES, MERGED, METRICS, PART, from_footer, note, to_footer
@@ -18,7 +19,7 @@ TABLES = (METRICS, EVALUATIONS)
 COUNTS = ("update", "episodes")  # integers
 MERGED_BYTES = 1 << 27  # larger tables keep their parts
 # The columns that identify lane and time, in metrics and evaluations.
-IDENTITY = ("arm", "lane", "seed", "step", "frames", "visit", "task", "step_in_visit")
+IDENTITY = ("arm", "lane", "seed", "step", "frames", "flops", "visit", "task", "step_in_visit")
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:
@@ -100,10 +101,11 @@ class Lanes(NamedTuple):
     numbers: np.ndarray
     seeds: np.ndarray
     frames_per_step: int  # of all envs of a lane together
+    flops: Flops | None = None  # of one lane; None: no such column
 
 
 def _identity(chunk: Chunk, lanes: Lanes) -> dict[str, Any]:
-    """The columns that identify lane and time."""
+    """The columns that identify lane and time; without ``flops`` if they are not counted."""
     count = len(lanes.numbers)
     visit, step_in_visit, step = chunk.position
 
@@ -116,10 +118,17 @@ def _identity(chunk: Chunk, lanes: Lanes) -> dict[str, Any]:
         "seed": pa.array(lanes.seeds, pa.int32()),
         "step": same(step, pa.int64()),
         "frames": same(step * lanes.frames_per_step, pa.int64()),
+        **_flops(chunk, lanes),
         "visit": same(visit, pa.int32()),
         "task": _tasks(chunk.task, count),
         "step_in_visit": same(step_in_visit, pa.int64()),
     }
+
+
+def _flops(chunk: Chunk, lanes: Lanes) -> dict[str, Any]:
+    if lanes.flops is None or lanes.flops.why:
+        return {}
+    return {"flops": pa.array(lanes.flops.spent(chunk.position.step, chunk.metrics["update"]), pa.float64())}
 
 
 def _tasks(names: TaskNames, count: int) -> pa.Array:
@@ -171,7 +180,7 @@ class ParquetRecorder:
     CRC-32 of every part, by its path within the arm's folder. ``lanes``: the columns of ``lanes.parquet`` for this
     program's lanes; the rows of the arm's other programs are unchanged. ``frames_per_step``: over all envs of a lane.
     ``diverged_at``: int[lanes], for each lane so far; default: none has diverged. ``parts``: number of this program's
-    parts that are kept.
+    parts that are kept. ``flops``: of one lane.
     """
 
     def __init__(
@@ -183,11 +192,12 @@ class ParquetRecorder:
         frames_per_step: int,
         diverged_at: np.ndarray | None = None,
         parts: int = 0,
+        flops: Flops | None = None,
     ) -> None:
         self.folder, self.arm, self.program, self.parts = folder, arm, program, 0
         self.lanes, self.files = dict(lanes), dict[str, list[int]]()
         self._numbers = np.asarray(lanes["lane"])
-        self._who = Lanes(arm, self._numbers, np.asarray(lanes["seed"]), frames_per_step)
+        self._who = Lanes(arm, self._numbers, np.asarray(lanes["seed"]), frames_per_step, flops)
         self._waiting: dict[str, list[pa.Table]] = {table: [] for table in TABLES}
         self._saved, self._old = set[str](), set[str]()  # files of the last checkpoint, and those that are merged
         self._diverged = np.full(len(self._numbers), NEVER) if diverged_at is None else diverged_at

@@ -15,6 +15,7 @@ from plasticity.config.settings import paths
 from plasticity.core.errors import UserError
 from plasticity.core.types import StreamSpec
 from plasticity.engine import measures, memory, precision
+from plasticity.engine.flops import flops_of
 from plasticity.engine.memory import Memory, readable
 from plasticity.engine.visits import scheduled
 from plasticity.envs.base import StreamFactory
@@ -59,6 +60,12 @@ class Plan(NamedTuple):
         """The arms whose networks are told the task."""
         return list(dict.fromkeys(job.arm for job in self.jobs if job.program.spec.task_entries))
 
+    def counted(self) -> "Plan":
+        """The plan with the FLOPs of a lane of each job; equal programs are counted once."""
+        first = {job.speed_key: job.program for job in reversed(self.jobs)}
+        found = {key: flops_of(program) for key, program in first.items()}
+        return self._replace(jobs=tuple(job._replace(flops=found[job.speed_key]) for job in self.jobs))
+
     def _arms(self) -> list[dict[str, Any]]:
         controls = experiments.controls(self.experiment.arms)
         lanes: Counter[str] = Counter()
@@ -86,6 +93,7 @@ class Plan(NamedTuple):
                 "placement": job.placement._asdict(),
                 "steps_per_chunk": job.program.chunk,
                 "bytes_per_device": each._asdict(),
+                **({} if job.flops is None else {"flops": job.flops.describe()}),
             }
             for job, each in zip(self.jobs, self.memory, strict=True)
         ]

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import jax
 
 from plasticity.core.errors import Interrupted, StorageError, UserError, cut, why
+from plasticity.engine.flops import Flops
 from plasticity.engine.lanes import Placement, join
 from plasticity.engine.program import Program
 from plasticity.engine.runner import Chunk, Position, Run
@@ -46,6 +47,7 @@ class Job(NamedTuple):
     fingerprint: str  # equal for the same program under the same config
     measured: frozenset[str] = frozenset()  # the metrics that monitors write
     speed_key: str = ""  # equal for programs that take the same time per step
+    flops: Flops | None = None  # of one lane; None: not counted
 
 
 class Stop:
@@ -293,7 +295,7 @@ def _recorder(run: Run, job: Job, folder: Path, found: Snapshot | None) -> Parqu
     meta: Mapping[str, Any] = found.meta if found else {"parts": 0}
     diverged = join(jax.device_get([carry.diverged_at for carry in run.carries]), lanes) if run.carries else None
     frames = job.program.spec.frames_per_step * job.program.spec.envs
-    recorder = ParquetRecorder(folder, job.arm, job.number, job.lanes, frames, diverged, meta["parts"])
+    recorder = ParquetRecorder(folder, job.arm, job.number, job.lanes, frames, diverged, meta["parts"], flops=job.flops)
     recorder.cut_back(meta["parts"], meta.get("files"), checkpoint.files_of(_checkpoints(job, folder)) if found else ())
     recorder.restore(found.rows if found else {})
     return recorder

@@ -15,6 +15,7 @@ from plasticity.agents import AGENTS
 from plasticity.config.fields import TRACED
 from plasticity.core import trees
 from plasticity.core.types import Agent
+from plasticity.engine.flops import flops_of
 from plasticity.optim.schedules import constant
 
 KEY = jax.random.key(3)
@@ -187,3 +188,17 @@ def test_lanes_envs_and_steps_share_no_exploration():
         for j in range(i):
             assert 8 <= (flips[i] == flips[j]).sum() <= 32
             assert 8 <= (flips[i, 1:] == flips[j, :-1]).sum() <= 31
+
+
+@pytest.mark.parametrize("name", SOME_SOON)
+def test_flops_are_counted_and_updates_are_declared(name):
+    found = flops_of(program(name))
+    assert (found.why, found.step > 0, found.update > 0) == ("", True, True)
+    state, pairs = lane(name)
+
+    @jax.jit
+    def updates(i: Any) -> Any:
+        pair = jax.tree.map(lambda x: x[i], pairs)
+        return made(name).learn(KEY, state, pair, clock_at(STEPS + i))[1]["updates"]
+
+    assert max(int(updates(i)) for i in range(STEPS)) == (made(name).updates or 1)

@@ -33,6 +33,11 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "augment": {"flip": 0.5, "crop": 4, "rotate": 15},
     },
     "warm_start": {"samples": 30, "envs": 3},
+    "image_datasets": {"samples": 60, "envs": 3},
+    "image_datasets raw": {
+        "datasets": ["digits", "counts"], "samples": 60, "side": 12, "colour": False, "flat": False,
+        "outputs": "separate", "standardise": "none", "augment": {"flip": 0.5, "crop": 2, "rotate": 15}, "envs": 3,
+    },
     "classification_mdp": {"samples": 30, "envs": 3, "change": "labels"},
     "value_prediction": {"states": 6, "branching": 2, "dimensions": 4, "change": "both", "envs": 2, "tasks": 3},
     "value_prediction walk": {
