@@ -40,7 +40,7 @@ MAY_TOUCH_FILES = {
     "plasticity.runs.slurm", "plasticity.runs.turns", "plasticity.runs.local",
     "plasticity.runs.trackers", "plasticity.cli.listing", "plasticity.cli.measuring",
     "plasticity.plots.save", "plasticity.bench.report", "plasticity.envs.data", "plasticity.envs.pools",
-    "plasticity.envs.cifar",
+    "plasticity.envs.cifar", "plasticity.envs.recorded",
     "plasticity.results.read", "plasticity.results.stored", "plasticity.results.export",
     "plasticity.cli.watch", "plasticity.report.facts", "plasticity.report.page",
     "plasticity.findings.store", "plasticity.bench.gpu.conductor", "plasticity.bench.gpu.real",
@@ -52,7 +52,7 @@ FILE_CALLS = {
     "read_parquet", "to_parquet", "savefig", "savez", "fromfile", "tofile", "symlink_to", "copytree",
 }  # fmt: skip
 USES_BOTH = (  # agents or envs
-    "plasticity.runs.members", "plasticity.runs.planning", "plasticity.runs.jobs", "plasticity.bench.streams",
+    "plasticity.runs.members", "plasticity.runs.jobs", "plasticity.runs.sources", "plasticity.bench.streams",
     "plasticity.bench.stream_rates", "plasticity.bench.overhead.world", "plasticity.findings.exact",
 )  # fmt: skip
 FILE_MODULES = {"shutil", "tempfile", "pickle", "gzip", "zipfile", "pyarrow", "sqlite3", "h5py"}

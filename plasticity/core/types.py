@@ -53,6 +53,16 @@ class Supervised(NamedTuple):
     target: Array  # int32[E] class labels, or float32[E, outputs]
 
 
+class Logged(NamedTuple):
+    """The observation of a stream of recorded transitions: one transition of a dataset."""
+
+    observation: Any  # [E, *shape]
+    action: Array  # int32[E], or float32[E, actions]: what the recorded policy did
+    reward: Array  # float32[E]
+    discount: Array  # float32[E]  0 where the episode terminated with this step, else 1
+    next_observation: Any
+
+
 class Clock(NamedTuple):
     """Counters shared by all lanes of a program, int32 scalars, traced and never batched (a batched predicate turns
     ``lax.cond`` into a select that runs both branches)."""

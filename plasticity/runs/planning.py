@@ -1,6 +1,5 @@
 """From a config to a plan: a stream, and programs of lanes as jobs. Computes shapes only."""
 
-import functools
 import math
 import warnings
 from collections import Counter
@@ -9,21 +8,18 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from plasticity.config import experiments
-from plasticity.config.counters import check_stream
 from plasticity.config.experiments import Experiment, ProgramSettings
-from plasticity.config.settings import paths
 from plasticity.core.errors import UserError
 from plasticity.core.types import StreamSpec
 from plasticity.engine import measures, memory, precision
 from plasticity.engine.memory import Memory, readable
-from plasticity.engine.visits import scheduled
-from plasticity.envs.base import StreamFactory
-from plasticity.runs.building import agent_of, checked
+from plasticity.runs.building import agent_of
 from plasticity.runs.devices import devices
 from plasticity.runs.dry_run import check_silent, trace_once
 from plasticity.runs.jobs import job_of
 from plasticity.runs.session import Job
 from plasticity.runs.shards import Shard
+from plasticity.runs.sources import source_of
 
 
 class Plan(NamedTuple):
@@ -169,20 +165,6 @@ def warn_of_agents(asked: Sequence[ProgramSettings], specs: Sequence[StreamSpec]
             arms += [each.arm] if each.arm not in arms else []
     for notice, arms in found.items():
         warnings.warn(f"arms.{', '.join(arms)}: {notice}", stacklevel=3)
-
-
-def source_of(experiment: Experiment) -> StreamFactory:
-    """The stream with its transforms and its schedule. ``UserError`` if they do not fit."""
-    source: StreamFactory = checked("stream", experiment.stream.build())
-    checked("stream", check_stream, source.spec)
-    for path, each in zip(paths("transforms", experiment.transforms), experiment.transforms, strict=True):
-        source = checked(path, checked(path, each.build()), source)
-    spec = checked("schedule", functools.partial(scheduled, source.spec, **vars(experiment.schedule)))
-    checked("schedule", check_stream, spec)
-    if experiment.reference and len(spec.visits) < 2:
-        raise UserError("reference: true is not allowed with one visit: each arm is then a single-task learner")
-    make = source.make
-    return StreamFactory(spec, lambda lanes: make(lanes)._replace(spec=spec))
 
 
 def check_memory(planned: Plan) -> None:
