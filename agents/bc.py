@@ -82,7 +82,9 @@ def clone_of(spec: StreamSpec, loss: str) -> Clone:
     check("agent.loss", loss, LOSSES)
     if spec.discrete:
         if loss != "squared":
-            raise ValueError(f"agent.loss: {loss} is not allowed; this stream has discrete actions, which have one loss")
+            raise ValueError(
+                f"agent.loss: {loss} is not allowed; this stream has discrete actions, which have one loss"
+            )
         return discrete_clone(spec.actions)
     return squared_clone(spec.actions) if loss == "squared" else gaussian_clone(spec.actions)
 

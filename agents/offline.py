@@ -70,9 +70,7 @@ def no_exploration(age: Any) -> Array:
     return jnp.zeros(())
 
 
-def offline_core(
-    network: Network, optimizer: Any, intervention: Intervention, targets: bool = True
-) -> AgentCore:
+def offline_core(network: Network, optimizer: Any, intervention: Intervention, targets: bool = True) -> AgentCore:
     """The body of an offline agent; ``targets``: with a copy of the parameters as the target network."""
     target = (lambda params: params) if targets else no_target
     return assemble_built(network, optimizer(), intervention, target=target)
@@ -192,9 +190,7 @@ def offline_dqn(
     Optimistic Perspective on Offline Reinforcement Learning", train DQN in this way on the replay of another DQN.
     """
     check_recorded("offline_dqn", spec, discrete=True)
-    return _q_learner(
-        spec, intervention, network, optimizer, discount, double, huber, reward_clip, target_period
-    )
+    return _q_learner(spec, intervention, network, optimizer, discount, double, huber, reward_clip, target_period)
 
 
 @metadata(paper="Kumar, Zhou, Tucker, Levine 2020, Conservative Q-Learning for Offline Reinforcement Learning")
@@ -260,7 +256,5 @@ def offline_c51(
     made = built(network(spec.observation.observation, spec.actions * atoms), intervention)
     body = offline_core(made, optimizer, intervention)
     logits = action_logits(made, spec.actions, atoms)
-    criterion = categorical_criterion(
-        logits, no_exploration, double, v_min, v_max, atoms, spread(targets, sigma)
-    )
+    criterion = categorical_criterion(logits, no_exploration, double, v_min, v_max, atoms, spread(targets, sigma))
     return offline_agent(spec, body, criterion, target_period, Sampling(spec.envs, 1, discount, reward_clip))

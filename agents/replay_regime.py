@@ -27,6 +27,7 @@ from plasticity.core.types import (
     AgentState,
     Array,
     Clock,
+    Held,
     Key,
     Learner,
     Metrics,
@@ -82,6 +83,7 @@ class Memory(NamedTuple):
     first: int  # env steps of each env before there is enough to sample
     sequences: Callable[[Array, Array], Array] | None = None
     # of a memory of sequences: errors and their validity [rows] -> the priority of each sequence [B]
+    held: Callable[[Any], Held] | None = None  # state -> the transitions in it
 
 
 # Settings of the agents in versions before schedules and replays were members.
@@ -379,5 +381,10 @@ def replay_learner(
     def probe(state: AgentState, transition: Transition, clock: Clock) -> Probe:
         return recall(state, transition, clock, jax.random.key(PROBE))
 
+    def held(state: AgentState) -> Held:
+        assert memory.held is not None
+        return memory.held(state.rest["replay"])
+
     initial = functools.partial(body.network.initial, envs)
-    return Agent(init, act, learn, body.switch, probe, play, initial, body.after, recall=recall)
+    agent = Agent(init, act, learn, body.switch, probe, play, initial, body.after, recall=recall)
+    return agent._replace(held=held if memory.held else None)

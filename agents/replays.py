@@ -9,7 +9,7 @@ from pydantic import Field
 
 from plasticity.agents.ages import RULES, drawn_ages
 from plasticity.agents.priorities import prioritised as prioritised_memory
-from plasticity.agents.replay import Replay, replay
+from plasticity.agents.replay import Replay, held, replay
 from plasticity.agents.replay_regime import Memory, Sample, Sampling
 from plasticity.agents.sequences import Start, sequence_buffer, uniform_sequences
 from plasticity.agents.sequences import prioritised_sequences as prioritised_by_sequence
@@ -54,7 +54,8 @@ def uniform(spec: StreamSpec, sampling: Sampling, *, capacity: Count = 100_000, 
         return Sample(batch, jnp.ones(sampling.batch_size), jnp.zeros(sampling.batch_size, jnp.int32))
 
     first = -(-minimum // spec.envs)
-    return Memory(buffer.init, buffer.add, buffer.ready, sample, unprioritised, sampling.batch_size, first)
+    memory = Memory(buffer.init, buffer.add, buffer.ready, sample, unprioritised, sampling.batch_size, first)
+    return memory._replace(held=lambda state: held(state, spec))
 
 
 @metadata(
@@ -94,7 +95,7 @@ def prioritised(
       ValueError: the sizes are inconsistent, or an unknown word.
     """
     check("prefer", prefer, ("any", *RULES))
-    return prioritised_memory(
+    memory = prioritised_memory(
         stored(spec, sampling, capacity, minimum),
         spec,
         batch_size=sampling.batch_size,
@@ -105,6 +106,7 @@ def prioritised(
         first=-(-minimum // spec.envs),
         ages=None if prefer == "any" else RULES[prefer](duration, least),
     )
+    return memory._replace(held=lambda state: held(state.steps, spec))
 
 
 @metadata(
@@ -157,7 +159,8 @@ def age_weighted(
         return Sample(batch, jnp.ones(size), jnp.zeros(size, jnp.int32))
 
     first = -(-minimum // spec.envs)
-    return Memory(buffer.init, buffer.add, buffer.ready, sample, unprioritised, size, first)
+    memory = Memory(buffer.init, buffer.add, buffer.ready, sample, unprioritised, size, first)
+    return memory._replace(held=lambda state: held(state, spec))
 
 
 @metadata(paper="Kapturowski et al. 2019, Recurrent Experience Replay in Distributed Reinforcement Learning")
@@ -194,7 +197,8 @@ def sequences(
     """
     sizes: Any = {"length": length, "burn_in": burn_in, "overlap": overlap, "carry": carry}
     buffer = sequence_buffer(spec, sampling, capacity=capacity, minimum=minimum, **sizes)
-    return uniform_sequences(buffer, spec, sampling.batch_size, -(-minimum // spec.envs))
+    memory = uniform_sequences(buffer, spec, sampling.batch_size, -(-minimum // spec.envs))
+    return memory._replace(held=lambda state: held(state.steps, spec))
 
 
 @metadata(paper="Kapturowski et al. 2019, Recurrent Experience Replay in Distributed Reinforcement Learning")
@@ -235,7 +239,7 @@ def prioritised_sequences(
       ValueError: the sizes are inconsistent, or the network has no memory.
     """
     sizes: Any = {"length": length, "burn_in": burn_in, "overlap": overlap, "carry": carry}
-    return prioritised_by_sequence(
+    memory = prioritised_by_sequence(
         sequence_buffer(spec, sampling, capacity=capacity, minimum=minimum, **sizes),
         spec,
         batch_size=sampling.batch_size,
@@ -244,6 +248,7 @@ def prioritised_sequences(
         correction=importance(),
         first=-(-minimum // spec.envs),
     )
+    return memory._replace(held=lambda state: held(state.steps, spec))
 
 
 REPLAYS: Mapping[str, Callable[..., Memory]] = {

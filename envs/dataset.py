@@ -13,7 +13,7 @@ from pydantic import Field
 from plasticity.config.counters import check_visits
 from plasticity.config.fields import Count, Cycles, Size, metadata
 from plasticity.core.errors import contrasted
-from plasticity.core.types import Array, Clock, Key, Logged, Stream, StreamSpec, Task, TimeStep, Visit, VisitPlan
+from plasticity.core.types import Array, Key, Logged, Stream, StreamSpec, Task, TimeStep, Visit, VisitPlan
 from plasticity.envs.base import Build, StreamFactory, tasks_of, vectorise
 from plasticity.envs.recorded import BUILT_IN, Recorded, dataset_of
 from plasticity.envs.supervised import accuracy, negative_squared_error
@@ -91,9 +91,7 @@ def check_alike(names: Sequence[str], datasets: Sequence[Recorded]) -> None:
             )
 
 
-def dataset_spec(
-    names: Sequence[str], datasets: Sequence[Recorded], steps: int, cycles: int, envs: int
-) -> StreamSpec:
+def dataset_spec(names: Sequence[str], datasets: Sequence[Recorded], steps: int, cycles: int, envs: int) -> StreamSpec:
     one = datasets[0]
     discrete, count = one.discrete, max(each.actions for each in datasets)
     seen = jax.ShapeDtypeStruct(one.observation.shape[1:], one.observation.dtype)
@@ -179,25 +177,44 @@ def elsewhere(stream: Stream, lanes: int, places: Places, alone: Stream) -> Stre
     return stream._replace(reset=reset)
 
 
-def evaluation_of(names: Sequence[str], datasets: Sequence[Recorded], spec: StreamSpec, envs: int) -> Callable[
-    [Build], StreamFactory
-]:
+def evaluation_of(
+    names: Sequence[str], datasets: Sequence[Recorded], spec: StreamSpec, envs: int
+) -> Callable[[Build], StreamFactory]:
     """Environments for evaluation, ``envs`` of each lane, built from the config that the datasets name."""
 
     def evaluation(build: Build) -> StreamFactory:
         config, places = places_of(names, datasets)
         source = build({**config, "stream": {**config["stream"], "envs": envs}})
         there = source.spec
+        shown = there._replace(tasks=spec.tasks, visits=spec.visits, shuffled=False)
         played = Logged(there.observation, *spec.observation[1:4], there.observation)
         if (played, there.discrete, there.actions) != (spec.observation, spec.discrete, spec.actions):
             raise ValueError(f"{names[0]}: its observations or actions are not those of the stream that it names")
 
         def make(lanes: int) -> Stream:
-            return elsewhere(source.make(lanes), lanes, places, source.make(1))
+            return elsewhere(source.make(lanes), lanes, places, source.make(1))._replace(spec=shown)
 
-        return StreamFactory(there, make)
+        return StreamFactory(shown, make)
 
     return evaluation
+
+
+def of_datasets(
+    names: Sequence[str],
+    datasets: Sequence[Recorded],
+    files: tuple[tuple[str, str], ...],
+    steps: int,
+    cycles: int,
+    envs: int,
+    evaluation_envs: int,
+) -> StreamFactory:
+    """The stream of these datasets, by name; ``files``: path and SHA-256 of each that was read."""
+    check_alike(names, datasets)
+    check_visits(len(names), cycles)
+    spec = dataset_spec(names, datasets, steps, cycles, envs)._replace(data=files)
+    task = dataset_task(spec, datasets)
+    evaluation = evaluation_of(names, datasets, spec, evaluation_envs)
+    return StreamFactory(spec, lambda lanes: vectorise(task, lanes, envs), evaluation=evaluation)
 
 
 @metadata(
@@ -230,13 +247,7 @@ def dataset(
     names no environment, or if two name different streams. Gulcehre et al. study offline agents on such data; their
     datasets are not part of this package.
     """
-    names = names_of(paths)
     read = [dataset_of(path) for path in paths]
-    datasets = [made for made, _ in read]
-    check_alike(names, datasets)
-    check_visits(len(names), cycles)
-    spec = dataset_spec(names, datasets, steps_per_task, cycles, envs)
-    spec = spec._replace(data=tuple(file for _, files in read for file in files))
-    task = dataset_task(spec, datasets)
-    evaluation = evaluation_of(names, datasets, spec, evaluation_envs)
-    return StreamFactory(spec, lambda lanes: vectorise(task, lanes, envs), evaluation=evaluation)
+    files = tuple(file for _, each in read for file in each)
+    made = [each for each, _ in read]
+    return of_datasets(names_of(paths), made, files, steps_per_task, cycles, envs, evaluation_envs)

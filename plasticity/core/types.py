@@ -63,6 +63,15 @@ class Logged(NamedTuple):
     next_observation: Any
 
 
+class Held(NamedTuple):
+    """The transitions in an agent's replay, arrays ``[E, rows, ...]``, the oldest row first."""
+
+    transitions: Logged  # with the rewards as they were received
+    truncated: Array  # bool: the episode was cut off after this step
+    valid: Array  # bool: False where the row is empty, spans two episodes, or lacks what was overwritten
+    count: Array  # int32[]: rows that are filled, the first ones
+
+
 class Clock(NamedTuple):
     """Counters shared by all lanes of a program, int32 scalars, traced and never batched (a batched predicate turns
     ``lax.cond`` into a select that runs both branches)."""
@@ -401,3 +410,4 @@ class Agent(NamedTuple):
     # int32[] visit -> the state that evaluations of this visit's task see
     recall: Callable[[AgentState, Transition, Clock, Key], Probe] | None = None
     # ``probe`` with a key for the loss, if that draws numbers
+    held: Callable[[AgentState], Held] | None = None  # of an agent with a replay: what is in it
