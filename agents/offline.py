@@ -210,8 +210,8 @@ def cql(
     """Conservative Q-learning for discrete actions, CQL(H), for one lane.
 
     ``L = L_DQN + alpha mean_B [log sum_a exp q(s, a) - q(s, a_data)]``: values of actions that the data do not have are
-    pushed down, those of the data's actions up. ``L_DQN`` and all other settings are those of :func:`offline_dqn`, which
-    is this with ``alpha: 0``. ``alpha`` is traced.
+    pushed down, those of the data's actions up. ``L_DQN`` and all other settings are those of :func:`offline_dqn`,
+    which is this with ``alpha: 0``. ``alpha`` is traced.
 
     ``ValueError`` on any other stream than recorded transitions, and if actions are not discrete. Equation and defaults
     are those of the authors' code for Atari, which adds the term to a quantile loss (QR-DQN) and not to that of DQN;
@@ -243,9 +243,9 @@ def offline_c51(
 ) -> Agent:
     """C51 that learns offline, from recorded transitions (the stream ``dataset``), for one lane.
 
-    ``L = -mean_B sum_i projected_i log p_i(s, a)``, the loss of :func:`plasticity.agents.c51.c51` with ``n_step: 1`` and
-    its settings; the regime is that of :func:`offline_dqn`. Rewards are always clipped, since those of a dataset have
-    no known bounds.
+    ``L = -mean_B sum_i projected_i log p_i(s, a)``, the loss of :func:`plasticity.agents.c51.c51` with ``n_step: 1``
+    and its settings; the regime is that of :func:`offline_dqn`. Rewards are always clipped, since those of a dataset
+    have no known bounds.
 
     ``ValueError`` on any other stream, if actions are not discrete, and if ``reward_clip`` lies outside the range of
     values.

@@ -120,9 +120,8 @@ def held(state: Any, spec: StreamSpec) -> Held:
     windows = jnp.stack([item(offset) for offset in range(-lead, 2)], axis=1)  # [rows, lead + 2]
 
     def one(items: Item) -> tuple[Batch, Array]:
-        found = jax.vmap(lambda at: window_to_transition(jax.tree.map(lambda x: x[at], items), spec, 1.0, None))(
-            windows
-        )
+        each = jax.tree.map(lambda x: x[windows], items)
+        found = jax.vmap(lambda window: window_to_transition(window, spec, 1.0, None))(each)
         ends = items.first[item(2)] & (number + 2 < count)
         return found, ends & (found.discount > 0)
 

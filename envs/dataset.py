@@ -219,7 +219,7 @@ def of_datasets(
 
 @metadata(
     paper="Gulcehre et al. 2022, An Empirical Study of Implicit Regularization in Deep Offline RL",
-    example={"paths": ["catch_random", "catch_skilled"], "steps_per_task": 1000, "envs": 32},
+    example={"paths": ["catch_random", "catch_skilled"], "steps_per_task": 1_000, "envs": 32},
 )
 def dataset(
     *,

@@ -19,6 +19,8 @@ from plasticity.engine.lanes import Placement
 from plasticity.engine.program import Program
 from plasticity.engine.runner import Run
 from plasticity.envs.base import StreamFactory
+from plasticity.envs.dataset import of_datasets
+from plasticity.envs.recorded import Recorded
 from plasticity.envs.targets import regression, relabelled
 from plasticity.envs.transforms.tasks import with_task
 from plasticity.interventions.base import Intervention, compose
@@ -60,6 +62,7 @@ SOME_SOON = [
 ]
 GRAPHS_ALONE = ("kalman_classifier",)  # refuse a network given as functions
 STREAMING = ("stream_q", "adaptive_q", "stream_dqn", "stream_c51", "stream_ac", "avg")  # one env, step by step
+OFFLINE = ("offline_dqn", "offline_c51", "cql", "bc")  # from recorded transitions
 REAL = ("sac", "td3", "avg")  # with real-valued actions in these tests
 ACTORS: dict[str, Any] = {
     "critic_network": functools.partial(mlp, widths=(6,)),
@@ -80,6 +83,7 @@ OWN = {
     "adaptive_q": {"optimizer": functools.partial(adaptive_q, learning_rate=0.01)},
     "stream_c51": {"atoms": 5},
     "c51": {"atoms": 5, "v_min": -1.0, "v_max": 2.0},
+    "offline_c51": {"atoms": 5, "v_min": -1.0, "v_max": 2.0},
     "rainbow": {"replay": prioritised_replay(60), "atoms": 5, "v_min": -1.0, "v_max": 2.0, "n_step": 2},
 }
 
@@ -93,9 +97,26 @@ def source(name: str, real: bool | None = None, **sizes: int) -> StreamFactory:
     if name in ("classifier", "kalman_classifier"):
         shape = {"inputs": "gaussian", "samples": 8, "dimensions": 3, "classes": 4}
         return relabelled(tasks=visits, steps_per_task=steps, envs=envs, **shape)
+    if name in OFFLINE:
+        return recordings(visits, steps, envs, real=bool(real))
     if name == "regressor":
         return regression(tasks=visits, steps_per_task=steps, envs=envs, dimensions=3, outputs=2, hidden=4)
     return chain(visits, steps, envs, real=name in REAL if real is None else real)
+
+
+def recordings(visits: int = 2, steps: int = 10, envs: int = 2, *, real: bool = False) -> StreamFactory:
+    """A stream of datasets of 12 random rows with five entries and two actions (``real``: an action is one number)."""
+
+    def dataset(seed: int) -> Recorded:
+        random = np.random.default_rng(seed)
+        seen, following = (random.normal(size=(12, 5)).astype(np.float32) for _ in range(2))
+        action = random.normal(size=(12, 1)) if real else random.integers(0, 2, 12)
+        reward, ended = random.normal(size=12).astype(np.float32), np.arange(12) % 4 == 3
+        kept = action.astype(np.float32 if real else np.int32)
+        return Recorded(seen, kept, reward, following, ended, np.zeros(12, bool), {} if real else {"actions": 2})
+
+    names = tuple(f"data_{i}" for i in range(visits))
+    return of_datasets(names, [dataset(i) for i in range(visits)], (), steps, 1, envs, 2)
 
 
 def settings(name: str, **changes: Any) -> dict[str, Any]:

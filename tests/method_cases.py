@@ -64,6 +64,7 @@ TRACED = ("stream_q", "adaptive_q", "stream_ac")  # whose gradient is not that o
 REPLAYED = ("dqn", "c51", "rainbow", "sac", "td3")
 ROLLOUT = ("ppo", "pqn", "reinforce")
 SUPERVISED = ("classifier", "regressor", "kalman_classifier")
+OFFLINE = ("offline_dqn", "offline_c51", "cql", "bc")
 # The agents on which a case can have no effect, and which refuse it.
 REFUSED: dict[str, tuple[str, ...]] = {
     "effective_rank": STREAMED,
@@ -72,10 +73,10 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "sam": TRACED,
     "optimizer_reset": ("stream_q", "stream_ac"),
     "at_switch-optimizer": ("stream_q", "stream_ac"),
-    "at_switch-replay": (*STREAMED, *SUPERVISED, *ROLLOUT),
-    "at_switch-target": (*STREAMED, *SUPERVISED, *ROLLOUT),
-    "at_switch-schedule": (*SUPERVISED, "ppo", "reinforce", "stream_ac", "avg"),
-    "at_switch-normaliser": (*SUPERVISED, *REPLAYED, *ROLLOUT),
+    "at_switch-replay": (*STREAMED, *SUPERVISED, *ROLLOUT, *OFFLINE),
+    "at_switch-target": (*STREAMED, *SUPERVISED, *ROLLOUT, "bc"),
+    "at_switch-schedule": (*SUPERVISED, *OFFLINE, "ppo", "reinforce", "stream_ac", "avg"),
+    "at_switch-normaliser": (*SUPERVISED, *REPLAYED, *ROLLOUT, *OFFLINE),
     "plasticity_injection": ("kalman_classifier",),
     "task_heads": ("kalman_classifier",),
 }

@@ -52,7 +52,8 @@ FILE_CALLS = {
     "read_parquet", "to_parquet", "savefig", "savez", "fromfile", "tofile", "symlink_to", "copytree",
 }  # fmt: skip
 USES_BOTH = (  # agents or envs
-    "plasticity.runs.members", "plasticity.runs.jobs", "plasticity.runs.sources", "plasticity.runs.transitions", "plasticity.bench.streams",
+    "plasticity.runs.members", "plasticity.runs.jobs", "plasticity.runs.sources", "plasticity.runs.transitions",
+    "plasticity.bench.streams",
     "plasticity.bench.stream_rates", "plasticity.bench.overhead.world", "plasticity.findings.exact",
 )  # fmt: skip
 FILE_MODULES = {"shutil", "tempfile", "pickle", "gzip", "zipfile", "pyarrow", "sqlite3", "h5py"}

@@ -19,7 +19,7 @@ from plasticity.runs.dry_run import check_silent, trace_once
 from plasticity.runs.jobs import job_of
 from plasticity.runs.session import Job
 from plasticity.runs.shards import Shard
-from plasticity.runs.sources import source_of
+from plasticity.runs.sources import evaluation_source, source_of
 
 
 class Plan(NamedTuple):
@@ -31,6 +31,7 @@ class Plan(NamedTuple):
     memory: tuple[Memory, ...]
     columns: tuple[int, ...] = ()  # of the table of metrics of each job
     cut: Mapping[str, Any] = MappingProxyType({})  # how the run is cut into shards, and their programs
+    evaluated: StreamSpec | None = None  # of the environments of evaluation, if they are not those of the stream
 
     def describe(self) -> dict[str, Any]:
         """The plan as plain data, ``plan.json``."""
@@ -38,6 +39,7 @@ class Plan(NamedTuple):
             "name": self.experiment.name,
             "arms": self._arms(),
             "stream": _stream_facts(self.spec),
+            **({"evaluation": _evaluation_facts(self.evaluated)} if self.evaluated else {}),
             "ranges": {
                 name: _written(limits)
                 for job in self.jobs
@@ -102,6 +104,11 @@ def _stream_facts(spec: StreamSpec) -> dict[str, Any]:
     }
 
 
+def _evaluation_facts(spec: StreamSpec) -> dict[str, Any]:
+    limits = _written(spec.score_range or spec.reward_range)
+    return {"reward_name": spec.reward_name, "episodic": spec.episodic, "reward_range": limits}
+
+
 def _written(limits: tuple[float, float]) -> list[float | None]:
     """Limits in JSON form: null for an infinite one."""
     return [float(limit) if math.isfinite(limit) else None for limit in limits]
@@ -133,7 +140,9 @@ def plan(experiment: Experiment, shard: Shard | None = None, widths: Sequence[in
     warn_of_agents(asked, [job.program.spec for job in built])
     jobs = tuple(job._replace(measured=each.measured) for job, each in zip(built, traced, strict=True))
     sizes, columns = (tuple(getattr(each, name) for each in traced) for name in ("memory", "columns"))
-    return Plan(experiment, source.spec, jobs, sizes, columns)
+    separate = experiment.evaluation and source.evaluation
+    evaluated = evaluation_source(source).spec if separate else None
+    return Plan(experiment, source.spec, jobs, sizes, columns, evaluated=evaluated)
 
 
 def jobs_of(experiment: Experiment) -> list[Job]:
