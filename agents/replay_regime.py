@@ -83,7 +83,8 @@ class Memory(NamedTuple):
     first: int  # env steps of each env before there is enough to sample
     sequences: Callable[[Array, Array], Array] | None = None
     # of a memory of sequences: errors and their validity [rows] -> the priority of each sequence [B]
-    held: Callable[[Any], Held] | None = None  # state -> the transitions in it
+    held: Callable[[Any], Held] | None = None  # state -> the transitions in it, if they are in the order of time
+    switch: Callable[[Any], Any] | None = None  # at a task switch: state -> state, of a memory that knows visits apart
 
 
 # Settings of the agents in versions before schedules and replays were members.
@@ -381,10 +382,17 @@ def replay_learner(
     def probe(state: AgentState, transition: Transition, clock: Clock) -> Probe:
         return recall(state, transition, clock, jax.random.key(PROBE))
 
+    def switch(key: Key, state: AgentState, clock: Clock) -> AgentState:
+        if memory.switch is not None:
+            state = state._replace(rest={**state.rest, "replay": memory.switch(state.rest["replay"])})
+        return body.switch(key, state, clock)
+
     def held(state: AgentState) -> Held:
         assert memory.held is not None
         return memory.held(state.rest["replay"])
 
     initial = functools.partial(body.network.initial, envs)
-    agent = Agent(init, act, learn, body.switch, probe, play, initial, body.after, recall=recall)
-    return agent._replace(held=held if memory.held else None)
+    agent = Agent(init, act, learn, switch, probe, play, initial, body.after, recall=recall)
+    return agent._replace(
+        held=held if memory.held else None, switch_setting="replay" if memory.switch is not None else ""
+    )
