@@ -5,7 +5,7 @@ newest items of each env wait in a small buffer until their window is complete; 
 window spans two visits. A visit's part is filled by reservoir sampling, or the oldest window of the visit is replaced.
 """
 
-from collections.abc import Callable
+import functools
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -31,7 +31,6 @@ class Parts(NamedTuple):
     filled: Array  # int32[]: steps of the current visit
     visit: Array  # int32[]: visits so far, without the current one
     step: Array  # int32[]: steps so far
-    key: Key  # of the reservoirs
     tree: Tree | tuple[()] = ()  # of the priorities of all places; () without priorities
     largest: Any = ()  # float32[]: the largest number so far
 
@@ -67,7 +66,8 @@ def layout_of(
         )
     if not spec.envs <= minimum <= size:
         raise ValueError(
-            f"agent.replay.minimum: {minimum} is not allowed; must be between {spec.envs} and {size}, the part of a visit"
+            f"agent.replay.minimum: {minimum} is not allowed; must be between {spec.envs} and {size}, "
+            "the part of a visit"
         )
     return Layout(spec, sampling, visits, size, window, minimum, keep, prioritised)
 
@@ -96,11 +96,11 @@ def empty(layout: Layout) -> Parts:
         numbers = {"tree": blank(layout.places), "largest": jnp.ones(())}
     return Parts(
         repeated(layout.visits, layout.size, layout.window), place, jnp.zeros(layout.visits, jnp.int32),
-        repeated(spec.envs, layout.window), none, none, none, jax.random.key(0), **numbers,
+        repeated(spec.envs, layout.window), none, none, none, **numbers,
     )  # fmt: skip
 
 
-def placed(layout: Layout, parts: Parts, whole: Array) -> tuple[Array, Array]:
+def placed(layout: Layout, key: Key, parts: Parts, whole: Array) -> tuple[Array, Array]:
     """Where in the current part each env's window goes, ``size`` for nowhere, and the windows of the visit so far.
 
     The ``k``-th window of a visit (from 0) goes to place ``k`` while there is room. Later, ``newest``: to ``k % size``;
@@ -112,7 +112,6 @@ def placed(layout: Layout, parts: Parts, whole: Array) -> tuple[Array, Array]:
     if layout.keep == "newest":
         place = jnp.maximum(number, 0) % layout.size
     else:
-        key = jax.random.fold_in(parts.key, parts.step)
         drawn = jax.random.randint(key, number.shape, 0, jnp.maximum(number, 0) + 1)
         place = jnp.where(number < layout.size, number, drawn)
     later = jnp.triu(jnp.ones((len(place), len(place)), bool), 1)
@@ -121,14 +120,14 @@ def placed(layout: Layout, parts: Parts, whole: Array) -> tuple[Array, Array]:
     return place, before + jnp.sum(whole, dtype=jnp.int32)
 
 
-def added(layout: Layout, parts: Parts, transition: Transition) -> Parts:
+def added(layout: Layout, parts: Parts, transition: Transition, key: Key) -> Parts:
     """With the items of one step, and the windows that they complete."""
     spec, slot = layout.spec, parts.visit % layout.visits
     item = item_of(spec, transition)
     pending = jax.tree.map(lambda old, new: jnp.concatenate([old[:, 1:], new[:, None]], 1), parts.pending, item)
     filled = parts.filled + 1
     joins = pending.first[:, max(spec.stack, 1)]  # the second item of the transition opens an episode
-    place, seen = placed(layout, parts, (filled >= layout.window) & ~joins)
+    place, seen = placed(layout, key, parts, (filled >= layout.window) & ~joins)
     windows = jax.tree.map(lambda x, new: x.at[slot, place].set(new, mode="drop"), parts.windows, pending)
     made = parts._replace(
         windows=windows,
@@ -243,9 +242,6 @@ def balanced(layout: Layout, *, exponent: Number, correction: Schedule | None, a
     def ready(parts: Parts) -> Array:
         return jnp.sum(counts(layout, parts)) >= layout.minimum
 
-    init: Callable[[], Parts] = lambda: empty(layout)  # noqa: E731
     first = -(-layout.minimum // spec.envs) + layout.window - 1
-    return Memory(
-        init, lambda parts, transition: added(layout, parts, transition), ready, sample, revise, size, first,
-        switch=lambda parts: switched(layout, parts),
-    )  # fmt: skip
+    init, add, switch = (functools.partial(function, layout) for function in (empty, added, switched))
+    return Memory(init, add, ready, sample, revise, size, first, switch=switch, draws=True)

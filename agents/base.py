@@ -40,7 +40,7 @@ Target = Callable[[Params], Params]
 Meaning = Literal["values", "logits", "prediction"]
 
 # Tags that derive one key for each use from an agent's key.
-PARAMS, PLUGINS, ACTION, SAMPLE, STEP, NOISE, PREPARE, RULE, REFERENCE, GRADIENT, STORE, DRAW = range(12)
+PARAMS, PLUGINS, ACTION, SAMPLE, STEP, NOISE, PREPARE, RULE, REFERENCE, GRADIENT, STORE, DRAW, KEEP = range(13)
 DRAWN = 1000  # folded into the key of a fresh agent's parameters, which joined networks number from 0
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from pydantic import Field
 
-from plasticity.agents.base import NOISE, REFERENCE, SAMPLE, AgentCore, assemble_built, built, unextended
+from plasticity.agents.base import KEEP, NOISE, REFERENCE, SAMPLE, AgentCore, assemble_built, built, unextended
 from plasticity.agents.criteria import Criterion
 from plasticity.agents.memory import in_order, recall_rows
 from plasticity.agents.past import complete
@@ -74,7 +74,8 @@ class Memory(NamedTuple):
     """A source of transitions. Its state is the agent's ``replay``, which never passes through a branch."""
 
     init: Callable[[], Any]
-    add: Callable[..., Any]  # state, transition and, for sequences, the carry [E, ...] before it -> state
+    add: Callable[..., Any]
+    # state, transition and, for sequences, the carry [E, ...] before it, or a key if the memory draws -> state
     ready: Callable[[Any], Array]
     sample: Callable[[Any, Key, Array], Sample]  # state, key, age of the agent in env steps
     update_priorities: Callable[[Any, Array, Array, Array, Array], Any]
@@ -85,6 +86,7 @@ class Memory(NamedTuple):
     # of a memory of sequences: errors and their validity [rows] -> the priority of each sequence [B]
     held: Callable[[Any], Held] | None = None  # state -> the transitions in it, if they are in the order of time
     switch: Callable[[Any], Any] | None = None  # at a task switch: state -> state, of a memory that knows visits apart
+    draws: bool = False  # whether `add` takes a key
 
 
 # Settings of the agents in versions before schedules and replays were members.
@@ -174,10 +176,11 @@ class Updating(NamedTuple):
     timing: Timing
     criterion: Criterion
 
-    def stored(self, state: AgentState, transition: Transition) -> Any:
+    def stored(self, key: Key, state: AgentState, transition: Transition) -> Any:
         """The replay with one more transition of each env."""
-        carry = () if self.memory.sequences is None else (state.learner.carry,)
-        return self.memory.add(state.rest["replay"], transition, *carry)
+        more = () if self.memory.sequences is None else (state.learner.carry,)
+        draw = (jax.random.fold_in(key, KEEP),) if self.memory.draws else ()
+        return self.memory.add(state.rest["replay"], transition, *more, *draw)
 
     def once(
         self, key: Key, learner: Learner, plugins: State, stored: Any, age: Array, clock: Clock
@@ -356,7 +359,7 @@ def replay_learner(
         return state._replace(learner=state.learner._replace(carry=body.after(state, previous, first)))
 
     def learn(key: Key, state: AgentState, transition: Transition, clock: Clock) -> tuple[AgentState, Metrics]:
-        stored = updating.stored(state, transition)
+        stored = updating.stored(key, state, transition)
         state = advanced(state, transition)
         age, due = clock.step - state.rest["schedule"], timing.due(clock)
 

@@ -170,7 +170,6 @@ def age_weighted(
         "duration": {"prefer": ("new", "old")},
         "least": {"prefer": ("new", "old")},
         "exponent": {"priorities": (True,)},
-        "importance": {"priorities": (True,)},
     },
 )
 def task_balanced(

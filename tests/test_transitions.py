@@ -149,7 +149,7 @@ def test_what_cannot_be_saved_is_said(run, settings, message):
 
 
 def test_an_agent_without_a_replay_has_nothing_to_save(learned):
-    with pytest.raises(UserError, match=r"^arms\.baseline: its agent has no replay"):
+    with pytest.raises(UserError, match=r"^arms\.baseline: its agent has no replay in the order of time; there is nothing to save$"):
         transitions.replay_of(learned)
 
 

@@ -137,9 +137,7 @@ def _held(place: Path, job: Job, index: int) -> tuple[Held, Position]:
     state = jax.tree.map(lambda x: x[slot], found.arrays[group].agent)
     agent = job.program.build({path: values[index] for path, values in job.program.hyper.items()})
     if agent.held is None:
-        raise UserError(
-            f"arms.{job.arm}: its agent has no replay in the order of time, so there are no transitions to save"
-        )
+        raise UserError(f"arms.{job.arm}: its agent has no replay in the order of time; there is nothing to save")
     held: Held = jax.device_get(agent.held(state))
     return held, Position(*found.meta["position"])
 
