@@ -56,6 +56,7 @@ STREAMS: Mapping[str, Callable[..., StreamFactory]] = {
     "craftax": craftax,
     "xminigrid": xminigrid,
     "brax": brax,
+    "dataset": dataset,
     "atari": atari,
     "gym": gym,
     "mujoco": mujoco,
@@ -65,5 +66,4 @@ STREAMS: Mapping[str, Callable[..., StreamFactory]] = {
     "minigrid": minigrid,
     "dmc": dmc,
     "continual_world": continual_world,
-    "dataset": dataset,
 }

@@ -187,7 +187,7 @@ def evaluation_of(
         source = build({**config, "stream": {**config["stream"], "envs": envs}})
         there = source.spec
         shown = there._replace(tasks=spec.tasks, visits=spec.visits, shuffled=False)
-        played = Logged(there.observation, *spec.observation[1:4], there.observation)
+        played = spec.observation._replace(observation=there.observation, next_observation=there.observation)
         if (played, there.discrete, there.actions) != (spec.observation, spec.discrete, spec.actions):
             raise ValueError(f"{names[0]}: its observations or actions are not those of the stream that it names")
 

@@ -129,10 +129,9 @@ def recorded(arrays: Mapping[str, Any]) -> Recorded:
         raise ArrayError(f"{missing[0]}: missing; the file has {', '.join(arrays) or 'no arrays'}")
     given = {name: load(arrays, name) for name in ROWS}
     seen, following = (as_observations(name, given[name]) for name in ("observation", "next_observation"))
-    flags = [as_flags(name, given[name]) for name in ("terminated", "truncated")]
-    made = Recorded(
-        seen, as_actions(given["action"]), as_rewards(given["reward"]), following, *flags, as_metadata(arrays)
-    )
+    terminated, truncated = (as_flags(name, given[name]) for name in ("terminated", "truncated"))
+    action, reward = as_actions(given["action"]), as_rewards(given["reward"])
+    made = Recorded(seen, action, reward, following, terminated, truncated, as_metadata(arrays))
     if not len(seen):
         raise ArrayError("observation: the file has no rows")
     for name in ROWS[1:]:

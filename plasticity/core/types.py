@@ -69,7 +69,7 @@ class Held(NamedTuple):
     transitions: Logged  # with the rewards as they were received
     truncated: Array  # bool: the episode was cut off after this step
     valid: Array  # bool: False where the row is empty, spans two episodes, or lacks what was overwritten
-    count: Array  # int32[]: rows that are filled, the first ones
+    filled: Array  # int32[]: how many rows are, the first ones
 
 
 class Clock(NamedTuple):

@@ -158,11 +158,11 @@ def _rows(held: Held, spec: StreamSpec, position: Position, visit: int) -> dict[
     ends = np.cumsum([0, *(plan.steps for plan in spec.visits)])
     if not 0 <= visit < len(spec.visits):
         raise UserError(f"--visit: {visit} is not allowed; the run has the visits 0 ... {len(spec.visits) - 1}")
-    step = position.step - int(held.count) + np.arange(held.valid.shape[1])  # at which each row was stored
+    step = position.step - int(held.filled) + np.arange(held.valid.shape[1])  # at which each row was stored
     inside = (ends[visit] <= step) & (step < ends[visit + 1])
     chosen = held.valid & inside
     if not chosen.any():
-        oldest = max(int(position.step - held.count), 0)
+        oldest = max(int(position.step - held.filled), 0)
         raise UserError(
             f"--visit: the replay has no transition of visit {visit}; it holds the steps {oldest} ... {position.step} "
             f"of the run, and that visit is {ends[visit]} ... {ends[visit + 1]}"

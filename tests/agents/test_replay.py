@@ -143,7 +143,7 @@ def test_what_is_held_agrees_with_a_walk_over_the_stream(capacity):
         state = add(state, Transition(walk.timestep(t), jnp.asarray([t % 4]), walk.timestep(t + 1)))
     found = jax.device_get(jax.jit(lambda state: held(state, spec(stack)))(state))
     count = min(length, capacity)
-    assert (int(found.count), found.valid.shape) == (count, (1, capacity))
+    assert (int(found.filled), found.valid.shape) == (count, (1, capacity))
     assert not found.valid[0, count:].any()
     ends = 0
     for row in range(count):
