@@ -5,6 +5,7 @@ one update at each step, no exploration, and nothing is stored. Agents: Q-learni
 conservative Q-learning, behavioural cloning.
 """
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 import jax
@@ -136,9 +137,8 @@ def conservative(alpha: Number) -> Extend:
     """Add ``alpha`` times :func:`conservative_gap` to the loss of each transition."""
 
     def extend(losses: Losses) -> Losses:
-        def extended(batch: Batch, params: Params, target: Params) -> tuple[Array, Array, Any]:
-            activations: dict[str, Activation]
-            each, q, activations = losses(batch, params, target)  # type: ignore[assignment]
+        def extended(batch: Batch, params: Params, target: Params) -> tuple[Array, Array, Mapping[str, Activation]]:
+            each, q, activations = losses(batch, params, target)
             return each + alpha * conservative_gap(q, batch.action), q, activations
 
         return extended

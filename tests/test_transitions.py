@@ -111,6 +111,14 @@ def test_learning_from_the_datasets(learned, files):
     assert {"weight_norm", "loss", "q_mean", "evaluation_return"} <= set(results.load(learned).columns)
 
 
+def test_an_arm_that_is_told_the_task_is_told_it_in_evaluations_too(files):
+    """Traced only: observations of catch with an entry for each dataset, in the data and in the game."""
+    arms = {"told": {"task_aware": True, "interventions": ["task_input"]}}
+    (job,) = launch.plan(launch.experiment_of(offline(files, arms=arms))).jobs
+    assert job.program.spec.observation.next_observation.shape == (ROWS, COLUMNS + 2)
+    assert job.program.make_eval_stream(1).spec.observation.shape == (ROWS, COLUMNS + 2)
+
+
 @pytest.mark.slow
 def test_an_interrupted_run_ends_with_the_same_tables(learned, files, tmp_path):
     """Stopped after 20 of 40 steps, continued by another process's program."""
@@ -149,7 +157,7 @@ def test_what_cannot_be_saved_is_said(run, settings, message):
 
 
 def test_an_agent_without_a_replay_has_nothing_to_save(learned):
-    with pytest.raises(UserError, match=r"^arms\.baseline: its agent has no replay in the order of time; there is nothing to save$"):
+    with pytest.raises(UserError, match=r"^arms\.baseline: its agent has no replay in the order of time;"):
         transitions.replay_of(learned)
 
 

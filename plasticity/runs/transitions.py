@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from plasticity.config.experiments import Experiment, read_experiment
@@ -72,8 +73,8 @@ def replay_of(run_folder: str | Path, arm: str | None = None, lane: int = 0, vis
         raise UserError(f"arms.{chosen}: its observations hold the task, so its replay cannot be saved; choose another")
     number = position.visit if visit is None else visit
     rows = _rows(held, spec, position, number)
-    key = lane_keys(np.int32(seed)).data
-    task = int(own_task(spec, key[None], np.int32(spec.visits[number].task))[0])
+    key = lane_keys(jnp.int32(seed)).data
+    task = int(own_task(spec, key[None], jnp.int32(spec.visits[number].task))[0])
     environment = {
         "stream": experiment.stream.dump(),
         "transforms": [each.dump() for each in experiment.transforms],
