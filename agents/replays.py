@@ -207,7 +207,7 @@ def task_balanced(
       visits: visits with a place of their own; the next one replaces the oldest. Static.
       keep: which transitions of a visit are kept. Static.
       priorities: whether losses are priorities; a visit's places are then a multiple of 64. Static.
-      exponent, importance: of :func:`prioritised`.
+      exponent, importance: of :func:`prioritised`, with ``priorities`` only.
       prefer: whether transitions of some ages are sampled more often. Static.
       duration, least: of :func:`age_weighted`. Traced.
 

@@ -148,15 +148,16 @@ def recorded(arrays: Mapping[str, Any]) -> Recorded:
 
 def read(path: str) -> Recorded:
     """Read the dataset in a file. ``ValueError`` in one line that names the file and the array."""
+    place = Path(path).expanduser()
     try:
-        with Path(path).expanduser().open("rb") as file:  # NumPy leaves its own handle open for a truncated file
+        with place.open("rb") as file:  # NumPy leaves its own handle open for a truncated file
             arrays = np.load(file)
             if not isinstance(arrays, np.lib.npyio.NpzFile):
                 raise ArrayError("it is not an .npz archive")
             with arrays:
                 return recorded(arrays)
     except BROKEN as error:
-        raise ValueError(f"paths: {path}: {message_of(error)}") from error
+        raise ValueError(f"paths: {path}: {message_of(error).removeprefix(f'{place}: ')}") from error
 
 
 CATCH: Mapping[str, Any] = {"change": "none", "tasks": 1}
