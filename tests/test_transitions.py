@@ -116,7 +116,9 @@ def test_an_arm_that_is_told_the_task_is_told_it_in_evaluations_too(files):
     arms = {"told": {"task_aware": True, "interventions": ["task_input"]}}
     (job,) = launch.plan(launch.experiment_of(offline(files, arms=arms))).jobs
     assert job.program.spec.observation.next_observation.shape == (ROWS, COLUMNS + 2)
-    assert job.program.make_eval_stream(1).spec.observation.shape == (ROWS, COLUMNS + 2)
+    make = job.program.make_eval_stream
+    assert make is not None
+    assert make(1).spec.observation.shape == (ROWS, COLUMNS + 2)
 
 
 @pytest.mark.slow
