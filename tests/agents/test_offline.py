@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from agent_cases import OFFLINE, agent, clock_at, recordings, source
 
+import plasticity
 from plasticity.agents.offline import conservative_gap
 from plasticity.core.types import FIRST, MID, Agent, Logged, Probe, StreamSpec, TimeStep, Transition
 from plasticity.optim.optimizers import sgd
+from plasticity.runs import launch
 
 ROWS, KEY = 5, jax.random.key(2)
 
@@ -192,3 +194,16 @@ def test_settings_that_do_not_fit_are_named() -> None:
         made("bc", loss="gaussian")
     with pytest.raises(ValueError, match=r"agent.v_max: 0.5 is not allowed; must include the rewards"):
         made("offline_c51", v_max=0.5)
+
+
+@pytest.mark.slow
+def test_what_is_learned_from_random_and_from_skilled_actions(tmp_path: Any) -> None:
+    """Q-learning finds the best actions in random data and cloning copies them; from skilled data both play well."""
+    arms = "arms={dqn: {}, bc: {agent: {kind: bc, network: {kind: mlp, widths: [64, 64]}, optimizer: "
+    arms += "{kind: adam, learning_rate: 1.0e-3}}}}"
+    sizes = ["stream.steps_per_task=2000", "seeds=2", "monitors=[]", "evaluation={every: visit, episodes: 64}"]
+    run = plasticity.run(launch.load_config("offline/catch", [*sizes, arms]), tmp_path / "run")
+    found = run.evaluations.groupby(["arm", "step"])["episodic_return"].mean()
+    assert found["dqn", 2000] > 0.8
+    assert found["bc", 2000] < -0.3
+    assert min(found["dqn", 4000], found["bc", 4000]) > 0.8
