@@ -3,9 +3,11 @@
 from collections.abc import Callable, Mapping
 
 from plasticity.agents.avg import avg
+from plasticity.agents.bc import bc
 from plasticity.agents.c51 import c51
 from plasticity.agents.dqn import dqn
 from plasticity.agents.kalman_classifier import kalman_classifier
+from plasticity.agents.offline import cql, offline_c51, offline_dqn
 from plasticity.agents.ppo import ppo
 from plasticity.agents.pqn import pqn
 from plasticity.agents.qrc import qrc
@@ -42,4 +44,8 @@ AGENTS: Mapping[str, Callable[..., Agent]] = {
     "stream_ac": stream_ac,
     "stream_td": stream_td,
     "avg": avg,
+    "offline_dqn": offline_dqn,
+    "offline_c51": offline_c51,
+    "cql": cql,
+    "bc": bc,
 }

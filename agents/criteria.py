@@ -17,8 +17,13 @@ from plasticity.core.types import Activation, Array, Clock, Key, Metrics, Params
 ActionValues = Callable[[Params, Any], Array]  # observations [B, ...] -> q [B, actions]
 Losses = Callable[[Batch, Params, Params], tuple[Array, Array, Mapping[str, Activation]]]
 # batch, params, target -> the loss of each transition [B], q [B, actions] and activations on the batch's observations
+Extend = Callable[[Losses], Losses]
 Choose = Callable[[Key, Params, Any, Array], Array]  # key, params, what the network reads, a number -> actions
 Perturb = Callable[[Key, Params], Params]
+
+
+def unchanged(losses: Losses) -> Losses:
+    return losses
 
 
 def unperturbed(key: Key, params: Params) -> Params:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import jax
 import jax.numpy as jnp
 
-from plasticity.agents.criteria import Criterion, q_learning
+from plasticity.agents.criteria import Criterion, Extend, q_learning, unchanged
 from plasticity.agents.libraries import rlax
 from plasticity.agents.memory import forward
 from plasticity.agents.replay import Batch
@@ -28,12 +28,17 @@ from plasticity.interventions.base import Intervention
 
 
 def q_criterion(
-    network: Network, epsilon: Schedule, double: bool, huber: Number, value_rescaling: bool = False
+    network: Network,
+    epsilon: Schedule,
+    double: bool,
+    huber: Number,
+    value_rescaling: bool = False,
+    extend: Extend = unchanged,
 ) -> Criterion:
     """n-step (double) Q-learning: ``h(R + D max_a q(s', a) - q(s, a))``, the maximum under the target network.
 
     With ``double``, the online network selects the action in s' (van Hasselt et al. 2016). With ``value_rescaling`` the
-    target is that of :func:`rescaled_errors`.
+    target is that of :func:`rescaled_errors`. ``extend`` may add to the losses.
     """
     errors_of = rescaled_errors if value_rescaling else jax.vmap(rlax().double_q_learning)
 
@@ -51,7 +56,7 @@ def q_criterion(
     def outputs(params: Params, observation: Any) -> Output:
         return Values(values(params, observation))
 
-    return q_learning(values, losses, epsilon, outputs, error=lambda losses: error_size(losses, huber))
+    return q_learning(values, extend(losses), epsilon, outputs, error=lambda losses: error_size(losses, huber))
 
 
 def rescaled_errors(

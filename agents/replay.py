@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from plasticity.core.schedules import Number
-from plasticity.core.types import FIRST, Array, Key, StreamSpec, Transition
+from plasticity.core.types import FIRST, Array, Held, Key, Logged, StreamSpec, Transition
 
 
 class Item(NamedTuple):
@@ -102,6 +102,33 @@ def window_to_transition(window: Item, spec: StreamSpec, gamma: Number, reward_c
     else:
         observation, following = window.frame[0], window.frame[length]
     return Batch(observation, window.action[start], total, discount, following, length > 0)
+
+
+def held(state: Any, spec: StreamSpec) -> Held:
+    """The 1-step transitions in a buffer of items, in the order of time; see :class:`~plasticity.core.types.Held`.
+
+    The newest item has no next observation yet, so its row is not valid. With a stack, the oldest rows lack frames.
+    """
+    rows, lead = state.experience.first.shape[1], max(spec.stack - 1, 0)
+    count = jnp.where(state.is_full, rows, state.current_index)
+    oldest = jnp.where(state.is_full, state.current_index, 0)
+    number = jnp.arange(rows)
+
+    def item(offset: int) -> Array:
+        return (oldest + number + offset) % rows
+
+    windows = jnp.stack([item(offset) for offset in range(-lead, 2)], axis=1)  # [rows, lead + 2]
+
+    def one(items: Item) -> tuple[Batch, Array]:
+        each = jax.tree.map(lambda x: x[windows], items)
+        found = jax.vmap(lambda window: window_to_transition(window, spec, 1.0, None))(each)
+        ends = items.first[item(2)] & (number + 2 < count)
+        return found, ends & (found.discount > 0)
+
+    batch, truncated = jax.vmap(one)(state.experience)
+    inside = (number >= lead) & (number + 1 < count)
+    logged = Logged(batch.observation, batch.action, batch.reward, batch.discount, batch.next_observation)
+    return Held(logged, truncated, batch.valid & inside, count)
 
 
 class Storage(NamedTuple):

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from pydantic import Field
 
-from plasticity.agents.base import NOISE, REFERENCE, SAMPLE, AgentCore, assemble_built, built, unextended
+from plasticity.agents.base import KEEP, NOISE, REFERENCE, SAMPLE, AgentCore, assemble_built, built, unextended
 from plasticity.agents.criteria import Criterion
 from plasticity.agents.explorers import exploring
 from plasticity.agents.memory import in_order, recall_rows
@@ -28,6 +28,7 @@ from plasticity.core.types import (
     AgentState,
     Array,
     Clock,
+    Held,
     Key,
     Learner,
     Metrics,
@@ -74,7 +75,8 @@ class Memory(NamedTuple):
     """A source of transitions. Its state is the agent's ``replay``, which never passes through a branch."""
 
     init: Callable[[], Any]
-    add: Callable[..., Any]  # state, transition and, for sequences, the carry [E, ...] before it -> state
+    add: Callable[..., Any]
+    # state, transition and, for sequences, the carry [E, ...] before it, or a key if the memory draws -> state
     ready: Callable[[Any], Array]
     sample: Callable[[Any, Key, Array], Sample]  # state, key, age of the agent in env steps
     update_priorities: Callable[[Any, Array, Array, Array, Array], Any]
@@ -83,6 +85,9 @@ class Memory(NamedTuple):
     first: int  # env steps of each env before there is enough to sample
     sequences: Callable[[Array, Array], Array] | None = None
     # of a memory of sequences: errors and their validity [rows] -> the priority of each sequence [B]
+    held: Callable[[Any], Held] | None = None  # state -> the transitions in it, if they are in the order of time
+    switch: Callable[[Any], Any] | None = None  # at a task switch: state -> state, of a memory that knows visits apart
+    draws: bool = False  # whether `add` takes a key
 
 
 # Settings of the agents in versions before schedules and replays were members.
@@ -181,10 +186,11 @@ class Updating(NamedTuple):
     timing: Timing
     criterion: Criterion
 
-    def stored(self, state: AgentState, transition: Transition) -> Any:
+    def stored(self, key: Key, state: AgentState, transition: Transition) -> Any:
         """The replay with one more transition of each env."""
-        carry = () if self.memory.sequences is None else (state.learner.carry,)
-        return self.memory.add(state.rest["replay"], transition, *carry)
+        more = () if self.memory.sequences is None else (state.learner.carry,)
+        draw = (jax.random.fold_in(key, KEEP),) if self.memory.draws else ()
+        return self.memory.add(state.rest["replay"], transition, *more, *draw)
 
     def lesson(self, key: Key, learner: Learner, stored: Any, age: Array) -> Lesson:
         """Sample a batch and build the learner's loss on it."""
@@ -387,7 +393,7 @@ def replay_learner(
         return state._replace(learner=state.learner._replace(carry=body.after(state, previous, first)))
 
     def learn(key: Key, state: AgentState, transition: Transition, clock: Clock) -> tuple[AgentState, Metrics]:
-        stored = updating.stored(state, transition)
+        stored = updating.stored(key, state, transition)
         state = advanced(state, transition)
         age, due = clock.step - state.rest["schedule"], timing.due(clock)
 
@@ -413,6 +419,19 @@ def replay_learner(
     def probe(state: AgentState, transition: Transition, clock: Clock) -> Probe:
         return recall(state, transition, clock, jax.random.key(PROBE))
 
+    def switch(key: Key, state: AgentState, clock: Clock) -> AgentState:
+        if memory.switch is not None:
+            state = state._replace(rest={**state.rest, "replay": memory.switch(state.rest["replay"])})
+        return body.switch(key, state, clock)
+
+    def held(state: AgentState) -> Held:
+        assert memory.held is not None
+        return memory.held(state.rest["replay"])
+
     initial = functools.partial(body.network.initial, envs)
-    made = Agent(init, act, learn, body.switch, probe, play, initial, body.after, recall=recall)
-    return made._replace(updates=timing.gradient_steps)
+    agent = Agent(init, act, learn, switch, probe, play, initial, body.after, recall=recall)
+    return agent._replace(
+        updates=timing.gradient_steps,
+        held=held if memory.held else None,
+        switch_setting="replay" if memory.switch is not None else "",
+    )

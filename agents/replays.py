@@ -8,8 +8,9 @@ import jax.numpy as jnp
 from pydantic import Field
 
 from plasticity.agents.ages import RULES, drawn_ages
+from plasticity.agents.balanced import Keep, balanced, layout_of
 from plasticity.agents.priorities import prioritised as prioritised_memory
-from plasticity.agents.replay import Replay, replay
+from plasticity.agents.replay import Replay, held, replay
 from plasticity.agents.replay_regime import Memory, Sample, Sampling
 from plasticity.agents.sequences import Start, sequence_buffer, uniform_sequences
 from plasticity.agents.sequences import prioritised_sequences as prioritised_by_sequence
@@ -54,7 +55,8 @@ def uniform(spec: StreamSpec, sampling: Sampling, *, capacity: Count = 100_000, 
         return Sample(batch, jnp.ones(sampling.batch_size), jnp.zeros(sampling.batch_size, jnp.int32))
 
     first = -(-minimum // spec.envs)
-    return Memory(buffer.init, buffer.add, buffer.ready, sample, unprioritised, sampling.batch_size, first)
+    memory = Memory(buffer.init, buffer.add, buffer.ready, sample, unprioritised, sampling.batch_size, first)
+    return memory._replace(held=lambda state: held(state, spec))
 
 
 @metadata(
@@ -94,7 +96,7 @@ def prioritised(
       ValueError: the sizes are inconsistent, or an unknown word.
     """
     check("prefer", prefer, ("any", *RULES))
-    return prioritised_memory(
+    memory = prioritised_memory(
         stored(spec, sampling, capacity, minimum),
         spec,
         batch_size=sampling.batch_size,
@@ -105,6 +107,7 @@ def prioritised(
         first=-(-minimum // spec.envs),
         ages=None if prefer == "any" else RULES[prefer](duration, least),
     )
+    return memory._replace(held=lambda state: held(state.steps, spec))
 
 
 @metadata(
@@ -157,7 +160,71 @@ def age_weighted(
         return Sample(batch, jnp.ones(size), jnp.zeros(size, jnp.int32))
 
     first = -(-minimum // spec.envs)
-    return Memory(buffer.init, buffer.add, buffer.ready, sample, unprioritised, size, first)
+    memory = Memory(buffer.init, buffer.add, buffer.ready, sample, unprioritised, size, first)
+    return memory._replace(held=lambda state: held(state, spec))
+
+
+@metadata(
+    paper="Isele, Cosgun 2018, Selective Experience Replay for Lifelong Learning",
+    only_with={
+        "duration": {"prefer": ("new", "old")},
+        "least": {"prefer": ("new", "old")},
+        "exponent": {"priorities": (True,)},
+    },
+)
+def task_balanced(
+    spec: StreamSpec,
+    sampling: Sampling,
+    *,
+    capacity: Count = 100_000,
+    minimum: Count = 5_000,
+    visits: Repeats = 10,
+    keep: Keep = "reservoir",
+    priorities: bool = False,
+    exponent: Fraction = 0.5,
+    importance: Annotated[Any, Member("schedules")] = IMPORTANCE,
+    prefer: Literal["any", "new", "old"] = "any",
+    duration: Positive = 80_000.0,
+    least: Fraction = 0.1,
+) -> Memory:
+    """Sample equally often from every visit so far, the current one included; each has ``capacity / visits`` places.
+
+    ``P(i) = 1 / K * n_i / sum_j n_j``: K visits have transitions, and the sum is over the visit of ``i``. Of the ``k``
+    transitions of a visit so far, each is kept with probability ``min(1, size / k)`` (``reservoir``), or the last
+    ``size`` are kept (``newest``). A recurring task counts as another visit. The arm must be ``task_aware``.
+
+    ``n_i`` is 1; with ``priorities`` the magnitude of the last loss to the power of ``exponent``, as in
+    :func:`prioritised`; with ``prefer: new`` or ``old`` also times the weight of the transition's age, as in
+    :func:`age_weighted`. With priorities a loss is weighted by ``(N P')^-importance``, divided by the largest weight in
+    the batch, with N and ``P'`` those of the priorities within the visit: the balance is not taken back.
+
+    Args:
+      spec: the stream.
+      sampling: how the agent samples.
+      capacity: transitions of all visits together; each is stored with the steps that it consists of (``n_step`` + 1
+        frames, and a stack's). Static.
+      minimum: transitions before the first update, at most those of one visit. Static.
+      visits: visits with a place of their own; the next one replaces the oldest. Static.
+      keep: which transitions of a visit are kept. Static.
+      priorities: whether losses are priorities; a visit's places are then a multiple of 64. Static.
+      exponent, importance: of :func:`prioritised`, with ``priorities`` only.
+      prefer: whether transitions of some ages are sampled more often. Static.
+      duration, least: of :func:`age_weighted`. Traced.
+
+    Raises:
+      ValueError: the sizes are inconsistent, or an unknown word.
+
+    Isele and Cosgun select what to keep of each task; a reservoir is their matching of the tasks' distribution. The
+    equal shares and all defaults are ours, and the paper's text could not be read.
+    """
+    check("keep", keep, ("reservoir", "newest"))
+    check("prefer", prefer, ("any", *RULES))
+    return balanced(
+        layout_of(spec, sampling, capacity, minimum, visits, keep, priorities),
+        exponent=exponent,
+        correction=importance() if priorities else None,
+        ages=None if prefer == "any" else RULES[prefer](duration, least),
+    )
 
 
 @metadata(paper="Kapturowski et al. 2019, Recurrent Experience Replay in Distributed Reinforcement Learning")
@@ -194,7 +261,8 @@ def sequences(
     """
     sizes: Any = {"length": length, "burn_in": burn_in, "overlap": overlap, "carry": carry}
     buffer = sequence_buffer(spec, sampling, capacity=capacity, minimum=minimum, **sizes)
-    return uniform_sequences(buffer, spec, sampling.batch_size, -(-minimum // spec.envs))
+    memory = uniform_sequences(buffer, spec, sampling.batch_size, -(-minimum // spec.envs))
+    return memory._replace(held=lambda state: held(state.steps, spec))
 
 
 @metadata(paper="Kapturowski et al. 2019, Recurrent Experience Replay in Distributed Reinforcement Learning")
@@ -235,7 +303,7 @@ def prioritised_sequences(
       ValueError: the sizes are inconsistent, or the network has no memory.
     """
     sizes: Any = {"length": length, "burn_in": burn_in, "overlap": overlap, "carry": carry}
-    return prioritised_by_sequence(
+    memory = prioritised_by_sequence(
         sequence_buffer(spec, sampling, capacity=capacity, minimum=minimum, **sizes),
         spec,
         batch_size=sampling.batch_size,
@@ -244,12 +312,14 @@ def prioritised_sequences(
         correction=importance(),
         first=-(-minimum // spec.envs),
     )
+    return memory._replace(held=lambda state: held(state.steps, spec))
 
 
 REPLAYS: Mapping[str, Callable[..., Memory]] = {
     "uniform": uniform,
     "age_weighted": age_weighted,
     "prioritised": prioritised,
+    "task_balanced": task_balanced,
     "sequences": sequences,
     "prioritised_sequences": prioritised_sequences,
 }

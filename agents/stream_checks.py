@@ -1,6 +1,6 @@
 """Check that a stream fits an agent that acts."""
 
-from plasticity.core.types import StreamSpec
+from plasticity.core.types import Logged, StreamSpec
 
 
 def check_acting(name: str, spec: StreamSpec, *, discrete: bool = False, one_env: bool = False) -> None:
@@ -15,7 +15,9 @@ def check_acting(name: str, spec: StreamSpec, *, discrete: bool = False, one_env
     Raises:
       ValueError: the stream does not fit.
     """
-    if not hasattr(spec.observation, "shape"):
+    if isinstance(spec.observation, Logged):
+        found = "has recorded transitions"
+    elif not hasattr(spec.observation, "shape"):
         found = "is supervised"
     elif spec.prediction is not None:
         found = "asks for predictions of values"
@@ -49,3 +51,22 @@ def check_predicting(name: str, spec: StreamSpec) -> float:
         f"agent.kind: {name} is not allowed; it needs a stream with one env that asks for predictions of values, such "
         f"as value_prediction; this one {found}"
     )
+
+
+def check_recorded(name: str, spec: StreamSpec, *, discrete: bool = False) -> None:
+    """Check that the stream has recorded transitions, for an agent that learns offline.
+
+    Args:
+      name: name of the agent.
+      spec: spec of the stream.
+      discrete: whether the agent supports discrete actions only.
+
+    Raises:
+      ValueError: the stream does not fit.
+    """
+    fits = isinstance(spec.observation, Logged)
+    if fits and (spec.discrete or not discrete):
+        return
+    wanted = f"recorded transitions{', of discrete actions' * discrete}, such as dataset"
+    found = "; this one has continuous actions" if fits else ""
+    raise ValueError(f"agent.kind: {name} is not allowed; it needs a stream with {wanted}{found}")

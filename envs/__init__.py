@@ -9,6 +9,7 @@ from plasticity.envs.brax import brax
 from plasticity.envs.classification import classification_mdp
 from plasticity.envs.control import acrobot, cartpole, pendulum
 from plasticity.envs.craftax import craftax
+from plasticity.envs.dataset import dataset
 from plasticity.envs.forager import forager
 from plasticity.envs.gather import gather
 from plasticity.envs.gridworld import gridworld
@@ -59,6 +60,7 @@ STREAMS: Mapping[str, Callable[..., StreamFactory]] = {
     "craftax": craftax,
     "xminigrid": xminigrid,
     "brax": brax,
+    "dataset": dataset,
     "atari": atari,
     "gym": gym,
     "mujoco": mujoco,

@@ -1,6 +1,6 @@
 """Streams of pure tasks, and the return type of every stream factory."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -21,6 +21,12 @@ class StreamFactory(NamedTuple):
     make: Callable[[int], Stream]
     # For a stream on the host: task number, int32 seeds -> its environments (`envs.host.Pool`), for comparison.
     make_pool: Callable[[int, Any], Any] | None = None
+    # Where evaluations take place, if not in the stream itself: how to build a stream from the keys `stream` and
+    # `transforms` of a config -> environments with this stream's tasks. `ValueError` if there are none.
+    evaluation: Callable[["Build"], "StreamFactory"] | None = None
+
+
+Build = Callable[[Mapping[str, Any]], StreamFactory]
 
 
 class PureState(NamedTuple):

@@ -19,7 +19,9 @@ from plasticity.engine.lanes import Placement
 from plasticity.engine.program import Program
 from plasticity.engine.runner import Run
 from plasticity.envs.base import StreamFactory
+from plasticity.envs.dataset import of_datasets
 from plasticity.envs.prediction import value_prediction
+from plasticity.envs.recorded import Recorded
 from plasticity.envs.targets import regression, relabelled
 from plasticity.envs.transforms.tasks import with_task
 from plasticity.interventions.base import Intervention, compose
@@ -66,6 +68,7 @@ STREAMING = (
     *("stream_q", "adaptive_q", "stream_sarsa", "qrc", "stream_ac", "stream_td"),
     *("stream_dqn", "stream_c51", "avg"),
 )
+OFFLINE = ("offline_dqn", "offline_c51", "cql", "bc")  # from recorded transitions
 REAL = ("sac", "td3", "avg")  # with real-valued actions in these tests
 ACTORS: dict[str, Any] = {
     "critic_network": functools.partial(mlp, widths=(6,)),
@@ -88,6 +91,7 @@ OWN = {
     "adaptive_q": {"optimizer": functools.partial(adaptive_q, learning_rate=0.01)},
     "stream_c51": {"atoms": 5},
     "c51": {"atoms": 5, "v_min": -1.0, "v_max": 2.0},
+    "offline_c51": {"atoms": 5, "v_min": -1.0, "v_max": 2.0},
     "rainbow": {"replay": prioritised_replay(60), "atoms": 5, "v_min": -1.0, "v_max": 2.0, "n_step": 2},
 }
 
@@ -103,9 +107,26 @@ def source(name: str, real: bool | None = None, **sizes: int) -> StreamFactory:
         return relabelled(tasks=visits, steps_per_task=steps, envs=envs, **shape)
     if name == "stream_td":
         return value_prediction(states=5, dimensions=4, tasks=visits, steps_per_task=steps, envs=envs)
+    if name in OFFLINE:
+        return recordings(visits, steps, envs, real=bool(real))
     if name == "regressor":
         return regression(tasks=visits, steps_per_task=steps, envs=envs, dimensions=3, outputs=2, hidden=4)
     return chain(visits, steps, envs, real=name in REAL if real is None else real)
+
+
+def recordings(visits: int = 2, steps: int = 10, envs: int = 2, *, real: bool = False) -> StreamFactory:
+    """A stream of datasets of 12 random rows with five entries and two actions (``real``: an action is one number)."""
+
+    def dataset(seed: int) -> Recorded:
+        random = np.random.default_rng(seed)
+        seen, following = (random.normal(size=(12, 5)).astype(np.float32) for _ in range(2))
+        action = random.normal(size=(12, 1)) if real else random.integers(0, 2, 12)
+        reward, ended = random.normal(size=12).astype(np.float32), np.arange(12) % 4 == 3
+        kept = action.astype(np.float32 if real else np.int32)
+        return Recorded(seen, kept, reward, following, ended, np.zeros(12, bool), {} if real else {"actions": 2})
+
+    names = tuple(f"data_{i}" for i in range(visits))
+    return of_datasets(names, [dataset(i) for i in range(visits)], (), steps, 1, envs, 2)
 
 
 def settings(name: str, **changes: Any) -> dict[str, Any]:

@@ -65,21 +65,22 @@ STREAMED = (*TRACED, "stream_dqn", "stream_c51", "avg")
 REPLAYED = ("dqn", "c51", "rainbow", "sac", "td3")
 ROLLOUT = ("ppo", "pqn", "reinforce")
 SUPERVISED = ("classifier", "regressor", "kalman_classifier")
+OFFLINE = ("offline_dqn", "offline_c51", "cql", "bc")
 # The agents on which a case can have no effect, and which refuse it.
 REFUSED: dict[str, tuple[str, ...]] = {
-    "altnet": (*STREAMED, *ROLLOUT, "kalman_classifier"),
+    "altnet": (*STREAMED, *ROLLOUT, *OFFLINE, "kalman_classifier"),
     "effective_rank": STREAMED,
     "a_gem": TRACED,
     "packnet": TRACED,
     "sam": TRACED,
     "optimizer_reset": ("stream_q", "stream_sarsa", "stream_ac", "stream_td"),
     "at_switch-optimizer": ("stream_q", "stream_sarsa", "stream_ac", "stream_td"),
-    "at_switch-replay": (*STREAMED, *SUPERVISED, *ROLLOUT),
-    "at_switch-target": (*STREAMED, *SUPERVISED, *ROLLOUT),
-    "at_switch-schedule": (*SUPERVISED, "ppo", "reinforce", "stream_ac", "stream_td", "avg"),
-    "at_switch-normaliser": (*SUPERVISED, *REPLAYED, *ROLLOUT),
+    "at_switch-replay": (*STREAMED, *SUPERVISED, *ROLLOUT, *OFFLINE),
+    "at_switch-target": (*STREAMED, *SUPERVISED, *ROLLOUT, "bc"),
+    "at_switch-schedule": (*SUPERVISED, *OFFLINE, "ppo", "reinforce", "stream_ac", "stream_td", "avg"),
+    "at_switch-normaliser": (*SUPERVISED, *REPLAYED, *ROLLOUT, *OFFLINE),
     "plasticity_injection": ("kalman_classifier",),
     "task_heads": ("kalman_classifier",),
     # By sac and td3 alone, as their policies do not know the task: tests/agents/test_explorers.py has them with heads.
-    "old_policy_exploration": (*STREAMED, *REPLAYED, *ROLLOUT, *SUPERVISED),
+    "old_policy_exploration": (*STREAMED, *REPLAYED, *ROLLOUT, *SUPERVISED, *OFFLINE),
 }

@@ -29,6 +29,7 @@ import plasticity
 from plasticity import bench, plots, results
 from plasticity.bench.report import Benchmark
 from plasticity.cli import main
+from plasticity.envs.dataset import dataset
 from plasticity.monitors.base import Monitor
 from plasticity.runs import launch
 
@@ -134,6 +135,9 @@ ELSEWHERE = {
     "plasticity run mine.yaml": "test_the_page_on_own_data",
     "plasticity run table.yaml": "test_the_page_on_own_data",
     "plasticity run measured.yaml": "test_the_page_on_own_data",
+    "plasticity run goals.yaml": "test_the_page_on_learning_offline",
+    **{f"plasticity dataset runs/offline-record --visit {i} --out goal_{i}.npz": "the same" for i in range(2)},
+    "plasticity dataset RUN --out FILE": "test_the_page_on_learning_offline",
     "plasticity run experiment.yaml": "test_examples.py, in the folder of the example",
     "python examples/mining/mine_activations.py --out runs/mining": "test_examples.py, a tiny search",
     **{f"pip install ./examples/{kind}": "test_examples.py installs them" for kind in MEMBERS},
@@ -245,7 +249,7 @@ def test_the_readmes_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert scope["parameter_noise"](scale=0.1).step is not scope["Intervention"]().step
 
 
-OWN_TESTS = ("README.md", "write-a-plugin.md", "analyse.md", "retention.md", "tutorial.md", "data.md")
+OWN_TESTS = ("README.md", "write-a-plugin.md", "analyse.md", "retention.md", "tutorial.md", "data.md", "offline.md")
 
 
 @pytest.mark.parametrize("page", [str(page.relative_to(ROOT)) for page in PAGES if page.name not in OWN_TESTS])
@@ -278,6 +282,27 @@ def test_the_page_on_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         named = name == "in-time"  # its tasks are the data sets that it names
         run = plasticity.run(f"{name}.yaml", overrides=["stream.steps_per_task=10", *["stream.tasks=2"] * (not named)])
         assert [each["path"] for each in run.plan["data"]] == [str(tmp_path / f"{'mine' if named else name}.npz")]
+
+
+@pytest.mark.slow
+def test_the_page_on_learning_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its commands in their order, at a tiny size: a run, two datasets of its replay, learning from them."""
+    page, tiny_run = DOCS / "howto/offline.md", ["stream.steps_per_task=200", "agent.replay.minimum=50"]
+    (text,) = blocks(page, "yaml")
+    (tmp_path / "goals.yaml").write_text(text, encoding="utf-8")
+    (tmp_path / "configs").symlink_to(ROOT / "configs")
+    monkeypatch.chdir(tmp_path)
+    small = ["stream.steps_per_task=20", "record_every=10", "seeds=2", "probe_size=32"]
+    small += ["evaluation={every: visit, tasks: all, episodes: 8, steps: 40}"]
+    for line in commands_in_order(page)[1:]:
+        _, verb, *words = shlex.split(line)
+        changes = {"record.yaml": [*tiny_run, "record_every=100"], "goals.yaml": small}
+        ran([verb, *words, *(changes[Path(words[0]).name] if verb == "run" else [])])
+    found = executed(page)["evaluations"]
+    assert set(found["evaluated_task"]) == {"goal_0", "goal_1"}
+    assert set(found["arm"]) == {"cql", "without_penalty", "fresh"}
+    assert found["episodic_return"].dropna().between(0, 1).all()
+    assert dataset(paths=["own.npz"]).spec.actions == 3
 
 
 @pytest.mark.slow

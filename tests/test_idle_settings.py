@@ -31,7 +31,8 @@ VALUES = {
     "trunk": "shared",
     "value_coefficient": 0.25,
     "outgoing_norm": 0.5,
-}  # other than the default, where it is no number
+    "exponent": 0.75,
+}  # other than the default, where it is no number or the rule below gives the default
 OTHERS = {
     "replay_ratio": (None, 0.5),
     "temperature": (None, 0.5),
@@ -43,6 +44,7 @@ OTHERS = {
     "precondition": (False, True),
     "adaptive_clip": (False, True),
     "relative": (False, True),
+    "priorities": (False, True),
 }  # not enumerated
 SHOWN = {"None": "null", "True": "true", "False": "false"}
 

@@ -37,10 +37,10 @@ MAY_TOUCH_FILES = {
     "plasticity.runs.parquet", "plasticity.runs.checkpoint", "plasticity.runs.folder",
     "plasticity.runs.session", "plasticity.runs.speeds", "plasticity.config.documents", "plasticity.config.shipped",
     "plasticity.runs.compilation", "plasticity.runs.merging", "plasticity.runs.cluster", "plasticity.runs.queue",
-    "plasticity.runs.slurm", "plasticity.runs.turns", "plasticity.runs.local",
+    "plasticity.runs.slurm", "plasticity.runs.transitions", "plasticity.runs.turns", "plasticity.runs.local",
     "plasticity.runs.trackers", "plasticity.cli.listing", "plasticity.cli.measuring",
     "plasticity.plots.save", "plasticity.bench.report", "plasticity.envs.data", "plasticity.envs.pools",
-    "plasticity.envs.cifar",
+    "plasticity.envs.cifar", "plasticity.envs.recorded",
     "plasticity.results.read", "plasticity.results.stored", "plasticity.results.export",
     "plasticity.cli.watch", "plasticity.report.facts", "plasticity.report.page",
     "plasticity.findings.store", "plasticity.bench.gpu.conductor", "plasticity.bench.gpu.real",
@@ -52,7 +52,8 @@ FILE_CALLS = {
     "read_parquet", "to_parquet", "savefig", "savez", "fromfile", "tofile", "symlink_to", "copytree",
 }  # fmt: skip
 USES_BOTH = (  # agents or envs
-    "plasticity.runs.members", "plasticity.runs.planning", "plasticity.runs.jobs", "plasticity.bench.streams",
+    "plasticity.runs.members", "plasticity.runs.jobs", "plasticity.runs.sources", "plasticity.runs.transitions",
+    "plasticity.bench.streams",
     "plasticity.bench.stream_rates", "plasticity.bench.overhead.world", "plasticity.findings.exact",
 )  # fmt: skip
 FILE_MODULES = {"shutil", "tempfile", "pickle", "gzip", "zipfile", "pyarrow", "sqlite3", "h5py"}

@@ -17,7 +17,19 @@ import numpy as np
 
 from plasticity.core.errors import shown
 from plasticity.core.lane_axis import over
-from plasticity.core.types import Array, Clock, Key, State, Stream, StreamSpec, Supervised, TimeStep, Visit, VisitPlan
+from plasticity.core.types import (
+    Array,
+    Clock,
+    Key,
+    Logged,
+    State,
+    Stream,
+    StreamSpec,
+    Supervised,
+    TimeStep,
+    Visit,
+    VisitPlan,
+)
 from plasticity.envs.base import StreamFactory, chance, tasks_of
 
 Per = Literal["task", "visit"]
@@ -247,10 +259,11 @@ def check_gradual(gradual: float) -> None:
 
 
 def check_rewarded(kind: str, spec: StreamSpec) -> None:
-    """Raise ``ValueError`` if the stream is supervised."""
-    if isinstance(spec.observation, Supervised):
+    """Raise ``ValueError`` if the stream is supervised, or of recorded transitions."""
+    if isinstance(spec.observation, Supervised | Logged):
+        what = "supervised stream" if isinstance(spec.observation, Supervised) else "stream of recorded transitions"
         raise ValueError(
-            f"{kind}: not allowed on a supervised stream, where the reward is the {spec.reward_name} of a prediction; "
+            f"{kind}: not allowed on a {what}, where the reward is the {spec.reward_name} of a prediction; "
             "it needs a stream with actions and rewards"
         )
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from plasticity.config.fields import Few, metadata
-from plasticity.core.types import FIRST, Array, Key, StreamSpec, Supervised, TimeStep
+from plasticity.core.types import FIRST, Array, Key, Logged, StreamSpec, Supervised, TimeStep
 from plasticity.envs.base import StreamFactory
 from plasticity.envs.transforms.base import (
     Done,
@@ -31,6 +31,8 @@ Alter = Callable[[Key, Any, Array, Done], Array]  # key, problem, pictures [E, .
 
 def observed_array(spec: StreamSpec) -> jax.ShapeDtypeStruct:
     """The observed array. ``ValueError`` if observations consist of several arrays."""
+    if isinstance(spec.observation, Logged):
+        raise ValueError("not allowed on a stream of recorded transitions; it needs observations that are one array")
     seen = spec.observation.input if isinstance(spec.observation, Supervised) else spec.observation
     if not hasattr(seen, "shape"):
         raise ValueError(f"not allowed on this stream; it needs observations that are one array, got {seen}")

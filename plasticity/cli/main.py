@@ -14,7 +14,7 @@ from rich.text import Text
 from plasticity.cli.display import never_fail
 from plasticity.cli.launching import launch
 from plasticity.cli.listing import list_members, schema
-from plasticity.cli.measuring import NamesBenchmarks, bench, findings, measure
+from plasticity.cli.measuring import NamesBenchmarks, bench, dataset, findings, measure
 from plasticity.cli.reading import compare, plot, report, watch
 from plasticity.cli.running import merge, plan, run
 from plasticity.cli.terminal import console, errors
@@ -57,6 +57,7 @@ app.command()(compare)
 app.command()(plot)
 app.command()(report)
 app.command()(measure)
+app.command()(dataset)
 app.command(cls=NamesBenchmarks)(bench)
 app.command()(findings)
 app.command()(schema)

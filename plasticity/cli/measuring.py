@@ -48,6 +48,32 @@ def measure(
     console.print(Text(f"measured: {path}"))
 
 
+def dataset(
+    folder: Annotated[Path, typer.Argument(help="folder of a run, finished or not", metavar="RUN")],
+    out: Annotated[Path, typer.Option(help="the file, .npz")],
+    arm: Annotated[str | None, typer.Option(help="arm; default: the only one")] = None,
+    lane: Annotated[int, typer.Option(help="number of the lane in the arm")] = 0,
+    visit: Annotated[int | None, typer.Option(help="number of the visit; default: that of the checkpoint")] = None,
+    force: Annotated[bool, typer.Option("--force", help="replace an earlier file")] = False,
+) -> None:
+    """Save the transitions in a lane's replay, for the stream `dataset` (newest checkpoint)."""
+    from plasticity.runs import transitions
+
+    if out.suffix != ".npz":
+        raise UserError(f"--out: {shown(str(out))} is not allowed; must end in .npz")
+    if out.exists() and not force:
+        raise UserError(f"{out} exists; replace it with --force, or choose another --out")
+    if not out.parent.is_dir():
+        raise UserError(f"{out}: the folder {out.parent} does not exist")
+    saved = transitions.replay_of(folder, arm, lane, visit)
+    try:
+        transitions.write(out, saved)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written: {error.strerror}") from error
+    what = f"{saved.rows:,} transitions, {saved.episodes:,} ends of episodes"
+    console.print(Text(f"{out}: {what} of visit {saved.visit} ({saved.task}), at step {saved.step:,}"))
+
+
 class NamesBenchmarks(TyperCommand):
     """A command whose help ends with the list of benchmarks; they are imported, with JAX, only for that."""
 

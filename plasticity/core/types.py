@@ -53,6 +53,25 @@ class Supervised(NamedTuple):
     target: Array  # int32[E] class labels, or float32[E, outputs]
 
 
+class Logged(NamedTuple):
+    """The observation of a stream of recorded transitions: one transition of a dataset."""
+
+    observation: Any  # [E, *shape]
+    action: Array  # int32[E], or float32[E, actions]: what the recorded policy did
+    reward: Array  # float32[E]
+    discount: Array  # float32[E]  0 where the episode terminated with this step, else 1
+    next_observation: Any
+
+
+class Held(NamedTuple):
+    """The transitions in an agent's replay, arrays ``[E, rows, ...]``, the oldest row first."""
+
+    transitions: Logged  # with the rewards as they were received
+    truncated: Array  # bool: the episode was cut off after this step
+    valid: Array  # bool: False where the row is empty, spans two episodes, or lacks what was overwritten
+    filled: Array  # int32[]: how many rows are, the first ones
+
+
 class Clock(NamedTuple):
     """Counters shared by all lanes of a program, int32 scalars, traced and never batched (a batched predicate turns
     ``lax.cond`` into a select that runs both branches)."""
@@ -397,3 +416,4 @@ class Agent(NamedTuple):
     recall: Callable[[AgentState, Transition, Clock, Key], Probe] | None = None
     # ``probe`` with a key for the loss, if that draws numbers
     updates: int = 0  # of a step at which it learns, if it does not learn at every one (static); 0: one at every step
+    held: Callable[[AgentState], Held] | None = None  # of an agent with a replay: what is in it

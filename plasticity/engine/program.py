@@ -67,6 +67,7 @@ class Program(NamedTuple):
     chunk: int  # env steps of one compiled scan
     probe_size: int = 512  # number of transitions passed to monitors
     evaluation: Evaluation | None = None
+    make_eval_stream: Callable[[int], Stream] | None = None  # None: evaluations take place in the stream itself
 
 
 class Carry(NamedTuple):
@@ -346,7 +347,8 @@ class Block(NamedTuple):
 
 def compile_program(program: Program, placement: Placement, devices: Sequence[jax.Device]) -> Compiled:
     """Jit the functions of one group; over several devices with ``shard_map``, donating the carry."""
-    stream, eval_stream = program.make_stream(placement.width), program.make_stream(placement.width)
+    stream = program.make_stream(placement.width)
+    eval_stream = (program.make_eval_stream or program.make_stream)(placement.width)
     lane = Block(program, stream, placement.width, eval_stream)
     traces: dict[str, int] = {}
     mesh = Mesh(np.asarray(devices[: placement.devices]), ("lanes",))

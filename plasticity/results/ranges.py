@@ -32,11 +32,17 @@ def difference_range(limits: Range) -> Range:
     return low - high, high - low
 
 
+def evaluated_stream(plan: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the facts about where a run is evaluated: in its stream, or in the environments of its datasets."""
+    found: Mapping[str, Any] = plan.get("evaluation") or plan["stream"]
+    return found
+
+
 def metric_ranges(plan: Mapping[str, Any]) -> dict[str, Range]:
     """Return the ranges of the metrics that have one, by name: what monitors declare, and evaluations."""
-    stream = plan["stream"]
+    played = evaluated_stream(plan)
     evaluated = {
-        "evaluation_reward": as_range(stream.get("reward_range")),
-        "evaluation_return": performance_range({**stream, "episodic": True}),
+        "evaluation_reward": as_range(played.get("reward_range")),
+        "evaluation_return": performance_range({**played, "episodic": True}),
     }
     return evaluated | {name: as_range(limits) for name, limits in plan.get("ranges", {}).items()}

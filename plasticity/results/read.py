@@ -15,6 +15,7 @@ import pyarrow as pa
 from plasticity.config.documents import read_file
 from plasticity.config.renamed import with_new_keys
 from plasticity.core.errors import UserError, cut, listed, nearest, shown, suggestion
+from plasticity.results.ranges import evaluated_stream
 from plasticity.results.stored import BOOKKEEPING, Versions, lanes_of, rows_of, versions_of
 from plasticity.runs.accounts import EXPERIMENT, PLAN, is_own_config, parts_of_arms, read_plan
 from plasticity.runs.checksums import DamagedError
@@ -300,7 +301,7 @@ def evaluated_measure(run: RunPath, table: pd.DataFrame, measure: str | None = N
     Raises:
       ValueError: there is no such column.
     """
-    usual = "episodic_return" if plan(run)["stream"]["episodic"] else "reward"
+    usual = "episodic_return" if evaluated_stream(plan(run))["episodic"] else "reward"
     if measure is None:
         return SUCCESS if SUCCESS in table and table[SUCCESS].notna().any() else usual
     known = [

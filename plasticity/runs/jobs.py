@@ -24,7 +24,9 @@ from plasticity.runs.building import agent_of, checked, labels_of, monitor_of, o
 from plasticity.runs.devices import devices
 from plasticity.runs.periods import chunk_of, evaluation_of, monitor_periods
 from plasticity.runs.session import Job
+from plasticity.runs.sources import evaluation_source
 
+FILES = ("path", "paths")  # settings of streams that name files
 LENGTHS = ("tasks", "steps_per_task", "cycles")  # settings of streams that, as numbers, only say how long they are
 
 
@@ -62,6 +64,7 @@ def _program(experiment: Experiment, source: StreamFactory, each: ProgramSetting
         spec=source.spec,
         build=functools.partial(agent_of, each, source.spec),
         make_stream=source.make,
+        make_eval_stream=evaluation_source(source).make if evaluated else None,
         monitors=tuple(
             Monitoring(checked_monitor(label, choice.kind, checked(label, monitor_of, choice, made)), steps, label)
             for label, choice, made, steps in monitors
@@ -126,7 +129,7 @@ def _facts(
     facts["monitor_periods"] = dict(every)
     facts |= {"seeds": each.seeds.tolist(), "placement": placement._asdict()}
     if spec.data:
-        facts["stream"] = {key: value for key, value in resolved["stream"].items() if key != "path"}
+        facts["stream"] = {key: value for key, value in resolved["stream"].items() if key not in FILES}
         facts["data"] = [sha for _, sha in spec.data]
     return facts
 

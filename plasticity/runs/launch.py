@@ -12,8 +12,9 @@ from plasticity.runs.calibration import calibrate
 from plasticity.runs.devices import devices
 from plasticity.runs.execution import completed
 from plasticity.runs.members import BUILT_IN, broken_plugins, registry
-from plasticity.runs.planning import Plan, check_memory, plan, source_of
+from plasticity.runs.planning import Plan, check_memory, plan
 from plasticity.runs.session import NoProgress, Progress
+from plasticity.runs.sources import source_of
 
 __all__ = [
     "BUILT_IN", "Plan", "broken_plugins", "calibrate", "check_memory", "completed", "devices",

@@ -19,6 +19,7 @@ import jax
 import numpy as np
 
 from plasticity.config import experiments
+from plasticity.config.experiments import Experiment
 from plasticity.config.settings import MemberConfig
 from plasticity.core.errors import UserError
 from plasticity.engine.lanes import Placement, join
@@ -32,6 +33,7 @@ from plasticity.runs.building import monitor_of
 from plasticity.runs.checkpoint import DamagedError, WrongCheckpointError
 from plasticity.runs.parquet import Lanes, rows
 from plasticity.runs.session import Job
+from plasticity.runs.shards import Shard
 
 
 class Measured(NamedTuple):
@@ -110,13 +112,7 @@ def _jobs(place: Path, names: Sequence[str], settings: Sequence[str]) -> list[tu
         chosen += [each for each in own if each.get("kind") == name] or [name]
     wanted = experiments.read_experiment({**raw, "monitors": chosen}, launch.registry(), settings)
     experiment = experiments.read_experiment(raw, launch.registry(), source=str(place))
-    shard, widths = sharded.shard_in(place, experiment)
-    planned = launch.plan(experiment, shard, widths).jobs
-    try:
-        placements = [_placement(each["placement"]) for each in plan["programs"]]
-        jobs = [job._replace(placement=each) for job, each in zip(planned, placements, strict=True)]
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{place}: its plan.json does not fit its config ({error})") from None
+    shard, jobs = jobs_in(place, experiment, plan)
     asked = experiments.programs(wanted)
     built = [each.build({}).monitors for each in (shard.of(asked) if shard else asked)]
     try:
@@ -124,6 +120,20 @@ def _jobs(place: Path, names: Sequence[str], settings: Sequence[str]) -> list[tu
     except ValueError as error:
         raise UserError(f"monitors: {error}") from None
     return list(zip(jobs, made, strict=True))
+
+
+def jobs_in(place: Path, experiment: Experiment, plan: Mapping[str, Any]) -> tuple[Shard | None, list[Job]]:
+    """The shard that the folder holds, if it does, and the run's jobs with their original placement.
+
+    ``UserError`` if the plan is not that of the config.
+    """
+    shard, widths = sharded.shard_in(place, experiment)
+    planned = launch.plan(experiment, shard, widths).jobs
+    try:
+        placements = [_placement(each["placement"]) for each in plan["programs"]]
+        return shard, [job._replace(placement=each) for job, each in zip(planned, placements, strict=True)]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{place}: its plan.json does not fit its config ({error})") from None
 
 
 def _monitoring(make: Callable[[], Monitor], chosen: MemberConfig) -> Monitoring:

@@ -1,6 +1,5 @@
 """From a config to a plan: a stream, and programs of lanes as jobs. Computes shapes only."""
 
-import functools
 import math
 import warnings
 from collections import Counter
@@ -9,22 +8,19 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from plasticity.config import experiments
-from plasticity.config.counters import check_stream
 from plasticity.config.experiments import Experiment, ProgramSettings
-from plasticity.config.settings import paths
 from plasticity.core.errors import UserError
 from plasticity.core.types import StreamSpec
 from plasticity.engine import measures, memory, precision
 from plasticity.engine.flops import flops_of
 from plasticity.engine.memory import Memory, readable
-from plasticity.engine.visits import scheduled
-from plasticity.envs.base import StreamFactory
-from plasticity.runs.building import agent_of, checked
+from plasticity.runs.building import agent_of
 from plasticity.runs.devices import devices
 from plasticity.runs.dry_run import check_silent, trace_once
 from plasticity.runs.jobs import job_of
 from plasticity.runs.session import Job
 from plasticity.runs.shards import Shard
+from plasticity.runs.sources import evaluation_source, source_of
 
 
 class Plan(NamedTuple):
@@ -36,6 +32,7 @@ class Plan(NamedTuple):
     memory: tuple[Memory, ...]
     columns: tuple[int, ...] = ()  # of the table of metrics of each job
     cut: Mapping[str, Any] = MappingProxyType({})  # how the run is cut into shards, and their programs
+    evaluated: StreamSpec | None = None  # of the environments of evaluation, if they are not those of the stream
 
     def describe(self) -> dict[str, Any]:
         """The plan as plain data, ``plan.json``."""
@@ -43,6 +40,7 @@ class Plan(NamedTuple):
             "name": self.experiment.name,
             "arms": self._arms(),
             "stream": _stream_facts(self.spec),
+            **({"evaluation": _evaluation_facts(self.evaluated)} if self.evaluated else {}),
             "ranges": {
                 name: _written(limits)
                 for job in self.jobs
@@ -114,6 +112,11 @@ def _stream_facts(spec: StreamSpec) -> dict[str, Any]:
     }
 
 
+def _evaluation_facts(spec: StreamSpec) -> dict[str, Any]:
+    limits = _written(spec.score_range or spec.reward_range)
+    return {"reward_name": spec.reward_name, "episodic": spec.episodic, "reward_range": limits}
+
+
 def _written(limits: tuple[float, float]) -> list[float | None]:
     """Limits in JSON form: null for an infinite one."""
     return [float(limit) if math.isfinite(limit) else None for limit in limits]
@@ -145,7 +148,9 @@ def plan(experiment: Experiment, shard: Shard | None = None, widths: Sequence[in
     warn_of_agents(asked, [job.program.spec for job in built])
     jobs = tuple(job._replace(measured=each.measured) for job, each in zip(built, traced, strict=True))
     sizes, columns = (tuple(getattr(each, name) for each in traced) for name in ("memory", "columns"))
-    return Plan(experiment, source.spec, jobs, sizes, columns)
+    separate = experiment.evaluation and source.evaluation
+    evaluated = evaluation_source(source).spec if separate else None
+    return Plan(experiment, source.spec, jobs, sizes, columns, evaluated=evaluated)
 
 
 def jobs_of(experiment: Experiment) -> list[Job]:
@@ -177,20 +182,6 @@ def warn_of_agents(asked: Sequence[ProgramSettings], specs: Sequence[StreamSpec]
             arms += [each.arm] if each.arm not in arms else []
     for notice, arms in found.items():
         warnings.warn(f"arms.{', '.join(arms)}: {notice}", stacklevel=3)
-
-
-def source_of(experiment: Experiment) -> StreamFactory:
-    """The stream with its transforms and its schedule. ``UserError`` if they do not fit."""
-    source: StreamFactory = checked("stream", experiment.stream.build())
-    checked("stream", check_stream, source.spec)
-    for path, each in zip(paths("transforms", experiment.transforms), experiment.transforms, strict=True):
-        source = checked(path, checked(path, each.build()), source)
-    spec = checked("schedule", functools.partial(scheduled, source.spec, **vars(experiment.schedule)))
-    checked("schedule", check_stream, spec)
-    if experiment.reference and len(spec.visits) < 2:
-        raise UserError("reference: true is not allowed with one visit: each arm is then a single-task learner")
-    make = source.make
-    return StreamFactory(spec, lambda lanes: make(lanes)._replace(spec=spec))
 
 
 def check_memory(planned: Plan) -> None:

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from agent_cases import STREAMING, agent, lived, source
-from method_cases import SUPERVISED
+from method_cases import OFFLINE, SUPERVISED
 
 from plasticity.agents import AGENTS
 from plasticity.agents.base import AgentCore, assemble
@@ -211,7 +211,7 @@ def test_every_agent_updates_this_way(name):
         facts = (learner.params, behind_trace(learner.opt_state), seen.gradients, first_hidden(seen).pre)
         return facts, learner._replace(params=params)
 
-    rows = spec.envs if name in (*SUPERVISED, "ppo", "pqn", "reinforce", *STREAMING) else 4
+    rows = spec.envs if name in (*SUPERVISED, *OFFLINE, "ppo", "pqn", "reinforce", *STREAMING) else 4
 
     def init(key: Any, params: Any, network: Any) -> Any:
         zeros = jax.tree.map(jnp.zeros_like, params)

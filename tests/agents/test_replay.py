@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from plasticity.agents.replay import Item, n_step, replay, stacked, window_to_transition
+from plasticity.agents.replay import Item, held, n_step, replay, stacked, window_to_transition
 from plasticity.core.types import FIRST, LAST, MID, StreamSpec, TimeStep, Transition, VisitPlan
 
 BIG = jnp.asarray(1e9)
@@ -131,6 +131,35 @@ def test_samples_agree_with_a_walk_over_the_stream(capacity):
     assert min(seen) >= oldest + 3
     assert max(seen) <= length - 1 - steps
     assert len(seen) > 0.8 * (length - oldest - 3 - steps) * (1 if capacity == 40 else 0.8)
+
+
+@pytest.mark.parametrize("capacity", [70, 40], ids=["not full", "wrapped"])
+def test_what_is_held_agrees_with_a_walk_over_the_stream(capacity):
+    """Row by row: transitions of one step with their rewards as received, and how their episodes ended."""
+    length, stack = 60, 4
+    walk, memory = Walk(5, stack, length + 1), replay(spec(stack), capacity=capacity, minimum=20, batch_size=2, steps=2)
+    add, state = jax.jit(memory.add), memory.init()
+    for t in range(length):
+        state = add(state, Transition(walk.timestep(t), jnp.asarray([t % 4]), walk.timestep(t + 1)))
+    found = jax.device_get(jax.jit(lambda state: held(state, spec(stack)))(state))
+    count = min(length, capacity)
+    assert (int(found.filled), found.valid.shape) == (count, (1, capacity))
+    assert not found.valid[0, count:].any()
+    ends = 0
+    for row in range(count):
+        t = length - count + row
+        expected = walk.transition(t, 1, 1.0)
+        assert found.valid[0, row] == (expected is not None and row >= stack - 1 and row + 1 < count)
+        if not found.valid[0, row]:
+            continue
+        logged = jax.tree.map(lambda x, row=row: x[0, row], found.transitions)
+        np.testing.assert_array_equal(logged.observation[:, 0, 0], walk.steps[t][3])
+        np.testing.assert_array_equal(logged.next_observation[:, 0, 0], expected[2])
+        np.testing.assert_allclose((logged.action, logged.reward, logged.discount), (t % 4, *expected[:2]), rtol=1e-6)
+        last = walk.steps[t + 1][0] == LAST and t + 2 < length
+        assert found.truncated[0, row] == (last and walk.steps[t + 1][2] == 1.0)
+        ends += last
+    assert ends > 4
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from playing import Player, lane_keys, play, player, random_actions, visit_of
 
-from plasticity.core.types import FIRST, LAST, MID, Supervised
+from plasticity.core.types import FIRST, LAST, MID, Logged, Supervised
 from plasticity.envs import STREAMS
 from plasticity.envs.base import StreamFactory
 
@@ -86,6 +86,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "procgen": {"games": ["coinrun", "starpilot"], "envs": 2},
     "minigrid": {"tasks": ["Empty-Random-5x5", "Fetch-5x5-N2"], "episode_steps": 9, "envs": 2},
     "dmc": {"tasks": ["WalkerWalk", "WalkerRun"], "episode_steps": 9, "envs": 2},
+    "dataset": {"paths": ["catch_random", "catch_skilled"], "envs": 3},
     "continual_world": {"episode_steps": 9, "envs": 2},
 }  # fmt: skip
 
@@ -179,7 +180,7 @@ def test_episodes_end_if_and_only_if_the_spec_says_so(pair: Player, life: Any, n
         assert (life.step_type == LAST).any() == pair.stream.spec.episodic
     if not pair.stream.spec.episodic:
         assert (life.step_type[1:] == MID).all()
-        supervised = isinstance(pair.stream.spec.observation, Supervised)
+        supervised = isinstance(pair.stream.spec.observation, Supervised | Logged)
         assert (life.discount[1:] == (0 if supervised else 1)).all()
 
 
