@@ -181,5 +181,5 @@ def test_evaluation_of_a_dataset_without_environment_is_refused(tmp_path):
         path, observation=seen, next_observation=seen, action=np.arange(4) % 2, reward=np.zeros(4), terminated=rows,
         truncated=rows,
     )  # fmt: skip
-    with pytest.raises(UserError, match="^evaluation: own does not name the environment"):
+    with pytest.raises(UserError, match=r"^evaluation: own does not name the environment"):
         launch.plan(launch.experiment_of(offline([path])))

@@ -113,9 +113,9 @@ def test_datasets_of_one_stream_are_alike_and_have_names_of_their_own(tmp_path: 
     (tmp_path / "below").mkdir()
     a, again = (saved(folder / "a.npz") for folder in (tmp_path, tmp_path / "below"))
     wide = saved(tmp_path / "wide.npz", observation=np.zeros((6, 4)), next_observation=np.zeros((6, 4)))
-    with pytest.raises(ValueError, match="^paths: two datasets have the name a; rename a file$"):
+    with pytest.raises(ValueError, match=r"^paths: two datasets have the name a; rename a file$"):
         dataset(paths=[a, again])
-    with pytest.raises(ValueError, match="^paths: wide has other observations or actions than a;") as caught:
+    with pytest.raises(ValueError, match=r"^paths: wide has other observations or actions than a;") as caught:
         dataset(paths=[a, wide])
     assert len(str(caught.value).splitlines()) <= 3
 
