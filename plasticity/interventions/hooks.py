@@ -38,6 +38,7 @@ LEFT_OUT: Mapping[str, str] = {
     "acting": "does not act with its parameters",
     "point": "does not take its gradient at another point",
     "gradient": "does not let it rewrite its gradient",
+    "review": "draws no batches from a replay",
 }
 
 
