@@ -134,7 +134,8 @@ def prioritised(
     largest such weight in the batch. New transitions get the largest priority so far, initially 1. ``exponent`` and
     ``correction`` (a function of the agent's age in env steps) are traced, ``batch_size`` and ``fan`` static. Pairs
     that span two episodes are never sampled. All updates of one step use the priorities from before the step. With
-    ``ages``, ``P(i)`` is also in proportion to the weight of the transition's age, which the weights of losses ignore.
+    ``ages``, ``P(i)`` is also in proportion to the weight of the transition's age, which the weights of losses ignore; and
+    with a ``share`` only the oldest part is sampled.
 
     Reference: Schaul, Quan, Antonoglou, Silver 2016, "Prioritized Experience Replay".
     """
