@@ -279,8 +279,11 @@ def test_how_often_the_oldest_part_is_reviewed(active: float, chance: float) -> 
 
 
 def test_the_smallest_share_counts() -> None:
-    halves, thirds = (Intervention(review=lambda key, state, share=share: jnp.float32(share)) for share in (0.5, 0.25))
-    for order in ((halves, thirds), (thirds, halves), (compose(), halves, thirds)):
+    def asking(share: float) -> Intervention:
+        return Intervention(review=lambda key, state: jnp.float32(share))
+
+    halves, quarters = asking(0.5), asking(0.25)
+    for order in ((halves, quarters), (quarters, halves), (compose(), halves, quarters)):
         method = compose(*order)
         assert method.review(KEY, tuple(() for _ in order)) == 0.25
     assert compose(compose(), Intervention()).review is Intervention().review
