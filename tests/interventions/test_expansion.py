@@ -118,6 +118,12 @@ def kernels(tree: Any) -> list[np.ndarray]:
     return [np.asarray(tree[name]["kernel"]) for name in KERNELS]
 
 
+def slots_of(learner: Learner) -> list[Any]:
+    """The slots of the optimizer, each like the parameters."""
+    nodes = jax.tree.leaves(learner.opt_state, is_leaf=lambda x: isinstance(x, dict))
+    return [node for node in nodes if isinstance(node, dict)]
+
+
 # At a sparsity of 0.7, 12.9 of 43 weights exist, 12.9 / 23 for each unit: 4.49, 5.05 and 3.37, rounded up.
 FIRST = [5, 6, 4]
 
@@ -158,18 +164,12 @@ def test_pruning_and_growth_against_numpy(prune: Any) -> None:
         assert found.sum() == kept.sum() + appear
         assert found[kept].all()
         assert missing[found & ~kept].min() >= cut
-        for tree in (after.learner.params, after.learner.target):
-            np.testing.assert_array_equal(
-                kernels(tree)[i],
-                np.where(
-                    found,
-                    kernels(before.learner.params if tree is after.learner.params else before.learner.target)[i],
-                    0.0,
-                ),
-            )
+        for field in ("params", "target"):
+            new, old = (kernels(getattr(run.learner, field))[i] for run in (after, before))
+            np.testing.assert_array_equal(new, np.where(found, old, 0.0))
         gone = mask & ~found
         lost += gone.sum()
-        for moment in (after.learner.opt_state[0].mu, after.learner.opt_state[0].nu):
+        for moment in slots_of(after.learner):
             np.testing.assert_array_equal(kernels(moment)[i], np.where(gone, 0.0, 1.0))
     assert lost > 0
     for name in KERNELS:
@@ -210,14 +210,9 @@ def lived(rule: str, **settings: Any) -> list[Run]:
 def test_missing_weights_are_zero_everywhere(rule: str) -> None:
     for run in lived(rule):
         masks = kernels(run.state["masks"])
-        trees_of = [run.learner.params, run.learner.target]
-        slots = [
-            x
-            for x in jax.tree.leaves(run.learner.opt_state, is_leaf=lambda x: isinstance(x, dict))
-            if isinstance(x, dict)
-        ]
+        slots = slots_of(run.learner)
         assert len(slots) == (2 if rule == "adam" else 1)
-        for tree in (*trees_of, *slots):
+        for tree in (run.learner.params, run.learner.target, *slots):
             for mask, kernel in zip(masks, kernels(tree), strict=True):
                 assert (kernel[~mask] == 0).all()
         assert all((kernel[mask] != 0).any() for mask, kernel in zip(masks, kernels(run.learner.params), strict=True))
