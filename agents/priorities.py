@@ -134,8 +134,8 @@ def prioritised(
     largest such weight in the batch. New transitions get the largest priority so far, initially 1. ``exponent`` and
     ``correction`` (a function of the agent's age in env steps) are traced, ``batch_size`` and ``fan`` static. Pairs
     that span two episodes are never sampled. All updates of one step use the priorities from before the step. With
-    ``ages``, ``P(i)`` is also in proportion to the weight of the transition's age, which the weights of losses ignore; and
-    with a ``share`` only the oldest part is sampled.
+    ``ages``, ``P(i)`` is also in proportion to the weight of the transition's age, which the weights of losses ignore.
+    With a ``share``, only the oldest part is sampled.
 
     Reference: Schaul, Quan, Antonoglou, Silver 2016, "Prioritized Experience Replay".
     """
@@ -157,7 +157,7 @@ def prioritised(
         return Stored(steps, put(state.tree, places, jnp.concatenate([jnp.zeros(spec.envs), values])), state.largest)
 
     def by_age(state: Stored, share: Array | None) -> Tree:
-        """The tree of the priorities times the weights of the ages (the newest whole window has age 1), in the oldest part."""
+        """The tree of the priorities times the weights of the ages, in the oldest part; the newest window has age 1."""
         if ages is None and share is None:
             return state.tree
         row = jnp.arange(state.tree[0].size, dtype=jnp.int32) % rows

@@ -178,8 +178,8 @@ def neuroplastic_expansion(
         sparsity: the share of weights that are missing at first (static).
         final: the share at which growth stops (static).
         period: number of updates (static).
-        rate: of growth (traced). The command in the authors' README has the default; their code's own default is 0.5 with
-            the cosine schedule.
+        rate: of growth (traced). The command in the authors' README has this value; the default of their code is 0.5,
+            with the cosine schedule.
         schedule: "constant", or "cosine": ``rate / 2 (1 + cos(pi u / duration))`` after ``u`` updates (static).
         duration: updates after which the connections no longer grow; and, counted from the end of growth, no longer
             change (static). The authors' is the whole run.

@@ -289,8 +289,8 @@ def test_the_smallest_share_counts() -> None:
     ("settings", "said"),
     [
         ({"final": 0.9}, "final: 0.9 is not allowed; must be at most the sparsity, 0.8"),
-        ({"grow": "none"}, "grow: 'none' is not allowed"),
-        ({"prune": "all"}, "prune: 'all' is not allowed"),
+        ({"grow": "none"}, "grow: .none. is not allowed"),
+        ({"prune": "all"}, "prune: .all. is not allowed"),
     ],
 )
 def test_refusals(settings: dict[str, Any], said: str) -> None:
