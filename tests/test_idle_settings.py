@@ -40,6 +40,7 @@ OTHERS = {
     "tasks": (None, ["push"]),
     "keep": (None, [0.1, 0.9]),
     "adaptive": (False, True),
+    "review": (False, True),
 }  # not enumerated
 SHOWN = {"None": "null", "True": "true", "False": "false"}
 
