@@ -26,6 +26,11 @@ class Weights(NamedTuple):
         """The sum of the weights of the ages 1 to ``age``, at most ``turn``."""
         return self.start * age + self.slope * age * (age + 1) / 2
 
+    def whole(self, age: Array) -> Array:
+        """The sum of the weights of the ages 1 to ``age``, however large."""
+        turn = jnp.clip(self.turn, 0.0, age)
+        return self.up_to(turn) + (age - turn) * self.end
+
 
 def falling(duration: Number, least: Number) -> Weights:
     """``max(least, 1 - a / duration)``: the newest count most."""
@@ -56,6 +61,13 @@ def age_at(weights: Weights, share: Array, oldest: Array) -> Array:
     return jnp.clip(age, 1, oldest).astype(jnp.int32)
 
 
-def drawn_ages(key: Key, weights: Weights, oldest: Array, number: int) -> Array:
-    """Draw ``number`` (static) ages from 1 to ``oldest`` independently, in proportion to their weights."""
-    return age_at(weights, jax.random.uniform(key, (number,)), oldest)
+def drawn_ages(key: Key, weights: Weights, oldest: Array, number: int, above: Array | None = None) -> Array:
+    """Draw ``number`` (static) ages from 1 to ``oldest`` independently, in proportion to their weights.
+
+    With ``above``, int32[] below ``oldest``, only ages above it are drawn.
+    """
+    shares = jax.random.uniform(key, (number,))
+    if above is None:
+        return age_at(weights, shares, oldest)
+    least = weights.whole(above) / jnp.maximum(weights.whole(oldest), jnp.finfo(jnp.float32).tiny)
+    return jnp.maximum(age_at(weights, least + (1 - least) * shares, oldest), above + 1)

@@ -42,7 +42,7 @@ Meaning = Literal["values", "logits", "prediction"]
 
 # Tags that derive one key for each use from an agent's key.
 PARAMS, PLUGINS, ACTION, SAMPLE, STEP, NOISE, PREPARE, RULE, REFERENCE, GRADIENT, STORE, DRAW = range(12)
-START, EXPLORE, KEEP = 12, 13, 14
+START, REVIEW, EXPLORE, KEEP = range(12, 16)
 DRAWN = 1000  # folded into the key of a fresh agent's parameters, which joined networks number from 0
 
 

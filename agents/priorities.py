@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from plasticity.agents.ages import Weights
-from plasticity.agents.replay import Replay
+from plasticity.agents.replay import Replay, oldest_part
 from plasticity.agents.replay_regime import Memory, Sample
 from plasticity.core.schedules import Number, Schedule
 from plasticity.core.types import Array, Key, StreamSpec, Transition
@@ -135,6 +135,7 @@ def prioritised(
     ``correction`` (a function of the agent's age in env steps) are traced, ``batch_size`` and ``fan`` static. Pairs
     that span two episodes are never sampled. All updates of one step use the priorities from before the step. With
     ``ages``, ``P(i)`` is also in proportion to the weight of the transition's age, which the weights of losses ignore.
+    With a ``share``, only the oldest part is sampled.
 
     Reference: Schaul, Quan, Antonoglou, Silver 2016, "Prioritized Experience Replay".
     """
@@ -155,16 +156,20 @@ def prioritised(
         values = jnp.where(whole & ~joins, state.largest, 0.0)
         return Stored(steps, put(state.tree, places, jnp.concatenate([jnp.zeros(spec.envs), values])), state.largest)
 
-    def by_age(state: Stored) -> Tree:
-        """The tree of the priorities times the weights of the ages; the newest whole window has age 1."""
-        if ages is None:
+    def by_age(state: Stored, share: Array | None) -> Tree:
+        """The tree of the priorities times the weights of the ages, in the oldest part; the newest window has age 1."""
+        if ages is None and share is None:
             return state.tree
         row = jnp.arange(state.tree[0].size, dtype=jnp.int32) % rows
-        weights = ages.at((state.steps.current_index - window - row) % rows + 1)
+        since = (state.steps.current_index - window - row) % rows + 1
+        weights = jnp.ones(since.shape) if ages is None else ages.at(since)
+        if share is not None:
+            number = replay.starts(state.steps)[1]
+            weights = jnp.where(since > number - oldest_part(share, number), weights, 0.0)
         return above(state.tree[0] * weights.reshape(state.tree[0].shape))
 
-    def sample(state: Stored, key: Key, age: Array) -> Sample:
-        places = jnp.minimum(stratified(by_age(state), key, batch_size), spec.envs * rows - 1)
+    def sample(state: Stored, key: Key, age: Array, share: Array | None = None) -> Sample:
+        places = jnp.minimum(stratified(by_age(state, share), key, batch_size), spec.envs * rows - 1)
         batch = replay.at(state.steps, places // rows, places % rows, discount, reward_clip)
         numbers = get(state.tree, places)
         batch = batch._replace(valid=batch.valid & (numbers > 0))

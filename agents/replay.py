@@ -54,6 +54,11 @@ class Replay(NamedTuple):
     rows: int  # capacity in time steps of each env
     window: int  # items per transition
 
+    def starts(self, state: Any) -> tuple[Array, Array]:
+        """The row where the oldest complete window of an env starts, and the number of such windows, int32[]."""
+        written = jnp.where(state.is_full, self.rows, state.current_index)
+        return (state.current_index - written) % self.rows, written - self.window + 1
+
 
 def clipped(reward: Array, bound: Number | None) -> Array:
     """Clip ``reward`` to ``[-bound, bound]`` (traced); unchanged if ``bound`` is None (static)."""
@@ -139,6 +144,12 @@ class Storage(NamedTuple):
     sample: Callable[[Any, Key], Any]
     ready: Callable[[Any], Array]
     rows: int
+
+
+def oldest_part(share: Array | None, number: Array) -> Array:
+    """The size, int32[], of the oldest ``share`` of ``number`` items, at least one; of None: all of them."""
+    number = jnp.maximum(number, 1)
+    return number if share is None else jnp.clip(jnp.ceil(share * number).astype(jnp.int32), 1, number)
 
 
 def storage(spec: StreamSpec, *, capacity: int, minimum: int, batch_size: int, window: int, stride: int = 1) -> Storage:

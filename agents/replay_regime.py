@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from pydantic import Field
 
-from plasticity.agents.base import KEEP, NOISE, REFERENCE, SAMPLE, AgentCore, assemble_built, built, unextended
+from plasticity.agents.base import KEEP, NOISE, REFERENCE, REVIEW, SAMPLE, AgentCore, assemble_built, built, unextended
 from plasticity.agents.criteria import Criterion
 from plasticity.agents.explorers import exploring
 from plasticity.agents.memory import in_order, recall_rows
@@ -43,7 +43,7 @@ from plasticity.core.types import (
     is_transition,
     no_carry,
 )
-from plasticity.interventions.base import Intervention
+from plasticity.interventions.base import Intervention, fills
 from plasticity.networks.functions import Functions
 from plasticity.networks.spec import NetworkSpec
 
@@ -78,7 +78,9 @@ class Memory(NamedTuple):
     add: Callable[..., Any]
     # state, transition and, for sequences, the carry [E, ...] before it, or a key if the memory draws -> state
     ready: Callable[[Any], Array]
-    sample: Callable[[Any, Key, Array], Sample]  # state, key, age of the agent in env steps
+    sample: Callable[..., Sample]
+    # state, key, age of the agent in env steps; optionally ``share``, float32[] in (0, 1]: the oldest part of what is
+    # stored, from which to sample
     update_priorities: Callable[[Any, Array, Array, Array, Array], Any]
     # state, int32[] updates made (never batched), bool[] whether they count, places and losses [updates, B] -> state
     batch_size: int
@@ -192,9 +194,9 @@ class Updating(NamedTuple):
         draw = (jax.random.fold_in(key, KEEP),) if self.memory.draws else ()
         return self.memory.add(state.rest["replay"], transition, *more, *draw)
 
-    def lesson(self, key: Key, learner: Learner, stored: Any, age: Array) -> Lesson:
-        """Sample a batch and build the learner's loss on it."""
-        sampled, weights, places = self.memory.sample(stored, jax.random.fold_in(key, SAMPLE), age)
+    def lesson(self, key: Key, learner: Learner, stored: Any, age: Array, **part: Array) -> Lesson:
+        """Sample a batch (from a ``share`` of what is stored) and build the learner's loss on it."""
+        sampled, weights, places = self.memory.sample(stored, jax.random.fold_in(key, SAMPLE), age, **part)
         online, other = jax.random.split(jax.random.fold_in(key, NOISE))
         target, before = self.criterion.perturb(other, learner.target), learner.params
 
@@ -219,7 +221,7 @@ class Updating(NamedTuple):
         self, key: Key, learner: Learner, plugins: State, stored: Any, age: Array, clock: Clock
     ) -> tuple[Learner, State, Metrics, tuple[Array, Array]]:
         """Perform one update; also returns the sample's places and priorities."""
-        lesson = self.lesson(key, learner, stored, age)
+        lesson = self.lesson(key, learner, stored, age, **self.reviewed(key, plugins))
         extra: dict[str, Any] = {} if self.criterion.due is None else {"due": self.criterion.due(clock)}
 
         def reference() -> Any:
@@ -239,6 +241,12 @@ class Updating(NamedTuple):
         if self.memory.sequences is not None:
             priorities = self.memory.sequences(self.criterion.error(priorities), lesson.batch.valid)
         return self.followed(learner, clock), plugins, made, (lesson.places, priorities)
+
+    def reviewed(self, key: Key, plugins: State) -> dict[str, Array]:
+        """The share of the replay from which the intervention wants the batch; {}: from all."""
+        review = self.body.intervention.review
+        asks = fills(self.body.intervention, "review")
+        return {"share": review(jax.random.fold_in(key, REVIEW), plugins)} if asks else {}
 
     def followed(self, learner: Learner, clock: Clock) -> Learner:
         """The learner after its target network has moved, if that is due."""

@@ -10,7 +10,7 @@ from pydantic import Field
 from plasticity.agents.ages import RULES, drawn_ages
 from plasticity.agents.balanced import Keep, balanced, layout_of
 from plasticity.agents.priorities import prioritised as prioritised_memory
-from plasticity.agents.replay import Replay, held, replay
+from plasticity.agents.replay import Replay, held, oldest_part, replay
 from plasticity.agents.replay_regime import Memory, Sample, Sampling
 from plasticity.agents.sequences import Start, sequence_buffer, uniform_sequences
 from plasticity.agents.sequences import prioritised_sequences as prioritised_by_sequence
@@ -48,14 +48,22 @@ def uniform(spec: StreamSpec, sampling: Sampling, *, capacity: Count = 100_000, 
       ValueError: the sizes are inconsistent.
     """
     buffer = stored(spec, sampling, capacity, minimum)
+    size = sampling.batch_size
 
-    def sample(state: Any, key: Key, age: Array) -> Sample:
+    def sample(state: Any, key: Key, age: Array, share: Array | None = None) -> Sample:
         del age
-        batch = buffer.sample(state, key, sampling.discount, sampling.reward_clip)
-        return Sample(batch, jnp.ones(sampling.batch_size), jnp.zeros(sampling.batch_size, jnp.int32))
+        if share is None:
+            batch = buffer.sample(state, key, sampling.discount, sampling.reward_clip)
+        else:
+            choice, draw = jax.random.split(key)
+            first, number = buffer.starts(state)
+            row = first + jax.random.randint(draw, (size,), 0, oldest_part(share, number))
+            env = jax.random.randint(choice, (size,), 0, spec.envs)
+            batch = buffer.at(state, env, row % buffer.rows, sampling.discount, sampling.reward_clip)
+        return Sample(batch, jnp.ones(size), jnp.zeros(size, jnp.int32))
 
     first = -(-minimum // spec.envs)
-    memory = Memory(buffer.init, buffer.add, buffer.ready, sample, unprioritised, sampling.batch_size, first)
+    memory = Memory(buffer.init, buffer.add, buffer.ready, sample, unprioritised, size, first)
     return memory._replace(held=lambda state: held(state, spec))
 
 
@@ -149,11 +157,12 @@ def age_weighted(
     weights = RULES[prefer](duration, least)
     size = sampling.batch_size
 
-    def sample(state: Any, key: Key, age: Array) -> Sample:
+    def sample(state: Any, key: Key, age: Array, share: Array | None = None) -> Sample:
         del age
         choice, draw = jax.random.split(key)
-        written = jnp.where(state.is_full, buffer.rows, state.current_index)
-        ages = drawn_ages(draw, weights, written - buffer.window + 1, size)
+        number = buffer.starts(state)[1]
+        above = None if share is None else number - oldest_part(share, number)
+        ages = drawn_ages(draw, weights, number, size, above)
         env = jax.random.randint(choice, (size,), 0, spec.envs)
         row = (state.current_index - buffer.window + 1 - ages) % buffer.rows
         batch = buffer.at(state, env, row, sampling.discount, sampling.reward_clip)

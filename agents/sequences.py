@@ -10,8 +10,8 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from plasticity.agents.priorities import Tree, blank, get, importance, put, revised, stratified
-from plasticity.agents.replay import storage
+from plasticity.agents.priorities import Tree, above, blank, get, importance, put, revised, stratified
+from plasticity.agents.replay import oldest_part, storage
 from plasticity.agents.replay_regime import Memory, Sample, Sampling
 from plasticity.agents.windows import Layout, Windows, as_windows
 from plasticity.core.masked import mean_where
@@ -125,12 +125,12 @@ def mixed(errors: Array, valid: Array, sequences: int, eta: Number) -> Array:
 def uniform_sequences(buffer: Sequences, spec: StreamSpec, batch_size: int, first: int) -> Memory:
     """Sample complete windows uniformly, with equal weights."""
 
-    def sample(state: Stored, key: Key, age: Array) -> Sample:
+    def sample(state: Stored, key: Key, age: Array, share: Array | None = None) -> Sample:
         del age
         env_key, slot_key = jax.random.split(key)
         oldest, count = buffer.complete(state)
         env = jax.random.randint(env_key, (batch_size,), 0, spec.envs)
-        slot = jax.random.randint(slot_key, (batch_size,), 0, jnp.maximum(count, 1))
+        slot = jax.random.randint(slot_key, (batch_size,), 0, oldest_part(share, count))
         places = env * buffer.slots + (oldest + slot) % buffer.slots
         windows = buffer.at(state, places)
         return Sample(windows, jnp.ones(windows.valid.shape), places)
@@ -185,8 +185,17 @@ def prioritised_sequences(
         tree = changed(state.tree, row, jnp.asarray(True), jnp.zeros(()))
         return Prioritised(stored, changed(tree, start, whole, state.largest), state.largest)
 
-    def sample(state: Prioritised, key: Key, age: Array) -> Sample:
-        places = jnp.minimum(stratified(state.tree, key, batch_size), spec.envs * slots - 1)
+    def among(state: Prioritised, share: Array | None) -> Tree:
+        """The tree over the oldest part."""
+        if share is None:
+            return state.tree
+        oldest, count = buffer.complete(state.stored)
+        place = jnp.arange(state.tree[0].size, dtype=jnp.int32)
+        wanted = (place - oldest) % slots < oldest_part(share, count)
+        return above(jnp.where(wanted.reshape(state.tree[0].shape), state.tree[0], 0.0))
+
+    def sample(state: Prioritised, key: Key, age: Array, share: Array | None = None) -> Sample:
+        places = jnp.minimum(stratified(among(state, share), key, batch_size), spec.envs * slots - 1)
         windows, numbers = buffer.at(state.stored, places), get(state.tree, places)
         length = buffer.layout.length
         windows = windows._replace(valid=windows.valid & jnp.tile(numbers > 0, length))

@@ -42,7 +42,7 @@ HEADS = {
 
 <!-- Made by docs/make_pages.py; the sections are the members' docstrings. -->
 
-Every method below is one function in `plasticity/interventions/`, fills some of the thirteen functions of an
+Every method below is one function in `plasticity/interventions/`, fills some of the fourteen functions of an
 [`Intervention`](contracts.md#interventions), works with every agent and optimizer on which it can have an effect
 (a plan refuses the others by name), and is tested against its equation. In a config:
 `interventions: [layer_norm, {kind: weight_decay, rate: 1.0e-4}]`, in this order.

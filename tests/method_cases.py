@@ -19,6 +19,7 @@ STRONG: dict[str, dict[str, Any]] = {
     "continual_backprop": {"replacement_rate": 1.0, "maturity_period": 0},
     "self_normalized_resets": {"initial": 1, "longest": 2},
     "selective_weight_reinit": {"proportion": 0.5},
+    "neuroplastic_expansion": {"rate": 1.0},
     "l2": {"strength": 0.1},
     "spectral_regularization": {"strength": 0.1},
     "effective_rank": {"strength": 1.0},
@@ -50,6 +51,8 @@ def variants(method: str) -> dict[str, Callable[[], Intervention]]:
         settings["normaliser"] = "reset"
         return {f"{method}-{key}": acting_soon(method, **{key: value}) for key, value in settings.items()}
     found = {method: acting_soon(method)}
+    if method == "neuroplastic_expansion":
+        found[f"{method}-unreviewed"] = acting_soon(method, review=False)
     if method == "upgd":
         found["upgd-units"] = acting_soon(method, utility="units")
     if "when" in known:
@@ -72,6 +75,8 @@ REFUSED: dict[str, tuple[str, ...]] = {
     "effective_rank": STREAMED,
     "a_gem": TRACED,
     "packnet": TRACED,
+    "neuroplastic_expansion": (*STREAMED, *ROLLOUT, *SUPERVISED),
+    "neuroplastic_expansion-unreviewed": TRACED,
     "sam": TRACED,
     "optimizer_reset": ("stream_q", "stream_sarsa", "stream_ac", "stream_td"),
     "at_switch-optimizer": ("stream_q", "stream_sarsa", "stream_ac", "stream_td"),

@@ -136,7 +136,11 @@ def verdict(network: str, method: str, **settings: Any) -> str:
 
 
 # The defaults, except where one does nothing within a few updates, or is too large for these networks.
-NEEDED: dict[str, dict[str, Any]] = {"at_switch": {"optimizer": "reset"}, "packnet": {"tasks": TASKS}}
+NEEDED: dict[str, dict[str, Any]] = {
+    "at_switch": {"optimizer": "reset"},
+    "packnet": {"tasks": TASKS},
+    "neuroplastic_expansion": {"review": False},
+}
 ALTERNATIVES: dict[str, dict[str, Any]] = {  # for networks that refuse the defaults
     "deep_fourier": {"keep_size": False},
     "plasticity_injection": {"layers": 0},

@@ -131,6 +131,8 @@ SAYS = {
     "fire": "needs a network with layers",
     "fire-periodic": "needs a network with layers",
     "weight_clip": "needs a network with layers",
+    "neuroplastic_expansion": "needs a network with layers",
+    "neuroplastic_expansion-unreviewed": "needs a network with layers",
     "spectral_regularization": "needs a network with layers",
     "parseval": "needs a network with a hidden layer",
     "pfo": "needs a network with a hidden layer",

@@ -45,6 +45,7 @@ OTHERS = {
     "adaptive_clip": (False, True),
     "relative": (False, True),
     "priorities": (False, True),
+    "review": (False, True),
 }  # not enumerated
 SHOWN = {"None": "null", "True": "true", "False": "false"}
 

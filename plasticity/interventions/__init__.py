@@ -23,6 +23,7 @@ from plasticity.interventions.continual_backprop import continual_backprop
 from plasticity.interventions.decay import weight_decay
 from plasticity.interventions.distillation import reset_and_distill
 from plasticity.interventions.dormant import redo
+from plasticity.interventions.expansion import neuroplastic_expansion
 from plasticity.interventions.exploration import old_policy_exploration
 from plasticity.interventions.feature_penalties import c_chain, effective_rank, infer, pfo
 from plasticity.interventions.firing import self_normalized_resets
@@ -86,6 +87,7 @@ INTERVENTIONS: Mapping[str, Callable[..., Intervention]] = {
     "self_normalized_resets": self_normalized_resets,
     "continual_backprop": continual_backprop,
     "selective_weight_reinit": selective_weight_reinit,
+    "neuroplastic_expansion": neuroplastic_expansion,
     "l2_previous": l2_previous,
     "ewc": ewc,
     "mas": mas,

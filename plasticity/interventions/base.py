@@ -59,6 +59,11 @@ def same_point(state: State, params: Params, gradients: Params, context: Context
     return params
 
 
+def whole_replay(key: Key, state: State) -> Array:
+    del key, state
+    return jnp.ones(())
+
+
 def same_view(state: State, params: Params, visit: Array, now: Array) -> Params:
     del state, visit, now
     return params
@@ -87,7 +92,7 @@ class Remember(NamedTuple):
 
 
 class Intervention(NamedTuple):
-    """Thirteen hooks, all optional, and seven flags. Most methods fill one or two hooks.
+    """Fourteen hooks, all optional, and seven flags. Most methods fill one or two hooks.
 
     * ``network``: data -> data, before the network is built.
     * ``optimizer``: wraps the agent's optimizer.
@@ -104,6 +109,8 @@ class Intervention(NamedTuple):
     * ``point``: the parameters at which the gradient of loss + penalties is taken, from the learner's parameters and
       the gradient there; a second gradient on the same batch. Updates still start from the learner's parameters.
     * ``gradient``: rewrites the gradient of loss + penalties before the optimizer sees it.
+    * ``review``: the share of the replay, its oldest part, from which the next batch is drawn: ``key, state`` ->
+      float32[] in (0, 1]. ``context.reference`` and ``context.learn`` draw from all of it.
     * ``view``: the parameters with which the task of an earlier visit is evaluated: ``state, params, visit, now``, both
       int32[], the indices of that visit and of the current one. A method that fills it knows the tasks.
     * ``explore``: the task whose policy acts in an episode, instead of random actions, in the agent's random steps at
@@ -137,6 +144,7 @@ class Intervention(NamedTuple):
     view: Callable[[State, Params, Array, Array], Params] = same_view
     point: Callable[[State, Params, Params, Context], Params] = same_point
     start: Callable[[Key, State, Learner, Context], State] = same_state
+    review: Callable[[Key, State], Array] = whole_replay
     remember: Remember | None = None
     visits: int | None = None
     forgets: bool = False
@@ -165,8 +173,8 @@ def together(asked: Sequence[Remember]) -> Remember | None:
 def compose(*interventions: Intervention) -> Intervention:
     """Combine the interventions, in order, into one. Its state is the tuple of theirs; ``compose()`` does nothing.
 
-    Penalties add up; everything else is applied left to right. A field that none of them fills keeps its default. Of
-    several that fill ``explore`` the last one decides.
+    Penalties add up, and of shares of the replay the smallest counts; everything else is applied left to right. A field
+    that none of them fills keeps its default. Of several that fill ``explore`` the last one decides.
     """
     filled = {field for field in Intervention._fields for each in interventions if fills(each, field)}
 
@@ -234,8 +242,13 @@ def compose(*interventions: Intervention) -> Intervention:
         last = max(i for i, each in enumerate(interventions) if fills(each, "explore"))
         return interventions[last].explore(jax.random.fold_in(key, last), tried)
 
+    def review(key: Key, state: State) -> Array:
+        pairs = enumerate(zip(interventions, state, strict=True))
+        return jnp.min(jnp.stack([each.review(jax.random.fold_in(key, i), s) for i, (each, s) in pairs]))
+
     made: dict[str, Any] = {"network": network, "optimizer": optimizer, "penalty": penalty, "acting": acting}
-    made |= {"gradient": gradient, "view": view, "point": point, "start": start, "explore": explore}
+    made |= {"gradient": gradient, "view": view, "point": point, "start": start}
+    made |= {"explore": explore, "review": review}
     made |= {field: chained(field) for field in ("step", "switch", "prepare")}
     flags: dict[str, Any] = {
         "sets": tuple(dict.fromkeys(field for each in interventions for field in each.sets)),

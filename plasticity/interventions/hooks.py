@@ -39,6 +39,7 @@ LEFT_OUT: Mapping[str, str] = {
     "point": "does not take its gradient at another point",
     "gradient": "does not let it rewrite its gradient",
     "explore": "does not explore with the policies of earlier tasks",
+    "review": "draws no batches from a replay",
 }
 
 

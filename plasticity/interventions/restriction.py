@@ -86,7 +86,7 @@ def restricted(intervention: Intervention, names: Sequence[str]) -> Intervention
 
     made: dict[str, Callable[..., Any]] = {"network": network, "optimizer": optimizer}
     made |= {"penalty": penalty, "acting": acting, "gradient": gradient, "view": view, "point": point, "start": start}
-    made |= {"explore": explore}
+    made |= {"explore": explore, "review": intervention.review}  # the parts learn from one batch
     made |= {field: on_share(chosen, getattr(intervention, field), field) for field in ("step", "switch", "prepare")}
     hooks: dict[str, Any] = {field: function for field, function in made.items() if fills(intervention, field)}
     hooks |= {"init": init} if hooks or fills(intervention, "init") else {}

@@ -38,20 +38,23 @@ INTRUSIVE = ("reset", "continual_backprop")  # they rewrite the most, and slots 
 # every period is due. Networks, penalties and all other pairs commute there. With hare and tortoise, NaP, CPR and
 # continual backpropagation the order shifts what is remembered of a rewritten learner; between two that rewrite it, who
 # has the last word; synaptic intelligence sums the changes that it sees; and before interval-wise dropout, a method
-# sees its masks.
+# sees its masks. Neuroplastic expansion makes what another method rewrote sparse again.
 ORDER_MATTERS = {
-    "a_gem": "packnet",
-    "aid": "c_chain continual_backprop cpr fire hare_tortoise redo regrama selective_weight_reinit "
-    "self_normalized_resets soft_reset synaptic_intelligence",
-    "c_chain": "soft_reset",
-    "continual_backprop": "cpr fire hare_tortoise nap redo regrama reset selective_weight_reinit shrink_perturb",
-    "cpr": "fire hare_tortoise nap redo regrama reset selective_weight_reinit shrink_perturb spectral_regularization "
-    "synaptic_intelligence",
-    "fire": "hare_tortoise nap plasticity_injection redo regrama reset selective_weight_reinit shrink_perturb "
+    "a_gem": "neuroplastic_expansion packnet",
+    "aid": "c_chain continual_backprop cpr fire hare_tortoise neuroplastic_expansion redo regrama "
+    "selective_weight_reinit self_normalized_resets soft_reset synaptic_intelligence",
+    "c_chain": "neuroplastic_expansion soft_reset",
+    "continual_backprop": "cpr fire hare_tortoise nap neuroplastic_expansion redo regrama reset "
+    "selective_weight_reinit shrink_perturb",
+    "cpr": "fire hare_tortoise nap neuroplastic_expansion redo regrama reset selective_weight_reinit shrink_perturb "
     "spectral_regularization synaptic_intelligence",
-    "hare_tortoise": "nap plasticity_injection redo regrama reset selective_weight_reinit self_normalized_resets "
-    "shrink_perturb spectral_regularization synaptic_intelligence",
-    "nap": "redo regrama reset selective_weight_reinit shrink_perturb synaptic_intelligence",
+    "fire": "hare_tortoise nap neuroplastic_expansion plasticity_injection redo regrama reset "
+    "selective_weight_reinit shrink_perturb spectral_regularization synaptic_intelligence",
+    "hare_tortoise": "nap neuroplastic_expansion plasticity_injection redo regrama reset selective_weight_reinit "
+    "self_normalized_resets shrink_perturb spectral_regularization synaptic_intelligence",
+    "nap": "neuroplastic_expansion redo regrama reset selective_weight_reinit shrink_perturb synaptic_intelligence",
+    "neuroplastic_expansion": "packnet redo regrama reset selective_weight_reinit self_normalized_resets "
+    "shrink_perturb soft_reset spectral_regularization synaptic_intelligence",
     "pgd": "plasticity_injection random_walk upgd",
     "plasticity_injection": "random_walk upgd weight_decay",
     "random_walk": "upgd weight_decay",
