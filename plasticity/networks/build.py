@@ -170,7 +170,10 @@ def with_modulation(spec: NetworkSpec, nodes: Sequence[Node], params: Params, ke
     if spec.modulation is None:
         return params
     found = shapes(spec)
-    return {**params, MODULATION: modulation.initial(spec.modulation, nodes, found, math.prod(found[end_of(spec)]), key)}
+    return {
+        **params,
+        MODULATION: modulation.initial(spec.modulation, nodes, found, math.prod(found[end_of(spec)]), key),
+    }
 
 
 def build(spec: NetworkSpec | Functions) -> Network:
