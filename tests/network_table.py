@@ -139,6 +139,7 @@ NEEDED: dict[str, dict[str, Any]] = {"at_switch": {"optimizer": "reset"}, "packn
 ALTERNATIVES: dict[str, dict[str, Any]] = {  # for networks that refuse the defaults
     "deep_fourier": {"keep_size": False},
     "plasticity_injection": {"layers": 0},
+    "modulation": {"choose": "task"},
     "spectral_norm": {"layers": "all"},
 }
 

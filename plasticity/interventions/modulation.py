@@ -40,13 +40,12 @@ def under(path: ModulePath, module: ModulePath) -> bool:
 def moves(path: ModulePath, params: Params, network: Network) -> Array | bool:
     """bool[]: whether the optimizer may change the numbers at this path."""
     for record in network.modulated:
-        frozen = is_frozen(trees.get(params, record.path))
         if under(path, (*record.path, FROZEN)):
             return False
         if under(path, record.path):
-            return frozen
+            return is_frozen(trees.get(params, record.path))
         if any(under(path, module) for module in record.torso):
-            return ~frozen
+            return ~is_frozen(trees.get(params, record.path))
     return True
 
 
@@ -155,10 +154,11 @@ def modulation(
     What is not here: L2M modulates a decision transformer that was pre-trained on data of many tasks, builds the query
     from the embedded states of a whole context, and in its code (github.com/ml-jku/L2M) scales similarities in training
     by how rarely a key was chosen in earlier tasks and can have keys of pre-training without modulation. The query of
-    one row from the unmodulated network is that of L2P (Wang et al. 2022). ``size``, ``rank``, ``alpha / rank = 2``,
-    keys ``U(-1, 1)`` and ``low_rank`` or ``scale`` are those of L2M's code; ``A ~ U(-1 / sqrt(inputs), 1 /
-    sqrt(inputs))`` is LoRA's. ``strength`` is that of L2P as we know it; the papers' texts could not be read. Learned
-    outputs are ours. Scales are stored as ``l - 1``, so that decay moves them to 1.
+    one row from the unmodulated network is as in L2P (Wang et al. 2022). ``size``, ``rank``, ``alpha / rank = 2``, keys
+    ``U(-1, 1)`` and the two forms are those of L2M's code, and ``A ~ U(-1 / sqrt(inputs), 1 / sqrt(inputs))`` that of
+    LoRA's (github.com/microsoft/LoRA). ``strength`` is from code for L2P by others. Outputs that learn, and ``A_k`` of a
+    convolution, are ours. The papers' texts could not be read. Scales are stored as ``l - 1``, so that decay moves them
+    to 1.
     """
     for setting, value, allowed in (
         ("form", form, ("low_rank", "scale")),
