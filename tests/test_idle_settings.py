@@ -31,6 +31,7 @@ VALUES = {
     "trunk": "shared",
     "value_coefficient": 0.25,
     "outgoing_norm": 0.5,
+    "strength": 0.75,
 }  # other than the default, where it is no number
 OTHERS = {
     "replay_ratio": (None, 0.5),

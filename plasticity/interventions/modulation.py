@@ -109,7 +109,7 @@ def modulation(
     The network learns as without the method (pre-training) until it is frozen. From then on its hidden layers stay as
     they are, and only modulators of them learn, each row of a batch its own one, ``k``:
 
-        ``low_rank``: ``z = (W + (alpha / rank) A_k B_k) x + b``, with ``A_k [inputs, rank]``, ``B_k [rank, units]``
+        ``low_rank``: ``z = x (W + (alpha / rank) A_k B_k) + b``, with ``A_k [inputs, rank]``, ``B_k [rank, units]``
 
         ``scale``: ``h = l_k * f(z)``, with ``l_k [units]``, behind the non-linearity
 
@@ -156,16 +156,12 @@ def modulation(
     by how rarely a key was chosen in earlier tasks and can have keys of pre-training without modulation. The query of
     one row from the unmodulated network is as in L2P (Wang et al. 2022). ``size``, ``rank``, ``alpha / rank = 2``, keys
     ``U(-1, 1)`` and the two forms are those of L2M's code, and ``A ~ U(-1 / sqrt(inputs), 1 / sqrt(inputs))`` that of
-    LoRA's (github.com/microsoft/LoRA). ``strength`` is from code for L2P by others. Outputs that learn, and ``A_k`` of a
-    convolution, are ours. The papers' texts could not be read. Scales are stored as ``l - 1``, so that decay moves them
-    to 1.
+    LoRA's (github.com/microsoft/LoRA). ``strength`` is from code for L2P by others. Outputs that learn, and ``A_k``
+    of a convolution, are ours. The papers' texts could not be read. Scales are stored as ``l - 1``, so that decay moves
+    them to 1.
     """
-    for setting, value, allowed in (
-        ("form", form, ("low_rank", "scale")),
-        ("freeze", freeze, ("switch", "update")),
-        ("outputs", outputs, ("learn", "frozen")),
-    ):
-        check(setting, value, allowed)
+    check("freeze", freeze, ("switch", "update"))
+    check("outputs", outputs, ("learn", "frozen"))
     check_least("at", at, 1)
     made = Modulation(form, choose, size, rank, alpha, outputs == "learn")
 

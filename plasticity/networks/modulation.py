@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from plasticity.core.errors import check, check_least
+from plasticity.core.errors import check, check_least, refused
 from plasticity.core.task_entries import task_of
 from plasticity.core.types import Activation, Array, Key, Params
 from plasticity.networks.graph import Node
@@ -24,7 +24,7 @@ from plasticity.networks.operations import Convolution, Dense, Recurrent, Shape
 
 MODULATION = "modulation"  # the module with all of this, and the name of its activation
 FROZEN, KEYS, LAYERS = "frozen", "keys", "layers"
-FORMS, CHOICES = ("scale", "low_rank"), ("keys", "task")
+FORMS, CHOICES = ("low_rank", "scale"), ("keys", "task")
 DRAW = 7  # folded into the key of the network's parameters, which are those of the network without modulation
 
 
@@ -44,6 +44,8 @@ class Modulation:
         check("choose", self.choose, CHOICES)
         check_least("size", self.size, 1)
         check_least("rank", self.rank, 1)
+        if not 0 < self.alpha < math.inf:
+            raise refused("alpha", self.alpha, "above 0 and finite")
 
     @property
     def strength(self) -> float:

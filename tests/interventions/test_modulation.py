@@ -335,6 +335,7 @@ def recurrent(**settings: Any) -> NetworkSpec:
         (lambda: modulation(outputs="new"), 'outputs: "new" is not allowed; must be one of learn, frozen'),
         (lambda: modulation(rank=0), "rank: 0 is not allowed; must be an integer of at least 1"),
         (lambda: modulation(size=0), "size: 0 is not allowed; must be an integer of at least 1"),
+        (lambda: modulation(alpha=0.0), "alpha: 0.0 is not allowed; must be above 0 and finite"),
         (lambda: modulation(at=0), "at: 0 is not allowed; must be an integer of at least 1"),
         (lambda: modulation().network(replace(MLP, widths=())), "modulation needs a network with a dense hidden layer"),
         (lambda: modulation().network(recurrent()), "choose: keys is not allowed; it needs a network without memory"),
