@@ -120,9 +120,9 @@ def modulation(
 
         ``k = argmax_i cos(q, key_i)``, and ``strength mean(1 - cos(q, key_k))`` is added to the loss
 
-    where ``q`` are the features of the row that the heads read, computed by the network without modulation. The term
-    moves the chosen keys only; the choice itself has no gradient. The modulators of joined networks (actor, critics)
-    are their own, each with its own keys.
+    where ``q`` are the features of the row that the heads read, computed by the network without modulation, which
+    costs a second pass through its hidden layers. The term moves the chosen keys only; the choice itself has no
+    gradient. The modulators of joined networks (actor, critics) are their own, each with its own keys.
 
     Args:
         form: of the modulators (static).
