@@ -225,7 +225,11 @@ def balanced(layout: Layout, *, exponent: Number, correction: Schedule | None, a
         means = sums / jnp.maximum(counts(layout, parts), 1)
         return importance(numbers / jnp.maximum(means[visit], jnp.finfo(jnp.float32).tiny), correction(age))
 
-    def sample(parts: Parts, key: Key, age: Array) -> Sample:
+    def sample(parts: Parts, key: Key, age: Array, share: Array | None = None) -> Sample:
+        if share is not None:
+            raise ValueError(
+                "agent.replay: task_balanced is not allowed with a method that draws from the oldest transitions"
+            )
         places = draw(parts, key)
         visit, place = places // layout.size, places % layout.size
         windows = jax.tree.map(lambda x: x[visit, place], parts.windows)

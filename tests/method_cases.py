@@ -33,6 +33,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "reset_and_distill": {"updates": 2, "batch": 2, "memory": 4},
     **{name: {"batch": 4, "memory": 8} for name in ("a_gem", "clear", "behavioural_cloning")},
     **{name: {"samples": 8} for name in ("ewc", "mas")},
+    "modulation": {"size": 3, "rank": 2},
 }
 
 
@@ -55,6 +56,8 @@ def variants(method: str) -> dict[str, Callable[[], Intervention]]:
         found[f"{method}-unreviewed"] = acting_soon(method, review=False)
     if method == "upgd":
         found["upgd-units"] = acting_soon(method, utility="units")
+    if method == "modulation":
+        found["modulation-task"] = acting_soon(method, choose="task", form="scale", freeze="update", at=2)
     if "when" in known:
         found[f"{method}-periodic"] = acting_soon(method, when="periodic")
     return found

@@ -144,6 +144,7 @@ NEEDED: dict[str, dict[str, Any]] = {
 ALTERNATIVES: dict[str, dict[str, Any]] = {  # for networks that refuse the defaults
     "deep_fourier": {"keep_size": False},
     "plasticity_injection": {"layers": 0},
+    "modulation": {"choose": "task"},
     "spectral_norm": {"layers": "all"},
 }
 

@@ -120,6 +120,8 @@ SAYS = {
             "nap",
             "task_input",
             "task_heads",
+            "modulation",
+            "modulation-task",
         ),
         GRAPH,
     ),

@@ -32,6 +32,7 @@ VALUES = {
     "value_coefficient": 0.25,
     "outgoing_norm": 0.5,
     "exponent": 0.75,
+    "strength": 0.75,
 }  # other than the default, where it is no number or the rule below gives the default
 OTHERS = {
     "replay_ratio": (None, 0.5),

@@ -229,6 +229,13 @@ class Sequence(NamedTuple):
     carry: Any  # [B, ...], before the first step
 
 
+class Modulated(NamedTuple):
+    """A network whose hidden layers are modulated (``networks.modulation``)."""
+
+    path: ModulePath  # the module with the modulators
+    torso: tuple[ModulePath, ...]  # the modules that stay as they are once the network is frozen
+
+
 def no_carry(batch: int) -> Any:
     """The carry of a network without memory."""
     del batch
@@ -257,6 +264,7 @@ class Network(NamedTuple):
     unrolls: bool = False  # `apply` also takes a whole sequence: rows [T * B, ...] with ``first`` bool[T, B]
     project: Callable[[Params], Params] = same_params  # onto the network's constraints, after every update
     batch_statistics: bool = False  # whether the outputs of a row depend on the other rows of its batch
+    modulated: tuple[Modulated, ...] = ()  # itself, or of those that it joins, if its hidden layers are modulated
     parts: Mapping[str, "Network"] = {}  # the networks that it joins, by name; empty for a single network
 
     def modules(self) -> dict[str, ModulePath]:

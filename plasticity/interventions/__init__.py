@@ -30,6 +30,7 @@ from plasticity.interventions.firing import self_normalized_resets
 from plasticity.interventions.injection import plasticity_injection
 from plasticity.interventions.interval_dropout import aid
 from plasticity.interventions.isometry import fire
+from plasticity.interventions.modulation import modulation
 from plasticity.interventions.optimization import random_walk, trac
 from plasticity.interventions.packnet import packnet
 from plasticity.interventions.penalties import l2, l2_init, parseval, spectral_regularization, wasserstein_init
@@ -101,4 +102,5 @@ INTERVENTIONS: Mapping[str, Callable[..., Intervention]] = {
     "old_policy_exploration": old_policy_exploration,
     "task_input": task_input,
     "task_heads": task_heads,
+    "modulation": modulation,
 }

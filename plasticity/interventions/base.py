@@ -300,6 +300,7 @@ EXCLUSIVE: Mapping[str, str] = {
     "auxiliary": "auxiliary layer",
     "sees_task": "task input",
     "task_heads": "task heads",
+    "modulation": "modulation",
 }
 
 

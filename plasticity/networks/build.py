@@ -5,23 +5,30 @@ The parameters of a node are under its name; the last axis of each is the layer'
     {"hidden_0": {"kernel": ..., "bias": ..., "norm": {"scale": ..., "offset": ...}}, ..., "output": {"kernel", "bias"}}
 
 A non-linearity's own parameters are in its layer's module, under ``activation``. Behind no layer (after a residual sum,
-say) they are beside the node, under ``NAME_activation``. Those that a whole layer shares are single numbers.
+say) they are beside the node, under ``NAME_activation``. Those that a whole layer shares are single numbers. Modulators
+are under ``modulation`` (``networks.modulation``).
 
 ``join`` combines several networks without shared parameters into one.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from plasticity.core.types import Activation, Array, Key, ModulePath, Network, Params, Units, same_params
+from plasticity.core.types import Activation, Array, Key, Modulated, ModulePath, Network, Params, Units, same_params
+from plasticity.networks import modulation
+from plasticity.networks.convolution import floats
 from plasticity.networks.functions import Functions, network_of
-from plasticity.networks.graph import Node
+from plasticity.networks.graph import OBSERVATION, Node
 from plasticity.networks.layers import NORMALISATIONS_WITH_PARAMETERS, unit_norms
-from plasticity.networks.modules import Layers, initial_carry
+from plasticity.networks.modulation import KEYS, LAYERS, MODULATION
+from plasticity.networks.modules import Layers, arranged, initial_carry
+from plasticity.networks.nonlinearity import own_activation
 from plasticity.networks.operations import SPEC, Activate, Convolution, Dense, Normalise
 from plasticity.networks.spec import (
     ANCHOR,
@@ -29,10 +36,12 @@ from plasticity.networks.spec import (
     NEW,
     NetworkSpec,
     auxiliary_nodes,
+    end_of,
     nodes_of,
     nonlinearity_of,
     outputs_of,
     shapes,
+    trunk,
 )
 from plasticity.networks.wiring import hidden_layers_of, modules_of, units_of
 
@@ -112,6 +121,61 @@ def normalisation_of(spec: NetworkSpec, node: Node) -> str:
     return "none"
 
 
+def features_of(spec: NetworkSpec, nodes: Sequence[Node]) -> Callable[..., Array]:
+    """Parameters, observations, carry, ``first`` -> what the heads read, ``[B, ...]``, without modulation."""
+    common, last = {node.name for node in trunk(spec)}, end_of(spec)
+    if last == OBSERVATION:
+        return lambda params, observations, carry, first: floats(arranged(spec, observations), spec.scale)
+    before = tuple(replace(node, output=node.name == last) for node in nodes if node.name in common)
+    layers = Layers(spec, before)
+
+    def features(params: Params, observations: Any, carry: Any, first: Array | None) -> Array:
+        made: Any = layers.apply({"params": params}, observations, carry, first)
+        found: Array = made[0][last]
+        return found
+
+    return features
+
+
+def choice(spec: NetworkSpec, nodes: Sequence[Node]) -> Callable[..., tuple[Mapping[str, Any] | None, dict[str, Any]]]:
+    """Parameters, observations, carry, ``first`` -> the modulators of each row, and the activation of their choice."""
+    chosen_by = spec.modulation
+    if chosen_by is None:
+        return lambda *_: (None, {})
+    features = features_of(spec, nodes)
+
+    def choose(
+        params: Params, observations: Any, carry: Any, first: Array | None
+    ) -> tuple[Mapping[str, Any] | None, dict[str, Any]]:
+        mine = params[MODULATION]
+        if chosen_by.choose != KEYS:
+            return modulation.chosen(mine[LAYERS], modulation.by_task(chosen_by, observations)), {}
+        query = features(params, observations, carry, first)
+        number, seen = modulation.by_keys(mine[KEYS], query)
+        return modulation.chosen(mine[LAYERS], number), {MODULATION: seen}
+
+    return choose
+
+
+def torso_of(spec: NetworkSpec, nodes: Sequence[Node]) -> tuple[str, ...]:
+    """The names under which the parameters are that stay as they are once a modulated network is frozen."""
+    if spec.modulation is None:
+        return ()
+    held = [node.name for node in nodes if not (node.output and spec.modulation.outputs_learn)]
+    return (*held, *map(own_activation, held))
+
+
+def with_modulation(spec: NetworkSpec, nodes: Sequence[Node], params: Params, key: Key) -> Params:
+    """Add the modulators, which change nothing at first, to the initial parameters."""
+    if spec.modulation is None:
+        return params
+    found = shapes(spec)
+    return {
+        **params,
+        MODULATION: modulation.initial(spec.modulation, nodes, found, math.prod(found[end_of(spec)]), key),
+    }
+
+
 def build(spec: NetworkSpec | Functions) -> Network:
     """Build the functions and wiring of a network (see ``plasticity.core.types.Network``).
 
@@ -123,20 +187,25 @@ def build(spec: NetworkSpec | Functions) -> Network:
     nodes, extra, found = nodes_of(spec), auxiliary_nodes(spec), shapes(spec)
     every = (*nodes, *extra)
     layers, project = Layers(spec, every), projection(every)
+    choose, torso = choice(spec, nodes), torso_of(spec, nodes)
 
     def initial(batch: int) -> Any:
         return initial_carry(every, found, batch)
 
     def init(key: Key) -> Params:
         params = layers.init(key, jnp.zeros((1, *spec.reads)), initial(1), None)["params"]
-        return with_injection(spec, project(params))
+        return with_modulation(spec, nodes, with_injection(spec, project(params)), key)
 
     def apply(
         params: Params, observations: Any, carry: Any = (), first: Array | None = None
     ) -> tuple[Array, Mapping[str, Activation], Any]:
-        made: Any = layers.apply({"params": frozen_old_head(spec, params)}, observations, carry, first)
+        params = params if spec.modulation is None else modulation.held(params, torso)
+        modulators, seen = choose(params, observations, carry, first)
+        trained = {"params": frozen_old_head(spec, params)}
+        made: Any = layers.apply(trained, observations, carry, first, modulators)
         outputs, activations, carry = made
         activations |= {node.name: Activation(outputs[node.name], outputs[node.name]) for node in extra}
+        activations |= seen
         return head_outputs(spec, params, outputs), activations, carry
 
     norms = [norm_of(spec, node) for node in nodes]
@@ -157,6 +226,7 @@ def build(spec: NetworkSpec | Functions) -> Network:
         unrolls=True,
         project=project,
         batch_statistics=any(normalisation_of(spec, node) == "batch" for node in every),
+        modulated=(Modulated((MODULATION,), tuple((name,) for name in torso)),) if spec.modulation else (),
     )
 
 
@@ -203,6 +273,11 @@ def join(networks: Mapping[str, Network]) -> Network:
         unrolls=all(each.unrolls for each in networks.values()),
         project=lambda params: {name: each.project(params[name]) for name, each in networks.items()},
         batch_statistics=any(each.batch_statistics for each in networks.values()),
+        modulated=tuple(
+            Modulated((name, *record.path), tuple((name, *path) for path in record.torso))
+            for name, each in networks.items()
+            for record in each.modulated
+        ),
         parts=dict(networks),
     )
 

@@ -22,6 +22,7 @@ from plasticity.networks.layers import (
     unit_norms,
     weight_normalised,
 )
+from plasticity.networks.modulation import scaled_units, widened
 from plasticity.networks.nonlinearity import OWN, NonLinearity, checked_initial, own_activation
 from plasticity.networks.operations import (
     SPEC,
@@ -81,7 +82,7 @@ class Layer(nn.Module):
     """A dense or convolutional kernel, bias, normalisation and non-linearity; output layers have a bias alone.
 
     A convolution multiplies its input, of any type, by ``scale``. Without a non-linearity, ``pre`` and ``post`` are the
-    same.
+    same. ``own`` are the modulators of each row, ``[B, ...]``, if the layer has any.
     """
 
     spec: NetworkSpec
@@ -89,7 +90,7 @@ class Layer(nn.Module):
     scale: float = 1.0
 
     @nn.compact
-    def __call__(self, x: Array) -> Activation:
+    def __call__(self, x: Array, own: Mapping[str, Array] | None = None) -> Activation:
         spec, operation = self.spec, self.node.operation
         assert isinstance(operation, Dense | Convolution)
         name = spec.initialiser if operation.initialiser == SPEC else operation.initialiser
@@ -103,11 +104,25 @@ class Layer(nn.Module):
             units = operation.units * operation.tasks
             init = for_each_task(init, operation.tasks)
             z = x @ self.reparameterised(self.param("kernel", init, (x.shape[-1], units)))
+        if own is not None and "down" in own:
+            z = z + self.low_rank(x, own)
         if spec.bias if operation.bias is None else operation.bias:
             z = z + self.param("bias", nn.initializers.zeros, z.shape[-1:])
         if operation.normalise and spec.normalisation != "none":
             z = Normalisation(spec.normalisation, spec.affine, name="norm")(z)
-        return Activation(z, applied(self, nonlinearity_of(spec, self.node), OWN, z))
+        post = applied(self, nonlinearity_of(spec, self.node), OWN, z)
+        return Activation(z, scaled_units(post, own) if own is not None and "change" in own else post)
+
+    def low_rank(self, x: Array, own: Mapping[str, Array]) -> Array:
+        """What each row's own change of the kernel adds to the layer's output."""
+        operation, modulation = self.node.operation, self.spec.modulation
+        assert modulation is not None
+        if isinstance(operation, Convolution):
+            how = operation.stride, operation.padding, self.spec.convolution, self.scale
+            reduced = jax.vmap(lambda x, kernel: convolve(x[None], kernel, *how)[0])(x, own["down"])
+        else:
+            reduced = jnp.einsum("b...i,bir->b...r", x, own["down"])
+        return widened(reduced, own, modulation)
 
     def reparameterised(self, kernel: Array) -> Array:
         if self.node.parameterisation == "weight":
@@ -226,9 +241,12 @@ class Layers(nn.Module):
 
     @nn.compact
     def __call__(
-        self, observations: Array, carry: Any, first: Array | None
+        self, observations: Array, carry: Any, first: Array | None, modulators: Mapping[str, Any] | None = None
     ) -> tuple[dict[str, Array], dict[str, Activation], Any]:
-        """One step, ``first`` bool[B] or None; with ``first`` bool[T, B], a sequence of rows ``[T * B, ...]``."""
+        """One step, ``first`` bool[B] or None; with ``first`` bool[T, B], a sequence of rows ``[T * B, ...]``.
+
+        ``modulators``: of each row, by layer (``networks.modulation.chosen``).
+        """
         spec = self.spec
         activations: dict[str, Activation] = {}
         outputs: dict[str, Array] = {}
@@ -250,13 +268,13 @@ class Layers(nn.Module):
             match operation:
                 case Dense() | Convolution():
                     raw = isinstance(operation, Convolution) and node.inputs[0] == OBSERVATION
-                    made = Layer(spec, node, spec.scale, name=name)(pixels) if raw else Layer(spec, node, name=name)(x)
+                    own = None if modulators is None else modulators.get(name)
+                    layer = Layer(spec, node, spec.scale if raw else 1.0, name=name)
+                    made = layer(pixels if raw else x, own)
                     values[name] = shown(name, made, True) if operation.activate else made.post
                     if isinstance(operation, Dense) and operation.tasks > 1:
                         task = task_of(jnp.asarray(observations), operation.tasks)
                         values[name] = own_units(values[name], task, operation.tasks)
-                    if node.output:
-                        outputs[name] = values[name]
                 case Activate():
                     if operation.normalise and spec.normalisation != "none":
                         x = Normalisation(spec.normalisation, spec.affine, name=name)(x)
@@ -292,6 +310,8 @@ class Layers(nn.Module):
                 case Interpolate():
                     share = Factor(operation.initial, operation.stored, name=name)(x.shape[-1])
                     values[name] = x + share * (values[node.inputs[1]] - x)
+            if node.output:
+                outputs[name] = values[name]
         return outputs, activations, after or ()
 
     def remembered(self, node: Node, x: Array, carry: Any, first: Array | None) -> tuple[Any, Array]:

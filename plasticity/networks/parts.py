@@ -54,6 +54,7 @@ def part_of(network: Network, chosen: Parts) -> Network:
         unrolls=all(each.unrolls for each in inside.values()),
         project=project,
         batch_statistics=any(each.batch_statistics for each in inside.values()),
+        modulated=tuple(record for record in network.modulated if chosen.has(record.path[0])),
         parts=inside,
     )
 

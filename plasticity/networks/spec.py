@@ -17,6 +17,7 @@ from plasticity.networks.activations import Choice, chosen
 from plasticity.networks.convolution import METHODS
 from plasticity.networks.graph import OBSERVATION, Node, chain, copied, ordered, shapes_of
 from plasticity.networks.layers import INITIALISERS, NORMALISATIONS, PARAMETERISATIONS, Intervals
+from plasticity.networks.modulation import Modulation, check_places
 from plasticity.networks.nonlinearity import NonLinearity
 from plasticity.networks.operations import (
     SPEC,
@@ -97,6 +98,7 @@ class NetworkSpec:
     sees_task: bool = False  # whether the first layers read these too
     task_heads: bool = False  # whether each output layer has units of its own for each task
     dropout: Intervals | None = None  # interval-wise dropout after the spec's non-linearity
+    modulation: Modulation | None = None  # of the hidden layers, chosen row by row
 
     def __post_init__(self) -> None:
         for key in ("observation", "convolutions", "widths", "heads", "body"):
@@ -115,13 +117,16 @@ class NetworkSpec:
             raise ValueError(f"observation must have 3 axes for convolutions or channels_first, got {self.observation}")
         if self.auxiliary:
             check_least("auxiliary", self.auxiliary, 1)
-        if (self.sees_task or self.task_heads) and not self.task_entries:
+        told = self.modulation is not None and self.modulation.choose == "task"
+        if (self.sees_task or self.task_heads or told) and not self.task_entries:
             raise ValueError("needs observations that end in the task (`envs.transforms.tasks.with_task`)")
         if self.dropout is not None and self.copies > 1:
             raise ValueError("dropout is not allowed with an activation that has several outputs for a unit")
         if self.heads and sum(head.outputs for head in self.heads) != self.outputs:
             raise ValueError(f"heads must have {self.outputs} outputs in total, got {self.heads}")
         shapes(self)
+        if self.modulation is not None:
+            check_places(self.modulation, plain_nodes(self))
 
     @property
     def reads(self) -> Shape:

@@ -144,7 +144,7 @@ def test_a_lane_of_a_grid_is_a_run_alone(grid: Any) -> None:
 
 RETENTION = {"l2_previous", "ewc", "mas", "synaptic_intelligence", "packnet", "a_gem", "clear", "behavioural_cloning"}
 RETENTION |= {"kickstarting", "reset_and_distill", "old_policy_exploration"}
-SEE_SWITCHES = {"at_switch", "fire", "nap", "optimizer_reset", "reset", "shrink_perturb"} | RETENTION
+SEE_SWITCHES = {"at_switch", "fire", "modulation", "nap", "optimizer_reset", "reset", "shrink_perturb"} | RETENTION
 
 
 def test_who_sees_switches() -> None:

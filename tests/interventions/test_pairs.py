@@ -138,7 +138,7 @@ def stage_of(stage: str, name: str, spec: NetworkSpec, wrapped: tuple[str, ...])
             observation=inputs, loss=lambda params: loss(params)[0], reference=lambda: inputs[::-1] / 2
         )
         if stage == "step":
-            facts = facts._replace(activations=activations, gradients=gradients)
+            facts = facts._replace(activations=activations, gradients=gradients, learn=lambda key, other: other)
         return getattr(method, stage)(key, state, learner, facts)
 
     return jax.jit(run)
@@ -159,7 +159,7 @@ def worn(spec: NetworkSpec, wrapped: tuple[str, ...]) -> tuple[Any, Learner]:
     first, now, step = (
         jax.tree.map(lambda x: jnp.asarray(0.5 * rng.normal(size=x.shape), x.dtype), shapes) for _ in range(3)
     )
-    _, state = rule.update(step, rule.init(now), now, key=KEY)
+    _, state = rule.update(step, rule.init(now), now, key=KEY, network=build(spec))
     return first, Learner(now, now, state)
 
 
@@ -187,10 +187,10 @@ def path_of(order: Sequence[str]) -> Any:
     """The parameters after three steps of a given gradient with the optimizer wrapped in this order."""
     spec = rewritten(sorted(order))
     first, learner = worn(spec, ())
-    rule, params = rule_of(order), learner.params
+    rule, params, network = rule_of(order), learner.params, build(spec)
     state = rule.init(params)
     for number in range(3):
-        updates, state = rule.update(first, state, params, key=jax.random.fold_in(KEY, number))
+        updates, state = rule.update(first, state, params, key=jax.random.fold_in(KEY, number), network=network)
         params = optax.apply_updates(params, updates)
     return params
 
