@@ -167,6 +167,12 @@ def test_what_is_refused_before_anything_is_compiled(agent: Any, method: Any, wo
     assert len(str(caught.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize("kind", ["ewc", "mas", "behavioural_cloning", "packnet"])
+def test_a_temperature_says_nothing(kind: str) -> None:
+    with pytest.raises(UserError, match="these say nothing about an observation|no weights that tasks share"):
+        planned(SAC, [{"kind": kind, "modules": ["temperature"]}], task_aware=True)
+
+
 def test_an_agent_without_parts() -> None:
     for family, kind in (("interventions", "l2"), ("monitors", "srank")):
         members = {family: [{"kind": kind, "modules": ["actor"]}]}

@@ -66,6 +66,15 @@ def test_intransigence():
         results.intransigence(table, control="new")
 
 
+def test_visits_to_the_task_itself_are_not_isolated():
+    """Of tasks a, b, a only the pairs (1, 0) and (2, 1) remain, and no later task is another than an earlier one."""
+    recurring = TWO_LANES._replace(tasks=("a", "b", "a"))
+    found = results.isolated_forgetting(recurring).lanes
+    np.testing.assert_allclose(found["difference"], [0.2, 0.5, -0.1, 0.0], atol=1e-12)
+    found = results.isolated_forward_transfer(recurring).lanes
+    np.testing.assert_allclose(found["difference"], [0.2, -0.1], atol=1e-12)
+
+
 def test_no_ratio_without_a_scale():
     found = results.isolated_forgetting(matrix(np.zeros((3, 3)), TWO)).lanes
     assert found["isolated_forgetting"][:3].isna().all()
@@ -123,7 +132,7 @@ def test_the_matrix_of_a_run(run):
 
 
 def test_forward_transfer_of_areas(run):
-    found = results.forward_transfer_of_areas(run)
+    found = results.forward_transfer_of_areas(run, auc_max=1.0)
     np.testing.assert_allclose(found.lanes["forward_transfer"], [-0.5] * 3)
     np.testing.assert_allclose(found.lanes["difference"], [-0.25] * 3)
 

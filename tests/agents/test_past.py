@@ -163,3 +163,13 @@ def test_evaluations_of_old_tasks_see_the_view() -> None:
     old, now = (made.view(before, jnp.int32(visit), clock) for visit in (0, 1))
     assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(old.learner.params))
     jax.tree.map(np.testing.assert_array_equal, now.learner.params, before.learner.params)
+
+
+def test_a_new_agent_remembers_no_past_visits() -> None:
+    """A reset of the whole agent at a switch empties the memory; one of the last layer, or a periodic one, does not."""
+    cloning = INTERVENTIONS["behavioural_cloning"](memory=40, batch=4)
+    reset = INTERVENTIONS["reset"]
+    for method, left in ((reset(), False), (reset(modules="last"), True), (reset(when="periodic", period=50), True)):
+        _, before, after, _ = two_visits("classifier", compose(cloning, method), steps=4)
+        assert int(before.rest[PAST].seen[0]) > 0
+        assert bool(after.rest[PAST].seen.any()) == left

@@ -90,7 +90,9 @@ def cosines(query: np.ndarray, keys: Any) -> np.ndarray:
 
 @pytest.mark.parametrize("choose", ["keys", "task"])
 @pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("spec", [MLP, CNN, replace(MLP, heads=(Head("a", 1, (3,)), Head("b", 1)))], ids=["mlp", "cnn", "heads"])
+@pytest.mark.parametrize(
+    "spec", [MLP, CNN, replace(MLP, heads=(Head("a", 1, (3,)), Head("b", 1)))], ids=["mlp", "cnn", "heads"]
+)
 def test_it_changes_nothing_at_first(spec: NetworkSpec, form: Any, choose: Any) -> None:
     """The parameters are those of the network without it, and its outputs too, bit for bit."""
     spec = replace(spec, task_entries=2) if choose == "task" else spec

@@ -13,6 +13,7 @@ from update_loop import make as single
 
 from plasticity.core.parts import Parts
 from plasticity.core.types import Optimizer
+from plasticity.interventions import INTERVENTIONS
 from plasticity.interventions.architecture import layer_norm, rms_norm
 from plasticity.interventions.base import Intervention, clashes, compose
 from plasticity.interventions.decay import weight_decay
@@ -247,6 +248,13 @@ def test_clashes_only_on_the_same_part(one: list[str], other: list[str], clash: 
     named = {"layer_norm": restricted(layer_norm(), one), "rms_norm": restricted(rms_norm(), other)}
     assert (clashes(named) is not None) == clash
     assert clashes({**named, "layer_norm": layer_norm()}) is not None
+
+
+def test_parameters_that_act_hide_those_of_earlier_tasks() -> None:
+    """A view changes the parameters that learn, of which a method that acts with others would make nothing."""
+    found = clashes({"a": INTERVENTIONS["hare_tortoise"](), "b": INTERVENTIONS["reset_and_distill"]()})
+    assert found == "interventions: a and b both choose the parameters with which earlier tasks are evaluated; keep one"
+    assert clashes({"a": INTERVENTIONS["hare_tortoise"](), "b": INTERVENTIONS["ewc"]()}) is None
 
 
 def test_two_normalisations_on_two_parts() -> None:

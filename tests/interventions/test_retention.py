@@ -143,6 +143,26 @@ def test_l2_previous_by_hand() -> None:
         np.testing.assert_allclose(method.penalty(state, plus(start, 1.0), context()), 2.0 * 9, rtol=1e-5)
 
 
+def test_l2_accumulates_like_the_released_code() -> None:
+    """Every switch adds the strength once more."""
+    method = INTERVENTIONS["l2_previous"](strength=2.0, accumulate=True)
+    state = method.init(KEY, PARAMS, NETWORK)
+    for switches, start in enumerate((plus(PARAMS, 0.5), plus(PARAMS, 0.25)), 1):
+        state, _ = switched(method, start, context(), state)
+        np.testing.assert_allclose(method.penalty(state, plus(start, 1.0), context()), 2.0 * 9 * switches, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["l2_previous", "ewc", "mas"])
+def test_heads_of_single_tasks_are_free(name: str) -> None:
+    """A head that waits for its task is not tied to its initial numbers, nor is that of the task that has ended."""
+    settings = {"floor": 0.1} if name == "ewc" else {}
+    headed = NETWORK._replace(task_heads=(("output",),))
+    state, _ = switched(INTERVENTIONS[name](**settings), PARAMS, context(network=headed))
+    assert not any(np.asarray(leaf).any() for leaf in jax.tree.leaves(state["importance"]))
+    shared, _ = switched(INTERVENTIONS[name](**settings), PARAMS, context())
+    assert all(np.asarray(leaf).any() for leaf in jax.tree.leaves(shared["importance"]))
+
+
 def test_mas_by_hand() -> None:
     """``d |f|^2 / d kernel[i, k] = 2 f_k x_i``, its absolute value, the mean over rows."""
     state, _ = switched(INTERVENTIONS["mas"](), PARAMS, context(Values))
