@@ -147,6 +147,7 @@ def scored(source: StreamFactory) -> StreamFactory:
 
 
 @metadata(
+    paper="Sutton, Barto 2018, Reinforcement Learning: An Introduction (the random walk)",
     example={"change": "rewards", "tasks": 5, "steps_per_task": 5000},
     only_with={"branching": {"process": ("random",)}, "dimensions": {"features": ("gaussian", "binary")}},
 )

@@ -136,6 +136,7 @@ SAYS = {
     "neuroplastic_expansion": "needs a network with layers",
     "neuroplastic_expansion-unreviewed": "needs a network with layers",
     "spectral_regularization": "needs a network with layers",
+    "packnet": "changes nothing: these networks have no weights that tasks share",
     "parseval": "needs a network with a hidden layer",
     "pfo": "needs a network with a hidden layer",
     "effective_rank": "needs a network with a hidden layer",

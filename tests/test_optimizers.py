@@ -12,8 +12,7 @@ import pytest
 
 from plasticity.core.types import Optimizer
 from plasticity.interventions import surgery
-from plasticity.optim.eligibility import STREAMING
-from plasticity.optim.optimizers import OPTIMIZERS, adam, one_minus_exp, radam, rmsprop, sgd, wrap
+from plasticity.optim.optimizers import OPTIMIZERS, STREAMING, adam, one_minus_exp, radam, rmsprop, sgd, wrap
 from plasticity.optim.schedules import constant, cosine, linear
 
 PLAIN = [factory for name, factory in OPTIMIZERS.items() if name not in STREAMING]

@@ -169,7 +169,7 @@ def test_what_is_refused_before_anything_is_compiled(agent: Any, method: Any, wo
 
 @pytest.mark.parametrize("kind", ["ewc", "mas", "behavioural_cloning", "packnet"])
 def test_a_temperature_says_nothing(kind: str) -> None:
-    with pytest.raises(UserError, match="these say nothing about an observation|no weights that tasks share"):
+    with pytest.raises(UserError, match=r"these say nothing about an observation|no weights that tasks share"):
         planned(SAC, [{"kind": kind, "modules": ["temperature"]}], task_aware=True)
 
 

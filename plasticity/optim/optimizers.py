@@ -17,10 +17,10 @@ from plasticity.config.fields import TRACED, BelowOne, Member, NonNegative, Posi
 from plasticity.core.errors import check
 from plasticity.core.schedules import Number
 from plasticity.core.types import Array, Optimizer, Params
+from plasticity.optim import eligibility
 from plasticity.optim.critical_momenta import adam_cm
 from plasticity.optim.descent import FORMER, scheduled_descent
 from plasticity.optim.descent import descend as descend  # plug-ins import it from here
-from plasticity.optim.eligibility import STREAMING
 from plasticity.optim.intentional import intentional
 from plasticity.optim.muon import muon
 from plasticity.optim.named import by_name
@@ -210,6 +210,8 @@ def radam(
     return scheduled_descent(learning_rate, schedule, max_gradient_norm, scale)
 
 
+# Those for agents with eligibility traces.
+STREAMING: Mapping[str, Callable[..., Optimizer]] = {**eligibility.STREAMING, "intentional": intentional}
 OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = {
     "sgd": sgd,
     "adam": adam,
@@ -219,5 +221,4 @@ OPTIMIZERS: Mapping[str, Callable[..., Optimizer]] = {
     "adam_cm": adam_cm,
     "optax": by_name,
     **STREAMING,
-    "intentional": intentional,
 }

@@ -17,8 +17,7 @@ from plasticity.config.fields import TRACED, metadata_of
 from plasticity.interventions import INTERVENTIONS
 from plasticity.interventions.base import Intervention, compose
 from plasticity.interventions.hooks import sees_switches
-from plasticity.optim.eligibility import STREAMING
-from plasticity.optim.optimizers import OPTIMIZERS, adam
+from plasticity.optim.optimizers import OPTIMIZERS, STREAMING, adam
 
 Factory = Callable[..., Intervention]
 KEY = jax.random.key(3)
