@@ -12,6 +12,7 @@ STRONG: dict[str, dict[str, Any]] = {
     "plasticity_injection": {"at": 2},
     "weight_decay": {"rate": 0.1},
     "weight_clip": {"bound": 0.1},
+    "synaptic_intelligence": {"strength": 100.0},
     "sam": {"rho": 1.0},
     "hare_tortoise": {"decay": 0.5},
     "redo": {"threshold": 2.0},
@@ -27,8 +28,9 @@ STRONG: dict[str, dict[str, Any]] = {
 }
 
 
-# Settings that keep a method small.
+# Settings that keep a method small, and the numbers finite with any step size.
 SIZES: dict[str, dict[str, Any]] = {
+    "l2_previous": {"strength": 0.1},
     "packnet": {"tasks": 2, "retrain": 2, "batch": 2, "memory": 4},
     "reset_and_distill": {"updates": 2, "batch": 2, "memory": 4},
     **{name: {"batch": 4, "memory": 8} for name in ("a_gem", "clear", "behavioural_cloning")},

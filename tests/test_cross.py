@@ -21,6 +21,9 @@ PAIRS = [
 ]
 
 
+APART = ("aid", "altnet", "neuroplastic_expansion", "modulation")  # aid refuses crelu; the others replace the learner
+
+
 def acting_soon(method: str) -> Callable[[], Intervention]:
     """The method with every period of its settings at two updates."""
     known = inspect.signature(INTERVENTIONS[method]).parameters
@@ -68,7 +71,7 @@ def lives_through(name: str, *methods: Callable[[], Intervention]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(AGENTS))
 def test_all_methods_together(name):
-    allowed = [method for agent, method in PAIRS if agent == name]
+    allowed = [method for agent, method in PAIRS if agent == name and method not in APART]
     lives_through(name, *(variant for method in allowed for variant in variants(method)))
 
 

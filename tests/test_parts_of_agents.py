@@ -19,7 +19,11 @@ from plasticity.runs import launch
 
 ACTORS = {"sac": "actor", "td3": "actor", "ppo": "policy", "stream_ac": "policy", "qrc": "value"}
 OTHERS = {"sac": "critic", "td3": "critic", "ppo": "value", "stream_ac": "value", "qrc": "correction"}
-WHOLE = ("at_switch-replay", "at_switch-schedule", "at_switch-normaliser")  # these belong to no part
+# These belong to no part.
+WHOLE = (
+    *("at_switch-replay", "at_switch-schedule", "at_switch-normaliser"),
+    *("reset_and_distill", "altnet", "old_policy_exploration"),
+)
 SOON = {("sac", "l2"), ("sac", "trac"), ("ppo", "soft_reset"), ("ppo", "layer_norm"), ("stream_ac", "weight_decay")}
 PAIRS = [
     pytest.param(agent, case, marks=[] if (agent, case) in SOON else pytest.mark.slow)

@@ -212,7 +212,7 @@ def test_a_probe_has_a_row_for_every_transition(name, cell):
     params, _ = carry_of(name, state.learner)
     network = networks(name, cell)
     expected = network.forward(params, steps_of(pairs, network.initial(source(name).spec.envs)))[1]
-    prefix = "policy/" if name in ("stream_ac", "ppo") else ""
+    prefix = "policy/" if name in ("stream_ac", "ppo", "reinforce") else ""
     np.testing.assert_allclose(probe[f"{prefix}memory"].post, expected["memory"].post, rtol=1e-5, atol=1e-6)
 
 

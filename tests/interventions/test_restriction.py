@@ -31,7 +31,9 @@ ACTOR, CRITICS = "actor", ("critic_1", "critic_2")
 NAMES = (ACTOR, *CRITICS)
 WIDE = NetworkSpec((3,), 2, widths=(6, 4))
 KEY = jax.random.key(3)
-WHOLE_AGENT = {f"at_switch-{part}" for part in ("replay", "schedule", "normaliser")}  # change `rest`
+# These change `rest`.
+WHOLE_AGENT = {*(f"at_switch-{part}" for part in ("replay", "schedule", "normaliser")), "reset_and_distill", "altnet"}
+COUNTED = ("optimizer_reset", "at_switch", "reset", "fire", "packnet")  # they begin the optimizer's state anew
 OWN_REST = {"reset": {"rest": "none"}}  # nor can a restricted reset
 SOON = ("l2", "layer_norm", "weight_decay", "optimizer_reset", "soft_reset", "hare_tortoise", "trac", "redo")
 
@@ -124,7 +126,7 @@ def test_the_part_lives_as_if_it_were_alone(case: str) -> None:
 @pytest.mark.parametrize("rule", [one_for_all, one_each])
 @pytest.mark.parametrize("case", EACH)
 def test_on_all_parts_it_is_the_method_itself(case: str, rule: Callable[[], Optimizer]) -> None:
-    if case.partition("-")[0] in ("optimizer_reset", "at_switch", "reset") and rule is one_for_all:
+    if case.partition("-")[0] in COUNTED and rule is one_for_all:
         pytest.skip("the count of one optimizer for all parts continues")
     run = life(joined(restricted(method(case), [ACTOR, "critic"]), rule(), NAMES, WIDE))
     whole = life(joined(method(case), rule(), NAMES, WIDE))

@@ -24,7 +24,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "gradient_covariance": {"k": 4},
     "ntk": {"k": 4},
     "plasticity_probe": {"steps": 3, "targets": 2, "frequency": 10.0},
-    "capacity": {"steps": 3},
+    "capacity": {"batch": 2},
     "warm_start_gap": {"steps": 3},
 }
 SOON = ("effective_rank", "dormant_units", "gradient_norm", "second_moment", "plasticity_probe", "churn")
