@@ -218,25 +218,18 @@ def compose(*interventions: Intervention) -> Intervention:
 
         return step
 
-    def acting(state: State, params: Params) -> Params:
-        for each, s in zip(interventions, state, strict=True):
-            params = each.acting(s, params)
-        return params
+    def passed(field: str) -> Callable[..., Params]:
+        def through(state: State, params: Params, *facts: Any) -> Params:
+            for each, s in zip(interventions, state, strict=True):
+                params = getattr(each, field)(s, params, *facts)
+            return params
+
+        return through
 
     def gradient(key: Key, state: State, gradients: Params, learner: Learner, context: Context) -> Params:
         for i, (each, s) in enumerate(zip(interventions, state, strict=True)):
             gradients = each.gradient(jax.random.fold_in(key, i), s, gradients, learner, context)
         return gradients
-
-    def point(state: State, params: Params, gradients: Params, context: Context) -> Params:
-        for each, s in zip(interventions, state, strict=True):
-            params = each.point(s, params, gradients, context)
-        return params
-
-    def view(state: State, params: Params, visit: Array, now: Array) -> Params:
-        for each, s in zip(interventions, state, strict=True):
-            params = each.view(s, params, visit, now)
-        return params
 
     def explore(key: Key, tried: Tried) -> Array:
         last = max(i for i, each in enumerate(interventions) if fills(each, "explore"))
@@ -246,9 +239,9 @@ def compose(*interventions: Intervention) -> Intervention:
         pairs = enumerate(zip(interventions, state, strict=True))
         return jnp.min(jnp.stack([each.review(jax.random.fold_in(key, i), s) for i, (each, s) in pairs]))
 
-    made: dict[str, Any] = {"network": network, "optimizer": optimizer, "penalty": penalty, "acting": acting}
-    made |= {"gradient": gradient, "view": view, "point": point, "start": start}
-    made |= {"explore": explore, "review": review}
+    made: dict[str, Any] = {"network": network, "optimizer": optimizer, "penalty": penalty, "gradient": gradient}
+    made |= {"start": start, "explore": explore, "review": review}
+    made |= {field: passed(field) for field in ("acting", "point", "view")}
     made |= {field: chained(field) for field in ("step", "switch", "prepare")}
     flags: dict[str, Any] = {
         "sets": tuple(dict.fromkeys(field for each in interventions for field in each.sets)),
