@@ -38,23 +38,29 @@ INTRUSIVE = ("reset", "continual_backprop")  # they rewrite the most, and slots 
 # every period is due. Networks, penalties and all other pairs commute there. With hare and tortoise, NaP, CPR and
 # continual backpropagation the order shifts what is remembered of a rewritten learner; between two that rewrite it, who
 # has the last word; synaptic intelligence sums the changes that it sees; and before interval-wise dropout, a method
-# sees its masks. Neuroplastic expansion makes what another method rewrote sparse again.
+# sees its masks. Neuroplastic expansion makes what another method rewrote sparse again, modulation takes back what
+# would move a frozen weight, and AltNet's other network is rewritten only by what comes after the two changed places.
 ORDER_MATTERS = {
     "a_gem": "neuroplastic_expansion packnet",
     "aid": "c_chain continual_backprop cpr fire hare_tortoise neuroplastic_expansion redo regrama "
     "selective_weight_reinit self_normalized_resets soft_reset synaptic_intelligence",
+    "altnet": "continual_backprop cpr fire hare_tortoise nap neuroplastic_expansion redo regrama reset "
+    "selective_weight_reinit self_normalized_resets shrink_perturb spectral_regularization synaptic_intelligence "
+    "weight_clip",
     "c_chain": "neuroplastic_expansion soft_reset",
     "continual_backprop": "cpr fire hare_tortoise nap neuroplastic_expansion redo regrama reset "
     "selective_weight_reinit shrink_perturb",
-    "cpr": "fire hare_tortoise nap neuroplastic_expansion redo regrama reset selective_weight_reinit shrink_perturb "
-    "spectral_regularization synaptic_intelligence",
-    "fire": "hare_tortoise nap neuroplastic_expansion plasticity_injection redo regrama reset "
+    "cpr": "fire hare_tortoise modulation nap neuroplastic_expansion redo regrama reset selective_weight_reinit "
+    "shrink_perturb spectral_regularization synaptic_intelligence",
+    "fire": "hare_tortoise modulation nap neuroplastic_expansion plasticity_injection redo regrama reset "
     "selective_weight_reinit shrink_perturb spectral_regularization synaptic_intelligence",
-    "hare_tortoise": "nap neuroplastic_expansion plasticity_injection redo regrama reset selective_weight_reinit "
-    "self_normalized_resets shrink_perturb spectral_regularization synaptic_intelligence",
+    "hare_tortoise": "modulation nap neuroplastic_expansion plasticity_injection redo regrama reset "
+    "selective_weight_reinit self_normalized_resets shrink_perturb spectral_regularization synaptic_intelligence",
+    "modulation": "neuroplastic_expansion pgd random_walk regrama selective_weight_reinit synaptic_intelligence upgd "
+    "weight_decay",
     "nap": "neuroplastic_expansion redo regrama reset selective_weight_reinit shrink_perturb synaptic_intelligence",
-    "neuroplastic_expansion": "packnet redo regrama reset selective_weight_reinit self_normalized_resets "
-    "shrink_perturb soft_reset spectral_regularization synaptic_intelligence",
+    "neuroplastic_expansion": "redo regrama reset selective_weight_reinit self_normalized_resets shrink_perturb "
+    "soft_reset spectral_regularization synaptic_intelligence",
     "pgd": "plasticity_injection random_walk upgd",
     "plasticity_injection": "random_walk upgd weight_decay",
     "random_walk": "upgd weight_decay",
