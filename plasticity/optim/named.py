@@ -89,7 +89,7 @@ def checked(name: str, make: Callable[[Number], optax.GradientTransformation]) -
 
 
 @metadata(
-    checked="optax itself: lion, adamw, nadam, lamb and adopt; the others by contracts only (shapes)",
+    checked="optax itself, for lion, adamw, nadam, lamb and adopt; the others by contracts only (shapes)",
     note="the equations, arguments and defaults are optax's; see its documentation",
 )
 def by_name(
