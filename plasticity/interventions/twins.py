@@ -9,7 +9,10 @@ from plasticity.interventions.base import Intervention, every, when
 FIRST, NEXT, LESSON = range(3)  # tags for the keys of the first twin, of later ones and of updates
 
 
-@metadata(paper="Maheshwari et al. 2026, AltNet: Addressing the Plasticity-Stability Dilemma in Reinforcement Learning")
+@metadata(
+    paper="Maheshwari et al. 2026, AltNet: Addressing the Plasticity-Stability Dilemma in Reinforcement Learning",
+    checked="a second learner that is trained by itself; the default of `period` is ours",
+)
 def altnet(*, period: Count = 100_000) -> Intervention:
     """AltNet: of two networks one acts and learns and the other only learns; they alternate, and the one is reset.
 
