@@ -63,7 +63,11 @@ def minibatch(size: int) -> Memory:
     def kept(state: Any, *_: Any) -> Any:
         return state
 
-    return Memory(tuple, kept, lambda state: jnp.ones((), bool), lambda state, *_: unweighted(state), kept, size, 1)
+    def sample(state: Batch, key: Key, age: Any) -> Sample:
+        del key, age
+        return unweighted(state)
+
+    return Memory(tuple, kept, lambda state: jnp.ones((), bool), sample, kept, size, 1, reviews=False)
 
 
 def no_exploration(age: Any) -> Array:
