@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from playing import lane_keys, visit_of
+from openings import opened, opening
 from sklearn.datasets import load_digits
 
 from plasticity.envs import STREAMS
@@ -25,13 +25,6 @@ CASES: dict[str, dict[str, Any]] = {
     "class_incremental": {**DIGITS, "classes_per_task": 5, "order": "fixed"},
     "regression": {**DIGITS, "targets": "noise"},
 }
-
-
-def opening(name: str, settings: dict[str, Any], task: int = 1, eval_replica: int = 0) -> Any:
-    """The inputs and targets with which a visit opens, in one lane."""
-    visit = visit_of(task)._replace(eval_replica=jnp.int32(eval_replica))
-    seen = jax.jit(STREAMS[name](**settings).make(1).reset)(lane_keys(0), visit, jnp.int32(0))[1].observation
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[0], seen)
 
 
 def rows(inputs: np.ndarray) -> np.ndarray:
@@ -68,13 +61,8 @@ def test_without_held_out_samples_both_draw_all(name: str) -> None:
 
 
 def test_labels_of_a_row_do_not_depend_on_what_is_held_out() -> None:
-    labels = {
-        share: jax.jit(STREAMS["relabelled"](**DIGITS, held_out=share).make(1).reset)(
-            lane_keys(0), visit_of(2), jnp.int32(0)
-        )[0].params.targets
-        for share in (0.0, 0.3)
-    }
-    np.testing.assert_array_equal(labels[0.0], labels[0.3])
+    labels = [opened("relabelled", {**DIGITS, "held_out": share}, 2)[0].targets for share in (0.0, 0.3)]
+    np.testing.assert_array_equal(*labels)
 
 
 def test_held_out_images_are_not_augmented() -> None:
@@ -148,8 +136,7 @@ def test_regression_on_the_test_split(tmp_path: Path) -> None:
     seen = [opening("regression", {**settings, "targets": "true"}, 1, replica).target for replica in (0, 5)]
     assert {round(float(x), 4) for x in seen[0]} == {round(float(x), 4) for x in arrays["targets"].astype(np.float32)}
     np.testing.assert_allclose(np.unique(seen[1]), np.sort(arrays["targets"][:20] + 5), rtol=1e-5)
-    reset = jax.jit(STREAMS["regression"](**settings, targets="network").make(1).reset)
-    values = np.asarray(reset(lane_keys(0), visit_of(1), jnp.int32(0))[0].params.targets)[0]
+    values = opened("regression", {**settings, "targets": "network"})[0].targets
     assert values.shape == (80, 1)
     np.testing.assert_allclose([values[:60].mean(), values[:60].std()], [0, 1], atol=1e-5)
     assert abs(values[60:].mean()) > 0.1

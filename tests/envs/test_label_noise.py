@@ -6,13 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from openings import opened, opening
 from playing import lane_keys, play, player, random_actions, visit_of
 
 from plasticity.core.types import Visit
 from plasticity.envs import STREAMS
 from plasticity.envs.label_noise import NOISE, noise_of, noisy_label, replaced_labels
-from plasticity.envs.slowly_changing import slowly_changing_regression
-from plasticity.envs.targets import redrawn_labels, regression, relabelled
+from plasticity.envs.targets import redrawn_labels, relabelled
 
 NOISY = 0.4
 CASES: dict[str, tuple[dict[str, Any], int]] = {  # settings, and the number of classes
@@ -25,17 +25,10 @@ CASES: dict[str, tuple[dict[str, Any], int]] = {  # settings, and the number of 
 }
 
 
-def opening(name: str, settings: dict[str, Any], task: int = 1, eval_replica: int = 0) -> Any:
-    visit = visit_of(task)._replace(eval_replica=jnp.int32(eval_replica))
-    source = STREAMS[name](**{"envs": 6000, **settings})
-    seen = jax.jit(source.make(1).reset)(lane_keys(0), visit, jnp.int32(0))[1].observation
-    return jax.tree.map(lambda leaf: np.asarray(leaf)[0], seen)
-
-
 @pytest.mark.parametrize("name", sorted(CASES))
 def test_share_of_wrong_labels_in_training_and_none_in_evaluations(name: str) -> None:
     """The same samples without and with noise. The true class may be drawn again; 5 standard errors."""
-    settings, classes = CASES[name]
+    settings, classes = {"envs": 6000, **CASES[name][0]}, CASES[name][1]
     clean, noisy = (opening(name, {**settings, "label_noise": p}) for p in (0.0, NOISY))
     np.testing.assert_array_equal(clean.input, noisy.input)
     labels: dict[bytes, tuple[int, int]] = {}
@@ -68,10 +61,10 @@ def test_replaced_labels_are_those_of_the_definition() -> None:
     np.testing.assert_array_equal(noisy_label(jnp.array([-1, 2, -1]), jnp.array([1, 2]), jnp.array([7, 8])), [2, 8])
 
 
-def labels_of(task: int, number: int | None = None, **settings: Any) -> np.ndarray:
-    source = relabelled(inputs="gaussian", samples=800, dimensions=2, classes=5, **settings)
-    visit = visit_of(task if number is None else number, task)
-    return np.asarray(jax.jit(source.make(1).reset)(lane_keys(0), visit, jnp.int32(0))[0].params.targets)[0]
+def labels_of(task: int, number: int = -1, **settings: Any) -> np.ndarray:
+    base = {"inputs": "gaussian", "samples": 800, "dimensions": 2, "classes": 5, "envs": 1}
+    labels: np.ndarray = opened("relabelled", {**base, **settings}, task, number=number)[0].targets
+    return labels
 
 
 def test_noise_belongs_to_the_task_and_not_to_the_visit() -> None:
@@ -104,34 +97,29 @@ def test_switches_in_turn_redraw_their_own_share() -> None:
 
 def test_real_valued_targets_have_noise_of_their_own() -> None:
     """A normal number at each draw in training; none in evaluations."""
-    for source in (
-        lambda noise: regression(dimensions=3, noise=noise, envs=4000),
-        lambda noise: regression(dimensions=3, samples=50, noise=noise, gradual=0.5, envs=4000),
-        lambda noise: slowly_changing_regression(bits=6, slow=4, noise=noise, envs=4000),
+    for name, settings in (
+        ("regression", {"dimensions": 3}),
+        ("regression", {"dimensions": 3, "samples": 50, "gradual": 0.5}),
+        ("slowly_changing_regression", {"bits": 6, "slow": 4}),
     ):
-        targets = {}
-        for noise in (0.0, 1e-30, 0.5):  # with a tiny one the key of the sample is split, too
-            reset = jax.jit(source(noise).make(1).reset)
-            for replica in (0, 5):
-                visit = visit_of(1)._replace(eval_replica=jnp.int32(replica))
-                targets[noise, replica] = np.asarray(reset(lane_keys(0), visit, jnp.int32(0))[1].observation.target)
-        added = targets[0.5, 0] - targets[1e-30, 0]
+        tiny, noisy = (  # with noise of any size the sample is drawn by another key
+            [opening(name, {**settings, "noise": noise, "envs": 4000}, 1, replica).target for replica in (0, 5)]
+            for noise in (1e-30, 0.5)
+        )
+        added = noisy[0] - tiny[0]
         assert abs(added.mean()) < 5 * 0.5 / np.sqrt(4000)
         assert abs(added.std() - 0.5) < 5 * 0.5 / np.sqrt(8000)
-        np.testing.assert_array_equal(targets[0.5, 5], targets[1e-30, 5])
+        np.testing.assert_array_equal(noisy[1], tiny[1])
 
 
 def test_a_gradual_change_mixes_noisy_labels() -> None:
     """Half-way, each target is the noisy label of this task or of the one before."""
     settings: dict[str, Any] = {"inputs": "gaussian", "samples": 40, "dimensions": 2, "label_noise": 0.5, "envs": 300}
-    source = relabelled(**settings, gradual=1.0, steps_per_task=8)
-    life = play(player(source.make(1)), lane_keys(0), visit_of(2), random_actions(source.make(1), 4, 1)).observation
-    inputs = np.asarray(jax.jit(source.make(1).reset)(lane_keys(0), visit_of(2), jnp.int32(0))[0].params.inputs)[0]
-    before, after = (
-        np.asarray(
-            jax.jit(relabelled(**settings).make(1).reset)(lane_keys(0), visit_of(u), jnp.int32(0))[0].params.targets
-        )[0]
-        for u in (1, 2)
+    stream = relabelled(**settings, gradual=1.0, steps_per_task=8).make(1)
+    life = play(player(stream), lane_keys(0), visit_of(2), random_actions(stream, 4, 1)).observation
+    (before, after), inputs = (
+        [opened("relabelled", settings, u)[0].targets for u in (1, 2)],
+        opened("relabelled", settings, 2)[0].inputs,
     )
     row = (life.input[-1, 0][:, None] == inputs).all(-1).argmax(1)
     target = life.target[-1, 0]
