@@ -145,8 +145,8 @@ def noisy(deviation: float) -> Callable[[Draw], Draw]:
         def drawn(key: Key, problem: Any) -> Supervised:
             one, two = jax.random.split(key)
             sample = draw(one, problem)
-            noise = deviation * jax.random.normal(two, sample.target.shape)
-            return Supervised(sample.input, sample.target + jnp.where(problem.learning, noise, 0.0))
+            scale = jnp.where(problem.learning, deviation, 0.0)
+            return Supervised(sample.input, sample.target + scale * jax.random.normal(two, sample.target.shape))
 
         return drawn
 
