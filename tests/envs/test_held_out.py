@@ -143,8 +143,8 @@ def test_regression_on_the_test_split(tmp_path: Path) -> None:
     assert abs(values[60:].mean()) > 0.1
 
 
-# Six targets and the sum of six inputs at the start of visit 1, in training and in an evaluation, as they were before all
-# streams could hold samples out. Only the noise of `regression` is gone from its evaluations.
+# Six targets and the sum of six inputs at the start of visit 1, in training and in an evaluation, as they were before
+# all streams could hold samples out. Only the noise of `regression` is gone from its evaluations.
 BEFORE: list[tuple[str, dict[str, Any], list[float], float, list[float] | None, float]] = [
     (
         "relabelled",
