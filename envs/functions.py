@@ -7,7 +7,8 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from plasticity.core.types import Array, Key, Supervised
+from plasticity.core.types import Array, Key, Supervised, Visit
+from plasticity.envs.held_out import Split
 from plasticity.envs.samples import Samples
 from plasticity.envs.supervised import TARGETS, Draw, Sampler, row_sampler
 
@@ -47,9 +48,10 @@ def respond(network: TargetNetwork, inputs: Array) -> Array:
     return (jax.nn.relu(inputs @ network.first) @ network.second - network.mean) / network.deviation
 
 
-def standardised(values: Array) -> Array:
-    """Standardise each column of ``[size, outputs]`` to mean 0 and variance 1."""
-    return (values - values.mean(0)) / values.std(0)
+def standardised(values: Array, size: int) -> Array:
+    """Standardise each column of ``[rows, outputs]`` to mean 0 and variance 1 over the first ``size`` (static) rows."""
+    known = values[:size]
+    return (values - known.mean(0)) / known.std(0)
 
 
 class Functions(NamedTuple):
@@ -88,12 +90,12 @@ def task_key(key: Key, task: Array) -> Key:
 def fresh_inputs(dimensions: int, family: Functions, shift: Callable[[Array], Array], scale: float) -> Sampler:
     """A sampler that draws a new normal input each time; ``y = shift(task) + scale * g_task(x)``."""
 
-    def targets(key: Key, own: Any, task: Array) -> tuple[Any, Array]:
+    def targets(key: Key, own: Any, visit: Visit) -> tuple[Any, Array]:
         del own
-        return family.draw(task_key(key, task)), shift(task)
+        return family.draw(task_key(key, visit.task)), shift(visit.task)
 
-    def draw(key: Key, own: Any) -> tuple[Array, Array]:
-        del own
+    def draw(key: Key, own: Any, learning: Array) -> tuple[Array, Array]:
+        del own, learning
         x = jax.random.normal(key, (dimensions,))
         return x, x
 
@@ -105,33 +107,36 @@ def fresh_inputs(dimensions: int, family: Functions, shift: Callable[[Array], Ar
 
 
 def fixed_inputs(
-    data: Samples, family: Functions | None, outputs: int, shift: Callable[[Array], Array], scale: float
+    data: Samples, split: Split, family: Functions | None, outputs: int, shift: Callable[[Array], Array], scale: float
 ) -> Sampler:
-    """A sampler that draws from ``data``; ``g_task`` is standardised over ``data``.
+    """A sampler that draws from ``data``; ``g_task`` is standardised over ``data``, without its test split.
 
     If ``family`` is None, the target of each row is an independent normal number.
     """
 
     def values(key: Key, own: Any) -> Array:
         if family is None:
-            return jax.random.normal(key, (data.size, outputs))
-        inputs = data.rows(own, slice(None)).reshape(data.size, -1)
-        return standardised(family.at(family.draw(key), inputs))
+            return jax.random.normal(key, (data.total, outputs))
+        inputs = data.rows(own, slice(None)).reshape(data.total, -1)
+        return standardised(family.at(family.draw(key), inputs), data.size)
 
-    def targets(key: Key, own: Any, task: Array) -> Array:
-        return shift(task) + scale * values(task_key(key, task), own)
+    def targets(key: Key, own: Any, visit: Visit) -> Array:
+        return shift(visit.task) + scale * values(task_key(key, visit.task), own)
 
-    return row_sampler(data, targets)
+    return row_sampler(data, targets, split=split)
 
 
-def own_targets(data: Samples, shift: Callable[[Array], Array], scale: float) -> Sampler:
+def own_targets(data: Samples, split: Split, shift: Callable[[Array], Array], scale: float) -> Sampler:
     """One of ``data`` at each draw, with its own targets ``t``: ``y = shift(task) + scale * t``."""
-    sampler = row_sampler(data, lambda key, own, task: shift(task))
+    sampler = row_sampler(data, lambda key, own, visit: shift(visit.task), split=split)
     return sampler._replace(target_of=lambda offset, row: offset + scale * data.targets[row])
 
 
 def noisy(deviation: float) -> Callable[[Draw], Draw]:
-    """Return a function that adds ``deviation * N(0, 1)`` (static) to the targets of samples."""
+    """Return a function that adds ``deviation * N(0, 1)`` (static) to the targets of samples, except in evaluations.
+
+    The problem says by ``learning`` (bool[]) whether it is none.
+    """
 
     def with_noise(draw: Draw) -> Draw:
         if deviation == 0:
@@ -140,7 +145,8 @@ def noisy(deviation: float) -> Callable[[Draw], Draw]:
         def drawn(key: Key, problem: Any) -> Supervised:
             one, two = jax.random.split(key)
             sample = draw(one, problem)
-            return Supervised(sample.input, sample.target + deviation * jax.random.normal(two, sample.target.shape))
+            scale = jnp.where(problem.learning, deviation, 0.0)
+            return Supervised(sample.input, sample.target + scale * jax.random.normal(two, sample.target.shape))
 
         return drawn
 

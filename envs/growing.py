@@ -11,16 +11,18 @@ from plasticity.config.fields import Count, Natural, Size, metadata
 from plasticity.core.types import Array, Key, Supervised, Visit, VisitPlan
 from plasticity.envs.base import StreamFactory
 from plasticity.envs.data import OF_INPUTS, Inputs
+from plasticity.envs.held_out import HeldOut, check_split, split_of
 from plasticity.envs.images import Standardise
+from plasticity.envs.label_noise import Shares, noise_of, noisy_label, replaced_labels
 from plasticity.envs.samples import drawn_rows, labels_or_targets_of, samples_of, split_classes
 from plasticity.envs.supervised import (
     INPUTS,
     LABELS,
     TARGETS,
-    StaticFraction,
     accuracy,
     label_spec,
     labels_or_targets_spec,
+    learns,
     score_of,
     stream_of,
     supervised_task,
@@ -35,6 +37,7 @@ class Shown(NamedTuple):
     ends: Array  # int32[classes]: number of samples shown from this class and all earlier ones
     first: Array  # int32[classes]: number of samples shown from earlier classes only
     learning: Array  # bool[]: False in an evaluation
+    replaced: Any = ()  # int32[samples], of ``label_noise``
 
 
 def visit_steps(shown: Sequence[int], samples_per_class: float, epochs: int, envs: int) -> tuple[int, ...]:
@@ -62,7 +65,8 @@ def class_incremental(
     classes_per_task: Size = 2,
     shown: Literal["seen", "new"] = "seen",
     order: Literal["random", "fixed"] = "random",
-    held_out: StaticFraction | Literal["test"] = 0.0,
+    label_noise: Shares = 0.0,
+    held_out: HeldOut = 0.0,
     epochs: Natural = 0,
     steps_per_task: Count = 2000,
     envs: Size = 64,
@@ -79,8 +83,9 @@ def class_incremental(
     from the lane's data key or ``fixed``, by label. ``held_out``: the samples of the same classes that the
     ``evaluation`` of a run uses instead, never augmented: ``test``, the data set's test split (``shapes``: a fifth as
     many images; ``npz``: the arrays ``test_images`` and ``test_labels``); a fraction of each class, its last samples;
-    0, those of the task. ``epochs``: the length of each visit in passes over the samples of its classes, instead of
-    ``steps_per_task``. The other settings are those of ``relabelled``.
+    0, those of the task. ``label_noise``: as in ``relabelled``, over all classes of the data set; the samples of
+    earlier classes get new noise in each task. ``epochs``: the length of each visit in passes over the samples of its
+    classes, instead of ``steps_per_task``. The other settings are those of ``relabelled``.
 
     ``ValueError`` if files are missing, for gaussian inputs and files of real-valued targets, which have no classes,
     if ``samples`` or ``held_out`` excludes a class, and if there are fewer than k classes. The learner has outputs for
@@ -94,27 +99,27 @@ def class_incremental(
     classes = len(learning.sizes)
     if classes_per_task > classes:
         raise ValueError(f"classes_per_task: {classes_per_task} is not allowed; there are only {classes} classes")
-    rows, labels = jnp.asarray(learning.rows), data.labels
+    rows, labels, noise = jnp.asarray(learning.rows), data.labels, noise_of(label_noise, data.total)
     numbers = jnp.arange(classes)
     image = drawn_rows(data, augment)
 
     def params(key: Key, visit: Visit) -> Shown:
-        key = jax.random.fold_in(key, TARGETS)
-        own = jax.random.permutation(key, classes) if order == "random" else numbers
+        drawn = jax.random.permutation(jax.random.fold_in(key, TARGETS), classes)
+        own = drawn if order == "random" else numbers
         present = numbers // classes_per_task <= visit.task
         if shown == "new":
             present &= numbers // classes_per_task == visit.task
-        learns = jnp.asarray(visit.eval_replica) == 0
-        start, count = (jnp.where(learns, *both) for both in zip(learning[1:], evaluated[1:], strict=True))
+        training = learns(visit)
+        start, count = (jnp.where(training, *both) for both in zip(learning[1:], evaluated[1:], strict=True))
         sizes = jnp.where(present, count[own], 0)
         ends = jnp.cumsum(sizes)
-        return Shown(start[own], ends, ends - sizes, learns)
+        return Shown(start[own], ends, ends - sizes, training, replaced_labels(noise, key, visit, classes))
 
     def draw(key: Key, problem: Shown) -> Supervised:
         place = jax.random.randint(key, (), 0, problem.ends[-1])
         which = jnp.sum(place >= problem.ends)
         row = rows[problem.start[which] + place - problem.first[which]]
-        return Supervised(image(key, (), row, problem.learning), labels[row])
+        return Supervised(image(key, (), row, problem.learning), noisy_label(problem.replaced, row, labels[row]))
 
     tasks = -(-classes // classes_per_task)
     spec = with_data(label_spec(data.shape, classes, "groups", tasks, steps_per_task, envs), data)
@@ -131,9 +136,10 @@ class Share(NamedTuple):
 
     inputs: Any  # the lane's inputs, fixed for the run, or ()
     labels: Any  # as for inputs
-    order: Array  # int32[size], a permutation of the rows, fixed for the run
+    order: Array  # int32[samples], a permutation of the rows, fixed for the run, then those of the test split
     first: Array  # int32[]: the rows order[first ... end - 1] are shown
     end: Array
+    replaced: Any = ()  # int32[samples], of ``label_noise``
 
 
 @metadata(
@@ -151,7 +157,8 @@ def warm_start(
     classes: Size | None = None,
     labels: Literal["true", "random"] = "true",
     shares: tuple[float, ...] = (0.5, 1.0),
-    held_out: StaticFraction = 0.2,
+    label_noise: Shares = 0.0,
+    held_out: HeldOut = 0.2,
     steps_per_task: Count = 2000,
     envs: Size = 64,
 ) -> StreamFactory:
@@ -162,10 +169,12 @@ def warm_start(
     run is then the accuracy on held-out samples, which is what warm-starting harms. Ash, Adams 2020, "On Warm-Starting
     Neural Network Training"; many ``shares`` (0.05, 0.1, ...) give its online experiment.
 
-    All settings are static. ``shares``: in (0, 1], one per task. ``held_out``: 0 evaluates on the samples of the task.
-    ``labels`` and ``classes`` as in ``permuted_inputs`` (also with real-valued targets: reward = -squared error), the
-    other settings as in ``relabelled``. Features are standardised over all samples, held-out ones included. A convex
-    learner is a **control**: in the paper, warm-starting does not harm logistic regression.
+    All settings are static. ``shares``: in (0, 1], one per task. ``held_out``: or ``test``, the data set's test split;
+    0 evaluates on the samples of the task. ``label_noise``: as in ``relabelled``; samples that earlier tasks had get
+    new noise in each task, and ``[0.5, 0.0]`` is noise in the first of two tasks only. ``labels`` and ``classes`` as in
+    ``permuted_inputs`` (also with real-valued targets: reward = -squared error), the other settings as in
+    ``relabelled``. Features are standardised over all samples, held-out ones included. A convex learner is a
+    **control**: in the paper, warm-starting does not harm logistic regression.
 
     ``ValueError`` for a share outside (0, 1], if ``held_out`` leaves no sample for training or evaluation, and as in
     ``permuted_inputs``. The paper trains in epochs until convergence; here each task takes ``steps_per_task``
@@ -173,23 +182,25 @@ def warm_start(
     """
     if not shares or not all(0 < share <= 1 for share in shares):
         raise ValueError(f"shares: {list(shares)} is not allowed; must be numbers in (0, 1], one for each task")
-    data = samples_of(inputs, path, samples, flat, dimensions)
+    data = samples_of(inputs, path, samples, flat, dimensions, test=held_out == "test")
     known = labels_or_targets_of(labels, data, classes)
-    kept = data.size - round(held_out * data.size)
-    if kept < 1 or (held_out and kept == data.size):
-        use = "training" if kept < 1 else "evaluation"
-        raise ValueError(f"held_out: {held_out} is not allowed; it leaves none of the {data.size} samples for {use}")
+    noise = noise_of(label_noise, data.total, known.real)
+    kept = split_of(data, held_out).learning if held_out == "test" else data.size - round(held_out * data.size)
+    check_split(held_out, data.total, kept)
     counts = jnp.asarray([max(1, round(share * kept)) for share in shares], jnp.int32)
 
     def params(key: Key, visit: Visit) -> Share:
         own = data.for_lane(jax.random.fold_in(key, INPUTS)), known.for_lane(jax.random.fold_in(key, LABELS))
         order = jax.random.permutation(jax.random.fold_in(key, TARGETS), data.size)
-        trained = (jnp.asarray(visit.eval_replica) == 0) | (kept == data.size)
-        return Share(*own, order, jnp.where(trained, 0, kept), jnp.where(trained, counts[visit.task], data.size))
+        order = jnp.concatenate([order, jnp.arange(data.size, data.total)])
+        trained = learns(visit) | (kept == data.total)
+        first, end = jnp.where(trained, 0, kept), jnp.where(trained, counts[visit.task], data.total)
+        return Share(*own, order, first, end, replaced_labels(noise, key, visit, known.classes))
 
     def draw(key: Key, problem: Share) -> Supervised:
         row = problem.order[jax.random.randint(key, (), problem.first, problem.end)]
-        return Supervised(data.rows(problem.inputs, row), known.at(problem.labels, row))
+        label = noisy_label(problem.replaced, row, known.at(problem.labels, row))
+        return Supervised(data.rows(problem.inputs, row), label)
 
     spec = labels_or_targets_spec(data, known, "share", len(shares), steps_per_task, envs)
     return stream_of(supervised_task(spec, params, draw, score_of(spec)))

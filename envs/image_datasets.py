@@ -11,10 +11,12 @@ from pydantic import Field
 from plasticity.config.fields import Count, Size, metadata
 from plasticity.core.types import Array, Key, StreamSpec, Supervised, Visit
 from plasticity.envs.base import StreamFactory
+from plasticity.envs.held_out import HeldOut
 from plasticity.envs.image_sets import Form, ImageSet, check_names, image_set
 from plasticity.envs.images import Standardise, augmentation_of, augmented, channel_moments, moments
+from plasticity.envs.label_noise import LabelNoise, Shares, noise_of, noisy_label, replaced_labels
 from plasticity.envs.samples import AUGMENT
-from plasticity.envs.supervised import StaticFraction, accuracy, label_spec, stream_of, supervised_task
+from plasticity.envs.supervised import accuracy, label_spec, learns, stream_of, supervised_task
 
 Names = Annotated[list[str], Field(min_length=1, max_length=1000)]
 
@@ -26,6 +28,7 @@ class Shown(NamedTuple):
     first: Array  # int32[]: the rows first ... first + number - 1 are shown
     number: Array
     learning: Array  # bool[]: False in an evaluation
+    replaced: Any = ()  # int32[images to learn from, of the largest data set], of ``label_noise``
 
 
 class Scale(NamedTuple):
@@ -68,7 +71,8 @@ def image_datasets(
     standardise: Standardise = "all",
     augment: dict[str, float] = {},  # noqa: B006 (read only)
     outputs: Literal["shared", "separate"] = "shared",
-    held_out: StaticFraction | Literal["test"] = 0.2,
+    label_noise: Shares = 0.0,
+    held_out: HeldOut = 0.2,
     steps_per_task: Count = 1000,
     envs: Size = 32,
 ) -> StreamFactory:
@@ -90,7 +94,8 @@ def image_datasets(
     ``outputs``: ``shared``, class ``k`` of every data set is output ``k`` (as many as the largest set has; the method
     ``task_heads`` gives each data set its own); ``separate``, every class of every data set has its own output.
     ``held_out``: the last images of each class, or ``test``: the test split (of a generated set, a fifth as many
-    images); 0 evaluates on the images to learn from. The other settings are those of ``relabelled``.
+    images); 0 evaluates on the images to learn from. ``label_noise``: as in ``relabelled``, over the classes of the
+    data set. The other settings are those of ``relabelled``.
 
     ``ValueError`` for an unknown name, missing or other files, and a class without images to learn from or to evaluate.
     The paper's baselines use 64 x 64 pixels, a ResNet-34, minibatches of 256 and a search of hyper-parameters on each
@@ -106,7 +111,8 @@ def image_datasets(
     shape = (form.side * form.side * form.channels,) if flat else (form.side, form.side, form.channels)
     inputs = jax.ShapeDtypeStruct(shape, jnp.uint8 if standardise == "none" else jnp.float32)
     spec = spec._replace(observation=spec.observation._replace(input=inputs))
-    return stream_of(supervised_task(spec, showing(sets), draw, accuracy))
+    noise = noise_of(label_noise, max(each.learning for each in sets))
+    return stream_of(supervised_task(spec, showing(sets, noise), draw, accuracy))
 
 
 def _spec(sets: Sequence[ImageSet], form: Form, outputs: int, steps: int, envs: int) -> StreamSpec:
@@ -115,18 +121,20 @@ def _spec(sets: Sequence[ImageSet], form: Form, outputs: int, steps: int, envs: 
     return spec._replace(tasks=tuple(each.name for each in sets), data=files)
 
 
-def showing(sets: Sequence[ImageSet]) -> Any:
+def showing(sets: Sequence[ImageSet], noise: LabelNoise | None) -> Any:
     """The function ``params`` of the stream: which rows a visit shows."""
     start = jnp.asarray(np.cumsum([0, *(len(each.labels) for each in sets[:-1])]), jnp.int32)
     learning = jnp.asarray([each.learning for each in sets], jnp.int32)
     held_out = jnp.asarray([each.held_out for each in sets], jnp.int32)
 
+    classes = jnp.asarray([each.classes for each in sets], jnp.int32)
+
     def params(key: Key, visit: Visit) -> Shown:
-        del key
         first, own, other = start[visit.task], learning[visit.task], held_out[visit.task]
-        learns = (jnp.asarray(visit.eval_replica) == 0) | (other == 0)
+        training = learns(visit) | (other == 0)
         task = jnp.asarray(visit.task, jnp.int32)
-        return Shown(task, first + jnp.where(learns, 0, own), jnp.where(learns, own, other), learns)
+        replaced = replaced_labels(noise, key, visit, classes[visit.task])
+        return Shown(task, first + jnp.where(training, 0, own), jnp.where(training, own, other), training, replaced)
 
     return params
 
@@ -139,18 +147,20 @@ def drawing(
     All images are one constant of the compiled programs. ``raw``: bytes; else standardised.
     """
     pixels = jnp.asarray(np.concatenate([each.images for each in sets]))
-    labels = jnp.asarray(np.concatenate([each.labels + offset for each, offset in zip(sets, offsets, strict=True)]))
-    labels = labels.astype(jnp.int32)
+    labels = jnp.asarray(np.concatenate([each.labels for each in sets]).astype(np.int32))
+    before = jnp.asarray(offsets, jnp.int32)  # outputs of the data sets before
     mean, deviation = map(jnp.asarray, scale)
     how = augmentation_of(augment, pixels.shape[1:])
 
     def draw(key: Key, shown: Shown) -> Supervised:
-        row = shown.first + jax.random.randint(key, (), 0, shown.number)
+        place = jax.random.randint(key, (), 0, shown.number)
+        row = shown.first + place
         image, fill = pixels[row], mean[shown.dataset] if raw else 0.0
         if not raw:
             image = (image.astype(jnp.float32) - mean[shown.dataset]) / deviation[shown.dataset]
         if any(how):
             image = augmented(jax.random.fold_in(key, AUGMENT), image, how, fill, shown.learning)
-        return Supervised(image.ravel() if flat else image, labels[row])
+        label = before[shown.dataset] + noisy_label(shown.replaced, place, labels[row])
+        return Supervised(image.ravel() if flat else image, label)
 
     return draw

@@ -11,6 +11,8 @@ from plasticity.core.types import Array, Key, Supervised, Visit
 from plasticity.envs.base import StreamFactory
 from plasticity.envs.changes import permutation
 from plasticity.envs.data import OF_INPUTS, Inputs
+from plasticity.envs.held_out import HeldOut, drawn_row, split_of
+from plasticity.envs.label_noise import Shares, noise_of, noisy_label, replaced_labels
 from plasticity.envs.samples import labels_or_targets_of, samples_of
 from plasticity.envs.supervised import (
     INPUTS,
@@ -18,6 +20,7 @@ from plasticity.envs.supervised import (
     TARGETS,
     StaticFraction,
     labels_or_targets_spec,
+    learns,
     score_of,
     stream_of,
     supervised_task,
@@ -30,6 +33,8 @@ class Permuted(NamedTuple):
     inputs: Any  # the lane's inputs, fixed for the run, or ()
     labels: Any  # the same for labels
     order: Array  # int32[size of an input]
+    learning: Array  # bool[]: False in an evaluation
+    replaced: Any = ()  # int32[samples], of ``label_noise``
 
 
 def fresh_permutation(key: Key, task: Array, size: int) -> Array:
@@ -71,6 +76,8 @@ def permuted_inputs(
     labels: Literal["true", "random"] = "true",
     permutations: Literal["cumulative", "fresh"] = "cumulative",
     fraction: StaticFraction = 1.0,
+    label_noise: Shares = 0.0,
+    held_out: HeldOut = 0.0,
     tasks: Tasks = 100,
     steps_per_task: Count = 2000,
     envs: Size = 1,
@@ -89,14 +96,16 @@ def permuted_inputs(
 
     All settings are static. ``labels``: ``random`` labels are drawn once per lane. ``classes``: by default the number
     of true labels, or 10 for random labels. ``flat: false`` permutes over height, width and channels together. The
-    other settings are those of ``relabelled``. With an ``npz`` file of real-valued ``targets``, ``labels: true`` gives
-    regression on these, which stay unchanged, and reward = -squared error, averaged over the outputs.
+    other settings, with ``label_noise`` and ``held_out``, are those of ``relabelled``; random labels of held-out
+    samples cannot be predicted. With an ``npz`` file of real-valued ``targets``, ``labels: true`` gives regression on
+    these, which stay unchanged, and reward = -squared error, averaged over the outputs.
 
-    ``ValueError`` as in ``relabelled``, and for ``classes`` with real-valued targets. The paper shows each image of a
-    task once; here images are drawn with replacement.
+    ``ValueError`` as in ``relabelled``, and for ``classes`` and ``label_noise`` with real-valued targets. The paper
+    shows each image of a task once; here images are drawn with replacement.
     """
-    data = samples_of(inputs, path, samples, flat, dimensions)
+    data = samples_of(inputs, path, samples, flat, dimensions, test=held_out == "test")
     known, size = labels_or_targets_of(labels, data, classes), math.prod(data.shape)
+    split, noise = split_of(data, held_out), noise_of(label_noise, data.total, known.real)
     cumulative, moved = permutations == "cumulative", round(fraction * size)
 
     def reorder(key: Key, task: Array) -> Array:
@@ -106,12 +115,13 @@ def permuted_inputs(
 
     def params(key: Key, visit: Visit) -> Permuted:
         own = data.for_lane(jax.random.fold_in(key, INPUTS)), known.for_lane(jax.random.fold_in(key, LABELS))
-        return Permuted(*own, reorder(jax.random.fold_in(key, TARGETS), visit.task))
+        order = reorder(jax.random.fold_in(key, TARGETS), visit.task)
+        return Permuted(*own, order, learns(visit), replaced_labels(noise, key, visit, known.classes))
 
     def draw(key: Key, problem: Permuted) -> Supervised:
-        row = jax.random.randint(key, (), 0, data.size)
+        row = drawn_row(key, split, problem.learning)
         x = data.rows(problem.inputs, row).reshape(-1)[problem.order]
-        return Supervised(x.reshape(data.shape), known.at(problem.labels, row))
+        return Supervised(x.reshape(data.shape), noisy_label(problem.replaced, row, known.at(problem.labels, row)))
 
     spec = labels_or_targets_spec(data, known, "permutation", tasks, steps_per_task, envs)
     return stream_of(supervised_task(spec, params, draw, score_of(spec)))

@@ -33,6 +33,11 @@ class Samples(NamedTuple):
     fill: Any = 0.0  # of images: the mean pixel in units of an input
     classes: int = 0  # of the whole data set, of which `size` rows are used; 0 without true labels
 
+    @property
+    def total(self) -> int:
+        """The number of rows with those of the test split."""
+        return self.size + self.test
+
 
 class Labels(NamedTuple):
     """Labels that never change: the true labels, random labels of each lane, or real-valued targets if ``real``."""
@@ -190,7 +195,7 @@ def labels_of(kind: Literal["true", "random"], samples: Samples, classes: int | 
         count = classes or samples.classes
         return Labels(count, lambda key: (), lambda own, index: samples.labels[index])
     count = classes or 10
-    return Labels(count, lambda key: jax.random.randint(key, (samples.size,), 0, count), lambda own, index: own[index])
+    return Labels(count, lambda key: jax.random.randint(key, (samples.total,), 0, count), lambda own, index: own[index])
 
 
 def labels_or_targets_of(kind: Literal["true", "random"], samples: Samples, classes: int | None) -> Labels:

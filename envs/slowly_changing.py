@@ -9,10 +9,13 @@ from pydantic import Field
 from plasticity.config.fields import Count, Size, Tasks, metadata
 from plasticity.core.types import Array, Key, Supervised, Visit
 from plasticity.envs.base import StreamFactory
+from plasticity.envs.functions import noisy
 from plasticity.envs.supervised import (
     INPUTS,
     TARGETS,
     StaticFraction,
+    StaticNonNegative,
+    learns,
     negative_squared_error,
     stream_of,
     supervised_spec,
@@ -38,6 +41,7 @@ class Bits(NamedTuple):
 
     slow: Array  # float32[slow], 0 or 1
     network: ThresholdNetwork
+    learning: Array  # bool[]: False in an evaluation
 
 
 def signs(key: Key, shape: tuple[int, ...]) -> Array:
@@ -85,6 +89,7 @@ def slowly_changing_regression(
     units: Size = 100,
     beta: StaticFraction = 0.7,
     flips: Literal["one", "all"] = "one",
+    noise: StaticNonNegative = 0.0,
     tasks: Tasks = 100,
     steps_per_task: Count = 10_000,
     envs: Size = 1,
@@ -98,8 +103,10 @@ def slowly_changing_regression(
 
     All settings are static. ``bits``: number of inputs, of which the first ``slow`` are slow. ``units``: size of the
     target network. ``flips``: at a switch ``one`` slow bit flips (the paper's text), or ``all`` are redrawn (the
-    default of its published code). ``tasks``: periods of ``steps_per_task`` samples of each env; the paper has 300 of
-    10,000. ``envs``: the size of a minibatch; its rows share the slow bits.
+    default of its published code). ``noise``: the standard deviation of normal noise in each target to learn from;
+    evaluations draw new inputs, as training does, and their targets have none. ``tasks``: periods of
+    ``steps_per_task`` samples of each env; the paper has 300 of 10,000. ``envs``: the size of a minibatch; its rows
+    share the slow bits.
 
     ``ValueError`` if ``slow`` exceeds ``bits``. The input does not include the constant 1; the learner has a bias. In
     the published code ``S_i`` is the number of -1 among ``w_i`` plus ``b_i / 2``.
@@ -112,7 +119,8 @@ def slowly_changing_regression(
 
     def params(key: Key, visit: Visit) -> Bits:
         held = slow_bits(jax.random.fold_in(key, INPUTS), visit.task, slow, flips)
-        return Bits(held.astype(jnp.float32), threshold_network(jax.random.fold_in(key, TARGETS), bits, units, beta))
+        network = threshold_network(jax.random.fold_in(key, TARGETS), bits, units, beta)
+        return Bits(held.astype(jnp.float32), network, learns(visit))
 
     def draw(key: Key, problem: Bits) -> Supervised:
         free = jax.random.bernoulli(key, 0.5, (bits - slow,)).astype(jnp.float32)
@@ -121,4 +129,4 @@ def slowly_changing_regression(
 
     target = jax.ShapeDtypeStruct((1,), jnp.float32)
     spec = supervised_spec((bits,), target, 1, "bits", tasks, steps_per_task, envs)
-    return stream_of(supervised_task(spec, params, draw, negative_squared_error))
+    return stream_of(supervised_task(spec, params, noisy(noise)(draw), negative_squared_error))

@@ -19,6 +19,7 @@ from pydantic import Field
 
 from plasticity.core.types import Array, Key, StreamSpec, Supervised, Task, Visit, VisitPlan
 from plasticity.envs.base import StreamFactory, vectorise
+from plasticity.envs.held_out import Split, drawn_row, split_of
 from plasticity.envs.samples import Labels, Samples, drawn_rows
 
 StaticFraction = Annotated[float, Field(ge=0, le=1)]
@@ -35,6 +36,7 @@ class LearningTask(NamedTuple):
 
     inputs: Any  # the lane's inputs, fixed for the run, or ()
     targets: Any  # the parameters of the task
+    learning: Array  # bool[]: False in an evaluation
     before: Any = ()  # the parameters of the previous task, if the change is gradual
     progress: Any = ()  # float32[] in [0, 1], if the change is gradual
 
@@ -44,20 +46,27 @@ class Sampler(NamedTuple):
 
     shape: tuple[int, ...]  # of one input
     for_lane: Callable[[Key], Any]  # key of the parameters -> what is fixed for a lane
-    targets: Callable[[Key, Any, Array], Any]  # key of the parameters, the same, task -> the parameters of the task
-    draw: Callable[[Key, Any], tuple[Any, Array]]  # key, what is fixed for the lane -> place, input
+    targets: Callable[[Key, Any, Visit], Any]  # key of the parameters, the same, visit -> the parameters of the task
+    draw: Callable[[Key, Any, Array], tuple[Any, Array]]
+    # key, what is fixed for the lane, bool[]: False in an evaluation -> place, input
     target_of: Callable[[Any, Any], Array]  # the parameters of the task, place -> target
 
 
 def row_sampler(
-    samples: Samples, targets: Callable[[Key, Any, Array], Array], augment: Mapping[str, float] | None = None
+    samples: Samples,
+    targets: Callable[[Key, Any, Visit], Array],
+    augment: Mapping[str, float] | None = None,
+    split: Split | None = None,
 ) -> Sampler:
-    """Draw the samples uniformly; ``targets`` returns ``[size, ...]`` for a task."""
-    rows = drawn_rows(samples, augment or {})
+    """Draw the samples uniformly; ``targets`` returns ``[samples.total, ...]`` for a visit.
 
-    def draw(key: Key, own: Any) -> tuple[Array, Array]:
-        row = jax.random.randint(key, (), 0, samples.size)
-        return row, rows(key, own, row)
+    Evaluations draw held-out samples, if ``split`` has any, and do not augment those.
+    """
+    rows, parts = drawn_rows(samples, augment or {}), split or split_of(samples, 0)
+
+    def draw(key: Key, own: Any, learning: Array) -> tuple[Array, Array]:
+        row = drawn_row(key, parts, learning)
+        return row, rows(key, own, row, learning if parts.held_out else True)
 
     def for_lane(key: Key) -> Any:
         return samples.for_lane(jax.random.fold_in(key, INPUTS))
@@ -85,15 +94,20 @@ def supervised_task(
     return Task(spec, params, reset, step, at)
 
 
+def learns(visit: Visit) -> Array:
+    """bool[]: False in an evaluation."""
+    return jnp.asarray(visit.eval_replica) == 0
+
+
 def abrupt_change(sampler: Sampler) -> tuple[Callable[[Key, Visit], LearningTask], Draw]:
     """The parameters and samples of tasks that change abruptly."""
 
     def params(key: Key, visit: Visit) -> LearningTask:
         own = sampler.for_lane(key)
-        return LearningTask(own, sampler.targets(key, own, visit.task))
+        return LearningTask(own, sampler.targets(key, own, visit), learns(visit))
 
     def draw(key: Key, problem: LearningTask) -> Supervised:
-        place, x = sampler.draw(key, problem.inputs)
+        place, x = sampler.draw(key, problem.inputs, problem.learning)
         return Supervised(x, sampler.target_of(problem.targets, place))
 
     return params, draw
@@ -107,12 +121,13 @@ def gradual_change(sampler: Sampler, mix: Mix) -> tuple[Callable[[Key, Visit], L
 
     def params(key: Key, visit: Visit) -> LearningTask:
         own = sampler.for_lane(key)
-        targets, before = (sampler.targets(key, own, u) for u in (visit.task, jnp.maximum(visit.task - 1, 0)))
-        return LearningTask(own, targets, before, jnp.where(visit.task == 0, 1.0, 0.0))
+        last = visit._replace(task=jnp.maximum(visit.task - 1, 0))
+        targets, before = (sampler.targets(key, own, each) for each in (visit, last))
+        return LearningTask(own, targets, learns(visit), before, jnp.where(visit.task == 0, 1.0, 0.0))
 
     def draw(key: Key, problem: LearningTask) -> Supervised:
         one, two = jax.random.split(key)
-        place, x = sampler.draw(one, problem.inputs)
+        place, x = sampler.draw(one, problem.inputs, problem.learning)
         old, new = (sampler.target_of(targets, place) for targets in (problem.before, problem.targets))
         return Supervised(x, mix(two, old, new, problem.progress))
 

@@ -144,12 +144,30 @@ def test_a_run_keeps_its_evaluations(tmp_path):
     assert table["reward"].between(0, 1).all()
     metrics = results.load(tmp_path / "run")
     assert metrics["evaluation_reward"].notna().equals(metrics["step"] % 10 == 0)
+    visits = results.visits(tmp_path / "run")
+    assert list(visits.columns)[5:8] == ["performance", "performance_end", "performance_evaluated"]
+    at_ends = metrics[metrics["step"] % 20 == 0]
+    np.testing.assert_array_equal(visits["performance_evaluated"], at_ends["evaluation_reward"])
+    np.testing.assert_array_equal(visits["visit"], at_ends["visit"])
+
+
+def test_accuracy_on_clean_held_out_samples_beside_that_on_noisy_labels(tmp_path):
+    """Half of the labels are random, so a tenth of these is right: at most 0.55 in training, without memorising."""
+    stream = {"kind": "relabelled", "inputs": "digits", "initial": "true", "fraction": 0.0, "tasks": 1, "envs": 32}
+    stream |= {"label_noise": 0.5, "held_out": 0.2, "steps_per_task": 300}
+    agent = {**document()["agent"], "network": {"kind": "mlp", "widths": []}}
+    changes = {"stream": stream, "agent": agent, "evaluation": {"every": "visit", "steps": 40}, "seeds": 2}
+    run = launch.run(read_experiment(document(**changes), launch.registry()), tmp_path / "run")
+    visits = results.visits(run)
+    assert (visits["performance_end"] < 0.65).all()
+    assert (visits["performance_evaluated"] > 0.7).all()
 
 
 @pytest.mark.slow
 def test_a_run_without_evaluation_has_none(tmp_path):
     launch.run(read_experiment(document(seeds=1), launch.registry()), tmp_path / "run")
     assert results.evaluations(tmp_path / "run").empty
+    assert "performance_evaluated" not in results.visits(tmp_path / "run")
 
 
 @pytest.mark.parametrize(

@@ -183,6 +183,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "delay_reward": {"steps": 2},
     "observation_noise": {"deviation": 0.5},
     "observation_dropout": {"probability": 0.5},
+    "observation_offset": {"deviation": 2.0},
     "sticky_actions": {"probability": 0.5},
     "frame_stack": {"frames": 3},
 }

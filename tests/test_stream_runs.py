@@ -27,6 +27,11 @@ class Case(NamedTuple):
 
 CASES = {
     "permuted_labels": Case({"kind": "permuted_labels", "samples": 20, "gradual": 0.5, "envs": 4}, SUPERVISED),
+    "relabelled": Case(
+        {"kind": "relabelled", "samples": 40, "fraction": [0.5, 0.1], "label_noise": [0.5, 0.0], "held_out": 0.25,
+         "envs": 4},
+        SUPERVISED,
+    ),
     "regression": Case({"kind": "regression", "dimensions": 4, "gradual": 0.5, "envs": 4}, REGRESSOR),
     "cartpole": Case({"kind": "cartpole", "episode_steps": 5, "tasks": 2, "steps_per_task": 8, "envs": 2}),
     "gridworld": Case({"kind": "gridworld", "size": 6, "episode_steps": 5, "tasks": 2, "steps_per_task": 8}),
@@ -47,6 +52,7 @@ CASES = {
             "flip_reward",
             {"kind": "delay_reward", "steps": 2},
             {"kind": "observation_noise", "deviation": [0.0, 0.3]},
+            {"kind": "observation_offset", "deviation": 2.0, "gradual": 0.5},
             {"kind": "frame_stack", "frames": 2},
         ),
         order="shuffled",

@@ -3,7 +3,12 @@
 from collections.abc import Callable, Mapping
 
 from plasticity.envs.base import StreamFactory
-from plasticity.envs.transforms.observations import frame_stack, observation_dropout, observation_noise
+from plasticity.envs.transforms.observations import (
+    frame_stack,
+    observation_dropout,
+    observation_noise,
+    observation_offset,
+)
 from plasticity.envs.transforms.permutations import permute_actions, permute_observations
 from plasticity.envs.transforms.rewards import clip_reward, delay_reward, flip_reward, scale_reward
 from plasticity.envs.transforms.sticky import sticky_actions
@@ -17,6 +22,7 @@ TRANSFORMS: Mapping[str, Callable[..., Callable[[StreamFactory], StreamFactory]]
     "flip_reward": flip_reward,
     "delay_reward": delay_reward,
     "observation_noise": observation_noise,
+    "observation_offset": observation_offset,
     "observation_dropout": observation_dropout,
     "sticky_actions": sticky_actions,
     "frame_stack": frame_stack,

@@ -1,4 +1,4 @@
-"""Transforms of observations: noise, dropout, frame stacking."""
+"""Transforms of observations: noise, offsets, dropout, frame stacking."""
 
 from collections.abc import Callable
 from typing import Any, Literal
@@ -87,6 +87,14 @@ def with_observed_array(spec: StreamSpec, shape: tuple[int, ...], dtype: Any) ->
     return spec._replace(observation=spec.observation._replace(input=seen) if supervised else seen)
 
 
+def with_real_observations(kind: str, spec: StreamSpec) -> StreamSpec:
+    """``spec`` with real-valued observations. ``ValueError`` unless they are, or bool."""
+    seen = observed_array(spec)
+    if not (jnp.issubdtype(seen.dtype, jnp.floating) or seen.dtype == jnp.bool_):
+        raise ValueError(f"{kind}: not allowed on {seen.dtype} observations; must be real-valued or bool")
+    return with_observed_array(spec, seen.shape, jnp.promote_types(seen.dtype, jnp.float32))
+
+
 @metadata(example={"deviation": [0.0, 0.3]})
 def observation_noise(*, deviation: Values = 0.1, per: Per = "visit", gradual: float = 0.0) -> Transform:
     """``o <- o + deviation * N(0, 1)``, independently for each place, env and step.
@@ -105,17 +113,67 @@ def observation_noise(*, deviation: Values = 0.1, per: Per = "visit", gradual: f
         return seen + between(problem, done) * jax.random.normal(draw, seen.shape)
 
     def apply(source: StreamFactory) -> StreamFactory:
-        seen = observed_array(source.spec)
-        if not (jnp.issubdtype(seen.dtype, jnp.floating) or seen.dtype == jnp.bool_):
-            raise ValueError(
-                f"observation_noise: not allowed on {seen.dtype} observations; must be real-valued or bool"
-            )
+        spec = with_real_observations("observation_noise", source.spec)
         if values == (0.0,):
             return source
-        spec = with_observed_array(source.spec, seen.shape, jnp.promote_types(seen.dtype, jnp.float32))
         memory, see = observation_change(spec, alter)
         change = LaneTransform(problem=cycled(values), memory=memory, see=see)
         return transformed("observation_noise", source, by_values(spec, per, values, gradual), change, gradual)
+
+    return apply
+
+
+def offsets(shape: tuple[int, ...], deviation: float, first: int) -> Callable[[Key, Array], tuple[Array, Array]]:
+    """The problem of an offset: the last and the new one, ``deviation * N(0, I)`` by index; 0 below ``first``."""
+
+    def offset(key: Key, index: Array) -> Array:
+        drawn = deviation * jax.random.normal(jax.random.fold_in(key, index), shape)
+        return jnp.where(index < first, 0.0, drawn)
+
+    return lambda key, index: (offset(key, jnp.maximum(index - 1, 0)), offset(key, index))
+
+
+@metadata(
+    paper="Muppidi et al. 2024, Fast TRAC: A Parameter-Free Optimizer for Lifelong Reinforcement Learning",
+    example={"deviation": 2.0},
+)
+def observation_offset(
+    *,
+    deviation: float = 1.0,
+    per: Per = "visit",
+    first: Literal["standard", "offset"] = "standard",
+    gradual: float = 0.0,
+) -> Transform:
+    """``o <- o + e_k`` with a vector ``e_k ~ N(0, deviation^2 I)``, the same in all envs and steps of a task.
+
+    The vectors are independent and drawn from the lane's data key. Muppidi et al. 2024, "Fast TRAC: A Parameter-Free
+    Optimizer for Lifelong Reinforcement Learning", and Tang et al. 2025, "Mitigating Plasticity Loss in Continual
+    Reinforcement Learning by Reducing Churn", change the tasks of Gym Control so (``deviation: 2``, and no offset in
+    the first task).
+
+    All settings are static. ``per``: k is the number of the visit, and every visit becomes its own task, or k is the
+    number of the stream's task. ``first``: whether ``e_0`` is 0 (``standard``) or drawn too. ``gradual``: the fraction
+    of the visit over which the offset moves linearly from ``e_{k-1}`` to ``e_k``; 0: all at once. All frames of a stack
+    have the offset with which they were first shown; on a supervised stream the input is shifted.
+
+    ``ValueError`` for observations that are not real-valued or bool (which become real-valued), a negative or infinite
+    deviation and a fraction out of range.
+    """
+    check_gradual(gradual)
+    if not 0 <= deviation < np.inf:
+        raise ValueError(f"deviation: {deviation} is not allowed; must be a number of at least 0")
+
+    def alter(draw: Key, problem: Any, seen: Array, done: Done) -> Array:
+        return seen + between(problem, done)
+
+    def apply(source: StreamFactory) -> StreamFactory:
+        spec = with_real_observations("observation_offset", source.spec)
+        if deviation == 0:
+            return source
+        memory, see = observation_change(spec, alter)
+        problem = offsets(frame_of(spec).shape, deviation, int(first == "standard"))
+        change = LaneTransform(problem=problem, memory=memory, see=see)
+        return transformed("observation_offset", source, divided(spec, per), change, gradual)
 
     return apply
 

@@ -19,6 +19,7 @@ from plasticity.results.compare import summary, task_changes
 from plasticity.results.continual import ContinualWorld, continual_world, final_performance, shortfall
 from plasticity.results.export import csv_text, latex_text, save_table
 from plasticity.results.intervals import Interval, curve, mean_interval
+from plasticity.results.per_visit import visits
 from plasticity.results.points import Point, points
 from plasticity.results.profiles import performance_profiles, probability_of_improvement
 from plasticity.results.ranges import difference_range, metric_ranges, performance_range
@@ -30,7 +31,6 @@ from plasticity.results.read import (
     lanes,
     load,
     plan,
-    visits,
 )
 from plasticity.results.run_folder import RunFolder
 from plasticity.results.scales import Scale, Scales

@@ -312,28 +312,13 @@ def evaluated_measure(run: RunPath, table: pd.DataFrame, measure: str | None = N
     return measure
 
 
-def visits(run: RunPath, *runs: RunPath) -> pd.DataFrame:
-    """Compute the performance of each lane in each finished visit, one row each.
-
-    ``performance`` is the mean reward over the env steps of the visit or, for an episodic stream, the mean return of
-    the episodes that ended in it. ``performance_end`` is the same over the last tenth of the visit's steps; a record
-    that overlaps it partially is weighted by the overlap. Both are missing if the lane diverged before the end of the
-    visit or if no episode ended. A visit in progress has no row.
-
-    Returns:
-      ``arm, lane, seed, visit, task, performance, performance_end`` and the swept hyper-parameters; ``run`` in front
-      if there are several.
-    """
-    return several((run, *runs), lambda one: visits_and_losses(one).drop(columns=["lost", "performance_start"]))
-
-
 def tenth(count: Any) -> Any:
     """A tenth of ``count``, rounded down, but at least 1."""
     return np.maximum(1, np.asarray(count) // 10)
 
 
 def visits_and_losses(run: RunPath) -> pd.DataFrame:
-    """:func:`visits` of one run with two additional columns.
+    """The rows of :func:`plasticity.results.visits` of one run, with two additional columns and without evaluations.
 
     ``lost``: the lane diverged before the end of the visit. ``performance_start``: the performance over the first
     tenth of the visit's steps.

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from plasticity.results.compare import summary
-from plasticity.results.read import evaluations, lanes, load, plan, visits
+from plasticity.results.per_visit import visits
+from plasticity.results.read import evaluations, lanes, load, plan
 
 if TYPE_CHECKING:
     PathOfThisSystem = Path

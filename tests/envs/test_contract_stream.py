@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from playing import Player, lane_keys, play, player, random_actions, visit_of
 
+from plasticity.config.schema import schema_of
 from plasticity.core.types import FIRST, LAST, MID, Logged, Supervised
 from plasticity.envs import STREAMS
 from plasticity.envs.base import StreamFactory
@@ -28,6 +29,17 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "inputs": "shapes", "samples": 30, "flat": False, "standardise": "channel", "envs": 3, "tasks": 3,
         "augment": {"flip": 0.5, "crop": 4, "rotate": 15},
     },
+    "relabelled noise": {
+        "samples": 100, "initial": "true", "fraction": (0.5, 0.1), "label_noise": 0.3, "held_out": 0.2, "envs": 3,
+        "tasks": 3,
+    },
+    "regression held out": {
+        "inputs": "gaussian", "samples": 30, "dimensions": 5, "noise": 0.1, "held_out": 0.2, "envs": 3, "tasks": 3,
+    },
+    "permuted_inputs noise": {"samples": 100, "label_noise": 0.3, "held_out": 0.2, "envs": 3, "tasks": 3},
+    "permuted_labels noise": {"samples": 100, "label_noise": (0.3, 0.0), "held_out": 0.2, "envs": 3, "tasks": 3},
+    "class_incremental noise": {"samples": 100, "label_noise": 0.3, "held_out": 0.2, "envs": 3},
+    "image_datasets noise": {"samples": 60, "label_noise": 0.3, "outputs": "separate", "envs": 3},
     "class_incremental images": {
         "inputs": "shapes", "samples": 100, "flat": False, "standardise": "none", "held_out": "test", "envs": 3,
         "augment": {"flip": 0.5, "crop": 4, "rotate": 15},
@@ -165,6 +177,17 @@ def test_spec_is_consistent(pair: Player, name: str) -> None:
     assert spec == source_of(name).spec
     assert all(plan.task in range(len(spec.tasks)) and plan.steps > 0 for plan in spec.visits)
     assert len(set(spec.tasks)) == len(spec.tasks)
+
+
+FRESH = {"slowly_changing_regression"}  # streams that draw a new input each time, in evaluations too
+
+
+def test_supervised_streams_hold_samples_out_and_have_noise(pair: Player, name: str) -> None:
+    kind = name.split()[0]
+    if isinstance(pair.stream.spec.observation, Supervised):
+        settings = schema_of(STREAMS[kind])
+        assert ("held_out" in settings) != (kind in FRESH)
+        assert ("label_noise" if pair.stream.spec.discrete else "noise") in settings
 
 
 def test_visit_opens_with_first(life: Any) -> None:

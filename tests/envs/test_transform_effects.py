@@ -212,6 +212,47 @@ def test_noise_has_its_deviation() -> None:
     assert len(set(noise.tolist())) > 3000
 
 
+def offset_of(task: int, eval_replica: int = 0, moment: int = 0, **settings: Any) -> np.ndarray:
+    """The vector that is added to all observations [1 + T, E, 3] of a visit to a task."""
+    now = {"visit": task, "eval_replica": eval_replica, "moment": moment}
+    source = made(pure(spec_of()), ("observation_offset", {"deviation": 2.0, **settings}))
+    shown, plain = (lived(each, which, **now)[0] for each, which in ((source, task), (pure(spec_of()), 0)))
+    added = shown.observation - plain.observation
+    np.testing.assert_allclose(added, np.broadcast_to(added[:1, :1], added.shape), atol=1e-5)
+    jax.tree.map(np.testing.assert_array_equal, shown._replace(observation=0), plain._replace(observation=0))
+    vector: np.ndarray = added[0, 0]
+    return vector
+
+
+def test_offsets_are_vectors_of_the_task() -> None:
+    """Zero in the first; the same in every step, env and replica; another in each task, drawn as documented."""
+    vectors = [offset_of(task) for task in range(3)]
+    np.testing.assert_array_equal(vectors[0], 0)
+    assert len({vector.round(4).tobytes() for vector in vectors}) == 3
+    np.testing.assert_allclose(offset_of(2, eval_replica=5), vectors[2], atol=1e-5)
+    np.testing.assert_allclose(offset_of(2, first="offset"), vectors[2], atol=1e-5)
+    assert np.abs(offset_of(0, first="offset")).min() > 0
+    np.testing.assert_allclose(offset_of(1, deviation=1.0), vectors[1] / 2, atol=1e-5)
+
+
+def test_offsets_move_linearly_over_a_share_of_the_visit() -> None:
+    """Over 4 of 8 steps: after one step a quarter of the way."""
+    old, new = offset_of(1), offset_of(2)
+    np.testing.assert_allclose(offset_of(2, moment=1, gradual=0.5), old + (new - old) / 4, atol=1e-5)
+    np.testing.assert_allclose(offset_of(2, moment=6, gradual=0.5), new, atol=1e-5)
+
+
+def test_offsets_have_their_deviation() -> None:
+    inner = relabelled(inputs="gaussian", samples=2, dimensions=4000, envs=1, tasks=2)
+    shown, plain = (
+        lived(each, 1, ())[0].observation for each in (made(inner, ("observation_offset", {"deviation": 2.0})), inner)
+    )
+    added = (shown.input - plain.input)[0, 0]
+    assert abs(added.mean()) < 5 * 2 / math.sqrt(4000)
+    assert abs(added.std() - 2) < 5 * 2 / math.sqrt(8000)
+    np.testing.assert_array_equal(shown.target, plain.target)
+
+
 @pytest.mark.parametrize("what", ["places", "whole"])
 def test_places_drop_out_with_their_probability(what: str) -> None:
     shown, seen = (
@@ -356,6 +397,8 @@ def test_what_makes_no_sense_on_a_supervised_stream_is_refused(name: str) -> Non
         ("observation_noise", {"deviation": -0.1}, "deviation: -0.1 is not allowed; must be at least 0"),
         ("observation_noise", {"deviation": math.nan}, "deviation: NaN is not allowed; must be at least 0"),
         ("observation_dropout", {"probability": 1.1}, "probability: 1.1 is not allowed"),
+        ("observation_offset", {"deviation": -2.0}, "deviation: -2.0 is not allowed; must be a number of at least 0"),
+        ("observation_offset", {"deviation": math.inf}, "deviation: inf is not allowed"),
         ("sticky_actions", {"probability": (0.5, 2.0)}, r"in \[0, 1\], or a list of such numbers"),
         ("frame_stack", {"frames": 0}, "frames: 0 is not allowed; must be at least 1"),
         ("permute_observations", {"gradual": -0.1}, "gradual: -0.1 is not allowed"),
@@ -376,6 +419,8 @@ def test_bad_streams() -> None:
     pixels = jax.ShapeDtypeStruct((4, 8, 8), jnp.uint8)
     with pytest.raises(ValueError, match="observation_noise: not allowed on uint8 observations"):
         TRANSFORMS["observation_noise"]()(showing(observation=pixels))
+    with pytest.raises(ValueError, match="observation_offset: not allowed on uint8 observations"):
+        TRANSFORMS["observation_offset"]()(showing(observation=pixels))
     with pytest.raises(ValueError, match="what: channels is not allowed; it needs images with channels"):
         TRANSFORMS["permute_observations"](what="channels")(showing())
     with pytest.raises(ValueError, match="what: channels is not allowed"):

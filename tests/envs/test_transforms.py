@@ -25,6 +25,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "delay_reward": {"steps": 2},
     "observation_noise": {"deviation": 0.5},
     "observation_dropout": {"probability": 0.5},
+    "observation_offset": {"deviation": 2.0},
     "sticky_actions": {"probability": 0.5},
     "frame_stack": {"frames": 3},
     "time_in_episode": {"limit": 10},
@@ -34,6 +35,7 @@ NEUTRAL: dict[str, dict[str, Any]] = {
     "delay_reward": {"steps": 0},
     "observation_noise": {"deviation": 0.0},
     "observation_dropout": {"probability": 0.0},
+    "observation_offset": {"deviation": 0.0},
     "sticky_actions": {"probability": 0.0},
     "frame_stack": {"frames": 1},
 }
@@ -167,7 +169,7 @@ def test_a_lane_is_the_same_in_whatever_task_its_neighbour_is(lives: Lives) -> N
 
 def test_the_first_task_is_the_standard_one_and_nothing_is_compiled_again(lives: Lives) -> None:
     first = lives.player.live(1, [0, 0])[0]
-    if lives.name in ("permute_observations", "permute_actions", "scale_reward", "flip_reward"):
+    if lives.name in ("permute_observations", "permute_actions", "scale_reward", "flip_reward", "observation_offset"):
         jax.tree.map(np.testing.assert_array_equal, first, lives.plain)
     assert len(lives.player.traces) == 1
 
