@@ -167,14 +167,15 @@ def _check_chosen(parser: Parser, chosen: Mapping[str, Any], arms: Mapping[str, 
         at = (*AT, "chosen", name)
         if name not in arms:
             parser.refuse(at, unknown("arm", str(name), list(arms), "in this config"))
-        elif _index(arms[name], values) is None:
+        elif index_of(arms[name], values) is None:
             parser.refuse(at, f"{shown(values)} is not a point of the arm's sweep")
     missing = [name for name in arms if name not in chosen]
     if missing and arms:
         parser.refuse((*AT, "chosen"), f"has no point of arm {shown(missing[0])}")
 
 
-def _index(arm: Arm, values: Mapping[str, Any]) -> int | None:
+def index_of(arm: Arm, values: Mapping[str, Any]) -> int | None:
+    """The place of a point among those of the arm; None if it is none of them."""
     return next((i for i, point in enumerate(arm.points) if dict(point.values) == dict(values)), None)
 
 
@@ -198,6 +199,6 @@ def tuned(experiment: "Experiment", chosen: Mapping[str, Mapping[str, Any]] | No
 
 
 def _fixed(arm: Arm, values: Mapping[str, Any]) -> Point:
-    index = _index(arm, values)
+    index = index_of(arm, values)
     assert index is not None
     return arm.points[index]._replace(values={})

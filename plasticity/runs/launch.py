@@ -7,7 +7,7 @@ from typing import Any
 from plasticity.config import experiments
 from plasticity.config.experiments import Experiment
 from plasticity.core.errors import UserError, why
-from plasticity.runs import compilation, estimates, folder, sharded, trackers
+from plasticity.runs import compilation, estimates, folder, sharded, trackers, tuning
 from plasticity.runs.calibration import calibrate
 from plasticity.runs.devices import devices
 from plasticity.runs.execution import completed
@@ -100,8 +100,22 @@ def run(
     place = _place_of(experiment, out)
     options: Any = {"resume": resume, "force": force, "progress": progress or NoProgress()}
     with compilation.kept(experiment.compilation_cache):
-        if split or shard or (resume and sharded.is_cut(place)):
-            sharded.run(experiment, place, split, shard, **options)
-        else:
-            sharded.run_here(experiment, place, **options)
+        chosen: Experiment | None = experiment
+        if tuning.is_due(experiment):
+
+            def go(first: Experiment, folder: Path) -> None:
+                _run(first, folder, split, shard, **options | {"force": False})
+
+            chosen = tuning.select_first(experiment, place, go, shard=shard, **options)
+            options["force"] = False  # both phases are replaced at once
+        if chosen is not None:
+            _run(chosen, place, split, shard, **options)
     return place
+
+
+def _run(experiment: Experiment, place: Path, split: str | None, shard: str | None, **options: Any) -> None:
+    """Run an experiment, or a part of it, in a folder."""
+    if split or shard or (options["resume"] and sharded.is_cut(place)):
+        sharded.run(experiment, place, split, shard, **options)
+    else:
+        sharded.run_here(experiment, place, **options)

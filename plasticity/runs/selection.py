@@ -84,23 +84,24 @@ def _means_in(place: Part, columns: Sequence[str], steps: int | None) -> list[La
     tables = [_table(path, ["lane", "step", *columns]) for path in paths]
     if not tables:
         raise UserError(f"{place.folder} has no records")
-    lost = [name for name in columns if not any(name in table.column_names for table in tables)]
+    lost = [name for name in columns if name in IDENTITY or not any(name in table.column_names for table in tables)]
     if lost:
-        others = [name for name in _table(paths[0], None).column_names if name not in IDENTITY]
+        others = [PERFORMANCE, *(name for name in _table(paths[0], None).column_names if name not in IDENTITY)]
         raise UserError(f"{place.folder}: {unknown(f'metric `{lost[0]}`', lost[0], others)}")
     whole = pa.concat_tables(tables, promote_options="permissive")
-    lane, step, *values = (_numbers(whole[name]) for name in ("lane", "step", *columns))
-    kept = np.isfinite(values[0]) & (True if steps is None else step <= steps)
-    if steps is not None and not (step <= steps).any():
+    lane, step, value, *counts = (_numbers(whole[name]) for name in ("lane", "step", *columns))
+    within = np.isfinite(step) if steps is None else step <= steps
+    if not within.any():
         raise UserError(f"{place.folder} has no record up to step {steps:,}; the first is at {int(step.min()):,}")
-    weight = np.where(kept, values[1] if len(values) > 1 else 1.0, 0.0)
+    held = within & np.isfinite(value)
+    weight = np.where(held, counts[0] if counts else 1.0, 0.0)
+    which = lane.astype(int)
+    sums, weights = (np.bincount(which, each) for each in (weight * np.where(held, value, 0.0), weight))
     found = []
     for row in known.to_pylist():
-        mine = lane == row["lane"]
-        total = weight[mine].sum()
-        mean = float((weight[mine] * np.where(kept, values[0], 0.0)[mine]).sum() / total) if total > 0 else math.nan
-        end = row.get("diverged_at")
-        found.append(LaneMean(row["lane"], row["seed"], mean, end is not None and (steps is None or end <= steps)))
+        number, end = row["lane"], row.get("diverged_at")
+        value_of = float(sums[number] / weights[number]) if weights[number] > 0 else math.nan
+        found.append(LaneMean(number, row["seed"], value_of, end is not None and (steps is None or end <= steps)))
     return found
 
 
