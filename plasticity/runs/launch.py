@@ -8,6 +8,7 @@ from plasticity.config import experiments
 from plasticity.config.experiments import Experiment
 from plasticity.core.errors import UserError, why
 from plasticity.runs import compilation, estimates, folder, sharded, trackers, tuning
+from plasticity.runs.accounts import PLAN
 from plasticity.runs.calibration import calibrate
 from plasticity.runs.devices import devices
 from plasticity.runs.execution import completed
@@ -15,10 +16,12 @@ from plasticity.runs.members import BUILT_IN, broken_plugins, registry
 from plasticity.runs.planning import Plan, check_memory, plan
 from plasticity.runs.session import NoProgress, Progress
 from plasticity.runs.sources import source_of
+from plasticity.runs.tuning import Phase
+from plasticity.runs.tuning import describe as describe_tuning
 
 __all__ = [
-    "BUILT_IN", "Plan", "broken_plugins", "calibrate", "check_memory", "completed", "devices",
-    "experiment_of", "load_config", "obstacles", "plan", "registry", "run", "source_of",
+    "BUILT_IN", "PLAN", "Plan", "broken_plugins", "calibrate", "check_memory", "completed", "describe_tuning",
+    "devices", "experiment_of", "load_config", "obstacles", "phases", "plan", "registry", "run", "source_of",
 ]  # fmt: skip
 
 
@@ -36,6 +39,11 @@ def experiment_of(given: Experiment | str | Path | Mapping[str, Any], overrides:
     if overrides:
         raise UserError("overrides change a config before it is read; give them to load_config, or give run its path")
     return given
+
+
+def phases(experiment: Experiment, out: str | Path | None = None) -> list[Phase]:
+    """The runs that the experiment consists of: itself, after its tuning runs if it has any."""
+    return tuning.phases(experiment, _place_of(experiment, out))
 
 
 def obstacles(planned: Plan, out: str | Path | None = None) -> list[str]:

@@ -11,10 +11,10 @@ import pyarrow as pa
 from plasticity.core.errors import UserError, unknown
 from plasticity.runs.accounts import LANES, Part, parts_of_arms, read_plan, table_parts
 from plasticity.runs.checksums import DamagedError, read_table
-from plasticity.runs.parquet import IDENTITY
 
 PERFORMANCE = "performance"
 RETURN, REWARD, EPISODES = "episodic_return", "reward", "episodes"
+IDENTITY = ("arm", "lane", "seed", "step", "frames", "flops", "visit", "task", "step_in_visit")  # no metrics
 
 
 class LaneMean(NamedTuple):

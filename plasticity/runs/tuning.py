@@ -1,8 +1,8 @@
 """Lifetime tuning: the sweep on the first part of the life and on other seeds, then the run with each arm's best point.
 
 The tuning runs are an ordinary run, in the folder ``tuning`` of the run that they precede: it can be cut into shards,
-resumed and read like any other. The points that it selects become part of the config of the run itself (``tune.chosen``),
-so that this one too is resumed, cut and read like any other.
+resumed and read like any other. The points that it selects become part of the config of the run itself
+(``tune.chosen``), so that this one too is resumed, cut and read like any other.
 """
 
 import contextlib
@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from plasticity.config.documents import read_file
-from plasticity.config.experiments import Experiment, Schedule
+from plasticity.config.experiments import LONGEST, Experiment, Schedule
 from plasticity.config.tuning import TUNING, Tuning, index_of, part_of, steps_of, tuned
 from plasticity.core.errors import UserError, shown, unknown
 from plasticity.runs import folder, sharded, trackers
-from plasticity.runs.accounts import EXPERIMENT
+from plasticity.runs.accounts import EXPERIMENT, PLAN
 from plasticity.runs.checksums import to_json
 from plasticity.runs.execution import current
 from plasticity.runs.files import write_text
@@ -28,6 +28,7 @@ from plasticity.runs.selection import EPISODES, PERFORMANCE, RETURN, REWARD, Sco
 from plasticity.runs.session import Progress
 from plasticity.runs.sources import source_of
 
+ENDING = f"-{TUNING}"  # of the name
 SELECTION = "selection.json"  # in the folder of the tuning runs: the score of each point, and the chosen ones
 ALWAYS = (PERFORMANCE, REWARD, RETURN, EPISODES)  # recorded without monitors and evaluations
 Chosen = Mapping[str, Mapping[str, Any]]  # arm -> swept path -> value
@@ -81,8 +82,9 @@ def first_phase(experiment: Experiment) -> Experiment:
     )
     watched = {} if tune.metric not in ALWAYS else {"monitors": (), "evaluation": None}
     return replace(
-        experiment, schedule=schedule, seeds=tune.seeds, arms=arms, reference=False, tune=None, recorders=(), **watched
-    )
+        experiment, name=f"{experiment.name[: LONGEST - len(ENDING)]}{ENDING}", schedule=schedule, seeds=tune.seeds,
+        arms=arms, reference=False, tune=None, recorders=(), **watched,
+    )  # fmt: skip
 
 
 def outline(experiment: Experiment) -> Experiment:
@@ -95,6 +97,12 @@ def phases(experiment: Experiment, run: Path) -> list[Phase]:
     if not is_due(experiment):
         return [Phase(experiment, run)]
     return [Phase(first_phase(experiment), run / TUNING, tuning=True), Phase(outline(experiment), run)]
+
+
+def places(run: Path) -> list[Path]:
+    """The folders of the run's phases that were started, or else that of the run."""
+    started = [place for place in (run / TUNING, run) if (place / PLAN).exists()]
+    return started or [run]
 
 
 def describe(experiment: Experiment) -> str:
