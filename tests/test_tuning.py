@@ -1,4 +1,4 @@
-"""Lifetime tuning: points are selected on the first part of the life and on other seeds, then each arm runs at its best."""
+"""Lifetime tuning: each arm's best point is selected on the first part of the life, on other seeds, and runs whole."""
 
 import json
 import os
@@ -119,7 +119,7 @@ def test_without_a_sweep_there_is_nothing_to_select():
 
 
 def test_an_arm_may_not_have_the_folder_of_the_tuning_runs():
-    with pytest.raises(UserError, match="arms.Tuning: is a reserved name with `tune`"):
+    with pytest.raises(UserError, match=r"arms\.Tuning: is a reserved name with `tune`"):
         experiment(arms={"Tuning": {}})
     assert "tuning" in tiny.experiment(arms={"tuning": {}}).arms
 
@@ -379,8 +379,8 @@ def test_another_config_is_refused(whole, tmp_path):
     ):
         with pytest.raises(UserError, match=f"was made with another config: `{key}` was"):
             launch.run(other, run, resume=True)
+    (tmp_path / "other" / "tuning").mkdir(parents=True)
     with pytest.raises(UserError, match="is not a run"):  # a folder with tuning runs alone
-        (tmp_path / "other" / "tuning").mkdir(parents=True)
         launch.run(tiny.experiment(**SMALL), tmp_path / "other", force=True)
 
 
