@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 from fractions import Fraction
 
@@ -203,9 +204,9 @@ def test_the_best_point():
 
 def test_the_end_of_a_range():
     points = [{"x": x, "y": y} for x in (1, 2, 3) for y in (1, 2)]
-    assert at_edge(points, 0) == ["x"]  # of two values each is an end
-    assert at_edge(points, 2) == []
-    assert at_edge([{"x": "a"}, {"x": "b"}, {"x": "c"}], 0) == []
+    assert at_edge(points, points[0]) == ["x"]  # of two values each is an end
+    assert at_edge(points, points[2]) == []
+    assert at_edge([{"x": "a"}, {"x": "b"}, {"x": "c"}], {"x": "a"}) == []
 
 
 VISITS = [(0, 20), (1, 20)]  # records of ten steps
@@ -356,6 +357,29 @@ def test_resumed_equals_uninterrupted(whole, tmp_path, how):
         pd.testing.assert_frame_equal(mine, theirs)
     for name in ("experiment.yaml", "tuning/experiment.yaml", "tuning/selection.json"):
         assert (place / name).read_text() == (run / name).read_text()
+
+
+def test_killed_between_the_phases(whole, tmp_path):
+    run, _ = whole
+    shutil.copytree(run / "tuning", tmp_path / "run" / "tuning")
+    (tmp_path / "run" / "tuning" / "selection.json").unlink()
+    shutil.copy(run / "plan.json", tmp_path / "run")  # the first file of the run itself
+    launch.run(experiment(), tmp_path / "run", resume=True)
+    for mine, theirs in zip(tables(tmp_path / "run"), tables(run), strict=True):
+        pd.testing.assert_frame_equal(mine, theirs)
+    assert (tmp_path / "run/tuning/selection.json").read_text() == (run / "tuning/selection.json").read_text()
+
+
+def test_tuning_runs_that_are_damaged(whole, tmp_path):
+    run, _ = whole
+    shutil.copytree(run / "tuning", tmp_path / "tuning")
+    lost = next((tmp_path / "tuning/baseline/metrics").glob("*.parquet"))
+    lost.write_bytes(lost.read_bytes()[:-9])
+    with pytest.raises(UserError, match=r"is unreadable .*, so no point can be selected"):
+        lane_means(tmp_path / "tuning")
+    lost.unlink()
+    with pytest.raises(UserError, match=r"is unreadable \(it is missing\)"):
+        lane_means(tmp_path / "tuning")
 
 
 def test_a_finished_run_is_left_alone(whole):

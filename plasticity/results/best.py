@@ -80,7 +80,7 @@ def best_points(
             raise ValueError(f"arm {arm!r}: at every point, every lane diverged or has no {metric}")
         whole = [{"arm": arm, **cell.values, **each._asdict()} for cell, each in zip(cells, scores, strict=True)]
         rows += [row | {"chosen": i == place} for i, row in enumerate(whole)]
-        edge = at_edge([cell.values for cell in cells], place)
+        edge = at_edge([cell.values for cell in cells], cells[place].values)
         chosen.append(whole[place] | {"at_edge": ", ".join(edge)})
     order = ["arm", *hyper_parameters(run), "mean", "lanes", "incomplete"]
     return BestPoints(_table(run, chosen, [*order, "at_edge"]), _table(run, rows, [*order, "chosen"]))

@@ -56,7 +56,7 @@ def lane_means(run: Path, metric: str = PERFORMANCE, steps: int | None = None) -
         about = read_plan(run)
     except (OSError, DamagedError) as error:
         raise UserError(f"{run} cannot be read: {error}") from None
-    columns = (metric,)
+    columns: tuple[str, ...] = (metric,)
     if metric == PERFORMANCE:
         columns = (RETURN, EPISODES) if about["stream"]["episodic"] else (REWARD,)
     return {
@@ -129,11 +129,11 @@ def best_of(scores: Sequence[Score], best: str = "highest") -> int | None:
     return min(ranked)[2] if ranked else None
 
 
-def at_edge(points: Sequence[Mapping[str, Any]], chosen: int) -> list[str]:
-    """The swept numbers that are chosen at the end of their range of three or more values."""
+def at_edge(points: Sequence[Mapping[str, Any]], chosen: Mapping[str, Any]) -> list[str]:
+    """The swept numbers that the chosen point has at the end of their range of three or more values."""
     found = []
-    for name, value in points[chosen].items():
-        numbers = {each.get(name) for each in points if _is_number(each.get(name))}
+    for name, value in chosen.items():
+        numbers: set[Any] = {each.get(name) for each in points if _is_number(each.get(name))}
         if len(numbers) >= 3 and value in (min(numbers), max(numbers)):
             found.append(name)
     return found

@@ -80,10 +80,11 @@ def first_phase(experiment: Experiment) -> Experiment:
     schedule = Schedule(
         order=experiment.schedule.order, visits=tuple(task for task, _ in cut), steps=tuple(steps for _, steps in cut)
     )
-    watched = {} if tune.metric not in ALWAYS else {"monitors": (), "evaluation": None}
+    watched = tune.metric not in ALWAYS
     return replace(
         experiment, name=f"{experiment.name[: LONGEST - len(ENDING)]}{ENDING}", schedule=schedule, seeds=tune.seeds,
-        arms=arms, reference=False, tune=None, recorders=(), **watched,
+        arms=arms, reference=False, tune=None, recorders=(), monitors=experiment.monitors if watched else (),
+        evaluation=experiment.evaluation if watched else None,
     )  # fmt: skip
 
 
@@ -254,7 +255,7 @@ def select(
                 "none can be selected\nchange the sweep or tune.first"
             )
         chosen[name] = points[best]
-        edge = at_edge(points, best)
+        edge = at_edge(points, points[best])
         if len(points) > 1:
             say(_told(name, points[best], scores[best], len(points), edge, tune))
             rows = [_row(*each) for each in zip(points, scores, groups, strict=True)]
