@@ -58,7 +58,7 @@ def keys(record: type) -> list[str]:
         allowed = setting.allowed
         if setting.family:
             allowed = allowed.replace(setting.family, f"[{setting.family}]({page_of(setting.family)})")
-        elif allowed.startswith("a mapping"):
+        elif allowed.startswith("a mapping") and record is experiments.ConfigFile:
             allowed = allowed.replace("a mapping", f"[a mapping](#{name})")
         lines.append(f"| `{name}` | {cell(allowed)} | `{setting.default_text}` | {cell(texts.get(name, ''))} |")
     return [*lines, ""]
