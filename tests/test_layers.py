@@ -28,6 +28,8 @@ READERS = ("results", "plots", "report")  # of a run's files: they recompute not
 READ_WITH = {
     "plasticity.core.errors", "plasticity.config.documents", "plasticity.config.renamed", "plasticity.runs.accounts",
     "plasticity.runs.checksums",
+    "plasticity.runs.selection",
+    "plasticity.config.tuning",
     "plasticity.runs.files",
 }  # fmt: skip
 

@@ -47,6 +47,7 @@ def run(
     from plasticity.cli.progress import TerminalProgress
     from plasticity.core.errors import Interrupted
     from plasticity.runs import launch
+    from plasticity.runs.accounts import phase_of
 
     experiment = launch.load_config(config, overrides or [])
     say_broken()
@@ -63,7 +64,7 @@ def run(
             Text(f"{reason}\nsaved data are kept; continue with\n  {_again(config, overrides, folder, shard)}")
         )
         raise typer.Exit(failed.code) from None
-    if shard is None and (folder / launch.PLAN).exists():  # else its tuning runs are left to other processes
+    if shard is None and phase_of(folder) == folder:  # else tuning runs are left to other processes
         _show(folder, draw)
 
 

@@ -8,7 +8,6 @@ from plasticity.config import experiments
 from plasticity.config.experiments import Experiment
 from plasticity.core.errors import UserError, why
 from plasticity.runs import compilation, estimates, folder, sharded, trackers, tuning
-from plasticity.runs.accounts import PLAN
 from plasticity.runs.calibration import calibrate
 from plasticity.runs.devices import devices
 from plasticity.runs.execution import completed
@@ -20,8 +19,8 @@ from plasticity.runs.tuning import Phase
 from plasticity.runs.tuning import describe as describe_tuning
 
 __all__ = [
-    "BUILT_IN", "PLAN", "Plan", "broken_plugins", "calibrate", "check_memory", "completed", "describe_tuning",
-    "devices", "experiment_of", "load_config", "obstacles", "phases", "plan", "registry", "run", "source_of",
+    "BUILT_IN", "Plan", "broken_plugins", "calibrate", "check_memory", "completed", "describe_tuning", "devices",
+    "experiment_of", "load_config", "obstacles", "phases", "plan", "registry", "run", "source_of",
 ]  # fmt: skip
 
 

@@ -137,13 +137,13 @@ def select_first(
     sharded.check_force(shard, force)
     if force or not (resume or shard):
         folder.check(run, experiment.resolve(), resume=resume, force=force)
-    if force:
-        _remove(run)
-    chosen = known(experiment, run)
+    chosen = None if force else known(experiment, run)
     if chosen is None:
         first, place = first_phase(experiment), run / TUNING
-        if not folder.has_started(place):
+        if force or not folder.has_started(place):
             check(experiment, first)
+        if force:
+            _remove(run)
         progress.say(describe(experiment))
         if shard is None or not sharded.is_finished(place):
             go(first, place)
