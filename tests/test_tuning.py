@@ -410,7 +410,7 @@ def test_another_config_is_refused(whole, tmp_path):
 
 
 def test_force_replaces_both_phases(whole, tmp_path):
-    run = launch.run(experiment(), tmp_path / "run", force=True)
+    run = shutil.copytree(whole[0], tmp_path / "run")
     (run / "tuning" / "trace").write_text("")
     with pytest.raises(UserError, match="give one of them"):
         launch.run(experiment(), run, force=True, shard="1/1")

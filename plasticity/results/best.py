@@ -64,9 +64,9 @@ def best_points(
         means = lane_means(Path(run), metric, steps)
     except UserError as error:
         raise ValueError(str(error)) from None
-    rows, chosen = [], []
+    rows, chosen, every = [], [], points(lanes(run), hyper_parameters(run))
     for arm in arm_names(run):
-        cells = [cell for cell in points(lanes(run), hyper_parameters(run)) if cell.arm == arm]
+        cells = [cell for cell in every if cell.arm == arm]
         known = {each.lane: each for each in means[arm]}
         groups = [[known[int(lane)] for lane in cell.rows["lane"]] for cell in cells]
         kept = [[each for each in group if seeds is None or each.seed in seeds] for group in groups]
