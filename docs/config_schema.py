@@ -16,6 +16,7 @@ from plasticity.config.experiments import NAME, ConfigFile, Evaluation, Placemen
 from plasticity.config.registry import BUILT_IN, FAMILIES, Registry
 from plasticity.config.schema import Setting, annotations, schema_of
 from plasticity.config.settings import KEYS
+from plasticity.config.tuning import Tune
 
 Json = dict[str, Any]
 
@@ -133,7 +134,7 @@ def optional(found: Json) -> Json:
 def schema(known: Registry) -> Json:
     """The schema of a whole config file."""
     document = mapping(ConfigFile, within=False)
-    parts = {"schedule": Schedule, "evaluation": Evaluation, "placement": Placement}
+    parts = {"schedule": Schedule, "tune": Tune, "evaluation": Evaluation, "placement": Placement}
     document["properties"] |= {name: optional(mapping(part)) for name, part in parts.items()}
     document["properties"] |= {"arms": arms(), "sweep": sweep(of_arm=False)}
     definitions = {name: found for family in FAMILIES for name, found in family_of(known, family).items()}

@@ -22,6 +22,7 @@ from plasticity.config import experiments
 from plasticity.config.docstrings import markdown, unmarked
 from plasticity.config.registry import FAMILIES
 from plasticity.config.schema import schema_of
+from plasticity.config.tuning import Tune
 from plasticity.runs.launch import registry
 
 DOCS = Path(__file__).resolve().parent
@@ -57,7 +58,7 @@ def keys(record: type) -> list[str]:
         allowed = setting.allowed
         if setting.family:
             allowed = allowed.replace(setting.family, f"[{setting.family}]({page_of(setting.family)})")
-        elif allowed.startswith("a mapping"):
+        elif allowed.startswith("a mapping") and record is experiments.ConfigFile:
             allowed = allowed.replace("a mapping", f"[a mapping](#{name})")
         lines.append(f"| `{name}` | {cell(allowed)} | `{setting.default_text}` | {cell(texts.get(name, ''))} |")
     return [*lines, ""]
@@ -120,8 +121,8 @@ ARMS = """## arms
 
 def config_page(known: Any) -> str:
     lines = [CONFIG_HEAD.format(made=MADE) + "## Keys\n", *keys(experiments.ConfigFile), ARMS]
-    for name in ("Schedule", "Evaluation", "Placement"):
-        record = getattr(experiments, name)
+    for record in (experiments.Schedule, Tune, experiments.Evaluation, experiments.Placement):
+        name = record.__name__
         lines += [f"## {name.lower()}\n", markdown(record.__doc__ or ""), "", *keys(record)]
     return "\n".join([*lines, "## Members\n", *listing(known)]).rstrip() + "\n"
 

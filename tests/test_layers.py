@@ -28,6 +28,8 @@ READERS = ("results", "plots", "report")  # of a run's files: they recompute not
 READ_WITH = {
     "plasticity.core.errors", "plasticity.config.documents", "plasticity.config.renamed", "plasticity.runs.accounts",
     "plasticity.runs.checksums",
+    "plasticity.runs.selection",
+    "plasticity.config.tuning",
     "plasticity.runs.files",
 }  # fmt: skip
 
@@ -38,7 +40,8 @@ MAY_TOUCH_FILES = {
     "plasticity.runs.session", "plasticity.runs.speeds", "plasticity.config.documents", "plasticity.config.shipped",
     "plasticity.runs.compilation", "plasticity.runs.merging", "plasticity.runs.cluster", "plasticity.runs.queue",
     "plasticity.runs.slurm", "plasticity.runs.transitions", "plasticity.runs.turns", "plasticity.runs.local",
-    "plasticity.runs.trackers", "plasticity.cli.listing", "plasticity.cli.measuring",
+    "plasticity.runs.trackers", "plasticity.runs.tuning", "plasticity.runs.selection",
+    "plasticity.cli.listing", "plasticity.cli.measuring",
     "plasticity.plots.save", "plasticity.bench.report", "plasticity.envs.data", "plasticity.envs.pools",
     "plasticity.envs.cifar", "plasticity.envs.recorded",
     "plasticity.results.read", "plasticity.results.stored", "plasticity.results.export",

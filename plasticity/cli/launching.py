@@ -8,7 +8,7 @@ from rich.text import Text
 
 from plasticity.cli.running import Config, Out, Overrides, Split
 from plasticity.cli.tables import plural
-from plasticity.cli.terminal import console, say_broken
+from plasticity.cli.terminal import console, errors, say_broken
 from plasticity.core.errors import UserError, listed
 
 if TYPE_CHECKING:
@@ -34,9 +34,10 @@ def launch(
 ) -> None:
     """Submit the shards of a run that are neither finished nor under way, and return at once.
 
-    The same command again submits what is missing then.
+    The same command again submits what is missing then. With `tune`, the first shards are those of the tuning runs;
+    when they are finished, the same command submits those of the run itself.
     """
-    from plasticity.runs import cluster
+    from plasticity.runs import cluster, tuning
     from plasticity.runs import launch as launching
     from plasticity.runs import slurm as options_of_slurm
 
@@ -51,11 +52,18 @@ def launch(
     say_broken()
     run = out or Path("runs") / experiment.name
     if cancel:
-        ended = cluster.cancel(run)
-        told = len(ended.processes)
-        here = f"; {told} process{'es' if told > 1 else ''} on this machine told to save and stop" if told else ""
-        console.print(Text(f"{run}: {plural(len(ended.jobs), 'job')} cancelled{here}"))
-    elif print_:
+        for place in tuning.places(run):
+            ended = cluster.cancel(place)
+            told = len(ended.processes)
+            here = f"; {told} process{'es' if told > 1 else ''} on this machine told to save and stop" if told else ""
+            console.print(Text(f"{place}: {plural(len(ended.jobs), 'job')} cancelled{here}"))
+        return
+    phase = tuning.due(experiment, run, lambda line: errors.print(Text(line)), write=not dry_run)
+    if phase.tuning:  # a scheduler's dependency could not carry over the selection
+        later = "once they are finished, the same command submits the run itself"
+        errors.print(Text(f"{tuning.describe(experiment)}\n{later}"))
+    experiment, run = phase.experiment, phase.place
+    if print_:
         for line in cluster.commands(experiment, run, split):
             typer.echo(line)
     else:

@@ -47,6 +47,7 @@ def run(
     from plasticity.cli.progress import TerminalProgress
     from plasticity.core.errors import Interrupted
     from plasticity.runs import launch
+    from plasticity.runs.accounts import phase_of
 
     experiment = launch.load_config(config, overrides or [])
     say_broken()
@@ -63,7 +64,7 @@ def run(
             Text(f"{reason}\nsaved data are kept; continue with\n  {_again(config, overrides, folder, shard)}")
         )
         raise typer.Exit(failed.code) from None
-    if shard is None:
+    if shard is None and phase_of(folder) == folder:  # else tuning runs are left to other processes
         _show(folder, draw)
 
 
@@ -109,13 +110,18 @@ def plan(
     from plasticity.runs import launch
 
     experiment = launch.load_config(config, overrides or [])
-    planned = launch.plan(experiment)
-    if calibrate:
-        launch.calibrate(planned, CALIBRATION_SECONDS, lambda line: console.print(Text(line)))
-    shards = tables.shard_lines(planned, split) if split else []
-    # Planning for another machine is allowed.
-    lines = [*tables.plan_lines(planned), *shards, *launch.obstacles(planned, out)]
-    say_broken()
-    console.print(tables.plan_table(planned))
-    for line in lines:
-        console.print(Text(line))
+    phases = launch.phases(experiment, out)
+    for phase in phases:
+        planned = launch.plan(phase.experiment)
+        if calibrate:
+            launch.calibrate(planned, CALIBRATION_SECONDS, lambda line: console.print(Text(line)))
+        shards = tables.shard_lines(planned, split) if split else []
+        # Planning for another machine is allowed.
+        lines = [*tables.plan_lines(planned), *shards, *launch.obstacles(planned, phase.place)]
+        if phase is phases[0]:
+            say_broken()
+        console.print(tables.plan_table(planned))
+        for line in lines:
+            console.print(Text(line))
+    if len(phases) > 1:
+        console.print(Text(launch.describe_tuning(experiment)))

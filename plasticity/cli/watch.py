@@ -24,6 +24,7 @@ from plasticity.runs.accounts import (
     Part,
     has_started,
     parts_of_arms,
+    phase_of,
     read_status,
     table_parts,
 )
@@ -380,17 +381,19 @@ def watch(run: str | Path, console: Console, *, once: bool = False, every: float
     Raises:
       ValueError: the folder is not a run.
     """
-    watcher = Watcher(run)
+    watcher = Watcher(phase_of(Path(run)))
     blocks = BLOCKS if console.encoding.lower().startswith("utf") else PLAIN_BLOCKS
     seen = watcher.look()
     if once or not console.is_terminal:
-        console.print(frame(seen, run, blocks))
+        console.print(frame(seen, watcher.run, blocks))
         return
     try:
-        with Live(frame(seen, run, blocks), console=console, auto_refresh=False) as live:
-            while not seen.finished:
+        with Live(frame(seen, watcher.run, blocks), console=console, auto_refresh=False) as live:
+            while not (seen.finished and watcher.run == Path(run)):
                 time.sleep(every)
+                if (place := phase_of(Path(run))) != watcher.run:
+                    watcher = Watcher(place)
                 seen = watcher.look()
-                live.update(frame(seen, run, blocks), refresh=True)
+                live.update(frame(seen, watcher.run, blocks), refresh=True)
     except KeyboardInterrupt:
         return

@@ -14,25 +14,23 @@ from pydantic import Field
 from plasticity.config import shipped
 from plasticity.config.counters import LANES
 from plasticity.config.documents import locate, read_file, replaced, value_of, with_text_keys
-from plasticity.config.fields import Count, Cycles, Member, Natural, Seed, Size
+from plasticity.config.fields import Count, Cycles, Member, Natural, Seeds, Size
 from plasticity.config.registry import Registry
 from plasticity.config.renamed import Renamer
 from plasticity.config.schema import schema_of
 from plasticity.config.settings import MemberConfig, Parser, Period, paths, plain
 from plasticity.config.sweeps import Arm, Base, Sweep, blamed, parse_arm, parse_sweep, plain_sweep
+from plasticity.config.tuning import Tuning, parse_tuning, tuned
 from plasticity.core.errors import KEYS, Location, NoSuchPlaceError, UserError, cut, report, shown, unknown
 
 LONGEST = 100  # characters of a name, which is also a folder name
 NAME = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9._-]{{0,{LONGEST - 1}}}")
-SEEDS = 100_000
 ARMS = 200  # each is a separate program, traced in about a second and compiled in several
 # Names in a run's folder besides those of its arms.
 RESERVED = (  # in lower case: macOS and Windows do not distinguish `Figures` from `figures`
     "figures", "experiment.yaml", "plan.json", "report.html", "shards", "logs", "jobs.json", "tensorboard", "wandb",
 )  # fmt: skip
 DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)  # reserved by Windows
-
-Seeds = Annotated[int, Field(ge=1, le=SEEDS)] | Annotated[tuple[Seed, ...], Field(min_length=1, max_length=SEEDS)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +81,7 @@ class ConfigFile:
     arms: dict[Any, Any] | None = None  # default: {baseline: {}}
     reference: bool = False  # add the arm ``fresh``, the control of all arms that have none: reset at every switch
     sweep: dict[Any, Any] | None = None
+    tune: dict[Any, Any] | None = None
     evaluation: dict[Any, Any] | None = None
     placement: dict[Any, Any] | None = None
     checkpoint_every: Period = "visit"
@@ -114,6 +113,7 @@ class Experiment:
     checkpoint_every: int | Literal["visit"]
     recorders: tuple[str, ...]
     compilation_cache: bool
+    tune: Tuning | None = None
 
     def resolve(self) -> dict[str, Any]:
         """Plain data with defaults filled in; as a config (``to_yaml``) it is read back as an equal experiment.
@@ -139,6 +139,7 @@ class Experiment:
             },
             "reference": self.reference,
             "sweep": plain_sweep(self.sweep),
+            **({"tune": self.tune.resolve()} if self.tune else {}),
             "evaluation": asdict(self.evaluation) if self.evaluation else None,
             "placement": asdict(self.placement),
             "checkpoint_every": self.checkpoint_every,
@@ -239,7 +240,9 @@ def _parse(parser: Parser, raw: Mapping[str, Any], name: str) -> Experiment | No
     parsed = values | {"name": title, "seeds": seeds, "sweep": sweep, "placement": Placement(**placement)}
     parsed["schedule"] = Schedule(**schedule)
     parsed["evaluation"] = None if evaluation is None else Evaluation(**evaluation)
-    return Experiment(**parsed | {"arms": _parse_arms(parser, document, sweep, len(seeds))})
+    arms = _parse_arms(parser, document, sweep, len(seeds))
+    tune = None if document.tune is None else parse_tuning(parser, document.tune, seeds, arms)
+    return tuned(Experiment(**parsed | {"arms": arms, "tune": tune}))
 
 
 def _parse_arms(parser: Parser, document: ConfigFile, sweep: Sweep, seeds: int) -> dict[str, Arm]:

@@ -47,6 +47,8 @@ LARGEST = 2**31 - 1  # int32
 Count = Annotated[int, Field(ge=1, le=LARGEST)]  # of steps, updates, samples
 Natural = Annotated[int, Field(ge=0, le=LARGEST)]
 Seed = Annotated[int, Field(ge=0, le=LARGEST)]
+SEEDS = 100_000
+Seeds = Annotated[int, Field(ge=1, le=SEEDS)] | Annotated[tuple[Seed, ...], Field(min_length=1, max_length=SEEDS)]
 Size = Annotated[int, Field(ge=1, le=2**20)]  # of an axis: units, envs, a batch, classes
 Tasks = Annotated[int, Field(ge=1, le=1_000_000)]
 Cycles = Annotated[int, Field(ge=1, le=1_000_000)]

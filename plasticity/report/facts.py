@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 
 from plasticity import results
+from plasticity.results.best import tuned_text
 from plasticity.results.read import RunPath, config_if_whole
 from plasticity.results.stored import leave_out
 from plasticity.runs.accounts import EXPERIMENT, Part, parts_of_arms, read_status
 
 
 def facts(run: RunPath) -> dict[str, Any]:
-    """``name, folder, path, finished, share, versions, seeds, arms, diverged, command, config, stream, agent``.
+    """``name, folder, path, finished, share, versions, seeds, arms, diverged, command, tuned, config, stream, agent``.
 
     Raises:
       ValueError: ``run`` is not the folder of a run.
@@ -38,6 +39,7 @@ def facts(run: RunPath) -> dict[str, Any]:
         "arms": arms,
         "diverged": _diverged(run),
         "command": _command(folder, finished),
+        "tuned": tuned_text(run),
         "config": text.partition("\n")[2] if text.startswith("#") else text,
         **_kinds(config),
     }

@@ -139,6 +139,7 @@ def _caption(run: Mapping[str, Any], single: bool) -> str:
     elif not single and run["kind"] != "none":
         texts.append("Own change: late minus early of each lane.")
     texts.append("Intervals: 95 %, Student's t over seeds.")
+    texts += [escape(run["tuned"])] if run["tuned"] else []
     if any(row["task_aware"] for row in run["summary"]):
         texts.append('An arm marked <span class="aware">task-aware</span> knows of task switches.')
     if any(row["reads_task"] for row in run["summary"]):

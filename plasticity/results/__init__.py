@@ -14,6 +14,7 @@ from plasticity.results.behaviour import (
     revisits,
     steps_to_threshold,
 )
+from plasticity.results.best import BestPoints, best_points, tuned_points
 from plasticity.results.change import Compared, Rule, alike, compare_lanes, rule
 from plasticity.results.compare import summary, task_changes
 from plasticity.results.continual import ContinualWorld, continual_world, final_performance, shortfall
@@ -53,6 +54,7 @@ from plasticity.results.transfer import (
 from plasticity.results.two_runs import TwoRuns, compare_runs
 
 __all__ = [
+    "BestPoints",
     "Compared",
     "ContinualWorld",
     "Interval",
@@ -70,6 +72,7 @@ __all__ = [
     "alike",
     "average_performance",
     "backward_transfer",
+    "best_points",
     "by_stream",
     "carried_over",
     "compare_lanes",
@@ -119,5 +122,6 @@ __all__ = [
     "summary",
     "task_changes",
     "task_scores",
+    "tuned_points",
     "visits",
 ]

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from plasticity.results.best import tuned_points
 from plasticity.results.change import STAGES, Compared, compare_lanes, grouped, of_seeds, stage_means
 from plasticity.results.intervals import mean_interval
 from plasticity.results.points import Point, control_of, counterpart, points
@@ -49,16 +50,19 @@ def summary(
       confidence: of the Student-t intervals.
 
     Returns:
-      ``arm``, the swept hyper-parameters, ``lanes``, ``diverged`` (how many of them), ``seeds`` (lanes with a complete
-      last stage), ``first, first_low, first_high``, the same for ``last``, ``gap``, ``change`` and ``own``,
-      ``change_seeds`` and ``own_seeds`` (how many seeds these are based on), and ``closed``. The columns of ``gap`` and
-      ``change`` are absent without a control arm, ``closed`` without a control or a baseline arm, ``change`` and
-      ``own`` if there is no comparable early stage. A stage is missing for lanes that did not finish it or diverged.
+      ``arm``, the swept hyper-parameters (of a tuned run, the chosen ones), ``lanes``, ``diverged`` (how many of them),
+      ``seeds`` (lanes with a complete last stage), ``first, first_low, first_high``, the same for ``last``, ``gap``,
+      ``change`` and ``own``, ``change_seeds`` and ``own_seeds`` (how many seeds these are based on), and ``closed``.
+      The columns of ``gap`` and ``change`` are absent without a control arm, ``closed`` without a control or a baseline
+      arm, ``change`` and ``own`` if there is no comparable early stage. A stage is missing for lanes that did not
+      finish it or diverged.
     """
-    found, hyper = compare_lanes(run, control=control, measure=measure), hyper_parameters(run)
+    found, tuned = compare_lanes(run, control=control, measure=measure), tuned_points(run)
+    hyper = hyper_parameters(run) + list(dict.fromkeys(path for values in tuned.values() for path in values))
     arms = set(arm_names(run))
     controlled = any(found.controls.values())
-    table = [_row(found, cell, controlled, baseline if baseline in arms else None, confidence) for cell in found.cells]
+    known = baseline if baseline in arms else None
+    table = [_row(found, cell, controlled, known, confidence) | tuned.get(cell.arm, {}) for cell in found.cells]
     return _in_order(pd.DataFrame(table), run, hyper)
 
 

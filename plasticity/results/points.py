@@ -30,13 +30,13 @@ def points(table: pd.DataFrame, hyper: Sequence[str]) -> list[Point]:
         for _, rows in groups:
             first = rows.iloc[0]
             values = {column: first[column] for column in swept if pd.notna(first[column])}
-            settings = tuple(f"{_short(column, hyper)}={_plain(first[column])}" for column in varied)
+            settings = tuple(f"{short(column, hyper)}={_plain(first[column])}" for column in varied)
             label = ", ".join([f"{run}: {arm}" if several else str(arm), *settings])
             found.append(Point(label, settings, str(run), str(arm), values, rows))
     return found
 
 
-def _short(column: str, columns: Sequence[str]) -> str:
+def short(column: str, columns: Sequence[str]) -> str:
     """The shortest dotted ending of ``column`` that no other column has."""
     parts = column.split(".")
     endings = [".".join(parts[-length:]) for length in range(1, len(parts) + 1)]

@@ -8,6 +8,7 @@ import pandas as pd
 
 from plasticity.results.aggregate import aggregates, statistic
 from plasticity.results.scores import TaskScores, identity, one_stream
+from plasticity.runs.selection import at_edge
 
 Best = Literal["highest", "lowest"]
 Others = Literal["fixed", "averaged"]
@@ -69,7 +70,7 @@ def select(
         others = [seed for seed in found.seeds if seed not in chosen_on] if given is None else given
         _enough(f"report_seeds of {found.point.label}", others)
         _check_seeds([found], others)
-        edge = ", ".join(_at_edge(found, cells))
+        edge = ", ".join(at_edge([each.point.values for each in cells], found.point.values))
         rows.append(identity(found) | {by: value, "points": len(cells), "eligible": eligible, "at_edge": edge})
         report.append(found.of_seeds(others))
     table = pd.DataFrame(rows)
@@ -123,16 +124,6 @@ def _best(
     lowest = best == "lowest" or by == "optimality_gap"
     index = int(np.nanargmin(values) if lowest else np.nanargmax(values))
     return cells[index], float(values[index]), int(np.isfinite(values).sum())
-
-
-def _at_edge(found: TaskScores, cells: Sequence[TaskScores]) -> list[str]:
-    names = []
-    for name, value in found.point.values.items():
-        known = {each.point.values.get(name) for each in cells}
-        numbers = {each for each in known if isinstance(each, int | float | np.number) and not isinstance(each, bool)}
-        if len(numbers) >= 3 and value in (min(numbers), max(numbers)):
-            names.append(name)
-    return names
 
 
 def sensitivity(

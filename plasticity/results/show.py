@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from plasticity.results.best import tuned_text
 from plasticity.results.change import Compared, Rule, compare_lanes, rule
 from plasticity.results.compare import summary, task_changes
 from plasticity.results.continual import continual_world
@@ -52,6 +53,7 @@ def print_summary(run: RunPath, console: Console | None = None, **options: Any) 
         table.caption = " ".join(filter(None, (_caption(rows, options, compared), opened)))
     else:
         table.caption = _fill_by_task(table, run, options)
+    table.caption = " ".join(filter(None, (str(table.caption), escape(tuned_text(run)))))
     out = console or Console()
     out.print(table)
     measures = measures_table(run, options.get("control"), options.get("confidence", 0.95))

@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from plasticity.config.tuning import TUNING
 from plasticity.runs.checksums import DamagedError, has, is_list, is_number, is_whole, read_json, read_table
 
 EXPERIMENT, PLAN, STATUS, LANES = "experiment.yaml", "plan.json", "status.json", "lanes.parquet"
@@ -59,6 +60,12 @@ def shard_folder(run: Path, number: int) -> Path:
 def shard_folders(run: Path) -> dict[int, Path]:
     """The folders of the shards that have started, by number."""
     return {int(path.name): path for path in sorted((run / SHARDS).glob("*")) if path.name.isdecimal()}
+
+
+def phase_of(run: Path) -> Path:
+    """The run's folder or, if the run itself has not started yet, that of its tuning runs."""
+    tuning = run / TUNING
+    return tuning if (tuning / PLAN).exists() and not (run / PLAN).exists() else run
 
 
 class Part(NamedTuple):

@@ -31,6 +31,7 @@ class Traced(NamedTuple):
     measured: frozenset[str]  # the metrics of its monitors
     wrote: frozenset[str]  # the paths of those that write any
     columns: int  # of the table of metrics
+    names: frozenset[str]  # of its metrics
 
 
 def trace_once(jobs: Sequence[Job], asked: Sequence[ProgramSettings]) -> list[Traced]:
@@ -76,8 +77,9 @@ def _trace(job: Job, settings: ProgramSettings) -> Traced:
     _, record = jax.eval_shape(lambda carry: run.compiled.measure(hyper, seeds, carry, clock, which), carry)
     _check_used(settings, seen, hooks.ASKED)
     _check_columns(job, made.names, record.names)
-    columns = len({*IDENTITY, *made.names, *record.names})
-    return Traced(memory.estimate(run, max(sizes)), frozenset(record.names), frozenset(wrote), columns)
+    names = frozenset({*made.names, *record.names})
+    columns = len({*IDENTITY, *names})
+    return Traced(memory.estimate(run, max(sizes)), frozenset(record.names), frozenset(wrote), columns, names)
 
 
 def weighed(sizes: list[int], intervention: Intervention) -> Intervention:

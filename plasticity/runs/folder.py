@@ -7,11 +7,12 @@ import platform
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from plasticity.config.documents import read_file, to_yaml
+from plasticity.config.tuning import TUNING
 from plasticity.core.errors import UserError, contrasted, cut
 from plasticity.engine.memory import readable
 from plasticity.runs import lock
@@ -86,7 +87,7 @@ def check(
         raise UserError("--resume continues a run and --force replaces it; give one of them")
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file; choose another --out")
-    if _is_free(folder):
+    if _is_free(folder, resolved):
         return False
     if resume:
         _check_same(folder, resolved, current, again)
@@ -95,11 +96,19 @@ def check(
     return False
 
 
-def _is_free(folder: Path) -> bool:
-    """Whether the folder is empty or holds only the leftovers of a run that ended before ``EXPERIMENT`` was written."""
+def _is_free(folder: Path, resolved: Config) -> bool:
+    """Whether the folder is empty or holds only the leftovers of a run that ended before ``EXPERIMENT`` was written.
+
+    The tuning runs of a run that has any precede it.
+    """
     if not folder.is_dir():
         return not folder.exists()
-    return all(_is_beginning(path.name) for path in folder.iterdir())
+    return all(_is_beginning(path.name) or path.name in _kept(resolved) for path in folder.iterdir())
+
+
+def _kept(resolved: Config) -> tuple[str, ...]:
+    """What may be in the folder before the run, and stays there."""
+    return (TUNING,) if resolved.get("tune") else ()
 
 
 def _is_beginning(name: str) -> bool:
@@ -252,7 +261,7 @@ def open_folder(folder: Path, resolved: Mapping[str, Any], plan: Mapping[str, An
         made_with = versions()
         comment = ", ".join(f"{name} {version}" for name, version in made_with.items())
         plan_text, text = to_json({**plan, VERSIONS: made_with}), to_yaml(resolved, comment)
-        _clear(folder)
+        _clear(folder, _kept(resolved))
         write_text(folder / PLAN, plan_text)
         write_text(folder / EXPERIMENT, text)
         (folder / REPLACED).unlink(missing_ok=True)
@@ -344,12 +353,20 @@ def made_otherwise(folder: Path) -> str:
     return f"the run was made with other versions ({changed}); " if changed else ""
 
 
-def _clear(folder: Path) -> None:
+def remove(folder: Path) -> None:
+    """Remove a run with its tuning runs; the caller holds the folder's lock, and ``check`` has allowed it."""
+    _clear(folder)
+    (folder / REPLACED).unlink(missing_ok=True)
+
+
+def _clear(folder: Path, kept: Sequence[str] = ()) -> None:
     """Create or empty the folder. The config is removed first, so that a half-removed run cannot be resumed."""
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / EXPERIMENT).exists():
         os.replace(folder / EXPERIMENT, folder / REPLACED)
     for path in folder.iterdir():
+        if path.name in kept:
+            continue
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
         elif path.name not in (REPLACED, *lock.FILES):

@@ -7,7 +7,7 @@ from typing import Any
 from plasticity.config import experiments
 from plasticity.config.experiments import Experiment
 from plasticity.core.errors import UserError, why
-from plasticity.runs import compilation, estimates, folder, sharded, trackers
+from plasticity.runs import compilation, estimates, folder, sharded, trackers, tuning
 from plasticity.runs.calibration import calibrate
 from plasticity.runs.devices import devices
 from plasticity.runs.execution import completed
@@ -15,10 +15,12 @@ from plasticity.runs.members import BUILT_IN, broken_plugins, registry
 from plasticity.runs.planning import Plan, check_memory, plan
 from plasticity.runs.session import NoProgress, Progress
 from plasticity.runs.sources import source_of
+from plasticity.runs.tuning import Phase
+from plasticity.runs.tuning import describe as describe_tuning
 
 __all__ = [
-    "BUILT_IN", "Plan", "broken_plugins", "calibrate", "check_memory", "completed", "devices",
-    "experiment_of", "load_config", "obstacles", "plan", "registry", "run", "source_of",
+    "BUILT_IN", "Plan", "broken_plugins", "calibrate", "check_memory", "completed", "describe_tuning", "devices",
+    "experiment_of", "load_config", "obstacles", "phases", "plan", "registry", "run", "source_of",
 ]  # fmt: skip
 
 
@@ -36,6 +38,11 @@ def experiment_of(given: Experiment | str | Path | Mapping[str, Any], overrides:
     if overrides:
         raise UserError("overrides change a config before it is read; give them to load_config, or give run its path")
     return given
+
+
+def phases(experiment: Experiment, out: str | Path | None = None) -> list[Phase]:
+    """The runs that the experiment consists of: itself, after its tuning runs if it has any."""
+    return tuning.phases(experiment, _place_of(experiment, out))
 
 
 def obstacles(planned: Plan, out: str | Path | None = None) -> list[str]:
@@ -100,8 +107,22 @@ def run(
     place = _place_of(experiment, out)
     options: Any = {"resume": resume, "force": force, "progress": progress or NoProgress()}
     with compilation.kept(experiment.compilation_cache):
-        if split or shard or (resume and sharded.is_cut(place)):
-            sharded.run(experiment, place, split, shard, **options)
-        else:
-            sharded.run_here(experiment, place, **options)
+        chosen: Experiment | None = experiment
+        if tuning.is_due(experiment):
+
+            def go(first: Experiment, folder: Path) -> None:
+                _run(first, folder, split, shard, **options | {"force": False})
+
+            chosen = tuning.select_first(experiment, place, go, shard=shard, **options)
+            options["force"] = False  # both phases are replaced at once
+        if chosen is not None:
+            _run(chosen, place, split, shard, **options)
     return place
+
+
+def _run(experiment: Experiment, place: Path, split: str | None, shard: str | None, **options: Any) -> None:
+    """Run an experiment, or a part of it, in a folder."""
+    if split or shard or (options["resume"] and sharded.is_cut(place)):
+        sharded.run(experiment, place, split, shard, **options)
+    else:
+        sharded.run_here(experiment, place, **options)

@@ -33,12 +33,14 @@ class Plan(NamedTuple):
     columns: tuple[int, ...] = ()  # of the table of metrics of each job
     cut: Mapping[str, Any] = MappingProxyType({})  # how the run is cut into shards, and their programs
     evaluated: StreamSpec | None = None  # of the environments of evaluation, if they are not those of the stream
+    names: tuple[frozenset[str], ...] = ()  # of the metrics of each job
 
     def describe(self) -> dict[str, Any]:
         """The plan as plain data, ``plan.json``."""
         return {
             "name": self.experiment.name,
             "arms": self._arms(),
+            **({"tune": self.experiment.tune.resolve()} if self.experiment.tune else {}),
             "stream": _stream_facts(self.spec),
             **({"evaluation": _evaluation_facts(self.evaluated)} if self.evaluated else {}),
             "ranges": {
@@ -147,10 +149,10 @@ def plan(experiment: Experiment, shard: Shard | None = None, widths: Sequence[in
         check_silent(traced, built)
     warn_of_agents(asked, [job.program.spec for job in built])
     jobs = tuple(job._replace(measured=each.measured) for job, each in zip(built, traced, strict=True))
-    sizes, columns = (tuple(getattr(each, name) for each in traced) for name in ("memory", "columns"))
+    sizes, columns, names = (tuple(getattr(each, key) for each in traced) for key in ("memory", "columns", "names"))
     separate = experiment.evaluation and source.evaluation
     evaluated = evaluation_source(source).spec if separate else None
-    return Plan(experiment, source.spec, jobs, sizes, columns, evaluated=evaluated)
+    return Plan(experiment, source.spec, jobs, sizes, columns, evaluated=evaluated, names=names)
 
 
 def jobs_of(experiment: Experiment) -> list[Job]:

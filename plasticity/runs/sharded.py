@@ -38,6 +38,20 @@ def is_cut(place: Path) -> bool:
     return bool(_facts(place))
 
 
+def is_finished(place: Path) -> bool:
+    """Whether every program of the run has finished, or every shard, if it is cut."""
+    facts = _facts(place)
+    if not facts:
+        return folder.is_finished(place)
+    return all(folder.is_finished(shard_folder(place, number)) for number in range(1, facts["count"] + 1))
+
+
+def check_force(shard: str | None, force: bool) -> None:
+    """``UserError`` if a part of a run is to replace the whole."""
+    if shard is not None and force:
+        raise UserError("--force replaces a whole run, and --shard runs a part of one; give one of them")
+
+
 def _facts(place: Path, key: str = SHARDS) -> dict[str, Any]:
     try:
         found: dict[str, Any] = read_plan(place).get(key) or {}
@@ -70,8 +84,7 @@ def run(
     progress: Progress,
 ) -> None:
     """Run one shard, or all that no other process runs; see :func:`plasticity.runs.launch.run`."""
-    if shard is not None and force:
-        raise UserError("--force replaces a whole run, and --shard runs a part of one; give one of them")
+    check_force(shard, force)
     wanted = shards.parse_number(shard) if shard else None
     layout = lay_out(experiment, place, split or (f"jobs={wanted[1]}" if wanted and not is_cut(place) else None),
                      resume=resume or shard is not None, force=force,
@@ -165,7 +178,7 @@ def _created(
     dry: bool = False,
 ) -> Layout:
     assert given is not None
-    _check_free(place)
+    check_free(place)
     asked = experiments.programs(experiment)
     whole = plan(experiment)
     split = within_hours(whole, given) if given.hours else given
@@ -185,7 +198,7 @@ def _created(
     return Layout(layout, str(split), widths)
 
 
-def _check_free(place: Path) -> None:
+def check_free(place: Path) -> None:
     """``UserError`` if a process still runs a shard of the run that is replaced."""
     for path in shard_folders(place).values():
         with held(path):
