@@ -257,7 +257,7 @@ def test_a_finding_that_was_stopped_goes_on(tmp_path, monkeypatch):
     with pytest.raises(Interrupted):
         running.run_finding(finding, tmp_path, say=lambda line: None)
     assert store.read_result(tmp_path / "made") is None
-    monkeypatch.setattr(running, "judge", lambda criterion, tables, least: Verdict(True, ()))
+    monkeypatch.setattr(running, "judge", lambda criterion, tables, least, correction: Verdict(True, ()))
     monkeypatch.setattr(running, "figure", lambda finding, runs: Figure())
     assert running.run_finding(finding, tmp_path, say=lambda line: None)["passed"]
     assert calls == [("one", False), ("two", False), ("one", True), ("two", True)]
