@@ -313,7 +313,10 @@ def test_the_values_that_were_judged_are_kept_beside_the_result(ran):
     ends = stats.ttest_1samp(gap, 0.0).confidence_interval(0.95)
     clause = result["clauses"][0]
     assert [clause["number"], clause["low"], clause["high"]] == pytest.approx([gap.mean(), *ends], abs=1e-5)
-    assert set(rows.loc[rows["clause"] == 3, "arm"]) == {"Spearman", *quantities.tables(parts(finding, root))("performance", "end")["arm"]}
+    assert set(rows.loc[rows["clause"] == 3, "arm"]) == {
+        "Spearman",
+        *quantities.tables(parts(finding, root))("performance", "end")["arm"],
+    }
     assert "values" not in clause
 
 

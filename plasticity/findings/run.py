@@ -41,7 +41,9 @@ def is_current(finding: Finding, result: Mapping[str, Any], full: bool = False) 
     if result.get("digest") == finding.digest(full):
         return True
     then, now = result.get("content"), finding.content(full)
-    if not isinstance(then, Mapping) or any(then.get(key) != now.get(key) for key in ("criterion", "exact", "correction")):
+    if not isinstance(then, Mapping) or any(
+        then.get(key) != now.get(key) for key in ("criterion", "exact", "correction")
+    ):
         return False
     runs = then.get("runs")
     if not isinstance(runs, Mapping) or list(runs) != list(now["runs"]):

@@ -71,8 +71,8 @@ def _by_arm(clause: Clause, values: pd.DataFrame) -> dict[str, pd.Series]:
     if values.duplicated(["arm", "seed"]).any():
         return {}
     wide = values.pivot(index="seed", columns="arm", values="value")
-    missing = pd.Series(np.nan, wide.index)
-    return {arm: wide[arm] if arm in wide else missing for arm in clause.arms or list(wide)}
+    wide = wide.reindex(columns=list(dict.fromkeys(clause.arms or wide)))
+    return {str(arm): wide[arm] for arm in wide}
 
 
 def _slopes(clause: Clause, arms: Mapping[str, pd.Series]) -> pd.Series:

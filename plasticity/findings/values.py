@@ -15,9 +15,9 @@ def table(name: str, judged: Sequence[Judged]) -> str:
     """The table as CSV: ``finding, clause, arm, seed, value``.
 
     Clauses are numbered from 1, in the order of the criterion. First come the values of the clause's arms (``ARM`` or
-    ``PART/ARM``), then those of what is computed of them for each seed and compared with the bound: ``a - b``, ``slope``,
-    ``Spearman``. An arm with a sweep has several values per seed, which are left out. Values have six significant digits
-    and are empty if data are missing.
+    ``PART/ARM``), then those of what is computed of them for each seed and compared with the bound: ``a - b``,
+    ``slope``, ``Spearman``. An arm with a sweep has several values per seed, which are left out. Values have six
+    significant digits and are empty if data are missing.
     """
     text = io.StringIO()
     rows = csv.writer(text, lineterminator="\n")

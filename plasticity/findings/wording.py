@@ -1,5 +1,6 @@
 """Clauses in words, one line each."""
 
+import itertools
 from collections.abc import Sequence
 
 from plasticity.findings.criterion import Clause, Stage
@@ -35,7 +36,7 @@ def compared(clause: Clause) -> list[str]:
 
 def neighbours(arms: Sequence[str]) -> list[tuple[str, str]]:
     """Each arm with the next one."""
-    return list(zip(arms, arms[1:], strict=False))
+    return list(itertools.pairwise(arms))
 
 
 def quantity_text(clause: Clause) -> str:
