@@ -163,6 +163,8 @@ def test_two_arms_are_compared_by_their_times():
     found = judge_clause(asked, of(table(curves)))
     assert numbers(found) == interval(np.minimum(falls_b, 10) - falls_a)
     assert found.holds
+    assert found.never == 4 - 1  # falling in visit 10, the last one, is not never
+    assert number(found._asdict()).endswith("] (3 lanes never)")
     assert clause_text(asked) == "visits until performance <= 0.5: b - a > 1"
 
 

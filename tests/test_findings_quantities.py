@@ -56,6 +56,9 @@ def test_steps_to_a_threshold_are_those_of_the_results(curves):
     asked = clause(at="end", within="time", threshold=0.5, crossing="up")
     ours = samples(asked, tables({"": curves})).tested[0].values
     np.testing.assert_array_equal(ours, [40, np.nan])
+    assert samples(asked, tables({"": curves})).never == 1
+    assert samples(clause(at="all", within="time", threshold=0.7, crossing="up"), tables({"": curves})).never == 1
+    assert samples(clause(at=0, within="time", threshold=0.7, crossing="up"), tables({"": curves})).never == 0
     kept = samples(clause(at="end", within="time", threshold=0.5, crossing="up", diverged=99), tables({"": curves}))
     np.testing.assert_array_equal(kept.tested[0].values, [40, 99])
 

@@ -26,6 +26,7 @@ class Judged(NamedTuple):
     holds: bool
     confidence: float
     contrasts: tuple[tuple[float, float, float], ...] = ()  # number, low, high of each pair of neighbours
+    never: int | None = None  # of a time: number of lanes that never crossed the threshold
     values: tuple[tuple[str, int, float], ...] = ()  # arm or statistic, seed, value
 
 
@@ -79,7 +80,8 @@ def _judged(clause: Clause, found: Samples, least: int) -> Judged:
     holds = seeds >= least and all(sides)
     contrasts = tuple(numbers) if clause.compare == "contrasts" else ()
     rows = tuple(found.rows())
-    return Judged(clause_text(clause), number, low, high, seeds, holds, clause.confidence, contrasts, rows)
+    text = clause_text(clause)
+    return Judged(text, number, low, high, seeds, holds, clause.confidence, contrasts, found.never, rows)
 
 
 def _furthest(clause: Clause, numbers: Sequence[tuple[float, float, float]]) -> tuple[float, float, float]:

@@ -14,10 +14,15 @@ from plasticity.findings.criterion import Clause, Crossing, Record, Stage
 
 Tables = Callable[[str, Record], pd.DataFrame]  # quantity, what is taken of a visit's records -> table
 LANE = ["arm", "point", "seed"]
+NEVER = "never"  # column of a table of times in visits: the threshold was not crossed in the visit
 
 
 def lane_values(clause: Clause, table: pd.DataFrame) -> pd.DataFrame:
-    """The clause's value of each lane of its arms (all arms if it names none): ``arm, point, seed, value``."""
+    """The clause's value of each lane of its arms (all arms if it names none): ``arm, point, seed, value, never``.
+
+    ``never``: a time that was censored because the lane never crossed the threshold (``within: time``: not in all of the
+    visits of the stage).
+    """
     table = table[table["arm"].isin(clause.arms)] if clause.arms else table
     visits = table.attrs["visits"]
     if clause.task is not None:
@@ -25,8 +30,9 @@ def lane_values(clause: Clause, table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for key, lane in table.groupby(LANE, sort=False):
         count = visits if clause.task is None else len(lane)
-        rows.append((*key, _lane_value(clause, lane, count)))
-    return pd.DataFrame(rows, columns=[*LANE, "value"])
+        value = _lane_value(clause, lane, count)
+        rows.append((*key, value, bool(np.isfinite(value)) and _never(clause, lane, count)))
+    return pd.DataFrame(rows, columns=[*LANE, "value", "never"])
 
 
 def visits_to(task: str, table: pd.DataFrame) -> pd.DataFrame:
@@ -43,6 +49,17 @@ def _lane_value(clause: Clause, lane: pd.DataFrame, visits: int) -> float:
         return time_to(lane, clause.crosses, visits, clause.diverged)
     value = at_stage(lane, clause.at, visits, clause.diverged)
     return value if clause.less is None else value - at_stage(lane, clause.less, visits, clause.diverged)
+
+
+def _never(clause: Clause, lane: pd.DataFrame, visits: int) -> bool:
+    if clause.at == "time":
+        return not clause.crosses.reached(_with_diverged(lane, clause.diverged)).any()
+    if clause.within == "time" and NEVER in lane:
+        chosen = {
+            visit for stage in (clause.at, clause.less) if stage is not None for visit in stage_visits(stage, visits)
+        }
+        return bool(lane.loc[lane["visit"].isin(chosen), NEVER].fillna(False).any())
+    return False
 
 
 def at_stage(lane: pd.DataFrame, stage: Stage, visits: int, diverged: float | None = None) -> float:

@@ -21,7 +21,7 @@ from plasticity.findings.criterion import (
     Record,
     clauses,
 )
-from plasticity.findings.lanes import Tables, stage_visits
+from plasticity.findings.lanes import NEVER, Tables, stage_visits
 from plasticity.results.behaviour import partners
 from plasticity.results.change import grouped, stage_means
 from plasticity.results.read import visits_and_losses
@@ -50,23 +50,27 @@ def tables(runs: Mapping[str, Path]) -> Tables:
 
 
 def of_run(run: Path, what: str, within: Record = "end") -> pd.DataFrame:
-    """``arm, point, seed, visit, task, value, lost`` of a quantity. ``within``: what is taken of a visit's records."""
+    """``arm, point, seed, visit, task, value, lost`` of a quantity, and ``never`` of a time.
+
+    ``within``: what is taken of a visit's records.
+    """
     finished = visits_and_losses(run)
     keys = ["arm", "lane", "visit"]
-    rows = finished[[*keys, "seed", "task", "lost"]].merge(_values(run, what, within, finished), on=keys, how="left")
+    values = _values(run, what, within, finished)
+    rows = finished[[*keys, "seed", "task", "lost"]].merge(values, on=keys, how="left")
     known = results.lanes(run)[["arm", "lane"]]
     seeds = results.lanes(run).groupby("arm", observed=True)["seed"].nunique()
     point = {(arm, lane): lane // int(seeds[arm]) for arm, lane in known.itertuples(index=False)}
     rows["point"] = [point[each] for each in zip(rows["arm"], rows["lane"], strict=True)]
-    return rows[["arm", "point", "seed", "visit", "task", "value", "lost"]]
+    return rows[["arm", "point", "seed", "visit", "task", "value", "lost", *([NEVER] if NEVER in rows else [])]]
 
 
 def _values(run: Path, what: str, within: Record, finished: pd.DataFrame) -> pd.DataFrame:
     """``arm, lane, visit, value``."""
     keys = ["arm", "lane", "visit"]
     if isinstance(within, Crossing):
-        found = _times(run, what, within)
-    elif what in ("performance", "performance_end"):
+        return _times(run, what, within)
+    if what in ("performance", "performance_end"):
         found = _valued(finished, what)
     elif what == "area":
         found = _valued(results.learning_curves_area(run), "area")
@@ -151,7 +155,7 @@ def is_evaluation(what: str) -> bool:
 
 
 def _times(run: Path, what: str, crossing: Crossing) -> pd.DataFrame:
-    """``arm, lane, visit, value``: env steps of each env from the start of the visit until the quantity crosses.
+    """``arm, lane, visit, value, never``: env steps of each env from the start of the visit until the quantity crosses.
 
     The end of the first record (or evaluation) at the threshold or beyond it; the visit's length if there is none.
     Missing if nothing was measured in the visit. With ``up`` and ``performance`` this is
@@ -162,7 +166,8 @@ def _times(run: Path, what: str, crossing: Crossing) -> pd.DataFrame:
     reached = records[crossing.reached(records["value"])].groupby(keys, observed=True)["step_in_visit"].min()
     found = records[keys].drop_duplicates().merge(reached.reset_index(name="value"), on=keys, how="left")
     lengths = np.array([visit["steps"] for visit in results.plan(run)["stream"]["visits"]], float)
-    return found.assign(value=found["value"].fillna(pd.Series(lengths[found["visit"]], found.index)))
+    value = found["value"].astype(float)
+    return found.assign(value=value.fillna(pd.Series(lengths[found["visit"]], found.index)), never=value.isna())
 
 
 def _records(run: Path, what: str) -> pd.DataFrame:

@@ -178,7 +178,11 @@ def _rows(verdict: Verdict) -> list[dict[str, Any]]:
     """The clauses without their values, as JSON has them: None for a number that is not finite."""
     found = []
     for each in verdict.judged:
-        row = {key: _finite(value) for key, value in each._asdict().items() if key not in ("contrasts", "values")}
+        row = {
+            key: _finite(value) for key, value in each._asdict().items() if key not in ("contrasts", "never", "values")
+        }
+        if each.never is not None:
+            row["never"] = each.never
         if each.contrasts:
             row["contrasts"] = [list(map(_finite, pair)) for pair in each.contrasts]
         found.append(row)

@@ -25,6 +25,7 @@ class Sample(NamedTuple):
 class Samples(NamedTuple):
     arms: Mapping[str, pd.Series]  # each arm's values; empty if an arm has several per seed (a sweep)
     tested: tuple[Sample, ...]  # all must lie on the required side
+    never: int | None = None  # of a time: number of lanes that never crossed the threshold
 
     def rows(self) -> Iterator[tuple[str, int, float]]:
         """``arm or statistic, seed, value``: the arms, then what is computed of them."""
@@ -36,6 +37,13 @@ class Samples(NamedTuple):
 
 
 def samples(clause: Clause, tables: Tables) -> Samples:
+    """The values that decide on the clause (:func:`_samples`), and the number of its censored times."""
+    values = lane_values(clause, tables(clause.table_of(clause.what), clause.record))
+    never = int(values["never"].sum()) if "time" in (clause.at, clause.within) else None
+    return _samples(clause, values, tables)._replace(never=never)
+
+
+def _samples(clause: Clause, values: pd.DataFrame, tables: Tables) -> Samples:
     """The per-seed values of the arms and of what is tested. With ``v`` the value of an arm for one seed:
 
     * ``value``: ``v(a)``; ``difference``: ``v(a) - v(b)``; ``ratio``: ``v(a) - bound v(b)``, to be tested against 0;
@@ -44,7 +52,6 @@ def samples(clause: Clause, tables: Tables) -> Samples:
     * ``slope``: the least-squares slope of ``v`` on the levels of the arms;
     * ``correlation``: Spearman's, over the arms and the points of sweeps.
     """
-    values = lane_values(clause, tables(clause.table_of(clause.what), clause.record))
     arms = _by_arm(clause, values)
     if clause.compare == "correlation":
         return Samples(arms, (Sample("Spearman", _correlations(clause, values, tables), clause.bound),))

@@ -145,7 +145,8 @@ def _held_first(criterion: Group, texts: list[tuple[str, str, str]]) -> list[tup
 def number(clause: Mapping[str, Any]) -> str:
     """The statistic with its interval: ``-0.816 [-0.817, -0.814]``; of contrasts, one after the other."""
     pairs = clause.get("contrasts") or [[clause["number"], clause["low"], clause["high"]]]
-    return ", ".join(_with_interval(*pair) for pair in pairs)
+    never = f" ({clause['never']} lanes never)" if clause.get("never") else ""
+    return ", ".join(_with_interval(*pair) for pair in pairs) + never
 
 
 def _with_interval(number: float | None, low: float | None, high: float | None) -> str:
