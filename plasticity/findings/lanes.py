@@ -20,8 +20,8 @@ NEVER = "never"  # column of a table of times in visits: the threshold was not c
 def lane_values(clause: Clause, table: pd.DataFrame) -> pd.DataFrame:
     """The clause's value of each lane of its arms (all arms if it names none): ``arm, point, seed, value, never``.
 
-    ``never``: a time that was censored because the lane never crossed the threshold (``within: time``: not in all of the
-    visits of the stage).
+    ``never``: a time that was censored because the lane never crossed the threshold (``within: time``: not in all of
+    the visits of the stage).
     """
     table = table[table["arm"].isin(clause.arms)] if clause.arms else table
     visits = table.attrs["visits"]
@@ -55,10 +55,9 @@ def _never(clause: Clause, lane: pd.DataFrame, visits: int) -> bool:
     if clause.at == "time":
         return not clause.crosses.reached(_with_diverged(lane, clause.diverged)).any()
     if clause.within == "time" and NEVER in lane:
-        chosen = {
-            visit for stage in (clause.at, clause.less) if stage is not None for visit in stage_visits(stage, visits)
-        }
-        return bool(lane.loc[lane["visit"].isin(chosen), NEVER].fillna(False).any())
+        stages = (clause.at, *([] if clause.less is None else [clause.less]))
+        chosen = {visit for stage in stages for visit in stage_visits(stage, visits)}
+        return bool(lane.loc[lane["visit"].isin(chosen), NEVER].eq(True).any())
     return False
 
 

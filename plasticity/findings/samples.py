@@ -29,11 +29,9 @@ class Samples(NamedTuple):
 
     def rows(self) -> Iterator[tuple[str, int, float]]:
         """``arm or statistic, seed, value``: the arms, then what is computed of them."""
-        for arm, values in self.arms.items():
-            yield from ((arm, seed, value) for seed, value in values.items())
-        for sample in self.tested:
-            if sample.label not in self.arms:
-                yield from ((sample.label, seed, value) for seed, value in sample.values.items())
+        computed = [(each.label, each.values) for each in self.tested if each.values is not self.arms.get(each.label)]
+        for label, values in (*self.arms.items(), *computed):
+            yield from zip([label] * len(values), map(int, values.index), map(float, values), strict=True)
 
 
 def samples(clause: Clause, tables: Tables) -> Samples:
