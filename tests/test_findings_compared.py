@@ -1,6 +1,7 @@
 """Comparisons of arms, times to a threshold, tasks and corrections, on tables made by hand."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -343,7 +344,7 @@ def test_values_are_those_that_were_judged():
     levels, noise = zip("abcd", (4, 2, 7, 5), strict=True), iter((1.0, -0.5, 0.25, -0.125))
     noisy = {arm: constant(level, noise=next(noise)) for arm, level in levels}
     of_x = {"what": "x", "direction": "above", "bound": 0}
-    parts = [
+    parts: list[tuple[dict[str, Any], str, int]] = [
         ({"arms": "a"}, "a", 1),
         ({"arms": ["a", "b"], "compare": "difference"}, "a - b", 3),
         ({"arms": [*"abc"], "compare": "contrasts"}, "b - a", 5),
