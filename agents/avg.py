@@ -51,7 +51,11 @@ def gained(make: Make, name: str, gain: float | None) -> Callable[[Any, int], An
     return lambda observation, outputs: with_gain(make(observation, outputs), name, gain)
 
 
-@metadata(only_with=NEEDS)
+@metadata(
+    paper="Vasan et al. 2024, Deep Policy Gradient Methods Without Batch Updates, Target Networks, or Replay Buffers",
+    checked="a NumPy program over 51 time steps of a stream, with gradients by hand",
+    only_with=NEEDS,
+)
 def avg(
     spec: StreamSpec,
     intervention: Intervention,

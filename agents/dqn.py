@@ -72,7 +72,13 @@ def rescaled_errors(
     return jax.lax.stop_gradient(targets) - q[rows, action]
 
 
-@metadata(renamed=FORMER, only_with={"gradient_steps": {"replay_ratio": (None,)}})
+@metadata(
+    paper="Mnih et al. 2015, Human-level control through deep reinforcement learning",
+    checked="a NumPy program over 14 or 28 updates, with gradients by hand and its own Adam; with memory, loops "
+    "over sequences and steps",
+    renamed=FORMER,
+    only_with={"gradient_steps": {"replay_ratio": (None,)}},
+)
 def dqn(
     spec: StreamSpec,
     intervention: Intervention,

@@ -63,7 +63,11 @@ def minibatch(size: int) -> Memory:
     def kept(state: Any, *_: Any) -> Any:
         return state
 
-    return Memory(tuple, kept, lambda state: jnp.ones((), bool), lambda state, *_: unweighted(state), kept, size, 1)
+    def sample(state: Batch, key: Key, age: Any) -> Sample:
+        del key, age
+        return unweighted(state)
+
+    return Memory(tuple, kept, lambda state: jnp.ones((), bool), sample, kept, size, 1, reviews=False)
 
 
 def no_exploration(age: Any) -> Array:
@@ -165,6 +169,10 @@ def _q_learner(
     return offline_agent(spec, body, criterion, target_period, Sampling(spec.envs, 1, discount, reward_clip))
 
 
+@metadata(
+    paper="Agarwal, Schuurmans, Norouzi 2020, An Optimistic Perspective on Offline Reinforcement Learning",
+    checked="losses in NumPy, and one step along JAX's gradient of them",
+)
 def offline_dqn(
     spec: StreamSpec,
     intervention: Intervention,
@@ -193,7 +201,11 @@ def offline_dqn(
     return _q_learner(spec, intervention, network, optimizer, discount, double, huber, reward_clip, target_period)
 
 
-@metadata(paper="Kumar, Zhou, Tucker, Levine 2020, Conservative Q-Learning for Offline Reinforcement Learning")
+@metadata(
+    paper="Kumar, Zhou, Tucker, Levine 2020, Conservative Q-Learning for Offline Reinforcement Learning",
+    checked="losses in NumPy, the conservative term by hand, and one step along JAX's gradient of them; equation "
+    "and defaults follow the authors' code, the paper could not be read",
+)
 def cql(
     spec: StreamSpec,
     intervention: Intervention,
@@ -225,6 +237,10 @@ def cql(
     )  # fmt: skip
 
 
+@metadata(
+    paper="Agarwal, Schuurmans, Norouzi 2020, An Optimistic Perspective on Offline Reinforcement Learning",
+    checked="losses in NumPy, and one step along JAX's gradient of them",
+)
 def offline_c51(
     spec: StreamSpec,
     intervention: Intervention,

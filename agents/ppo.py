@@ -53,7 +53,12 @@ def check_names(**settings: tuple[str, tuple[str, ...]]) -> None:
 FORMER = {"bootstrap_truncation": Moved("truncation", values={True: "bootstrap", False: "terminal"})}
 
 
-@metadata(renamed=FORMER, only_with=NEEDS)
+@metadata(
+    paper="Schulman et al. 2017, Proximal Policy Optimization Algorithms",
+    checked="a NumPy program over three rollouts, with linear networks and gradients by hand",
+    renamed=FORMER,
+    only_with=NEEDS,
+)
 def ppo(
     spec: StreamSpec,
     intervention: Intervention,

@@ -128,7 +128,13 @@ def corrected_update(
     return update
 
 
-@metadata(only_with=NEEDS)
+@metadata(
+    paper="Elelimy, Daley, Patterson, Machado, White, White 2025, Deep Reinforcement Learning with Gradient "
+    "Eligibility Traces",
+    checked="a NumPy program over 51 time steps of a stream, with gradients by hand, also without regularisation "
+    "and with `gtd2`",
+    only_with=NEEDS,
+)
 def qrc(
     spec: StreamSpec,
     intervention: Intervention,

@@ -90,6 +90,7 @@ class Memory(NamedTuple):
     held: Callable[[Any], Held] | None = None  # state -> the transitions in it, if they are in the order of time
     switch: Callable[[Any], Any] | None = None  # at a task switch: state -> state, of a memory that knows visits apart
     draws: bool = False  # whether `add` takes a key
+    reviews: bool = True  # whether there is an oldest part to sample from
 
 
 # Settings of the agents in versions before schedules and replays were members.
@@ -245,7 +246,7 @@ class Updating(NamedTuple):
     def reviewed(self, key: Key, plugins: State) -> dict[str, Array]:
         """The share of the replay from which the intervention wants the batch; {}: from all."""
         review = self.body.intervention.review
-        asks = fills(self.body.intervention, "review")
+        asks = self.memory.reviews and fills(self.body.intervention, "review")
         return {"share": review(jax.random.fold_in(key, REVIEW), plugins)} if asks else {}
 
     def followed(self, learner: Learner, clock: Clock) -> Learner:

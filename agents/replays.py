@@ -35,6 +35,7 @@ def unprioritised(state: Any, made: Array, counts: Array, places: Array, losses:
     return state
 
 
+@metadata(checked="a walk over the stream in NumPy, and the frequencies of samples")
 def uniform(spec: StreamSpec, sampling: Sampling, *, capacity: Count = 100_000, minimum: Count = 20_000) -> Memory:
     """Sample the stored transitions uniformly, with equal weights.
 
@@ -69,6 +70,7 @@ def uniform(spec: StreamSpec, sampling: Sampling, *, capacity: Count = 100_000, 
 
 @metadata(
     paper="Schaul, Quan, Antonoglou, Silver 2016, Prioritized Experience Replay",
+    checked="sums in NumPy, frequencies of samples, weights by hand; priorities in the NumPy program of `rainbow`",
     only_with={"duration": {"prefer": ("new", "old")}, "least": {"prefer": ("new", "old")}},
 )
 def prioritised(
@@ -120,7 +122,9 @@ def prioritised(
 
 @metadata(
     paper="Wu, Tang, Ma, Liu, Zheng, Hao 2026, The Rank and Gradient Lost in Non-stationarity: Sample Weight Decay for "
-    "Mitigating Plasticity Loss in Reinforcement Learning"
+    "Mitigating Plasticity Loss in Reinforcement Learning",
+    checked="cumulative weights in NumPy, and the frequencies of samples; equation and defaults follow the "
+    "authors' code, of the paper only summaries were read",
 )
 def age_weighted(
     spec: StreamSpec,
@@ -175,6 +179,7 @@ def age_weighted(
 
 @metadata(
     paper="Isele, Cosgun 2018, Selective Experience Replay for Lifelong Learning",
+    checked="frequencies of samples and of what is kept, weights by hand; the equal shares and the defaults are ours",
     only_with={
         "duration": {"prefer": ("new", "old")},
         "least": {"prefer": ("new", "old")},
@@ -236,7 +241,10 @@ def task_balanced(
     )
 
 
-@metadata(paper="Kapturowski et al. 2019, Recurrent Experience Replay in Distributed Reinforcement Learning")
+@metadata(
+    paper="Kapturowski et al. 2019, Recurrent Experience Replay in Distributed Reinforcement Learning",
+    checked="a list of what each row holds; updates of `dqn` against loops over sequences and steps",
+)
 def sequences(
     spec: StreamSpec,
     sampling: Sampling,
@@ -274,7 +282,10 @@ def sequences(
     return memory._replace(held=lambda state: held(state.steps, spec))
 
 
-@metadata(paper="Kapturowski et al. 2019, Recurrent Experience Replay in Distributed Reinforcement Learning")
+@metadata(
+    paper="Kapturowski et al. 2019, Recurrent Experience Replay in Distributed Reinforcement Learning",
+    checked="priorities by hand; updates of `dqn` and priorities against loops over sequences and steps",
+)
 def prioritised_sequences(
     spec: StreamSpec,
     sampling: Sampling,

@@ -167,7 +167,13 @@ def traced_update(
     return update
 
 
-@metadata(renamed={"trace": "trace_decay"}, only_with=NEEDS)
+@metadata(
+    paper="Elsayed, Vasan, Mahmood 2024, Streaming Deep Reinforcement Learning Finally Works",
+    checked="a NumPy program over 51 time steps of a stream, with gradients by hand, for discrete and real-valued "
+    "actions",
+    renamed={"trace": "trace_decay"},
+    only_with=NEEDS,
+)
 def stream_ac(
     spec: StreamSpec,
     intervention: Intervention,

@@ -63,7 +63,12 @@ def batch_of_one(
     return streaming_agent(body, preprocessor, policy, epsilon, update, losses, values, "values", discount, truncation)
 
 
-@metadata(renamed=FORMER_EPSILON, only_with=NEEDS)
+@metadata(
+    paper="Gogianu, Lutu, Pascanu 2026, Revisiting Adam for Streaming RL",
+    checked="a NumPy program over eight time steps, with gradients by hand; the optimizer's defaults are ours",
+    renamed=FORMER_EPSILON,
+    only_with=NEEDS,
+)
 def stream_dqn(
     spec: StreamSpec,
     intervention: Intervention,
@@ -101,7 +106,13 @@ def stream_dqn(
     return complete(spec, body, value_outputs(values), make)
 
 
-@metadata(renamed=FORMER_EPSILON, only_with=NEEDS)
+@metadata(
+    paper="Gogianu, Lutu, Pascanu 2026, Revisiting Adam for Streaming RL",
+    checked="a NumPy program over eight time steps, with gradients by hand; the defaults of `value_max` and of the "
+    "optimizer are ours",
+    renamed=FORMER_EPSILON,
+    only_with=NEEDS,
+)
 def stream_c51(
     spec: StreamSpec,
     intervention: Intervention,

@@ -67,7 +67,11 @@ def unscaled(agent: Agent, preprocessor: Preprocessor) -> Agent:
     return agent._replace(act=act, play=play)
 
 
-@metadata(only_with=NEEDS)
+@metadata(
+    paper="Elsayed, Vasan, Mahmood 2024, Streaming Deep Reinforcement Learning Finally Works",
+    checked="a NumPy program over 51 time steps of a stream, with gradients by hand; the true values of a random walk",
+    only_with=NEEDS,
+)
 def stream_td(
     spec: StreamSpec,
     intervention: Intervention,

@@ -298,7 +298,12 @@ def trace_metrics(body: AgentCore, learner: Learner, error: Array, clip: Number 
     return {**made, "step_size": body.optimizer.learning_rate(learner.opt_state)}
 
 
-@metadata(renamed=FORMER, only_with=NEEDS)
+@metadata(
+    paper="Elsayed, Vasan, Mahmood 2024, Streaming Deep Reinforcement Learning Finally Works",
+    checked="a NumPy program over 51 time steps of a stream, with gradients by hand",
+    renamed=FORMER,
+    only_with=NEEDS,
+)
 def stream_q(
     spec: StreamSpec,
     intervention: Intervention,
@@ -344,7 +349,13 @@ def stream_q(
     return complete(spec, body, value_outputs(action_values(body)), make)
 
 
-@metadata(renamed=FORMER, only_with=NEEDS)
+@metadata(
+    paper="Gogianu, Lutu, Pascanu 2026, Revisiting Adam for Streaming RL",
+    checked="a NumPy program over 51 time steps of a stream, with gradients by hand; equation and defaults follow "
+    "code by others",
+    renamed=FORMER,
+    only_with=NEEDS,
+)
 def adaptive_q(
     spec: StreamSpec,
     intervention: Intervention,

@@ -9,7 +9,7 @@ import optax
 from plasticity.agents.base import AgentCore, Meaning, assemble
 from plasticity.agents.categorical import check_atoms, check_range, expected, spread
 from plasticity.agents.past import complete
-from plasticity.config.fields import Fraction, Member, Positive, Repeats
+from plasticity.config.fields import Fraction, Member, Positive, Repeats, metadata
 from plasticity.core.outputs import OUTPUT, Logits, Output, Outputs, Values
 from plasticity.core.schedules import Number
 from plasticity.core.types import (
@@ -105,6 +105,7 @@ def _body(spec: StreamSpec, intervention: Intervention, network: Any, optimizer:
     return assemble(described, optimizer(), intervention, minibatch=spec.envs)
 
 
+@metadata(checked="loss, gradient and step by hand")
 def classifier(
     spec: StreamSpec,
     intervention: Intervention,
@@ -161,6 +162,7 @@ def _categorical(
     return _supervised(spec, body, predict, cross_entropy, "prediction", distributions)
 
 
+@metadata(checked="loss, gradient and step by hand; `hl_gauss` against SciPy's normal distribution")
 def regressor(
     spec: StreamSpec,
     intervention: Intervention,

@@ -90,7 +90,11 @@ def deterministic(network: Network, scale: Scale, noise: Noise, random_steps: in
     return Criterion(loss, act, play, policy, "prediction", metrics, read, inputs=state_and_action)
 
 
-@metadata(only_with={"gradient_steps": {"replay_ratio": (None,)}})
+@metadata(
+    paper="Fujimoto, van Hoof, Meger 2018, Addressing Function Approximation Error in Actor-Critic Methods",
+    checked="a NumPy program over 14 updates, with gradients by hand",
+    only_with={"gradient_steps": {"replay_ratio": (None,)}},
+)
 def td3(
     spec: StreamSpec,
     intervention: Intervention,

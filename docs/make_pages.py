@@ -1,5 +1,5 @@
 """Write docs/interventions.md, monitors.md, streams.md and networks.md from the members' docstrings, results and
-pictures; and the GPU section of speed.md.
+pictures; verification.md from their metadata; and the GPU section of speed.md.
 
 plasticity run configs/interventions.yaml
 python docs/make_pages.py interventions runs/interventions
@@ -8,6 +8,7 @@ plasticity bench monitors --json monitors.json
 python docs/make_pages.py monitors runs/monitors [monitors.json]
 python docs/make_pages.py streams
 python docs/make_pages.py networks
+python docs/make_pages.py verification
 
 With ``--text`` instead of a run, a page keeps its numbers and pictures and only its docstrings are updated.
 
@@ -145,6 +146,36 @@ What the methods do in these networks:
   every hidden kernel, including those.
 
 """,
+    "verification": """# What each method is checked against
+
+<!-- Made by `python docs/make_pages.py verification` from the members' metadata. -->
+
+For every method, the tables say with what the tests compare its equation, and what of it is not verified. A cell
+begins with the comparison:
+
+* **By hand**: numbers worked out in the test. **A formula, loop or program in NumPy**: the equation written a second
+  time in the tests, mostly in double precision, with the gradients by hand where the cell says so. It shares no code
+  with the method.
+* **Closed form**: a case whose result is known exactly. **Bit for bit**: equal to another computation that must give
+  the same numbers. **Frequencies, moments**: of random draws, within a few standard errors.
+* **A library** (optax, rlax, SciPy, JAX's own gradients): the same computation by others. PyTorch is not run: its rules
+  are written out. No test runs the released code of a paper; where a docstring says that the two were compared, they
+  were compared by reading.
+* **Contracts only**: no test compares the equation with anything; only shapes, finite numbers and the like are tested.
+
+The programs in the tests were written from the same equations as the methods. They show that the code computes what its
+docstring says, not that the docstring says what the paper says. The rest of a cell is therefore about the source:
+
+* **Second-hand**: taken from notes, surveys or summaries, or from code by others.
+* **Follows the authors' code**: read there; the paper was read in part or not at all.
+* **Ours**: chosen for this testbed, because there is no published value or we know of none.
+
+Where a cell says nothing about the source, we know of no such doubt; this does not mean that every number was read in
+the paper. Known differences from the paper are in the member's docstring.
+
+The contract tests apply to all members as well. To find the tests of a member, search `tests/` for its name.
+
+""",
 }
 
 COSTS = DOCS / "monitor_costs.json"
@@ -196,6 +227,7 @@ def facts(family: str, name: str, metadata: Metadata) -> str:
     """What the member's metadata says, in sentences."""
     found = [f"Source: {metadata.paper}."] if metadata.paper else []
     found += [f"Note: {metadata.note}."] if metadata.note else []
+    found += [f"Checked against: {metadata.checked}."] if metadata.checked else []
     if family == "interventions":
         factory = registry().factory(family, name)
         found.append(f"{told(factory)}.")
@@ -292,6 +324,8 @@ def of_monitors(run: Path) -> str:
 
 EVIDENCE: dict[str, Callable[[Path], str]] = {"interventions": of_interventions, "monitors": of_monitors}
 FIRST_COLUMN = {"interventions": "arm", "monitors": "monitor", "networks": "intervention"}
+CHECKED = ("interventions", "agents", "optimizers", "schedules", "replays", "activations")
+SECTIONS = {family: f"reference/{family}.md" for family in CHECKED[2:]} | {"interventions": "interventions.md"}
 DEEPER = {"transforms": "#"}  # their page is that of streams
 
 
@@ -301,6 +335,25 @@ def of_streams() -> str:
     for family in ("streams", "transforms"):
         text = text.replace(f"{{{{{family}}}}}", sections(family).rstrip("\n"))
     return text
+
+
+def cell(family: str, name: str) -> str:
+    """The member's name, with a link to its section if it has one."""
+    page = SECTIONS.get(family)
+    return f"[`{name}`]({page}#{name})" if page else f"`{name}`"
+
+
+def of_verification() -> str:
+    """A table for each family: member, source, and against what it is checked."""
+    known, text = registry(), HEADS["verification"]
+    for family in CHECKED:
+        text += f"## {family.capitalize()}\n\n| member | source | checked against |\n|---|---|---|\n"
+        for name in known[family]:
+            if known.origin(family, name) == "built in":
+                about = known.metadata(family, name)
+                text += f"| {cell(family, name)} | {about.paper} | {about.checked} |\n"
+        text += "\n"
+    return text.rstrip("\n") + "\n"
 
 
 def evidence(family: str, run: str = "", *bench: str) -> str:
@@ -327,6 +380,8 @@ def main(family: str, *given: str) -> None:
         if "--text" not in given:
             stream_pictures.draw()
         text = of_streams()
+    elif family == "verification":
+        text = of_verification()
     else:
         text = HEADS[family] + (measured(family) if "--text" in given else evidence(family, *given))
         text += sections(family) + "\n"

@@ -9,8 +9,10 @@ Many tests build the same tiny programs. JAX's own cache in ``.jax_cache`` keeps
 still happens (and is counted by tests), the several seconds of XLA's work only once. Deleting the folder is harmless.
 """
 
+import gc
 import importlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -42,6 +44,7 @@ import pytest  # noqa: E402
 sys.path.append(str(CHECKOUT))  # `pytest` finds agents and envs as `python -m pytest` does; tests/ has folders so named
 
 jax.config.update("jax_num_cpu_devices", 2)
+LARGE = 2_000_000 * (1024 if sys.platform == "darwin" else 1)  # of `ru_maxrss`: KiB on Linux, bytes on macOS
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -60,6 +63,15 @@ def own_speeds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(speeds, "folder", lambda: folder)
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def bounded_memory() -> Iterator[None]:
+    """Drop compiled programs between files once a worker is large: it would grow to several GB."""
+    yield
+    if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > LARGE:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture(scope="session")

@@ -76,11 +76,11 @@ SUPERVISED = ("classifier", "regressor", "kalman_classifier")
 OFFLINE = ("offline_dqn", "offline_c51", "cql", "bc")
 # The agents on which a case can have no effect, and which refuse it.
 REFUSED: dict[str, tuple[str, ...]] = {
-    "altnet": (*STREAMED, *ROLLOUT, *OFFLINE, "kalman_classifier"),
+    "altnet": (*STREAMED, *ROLLOUT, "kalman_classifier"),
     "effective_rank": STREAMED,
     "a_gem": TRACED,
     "packnet": TRACED,
-    "neuroplastic_expansion": (*STREAMED, *ROLLOUT, *SUPERVISED),
+    "neuroplastic_expansion": (*STREAMED, *ROLLOUT, *SUPERVISED, *OFFLINE),
     "neuroplastic_expansion-unreviewed": TRACED,
     "sam": TRACED,
     "optimizer_reset": ("stream_q", "stream_sarsa", "stream_ac", "stream_td"),

@@ -1,4 +1,8 @@
-"""Every intervention with every agent, in the runner: ten steps, a switch, ten steps more."""
+"""Every intervention with one agent of each regime, in the runner: ten steps, a switch, ten steps more.
+
+With every agent, it runs outside the runner in tests/test_takes_effect.py, and together with the other interventions in
+tests/test_all_together.py.
+"""
 
 import inspect
 from collections.abc import Callable
@@ -11,17 +15,12 @@ import pytest
 from agent_cases import SOON, program, run
 from method_cases import REFUSED, SIZES
 
-from plasticity.agents import AGENTS
 from plasticity.interventions import INTERVENTIONS
 from plasticity.interventions.base import Intervention
 
+REGIMES = ("dqn", "sac", "ppo", "stream_q", "classifier", "offline_dqn")
 # Those that are not refused, see tests/test_takes_effect.py.
-PAIRS = [
-    (name, method) for name in sorted(AGENTS) for method in sorted(INTERVENTIONS) if name not in REFUSED.get(method, ())
-]
-
-
-APART = ("aid", "altnet", "neuroplastic_expansion", "modulation")  # aid refuses crelu; the others replace the learner
+PAIRS = [(name, method) for name in REGIMES for method in sorted(INTERVENTIONS) if name not in REFUSED.get(method, ())]
 
 
 def acting_soon(method: str) -> Callable[[], Intervention]:
@@ -66,13 +65,6 @@ def lives_through(name: str, *methods: Callable[[], Intervention]) -> None:
     assert (last.diverged_at == -1).all()
     for carry in started.carries:
         chex.assert_tree_all_finite((carry.agent.learner, carry.agent.plugins))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(AGENTS))
-def test_all_methods_together(name):
-    allowed = [method for agent, method in PAIRS if agent == name and method not in APART]
-    lives_through(name, *(variant for method in allowed for variant in variants(method)))
 
 
 @pytest.mark.slow

@@ -27,6 +27,14 @@ def test_pages_are_up_to_date(family, monkeypatch):
     assert sys.modules.pop("make_pages")
 
 
+def test_the_table_of_what_is_checked_is_up_to_date(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS))
+    pages = __import__("make_pages")
+    made = pages.of_verification()
+    assert made == (DOCS / "verification.md").read_text(), "run `python docs/make_pages.py verification`"
+    assert sys.modules.pop("make_pages")
+
+
 def test_every_picture_of_streams_is_drawn_and_shown(monkeypatch):
     monkeypatch.syspath_prepend(str(DOCS))
     pictures = __import__("stream_pictures")

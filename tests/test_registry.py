@@ -12,6 +12,7 @@ from fake_members import fake_registry, weight_decay
 
 from plasticity.config.registry import FAMILIES, Registry
 from plasticity.core.errors import UserError
+from plasticity.runs import launch
 
 
 def test_members_are_found_by_family_and_name() -> None:
@@ -205,3 +206,13 @@ def test_every_built_in_member_has_a_schema(module: Any, table: Any) -> None:
     for member in registry.names(name):
         registry.rows(name, member)
     assert registry.names(name)
+
+
+@pytest.mark.parametrize("family", ["interventions", "agents", "optimizers", "schedules", "replays", "activations"])
+def test_every_built_in_member_says_against_what_it_is_checked(family: Any) -> None:
+    """One phrase for `plasticity list` and the cell of a table."""
+    registry = launch.registry()
+    built_in = [name for name in registry[family] if registry.origin(family, name) == "built in"]
+    phrases = {name: registry.metadata(family, name).checked for name in built_in}
+    assert not [name for name, phrase in phrases.items() if not phrase]
+    assert not [name for name, phrase in phrases.items() if phrase.endswith(".") or {"|", "\n"} & set(phrase)]

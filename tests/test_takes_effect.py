@@ -3,6 +3,7 @@
 import functools
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -63,6 +64,7 @@ def life(name: str, *methods: Intervention, real: bool | None = None, **changes:
     mind = jax.jit(made.init)(jax.random.key(5), timestep)
     (mind, *_), first = visit((mind, state, timestep), jnp.int32(0))
     (mind, *_), second = visit((switched(mind), *enter(jnp.int32(1))), jnp.int32(steps))
+    chex.assert_tree_all_finite(mind.learner.params)
     return [np.asarray(leaf) for leaf in jax.tree.leaves((mind.learner.params, first, second))]
 
 

@@ -174,6 +174,7 @@ def print_member(registry: Any, family: str, name: str, console: Console) -> Non
         "from": _from(registry, family, name).strip("[]"),
         "paper": metadata.paper,
         "note": metadata.note,
+        "checked": metadata.checked,
         "task switches": "seen" if family == "interventions" and _sees_switches(factory) else "",
         "task": "read; needs `task_aware: true`" if family == "interventions" and _reads_task(factory) else "",
         "example": example_line(family, name, metadata),

@@ -77,6 +77,7 @@ class Metadata:
     # A setting that has an effect only with some values of another -> that other setting -> those values.
     only_with: Mapping[str, Mapping[str, tuple[Any, ...]]] = field(default_factory=dict)
     note: str = ""
+    checked: str = ""  # against what the tests compare the member's equation, and what is not verified
     example: Mapping[str, Any] = field(default_factory=dict)  # of a stream: settings of a small example
     period: int = 1  # of a monitor: default measurement period, in periods of `monitor_every`
     formerly: str = ""  # its name in older versions, which configs may still use

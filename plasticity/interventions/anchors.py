@@ -82,7 +82,9 @@ def anchored(
 
 
 @metadata(
-    paper="Kirkpatrick et al. 2017, Overcoming catastrophic forgetting in neural networks", neutral={"strength": 0.0}
+    paper="Kirkpatrick et al. 2017, Overcoming catastrophic forgetting in neural networks",
+    checked="the value by hand, after one switch and after two",
+    neutral={"strength": 0.0},
 )
 def l2_previous(*, strength: NonNegative = 1e5, accumulate: bool = False) -> Intervention:
     """L2 distance to the parameters at the end of the previous task, added to the loss.
@@ -143,7 +145,9 @@ def fisher(context: Context, params: Params, drawn: Drawn, floor: Any = 0.0) -> 
 
 
 @metadata(
-    paper="Kirkpatrick et al. 2017, Overcoming catastrophic forgetting in neural networks", neutral={"strength": 0.0}
+    paper="Kirkpatrick et al. 2017, Overcoming catastrophic forgetting in neural networks",
+    checked="the Fisher information of a linear softmax, of normals and of values in closed form",
+    neutral={"strength": 0.0},
 )
 def ewc(
     *,
@@ -183,7 +187,11 @@ def ewc(
     return anchored(strength, importance, anchor=anchor, decay=decay, remember=Remember(samples, 0))
 
 
-@metadata(paper="Aljundi et al. 2018, Memory Aware Synapses: Learning what (not) to forget", neutral={"strength": 0.0})
+@metadata(
+    paper="Aljundi et al. 2018, Memory Aware Synapses: Learning what (not) to forget",
+    checked="the sensitivity of linear values in closed form",
+    neutral={"strength": 0.0},
+)
 def mas(*, strength: NonNegative = 1e4, samples: Count = 2_560) -> Intervention:
     """Memory aware synapses: a penalty on changes of parameters to which the outputs were sensitive.
 
@@ -212,7 +220,9 @@ def mas(*, strength: NonNegative = 1e4, samples: Count = 2_560) -> Intervention:
 
 
 @metadata(
-    paper="Zenke, Poole, Ganguli 2017, Continual Learning Through Synaptic Intelligence", neutral={"strength": 0.0}
+    paper="Zenke, Poole, Ganguli 2017, Continual Learning Through Synaptic Intelligence",
+    checked="a NumPy loop over 20 updates on a quadratic loss; the default of `damping` is not verified",
+    neutral={"strength": 0.0},
 )
 def synaptic_intelligence(*, strength: NonNegative = 0.1, damping: Positive = 0.1) -> Intervention:
     """Synaptic intelligence: a penalty on changes of parameters whose movement lowered the loss.

@@ -235,6 +235,7 @@ def transferred(params: Params, sink: Sink, picked: Picked, means: Array) -> Par
 
 @metadata(
     paper="Dohare, Hernandez-Garcia, Lan, Rahman, Mahmood, Sutton 2024, Loss of plasticity in deep continual learning",
+    checked="a NumPy loop over units and 200 updates, with each utility; `random` by its frequencies",
     neutral={"replacement_rate": 0.0},
 )
 def continual_backprop(

@@ -16,6 +16,7 @@ from plasticity.optim.step_sizes import required_step_size
 
 @metadata(
     paper="Loshchilov, Hutter 2019, Decoupled Weight Decay Regularization",
+    checked="one update by hand, and `optax.adamw` along a schedule",
     neutral={"rate": 0.0},
 )
 def weight_decay(

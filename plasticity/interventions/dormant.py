@@ -94,6 +94,7 @@ def between(period: int, start: int, end: int | None) -> Due:
 
 @metadata(
     paper="Sokar, Agarwal, Castro, Evci 2023, The Dormant Neuron Phenomenon in Deep Reinforcement Learning",
+    checked="scores and rewritten weights by hand; the options by hand or in NumPy",
     neutral={"layers": []},
     only_with={
         "streams": {"layers": ("all",)},

@@ -120,6 +120,8 @@ def changed(
 
 @metadata(
     paper="Liu, Obando-Ceron, Courville, Pan 2025, Neuroplastic Expansion in Deep Reinforcement Learning",
+    checked="single kernels by hand, an event of a network in NumPy, frequencies of the review; the equation "
+    "follows the authors' code, the paper's could not be read",
     neutral={"sparsity": 0.0, "final": 0.0, "review": False},
     only_with={
         "threshold": {"prune": ("dormant",)},

@@ -59,6 +59,7 @@ def softmax(temperature: Array | float) -> Callable[[Key, Tried], Array]:
 
 @metadata(
     paper="Wolczyk et al. 2022, Disentangling Transfer in Continual Reinforcement Learning",
+    checked="choices by hand, and frequencies of random ones; the rules follow public copies of the paper's code",
     only_with={"temperature": {"how": ("softmax_return",)}},
     note="with `behavioural_cloning` of the actor it is ClonEx",
 )

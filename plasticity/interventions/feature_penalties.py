@@ -50,6 +50,7 @@ def of_network(names: list[str], prefix: str) -> list[str]:
 
 @metadata(
     paper="Moalla et al. 2024, No Representation, No Trust",
+    checked="value and gradient by hand on a linear network; the sum over several layers is our reading",
     neutral={"strength": 0.0},
 )
 def pfo(*, strength: NonNegative = 1.0, layers: Layers = "last", period: Count = 16, network: str = "") -> Intervention:
@@ -133,6 +134,7 @@ def with_gradient(found: Spectrum, matrix: Array) -> Array:
 
 @metadata(
     paper="He et al. 2025, Spectral Collapse Drives Loss of Plasticity in Deep Continual Learning",
+    checked="NumPy's singular values, and the gradient by finite differences; the defaults are ours",
     neutral={"strength": 0.0, "decay": 0.0},
     note="L2-ER",
 )
@@ -193,6 +195,7 @@ class Last(NamedTuple):
 
 @metadata(
     paper="Tang et al. 2025, Mitigating Plasticity Loss in Continual Reinforcement Learning by Reducing Churn",
+    checked="three updates by hand on a linear network; the default of `strength` is ours",
     neutral={"strength": 0.0},
     note="C-CHAIN",
 )
@@ -234,7 +237,11 @@ def head_outputs(network: Network, activations: Mapping[str, Activation]) -> lis
     return [activations["/".join(path)].post for path in network.auxiliary]
 
 
-@metadata(paper="Lyle, Rowland, Dabney 2022, Understanding and Preventing Capacity Loss in Reinforcement Learning")
+@metadata(
+    paper="Lyle, Rowland, Dabney 2022, Understanding and Preventing Capacity Loss in Reinforcement Learning",
+    checked="value and gradient by hand on a linear network; equation and defaults are second-hand, and sources "
+    "differ on the sum or the mean over outputs",
+)
 def infer(
     *, strength: NonNegative = 0.1, scale: Real = 100.0, heads: Size = 10, reduce: Reduce = "mean"
 ) -> Intervention:

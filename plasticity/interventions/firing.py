@@ -58,6 +58,8 @@ def renewed(firing: Firing, eta: Array | float, expansion: Array | float) -> Fir
 
 @metadata(
     paper="Farias, Jozefiak 2025, Self-Normalized Resets for Plasticity in Continual Learning",
+    checked="a NumPy loop over units and 240 updates; the equation follows the authors' code, of the paper only "
+    "the abstract was read; three defaults are ours",
     neutral={"layers": []},
     only_with={"streams": {"layers": ("all",)}},
 )

@@ -64,6 +64,8 @@ NOTHING = 2**31 - 1  # no update seen since initialisation: a learner created af
 @metadata(
     paper="Nikishin, Oh, Ostrovski, Lyle, Pascanu, Dabney, Barreto 2023, Deep Reinforcement Learning with Plasticity "
     "Injection",
+    checked="the equation written out in JAX: outputs and gradients, before and after the injection; the equation "
+    "follows code by others, and the default of `at` is ours",
     neutral={"at": 0},
     note="list it last among the interventions that wrap the optimizer; the frozen heads double its memory",
 )

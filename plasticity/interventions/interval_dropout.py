@@ -49,6 +49,8 @@ def intervals_of(p: float, bounds: tuple[float, ...], keep: tuple[float, ...] | 
 @metadata(
     paper="Park, Han, Oh, Kim 2025, Activation by Interval-wise Dropout: A Simple Way to Prevent Neural Networks from "
     "Plasticity Loss",
+    checked="expected values by hand, frequencies of the masks, ReLU at p = 1 and a linear network at p = 0.5; "
+    "equation and default are second-hand",
     only_with={"p": {"keep": (None,)}},
     note="list it first, so that other methods see no masks after an update",
 )

@@ -40,6 +40,7 @@ def projected(network: Network, params: Params, paths: Collection[ModulePath], i
 @metadata(
     paper="Han, Park, Oh, Kim, Lee, Kim 2026, FIRE: Frobenius-Isometry Reinitialization for Balancing the "
     "Stability-Plasticity Tradeoff",
+    checked="NumPy's singular value decomposition; the equation follows the authors' code, the paper was not read",
     neutral={"when": "never"},
     only_with={"period": {"when": ("periodic",)}},
 )

@@ -83,6 +83,8 @@ def kept_marks(seen: Seen, params: Params, network: Network) -> Params:
 
 @metadata(
     paper="Schmied, Hofmarcher, Paischer, Pascanu, Hochreiter 2023, Learning to Modulate pre-trained Models in RL",
+    checked="outputs, choices and the pull of keys in NumPy, row by row; forms and defaults follow released code, "
+    "the papers could not be read",
     only_with={
         "at": {"freeze": ("update",)},
         "size": {"choose": ("keys",)},

@@ -42,6 +42,8 @@ def layer_norms(tree: Params, per: Per) -> Array:
 
 @metadata(
     paper="Lyle et al. 2023, Understanding plasticity in neural networks",
+    checked="the lengths of the steps in closed form, the correlation of their directions; it is not verified "
+    "along which path the paper takes the lengths",
     note="a control, not a remedy; no settings make it do nothing",
 )
 def random_walk(*, per: Per = "network") -> Intervention:
@@ -95,6 +97,7 @@ def erfi(x: Array) -> Array:
 
 @metadata(
     paper="Muppidi, Zhang, Yang 2024, Fast TRAC: A Parameter-Free Optimizer for Lifelong Reinforcement Learning",
+    checked="a NumPy loop over 40 updates, with SciPy's erfi",
     note="no settings make it do nothing; keeps the sum of updates, where the paper's code loses some of it in float32",
 )
 def trac(*, betas: tuple[float, ...] = BETAS, start: Positive = 1e-8, eps: Positive = 1e-8) -> Intervention:

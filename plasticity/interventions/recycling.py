@@ -76,6 +76,7 @@ def recycler(
 @metadata(
     paper="Liu et al. 2025, Measure gradients, not activations! Enhancing neuronal activity in deep reinforcement "
     "learning",
+    checked="scores and rewritten weights by hand; the score follows public code and was not compared with the paper",
     neutral={"layers": []},
     only_with={"streams": {"layers": ("all",)}},
 )
@@ -123,6 +124,7 @@ def blended(params: Params, fresh: Params, shares: Mapping[str, Array], layers: 
 
 @metadata(
     paper="arXiv 2607.24996 (2026), CPR: partial resets by gradient utility",
+    checked="two updates and a partial reset in NumPy; the equation follows the authors' code",
     neutral={"strength": 0.0},
 )
 def cpr(

@@ -21,7 +21,10 @@ def projected(gradients: Params, reference: Params) -> Params:
     return jax.tree.map(lambda g, r: g - factor * r, gradients, reference)
 
 
-@metadata(paper="Chaudhry et al. 2019, Efficient Lifelong Learning with A-GEM")
+@metadata(
+    paper="Chaudhry et al. 2019, Efficient Lifelong Learning with A-GEM",
+    checked="the projection by hand, and its inequality on random gradients",
+)
 def a_gem(*, memory: Count = 10_000, batch: Count = 128) -> Intervention:
     """A-GEM: the gradient may not increase the loss on transitions of earlier tasks, to first order.
 
@@ -46,7 +49,10 @@ def a_gem(*, memory: Count = 10_000, batch: Count = 128) -> Intervention:
     return Intervention(gradient=gradient, switch=noted, remember=Remember(memory))
 
 
-@metadata(paper="Rolnick et al. 2019, Experience Replay for Continual Learning")
+@metadata(
+    paper="Rolnick et al. 2019, Experience Replay for Continual Learning",
+    checked="the sum of its terms in NumPy, for values; for policies against `behavioural_cloning`",
+)
 def clear(
     *,
     replay: NonNegative = 1.0,

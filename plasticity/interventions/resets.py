@@ -87,6 +87,7 @@ def resolved(rest: Rest, when: When, modules: Modules) -> Rest:
 
 @metadata(
     paper="Nikishin et al. 2022, The Primacy Bias in Deep Reinforcement Learning",
+    checked="a fresh learner, bit for bit: whole, by module, and its optimizer slots",
     neutral={"when": "never"},
     only_with={"period": {"when": ("periodic",)}},
     note="with default settings it is the fresh control: a new agent at every switch",
@@ -158,6 +159,7 @@ def reset(
 
 @metadata(
     paper="Asadi et al. 2023, Resetting the Optimizer in Deep RL: An Empirical Study",
+    checked="which counts and moments start again, and the known steps of Adam after a quiet phase",
     neutral={"when": "never"},
     only_with={"period": {"when": ("periodic",)}},
 )

@@ -25,6 +25,7 @@ def steepest(gradients: Params, norm: Norm) -> Params:
 
 @metadata(
     paper="Foret et al. 2021, Sharpness-Aware Minimization for Efficiently Improving Generalization",
+    checked="the perturbation by hand, and an update with JAX's gradient at the perturbed point",
     neutral={"rho": 0.0},
     only_with={"eta": {"adaptive": (True,)}},
     note="costs a second gradient of the batch",

@@ -42,6 +42,7 @@ def new_target(learner: Learner, fresh: Learner, target: str) -> Params:
 
 @metadata(
     paper="Asadi et al. 2023, Resetting the Optimizer in Deep RL: An Empirical Study",
+    checked="the memories of a fresh agent, bit for bit, one at a time, in four agents",
     neutral={},
     note="with default settings everything is kept",
 )

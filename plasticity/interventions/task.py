@@ -10,6 +10,7 @@ CONTINUAL_WORLD = "Wolczyk et al. 2021, Continual World: A Robotic Benchmark For
 
 @metadata(
     paper=CONTINUAL_WORLD,
+    checked="a network in NumPy that reads the one-hot; for images, planes put there by hand",
     note="`hide_task_id: false` in its code (github.com/awarelab/continual_world); not its default",
 )
 def task_input() -> Intervention:
@@ -31,6 +32,7 @@ def task_input() -> Intervention:
 
 @metadata(
     paper=CONTINUAL_WORLD,
+    checked="the linear map of each row's task in NumPy, row by row",
     note="`multihead_archs: true` in its code (github.com/awarelab/continual_world), as in task-incremental learning: "
     "van de Ven, Tolias 2019, Three scenarios for continual learning",
 )

@@ -9,7 +9,10 @@ from plasticity.interventions.base import Intervention, every, when
 FIRST, NEXT, LESSON = range(3)  # tags for the keys of the first twin, of later ones and of updates
 
 
-@metadata(paper="Maheshwari et al. 2026, AltNet: Addressing the Plasticity-Stability Dilemma in Reinforcement Learning")
+@metadata(
+    paper="Maheshwari et al. 2026, AltNet: Addressing the Plasticity-Stability Dilemma in Reinforcement Learning",
+    checked="a second learner that is trained by itself; the default of `period` is ours",
+)
 def altnet(*, period: Count = 100_000) -> Intervention:
     """AltNet: of two networks one acts and learns and the other only learns; they alternate, and the one is reset.
 
@@ -24,14 +27,14 @@ def altnet(*, period: Count = 100_000) -> Intervention:
 
     The twin learns by the agent's loss and optimizer. It does not feel other methods, except those that wrap the
     optimizer, until it is active; their states stay. Priorities of the replay are those of the active one. A supervised
-    agent's networks learn from the same minibatches. The exploration schedule does not begin anew.
+    or offline agent's networks learn from the same minibatches. The exploration schedule does not begin anew.
 
     Args:
         period: number of updates between two exchanges (static); in the paper, of gradient updates too. The default is
             ours: the paper's table could not be read.
 
     Raises:
-        ValueError: if the agent has no replay and is not supervised; while tracing.
+        ValueError: if the agent learns neither from a replay nor from minibatches of its stream; while tracing.
     """
 
     def start(key: Key, state: State, learner: Learner, context: Context) -> State:
@@ -46,7 +49,7 @@ def altnet(*, period: Count = 100_000) -> Intervention:
 
     def step(key: Key, state: State, learner: Learner, context: Context) -> tuple[State, Learner]:
         if context.learn is None:
-            raise ValueError("needs the whole of an agent that learns from a replay, or a supervised one")
+            raise ValueError("needs the whole of an agent that learns from a replay, or from minibatches of its stream")
         state, learner = exchanged(key, state, learner, context)
         return context.learn(jax.random.fold_in(key, LESSON), state), learner
 

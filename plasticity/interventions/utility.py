@@ -161,7 +161,12 @@ def required(name: str, extra: Mapping[str, Any], setting: str) -> Any:
     return extra[name]
 
 
-@metadata(paper=PAPER, note="with sgd it is the paper's UPGD; no settings make it do nothing")
+@metadata(
+    paper=PAPER,
+    checked="NumPy loops over four and five updates; the second order against JAX's full Hessian, the utility of "
+    "units by finite differences; the estimate of the Hessian is ours",
+    note="with sgd it is the paper's UPGD; no settings make it do nothing",
+)
 def upgd(
     *,
     beta: BelowOne = 0.999,
@@ -268,7 +273,12 @@ def upgd(
     return Intervention(optimizer=wrapped, init=described) if utility == "units" else Intervention(optimizer=wrapped)
 
 
-@metadata(paper=PAPER, neutral={"sigma": 0.0}, note="the default of sigma is ours")
+@metadata(
+    paper=PAPER,
+    checked="mean and standard deviation of the steps",
+    neutral={"sigma": 0.0},
+    note="the default of sigma is ours",
+)
 def pgd(*, sigma: NonNegative = 0.01) -> Intervention:
     """Perturbed gradient descent: Gaussian noise in every step, as in :func:`upgd` without utilities.
 

@@ -50,6 +50,7 @@ def lowest(key: Key, utility: Array, proportion: Array | float) -> Array:
 @metadata(
     paper="Hernandez-Garcia, Dohare, Luo, Sutton 2025, Reinitializing weights vs units for maintaining plasticity in "
     "neural networks",
+    checked="NumPy's order of the utilities; frequencies of ties; the equation is second-hand, the defaults are ours",
     neutral={"proportion": 0.0},
     only_with={"proportion": {"prune": ("proportion",)}, "threshold": {"prune": ("threshold",)}},
 )

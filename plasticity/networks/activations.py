@@ -24,13 +24,17 @@ Choice = str | NonLinearity | Callable[[], NonLinearity]
 
 
 @one_for_equal_settings
+@metadata(checked="the formula in NumPy; the slope at 0 by PyTorch's rule")
 def relu() -> NonLinearity:
     """``max(z, 0)``; the slope at 0 is 0."""
     return without_parameters(jax.nn.relu)
 
 
 @one_for_equal_settings
-@metadata(paper="Maas, Hannun, Ng 2013, Rectifier Nonlinearities Improve Neural Network Acoustic Models")
+@metadata(
+    paper="Maas, Hannun, Ng 2013, Rectifier Nonlinearities Improve Neural Network Acoustic Models",
+    checked="the formula in NumPy; the slope at 0 by PyTorch's rule",
+)
 def leaky_relu(*, negative_slope: Finite = 0.01) -> NonLinearity:
     """``z`` if it is above 0, else ``negative_slope z``; the slope at 0 is ``negative_slope``, as in PyTorch.
 
@@ -42,34 +46,39 @@ def leaky_relu(*, negative_slope: Finite = 0.01) -> NonLinearity:
 
 
 @one_for_equal_settings
+@metadata(checked="the formula in NumPy")
 def tanh() -> NonLinearity:
     """The hyperbolic tangent."""
     return without_parameters(jnp.tanh)
 
 
 @one_for_equal_settings
-@metadata(paper="Hendrycks, Gimpel 2016, Gaussian Error Linear Units (GELUs)")
+@metadata(paper="Hendrycks, Gimpel 2016, Gaussian Error Linear Units (GELUs)", checked="the formula in NumPy")
 def gelu() -> NonLinearity:
     """``z Phi(z)``, ``Phi`` the exact normal distribution function."""
     return without_parameters(exact_gelu)
 
 
 @one_for_equal_settings
-@metadata(paper="Hendrycks, Gimpel 2016, Gaussian Error Linear Units (GELUs)")
+@metadata(paper="Hendrycks, Gimpel 2016, Gaussian Error Linear Units (GELUs)", checked="the formula in NumPy")
 def silu() -> NonLinearity:
     """``z sigmoid(z)``: ``swish`` with a slope of 1."""
     return without_parameters(jax.nn.silu)
 
 
 @one_for_equal_settings
-@metadata(paper="Clevert, Unterthiner, Hochreiter 2016, Fast and Accurate Deep Network Learning by Exponential Linear "
-          "Units (ELUs)")  # fmt: skip
+@metadata(
+    paper="Clevert, Unterthiner, Hochreiter 2016, Fast and Accurate Deep Network Learning by Exponential Linear "
+    "Units (ELUs)",
+    checked="the formula in NumPy; the slope at 0 by PyTorch's rule",
+)
 def elu() -> NonLinearity:
     """``z`` if it is above 0, else ``exp(z) - 1``."""
     return without_parameters(jax.nn.elu)
 
 
 @one_for_equal_settings
+@metadata(checked="the formula in NumPy")
 def identity() -> NonLinearity:
     """``z``: a linear network."""
     return without_parameters(lambda z: z)
@@ -78,6 +87,7 @@ def identity() -> NonLinearity:
 @one_for_equal_settings
 @metadata(
     paper="Abbas, Zhao, Modayil, White, Machado 2023, Loss of Plasticity in Continual Deep Reinforcement Learning",
+    checked="the formula in NumPy; the slope at 0 by PyTorch's rule",
     note="Shang, Sohn, Almeida, Lee 2016, Understanding and Improving Convolutional Neural Networks via Concatenated "
     "Rectified Linear Units",
 )
@@ -90,7 +100,10 @@ def crelu() -> NonLinearity:
 
 
 @one_for_equal_settings
-@metadata(paper="Lewandowski, Schuurmans, Machado 2024, Plastic Learning with Deep Fourier Features")
+@metadata(
+    paper="Lewandowski, Schuurmans, Machado 2024, Plastic Learning with Deep Fourier Features",
+    checked="the formula in NumPy",
+)
 def deep_fourier() -> NonLinearity:
     """``[sin(z), cos(z)]`` on the last axis, which doubles.
 
@@ -101,7 +114,10 @@ def deep_fourier() -> NonLinearity:
 
 
 @one_for_equal_settings
-@metadata(paper="Lillo, Cheney 2025, Activation Function Design Sustains Plasticity in Continual Learning")
+@metadata(
+    paper="Lillo, Cheney 2025, Activation Function Design Sustains Plasticity in Continual Learning",
+    checked="the formula in NumPy; equation and defaults are second-hand",
+)
 def smooth_leaky(*, alpha: Finite = 0.1, c: Finite = 5.0, p: Finite = 3.0) -> NonLinearity:
     """``alpha z + (1 - alpha) z sigmoid(c z / p)``: its slope tends to 1 on the right and to ``alpha`` on the left.
 
@@ -113,7 +129,10 @@ def smooth_leaky(*, alpha: Finite = 0.1, c: Finite = 5.0, p: Finite = 3.0) -> No
 
 
 @one_for_equal_settings
-@metadata(paper="Vitvitskyi, Boratko, Grcic, Pascanu, Shah, Velickovic 2026, Mining Generalizable Activation Functions")
+@metadata(
+    paper="Vitvitskyi, Boratko, Grcic, Pascanu, Shah, Velickovic 2026, Mining Generalizable Activation Functions",
+    checked="the formula in NumPy; equation and default are second-hand",
+)
 def gelu_sine(*, size: Finite = 0.1) -> NonLinearity:
     """``gelu(z) + size sin(z)``, found by an evolutionary search for functions that generalise to other inputs.
 
@@ -124,7 +143,10 @@ def gelu_sine(*, size: Finite = 0.1) -> NonLinearity:
 
 
 @one_for_equal_settings
-@metadata(paper="Vitvitskyi, Boratko, Grcic, Pascanu, Shah, Velickovic 2026, Mining Generalizable Activation Functions")
+@metadata(
+    paper="Vitvitskyi, Boratko, Grcic, Pascanu, Shah, Velickovic 2026, Mining Generalizable Activation Functions",
+    checked="the formula in NumPy; equation and default are second-hand",
+)
 def gelu_sinc(*, size: Finite = 0.5) -> NonLinearity:
     """``gelu(z) (1 + size sin(pi z) / (pi z))``, found by the search that found ``gelu_sine``.
 

@@ -65,6 +65,7 @@ def admitted(state: Critical, norm: Array, capacity: int) -> tuple[Array, Array,
 
 @metadata(
     paper="Malviya et al. 2024, Promoting Exploration in Memory-Augmented Adam using Critical Momenta",
+    checked="a loop over 30 updates in NumPy",
     note="the rule and the defaults are those of the authors' code; the paper's text could not be read",
     renamed=FORMER,
 )

@@ -195,7 +195,10 @@ def bounded_step(learning_rate: Number, kappa: Number, td_error: Array, trace: P
     return learning_rate / jnp.maximum(learning_rate * kappa * bound, 1.0)
 
 
-@metadata(paper="Elsayed, Vasan, Mahmood 2024, Streaming Deep Reinforcement Learning Finally Works")
+@metadata(
+    paper="Elsayed, Vasan, Mahmood 2024, Streaming Deep Reinforcement Learning Finally Works",
+    checked="a NumPy loop over 50 updates with a trace and penalties; the bound by hand",
+)
 def obgd(*, learning_rate: Positive = 1.0, kappa: Positive = 2.0) -> Optimizer:
     """Overshooting-bounded gradient descent: a large trace or error makes the step small.
 
@@ -220,7 +223,10 @@ def obgd(*, learning_rate: Positive = 1.0, kappa: Positive = 2.0) -> Optimizer:
     return Optimizer(init, update, lambda state: state.step_size)
 
 
-@metadata(paper="Elsayed, Vasan, Mahmood 2024, Streaming Deep Reinforcement Learning Finally Works")
+@metadata(
+    paper="Elsayed, Vasan, Mahmood 2024, Streaming Deep Reinforcement Learning Finally Works",
+    checked="a NumPy loop over 50 updates with a trace and penalties",
+)
 def adaptive_obgd(
     *, learning_rate: Positive = 1.0, kappa: Positive = 2.0, b2: BelowOne = 0.999, eps: Positive = 1e-8
 ) -> Optimizer:
@@ -250,7 +256,10 @@ def adaptive_obgd(
     return Optimizer(init, update, lambda state: state.step_size)
 
 
-@metadata(paper="Gogianu, Lutu, Pascanu 2026, Revisiting Adam for Streaming RL")
+@metadata(
+    paper="Gogianu, Lutu, Pascanu 2026, Revisiting Adam for Streaming RL",
+    checked="a NumPy loop over 50 updates with a trace and penalties; equation and defaults follow code by others",
+)
 def adaptive_q(
     *,
     learning_rate: NonNegative = 4.6e-4,

@@ -48,6 +48,7 @@ def share(decay: Number, done: Array) -> Array:
 
 @metadata(
     paper="Sharifnassab et al. 2026, Intentional Updates for Streaming Reinforcement Learning",
+    checked="a NumPy loop over 50 updates with a trace and penalties; the intended share of the error in closed form",
     only_with=NEEDS,
 )
 def intentional(

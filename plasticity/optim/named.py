@@ -88,7 +88,10 @@ def checked(name: str, make: Callable[[Number], optax.GradientTransformation]) -
         raise ValueError(f"arguments: optax's {name} refuses them: {reason}") from error
 
 
-@metadata(note="the equations, arguments and defaults are optax's; see its documentation")
+@metadata(
+    checked="optax itself, for lion, adamw, nadam, lamb and adopt; the others by contracts only (shapes)",
+    note="the equations, arguments and defaults are optax's; see its documentation",
+)
 def by_name(
     *,
     name: str = "lion",

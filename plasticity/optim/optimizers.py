@@ -82,7 +82,11 @@ def as_optimizer(name: str, made: Any) -> Any:
     return Optimizer(rule.init, rule.update, unknown)
 
 
-@metadata(paper="Polyak 1964, Some methods of speeding up the convergence of iteration methods", renamed=FORMER)
+@metadata(
+    paper="Polyak 1964, Some methods of speeding up the convergence of iteration methods",
+    checked="a loop by hand, with momentum and with Nesterov's term",
+    renamed=FORMER,
+)
 def sgd(
     *,
     learning_rate: NonNegative = 1e-2,
@@ -129,7 +133,11 @@ def scale_by_counted_adam(b1: Number, b2: Number, eps: Number, eps_root: Number)
     return optax.GradientTransformation(init, update)
 
 
-@metadata(paper="Kingma, Ba 2015, Adam: A Method for Stochastic Optimization", renamed=FORMER)
+@metadata(
+    paper="Kingma, Ba 2015, Adam: A Method for Stochastic Optimization",
+    checked="a loop by hand, and `optax.adam` along schedules",
+    renamed=FORMER,
+)
 def adam(
     *,
     learning_rate: NonNegative = 1e-3,
@@ -159,7 +167,9 @@ def adam(
     return scheduled_descent(learning_rate, schedule, max_gradient_norm, scale(b1, b2, eps, eps_root))
 
 
-@metadata(paper="Graves 2013, Generating Sequences With Recurrent Neural Networks", renamed=FORMER)
+@metadata(
+    paper="Graves 2013, Generating Sequences With Recurrent Neural Networks", checked="a loop by hand", renamed=FORMER
+)
 def rmsprop(
     *,
     learning_rate: NonNegative = 2.5e-4,
@@ -182,7 +192,10 @@ def rmsprop(
     return scheduled_descent(learning_rate, schedule, max_gradient_norm, scale(decay, eps), optax.trace(momentum))
 
 
-@metadata(paper="Liu et al. 2020, On the Variance of the Adaptive Learning Rate and Beyond")
+@metadata(
+    paper="Liu et al. 2020, On the Variance of the Adaptive Learning Rate and Beyond",
+    checked="a loop by hand, and `optax.radam`",
+)
 def radam(
     *,
     learning_rate: NonNegative = 1e-3,

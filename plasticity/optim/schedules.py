@@ -10,6 +10,7 @@ from plasticity.core import schedules
 from plasticity.core.schedules import Schedule
 
 
+@metadata(checked="values by hand")
 def constant(*, value: Fraction = 1.0, warm_up: Natural = 0) -> Schedule:
     """A constant, after an optional linear warm-up.
 
@@ -21,6 +22,7 @@ def constant(*, value: Fraction = 1.0, warm_up: Natural = 0) -> Schedule:
     return schedules.warm_up(schedules.constant(value), warm_up)
 
 
+@metadata(checked="values by hand, and `optax.linear_schedule`")
 def linear(*, start: Fraction = 1.0, end: Fraction = 0.0, duration: Duration, warm_up: Natural = 0) -> Schedule:
     """A linear change, then constant.
 
@@ -36,7 +38,10 @@ def linear(*, start: Fraction = 1.0, end: Fraction = 0.0, duration: Duration, wa
     return schedules.warm_up(schedules.linear(start, end, duration), warm_up)
 
 
-@metadata(paper="Loshchilov, Hutter 2017, SGDR: Stochastic Gradient Descent with Warm Restarts")
+@metadata(
+    paper="Loshchilov, Hutter 2017, SGDR: Stochastic Gradient Descent with Warm Restarts",
+    checked="values by hand, and `optax.cosine_decay_schedule`",
+)
 def cosine(*, start: Fraction = 1.0, end: Fraction = 0.0, duration: Duration, warm_up: Natural = 0) -> Schedule:
     """Half a period of a cosine, then constant.
 

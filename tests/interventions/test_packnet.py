@@ -103,6 +103,34 @@ def test_packnet_retrains_what_it_keeps() -> None:
     assert retrained[1] < without[1]
 
 
+def test_packnet_retrains_by_hand() -> None:
+    """Two steps of plain descent on ``sum c w^2 / 2``: kept weights shrink, pruned ones are 0, the bias stays."""
+    network, rule, c = (
+        build(NetworkSpec((2,), 3)),
+        sgd(learning_rate=0.1),
+        jnp.array([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]]),
+    )
+    kernel = jnp.array([[0.1, -5.0, 3.0], [-0.4, 2.0, 0.2]])
+    params = {"output": {"kernel": kernel, "bias": jnp.array([1.0, 2.0, 3.0])}}
+    learner = Learner(params, (), rule.init(params))
+
+    def loss(tag: Any, params: Any, drawn: Drawn) -> Any:
+        return 0.5 * jnp.sum(c * params["output"]["kernel"] ** 2) + jnp.sum(params["output"]["bias"] ** 2)
+
+    rows: Any = jnp.arange(4)
+    drawn = Drawn(rows, {}, jnp.ones(4, bool))
+    past = Past(lambda tag, number: drawn, lambda: drawn, lambda rows: rows, loss)
+    clock = Clock(*(jnp.int32(0) for _ in range(4)))
+    seen = Context(clock, (), {}, (), network, rule, lambda key: learner, lambda p: jnp.zeros(()), tuple, past=past)
+    method = INTERVENTIONS["packnet"](tasks=2, retrain=2, batch=2)
+    state, after = method.switch(KEY, method.init(KEY, params, network), learner, seen)
+    kept = np.array([[0, 1, 1], [0, 1, 0]])  # the larger half
+    expected = kept * np.asarray(kernel) * (1 - 0.1 * np.asarray(c)) ** 2
+    np.testing.assert_allclose(after.params["output"]["kernel"], expected, rtol=1e-6)
+    np.testing.assert_array_equal(after.params["output"]["bias"], [1.0, 2.0, 3.0])
+    np.testing.assert_array_equal(state["owner"]["output"]["kernel"], 1 - kept)
+
+
 def test_packnet_freezes_biases_and_normalisations_after_the_first_task() -> None:
     first, second, third = packed(0)["learners"]
     for path in (("hidden_0", "bias"), ("hidden_1", "norm", "scale"), ("output", "bias")):

@@ -294,6 +294,33 @@ def test_reset_and_distill_renews_the_learner_and_teaches_the_student() -> None:
     jax.tree.map(np.testing.assert_array_equal, now, learner.params)
 
 
+def test_the_student_of_reset_and_distill_by_hand() -> None:
+    """Three steps of Adam on half the squared distances to the expert, and to the experts of earlier tasks."""
+    expert, older, rate = plus(PARAMS, 0.7), plus(PARAMS, -0.4), 0.05
+    seen, before = context(Values, expert), context(Values, older)
+    assert seen.past is not None
+    assert before.past is not None
+    seen = seen._replace(past=seen.past._replace(draw=before.past.draw))
+    method = INTERVENTIONS["reset_and_distill"](updates=3, batch=2, learning_rate=rate)
+    state, _ = switched(method, expert, seen, {"student": PARAMS})
+
+    ones = np.concatenate([np.asarray(INPUTS[:2], np.float64), np.ones((2, 1))], axis=1)  # the bias is the last row
+    student, now, then = (
+        np.concatenate(
+            [np.asarray(each["output"]["kernel"]), np.asarray(each["output"]["bias"])[None]], dtype=np.float64
+        )
+        for each in (PARAMS, expert, older)
+    )
+    m, v = np.zeros((3, 3)), np.zeros((3, 3))
+    for i in range(3):
+        newest = ones[np.asarray(jax.random.randint(jax.random.fold_in(KEY, i), (2,), 0, 2))]
+        slope = (newest.T @ newest @ (student - now) + ones.T @ ones @ (student - then)) / 2
+        m, v = 0.9 * m + 0.1 * slope, 0.999 * v + 0.001 * slope**2
+        student = student - rate * m / (1 - 0.9 ** (i + 1)) / (np.sqrt(v / (1 - 0.999 ** (i + 1))) + 1e-8)
+    np.testing.assert_allclose(state["student"]["output"]["kernel"], student[:2], rtol=1e-4)
+    np.testing.assert_allclose(state["student"]["output"]["bias"], student[2], rtol=1e-4)
+
+
 def test_one_memory_has_room_for_all_methods() -> None:
     made = compose(
         INTERVENTIONS["ewc"](samples=100), INTERVENTIONS["behavioural_cloning"](memory=20), INTERVENTIONS["l2"]()

@@ -67,5 +67,5 @@ def test_penalties_are_for_the_active_one() -> None:
 def test_it_needs_updates_of_a_further_learner() -> None:
     """A part of joined networks is not a learner; see `REFUSED` for agents."""
     loop = joined(restricted(altnet(), ["actor"]), adam(), ("actor", "critic"))
-    with pytest.raises(ValueError, match="needs the whole of an agent that learns from a replay, or a supervised one"):
+    with pytest.raises(ValueError, match="learns from a replay, or from minibatches of its stream"):
         jax.eval_shape(lambda key: train(loop, key, loop.init(key), 2), KEY)
