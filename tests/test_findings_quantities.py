@@ -1,6 +1,7 @@
 """Quantities of a finding's runs: times within visits, and the visits to one task."""
 
 import copy
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from plasticity import results
 from plasticity.core.errors import UserError
 from plasticity.findings import parse_criterion
 from plasticity.findings.criterion import Crossing
+from plasticity.findings.figure import figure
 from plasticity.findings.judge import judge_clause
 from plasticity.findings.quantities import check_comparable, of_run, tables
 from plasticity.findings.samples import samples
@@ -95,6 +97,22 @@ def test_the_change_of_one_task_is_that_of_the_results(tmp_path, order):
             row = expected.loc[(arm, name), [column, f"{column}_low", f"{column}_high"]].astype(float)
             assert (found.number, found.low, found.high) == pytest.approx(tuple(row))
             assert found.seeds == 3
+
+
+def test_the_figure_of_one_task_and_of_a_time(tmp_path):
+    """Curves over the visits to the task, with the threshold; steps to a threshold by visit."""
+    run = games(tmp_path / "run", {"baseline": BASE, "fresh": FRESH}, order=ORDERS)
+    of_arm = {"what": "performance", "arms": ["baseline"], "direction": "above", "bound": 0}
+    until = {"threshold": 30, "crossing": "up"}
+    parts = [{**of_arm, "task": "sling", "at": "time", **until}, {**of_arm, "within": "time", "at": "all", **until}]
+    drawn = figure(SimpleNamespace(criterion=parse_criterion({"clauses": parts}, "c")), {"": run})
+    curves, steps = drawn.axes
+    assert (curves.get_title(), curves.get_xlabel()) == ("performance in sling", "visit to sling")
+    assert steps.get_title() == "steps until performance >= 30"
+    (line,) = [each for each in curves.get_lines() if each.get_label() == "baseline"]
+    levels = [[BASE[lane, visit] for visit in np.flatnonzero(order == 1)] for lane, order in enumerate(ORDERS)]
+    np.testing.assert_allclose(line.get_ydata(), np.mean(levels, axis=0) / 2 * SCALES["sling"])
+    assert [each.get_ydata()[0] for each in curves.get_lines() if each.get_linestyle() == ":"] == [30]
 
 
 def test_what_is_taken_of_a_task_must_be_there(tmp_path):
