@@ -15,13 +15,15 @@ from pathlib import Path
 from typing import Any
 
 from plasticity.findings import EXACT_NAMES, Finding, load_findings
-from plasticity.findings.criterion import clause_text, clauses
+from plasticity.findings.criterion import clauses
 from plasticity.findings.figure import figure
 from plasticity.findings.run import is_current
-from plasticity.findings.show import judged, taken
+from plasticity.findings.show import by_task, correction_text, judged, taken
+from plasticity.findings.wording import clause_text
 
 DOCS = Path(__file__).resolve().parent
 NOTES, RESULTS, FIGURES = DOCS / "findings", DOCS / "findings" / "results.json", DOCS / "figures"
+VALUES = NOTES / "values"
 HEAD = (
     "<!-- Made by docs/make_findings.py from configs/paper, docs/findings and the results of `plasticity findings`. -->"
 )
@@ -33,19 +35,27 @@ published size. Each file in `configs/paper` contains what the source reports, t
 the experiment. It was committed before the run, and a criterion is never changed after its result is known. A clause
 `holds` if its 95 % t interval, over 8 seeds or more and paired by seed in comparisons of arms, lies entirely on the
 required side of its bound. If the interval lies entirely on the other side, the clause `does not hold`; if it
-contains the bound, the clause is `inconclusive`, which fails the criterion. Minutes are for two CPU cores, partly busy
-with other work."""
+contains the bound, the clause is `inconclusive`, which fails the criterion. Without a stated correction, each interval
+is 95 % by itself. Minutes are for two CPU cores, partly busy with other work. [Judge a finding](howto/finding.md)
+describes the language of criteria and the columns of the tables of values by seed."""
 
 
 def take_over(findings: Iterable[Finding], runs: Path) -> None:
-    """Copy results to ``results.json`` and figures to ``figures/finding_NAME.png``."""
+    """Copy results to ``results.json``, figures to ``figures/finding_NAME.png``, values to ``values/NAME.csv``."""
     kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     for finding in findings:
         path = runs / finding.name / "result.json"
         if not path.exists():
             continue
         result = json.loads(path.read_text(encoding="utf-8"))
+        before = kept.get(finding.name, {})
         kept[finding.name] = {key: value for key, value in result.items() if key != "versions"}
+        values = path.with_name("values.csv")
+        if values.exists():
+            VALUES.mkdir(exist_ok=True)
+            values_path(finding).write_text(values.read_text(encoding="utf-8"), encoding="utf-8")
+        elif before.get("clauses") != result["clauses"]:
+            values_path(finding).unlink(missing_ok=True)  # of an earlier result
         if finding.parts:
             drawn = figure(finding, {part: path.parent / (part or "run") for part in finding.parts})
             drawn.savefig(figure_path(finding), dpi=80)
@@ -54,6 +64,10 @@ def take_over(findings: Iterable[Finding], runs: Path) -> None:
 
 def figure_path(finding: Finding) -> Path:
     return FIGURES / f"finding_{finding.name}.png"
+
+
+def values_path(finding: Finding) -> Path:
+    return VALUES / f"{finding.name}.csv"
 
 
 def page(findings: Iterable[Finding], results: Mapping[str, Any]) -> str:
@@ -101,12 +115,26 @@ def section(finding: Finding, results: Mapping[str, Any]) -> str:
     lines = [f"## {heading(finding)}", f"{finding.source}."]
     lines += [f"*Published.* {finding.published}"]
     needs = "any one of" if finding.criterion.needs == "any" else "all of"
+    needs += f" these, {correction_text(finding)}" if correction_text(finding) else " these"
     where = f"`configs/paper/{finding.name}.yaml`, {taken(finding, result)}"
-    lines += [f"*Criterion* ({needs} these) and outcome ({where}):", table(finding, result)]
+    lines += [f"*Criterion* ({needs}) and outcome ({where}):", table(finding, result)]
     image = figure_path(finding)
     lines += [f"![{finding.title}](figures/{image.name})"] if image.exists() else []
+    if result is not None and is_current(finding, result):
+        lines += [with_values(finding), tasks(finding, result)]
     lines += [f"Verdict: {verdict(finding, results)}.", note(finding.name)]
     return "\n\n".join(filter(None, lines))
+
+
+def with_values(finding: Finding) -> str:
+    path = values_path(finding)
+    return f"[Values by seed]({path.relative_to(DOCS).as_posix()})." if path.exists() else ""
+
+
+def tasks(finding: Finding, result: Mapping[str, Any]) -> str:
+    """Return the verdict of each task that the criterion names."""
+    each = [f"`{task}` **{word}**" for task, word in by_task(finding, result).items()]
+    return f"By task: {', '.join(each)}." if each else ""
 
 
 def table(finding: Finding, result: Mapping[str, Any] | None) -> str:

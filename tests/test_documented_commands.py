@@ -139,6 +139,7 @@ ELSEWHERE = {
     **{f"plasticity dataset runs/offline-record --visit {i} --out goal_{i}.npz": "the same" for i in range(2)},
     "plasticity dataset RUN --out FILE": "test_the_page_on_learning_offline",
     "plasticity dataset": "a heading, and the name of the command",
+    "plasticity findings mine.yaml": "test_findings_page.py",
     "plasticity run experiment.yaml": "test_examples.py, in the folder of the example",
     "python examples/mining/mine_activations.py --out runs/mining": "test_examples.py, a tiny search",
     **{f"pip install ./examples/{kind}": "test_examples.py installs them" for kind in MEMBERS},

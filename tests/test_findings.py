@@ -1,6 +1,7 @@
 """Findings: their files, the exact ones, and a tiny one run, stopped, resumed and judged."""
 
 import copy
+import io
 import json
 import os
 import subprocess
@@ -8,9 +9,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import tiny
 from matplotlib.figure import Figure
+from rich.console import Console
+from scipy import stats
 from typer.testing import CliRunner
 
 from plasticity.cli import main
@@ -21,7 +25,8 @@ from plasticity.findings import run as running
 from plasticity.findings.exact import EXACT
 from plasticity.findings.figure import figure
 from plasticity.findings.judge import Verdict
-from plasticity.findings.show import outcome, rows
+from plasticity.findings.numbers import check_names
+from plasticity.findings.show import outcome, rows, section
 from plasticity.runs import launch
 
 FACTS = {"id": "T1", "title": "a title", "source": "a source", "published": "a number", "minutes": 0.1}
@@ -154,6 +159,7 @@ MISTAKES = [
     (("findings",), {}, "did you mean `finding`"),
     (("finding", "title"), 3, "must be text"),
     (("finding", "minutes"), "long", "at least 0"),
+    (("finding", "correction"), "holmes", "finding.correction: .*did you mean `holm`"),
     (("exact",), "adam_over_step", "either `experiment` or `exact`"),
     (("experiment", "seeds"), 4, "must be 8 or more"),
     (("parts",), {"a/b": {}}, "not allowed"),
@@ -183,6 +189,15 @@ def test_an_exact_finding_without_its_function():
     raw = {"finding": {**FACTS, "criterion": {"clauses": [CLAUSES[0]]}}, "exact": "adam_overstep"}
     with pytest.raises(UserError, match="did you mean `adam_over_step`"):
         parse(raw)
+
+
+def test_an_exact_finding_has_numbers_only():
+    raw = {"finding": {**FACTS, "criterion": {"clauses": [CLAUSES[0]]}, "correction": "holm"}, "exact": "clip_and_rank"}
+    with pytest.raises(UserError, match=r"correction: \"holm\" is not allowed; an exact finding has no intervals"):
+        parse(raw)
+    clause = {"what": "sampled", "direction": "above", "bound": 0, "task": "pong"}
+    with pytest.raises(UserError, match="x: criterion: `task` needs runs; an exact finding has numbers only"):
+        check_names(parse_criterion({"clauses": [clause]}, "c"), {"sampled": 1.0}, "x")
 
 
 def test_names_and_ids():
@@ -257,7 +272,7 @@ def test_a_finding_that_was_stopped_goes_on(tmp_path, monkeypatch):
     with pytest.raises(Interrupted):
         running.run_finding(finding, tmp_path, say=lambda line: None)
     assert store.read_result(tmp_path / "made") is None
-    monkeypatch.setattr(running, "judge", lambda criterion, tables, least: Verdict(True, ()))
+    monkeypatch.setattr(running, "judge", lambda criterion, tables, least, correction: Verdict(True, ()))
     monkeypatch.setattr(running, "figure", lambda finding, runs: Figure())
     assert running.run_finding(finding, tmp_path, say=lambda line: None)["passed"]
     assert calls == [("one", False), ("two", False), ("one", True), ("two", True)]
@@ -278,6 +293,74 @@ def test_another_criterion_is_judged_on_the_runs_that_are_there(ran, capsys):
     again = running.run_finding(finding, root, say=lambda line: None)
     assert not again["passed"]
     assert again["clauses"][1:] == result["clauses"][1:]
+    store.save_result(root / "made", result)
+
+
+def values_of(root):
+    return pd.read_csv(root / "made" / "values.csv", dtype={"clause": int, "seed": int})
+
+
+def test_the_values_that_were_judged_are_kept_beside_the_result(ran):
+    """Arms and their difference by seed; the clause's number and interval can be computed from them."""
+    finding, root, result = ran
+    rows = values_of(root)
+    assert list(rows) == ["finding", "clause", "arm", "seed", "value"]
+    assert set(rows["finding"]) == {"made"}
+    first = rows[rows["clause"] == 1].pivot(index="seed", columns="arm", values="value")
+    assert list(first.index) == list(range(8))
+    gap = first["one/baseline - one/fresh"]
+    np.testing.assert_allclose(first["one/baseline"] - first["one/fresh"], gap, atol=2e-6)
+    ends = stats.ttest_1samp(gap, 0.0).confidence_interval(0.95)
+    clause = result["clauses"][0]
+    assert [clause["number"], clause["low"], clause["high"]] == pytest.approx([gap.mean(), *ends], abs=1e-5)
+    assert set(rows.loc[rows["clause"] == 3, "arm"]) == {
+        "Spearman",
+        *quantities.tables(parts(finding, root))("performance", "end")["arm"],
+    }
+    assert "values" not in clause
+
+
+def parts(finding, root):
+    return {part: root / "made" / part for part in finding.parts}
+
+
+def test_a_result_of_an_earlier_version_is_shown_and_gets_its_values(ran):
+    finding, root, result = ran
+    path, place = root / "made" / "values.csv", root / "made"
+    before = path.read_text()
+    older = copy.deepcopy(result)
+    for each in older["clauses"]:
+        del each["confidence"]
+    store.save_result(place, older)
+    path.unlink()
+    assert [row[2] for row in rows(finding, running.current_result(finding, root))] == ["holds"] * 3
+    assert running.run_finding(finding, root) == json.loads(json.dumps(older))
+    assert path.read_text() == before
+    path.unlink()
+    older["clauses"][0]["number"] += 1.0  # not the runs that are there
+    store.save_result(place, older)
+    running.run_finding(finding, root)
+    assert not path.exists()
+    store.save_result(place, result, before)
+
+
+def test_a_correction_is_stated_and_changes_the_confidence(ran):
+    _, root, result = ran
+    raw = document()
+    raw["finding"]["correction"] = "bonferroni"
+    finding = parse(raw)
+    assert finding.digest() != parse(document()).digest()
+    assert running.current_result(finding, root) is None
+    assert finding.content()["correction"] == "bonferroni"
+    assert "correction" not in parse(document()).content()
+    again = running.run_finding(finding, root, say=lambda line: None)
+    assert [each["confidence"] for each in again["clauses"]] == pytest.approx([1 - 0.05 / 3] * 3)
+    assert [each["confidence"] for each in result["clauses"]] == [0.95] * 3
+    assert again["clauses"][0]["low"] < result["clauses"][0]["low"]
+    text = io.StringIO()
+    section(Console(file=text, width=120), finding, again)
+    assert "Bonferroni correction over 3 clauses" in text.getvalue()
+    assert not running.is_current(parse(document()), again)
     store.save_result(root / "made", result)
 
 

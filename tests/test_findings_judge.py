@@ -6,8 +6,10 @@ import pytest
 from scipy import stats
 
 from plasticity.core.errors import UserError
-from plasticity.findings.criterion import clause_text, clauses, parse_criterion
-from plasticity.findings.judge import fieller, judge, judge_clause, lane_values, stage_visits
+from plasticity.findings.criterion import clauses, parse_criterion
+from plasticity.findings.judge import fieller, judge, judge_clause
+from plasticity.findings.lanes import lane_values, stage_visits
+from plasticity.findings.wording import clause_text
 
 SEEDS = 8
 NOISE = np.array([-3.0, -2.0, -1.0, 0.0, 0.0, 1.0, 2.0, 3.0])

@@ -1,13 +1,19 @@
 """The page of findings agrees with their files and results."""
 
+import dataclasses
 import json
+import re
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from typer.testing import CliRunner
 
+from plasticity.cli import main
 from plasticity.findings import EXACT_NAMES, load_findings
-from plasticity.findings.criterion import clauses
+from plasticity.findings.correction import CORRECTIONS
+from plasticity.findings.criterion import BEHAVIOUR, CLAUSE, STAGES, Compare, Within, clauses
 from plasticity.findings.run import is_current
 
 DOCS = Path(__file__).resolve().parent.parent / "docs"
@@ -34,6 +40,64 @@ def test_a_section(pages):
     failed = pages.section(finding, {finding.name: result(finding, passed=False)})
     assert "Verdict: **FAIL**." in failed
     assert "not run" in pages.section(finding, {})
+
+
+def test_a_section_has_the_values_the_correction_and_a_verdict_of_each_task(pages, monkeypatch, tmp_path):
+    (finding,) = load_findings(["continual_control"], EXACT_NAMES)
+    monkeypatch.setattr(pages, "DOCS", tmp_path)
+    monkeypatch.setattr(pages, "VALUES", tmp_path / "findings" / "values")
+    one = result(finding)
+    asked = list(clauses(finding.criterion))
+    for each, clause in zip(one["clauses"], asked, strict=True):
+        each["holds"] = clause.what == "evaluation/physics_0"
+    text = pages.section(finding, {finding.name: one})
+    assert "By task: `physics_0` **PASS**, `physics_1` **FAIL**." in text
+    assert "Values by seed" not in text
+    assert "*Criterion* (all of these) and outcome" in text
+    (tmp_path / "findings" / "values").mkdir(parents=True)
+    pages.values_path(finding).write_text("")
+    corrected = dataclasses.replace(finding, correction="holm")
+    text = pages.section(corrected, {finding.name: result(corrected)})
+    assert "[Values by seed](findings/values/continual_control.csv)." in text
+    assert "*Criterion* (all of these, Holm correction over 14 clauses) and outcome" in text
+
+
+def test_values_are_copied_and_those_of_another_result_go(pages, monkeypatch, tmp_path):
+    (finding,) = load_findings(["adam_over_step"], EXACT_NAMES)
+    for name, place in (("VALUES", tmp_path / "values"), ("RESULTS", tmp_path / "results.json")):
+        monkeypatch.setattr(pages, name, place)
+    run = tmp_path / "runs" / finding.name
+    run.mkdir(parents=True)
+
+    def take(number, values):
+        one = result(finding)
+        one["clauses"][0]["number"] = number
+        (run / "result.json").write_text(json.dumps(one))
+        (run / "values.csv").unlink(missing_ok=True)
+        if values:
+            (run / "values.csv").write_text(values)
+        pages.take_over([finding], tmp_path / "runs")
+        return pages.values_path(finding).read_text() if pages.values_path(finding).exists() else None
+
+    assert take(1.0, "") is None
+    assert take(2.0, "some") == "some"
+    assert take(2.0, "") == "some"  # the same result of an earlier version
+    assert take(3.0, "") is None
+
+
+def test_the_example_of_the_page_on_criteria(tmp_path):
+    """The finding in docs/howto/finding.md is valid, and the page's table of keys has them all."""
+    page = (DOCS / "howto/finding.md").read_text(encoding="utf-8")
+    (text,) = re.findall(r"^```yaml\n(.*?)^```", page, re.MULTILINE | re.DOTALL)
+    path = tmp_path / "mine.yaml"
+    path.write_text(text, encoding="utf-8")
+    (finding,) = load_findings([str(path)], EXACT_NAMES)
+    assert finding.correction == "holm"
+    planned = CliRunner().invoke(main.app, ["findings", str(path), "--plan"])
+    assert planned.exit_code == 0, planned.output
+    rows = " ".join(line for line in page.splitlines() if line.startswith("|"))
+    known = [*CLAUSE, *get_args(Compare), *CORRECTIONS, *STAGES, *get_args(Within), *BEHAVIOUR]
+    assert [name for name in known if f"`{name}`" not in rows] == []
 
 
 def test_a_result_of_another_criterion_is_no_verdict(pages):

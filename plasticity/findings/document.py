@@ -4,17 +4,18 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from plasticity.config.documents import merged
 from plasticity.core.errors import UserError, shown, unknown
-from plasticity.findings.criterion import BEHAVIOUR, Clause, Group, check_keys, clauses, parse_criterion
-from plasticity.findings.judge import LEAST
+from plasticity.findings.correction import CORRECTIONS, Correction
+from plasticity.findings.criterion import BEHAVIOUR, LEAST, Clause, Group, check_keys, clauses, parse_criterion
 from plasticity.findings.quantities import AGENT, is_evaluation, known
 from plasticity.monitors.restriction import prefix_of
 
 FILE = ("finding", "experiment", "parts", "full", "exact")
-FINDING = ("id", "title", "source", "published", "minutes", "criterion")
+NEEDED = ("id", "title", "source", "published", "minutes", "criterion")
+FINDING = (*NEEDED, "correction")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,6 +29,7 @@ class Finding:
     published: str
     minutes: float  # estimated, on two CPU cores
     criterion: Group
+    correction: Correction = "none"  # of the confidence of its clauses
     exact: str | None  # the function of ``plasticity.findings.exact`` that computes its numbers
     parts: Mapping[str, Any]  # config of each run; a single run is named ""
     full: Mapping[str, Any]  # the same at the published size
@@ -37,8 +39,9 @@ class Finding:
         return self.full if full else self.parts
 
     def content(self, full: bool = False) -> dict[str, Any]:
-        """What a result depends on: the criterion and the configs of the runs, as written."""
-        return {"criterion": self.written, "runs": self.runs(full), "exact": self.exact}
+        """What a result depends on: the criterion, its correction, and the configs of the runs, as written."""
+        correction = {} if self.correction == "none" else {"correction": self.correction}
+        return {"criterion": self.written, "runs": self.runs(full), "exact": self.exact, **correction}
 
     def digest(self, full: bool = False) -> str:
         """A hash of :meth:`content`."""
@@ -59,7 +62,7 @@ def parse_finding(raw: Any, name: str, source: str, exact: Sequence[str]) -> Fin
     if not isinstance(facts, Mapping):
         raise UserError(f"{source}: finding: must be a mapping with the keys {', '.join(FINDING)}")
     check_keys(facts, FINDING, f"{source}: finding")
-    missing = [key for key in FINDING if key not in facts]
+    missing = [key for key in NEEDED if key not in facts]
     if missing:
         raise UserError(f"{source}: finding: `{missing[0]}` is missing")
     criterion = parse_criterion(facts["criterion"], f"{source}: finding.criterion")
@@ -73,6 +76,7 @@ def parse_finding(raw: Any, name: str, source: str, exact: Sequence[str]) -> Fin
         **text,
         minutes=_minutes(facts["minutes"], source),
         criterion=criterion,
+        correction=_correction(facts.get("correction", "none"), bool(parts), source),
         exact=raw.get("exact"),
         parts=parts,
         full=full,
@@ -84,6 +88,15 @@ def _text(value: Any, at: str) -> str:
     if not isinstance(value, str) or not value.strip():
         raise UserError(f"{at}: {shown(value)} is not allowed; must be text")
     return " ".join(value.split())
+
+
+def _correction(value: Any, measured: bool, source: str) -> Correction:
+    at = f"{source}: finding.correction"
+    if value not in CORRECTIONS:
+        raise UserError(f"{at}: {unknown(shown(value), str(value), CORRECTIONS, 'allowed')}")
+    if value != "none" and not measured:
+        raise UserError(f"{at}: {shown(value)} is not allowed; an exact finding has no intervals to correct")
+    return cast(Correction, value)
 
 
 def _minutes(value: Any, source: str) -> float:

@@ -1,18 +1,19 @@
 """A finding's figure: each quantity of its criterion by visit, or against its correlated quantity."""
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from plasticity.findings.criterion import Clause, clauses
+from plasticity.findings.criterion import Clause, Record, clauses
 from plasticity.findings.document import Finding
-from plasticity.findings.judge import Tables, lane_values
+from plasticity.findings.lanes import Tables, lane_values, visits_to
 from plasticity.findings.quantities import tables
+from plasticity.findings.wording import measured_text
 from plasticity.plots import legend, options, style
 from plasticity.results.intervals import mean_interval
 
@@ -31,21 +32,21 @@ def figure(finding: Finding, runs: Mapping[str, Path]) -> Figure:
       runs: the run's folder for each part.
     """
     found, controls = tables(runs), _controls(runs)
-    panels: dict[tuple[str, str, str | None], list[Clause]] = {}
+    panels: dict[tuple[str, Record, str | None, str | None], list[Clause]] = {}
     for clause in clauses(finding.criterion):
-        panels.setdefault((clause.what, clause.within, clause.against), []).append(clause)
+        panels.setdefault((clause.what, clause.record, clause.against, clause.task), []).append(clause)
     height, columns = legend.grid(len(panels), most=3)
     drawn = Figure(figsize=(options.WIDTH, 2.6 * height), layout="constrained")
     lines: list[style.Series] = []
-    for place, ((what, within, against), those) in enumerate(panels.items()):
+    for place, those in enumerate(panels.values()):
         axes = drawn.add_subplot(height, columns, place + 1)
-        if against is None and all(_one_visit(clause) for clause in those):
+        if those[0].against is None and all(_one_visit(clause) for clause in those):
             _dots(axes, those[0], found, named(finding), controls)
-        elif against is None:
-            lines = _curves(axes, what, found(what, within), named(finding), controls) or lines
+        elif those[0].against is None:
+            lines = _curves(axes, those, found, named(finding), controls) or lines
         else:
             lines = _points(axes, those, found, controls) or lines
-    note = "a point for each lane" if all(against for _, _, against in panels) else None
+    note = "a point for each lane" if all(against for _, _, against, _ in panels) else None
     return legend.finish(drawn, lines, note) if lines else drawn
 
 
@@ -76,8 +77,13 @@ def _series(table: pd.DataFrame, arms: Sequence[str], controls: Collection[str])
 
 
 def _curves(
-    axes: Axes, what: str, table: pd.DataFrame, arms: Sequence[str], controls: Collection[str]
+    axes: Axes, those: Sequence[Clause], found: Tables, arms: Sequence[str], controls: Collection[str]
 ) -> list[style.Series]:
+    """Draw the quantity of the clauses by visit, with the thresholds of their times."""
+    first = those[0]
+    table = found(first.table_of(first.what), first.record)
+    if first.task is not None:
+        table = visits_to(first.task, table)
     lines = _series(table, drawn_arms(table, arms, controls), controls)
     for place, line in enumerate(lines):
         kept = line.rows.assign(value=line.rows["value"].where(~line.rows["lost"]))
@@ -87,9 +93,11 @@ def _curves(
         mean, low, high = mean_interval(wide.to_numpy(float))
         counted = pd.DataFrame({"mean": mean, "low": low, "high": high, "n": wide.notna().sum(axis=1).to_numpy()})
         style.draw_curve(axes, line, counted, wide.index.to_numpy() + 1, len(lines), place)
-    axes.set_xlabel("visit")
-    axes.set_title(what)
+    axes.set_xlabel(f"visit to {first.task}" if first.task else "visit")
+    axes.set_title(measured_text(first))
     _scale(axes)
+    for height in {clause.crosses.threshold for clause in those if clause.at == "time"}:
+        axes.axhline(height, color="#888888", linewidth=0.8, linestyle=":")
     return lines
 
 
@@ -99,9 +107,9 @@ def _one_visit(clause: Clause) -> bool:
 
 def _dots(axes: Axes, clause: Clause, found: Tables, named: Sequence[str], controls: Collection[str]) -> None:
     """Draw the arms below one another, each with its mean and interval in the judged visit."""
-    table = found(clause.what, clause.within)
+    table = found(clause.table_of(clause.what), clause.record)
     arms = drawn_arms(table, named, controls)
-    every = Clause(what=clause.what, arms=tuple(arms), direction="above", bound=(0.0,), at=clause.at)
+    every = replace(clause, arms=tuple(arms))
     values = lane_values(every, table).pivot(index="arm", columns=["point", "seed"], values="value").loc[arms]
     mean, low, high = mean_interval(values.to_numpy(float))
     places = np.arange(len(arms))
@@ -114,7 +122,7 @@ def _dots(axes: Axes, clause: Clause, found: Tables, named: Sequence[str], contr
     axes.grid(visible=False, axis="y")
     axes.grid(visible=True, axis="x", color="#EBEBEB")
     axes.set_xlabel("mean over seeds, 95 % interval")
-    axes.set_title(f"{clause.what}, {'last visit' if clause.at == 'end' else f'visit {clause.at}'}")
+    axes.set_title(f"{measured_text(clause)}, {'last visit' if clause.at == 'end' else f'visit {clause.at}'}")
 
 
 def _scale(axes: Axes) -> None:
@@ -129,9 +137,9 @@ def _points(axes: Axes, those: Sequence[Clause], found: Tables, controls: Collec
     """One panel of two quantities, with a point for each lane of the arms (of all arms if none is named)."""
     first = those[0]
     arms = list(dict.fromkeys(arm for clause in those for arm in clause.arms))
-    every: dict[str, Any] = {"arms": tuple(arms), "at": first.at, "less": first.less}
-    clause = Clause(what=first.what, direction="above", bound=(0.0,), **every)
-    sides = [lane_values(clause, found(what, "end")) for what in (str(first.against), first.what)]
+    clause = replace(first, arms=tuple(arms), diverged=None)
+    asked = ((str(first.against), "end"), (first.what, first.record))
+    sides = [lane_values(clause, found(clause.table_of(what), record)) for what, record in asked]
     pairs = sides[0].merge(sides[1], on=["arm", "point", "seed"], suffixes=("", "_other"))
     lines = _series(pairs, arms or list(dict.fromkeys(pairs["arm"])), controls)
     for line in lines:

@@ -11,12 +11,12 @@ import jax
 
 from plasticity.config.experiments import Experiment, read_experiment
 from plasticity.core.errors import UserError, unknown
-from plasticity.findings import store
-from plasticity.findings.criterion import BEHAVIOUR, clauses
+from plasticity.findings import store, values
+from plasticity.findings.criterion import BEHAVIOUR, LEAST, clauses
 from plasticity.findings.document import Finding
 from plasticity.findings.exact import EXACT
 from plasticity.findings.figure import figure
-from plasticity.findings.judge import LEAST, Verdict, judge
+from plasticity.findings.judge import Verdict, judge
 from plasticity.findings.numbers import check_names, constants
 from plasticity.findings.quantities import AGENT, check_comparable, is_evaluation, tables
 from plasticity.plots.save import save
@@ -41,7 +41,9 @@ def is_current(finding: Finding, result: Mapping[str, Any], full: bool = False) 
     if result.get("digest") == finding.digest(full):
         return True
     then, now = result.get("content"), finding.content(full)
-    if not isinstance(then, Mapping) or any(then.get(key) != now[key] for key in ("criterion", "exact")):
+    if not isinstance(then, Mapping) or any(
+        then.get(key) != now.get(key) for key in ("criterion", "exact", "correction")
+    ):
         return False
     runs = then.get("runs")
     if not isinstance(runs, Mapping) or list(runs) != list(now["runs"]):
@@ -95,6 +97,7 @@ def run_finding(
         store.clear(place)
     before = current_result(finding, root, full)
     if before is not None:
+        _add_values(finding, place, full, before)
         return before
     say(f"{finding.id} {finding.name}: {finding.title}")
     runs: Mapping[str, Path] = {}
@@ -107,9 +110,9 @@ def run_finding(
         store.add_seconds(place, time.monotonic() - started)
     else:
         runs = _run_parts(finding, place, full, progress)
-        verdict = judge(finding.criterion, tables(runs), LEAST)
+        verdict = judge(finding.criterion, tables(runs), LEAST, finding.correction)
     result = _result(finding, verdict, store.seconds(place), full)
-    store.save_result(place, result)
+    store.save_result(place, result, values.table(finding.name, verdict.judged) if runs else "")
     if runs:
         save(figure(finding, runs), place / FIGURE)
     return result
@@ -119,6 +122,23 @@ def current_result(finding: Finding, root: Path = store.PLACE, full: bool = Fals
     """The saved result, if it belongs to the current version of the finding's file."""
     result = store.read_result(store.place_of(finding, root, full))
     return result if result and is_current(finding, result, full) else None
+
+
+def _add_values(finding: Finding, place: Path, full: bool, result: Mapping[str, Any]) -> None:
+    """Save the values by seed next to a result of an earlier version, if its runs are still there."""
+    runs = {part: place / (part or "run") for part in finding.runs(full)}
+    if not runs or store.has_values(place) or not all(map(store.has_run, runs.values())):
+        return
+    try:
+        verdict = judge(finding.criterion, tables(runs), LEAST, finding.correction)
+    except (UserError, ValueError):
+        return  # a damaged run: the saved result stands without its values
+    if all(_same(a["number"], b["number"]) for a, b in zip(result["clauses"], _rows(verdict), strict=True)):
+        store.save_values(place, values.table(finding.name, verdict.judged))
+
+
+def _same(then: float | None, now: float | None) -> bool:
+    return then is now if then is None or now is None else math.isclose(then, now, abs_tol=1e-12)
 
 
 def _run_parts(finding: Finding, place: Path, full: bool, progress: Progress | None) -> Mapping[str, Path]:
@@ -149,12 +169,25 @@ def _result(finding: Finding, verdict: Verdict, seconds: float, full: bool) -> d
         "full": full,
         "passed": verdict.passed,
         "minutes": seconds / 60,
-        "clauses": [
-            {
-                key: None if isinstance(value, float) and not math.isfinite(value) else value
-                for key, value in row.items()
-            }
-            for row in (each._asdict() for each in verdict.judged)
-        ],
+        "clauses": _rows(verdict),
         "versions": folder.versions(),
     }
+
+
+def _rows(verdict: Verdict) -> list[dict[str, Any]]:
+    """The clauses without their values, as JSON has them: None for a number that is not finite."""
+    found = []
+    for each in verdict.judged:
+        row = {
+            key: _finite(value) for key, value in each._asdict().items() if key not in ("contrasts", "never", "values")
+        }
+        if each.never is not None:
+            row["never"] = each.never
+        if each.contrasts:
+            row["contrasts"] = [list(map(_finite, pair)) for pair in each.contrasts]
+        found.append(row)
+    return found
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value

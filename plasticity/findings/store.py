@@ -16,7 +16,7 @@ from plasticity.runs.files import write_text
 from plasticity.runs.lock import held
 
 PLACE = Path("runs/findings")
-RESULT, TIME = "result.json", "seconds.json"
+RESULT, VALUES, TIME = "result.json", "values.csv", "seconds.json"
 
 
 def place_of(finding: Finding, root: Path = PLACE, full: bool = False) -> Path:
@@ -80,9 +80,20 @@ def clear(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def save_result(folder: Path, result: Mapping[str, Any]) -> None:
+def save_result(folder: Path, result: Mapping[str, Any], values: str = "") -> None:
+    """Save the result; ``values``: the judged values of each seed (:func:`plasticity.findings.values.table`)."""
     folder.mkdir(parents=True, exist_ok=True)
+    if values:
+        write_text(folder / VALUES, values)
     write_text(folder / RESULT, to_json(result))
+
+
+def has_values(folder: Path) -> bool:
+    return (folder / VALUES).exists()
+
+
+def save_values(folder: Path, values: str) -> None:
+    write_text(folder / VALUES, values)
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
