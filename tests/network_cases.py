@@ -18,13 +18,13 @@ from plasticity.networks.spec import NetworkSpec
 
 KEY = jax.random.key(7)
 MEMORY = {"torso": functools.partial(mlp, widths=(4,), activation="tanh"), "units": 3, "widths": (4,)}
-LAX = {"convolution": "lax"}  # quicker to compile than patches
+LAX = {"convolution": "lax"}  # compiles as fast as patches, but takes seconds to run on larger images
 SMALL: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     "mlp": ((5,), {"widths": (4, 6)}),
     "layer_norm_mlp": ((5,), {"widths": (4, 6)}),
     "minatar": ((5, 5, 2), {"filters": 4, "widths": (4,), **LAX}),
-    "nature": ((36, 36, 1), {"widths": (4,), **LAX}),
-    "streaming": ((1, 53, 53), {"widths": (4,), "initialiser": "lecun", **LAX}),
+    "nature": ((36, 36, 1), {"widths": (4,)}),
+    "streaming": ((1, 53, 53), {"widths": (4,), "initialiser": "lecun"}),
     "resnet18": ((8, 8, 3), {"width": 2, **LAX}),
     "impala": ((8, 8, 3), {"filters": (2, 3), "widths": (4,), **LAX}),
     "residual_mlp": ((5,), {"width": 4, "expansion": 2}),
