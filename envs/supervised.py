@@ -96,7 +96,7 @@ def supervised_task(
 
 def learns(visit: Visit) -> Array:
     """bool[]: False in an evaluation."""
-    return jnp.asarray(visit.eval_replica) == 0
+    return jnp.asarray(visit.eval_replica, jnp.int32) == 0
 
 
 def abrupt_change(sampler: Sampler) -> tuple[Callable[[Key, Visit], LearningTask], Draw]:

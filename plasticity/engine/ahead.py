@@ -27,9 +27,11 @@ def _lowered(run: Run) -> Iterator[Any]:
     compiled, program = run.compiled, run.program
     hyper, seeds, block = run.inputs[0]
     clock, number = run.clock(), np.int32(0)
-    carry = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=compiled.sharding), run.carry_shape()
-    )
+
+    def placed(x: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=compiled.sharding, weak_type=x.weak_type)
+
+    carry = jax.tree.map(placed, run.carry_shape())
     yield compiled.chunk.lower(hyper, seeds, carry, clock)
     for due in due_together(program):
         yield compiled.measure.lower(hyper, seeds, carry, clock, due)
