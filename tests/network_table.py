@@ -138,7 +138,7 @@ def verdict(network: str, method: str, **settings: Any) -> str:
 # The defaults, except where one does nothing within a few updates, or is too large for these networks.
 NEEDED: dict[str, dict[str, Any]] = {
     "at_switch": {"optimizer": "reset"},
-    "packnet": {"tasks": TASKS},
+    "packnet": {"tasks": TASKS, "retrain": 0},  # retraining needs a memory of past tasks
     "neuroplastic_expansion": {"review": False},
 }
 ALTERNATIVES: dict[str, dict[str, Any]] = {  # for networks that refuse the defaults
