@@ -9,6 +9,7 @@ from pydantic import Field
 
 from plasticity.core.errors import shown
 from plasticity.core.types import Array, Key, Visit
+from plasticity.envs.supervised import learns
 
 NOISE = 3  # tag of its key, beside ``INPUTS``, ``TARGETS`` and ``LABELS`` of ``envs.supervised``
 
@@ -55,7 +56,7 @@ def replaced_labels(noise: LabelNoise | None, key: Key, visit: Visit, classes: i
         return ()
     where, what = jax.random.split(jax.random.fold_in(jax.random.fold_in(key, NOISE), visit.task))
     probability = jnp.asarray(noise.probabilities, jnp.float32)[visit.task % len(noise.probabilities)]
-    chosen = jax.random.bernoulli(where, probability, (noise.rows,)) & (jnp.asarray(visit.eval_replica) == 0)
+    chosen = jax.random.bernoulli(where, probability, (noise.rows,)) & learns(visit)
     return jnp.where(chosen, jax.random.randint(what, (noise.rows,), 0, classes), -1)
 
 

@@ -12,7 +12,6 @@ still happens (and is counted by tests), the several seconds of XLA's work only 
 import gc
 import importlib
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -39,12 +38,13 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 import jax  # noqa: E402
+import psutil  # noqa: E402
 import pytest  # noqa: E402
 
 sys.path.append(str(CHECKOUT))  # `pytest` finds agents and envs as `python -m pytest` does; tests/ has folders so named
 
 jax.config.update("jax_num_cpu_devices", 2)
-LARGE = 2_000_000 * (1024 if sys.platform == "darwin" else 1)  # of `ru_maxrss`: KiB on Linux, bytes on macOS
+LARGE = 2 * 2**30  # bytes of a worker's memory
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -69,7 +69,7 @@ def own_speeds(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def bounded_memory() -> Iterator[None]:
     """Drop compiled programs between files once a worker is large: it would grow to several GB."""
     yield
-    if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss > LARGE:
+    if psutil.Process().memory_info().rss > LARGE:
         jax.clear_caches()
         gc.collect()
 
