@@ -236,6 +236,16 @@ def test_the_verdict_agrees_with_the_summary(ran):
     assert [result["clauses"][0][key] for key in ("number", "low", "high")] == pytest.approx(gap, abs=1e-12)
 
 
+def test_a_figure_of_one_visit_counts_from_one(ran):
+    _, root, _ = ran
+    clause = {"what": "performance", "arms": ["one/baseline"], "at": 0, "direction": "above", "bound": 0}
+    facts = document()
+    facts["finding"] = facts["finding"] | {"criterion": {"needs": "all", "clauses": [clause]}}
+    finding = parse(facts)
+    (axes,) = figure(finding, {part: root / "made" / part for part in finding.parts}).axes
+    assert axes.get_title() == "performance, visit 1"
+
+
 def test_the_figure_shows_the_quantities_of_the_criterion(ran):
     """Curves of what is judged over visits, dots of what is judged in one, lanes of what goes with something."""
     finding, root, _ = ran

@@ -13,7 +13,7 @@ from plasticity.findings.criterion import Clause, Record, clauses
 from plasticity.findings.document import Finding
 from plasticity.findings.lanes import Tables, lane_values, visits_to
 from plasticity.findings.quantities import tables
-from plasticity.findings.wording import measured_text
+from plasticity.findings.wording import measured_text, stage_text
 from plasticity.plots import legend, options, style
 from plasticity.results.intervals import mean_interval
 
@@ -122,7 +122,7 @@ def _dots(axes: Axes, clause: Clause, found: Tables, named: Sequence[str], contr
     axes.grid(visible=False, axis="y")
     axes.grid(visible=True, axis="x", color="#EBEBEB")
     axes.set_xlabel("mean over seeds, 95 % interval")
-    axes.set_title(f"{measured_text(clause)}, {'last visit' if clause.at == 'end' else f'visit {clause.at}'}")
+    axes.set_title(f"{measured_text(clause)}, {stage_text(clause.at)}")
 
 
 def _scale(axes: Axes) -> None:

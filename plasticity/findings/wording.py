@@ -44,7 +44,7 @@ def quantity_text(clause: Clause) -> str:
     task = f" in {clause.task}" if clause.task else ""
     if clause.at == "time":
         return f"visits{task and f' to {clause.task}'} until {_recorded(clause)} {_threshold(clause)}"
-    return f"{_recorded(clause)}{task}, {_stage_text(clause)}"
+    return f"{_recorded(clause)}{task}, {_stages_text(clause)}"
 
 
 def measured_text(clause: Clause) -> str:
@@ -63,12 +63,15 @@ def _threshold(clause: Clause) -> str:
     return f"{'>=' if clause.crossing == 'up' else '<='} {clause.threshold:g}"
 
 
-def _stage_text(clause: Clause) -> str:
-    def name(stage: Stage) -> str:
-        if isinstance(stage, tuple):
-            return f"{100 * stage[0]:g}-{100 * stage[1]:g} % of the visits"
-        if isinstance(stage, int):
-            return f"visit {stage + 1 if stage >= 0 else stage}"  # shown from 1 on, as everywhere
-        return STAGE_WORDS[stage]
+def stage_text(stage: Stage) -> str:
+    """The visits of a stage: ``last tenth``; visits are counted from 1, as everywhere in what is shown."""
+    if isinstance(stage, tuple):
+        return f"{100 * stage[0]:g}-{100 * stage[1]:g} % of the visits"
+    if isinstance(stage, int):
+        return f"visit {stage + 1 if stage >= 0 else stage}"
+    return STAGE_WORDS[stage]
 
-    return name(clause.at) if clause.less is None else f"{name(clause.at)} minus {name(clause.less)}"
+
+def _stages_text(clause: Clause) -> str:
+    at = stage_text(clause.at)
+    return at if clause.less is None else f"{at} minus {stage_text(clause.less)}"
