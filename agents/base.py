@@ -103,7 +103,7 @@ class AgentCore(NamedTuple):
         learner = self.fresh(jax.random.fold_in(key, PARAMS), jax.numpy.zeros((), jax.numpy.int32))
         bare = learner._replace(rest={})
         plugins = self.intervention.init(jax.random.fold_in(key, PLUGINS), bare.params, self.network)
-        context = self.context(Clock(*[jnp.zeros((), jnp.int32)] * len(Clock._fields)))
+        context = self.context(Clock(*[jnp.zeros((), jnp.int32)] * 4))
         plugins = self.intervention.start(jax.random.fold_in(key, START), plugins, bare, context)
         return AgentState(bare, plugins, learner.rest)
 

@@ -12,6 +12,7 @@ import typer
 from rich.text import Text
 
 from plasticity.cli.display import never_fail
+from plasticity.cli.forking import fork
 from plasticity.cli.launching import launch
 from plasticity.cli.listing import list_members, schema
 from plasticity.cli.measuring import NamesBenchmarks, bench, dataset, findings, measure
@@ -56,6 +57,7 @@ app.command()(watch)
 app.command()(compare)
 app.command()(plot)
 app.command()(report)
+app.command()(fork)
 app.command()(measure)
 app.command()(dataset)
 app.command(cls=NamesBenchmarks)(bench)

@@ -2,7 +2,7 @@
 
 import shlex
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.text import Text
@@ -10,6 +10,9 @@ from rich.text import Text
 from plasticity.cli import completion, tables
 from plasticity.cli.terminal import console, errors, say_broken
 from plasticity.core.errors import StorageError
+
+if TYPE_CHECKING:
+    from plasticity.config.experiments import Experiment
 
 Config = Annotated[
     Path,
@@ -44,25 +47,41 @@ def run(
     ] = None,
 ) -> None:
     """Run an experiment (all arms, seeds and sweep points), then draw its figures."""
+    from plasticity.runs import launch
+
+    experiment = launch.load_config(config, overrides or [])
+    say_broken()
+    folder = out or Path("runs") / experiment.name
+    again = _again(config, overrides, folder, shard)
+    carry_out(experiment, folder, again, split=split, shard=shard, resume=resume, force=force, draw=draw)
+
+
+def carry_out(
+    experiment: "Experiment",
+    folder: Path,
+    again: str,
+    *,
+    split: str | None = None,
+    shard: str | None = None,
+    resume: bool,
+    force: bool,
+    draw: bool,
+) -> None:
+    """Run an experiment with a progress display, then show its results. ``again``: the command that resumes it."""
     from plasticity.cli.progress import TerminalProgress
     from plasticity.core.errors import Interrupted
     from plasticity.runs import launch
     from plasticity.runs.accounts import phase_of
 
-    experiment = launch.load_config(config, overrides or [])
-    say_broken()
-    folder = out or Path("runs") / experiment.name
     try:
         with TerminalProgress(console) as progress:
             launch.run(experiment, folder, split=split, shard=shard, resume=resume, force=force, progress=progress)
     except Interrupted as stopped:
-        errors.print(Text(f"{stopped}: saved; continue with\n  {_again(config, overrides, folder, shard)}"))
+        errors.print(Text(f"{stopped}: saved; continue with\n  {again}"))
         raise typer.Exit(128 + stopped.number) from None
     except StorageError as failed:
         reason = "; ".join(str(failed).splitlines())
-        errors.print(
-            Text(f"{reason}\nsaved data are kept; continue with\n  {_again(config, overrides, folder, shard)}")
-        )
+        errors.print(Text(f"{reason}\nsaved data are kept; continue with\n  {again}"))
         raise typer.Exit(failed.code) from None
     if shard is None and phase_of(folder) == folder:  # else tuning runs are left to other processes
         _show(folder, draw)
@@ -77,8 +96,12 @@ def _again(config: Path, overrides: list[str] | None, folder: Path, shard: str |
 def _show(folder: Path, draw: bool) -> None:
     """Print the summary table of a run and, if ``draw`` is set, save its figures."""
     from plasticity import plots, results
+    from plasticity.runs.accounts import PROBES
 
     results.print_summary(folder, console)
+    for probe in sorted((folder / PROBES).glob("*")):
+        console.print(Text(f"probe {probe.name}:"))
+        results.print_summary(probe, console)
     if not draw:
         return
     written = plots.save_all([folder], folder / "figures")
@@ -123,5 +146,5 @@ def plan(
         console.print(tables.plan_table(planned))
         for line in lines:
             console.print(Text(line))
-    if len(phases) > 1:
+    if phases[0].tuning:
         console.print(Text(launch.describe_tuning(experiment)))

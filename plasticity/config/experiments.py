@@ -3,7 +3,7 @@
 import re
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
@@ -15,10 +15,12 @@ from plasticity.config import shipped
 from plasticity.config.counters import LANES
 from plasticity.config.documents import locate, read_file, replaced, value_of, with_text_keys
 from plasticity.config.fields import Count, Cycles, Member, Natural, Seeds, Size
+from plasticity.config.probes import Probe, parse_probes
 from plasticity.config.registry import Registry
 from plasticity.config.renamed import Renamer
 from plasticity.config.schema import schema_of
 from plasticity.config.settings import MemberConfig, Parser, Period, paths, plain
+from plasticity.config.starts import Start
 from plasticity.config.sweeps import Arm, Base, Sweep, blamed, parse_arm, parse_sweep, plain_sweep
 from plasticity.config.tuning import Tuning, parse_tuning, tuned
 from plasticity.core.errors import KEYS, Location, NoSuchPlaceError, UserError, cut, report, shown, unknown
@@ -29,6 +31,7 @@ ARMS = 200  # each is a separate program, traced in about a second and compiled 
 # Names in a run's folder besides those of its arms.
 RESERVED = (  # in lower case: macOS and Windows do not distinguish `Figures` from `figures`
     "figures", "experiment.yaml", "plan.json", "report.html", "shards", "logs", "jobs.json", "tensorboard", "wandb",
+    "probes",
 )  # fmt: skip
 DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)  # reserved by Windows
 
@@ -49,6 +52,13 @@ class Schedule:
     visits: tuple[Natural | str, ...] | None = None  # names or numbers of tasks
     steps: Count | tuple[Count, ...] | None = None  # env steps of each env in a visit; a list is used cyclically
     cycles: Cycles = 1  # repetitions of the sequence
+    skip: Natural = 0  # visits at the beginning that are left out; the others keep their problems and data
+    take: Count | None = None  # visits after them; default: all
+
+    def resolve(self) -> dict[str, Any]:
+        """Plain data; without ``skip`` and ``take`` where they change nothing."""
+        whole = self.skip == 0 and self.take is None
+        return {name: plain(value) for name, value in vars(self).items() if not (whole and name in ("skip", "take"))}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +93,10 @@ class ConfigFile:
     sweep: dict[Any, Any] | None = None
     tune: dict[Any, Any] | None = None
     evaluation: dict[Any, Any] | None = None
+    probes: dict[Any, Any] | None = None
     placement: dict[Any, Any] | None = None
     checkpoint_every: Period = "visit"
+    keep_checkpoints: tuple[Count, ...] | Literal["all"] = ()  # after how many visits one is kept; others are replaced
     recorders: tuple[Literal["tensorboard", "wandb"], ...] = ()  # outputs besides the tables
     compilation_cache: bool = True  # keep compiled programs for later runs, in the user's cache folder
 
@@ -114,6 +126,18 @@ class Experiment:
     recorders: tuple[str, ...]
     compilation_cache: bool
     tune: Tuning | None = None
+    keep_checkpoints: tuple[int, ...] | Literal["all"] = ()
+    probes: Mapping[str, Probe] = field(default_factory=dict)
+
+    @property
+    def kept(self) -> tuple[int, ...] | Literal["all"]:
+        """After how many visits a checkpoint is kept, for the probes too."""
+        counts: set[int] = set()
+        for asked in (self.keep_checkpoints, *(probe.at for probe in self.probes.values())):
+            if asked == "all":
+                return "all"
+            counts |= set(asked)
+        return tuple(sorted(counts))
 
     def resolve(self) -> dict[str, Any]:
         """Plain data with defaults filled in; as a config (``to_yaml``) it is read back as an equal experiment.
@@ -125,7 +149,7 @@ class Experiment:
             "name": self.name,
             "stream": self.stream.dump(),
             "transforms": [each.dump() for each in self.transforms],
-            "schedule": plain(asdict(self.schedule)),
+            "schedule": self.schedule.resolve(),
             "agent": self.agent.dump(),
             "interventions": [each.dump() for each in self.interventions],
             "task_aware": self.task_aware,
@@ -143,6 +167,8 @@ class Experiment:
             "evaluation": asdict(self.evaluation) if self.evaluation else None,
             "placement": asdict(self.placement),
             "checkpoint_every": self.checkpoint_every,
+            **({"probes": {name: probe.dump() for name, probe in self.probes.items()}} if self.probes else {}),
+            **({"keep_checkpoints": plain(self.keep_checkpoints)} if self.keep_checkpoints else {}),
             "recorders": list(self.recorders),
             "compilation_cache": self.compilation_cache,
         }
@@ -242,7 +268,10 @@ def _parse(parser: Parser, raw: Mapping[str, Any], name: str) -> Experiment | No
     parsed["evaluation"] = None if evaluation is None else Evaluation(**evaluation)
     arms = _parse_arms(parser, document, sweep, len(seeds))
     tune = None if document.tune is None else parse_tuning(parser, document.tune, seeds, arms)
-    return tuned(Experiment(**parsed | {"arms": arms, "tune": tune}))
+    probes = parse_probes(parser, document.probes or {}, arms)
+    for probe in probes:
+        _check_name(parser, probe, ("probes", probe))
+    return tuned(Experiment(**parsed | {"arms": arms, "tune": tune, "probes": probes}))
 
 
 def _parse_arms(parser: Parser, document: ConfigFile, sweep: Sweep, seeds: int) -> dict[str, Arm]:
@@ -351,6 +380,7 @@ class ProgramSettings:
     agent: MemberConfig
     interventions: tuple[MemberConfig, ...]
     task_aware: bool
+    start: Start | None
     monitors: tuple[MemberConfig, ...]
     hyper: Mapping[str, np.ndarray]  # every traced number of agent and interventions: dotted path -> float32[lanes]
     seeds: np.ndarray  # int32[lanes]
@@ -403,6 +433,7 @@ def _program(experiment: Experiment, name: str, arm: Arm, index: int, group: lis
         agent=chosen[0].agent,
         interventions=chosen[0].interventions,
         task_aware=arm.task_aware,
+        start=arm.start,
         monitors=experiment.monitors,
         hyper={path: np.repeat(np.array([n[path] for n in numbers], np.float32), len(seeds)) for path in numbers[0]},
         seeds=np.tile(seeds, len(chosen)),

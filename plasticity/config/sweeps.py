@@ -3,7 +3,7 @@
 import itertools
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -11,11 +11,12 @@ from plasticity.config.documents import difference, found, locate, merged, on_on
 from plasticity.config.registry import Registry
 from plasticity.config.schema import schema_of
 from plasticity.config.settings import MemberConfig, Parser, paths, plain
+from plasticity.config.starts import Start, parse_start
 from plasticity.core.errors import ConfigProblem, Location, NoSuchPlaceError, dotted, listed, shown, unknown
 
 POINTS = 10_000  # maximum per arm; takes about ten seconds to lay out
 SWEPT = ("agent", "interventions")
-ARM = (*SWEPT, "task_aware", "sweep", "control")  # the keys of an arm
+ARM = (*SWEPT, "task_aware", "sweep", "control", "start")  # the keys of an arm
 Sweep = Mapping[str, tuple[Any, ...] | None]
 
 
@@ -48,6 +49,7 @@ class Arm:
     sweep: Sweep  # the arm's own; None removes a path of the experiment's sweep
     points: tuple[Point, ...]
     control: str | None = None  # the arm that is its fresh control; None: the default, see ``config.controls``
+    start: Start | None = None  # where its learners come from; None: they are new
 
     def dump(self, agent: MemberConfig, interventions: Sequence[MemberConfig], task_aware: bool) -> dict[str, Any]:
         """The arm's changes to the base, as plain data."""
@@ -58,6 +60,7 @@ class Arm:
             changed["interventions"] = [each.dump() for each in self.interventions]
         changed |= {} if self.task_aware == task_aware else {"task_aware": self.task_aware}
         changed |= {} if self.control is None else {"control": self.control}
+        changed |= {} if self.start is None else {"start": asdict(self.start)}
         return changed | ({"sweep": plain_sweep(self.sweep)} if self.sweep else {})
 
 
@@ -110,8 +113,8 @@ def parse_arm(parser: Parser, name: str, raw: Any, base: Base, sweep: Sweep) -> 
     for (path, *rest), text, _ in problems:
         mine = path in own
         parser.problems.append(ConfigProblem((*(at if mine else ()), "sweep", path, *rest), text, "" if mine else name))
-    control = raw.get("control")
-    return Arm(chosen, tuple(interventions), task_aware, own, points, None if control is None else str(control))
+    control, start = raw.get("control"), parse_start(parser, raw.get("start"), (*at, "start"))
+    return Arm(chosen, tuple(interventions), task_aware, own, points, None if control is None else str(control), start)
 
 
 def blamed(problems: Sequence[ConfigProblem], arms: int) -> list[ConfigProblem]:

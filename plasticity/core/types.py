@@ -76,10 +76,39 @@ class Clock(NamedTuple):
     """Counters shared by all lanes of a program, int32 scalars, traced and never batched (a batched predicate turns
     ``lax.cond`` into a select that runs both branches)."""
 
-    step: Array  # index of the current env step, from 0, counted for each env since the start of the run
+    step: Array  # index of the current env step, from 0, counted for each env since the start of the learners
     update: Array  # index of the current update, from 0 (an agent that learns every k-th step divides by k)
     visit: Array  # index of the current visit
     step_in_visit: Array
+    shift: Any = ()  # a Shift if the stream counts otherwise than the learners; () if it does not
+
+    @property
+    def of_stream(self) -> "Clock":
+        """The clock by which the stream counts."""
+        if not self.shift:
+            return self
+        steps, visits, _ = self.shift
+        return self._replace(step=self.step + steps, update=self.update + steps, visit=self.visit + visits, shift=())
+
+    @property
+    def step_of_run(self) -> Array:
+        """The env steps since the start of the run."""
+        return self.step + self.shift.of_run if self.shift else self.step
+
+
+class Shift(NamedTuple):
+    """What is added to a clock of learners to obtain others: int32 scalars, traced, never batched."""
+
+    steps: Array  # that of the stream
+    visits: Array
+    of_run: Array  # the env steps of the run
+
+
+class Done(NamedTuple):
+    """What lies before a run (static): visits of its learners, or of its stream."""
+
+    visits: int = 0
+    steps: int = 0  # env steps
 
 
 class Visit(NamedTuple):
@@ -124,6 +153,7 @@ class StreamSpec(NamedTuple):
     task_entries: int = 0  # > 0: so many entries at the end of the observation are the task (``core.task_entries``)
     measures: tuple[str, ...] = ()  # what `Stream.measures` gives of each step besides the reward, such as "success"
     measure_ranges: tuple[tuple[float, float], ...] = ()  # of each measure; (): unknown
+    skipped: Done = Done()  # what was left out before the first of `visits`; the numbers of visits and steps go on
     prediction: float | None = None  # the discount of the values that actions predict; None: actions act
 
 

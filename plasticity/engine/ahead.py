@@ -37,7 +37,7 @@ def _lowered(run: Run) -> Iterator[Any]:
         yield compiled.measure.lower(hyper, seeds, carry, clock, due)
     if not run.carries:
         yield compiled.begin.lower(hyper, seeds, block)
-    if len(program.spec.visits) > 1:
+    if len(program.spec.visits) > 1 or program.origin.visits:
         yield compiled.switch.lower(hyper, seeds, carry, clock, number, block)
     if program.evaluation and targets(program.spec, 0, program.evaluation.tasks):
         yield compiled.evaluate.lower(hyper, seeds, carry, clock, number, number, block)

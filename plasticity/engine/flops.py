@@ -178,7 +178,7 @@ def _counted(program: Program) -> tuple[Range, Range, int]:
     """FLOPs of ``act`` and ``learn``, and the number of updates of a step at which the agent learns."""
     hyper = {path: jax.ShapeDtypeStruct((), np.float32) for path in program.hyper}
     key = jax.eval_shape(lambda: jax.random.key(0))
-    numbers: Any = [jax.ShapeDtypeStruct((), np.int32) for _ in Clock._fields]
+    numbers: Any = [jax.ShapeDtypeStruct((), np.int32)] * 4
     clock, now = Clock(*numbers), _timestep(program.spec)
     updates = [0]
 

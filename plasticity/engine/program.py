@@ -25,6 +25,7 @@ from plasticity.core.types import (
     AgentState,
     Array,
     Clock,
+    Done,
     Metrics,
     State,
     Stream,
@@ -68,6 +69,7 @@ class Program(NamedTuple):
     probe_size: int = 512  # number of transitions passed to monitors
     evaluation: Evaluation | None = None
     make_eval_stream: Callable[[int], Stream] | None = None  # None: evaluations take place in the stream itself
+    origin: Done = Done()  # what the learners have done before
 
 
 class Carry(NamedTuple):
@@ -80,7 +82,7 @@ class Carry(NamedTuple):
     episode_return: Precise  # [E], of the current episodes
     monitors: tuple[State, ...]
     updates: Array  # int32: updates made so far
-    diverged_at: Array  # int32: the env step at which the lane's numbers stopped being finite, or NEVER
+    diverged_at: Array  # int32: the env step of the run at which the lane's numbers stopped being finite, or NEVER
     measures: Any = ()  # float32[E, measures], the largest so far in the current episodes; () if there are none
 
 
@@ -156,7 +158,8 @@ class Block(NamedTuple):
         keys = over(lane_keys, self.width)(seeds)
         zero = jnp.zeros((), jnp.int32)
         task = own_task(spec, keys.data, zero + spec.visits[0].task)
-        stream, timestep = self.stream.reset(keys.data, Visit(zero, task), block)
+        number = jnp.full((), spec.skipped.visits, jnp.int32)
+        stream, timestep = self.stream.reset(keys.data, Visit(number, task), block)
 
         def one(hyper: Hyper, keys: LaneKeys, timestep: TimeStep) -> Any:
             agent = program.build(hyper)
@@ -209,7 +212,7 @@ class Block(NamedTuple):
         width = self.width
         action = across(act, width)(hyper, keys, carry.agent, carry.timestep.observation)
         data = leave(keys.data, width)
-        stream, timestep = self.stream.step(data, carry.stream, leave(action, width), clock)
+        stream, timestep = self.stream.step(data, carry.stream, leave(action, width), clock.of_stream)
         pair = Transition(carry.timestep, action, enter(timestep, width))
         score = enter(self.stream.score(stream, timestep), width)
         values = enter(self.stream.measures(stream, timestep), width) if names else ()
@@ -244,7 +247,7 @@ class Block(NamedTuple):
             made = by_name(packed)
             bad = ~jnp.isfinite(sum(value for name, value in made.items() if name not in measured))
             finite = ~jnp.any(bad) & is_finite(after.learner.params)
-            when = clock.step + jnp.where(jnp.any(bad), jnp.argmax(bad), steps - 1) + 1
+            when = clock.step_of_run + jnp.where(jnp.any(bad), jnp.argmax(bad), steps - 1) + 1
             diverged_at = jnp.where((diverged_at == NEVER) & ~finite, when, diverged_at)
             alive = diverged_at == NEVER
             learner, plugins = select(alive, (after.learner, after.plugins), (before.learner, before.plugins))
@@ -284,7 +287,10 @@ class Block(NamedTuple):
     def evaluate(
         self, hyper: Hyper, seeds: Array, carry: Carry, clock: Clock, number: Array, task: Array, block: Array
     ) -> Packed:
-        """Evaluate each lane in its current state on a replica of visit ``number``; the carry is only read."""
+        """Evaluate each lane in its current state on a replica of visit ``number``; the carry is only read.
+
+        ``number`` is the learners'; the stream may count visits otherwise.
+        """
         width, settings = self.width, self.program.evaluation
         assert settings is not None
         hyper, seeds, agent, diverged_at = enter((hyper, seeds, carry.agent, carry.diverged_at), width)
@@ -316,7 +322,8 @@ class Block(NamedTuple):
 
         data = leave(keys.data, width)
         moment = jnp.where(number == clock.visit, clock.step_in_visit, FINISHED)
-        visit = Visit(number, own_task(self.program.spec, data, task), clock.step + 1, moment)
+        theirs = clock._replace(visit=number).of_stream.visit
+        visit = Visit(theirs, own_task(self.program.spec, data, task), clock.step + 1, moment)
         player = evaluation.Player(play, initial, advance)
         found = evaluation.evaluate(self.eval_stream, width, settings, player, data, visit, block)
 
@@ -329,7 +336,7 @@ class Block(NamedTuple):
         """Start the next task: change the stream's parameters and call the agent's ``switch`` (usually a no-op)."""
         keys = over(lane_keys, self.width)(seeds)
         task = own_task(self.program.spec, keys.data, task)
-        stream, timestep = self.stream.reset(keys.data, Visit(clock.visit, task), block)
+        stream, timestep = self.stream.reset(keys.data, Visit(clock.of_stream.visit, task), block)
 
         def one(hyper: Hyper, keys: LaneKeys, state: AgentState, diverged_at: Array) -> AgentState:
             changed = self.program.build(hyper).switch(_fold(keys.learner, SWITCH, clock.step), state, clock)

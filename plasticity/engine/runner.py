@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from plasticity.core.types import Array, Clock, VisitPlan
+from plasticity.core.types import AgentState, Array, Clock, Done, Shift, VisitPlan
 from plasticity.engine.evaluation import Target, targets
 from plasticity.engine.lanes import Placement, join, lane_keys
 from plasticity.engine.measures import columns
@@ -35,6 +35,13 @@ class Evaluated(NamedTuple):
     visit: int
     task: TaskNames
     metrics: Mapping[str, np.ndarray]  # float32[lanes]; NaN where no episode was finished
+
+
+class Learners(NamedTuple):
+    """The learners of a group that go on from where another run has saved them; leading axis ``devices x width``."""
+
+    agent: AgentState
+    diverged_at: Any  # int32: 0 for a lane that had diverged there, else NEVER
 
 
 class Chunk(NamedTuple):
@@ -69,6 +76,16 @@ def chunk_steps(
     return record_every
 
 
+def shift_of(program: Program) -> Any:
+    """What the stream's clock is ahead of the learners'; () if both count the same."""
+    origin, skipped = program.origin, program.spec.skipped
+    if origin == skipped == Done():
+        return ()
+    shifts = (skipped.steps - origin.steps, skipped.visits - origin.visits, -origin.steps)
+    numbers: Any = map(np.int32, shifts)
+    return Shift(*numbers)
+
+
 def current(evaluations: Sequence[Evaluated], measured: Sequence[str] = ()) -> dict[str, np.ndarray]:
     """The evaluation of the task being learned, as metrics: the performance, and the columns ``measured``."""
     if not evaluations:
@@ -93,6 +110,7 @@ class Run:
         self.position = Position()
         self.carries: list[Carry] = []
         self._names: dict[int, TaskNames] = {}
+        self._shift = shift_of(program)
         self.inputs = [self._group_inputs(group) for group in range(placement.groups)]
 
     def _group_inputs(self, group: int) -> tuple[Hyper, Array, Array]:
@@ -102,9 +120,13 @@ class Run:
         inputs = (hyper, np.asarray(self.program.seeds[lanes], np.int32), blocks)
         return jax.device_put(inputs, self.compiled.sharding)
 
-    def begin(self) -> None:
-        """Initial carries of all groups."""
+    def begin(self, learners: Sequence[Learners] = ()) -> None:
+        """Initial carries of all groups; with ``learners``, of each group, these go on in a new visit."""
         self.carries = [self.compiled.begin(hyper, seeds, block) for hyper, seeds, block in self.inputs]
+        if learners:
+            placed = [jax.device_put(each, self.compiled.sharding) for each in learners]
+            self.carries = [carry._replace(**each._asdict()) for carry, each in zip(self.carries, placed, strict=True)]
+            self._switch()
 
     def restore(self, carries: Sequence[Any], position: Position, host: Mapping[str, np.ndarray]) -> None:
         """Restore a saved run from NumPy carries of all groups and the stream's host side."""
@@ -139,10 +161,11 @@ class Run:
         return jax.eval_shape(activations, self.inputs[0][0], self.carry_shape())
 
     def clock(self) -> Clock:
-        """The clock as NumPy scalars, which need no separate transfer to the devices."""
-        numbers: Any = (np.int32(x) for x in self.position)
+        """The learners' clock as NumPy scalars, which need no separate transfer to the devices."""
+        origin, here = self.program.origin, self.position
+        numbers: Any = map(np.int32, (origin.visits + here.visit, here.step_in_visit, origin.steps + here.step))
         visit, step_in_visit, step = numbers
-        return Clock(step, step, visit, step_in_visit)
+        return Clock(step, step, visit, step_in_visit, self._shift)
 
     def _measure(self) -> list[Packed]:
         """Apply the monitors that are due; one record per group, empty if none is due."""
@@ -164,7 +187,7 @@ class Run:
         return here.step % settings.every == 0
 
     def _evaluate(self, target: Target) -> Evaluated:
-        visit, task = np.int32(target.visit), np.int32(target.task)
+        visit, task = np.int32(self.program.origin.visits + target.visit), np.int32(target.task)
         found = [
             self.compiled.evaluate(hyper, seeds, carry, self.clock(), visit, task, block)
             for (hyper, seeds, block), carry in zip(self.inputs, self.carries, strict=True)

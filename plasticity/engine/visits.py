@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from plasticity.config.counters import check_visits
 from plasticity.core.errors import listed, shown, suggestion
-from plasticity.core.types import Array, Key, StreamSpec, VisitPlan
+from plasticity.core.types import Array, Done, Key, StreamSpec, VisitPlan
 
 ORDER = 5  # folded into a lane's data key; 0 ... 4 belong to ``envs.base``
 
@@ -54,6 +54,8 @@ def scheduled(
     visits: Sequence[str | int] | None = None,
     steps: int | Sequence[int] | None = None,
     cycles: int = 1,
+    skip: int = 0,
+    take: int | None = None,
 ) -> StreamSpec:
     """``spec`` with another sequence of visits.
 
@@ -63,9 +65,11 @@ def scheduled(
         visits: the sequence, by name or number of the task; default: the stream's own.
         steps: env steps of each env in each visit; a list is used cyclically; default: the stream's own.
         cycles: number of repetitions of the sequence.
+        skip: visits at its beginning that are left out. The others keep their numbers, and so their problems and data.
+        take: visits after them; default: all.
 
     Raises:
-        ValueError: a task is unknown, or a number is below 1.
+        ValueError: a task is unknown, a number is too small, or no visit is left.
     """
     plans = list(spec.visits)
     if visits is not None:
@@ -81,4 +85,10 @@ def scheduled(
         if not lengths or min(lengths) < 1:
             raise ValueError(f"steps: {steps} is not allowed; must be at least 1")
         plans = [VisitPlan(plan.task, lengths[i % len(lengths)]) for i, plan in enumerate(plans)]
-    return spec._replace(visits=tuple(plans), shuffled=spec.shuffled or order == "shuffled")
+    if skip >= len(plans):
+        raise ValueError(f"skip: {skip} is not allowed; the sequence has {len(plans)} visits")
+    if take is not None and skip + take > len(plans):
+        raise ValueError(f"take: {take} is not allowed; after skip, {len(plans) - skip} visits are left")
+    skipped = Done(skip, sum(plan.steps for plan in plans[:skip]))
+    shuffled = spec.shuffled or order == "shuffled"
+    return spec._replace(visits=tuple(plans[skip:][:take]), shuffled=shuffled, skipped=skipped)

@@ -19,6 +19,7 @@ from plasticity.results.change import Compared, Rule, alike, compare_lanes, rule
 from plasticity.results.compare import summary, task_changes
 from plasticity.results.continual import ContinualWorld, continual_world, final_performance, shortfall
 from plasticity.results.export import csv_text, latex_text, save_table
+from plasticity.results.forks import forks
 from plasticity.results.intervals import Interval, curve, mean_interval
 from plasticity.results.per_visit import visits
 from plasticity.results.points import Point, points
@@ -88,6 +89,7 @@ __all__ = [
     "final_performance",
     "forgetting",
     "forgetting_from_best",
+    "forks",
     "forward_transfer",
     "forward_transfer_of_areas",
     "human_normalised",

@@ -20,11 +20,14 @@ from plasticity.runs.checksums import DamagedError, has, is_list, is_number, is_
 
 EXPERIMENT, PLAN, STATUS, LANES = "experiment.yaml", "plan.json", "status.json", "lanes.parquet"
 CONFIG, DATA = "config", "data"  # in PLAN
-FREE = ("recorders", "compilation_cache", "reference")  # may differ in a resumed run, as they change no number
+FREE = (  # may differ in a resumed run, as they change no number
+    "recorders", "compilation_cache", "reference", "keep_checkpoints", "probes",
+)  # fmt: skip
 METRICS, EVALUATIONS = "metrics", "evaluations"  # folders of an arm
 PART = "part-{:03d}-{:05d}.parquet"  # program, number
 MERGED = "part-{:03d}-00000-{:05d}.parquet"  # program, number of the last part whose rows it holds, with all earlier
 SHARDS = "shards"  # the folder of a run's shards, and how it is cut in PLAN
+PROBES = "probes"  # the folder of a run's probes
 SHARD = "shard"  # in PLAN of a shard: which one it is
 NOTE = "parts"  # in the footer of LANES
 MISSING = "it is missing"
@@ -111,7 +114,16 @@ def unchanging(config: Mapping[str, Any], plan: Mapping[str, Any]) -> dict[str, 
     kept = {key: value for key, value in config.items() if key not in FREE}
     if plan.get(DATA) and isinstance(kept.get("stream"), Mapping):
         kept["stream"] = {key: value for key, value in kept["stream"].items() if key != "path"}
+    if isinstance(kept.get("arms"), Mapping):
+        kept["arms"] = {name: _arm_itself(arm) for name, arm in kept["arms"].items()}
     return kept
+
+
+def _arm_itself(arm: Any) -> Any:
+    """An arm without the place of the run whose learners go on in it."""
+    if not (isinstance(arm, Mapping) and isinstance(arm.get("start"), Mapping)):
+        return arm
+    return {**arm, "start": {key: value for key, value in arm["start"].items() if key not in ("run", "steps")}}
 
 
 def fingerprint(config: Mapping[str, Any], plan: Mapping[str, Any]) -> str:

@@ -10,8 +10,10 @@ also renamed: it is not tried again and does not count among the two that are ke
 
 import contextlib
 import json
+import os
+import shutil
 import zipfile
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -23,6 +25,7 @@ from plasticity.runs.checksums import DamagedError, has, is_list, is_whole
 from plasticity.runs.files import write_atomically
 
 KEEP = 2
+KEPT = "kept"  # in a folder of checkpoints: those that are not replaced
 META = "meta.json"
 FIRST = "first"  # in META: whether there was no earlier checkpoint
 HOST, ROWS = "host:", "rows:"  # what the names of such members start with
@@ -39,6 +42,14 @@ class Snapshot(NamedTuple):
     host: Mapping[str, np.ndarray]
     meta: Mapping[str, Any]
     rows: Mapping[str, np.ndarray] = MappingProxyType({})
+
+
+class Slot(NamedTuple):
+    """Where a lane is: in which checkpoint, group, and place on the leading axis."""
+
+    path: Path
+    group: int
+    place: int
 
 
 class WrongCheckpointError(Exception):
@@ -87,6 +98,31 @@ def save(folder: Path, name: str, snapshot: Snapshot) -> Path:
 def files(folder: Path) -> list[Path]:
     """The checkpoints of a folder, oldest first."""
     return sorted(folder.glob("*.npz"))
+
+
+def keep(path: Path) -> None:
+    """Keep a checkpoint beyond the newest two: one more name of the same file or, where that is impossible, a copy."""
+    target = path.parent / KEPT / path.name
+    target.parent.mkdir(exist_ok=True)
+
+    def write(temporary: Path) -> None:
+        try:
+            os.link(path, temporary)
+        except OSError:
+            shutil.copyfile(path, temporary)
+
+    write_atomically(target, write)
+
+
+def every(folder: Path) -> list[Path]:
+    """The checkpoints of a folder, the kept ones among them, oldest first; each once."""
+    found = {path.name: path for path in (*files(folder / KEPT), *files(folder))}
+    return [found[name] for name in sorted(found)]
+
+
+def at(folder: Path, step: int) -> Path | None:
+    """The checkpoint of a folder at an env step, if there is one."""
+    return next((path for path in every(folder) if int(path.stem) == step), None)
 
 
 def successors(path: Path) -> list[Path] | None:
@@ -193,6 +229,84 @@ def read(path: Path, like: Any, fingerprint: str | None) -> Snapshot:
             raise WrongCheckpointError(f"{path} does not fit this program: {name} is {shape}, not {leaf.shape}")
     leaves = [_restore(members[name], leaf) for name, leaf in wanted.items()]
     return Snapshot(jax.tree.unflatten(jax.tree.structure(like), leaves), host, meta, rows)
+
+
+def _of_group(group: int, like: Any) -> dict[str, Any]:
+    """What a part of the carry of a group is called in a checkpoint."""
+    return {f"[{group}]{name}": leaf for name, leaf in _named(like).items()}
+
+
+def check_learners(path: Path, group: int, like: Any) -> None:
+    """Check, by the headers alone, that a checkpoint has learners of the form of ``like``; the leading axes may differ.
+
+    Raises:
+        DamagedError: it is damaged.
+        WrongCheckpointError: it has others.
+    """
+    wanted = _of_group(group, like)
+    found = {name: facts for name, facts in _headers(path).items() if name.startswith(f"[{group}].agent.")}
+    odd = sorted(set(found) ^ {name for name in wanted if name.startswith(f"[{group}].agent.")})
+    if odd:
+        where = "that run" if odd[0] in found else "this one"
+        raise WrongCheckpointError(f"{path} has other learners: {_shown(odd[0])} is only in {where}")
+    for name, leaf in wanted.items():
+        _check_like(path, name, leaf, *found.get(name, (leaf.shape, None)))
+
+
+def _shown(name: str) -> str:
+    return name.partition("].")[2]
+
+
+def _check_like(path: Path, name: str, leaf: Any, shape: tuple[int, ...], dtype: Any) -> None:
+    """``WrongCheckpointError`` if the array of one lane has another shape or type."""
+    shape = shape[:-1] if _is_key(leaf) and dtype is not None else shape  # the words of the keys
+    if shape[1:] != leaf.shape[1:]:
+        raise WrongCheckpointError(
+            f"{path} has other learners: {_shown(name)} is {list(shape[1:])} there and {list(leaf.shape[1:])} here"
+        )
+    expected = None if _is_key(leaf) else _plain(np.zeros(0, leaf.dtype)).dtype
+    if dtype is not None and expected is not None and dtype != expected:
+        raise WrongCheckpointError(f"{path} has other learners: {_shown(name)} is {dtype} there and {expected} here")
+
+
+def _headers(path: Path) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
+    """Shape and type of each array of a checkpoint, without reading it."""
+    found = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                with archive.open(name) as handle:
+                    version = np.lib.format.read_magic(handle)
+                    old = version == (1, 0)
+                    read = np.lib.format.read_array_header_1_0 if old else np.lib.format.read_array_header_2_0
+                    shape, _, dtype = read(handle)
+                    found[name.removesuffix(".npy")] = (shape, dtype)
+    except Exception as error:  # as in `_members`
+        raise DamagedError(" ".join(f"{type(error).__name__}: {error}".split())[:120]) from error
+    return found
+
+
+def learners(slots: Sequence[Slot], like: Any) -> Any:
+    """Learners from checkpoints, ``[len(slots), ...]``.
+
+    Args:
+        slots: where each of them is.
+        like: a tree of parts of a carry (shapes and types), such as the agents.
+
+    Raises:
+        DamagedError: a checkpoint is damaged.
+        WrongCheckpointError: it has other learners.
+    """
+    members: dict[tuple[Path, int], dict[str, np.ndarray]] = {}
+    for path, group, _ in slots:
+        if (path, group) not in members:
+            check_learners(path, group, like)
+            members[path, group] = _members(path, set(_of_group(group, like)))
+    leaves = []
+    for name, leaf in _named(like).items():
+        rows = [members[slot.path, slot.group][f"[{slot.group}]{name}"][slot.place] for slot in slots]
+        leaves.append(_restore(np.stack(rows), leaf))
+    return jax.tree.unflatten(jax.tree.structure(like), leaves)
 
 
 def newest(

@@ -49,7 +49,7 @@ def _computation(job: Job, each: ProgramSettings) -> Hashable:
     """Equal for jobs of one experiment whose traces are the same."""
     members = (each.agent.static(), *(one.static() for one in each.interventions))
     shapes = (len(each.seeds), job.placement, job.program.chunk, *each.hyper)
-    return members, shapes, each.task_aware, tuple(job.lanes)
+    return members, shapes, each.task_aware, tuple(job.lanes), bool(each.start)
 
 
 def _trace(job: Job, settings: ProgramSettings) -> Traced:

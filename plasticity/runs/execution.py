@@ -11,6 +11,7 @@ from plasticity.config.experiments import Experiment, read_experiment
 from plasticity.config.renamed import Renamer
 from plasticity.core.errors import UserError
 from plasticity.core.types import StreamSpec
+from plasticity.engine.runner import Run
 from plasticity.runs import folder, trackers, verify
 from plasticity.runs.accounts import read_status
 from plasticity.runs.devices import devices
@@ -60,6 +61,8 @@ def execute(
         resumes = folder.check(place, resolved, resume=resume, force=force, current=current)
         finished = resumes and folder.is_finished(place)
         planned = _checked(make_plan, experiment, finished).counted()
+        if not resumes:
+            check_learners(planned.jobs)
         if not started:  # nothing is written yet; another process may have started a run in the meantime
             stack.enter_context(held(place))
             resumes = folder.check(place, resolved, resume=resume, force=force, current=current)
@@ -73,6 +76,17 @@ def execute(
             ran = [run_job(job, place / job.arm, runs, progress, stop, resumes, others) for job in planned.jobs]
         if not any(ran):
             progress.say(f"{place}: already finished")
+
+
+def check_learners(jobs: Sequence[Job]) -> None:
+    """``UserError`` if the learners that go on from other runs are not there."""
+    for job in jobs:
+        if job.learners is not None:
+            run = Run(job.program, job.placement, devices())
+            try:
+                job.learners.check(run)
+            finally:
+                run.close()
 
 
 def _is_left(run: Path, job: Job) -> bool:
@@ -92,11 +106,23 @@ def _checked(make_plan: Callable[[], Plan], experiment: Experiment, finished: bo
 
 
 def located(resolved: Mapping[str, Any], spec: StreamSpec) -> dict[str, Any]:
-    """The config with the path of the stream's data made absolute, so that it is valid in any working directory."""
+    """The config with all paths made absolute, so that it is valid in any working directory.
+
+    These are the path of the stream's data and those of the runs whose learners go on.
+    """
     stream = resolved["stream"]
-    if not spec.data or not isinstance(stream.get("path"), str):
-        return dict(resolved)
-    return {**resolved, "stream": {**stream, "path": str(Path(stream["path"]).expanduser().absolute())}}
+    if spec.data and isinstance(stream.get("path"), str):
+        stream = {**stream, "path": _absolute(stream["path"])}
+    return {**resolved, "stream": stream, "arms": {name: _located(arm) for name, arm in resolved["arms"].items()}}
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())
+
+
+def _located(arm: Mapping[str, Any]) -> Mapping[str, Any]:
+    start = arm.get("start")
+    return {**arm, "start": {**start, "run": _absolute(start["run"])}} if start else arm
 
 
 def _repair_lanes(run: Path, jobs: Sequence[Job], say: Callable[[str], None]) -> None:

@@ -20,6 +20,7 @@ from plasticity.envs.base import StreamFactory
 from plasticity.envs.transforms.tasks import with_task
 from plasticity.interventions.base import Intervention
 from plasticity.monitors.base import checked_monitor
+from plasticity.runs import starting
 from plasticity.runs.building import agent_of, checked, labels_of, monitor_of, of_program, readers_of_task
 from plasticity.runs.devices import devices
 from plasticity.runs.periods import chunk_of, evaluation_of, monitor_periods
@@ -45,7 +46,8 @@ def job_of(experiment: Experiment, source: StreamFactory, each: ProgramSettings,
     save_every = None if experiment.checkpoint_every == "visit" else experiment.checkpoint_every
     return Job(
         each.arm, each.index, program, placement, _columns(each), save_every, _digest(facts),
-        speed_key=_digest(_facts_of_speed(facts, experiment)),
+        speed_key=_digest(_facts_of_speed(facts, experiment)), keep=experiment.kept,
+        learners=starting.Continued(each) if each.start else None,
     )  # fmt: skip
 
 
@@ -74,6 +76,7 @@ def _program(experiment: Experiment, source: StreamFactory, each: ProgramSetting
         chunk=chunk_of(experiment, each, source.spec, every, evaluated),
         probe_size=experiment.probe_size,
         evaluation=evaluated,
+        origin=starting.origin_of(each),
     )
 
 
@@ -128,6 +131,8 @@ def _facts(
     facts |= {"hyper": {path: values.tolist() for path, values in each.hyper.items()}}
     facts["monitor_periods"] = dict(every)
     facts |= {"seeds": each.seeds.tolist(), "placement": placement._asdict()}
+    if each.start is not None:
+        facts["start"] = [each.start.arm, each.start.visits]
     if spec.data:
         facts["stream"] = {key: value for key, value in resolved["stream"].items() if key not in FILES}
         facts["data"] = [sha for _, sha in spec.data]
@@ -136,7 +141,7 @@ def _facts(
 
 def _facts_of_speed(facts: Mapping[str, Any], experiment: Experiment) -> dict[str, Any]:
     """Equal for programs that take the same time per step of a group of lanes: lanes and length do not count."""
-    found = {key: value for key, value in facts.items() if key not in ("seeds", "schedule")}
+    found = {key: value for key, value in facts.items() if key not in ("seeds", "schedule", "start")}
     stream = facts["stream"]
     if isinstance(stream, Mapping):
         lengths = [key for key in LENGTHS if not isinstance(stream.get(key), list)]
@@ -163,7 +168,7 @@ def _check_reads_task(each: ProgramSettings) -> None:
 
 def _check_task_aware(each: ProgramSettings, spec: StreamSpec) -> None:
     """``UserError`` if the arm acts at task switches but is not task-aware."""
-    if each.task_aware or len(spec.visits) == 1:
+    if each.task_aware or (len(spec.visits) == 1 and not each.start):
         return
     built = each.build({})
     labels = paths("interventions", each.interventions)

@@ -1,5 +1,6 @@
 """From a config to a finished run."""
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from plasticity.config import experiments
 from plasticity.config.experiments import Experiment
 from plasticity.core.errors import UserError, why
-from plasticity.runs import compilation, estimates, folder, sharded, trackers, tuning
+from plasticity.runs import compilation, estimates, folder, forks, sharded, trackers, tuning
 from plasticity.runs.calibration import calibrate
 from plasticity.runs.devices import devices
 from plasticity.runs.execution import completed
@@ -42,7 +43,10 @@ def experiment_of(given: Experiment | str | Path | Mapping[str, Any], overrides:
 
 def phases(experiment: Experiment, out: str | Path | None = None) -> list[Phase]:
     """The runs that the experiment consists of: itself, after its tuning runs if it has any."""
-    return tuning.phases(experiment, _place_of(experiment, out))
+    place = _place_of(experiment, out)
+    found = tuning.phases(experiment, place)
+    probes = forks.probes_of(found[-1].experiment, place)
+    return [*found, *(Phase(probe, folder_of_probe) for folder_of_probe, probe in probes)]
 
 
 def obstacles(planned: Plan, out: str | Path | None = None) -> list[str]:
@@ -116,8 +120,33 @@ def run(
             chosen = tuning.select_first(experiment, place, go, shard=shard, **options)
             options["force"] = False  # both phases are replaced at once
         if chosen is not None:
+            _check_probes(chosen, place)
             _run(chosen, place, split, shard, **options)
+            if shard is None:
+                _run_probes(chosen, place, progress or NoProgress())
     return place
+
+
+def _check_probes(experiment: Experiment, place: Path) -> None:
+    """``UserError`` if a probe does not fit, before the run starts."""
+    if folder.has_started(place):
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # each warns when it starts
+        for where, probe in forks.probes_of(experiment, place):
+            try:
+                plan(probe)
+            except UserError as error:
+                raise UserError(f"probes.{where.name}: {error}") from None
+
+
+def _run_probes(experiment: Experiment, place: Path, progress: Progress) -> None:
+    """Run what is left of the probes, once the run itself is finished."""
+    if not experiment.probes or not sharded.is_finished(place):
+        return
+    for folder_of_probe, probe in list(forks.probes_of(experiment, place)):
+        progress.say(f"probe {probe.name}: {folder_of_probe}")
+        _run(probe, folder_of_probe, None, None, resume=True, force=False, progress=progress)
 
 
 def _run(experiment: Experiment, place: Path, split: str | None, shard: str | None, **options: Any) -> None:

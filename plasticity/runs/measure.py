@@ -68,7 +68,7 @@ def measure(
             yield from measure(path, monitors, settings, say=say)
         return
     jobs = _jobs(place, monitors, settings)
-    paths = [checkpoint.files(place / job.arm / "checkpoints" / f"{job.number:03d}") for job, _ in jobs]
+    paths = [checkpoint.every(place / job.arm / "checkpoints" / f"{job.number:03d}") for job, _ in jobs]
     if not any(paths):
         raise UserError(f"{place}: there is no checkpoint yet")
     sound = False

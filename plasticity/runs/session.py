@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 
@@ -15,7 +15,7 @@ from plasticity.core.errors import Interrupted, StorageError, UserError, cut, wh
 from plasticity.engine.flops import Flops
 from plasticity.engine.lanes import Placement, join
 from plasticity.engine.program import Program
-from plasticity.engine.runner import Chunk, Position, Run
+from plasticity.engine.runner import Chunk, Learners, Position, Run
 from plasticity.runs import checkpoint, speeds, verify
 from plasticity.runs.accounts import read_status
 from plasticity.runs.checkpoint import Snapshot
@@ -35,6 +35,14 @@ FEW_PARTS, MOST_PARTS, MOST_ROWS = 8, 64, 10_000
 PART_SECONDS, PART_SHARE = 20.0, 0.02  # between two parts of the tables: the larger of the two, of the time so far
 
 
+class Continued(Protocol):
+    """Learners of another run: see :class:`plasticity.runs.starting.Continued`."""
+
+    def check(self, run: Run) -> None: ...
+
+    def __call__(self, run: Run) -> list[Learners]: ...
+
+
 class Job(NamedTuple):
     """One program of an arm, ready to run."""
 
@@ -48,6 +56,8 @@ class Job(NamedTuple):
     measured: frozenset[str] = frozenset()  # the metrics that monitors write
     speed_key: str = ""  # equal for programs that take the same time per step
     flops: Flops | None = None  # of one lane; None: not counted
+    keep: tuple[int, ...] | Literal["all"] = ()  # after how many visits a checkpoint is kept
+    learners: Continued | None = None  # those of another run, which go on; None: new ones
 
 
 class Stop:
@@ -219,7 +229,15 @@ def _last_step(job: Job, position: Position) -> bool:
     return position.visit + 1 == len(visits) and position.step_in_visit == visits[-1].steps
 
 
+def _kept(job: Job, position: Position) -> bool:
+    """Whether a checkpoint at this position is kept."""
+    ends = position.step_in_visit == job.program.spec.visits[position.visit].steps
+    return ends and (job.keep == "all" or position.visit + 1 in job.keep)
+
+
 def _checkpoint_due(job: Job, position: Position) -> bool:
+    if _kept(job, position):
+        return True
     if job.checkpoint_every is None:
         return position.step_in_visit == job.program.spec.visits[position.visit].steps
     return position.step % job.checkpoint_every == 0 or _last_step(job, position)
@@ -235,7 +253,9 @@ def _save(run: Run, job: Job, folder: Path, tables: ParquetRecorder) -> None:
     meta |= {"parts": tables.parts, "files": tables.files}
     meta[checkpoint.FIRST] = all(path.stem >= name for path in checkpoint.files(folder))
     snapshot = Snapshot(jax.device_get(run.carries), run.compiled.stream.save(), meta, tables.waiting())
-    checkpoint.save(folder, name, snapshot)
+    path = checkpoint.save(folder, name, snapshot)
+    if _kept(job, run.position):
+        checkpoint.keep(path)
     tables.saved(last)
 
 
@@ -361,6 +381,8 @@ def _recording_failures(status: Status, job: Job, run: Run) -> Iterator[None]:
 def _chunks(run: Run, job: Job, runs: Runs) -> Iterator[Chunk]:
     """The chunks of a run, once it is compiled; after the first one, what runs next is prepared."""
     runs.compile(run)
+    if not run.carries:
+        run.begin(job.learners(run) if job.learners else ())
     for number, chunk in enumerate(run.chunks()):
         yield chunk
         if number == 0:

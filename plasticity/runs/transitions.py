@@ -78,7 +78,7 @@ def replay_of(run_folder: str | Path, arm: str | None = None, lane: int = 0, vis
     environment = {
         "stream": experiment.stream.dump(),
         "transforms": [each.dump() for each in experiment.transforms],
-        "visit": number,
+        "visit": spec.skipped.visits + number,
         "task": task,
         "task_name": spec.tasks[task],
         "data_key": np.asarray(jax.random.key_data(key)).tolist(),

@@ -77,15 +77,24 @@ def first_phase(experiment: Experiment) -> Experiment:
     cut = part_of([(visit.task, visit.steps) for visit in spec.visits], part(experiment).steps)
     swept = {name: arm for name, arm in experiment.arms.items() if len(arm.points) > 1}
     arms = {name: replace(arm, control=arm.control if arm.control in swept else None) for name, arm in swept.items()}
+    cut = _skipped(experiment) + cut
     schedule = Schedule(
-        order=experiment.schedule.order, visits=tuple(task for task, _ in cut), steps=tuple(steps for _, steps in cut)
-    )
+        order=experiment.schedule.order, visits=tuple(task for task, _ in cut), steps=tuple(steps for _, steps in cut),
+        skip=experiment.schedule.skip,
+    )  # fmt: skip
     watched = tune.metric not in ALWAYS
     return replace(
         experiment, name=f"{experiment.name[: LONGEST - len(ENDING)]}{ENDING}", schedule=schedule, seeds=tune.seeds,
         arms=arms, reference=False, tune=None, recorders=(), monitors=experiment.monitors if watched else (),
         evaluation=experiment.evaluation if watched else None,
     )  # fmt: skip
+
+
+def _skipped(experiment: Experiment) -> list[tuple[int, int]]:
+    """Task and env steps of the visits that the schedule leaves out at the beginning."""
+    whole = replace(experiment, schedule=replace(experiment.schedule, skip=0, take=None))
+    skip = experiment.schedule.skip
+    return [(visit.task, visit.steps) for visit in source_of(whole).spec.visits[:skip]] if skip else []
 
 
 def outline(experiment: Experiment) -> Experiment:

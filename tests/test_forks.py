@@ -1,0 +1,375 @@
+"""Forks: learners of a run go on in a common stream, beside new ones; probes do so at chosen visits."""
+
+import json
+import os
+import signal
+
+import numpy as np
+import pandas as pd
+import pytest
+import tiny
+import yaml
+from typer.testing import CliRunner
+
+from plasticity import results
+from plasticity.cli import main
+from plasticity.config.experiments import read_experiment
+from plasticity.core.errors import Interrupted, UserError
+from plasticity.core.types import Clock, Done, Shift
+from plasticity.engine.visits import scheduled
+from plasticity.runs import checkpoint, forks, launch
+from plasticity.runs.session import NoProgress
+from plasticity.runs.sources import source_of
+
+SMALL = {"seeds": 2, "monitors": [], "placement": {"width": 1, "devices": 1}}
+LINEAR = {
+    "agent": {"kind": "stream_q", "network": {"kind": "mlp", "widths": [8]}},
+    "stream": {"kind": "catch", "tasks": 3, "steps_per_task": 20, "envs": 1},
+}
+
+
+def experiment(**changes):
+    return tiny.experiment(**{**SMALL, "keep_checkpoints": [1, 2], **changes})
+
+
+def run(place, **changes):
+    return launch.run(experiment(**changes), place)
+
+
+def numbers(place, arm=None):
+    """The numbers of a run, by arm, lane and step."""
+    table = results.load(place)
+    table = table if arm is None else table[table["arm"] == arm]
+    return table.sort_values(["arm", "lane", "step"]).reset_index(drop=True)
+
+
+class Stopped(NoProgress):
+    """The process gets SIGTERM at a chunk."""
+
+    def __init__(self, at):
+        self.left = at
+
+    def chunk(self, chunk):
+        self.left -= 1
+        if self.left == 0:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+# ---------------------------------------------------------------------------------------------------- the clocks
+
+
+def test_skipped_visits_keep_their_numbers():
+    spec = source_of(tiny.experiment()).spec
+    later = scheduled(spec, skip=1, take=1)
+    assert later.visits == spec.visits[1:2]
+    assert later.skipped == Done(1, 20)
+    assert scheduled(spec, skip=2).visits == spec.visits[2:]
+    with pytest.raises(ValueError, match="skip: 3 is not allowed; the sequence has 3 visits"):
+        scheduled(spec, skip=3)
+    with pytest.raises(ValueError, match="take: 2 is not allowed; after skip, 1 visits are left"):
+        scheduled(spec, skip=2, take=2)
+
+
+def test_the_clocks_of_learners_stream_and_run():
+    clock = Clock(*map(np.int32, (107, 107, 5, 7)), Shift(*map(np.int32, (-60, -3, -100))))
+    assert clock.of_stream == Clock(47, 47, 2, 7)
+    assert clock.step_of_run == 7
+    same = Clock(*map(np.int32, (107, 107, 5, 7)))
+    assert same.of_stream is same
+    assert same.step_of_run == 107
+
+
+def test_a_stream_from_a_later_visit_shows_what_it_shows_there(tmp_path):
+    """A learner that cannot learn is the same whether it saw the visits before or not."""
+    still = {"agent": {**tiny.document()["agent"], "optimizer": {"kind": "sgd", "learning_rate": 0.0}}}
+    whole, later = run(tmp_path / "whole", **still), run(tmp_path / "later", **still, schedule={"skip": 1})
+    expected = numbers(whole)
+    expected = expected[expected["visit"] >= 1]
+    found = numbers(later)
+    assert found["reward"].tolist() == expected["reward"].tolist()
+    assert found["step"].tolist() == (expected["step"] - 20).tolist()
+    assert set(found["visit"]) == {0, 1}
+
+
+# ------------------------------------------------------------------------------------------------- checkpoints
+
+
+def test_checkpoints_are_kept_beyond_the_newest_two(tmp_path):
+    place = run(tmp_path / "run", schedule={"cycles": 2}, keep_checkpoints=[1, 3]) / "baseline/checkpoints/000"
+    assert [path.name for path in checkpoint.files(place)] == ["000000000100.npz", "000000000120.npz"]
+    assert [int(path.stem) for path in checkpoint.every(place)] == [20, 60, 100, 120]
+    assert checkpoint.at(place, 20) == place / "kept/000000000020.npz"
+    assert checkpoint.at(place, 40) is None
+
+
+def test_a_visit_that_is_kept_is_saved_whatever_the_period_is(tmp_path):
+    place = run(tmp_path / "run", checkpoint_every=30, keep_checkpoints="all") / "baseline/checkpoints/000"
+    assert [int(path.stem) for path in checkpoint.every(place)] == [20, 40, 60]  # 30 was replaced
+
+
+def test_kept_checkpoints_are_measured(tmp_path):
+    from plasticity.runs import measure
+
+    place = run(tmp_path / "run", schedule={"cycles": 2}, keep_checkpoints=[1, 3])
+    found = list(measure.measure(place, ["weight_norm"]))
+    assert [each.position.step for each in found] == [20, 60, 100, 120]
+
+
+# --------------------------------------------------------------------------------------------- the learners go on
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {**tiny.DQN, "stream": LINEAR["stream"]}, LINEAR], ids=["sgd", "dqn", "traces"]
+)
+def test_a_fork_into_the_next_visits_is_the_run_itself(tmp_path, changes):
+    """Bit for bit: parameters, optimizer, replay, traces, clock and data are those of the run."""
+    changes = {**changes, "probe_size": 16, "monitors": [{"kind": "weight_norm", "every": 20}]}
+    whole = run(tmp_path / "whole", **changes)
+    fork = launch.run(forks.fork_of(whole, [1], overrides=["schedule.skip=1"], fresh=False), tmp_path / "fork")
+    expected, found = numbers(whole), numbers(fork, "baseline.after1")
+    expected = expected[expected["visit"] >= 1].reset_index(drop=True)
+    assert len(found) == len(expected) > 0
+    for name in ("reward", "loss", "weight_norm"):
+        if name in expected:
+            np.testing.assert_array_equal(found[name], expected[name])
+    assert found["visit"].tolist() == (expected["visit"] - 1).tolist()
+
+
+def test_arms_of_a_fork_face_the_same_stream_and_new_learners_are_those_of_a_run_without_a_start(tmp_path):
+    whole = run(tmp_path / "whole")
+    made = forks.fork_of(whole, [1, 2], overrides=["schedule.skip=2", "schedule.take=1"])
+    assert list(made.arms) == ["baseline.after1", "baseline.after2", "baseline.fresh"]
+    assert made.arms["baseline.after2"].control == "baseline.fresh"
+    fork = launch.run(made, tmp_path / "fork")
+    alone = run(tmp_path / "alone", schedule={"skip": 2, "take": 1})
+    new = numbers(fork, "baseline.fresh")
+    np.testing.assert_array_equal(new["loss"], numbers(alone)["loss"])
+    first = [numbers(fork, f"baseline.after{count}")["loss"].to_numpy() for count in (1, 2)]
+    assert not np.array_equal(*first)
+    assert not np.array_equal(first[0], new["loss"])
+
+
+def test_an_old_task_again(tmp_path):
+    """The accuracy on the first task, right after it, is better than that of a new learner on the same samples."""
+    long = {"stream": {**tiny.document()["stream"], "steps_per_task": 100}, "monitor_every": 100}
+    whole = run(tmp_path / "whole", **long)
+    fork = launch.run(forks.fork_of(whole, [1], overrides=["schedule.take=1"]), tmp_path / "fork")
+    first = numbers(fork).groupby("arm", observed=True)["reward"].first()
+    assert first["baseline.after1"] > first["baseline.fresh"] + 0.2
+    control = results.controls(fork)
+    assert control == {"baseline.after1": "baseline.fresh", "baseline.fresh": None}
+
+
+def test_placement_and_shards_of_the_run_do_not_matter(tmp_path):
+    whole = run(tmp_path / "whole")
+    cut = launch.run(experiment(), tmp_path / "cut", split="seeds=1")
+    tables = [
+        numbers(launch.run(forks.fork_of(place, [2], fresh=False), tmp_path / f"fork-{place.name}"))
+        for place in (whole, cut)
+    ]
+    pd.testing.assert_frame_equal(*tables)
+    wide = run(tmp_path / "wide", placement={"width": 2, "devices": 1})
+    table = numbers(launch.run(forks.fork_of(wide, [2], fresh=False), tmp_path / "fork-wide"))
+    np.testing.assert_allclose(table["loss"], tables[0]["loss"], rtol=1e-5)
+
+
+def test_sweeps_and_arms_keep_their_lanes(tmp_path):
+    sweep = {"agent.optimizer.learning_rate": [0.01, 0.1], "agent.network.widths": [[8], [4]]}
+    arms = {"a": {}, "b": {"interventions": ["weight_decay"], "sweep": {"agent.network.widths": None}}}
+    whole = run(tmp_path / "whole", sweep=sweep, arms=arms)
+    fork = launch.run(forks.fork_of(whole, [1], overrides=["schedule.skip=1"], fresh=False), tmp_path / "fork")
+    expected = numbers(whole)
+    expected = expected[expected["visit"] >= 1]
+    for arm in arms:
+        before = expected[expected["arm"] == arm]
+        np.testing.assert_array_equal(numbers(fork, f"{arm}.after1")["loss"], before["loss"])
+
+
+def test_a_fork_resumes(tmp_path):
+    whole = run(tmp_path / "whole")
+    made = forks.fork_of(whole, [2], overrides=["record_every=5"])
+    expected = numbers(launch.run(made, tmp_path / "expected"))
+    for at in (2, 6):
+        place = tmp_path / f"stopped-{at}"
+        with pytest.raises(Interrupted):
+            launch.run(made, place, progress=Stopped(at))
+        if at == 6:
+            (whole / "plan.json").rename(whole / "elsewhere.json")  # once it has begun, the fork needs the run no more
+        pd.testing.assert_frame_equal(numbers(launch.run(made, place, resume=True)), expected)
+
+
+def test_a_lane_that_had_diverged_stays_so(tmp_path):
+    wild = {"sweep": {"agent.optimizer.learning_rate": [0.01, 1e30]}}
+    wild["agent"] = {**tiny.document()["agent"], "optimizer": {"kind": "sgd", "learning_rate": 0.01}}
+    whole = run(tmp_path / "whole", **wild)
+    before = results.lanes(whole)["diverged_at"]
+    assert before.notna().tolist() == [False, False, True, True]
+    fork = launch.run(forks.fork_of(whole, [1], fresh=False), tmp_path / "fork")
+    after = results.lanes(fork)["diverged_at"]
+    assert after.isna().tolist() == before.isna().tolist()
+    assert set(after.dropna()) == {0}
+
+
+# ---------------------------------------------------------------------------------------------------- what is refused
+
+
+def test_what_a_fork_refuses(tmp_path):
+    whole = run(tmp_path / "whole", schedule={"cycles": 2}, keep_checkpoints=[2])
+
+    def refusal(at, **options):
+        with pytest.raises(UserError) as refused:
+            launch.run(forks.fork_of(whole, at, **options), tmp_path / "fork")
+        assert not (tmp_path / "fork").exists()
+        assert len(str(refused.value).splitlines()) <= 3
+        return str(refused.value)
+
+    assert "has no checkpoint of baseline at env step 60 (3 visits), but those at 40, 100, 120" in refusal([3])
+    assert "keep_checkpoints: [3]" in refusal([3])
+    assert "--at: 7 is not allowed" in refusal([7])
+    assert "unknown arm `bse`" in refusal([2], arms=["bse"])
+    assert "learner.params" in refusal([2], overrides=["agent.network.widths=[9]"], fresh=False)
+    assert "lane 0 has seed 5 here and seed 0 in" in refusal([2], overrides=["seeds=[5,6]"], fresh=False)
+    with pytest.raises(UserError, match="is not a run"):
+        forks.fork_of(tmp_path / "nothing", [1])
+
+
+@pytest.mark.parametrize(
+    ("start", "said"),
+    [
+        (3, "arms.baseline.start: 3 is not allowed; must be a mapping"),
+        ({"run": "x", "arm": "a"}, "arms.baseline.start.visits: is required"),
+        ({"run": "x", "arm": "a", "visits": 0}, "arms.baseline.start.visits: 0 is not allowed"),
+        ({"run": "x", "arm": "a", "vists": 1}, "arms.baseline.start.vists: unknown key"),
+    ],
+)
+def test_a_start_that_is_refused(start, said):
+    with pytest.raises(UserError) as refused:
+        experiment(arms={"baseline": {"start": start}})
+    assert said in str(refused.value)
+
+
+def test_a_start_from_what_is_no_run(tmp_path):
+    with pytest.raises(UserError, match=r"arms\.baseline\.start\.run: .* is not a run"):
+        launch.plan(experiment(arms={"baseline": {"start": {"run": str(tmp_path), "arm": "a", "visits": 1}}}))
+
+
+# -------------------------------------------------------------------------------------------------------- probes
+
+
+PROBES = {
+    "later": {"at": [1, 2], "schedule": {"skip": 2, "take": 1}, "record_every": 5},
+    "again": {"at": [2], "schedule": {"take": 1}},
+}
+
+
+def test_probes_do_not_disturb_the_run(tmp_path):
+    plain, probed = run(tmp_path / "plain"), run(tmp_path / "probed", keep_checkpoints=[], probes=PROBES)
+    pd.testing.assert_frame_equal(numbers(plain), numbers(probed))
+    later = numbers(probed / "probes/later")
+    assert sorted(set(later["arm"])) == ["baseline.after1", "baseline.after2", "baseline.fresh"]
+    assert sorted(set(numbers(probed / "probes/again")["arm"])) == ["baseline.after2", "baseline.fresh"]
+    expected = numbers(plain)
+    expected = expected[expected["visit"] == 2]
+    np.testing.assert_array_equal(later[later["arm"] == "baseline.after2"]["loss"], expected["loss"])
+
+
+def test_probes_resume(tmp_path):
+    expected = run(tmp_path / "expected", probes=PROBES)
+    made = experiment(probes=PROBES)
+    with pytest.raises(Interrupted):
+        launch.run(made, tmp_path / "stopped", progress=Stopped(14))  # the run itself has 12 chunks
+    launch.run(made, tmp_path / "stopped", resume=True)
+    for name in PROBES:
+        found = numbers(tmp_path / "stopped/probes" / name)
+        pd.testing.assert_frame_equal(found, numbers(expected / "probes" / name))
+
+
+def test_a_probe_on_another_stream(tmp_path):
+    other = {**tiny.document()["stream"], "tasks": 1, "steps_per_task": 40, "samples": 12}
+    place = run(tmp_path / "run", probes={"other": {"at": "all", "stream": other, "monitors": ["dormant_units"]}})
+    table = numbers(place / "probes/other")
+    assert sorted(set(table["arm"])) == [*(f"baseline.after{i}" for i in (1, 2, 3)), "baseline.fresh"]
+    assert set(table["step"]) == set(range(4, 41, 4))
+    assert json.loads((place / "probes/other/plan.json").read_text())["stream"]["visits"] == [{"task": 0, "steps": 40}]
+
+
+@pytest.mark.parametrize(
+    ("probe", "said"),
+    [
+        ({"at": [4]}, "probes.p.at: 4 is not allowed; the stream has 3 visits"),
+        ({"at": []}, "probes.p.at"),
+        ({}, "probes.p.at: is required"),
+        ({"at": [1], "arms": ["basline"]}, "probes.p.arms[0]: unknown arm"),
+        ({"at": [1], "schedule": {"skip": 9}}, "skip: 9 is not allowed"),
+        ({"at": [1], "stream": {"kind": "catch", "envs": 1}}, "probes.p: "),
+        ({"at": [1], "transforms": ["clip_reward"]}, "probes.p.transforms: is not allowed without a stream"),
+    ],
+)
+def test_a_probe_that_is_refused_before_the_run(tmp_path, probe, said):
+    with pytest.raises(UserError) as refused:
+        run(tmp_path / "run", probes={"p": probe})
+    assert said in str(refused.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_config_is_read_back(tmp_path):
+    made = experiment(probes=PROBES, schedule={"skip": 1})
+    assert read_experiment(made.resolve(), launch.registry()) == made
+    assert made.kept == (1, 2)
+    assert "probes" not in tiny.experiment().resolve()
+    assert "skip" not in tiny.experiment().resolve()["schedule"]
+    fork = forks.fork_of(run(tmp_path / "run"), [1])
+    assert read_experiment(fork.resolve(), launch.registry()) == fork
+
+
+def test_lifetime_tuning_goes_with_probes(tmp_path):
+    sweep = {"agent.optimizer.learning_rate": [0.003, 0.3]}
+    place = run(tmp_path / "run", sweep=sweep, tune={"first": "50%", "seeds": 2}, probes={"p": {"at": [1]}})
+    assert sorted(set(numbers(place / "probes/p")["arm"])) == ["baseline.after1", "baseline.fresh"]
+    chosen = yaml.safe_load((place / "experiment.yaml").read_text())["tune"]["chosen"]["baseline"]
+    made = yaml.safe_load((place / "probes/p/experiment.yaml").read_text())["tune"]["chosen"]
+    assert made == {"baseline.after1": chosen, "baseline.fresh": chosen}
+
+
+# --------------------------------------------------------------------------------------------------- the results
+
+
+def test_the_table_of_gaps(tmp_path):
+    whole = run(tmp_path / "whole")
+    fork = launch.run(forks.fork_of(whole, [1, 2]), tmp_path / "fork")
+    table, visits = results.forks(fork), results.visits(fork)
+    assert list(table) == ["arm", "visits_done", "lane", "seed", "visit", "task", "performance", "fresh", "gap"]
+    assert len(table) == 2 * 2 * 3  # numbers of visits, lanes, visits
+    assert table["visits_done"].tolist() == [1] * 6 + [2] * 6
+
+    def performance(arm, lane, visit):
+        rows = visits[(visits["arm"] == arm) & (visits["lane"] == lane) & (visits["visit"] == visit)]
+        return float(rows["performance"].iloc[0])
+
+    row = table[(table["visits_done"] == 2) & (table["lane"] == 1) & (table["visit"] == 2)].iloc[0]
+    expected = performance("baseline.after2", 1, 2), performance("baseline.fresh", 1, 2)
+    assert (row["performance"], row["fresh"]) == expected
+    assert row["gap"] == pytest.approx(expected[0] - expected[1])
+    alone = results.forks(launch.run(forks.fork_of(whole, [1], fresh=False), tmp_path / "alone"))
+    assert alone["gap"].isna().all()
+    with pytest.raises(ValueError, match="no arm has learners of another run"):
+        results.forks(whole)
+    with pytest.raises(ValueError, match="measure: 'los' is not allowed"):
+        results.forks(fork, "los")
+
+
+# ---------------------------------------------------------------------------------------------------- the command
+
+
+def test_the_command(tmp_path):
+    whole = run(tmp_path / "whole")
+    command = ["fork", str(whole), "schedule.take=1", "--at", "1,2", "--out", str(tmp_path / "fork"), "--no-figures"]
+    shown = CliRunner().invoke(main.app, [*command, "--print"])
+    assert "baseline.after2" in shown.output
+    assert not (tmp_path / "fork").exists()
+    done = CliRunner().invoke(main.app, command)
+    assert done.exit_code == 0, done.output
+    assert "baseline.after1" in done.output
+    wrong = CliRunner().invoke(main.app, ["fork", str(whole), "--at", "one"])
+    assert isinstance(wrong.exception, UserError)
+    assert "must be numbers of visits" in str(wrong.exception)
