@@ -250,7 +250,10 @@ SCHEDULES = (
     "In a config: `schedule: {kind: cosine, duration: 100_000}` of an optimizer, which multiplies its "
     "learning rate by the value, or `epsilon: {end: 0.01, duration: 100_000}` of an agent."
 )
-REPLAYS = "In a config: `replay: {kind: prioritised, capacity: 100_000, minimum: 5_000}` of `dqn`, `c51` or `rainbow`."
+REPLAYS = (
+    "In a config: `replay: {kind: prioritised, capacity: 100_000, minimum: 5_000}` of `dqn`, `c51`, `rainbow`, `sac` "
+    "or `td3`."
+)
 WRITTEN: Mapping[str, Callable[[Any], str]] = {
     "reference/config.md": config_page,
     "reference/cli.md": cli_page,

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from plasticity.config.counters import check_visits
 from plasticity.config.fields import Count, Cycles, Size, metadata
-from plasticity.core.errors import contrasted
+from plasticity.core.errors import contrasted, shown
 from plasticity.core.types import Array, Key, Logged, Stream, StreamSpec, Task, TimeStep, Visit, VisitPlan
 from plasticity.envs.base import Build, StreamFactory, tasks_of, vectorise
 from plasticity.envs.recorded import BUILT_IN, Recorded, dataset_of
@@ -122,6 +122,34 @@ class Places(NamedTuple):
 LENGTHS = ("tasks", "steps_per_task", "steps_per_visit", "frames_per_visit", "cycles", "envs")
 
 
+ENVIRONMENT: Mapping[str, tuple[Callable[[Any], bool], str]] = {  # what each key of the metadata must be
+    "stream": (lambda value: isinstance(value, dict), "an object, as in a config"),
+    "transforms": (lambda value: isinstance(value, list), "a list, as in a config"),
+    "visit": (lambda value: is_whole(value, 2**31), "a whole number"),
+    "task": (lambda value: is_whole(value, 2**31), "a whole number"),
+    "data_key": (lambda value: is_key(value), "the numbers of a random key"),
+}
+
+
+def is_whole(value: Any, below: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < below
+
+
+def is_key(value: Any) -> bool:
+    words = jax.eval_shape(lambda: jax.random.key_data(jax.random.key(0))).size
+    return isinstance(value, list) and len(value) == words and all(is_whole(each, 2**32) for each in value)
+
+
+def check_environment(name: str, environment: Mapping[str, Any]) -> None:
+    """``ValueError`` that names the key of the metadata that is not as ``plasticity dataset`` writes it."""
+    for key, (fits, wanted) in ENVIRONMENT.items():
+        if not fits(environment[key]):
+            raise ValueError(
+                f"{name}: metadata: environment.{key} must be {wanted}, got {shown(environment[key])}; "
+                "leave out `evaluation`"
+            )
+
+
 def same_problem(environment: Mapping[str, Any]) -> Any:
     """What of an environment must be the same for all datasets: all but the numbers that say how long it is."""
     stream = {key: value for key, value in environment["stream"].items() if key not in LENGTHS}
@@ -132,8 +160,9 @@ def places_of(names: Sequence[str], datasets: Sequence[Recorded]) -> tuple[Mappi
     """The stream that the datasets come from, and where in it. ``ValueError`` if that is missing or not one stream."""
     found = [each.environment for each in datasets]
     for name, each in zip(names, found, strict=True):
-        if each is None or {"stream", "transforms", "visit", "task", "data_key"} - set(each):
+        if each is None or set(ENVIRONMENT) - set(each):
             raise ValueError(f"{name} does not name the environment that it was recorded in; leave out `evaluation`")
+        check_environment(name, each)
         if same_problem(each) != same_problem(found[0] or {}):
             one, other = contrasted(same_problem(each), same_problem(found[0] or {}))
             raise ValueError(
@@ -186,6 +215,12 @@ def evaluation_of(
         config, places = places_of(names, datasets)
         source = build({**config, "stream": {**config["stream"], "envs": envs}})
         there = source.spec
+        for name, task in zip(names, places.tasks, strict=True):
+            if task >= len(there.tasks):
+                raise ValueError(
+                    f"{name}: metadata: environment.task must be below {len(there.tasks)}, the tasks of the stream "
+                    f"that it names, got {task}; leave out `evaluation`"
+                )
         shown = there._replace(tasks=spec.tasks, visits=spec.visits, shuffled=False)
         played = spec.observation._replace(observation=there.observation, next_observation=there.observation)
         if (played, there.discrete, there.actions) != (spec.observation, spec.discrete, spec.actions):

@@ -51,7 +51,8 @@ def check_names(names: Sequence[str], path: str | None) -> None:
             raise ValueError(f"datasets: {shown(name)} is given twice; the schedule can visit it again")
         if name not in WITHOUT_FILES and path is None:
             known = (*WITHOUT_FILES, *LAYOUTS)
-            hint = suggestion(name, known) or f"; without files there are {', '.join(WITHOUT_FILES)}"
+            near = "" if name in known else suggestion(name, known)
+            hint = near or f"; without files there are {', '.join(WITHOUT_FILES)}"
             raise ValueError(f"path: missing; it must be the folder that holds the data set {shown(name)}{hint}")
     if path is not None and all(name in WITHOUT_FILES for name in names):
         raise ValueError(f"path: {path} is not allowed; must be null, because no data set is read from a file")

@@ -111,8 +111,7 @@ def unit_gates(network: Network, utility: Params, relative: Relative) -> Gates:
         tree = jax.tree.map(jnp.zeros_like, utility)
         for source, s in sources:
             own = surgery.owned(value(s), source.owner)
-            here = jax.tree.map(lambda x, own=own: x + own, trees.get(tree, source.path))
-            tree = trees.put(tree, source.path, here)
+            tree = trees.on_units(lambda x, own=own: x + own, tree, source)
         return tree
 
     return Gates(spread(lambda s: 1.0 - s), spread(jnp.ones_like))

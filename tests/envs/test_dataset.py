@@ -182,3 +182,30 @@ def test_where_no_evaluation_is_possible(tmp_path: Path) -> None:
         assert made.evaluation is not None
         with pytest.raises(ValueError, match=message):
             made.evaluation(stream_of)
+
+
+def test_an_environment_of_other_kinds_is_refused_in_one_line_that_names_the_key(tmp_path: Path) -> None:
+    right = {"stream": {"kind": "catch"}, "transforms": [], "visit": 0, "task": 0, "data_key": [0, 7]}
+    for key, value, wanted in (
+        ("stream", "catch", 'an object, as in a config, got "catch"'),
+        ("stream", None, "an object, as in a config, got null"),
+        ("transforms", {}, "a list, as in a config, got {}"),
+        ("visit", "a", 'a whole number, got "a"'),
+        ("task", None, "a whole number, got null"),
+        ("task", -1, "a whole number, got -1"),
+        ("data_key", [-1, 7], r"the numbers of a random key, got \[-1, 7\]"),
+        ("data_key", [7], r"the numbers of a random key, got \[7\]"),
+    ):
+        made = dataset(paths=[saved(tmp_path / "odd.npz", metadata=told(environment=right | {key: value}))])
+        assert made.evaluation is not None
+        message = rf"^odd: metadata: environment\.{key} must be {wanted}; leave out"
+        with pytest.raises(ValueError, match=message) as caught:
+            made.evaluation(stream_of)
+        assert "\n" not in str(caught.value)
+
+
+def test_a_task_that_the_environment_does_not_have_is_refused(tmp_path: Path) -> None:
+    made = dataset(paths=[in_catch(tmp_path / "far.npz", 3, 1)])
+    assert made.evaluation is not None
+    with pytest.raises(ValueError, match=r"^far: metadata: environment\.task must be below 3, the tasks of .* got 3"):
+        made.evaluation(stream_of)

@@ -138,6 +138,7 @@ def test_files_beside_each_other(tmp_path: Path) -> None:
     [
         ({"datasets": ["glyphs", "glyphs"]}, 'datasets: "glyphs" is given twice; the schedule can visit it again'),
         ({"datasets": ["glyfs"]}, 'path: missing; it must be the folder that holds the data set "glyfs"; did you mean'),
+        ({"datasets": ["mnist"]}, 'that holds the data set "mnist"; without files there are colours'),
         ({"datasets": ["mine"]}, "without files there are colours, textures, silhouettes, glyphs, counts, shapes"),
         ({"path": "/tmp"}, "path: /tmp is not allowed; must be null, because no data set is read from a file"),
         ({"samples": 4}, "samples: the 4 images used of colours include no sample of class 4 of"),

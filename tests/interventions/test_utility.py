@@ -27,6 +27,7 @@ from plasticity.interventions.utility import (
     unit_utility,
 )
 from plasticity.networks.build import build
+from plasticity.networks.learned_activations import rational
 from plasticity.optim.optimizers import sgd
 from plasticity.runs import launch
 
@@ -214,6 +215,17 @@ def test_gates_of_units(relative: Any) -> None:
             np.testing.assert_allclose(leaf, np.broadcast_to(opened, leaf.shape), rtol=1e-5)
     for leaf in jax.tree.leaves(gates.open["output"]) + jax.tree.leaves(gates.gated["output"]):
         np.testing.assert_array_equal(leaf, np.zeros(leaf.shape))
+
+
+def test_parameters_that_units_share_are_not_gated() -> None:
+    """A non-linearity of a whole layer belongs to no unit: it follows the plain step, and keeps its shape."""
+    network = build(replace(MLP, activation=rational(learned="layer")))
+    params = network.init(KEY)
+    gates = unit_gates(network, jax.tree.map(jnp.ones_like, params), "global")
+    jax.tree.map(lambda gate, x: np.testing.assert_equal(gate.shape, x.shape), gates.open, params)
+    for layer in ("hidden_0", "hidden_1"):
+        assert not any(jax.tree.leaves(gates.gated[layer]["activation"]))
+        assert np.asarray(gates.gated[layer]["kernel"]).all() and np.asarray(gates.gated[layer]["bias"]).all()
 
 
 def test_an_update_with_units() -> None:
