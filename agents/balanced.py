@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from plasticity.agents.ages import Weights
-from plasticity.agents.priorities import FAN, Tree, above, blank, find, get, importance, put, revised
+from plasticity.agents.priorities import FAN, Tree, above, blank, get, importance, put, revised
 from plasticity.agents.replay import Item, newest_frame, window_to_transition
 from plasticity.agents.replay_regime import Memory, Sample, Sampling
 from plasticity.core.schedules import Number, Schedule
@@ -187,15 +187,21 @@ def weighed(layout: Layout, parts: Parts, ages: Weights | None) -> Tree:
     return above(jnp.pad(flat, (0, rows * FAN - layout.places)).reshape(rows, FAN))
 
 
-def by_weight(layout: Layout, key: Key, tree: Tree, visit: Array) -> Array:
-    """Draw a place in each of these visits, in proportion to the numbers of the tree."""
-    lowest = tree[0].reshape(-1)[: layout.places].reshape(layout.visits, layout.size)
-    sums = jnp.sum(lowest, axis=1)
-    share = jax.random.uniform(key, visit.shape)
-    target = (jnp.cumsum(sums) - sums)[visit] + share * sums[visit]
-    found = jax.vmap(find, in_axes=(None, 0))(tree, target)
-    first = visit * layout.size
-    return jnp.clip(found, first, first + layout.size - 1)  # rounding may end in a neighbour
+def by_weight(layout: Layout, key: Key, tree: Tree, visit: Array, held: Array) -> Array:
+    """Draw a place in each of these visits, in proportion to the numbers of the tree; equally if all of them are 0.
+
+    Sums are those within a visit: in a sum over all, the numbers of a visit with small ones would be rounded away.
+    """
+    numbers = tree[0].reshape(-1)[: layout.places].reshape(layout.visits, layout.size)
+    inside = (jnp.arange(layout.size) < held[:, None]).astype(numbers.dtype)
+    summed = jnp.cumsum(jnp.where(jnp.any(numbers > 0, axis=1, keepdims=True), numbers, inside), axis=1)
+    target = jax.random.uniform(key, visit.shape) * summed[visit, -1]
+    low, high = jnp.zeros_like(visit), jnp.full_like(visit, layout.size - 1)
+    for _ in range((layout.size - 1).bit_length()):  # the first place whose sum exceeds the target
+        middle = (low + high) // 2
+        beyond = summed[visit, middle] <= target
+        low, high = jnp.where(beyond, middle + 1, low), jnp.where(beyond, high, middle)
+    return visit * layout.size + jnp.minimum(low, jnp.maximum(held[visit] - 1, 0))
 
 
 def balanced(layout: Layout, *, exponent: Number, correction: Schedule | None, ages: Weights | None) -> Memory:
@@ -215,7 +221,7 @@ def balanced(layout: Layout, *, exponent: Number, correction: Schedule | None, a
         visit = drawn_visits(which, held > 0, size)
         if ages is None and not layout.prioritised:
             return visit * layout.size + jax.random.randint(where, (size,), 0, jnp.maximum(held[visit], 1))
-        return by_weight(layout, where, weighed(layout, parts, ages), visit)
+        return by_weight(layout, where, weighed(layout, parts, ages), visit, held)
 
     def weights_of(parts: Parts, places: Array, age: Array) -> Array:
         if not layout.prioritised or correction is None:

@@ -298,3 +298,20 @@ def test_arms_that_differ_in_traced_numbers_share_a_trace(monkeypatch):
         alone = launch.plan(tiny.experiment(arms={job.arm: (rates | others)[job.arm]}))
         assert alone.memory == (need,)
         assert alone.jobs[0].measured == job.measured
+
+
+@pytest.mark.parametrize(
+    ("chosen", "said"),
+    [
+        ({"kind": "self_normalized_resets", "initial": 900}, "initial: 900 is not allowed; must be at most longest"),
+        ({"kind": "redo", "start": 5, "end": 5}, "end: 5 is not allowed; must be above start (5)"),
+        ({"kind": "neuroplastic_expansion", "sparsity": 0.1, "review": False}, "final: 0.25 is not allowed"),
+        ({"kind": "aid", "keep": [0.1, 0.2, 0.3]}, "must be 2, one more than bounds"),
+    ],
+)
+def test_settings_of_an_intervention_that_do_not_fit_together_are_refused_by_its_path(chosen, said):
+    with pytest.raises(UserError) as refused:
+        launch.plan(tiny.experiment(interventions=[chosen]))
+    assert str(refused.value).startswith(f"interventions.{chosen['kind']}: ")
+    assert said in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1

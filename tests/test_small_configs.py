@@ -10,7 +10,7 @@ from plasticity.core.errors import UserError
 from plasticity.runs import launch
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-LONG = {"slippery_ant", "continual_world_pair"}  # for a cluster, and a quarter of an hour
+LONG = {"slippery_ant", "cw10", "cw20", "continual_world_pair"}  # for a cluster, and a quarter of an hour
 SMALL = sorted(
     path
     for folder in ("streams", "gridworld", "suites")

@@ -50,7 +50,7 @@ def fork_config(
     chosen = _chosen(given) if arms is None else list(dict.fromkeys(arms))
     for arm in chosen:
         if arm not in given:
-            raise UserError(f"arms: {unknown('arm', arm, list(given), 'of the run')}")
+            raise UserError(f"arms: {unknown(f'arm `{arm}`', arm, list(given), 'of the run')}")
     found = {key: value for key, value in source.items() if key not in DROPPED}
     if stream is not None:
         found = {key: value for key, value in found.items() if key not in STREAM_KEYS}
@@ -85,6 +85,4 @@ def _chosen(given: Mapping[str, Any]) -> list[str]:
 def _changes(source: Mapping[str, Any], arm: Mapping[str, Any]) -> dict[str, Any]:
     """What an arm changes, with its interventions in full and without its own control and start."""
     kept = {key: value for key, value in arm.items() if key not in ("control", "start")}
-    return {
-        "interventions": source["interventions"], "task_aware": source["task_aware"], **kept,
-    }  # fmt: skip
+    return {"interventions": source["interventions"], "task_aware": source["task_aware"], **kept}

@@ -76,7 +76,8 @@ def interventions_of(built: Built, each: ProgramSettings) -> dict[str, Intervent
 def readers_of_task(each: ProgramSettings) -> list[str]:
     """The paths of the interventions that need the task in the observation."""
     labels, built = paths("interventions", each.interventions), each.build({}).interventions
-    return [label for label, made in zip(labels, built, strict=True) if made().reads_task]
+    made = [of_program(each, checked, label, make) for label, make in zip(labels, built, strict=True)]
+    return [label for label, intervention in zip(labels, made, strict=True) if intervention.reads_task]
 
 
 def without_clashes(named: Mapping[str, Intervention], seen: hooks.Seen | None = None) -> Intervention:

@@ -11,6 +11,7 @@ import tiny
 from agent_cases import program, run
 
 from plasticity.agents.balanced import drawn_visits
+from plasticity.agents.priorities import above
 from plasticity.agents.replay_regime import Memory, Sampling
 from plasticity.agents.replays import task_balanced
 from plasticity.core import schedules
@@ -160,6 +161,27 @@ def test_ages_alone(prefer: Any) -> None:
     expected = numbers / numbers.sum() / 2 * DRAWN
     counts = np.array([[np.sum(seen == step + env) for step in range(5)] for env in (0, 1000)])
     assert np.all(np.abs(counts - expected) < 5 * np.sqrt(expected))
+
+
+def test_a_visit_with_small_numbers_beside_one_with_large_ones() -> None:
+    """In one float32 sum over both visits, the numbers of the second would be rounded away."""
+    memory = made(keep="newest", exponent=1.0, priorities=True)
+    state = lived(memory, (10, 7))
+    tree = np.asarray(state.tree[0]).copy().reshape(-1)
+    tree[:64] *= 1e9
+    state = state._replace(tree=above(jnp.asarray(tree.reshape(state.tree[0].shape))))
+    _, _, seen = drawn(memory, state)
+    counts = np.array([np.sum(seen == step + env) for step in range(10, 15) for env in (0, 1000)])
+    assert counts.sum() == DRAWN / 2
+    assert np.all(np.abs(counts - DRAWN / 20) < 5 * np.sqrt(DRAWN / 20))
+
+
+def test_a_visit_in_which_all_numbers_are_0_is_drawn_from_equally() -> None:
+    memory = made(size=10, keep="newest", prefer="new", duration=3.0, least=0.0)
+    _, _, seen = drawn(memory, lived(memory, (7, 9)))
+    counts = np.array([np.sum(seen == step + env) for step in range(5) for env in (0, 1000)])
+    assert counts.sum() == DRAWN / 2
+    assert np.all(np.abs(counts - DRAWN / 20) < 5 * np.sqrt(DRAWN / 20))
 
 
 def test_draws_of_visits_differ_by_one_at_most() -> None:

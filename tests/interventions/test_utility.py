@@ -225,7 +225,8 @@ def test_parameters_that_units_share_are_not_gated() -> None:
     jax.tree.map(lambda gate, x: np.testing.assert_equal(gate.shape, x.shape), gates.open, params)
     for layer in ("hidden_0", "hidden_1"):
         assert not any(jax.tree.leaves(gates.gated[layer]["activation"]))
-        assert np.asarray(gates.gated[layer]["kernel"]).all() and np.asarray(gates.gated[layer]["bias"]).all()
+        assert np.asarray(gates.gated[layer]["kernel"]).all()
+        assert np.asarray(gates.gated[layer]["bias"]).all()
 
 
 def test_an_update_with_units() -> None:
