@@ -1,7 +1,7 @@
 """Apply monitors to parameters that another program trained, on a batch of observations.
 
-A monitor sees a ``Probe`` as in a run: the network with these parameters, the batch, and a fresh network to compare with.
-What another program does not hand over is not made up:
+A monitor sees a ``Probe`` as in a run: the network with these parameters, the batch, and a fresh network to compare
+with. What another program does not hand over is not made up:
 
 * the task loss comes from targets; without any, a monitor that differentiates a loss is refused;
 * the optimizer has no state: numbers that depend on it are left out, and a monitor that has no others is refused;
@@ -19,9 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from plasticity.config.documents import NoSuchPlaceError, locate, replaced, value_of
+from plasticity.config.documents import locate, replaced, value_of
 from plasticity.config.settings import MemberConfig, Parser, paths
-from plasticity.core.errors import UserError, report, shown
+from plasticity.core.errors import NoSuchPlaceError, UserError, report, shown
 from plasticity.core.types import Array, Clock, Key, Learner, Metrics, Optimizer, Params, Probe
 from plasticity.engine.lanes import lane_keys
 from plasticity.monitors.base import Monitor, checked_monitor, merged_metrics
@@ -161,9 +161,13 @@ def _row_loss(batch: Batch, loss: str | None, outputs: int) -> Row | None:
     kind = loss or ("cross_entropy" if whole else "squared")
     if kind == "cross_entropy":
         if not whole or targets.ndim != 1 or batch.actions is not None:
-            raise UserError(f"targets: {targets.dtype}{shape} do not fit loss cross_entropy; must be classes [B], without actions")
+            raise UserError(
+                f"targets: {targets.dtype}{shape} do not fit loss cross_entropy; must be classes [B], without actions"
+            )
         if targets.min() < 0 or targets.max() >= outputs:
-            raise UserError(f"targets: {targets.min()} ... {targets.max()} are not allowed; must be classes 0 ... {outputs - 1}")
+            raise UserError(
+                f"targets: {targets.min()} ... {targets.max()} are not allowed; must be classes 0 ... {outputs - 1}"
+            )
         return lambda scores, wanted, _: optax.softmax_cross_entropy_with_integer_labels(scores, wanted)
     if batch.actions is not None:
         if targets.ndim != 1 or batch.actions.min() < 0 or batch.actions.max() >= outputs:
@@ -199,17 +203,15 @@ def _measured(
     seed: int,
     say: Callable[[str], None],
 ) -> list[MeasuredParameters]:
-    observed = jax.tree.map(jnp.asarray, batch)
-
     def compute(
-        opt_state: Any, params: Params, states: tuple[Any, ...], key: Key
+        opt_state: Any, params: Params, states: tuple[Any, ...], key: Key, batch: Batch
     ) -> tuple[tuple[Any, ...], tuple[Metrics, ...]]:
-        probe = _probe(prepared, params, opt_state, observed, row)
+        probe = _probe(prepared, params, opt_state, batch, row)
         pairs = zip(chosen.monitors, states, strict=True)
         made = [each.measure(jax.random.fold_in(key, i), state, probe) for i, (each, state) in enumerate(pairs)]
         return tuple(state for state, _ in made), tuple(metrics for _, metrics in made)
 
-    key = lane_keys(jnp.int32(seed)).learner
+    fixed = lane_keys(jnp.int32(seed)).learner, jax.tree.map(jnp.asarray, batch)  # the same for all
     found: list[MeasuredParameters] = []
     states: tuple[Any, ...] | None = None
     step: Callable[..., Any] | None = None
@@ -218,10 +220,10 @@ def _measured(
         if states is None:
             states = tuple(each.init(params) for each in chosen.monitors)
             _check_history(chosen, states, len(parameters))
-            kept = _kept(compute, chosen, prepared, params, states, key, say)
+            kept = _kept(compute, chosen, prepared, params, states, fixed, say)
             step = _compiled(compute, prepared, kept)
         assert step is not None
-        states, metrics = step(params, states, key)
+        states, metrics = step(params, states, *fixed)
         numbers = {each: float(value) for each, value in jax.device_get(metrics).items()}
         if not all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(params)):
             say(f"{name}: has parameters that are not finite; it has no measurements")
@@ -259,7 +261,7 @@ def _kept(
     prepared: Prepared,
     params: Params,
     states: tuple[Any, ...],
-    key: Key,
+    fixed: tuple[Key, Batch],
     say: Callable[[str], None],
 ) -> set[str]:
     """The metrics that do not depend on the optimizer's state. ``UserError`` for a monitor without any."""
@@ -270,7 +272,7 @@ def _kept(
         return made
 
     try:
-        reads = depend_on(written, prepared.core.optimizer.init(params), params, states, key)
+        reads = depend_on(written, prepared.core.optimizer.init(params), params, states, *fixed)
     except ValueError as error:
         raise UserError(str(error)) from error
     advice = "" if chosen.given else " (if its step size is enough, name it: `--optimizer`)"
@@ -291,8 +293,8 @@ def _compiled(compute: Callable[..., Any], prepared: Prepared, kept: set[str]) -
     """``compute`` for parameters alone, compiled, with these metrics."""
 
     @jax.jit
-    def step(params: Params, states: tuple[Any, ...], key: Key) -> tuple[tuple[Any, ...], Metrics]:
-        after, made = compute(prepared.core.optimizer.init(params), params, states, key)
+    def step(params: Params, *others: Any) -> tuple[tuple[Any, ...], Metrics]:
+        after, made = compute(prepared.core.optimizer.init(params), params, *others)
         return after, {name: value for metrics in made for name, value in metrics.items() if name in kept}
 
     return step

@@ -68,7 +68,9 @@ def checked_batch(batch: Batch, source: str = "observations") -> Batch:
     """The batch with numbers in float32. ``UserError`` if its arrays do not belong together or are not numbers."""
     observations = _numbers(batch.observations, f"{source}: observations")
     if not observations.ndim or not len(observations):
-        raise UserError(f"{source}: observations {list(observations.shape)} are not allowed; the first axis is the batch")
+        raise UserError(
+            f"{source}: observations {list(observations.shape)} are not allowed; the first axis is the batch"
+        )
     rows = len(observations)
     targets = None if batch.targets is None else _numbers(batch.targets, f"{source}: targets")
     actions = None if batch.actions is None else np.asarray(batch.actions)

@@ -115,8 +115,8 @@ def applied(
         by: the name of the mapping, for messages.
 
     Raises:
-        UserError: a parameter has no line or an unknown name, an array is missing, not used, not of real numbers, or has
-            another shape, or a kernel reads a flattened map and the mapping does not say in which order.
+        UserError: a parameter has no line or an unknown name, an array is missing, not used, not of real numbers, or of
+            another shape, or a kernel reads a flattened map and the mapping does not give its order.
     """
     rules = {name: Rule(name) for name in wanted.shapes} if mapping is None else mapping.parameters
     if mapping is not None:
@@ -194,9 +194,12 @@ def _permuted(order: Any, kernel: np.ndarray, flat: tuple[int, ...] | None, plac
             )
         order = (flat[-1], *flat[:-1])
     if flat is not None and tuple(order) != (flat[-1], *flat[:-1]):
-        raise UserError(f"{place}.flattened: {list(order)} does not fit a map of {list(flat)} (height, width, channels)")
+        raise UserError(
+            f"{place}.flattened: {list(order)} does not fit a map of {list(flat)} (height, width, channels)"
+        )
     if kernel.ndim != 2 or math.prod(order) != len(kernel):
         axes = list(kernel.shape)
-        raise UserError(f"{place}.flattened: {list(order)} does not fit; the parameter has the axes {axes} (inputs, outputs)")
+        raise UserError(
+            f"{place}.flattened: {list(order)} does not fit; the parameter has the axes {axes} (inputs, outputs)"
+        )
     return kernel.reshape(*order, -1).transpose(1, 2, 0, 3).reshape(kernel.shape)
-
