@@ -203,6 +203,6 @@ def _maps(given: NetworkSpec | Functions) -> dict[str, tuple[int, ...]]:
             before = nodes[before].inputs[0]
         shape = known[before]
         moved = before != OBSERVATION or given.channels_first
-        if moved and len(shape) == 3 and math.prod(shape[:2]) > 1:
+        if moved and len(shape) == 3:
             found[f"{name}/kernel"] = shape
     return found

@@ -129,7 +129,7 @@ def applied(
             made[name] = np.full(shape, rule.value, np.float32)
             continue
         flat = wanted.maps.get(name)
-        if mapping and flat is not None and rule.flattened is None:
+        if mapping and flat is not None and math.prod(flat[:-1]) > 1 and rule.flattened is None:
             raise UserError(
                 f"{place}: reads a flattened map of {list(flat)} (height, width, channels); say `flattened: "
                 f"{ORDERS[0]}` (PyTorch) or `flattened: {ORDERS[1]}`"
