@@ -1,6 +1,7 @@
 """``plasticity measure --network``: monitors on parameters that another program trained.
 
-The layout of CleanRL's networks is checked against a channels-first network in NumPy, which knows nothing of the mapping.
+The layout of CleanRL's networks is checked against a channels-first network in NumPy, which knows nothing of the
+mapping.
 """
 
 import importlib.util
@@ -346,8 +347,8 @@ def test_names_of_parameters_are_checked_and_entries_ignored():
     rules = {"hidden_0/kernal": KERNEL, "hidden_0/bias": "fc.bias"}
     with pytest.raises(UserError, match=r"unknown parameter `hidden_0/kernal`.*did you mean `hidden_0/kernel`"):
         parameter_mapping.applied(parameter_mapping.parse({"parameters": rules}), ENTRIES, WANTED, "agent.npz")
+    few = parameter_mapping.parse({"parameters": {"hidden_0/bias": "fc.bias"}})
     with pytest.raises(UserError, match="also has hidden_0/kernel"):
-        few = parameter_mapping.parse({"parameters": {"hidden_0/bias": "fc.bias"}})
         parameter_mapping.applied(few, ENTRIES, WANTED, "agent.npz")
     more = {**ENTRIES, "target.fc.weight": np.zeros(3), "steps": np.zeros(1)}
     assert set(mapped(entries=more, ignore=["target.*", "steps"])) == set(WANTED.shapes)
@@ -399,7 +400,7 @@ def test_a_folder_of_orbax_is_read(tmp_path):
     found = parameter_files.read(tmp_path / "saved" / "default")
     assert set(found) == {"params/Dense_0/kernel", "params/list/0", "step"}
     np.testing.assert_array_equal(found["params/Dense_0/kernel"], tree["params"]["Dense_0"]["kernel"])
-    with pytest.raises(UserError, match="give the folder of the item: .*default"):
+    with pytest.raises(UserError, match=r"give the folder of the item: .*default"):
         parameter_files.read(tmp_path / "saved")
 
 
