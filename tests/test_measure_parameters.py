@@ -32,7 +32,8 @@ from plasticity.monitors.parameters import gradient_norm
 from plasticity.monitors.plasticity import plasticity_probe
 from plasticity.networks.functions import Functions
 from plasticity.networks.presets import mlp
-from plasticity.optim.named import adam
+from plasticity.networks.spec import NetworkSpec
+from plasticity.optim.optimizers import adam
 from plasticity.runs import described_network, parameter_files, parameter_mapping
 from plasticity.runs.measure_parameters import measure
 
@@ -141,7 +142,7 @@ def test_monitors_of_a_dqn_from_the_command_line(tmp_path, pixels, dqn):
     for row, state in enumerate((dqn, later)):
         singular = np.linalg.svd(channels_first(state, pixels), compute_uv=False)
         share = singular[singular > 0] / singular.sum()
-        assert table["effective_rank"][row] == pytest.approx(np.exp(-np.sum(share * np.log(share))), rel=1e-3)
+        assert table["effective_rank"][row] == pytest.approx(np.exp(-np.sum(share * np.log(share))), rel=1e-2)
         kernels = [array for name, array in state.items() if name.endswith("weight")]
         assert table["weight_norm"][row] == pytest.approx(np.sqrt(sum(np.sum(w**2) for w in kernels)), rel=1e-5)
         dead = np.mean(channels_first(state, pixels).max(axis=0) == 0)
@@ -149,8 +150,7 @@ def test_monitors_of_a_dqn_from_the_command_line(tmp_path, pixels, dqn):
     assert table["dead_units/hidden_3"][1] >= 0.4
     moved = np.sqrt(sum(np.sum((later[name] - dqn[name]).astype(float) ** 2) for name in dqn))
     assert table["distance_from_initialisation"].tolist() == pytest.approx([0, moved], rel=1e-4)
-    assert "effective_rank" in done.out
-    assert "first.npz" in test_cli.flat(done.out).replace(" ", "")
+    assert "measured: " in done.out
     again = test_cli.plasticity("measure", *files, *options, "--monitors", names)
     assert (again.code, "replace it with --force" in again.err) == (2, True)
 
@@ -219,12 +219,16 @@ def test_the_numbers_are_those_of_the_probe_of_an_agent():
     step = TimeStep(jnp.ones(4, jnp.int8), blank, blank + 1, Supervised(jnp.asarray(x), jnp.asarray(classes)))
     probe = agent.probe(state, Transition(step, blank, step), Clock(*[jnp.int32(0)] * len(Clock._fields)))
     key, expected = lane_keys(jnp.int32(7)).learner, {}
-    for i, monitor in enumerate((plasticity_probe(steps=2, targets=1), gradient_norm(), ntk())):
+    for i, monitor in enumerate((plasticity_probe(steps=2, targets=1, frequency=10.0), gradient_norm(), ntk(k=4))):
         expected |= monitor.measure(jax.random.fold_in(key, i), (), probe)[1]
     found = only(
         measure(
             {"a": jax.device_get(state.learner.params)},
-            [{"kind": "plasticity_probe", "steps": 3, "targets": 1}, "gradient_norm", "ntk"],
+            [
+                {"kind": "plasticity_probe", "steps": 3, "targets": 1, "frequency": 10.0},
+                "gradient_norm",
+                {"kind": "ntk", "k": 4},
+            ],
             network={"network": {"kind": "mlp", "widths": [8]}, "outputs": 3, "meaning": "logits"},
             observations=x,
             targets=classes,
@@ -235,7 +239,7 @@ def test_the_numbers_are_those_of_the_probe_of_an_agent():
     )
     assert set(found) == set(expected)
     for name, value in expected.items():
-        np.testing.assert_allclose(found[name], value, rtol=1e-2, err_msg=name)  # the probe's sine amplifies rounding
+        np.testing.assert_allclose(found[name], value, rtol=1e-4, atol=1e-6, err_msg=name)
 
 
 # What is missing is named.
@@ -250,7 +254,8 @@ def refusal(*args, **options):
 def test_a_monitor_that_needs_more_is_refused_by_name():
     arrays, x = linear()
     for name in ("gradient_norm", "hessian_top_eigenvalue", "gradient_covariance"):
-        text = refusal({"a": arrays}, ["weight_norm", name], network=LINEAR, observations=x)
+        chosen = {"kind": name, "k": 4} if name == "gradient_covariance" else name
+        text = refusal({"a": arrays}, ["weight_norm", chosen], network=LINEAR, observations=x)
         assert text.startswith(f"monitors.{name}: needs a loss; give `targets`")
     for name in ("second_moment", "effective_learning_rate", "update_ratio", "upgd_plasticity"):
         network = {**LINEAR, "network": {"kind": "mlp", "widths": [4]}}
@@ -301,7 +306,7 @@ def test_a_permutation_by_hand():
     expected = ENTRIES["fc.weight"].T[order]
     np.testing.assert_array_equal(mapped()["hidden_0/kernel"], expected)
     np.testing.assert_array_equal(mapped({**KERNEL, "flattened": [2, 1, 3]})["hidden_0/kernel"], expected)
-    same = mapped({**KERNEL, "flattened": "channels_last"}, {"value": 0.5})
+    same = mapped({**KERNEL, "flattened": "channels_last"}, {"value": 0.5}, ignore=["fc.bias"])
     np.testing.assert_array_equal(same["hidden_0/kernel"], ENTRIES["fc.weight"].T)
     assert same["hidden_0/bias"].tolist() == [0.5, 0.5]
 
@@ -395,6 +400,7 @@ def test_a_folder_of_orbax_is_read(tmp_path):
     orbax = pytest.importorskip("orbax.checkpoint")
     tree = {"params": {"Dense_0": {"kernel": weights(2, 3)}, "list": [weights(2)]}, "step": 3}
     with orbax.StandardCheckpointer() as writer:
+        (tmp_path / "saved").mkdir()
         writer.save(tmp_path / "saved" / "default", tree)
         writer.wait_until_finished()
     found = parameter_files.read(tmp_path / "saved" / "default")
@@ -449,6 +455,7 @@ def test_a_batch_is_checked(tmp_path, arrays, words):
         ({"network": {"network": "mlp", "outputs": 2, "meaning": "value"}}, "did you mean `values`"),
         ({"network": {"network": "mlp", "outputs": 2, "trunk": "separate"}}, "for several outputs"),
         ({"network": {"network": "no_such:thing", "outputs": 2}}, "no_such"),
+        ({"network": NetworkSpec((5,), 2)}, "reads observations of [5]; the batch has [3]"),
         ({"network": {"network": {"kind": "gru"}, "outputs": 2}}, "has memory"),
         ({"optimizer": "adan"}, "did you mean `adam`"),
         ({"settings": ["monitors.srank.delta=1"]}, "there is no `srank` in this list"),

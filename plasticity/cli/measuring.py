@@ -49,7 +49,7 @@ def measure(
     """
     names = [name.strip() for name in monitors.split(",") if name.strip()]
     if network is not None:
-        given = Outside(network, outputs, observations, mapping, loss, optimizer, seed)
+        given = NetworkOptions(network, outputs, observations, mapping, loss, optimizer, seed)
         measure_parameters([str(folder), *(settings or ())], names, given, out, force)
         return
     needing = {
@@ -81,7 +81,7 @@ def measure(
     console.print(Text(f"measured: {path}"))
 
 
-class Outside(NamedTuple):
+class NetworkOptions(NamedTuple):
     """The options of ``plasticity measure`` about parameters that another program trained."""
 
     network: str
@@ -93,7 +93,9 @@ class Outside(NamedTuple):
     seed: int
 
 
-def measure_parameters(words: list[str], names: list[str], given: Outside, out: Path | None, force: bool) -> None:
+def measure_parameters(
+    words: list[str], names: list[str], given: NetworkOptions, out: Path | None, force: bool
+) -> None:
     """``plasticity measure`` with ``--network``. ``words``: the files, and settings of monitors."""
     from plasticity.config.documents import from_yaml, read_file
     from plasticity.runs import described_network, parameter_files, parameter_mapping
@@ -132,7 +134,7 @@ def measure_parameters(words: list[str], names: list[str], given: Outside, out: 
     console.print(Text(f"measured: {path}"))
 
 
-def _described(given: Outside, described_network: Any, read_file: Any) -> Any:
+def _described(given: NetworkOptions, described_network: Any, read_file: Any) -> Any:
     """The network of ``--network``: a file, or a function with ``--outputs``."""
     if given.network.endswith((".yaml", ".yml")):
         if given.outputs is not None:

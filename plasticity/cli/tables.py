@@ -193,7 +193,7 @@ def print_rows(heading: str, rows: list[tuple[str, Mapping[str, float]]], consol
         table.add_column(name, justify="right", overflow="fold")
     for name, numbers in rows[:most]:
         found = [numbers.get(each, math.nan) for each in metrics]
-        table.add_row(name, *(f"{x:.4g}" if math.isfinite(x) else "" for x in found))
+        table.add_row(Text(name), *(f"{x:.4g}" if math.isfinite(x) else "" for x in found))
     console.print(table)
     if len(rows) > most:
         console.print(Text(f"the first {most} of {len(rows)} rows"))

@@ -169,6 +169,9 @@ def _built(described: Described, observation: Any) -> tuple[Network, dict[str, t
         made = described.make(observation, number)
         if not isinstance(made, NetworkSpec | Functions):
             raise ValueError(f"the function must return a NetworkSpec or Functions, got {type(made).__name__}")
+        shape = getattr(made.observation, "shape", made.observation)
+        if tuple(shape) != tuple(observation.shape):
+            raise ValueError(f"reads observations of {list(shape)}; the batch has {list(observation.shape)}")
         if made.outputs != number:
             raise ValueError(f"the function must make a network with {number} outputs; this one has {made.outputs}")
         return made

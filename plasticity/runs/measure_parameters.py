@@ -218,8 +218,7 @@ def _measured(
     for name, source in parameters.items():
         params = _read(name, source, how, prepared)
         if states is None:
-            states = tuple(each.init(params) for each in chosen.monitors)
-            _check_history(chosen, states, len(parameters))
+            states = _first_states(chosen, params, len(parameters))
             kept = _kept(compute, chosen, prepared, params, states, fixed, say)
             step = _compiled(compute, prepared, kept)
         assert step is not None
@@ -245,14 +244,19 @@ def _read(name: str, source: Any, how: ParameterMapping | None, prepared: Prepar
     return params
 
 
-def _check_history(chosen: _Chosen, states: tuple[Any, ...], count: int) -> None:
-    """``UserError`` for a monitor of change if there is nothing to compare with."""
+def _first_states(chosen: _Chosen, params: Params, count: int) -> tuple[Any, ...]:
+    """The monitors' states; ``UserError`` for a monitor of change if there is nothing to compare with."""
+    try:
+        states = tuple(each.init(params) for each in chosen.monitors)
+    except ValueError as error:
+        raise UserError(str(error)) from error
     for path, state in zip(chosen.paths, states, strict=True):
         if count == 1 and jax.tree.leaves(state):
             raise UserError(
                 f"{path}: measures a change, from the first set of parameters on; give at least two sets, the initial "
                 "one first"
             )
+    return states
 
 
 def _kept(

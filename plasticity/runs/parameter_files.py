@@ -2,6 +2,7 @@
 
 import importlib
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -118,7 +119,7 @@ def _npz(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as found:
             return {name: found[name] for name in found.files}
-    except (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path}: cannot be read as .npz: {reason}") from None
 
@@ -144,7 +145,7 @@ def _orbax(path: Path) -> dict[str, np.ndarray]:
     library = _library("orbax.checkpoint", path)
     if not (path / "_METADATA").exists():
         inside = sorted(each.parent.name for each in path.glob("*/_METADATA"))
-        advice = f"; give the folder of the item: {listed([str(path / name) for name in inside])}" if inside else ""
+        advice = f"; give the folder of the item: {listed(inside)}" if inside else ""
         raise UserError(f"{path}: is not a folder that Orbax wrote{advice}")
     reader = library.PyTreeCheckpointer()
     try:
