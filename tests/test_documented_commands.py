@@ -63,6 +63,7 @@ TINY = {
     "plasticity plan CONFIG [KEY=VALUE ...]": ["plan {config} seeds=2"],
     "plasticity plan": ["plan {config}"],
     "plasticity list": ["list"],
+    "plasticity list networks": ["list networks"],
     "plasticity list [FAMILY [NAME]]": ["list monitors", "list agents ppo"],
     "plasticity list streams NAME": ["list streams catch"],
     "plasticity list interventions nap": ["list interventions nap"],
@@ -139,6 +140,9 @@ ELSEWHERE = {
     **{f"plasticity dataset runs/offline-record --visit {i} --out goal_{i}.npz": "the same" for i in range(2)},
     "plasticity dataset RUN --out FILE": "test_the_page_on_learning_offline",
     "plasticity dataset": "a heading, and the name of the command",
+    "plasticity measure": "the name of the command",
+    "plasticity measure early.npz late.npz --network dqn_atari.yaml --observations batch.npz "
+    "--mapping dqn_atari_mapping.yaml --monitors srank,dormant_units,weight_norm --out history.csv": "test_measure_parameters.py",  # noqa: E501
     "plasticity findings mine.yaml": "test_findings_page.py",
     "plasticity run experiment.yaml": "test_examples.py, in the folder of the example",
     "python examples/mining/mine_activations.py --out runs/mining": "test_examples.py, a tiny search",

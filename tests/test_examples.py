@@ -64,6 +64,7 @@ def test_every_folder_is_known():
         "plugin",
         "gymnasium",
         "cluster",
+        "cleanrl",  # test_measure_parameters.py
         "mining",
     }
 

@@ -40,6 +40,7 @@ MAY_TOUCH_FILES = {
     "plasticity.runs.session", "plasticity.runs.speeds", "plasticity.config.documents", "plasticity.config.shipped",
     "plasticity.runs.compilation", "plasticity.runs.merging", "plasticity.runs.cluster", "plasticity.runs.queue",
     "plasticity.runs.slurm", "plasticity.runs.transitions", "plasticity.runs.turns", "plasticity.runs.local",
+    "plasticity.runs.parameter_files",
     "plasticity.runs.trackers", "plasticity.runs.tuning", "plasticity.runs.selection",
     "plasticity.cli.listing", "plasticity.cli.measuring",
     "plasticity.plots.save", "plasticity.bench.report", "plasticity.envs.data", "plasticity.envs.pools",
@@ -56,7 +57,7 @@ FILE_CALLS = {
 }  # fmt: skip
 USES_BOTH = (  # agents or envs
     "plasticity.runs.members", "plasticity.runs.jobs", "plasticity.runs.sources", "plasticity.runs.transitions",
-    "plasticity.bench.streams",
+    "plasticity.runs.described_network", "plasticity.bench.streams",
     "plasticity.bench.stream_rates", "plasticity.bench.overhead.world", "plasticity.findings.exact",
 )  # fmt: skip
 FILE_MODULES = {"shutil", "tempfile", "pickle", "gzip", "zipfile", "pyarrow", "sqlite3", "h5py"}

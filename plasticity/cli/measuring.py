@@ -1,7 +1,7 @@
 """The commands that measure: ``plasticity measure``, ``bench`` and ``findings``."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from rich.text import Text
@@ -13,10 +13,19 @@ from plasticity.core.errors import UserError, shown
 
 
 def measure(
-    folder: Annotated[Path, typer.Argument(help="folder of a run, finished or not", metavar="RUN")],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            help="folder of a run, finished or not; with --network: .npz, .safetensors or a folder of Orbax",
+            metavar="RUN",
+        ),
+    ],
     settings: Annotated[
         list[str] | None,
-        typer.Argument(help="settings of a monitor: monitors.srank.delta=0.05", metavar="[KEY=VALUE]..."),
+        typer.Argument(
+            help="settings of a monitor: monitors.srank.delta=0.05; with --network also more files",
+            metavar="[KEY=VALUE]...",
+        ),
     ] = None,
     monitors: Annotated[
         str,
@@ -24,20 +33,44 @@ def measure(
     ] = "",
     out: Annotated[Path | None, typer.Option(help="output table; default RUN/measured.parquet")] = None,
     force: Annotated[bool, typer.Option("--force", help="replace an earlier table")] = False,
+    network: Annotated[
+        str | None, typer.Option(help="of another program's parameters: a .yaml file, or module:function")
+    ] = None,
+    outputs: Annotated[int | None, typer.Option(help="number of its outputs, if --network is module:function")] = None,
+    observations: Annotated[Path | None, typer.Option(help="what it reads: .npz with the array observations")] = None,
+    mapping: Annotated[Path | None, typer.Option(help="which entry is which parameter: a .yaml file")] = None,
+    loss: Annotated[str | None, typer.Option(help="of the targets: cross_entropy or squared; default: by type")] = None,
+    optimizer: Annotated[str | None, typer.Option(help="as in a config; default: adam trains copies")] = None,
+    seed: Annotated[int, typer.Option(help="of the numbers that monitors draw, with --network")] = 0,
 ) -> None:
-    """Apply monitors to the checkpoints of a run (the last two of each program)."""
+    """Apply monitors to the checkpoints of a run (the last two of each program).
+
+    With --network: to parameters that another program trained, one row for each file.
+    """
+    names = [name.strip() for name in monitors.split(",") if name.strip()]
+    if network is not None:
+        given = NetworkOptions(network, outputs, observations, mapping, loss, optimizer, seed)
+        measure_parameters([str(folder), *(settings or ())], names, given, out, force)
+        return
+    needing = {
+        "outputs": outputs,
+        "observations": observations,
+        "mapping": mapping,
+        "loss": loss,
+        "optimizer": optimizer,
+    }
+    for option in (f"--{name}" for name, value in needing.items() if value is not None):
+        raise UserError(f"{option}: is allowed only with --network, which describes the network of another program")
     from plasticity.runs import measure as measuring
     from plasticity.runs import parquet
 
+    if folder.is_file():
+        raise UserError(
+            f"{folder}: is a file; name a run's folder, or describe the network of its parameters: --network"
+        )
     path = out or folder / "measured.parquet"
-    if path.exists() and not force:
-        raise UserError(f"{path} exists; replace it with --force, or choose another --out")
-    if out is not None and not path.parent.is_dir():
-        raise UserError(f"{path}: the folder {path.parent} does not exist")
-    names = [name.strip() for name in monitors.split(",") if name.strip()]
-    for name in names:
-        if names.count(name) > 1:
-            raise UserError(f"--monitors: {shown(name)} is given twice")
+    _check_free(path, out, force)
+    _check_once(names)
     found = list(measuring.measure(folder, names, settings or (), say=lambda line: errors.print(Text(line))))
     say_broken()
     try:
@@ -46,6 +79,104 @@ def measure(
         raise UserError(f"{path}: cannot be written: {error.strerror}") from error
     tables.print_measured(found, console)
     console.print(Text(f"measured: {path}"))
+
+
+class NetworkOptions(NamedTuple):
+    """The options of ``plasticity measure`` about parameters that another program trained."""
+
+    network: str
+    outputs: int | None
+    observations: Path | None
+    mapping: Path | None
+    loss: str | None
+    optimizer: str | None
+    seed: int
+
+
+def measure_parameters(
+    words: list[str], names: list[str], given: NetworkOptions, out: Path | None, force: bool
+) -> None:
+    """``plasticity measure`` with ``--network``. ``words``: the files, and settings of monitors."""
+    from plasticity.config.documents import from_yaml, read_file
+    from plasticity.runs import described_network, parameter_files, parameter_mapping
+    from plasticity.runs import measure_parameters as measuring
+
+    settings = [word for word in words if word.startswith("monitors.") and "=" in word]
+    files = [word for word in words if word not in settings]
+    path = out or Path(files[0] if files else ".").parent / "measured.parquet"
+    if path.suffix not in (".csv", ".parquet"):
+        raise UserError(f"--out: {shown(str(path))} is not allowed; must end in .csv or .parquet")
+    _check_free(path, out, force)
+    _check_once(names)
+    for each in files:
+        if files.count(each) > 1:
+            raise UserError(f"{each}: is given twice")
+    if given.observations is None:
+        raise UserError("--observations: is required with --network; a .npz file with the array `observations`")
+    described = _described(given, described_network, read_file)
+    source = str(given.mapping)
+    how = None if given.mapping is None else parameter_mapping.parse(read_file(given.mapping), source)
+    found = measuring.measure(
+        {each: each for each in files},
+        names,
+        network=described,
+        observations=parameter_files.read_batch(given.observations),
+        mapping=how,
+        loss=given.loss,  # type: ignore[arg-type]
+        optimizer=None if given.optimizer is None else from_yaml(given.optimizer, "--optimizer"),
+        settings=settings,
+        seed=given.seed,
+        say=lambda line: errors.print(Text(line)),
+    )
+    say_broken()
+    _write_rows(path, [{"file": each.name, **each.metrics} for each in found])
+    tables.print_rows("file", [(each.name, each.metrics) for each in found], console)
+    console.print(Text(f"measured: {path}"))
+
+
+def _described(given: NetworkOptions, described_network: Any, read_file: Any) -> Any:
+    """The network of ``--network``: a file, or a function with ``--outputs``."""
+    if given.network.endswith((".yaml", ".yml")):
+        if given.outputs is not None:
+            raise UserError("--outputs: is allowed only if --network is module:function; a file has the key `outputs`")
+        return described_network.parse(read_file(given.network), given.network)
+    if ":" not in given.network:
+        raise UserError(f"--network: {shown(given.network)} is not allowed; must be a .yaml file or module:function")
+    if given.outputs is None:
+        raise UserError("--outputs: is required if --network is module:function")
+    return described_network.parse({"network": given.network, "outputs": given.outputs}, "--network")
+
+
+def _check_free(path: Path, out: Path | None, force: bool) -> None:
+    if path.exists() and not force:
+        raise UserError(f"{path} exists; replace it with --force, or choose another --out")
+    if out is not None and not path.parent.is_dir():
+        raise UserError(f"{path}: the folder {path.parent} does not exist")
+
+
+def _check_once(names: list[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise UserError(f"--monitors: {shown(name)} is given twice")
+
+
+def _write_rows(path: Path, rows: list[dict[str, Any]]) -> None:
+    """Write a table as CSV or Parquet, with null for a number that is not finite."""
+    import pandas as pd
+    import pyarrow as pa
+
+    from plasticity.results.export import csv_text
+    from plasticity.runs.files import write_text
+    from plasticity.runs.parquet import write_parquet
+
+    table = pd.DataFrame(rows).replace([float("inf"), float("-inf")], float("nan"))
+    try:
+        if path.suffix == ".csv":
+            write_text(path, csv_text(table))
+        else:
+            write_parquet(path, pa.Table.from_pandas(table, preserve_index=False))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def dataset(

@@ -184,6 +184,21 @@ def print_member(registry: Any, family: str, name: str, console: Console) -> Non
             console.print(Text(f"{what}: {fact}"))
 
 
+def print_rows(heading: str, rows: list[tuple[str, Mapping[str, float]]], console: Console, most: int = 40) -> None:
+    """Print the headline numbers of named rows; a long table is truncated."""
+    table = Table(show_edge=False)
+    table.add_column(heading, overflow="fold")
+    metrics = list(dict.fromkeys(name for _, each in rows for name in each if "/" not in name))
+    for name in metrics:
+        table.add_column(name, justify="right", overflow="fold")
+    for name, numbers in rows[:most]:
+        found = [numbers.get(each, math.nan) for each in metrics]
+        table.add_row(Text(name), *(f"{x:.4g}" if math.isfinite(x) else "" for x in found))
+    console.print(table)
+    if len(rows) > most:
+        console.print(Text(f"the first {most} of {len(rows)} rows"))
+
+
 def print_measured(found: list[Any], console: Console, most: int = 40) -> None:
     """Print each monitor's headline number for each lane and checkpoint; a long table is truncated."""
     rows = [row for each in found for row in each.table.to_pylist()]
