@@ -13,9 +13,11 @@ from pydantic import TypeAdapter
 
 from plasticity.config.docstrings import first_line
 from plasticity.config.experiments import NAME, ConfigFile, Evaluation, Placement, Schedule
+from plasticity.config.probes import Probe
 from plasticity.config.registry import BUILT_IN, FAMILIES, Registry
 from plasticity.config.schema import Setting, annotations, schema_of
 from plasticity.config.settings import KEYS
+from plasticity.config.starts import Start
 from plasticity.config.tuning import Tune
 
 Json = dict[str, Any]
@@ -120,11 +122,20 @@ def arms() -> Json:
             "task_aware": {"type": "boolean"},
             "sweep": sweep(of_arm=True),
             "control": {"type": ["string", "null"]},
+            "start": optional(mapping(Start)),
         },
         "additionalProperties": False,
     }
     names = {"pattern": f"^{NAME.pattern}$"}
     return {"type": ["object", "null"], "propertyNames": names, "additionalProperties": arm}
+
+
+def probes() -> Json:
+    names = {"pattern": f"^{NAME.pattern}$"}
+    found = mapping(Probe, within=False)
+    parts = {"schedule": Schedule, "evaluation": Evaluation}
+    found["properties"] |= {name: optional(mapping(part)) for name, part in parts.items()}
+    return {"type": ["object", "null"], "propertyNames": names, "additionalProperties": found}
 
 
 def optional(found: Json) -> Json:
@@ -136,7 +147,7 @@ def schema(known: Registry) -> Json:
     document = mapping(ConfigFile, within=False)
     parts = {"schedule": Schedule, "tune": Tune, "evaluation": Evaluation, "placement": Placement}
     document["properties"] |= {name: optional(mapping(part)) for name, part in parts.items()}
-    document["properties"] |= {"arms": arms(), "sweep": sweep(of_arm=False)}
+    document["properties"] |= {"arms": arms(), "sweep": sweep(of_arm=False), "probes": probes()}
     definitions = {name: found for family in FAMILIES for name, found in family_of(known, family).items()}
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "a config of plasticity"}
     return {**head, **document, "$defs": definitions}

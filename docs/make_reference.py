@@ -20,8 +20,10 @@ from plasticity import plots, results
 from plasticity.cli import main as cli
 from plasticity.config import experiments
 from plasticity.config.docstrings import markdown, unmarked
+from plasticity.config.probes import Probe
 from plasticity.config.registry import FAMILIES
 from plasticity.config.schema import schema_of
+from plasticity.config.starts import Start
 from plasticity.config.tuning import Tune
 from plasticity.runs.launch import registry
 
@@ -110,6 +112,7 @@ ARMS = """## arms
 | `task_aware` | true or false | the experiment's | Whether the learner may know of task switches |
 | `sweep` | a mapping of dotted paths to lists | | Added to the experiment's; `null` removes a path |
 | `control` | the name of another arm | `fresh`, if there is one | The arm that is its fresh control |
+| `start` | a mapping | | Its learners go on from another run: [fork and probe a run](../howto/fork.md) |
 
 ## sweep
 
@@ -121,7 +124,7 @@ ARMS = """## arms
 
 def config_page(known: Any) -> str:
     lines = [CONFIG_HEAD.format(made=MADE) + "## Keys\n", *keys(experiments.ConfigFile), ARMS]
-    for record in (experiments.Schedule, Tune, experiments.Evaluation, experiments.Placement):
+    for record in (experiments.Schedule, Tune, experiments.Evaluation, Start, Probe, experiments.Placement):
         name = record.__name__
         lines += [f"## {name.lower()}\n", markdown(record.__doc__ or ""), "", *keys(record)]
     return "\n".join([*lines, "## Members\n", *listing(known)]).rstrip() + "\n"

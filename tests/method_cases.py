@@ -74,6 +74,8 @@ REPLAYED = ("dqn", "c51", "rainbow", "sac", "td3")
 ROLLOUT = ("ppo", "pqn", "reinforce")
 SUPERVISED = ("classifier", "regressor", "kalman_classifier")
 OFFLINE = ("offline_dqn", "offline_c51", "cql", "bc")
+# Left out where all methods run together: aid refuses crelu, the others replace the learner.
+APART = ("aid", "altnet", "neuroplastic_expansion", "modulation")
 # The agents on which a case can have no effect, and which refuse it.
 REFUSED: dict[str, tuple[str, ...]] = {
     "altnet": (*STREAMED, *ROLLOUT, "kalman_classifier"),

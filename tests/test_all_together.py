@@ -1,13 +1,11 @@
 """All interventions at once, with every agent."""
 
 import pytest
-from method_cases import REFUSED
+from method_cases import APART, REFUSED
 from test_cross import lives_through, variants
 
 from plasticity.agents import AGENTS
 from plasticity.interventions import INTERVENTIONS
-
-APART = ("aid", "altnet", "neuroplastic_expansion", "modulation")  # aid refuses crelu; the others replace the learner
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Perturbed gradient descent, and its form in which useful parameters or units are protected."""
 
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -110,8 +111,7 @@ def unit_gates(network: Network, utility: Params, relative: Relative) -> Gates:
     def spread(value: Callable[[Array], Array]) -> Params:
         tree = jax.tree.map(jnp.zeros_like, utility)
         for source, s in sources:
-            own = surgery.owned(value(s), source.owner)
-            tree = trees.on_units(lambda x, own=own: x + own, tree, source)
+            tree = trees.on_units(functools.partial(jnp.add, surgery.owned(value(s), source.owner)), tree, source)
         return tree
 
     return Gates(spread(lambda s: 1.0 - s), spread(jnp.ones_like))

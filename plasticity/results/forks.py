@@ -31,7 +31,7 @@ def forks(run: RunPath, measure: str = "performance") -> pd.DataFrame:
         raise ValueError(f"{run}: no arm has learners of another run (the key `start`)")
     table = visits(run)
     if measure not in table:
-        known = [name for name in table if str(name).startswith("performance")]
+        known = [name for name in map(str, table) if name.startswith("performance")]
         raise ValueError(f"measure: {measure!r} is not allowed; must be one of {', '.join(known)}")
     keys = ["lane", "visit"]
     found = []

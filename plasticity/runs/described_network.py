@@ -196,7 +196,8 @@ def _maps(given: NetworkSpec | Functions) -> dict[str, tuple[int, ...]]:
     """
     if isinstance(given, Functions):
         return {}
-    found, known = {}, shapes(given)
+    found: dict[str, tuple[int, ...]] = {}
+    known = shapes(given)
     nodes = {node.name: node for node in nodes_of(given)}
     for name, node in nodes.items():
         if not isinstance(node.operation, Dense) or not node.operation.flatten:
@@ -204,7 +205,7 @@ def _maps(given: NetworkSpec | Functions) -> dict[str, tuple[int, ...]]:
         before = node.inputs[0]
         if before in nodes and isinstance(nodes[before].operation, Flatten):
             before = nodes[before].inputs[0]
-        shape = known[before]
+        shape = tuple(known[before])
         moved = before != OBSERVATION or given.channels_first
         if moved and len(shape) == 3:
             found[f"{name}/kernel"] = shape

@@ -165,7 +165,7 @@ def test_ages_alone(prefer: Any) -> None:
 
 def test_a_visit_with_small_numbers_beside_one_with_large_ones() -> None:
     """In one float32 sum over both visits, the numbers of the second would be rounded away."""
-    memory = made(keep="newest", exponent=1.0, priorities=True)
+    memory = made(keep="newest", exponent=1.0, importance=lambda: schedules.constant(1.0), priorities=True)
     state = lived(memory, (10, 7))
     tree = np.asarray(state.tree[0]).copy().reshape(-1)
     tree[:64] *= 1e9

@@ -15,7 +15,7 @@ from plasticity.core import trees
 from plasticity.core.types import Activation, Clock, Context, Learner, Optimizer
 from plasticity.interventions.base import Intervention, compose
 from plasticity.networks.spec import NetworkSpec
-from plasticity.optim.eligibility import Eligibility
+from plasticity.optim.eligibility import Corrected, Eligibility
 
 KEY = jax.random.key(1)
 RATE, STRENGTH, NUMBER = 0.1, 0.3, 6
@@ -194,7 +194,9 @@ def test_the_network_is_rewritten_and_the_optimizer_wrapped_once():
 
 def behind_trace(opt_state: Any) -> Any:
     """The state of the intervention's optimizer, which may be behind an eligibility trace."""
-    return opt_state.inner if isinstance(opt_state, Eligibility) else opt_state
+    while isinstance(opt_state, Eligibility | Corrected):
+        opt_state = opt_state.inner
+    return opt_state
 
 
 @pytest.mark.parametrize(
@@ -223,7 +225,7 @@ def test_every_agent_updates_this_way(name):
     state, before = jax.jit(lambda: (lived(name, acting, 5)[0], lived(name, acting, 4)[0]))()
     (applied, direction, gradients, pre), params = state.plugins[0], state.learner.params
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b + 1, rtol=1e-6), params, applied)
-    if not isinstance(state.learner.opt_state, Eligibility):
+    if not isinstance(state.learner.opt_state, Eligibility | Corrected):
         jax.tree.map(np.testing.assert_array_equal, direction, gradients)
     expected = jax.tree.map(lambda p, g: p - RATE * g, before.learner.params, direction)
     if name == "kalman_classifier":

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from agent_cases import clock_at, program, run, source
 from chain import chain
+from method_cases import APART
 from ppo_reference import FIRST, Linear, Settings, log_softmax, normal_log_density, surrogate, value_error
 from q_reference import Script, script
 from rollout_cases import KEY, as_pairs, live, remember
@@ -365,7 +366,7 @@ def swing(*methods: Any, trunk: str = "separate", seeds: tuple[int, ...] = (0,))
     return program("ppo", *methods, stream=stream, seeds=seeds, trunk=trunk)
 
 
-METHODS = [INTERVENTIONS[name] for name in sorted(INTERVENTIONS)]
+METHODS = [INTERVENTIONS[name] for name in sorted(set(INTERVENTIONS) - set(APART))]
 
 
 @pytest.mark.slow
