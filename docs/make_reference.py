@@ -232,7 +232,8 @@ def api_page(known: Any) -> str:
 def members_page(family: str, intro: str) -> Callable[[Any], str]:
     def page(known: Any) -> str:
         del known
-        return f"# {family.capitalize()}\n\n{MADE}\n\n{intro}\n\n{make_pages.sections(family).rstrip()}\n"
+        about = f"{intro}\n\n{make_pages.on_one_stream(family)}"
+        return f"# {family.capitalize()}\n\n{MADE}\n\n{about}{make_pages.sections(family).rstrip()}\n"
 
     return page
 

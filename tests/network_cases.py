@@ -28,6 +28,7 @@ SMALL: dict[str, tuple[tuple[int, ...], dict[str, Any]]] = {
     "resnet18": ((8, 8, 3), {"width": 2, **LAX}),
     "impala": ((8, 8, 3), {"filters": (2, 3), "widths": (4,), **LAX}),
     "residual_mlp": ((5,), {"width": 4, "expansion": 2}),
+    "multi_skip": ((5,), {"width": 4, "blocks": 2}),
     "simba": ((5,), {"width": 4, "expansion": 2}),
     "simba_v2": ((5,), {"width": 4, "expansion": 2}),
     "vit": ((4, 4, 3), {"patch": 2, "width": 6, "depth": 2, "heads": 2, "expansion": 2, **LAX}),

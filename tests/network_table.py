@@ -39,6 +39,7 @@ WORKS = "works"
 CHANGES: dict[str, dict[str, Any]] = {  # few blocks, to compile quickly; without the normalisation of the defaults
     "resnet18": {"normalisation": "none"},
     "residual_mlp": {"normalisation": "none", "blocks": 1},
+    "multi_skip": {"normalisation": "none", "blocks": 1},
     "impala": {"filters": (2,), "blocks": 1},
     "simba": {"blocks": 1},
     "simba_v2": {"blocks": 1},

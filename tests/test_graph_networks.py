@@ -105,6 +105,7 @@ STREAMS = {  # where the units of streams are shown; simba, simba_v2 and vit sho
     "resnet18": [f"stage_{i}_block_{j}" for i in range(4) for j in range(2)],
     "impala": ["stage_0_block_0_relu", "stage_0_block_1_relu", "stage_1_block_0_relu", "stage_1_block_1_relu", "relu"],
     "residual_mlp": ["block_0_relu", "block_1_relu", "relu"],
+    "multi_skip": ["block_0_relu", "block_1_relu"],
 }
 
 

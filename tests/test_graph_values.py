@@ -153,6 +153,35 @@ def test_residual_mlp():
     close(outputs, dense(relu(norm(z, params["relu"])), params["output"]))
 
 
+def test_multi_skip():
+    """The second block reads ``x_0 + x_0 + ...``: it is both what comes before and what the first layer made."""
+    network = build(small("multi_skip"))
+    params, x = shaken(network), draw((3, 5))
+    outputs, found = seen(network, params, x)
+    params = numbers(params)
+    first = norm(dense(numbers(x), params["embedding"]), params["embedding"]["norm"])
+    z = first
+    for block in range(2):
+        inner, last = (params[f"block_{block}_dense_{i}"] for i in range(2))
+        close(found[f"block_{block}_relu"].post, relu(z))
+        z = z + norm(dense(relu(norm(dense(relu(z), inner), inner["norm"])), last), last["norm"]) + first
+    close(outputs, dense(relu(norm(dense(z, params["head"]), params["head"]["norm"])), params["output"]))
+
+
+def test_the_encoder_of_multi_skip_is_that_of_nature():
+    """Without blocks that act, images go through the same convolutions."""
+    image = jax.ShapeDtypeStruct((36, 36, 1), jnp.float32)
+    settings = {"normalisation": "none", "initialiser": "he"}
+    network = build(NETWORKS["multi_skip"](image, 2, encoder="nature", width=4, blocks=1, **settings))
+    other = build(NETWORKS["nature"](image, 2, widths=(4,), **settings))
+    params, theirs = shaken(network), shaken(other)
+    theirs = {**theirs, **{f"hidden_{i}": params[f"encoder_conv_{i}"] for i in range(3)}}
+    x = draw((3, 36, 36, 1))
+    _, found = seen(network, params, x)
+    _, expected = seen(other, theirs, x)
+    close(found["encoder_conv_2"].post, expected["hidden_2"].post)
+
+
 def test_simba():
     network = build(small("simba"))
     params, x = shaken(network), draw((3, 5))

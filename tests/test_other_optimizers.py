@@ -247,6 +247,10 @@ REFUSALS = {
     },
     "arguments.learning_rate is not allowed here; set": {"arguments": {"learning_rate": 0.1}},
     "arguments.mask: unknown argument": {"name": "adamw", "arguments": {"mask": True}},
+    r"arguments.nesterov: \[1\] is not allowed; must be true or false": {
+        "name": "adamw",
+        "arguments": {"nesterov": [1]},
+    },
     "schedule has no effect with rprop": {"name": "rprop", "schedule": functools.partial(linear, duration=2)},
     "arguments: optax's lion refuses them: ": {"arguments": {"b1": "half"}},
 }

@@ -200,6 +200,8 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--steps", type=int, default=LENGTH["steps_per_task"])
     chosen = parser.parse_args(given)
     length = {**LENGTH, "tasks": chosen.tasks, "steps_per_task": chosen.steps}
+    if min(chosen.generations, chosen.population) < 1:
+        parser.error("--generations and --population must be at least 1")
     best = search(chosen.out, chosen.generations, chosen.population, chosen.seed, length)[0]
     print(f"found: {text(best)}")
     print(compared(best, chosen.out, chosen.seeds, length))

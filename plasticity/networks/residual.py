@@ -169,6 +169,55 @@ def residual_mlp(
     return NetworkSpec(observation.shape, outputs, (), (), *style, scale=pixel_scale(observation), body=tuple(nodes))
 
 
+@metadata(only_with=AFFINE)
+def multi_skip(
+    observation: Any,
+    outputs: int,
+    *,
+    encoder: Literal["none", "nature"] = "none",
+    width: Size = 512,
+    blocks: Few = 1,
+    layout: Layout = "auto",
+    activation: AnActivation = "relu",
+    normalisation: NormalisationName = "layer",
+    affine: bool = True,
+    bias: bool = True,
+    initialiser: InitialiserName = "orthogonal",
+    convolution: Method = "auto",
+) -> NetworkSpec:
+    """A residual network in which every block also receives what the first layer made; all settings static.
+
+    ``x_0 = n(W o)``; ``x <- x + n(W_2 f(n(W_1 f(x)))) + x_0`` for each of the ``blocks``, ``n`` the normalisation; then
+    ``f(n(V x))``. The gradient thus reaches the first layer from every block without passing through the others.
+    ``encoder`` "nature": ``o`` are the flattened features of the three convolutions of ``nature``; images smaller than
+    36x36 are too small.
+
+    Creus Castanyer et al. 2025, "Stable Gradients for Stable Learning at Scale in Deep Reinforcement Learning". The
+    equation is that of the released code, where the normalisation of a convolution is over the whole map (here over the
+    channels of each position). The paper's optimizer, Kron, is in no library that we depend on.
+    """
+    first = is_channels_first(observation, layout) if encoder == "nature" else False
+    nodes: list[Node] = []
+    if encoder == "nature":
+        convolutions = {f"conv_{i}": Convolution(*size) for i, size in enumerate(((32, 8, 4), (64, 4, 2), (64, 3, 1)))}
+        nodes = in_a_row("encoder", dict(convolutions), OBSERVATION)
+    start = "embedding"
+    nodes.append(layer(start, Dense(width, activate=False), nodes[-1].name if nodes else OBSERVATION))
+    for block in range(blocks):
+        name, before = f"block_{block}", nodes[-1].name
+        parts: dict[str, Operation] = {
+            "relu": Activate(normalise=False),
+            "dense_0": Dense(width),
+            "dense_1": Dense(width, activate=False),
+        }
+        branch = in_a_row(name, parts, before)
+        nodes += [*branch, Node(name, Sum(), (branch[-1].name, before, start))]
+    nodes.append(layer("head", Dense(width), nodes[-1].name))
+    style = (activation, normalisation, affine, bias, initialiser)
+    scale = pixel_scale(observation)
+    return NetworkSpec(observation.shape, outputs, (), (), *style, first, scale, convolution, body=tuple(nodes))
+
+
 def simba(
     observation: Any,
     outputs: int,

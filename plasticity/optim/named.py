@@ -11,7 +11,7 @@ import optax
 import optax.contrib
 
 from plasticity.config.fields import Member, NonNegative, Positive, metadata
-from plasticity.core.errors import shown, suggestion, unknown
+from plasticity.core.errors import refused, shown, suggestion, unknown
 from plasticity.core.schedules import Number
 from plasticity.core.types import Array, Optimizer, Params
 from plasticity.optim.descent import Descent, Scheduled, clipped, step_size
@@ -68,6 +68,8 @@ def check_arguments(name: str, factory: Callable[..., Any], arguments: Mapping[s
         if key not in allowed:
             what = f"unknown argument of optax's {name}; allowed: {', '.join(allowed) or 'none'}"
             raise ValueError(f"arguments.{key}: {what}{suggestion(str(key), allowed)}")
+        if isinstance(parameters[key].default, bool) and not isinstance(arguments[key], bool):
+            raise refused(f"arguments.{key}", arguments[key], "true or false")
     missing = [key for key in allowed if parameters[key].default is inspect.Parameter.empty and key not in arguments]
     if missing:
         raise ValueError(f"arguments.{missing[0]} is required by optax's {name}")
