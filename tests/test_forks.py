@@ -210,7 +210,92 @@ def test_a_lane_that_had_diverged_stays_so(tmp_path):
     assert set(after.dropna()) == {0}
 
 
+def test_a_fork_of_a_fork_is_still_the_run_itself(tmp_path):
+    """The clock of the learners counts everything that they have done."""
+    whole = run(tmp_path / "whole", **tiny.DQN, stream=LINEAR["stream"])
+    options = {"fresh": False, "overrides": ["schedule.skip=1", "schedule.take=1", "keep_checkpoints=all"]}
+    first = launch.run(forks.fork_of(whole, [1], **options), tmp_path / "first")
+    options["overrides"] = ["schedule.skip=2", "schedule.take=1"]
+    second = launch.run(forks.fork_of(first, [1], **options), tmp_path / "second")
+    expected, found = numbers(whole), numbers(second, "baseline.after1.after1")
+    expected = expected[expected["visit"] == 2]
+    assert len(found) == len(expected) > 0
+    np.testing.assert_array_equal(found["reward"], expected["reward"])
+    np.testing.assert_array_equal(found["loss"], expected["loss"])
+    plan = json.loads((second / "plan.json").read_text())
+    assert plan["arms"][0]["origin"] == [2, 40]
+    start = yaml.safe_load((second / "experiment.yaml").read_text())["arms"]["baseline.after1.after1"]["start"]
+    assert (start["visits"], start["steps"], start["earlier"]) == (1, 20, [1, 20])
+
+
+def test_evaluations_of_all_arms_are_on_the_same_samples(tmp_path):
+    """Learners that cannot learn have the same parameters, and so the same evaluations."""
+    still = {"agent": {**tiny.document()["agent"], "optimizer": {"kind": "sgd", "learning_rate": 0.0}}}
+    evaluation = {"evaluation": {"every": 10, "tasks": "all", "steps": 4}}
+    whole = run(tmp_path / "whole", **still, **evaluation)
+    fork = launch.run(forks.fork_of(whole, [1, 2], overrides=["schedule.skip=1"]), tmp_path / "fork")
+    table = results.evaluations(fork).sort_values(["lane", "step", "evaluated_visit"])
+    by_arm = [table[table["arm"] == arm]["reward"].tolist() for arm in dict.fromkeys(table["arm"])]
+    assert len(by_arm) == 3
+    assert by_arm[0] == by_arm[1] == by_arm[2]
+    expected = results.evaluations(whole)
+    later = expected[(expected["visit"] >= 1) & (expected["evaluated_visit"] >= 1)]
+    later = later.sort_values(["lane", "step", "evaluated_visit"])
+    assert by_arm[0] == later["reward"].tolist()
+
+
+def test_a_checkpoint_is_kept_although_the_process_ended_before_that(tmp_path):
+    expected = numbers(run(tmp_path / "expected"))
+    place = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        launch.run(experiment(), place, progress=Stopped(4))  # at the end of the first visit
+    kept = place / "baseline/checkpoints/000/kept/000000000020.npz"
+    kept.unlink()
+    launch.run(experiment(), place, resume=True)
+    assert kept.exists()
+    pd.testing.assert_frame_equal(numbers(place), expected)
+
+
+def test_a_checkpoint_is_copied_where_it_cannot_be_linked(tmp_path, monkeypatch):
+    def refuse(*paths):
+        raise OSError
+
+    monkeypatch.setattr(checkpoint.os, "link", refuse)
+    place = run(tmp_path / "run", keep_checkpoints=[3]) / "baseline/checkpoints/000"
+    assert (place / "kept/000000000060.npz").read_bytes() == (place / "000000000060.npz").read_bytes()
+
+
 # ---------------------------------------------------------------------------------------------------- what is refused
+
+
+def test_a_fork_into_the_folder_of_its_run(tmp_path):
+    whole = run(tmp_path / "whole")
+    made = forks.fork_of(whole, [1])
+    for place in (whole, tmp_path, whole / "inside"):
+        with pytest.raises(UserError, match="is, holds or lies in the run of"):
+            launch.run(made, place, force=True)
+    assert (whole / "plan.json").exists()
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    whole = run(tmp_path / "whole")
+    path = whole / "baseline/checkpoints/000/kept/000000000020.npz"
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(UserError, match=r"000000000020\.npz is damaged"):
+        launch.run(forks.fork_of(whole, [1]), tmp_path / "fork")
+    assert not (tmp_path / "fork").exists()
+
+
+def test_packnet_has_room_for_what_its_learners_have_done_too(tmp_path):
+    packnet = {"task_aware": True, "interventions": [{"kind": "packnet", "tasks": 3, "memory": 8, "batch": 4}]}
+    whole = run(tmp_path / "whole", arms={"a": packnet})
+    with pytest.raises(UserError, match="packnet has room for 3 tasks; the stream has 1 visits and its learners had 3"):
+        launch.plan(forks.fork_of(whole, [3], fresh=False, overrides=["schedule.take=1"]))
+
+
+def test_checkpoints_of_visits_that_the_stream_does_not_have():
+    with pytest.raises(UserError, match="keep_checkpoints: 9 is not allowed; the stream has 3 visits"):
+        launch.plan(experiment(keep_checkpoints=[9]))
 
 
 def test_what_a_fork_refuses(tmp_path):
@@ -302,6 +387,7 @@ def test_a_probe_on_another_stream(tmp_path):
         ({"at": [1], "arms": ["basline"]}, "probes.p.arms[0]: unknown arm"),
         ({"at": [1], "schedule": {"skip": 9}}, "skip: 9 is not allowed"),
         ({"at": [1], "stream": {"kind": "catch", "envs": 1}}, "probes.p: "),
+        ({"at": [1], "stream": {**tiny.document()["stream"], "dimensions": 5}}, "the learners do not fit: agent"),
         ({"at": [1], "transforms": ["clip_reward"]}, "probes.p.transforms: is not allowed without a stream"),
     ],
 )
@@ -310,6 +396,43 @@ def test_a_probe_that_is_refused_before_the_run(tmp_path, probe, said):
         run(tmp_path / "run", probes={"p": probe})
     assert said in str(refused.value)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_probe_that_does_not_fit_is_refused_with_force_too(tmp_path):
+    place = run(tmp_path / "run")
+    with pytest.raises(UserError, match=r"probes\.p\.at: 4"):
+        launch.run(experiment(probes={"p": {"at": [4]}}), place, force=True)
+    assert (place / "plan.json").exists()
+
+
+def test_a_memory_with_room_for_the_streams_visits_cannot_be_probed_and_the_run_does_not_start(tmp_path):
+    rehearsal = {"a": {"task_aware": True, "interventions": [{"kind": "clear", "memory": 8, "batch": 4}]}}
+    with pytest.raises(UserError, match=r"probes\.p: arms\.a\.after1\.start: the learners do not fit"):
+        run(tmp_path / "run", arms=rehearsal, probes={"p": {"at": [1], "schedule": {"take": 1}}})
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_is_cut_says_who_makes_its_probes(tmp_path):
+    class Heard(NoProgress):
+        def __init__(self):
+            self.lines = []
+
+        def say(self, line):
+            self.lines.append(line)
+
+    made, heard = experiment(probes=PROBES), Heard()
+    launch.run(made, tmp_path / "run", shard="1/2", progress=heard)
+    assert any("the probes are left; once all shards are finished" in line for line in heard.lines)
+    assert not (tmp_path / "run/probes").exists()
+    launch.run(made, tmp_path / "run", shard="2/2")
+    launch.run(made, tmp_path / "run", resume=True)
+    assert len(numbers(tmp_path / "run/probes/again")) > 0
+
+
+def test_probes_can_be_added_to_a_run_that_has_kept_its_checkpoints(tmp_path):
+    place = run(tmp_path / "run")
+    launch.run(experiment(probes=PROBES), place, resume=True)
+    assert sorted(set(numbers(place / "probes/again")["arm"])) == ["baseline.after2", "baseline.fresh"]
 
 
 def test_the_config_is_read_back(tmp_path):

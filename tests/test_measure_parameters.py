@@ -158,7 +158,9 @@ def test_monitors_of_a_dqn_from_the_command_line(tmp_path, pixels, dqn):
 # Losses.
 
 
-LINEAR = {"network": {"kind": "mlp", "widths": []}, "outputs": 2}
+LINEAR = {"network": {"kind": "mlp", "widths": []}, "outputs": 2, "meaning": "values"}
+LOGITS = {**LINEAR, "meaning": "logits"}
+MLP = {"network": "mlp", "outputs": 2, "meaning": "values"}
 
 
 def linear(rows=6, inputs=3):
@@ -200,7 +202,7 @@ def test_the_gradient_of_the_cross_entropy_and_a_named_step_size():
     classes = RNG.integers(0, 2, 6)
     rule = {"kind": "sgd", "learning_rate": 0.25}
     chosen = ["gradient_norm", "hessian_top_eigenvalue"]
-    found = only(measure({"a": arrays}, chosen, network=LINEAR, observations=x, targets=classes, optimizer=rule))
+    found = only(measure({"a": arrays}, chosen, network=LOGITS, observations=x, targets=classes, optimizer=rule))
     logits = x @ arrays["output/kernel"] + arrays["output/bias"]
     shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
     slopes = np.hstack([x, np.ones((6, 1))]).T @ (shares - np.eye(2)[classes]) / 6
@@ -348,6 +350,27 @@ def test_a_mistake_in_a_mapping_is_named(change, words):
         assert word in str(caught.value), str(caught.value)
 
 
+def test_a_square_kernel_needs_a_layout_because_its_shape_does_not_show_one():
+    wanted = Wanted({"hidden_1/kernel": (3, 3)}, {})
+    entries = {"fc.weight": np.arange(9, dtype=np.float32).reshape(3, 3)}
+
+    def made(rule):
+        mapping = parameter_mapping.parse({"parameters": {"hidden_1/kernel": rule}})
+        return parameter_mapping.applied(mapping, entries, wanted, "agent.npz")["hidden_1/kernel"]
+
+    with pytest.raises(UserError, match="which does not show its axes; say `layout: oi`"):
+        made("fc.weight")
+    np.testing.assert_array_equal(made({"from": "fc.weight", "layout": "oi"}), entries["fc.weight"].T)
+    np.testing.assert_array_equal(made({"from": "fc.weight", "layout": "io"}), entries["fc.weight"])
+
+
+def test_an_entry_is_one_parameter():
+    wanted = Wanted({"a/bias": (3,), "b/bias": (3,)}, {})
+    mapping = parameter_mapping.parse({"parameters": {"a/bias": "bias", "b/bias": "bias"}})
+    with pytest.raises(UserError, match='"bias" is mapped to two parameters'):
+        parameter_mapping.applied(mapping, {"bias": np.zeros(3)}, wanted, "agent.npz")
+
+
 def test_names_of_parameters_are_checked_and_entries_ignored():
     rules = {"hidden_0/kernal": KERNEL, "hidden_0/bias": "fc.bias"}
     with pytest.raises(UserError, match=r"unknown parameter `hidden_0/kernal`.*did you mean `hidden_0/kernel`"):
@@ -433,6 +456,7 @@ def test_files_that_cannot_be_read_are_named(tmp_path):
         ({"observations": np.zeros((0, 3))}, "the first axis is the batch"),
         ({"observations": np.zeros((2, 3)), "actions": np.zeros(2, int)}, "actions are not allowed without targets"),
         ({"observations": np.array(["a"])}, "must be numbers"),
+        ({"observations": np.full((2, 4, 4, 1), 200.0, np.float32)}, "save them as uint8, or divided"),
     ],
 )
 def test_a_batch_is_checked(tmp_path, arrays, words):
@@ -445,24 +469,36 @@ def test_a_batch_is_checked(tmp_path, arrays, words):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"targets": np.array([0, 5])}, "must be classes 0 ... 1"),
+        ({"targets": np.array([0, 5]), "network": LOGITS}, "must be classes 0 ... 1"),
+        ({"targets": np.array([0, 1])}, "cross_entropy is not allowed with meaning: values"),
+        ({"targets": np.zeros((2, 2), np.float32), "network": LOGITS}, "the outputs must be values or prediction"),
+        ({"seed": -1}, "seed: -1 is not allowed"),
         ({"targets": np.zeros((2, 3), np.float32)}, "do not fit 2 outputs"),
-        ({"targets": np.zeros(2), "loss": "cross_entropy"}, "must be classes [B]"),
+        ({"targets": np.zeros(2), "loss": "cross_entropy", "network": LOGITS}, "must be classes [B]"),
         ({"targets": np.zeros(2, int), "loss": "hinge"}, "must be one of cross_entropy, squared"),
         ({"loss": "squared"}, "not allowed without targets"),
-        ({"network": {"network": "mpl", "outputs": 2}}, "did you mean `mlp`"),
+        ({"network": {"network": "mpl", "outputs": 2, "meaning": "values"}}, "did you mean `mlp`"),
         ({"network": {"network": "mlp"}}, "`outputs` is missing"),
+        ({"network": {"network": "mlp", "outputs": 2}}, "`meaning` is missing"),
+        ({"network": {"network": "mlp", "outputs": {"actor": 2, "v": 1}, "meaning": "logits"}}, "are called `policy`"),
+        ({"network": {"network": ":thing", "outputs": 2, "meaning": "values"}}, "must be module:function"),
         ({"network": {"network": "mlp", "outputs": 2, "meaning": "value"}}, "did you mean `values`"),
-        ({"network": {"network": "mlp", "outputs": 2, "trunk": "separate"}}, "for several outputs"),
-        ({"network": {"network": "no_such:thing", "outputs": 2}}, "no_such"),
+        (
+            {"network": {"network": "mlp", "outputs": 2, "trunk": "separate", "meaning": "values"}},
+            "for several outputs",
+        ),
+        ({"network": {"network": "no_such:thing", "outputs": 2, "meaning": "values"}}, "no_such"),
         ({"network": NetworkSpec((5,), 2)}, "reads observations of [5]; the batch has [3]"),
-        ({"network": {"network": {"kind": "gru"}, "outputs": 2}}, "has memory"),
+        ({"network": {"network": {"kind": "gru"}, "outputs": 2, "meaning": "values"}}, "has memory"),
         ({"optimizer": "adan"}, "did you mean `adam`"),
         ({"settings": ["monitors.srank.delta=1"]}, "there is no `srank` in this list"),
     ],
 )
 def test_a_mistake_in_the_arguments_is_named(options, words):
-    given = {"network": {"network": "mlp", "outputs": 2}, "observations": np.zeros((2, 3), np.float32)} | options
+    given = {
+        "network": {"network": "mlp", "outputs": 2, "meaning": "values"},
+        "observations": np.zeros((2, 3), np.float32),
+    } | options
     assert words in refusal({"a": {}}, ["weight_norm"], **given)
 
 

@@ -9,6 +9,7 @@ from typer.core import TyperCommand
 
 from plasticity.cli import completion, tables
 from plasticity.cli.terminal import console, errors, say_broken
+from plasticity.config.fields import LARGEST
 from plasticity.core.errors import UserError, shown
 
 
@@ -31,36 +32,49 @@ def measure(
         str,
         typer.Option(help="monitors to apply, by name", metavar="NAME[,NAME...]", autocompletion=completion.monitors),
     ] = "",
-    out: Annotated[Path | None, typer.Option(help="output table; default RUN/measured.parquet")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="output table; default measured.parquet in RUN or beside the file")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="replace an earlier table")] = False,
     network: Annotated[
-        str | None, typer.Option(help="of another program's parameters: a .yaml file, or module:function")
+        str | None, typer.Option(help="the network of another program's parameters: a .yaml file, or module:function")
     ] = None,
     outputs: Annotated[int | None, typer.Option(help="number of its outputs, if --network is module:function")] = None,
+    meaning: Annotated[
+        str | None, typer.Option(help="of these outputs: values, logits or prediction, if --network is module:function")
+    ] = None,
     observations: Annotated[Path | None, typer.Option(help="what it reads: .npz with the array observations")] = None,
     mapping: Annotated[Path | None, typer.Option(help="which entry is which parameter: a .yaml file")] = None,
-    loss: Annotated[str | None, typer.Option(help="of the targets: cross_entropy or squared; default: by type")] = None,
-    optimizer: Annotated[str | None, typer.Option(help="as in a config; default: adam trains copies")] = None,
-    seed: Annotated[int, typer.Option(help="of the numbers that monitors draw, with --network")] = 0,
+    loss: Annotated[
+        str | None,
+        typer.Option(help="with targets: cross_entropy or squared; default: by their type"),
+    ] = None,
+    optimizer: Annotated[str | None, typer.Option(help="that trains copies, as in a config; default: adam")] = None,
+    seed: Annotated[
+        int | None,
+        typer.Option(min=0, max=LARGEST, help="of what monitors draw, with --network; default: 0"),
+    ] = None,
 ) -> None:
-    """Apply monitors to the checkpoints of a run (the last two of each program).
+    """Apply monitors to the checkpoints of a run (the last two of each program, and those that were kept).
 
     With --network: to parameters that another program trained, one row for each file.
     """
     names = [name.strip() for name in monitors.split(",") if name.strip()]
     if network is not None:
-        given = NetworkOptions(network, outputs, observations, mapping, loss, optimizer, seed)
+        given = NetworkOptions(network, outputs, meaning, observations, mapping, loss, optimizer, seed or 0)
         measure_parameters([str(folder), *(settings or ())], names, given, out, force)
         return
     needing = {
-        "outputs": outputs,
-        "observations": observations,
-        "mapping": mapping,
-        "loss": loss,
-        "optimizer": optimizer,
-    }
+        "outputs": outputs, "meaning": meaning, "observations": observations, "mapping": mapping, "loss": loss,
+        "optimizer": optimizer, "seed": seed,
+    }  # fmt: skip
     for option in (f"--{name}" for name, value in needing.items() if value is not None):
         raise UserError(f"{option}: is allowed only with --network, which describes the network of another program")
+    measure_run(folder, settings or [], names, out, force)
+
+
+def measure_run(folder: Path, settings: list[str], names: list[str], out: Path | None, force: bool) -> None:
+    """``plasticity measure`` without ``--network``."""
     from plasticity.runs import measure as measuring
     from plasticity.runs import parquet
 
@@ -71,7 +85,7 @@ def measure(
     path = out or folder / "measured.parquet"
     _check_free(path, out, force)
     _check_once(names)
-    found = list(measuring.measure(folder, names, settings or (), say=lambda line: errors.print(Text(line))))
+    found = list(measuring.measure(folder, names, settings, say=lambda line: errors.print(Text(line))))
     say_broken()
     try:
         parquet.write_tables(path, [each.table for each in found])
@@ -86,6 +100,7 @@ class NetworkOptions(NamedTuple):
 
     network: str
     outputs: int | None
+    meaning: str | None
     observations: Path | None
     mapping: Path | None
     loss: str | None
@@ -101,15 +116,16 @@ def measure_parameters(
     from plasticity.runs import described_network, parameter_files, parameter_mapping
     from plasticity.runs import measure_parameters as measuring
 
-    settings = [word for word in words if word.startswith("monitors.") and "=" in word]
+    settings = [word for word in words if "=" in word and not Path(word).exists()]
     files = [word for word in words if word not in settings]
     path = out or Path(files[0] if files else ".").parent / "measured.parquet"
     if path.suffix not in (".csv", ".parquet"):
         raise UserError(f"--out: {shown(str(path))} is not allowed; must end in .csv or .parquet")
     _check_free(path, out, force)
     _check_once(names)
-    for each in files:
-        if files.count(each) > 1:
+    places = [Path(each).resolve() for each in files]
+    for each, place in zip(files, places, strict=True):
+        if places.count(place) > 1:
             raise UserError(f"{each}: is given twice")
     if given.observations is None:
         raise UserError("--observations: is required with --network; a .npz file with the array `observations`")
@@ -137,14 +153,18 @@ def measure_parameters(
 def _described(given: NetworkOptions, described_network: Any, read_file: Any) -> Any:
     """The network of ``--network``: a file, or a function with ``--outputs``."""
     if given.network.endswith((".yaml", ".yml")):
-        if given.outputs is not None:
-            raise UserError("--outputs: is allowed only if --network is module:function; a file has the key `outputs`")
+        for key in ("outputs", "meaning"):
+            if getattr(given, key) is not None:
+                raise UserError(f"--{key}: is allowed only if --network is module:function; a file has the key `{key}`")
         return described_network.parse(read_file(given.network), given.network)
     if ":" not in given.network:
         raise UserError(f"--network: {shown(given.network)} is not allowed; must be a .yaml file or module:function")
     if given.outputs is None:
         raise UserError("--outputs: is required if --network is module:function")
-    return described_network.parse({"network": given.network, "outputs": given.outputs}, "--network")
+    if given.meaning is None:
+        raise UserError("--meaning: is required if --network is module:function; values, logits or prediction")
+    found = {"network": given.network, "outputs": given.outputs, "meaning": given.meaning}
+    return described_network.parse(found, "--network")
 
 
 def _check_free(path: Path, out: Path | None, force: bool) -> None:

@@ -99,7 +99,7 @@ def _show(folder: Path, draw: bool) -> None:
     from plasticity.runs.accounts import PROBES
 
     results.print_summary(folder, console)
-    for probe in sorted((folder / PROBES).glob("*")):
+    for probe in sorted(path.parent for path in (folder / PROBES).glob("*/plan.json")):
         console.print(Text(f"probe {probe.name}:"))
         results.print_summary(probe, console)
     if not draw:

@@ -31,7 +31,6 @@ ARMS = 200  # each is a separate program, traced in about a second and compiled 
 # Names in a run's folder besides those of its arms.
 RESERVED = (  # in lower case: macOS and Windows do not distinguish `Figures` from `figures`
     "figures", "experiment.yaml", "plan.json", "report.html", "shards", "logs", "jobs.json", "tensorboard", "wandb",
-    "probes",
 )  # fmt: skip
 DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)  # reserved by Windows
 
@@ -269,8 +268,15 @@ def _parse(parser: Parser, raw: Mapping[str, Any], name: str) -> Experiment | No
     arms = _parse_arms(parser, document, sweep, len(seeds))
     tune = None if document.tune is None else parse_tuning(parser, document.tune, seeds, arms)
     probes = parse_probes(parser, document.probes or {}, arms)
+    folders: dict[str, str] = {}
     for probe in probes:
         _check_name(parser, probe, ("probes", probe))
+        if folders.setdefault(probe.lower(), probe) != probe:
+            twin = shown(folders[probe.lower()])
+            parser.refuse(("probes", probe), f"differs from {twin} only in case; rename it")
+    for name in arms if probes else ():
+        if name.lower() == "probes":
+            parser.refuse(("arms", name), "is a reserved name with `probes`; choose another name")
     return tuned(Experiment(**parsed | {"arms": arms, "tune": tune, "probes": probes}))
 
 

@@ -61,7 +61,7 @@ def fork_config(
         changes = _changes(source, given[arm])
         control = f"{arm}{NEW}"
         for visits, steps in at.items():
-            start = {"run": run, "arm": arm, "visits": visits, "steps": steps}
+            start = {"run": run, "arm": arm, "visits": visits, "steps": steps, "earlier": _earlier(given[arm])}
             made[after(arm, visits)] = {**changes, "start": start, **({"control": control} if fresh else {})}
             origins[after(arm, visits)] = arm
         if fresh:
@@ -80,6 +80,16 @@ def _chosen(given: Mapping[str, Any]) -> list[str]:
     """The arms that are no controls; all, if there are no others."""
     controls = {arm.get("control") for arm in given.values()} | {FRESH}
     return [name for name in given if name not in controls] or list(given)
+
+
+def _earlier(arm: Mapping[str, Any]) -> list[int] | None:
+    """Visits and env steps of an arm's learners before the run; None if its config does not say."""
+    start = arm.get("start")
+    if not start:
+        return [0, 0]
+    if start.get("steps") is None or start.get("earlier") is None:
+        return None
+    return [start["earlier"][0] + start["visits"], start["earlier"][1] + start["steps"]]
 
 
 def _changes(source: Mapping[str, Any], arm: Mapping[str, Any]) -> dict[str, Any]:

@@ -37,7 +37,7 @@ class Probe:
     def config(self, run: Mapping[str, Any]) -> dict[str, Any]:
         """The keys of a config that the probe sets; ``run``: the resolved config of the run."""
         own = self.dump()
-        found = {name: own[name] for name in OWN}
+        found = {name: own[name] for name in OWN} | {"probe_size": run["probe_size"]}
         if self.stream is not None:
             return {"stream": own["stream"], **found}
         found["schedule"] = {**run["schedule"], **(own["schedule"] or {})}

@@ -9,6 +9,8 @@ from plasticity.config.schema import schema_of
 from plasticity.config.settings import Parser
 from plasticity.core.errors import Location, shown
 
+Earlier = tuple[Natural, Natural]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Start:
@@ -18,6 +20,7 @@ class Start:
     arm: str  # its arm, with the same seeds and sweep
     visits: Count  # how many visits its learners had done
     steps: Natural | None = None  # env steps of these visits; default: as that run's plan says
+    earlier: Earlier | None = None  # visits and env steps before that run; default: as its plan says
 
 
 def parse_start(parser: Parser, raw: Any, at: Location) -> Start | None:

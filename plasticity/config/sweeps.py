@@ -60,7 +60,7 @@ class Arm:
             changed["interventions"] = [each.dump() for each in self.interventions]
         changed |= {} if self.task_aware == task_aware else {"task_aware": self.task_aware}
         changed |= {} if self.control is None else {"control": self.control}
-        changed |= {} if self.start is None else {"start": asdict(self.start)}
+        changed |= {} if self.start is None else {"start": plain(asdict(self.start))}
         return changed | ({"sweep": plain_sweep(self.sweep)} if self.sweep else {})
 
 

@@ -323,7 +323,7 @@ class Block(NamedTuple):
         data = leave(keys.data, width)
         moment = jnp.where(number == clock.visit, clock.step_in_visit, FINISHED)
         theirs = clock._replace(visit=number).of_stream.visit
-        visit = Visit(theirs, own_task(self.program.spec, data, task), clock.step + 1, moment)
+        visit = Visit(theirs, own_task(self.program.spec, data, task), clock.of_stream.step + 1, moment)
         player = evaluation.Player(play, initial, advance)
         found = evaluation.evaluate(self.eval_stream, width, settings, player, data, visit, block)
 

@@ -3,7 +3,9 @@
 import pandas as pd
 
 from plasticity.results.per_visit import visits
-from plasticity.results.read import RunPath, config, controls
+from plasticity.results.read import RunPath, config, controls, visits_and_losses
+
+START = "performance_start"
 
 
 def forks(run: RunPath, measure: str = "performance") -> pd.DataFrame:
@@ -11,11 +13,12 @@ def forks(run: RunPath, measure: str = "performance") -> pd.DataFrame:
 
     ``gap_{s,v} = m_{s,v}(learners after n visits) - m_{s,v}(new learners)``, paired by seed s, in visit v of the fork.
     Negative gaps that grow with n are a loss of plasticity, if the fork shows a task that the learners have not seen;
-    if it shows an old one, the gap at its beginning is what they have retained.
+    if it shows an old one, the gap at its beginning (``performance_start``) is what they have retained.
 
     Args:
       run: the folder of a fork (``plasticity fork``), or of a probe (``RUN/probes/NAME``).
-      measure: a column of :func:`visits`: ``performance``, ``performance_end`` or ``performance_evaluated``.
+      measure: ``performance``, ``performance_end`` or ``performance_evaluated`` of :func:`visits`, or
+        ``performance_start``, that of the first tenth of the visit's steps.
 
     Returns:
       A row per lane of an arm with a ``start``, and visit: ``arm`` of the forked run, ``visits_done`` (n), ``lane,
@@ -30,8 +33,10 @@ def forks(run: RunPath, measure: str = "performance") -> pd.DataFrame:
     if not begun:
         raise ValueError(f"{run}: no arm has learners of another run (the key `start`)")
     table = visits(run)
+    if measure == START:
+        table = table.merge(visits_and_losses(run)[["arm", "lane", "visit", START]], on=["arm", "lane", "visit"])
     if measure not in table:
-        known = [name for name in map(str, table) if name.startswith("performance")]
+        known = [START, *(name for name in map(str, table) if name.startswith("performance"))]
         raise ValueError(f"measure: {measure!r} is not allowed; must be one of {', '.join(known)}")
     keys = ["lane", "visit"]
     found = []

@@ -123,7 +123,10 @@ def _arm_itself(arm: Any) -> Any:
     """An arm without the place of the run whose learners go on in it."""
     if not (isinstance(arm, Mapping) and isinstance(arm.get("start"), Mapping)):
         return arm
-    return {**arm, "start": {key: value for key, value in arm["start"].items() if key not in ("run", "steps")}}
+    return {
+        **arm,
+        "start": {key: value for key, value in arm["start"].items() if key not in ("run", "steps", "earlier")},
+    }
 
 
 def fingerprint(config: Mapping[str, Any], plan: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -103,6 +103,8 @@ def files(folder: Path) -> list[Path]:
 def keep(path: Path) -> None:
     """Keep a checkpoint beyond the newest two: one more name of the same file or, where that is impossible, a copy."""
     target = path.parent / KEPT / path.name
+    if target.exists() and target.samefile(path):
+        return
     target.parent.mkdir(exist_ok=True)
 
     def write(temporary: Path) -> None:
@@ -116,13 +118,23 @@ def keep(path: Path) -> None:
 
 def every(folder: Path) -> list[Path]:
     """The checkpoints of a folder, the kept ones among them, oldest first; each once."""
-    found = {path.name: path for path in (*files(folder / KEPT), *files(folder))}
+    found = {path.name: path for path in (*files(folder), *files(folder / KEPT))}  # the others may vanish
     return [found[name] for name in sorted(found)]
+
+
+def step_of(path: Path) -> int | None:
+    """The env step of a checkpoint, by its name; None for a name of another form."""
+    return int(path.stem) if path.stem.isdecimal() else None
+
+
+def run_of(path: Path) -> Path:
+    """The folder of the run that a checkpoint belongs to: ``RUN/ARM/checkpoints/PROGRAM[/kept]/FILE``."""
+    return path.parents[4 if path.parent.name == KEPT else 3]
 
 
 def at(folder: Path, step: int) -> Path | None:
     """The checkpoint of a folder at an env step, if there is one."""
-    return next((path for path in every(folder) if int(path.stem) == step), None)
+    return next((path for path in every(folder) if step_of(path) == step), None)
 
 
 def successors(path: Path) -> list[Path] | None:
@@ -244,13 +256,29 @@ def check_learners(path: Path, group: int, like: Any) -> None:
         WrongCheckpointError: it has others.
     """
     wanted = _of_group(group, like)
-    found = {name: facts for name, facts in _headers(path).items() if name.startswith(f"[{group}].agent.")}
+    with _naming(path):
+        headers = _headers(path)
+    found = {name: facts for name, facts in headers.items() if name.startswith(f"[{group}].agent.")}
     odd = sorted(set(found) ^ {name for name in wanted if name.startswith(f"[{group}].agent.")})
     if odd:
         where = "that run" if odd[0] in found else "this one"
         raise WrongCheckpointError(f"{path} has other learners: {_shown(odd[0])} is only in {where}")
     for name, leaf in wanted.items():
         _check_like(path, name, leaf, *found.get(name, (leaf.shape, None)))
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """``DamagedError`` names the file."""
+    try:
+        yield
+    except DamagedError as error:
+        raise DamagedError(f"{path} is damaged ({error})") from None
+
+
+def forms(like: Any) -> dict[str, tuple[str, tuple[int, ...]]]:
+    """Type and shape of each array of one lane, by its path."""
+    return {name: (str(leaf.dtype), tuple(leaf.shape[1:])) for name, leaf in _named(like).items()}
 
 
 def _shown(name: str) -> str:
@@ -301,7 +329,8 @@ def learners(slots: Sequence[Slot], like: Any) -> Any:
     for path, group, _ in slots:
         if (path, group) not in members:
             check_learners(path, group, like)
-            members[path, group] = _members(path, set(_of_group(group, like)))
+            with _naming(path):
+                members[path, group] = _members(path, set(_of_group(group, like)))
     leaves = []
     for name, leaf in _named(like).items():
         rows = [members[slot.path, slot.group][f"[{slot.group}]{name}"][slot.place] for slot in slots]

@@ -21,7 +21,7 @@ import jax
 from plasticity.agents.actor_critic import separate, shared
 from plasticity.agents.base import AgentCore, Meaning, assemble_built, built
 from plasticity.config.settings import Parser
-from plasticity.core.errors import UserError, report, shown, suggestion, unknown
+from plasticity.core.errors import UserError, cut, report, shown, suggestion, unknown
 from plasticity.core.types import Array, Network, Optimizer, Params
 from plasticity.interventions.base import Intervention
 from plasticity.networks.functions import Functions
@@ -32,6 +32,7 @@ from plasticity.runs.members import registry
 from plasticity.runs.parameter_mapping import Wanted
 
 KEYS = ("network", "outputs", "trunk", "gains", "meaning")
+NEEDED = ("network", "outputs", "meaning")
 TRUNKS, MEANINGS = ("shared", "separate"), ("values", "logits", "prediction")
 Make = Callable[[Any, int], NetworkSpec | Functions]
 
@@ -66,16 +67,21 @@ def parse(raw: Any, source: str = "network") -> Described:
     for key in raw:
         if key not in KEYS:
             raise UserError(f"{source}: {unknown(f'key `{key}`', str(key), KEYS, 'allowed')}")
-    for key in KEYS[:2]:
+    for key in NEEDED:
         if raw.get(key) is None:
             raise UserError(f"{source}: `{key}` is missing")
-    outputs, trunk, meaning = _outputs(raw["outputs"], source), raw.get("trunk", "shared"), raw.get("meaning")
+    outputs, trunk, meaning = _outputs(raw["outputs"], source), raw.get("trunk", "shared"), raw["meaning"]
     _check(f"{source}: trunk", trunk, TRUNKS)
-    _check(f"{source}: meaning", meaning or "prediction", MEANINGS)
+    _check(f"{source}: meaning", meaning, MEANINGS)
+    first = next(iter(outputs))
+    if meaning == "logits" and first not in ("", "policy"):
+        raise UserError(
+            f"{source}: outputs: {shown(first)} is not allowed; logits, the first ones, are called `policy`"
+        )
     if "" in outputs and ("trunk" in raw or "gains" in raw):
         raise UserError(f"{source}: trunk and gains are for several outputs, such as outputs: {{policy: 6, value: 1}}")
     gains = _gains(raw.get("gains") or {}, outputs, source)
-    return Described(_maker(raw["network"], source), outputs, trunk, gains, meaning or "prediction", source)
+    return Described(_maker(raw["network"], source), outputs, trunk, gains, meaning, source)
 
 
 def _check(place: str, value: Any, known: tuple[str, ...]) -> None:
@@ -120,10 +126,13 @@ def _maker(raw: Any, source: str) -> Make:
 def function(name: str, source: str) -> Make:
     """The function ``module:function``; ``UserError`` if it cannot be imported."""
     module, _, attribute = name.partition(":")
+    if not module or module.startswith("."):
+        raise UserError(f"{source}: {shown(name)} is not allowed; must be module:function, with an absolute module")
     try:
         found = importlib.import_module(module)
-    except ImportError as error:
-        raise UserError(f"{source}: {shown(name)}: {error}") from None
+    except Exception as error:  # the module is the user's
+        reason = cut(" ".join(f"{type(error).__name__}: {error}".split()), 160)
+        raise UserError(f"{source}: {shown(name)}: {reason}") from None
     made = getattr(found, attribute, None)
     if not callable(made):
         names = [each for each in vars(found) if not each.startswith("_")]

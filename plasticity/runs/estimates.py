@@ -44,9 +44,11 @@ def total(seconds: Sequence[float | None]) -> float | None:
 
 
 def disk(planned: Plan) -> Disk:
-    """Space for tables and checkpoints: about right for the tables, exact for the checkpoints."""
+    """Space for tables and checkpoints: about right for the tables, at most for the checkpoints."""
     tables = sum(map(_table_bytes, planned.jobs, planned.columns))
-    return Disk(tables, checkpoint.KEEP * sum(_states(planned)))
+    kept = planned.experiment.kept
+    more = len(planned.spec.visits) if kept == "all" else len(kept)
+    return Disk(tables, (checkpoint.KEEP + more) * sum(_states(planned)))
 
 
 def space(planned: Plan) -> int:

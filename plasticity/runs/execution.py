@@ -4,16 +4,19 @@ import contextlib
 import functools
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from plasticity.config.experiments import Experiment, read_experiment
 from plasticity.config.renamed import Renamer
+from plasticity.config.settings import plain
+from plasticity.config.starts import Start
 from plasticity.core.errors import UserError
 from plasticity.core.types import StreamSpec
 from plasticity.engine.runner import Run
-from plasticity.runs import folder, trackers, verify
-from plasticity.runs.accounts import read_status
+from plasticity.runs import folder, starting, trackers, verify
+from plasticity.runs.accounts import PROBES, read_status
 from plasticity.runs.devices import devices
 from plasticity.runs.lock import held
 from plasticity.runs.members import registry
@@ -54,6 +57,7 @@ def execute(
 ) -> None:
     """Run the jobs of a plan in the folder ``place``; see :func:`plasticity.runs.launch.run`."""
     resolved = experiment.resolve()
+    _check_apart(experiment, place)
     with contextlib.ExitStack() as stack:
         started = folder.has_started(place)
         if started:
@@ -63,6 +67,8 @@ def execute(
         planned = _checked(make_plan, experiment, finished).counted()
         if not resumes:
             check_learners(planned.jobs)
+            for probe in (place / PROBES).glob("*"):
+                stack.enter_context(held(probe))  # a process may be at work there
         if not started:  # nothing is written yet; another process may have started a run in the meantime
             stack.enter_context(held(place))
             resumes = folder.check(place, resolved, resume=resume, force=force, current=current)
@@ -76,6 +82,17 @@ def execute(
             ran = [run_job(job, place / job.arm, runs, progress, stop, resumes, others) for job in planned.jobs]
         if not any(ran):
             progress.say(f"{place}: already finished")
+
+
+def _check_apart(experiment: Experiment, place: Path) -> None:
+    """``UserError`` if the run would replace one whose learners go on in it, or lie in its folder."""
+    here = place.expanduser().resolve()
+    for name, arm in experiment.arms.items():
+        if arm.start is None:
+            continue
+        there = Path(arm.start.run).expanduser().resolve()
+        if there.is_relative_to(here) or (here.is_relative_to(there) and here.parent != there / PROBES):
+            raise UserError(f"{place}: is, holds or lies in the run of arms.{name}.start; choose another --out")
 
 
 def check_learners(jobs: Sequence[Job]) -> None:
@@ -113,16 +130,18 @@ def located(resolved: Mapping[str, Any], spec: StreamSpec) -> dict[str, Any]:
     stream = resolved["stream"]
     if spec.data and isinstance(stream.get("path"), str):
         stream = {**stream, "path": _absolute(stream["path"])}
-    return {**resolved, "stream": stream, "arms": {name: _located(arm) for name, arm in resolved["arms"].items()}}
+    return {**resolved, "stream": stream, "arms": {name: _located(name, arm) for name, arm in resolved["arms"].items()}}
 
 
 def _absolute(path: str) -> str:
     return str(Path(path).expanduser().absolute())
 
 
-def _located(arm: Mapping[str, Any]) -> Mapping[str, Any]:
-    start = arm.get("start")
-    return {**arm, "start": {**start, "run": _absolute(start["run"])}} if start else arm
+def _located(name: str, arm: Mapping[str, Any]) -> Mapping[str, Any]:
+    if not arm.get("start"):
+        return arm
+    start = starting.complete(Start(**arm["start"]), f"arms.{name}.start")
+    return {**arm, "start": {**plain(asdict(start)), "run": _absolute(start.run)}}
 
 
 def _repair_lanes(run: Path, jobs: Sequence[Job], say: Callable[[str], None]) -> None:

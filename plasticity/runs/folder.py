@@ -377,5 +377,5 @@ def _sweep(folder: Path, plan: Mapping[str, Any]) -> None:
     """Remove temporary files of killed processes, but not those that another command may be writing."""
     sweep(folder)
     for arm in (folder / each["name"] for each in plan.get("arms", ())):
-        for place in (arm, arm / METRICS, arm / EVALUATIONS, *(arm / CHECKPOINTS).glob("*")):
+        for place in (arm, arm / METRICS, arm / EVALUATIONS, *(arm / CHECKPOINTS).glob("**/")):
             sweep(place, older=0.0)

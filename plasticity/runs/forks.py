@@ -1,14 +1,20 @@
 """Forks of a run: its learners, and new ones beside them, on one common stream; and the probes of a config."""
 
+import contextlib
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from plasticity.config.experiments import Experiment, load_config, read_experiment
 from plasticity.config.forks import fork_config
 from plasticity.core.errors import UserError, placed
+from plasticity.engine.runner import Run
 from plasticity.runs import folder
 from plasticity.runs.accounts import PROBES
+from plasticity.runs.devices import devices
 from plasticity.runs.members import registry
+from plasticity.runs.planning import plan
+from plasticity.runs.session import Job
 from plasticity.runs.sources import source_of
 
 
@@ -39,8 +45,8 @@ def fork_of(
       UserError: the folder is not a run, or something does not fit.
     """
     place = Path(run)
-    raw, plan = folder.read(place)
-    visits = [visit["steps"] for visit in plan["stream"]["visits"]]
+    raw, planned = folder.read(place)
+    visits = [visit["steps"] for visit in planned["stream"]["visits"]]
     for count in at:
         if not 1 <= count <= len(visits):
             raise UserError(f"--at: {count} is not allowed; {place} has {len(visits)} visits")
@@ -75,3 +81,29 @@ def probes_of(experiment: Experiment, run: Path) -> Iterator[tuple[Path, Experim
             yield place, read_experiment(made, registry())
         except UserError as error:
             raise UserError(placed(where, str(error))) from None
+
+
+def check_probes(experiment: Experiment, run: Path) -> None:
+    """``UserError`` if a probe cannot take the learners of the run, before the run starts."""
+    if not experiment.probes:
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # each warns when it starts
+        whole = {(job.arm, job.number): job for job in plan(experiment).jobs}
+        for where, probe in probes_of(experiment, run):
+            try:
+                for job in plan(probe).jobs:
+                    if job.learners is not None:
+                        with _running(job) as here, _running(whole[job.learners.start.arm, job.number]) as there:
+                            job.learners.check_alike(here, there)
+            except UserError as error:
+                raise UserError(f"probes.{where.name}: {error}") from None
+
+
+@contextlib.contextmanager
+def _running(job: Job) -> Iterator[Run]:
+    run = Run(job.program, job.placement, devices())
+    try:
+        yield run
+    finally:
+        run.close()

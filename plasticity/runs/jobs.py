@@ -181,10 +181,11 @@ def _check_task_aware(each: ProgramSettings, spec: StreamSpec) -> None:
 
 def _check_visits(each: ProgramSettings, spec: StreamSpec) -> None:
     """``UserError`` if a method has no room for all visits of the stream."""
-    labels = paths("interventions", each.interventions)
+    labels, done = paths("interventions", each.interventions), starting.origin_of(each).visits
     for label, made in zip(labels, each.build({}).interventions, strict=True):
         room = made().visits
-        if room is not None and room < len(spec.visits):
+        if room is not None and room < done + len(spec.visits):
+            had = f" and its learners had {done} before" if done else ""
             raise UserError(
-                f"arms.{each.arm}: {label} has room for {room} tasks; the stream has {len(spec.visits)} visits"
+                f"arms.{each.arm}: {label} has room for {room} tasks; the stream has {len(spec.visits)} visits{had}"
             )

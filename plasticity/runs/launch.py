@@ -1,6 +1,5 @@
 """From a config to a finished run."""
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,9 +8,10 @@ from plasticity.config import experiments
 from plasticity.config.experiments import Experiment
 from plasticity.core.errors import UserError, why
 from plasticity.runs import compilation, estimates, folder, forks, sharded, trackers, tuning
+from plasticity.runs.accounts import PROBES
 from plasticity.runs.calibration import calibrate
 from plasticity.runs.devices import devices
-from plasticity.runs.execution import completed
+from plasticity.runs.execution import check_learners, completed
 from plasticity.runs.members import BUILT_IN, broken_plugins, registry
 from plasticity.runs.planning import Plan, check_memory, plan
 from plasticity.runs.session import NoProgress, Progress
@@ -59,9 +59,16 @@ def obstacles(planned: Plan, out: str | Path | None = None) -> list[str]:
         ("It cannot run", lambda: trackers.check_lanes(experiment.recorders, planned.jobs)),
         ("It cannot start", lambda: folder.check(place, experiment.resolve(), resume=False, force=False)),
         ("It cannot start", lambda: folder.check_writable(place)),
+        ("It cannot start", lambda: _check_starts(planned, place)),
         ("The disk may become full", lambda: folder.check_space(place, estimates.space(planned))),
     ]
     return list(dict.fromkeys(f"{what}: {reason}" for what, check in checks for reason in _refusal(check)))
+
+
+def _check_starts(planned: Plan, place: Path) -> None:
+    """``UserError`` if learners that go on are not there; those of probes are made by the run itself."""
+    if place.parent.name != PROBES:
+        check_learners(planned.jobs)
 
 
 def _refusal(check: Callable[[], Any]) -> list[str]:
@@ -112,6 +119,8 @@ def run(
     options: Any = {"resume": resume, "force": force, "progress": progress or NoProgress()}
     with compilation.kept(experiment.compilation_cache):
         chosen: Experiment | None = experiment
+        if force or not sharded.is_finished(place):
+            forks.check_probes(tuning.outline(experiment) if tuning.is_due(experiment) else experiment, place)
         if tuning.is_due(experiment):
 
             def go(first: Experiment, folder: Path) -> None:
@@ -120,33 +129,27 @@ def run(
             chosen = tuning.select_first(experiment, place, go, shard=shard, **options)
             options["force"] = False  # both phases are replaced at once
         if chosen is not None:
-            _check_probes(chosen, place)
             _run(chosen, place, split, shard, **options)
-            if shard is None:
-                _run_probes(chosen, place, progress or NoProgress())
+            _run_probes(chosen, place, progress or NoProgress())
     return place
 
 
-def _check_probes(experiment: Experiment, place: Path) -> None:
-    """``UserError`` if a probe does not fit, before the run starts."""
-    if folder.has_started(place):
-        return
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # each warns when it starts
-        for where, probe in forks.probes_of(experiment, place):
-            try:
-                plan(probe)
-            except UserError as error:
-                raise UserError(f"probes.{where.name}: {error}") from None
-
-
 def _run_probes(experiment: Experiment, place: Path, progress: Progress) -> None:
-    """Run what is left of the probes, once the run itself is finished."""
-    if not experiment.probes or not sharded.is_finished(place):
+    """Run what is left of the probes, once the run itself is finished; one that fails does not stop the others."""
+    if not experiment.probes:
         return
-    for folder_of_probe, probe in list(forks.probes_of(experiment, place)):
-        progress.say(f"probe {probe.name}: {folder_of_probe}")
-        _run(probe, folder_of_probe, None, None, resume=True, force=False, progress=progress)
+    if not sharded.is_finished(place):
+        progress.say(f"{place}: the probes are left; once all shards are finished, `run ... --resume` makes them")
+        return
+    failed: list[str] = []
+    for where, probe in list(forks.probes_of(experiment, place)):
+        progress.say(f"probe {probe.name}: {where}")
+        try:
+            _run(probe, where, None, None, resume=True, force=False, progress=progress)
+        except UserError as error:
+            failed.append(f"probes.{probe.name}: {error}")
+    if failed:
+        raise UserError("\n".join(failed[:1]))
 
 
 def _run(experiment: Experiment, place: Path, split: str | None, shard: str | None, **options: Any) -> None:

@@ -170,7 +170,7 @@ def _measure_job(
                     todo += [each for each in newer if each not in todo]
                 continue
             except WrongCheckpointError as error:
-                made = folder.made_otherwise(path.parents[3]).rstrip("; ")  # run/arm/checkpoints/program/file
+                made = folder.made_otherwise(checkpoint.run_of(path)).rstrip("; ")
                 raise UserError("\n".join(filter(None, (str(error), made)))) from None
             run.position = Position(*found.meta["position"])
             run.carries = [_carry(run, *each) for each in zip(found.arrays, states, strict=True)]

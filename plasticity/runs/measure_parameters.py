@@ -20,6 +20,7 @@ import numpy as np
 import optax
 
 from plasticity.config.documents import locate, replaced, value_of
+from plasticity.config.fields import LARGEST
 from plasticity.config.settings import MemberConfig, Parser, paths
 from plasticity.core.errors import NoSuchPlaceError, UserError, report, shown
 from plasticity.core.types import Array, Clock, Key, Learner, Metrics, Optimizer, Params, Probe
@@ -43,7 +44,7 @@ class MeasuredParameters(NamedTuple):
     """Measurements of one set of parameters."""
 
     name: str
-    metrics: Mapping[str, float]  # NaN where a number is not finite
+    metrics: Mapping[str, float]  # all NaN if a parameter is not finite
 
 
 class _Chosen(NamedTuple):
@@ -83,14 +84,19 @@ def measure(
         loss: "cross_entropy" or "squared"; None: by the type of the targets.
         optimizer: a name or a mapping as in a config; None: ``adam`` trains copies, and its step size is not reported.
         settings: ``monitors.NAME.KEY=VALUE``.
-        seed: of the numbers that monitors draw.
+        seed: of the numbers that monitors draw, 0 ... 2^31 - 1.
         say: receives a line for each number that is left out and for each set of parameters that is not finite.
+
+    Returns:
+        The metrics of each set, in the same order.
 
     Raises:
         UserError: something does not fit, or a monitor needs what is missing; the message names it.
     """
     if not parameters:
-        raise UserError("parameters: give at least one set")
+        raise UserError("parameters: give at least one set (a file, or arrays by name)")
+    if not 0 <= seed <= LARGEST:
+        raise UserError(f"seed: {seed} is not allowed; must be an integer in [0, {LARGEST}]")
     batch = observations if isinstance(observations, Batch) else Batch(observations, targets, actions)
     batch = parameter_files.checked_batch(batch)
     described = network if isinstance(network, Described) else described_network.parse(network)
@@ -99,7 +105,7 @@ def measure(
     first = batch.observations
     observation = jax.ShapeDtypeStruct(first.shape[1:], jnp.asarray(first[:1]).dtype)
     prepared = described_network.prepare(described, observation, _hiding(chosen), len(first))
-    row = _row_loss(batch, loss, described.outputs[described.scores])
+    row = _row_loss(batch, loss, described.outputs[described.scores], described.meaning)
     return _measured(parameters, how, prepared, chosen, batch, row, seed, say)
 
 
@@ -148,8 +154,8 @@ def _hiding(chosen: _Chosen) -> Optimizer:
     return rule._replace(learning_rate=learning_rate)
 
 
-def _row_loss(batch: Batch, loss: str | None, outputs: int) -> Row | None:
-    """The loss of each row; None without targets. ``UserError`` if the targets do not fit it."""
+def _row_loss(batch: Batch, loss: str | None, outputs: int, meaning: str) -> Row | None:
+    """The loss of each row; None without targets. ``UserError`` if the targets or the outputs do not fit it."""
     if loss is not None and loss not in LOSSES:
         raise UserError(f"loss: {shown(loss)} is not allowed; must be one of {', '.join(LOSSES)}")
     if batch.targets is None:
@@ -159,6 +165,9 @@ def _row_loss(batch: Batch, loss: str | None, outputs: int) -> Row | None:
     targets, shape = batch.targets, list(batch.targets.shape)
     whole = bool(np.issubdtype(targets.dtype, np.integer))
     kind = loss or ("cross_entropy" if whole else "squared")
+    if (kind == "cross_entropy") != (meaning == "logits"):  # the Gauss-Newton matrix takes the loss from the meaning
+        fits = "logits" if kind == "cross_entropy" else "values or prediction"
+        raise UserError(f"loss: {kind} is not allowed with meaning: {meaning}; the outputs must be {fits}")
     if kind == "cross_entropy":
         if not whole or targets.ndim != 1 or batch.actions is not None:
             raise UserError(
@@ -187,7 +196,7 @@ def _probe(prepared: Prepared, params: Params, opt_state: Any, batch: Batch, row
             raise ValueError("needs a loss; give `targets` beside the observations (classes or numbers)")
         return row(prepared.scores(params, observations), targets, actions)
 
-    clock, valid = Clock(*[jnp.zeros((), jnp.int32)] * len(Clock._fields)), jnp.ones(len(observations), bool)
+    clock, valid = Clock(*[jnp.zeros((), jnp.int32)] * 4), jnp.ones(len(observations), bool)
     learner = Learner(params, (), opt_state)
     meaning = prepared.described.meaning
     return prepared.core.probe(learner, observations, losses, valid, prepared.scores, meaning, clock)
@@ -215,8 +224,8 @@ def _measured(
     found: list[MeasuredParameters] = []
     states: tuple[Any, ...] | None = None
     step: Callable[..., Any] | None = None
-    for name, source in parameters.items():
-        params = _read(name, source, how, prepared)
+    read = {name: _read(name, source, how, prepared) for name, source in parameters.items()}  # all, before any result
+    for name, params in read.items():
         if states is None:
             states = _first_states(chosen, params, len(parameters))
             kept = _kept(compute, chosen, prepared, params, states, fixed, say)

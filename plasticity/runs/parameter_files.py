@@ -14,6 +14,9 @@ from plasticity.core.errors import UserError, listed, shown, suggestion
 
 SUFFIXES = (".npz", ".safetensors")
 BATCH = ("observations", "targets", "actions")  # arrays of a file of observations
+BROKEN = (  # what readers raise for damaged files
+    OSError, ValueError, TypeError, EOFError, LookupError, AttributeError, RuntimeError, OverflowError, MemoryError,
+)  # fmt: skip
 INSTALL = {"safetensors": 'pip install "plasticity-lab[safetensors]"', "orbax": "pip install orbax-checkpoint"}
 
 
@@ -72,6 +75,7 @@ def checked_batch(batch: Batch, source: str = "observations") -> Batch:
         raise UserError(
             f"{source}: observations {list(observations.shape)} are not allowed; the first axis is the batch"
         )
+    _check_pixels(observations, source)
     rows = len(observations)
     targets = None if batch.targets is None else _numbers(batch.targets, f"{source}: targets")
     actions = None if batch.actions is None else np.asarray(batch.actions)
@@ -83,6 +87,17 @@ def checked_batch(batch: Batch, source: str = "observations") -> Batch:
     if actions is not None and targets is None:
         raise UserError(f"{source}: actions are not allowed without targets")
     return Batch(observations, targets, actions)
+
+
+def _check_pixels(observations: np.ndarray, source: str) -> None:
+    """``UserError`` for images of whole numbers up to 255 that are not bytes: only bytes are divided by 255."""
+    if observations.ndim < 3 or observations.dtype in (np.uint8, bool):
+        return
+    if 15 < observations.max() <= 255 and observations.min() >= 0 and (observations == np.floor(observations)).all():
+        raise UserError(
+            f"{source}: observations: pixels 0 ... 255 as {observations.dtype} are not allowed, because networks "
+            "divide only bytes by 255; save them as uint8, or divided"
+        )
 
 
 def flattened(tree: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -119,7 +134,7 @@ def _npz(path: Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as found:
             return {name: found[name] for name in found.files}
-    except (OSError, ValueError, TypeError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except (*BROKEN, zipfile.BadZipFile, zlib.error) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"{path}: cannot be read as .npz: {reason}") from None
 
@@ -136,7 +151,7 @@ def _safetensors(path: Path) -> dict[str, np.ndarray]:
     library, numpy = _library("safetensors", path), _library("safetensors.numpy", path)
     try:
         return dict(numpy.load_file(str(path)))
-    except (OSError, ValueError, TypeError, KeyError, library.SafetensorError) as error:
+    except (*BROKEN, library.SafetensorError) as error:
         raise UserError(f"{path}: cannot be read as .safetensors: {' '.join(str(error).split())}") from None
 
 
@@ -154,7 +169,7 @@ def _orbax(path: Path) -> dict[str, np.ndarray]:
         tree = getattr(described, "tree", described)
         wanted = _as_numpy(tree, library.RestoreArgs(restore_type=np.ndarray))
         return dict(flattened(reader.restore(path.absolute(), restore_args=wanted)))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except BROKEN as error:
         raise UserError(f"{path}: cannot be read by Orbax: {' '.join(str(error).split())}") from None
 
 

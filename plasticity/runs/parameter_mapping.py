@@ -80,7 +80,8 @@ def _rule(raw: Any, place: str) -> Rule:
         raise UserError(f"{place}: needs either `from`, the name of an entry, or `value`, a number")
     if "value" in raw:
         value = raw["value"]
-        if isinstance(value, bool) or not isinstance(value, int | float) or len(raw) > 1:
+        real = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+        if not real or len(raw) > 1:
             raise UserError(f"{place}: {shown(dict(raw))} is not allowed; `value` is one number, without other keys")
         return Rule(None, value=float(value))
     entry, layout = raw["from"], raw.get("layout")
@@ -124,7 +125,7 @@ def applied(
     _check_used(rules, mapping.ignore if mapping else (), entries, source, mapping is None)
     made: dict[str, np.ndarray] = {}
     for name, shape in wanted.shapes.items():
-        rule, place = rules[name], f"{by}: parameters.{name}" if mapping else source
+        rule, place = rules[name], f"{source}: {by}: parameters.{name}" if mapping else source
         if rule.entry is None:
             made[name] = np.full(shape, rule.value, np.float32)
             continue
@@ -134,8 +135,21 @@ def applied(
                 f"{place}: reads a flattened map of {list(flat)} (height, width, channels); say `flattened: "
                 f"{ORDERS[0]}` (PyTorch) or `flattened: {ORDERS[1]}`"
             )
-        made[name] = _fitted(rule, np.asarray(entries[rule.entry]), shape, flat, place)
+        entry = np.asarray(entries[rule.entry])
+        if mapping and rule.layout is None and _is_ambiguous(entry.shape):
+            raise UserError(
+                f"{place}: the entry {shown(rule.entry)} has the shape {list(entry.shape)}, which does not show its "
+                "axes; say `layout: oi` or `layout: oihw` (PyTorch), `layout: io` or `layout: hwio` (ours)"
+            )
+        made[name] = _fitted(rule, entry, shape, flat, place)
     return made
+
+
+def _is_ambiguous(shape: tuple[int, ...]) -> bool:
+    """Whether a kernel has the same shape with its axes as PyTorch has them and as we have them."""
+    if len(shape) == 2:
+        return shape[0] == shape[1]
+    return len(shape) == 4 and shape == (shape[2], shape[3], shape[1], shape[0])
 
 
 def _check_names(rules: Mapping[str, Rule], wanted: Wanted, by: str) -> None:
@@ -150,15 +164,27 @@ def _check_names(rules: Mapping[str, Rule], wanted: Wanted, by: str) -> None:
 def _check_used(
     rules: Mapping[str, Rule], ignore: Sequence[str], entries: Mapping[str, Any], source: str, direct: bool
 ) -> None:
-    used = {rule.entry for rule in rules.values() if rule.entry is not None}
+    asked = [rule.entry for rule in rules.values() if rule.entry is not None]
+    used = set(asked)
+    twice = next((name for name in asked if asked.count(name) > 1), None)
+    if twice is not None:
+        raise UserError(f"{source}: the entry {shown(twice)} is mapped to two parameters")
     for name in sorted(used - set(entries)):
         close = suggestion(name, entries)
         advice = "; a mapping file says which entry is which parameter (`--mapping`)" if direct else ""
         raise UserError(f"{source}: has no entry {shown(name)}; it has {listed(list(entries))}{close}{advice}")
-    unused = [name for name in entries if name not in used and not any(fnmatch.fnmatchcase(name, p) for p in ignore)]
+    unused = [
+        name
+        for name in entries
+        if name not in used and not any(name == p or fnmatch.fnmatchcase(name, p) for p in ignore)
+    ]
     if unused:
         advice = "give a mapping file" if direct else "map them, or name them under `ignore`"
         raise UserError(f"{source}: these entries are not used: {listed(unused)}; {advice}")
+
+
+def _is_ignored(name: str, ignore: Sequence[str]) -> bool:
+    return any(name == pattern or fnmatch.fnmatchcase(name, pattern) for pattern in ignore)
 
 
 def _fitted(

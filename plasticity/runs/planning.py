@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from plasticity.config import experiments
 from plasticity.config.experiments import Experiment, ProgramSettings
 from plasticity.core.errors import UserError
-from plasticity.core.types import StreamSpec
+from plasticity.core.types import Done, StreamSpec
 from plasticity.engine import measures, memory, precision
 from plasticity.engine.flops import flops_of
 from plasticity.engine.memory import Memory, readable
@@ -70,6 +70,7 @@ class Plan(NamedTuple):
         controls = experiments.controls(self.experiment.arms)
         lanes: Counter[str] = Counter()
         reading = self.readers_of_task
+        origins = {job.arm: list(job.program.origin) for job in self.jobs if job.program.origin != Done()}
         for job in self.jobs:
             lanes[job.arm] += len(job.program.seeds)
         return [
@@ -79,6 +80,7 @@ class Plan(NamedTuple):
                 "task_aware": arm.task_aware,
                 "reads_task": name in reading,
                 "control": controls[name] if controls[name] in lanes else None,
+                **({"origin": origins[name]} if name in origins else {}),
             }
             for name, arm in self.experiment.arms.items()
             if name in lanes

@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 
 import jax
 
+from plasticity.config.starts import Start
 from plasticity.core.errors import Interrupted, StorageError, UserError, cut, why
 from plasticity.engine.flops import Flops
 from plasticity.engine.lanes import Placement, join
@@ -38,7 +39,11 @@ PART_SECONDS, PART_SHARE = 20.0, 0.02  # between two parts of the tables: the la
 class Continued(Protocol):
     """Learners of another run: see :class:`plasticity.runs.starting.Continued`."""
 
+    start: Start
+
     def check(self, run: Run) -> None: ...
+
+    def check_alike(self, run: Run, other: Run) -> None: ...
 
     def __call__(self, run: Run) -> list[Learners]: ...
 
@@ -349,13 +354,16 @@ def run_job(
     try:
         with _recording_failures(status, job, run):
             restored = _restore(run, job, folder, found.append) if resume else None
+            if restored is not None and _kept(job, run.position):  # it ended between the two
+                checkpoint.keep(_checkpoints(job, folder) / f"{run.position.step:012d}.npz")
+            loaded = job.learners(run) if restored is None and job.learners else ()
             for line in found:
                 progress.say(line)
             tables = _recorder(run, job, folder, restored)
             progress.job(job, run.position)
             status.begin(job, run.position)
             with contextlib.closing(RecorderGroup(tables, *others(job, run.position))) as recorder:
-                _loop(run, job, runs, _checkpoints(job, folder), tables, recorder, status, progress, stop)
+                _loop(run, job, runs, _checkpoints(job, folder), tables, recorder, status, progress, stop, loaded)
             status.finish(job, run.position, tables.parts)
         return True
     finally:
@@ -378,11 +386,11 @@ def _recording_failures(status: Status, job: Job, run: Run) -> Iterator[None]:
         raise
 
 
-def _chunks(run: Run, job: Job, runs: Runs) -> Iterator[Chunk]:
+def _chunks(run: Run, job: Job, runs: Runs, learners: Sequence[Learners]) -> Iterator[Chunk]:
     """The chunks of a run, once it is compiled; after the first one, what runs next is prepared."""
     runs.compile(run)
     if not run.carries:
-        run.begin(job.learners(run) if job.learners else ())
+        run.begin(learners)
     for number, chunk in enumerate(run.chunks()):
         yield chunk
         if number == 0:
@@ -391,10 +399,10 @@ def _chunks(run: Run, job: Job, runs: Runs) -> Iterator[Chunk]:
 
 def _loop(
     run: Run, job: Job, runs: Runs, checkpoints: Path, tables: ParquetRecorder, recorder: RecorderGroup, status: Status,
-    progress: Progress, stop: Stop,
+    progress: Progress, stop: Stop, learners: Sequence[Learners],
 ) -> None:  # fmt: skip
     pace, watch = Pace(), Stopwatch(run)
-    for chunk in _chunks(run, job, runs):
+    for chunk in _chunks(run, job, runs, learners):
         recorder.add(chunk)
         progress.chunk(chunk)
         status.tick(chunk.position)

@@ -16,7 +16,7 @@ from plasticity.runs import folder, shards
 from plasticity.runs.accounts import SHARD, SHARDS, read_plan, shard_folder, shard_folders
 from plasticity.runs.checksums import DamagedError
 from plasticity.runs.estimates import within_hours
-from plasticity.runs.execution import current, execute, located
+from plasticity.runs.execution import check_learners, current, execute, located
 from plasticity.runs.lock import InUseError, held
 from plasticity.runs.planning import Plan, plan, widths_of
 from plasticity.runs.session import Progress
@@ -181,6 +181,7 @@ def _created(
     check_free(place)
     asked = experiments.programs(experiment)
     whole = plan(experiment)
+    check_learners(whole.jobs)
     split = within_hours(whole, given) if given.hours else given
     layout = shards.cut(asked, split)
     widths = widths_of(experiment, layout, gpu)

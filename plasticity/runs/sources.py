@@ -25,6 +25,9 @@ def source_of(experiment: Experiment) -> StreamFactory:
     checked("schedule", check_stream, spec)
     if experiment.reference and len(spec.visits) < 2:
         raise UserError("reference: true is not allowed with one visit: each arm is then a single-task learner")
+    beyond = [count for count in experiment.keep_checkpoints if isinstance(count, int) and count > len(spec.visits)]
+    if beyond:
+        raise UserError(f"keep_checkpoints: {beyond[0]} is not allowed; the stream has {len(spec.visits)} visits")
     make = source.make
     return StreamFactory(spec, lambda lanes: make(lanes)._replace(spec=spec), evaluation=source.evaluation)
 

@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,22 +31,44 @@ class Lane(NamedTuple):
 
 def origin_of(each: ProgramSettings) -> Done:
     """What the learners of a program had done before. ``UserError`` if the other run does not say it."""
-    start = each.start
-    if start is None:
+    if each.start is None:
         return Done()
-    if start.steps is not None:
-        return Done(start.visits, start.steps)
-    return Done(start.visits, _steps(start, _place(each)))
+    start = complete(each.start, _place(each))
+    assert start.steps is not None
+    assert start.earlier is not None
+    visits, steps = start.earlier
+    return Done(visits + start.visits, steps + start.steps)
 
 
-def _steps(start: Start, where: str) -> int:
+def complete(start: Start, where: str) -> Start:
+    """The start with all that the other run's plan says. ``UserError`` if that is needed and missing."""
+    if start.steps is not None and start.earlier is not None:
+        return start
+    plan = _plan(start, where)
+    earlier = next((each.get("origin") for each in plan["arms"] if each["name"] == start.arm), None) or (0, 0)
+    return replace(start, steps=_steps(start, plan, where), earlier=tuple(earlier))
+
+
+def _plan(start: Start, where: str) -> dict[str, Any]:
     try:
-        visits = read_plan(Path(start.run))["stream"]["visits"]
+        plan = read_plan(_folder(start))
     except (OSError, DamagedError) as error:
         raise UserError(f"{where}.run: {start.run} is not a run, or its plan is damaged ({error})") from None
+    if "programs" not in plan:
+        raise UserError(f"{where}.run: {start.run} is a run of an older version, which cannot be forked")
+    return plan
+
+
+def _steps(start: Start, plan: Mapping[str, Any], where: str) -> int:
+    """Env steps of the visits in that run."""
+    visits = plan["stream"]["visits"]
     if start.visits > len(visits):
         raise UserError(f"{where}.visits: {start.visits} is not allowed; {start.run} has {len(visits)} visits")
     return sum(visit["steps"] for visit in visits[: start.visits])
+
+
+def _folder(start: Start) -> Path:
+    return Path(start.run).expanduser()
 
 
 def _place(each: ProgramSettings) -> str:
@@ -65,7 +88,7 @@ class Continued:
 
     def check(self, run: Run) -> None:
         """``UserError`` if the other run has no learners of this form for these lanes."""
-        steps = _steps(self.start, self.where)
+        steps = _steps(self.start, _plan(self.start, self.where), self.where)
         if self.start.steps not in (None, steps):
             done = f"{self.start.visits} visits had {steps:,}"
             raise UserError(f"{self.where}.steps: {self.start.steps:,} is not allowed; {done}")
@@ -73,6 +96,16 @@ class Continued:
         with self._placed():
             for path, group in {(slot.path, slot.group) for slot in self._slots()}:
                 checkpoint.check_learners(path, group, wanted)
+
+    def check_alike(self, run: Run, other: Run) -> None:
+        """``UserError`` if the learners of the ``other`` run, which is not made yet, have another form."""
+        here, there = (checkpoint.forms(_learners_of(each.carry_shape()).agent) for each in (run, other))
+        odd = next((name for name in {**there, **here} if here.get(name) != there.get(name)), None)
+        if odd is not None:
+            forms = [f"{form[0]} {list(form[1])}" if form else "absent" for form in (there.get(odd), here.get(odd))]
+            raise UserError(
+                f"{self.where}: the learners do not fit: agent{odd} is {forms[0]} in the run and {forms[1]} here"
+            )
 
     def __call__(self, run: Run) -> list[Learners]:
         """The learners of each group of a run. ``UserError`` if there are none, or a checkpoint is damaged."""
@@ -95,12 +128,14 @@ class Continued:
 
     def _slots(self) -> list[Slot]:
         """Where the learner of each lane is."""
-        start, where = self.start, self.where
-        lanes = dict(_lanes(start, start.steps if start.steps is not None else _steps(start, where), where))
+        where = self.where
+        start = complete(self.start, where)
+        assert start.steps is not None
+        lanes = dict(_lanes(start, start.steps, where))
         found = []
         for number, seed in zip(self.each.lanes.tolist(), self.each.seeds.tolist(), strict=True):
             if number not in lanes or lanes[number].seed != seed:
-                has = f"seed {lanes[number].seed}" if number in lanes else "no such lane"
+                has = f"seed {lanes[number].seed}" if number in lanes else "none (or its shard has not started)"
                 raise UserError(
                     f"{where}: lane {number} has seed {seed} here and {has} in {start.run}; "
                     "seeds and sweep must be those of that run"
@@ -115,7 +150,7 @@ def _learners_of(carry: Any) -> Learners:
 
 def _lanes(start: Start, steps: int, where: str) -> Iterator[tuple[int, Lane]]:
     """The lanes of an arm of the other run, by number."""
-    run = Path(start.run)
+    run = _folder(start)
     known: list[str] = []
     for place in shard_folders(run).values() or (run,):
         raw, plan = folder.read(place)
@@ -143,7 +178,7 @@ def _checkpoint(start: Start, place: Path, steps: int, where: str) -> Path:
     found = checkpoint.at(place, steps)
     if found is not None:
         return found
-    there = [f"{int(path.stem):,}" for path in checkpoint.every(place)]
+    there = [f"{step:,}" for step in map(checkpoint.step_of, checkpoint.every(place)) if step is not None]
     has = f"those at {listed(there)}" if there else "none"
     wanted = f"{start.arm} at env step {steps:,} ({start.visits} visits)"
     raise UserError(

@@ -85,7 +85,8 @@ def first_phase(experiment: Experiment) -> Experiment:
     watched = tune.metric not in ALWAYS
     return replace(
         experiment, name=f"{experiment.name[: LONGEST - len(ENDING)]}{ENDING}", schedule=schedule, seeds=tune.seeds,
-        arms=arms, reference=False, tune=None, recorders=(), monitors=experiment.monitors if watched else (),
+        arms=arms, reference=False, tune=None, keep_checkpoints=(), probes={}, recorders=(),
+        monitors=experiment.monitors if watched else (),
         evaluation=experiment.evaluation if watched else None,
     )  # fmt: skip
 
