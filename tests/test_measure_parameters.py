@@ -351,7 +351,7 @@ def test_a_mistake_in_a_mapping_is_named(change, words):
 
 
 def test_a_square_kernel_needs_a_layout_because_its_shape_does_not_show_one():
-    wanted = Wanted({"hidden_1/kernel": (3, 3)}, {})
+    wanted = parameter_mapping.Wanted({"hidden_1/kernel": (3, 3)}, {})
     entries = {"fc.weight": np.arange(9, dtype=np.float32).reshape(3, 3)}
 
     def made(rule):
@@ -365,7 +365,7 @@ def test_a_square_kernel_needs_a_layout_because_its_shape_does_not_show_one():
 
 
 def test_an_entry_is_one_parameter():
-    wanted = Wanted({"a/bias": (3,), "b/bias": (3,)}, {})
+    wanted = parameter_mapping.Wanted({"a/bias": (3,), "b/bias": (3,)}, {})
     mapping = parameter_mapping.parse({"parameters": {"a/bias": "bias", "b/bias": "bias"}})
     with pytest.raises(UserError, match='"bias" is mapped to two parameters'):
         parameter_mapping.applied(mapping, {"bias": np.zeros(3)}, wanted, "agent.npz")
