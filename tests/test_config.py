@@ -461,7 +461,7 @@ def test_a_program_is_built_inside_the_trace() -> None:
 WRONG = [
     (
         {"nmae": "a"},
-        "nmae: unknown key; allowed: agent, arms, checkpoint_every, compilation_cache, evaluation, ... (21",
+        "nmae: unknown key; allowed: agent, arms, checkpoint_every, compilation_cache, evaluation, ... (23",
     ),
     ({"sede": 1}, "sede: unknown key; allowed: agent,"),
     ({"seed": 1}, "did you mean `seeds`?"),

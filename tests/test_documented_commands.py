@@ -98,6 +98,8 @@ TINY = {
     "plasticity compare": ["compare {run} {run}"],
     "plasticity compare RUN_A RUN_B": ["compare {run} {run}"],
     "plasticity measure RUN --monitors A,B": ["measure {run} --monitors weight_norm,stable_rank --force"],
+    "plasticity fork RUN --at N[,N...]": ["fork {run} --at 2,3 --print"],
+    "plasticity fork ... --print": ["fork {run} --at 3 --print"],
     "plasticity bench [NAME ...]": ["bench overhead", "bench"],
     "plasticity findings": ["findings --list"],
     "plasticity findings [NAME ...]": ["findings new_labels --list"],
@@ -144,6 +146,10 @@ ELSEWHERE = {
     "plasticity measure early.npz late.npz --network dqn_atari.yaml --observations batch.npz "
     "--mapping dqn_atari_mapping.yaml --monitors srank,dormant_units,weight_norm --out history.csv": "test_measure_parameters.py",  # noqa: E501
     "plasticity findings mine.yaml": "test_findings_page.py",
+    "plasticity run streams/probes --out runs/base": "test_small_configs.py",
+    "plasticity fork runs/base --at 1,8 schedule.skip=9 schedule.take=1": "test_forks.py, with a smaller run",
+    "plasticity report RUN/probes/NAME": "a run like any other",
+    "plasticity run ... --resume": "test_forks.py",
     "plasticity run experiment.yaml": "test_examples.py, in the folder of the example",
     "python examples/mining/mine_activations.py --out runs/mining": "test_examples.py, a tiny search",
     **{f"pip install ./examples/{kind}": "test_examples.py installs them" for kind in MEMBERS},
