@@ -122,11 +122,14 @@ ARMS = """## arms
 """
 
 
+SECTIONS: Mapping[type, str] = {Probe: "probes"}
+
+
 def config_page(known: Any) -> str:
     lines = [CONFIG_HEAD.format(made=MADE) + "## Keys\n", *keys(experiments.ConfigFile), ARMS]
     for record in (experiments.Schedule, Tune, experiments.Evaluation, Start, Probe, experiments.Placement):
-        name = record.__name__
-        lines += [f"## {name.lower()}\n", markdown(record.__doc__ or ""), "", *keys(record)]
+        name = SECTIONS.get(record, record.__name__.lower())
+        lines += [f"## {name}\n", markdown(record.__doc__ or ""), "", *keys(record)]
     return "\n".join([*lines, "## Members\n", *listing(known)]).rstrip() + "\n"
 
 

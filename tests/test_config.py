@@ -512,8 +512,8 @@ WRONG = [
     ({"arms": {"ln": ["layer_norm"]}}, 'arms.ln: ["layer_norm"] is not allowed; must be a mapping'),
     (
         {"arms": {"ln": {"intervention": []}}},
-        "arms.ln.intervention: unknown key; allowed: agent, control, interventions, sweep, task_aware; did you mean "
-        "`interventions`?",
+        "arms.ln.intervention: unknown key; allowed: agent, control, interventions, start, sweep, ... (6 in all); "
+        "did you mean `interventions`?",
     ),
     (
         {"arms": {"ppo": {"control": "fresh_pp"}, "fresh_ppo": {}}},
@@ -530,7 +530,7 @@ WRONG = [
     ),
     (
         {"arms": {"ln": {"seeds": 3}}},
-        "arms.ln.seeds: unknown key; allowed: agent, control, interventions, sweep, task_aware",
+        "arms.ln.seeds: unknown key; allowed: agent, control, interventions, start, sweep, ... (6 in all)",
     ),
     (
         {"arms": {"ln": {"interventions": ["layer_nrm"]}}},

@@ -96,10 +96,10 @@ def _again(config: Path, overrides: list[str] | None, folder: Path, shard: str |
 def _show(folder: Path, draw: bool) -> None:
     """Print the summary table of a run and, if ``draw`` is set, save its figures."""
     from plasticity import plots, results
-    from plasticity.runs.accounts import PROBES
+    from plasticity.runs.accounts import probe_folders
 
     results.print_summary(folder, console)
-    for probe in sorted(path.parent for path in (folder / PROBES).glob("*/plan.json")):
+    for probe in probe_folders(folder):
         console.print(Text(f"probe {probe.name}:"))
         results.print_summary(probe, console)
     if not draw:

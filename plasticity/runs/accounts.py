@@ -65,6 +65,11 @@ def shard_folders(run: Path) -> dict[int, Path]:
     return {int(path.name): path for path in sorted((run / SHARDS).glob("*")) if path.name.isdecimal()}
 
 
+def probe_folders(run: Path) -> list[Path]:
+    """The folders of the run's probes that have started."""
+    return sorted(path.parent for path in (run / PROBES).glob(f"*/{PLAN}"))
+
+
 def phase_of(run: Path) -> Path:
     """The run's folder or, if the run itself has not started yet, that of its tuning runs."""
     tuning = run / TUNING
