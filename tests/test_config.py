@@ -512,7 +512,7 @@ WRONG = [
     ({"arms": {"ln": ["layer_norm"]}}, 'arms.ln: ["layer_norm"] is not allowed; must be a mapping'),
     (
         {"arms": {"ln": {"intervention": []}}},
-        "arms.ln.intervention: unknown key; allowed: agent, control, interventions, start, sweep, ... (6 in all); "
+        "arms.ln.intervention: unknown key; allowed: agent, control, interventions, start, sweep, task_aware; "
         "did you mean `interventions`?",
     ),
     (
@@ -530,7 +530,7 @@ WRONG = [
     ),
     (
         {"arms": {"ln": {"seeds": 3}}},
-        "arms.ln.seeds: unknown key; allowed: agent, control, interventions, start, sweep, ... (6 in all)",
+        "arms.ln.seeds: unknown key; allowed: agent, control, interventions, start, sweep, task_aware",
     ),
     (
         {"arms": {"ln": {"interventions": ["layer_nrm"]}}},

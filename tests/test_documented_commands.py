@@ -143,6 +143,7 @@ ELSEWHERE = {
     "plasticity dataset RUN --out FILE": "test_the_page_on_learning_offline",
     "plasticity dataset": "a heading, and the name of the command",
     "plasticity measure": "the name of the command",
+    "plasticity launch": "the name of the command",
     "plasticity measure early.npz late.npz --network dqn_atari.yaml --observations batch.npz "
     "--mapping dqn_atari_mapping.yaml --monitors srank,dormant_units,weight_norm --out history.csv": "test_measure_parameters.py",  # noqa: E501
     "plasticity findings mine.yaml": "test_findings_page.py",

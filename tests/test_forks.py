@@ -141,7 +141,7 @@ def test_arms_of_a_fork_face_the_same_stream_and_new_learners_are_those_of_a_run
     assert list(made.arms) == ["baseline.after1", "baseline.after2", "baseline.fresh"]
     assert made.arms["baseline.after2"].control == "baseline.fresh"
     fork = launch.run(made, tmp_path / "fork")
-    alone = run(tmp_path / "alone", schedule={"skip": 2, "take": 1})
+    alone = run(tmp_path / "alone", schedule={"skip": 2, "take": 1}, keep_checkpoints=[])
     new = numbers(fork, "baseline.fresh")
     np.testing.assert_array_equal(new["loss"], numbers(alone)["loss"])
     first = [numbers(fork, f"baseline.after{count}")["loss"].to_numpy() for count in (1, 2)]

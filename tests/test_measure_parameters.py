@@ -260,7 +260,7 @@ def test_a_monitor_that_needs_more_is_refused_by_name():
         text = refusal({"a": arrays}, ["weight_norm", chosen], network=LINEAR, observations=x)
         assert text.startswith(f"monitors.{name}: needs a loss; give `targets`")
     for name in ("second_moment", "effective_learning_rate", "update_ratio", "upgd_plasticity"):
-        network = {**LINEAR, "network": {"kind": "mlp", "widths": [4]}}
+        network = {**LOGITS, "network": {"kind": "mlp", "widths": [4]}}
         arrays = {"hidden_0/kernel": weights(3, 4), "hidden_0/bias": weights(4), "output/kernel": weights(4, 2), "output/bias": weights(2)}  # noqa: E501 # fmt: skip
         text = refusal({"a": arrays}, [name], network=network, observations=x, targets=np.zeros(6, int))
         assert text.startswith(f"monitors.{name}: needs the optimizer and its state")

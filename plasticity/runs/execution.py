@@ -16,7 +16,7 @@ from plasticity.core.errors import UserError
 from plasticity.core.types import StreamSpec
 from plasticity.engine.runner import Run
 from plasticity.runs import folder, starting, trackers, verify
-from plasticity.runs.accounts import PROBES, read_status
+from plasticity.runs.accounts import PROBES, probe_folders, read_status
 from plasticity.runs.devices import devices
 from plasticity.runs.lock import held
 from plasticity.runs.members import registry
@@ -67,7 +67,7 @@ def execute(
         planned = _checked(make_plan, experiment, finished).counted()
         if not resumes:
             check_learners(planned.jobs)
-            for probe in (place / PROBES).glob("*"):
+            for probe in probe_folders(place):
                 stack.enter_context(held(probe))  # a process may be at work there
         if not started:  # nothing is written yet; another process may have started a run in the meantime
             stack.enter_context(held(place))
