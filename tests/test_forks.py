@@ -398,6 +398,14 @@ def test_a_probe_that_is_refused_before_the_run(tmp_path, probe, said):
     assert not (tmp_path / "run").exists()
 
 
+def test_a_run_is_replaced_with_its_probes(tmp_path):
+    place = run(tmp_path / "run", probes=PROBES)
+    expected = numbers(place / "probes/later")
+    launch.run(experiment(probes={"later": PROBES["later"]}), place, force=True)
+    pd.testing.assert_frame_equal(numbers(place / "probes/later"), expected)
+    assert not (place / "probes/again").exists()
+
+
 def test_a_probe_that_does_not_fit_is_refused_with_force_too(tmp_path):
     place = run(tmp_path / "run")
     with pytest.raises(UserError, match=r"probes\.p\.at: 4"):

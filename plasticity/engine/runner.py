@@ -77,7 +77,7 @@ def chunk_steps(
 
 
 def shift_of(program: Program) -> Any:
-    """What the stream's clock is ahead of the learners'; () if both count the same."""
+    """By how much other clocks differ from that of the learners; () if all count alike."""
     origin, skipped = program.origin, program.spec.skipped
     if origin == skipped == Done():
         return ()

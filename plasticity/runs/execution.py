@@ -85,7 +85,7 @@ def execute(
 
 
 def _check_apart(experiment: Experiment, place: Path) -> None:
-    """``UserError`` if the run would replace one whose learners go on in it, or lie in its folder."""
+    """``UserError`` if the run would replace the one that its learners come from, or lie in its folder."""
     here = place.expanduser().resolve()
     for name, arm in experiment.arms.items():
         if arm.start is None:
