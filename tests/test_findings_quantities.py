@@ -77,6 +77,22 @@ def test_steps_until_an_evaluation_crosses(tmp_path):
     assert times(run, "evaluation", threshold, "up") == expected.ravel().tolist()
 
 
+def test_transfer_between_tasks_is_that_of_the_evaluations(tmp_path):
+    """Worked out from the table of evaluations: R[i, j] after visit i on the task of visit j."""
+    experiment = tiny.experiment(evaluation={"every": "visit", "tasks": "seen", "steps": 5}, seeds=2)
+    run = launch.run(experiment, tmp_path / "run")
+    after = results.evaluations(run).set_index(["lane", "visit", "evaluated_visit"])["reward"]
+    backward, forgotten, average = (
+        of_run(run, what).pivot(index="visit", columns="seed", values="value").to_numpy()
+        for what in ("backward_transfer", "forgetting", "average_performance")
+    )
+    for lane in range(2):
+        r = np.array([[after.get((lane, i, j), np.nan) for j in range(3)] for i in range(3)])
+        np.testing.assert_allclose(backward[:, lane], (r[2, 0] - r[0, 0] + r[2, 1] - r[1, 1]) / 2, rtol=1e-6)
+        np.testing.assert_allclose(forgotten[:, lane], (r[0, 0] - r[2, 0] + r[1, 1] - r[2, 1]) / 3, rtol=1e-6)
+        np.testing.assert_allclose(average[:, lane], [np.nan, np.nan, r[2].mean()], rtol=1e-6)
+
+
 def test_values_of_one_task(tmp_path):
     """Half of BASE at the scale of the game; in the last of two visits, whatever the place of the game in an order."""
     run = games(tmp_path / "run", {"baseline": BASE, "fresh": FRESH}, order=ORDERS)

@@ -19,10 +19,11 @@ STAGES = ("first", "last", "all", "end", "slope", "time")
 Stage = str | int | tuple[float, float]
 RAW = ("performance", "performance_end", "area", "evaluation")  # in units of the reward
 EVALUATIONS = ("evaluation", "evaluation_reward")  # the return, and the mean reward per step; `/TASK`: on one task
-BEHAVIOUR = (*RAW, "evaluation_reward", "relative_speed", "change")
+TRANSFER = ("average_performance", "backward_transfer", "forgetting")  # on all tasks, from the evaluations after visits
+BEHAVIOUR = (*RAW, *TRANSFER, "evaluation_reward", "relative_speed", "change")
 LEAST = 8  # minimum number of seeds of a clause
 OF_TASKS = "change of each task"  # the table of `change` if a clause names a task
-BY_VISIT = ("performance_end", "area", "relative_speed", "change")  # without records within a visit
+BY_VISIT = ("performance_end", "area", "relative_speed", "change", *TRANSFER)  # without records within a visit
 CLAUSE = (
     "what", "arms", "compare", "direction", "bound", "at", "less", "within", "threshold", "crossing", "task", "against",
     "levels", "diverged", "confidence",

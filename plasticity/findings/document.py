@@ -9,7 +9,16 @@ from typing import Any, cast
 from plasticity.config.documents import merged
 from plasticity.core.errors import UserError, shown, unknown
 from plasticity.findings.correction import CORRECTIONS, Correction
-from plasticity.findings.criterion import BEHAVIOUR, LEAST, Clause, Group, check_keys, clauses, parse_criterion
+from plasticity.findings.criterion import (
+    BEHAVIOUR,
+    LEAST,
+    TRANSFER,
+    Clause,
+    Group,
+    check_keys,
+    clauses,
+    parse_criterion,
+)
 from plasticity.findings.quantities import AGENT, is_evaluation, known
 from plasticity.monitors.restriction import prefix_of
 
@@ -141,10 +150,23 @@ def _check(criterion: Group, parts: Mapping[str, Any], source: str) -> None:
     evaluated = [what for what in asked if what and is_evaluation(what)]
     if evaluated and not all(config.get("evaluation") for config in parts.values()):
         raise UserError(f"{source}: criterion: the quantity `{evaluated[0]}` needs `experiment.evaluation`")
+    transfer = [what for what in TRANSFER if what in asked]
+    if transfer and not all(_evaluates_others(config.get("evaluation")) for config in parts.values()):
+        raise UserError(
+            f"{source}: criterion: the quantity `{transfer[0]}` needs "
+            "`experiment.evaluation: {every: visit, tasks: seen}` (or tasks: all)"
+        )
     if "relative_speed" in asked and not all(map(_has_control, parts.values())):
         raise UserError(f"{source}: criterion: the quantity `relative_speed` needs an arm `fresh` or a `control`")
     for clause in clauses(criterion):
         _check_clause(clause, swept, monitors, source)
+
+
+def _evaluates_others(evaluation: Any) -> bool:
+    """Whether earlier tasks are evaluated at the end of every visit."""
+    if not isinstance(evaluation, Mapping):
+        return False
+    return evaluation.get("every", "visit") == "visit" and evaluation.get("tasks") in ("seen", "all")
 
 
 def _has_control(config: Mapping[str, Any]) -> bool:

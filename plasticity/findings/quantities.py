@@ -15,6 +15,7 @@ from plasticity.findings.criterion import (
     EVALUATIONS,
     OF_TASKS,
     RAW,
+    TRANSFER,
     Clause,
     Crossing,
     Group,
@@ -28,6 +29,7 @@ from plasticity.results.read import visits_and_losses
 
 AGENT = "agent."  # prefix of a metric that the agent writes
 ALSO = ("hessian_bottom_eigenvalue",)  # metrics whose name does not begin with their monitor's
+PER_VISIT = "average_performance"  # the member of TRANSFER with a value after each visit; others have one per lane
 RECORD = {"end": "last", "first": "first", "mean": "mean", "max": "max", "min": "min"}  # all skip missing values
 
 
@@ -78,6 +80,8 @@ def _values(run: Path, what: str, within: Record, finished: pd.DataFrame) -> pd.
         found = _valued(results.relative_learning_speed(run).lanes, "relative_speed")
     elif what == "change":
         found = finished[keys].merge(_changes(run), on=["arm", "lane"])
+    elif what in TRANSFER:
+        found = finished[keys].merge(_transfer(run, what), on=[*keys] if what == PER_VISIT else ["arm", "lane"])
     elif what == OF_TASKS:
         found = finished[[*keys, "task"]].merge(_changes_of_tasks(run), on=["arm", "lane", "task"])
     else:
@@ -113,6 +117,18 @@ def _changes_of_tasks(run: Path) -> pd.DataFrame:
     return table.assign(value=table["own"] - np.where(controlled, theirs, 0.0))[["arm", "lane", "task", "value"]]
 
 
+def _transfer(run: Path, what: str) -> pd.DataFrame:
+    """``arm, lane, value`` and, of ``PER_VISIT``, ``visit``: the measure of :mod:`plasticity.results.transfer`.
+
+    Measures of pairs of visits are averaged over the pairs; a lane that lacks one is missing.
+    """
+    table = getattr(results, what)(results.performance_matrix(run)).lanes.rename(columns={what: "value"})
+    if what == PER_VISIT:
+        return table[["arm", "lane", "visit", "value"]]
+    groups = table.groupby(["arm", "lane"], observed=True)["value"]
+    return groups.agg(lambda values: values.mean(skipna=False)).reset_index()
+
+
 def check_comparable(source: str, criterion: Clause | Group, streams: Mapping[str, Mapping[str, Any]]) -> None:
     """``UserError`` for a clause that averages rewards of several kinds, or on a task that its streams lack.
 
@@ -132,6 +148,9 @@ def check_comparable(source: str, criterion: Clause | Group, streams: Mapping[st
             asked = {clause.what, clause.against}
             if "change" in asked and not results.rule(stream).overall:
                 raise UserError(f"{source}: criterion: `change` needs a task that is repeated, or rewards of one kind")
+            if asked & set(TRANSFER):
+                what = next(each for each in TRANSFER if each in asked)
+                raise UserError(f"{source}: criterion: `{what}` needs tasks whose rewards are of one kind")
             if asked & set(RAW) and len(played) > 1:
                 what = next(each for each in RAW if each in asked)
                 raise UserError(
