@@ -253,18 +253,21 @@ def compose(*interventions: Intervention) -> Intervention:
     return Intervention(init=init, **flags, **{field: made[field] for field in made if field in filled})
 
 
-def every(period: int) -> Due:
-    """True at the last of every ``period`` updates.
+def every(period: int, offset: int = 0) -> Due:
+    """True at the last of every ``period`` updates after the first ``offset``.
 
     Args:
         period: number of updates (static), at least 1.
+        offset: number of updates (static), at least 0.
 
     Raises:
         ValueError: if the period is below 1.
     """
     if period < 1:
         raise ValueError(f"period: {period} is not allowed; must be at least 1")
-    return lambda clock: (clock.update + 1) % period == 0
+    if offset == 0:
+        return lambda clock: (clock.update + 1) % period == 0
+    return lambda clock: ((clock.update + 1 - offset) % period == 0) & (clock.update >= offset)
 
 
 def when(due: Due, step: Step) -> Step:

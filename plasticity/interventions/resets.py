@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 import jax.numpy as jnp
 
-from plasticity.config.fields import Count, metadata
+from plasticity.config.fields import Count, Natural, metadata
 from plasticity.core.errors import check, shown
 from plasticity.core.parts import groups
 from plasticity.core.types import Context, Key, Learner, ModulePath, Network, Optimizer, Params, State
@@ -20,10 +20,10 @@ Rest = Literal["auto", "all", "none"] | list[str]
 What = Literal["all", "slots", "counts", "first_moment", "second_moment"]
 
 
-def scheduled(when: When, period: int, step: Step) -> Intervention:
-    """``step`` at every task switch, after every ``period``-th update, or never."""
+def scheduled(when: When, period: int, step: Step, offset: int = 0) -> Intervention:
+    """``step`` at every task switch, after every ``period``-th update from ``offset`` on, or never."""
     check("when", when, ("switch", "periodic", "never"))
-    due = every(period)
+    due = every(period, offset)
     if when == "switch":
         return Intervention(switch=step)
     return Intervention(step=conditionally(due, step)) if when == "periodic" else Intervention()
@@ -89,13 +89,14 @@ def resolved(rest: Rest, when: When, modules: Modules) -> Rest:
     paper="Nikishin et al. 2022, The Primacy Bias in Deep Reinforcement Learning",
     checked="a fresh learner, bit for bit: whole, by module, and its optimizer slots",
     neutral={"when": "never"},
-    only_with={"period": {"when": ("periodic",)}},
+    only_with={"period": {"when": ("periodic",)}, "offset": {"when": ("periodic",)}},
     note="with default settings it is the fresh control: a new agent at every switch",
 )
 def reset(
     *,
     when: When = "switch",
     period: Count = 20_000,
+    offset: Natural = 0,
     modules: Modules = "all",
     target: bool = True,
     optimizer: bool = True,
@@ -108,6 +109,8 @@ def reset(
     Args:
         when: at every task switch ("switch"), after every ``period``-th update ("periodic"), or never.
         period: number of updates.
+        offset: number of updates after which the periods begin. An agent with a target network copies its parameters
+            every ``target_period`` updates, after the interventions: a reset at the same update comes before the copy.
         modules: the whole network ("all"), the output layer ("last"), or a list of module names. The name of a module
             that contains others, such as a recurrent cell ("memory") or a part of joined networks ("actor"; "critic"
             for all critics), selects all of it, and a cell's carry is cleared.
@@ -152,8 +155,8 @@ def reset(
         new = whole(learner, fresh) if modules == "all" else partial(learner, fresh, context)
         return state, new._replace(rest=renewed(learner.rest, fresh.rest, parts))
 
-    due = {"switch": lambda clock: True, "periodic": every(period)}
-    made = scheduled(when, period, step)._replace(renews=due.get(when) if modules == "all" else None)
+    due = {"switch": lambda clock: True, "periodic": every(period, offset)}
+    made = scheduled(when, period, step, offset)._replace(renews=due.get(when) if modules == "all" else None)
     return made._replace(forgets=modules == "all" and parts == "all" and when == "switch")
 
 

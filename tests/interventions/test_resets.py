@@ -92,16 +92,25 @@ def test_partial_without_slots_and_target(worn: Run) -> None:
     assert not same(run.learner.params, worn.learner.params)
 
 
-def test_periodic_resets_come_at_the_end_of_each_period() -> None:
-    """The second of every two updates ends with a fresh learner, including its optimizer."""
-    loop = make(reset(when="periodic", period=2), OPTIMIZER)
+@pytest.mark.parametrize(
+    ("period", "offset", "expected"),
+    [
+        (2, 0, [False, True, False, True]),
+        (2, 1, [False, False, True, False]),
+        (1, 2, [False, False, True, True]),
+        (3, 1, [False, False, False, True]),
+    ],
+)
+def test_periodic_resets_come_at_the_end_of_each_period(period, offset, expected) -> None:
+    """The last of every so many updates, from the offset on, ends with a fresh learner, including its optimizer."""
+    loop = make(reset(when="periodic", period=period, offset=offset), OPTIMIZER)
     run = loop.init(KEY)
     is_fresh = []
     update = jax.jit(loop.update)
     for number in range(4):
         run = update(KEY, run, jnp.int32(number))
         is_fresh.append(int(run.learner.opt_state.done) == 0 and same(run.learner.params, run.learner.target))
-    assert is_fresh == [False, True, False, True]
+    assert is_fresh == expected
     assert run.learner.rest == {}
 
 
