@@ -27,7 +27,7 @@ from plasticity.findings.figure import figure
 from plasticity.findings.judge import Verdict
 from plasticity.findings.numbers import check_names
 from plasticity.findings.show import outcome, rows, section
-from plasticity.runs import launch
+from plasticity.runs import launch, tuning
 
 FACTS = {"id": "T1", "title": "a title", "source": "a source", "published": "a number", "minutes": 0.1}
 CLAUSES = [
@@ -103,6 +103,26 @@ def test_an_exact_finding_leaves_all_cores_to_those_after_it(first, expected, tm
         command, capture_output=True, text=True, env=environment, check=True, cwd=Path(__file__).parent.parent
     )
     assert done.stdout.splitlines()[-1].startswith(expected)
+
+
+def test_a_tuned_finding_is_judged_at_the_selected_points(tmp_path):
+    """The sweep of each arm is tuned in each part; a stop after the tuning runs changes nothing."""
+    raw = document()
+    raw["experiment"] |= {
+        "sweep": {"agent.optimizer.learning_rate": [1e-3, 1e-1]},
+        "tune": {"first": "50%", "seeds": 2},
+    }
+    raw["parts"]["two"] |= {"tune": {"first": "100%"}}
+    raw["finding"]["criterion"]["clauses"].pop()  # a correlation over the points
+    finding, whole, stopped = parse(raw), tmp_path / "whole", tmp_path / "stopped"
+    result = running.run_finding(finding, whole, say=lambda line: None)
+    for part, steps in (("one", 30), ("two", 60)):
+        chosen = json.loads((whole / "made" / part / "tuning" / "selection.json").read_text())
+        assert chosen["steps"] == steps
+    first, place = running.experiments(finding)["one"], store.place_of(finding, stopped) / "one"
+    launch.run(tuning.first_phase(first), place / "tuning")
+    again = running.run_finding(finding, stopped, say=lambda line: None)
+    assert again["clauses"] == result["clauses"]
 
 
 @pytest.mark.slow

@@ -22,12 +22,15 @@ def named(names: Sequence[str]) -> list[Finding]:
 def plans(findings: Sequence[Finding], full: bool) -> Iterator[Any]:
     """The plan of each run of each finding; computes shapes only. ``UserError`` for a quantity not measured."""
     from plasticity.findings.run import check_measured, experiments
-    from plasticity.runs import launch
+    from plasticity.runs import launch, tuning
 
     for finding in findings:
-        found = {part: launch.plan(experiment) for part, experiment in experiments(finding, full).items()}
-        check_measured(finding, found)
-        yield from found.values()
+        planned: dict[str, list[Any]] = {}
+        for part, experiment in experiments(finding, full).items():
+            planned[part] = [launch.plan(phase.experiment) for phase in tuning.phases(experiment, Path())]
+        check_measured(finding, {part: phases[-1] for part, phases in planned.items()})
+        for phases in planned.values():
+            yield from phases
 
 
 def print_table(findings: Sequence[Finding], root: Path, full: bool, console: Console) -> None:

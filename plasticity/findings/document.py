@@ -144,7 +144,7 @@ def _check(criterion: Group, parts: Mapping[str, Any], source: str) -> None:
             raise UserError(f"{source}: experiment.seeds: {shown(seeds)} is not allowed; must be {LEAST} or more")
         for arm, change in (config.get("arms") or {"baseline": {}}).items():
             label = f"{part}/{arm}" if part else str(arm)
-            swept[label] = bool(config.get("sweep") or (change or {}).get("sweep"))
+            swept[label] = bool(config.get("sweep") or (change or {}).get("sweep")) and not config.get("tune")
     monitors = [_named(each) for config in parts.values() for each in config.get("monitors", ())]
     asked = {what for clause in clauses(criterion) for what in (clause.what, clause.against)}
     evaluated = [what for what in asked if what and is_evaluation(what)]

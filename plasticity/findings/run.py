@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from plasticity.config.experiments import Experiment, read_experiment
+from plasticity.config.tuning import TUNING
 from plasticity.core.errors import UserError, unknown
 from plasticity.findings import store, values
 from plasticity.findings.criterion import BEHAVIOUR, LEAST, clauses
@@ -20,7 +21,7 @@ from plasticity.findings.judge import Verdict, judge
 from plasticity.findings.numbers import check_names, constants
 from plasticity.findings.quantities import AGENT, check_comparable, is_evaluation, tables
 from plasticity.plots.save import save
-from plasticity.runs import folder, launch
+from plasticity.runs import folder, launch, tuning
 from plasticity.runs.session import Progress
 
 FIGURE = "figure.png"
@@ -145,10 +146,12 @@ def _run_parts(finding: Finding, place: Path, full: bool, progress: Progress | N
     runs = {}
     chosen = experiments(finding, full)
     if not any(store.has_run(place / (part or "run")) for part in chosen):
-        check_measured(finding, {part: launch.plan(each) for part, each in chosen.items()})
+        last = {part: tuning.phases(each, place)[-1].experiment for part, each in chosen.items()}
+        check_measured(finding, {part: launch.plan(each) for part, each in last.items()})
     for part, experiment in chosen.items():
         runs[part] = place / (part or "run")
-        started, resume = time.monotonic(), store.has_run(runs[part])
+        started = time.monotonic()
+        resume = store.has_run(runs[part]) or store.has_run(runs[part] / TUNING)
         try:
             launch.run(experiment, runs[part], resume=resume, progress=progress)
         except UserError as error:
