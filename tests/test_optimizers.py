@@ -13,7 +13,7 @@ import pytest
 from plasticity.core.types import Optimizer
 from plasticity.interventions import surgery
 from plasticity.optim.optimizers import OPTIMIZERS, STREAMING, adam, one_minus_exp, radam, rmsprop, sgd, wrap
-from plasticity.optim.schedules import constant, cosine, linear
+from plasticity.optim.schedules import constant, cosine, linear, piecewise
 
 PLAIN = [factory for name, factory in OPTIMIZERS.items() if name not in STREAMING]
 MATRIX = jnp.zeros((2, 3))
@@ -209,6 +209,27 @@ def test_wrap_keeps_the_learning_rate_and_tells_it(factory: Callable[..., Optimi
         np.testing.assert_allclose(optimizer.learning_rate(state), rate, rtol=1e-6)
         updates, state = optimizer.update(jnp.ones_like(MATRIX), state, MATRIX)
         np.testing.assert_allclose(updates, np.full(MATRIX.shape, rate), rtol=1e-6)
+
+
+def test_a_piecewise_schedule_is_that_of_numpy() -> None:
+    at, values = (0, 5, 6, 40), (1.0, 0.2, 0.9, 0.0)
+    counts = np.arange(60)
+    found = [float(piecewise(at=at, values=values)(jnp.int32(count))) for count in counts]
+    np.testing.assert_allclose(found, np.interp(counts, at, values), rtol=1e-6, atol=1e-7)
+    assert float(piecewise(at=at, values=values, warm_up=10)(jnp.int32(4))) == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("at", "values", "said"),
+    [
+        ((), (), "values: got 0 for 0 counts in `at`"),
+        ((0, 5), (1.0,), "values: got 1 for 2 counts in `at`"),
+        ((0, 5, 5), (1.0, 0.5, 0.2), "at: 5 after 5 is not allowed; the counts must increase"),
+    ],
+)
+def test_points_of_a_piecewise_schedule_that_are_refused(at, values, said) -> None:
+    with pytest.raises(ValueError, match=said):
+        piecewise(at=at, values=values)
 
 
 def test_wrap_puts_transformations_on_their_side() -> None:

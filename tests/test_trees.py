@@ -64,6 +64,8 @@ def test_is_finite(value: float, finite: bool) -> None:
         (schedules.constant(2.0), [2.0, 2.0, 2.0, 2.0, 2.0]),
         (schedules.linear(1.0, 0.2, 4), [1.0, 0.8, 0.6, 0.4, 0.2]),
         (schedules.cosine(1.0, 0.0, 2), [1.0, 0.5, 0.0, 0.0, 0.0]),
+        (schedules.piecewise([1, 3], [1.0, 0.0]), [1.0, 1.0, 0.5, 0.0, 0.0]),
+        (schedules.piecewise([2], [0.5]), [0.5, 0.5, 0.5, 0.5, 0.5]),
         (schedules.warm_up(schedules.linear(4.0, 0.0, 2), 2), [2.0, 4.0, 4.0, 2.0, 0.0]),
         (schedules.warm_up(schedules.linear(4.0, 0.0, 2), 0), [4.0, 2.0, 0.0, 0.0, 0.0]),
     ],

@@ -1,6 +1,6 @@
 """Numbers that depend on a count of steps, as pure functions of it; every argument may be traced."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax.numpy as jnp
 
@@ -41,6 +41,12 @@ def cosine(start: Number, end: Number, steps: Number) -> Schedule:
         return left * start + (1.0 - left) * end
 
     return schedule
+
+
+def piecewise(at: Sequence[int], values: Sequence[float]) -> Schedule:
+    """Linear between the points ``(at_i, values_i)``, constant before the first and after the last."""
+    counts, numbers = jnp.asarray(at, jnp.float32), jnp.asarray(values, jnp.float32)
+    return lambda count: jnp.interp(jnp.asarray(count, jnp.float32), counts, numbers)
 
 
 def warm_up(schedule: Schedule, steps: Number) -> Schedule:

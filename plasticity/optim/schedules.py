@@ -4,10 +4,15 @@ Values are in [0, 1]. An optimizer multiplies its learning rate by the value; an
 """
 
 from collections.abc import Callable, Mapping
+from typing import Annotated
+
+from pydantic import Field
 
 from plasticity.config.fields import Duration, Fraction, Natural, metadata
 from plasticity.core import schedules
 from plasticity.core.schedules import Schedule
+
+Value = Annotated[float, Field(ge=0, le=1)]
 
 
 @metadata(checked="values by hand")
@@ -51,4 +56,28 @@ def cosine(*, start: Fraction = 1.0, end: Fraction = 0.0, duration: Duration, wa
     return schedules.warm_up(schedules.cosine(start, end, duration), warm_up)
 
 
-SCHEDULES: Mapping[str, Callable[..., Schedule]] = {"constant": constant, "linear": linear, "cosine": cosine}
+@metadata(checked="values by hand, and `numpy.interp`")
+def piecewise(*, at: tuple[Natural, ...], values: tuple[Value, ...], warm_up: Natural = 0) -> Schedule:
+    """Linear between given points, and constant before the first and after the last.
+
+    ``values_i + (t - at_i) (values_{i+1} - values_i) / (at_{i+1} - at_i)`` for ``at_i <= t <= at_{i+1}``.
+
+    Args:
+      at: the counts of the points, increasing. Static.
+      values: the value at each of them. Static.
+      warm_up: as in :func:`linear`.
+
+    Raises:
+      ValueError: no points, or not as many values; counts that do not increase.
+    """
+    if not at or len(at) != len(values):
+        raise ValueError(f"values: got {len(values)} for {len(at)} counts in `at`; must be as many, and at least 1")
+    falling = next((i for i in range(1, len(at)) if at[i] <= at[i - 1]), None)
+    if falling is not None:
+        raise ValueError(f"at: {at[falling]} after {at[falling - 1]} is not allowed; the counts must increase")
+    return schedules.warm_up(schedules.piecewise(at, values), warm_up)
+
+
+SCHEDULES: Mapping[str, Callable[..., Schedule]] = {
+    "constant": constant, "linear": linear, "cosine": cosine, "piecewise": piecewise,
+}  # fmt: skip
