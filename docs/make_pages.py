@@ -177,7 +177,7 @@ def keep_results(family: str, run: Path) -> None:
         gap = [round(x, 4) for x in (row.gap, row.gap_low, row.gap_high)] if row.arm != "fresh" else None
         rows[row.arm] = {"first": round(row.first, 4), "last": round(row.last, 4), "gap": gap}
     kept[family] = {
-        "config": results.RunFolder(run).config["name"],
+        "config": results.plan(run)["name"],
         "seeds": len(results.lanes(run)["seed"].unique()),
         "arms": rows,
     }
