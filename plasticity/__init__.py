@@ -116,8 +116,8 @@ def search(
         progress: as for :func:`run`.
 
     Returns:
-        ``values`` (of the best point), ``score``, ``trials`` (a table), ``experiment`` (with the best point, to run) and
-        Optuna's ``study``.
+        ``values`` (of the best point), ``score``, ``trials`` (a table), ``experiment`` (with the best point, to run)
+        and Optuna's ``study``.
 
     Raises:
         UserError: an error the user can fix, or no trial without a diverged lane.

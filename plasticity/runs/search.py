@@ -1,13 +1,14 @@
 """Search beyond a grid: a sampler of Optuna proposes the points of an arm, batch by batch.
 
 A batch is an ordinary run in the folder of the search: its points on tuning seeds, for the first part of the life
-(:mod:`plasticity.runs.tuning`). All batches have as many lanes, so they share a compiled program. With several rungs, the
-best points of a batch run again for a longer part. To resume a search is to repeat it: the sampler has a seed, so it
+(:mod:`plasticity.runs.tuning`). All batches have as many lanes, so they share a compiled program. With several rungs,
+the best points of a batch run again for a longer part. To resume a search is to repeat it: the sampler has a seed, so it
 proposes the same points, and runs that are finished are only read.
 """
 
 import contextlib
 import importlib
+import itertools
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -228,7 +229,7 @@ def _steps(asked: Searched, whole: Experiment) -> list[int]:
     """Env steps of each rung. ``UserError`` if they do not fit the stream or do not grow."""
     assert whole.tune is not None
     found = [tuning.part(replace(whole, tune=replace(whole.tune, first=rung))).steps for rung in asked.rungs]
-    if any(one >= other for one, other in zip(found, found[1:], strict=False)):
+    if any(one >= other for one, other in itertools.pairwise(found)):
         raise UserError(
             f"first: {shown(list(asked.rungs))} are {found} env steps; each rung must be longer than the last"
         )
@@ -292,8 +293,8 @@ def _batch(
 def survivors(scores: Sequence[Score], factor: int, best: str = "highest") -> list[int]:
     """The places of the points that go on to the next rung, the best one first.
 
-    Successive halving: of ``n`` points, the ``ceil(n / factor)`` best; fewer if fewer have all lanes complete. The first
-    of equal points is the better one. Reference: Jamieson, Talwalkar 2016, "Non-stochastic Best Arm Identification and
+    Successive halving: of ``n`` points, the ``ceil(n / factor)`` best; fewer if fewer have all lanes complete. The
+    first of equal points is the better one. Reference: Jamieson, Talwalkar 2016, "Non-stochastic Best Arm Identification and
     Hyperparameter Optimization".
 
     Args:
