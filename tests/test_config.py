@@ -592,7 +592,7 @@ WRONG = [
         'sweep.points: {"agent.discount": 0.5} is given twice',
     ),
     ({"sweep": {"points": [{"stream.tasks": 2}]}}, "sweep.points: stream.tasks: a stream cannot be swept"),
-    ({"sweep": {"points": [{"points": 2}]}}, "sweep.points: points: is not allowed in a point"),
+    ({"sweep": {"points": [{"points": 2}]}}, "sweep.points: points: cannot be swept; a path starts"),
     ({"sweep": {"points": [{"agent.discount": 2}]}}, "sweep.points.agent.discount: 2 is not allowed; must be a number"),
     ({"sweep": {"points": [{"agent.discuont": 2}]}}, "sweep.points.agent.discuont: unknown key; allowed: discount,"),
     (

@@ -95,10 +95,10 @@ def test_a_space():
         ({RATE: {"low": 2, "high": 1}}, f"space.{RATE}: the range from 2 to 1 is not allowed; low must be less than"),
         ({RATE: {"low": 1, "high": 1}}, f"space.{RATE}: the range from 1 to 1 is not allowed"),
         ({RATE: {"low": 0, "high": 1, "log": True}}, f"space.{RATE}.low: 0 is not allowed with `log`; must be more"),
-        ({RATE: {"low": -1, "high": 1}}, f"space.{RATE}: -1 is not allowed; must be a number of at least 0"),
-        ({B1: {"low": 0.5, "high": 2}}, f"space.{B1}: 2 is not allowed"),
+        ({RATE: {"low": -1, "high": 1}}, f"space.{RATE}: -1.0 is not allowed; must be a number of at least 0"),
+        ({B1: {"low": 0.5, "high": 2}}, f"space.{B1}: 2.0 is not allowed"),
         ({"agent.optimizer.learning_rat": {"low": 1, "high": 2}}, "unknown key; allowed: b1, b2,"),
-        ({"stream.tasks": {"low": 1, "high": 2}}, "space.stream.tasks"),
+        ({"stream.tasks": {"low": 1, "high": 2}}, "space.stream.tasks: a stream cannot be swept"),
         ({"agent.network.widths": [[4], [8]], **SPACE}, "space.agent.network.widths: is not a traced number"),
     ],
 )

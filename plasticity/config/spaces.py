@@ -11,7 +11,7 @@ from plasticity.config.fields import Count, Natural
 from plasticity.config.registry import Registry
 from plasticity.config.schema import schema_of
 from plasticity.config.settings import Parser, plain
-from plasticity.config.sweeps import Arm, expand
+from plasticity.config.sweeps import Arm, expand, unsweepable
 from plasticity.core.errors import ConfigProblem, Location, UserError, report, shown
 
 EXAMPLE = "{agent.optimizer.learning_rate: {low: 1e-4, high: 1e-2, log: true}}"
@@ -67,9 +67,12 @@ def parse_space(registry: Registry, raw: Any, arm: Arm) -> Space:
     space = {str(path): _values(parser, plain(values), ("space", str(path))) for path, values in raw.items()}
     _raise(parser.problems)
     for path, values in space.items():
+        if refused := unsweepable(path):
+            parser.refuse(("space", path), refused)
+            continue
         tried = values.tried() if isinstance(values, Range) else values
         points, problems = expand(registry, arm.agent, arm.interventions, {path: tried})
-        parser.problems += [each._replace(at=("space", *each.at)) for each in problems]
+        parser.problems += [each._replace(at=("space", *each.at)) for each in problems[:1]]
         if len({point.static() for point in points}) > 1:
             parser.refuse(("space", path), "is not a traced number: each value would need a program; write a `sweep`")
     _raise(parser.problems)

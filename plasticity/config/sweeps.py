@@ -140,8 +140,9 @@ def parse_sweep(parser: Parser, raw: Any, at: Location, base: Sweep = MappingPro
     sweep: dict[str, tuple[Any, ...] | None] = {}
     for path, values in raw.items():
         path = str(path)
-        bad = _bad_points if path == LISTED else _bad_values
-        problem = _unsweepable(path) or (None if values is None and path in base else bad(values))
+        problem = None if path == LISTED else unsweepable(path)
+        if problem is None and not (values is None and path in base):
+            problem = _bad_points(values) if path == LISTED else _bad_values(values)
         if problem:
             parser.refuse((*at, path), problem)
         else:
@@ -149,9 +150,10 @@ def parse_sweep(parser: Parser, raw: Any, at: Location, base: Sweep = MappingPro
     return sweep
 
 
-def _unsweepable(path: str) -> str | None:
+def unsweepable(path: str) -> str | None:
+    """Why a sweep cannot have this path; None if it can, or if only a member can tell."""
     root = path.split(".")[0]
-    if root in SWEPT or path == LISTED:
+    if root in SWEPT:
         return None
     if root == "stream":
         return "a stream cannot be swept: all lanes of a run share it; write a config for each stream"
@@ -181,12 +183,8 @@ def _bad_points(values: Any) -> str | None:
     if others:
         lost = next(path for path in [*first, *others[0]] if (path in first) != (path in others[0]))
         return f"`{cut(str(lost), KEYS)}` is missing in a point; all points need the same paths"
-    refused = [f"{cut(str(path), KEYS)}: {problem}" for path in first if (problem := _unlistable(str(path)))]
+    refused = [f"{cut(str(path), KEYS)}: {problem}" for path in first if (problem := unsweepable(str(path)))]
     return refused[0] if refused else None
-
-
-def _unlistable(path: str) -> str | None:
-    return "is not allowed in a point" if path == LISTED else _unsweepable(path)
 
 
 def expand(

@@ -2,8 +2,8 @@
 
 A batch is an ordinary run in the folder of the search: its points on tuning seeds, for the first part of the life
 (:mod:`plasticity.runs.tuning`). All batches have as many lanes, so they share a compiled program. With several rungs,
-the best points of a batch run again for a longer part. To resume a search is to repeat it: the sampler has a seed, so it
-proposes the same points, and runs that are finished are only read.
+the best points of a batch run again for a longer part. To resume a search is to repeat it: the sampler has a seed, so
+it proposes the same points, and runs that are finished are only read.
 """
 
 import contextlib
@@ -294,8 +294,9 @@ def survivors(scores: Sequence[Score], factor: int, best: str = "highest") -> li
     """The places of the points that go on to the next rung, the best one first.
 
     Successive halving: of ``n`` points, the ``ceil(n / factor)`` best; fewer if fewer have all lanes complete. The
-    first of equal points is the better one. Reference: Jamieson, Talwalkar 2016, "Non-stochastic Best Arm Identification and
-    Hyperparameter Optimization".
+    first of equal points is the better one.
+
+    Reference: Jamieson, Talwalkar 2016, "Non-stochastic Best Arm Identification and Hyperparameter Optimization".
 
     Args:
       scores: of all points at a rung.
