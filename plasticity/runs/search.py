@@ -35,6 +35,7 @@ from plasticity.runs.session import NoProgress, Progress
 
 SETTINGS, TRIALS, BEST, BATCHES = "search.json", "trials.csv", "best.yaml", "batches"
 PROMOTED, PRUNED, COMPLETE, INCOMPLETE = "promoted", "pruned", "complete", "incomplete"  # states of a trial at a rung
+REPEATS = 100  # proposals of points that were tried before, until the search gives up
 
 
 class Found(NamedTuple):
@@ -211,12 +212,13 @@ def _batches(
 def _ask(study: Any, optuna: Any, space: Space, seen: list[Mapping[str, Any]]) -> Any:
     """A trial at a point that no earlier one had: the same numbers again would tell the sampler nothing."""
     kinds = {path: _distribution(optuna, values) for path, values in space.items()}
-    while True:
+    for _ in range(REPEATS):
         trial = study.ask(kinds)
         if trial.params not in seen:
             seen.append(trial.params)
             return trial
         study.tell(trial, state=optuna.trial.TrialState.FAIL)
+    raise UserError(f"sampler: proposed only points that were tried before, {REPEATS} times; give fewer `trials`")
 
 
 def _distribution(optuna: Any, values: Range | tuple[Any, ...]) -> Any:
@@ -367,6 +369,7 @@ def _found(asked: Searched, rows: Sequence[Mapping[str, Any]], place: Path, stud
         arm, agent=point.agent, interventions=point.interventions, sweep={}, points=(point._replace(values={}),)
     )
     fragment = {"arms": {asked.arm: made.dump(base.agent, base.interventions, base.task_aware)}}
-    write_text(place / BEST, to_yaml(fragment))
+    if rows[-1]["batch"] + 1 >= _written(place):
+        write_text(place / BEST, to_yaml(fragment))
     experiment = replace(base, arms={**base.arms, asked.arm: made})
     return Found(values, row["score"], _table(rows), experiment, study)
