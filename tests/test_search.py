@@ -267,7 +267,7 @@ def test_a_folder_is_not_used_for_something_else(whole, tmp_path):
     _, out = whole
     with pytest.raises(UserError, match="holds a search; `resume=True` continues it"):
         searched(out)
-    with pytest.raises(UserError, match=r"search\.json: `metric` was "performance", now "loss"; only `trials` may change"):
+    with pytest.raises(UserError, match='json: `metric` was "performance", now "loss"; only `trials` may change'):
         searched(out, metric="loss", resume=True)
     with pytest.raises(UserError, match=r"`seed` was 0, now 1"):
         searched(out, seed=1, resume=True)
