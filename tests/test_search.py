@@ -308,9 +308,11 @@ def test_all_batches_use_one_program(tmp_path):
     jax.config.update(compilation.DIR, str(tmp_path / "cache"))
     compilation_cache.reset_cache()
     try:
-        searched(tmp_path / "run", trials=6, first="1 visit", progress=Counting())
+        space = {**SPACE, B1: [0.5, 0.9]}
+        found = searched(tmp_path / "run", space, trials=6, first="1 visit", progress=Counting())
     finally:
         jax.config.update(compilation.DIR, before)
         compilation_cache.reset_cache()
     assert counts[0] >= 2  # at least begin and chunk
     assert counts == [counts[0]] * 3
+    assert set(found.trials[B1]) == {0.5, 0.9}
