@@ -23,7 +23,9 @@ from plasticity.runs.search import survivors
 from plasticity.runs.selection import Score
 from plasticity.runs.session import NoProgress
 
-optuna = pytest.importorskip("optuna")
+pytest.importorskip("optuna")
+import optuna  # noqa: E402
+
 NAN = float("nan")
 RATE, B1 = "agent.optimizer.learning_rate", "agent.optimizer.b1"
 SPACE = {RATE: {"low": 0.003, "high": 0.3, "log": True}}
