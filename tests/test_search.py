@@ -24,7 +24,7 @@ from plasticity.runs.selection import Score
 from plasticity.runs.session import NoProgress
 
 pytest.importorskip("optuna")
-import optuna  # noqa: E402
+import optuna
 
 NAN = float("nan")
 RATE, B1 = "agent.optimizer.learning_rate", "agent.optimizer.b1"

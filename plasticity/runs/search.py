@@ -103,7 +103,7 @@ def search(
     if not rungs:
         raise UserError("first: [] is not allowed; must be a part of the life, or the parts of several rungs")
     rule = {"seeds": plain(seeds), "metric": metric, "best": best}
-    asked = Searched(base, name, parse_space(registry(), space, base.arms[name]), extent, rungs, rule)  # type: ignore[arg-type]
+    asked = Searched(base, name, parse_space(registry(), space, base.arms[name]), extent, rungs, rule)
     place = Path(out) if out is not None else Path("runs") / f"{base.name}-search"
     with _quiet(optuna):
         direction = "minimize" if best == "lowest" else "maximize"
