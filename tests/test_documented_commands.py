@@ -135,6 +135,7 @@ ELSEWHERE = {
     "pip install -e .": "what the tests run in",
     "pip install .": "test_packaging.py installs the wheel, which is what it makes",
     'pip install "plasticity-lab[tensorboard,wandb]"': "needs the network",
+    'pip install "plasticity-lab[search]"': "needs the network",
     "plasticity run mine.yaml": "test_the_page_on_own_data",
     "plasticity run table.yaml": "test_the_page_on_own_data",
     "plasticity run measured.yaml": "test_the_page_on_own_data",
