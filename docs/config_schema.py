@@ -18,6 +18,7 @@ from plasticity.config.registry import BUILT_IN, FAMILIES, Registry
 from plasticity.config.schema import Setting, annotations, schema_of
 from plasticity.config.settings import KEYS
 from plasticity.config.starts import Start
+from plasticity.config.sweeps import LISTED
 from plasticity.config.tuning import Tune
 
 Json = dict[str, Any]
@@ -105,11 +106,13 @@ def family_of(known: Registry, family: str) -> dict[str, Json]:
 def sweep(*, of_arm: bool) -> Json:
     """The schema of a sweep. ``of_arm``: null removes a path of the experiment's sweep."""
     values: Json = {"type": "array", "minItems": 1}
-    allowed = {"anyOf": [values, {"type": "null"}]} if of_arm else values
+    paths = {"pattern": r"^(agent|interventions)\."}
+    points = {**values, "items": {"type": "object", "minProperties": 1, "propertyNames": paths}}
     return {
         "type": ["object", "null"],
-        "propertyNames": {"pattern": r"^(agent|interventions)\."},
-        "additionalProperties": allowed,
+        "properties": {LISTED: optional(points) if of_arm else points},
+        "propertyNames": {"anyOf": [paths, {"const": LISTED}]},
+        "additionalProperties": optional(values) if of_arm else values,
     }
 
 

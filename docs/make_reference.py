@@ -117,7 +117,8 @@ ARMS = """## arms
 ## sweep
 
 `sweep` maps dotted paths to lists of values; every combination is a point. A path begins with `agent.` or
-`interventions.`. Points that differ only in traced numbers share one compiled program.
+`interventions.`. Points that differ only in traced numbers share one compiled program. The key `points` lists points
+instead of a grid: `points: [{PATH: VALUE, PATH: VALUE}, ...]`, all with the same paths.
 
 """
 

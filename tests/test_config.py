@@ -423,6 +423,30 @@ def test_an_arms_sweep_multiplies_overrides_or_drops_the_experiments() -> None:
     ]
 
 
+def test_a_list_of_points() -> None:
+    """They are lanes in the order given, one factor of the grid; an arm may replace or remove them."""
+    pairs = [{"agent.discount": 0.5, "agent.optimizer.learning_rate": 1}, {"agent.optimizer.learning_rate": 2, "agent.discount": 0.25}]  # noqa: E501 # fmt: skip
+    own = {"points": [{"agent.discount": 0.75}]}
+    raw = {
+        "seeds": 2,
+        "sweep": {"points": pairs, "agent.optimizer.b1": [0.5, 0.75]},
+        "arms": {"all": {}, "none": {"sweep": {"points": None}}, "own": {"sweep": {**own, "agent.optimizer.b1": None}}},
+    }
+    experiment = read(raw)
+    assert read(to_yaml(experiment.resolve())) == experiment
+    names = ("agent.discount", "agent.optimizer.learning_rate", "agent.optimizer.b1")
+    (every, *_) = programs(experiment)
+    assert [tuple(float(every.hyper[name][lane]) for name in names) for lane in range(0, 8, 2)] == [
+        (0.5, 1, 0.5),
+        (0.5, 1, 0.75),
+        (0.25, 2, 0.5),
+        (0.25, 2, 0.75),
+    ]
+    assert every.points[7] == dict(zip(names, (0.25, 2, 0.75), strict=True))
+    assert [dict(point.values) for point in experiment.arms["none"].points] == [{names[2]: 0.5}, {names[2]: 0.75}]
+    assert [dict(point.values) for point in experiment.arms["own"].points] == [{"agent.discount": 0.75}]
+
+
 def test_sweeps_written_in_python() -> None:
     values = {"agent.discount": list(np.linspace(0, 1, 3)), "agent.network.widths": [(4,), (8,)]}
     experiment = read({"sweep": values})
@@ -555,6 +579,26 @@ WRONG = [
     ({"sweep": {"agent.discount": None}}, "sweep.agent.discount: null is not allowed; must be a list of values"),
     ({"sweep": {"agent.discount": [0.5, 0.5]}}, "sweep.agent.discount: 0.5 is given twice"),
     ({"sweep": {"agent.discount": [0.5, 2]}}, "sweep.agent.discount: 2 is not allowed; must be a number in [0, 1]"),
+    ({"sweep": {"points": 3}}, "sweep.points: 3 is not allowed; must be a list of values"),
+    ({"sweep": {"points": []}}, "sweep.points: the list of values is empty"),
+    ({"sweep": {"points": [0.5]}}, "sweep.points: 0.5 is not allowed; a point is a mapping of dotted paths to values"),
+    ({"sweep": {"points": [{}]}}, "sweep.points: {} is not allowed; a point is a mapping of dotted paths to values"),
+    (
+        {"sweep": {"points": [{"agent.discount": 0.5}, {"agent.n_step": 2}]}},
+        "sweep.points: `agent.discount` is missing in a point; all points need the same paths",
+    ),
+    (
+        {"sweep": {"points": [{"agent.discount": 0.5}, {"agent.discount": 0.5}]}},
+        'sweep.points: {"agent.discount": 0.5} is given twice',
+    ),
+    ({"sweep": {"points": [{"stream.tasks": 2}]}}, "sweep.points: stream.tasks: a stream cannot be swept"),
+    ({"sweep": {"points": [{"points": 2}]}}, "sweep.points: points: cannot be swept; a path starts"),
+    ({"sweep": {"points": [{"agent.discount": 2}]}}, "sweep.points.agent.discount: 2 is not allowed; must be a number"),
+    ({"sweep": {"points": [{"agent.discuont": 2}]}}, "sweep.points.agent.discuont: unknown key; allowed: discount,"),
+    (
+        {"sweep": {"points": [{"agent.discount": 0.5}], "agent.discount": [0.25]}},
+        "sweep.points: `agent.discount` is also swept outside the points; remove one of them",
+    ),
     ({"sweep": {"agent.discuont": [0.5]}}, "sweep.agent.discuont: unknown key; allowed: discount,"),
     (
         {"sweep": {"agent.discount.x": [0.5]}},

@@ -135,6 +135,7 @@ ELSEWHERE = {
     "pip install -e .": "what the tests run in",
     "pip install .": "test_packaging.py installs the wheel, which is what it makes",
     'pip install "plasticity-lab[tensorboard,wandb]"': "needs the network",
+    'pip install "plasticity-lab[search]"': "needs the network",
     "plasticity run mine.yaml": "test_the_page_on_own_data",
     "plasticity run table.yaml": "test_the_page_on_own_data",
     "plasticity run measured.yaml": "test_the_page_on_own_data",
@@ -278,6 +279,8 @@ def executed(page: Path) -> dict[str, Any]:
         for text in blocks(page, "python"):
             if "import equinox" in text and importlib.util.find_spec("equinox") is None:
                 continue  # not a dependency
+            if "plasticity.search(" in text and importlib.util.find_spec("optuna") is None:
+                continue  # an extra
             exec(compile(text, page.name, "exec"), scope)
     finally:
         gymnasium.registry.pop("Corridor-v0", None)

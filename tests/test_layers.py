@@ -41,7 +41,7 @@ MAY_TOUCH_FILES = {
     "plasticity.runs.compilation", "plasticity.runs.merging", "plasticity.runs.cluster", "plasticity.runs.queue",
     "plasticity.runs.slurm", "plasticity.runs.transitions", "plasticity.runs.turns", "plasticity.runs.local",
     "plasticity.runs.parameter_files",
-    "plasticity.runs.trackers", "plasticity.runs.tuning", "plasticity.runs.selection",
+    "plasticity.runs.trackers", "plasticity.runs.search", "plasticity.runs.tuning", "plasticity.runs.selection",
     "plasticity.cli.listing", "plasticity.cli.measuring",
     "plasticity.plots.save", "plasticity.bench.report", "plasticity.envs.data", "plasticity.envs.pools",
     "plasticity.envs.cifar", "plasticity.envs.recorded",
@@ -148,7 +148,8 @@ def test_readers_of_runs_compute_nothing():
 
 def test_the_package_itself_imports_the_launcher_only_when_it_is_used():
     assert {name for name, _ in ours("plasticity")} == {
-        "plasticity.runs.launch", "plasticity.runs.session", "plasticity.results", "plasticity.version",
+        "plasticity.runs.launch", "plasticity.runs.search", "plasticity.runs.session", "plasticity.results",
+        "plasticity.version",
         "plasticity.config.experiments", "plasticity.core.errors",
     }  # fmt: skip
     first = [node for node in TREES["plasticity"].body if isinstance(node, ast.Import | ast.ImportFrom)]

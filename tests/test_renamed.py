@@ -54,6 +54,11 @@ def both(old: Mapping[str, Any], new: Mapping[str, Any], *overrides: str) -> tup
             {"stream": CATCH, "agent": STREAM_Q, "sweep": {"agent.trace_decay": [0.5, 0.8]}},
             "`agent.trace` is now called `agent.trace_decay`",
         ),
+        (
+            {"stream": CATCH, "agent": STREAM_Q, "sweep": {"points": [{"agent.trace": 0.5}]}},
+            {"stream": CATCH, "agent": STREAM_Q, "sweep": {"points": [{"agent.trace_decay": 0.5}]}},
+            "`agent.trace` is now called `agent.trace_decay`",
+        ),
     ],
 )
 def test_an_old_name_is_read_and_named(old: dict[str, Any], new: dict[str, Any], line: str) -> None:

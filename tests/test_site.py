@@ -131,6 +131,7 @@ ALSO_GOOD: list[Any] = [
     {},
     {"arms": {"a": {"agent": {"network": {"widths": [3]}}}, "b": None}},
     {"sweep": {"agent.optimizer.learning_rate": [1.0e-3]}, "seeds": [3, 4]},
+    {"sweep": {"points": [{"agent.optimizer.learning_rate": 1.0e-3}]}, "arms": {"a": {"sweep": {"points": None}}}},
     {"monitors": ["weight_norm", {"kind": "ntk", "every": "visit"}]},
     {"agent": {"kind": "dqn", "optimizer": {"kind": "sgd", "max_gradient_norm": None}}},
 ]
@@ -149,6 +150,7 @@ BAD: list[Any] = [
     {"arms": {"a b": {}}},
     {"arms": {"a": {"interventions": ["dropuot"]}}},
     {"sweep": {"stream.tasks": [1]}},
+    {"sweep": {"points": [{"stream.tasks": 1}]}},
     {"monitors": [{"kind": "ntk", "every": 0}]},
     {"schedule": {"cycles": 0}},
     {"evaluation": {"epsilon": 2}},

@@ -13,6 +13,7 @@ from plasticity.config.documents import found as found_at
 from plasticity.config.fields import Moved
 from plasticity.config.registry import FAMILIES, Registry
 from plasticity.config.schema import Setting
+from plasticity.config.sweeps import LISTED
 from plasticity.core.errors import NoSuchPlaceError, UserError
 
 KEYS: Mapping[str, str] = {"told": "task_aware"}  # of a config and of its arms
@@ -89,6 +90,9 @@ class Renamer:
         """A sweep with new names. ``UserError`` if its values would have to change too, or a path is given twice."""
         swept: dict[str, Any] = {}
         for old, values in sweep.items():
+            if old == LISTED and isinstance(values, list | tuple):
+                swept[old] = [self._swept(document, each) if isinstance(each, Mapping) else each for each in values]
+                continue
             path = self.path(document, str(old))
             *steps, last = path.split(".")
             move = self._renamed_at(document, steps).get(last) if steps else None

@@ -1,4 +1,4 @@
-"""Arms and sweeps: the variants of an experiment and each one's grid of points."""
+"""Arms and sweeps: the variants of an experiment and each one's points, a grid or a list."""
 
 import itertools
 import math
@@ -12,11 +12,12 @@ from plasticity.config.registry import Registry
 from plasticity.config.schema import schema_of
 from plasticity.config.settings import MemberConfig, Parser, paths, plain
 from plasticity.config.starts import Start, parse_start
-from plasticity.core.errors import ConfigProblem, Location, NoSuchPlaceError, dotted, listed, shown, unknown
+from plasticity.core.errors import KEYS, ConfigProblem, Location, NoSuchPlaceError, cut, dotted, listed, shown, unknown
 
 POINTS = 10_000  # maximum per arm; takes about ten seconds to lay out
 SWEPT = ("agent", "interventions")
 ARM = (*SWEPT, "task_aware", "sweep", "control", "start")  # the keys of an arm
+LISTED = "points"  # the key of a sweep that lists points, each a mapping of paths to values
 Sweep = Mapping[str, tuple[Any, ...] | None]
 
 
@@ -129,14 +130,19 @@ def blamed(problems: Sequence[ConfigProblem], arms: int) -> list[ConfigProblem]:
 
 
 def parse_sweep(parser: Parser, raw: Any, at: Location, base: Sweep = MappingProxyType({})) -> Sweep:
-    """Parse a sweep: dotted path -> non-empty list of distinct values, or None (in an arm) for a path of the base."""
+    """Parse a sweep: dotted path -> non-empty list of distinct values, or None (in an arm) for a path of the base.
+
+    The values of ``LISTED`` are points: mappings with the same paths.
+    """
     if not isinstance(raw, Mapping):
         parser.refuse(at, f"{shown(raw)} is not allowed; must be a mapping of dotted paths to lists")
         return {}
     sweep: dict[str, tuple[Any, ...] | None] = {}
     for path, values in raw.items():
         path = str(path)
-        problem = _unsweepable(path) or (None if values is None and path in base else _bad_values(values))
+        problem = None if path == LISTED else unsweepable(path)
+        if problem is None and not (values is None and path in base):
+            problem = _bad_points(values) if path == LISTED else _bad_values(values)
         if problem:
             parser.refuse((*at, path), problem)
         else:
@@ -144,7 +150,8 @@ def parse_sweep(parser: Parser, raw: Any, at: Location, base: Sweep = MappingPro
     return sweep
 
 
-def _unsweepable(path: str) -> str | None:
+def unsweepable(path: str) -> str | None:
+    """Why a sweep cannot have this path; None if it can, or if only a member can tell."""
     root = path.split(".")[0]
     if root in SWEPT:
         return None
@@ -164,19 +171,48 @@ def _bad_values(values: Any) -> str | None:
     return f"{shown(doubled[0])} is given twice" if doubled else None
 
 
+def _bad_points(values: Any) -> str | None:
+    problem = _bad_values(values)
+    if problem:
+        return problem
+    odd = [value for value in values if not isinstance(value, Mapping) or not value]
+    if odd:
+        return f"{shown(odd[0])} is not allowed; a point is a mapping of dotted paths to values"
+    first = list(values[0])
+    others = [value for value in values if set(value) != set(first)]
+    if others:
+        lost = next(path for path in [*first, *others[0]] if (path in first) != (path in others[0]))
+        return f"`{cut(str(lost), KEYS)}` is missing in a point; all points need the same paths"
+    refused = [f"{cut(str(path), KEYS)}: {problem}" for path in first if (problem := unsweepable(str(path)))]
+    return refused[0] if refused else None
+
+
 def expand(
     registry: Registry, agent: MemberConfig, interventions: Sequence[MemberConfig], sweep: Sweep
 ) -> tuple[tuple[Point, ...], list[ConfigProblem]]:
     """The points of the Cartesian product of all swept values, in the given order, with the last path varying fastest.
 
-    Problems are located at ``(path of the sweep, remaining keys)``.
+    Listed points are one factor of it. Problems are located at ``(path of the sweep, remaining keys)``.
     """
     swept = {path: values for path, values in sweep.items() if values is not None}
+    listed_paths = list(swept[LISTED][0]) if LISTED in swept else []
+    doubled = [path for path in listed_paths if path in swept]
+    if doubled:
+        text = f"`{doubled[0]}` is also swept outside the points; remove one of them"
+        return (), [ConfigProblem((LISTED,), text)]
     document = {"agent": agent.dump(), "interventions": [each.dump() for each in interventions]}
     parser = Parser(registry)
-    grid = itertools.product(*swept.values())
-    points = [_point(parser, document, dict(zip(swept, values, strict=True))) for values in grid]
-    return tuple(point for point in points if point is not None), parser.problems
+    grid = itertools.product(*([_cells(path, value) for value in values] for path, values in swept.items()))
+    points = [_point(parser, document, {path: value for cells in row for path, value in cells}) for row in grid]
+    problems = [
+        each._replace(at=(LISTED, *each.at)) if each.at[0] in listed_paths else each for each in parser.problems
+    ]
+    return tuple(point for point in points if point is not None), problems
+
+
+def _cells(path: str, value: Any) -> list[tuple[str, Any]]:
+    """The swept paths and values that one value of a sweep stands for."""
+    return list(value.items()) if path == LISTED else [(path, value)]
 
 
 def _point(parser: Parser, document: Any, swept: Mapping[str, Any]) -> Point | None:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 
 from plasticity.config.documents import read_file
 from plasticity.config.experiments import LONGEST, Experiment, Schedule
+from plasticity.config.sweeps import Arm
 from plasticity.config.tuning import TUNING, Tuning, index_of, part_of, steps_of, tuned
 from plasticity.core.errors import UserError, shown, unknown
 from plasticity.runs import folder, sharded, trackers
@@ -69,13 +70,17 @@ def part(experiment: Experiment) -> Part:
 
 
 def first_phase(experiment: Experiment) -> Experiment:
-    """The tuning runs: the arms with several points, on the tuning seeds, for the first part of the life.
+    """The tuning runs: the arms with several points; see :func:`beginning`."""
+    return beginning(experiment, {name: arm for name, arm in experiment.arms.items() if len(arm.points) > 1})
+
+
+def beginning(experiment: Experiment, swept: Mapping[str, Arm]) -> Experiment:
+    """These arms alone, on the tuning seeds, for the first part of the life.
 
     Monitors and evaluations are left out, unless the metric is one of theirs; so are recorders.
     """
     tune, spec = _tune(experiment), source_of(experiment).spec
     cut = part_of([(visit.task, visit.steps) for visit in spec.visits], part(experiment).steps)
-    swept = {name: arm for name, arm in experiment.arms.items() if len(arm.points) > 1}
     arms = {name: replace(arm, control=arm.control if arm.control in swept else None) for name, arm in swept.items()}
     cut = _skipped(experiment) + cut
     schedule = Schedule(
