@@ -35,7 +35,8 @@ it is tuned.
 
 The arm `reset` gives the last layer new values at switches. `hare_tortoise` is judged by its tortoise, whose average
 (decay 0.999) spans two visits of 500 updates; it needs a shorter one here. `infer` holds ten outputs at a hundred times
-their first values, which takes the network ten visits.
+their first values, which takes the network ten visits. Old labels never come back, so methods against forgetting have
+nothing to gain: `ewc`, `mas` and `l2_previous`, at the strengths of Continual World, hold on to the first labels.
 
 """,
     "monitors": """# Monitors
