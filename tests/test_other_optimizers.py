@@ -241,7 +241,7 @@ def test_which_optimizers_of_optax_have_slots_for_each_parameter(name: str) -> N
     if name not in surgery.FACTORED:
         jax.eval_shape(reset)
         return
-    with pytest.raises(ValueError, match="adafactor, galore, novograd, sm3.; choose another optimizer") as caught:
+    with pytest.raises(ValueError, match=r"adafactor, galore, novograd, sm3\); choose another") as caught:
         jax.eval_shape(reset)
     assert len(str(caught.value).splitlines()) == 1
 
