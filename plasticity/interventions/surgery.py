@@ -135,8 +135,8 @@ def slot_masks(optimizer: Optimizer, state: optax.OptState, params: Params, mask
         )
     except ValueError as error:  # ours, or that of JAX for another tree
         raise ValueError(
-            "the state of agent.optimizer cannot be reset unit by unit or layer by layer: its moments have other shapes "
-            f"than the parameters (as those of optax's {', '.join(FACTORED)}); choose another optimizer, or "
+            "the state of agent.optimizer cannot be reset unit by unit or layer by layer: its moments have other "
+            f"shapes than the parameters (as those of optax's {', '.join(FACTORED)}); choose another optimizer, or "
             "leave its state as it is (by the method's `optimizer_slots` or `optimizer`)"
         ) from error
 
