@@ -333,6 +333,20 @@ def test_a_start_that_is_refused(start, said):
     assert said in str(refused.value)
 
 
+@pytest.mark.parametrize("place", ["arm", "experiment"])
+def test_new_learners_beside_a_swept_reset(tmp_path, place):
+    """They are reset at every switch, by a second `reset`. Without them, the fork keeps the sweep and its lanes."""
+    method = {"interventions": [{"kind": "reset", "when": "periodic", "period": 5, "modules": "last"}]}
+    sweep = {"sweep": {"interventions.reset.period": [3, 7]}}
+    whole = run(tmp_path / "whole", **({"arms": {"a": {**method, **sweep}}} if place == "arm" else method | sweep))
+    with pytest.raises(UserError, match=r"the run sweeps interventions\.reset\.period, .*: --no-fresh, in a probe `fr"):
+        forks.fork_of(whole, [1])
+    fork = launch.run(forks.fork_of(whole, [1], fresh=False, overrides=["schedule.skip=1"]), tmp_path / "fork")
+    expected, found = numbers(whole), numbers(fork)
+    np.testing.assert_array_equal(found["loss"], expected[expected["visit"] >= 1]["loss"])
+    assert results.lanes(fork)["interventions.reset.period"].tolist() == [3, 3, 7, 7]
+
+
 def test_a_start_from_what_is_no_run(tmp_path):
     with pytest.raises(UserError, match=r"arms\.baseline\.start\.run: .* is not a run"):
         launch.plan(experiment(arms={"baseline": {"start": {"run": str(tmp_path), "arm": "a", "visits": 1}}}))
