@@ -293,6 +293,41 @@ def test_packnet_has_room_for_what_its_learners_have_done_too(tmp_path):
         launch.plan(forks.fork_of(whole, [3], fresh=False, overrides=["schedule.take=1"]))
 
 
+@pytest.mark.parametrize(
+    ("method", "refused"),
+    [
+        ({"kind": "clear", "memory": 8, "batch": 4}, True),
+        ({"kind": "a_gem", "memory": 8, "batch": 4}, True),
+        ({"kind": "behavioural_cloning", "memory": 8, "batch": 4}, True),
+        ({"kind": "ewc", "samples": 8}, False),  # remembers the visit that has just ended alone
+    ],
+)
+def test_a_memory_with_room_for_the_streams_visits_needs_as_many(tmp_path, method, refused):
+    whole = run(tmp_path / "whole", arms={"a": {"task_aware": True, "interventions": [method]}})
+    fork = forks.fork_of(whole, [1], fresh=False, overrides=["schedule.skip=1"])
+    if refused:
+        line = f"It cannot start: arms.a.after1.start: the memory of interventions.{method['kind']} has room for the"
+        (found,) = launch.obstacles(launch.plan(fork), tmp_path / "fork")
+        assert found.startswith(line)
+        with pytest.raises(UserError, match="3 in the run and 2 here; such learners can only go on in a stream of as"):
+            launch.run(fork, tmp_path / "fork")
+        fork = forks.fork_of(whole, [1], fresh=False)  # three visits
+    launch.run(fork, tmp_path / "fork")
+    assert numbers(tmp_path / "fork")["loss"].notna().all()
+
+
+def test_learners_go_on_from_the_ends_of_visits_only(tmp_path):
+    whole = run(tmp_path / "whole")
+    start = {"run": str(whole), "arm": "baseline", "visits": 1, "steps": 10}
+    with pytest.raises(UserError) as refused:
+        launch.run(experiment(arms={"baseline": {"start": start}}), tmp_path / "fork")
+    assert str(refused.value) == (
+        "arms.baseline.start.steps: 10 is not allowed; 1 visits had 20, and learners go on from the end of a visit only"
+    )
+    answer = CliRunner().invoke(main.app, ["fork", str(whole), "--at", "1.5"])
+    assert '--at: "1.5" is not allowed; must be numbers of whole visits' in str(answer.exception)
+
+
 def test_checkpoints_of_visits_that_the_stream_does_not_have():
     with pytest.raises(UserError, match="keep_checkpoints: 9 is not allowed; the stream has 3 visits"):
         launch.plan(experiment(keep_checkpoints=[9]))
@@ -429,8 +464,12 @@ def test_a_probe_that_does_not_fit_is_refused_with_force_too(tmp_path):
 
 def test_a_memory_with_room_for_the_streams_visits_cannot_be_probed_and_the_run_does_not_start(tmp_path):
     rehearsal = {"a": {"task_aware": True, "interventions": [{"kind": "clear", "memory": 8, "batch": 4}]}}
-    with pytest.raises(UserError, match=r"probes\.p: arms\.a\.after1\.start: the learners do not fit"):
+    with pytest.raises(UserError) as refused:
         run(tmp_path / "run", arms=rehearsal, probes={"p": {"at": [1], "schedule": {"take": 1}}})
+    assert str(refused.value) == (
+        "probes.p: arms.a.after1.start: the memory of interventions.clear has room for the visits of its stream, 3 in "
+        "the run and 1 here; such learners can only go on in a stream of as many visits"
+    )
     assert not (tmp_path / "run").exists()
 
 

@@ -65,5 +65,5 @@ def _numbers(text: str) -> list[int]:
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts or not all(part.isdecimal() for part in parts):
         what = f"{shown(text)} is not allowed" if text else "is missing"
-        raise UserError(f"--at: {what}; must be numbers of visits, such as 3 or 1,5,10")
+        raise UserError(f"--at: {what}; must be numbers of whole visits, such as 3 or 1,5,10")
     return [int(part) for part in parts]
