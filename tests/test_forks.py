@@ -173,6 +173,18 @@ def test_placement_and_shards_of_the_run_do_not_matter(tmp_path):
     np.testing.assert_allclose(table["loss"], tables[0]["loss"], rtol=1e-5)
 
 
+def test_a_fork_that_is_cut_into_shards_is_the_same(tmp_path):
+    """Each seed is a shard of its own; ``--resume`` needs no ``--split``."""
+    whole = run(tmp_path / "whole")
+    expected = numbers(launch.run(forks.fork_of(whole, [2]), tmp_path / "fork"))
+    words = ["fork", str(whole), "--at", "2", "--out", str(tmp_path / "cut"), "--no-figures"]
+    for options in (["--split", "seeds=1"], ["--resume"]):
+        done = CliRunner().invoke(main.app, [*words, *options])
+        assert done.exit_code == 0, done.output
+        assert sorted(path.name for path in (tmp_path / "cut/shards").iterdir()) == ["00001", "00002"]
+        pd.testing.assert_frame_equal(numbers(tmp_path / "cut"), expected)
+
+
 def test_sweeps_and_arms_keep_their_lanes(tmp_path):
     sweep = {"agent.optimizer.learning_rate": [0.01, 0.1], "agent.network.widths": [[8], [4]]}
     arms = {"a": {}, "b": {"interventions": ["weight_decay"], "sweep": {"agent.network.widths": None}}}
@@ -556,4 +568,4 @@ def test_the_command(tmp_path):
     assert "baseline.after1" in done.output
     wrong = CliRunner().invoke(main.app, ["fork", str(whole), "--at", "one"])
     assert isinstance(wrong.exception, UserError)
-    assert "must be numbers of visits" in str(wrong.exception)
+    assert "must be numbers of whole visits" in str(wrong.exception)
