@@ -300,6 +300,14 @@ def test_a_probe_that_failed_says_why(probed):
     assert "a.after1: failed: /data: No space left on device" in lines
 
 
+def test_a_probe_with_a_damaged_plan_is_named(probed):
+    (probed / "probes/next/plan.json").write_text("{")
+    seen = watch.Watcher(probed).look(NOW)
+    assert dict(seen.probes)["next"] is None
+    assert len(seen.damaged) == 1
+    assert seen.damaged[0].startswith(f"{probed}/probes/next/plan.json is unreadable")
+
+
 def test_the_view_ends_when_the_probes_are_finished(probed, monkeypatch):
     naps = []
 

@@ -72,17 +72,22 @@ class Watcher:
         places = parts_of_arms(self.run, about)
         arms = tuple(self._arm(stream, arm, places[arm["name"]], moment) for arm in about["arms"])
         measured = "episodic return" if stream["episodic"] else stream["reward_name"]
+        of_probes = tuple(self._look_at_probes(now))
         damaged = tuple(f"{path} is unreadable ({why}); skipped" for path, why in self._damaged.items())
         name = str(about.get("name", self.run.name))
-        return Seen(name, measured, arms, damaged, self._queue(), tuple(self._look_at_probes(now)))
+        return Seen(name, measured, arms, damaged, self._queue(), of_probes)
 
     def _look_at_probes(self, now: float | None) -> Iterator[tuple[str, Seen | None]]:
         """The state of each probe; None if it has not started."""
         for name, known in self._probes.items():
-            place = self.run / PROBES / name
-            if known is None and (place / PLAN).exists():
-                known = self._probes[name] = Watcher(place)
-            yield name, known and known.look(now)
+            place, seen = self.run / PROBES / name, None
+            try:
+                if known is None and (place / PLAN).exists():
+                    known = self._probes[name] = Watcher(place)
+                seen = None if known is None else known.look(now)
+            except ValueError as error:  # its plan is damaged
+                self._damaged[place / PLAN] = str(error)
+            yield name, seen
 
     def _queue(self) -> str:
         """``Slurm: 2 running, 1 pending``, asked every ten seconds; empty without jobs."""

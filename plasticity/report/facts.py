@@ -61,7 +61,10 @@ def _probe(name: str, place: Path) -> dict[str, Any]:
     """``name, path, started, share`` of a probe, and ``page``: its report, or its folder while it has none."""
     found = {"name": name, "path": str(place), "started": (place / PLAN).exists(), "share": 0.0}
     if found["started"]:
-        found["share"] = _share(_arms(place, results.plan(place)))
+        try:
+            found["share"] = _share(_arms(place, results.plan(place)))
+        except ValueError as error:
+            leave_out(place / PLAN, str(error))
     return found | {"page": str(place / PAGE if (place / PAGE).exists() else place)}
 
 
