@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from update_loop import CNN, clock_at, make, train
 
+from plasticity.core import trees
 from plasticity.core.types import Context, Learner, Network
 from plasticity.interventions import l2, l2_init, parseval, spectral_regularization, wasserstein_init
 from plasticity.interventions.base import Intervention
@@ -149,8 +150,8 @@ def test_spectral_includes_normalisations_that_belong_to_no_layer(reduce: str) -
     facts = context()._replace(network=network)
     state, _ = method.step(KEY, method.init(KEY, now, network), Learner(now, (), ()), facts)
     terms: dict[str, list[float]] = {"kernel": [], "bias": [], "offset": [], "scale": []}
-    for path, value in jax.tree_util.tree_leaves_with_path(now):
-        name, x = path[-1].key, np.float64(value)
+    for path, value in zip(trees.paths(now), jax.tree.leaves(now), strict=True):
+        name, x = path[-1], np.asarray(value, np.float64)
         norm = np.linalg.norm(x.reshape(-1, x.shape[-1]), 2) if name == "kernel" else np.linalg.norm(x)
         of = {"kernel": (norm**2 - 1) ** 2, "scale": np.sum((x**2 - 1) ** 2)}
         terms[name].append(of.get(name, norm**4))
