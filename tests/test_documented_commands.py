@@ -99,6 +99,7 @@ TINY = {
     "plasticity compare RUN_A RUN_B": ["compare {run} {run}"],
     "plasticity measure RUN --monitors A,B": ["measure {run} --monitors weight_norm,stable_rank --force"],
     "plasticity fork RUN --at N[,N...]": ["fork {run} --at 2,3 --print"],
+    "plasticity fork RUN --at N --split seeds=1": ["fork {run} --at 3 --split seeds=1 --out {new}_fork --no-figures"],
     "plasticity fork ... --print": ["fork {run} --at 3 --print"],
     "plasticity bench [NAME ...]": ["bench overhead", "bench"],
     "plasticity findings": ["findings --list"],

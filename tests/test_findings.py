@@ -450,7 +450,8 @@ def test_the_change_is_that_of_the_summary(ran):
     assert [judged.number, judged.low, judged.high] == pytest.approx(expected, abs=1e-12)
 
 
-GAMES = {"episodic": True, "alike": False, "visits": [{"task": task, "steps": 10} for task in (0, 1, 0, 1)]}
+GAMES = {"episodic": True, "alike": False, "tasks": ["pong", "breakout"]}
+GAMES["visits"] = [{"task": task, "steps": 10} for task in (0, 1, 0, 1)]
 
 
 @pytest.mark.parametrize(
@@ -503,6 +504,33 @@ def test_a_change_needs_something_to_compare_with():
     once = {**GAMES, "visits": GAMES["visits"][:2]}
     with pytest.raises(UserError, match="`change` needs a task that is repeated, or rewards of one kind"):
         quantities.check_comparable("x", parse_criterion({"clauses": [clause]}, "c"), {"": once})
+
+
+@pytest.mark.parametrize(
+    ("clause", "message"),
+    [
+        ({"what": "evaluation/pnog"}, "x: criterion: unknown task `pnog`; known: breakout, pong; did you mean `pong`?"),
+        ({"what": "evaluation_reward/3"}, "x: criterion: unknown task `3`; known: breakout, pong"),
+        ({"task": "seaquest", "what": "change"}, "x: criterion: unknown task `seaquest`; known: breakout, pong"),
+        (
+            {"what": "evaluation/pong", "against": "evaluation/brekout", "compare": "correlation"},
+            "x: criterion: unknown task `brekout`; known: breakout, pong; did you mean `breakout`?",
+        ),
+        ({"what": "evaluation/pong"}, None),
+        ({"what": "evaluation"}, None),
+    ],
+)
+def test_a_task_that_is_never_visited_is_refused_before_the_run(clause, message):
+    """The stream knows a third game, `seaquest`, which no visit plays and no evaluation measures."""
+    whole = {"arms": ["baseline"], "direction": "above", "bound": 0, "at": 1, **clause}
+    criterion = parse_criterion({"clauses": [whole]}, "c")
+    games = {**GAMES, "alike": True, "tasks": ["pong", "breakout", "seaquest"]}
+    if message is None:
+        quantities.check_comparable("x", criterion, {"": games})
+        return
+    with pytest.raises(UserError) as caught:
+        quantities.check_comparable("x", criterion, {"": games})
+    assert str(caught.value) == message
 
 
 def test_every_published_finding_compares_what_can_be_compared():

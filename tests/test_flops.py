@@ -92,6 +92,14 @@ def test_an_update_of_an_mlp_by_hand() -> None:
     assert per_parameter == pytest.approx(14 - 4, abs=0.05)
 
 
+def test_what_a_method_does_every_n_updates_counts_at_every_update() -> None:
+    """ReDo recycles every 2 or every 1000 updates: the same numbers, above those without its fresh parameters."""
+    often, seldom = (counted("sgd", arms={"a": {"interventions": [{"kind": "redo", "period": n}]}}) for n in (2, 1000))
+    assert often == seldom
+    weights = INPUTS * HIDDEN + HIDDEN * HIDDEN + HIDDEN * CLASSES
+    assert seldom.update > counted("sgd").update + weights
+
+
 def test_the_column_of_a_run(tmp_path: Any) -> None:
     """``step steps + update updates`` in every row, and both numbers in the plan."""
     arms = {"baseline": {}, "wide": {"agent": {"network": {"widths": [16]}}}}

@@ -173,6 +173,18 @@ def test_placement_and_shards_of_the_run_do_not_matter(tmp_path):
     np.testing.assert_allclose(table["loss"], tables[0]["loss"], rtol=1e-5)
 
 
+def test_a_fork_that_is_cut_into_shards_is_the_same(tmp_path):
+    """Each seed is a shard of its own; ``--resume`` needs no ``--split``."""
+    whole = run(tmp_path / "whole")
+    expected = numbers(launch.run(forks.fork_of(whole, [2]), tmp_path / "fork"))
+    words = ["fork", str(whole), "--at", "2", "--out", str(tmp_path / "cut"), "--no-figures"]
+    for options in (["--split", "seeds=1"], ["--resume"]):
+        done = CliRunner().invoke(main.app, [*words, *options])
+        assert done.exit_code == 0, done.output
+        assert sorted(path.name for path in (tmp_path / "cut/shards").iterdir()) == ["00001", "00002"]
+        pd.testing.assert_frame_equal(numbers(tmp_path / "cut"), expected)
+
+
 def test_sweeps_and_arms_keep_their_lanes(tmp_path):
     sweep = {"agent.optimizer.learning_rate": [0.01, 0.1], "agent.network.widths": [[8], [4]]}
     arms = {"a": {}, "b": {"interventions": ["weight_decay"], "sweep": {"agent.network.widths": None}}}
@@ -293,6 +305,41 @@ def test_packnet_has_room_for_what_its_learners_have_done_too(tmp_path):
         launch.plan(forks.fork_of(whole, [3], fresh=False, overrides=["schedule.take=1"]))
 
 
+@pytest.mark.parametrize(
+    ("method", "refused"),
+    [
+        ({"kind": "clear", "memory": 8, "batch": 4}, True),
+        ({"kind": "a_gem", "memory": 8, "batch": 4}, True),
+        ({"kind": "behavioural_cloning", "memory": 8, "batch": 4}, True),
+        ({"kind": "ewc", "samples": 8}, False),  # remembers the visit that has just ended alone
+    ],
+)
+def test_a_memory_with_room_for_the_streams_visits_needs_as_many(tmp_path, method, refused):
+    whole = run(tmp_path / "whole", arms={"a": {"task_aware": True, "interventions": [method]}})
+    fork = forks.fork_of(whole, [1], fresh=False, overrides=["schedule.skip=1"])
+    if refused:
+        line = f"It cannot start: arms.a.after1.start: the memory of interventions.{method['kind']} has room for the"
+        (found,) = launch.obstacles(launch.plan(fork), tmp_path / "fork")
+        assert found.startswith(line)
+        with pytest.raises(UserError, match="3 in the run and 2 here; such learners can only go on in a stream of as"):
+            launch.run(fork, tmp_path / "fork")
+        fork = forks.fork_of(whole, [1], fresh=False)  # three visits
+    launch.run(fork, tmp_path / "fork")
+    assert numbers(tmp_path / "fork")["loss"].notna().all()
+
+
+def test_learners_go_on_from_the_ends_of_visits_only(tmp_path):
+    whole = run(tmp_path / "whole")
+    start = {"run": str(whole), "arm": "baseline", "visits": 1, "steps": 10}
+    with pytest.raises(UserError) as refused:
+        launch.run(experiment(arms={"baseline": {"start": start}}), tmp_path / "fork")
+    assert str(refused.value) == (
+        "arms.baseline.start.steps: 10 is not allowed; 1 visits had 20, and learners go on from the end of a visit only"
+    )
+    answer = CliRunner().invoke(main.app, ["fork", str(whole), "--at", "1.5"])
+    assert '--at: "1.5" is not allowed; must be numbers of whole visits' in str(answer.exception)
+
+
 def test_checkpoints_of_visits_that_the_stream_does_not_have():
     with pytest.raises(UserError, match="keep_checkpoints: 9 is not allowed; the stream has 3 visits"):
         launch.plan(experiment(keep_checkpoints=[9]))
@@ -331,6 +378,20 @@ def test_a_start_that_is_refused(start, said):
     with pytest.raises(UserError) as refused:
         experiment(arms={"baseline": {"start": start}})
     assert said in str(refused.value)
+
+
+@pytest.mark.parametrize("place", ["arm", "experiment"])
+def test_new_learners_beside_a_swept_reset(tmp_path, place):
+    """They are reset at every switch, by a second `reset`. Without them, the fork keeps the sweep and its lanes."""
+    method = {"interventions": [{"kind": "reset", "when": "periodic", "period": 5, "modules": "last"}]}
+    sweep = {"sweep": {"interventions.reset.period": [3, 7]}}
+    whole = run(tmp_path / "whole", **({"arms": {"a": {**method, **sweep}}} if place == "arm" else method | sweep))
+    with pytest.raises(UserError, match=r"the run sweeps interventions\.reset\.period, .*: --no-fresh, in a probe `fr"):
+        forks.fork_of(whole, [1])
+    fork = launch.run(forks.fork_of(whole, [1], fresh=False, overrides=["schedule.skip=1"]), tmp_path / "fork")
+    expected, found = numbers(whole), numbers(fork)
+    np.testing.assert_array_equal(found["loss"], expected[expected["visit"] >= 1]["loss"])
+    assert results.lanes(fork)["interventions.reset.period"].tolist() == [3, 3, 7, 7]
 
 
 def test_a_start_from_what_is_no_run(tmp_path):
@@ -415,8 +476,12 @@ def test_a_probe_that_does_not_fit_is_refused_with_force_too(tmp_path):
 
 def test_a_memory_with_room_for_the_streams_visits_cannot_be_probed_and_the_run_does_not_start(tmp_path):
     rehearsal = {"a": {"task_aware": True, "interventions": [{"kind": "clear", "memory": 8, "batch": 4}]}}
-    with pytest.raises(UserError, match=r"probes\.p: arms\.a\.after1\.start: the learners do not fit"):
+    with pytest.raises(UserError) as refused:
         run(tmp_path / "run", arms=rehearsal, probes={"p": {"at": [1], "schedule": {"take": 1}}})
+    assert str(refused.value) == (
+        "probes.p: arms.a.after1.start: the memory of interventions.clear has room for the visits of its stream, 3 in "
+        "the run and 1 here; such learners can only go on in a stream of as many visits"
+    )
     assert not (tmp_path / "run").exists()
 
 
@@ -503,4 +568,4 @@ def test_the_command(tmp_path):
     assert "baseline.after1" in done.output
     wrong = CliRunner().invoke(main.app, ["fork", str(whole), "--at", "one"])
     assert isinstance(wrong.exception, UserError)
-    assert "must be numbers of visits" in str(wrong.exception)
+    assert "must be numbers of whole visits" in str(wrong.exception)

@@ -31,6 +31,8 @@ from plasticity.monitors.gradients import ntk
 from plasticity.monitors.parameters import gradient_norm
 from plasticity.monitors.plasticity import plasticity_probe
 from plasticity.networks.functions import Functions
+from plasticity.networks.graph import OBSERVATION, Node
+from plasticity.networks.operations import Activate, Convolution, Flatten
 from plasticity.networks.presets import mlp
 from plasticity.networks.spec import NetworkSpec
 from plasticity.optim.optimizers import adam
@@ -120,6 +122,49 @@ def test_the_mapping_of_ppo_gives_both_heads(pixels):
         expected = hidden @ state[f"{theirs}.weight"].T + state[f"{theirs}.bias"]
         np.testing.assert_allclose(found[name], expected, rtol=1e-4, atol=1e-5)
     np.testing.assert_array_equal(made.scores(parameters(made, mapping, state), pixels), found["policy"])
+
+
+@pytest.mark.parametrize("normalised", [False, True])
+def test_a_non_linearity_between_flattening_and_a_dense_layer_keeps_the_order(normalised):
+    """Convolution, Flatten, [LayerNorm,] tanh, Linear: in PyTorch's order of axes, in NumPy."""
+    spec = NetworkSpec(
+        (2, 5, 6), ACTIONS, channels_first=True, scale=1.0, normalisation="layer" if normalised else "none",
+        body=(
+            Node("conv", Convolution(3, 3, 1, "VALID", normalise=False), (OBSERVATION,)),
+            Node("flat", Flatten(), ("conv",)),
+            Node("after", Activate("tanh", normalise=normalised), ("flat",)),
+        ),
+    )  # fmt: skip
+    x = weights(7, 2, 5, 6)
+    state = {"conv.weight": weights(3, 2, 3, 3), "conv.bias": weights(3)}
+    state |= {"norm.weight": 1 + weights(36), "norm.bias": weights(36)} if normalised else {}
+    state |= {"fc.weight": weights(ACTIONS, 36), "fc.bias": weights(ACTIONS)}
+    rules = {
+        "conv/kernel": {"from": "conv.weight", "layout": "oihw"},
+        "conv/bias": "conv.bias",
+        "output/kernel": {"from": "fc.weight", "layout": "oi", "flattened": "channels_first"},
+        "output/bias": "fc.bias",
+    }
+    if normalised:
+        rules |= {
+            f"after/{ours}": {"from": f"norm.{theirs}", "flattened": "channels_first"}
+            for ours, theirs in (("scale", "weight"), ("offset", "bias"))
+        }
+    made = prepared({"network": lambda *_: spec, "outputs": ACTIONS, "meaning": "values"}, x)
+    flat = ["output/kernel", *(["after/scale", "after/offset"] if normalised else [])]
+    assert made.wanted.maps == dict.fromkeys(flat, (3, 4, 3))
+    patches = sliding_window_view(x.astype(float), (3, 3), axis=(2, 3))
+    z = np.einsum("bchwij,ocij->bohw", patches, state["conv.weight"]) + state["conv.bias"][:, None, None]
+    z = np.maximum(z, 0).reshape(7, -1)
+    if normalised:
+        z = (z - z.mean(1, keepdims=True)) / np.sqrt(z.var(1, keepdims=True) + 1e-6)
+        z = z * state["norm.weight"] + state["norm.bias"]
+    expected = np.tanh(z) @ state["fc.weight"].T + state["fc.bias"]
+    found = made.scores(parameters(made, {"parameters": rules}, state), x)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    rules["output/kernel"] = {"from": "fc.weight", "layout": "oi"}
+    with pytest.raises(UserError, match=r"output/kernel: reads a flattened map of \[3, 4, 3\]"):
+        parameters(made, {"parameters": rules}, state)
 
 
 def test_monitors_of_a_dqn_from_the_command_line(tmp_path, pixels, dqn):
@@ -376,8 +421,12 @@ def test_names_of_parameters_are_checked_and_entries_ignored():
     with pytest.raises(UserError, match=r"unknown parameter `hidden_0/kernal`.*did you mean `hidden_0/kernel`"):
         parameter_mapping.applied(parameter_mapping.parse({"parameters": rules}), ENTRIES, WANTED, "agent.npz")
     few = parameter_mapping.parse({"parameters": {"hidden_0/bias": "fc.bias"}})
-    with pytest.raises(UserError, match="also has hidden_0/kernel"):
+    with pytest.raises(UserError, match=r"also has hidden_0/kernel \[6, 2\]; say where they come from"):
         parameter_mapping.applied(few, ENTRIES, WANTED, "agent.npz")
+    deep = parameter_mapping.Wanted({f"hidden_{i}/bias": (3,) for i in range(9)}, {})
+    with pytest.raises(UserError) as caught:  # all of them, to copy from
+        parameter_mapping.applied(few, ENTRIES, deep, "agent.npz")
+    assert all(f"hidden_{i}/bias [3]" in str(caught.value) for i in range(1, 9))
     more = {**ENTRIES, "target.fc.weight": np.zeros(3), "steps": np.zeros(1)}
     assert set(mapped(entries=more, ignore=["target.*", "steps"])) == set(WANTED.shapes)
     with pytest.raises(UserError, match=r"a\.npz: has no entry .*--mapping"):
@@ -389,7 +438,7 @@ def test_names_of_parameters_are_checked_and_entries_ignored():
 
 def as_safetensors(path, arrays):
     """The format, from its description: the header's length, the header as JSON, the arrays."""
-    header, data, kinds = {}, b"", {"float32": "F32", "float16": "F16", "int64": "I64"}
+    header, data, kinds = {}, b"", {"float32": "F32", "float16": "F16", "bfloat16": "BF16", "int64": "I64"}
     for name, array in arrays.items():
         raw = np.ascontiguousarray(array).tobytes()
         place = [len(data), len(data) + len(raw)]
@@ -410,6 +459,19 @@ def test_safetensors_are_read(tmp_path):
     (tmp_path / "x.safetensors").write_bytes(b"damaged")
     with pytest.raises(UserError, match=r"cannot be read as \.safetensors"):
         parameter_files.read(tmp_path / "x.safetensors")
+
+
+@pytest.mark.skipif(importlib.util.find_spec("safetensors") is None, reason="an extra")
+def test_bfloat16_is_read_exactly_and_measured_in_float32(tmp_path):
+    """The upper halves of float32: 1.5, -2.25 and 0.1 rounded to 205 / 2048."""
+    kernel = jnp.array([[1.5], [-2.25], [0.1]], jnp.bfloat16)
+    as_safetensors(tmp_path / "x.safetensors", {"output/kernel": np.asarray(kernel), "output/bias": weights(1)})
+    found = parameter_files.read(tmp_path / "x.safetensors")["output/kernel"]
+    assert found.astype(np.float64).ravel().tolist() == [1.5, -2.25, 205 / 2048]
+    network = {"network": {"kind": "mlp", "widths": []}, "outputs": 1, "meaning": "values"}
+    sources = {"x": tmp_path / "x.safetensors"}
+    norm = only(measure(sources, ["weight_norm"], network=network, observations=weights(2, 3)))["weight_norm"]
+    assert norm == pytest.approx(np.sqrt(1.5**2 + 2.25**2 + (205 / 2048) ** 2), rel=1e-6)
 
 
 def test_safetensors_without_its_library(tmp_path, monkeypatch):

@@ -229,6 +229,23 @@ def test_every_optimizer_of_optax_keeps_its_state(name: str) -> None:
     assert reports_step_size(optimizer) == (name not in named.SELF_TUNED)
 
 
+@pytest.mark.parametrize("name", named.known())
+def test_which_optimizers_of_optax_have_slots_for_each_parameter(name: str) -> None:
+    """The state of the others cannot be reset unit by unit, which they say in one line."""
+    optimizer, params = by_name(name=name), {"hidden": {"kernel": jnp.ones((130, 128)), "bias": jnp.ones(128)}}
+    masks = {"hidden": {"kernel": jnp.zeros((1, 128), bool), "bias": jnp.zeros(128, bool)}}
+
+    def reset() -> Any:
+        return surgery.reset_slots(optimizer, optimizer.init(params), params, masks)
+
+    if name not in surgery.FACTORED:
+        jax.eval_shape(reset)
+        return
+    with pytest.raises(ValueError, match=r"adafactor, galore, novograd, sm3\); choose another") as caught:
+        jax.eval_shape(reset)
+    assert len(str(caught.value).splitlines()) == 1
+
+
 def test_a_bound_on_the_gradient_of_an_optimizer_by_name() -> None:
     optimizer = by_name(name="sgd", learning_rate=1.0, max_gradient_norm=1.0)
     (got,) = updates_of(optimizer, [{"w": np.array([3.0, -4.0])}], {"w": np.zeros(2)})
@@ -261,6 +278,25 @@ def test_what_optax_does_not_have_is_refused(message: str) -> None:
     with pytest.raises(ValueError, match=message) as caught:
         by_name(**REFUSALS[message])
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("raw", "key", "message"),
+    [
+        ({"name": "lion", "b1": 0.9}, "b1", "; `b1` is an argument of optax's lion: write `arguments: {b1: ...}`"),
+        ({"weight_decai": 0.1}, "weight_decai", "; `weight_decay` is an argument of optax's lion: write `arguments: "),
+        ({"name": "sgd", "rho": 1}, "rho", "; optax's sgd has in `arguments`: momentum, nesterov, accumulator_dtype"),
+        ({"name": "lyon", "b1": 0.9}, "b1", "unknown key; allowed: arguments, learning_rate, "),
+        ({"name": ["lion"], "b1": 0.9}, "b1", "unknown key; allowed: arguments, learning_rate, "),
+    ],
+)
+def test_an_argument_of_optax_at_the_wrong_place(raw: dict[str, Any], key: str, message: str) -> None:
+    parser = Parser(launch.registry())
+    parser.member("optimizers", {"kind": "optax", **raw}, ("agent", "optimizer"))
+    problem = next(each for each in parser.problems if each.at == ("agent", "optimizer", key))
+    assert problem.text.startswith("unknown key; allowed: arguments, learning_rate, max_gradient_norm, name, schedule")
+    assert message in problem.text
+    assert ("optax's" in problem.text) == ("optax's" in message)
 
 
 def test_an_optimizer_by_name_in_a_config() -> None:

@@ -41,6 +41,26 @@ def planned(arms=ARMS, visits=VISITS, steps=20, **more):
     return plan | {"versions": {"python": "3.11", "odd": "</script><script>x"}}
 
 
+def test_probes_are_named_and_linked(tmp_path):
+    """The first is half done (one of two arms) and has a page of its own; the second has not started."""
+    place = made.invented(tmp_path / "a run", planned(), [3, 4, 5])
+    (place / "experiment.yaml").write_text("name: made\nprobes: {next: {at: [1]}, first: {at: [2]}}\n")
+    probe = made.invented(place / "probes/next", planned(["a.after1", "a.fresh"]), [3, 4, 5])
+    status(probe, "a.after1")
+    (probe / "report.html").write_text("")
+    (found,) = report.collect([place])["groups"][0]["runs"]
+    assert [(each["name"], each["started"], each["share"]) for each in found["probes"]] == [
+        ("next", True, 0.5), ("first", False, 0.0),
+    ]  # fmt: skip
+    text = report.save([place]).read_text()
+    assert '<li><a href="probes/next/report.html">next</a>: 50 % done' in text
+    assert '<li><a href="probes/first">first</a>: not started' in text
+    assert f"plasticity report &#x27;{place}/probes/next&#x27;" in text
+    text = report.save([place], tmp_path / "page.html").read_text()
+    assert '<a href="a%20run/probes/next/report.html">next</a>' in text
+    assert "Probes" not in report.page(report.collect([probe]))
+
+
 def test_invented_plans_have_the_keys_of_real_ones():
     real, invented = launch.plan(tiny.experiment()).describe(), planned()
     for key in ("arms", "programs"):

@@ -18,7 +18,8 @@ import pytest
 import synthetic_run
 from rich.console import Console
 
-from plasticity.cli import watch
+from plasticity.cli import frames, watch
+from plasticity.cli.tables import duration
 
 pytestmark = pytest.mark.usefixtures("usual_signals")
 
@@ -206,8 +207,8 @@ def test_a_frame_while_the_first_program_is_compiled(run):
     ],
 )
 def test_sparkline(values, line):
-    assert watch.sparkline(values, 0.0, 1.0) == line
-    assert watch.sparkline([3.0], 3.0, 3.0) == "▁"
+    assert frames.sparkline(values, 0.0, 1.0) == line
+    assert frames.sparkline([3.0], 3.0, 3.0) == "▁"
 
 
 @pytest.mark.parametrize(
@@ -215,15 +216,15 @@ def test_sparkline(values, line):
     [(0.4, "0 s"), (99, "99 s"), (100, "2 min"), (3600, "1 h 00 min"), (7500, "2 h 05 min"), (200_000, "2 d 7 h")],
 )
 def test_duration(seconds, text):
-    assert watch.duration(seconds) == text
-    assert watch.duration(math.nan) == "-"
+    assert duration(seconds) == text
+    assert duration(math.nan) == "-"
 
 
 @pytest.mark.parametrize(
     ("number", "text"), [(0, "0"), (950, "950"), (1000, "1k"), (12_345, "12.3k"), (999_900, "1000k"), (3.2e6, "3.2M")]
 )
 def test_short(number, text):
-    assert watch.short(number) == text
+    assert frames.short(number) == text
 
 
 # The loop.
@@ -249,6 +250,79 @@ def test_it_ends_when_the_run_is_finished(run, monkeypatch):
     assert naps == [0.5]
     assert "made: " in out.getvalue()
     assert "100 % (4 of 4 arms)" in out.getvalue()
+
+
+# Probes.
+
+
+def probe(run: Path, name: str) -> Path:
+    """A probe of two arms and one visit of 40 steps."""
+    arms = ["a.after1", "a.fresh"]
+    plan = synthetic_run.plan(arms, tasks=["b"], visits=[(0, 40)], lanes=2, name=name)
+    plan["programs"] = [{"arm": arm, "lanes": 2} for arm in arms]
+    return synthetic_run.write(run / "probes" / name, plan)
+
+
+@pytest.fixture
+def probed(run):
+    """The run is finished, its probe ``next`` is under way, and ``first`` has not started."""
+    for arm in ("done", "sweep", "told", "later"):
+        status(run, arm, state="finished", finished=[0, 1], program=1, step=80)
+    (run / "experiment.yaml").write_text("name: made\nprobes: {next: {at: [1]}, first: {at: [1]}}\n")
+    status(probe(run, "next"), "a.after1", step=30)
+    return run
+
+
+def drawn(seen, run) -> list[str]:
+    out = io.StringIO()
+    Console(file=out, width=1000).print(watch.frame(seen, run))
+    return [line.rstrip() for line in out.getvalue().splitlines()]
+
+
+def test_probes_are_shown_below_the_run(probed):
+    """30 of twice 40 steps are done, and 2 lanes x (10 + 40) steps are left, at 20 a second."""
+    seen = watch.Watcher(probed).look(NOW)
+    (_, under_way), first = seen.probes
+    assert (seen.finished, seen.complete, first) == (True, False, ("first", None))
+    assert [(arm.state, arm.done, arm.work) for arm in under_way.arms] == [("running", 30, 20), ("waiting", 0, 80)]
+    lines = drawn(seen, probed)
+    assert lines[0].startswith("made: finished, 100 % (4 of 4 arms)")
+    assert "probe next: running, 38 % (0 of 2 arms), 5 s left" in lines
+    assert "probe first: waiting" in lines
+    assert f"a probe in full: plasticity watch {probed}/probes/next" in lines
+    assert lines[-1].startswith("to resume it if it has stopped: plasticity run ")
+
+
+def test_a_probe_that_failed_says_why(probed):
+    status(probed / "probes/next", "a.after1", state="failed", reason="/data: No space left on device", step=20)
+    lines = drawn(watch.Watcher(probed).look(NOW), probed)
+    assert "probe next: failed, 25 % (0 of 2 arms)" in lines
+    assert "a.after1: failed: /data: No space left on device" in lines
+
+
+def test_a_probe_with_a_damaged_plan_is_named(probed):
+    (probed / "probes/next/plan.json").write_text("{")
+    seen = watch.Watcher(probed).look(NOW)
+    assert dict(seen.probes)["next"] is None
+    assert len(seen.damaged) == 1
+    assert seen.damaged[0].startswith(f"{probed}/probes/next/plan.json is unreadable")
+
+
+def test_the_view_ends_when_the_probes_are_finished(probed, monkeypatch):
+    naps = []
+
+    def nap(seconds: float) -> None:
+        naps.append(seconds)
+        for name in ("next", "first"):
+            for arm in ("a.after1", "a.fresh"):
+                place = probe(probed, name) if len(naps) == 2 else probed / "probes/next"
+                status(place, arm, state="finished", finished=[0], step=40)
+
+    monkeypatch.setattr(watch.time, "sleep", nap)
+    out = io.StringIO()
+    watch.watch(probed, Console(file=out, width=120, force_terminal=True), every=0.5)
+    assert naps == [0.5, 0.5]
+    assert "probe first: " in out.getvalue()
 
 
 def test_a_folder_that_is_no_run(tmp_path):

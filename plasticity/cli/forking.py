@@ -8,7 +8,7 @@ import typer
 from rich.text import Text
 
 from plasticity.cli import completion
-from plasticity.cli.running import Out, carry_out
+from plasticity.cli.running import Out, Split, carry_out
 from plasticity.cli.terminal import console, say_broken
 from plasticity.config.documents import to_yaml
 from plasticity.core.errors import UserError, shown
@@ -36,6 +36,7 @@ def fork(
     out: Out = None,
     resume: Annotated[bool, typer.Option("--resume", help="continue the fork in the folder, or start it")] = False,
     force: Annotated[bool, typer.Option("--force", help="replace an earlier run in the folder")] = False,
+    split: Split = None,
     draw: Annotated[bool, typer.Option("--figures/--no-figures", help="draw the figures at the end")] = True,
     show: Annotated[bool, typer.Option("--print", help="print the fork's config; run nothing")] = False,
 ) -> None:
@@ -57,7 +58,7 @@ def fork(
     options = ["--at", at] + (["--stream", str(stream)] if stream else []) + (["--arms", arms] if arms else [])
     options += [] if fresh else ["--no-fresh"]
     words = ["plasticity", "fork", str(folder), *(overrides or []), *options, "--out", str(place), "--resume"]
-    carry_out(made, place, shlex.join(words), resume=resume, force=force, draw=draw)
+    carry_out(made, place, shlex.join(words), split=split, resume=resume, force=force, draw=draw)
 
 
 def _numbers(text: str) -> list[int]:
@@ -65,5 +66,5 @@ def _numbers(text: str) -> list[int]:
     parts = [part.strip() for part in text.split(",") if part.strip()]
     if not parts or not all(part.isdecimal() for part in parts):
         what = f"{shown(text)} is not allowed" if text else "is missing"
-        raise UserError(f"--at: {what}; must be numbers of visits, such as 3 or 1,5,10")
+        raise UserError(f"--at: {what}; must be numbers of whole visits, such as 3 or 1,5,10")
     return [int(part) for part in parts]

@@ -17,7 +17,7 @@ def watch(
     once: Annotated[bool, typer.Option("--once", help="print the current state and exit")] = False,
     every: Annotated[float, typer.Option(help="seconds between updates", min=0.1)] = 1.0,
 ) -> None:
-    """Live view of a run, from any machine that can read its folder; ends with the run or on Ctrl-C."""
+    """Live view of a run and its probes, from any machine that can read its folder; ends with them or on Ctrl-C."""
     from plasticity.cli import watch as watching
 
     try:

@@ -3,24 +3,23 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-from rich import box
-from rich.console import Console, Group, RenderableType
+from rich.console import Console
 from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
-from plasticity.cli.tables import duration
-from plasticity.results.read import plan
+from plasticity.cli.frames import BLOCKS, PLAIN_BLOCKS, WIDTH, Arm, Seen, frame
+from plasticity.results.read import plan, probes
 from plasticity.runs.accounts import (
     LANES,
     LISTINGS,
     MISSING,
+    PLAN,
+    PROBES,
     Part,
     has_started,
     parts_of_arms,
@@ -33,35 +32,6 @@ from plasticity.runs.queue import SchedulerError, queue_of
 
 QUIET_SECONDS = 60.0  # without a new status before the arm counts as silent
 QUEUE_SECONDS = 10.0  # between two questions to the scheduler
-WIDTH = 16  # of a sparkline
-BLOCKS, PLAIN_BLOCKS = "▁▂▃▄▅▆▇█", "_.-:=+*#"
-STYLES = {
-    "finished": "green", "running": "cyan", "stopped": "yellow", "failed": "red", "waiting": "dim", "silent": "red"
-}  # fmt: skip
-
-
-class Arm(NamedTuple):
-    """State of an arm according to its files. Steps are env steps, summed over the arm's programs."""
-
-    name: str
-    lanes: int
-    diverged: int
-    state: str  # finished, running, stopped (by a signal), failed, silent (no recent status), waiting
-    silent: float  # seconds since the last status; 0 if there is none
-    done: int
-    total: int
-    work: int  # lane steps still to do
-    speed: float  # lane steps per second; 0: unknown
-    curve: np.ndarray  # float[WIDTH]: mean performance along the run, NaN if there is none yet
-    now: float  # latest performance, mean over lanes
-    reason: str = ""  # why it failed
-    shards: tuple[tuple[str, int], ...] = ()  # how many are in each state, if the run is cut
-
-    @property
-    def states(self) -> str:
-        """The state, or the states of the shards with their numbers where they differ."""
-        return ", ".join(f"{count} {state}" for state, count in self.shards) if len(self.shards) > 1 else self.state
-
 
 # The state of an arm is the first one of these that any of its parts has.
 PRECEDENCE = ("running", "failed", "silent", "stopped", "waiting", "finished")
@@ -80,27 +50,6 @@ class Shown(NamedTuple):
     reason: str
 
 
-class Seen(NamedTuple):
-    """State of a run at one moment."""
-
-    name: str
-    measured: str  # name of the performance measure
-    arms: tuple[Arm, ...]
-    damaged: tuple[str, ...] = ()  # files that were skipped, and why
-    queue: str = ""  # what the scheduler says of the run's jobs
-
-    @property
-    def finished(self) -> bool:
-        return all(arm.state == "finished" for arm in self.arms)
-
-    @property
-    def left(self) -> float:
-        """Seconds until the last arm is done at the current speed; NaN if no speed is known."""
-        known = [arm.speed for arm in self.arms if arm.speed > 0]
-        usual = known[-1] if known else math.nan
-        return sum(arm.work / (arm.speed or usual) for arm in self.arms if arm.work)
-
-
 class Watcher:
     """Reads the state of a run; each part of the tables is read only once.
 
@@ -113,6 +62,7 @@ class Watcher:
         self._damaged: dict[Path, str] = {}
         self._said, self._asked = "", -math.inf
         plan(self.run)
+        self._probes: dict[str, Watcher | None] = dict.fromkeys(probes(self.run))
 
     def look(self, now: float | None = None) -> Seen:
         """The run's current state according to its files. ``now``: seconds since 1970."""
@@ -122,8 +72,22 @@ class Watcher:
         places = parts_of_arms(self.run, about)
         arms = tuple(self._arm(stream, arm, places[arm["name"]], moment) for arm in about["arms"])
         measured = "episodic return" if stream["episodic"] else stream["reward_name"]
+        of_probes = tuple(self._look_at_probes(now))
         damaged = tuple(f"{path} is unreadable ({why}); skipped" for path, why in self._damaged.items())
-        return Seen(str(about.get("name", self.run.name)), measured, arms, damaged, self._queue())
+        name = str(about.get("name", self.run.name))
+        return Seen(name, measured, arms, damaged, self._queue(), of_probes)
+
+    def _look_at_probes(self, now: float | None) -> Iterator[tuple[str, Seen | None]]:
+        """The state of each probe; None if it has not started."""
+        for name, known in self._probes.items():
+            place, seen = self.run / PROBES / name, None
+            try:
+                if known is None and (place / PLAN).exists():
+                    known = self._probes[name] = Watcher(place)
+                seen = None if known is None else known.look(now)
+            except ValueError as error:  # its plan is damaged
+                self._damaged[place / PLAN] = str(error)
+            yield name, seen
 
     def _queue(self) -> str:
         """``Slurm: 2 running, 1 pending``, asked every ten seconds; empty without jobs."""
@@ -283,92 +247,8 @@ def _curve(points: np.ndarray, steps: int, width: int = WIDTH) -> np.ndarray:
     return np.bincount(which, points[:, 1], width) / np.where(count, count, np.nan)
 
 
-# --------------------------------------------------------------------------------------------------- what is shown
-
-
-def sparkline(values: Sequence[float] | np.ndarray, low: float, high: float, blocks: str = BLOCKS) -> str:
-    """One character per value: the lowest block at ``low``, the highest at ``high``, a blank for a missing value."""
-    span, last = (high - low) or 1.0, len(blocks) - 1
-
-    def block(value: float) -> str:
-        return blocks[min(max(round((value - low) / span * last), 0), last)] if math.isfinite(value) else " "
-
-    return "".join(map(block, values)).rstrip()
-
-
-def short(number: float) -> str:
-    """``950``, ``12.5k``, ``3.2M``: three significant digits."""
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= size:
-            return f"{number / size:.3g}{unit}" if number < 999.5 * size else f"{number / size:.0f}{unit}"
-    return f"{number:.0f}"
-
-
-def frame(seen: Seen, run: str | Path, blocks: str = BLOCKS) -> RenderableType:
-    """The run as a table, with a heading above and remarks on any problems below."""
-    values = np.concatenate([arm.curve for arm in seen.arms])
-    known = values[np.isfinite(values)]
-    low, high = (float(known.min()), float(known.max())) if len(known) else (math.nan, math.nan)
-    return Group(_heading(seen), _table(seen, low, high, blocks), *_remarks(seen, run, low, high))
-
-
-def _heading(seen: Seen) -> Text:
-    done, total = (sum(getattr(arm, name) for arm in seen.arms) for name in ("done", "total"))
-    states = [arm.state for arm in seen.arms]
-    state = next((each for each in ("running", "silent", "failed", "stopped") if each in states), "waiting")
-    state = "finished" if seen.finished else state
-    left = f", {duration(seen.left)} left" if state == "running" and math.isfinite(seen.left) else ""
-    counted = f"{states.count('finished')} of {len(states)} arms"
-    return Text.assemble(
-        f"{seen.name}: ", (state, STYLES[state]), f", {100 * done / max(total, 1):.0f} % ({counted}){left}"
-    )
-
-
-def _table(seen: Seen, low: float, high: float, blocks: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, collapse_padding=True)
-    table.add_column("arm", overflow="fold")
-    for name in ("steps", "steps/s", "left", "now"):
-        table.add_column(name, justify="right", no_wrap=True)
-    table.add_column(Text(seen.measured), no_wrap=True, min_width=WIDTH)
-    table.add_column("state")
-    for arm in seen.arms:
-        active = arm.state == "running"
-        table.add_row(
-            Text(arm.name),
-            f"{short(arm.done)}/{short(arm.total)}",
-            short(arm.speed) if arm.speed else "-",
-            duration(arm.work / arm.speed) if active and arm.speed else "-",
-            f"{arm.now:.3g}" if math.isfinite(arm.now) else "-",
-            sparkline(arm.curve, low, high, blocks),
-            Text(arm.states, STYLES[arm.state]),
-        )
-    return table
-
-
-def _remarks(seen: Seen, run: str | Path, low: float, high: float) -> list[Text]:
-    lines = []
-    if math.isfinite(low):
-        lines.append(Text(f"curves: from {low:.3g} to {high:.3g}; the width is the whole run", "dim"))
-    lines += [Text(seen.queue)] if seen.queue else []
-    lines += [Text(line, "red") for line in seen.damaged]
-    for arm in seen.arms:
-        if arm.diverged:
-            lines.append(Text(f"{arm.name}: {arm.diverged} of {arm.lanes} lanes diverged", "red"))
-        if arm.reason:
-            lines.append(Text(f"{arm.name}: failed: {arm.reason}", "red"))
-        if arm.state == "silent":
-            compiling = "" if arm.done else ": compiling, or dead"
-            lines.append(Text(f"{arm.name}: no status update for {duration(arm.silent)}{compiling}", "red"))
-        elif arm.state == "running" and not arm.speed and not math.isfinite(arm.now):
-            lines.append(Text(f"{arm.name}: compiling", "dim"))
-    if any(arm.state in ("silent", "stopped", "failed") for arm in seen.arms):
-        again = f"plasticity run {Path(run) / 'experiment.yaml'} --out {run} --resume"
-        lines.append(Text(f"to resume it if it has stopped: {again}"))
-    return lines
-
-
 def watch(run: str | Path, console: Console, *, once: bool = False, every: float = 1.0) -> None:
-    """Show the run until it is finished or Ctrl-C.
+    """Show the run until it and its probes are finished, or until Ctrl-C.
 
     Prints a single frame if ``once`` is set or the output is not a terminal.
 
@@ -389,7 +269,7 @@ def watch(run: str | Path, console: Console, *, once: bool = False, every: float
         return
     try:
         with Live(frame(seen, watcher.run, blocks), console=console, auto_refresh=False) as live:
-            while not (seen.finished and watcher.run == Path(run)):
+            while not (seen.complete and watcher.run == Path(run)):
                 time.sleep(every)
                 if (place := phase_of(Path(run))) != watcher.run:
                     watcher = Watcher(place)

@@ -84,6 +84,7 @@ class Metadata:
     period: int = 1  # of a monitor: default measurement period, in periods of `monitor_every`
     formerly: str = ""  # its name in older versions, which configs may still use
     renamed: Mapping[str, str | Moved] = field(default_factory=dict)  # old names of its settings -> new ones
+    hint: Callable[[Mapping[str, Any], str], str] | None = None  # the member's raw settings, an unknown key -> a remark
 
     def __post_init__(self) -> None:
         if isinstance(self.period, bool) or not isinstance(self.period, int) or self.period < 1:

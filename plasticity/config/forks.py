@@ -44,7 +44,7 @@ def fork_config(
       fresh: add new learners for each arm, which are its control and are reset at every switch.
 
     Raises:
-      UserError: an arm is unknown, or a name becomes too long.
+      UserError: an arm is unknown, a name becomes too long, or new learners cannot be added (:func:`_check_reset`).
     """
     given = source["arms"]
     chosen = _chosen(given) if arms is None else list(dict.fromkeys(arms))
@@ -65,6 +65,7 @@ def fork_config(
             made[after(arm, visits)] = {**changes, "start": start, **({"control": control} if fresh else {})}
             origins[after(arm, visits)] = arm
         if fresh:
+            _check_reset(arm, {**(source.get("sweep") or {}), **(changes.get("sweep") or {})})
             made[control] = {**changes, "interventions": [*changes["interventions"], RESET], "task_aware": True}
             origins[control] = arm
     for arm in made:
@@ -80,6 +81,16 @@ def _chosen(given: Mapping[str, Any]) -> list[str]:
     """The arms that are no controls; all, if there are no others."""
     controls = {arm.get("control") for arm in given.values()} | {FRESH}
     return [name for name in given if name not in controls] or list(given)
+
+
+def _check_reset(arm: str, sweep: Mapping[str, Any]) -> None:
+    """``UserError`` if the sweep names the arm's own `reset`: beside that of new learners, the name is ambiguous."""
+    for path, values in sweep.items():
+        if values is not None and path.split(".")[:2] == ["interventions", RESET["kind"]]:
+            raise UserError(
+                f"arms.{arm}: the run sweeps {path}, and new learners need a second `reset`, so that the name would be "
+                "ambiguous; leave them out: --no-fresh, in a probe `fresh: false`"
+            )
 
 
 def _earlier(arm: Mapping[str, Any]) -> list[int] | None:

@@ -16,7 +16,7 @@ from plasticity.config.schema import Setting, schema_of
 from plasticity.core.errors import ConfigProblem, Location, UserError, listed, nearest, placed, shown, unknown
 
 MEMBERS = 100  # of one list
-PLACED = ("networks", "activations")  # families whose errors begin with the member's path
+PLACED = ("networks", "activations", "optimizers")  # families whose errors begin with the member's path
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 Period = Count | Literal["visit"]  # env steps, or once per visit
 
@@ -185,7 +185,9 @@ class Parser:
             self.refuse(at, str(error))
             return None
         before = len(self.problems)
-        values = self.settings(schema, {key: value for key, value in raw.items() if key != "kind"}, at)
+        values = self.settings(
+            schema, {key: value for key, value in raw.items() if key != "kind"}, at, metadata_of(factory).hint
+        )
         if len(self.problems) == before:
             self.refuse_idle(factory, values, at)
         return MemberConfig(family, kind, values, factory)
@@ -238,12 +240,22 @@ class Parser:
             return None
         return replace(member, every=values.get("every"), modules=values.get("modules") or ())
 
-    def settings(self, schema: Mapping[str, Setting], raw: Any, at: Location) -> dict[str, Any]:
-        """Parse all settings of a schema, in its order; problems are collected in ``problems``."""
+    def settings(
+        self,
+        schema: Mapping[str, Setting],
+        raw: Any,
+        at: Location,
+        hint: Callable[[Mapping[str, Any], str], str] | None = None,
+    ) -> dict[str, Any]:
+        """Parse all settings of a schema, in its order; problems are collected in ``problems``.
+
+        ``hint`` gives a remark on an unknown key, if any (``Metadata.hint``).
+        """
         for key in raw:
             if key not in schema:
                 text = unknown("key", str(key), schema, "allowed") if schema else "unknown key; it has no settings"
-                self.refuse((*at, str(key)), text)
+                remark = hint(raw, str(key)) if hint else ""
+                self.refuse((*at, str(key)), "; ".join(filter(None, (text, remark))))
         values = {}
         for name, setting in schema.items():
             if name in raw or not setting.required:

@@ -138,8 +138,8 @@ def check_comparable(source: str, criterion: Clause | Group, streams: Mapping[st
     for clause in clauses(criterion):
         for part, stream in streams.items():
             named = not clause.arms or any(arm.rpartition("/")[0] == part for arm in clause.arms)
-            if named and clause.task is not None:
-                _check_task(source, clause, stream)
+            if named:
+                _check_tasks(source, clause, stream)
             if not named or clause.task is not None or results.alike(stream):
                 continue
             stages = [clause.at] if clause.less is None else [clause.at, clause.less]
@@ -159,13 +159,15 @@ def check_comparable(source: str, criterion: Clause | Group, streams: Mapping[st
                 )
 
 
-def _check_task(source: str, clause: Clause, stream: Mapping[str, Any]) -> None:
-    names, task = [str(name) for name in stream["tasks"]], str(clause.task)
-    if task not in names:
-        raise UserError(f"{source}: criterion: {unknown(f'task `{task}`', task, names)}")
-    count = sum(visit["task"] == names.index(task) for visit in stream["visits"])
-    if "change" in (clause.what, clause.against) and count < 2:
-        raise UserError(f"{source}: criterion: `change` needs a task that is repeated; {task} is visited once")
+def _check_tasks(source: str, clause: Clause, stream: Mapping[str, Any]) -> None:
+    """``UserError`` for a task (``task``, ``evaluation/TASK``) that is never visited, or for `change` visited once."""
+    visits = [str(stream["tasks"][visit["task"]]) for visit in stream["visits"]]
+    asked = [what.partition("/")[2] for what in (clause.what, clause.against) if what and is_evaluation(what)]
+    for task in filter(None, (clause.task, *asked)):
+        if task not in visits:
+            raise UserError(f"{source}: criterion: {unknown(f'task `{task}`', task, set(visits))}")
+    if clause.task is not None and "change" in (clause.what, clause.against) and visits.count(clause.task) < 2:
+        raise UserError(f"{source}: criterion: `change` needs a task that is repeated; {clause.task} is visited once")
 
 
 def is_evaluation(what: str) -> bool:

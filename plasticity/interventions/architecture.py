@@ -161,6 +161,8 @@ def smooth_leaky(*, alpha: float = 0.1, c: float = 5.0, p: float = 3.0) -> Inter
 
     Raises:
         ValueError: if one of them is not finite, or ``p`` is 0.
+
+    The formula and the defaults are second-hand; the paper's text could not be read.
     """
     finite(alpha=alpha, c=c, p=p)
     if p == 0:

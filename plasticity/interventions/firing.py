@@ -92,7 +92,9 @@ def self_normalized_resets(
         period: number of updates between two renewals of the limits (static). The authors' code renews them every 16
             tasks.
         longest: the largest limit, in updates, and the number of bins that each unit has in memory (static).
-        initial: the first limit of every unit, in updates (static).
+        initial: the first limit of every unit, in updates (static). Above ``period`` it has no effect: no limit is
+            reached before the first renewal, at which every limit becomes ``q_i``, and that of a unit that was silent
+            throughout, which has no counted silence, 1: it is reset at the next update, unless it fires there.
         expansion: factor of a limit that is too short (traced).
         layers: names of hidden layers, or all (static).
         streams: whether "all" includes the units of residual streams, which several layers write and read (static).

@@ -187,8 +187,9 @@ def spectral_regularization(
 ) -> Intervention:
     """Spectral regularisation: each layer's largest singular value is pulled towards a target by a penalty in the loss.
 
-    ``strength sum_l [(sigma_1(W_l)^k - target^k)^2 + |b_l|^(2k)]``, where ``k`` is ``power``. For normalised layers the
-    penalty also contains ``sum_i (scale_i^k - 1)^2 + |offset|^(2k)``, whose form is ours. ``sigma_1 = |W^T u|``, where
+    ``strength sum_l [(sigma_1(W_l)^k - target^k)^2 + |b_l|^(2k)]``, where ``k`` is ``power``. For each normalisation,
+    of a layer or (in residual networks) of its own, the penalty also contains ``sum_i (scale_i^k - 1)^2 +
+    |offset|^(2k)``, whose form is ours. ``sigma_1 = |W^T u|``, where
     ``u`` is stored and takes ``iterations`` steps of the power iteration ``v = W^T u / |W^T u|``, ``u <- W v / |W v|``
     after every update. It starts at random, so the first few values of ``sigma_1`` are too small. A convolution's
     kernel is a matrix [positions and channels it reads, filters].
@@ -199,7 +200,7 @@ def spectral_regularization(
         target: traced. One public port uses a target of 2 and 10 iterations.
         iterations: static.
         output: whether to include the output layers (static).
-        reduce: "sum" or "mean" over layers (static).
+        reduce: "sum", or "mean", which divides all terms by the number of layers (static).
 
     Raises:
         ValueError: for an unknown name or a number below 1 and, while tracing, for a network without layers.
@@ -224,19 +225,25 @@ def spectral_regularization(
 
     def layer(u: Array, module: Params) -> Array:
         sigma = to_power(jnp.sum(jnp.square(u @ as_matrix(module["kernel"]))))
-        norm = module.get("norm", {})
-        shifts = [part["bias"] for part in (module,) if "bias" in part] + [norm[k] for k in ("offset",) if k in norm]
-        terms = [jnp.square(sigma - target**power)] + [jnp.sum(jnp.square(b)) ** power for b in shifts]
-        if "scale" in norm:
-            terms.append(jnp.sum(jnp.square(norm["scale"] ** power - 1.0)))
-        return total(terms)
+        terms = [jnp.square(sigma - target**power)]
+        if "bias" in module:
+            terms.append(jnp.sum(jnp.square(module["bias"])) ** power)
+        return total([*terms, *affine(module.get("norm", {}))])
+
+    def affine(norm: Params) -> list[Array]:
+        """The terms of a normalisation."""
+        terms = [jnp.sum(jnp.square(norm["offset"])) ** power] if "offset" in norm else []
+        return [*terms, *([jnp.sum(jnp.square(norm["scale"] ** power - 1.0))] if "scale" in norm else [])]
 
     def penalty(state: State, params: Params, context: Context) -> Array:
         paths = layers(context.network)
         if not paths:
             raise ValueError("spectral_regularization needs a network with layers; this one has none")
         terms = [layer(state["/".join(path)], trees.get(params, path)) for path in paths]
-        return strength * total(terms) / (len(terms) if reduce == "mean" else 1)
+        for path in context.network.norms:
+            if path[:-1] not in paths:  # a node of its own, as before a residual branch
+                terms += affine(trees.get(params, path))
+        return strength * total(terms) / (len(paths) if reduce == "mean" else 1)
 
     def iterated(u: Array, kernel: Array) -> Array:
         matrix = as_matrix(kernel)

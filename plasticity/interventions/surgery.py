@@ -25,6 +25,8 @@ HAVE: Mapping[Moment, str] = {
     "first_moment": "sgd, adam, rmsprop, muon, adam_cm",
     "second_moment": "adam, rmsprop, adam_cm, adaptive_obgd, adaptive_q, intentional",
 }
+# Optimizers of optax with moments of other shapes than the parameters.
+FACTORED = ("adafactor", "galore", "novograd", "sm3")
 
 
 def nowhere(params: Params) -> Masks:
@@ -110,28 +112,33 @@ def slot_masks(optimizer: Optimizer, state: optax.OptState, params: Params, mask
     A slot (momentum, second moment, trace) has the parameters' tree.
 
     Raises:
-        ValueError: while tracing, if the slot's shapes differ from the parameters' (factored moments), because single
-            units cannot be located there.
+        ValueError: while tracing, if the slot's shapes or tree differ from the parameters' (factored moments), because
+            single units cannot be located there.
     """
 
     def leaf(slot: Any, param: Array, mask: Array) -> Any:
         if isinstance(slot, optax.MaskedNode):
             return slot
         if slot.shape != param.shape:
-            raise ValueError(
-                f"a slot of shape {slot.shape} cannot be reset under the mask of a {param.shape} parameter"
-            )
+            raise ValueError(f"a slot of shape {slot.shape} for a parameter of shape {param.shape}")
         return mask
 
-    return optax.tree_utils.tree_map_params(
-        optimizer,
-        leaf,
-        state,
-        params,
-        masks,
-        transform_non_params=lambda _: False,
-        is_leaf=lambda node: isinstance(node, optax.MaskedNode),
-    )
+    try:
+        return optax.tree_utils.tree_map_params(
+            optimizer,
+            leaf,
+            state,
+            params,
+            masks,
+            transform_non_params=lambda _: False,
+            is_leaf=lambda node: isinstance(node, optax.MaskedNode),
+        )
+    except ValueError as error:  # ours, or that of JAX for another tree
+        raise ValueError(
+            "the state of agent.optimizer cannot be reset unit by unit or layer by layer: its moments have other "
+            f"shapes than the parameters (as those of optax's {', '.join(FACTORED)}); choose another optimizer, or "
+            "leave its state as it is (by the method's `optimizer_slots` or `optimizer`)"
+        ) from error
 
 
 def reset_slots(optimizer: Optimizer, state: optax.OptState, params: Params, masks: Masks) -> optax.OptState:

@@ -121,7 +121,8 @@ def deep_fourier() -> NonLinearity:
 def smooth_leaky(*, alpha: Finite = 0.1, c: Finite = 5.0, p: Finite = 3.0) -> NonLinearity:
     """``alpha z + (1 - alpha) z sigmoid(c z / p)``: its slope tends to 1 on the right and to ``alpha`` on the left.
 
-    At 0 the slope is ``(1 + alpha) / 2``. ``ValueError`` if ``p`` is 0.
+    At 0 the slope is ``(1 + alpha) / 2``. ``ValueError`` if ``p`` is 0. Formula and defaults are second-hand; the
+    paper's text could not be read.
     """
     if p == 0:
         raise ValueError(f"p: {p} is not allowed; must not be 0")

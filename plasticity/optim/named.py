@@ -11,7 +11,7 @@ import optax
 import optax.contrib
 
 from plasticity.config.fields import Member, NonNegative, Positive, metadata
-from plasticity.core.errors import refused, shown, suggestion, unknown
+from plasticity.core.errors import nearest, refused, shown, suggestion, unknown
 from plasticity.core.schedules import Number
 from plasticity.core.types import Array, Optimizer, Params
 from plasticity.optim.descent import Descent, Scheduled, clipped, step_size
@@ -29,6 +29,7 @@ REFUSED: Mapping[str, str] = {
 }
 # Optimizers that find their step size themselves; ``learning_rate`` is only a factor or a start.
 SELF_TUNED = ("cocob", "dadapt_adamw", "dog", "dowg", "prodigy", "rprop")
+DEFAULT = "lion"
 RESERVED = ("learning_rate", "weight_decay_mask", "mask")
 
 
@@ -58,10 +59,28 @@ def factory_of(name: str) -> Callable[..., optax.GradientTransformation]:
     return known()[name]
 
 
+def arguments_of(factory: Callable[..., Any]) -> list[str]:
+    """The arguments of an optimizer of optax that a config may set, without the learning rate."""
+    parameters = inspect.signature(factory).parameters
+    return [key for key in parameters if key not in RESERVED and not key.endswith("_mask")]
+
+
+def hint(raw: Mapping[str, Any], key: str) -> str:
+    """What to say about an unknown key beside ``arguments``: where optax's argument belongs, or what they are."""
+    name = raw.get("name", DEFAULT)
+    if not isinstance(name, str) or name not in known():
+        return ""
+    allowed = arguments_of(known()[name])
+    meant = key if key in allowed else nearest(key, allowed)
+    if meant:
+        return f"`{meant}` is an argument of optax's {name}: write `arguments: {{{meant}: ...}}`"
+    return f"optax's {name} has in `arguments`: {', '.join(allowed) or 'none'}"
+
+
 def check_arguments(name: str, factory: Callable[..., Any], arguments: Mapping[str, Any]) -> None:
     """Raise a ``ValueError`` that lists the optimizer's arguments if one is unknown, set elsewhere, or missing."""
     parameters = inspect.signature(factory).parameters
-    allowed = [key for key in parameters if key not in RESERVED and not key.endswith("_mask")]
+    allowed = arguments_of(factory)
     for key in arguments:
         if key == "learning_rate":
             raise ValueError("arguments.learning_rate is not allowed here; set the optimizer's own `learning_rate`")
@@ -93,10 +112,11 @@ def checked(name: str, make: Callable[[Number], optax.GradientTransformation]) -
 @metadata(
     checked="optax itself, for lion, adamw, nadam, lamb and adopt; the others by contracts only (shapes)",
     note="the equations, arguments and defaults are optax's; see its documentation",
+    hint=hint,
 )
 def by_name(
     *,
-    name: str = "lion",
+    name: str = DEFAULT,
     learning_rate: NonNegative = 1e-4,
     arguments: dict[str, Any] = {},  # noqa: B006 (read only)
     schedule: Annotated[Any, Member("schedules")] | None = None,
@@ -123,8 +143,8 @@ def by_name(
     The step size of cocob, dadapt_adamw, dog, dowg, prodigy and rprop is unknown, because they find it themselves; a
     schedule is then a factor of what optax calls the learning rate (rprop, which reads it once, has none). optax 0.2
     has neither Shampoo nor a Kronecker-factored PSGD; a plug-in may return them as plain optax transformations. Of
-    adafactor, galore, novograd and sm3, whose moments have other shapes than the parameters, single units cannot be
-    reset.
+    adafactor, galore, novograd and sm3, whose moments have other shapes than the parameters, single units and layers
+    cannot be reset.
     """
     factory = factory_of(name)
     check_arguments(name, factory, arguments)

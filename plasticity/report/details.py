@@ -1,9 +1,12 @@
 """Provenance of a run: command, diverged lanes, time and memory, versions, config."""
 
+import math
+import shlex
 import time
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
+from urllib.parse import quote
 
 from plasticity.report.words import MISSING, TIMES, amount, duration, plural, size
 
@@ -15,6 +18,7 @@ def details(run: Mapping[str, Any], *, named: bool) -> str:
 <pre class="command"><code>{escape(run["command"])}</code></pre>
 {_lost(run["diverged"])}
 {_arms(run)}
+{_probes(run["probes"])}
 <dl>
 <dt>seeds</dt><dd>{escape(", ".join(map(str, run["seeds"]))) or MISSING}</dd>
 <dt>versions</dt><dd>{escape(", ".join(f"{name} {text}" for name, text in run["versions"].items())) or MISSING}</dd>
@@ -22,6 +26,27 @@ def details(run: Mapping[str, Any], *, named: bool) -> str:
 </dl>
 <details><summary>Config, resolved</summary><pre><code>{escape(run["config"])}</code></pre></details>
 </section>"""
+
+
+def _probes(probes: Sequence[Mapping[str, Any]]) -> str:
+    """The run's probes with their states, each linked to its own report or, while there is none, to its folder."""
+    if not probes:
+        return ""
+    rows = "\n".join(
+        f'<li><a href="{escape(quote(probe["page"]))}">{escape(probe["name"])}</a>: {_state(probe)}' for probe in probes
+    )
+    return f"""<p class="lead">Probes, each a run of its own:</p>
+<ul>
+{rows}
+</ul>
+<p class="lead">The report of one:</p>
+<pre class="command"><code>{escape(shlex.join(["plasticity", "report", probes[0]["path"]]))}</code></pre>"""
+
+
+def _state(probe: Mapping[str, Any]) -> str:
+    if not probe["started"]:
+        return "not started"
+    return "finished" if probe["share"] >= 1 else f"{math.floor(100 * probe['share'])} % done"
 
 
 def _lost(diverged: Sequence[Mapping[str, Any]]) -> str:

@@ -9,13 +9,16 @@ import numpy as np
 
 from plasticity import results
 from plasticity.results.best import tuned_text
-from plasticity.results.read import RunPath, config_if_whole
+from plasticity.results.read import RunPath, config_if_whole, probes
 from plasticity.results.stored import leave_out
-from plasticity.runs.accounts import EXPERIMENT, Part, parts_of_arms, read_status
+from plasticity.runs.accounts import EXPERIMENT, PLAN, Part, parts_of_arms, read_status
+
+PAGE = "report.html"  # in the folder of a run
 
 
 def facts(run: RunPath) -> dict[str, Any]:
-    """``name, folder, path, finished, share, versions, seeds, arms, diverged, command, tuned, config, stream, agent``.
+    """``name, folder, path, finished, share, versions, seeds, arms, diverged, command, tuned, config, stream, agent``,
+    and ``probes``.
 
     Raises:
       ValueError: ``run`` is not the folder of a run.
@@ -23,8 +26,7 @@ def facts(run: RunPath) -> dict[str, Any]:
     plan, folder = results.plan(run), Path(run)
     config = config_if_whole(run)
     text = _text(folder / EXPERIMENT) if config else ""
-    parts = parts_of_arms(folder, plan)
-    arms = [_arm(plan, arm["name"], parts[arm["name"]]) for arm in plan["arms"]]
+    arms = _arms(folder, plan)
     finished = all(arm["state"] == "finished" for arm in arms)
     known = results.lanes(run)
     seeds = [int(seed) for seed in np.unique(known["seed"])] if len(known) else []
@@ -33,16 +35,37 @@ def facts(run: RunPath) -> dict[str, Any]:
         "folder": folder.absolute().name,
         "path": str(folder),
         "finished": finished,
-        "share": float(np.mean([arm["share"] for arm in arms])) if arms else 0.0,
+        "share": _share(arms),
         "versions": dict(plan.get("versions", {})),
         "seeds": seeds,
         "arms": arms,
         "diverged": _diverged(run),
         "command": _command(folder, finished),
+        "probes": [_probe(name, place) for name, place in probes(run).items()],
         "tuned": tuned_text(run),
         "config": text.partition("\n")[2] if text.startswith("#") else text,
         **_kinds(config),
     }
+
+
+def _arms(folder: Path, plan: Mapping[str, Any]) -> list[dict[str, Any]]:
+    parts = parts_of_arms(folder, plan)
+    return [_arm(plan, arm["name"], parts[arm["name"]]) for arm in plan["arms"]]
+
+
+def _share(arms: Sequence[Mapping[str, Any]]) -> float:
+    return float(np.mean([arm["share"] for arm in arms])) if arms else 0.0
+
+
+def _probe(name: str, place: Path) -> dict[str, Any]:
+    """``name, path, started, share`` of a probe, and ``page``: its report, or its folder while it has none."""
+    found = {"name": name, "path": str(place), "started": (place / PLAN).exists(), "share": 0.0}
+    if found["started"]:
+        try:
+            found["share"] = _share(_arms(place, results.plan(place)))
+        except ValueError as error:
+            leave_out(place / PLAN, str(error))
+    return found | {"page": str(place / PAGE if (place / PAGE).exists() else place)}
 
 
 def _text(path: Path) -> str:

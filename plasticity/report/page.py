@@ -1,7 +1,9 @@
 """The HTML file, from the dict of :func:`plasticity.report.collect`."""
 
+import contextlib
 import html
 import json
+import os
 import re
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -9,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from plasticity.report.data import collect
+from plasticity.report.facts import PAGE
 from plasticity.report.sections import sections
 from plasticity.results.read import RunPath
 from plasticity.runs.files import write_text
@@ -24,12 +27,20 @@ def save(runs: Sequence[RunPath], out: RunPath | None = None) -> Path:
       ValueError: no run is given, or a path that is not the folder of a run.
       OSError: the file cannot be written.
     """
-    text = page(collect(runs))
     path = Path(runs[0] if out is None else out)
-    path = path / "report.html" if path.is_dir() else path
+    path = path / PAGE if path.is_dir() else path
+    text = page(linked(collect(runs), path.parent))
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, text)
     return path
+
+
+def linked(data: Mapping[str, Any], place: Path) -> Mapping[str, Any]:
+    """The data, with the pages of probes as seen from the folder ``place``."""
+    for probe in (probe for group in data["groups"] for run in group["runs"] for probe in run["probes"]):
+        with contextlib.suppress(ValueError):  # on another drive of Windows
+            probe["page"] = Path(os.path.relpath(probe["page"], place)).as_posix()
+    return data
 
 
 def page(data: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ from plasticity.config.renamed import with_new_keys
 from plasticity.core.errors import UserError, cut, listed, nearest, shown, suggestion
 from plasticity.results.ranges import evaluated_stream
 from plasticity.results.stored import BOOKKEEPING, Versions, lanes_of, rows_of, versions_of
-from plasticity.runs.accounts import EXPERIMENT, PLAN, is_own_config, parts_of_arms, read_plan
+from plasticity.runs.accounts import EXPERIMENT, PLAN, PROBES, is_own_config, parts_of_arms, probe_folders, read_plan
 from plasticity.runs.checksums import DamagedError
 
 IDENTITY = ("run", "arm", "lane", "seed", "step", "frames", "update", "flops", "visit", "task", "step_in_visit")
@@ -73,6 +73,14 @@ def config_if_whole(run: RunPath) -> dict[str, Any]:
     if why:
         warnings.warn(f"{Path(run) / EXPERIMENT} {why}; its contents are left out", UserWarning, stacklevel=2)
     return found
+
+
+def probes(run: RunPath) -> dict[str, Path]:
+    """The folder of each probe of a run, by name: of those in its config, started or not, and of any others there."""
+    named = _config(run)[0].get("probes")
+    names = map(str, named) if isinstance(named, Mapping) else ()
+    started = (place.name for place in probe_folders(Path(run)))
+    return {name: Path(run) / PROBES / name for name in dict.fromkeys([*names, *started])}
 
 
 def _config(run: RunPath) -> tuple[dict[str, Any], str]:

@@ -26,7 +26,8 @@ from plasticity.core.types import Array, Network, Optimizer, Params
 from plasticity.interventions.base import Intervention
 from plasticity.networks.functions import Functions
 from plasticity.networks.graph import OBSERVATION
-from plasticity.networks.operations import Dense, Flatten
+from plasticity.networks.nonlinearity import own_activation
+from plasticity.networks.operations import Activate, Dense, Flatten, Normalise, Scale, Shift, Sphere
 from plasticity.networks.spec import Head, NetworkSpec, nodes_of, shapes
 from plasticity.runs.members import registry
 from plasticity.runs.parameter_mapping import Wanted
@@ -34,6 +35,7 @@ from plasticity.runs.parameter_mapping import Wanted
 KEYS = ("network", "outputs", "trunk", "gains", "meaning")
 NEEDED = ("network", "outputs", "meaning")
 TRUNKS, MEANINGS = ("shared", "separate"), ("values", "logits", "prediction")
+Elementwise = Activate | Normalise | Scale | Shift | Sphere  # nodes that keep all features in their places
 Make = Callable[[Any, int], NetworkSpec | Functions]
 
 
@@ -167,11 +169,11 @@ def prepare(described: Described, observation: Any, optimizer: Optimizer, rows: 
         raise UserError(f"{described.source}: {str(error).removeprefix('agent.').removeprefix('network: ')}") from error
     flat, tree = jax.tree_util.tree_flatten_with_path(shapes)
     named = {"/".join(str(key.key) for key in path): tuple(leaf.shape) for path, leaf in flat}
-    return Prepared(core, described, Wanted(named, maps), tree)
+    return Prepared(core, described, Wanted(named, _of_parameters(maps, named)), tree)
 
 
 def _built(described: Described, observation: Any) -> tuple[Network, dict[str, tuple[int, ...]]]:
-    """The network, and the maps that its dense layers read flattened, by the path of the kernel."""
+    """The network, and the maps that are read flattened, by the path of a kernel or a module."""
     outputs, gains = described.outputs, described.gains
 
     def make(observation: Any, number: int) -> NetworkSpec | Functions:
@@ -199,23 +201,39 @@ def _built(described: Described, observation: Any) -> tuple[Network, dict[str, t
 
 
 def _maps(given: NetworkSpec | Functions) -> dict[str, tuple[int, ...]]:
-    """By kernel, [height, width, channels] of the map that a dense layer reads flattened; unknown for functions.
+    """[height, width, channels] of the maps that are read flattened; unknown for functions.
 
-    Without the observation's own map, which every program flattens alike.
+    By the path of the kernel of a dense layer, also behind nodes that keep the features in their places, and by the
+    module of such a node. Without the observation's own map, which every program flattens alike.
     """
     if isinstance(given, Functions):
         return {}
-    found: dict[str, tuple[int, ...]] = {}
     known = shapes(given)
     nodes = {node.name: node for node in nodes_of(given)}
+
+    def flat(name: str) -> tuple[int, ...] | None:
+        """The map of a node, or that of which it has the features in a row."""
+        if len(known[name]) == 3:
+            return tuple(known[name]) if name != OBSERVATION or given.channels_first else None
+        node = nodes.get(name)
+        follows = node is not None and isinstance(node.operation, Flatten | Elementwise)
+        return flat(node.inputs[0]) if node is not None and follows else None
+
+    found: dict[str, tuple[int, ...]] = {}
     for name, node in nodes.items():
-        if not isinstance(node.operation, Dense) or not node.operation.flatten:
-            continue
-        before = node.inputs[0]
-        if before in nodes and isinstance(nodes[before].operation, Flatten):
-            before = nodes[before].inputs[0]
-        shape = tuple(known[before])
-        moved = before != OBSERVATION or given.channels_first
-        if moved and len(shape) == 3:
+        shape = flat(node.inputs[0]) if node.inputs else None
+        if shape is not None and isinstance(node.operation, Dense) and node.operation.flatten:
             found[f"{name}/kernel"] = shape
+        elif shape is not None and isinstance(node.operation, Elementwise) and len(known[node.inputs[0]]) == 1:
+            found |= {name: shape, own_activation(name): shape}  # modules with a number for each feature
     return found
+
+
+def _of_parameters(maps: Mapping[str, tuple[int, ...]], named: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """The map of each parameter, by its path: of kernels, and of the modules that have a number for each feature."""
+    found = {path: maps.get(path) or maps.get(path.rpartition("/")[0]) for path in named}
+    return {
+        path: shape
+        for path, shape in found.items()
+        if shape is not None and (path in maps or tuple(named[path]) == (math.prod(shape),))
+    }

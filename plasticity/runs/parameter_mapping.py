@@ -22,6 +22,7 @@ import numpy as np
 from plasticity.core.errors import UserError, listed, shown, suggestion, unknown
 
 KEYS = ("parameters", "ignore")
+ROOM = 400  # characters for the names of parameters that a mapping lacks
 RULE = ("from", "layout", "flattened", "value")
 ORDERS = ("channels_first", "channels_last")
 OURS = {2: "io", 4: "hwio"}  # the axes of our kernels: height, width, inputs, outputs
@@ -49,7 +50,7 @@ class Wanted(NamedTuple):
     """What a network needs."""
 
     shapes: Mapping[str, tuple[int, ...]]  # of each parameter, by its path
-    maps: Mapping[str, tuple[int, ...]]  # [height, width, channels] of the maps that kernels read flattened
+    maps: Mapping[str, tuple[int, ...]]  # [height, width, channels] of the maps that parameters read flattened
 
 
 def parse(raw: Any, source: str = "mapping") -> ParameterMapping:
@@ -158,7 +159,9 @@ def _check_names(rules: Mapping[str, Rule], wanted: Wanted, by: str) -> None:
             raise UserError(f"{by}: {unknown(f'parameter `{name}`', name, wanted.shapes, 'the network has')}")
     missing = [name for name in wanted.shapes if name not in rules]
     if missing:
-        raise UserError(f"{by}: parameters: the network also has {listed(missing)}; say where they come from")
+        forms = [f"{name} {list(wanted.shapes[name])}" for name in missing]
+        shown_all = ", ".join(forms) if len(", ".join(forms)) <= ROOM else listed(forms)
+        raise UserError(f"{by}: parameters: the network also has {shown_all}; say where they come from")
 
 
 def _check_used(
@@ -209,7 +212,7 @@ def _fitted(
 
 
 def _permuted(order: Any, kernel: np.ndarray, flat: tuple[int, ...] | None, place: str) -> np.ndarray:
-    """A kernel ``[inputs, outputs]`` whose inputs are a map's channels first, with the channels last."""
+    """A kernel ``[inputs, outputs]``, or numbers ``[inputs]``, of a map's channels first, with the channels last."""
     if order == ORDERS[1]:
         return kernel
     if order == ORDERS[0]:
@@ -223,7 +226,7 @@ def _permuted(order: Any, kernel: np.ndarray, flat: tuple[int, ...] | None, plac
         raise UserError(
             f"{place}.flattened: {list(order)} does not fit a map of {list(flat)} (height, width, channels)"
         )
-    if kernel.ndim != 2 or math.prod(order) != len(kernel):
+    if kernel.ndim > 2 or math.prod(order) != len(kernel):
         axes = list(kernel.shape)
         raise UserError(
             f"{place}.flattened: {list(order)} does not fit; the parameter has the axes {axes} (inputs, outputs)"

@@ -17,6 +17,7 @@ from plasticity.engine.program import NEVER
 from plasticity.engine.runner import Learners, Run
 from plasticity.runs import checkpoint, folder, shards
 from plasticity.runs.accounts import EXPERIMENT, SHARD, read_plan, shard_folders
+from plasticity.runs.building import interventions_of
 from plasticity.runs.checkpoint import Slot, WrongCheckpointError
 from plasticity.runs.checksums import DamagedError
 from plasticity.runs.members import registry
@@ -88,10 +89,12 @@ class Continued:
 
     def check(self, run: Run) -> None:
         """``UserError`` if the other run has no learners of this form for these lanes."""
-        steps = _steps(self.start, _plan(self.start, self.where), self.where)
+        plan = _plan(self.start, self.where)
+        steps = _steps(self.start, plan, self.where)
         if self.start.steps not in (None, steps):
-            done = f"{self.start.visits} visits had {steps:,}"
+            done = f"{self.start.visits} visits had {steps:,}, and learners go on from the end of a visit only"
             raise UserError(f"{self.where}.steps: {self.start.steps:,} is not allowed; {done}")
+        self._check_memory(len(plan["stream"]["visits"]), len(run.program.spec.visits))
         wanted = _learners_of(run.carry_shape())
         with self._placed():
             for path, group in {(slot.path, slot.group) for slot in self._slots()}:
@@ -99,12 +102,24 @@ class Continued:
 
     def check_alike(self, run: Run, other: Run) -> None:
         """``UserError`` if the learners of the ``other`` run, which is not made yet, have another form."""
+        self._check_memory(len(other.program.spec.visits), len(run.program.spec.visits))
         here, there = (checkpoint.forms(_learners_of(each.carry_shape()).agent) for each in (run, other))
         odd = next((name for name in {**there, **here} if here.get(name) != there.get(name)), None)
         if odd is not None:
             forms = [f"{form[0]} {list(form[1])}" if form else "absent" for form in (there.get(odd), here.get(odd))]
             raise UserError(
                 f"{self.where}: the learners do not fit: agent{odd} is {forms[0]} in the run and {forms[1]} here"
+            )
+
+    def _check_memory(self, there: int, here: int) -> None:
+        """``UserError`` if a method's memory of past visits has another size for so many visits of the stream."""
+        for label, made in interventions_of(self.each.build({}), self.each).items():
+            kept = made.remember
+            if kept is None or (kept.visits is not None and kept.visits < min(there, here)) or there == here:
+                continue
+            raise UserError(
+                f"{self.where}: the memory of {label} has room for the visits of its stream, {there} in the run and "
+                f"{here} here; such learners can only go on in a stream of as many visits"
             )
 
     def __call__(self, run: Run) -> list[Learners]:

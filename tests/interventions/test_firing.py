@@ -139,6 +139,28 @@ def test_a_unit_fires_if_any_position_or_copy_does() -> None:
     np.testing.assert_array_equal((old != new).any(0), [False, True])
 
 
+@pytest.mark.parametrize("initial", [4, 5, 9])
+def test_an_initial_limit_above_the_period_has_no_effect(initial: int) -> None:
+    """Unit 0 never fires; unit 1 fires at updates 2 and 3, so that its one silence has 2 updates."""
+    method = self_normalized_resets(period=3, initial=initial, longest=9, layers=["hidden_0"])
+    spec = NetworkSpec((3,), 2, widths=(2,))
+    loop = make(method, adam(), spec)
+    run = loop.init(KEY)
+    state, learner = run
+    limits, ages, resets = [], [], []
+    for update, fires in enumerate([[0, 0], [0, 0], [0, 1], [0, 1], [0, 0]]):
+        post = jnp.array([fires], jnp.float32)
+        facts = loop.context(update)._replace(activations={"hidden_0": Activation(post, post)})
+        before = np.asarray(learner.params["hidden_0"]["kernel"])
+        state, learner = method.step(jax.random.fold_in(KEY, update), state, learner, facts)
+        resets.append((np.asarray(learner.params["hidden_0"]["kernel"]) != before).any(0).tolist())
+        limits.append(state["hidden_0"].limit.tolist())
+        ages.append(state["hidden_0"].silent.tolist())
+    assert limits == [[initial] * 2] * 2 + [[1, 2]] * 3
+    assert ages == [[1, 1], [2, 2], [3, 0], [0, 0], [0, 1]]
+    assert resets == [[False, False]] * 3 + [[True, False]] * 2
+
+
 def test_what_is_refused() -> None:
     with pytest.raises(ValueError, match=r"initial: 9 is not allowed; must be at most longest \(4\)"):
         self_normalized_resets(initial=9, longest=4)

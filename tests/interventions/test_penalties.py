@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from update_loop import CNN, clock_at, make, train
 
+from plasticity.core import trees
 from plasticity.core.types import Context, Learner, Network
 from plasticity.interventions import l2, l2_init, parseval, spectral_regularization, wasserstein_init
 from plasticity.interventions.base import Intervention
+from plasticity.networks.build import build
+from plasticity.networks.residual import impala
 from plasticity.optim.optimizers import adam, sgd
 
 KEY = jax.random.key(0)
@@ -133,6 +136,28 @@ def test_spectral_holds_the_scale_of_a_normalisation_near_one() -> None:
     now = params(np.diag([1.0, 0.5]), scale=[2.0, 1.0], offset=[1.0, 1.0])
     method = spectral_regularization(strength=1.0, output=False)
     assert penalised(method, now, exact(now, method))[0] == pytest.approx(100 + 9 + 4, rel=1e-4)
+
+
+@pytest.mark.parametrize("reduce", ["sum", "mean"])
+def test_spectral_includes_normalisations_that_belong_to_no_layer(reduce: str) -> None:
+    """All arrays of an IMPALA network by NumPy, found by their names; four of its normalisations are nodes."""
+    image = jax.ShapeDtypeStruct((8, 8, 2), jnp.float32)
+    spec = impala(image, 3, filters=(2, 3), blocks=1, widths=(4,), normalisation="layer", layout="channels_last")
+    network = build(spec)
+    rng = np.random.default_rng(0)
+    now = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), network.init(KEY))
+    method = spectral_regularization(strength=0.1, iterations=50, reduce=reduce)
+    facts = context()._replace(network=network)
+    state, _ = method.step(KEY, method.init(KEY, now, network), Learner(now, (), ()), facts)
+    terms: dict[str, list[float]] = {"kernel": [], "bias": [], "offset": [], "scale": []}
+    for path, value in zip(trees.paths(now), jax.tree.leaves(now), strict=True):
+        name, x = path[-1], np.asarray(value, np.float64)
+        norm = np.linalg.norm(x.reshape(-1, x.shape[-1]), 2) if name == "kernel" else np.linalg.norm(x)
+        of = {"kernel": (norm**2 - 1) ** 2, "scale": np.sum((x**2 - 1) ** 2)}
+        terms[name].append(of.get(name, norm**4))
+    assert {name: len(each) for name, each in terms.items()} == {"kernel": 8, "bias": 8, "offset": 6, "scale": 6}
+    expected = 0.1 * sum(map(sum, terms.values())) / (8 if reduce == "mean" else 1)
+    assert float(method.penalty(state, now, facts)) == pytest.approx(expected, rel=1e-3)
 
 
 def test_one_power_iteration_after_each_update() -> None:

@@ -240,5 +240,5 @@ def test_factored_slots_are_refused() -> None:
 
     optimizer = Optimizer(init, lambda g, s, p=None: (g, s), lambda s: jnp.ones(()))
     params = {"kernel": jnp.ones((2, 3))}
-    with pytest.raises(ValueError, match=r"\(3,\) cannot be reset under the mask of a \(2, 3\)"):
+    with pytest.raises(ValueError, match="cannot be reset unit by unit"):
         surgery.reset_slots(optimizer, init(params), params, surgery.everywhere(params))
