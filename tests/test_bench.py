@@ -176,6 +176,25 @@ def test_intervention_costs_are_split_into_what_is_due_and_what_is_always_there(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("learner", interventions.LEARNERS)
+def test_every_intervention_can_be_timed(learner):
+    """By shapes only: a plan refuses what the learner cannot have."""
+    for name in interventions.timed():
+        for member in interventions.variants(name, learner).values():
+            assert job(interventions.LEARNERS[learner], 1, interventions=[member]).program
+
+
+def test_a_method_that_does_not_fit_is_left_out_of_the_costs(monkeypatch):
+    said = []
+    monkeypatch.setattr(interventions, "timed", lambda: ("neuroplastic_expansion",))
+    monkeypatch.setattr(interventions, "CHANGED", {})
+    monkeypatch.setattr(interventions, "LEARNERS", {"classifier": CASES["classifier"]})
+    monkeypatch.setattr(interventions, "THOROUGH", FAST)
+    assert interventions.interventions(said.append) == []
+    assert said[-1].startswith("interventions: neuroplastic_expansion left out: arms.baseline: interventions.neuro")
+
+
+@pytest.mark.slow
 def test_agent_rows_count_the_steps_of_all_lanes_and_envs(monkeypatch):
     stream = {"kind": "catch", "steps_per_task": 10_000, "envs": 3}
     network = {"kind": "mlp", "widths": [4]}
