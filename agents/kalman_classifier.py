@@ -254,7 +254,7 @@ def kalman_classifier(
     prior_variance: Positive = 0.03,
     noise_variance: Positive = 0.1,
     gamma: Forgetting = 0.999,
-    gamma_learning_rate: NonNegative = 1e-3,
+    gamma_learning_rate: NonNegative = 1e-4,
     objective: Objective = "softmax",
     calibration: Positive = 1.0,
     calibration_learning_rate: NonNegative = 1e-2,
@@ -286,7 +286,8 @@ def kalman_classifier(
         gamma: its initial value (traced); with 1 and a learning rate of 0 nothing is ever forgotten.
         gamma_learning_rate: of ``delta`` (traced).
         objective: the likelihood that ``gamma`` is learned by (static): that of the class ("softmax"), or the Gaussian
-            one of the targets ("gaussian"), which needs no draws.
+            one of the targets ("gaussian"), which needs no draws. With "softmax", gamma also falls where nothing
+            changes, the more the larger its rate; with "gaussian" it does not, also at a rate of 1e-3.
         calibration: the initial ``c`` (traced).
         calibration_learning_rate: of its logarithm (traced).
         samples: of the Monte Carlo estimate (static).
