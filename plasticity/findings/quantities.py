@@ -122,7 +122,7 @@ def _transfer(run: Path, what: str) -> pd.DataFrame:
 
     Measures of pairs of visits are averaged over the pairs; a lane that lacks one is missing.
     """
-    table = getattr(results, what)(results.performance_matrix(run)).lanes.rename(columns={what: "value"})
+    table = _valued(getattr(results, what)(results.performance_matrix(run)).lanes, what)
     if what == PER_VISIT:
         return table[["arm", "lane", "visit", "value"]]
     groups = table.groupby(["arm", "lane"], observed=True)["value"]

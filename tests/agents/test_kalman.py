@@ -225,7 +225,7 @@ def switching() -> tuple[np.ndarray, np.ndarray]:
     teachers = jnp.asarray(draw(2, size, CLASSES, seed=3), jnp.float32)
     agent = kalman_classifier(
         spec_of(rows, size), Intervention(), network=functools.partial(mlp, widths=()), optimizer=sgd, features="fixed",
-        samples=32,
+        gamma_learning_rate=1e-3, samples=32,
     )  # fmt: skip
 
     def step(state: Any, i: Any) -> Any:
