@@ -10,12 +10,12 @@ python docs/make_findings.py                    # only writes the page
 import json
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from plasticity.findings import EXACT_NAMES, Finding, load_findings
-from plasticity.findings.criterion import clauses
+from plasticity.findings.criterion import Group, clauses
 from plasticity.findings.figure import figure
 from plasticity.findings.run import is_current
 from plasticity.findings.show import by_task, correction_text, judged, taken
@@ -140,8 +140,22 @@ def tasks(finding: Finding, result: Mapping[str, Any]) -> str:
 def table(finding: Finding, result: Mapping[str, Any] | None) -> str:
     rows = ["| clause | number [interval] | |", "|---|---|---|"]
     if result is None or not is_current(finding, result):
-        return "\n".join([*rows, *(f"| {clause_text(each)} | | |" for each in clauses(finding.criterion))])
-    return "\n".join([*rows, *(f"| {' | '.join(row)} |" for row in judged(finding, result))])
+        cells: list[Sequence[str]] = [(clause_text(each), "", "") for each in clauses(finding.criterion)]
+    else:
+        cells = list(judged(finding, result))
+    return "\n".join([*rows, *(f"| {' | '.join(row)} |" for row in in_groups(finding.criterion, iter(cells)))])
+
+
+def in_groups(criterion: Group, rows: Iterator[Sequence[str]], depth: int = 0) -> Iterator[Sequence[str]]:
+    """The rows of the clauses, with a row before each group that says how many of its clauses are needed."""
+    mark = "&nbsp;&nbsp;" * depth
+    for part in criterion.clauses:
+        if isinstance(part, Group):
+            yield f"{mark}*{'any one' if part.needs == 'any' else 'all'} of:*", "", ""
+            yield from in_groups(part, rows, depth + 1)
+        else:
+            text, *others = next(rows)
+            yield mark + text, *others
 
 
 def main() -> None:

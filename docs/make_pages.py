@@ -157,6 +157,7 @@ def sections(family: str) -> str:
 
 def of_interventions(run: Path) -> str:
     """Draws every arm against the baseline; gives first and last tenth and the paired gap to the fresh control."""
+    keep_results("interventions", run)
     figure = against_baseline(results.visits(run), label="accuracy")
     plots.save(figure, DOCS / "figures" / "interventions.png")
     lines = ["| arm | first tenth | last tenth | gap to fresh [95 %] |", "|---|---|---|---|"]
@@ -170,12 +171,12 @@ ONE_STREAM = DOCS / "one_stream.json"
 
 
 def keep_results(family: str, run: Path) -> None:
-    """Keep what a run of the members of a family reached: per arm, of each seed."""
+    """Keep what a run of the members of a family reached: the means of each arm, and its gap to the fresh control."""
     kept = json.loads(ONE_STREAM.read_text(encoding="utf-8")) if ONE_STREAM.exists() else {}
     rows = {}
     for row in results.summary(run).itertuples():
-        gap = [round(x, 4) for x in (row.gap, row.gap_low, row.gap_high)] if row.arm != "fresh" else None
-        rows[row.arm] = {"first": round(row.first, 4), "last": round(row.last, 4), "gap": gap}
+        gap = [round(x, 6) for x in (row.gap, row.gap_low, row.gap_high)] if row.arm != "fresh" else None
+        rows[row.arm] = {"first": round(row.first, 6), "last": round(row.last, 6), "gap": gap}
     kept[family] = {
         "config": results.plan(run)["name"],
         "seeds": len(results.lanes(run)["seed"].unique()),

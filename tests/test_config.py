@@ -286,6 +286,15 @@ def test_overrides(override: Any, where: Any, value: Any) -> None:
     assert resolved == value
 
 
+def test_null_on_the_command_line_removes_an_arm() -> None:
+    names = list(read(FULL).arms)
+    assert list(read(FULL, f"arms.{names[-1]}=null").arms) == names[:-1]
+    assert error(FULL, "arms.bth=null").startswith('command line: arms.bth=null: unknown arm "bth"')
+    assert "did you mean `both`" in error(FULL, "arms.bth=null")
+    left = [f"arms.{name}=null" for name in names]
+    assert error(FULL, *left).endswith("it is the only arm; a run needs at least one")
+
+
 def test_overrides_come_in_order() -> None:
     assert read(FULL, "agent.network=linear", "agent.network.bias=false").agent.values["network"].values == {
         "bias": False

@@ -42,6 +42,16 @@ def test_a_section(pages):
     assert "not run" in pages.section(finding, {})
 
 
+def test_a_section_shows_which_clauses_are_needed_together(pages):
+    (finding,) = load_findings(["transformer_units"], EXACT_NAMES)
+    rows = pages.section(finding, {finding.name: result(finding)}).splitlines()
+    (group,) = (i for i, row in enumerate(rows) if "any one of" in row)
+    assert rows[group] == "| *any one of:* |  |  |"
+    assert [row.split(": ")[1].split(" - ")[0] for row in rows[group + 1 : group + 4]] == ["trac", "c_chain", "l2_init"]
+    assert all(row.startswith("| &nbsp;&nbsp;performance") for row in rows[group + 1 : group + 4])
+    assert rows[group - 1].startswith("| performance, last tenth: selective_weight_reinit - baseline < 0.1")
+
+
 def test_a_section_has_the_values_the_correction_and_a_verdict_of_each_task(pages, monkeypatch, tmp_path):
     (finding,) = load_findings(["continual_control"], EXACT_NAMES)
     monkeypatch.setattr(pages, "DOCS", tmp_path)

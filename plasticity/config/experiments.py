@@ -243,7 +243,19 @@ def _overridden(raw: Any, override: str, renamer: Renamer) -> tuple[Any, Locatio
         location = locate(raw, key)
     except NoSuchPlaceError as error:
         raise UserError(f"command line: {cut(key, KEYS)}: {error}") from None
+    if value is None and location[:-1] == ("arms",):
+        return _without_arm(raw, str(location[-1])), location[:-1]
     return renamer.document(replaced(raw, location, value), later=True), location
+
+
+def _without_arm(raw: Any, name: str) -> Any:
+    """The config without an arm: ``arms.NAME=null`` on the command line."""
+    arms = raw.get("arms") or {}
+    if name not in arms:
+        raise UserError(f"command line: arms.{cut(name, KEYS)}=null: {unknown(f'arm {shown(name)}', name, arms)}")
+    if len(arms) == 1:
+        raise UserError(f"command line: arms.{cut(name, KEYS)}=null: it is the only arm; a run needs at least one")
+    return {**raw, "arms": {key: arm for key, arm in arms.items() if key != name}}
 
 
 def _parse(parser: Parser, raw: Mapping[str, Any], name: str) -> Experiment | None:

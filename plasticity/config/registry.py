@@ -24,6 +24,7 @@ FAMILIES = (
 )  # fmt: skip
 
 BUILT_IN = "built in"
+ELSEWHERE = {"optimizers": "; those of optax: {kind: optax, name: NAME}"}  # where other members of a family are
 
 Factory = Callable[..., Any]
 
@@ -137,7 +138,8 @@ class Registry:
         if name not in members and (family, name) in self._broken:
             raise UserError(self._broken[family, name])
         if name not in members:
-            raise UserError(unknown(f"{family.removesuffix('s')} `{cut(name, KEY)}`", name, members))
+            text = unknown(f"{family.removesuffix('s')} `{cut(name, KEY)}`", name, members)
+            raise UserError(f"{text}{ELSEWHERE.get(family, '')}")
         return members[name]
 
     def schema(self, family: str, name: str) -> Mapping[str, Setting]:
