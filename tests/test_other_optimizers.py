@@ -8,8 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import tiny
 
 from plasticity.config.settings import Parser
+from plasticity.core.errors import UserError
 from plasticity.core.types import Optimizer
 from plasticity.interventions import surgery
 from plasticity.optim import named
@@ -297,6 +299,21 @@ def test_an_argument_of_optax_at_the_wrong_place(raw: dict[str, Any], key: str, 
     assert problem.text.startswith("unknown key; allowed: arguments, learning_rate, max_gradient_norm, name, schedule")
     assert message in problem.text
     assert ("optax's" in problem.text) == ("optax's" in message)
+
+
+def test_an_optimizer_that_only_optax_has_is_pointed_to() -> None:
+    with pytest.raises(UserError, match=r"unknown optimizer `lion`; .*; those of optax: \{kind: optax, name: lion\}$"):
+        launch.registry().factory("optimizers", "lion")
+    with pytest.raises(UserError, match=r"unknown optimizer `adm`; .*; did you mean `adam`\?$"):
+        launch.registry().factory("optimizers", "adm")
+
+
+def test_an_error_of_a_schedule_names_its_place() -> None:
+    schedule = {"kind": "piecewise", "at": [0, 60, 60], "values": [1.0, 0.1, 0.0]}
+    agent = {"kind": "classifier", "network": "mlp", "optimizer": {"kind": "adam", "schedule": schedule}}
+    said = r"^arms.baseline: agent\.optimizer\.schedule: at: 60 after 60 is not allowed; the counts must increase$"
+    with pytest.raises(UserError, match=said):
+        launch.plan(tiny.experiment(agent=agent))
 
 
 def test_an_optimizer_by_name_in_a_config() -> None:

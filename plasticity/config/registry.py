@@ -24,7 +24,7 @@ FAMILIES = (
 )  # fmt: skip
 
 BUILT_IN = "built in"
-ELSEWHERE = {"optimizers": "; those of optax: {kind: optax, name: NAME}"}  # where other members of a family are
+ELSEWHERE = {"optimizers": "optax"}  # the member of a family that finds others by their names
 
 Factory = Callable[..., Any]
 
@@ -139,7 +139,9 @@ class Registry:
             raise UserError(self._broken[family, name])
         if name not in members:
             text = unknown(f"{family.removesuffix('s')} `{cut(name, KEY)}`", name, members)
-            raise UserError(f"{text}{ELSEWHERE.get(family, '')}")
+            other = ELSEWHERE.get(family)
+            hint = f"; those of {other}: {{kind: {other}, name: {cut(name, KEY)}}}" if other in members else ""
+            raise UserError(text if "did you mean" in text else text + hint)
         return members[name]
 
     def schema(self, family: str, name: str) -> Mapping[str, Setting]:

@@ -16,7 +16,7 @@ from plasticity.config.schema import Setting, schema_of
 from plasticity.core.errors import ConfigProblem, Location, UserError, listed, nearest, placed, shown, unknown
 
 MEMBERS = 100  # of one list
-PLACED = ("networks", "activations", "optimizers")  # families whose errors begin with the member's path
+PLACED = ("networks", "activations", "optimizers", "schedules")  # families whose errors begin with the member's path
 EMPTY: Mapping[str, Any] = MappingProxyType({})
 Period = Count | Literal["visit"]  # env steps, or once per visit
 
