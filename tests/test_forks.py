@@ -334,7 +334,7 @@ def test_learners_go_on_from_the_ends_of_visits_only(tmp_path):
     with pytest.raises(UserError) as refused:
         launch.run(experiment(arms={"baseline": {"start": start}}), tmp_path / "fork")
     assert str(refused.value) == (
-        "arms.baseline.start.steps: 10 is not allowed; 1 visits had 20, and learners go on from the end of a visit only"
+        "arms.baseline.start.steps: 10 is not allowed; 1 visit had 20, and learners go on from the end of a visit only"
     )
     answer = CliRunner().invoke(main.app, ["fork", str(whole), "--at", "1.5"])
     assert '--at: "1.5" is not allowed; must be numbers of whole visits' in str(answer.exception)

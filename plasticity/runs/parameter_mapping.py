@@ -176,11 +176,7 @@ def _check_used(
         close = suggestion(name, entries)
         advice = "; a mapping file says which entry is which parameter (`--mapping`)" if direct else ""
         raise UserError(f"{source}: has no entry {shown(name)}; it has {listed(list(entries))}{close}{advice}")
-    unused = [
-        name
-        for name in entries
-        if name not in used and not any(name == p or fnmatch.fnmatchcase(name, p) for p in ignore)
-    ]
+    unused = [name for name in entries if name not in used and not _is_ignored(name, ignore)]
     if unused:
         advice = "give a mapping file" if direct else "map them, or name them under `ignore`"
         raise UserError(f"{source}: these entries are not used: {listed(unused)}; {advice}")

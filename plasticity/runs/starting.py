@@ -92,7 +92,8 @@ class Continued:
         plan = _plan(self.start, self.where)
         steps = _steps(self.start, plan, self.where)
         if self.start.steps not in (None, steps):
-            done = f"{self.start.visits} visits had {steps:,}, and learners go on from the end of a visit only"
+            visits = f"{self.start.visits} visit{'s' if self.start.visits > 1 else ''}"
+            done = f"{visits} had {steps:,}, and learners go on from the end of a visit only"
             raise UserError(f"{self.where}.steps: {self.start.steps:,} is not allowed; {done}")
         self._check_memory(len(plan["stream"]["visits"]), len(run.program.spec.visits))
         wanted = _learners_of(run.carry_shape())
