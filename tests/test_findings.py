@@ -187,6 +187,7 @@ MISTAKES = [
     (("finding", "criterion", "clauses", 1, "what"), "weight_nrm", "did you mean `weight_norm`"),
     (("finding", "criterion", "clauses", 0, "arms"), [], "takes 2, got 0"),
     (("finding", "criterion", "clauses", 1, "what"), "evaluation", "needs `experiment.evaluation`"),
+    (("finding", "criterion", "clauses", 1, "what"), "forgetting", "needs `experiment.evaluation: {every: visit"),
     (("experiment", "sweep"), {"agent.optimizer.learning_rate": [0.1, 0.2]}, "has a sweep"),
 ]
 

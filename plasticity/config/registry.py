@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from plasticity.config.fields import Metadata, metadata_of
 from plasticity.config.plugins import Origin, Returns, error_text, guarded
 from plasticity.config.schema import Setting, schema_of
-from plasticity.core.errors import KEY, UserError, cut, unknown
+from plasticity.core.errors import KEY, UserError, cut, nearest, unknown
 
 FAMILIES = (
     "agents", "streams", "transforms", "interventions", "monitors", "networks", "activations",
@@ -141,7 +141,7 @@ class Registry:
             text = unknown(f"{family.removesuffix('s')} `{cut(name, KEY)}`", name, members)
             other = ELSEWHERE.get(family)
             hint = f"; those of {other}: {{kind: {other}, name: {cut(name, KEY)}}}" if other in members else ""
-            raise UserError(text if "did you mean" in text else text + hint)
+            raise UserError(text if nearest(name, members) else text + hint)
         return members[name]
 
     def schema(self, family: str, name: str) -> Mapping[str, Setting]:
