@@ -65,6 +65,7 @@ TINY = {
     "plasticity list": ["list"],
     "plasticity list networks": ["list networks"],
     "plasticity list [FAMILY [NAME]]": ["list monitors", "list agents ppo"],
+    "plasticity list agents NAME": ["list agents ppo"],
     "plasticity list streams NAME": ["list streams catch"],
     "plasticity list interventions nap": ["list interventions nap"],
     "plasticity watch RUN [--once]": ["watch {run} --once"],
