@@ -109,6 +109,21 @@ def test_what_is_due_after_the_end_is_warned_of(changes: dict[str, Any], key: st
         launch.plan(tiny.experiment(**changes))
 
 
+def test_a_method_that_never_acts_is_warned_of() -> None:
+    steps = sum(visit.steps for visit in launch.plan(tiny.experiment()).spec.visits)
+    late = {"kind": "redo", "period": steps + 1}
+    arms = {
+        "late": {"interventions": [late]},
+        "later": {"interventions": ["l2_init", late]},
+        "at_the_end": {"interventions": [{"kind": "redo", "period": steps}]},
+        "at_switches": {"interventions": ["reset"], "task_aware": True},  # its period, of 20,000, is not used
+    }
+    text = f"interventions.redo.period: {steps + 1} is more than the {steps} updates of the run, so it is never due"
+    with pytest.warns(UserWarning, match=f"^arms.late, later: {text}$") as found:
+        launch.plan(tiny.experiment(arms=arms))
+    assert len(found) == 1
+
+
 def test_a_setting_that_is_counted_one_further_stays_an_int32() -> None:
     member = {"kind": "continual_backprop", "maturity_period": 2**31 - 1}
     with pytest.raises(UserError, match=r"maturity_period: 2147483647 is not allowed"):

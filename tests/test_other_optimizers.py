@@ -271,7 +271,9 @@ REFUSALS = {
         "arguments": {"nesterov": [1]},
     },
     "schedule has no effect with rprop": {"name": "rprop", "schedule": functools.partial(linear, duration=2)},
-    "arguments: optax's lion refuses them: ": {"arguments": {"b1": "half"}},
+    'arguments.b1: "half" is not allowed; must be a number': {"arguments": {"b1": "half"}},
+    "arguments.b1: true is not allowed; must be a number": {"arguments": {"b1": True}},
+    "arguments: optax's lion refuses them: ": {"arguments": {"mu_dtype": "half"}},
 }
 
 

@@ -87,11 +87,19 @@ def check_arguments(name: str, factory: Callable[..., Any], arguments: Mapping[s
         if key not in allowed:
             what = f"unknown argument of optax's {name}; allowed: {', '.join(allowed) or 'none'}"
             raise ValueError(f"arguments.{key}: {what}{suggestion(str(key), allowed)}")
-        if isinstance(parameters[key].default, bool) and not isinstance(arguments[key], bool):
-            raise refused(f"arguments.{key}", arguments[key], "true or false")
+        check_type(f"arguments.{key}", arguments[key], parameters[key].default)
     missing = [key for key in allowed if parameters[key].default is inspect.Parameter.empty and key not in arguments]
     if missing:
         raise ValueError(f"arguments.{missing[0]} is required by optax's {name}")
+
+
+def check_type(place: str, given: Any, default: Any) -> None:
+    """``ValueError`` unless an argument whose default is a truth value or a number is one too."""
+    if isinstance(default, bool) and not isinstance(given, bool):
+        raise refused(place, given, "true or false")
+    number = isinstance(default, int | float) and not isinstance(default, bool)
+    if number and (isinstance(given, bool) or not isinstance(given, int | float)):
+        raise refused(place, given, "a number")
 
 
 def checked(name: str, make: Callable[[Number], optax.GradientTransformation]) -> None:

@@ -1,13 +1,13 @@
 """When a program measures, evaluates, saves and records: periods in env steps, and the chunk that divides them all."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from plasticity.config.experiments import Experiment, ProgramSettings
 from plasticity.config.fields import metadata_of
 from plasticity.config.settings import MemberConfig, paths
-from plasticity.core.types import StreamSpec
+from plasticity.core.types import Agent, StreamSpec
 from plasticity.engine.evaluation import Evaluation
 from plasticity.engine.runner import chunk_steps
 from plasticity.runs.building import checked
@@ -66,6 +66,19 @@ def chunk_of(
     asked = {key: steps for key, steps in periods.items() if key in own or not key.startswith("monitors.")}
     _warn_of_periods(asked, sum(visit.steps for visit in spec.visits))
     return int(checked("", chunk_steps, spec.visits, periods, experiment.record_every))
+
+
+def never_due(interventions: Sequence[MemberConfig], agent: Agent, spec: StreamSpec) -> Iterator[str]:
+    """Say which interventions have a period in updates that is longer than the run.
+
+    A period that counts something else, or only if another setting asks for it (``when: switch``), is left out. The
+    agent may make fewer updates than are counted here, one or ``agent.updates`` at each step.
+    """
+    most = sum(visit.steps for visit in spec.visits) * max(agent.updates, 1)
+    for path, each in zip(paths("interventions", interventions), interventions, strict=True):
+        period, when = each.values.get("period"), each.values.get("when", "periodic")
+        if isinstance(period, int) and when == "periodic" and period > most:
+            yield f"{path}.period: {period} is more than the {most} updates of the run, so it is never due"
 
 
 def _warn_of_periods(periods: Mapping[str, Sequence[int]], total: int) -> None:

@@ -18,6 +18,7 @@ from plasticity.runs.building import agent_of
 from plasticity.runs.devices import devices
 from plasticity.runs.dry_run import check_silent, trace_once
 from plasticity.runs.jobs import job_of
+from plasticity.runs.periods import never_due
 from plasticity.runs.session import Job
 from plasticity.runs.shards import Shard
 from plasticity.runs.sources import evaluation_source, source_of
@@ -149,7 +150,7 @@ def plan(experiment: Experiment, shard: Shard | None = None, widths: Sequence[in
     precision.check_unchanged()
     if shard is None:
         check_silent(traced, built)
-    warn_of_agents(asked, [job.program.spec for job in built])
+    warn_of_arms(asked, [job.program.spec for job in built])
     jobs = tuple(job._replace(measured=each.measured) for job, each in zip(built, traced, strict=True))
     sizes, columns, names = (tuple(getattr(each, key) for each in traced) for key in ("memory", "columns", "names"))
     separate = experiment.evaluation and source.evaluation
@@ -177,11 +178,12 @@ def widths_of(experiment: Experiment, shards: Sequence[Shard], gpu: bool = False
     return [job_of(experiment, source, every[number].only(least[number])).placement.width for number in sorted(least)]
 
 
-def warn_of_agents(asked: Sequence[ProgramSettings], specs: Sequence[StreamSpec]) -> None:
-    """Warn of what the agents have to say, in one line for all arms that it concerns."""
+def warn_of_arms(asked: Sequence[ProgramSettings], specs: Sequence[StreamSpec]) -> None:
+    """Warn of what the agents have to say and of methods that never act, in one line for all arms that it concerns."""
     found: dict[str, list[str]] = {}
     for each, spec in zip(asked, specs, strict=True):
-        for notice in agent_of(each, spec, {}).notices:
+        agent = agent_of(each, spec, {})
+        for notice in (*agent.notices, *never_due(each.interventions, agent, spec)):
             arms = found.setdefault(notice, [])
             arms += [each.arm] if each.arm not in arms else []
     for notice, arms in found.items():
