@@ -273,7 +273,7 @@ REFUSALS = {
     "schedule has no effect with rprop": {"name": "rprop", "schedule": functools.partial(linear, duration=2)},
     'arguments.b1: "half" is not allowed; must be a number': {"arguments": {"b1": "half"}},
     "arguments.b1: true is not allowed; must be a number": {"arguments": {"b1": True}},
-    "arguments: optax's lion refuses them: ": {"arguments": {"mu_dtype": "half"}},
+    "arguments: optax's lion refuses them: ": {"arguments": {"mu_dtype": "fast"}},
 }
 
 
