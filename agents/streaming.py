@@ -118,6 +118,9 @@ def streaming_agent(
 ) -> Agent:
     """Build a streaming agent: preprocess a transition, update once, discard it.
 
+    Its metrics are those of ``update`` and ``observation_rms``, the root mean square of the newest observation as the
+    network sees it. Normalised by statistics that fit, it is about 1 for inputs that vary.
+
     ``epsilon(age)`` in env steps (``None``: always 0; ``initial_memory`` then has no schedule). ``losses``, ``scores``
     and their meaning are for probes.
     """
@@ -145,6 +148,7 @@ def streaming_agent(
         rest, *seen = preprocessor.learn(state.rest, transition, clock)
         current = transition.current
         before = state.learner
+        size = jnp.sqrt(jnp.mean(jnp.square(jnp.asarray(seen[1], jnp.float32))))
         recalled = recall(body.network, before.params, seen[0], seen[1], current.step_type, before.carry)
         rest = choice.ahead(key, draw(body.acting(state), body.batch(seen[1], recalled.carry), rest), rest, clock)
         seen[:2], learner = recalled[:2], before._replace(carry=recalled.carry)
@@ -155,7 +159,7 @@ def streaming_agent(
         def updated() -> tuple[Learner, State, Metrics]:
             newest = Newest(batch, first[0], ended[0], rest)
             new, plugins, made = update(key, learner, state.plugins, newest, clock)
-            return new, plugins, {**made, "updates": jnp.ones(())}
+            return new, plugins, {**made, "observation_rms": size, "updates": jnp.ones(())}
 
         new, plugins, made = where_valid(body, batch.valid[0], updated, learner, state.plugins)
         return AgentState(new, plugins, rest), made

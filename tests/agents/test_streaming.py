@@ -290,6 +290,17 @@ def test_pairs_that_join_two_episodes_teach_nothing(name, methods):
     assert (states.rest["normaliser"].seen == np.arange(2, 22)).all()  # observations count at every pair
 
 
+@pytest.mark.parametrize("settings", [{}, PLAIN], ids=["normalised", "raw"])
+@pytest.mark.parametrize("name", AGENTS)
+def test_the_size_of_observations_is_that_of_what_the_network_sees(name: str, settings: dict[str, Any]) -> None:
+    _, states, metrics = live(AGENTS[name](**settings), 20)
+    other = ReferenceBase(states.learner.params, normalise=not settings)
+    for t in range(20):
+        _, after, _, _, valid, _ = other.perceive(t)
+        expected = np.sqrt(np.square(after).mean()) if valid else 0.0
+        np.testing.assert_allclose(metrics["observation_rms"][t], expected, rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("methods", "trace", "masks"),
     [((), True, True), ((l2(), weight_decay()), True, True), ((count(),), True, False), ((), False, False)],
