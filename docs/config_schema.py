@@ -12,7 +12,8 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from plasticity.config.docstrings import first_line
-from plasticity.config.experiments import NAME, ConfigFile, Evaluation, Placement, Schedule
+from plasticity.config.experiments import ConfigFile, Evaluation, Placement, Schedule
+from plasticity.config.names import NAME
 from plasticity.config.probes import Probe
 from plasticity.config.registry import BUILT_IN, FAMILIES, Registry
 from plasticity.config.schema import Setting, annotations, schema_of

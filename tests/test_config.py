@@ -13,16 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from plasticity.config.documents import from_yaml, to_yaml
-from plasticity.config.experiments import (
-    DEVICE,
-    RESERVED,
-    Experiment,
-    Placement,
-    controls,
-    load_config,
-    programs,
-    read_experiment,
-)
+from plasticity.config.experiments import Experiment, Placement, controls, load_config, read_experiment
+from plasticity.config.names import DEVICE, RESERVED
+from plasticity.config.programs import programs
 from plasticity.core.errors import UserError
 
 LEAST = {"stream": "drift", "agent": {"kind": "learner", "optimizer": "adam"}}

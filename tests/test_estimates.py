@@ -8,7 +8,7 @@ import pytest
 import tiny
 
 from plasticity.cli.tables import plan_lines, shard_lines
-from plasticity.config.experiments import programs
+from plasticity.config.programs import programs
 from plasticity.core.errors import UserError
 from plasticity.runs import calibration, estimates, launch, shards, speeds
 from plasticity.runs.accounts import shard_folder

@@ -12,7 +12,7 @@ import tiny
 from plasticity import results
 from plasticity.cli.tables import shard_lines
 from plasticity.cli.watch import Watcher
-from plasticity.config.experiments import programs
+from plasticity.config.programs import programs
 from plasticity.core.errors import UserError
 from plasticity.report.facts import facts
 from plasticity.runs import launch, shards

@@ -15,7 +15,7 @@ import typer
 from plasticity.cli import main as cli
 from plasticity.config import shipped
 from plasticity.config.documents import read_file
-from plasticity.config.experiments import programs
+from plasticity.config.programs import programs
 from plasticity.core.errors import UserError
 from plasticity.runs import launch
 from plasticity.runs.shards import cut, parse, parse_number

@@ -101,7 +101,7 @@ def _time_line(planned: Any) -> str:
 
 def shard_lines(planned: Any, split: str) -> list[str]:
     """How many shards a run is cut into, their lanes, and the time of the longest."""
-    from plasticity.config.experiments import programs
+    from plasticity.config.programs import programs
     from plasticity.runs import estimates
     from plasticity.runs.shards import cut, parse
 

@@ -1,38 +1,28 @@
-"""One experiment: read from YAML, validated, resolved to plain data, and laid out as programs of lanes."""
+"""One experiment: read from YAML, validated, resolved to plain data."""
 
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
-import numpy as np
 from pydantic import Field
 
 from plasticity.config import shipped
 from plasticity.config.counters import LANES
 from plasticity.config.documents import locate, read_file, replaced, value_of, with_text_keys
 from plasticity.config.fields import Count, Cycles, Member, Natural, Seeds, Size
+from plasticity.config.names import RESERVED, check_distinct, check_name
 from plasticity.config.probes import Probe, parse_probes
 from plasticity.config.registry import Registry
 from plasticity.config.renamed import Renamer
 from plasticity.config.schema import schema_of
-from plasticity.config.settings import MemberConfig, Parser, Period, paths, plain
-from plasticity.config.starts import Start
+from plasticity.config.settings import MemberConfig, Parser, Period, plain
 from plasticity.config.sweeps import Arm, Base, Sweep, blamed, parse_arm, parse_sweep, plain_sweep
 from plasticity.config.tuning import Tuning, parse_tuning, tuned
 from plasticity.core.errors import KEYS, Location, NoSuchPlaceError, UserError, cut, report, shown, unknown
 
-LONGEST = 100  # characters of a name, which is also a folder name
-NAME = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9._-]{{0,{LONGEST - 1}}}")
 ARMS = 200  # each is a separate program, traced in about a second and compiled in several
-# Names in a run's folder besides those of its arms.
-RESERVED = (  # in lower case: macOS and Windows do not distinguish `Figures` from `figures`
-    "figures", "experiment.yaml", "plan.json", "report.html", "shards", "logs", "jobs.json", "tensorboard", "wandb",
-)  # fmt: skip
-DEVICE = re.compile(r"(con|prn|aux|nul|com[0-9]|lpt[0-9])(\..*)?", re.IGNORECASE)  # reserved by Windows
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,7 +260,7 @@ def _parse(parser: Parser, raw: Mapping[str, Any], name: str) -> Experiment | No
     document = ConfigFile(**values)
     seeds = tuple(range(document.seeds)) if isinstance(document.seeds, int) else document.seeds
     title = name if document.name is None else document.name
-    _check_name(parser, title, ("name",))
+    check_name(parser, title, ("name",))
     _check_doubled(parser, "seeds", seeds)
     _check_doubled(parser, "recorders", document.recorders)
     _check_doubled(parser, "monitors", [replace(each, every=None) for each in document.monitors])
@@ -280,12 +270,9 @@ def _parse(parser: Parser, raw: Mapping[str, Any], name: str) -> Experiment | No
     arms = _parse_arms(parser, document, sweep, len(seeds))
     tune = None if document.tune is None else parse_tuning(parser, document.tune, seeds, arms)
     probes = parse_probes(parser, document.probes or {}, arms)
-    folders: dict[str, str] = {}
     for probe in probes:
-        _check_name(parser, probe, ("probes", probe))
-        if folders.setdefault(probe.lower(), probe) != probe:
-            twin = shown(folders[probe.lower()])
-            parser.refuse(("probes", probe), f"differs from {twin} only in case; rename it")
+        check_name(parser, probe, ("probes", probe))
+    check_distinct(parser, "probes", probes)
     for name in arms if probes else ():
         if name.lower() == "probes":
             parser.refuse(("arms", name), "is a reserved name with `probes`; choose another name")
@@ -299,14 +286,9 @@ def _parse_arms(parser: Parser, document: ConfigFile, sweep: Sweep, seeds: int) 
     if len(given) > ARMS:
         parser.refuse(("arms",), f"{len(given)} arms are not allowed; at most {ARMS} (use a sweep instead)")
         return {}
-    folders: dict[str, str] = {}
+    check_distinct(parser, "arms", given)
     for name, raw in given.items():
-        _check_name(parser, name, ("arms", name), RESERVED)
-        if folders.setdefault(name.lower(), name) != name:
-            twin = shown(folders[name.lower()])
-            parser.refuse(
-                ("arms", name), f"differs from {twin} only in case: the same folder on macOS and Windows; rename it"
-            )
+        check_name(parser, name, ("arms", name), RESERVED)
         base = Base(document.agent, document.interventions, document.task_aware)
         arm = parse_arm(parser, name, raw, base, sweep)
         if arm is not None:
@@ -356,19 +338,6 @@ def controls(arms: Mapping[str, Arm]) -> dict[str, str | None]:
     return {name: arm.control or (None if name in named else usual) for name, arm in arms.items()}
 
 
-def _check_name(parser: Parser, name: str, at: Location, reserved: Sequence[str] = ()) -> None:
-    if not NAME.fullmatch(name):
-        text = (
-            f"{shown(name)} is not a valid name; use up to {LONGEST} letters, digits, `.`, `_` and `-`, "
-            "starting with a letter, a digit or `_`"
-        )
-        parser.refuse(at, text)
-    elif name.lower() in reserved:
-        parser.refuse(at, "is a reserved name in the run's folder; choose another name")
-    elif DEVICE.fullmatch(name) or name.endswith("."):
-        parser.refuse(at, f"{shown(name)} is not a valid folder name on Windows; choose another name")
-
-
 def _check_doubled(parser: Parser, key: str, items: Sequence[Any]) -> None:
     first: dict[Any, int] = {}
     for i, item in enumerate(items):
@@ -376,85 +345,3 @@ def _check_doubled(parser: Parser, key: str, items: Sequence[Any]) -> None:
             text = f"`{item.kind}` with the same settings" if isinstance(item, MemberConfig) else str(item)
             parser.refuse((key, i), f"{text} is given twice")
         first.setdefault(item, i)
-
-
-# Programs.
-
-
-class Built(NamedTuple):
-    """The members of a program with their settings bound; each still takes its positional arguments."""
-
-    agent: partial[Any]
-    interventions: tuple[partial[Any], ...]
-    monitors: tuple[partial[Any], ...]
-
-
-@dataclass(frozen=True, eq=False)
-class ProgramSettings:
-    """All lanes of an arm that share one compiled computation: points x seeds, with seeds varying fastest."""
-
-    arm: str
-    index: int  # among the arm's programs
-    agent: MemberConfig
-    interventions: tuple[MemberConfig, ...]
-    task_aware: bool
-    start: Start | None
-    monitors: tuple[MemberConfig, ...]
-    hyper: Mapping[str, np.ndarray]  # every traced number of agent and interventions: dotted path -> float32[lanes]
-    seeds: np.ndarray  # int32[lanes]
-    lanes: np.ndarray  # int32[lanes]: the lane's number within the arm
-    points: tuple[Mapping[str, Any], ...]  # the swept values of each lane
-
-    def only(self, rows: Sequence[int]) -> "ProgramSettings":
-        """The program with these of its lanes alone; ``rows`` are their positions in ``lanes``."""
-        chosen = np.asarray(rows, np.int64)
-        return replace(
-            self,
-            hyper={path: values[chosen] for path, values in self.hyper.items()},
-            seeds=self.seeds[chosen],
-            lanes=self.lanes[chosen],
-            points=tuple(self.points[row] for row in chosen),
-        )
-
-    def build(self, hyper: Mapping[str, Any]) -> Built:
-        """Bind the members to one lane's numbers (``hyper`` of one lane: float32 scalars, may be tracers)."""
-        return Built(
-            self.agent.build(hyper, "agent"),
-            _built("interventions", self.interventions, hyper),
-            _built("monitors", self.monitors, hyper),
-        )
-
-
-def _built(family: str, members: Sequence[MemberConfig], hyper: Mapping[str, Any]) -> tuple[partial[Any], ...]:
-    return tuple(each.build(hyper, path) for path, each in zip(paths(family, members), members, strict=True))
-
-
-def programs(experiment: Experiment) -> list[ProgramSettings]:
-    """The experiment's programs, arm by arm; points that differ only in traced numbers share a program."""
-    return [program for name, arm in experiment.arms.items() for program in _programs_of(experiment, name, arm)]
-
-
-def _programs_of(experiment: Experiment, name: str, arm: Arm) -> list[ProgramSettings]:
-    groups: dict[tuple[Any, ...], list[int]] = {}
-    for i, point in enumerate(arm.points):
-        groups.setdefault(point.static(), []).append(i)
-    return [_program(experiment, name, arm, index, group) for index, group in enumerate(groups.values())]
-
-
-def _program(experiment: Experiment, name: str, arm: Arm, index: int, group: list[int]) -> ProgramSettings:
-    seeds = np.array(experiment.seeds, np.int32)
-    chosen = [arm.points[i] for i in group]
-    numbers = [point.traced() for point in chosen]
-    return ProgramSettings(
-        arm=name,
-        index=index,
-        agent=chosen[0].agent,
-        interventions=chosen[0].interventions,
-        task_aware=arm.task_aware,
-        start=arm.start,
-        monitors=experiment.monitors,
-        hyper={path: np.repeat(np.array([n[path] for n in numbers], np.float32), len(seeds)) for path in numbers[0]},
-        seeds=np.tile(seeds, len(chosen)),
-        lanes=np.concatenate([i * len(seeds) + np.arange(len(seeds), dtype=np.int32) for i in group]),
-        points=tuple(point.values for point in chosen for _ in seeds),
-    )

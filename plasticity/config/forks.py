@@ -3,7 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from plasticity.config.experiments import FRESH, LONGEST
+from plasticity.config.experiments import FRESH
+from plasticity.config.names import LONGEST
 from plasticity.core.errors import UserError, unknown
 
 # What a fork takes from another config; all other keys are those of the forked run.

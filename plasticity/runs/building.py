@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from plasticity.config.experiments import Built, ProgramSettings
+from plasticity.config.programs import Built, ProgramSettings
 from plasticity.config.settings import MemberConfig, paths
 from plasticity.core.errors import UserError, cut, placed, shown
 from plasticity.core.types import Agent, StreamSpec

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from plasticity.config.experiments import ProgramSettings
 from plasticity.config.fields import metadata_of
+from plasticity.config.programs import ProgramSettings
 from plasticity.core.errors import UserError
 from plasticity.core.types import Context, Key, Learner, State
 from plasticity.engine import memory

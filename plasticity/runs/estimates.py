@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from plasticity.config import experiments
+from plasticity.config.programs import programs
 from plasticity.core.errors import UserError
 from plasticity.runs import checkpoint, speeds
 from plasticity.runs.planning import Plan
@@ -68,11 +68,11 @@ def within_hours(planned: Plan, split: Split) -> Split:
                 f"--split: {split} needs the speed of arm {job.arm} on this machine; "
                 "measure it with `plasticity plan CONFIG --calibrate`"
             )
-    programs = experiments.programs(planned.experiment)
-    short, most = 0, sum(len(program.seeds) for program in programs)
+    every = programs(planned.experiment)
+    short, most = 0, sum(len(program.seeds) for program in every)
     while most - short > 1:
         middle = (short + most) // 2
-        if longest(planned, cut(programs, Split(jobs=middle))) > 3600 * split.hours:
+        if longest(planned, cut(every, Split(jobs=middle))) > 3600 * split.hours:
             short = middle
         else:
             most = middle

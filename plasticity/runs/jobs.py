@@ -9,7 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from plasticity.config.experiments import Experiment, ProgramSettings
+from plasticity.config.experiments import Experiment
+from plasticity.config.programs import ProgramSettings
 from plasticity.config.settings import paths
 from plasticity.core.errors import UserError
 from plasticity.core.trees import size

@@ -20,6 +20,7 @@ import numpy as np
 
 from plasticity.config import experiments
 from plasticity.config.experiments import Experiment
+from plasticity.config.programs import programs
 from plasticity.config.settings import MemberConfig
 from plasticity.core.errors import UserError
 from plasticity.engine.lanes import Placement, join
@@ -113,7 +114,7 @@ def _jobs(place: Path, names: Sequence[str], settings: Sequence[str]) -> list[tu
     wanted = experiments.read_experiment({**raw, "monitors": chosen}, launch.registry(), settings)
     experiment = experiments.read_experiment(raw, launch.registry(), source=str(place))
     shard, jobs = jobs_in(place, experiment, plan)
-    asked = experiments.programs(wanted)
+    asked = programs(wanted)
     built = [each.build({}).monitors for each in (shard.of(asked) if shard else asked)]
     try:
         made = [tuple(map(_monitoring, each, wanted.monitors)) for each in built]

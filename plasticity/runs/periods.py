@@ -4,8 +4,9 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from plasticity.config.experiments import Experiment, ProgramSettings
+from plasticity.config.experiments import Experiment
 from plasticity.config.fields import metadata_of
+from plasticity.config.programs import ProgramSettings
 from plasticity.config.settings import MemberConfig, paths
 from plasticity.core.types import Agent, StreamSpec
 from plasticity.engine.evaluation import Evaluation

@@ -8,7 +8,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from plasticity.config import experiments
-from plasticity.config.experiments import Experiment, ProgramSettings
+from plasticity.config.experiments import Experiment
+from plasticity.config.programs import ProgramSettings, programs
 from plasticity.core.errors import UserError
 from plasticity.core.types import Done, StreamSpec
 from plasticity.engine import measures, memory, precision
@@ -141,7 +142,7 @@ def plan(experiment: Experiment, shard: Shard | None = None, widths: Sequence[in
     devices()  # before a stream makes its first array
     precision.restore()
     source = source_of(experiment)
-    every = experiments.programs(experiment)
+    every = programs(experiment)
     asked = shard.of(every) if shard else every
     numbers = [number for number, _ in shard.parts] if shard else range(len(every))
     fixed = [widths[number] if widths else None for number in numbers]
@@ -161,7 +162,7 @@ def plan(experiment: Experiment, shard: Shard | None = None, widths: Sequence[in
 def jobs_of(experiment: Experiment) -> list[Job]:
     """The jobs of an experiment, not traced."""
     source = source_of(experiment)
-    return [job_of(experiment, source, each) for each in experiments.programs(experiment)]
+    return [job_of(experiment, source, each) for each in programs(experiment)]
 
 
 def widths_of(experiment: Experiment, shards: Sequence[Shard], gpu: bool = False) -> list[int]:
@@ -169,7 +170,7 @@ def widths_of(experiment: Experiment, shards: Sequence[Shard], gpu: bool = False
 
     ``gpu``: what it would have on a machine with one GPU, whatever this machine has.
     """
-    source, every = source_of(experiment), experiments.programs(experiment)
+    source, every = source_of(experiment), programs(experiment)
     least: dict[int, tuple[int, ...]] = {}
     for number, rows in (part for shard in shards for part in shard.parts):
         least[number] = min(least.get(number, rows), rows, key=len)

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from plasticity.config import experiments
 from plasticity.config.experiments import Experiment
+from plasticity.config.programs import programs
 from plasticity.core.errors import UserError
 from plasticity.runs import folder, shards
 from plasticity.runs.accounts import SHARD, SHARDS, read_plan, shard_folder, shard_folders
@@ -69,7 +69,7 @@ def shard_in(place: Path, experiment: Experiment) -> tuple[Shard | None, list[in
 
 
 def _cut(experiment: Experiment, facts: Mapping[str, Any]) -> Layout:
-    asked = experiments.programs(experiment)
+    asked = programs(experiment)
     return Layout(shards.cut(asked, shards.parse(facts["split"])), facts["split"], list(facts["widths"]))
 
 
@@ -179,7 +179,7 @@ def _created(
 ) -> Layout:
     assert given is not None
     check_free(place)
-    asked = experiments.programs(experiment)
+    asked = programs(experiment)
     whole = plan(experiment)
     check_learners(whole.jobs)
     split = within_hours(whole, given) if given.hours else given

@@ -10,7 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from plasticity.config.experiments import ProgramSettings
+from plasticity.config.programs import ProgramSettings
 from plasticity.core.errors import UserError, shown
 
 WAYS = ("arms", "points", "seeds=N", "jobs=N", "hours=H")

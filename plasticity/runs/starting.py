@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from plasticity.config.experiments import ProgramSettings, programs, read_experiment
+from plasticity.config.experiments import read_experiment
+from plasticity.config.programs import ProgramSettings, programs
 from plasticity.config.starts import Start
 from plasticity.core.errors import UserError, listed, unknown
 from plasticity.core.types import Done

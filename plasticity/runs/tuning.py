@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from plasticity.config.documents import read_file
-from plasticity.config.experiments import LONGEST, Experiment, Schedule
+from plasticity.config.experiments import Experiment, Schedule
+from plasticity.config.names import LONGEST
 from plasticity.config.sweeps import Arm
 from plasticity.config.tuning import TUNING, Tuning, index_of, part_of, steps_of, tuned
 from plasticity.core.errors import UserError, shown, unknown
