@@ -27,9 +27,9 @@ single modules. What all parts share cannot be restricted: the replay buffer, or
 ## What each does on one stream
 
 `plasticity run configs/interventions.yaml`: the quickstart's stream (all labels of 512 inputs redrawn at every
-visit), 20 visits, 4 seeds, each method alone at its defaults unless the config says otherwise. This compares
-nothing but defaults on one stream; a method that does nothing here may need another strength, and a stream on which
-it is tuned.
+visit) with a network twice as wide, 20 visits, 4 seeds, each method alone at its defaults unless the config says
+otherwise. This compares nothing but defaults on one stream; a method that does nothing here may need another
+strength, and a stream on which it is tuned.
 
 ![Accuracy per visit of every method, the baseline in grey](figures/interventions.png)
 
