@@ -23,7 +23,7 @@ from plasticity.findings.wording import clause_text
 
 DOCS = Path(__file__).resolve().parent
 NOTES, RESULTS, FIGURES = DOCS / "findings", DOCS / "findings" / "results.json", DOCS / "figures"
-VALUES = NOTES / "values"
+TABLES = {"values": "values by seed", "visits": "means by visit"}  # folders of tables, NAME.csv each
 HEAD = (
     "<!-- Made by docs/make_findings.py from configs/paper, docs/findings and the results of `plasticity findings`. -->"
 )
@@ -41,7 +41,7 @@ describes the language of criteria and the columns of the tables of values by se
 
 
 def take_over(findings: Iterable[Finding], runs: Path) -> None:
-    """Copy results to ``results.json``, figures to ``figures/finding_NAME.png``, values to ``values/NAME.csv``."""
+    """Copy results to ``results.json``, figures to ``figures/finding_NAME.png``, tables to ``values``, ``visits``."""
     kept = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     for finding in findings:
         path = runs / finding.name / "result.json"
@@ -50,12 +50,13 @@ def take_over(findings: Iterable[Finding], runs: Path) -> None:
         result = json.loads(path.read_text(encoding="utf-8"))
         before = kept.get(finding.name, {})
         kept[finding.name] = {key: value for key, value in result.items() if key != "versions"}
-        values = path.with_name("values.csv")
-        if values.exists():
-            VALUES.mkdir(exist_ok=True)
-            values_path(finding).write_text(values.read_text(encoding="utf-8"), encoding="utf-8")
-        elif before.get("clauses") != result["clauses"]:
-            values_path(finding).unlink(missing_ok=True)  # of an earlier result
+        for kind in TABLES:
+            made, place = path.with_name(f"{kind}.csv"), table_path(finding, kind)
+            if made.exists():
+                place.parent.mkdir(exist_ok=True)
+                place.write_text(made.read_text(encoding="utf-8"), encoding="utf-8")
+            elif before.get("clauses") != result["clauses"]:
+                place.unlink(missing_ok=True)  # of an earlier result
         if finding.parts:
             drawn = figure(finding, {part: path.parent / (part or "run") for part in finding.parts})
             drawn.savefig(figure_path(finding), dpi=80)
@@ -66,8 +67,8 @@ def figure_path(finding: Finding) -> Path:
     return FIGURES / f"finding_{finding.name}.png"
 
 
-def values_path(finding: Finding) -> Path:
-    return VALUES / f"{finding.name}.csv"
+def table_path(finding: Finding, kind: str) -> Path:
+    return NOTES / kind / f"{finding.name}.csv"
 
 
 def page(findings: Iterable[Finding], results: Mapping[str, Any]) -> str:
@@ -121,14 +122,16 @@ def section(finding: Finding, results: Mapping[str, Any]) -> str:
     image = figure_path(finding)
     lines += [f"![{finding.title}](figures/{image.name})"] if image.exists() else []
     if result is not None and is_current(finding, result):
-        lines += [with_values(finding), tasks(finding, result)]
+        lines += [with_tables(finding), tasks(finding, result)]
     lines += [f"Verdict: {verdict(finding, results)}.", note(finding.name)]
     return "\n\n".join(filter(None, lines))
 
 
-def with_values(finding: Finding) -> str:
-    path = values_path(finding)
-    return f"[Values by seed]({path.relative_to(DOCS).as_posix()})." if path.exists() else ""
+def with_tables(finding: Finding) -> str:
+    """Return links to the tables of the finding."""
+    places = {text: table_path(finding, kind) for kind, text in TABLES.items()}
+    links = [f"[{text}]({place.relative_to(DOCS).as_posix()})" for text, place in places.items() if place.exists()]
+    return f"Tables: {', '.join(links)}." if links else ""
 
 
 def tasks(finding: Finding, result: Mapping[str, Any]) -> str:

@@ -20,7 +20,16 @@ from typer.testing import CliRunner
 from plasticity.cli import main
 from plasticity.config.documents import to_yaml
 from plasticity.core.errors import Interrupted, UserError
-from plasticity.findings import EXACT_NAMES, judge, load_findings, parse_criterion, parse_finding, quantities, store
+from plasticity.findings import (
+    EXACT_NAMES,
+    by_visit,
+    judge,
+    load_findings,
+    parse_criterion,
+    parse_finding,
+    quantities,
+    store,
+)
 from plasticity.findings import run as running
 from plasticity.findings.exact import EXACT
 from plasticity.findings.figure import figure
@@ -355,9 +364,25 @@ def parts(finding, root):
     return {part: root / "made" / part for part in finding.parts}
 
 
-def test_a_result_of_an_earlier_version_is_shown_and_gets_its_values(ran):
+def test_the_means_by_visit_are_kept_beside_the_result(ran):
+    """As `performance` has them, and the last record of a metric in each visit."""
+    finding, root, _ = ran
+    found = pd.read_csv(root / "made" / "visits.csv")
+    assert list(found)[:6] == ["arm", "visit", "task", "lanes", "performance", "performance_end"]
+    assert not [name for name in found if "/" in name or name in by_visit.OTHERS]
+    assert (found["lanes"] == 8).all()
+    for what in ("performance", "performance_end", "weight_norm"):
+        lanes = quantities.tables(parts(finding, root))(what, "end")
+        means = lanes.groupby(["arm", "visit"])["value"].mean()
+        assert len(found) == len(means)
+        expected = [means[arm, visit - 1] for arm, visit in zip(found["arm"], found["visit"], strict=True)]
+        np.testing.assert_allclose(found[what], expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("table", store.TABLES)
+def test_a_result_of_an_earlier_version_is_shown_and_gets_its_tables(ran, table):
     finding, root, result = ran
-    path, place = root / "made" / "values.csv", root / "made"
+    path, place = root / "made" / f"{table}.csv", root / "made"
     before = path.read_text()
     older = copy.deepcopy(result)
     for each in older["clauses"]:
@@ -372,7 +397,7 @@ def test_a_result_of_an_earlier_version_is_shown_and_gets_its_values(ran):
     store.save_result(place, older)
     running.run_finding(finding, root)
     assert not path.exists()
-    store.save_result(place, result, before)
+    store.save_result(place, result, {table: before})
 
 
 def test_a_correction_is_stated_and_changes_the_confidence(ran):

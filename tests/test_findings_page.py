@@ -55,39 +55,43 @@ def test_a_section_shows_which_clauses_are_needed_together(pages):
 def test_a_section_has_the_values_the_correction_and_a_verdict_of_each_task(pages, monkeypatch, tmp_path):
     (finding,) = load_findings(["continual_control"], EXACT_NAMES)
     monkeypatch.setattr(pages, "DOCS", tmp_path)
-    monkeypatch.setattr(pages, "VALUES", tmp_path / "findings" / "values")
+    monkeypatch.setattr(pages, "NOTES", tmp_path / "findings")
     one = result(finding)
     asked = list(clauses(finding.criterion))
     for each, clause in zip(one["clauses"], asked, strict=True):
         each["holds"] = clause.what == "evaluation/physics_0"
     text = pages.section(finding, {finding.name: one})
     assert "By task: `physics_0` **PASS**, `physics_1` **FAIL**." in text
-    assert "Values by seed" not in text
+    assert "values by seed" not in text
     assert "*Criterion* (all of these) and outcome" in text
-    (tmp_path / "findings" / "values").mkdir(parents=True)
-    pages.values_path(finding).write_text("")
+    for kind in ("values", "visits"):
+        (tmp_path / "findings" / kind).mkdir(parents=True)
+        pages.table_path(finding, kind).write_text("")
     corrected = dataclasses.replace(finding, correction="holm")
     text = pages.section(corrected, {finding.name: result(corrected)})
-    assert "[Values by seed](findings/values/continual_control.csv)." in text
+    name = "continual_control.csv"
+    assert f"Tables: [values by seed](findings/values/{name}), [means by visit](findings/visits/{name})." in text
     assert "*Criterion* (all of these, Holm correction over 14 clauses) and outcome" in text
 
 
-def test_values_are_copied_and_those_of_another_result_go(pages, monkeypatch, tmp_path):
+@pytest.mark.parametrize("kind", ["values", "visits"])
+def test_tables_are_copied_and_those_of_another_result_go(pages, monkeypatch, tmp_path, kind):
     (finding,) = load_findings(["adam_over_step"], EXACT_NAMES)
-    for name, place in (("VALUES", tmp_path / "values"), ("RESULTS", tmp_path / "results.json")):
+    for name, place in (("NOTES", tmp_path), ("RESULTS", tmp_path / "results.json")):
         monkeypatch.setattr(pages, name, place)
     run = tmp_path / "runs" / finding.name
     run.mkdir(parents=True)
 
-    def take(number, values):
+    def take(number, text):
         one = result(finding)
         one["clauses"][0]["number"] = number
         (run / "result.json").write_text(json.dumps(one))
-        (run / "values.csv").unlink(missing_ok=True)
-        if values:
-            (run / "values.csv").write_text(values)
+        (run / f"{kind}.csv").unlink(missing_ok=True)
+        if text:
+            (run / f"{kind}.csv").write_text(text)
         pages.take_over([finding], tmp_path / "runs")
-        return pages.values_path(finding).read_text() if pages.values_path(finding).exists() else None
+        place = pages.table_path(finding, kind)
+        return place.read_text() if place.exists() else None
 
     assert take(1.0, "") is None
     assert take(2.0, "some") == "some"

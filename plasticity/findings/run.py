@@ -12,7 +12,7 @@ import jax
 from plasticity.config.experiments import Experiment, read_experiment
 from plasticity.config.tuning import TUNING
 from plasticity.core.errors import UserError, unknown
-from plasticity.findings import store, values
+from plasticity.findings import by_visit, store, values
 from plasticity.findings.criterion import BEHAVIOUR, LEAST, clauses
 from plasticity.findings.document import Finding
 from plasticity.findings.exact import EXACT
@@ -98,7 +98,7 @@ def run_finding(
         store.clear(place)
     before = current_result(finding, root, full)
     if before is not None:
-        _add_values(finding, place, full, before)
+        _add_tables(finding, place, full, before)
         return before
     say(f"{finding.id} {finding.name}: {finding.title}")
     runs: Mapping[str, Path] = {}
@@ -113,7 +113,7 @@ def run_finding(
         runs = _run_parts(finding, place, full, progress)
         verdict = judge(finding.criterion, tables(runs), LEAST, finding.correction)
     result = _result(finding, verdict, store.seconds(place), full)
-    store.save_result(place, result, values.table(finding.name, verdict.judged) if runs else "")
+    store.save_result(place, result, _tables(finding, verdict, runs) if runs else {})
     if runs:
         save(figure(finding, runs), place / FIGURE)
     return result
@@ -125,17 +125,22 @@ def current_result(finding: Finding, root: Path = store.PLACE, full: bool = Fals
     return result if result and is_current(finding, result, full) else None
 
 
-def _add_values(finding: Finding, place: Path, full: bool, result: Mapping[str, Any]) -> None:
-    """Save the values by seed next to a result of an earlier version, if its runs are still there."""
+def _tables(finding: Finding, verdict: Verdict, runs: Mapping[str, Path]) -> dict[str, str]:
+    asked = {what for clause in clauses(finding.criterion) for what in (clause.what, clause.against) if what}
+    return {"values": values.table(finding.name, verdict.judged), "visits": by_visit.table(runs, asked)}
+
+
+def _add_tables(finding: Finding, place: Path, full: bool, result: Mapping[str, Any]) -> None:
+    """Save the tables next to a result of an earlier version, if its runs are still there."""
     runs = {part: place / (part or "run") for part in finding.runs(full)}
-    if not runs or store.has_values(place) or not all(map(store.has_run, runs.values())):
+    if not runs or not store.lacks_tables(place) or not all(map(store.has_run, runs.values())):
         return
     try:
         verdict = judge(finding.criterion, tables(runs), LEAST, finding.correction)
     except (UserError, ValueError):
-        return  # a damaged run: the saved result stands without its values
+        return  # a damaged run: the saved result stands without its tables
     if all(_same(a["number"], b["number"]) for a, b in zip(result["clauses"], _rows(verdict), strict=True)):
-        store.save_values(place, values.table(finding.name, verdict.judged))
+        store.save_tables(place, _tables(finding, verdict, runs))
 
 
 def _same(then: float | None, now: float | None) -> bool:

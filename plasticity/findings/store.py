@@ -5,6 +5,7 @@ import re
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from plasticity.config import shipped
@@ -16,7 +17,8 @@ from plasticity.runs.files import write_text
 from plasticity.runs.lock import held
 
 PLACE = Path("runs/findings")
-RESULT, VALUES, TIME = "result.json", "values.csv", "seconds.json"
+RESULT, TIME = "result.json", "seconds.json"
+TABLES = ("values", "visits")  # NAME.csv each
 
 
 def place_of(finding: Finding, root: Path = PLACE, full: bool = False) -> Path:
@@ -80,20 +82,20 @@ def clear(folder: Path) -> None:
         shutil.rmtree(folder)
 
 
-def save_result(folder: Path, result: Mapping[str, Any], values: str = "") -> None:
-    """Save the result; ``values``: the judged values of each seed (:func:`plasticity.findings.values.table`)."""
+def save_result(folder: Path, result: Mapping[str, Any], tables: Mapping[str, str] = MappingProxyType({})) -> None:
+    """Save the result; ``tables``: those of :data:`TABLES` that it has, as CSV."""
     folder.mkdir(parents=True, exist_ok=True)
-    if values:
-        write_text(folder / VALUES, values)
+    save_tables(folder, tables)
     write_text(folder / RESULT, to_json(result))
 
 
-def has_values(folder: Path) -> bool:
-    return (folder / VALUES).exists()
+def lacks_tables(folder: Path) -> bool:
+    return not all((folder / f"{name}.csv").exists() for name in TABLES)
 
 
-def save_values(folder: Path, values: str) -> None:
-    write_text(folder / VALUES, values)
+def save_tables(folder: Path, tables: Mapping[str, str]) -> None:
+    for name, text in tables.items():
+        write_text(folder / f"{name}.csv", text)
 
 
 def read_result(folder: Path) -> dict[str, Any] | None:
