@@ -59,6 +59,10 @@ def unit(rest: Mapping[str, Any]) -> Array:
     return jnp.ones(())
 
 
+def root_mean_square(observation: Array) -> Array:
+    return jnp.sqrt(jnp.mean(jnp.square(jnp.asarray(observation, jnp.float32))))
+
+
 class Preprocessor(NamedTuple):
     """What the agent sees of its stream; ``rest`` is the part of its memory that :attr:`init` returns."""
 
@@ -72,6 +76,7 @@ class Preprocessor(NamedTuple):
     switch: Callable[[Mapping[str, Any]], Mapping[str, Any]]  # at a task switch
     switch_setting: str = ""  # the setting that makes it act at task switches; "" if it does not
     scale: Callable[[Mapping[str, Any]], Array] = unit  # rest -> float32[], by which rewards are divided
+    size: Callable[[Array], Array] = root_mean_square  # network input -> float32[], without the task
 
 
 def blank(shape: tuple[int, ...]) -> Statistics:
@@ -213,6 +218,9 @@ def preprocessing(
     def switch(rest: Mapping[str, Any]) -> Mapping[str, Any]:
         return {**rest, **init()} if normalise == "switch" else rest
 
+    def size(observation: Array) -> Array:
+        return root_mean_square(separated(observation, spec.task_entries)[0])
+
     given = jax.ShapeDtypeStruct(spec.observation.shape, jnp.float32) if normalises else spec.observation
     acts = "normalise" if normalise == "switch" else ""
-    return Preprocessor(given, init, act, learn, look, play, switch, acts, scale if scale_rewards else unit)
+    return Preprocessor(given, init, act, learn, look, play, switch, acts, scale if scale_rewards else unit, size)

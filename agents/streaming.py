@@ -119,7 +119,7 @@ def streaming_agent(
     """Build a streaming agent: preprocess a transition, update once, discard it.
 
     Its metrics are those of ``update`` and ``observation_rms``, the root mean square of the newest observation as the
-    network sees it. Normalised by statistics that fit, it is about 1 for inputs that vary.
+    network sees it, without the task. Normalised by statistics that fit, it is about 1 for inputs that vary.
 
     ``epsilon(age)`` in env steps (``None``: always 0; ``initial_memory`` then has no schedule). ``losses``, ``scores``
     and their meaning are for probes.
@@ -148,7 +148,7 @@ def streaming_agent(
         rest, *seen = preprocessor.learn(state.rest, transition, clock)
         current = transition.current
         before = state.learner
-        size = jnp.sqrt(jnp.mean(jnp.square(jnp.asarray(seen[1], jnp.float32))))
+        size = preprocessor.size(seen[1])
         recalled = recall(body.network, before.params, seen[0], seen[1], current.step_type, before.carry)
         rest = choice.ahead(key, draw(body.acting(state), body.batch(seen[1], recalled.carry), rest), rest, clock)
         seen[:2], learner = recalled[:2], before._replace(carry=recalled.carry)

@@ -314,6 +314,7 @@ def test_a_finding_that_was_stopped_goes_on(tmp_path, monkeypatch):
     assert store.read_result(tmp_path / "made") is None
     monkeypatch.setattr(running, "judge", lambda criterion, tables, least, correction: Verdict(True, ()))
     monkeypatch.setattr(running, "figure", lambda finding, runs: Figure())
+    monkeypatch.setattr(by_visit, "table", lambda runs, asked: "")
     assert running.run_finding(finding, tmp_path, say=lambda line: None)["passed"]
     assert calls == [("one", False), ("two", False), ("one", True), ("two", True)]
 
