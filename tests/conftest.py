@@ -47,9 +47,20 @@ jax.config.update("jax_num_cpu_devices", 2)
 LARGE = 2 * 2**30  # bytes of a worker's memory
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Warnings are errors in quick tests only, because slow tests run more third-party code."""
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Cases in ``slow_cases.txt`` are slow; a warning is an error in quick tests only: slow ones run others' code."""
+    lines = (Path(__file__).parent / "slow_cases.txt").read_text(encoding="utf-8").splitlines()
+    slow = {line for line in lines if not line.startswith("#")}
+    if not any("::" in argument for argument in config.args):  # whole files were collected
+        names = {item.nodeid for item in items}
+        files = {name.partition("::")[0] for name in names}
+        unknown = {case for case in slow - names if case.partition("::")[0] in files}
+        if unknown:
+            raise pytest.UsageError(f"tests/slow_cases.txt names no test: {', '.join(sorted(unknown))}")
     for item in items:
+        if item.nodeid in slow:
+            item.add_marker(pytest.mark.slow)
         if item.get_closest_marker("slow"):
             item.add_marker(pytest.mark.filterwarnings("default"))
 

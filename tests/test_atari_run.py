@@ -25,6 +25,7 @@ def played():
     return run, chunks
 
 
+@pytest.mark.slow
 def test_one_training_step_is_traced_for_the_whole_sequence_of_games(played):
     run, chunks = played
     assert [chunk.task for chunk in chunks] == ["Breakout"] * 4 + ["Pong"] * 4 + ["Breakout"] * 4

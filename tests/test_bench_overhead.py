@@ -109,6 +109,7 @@ def test_classifier():
     check(run, plain, state, 3)
 
 
+@pytest.mark.slow
 def test_stream_q():
     network = {**TINY, "activation": "leaky_relu", "normalisation": "map", "initialiser": "sparse"}
     epsilon = {"kind": "linear", "start": 1.0, "end": 0.01, "duration": 300}
@@ -118,6 +119,7 @@ def test_stream_q():
     check(run, plain, state, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "learner"), [("dqn", dqn), ("c51", c51)])
 def test_replay(kind, learner):
     settings = {"optimizer": ADAM, "batch_size": 32, "update_period": 4, "target_period": 7}

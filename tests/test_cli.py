@@ -629,6 +629,7 @@ def short(tmp_path_factory, program_cache):
     return config, program_cache, crashes.tables(place / "whole")
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_by_the_same_command(short, tmp_path):
     """One command of a requeued job starts the run, resumes it, and does nothing once it has finished."""
     config, cache, whole = short
@@ -652,6 +653,7 @@ def test_killed_and_resumed_by_the_same_command(short, tmp_path):
     crashes.assert_same(run, whole)
 
 
+@pytest.mark.slow
 def test_nobody_reads_and_the_files_have_a_limit(short, tmp_path, monkeypatch):
     """A pipe that is closed at once, ASCII only, no file above 9 kB: one message, code 74, and the way on."""
     config, cache, whole = short

@@ -289,6 +289,7 @@ def executed(page: Path) -> dict[str, Any]:
     return scope
 
 
+@pytest.mark.slow
 def test_the_page_on_own_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     executed(DOCS / "howto/data.md")
@@ -345,6 +346,7 @@ def test_the_page_on_own_data_runs_on_files_like_those_of_cifar(tmp_path: Path) 
     assert run.evaluations["reward"].between(0, 1).all()
 
 
+@pytest.mark.slow
 def test_the_page_on_analysis_runs_and_names_every_public_function(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

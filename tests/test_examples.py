@@ -240,6 +240,7 @@ def test_expressions_of_the_search(mining: Any):
     assert children == [mining.mutated(again, mining.STARTS) for _ in range(30)]
 
 
+@pytest.mark.slow
 def test_a_tiny_search_reports_what_it_found(mining: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     sizes = ["--generations=2", "--population=2", "--seeds=3", "--tasks=2", "--steps=10"]
     mining.main([*sizes, "--out", str(tmp_path)])
@@ -262,6 +263,7 @@ MODULES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODULES)
 def test_methods_and_monitors_work_on_the_networks(name: str, plugins: dict[str, str], tmp_path: Path):
     """As far as they are described."""
@@ -298,6 +300,7 @@ def test_the_linen_cell_computes_its_equations(plugins: dict[str, str]):
     assert (units.name, units.size, len(units.sources), len(units.sinks), units.carries) == ("memory", 5, 6, 4, ((),))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:arms.baseline. agent.network. gradients of this agent end at the current step")
 @pytest.mark.parametrize(
     "network",

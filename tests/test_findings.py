@@ -114,6 +114,7 @@ def test_an_exact_finding_leaves_all_cores_to_those_after_it(first, expected, tm
     assert done.stdout.splitlines()[-1].startswith(expected)
 
 
+@pytest.mark.slow
 def test_a_tuned_finding_is_judged_at_the_selected_points(tmp_path):
     """The sweep of each arm is tuned in each part; a stop after the tuning runs changes nothing."""
     raw = document()

@@ -135,6 +135,7 @@ def test_a_fork_into_the_next_visits_is_the_run_itself(tmp_path, changes):
     assert found["visit"].tolist() == (expected["visit"] - 1).tolist()
 
 
+@pytest.mark.slow
 def test_arms_of_a_fork_face_the_same_stream_and_new_learners_are_those_of_a_run_without_a_start(tmp_path):
     whole = run(tmp_path / "whole")
     made = forks.fork_of(whole, [1, 2], overrides=["schedule.skip=2", "schedule.take=1"])
@@ -160,6 +161,7 @@ def test_an_old_task_again(tmp_path):
     assert control == {"baseline.after1": "baseline.fresh", "baseline.fresh": None}
 
 
+@pytest.mark.slow
 def test_placement_and_shards_of_the_run_do_not_matter(tmp_path):
     whole = run(tmp_path / "whole")
     cut = launch.run(experiment(), tmp_path / "cut", split="seeds=1")
@@ -173,6 +175,7 @@ def test_placement_and_shards_of_the_run_do_not_matter(tmp_path):
     np.testing.assert_allclose(table["loss"], tables[0]["loss"], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_fork_that_is_cut_into_shards_is_the_same(tmp_path):
     """Each seed is a shard of its own; ``--resume`` needs no ``--split``."""
     whole = run(tmp_path / "whole")
@@ -185,6 +188,7 @@ def test_a_fork_that_is_cut_into_shards_is_the_same(tmp_path):
         pd.testing.assert_frame_equal(numbers(tmp_path / "cut"), expected)
 
 
+@pytest.mark.slow
 def test_sweeps_and_arms_keep_their_lanes(tmp_path):
     sweep = {"agent.optimizer.learning_rate": [0.01, 0.1], "agent.network.widths": [[8], [4]]}
     arms = {"a": {}, "b": {"interventions": ["weight_decay"], "sweep": {"agent.network.widths": None}}}
@@ -222,6 +226,7 @@ def test_a_lane_that_had_diverged_stays_so(tmp_path):
     assert set(after.dropna()) == {0}
 
 
+@pytest.mark.slow
 def test_a_fork_of_a_fork_is_still_the_run_itself(tmp_path):
     """The clock of the learners counts everything that they have done."""
     whole = run(tmp_path / "whole", **tiny.DQN, stream=LINEAR["stream"])
@@ -240,6 +245,7 @@ def test_a_fork_of_a_fork_is_still_the_run_itself(tmp_path):
     assert (start["visits"], start["steps"], start["earlier"]) == (1, 20, [1, 20])
 
 
+@pytest.mark.slow
 def test_evaluations_of_all_arms_are_on_the_same_samples(tmp_path):
     """Learners that cannot learn have the same parameters, and so the same evaluations."""
     still = {"agent": {**tiny.document()["agent"], "optimizer": {"kind": "sgd", "learning_rate": 0.0}}}
@@ -380,6 +386,7 @@ def test_a_start_that_is_refused(start, said):
     assert said in str(refused.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("place", ["arm", "experiment"])
 def test_new_learners_beside_a_swept_reset(tmp_path, place):
     """They are reset at every switch, by a second `reset`. Without them, the fork keeps the sweep and its lanes."""
@@ -419,6 +426,7 @@ def test_probes_do_not_disturb_the_run(tmp_path):
     np.testing.assert_array_equal(later[later["arm"] == "baseline.after2"]["loss"], expected["loss"])
 
 
+@pytest.mark.slow
 def test_probes_resume(tmp_path):
     expected = run(tmp_path / "expected", probes=PROBES)
     made = experiment(probes=PROBES)
@@ -430,6 +438,7 @@ def test_probes_resume(tmp_path):
         pd.testing.assert_frame_equal(found, numbers(expected / "probes" / name))
 
 
+@pytest.mark.slow
 def test_a_probe_on_another_stream(tmp_path):
     other = {**tiny.document()["stream"], "tasks": 1, "steps_per_task": 40, "samples": 12}
     place = run(tmp_path / "run", probes={"other": {"at": "all", "stream": other, "monitors": ["dormant_units"]}})
@@ -459,6 +468,7 @@ def test_a_probe_that_is_refused_before_the_run(tmp_path, probe, said):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_run_is_replaced_with_its_probes(tmp_path):
     place = run(tmp_path / "run", probes=PROBES)
     expected = numbers(place / "probes/later")
@@ -485,6 +495,7 @@ def test_a_memory_with_room_for_the_streams_visits_cannot_be_probed_and_the_run_
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_run_that_is_cut_says_who_makes_its_probes(tmp_path):
     class Heard(NoProgress):
         def __init__(self):
@@ -502,6 +513,7 @@ def test_a_run_that_is_cut_says_who_makes_its_probes(tmp_path):
     assert len(numbers(tmp_path / "run/probes/again")) > 0
 
 
+@pytest.mark.slow
 def test_probes_can_be_added_to_a_run_that_has_kept_its_checkpoints(tmp_path):
     place = run(tmp_path / "run")
     launch.run(experiment(probes=PROBES), place, resume=True)
@@ -518,6 +530,7 @@ def test_the_config_is_read_back(tmp_path):
     assert read_experiment(fork.resolve(), launch.registry()) == fork
 
 
+@pytest.mark.slow
 def test_lifetime_tuning_goes_with_probes(tmp_path):
     sweep = {"agent.optimizer.learning_rate": [0.003, 0.3]}
     place = run(tmp_path / "run", sweep=sweep, tune={"first": "50%", "seeds": 2}, probes={"p": {"at": [1]}})

@@ -47,6 +47,7 @@ def test_a_fork_into_the_next_visits_is_the_run_itself(tmp_path, case):
         assert orders.nunique() == 2
 
 
+@pytest.mark.slow
 def test_a_run_that_was_moved_is_forked_from_its_new_place(tmp_path):
     whole = run(tmp_path / "whole")
     made = forks.fork_of(whole, [1], overrides=["schedule.skip=1"], fresh=False)

@@ -54,6 +54,7 @@ def differs(a, b) -> bool:
     return any(not np.allclose(x, y, rtol=1e-4, atol=1e-6) for x, y in zip(a, b, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("network", "method"), PAIRS)
 def test_a_method_works_on_a_network_or_is_refused(network, method):
     """It changes the numbers, all stay finite, and a lane does not depend on its neighbour."""

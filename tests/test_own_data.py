@@ -61,6 +61,7 @@ def finished(answers: str, tmp_path_factory: pytest.TempPathFactory) -> tuple[Pa
     return config, config.parent / "run"
 
 
+@pytest.mark.slow
 def test_both_arms_learn_in_every_task(finished: tuple[Path, Path], answers: str) -> None:
     """A linear learner reaches linear targets (their variance is above 1) and separable classes."""
     found = crashes.tables(finished[1])
@@ -76,6 +77,7 @@ def test_both_arms_learn_in_every_task(finished: tuple[Path, Path], answers: str
     np.testing.assert_array_equal(*first)
 
 
+@pytest.mark.slow
 def test_resumed_is_the_same(finished: tuple[Path, Path], tmp_path: Path) -> None:
     config, whole = finished
 

@@ -17,6 +17,7 @@ def run(tmp_path_factory):
     return made.invented(tmp_path_factory.mktemp("plots") / "made", plan, [0, 1, 2], monitors=MONITORS)
 
 
+@pytest.mark.slow
 def test_save_all_writes_every_figure_in_every_format(run, tmp_path):
     written = plots.save_all([run], tmp_path / "figures")
     names = {path.name for path in written}

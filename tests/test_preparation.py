@@ -109,6 +109,7 @@ def test_the_next_program_is_compiled_while_one_runs(monkeypatch, tmp_path):
     pd.testing.assert_frame_equal(rows(tmp_path / "a"), rows(tmp_path / "b"))
 
 
+@pytest.mark.slow
 def test_what_is_finished_is_not_prepared(monkeypatch, tmp_path):
     run_noted(monkeypatch, tmp_path / "a")
     for arm in ("one", "three"):

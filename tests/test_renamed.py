@@ -272,6 +272,7 @@ def test_a_member_that_was_renamed() -> None:
     assert registry.origin("interventions", "sparkle") == "built in"
 
 
+@pytest.mark.slow
 def test_a_run_of_older_names_goes_on_and_is_compared(tmp_path: Path) -> None:
     """Its config has `told`; the run is the same."""
     experiment = tiny.experiment(arms={"a": {"task_aware": True}, "b": {}})

@@ -94,6 +94,7 @@ def test_killed_again_and_again(laboratory, whole, tmp_path, life):
     assert_same(run, whole)
 
 
+@pytest.mark.slow
 def test_killed_while_an_earlier_run_is_replaced(laboratory, whole, tmp_path):
     """A half-removed run is never resumed; ``--force`` finishes its removal."""
     earlier, run = tmp_path / "earlier", tmp_path / "run"
@@ -423,6 +424,7 @@ def walkers():
     return Laboratory(read_experiment(tiny.document(**tiny.DQN, **changes), known))
 
 
+@pytest.mark.slow
 def test_emulators_are_killed_at_any_moment_then_resumed(walkers, tmp_path):
     walkers.run(tmp_path / "whole")
     whole = tables(tmp_path / "whole")

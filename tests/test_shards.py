@@ -164,6 +164,7 @@ def test_several_programs_in_a_shard(experiment, whole, tmp_path):
     assert_same(launch.run(experiment, tmp_path / "run", split="seeds=2"), whole)
 
 
+@pytest.mark.slow
 def test_one_shard_alone_is_a_run(experiment, tmp_path):
     run = launch.run(experiment, tmp_path / "run", split="seeds=1", shard="2/3")
     alone = results.load(shard_folder(run, 2))
@@ -177,6 +178,7 @@ def test_one_shard_alone_is_a_run(experiment, tmp_path):
     assert {seed for each in afterwards for seed in each.table["seed"].to_pylist()} == {1}
 
 
+@pytest.mark.slow
 def test_the_width_is_fixed_when_the_run_is_cut(tmp_path):
     """By the smallest shard, whatever machine runs it; the numbers are those of this width."""
     one = functools.partial(tiny.experiment, arms=ARMS, seeds=4)
@@ -247,6 +249,7 @@ def test_folders_that_lie_apart_are_merged(experiment, whole, tmp_path):
     assert {path.name for path in first.iterdir()} == {"experiment.yaml", "plan.json", "shards"}
 
 
+@pytest.mark.slow
 def test_the_shard_that_is_further_is_kept(experiment, whole, tmp_path):
     """A copy that was interrupted leaves nothing behind."""
     behind, ahead = apart(experiment, tmp_path, "behind", 3), apart(experiment, tmp_path, "ahead", 3)

@@ -227,6 +227,7 @@ def test_a_task_gives_the_measures_of_its_state() -> None:
 SCRIPTED = "import scripted\ndef odd():\n    return scripted.pure()\n"
 
 
+@pytest.mark.slow
 def test_a_runs_tables_figures_and_report_show_measures(plugin: Any, tmp_path: Path) -> None:
     plugin("streams", SCRIPTED)
     asked = {"every": 5, "tasks": "all", "episodes": 2, "steps": 10}

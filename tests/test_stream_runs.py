@@ -96,6 +96,7 @@ def test_a_switch_happens_at_the_step_that_the_schedule_says_and_once(whole, lab
             assert (first, second) == tasks[:2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chunk", [3, 5], ids=["within a visit", "at a switch"])
 def test_a_run_that_is_resumed_is_the_run_that_never_ended(laboratory, whole, tmp_path, chunk):
     run = tmp_path / "run"

@@ -405,6 +405,7 @@ INCREMENTAL = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_with_heads_a_class_incremental_stream_is_task_incremental(tmp_path: Any) -> None:
     """Five digits, then the five others: a common head forgets the first ones, a head of their own does not."""
     launch.run(tiny.experiment(**INCREMENTAL, arms={name: ARMS[name] for name in ("plain", "heads")}), tmp_path / "run")

@@ -337,6 +337,7 @@ def test_the_phases_are_parts_of_ordinary_runs(whole, tmp_path):
     np.testing.assert_array_equal(last["reward"].to_numpy(), results.load(alone)["reward"].to_numpy())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("usual_signals")
 @pytest.mark.parametrize("how", ["stop", "crash"])
 def test_resumed_equals_uninterrupted(whole, tmp_path, how):

@@ -29,13 +29,13 @@ def table(runs: Mapping[str, Path], asked: Collection[str] = ()) -> str:
     joined = pd.concat(found, ignore_index=True)
     names = [f"{part}/{arm}" if part else str(arm) for part, arm in zip(joined["part"], joined["arm"], strict=True)]
     joined = joined.assign(arm=names, visit=joined["visit"] + 1).drop(columns="part")
-    for name, values in joined.select_dtypes(float).items():
-        joined[name] = [_rounded(value) for value in values]
-    return results.csv_text(joined)
+    return results.csv_text(rounded(joined))
 
 
-def _rounded(value: float) -> float:
-    return float(f"{value:.{DIGITS}g}")
+def rounded(frame: pd.DataFrame) -> pd.DataFrame:
+    """The numbers of a table with five significant digits."""
+    numbers = frame.select_dtypes(float).map(lambda value: float(f"{value:.{DIGITS}g}"))
+    return frame.assign(**{str(name): numbers[name] for name in numbers})
 
 
 def _of_run(run: Path, asked: Collection[str]) -> pd.DataFrame:

@@ -183,6 +183,7 @@ CASES = {
 SOON = [pytest.param(case, marks=[] if case == "prioritised" else pytest.mark.slow) for case in CASES]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", SOON)
 def test_updates_against_slow_loops(case):
     kind, shape, settings, rescale = CASES[case]
@@ -323,6 +324,7 @@ def test_a_lane_alone_equals_the_lane_among_others(name, network, settings):
     assert np.isfinite(alone[-1]["loss"]).all()
 
 
+@pytest.mark.slow
 def test_a_resumed_run_equals_one_without_interruption():
     """Everything between two chunks is in the carries of the lanes."""
     plan = planned()

@@ -180,6 +180,7 @@ for words in (["list"], ["list", "streams", "atari"], ["plan", "quickstart"]):
 """
 
 
+@pytest.mark.slow
 def test_the_command_line_does_not_need_envpool() -> None:
     done = subprocess.run([sys.executable, "-W", "ignore", "-c", COMMANDS], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

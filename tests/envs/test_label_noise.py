@@ -95,6 +95,7 @@ def test_switches_in_turn_redraw_their_own_share() -> None:
     np.testing.assert_array_equal(redrawn_labels(key, start, jnp.int32(4), (0.3, 0.9, 0.5), 5), expected)
 
 
+@pytest.mark.slow
 def test_real_valued_targets_have_noise_of_their_own() -> None:
     """A normal number at each draw in training; none in evaluations."""
     for name, settings in (
