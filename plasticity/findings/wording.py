@@ -49,8 +49,7 @@ def quantity_text(clause: Clause) -> str:
 
 def measured_text(clause: Clause) -> str:
     """What is measured in each visit, without the visits: ``steps until performance >= 0.9 in pong``."""
-    what = _recorded(clause) if clause.within == "time" else clause.what
-    return f"{what} in {clause.task}" if clause.task else what
+    return f"{_recorded(clause)} in {clause.task}" if clause.task else _recorded(clause)
 
 
 def _recorded(clause: Clause) -> str:
