@@ -59,10 +59,6 @@ def unit(rest: Mapping[str, Any]) -> Array:
     return jnp.ones(())
 
 
-def root_mean_square(observation: Array) -> Array:
-    return jnp.sqrt(jnp.mean(jnp.square(jnp.asarray(observation, jnp.float32))))
-
-
 class Preprocessor(NamedTuple):
     """What the agent sees of its stream; ``rest`` is the part of its memory that :attr:`init` returns."""
 
@@ -74,9 +70,9 @@ class Preprocessor(NamedTuple):
     look: Callable[[Mapping[str, Any], Transition], tuple[Array, Array, Array]]  # as `learn`, with fixed statistics
     play: Callable[[Mapping[str, Any], Any], Array]  # rest, observation [B, ...] -> network input
     switch: Callable[[Mapping[str, Any]], Mapping[str, Any]]  # at a task switch
+    size: Callable[[Array], Array]  # network input -> float32[], its root mean square without the task
     switch_setting: str = ""  # the setting that makes it act at task switches; "" if it does not
     scale: Callable[[Mapping[str, Any]], Array] = unit  # rest -> float32[], by which rewards are divided
-    size: Callable[[Array], Array] = root_mean_square  # network input -> float32[], without the task
 
 
 def blank(shape: tuple[int, ...]) -> Statistics:
@@ -219,8 +215,9 @@ def preprocessing(
         return {**rest, **init()} if normalise == "switch" else rest
 
     def size(observation: Array) -> Array:
-        return root_mean_square(separated(observation, spec.task_entries)[0])
+        seen = jnp.asarray(separated(observation, spec.task_entries)[0], jnp.float32)
+        return jnp.sqrt(jnp.mean(jnp.square(seen)))
 
     given = jax.ShapeDtypeStruct(spec.observation.shape, jnp.float32) if normalises else spec.observation
     acts = "normalise" if normalise == "switch" else ""
-    return Preprocessor(given, init, act, learn, look, play, switch, acts, scale if scale_rewards else unit, size)
+    return Preprocessor(given, init, act, learn, look, play, switch, size, acts, scale if scale_rewards else unit)

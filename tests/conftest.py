@@ -49,7 +49,7 @@ LARGE = 2 * 2**30  # bytes of a worker's memory
 
 @pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Cases in ``slow_cases.txt`` are slow; a warning is an error in quick tests only: slow ones run others' code."""
+    """Cases in ``slow_cases.txt`` are slow; warnings are errors in quick tests only: slow ones run third-party code."""
     lines = (Path(__file__).parent / "slow_cases.txt").read_text(encoding="utf-8").splitlines()
     slow = {line for line in lines if not line.startswith("#")}
     if not any("::" in argument for argument in config.args):  # whole files were collected

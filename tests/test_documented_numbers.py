@@ -34,7 +34,7 @@ def numbers(text):
 
 
 def check(name, arm, cells, closed):
-    """Numbers as printed, each within a unit of its last digit."""
+    """Numbers as printed, each within half a unit of its last digit."""
     values, share = expected(name, arm)
     shown = numbers(" ".join(cells))
     assert len(shown) == (2 if arm == "fresh" else 5), cells
