@@ -1,31 +1,100 @@
-"""Keep what each seed reached in each visit of a run, for the numbers in README.md and the documentation.
+"""Keep what each seed reached in a run, for the numbers in README.md and the documentation.
 
 plasticity run quickstart
 python docs/make_results.py runs/quickstart      # writes docs/results/quickstart.csv
+python docs/make_results.py --metrics runs/monitors      # and docs/results/metrics/monitors.csv
 
-Columns: ``arm``, swept hyper-parameters, ``seed``, ``visit`` (from 1), ``task``, ``performance`` (over the visit),
-``performance_end`` (over its last tenth), and ``performance_evaluated`` where the run evaluates. Five significant
-digits; empty if the lane diverged or no episode ended.
+All tables have ``arm``, swept hyper-parameters and ``seed``; numbers have five significant digits and are empty if the
+lane diverged or no episode ended.
+
+* ``docs/results/NAME.csv``: ``visit`` (from 1), ``task``, ``performance`` (over the visit), ``performance_end`` (over its
+  last tenth), and ``performance_evaluated`` where the run evaluates.
+* ``docs/results/curves/NAME.csv``, of runs of at most three visits: ``visit``, ``part`` (from 1, of PARTS equal parts of
+  the visit), ``step`` (the env step at its end) and ``performance`` (the mean return of the episodes that ended
+  in it, or the mean reward).
+* ``docs/results/evaluations/NAME.csv``, of runs with evaluations: ``step``, ``task`` (the one evaluated) and
+  ``performance``.
+* ``docs/results/metrics/NAME.csv``, with ``--metrics``: for each visit its last record of every metric.
 """
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
+
 from plasticity import results
-from plasticity.findings.by_visit import rounded
+from plasticity.findings.by_visit import OTHERS, rounded
 
 RESULTS = Path(__file__).resolve().parent / "results"
+PARTS, FEW_VISITS = 20, 3
 
 
-def table(run: Path) -> str:
-    """The table of a run as CSV."""
+def columns(run: Path) -> list[str]:
+    """What identifies a lane."""
+    return ["arm", *results.hyper_parameters(run), "seed"]
+
+
+def of_visits(run: Path) -> pd.DataFrame:
+    """What each lane reached in each visit."""
     found = results.visits(run)
-    keys = ["arm", *results.hyper_parameters(run), "seed", "visit", "task"]
     measured = [name for name in found.columns if name.startswith("performance")]
-    return results.csv_text(rounded(found.assign(visit=found["visit"] + 1)[[*keys, *measured]]))
+    return found.assign(visit=found["visit"] + 1)[[*columns(run), "visit", "task", *measured]]
+
+
+def of_parts(run: Path) -> pd.DataFrame:
+    """The learning curve of each lane; empty if the run has many visits."""
+    stream = results.plan(run)["stream"]
+    if len(stream["visits"]) > FEW_VISITS:
+        return pd.DataFrame()
+    found = results.load(run)
+    steps = np.asarray([visit["steps"] for visit in stream["visits"]])[found["visit"]]
+    name, weight = ("episodic_return", found["episodes"]) if stream["episodic"] else ("reward", 1.0)
+    weight = (found[name].notna() * weight).astype(float)
+    part = np.ceil(found["step_in_visit"] * PARTS / steps).astype(int)
+    keys = [*columns(run), "visit", "part"]
+    rows = found.assign(visit=found["visit"] + 1, part=part, weight=weight, total=weight * found[name].fillna(0.0))
+    sums = rows.groupby(keys, observed=True, sort=False, dropna=False).agg(
+        {"step": "max", "weight": "sum", "total": "sum"}
+    )
+    performance = sums["total"] / sums["weight"].where(sums["weight"] > 0)
+    return sums.assign(performance=performance).rename_axis(keys).reset_index()[[*keys, "step", "performance"]]
+
+
+def of_evaluations(run: Path) -> pd.DataFrame:
+    """What the evaluations found; empty if there were none."""
+    found = results.evaluations(run)
+    if found.empty:
+        return found
+    measure = "episodic_return" if "episodic_return" in found else "reward"
+    rows = found.assign(task=found["evaluated_task"], performance=found[measure])
+    return rows[[*columns(run), "step", "task", "performance"]]
+
+
+def of_metrics(run: Path) -> pd.DataFrame:
+    """The last record of each metric in each visit."""
+    found, keys = results.load(run), [*columns(run), "visit"]
+    metrics = [name for name in found.columns if "/" not in name and name not in {*OTHERS, "lane", "task", *keys}]
+    last = found.groupby(keys, observed=True, sort=False, dropna=False)[metrics].last().reset_index()
+    return last.assign(visit=last["visit"] + 1)
+
+
+TABLES: dict[str, Callable[[Path], pd.DataFrame]] = {".": of_visits, "curves": of_parts, "evaluations": of_evaluations}
+
+
+def keep(run: Path, tables: dict[str, Callable[[Path], pd.DataFrame]]) -> None:
+    """Write the tables of a run that have rows."""
+    for folder, table in tables.items():
+        found = table(run)
+        if len(found):
+            (RESULTS / folder).mkdir(parents=True, exist_ok=True)
+            path = RESULTS / folder / f"{results.plan(run)['name']}.csv"
+            path.write_text(results.csv_text(rounded(found)), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    RESULTS.mkdir(exist_ok=True)
-    for run in map(Path, sys.argv[1:]):
-        (RESULTS / f"{results.plan(run)['name']}.csv").write_text(table(run), encoding="utf-8")
+    asked = TABLES | ({"metrics": of_metrics} if "--metrics" in sys.argv else {})
+    for given in sys.argv[1:]:
+        if given != "--metrics":
+            keep(Path(given), asked)
