@@ -14,6 +14,8 @@ lane diverged or no episode ended.
   in it, or the mean reward).
 * ``docs/results/evaluations/NAME.csv``, of runs with evaluations: ``step``, ``task`` (the one evaluated) and
   ``performance``.
+* ``docs/results/probes/NAME.csv``, of runs with probes: ``probe``, ``visits_done``, ``measure`` (a performance), its
+  ``value`` and ``fresh``, that of a new learner.
 * ``docs/results/metrics/NAME.csv``, with ``--metrics``: for each visit its last record of every metric.
 """
 
@@ -26,6 +28,7 @@ import pandas as pd
 
 from plasticity import results
 from plasticity.findings.by_visit import OTHERS, rounded
+from plasticity.results.read import probes
 
 RESULTS = Path(__file__).resolve().parent / "results"
 PARTS, FEW_VISITS = 20, 3
@@ -72,6 +75,18 @@ def of_evaluations(run: Path) -> pd.DataFrame:
     return rows[[*columns(run), "step", "task", "performance"]]
 
 
+def of_probes(run: Path) -> pd.DataFrame:
+    """What the learners of a run and new ones reached in its probes; empty if it has none."""
+    found = []
+    for probe, folder in probes(run).items():
+        measured = [name for name in results.visits(folder) if name.startswith("performance")]
+        for measure in (*measured, "performance_start"):
+            rows = results.forks(folder, measure).rename(columns={measure: "value"})
+            found.append(rows.assign(probe=probe, measure=measure))
+    names = ["probe", "arm", "visits_done", "seed", "measure", "value", "fresh"]
+    return pd.concat(found)[names] if found else pd.DataFrame()
+
+
 def of_metrics(run: Path) -> pd.DataFrame:
     """The last record of each metric in each visit."""
     found, keys = results.load(run), [*columns(run), "visit"]
@@ -80,7 +95,9 @@ def of_metrics(run: Path) -> pd.DataFrame:
     return last.assign(visit=last["visit"] + 1)
 
 
-TABLES: dict[str, Callable[[Path], pd.DataFrame]] = {".": of_visits, "curves": of_parts, "evaluations": of_evaluations}
+TABLES: dict[str, Callable[[Path], pd.DataFrame]] = {
+    ".": of_visits, "curves": of_parts, "evaluations": of_evaluations, "probes": of_probes,
+}  # fmt: skip
 
 
 def keep(run: Path, tables: dict[str, Callable[[Path], pd.DataFrame]]) -> None:

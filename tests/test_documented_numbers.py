@@ -1,9 +1,9 @@
-"""The tables in README.md and docs/quickstart.md follow from the values by seed in docs/results."""
+"""Numbers in README.md, docs/quickstart.md and docs/tour.md follow from the values by seed in docs/results."""
 
 import re
 
 import pytest
-from documented import DOCS, agree, interval, numbers, page, table_of
+from documented import DOCS, agree, interval, numbers, page, sentence, table_of
 
 QUICKSTART = page("quickstart.md")
 
@@ -44,3 +44,16 @@ def test_quickstart_page(name):
     assert {arm for arm, *_ in rows} <= set(table_of(name)["arm"])
     for arm, *cells, closed in rows:
         check(name, arm, cells, closed)
+
+
+def test_tour():
+    """The accuracies in the text, and those of the smaller learning rate."""
+    text = page("tour.md")
+    first, last = tenths("tour")
+    agree(sentence(text, "its accuracy falls from ", " to about"), [first["baseline"].mean()])
+    agree(sentence(text, "its accuracy falls from 0.87 to about ", ", while"), [last["baseline"].mean()])
+    agree(sentence(text, "while that of `fresh` stays at ", ". With"), [last["fresh"].mean()])
+    agree(sentence(text, "*keeps* learning: it ends at ", ", which three"), [last["layer_norm"].mean()])
+    first, last = tenths("tour-smaller")
+    agree(sentence(text, "The smaller learning rate ends at about ", ". It also"), [last["baseline"].mean()])
+    agree(sentence(text, "It also starts lower, at ", " instead of"), [first["baseline"].mean()])
