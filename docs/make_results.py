@@ -7,11 +7,11 @@ python docs/make_results.py --metrics runs/monitors      # and docs/results/metr
 All tables have ``arm``, swept hyper-parameters and ``seed``; numbers have five significant digits and are empty if the
 lane diverged or no episode ended.
 
-* ``docs/results/NAME.csv``: ``visit`` (from 1), ``task``, ``performance`` (over the visit), ``performance_end`` (over its
-  last tenth), and ``performance_evaluated`` where the run evaluates.
-* ``docs/results/curves/NAME.csv``, of runs of at most three visits: ``visit``, ``part`` (from 1, of PARTS equal parts of
-  the visit), ``step`` (the env step at its end) and ``performance`` (the mean return of the episodes that ended
-  in it, or the mean reward).
+* ``docs/results/NAME.csv``: ``visit`` (from 1), ``task``, ``performance`` (over the visit), ``performance_end`` (over
+  its last tenth), and ``performance_evaluated`` where the run evaluates.
+* ``docs/results/curves/NAME.csv``, of runs of at most three visits: ``visit``, ``part`` (from 1, of PARTS equal parts
+  of the visit), ``step`` (the env step at its end) and ``performance`` (the mean return of the episodes that ended in
+  it, or the mean reward).
 * ``docs/results/evaluations/NAME.csv``, of runs with evaluations: ``step``, ``task`` (the one evaluated) and
   ``performance``.
 * ``docs/results/probes/NAME.csv``, of runs with probes: ``probe``, ``visits_done``, ``measure`` (a performance), its
