@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from plasticity.core.errors import suggestion
 from plasticity.core.types import FIRST, LAST, Clock, Visit
 from plasticity.envs.base import StreamFactory
 from plasticity.envs.data import BROKEN, identified, message_of
@@ -157,7 +158,8 @@ def read(path: str) -> Recorded:
             with arrays:
                 return recorded(arrays)
     except BROKEN as error:
-        raise ValueError(f"paths: {path}: {message_of(error).removeprefix(f'{place}: ')}") from error
+        near = suggestion(path, BUILT_IN) if isinstance(error, FileNotFoundError) else ""
+        raise ValueError(f"paths: {path}: {message_of(error).removeprefix(f'{place}: ')}{near}") from error
 
 
 CATCH: Mapping[str, Any] = {"change": "none", "tasks": 1}

@@ -107,6 +107,10 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=rf"^paths: .*{path.name}: ") as caught:
             dataset(paths=[str(path)])
         assert "\n" not in str(caught.value)
+    with pytest.raises(
+        ValueError, match=r"^paths: catch_randm: No such file or directory; did you mean `catch_random`\?$"
+    ):
+        dataset(paths=["catch_randm"])
 
 
 def test_datasets_of_one_stream_are_alike_and_have_names_of_their_own(tmp_path: Path) -> None:
