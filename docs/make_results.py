@@ -4,19 +4,22 @@ plasticity run quickstart
 python docs/make_results.py runs/quickstart      # writes docs/results/quickstart.csv
 python docs/make_results.py --metrics runs/monitors      # and docs/results/metrics/monitors.csv
 
-All tables have ``arm``, swept hyper-parameters and ``seed``; numbers have five significant digits and are empty if the
-lane diverged or no episode ended.
+All tables have ``arm``, swept hyper-parameters (but for probes) and ``seed``; numbers have five significant digits and
+are empty if the lane diverged or no episode ended.
 
 * ``docs/results/NAME.csv``: ``visit`` (from 1), ``task``, ``performance`` (over the visit), ``performance_end`` (over
   its last tenth), and ``performance_evaluated`` where the run evaluates.
 * ``docs/results/curves/NAME.csv``, of runs of at most three visits: ``visit``, ``part`` (from 1, of PARTS equal parts
-  of the visit), ``step`` (the env step at its end) and ``performance`` (the mean return of the episodes that ended in
-  it, or the mean reward).
+  of the visit; a record belongs to the part in which it ends), ``step`` (the env step at its end) and ``performance``
+  (the mean return of the episodes that ended in it, or the mean reward).
 * ``docs/results/evaluations/NAME.csv``, of runs with evaluations: ``step``, ``task`` (the one evaluated) and
   ``performance``.
-* ``docs/results/probes/NAME.csv``, of runs with probes: ``probe``, ``visits_done``, ``measure`` (a performance), its
-  ``value`` and ``fresh``, that of a new learner.
+* ``docs/results/probes/NAME.csv``, of runs with probes: ``probe``, ``visits_done``, ``visit`` and ``task`` of the
+  probe, ``measure`` (a performance), its ``value`` and ``fresh``, that of a new learner.
 * ``docs/results/metrics/NAME.csv``, with ``--metrics``: for each visit its last record of every metric.
+
+Two files are not of this kind: ``curves/minatar-pqn-games.csv`` has the records of four runs on a GPU (the return and
+the number of episodes that ended), and ``lifetime_tuning_selection.csv`` the means over the tuning seeds of F35.
 """
 
 import sys
@@ -46,6 +49,12 @@ def of_visits(run: Path) -> pd.DataFrame:
     return found.assign(visit=found["visit"] + 1)[[*columns(run), "visit", "task", *measured]]
 
 
+def diverged(records: pd.DataFrame) -> pd.Series:
+    """Whether the lane of a record diverges in its visit, which then has no result."""
+    missing = records["reward"].isna()
+    return missing.groupby([records[name] for name in ("arm", "lane", "visit")], observed=True).transform("any")
+
+
 def of_parts(run: Path) -> pd.DataFrame:
     """The learning curve of each lane; empty if the run has many visits."""
     stream = results.plan(run)["stream"]
@@ -53,8 +62,10 @@ def of_parts(run: Path) -> pd.DataFrame:
         return pd.DataFrame()
     found = results.load(run)
     steps = np.asarray([visit["steps"] for visit in stream["visits"]])[found["visit"]]
-    name, weight = ("episodic_return", found["episodes"]) if stream["episodic"] else ("reward", 1.0)
-    weight = (found[name].notna() * weight).astype(float)
+    before = found.groupby(["arm", "lane", "visit"], observed=True)["step_in_visit"].shift(fill_value=0)
+    length = found["step_in_visit"] - before
+    name, weight = ("episodic_return", found["episodes"]) if stream["episodic"] else ("reward", length)
+    weight = ((found[name].notna() & ~diverged(found)) * weight).astype(float)
     part = np.ceil(found["step_in_visit"] * PARTS / steps).astype(int)
     keys = [*columns(run), "visit", "part"]
     rows = found.assign(visit=found["visit"] + 1, part=part, weight=weight, total=weight * found[name].fillna(0.0))
@@ -82,8 +93,8 @@ def of_probes(run: Path) -> pd.DataFrame:
         measured = [name for name in results.visits(folder) if name.startswith("performance")]
         for measure in (*measured, "performance_start"):
             rows = results.forks(folder, measure).rename(columns={measure: "value"})
-            found.append(rows.assign(probe=probe, measure=measure))
-    names = ["probe", "arm", "visits_done", "seed", "measure", "value", "fresh"]
+            found.append(rows.assign(probe=probe, measure=measure, visit=rows["visit"] + 1))
+    names = ["probe", "arm", "visits_done", "seed", "visit", "task", "measure", "value", "fresh"]
     return pd.concat(found)[names] if found else pd.DataFrame()
 
 
@@ -91,6 +102,7 @@ def of_metrics(run: Path) -> pd.DataFrame:
     """The last record of each metric in each visit."""
     found, keys = results.load(run), [*columns(run), "visit"]
     metrics = [name for name in found.columns if "/" not in name and name not in {*OTHERS, "lane", "task", *keys}]
+    found = found.assign(**found[metrics].mask(diverged(found)))
     last = found.groupby(keys, observed=True, sort=False, dropna=False)[metrics].last().reset_index()
     return last.assign(visit=last["visit"] + 1)
 

@@ -45,6 +45,7 @@ def table_of(name: str, **point: Any) -> pd.DataFrame:
     for key, value in point.items():
         column = next(each for each in found if each in (key, f"agent.optimizer.{key}"))
         found = found[found[column] == value]
+    assert len(found), (name, point)
     return found
 
 
