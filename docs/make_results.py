@@ -16,6 +16,7 @@ are empty if the lane diverged or no episode ended.
   ``performance``.
 * ``docs/results/probes/NAME.csv``, of runs with probes: ``probe``, ``visits_done``, ``visit`` and ``task`` of the
   probe, ``measure`` (a performance), its ``value`` and ``fresh``, that of a new learner.
+* ``docs/results/tuned/NAME.csv``, of runs with ``tune``: ``arm``, and ``setting`` and ``value`` of its selected point.
 * ``docs/results/metrics/NAME.csv``, with ``--metrics``: for each visit its last record of every metric.
 
 Two files are not of this kind: ``curves/minatar-pqn-games.csv`` has the records of four runs on a GPU (the return and
@@ -31,6 +32,7 @@ import pandas as pd
 
 from plasticity import results
 from plasticity.findings.by_visit import OTHERS, rounded
+from plasticity.results.best import tuned_points
 from plasticity.results.read import probes
 
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -98,6 +100,12 @@ def of_probes(run: Path) -> pd.DataFrame:
     return pd.concat(found)[names] if found else pd.DataFrame()
 
 
+def of_tuning(run: Path) -> pd.DataFrame:
+    """The point of each arm that its tuning runs selected; empty without ``tune``."""
+    points = tuned_points(run).items()
+    return pd.DataFrame([{"arm": arm, "setting": name, "value": x} for arm, at in points for name, x in at.items()])
+
+
 def of_metrics(run: Path) -> pd.DataFrame:
     """The last record of each metric in each visit."""
     found, keys = results.load(run), [*columns(run), "visit"]
@@ -109,6 +117,7 @@ def of_metrics(run: Path) -> pd.DataFrame:
 
 TABLES: dict[str, Callable[[Path], pd.DataFrame]] = {
     ".": of_visits, "curves": of_parts, "evaluations": of_evaluations, "probes": of_probes,
+    "tuned": of_tuning,
 }  # fmt: skip
 
 
