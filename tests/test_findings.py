@@ -143,13 +143,16 @@ def test_the_quick_finding_holds(tmp_path):
     assert result["passed"], [each["text"] for each in result["clauses"] if not each["holds"]]
 
 
+LONGER = {"offset_control": 25, "five_million_steps": 200}  # minutes
+
+
 def test_every_finding_of_the_repository_is_sound():
     findings = load_findings([], EXACT_NAMES)
     ids = [finding.id for finding in findings]
     assert len(set(ids)) == len(ids)
     assert ids[:2] == ["F1", "F2"]
     for finding in findings:
-        assert 0 < finding.minutes <= 20, finding.name
+        assert 0 < finding.minutes <= LONGER.get(finding.name, 20), finding.name
         for full in (False, True):
             running.experiments(finding, full)
 
