@@ -61,6 +61,11 @@ def test_dqn_on_cartpole():
     agree(text, [others.mean(), others.min()])
 
 
+def test_ppo_on_breakout():
+    rows = {row[0].strip("`"): row for row in rows_of(AGENTS, "| agent | last tenth of half a million steps |")}
+    agree(rows["ppo"][1], interval(last("minatar-ppo", "baseline")))
+
+
 def test_pqn_on_four_games():
     """Mean returns over half a million steps, weighted by episodes (128 envs count their steps together)."""
     table = pd.read_csv(DOCS / "results" / "curves" / "minatar-pqn-games.csv")
