@@ -13,14 +13,15 @@ are empty if the lane diverged or no episode ended.
   of the visit; a record belongs to the part in which it ends), ``step`` (the env step at its end) and ``performance``
   (the mean return of the episodes that ended in it, or the mean reward).
 * ``docs/results/evaluations/NAME.csv``, of runs with evaluations: ``step``, ``task`` (the one evaluated) and
-  ``performance``.
+  ``performance`` (success if it is recorded, else the return or the reward).
 * ``docs/results/probes/NAME.csv``, of runs with probes: ``probe``, ``visits_done``, ``visit`` and ``task`` of the
   probe, ``measure`` (a performance), its ``value`` and ``fresh``, that of a new learner.
 * ``docs/results/tuned/NAME.csv``, of runs with ``tune``: ``arm``, and ``setting`` and ``value`` of its selected point.
 * ``docs/results/metrics/NAME.csv``, with ``--metrics``: for each visit its last record of every metric.
 
-Two files are not of this kind: ``curves/minatar-pqn-games.csv`` has the records of four runs on a GPU (the return and
-the number of episodes that ended), and ``lifetime_tuning_selection.csv`` the means over the tuning seeds of F35.
+Three files are not of this kind: ``curves/minatar-pqn-games.csv`` has the records of four runs on a GPU (the return and
+the number of episodes that ended), ``lifetime_tuning_selection.csv`` the means over the tuning seeds of F35, and
+``offset_control_episodes.csv`` the env steps and episodes of each visit of F38.
 """
 
 import sys
@@ -33,7 +34,7 @@ import pandas as pd
 from plasticity import results
 from plasticity.findings.by_visit import OTHERS, rounded
 from plasticity.results.best import tuned_points
-from plasticity.results.read import probes
+from plasticity.results.read import evaluated_measure, probes
 
 RESULTS = Path(__file__).resolve().parent / "results"
 PARTS, FEW_VISITS = 20, 3
@@ -83,8 +84,7 @@ def of_evaluations(run: Path) -> pd.DataFrame:
     found = results.evaluations(run)
     if found.empty:
         return found
-    measure = "episodic_return" if "episodic_return" in found else "reward"
-    rows = found.assign(task=found["evaluated_task"], performance=found[measure])
+    rows = found.assign(task=found["evaluated_task"], performance=found[evaluated_measure(run, found)])
     return rows[[*columns(run), "step", "task", "performance"]]
 
 

@@ -39,13 +39,12 @@ def page(name: str) -> str:
     return (DOCS / name).read_text(encoding="utf-8")
 
 
-def table_of(name: str, **point: Any) -> pd.DataFrame:
-    """The rows of docs/results/NAME.csv at one point; a setting may be named by its last word."""
+def table_of(name: str, **where: Any) -> pd.DataFrame:
+    """The rows of docs/results/NAME.csv with these values in these columns."""
     found = pd.read_csv(DOCS / "results" / f"{name}.csv")
-    for key, value in point.items():
-        column = next(each for each in found if each in (key, f"agent.optimizer.{key}"))
+    for column, value in where.items():
         found = found[found[column] == value]
-    assert len(found), (name, point)
+    assert len(found), (name, where)
     return found
 
 

@@ -6,9 +6,9 @@ from documented import DOCS, agree, interval, page, rows_of, sentence, table_of
 AGENTS = page("agents.md")
 
 
-def last(name, arm, **point):
+def last(name, arm):
     """By seed: the mean return over the last tenth of a run of one visit."""
-    found = table_of(name, arm=arm, **point).set_index("seed")["performance_end"]
+    found = table_of(name, arm=arm).set_index("seed")["performance_end"]
     assert len(found) == 8
     return found
 
