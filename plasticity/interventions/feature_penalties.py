@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from plasticity.config.fields import Count, Few, NonNegative, Real, Size, metadata
 from plasticity.core import linalg, trees
 from plasticity.core.errors import check, shown
+from plasticity.core.outputs import divergence
 from plasticity.core.types import Activation, Array, Context, Key, Learner, Network, Params, State
 from plasticity.interventions.base import Intervention, when
 from plasticity.interventions.penalties import TINY, Reduce, start_of, total
@@ -186,20 +187,38 @@ def effective_rank(
     return Intervention(penalty=penalty)
 
 
+class Means(NamedTuple):
+    """Running means over updates: of the size of the task loss, and of the churn."""
+
+    loss: Array  # float32[]
+    churn: Array  # float32[]
+    updates: Array  # int32[], their number
+
+
 class Last(NamedTuple):
     """State of :func:`c_chain`."""
 
     previous: Params  # before the last update
     current: Params  # before the current update
+    means: Means | tuple[()]  # of the updates before this one, or so far; () without ``share``
+    strength: Array  # float32[], of this update
 
 
 @metadata(
     paper="Tang et al. 2025, Mitigating Plasticity Loss in Continual Reinforcement Learning by Reducing Churn",
-    checked="three updates by hand on a linear network; the default of `strength` is ours",
+    checked="three updates by hand on a linear network, both distances; `share` against a loop; the default of "
+    "`strength` is ours",
     neutral={"strength": 0.0},
     note="C-CHAIN",
 )
-def c_chain(*, strength: NonNegative = 1.0) -> Intervention:
+def c_chain(
+    *,
+    strength: NonNegative = 1.0,
+    distance: Literal["squared", "divergence"] = "squared",
+    share: NonNegative | None = None,
+    warmup: Count = 10_000,
+    window: Count = 50_000,
+) -> Intervention:
     """C-CHAIN: keep the outputs on another batch near their values before the last update.
 
     ``strength mean (f(x; theta_t) - f(x; theta_{t-1}))^2`` over the batch and the outputs, summed over the parts of an
@@ -207,27 +226,59 @@ def c_chain(*, strength: NonNegative = 1.0) -> Intervention:
     memory has only that batch). With ``theta_t`` itself in place of ``theta_{t-1}`` the gradient would be zero: the
     penalty undoes the change that the last update made elsewhere.
 
-    Args:
-        strength: traced; the default is ours.
+    With ``share`` the strength follows the losses: after ``warmup`` updates it is ``share m(|L|) / (m(C) + 1e-8)``,
+    ``L`` the task loss of the update's batch, ``C`` the mean above and ``m`` a running mean over the updates before.
 
-    The paper's code starts with 50 for Double DQN and then holds the term at a fixed share of the running loss; here it
-    is constant. The cost is two additional forward passes and a backward pass. After another method replaces parameters
-    (a reset), the next update is pulled towards the previous values.
+    Args:
+        strength: with ``share``, that of the first updates; traced. The default is ours.
+        distance: "divergence" instead penalises ``mean_B KL(f(x; theta_{t-1}) || f(x; theta_t))`` of the distributions
+            over actions or classes; for values it is half the squared distance, summed over them (static). The
+            paper's choice for PPO's policy: the cross-entropy, which has the same gradient.
+        share: of the task loss that the term should have on average; None: a constant strength. Traced.
+        warmup: number of updates with the constant strength (static).
+        window: the mean is one of all updates up to this number, and an exponential one of this length afterwards
+            (static).
+
+    The paper's code uses ``share`` 0.01 and a first ``strength`` of 50 for Double DQN, with a window that slides. For
+    PPO it regularises the policy alone (``modules: [policy]``). Its strength then follows the policy's loss from one
+    iteration to the next, and starts anew after a switch; ``share`` here refers to the whole loss. The cost is two
+    additional forward passes and a backward pass. After another method replaces parameters (a reset), the next update
+    is pulled towards the previous values.
     """
+
+    check("distance", distance, ("squared", "divergence"))
 
     def init(key: Key, params: Params, network: Network) -> State:
         del key, network
-        return Last(params, params)
+        means = () if share is None else Means(jnp.zeros(()), jnp.zeros(()), jnp.zeros((), jnp.int32))
+        return Last(params, params, means, jnp.asarray(strength, jnp.float32))
 
-    def prepare(key: Key, state: State, learner: Learner, context: Context) -> tuple[State, Learner]:
-        del key, context
-        return Last(state.current, learner.params), learner
-
-    def penalty(state: State, params: Params, context: Context) -> Array:
+    def churn(state: Last, params: Params, context: Context) -> Array:
         reference = context.reference()
+        if distance == "divergence":
+            old, new = (context.outputs(each, reference) for each in (state.previous, params))
+            return jnp.mean(divergence(old, new))
         now, before = (context.network.forward(each, reference)[0] for each in (params, state.previous))
         parts = jax.tree.map(lambda a, b: jnp.mean(jnp.square(a - b)), now, before)
-        return strength * total(jax.tree.leaves(parts))
+        return total(jax.tree.leaves(parts))
+
+    def prepare(key: Key, state: State, learner: Learner, context: Context) -> tuple[State, Learner]:
+        del key
+        state = state._replace(previous=state.current, current=learner.params)
+        if share is None:
+            return state, learner
+        loss, moved, done = state.means
+        wanted = jnp.where(done < warmup, strength, share * loss / (moved + 1e-8))
+        rate = 1.0 / jnp.minimum(done + 1, window)
+        # XLA computes both for this and for the gradient at once.
+        loss += rate * (jnp.abs(context.loss(learner.params)) - loss)
+        moved += rate * (churn(state, learner.params, context) - moved)
+        means = Means(loss, moved, done + 1)
+        return state._replace(means=means, strength=wanted), learner
+
+    def penalty(state: State, params: Params, context: Context) -> Array:
+        weight = strength if share is None else state.strength
+        return weight * churn(state, params, context)
 
     return Intervention(init=init, penalty=penalty, prepare=prepare)
 

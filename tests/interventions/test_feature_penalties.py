@@ -1,5 +1,6 @@
 """Penalties on features and outputs, by hand, by finite differences and against NumPy."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from update_loop import CNN, MLP, clock_at, make
 
+from plasticity.core.outputs import Logits
 from plasticity.core.types import Activation, Context, HiddenLayer, Learner, Network
 from plasticity.interventions import c_chain, effective_rank, infer, pfo
 from plasticity.interventions.base import Intervention
@@ -54,7 +56,7 @@ def context(params: Any, update: int = 0, network: Network = LINEAR, x: Any = X)
     )
 
 
-def moved(by: float = 0.5) -> dict:
+def moved(by: Any = 0.5) -> dict:
     params = LINEAR.init(KEY)
     return {**params, "first": {"kernel": params["first"]["kernel"] + by}}
 
@@ -197,6 +199,51 @@ def test_churn_by_hand_on_a_linear_network() -> None:
         assert value == pytest.approx(3.0 * np.mean(change**2), rel=1e-5)
         expected = 3.0 * 2.0 * OTHERS.T @ (2.0 * change / change.size) @ V.T
         np.testing.assert_allclose(gradient["first"]["kernel"], expected, rtol=1e-4)
+
+
+def constant(value: float) -> Callable[[Any], jax.Array]:
+    return lambda params: jnp.float32(value)
+
+
+def test_a_share_sets_the_strength_of_churn_from_running_means_of_both_losses() -> None:
+    """Six updates against a loop: a fixed strength for two of them, and a mean over all, or a window of three."""
+    places = [0.0, 0.5, 0.75, 0.8, 1.4, 1.5]
+    losses = [-4.0, 3.0, 2.0, 5.0, 1.0, 7.0]
+    for window in (3, 100):
+        method = c_chain(strength=50.0, share=0.01, warmup=2, window=window)
+        state = method.init(KEY, moved(0.0), None)
+        sizes = churns = 0.0
+        for done, (now, before, loss) in enumerate(zip(places, [0.0, *places], losses, strict=False)):
+            churn = np.mean((2.0 * OTHERS @ np.full((2, 3), now - before) @ V) ** 2)
+            expected = 50.0 if done < 2 else 0.01 * sizes / churns
+            seen = context(moved(now))._replace(loss=constant(loss))
+            state, _ = method.prepare(KEY, state, Learner(moved(now), (), ()), seen)
+            assert float(method.penalty(state, moved(now), seen)) == pytest.approx(expected * churn, rel=1e-4)
+            rate = 1 / min(done + 1, window)
+            sizes += rate * (abs(loss) - sizes)
+            churns += rate * (churn - churns)
+
+
+def test_churn_as_the_divergence_of_the_old_policy_from_the_new_one() -> None:
+    def said(params: dict, x: jax.Array) -> dict[str, Logits]:
+        return {"policy": Logits(x @ params["first"]["kernel"])}
+
+    def softmax(x: np.ndarray) -> np.ndarray:
+        sizes = np.exp(x - x.max(axis=-1, keepdims=True))
+        return sizes / sizes.sum(axis=-1, keepdims=True)
+
+    method = c_chain(strength=3.0, distance="divergence")
+    old, new = moved(0.0), moved(np.array([[0.0, 0.5, 1.0], [0.25, 0.0, 0.0]], np.float32))
+    state = method.init(KEY, old, None)._replace(previous=old)
+    seen = context(new)._replace(outputs=said)
+    value, gradient = jax.value_and_grad(lambda params: method.penalty(state, params, seen))(new)
+    before, after = (softmax(OTHERS.astype(np.float64) @ np.asarray(each["first"]["kernel"])) for each in (old, new))
+    assert float(value) == pytest.approx(3.0 * np.mean(np.sum(before * np.log(before / after), axis=-1)), rel=1e-4)
+    # That of the cross-entropy - sum_a p_old(a) log p_new(a).
+    slope = 3.0 * OTHERS.T @ (after - before) / len(OTHERS)
+    np.testing.assert_allclose(gradient["first"]["kernel"], slope, rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueError, match='distance: "kl" is not allowed; must be one of squared, divergence'):
+        c_chain(distance="kl")
 
 
 def test_churn_adds_the_parts_of_what_an_actor_critic_gives() -> None:
