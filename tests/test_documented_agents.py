@@ -6,9 +6,9 @@ from documented import DOCS, agree, interval, page, rows_of, sentence, table_of
 AGENTS = page("agents.md")
 
 
-def last(name, arm):
+def last(name, arm, **point):
     """By seed: the mean return over the last tenth of a run of one visit."""
-    found = table_of(name, arm=arm).set_index("seed")["performance_end"]
+    found = table_of(name, arm=arm, **point).set_index("seed")["performance_end"]
     assert len(found) == 8
     return found
 
@@ -81,3 +81,21 @@ def test_pqn_on_four_games():
         of_game = found[game.lower().replace(" ", "_")]
         agree(" ".join(early), [of_game[k].mean() for k in (1, 2, 5)])
         agree(late, interval(of_game[10]))
+
+
+def test_streaming_without_the_bound():
+    rows = rows_of(AGENTS, "| optimizer on the trace | step size | last tenth |")
+    assert len({(row[0], row[1]) for row in rows}) == 7
+    bounded = last("minatar-without-bound", "obgd")
+    for optimizer, step_size, value, difference in rows:
+        arm = optimizer.partition(":")[0].lower()
+        if arm == "obgd":
+            agree(value, interval(bounded))
+            continue
+        found = last("minatar-without-bound", arm, **{"agent.optimizer.learning_rate": float(step_size)})
+        if not difference:
+            assert value == "all 8 seeds diverge"
+            assert found.isna().all()
+            continue
+        agree(value, interval(found))
+        agree(difference, interval(found - bounded))
