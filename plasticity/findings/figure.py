@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from plasticity.findings.criterion import Clause, Record, clauses
 from plasticity.findings.document import Finding
@@ -94,6 +95,7 @@ def _curves(
         counted = pd.DataFrame({"mean": mean, "low": low, "high": high, "n": wide.notna().sum(axis=1).to_numpy()})
         style.draw_curve(axes, line, counted, wide.index.to_numpy() + 1, len(lines), place)
     axes.set_xlabel(f"visit to {first.task}" if first.task else "visit")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_title(measured_text(first))
     _scale(axes)
     for height in {clause.crosses.threshold for clause in those if clause.at == "time"}:
