@@ -1,6 +1,5 @@
 """``plasticity fork``: the learners of a run, and new ones beside them, on one common stream."""
 
-import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -8,7 +7,7 @@ import typer
 from rich.text import Text
 
 from plasticity.cli import completion
-from plasticity.cli.running import Out, Split, carry_out
+from plasticity.cli.running import Out, Shard, Split, again, carry_out
 from plasticity.cli.terminal import console, say_broken
 from plasticity.config.documents import to_yaml
 from plasticity.core.errors import UserError, shown
@@ -37,6 +36,7 @@ def fork(
     resume: Annotated[bool, typer.Option("--resume", help="continue the fork in the folder, or start it")] = False,
     force: Annotated[bool, typer.Option("--force", help="replace an earlier run in the folder")] = False,
     split: Split = None,
+    shard: Shard = None,
     draw: Annotated[bool, typer.Option("--figures/--no-figures", help="draw the figures at the end")] = True,
     show: Annotated[bool, typer.Option("--print", help="print the fork's config; run nothing")] = False,
 ) -> None:
@@ -57,8 +57,8 @@ def fork(
     place = out or Path("runs") / made.name
     options = ["--at", at] + (["--stream", str(stream)] if stream else []) + (["--arms", arms] if arms else [])
     options += [] if fresh else ["--no-fresh"]
-    words = ["plasticity", "fork", str(folder), *(overrides or []), *options, "--out", str(place), "--resume"]
-    carry_out(made, place, shlex.join(words), split=split, resume=resume, force=force, draw=draw)
+    resuming = again(["fork", str(folder), *(overrides or []), *options], place, shard)
+    carry_out(made, place, resuming, split=split, shard=shard, resume=resume, force=force, draw=draw)
 
 
 def _numbers(text: str) -> list[int]:

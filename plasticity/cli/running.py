@@ -1,6 +1,7 @@
 """``plasticity run`` and ``plasticity plan``: from a config to a finished run."""
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -30,6 +31,7 @@ Out = Annotated[Path | None, typer.Option(help="folder of the run; default runs/
 Split = Annotated[
     str | None, typer.Option(help="cut the run into shards: arms, points, seeds=N (N seeds each), jobs=N (N shards)")
 ]
+Shard = Annotated[str | None, typer.Option(metavar="I/N", help="run only shard I of N, or what is left of it")]
 
 CALIBRATION_SECONDS = 3.0
 
@@ -42,9 +44,7 @@ def run(
     force: Annotated[bool, typer.Option("--force", help="replace an earlier run in the folder")] = False,
     draw: Annotated[bool, typer.Option("--figures/--no-figures", help="draw the figures at the end")] = True,
     split: Split = None,
-    shard: Annotated[
-        str | None, typer.Option(metavar="I/N", help="run only shard I of N, or what is left of it")
-    ] = None,
+    shard: Shard = None,
 ) -> None:
     """Run an experiment (all arms, seeds and sweep points), then draw its figures."""
     from plasticity.runs import launch
@@ -52,14 +52,14 @@ def run(
     experiment = launch.load_config(config, overrides or [])
     say_broken()
     folder = out or Path("runs") / experiment.name
-    again = _again(config, overrides, folder, shard)
-    carry_out(experiment, folder, again, split=split, shard=shard, resume=resume, force=force, draw=draw)
+    resuming = again(["run", str(config), *(overrides or [])], folder, shard)
+    carry_out(experiment, folder, resuming, split=split, shard=shard, resume=resume, force=force, draw=draw)
 
 
 def carry_out(
     experiment: "Experiment",
     folder: Path,
-    again: str,
+    resuming: str,
     *,
     split: str | None = None,
     shard: str | None = None,
@@ -67,7 +67,7 @@ def carry_out(
     force: bool,
     draw: bool,
 ) -> None:
-    """Run an experiment with a progress display, then show its results. ``again``: the command that resumes it."""
+    """Run an experiment with a progress display, then show its results. ``resuming``: the command that resumes it."""
     from plasticity.cli.progress import TerminalProgress
     from plasticity.core.errors import Interrupted
     from plasticity.runs import launch
@@ -77,20 +77,20 @@ def carry_out(
         with TerminalProgress(console) as progress:
             launch.run(experiment, folder, split=split, shard=shard, resume=resume, force=force, progress=progress)
     except Interrupted as stopped:
-        errors.print(Text(f"{stopped}: saved; continue with\n  {again}"))
+        errors.print(Text(f"{stopped}: saved; continue with\n  {resuming}"))
         raise typer.Exit(128 + stopped.number) from None
     except StorageError as failed:
         reason = "; ".join(str(failed).splitlines())
-        errors.print(Text(f"{reason}\nsaved data are kept; continue with\n  {again}"))
+        errors.print(Text(f"{reason}\nsaved data are kept; continue with\n  {resuming}"))
         raise typer.Exit(failed.code) from None
     if shard is None and phase_of(folder) == folder:  # else tuning runs are left to other processes
         _show(folder, draw)
 
 
-def _again(config: Path, overrides: list[str] | None, folder: Path, shard: str | None) -> str:
-    """The command that resumes a run or a shard of one."""
+def again(words: Sequence[str], folder: Path, shard: str | None) -> str:
+    """The command that resumes what ``plasticity WORDS`` began in a folder, or a shard of it."""
     only = ["--resume"] if shard is None else ["--shard", shard]
-    return shlex.join(["plasticity", "run", str(config), *(overrides or []), "--out", str(folder), *only])
+    return shlex.join(["plasticity", *words, "--out", str(folder), *only])
 
 
 def _show(folder: Path, draw: bool) -> None:
