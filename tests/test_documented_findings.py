@@ -86,12 +86,13 @@ def test_every_finding_with_values_has_a_test():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_results_follow_from_the_values(name):
-    """Every interval that a clause is judged by (Student's t) is that of one column of its values."""
+    """Every interval that a clause is judged by (Student's t) is that of one column of its values; ratios of means."""
     found = Note(name)
     for k, clause in enumerate(found.clauses, 1):
-        if " / " in clause["text"]:
-            continue
         values = found.wide(k)
+        if ratio := re.search(r"(\S+) / (\S+)", clause["text"]):
+            assert np.isclose(clause["number"], found.value(k, ratio[1]) / found.value(k, ratio[2]), rtol=2e-5)
+            continue
         factor = stats.t.ppf(0.5 + clause.get("confidence", 0.95) / 2, clause["seeds"] - 1)
         centre, half = values.mean(), factor * values.std() / np.sqrt(clause["seeds"])
         columns = np.stack([centre, centre - half, centre + half], axis=1)
