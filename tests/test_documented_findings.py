@@ -162,6 +162,7 @@ def test_dead_from_the_start(note):
 
 @pytest.mark.xfail(reason="dead units: 0.02 for 0.025 and 0.51 for 0.505", strict=True)
 def test_default_adam_delayed(note):
+    note.says("hold by wide margins, on ", " seeds", *note.visits["lanes"].unique())
     note.says("In visits 6 to 8, tuned Adam has ", ", and a tenth", *note.value(1, "tuned", "default"))
     assert round(10 * note.value(2, "tuned")) == 1
     note.says("It falls to 0.3 in visit ", " visits later than default Adam", note.value(3, "tuned"), *note.clause(3))
