@@ -550,7 +550,11 @@ def test_variants_of_a_game(note):
     for loss in late[2:]:
         note.says("and the losses ", " each", -loss)
     ends = [note.mean(f"{arm}/fresh", 2, END) for arm in gains]
-    agree(note.text.partition("New agents end the visit at ")[2], [min(ends), max(ends)])
+    note.says("New agents end the visit at ", ". What", min(ends), max(ends))
+    reset = table_of("variants_normaliser_reset", visit=2).set_index("seed")[WHOLE]
+    others = note.wide(3)
+    note.says("normaliser: reset}` is ", " ahead of the continued one", *interval(reset - others["channels/continued"]))
+    note.says("on other channels, and ", " ahead of a new agent", *interval(reset - others["channels/fresh"]))
 
 
 def test_warm_start_noisy(note):
@@ -566,3 +570,23 @@ def test_warm_start_noisy(note):
         )
     }
     note.table("| at the end | held-out accuracy | loss on the noisy training labels | norm of the weights |", rows)
+
+
+def test_shifting_offsets(note):
+    arms, later = "baseline c_chain l2_init fresh", (2, 10)
+    tasks = table_of("shifting_offsets").query("visit > 1")
+    lost = tasks["performance_end"] < 15
+    shares = lost.groupby(tasks["arm"]).mean()
+    others = tasks[~lost].groupby("arm")[END].mean()
+    rows = {
+        "return, last tenth of a task": note.means(arms, later, END),
+        "return, whole task": note.means(arms, later),
+        "tasks that are lost: a return below 15 in the last tenth": shares[arms.split()].tolist(),
+        "return in the others, last tenth": others[arms.split()].tolist(),
+        "entropy of the policy at the end of a task": note.means(arms, later, "entropy"),
+        "effective rank of the features": note.means(arms, later, "effective_rank"),
+    }
+    note.table("| | plain | C-CHAIN | L2-Init | new in each task |", rows)
+    whole = tasks.groupby(["arm", "seed"])[WHOLE].mean().unstack("arm")
+    note.says("clearly ahead of the plain agent (", "; C-CHAIN", *interval(whole["l2_init"] - whole["baseline"]))
+    note.says("; C-CHAIN ", "; not judged", *interval(whole["c_chain"] - whole["baseline"]))
