@@ -80,8 +80,8 @@ def note(request):
     return Note(request.function.__name__.removeprefix("test_"))
 
 
-def test_every_finding_with_values_has_a_test():
-    assert {name for name in NAMES if f"test_{name}" not in globals()} == set()
+def test_every_note_with_numbers_and_values_has_a_test():
+    assert {name for name in NAMES if numbers(Note(name).text) and f"test_{name}" not in globals()} == set()
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -590,3 +590,114 @@ def test_shifting_offsets(note):
     whole = tasks.groupby(["arm", "seed"])[WHOLE].mean().unstack("arm")
     note.says("clearly ahead of the plain agent (", "; C-CHAIN", *interval(whole["l2_init"] - whole["baseline"]))
     note.says("; C-CHAIN ", "; not judged", *interval(whole["c_chain"] - whole["baseline"]))
+
+
+def test_warm_start(note):
+    warm, fresh, shrunk = note.means("warm fresh shrink_perturb", 2, "evaluation_reward", 100)
+    note.says("There is no gap to close: ", " % accuracy", warm)
+    note.says("after a warm start and ", " % from scratch", fresh)
+    note.says("from scratch, over ", " splits", *note.visits["lanes"].unique())
+    note.says("has no visible cost (", " %)", shrunk)
+
+
+def test_convex_and_stationary(note):
+    note.says("After ", " labellings", note.visits["visit"].max())
+    note.says("over the last tenth is ", ". The network", *note.clause(1))
+    note.says("never change is ", " points ahead", 100 * note.clause(4)[0])
+
+
+def test_dormancy(note):
+    dormant = "dormant_units/tau_0.1"
+    assert round(2 * note.mean("shuffled/baseline", 30, dormant), 1) == 1
+    assert note.mean("fixed/baseline", 40, dormant) == 0
+    kept, lost, fresh = note.means("shuffled/redo shuffled/baseline shuffled/fresh", (37, 40))
+    note.says("over all 40 shuffles (", ", ahead", kept)
+    note.says("ahead of the fresh control's ", ", against", fresh)
+    note.says(", against ", " without)", lost)
+
+
+def test_default_adam(note):
+    rows = {
+        str(visit): [
+            *note.means("default tuned adam_reset fresh", visit),
+            *note.means("default tuned adam_reset", visit, "dead_units"),
+        ]
+        for visit in (1, 4, 7, 11, 21)
+    }
+    header = "| visit | accuracy, default | tuned | Adam reset | fresh | dead units, default | tuned | Adam reset |"
+    note.table(header, rows)
+    note.says("Mean over ", " seeds", *note.visits["lanes"].unique())
+    dead = note.means("default tuned", 7, "dead_units")
+    note.says("the result is as published, ", " dead units against", dead[0])
+    note.says("dead units against ", "; 60,000", dead[1])
+    halves = note.means("adam_reset default", 4, "dead_units")
+    note.says("halves the dead units (", " at visit 4)", *halves)
+
+
+def test_target_offset(note):
+    rows = {}
+    for c in (0, 1, 10, 100):
+        arms = f"c{c}/baseline c{c}/layer_norm c{c}/two_hot c{c}/fresh"
+        plain = f"c{c}/baseline"
+        rows[str(c)] = [
+            *note.means(arms, 2, END, -1),
+            note.mean(plain, 2, "effective_rank"),
+            note.mean(plain, 2, "dead_units"),
+        ]
+    header = "| c | squared error, last tenth: plain | layer norm | two-hot | fresh network | effective rank, plain |"
+    note.table(header, rows)
+    note.says("is as published (rank correlation ", ")", note.clause(1)[0])
+    note.says("fresh network at `c = 100` is ", ", with an interval", note.clause(2)[0])
+    note.says("with an interval that ends at ", ": 2,000", note.clause(2)[2])
+
+
+def test_label_permutation(note):
+    for k in (1, 2):
+        note.says("permutation and end ", " points ahead", 100 * note.clause(k)[0])
+
+
+def test_random_walk(note):
+    column = "hessian_top_eigenvalue"
+    descent, walk = ([note.mean(arm, visit, column) for visit in (1, 25)] for arm in ("descent", "walk"))
+    note.says("rises from about ", ", stepwise", *descent)
+    note.says("(reward ", " per step)", note.mean("descent", 25))
+    note.says("Under the random walk it stays at ", ", with", walk[1])
+
+
+def test_revived_units(note):
+    for arm in ("adam", "sgd", "momentum"):
+        assert round(note.mean(arm, 15, "dead_units"), 1) == 0.5
+    end = (24, 25)
+    note.says("(under Adam to ", " with layer", note.mean("adam_layer", end, "dead_units"))
+    note.says(
+        "with layer normalisation and ", " with RMS normalisation at the end)", note.mean("adam_rms", end, "dead_units")
+    )
+    note.says("accuracy falls in ", " with layer", 25, *[note.mean("adam_layer", visit) for visit in (1, 25)])
+
+
+def test_slowly_changing(note):
+    early, late = (6, 15), (91, 100)
+    arms = "bp_01 bp_003 bp_001 cbp fresh"
+    rows = {str(visit): note.means(arms, visit, times=-1) for visit in (6, 17, 51, 100)}
+    note.table("| visit | 0.01 | 0.003 | 0.001 | continual backprop | new network at each flip |", rows)
+    note.says("Squared error, mean over ", " seeds", *note.visits["lanes"].unique())
+    note.says("Continual backprop loses ", " between", *note.clause(4, -1))
+    change = {arm: note.mean(arm, early) - note.mean(arm, late) for arm in arms.split()}
+    note.says("which has nothing to lose, loses ", " over", change["fresh"])
+    note.says("continual backprop changes by ", " [", change["fresh"] - change["cbp"])
+    plain = [change["fresh"] - change[arm] for arm in ("bp_01", "bp_003", "bp_001")]
+    note.says("and the plain networks by ", " for the three", *plain)
+    dead = [note.mean("bp_01", visits, "dead_units") for visits in (early, late)]
+    note.says("the fraction of dead units rises from ", " in the plain", *dead)
+    note.says("and stays at ", " with continual", note.mean("cbp", late, "dead_units"))
+
+
+def test_permuted_inputs(note):
+    arms = "adam sgd sgd_large l2_init continual_backprop layer_norm_decay fresh"
+    rows = {str(visit): note.means(arms, visit) for visit in (6, 51, 120)}
+    header = "| visit | adam | sgd 0.01 | sgd 0.1 | l2_init | continual_backprop | layer_norm_decay | fresh |"
+    note.table(header, rows)
+    lost = [note.mean(arm, (7, 12), times=100) - note.mean(arm, (109, 120), times=100) for arm in ("adam", "sgd_large")]
+    note.says("step size fall by ", " points", *lost)
+    note.says("the effective rank down to ", ". L2-Init", note.mean("adam", 120, "effective_rank"))
+    note.says("loses nothing but learns less (", ")", note.mean("sgd", (109, 120)))
