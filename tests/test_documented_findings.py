@@ -607,7 +607,7 @@ def test_convex_and_stationary(note):
 
 
 def test_dormancy(note):
-    dormant = "dormant_units/tau_0.1"
+    dormant = "dormant_units"
     assert round(2 * note.mean("shuffled/baseline", 30, dormant), 1) == 1
     assert note.mean("fixed/baseline", 40, dormant) == 0
     kept, lost, fresh = note.means("shuffled/redo shuffled/baseline shuffled/fresh", (37, 40))
