@@ -2,10 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
+from pydantic import Field
 
 from plasticity.config.fields import Count, Few, NonNegative, Real, Size, metadata
 from plasticity.core import linalg, trees
@@ -187,12 +188,13 @@ def effective_rank(
     return Intervention(penalty=penalty)
 
 
-class Means(NamedTuple):
-    """Running means over updates: of the size of the task loss, and of the churn."""
+class Balance(NamedTuple):
+    """What the strength of :func:`c_chain` follows: running means of both losses over the updates before this one."""
 
-    loss: Array  # float32[]
+    loss: Array  # float32[]: of the absolute task loss
     churn: Array  # float32[]
     updates: Array  # int32[], their number
+    strength: Array  # float32[], of this update
 
 
 class Last(NamedTuple):
@@ -200,15 +202,14 @@ class Last(NamedTuple):
 
     previous: Params  # before the last update
     current: Params  # before the current update
-    means: Means | tuple[()]  # of the updates before this one, or so far; () without ``share``
-    strength: Array  # float32[], of this update
+    balance: Balance | tuple[()]  # () without ``share``
 
 
 @metadata(
     paper="Tang et al. 2025, Mitigating Plasticity Loss in Continual Reinforcement Learning by Reducing Churn",
     checked="three updates by hand on a linear network, both distances; `share` against a loop; the default of "
     "`strength` is ours",
-    neutral={"strength": 0.0},
+    neutral={"strength": 0.0, "share": None},
     note="C-CHAIN",
 )
 def c_chain(
@@ -216,42 +217,49 @@ def c_chain(
     strength: NonNegative = 1.0,
     distance: Literal["squared", "divergence"] = "squared",
     share: NonNegative | None = None,
-    warmup: Count = 10_000,
+    warmup: Annotated[int, Field(ge=2, le=2**31 - 1)] = 10_000,
     window: Count = 50_000,
 ) -> Intervention:
     """C-CHAIN: keep the outputs on another batch near their values before the last update.
 
-    ``strength mean (f(x; theta_t) - f(x; theta_{t-1}))^2`` over the batch and the outputs, summed over the parts of an
-    actor-critic's output. ``x`` is drawn separately from the update's batch (``context.reference``; an agent without
-    memory has only that batch). With ``theta_t`` itself in place of ``theta_{t-1}`` the gradient would be zero: the
-    penalty undoes the change that the last update made elsewhere.
+    ``strength C``, ``C = mean (f(x; theta_t) - f(x; theta_{t-1}))^2`` over the batch and the outputs, summed over the
+    parts of an actor-critic's output. ``x`` is drawn separately from the update's batch (``context.reference``; an
+    agent without memory has only that batch). With ``theta_t`` itself in place of ``theta_{t-1}`` the gradient would be
+    zero: the penalty undoes the change that the last update made elsewhere.
 
     With ``share`` the strength follows the losses: after ``warmup`` updates it is ``share m(|L|) / (m(C) + 1e-8)``,
-    ``L`` the task loss of the update's batch, ``C`` the mean above and ``m`` a running mean over the updates before.
+    ``L`` the task loss of the update's batch and ``m`` a running mean over the updates before.
 
     Args:
         strength: with ``share``, that of the first updates; traced. The default is ours.
-        distance: "divergence" instead penalises ``mean_B KL(f(x; theta_{t-1}) || f(x; theta_t))`` of the distributions
-            over actions or classes; for values it is half the squared distance, summed over them (static). The
-            paper's choice for PPO's policy: the cross-entropy, which has the same gradient.
-        share: of the task loss that the term should have on average; None: a constant strength. Traced.
+        distance: "divergence": ``C = mean_B KL(f(x; theta_{t-1}) || f(x; theta_t))`` of the distributions over actions
+            or classes; for values it is half the squared distance, summed over them (static).
+        share: the term's share of the task loss, about; None: a constant strength. Traced.
         warmup: number of updates with the constant strength (static).
         window: the mean is one of all updates up to this number, and an exponential one of this length afterwards
             (static).
 
-    The paper's code uses ``share`` 0.01 and a first ``strength`` of 50 for Double DQN, with a window that slides. For
-    PPO it regularises the policy alone (``modules: [policy]``). Its strength then follows the policy's loss from one
-    iteration to the next, and starts anew after a switch; ``share`` here refers to the whole loss. The cost is two
-    additional forward passes and a backward pass. After another method replaces parameters (a reset), the next update
-    is pulled towards the previous values.
-    """
+    Raises:
+        ValueError: for an unknown name, and for a number out of range.
 
+    In the paper's code for Double DQN ``share`` is 0.01, the first ``strength`` 50, and the window slides. Its PPO for
+    CartPole has the cross-entropy of the old and the new policy, whose gradient is that of the divergence
+    (``modules: [policy]``). The strength there is 1 for 10 rollouts of a task, and then 10,000 times the policy's loss
+    divided by the cross-entropy, means over 50 rollouts, but at least 1. That is not ``share``, which divides by the
+    divergence alone, a far smaller number.
+
+    The cost is two additional forward passes and a backward pass. After another method replaces parameters (a reset),
+    the next update is pulled towards the previous values. That large change is part of ``m(C)`` too and keeps the
+    strength small for ``window`` updates, unless the whole agent is reset, which starts the means anew.
+    """
     check("distance", distance, ("squared", "divergence"))
+    if warmup < 2:  # the first two updates have no change of an update before them to measure
+        raise ValueError(f"warmup: {warmup} is not allowed; must be at least 2")
 
     def init(key: Key, params: Params, network: Network) -> State:
         del key, network
-        means = () if share is None else Means(jnp.zeros(()), jnp.zeros(()), jnp.zeros((), jnp.int32))
-        return Last(params, params, means, jnp.asarray(strength, jnp.float32))
+        zero = jnp.zeros(())
+        return Last(params, params, () if share is None else Balance(zero, zero, jnp.zeros((), jnp.int32), zero))
 
     def churn(state: Last, params: Params, context: Context) -> Array:
         reference = context.reference()
@@ -262,23 +270,25 @@ def c_chain(
         parts = jax.tree.map(lambda a, b: jnp.mean(jnp.square(a - b)), now, before)
         return total(jax.tree.leaves(parts))
 
+    def balanced(state: Last, share: Array | float, learner: Learner, context: Context) -> Balance:
+        """This update's strength, and the means with its losses."""
+        loss, moved, done, _ = cast(Balance, state.balance)
+        wanted = jnp.where(done < warmup, strength, share * loss / (moved + 1e-8))
+        # XLA computes both losses for this and for the gradient at once.
+        loss += (jnp.abs(context.loss(learner.params)) - loss) / jnp.minimum(done + 1, window)
+        changed = churn(state, learner.params, context)
+        moved += jnp.where(done > 0, changed - moved, 0.0) / jnp.clip(done, 1, window)  # none before the first update
+        return Balance(loss, moved, done + 1, wanted)
+
     def prepare(key: Key, state: State, learner: Learner, context: Context) -> tuple[State, Learner]:
         del key
         state = state._replace(previous=state.current, current=learner.params)
-        if share is None:
-            return state, learner
-        loss, moved, done = state.means
-        wanted = jnp.where(done < warmup, strength, share * loss / (moved + 1e-8))
-        rate = 1.0 / jnp.minimum(done + 1, window)
-        # XLA computes both for this and for the gradient at once.
-        loss += rate * (jnp.abs(context.loss(learner.params)) - loss)
-        moved += rate * (churn(state, learner.params, context) - moved)
-        means = Means(loss, moved, done + 1)
-        return state._replace(means=means, strength=wanted), learner
+        if share is not None:
+            state = state._replace(balance=balanced(state, share, learner, context))
+        return state, learner
 
     def penalty(state: State, params: Params, context: Context) -> Array:
-        weight = strength if share is None else state.strength
-        return weight * churn(state, params, context)
+        return (strength if share is None else state.balance.strength) * churn(state, params, context)
 
     return Intervention(init=init, penalty=penalty, prepare=prepare)
 

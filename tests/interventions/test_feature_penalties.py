@@ -213,15 +213,16 @@ def test_a_share_sets_the_strength_of_churn_from_running_means_of_both_losses() 
         method = c_chain(strength=50.0, share=0.01, warmup=2, window=window)
         state = method.init(KEY, moved(0.0), None)
         sizes = churns = 0.0
-        for done, (now, before, loss) in enumerate(zip(places, [0.0, *places], losses, strict=False)):
+        for done, (now, before, loss) in enumerate(zip(places, [0.0, *places[:-1]], losses, strict=True)):
             churn = np.mean((2.0 * OTHERS @ np.full((2, 3), now - before) @ V) ** 2)
             expected = 50.0 if done < 2 else 0.01 * sizes / churns
             seen = context(moved(now))._replace(loss=constant(loss))
             state, _ = method.prepare(KEY, state, Learner(moved(now), (), ()), seen)
             assert float(method.penalty(state, moved(now), seen)) == pytest.approx(expected * churn, rel=1e-4)
-            rate = 1 / min(done + 1, window)
-            sizes += rate * (abs(loss) - sizes)
-            churns += rate * (churn - churns)
+            sizes += (abs(loss) - sizes) / min(done + 1, window)
+            churns += (churn - churns) / min(done, window) if done else 0.0
+    with pytest.raises(ValueError, match="warmup: 1 is not allowed; must be at least 2"):
+        c_chain(share=0.01, warmup=1)
 
 
 def test_churn_as_the_divergence_of_the_old_policy_from_the_new_one() -> None:
