@@ -187,9 +187,10 @@ def test_a_fork_that_is_cut_into_shards_is_the_same(tmp_path):
         assert sorted(path.name for path in (tmp_path / "cut/shards").iterdir()) == ["00001", "00002"]
         pd.testing.assert_frame_equal(numbers(tmp_path / "cut"), expected)
     words[words.index(str(tmp_path / "cut"))] = str(tmp_path / "apart")
-    for shard in ("2/2", "1/2"):
+    for shard, folders in (("2/2", ["00002"]), ("1/2", ["00001", "00002"])):
         done = CliRunner().invoke(main.app, [*words, "--split", "seeds=1", "--shard", shard])
         assert done.exit_code == 0, done.output
+        assert sorted(path.name for path in (tmp_path / "apart/shards").iterdir()) == folders
     pd.testing.assert_frame_equal(numbers(tmp_path / "apart"), expected)
 
 

@@ -13,6 +13,7 @@ from plasticity.config.experiments import read_experiment
 from plasticity.core.errors import UserError
 from plasticity.interventions.base import Intervention
 from plasticity.interventions.decay import weight_decay
+from plasticity.interventions.feature_penalties import c_chain
 from plasticity.interventions.penalties import l2
 from plasticity.interventions.restriction import restricted
 from plasticity.runs import launch
@@ -76,6 +77,24 @@ def test_other_parts_learn_as_without_the_method(agent: str, steps: int, method:
     if agent == "ppo":  # an actor-critic from replay reads the critics' values at once
         for a, b in zip(*(jax.tree.leaves(each.params[other]) for each in (changed, plain)), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
+
+
+def test_churn_of_the_policy_alone() -> None:
+    """Four updates, two lanes in a vmap: the value network learns as without it; strength and share both act."""
+    plain = after_one_chunk("ppo", 2)
+    settings = (
+        {"share": 0.0, "warmup": 2},
+        {"strength": 100.0, "share": 0.0},
+        {"strength": 0.0, "share": 1.0, "warmup": 2},
+    )
+    policies = [plain.params["policy"]]
+    for each in settings:
+        method = restricted(c_chain(distance="divergence", **each), ["policy"])
+        changed = after_one_chunk("ppo", 2, method)
+        chex.assert_trees_all_close(changed.params["value"], plain.params["value"], rtol=1e-4, atol=1e-6)
+        policies.append(changed.params["policy"])
+    first = [policy["output"]["kernel"] for policy in policies]
+    assert not any(np.allclose(first[0], other, rtol=1e-5) for other in first[1:])
 
 
 PPO = {"kind": "ppo", "network": {"kind": "mlp", "widths": [8]}, "rollout_length": 16, "minibatches": 1, "epochs": 1}
