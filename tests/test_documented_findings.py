@@ -564,11 +564,14 @@ def test_variants_of_a_game(note):
     for loss in late[2:]:
         note.says("and the losses ", " each", -loss)
     ends = [note.mean(f"{arm}/fresh", 2, END) for arm in gains]
-    note.says("New agents end the visit at ", ". What", min(ends), max(ends))
-    reset = table_of("variants_normaliser_reset", visit=2).set_index("seed")[WHOLE]
-    others = note.wide(3)
-    note.says("normaliser: reset}` is ", " ahead of the continued one", *interval(reset - others["channels/continued"]))
-    note.says("on other channels, and ", " ahead of a new agent", *interval(reset - others["channels/fresh"]))
+    note.says("New agents end the visit at ", ". Four", min(ends), max(ends))
+    reset = {}
+    for k, (label, arm) in enumerate(
+        {"the same game": "same", "other actions": "actions", "other channels": "channels"}.items(), 1
+    ):
+        found = table_of(f"variants-{arm}-reset", visit=2).set_index("seed")[WHOLE]
+        reset[label] = [interval(found - note.wide(k)[f"{arm}/{other}"]) for other in ("continued", "fresh")]
+    note.table("| | less the continued agent | less a new agent |", reset)
 
 
 def test_warm_start_noisy(note):
