@@ -126,9 +126,8 @@ def test_every_kept_result_is_of_the_criterion_and_the_experiments_as_they_are(p
     findings = {each.name: each for each in load_findings([], EXACT_NAMES, DOCS.parent / "configs" / "paper")}
     results = json.loads(pages.RESULTS.read_text())
     assert len(results) > 20
-    assert sum(result["digest"] != findings[name].digest() for name, result in results.items()) > 10
     for name, result in results.items():
-        assert is_current(findings[name], result), name
+        assert is_current(findings[name], result | {"digest": "an older version's"}), name
 
 
 @pytest.mark.parametrize(
@@ -144,7 +143,7 @@ def test_every_kept_result_is_of_the_criterion_and_the_experiments_as_they_are(p
 )
 def test_a_result_of_another_content_is_not_current(pages, change):
     (finding,) = load_findings(["default_adam"], EXACT_NAMES)
-    kept = json.loads(pages.RESULTS.read_text())["default_adam"]
+    kept = json.loads(pages.RESULTS.read_text())["default_adam"] | {"digest": "an older version's"}
     assert is_current(finding, kept)
     change(kept["content"])
     assert not is_current(finding, kept)
