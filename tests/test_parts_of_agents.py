@@ -84,8 +84,8 @@ def test_churn_of_the_policy_alone() -> None:
     method = c_chain(distance="divergence", strength=0.0, share=1.0, warmup=2)
     plain, changed = after_one_chunk("ppo", 2), after_one_chunk("ppo", 2, restricted(method, ["policy"]))
     chex.assert_trees_all_close(changed.params["value"], plain.params["value"], rtol=1e-4, atol=1e-6)
-    kernels = [each.params["policy"]["output"]["kernel"] for each in (plain, changed)]
-    assert not np.allclose(*kernels, rtol=1e-5)
+    first, second = (each.params["policy"]["output"]["kernel"] for each in (plain, changed))
+    assert not np.allclose(first, second, rtol=1e-5)
 
 
 PPO = {"kind": "ppo", "network": {"kind": "mlp", "widths": [8]}, "rollout_length": 16, "minibatches": 1, "epochs": 1}
