@@ -664,3 +664,12 @@ def test_target_offset(note):
 def test_label_permutation(note):
     for k in (1, 2):
         note.says("permutation and end ", " points ahead", 100 * note.clause(k)[0])
+
+
+def test_random_walk(note):
+    column = "hessian_top_eigenvalue"
+    note.says("loss rises from ", ", stepwise", *[note.mean("descent", visit, column) for visit in (1, 25)])
+    note.says("(reward ", " per step)", note.mean("descent", 25))
+    for visit in (1, 25):
+        assert round(note.mean("walk", visit, column) / 10) == 43
+    note.says("Under the random walk it stays at ", ", with", note.mean("walk", 25, column))
