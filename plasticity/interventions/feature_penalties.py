@@ -234,7 +234,7 @@ def c_chain(
         strength: with ``share``, that of the first updates; traced. The default is ours.
         distance: "divergence": ``C = mean_B KL(f(x; theta_{t-1}) || f(x; theta_t))`` of the distributions over actions
             or classes; for values it is half the squared distance, summed over them (static).
-        share: the term's share of the task loss, about; None: a constant strength. Traced.
+        share: approximate size of the term as a share of the task loss; None: a constant strength. Traced.
         warmup: number of updates with the constant strength (static).
         window: the mean is one of all updates up to this number, and an exponential one of this length afterwards
             (static).
@@ -253,7 +253,7 @@ def c_chain(
     strength small for ``window`` updates, unless the whole agent is reset, which starts the means anew.
     """
     check("distance", distance, ("squared", "divergence"))
-    if warmup < 2:  # the first two updates have no change of an update before them to measure
+    if warmup < 2:  # churn is measured from the second update on, so its mean is known from the third on
         raise ValueError(f"warmup: {warmup} is not allowed; must be at least 2")
 
     def init(key: Key, params: Params, network: Network) -> State:
