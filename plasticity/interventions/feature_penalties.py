@@ -276,8 +276,8 @@ def c_chain(
         wanted = jnp.where(done < warmup, strength, share * loss / (moved + 1e-8))
         # XLA computes both losses for this and for the gradient at once.
         loss += (jnp.abs(context.loss(learner.params)) - loss) / jnp.minimum(done + 1, window)
-        changed = churn(state, learner.params, context)
-        moved += jnp.where(done > 0, changed - moved, 0.0) / jnp.clip(done, 1, window)  # none before the first update
+        # The first churn is 0, since nothing has changed yet: the second one replaces it.
+        moved += (churn(state, learner.params, context) - moved) / jnp.clip(done, 1, window)
         return Balance(loss, moved, done + 1, wanted)
 
     def prepare(key: Key, state: State, learner: Learner, context: Context) -> tuple[State, Learner]:
