@@ -431,6 +431,23 @@ def test_init_is_a_function_of_the_key():
         assert "kernel" not in name or not np.array_equal(leaf, other[name])
 
 
+def test_applying_a_network_draws_no_parameters(monkeypatch):
+    """Not even while it is traced."""
+    drawn = []
+
+    def noted(key, shape, dtype=jnp.float32):
+        drawn.append(shape)
+        return jax.random.normal(key, shape, dtype)
+
+    monkeypatch.setitem(INITIALISERS, FLAT.initialiser, noted)
+    network = build(FLAT)
+    params = network.init(KEY)
+    assert {(6, 5), (5, 4), (4, 3)} <= set(drawn)
+    drawn.clear()
+    jax.jit(network.forward)(params, draw((2, 6)))
+    assert drawn == []
+
+
 def test_lanes_by_vmap_equal_lanes_by_loop():
     style = {"normalisation": "layer", "activation": "crelu", "initialiser": "glorot"}
     network = build(NetworkSpec((5, 6, 2), 3, (Convolution(3, 3, 2),), (4,), **style))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from plasticity.core.types import Array
 from plasticity.networks.activations import Choice, chosen
-from plasticity.networks.layers import INITIALISERS
+from plasticity.networks.layers import INITIALISERS, parameter
 from plasticity.networks.nonlinearity import OWN, checked_initial
 
 
@@ -46,8 +46,8 @@ class Linear(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        z = x @ self.param("kernel", INITIALISERS[self.initialiser], (x.shape[-1], self.units))
-        return z + self.param("bias", nn.initializers.zeros, (self.units,)) if self.bias else z
+        z = x @ parameter(self, "kernel", INITIALISERS[self.initialiser], (x.shape[-1], self.units))
+        return z + parameter(self, "bias", nn.initializers.zeros, (self.units,)) if self.bias else z
 
 
 class GRU(nn.Module):
@@ -94,8 +94,8 @@ class Orthogonal(nn.Module):
         def init(*args: Any) -> Array:
             return INITIALISERS["orthogonal"](*args) / math.sqrt(2.0)
 
-        z = h @ self.param("kernel", init, (h.shape[-1], self.units))
-        return z + self.param("bias", nn.initializers.zeros, (self.units,)) if self.bias else z
+        z = h @ parameter(self, "kernel", init, (h.shape[-1], self.units))
+        return z + parameter(self, "bias", nn.initializers.zeros, (self.units,)) if self.bias else z
 
 
 class LSTM(nn.Module):
@@ -170,7 +170,7 @@ class Decay(nn.Module):
         def theta(key: Array) -> Array:
             return jnp.log(2 * math.pi * jax.random.uniform(key, (self.units,), minval=1e-6, maxval=1.0))
 
-        return self.param("nu", nu), self.param("theta", theta)
+        return parameter(self, "nu", nu), parameter(self, "theta", theta)
 
 
 class RTU(nn.Module):
@@ -199,7 +199,7 @@ class RTU(nn.Module):
 
     def setup(self) -> None:
         kind = chosen(self.activation)
-        self.own = {} if kind.initial is None else self.param(OWN, checked_initial(kind), self.units)
+        self.own = {} if kind.initial is None else parameter(self, OWN, checked_initial(kind), self.units)
         self.decay = Decay(self.units)
         self.input_real, self.input_imaginary = Linear(self.units, "lecun", False), Linear(self.units, "lecun", False)
 

@@ -12,6 +12,17 @@ from plasticity.core import linalg
 from plasticity.core.types import Array, Key
 
 
+def parameter(module: nn.Module, name: str, init: Callable[..., Array], *args: Any) -> Any:
+    """The module's parameter of this name, drawn by ``init(key, *args)`` while a network is initialised.
+
+    Reads it without the check of shapes by ``module.param``, which traces ``init`` whenever a network is applied: an
+    eighth of the time in which a program is traced.
+    """
+    if module.has_variable("params", name):
+        return module.get_variable("params", name)
+    return module.param(name, init, *args)
+
+
 class Intervals(NamedTuple):
     """Interval-wise dropout (static): a hidden value is kept with a probability that depends on its pre-activation.
 
@@ -39,7 +50,7 @@ class Dropout(nn.Module):
     intervals: Intervals
 
     def setup(self) -> None:
-        self.seed = self.param("seed", nn.initializers.zeros, ())
+        self.seed = parameter(self, "seed", nn.initializers.zeros, ())
 
     def __call__(self, z: Array, number: int) -> Array:
         """The factors for the pre-activations ``z`` of the layer ``number`` (static)."""
@@ -165,5 +176,5 @@ class Normalisation(nn.Module):
         z = z * jax.lax.rsqrt(jnp.square(z).mean(axes, keepdims=True) + epsilon)
         if self.kind == "map" or not self.affine:
             return z
-        z = z * self.param("scale", nn.initializers.ones, z.shape[-1:])
-        return z if self.kind == "rms" else z + self.param("offset", nn.initializers.zeros, z.shape[-1:])
+        z = z * parameter(self, "scale", nn.initializers.ones, z.shape[-1:])
+        return z if self.kind == "rms" else z + parameter(self, "offset", nn.initializers.zeros, z.shape[-1:])

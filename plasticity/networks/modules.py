@@ -18,6 +18,7 @@ from plasticity.networks.layers import (
     INITIALISERS,
     Dropout,
     Normalisation,
+    parameter,
     spectrally_normalised,
     unit_norms,
     weight_normalised,
@@ -75,7 +76,7 @@ def applied(module: nn.Module, kind: NonLinearity | None, name: str, z: Array) -
         return z
     if kind.initial is None:
         return kind.function({}, z)
-    return kind.function(module.param(name, checked_initial(kind), z.shape[-1]), z)
+    return kind.function(parameter(module, name, checked_initial(kind), z.shape[-1]), z)
 
 
 class Layer(nn.Module):
@@ -97,17 +98,17 @@ class Layer(nn.Module):
         init = scaled(INITIALISERS[name], operation.scale)
         if isinstance(operation, Convolution):
             shape = (operation.kernel, operation.kernel, x.shape[-1], operation.filters)
-            kernel = self.reparameterised(self.param("kernel", init, shape))
+            kernel = self.reparameterised(parameter(self, "kernel", init, shape))
             z = convolve(x, kernel, operation.stride, operation.padding, spec.convolution, self.scale)
         else:
             x = x.reshape(x.shape[0], -1) if operation.flatten else x
             units = operation.units * operation.tasks
             init = for_each_task(init, operation.tasks)
-            z = x @ self.reparameterised(self.param("kernel", init, (x.shape[-1], units)))
+            z = x @ self.reparameterised(parameter(self, "kernel", init, (x.shape[-1], units)))
         if own is not None and "down" in own:
             z = z + self.low_rank(x, own)
         if spec.bias if operation.bias is None else operation.bias:
-            z = z + self.param("bias", nn.initializers.zeros, z.shape[-1:])
+            z = z + parameter(self, "bias", nn.initializers.zeros, z.shape[-1:])
         if operation.normalise and spec.normalisation != "none":
             z = Normalisation(spec.normalisation, spec.affine, name="norm")(z)
         post = applied(self, nonlinearity_of(spec, self.node), OWN, z)
@@ -126,7 +127,7 @@ class Layer(nn.Module):
 
     def reparameterised(self, kernel: Array) -> Array:
         if self.node.parameterisation == "weight":
-            return weight_normalised(kernel, self.param("gain", lambda key: unit_norms(kernel)))
+            return weight_normalised(kernel, parameter(self, "gain", lambda key: unit_norms(kernel)))
         if self.node.parameterisation == "spectral":
             return spectrally_normalised(kernel, self.spec.power_iterations)
         return kernel
@@ -141,9 +142,9 @@ class Positions(nn.Module):
     def __call__(self, x: Array) -> Array:
         x = x.reshape(x.shape[0], -1, x.shape[-1])
         if self.operation.class_token:
-            token = self.param("class_token", nn.initializers.zeros, (1, x.shape[-1]))
+            token = parameter(self, "class_token", nn.initializers.zeros, (1, x.shape[-1]))
             x = jnp.concatenate([jnp.broadcast_to(token, (x.shape[0], *token.shape)), x], axis=1)
-        return x + self.param("positions", nn.initializers.normal(self.operation.deviation), x.shape[1:])
+        return x + parameter(self, "positions", nn.initializers.normal(self.operation.deviation), x.shape[1:])
 
 
 class SelfAttention(nn.Module):
@@ -175,7 +176,7 @@ class Factor(nn.Module):
 
     @nn.compact
     def __call__(self, features: int) -> Array:
-        stored = self.param("scale", nn.initializers.constant(self.stored), (features,))
+        stored = parameter(self, "scale", nn.initializers.constant(self.stored), (features,))
         return stored * (self.initial / self.stored)
 
 
