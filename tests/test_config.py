@@ -515,7 +515,7 @@ WRONG = [
     ({"record_every": True}, "record_every: true is not allowed; must be an integer in [1, 2147483647] or null"),
     ({"probe_size": 1.5}, "probe_size: 1.5 is not allowed; must be an integer in [1, 1048576]"),
     ({"probe_size": "8"}, 'probe_size: "8" is not allowed; must be an integer in [1, 1048576]'),
-    ({"seeds": 0}, "seeds: 0 is not allowed; must be an integer in [1, 100000] or a list with 1 or more"),
+    ({"seeds": 0}, "seeds: 0 is not allowed; must be an integer in [1, 100000] or a list with 1 to 100000"),
     ({"seeds": []}, "seeds: [] is not allowed"),
     ({"seeds": True}, "seeds: true is not allowed"),
     ({"seeds": [1, 2, 1]}, "seeds[2]: 1 is given twice"),

@@ -594,7 +594,19 @@ def test_a_convolution_refuses(change, message):
         Convolution(**({"filters": 4, "kernel": 3} | change))
 
 
+def test_the_network_of_2013():
+    """Mnih et al. 2013: 16 8x8 filters at stride 4, 32 4x4 filters at stride 2, 256 units."""
+    network = build(nature(jax.ShapeDtypeStruct((4, 84, 84), jnp.uint8), 6, filters=(16, 32), widths=(256,)))
+    shapes = jax.eval_shape(network.init, KEY)
+    kernels = {name: each["kernel"].shape for name, each in shapes.items()}
+    assert kernels == {
+        "hidden_0": (8, 8, 4, 16), "hidden_1": (4, 4, 16, 32), "hidden_2": (9 * 9 * 32, 256), "output": (256, 6)
+    }  # fmt: skip
+
+
 def test_nature_refuses():
+    with pytest.raises(ValueError, match=r"filters: .* is not allowed; must be one to three numbers"):
+        nature(jax.ShapeDtypeStruct((4, 84, 84), jnp.uint8), 6, filters=(4, 4, 4, 4))
     with pytest.raises(
         ValueError, match='layout: "nhwc" is not allowed; must be one of auto, channels_first, channels_last'
     ):

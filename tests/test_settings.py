@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from annotated_types import MinLen
+from annotated_types import MaxLen, MinLen
 from fake_members import fake_registry, learner, mlp
 from pydantic import AfterValidator, Field
 
@@ -76,6 +76,8 @@ def test_names_known_to_the_type_checker_alone_are_left_alone() -> None:
         (Literal[1, True], "1 or true"),
         (tuple[Count, ...], "a list, each an integer in [1, 2147483647]"),
         (Annotated[list[str], MinLen(2)], "a list with 2 or more, each text"),
+        (Annotated[list[str], MinLen(2), MaxLen(3)], "a list with 2 to 3, each text"),
+        (Annotated[list[str], MaxLen(3)], "a list with at most 3, each text"),
         (tuple[int, bool], "a list of 2: an integer, true or false"),
         (dict[str, int], "a mapping"),
         (list, "a list"),
@@ -367,5 +369,5 @@ def test_all_problems_are_found_at_once() -> None:
 def test_a_list_that_is_too_long_says_so():
     from plasticity.networks.catalogue import NETWORKS
 
-    with pytest.raises(ValueError, match=r"must be a list, each an integer in \[1, 1048576\] \(at most 100 of them\)"):
+    with pytest.raises(ValueError, match=r"must be a list with at most 100, each an integer in \[1, 1048576\]"):
         schema_of(NETWORKS["mlp"])["widths"].parse([2] * 101)

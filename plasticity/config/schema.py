@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import numpy as np
-from annotated_types import Ge, Gt, Le, Lt, MinLen
+from annotated_types import Ge, Gt, Le, Lt, MaxLen, MinLen
 from pydantic import BeforeValidator, Strict, TypeAdapter, ValidationError
 from pydantic.errors import PydanticUserError
 from pydantic.fields import FieldInfo
@@ -66,7 +66,6 @@ class Setting:
             parsed = self.adapter.validate_python(value)
         except ValidationError as error:
             own = [e["msg"].removeprefix("Value error, ") for e in error.errors() if e["type"] == "value_error"]
-            own += [f"at most {e['ctx']['max_length']} of them" for e in error.errors() if e["type"] == "too_long"]
             raise ValueError(self._refusal(value, own[0] if own else "")) from None
         if self.is_traced(parsed) and not self._survives(parsed):
             raise ValueError(self._refusal(value, "as a float32"))
@@ -217,7 +216,7 @@ def _bounds(annotation: Any) -> str:
     marks = _marks(annotation)
     low = next((m for m in marks if isinstance(m, Gt | Ge)), None)
     high = next((m for m in marks if isinstance(m, Lt | Le)), None)
-    length = next((f" with {m.min_length} or more" for m in marks if isinstance(m, MinLen)), "")
+    length = _length(marks)
     if low and high:
         left = f"({low.gt}" if isinstance(low, Gt) else f"[{low.ge}"
         return f" in {left}, " + (f"{high.lt})" if isinstance(high, Lt) else f"{high.le}]") + length
@@ -226,6 +225,14 @@ def _bounds(annotation: Any) -> str:
     if high:
         return (f" less than {high.lt}" if isinstance(high, Lt) else f" of at most {high.le}") + length
     return length
+
+
+def _length(marks: tuple[Any, ...]) -> str:
+    least = next((m.min_length for m in marks if isinstance(m, MinLen)), 0)
+    most = next((m.max_length for m in marks if isinstance(m, MaxLen)), None)
+    if most is None:
+        return f" with {least} or more" if least else ""
+    return f" with {least} to {most}" if least else f" with at most {most}"
 
 
 def _members(family: str, many: bool) -> str:

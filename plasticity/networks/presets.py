@@ -22,6 +22,7 @@ from plasticity.networks.spec import (
 
 AFFINE = {"affine": {"normalisation": NORMALISATIONS_WITH_PARAMETERS}}  # as ``Metadata.only_with``
 Penultimate = Literal["none", "unit"]
+Filters = Annotated[tuple[Size, ...], Field(min_length=1, max_length=3)]
 
 
 @metadata(only_with=AFFINE)
@@ -109,6 +110,7 @@ def nature(
     observation: Any,
     outputs: int,
     *,
+    filters: Filters = (32, 64, 64),
     widths: Widths = (512,),
     padding: Padding = "VALID",
     layout: Literal["auto", "channels_first", "channels_last"] = "auto",
@@ -121,13 +123,18 @@ def nature(
 ) -> NetworkSpec:
     """Convolutions of 32 8x8 kernels at stride 4, 64 4x4 at 2, 64 3x3 at 1, and a dense layer; all settings static.
 
-    Mnih et al. 2015, "Human-level control through deep reinforcement learning". Pixels (uint8) are divided by 255.
-    ``layout`` "auto" takes the first axis as the channels if it is shorter than the last (stacked frames
-    ``[4, 84, 84]``). Images smaller than 36x36 need ``padding`` "SAME". The paper does not use He initialisation.
+    Mnih et al. 2015, "Human-level control through deep reinforcement learning". With two ``filters``, there is no third
+    convolution: ``[16, 32]`` and ``widths: [256]`` are the network of Mnih et al. 2013, "Playing Atari with Deep
+    Reinforcement Learning", and of Schulman et al. 2017, "Proximal Policy Optimization Algorithms". Pixels (uint8) are
+    divided by 255. ``layout`` "auto" takes the first axis as the channels if it is shorter than the last (stacked
+    frames ``[4, 84, 84]``). Images smaller than 36x36 need ``padding`` "SAME". The paper does not use He
+    initialisation.
     """
     shape, first = tuple(observation.shape), is_channels_first(observation, layout)
-    sizes = ((32, 8, 4), (64, 4, 2), (64, 3, 1))
-    convolutions = tuple(Convolution(*size, padding=padding) for size in sizes)
+    sizes = ((8, 4), (4, 2), (3, 1))  # kernels and strides
+    if not 1 <= len(filters) <= len(sizes):
+        raise ValueError(f"filters: {list(filters)} is not allowed; must be one to three numbers")
+    convolutions = tuple(Convolution(n, *size, padding=padding) for n, size in zip(filters, sizes, strict=False))
     style = (activation, normalisation, affine, bias, initialiser)
     return NetworkSpec(shape, outputs, convolutions, widths, *style, first, pixel_scale(observation), convolution)
 
