@@ -406,6 +406,16 @@ def test_reset_and_copy(note):
     assert round(before / none) == 8
 
 
+def test_revived_units(note):
+    for arm in ("adam", "sgd", "momentum"):
+        assert round(note.mean(arm, 15, "dead_units"), 2) >= 0.49
+    normalised = "adam_layer", "adam_rms"
+    note.says("(under Adam to ", " at the end)", *[note.mean(arm, (24, 25), "dead_units") for arm in normalised])
+    accuracies = [note.mean(arm, visit) for arm in normalised for visit in (1, 25)]
+    note.says("accuracy falls in ", " normalisation, while", 25, *accuracies)
+    note.says("while the control stays at ", ". What", note.mean("fresh", 25))
+
+
 def test_slowly_changing_control(note):
     early, late = (6, 15), (91, 100)
     rows = {str(visit): note.means("bp_01 bp_003 cbp fresh", visit, times=-1) for visit in (6, 17, 51, 100)}
