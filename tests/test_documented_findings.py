@@ -357,6 +357,23 @@ def test_offset_control(note):
     note.says("TRAC learns the first task slowly (", ")", *note.means("trac baseline", 1))
 
 
+def test_permuted_inputs(note):
+    arms = "adam sgd sgd_large l2_init continual_backprop layer_norm_decay fresh"
+    rows = {str(visit): note.means(arms, visit) for visit in (6, 51, 120)}
+    header = "| visit | adam | sgd 0.01 | sgd 0.1 | l2_init | continual_backprop | layer_norm_decay | fresh |"
+    note.table(header, rows)
+    early, late = (7, 12), (109, 120)
+    lost = {arm: note.mean(arm, early, times=100) - note.mean(arm, late, times=100) for arm in arms.split()}
+    note.says("step size fall by ", " points", lost["adam"], lost["sgd_large"])
+    assert all(0.3 < note.mean(arm, 120, "dead_units") < 0.4 for arm in ("adam", "sgd_large"))
+    note.says("the effective rank down to ", ". L2-Init", note.mean("adam", 120, "effective_rank"))
+    bound = numbers(sentence(note.text, "stay within ", " points of their level"))[0][0]
+    for arm in ("l2_init", "continual_backprop", "layer_norm_decay"):
+        assert abs(lost[arm]) < bound
+        assert 0.8 < 100 * (note.mean(arm, late) - note.mean("fresh", late)) < 1.4
+    note.says("loses nothing but learns less (", ")", note.mean("sgd", late))
+
+
 def test_permuted_inputs_steps(note):
     arms = "sgd_001 sgd_003 sgd_01 sgd_03 adam_0003 adam_001 adam_003 fresh"
     rows = {f"{first} to {first + 11}": note.means(arms, (first, first + 11)) for first in (1, 13, 61, 109)}
