@@ -433,6 +433,25 @@ def test_revived_units(note):
     note.says("while the control stays at ", ". What", note.mean("fresh", 25))
 
 
+def test_slowly_changing(note):
+    early, late = (6, 15), (91, 100)
+    arms = "bp_01 bp_003 bp_001 cbp fresh"
+    rows = {str(visit): note.means(arms, visit, times=-1) for visit in (6, 17, 51, 100)}
+    note.table("| visit | 0.01 | 0.003 | 0.001 | continual backprop | new network at each flip |", rows)
+    note.says("Squared error, mean over ", " seeds", *note.visits["lanes"].unique())
+    note.says("Continual backprop loses ", " between", *note.clause(4, -1))
+    assert note.bound(4) == -0.1
+    lost = {arm: note.mean(arm, early) - note.mean(arm, late) for arm in arms.split()}
+    note.says("which has nothing to lose, loses ", " over", lost["fresh"])
+    change = {arm: lost["fresh"] - lost[arm] for arm in arms.split()}
+    note.says("continual backprop changes by ", " and the plain", change["cbp"])
+    note.says("and the plain networks by ", " for the three", *[change[f"bp_{rate}"] for rate in ("01", "003", "001")])
+    dead = [note.mean("bp_01", visits, "dead_units") for visits in (early, late)]
+    note.says("the fraction of dead units rises from ", " in the plain", *dead)
+    assert round(note.mean("cbp", early, "dead_units"), 2) == round(note.mean("cbp", late, "dead_units"), 2)
+    note.says("and stays at ", " with continual", note.mean("cbp", late, "dead_units"))
+
+
 def test_slowly_changing_control(note):
     early, late = (6, 15), (91, 100)
     rows = {str(visit): note.means("bp_01 bp_003 cbp fresh", visit, times=-1) for visit in (6, 17, 51, 100)}
