@@ -127,6 +127,14 @@ def adam_table(note, visits):
     note.table(header, rows)
 
 
+def stacked(label):
+    """The arm of a row in the tables of F24a and F24b."""
+    short = {"two-hot": "two_hot", "layer norm": "layer_norm", "all four": "everything"}
+    parts = [short.get(part, part) for part in label.split(", ")]
+    order = ["layer_norm", "decay", "two_hot", "reset"]
+    return "_and_".join(sorted(parts, key=order.index)) if len(parts) > 1 else parts[0]
+
+
 def test_abruptness_matched(note):
     arms = {
         "labels never change": "never/baseline",
@@ -464,6 +472,32 @@ def test_slowly_changing_control(note):
     note.says("At the end ", " % of the plain", *dead)
     note.says("units are dead, and ", " % with", note.mean("cbp", late, "dead_units", 100))
     note.says("All four clauses hold, on ", " seeds", *note.visits["lanes"].unique())
+
+
+def test_stacking(note):
+    end, all_four = (19, 20), "layer_norm_and_decay_and_two_hot_and_reset"
+    columns = WHOLE, "dead_units", "effective_rank"
+    labels = [label for label, *_ in rows_of(note.text, "| last tenth | squared error |")]
+    rows = {label: [note.mean(stacked(label), end, of, -1 if of == WHOLE else 1) for of in columns] for label in labels}
+    note.table("| last tenth | squared error | dead units | effective rank |", rows)
+    subsets = [arm for arm in note.visits["arm"].unique() if arm != "fresh"]
+    assert len(subsets) == 16
+    assert max(subsets, key=lambda arm: note.mean(arm, end)) == "everything"
+    assert note.mean("everything", end, "dead_units") < 0.005
+    note.says("the sixteen subsets (squared error ", " over the last", rows["all four"][0])
+    for part, start, stop in (
+        ("decay", "makes it worse: ", " without decay"),
+        ("layer_norm", "without decay, ", " without layer"),
+        ("reset", "normalisation, ", " without the reset"),
+        ("two_hot", "the reset, ", " without two-hot"),
+    ):
+        others = "_and_".join(each for each in all_four.split("_and_") if each != part)
+        note.says(start, stop, note.mean(others, end, times=-1))
+    note.says("shows no loss here (", "; it has learned", rows["none"][0])
+    note.says("beats the fresh control's ", ").", rows["fresh"][0])
+    note.says("the reset alone (", ", since", rows["reset"][0])
+    note.says("and two-hot alone (", " of its units", rows["two-hot"][0], 100 * rows["two-hot"][1])
+    note.says("from the first visit on (", ").", *note.means("two_hot none", 1, times=-1))
 
 
 def test_stacking_boundary_free(note):
