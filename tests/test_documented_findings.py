@@ -312,6 +312,26 @@ def test_memory_or_remedies(note):
     assert all(note.mean("none", visit) < note.mean("fresh", visit) / 2 for visit in (2, 3, 4))
 
 
+def test_metric_disagreement(note):
+    metrics = "dead_units effective_rank srank feature_rank weight_norm hessian_top_eigenvalue".split()
+    rows = {}
+    for i, metric in enumerate(metrics):
+        both = 4 * i + 1, 4 * i + 2
+        for part, k in zip(("relabelled", "permuted"), both, strict=True):
+            assert f"with {metric} over {part}/grid" in note.clauses[k - 1]["text"]
+        rows[metric] = [note.clause(k) for k in both]
+        relabelled, permuted = (note.ranges()[k - 1] for k in both)
+        assert relabelled == permuted != 0
+    note.table("| | relabelled | permuted inputs |", rows)
+    found = note.visits.rename(columns={"agent.network.activation": "activation"})
+    last = found.query("visit == 20 and arm == 'permuted/grid' and activation == 'tanh'")
+    assert not last["dead_units"].any()
+    losses = last["plasticity_probe"].agg(["min", "max"])
+    note.says("whose feature rank is at least ", ", have losses", int(last["feature_rank"].min()), 128)
+    note.says("have losses anywhere from ", " (the column", *losses)
+    assert max(note.clause(k)[2] for k in (21, 22)) < 0
+
+
 def test_normaliser_lag_inputs(note):
     rows = {
         "lifetime": [note.value(1, "running"), note.value(3, "running")],
