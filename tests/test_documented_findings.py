@@ -544,6 +544,34 @@ def test_stacking_boundary_free(note):
     assert max(last, key=last.get) == "two-hot targets"
 
 
+def test_stacking_rl(note):
+    last = note.visits["visit"].max()
+    header = "| mean reward (chance 0.2) | first visit | last visit | dead units, last |"
+    rows = {
+        label: [
+            *(note.mean(stacked(label), visit) for visit in (1, last)),
+            note.mean(stacked(label), last, "dead_units"),
+        ]
+        for label, *_ in rows_of(note.text, header)
+    }
+    note.table(header, rows)
+    end = {label: row[1] for label, row in rows.items()}
+    best = "layer norm, decay, reset"
+    subsets = [arm for arm in note.visits["arm"].unique() if arm != "fresh"]
+    assert max(subsets, key=lambda arm: note.mean(arm, last)) == stacked(best)
+    for start, stop, *labels in (
+        ("normalisation with decay and the reset (", ") does", best),
+        ("no worse than all four (", "), which", "all four"),
+        ("does no harm by itself (", ") and", "decay", "none"),
+        ("in combination with two-hot (", "), whose", "decay, two-hot", "two-hot"),
+    ):
+        note.says(start, stop, *[end[label] for label in labels])
+    note.says("which itself falls from ", " in the first", rows["all four"][0])
+    norms = [note.mean(arm, last, "weight_norm") for arm in ("two_hot", "decay_and_two_hot")]
+    note.says("to a norm of ", " with it", *norms)
+    assert round(norms[0] / note.mean("two_hot", 1, "weight_norm")) == 3
+
+
 def test_step_sizes_replayed(note):
     slower = 100 * (note.value(2, "nap") - note.value(1, "layer_norm"))
     gap = 100 * note.clause(2)[0]
