@@ -313,7 +313,7 @@ def test_memory_or_remedies(note):
 
 
 def test_metric_disagreement(note):
-    metrics = "dead_units effective_rank srank feature_rank weight_norm hessian_top_eigenvalue".split()
+    metrics = ["dead_units", "effective_rank", "srank", "feature_rank", "weight_norm", "hessian_top_eigenvalue"]
     rows = {}
     for i, metric in enumerate(metrics):
         both = 4 * i + 1, 4 * i + 2
