@@ -154,6 +154,24 @@ def test_abruptness_matched(note):
     note.says("more slowly than a new one (", "), with", never, fresh)
 
 
+def test_annealing(note):
+    norms, steps = (
+        [note.mean("layer_norm", visit, of) for visit in (1, 60)] for of in ("weight_norm", "effective_learning_rate")
+    )
+    assert round(norms[1] / norms[0]) == 5
+    agree(
+        sentence(note.text, "effective step size falls from ", "; accuracy").replace("e-5", ""),
+        [1e5 * value for value in steps],
+    )
+    note.says("is over the last tenth ", " below that", note.clause(6)[0])
+    note.says("as good as after each (", " better)", note.clause(7)[0])
+    assert 0.1 < note.mean("plain", 20) < 0.13
+    last = (55, 60)
+    note.says("does at least as well (", ", ahead", note.mean("layer_norm_decay", last))
+    note.says("ahead of the fresh control's ", "):", note.mean("fresh", last))
+    assert note.mean("layer_norm_decay", 60, "effective_learning_rate") > steps[0]
+
+
 def test_apple_retrieval(note):
     """The note has no numbers of the run; the order of the lowest values by `c` and by distance."""
     by_c = note.value(5, "c025/none", "c05/none", "c1/none", "c2/none")
