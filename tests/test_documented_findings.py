@@ -182,6 +182,24 @@ def test_apple_retrieval(note):
     assert note.value(9, "c05/cloning") > note.value(9, "c05/none")
 
 
+def test_classification_mdp(note):
+    arms = "none two_hot reset_last layer_norm"
+    rows = {
+        f"{5000 * visit:,}": [*note.means(arms, visit, "dead_units"), *note.means(arms, visit)]
+        for visit in (1, 3, 5, 10)
+    }
+    note.table("| updates | dead units: none | two-hot |", rows)
+    losses = note.means("none two_hot reset_last shrink_perturb weight_decay layer_norm", 10, "plasticity_probe")
+    note.table("| after 50,000 updates | none |", {"plasticity loss here": losses, "published (MNIST, MLP)": [...] * 6})
+    note.says("does cost plasticity (", "; a constant", losses[0], 50_000)
+    note.says("unlearns its task (", "; chance", note.mean("reset_last", 10))
+    fewer = [
+        note.mean("two_hot", visit, "dead_units") < note.mean("none", visit, "dead_units") for visit in range(1, 11)
+    ]
+    assert fewer == [True] * 3 + [False] * 7
+    assert round(4 * (1 - note.mean("two_hot", 10, "dead_units"))) == 1
+
+
 def test_continual_control(note):
     note.says("also that of the second task (", "), must be", *note.clause(6))
     third = note.means("ewc packnet cloning fine_tuning", 3, "evaluation_return")
