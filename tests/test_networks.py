@@ -5,6 +5,7 @@ import functools
 import inspect
 import typing
 
+import flax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -431,21 +432,39 @@ def test_init_is_a_function_of_the_key():
         assert "kernel" not in name or not np.array_equal(leaf, other[name])
 
 
-def test_applying_a_network_draws_no_parameters(monkeypatch):
-    """Not even while it is traced."""
-    drawn = []
+APPLIED = {
+    "mlp": mlp(jax.ShapeDtypeStruct((6,), jnp.float32), 3, widths=(4,), normalisation="layer"),
+    "parametric": mlp(jax.ShapeDtypeStruct((6,), jnp.float32), 3, widths=(4,), activation="prelu"),
+    "minatar": minatar(jax.ShapeDtypeStruct((10, 10, 4), jnp.bool_), 3, filters=2, widths=(4,), normalisation="rms"),
+}
 
-    def noted(key, shape, dtype=jnp.float32):
-        drawn.append(shape)
-        return jax.random.normal(key, shape, dtype)
 
-    monkeypatch.setitem(INITIALISERS, FLAT.initialiser, noted)
-    network = build(FLAT)
-    params = network.init(KEY)
-    assert {(6, 5), (5, 4), (4, 3)} <= set(drawn)
-    drawn.clear()
-    jax.jit(network.forward)(params, draw((2, 6)))
-    assert drawn == []
+@pytest.mark.parametrize("spec", APPLIED.values(), ids=APPLIED.keys())
+def test_applying_a_network_draws_no_parameters(spec, monkeypatch):
+    """Not even while it is traced: flax's own ``param`` would trace every initialiser."""
+    network = build(spec)
+    params = jax.eval_shape(network.init, KEY)
+
+    def drawn(*args, **kwargs):
+        raise AssertionError(args)
+
+    monkeypatch.setattr(flax.linen.Module, "param", drawn)
+    jax.eval_shape(network.forward, params, jax.ShapeDtypeStruct((2, *spec.observation), jnp.float32))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"widths": (7, 4)}, r"hidden_0/kernel: shape \[6, 5\] is not allowed; must be \[6, 7\]"),
+        ({"observation": (9,)}, r"hidden_0/kernel: shape \[6, 5\] is not allowed; must be \[9, 5\]"),
+        ({"outputs": 1}, r"output/kernel: shape \[4, 3\] is not allowed; must be \[4, 1\]"),
+    ],
+)
+def test_parameters_of_another_network_are_refused(change, message):
+    params = build(FLAT).init(KEY)
+    other = dataclasses.replace(FLAT, **change)
+    with pytest.raises(ValueError, match=message):
+        build(other).forward(params, draw((2, *other.observation)))
 
 
 def test_lanes_by_vmap_equal_lanes_by_loop():
@@ -605,7 +624,7 @@ def test_the_network_of_2013():
 
 
 def test_nature_refuses():
-    with pytest.raises(ValueError, match=r"filters: .* is not allowed; must be one to three numbers"):
+    with pytest.raises(ValueError, match=r"filters: .* is not allowed; must be a list with 1 to 3"):
         nature(jax.ShapeDtypeStruct((4, 84, 84), jnp.uint8), 6, filters=(4, 4, 4, 4))
     with pytest.raises(
         ValueError, match='layout: "nhwc" is not allowed; must be one of auto, channels_first, channels_last'

@@ -77,6 +77,7 @@ def test_names_known_to_the_type_checker_alone_are_left_alone() -> None:
         (tuple[Count, ...], "a list, each an integer in [1, 2147483647]"),
         (Annotated[list[str], MinLen(2)], "a list with 2 or more, each text"),
         (Annotated[list[str], MinLen(2), MaxLen(3)], "a list with 2 to 3, each text"),
+        (Annotated[list[str], MinLen(2), MaxLen(2)], "a list with 2, each text"),
         (Annotated[list[str], MaxLen(3)], "a list with at most 3, each text"),
         (tuple[int, bool], "a list of 2: an integer, true or false"),
         (dict[str, int], "a mapping"),

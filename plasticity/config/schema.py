@@ -232,6 +232,8 @@ def _length(marks: tuple[Any, ...]) -> str:
     most = next((m.max_length for m in marks if isinstance(m, MaxLen)), None)
     if most is None:
         return f" with {least} or more" if least else ""
+    if least == most:
+        return f" with {least}"
     return f" with {least} to {most}" if least else f" with at most {most}"
 
 

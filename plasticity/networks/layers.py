@@ -15,12 +15,16 @@ from plasticity.core.types import Array, Key
 def parameter(module: nn.Module, name: str, init: Callable[..., Array], *args: Any) -> Any:
     """The module's parameter of this name, drawn by ``init(key, *args)`` while a network is initialised.
 
-    Reads it without the check of shapes by ``module.param``, which traces ``init`` whenever a network is applied: an
-    eighth of the time in which a program is traced.
+    ``args`` is the shape, if the initialiser takes one. Applying a network only compares it; ``module.param`` would
+    trace ``init`` every time, an eighth of the time that tracing a program takes. ``ValueError`` for another shape.
     """
-    if module.has_variable("params", name):
-        return module.get_variable("params", name)
-    return module.param(name, init, *args)
+    if module.is_initializing() or not module.has_variable("params", name):
+        return module.param(name, init, *args)
+    value = module.get_variable("params", name)
+    if args and isinstance(args[0], tuple) and jnp.shape(value) != args[0]:
+        place = "/".join((*module.path, name))
+        raise ValueError(f"{place}: shape {list(jnp.shape(value))} is not allowed; must be {list(args[0])}")
+    return value
 
 
 class Intervals(NamedTuple):

@@ -65,7 +65,7 @@ def without_parameters(function: Callable[[Array], Array], copies: int = 1) -> N
 
 
 def checked_initial(kind: NonLinearity) -> Callable[[Key, int], Params]:
-    """``kind.initial``, with a ``ValueError`` (while tracing) for parameters of another shape."""
+    """``kind.initial``, with a ``ValueError`` (while a network is initialised) for another shape."""
 
     def initial(key: Key, units: int) -> Params:
         assert kind.initial is not None

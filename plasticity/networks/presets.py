@@ -127,13 +127,13 @@ def nature(
     convolution: ``[16, 32]`` and ``widths: [256]`` are the network of Mnih et al. 2013, "Playing Atari with Deep
     Reinforcement Learning", and of Schulman et al. 2017, "Proximal Policy Optimization Algorithms". Pixels (uint8) are
     divided by 255. ``layout`` "auto" takes the first axis as the channels if it is shorter than the last (stacked
-    frames ``[4, 84, 84]``). Images smaller than 36x36 need ``padding`` "SAME". The paper does not use He
-    initialisation.
+    frames ``[4, 84, 84]``). With three filters, images smaller than 36x36 need ``padding`` "SAME". The paper does not
+    use He initialisation.
     """
     shape, first = tuple(observation.shape), is_channels_first(observation, layout)
     sizes = ((8, 4), (4, 2), (3, 1))  # kernels and strides
     if not 1 <= len(filters) <= len(sizes):
-        raise ValueError(f"filters: {list(filters)} is not allowed; must be one to three numbers")
+        raise ValueError(f"filters: {list(filters)} is not allowed; must be a list with 1 to 3")
     convolutions = tuple(Convolution(n, *size, padding=padding) for n, size in zip(filters, sizes, strict=False))
     style = (activation, normalisation, affine, bias, initialiser)
     return NetworkSpec(shape, outputs, convolutions, widths, *style, first, pixel_scale(observation), convolution)
