@@ -20,7 +20,7 @@ def parameter(module: nn.Module, name: str, init: Callable[..., Array], *args: A
     """
     if module.is_initializing() or not module.has_variable("params", name):
         return module.param(name, init, *args)
-    value = module.get_variable("params", name)
+    value: Any = module.get_variable("params", name)
     if args and isinstance(args[0], tuple) and jnp.shape(value) != args[0]:
         place = "/".join((*module.path, name))
         raise ValueError(f"{place}: shape {list(jnp.shape(value))} is not allowed; must be {list(args[0])}")
