@@ -32,7 +32,7 @@ from plasticity.findings import (
 )
 from plasticity.findings import run as running
 from plasticity.findings.exact import EXACT
-from plasticity.findings.figure import figure
+from plasticity.findings.figure import figure, without_outliers
 from plasticity.findings.judge import Verdict
 from plasticity.findings.numbers import check_names
 from plasticity.findings.show import outcome, rows, section
@@ -268,6 +268,17 @@ def test_the_verdict_agrees_with_the_summary(ran):
     table = results.summary(root / "made" / "one").set_index("arm")
     gap = table.loc["baseline", ["gap", "gap_low", "gap_high"]].to_numpy(float)
     assert [result["clauses"][0][key] for key in ("number", "low", "high")] == pytest.approx(gap, abs=1e-12)
+
+
+def test_points_that_would_stretch_an_axis_are_drawn_at_its_edge():
+    values = np.append(np.linspace(0.0, 1.0, 200), 5.0)
+    framed = without_outliers(values)
+    np.testing.assert_array_equal(framed[2:-3], values[2:-3])
+    assert framed.max() == np.percentile(values, 99)
+    near = np.append(np.linspace(0.0, 1.0, 200), 2.0)
+    np.testing.assert_array_equal(without_outliers(near), near)
+    for kept in (np.zeros(5), np.array([]), np.array([np.nan, 1.0])):
+        np.testing.assert_array_equal(without_outliers(kept), kept)
 
 
 def test_a_figure_of_one_visit_counts_from_one(ran):

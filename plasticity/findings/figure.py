@@ -19,6 +19,7 @@ from plasticity.plots import legend, options, style
 from plasticity.results.intervals import mean_interval
 
 MOST = 12  # up to this many arms, all are drawn; beyond it, only the criterion's arms and the controls
+STRETCH = 3.0  # how much longer the outermost points, a fiftieth, may make an axis
 WIDE = 100.0  # ratio of largest to smallest value beyond which the axis is logarithmic
 
 
@@ -143,10 +144,24 @@ def _points(axes: Axes, those: Sequence[Clause], found: Tables, controls: Collec
     asked = ((str(first.against), "end"), (first.what, first.record))
     sides = [lane_values(clause, found(clause.table_of(what), record)) for what, record in asked]
     pairs = sides[0].merge(sides[1], on=["arm", "point", "seed"], suffixes=("", "_other"))
+    labels = {"value": str(first.against), "value_other": first.what}
+    for column in labels:
+        framed = without_outliers(pairs[column].to_numpy(float))
+        labels[column] += "" if np.array_equal(framed, pairs[column], equal_nan=True) else "\n(outliers at the edge)"
+        pairs[column] = framed
     lines = _series(pairs, arms or list(dict.fromkeys(pairs["arm"])), controls)
     for line in lines:
         look = {"color": line.look["color"], "marker": line.look["marker"] or "o"}
         axes.scatter(line.rows["value"], line.rows["value_other"], s=9, alpha=0.6, linewidths=0, **look)
-    axes.set_xlabel(str(first.against))
-    axes.set_ylabel(first.what)
+    axes.set_xlabel(labels["value"])
+    axes.set_ylabel(labels["value_other"])
     return lines
+
+
+def without_outliers(values: np.ndarray) -> np.ndarray:
+    """The values, the lowest and the highest hundredth moved in if they would make an axis more than STRETCH longer."""
+    finite = values[np.isfinite(values)]
+    if not len(finite):
+        return values
+    low, high = np.percentile(finite, [1, 99])
+    return np.clip(values, low, high) if np.ptp(finite) > STRETCH * (high - low) > 0 else values
