@@ -364,9 +364,8 @@ def test_metric_disagreement(note):
     last = found.query("visit == 20 and arm == 'permuted/grid'")
     full = last[(last["activation"] == "tanh") & (last["feature_rank"] == 128) & (last["dead_units"] == 0)]
     note.says("and their losses are ", ". Sharpness", *full["plasticity_probe"].sort_values())
-    for (activation, normalisation), rows in last.sort_values("learning_rate").groupby(["activation", "normalisation"]):
-        flatter = rows["hessian_top_eigenvalue"].is_monotonic_decreasing
-        assert flatter == ((activation, normalisation) != ("relu", "none"))
+    for kind, grown in last.sort_values("learning_rate").groupby(["activation", "normalisation"]):
+        assert grown["hessian_top_eigenvalue"].is_monotonic_decreasing == (kind != ("relu", "none"))
 
 
 def test_normaliser_lag_inputs(note):
@@ -609,6 +608,8 @@ def test_stacking_rl(note):
     ):
         note.says(start, stop, *[end[label] for label in labels])
     note.says("which itself falls from ", " in the first", rows["all four"][0])
+    alone = "reset", "two-hot", "decay", "layer norm"
+    assert max(alone, key=lambda label: rows[label][0]) == min(alone, key=end.get) == "two-hot"
     norms = [note.mean(arm, last, "weight_norm") for arm in ("two_hot", "decay_and_two_hot")]
     note.says("to a norm of ", " with it", *norms)
     assert round(norms[0] / note.mean("two_hot", 1, "weight_norm")) == 3
