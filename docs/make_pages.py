@@ -29,6 +29,7 @@ import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import gpu_page
 import network_page
@@ -160,20 +161,20 @@ def of_interventions(run: Path) -> str:
     keep_results("interventions", run)
     figure = against_baseline(results.visits(run), label="accuracy")
     plots.save(figure, DOCS / "figures" / "interventions.png")
-    lines = ["| arm | first tenth | last tenth | gap to fresh [95 %] |", "|---|---|---|---|"]
-    for row in results.summary(run).itertuples():
-        gap = "" if row.arm == "fresh" else f"{row.gap:+.3f} [{row.gap_low:.3f}, {row.gap_high:.3f}]"
-        lines.append(f"| `{row.arm}` | {row.first:.3f} | {row.last:.3f} | {gap} |")
-    return "\n".join(lines) + "\n\n"
+    return arms_on_one_stream("interventions")
 
 
 ONE_STREAM = DOCS / "one_stream.json"
 
 
+def kept_results() -> dict[str, Any]:
+    """By family of members: what each of them reached on one stream."""
+    return json.loads(ONE_STREAM.read_text(encoding="utf-8")) if ONE_STREAM.exists() else {}
+
+
 def keep_results(family: str, run: Path) -> None:
     """Keep what a run of the members of a family reached: the means of each arm, and its gap to the fresh control."""
-    kept = json.loads(ONE_STREAM.read_text(encoding="utf-8")) if ONE_STREAM.exists() else {}
-    rows = {}
+    kept, rows = kept_results(), {}
     for row in results.summary(run).itertuples():
         gap = [round(x, 6) for x in (row.gap, row.gap_low, row.gap_high)] if row.arm != "fresh" else None
         rows[row.arm] = {"first": round(row.first, 6), "last": round(row.last, 6), "gap": gap}
@@ -185,23 +186,26 @@ def keep_results(family: str, run: Path) -> None:
     ONE_STREAM.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8")
 
 
-def on_one_stream(family: str) -> str:
-    """The table of what was kept; empty if nothing was."""
-    kept = json.loads(ONE_STREAM.read_text(encoding="utf-8")) if ONE_STREAM.exists() else {}
-    if family not in kept:
-        return ""
-    found = kept[family]
-    lines = [
-        "## What each does on one stream", "",
-        f"`plasticity run configs/targets/{found['config']}.yaml`: the stream and the network of "
-        "[the table of interventions](../interventions.md#what-each-does-on-one-stream), "
-        f"{found['seeds']} seeds. Nothing was tuned; this compares defaults on one stream.", "",
-        "| arm | first tenth | last tenth | gap to fresh [95 %] |", "|---|---|---|---|",
-    ]  # fmt: skip
-    for arm, row in found["arms"].items():
+def arms_on_one_stream(family: str) -> str:
+    """The table of what was kept."""
+    lines = ["| arm | first tenth | last tenth | gap to fresh [95 %] |", "|---|---|---|---|"]
+    for arm, row in kept_results()[family]["arms"].items():
         gap = "{:+.3f} [{:.3f}, {:.3f}]".format(*row["gap"]) if row["gap"] else ""
         lines.append(f"| `{arm}` | {row['first']:.3f} | {row['last']:.3f} | {gap} |")
     return "\n".join(lines) + "\n\n"
+
+
+def on_one_stream(family: str) -> str:
+    """The section with what was kept; empty if nothing was."""
+    if family not in kept_results():
+        return ""
+    found = kept_results()[family]
+    about = (
+        f"`plasticity run configs/targets/{found['config']}.yaml`: the stream and the network of "
+        "[the table of interventions](../interventions.md#what-each-does-on-one-stream), "
+        f"{found['seeds']} seeds. Nothing was tuned; this compares defaults on one stream."
+    )
+    return f"## What each does on one stream\n\n{about}\n\n{arms_on_one_stream(family)}"
 
 
 def of_monitors(run: Path) -> str:

@@ -28,7 +28,8 @@ single modules. What all parts share cannot be restricted: the replay buffer, or
 
 `plasticity run configs/interventions.yaml`: the quickstart's stream (all labels of 512 inputs redrawn at every
 visit) with a network twice as wide, 20 visits, 4 seeds, each method alone at its defaults unless the config says
-otherwise. This compares nothing but defaults on one stream; a method that does nothing here may need another
+otherwise. Left out are `at_switch`, which only combines others, and `old_policy_exploration`, which needs an agent
+that acts. This compares nothing but defaults on one stream; a method that does nothing here may need another
 strength, and a stream on which it is tuned.
 
 ![Accuracy per visit of every method, the baseline in grey](figures/interventions.png)
@@ -54,8 +55,8 @@ of them: `monitors: [srank, {kind: srank, modules: [actor]}, {kind: srank, modul
 parts as if they were the whole network, the others held fixed. Its metrics begin with their names: `actor_srank`,
 `critic_srank`.
 
-Names clash in this field: five quantities are called rank and five dormant. Each section says which one it is and
-what others call it. None of them is plasticity: ranks, dormant units and norms correlate with it positively in one
+Names clash in this field: several quantities are called rank, and several dormant. Each section says which one it is
+and what others call it. None of them is plasticity: ranks, dormant units and norms correlate with it positively in one
 setting and negatively in another (Lyle et al. 2023); the probes at the end measure it, and the behaviour along the
 stream (performance by visit, gap to the fresh control) is what it is for.
 
@@ -67,7 +68,8 @@ the training time of 8 lanes; every 50,000 steps they add 2.5 % to DQN on MinAta
 ## All of them along one run
 
 `plasticity run configs/monitors.yaml`: the quickstart's stream, 20 visits, 4 seeds; a network that loses its
-plasticity, one with layer normalisation and weight decay that does not, and the fresh control.
+plasticity, one with layer normalisation and weight decay that does not, and the fresh control. (`value_scale` is left
+out: a classifier has no action values.)
 
 ![All monitors along the quickstart's stream](figures/monitors.png)
 

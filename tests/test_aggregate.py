@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import reference_rliable
 import synthetic_run as made
+from documented import agree, page, sentence
 from scipy import stats
 
 from plasticity import results
@@ -321,6 +322,12 @@ def coverage(seeds, tasks, *, shared=0.0, draws=500, resamples=400, unit="scores
 def test_intervals_of_many_seeds_hold_the_truth():
     found = coverage(20, 5)
     assert ((found >= 0.93) & (found <= 0.97)).all()
+
+
+def test_intervals_of_few_seeds_are_too_narrow():
+    """Of one task, as docs/statistics.md says."""
+    text = sentence(page("statistics.md"), "interval of the mean covered the true value in ", " with ten")
+    agree(text, [100 * coverage(seeds, 1, statistics=["mean"])[0] for seeds in (5, 10)])
 
 
 def test_lanes_that_do_well_in_all_tasks_have_to_be_drawn_whole():

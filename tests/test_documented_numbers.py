@@ -2,6 +2,7 @@
 
 import re
 
+import pandas as pd
 import pytest
 from documented import DOCS, agree, interval, numbers, page, sentence, table_of
 
@@ -26,14 +27,26 @@ def check(name, arm, cells, closed):
         assert numbers(closed)[0][0] == round(100 * (last[arm].mean() - plain) / (fresh - plain))
 
 
-def test_readme():
-    text = (DOCS.parent / "README.md").read_text(encoding="utf-8")
-    table = text.partition("quickstart: accuracy")[2].partition("```")[0]
+@pytest.mark.parametrize("name", ["../README.md", "quickstart.md"])
+def test_the_summary_of_the_quickstart(name):
+    table = page(name).partition("quickstart: accuracy")[2].partition("```")[0]
     rows = [line for line in table.splitlines() if line.endswith("0/8")]
     assert len(rows) == 6
     for row in rows:
         arm, *cells, closed, _ = row.split()
         check("quickstart", arm, cells, closed)
+
+
+def test_what_the_quickstart_shows():
+    measured = pd.read_csv(DOCS / "results" / "metrics" / "quickstart.csv").groupby(["arm", "visit"]).mean()
+    (early, _), (late, dormant) = (
+        measured.loc[("baseline", visit), ["effective_rank", "dormant_units"]] for visit in (4, 28)
+    )
+    agree(sentence(QUICKSTART, "effective rank falls from ", " in the twenty").replace("to", ""), [early, late])
+    agree(sentence(QUICKSTART, "By then ", " of its units"), [100 * dormant])
+    performance = table_of("quickstart").pivot_table("performance", ["visit"], "arm")
+    lead = performance["reset_last"] - performance["fresh"]
+    agree(sentence(QUICKSTART, "Its lead shrinks from ", " in the last"), [lead[5], lead[30]])
 
 
 @pytest.mark.parametrize("name", re.findall(r"^\*\*`(\w+)`\*\*", QUICKSTART, re.MULTILINE))

@@ -35,6 +35,13 @@ def test_the_table_of_what_is_checked_is_up_to_date(monkeypatch):
     assert sys.modules.pop("make_pages")
 
 
+def test_the_table_of_interventions_is_made_of_what_is_kept(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS))
+    made = __import__("make_pages").arms_on_one_stream("interventions")
+    assert made in (DOCS / "interventions.md").read_text(), "run `python docs/make_pages.py interventions RUN`"
+    assert sys.modules.pop("make_pages")
+
+
 def test_every_picture_of_streams_is_drawn_and_shown(monkeypatch):
     monkeypatch.syspath_prepend(str(DOCS))
     pictures = __import__("stream_pictures")

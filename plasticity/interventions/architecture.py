@@ -215,9 +215,8 @@ def spectral_norm(*, layers: Literal["first", "all"] = "first", iterations: Repe
 
     The power method always starts from the same vector. The paper keeps the vector between updates and does one
     iteration in each. Here nothing is kept, so the function depends on the parameters alone, and ``sigma_1`` is
-    underestimated. Measured on Gaussian 64x64 matrices: after 20 iterations by 0.9 % on average and 6 % in the worst of
-    a hundred, after 50 by 0.1 % and 2 %, after 100 by 0.01 % and 0.3 %; on 256x256 after 20 by 1.3 %. On a CPU, 20
-    iterations of a 784x256 layer nearly double the cost of an update at batch 64; 5 add about a half.
+    underestimated: of Gaussian 64x64 matrices by about 1 % after 20 iterations and 0.1 % after 50, and in the worst of
+    a hundred by less than 10 % and 4 %. What 20 iterations cost is in docs/speed.md.
     """
     if layers not in ("first", "all"):
         raise ValueError(f"layers: {shown(layers)} is not allowed; must be one of first, all")

@@ -1,6 +1,7 @@
 """Interventions on the network's spec, and conflicts between two of them."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -124,13 +125,15 @@ def test_spectral_norm_is_the_largest_singular_value():
 
 
 def test_how_far_the_estimate_falls_short():
-    """Gaussian 64x64 matrices, as the docstring says: 20 iterations, 0.9 % on average, 6 % at worst."""
+    """Gaussian 64x64 matrices, as the docstring says: about 1 % after 20 iterations, 0.1 % after 50."""
     kernels = draw((100, 64, 64))
     exact = np.linalg.svd(kernels, compute_uv=False)[:, 0]
-    short = 1 - np.asarray(jax.jit(jax.vmap(lambda w: sigma(w, 20)))(jnp.asarray(kernels))) / exact
-    assert short.min() > -1e-5  # from below
-    assert short.mean() < 0.015
-    assert short.max() < 0.1
+    for iterations, mean, worst in ((20, 1e-2, 0.1), (50, 1e-3, 0.04)):
+        estimate = jax.jit(jax.vmap(partial(sigma, iterations=iterations)))(jnp.asarray(kernels))
+        short = 1 - np.asarray(estimate) / exact
+        assert short.min() > -1e-5  # from below
+        assert mean / 2 < short.mean() < 1.5 * mean
+        assert short.max() < worst
 
 
 def test_spectral_norm_divides_the_layers_asked_for():
