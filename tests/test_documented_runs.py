@@ -1,4 +1,4 @@
-"""What the how-to pages say of runs follows from the values by seed in docs/results."""
+"""What pages say of runs follows from the values by seed in docs/results."""
 
 import pandas as pd
 from documented import DOCS, agree, interval, page, rows_of, sentence, table_of
@@ -58,3 +58,11 @@ def test_offline():
     for arm, end in (("cql", " of the skilled"), ("bc", " of the skilled"), ("dqn", ": in most states")):
         start = "`offline_dqn` with " if arm == "dqn" else "`cql` and `bc` agree with "
         agree(sentence(text, start, f" %{end}"), [100 * agreed[arm]])
+
+
+def test_shapes():
+    found = pd.read_csv(DOCS / "results" / "evaluations" / "images-shapes.csv").groupby("arm")["performance"]
+    assert (found.size() == 3).all()
+    text = " ".join(page("streams.md").split())
+    agree(sentence(text, "a linear classifier gets ", " of the test images"), [100 * found.mean()["linear"]])
+    agree(sentence(text, "a small convolutional network ", " ("), [100 * found.mean()["convolutional"]])
