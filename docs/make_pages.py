@@ -1,5 +1,5 @@
 """Write docs/interventions.md, monitors.md, streams.md and networks.md from the members' docstrings, results and
-pictures; verification.md from their metadata; and the GPU section of speed.md.
+pictures; verification.md from their metadata; and the tables of speed.md and agents.md from benchmarks.
 
 plasticity run configs/interventions.yaml
 python docs/make_pages.py interventions runs/interventions
@@ -19,6 +19,8 @@ The last two keep the results in one_stream.json, from which make_reference.py w
 
 With ``--text`` instead of a run, a page keeps its numbers and pictures and only its docstrings are updated.
 
+plasticity bench --json speed.json
+python docs/make_pages.py speed speed.json
 make gpu-check
 python docs/make_pages.py gpu gpu.json
 """
@@ -33,6 +35,7 @@ from typing import Any
 
 import gpu_page
 import network_page
+import speed_page
 import stream_pictures
 from page_heads import HEADS
 
@@ -235,6 +238,7 @@ def of_monitors(run: Path) -> str:
 EVIDENCE: dict[str, Callable[[Path], str]] = {"interventions": of_interventions, "monitors": of_monitors}
 FIRST_COLUMN = {"interventions": "arm", "monitors": "monitor", "networks": "intervention"}
 CHECKED = ("interventions", "agents", "optimizers", "schedules", "replays", "activations")
+BENCHMARKS: dict[str, Callable[..., None]] = {"gpu": gpu_page.main, "speed": speed_page.main}
 SECTIONS = {family: f"reference/{family}.md" for family in CHECKED[2:]} | {"interventions": "interventions.md"}
 DEEPER = {"transforms": "#"}  # their page is that of streams
 
@@ -283,8 +287,8 @@ def measured(family: str) -> str:
 
 
 def main(family: str, *given: str) -> None:
-    if family == "gpu":
-        gpu_page.main(*given)
+    if family in BENCHMARKS:
+        BENCHMARKS[family](*given)
         return
     if family in ("optimizers", "activations"):
         keep_results(family, Path(*given))
