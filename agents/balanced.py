@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from plasticity.agents.ages import Weights
 from plasticity.agents.priorities import FAN, Tree, above, blank, get, importance, put, revised
 from plasticity.agents.replay import Item, newest_frame, window_to_transition
-from plasticity.agents.replay_regime import Memory, Sample, Sampling
+from plasticity.agents.replay_source import Memory, Sample, Sampling
 from plasticity.core.schedules import Number, Schedule
 from plasticity.core.types import FIRST, Array, Key, StreamSpec, Transition
 

@@ -11,7 +11,7 @@ from plasticity.agents.criteria import Criterion, Found
 from plasticity.agents.distributions import Distribution, categorical, gaussian
 from plasticity.agents.offline import offline_agent, offline_core
 from plasticity.agents.replay import Batch
-from plasticity.agents.replay_regime import Sampling
+from plasticity.agents.replay_source import Sampling
 from plasticity.agents.stream_checks import check_recorded
 from plasticity.config.fields import Member, metadata
 from plasticity.core.errors import check

@@ -19,15 +19,9 @@ from plasticity.agents.categorical import (
 )
 from plasticity.agents.criteria import Criterion, Perturb, q_learning, unperturbed
 from plasticity.agents.replay import Batch
-from plasticity.agents.replay_regime import (
-    FORMER,
-    Ratio,
-    Sampling,
-    Timing,
-    replay_agent,
-    replay_body,
-    replay_updates,
-)
+from plasticity.agents.replay_regime import FORMER, replay_agent, replay_body
+from plasticity.agents.replay_source import Sampling
+from plasticity.agents.replay_timing import Ratio, Timing, replay_updates
 from plasticity.agents.value_based import EXPLORATION
 from plasticity.config.fields import BelowOne, Count, Member, Positive, Repeats, Size, metadata
 from plasticity.core.outputs import Logits as Categorical

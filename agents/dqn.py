@@ -10,15 +10,9 @@ from plasticity.agents.criteria import Criterion, Extend, q_learning, unchanged
 from plasticity.agents.libraries import rlax
 from plasticity.agents.memory import forward
 from plasticity.agents.replay import Batch
-from plasticity.agents.replay_regime import (
-    FORMER,
-    Ratio,
-    Sampling,
-    Timing,
-    replay_agent,
-    replay_body,
-    replay_updates,
-)
+from plasticity.agents.replay_regime import FORMER, replay_agent, replay_body
+from plasticity.agents.replay_source import Sampling
+from plasticity.agents.replay_timing import Ratio, Timing, replay_updates
 from plasticity.agents.value_based import EXPLORATION, error_loss, error_size, rescaled, unscaled
 from plasticity.config.fields import BelowOne, Count, Member, NonNegative, Positive, Repeats, Size, metadata
 from plasticity.core.outputs import Output, Values

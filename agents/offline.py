@@ -18,7 +18,9 @@ from plasticity.agents.criteria import Criterion, Extend, Losses, unchanged
 from plasticity.agents.dqn import q_criterion
 from plasticity.agents.past import complete
 from plasticity.agents.replay import Batch, clipped
-from plasticity.agents.replay_regime import PROBE, Memory, Sample, Sampling, Timing, Updating
+from plasticity.agents.replay_regime import PROBE, Updating
+from plasticity.agents.replay_source import Memory, Sample, Sampling
+from plasticity.agents.replay_timing import Timing
 from plasticity.agents.stream_checks import check_recorded
 from plasticity.config.fields import BelowOne, Count, Member, NonNegative, Positive, Repeats, metadata
 from plasticity.core.schedules import Number

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from plasticity.agents.ages import Weights
 from plasticity.agents.replay import Replay, oldest_part
-from plasticity.agents.replay_regime import Memory, Sample
+from plasticity.agents.replay_source import Memory, Sample
 from plasticity.core.schedules import Number, Schedule
 from plasticity.core.types import Array, Key, StreamSpec, Transition
 

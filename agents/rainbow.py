@@ -13,15 +13,9 @@ from plasticity.agents.criteria import unperturbed
 from plasticity.agents.memory import forward
 from plasticity.agents.noisy import noisy as noisy_network
 from plasticity.agents.noisy import perturbed
-from plasticity.agents.replay_regime import (
-    FORMER,
-    Ratio,
-    Sampling,
-    Timing,
-    replay_agent,
-    replay_body,
-    replay_updates,
-)
+from plasticity.agents.replay_regime import FORMER, replay_agent, replay_body
+from plasticity.agents.replay_source import Sampling
+from plasticity.agents.replay_timing import Ratio, Timing, replay_updates
 from plasticity.agents.value_based import EXPLORATION
 from plasticity.config.fields import BelowOne, Count, Member, Moved, NonNegative, Positive, Repeats, Size, metadata
 from plasticity.core.types import Activation, Agent, Array, Network, Params, StreamSpec

@@ -1,13 +1,11 @@
 """Learning from replay: store every step and learn periodically from samples. The caller's criterion is the loss."""
 
 import functools
-import math
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from pydantic import Field
 
 from plasticity.agents.base import KEEP, NOISE, REFERENCE, REVIEW, SAMPLE, AgentCore, assemble_built, built, unextended
 from plasticity.agents.criteria import Criterion
@@ -15,10 +13,10 @@ from plasticity.agents.explorers import exploring
 from plasticity.agents.memory import in_order, recall_rows
 from plasticity.agents.past import complete
 from plasticity.agents.replay import Batch, clipped
-from plasticity.agents.stream_checks import check_acting
+from plasticity.agents.replay_source import Memory, Sampling, check_memory
+from plasticity.agents.replay_timing import Timing
 from plasticity.agents.value_based import FORMER_EPSILON
 from plasticity.agents.windows import Windows, recalled
-from plasticity.config.counters import check_updates
 from plasticity.config.fields import Moved
 from plasticity.core.schedules import Number
 from plasticity.core.types import (
@@ -41,57 +39,10 @@ from plasticity.core.types import (
     TimeStep,
     Transition,
     is_transition,
-    no_carry,
 )
 from plasticity.interventions.base import Intervention, fills
 from plasticity.networks.functions import Functions
 from plasticity.networks.spec import NetworkSpec
-
-
-class Timing(NamedTuple):
-    """When a replay agent learns (static), in env steps of each env and in updates."""
-
-    first: int  # env steps before the first update
-    period: int  # env steps between updates
-    gradient_steps: int  # updates per period
-    target_period: int  # updates between target network updates
-
-    def due(self, clock: Clock) -> Array:
-        done = clock.step + 1
-        return (done >= self.first) & (done % self.period == 0)
-
-    def update(self, clock: Clock) -> Array:
-        """The index of the first update of this step."""
-        return ((clock.step + 1) // self.period - -(-self.first // self.period)) * self.gradient_steps
-
-
-class Sample(NamedTuple):
-    batch: Batch | Windows
-    weights: Array  # float32[rows of the batch] of the losses
-    places: Array  # int32[B]: where the memory keeps its records of these transitions or sequences
-
-
-class Memory(NamedTuple):
-    """A source of transitions. Its state is the agent's ``replay``, which never passes through a branch."""
-
-    init: Callable[[], Any]
-    add: Callable[..., Any]
-    # state, transition and, for sequences, the carry [E, ...] before it, or a key if the memory draws -> state
-    ready: Callable[[Any], Array]
-    sample: Callable[..., Sample]
-    # state, key, age of the agent in env steps; optionally ``share``, float32[] in (0, 1]: the oldest part of what is
-    # stored, from which to sample
-    update_priorities: Callable[[Any, Array, Array, Array, Array], Any]
-    # state, int32[] updates made (never batched), bool[] whether they count, places and losses [updates, B] -> state
-    batch_size: int
-    first: int  # env steps of each env before there is enough to sample
-    sequences: Callable[[Array, Array], Array] | None = None
-    # of a memory of sequences: errors and their validity [rows] -> the priority of each sequence [B]
-    held: Callable[[Any], Held] | None = None  # state -> the transitions in it, if they are in the order of time
-    switch: Callable[[Any], Any] | None = None  # at a task switch: state -> state, of a memory that knows visits apart
-    draws: bool = False  # whether `add` takes a key
-    reviews: bool = True  # whether there is an oldest part to sample from
-
 
 # Settings of the agents in versions before schedules and replays were members.
 FORMER: Mapping[str, str | Moved] = {
@@ -102,58 +53,6 @@ FORMER: Mapping[str, str | Moved] = {
 }
 
 PROBE = 0  # the key of a probe's draws, the same at every measurement
-
-Ratio = Annotated[float, Field(gt=0, le=10_000)]  # as many updates for a transition as a loop may have
-
-
-class Sampling(NamedTuple):
-    """How an agent samples its replay: the first two numbers are static, the next two traced unless None."""
-
-    batch_size: int
-    n_step: int
-    discount: Number
-    reward_clip: Number | None
-    initial: Callable[[int], Any] = no_carry  # the network's: number of envs -> the carry at the start of an episode
-
-
-def replay_updates(
-    name: str,
-    spec: StreamSpec,
-    update_period: int,
-    gradient_steps: int,
-    replay_ratio: float | None,
-    *,
-    discrete: bool = True,
-) -> int:
-    """The updates per period; ``discrete``: the agent supports discrete actions only.
-
-    ``ValueError`` if the stream does not fit them or the updates overflow their counter.
-    """
-    gradient_steps = updates_per_period(spec, update_period, gradient_steps, replay_ratio)
-    check_acting(name, spec, discrete=discrete)
-    for visit in spec.visits:
-        if visit.steps % update_period:
-            raise ValueError(
-                f"agent.update_period: {update_period} is not allowed; must divide the {visit.steps} steps of a visit"
-            )
-    check_updates("agent.gradient_steps", spec, gradient_steps, update_period)
-    return gradient_steps
-
-
-def updates_per_period(spec: StreamSpec, update_period: int, gradient_steps: int, replay_ratio: float | None) -> int:
-    """Convert ``replay_ratio``, in updates per transition, to updates per period; ``gradient_steps`` if it is None.
-
-    ``ValueError`` if that is not a whole number.
-    """
-    if replay_ratio is None:
-        return gradient_steps
-    updates = replay_ratio * update_period * spec.envs
-    if not math.isclose(updates, max(round(updates), 1), rel_tol=1e-6):
-        raise ValueError(
-            f"agent.replay_ratio: {replay_ratio:g} is not allowed; with update_period {update_period} and "
-            f"{spec.envs} envs it must be a multiple of {1 / (update_period * spec.envs):g}"
-        )
-    return round(updates)
 
 
 def one_step(transition: Transition, gamma: Number, reward_clip: Number | None) -> Batch:
@@ -315,15 +214,6 @@ def replay_core(
 
     body = assemble_built(network, optimizer, intervention, target=lambda params: params, rest=rest, envs=spec.envs)
     return body, memory
-
-
-def check_memory(network: Network, memory: Memory) -> None:
-    """``ValueError`` if a network with memory would learn from single transitions."""
-    if network.remembers and memory.sequences is None:
-        raise ValueError(
-            "agent.replay: single transitions are not allowed with a network that has memory; "
-            "choose sequences or prioritised_sequences"
-        )
 
 
 def probing(

@@ -11,7 +11,7 @@ from plasticity.agents.ages import RULES, drawn_ages
 from plasticity.agents.balanced import Keep, balanced, layout_of
 from plasticity.agents.priorities import prioritised as prioritised_memory
 from plasticity.agents.replay import Replay, held, oldest_part, replay
-from plasticity.agents.replay_regime import Memory, Sample, Sampling
+from plasticity.agents.replay_source import Memory, Sample, Sampling
 from plasticity.agents.sequences import Start, sequence_buffer, uniform_sequences
 from plasticity.agents.sequences import prioritised_sequences as prioritised_by_sequence
 from plasticity.config.fields import Count, Fraction, Member, Positive, Repeats, metadata

@@ -19,14 +19,9 @@ from plasticity.agents.actors_and_critics import (
     polyak,
     scale_of,
 )
-from plasticity.agents.replay_regime import (
-    Ratio,
-    Sampling,
-    Timing,
-    replay_agent,
-    replay_core,
-    replay_updates,
-)
+from plasticity.agents.replay_regime import replay_agent, replay_core
+from plasticity.agents.replay_source import Sampling
+from plasticity.agents.replay_timing import Ratio, Timing, replay_updates
 from plasticity.agents.soft import TEMPERATURE, Soft, discrete, real_actor, real_valued
 from plasticity.agents.stream_checks import check_acting
 from plasticity.config.fields import (

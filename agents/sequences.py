@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from plasticity.agents.priorities import Tree, above, blank, get, importance, put, revised, stratified
 from plasticity.agents.replay import oldest_part, storage
-from plasticity.agents.replay_regime import Memory, Sample, Sampling
+from plasticity.agents.replay_source import Memory, Sample, Sampling
 from plasticity.agents.windows import Layout, Windows, as_windows
 from plasticity.core.masked import mean_where
 from plasticity.core.schedules import Number, Schedule

@@ -27,7 +27,9 @@ from plasticity.agents.actors_and_critics import (
 )
 from plasticity.agents.criteria import Criterion, Found
 from plasticity.agents.replay import Batch
-from plasticity.agents.replay_regime import Ratio, Sampling, Timing, replay_agent, replay_core, replay_updates
+from plasticity.agents.replay_regime import replay_agent, replay_core
+from plasticity.agents.replay_source import Sampling
+from plasticity.agents.replay_timing import Ratio, Timing, replay_updates
 from plasticity.agents.stream_checks import check_acting
 from plasticity.config.fields import BelowOne, Count, Member, Natural, NonNegative, Positive, Repeats, Size, metadata
 from plasticity.core.masked import mean_where

@@ -12,7 +12,7 @@ import pytest
 from chain import chain
 
 from plasticity.agents import AGENTS
-from plasticity.agents.replay_regime import Memory
+from plasticity.agents.replay_source import Memory
 from plasticity.agents.replays import prioritised, uniform
 from plasticity.core.types import Agent, Clock, StreamSpec, TimeStep, Transition, Visit
 from plasticity.engine.lanes import Placement

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from plasticity.agents import AGENTS
-from plasticity.agents.replay_regime import Memory
+from plasticity.agents.replay_source import Memory
 from plasticity.agents.replays import REPLAYS
 from plasticity.config.plugins import Keeps, Returns
 from plasticity.config.registry import Registry

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from plasticity.agents.ages import Weights, age_at, falling, rising
-from plasticity.agents.replay_regime import Memory, Sampling
+from plasticity.agents.replay_source import Memory, Sampling
 from plasticity.agents.replays import age_weighted, prioritised
 from plasticity.core import schedules
 from plasticity.core.types import FIRST, MID, StreamSpec, TimeStep, Transition, VisitPlan

@@ -12,7 +12,7 @@ from agent_cases import program, run
 
 from plasticity.agents.balanced import drawn_visits
 from plasticity.agents.priorities import above
-from plasticity.agents.replay_regime import Memory, Sampling
+from plasticity.agents.replay_source import Memory, Sampling
 from plasticity.agents.replays import task_balanced
 from plasticity.core import schedules
 from plasticity.core.errors import UserError

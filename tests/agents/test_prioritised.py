@@ -12,7 +12,7 @@ from replay_cases import pairs
 
 from plasticity.agents.priorities import above, blank, find, get, importance, prioritised, put, stratified, total
 from plasticity.agents.replay import replay
-from plasticity.agents.replay_regime import Memory
+from plasticity.agents.replay_source import Memory
 from plasticity.core.schedules import linear
 from plasticity.core.types import StreamSpec, TimeStep, Transition, VisitPlan
 

@@ -14,7 +14,7 @@ from replay_cases import KEY, SPEC, live, pairs, remember
 from plasticity.agents import AGENTS
 from plasticity.agents.ages import drawn_ages, falling, rising
 from plasticity.agents.replay import oldest_part
-from plasticity.agents.replay_regime import Memory, Sampling
+from plasticity.agents.replay_source import Memory, Sampling
 from plasticity.agents.replays import age_weighted, prioritised, prioritised_sequences, sequences, uniform
 from plasticity.core.types import FIRST, MID, StreamSpec, TimeStep, Transition, VisitPlan
 from plasticity.interventions.base import Intervention, compose

@@ -17,7 +17,7 @@ from plasticity.agents import AGENTS
 from plasticity.agents.noisy import noisy, perturbed
 from plasticity.agents.priorities import get
 from plasticity.agents.replay import Item
-from plasticity.agents.replay_regime import Sampling
+from plasticity.agents.replay_source import Sampling
 from plasticity.agents.replays import prioritised_sequences, sequences, uniform
 from plasticity.agents.sequences import mixed
 from plasticity.agents.value_based import error_loss, error_size, rescaled, unscaled
