@@ -66,6 +66,21 @@ def test_ppo_on_breakout():
     agree(rows["ppo"][1], interval(last("minatar-ppo", "baseline")))
 
 
+def test_ppo_on_pong():
+    table = pd.read_csv(DOCS / "results" / "curves" / "atari-pong.csv").set_index("part")
+    assert table["seed"].nunique() == 1
+    shown = (1, 4, 7, 10, 14, 20)
+    header = AGENTS.partition("\n| env steps |")[2].partition("\n")[0]
+    agree(header, [8 * table["step"][part] / 1e6 for part in shown])
+    ((_, *returns),) = rows_of(AGENTS, "| env steps |")
+    agree(" ".join(returns), [table["performance"][part] for part in shown])
+    assert (table["performance"].loc[11:] > 0).all()
+    agree(sentence(AGENTS, "over the last tenth its return is ", ". Huang"), table_of("atari-pong")["performance_end"])
+    metrics = pd.read_csv(DOCS / "results" / "metrics" / "atari-pong.csv").iloc[0]
+    text = sentence(AGENTS, "effective rank of the last hidden layer rises to ", " of the units")
+    agree(text.replace(", and only", ""), [metrics["effective_rank"], 100 * metrics["dormant_units"]])
+
+
 def test_pqn_on_four_games():
     """Mean returns over half a million steps, weighted by episodes (128 envs count their steps together)."""
     table = pd.read_csv(DOCS / "results" / "curves" / "minatar-pqn-games.csv")
