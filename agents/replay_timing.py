@@ -1,4 +1,4 @@
-"""When a replay agent learns, and how many updates that makes for each transition."""
+"""When a replay agent learns, how many updates that makes, and whether a stream fits them."""
 
 import math
 from typing import Annotated, NamedTuple

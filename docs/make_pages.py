@@ -200,9 +200,9 @@ def arms_on_one_stream(family: str) -> str:
 
 def on_one_stream(family: str) -> str:
     """The section with what was kept; empty if nothing was."""
-    if family not in kept_results():
+    found = kept_results().get(family)
+    if found is None:
         return ""
-    found = kept_results()[family]
     about = (
         f"`plasticity run configs/targets/{found['config']}.yaml`: the stream and the network of "
         "[the table of interventions](../interventions.md#what-each-does-on-one-stream), "

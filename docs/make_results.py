@@ -17,7 +17,8 @@ are empty if the lane diverged or no episode ended.
 * ``docs/results/probes/NAME.csv``, of runs with probes: ``probe``, ``visits_done``, ``visit`` and ``task`` of the
   probe, ``measure`` (a performance), its ``value`` and ``fresh``, that of a new learner.
 * ``docs/results/tuned/NAME.csv``, of runs with ``tune``: ``arm``, and ``setting`` and ``value`` of its selected point.
-* ``docs/results/metrics/NAME.csv``, with ``--metrics``: for each visit its last record of every metric.
+* ``docs/results/metrics/NAME.csv``, with ``--metrics``: for each visit its last record of every metric, those of single
+  layers included; of runs of at most three visits, the last of each ``part``.
 
 Three files are not of this kind: ``curves/minatar-pqn-games.csv`` has the records of four runs on a GPU (the return and
 the number of episodes that ended), ``lifetime_tuning_selection.csv`` the means over the tuning seeds of F35, and
@@ -58,20 +59,26 @@ def diverged(records: pd.DataFrame) -> pd.Series:
     return missing.groupby([records[name] for name in ("arm", "lane", "visit")], observed=True).transform("any")
 
 
+def part_of(run: Path, found: pd.DataFrame) -> pd.Series:
+    """The part of its visit in which each record ends, from 1."""
+    steps = np.asarray([visit["steps"] for visit in results.plan(run)["stream"]["visits"]])[found["visit"]]
+    return np.ceil(found["step_in_visit"] * PARTS / steps).astype(int)
+
+
 def of_parts(run: Path) -> pd.DataFrame:
     """The learning curve of each lane; empty if the run has many visits."""
     stream = results.plan(run)["stream"]
     if len(stream["visits"]) > FEW_VISITS:
         return pd.DataFrame()
     found = results.load(run)
-    steps = np.asarray([visit["steps"] for visit in stream["visits"]])[found["visit"]]
     before = found.groupby(["arm", "lane", "visit"], observed=True)["step_in_visit"].shift(fill_value=0)
     length = found["step_in_visit"] - before
     name, weight = ("episodic_return", found["episodes"]) if stream["episodic"] else ("reward", length)
     weight = ((found[name].notna() & ~diverged(found)) * weight).astype(float)
-    part = np.ceil(found["step_in_visit"] * PARTS / steps).astype(int)
     keys = [*columns(run), "visit", "part"]
-    rows = found.assign(visit=found["visit"] + 1, part=part, weight=weight, total=weight * found[name].fillna(0.0))
+    rows = found.assign(
+        visit=found["visit"] + 1, part=part_of(run, found), weight=weight, total=weight * found[name].fillna(0.0)
+    )
     sums = rows.groupby(keys, observed=True, sort=False, dropna=False).agg(
         {"step": "max", "weight": "sum", "total": "sum"}
     )
@@ -107,9 +114,11 @@ def of_tuning(run: Path) -> pd.DataFrame:
 
 
 def of_metrics(run: Path) -> pd.DataFrame:
-    """The last record of each metric in each visit."""
+    """The last record of each metric in each visit, or in each part of the visits if they are few."""
     found, keys = results.load(run), [*columns(run), "visit"]
-    metrics = [name for name in found.columns if "/" not in name and name not in {*OTHERS, "lane", "task", *keys}]
+    if len(results.plan(run)["stream"]["visits"]) <= FEW_VISITS:
+        found, keys = found.assign(part=part_of(run, found)), [*keys, "part"]
+    metrics = [name for name in found.columns if name not in {*OTHERS, "lane", "task", *keys}]
     found = found.assign(**found[metrics].mask(diverged(found)))
     last = found.groupby(keys, observed=True, sort=False, dropna=False)[metrics].last().reset_index()
     return last.assign(visit=last["visit"] + 1)

@@ -68,8 +68,8 @@ the training time of 8 lanes; every 50,000 steps they add 2.5 % to DQN on MinAta
 ## All of them along one run
 
 `plasticity run configs/monitors.yaml`: the quickstart's stream, 20 visits, 4 seeds; a network that loses its
-plasticity, one with layer normalisation and weight decay that does not, and the fresh control. (`value_scale` is left
-out: a classifier has no action values.)
+plasticity, one with layer normalisation and weight decay that does not, and the fresh control. `value_scale` is left
+out, since a classifier has no action values.
 
 ![All monitors along the quickstart's stream](figures/monitors.png)
 

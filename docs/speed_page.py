@@ -1,19 +1,20 @@
 """Write the tables of `plasticity bench` in docs/speed.md and docs/agents.md, from what docs/speed.json keeps of it."""
 
 import json
+import textwrap
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from gpu_page import number, table
 
+from plasticity.bench.interventions import LIMIT
 from plasticity.bench.monitors import USUAL
 
 DOCS = Path(__file__).resolve().parent
 KEPT = DOCS / "speed.json"
 PAGES = ("speed.md", "agents.md")
 Rows = list[Mapping[str, Any]]
-LIMIT = 1.3  # of the time of an update, above which a method is named
 
 
 def distinct(rows: Rows, *names: str) -> list[Any]:
@@ -84,7 +85,7 @@ def streams(rows: Rows) -> list[str]:
         of_stream = {row["envs"]: row for row in where(rows, stream=name)}
         speeds = [rate(of_stream[n]["steps_per_second"]) if n in of_stream else "" for n in counts]
         added = [row["overhead"] for row in of_stream.values() if row["overhead"] is not None]
-        lines.append((f"`{name}`", *speeds, f"{added[0]:.0%}" if added else ""))
+        lines.append((f"`{name}`", *speeds, f"{100 * added[0]:.0f} %" if added else ""))
     return table(("stream", *(f"{n} env{'s' * (n > 1)}" for n in counts), "the host path adds"), lines)
 
 
@@ -98,24 +99,29 @@ def interventions(rows: Rows) -> list[str]:
     for name in distinct(rows, "intervention"):
         of_name = {row["learner"]: row for row in where(rows, intervention=name)}
         lines.append((f"`{name}`", *(slowdown(of_name.get(learner)) for learner in learners)))
-    return [*table(("intervention", *learners), lines), dear(rows), ""]
+    return [*table(("intervention", *learners), lines), expensive(rows), ""]
 
 
 def slowdown(row: Mapping[str, Any] | None) -> str:
     """The ratio at the default period, and in brackets the one with everything due."""
     if row is None:
         return ""
-    due = "" if row["due"] is None else f" ({row['due']:.2g})"
-    return f"{row['on_average']:.3g}{due}" if row["on_average"] >= 10 else f"{row['on_average']:.2f}{due}"
+    due = "" if row["due"] is None else f" ({ratio(row['due'], 1)})"
+    return ratio(row["on_average"], 2) + due
 
 
-def dear(rows: Rows) -> str:
-    """The methods above the limit, dearest first."""
+def ratio(value: float, digits: int) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.{digits}f}"
+
+
+def expensive(rows: Rows) -> str:
+    """The methods above the limit, the most expensive first."""
     most: dict[str, float] = {}
     for row in rows:
         most[row["intervention"]] = max(row["on_average"], most.get(row["intervention"], 0.0))
     names = sorted((name for name in most if most[name] > LIMIT), key=lambda name: -most[name])
-    return f"Above {LIMIT} with at least one of the two learners, dearest first: {', '.join(f'`{n}`' for n in names)}."
+    text = f"Above {LIMIT} with at least one learner, the most expensive first: {', '.join(f'`{n}`' for n in names)}."
+    return textwrap.fill(text, 120, break_on_hyphens=False)
 
 
 TABLES: Mapping[str, Callable[[Rows], list[str]]] = {
@@ -138,6 +144,8 @@ def keep(paths: Iterable[str]) -> None:
     found = kept()
     for path in paths:
         report = json.loads(Path(path).read_text(encoding="utf-8"))
+        if report["quick"]:
+            raise SystemExit(f"{path}: measured with --quick")
         for name, rows in report["benchmarks"].items():
             found[name] = {"machine": report["machine"], "rows": [shortened(row) for row in rows]}
     KEPT.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
@@ -158,14 +166,19 @@ def page(written: str, found: Mapping[str, Any]) -> str:
     """The page with the tables of everything that is kept."""
     for name, each in found.items():
         begin, end = f"<!-- Made by `python docs/make_pages.py speed FILE`: {name} -->", f"<!-- end of {name} -->"
-        before, marker, rest = written.partition(begin)
-        if marker:
-            written = f"{before}{begin}\n\n{block(name, each)}\n\n{end}{rest.partition(end)[2]}"
+        before, opened, rest = written.partition(begin)
+        _, closed, after = rest.partition(end)
+        if closed:
+            written = f"{before}{begin}\n\n{block(name, each)}\n\n{end}{after}"
+        elif opened:
+            raise ValueError(f"{end} is missing")
     return written
 
 
 def main(*paths: str) -> None:
-    keep(paths)
+    """Keep the reports, if any are given, and write the tables of all that is kept."""
+    if paths:
+        keep(paths)
     for name in PAGES:
         path = DOCS / name
         path.write_text(page(path.read_text(encoding="utf-8"), kept()), encoding="utf-8")

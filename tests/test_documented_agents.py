@@ -75,10 +75,14 @@ def test_ppo_on_pong():
     ((_, *returns),) = rows_of(AGENTS, "| env steps |")
     agree(" ".join(returns), [table["performance"][part] for part in shown])
     assert (table["performance"].loc[11:] > 0).all()
-    agree(sentence(AGENTS, "over the last tenth its return is ", ". Huang"), table_of("atari-pong")["performance_end"])
-    metrics = pd.read_csv(DOCS / "results" / "metrics" / "atari-pong.csv").iloc[0]
-    text = sentence(AGENTS, "effective rank of the last hidden layer rises to ", " of the units")
-    agree(text.replace(", and only", ""), [metrics["effective_rank"], 100 * metrics["dormant_units"]])
+    agree(sentence(AGENTS, "over the last tenth its return is ", ". CleanRL"), table_of("atari-pong")["performance_end"])
+    metrics = pd.read_csv(DOCS / "results" / "metrics" / "atari-pong.csv").set_index("part")
+    first, last = metrics.loc[1], metrics.loc[20]
+    ranks, dormant = ([each[name] for each in (first, last)] for name in ("effective_rank", "dormant_units"))
+    agree(sentence(AGENTS, "effective rank of the last hidden layer rises from ", " in the last"), ranks)
+    agree(sentence(AGENTS, "dormant units falls from ", ". In the first"), [100 * share for share in dormant])
+    filters = [100 * each["dormant_units/hidden_0"] for each in (first, last)]
+    agree(sentence(AGENTS, "it is the other way round: ", " at the end"), [filters[0], 16, filters[1]])
 
 
 def test_pqn_on_four_games():

@@ -70,42 +70,6 @@ def test_the_section_on_a_gpu_is_made_of_the_file_that_is_kept(monkeypatch):
     assert sys.modules.pop("gpu_page")
 
 
-def test_the_tables_of_speed_are_made_of_the_file_that_is_kept(monkeypatch):
-    monkeypatch.syspath_prepend(str(DOCS))
-    speed = __import__("speed_page")
-    pages = {name: (DOCS / name).read_text() for name in speed.PAGES}
-    for name, written in pages.items():
-        assert speed.page(written, speed.kept()) == written, f"run `python docs/make_pages.py speed`: {name}"
-    marked = {each for written in pages.values() for each in re.findall(r"speed FILE`: (\w+) -->", written)}
-    assert set(speed.kept()) <= marked
-    assert all(f"<!-- end of {each} -->" in "".join(pages.values()) for each in marked)
-    assert sys.modules.pop("speed_page")
-
-
-def test_the_tables_of_speed_by_hand(monkeypatch):
-    monkeypatch.syspath_prepend(str(DOCS))
-    speed = __import__("speed_page")
-    one = {"agent": "dqn", "lanes": 1, "steps_per_second": 1234.5, "target": None}
-    assert speed.agents([one, {**one, "lanes": 8, "steps_per_second": 9e3, "target": 500}])[2] == (
-        "| dqn | 1,234 | 9,000 | 500 with 8 lanes |"
-    )
-    costs = [
-        {"intervention": name, "learner": learner, "on_average": value, "due": due}
-        for name, learner, value, due in (("redo", "a", 1.04, 2.0), ("redo", "b", 1.5, None), ("sam", "a", 42.0, None))
-    ]
-    lines = speed.interventions(costs)
-    assert lines[2:4] == ["| `redo` | 1.04 (2) | 1.50 |", "| `sam` | 42 |  |"]
-    assert lines[-2].endswith("dearest first: `sam`, `redo`.")
-    rates = [
-        {"stream": "gym", "envs": 1, "steps_per_second": 2.5e6, "overhead": None},
-        {"stream": "gym", "envs": 8, "steps_per_second": 3000.0, "overhead": 0.125},
-    ]
-    assert speed.streams(rates)[2] == "| `gym` | 2.5M | 3,000 | 12% |"
-    shares = [{"learner": "dqn", "lanes": 2, "monitor": name, "share": 0.02} for name in ("weight_norm", "ntk")]
-    assert speed.monitors(shares)[2] == "| dqn | 2 | 2.0 % |"
-    assert sys.modules.pop("speed_page")
-
-
 def test_links_within_the_pages_lead_somewhere():
     for page in set(DOCS.rglob("*.md")) - set(DOCS.glob("*.template.md")) - set((DOCS / "findings").glob("*.md")):
         prose = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
