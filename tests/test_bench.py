@@ -261,6 +261,16 @@ def test_command_prints_tables_and_writes_the_file(fake, tmp_path):
     assert isinstance(failed.exception, UserError)
 
 
+def test_what_was_measured_before_a_stop_is_in_the_file(fake, monkeypatch, tmp_path):
+    def stopped(say, quick):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(report.BENCHMARKS, "other", report.Benchmark("stops", stopped))
+    path = tmp_path / "speed.json"
+    CliRunner().invoke(app, ["bench", "--json", str(path)])
+    assert json.loads(path.read_text())["benchmarks"] == {"fake": [{"name": "a", "value": 2.5}]}
+
+
 def test_tables_mark_what_is_automatic():
     console = Console(record=True, width=120)
     row = placements.Speed("tiny", 4, 2, 2, 1, True, 123456.0, 0.5)

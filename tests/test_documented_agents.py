@@ -75,7 +75,9 @@ def test_ppo_on_pong():
     ((_, *returns),) = rows_of(AGENTS, "| env steps |")
     agree(" ".join(returns), [table["performance"][part] for part in shown])
     assert (table["performance"].loc[11:] > 0).all()
-    agree(sentence(AGENTS, "over the last tenth its return is ", ". CleanRL"), table_of("atari-pong")["performance_end"])
+    agree(
+        sentence(AGENTS, "over the last tenth its return is ", ". CleanRL"), table_of("atari-pong")["performance_end"]
+    )
     metrics = pd.read_csv(DOCS / "results" / "metrics" / "atari-pong.csv").set_index("part")
     first, last = metrics.loc[1], metrics.loc[20]
     ranks, dormant = ([each[name] for each in (first, last)] for name in ("effective_rank", "dormant_units"))

@@ -68,8 +68,17 @@ def machine() -> dict[str, Any]:
     }
 
 
-def run(names: Sequence[str] = (), *, quick: bool = False, say: Say = lambda line: None) -> Report:
-    """Run the named benchmarks, or all. ``UserError`` for an unknown name, before anything is measured."""
+def run(
+    names: Sequence[str] = (),
+    *,
+    quick: bool = False,
+    say: Say = lambda line: None,
+    keep: Callable[[Report], None] = lambda report: None,
+) -> Report:
+    """Run the named benchmarks, or all; ``keep`` gets the report after each of them.
+
+    ``UserError`` for an unknown name, before anything is measured.
+    """
     for name in names:
         if name not in BENCHMARKS:
             raise UserError(unknown(f"benchmark `{name}`", name, BENCHMARKS))
@@ -79,6 +88,7 @@ def run(names: Sequence[str] = (), *, quick: bool = False, say: Say = lambda lin
         benchmark = BENCHMARKS[name]
         rows = benchmark.measure(say, quick)
         results.append(Result(name, rows, tuple(benchmark.verdicts(rows))))
+        keep(Report(facts, quick, tuple(results)))
     return Report(facts, quick, tuple(results))
 
 

@@ -239,15 +239,17 @@ def bench(
     names: Annotated[
         list[str] | None, typer.Argument(help="see the list below; default: all", metavar="[NAME]...")
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="also write the numbers to this file")] = None,
+    json: Annotated[Path | None, typer.Option(help="also write the numbers to this file, after each benchmark")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="small and imprecise, to check that everything works")] = False,
 ) -> None:
     """Measure speed on this machine."""
     from plasticity import bench as benchmarks
 
-    report = benchmarks.run(names or (), quick=quick, say=lambda line: errors.print(Text(line)))
-    if json is not None:
-        benchmarks.write(report, json)
+    def keep(report: benchmarks.Report) -> None:
+        if json is not None:
+            benchmarks.write(report, json)
+
+    report = benchmarks.run(names or (), quick=quick, say=lambda line: errors.print(Text(line)), keep=keep)
     benchmarks.show(report, console)
 
 
